@@ -1,0 +1,66 @@
+use camino::Utf8PathBuf;
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::{Fault, LogRef};
+use crate::{Digest, Place, Ticket};
+
+/// What a commit says about itself. Travels with every push, revision, image and release.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Commit {
+    /// 40 or 64 hex digits.
+    pub id: String,
+    pub author: String,
+    pub message: String,
+    pub branch: String,
+    pub repository: String,
+    #[schema(value_type = String)]
+    pub committed_at: Timestamp,
+}
+
+/// Makes images.
+pub trait Bakery {
+    /// Bakes the image, or finds it: an image whose base, scripts and inputs are the same is not baked again.
+    fn bake(&self, ticket: &Ticket, order: &BakeOrder) -> impl Future<Output = Result<Baked, Fault>> + Send;
+
+    /// The image that `bake` would make, without making it; `None` when it would have to be baked.
+    fn find(&self, order: &BakeOrder) -> impl Future<Output = Result<Option<Baked>, Fault>> + Send;
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BakeOrder {
+    pub place: Place,
+    /// A tar of the source tree: where scripts and inputs come from.
+    pub source: Digest,
+    /// A base of the platform, such as `debian-12`.
+    pub base: String,
+    /// Run as root in the image, in this order; paths in the source tree.
+    pub scripts: Vec<Utf8PathBuf>,
+    /// Globs: the files of the source tree that the scripts see. The scripts themselves always count.
+    pub inputs: Vec<String>,
+    pub commit: Commit,
+    pub timeout: SignedDuration,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Baked {
+    /// The digest of the image: of the list of its layers' digests.
+    pub image: Digest,
+    pub layers: Vec<Layer>,
+    /// Every layer was there before.
+    pub reused: bool,
+    pub duration_ms: u64,
+    /// `None` when nothing ran.
+    pub log: Option<LogRef>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Layer {
+    /// Of what made the layer: parent, script, inputs.
+    #[schema(value_type = String)]
+    pub key: Digest,
+    /// What made it, for people: `base debian-12`, `infra/install.sh`.
+    pub made_by: String,
+    pub size_bytes: u64,
+}

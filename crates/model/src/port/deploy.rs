@@ -1,0 +1,183 @@
+use std::fmt;
+
+use camino::Utf8PathBuf;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::{Fault, LogRef};
+use crate::{DeploymentId, Digest, HostId, Place, Ticket};
+
+/// Puts a revision on a host that runs.
+pub trait Deployer {
+    /// Runs the lifecycle events of the order on the host, in their order, up to the first that fails. A failed
+    /// script is not a fault: it is in the answer.
+    fn deploy(
+        &self,
+        ticket: &Ticket,
+        order: &DeployOrder,
+    ) -> impl Future<Output = Result<Deployed, Fault>> + Send;
+
+    /// Runs checks on the host.
+    fn check(&self, order: &CheckOrder) -> impl Future<Output = Result<Verdict, Fault>> + Send;
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DeployOrder {
+    pub deployment: DeploymentId,
+    pub place: Place,
+    pub host: HostId,
+    /// A tar of the revision.
+    pub revision: Digest,
+    /// Where the appspec is in the revision; `None` for an app with a Procfile only, whose revision is unpacked
+    /// to `/srv/app` and whose processes are started there.
+    pub appspec: Option<Utf8PathBuf>,
+    pub events: Vec<LifecycleEvent>,
+}
+
+/// CodeDeploy's lifecycle events, in the order of an in-place deployment.
+/// <https://docs.aws.amazon.com/codedeploy/latest/userguide/reference-appspec-file-structure-hooks.html>
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
+pub enum LifecycleEvent {
+    BeforeBlockTraffic,
+    BlockTraffic,
+    AfterBlockTraffic,
+    ApplicationStop,
+    DownloadBundle,
+    BeforeInstall,
+    Install,
+    AfterInstall,
+    ApplicationStart,
+    ValidateService,
+    BeforeAllowTraffic,
+    AllowTraffic,
+    AfterAllowTraffic,
+}
+
+impl LifecycleEvent {
+    pub const ALL: [Self; 13] = [
+        Self::BeforeBlockTraffic,
+        Self::BlockTraffic,
+        Self::AfterBlockTraffic,
+        Self::ApplicationStop,
+        Self::DownloadBundle,
+        Self::BeforeInstall,
+        Self::Install,
+        Self::AfterInstall,
+        Self::ApplicationStart,
+        Self::ValidateService,
+        Self::BeforeAllowTraffic,
+        Self::AllowTraffic,
+        Self::AfterAllowTraffic,
+    ];
+
+    /// What runs on a new host before it gets traffic.
+    pub const BEFORE_TRAFFIC: [Self; 7] = [
+        Self::ApplicationStop,
+        Self::DownloadBundle,
+        Self::BeforeInstall,
+        Self::Install,
+        Self::AfterInstall,
+        Self::ApplicationStart,
+        Self::ValidateService,
+    ];
+
+    /// May an appspec hang scripts on it?
+    pub fn is_scriptable(self) -> bool {
+        !matches!(
+            self,
+            Self::BlockTraffic | Self::DownloadBundle | Self::Install | Self::AllowTraffic
+        )
+    }
+}
+
+impl fmt::Display for LifecycleEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Deployed {
+    pub events: Vec<EventReport>,
+    pub log: LogRef,
+}
+
+impl Deployed {
+    pub fn failure(&self) -> Option<&EventReport> {
+        self.events
+            .iter()
+            .find(|event| event.status == EventStatus::Failed)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct EventReport {
+    pub event: LifecycleEvent,
+    pub status: EventStatus,
+    #[schema(value_type = String)]
+    pub started_at: Timestamp,
+    pub duration_ms: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<ScriptFailure>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub enum EventStatus {
+    Succeeded,
+    Failed,
+    /// Nothing to do, or an event before it failed.
+    Skipped,
+}
+
+/// The agent's diagnostics of a failed event.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ScriptFailure {
+    pub code: ScriptCode,
+    pub script: String,
+    pub message: String,
+    /// The last whole lines of its output, at most 2,048 characters.
+    pub log: String,
+}
+
+/// CodeDeploy's diagnostic codes, 1 to 7.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub enum ScriptCode {
+    ScriptMissing = 1,
+    ScriptNotExecutable = 2,
+    ScriptTimedOut = 3,
+    ScriptFailed = 4,
+    UnknownError = 5,
+    OutputsLeftOpen = 6,
+    FailedAfterRestart = 7,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CheckOrder {
+    pub host: HostId,
+    /// The text of a goss file, already checked.
+    pub checks: crate::spec::Checks,
+}
+
+/// Whether a host is as its checks say.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Verdict {
+    pub results: Vec<CheckResult>,
+}
+
+impl Verdict {
+    pub fn passed(&self) -> bool {
+        self.results.iter().all(|result| result.passed)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CheckResult {
+    /// The kind of resource: `port`, `http`, …
+    pub kind: String,
+    pub name: String,
+    pub property: String,
+    pub passed: bool,
+    pub expected: String,
+    pub found: String,
+}

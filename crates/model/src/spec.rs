@@ -1,0 +1,36 @@
+//! The files that customers write: `vend.yaml`, `buildspec.yml`, `appspec.yml`, `checks.yml`.
+//!
+//! Each is read from text into typed values, with every problem at once, each with its line and column. Reading is
+//! total: any bytes give a value or problems, in bounded time and memory.
+
+mod app;
+mod appspec;
+mod buildspec;
+mod checks;
+
+pub use app::{
+    App, Approval, Build, Database, Deploy, Environment, Health, Host, Image, MinimumHealthy, Scaling,
+    Strategy, Variable,
+};
+pub use appspec::Appspec;
+pub use buildspec::Buildspec;
+pub use checks::Checks;
+
+pub mod build {
+    //! The parts of a buildspec.
+    pub use super::buildspec::{
+        Artifacts, Env, OnFailure, Phase, PhaseName, Report, ReportFormat, Shell, Version,
+    };
+}
+
+pub mod deploy {
+    //! The parts of an appspec.
+    pub use super::appspec::{Context, FileExists, FileMapping, Permission, Script};
+}
+
+pub mod check {
+    //! The kinds of checks.
+    pub use super::checks::{
+        CommandCheck, FileCheck, HttpCheck, PackageCheck, PortCheck, ProcessCheck, UserCheck,
+    };
+}

@@ -1,0 +1,131 @@
+//! `vend.yaml`, normalised: defaults filled in, an environment's overrides applied.
+
+use std::collections::BTreeMap;
+
+use camino::Utf8PathBuf;
+use jiff::SignedDuration;
+use serde::{Deserialize, Serialize};
+
+use crate::{AppName, EnvironmentName, port::DatabaseEngine};
+
+/// A whole `vend.yaml`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct App {
+    pub app: AppName,
+    /// In the order of the file. Each holds all that applies to it.
+    pub environments: Vec<Environment>,
+}
+
+/// One environment with everything that applies to it. Part of every release, so that a rollback restores it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Environment {
+    pub name: EnvironmentName,
+    /// The branch whose pushes go here.
+    pub branch: String,
+    pub image: Image,
+    pub build: Build,
+    pub deploy: Deploy,
+    pub host: Host,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<Database>,
+    /// Path of the goss file in the source tree.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checks: Option<Utf8PathBuf>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<Approval>,
+    pub scaling: Scaling,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Image {
+    /// A base of the platform. Default `debian-12`.
+    pub base: String,
+    pub scripts: Vec<Utf8PathBuf>,
+    pub inputs: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Build {
+    /// `None`: nothing to build, the revision is the source tree. Default: `buildspec.yml` if the file is there.
+    pub buildspec: Option<Utf8PathBuf>,
+    pub timeout: SignedDuration,
+    /// Percent of tests that must pass. Default 100.
+    pub pass_rate: f64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Deploy {
+    /// Default `appspec.yml` if the file is there; else the app must have a `Procfile`.
+    pub appspec: Option<Utf8PathBuf>,
+    pub strategy: Strategy,
+    pub minimum_healthy: MinimumHealthy,
+    /// How long the old hosts stay after a switch.
+    pub keep_old: SignedDuration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Strategy {
+    BlueGreen,
+}
+
+/// How many hosts must be healthy for a deployment to go on and to have succeeded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MinimumHealthy {
+    /// CodeDeploy's OneAtATime: 99 %, rounded up.
+    OneAtATime,
+    HalfAtATime,
+    AllAtOnce,
+    Percent(u32),
+    Count(u32),
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Host {
+    /// A size class of the platform. Default `small`.
+    pub size: String,
+    /// Default 8080. Given to the app as `PORT`.
+    pub port: u16,
+    pub health: Health,
+    pub env: BTreeMap<String, Variable>,
+}
+
+/// A value, or the name of the secret that holds it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Variable {
+    Plain(String),
+    /// `{{secret:NAME}}`
+    Secret(String),
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Health {
+    pub path: String,
+    pub interval: SignedDuration,
+    pub timeout: SignedDuration,
+    pub healthy: u32,
+    pub unhealthy: u32,
+    pub codes: Vec<(u16, u16)>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Database {
+    pub engine: DatabaseEngine,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Approval {
+    /// Who may approve; empty: anybody with the approver's role.
+    pub by: Vec<String>,
+    pub required: u32,
+    pub author_may_approve: bool,
+    pub expires: SignedDuration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scaling {
+    pub min: u32,
+    pub max: u32,
+}

@@ -1,0 +1,65 @@
+//! `appspec.yml` for EC2 and on-premises machines.
+//! <https://docs.aws.amazon.com/codedeploy/latest/userguide/reference-appspec-file.html>
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::port::LifecycleEvent;
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Appspec {
+    pub files: Vec<FileMapping>,
+    pub file_exists_behavior: Option<FileExists>,
+    pub permissions: Vec<Permission>,
+    pub hooks: BTreeMap<LifecycleEvent, Vec<Script>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileMapping {
+    pub source: String,
+    pub destination: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum FileExists {
+    Disallow,
+    Overwrite,
+    Retain,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Permission {
+    pub object: String,
+    /// Default `**`.
+    pub pattern: String,
+    pub except: Vec<String>,
+    /// To files, to directories; both by default.
+    pub files: bool,
+    pub directories: bool,
+    pub owner: Option<String>,
+    pub group: Option<String>,
+    pub mode: Option<u32>,
+    /// `[default:]user|group|mask|other[:name]:rwx`
+    pub acls: Vec<String>,
+    pub context: Option<Context>,
+}
+
+/// An SELinux context.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Context {
+    pub name: Option<String>,
+    pub r#type: String,
+    pub range: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Script {
+    /// Path in the bundle.
+    pub location: String,
+    pub runas: Option<String>,
+    pub sudo: bool,
+    /// Seconds, default 3,600: one deadline for the process and its outputs.
+    pub timeout: u32,
+}
