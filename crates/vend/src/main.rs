@@ -1,1 +1,4 @@
+mod clock;
+mod config;
+mod git;
 fn main() {}
