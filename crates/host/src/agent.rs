@@ -1,0 +1,1 @@
+//! PID 1 inside a host. Knows nothing of the control plane: it is asked, it never asks.

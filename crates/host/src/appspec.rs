@@ -1,0 +1,1 @@
+//! Runs an appspec's lifecycle events inside a host.

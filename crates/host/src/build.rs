@@ -1,0 +1,1 @@
+//! Runs a buildspec in a container. Knows nothing of releases.

@@ -1,0 +1,1 @@
+//! Runs goss checks inside a host.

@@ -1,0 +1,1 @@
+//! Puts a revision on a host through its agent.

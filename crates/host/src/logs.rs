@@ -1,0 +1,1 @@
+//! Logs that stay, by name, read by offset.
