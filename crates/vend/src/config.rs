@@ -40,7 +40,7 @@ impl Data {
     }
 
     pub fn edge_socket(&self) -> Utf8PathBuf {
-        self.run().join("edge.sock")
+        self.edge().join("edge.sock")
     }
 
     pub fn repositories(&self) -> Utf8PathBuf {
@@ -55,9 +55,15 @@ impl Data {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("cannot read {path}")]
-    Read { path: Utf8PathBuf, source: std::io::Error },
+    Read {
+        path: Utf8PathBuf,
+        source: std::io::Error,
+    },
     #[error("{path} is not a valid platform.toml")]
-    Parse { path: Utf8PathBuf, source: Box<toml::de::Error> },
+    Parse {
+        path: Utf8PathBuf,
+        source: Box<toml::de::Error>,
+    },
     #[error("{path}: `pool` must be a private IPv4 network of /8 to /20, such as 10.64.0.0/10")]
     Pool { path: Utf8PathBuf },
 }
@@ -112,7 +118,12 @@ pub struct Builds {
 
 impl Default for Platform {
     fn default() -> Self {
-        let size = |cpu, memory_mib| Size { cpu, memory_mib, disk_mib: 4 * 1024, pids: 512 };
+        let size = |cpu, memory_mib| Size {
+            cpu,
+            memory_mib,
+            disk_mib: 4 * 1024,
+            pids: 512,
+        };
         Self {
             domain: "localhost".into(),
             listen: Listen::default(),
@@ -130,19 +141,29 @@ impl Default for Platform {
 
 impl Default for Listen {
     fn default() -> Self {
-        Self { http: ([127, 0, 0, 1], 8080).into(), api: ([127, 0, 0, 1], 7070).into() }
+        Self {
+            http: ([127, 0, 0, 1], 8080).into(),
+            api: ([127, 0, 0, 1], 7070).into(),
+        }
     }
 }
 
 impl Default for Pool {
     fn default() -> Self {
-        Self { pool: "10.64.0.0/10".into() }
+        Self {
+            pool: "10.64.0.0/10".into(),
+        }
     }
 }
 
 impl Default for Builds {
     fn default() -> Self {
-        Self { cpu: 2.0, memory_mib: 4096, disk_mib: 10 * 1024, pids: 1024 }
+        Self {
+            cpu: 2.0,
+            memory_mib: 4096,
+            disk_mib: 10 * 1024,
+            pids: 1024,
+        }
     }
 }
 
@@ -152,11 +173,20 @@ impl Platform {
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default()),
-            Err(source) => return Err(Error::Read { path: path.to_owned(), source }),
+            Err(source) => {
+                return Err(Error::Read {
+                    path: path.to_owned(),
+                    source,
+                });
+            }
         };
-        let platform: Self =
-            toml::from_str(&text).map_err(|source| Error::Parse { path: path.to_owned(), source: Box::new(source) })?;
-        platform.network.range().ok_or(Error::Pool { path: path.to_owned() })?;
+        let platform: Self = toml::from_str(&text).map_err(|source| Error::Parse {
+            path: path.to_owned(),
+            source: Box::new(source),
+        })?;
+        platform.network.range().ok_or(Error::Pool {
+            path: path.to_owned(),
+        })?;
         Ok(platform)
     }
 
@@ -164,7 +194,11 @@ impl Platform {
     pub fn network(&self, number: u32) -> Option<Network> {
         let (base, prefix) = self.network.range()?;
         let subnets = 1u32 << (24 - prefix);
-        (number < subnets).then(|| Network { number, subnet: Ipv4Addr::from(base + (number << 8)), prefix: 24 })
+        (number < subnets).then(|| Network {
+            number,
+            subnet: Ipv4Addr::from(base + (number << 8)),
+            prefix: 24,
+        })
     }
 
     pub fn resources(&self, size: &str) -> Option<Resources> {
@@ -177,13 +211,28 @@ impl Platform {
     }
 
     pub fn build_limits(&self, timeout: SignedDuration, pass_rate_percent: f64) -> BuildLimits {
-        let Builds { cpu, memory_mib, disk_mib, pids } = self.builds;
-        BuildLimits { cpu, memory_mib, disk_mib, pids, timeout, pass_rate_percent }
+        let Builds {
+            cpu,
+            memory_mib,
+            disk_mib,
+            pids,
+        } = self.builds;
+        BuildLimits {
+            cpu,
+            memory_mib,
+            disk_mib,
+            pids,
+            timeout,
+            pass_rate_percent,
+        }
     }
 
     /// The name under which the edge serves an environment.
     pub fn hostname(&self, place: &model::Place) -> String {
-        format!("{}.{}.{}.{}", place.environment, place.app, place.tenant, self.domain)
+        format!(
+            "{}.{}.{}.{}",
+            place.environment, place.app, place.tenant, self.domain
+        )
     }
 }
 
@@ -203,7 +252,12 @@ mod tests {
 
     #[test]
     fn networks_come_from_the_pool_and_end_with_it() {
-        let platform = Platform { network: Pool { pool: "10.64.0.0/16".into() }, ..Platform::default() };
+        let platform = Platform {
+            network: Pool {
+                pool: "10.64.0.0/16".into(),
+            },
+            ..Platform::default()
+        };
         assert_eq!(platform.network(3).unwrap().subnet, Ipv4Addr::new(10, 64, 3, 0));
         assert_eq!(platform.network(256), None);
     }
@@ -211,6 +265,11 @@ mod tests {
     #[test]
     fn an_unknown_key_is_refused() {
         assert!(toml::from_str::<Platform>("domian = 'x'").is_err());
-        assert_eq!(toml::from_str::<Platform>("domain = 'example.com'").unwrap().domain, "example.com");
+        assert_eq!(
+            toml::from_str::<Platform>("domain = 'example.com'")
+                .unwrap()
+                .domain,
+            "example.com"
+        );
     }
 }

@@ -58,8 +58,21 @@ pub fn command(home: &Utf8Path) -> Command {
         .env("GIT_CONFIG_GLOBAL", "/dev/null")
         .env("GIT_TERMINAL_PROMPT", "0")
         .env("GIT_ALLOW_PROTOCOL", "http:https:ssh")
-        .args(["-c", "core.hooksPath=/dev/null", "-c", "safe.directory=*", "-c", "gc.auto=0"]);
-    for name in ["SSL_CERT_FILE", "GIT_SSL_CAINFO", "https_proxy", "http_proxy", "no_proxy"] {
+        .args([
+            "-c",
+            "core.hooksPath=/dev/null",
+            "-c",
+            "safe.directory=*",
+            "-c",
+            "gc.auto=0",
+        ]);
+    for name in [
+        "SSL_CERT_FILE",
+        "GIT_SSL_CAINFO",
+        "https_proxy",
+        "http_proxy",
+        "no_proxy",
+    ] {
         if let Some(value) = std::env::var_os(name) {
             command.env(name, value);
         }
@@ -83,13 +96,18 @@ impl Repository {
             return Ok(());
         }
         let mut init = command(&self.path);
-        init.args(["init", "--quiet", "--bare", "--initial-branch=main", "--"]).arg(&self.path);
-        output("init", init, LOCAL_DEADLINE, MAX_FILE_BYTES).await.map(drop)
+        init.args(["init", "--quiet", "--bare", "--initial-branch=main", "--"])
+            .arg(&self.path);
+        output("init", init, LOCAL_DEADLINE, MAX_FILE_BYTES)
+            .await
+            .map(drop)
     }
 
     /// Fetches one branch of a repository elsewhere, and gives the commit it is at.
     pub async fn fetch(&self, url: &str, branch: &str) -> Result<String, Error> {
-        let fetchable = ["https://", "http://", "ssh://"].iter().any(|scheme| url.starts_with(scheme));
+        let fetchable = ["https://", "http://", "ssh://"]
+            .iter()
+            .any(|scheme| url.starts_with(scheme));
         if !fetchable || url.contains(char::is_whitespace) {
             return Err(Error::NotAUrl(url.into()));
         }
@@ -98,7 +116,16 @@ impl Repository {
         }
         let refspec = format!("+refs/heads/{branch}:refs/heads/{branch}");
         let mut fetch = self.git();
-        fetch.args(["-c", "fetch.fsckObjects=true", "fetch", "--quiet", "--no-tags", "--", url, &refspec]);
+        fetch.args([
+            "-c",
+            "fetch.fsckObjects=true",
+            "fetch",
+            "--quiet",
+            "--no-tags",
+            "--",
+            url,
+            &refspec,
+        ]);
         output("fetch", fetch, FETCH_DEADLINE, MAX_FILE_BYTES).await?;
         self.resolve(branch).await
     }
@@ -108,19 +135,36 @@ impl Repository {
         if !is_branch(branch) {
             return Err(Error::NotABranch(branch.into()));
         }
-        let text = self.text("rev-parse", &["--verify", "--quiet", &format!("refs/heads/{branch}^{{commit}}")]).await?;
+        let text = self
+            .text(
+                "rev-parse",
+                &["--verify", "--quiet", &format!("refs/heads/{branch}^{{commit}}")],
+            )
+            .await?;
         let id = text.trim().to_owned();
-        if is_commit(&id) { Ok(id) } else { Err(Error::Unexpected(branch.into())) }
+        if is_commit(&id) {
+            Ok(id)
+        } else {
+            Err(Error::Unexpected(branch.into()))
+        }
     }
 
     /// What a commit says about itself.
     pub async fn commit(&self, id: &str, branch: &str, repository: &str) -> Result<Commit, Error> {
         let id = checked(id)?;
-        let text = self.text("show", &["--no-patch", "--format=%H%x00%an <%ae>%x00%ct%x00%B", id, "--"]).await?;
+        let text = self
+            .text(
+                "show",
+                &["--no-patch", "--format=%H%x00%an <%ae>%x00%ct%x00%B", id, "--"],
+            )
+            .await?;
         let mut parts = text.splitn(4, '\0');
         let mut next = || parts.next().ok_or_else(|| Error::Unexpected(id.into()));
         let (id, author, seconds, message) = (next()?, next()?, next()?, next()?);
-        let committed_at = seconds.parse().ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
+        let committed_at = seconds
+            .parse()
+            .ok()
+            .and_then(|seconds| Timestamp::from_second(seconds).ok());
         Ok(Commit {
             id: id.to_owned(),
             author: author.to_owned(),
@@ -134,22 +178,45 @@ impl Repository {
     /// Commits that are in `to` and not in `from`, newest first, at most 50.
     pub async fn between(&self, from: &str, to: &str) -> Result<Vec<String>, Error> {
         let range = format!("{}..{}", checked(from)?, checked(to)?);
-        let text = self.text("log", &["--max-count=50", "--format=%H", &range, "--"]).await?;
+        let text = self
+            .text("log", &["--max-count=50", "--format=%H", &range, "--"])
+            .await?;
         Ok(text.lines().map(str::to_owned).collect())
     }
 
     /// Files that differ between two commits, as (`A`, `M`, `D`…, path), at most 500.
     pub async fn changed(&self, from: &str, to: &str) -> Result<Vec<(String, String)>, Error> {
-        let arguments = ["--name-status", "--no-renames", "-z", checked(from)?, checked(to)?, "--"];
+        let arguments = [
+            "--name-status",
+            "--no-renames",
+            "-z",
+            checked(from)?,
+            checked(to)?,
+            "--",
+        ];
         let text = self.text("diff", &arguments).await?;
         let fields: Vec<&str> = text.split('\0').collect();
-        Ok(fields.chunks_exact(2).take(500).map(|pair| (pair[0].to_owned(), pair[1].to_owned())).collect())
+        Ok(fields
+            .chunks_exact(2)
+            .take(500)
+            .map(|pair| (pair[0].to_owned(), pair[1].to_owned()))
+            .collect())
     }
 
     /// The paths of all files at a commit, at most 100,000.
     pub async fn files(&self, id: &str) -> Result<Vec<String>, Error> {
-        let text = self.text("ls-tree", &["-r", "-z", "--name-only", "--full-tree", checked(id)?]).await?;
-        Ok(text.split('\0').filter(|path| !path.is_empty()).take(100_000).map(str::to_owned).collect())
+        let text = self
+            .text(
+                "ls-tree",
+                &["-r", "-z", "--name-only", "--full-tree", checked(id)?],
+            )
+            .await?;
+        Ok(text
+            .split('\0')
+            .filter(|path| !path.is_empty())
+            .take(100_000)
+            .map(str::to_owned)
+            .collect())
     }
 
     /// The bytes of a file at a commit.
@@ -159,7 +226,10 @@ impl Repository {
         git.args(["cat-file", "blob", &object]);
         let bytes = output("cat-file", git, LOCAL_DEADLINE, MAX_FILE_BYTES + 1).await?;
         if bytes.len() as u64 > MAX_FILE_BYTES {
-            return Err(Error::TooLarge { path: path.into(), commit: id.into() });
+            return Err(Error::TooLarge {
+                path: path.into(),
+                commit: id.into(),
+            });
         }
         Ok(bytes)
     }
@@ -167,8 +237,15 @@ impl Repository {
     /// A tar of the tree at a commit into `file`. The same commit gives the same bytes.
     pub async fn archive(&self, id: &str, file: &Utf8Path) -> Result<(), Error> {
         let mut git = self.git();
-        git.args(["archive", "--format=tar", &format!("--output={file}"), checked(id)?]);
-        output("archive", git, LOCAL_DEADLINE, MAX_FILE_BYTES).await.map(drop)
+        git.args([
+            "archive",
+            "--format=tar",
+            &format!("--output={file}"),
+            checked(id)?,
+        ]);
+        output("archive", git, LOCAL_DEADLINE, MAX_FILE_BYTES)
+            .await
+            .map(drop)
     }
 
     fn git(&self) -> Command {
@@ -205,22 +282,35 @@ async fn output(action: &str, mut git: Command, limit: Duration, max_bytes: u64)
     };
     let status = timeout(limit, work)
         .await
-        .map_err(|_| Error::Deadline { action: action.into(), limit })?
+        .map_err(|_| Error::Deadline {
+            action: action.into(),
+            limit,
+        })?
         .map_err(|source| Error::Spawn { source })?;
     // A reader that stopped at its limit ends git by SIGPIPE: what was read is what the caller judges.
     if status.success() || out.len() as u64 >= max_bytes {
         return Ok(out);
     }
     let stderr = String::from_utf8_lossy(&err).trim().chars().take(500).collect();
-    Err(Error::Failed { action: action.into(), stderr })
+    Err(Error::Failed {
+        action: action.into(),
+        stderr,
+    })
 }
 
 fn is_commit(id: &str) -> bool {
-    matches!(id.len(), 40 | 64) && id.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    matches!(id.len(), 40 | 64)
+        && id
+            .bytes()
+            .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
 fn checked(id: &str) -> Result<&str, Error> {
-    if is_commit(id) { Ok(id) } else { Err(Error::NotACommit(id.chars().take(80).collect())) }
+    if is_commit(id) {
+        Ok(id)
+    } else {
+        Err(Error::NotACommit(id.chars().take(80).collect()))
+    }
 }
 
 /// The rules of git-check-ref-format(1) that keep a name harmless in a refspec and on a command line.
@@ -231,7 +321,9 @@ pub fn is_branch(name: &str) -> bool {
         && !name.ends_with(['/', '.'])
         && !name.ends_with(".lock")
         && !["..", "//", "@{", "/."].iter().any(|bad| name.contains(bad))
-        && !name.chars().any(|c| c.is_control() || c.is_whitespace() || "~^:?*[\\".contains(c))
+        && !name
+            .chars()
+            .any(|c| c.is_control() || c.is_whitespace() || "~^:?*[\\".contains(c))
 }
 
 #[cfg(test)]
@@ -243,7 +335,9 @@ mod tests {
         for good in ["main", "feature/login", "v1.2", "ü"] {
             assert!(is_branch(good), "{good}");
         }
-        for bad in ["", "-x", "a..b", "a b", "a:b", "x.lock", "a@{1}", "/a", "a/", "a\n"] {
+        for bad in [
+            "", "-x", "a..b", "a b", "a:b", "x.lock", "a@{1}", "/a", "a/", "a\n",
+        ] {
             assert!(!is_branch(bad), "{bad}");
         }
         assert!(checked("HEAD").is_err());
@@ -253,8 +347,16 @@ mod tests {
     #[tokio::test]
     async fn dangerous_urls_are_not_fetched() {
         let repository = Repository::at("/nonexistent".into());
-        for url in ["ext::sh -c id", "file:///etc", "--upload-pack=id", "git@host:repo"] {
-            assert!(matches!(repository.fetch(url, "main").await, Err(Error::NotAUrl(_))), "{url}");
+        for url in [
+            "ext::sh -c id",
+            "file:///etc",
+            "--upload-pack=id",
+            "git@host:repo",
+        ] {
+            assert!(
+                matches!(repository.fetch(url, "main").await, Err(Error::NotAUrl(_))),
+                "{url}"
+            );
         }
     }
 
@@ -266,7 +368,9 @@ mod tests {
         bare.create().await.unwrap();
         let git = |arguments: &'static [&'static str]| {
             let mut git = command(&work);
-            git.current_dir(&work).args(["-c", "user.name=A", "-c", "user.email=a@b"]).args(arguments);
+            git.current_dir(&work)
+                .args(["-c", "user.name=A", "-c", "user.email=a@b"])
+                .args(arguments);
             git
         };
         std::fs::write(work.join("vend.yaml"), "app: shop\n").unwrap();
@@ -274,7 +378,14 @@ mod tests {
             &["init", "-q", "-b", "main", "."][..],
             &["add", "vend.yaml"],
             &["commit", "-q", "-m", "First\n\nbody"],
-            &["-c", "protocol.file.allow=always", "push", "-q", "bare.git", "main"],
+            &[
+                "-c",
+                "protocol.file.allow=always",
+                "push",
+                "-q",
+                "bare.git",
+                "main",
+            ],
         ] {
             let mut git = git(arguments);
             git.env("GIT_ALLOW_PROTOCOL", "file");
@@ -282,7 +393,10 @@ mod tests {
         }
         let id = bare.resolve("main").await.unwrap();
         let commit = bare.commit(&id, "main", "here").await.unwrap();
-        assert_eq!((commit.author.as_str(), commit.message.as_str()), ("A <a@b>", "First\n\nbody"));
+        assert_eq!(
+            (commit.author.as_str(), commit.message.as_str()),
+            ("A <a@b>", "First\n\nbody")
+        );
         assert_eq!(bare.files(&id).await.unwrap(), ["vend.yaml"]);
         assert_eq!(bare.read(&id, "vend.yaml").await.unwrap(), b"app: shop\n");
         let (one, two) = (work.join("1.tar"), work.join("2.tar"));

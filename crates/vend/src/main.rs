@@ -1,4 +1,11 @@
 mod clock;
 mod config;
+mod doctor;
 mod git;
-fn main() {}
+mod role;
+mod up;
+fn main() {
+    for f in doctor::examine() {
+        println!("{}", doctor::line(&f));
+    }
+}
