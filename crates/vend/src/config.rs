@@ -7,7 +7,7 @@ use std::{
 
 use camino::{Utf8Path, Utf8PathBuf};
 use jiff::SignedDuration;
-use model::port::{BuildLimits, Network, Resources};
+use model::port::{BuildLimits, Resources};
 use serde::Deserialize;
 
 /// The one data directory of a platform. Each role owns one directory in it.
@@ -184,21 +184,10 @@ impl Platform {
             path: path.to_owned(),
             source: Box::new(source),
         })?;
-        platform.network.range().ok_or(Error::Pool {
+        platform.network.subnets().ok_or(Error::Pool {
             path: path.to_owned(),
         })?;
         Ok(platform)
-    }
-
-    /// The network of the environment with this number, or `None` when the pool has no such /24.
-    pub fn network(&self, number: u32) -> Option<Network> {
-        let (base, prefix) = self.network.range()?;
-        let subnets = 1u32 << (24 - prefix);
-        (number < subnets).then(|| Network {
-            number,
-            subnet: Ipv4Addr::from(base + (number << 8)),
-            prefix: 24,
-        })
     }
 
     pub fn resources(&self, size: &str) -> Option<Resources> {
@@ -237,12 +226,11 @@ impl Platform {
 }
 
 impl Pool {
-    fn range(&self) -> Option<(u32, u32)> {
-        let (address, prefix) = self.pool.split_once('/')?;
-        let address: Ipv4Addr = address.parse().ok()?;
-        let prefix: u32 = prefix.parse().ok().filter(|prefix| (8..=20).contains(prefix))?;
-        let base = u32::from(address) & (u32::MAX << (32 - prefix));
-        address.is_private().then_some((base, prefix))
+    pub fn subnets(&self) -> Option<store::Subnets> {
+        let (base, prefix) = self.pool.split_once('/')?;
+        let base: Ipv4Addr = base.parse().ok()?;
+        let prefix: u8 = prefix.parse().ok().filter(|prefix| (8..=20).contains(prefix))?;
+        (base.is_private() && u32::from(base) << prefix == 0).then_some(store::Subnets { base, prefix })
     }
 }
 
@@ -251,15 +239,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn networks_come_from_the_pool_and_end_with_it() {
-        let platform = Platform {
-            network: Pool {
-                pool: "10.64.0.0/16".into(),
-            },
-            ..Platform::default()
-        };
-        assert_eq!(platform.network(3).unwrap().subnet, Ipv4Addr::new(10, 64, 3, 0));
-        assert_eq!(platform.network(256), None);
+    fn only_a_private_network_is_a_pool() {
+        for (pool, expected) in [("10.64.0.0/10", true), ("10.64.0.1/10", false), ("8.0.0.0/8", false), ("10.0.0.0/24", false)] {
+            assert_eq!(Pool { pool: pool.into() }.subnets().is_some(), expected, "{pool}");
+        }
     }
 
     #[test]

@@ -1,0 +1,64 @@
+//! The question to people about one exact plan. The answer comes from them, later: see `Commands::voted`.
+
+use std::sync::Arc;
+
+use model::{ApprovalId, Digest, Place, port::{Commit, Fault}, spec};
+use serde::Deserialize;
+use serde_json::json;
+use store::{ApprovalState, By, NewApproval};
+
+use super::{Attempt, Outcome, World, stored};
+
+#[derive(Deserialize)]
+struct Input {
+    place: Place,
+    plan: Planned,
+    spec: spec::Environment,
+    commit: Commit,
+}
+
+#[derive(Deserialize)]
+struct Planned {
+    digest: Digest,
+}
+
+pub async fn ask(world: &Arc<World>, attempt: &Attempt) -> Result<Outcome, Fault> {
+    let input: Input = attempt.read()?;
+    let Some(rule) = input.spec.approval else {
+        return Ok(Outcome::Done(json!({ "by": [] })));
+    };
+    let by = By::platform(crate::clock::now());
+    let new = NewApproval {
+        id: ApprovalId::from_bits(crate::clock::bits()),
+        execution: attempt.execution.clone(),
+        task: attempt.task,
+        place: input.place,
+        plan_digest: input.plan.digest,
+        required: rule.required,
+        by: rule.by,
+        author: input.commit.author,
+        author_may_approve: rule.author_may_approve,
+        expires_at: by.at + rule.expires,
+    };
+    let approval = world.store.write(move |tx| tx.open_approval(&new, &by)).await.map_err(stored)?;
+    answer(&approval)
+}
+
+/// What a decided approval means for its execution.
+pub fn answer(approval: &store::Approval) -> Result<Outcome, Fault> {
+    match approval.state {
+        ApprovalState::Open => Ok(Outcome::Later),
+        ApprovalState::Approved => {
+            let by: Vec<&str> = approval.decisions.iter().map(|decision| decision.who.as_str()).collect();
+            Ok(Outcome::Done(json!({ "approval": approval.id, "by": by })))
+        }
+        ApprovalState::Rejected => {
+            let no = approval.decisions.iter().find(|decision| !decision.yes);
+            let (who, why) = no.map_or(("somebody", ""), |no| (no.who.as_str(), no.why.as_str()));
+            Err(Fault::customer(format!("{who} rejected it: {why}")).next("push a change, or ask them"))
+        }
+        ApprovalState::Expired | ApprovalState::Void => {
+            Err(Fault::customer("nobody approved it in time").next("push again to ask again"))
+        }
+    }
+}
