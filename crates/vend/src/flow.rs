@@ -10,6 +10,7 @@ pub mod engine;
 pub mod healthy;
 pub mod intake;
 pub mod start;
+pub mod unwind;
 pub mod variables;
 
 mod approve;
@@ -22,12 +23,13 @@ mod provision;
 mod record;
 mod shift;
 mod source;
-mod unwind;
 mod validate;
+
+pub use provision::desired;
 
 use std::sync::Arc;
 
-use model::{ExecutionId, Place, Ticket, port::Fault};
+use model::{AppName, ExecutionId, Place, TenantName, Ticket, port::Fault};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::sync::Notify;
@@ -45,13 +47,13 @@ pub struct World {
     pub platform: Platform,
     pub data: Data,
     pub pokes: Pokes,
+    pub routes: crate::reconcile::routes::Handle,
 }
 
 /// Reconcilers run by themselves; a poke makes one run now.
 #[derive(Default)]
 pub struct Pokes {
     pub pushes: Notify,
-    pub routes: Notify,
     pub fleet: Notify,
 }
 
@@ -59,8 +61,10 @@ pub struct Pokes {
 pub struct Attempt {
     pub execution: ExecutionId,
     pub task: u64,
-    /// The same for every try of the same attempt, also after a crash.
+    /// The same when this attempt is made again after a crash. A retry has another.
     pub ticket: Ticket,
+    /// The same for every retry too: for effects that must not happen twice in one execution, such as hooks.
+    pub steady: Ticket,
     pub input: Value,
 }
 
@@ -73,7 +77,11 @@ pub enum Outcome {
 
 impl World {
     pub fn repository(&self, place: &Place) -> Repository {
-        Repository::at(self.data.repositories().join(place.tenant.as_str()).join(format!("{}.git", place.app)))
+        self.repository_of(&place.tenant, &place.app)
+    }
+
+    pub fn repository_of(&self, tenant: &TenantName, app: &AppName) -> Repository {
+        Repository::at(self.data.repositories().join(tenant.as_str()).join(format!("{app}.git")))
     }
 }
 
@@ -84,6 +92,27 @@ impl Attempt {
             .map_err(|error| Fault::order(format!("the execution's state is not what this stage expects: {error}")))
     }
 }
+
+/// Every activity, as [`run`] knows them.
+pub const ACTIVITIES: [&str; 17] = [
+    "source",
+    "build",
+    "bake",
+    "plan",
+    "approve",
+    "confirm",
+    "provision",
+    "deploy",
+    "validate",
+    "shift",
+    "record",
+    "unwind",
+    "unroute",
+    "stop-hosts",
+    "drop-database",
+    "remove-network",
+    "forget",
+];
 
 /// Runs the activity of this name.
 pub async fn run(world: &Arc<World>, activity: &str, attempt: &Attempt) -> Result<Outcome, Fault> {

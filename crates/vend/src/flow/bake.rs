@@ -39,7 +39,7 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
         commit: input.commit,
         timeout: TIMEOUT,
     };
-    let baked = world.node.bake(&attempt.ticket, &order).await?;
+    let baked = world.node.bake(&attempt.steady, &order).await?;
     let (image, reused, log) = (baked.image, baked.reused, baked.log.clone());
     let at = crate::clock::now();
     world.store.write(move |tx| tx.keep_image(&baked, at)).await.map_err(stored)?;

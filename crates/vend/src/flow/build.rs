@@ -33,7 +33,7 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
     };
     let buildspec = read(world, &input, path.as_str()).await?;
     let secrets = secrets(world, &input.place, &buildspec).await?;
-    let (place, ticket) = (input.place.clone(), attempt.ticket.clone());
+    let (place, ticket) = (input.place.clone(), attempt.steady.clone());
     let number = world.store.write(move |tx| tx.number_build(&place, &ticket)).await.map_err(stored)?;
     let order = BuildOrder {
         place: input.place.clone(),
@@ -45,8 +45,8 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
         secrets,
         limits: world.platform.build_limits(input.spec.build.timeout, input.spec.build.pass_rate),
     };
-    let built = world.node.build(&attempt.ticket, &order).await;
-    let (ticket, record, at) = (attempt.ticket.clone(), built.clone(), crate::clock::now());
+    let built = world.node.build(&attempt.steady, &order).await;
+    let (ticket, record, at) = (attempt.steady.clone(), built.clone(), crate::clock::now());
     world.store.write(move |tx| tx.finish_build(&ticket, &record, at)).await.map_err(stored)?;
     let built = built?;
     Ok(json!({ "revision": built.artifact, "log": built.log, "reports": built.reports }))

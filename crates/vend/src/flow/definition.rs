@@ -16,6 +16,11 @@ pub fn activity(resource: &str) -> Option<&str> {
     resource.strip_prefix(ACTIVITY)
 }
 
+/// The resources of all activities.
+pub fn resources() -> Vec<String> {
+    super::ACTIVITIES.iter().map(|name| format!("{ACTIVITY}{name}")).collect()
+}
+
 struct Stage {
     name: &'static str,
     activity: &'static str,
@@ -68,6 +73,13 @@ pub fn rollback() -> Value {
     add(&mut states, task(&Stage { name: "Plan", activity: "plan", result: "$.plan", timeout_s: 300 }, "Provision"));
     tail(&mut states);
     json!({ "Comment": "Back to a kept release", "StartAt": "Plan", "States": states })
+}
+
+/// As many hosts of the live release as there are to be: after `vend scale`, and after a host died.
+pub fn resize() -> Value {
+    let mut states = serde_json::Map::new();
+    tail(&mut states);
+    json!({ "Comment": "The live release on its number of hosts", "StartAt": "Provision", "States": states })
 }
 
 /// Takes an environment down: traffic first, data last.
@@ -175,7 +187,7 @@ mod tests {
 
     #[test]
     fn every_definition_is_valid_and_every_task_has_a_deadline() {
-        for definition in [release(&sample(false)), release(&sample(true)), rollback(), environment_destroy()] {
+        for definition in [release(&sample(false)), release(&sample(true)), rollback(), resize(), environment_destroy()] {
             asl::Machine::parse(&definition.to_string()).unwrap_or_else(|problems| panic!("{problems:?}"));
             for (name, state) in definition["States"].as_object().unwrap() {
                 if state["Type"] == "Task" {

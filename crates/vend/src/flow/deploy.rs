@@ -57,7 +57,7 @@ async fn one(
     host: HostId,
 ) -> Result<Option<Fault>, Fault> {
     let order = order(release, place, deployment, &host, LifecycleEvent::BEFORE_TRAFFIC.to_vec());
-    let deployed = world.node.deploy(&attempt.ticket.part(host.as_str()), &order).await?;
+    let deployed = world.node.deploy(&attempt.steady.part(host.as_str()), &order).await?;
     let failure = deployed.failure().map(|event| fault(event, &host, &deployed.log));
     record(world, place, deployment, release.number, &host, deployed, failure.as_ref()).await?;
     Ok(failure)

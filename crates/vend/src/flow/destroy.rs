@@ -11,7 +11,6 @@ use serde_json::{Value, json};
 use store::By;
 
 use super::{Attempt, World, stored, unwind};
-use crate::reconcile::routes;
 
 #[derive(Deserialize)]
 struct Input {
@@ -28,7 +27,7 @@ pub async fn unroute(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fau
     let by = By::platform(crate::clock::now());
     let place = environment.place;
     world.store.write(move |tx| tx.unroute_environment(&place, &by)).await.map_err(stored)?;
-    routes::apply(world).await?;
+    world.routes.apply().await?;
     Ok(json!({}))
 }
 
@@ -67,6 +66,6 @@ pub async fn forget(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Faul
         let place = environment.place;
         world.store.write(move |tx| tx.delete_environment(&place, &by)).await.map_err(stored)?;
     }
-    routes::apply(world).await?;
+    world.routes.apply().await?;
     Ok(json!({}))
 }

@@ -12,7 +12,6 @@ use serde_json::{Value, json};
 use store::{By, HostState};
 
 use super::{Attempt, World, deploy, provision, stored, validate};
-use crate::reconcile::routes;
 
 #[derive(Deserialize)]
 struct Input {
@@ -66,7 +65,7 @@ pub async fn switch(world: &World, place: &Place, release: u64) -> Result<(), Fa
     let retire_at = by.at + content.spec.deploy.keep_old;
     let own = place.clone();
     world.store.write(move |tx| tx.set_live(&own, release, retire_at, &by)).await.map_err(stored)?;
-    routes::apply(world).await
+    world.routes.apply().await
 }
 
 /// One lifecycle event on all hosts of a fleet. A failed hook fails the shift.
@@ -83,7 +82,7 @@ async fn hooks(
     }
     for host in &fleet.hosts {
         let order = deploy::order(fleet.release, place, deployment, host, vec![event]);
-        let ticket = attempt.ticket.part(&format!("{host}.{}", event.to_string().to_lowercase()));
+        let ticket = attempt.steady.part(&format!("{host}.{}", event.to_string().to_lowercase()));
         let deployed = world.node.deploy(&ticket, &order).await?;
         if let Some(failed) = deployed.failure() {
             return Err(deploy::fault(failed, host, &deployed.log));
@@ -107,7 +106,7 @@ async fn trim(world: &World, environment: &store::Environment, release: &Release
         Ok(())
     });
     written.await.map_err(stored)?;
-    routes::apply(world).await
+    world.routes.apply().await
 }
 
 /// As long as the edge lets requests under way go on.

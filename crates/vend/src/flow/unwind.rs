@@ -1,7 +1,7 @@
 //! The way back: what a failed execution made is undone in reverse order, the release before keeps or gets back the
 //! traffic, and the evidence stays.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use model::{
     Place,
@@ -15,7 +15,6 @@ use store::{By, HostState, PushState};
 use tracing::warn;
 
 use super::{Attempt, World, shift, stored};
-use crate::reconcile::routes;
 
 #[derive(Deserialize)]
 struct Input {
@@ -39,9 +38,6 @@ struct Failure {
     cause: String,
 }
 
-/// A host that failed stays this long, stopped hosts leave their logs for ever: long enough for `vend shell`.
-const EVIDENCE: Duration = Duration::from_secs(0);
-
 pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> {
     let input: Input = attempt.read()?;
     let mut stopped = 0;
@@ -55,9 +51,9 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
         let finished = world.store.write(move |tx| tx.finish_push(push, PushState::Failed, Some(&reason), &by));
         finished.await.map_err(stored)?;
     }
-    routes::apply(world).await?;
+    world.routes.apply().await?;
     world.pokes.pushes.notify_one();
-    Ok(json!({ "hosts_stopped": stopped, "evidence_s": EVIDENCE.as_secs() }))
+    Ok(json!({ "hosts_stopped": stopped }))
 }
 
 /// When the failure came after the switch, the release before gets the traffic back.

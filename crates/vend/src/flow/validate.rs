@@ -39,7 +39,7 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
     let (_, release) = provision::load(world, &place, plan.release).await?;
     let hosts = usable(world, &place, plan.release).await?;
     let total = hosts.len() as u32;
-    routes::apply(world).await?;
+    world.routes.apply().await?;
     let unhealthy = wait_until_healthy(world, &place, &release, &hosts).await?;
     for (host, reason) in &unhealthy {
         fail_host(world, host, reason).await?;
