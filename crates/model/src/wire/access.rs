@@ -25,17 +25,19 @@ pub struct SecretInfo {
 }
 
 /// The value of a secret. It goes in and never out.
-#[derive(Clone, Deserialize, ToSchema)]
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewSecret {
+    #[serde(serialize_with = "crate::secret::in_the_clear")]
     #[schema(value_type = String, write_only)]
     pub value: Secret,
 }
 
 /// What a git host and the platform both know. It goes in and never out.
-#[derive(Clone, Deserialize, ToSchema)]
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WebhookSecret {
+    #[serde(serialize_with = "crate::secret::in_the_clear")]
     #[schema(value_type = String, write_only)]
     pub value: Secret,
 }
@@ -70,6 +72,16 @@ pub struct NewToken {
     pub expires_in: Option<u64>,
 }
 
+/// A token of a few minutes for a program that acts for the caller, such as git.
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
+pub struct Session {
+    #[serde(serialize_with = "crate::secret::in_the_clear")]
+    #[schema(value_type = String)]
+    pub text: Secret,
+    #[schema(value_type = String, format = DateTime)]
+    pub expires_at: Timestamp,
+}
+
 /// A new token with its text, which is shown this once.
 #[derive(Clone, Serialize, Deserialize, ToSchema)]
 pub struct CreatedToken {
@@ -85,6 +97,8 @@ pub struct Version {
     pub version: String,
     /// The version of the HTTP interface.
     pub api: String,
+    /// Where the platform is reached over TCP: repositories and webhooks are under it.
+    pub url: String,
 }
 
 /// How the platform is.

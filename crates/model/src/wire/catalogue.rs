@@ -11,9 +11,6 @@ pub struct Tenant {
     pub name: TenantName,
     #[schema(value_type = String, format = DateTime)]
     pub created_at: Timestamp,
-    /// It and everything that it holds is being removed.
-    #[serde(default)]
-    pub deleting: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -31,17 +28,15 @@ pub struct App {
     pub tenant: TenantName,
     #[schema(value_type = String)]
     pub name: AppName,
-    /// Where to push to: a path of this server for the built-in repository.
-    pub git_path: String,
+    /// The built-in repository: where to push to and to clone from.
+    pub git_url: String,
     /// The repository elsewhere that this app is built from; none for the built-in one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repository: Option<String>,
-    /// Where the git host sends its webhooks, by provider: a path of this server.
+    /// Where the git host sends its webhooks, one URL a provider.
     pub hooks: Vec<String>,
     #[schema(value_type = String, format = DateTime)]
     pub created_at: Timestamp,
-    #[serde(default)]
-    pub deleting: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

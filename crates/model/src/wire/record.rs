@@ -24,7 +24,8 @@ pub struct Delivery {
     pub provider_id: Option<String>,
     pub verdict: DeliveryVerdict,
     /// Why the verdict is what it is.
-    pub reason: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     pub size_bytes: u64,
 }
 

@@ -39,20 +39,17 @@ pub struct Push {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum PushState {
-    /// Stored; nothing was decided yet.
-    Received,
-    /// No environment takes this branch.
-    Ignored,
-    /// Its files are wrong.
-    Refused,
-    /// Waits for another execution of its environment.
-    Queued,
+    /// Waits for `vend.yaml` to be read, or for another execution of its environment.
+    Waiting,
     /// An execution moves it.
     Running,
     /// A newer push took its place while it waited.
     Superseded,
-    Live,
+    /// Its release went live.
+    Done,
     Failed,
+    /// No environment takes its branch, or its files are wrong: the reason says.
+    Ignored,
 }
 
 /// Image, revision and configuration, numbered per environment, immutable.

@@ -5,7 +5,7 @@ use utoipa::ToSchema;
 use super::Place;
 use crate::{
     Digest, ExecutionId, HostId,
-    port::{HostRole, HostState, Layer},
+    port::{HostRole, HostState},
     route::TargetState,
 };
 
@@ -132,16 +132,17 @@ pub struct LogText {
     pub ended: bool,
 }
 
-/// An immutable root file system that hosts start from.
+/// An immutable root file system that hosts start from, as the releases of one environment use it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Image {
     #[schema(value_type = String)]
     pub digest: Digest,
     pub place: Place,
-    pub layers: Vec<Layer>,
-    pub size_bytes: u64,
+    /// Releases that stand on it, newest first.
+    pub releases: Vec<u64>,
+    /// Of the first of them.
     #[schema(value_type = String, format = DateTime)]
-    pub baked_at: Timestamp,
+    pub created_at: Timestamp,
 }
 
 /// What the load balancer sees.
