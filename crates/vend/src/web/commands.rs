@@ -22,6 +22,8 @@ pub struct Pushed {
     pub commit: Commit,
     /// Who pushed, as the ledger writes it.
     pub pusher: String,
+    /// What brought it: `git`, or the id of a delivery.
+    pub origin: String,
     /// Where to clone from when it is not the built-in repository.
     pub clone_url: Option<String>,
     pub at: Timestamp,
