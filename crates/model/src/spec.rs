@@ -17,6 +17,7 @@ pub use app::{
 pub use appspec::Appspec;
 pub use buildspec::Buildspec;
 pub use checks::Checks;
+pub(crate) use app::is_branch;
 pub use read::{LATER, is_later};
 pub use yaml::{MAX_BYTES, decode};
 

@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{AppName, EnvironmentName, port::DatabaseEngine};
 
-pub(crate) use environment::{is_branch, is_variable};
+pub(super) use environment::is_variable;
+pub(crate) use environment::is_branch;
 pub use parse::Tree;
 pub use schema::schema;
 

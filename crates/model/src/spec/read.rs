@@ -230,11 +230,27 @@ impl<'f> Reader<'f> {
     pub fn finish<T>(mut self, value: Option<T>) -> Result<(T, Vec<Problem>), Vec<Problem>> {
         self.problems.sort_by_key(|problem| (problem.line, problem.column));
         self.problems.dedup();
+        let failed = self.problems.iter().any(Problem::is_error);
+        let problems = few(self.file, self.problems);
         match value {
-            Some(value) if !self.problems.iter().any(Problem::is_error) => Ok((value, self.problems)),
-            _ => Err(self.problems),
+            Some(value) if !failed => Ok((value, problems)),
+            _ => Err(problems),
         }
     }
+}
+
+/// As many problems as a person reads; the number of the rest.
+pub fn few(file: &str, mut problems: Vec<Problem>) -> Vec<Problem> {
+    const MOST: usize = 100;
+    if problems.len() > MOST {
+        let rest = problems.split_off(MOST);
+        let message = format!("{} more problems are not shown", rest.len());
+        problems.push(match rest.iter().any(Problem::is_error) {
+            true => Problem::error(file, 0, 0, message),
+            false => Problem::warning(file, 0, 0, message),
+        });
+    }
+    problems
 }
 
 /// The known word that `text` was most likely meant to be.
