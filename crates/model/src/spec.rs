@@ -7,14 +7,19 @@ mod app;
 mod appspec;
 mod buildspec;
 mod checks;
+mod read;
+mod yaml;
 
 pub use app::{
     App, Approval, Build, Database, Deploy, Environment, Health, Host, Image, MinimumHealthy, Scaling,
-    Strategy, Variable,
+    Strategy, Tree, Variable, schema,
 };
 pub use appspec::Appspec;
 pub use buildspec::Buildspec;
 pub use checks::Checks;
+pub(crate) use app::is_branch;
+pub use read::{LATER, is_later};
+pub use yaml::{MAX_BYTES, decode};
 
 pub mod build {
     //! The parts of a buildspec.
