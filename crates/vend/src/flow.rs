@@ -4,8 +4,10 @@
 //! answers. Stages know nothing of one another, of the definition they stand in, or of who asked; the engine knows
 //! nothing of what they do.
 
+pub mod commands;
 pub mod compare;
 pub mod definition;
+pub mod deletion;
 pub mod engine;
 pub mod healthy;
 pub mod intake;

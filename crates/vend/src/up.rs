@@ -310,3 +310,9 @@ async fn stop(role: &'static str, mut child: Child) {
         }
     }
 }
+
+/// Where the platform of a data directory was last reached.
+pub fn endpoints(data: &Data) -> Option<Endpoints> {
+    let text = std::fs::read_to_string(data.run().join("endpoints.json")).ok()?;
+    serde_json::from_str(&text).ok()
+}

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use model::{ApprovalId, Digest, Place, port::{Commit, Fault}, spec};
+use model::{ApprovalId, Place, plan::Plan, port::{Commit, Fault}, spec};
 use serde::Deserialize;
 use serde_json::json;
 use store::{ApprovalState, By, NewApproval};
@@ -19,7 +19,7 @@ struct Input {
 
 #[derive(Deserialize)]
 struct Planned {
-    digest: Digest,
+    plan: Plan,
 }
 
 pub async fn ask(world: &Arc<World>, attempt: &Attempt) -> Result<Outcome, Fault> {
@@ -33,10 +33,10 @@ pub async fn ask(world: &Arc<World>, attempt: &Attempt) -> Result<Outcome, Fault
         execution: attempt.execution.clone(),
         task: attempt.task,
         place: input.place,
-        plan_digest: input.plan.digest,
+        plan: input.plan.plan,
         required: rule.required,
-        by: rule.by,
-        author: input.commit.author,
+        approvers: rule.by,
+        authors: vec![input.commit.author],
         author_may_approve: rule.author_may_approve,
         expires_at: by.at + rule.expires,
     };

@@ -8,7 +8,7 @@ use model::{
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
-use store::By;
+use store::{By, HostState};
 
 use super::{Attempt, World, stored, unwind};
 
@@ -16,6 +16,8 @@ use super::{Attempt, World, stored, unwind};
 struct Input {
     place: Place,
 }
+
+const REASON: &str = "its environment is destroyed";
 
 async fn load(world: &World, attempt: &Attempt) -> Result<Option<store::Environment>, Fault> {
     let Input { place } = attempt.read()?;
@@ -25,8 +27,13 @@ async fn load(world: &World, attempt: &Attempt) -> Result<Option<store::Environm
 pub async fn unroute(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> {
     let Some(environment) = load(world, attempt).await? else { return Ok(json!({})) };
     let by = By::platform(crate::clock::now());
-    let place = environment.place;
-    world.store.write(move |tx| tx.unroute_environment(&place, &by)).await.map_err(stored)?;
+    let draining = world.store.write(move |tx| {
+        let mut hosts = tx.standing_hosts(Some(&environment.place))?;
+        hosts.retain(|host| host.role == HostRole::App);
+        let drain = |host: &store::Host| tx.set_host_state(&host.id, HostState::Draining, Some(REASON), &by);
+        hosts.iter().try_for_each(drain)
+    });
+    draining.await.map_err(stored)?;
     world.routes.apply().await?;
     Ok(json!({}))
 }
@@ -36,7 +43,7 @@ pub async fn stop_hosts(world: &Arc<World>, attempt: &Attempt) -> Result<Value, 
     let hosts = world.store.read(move |db| db.standing_hosts(Some(&place))).await.map_err(stored)?;
     let apps: Vec<store::Host> = hosts.into_iter().filter(|host| host.role == HostRole::App).collect();
     for host in &apps {
-        unwind::retire(world, host, "its environment is destroyed").await?;
+        unwind::retire(world, host, REASON).await?;
     }
     Ok(json!({ "stopped": apps.len() }))
 }
@@ -47,7 +54,7 @@ pub async fn drop_database(world: &Arc<World>, attempt: &Attempt) -> Result<Valu
     let hosts = world.store.read(move |db| db.standing_hosts(Some(&own))).await.map_err(stored)?;
     for host in hosts.iter().filter(|host| host.role == HostRole::Database) {
         world.node.destroy(&host.id, &place).await?;
-        unwind::retire(world, host, "its environment is destroyed").await?;
+        unwind::retire(world, host, REASON).await?;
     }
     Ok(json!({}))
 }

@@ -35,6 +35,8 @@ const WORKER: &str = "serve";
 pub enum News {
     /// Something happened to an execution.
     Happened(ExecutionId, Event),
+    /// Somebody stops an execution, for this reason: its open tasks fail, and what it made is unwound.
+    Cancel(ExecutionId, String),
     /// Executions were started: there is work.
     Wake,
 }
@@ -95,8 +97,10 @@ impl Engine {
     }
 
     async fn hear(&mut self, news: News) {
-        if let News::Happened(execution, event) = news {
-            self.advance(execution, event).await;
+        match news {
+            News::Happened(execution, event) => self.advance(execution, event).await,
+            News::Cancel(execution, cause) => self.cancel(execution, "Vend.Cancelled", &cause).await,
+            News::Wake => {}
         }
     }
 

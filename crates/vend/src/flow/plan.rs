@@ -56,10 +56,7 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
     };
     let plan = of(world, &input.place, kind, release).await?;
     let digest = plan.digest();
-    let (execution, place, kept) = (attempt.execution.clone(), input.place, plan.clone());
-    let by = By::platform(crate::clock::now());
-    world.store.write(move |tx| tx.keep_plan(&execution, &place, &kept, &by)).await.map_err(stored)?;
-    Ok(json!({ "release": release, "digest": digest, "from": plan.from, "changes": plan.changes.len() }))
+    Ok(json!({ "release": release, "digest": digest, "from": plan.from, "plan": plan }))
 }
 
 /// Is the plan still the one that was approved?
@@ -158,7 +155,9 @@ async fn history(
     let mut commits = Vec::new();
     for id in repository.between(from, to).await.map_err(wrong)? {
         let commit = repository.commit(&id, &after.commit.branch, &after.commit.repository).await;
-        commits.push(commit.map_err(wrong)?);
+        let mut commit = commit.map_err(wrong)?;
+        commit.message = commit.message.lines().next().unwrap_or_default().chars().take(200).collect();
+        commits.push(commit);
     }
     Ok((files, commits))
 }

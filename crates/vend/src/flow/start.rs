@@ -1,6 +1,6 @@
 //! How executions begin: in one transaction with the reason for them.
 
-use model::{DeploymentId, ExecutionId, Place, ledger::Deed, plan::PlanKind, spec};
+use model::{DeploymentId, ExecutionId, Place, plan::PlanKind, spec};
 use serde_json::json;
 use store::{By, Error, Tx};
 
@@ -49,13 +49,10 @@ fn refuse_busy(tx: &Tx<'_>, place: &Place) -> Result<(), Error> {
     })
 }
 
-pub async fn rollback(world: &World, place: Place, to: u64, deed: Deed) -> Result<ExecutionId, Error> {
+pub async fn rollback(world: &World, place: Place, to: u64, by: By) -> Result<ExecutionId, Error> {
     let (id, deployment) = fresh();
-    let at = crate::clock::now();
-    let by = By::new(deed.actor.clone(), at);
     let started = world.store.write(move |tx| {
         refuse_busy(tx, &place)?;
-        tx.record(deed, at)?;
         let input =
             json!({ "kind": PlanKind::Rollback, "place": place, "to": to, "deployment": deployment });
         engine::begin(tx, id, "rollback", &place, &definition::rollback(), &input, &by)
@@ -84,10 +81,22 @@ pub fn begin_resize(tx: &mut Tx<'_>, place: &Place, kind: &str, by: &By) -> Resu
     engine::begin(tx, id, kind, place, &definition::resize(), &input, by).map(Some)
 }
 
-pub async fn destroy(world: &World, place: Place, deed: Deed) -> Result<ExecutionId, Error> {
+/// Changes the number of hosts of the live release, for good.
+pub async fn scale(world: &World, place: Place, hosts: u32, by: By) -> Result<ExecutionId, Error> {
+    let started = world.store.write(move |tx| {
+        refuse_busy(tx, &place)?;
+        tx.scale_environment(&place, Some(hosts), &by)?;
+        let nothing = || Error::Refused {
+            message: format!("{place} has no release yet: there is nothing to scale"),
+            next: Some("push a commit first".into()),
+        };
+        begin_resize(tx, &place, "scale", &by)?.ok_or_else(nothing)
+    });
+    started.await
+}
+
+pub async fn destroy(world: &World, place: Place, by: By) -> Result<ExecutionId, Error> {
     let (id, _) = fresh();
-    let at = crate::clock::now();
-    let by = By::new(deed.actor.clone(), at);
     let started = world.store.write(move |tx| {
         let environment = tx.environment(&place)?;
         if environment.protected {
@@ -97,7 +106,6 @@ pub async fn destroy(world: &World, place: Place, deed: Deed) -> Result<Executio
             });
         }
         refuse_busy(tx, &place)?;
-        tx.record(deed, at)?;
         let input = json!({ "kind": PlanKind::Destroy, "place": place });
         engine::begin(tx, id, "environment-destroy", &place, &definition::environment_destroy(), &input, &by)
     });
