@@ -8,6 +8,7 @@ mod appspec;
 mod buildspec;
 mod checks;
 mod read;
+mod report;
 mod yaml;
 
 pub use app::{
@@ -19,6 +20,7 @@ pub use buildspec::Buildspec;
 pub use checks::Checks;
 pub(crate) use app::is_branch;
 pub use read::{LATER, is_later};
+pub use report::{CheckReport, Files, check_appspec, check_buildspec, check_checks, check_tree};
 pub use yaml::{MAX_BYTES, decode};
 
 pub mod build {
