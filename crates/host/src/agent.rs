@@ -4,10 +4,10 @@
 //! `systemctl`, runs lifecycle events and checks. It mounts nothing, holds the host's environment in memory only, and
 //! survives whatever its children do. It must know nothing of networks, images, tenants or the machine around it.
 
-use std::{io, process::ExitCode, time::Duration};
+use std::{io, time::Duration};
 
 use jiff::Timestamp;
-use rustix::process::{Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::signal::unix::{SignalKind, signal};
 
 pub mod api;
@@ -95,22 +95,32 @@ pub async fn run(layout: Layout, scope: Scope) -> Result<(), Error> {
     Ok(())
 }
 
-/// Ends all that is left in the host. Group 0 would be the agent's own: every process but PID 1 is meant.
+/// Asks all that is left in the host to end. What does not is killed by the kernel with its PID 1.
 async fn farewell() {
-    const EVERYTHING: i32 = -1;
-    let _ = kill_process_group;
-    let _ = EVERYTHING;
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    let _ = Signal::KILL;
+    for _ in 0..20 {
+        let left = others();
+        if left.is_empty() {
+            return;
+        }
+        for pid in left {
+            let _ = kill_process(pid, Signal::TERM);
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Every process of the host but this one.
+fn others() -> Vec<Pid> {
+    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok())
+        .filter(|pid| *pid > 1)
+        .filter_map(Pid::from_raw)
+        .collect()
 }
 
 /// The one clock of the agent.
 #[expect(clippy::disallowed_methods, reason = "the agent is an effect: what it reports carries the time")]
 fn now() -> Timestamp {
     Timestamp::now()
-}
-
-/// The exit code of a multi-call name.
-pub(crate) fn exit_code(code: u8) -> ExitCode {
-    ExitCode::from(code)
 }

@@ -7,6 +7,8 @@
 
 use std::{io, path::PathBuf};
 
+use crate::tree;
+
 pub mod bundle;
 pub mod hooks;
 pub mod install;
@@ -27,8 +29,8 @@ pub enum Error {
         path: PathBuf,
         source: io::Error,
     },
-    #[error("the revision is not a tar that can be unpacked: {0}")]
-    Tar(#[source] io::Error),
+    #[error("the revision cannot be unpacked: {0}")]
+    Tar(tree::Error),
 }
 
 impl Error {

@@ -23,7 +23,7 @@ use super::{
 
 mod launch;
 
-pub use launch::{Collectors, processes_of};
+pub use launch::Collectors;
 use launch::{Main, Started};
 
 /// A service that runs this long has recovered from its crashes.

@@ -63,13 +63,16 @@ impl Services {
         self.lock().configuration.is_some()
     }
 
-    pub fn port(&self) -> Option<u16> {
-        self.lock().configuration.as_ref().map(|configuration| configuration.port)
-    }
-
     /// The configured environment, with PORT.
     pub fn environment(&self) -> Vec<(String, Secret)> {
         environment(&self.registry)
+    }
+
+    /// Values that no log should show: those whose variables are named so, and the passwords in addresses.
+    pub fn secrets(&self) -> Vec<String> {
+        let registry = self.lock();
+        let environment = registry.configuration.iter().flat_map(|configuration| &configuration.environment);
+        environment.filter_map(|(name, value)| secret_of(name, value.expose())).collect()
     }
 
     pub fn list(&self) -> Vec<ServiceStatus> {
@@ -290,6 +293,21 @@ fn environment(registry: &Mutex<Registry>) -> Vec<(String, Secret)> {
     let mut environment = vec![("PORT".to_owned(), Secret::new(configuration.port.to_string()))];
     environment.extend(configuration.environment.iter().map(|(name, value)| (name.clone(), value.clone())));
     environment
+}
+
+/// What of a variable must not be shown. The order does not say which variables are secrets, so their names do.
+fn secret_of(name: &str, value: &str) -> Option<String> {
+    const WORDS: [&str; 8] = ["PASS", "SECRET", "TOKEN", "KEY", "CREDENTIAL", "PRIVATE", "SALT", "AUTH"];
+    const SHORTEST: usize = 6;
+    let name = name.to_ascii_uppercase();
+    let hidden = if WORDS.iter().any(|word| name.contains(word)) {
+        value
+    } else {
+        let (_, rest) = value.split_once("://")?;
+        let (user, _) = rest.split_once('@')?;
+        user.split_once(':')?.1
+    };
+    (hidden.len() >= SHORTEST).then(|| hidden.to_owned())
 }
 
 fn process(name: &str, command: &str, directory: &Path) -> Definition {
