@@ -51,18 +51,33 @@ fn test() -> anyhow::Result<()> {
     step("the binary", cargo(["build", "--package", "vend"]))?;
     step("what the tests need", vend(["doctor", "--install"]))?;
     step("format", cargo(["fmt", "--all", "--check"]))?;
-    step("clippy", cargo(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
+    step(
+        "clippy",
+        cargo(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]),
+    )?;
     let mut docs = cargo(["doc", "--workspace", "--no-deps", "--document-private-items"]);
     docs.env("RUSTDOCFLAGS", "-D warnings");
     step("documentation", docs)?;
-    step("reference documents are up to date", vend(["reference", "--check", "docs/reference"]))?;
+    step(
+        "reference documents are up to date",
+        vend(["reference", "--check", "docs/reference"]),
+    )?;
     if has("cargo-nextest") {
-        step("tests", cargo(["nextest", "run", "--workspace", "--no-fail-fast"]))?;
+        step(
+            "tests",
+            cargo(["nextest", "run", "--workspace", "--no-fail-fast"]),
+        )?;
     } else {
-        step("tests", cargo(["test", "--workspace", "--no-fail-fast", "--", "--test-threads=2"]))?;
+        step(
+            "tests",
+            cargo(["test", "--workspace", "--no-fail-fast", "--", "--test-threads=2"]),
+        )?;
     }
     if has("cargo-deny") {
-        step("licences and advisories", cargo(["deny", "--offline", "check", "licenses"]))?;
+        step(
+            "licences and advisories",
+            cargo(["deny", "--offline", "check", "licenses"]),
+        )?;
     } else {
         println!("-- licences: skipped, cargo-deny is not installed (the test `licences` checks them too)");
     }
@@ -74,7 +89,10 @@ fn bench(name: &str, quick: bool) -> anyhow::Result<()> {
     if name != "corridor" {
         bail!("no benchmark `{name}`: there is `corridor`");
     }
-    step("the release binary", cargo(["build", "--release", "--package", "vend"]))?;
+    step(
+        "the release binary",
+        cargo(["build", "--release", "--package", "vend"]),
+    )?;
     let mut bench = Command::new(binary("release"));
     bench.args(["bench", "corridor"]);
     if quick {
@@ -91,7 +109,9 @@ fn reference() -> anyhow::Result<()> {
 fn step(name: &str, mut command: Command) -> anyhow::Result<()> {
     println!("-- {name}");
     let started = Instant::now();
-    let status = command.status().with_context(|| format!("cannot run {:?}", command.get_program()))?;
+    let status = command
+        .status()
+        .with_context(|| format!("cannot run {:?}", command.get_program()))?;
     if !status.success() {
         bail!("{name}: {status}");
     }
@@ -118,7 +138,9 @@ fn binary(profile: &str) -> std::path::PathBuf {
 }
 
 fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask is a directory of the workspace")
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("xtask is a directory of the workspace")
 }
 
 fn has(program: &str) -> bool {

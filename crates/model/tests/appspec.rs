@@ -14,8 +14,15 @@ fn reads_every_recorded_appspec_as_the_agent_did() {
             return;
         };
         for path in common::files(&folder, &[".yml", ".yaml"]) {
-            let whole = path.with_file_name(format!("{}.expected.json", path.file_name().unwrap().to_string_lossy()));
-            let expected = if whole.exists() { whole } else { path.with_extension("expected.json") };
+            let whole = path.with_file_name(format!(
+                "{}.expected.json",
+                path.file_name().unwrap().to_string_lossy()
+            ));
+            let expected = if whole.exists() {
+                whole
+            } else {
+                path.with_extension("expected.json")
+            };
             let expected = &common::json(&expected)["result"];
             let text = std::fs::read_to_string(&path).unwrap();
             cases += 1;
@@ -30,9 +37,17 @@ fn reads_every_recorded_appspec_as_the_agent_did() {
                     Appspec::normalise(&text, "appspec.yml")
                 ));
             }
-            assert_eq!(Appspec::parse(&text, "appspec.yml").is_ok(), expected["ok"] == true);
+            assert_eq!(
+                Appspec::parse(&text, "appspec.yml").is_ok(),
+                expected["ok"] == true
+            );
         }
     }
-    assert!(wrong.is_empty(), "{} of {cases} differ:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} of {cases} differ:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
     assert!(cases > 40, "{cases}");
 }

@@ -14,14 +14,22 @@ fn agrees_with_the_user_guide() {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         let expected = common::json(&folder.join(format!("{name}.expected.json")));
         let text = std::fs::read_to_string(&path).unwrap();
-        match (Buildspec::parse(&text, &name), expected["expect"].as_str().unwrap()) {
+        match (
+            Buildspec::parse(&text, &name),
+            expected["expect"].as_str().unwrap(),
+        ) {
             (Ok(_), "accept") => accepted += 1,
-            (Err(problems), "accept") if problems.iter().filter(|p| p.is_error()).all(is_later) => later.push(name),
+            (Err(problems), "accept") if problems.iter().filter(|p| p.is_error()).all(is_later) => {
+                later.push(name)
+            }
             (Err(_), "reject") => accepted += 1,
             (result, expect) => wrong.push(format!("{name}: expected {expect}, got {result:?}")),
         }
     }
-    println!("{accepted} agree, {} need what is not built yet: {later:?}", later.len());
+    println!(
+        "{accepted} agree, {} need what is not built yet: {later:?}",
+        later.len()
+    );
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(accepted > 20);
 }

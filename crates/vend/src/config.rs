@@ -240,7 +240,12 @@ mod tests {
 
     #[test]
     fn only_a_private_network_is_a_pool() {
-        for (pool, expected) in [("10.64.0.0/10", true), ("10.64.0.1/10", false), ("8.0.0.0/8", false), ("10.0.0.0/24", false)] {
+        for (pool, expected) in [
+            ("10.64.0.0/10", true),
+            ("10.64.0.1/10", false),
+            ("8.0.0.0/8", false),
+            ("10.0.0.0/24", false),
+        ] {
             assert_eq!(Pool { pool: pool.into() }.subnets().is_some(), expected, "{pool}");
         }
     }

@@ -83,15 +83,23 @@ impl World {
     }
 
     pub fn repository_of(&self, tenant: &TenantName, app: &AppName) -> Repository {
-        Repository::at(self.data.repositories().join(tenant.as_str()).join(format!("{app}.git")))
+        Repository::at(
+            self.data
+                .repositories()
+                .join(tenant.as_str())
+                .join(format!("{app}.git")),
+        )
     }
 }
 
 impl Attempt {
     /// The part of the execution's state that a stage needs.
     pub fn read<T: DeserializeOwned>(&self) -> Result<T, Fault> {
-        serde_json::from_value(self.input.clone())
-            .map_err(|error| Fault::order(format!("the execution's state is not what this stage expects: {error}")))
+        serde_json::from_value(self.input.clone()).map_err(|error| {
+            Fault::order(format!(
+                "the execution's state is not what this stage expects: {error}"
+            ))
+        })
     }
 }
 

@@ -1,11 +1,13 @@
 mod clock;
 mod config;
 mod doctor;
+mod flow;
 mod git;
+mod reconcile;
 mod role;
-mod up;
-fn main() {
-    for f in doctor::examine() {
-        println!("{}", doctor::line(&f));
-    }
+#[path = "web/commands.rs"]
+mod wcommands;
+mod web {
+    pub use crate::wcommands::{Commands, Pushed, Sight};
 }
+fn main() {}

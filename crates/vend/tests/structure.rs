@@ -6,11 +6,22 @@ use serde_json::Value;
 
 fn metadata() -> Value {
     let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--format-version", "1", "--locked", "--filter-platform", "x86_64-unknown-linux-gnu"])
+        .args([
+            "metadata",
+            "--format-version",
+            "1",
+            "--locked",
+            "--filter-platform",
+            "x86_64-unknown-linux-gnu",
+        ])
         .current_dir(root())
         .output()
         .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
@@ -37,7 +48,10 @@ const ARROWS: [(&str, &[&str]); 7] = [
 fn crates_depend_on_each_other_as_the_architecture_says() {
     let metadata = metadata();
     let ours: Vec<&str> = ARROWS.iter().map(|(name, _)| *name).collect();
-    for package in packages(&metadata).iter().filter(|package| package["source"].is_null()) {
+    for package in packages(&metadata)
+        .iter()
+        .filter(|package| package["source"].is_null())
+    {
         let name = package["name"].as_str().unwrap();
         let allowed = ARROWS.iter().find(|(own, _)| *own == name);
         let (_, allowed) = allowed.unwrap_or_else(|| panic!("{name} is not in the architecture"));
@@ -52,15 +66,31 @@ fn crates_depend_on_each_other_as_the_architecture_says() {
 #[test]
 fn the_pure_crates_have_no_effects_to_call() {
     let metadata = metadata();
-    for package in packages(&metadata).iter().filter(|package| package["source"].is_null()) {
+    for package in packages(&metadata)
+        .iter()
+        .filter(|package| package["source"].is_null())
+    {
         if !["asl", "model"].contains(&package["name"].as_str().unwrap()) {
             continue;
         }
         for dependency in package["dependencies"].as_array().unwrap() {
             let name = dependency["name"].as_str().unwrap();
-            let effectful = ["tokio", "rusqlite", "hyper", "axum", "rustix", "libc", "getrandom"].contains(&name);
+            let effectful = [
+                "tokio",
+                "rusqlite",
+                "hyper",
+                "axum",
+                "rustix",
+                "libc",
+                "getrandom",
+            ]
+            .contains(&name);
             let is_test = dependency["kind"] == "dev";
-            assert!(is_test || !effectful, "{} is pure and must not know {name}", package["name"]);
+            assert!(
+                is_test || !effectful,
+                "{} is pure and must not know {name}",
+                package["name"]
+            );
         }
     }
 }
@@ -86,7 +116,8 @@ fn every_licence_goes_with_apache_2() {
         let licence = package["license"].as_str().unwrap_or("none").replace('/', " OR ");
         let satisfied = licence.split(" AND ").all(|part| {
             let part = part.trim_matches(['(', ')', ' ']);
-            part.split(" OR ").any(|one| ALLOWED.contains(&one.trim_matches(['(', ')', ' '])))
+            part.split(" OR ")
+                .any(|one| ALLOWED.contains(&one.trim_matches(['(', ')', ' '])))
         });
         assert!(satisfied, "{} has the licence {licence}", package["name"]);
     }

@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{AppName, EnvironmentName, port::DatabaseEngine};
 
-pub(super) use environment::is_variable;
 pub(crate) use environment::is_branch;
+pub(super) use environment::is_variable;
 pub use parse::Tree;
 pub use schema::schema;
 

@@ -335,9 +335,7 @@ impl<'f> Builder<'f> {
         };
         match open {
             Open::Sequence { items, .. } => items.push(node),
-            Open::Mapping {
-                key: key @ None, ..
-            } => {
+            Open::Mapping { key: key @ None, .. } => {
                 if node.text().is_none() {
                     let at = (node.line, node.column);
                     return Err(self.problem(at, "a key must be text, not a list or a mapping"));
@@ -347,7 +345,9 @@ impl<'f> Builder<'f> {
             Open::Mapping {
                 entries, index, key, ..
             } => {
-                let key = key.take().expect("the arm before has taken the case without a key");
+                let key = key
+                    .take()
+                    .expect("the arm before has taken the case without a key");
                 let name = key.text().unwrap_or_default().to_owned();
                 match index.get(&name) {
                     Some(&at) => {

@@ -2,7 +2,12 @@
 
 use std::sync::Arc;
 
-use model::{ApprovalId, Place, plan::Plan, port::{Commit, Fault}, spec};
+use model::{
+    ApprovalId, Place,
+    plan::Plan,
+    port::{Commit, Fault},
+    spec,
+};
 use serde::Deserialize;
 use serde_json::json;
 use store::{ApprovalState, By, NewApproval};
@@ -40,7 +45,11 @@ pub async fn ask(world: &Arc<World>, attempt: &Attempt) -> Result<Outcome, Fault
         author_may_approve: rule.author_may_approve,
         expires_at: by.at + rule.expires,
     };
-    let approval = world.store.write(move |tx| tx.open_approval(&new, &by)).await.map_err(stored)?;
+    let approval = world
+        .store
+        .write(move |tx| tx.open_approval(&new, &by))
+        .await
+        .map_err(stored)?;
     answer(&approval)
 }
 
@@ -49,12 +58,16 @@ pub fn answer(approval: &store::Approval) -> Result<Outcome, Fault> {
     match approval.state {
         ApprovalState::Open => Ok(Outcome::Later),
         ApprovalState::Approved => {
-            let by: Vec<&str> = approval.decisions.iter().map(|decision| decision.who.as_str()).collect();
+            let by: Vec<&str> = approval
+                .decisions
+                .iter()
+                .map(|decision| decision.actor.as_str())
+                .collect();
             Ok(Outcome::Done(json!({ "approval": approval.id, "by": by })))
         }
         ApprovalState::Rejected => {
             let no = approval.decisions.iter().find(|decision| !decision.yes);
-            let (who, why) = no.map_or(("somebody", ""), |no| (no.who.as_str(), no.why.as_str()));
+            let (who, why) = no.map_or(("somebody", ""), |no| (no.actor.as_str(), no.why.as_deref().unwrap_or_default()));
             Err(Fault::customer(format!("{who} rejected it: {why}")).next("push a change, or ask them"))
         }
         ApprovalState::Expired | ApprovalState::Void => {

@@ -11,6 +11,8 @@ use model::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use store::{By, NewBake};
+
 use super::{Attempt, World, stored};
 
 const TIMEOUT: SignedDuration = SignedDuration::from_mins(45);
@@ -39,9 +41,28 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
         commit: input.commit,
         timeout: TIMEOUT,
     };
-    let baked = world.node.bake(&attempt.steady, &order).await?;
-    let (image, reused, log) = (baked.image, baked.reused, baked.log.clone());
-    let at = crate::clock::now();
-    world.store.write(move |tx| tx.keep_image(&baked, at)).await.map_err(stored)?;
-    Ok(json!({ "image": image, "reused": reused, "log": log }))
+    let new = NewBake {
+        ticket: attempt.steady.clone(),
+        place: input.place,
+        execution: Some(attempt.execution.clone()),
+        log: format!("bake/{}", attempt.steady).parse().ok(),
+    };
+    let by = By::platform(crate::clock::now());
+    world
+        .store
+        .write(move |tx| tx.begin_bake(&new, &by))
+        .await
+        .map_err(stored)?;
+    let baked = world.node.bake(&attempt.steady, &order).await;
+    let (ticket, outcome, by) = (
+        attempt.steady.clone(),
+        baked.clone(),
+        By::platform(crate::clock::now()),
+    );
+    let finished = world
+        .store
+        .write(move |tx| tx.finish_bake(&ticket, outcome.as_ref(), &by));
+    finished.await.map_err(stored)?;
+    let baked = baked?;
+    Ok(json!({ "image": baked.image, "reused": baked.reused, "log": baked.log }))
 }

@@ -10,7 +10,9 @@ use model::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Attempt, World, chain, stored};
+use store::{By, NewBuild};
+
+use super::{Attempt, World, chain, stored, variables};
 
 #[derive(Deserialize)]
 struct Input {
@@ -33,21 +35,42 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
     };
     let buildspec = read(world, &input, path.as_str()).await?;
     let secrets = secrets(world, &input.place, &buildspec).await?;
-    let (place, ticket) = (input.place.clone(), attempt.steady.clone());
-    let number = world.store.write(move |tx| tx.number_build(&place, &ticket)).await.map_err(stored)?;
+    let new = NewBuild {
+        ticket: attempt.steady.clone(),
+        place: input.place.clone(),
+        execution: Some(attempt.execution.clone()),
+        commit: input.commit.clone(),
+        source: input.source.digest,
+        log: format!("build/{}", attempt.steady).parse().ok(),
+    };
+    let by = By::platform(crate::clock::now());
+    let row = world
+        .store
+        .write(move |tx| tx.begin_build(&new, &by))
+        .await
+        .map_err(stored)?;
     let order = BuildOrder {
         place: input.place.clone(),
         source: input.source.digest,
         buildspec,
         commit: input.commit,
-        number,
+        number: row.number,
         variables: BTreeMap::new(),
         secrets,
-        limits: world.platform.build_limits(input.spec.build.timeout, input.spec.build.pass_rate),
+        limits: world
+            .platform
+            .build_limits(input.spec.build.timeout, input.spec.build.pass_rate),
     };
     let built = world.node.build(&attempt.steady, &order).await;
-    let (ticket, record, at) = (attempt.steady.clone(), built.clone(), crate::clock::now());
-    world.store.write(move |tx| tx.finish_build(&ticket, &record, at)).await.map_err(stored)?;
+    let (ticket, outcome, by) = (
+        attempt.steady.clone(),
+        built.clone(),
+        By::platform(crate::clock::now()),
+    );
+    let finished = world
+        .store
+        .write(move |tx| tx.finish_build(&ticket, outcome.as_ref(), &by));
+    finished.await.map_err(stored)?;
     let built = built?;
     Ok(json!({ "revision": built.artifact, "log": built.log, "reports": built.reports }))
 }
@@ -63,22 +86,36 @@ async fn read(world: &World, input: &Input, path: &str) -> Result<spec::Buildspe
 }
 
 /// Values of the buildspec's `secrets-manager` and `parameter-store` variables, from the vault.
-async fn secrets(world: &World, place: &Place, buildspec: &spec::Buildspec) -> Result<BTreeMap<String, Secret>, Fault> {
+async fn secrets(
+    world: &World,
+    place: &Place,
+    buildspec: &spec::Buildspec,
+) -> Result<BTreeMap<String, Secret>, Fault> {
     let env = &buildspec.env;
-    let wanted: Vec<(String, String)> =
-        env.parameter_store.iter().chain(&env.secrets_manager).map(|(name, id)| (name.clone(), id.clone())).collect();
+    let wanted: Vec<(String, String)> = env
+        .parameter_store
+        .iter()
+        .chain(&env.secrets_manager)
+        .map(|(name, id)| (name.clone(), id.clone()))
+        .collect();
     let mut secrets = BTreeMap::new();
     for (variable, id) in wanted {
         let mut parts = id.split(':');
-        let name = parts.next().unwrap_or_default().trim_start_matches('/').to_owned();
+        let name = parts
+            .next()
+            .unwrap_or_default()
+            .trim_start_matches('/')
+            .to_owned();
         let key = parts.next().filter(|key| !key.is_empty());
-        let (own, place) = (name.clone(), place.clone());
-        let found = world.store.read(move |db| db.reveal(&place, &own, None)).await.map_err(stored)?;
-        let value = found.ok_or_else(|| missing(&name))?;
+        let value = variables::reveal(world, place, &name, None)
+            .await?
+            .ok_or_else(|| missing(&name))?;
         let value = match key {
             None => value,
             Some(key) => field(&value, key).ok_or_else(|| {
-                Fault::order(format!("the secret `{name}` is not a JSON object with the text field `{key}`"))
+                Fault::order(format!(
+                    "the secret `{name}` is not a JSON object with the text field `{key}`"
+                ))
             })?,
         };
         secrets.insert(variable, value);

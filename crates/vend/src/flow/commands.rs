@@ -23,7 +23,10 @@ pub struct Flows {
 /// A rule of the store that forbids something is the caller's to mend; all else is the platform's.
 fn refused(error: store::Error) -> Fault {
     match error {
-        store::Error::Refused { message, next } => Fault { next, ..Fault::order(message) },
+        store::Error::Refused { message, next } => Fault {
+            next,
+            ..Fault::order(message)
+        },
         store::Error::Missing { .. } | store::Error::Exists { .. } => Fault::order(error.to_string()),
         other => stored(other),
     }
@@ -41,7 +44,10 @@ impl Commands for Flows {
                 commit: push.commit,
                 origin: push.origin,
             };
-            let (branch, short) = (new.branch.clone(), new.commit.id.chars().take(12).collect::<String>());
+            let (branch, short) = (
+                new.branch.clone(),
+                new.commit.id.chars().take(12).collect::<String>(),
+            );
             let queued = self.world.store.write(move |tx| {
                 let newest = tx.pushes(&new.tenant, &new.app, None, None, 50)?;
                 let newest = newest.into_iter().find(|push| push.branch == new.branch);
@@ -69,7 +75,8 @@ impl Commands for Flows {
     fn rollback(&self, place: Place, to: Option<u64>, by: By) -> BoxFuture<'_, Result<ExecutionId, Fault>> {
         Box::pin(async move {
             let to = self.target(&place, to).await?;
-            self.started(start::rollback(&self.world, place, to, by).await).await
+            self.started(start::rollback(&self.world, place, to, by).await)
+                .await
         })
     }
 
@@ -91,7 +98,10 @@ impl Commands for Flows {
     }
 
     fn scale(&self, place: Place, hosts: u32, by: By) -> BoxFuture<'_, Result<ExecutionId, Fault>> {
-        Box::pin(async move { self.started(start::scale(&self.world, place, hosts, by).await).await })
+        Box::pin(async move {
+            self.started(start::scale(&self.world, place, hosts, by).await)
+                .await
+        })
     }
 
     fn cancel(&self, execution: ExecutionId, by: By) -> BoxFuture<'_, Result<(), Fault>> {
@@ -103,7 +113,10 @@ impl Commands for Flows {
                     let message = format!("{id} is over already");
                     return Err(store::Error::Refused { message, next: None });
                 }
-                tx.record(deletion::deed(&by, "execution.cancel", found.place.as_ref(), id.as_str()), by.at)
+                tx.record(
+                    deletion::deed(&by, "execution.cancel", found.place.as_ref(), id.as_str()),
+                    by.at,
+                )
             });
             cancelled.await.map_err(refused)?;
             self.engine.tell(engine::News::Cancel(execution, cause)).await;
@@ -113,14 +126,21 @@ impl Commands for Flows {
 
     fn voted(&self, approval: ApprovalId) -> BoxFuture<'_, Result<(), Fault>> {
         Box::pin(async move {
-            let approval = self.world.store.read(move |db| db.approval(&approval)).await.map_err(refused)?;
+            let approval = self
+                .world
+                .store
+                .read(move |db| db.approval(&approval))
+                .await
+                .map_err(refused)?;
             let task = approval.task;
             let event = match approve::answer(&approval) {
                 Ok(Outcome::Later) => return Ok(()),
                 Ok(Outcome::Done(output)) => Event::TaskSucceeded { task, output },
                 Err(fault) => engine::failed(task, &fault),
             };
-            self.engine.tell(engine::News::Happened(approval.execution, event)).await;
+            self.engine
+                .tell(engine::News::Happened(approval.execution, event))
+                .await;
             Ok(())
         })
     }
@@ -146,14 +166,25 @@ impl Flows {
         let Some(live) = environment.live else {
             return Err(Fault::order(format!("{place} has no release to go back from")));
         };
-        let was_live = |release: &&store::Release| release.state == ReleaseState::Retired && release.live_at.is_some();
+        let was_live =
+            |release: &&store::Release| release.state == ReleaseState::Retired && release.live_at.is_some();
         let list = format!("vend releases list {place}");
         match to {
-            Some(number) if number == live => Err(Fault::order(format!("v{number} is live already")).next(list)),
-            Some(number) if releases.iter().filter(was_live).any(|own| own.content.number == number) => Ok(number),
-            Some(number) => {
-                Err(Fault::order(format!("v{number} of {place} was never live, so it cannot be gone back to")).next(list))
+            Some(number) if number == live => {
+                Err(Fault::order(format!("v{number} is live already")).next(list))
             }
+            Some(number)
+                if releases
+                    .iter()
+                    .filter(was_live)
+                    .any(|own| own.content.number == number) =>
+            {
+                Ok(number)
+            }
+            Some(number) => Err(Fault::order(format!(
+                "v{number} of {place} was never live, so it cannot be gone back to"
+            ))
+            .next(list)),
             None => releases
                 .iter()
                 .filter(was_live)
@@ -163,10 +194,23 @@ impl Flows {
         }
     }
 
-    async fn delete(&self, tenant: TenantName, app: Option<AppName>, by: By) -> Result<Vec<ExecutionId>, Fault> {
-        let what = deletion::Deletion { tenant, app, actor: by.actor.clone() };
+    async fn delete(
+        &self,
+        tenant: TenantName,
+        app: Option<AppName>,
+        by: By,
+    ) -> Result<Vec<ExecutionId>, Fault> {
+        let what = deletion::Deletion {
+            tenant,
+            app,
+            actor: by.actor.clone(),
+        };
         let own = what.clone();
-        self.world.store.write(move |tx| deletion::order(tx, &own, &by)).await.map_err(refused)?;
+        self.world
+            .store
+            .write(move |tx| deletion::order(tx, &own, &by))
+            .await
+            .map_err(refused)?;
         let executions = deletion::once(&self.world, &what).await?;
         self.engine.tell(engine::News::Wake).await;
         Ok(executions)

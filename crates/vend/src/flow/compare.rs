@@ -35,20 +35,62 @@ pub fn changes(sides: &Sides<'_>) -> Vec<Change> {
         }
     };
     let short = |digest: &model::Digest| digest.short();
-    differ(Subject::Image, "image", before.map(|r| short(&r.image)), Some(short(&after.image)));
-    differ(Subject::Image, "base", before.map(|r| r.spec.image.base.clone()), Some(after.spec.image.base.clone()));
-    differ(Subject::Revision, "revision", before.map(|r| short(&r.revision)), Some(short(&after.revision)));
-    differ(Subject::Hosts, "count", before.map(|_| sides.hosts.0.to_string()), Some(sides.hosts.1.to_string()));
-    differ(Subject::Hosts, "size", before.map(|r| r.spec.host.size.clone()), Some(after.spec.host.size.clone()));
+    differ(
+        Subject::Image,
+        "image",
+        before.map(|r| short(&r.image)),
+        Some(short(&after.image)),
+    );
+    differ(
+        Subject::Image,
+        "base",
+        before.map(|r| r.spec.image.base.clone()),
+        Some(after.spec.image.base.clone()),
+    );
+    differ(
+        Subject::Revision,
+        "revision",
+        before.map(|r| short(&r.revision)),
+        Some(short(&after.revision)),
+    );
+    differ(
+        Subject::Hosts,
+        "count",
+        before.map(|_| sides.hosts.0.to_string()),
+        Some(sides.hosts.1.to_string()),
+    );
+    differ(
+        Subject::Hosts,
+        "size",
+        before.map(|r| r.spec.host.size.clone()),
+        Some(after.spec.host.size.clone()),
+    );
     if before.is_none() {
-        differ(Subject::Rule, sides.hostname, None, Some(format!("forward to port {}", after.spec.host.port)));
+        differ(
+            Subject::Rule,
+            sides.hostname,
+            None,
+            Some(format!("forward to port {}", after.spec.host.port)),
+        );
     }
-    differ(Subject::Database, "engine", before.and_then(|r| engine(&r.spec)), engine(&after.spec));
-    for (name, old, new) in pairs(before.map(|r| configuration(&r.spec)).unwrap_or_default(), configuration(&after.spec)) {
+    differ(
+        Subject::Database,
+        "engine",
+        before.and_then(|r| engine(&r.spec)),
+        engine(&after.spec),
+    );
+    for (name, old, new) in pairs(
+        before.map(|r| configuration(&r.spec)).unwrap_or_default(),
+        configuration(&after.spec),
+    ) {
         differ(Subject::Configuration, &name, old, new);
     }
     let versions = |release: &Release| -> BTreeMap<String, String> {
-        release.secrets.iter().map(|(name, version)| (name.clone(), format!("version {version}"))).collect()
+        release
+            .secrets
+            .iter()
+            .map(|(name, version)| (name.clone(), format!("version {version}")))
+            .collect()
     };
     for (name, old, new) in pairs(before.map(versions).unwrap_or_default(), versions(after)) {
         differ(Subject::Secret, &name, old, new);
@@ -78,7 +120,10 @@ fn file((kind, path): &(String, String)) -> Change {
 
 fn engine(environment: &Environment) -> Option<String> {
     let database = environment.database.as_ref()?;
-    serde_json::to_value(database.engine).ok()?.as_str().map(str::to_owned)
+    serde_json::to_value(database.engine)
+        .ok()?
+        .as_str()
+        .map(str::to_owned)
 }
 
 /// Everything of the configuration that is not told elsewhere in the plan, as text by key.
@@ -109,7 +154,9 @@ fn flatten(key: &str, value: &serde_json::Value, into: &mut BTreeMap<String, Str
     match value {
         serde_json::Value::Null => {}
         serde_json::Value::Object(fields) => {
-            fields.iter().for_each(|(name, value)| flatten(&format!("{key}.{name}"), value, into));
+            fields
+                .iter()
+                .for_each(|(name, value)| flatten(&format!("{key}.{name}"), value, into));
         }
         serde_json::Value::String(text) => drop(into.insert(key.into(), text.clone())),
         other => drop(into.insert(key.into(), other.to_string())),
@@ -119,7 +166,10 @@ fn flatten(key: &str, value: &serde_json::Value, into: &mut BTreeMap<String, Str
 type Pair = (String, Option<String>, Option<String>);
 
 fn pairs(mut before: BTreeMap<String, String>, after: BTreeMap<String, String>) -> Vec<Pair> {
-    let mut pairs: Vec<Pair> = after.into_iter().map(|(key, new)| (key.clone(), before.remove(&key), Some(new))).collect();
+    let mut pairs: Vec<Pair> = after
+        .into_iter()
+        .map(|(key, new)| (key.clone(), before.remove(&key), Some(new)))
+        .collect();
     pairs.extend(before.into_iter().map(|(key, old)| (key, Some(old), None)));
     pairs.sort();
     pairs

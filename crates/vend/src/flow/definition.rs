@@ -18,7 +18,10 @@ pub fn activity(resource: &str) -> Option<&str> {
 
 /// The resources of all activities.
 pub fn resources() -> Vec<String> {
-    super::ACTIVITIES.iter().map(|name| format!("{ACTIVITY}{name}")).collect()
+    super::ACTIVITIES
+        .iter()
+        .map(|name| format!("{ACTIVITY}{name}"))
+        .collect()
 }
 
 struct Stage {
@@ -32,20 +35,59 @@ struct Stage {
 pub fn release(environment: &spec::Environment) -> Value {
     let build_timeout = environment.build.timeout.as_secs() + 600;
     let mut states = serde_json::Map::new();
-    add(&mut states, task(&Stage { name: "Source", activity: "source", result: "$.source", timeout_s: 900 }, "Make"));
+    add(
+        &mut states,
+        task(
+            &Stage {
+                name: "Source",
+                activity: "source",
+                result: "$.source",
+                timeout_s: 900,
+            },
+            "Make",
+        ),
+    );
     states.insert("Make".into(), make(build_timeout));
-    let after_plan = if environment.approval.is_some() { "Approve" } else { "Provision" };
-    add(&mut states, task(&Stage { name: "Plan", activity: "plan", result: "$.plan", timeout_s: 300 }, after_plan));
+    let after_plan = if environment.approval.is_some() {
+        "Approve"
+    } else {
+        "Provision"
+    };
+    add(
+        &mut states,
+        task(
+            &Stage {
+                name: "Plan",
+                activity: "plan",
+                result: "$.plan",
+                timeout_s: 300,
+            },
+            after_plan,
+        ),
+    );
     if let Some(approval) = &environment.approval {
         let timeout_s = approval.expires.as_secs() + 60;
         add(
             &mut states,
-            task(&Stage { name: "Approve", activity: "approve", result: "$.approval", timeout_s }, "Confirm"),
+            task(
+                &Stage {
+                    name: "Approve",
+                    activity: "approve",
+                    result: "$.approval",
+                    timeout_s,
+                },
+                "Confirm",
+            ),
         );
         add(
             &mut states,
             task(
-                &Stage { name: "Confirm", activity: "confirm", result: "$.confirmed", timeout_s: 300 },
+                &Stage {
+                    name: "Confirm",
+                    activity: "confirm",
+                    result: "$.confirmed",
+                    timeout_s: 300,
+                },
                 "PlanUnchanged",
             ),
         );
@@ -70,7 +112,18 @@ pub fn release(environment: &spec::Environment) -> Value {
 /// Going back to a release that is still kept. It was approved once; going back asks nobody.
 pub fn rollback() -> Value {
     let mut states = serde_json::Map::new();
-    add(&mut states, task(&Stage { name: "Plan", activity: "plan", result: "$.plan", timeout_s: 300 }, "Provision"));
+    add(
+        &mut states,
+        task(
+            &Stage {
+                name: "Plan",
+                activity: "plan",
+                result: "$.plan",
+                timeout_s: 300,
+            },
+            "Provision",
+        ),
+    );
     tail(&mut states);
     json!({ "Comment": "Back to a kept release", "StartAt": "Plan", "States": states })
 }
@@ -94,10 +147,21 @@ pub fn environment_destroy() -> Value {
     let mut states = serde_json::Map::new();
     for (index, (name, activity)) in stages.iter().enumerate() {
         let next = stages.get(index + 1).map_or("Destroyed", |(name, _)| name);
-        let (name, mut state) = task(&Stage { name, activity, result: "$.done", timeout_s: 600 }, next);
+        let (name, mut state) = task(
+            &Stage {
+                name,
+                activity,
+                result: "$.done",
+                timeout_s: 600,
+            },
+            next,
+        );
         // There is no way back from half a destruction but to finish it: retry long, and say so when it fails.
         state["Retry"] = json!([retry(20)]);
-        state.as_object_mut().expect("a state is an object").remove("Catch");
+        state
+            .as_object_mut()
+            .expect("a state is an object")
+            .remove("Catch");
         states.insert(name, state);
     }
     states.insert("Destroyed".into(), json!({ "Type": "Succeed" }));
@@ -107,21 +171,56 @@ pub fn environment_destroy() -> Value {
 /// The stages that a release and a rollback share, from hosts to the record.
 fn tail(states: &mut serde_json::Map<String, Value>) {
     let stages = [
-        Stage { name: "Provision", activity: "provision", result: "$.fleet", timeout_s: 900 },
-        Stage { name: "Deploy", activity: "deploy", result: "$.deployment", timeout_s: 4 * 3600 },
-        Stage { name: "Validate", activity: "validate", result: "$.verdict", timeout_s: 900 },
-        Stage { name: "Shift", activity: "shift", result: "$.shifted", timeout_s: 900 },
-        Stage { name: "Record", activity: "record", result: "$.seal", timeout_s: 300 },
+        Stage {
+            name: "Provision",
+            activity: "provision",
+            result: "$.fleet",
+            timeout_s: 900,
+        },
+        Stage {
+            name: "Deploy",
+            activity: "deploy",
+            result: "$.deployment",
+            timeout_s: 4 * 3600,
+        },
+        Stage {
+            name: "Validate",
+            activity: "validate",
+            result: "$.verdict",
+            timeout_s: 900,
+        },
+        Stage {
+            name: "Shift",
+            activity: "shift",
+            result: "$.shifted",
+            timeout_s: 900,
+        },
+        Stage {
+            name: "Record",
+            activity: "record",
+            result: "$.seal",
+            timeout_s: 300,
+        },
     ];
     for (index, stage) in stages.iter().enumerate() {
         let next = stages.get(index + 1).map_or("Live", |stage| stage.name);
         add(states, task(stage, next));
     }
     states.insert("Live".into(), json!({ "Type": "Succeed" }));
-    let (name, mut unwind) =
-        task(&Stage { name: "Unwind", activity: "unwind", result: "$.unwound", timeout_s: 900 }, "Failed");
+    let (name, mut unwind) = task(
+        &Stage {
+            name: "Unwind",
+            activity: "unwind",
+            result: "$.unwound",
+            timeout_s: 900,
+        },
+        "Failed",
+    );
     unwind["Retry"] = json!([retry(10)]);
-    unwind.as_object_mut().expect("a state is an object").remove("Catch");
+    unwind
+        .as_object_mut()
+        .expect("a state is an object")
+        .remove("Catch");
     states.insert(name, unwind);
     states.insert(
         "Failed".into(),
@@ -132,7 +231,15 @@ fn tail(states: &mut serde_json::Map<String, Value>) {
 /// Build and bake need nothing of one another but the source.
 fn make(build_timeout_s: i64) -> Value {
     let branch = |name: &'static str, activity: &'static str, timeout_s| {
-        let (name, mut state) = task(&Stage { name, activity, result: "$", timeout_s }, "");
+        let (name, mut state) = task(
+            &Stage {
+                name,
+                activity,
+                result: "$",
+                timeout_s,
+            },
+            "",
+        );
         let object = state.as_object_mut().expect("a state is an object");
         object.remove("Catch");
         object.remove("Next");
@@ -187,7 +294,13 @@ mod tests {
 
     #[test]
     fn every_definition_is_valid_and_every_task_has_a_deadline() {
-        for definition in [release(&sample(false)), release(&sample(true)), rollback(), resize(), environment_destroy()] {
+        for definition in [
+            release(&sample(false)),
+            release(&sample(true)),
+            rollback(),
+            resize(),
+            environment_destroy(),
+        ] {
             asl::Machine::parse(&definition.to_string()).unwrap_or_else(|problems| panic!("{problems:?}"));
             for (name, state) in definition["States"].as_object().unwrap() {
                 if state["Type"] == "Task" {
@@ -212,7 +325,8 @@ mod tests {
         } else {
             "app: shop\nenvironments:\n  production: { branch: main }\n"
         };
-        let (app, _) = spec::App::parse(text, "vend.yaml", &|path: &str| path == "Procfile").unwrap();
+        let (app, _) =
+            spec::App::parse(text, "vend.yaml", &|path: &camino::Utf8Path| path == "Procfile").unwrap();
         app.environments[0].clone()
     }
 }

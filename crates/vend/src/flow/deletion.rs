@@ -78,7 +78,10 @@ pub async fn run(world: Arc<World>, engine: engine::Handle, cancel: Cancellation
                     }
                 }
             }
-            Err(error) => warn!(error = &error as &dyn std::error::Error, "cannot read what is to be deleted"),
+            Err(error) => warn!(
+                error = &error as &dyn std::error::Error,
+                "cannot read what is to be deleted"
+            ),
         }
         tokio::select! { () = cancel.cancelled() => return, () = sleep(EVERY) => {} }
     }
@@ -87,7 +90,10 @@ pub async fn run(world: Arc<World>, engine: engine::Handle, cancel: Cancellation
 /// Does what can be done now: destroys environments, then deletes what has none any more.
 pub async fn once(world: &World, what: &Deletion) -> Result<Vec<ExecutionId>, Fault> {
     let own = what.clone();
-    let environments = world.store.read(move |db| db.environments(Some((&own.tenant, own.app.as_ref())))).await;
+    let environments = world
+        .store
+        .read(move |db| db.environments(Some((&own.tenant, own.app.as_ref()))))
+        .await;
     let environments = match environments {
         Ok(environments) => environments,
         Err(Error::Missing { .. }) => Vec::new(),
@@ -118,7 +124,10 @@ async fn finish(world: &World, what: &Deletion) -> Result<(), Fault> {
             Err(Error::Missing { .. }) => Vec::new(),
             Err(error) => return Err(error),
         };
-        for app in apps.iter().filter(|app| own.app.as_ref().is_none_or(|only| *only == app.name)) {
+        for app in apps
+            .iter()
+            .filter(|app| own.app.as_ref().is_none_or(|only| *only == app.name))
+        {
             tx.delete_app(&own.tenant, &app.name, &by)?;
         }
         if own.app.is_none() && tx.tenant(&own.tenant).is_ok() {
@@ -143,6 +152,10 @@ async fn finish(world: &World, what: &Deletion) -> Result<(), Fault> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         Err(error) => warn!(%error, %path, "a repository could not be removed"),
     }
-    info!("{}{} is deleted", what.tenant, what.app.as_ref().map(|app| format!("/{app}")).unwrap_or_default());
+    info!(
+        "{}{} is deleted",
+        what.tenant,
+        what.app.as_ref().map(|app| format!("/{app}")).unwrap_or_default()
+    );
     Ok(())
 }

@@ -10,7 +10,7 @@ use model::{
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
-use store::{By, HostState};
+use store::{By, HostState, NewDeployment};
 
 use super::{Attempt, World, healthy, provision, stored};
 
@@ -29,12 +29,29 @@ struct Planned {
 const AT_ONCE: usize = 4;
 
 pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> {
-    let Input { place, plan, deployment } = attempt.read()?;
+    let Input {
+        place,
+        plan,
+        deployment,
+    } = attempt.read()?;
     let (_, release) = provision::load(world, &place, plan.release).await?;
-    let (own, number) = (place.clone(), plan.release);
-    let hosts = world.store.read(move |db| db.hosts_of_release(&own, number)).await.map_err(stored)?;
-    let waiting: Vec<HostId> =
-        hosts.iter().filter(|host| host.state == HostState::Starting).map(|host| host.id.clone()).collect();
+    let new = NewDeployment {
+        id: deployment.clone(),
+        place: place.clone(),
+        release: plan.release,
+        execution: Some(attempt.execution.clone()),
+    };
+    let by = By::platform(crate::clock::now());
+    let begun = world.store.write(move |tx| {
+        tx.begin_deployment(&new, &by)?;
+        tx.hosts_of_release(&new.place, new.release)
+    });
+    let hosts = begun.await.map_err(stored)?;
+    let waiting: Vec<HostId> = hosts
+        .iter()
+        .filter(|host| host.state == HostState::Starting)
+        .map(|host| host.id.clone())
+        .collect();
     let total = waiting.len() as u32;
     let deploying = stream::iter(waiting)
         .map(|host| async { one(world, attempt, &release, &place, &deployment, host).await })
@@ -56,10 +73,19 @@ async fn one(
     deployment: &DeploymentId,
     host: HostId,
 ) -> Result<Option<Fault>, Fault> {
-    let order = order(release, place, deployment, &host, LifecycleEvent::BEFORE_TRAFFIC.to_vec());
-    let deployed = world.node.deploy(&attempt.steady.part(host.as_str()), &order).await?;
+    let order = order(
+        release,
+        place,
+        deployment,
+        &host,
+        LifecycleEvent::BEFORE_TRAFFIC.to_vec(),
+    );
+    let deployed = world
+        .node
+        .deploy(&attempt.steady.part(host.as_str()), &order)
+        .await?;
     let failure = deployed.failure().map(|event| fault(event, &host, &deployed.log));
-    record(world, place, deployment, release.number, &host, deployed, failure.as_ref()).await?;
+    record(world, deployment, &host, deployed, failure.as_ref()).await?;
     Ok(failure)
 }
 
@@ -83,19 +109,21 @@ pub fn order(
 /// One row per host and event, and the host's new state, in one transaction.
 async fn record(
     world: &World,
-    place: &Place,
     deployment: &DeploymentId,
-    release: u64,
     host: &HostId,
     deployed: Deployed,
     failure: Option<&Fault>,
 ) -> Result<(), Fault> {
-    let (place, deployment, host) = (place.clone(), deployment.clone(), host.clone());
+    let (deployment, host) = (deployment.clone(), host.clone());
     let reason = failure.map(|fault| fault.message.clone());
     let by = By::platform(crate::clock::now());
     let written = world.store.write(move |tx| {
-        tx.record_deployment(&deployment, &place, release, &host, &deployed, &by)?;
-        let state = if reason.is_some() { HostState::Failed } else { HostState::Ready };
+        tx.record_events(&deployment, &host, &deployed.events)?;
+        let state = if reason.is_some() {
+            HostState::Failed
+        } else {
+            HostState::Ready
+        };
         tx.set_host_state(&host, state, reason.as_deref(), &by)
     });
     written.await.map_err(stored)
@@ -105,11 +133,22 @@ async fn record(
 pub fn fault(event: &EventReport, host: &HostId, log: &LogRef) -> Fault {
     let message = match &event.failure {
         Some(failure) => {
-            let last = failure.log.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
-            let said = if last.is_empty() { String::new() } else { format!("; it last said: {last}") };
+            let last = failure
+                .log
+                .lines()
+                .rev()
+                .find(|line| !line.trim().is_empty())
+                .unwrap_or_default();
+            let said = if last.is_empty() {
+                String::new()
+            } else {
+                format!("; it last said: {last}")
+            };
             format!("{} failed on host {host}: {}{said}", event.event, failure.message)
         }
         None => format!("{} failed on host {host}", event.event),
     };
-    Fault::customer(message).evidence(log.clone()).next(format!("vend logs show {log}"))
+    Fault::customer(message)
+        .evidence(log.clone())
+        .next(format!("vend logs show {log}"))
 }

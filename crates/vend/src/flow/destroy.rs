@@ -21,11 +21,17 @@ const REASON: &str = "its environment is destroyed";
 
 async fn load(world: &World, attempt: &Attempt) -> Result<Option<store::Environment>, Fault> {
     let Input { place } = attempt.read()?;
-    world.store.read(move |db| db.find_environment(&place)).await.map_err(stored)
+    world
+        .store
+        .read(move |db| db.find_environment(&place))
+        .await
+        .map_err(stored)
 }
 
 pub async fn unroute(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> {
-    let Some(environment) = load(world, attempt).await? else { return Ok(json!({})) };
+    let Some(environment) = load(world, attempt).await? else {
+        return Ok(json!({}));
+    };
     let by = By::platform(crate::clock::now());
     let draining = world.store.write(move |tx| {
         let mut hosts = tx.standing_hosts(Some(&environment.place))?;
@@ -40,8 +46,15 @@ pub async fn unroute(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fau
 
 pub async fn stop_hosts(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> {
     let Input { place } = attempt.read()?;
-    let hosts = world.store.read(move |db| db.standing_hosts(Some(&place))).await.map_err(stored)?;
-    let apps: Vec<store::Host> = hosts.into_iter().filter(|host| host.role == HostRole::App).collect();
+    let hosts = world
+        .store
+        .read(move |db| db.standing_hosts(Some(&place)))
+        .await
+        .map_err(stored)?;
+    let apps: Vec<store::Host> = hosts
+        .into_iter()
+        .filter(|host| host.role == HostRole::App)
+        .collect();
     for host in &apps {
         unwind::retire(world, host, REASON).await?;
     }
@@ -51,7 +64,11 @@ pub async fn stop_hosts(world: &Arc<World>, attempt: &Attempt) -> Result<Value, 
 pub async fn drop_database(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> {
     let Input { place } = attempt.read()?;
     let own = place.clone();
-    let hosts = world.store.read(move |db| db.standing_hosts(Some(&own))).await.map_err(stored)?;
+    let hosts = world
+        .store
+        .read(move |db| db.standing_hosts(Some(&own)))
+        .await
+        .map_err(stored)?;
     for host in hosts.iter().filter(|host| host.role == HostRole::Database) {
         world.node.destroy(&host.id, &place).await?;
         unwind::retire(world, host, REASON).await?;
@@ -71,7 +88,11 @@ pub async fn forget(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Faul
     if let Some(environment) = load(world, attempt).await? {
         let by = By::platform(crate::clock::now());
         let place = environment.place;
-        world.store.write(move |tx| tx.delete_environment(&place, &by)).await.map_err(stored)?;
+        world
+            .store
+            .write(move |tx| tx.delete_environment(&place, &by))
+            .await
+            .map_err(stored)?;
     }
     world.routes.apply().await?;
     Ok(json!({}))

@@ -69,7 +69,16 @@ pub struct Engine {
 
 pub fn new(world: Arc<World>) -> (Engine, Handle) {
     let (sender, news) = mpsc::channel(1024);
-    (Engine { world, news, loaded: HashMap::new(), jobs: JoinSet::new(), running: HashMap::new() }, Handle(sender))
+    (
+        Engine {
+            world,
+            news,
+            loaded: HashMap::new(),
+            jobs: JoinSet::new(),
+            running: HashMap::new(),
+        },
+        Handle(sender),
+    )
 }
 
 impl Engine {
@@ -127,7 +136,10 @@ impl Engine {
         if self.running.contains_key(&key) {
             return;
         }
-        let started = Event::TaskStarted { task: key.task, worker: Some(WORKER.into()) };
+        let started = Event::TaskStarted {
+            task: key.task,
+            worker: Some(WORKER.into()),
+        };
         self.advance(key.execution.clone(), started).await;
         let world = Arc::clone(&self.world);
         let handle = self.jobs.spawn(async move {
@@ -151,7 +163,10 @@ impl Engine {
         };
         self.running.remove(&key);
         let event = match outcome {
-            Ok(Outcome::Done(output)) => Event::TaskSucceeded { task: key.task, output },
+            Ok(Outcome::Done(output)) => Event::TaskSucceeded {
+                task: key.task,
+                output,
+            },
             Ok(Outcome::Later) => return self.wait_for_person(key).await,
             Err(fault) => failed(key.task, &fault),
         };
@@ -160,9 +175,16 @@ impl Engine {
 
     async fn wait_for_person(&self, key: TaskKey) {
         let now = crate::clock::now();
-        let kept = self.world.store.write(move |tx| tx.heartbeat(&key, WORKER, now, now + ASK_AGAIN)).await;
+        let kept = self
+            .world
+            .store
+            .write(move |tx| tx.heartbeat(&key, WORKER, now, now + ASK_AGAIN))
+            .await;
         if let Err(error) = kept {
-            warn!(error = &error as &dyn std::error::Error, "cannot set when to ask again");
+            warn!(
+                error = &error as &dyn std::error::Error,
+                "cannot set when to ask again"
+            );
         }
     }
 
@@ -188,7 +210,9 @@ impl Engine {
             let loaded = load(&self.world, id).await?;
             self.loaded.insert(id.clone(), loaded);
         }
-        let Some(loaded) = self.loaded.get_mut(id) else { return Ok(()) };
+        let Some(loaded) = self.loaded.get_mut(id) else {
+            return Ok(());
+        };
         let at = crate::clock::now();
         let before = loaded.execution.clone();
         let step = asl::step(&loaded.machine, before.clone(), event, at);
@@ -201,7 +225,10 @@ impl Engine {
         loaded.execution = step.execution;
         for command in step.commands {
             if let Command::CancelTask { task } = command {
-                self.stop(TaskKey { execution: id.clone(), task });
+                self.stop(TaskKey {
+                    execution: id.clone(),
+                    task,
+                });
             }
         }
         if is_over {
@@ -222,7 +249,9 @@ impl Engine {
     async fn due_in(&self) -> Duration {
         let now = crate::clock::now();
         match self.world.store.read(move |db| db.next_due(now)).await {
-            Ok(Some(at)) => Duration::try_from(at.duration_since(now)).unwrap_or(Duration::ZERO).min(RENEW_EVERY),
+            Ok(Some(at)) => Duration::try_from(at.duration_since(now))
+                .unwrap_or(Duration::ZERO)
+                .min(RENEW_EVERY),
             Ok(None) => RENEW_EVERY,
             Err(_) => Duration::from_secs(1),
         }
@@ -232,35 +261,71 @@ impl Engine {
         let now = crate::clock::now();
         let due = match self.world.store.read(move |db| db.due(now, 1000)).await {
             Ok(due) => due,
-            Err(error) => return warn!(error = &error as &dyn std::error::Error, "cannot read what is due"),
+            Err(error) => {
+                return warn!(
+                    error = &error as &dyn std::error::Error,
+                    "cannot read what is due"
+                );
+            }
         };
         for (execution, timer, _) in due.timers {
             self.advance(execution, Event::TimerFired { timer }).await;
         }
-        for task in due.leases.into_iter().filter(|task| !self.running.contains_key(&task.key)) {
-            if let Err(error) = self.world.store.write(move |tx| tx.release_lease(&task.key)).await {
-                warn!(error = &error as &dyn std::error::Error, "cannot take a lease back");
+        for task in due
+            .leases
+            .into_iter()
+            .filter(|task| !self.running.contains_key(&task.key))
+        {
+            if let Err(error) = self
+                .world
+                .store
+                .write(move |tx| tx.release_lease(&task.key))
+                .await
+            {
+                warn!(
+                    error = &error as &dyn std::error::Error,
+                    "cannot take a lease back"
+                );
             }
         }
         for execution in due.deadlines {
-            self.cancel(execution, "Vend.Deadline", "the execution took longer than it may").await;
+            self.cancel(
+                execution,
+                "Vend.Deadline",
+                "the execution took longer than it may",
+            )
+            .await;
         }
     }
 
     async fn cancel(&mut self, execution: ExecutionId, error: &str, cause: &str) {
         let id = execution.clone();
-        let Ok(tasks) = self.world.store.read(move |db| db.tasks(&id)).await else { return };
+        let Ok(tasks) = self.world.store.read(move |db| db.tasks(&id)).await else {
+            return;
+        };
         for task in tasks {
             let (error, cause) = (Some(error.to_owned()), Some(cause.to_owned()));
             self.stop(task.key.clone());
-            self.advance(execution.clone(), Event::TaskFailed { task: task.key.task, error, cause }).await;
+            self.advance(
+                execution.clone(),
+                Event::TaskFailed {
+                    task: task.key.task,
+                    error,
+                    cause,
+                },
+            )
+            .await;
         }
     }
 
     async fn renew_leases(&self) {
         let now = crate::clock::now();
         for key in self.running.keys().cloned() {
-            let renewed = self.world.store.write(move |tx| tx.heartbeat(&key, WORKER, now, now + LEASE)).await;
+            let renewed = self
+                .world
+                .store
+                .write(move |tx| tx.heartbeat(&key, WORKER, now, now + LEASE))
+                .await;
             if let Err(error) = renewed {
                 warn!(error = &error as &dyn std::error::Error, "cannot renew a lease");
             }
@@ -274,20 +339,31 @@ pub fn failed(task: u64, fault: &Fault) -> Event {
     if let Some(next) = &fault.next {
         cause.push_str(&format!(" (next: {next})"));
     }
-    Event::TaskFailed { task, error: Some(fault.error_name().into()), cause: Some(cause) }
+    Event::TaskFailed {
+        task,
+        error: Some(fault.error_name().into()),
+        cause: Some(cause),
+    }
 }
 
 async fn act(world: &Arc<World>, task: Task) -> Result<Outcome, Fault> {
-    let activity = definition::activity(&task.resource).unwrap_or_default().to_owned();
+    let activity = definition::activity(&task.resource)
+        .unwrap_or_default()
+        .to_owned();
     let input = serde_json::from_str(&task.input)
         .map_err(|error| Fault::order(format!("the task's input is not JSON: {error}")))?;
-    let TaskKey { execution, task: number } = task.key;
+    let TaskKey {
+        execution,
+        task: number,
+    } = task.key;
     let steady = format!("t-{}-{activity}", &execution.as_str()[2..]);
     let attempt = Attempt {
         execution,
         task: number,
         ticket: task.ticket,
-        steady: steady.parse().expect("an execution's id and an activity's name make a ticket"),
+        steady: steady
+            .parse()
+            .expect("an execution's id and an activity's name make a ticket"),
         input,
     };
     super::run(world, &activity, &attempt).await
@@ -316,8 +392,9 @@ pub fn begin(
     by: &By,
 ) -> Result<ExecutionId, store::Error> {
     let text = definition.to_string();
-    let machine = Machine::parse(&text)
-        .map_err(|problems| store::Error::Damaged(format!("the definition of {kind} is not valid: {problems:?}")))?;
+    let machine = Machine::parse(&text).map_err(|problems| {
+        store::Error::Damaged(format!("the definition of {kind} is not valid: {problems:?}"))
+    })?;
     let start = Event::Start {
         id: id.to_string(),
         name: id.to_string(),
@@ -359,10 +436,20 @@ fn transition(
     let state = serde_json::to_string(&step.execution).expect("an execution is plain data");
     let mut transition = Transition::new(id.clone(), expected, at, state);
     transition.history = step.history.iter().map(row).collect();
-    transition.deeds = step.history.iter().filter_map(|event| deed(id, place, event)).collect();
+    transition.deeds = step
+        .history
+        .iter()
+        .filter_map(|event| deed(id, place, event))
+        .collect();
     for command in &step.commands {
         match command {
-            Command::Schedule { task, resource, input, attempt, .. } => transition.scheduled.push(NewTask {
+            Command::Schedule {
+                task,
+                resource,
+                input,
+                attempt,
+                ..
+            } => transition.scheduled.push(NewTask {
                 task: *task,
                 resource: resource.clone(),
                 input: input.to_string(),
@@ -379,8 +466,16 @@ fn transition(
     }
     let tasks: BTreeSet<u64> = step.execution.open_tasks().map(|task| task.task).collect();
     let timers: BTreeSet<u64> = step.execution.open_timers().map(|timer| timer.timer).collect();
-    transition.ended = before.open_tasks().map(|task| task.task).filter(|task| !tasks.contains(task)).collect();
-    transition.cleared = before.open_timers().map(|timer| timer.timer).filter(|timer| !timers.contains(timer)).collect();
+    transition.ended = before
+        .open_tasks()
+        .map(|task| task.task)
+        .filter(|task| !tasks.contains(task))
+        .collect();
+    transition.cleared = before
+        .open_timers()
+        .map(|timer| timer.timer)
+        .filter(|timer| !timers.contains(timer))
+        .collect();
     transition.end = end(step.execution.status());
     transition
 }
@@ -402,8 +497,10 @@ fn deed(id: &ExecutionId, place: Option<&Place>, event: &asl::HistoryEvent) -> O
     if !told && !(kind.starts_with("Execution") && kind != "ExecutionStarted") {
         return None;
     }
-    let detail: BTreeMap<&str, &Value> =
-        ["name", "error", "cause"].into_iter().filter_map(|key| Some((key, event.details.get(key)?))).collect();
+    let detail: BTreeMap<&str, &Value> = ["name", "error", "cause"]
+        .into_iter()
+        .filter_map(|key| Some((key, event.details.get(key)?)))
+        .collect();
     Some(Deed {
         actor: "platform".into(),
         action: format!("execution.{kind}"),
@@ -421,5 +518,10 @@ fn end(status: &asl::Status) -> Option<End> {
         asl::Status::TimedOut => (Status::TimedOut, None, Some("States.Timeout".into()), None),
         asl::Status::Aborted { error, cause } => (Status::Aborted, None, error.clone(), cause.clone()),
     };
-    Some(End { status, output, error, cause })
+    Some(End {
+        status,
+        output,
+        error,
+        cause,
+    })
 }

@@ -47,7 +47,11 @@ mod tests {
             (Count(2), 3, 2, true),
             (Count(5), 3, 3, true),
         ] {
-            assert_eq!(is_enough(rule, total, healthy), expected, "{rule:?} {healthy} of {total}");
+            assert_eq!(
+                is_enough(rule, total, healthy),
+                expected,
+                "{rule:?} {healthy} of {total}"
+            );
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
+use camino::Utf8Path;
 use jiff::SignedDuration;
 use model::{EnvironmentName, Place, Problem, port::Fault, spec};
 use store::{By, Push, PushState};
@@ -35,11 +36,21 @@ pub async fn run(world: Arc<World>, engine: engine::Handle, cancel: Cancellation
 
 /// The number of executions that were started.
 async fn once(world: &World) -> Result<usize, Fault> {
-    for push in world.store.read(|db| db.unassigned_pushes()).await.map_err(stored)? {
+    for push in world
+        .store
+        .read(|db| db.unassigned_pushes())
+        .await
+        .map_err(stored)?
+    {
         assign(world, &push).await?;
     }
     let mut started = 0;
-    for place in world.store.read(|db| db.places_to_release()).await.map_err(stored)? {
+    for place in world
+        .store
+        .read(|db| db.places_to_release())
+        .await
+        .map_err(stored)?
+    {
         started += usize::from(begin(world, place).await?);
     }
     Ok(started)
@@ -65,7 +76,9 @@ async fn assign(world: &World, push: &Push) -> Result<(), Fault> {
         Ok(app) => app,
         Err(reason) => {
             info!(push.id, "push {} cannot be released: {reason}", push.id);
-            let failed = world.store.write(move |tx| tx.finish_push(id, PushState::Failed, Some(&reason), &by));
+            let failed = world
+                .store
+                .write(move |tx| tx.finish_push(id, PushState::Failed, Some(&reason), &by));
             return failed.await.map_err(stored);
         }
     };
@@ -76,12 +89,21 @@ async fn assign(world: &World, push: &Push) -> Result<(), Fault> {
         .map(|environment| environment.name.clone())
         .collect();
     let places: Vec<Place> = following.iter().map(place).collect();
-    let known: Vec<String> =
-        app.environments.iter().map(|own| format!("{} (branch {})", own.name, own.branch)).collect();
-    let reason = format!("no environment follows branch {}; there are: {}", push.branch, known.join(", "));
+    let known: Vec<String> = app
+        .environments
+        .iter()
+        .map(|own| format!("{} (branch {})", own.name, own.branch))
+        .collect();
+    let reason = format!(
+        "no environment follows branch {}; there are: {}",
+        push.branch,
+        known.join(", ")
+    );
     let branch = push.branch.clone();
     let assigned = world.store.write(move |tx| {
-        places.iter().try_for_each(|place| tx.ensure_environment(place, &branch, &by).map(drop))?;
+        places
+            .iter()
+            .try_for_each(|place| tx.ensure_environment(place, &branch, &by).map(drop))?;
         tx.assign_push(id, &following, &reason, &by).map(drop)
     });
     assigned.await.map_err(stored)
@@ -90,7 +112,10 @@ async fn assign(world: &World, push: &Push) -> Result<(), Fault> {
 /// Fetches the commit when the app's repository is elsewhere.
 async fn arrive(world: &World, push: &Push) -> Result<(), crate::git::Error> {
     let (tenant, app) = (push.tenant.clone(), push.app.clone());
-    let url = world.store.read(move |db| Ok::<_, store::Error>(db.app(&tenant, &app)?.repository)).await;
+    let url = world
+        .store
+        .read(move |db| Ok::<_, store::Error>(db.app(&tenant, &app)?.repository))
+        .await;
     let Ok(Some(url)) = url else { return Ok(()) };
     let repository = repository(world, push);
     repository.create().await?;
@@ -109,17 +134,25 @@ async fn read(world: &World, push: &Push) -> Result<spec::App, String> {
     if !paths.contains(SPEC_FILE) {
         return Err(format!("there is no {SPEC_FILE} at commit {}", &commit[..12]));
     }
-    let text = text(&repository, commit, SPEC_FILE).await?;
-    let (app, _) = spec::App::parse(&text, SPEC_FILE, &|path: &str| paths.contains(path)).map_err(|all| told(&all))?;
+    let text = read_text(&repository, commit, SPEC_FILE).await?;
+    let (app, _) = spec::App::parse(&text, SPEC_FILE, &|path: &Utf8Path| paths.contains(path.as_str()))
+        .map_err(|all| told(&all))?;
     if app.app != push.app {
-        return Err(format!("{SPEC_FILE} says `app: {}`, and this repository is of the app `{}`", app.app, push.app));
+        return Err(format!(
+            "{SPEC_FILE} says `app: {}`, and this repository is of the app `{}`",
+            app.app, push.app
+        ));
     }
     let mut problems = Vec::new();
     for file in files(&app) {
-        let text = text(&repository, commit, &file.path).await?;
+        let text = read_text(&repository, commit, &file.path).await?;
         problems.extend(file.check(&text));
     }
-    if problems.is_empty() { Ok(app) } else { Err(told(&problems)) }
+    if problems.is_empty() {
+        Ok(app)
+    } else {
+        Err(told(&problems))
+    }
 }
 
 /// A file that `vend.yaml` names, and what reads it.
@@ -145,7 +178,13 @@ fn files(app: &spec::App) -> BTreeSet<Named> {
         ]
     };
     let all = app.environments.iter().flat_map(of);
-    all.filter_map(|(path, kind)| Some(Named { path: path?.into_string(), kind })).collect()
+    all.filter_map(|(path, kind)| {
+        Some(Named {
+            path: path?.into_string(),
+            kind,
+        })
+    })
+    .collect()
 }
 
 impl Named {
@@ -159,14 +198,21 @@ impl Named {
     }
 }
 
-async fn text(repository: &Repository, commit: &str, path: &str) -> Result<String, String> {
-    let bytes = repository.read(commit, path).await.map_err(|error| chain(&error))?;
+async fn read_text(repository: &Repository, commit: &str, path: &str) -> Result<String, String> {
+    let bytes = repository
+        .read(commit, path)
+        .await
+        .map_err(|error| chain(&error))?;
     String::from_utf8(bytes).map_err(|_| format!("{path} is not UTF-8 text"))
 }
 
 /// All problems as one text, a line each.
 pub fn told(problems: &[Problem]) -> String {
-    let lines: Vec<String> = problems.iter().filter(|problem| problem.is_error()).map(Problem::to_string).collect();
+    let lines: Vec<String> = problems
+        .iter()
+        .filter(|problem| problem.is_error())
+        .map(Problem::to_string)
+        .collect();
     lines.join("\n")
 }
 
@@ -178,16 +224,26 @@ async fn begin(world: &World, place: Place) -> Result<bool, Fault> {
         .read(move |db| db.pushes(&own.tenant, &own.app, Some(&own.environment), None, 1))
         .await
         .map_err(stored)?;
-    let Some(push) = newest.into_iter().find(|push| push.state == PushState::Waiting) else { return Ok(false) };
+    let Some(push) = newest.into_iter().find(|push| push.state == PushState::Waiting) else {
+        return Ok(false);
+    };
     let found = read(world, &push).await.and_then(|app| {
-        let own = app.environments.into_iter().find(|own| own.name == place.environment);
+        let own = app
+            .environments
+            .into_iter()
+            .find(|own| own.name == place.environment);
         own.ok_or_else(|| format!("{SPEC_FILE} has no environment {} any more", place.environment))
     });
     match found {
-        Ok(spec) => Ok(start::release(world, place, push.id, spec).await.map_err(stored)?.is_some()),
+        Ok(spec) => Ok(start::release(world, place, push.id, spec)
+            .await
+            .map_err(stored)?
+            .is_some()),
         Err(reason) => {
             let by = By::platform(crate::clock::now());
-            let failed = world.store.write(move |tx| tx.finish_push(push.id, PushState::Failed, Some(&reason), &by));
+            let failed = world
+                .store
+                .write(move |tx| tx.finish_push(push.id, PushState::Failed, Some(&reason), &by));
             failed.await.map_err(stored)?;
             Ok(false)
         }

@@ -73,7 +73,11 @@ pub async fn confirm(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fau
         digest: Digest,
     }
     let Confirmed { place, to, plan } = attempt.read()?;
-    let kind = if to.is_some() { PlanKind::Rollback } else { PlanKind::Release };
+    let kind = if to.is_some() {
+        PlanKind::Rollback
+    } else {
+        PlanKind::Release
+    };
     let now = of(world, &place, kind, plan.release).await?.digest();
     Ok(json!({ "same": now == plan.digest }))
 }
@@ -83,7 +87,9 @@ async fn create(world: &World, attempt: &Attempt, input: &Input) -> Result<u64, 
     let (Some(commit), Some(spec), Some(source), Some(made)) =
         (&input.commit, &input.spec, &input.source, &input.made)
     else {
-        return Err(Fault::order("the execution reached its plan without a source, a build and an image"));
+        return Err(Fault::order(
+            "the execution reached its plan without a source, a build and an image",
+        ));
     };
     let place = input.place.clone();
     let new = NewRelease {
@@ -96,15 +102,26 @@ async fn create(world: &World, attempt: &Attempt, input: &Input) -> Result<u64, 
         execution: Some(attempt.execution.clone()),
     };
     let by = By::platform(crate::clock::now());
-    let created = world.store.write(move |tx| tx.create_release(&place, &new, &by)).await.map_err(stored)?;
+    let created = world
+        .store
+        .write(move |tx| tx.create_release(&place, &new, &by))
+        .await
+        .map_err(stored)?;
     Ok(created.content.number)
 }
 
 /// The versions that the release's secrets have now: what a rollback to it will use again.
-async fn versions(world: &World, place: &Place, spec: &spec::Environment) -> Result<BTreeMap<String, u64>, Fault> {
+async fn versions(
+    world: &World,
+    place: &Place,
+    spec: &spec::Environment,
+) -> Result<BTreeMap<String, u64>, Fault> {
     let own = place.clone();
-    let current = world.store.read(move |db| db.secrets_for(&own)).await.map_err(stored)?;
-    let current: BTreeMap<String, u64> = current.into_iter().map(|secret| (secret.name, secret.version)).collect();
+    let current = world
+        .store
+        .read(move |db| db.current_secrets(&own))
+        .await
+        .map_err(stored)?;
     let version = |name: String| match current.get(&name) {
         Some(version) => Ok((name, *version)),
         None => Err(super::build::missing(&name)),
@@ -120,8 +137,15 @@ pub async fn of(world: &World, place: &Place, kind: PlanKind, release: u64) -> R
         _ => None,
     };
     let own = place.clone();
-    let hosts = world.store.read(move |db| db.standing_hosts(Some(&own))).await.map_err(stored)?;
-    let serving = hosts.iter().filter(|host| host.role == HostRole::App && host.state == HostState::Serving).count();
+    let hosts = world
+        .store
+        .read(move |db| db.standing_hosts(Some(&own)))
+        .await
+        .map_err(stored)?;
+    let serving = hosts
+        .iter()
+        .filter(|host| host.role == HostRole::App && host.state == HostState::Serving)
+        .count();
     let (files, commits) = match &before {
         Some(before) => history(world, place, kind, before, &after).await?,
         None => (Vec::new(), vec![after.commit.clone()]),
@@ -134,7 +158,14 @@ pub async fn of(world: &World, place: &Place, kind: PlanKind, release: u64) -> R
         hostname: &world.platform.hostname(place),
     };
     let changes = compare::changes(&sides);
-    Ok(Plan { place: place.to_string(), kind, from: environment.live, to: release, changes, commits })
+    Ok(Plan {
+        place: place.to_string(),
+        kind,
+        from: environment.live,
+        to: release,
+        changes,
+        commits,
+    })
 }
 
 type Files = Vec<(String, String)>;
@@ -148,15 +179,29 @@ async fn history(
     after: &Release,
 ) -> Result<(Files, Vec<Commit>), Fault> {
     let repository = world.repository(place);
-    let wrong = |error: crate::git::Error| Fault::platform(format!("cannot compare commits: {}", chain(&error)));
+    let wrong =
+        |error: crate::git::Error| Fault::platform(format!("cannot compare commits: {}", chain(&error)));
     let (old, new) = (&before.commit.id, &after.commit.id);
     let files = repository.changed(old, new).await.map_err(wrong)?;
-    let (from, to) = if kind == PlanKind::Rollback { (new, old) } else { (old, new) };
+    let (from, to) = if kind == PlanKind::Rollback {
+        (new, old)
+    } else {
+        (old, new)
+    };
     let mut commits = Vec::new();
     for id in repository.between(from, to).await.map_err(wrong)? {
-        let commit = repository.commit(&id, &after.commit.branch, &after.commit.repository).await;
+        let commit = repository
+            .commit(&id, &after.commit.branch, &after.commit.repository)
+            .await;
         let mut commit = commit.map_err(wrong)?;
-        commit.message = commit.message.lines().next().unwrap_or_default().chars().take(200).collect();
+        commit.message = commit
+            .message
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .chars()
+            .take(200)
+            .collect();
         commits.push(commit);
     }
     Ok((files, commits))

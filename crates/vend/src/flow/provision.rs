@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use model::{
-    HostId, Place, Secret,
+    HostId, Place,
     port::{DatabaseOrder, Databases as _, Fault, HostOrder, HostRole, Hosts as _, Resources},
     release::Release,
 };
@@ -70,24 +70,41 @@ pub fn desired(environment: &store::Environment, release: &Release) -> u32 {
 fn resources(world: &World, size: &str) -> Result<Resources, Fault> {
     world.platform.resources(size).ok_or_else(|| {
         let known: Vec<&str> = world.platform.sizes.keys().map(String::as_str).collect();
-        Fault::order(format!("there is no size class `{size}`")).next(format!("use one of {}", known.join(", ")))
+        Fault::order(format!("there is no size class `{size}`"))
+            .next(format!("use one of {}", known.join(", ")))
     })
 }
 
 /// The rows of the release's hosts: those that are there, and as many new ones as are missing.
-async fn fleet(world: &World, environment: &store::Environment, release: &Release) -> Result<Vec<store::Host>, Fault> {
-    let (place, number, image, size) =
-        (environment.place.clone(), release.number, release.image, release.spec.host.size.clone());
+async fn fleet(
+    world: &World,
+    environment: &store::Environment,
+    release: &Release,
+) -> Result<Vec<store::Host>, Fault> {
+    let (place, number, image, size) = (
+        environment.place.clone(),
+        release.number,
+        release.image,
+        release.spec.host.size.clone(),
+    );
     let count = desired(environment, release) as usize;
     let by = By::platform(crate::clock::now());
-    let fresh: Vec<HostId> = (0..count).map(|_| HostId::from_bits(crate::clock::bits())).collect();
+    let fresh: Vec<HostId> = (0..count)
+        .map(|_| HostId::from_bits(crate::clock::bits()))
+        .collect();
     let hosts = world.store.write(move |tx| {
         let mut hosts = tx.hosts_of_release(&place, number)?;
         hosts.retain(|host| host.state != HostState::Failed);
         for id in fresh.into_iter().skip(hosts.len()) {
             let (place, size) = (place.clone(), size.clone());
-            let new =
-                NewHost { id, place, release: Some(number), role: HostRole::App, image: Some(image), size };
+            let new = NewHost {
+                id,
+                place,
+                release: Some(number),
+                role: HostRole::App,
+                image: Some(image),
+                size,
+            };
             hosts.push(tx.create_host(&new, &by)?);
         }
         Ok(hosts)
@@ -116,7 +133,10 @@ pub async fn start(
         environment: variables::of(world, environment, release).await?,
         processes: processes(world, &environment.place, release).await?,
     };
-    let up = world.node.start(&attempt.ticket.part(host.id.as_str()), &order).await?;
+    let up = world
+        .node
+        .start(&attempt.ticket.part(host.id.as_str()), &order)
+        .await?;
     info!(host.id = %host.id, duration_ms = up.duration_ms, "host {} of {} runs", host.id, environment.place);
     Ok(up.fallbacks)
 }
@@ -127,7 +147,9 @@ async fn database(
     environment: &store::Environment,
     release: &Release,
 ) -> Result<(), Fault> {
-    let Some(wanted) = &release.spec.database else { return Ok(()) };
+    let Some(wanted) = &release.spec.database else {
+        return Ok(());
+    };
     let host = database_host(world, environment).await?;
     let password = variables::reveal(world, &environment.place, variables::DATABASE_PASSWORD, None).await?;
     let order = DatabaseOrder {
@@ -141,8 +163,14 @@ async fn database(
         name: variables::DATABASE_NAME.into(),
         password: password.ok_or_else(|| Fault::platform("the database's password is not in the vault"))?,
     };
-    let up = world.node.ensure(&attempt.ticket.part("database"), &order).await?;
-    info!(duration_ms = up.duration_ms, "the database of {} answers", environment.place);
+    let up = world
+        .node
+        .ensure(&attempt.ticket.part("database"), &order)
+        .await?;
+    info!(
+        duration_ms = up.duration_ms,
+        "the database of {} answers", environment.place
+    );
     let (place, by) = (environment.place.clone(), By::platform(crate::clock::now()));
     let written = world.store.write(move |tx| {
         tx.set_host_state(&order.host, HostState::Serving, None, &by)?;
@@ -155,12 +183,9 @@ async fn database(
 async fn database_host(world: &World, environment: &store::Environment) -> Result<store::Host, Fault> {
     let (place, known) = (environment.place.clone(), environment.database_host.clone());
     let fresh = HostId::from_bits(crate::clock::bits());
-    let password = Secret::new(hex::encode(crate::clock::bytes::<24>()));
     let by = By::platform(crate::clock::now());
     let written = world.store.write(move |tx| {
-        if tx.reveal(&place, variables::DATABASE_PASSWORD, None)?.is_none() {
-            tx.set_secret(&place, variables::DATABASE_PASSWORD, &password, &by)?;
-        }
+        tx.generate_secret(&place, variables::DATABASE_PASSWORD, &by)?;
         if let Some(known) = known {
             return tx.host(&known);
         }
@@ -180,7 +205,11 @@ async fn database_host(world: &World, environment: &store::Environment) -> Resul
 }
 
 /// What the agent starts by itself: the `Procfile` of an app without an appspec.
-async fn processes(world: &World, place: &Place, release: &Release) -> Result<BTreeMap<String, String>, Fault> {
+async fn processes(
+    world: &World,
+    place: &Place,
+    release: &Release,
+) -> Result<BTreeMap<String, String>, Fault> {
     if release.spec.deploy.appspec.is_some() {
         return Ok(BTreeMap::new());
     }
@@ -193,7 +222,10 @@ async fn processes(world: &World, place: &Place, release: &Release) -> Result<BT
 pub fn procfile(text: &str) -> BTreeMap<String, String> {
     let line = |line: &str| {
         let (name, command) = line.split_once(':')?;
-        let is_name = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+        let is_name = !name.is_empty()
+            && name
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
         (is_name && !command.trim().is_empty()).then(|| (name.to_owned(), command.trim().to_owned()))
     };
     text.lines().filter_map(line).collect()

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use model::{Place, port::Fault};
+use model::{DeploymentId, Place, port::Fault};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use store::{By, PushState};
+use store::{By, DeploymentState, PushState};
 
 use super::{Attempt, World, stored};
 
@@ -14,6 +14,7 @@ struct Input {
     place: Place,
     plan: Planned,
     push: Option<u64>,
+    deployment: DeploymentId,
 }
 
 #[derive(Deserialize)]
@@ -22,12 +23,18 @@ struct Planned {
 }
 
 pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> {
-    let Input { place, plan, push } = attempt.read()?;
+    let Input {
+        place,
+        plan,
+        push,
+        deployment,
+    } = attempt.read()?;
     let by = By::platform(crate::clock::now());
-    if let Some(push) = push {
-        let finished = world.store.write(move |tx| tx.finish_push(push, PushState::Done, None, &by));
-        finished.await.map_err(stored)?;
-    }
+    let finished = world.store.write(move |tx| {
+        tx.finish_deployment(&deployment, DeploymentState::Succeeded, None, &by)?;
+        push.map_or(Ok(()), |push| tx.finish_push(push, PushState::Done, None, &by))
+    });
+    finished.await.map_err(stored)?;
     world.pokes.fleet.notify_one();
     world.pokes.pushes.notify_one();
     Ok(json!({ "release": plan.release, "url": format!("http://{}", world.platform.hostname(&place)) }))

@@ -33,9 +33,16 @@ struct Fleet<'a> {
 }
 
 pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> {
-    let Input { place, plan, deployment } = attempt.read()?;
+    let Input {
+        place,
+        plan,
+        deployment,
+    } = attempt.read()?;
     let (environment, new) = provision::load(world, &place, plan.release).await?;
-    let arriving = Fleet { release: &new, hosts: validate::usable(world, &place, plan.release).await? };
+    let arriving = Fleet {
+        release: &new,
+        hosts: validate::usable(world, &place, plan.release).await?,
+    };
     let hook = |fleet, event| hooks(world, attempt, &place, &deployment, fleet, event);
     hook(&arriving, LifecycleEvent::BeforeAllowTraffic).await?;
     let old = match plan.from.filter(|from| *from != plan.release) {
@@ -43,7 +50,10 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
         None => None,
     };
     let leaving = match &old {
-        Some(old) => Some(Fleet { release: old, hosts: validate::usable(world, &place, old.number).await? }),
+        Some(old) => Some(Fleet {
+            release: old,
+            hosts: validate::usable(world, &place, old.number).await?,
+        }),
         None => None,
     };
     if let Some(leaving) = &leaving {
@@ -64,7 +74,11 @@ pub async fn switch(world: &World, place: &Place, release: u64) -> Result<(), Fa
     let by = By::platform(crate::clock::now());
     let retire_at = by.at + content.spec.deploy.keep_old;
     let own = place.clone();
-    world.store.write(move |tx| tx.set_live(&own, release, retire_at, &by)).await.map_err(stored)?;
+    world
+        .store
+        .write(move |tx| tx.set_live(&own, release, retire_at, &by))
+        .await
+        .map_err(stored)?;
     world.routes.apply().await
 }
 
@@ -82,7 +96,9 @@ async fn hooks(
     }
     for host in &fleet.hosts {
         let order = deploy::order(fleet.release, place, deployment, host, vec![event]);
-        let ticket = attempt.steady.part(&format!("{host}.{}", event.to_string().to_lowercase()));
+        let ticket = attempt
+            .steady
+            .part(&format!("{host}.{}", event.to_string().to_lowercase()));
         let deployed = world.node.deploy(&ticket, &order).await?;
         if let Some(failed) = deployed.failure() {
             return Err(deploy::fault(failed, host, &deployed.log));

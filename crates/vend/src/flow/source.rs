@@ -26,7 +26,11 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
     let archived = world.repository(&place).archive(&commit.id, &file).await;
     let kept = match archived {
         Ok(()) => world.node.put(&file).await,
-        Err(error) => Err(Fault::platform(format!("cannot read commit {}: {}", commit.id, chain(&error)))),
+        Err(error) => Err(Fault::platform(format!(
+            "cannot read commit {}: {}",
+            commit.id,
+            chain(&error)
+        ))),
     };
     // What is left behind by a crash is removed when serve starts.
     let _ = tokio::fs::remove_file(&file).await;

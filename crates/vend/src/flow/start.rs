@@ -7,20 +7,33 @@ use store::{By, Error, Tx};
 use super::{World, definition, engine};
 
 fn fresh() -> (ExecutionId, DeploymentId) {
-    (ExecutionId::from_bits(crate::clock::bits()), DeploymentId::from_bits(crate::clock::bits()))
+    (
+        ExecutionId::from_bits(crate::clock::bits()),
+        DeploymentId::from_bits(crate::clock::bits()),
+    )
 }
 
 /// Takes the newest waiting push of an environment into an execution. `None`: another one is under way, or a newer push
 /// came between reading its `vend.yaml` and this.
-pub async fn release(world: &World, place: Place, push: u64, spec: spec::Environment) -> Result<Option<ExecutionId>, Error> {
+pub async fn release(
+    world: &World,
+    place: Place,
+    push: u64,
+    spec: spec::Environment,
+) -> Result<Option<ExecutionId>, Error> {
     let (id, deployment) = fresh();
     let by = By::platform(crate::clock::now());
     let started = world.store.write(move |tx| {
-        let Some(taken) = tx.next_push(&place, &id, &by)? else { return Ok(None) };
+        let Some(taken) = tx.next_push(&place, &id, &by)? else {
+            return Ok(None);
+        };
         if taken.id != push {
-            return Err(Error::Refused { message: "a newer push came".into(), next: None });
+            return Err(Error::Refused {
+                message: "a newer push came".into(),
+                next: None,
+            });
         }
-        tx.set_environment_spec(&place, &spec, &by)?;
+        tx.set_spec(&place, &spec, &by)?;
         let input = json!({
             "kind": PlanKind::Release,
             "place": place,
@@ -53,22 +66,36 @@ pub async fn rollback(world: &World, place: Place, to: u64, by: By) -> Result<Ex
     let (id, deployment) = fresh();
     let started = world.store.write(move |tx| {
         refuse_busy(tx, &place)?;
-        let input =
-            json!({ "kind": PlanKind::Rollback, "place": place, "to": to, "deployment": deployment });
+        let input = json!({ "kind": PlanKind::Rollback, "place": place, "to": to, "deployment": deployment });
         engine::begin(tx, id, "rollback", &place, &definition::rollback(), &input, &by)
     });
     started.await
 }
 
 /// Brings the live release to its number of hosts. `None`: something is under way, or nothing is live.
-pub async fn resize(world: &World, place: &Place, kind: &'static str, by: By) -> Result<Option<ExecutionId>, Error> {
+pub async fn resize(
+    world: &World,
+    place: &Place,
+    kind: &'static str,
+    by: By,
+) -> Result<Option<ExecutionId>, Error> {
     let place = place.clone();
-    world.store.write(move |tx| begin_resize(tx, &place, kind, &by)).await
+    world
+        .store
+        .write(move |tx| begin_resize(tx, &place, kind, &by))
+        .await
 }
 
-pub fn begin_resize(tx: &mut Tx<'_>, place: &Place, kind: &str, by: &By) -> Result<Option<ExecutionId>, Error> {
+pub fn begin_resize(
+    tx: &mut Tx<'_>,
+    place: &Place,
+    kind: &str,
+    by: &By,
+) -> Result<Option<ExecutionId>, Error> {
     let (id, deployment) = fresh();
-    let Some(live) = tx.environment(place)?.live else { return Ok(None) };
+    let Some(live) = tx.environment(place)?.live else {
+        return Ok(None);
+    };
     if tx.is_busy(place)? {
         return Ok(None);
     }
@@ -85,7 +112,7 @@ pub fn begin_resize(tx: &mut Tx<'_>, place: &Place, kind: &str, by: &By) -> Resu
 pub async fn scale(world: &World, place: Place, hosts: u32, by: By) -> Result<ExecutionId, Error> {
     let started = world.store.write(move |tx| {
         refuse_busy(tx, &place)?;
-        tx.scale_environment(&place, Some(hosts), &by)?;
+        tx.set_desired(&place, Some(hosts), &by)?;
         let nothing = || Error::Refused {
             message: format!("{place} has no release yet: there is nothing to scale"),
             next: Some("push a commit first".into()),
@@ -107,7 +134,15 @@ pub async fn destroy(world: &World, place: Place, by: By) -> Result<ExecutionId,
         }
         refuse_busy(tx, &place)?;
         let input = json!({ "kind": PlanKind::Destroy, "place": place });
-        engine::begin(tx, id, "environment-destroy", &place, &definition::environment_destroy(), &input, &by)
+        engine::begin(
+            tx,
+            id,
+            "environment-destroy",
+            &place,
+            &definition::environment_destroy(),
+            &input,
+            &by,
+        )
     });
     started.await
 }

@@ -4,14 +4,14 @@
 use std::sync::Arc;
 
 use model::{
-    Place,
+    DeploymentId, Place,
     plan::PlanKind,
     port::{Fault, HostRole, Hosts as _},
     release::ReleaseState,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
-use store::{By, HostState, PushState};
+use store::{By, DeploymentState, HostState, PushState};
 use tracing::warn;
 
 use super::{Attempt, World, shift, stored};
@@ -22,6 +22,7 @@ struct Input {
     kind: PlanKind,
     plan: Option<Planned>,
     push: Option<u64>,
+    deployment: DeploymentId,
     failure: Failure,
 }
 
@@ -47,10 +48,17 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
         fail_release(world, &input, plan.release).await?;
     }
     let (reason, by) = (input.failure.cause.clone(), By::platform(crate::clock::now()));
-    if let Some(push) = input.push {
-        let finished = world.store.write(move |tx| tx.finish_push(push, PushState::Failed, Some(&reason), &by));
-        finished.await.map_err(stored)?;
-    }
+    let (push, deployment) = (input.push, input.deployment);
+    let finished = world.store.write(move |tx| {
+        // An execution that failed before its first host has no deployment.
+        if tx.deployment(&deployment).is_ok() {
+            tx.finish_deployment(&deployment, DeploymentState::Failed, Some(&reason), &by)?;
+        }
+        push.map_or(Ok(()), |push| {
+            tx.finish_push(push, PushState::Failed, Some(&reason), &by)
+        })
+    });
+    finished.await.map_err(stored)?;
     world.routes.apply().await?;
     world.pokes.pushes.notify_one();
     Ok(json!({ "hosts_stopped": stopped }))
@@ -59,7 +67,11 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
 /// When the failure came after the switch, the release before gets the traffic back.
 async fn give_back(world: &World, place: &Place, plan: &Planned) -> Result<(), Fault> {
     let own = place.clone();
-    let environment = world.store.read(move |db| db.environment(&own)).await.map_err(stored)?;
+    let environment = world
+        .store
+        .read(move |db| db.environment(&own))
+        .await
+        .map_err(stored)?;
     match plan.from.filter(|from| *from != plan.release) {
         Some(from) if environment.live == Some(plan.release) => shift::switch(world, place, from).await,
         _ => Ok(()),
@@ -71,7 +83,12 @@ async fn stop_hosts(world: &World, input: &Input, release: u64) -> Result<usize,
     let place = input.place.clone();
     let found = world
         .store
-        .read(move |db| Ok((db.environment(&place)?.live, db.hosts_of_release(&place, release)?)))
+        .read(move |db| {
+            Ok((
+                db.environment(&place)?.live,
+                db.hosts_of_release(&place, release)?,
+            ))
+        })
         .await
         .map_err(stored)?;
     let (live, hosts) = found;
@@ -80,8 +97,10 @@ async fn stop_hosts(world: &World, input: &Input, release: u64) -> Result<usize,
         HostState::Kept | HostState::Serving => live != Some(release) && input.kind == PlanKind::Release,
         HostState::Draining | HostState::Retired => false,
     };
-    let hosts: Vec<store::Host> =
-        hosts.into_iter().filter(|host| host.role == HostRole::App && undone(host)).collect();
+    let hosts: Vec<store::Host> = hosts
+        .into_iter()
+        .filter(|host| host.role == HostRole::App && undone(host))
+        .collect();
     for host in &hosts {
         retire(world, host, "its release failed").await?;
     }
@@ -91,8 +110,14 @@ async fn stop_hosts(world: &World, input: &Input, release: u64) -> Result<usize,
 /// Takes a host out of the routes, stops it and frees its address, in this order.
 pub async fn retire(world: &World, host: &store::Host, reason: &str) -> Result<(), Fault> {
     world.node.stop(&host.id).await?;
-    let (id, reason, by) = (host.id.clone(), reason.to_owned(), By::platform(crate::clock::now()));
-    let written = world.store.write(move |tx| tx.set_host_state(&id, HostState::Retired, Some(&reason), &by));
+    let (id, reason, by) = (
+        host.id.clone(),
+        reason.to_owned(),
+        By::platform(crate::clock::now()),
+    );
+    let written = world
+        .store
+        .write(move |tx| tx.set_host_state(&id, HostState::Retired, Some(&reason), &by));
     written.await.map_err(stored)
 }
 
@@ -108,5 +133,8 @@ async fn fail_release(world: &World, input: &Input, release: u64) -> Result<(), 
         }
         tx.fail_release(&place, release, &reason, &by)
     });
-    written.await.map_err(stored).inspect_err(|error| warn!(%error, "cannot mark the release as failed"))
+    written
+        .await
+        .map_err(stored)
+        .inspect_err(|error| warn!(%error, "cannot mark the release as failed"))
 }

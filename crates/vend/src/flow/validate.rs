@@ -44,8 +44,16 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
     for (host, reason) in &unhealthy {
         fail_host(world, host, reason).await?;
     }
-    if !healthy::is_enough(release.spec.deploy.minimum_healthy, total, total - unhealthy.len() as u32) {
-        let (host, reason) = unhealthy.first().map_or(("none", "there is no host"), |(host, reason)| (host.as_str(), reason));
+    if !healthy::is_enough(
+        release.spec.deploy.minimum_healthy,
+        total,
+        total - unhealthy.len() as u32,
+    ) {
+        let (host, reason) = unhealthy
+            .first()
+            .map_or(("none", "there is no host"), |(host, reason)| {
+                (host.as_str(), reason)
+            });
         let path = &release.spec.host.health.path;
         return Err(Fault::customer(format!(
             "host {host} is not healthy: GET {path} on port {}: {reason}",
@@ -53,7 +61,10 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
         ))
         .next(format!("vend logs {place}")));
     }
-    let well: Vec<&HostId> = hosts.iter().filter(|host| unhealthy.iter().all(|(own, _)| own != *host)).collect();
+    let well: Vec<&HostId> = hosts
+        .iter()
+        .filter(|host| unhealthy.iter().all(|(own, _)| own != *host))
+        .collect();
     let checked = check(world, &place, &release, &well).await?;
     Ok(json!({ "healthy": well.len(), "checks": checked }))
 }
@@ -61,8 +72,17 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
 /// The hosts of a release that may take traffic.
 pub async fn usable(world: &World, place: &Place, release: u64) -> Result<Vec<HostId>, Fault> {
     let place = place.clone();
-    let hosts = world.store.read(move |db| db.hosts_of_release(&place, release)).await.map_err(stored)?;
-    let usable = |host: &store::Host| matches!(host.state, HostState::Ready | HostState::Serving | HostState::Kept);
+    let hosts = world
+        .store
+        .read(move |db| db.hosts_of_release(&place, release))
+        .await
+        .map_err(stored)?;
+    let usable = |host: &store::Host| {
+        matches!(
+            host.state,
+            HostState::Ready | HostState::Serving | HostState::Kept
+        )
+    };
     Ok(hosts.into_iter().filter(usable).map(|host| host.id).collect())
 }
 
@@ -77,19 +97,30 @@ async fn wait_until_healthy(
     let deadline = Instant::now() + HEALTHY_WITHIN;
     loop {
         let seen = world.edge.health().await;
-        let seen = seen.map_err(|error| Fault::platform(format!("the edge does not answer: {}", chain(&error))))?;
+        let seen =
+            seen.map_err(|error| Fault::platform(format!("the edge does not answer: {}", chain(&error))))?;
         let healthy: BTreeSet<&str> = seen
             .iter()
             .filter(|target| target.group == group && target.state == TargetState::Healthy)
             .map(|target| target.target.id.as_str())
             .collect();
-        let waiting: Vec<&HostId> = hosts.iter().filter(|host| !healthy.contains(host.as_str())).collect();
+        let waiting: Vec<&HostId> = hosts
+            .iter()
+            .filter(|host| !healthy.contains(host.as_str()))
+            .collect();
         if waiting.is_empty() || Instant::now() > deadline {
             let reason = |host: &HostId| {
-                let target = seen.iter().find(|target| target.group == group && target.target.id == host.as_str());
-                target.and_then(|target| target.reason.clone()).unwrap_or_else(|| "no answer yet".into())
+                let target = seen
+                    .iter()
+                    .find(|target| target.group == group && target.target.id == host.as_str());
+                target
+                    .and_then(|target| target.reason.clone())
+                    .unwrap_or_else(|| "no answer yet".into())
             };
-            return Ok(waiting.into_iter().map(|host| (host.clone(), reason(host))).collect());
+            return Ok(waiting
+                .into_iter()
+                .map(|host| (host.clone(), reason(host)))
+                .collect());
         }
         sleep(LOOK_EVERY).await;
     }
@@ -97,16 +128,27 @@ async fn wait_until_healthy(
 
 async fn fail_host(world: &World, host: &HostId, reason: &str) -> Result<(), Fault> {
     let (host, reason, by) = (host.clone(), reason.to_owned(), By::platform(crate::clock::now()));
-    let written = world.store.write(move |tx| tx.set_host_state(&host, HostState::Failed, Some(&reason), &by));
+    let written = world
+        .store
+        .write(move |tx| tx.set_host_state(&host, HostState::Failed, Some(&reason), &by));
     written.await.map_err(stored)
 }
 
 /// Runs the release's checks on every host. Gives the number of results.
 async fn check(world: &World, place: &Place, release: &Release, hosts: &[&HostId]) -> Result<usize, Fault> {
-    let Some(checks) = read_checks(world, place, release).await? else { return Ok(0) };
+    let Some(checks) = read_checks(world, place, release).await? else {
+        return Ok(0);
+    };
     let mut count = 0;
     for host in hosts {
-        let verdict = check_until(world, CheckOrder { host: (*host).clone(), checks: checks.clone() }).await?;
+        let verdict = check_until(
+            world,
+            CheckOrder {
+                host: (*host).clone(),
+                checks: checks.clone(),
+            },
+        )
+        .await?;
         count += verdict.results.len();
         keep(world, place, release.number, host, &verdict).await?;
         if let Some(wrong) = verdict.results.iter().find(|result| !result.passed) {
@@ -132,8 +174,13 @@ async fn check_until(world: &World, order: CheckOrder) -> Result<Verdict, Fault>
 }
 
 async fn read_checks(world: &World, place: &Place, release: &Release) -> Result<Option<Checks>, Fault> {
-    let Some(path) = &release.spec.checks else { return Ok(None) };
-    let bytes = world.repository(place).read(&release.commit.id, path.as_str()).await;
+    let Some(path) = &release.spec.checks else {
+        return Ok(None);
+    };
+    let bytes = world
+        .repository(place)
+        .read(&release.commit.id, path.as_str())
+        .await;
     let bytes = bytes.map_err(|error| Fault::order(format!("cannot read {path}: {}", chain(&error))))?;
     let text = String::from_utf8_lossy(&bytes);
     match Checks::parse(&text, path.as_str()) {
@@ -142,9 +189,17 @@ async fn read_checks(world: &World, place: &Place, release: &Release) -> Result<
     }
 }
 
-async fn keep(world: &World, place: &Place, release: u64, host: &HostId, verdict: &Verdict) -> Result<(), Fault> {
+async fn keep(
+    world: &World,
+    place: &Place,
+    release: u64,
+    host: &HostId,
+    verdict: &Verdict,
+) -> Result<(), Fault> {
     let (place, host, verdict) = (place.clone(), host.clone(), verdict.clone());
     let by = By::platform(crate::clock::now());
-    let written = world.store.write(move |tx| tx.record_verdict(&place, release, &host, &verdict, &by));
+    let written = world
+        .store
+        .write(move |tx| tx.record_verdict(&place, release, &host, &verdict, &by));
     written.await.map_err(stored)
 }

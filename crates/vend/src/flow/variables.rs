@@ -2,17 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use model::{
-    Place, Secret,
-    port::Fault,
-    release::Release,
-    spec::Variable,
-};
+use model::{Place, Secret, port::Fault, release::Release, spec::Variable};
 
 use super::{World, build::missing, stored};
 
-/// The secret that holds the password of an environment's database. Customers' names cannot start with a dot.
-pub const DATABASE_PASSWORD: &str = ".database-password";
+/// The generated secret that holds the password of an environment's database.
+pub const DATABASE_PASSWORD: &str = "database-password";
 
 /// The database's name and its user's.
 pub const DATABASE_NAME: &str = "app";
@@ -27,7 +22,11 @@ pub fn secrets_of(spec: &model::spec::Environment) -> Vec<String> {
 }
 
 /// All variables of a host of this release. Secrets come in the versions that the release was made with.
-pub async fn of(world: &World, environment: &store::Environment, release: &Release) -> Result<BTreeMap<String, Secret>, Fault> {
+pub async fn of(
+    world: &World,
+    environment: &store::Environment,
+    release: &Release,
+) -> Result<BTreeMap<String, Secret>, Fault> {
     let place = &environment.place;
     let mut all = about(place, release);
     for (name, variable) in &release.spec.host.env {
@@ -35,7 +34,9 @@ pub async fn of(world: &World, environment: &store::Environment, release: &Relea
             Variable::Plain(value) => Secret::new(value.clone()),
             Variable::Secret(secret) => {
                 let version = release.secrets.get(secret).copied();
-                reveal(world, place, secret, version).await?.ok_or_else(|| missing(secret))?
+                reveal(world, place, secret, version)
+                    .await?
+                    .ok_or_else(|| missing(secret))?
             }
         };
         all.insert(name.clone(), value);
@@ -44,7 +45,8 @@ pub async fn of(world: &World, environment: &store::Environment, release: &Relea
         let host = host.clone();
         let database = world.store.read(move |db| db.host(&host)).await.map_err(stored)?;
         let password = reveal(world, place, DATABASE_PASSWORD, None).await?;
-        let password = password.ok_or_else(|| Fault::platform("the database's password is not in the vault"))?;
+        let password =
+            password.ok_or_else(|| Fault::platform("the database's password is not in the vault"))?;
         all.extend(database_variables(&database.address.to_string(), &password));
     }
     Ok(all)
@@ -64,7 +66,10 @@ fn about(place: &Place, release: &Release) -> BTreeMap<String, Secret> {
 }
 
 fn database_variables(address: &str, password: &Secret) -> [(String, Secret); 6] {
-    let url = format!("mysql://{DATABASE_NAME}:{}@{address}:3306/{DATABASE_NAME}", password.expose());
+    let url = format!(
+        "mysql://{DATABASE_NAME}:{}@{address}:3306/{DATABASE_NAME}",
+        password.expose()
+    );
     [
         ("DATABASE_URL", url),
         ("DATABASE_HOST", address.to_owned()),
@@ -76,7 +81,20 @@ fn database_variables(address: &str, password: &Secret) -> [(String, Secret); 6]
     .map(|(name, value)| (name.to_owned(), Secret::new(value)))
 }
 
-pub async fn reveal(world: &World, place: &Place, name: &str, version: Option<u64>) -> Result<Option<Secret>, Fault> {
+pub async fn reveal(
+    world: &World,
+    place: &Place,
+    name: &str,
+    version: Option<u64>,
+) -> Result<Option<Secret>, Fault> {
     let (place, name) = (place.clone(), name.to_owned());
-    world.store.read(move |db| db.reveal(&place, &name, version)).await.map_err(stored)
+    match world
+        .store
+        .read(move |db| db.reveal(&place, &name, version))
+        .await
+    {
+        Ok(secret) => Ok(Some(secret)),
+        Err(store::Error::Missing { .. }) => Ok(None),
+        Err(error) => Err(stored(error)),
+    }
 }

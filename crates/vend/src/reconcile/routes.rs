@@ -14,7 +14,7 @@ use jiff::SignedDuration;
 use model::{
     HostId, Place,
     port::{Fault, HostRole},
-    route::{Action, HealthCheck, Rule, Table, Target, TargetGroup, Weighted},
+    route::{Action, Algorithm, HealthCheck, Rule, Table, Target, TargetGroup, Weighted},
     spec,
 };
 use store::{Db, HostState, Store};
@@ -58,10 +58,15 @@ pub fn group(place: &Place, release: u64) -> String {
 /// The whole table. A fleet that is not live is in it with weight 0, so that the edge probes it before it gets traffic
 /// and a switch back is a change of weights.
 pub fn table(version: u64, environments: &[Served]) -> Table {
-    let mut table = Table { version, ..Table::default() };
+    let mut table = Table {
+        version,
+        ..Table::default()
+    };
     for served in environments {
         for (release, fleet) in &served.fleets {
-            table.target_groups.insert(group(&served.place, *release), target_group(fleet));
+            table
+                .target_groups
+                .insert(group(&served.place, *release), target_group(fleet));
         }
         table.rules.push(rule(served));
     }
@@ -76,7 +81,9 @@ fn rule(served: &Served) -> Rule {
         weight: if Some(*release) == live { 100 } else { 0 },
     };
     let action = match live {
-        Some(_) => Action::Forward { groups: served.fleets.keys().map(weighted).collect() },
+        Some(_) => Action::Forward {
+            groups: served.fleets.keys().map(weighted).collect(),
+        },
         None => Action::FixedResponse {
             status: 503,
             content_type: "text/plain; charset=utf-8".into(),
@@ -112,6 +119,7 @@ fn target_group(fleet: &Fleet) -> TargetGroup {
             codes: health.codes.clone(),
         },
         deregistration_delay: DEREGISTRATION_DELAY,
+        algorithm: Algorithm::RoundRobin,
     }
 }
 
@@ -144,7 +152,16 @@ pub struct Routes {
 
 pub fn new(store: Store, edge: edge::Client, platform: Platform) -> (Routes, Handle) {
     let (sender, asked) = mpsc::channel(256);
-    (Routes { asked, store, edge, platform, applied: None }, Handle(sender))
+    (
+        Routes {
+            asked,
+            store,
+            edge,
+            platform,
+            applied: None,
+        },
+        Handle(sender),
+    )
 }
 
 impl Routes {
@@ -175,7 +192,9 @@ impl Routes {
     /// `check`: nobody asked, so the edge is asked whether it still has what it was given.
     async fn apply(&mut self, check: bool) -> Result<(), Fault> {
         let served = self.served().await?;
-        let silent = |error: edge::ClientError| Fault::platform(format!("the edge does not answer: {}", chain(&error)));
+        let silent = |error: edge::ClientError| {
+            Fault::platform(format!("the edge does not answer: {}", chain(&error)))
+        };
         let version = match (&self.applied, check) {
             (Some(applied), false) => applied.version,
             _ => self.edge.version().await.map_err(silent)?,
@@ -191,7 +210,12 @@ impl Routes {
             self.applied = None;
             return Err(silent(error));
         }
-        info!(version = next.version, rules = next.rules.len(), "the edge serves table {}", next.version);
+        info!(
+            version = next.version,
+            rules = next.rules.len(),
+            "the edge serves table {}",
+            next.version
+        );
         self.applied = Some(next);
         Ok(())
     }
@@ -209,7 +233,10 @@ impl Routes {
                     place: environment.place,
                 })
             };
-            db.environments(None)?.into_iter().map(served).collect::<Result<Vec<_>, store::Error>>()
+            db.environments(None)?
+                .into_iter()
+                .map(served)
+                .collect::<Result<Vec<_>, store::Error>>()
         });
         served.await.map_err(stored)
     }
@@ -217,13 +244,21 @@ impl Routes {
 
 fn fleets(db: &Db<'_>, place: &Place, hosts: &[store::Host]) -> Result<BTreeMap<u64, Fleet>, store::Error> {
     let mut fleets: BTreeMap<u64, Fleet> = BTreeMap::new();
-    for host in hosts.iter().filter(|host| host.place == *place && host.role == HostRole::App) {
-        if let (Some(release), HostState::Ready | HostState::Serving | HostState::Kept) = (host.release, host.state) {
+    for host in hosts
+        .iter()
+        .filter(|host| host.place == *place && host.role == HostRole::App)
+    {
+        if let (Some(release), HostState::Ready | HostState::Serving | HostState::Kept) =
+            (host.release, host.state)
+        {
             let fleet = match fleets.entry(release) {
                 Entry::Occupied(found) => found.into_mut(),
                 Entry::Vacant(new) => {
                     let spec = db.release(place, release)?.content.spec.host;
-                    new.insert(Fleet { spec, hosts: Vec::new() })
+                    new.insert(Fleet {
+                        spec,
+                        hosts: Vec::new(),
+                    })
                 }
             };
             fleet.hosts.push((host.id.clone(), host.address));

@@ -5,9 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{
-    Artifacts, Buildspec, Env, OnFailure, Phase, PhaseName, Report, ReportFormat, Shell, Version,
-};
+use super::{Artifacts, Buildspec, Env, OnFailure, Phase, PhaseName, Report, ReportFormat, Shell, Version};
 use crate::{
     Problem,
     spec::{
@@ -135,7 +133,13 @@ fn version(reader: &mut Reader<'_>, root: &Node) -> Option<Version> {
 fn env(reader: &mut Reader<'_>, fields: Fields<'_>, version: Option<Version>) -> Env {
     let mut env = Env::default();
     if let Some(node) = value(fields, "environment_variables") {
-        old_env(reader, node, key(fields, "environment_variables"), version, &mut env);
+        old_env(
+            reader,
+            node,
+            key(fields, "environment_variables"),
+            version,
+            &mut env,
+        );
     }
     let Some(node) = value(fields, "env") else {
         return env;
@@ -168,11 +172,20 @@ fn env(reader: &mut Reader<'_>, fields: Fields<'_>, version: Option<Version>) ->
 }
 
 /// The first version's `environment_variables: { plaintext: … }`.
-fn old_env(reader: &mut Reader<'_>, node: &Node, key: Option<&Node>, version: Option<Version>, env: &mut Env) {
+fn old_env(
+    reader: &mut Reader<'_>,
+    node: &Node,
+    key: Option<&Node>,
+    version: Option<Version>,
+    env: &mut Env,
+) {
     let at = key.unwrap_or(node);
     if version == Some(Version::V0_2) {
         reader
-            .warn(at, "`environment_variables` belongs to version 0.1: it is ignored")
+            .warn(
+                at,
+                "`environment_variables` belongs to version 0.1: it is ignored",
+            )
             .help = Some("write `env: { variables: … }`".to_owned());
         return;
     }
@@ -191,7 +204,10 @@ fn shell(reader: &mut Reader<'_>, node: &Node) -> Shell {
         }
         _ => {
             let found = shown(node);
-            reader.error(node, format!("`env.shell` must be `bash` or `/bin/sh`, not {found}"));
+            reader.error(
+                node,
+                format!("`env.shell` must be `bash` or `/bin/sh`, not {found}"),
+            );
             Shell::Sh
         }
     }
@@ -206,7 +222,13 @@ fn variables(reader: &mut Reader<'_>, fields: Fields<'_>, name: &str) -> BTreeMa
     for (key, value) in reader.mapping(node, &format!("env.{name}")) {
         let variable = key.text().unwrap_or_default();
         if variable.starts_with("CODEBUILD_") {
-            reader.error(key, format!("{}: names that start with `CODEBUILD_` are reserved", quoted(variable)));
+            reader.error(
+                key,
+                format!(
+                    "{}: names that start with `CODEBUILD_` are reserved",
+                    quoted(variable)
+                ),
+            );
             continue;
         }
         if !is_variable(variable) {
@@ -236,11 +258,23 @@ fn exported(reader: &mut Reader<'_>, node: &Node, env: &Env) -> Vec<String> {
             continue;
         };
         if name.starts_with("AWS_") {
-            reader.error(item, format!("{}: variables that start with `AWS_` cannot be exported", quoted(&name)));
+            reader.error(
+                item,
+                format!(
+                    "{}: variables that start with `AWS_` cannot be exported",
+                    quoted(&name)
+                ),
+            );
         } else if env.secrets_manager.contains_key(&name) || env.parameter_store.contains_key(&name) {
-            reader.error(item, format!("{} holds a secret, and secrets cannot be exported", quoted(&name)));
+            reader.error(
+                item,
+                format!("{} holds a secret, and secrets cannot be exported", quoted(&name)),
+            );
         } else if !is_variable(&name) {
-            reader.error(item, format!("{} is not the name of an environment variable", quoted(&name)));
+            reader.error(
+                item,
+                format!("{} is not the name of an environment variable", quoted(&name)),
+            );
         } else {
             names.push(name);
         }
@@ -258,12 +292,19 @@ fn unbuilt(reader: &mut Reader<'_>, fields: Fields<'_>) {
                 reader.flag(node, &format!("proxy.{name}"), true);
             }
         }
-        let message = format!("`proxy` {LATER}: artifacts and logs do not leave the machine, so nothing changes");
+        let message =
+            format!("`proxy` {LATER}: artifacts and logs do not leave the machine, so nothing changes");
         reader.warn(key(fields, "proxy").unwrap_or(node), message);
     }
     if let Some(node) = value(fields, "batch") {
         let inner = reader.mapping(node, "batch");
-        let known = ["fast-fail", "build-list", "build-graph", "build-matrix", "build-fanout"];
+        let known = [
+            "fast-fail",
+            "build-list",
+            "build-graph",
+            "build-matrix",
+            "build-fanout",
+        ];
         ignored(reader, inner, "batch", &known);
         let message = format!("`batch` {LATER}: this is run as one build, as `start-build` does on AWS");
         reader.warn(key(fields, "batch").unwrap_or(node), message);
@@ -305,7 +346,6 @@ fn phases(reader: &mut Reader<'_>, root: &Node, fields: Fields<'_>, user: Option
     phases
 }
 
-
 fn phase(reader: &mut Reader<'_>, name: PhaseName, node: &Node, user: Option<&str>) -> Phase {
     let path = format!("phases.{}", name.key());
     let fields = reader.mapping(node, &path);
@@ -313,7 +353,10 @@ fn phase(reader: &mut Reader<'_>, name: PhaseName, node: &Node, user: Option<&st
     if name == PhaseName::Install {
         known.push("runtime-versions");
     } else if let Some(key) = key(fields, "runtime-versions") {
-        reader.warn(key, "`runtime-versions` is read in the `install` phase only: it is ignored");
+        reader.warn(
+            key,
+            "`runtime-versions` is read in the `install` phase only: it is ignored",
+        );
         known.push("runtime-versions");
     }
     ignored(reader, fields, &path, &known);
@@ -377,7 +420,10 @@ fn commands(reader: &mut Reader<'_>, fields: Fields<'_>, name: &str) -> Vec<Stri
                 );
             }
             Value::Sequence(_) => {
-                let message = format!("Expected {}[{index}] to be of string type: found a list", capital(name));
+                let message = format!(
+                    "Expected {}[{index}] to be of string type: found a list",
+                    capital(name)
+                );
                 reader.error(item, message);
             }
         }
@@ -402,7 +448,8 @@ fn runtimes(reader: &mut Reader<'_>, node: &Node) -> BTreeMap<String, String> {
         let read = value.plain().and_then(number).unwrap_or_else(|| text.clone());
         if read != text {
             let message = format!("YAML reads {} as the number {read}", quoted(&text));
-            reader.warn(value, message).help = Some(format!("quote it: `{}: \"{text}\"`", name.escape_debug()));
+            reader.warn(value, message).help =
+                Some(format!("quote it: `{}: \"{text}\"`", name.escape_debug()));
         }
         runtimes.insert(name.to_owned(), read);
     }
@@ -445,9 +492,8 @@ fn artifacts(reader: &mut Reader<'_>, node: &Node) -> Option<Artifacts> {
         .map(|node| globs(reader, node, "artifacts.files"))
         .unwrap_or_default();
     if value(fields, "files").is_none() && secondary.is_none() {
-        reader
-            .error(node, "`artifacts.files` is missing")
-            .help = Some("write `files: ['**/*']` for everything".to_owned());
+        reader.error(node, "`artifacts.files` is missing").help =
+            Some("write `files: ['**/*']` for everything".to_owned());
     }
     let mut flag = |name: &str| {
         value(fields, name)
@@ -553,10 +599,17 @@ fn report(reader: &mut Reader<'_>, key: &Node, node: &Node) -> Report {
 
 fn cache(reader: &mut Reader<'_>, node: &Node) -> Vec<String> {
     let fields = reader.mapping(node, "cache");
-    ignored(reader, fields, "cache", &["paths", "key", "fallback-keys", "action"]);
+    ignored(
+        reader,
+        fields,
+        "cache",
+        &["paths", "key", "fallback-keys", "action"],
+    );
     for name in ["key", "fallback-keys", "action"] {
         if let Some(node) = key(fields, name) {
-            let message = format!("`cache.{name}` {LATER}: the app has one cache, restored before and saved after each build");
+            let message = format!(
+                "`cache.{name}` {LATER}: the app has one cache, restored before and saved after each build"
+            );
             reader.warn(node, message);
         }
     }
