@@ -1,5 +1,7 @@
 //! Reading is total: whatever the bytes are, there is an answer, and soon.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
+
 use model::{
     spec::{
         App, Appspec, Buildspec, CheckReport, Checks, Files, check_appspec, check_buildspec, check_checks,
@@ -83,7 +85,7 @@ fn piece() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn any_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
@@ -126,7 +128,10 @@ fn hostile_files_get_one_clear_answer() {
             "more than 100000 values",
         ),
         (keys(60_000), ""),
-        ("app: x\nhost:\n".to_owned() + &"\t".repeat(100_000), ""),
+        (
+            "app: x\nhost:\n".to_owned() + &"\t".repeat(100_000) + "port: 1",
+            "a tab",
+        ),
         ("&a ".repeat(300_000), ""),
         ("!a ".repeat(300_000), ""),
         ("# ".repeat(500_000), ""),

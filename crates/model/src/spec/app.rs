@@ -2,6 +2,7 @@
 
 mod environment;
 mod grammar;
+mod host;
 mod merge;
 mod parse;
 mod schema;
@@ -15,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::{AppName, EnvironmentName, port::DatabaseEngine};
 
 pub(crate) use environment::is_branch;
-pub(super) use environment::is_variable;
+pub(super) use host::is_variable;
 pub use parse::Tree;
 pub use schema::schema;
 

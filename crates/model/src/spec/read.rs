@@ -237,6 +237,24 @@ impl<'f> Reader<'f> {
         self.error(key, message).help = Some(help);
     }
 
+    /// Warns of keys that the file's own reader on AWS passes over without a word.
+    pub fn ignored(&mut self, entries: &[(Node, Node)], of: &str, known: &[&str]) {
+        for (key, _) in entries {
+            let name = key.text().unwrap_or_default();
+            if known.contains(&name) {
+                continue;
+            }
+            let place = if of.is_empty() {
+                String::new()
+            } else {
+                format!(" of `{of}`")
+            };
+            let message = format!("{} is not a known key{place}: it is ignored", quoted(name));
+            self.warn(key, message).help =
+                nearest(name, known.iter().copied()).map(|near| format!("did you mean `{near}`?"));
+        }
+    }
+
     /// Value and warnings, or every problem; in the order of the file.
     pub fn finish<T>(mut self, value: Option<T>) -> Result<(T, Vec<Problem>), Vec<Problem>> {
         self.problems

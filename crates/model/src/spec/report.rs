@@ -111,6 +111,7 @@ pub fn check_checks(file: &str, bytes: &[u8]) -> CheckReport {
     alone(checks(file, bytes))
 }
 
+type Reads = fn(&str, &[u8]) -> Read;
 type Read = Result<(Value, Vec<Problem>), Vec<Problem>>;
 
 fn alone(read: Read) -> CheckReport {
@@ -146,7 +147,7 @@ fn one(
     problems: &mut Vec<Problem>,
     key: &str,
     path: &Utf8Path,
-    read: fn(&str, &[u8]) -> Read,
+    read: Reads,
 ) {
     let value = match files.read(path).map(|bytes| read(path.as_str(), &bytes)) {
         Some(Ok((value, warnings))) => {
@@ -168,7 +169,7 @@ fn one(
 }
 
 fn defaults(files: &dyn Files, spec: &mut Map<String, Value>, problems: &mut Vec<Problem>) {
-    let known: [(&str, &str, fn(&str, &[u8]) -> Read); 2] = [
+    let known: [(&str, &str, Reads); 2] = [
         ("buildspec", "buildspec.yml", buildspec),
         ("appspec", "appspec.yml", appspec),
     ];

@@ -76,13 +76,14 @@ const SCRIPT: &[&str] = &["location", "runas", "sudo", "timeout"];
 const PERMISSION: &[&str] = &[
     "object", "pattern", "except", "type", "owner", "group", "mode", "acls", "context",
 ];
-const CONTEXT: &[&str] = &["name", "type", "range"];
+/// `user` gets a warning of its own.
+const CONTEXT: &[&str] = &["name", "type", "range", "user"];
 
 /// What is accepted and does not do what it looks like.
 fn surprises(reader: &mut Reader<'_>, root: &Node, agent: &Agent) {
-    ignored(reader, root, "", TOP);
+    reader.ignored(entries(root), "", TOP);
     for item in items(root.get("files")) {
-        ignored(reader, item, "files", FILE);
+        reader.ignored(entries(item), "files", FILE);
         outside(reader, item.get("source"), "source");
         if let Some(node) = item.get("destination")
             && !psych::to_s(node).starts_with('/')
@@ -92,9 +93,9 @@ fn surprises(reader: &mut Reader<'_>, root: &Node, agent: &Agent) {
         }
     }
     for item in items(root.get("permissions")) {
-        ignored(reader, item, "permissions", PERMISSION);
+        reader.ignored(entries(item), "permissions", PERMISSION);
         if let Some(context) = item.get("context") {
-            ignored(reader, context, "context", CONTEXT);
+            reader.ignored(entries(context), "context", CONTEXT);
             if let Some(user) = context.get("user").filter(|_| context.get("name").is_none()) {
                 reader.warn(
                     user,
@@ -126,23 +127,10 @@ fn items(node: Option<&Node>) -> &[Node] {
     }
 }
 
-fn ignored(reader: &mut Reader<'_>, node: &Node, of: &str, known: &[&str]) {
-    let Value::Mapping(entries) = &node.value else {
-        return;
-    };
-    for (key, _) in entries {
-        let name = key.text().unwrap_or_default();
-        if known.contains(&name) || (of == "context" && name == "user") {
-            continue;
-        }
-        let place = if of.is_empty() {
-            String::new()
-        } else {
-            format!(" of `{of}`")
-        };
-        let message = format!("{} is not a key{place}: it is ignored", quoted(name));
-        reader.warn(key, message).help =
-            nearest(name, known.iter().copied()).map(|near| format!("did you mean `{near}`?"));
+fn entries(node: &Node) -> &[(Node, Node)] {
+    match &node.value {
+        Value::Mapping(entries) => entries,
+        _ => &[],
     }
 }
 
@@ -162,7 +150,7 @@ fn outside(reader: &mut Reader<'_>, node: Option<&Node>, what: &str) {
 fn event(reader: &mut Reader<'_>, key: &Node, scripts: &Node, totals: &BTreeMap<&str, u64>) {
     let name = psych::to_s(key);
     for script in items(Some(scripts)) {
-        ignored(reader, script, &name, SCRIPT);
+        reader.ignored(entries(script), &name, SCRIPT);
         outside(reader, script.get("location"), "location");
     }
     let total = totals.get(name.as_str()).copied().unwrap_or_default();

@@ -231,7 +231,7 @@ fn decimal(text: &str) -> Option<Scalar> {
                 .bytes()
                 .all(|b| b.is_ascii_digit() || b == b'_' || b == b','));
     let fraction = rest.bytes().take_while(u8::is_ascii_digit).count();
-    let power = rest[fraction..].as_bytes();
+    let power = &rest.as_bytes()[fraction..];
     let power_shape = match power {
         [] => true,
         [b'e' | b'E', b'+' | b'-', digits @ ..] => {

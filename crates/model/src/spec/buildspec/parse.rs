@@ -5,7 +5,10 @@
 
 use std::collections::BTreeMap;
 
-use super::{Artifacts, Buildspec, Env, OnFailure, Phase, PhaseName, Report, ReportFormat, Shell, Version};
+use super::{
+    Buildspec, Env, OnFailure, Phase, PhaseName, Shell, Version,
+    outputs::{artifacts, cache, reports},
+};
 use crate::{
     Problem,
     spec::{
@@ -15,7 +18,7 @@ use crate::{
     },
 };
 
-type Fields<'n> = &'n [(Node, Node)];
+pub(super) type Fields<'n> = &'n [(Node, Node)];
 
 const TOP: &[&str] = &[
     "version",
@@ -56,7 +59,7 @@ fn document(reader: &mut Reader<'_>, text: &str) -> Option<Buildspec> {
     };
     let version = version(reader, &root);
     let known: Vec<&str> = TOP.iter().copied().chain(["environment_variables"]).collect();
-    ignored(reader, fields, "", &known);
+    reader.ignored(fields, "", &known);
     let user = value(fields, "run-as").and_then(|node| reader.text(node, "run-as"));
     let env = env(reader, fields, version);
     unbuilt(reader, fields);
@@ -78,36 +81,18 @@ fn document(reader: &mut Reader<'_>, text: &str) -> Option<Buildspec> {
     })
 }
 
-fn value<'n>(fields: Fields<'n>, name: &str) -> Option<&'n Node> {
+pub(super) fn value<'n>(fields: Fields<'n>, name: &str) -> Option<&'n Node> {
     fields
         .iter()
         .find(|(key, value)| key.text() == Some(name) && !value.is_null())
         .map(|(_, value)| value)
 }
 
-fn key<'n>(fields: Fields<'n>, name: &str) -> Option<&'n Node> {
+pub(super) fn key<'n>(fields: Fields<'n>, name: &str) -> Option<&'n Node> {
     fields
         .iter()
         .map(|(key, _)| key)
         .find(|key| key.text() == Some(name))
-}
-
-/// Warns of keys that CodeBuild would ignore.
-fn ignored(reader: &mut Reader<'_>, fields: Fields<'_>, path: &str, known: &[&str]) {
-    for (key, _) in fields {
-        let name = key.text().unwrap_or_default();
-        if known.contains(&name) {
-            continue;
-        }
-        let place = if path.is_empty() {
-            String::new()
-        } else {
-            format!(" of `{path}`")
-        };
-        let message = format!("{} is not a known key{place}: it is ignored", quoted(name));
-        reader.warn(key, message).help =
-            nearest(name, known.iter().copied()).map(|near| format!("did you mean `{near}`?"));
-    }
 }
 
 fn version(reader: &mut Reader<'_>, root: &Node) -> Option<Version> {
@@ -118,8 +103,8 @@ fn version(reader: &mut Reader<'_>, root: &Node) -> Option<Version> {
     };
     let number = node.text().and_then(|text| text.trim().parse::<f64>().ok());
     match number {
-        Some(number) if number == 0.2 => Some(Version::V0_2),
-        Some(number) if number == 0.1 => Some(Version::V0_1),
+        Some(0.2) => Some(Version::V0_2),
+        Some(0.1) => Some(Version::V0_1),
         _ => {
             let found = shown(node);
             reader
@@ -153,7 +138,7 @@ fn env(reader: &mut Reader<'_>, fields: Fields<'_>, version: Option<Version>) ->
         "exported-variables",
         "git-credential-helper",
     ];
-    ignored(reader, fields, "env", &known);
+    reader.ignored(fields, "env", &known);
     if let Some(node) = value(fields, "shell") {
         env.shell = shell(reader, node);
     }
@@ -190,7 +175,7 @@ fn old_env(
         return;
     }
     let fields = reader.mapping(node, "environment_variables");
-    ignored(reader, fields, "environment_variables", &["plaintext"]);
+    reader.ignored(fields, "environment_variables", &["plaintext"]);
     env.variables = variables(reader, fields, "plaintext");
 }
 
@@ -286,7 +271,7 @@ fn exported(reader: &mut Reader<'_>, node: &Node, env: &Env) -> Vec<String> {
 fn unbuilt(reader: &mut Reader<'_>, fields: Fields<'_>) {
     if let Some(node) = value(fields, "proxy") {
         let inner = reader.mapping(node, "proxy");
-        ignored(reader, inner, "proxy", &["upload-artifacts", "logs"]);
+        reader.ignored(inner, "proxy", &["upload-artifacts", "logs"]);
         for name in ["upload-artifacts", "logs"] {
             if let Some(node) = value(inner, name) {
                 reader.flag(node, &format!("proxy.{name}"), true);
@@ -305,7 +290,7 @@ fn unbuilt(reader: &mut Reader<'_>, fields: Fields<'_>) {
             "build-matrix",
             "build-fanout",
         ];
-        ignored(reader, inner, "batch", &known);
+        reader.ignored(inner, "batch", &known);
         let message = format!("`batch` {LATER}: this is run as one build, as `start-build` does on AWS");
         reader.warn(key(fields, "batch").unwrap_or(node), message);
     }
@@ -359,7 +344,7 @@ fn phase(reader: &mut Reader<'_>, name: PhaseName, node: &Node, user: Option<&st
         );
         known.push("runtime-versions");
     }
-    ignored(reader, fields, &path, &known);
+    reader.ignored(fields, &path, &known);
     let own = value(fields, "run-as").and_then(|node| reader.text(node, &format!("{path}.run-as")));
     let runtime_versions = match value(fields, "runtime-versions") {
         Some(node) if name == PhaseName::Install => runtimes(reader, node),
@@ -461,159 +446,4 @@ fn number(text: &str) -> Option<String> {
     let shape = text.bytes().all(|b| b.is_ascii_digit() || b == b'.') && text.bytes().any(|b| b == b'.');
     let number: f64 = text.parse().ok().filter(|_| shape && text.len() <= 15)?;
     Some(number.to_string())
-}
-
-const ARTIFACTS: &[&str] = &[
-    "files",
-    "name",
-    "discard-paths",
-    "base-directory",
-    "exclude-paths",
-    "enable-symlinks",
-    "s3-prefix",
-    "secondary-artifacts",
-    "type",
-];
-
-fn artifacts(reader: &mut Reader<'_>, node: &Node) -> Option<Artifacts> {
-    let fields = reader.mapping(node, "artifacts");
-    ignored(reader, fields, "artifacts", ARTIFACTS);
-    let secondary = value(fields, "secondary-artifacts");
-    if let Some(inner) = secondary {
-        reader.mapping(inner, "artifacts.secondary-artifacts");
-        let at = key(fields, "secondary-artifacts").unwrap_or(inner);
-        reader.later(at, "secondary-artifacts");
-    }
-    if let Some(node) = key(fields, "s3-prefix") {
-        let message = format!("`s3-prefix` {LATER}: artifacts are addressed by their content");
-        reader.warn(node, message);
-    }
-    let files = value(fields, "files")
-        .map(|node| globs(reader, node, "artifacts.files"))
-        .unwrap_or_default();
-    if value(fields, "files").is_none() && secondary.is_none() {
-        reader.error(node, "`artifacts.files` is missing").help =
-            Some("write `files: ['**/*']` for everything".to_owned());
-    }
-    let mut flag = |name: &str| {
-        value(fields, name)
-            .and_then(|node| reader.flag(node, &format!("artifacts.{name}"), true))
-            .unwrap_or(false)
-    };
-    let (discard_paths, enable_symlinks) = (flag("discard-paths"), flag("enable-symlinks"));
-    Some(Artifacts {
-        files,
-        base_directory: text(reader, fields, "artifacts", "base-directory"),
-        exclude_paths: value(fields, "exclude-paths")
-            .map(|node| globs(reader, node, "artifacts.exclude-paths"))
-            .unwrap_or_default(),
-        discard_paths,
-        enable_symlinks,
-        name: text(reader, fields, "artifacts", "name"),
-    })
-}
-
-fn text(reader: &mut Reader<'_>, fields: Fields<'_>, path: &str, name: &str) -> Option<String> {
-    value(fields, name).and_then(|node| reader.text(node, &format!("{path}.{name}")))
-}
-
-fn globs(reader: &mut Reader<'_>, node: &Node, what: &str) -> Vec<String> {
-    let mut list = Vec::new();
-    for item in reader.list(node, what, true) {
-        match reader.text(item, what) {
-            Some(text) if text.contains('\0') || text.len() > 4_096 => {
-                reader.error(item, format!("{} is not a path", quoted(&text)));
-            }
-            Some(text) => list.push(text),
-            None => {}
-        }
-    }
-    list
-}
-
-const REPORT: &[&str] = &["files", "base-directory", "discard-paths", "file-format"];
-const FORMATS: &[&str] = &[
-    "CUCUMBERJSON",
-    "NUNITXML",
-    "NUNIT3XML",
-    "TESTNGXML",
-    "VISUALSTUDIOTRX",
-    "CLOVERXML",
-    "COBERTURAXML",
-    "JACOCOXML",
-    "SIMPLECOV",
-];
-
-fn reports(reader: &mut Reader<'_>, node: &Node) -> Vec<Report> {
-    let groups = reader.mapping(node, "reports");
-    if let Some((key, _)) = groups.get(5) {
-        reader.error(key, "a build has at most 5 report groups");
-    }
-    groups
-        .iter()
-        .take(5)
-        .map(|(key, node)| report(reader, key, node))
-        .collect()
-}
-
-fn report(reader: &mut Reader<'_>, key: &Node, node: &Node) -> Report {
-    let group = key.text().unwrap_or_default();
-    let path = format!("reports.{}", group.chars().take(60).collect::<String>());
-    let fields = reader.mapping(node, &path);
-    ignored(reader, fields, &path, REPORT);
-    let files = value(fields, "files")
-        .map(|node| globs(reader, node, &format!("{path}.files")))
-        .unwrap_or_default();
-    if files.is_empty() {
-        reader.error(key, format!("{} names no files", quoted(&path)));
-    }
-    if let Some(node) = value(fields, "file-format") {
-        let text = reader
-            .text(node, &format!("{path}.file-format"))
-            .unwrap_or_default()
-            .to_ascii_uppercase();
-        match text.as_str() {
-            "JUNITXML" | "" => {}
-            known if FORMATS.contains(&known) => {
-                reader.later(node, known);
-            }
-            _ => {
-                let near = nearest(&text.to_lowercase(), FORMATS.iter().copied().chain(["JUNITXML"]));
-                let found = shown(node);
-                reader
-                    .error(node, format!("{found} is not a format of reports"))
-                    .help = near.map(|near| format!("did you mean `{near}`?"));
-            }
-        }
-    }
-    Report {
-        group: group.to_owned(),
-        files,
-        base_directory: text(reader, fields, &path, "base-directory"),
-        discard_paths: value(fields, "discard-paths")
-            .and_then(|node| reader.flag(node, &format!("{path}.discard-paths"), true))
-            .unwrap_or(false),
-        format: ReportFormat::JunitXml,
-    }
-}
-
-fn cache(reader: &mut Reader<'_>, node: &Node) -> Vec<String> {
-    let fields = reader.mapping(node, "cache");
-    ignored(
-        reader,
-        fields,
-        "cache",
-        &["paths", "key", "fallback-keys", "action"],
-    );
-    for name in ["key", "fallback-keys", "action"] {
-        if let Some(node) = key(fields, name) {
-            let message = format!(
-                "`cache.{name}` {LATER}: the app has one cache, restored before and saved after each build"
-            );
-            reader.warn(node, message);
-        }
-    }
-    value(fields, "paths")
-        .map(|node| globs(reader, node, "cache.paths"))
-        .unwrap_or_default()
 }

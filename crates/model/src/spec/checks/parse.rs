@@ -117,7 +117,7 @@ impl<'n> Check<'n> {
                 _ if later.contains(&name) || name == "skip" => {
                     reader.later(key, &format!("{}.{name}", self.kind));
                 }
-                _ => reader.unknown(key, self.kind, known.iter().copied().collect::<Vec<_>>()),
+                _ => reader.unknown(key, self.kind, known.to_vec()),
             }
         }
     }
