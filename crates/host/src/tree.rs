@@ -9,7 +9,7 @@ mod unpack;
 
 pub use archive::{Kind, Member, stays_inside, visit};
 pub use pack::{Packer, pack};
-pub use unpack::unpack;
+pub use unpack::{unpack, unpack_some};
 
 use std::path::PathBuf;
 
