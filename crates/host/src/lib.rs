@@ -21,6 +21,7 @@ pub mod image;
 pub mod layer;
 pub mod logs;
 pub mod objects;
+pub mod tree;
 
 pub mod agent;
 pub mod appspec;
