@@ -83,6 +83,8 @@ impl Rootfs {
 /// A file or directory of the machine that the container sees.
 #[derive(Debug, Clone)]
 pub struct Bind {
+    /// A relative path names a directory that is made in the scratch: the container's root and the machine's share it,
+    /// and what is written to it counts as written to the container's disk.
     pub source: Utf8PathBuf,
     /// An absolute path in the container; created when it is missing.
     pub target: Utf8PathBuf,
@@ -119,7 +121,7 @@ pub enum Preset {
 /// Where standard output and standard error go.
 #[derive(Debug)]
 pub enum Output {
-    /// Both into one file, appended.
+    /// Both into one file, appended. A relative path is in the scratch.
     File(Utf8PathBuf),
     /// Both into this file, pipe or socket.
     Fd(OwnedFd),
@@ -438,9 +440,6 @@ impl Containers {
         self.0.runtime.start(&id, &bundle).await?;
         // The container holds its own mounts now; whether this process lives makes no difference to it.
         self.0.builder.unmount(&id)?;
-        if stays {
-            mount::detach(&record.scratch)?;
-        }
         let mut fallbacks = self.0.builder.fallbacks(&spec.rootfs);
         fallbacks.extend_from_slice(self.0.networks.fallbacks());
         Ok(Running { id, pid, fallbacks })
@@ -512,8 +511,11 @@ impl Containers {
             {
                 self.lives().insert(record.id.clone(), life);
             }
-            // A host that ended stays, to be seen, until it is stopped.
+            // A host that ended stays, to be seen with its logs, until it is stopped.
             if record.stays && record.birth.is_some() {
+                if let Err(error) = self.0.builder.mount_scratch(&record.scratch) {
+                    warn!(id = record.id, error = %chain(&error), "cannot mount the disk of a container");
+                }
                 continue;
             }
             info!(
