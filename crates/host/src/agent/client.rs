@@ -9,7 +9,7 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use model::{
-    Digest,
+    Digest, Ticket,
     port::{Fault, Verdict},
     spec::Checks,
 };
@@ -60,10 +60,15 @@ impl Client {
         self.post("/v1/configure", configuration, CHANGE).await
     }
 
-    /// Brings a revision's tar into the host. `length` is what will be sent, in bytes.
+    /// Brings a revision's tar into the host. The agent keeps it only when its digest is right.
     pub async fn put_revision(&self, digest: &Digest, body: Body, limit: Duration) -> Result<(), Error> {
         let uri = format!("/v1/revisions/{digest}");
         self.send(Method::PUT, &uri, body, limit).await
+    }
+
+    /// Does the agent remember this ticket: does its deployment run, or has it an answer?
+    pub async fn knows(&self, ticket: &Ticket) -> Result<bool, Error> {
+        self.get(&format!("/v1/tickets/{ticket}")).await
     }
 
     /// Runs lifecycle events, for as long as they take.

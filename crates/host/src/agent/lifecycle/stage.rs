@@ -15,12 +15,13 @@ use model::{
 
 use super::{Inner, unknown};
 use crate::{
-    agent::{api::ServiceState, layout::Layout, now},
+    agent::{api::ServiceState, layout::Layout},
     appspec::{
         self, Deployment, Error, ScriptLog, bundle,
         hooks::{Facts, Hooks, Whose, whose},
         install::{Records, install},
     },
+    now,
 };
 
 /// So many revisions of a group stay on the disk, as with CodeDeploy's agent.
