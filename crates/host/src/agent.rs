@@ -61,7 +61,12 @@ pub fn main() -> ! {
     let code = match outcome {
         Ok(()) => 0,
         Err(error) => {
-            tracing::error!("{error}: {}", std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default());
+            tracing::error!(
+                "{error}: {}",
+                std::error::Error::source(&error)
+                    .map(ToString::to_string)
+                    .unwrap_or_default()
+            );
             1
         }
     };
@@ -111,7 +116,9 @@ async fn farewell() {
 
 /// Every process of the host but this one.
 fn others() -> Vec<Pid> {
-    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let Ok(entries) = std::fs::read_dir("/proc") else {
+        return Vec::new();
+    };
     entries
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok())
         .filter(|pid| *pid > 1)
@@ -120,7 +127,10 @@ fn others() -> Vec<Pid> {
 }
 
 /// The one clock of the agent.
-#[expect(clippy::disallowed_methods, reason = "the agent is an effect: what it reports carries the time")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the agent is an effect: what it reports carries the time"
+)]
 fn now() -> Timestamp {
     Timestamp::now()
 }

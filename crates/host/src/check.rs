@@ -90,7 +90,12 @@ impl Results {
     }
 
     fn equal<T: PartialEq + ToString>(&mut self, property: &str, expected: &T, found: &T) {
-        self.add(property, expected == found, expected.to_string(), found.to_string());
+        self.add(
+            property,
+            expected == found,
+            expected.to_string(),
+            found.to_string(),
+        );
     }
 
     /// One result for each pattern.
@@ -145,27 +150,48 @@ async fn command(name: &str, check: &CommandCheck, around: &Surroundings) -> Vec
             results.matches("stdout", &check.stdout, &String::from_utf8_lossy(&ran.stdout));
             results.matches("stderr", &check.stderr, &String::from_utf8_lossy(&ran.stderr));
         }
-        Err(error) => results.add("exit-status", false, check.exit_status, format!("cannot start: {error}")),
+        Err(error) => results.add(
+            "exit-status",
+            false,
+            check.exit_status,
+            format!("cannot start: {error}"),
+        ),
     }
     results.results
 }
 
 async fn package(name: &str, check: &PackageCheck, around: &Surroundings) -> Vec<CheckResult> {
     let mut results = Results::new("package", name);
-    let launch = Launch::new("dpkg-query", ["-W", "-f", "${db:Status-Status} ${Version}\\n", "--", name]);
+    let launch = Launch::new(
+        "dpkg-query",
+        ["-W", "-f", "${db:Status-Status} ${Version}\\n", "--", name],
+    );
     let text = match run::run(&around.reaper, &launch, None, DEFAULT_TIMEOUT).await {
         Ok(Ran { stdout, .. }) => String::from_utf8_lossy(&stdout).into_owned(),
         Err(error) => {
-            results.add("installed", false, check.installed, format!("dpkg-query cannot run: {error}"));
+            results.add(
+                "installed",
+                false,
+                check.installed,
+                format!("dpkg-query cannot run: {error}"),
+            );
             return results.results;
         }
     };
-    let versions: Vec<String> =
-        text.lines().filter_map(|line| line.strip_prefix("installed ")).map(str::to_owned).collect();
+    let versions: Vec<String> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("installed "))
+        .map(str::to_owned)
+        .collect();
     results.equal("installed", &check.installed, &!versions.is_empty());
     if !check.versions.is_empty() {
         let passed = versions.iter().any(|version| check.versions.contains(version));
-        results.add("versions", passed, check.versions.join(" or "), versions.join(", "));
+        results.add(
+            "versions",
+            passed,
+            check.versions.join(" or "),
+            versions.join(", "),
+        );
     }
     results.results
 }

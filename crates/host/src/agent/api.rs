@@ -78,12 +78,19 @@ pub struct RunOrder {
     #[serde(default, serialize_with = "secret::all_in_the_clear")]
     pub environment: BTreeMap<String, Secret>,
     /// Its standard input: where secrets belong.
-    #[serde(default, serialize_with = "maybe_in_the_clear", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        serialize_with = "maybe_in_the_clear",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub stdin: Option<Secret>,
     pub timeout_ms: u64,
 }
 
-fn maybe_in_the_clear<S: serde::Serializer>(secret: &Option<Secret>, serializer: S) -> Result<S::Ok, S::Error> {
+fn maybe_in_the_clear<S: serde::Serializer>(
+    secret: &Option<Secret>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     match secret {
         Some(secret) => secret::in_the_clear(secret, serializer),
         None => serializer.serialize_none(),

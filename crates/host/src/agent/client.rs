@@ -19,8 +19,8 @@ use tokio::{net::UnixStream, time::timeout};
 use super::{
     Error,
     api::{
-        Configuration, ControlOrder, ControlOutcome, DaemonOrder, Deploy, Health, LogFile, Reports, RunOrder, RunOutcome,
-        ServiceStatus,
+        Configuration, ControlOrder, ControlOutcome, DaemonOrder, Deploy, Health, LogFile, Reports, RunOrder,
+        RunOutcome, ServiceStatus,
     },
 };
 
@@ -116,7 +116,9 @@ impl Client {
     async fn service(&self, service: &str, verb: &str) -> Result<(), Error> {
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '@');
         if service.is_empty() || !service.chars().all(plain) {
-            return Err(Error::Fault(Fault::order(format!("`{service}` is not the name of a service"))));
+            return Err(Error::Fault(Fault::order(format!(
+                "`{service}` is not the name of a service"
+            ))));
         }
         let uri = format!("/v1/services/{service}/{verb}");
         self.send(Method::POST, &uri, Body::empty(), CHANGE).await
@@ -126,12 +128,24 @@ impl Client {
         self.send(Method::GET, uri, Body::empty(), QUICK).await
     }
 
-    async fn post<T: DeserializeOwned>(&self, uri: &str, body: &impl Serialize, limit: Duration) -> Result<T, Error> {
+    async fn post<T: DeserializeOwned>(
+        &self,
+        uri: &str,
+        body: &impl Serialize,
+        limit: Duration,
+    ) -> Result<T, Error> {
         let json = serde_json::to_vec(body).map_err(|error| Error::Answer(error.into()))?;
-        self.send(Method::POST, uri, Body::new(Full::new(Bytes::from(json))), limit).await
+        self.send(Method::POST, uri, Body::new(Full::new(Bytes::from(json))), limit)
+            .await
     }
 
-    async fn send<T: DeserializeOwned>(&self, method: Method, uri: &str, body: Body, limit: Duration) -> Result<T, Error> {
+    async fn send<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        uri: &str,
+        body: Body,
+        limit: Duration,
+    ) -> Result<T, Error> {
         let exchange = timeout(limit, self.exchange(method, uri, body));
         let (status, bytes) = exchange.await.map_err(|_| Error::Deadline(limit))??;
         let broken = |error: serde_json::Error| Error::Answer(error.into());
@@ -147,10 +161,19 @@ impl Client {
         }
     }
 
-    async fn exchange(&self, method: Method, uri: &str, body: Body) -> Result<(hyper::StatusCode, Bytes), Error> {
-        let stream = UnixStream::connect(self.socket.as_std_path()).await.map_err(Error::Connect)?;
+    async fn exchange(
+        &self,
+        method: Method,
+        uri: &str,
+        body: Body,
+    ) -> Result<(hyper::StatusCode, Bytes), Error> {
+        let stream = UnixStream::connect(self.socket.as_std_path())
+            .await
+            .map_err(Error::Connect)?;
         let broken = |error: hyper::Error| Error::Answer(error.into());
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(broken)?;
         let request = Request::builder()
             .method(method)
             .uri(uri)
@@ -161,7 +184,10 @@ impl Client {
         let answer = async {
             let response = sender.send_request(request).await.map_err(broken)?;
             let status = response.status();
-            let bytes = Limited::new(response.into_body(), ANSWER).collect().await.map_err(Error::Answer)?;
+            let bytes = Limited::new(response.into_body(), ANSWER)
+                .collect()
+                .await
+                .map_err(Error::Answer)?;
             Ok((status, bytes.to_bytes()))
         };
         tokio::pin!(answer, connection);

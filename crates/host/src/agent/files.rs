@@ -34,7 +34,10 @@ impl Files {
     }
 
     /// Does the work, one after another with all other work.
-    pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Broken> {
+    pub async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Broken> {
         let (answer, outcome) = oneshot::channel();
         let job = Box::new(move || {
             // Whoever asked may have left.

@@ -37,9 +37,13 @@ impl Layout {
             deployments: root.join("opt/codedeploy-agent/deployment-root"),
             app: root.join("srv/app"),
             logs: root.join("var/log/vend"),
-            units: ["etc/systemd/system", "lib/systemd/system", "usr/lib/systemd/system"]
-                .map(|directory| root.join(directory))
-                .to_vec(),
+            units: [
+                "etc/systemd/system",
+                "lib/systemd/system",
+                "usr/lib/systemd/system",
+            ]
+            .map(|directory| root.join(directory))
+            .to_vec(),
             init: root.join("etc/init.d"),
         }
     }
@@ -69,11 +73,23 @@ impl Layout {
 
     /// Makes the directories that are missing.
     pub fn make(&self) -> io::Result<()> {
-        for directory in [&self.run, &self.state, &self.shared_logs(), &self.revisions(), &self.tickets()] {
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+        for directory in [
+            &self.run,
+            &self.state,
+            &self.shared_logs(),
+            &self.revisions(),
+            &self.tickets(),
+        ] {
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(directory)?;
         }
         for directory in [&self.deployments, &self.instructions()] {
-            fs::DirBuilder::new().recursive(true).mode(0o755).create(directory)?;
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o755)
+                .create(directory)?;
         }
         if let Some(parent) = self.logs.parent() {
             fs::create_dir_all(parent)?;

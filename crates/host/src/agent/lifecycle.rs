@@ -77,14 +77,20 @@ impl Deployments {
     pub async fn deploy(&self, deploy: Deploy) -> Outcome {
         let broken = |_| Fault::order("the ticket or the deployment's id is not one");
         deploy.ticket.as_str().parse::<Ticket>().map_err(broken)?;
-        deploy.order.deployment.as_str().parse::<DeploymentId>().map_err(broken)?;
+        deploy
+            .order
+            .deployment
+            .as_str()
+            .parse::<DeploymentId>()
+            .map_err(broken)?;
         let mut outcome = match self.join_or_begin(deploy) {
             Ok(running) => running,
             Err(known) => return Ok(known),
         };
         let interrupted = |_| Fault::platform("the deployment was interrupted");
         let done = outcome.wait_for(Option::is_some).await.map_err(interrupted)?;
-        done.clone().unwrap_or_else(|| Err(Fault::platform("the deployment was interrupted")))
+        done.clone()
+            .unwrap_or_else(|| Err(Fault::platform("the deployment was interrupted")))
     }
 
     fn join_or_begin(&self, deploy: Deploy) -> Result<watch::Receiver<Option<Outcome>>, Reports> {
@@ -94,7 +100,9 @@ impl Deployments {
             return Ok(known.clone());
         }
         if let Some(record) = Record::read(&self.inner.layout.tickets(), &deploy.ticket) {
-            return Err(Reports { events: record.reports });
+            return Err(Reports {
+                events: record.reports,
+            });
         }
         let (sender, outcome) = watch::channel(None);
         running.tickets.insert(key.clone(), outcome.clone());
@@ -116,8 +124,13 @@ impl Deployments {
 impl Inner {
     async fn all(&self, deploy: &Deploy) -> Outcome {
         let Deploy { ticket, order } = deploy;
-        let platform = |error: std::io::Error| Fault::platform(format!("cannot keep the deployment's record: {error}"));
-        let _turn = self.turn.acquire().await.map_err(|_| Fault::platform("the agent ends"))?;
+        let platform =
+            |error: std::io::Error| Fault::platform(format!("cannot keep the deployment's record: {error}"));
+        let _turn = self
+            .turn
+            .acquire()
+            .await
+            .map_err(|_| Fault::platform("the agent ends"))?;
         let stage = Stage::new(&self.layout, order);
         self.check(order, &stage)?;
         let log = self.layout.shared_logs().join(format!("deploy-{ticket}.log"));
@@ -131,7 +144,9 @@ impl Inner {
         }
         record.write(&self.layout.tickets()).map_err(platform)?;
         record::prune(&self.layout.tickets());
-        Ok(Reports { events: record.reports })
+        Ok(Reports {
+            events: record.reports,
+        })
     }
 
     /// What must be there before anything is done.
@@ -141,7 +156,10 @@ impl Inner {
         if needs && !there {
             return Err(Fault {
                 blame: Blame::Platform,
-                ..Fault::platform(format!("the revision {} is not in the host", order.revision.short()))
+                ..Fault::platform(format!(
+                    "the revision {} is not in the host",
+                    order.revision.short()
+                ))
             });
         }
         Ok(())
@@ -180,7 +198,12 @@ impl Inner {
     }
 
     /// True when something was done.
-    async fn act(&self, stage: &Stage, event: LifecycleEvent, log: &mut ScriptLog) -> Result<bool, ScriptFailure> {
+    async fn act(
+        &self,
+        stage: &Stage,
+        event: LifecycleEvent,
+        log: &mut ScriptLog,
+    ) -> Result<bool, ScriptFailure> {
         match event {
             LifecycleEvent::BlockTraffic | LifecycleEvent::AllowTraffic => Ok(false),
             LifecycleEvent::DownloadBundle => self.download(stage, log).await,

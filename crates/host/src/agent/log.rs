@@ -59,7 +59,11 @@ impl Log {
             self.rotate()?;
         }
         if self.file.is_none() {
-            let file = OpenOptions::new().append(true).create(true).mode(0o640).open(&self.path)?;
+            let file = OpenOptions::new()
+                .append(true)
+                .create(true)
+                .mode(0o640)
+                .open(&self.path)?;
             self.length = file.metadata()?.len();
             self.file = Some(file);
         }
@@ -90,7 +94,9 @@ pub async fn collect(mut from: pipe::Receiver, log: Option<Arc<Mutex<Log>>>) {
             break;
         }
         if let Some(log) = &log {
-            log.lock().unwrap_or_else(PoisonError::into_inner).append(&buffer[..count]);
+            log.lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .append(&buffer[..count]);
         }
     }
 }
@@ -101,9 +107,19 @@ pub fn file_name(service: &str) -> String {
     let name: String = service
         .chars()
         .take(80)
-        .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') { c } else { '_' })
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') {
+                c
+            } else {
+                '_'
+            }
+        })
         .collect();
-    if name.is_empty() || name.starts_with('.') { format!("_{name}") } else { name }
+    if name.is_empty() || name.starts_with('.') {
+        format!("_{name}")
+    } else {
+        name
+    }
 }
 
 #[cfg(test)]

@@ -97,7 +97,8 @@ impl Reaper {
     pub fn watch(&self, pid: i32) -> oneshot::Receiver<Exit> {
         let (sender, exit) = oneshot::channel();
         let mut waiting = self.lock();
-        let lives = Pid::from_raw(pid).is_some_and(|pid| rustix::process::test_kill_process(pid) != Err(Errno::SRCH));
+        let lives =
+            Pid::from_raw(pid).is_some_and(|pid| rustix::process::test_kill_process(pid) != Err(Errno::SRCH));
         if lives {
             waiting.insert(pid, sender);
         } else {

@@ -34,8 +34,8 @@ use tokio::{net::UnixListener, sync::Semaphore, task::JoinSet};
 
 use super::{
     api::{
-        Configuration, ControlOrder, ControlOutcome, DaemonOrder, Deploy, Health, LogFile, Reports, RunOrder, RunOutcome,
-        ServiceStatus,
+        Configuration, ControlOrder, ControlOutcome, DaemonOrder, Deploy, Health, LogFile, Reports, RunOrder,
+        RunOutcome, ServiceStatus,
     },
     control,
     files::Files,
@@ -109,7 +109,9 @@ pub async fn serve(listener: UnixListener, agent: Agent) {
     let mut connections = JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
-        let Ok(place) = Arc::clone(&room).acquire_owned().await else { return };
+        let Ok(place) = Arc::clone(&room).acquire_owned().await else {
+            return;
+        };
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
@@ -137,7 +139,10 @@ fn router(agent: Agent) -> Router {
     Router::new()
         .route("/v1/health", get(health))
         .route("/v1/configure", post(configure))
-        .route("/v1/revisions/{digest}", put(put_revision).layer(DefaultBodyLimit::disable()))
+        .route(
+            "/v1/revisions/{digest}",
+            put(put_revision).layer(DefaultBodyLimit::disable()),
+        )
         .route("/v1/deploy", post(deploy))
         .route("/v1/check", post(run_checks))
         .route("/v1/services", get(services))
@@ -184,7 +189,10 @@ async fn health(State(agent): State<Agent>) -> Json<Health> {
 }
 
 /// Keeps the environment. The first time, what is enabled starts, and so do the processes of an app that is there.
-async fn configure(State(agent): State<Agent>, Json(configuration): Json<Configuration>) -> Result<Json<()>, Refusal> {
+async fn configure(
+    State(agent): State<Agent>,
+    Json(configuration): Json<Configuration>,
+) -> Result<Json<()>, Refusal> {
     let has_processes = !configuration.processes.is_empty();
     let first = agent.services.configure(configuration);
     if first {
@@ -212,7 +220,10 @@ async fn services(State(agent): State<Agent>) -> Json<Vec<ServiceStatus>> {
     Json(agent.services.list())
 }
 
-async fn service(State(agent): State<Agent>, Path((name, verb)): Path<(String, String)>) -> Result<Json<()>, Refusal> {
+async fn service(
+    State(agent): State<Agent>,
+    Path((name, verb)): Path<(String, String)>,
+) -> Result<Json<()>, Refusal> {
     let wish = match verb.as_str() {
         "start" => Wish::Start,
         "stop" => Wish::Stop,
@@ -227,14 +238,22 @@ async fn daemon(State(agent): State<Agent>, Json(order): Json<DaemonOrder>) -> R
     Ok(Json(agent.services.run_daemon(&order).await?))
 }
 
-async fn run_once(State(agent): State<Agent>, Json(order): Json<RunOrder>) -> Result<Json<RunOutcome>, Refusal> {
+async fn run_once(
+    State(agent): State<Agent>,
+    Json(order): Json<RunOrder>,
+) -> Result<Json<RunOutcome>, Refusal> {
     let Some((program, arguments)) = order.command.split_first() else {
         return Err(Fault::order("a command needs a program").into());
     };
     let mut launch = Launch::new(program, arguments);
     launch.directory = Some(order.directory.clone().unwrap_or_else(|| "/".to_owned()).into());
     launch.environment = agent.services.environment();
-    launch.environment.extend(order.environment.iter().map(|(name, value)| (name.clone(), value.clone())));
+    launch.environment.extend(
+        order
+            .environment
+            .iter()
+            .map(|(name, value)| (name.clone(), value.clone())),
+    );
     if let Some(user) = &order.user {
         let identity = Users::read().identity(user, None);
         launch.identity = Some(identity.ok_or_else(|| format!("there is no user {user} in the host"))?);
@@ -256,7 +275,10 @@ async fn systemctl(State(agent): State<Agent>, Json(order): Json<ControlOrder>) 
 }
 
 async fn logs(State(agent): State<Agent>) -> Json<Vec<LogFile>> {
-    let entries = fs::read_dir(agent.layout.shared_logs()).into_iter().flatten().filter_map(Result::ok);
+    let entries = fs::read_dir(agent.layout.shared_logs())
+        .into_iter()
+        .flatten()
+        .filter_map(Result::ok);
     let mut files: Vec<LogFile> = entries
         .filter_map(|entry| {
             Some(LogFile {
@@ -280,14 +302,22 @@ async fn put_revision(
     let fresh = Fresh(path.with_extension("new"));
     let failed = |error: io::Error| Fault::platform(format!("the host cannot keep the revision: {error}"));
     let mut options = fs::OpenOptions::new();
-    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&fresh.0).map_err(failed)?;
+    let mut file = options
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&fresh.0)
+        .map_err(failed)?;
     let (mut hash, mut length) = (Sha256::new(), 0);
     let mut stream = body.into_data_stream();
     while let Some(bytes) = stream.next().await {
         let bytes = bytes.map_err(|error| Fault::platform(format!("the revision broke off: {error}")))?;
         length += bytes.len() as u64;
         if length > REVISION {
-            return Err(Fault::customer(format!("the revision is larger than {} GiB", REVISION >> 30)).into());
+            return Err(
+                Fault::customer(format!("the revision is larger than {} GiB", REVISION >> 30)).into(),
+            );
         }
         hash.update(&bytes);
         file.write_all(&bytes).map_err(failed)?;

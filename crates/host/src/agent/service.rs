@@ -53,7 +53,10 @@ pub struct Surroundings {
 
 impl Surroundings {
     pub fn note(&self, text: &str) {
-        self.log.lock().unwrap_or_else(std::sync::PoisonError::into_inner).note(text);
+        self.log
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .note(text);
     }
 }
 
@@ -270,7 +273,9 @@ impl Supervisor {
 
     /// The main process ended by itself.
     async fn ended(&mut self, exit: Exit) {
-        let Phase::Up(main) = std::mem::replace(&mut self.phase, Phase::Idle) else { return };
+        let Phase::Up(main) = std::mem::replace(&mut self.phase, Phase::Idle) else {
+            return;
+        };
         self.surroundings.note(&format!("ended with {exit}"));
         self.publish(|status| status.last_exit = Some(exit.to_string()));
         launch::sweep(&main.invocation).await;
@@ -281,12 +286,21 @@ impl Supervisor {
         let unit = &self.definition.unit;
         let good = exit.is_success() || matches!(exit, Exit::Code(code) if unit.success.contains(&code));
         if !restarts(unit.restart, exit, good) {
-            let (state, sub) = if good { (ServiceState::Inactive, "dead") } else { (ServiceState::Failed, "failed") };
+            let (state, sub) = if good {
+                (ServiceState::Inactive, "dead")
+            } else {
+                (ServiceState::Failed, "failed")
+            };
             return self.enter(state, sub, None);
         }
-        let crashes = if lived >= PEACE { 0 } else { self.status.borrow().crashes };
+        let crashes = if lived >= PEACE {
+            0
+        } else {
+            self.status.borrow().crashes
+        };
         let wait = delay(unit.restart_delay, crashes);
-        self.surroundings.note(&format!("starts again in {} ms", wait.as_millis()));
+        self.surroundings
+            .note(&format!("starts again in {} ms", wait.as_millis()));
         self.phase = Phase::Waiting(Instant::now() + wait);
         self.publish(|status| status.crashes = crashes + 1);
         self.enter(ServiceState::Activating, "auto-restart", None);
@@ -343,7 +357,8 @@ fn restarts(policy: Restart, exit: Exit, good: bool) -> bool {
 /// How long to wait before the next start: twice as long for each crash in a row.
 fn delay(base: Duration, crashes: u32) -> Duration {
     let longest = base.max(LONGEST_DELAY);
-    base.saturating_mul(1_u32.checked_shl(crashes).unwrap_or(u32::MAX)).min(longest)
+    base.saturating_mul(1_u32.checked_shl(crashes).unwrap_or(u32::MAX))
+        .min(longest)
 }
 
 #[cfg(test)]

@@ -71,12 +71,21 @@ impl Services {
     /// Values that no log should show: those whose variables are named so, and the passwords in addresses.
     pub fn secrets(&self) -> Vec<String> {
         let registry = self.lock();
-        let environment = registry.configuration.iter().flat_map(|configuration| &configuration.environment);
-        environment.filter_map(|(name, value)| secret_of(name, value.expose())).collect()
+        let environment = registry
+            .configuration
+            .iter()
+            .flat_map(|configuration| &configuration.environment);
+        environment
+            .filter_map(|(name, value)| secret_of(name, value.expose()))
+            .collect()
     }
 
     pub fn list(&self) -> Vec<ServiceStatus> {
-        self.lock().entries.values().map(|entry| entry.handle.status()).collect()
+        self.lock()
+            .entries
+            .values()
+            .map(|entry| entry.handle.status())
+            .collect()
     }
 
     /// Starts, stops, …: a service that is known, or that has a unit file.
@@ -103,7 +112,10 @@ impl Services {
         for (name, command) in &processes {
             let handle = self.define(process(name, command, &self.layout.app)).await?;
             self.remember(name);
-            handle.ask(Wish::Restart).await.map_err(|why| format!("{name}: {why}"))?;
+            handle
+                .ask(Wish::Restart)
+                .await
+                .map_err(|why| format!("{name}: {why}"))?;
         }
         Ok(processes.into_keys().collect())
     }
@@ -149,9 +161,15 @@ impl Services {
     pub async fn start_enabled(&self) {
         let mut names = Vec::new();
         for directory in &self.layout.units {
-            let Ok(entries) = fs::read_dir(directory.join("multi-user.target.wants")) else { continue };
+            let Ok(entries) = fs::read_dir(directory.join("multi-user.target.wants")) else {
+                continue;
+            };
             for entry in entries.filter_map(Result::ok) {
-                if let Some(name) = entry.file_name().to_str().and_then(|name| name.strip_suffix(".service")) {
+                if let Some(name) = entry
+                    .file_name()
+                    .to_str()
+                    .and_then(|name| name.strip_suffix(".service"))
+                {
                     names.push(name.to_owned());
                 }
             }
@@ -174,7 +192,9 @@ impl Services {
 
     /// Reads a unit file anew.
     pub fn load(&self, name: &str) -> Result<unit::Parsed, String> {
-        let (path, text) = self.unit_file(name).ok_or_else(|| format!("Unit {name}.service not found."))?;
+        let (path, text) = self
+            .unit_file(name)
+            .ok_or_else(|| format!("Unit {name}.service not found."))?;
         if is_masked(&path) {
             return Err(format!("Unit {name}.service is masked."));
         }
@@ -197,7 +217,9 @@ impl Services {
             .find(|path| path.symlink_metadata().is_ok())?;
         let mut text = bounded(&path);
         for directory in self.layout.units.iter().rev() {
-            let Ok(entries) = fs::read_dir(directory.join(format!("{name}.service.d"))) else { continue };
+            let Ok(entries) = fs::read_dir(directory.join(format!("{name}.service.d"))) else {
+                continue;
+            };
             let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
             files.retain(|file| file.extension().is_some_and(|extension| extension == "conf"));
             files.sort();
@@ -230,7 +252,10 @@ impl Services {
         let parsed = self.load(name)?;
         if !parsed.notes.is_empty() {
             let mut log = Log::new(&self.layout.shared_logs(), name);
-            parsed.notes.iter().for_each(|note| log.note(&format!("unit file: {note}")));
+            parsed
+                .notes
+                .iter()
+                .for_each(|note| log.note(&format!("unit file: {note}")));
         }
         Ok(Definition {
             unit: parsed.unit,
@@ -240,7 +265,11 @@ impl Services {
     }
 
     async fn define(&self, definition: Definition) -> Result<Handle, String> {
-        let known = self.lock().entries.get(&definition.unit.name).map(|entry| entry.handle.clone());
+        let known = self
+            .lock()
+            .entries
+            .get(&definition.unit.name)
+            .map(|entry| entry.handle.clone());
         match known {
             Some(handle) => {
                 handle.ask(Wish::Define(Box::new(definition))).await?;
@@ -257,7 +286,12 @@ impl Services {
             reaper: self.reaper.clone(),
             collectors: self.collectors.clone(),
             log: Arc::new(Mutex::new(Log::new(&self.layout.shared_logs(), &name))),
-            environment: Arc::new(move || registry.upgrade().map(|registry| environment(&registry)).unwrap_or_default()),
+            environment: Arc::new(move || {
+                registry
+                    .upgrade()
+                    .map(|registry| environment(&registry))
+                    .unwrap_or_default()
+            }),
         };
         let (handle, task) = service::supervise(definition, surroundings);
         let entry = Entry {
@@ -281,7 +315,10 @@ impl Services {
     /// Services that run, and services that failed or crash again and again.
     pub fn count(&self) -> (usize, usize) {
         let services = self.list();
-        let active = services.iter().filter(|service| service.state == ServiceState::Active).count();
+        let active = services
+            .iter()
+            .filter(|service| service.state == ServiceState::Active)
+            .count();
         let failed = |service: &&ServiceStatus| service.state == ServiceState::Failed || service.crashes > 2;
         (active, services.iter().filter(failed).count())
     }
@@ -289,15 +326,31 @@ impl Services {
 
 fn environment(registry: &Mutex<Registry>) -> Vec<(String, Secret)> {
     let registry = registry.lock().unwrap_or_else(PoisonError::into_inner);
-    let Some(configuration) = &registry.configuration else { return Vec::new() };
+    let Some(configuration) = &registry.configuration else {
+        return Vec::new();
+    };
     let mut environment = vec![("PORT".to_owned(), Secret::new(configuration.port.to_string()))];
-    environment.extend(configuration.environment.iter().map(|(name, value)| (name.clone(), value.clone())));
+    environment.extend(
+        configuration
+            .environment
+            .iter()
+            .map(|(name, value)| (name.clone(), value.clone())),
+    );
     environment
 }
 
 /// What of a variable must not be shown. The order does not say which variables are secrets, so their names do.
 fn secret_of(name: &str, value: &str) -> Option<String> {
-    const WORDS: [&str; 8] = ["PASS", "SECRET", "TOKEN", "KEY", "CREDENTIAL", "PRIVATE", "SALT", "AUTH"];
+    const WORDS: [&str; 8] = [
+        "PASS",
+        "SECRET",
+        "TOKEN",
+        "KEY",
+        "CREDENTIAL",
+        "PRIVATE",
+        "SALT",
+        "AUTH",
+    ];
     const SHORTEST: usize = 6;
     let name = name.to_ascii_uppercase();
     let hidden = if WORDS.iter().any(|word| name.contains(word)) {
@@ -352,7 +405,11 @@ fn daemon(order: &DaemonOrder) -> Definition {
             ..Unit::new(&order.name)
         },
         origin: Origin::Daemon,
-        environment: order.environment.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
+        environment: order
+            .environment
+            .iter()
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect(),
     }
 }
 
@@ -362,7 +419,12 @@ pub fn is_masked(path: &Path) -> bool {
 }
 
 fn bounded(path: &Path) -> String {
-    let small = fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.len() <= unit::LIMIT as u64);
-    let bytes = if small { fs::read(path).unwrap_or_default() } else { Vec::new() };
+    let small =
+        fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.len() <= unit::LIMIT as u64);
+    let bytes = if small {
+        fs::read(path).unwrap_or_default()
+    } else {
+        Vec::new()
+    };
     String::from_utf8_lossy(&bytes).into_owned()
 }

@@ -33,7 +33,10 @@ pub struct Launch {
 }
 
 impl Launch {
-    pub fn new(program: impl Into<OsString>, arguments: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
+    pub fn new(
+        program: impl Into<OsString>,
+        arguments: impl IntoIterator<Item = impl Into<OsString>>,
+    ) -> Self {
         Self {
             program: program.into(),
             name: None,
@@ -123,8 +126,14 @@ fn environment(command: &mut Command, launch: &Launch) {
     command
         .env("PATH", PATH)
         .env("LANG", "C.UTF-8")
-        .env("HOME", text(identity.and_then(|identity| identity.home.as_ref()), "/root"))
-        .env("SHELL", text(identity.and_then(|identity| identity.shell.as_ref()), "/bin/sh"))
+        .env(
+            "HOME",
+            text(identity.and_then(|identity| identity.home.as_ref()), "/root"),
+        )
+        .env(
+            "SHELL",
+            text(identity.and_then(|identity| identity.shell.as_ref()), "/bin/sh"),
+        )
         .env("USER", &name)
         .env("LOGNAME", &name);
     for (name, value) in &launch.environment {
@@ -169,7 +178,10 @@ mod child {
     fn killable() {
         // SAFETY: system calls on static strings.
         unsafe {
-            let file = libc::open(c"/proc/self/oom_score_adj".as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
+            let file = libc::open(
+                c"/proc/self/oom_score_adj".as_ptr(),
+                libc::O_WRONLY | libc::O_CLOEXEC,
+            );
             if file >= 0 {
                 let _ = libc::write(file, c"0".as_ptr().cast(), 1);
                 libc::close(file);
@@ -179,7 +191,13 @@ mod child {
 
     /// The raw system calls: glibc's own would signal threads, of which a forked child has none.
     fn become_user(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> {
-        let check = |result: i64| if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) };
+        let check = |result: i64| {
+            if result < 0 {
+                Err(io::Error::last_os_error())
+            } else {
+                Ok(())
+            }
+        };
         // SAFETY: `groups` outlives the call and its length is passed with it; the others take plain numbers.
         unsafe {
             check(libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()))?;

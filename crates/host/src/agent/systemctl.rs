@@ -33,7 +33,10 @@ pub fn main(argv0: &str, arguments: &[String]) -> ExitCode {
 }
 
 fn base(argv0: &str) -> &str {
-    Path::new(argv0).file_name().and_then(OsStr::to_str).unwrap_or(argv0)
+    Path::new(argv0)
+        .file_name()
+        .and_then(OsStr::to_str)
+        .unwrap_or(argv0)
 }
 
 fn systemctl(layout: &Layout, arguments: &[String]) -> ExitCode {
@@ -46,16 +49,30 @@ fn systemctl(layout: &Layout, arguments: &[String]) -> ExitCode {
     };
     if let [unit] = order.units.as_slice()
         && let Some(script) = init_script(layout, unit)
-        && matches!(order.verb.as_str(), "start" | "stop" | "restart" | "reload" | "status" | "is-active")
+        && matches!(
+            order.verb.as_str(),
+            "start" | "stop" | "restart" | "reload" | "status" | "is-active"
+        )
     {
-        return init(&script, if order.verb == "is-active" { "status" } else { &order.verb });
+        return init(
+            &script,
+            if order.verb == "is-active" {
+                "status"
+            } else {
+                &order.verb
+            },
+        );
     }
     answer(&order)
 }
 
 /// `service NAME VERB`, `service --status-all`.
 fn service(layout: &Layout, arguments: &[String]) -> ExitCode {
-    let words: Vec<&str> = arguments.iter().map(String::as_str).filter(|word| !word.starts_with("--")).collect();
+    let words: Vec<&str> = arguments
+        .iter()
+        .map(String::as_str)
+        .filter(|word| !word.starts_with("--"))
+        .collect();
     match words[..] {
         [] if arguments.iter().any(|word| word == "--status-all") => answer(&order("list-units", None)),
         [name, verb, ..] => match init_script(layout, name) {
@@ -106,8 +123,12 @@ fn parse(arguments: &[String]) -> Result<ControlOrder, String> {
     let mut words = arguments.iter();
     while let Some(word) = words.next() {
         match word.as_str() {
-            "-p" | "--property" => parsed.properties.extend(words.next().map(|word| list(word)).unwrap_or_default()),
-            "-t" | "--type" | "-s" | "--signal" | "-n" | "--lines" | "-o" | "--output" | "--state" => drop(words.next()),
+            "-p" | "--property" => parsed
+                .properties
+                .extend(words.next().map(|word| list(word)).unwrap_or_default()),
+            "-t" | "--type" | "-s" | "--signal" | "-n" | "--lines" | "-o" | "--output" | "--state" => {
+                drop(words.next())
+            }
             "--value" => parsed.value_only = true,
             "--now" => parsed.now = true,
             "-q" | "--quiet" => parsed.quiet = true,
@@ -161,7 +182,10 @@ mod tests {
         assert_eq!(order.units, ["nginx.service", "redis"]);
         assert!(order.quiet && order.now);
         let order = parse(&words("show -p MainPID --value web")).unwrap();
-        assert_eq!((order.properties, order.value_only), (vec!["MainPID".to_owned()], true));
+        assert_eq!(
+            (order.properties, order.value_only),
+            (vec!["MainPID".to_owned()], true)
+        );
         assert_eq!(parse(&[]).unwrap().verb, "list-units");
         assert!(is_name("/usr/bin/systemctl") && !is_name("vend"));
     }

@@ -177,8 +177,14 @@ impl Reader {
 
     fn install(&mut self, key: &str, value: &str) {
         match key {
-            "WantedBy" | "RequiredBy" => self.unit.wanted_by.extend(value.split_whitespace().map(str::to_owned)),
-            "Alias" => self.unit.aliases.extend(value.split_whitespace().map(str::to_owned)),
+            "WantedBy" | "RequiredBy" => self
+                .unit
+                .wanted_by
+                .extend(value.split_whitespace().map(str::to_owned)),
+            "Alias" => self
+                .unit
+                .aliases
+                .extend(value.split_whitespace().map(str::to_owned)),
             _ => self.note(format!("{key}= is ignored")),
         }
     }
@@ -195,7 +201,10 @@ impl Reader {
             "ExecReload" => self.command(value, |unit| &mut unit.reload),
             "Environment" => self.environment(value),
             "EnvironmentFile" if value.is_empty() => self.unit.environment_files.clear(),
-            "EnvironmentFile" => self.unit.environment_files.push((path(value), value.starts_with('-'))),
+            "EnvironmentFile" => self
+                .unit
+                .environment_files
+                .push((path(value), value.starts_with('-'))),
             "WorkingDirectory" => self.unit.directory = Some(path(value)).filter(|path| path.is_absolute()),
             "User" => self.unit.user = some(expand(value, &name)),
             "Group" => self.unit.group = some(expand(value, &name)),
@@ -211,7 +220,11 @@ impl Reader {
             "PIDFile" => self.unit.pid_file = Some(run_path(path(value))),
             "RemainAfterExit" => self.unit.remain_after_exit = truth(value),
             "SuccessExitStatus" => {
-                self.unit.success.extend(value.split_whitespace().filter_map(|code| code.parse::<i32>().ok()));
+                self.unit.success.extend(
+                    value
+                        .split_whitespace()
+                        .filter_map(|code| code.parse::<i32>().ok()),
+                );
             }
             "RuntimeDirectory" => self.directories("/run", value),
             "StateDirectory" => self.directories("/var/lib", value),
@@ -253,7 +266,9 @@ impl Reader {
         match value {
             "null" => self.unit.quiet = true,
             "journal" | "inherit" | "syslog" | "journal+console" | "syslog+console" => {}
-            _ => self.note(format!("{key}={value} is not available: the output goes to the service's log")),
+            _ => self.note(format!(
+                "{key}={value} is not available: the output goes to the service's log"
+            )),
         }
     }
 
@@ -317,7 +332,11 @@ fn truth(value: &str) -> bool {
 }
 
 fn run_path(path: PathBuf) -> PathBuf {
-    if path.is_absolute() { path } else { PathBuf::from("/run").join(path) }
+    if path.is_absolute() {
+        path
+    } else {
+        PathBuf::from("/run").join(path)
+    }
 }
 
 #[cfg(test)]
@@ -334,14 +353,23 @@ mod tests {
         let Parsed { unit, notes } = parse("shop@blue", text);
         assert_eq!(unit.description, "The shop shop@blue.service");
         assert_eq!(unit.user.as_deref(), Some("www-data"));
-        assert_eq!(unit.environment, [("A".into(), "1".into()), ("B".into(), "two words".into())]);
-        assert_eq!(unit.environment_files, [(PathBuf::from("/etc/default/shop"), true)]);
+        assert_eq!(
+            unit.environment,
+            [("A".into(), "1".into()), ("B".into(), "two words".into())]
+        );
+        assert_eq!(
+            unit.environment_files,
+            [(PathBuf::from("/etc/default/shop"), true)]
+        );
         assert!(unit.start_pre[0].ignore_failure);
         assert_eq!(
             unit.start[0].arguments,
             ["/usr/bin/python3", "-m", "shop", "--port", "${PORT}", "blue"]
         );
-        assert_eq!((unit.restart, unit.restart_delay), (Restart::OnFailure, Duration::from_secs(2)));
+        assert_eq!(
+            (unit.restart, unit.restart_delay),
+            (Restart::OnFailure, Duration::from_secs(2))
+        );
         assert_eq!(unit.stop_timeout, Duration::from_secs(90));
         assert_eq!(unit.wanted_by, ["multi-user.target"]);
         assert_eq!(notes, ["ProtectSystem= is ignored"]);
@@ -355,7 +383,10 @@ mod tests {
 
     #[test]
     fn garbage_gives_notes() {
-        let parsed = parse("a", "what\n[Service\n=\n[Service]\nType=dbus\nRestartSec=soon\nExecStart='open\n");
+        let parsed = parse(
+            "a",
+            "what\n[Service\n=\n[Service]\nType=dbus\nRestartSec=soon\nExecStart='open\n",
+        );
         assert!(parsed.notes.len() >= 4, "{:?}", parsed.notes);
     }
 

@@ -68,11 +68,17 @@ impl Users {
     }
 
     pub fn user_name(&self, uid: u32) -> Option<&str> {
-        self.users.iter().find(|user| user.uid == uid).map(|user| user.name.as_str())
+        self.users
+            .iter()
+            .find(|user| user.uid == uid)
+            .map(|user| user.name.as_str())
     }
 
     pub fn group_name(&self, gid: u32) -> Option<&str> {
-        self.groups.iter().find(|group| group.gid == gid).map(|group| group.name.as_str())
+        self.groups
+            .iter()
+            .find(|group| group.gid == gid)
+            .map(|group| group.name.as_str())
     }
 
     /// Names of the groups that a user is in, its own first.
@@ -87,7 +93,11 @@ impl Users {
 
     /// The identity of a user (name or number; a number needs no entry) and optionally another main group.
     pub fn identity(&self, user: &str, group: Option<&str>) -> Option<Identity> {
-        let gid_of = |name: &str| self.group(name).map(|group| group.gid).or_else(|| name.parse().ok());
+        let gid_of = |name: &str| {
+            self.group(name)
+                .map(|group| group.gid)
+                .or_else(|| name.parse().ok())
+        };
         let mut identity = match self.user(user) {
             Some(user) => Identity {
                 uid: user.uid,
@@ -125,7 +135,11 @@ impl Users {
 
 fn bounded(path: &str) -> String {
     let small = fs::metadata(path).is_ok_and(|metadata| metadata.len() <= LIMIT);
-    let bytes = if small { fs::read(PathBuf::from(path)).unwrap_or_default() } else { Vec::new() };
+    let bytes = if small {
+        fs::read(PathBuf::from(path)).unwrap_or_default()
+    } else {
+        Vec::new()
+    };
     String::from_utf8_lossy(&bytes).into_owned()
 }
 

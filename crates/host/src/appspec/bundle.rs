@@ -45,11 +45,18 @@ impl Bundle {
                 let entry = entry.map_err(Error::files("list", &full))?;
                 let path = directory.join(entry.file_name());
                 if path.as_str().contains(['\n', '\r', '\0']) {
-                    return Err(Error::Refused(format!("the revision has a name with a line break: {path:?}")));
+                    return Err(Error::Refused(format!(
+                        "the revision has a name with a line break: {path:?}"
+                    )));
                 }
                 let kind = entry.file_type().map_err(Error::files("look at", entry.path()))?;
                 let found = if kind.is_symlink() {
-                    Entry::Link(entry.path().read_link_utf8().map_err(Error::files("read", entry.path()))?)
+                    Entry::Link(
+                        entry
+                            .path()
+                            .read_link_utf8()
+                            .map_err(Error::files("read", entry.path()))?,
+                    )
                 } else if kind.is_dir() {
                     open.push(path.clone());
                     Entry::Directory
@@ -71,7 +78,11 @@ impl Bundle {
 
     /// What is at a path. The empty path is the revision itself.
     pub fn get(&self, path: &Utf8Path) -> Option<&Entry> {
-        if path.as_str().is_empty() { Some(&Entry::Directory) } else { self.entries.get(path) }
+        if path.as_str().is_empty() {
+            Some(&Entry::Directory)
+        } else {
+            self.entries.get(path)
+        }
     }
 
     /// The entries of one directory.
@@ -89,7 +100,9 @@ impl Bundle {
 
     /// Is a directory on the way to this path a link?
     pub fn goes_through_link(&self, path: &Utf8Path) -> bool {
-        path.ancestors().skip(1).any(|above| matches!(self.entries.get(above), Some(Entry::Link(_))))
+        path.ancestors()
+            .skip(1)
+            .any(|above| matches!(self.entries.get(above), Some(Entry::Link(_))))
     }
 }
 
@@ -104,7 +117,8 @@ pub fn unpack(tar: &Path, into: &Path) -> Result<(), Error> {
     fs::create_dir_all(into).map_err(Error::files("make", into))?;
     let unpack = || {
         let file = fs::File::open(tar).map_err(Error::files("open", tar))?;
-        let into = Utf8Path::from_path(into).ok_or_else(|| Error::Refused("a path that is not UTF-8".to_owned()))?;
+        let into =
+            Utf8Path::from_path(into).ok_or_else(|| Error::Refused("a path that is not UTF-8".to_owned()))?;
         tree::unpack(file, into, &Limits::SOURCE).map_err(Error::Tar)
     };
     let outcome = unpack();
@@ -181,7 +195,10 @@ mod tests {
         assert_eq!(fs::read_to_string(into.join("lib/b")).unwrap(), "text");
         let root = Utf8PathBuf::from_path_buf(into).unwrap();
         let bundle = Bundle::list(&root).unwrap();
-        let names: Vec<&str> = bundle.children(Utf8Path::new("lib")).map(|(name, _)| name).collect();
+        let names: Vec<&str> = bundle
+            .children(Utf8Path::new("lib"))
+            .map(|(name, _)| name)
+            .collect();
         assert_eq!(names, ["a", "b"]);
         let top: Vec<&str> = bundle.children(Utf8Path::new("")).map(|(name, _)| name).collect();
         assert_eq!(top, ["bin", "lib"]);

@@ -98,7 +98,12 @@ impl Hooks<'_> {
             return Ok(false);
         };
         if let Err(error) = log.begin(&of.scripts_log()) {
-            return Err(failure(log, ScriptCode::UnknownError, "", format!("cannot write scripts.log: {error}")));
+            return Err(failure(
+                log,
+                ScriptCode::UnknownError,
+                "",
+                format!("cannot write scripts.log: {error}"),
+            ));
         }
         self.say(log, format!("LifecycleEvent - {event}\n"));
         for script in scripts {
@@ -124,7 +129,10 @@ impl Hooks<'_> {
         let mut running = match start(self.reaper, &launch, &path) {
             Ok(running) => running,
             Err(error) => {
-                let message = format!("Script at specified location: {location} {}", why_not(&error, &path));
+                let message = format!(
+                    "Script at specified location: {location} {}",
+                    why_not(&error, &path)
+                );
                 return Err(failure(log, ScriptCode::ScriptFailed, location, message));
             }
         };
@@ -133,16 +141,34 @@ impl Hooks<'_> {
         if end.exit.is_none() || end.open.is_some() {
             run::end(running.pid, &mut running.exit, end.exit.is_some()).await;
         }
-        let user = script.runas.as_ref().map(|user| format!(" run as user {user}")).unwrap_or_default();
+        let user = script
+            .runas
+            .as_ref()
+            .map(|user| format!(" run as user {user}"))
+            .unwrap_or_default();
         let (code, what) = match (end.exit, end.open) {
-            (None, _) => (ScriptCode::ScriptTimedOut, format!(" failed to complete in {} seconds", script.timeout)),
-            (Some(_), Some(open)) => (ScriptCode::OutputsLeftOpen, format!("{user} failed to close {open}")),
+            (None, _) => (
+                ScriptCode::ScriptTimedOut,
+                format!(" failed to complete in {} seconds", script.timeout),
+            ),
+            (Some(_), Some(open)) => (
+                ScriptCode::OutputsLeftOpen,
+                format!("{user} failed to close {open}"),
+            ),
             (Some(Exit::Code(0)), None) => return Ok(()),
             // The number of a process that a signal ended is empty, as in the agent.
-            (Some(Exit::Code(code)), None) => (ScriptCode::ScriptFailed, format!("{user} failed with exit code {code}")),
+            (Some(Exit::Code(code)), None) => (
+                ScriptCode::ScriptFailed,
+                format!("{user} failed with exit code {code}"),
+            ),
             (Some(_), None) => (ScriptCode::ScriptFailed, format!("{user} failed with exit code ")),
         };
-        Err(failure(log, code, location, format!("Script at specified location: {location}{what}")))
+        Err(failure(
+            log,
+            code,
+            location,
+            format!("Script at specified location: {location}{what}"),
+        ))
     }
 
     fn launch(&self, event: LifecycleEvent, script: &Script, path: &Path) -> Launch {
@@ -160,7 +186,9 @@ impl Hooks<'_> {
             ("DEPLOYMENT_GROUP_ID", &facts.group),
             ("LIFECYCLE_EVENT", &event),
         ] {
-            launch.environment.push((name.to_owned(), Secret::new(value.clone())));
+            launch
+                .environment
+                .push((name.to_owned(), Secret::new(value.clone())));
         }
         launch
     }
@@ -168,16 +196,20 @@ impl Hooks<'_> {
     /// Logs both outputs until they and the process ended, or the deadline.
     async fn follow(&self, running: &mut Running, deadline: Instant, log: &mut ScriptLog) -> End {
         let (lines, mut inbox) = mpsc::channel(64);
-        let outputs = [("stdout", running.stdout.take()), ("stderr", running.stderr.take())];
-        let [mut stdout, mut stderr] = outputs.map(|(name, pipe)| {
-            let (lines, secrets) = (lines.clone(), self.secrets.to_vec());
-            async move {
-                if let Some(pipe) = pipe {
-                    read_lines(name, pipe, &secrets, lines).await;
+        let outputs = [
+            ("stdout", running.stdout.take()),
+            ("stderr", running.stderr.take()),
+        ];
+        let [mut stdout, mut stderr] = outputs
+            .map(|(name, pipe)| {
+                let (lines, secrets) = (lines.clone(), self.secrets.to_vec());
+                async move {
+                    if let Some(pipe) = pipe {
+                        read_lines(name, pipe, &secrets, lines).await;
+                    }
                 }
-            }
-        })
-        .map(Box::pin);
+            })
+            .map(Box::pin);
         drop(lines);
         let (mut out, mut err) = (false, false);
         let following = async {
@@ -229,7 +261,8 @@ fn failure(log: &ScriptLog, code: ScriptCode, script: &str, message: String) -> 
 
 /// The script's file, executable.
 fn find(of: &Deployment, location: &str) -> Result<PathBuf, (ScriptCode, String)> {
-    let inside = plan::inside(location).ok_or_else(|| (ScriptCode::ScriptMissing, plan::leaves("location", location)))?;
+    let inside = plan::inside(location)
+        .ok_or_else(|| (ScriptCode::ScriptMissing, plan::leaves("location", location)))?;
     let archive = of.archive();
     let path = archive.join(inside);
     let missing = || {
@@ -272,7 +305,10 @@ fn why_not(error: &io::Error, path: &Path) -> String {
         Some(libc::ENOEXEC) => ("Errno::ENOEXEC", "Exec format error"),
         _ => return format!("could not be started: {error}"),
     };
-    format!("failed with error {name} with message {text} - {}", path.display())
+    format!(
+        "failed with error {name} with message {text} - {}",
+        path.display()
+    )
 }
 
 async fn read_lines(name: &str, pipe: pipe::Receiver, secrets: &[String], lines: mpsc::Sender<String>) {
@@ -281,10 +317,18 @@ async fn read_lines(name: &str, pipe: pipe::Receiver, secrets: &[String], lines:
     let mut open = Vec::new();
     loop {
         let more = read_line(&mut reader, &mut mask, &mut open).await;
-        while let Some(end) = open.iter().position(|byte| *byte == b'\n').or((open.len() >= LINE).then_some(LINE - 1)) {
+        while let Some(end) = open
+            .iter()
+            .position(|byte| *byte == b'\n')
+            .or((open.len() >= LINE).then_some(LINE - 1))
+        {
             let rest = open.split_off(end + 1);
             let line = std::mem::replace(&mut open, rest);
-            if lines.send(format!("[{name}]{}", String::from_utf8_lossy(&line))).await.is_err() {
+            if lines
+                .send(format!("[{name}]{}", String::from_utf8_lossy(&line)))
+                .await
+                .is_err()
+            {
                 return;
             }
         }
@@ -294,7 +338,9 @@ async fn read_lines(name: &str, pipe: pipe::Receiver, secrets: &[String], lines:
     }
     if !open.is_empty() {
         // Nobody listens any more only after the deadline.
-        let _ = lines.send(format!("[{name}]{}", String::from_utf8_lossy(&open))).await;
+        let _ = lines
+            .send(format!("[{name}]{}", String::from_utf8_lossy(&open)))
+            .await;
     }
 }
 

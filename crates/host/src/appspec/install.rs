@@ -51,7 +51,12 @@ struct Installed<'a> {
 ///
 /// # Errors
 /// With CodeDeploy's sentence where it has one.
-pub fn install(archive: &Utf8Path, spec: &Appspec, default: FileExists, records: &Records) -> Result<(), Error> {
+pub fn install(
+    archive: &Utf8Path,
+    spec: &Appspec,
+    default: FileExists,
+    records: &Records,
+) -> Result<(), Error> {
     clean_up(&records.cleanup)?;
     let bundle = Bundle::list(archive)?;
     let instructions = plan(&bundle, spec, default, look).map_err(Error::Refused)?;
@@ -87,7 +92,10 @@ fn clean_up(record: &Path) -> Result<(), Error> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(Error::files("read", record)(error)),
     };
-    let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+    let whole = text
+        .iter()
+        .rposition(|byte| *byte == b'\n')
+        .map_or(0, |end| end + 1);
     for line in text[..whole].split(|byte| *byte == b'\n').rev() {
         if line.first() == Some(&b'/') {
             let path = PathBuf::from(OsString::from_vec(line.to_vec()));
@@ -131,9 +139,8 @@ fn execute(instruction: &Instruction, cleanup: &mut File) -> Result<(), Error> {
             fs::create_dir(directory).map_err(Error::files("make", directory))?;
             record(cleanup, directory)
         }
-        Instruction::Chmod { mode, file } => {
-            fs::set_permissions(file, fs::Permissions::from_mode(*mode)).map_err(Error::files("set the mode of", file))
-        }
+        Instruction::Chmod { mode, file } => fs::set_permissions(file, fs::Permissions::from_mode(*mode))
+            .map_err(Error::files("set the mode of", file)),
         Instruction::Setfacl { acl, file } => set_acl(acl, file),
         Instruction::Chown { owner, group, file } => change_owner(owner.as_deref(), group.as_deref(), file),
     }
@@ -150,11 +157,16 @@ fn copy(source: &Utf8Path, destination: &Utf8Path) -> Result<(), Error> {
     let metadata = match source.symlink_metadata() {
         Ok(metadata) => metadata,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(Error::Refused(format!("No such file or directory @ rb_sysopen - {source}")));
+            return Err(Error::Refused(format!(
+                "No such file or directory @ rb_sysopen - {source}"
+            )));
         }
         Err(error) => return Err(Error::files("read", source)(error)),
     };
-    if destination.symlink_metadata().is_ok_and(|metadata| metadata.is_dir()) {
+    if destination
+        .symlink_metadata()
+        .is_ok_and(|metadata| metadata.is_dir())
+    {
         return Err(Error::Refused(format!(
             "The deployment failed because a directory is in the place of the file {destination}."
         )));
@@ -168,7 +180,9 @@ fn copy(source: &Utf8Path, destination: &Utf8Path) -> Result<(), Error> {
         fs::copy(source, &fresh).map_err(failed())?;
         chown(&fresh, Some(metadata.uid()), Some(metadata.gid())).map_err(failed())?;
         fs::set_permissions(&fresh, metadata.permissions()).map_err(failed())?;
-        let times = metadata.modified().map(|modified| fs::FileTimes::new().set_modified(modified));
+        let times = metadata
+            .modified()
+            .map(|modified| fs::FileTimes::new().set_modified(modified));
         let keep = || File::open(&fresh)?.set_times(times?);
         keep().map_err(failed())?;
     }
@@ -222,7 +236,9 @@ fn set_acl(acl: &[String], file: &Utf8Path) -> Result<(), Error> {
     match acl_status(&full, file) {
         Ok(true) => Ok(()),
         Ok(false) => refused("It did not succeed.".to_owned()),
-        Err(error) => refused(format!("setfacl is not installed, or cannot run: {error}. Install the package acl.")),
+        Err(error) => refused(format!(
+            "setfacl is not installed, or cannot run: {error}. Install the package acl."
+        )),
     }
 }
 
@@ -250,7 +266,9 @@ fn full_acl(acl: &[String], mode: u32) -> Vec<String> {
     let (user, group, other) = (digit(6), digit(3), digit(0));
     let entries: Vec<Ace> = acl.iter().map(|text| Ace::parse(text)).collect();
     let has = |default: bool, kind: char, named: bool| {
-        entries.iter().any(|ace| ace.default == default && ace.kind == kind && ace.named == named)
+        entries
+            .iter()
+            .any(|ace| ace.default == default && ace.kind == kind && ace.named == named)
     };
     let named = |default: bool| has(default, 'u', true) || has(default, 'g', true);
     let mut full = acl.to_vec();
@@ -285,7 +303,9 @@ impl Ace {
         let (kind, name) = match parts[..] {
             [kind, name, _] => (kind.chars().next().unwrap_or('u'), name),
             // `name:rwx` is a user.
-            [name, _] if !matches!(name, "m" | "mask" | "o" | "other" | "u" | "user" | "g" | "group") => ('u', name),
+            [name, _] if !matches!(name, "m" | "mask" | "o" | "other" | "u" | "user" | "g" | "group") => {
+                ('u', name)
+            }
             [kind, _] => (kind.chars().next().unwrap_or('u'), ""),
             _ => ('u', ""),
         };
@@ -306,7 +326,9 @@ mod tests {
         let acl = ["user:daemon:rw".to_owned(), "d:g:adm:r".to_owned()];
         assert_eq!(
             full_acl(&acl, 0o750)[2..],
-            ["u::7", "g::5", "o::0", "m::5", "d:u::7", "d:g::5", "d:o::0", "d:m::5"]
+            [
+                "u::7", "g::5", "o::0", "m::5", "d:u::7", "d:g::5", "d:o::0", "d:m::5"
+            ]
         );
     }
 }

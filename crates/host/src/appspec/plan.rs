@@ -135,7 +135,9 @@ impl<F: Fn(&Utf8Path) -> Seen> Planner<'_, F> {
 
     fn file(&mut self, source: &Utf8Path, destination: Utf8PathBuf) -> Result<(), String> {
         match ((self.seen)(&destination), self.behaviour) {
-            (Seen::Nothing, _) | (_, FileExists::Overwrite) => self.copy(self.bundle.root().join(source), destination),
+            (Seen::Nothing, _) | (_, FileExists::Overwrite) => {
+                self.copy(self.bundle.root().join(source), destination)
+            }
             (_, FileExists::Retain) => Ok(()),
             (_, FileExists::Disallow) => Err(format!(
                 "The deployment failed because a specified file already exists at this location: {destination}"
@@ -183,7 +185,9 @@ impl<F: Fn(&Utf8Path) -> Seen> Planner<'_, F> {
         let missing: Vec<&Utf8Path> = destination
             .ancestors()
             .skip(1)
-            .take_while(|path| *path != "/" && !path.as_str().is_empty() && (self.seen)(path) == Seen::Nothing)
+            .take_while(|path| {
+                *path != "/" && !path.as_str().is_empty() && (self.seen)(path) == Seen::Nothing
+            })
             .collect();
         for directory in missing.into_iter().rev() {
             self.mkdir(directory.to_owned())?;
@@ -212,7 +216,10 @@ impl<F: Fn(&Utf8Path) -> Seen> Planner<'_, F> {
             path.strip_prefix(object).is_ok_and(|below| {
                 !below.as_str().is_empty()
                     && (permission.pattern == "**" || component_matches(below, &permission.pattern))
-                    && !permission.except.iter().any(|except| component_matches(below, except))
+                    && !permission
+                        .except
+                        .iter()
+                        .any(|except| component_matches(below, except))
             })
         };
         let mut found = Vec::new();
@@ -268,7 +275,11 @@ fn on_one_file(permission: &Permission) -> Result<(), String> {
         ));
     }
     if !permission.except.is_empty() {
-        let list: Vec<String> = permission.except.iter().map(|except| format!("{except:?}")).collect();
+        let list: Vec<String> = permission
+            .except
+            .iter()
+            .map(|except| format!("{except:?}"))
+            .collect();
         return Err(format!(
             "The deployment failed because the except parameter for a pattern in the permissions section ([{}]) for \
              the object named {object} contains an invalid format. Update the AppSpec file, and then try again.",
@@ -333,9 +344,13 @@ fn component_matches(below: &Utf8Path, pattern: &str) -> bool {
 fn star_matches(text: &str, pattern: &str) -> bool {
     let mut parts = pattern.split('*');
     let first = parts.next().unwrap_or_default();
-    let Some(mut rest) = text.strip_prefix(first) else { return false };
+    let Some(mut rest) = text.strip_prefix(first) else {
+        return false;
+    };
     let parts: Vec<&str> = parts.collect();
-    let Some((last, middle)) = parts.split_last() else { return rest.is_empty() };
+    let Some((last, middle)) = parts.split_last() else {
+        return rest.is_empty();
+    };
     for part in middle {
         match rest.find(part) {
             Some(at) => rest = &rest[at + part.len()..],

@@ -52,7 +52,11 @@ async fn fetch(url: &str, follow: bool, limit: Duration) -> Result<Answer, Strin
         let mut uri: Uri = url.parse().map_err(|_| "not an address".to_owned())?;
         for _ in 0..=REDIRECTS {
             let answer = request(&uri).await?;
-            match answer.location.as_deref().filter(|_| follow && answer.status.is_redirection()) {
+            match answer
+                .location
+                .as_deref()
+                .filter(|_| follow && answer.status.is_redirection())
+            {
                 Some(location) => uri = target(&uri, location)?,
                 None => return Ok(answer),
             }
@@ -69,9 +73,13 @@ async fn request(uri: &Uri) -> Result<Answer, String> {
     }
     let authority = uri.authority().ok_or("it has no host")?;
     let address = SocketAddr::new(resolve(authority.host())?, authority.port_u16().unwrap_or(80));
-    let stream = TcpStream::connect(address).await.map_err(|error| format!("{address}: {error}"))?;
+    let stream = TcpStream::connect(address)
+        .await
+        .map_err(|error| format!("{address}: {error}"))?;
     let broken = |error: hyper::Error| format!("{address}: {error}");
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(broken)?;
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     let request = Request::get(path)
         .header(HOST, authority.as_str())
@@ -82,12 +90,22 @@ async fn request(uri: &Uri) -> Result<Answer, String> {
     let answer = async {
         let response = sender.send_request(request).await.map_err(broken)?;
         let (head, body) = response.into_parts();
-        let body = Limited::new(body, BODY).collect().await.map_err(|error| format!("{address}: {error}"))?;
-        let lines = head.headers.iter().map(|(name, value)| format!("{name}: {}\n", String::from_utf8_lossy(value.as_bytes())));
+        let body = Limited::new(body, BODY)
+            .collect()
+            .await
+            .map_err(|error| format!("{address}: {error}"))?;
+        let lines = head
+            .headers
+            .iter()
+            .map(|(name, value)| format!("{name}: {}\n", String::from_utf8_lossy(value.as_bytes())));
         Ok(Answer {
             status: head.status,
             headers: lines.collect(),
-            location: head.headers.get(LOCATION).and_then(|value| value.to_str().ok()).map(str::to_owned),
+            location: head
+                .headers
+                .get(LOCATION)
+                .and_then(|value| value.to_str().ok())
+                .map(str::to_owned),
             body: String::from_utf8_lossy(&body.to_bytes()).into_owned(),
         })
     };
@@ -110,7 +128,9 @@ fn target(from: &Uri, location: &str) -> Result<Uri, String> {
     } else {
         location.to_owned()
     };
-    absolute.parse().map_err(|_| "it redirects to what is not an address".to_owned())
+    absolute
+        .parse()
+        .map_err(|_| "it redirects to what is not an address".to_owned())
 }
 
 fn resolve(host: &str) -> Result<IpAddr, String> {

@@ -15,7 +15,10 @@ pub fn found(pattern: &str, text: &str) -> Result<bool, String> {
         None => (false, pattern),
     };
     // A text that begins so is written with a backslash.
-    let plain = pattern.strip_prefix('\\').filter(|rest| rest.starts_with(['!', '/'])).unwrap_or(pattern);
+    let plain = pattern
+        .strip_prefix('\\')
+        .filter(|rest| rest.starts_with(['!', '/']))
+        .unwrap_or(pattern);
     let expression = pattern.strip_prefix('/').and_then(|rest| rest.strip_suffix('/'));
     let there = match expression {
         Some(expression) => {

@@ -29,14 +29,23 @@ pub fn file(path: &str, check: &FileCheck) -> Vec<CheckResult> {
     let users = Users::read();
     if let Some(expected) = &check.mode {
         let found = link.mode() & 0o7777;
-        results.add("mode", u32::from_str_radix(expected, 8) == Ok(found), expected, format!("{found:04o}"));
+        results.add(
+            "mode",
+            u32::from_str_radix(expected, 8) == Ok(found),
+            expected,
+            format!("{found:04o}"),
+        );
     }
     let named = |name: Option<&str>, number: u32| name.map_or_else(|| number.to_string(), str::to_owned);
     if let Some(expected) = &check.owner {
         results.equal("owner", expected, &named(users.user_name(link.uid()), link.uid()));
     }
     if let Some(expected) = &check.group {
-        results.equal("group", expected, &named(users.group_name(link.gid()), link.gid()));
+        results.equal(
+            "group",
+            expected,
+            &named(users.group_name(link.gid()), link.gid()),
+        );
     }
     if let Some(expected) = &check.filetype {
         let found = match link.file_type() {
@@ -79,7 +88,12 @@ pub fn port(name: &str, check: &PortCheck) -> Vec<CheckResult> {
     let mut addresses = match protocol {
         "tcp" | "tcp6" | "udp" | "udp6" => listeners(&table(protocol), number),
         _ => {
-            results.add("listening", false, check.listening, "the protocol is none of tcp, tcp6, udp, udp6");
+            results.add(
+                "listening",
+                false,
+                check.listening,
+                "the protocol is none of tcp, tcp6, udp, udp6",
+            );
             return results.results;
         }
     };
@@ -128,7 +142,12 @@ pub fn process(name: &str, check: &ProcessCheck) -> Vec<CheckResult> {
     let mut results = Results::new("process", name);
     let entries = fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok);
     let running = entries
-        .filter(|entry| entry.file_name().to_str().is_some_and(|pid| pid.bytes().all(|b| b.is_ascii_digit())))
+        .filter(|entry| {
+            entry
+                .file_name()
+                .to_str()
+                .is_some_and(|pid| pid.bytes().all(|b| b.is_ascii_digit()))
+        })
         .any(|entry| is_called(&entry.path(), name));
     results.equal("running", &check.running, &running);
     results.results
@@ -138,7 +157,10 @@ pub fn process(name: &str, check: &ProcessCheck) -> Vec<CheckResult> {
 fn is_called(process: &Path, name: &str) -> bool {
     let read = |file: &str| fs::read(process.join(file)).unwrap_or_default();
     let stat = read("stat");
-    let state = stat.iter().rposition(|byte| *byte == b')').and_then(|at| stat.get(at + 2).copied());
+    let state = stat
+        .iter()
+        .rposition(|byte| *byte == b')')
+        .and_then(|at| stat.get(at + 2).copied());
     if matches!(state, None | Some(b'Z' | b'X')) {
         return false;
     }

@@ -52,7 +52,9 @@ impl Record {
     }
 
     pub fn failed(&self) -> bool {
-        self.reports.iter().any(|report| report.status == EventStatus::Failed)
+        self.reports
+            .iter()
+            .any(|report| report.status == EventStatus::Failed)
     }
 
     pub fn write(&self, directory: &Path) -> io::Result<()> {
@@ -86,14 +88,18 @@ impl Record {
     }
 
     fn skip_rest(&mut self) -> bool {
-        let started_at = self.reports.last().map_or(Timestamp::UNIX_EPOCH, |last| last.started_at);
-        self.reports.extend(self.waiting.drain(..).map(|event| EventReport {
-            event,
-            status: EventStatus::Skipped,
-            started_at,
-            duration_ms: 0,
-            failure: None,
-        }));
+        let started_at = self
+            .reports
+            .last()
+            .map_or(Timestamp::UNIX_EPOCH, |last| last.started_at);
+        self.reports
+            .extend(self.waiting.drain(..).map(|event| EventReport {
+                event,
+                status: EventStatus::Skipped,
+                started_at,
+                duration_ms: 0,
+                failure: None,
+            }));
         true
     }
 }
@@ -101,7 +107,9 @@ impl Record {
 /// Finishes what a restart cut off.
 pub fn recover(directory: &Path) {
     for path in files(directory) {
-        let record = fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<Record>(&bytes).ok());
+        let record = fs::read(&path)
+            .ok()
+            .and_then(|bytes| serde_json::from_slice::<Record>(&bytes).ok());
         if let Some(mut record) = record
             && record.cut_off()
             && let Err(error) = record.write(directory)
@@ -129,7 +137,9 @@ fn file(directory: &Path, ticket: &Ticket) -> PathBuf {
 }
 
 fn files(directory: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
+    let Ok(entries) = fs::read_dir(directory) else {
+        return Vec::new();
+    };
     entries
         .filter_map(|entry| Some(entry.ok()?.path()))
         .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
@@ -153,6 +163,10 @@ mod tests {
         assert_eq!(reports.len(), 7);
         let failure = reports[0].failure.as_ref().unwrap();
         assert_eq!(failure.code, ScriptCode::FailedAfterRestart);
-        assert!(reports[1..].iter().all(|report| report.status == EventStatus::Skipped));
+        assert!(
+            reports[1..]
+                .iter()
+                .all(|report| report.status == EventStatus::Skipped)
+        );
     }
 }

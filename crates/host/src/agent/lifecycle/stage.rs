@@ -62,7 +62,9 @@ impl Stage {
 
     /// Where the revision's tar is put before it is unpacked.
     pub fn bundle(&self, layout: &Layout) -> PathBuf {
-        layout.revisions().join(format!("{}.tar", self.order.revision.hex()))
+        layout
+            .revisions()
+            .join(format!("{}.tar", self.order.revision.hex()))
     }
 
     fn pointer(&self, what: &str) -> PathBuf {
@@ -77,7 +79,10 @@ impl Stage {
     }
 
     fn point(&self, what: &str) -> io::Result<()> {
-        fs::write(self.pointer(what), self.current.directory.as_os_str().as_encoded_bytes())
+        fs::write(
+            self.pointer(what),
+            self.current.directory.as_os_str().as_encoded_bytes(),
+        )
     }
 
     /// Whose scripts an event runs: `None` when there is no such deployment yet.
@@ -101,9 +106,13 @@ impl Stage {
 
     /// Removes the oldest revisions of the group but this one and the last that was installed.
     fn tidy(&self) {
-        let Ok(entries) = fs::read_dir(&self.group_directory) else { return };
+        let Ok(entries) = fs::read_dir(&self.group_directory) else {
+            return;
+        };
         let last = self.pointed("last_successful_install");
-        let keep = |path: &PathBuf| *path != self.current.directory && last.as_ref().is_none_or(|last| *path != last.directory);
+        let keep = |path: &PathBuf| {
+            *path != self.current.directory && last.as_ref().is_none_or(|last| *path != last.directory)
+        };
         let mut others: Vec<_> = entries
             .filter_map(|entry| Some(entry.ok()?.path()))
             .filter(keep)
@@ -136,7 +145,9 @@ impl Inner {
             Err(error) => Err(error.to_string()),
         };
         outcome.map_err(|why| unknown(why, log))?;
-        stage.point("most_recent_install").map_err(|error| unknown(format!("cannot keep the record: {error}"), log))?;
+        stage
+            .point("most_recent_install")
+            .map_err(|error| unknown(format!("cannot keep the record: {error}"), log))?;
         stage.tidy();
         Ok(true)
     }
@@ -151,14 +162,19 @@ impl Inner {
             None => self.install_app(stage).await,
         };
         outcome.map_err(|why| unknown(why, log))?;
-        stage.point("last_successful_install").map_err(|error| unknown(format!("cannot keep the record: {error}"), log))?;
+        stage
+            .point("last_successful_install")
+            .map_err(|error| unknown(format!("cannot keep the record: {error}"), log))?;
         Ok(true)
     }
 
     async fn install_files(&self, stage: &Stage, spec: Appspec) -> Result<(), String> {
-        let archive = Utf8PathBuf::from_path_buf(stage.current.archive()).map_err(|_| "a path that is not UTF-8")?;
+        let archive =
+            Utf8PathBuf::from_path_buf(stage.current.archive()).map_err(|_| "a path that is not UTF-8")?;
         let records = Records::of(&stage.instructions, &stage.group);
-        let installed = self.files.run(move || install(&archive, &spec, FileExists::Disallow, &records));
+        let installed = self
+            .files
+            .run(move || install(&archive, &spec, FileExists::Disallow, &records));
         match installed.await {
             Ok(outcome) => outcome.map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),
@@ -175,19 +191,38 @@ impl Inner {
 
     /// ApplicationStart of an app with a Procfile: its processes anew, watched until they are likely to stay.
     pub(super) async fn start(&self, log: &mut ScriptLog) -> Result<bool, ScriptFailure> {
-        let names = self.services.restart_processes().await.map_err(|why| unknown(why, log))?;
+        let names = self
+            .services
+            .restart_processes()
+            .await
+            .map_err(|why| unknown(why, log))?;
         if names.is_empty() {
             return Ok(false);
         }
         log.note(&format!("started {}", names.join(", ")), now());
         tokio::time::sleep(WATCH).await;
-        let statuses: BTreeMap<_, _> = self.services.list().into_iter().map(|status| (status.name.clone(), status)).collect();
+        let statuses: BTreeMap<_, _> = self
+            .services
+            .list()
+            .into_iter()
+            .map(|status| (status.name.clone(), status))
+            .collect();
         for name in &names {
-            let Some(status) = statuses.get(name) else { continue };
+            let Some(status) = statuses.get(name) else {
+                continue;
+            };
             if status.state != ServiceState::Active || status.crashes > 0 {
                 let exit = status.last_exit.clone().unwrap_or_default();
-                let said = tail(&self.layout.shared_logs().join(format!("{}.log", crate::agent::log::file_name(name))));
-                let mut failure = unknown(format!("The process {name} of the Procfile does not stay up: {exit}"), log);
+                let said = tail(
+                    &self
+                        .layout
+                        .shared_logs()
+                        .join(format!("{}.log", crate::agent::log::file_name(name))),
+                );
+                let mut failure = unknown(
+                    format!("The process {name} of the Procfile does not stay up: {exit}"),
+                    log,
+                );
                 failure.log = said;
                 name.clone_into(&mut failure.script);
                 return Err(failure);
@@ -203,7 +238,9 @@ impl Inner {
         event: LifecycleEvent,
         log: &mut ScriptLog,
     ) -> Result<bool, ScriptFailure> {
-        let (Some(path), Some(of)) = (&stage.appspec, stage.scripts_of(event)) else { return Ok(false) };
+        let (Some(path), Some(of)) = (&stage.appspec, stage.scripts_of(event)) else {
+            return Ok(false);
+        };
         let spec = read_appspec(&of, path).map_err(|why| unknown(why, log))?;
         let mut facts = stage.facts();
         facts.environment = self.services.environment();
@@ -234,7 +271,9 @@ fn read_appspec(of: &Deployment, path: &Utf8Path) -> Result<Appspec, String> {
         )
     };
     let real = file.canonicalize().map_err(|_| not_found())?;
-    let within = archive.canonicalize().is_ok_and(|archive| real.starts_with(archive));
+    let within = archive
+        .canonicalize()
+        .is_ok_and(|archive| real.starts_with(archive));
     let small = fs::metadata(&real).is_ok_and(|metadata| metadata.is_file() && metadata.len() <= APPSPEC);
     if !within || !small {
         return Err(not_found());
@@ -300,7 +339,10 @@ fn tail(path: &Path) -> String {
         let mut bytes = Vec::new();
         file.take(BYTES).read_to_end(&mut bytes)?;
         if from > 0 {
-            let start = bytes.iter().position(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+            let start = bytes
+                .iter()
+                .position(|byte| *byte == b'\n')
+                .map_or(0, |at| at + 1);
             bytes.drain(..start);
         }
         Ok(bytes)

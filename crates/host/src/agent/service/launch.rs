@@ -62,7 +62,11 @@ pub fn invocation() -> String {
 }
 
 /// Starts a service until it counts as running, or, for a oneshot, to its end.
-pub async fn start(definition: &Definition, around: &Surroundings, invocation: &str) -> Result<Started, String> {
+pub async fn start(
+    definition: &Definition,
+    around: &Surroundings,
+    invocation: &str,
+) -> Result<Started, String> {
     let unit = &definition.unit;
     let job = Job::new(definition, around, invocation, None)?;
     job.directories()?;
@@ -127,7 +131,8 @@ pub async fn stop_lines(definition: &Definition, around: &Surroundings, main: Op
 
 pub async fn reload(definition: &Definition, around: &Surroundings, main: &Main) -> Result<(), String> {
     let job = Job::new(definition, around, &main.invocation, Some(main.pid))?;
-    job.all(&definition.unit.reload, definition.unit.start_timeout).await
+    job.all(&definition.unit.reload, definition.unit.start_timeout)
+        .await
 }
 
 /// Ends what a service left behind: SIGTERM, a second, SIGKILL.
@@ -151,12 +156,16 @@ pub async fn sweep(invocation: &str) {
 /// Every process that carries an invocation id.
 pub fn processes_of(invocation: &str) -> Vec<i32> {
     let mark = format!("INVOCATION_ID={invocation}");
-    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
     entries
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok())
         .filter(|pid| {
             let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-            environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes())
+            environment
+                .split(|byte| *byte == 0)
+                .any(|variable| variable == mark.as_bytes())
         })
         .collect()
 }
@@ -180,7 +189,12 @@ async fn daemon(unit: &Unit, invocation: &str) -> Result<i32, String> {
 
 fn read_pid(file: &Path) -> Option<i32> {
     let small = fs::metadata(file).ok()?.len() < 64;
-    let pid: i32 = fs::read_to_string(file).ok().filter(|_| small)?.trim().parse().ok()?;
+    let pid: i32 = fs::read_to_string(file)
+        .ok()
+        .filter(|_| small)?
+        .trim()
+        .parse()
+        .ok()?;
     (pid > 1 && Path::new(&format!("/proc/{pid}")).exists()).then_some(pid)
 }
 
@@ -202,7 +216,11 @@ impl<'a> Job<'a> {
         let unit = &definition.unit;
         let mut environment: BTreeMap<String, Secret> = (around.environment)().into_iter().collect();
         let text = |value: &str| Secret::new(value.to_owned());
-        environment.extend(unit.environment.iter().map(|(name, value)| (name.clone(), text(value))));
+        environment.extend(
+            unit.environment
+                .iter()
+                .map(|(name, value)| (name.clone(), text(value))),
+        );
         for (file, optional) in &unit.environment_files {
             match environment_file(file) {
                 Some(variables) => environment.extend(variables),
@@ -272,7 +290,11 @@ impl<'a> Job<'a> {
             launch.name = Some(words.remove(0).into());
         }
         launch.arguments = words.into_iter().map(Into::into).collect();
-        launch.environment = self.environment.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+        launch.environment = self
+            .environment
+            .iter()
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect();
         launch.identity = self.identity.clone().filter(|_| !line.privileged);
         launch.directory = Some(self.unit.directory.clone().unwrap_or_else(|| "/".into()));
         launch.umask = Some(self.unit.umask.unwrap_or(0o022));
@@ -293,7 +315,10 @@ fn identity(unit: &Unit) -> Result<Option<Identity>, String> {
     let user = unit.user.as_deref().unwrap_or("0");
     match Users::read().identity(user, unit.group.as_deref()) {
         Some(identity) => Ok(Some(identity)),
-        None => Err(format!("there is no user {user} or no group {}", unit.group.as_deref().unwrap_or(user))),
+        None => Err(format!(
+            "there is no user {user} or no group {}",
+            unit.group.as_deref().unwrap_or(user)
+        )),
     }
 }
 

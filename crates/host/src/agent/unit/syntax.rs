@@ -123,7 +123,12 @@ pub fn expand_line<'a>(line: &Line, value: impl Fn(&str) -> Option<&'a str>) -> 
     for word in &line.arguments {
         match word.strip_prefix('$') {
             Some(name) if is_name(name) => {
-                words.extend(value(name).unwrap_or_default().split_whitespace().map(str::to_owned));
+                words.extend(
+                    value(name)
+                        .unwrap_or_default()
+                        .split_whitespace()
+                        .map(str::to_owned),
+                );
             }
             _ => words.push(braces(word, &value)),
         }
@@ -137,7 +142,10 @@ fn braces<'a>(word: &str, value: &impl Fn(&str) -> Option<&'a str>) -> String {
     while let Some(at) = rest.find('$') {
         out.push_str(&rest[..at]);
         let tail = &rest[at + 1..];
-        let name = tail.strip_prefix('{').and_then(|tail| tail.split_once('}')).map(|(name, _)| name);
+        let name = tail
+            .strip_prefix('{')
+            .and_then(|tail| tail.split_once('}'))
+            .map(|(name, _)| name);
         match name {
             Some(name) if is_name(name) => {
                 out.push_str(value(name).unwrap_or_default());
@@ -169,10 +177,14 @@ pub fn time(text: &str) -> Option<Duration> {
         return None;
     }
     while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+        let digits = rest
+            .find(|c: char| !c.is_ascii_digit() && c != '.')
+            .unwrap_or(rest.len());
         let number: f64 = rest[..digits].parse().ok()?;
         let tail = rest[digits..].trim_start();
-        let letters = tail.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(tail.len());
+        let letters = tail
+            .find(|c: char| !c.is_ascii_alphabetic())
+            .unwrap_or(tail.len());
         let unit = match &tail[..letters] {
             "" | "s" | "sec" | "second" | "seconds" => 1.0,
             "ms" | "msec" => 0.001,
@@ -204,12 +216,20 @@ mod tests {
             expand_line(&line, value),
             ["/bin/x", "--port=8080", "-a", "-b", "", "$x", "a$b"]
         );
-        assert_eq!(expand_line(&command(":/bin/x ${PORT}", "u").unwrap(), value)[1], "${PORT}");
+        assert_eq!(
+            expand_line(&command(":/bin/x ${PORT}", "u").unwrap(), value)[1],
+            "${PORT}"
+        );
     }
 
     #[test]
     fn times() {
-        for (text, milliseconds) in [("90", 90_000), ("1min 30s", 90_000), ("500ms", 500), ("1.5", 1500)] {
+        for (text, milliseconds) in [
+            ("90", 90_000),
+            ("1min 30s", 90_000),
+            ("500ms", 500),
+            ("1.5", 1500),
+        ] {
             assert_eq!(time(text), Some(Duration::from_millis(milliseconds)), "{text}");
         }
         for bad in ["", "x", "1 fortnight", "-1", "."] {
