@@ -17,11 +17,14 @@ pub mod hosts;
 pub mod bake;
 pub mod base;
 pub mod build;
+mod cache;
+mod clock;
 pub mod image;
 pub mod layer;
 pub mod logs;
 pub mod objects;
 pub mod tree;
+mod uids;
 
 pub mod agent;
 pub mod appspec;

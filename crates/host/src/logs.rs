@@ -105,6 +105,16 @@ impl Directory {
         })
     }
 
+    /// The last lines of a log from `offset` on, as far as 4 KiB hold them.
+    pub fn tail(&self, log: &LogRef, offset: u64, lines: usize) -> String {
+        const BYTES: u64 = 4096;
+        let length = fs::metadata(self.path(log)).map_or(0, |metadata| metadata.len());
+        let from = offset.max(length.saturating_sub(BYTES));
+        let text = self.chunk(log, from).map(|chunk| chunk.text).unwrap_or_default();
+        let all: Vec<&str> = text.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
+        all[all.len().saturating_sub(lines)..].join("\n")
+    }
+
     /// Removes a log. One that is not there is removed.
     pub fn remove(&self, log: &LogRef) -> Result<(), Error> {
         let path = self.path(log);
@@ -141,6 +151,11 @@ impl Writer {
     pub fn line(&mut self, text: impl AsRef<str>) -> Result<(), Error> {
         let path = self.path.clone();
         writeln!(self, "{}", text.as_ref()).map_err(io_error("write", &path))
+    }
+
+    /// How long the log is now, in bytes.
+    pub fn position(&self) -> u64 {
+        self.file.metadata().map_or(0, |metadata| metadata.len())
     }
 
     /// Nothing will be added any more.

@@ -7,9 +7,9 @@ mod archive;
 mod pack;
 mod unpack;
 
-pub use archive::{Kind, Member, visit};
+pub use archive::{Kind, Member, stays_inside, visit};
 pub use pack::{Packer, pack};
-pub use unpack::unpack;
+pub use unpack::{unpack, unpack_some};
 
 use std::path::PathBuf;
 
@@ -72,6 +72,20 @@ impl From<Error> for model::port::Fault {
             false => Self::platform(text).next("see whether the data directory's disk is full"),
         }
     }
+}
+
+/// File patterns as one matcher: `*` stays in one directory, `**` crosses them. The error is for the pattern's author.
+pub fn globs(patterns: &[String]) -> Result<globset::GlobSet, String> {
+    let mut set = globset::GlobSetBuilder::new();
+    for pattern in patterns {
+        let glob = globset::GlobBuilder::new(pattern.trim_start_matches("./"))
+            .literal_separator(true)
+            .backslash_escape(true)
+            .build()
+            .map_err(|error| format!("`{pattern}` is not a file pattern: {}", error.kind()))?;
+        set.add(glob);
+    }
+    set.build().map_err(|error| error.to_string())
 }
 
 fn io_error<E: Into<std::io::Error>>(

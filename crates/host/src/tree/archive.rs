@@ -238,6 +238,11 @@ fn inside(path: &Path, raw: &[u8]) -> Result<PathBuf, &'static str> {
     Ok(target.to_owned())
 }
 
+/// Whether a symbolic link at `path` with this target stays in its tree, as far as the text tells.
+pub fn stays_inside(path: &Path, target: &Path) -> bool {
+    inside(path, target.as_os_str().as_bytes()).is_ok()
+}
+
 fn shown(raw: &[u8]) -> String {
     let text = String::from_utf8_lossy(raw);
     let text: String = text.chars().take(200).flat_map(char::escape_debug).collect();

@@ -24,19 +24,27 @@ use super::{Error, Kind, Limits, Member, Totals, io_error, visit};
 
 /// Unpacks a tar into an existing directory. What was unpacked before a failure is left for the caller to remove.
 pub fn unpack(reader: impl Read, into: &Utf8Path, limits: &Limits) -> Result<Totals, Error> {
-    let root = openat(
-        CWD,
-        into.as_std_path(),
-        OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )
-    .map_err(io_error("open", into.as_std_path()))?;
+    unpack_some(reader, into, limits, |_| true)
+}
+
+/// The same for the members that are chosen; all are checked.
+pub fn unpack_some(
+    reader: impl Read,
+    into: &Utf8Path,
+    limits: &Limits,
+    chosen: impl Fn(&Member) -> bool,
+) -> Result<Totals, Error> {
+    let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = openat(CWD, into.as_std_path(), flags, Mode::empty()).map_err(io_error("open", into.as_std_path()))?;
     let mut tree = Tree {
         root: Arc::new(root),
         directories: HashMap::new(),
         links: Vec::new(),
     };
-    let totals = visit(reader, limits, |member, bytes| tree.add(member, bytes))?;
+    let totals = visit(reader, limits, |member, bytes| match chosen(member) {
+        true => tree.add(member, bytes),
+        false => Ok(()),
+    })?;
     tree.check_links()?;
     Ok(totals)
 }
