@@ -367,6 +367,21 @@ impl Containers {
         self.records().into_iter().map(seen).collect()
     }
 
+    /// Isolation that this machine cannot give, and what is done instead.
+    pub fn fallbacks(&self) -> Vec<String> {
+        let mut all = self.0.builder.fallbacks(true);
+        all.extend_from_slice(self.0.networks.fallbacks());
+        all
+    }
+
+    /// How the machine's control groups are laid out, for people.
+    pub fn cgroups(&self) -> &'static str {
+        match self.0.groups.version() {
+            Version::One => "v1 or hybrid",
+            Version::Two => "v2",
+        }
+    }
+
     /// What the container uses now.
     pub fn usage(&self, id: &str) -> Usage {
         self.0.groups.usage(id)
@@ -440,7 +455,7 @@ impl Containers {
         self.0.runtime.start(&id, &bundle).await?;
         // The container holds its own mounts now; whether this process lives makes no difference to it.
         self.0.builder.unmount(&id)?;
-        let mut fallbacks = self.0.builder.fallbacks(&spec.rootfs);
+        let mut fallbacks = self.0.builder.fallbacks(spec.rootfs.disk_mib.is_some());
         fallbacks.extend_from_slice(self.0.networks.fallbacks());
         Ok(Running { id, pid, fallbacks })
     }

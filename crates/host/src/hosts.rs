@@ -10,7 +10,7 @@ use std::{fs, os::unix::fs::PermissionsExt as _, sync::Arc, time::Duration};
 
 use camino::{Utf8Path, Utf8PathBuf};
 use model::{
-    Digest, HostId, Secret, Ticket,
+    Digest, HostId, Ticket,
     port::{Blame, Fault, HostOrder, HostSeen, HostState, HostUp, LogChunk, LogRef, Network},
 };
 use tracing::{info, warn};
@@ -52,10 +52,14 @@ pub(crate) struct Extra {
 }
 
 impl Hosts {
-    pub fn new(node: Utf8PathBuf, containers: Containers, tickets: Tickets, lowers: Lowers) -> Result<Self, Fault> {
-        let program = keep_program(&node).map_err(|error| {
-            Fault::platform(format!("cannot keep the program that hosts run: {error}"))
-        })?;
+    pub fn new(
+        node: Utf8PathBuf,
+        containers: Containers,
+        tickets: Tickets,
+        lowers: Lowers,
+    ) -> Result<Self, Fault> {
+        let program = keep_program(&node)
+            .map_err(|error| Fault::platform(format!("cannot keep the program that hosts run: {error}")))?;
         Ok(Self {
             node,
             containers,
@@ -76,20 +80,28 @@ impl Hosts {
     }
 
     pub fn is_running(&self, host: &HostId) -> bool {
-        self.containers.list().iter().any(|seen| seen.id == host.as_str() && seen.running)
+        self.containers
+            .list()
+            .iter()
+            .any(|seen| seen.id == host.as_str() && seen.running)
     }
 
     /// The log of a host that exists: those of its services, and `console`. `None` when the host is not there, and its
     /// logs are where all logs are.
     pub async fn log(&self, log: &LogRef, offset: u64) -> Option<Result<LogChunk, Fault>> {
         let mut parts = log.as_str().splitn(3, '/');
-        let ("host", Some(host), Some(name)) = (parts.next()?, parts.next(), parts.next()) else { return None };
+        let ("host", Some(host), Some(name)) = (parts.next()?, parts.next(), parts.next()) else {
+            return None;
+        };
         let host: HostId = host.parse().ok()?;
-        let dir = self.scratch(&host).join("run/logs");
-        if !dir.exists() {
+        let run = self.scratch(&host).join("run");
+        if !run.exists() {
             return None;
         }
-        let name = name.to_owned();
+        let (dir, name) = (
+            if name == "console" { run } else { run.join("logs") },
+            name.to_owned(),
+        );
         let read = tokio::task::spawn_blocking(move || logs::chunk(&dir, &name, offset));
         Some(match read.await {
             Ok(Ok(chunk)) => Ok(chunk),
@@ -122,17 +134,28 @@ impl Hosts {
     /// Ends it in order, keeps its logs, removes the rest.
     pub(crate) async fn down(&self, host: &HostId) -> Result<(), Fault> {
         let id = host.as_str();
-        self.containers.signal(id, Signal::TERM).map_err(|error| fault("stop", host, &error))?;
+        self.containers
+            .signal(id, Signal::TERM)
+            .map_err(|error| fault("stop", host, &error))?;
         if !self.containers.ended(id, GRACE).await {
             warn!(%host, "a host did not end by itself in {} seconds; it is killed", GRACE.as_secs());
-            self.containers.kill(id).await.map_err(|error| fault("kill", host, &error))?;
+            self.containers
+                .kill(id)
+                .await
+                .map_err(|error| fault("kill", host, &error))?;
         }
-        let (from, to) = (self.scratch(host).join("run/logs"), self.node.join("logs/host").join(id));
+        let (from, to) = (
+            self.scratch(host).join("run/logs"),
+            self.node.join("logs/host").join(id),
+        );
         let kept = tokio::task::spawn_blocking(move || logs::keep(&from, &to)).await;
         if let Ok(Err(error)) = kept {
             warn!(%host, %error, "cannot keep the logs of a host");
         }
-        self.containers.delete(id).await.map_err(|error| fault("remove", host, &error))?;
+        self.containers
+            .delete(id)
+            .await
+            .map_err(|error| fault("remove", host, &error))?;
         crate::mount::remove(&self.dir(host)).map_err(|error| fault("remove", host, &error))
     }
 
@@ -140,7 +163,9 @@ impl Hosts {
         // What is left of a host that ended goes, but for its logs.
         self.down(&order.host).await?;
         let spec = self.spec(order, extra)?;
-        record.write(&self.dir(&order.host)).map_err(|error| fault("keep the record of", &order.host, &error))?;
+        record
+            .write(&self.dir(&order.host))
+            .map_err(|error| fault("keep the record of", &order.host, &error))?;
         let started = self.containers.start(spec).await;
         let running = match started {
             Ok(running) => running,
@@ -174,7 +199,11 @@ impl Hosts {
                 pause = (pause * 2).min(Duration::from_millis(50));
             }
         };
-        let console = || format!("host/{host}/console").parse().expect("a host's id is a part of a log's name");
+        let console = || {
+            format!("host/{host}/console")
+                .parse()
+                .expect("a host's id is a part of a log's name")
+        };
         tokio::select! {
             () = answer => Ok(()),
             ended = self.containers.ended(host.as_str(), READY) => {
@@ -239,11 +268,16 @@ impl Hosts {
     async fn seen(&self, record: Record, running: bool) -> HostSeen {
         let usage = self.containers.usage(record.host.as_str());
         let configured = running && {
-            let health = tokio::time::timeout(Duration::from_secs(1), self.agent(&record.host).health_of()).await;
-            health.is_ok_and(|health| health)
+            let agent = self.agent(&record.host);
+            let health = tokio::time::timeout(Duration::from_secs(1), agent.health()).await;
+            health.is_ok_and(|health| health.is_ok_and(|health| health.configured))
         };
         HostSeen {
-            state: if running { HostState::Running } else { HostState::Stopped },
+            state: if running {
+                HostState::Running
+            } else {
+                HostState::Stopped
+            },
             memory_bytes: usage.memory_bytes,
             cpu_ms: usage.cpu_ms,
             pids: usage.processes,
@@ -272,7 +306,13 @@ impl model::port::Hosts for Hosts {
     async fn start(&self, ticket: &Ticket, order: &HostOrder) -> Result<HostUp, Fault> {
         let (this, order) = (self.clone(), order.clone());
         let digest = Record::of(&order, jiff::Timestamp::UNIX_EPOCH).digest();
-        self.tickets.once(ticket, digest, async move { this.up(&order, Extra::default()).await }).await
+        self.tickets
+            .once(
+                ticket,
+                digest,
+                async move { this.up(&order, Extra::default()).await },
+            )
+            .await
     }
 
     async fn stop(&self, host: &HostId) -> Result<(), Fault> {
@@ -284,8 +324,13 @@ impl model::port::Hosts for Hosts {
     }
 
     async fn list(&self) -> Result<Vec<HostSeen>, Fault> {
-        let running: Vec<String> =
-            self.containers.list().into_iter().filter(|seen| seen.running).map(|seen| seen.id).collect();
+        let running: Vec<String> = self
+            .containers
+            .list()
+            .into_iter()
+            .filter(|seen| seen.running)
+            .map(|seen| seen.id)
+            .collect();
         let records = Record::all(&self.node.join("hosts"));
         let seen = records.into_iter().map(|record| {
             let runs = running.iter().any(|id| id == record.host.as_str());
@@ -297,13 +342,20 @@ impl model::port::Hosts for Hosts {
     async fn remove_network(&self, network: &Network) -> Result<(), Fault> {
         let used = Record::all(&self.node.join("hosts"));
         if let Some(record) = used.iter().find(|record| record.network.number == network.number) {
-            let text = format!("the network {} still has the host {}", network.number, record.host);
+            let text = format!(
+                "the network {} still has the host {}",
+                network.number, record.host
+            );
             return Err(Fault::order(text).next("stop its hosts first"));
         }
-        self.containers.networks().remove(network).await.map_err(|error| match error {
-            network::Error::Order(text) => Fault::order(text),
-            error => Fault::platform(chain(&error)),
-        })
+        self.containers
+            .networks()
+            .remove(network)
+            .await
+            .map_err(|error| match error {
+                network::Error::Order(text) => Fault::order(text),
+                error => Fault::platform(chain(&error)),
+            })
     }
 }
 
@@ -319,7 +371,12 @@ fn shared(name: &str, target: &str) -> Bind {
 
 /// At most 63 characters of a DNS label.
 fn hostname(host: &HostId) -> String {
-    let label: String = host.as_str().chars().map(|c| if c == '.' { '-' } else { c }).take(63).collect();
+    let label: String = host
+        .as_str()
+        .chars()
+        .map(|c| if c == '.' { '-' } else { c })
+        .take(63)
+        .collect();
     label.trim_end_matches('-').to_owned()
 }
 
@@ -350,15 +407,18 @@ fn fault(doing: &str, host: &HostId, error: &dyn std::error::Error) -> Fault {
 
 fn start_fault(host: &HostId, error: &container::Error) -> Fault {
     let fault = fault("start", host, error);
-    let by_order = matches!(error, container::Error::Spec(_) | container::Error::Network(network::Error::Order(_)));
+    let by_order = matches!(
+        error,
+        container::Error::Spec(_) | container::Error::Network(network::Error::Order(_))
+    );
     match (by_order, error) {
-        (true, _) => Fault { blame: Blame::Order, ..fault },
-        (_, container::Error::Missing(_)) => fault.next("run `vend doctor`: it says how to get what is missing"),
+        (true, _) => Fault {
+            blame: Blame::Order,
+            ..fault
+        },
+        (_, container::Error::Missing(_)) => {
+            fault.next("run `vend doctor`: it says how to get what is missing")
+        }
         _ => fault,
     }
-}
-
-/// The name of one variable, for a process that gets it.
-pub(crate) fn secret(text: &str) -> Secret {
-    Secret::new(text.to_owned())
 }

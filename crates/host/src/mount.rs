@@ -179,7 +179,11 @@ pub fn disk(file: &Utf8Path, mib: u64, target: &Utf8Path) -> Result<(), Error> {
 /// Mounts a disk that [`disk`] made before, be it in use or not. A file must never be behind two loop devices, each of
 /// which would write without knowing of the other: the one that it is behind is looked for first.
 pub fn disk_again(file: &Utf8Path, target: &Utf8Path) -> Result<(), Error> {
-    let image = fs::OpenOptions::new().read(true).write(true).open(file).map_err(context("open", file))?;
+    let image = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(file)
+        .map_err(context("open", file))?;
     match device_of(file) {
         Some(device) => mount_device(&device, target),
         None => mount_disk(&image, file, target),
@@ -203,7 +207,9 @@ fn device_of(file: &Utf8Path) -> Option<String> {
         let backing = fs::read_to_string(format!("/sys/block/{name}/loop/backing_file")).unwrap_or_default();
         backing.trim_end() == file.as_str()
     };
-    let mut names = devices.map(|device| device.file_name().to_owned()).filter(|name| name.starts_with("loop"));
+    let mut names = devices
+        .map(|device| device.file_name().to_owned())
+        .filter(|name| name.starts_with("loop"));
     names.find(|name| backs(name)).map(|name| format!("/dev/{name}"))
 }
 

@@ -73,13 +73,18 @@ impl Tickets {
             None => self.shared(ticket, order, work).await,
         };
         let value = outcome?;
-        serde_json::from_value(value).map_err(|error| Fault::platform(format!("a kept answer is unreadable: {error}")))
+        serde_json::from_value(value)
+            .map_err(|error| Fault::platform(format!("a kept answer is unreadable: {error}")))
     }
 
     /// Forgets answers that are older than seven days.
     pub fn expire(&self, now: Timestamp) -> io::Result<()> {
         for entry in self.dir.read_dir_utf8()?.flatten() {
-            let written = entry.metadata()?.modified().ok().and_then(|time| Timestamp::try_from(time).ok());
+            let written = entry
+                .metadata()?
+                .modified()
+                .ok()
+                .and_then(|time| Timestamp::try_from(time).ok());
             if written.is_some_and(|written| now.duration_since(written) > KEPT) {
                 fs::remove_file(entry.path())?;
             }
@@ -128,7 +133,13 @@ impl Tickets {
         if done.borrow().is_some() {
             return Begun::Running(Work { order, done });
         }
-        running.insert(ticket.clone(), Work { order, done: done.clone() });
+        running.insert(
+            ticket.clone(),
+            Work {
+                order,
+                done: done.clone(),
+            },
+        );
         Begun::Mine(sender, done)
     }
 
@@ -139,11 +150,18 @@ impl Tickets {
     fn kept(&self, ticket: &Ticket) -> Option<Answer> {
         let bytes = fs::read(self.path(ticket)).ok()?;
         let answer = serde_json::from_slice(&bytes);
-        answer.inspect_err(|error| warn!(%ticket, %error, "a kept answer is unreadable; the work is done again")).ok()
+        answer
+            .inspect_err(
+                |error| warn!(%ticket, %error, "a kept answer is unreadable; the work is done again"),
+            )
+            .ok()
     }
 
     async fn keep(&self, ticket: &Ticket, order: Digest, outcome: Outcome) -> Outcome {
-        if outcome.as_ref().is_err_and(|fault| fault.blame == Blame::Platform) {
+        if outcome
+            .as_ref()
+            .is_err_and(|fault| fault.blame == Blame::Platform)
+        {
             return outcome;
         }
         let path = self.path(ticket);
@@ -155,8 +173,10 @@ impl Tickets {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(error)) => {
                 error!(%ticket, %error, "cannot keep an answer");
-                Err(Fault::platform(format!("the work was done but its answer cannot be kept: {error}"))
-                    .next("make room on the disk; the work is done again"))
+                Err(Fault::platform(format!(
+                    "the work was done but its answer cannot be kept: {error}"
+                ))
+                .next("make room on the disk; the work is done again"))
             }
             Err(_) => Err(Fault::platform("the writer of answers stopped")),
         }
@@ -173,21 +193,32 @@ struct Forget(Tickets, Ticket);
 
 impl Drop for Forget {
     fn drop(&mut self) {
-        self.0.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
+        self.0
+            .running
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&self.1);
     }
 }
 
 fn checked(ticket: &Ticket, first: Digest, now: Digest) -> Result<(), Fault> {
     match first == now {
         true => Ok(()),
-        false => Err(Fault::order(format!("the ticket {ticket} was used for another order"))),
+        false => Err(Fault::order(format!(
+            "the ticket {ticket} was used for another order"
+        ))),
     }
 }
 
 /// All of it is on the disk, or nothing.
 fn write(path: &Utf8Path, answer: &Answer) -> io::Result<()> {
     let fresh = Utf8PathBuf::from(format!("{path}.new"));
-    let mut file = fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&fresh)?;
+    let mut file = fs::OpenOptions::new()
+        .create(true)
+        .truncate(true)
+        .write(true)
+        .mode(0o600)
+        .open(&fresh)?;
     file.write_all(&serde_json::to_vec(answer)?)?;
     file.sync_all()?;
     fs::rename(&fresh, path)?;
@@ -210,7 +241,11 @@ mod tests {
         fn new() -> Self {
             let dir = tempfile::tempdir().unwrap();
             let node = Utf8PathBuf::from_path_buf(dir.path().to_owned()).unwrap();
-            Self { _dir: dir, node, runs: Arc::default() }
+            Self {
+                _dir: dir,
+                node,
+                runs: Arc::default(),
+            }
         }
 
         fn tickets(&self) -> Tickets {
@@ -241,9 +276,15 @@ mod tests {
             tickets.once(&ticket, order, world.work(Ok(2))),
         );
         assert_eq!((a, b), (Ok(1), Ok(1)));
-        assert_eq!(world.tickets().once(&ticket, order, world.work(Ok(3))).await, Ok(1));
+        assert_eq!(
+            world.tickets().once(&ticket, order, world.work(Ok(3))).await,
+            Ok(1)
+        );
         assert_eq!(world.runs.load(Ordering::SeqCst), 1);
-        let other = world.tickets().once(&ticket, Digest::of("other"), world.work(Ok(4))).await;
+        let other = world
+            .tickets()
+            .once(&ticket, Digest::of("other"), world.work(Ok(4)))
+            .await;
         assert_eq!(other.unwrap_err().blame, Blame::Order);
     }
 
@@ -268,7 +309,11 @@ mod tests {
         assert_eq!(tickets.once(&ticket, order, world.work(Ok(2))).await, Ok(1));
 
         let second: Ticket = "t-2".parse().unwrap();
-        let broken = tickets.once(&second, order, async { panic!("on purpose") as Result<u32, Fault> }).await;
+        let broken = tickets
+            .once(&second, order, async {
+                panic!("on purpose") as Result<u32, Fault>
+            })
+            .await;
         assert_eq!(broken.unwrap_err().blame, Blame::Platform);
         assert_eq!(tickets.once(&second, order, world.work(Ok(2))).await, Ok(2));
     }
@@ -277,10 +322,17 @@ mod tests {
     async fn old_answers_are_forgotten() {
         let world = World::new();
         let (tickets, ticket) = (world.tickets(), ticket());
-        assert_eq!(tickets.once(&ticket, Digest::of("o"), world.work(Ok(1))).await, Ok(1));
-        tickets.expire(crate::now() + SignedDuration::from_hours(6 * 24)).unwrap();
+        assert_eq!(
+            tickets.once(&ticket, Digest::of("o"), world.work(Ok(1))).await,
+            Ok(1)
+        );
+        tickets
+            .expire(crate::now() + SignedDuration::from_hours(6 * 24))
+            .unwrap();
         assert!(tickets.kept(&ticket).is_some());
-        tickets.expire(crate::now() + SignedDuration::from_hours(8 * 24)).unwrap();
+        tickets
+            .expire(crate::now() + SignedDuration::from_hours(8 * 24))
+            .unwrap();
         assert!(tickets.kept(&ticket).is_none());
     }
 }

@@ -76,12 +76,12 @@ impl Builder {
     }
 
     /// What of the isolation asked for this machine cannot give.
-    pub fn fallbacks(&self, rootfs: &Rootfs) -> Vec<String> {
+    pub fn fallbacks(&self, limits_disk: bool) -> Vec<String> {
         let mut all = Vec::new();
         if !self.maps_ids {
             all.push("no id-mapped mounts: layers are copied for each tenant".into());
         }
-        if rootfs.disk_mib.is_some() && !self.has_loops {
+        if limits_disk && !self.has_loops {
             all.push("no loop devices: what a container writes to its disk is not limited".into());
         }
         all

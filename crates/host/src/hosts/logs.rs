@@ -69,7 +69,11 @@ fn copy_end(mut file: File, to: &Utf8Path, name: &str) -> io::Result<()> {
 
 /// Opens a plain file of that directory, and nothing else.
 fn open(dir: &Utf8Path, name: &str) -> io::Result<File> {
-    let at = rustix::fs::open(dir.as_str(), OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let at = rustix::fs::open(
+        dir.as_str(),
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let within = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
     let file = rustix::fs::openat2(&at, name, flags, Mode::empty(), within)?;
@@ -100,13 +104,29 @@ mod tests {
         fs::write(dir.join("web"), "aé").unwrap();
         symlink("/etc/passwd", dir.join("link")).unwrap();
         fs::create_dir(dir.join("sub")).unwrap();
-        assert!(std::process::Command::new("mkfifo").arg(dir.join("pipe")).status().unwrap().success());
+        assert!(
+            std::process::Command::new("mkfifo")
+                .arg(dir.join("pipe"))
+                .status()
+                .unwrap()
+                .success()
+        );
 
         assert_eq!(chunk(dir, "web", 0).unwrap().text, "aé");
         assert_eq!(chunk(dir, "web", 1).unwrap().next, 3);
-        assert_eq!(chunk(dir, "none", 0).unwrap(), LogChunk { text: String::new(), next: 0, ended: false });
+        assert_eq!(
+            chunk(dir, "none", 0).unwrap(),
+            LogChunk {
+                text: String::new(),
+                next: 0,
+                ended: false
+            }
+        );
         for bad in ["link", "pipe", "sub", "../x", "/etc/passwd"] {
-            assert!(chunk(dir, bad, 0).is_err_and(|error| error.kind() != io::ErrorKind::NotFound), "{bad}");
+            assert!(
+                chunk(dir, bad, 0).is_err_and(|error| error.kind() != io::ErrorKind::NotFound),
+                "{bad}"
+            );
         }
     }
 
