@@ -17,7 +17,7 @@ CREATE TABLE checkpoints (
     number    INTEGER NOT NULL PRIMARY KEY REFERENCES ledger,
     at        INTEGER NOT NULL,
     digest    BLOB NOT NULL,
-    signature BLOB NOT NULL
+    signature TEXT NOT NULL
 ) STRICT;
 
 -- Our own code is held to the promise too.

@@ -9,6 +9,7 @@ mod releases;
 mod tenants;
 
 pub use apps::App;
+pub(crate) use environments::place;
 pub use environments::{Environment, Subnets};
 pub use hosts::{Host, HostState, NewHost};
 pub use keepers::Keepers;

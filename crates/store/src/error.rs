@@ -47,6 +47,8 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    #[error("the export could not be written")]
+    Export(#[source] std::io::Error),
     #[error("the key {path} {problem}")]
     Key {
         path: Utf8PathBuf,

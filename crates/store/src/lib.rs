@@ -10,31 +10,45 @@
 //! Every change of the catalogue is a line of the [ledger](Tx::record) in the same transaction. Files:
 //! `journal.sqlite3` and `keys/` in the directory that [`Store::open`] is given.
 
+mod approvals;
 mod catalogue;
+mod commands;
 mod db;
 mod error;
+mod evidence;
+mod inbox;
 mod journal;
 mod keys;
 mod ledger;
 mod pool;
 mod schema;
+mod secrets;
 mod settings;
 mod sql;
+mod tokens;
 mod vault;
 mod writer;
 
+pub use approvals::{Approval, ApprovalState, Decision, NewApproval};
 pub use catalogue::{
     App, Environment, Host, HostState, Keepers, NewHost, NewPush, NewRelease, Push, PushState, Release,
     Subnets, Tenant,
 };
+pub use commands::Command;
 pub use db::{By, Db, Tx};
 pub use error::Error;
+pub use evidence::{
+    Bake, Build, Deployment, DeploymentState, Image, JudgedHost, NewBake, NewBuild, NewDeployment, WorkState,
+};
+pub use inbox::{Delivery, DeliveryVerdict, NewDelivery, Received};
 pub use journal::{
     Due, End, Execution, ExecutionFilter, ExecutionSummary, HistoryRow, Lease, NewExecution, NewTask, Status,
     Task, TaskKey, Transition,
 };
 pub use keys::random_bits;
 pub use ledger::LedgerFilter;
+pub use secrets::{SecretInfo, SecretScope, SecretVersion};
+pub use tokens::{NewToken, Token};
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},

@@ -123,17 +123,18 @@ fn step(tx: &mut Tx<'_>, job: Job) -> Finish {
         return job(Err(error.into())).finish;
     }
     let done = job(Ok(tx));
-    if !done.keep && !connection.is_autocommit() {
-        if let Err(error) = control("ROLLBACK TO work") {
-            // Without the undo the whole commit must not happen.
-            error!(%error, "a savepoint could not be undone");
-            let _ = connection.execute_batch("ROLLBACK");
-        }
-    }
-    if !connection.is_autocommit()
-        && let Err(error) = control("RELEASE work")
-    {
-        error!(%error, "a savepoint could not be released");
+    let undone = if done.keep || connection.is_autocommit() {
+        Ok(0)
+    } else {
+        control("ROLLBACK TO work")
+    };
+    let released = undone.and_then(|_| match connection.is_autocommit() {
+        true => Ok(0),
+        false => control("RELEASE work"),
+    });
+    if let Err(error) = released {
+        // What should be undone might stay: the whole commit must not happen.
+        error!(%error, "a savepoint could not be ended");
         let _ = connection.execute_batch("ROLLBACK");
     }
     done.finish

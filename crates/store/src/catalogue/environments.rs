@@ -372,6 +372,7 @@ impl Tx<'_> {
             [key],
         )?;
         self.ignore_waiting(place, "the environment was destroyed", by)?;
+        self.delete_secrets(place)?;
         self.run("DELETE FROM environments WHERE id = ?1", [key])?;
         self.note(
             by,

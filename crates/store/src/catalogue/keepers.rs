@@ -19,11 +19,7 @@ impl Db<'_> {
     pub fn keepers(&self) -> Result<Keepers, Error> {
         let mut kept = Keepers::default();
         let releases = self.all(
-            "SELECT image, revision, source FROM releases r WHERE state IN ('live', 'pending')
-             OR EXISTS (SELECT 1 FROM hosts h WHERE h.environment_id = r.environment_id
-                        AND h.release = r.number AND h.state <> 'retired')
-             OR id IN (SELECT id FROM releases l WHERE l.environment_id = r.environment_id
-                       AND live_at IS NOT NULL AND state <> 'failed' ORDER BY number DESC LIMIT 5)",
+            "SELECT image, revision, source FROM kept_releases",
             [],
             |row: &Row<'_>| {
                 Ok((
@@ -43,6 +39,22 @@ impl Db<'_> {
             [],
             |row| row.digest("image"),
         )?);
+        kept.images.extend(self.all(
+            "SELECT image FROM bakes b WHERE image IS NOT NULL AND EXISTS (
+                 SELECT 1 FROM executions x WHERE x.id = b.execution AND x.ended_at IS NULL)",
+            [],
+            |row| row.digest("image"),
+        )?);
+        let builds = self.all(
+            "SELECT source, artifact FROM builds b WHERE EXISTS (
+                 SELECT 1 FROM executions x WHERE x.id = b.execution AND x.ended_at IS NULL)",
+            [],
+            |row| Ok((row.digest("source")?, row.maybe_digest("artifact")?)),
+        )?;
+        for (source, artifact) in builds {
+            kept.sources.insert(source);
+            kept.revisions.extend(artifact);
+        }
         Ok(kept)
     }
 }

@@ -1,4 +1,5 @@
 //! What the tests of this room share: a store in a directory of its own, and values to put into it.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use std::collections::BTreeMap;
