@@ -14,9 +14,9 @@ pub use access::{
     WebhookSecret, Whoami,
 };
 pub use catalogue::{App, Environment, EnvironmentState, NewApp, NewTenant, Place, Scale, Started, Tenant};
-pub use record::{Checkpoint, Delivery, DeliveryDetail, DeliveryVerdict, PublicKey};
+pub use record::{Delivery, DeliveryDetail, DeliveryVerdict, PublicKey};
 pub use release::{
-    Approval, ApprovalState, Decision, Deployment, NewDecision, NewRollback, PlanAnswer, Push, PushState,
+    Approval, ApprovalState, Decision, DeployedHost, Deployment, NewDecision, NewRollback, PlanAnswer, Push, PushState,
     Release, Why, WhyEnvironment,
 };
 pub use run::{

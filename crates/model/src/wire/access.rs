@@ -2,7 +2,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{Secret, TenantName, policy::Role};
+use crate::{EnvironmentName, Secret, TenantName, policy::Role};
 
 /// Who the platform takes the caller for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -19,7 +19,14 @@ pub struct Whoami {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SecretInfo {
     pub name: String,
+    /// The one environment that it is for; none for all of the app.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub environment: Option<EnvironmentName>,
     pub version: u64,
+    /// The platform made it up.
+    pub generated: bool,
+    pub set_by: String,
     #[schema(value_type = String, format = DateTime)]
     pub set_at: Timestamp,
 }
@@ -45,7 +52,10 @@ pub struct WebhookSecret {
 /// A token of a machine, without its text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Token {
+    pub id: u64,
     pub name: String,
+    /// Who acts with it, as the ledger writes it.
+    pub actor: String,
     pub role: Role,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
@@ -55,12 +65,16 @@ pub struct Token {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub expires_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub used_at: Option<Timestamp>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewToken {
-    /// What people call it: `ci`, `laptop`. Unique on the platform. It stands in the ledger as `token:NAME`.
+    /// What people call it, unique in its tenant: `ci`, which stands in the ledger as `token:ci`; or the mail address
+    /// of the person that it is for, which stands there as `person:ADDRESS`.
     pub name: String,
     pub role: Role,
     /// The tenant that it works in; none for the whole platform, which only an operator may give.

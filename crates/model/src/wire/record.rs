@@ -3,7 +3,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    AppName, DeliveryId, Digest, TenantName,
+    AppName, DeliveryId, TenantName,
     webhook::{Event, Provider},
 };
 
@@ -27,20 +27,21 @@ pub struct Delivery {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     pub size_bytes: u64,
+    /// The push that it became.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub push: Option<u64>,
+    /// How often a person had it handled again.
+    pub replays: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum DeliveryVerdict {
-    /// Stored; not looked at yet.
-    Received,
     Accepted,
     /// Genuine, and of no interest here.
     Ignored,
     /// Not genuine, or not readable.
     Refused,
-    /// Came before.
-    Duplicate,
 }
 
 /// A delivery with what it says. Headers that authenticate it are left out.
@@ -55,21 +56,9 @@ pub struct DeliveryDetail {
     pub body: String,
 }
 
-/// A signed statement that the ledger had this digest at this line.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Checkpoint {
-    pub number: u64,
-    #[schema(value_type = String)]
-    pub digest: Digest,
-    #[schema(value_type = String, format = DateTime)]
-    pub at: Timestamp,
-    /// Ed25519 over the checkpoint's statement, in hex.
-    pub signature: String,
-}
-
 /// The platform's key, to verify checkpoints with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PublicKey {
-    /// Ed25519, 32 bytes in hex.
+    /// `ed25519:` and 64 hex digits.
     pub key: String,
 }

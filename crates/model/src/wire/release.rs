@@ -6,7 +6,7 @@ use super::Place;
 use crate::{
     AppName, ApprovalId, DeploymentId, Digest, EnvironmentName, ExecutionId, HostId, TenantName,
     plan::Plan,
-    port::{Commit, EventReport},
+    port::{Commit, EventReport, Verdict},
     release::ReleaseState,
 };
 
@@ -58,6 +58,9 @@ pub struct Release {
     pub place: Place,
     pub number: u64,
     pub state: ReleaseState,
+    /// Why, when it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     pub commit: Commit,
     #[schema(value_type = String)]
     pub image: Digest,
@@ -104,9 +107,13 @@ pub struct Approval {
     pub required: u32,
     /// Who may vote; empty: every approver of the tenant.
     pub by: Vec<String>,
-    pub author: String,
+    /// Who wrote or pushed what the plan brings.
+    pub authors: Vec<String>,
     pub author_may_approve: bool,
     pub decisions: Vec<Decision>,
+    /// Why it was rejected or is void.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     #[schema(value_type = String)]
     pub plan_digest: Digest,
     /// Only in the answer for one approval.
@@ -153,25 +160,40 @@ pub struct NewDecision {
     pub plan: Option<Digest>,
 }
 
-/// Putting a release on one host.
+/// Putting a release on the hosts of an environment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Deployment {
     #[schema(value_type = String)]
     pub id: DeploymentId,
     pub place: Place,
     pub release: u64,
-    #[schema(value_type = String)]
-    pub host: HostId,
-    pub state: String,
-    pub events: Vec<EventReport>,
-    /// The name of its log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub log: Option<String>,
+    #[schema(value_type = Option<String>)]
+    pub execution: Option<ExecutionId>,
+    /// `running`, `succeeded`, `failed`, `stopped`
+    pub state: String,
+    /// Why it failed or was stopped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     #[schema(value_type = String, format = DateTime)]
     pub started_at: Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub ended_at: Option<Timestamp>,
+    /// What was done on each host. Only in the answer for one deployment.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<DeployedHost>,
+}
+
+/// What a deployment did on one host.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct DeployedHost {
+    #[schema(value_type = String)]
+    pub host: HostId,
+    pub events: Vec<EventReport>,
+    /// What its checks found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<Verdict>,
 }
 
 /// Why an app is as it is: the last push of each environment, and what to type.

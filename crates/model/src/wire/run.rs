@@ -90,6 +90,9 @@ pub struct Host {
     pub role: HostRole,
     /// What the catalogue wants of it: `starting`, `serving`, `kept`, `stopping`, …
     pub wanted: String,
+    /// Why, where that is not obvious.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     /// What the machine has; none when the host does not exist there, or the node cannot be asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seen: Option<HostState>,

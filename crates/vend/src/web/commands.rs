@@ -4,7 +4,7 @@
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use model::{
-    AppName, ApprovalId, ExecutionId, Place, TenantName,
+    AppName, ApprovalId, DeliveryId, ExecutionId, Place, TenantName,
     plan::Plan,
     port::{Commit, Fault, HostSeen, LogChunk, LogRef},
     route::TargetHealth,
@@ -22,8 +22,9 @@ pub struct Pushed {
     pub commit: Commit,
     /// Who pushed, as the ledger writes it.
     pub pusher: String,
-    /// What brought it: `git`, or the id of a delivery.
-    pub origin: String,
+    /// The delivery that brought it; none: it was pushed to the built-in repository. The push is noted on the
+    /// delivery in the same transaction.
+    pub delivery: Option<DeliveryId>,
     /// Where to clone from when it is not the built-in repository.
     pub clone_url: Option<String>,
     pub at: Timestamp,
@@ -33,7 +34,8 @@ pub struct Pushed {
 /// it answers; what it starts goes on after the answer. `by` is who the line names.
 pub trait Commands: Send + Sync + 'static {
     /// Stores a push and starts its release. The same commit on the same branch again, with no other in between,
-    /// changes nothing: after a crash a push may be handed over twice. Answers with one line for people.
+    /// changes nothing: after a crash a push may be handed over twice. A push that is of no use is stored as ignored,
+    /// with the reason, and is no fault: a fault means that it is handed over again. Answers with one line for people.
     fn pushed(&self, push: Pushed) -> BoxFuture<'_, Result<String, Fault>>;
 
     /// What going back would change. `to`: none for the release before the live one.

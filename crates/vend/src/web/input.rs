@@ -79,8 +79,8 @@ pub struct Paging {
 }
 
 impl Paging {
-    pub fn limit(&self) -> usize {
-        self.limit.unwrap_or(100).clamp(1, 500) as usize
+    pub fn limit(&self) -> u32 {
+        self.limit.unwrap_or(100).clamp(1, 500)
     }
 }
 

@@ -1,5 +1,7 @@
 //! Why a request is not done. One shape for every reason: problem+json (RFC 9457).
 
+use std::collections::BTreeMap;
+
 use axum::{
     Json,
     http::{HeaderValue, StatusCode, header},
@@ -9,6 +11,10 @@ use model::{
     Problem,
     port::{Blame, Fault},
     wire::ProblemDetails,
+};
+use utoipa::{
+    PartialSchema as _,
+    openapi::{ContentBuilder, RefOr, ResponseBuilder},
 };
 
 /// The kinds of refusals. Each has a status of its own or shares one with a kind that needs the same remedy.
@@ -185,4 +191,37 @@ pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
         .map(ToString::to_string)
         .collect::<Vec<_>>()
         .join(": ")
+}
+
+impl From<store::Error> for Refusal {
+    fn from(error: store::Error) -> Self {
+        match error {
+            store::Error::Missing { what, name } => Self::not_found(format_args!("{what} `{name}`")),
+            store::Error::Exists { .. } => Self::conflict(error.to_string()),
+            store::Error::Refused { message, next } => Self {
+                next,
+                ..Self::conflict(message)
+            },
+            other => Self::internal(&other),
+        }
+    }
+}
+
+impl utoipa::IntoResponses for Refusal {
+    /// Every operation may be refused, always in the same shape.
+    fn responses() -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
+        let content = ContentBuilder::new()
+            .schema(Some(ProblemDetails::schema()))
+            .build();
+        let response = |description: &str| {
+            let built = ResponseBuilder::new()
+                .description(description)
+                .content("application/problem+json", content.clone());
+            RefOr::T(built.build())
+        };
+        BTreeMap::from([
+            ("4XX".to_owned(), response("The request is refused")),
+            ("5XX".to_owned(), response("The platform failed")),
+        ])
+    }
 }
