@@ -76,7 +76,7 @@ async fn whole(demo: &Demo) -> Result<(), Failure> {
     }
     steps.say("Taking everything down: roles, hosts, networks, mounts.");
     stop(&mut platform).await;
-    let left = host::teardown_all(&data.node()).await;
+    let left = crate::roles::teardown(&data).await;
     left.map_err(|error| Failure::failed("something could not be taken down").cause(error.to_string()))?;
     if outcome.is_ok() {
         steps.say(&format!("Nothing is left running. Caches stay in {} for the next run.", data.0));

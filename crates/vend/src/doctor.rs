@@ -3,7 +3,12 @@
 //! Each prerequisite is tried, not looked up: a kernel feature is there when using it works. What packages can mend
 //! is mended by `--install`, after saying what and why.
 
-use std::{path::Path, process::Command};
+use std::{
+    path::Path,
+    process::{Command, ExitCode},
+};
+
+use clap::Args;
 
 use rustix::{fs::CWD, mount::OpenTreeFlags};
 use serde::Serialize;
@@ -316,4 +321,34 @@ pub fn line(finding: &Finding) -> String {
             "", "", finding.why, finding.get
         ),
     }
+}
+
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// Install what is missing and packages can bring.
+    #[arg(long)]
+    install: bool,
+}
+
+/// Exits 1 when something is missing.
+pub fn run(doctor: &Doctor, json: bool) -> ExitCode {
+    let mut findings = examine();
+    let missing = packages(&findings);
+    if doctor.install && !missing.is_empty() {
+        for finding in findings.iter().filter(|finding| finding.package.is_some_and(|own| missing.contains(&own))) {
+            eprintln!("installing {}: {}", finding.package.unwrap_or_default(), finding.why);
+        }
+        if let Err(error) = install(&missing) {
+            eprintln!("error: {error}");
+            return ExitCode::FAILURE;
+        }
+        findings = examine();
+    }
+    if json {
+        println!("{}", serde_json::to_string_pretty(&findings).expect("findings are plain data"));
+    } else {
+        findings.iter().for_each(|finding| println!("{}", line(finding)));
+    }
+    let lacks = findings.iter().any(|finding| matches!(finding.state, State::Missing(_)));
+    if lacks { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }

@@ -44,7 +44,7 @@ use crate::{
 /// What stages and reconcilers act on.
 pub struct World {
     pub store: store::Store,
-    pub node: host::Client,
+    pub node: host::client::Client,
     pub edge: edge::Client,
     pub platform: Platform,
     pub data: Data,

@@ -101,7 +101,7 @@ fn compose(
     stop: &CancellationToken,
     tasks: &TaskTracker,
 ) -> Arc<World> {
-    let node = host::Client::new(data.node_socket());
+    let node = host::client::Client::new(data.node_socket());
     let edge = edge::Client::new(data.edge_socket());
     let (routes, handle) = reconcile::routes::new(store.clone(), edge.clone(), platform.clone());
     tasks.spawn(routes.run(stop.clone()));
