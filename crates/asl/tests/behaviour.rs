@@ -1,5 +1,7 @@
 //! What a step does, told in short stories: events in, commands and history out.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
+
 use asl::{Command, Event, Execution, HistoryEvent, Machine, Purpose, Status, Timeout, limit, step};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
@@ -568,4 +570,23 @@ fn a_record_of_another_version_is_refused() {
             .to_string()
             .contains("version 2")
     );
+}
+
+#[test]
+fn many_rules_over_a_large_payload_are_no_error() {
+    let rules: Vec<_> = (0..100)
+        .map(|_| json!({ "Variable": "$.x", "StringEquals": "a", "Next": "E" }))
+        .collect();
+    let definition = json!({ "StartAt": "S", "States": {
+        "S": { "Type": "Choice", "Choices": rules, "Default": "E" }, "E": { "Type": "Succeed" },
+    }});
+    let input = json!({ "x": "y".repeat(200_000) });
+    assert_eq!(Story::new(definition, input.clone()).output(), input);
+}
+
+#[test]
+fn executions_and_machines_may_cross_threads() {
+    fn crosses<T: Send + Sync>() {}
+    crosses::<Execution>();
+    crosses::<Machine>();
 }
