@@ -126,7 +126,8 @@ pub fn join(pointer: &str, token: &str) -> String {
 pub fn transitions(program: &Program, pointer: &str, report: &mut Report) {
     let mut reached = BTreeSet::new();
     let mut queue = vec![program.start.as_str()];
-    if !program.start.is_empty() && !program.states.contains_key(&program.start) {
+    let started = program.states.contains_key(&program.start);
+    if !started && !program.start.is_empty() {
         let message = format!("Missing 'StartAt' target: {}", program.start);
         report.add(&join(pointer, "StartAt"), Code::MissingTransitionTarget, message);
     }
@@ -152,7 +153,7 @@ pub fn transitions(program: &Program, pointer: &str, report: &mut Report) {
                 );
             }
         }
-        if !reached.contains(name.as_str()) {
+        if started && !reached.contains(name.as_str()) {
             report.add(
                 &place,
                 Code::MissingTransitionTarget,

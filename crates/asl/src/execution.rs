@@ -151,7 +151,6 @@ pub(crate) enum Position {
     Map {
         waiting: VecDeque<Value>,
         length: usize,
-        open: usize,
         results: BTreeMap<usize, Value>,
     },
 }

@@ -1,5 +1,6 @@
 //! What goes wrong inside an execution: data that the language reports, not an `Error` of this crate.
 
+use crate::limit;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -64,9 +65,9 @@ impl Fault {
     /// Puts AWS's opening sentence in front of the cause.
     pub fn at(mut self, state: &str, entered: u64) -> Self {
         if let Some(cause) = &mut self.cause {
-            *cause = format!(
-                "An error occurred while executing the state '{state}' (entered at the event id #{entered}). {cause}"
-            );
+            let opening = "An error occurred while executing the state";
+            *cause = format!("{opening} '{state}' (entered at the event id #{entered}). {cause}");
+            cause.truncate(cause.floor_char_boundary(limit::CAUSE));
         }
         self
     }

@@ -50,6 +50,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn writes_milliseconds() {
+        let at = parse("2012-10-09T21:00:55.0429+02:00").map(text);
+        assert_eq!(at.as_deref(), Some("2012-10-09T19:00:55.042Z"));
+    }
+
+    #[test]
     fn accepts_what_aws_accepts() {
         for text in [
             "2012-10-09T19:00:55Z",

@@ -52,6 +52,9 @@ pub mod limit {
     pub const VARIABLES: usize = 10 * 1024 * 1024;
     /// Iterations of an inline Map that run at the same time, at most.
     pub const CONCURRENCY: u64 = 40;
+    /// Characters that are kept of an error's name, and of its cause.
+    pub const ERROR: usize = 256;
+    pub const CAUSE: usize = 32_768;
     /// Bytes of history that one step writes before it asks to be called again (see [`Command::StartTimer`](crate::Command)).
     pub(crate) const STEP_BYTES: usize = 4 * 1024 * 1024;
     /// State transitions that one step makes before it asks to be called again.

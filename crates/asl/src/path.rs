@@ -7,6 +7,7 @@ mod parse;
 use crate::scope::{Budget, Spent};
 use filter::Filter;
 use serde_json::{Map, Value};
+use std::borrow::Cow;
 
 /// A parsed path and the text that it came from.
 #[derive(Debug, Clone, PartialEq)]
@@ -84,14 +85,22 @@ impl Path {
 
     /// A copy of what the path selects below `root`.
     pub fn read(&self, root: &Value, budget: &Budget) -> Result<Value, Missing> {
+        match self.look(root, budget)? {
+            Cow::Borrowed(found) => Ok(budget.copy(found)?),
+            Cow::Owned(found) => Ok(found),
+        }
+    }
+
+    /// What the path selects below `root`, copied only when it is a list that is nowhere in the data.
+    pub fn look<'a>(&self, root: &'a Value, budget: &Budget) -> Result<Cow<'a, Value>, Missing> {
         if self.is_reference() {
-            return Ok(budget.copy(self.find(root)?)?);
+            return self.find(root).map(Cow::Borrowed);
         }
         let mut found = Vec::new();
         for node in self.select(root, budget)? {
             found.push(budget.copy(node)?);
         }
-        Ok(Value::Array(found))
+        Ok(Cow::Owned(Value::Array(found)))
     }
 
     /// Whether the path selects anything.

@@ -5,6 +5,7 @@ use crate::path::{Missing, Path, Root};
 use crate::random::Random;
 use crate::size;
 use serde_json::{Map, Value};
+use std::borrow::Cow;
 use std::cell::Cell;
 
 /// Bytes that one evaluation may copy, and JSON values that its paths may visit.
@@ -71,6 +72,11 @@ impl<'a> Scope<'a> {
                 .find_map(|scope| scope.get(name))
                 .ok_or_else(|| Missing::Variable(name.clone())),
         }
+    }
+
+    /// What `path` selects, without a copy where that is possible.
+    pub fn look(&self, path: &Path) -> Result<Cow<'a, Value>, Missing> {
+        path.look(self.root(path)?, self.budget)
     }
 
     /// A copy of what `path` selects.

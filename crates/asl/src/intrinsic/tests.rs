@@ -137,3 +137,18 @@ fn results_are_bounded() {
     );
     assert_eq!(call(&text, json!(long)), Err(fault::DATA_LIMIT.into()));
 }
+
+proptest::proptest! {
+    #[test]
+    fn any_text_is_a_call_or_not(
+        function in proptest::sample::select(FUNCTIONS.map(|known| known.0).to_vec()),
+        arguments in "([$]([.][a-c]|[$])?|'[a{}\\\\]{0,4}'|-?[0-9]{1,19}|true|States.UUID[(][)])(, ?([$][.]a|'x'|[0-9.]{1,4}|false)){0,2}",
+    ) {
+        drop(call(&format!("{function}({arguments})"), json!({"a": [1, "x", {}], "b": -7.5, "c": "{}"})));
+    }
+
+    #[test]
+    fn any_text_at_all(text in "[A-Za-z.$'(), {}\\\\]{0,30}") {
+        drop(Call::parse(&format!("States.{text}")));
+    }
+}

@@ -4,6 +4,7 @@ use super::Reader;
 use super::fields::Fields;
 use crate::instant;
 use crate::machine::{Against, Choice, Comparison, Order, Rule, Test, Type};
+use serde_json::Value;
 
 const ORDERS: [(&str, Order); 5] = [
     ("Equals", Order::Equal),
@@ -161,46 +162,58 @@ impl Reader {
         let (stem, is_path) = name
             .strip_suffix("Path")
             .map_or((name, false), |stem| (stem, true));
+        let (family, order) = family(stem)?;
         let against = if is_path {
             Against::Path(fields.reference(name, &mut self.report)?)
         } else {
-            Against::Value(fields.get(name)?.clone())
+            let value = fields.get(name)?;
+            if !family.fits(value) {
+                self.report
+                    .schema(&fields.at(name), format!("Expected value of type {family:?}"));
+                return None;
+            }
+            Against::Value(value.clone())
         };
-        let order = |family: &str| {
-            let suffix = stem.strip_prefix(family)?;
-            ORDERS.iter().find(|known| known.0 == suffix).map(|known| known.1)
-        };
-        let (fits, kind, comparison): (
-            fn(&serde_json::Value) -> bool,
-            _,
-            fn(Order, Against) -> Comparison,
-        ) = if stem.starts_with("Boolean") {
-            (
-                |value| value.is_boolean(),
-                "Boolean",
-                |_, against| Comparison::Boolean(against),
-            )
-        } else if stem.starts_with("Numeric") {
-            (|value| value.is_number(), "Number", Comparison::Numeric)
-        } else if stem.starts_with("Timestamp") {
-            (
-                |value| value.as_str().and_then(instant::parse).is_some(),
-                "Timestamp",
-                Comparison::Timestamp,
-            )
-        } else {
-            (|value| value.is_string(), "String", Comparison::String)
-        };
-        if let Against::Value(value) = &against
-            && !fits(value)
-        {
-            self.report
-                .schema(&fields.at(name), format!("Expected value of type {kind}"));
-            return None;
-        }
-        let family = ["Boolean", "Numeric", "Timestamp", "String"]
-            .into_iter()
-            .find(|family| stem.starts_with(family))?;
-        Some(comparison(order(family)?, against))
+        Some(match family {
+            Family::Boolean => Comparison::Boolean(against),
+            Family::Numeric => Comparison::Numeric(order, against),
+            Family::String => Comparison::String(order, against),
+            Family::Timestamp => Comparison::Timestamp(order, against),
+        })
     }
+}
+
+/// What a comparison operator compares.
+#[derive(Debug, Clone, Copy)]
+enum Family {
+    Boolean,
+    Numeric,
+    String,
+    Timestamp,
+}
+
+impl Family {
+    fn fits(self, value: &Value) -> bool {
+        match self {
+            Self::Boolean => value.is_boolean(),
+            Self::Numeric => value.is_number(),
+            Self::String => value.is_string(),
+            Self::Timestamp => value.as_str().and_then(instant::parse).is_some(),
+        }
+    }
+}
+
+/// `NumericLessThan` is a number's `LessThan`.
+fn family(stem: &str) -> Option<(Family, Order)> {
+    let families = [
+        ("Boolean", Family::Boolean),
+        ("Numeric", Family::Numeric),
+        ("String", Family::String),
+        ("Timestamp", Family::Timestamp),
+    ];
+    let (rest, family) = families
+        .iter()
+        .find_map(|(prefix, family)| Some((stem.strip_prefix(prefix)?, *family)))?;
+    let (_, order) = ORDERS.iter().find(|known| known.0 == rest)?;
+    Some((family, *order))
 }

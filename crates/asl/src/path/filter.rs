@@ -3,6 +3,7 @@
 use super::Path;
 use crate::scope::{Budget, Spent};
 use serde_json::Value;
+use std::borrow::Cow;
 use std::cmp::Ordering;
 
 #[derive(Debug, Clone, PartialEq)]
@@ -66,20 +67,25 @@ impl Filter {
             } => {
                 let left = left.value(node, root, budget)?;
                 let right = right.value(node, root, budget)?;
-                comparison.holds(left.as_ref(), right.as_ref())
+                comparison.holds(left.as_deref(), right.as_deref())
             }
         })
     }
 }
 
 impl Operand {
-    fn value(&self, node: &Value, root: &Value, budget: &Budget) -> Result<Option<Value>, Spent> {
+    fn value<'a>(
+        &'a self,
+        node: &'a Value,
+        root: &'a Value,
+        budget: &Budget,
+    ) -> Result<Option<Cow<'a, Value>>, Spent> {
         let (path, from) = match self {
-            Self::Literal(value) => return budget.copy(value).map(Some),
+            Self::Literal(value) => return Ok(Some(Cow::Borrowed(value))),
             Self::Node(path) => (path, node),
             Self::Root(path) => (path, root),
         };
-        match path.read(from, budget) {
+        match path.look(from, budget) {
             Ok(value) => Ok(Some(value)),
             Err(super::Missing::Spent) => Err(Spent),
             Err(_) => Ok(None),

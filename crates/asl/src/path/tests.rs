@@ -118,3 +118,15 @@ fn work_is_bounded() {
 fn deep_enough() -> Value {
     json!([[[[[]]]]])
 }
+
+proptest::proptest! {
+    #[test]
+    fn any_text_is_a_path_or_not(text in "[$@.\\[\\]()?'\"*:,0-9a-c<=!&| -]{0,40}") {
+        if let Ok(path) = Path::parse(&format!("${text}")) {
+            let data = json!({"a": [{"b": 1}, [2, 3]], "b": "c"});
+            let budget = Budget::default();
+            drop(path.read(&data, &budget));
+            drop(path.write(data, json!(0)));
+        }
+    }
+}

@@ -9,6 +9,7 @@ use crate::machine::{Against, Choice, Comparison, Order, State, Test, Type};
 use crate::path::{Missing, Path};
 use crate::scope::{Scope, Spent};
 use serde_json::Value;
+use std::borrow::Cow;
 use std::cmp::Ordering;
 
 impl<'m> Run<'m> {
@@ -50,7 +51,7 @@ impl<'m> Run<'m> {
     }
 }
 
-fn holds(test: &Test, scope: &Scope) -> Result<bool, Fault> {
+fn holds<'a>(test: &'a Test, scope: &Scope<'a>) -> Result<bool, Fault> {
     match test {
         Test::Not(test) => Ok(!holds(test, scope)?),
         Test::And(tests) => {
@@ -71,13 +72,14 @@ fn holds(test: &Test, scope: &Scope) -> Result<bool, Fault> {
         }
         Test::Compare { variable, comparison } => {
             scope.budget.visit(1)?;
-            let value = scope.read(variable);
+            let value = scope.look(variable);
             if let Comparison::Is(Type::Present, wanted) = comparison
                 && value != Err(Missing::Spent)
             {
                 return Ok(value.is_ok() == *wanted);
             }
-            comparison.holds(&value.map_err(|missing| unreadable(variable, &missing))?, scope)
+            let value = value.map_err(|missing| unreadable(variable, &missing))?;
+            comparison.holds(&value, scope)
         }
     }
 }
@@ -93,21 +95,21 @@ fn unreadable(variable: &Path, missing: &Missing) -> Fault {
 }
 
 impl Comparison {
-    fn holds(&self, value: &Value, scope: &Scope) -> Result<bool, Fault> {
+    fn holds<'a>(&'a self, value: &Value, scope: &Scope<'a>) -> Result<bool, Fault> {
         Ok(match self {
             Self::Is(kind, wanted) => kind.fits(value) == *wanted,
             Self::Matches(pattern) => value.as_str().is_some_and(|text| matches(pattern, text)),
-            Self::Boolean(against) => match (value, against.value(scope)?) {
-                (Value::Bool(left), Value::Bool(right)) => *left == right,
+            Self::Boolean(against) => match (value, &*against.value(scope)?) {
+                (Value::Bool(left), Value::Bool(right)) => left == right,
                 _ => false,
             },
-            Self::String(order, against) => match (value, against.value(scope)?) {
+            Self::String(order, against) => match (value, &*against.value(scope)?) {
                 (Value::String(left), Value::String(right)) => {
                     order.fits(left.encode_utf16().cmp(right.encode_utf16()))
                 }
                 _ => false,
             },
-            Self::Numeric(order, against) => match (value, against.value(scope)?) {
+            Self::Numeric(order, against) => match (value, &*against.value(scope)?) {
                 (Value::Number(left), Value::Number(right)) => {
                     let exact = left
                         .as_i64()
@@ -131,10 +133,10 @@ impl Comparison {
 }
 
 impl Against {
-    fn value(&self, scope: &Scope) -> Result<Value, Fault> {
+    fn value<'a>(&'a self, scope: &Scope<'a>) -> Result<Cow<'a, Value>, Fault> {
         match self {
-            Self::Value(value) => Ok(value.clone()),
-            Self::Path(path) => scope.read(path).map_err(|missing| invalid(path, &missing)),
+            Self::Value(value) => Ok(Cow::Borrowed(value)),
+            Self::Path(path) => scope.look(path).map_err(|missing| invalid(path, &missing)),
         }
     }
 }

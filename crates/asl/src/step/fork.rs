@@ -55,7 +55,6 @@ impl<'m> Run<'m> {
         strand.position = Position::Map {
             waiting: items.into(),
             length,
-            open: 0,
             results: BTreeMap::new(),
         };
         if length == 0 {
@@ -113,20 +112,13 @@ impl<'m> Run<'m> {
         map: &'m Map,
         previous: u64,
     ) -> Option<Strand> {
-        let Position::Map {
-            waiting,
-            length,
-            open,
-            ..
-        } = &mut strand.position
-        else {
+        let Position::Map { waiting, length, .. } = &mut strand.position else {
             return Some(strand);
         };
         let index = length.saturating_sub(waiting.len());
         let Some(value) = waiting.pop_front() else {
             return Some(strand);
         };
-        *open += 1;
         let started = self.emit(
             "MapIterationStarted",
             previous,
@@ -183,50 +175,54 @@ impl<'m> Run<'m> {
             return self.resume(id, strand);
         };
         strand.last = child.last;
-        match (&mut strand.position, child.parent) {
-            (Position::Parallel { branches, results }, Parent::Branch { index, .. }) => {
-                results.insert(index, output);
-                if results.len() < *branches {
-                    self.x.strands.insert(id, strand);
-                    return;
-                }
-                let results = std::mem::take(results).into_values().collect();
-                strand.position = Position::Attempt;
-                self.emit("ParallelStateSucceeded", strand.last, json!({}));
-                self.complete(id, strand, state, Some(results));
+        match (&state.kind, child.parent) {
+            (Kind::Parallel { .. }, Parent::Branch { index, .. }) => {
+                self.branch_done(id, strand, state, index, output)
             }
-            (
-                Position::Map {
-                    open,
-                    results,
-                    length,
-                    ..
-                },
-                Parent::Item { index, .. },
-            ) => {
-                *open = open.saturating_sub(1);
-                results.insert(index, output);
-                let done = if results.len() == *length {
-                    Some(std::mem::take(results))
-                } else {
-                    None
-                };
-                let details = json!({ "name": strand.state, "index": index });
-                let succeeded = self.emit("MapIterationSucceeded", child.last, details);
-                match done {
-                    Some(results) => {
-                        strand.last = succeeded;
-                        self.map_succeeded(id, strand, state, results.into_values().collect());
-                    }
-                    None => {
-                        let Kind::Map(map) = &state.kind else { return };
-                        if let Some(strand) = self.iterate(id, strand, state, map, child.last) {
-                            self.x.strands.insert(id, strand);
-                        }
-                    }
-                }
+            (Kind::Map(map), Parent::Item { index, .. }) => {
+                self.iteration_done(id, strand, state, map, index, output)
             }
-            _ => drop(self.x.strands.insert(id, strand)),
+            _ => self.resume(id, strand),
+        }
+    }
+
+    fn branch_done(&mut self, id: u64, mut strand: Strand, state: &'m State, index: usize, output: Value) {
+        let Position::Parallel { branches, results } = &mut strand.position else {
+            return self.resume(id, strand);
+        };
+        results.insert(index, output);
+        if results.len() < *branches {
+            self.x.strands.insert(id, strand);
+            return;
+        }
+        let results = std::mem::take(results).into_values().collect();
+        strand.position = Position::Attempt;
+        self.emit("ParallelStateSucceeded", strand.last, json!({}));
+        self.complete(id, strand, state, Some(results));
+    }
+
+    fn iteration_done(
+        &mut self,
+        id: u64,
+        mut strand: Strand,
+        state: &'m State,
+        map: &'m Map,
+        index: usize,
+        output: Value,
+    ) {
+        let previous = strand.last;
+        let details = json!({ "name": strand.state, "index": index });
+        let succeeded = self.emit("MapIterationSucceeded", previous, details);
+        let Position::Map { length, results, .. } = &mut strand.position else {
+            return self.resume(id, strand);
+        };
+        results.insert(index, output);
+        if results.len() == *length {
+            let results = std::mem::take(results).into_values().collect();
+            strand.last = succeeded;
+            self.map_succeeded(id, strand, state, results);
+        } else if let Some(strand) = self.iterate(id, strand, state, map, previous) {
+            self.x.strands.insert(id, strand);
         }
     }
 

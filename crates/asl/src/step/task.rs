@@ -14,10 +14,6 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
-/// Characters that AWS keeps of an error and of a cause.
-const ERROR: usize = 256;
-const CAUSE: usize = 32_768;
-
 /// The three families of history events.
 enum Family<'a> {
     Activity,
@@ -254,8 +250,8 @@ impl<'m> Run<'m> {
         };
         let cut = |text: Option<&str>, most| text.map(|text| text.chars().take(most).collect::<String>());
         let fault = Fault {
-            error: cut(error, ERROR),
-            cause: cut(cause, CAUSE),
+            error: cut(error, limit::ERROR),
+            cause: cut(cause, limit::CAUSE),
             task: true,
             ..Fault::default()
         };

@@ -1,6 +1,8 @@
 //! The recorded executions of AWS Step Functions, run in virtual time. `cargo test -p asl --test conformance -- --nocapture`
 //! prints the table.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
+
 mod compare;
 mod drive;
 
@@ -11,10 +13,16 @@ use std::path::{Path, PathBuf};
 const FOLDERS: [&str; 5] = ["core", "activity", "lambda", "other_services", "s3"];
 
 /// Cases of what this crate does, that do not pass, and why. A case that passes must not be here.
-const KNOWN: [(&str, &str); 1] = [(
-    "express_test_express_sync__TestExpressSync__test_query_runtime_memory__start_execution_sync_response",
-    "a synchronous Express execution has no Execution.RedriveCount in its context object; this crate does not tell them apart",
-)];
+const KNOWN: [(&str, &str); 2] = [
+    (
+        "express_test_express_sync__TestExpressSync__test_query_runtime_memory__start_execution_sync_response",
+        "a synchronous Express execution has no Execution.RedriveCount in its context object; this crate does not tell them apart",
+    ),
+    (
+        "task-with-credentials",
+        "statelint takes any object as Credentials; AWS wants RoleArn in it, as two recorded refusals show",
+    ),
+];
 
 fn root() -> PathBuf {
     PathBuf::from(concat!(
@@ -150,4 +158,57 @@ fn print(rows: &BTreeMap<&str, Row>, tests: &BTreeMap<String, bool>) {
     for (id, why) in KNOWN {
         println!("known: {id}: {why}");
     }
+}
+
+/// What statelint, the checker of the language's authors, says of definitions; and what AWS answers to
+/// `ValidateStateMachineDefinition`.
+#[test]
+fn checked_definitions() {
+    if !root().is_dir() {
+        println!("skipped: {} is not there", root().display());
+        return;
+    }
+    let mut failures = Vec::new();
+    let (mut passed, mut out) = (0, 0);
+    for case in cases(&root().join("lint_statelint"))
+        .iter()
+        .chain(&cases(&root().join("validation")))
+    {
+        let text = case["definition_string"]
+            .as_str()
+            .map_or_else(|| case["definition"].to_string(), str::to_owned);
+        let problems = asl::Machine::parse(&text).err().unwrap_or_default();
+        let unavailable = problems
+            .iter()
+            .any(|problem| problem.code == asl::Code::NotAvailableYet);
+        if case["type"] == "EXPRESS" || case["op"].is_string() || unavailable {
+            out += 1;
+            continue;
+        }
+        let known = KNOWN.iter().any(|known| case["id"] == known.0);
+        if agrees(&case["expected"], &problems) == known {
+            let found: Vec<_> = problems.iter().map(ToString::to_string).collect();
+            failures.push(format!(
+                "{}: {}\n    {found:#?}\n    {text}",
+                case["id"], case["expected"]
+            ));
+        } else {
+            passed += 1;
+        }
+    }
+    println!(
+        "checked definitions: {passed} passed or known, {} failed, {out} out of scope",
+        failures.len()
+    );
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+fn agrees(expected: &Value, problems: &[asl::Diagnostic]) -> bool {
+    let Some(want) = expected["response"]["diagnostics"].as_array() else {
+        return expected["problem_count"] == problems.len();
+    };
+    let same = |want: &Value, is: &asl::Diagnostic| {
+        want["code"] == is.code.as_str() && want["location"] == is.pointer && want["message"] == is.message
+    };
+    want.len() == problems.len() && want.iter().zip(problems).all(|(want, is)| same(want, is))
 }
