@@ -76,12 +76,17 @@ pub async fn run(data: Data, mut lent: Lent) -> Result<(), Error> {
         stop: stop.clone(),
     })?;
     let router = web::router(state.clone());
-    tasks.spawn(web::unix(local, router.clone(), stop.clone()));
-    tasks.spawn(web::tcp(api, router, stop.clone()));
     info!("serve is ready");
-    wait_for_end().await;
-    info!("serve is stopping");
-    stop.cancel();
+    let doors = futures_util::future::join(
+        web::unix(local, router.clone(), stop.clone()),
+        web::tcp(api, router, stop.clone()),
+    );
+    let end = async {
+        wait_for_end().await;
+        info!("serve is stopping");
+        stop.cancel();
+    };
+    tokio::join!(doors, end);
     tasks.close();
     tasks.wait().await;
     state.closed().await;

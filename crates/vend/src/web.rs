@@ -38,4 +38,4 @@ pub use commands::{Commands, Pushed, Sight};
 pub use git::{Repositories, announce_all};
 pub use listen::{tcp, unix};
 pub use router::{openapi, router};
-pub use state::{Setup, State};
+pub use state::{Setup, State, Urls};

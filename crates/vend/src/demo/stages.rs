@@ -72,11 +72,12 @@ async fn execution(client: &Client, number: &str) -> Result<String, Failure> {
 
 /// Shows the plan that waits for a person and answers it. True once it is answered.
 async fn answer(client: &Client, step: &Step, execution: &str, yes: bool) -> Result<bool, Failure> {
-    let open: wire::Page<wire::Approval> = client.list("/v1/approvals?state=open", 50).await?;
+    let open: wire::Page<wire::Approval> = client.list("/v1/approvals?open=true", 50).await?;
     let Some(approval) = open.items.into_iter().find(|approval| approval.execution.as_str() == execution) else {
         return Ok(false);
     };
-    for change in &approval.plan.changes {
+    let approval: wire::Approval = client.get(&format!("/v1/approvals/{}", approval.id)).await?;
+    for change in approval.plan.iter().flat_map(|plan| &plan.changes) {
         let side = |side: &Option<String>| side.clone().unwrap_or_else(|| "nothing".into());
         let subject = serde_json::to_value(change.subject).ok();
         let subject = subject.as_ref().and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();

@@ -91,12 +91,12 @@ pub async fn list(
     Query(paging): Query<Paging>,
 ) -> Result<Json<Page<Environment>>, Refusal> {
     caller.may(Action::View, Some(&tenant), &apps::named(&tenant, &app))?;
-    let urls = state.urls;
+    let urls = std::sync::Arc::clone(&state.urls);
     let environments = state
         .store
         .read(move |db| {
             db.app(&tenant, &app)?;
-            let environments = db.environments(Some(&tenant), Some(&app))?;
+            let environments = db.environments(Some((&tenant, Some(&app))))?;
             let wire = |environment: store::Environment| {
                 let urls = urls(&environment.place);
                 wire(db, environment, &urls)

@@ -16,6 +16,11 @@ use super::{
 
 /// Calls of git that run at once.
 const GIT_CALLS: usize = 16;
+/// Deliveries that are read at once: each may have 25 MiB in memory.
+const HOOK_CALLS: usize = 4;
+
+/// Names under which an environment is reached, as URLs.
+pub type Urls = Arc<dyn Fn(&model::Place) -> Vec<String> + Send + Sync>;
 
 /// What the room is given.
 pub struct Setup {
@@ -29,7 +34,7 @@ pub struct Setup {
     /// The user that owns the platform: as good as root on the local socket.
     pub owner: u32,
     /// Names under which an environment is reached, as URLs.
-    pub urls: fn(&model::Place) -> Vec<String>,
+    pub urls: Urls,
     pub clock: fn() -> Timestamp,
     /// Ends everything that the room has started.
     pub stop: CancellationToken,
@@ -46,11 +51,12 @@ pub struct Inner {
     pub repositories: Repositories,
     pub url: String,
     pub owner: u32,
-    pub urls: fn(&model::Place) -> Vec<String>,
+    pub urls: Urls,
     pub clock: fn() -> Timestamp,
     pub tasks: TaskTracker,
     pub stop: CancellationToken,
     pub git_calls: Semaphore,
+    pub hook_calls: Semaphore,
     pub announcer: Announcer,
     pub sessions: Sessions,
 }
@@ -79,6 +85,7 @@ impl State {
             tasks,
             stop: setup.stop,
             git_calls: Semaphore::new(GIT_CALLS),
+            hook_calls: Semaphore::new(HOOK_CALLS),
             announcer,
             sessions: Sessions::new()?,
         })))
