@@ -66,8 +66,9 @@ use writer::{Done, Writer};
 /// still committed.
 #[derive(Clone)]
 pub struct Store {
-    writer: Arc<Writer>,
+    // Readers close before the writer does, so that a clean end leaves one file.
     pool: Arc<Pool>,
+    writer: Arc<Writer>,
 }
 
 impl Store {
