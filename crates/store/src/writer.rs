@@ -9,7 +9,7 @@ use std::{
 };
 
 use rusqlite::Connection;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tracing::error;
 
 use crate::{Error, Tx, keys::Keys};
@@ -32,6 +32,7 @@ const QUEUE: usize = 1024;
 
 pub(crate) struct Writer {
     jobs: Option<mpsc::Sender<Job>>,
+    commits: watch::Receiver<u64>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
@@ -39,10 +40,11 @@ impl Writer {
     /// `lock` is held until the thread has ended.
     pub fn start(connection: Connection, keys: Arc<Keys>, lock: File) -> Result<Self, Error> {
         let (jobs, queue) = mpsc::channel(QUEUE);
+        let (committed, commits) = watch::channel(0);
         let thread = thread::Builder::new()
             .name("store-writer".into())
             .spawn(move || {
-                run(&connection, &keys, queue);
+                run(&connection, &keys, queue, &committed);
                 if let Err((_, error)) = connection.close() {
                     error!(%error, "the database did not close cleanly; nothing is lost");
                 }
@@ -51,8 +53,13 @@ impl Writer {
             .map_err(|source| Error::io("starting a thread for", "the writer".into(), source))?;
         Ok(Self {
             jobs: Some(jobs),
+            commits,
             thread: Some(thread),
         })
+    }
+
+    pub fn commits(&self) -> watch::Receiver<u64> {
+        self.commits.clone()
     }
 
     pub async fn queue(&self, job: Job) -> Result<(), Error> {
@@ -72,10 +79,11 @@ impl Drop for Writer {
     }
 }
 
-fn run(connection: &Connection, keys: &Keys, mut queue: mpsc::Receiver<Job>) {
+fn run(connection: &Connection, keys: &Keys, mut queue: mpsc::Receiver<Job>, committed: &watch::Sender<u64>) {
     while let Some(first) = queue.blocking_recv() {
         let mut tx = Tx::new(connection, keys);
         batch(&mut tx, first, &mut queue);
+        committed.send_modify(|count| *count += 1);
         if tx.scrub.get() {
             scrub(connection);
         }
@@ -187,7 +195,7 @@ mod tests {
         let limit = |pages: u32| connection.pragma_update(None, "max_page_count", pages).unwrap();
         limit(pages + 20);
         let (send, answers) = mpsc::channel();
-        let mut run = |round: &str| {
+        let run = |round: &str| {
             let (jobs, mut queue) = tokio::sync::mpsc::channel(8);
             for (n, bytes) in [10, 30_000, 10, 90_000, 10].into_iter().enumerate() {
                 jobs.try_send(insert(format!("{round}/{n}"), send.clone(), bytes))

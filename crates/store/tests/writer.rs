@@ -1,5 +1,7 @@
 //! Opening, group commit, panics, readers.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod world;
 
 use std::{
@@ -197,4 +199,15 @@ async fn times_come_back_in_whole_microseconds() {
     let mut verifier = model::ledger::Verifier::default();
     let lines = world.store.read(|db| db.ledger_from(1, 10)).await.unwrap();
     lines.iter().for_each(|line| verifier.check(line).unwrap());
+}
+
+#[tokio::test]
+async fn those_who_wait_are_told_of_every_commit() {
+    let world = World::new();
+    let mut commits = world.store.commits();
+    for expected in 1..=3u64 {
+        commits.mark_unchanged();
+        assert_eq!(world.write(|tx| tx.count_up("routes")).await, expected);
+        commits.changed().await.unwrap();
+    }
 }

@@ -23,7 +23,6 @@ pub struct Task {
     pub ticket: Ticket,
     pub attempt: u32,
     pub scheduled_at: Timestamp,
-    pub not_before: Timestamp,
     pub heartbeat_ms: Option<u64>,
     pub timeout_at: Option<Timestamp>,
     /// Who works on it; `None`: it is only scheduled.
@@ -99,16 +98,15 @@ impl Db<'_> {
         })
     }
 
-    /// When there will next be something due, or a task to lease that had to wait; what is due already included.
-    pub fn next_due(&self, now: Timestamp) -> Result<Option<Timestamp>, Error> {
+    /// When there is next something due; a time that has passed when something is due already.
+    pub fn next_due(&self) -> Result<Option<Timestamp>, Error> {
         self.one(
             "SELECT min(at) AS at FROM (
                  SELECT min(at) AS at FROM timers
                  UNION ALL SELECT min(lease_until) FROM tasks WHERE lease_until IS NOT NULL
                  UNION ALL SELECT min(deadline_at) FROM executions
-                           WHERE ended_at IS NULL AND deadline_at IS NOT NULL
-                 UNION ALL SELECT min(not_before) FROM tasks WHERE lease_until IS NULL AND not_before > ?1)",
-            [At(now)],
+                           WHERE ended_at IS NULL AND deadline_at IS NOT NULL)",
+            [],
             |row| row.maybe_at("at"),
         )
         .map(Option::flatten)
@@ -130,14 +128,14 @@ impl Tx<'_> {
         for resource in resources {
             found.extend(self.all(
                 &format!(
-                    "{SELECT} WHERE t.resource = ?1 AND t.lease_until IS NULL AND t.not_before <= ?2
-                     ORDER BY t.not_before LIMIT ?3"
+                    "{SELECT} WHERE t.resource = ?1 AND t.lease_until IS NULL
+                     ORDER BY t.scheduled_at LIMIT ?2"
                 ),
-                params![resource, At(now), limit],
+                params![resource, limit],
                 task,
             )?);
         }
-        found.sort_by_key(|task| task.not_before);
+        found.sort_by_key(|task| task.scheduled_at);
         found.truncate(limit as usize);
         for task in &mut found {
             self.run(
@@ -217,7 +215,6 @@ fn task(row: &Row<'_>) -> rusqlite::Result<Task> {
         ticket: row.parsed("ticket")?,
         attempt: row.get("attempt")?,
         scheduled_at: row.at("scheduled_at")?,
-        not_before: row.at("not_before")?,
         heartbeat_ms: row.get("heartbeat_ms")?,
         timeout_at: row.maybe_at("timeout_at")?,
         lease: lease.transpose()?,

@@ -1,12 +1,12 @@
 use jiff::Timestamp;
-use model::{ExecutionId, Place, Ticket, ledger::Deed};
+use model::{ExecutionId, Place, TenantName, Ticket, ledger::Deed};
 use rusqlite::params;
 use serde_json::json;
 
 use super::{HistoryRow, Status};
 use crate::{
     By, Error, Tx,
-    sql::{At, Hash, Word},
+    sql::{At, Columns as _, Hash, Word},
 };
 
 /// An execution to be started.
@@ -36,7 +36,7 @@ pub struct Transition {
     /// A timer that is set again moves.
     pub timers: Vec<(u64, Timestamp)>,
     pub cleared: Vec<u64>,
-    /// The execution is over: nothing of it stays scheduled.
+    /// The execution is over: nothing of it stays scheduled, and the ledger says so.
     pub end: Option<End>,
     pub deeds: Vec<Deed>,
 }
@@ -69,8 +69,6 @@ pub struct NewTask {
     pub input: String,
     pub ticket: Ticket,
     pub attempt: u32,
-    /// Nobody gets it earlier; `None`: at once.
-    pub not_before: Option<Timestamp>,
     /// The longest silence between two heartbeats.
     pub heartbeat_ms: Option<u64>,
     pub timeout_at: Option<Timestamp>,
@@ -160,7 +158,7 @@ impl Tx<'_> {
             )?;
         }
         if let Some(end) = &step.end {
-            self.end(key, end, step.at)?;
+            self.end(&step.execution, key, end, step.at)?;
         }
         for deed in step.deeds {
             self.record(deed, step.at)?;
@@ -181,9 +179,9 @@ impl Tx<'_> {
     fn schedule(&self, key: i64, tasks: &[NewTask], at: Timestamp) -> Result<(), Error> {
         for task in tasks {
             self.run(
-                "INSERT INTO tasks (execution, task, resource, input, ticket, attempt, scheduled_at, not_before,
+                "INSERT INTO tasks (execution, task, resource, input, ticket, attempt, scheduled_at,
                      heartbeat_ms, timeout_at)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
                 params![
                     key,
                     task.task,
@@ -192,7 +190,6 @@ impl Tx<'_> {
                     task.ticket.as_str(),
                     task.attempt,
                     At(at),
-                    At(task.not_before.unwrap_or(at)),
                     task.heartbeat_ms,
                     task.timeout_at.map(At)
                 ],
@@ -201,7 +198,7 @@ impl Tx<'_> {
         Ok(())
     }
 
-    fn end(&self, key: i64, end: &End, at: Timestamp) -> Result<(), Error> {
+    fn end(&self, id: &ExecutionId, key: i64, end: &End, at: Timestamp) -> Result<(), Error> {
         let ended = self.run(
             "UPDATE executions SET status = ?2, output = ?3, error = ?4, cause = ?5, ended_at = ?6
              WHERE key = ?1 AND ended_at IS NULL",
@@ -211,7 +208,13 @@ impl Tx<'_> {
             return Err(Error::refused("the execution has ended already"));
         }
         self.run("DELETE FROM tasks WHERE execution = ?1", [key])?;
-        self.run("DELETE FROM timers WHERE execution = ?1", [key])
-            .map(drop)
+        self.run("DELETE FROM timers WHERE execution = ?1", [key])?;
+        let tenant: Option<TenantName> = self
+            .one("SELECT tenant FROM executions WHERE key = ?1", [key], |row| {
+                row.maybe_parsed("tenant")
+            })?
+            .flatten();
+        let detail = json!({ "status": end.status, "error": end.error, "cause": end.cause });
+        self.note(&By::platform(at), "execution.end", tenant.as_ref(), id, detail)
     }
 }
