@@ -26,6 +26,7 @@ CREATE TABLE executions (
     deadline_at INTEGER
 ) STRICT;
 
+CREATE INDEX executions_of_tenant ON executions (tenant, key);
 CREATE INDEX executions_of_place ON executions (tenant, app, environment, key);
 CREATE INDEX executions_open ON executions (key) WHERE ended_at IS NULL;
 CREATE INDEX executions_open_of_place ON executions (tenant, app, environment) WHERE ended_at IS NULL;

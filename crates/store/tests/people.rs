@@ -171,6 +171,13 @@ async fn another_plan_makes_answers_void() {
                 ApprovalState::Expired,
                 "still the answer"
             );
+            let third = NewApproval {
+                execution: ExecutionId::from_bits(2),
+                ..question(4)
+            };
+            let third = tx.open_approval(&third, &by(101))?;
+            tx.delete_environment(&third.place, &by(101))?;
+            assert_eq!(tx.approval(&third.id)?.state, ApprovalState::Void);
             tx.void_approvals(&ExecutionId::from_bits(1), "cancelled", &by(102))?;
             assert_eq!(tx.approval(&second.id)?.state, ApprovalState::Expired);
             Ok(())

@@ -214,7 +214,8 @@ impl Tx<'_> {
                 row.maybe_parsed("tenant")
             })?
             .flatten();
-        let detail = json!({ "status": end.status, "error": end.error, "cause": end.cause });
+        // The cause may hold output of a customer's program: it stays in the journal.
+        let detail = json!({ "status": end.status, "error": end.error });
         self.note(&By::platform(at), "execution.end", tenant.as_ref(), id, detail)
     }
 }
