@@ -59,6 +59,7 @@ CREATE TABLE tasks (
     ticket         TEXT NOT NULL,
     attempt        INTEGER NOT NULL,
     scheduled_at   INTEGER NOT NULL,
+    not_before     INTEGER NOT NULL,
     heartbeat_ms   INTEGER,
     timeout_at     INTEGER,
     lease_until    INTEGER,
@@ -67,7 +68,8 @@ CREATE TABLE tasks (
     PRIMARY KEY (execution, task)
 ) STRICT, WITHOUT ROWID;
 
-CREATE INDEX tasks_scheduled ON tasks (resource, scheduled_at) WHERE lease_until IS NULL;
+CREATE INDEX tasks_scheduled ON tasks (resource, not_before) WHERE lease_until IS NULL;
+CREATE INDEX tasks_later ON tasks (not_before) WHERE lease_until IS NULL;
 CREATE INDEX tasks_leased ON tasks (lease_until) WHERE lease_until IS NOT NULL;
 
 CREATE TABLE timers (

@@ -27,6 +27,7 @@ fn task(bits: u64, task: u64, resource: &str) -> NewTask {
         input: "{}".into(),
         ticket: Ticket::of(&id(bits), task, 0),
         attempt: 0,
+        not_before: None,
         heartbeat_ms: Some(5000),
         timeout_at: Some(at(100)),
     }
@@ -91,10 +92,15 @@ async fn tasks_are_leased_kept_lost_and_leased_again_under_the_same_ticket() {
             tx.start_execution(&execution(1, None), &by(0))?;
             let mut first = step(1, 0);
             first.scheduled = vec![task(1, 1, "build"), task(1, 2, "bake"), task(1, 3, "other")];
+            first.scheduled[1].not_before = Some(at(10));
             tx.commit(first)?;
-            let leased = tx.lease_tasks(&["build"], "w1", 10, at(1), at(6))?;
-            assert_eq!(leased.len(), 1, "the others are of other resources");
-            assert_eq!(tx.next_due()?, Some(at(6)));
+            let leased = tx.lease_tasks(&["build", "bake"], "w1", 10, at(1), at(20))?;
+            assert_eq!(leased.len(), 1, "one is of another resource, one is for later");
+            assert_eq!(tx.next_due(at(1))?, Some(at(10)));
+            assert_eq!(tx.next_due(at(10))?, Some(at(20)));
+            assert!(tx.heartbeat(&leased[0].key, "w1", at(1), at(6))?);
+            let leased = vec![tx.task(&leased[0].key)?.unwrap()];
+            assert_eq!(tx.next_due(at(1))?, Some(at(6)));
             let key = leased[0].key.clone();
             assert_eq!(tx.task(&key)?.unwrap(), leased[0]);
             assert!(tx.lease_tasks(&["build"], "w2", 10, at(2), at(9))?.is_empty());
@@ -155,7 +161,7 @@ async fn timers_and_deadlines_come_due_until_a_step_changes_them() {
             let mut first = step(1, 0);
             first.timers = vec![(1, at(30)), (2, at(20))];
             tx.commit(first)?;
-            assert_eq!(tx.next_due()?, Some(at(20)));
+            assert_eq!(tx.next_due(at(1))?, Some(at(20)));
             assert_eq!(tx.due(at(19), 10)?, store::Due::default());
             let due = tx.due(at(35), 10)?;
             assert_eq!(due.timers, [(id(1), 2, at(20)), (id(1), 1, at(30))]);

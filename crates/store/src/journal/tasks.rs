@@ -23,6 +23,7 @@ pub struct Task {
     pub ticket: Ticket,
     pub attempt: u32,
     pub scheduled_at: Timestamp,
+    pub not_before: Timestamp,
     pub heartbeat_ms: Option<u64>,
     pub timeout_at: Option<Timestamp>,
     /// Who works on it; `None`: it is only scheduled.
@@ -98,15 +99,17 @@ impl Db<'_> {
         })
     }
 
-    /// When there is next something due; a time that has passed when something is due already.
-    pub fn next_due(&self) -> Result<Option<Timestamp>, Error> {
+    /// When there is next something due, or a task to lease that had to wait until then. A time that has passed when
+    /// something is due already.
+    pub fn next_due(&self, now: Timestamp) -> Result<Option<Timestamp>, Error> {
         self.one(
             "SELECT min(at) AS at FROM (
                  SELECT min(at) AS at FROM timers
                  UNION ALL SELECT min(lease_until) FROM tasks WHERE lease_until IS NOT NULL
                  UNION ALL SELECT min(deadline_at) FROM executions
-                           WHERE ended_at IS NULL AND deadline_at IS NOT NULL)",
-            [],
+                           WHERE ended_at IS NULL AND deadline_at IS NOT NULL
+                 UNION ALL SELECT min(not_before) FROM tasks WHERE lease_until IS NULL AND not_before > ?1)",
+            [At(now)],
             |row| row.maybe_at("at"),
         )
         .map(Option::flatten)
@@ -128,14 +131,14 @@ impl Tx<'_> {
         for resource in resources {
             found.extend(self.all(
                 &format!(
-                    "{SELECT} WHERE t.resource = ?1 AND t.lease_until IS NULL
-                     ORDER BY t.scheduled_at LIMIT ?2"
+                    "{SELECT} WHERE t.resource = ?1 AND t.lease_until IS NULL AND t.not_before <= ?2
+                     ORDER BY t.not_before LIMIT ?3"
                 ),
-                params![resource, limit],
+                params![resource, At(now), limit],
                 task,
             )?);
         }
-        found.sort_by_key(|task| task.scheduled_at);
+        found.sort_by_key(|task| task.not_before);
         found.truncate(limit as usize);
         for task in &mut found {
             self.run(
@@ -215,6 +218,7 @@ fn task(row: &Row<'_>) -> rusqlite::Result<Task> {
         ticket: row.parsed("ticket")?,
         attempt: row.get("attempt")?,
         scheduled_at: row.at("scheduled_at")?,
+        not_before: row.at("not_before")?,
         heartbeat_ms: row.get("heartbeat_ms")?,
         timeout_at: row.maybe_at("timeout_at")?,
         lease: lease.transpose()?,

@@ -69,6 +69,8 @@ pub struct NewTask {
     pub input: String,
     pub ticket: Ticket,
     pub attempt: u32,
+    /// Nobody gets it earlier; `None`: at once.
+    pub not_before: Option<Timestamp>,
     /// The longest silence between two heartbeats.
     pub heartbeat_ms: Option<u64>,
     pub timeout_at: Option<Timestamp>,
@@ -179,9 +181,9 @@ impl Tx<'_> {
     fn schedule(&self, key: i64, tasks: &[NewTask], at: Timestamp) -> Result<(), Error> {
         for task in tasks {
             self.run(
-                "INSERT INTO tasks (execution, task, resource, input, ticket, attempt, scheduled_at,
+                "INSERT INTO tasks (execution, task, resource, input, ticket, attempt, scheduled_at, not_before,
                      heartbeat_ms, timeout_at)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
                 params![
                     key,
                     task.task,
@@ -190,6 +192,7 @@ impl Tx<'_> {
                     task.ticket.as_str(),
                     task.attempt,
                     At(at),
+                    At(task.not_before.unwrap_or(at)),
                     task.heartbeat_ms,
                     task.timeout_at.map(At)
                 ],
