@@ -31,6 +31,8 @@ pub struct Execution {
     pub cause: Option<String>,
     #[schema(value_type = String, format = DateTime)]
     pub started_at: Timestamp,
+    /// As the ledger writes who started it.
+    pub started_by: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub ended_at: Option<Timestamp>,
@@ -39,8 +41,6 @@ pub struct Execution {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ExecutionState {
-    /// Waits for its turn.
-    Queued,
     Running,
     Succeeded,
     Failed,
@@ -50,7 +50,7 @@ pub enum ExecutionState {
 
 impl ExecutionState {
     pub fn ended(self) -> bool {
-        !matches!(self, Self::Queued | Self::Running)
+        self != Self::Running
     }
 }
 

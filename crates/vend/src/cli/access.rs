@@ -79,8 +79,17 @@ impl From<RoleName> for Role {
 pub struct Login {}
 
 fn seconds(text: &str) -> Result<u64, String> {
-    let duration: jiff::SignedDuration = text.parse().map_err(|_| format!("`{text}`: write 30d, 12h or 90m"));
-    u64::try_from(duration?.as_secs()).map_err(|_| "it must be positive".to_owned())
+    let wrong = || format!("`{text}`: write 30d, 12h or 90m");
+    let (number, unit) = text.split_at(text.trim_end_matches(|c: char| c.is_ascii_alphabetic()).len());
+    let seconds = match unit {
+        "d" => 86_400,
+        "h" => 3_600,
+        "m" => 60,
+        "s" => 1,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    number.checked_mul(seconds).ok_or_else(wrong)
 }
 
 pub async fn secrets(command: &Secrets, global: &Global) -> Result<(), Failure> {

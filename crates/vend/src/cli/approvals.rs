@@ -72,7 +72,7 @@ pub async fn approvals(command: &Approvals, global: &Global) -> Result<(), Failu
                         cell(&approval.place),
                         state_cell(approval.state),
                         cell(votes(approval)),
-                        cell(&approval.author),
+                        cell(headline(&approval.authors.join(", "), 40)),
                         cell(ago(approval.created_at, now())),
                     ]);
                 }

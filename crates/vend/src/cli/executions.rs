@@ -5,7 +5,7 @@ use std::{process::ExitCode, time::Duration};
 use clap::Subcommand;
 use model::wire::{Execution, ExecutionDetail, ExecutionState, HistoryEvent};
 
-use super::{Client, Failure, Global, Outcome, client::escape, now, releases::word, target};
+use super::{Client, Global, Outcome, client::escape, now, releases::word, target};
 use crate::output::{Output, Table, Tone, ago, cell, clean, duration, maybe};
 
 /// How often a client that follows asks.
@@ -106,7 +106,7 @@ fn list_text(executions: &[Execution], output: &Output) -> String {
 
 pub fn tone(state: ExecutionState) -> Tone {
     match state {
-        ExecutionState::Queued | ExecutionState::Running => Tone::Wait,
+        ExecutionState::Running => Tone::Wait,
         ExecutionState::Succeeded => Tone::Good,
         ExecutionState::Failed | ExecutionState::TimedOut => Tone::Bad,
         ExecutionState::Cancelled => Tone::Faint,
@@ -173,10 +173,4 @@ fn end_text(execution: &Execution, output: &Output) -> String {
         }
     }
     text
-}
-
-/// The execution of this id, without its history.
-pub async fn get(id: &str, client: &Client) -> Result<Execution, Failure> {
-    let detail: ExecutionDetail = client.get(&path(id)).await?;
-    Ok(detail.execution)
 }

@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 use model::{
-    port::{EventStatus, HostState},
+    port::{CheckResult, EventReport, EventStatus, HostState},
     route::TargetState,
     wire::{Deployment, EdgeStatus, Host, Image},
 };
@@ -14,7 +14,7 @@ use super::{
     releases::word,
     target::{self, Target},
 };
-use crate::output::{Output, Table, Tone, ago, cell, clean, duration, maybe, size};
+use crate::output::{Output, Table, Tone, ago, cell, clean, duration, headline, maybe, size};
 
 #[derive(Debug, Subcommand)]
 pub enum Hosts {
@@ -108,14 +108,14 @@ pub async fn deployments(command: &Deployments, global: &Global) -> Result<(), F
             let path = format!("/v1/deployments?{}", Target::read(target)?.query());
             let page = client.list::<Deployment>(&path, 200).await?;
             output.show(&page, |page| {
-                let mut table = Table::new(["DEPLOYMENT", "RELEASE", "HOST", "STATE", "STARTED"]);
+                let mut table = Table::new(["DEPLOYMENT", "RELEASE", "STATE", "STARTED", "WHY"]);
                 for deployment in &page.items {
                     table.row([
                         cell(&deployment.id),
                         cell(format!("v{}", deployment.release)),
-                        cell(&deployment.host),
                         cell(&deployment.state),
                         cell(ago(deployment.started_at, now())),
+                        maybe(deployment.reason.as_ref()),
                     ]);
                 }
                 table.render(&output, "no deployments yet")
@@ -131,35 +131,58 @@ pub async fn deployments(command: &Deployments, global: &Global) -> Result<(), F
 
 fn deployment_text(deployment: &Deployment, output: &Output) -> String {
     let mut text = format!(
-        "{} of v{} on {} in {}: {}\n",
+        "{} of v{} in {}: {}\n",
         deployment.id,
         deployment.release,
-        deployment.host,
         deployment.place,
         clean(&deployment.state)
     );
-    for event in &deployment.events {
-        let tone = match event.status {
-            EventStatus::Succeeded => Tone::Good,
-            EventStatus::Failed => Tone::Bad,
-            EventStatus::Skipped => Tone::Faint,
-        };
-        let took = duration(jiff::SignedDuration::from_millis(
-            i64::try_from(event.duration_ms).unwrap_or(i64::MAX),
-        ));
-        let line = format!("  {:<20} {:<10} {took}", event.event.to_string(), word(&event.status));
-        text.push_str(&format!("{}\n", output.tone(tone, &line)));
-        if let Some(failure) = &event.failure {
-            text.push_str(&format!("    {}: {}\n", clean(&failure.script), clean(&failure.message)));
-            for line in failure.log.lines() {
-                text.push_str(&format!("    | {}\n", clean(line)));
-            }
+    if let Some(reason) = &deployment.reason {
+        text.push_str(&format!("cause: {}\n", clean(reason)));
+    }
+    for host in &deployment.hosts {
+        text.push_str(&format!("{}\n", host.host));
+        for event in &host.events {
+            text.push_str(&event_text(event, output));
+        }
+        for check in host.verdict.iter().flat_map(|verdict| &verdict.results) {
+            text.push_str(&check_text(check, output));
         }
     }
-    if let Some(log) = &deployment.log {
-        text.push_str(&format!("log: vend logs --log {}\n", clean(log)));
+    text
+}
+
+fn event_text(event: &EventReport, output: &Output) -> String {
+    let tone = match event.status {
+        EventStatus::Succeeded => Tone::Good,
+        EventStatus::Failed => Tone::Bad,
+        EventStatus::Skipped => Tone::Faint,
+    };
+    let took = duration(jiff::SignedDuration::from_millis(
+        i64::try_from(event.duration_ms).unwrap_or(i64::MAX),
+    ));
+    let line = format!("  {:<20} {:<10} {took}", event.event.to_string(), word(&event.status));
+    let mut text = format!("{}\n", output.tone(tone, &line));
+    if let Some(failure) = &event.failure {
+        text.push_str(&format!("    {}: {}\n", clean(&failure.script), clean(&failure.message)));
+        for line in failure.log.lines() {
+            text.push_str(&format!("    | {}\n", clean(line)));
+        }
     }
     text
+}
+
+fn check_text(check: &CheckResult, output: &Output) -> String {
+    let what = clean(&format!("{} {} {}", check.kind, check.name, check.property));
+    match check.passed {
+        true => format!("  {} {what}\n", output.tone(Tone::Good, "ok    ")),
+        false => format!(
+            "  {} {what}: expected {}, found {}\n",
+            output.tone(Tone::Bad, "failed"),
+            headline(&check.expected, 100),
+            headline(&check.found, 100)
+        ),
+    }
 }
 
 pub async fn targets(command: &Targets, global: &Global) -> Result<(), Failure> {

@@ -1,11 +1,11 @@
 //! The inbox of webhooks, and a reader of stored payloads that needs no platform.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{fs::File, io::Read as _, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Subcommand, ValueEnum};
 use model::{
     Secret,
-    webhook::{self, Event, Provider},
+    webhook::{self, Event, Explanation, Provider},
     wire::{Delivery, DeliveryDetail, DeliveryVerdict, WebhookSecret},
 };
 
@@ -122,12 +122,54 @@ pub async fn run(command: &Webhooks, global: &Global) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
+/// What the platform would make of a payload.
+fn explain(read: &Read, output: &Output) -> Outcome {
+    let header = |header: &String| {
+        let (name, value) = header
+            .split_once(':')
+            .ok_or_else(|| Failure::usage(format!("`{header}` is not a header: write `Name: value`")))?;
+        Ok((name.trim().to_owned(), value.trim().to_owned()))
+    };
+    let headers = read.headers.iter().map(header).collect::<Result<Vec<_>, Failure>>()?;
+    let failed = |error: std::io::Error| Failure::file(&read.file, &error);
+    let mut body = Vec::new();
+    let file = File::open(&read.file).map_err(failed)?;
+    let limit = webhook::MAX_BODY_BYTES as u64 + 1;
+    file.take(limit).read_to_end(&mut body).map_err(failed)?;
+    let secret = read.secret.clone().map(Secret::new);
+    let explanation = webhook::explain(read.provider.into(), &headers, &body, secret.as_ref());
+    output.show(&explanation, |explanation| explanation_text(explanation, output));
+    Ok(match explanation.refusal {
+        None => ExitCode::SUCCESS,
+        Some(_) => ExitCode::FAILURE,
+    })
+}
+
+fn explanation_text(explanation: &Explanation, output: &Output) -> String {
+    let mut text = format!(
+        "from      {}\nevent     {}\ndelivery  {}\nsignature {}: {}\n",
+        word(&explanation.provider),
+        clean(explanation.kind.as_deref().unwrap_or("-")),
+        clean(&explanation.delivery),
+        word(&explanation.signature.verdict),
+        clean(&explanation.signature.why),
+    );
+    if let Some(event) = &explanation.event {
+        text.push_str(&event_text(event));
+    }
+    if let Some(refusal) = &explanation.refusal {
+        let word = output.tone(Tone::Bad, "refused");
+        text.push_str(&format!("{word}   {}\n", clean(refusal)));
+    }
+    text.push_str(&format!("would     {}\n", clean(&explanation.action)));
+    text
+}
+
 fn tone(verdict: DeliveryVerdict) -> Tone {
     match verdict {
         DeliveryVerdict::Accepted => Tone::Good,
         DeliveryVerdict::Refused => Tone::Bad,
-        DeliveryVerdict::Ignored | DeliveryVerdict::Duplicate => Tone::Faint,
-        DeliveryVerdict::Received => Tone::Wait,
+        DeliveryVerdict::Ignored => Tone::Faint,
     }
 }
 

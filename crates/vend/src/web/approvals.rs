@@ -72,7 +72,7 @@ pub async fn list(
                 return db.open_approvals();
             }
             let mut found = Vec::new();
-            for environment in db.environments(own.tenant.as_ref(), own.app.as_ref())? {
+            for environment in db.environments(own.of_app())? {
                 if own.holds(&environment.place) {
                     found.extend(db.approvals(&environment.place, KEPT)?);
                 }

@@ -4,7 +4,7 @@
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use model::{
-    AppName, ApprovalId, DeliveryId, ExecutionId, Place, TenantName,
+    AppName, ApprovalId, ExecutionId, Place, TenantName,
     plan::Plan,
     port::{Commit, Fault, HostSeen, LogChunk, LogRef},
     route::TargetHealth,
@@ -22,9 +22,8 @@ pub struct Pushed {
     pub commit: Commit,
     /// Who pushed, as the ledger writes it.
     pub pusher: String,
-    /// The delivery that brought it; none: it was pushed to the built-in repository. The push is noted on the
-    /// delivery in the same transaction.
-    pub delivery: Option<DeliveryId>,
+    /// What brought it: `git`, or the id of a delivery (`w-…`).
+    pub origin: String,
     /// Where to clone from when it is not the built-in repository.
     pub clone_url: Option<String>,
     pub at: Timestamp,

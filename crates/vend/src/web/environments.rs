@@ -96,7 +96,7 @@ pub async fn list(
         .store
         .read(move |db| {
             db.app(&tenant, &app)?;
-            let environments = db.environments(Some(&tenant), Some(&app))?;
+            let environments = db.environments(Some((&tenant, Some(&app))))?;
             let wire = |environment: store::Environment| {
                 let urls = urls(&environment.place);
                 wire(db, environment, &urls)

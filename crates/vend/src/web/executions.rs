@@ -6,6 +6,7 @@ use axum::{Json, extract::State as Held, http::StatusCode};
 use jiff::Timestamp;
 use model::{
     ExecutionId,
+    plan::Plan,
     policy::Action,
     wire::{Execution, ExecutionDetail, ExecutionState, HistoryEvent, Page, PlanAnswer},
 };
@@ -216,6 +217,19 @@ pub async fn cancel(
     Ok((StatusCode::ACCEPTED, Json(state.store.read(read).await?)))
 }
 
+/// The plan that was asked about, or that the plan's task gave.
+fn plan_of(db: &Db<'_>, id: &ExecutionId) -> Result<Option<Plan>, store::Error> {
+    if let Some(approval) = db.approvals_of_execution(id)?.pop() {
+        return Ok(Some(approval.plan));
+    }
+    let rows = db.history(id, 0, HISTORY)?;
+    Ok(rows.iter().rev().find_map(|row| {
+        let details: Value = serde_json::from_str(&row.details).ok()?;
+        let mut output: Value = serde_json::from_str(details["output"].as_str()?).ok()?;
+        serde_json::from_value(output["plan"].take()).ok()
+    }))
+}
+
 /// What an execution will change, or has changed.
 #[utoipa::path(get, path = "/v1/executions/{execution}/plan", operation_id = "plans.show", tag = "executions",
     params(("execution" = String, Path)),
@@ -228,7 +242,7 @@ pub async fn plan(
     let id: ExecutionId = parse(&id)?;
     allowed(&state, &caller, Action::View, &id).await?;
     let own = id.clone();
-    let plan = state.store.read(move |db| db.plan(&own)).await?;
+    let plan = state.store.read(move |db| plan_of(db, &own)).await?;
     let plan = plan.ok_or_else(|| {
         Refusal::new(Kind::NotFound, format!("execution {id} has made no plan yet"))
             .next(format!("vend executions show {id}"))

@@ -96,7 +96,7 @@ pub async fn images(
 
 fn images_of(db: &Db<'_>, scope: &Scope) -> Result<Vec<Image>, store::Error> {
     let mut images = BTreeMap::new();
-    for environment in db.environments(scope.tenant.as_ref(), scope.app.as_ref())? {
+    for environment in db.environments(scope.of_app())? {
         let place = environment.place;
         if !scope.holds(&place) {
             continue;

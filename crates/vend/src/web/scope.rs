@@ -51,6 +51,11 @@ impl Scope {
         })
     }
 
+    /// Its tenant, and its app where it names one.
+    pub fn of_app(&self) -> Option<(&TenantName, Option<&AppName>)> {
+        Some((self.tenant.as_ref()?, self.app.as_ref()))
+    }
+
     pub fn holds(&self, place: &Place) -> bool {
         let fits = |wanted: Option<&str>, is: &str| wanted.is_none_or(|wanted| wanted == is);
         fits(self.tenant.as_ref().map(TenantName::as_str), place.tenant.as_str())

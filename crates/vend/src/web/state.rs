@@ -16,6 +16,8 @@ use super::{
 
 /// Calls of git that run at once.
 const GIT_CALLS: usize = 16;
+/// Deliveries that are read at once: each may have 25 MiB in memory.
+const HOOK_CALLS: usize = 4;
 
 /// What the room is given.
 pub struct Setup {
@@ -51,6 +53,7 @@ pub struct Inner {
     pub tasks: TaskTracker,
     pub stop: CancellationToken,
     pub git_calls: Semaphore,
+    pub hook_calls: Semaphore,
     pub announcer: Announcer,
     pub sessions: Sessions,
 }
@@ -79,6 +82,7 @@ impl State {
             tasks,
             stop: setup.stop,
             git_calls: Semaphore::new(GIT_CALLS),
+            hook_calls: Semaphore::new(HOOK_CALLS),
             announcer,
             sessions: Sessions::new()?,
         })))

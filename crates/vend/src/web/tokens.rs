@@ -1,6 +1,10 @@
 //! Tokens, and who their bearers are.
 
-use axum::{Json, extract::State as Held, http::StatusCode};
+use axum::{
+    Json,
+    extract::State as Held,
+    http::{HeaderMap, StatusCode, header},
+};
 use jiff::SignedDuration;
 use model::{
     Secret, TenantName,
@@ -11,6 +15,7 @@ use model::{
 use super::{
     auth::Caller,
     input::{self, Paging, Path, Query},
+    listen::Peer,
     refusal::Refusal,
     scope::keyed,
     state::State,
@@ -150,11 +155,13 @@ pub async fn revoke(
     responses((status = 201, body = Session), Refusal))]
 pub async fn session(
     Held(state): Held<State>,
-    axum::Extension(peer): axum::Extension<super::listen::Peer>,
+    axum::Extension(peer): axum::Extension<Peer>,
+    headers: HeaderMap,
     caller: Caller,
 ) -> Result<(StatusCode, Json<Session>), Refusal> {
     // Otherwise a token that was revoked could live on in its sessions.
-    if !matches!(peer, super::listen::Peer::Local { .. }) || !caller.0.actor.starts_with("person:") {
+    let by_kernel = matches!(peer, Peer::Local { .. }) && !headers.contains_key(header::AUTHORIZATION);
+    if !by_kernel {
         return Err(Refusal::forbidden("a session is given on the local socket only").next("use the token itself"));
     }
     let (text, expires_at) = state.sessions.make(&caller.0, state.now());

@@ -118,7 +118,7 @@ async fn hand_over(
             before: before.clone(),
             commit: repositories.commit(tenant, app, branch, commit).await?,
             pusher: request.actor.clone(),
-            delivery: None,
+            origin: "git".into(),
             clone_url: None,
             at: clock(),
         };
