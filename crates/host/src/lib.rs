@@ -1,1 +1,44 @@
+//! Linux effects: what root does on one machine, and what PID 1 does inside a host.
+//!
+//! The room exists so that everything which needs privileges is in one place behind `model::port`. It knows nothing of
+//! SQL, of the HTTP API, of flows or of AWS: an order comes in with all that is needed, an outcome or a fault goes out.
+//!
+//! In reading order: [`node`] answers orders over a local socket and [`client`] asks them; [`hosts`] and [`database`]
+//! make hosts; [`container`], [`network`], [`cgroup`] and [`mount`] are what they are made of; [`build`] and [`bake`]
+//! make what hosts run; [`agent`] is PID 1 inside of one.
 
+pub mod client;
+pub mod node;
+pub mod ticket;
+
+pub mod database;
+pub mod hosts;
+
+pub mod bake;
+pub mod base;
+pub mod build;
+mod cache;
+mod clock;
+pub mod image;
+pub mod layer;
+pub mod logs;
+pub mod objects;
+pub mod tree;
+mod uids;
+
+pub mod agent;
+pub mod appspec;
+pub mod check;
+pub mod deploy;
+
+pub mod cgroup;
+pub mod container;
+pub mod mount;
+pub mod network;
+pub mod socket;
+
+/// The one clock of the crate.
+#[expect(clippy::disallowed_methods, reason = "what effects report carries the time")]
+pub(crate) fn now() -> jiff::Timestamp {
+    jiff::Timestamp::now()
+}

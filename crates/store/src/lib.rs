@@ -8,7 +8,7 @@
 //! text to it. Time comes in as values.
 //!
 //! Every change of the catalogue is a line of the [ledger](Tx::record) in the same transaction. Files:
-//! `journal.sqlite3` and `keys/` in the directory that [`Store::open`] is given.
+//! `store.sqlite3` and `keys/` in the directory that [`Store::open`] is given.
 
 mod approvals;
 mod catalogue;

@@ -12,7 +12,7 @@ use rusqlite_migration::{M, Migrations};
 
 use crate::Error;
 
-pub(crate) const FILE: &str = "journal.sqlite3";
+pub(crate) const FILE: &str = "store.sqlite3";
 
 /// Applied in this order, each once. A released one is never edited.
 const STEPS: &[&str] = &[

@@ -11,7 +11,7 @@ use store::{By, Error, NewExecution, NewHost, NewPush, NewRelease, Store, Tx};
 
 pub struct World {
     pub store: Store,
-    dir: tempfile::TempDir,
+    pub dir: tempfile::TempDir,
 }
 
 impl World {

@@ -1,0 +1,1 @@
+//! Bases that images stand on. Knows nothing of customers.

@@ -1,0 +1,257 @@
+//! Directories that are kept from one build to the next: download caches of a tenant, and what a buildspec names.
+//!
+//! A container never writes to a cache. It is the lowest layer below the container's files; what the container added is
+//! taken out of its upper directory afterwards, as a new generation. So a cache cannot fill the disk beyond a build's own
+//! limit, two builds at a time do not see each other, and a crash leaves the generation before.
+
+use std::{
+    collections::HashMap,
+    fs, io,
+    os::fd::{AsRawFd as _, OwnedFd},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use camino::{Utf8Path, Utf8PathBuf};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
+
+use crate::layer::{Error, copy::Copy, io_error, remove_tree};
+
+/// Caches under `<node>/cache/<name>/<generation>`.
+#[derive(Debug, Clone)]
+pub(crate) struct Caches {
+    root: Utf8PathBuf,
+    limit_bytes: u64,
+    /// How many containers stand on a generation.
+    used: Arc<Mutex<HashMap<Utf8PathBuf, usize>>>,
+}
+
+/// A generation that a container stands on: not removed before this is dropped.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    pub files: Utf8PathBuf,
+    used: Arc<Mutex<HashMap<Utf8PathBuf, usize>>>,
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = used.get_mut(&self.files) {
+            *count -= 1;
+            if *count == 0 {
+                used.remove(&self.files);
+            }
+        }
+    }
+}
+
+impl Caches {
+    /// A cache that grows beyond `limit_bytes` is begun anew.
+    pub fn open(node: &Utf8Path, limit_bytes: u64) -> Result<Self, Error> {
+        let root = node.join("cache");
+        fs::create_dir_all(&root).map_err(io_error("create", &root))?;
+        Ok(Self {
+            root,
+            limit_bytes,
+            used: Arc::default(),
+        })
+    }
+
+    /// The newest generation of a cache, if it has any. `name` is a relative path of plain names.
+    pub fn lease(&self, name: &str) -> Result<Option<Lease>, Error> {
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(newest) = self.generations(name)?.pop() else {
+            return Ok(None);
+        };
+        let files = self.root.join(name).join(newest.to_string());
+        *used.entry(files.clone()).or_default() += 1;
+        Ok(Some(Lease {
+            files,
+            used: Arc::clone(&self.used),
+        }))
+    }
+
+    /// Takes what a container wrote below `directories` (relative to its root) into a new generation.
+    pub fn harvest(
+        &self,
+        name: &str,
+        upper: &Utf8Path,
+        directories: &[String],
+        uid_base: u32,
+    ) -> Result<(), Error> {
+        let written: Vec<(&String, OwnedFd)> = directories
+            .iter()
+            .filter_map(|directory| Some((directory, inside(upper, directory)?)))
+            .collect();
+        if written.is_empty() {
+            return Ok(());
+        }
+        let home = self.root.join(name);
+        fs::create_dir_all(&home).map_err(io_error("create", &home))?;
+        let mut bits = [0; 8];
+        getrandom::fill(&mut bits).expect("the kernel gives random bytes");
+        let new = home.join(format!(".new-{}", hex::encode(bits)));
+        let taken = self.take(name, &written, uid_base, &new);
+        if taken.is_err() {
+            remove_tree(&new)?;
+        }
+        taken
+    }
+
+    fn take(
+        &self,
+        name: &str,
+        written: &[(&String, OwnedFd)],
+        uid_base: u32,
+        new: &Utf8Path,
+    ) -> Result<(), Error> {
+        fs::create_dir(new).map_err(io_error("create", new))?;
+        if let Some(previous) = self.lease(name)? {
+            link_tree(&previous.files, new)?;
+        }
+        for (directory, open) in written {
+            let to = new.join(directory);
+            fs::create_dir_all(&to).map_err(io_error("create", &to))?;
+            let from = Utf8PathBuf::from(format!("/proc/self/fd/{}", open.as_raw_fd()));
+            Copy {
+                uid_base,
+                skip: &["lock", "partial"],
+                merge: true,
+            }
+            .tree(&from, &to)?;
+        }
+        let home = self.root.join(name);
+        let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let generations = self.generations(name)?;
+        let next = generations.last().map_or(1, |newest| newest + 1);
+        if size(new)? > self.limit_bytes {
+            remove_tree(new)?;
+        } else {
+            fs::rename(new, home.join(next.to_string())).map_err(io_error("rename", new))?;
+        }
+        for generation in generations {
+            let path = home.join(generation.to_string());
+            if !used.contains_key(&path) {
+                remove_tree(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn generations(&self, name: &str) -> Result<Vec<u64>, Error> {
+        let home = self.root.join(name);
+        let entries = match home.read_dir_utf8() {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(io_error("read", &home)(error)),
+        };
+        let mut numbers: Vec<u64> = entries
+            .flatten()
+            .filter_map(|entry| entry.file_name().parse().ok())
+            .collect();
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+}
+
+/// A directory that a container wrote. It may have put a link anywhere in its place or above: that is none.
+fn inside(upper: &Utf8Path, directory: &str) -> Option<OwnedFd> {
+    let root = openat(
+        CWD,
+        upper.as_std_path(),
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .ok()?;
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    openat2(&root, directory, flags, Mode::empty(), resolve).ok()
+}
+
+/// A copy that shares its files with the original: neither may be written to, only replaced.
+fn link_tree(from: &Utf8Path, to: &Utf8Path) -> Result<(), Error> {
+    for entry in from.read_dir_utf8().map_err(io_error("read", from))? {
+        let entry = entry.map_err(io_error("read", from))?;
+        let (from, to) = (entry.path(), to.join(entry.file_name()));
+        if entry.file_type().map_err(io_error("read", from))?.is_dir() {
+            fs::create_dir(&to).map_err(io_error("create", &to))?;
+            let mode = fs::metadata(from).map_err(io_error("read", from))?.permissions();
+            fs::set_permissions(&to, mode).map_err(io_error("change", &to))?;
+            link_tree(from, &to)?;
+        } else {
+            fs::hard_link(from, &to).map_err(io_error("link", &to))?;
+        }
+    }
+    Ok(())
+}
+
+fn size(tree: &Utf8Path) -> Result<u64, Error> {
+    let mut bytes = 0;
+    for entry in tree.read_dir_utf8().map_err(io_error("read", tree))? {
+        let entry = entry.map_err(io_error("read", tree))?;
+        let metadata = fs::symlink_metadata(entry.path()).map_err(io_error("read", entry.path()))?;
+        bytes += if metadata.is_dir() {
+            size(entry.path())?
+        } else {
+            metadata.len()
+        };
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn generations_add_up_and_are_bounded() {
+        let temporary = tempfile::tempdir().unwrap();
+        let node = Utf8Path::from_path(temporary.path()).unwrap();
+        let caches = Caches::open(node, 30).unwrap();
+        let uid = rustix::process::geteuid().as_raw();
+        if uid != rustix::process::getegid().as_raw() {
+            println!("skipped: user and group differ");
+            return;
+        }
+        let directories = ["root/.cache/pip".to_owned()];
+        let write = |name: &str, bytes: &str| {
+            let upper = node.join("upper");
+            let _ = fs::remove_dir_all(&upper);
+            fs::create_dir_all(upper.join("root/.cache/pip")).unwrap();
+            fs::write(upper.join("root/.cache/pip").join(name), bytes).unwrap();
+            caches.harvest("acme/tools", &upper, &directories, uid).unwrap();
+        };
+        assert!(caches.lease("acme/tools").unwrap().is_none());
+        write("a", "0123456789");
+        let first = caches.lease("acme/tools").unwrap().unwrap();
+        write("b", "0123456789");
+        let second = caches.lease("acme/tools").unwrap().unwrap();
+        assert!(
+            first.files.join("root/.cache/pip/a").exists(),
+            "leased generations stay"
+        );
+        assert!(!first.files.join("root/.cache/pip/b").exists());
+        assert!(
+            second.files.join("root/.cache/pip/a").exists()
+                && second.files.join("root/.cache/pip/b").exists()
+        );
+        drop((first, second));
+        let upper = node.join("upper");
+        fs::remove_dir_all(&upper).unwrap();
+        fs::create_dir_all(upper.join("root/.cache")).unwrap();
+        std::os::unix::fs::symlink(node.join("elsewhere"), upper.join("root/.cache/pip")).unwrap();
+        fs::create_dir(node.join("elsewhere")).unwrap();
+        fs::write(node.join("elsewhere/machine"), "x").unwrap();
+        caches.harvest("acme/tools", &upper, &directories, uid).unwrap();
+        let lease = caches.lease("acme/tools").unwrap().unwrap();
+        assert!(
+            !lease.files.join("root/.cache/pip/machine").exists(),
+            "links are not followed"
+        );
+        drop(lease);
+        write("c", "01234567890");
+        assert!(
+            caches.lease("acme/tools").unwrap().is_none(),
+            "too large: begun anew"
+        );
+    }
+}

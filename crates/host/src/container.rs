@@ -1,0 +1,734 @@
+//! OCI containers by crun: the one primitive under hosts, builds and bakes.
+//!
+//! Knows nothing of images, agents or customers: a [`Spec`] says which directories to stack and what to run.
+
+mod config;
+mod life;
+mod rootfs;
+mod runtime;
+mod seccomp;
+mod watch;
+
+use std::{
+    collections::{HashMap, HashSet},
+    fs,
+    net::Ipv4Addr,
+    os::fd::OwnedFd,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use camino::{Utf8Path, Utf8PathBuf};
+use model::{
+    Digest,
+    port::{Network, Resources},
+};
+pub use rustix::process::Signal;
+use serde::{Deserialize, Serialize};
+use tracing::{info, warn};
+
+use self::{
+    config::Machine,
+    life::{Birth, Life},
+    rootfs::Builder,
+    runtime::Runtime,
+};
+use crate::{
+    cgroup::{Groups, Usage, Version},
+    mount,
+    network::{self, Networks},
+};
+
+/// All that one container is made of.
+#[derive(Debug)]
+pub struct Spec {
+    /// Unique among the containers of a data directory; `[a-z0-9.-]`, at most 80 characters.
+    pub id: String,
+    pub hostname: String,
+    pub rootfs: Rootfs,
+    /// The first of 65,536 user ids of the machine that the container's own are mapped to.
+    pub uid_base: u32,
+    pub args: Vec<String>,
+    /// Never secrets: it is written to `config.json`. Secrets go through `stdin`.
+    pub env: Vec<(String, String)>,
+    pub cwd: String,
+    pub binds: Vec<Bind>,
+    pub resources: Resources,
+    /// `None` is a network of its own with a loopback only.
+    pub network: Option<Net>,
+    pub preset: Preset,
+    pub stdin: Option<OwnedFd>,
+    pub output: Output,
+}
+
+/// The layers below and the place for what the container writes.
+#[derive(Debug, Clone)]
+pub struct Rootfs {
+    /// Top first, owned by real ids 0 to 65535. Never written to.
+    pub lowers: Vec<Utf8PathBuf>,
+    /// A directory that is created. What the container wrote is in [`Rootfs::upper`], owned by the mapped ids.
+    pub scratch: Utf8PathBuf,
+    /// The most that the container may write; `None` is as much as the machine has.
+    pub disk_mib: Option<u64>,
+}
+
+impl Rootfs {
+    /// What the container wrote, as an overlay upper directory (character device 0/0 is a deletion, the extended
+    /// attribute `trusted.overlay.opaque` a replaced directory). There until [`Containers::delete`].
+    pub fn upper(&self) -> Utf8PathBuf {
+        self.scratch.join("upper")
+    }
+}
+
+/// A file or directory of the machine that the container sees.
+#[derive(Debug, Clone)]
+pub struct Bind {
+    /// A relative path names a directory that is made in the scratch: the container's root and the machine's share it,
+    /// and what is written to it counts as written to the container's disk.
+    pub source: Utf8PathBuf,
+    /// An absolute path in the container; created when it is missing.
+    pub target: Utf8PathBuf,
+    pub read_only: bool,
+    /// The source is owned by real ids 0 to 65535: show it as the container's own.
+    pub id_mapped: bool,
+}
+
+/// How a container is connected.
+#[derive(Debug, Clone)]
+pub enum Net {
+    /// A host: an address on its environment's bridge.
+    Host {
+        network: Network,
+        address: Ipv4Addr,
+        /// When set, only this TCP port can be reached, only from the environment, and nothing can be reached from it.
+        only_port: Option<u16>,
+    },
+    /// A build or a bake: the world outside through a link of its own, and nothing else.
+    Outside,
+}
+
+/// What the root of a container may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Preset {
+    /// Runs services: may switch users and bind low ports.
+    Host,
+    /// Runs a customer's build: the same.
+    Build,
+    /// Installs packages: may also make device nodes' stand-ins and set owners and file capabilities.
+    Bake,
+}
+
+/// Where standard output and standard error go.
+#[derive(Debug)]
+pub enum Output {
+    /// Both into one file, appended. A relative path is in the scratch.
+    File(Utf8PathBuf),
+    /// Both into this file, pipe or socket.
+    Fd(OwnedFd),
+    Discard,
+}
+
+/// A container that was started.
+#[derive(Debug, Clone)]
+pub struct Running {
+    pub id: String,
+    pub pid: u32,
+    /// Isolation that this kernel could not give, and what was done instead.
+    pub fallbacks: Vec<String>,
+}
+
+/// How a container ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exit {
+    /// 128 + the signal's number when a signal ended it.
+    pub code: i32,
+    /// The memory limit killed something in it.
+    pub oom: bool,
+    /// The deadline killed it.
+    pub timed_out: bool,
+}
+
+/// A container that exists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    pub id: String,
+    /// 0 when it does not run.
+    pub pid: u32,
+    pub running: bool,
+}
+
+/// The containers of one data directory. Clones are the same.
+#[derive(Debug, Clone)]
+pub struct Containers(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    node: Utf8PathBuf,
+    runtime: Runtime,
+    builder: Builder,
+    groups: Groups,
+    networks: Networks,
+    /// Containers that something is being done to.
+    busy: Mutex<HashSet<String>>,
+    lives: Mutex<HashMap<String, Life>>,
+}
+
+/// What outlives this process about a container. Written before the container is made, removed after it is gone.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Record {
+    id: String,
+    scratch: Utf8PathBuf,
+    only_port: Option<(Ipv4Addr, u16)>,
+    /// Goes on when this process ends; a build or bake does not.
+    stays: bool,
+    birth: Option<Birth>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot {doing} {path}")]
+    Io {
+        doing: &'static str,
+        path: Utf8PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("{0} is not installed")]
+    Missing(&'static str),
+    #[error("the container runtime cannot {doing} {id}: {why}")]
+    Runtime {
+        doing: &'static str,
+        id: String,
+        why: String,
+    },
+    #[error("the container {0} is being worked on; try again")]
+    Busy(String),
+    #[error("the container {0} runs already")]
+    Exists(String),
+    #[error("the container {0} does not end")]
+    Immortal(String),
+    #[error("{0}")]
+    Spec(String),
+    #[error(transparent)]
+    Mount(#[from] mount::Error),
+    #[error(transparent)]
+    Network(#[from] network::Error),
+}
+
+fn io(doing: &'static str, path: impl Into<Utf8PathBuf>) -> impl FnOnce(std::io::Error) -> Error {
+    let path = path.into();
+    move |source| Error::Io { doing, path, source }
+}
+
+/// To be called once, first thing in `main`, before any thread starts (in a test: before its runtime is made):
+/// everything that this process mounts is seen by nobody else and vanishes with it, and crun can work on machines with
+/// hybrid control groups.
+pub fn enter_private_mounts() -> Result<(), Error> {
+    Ok(mount::enter_private()?)
+}
+
+/// How the interfaces, tables and control groups of a data directory are told from those of another: four hex digits.
+pub fn tag_of(node: &Utf8Path) -> String {
+    Digest::of(node.as_str()).hex()[..4].to_owned()
+}
+
+impl Containers {
+    /// The containers under `<data>/node`: those that run are found again, what a node that died left is removed.
+    pub async fn open(node: &Utf8Path) -> Result<Self, Error> {
+        fs::create_dir_all(node.join("containers")).map_err(io("create", node))?;
+        let node = node.canonicalize_utf8().map_err(io("find", node))?;
+        if node.as_str().contains([',', ':', '\\', '\n']) {
+            return Err(Error::Spec(format!(
+                "{node} cannot hold layers: its path has a comma, colon or backslash"
+            )));
+        }
+        rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
+            .map_err(|error| io("adopt the containers of", &node)(error.into()))?;
+        let tag = tag_of(&node);
+        let stage = Utf8PathBuf::from(format!("/run/vend-{tag}"));
+        mount::detach(&stage)?;
+        mount::stage(&stage)?;
+        let supported = |what: &str, result: std::io::Result<()>| match result {
+            Ok(()) => true,
+            Err(error) => {
+                warn!(%error, "this kernel does not offer {what}");
+                false
+            }
+        };
+        let builder = Builder {
+            machine: rootfs::machine_layer(&node.join("machine"))?,
+            maps_ids: supported("id-mapped mounts", mount::maps_ids(&node)),
+            has_loops: supported("loop devices", mount::has_loops()),
+            shifted: node.join("shifted"),
+            stage,
+            mappings: mount::Mappings::default(),
+        };
+        let containers = Self(Arc::new(Inner {
+            runtime: Runtime {
+                root: node.join("crun"),
+            },
+            builder,
+            groups: Groups::detect(format!("vend-{tag}")),
+            networks: Networks::open(&tag).await?,
+            busy: Mutex::default(),
+            lives: Mutex::default(),
+            node,
+        }));
+        containers.adopt().await;
+        Ok(containers)
+    }
+
+    /// Bridges and rules, for who removes networks.
+    pub fn networks(&self) -> &Networks {
+        &self.0.networks
+    }
+
+    /// Starts a container and returns once its first process runs. It goes on when this process ends.
+    pub async fn start(&self, spec: Spec) -> Result<Running, Error> {
+        let (this, id) = (self.clone(), spec.id.clone());
+        // Not cut short when the caller goes away: a container is made or it is not.
+        let made = tokio::spawn(async move { this.make(spec, true).await });
+        made.await.map_err(|_| Error::Busy(id))?
+    }
+
+    /// Runs a container to its end, or kills all of it at the deadline or when the caller goes away. It stays, for its
+    /// [`Rootfs::upper`] to be read, until [`Containers::delete`].
+    pub async fn run(&self, spec: Spec, deadline: Duration) -> Result<Exit, Error> {
+        let (this, id) = (self.clone(), spec.id.clone());
+        let mut guard = KillOnDrop {
+            containers: self.clone(),
+            id: Some(id.clone()),
+        };
+        let made = tokio::spawn(async move { this.make(spec, false).await });
+        made.await.map_err(|_| Error::Busy(id.clone()))??;
+        let life = self.life(&id);
+        let ended = async {
+            match life {
+                Some(mut life) => life.end().await,
+                None => None,
+            }
+        };
+        let ended = tokio::time::timeout(deadline, ended).await;
+        let timed_out = ended.is_err();
+        guard.id = None;
+        if timed_out {
+            self.kill(&id).await?;
+        }
+        Ok(Exit {
+            code: ended.ok().flatten().unwrap_or(137),
+            oom: self.0.groups.oom_killed(&id),
+            timed_out,
+        })
+    }
+
+    /// Sends a signal to the first process. One that is not there is signalled.
+    pub fn signal(&self, id: &str, signal: Signal) -> Result<(), Error> {
+        match self.life(id) {
+            Some(life) => life.signal(signal).map_err(io("signal", id)),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits for the end of the first process, at most so long. Has it ended?
+    pub async fn ended(&self, id: &str, within: Duration) -> bool {
+        match self.life(id) {
+            Some(mut life) => tokio::time::timeout(within, life.end()).await.is_ok(),
+            None => true,
+        }
+    }
+
+    /// Kills every process of the container. One that is not there is killed.
+    pub async fn kill(&self, id: &str) -> Result<(), Error> {
+        self.signal(id, Signal::KILL)?;
+        self.0.groups.kill(id);
+        match self.ended(id, Duration::from_secs(20)).await {
+            true => Ok(()),
+            false => Err(Error::Immortal(id.to_owned())),
+        }
+    }
+
+    /// Kills and removes the container with its mounts, link, cgroup and scratch. One that is not there is removed.
+    pub async fn delete(&self, id: &str) -> Result<(), Error> {
+        let (this, name) = (self.clone(), id.to_owned());
+        let done = tokio::spawn(async move {
+            let _busy = this.busy(&name)?;
+            this.erase(&name).await
+        });
+        done.await.map_err(|_| Error::Busy(id.to_owned()))?
+    }
+
+    /// Every container that exists, running or not.
+    pub fn list(&self) -> Vec<Seen> {
+        let seen = |record: Record| Seen {
+            running: record.birth.as_ref().is_some_and(Birth::is_running),
+            pid: record.birth.map_or(0, |birth| birth.pid),
+            id: record.id,
+        };
+        self.records().into_iter().map(seen).collect()
+    }
+
+    /// Isolation that this machine cannot give, and what is done instead.
+    pub fn fallbacks(&self) -> Vec<String> {
+        let mut all = self.0.builder.fallbacks(true);
+        all.extend_from_slice(self.0.networks.fallbacks());
+        all
+    }
+
+    /// How the machine's control groups are laid out, for people.
+    pub fn cgroups(&self) -> &'static str {
+        match self.0.groups.version() {
+            Version::One => "v1 or hybrid",
+            Version::Two => "v2",
+        }
+    }
+
+    /// What the container uses now.
+    pub fn usage(&self, id: &str) -> Usage {
+        self.0.groups.usage(id)
+    }
+
+    /// Removes every container, network, group and mount of this data directory.
+    pub async fn teardown_all(&self) -> Result<(), Error> {
+        for record in self.records() {
+            self.delete(&record.id).await?;
+        }
+        self.0.networks.teardown().await?;
+        for left in self.0.groups.list() {
+            self.0.groups.kill(&left);
+            self.0.groups.remove(Some(&left));
+        }
+        self.0.groups.remove(None);
+        mount::detach(&self.0.builder.stage)?;
+        Ok(mount::remove(&self.0.builder.stage)?)
+    }
+
+    /// Makes and starts it, or leaves nothing.
+    async fn make(&self, spec: Spec, stays: bool) -> Result<Running, Error> {
+        check(&spec)?;
+        let id = spec.id.clone();
+        let _busy = self.busy(&id)?;
+        if self
+            .record(&id)
+            .and_then(|record| record.birth)
+            .is_some_and(|birth| birth.is_running())
+        {
+            return Err(Error::Exists(id));
+        }
+        self.erase(&id).await?;
+        let made = self.launch(spec, stays).await;
+        if made.is_err()
+            && let Err(error) = self.erase(&id).await
+        {
+            warn!(id, error = %chain(&error), "cannot remove a container that did not start");
+        }
+        made
+    }
+
+    async fn launch(&self, mut spec: Spec, stays: bool) -> Result<Running, Error> {
+        let id = spec.id.clone();
+        let bundle = self.bundle(&id);
+        let mut record = Record {
+            id: id.clone(),
+            scratch: spec.rootfs.scratch.clone(),
+            only_port: only_port(&spec),
+            stays,
+            birth: None,
+        };
+        fs::create_dir_all(&bundle).map_err(io("create", &bundle))?;
+        self.write(&record)?;
+        let (stdin, output) = (
+            spec.stdin.take(),
+            std::mem::replace(&mut spec.output, Output::Discard),
+        );
+        let spec = self.prepare(spec).await?;
+        let pid = self.0.runtime.create(&id, &bundle, stdin, output).await?;
+        let birth = Birth::of(pid).ok_or_else(|| Error::Runtime {
+            doing: "create",
+            id: id.clone(),
+            why: "its first process ended at once".into(),
+        })?;
+        let life = Life::watch(&birth).map_err(io("watch the first process of", &id))?;
+        self.lives().insert(id.clone(), life);
+        record.birth = Some(birth);
+        self.write(&record)?;
+        self.connect(&spec, pid).await?;
+        self.0.runtime.start(&id, &bundle).await?;
+        // The container holds its own mounts now; whether this process lives makes no difference to it.
+        self.0.builder.unmount(&id)?;
+        let mut fallbacks = self.0.builder.fallbacks(spec.rootfs.disk_mib.is_some());
+        fallbacks.extend_from_slice(self.0.networks.fallbacks());
+        Ok(Running { id, pid, fallbacks })
+    }
+
+    /// Mounts the root file system and writes the bundle.
+    async fn prepare(&self, spec: Spec) -> Result<Spec, Error> {
+        let inner = self.0.clone();
+        let work = move || -> Result<Spec, Error> {
+            let bundle = inner.node.join("containers").join(&spec.id);
+            let mut binds = machine_files(&spec, &bundle)?;
+            binds.extend(spec.binds.iter().cloned());
+            let mounted = inner
+                .builder
+                .mount(&spec.id, &spec.rootfs, &binds, spec.uid_base, spec.preset)?;
+            let machine = machine(&inner.groups, &spec.id);
+            let config = config::config(&spec, &mounted.root, &mounted.binds, &machine);
+            let path = bundle.join("config.json");
+            fs::write(&path, config.to_string()).map_err(io("write", &path))?;
+            Ok(spec)
+        };
+        tokio::task::spawn_blocking(work)
+            .await
+            .map_err(|error| Error::Spec(error.to_string()))?
+    }
+
+    async fn connect(&self, spec: &Spec, pid: u32) -> Result<(), Error> {
+        let networks = &self.0.networks;
+        match &spec.network {
+            None => Ok(()),
+            Some(Net::Outside) => Ok(networks.attach_outside(&spec.id, pid).await?),
+            Some(Net::Host {
+                network,
+                address,
+                only_port,
+            }) => Ok(networks
+                .attach_host(&spec.id, pid, network, *address, *only_port)
+                .await?),
+        }
+    }
+
+    /// Removes all that there is of a container. The record goes last: what is cut short is done again.
+    async fn erase(&self, id: &str) -> Result<(), Error> {
+        let Some(record) = self.record(id) else {
+            return Ok(());
+        };
+        self.kill(id).await?;
+        let bundle = self.bundle(id);
+        self.0.runtime.delete(id, &bundle).await?;
+        self.0.groups.remove(Some(id));
+        self.lives().remove(id);
+        self.0.networks.detach(id, record.only_port).await?;
+        let inner = self.0.clone();
+        let work = move || -> Result<(), Error> {
+            inner.builder.unmount(&record.id)?;
+            inner.builder.remove_scratch(&record.scratch)?;
+            Ok(mount::remove(&bundle)?)
+        };
+        tokio::task::spawn_blocking(work)
+            .await
+            .map_err(|error| Error::Spec(error.to_string()))?
+    }
+
+    /// Watches the containers that run since an earlier node, and removes what that node left half-way.
+    async fn adopt(&self) {
+        for record in self.records() {
+            if let Some(birth) = record.birth.as_ref().filter(|birth| birth.is_running())
+                && let Ok(life) = Life::watch(birth)
+            {
+                self.lives().insert(record.id.clone(), life);
+            }
+            // A host that ended stays, to be seen with its logs, until it is stopped.
+            if record.stays && record.birth.is_some() {
+                if let Err(error) = self.0.builder.mount_scratch(&record.scratch) {
+                    warn!(id = record.id, error = %chain(&error), "cannot mount the disk of a container");
+                }
+                continue;
+            }
+            info!(
+                id = record.id,
+                "removing a container that a node before this one left"
+            );
+            if let Err(error) = self.delete(&record.id).await {
+                warn!(id = record.id, error = %chain(&error), "cannot remove a container");
+            }
+        }
+    }
+
+    fn bundle(&self, id: &str) -> Utf8PathBuf {
+        self.0.node.join("containers").join(id)
+    }
+
+    fn records(&self) -> Vec<Record> {
+        let dir = self.0.node.join("containers");
+        let entries = dir.read_dir_utf8().into_iter().flatten().flatten();
+        entries
+            .filter_map(|entry| self.record(entry.file_name()))
+            .collect()
+    }
+
+    fn record(&self, id: &str) -> Option<Record> {
+        let text = fs::read(self.bundle(id).join("record.json")).ok()?;
+        serde_json::from_slice(&text).ok()
+    }
+
+    fn write(&self, record: &Record) -> Result<(), Error> {
+        let (path, fresh) = (
+            self.bundle(&record.id).join("record.json"),
+            self.bundle(&record.id).join("record.new"),
+        );
+        let text = serde_json::to_vec(record).expect("a record has only plain fields");
+        fs::write(&fresh, text).map_err(io("write", &fresh))?;
+        fs::rename(&fresh, &path).map_err(io("write", &path))
+    }
+
+    fn lives(&self) -> std::sync::MutexGuard<'_, HashMap<String, Life>> {
+        self.0.lives.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn life(&self, id: &str) -> Option<Life> {
+        self.lives().get(id).cloned()
+    }
+
+    fn busy(&self, id: &str) -> Result<BusyGuard, Error> {
+        let mut busy = self.0.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        match busy.insert(id.to_owned()) {
+            true => Ok(BusyGuard {
+                containers: self.clone(),
+                id: id.to_owned(),
+            }),
+            false => Err(Error::Busy(id.to_owned())),
+        }
+    }
+}
+
+struct BusyGuard {
+    containers: Containers,
+    id: String,
+}
+
+impl Drop for BusyGuard {
+    fn drop(&mut self) {
+        self.containers
+            .0
+            .busy
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&self.id);
+    }
+}
+
+/// Whoever gives up on a run wants nothing of it to go on.
+struct KillOnDrop {
+    containers: Containers,
+    id: Option<String>,
+}
+
+impl Drop for KillOnDrop {
+    fn drop(&mut self) {
+        let (Some(id), Ok(runtime)) = (self.id.take(), tokio::runtime::Handle::try_current()) else {
+            return;
+        };
+        let containers = self.containers.clone();
+        // Ends when the container is gone, which has a deadline of its own.
+        runtime.spawn(async move {
+            while let Err(Error::Busy(_)) = containers.delete(&id).await {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        });
+    }
+}
+
+/// An error with its causes, for a log or a person.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+fn check(spec: &Spec) -> Result<(), Error> {
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.');
+    let id = &spec.id;
+    if id.is_empty() || id.len() > 80 || id.starts_with('.') || !id.bytes().all(allowed) {
+        return Err(Error::Spec(format!("`{id}` cannot be the id of a container")));
+    }
+    if spec.uid_base < 65_536
+        || spec
+            .uid_base
+            .checked_add(65_535)
+            .is_none_or(|last| last == u32::MAX)
+    {
+        return Err(Error::Spec(format!(
+            "{} cannot be the first of 65,536 user ids",
+            spec.uid_base
+        )));
+    }
+    let resources = &spec.resources;
+    if !(0.01..=1024.0).contains(&resources.cpu) || resources.memory_mib < 6 || resources.pids == 0 {
+        return Err(Error::Spec(
+            "a container needs at least 0.01 cores, 6 MiB of memory and a process".into(),
+        ));
+    }
+    if resources.memory_mib > 1 << 24
+        || spec
+            .rootfs
+            .disk_mib
+            .is_some_and(|mib| !(16..=1 << 24).contains(&mib))
+    {
+        return Err(Error::Spec(
+            "the disk of a container has 16 MiB to 16 TiB, its memory at most 16 TiB".into(),
+        ));
+    }
+    if spec.args.is_empty() {
+        return Err(Error::Spec("a container needs something to run".into()));
+    }
+    Ok(())
+}
+
+fn only_port(spec: &Spec) -> Option<(Ipv4Addr, u16)> {
+    match spec.network {
+        Some(Net::Host {
+            address, only_port, ..
+        }) => only_port.map(|port| (address, port)),
+        _ => None,
+    }
+}
+
+/// Names and resolvers: files that are the machine's business, whatever an image says.
+fn machine_files(spec: &Spec, bundle: &Utf8Path) -> Result<Vec<Bind>, Error> {
+    let own = match spec.network {
+        Some(Net::Host { address, .. }) => address,
+        _ => Ipv4Addr::new(127, 0, 1, 1),
+    };
+    let hosts = format!("127.0.0.1 localhost\n{own} {}\n", spec.hostname);
+    let resolvers = network::resolvers()
+        .iter()
+        .map(|address| format!("nameserver {address}\n"))
+        .collect();
+    let mut files = vec![("hosts", hosts)];
+    if spec.network.is_some() {
+        files.push(("resolv.conf", resolvers));
+    }
+    let mut binds = Vec::new();
+    for (name, text) in files {
+        let source = bundle.join(name);
+        fs::write(&source, text).map_err(io("write", &source))?;
+        let target = Utf8Path::new("/etc").join(name);
+        binds.push(Bind {
+            source,
+            target,
+            read_only: true,
+            id_mapped: false,
+        });
+    }
+    Ok(binds)
+}
+
+fn machine(groups: &Groups, id: &str) -> Machine {
+    let swaps = fs::read_to_string("/proc/swaps").unwrap_or_default();
+    let accounted = match groups.version() {
+        Version::One => Utf8Path::new("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes").exists(),
+        Version::Two => true,
+    };
+    Machine {
+        cgroups: groups.version(),
+        cgroup: groups.path(id),
+        swap: swaps.lines().count() > 1 && accounted,
+        ipv6: Utf8Path::new("/proc/sys/net/ipv6").exists(),
+        open_files: rustix::process::getrlimit(rustix::process::Resource::Nofile)
+            .maximum
+            .unwrap_or(1_048_576),
+    }
+}

@@ -1,0 +1,210 @@
+//! Layers: directories owned by real ids 0 to 65535, by the digest of what made them.
+//!
+//! The room exists so that what was made once is never made again, and so that a layer is either all there or not there.
+//! It knows nothing of scripts or bases.
+
+pub(crate) mod copy;
+
+use std::{collections::BTreeSet, fs, io};
+
+use camino::{Utf8Path, Utf8PathBuf};
+use jiff::Timestamp;
+use model::{
+    Digest,
+    port::{Commit, Fault, Layer},
+};
+use serde::{Deserialize, Serialize};
+
+/// Layers under `<node>/layers/<64 hex digits of the key>`: the directory `root` and the file `layer.json`.
+#[derive(Debug, Clone)]
+pub struct Layers {
+    root: Utf8PathBuf,
+}
+
+/// What is known of a layer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    pub key: Digest,
+    /// The layer that it stands on; `None` for a base.
+    pub parent: Option<Digest>,
+    /// For people: `base debian-12`, `infra/install.sh`.
+    pub made_by: String,
+    pub size_bytes: u64,
+    /// The commit that it was first made for.
+    pub commit: Option<Commit>,
+    pub created_at: Timestamp,
+}
+
+impl Record {
+    pub fn summary(&self) -> Layer {
+        Layer {
+            key: self.key,
+            made_by: self.made_by.clone(),
+            size_bytes: self.size_bytes,
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot {doing} {path}")]
+    Io {
+        doing: &'static str,
+        path: Utf8PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("the record of layer {path} cannot be read")]
+    Record {
+        path: Utf8PathBuf,
+        #[source]
+        source: serde_json::Error,
+    },
+    #[error("there is no layer {0}")]
+    Missing(Digest),
+    #[error("{path} belongs to user {id}, who is none of the container's")]
+    Stranger { path: Utf8PathBuf, id: u32 },
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        Self::platform(crate::logs::chain(&error)).next("see whether the data directory's disk is full")
+    }
+}
+
+/// A layer in the making. Dropped before it is published, it is removed.
+#[derive(Debug)]
+pub struct Staging {
+    path: Utf8PathBuf,
+}
+
+impl Layers {
+    /// The layers under `<data>/node`. What an interrupted node was making is removed.
+    pub fn open(node: &Utf8Path) -> Result<Self, Error> {
+        let root = node.join("layers");
+        fs::create_dir_all(&root).map_err(io_error("create", &root))?;
+        Ok(Self { root })
+    }
+
+    /// Removes what a node that was killed left half-made. To be called while nothing is being made.
+    pub fn clean(&self) -> Result<(), Error> {
+        for path in self.entries()? {
+            if path.file_name().is_some_and(|name| name.starts_with('.')) {
+                remove_tree(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub fn get(&self, key: &Digest) -> Result<Option<Record>, Error> {
+        let path = self.directory(key).join("layer.json");
+        match fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .map(Some)
+                .map_err(|source| Error::Record { path, source }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(io_error("read", &path)(error)),
+        }
+    }
+
+    /// The files of a layer, as an overlay's lower directory.
+    pub fn files(&self, key: &Digest) -> Utf8PathBuf {
+        self.directory(key).join("root")
+    }
+
+    /// A place to make a layer in, on the same disk.
+    pub fn stage(&self) -> Result<Staging, Error> {
+        let mut bits = [0; 8];
+        getrandom::fill(&mut bits).expect("the kernel gives random bytes");
+        let path = self.root.join(format!(".new-{}", hex::encode(bits)));
+        fs::create_dir_all(path.join("root")).map_err(io_error("create", &path))?;
+        Ok(Staging { path })
+    }
+
+    /// The layer appears, whole and durable. One that is there already stays.
+    pub fn publish(&self, staging: Staging, record: &Record) -> Result<(), Error> {
+        let path = staging.path.join("layer.json");
+        let json = serde_json::to_vec_pretty(record).map_err(|source| Error::Record {
+            path: path.clone(),
+            source,
+        })?;
+        fs::write(&path, json).map_err(io_error("write", &path))?;
+        let directory = fs::File::open(&staging.path).map_err(io_error("open", &staging.path))?;
+        // Thousands of files: one flush of the disk is cheaper than one of each.
+        rustix::fs::syncfs(&directory).map_err(|errno| io_error("flush", &staging.path)(errno.into()))?;
+        let to = self.directory(&record.key);
+        match fs::rename(&staging.path, &to) {
+            Ok(()) => {}
+            Err(_) if self.get(&record.key)?.is_some() => return Ok(()),
+            Err(error) => return Err(io_error("rename", &staging.path)(error)),
+        }
+        fs::File::open(&self.root)
+            .and_then(|root| root.sync_all())
+            .map_err(io_error("flush", &self.root))
+    }
+
+    pub fn list(&self) -> Result<Vec<Record>, Error> {
+        let keys = self.entries()?;
+        let keys = keys
+            .iter()
+            .filter_map(|path| format!("sha256:{}", path.file_name()?).parse().ok());
+        let records: Result<Vec<Option<Record>>, Error> = keys.map(|key: Digest| self.get(&key)).collect();
+        Ok(records?.into_iter().flatten().collect())
+    }
+
+    /// Removes the layers that are not in `keep` and gives their keys. A layer that a container is mounted on must be in it.
+    pub fn sweep(&self, keep: &BTreeSet<Digest>) -> Result<Vec<Digest>, Error> {
+        let mut removed = Vec::new();
+        for record in self.list()? {
+            if !keep.contains(&record.key) {
+                // First out of sight, then away: a crash in between leaves nothing that looks like a layer.
+                let away = self.root.join(format!(".old-{}", record.key.hex()));
+                let directory = self.directory(&record.key);
+                fs::rename(&directory, &away).map_err(io_error("rename", &directory))?;
+                remove_tree(&away)?;
+                removed.push(record.key);
+            }
+        }
+        Ok(removed)
+    }
+
+    fn directory(&self, key: &Digest) -> Utf8PathBuf {
+        self.root.join(key.hex())
+    }
+
+    fn entries(&self) -> Result<Vec<Utf8PathBuf>, Error> {
+        self.root
+            .read_dir_utf8()
+            .and_then(|entries| {
+                entries
+                    .map(|entry| entry.map(|entry| entry.into_path()))
+                    .collect()
+            })
+            .map_err(io_error("read", &self.root))
+    }
+}
+
+impl Staging {
+    /// Where the layer's files belong.
+    pub fn files(&self) -> Utf8PathBuf {
+        self.path.join("root")
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+pub(crate) fn remove_tree(path: &Utf8Path) -> Result<(), Error> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error("remove", path)(error)),
+        _ => Ok(()),
+    }
+}
+
+pub(crate) fn io_error(doing: &'static str, path: &Utf8Path) -> impl FnOnce(io::Error) -> Error + use<> {
+    let path = path.to_owned();
+    move |source| Error::Io { doing, path, source }
+}

@@ -1,0 +1,211 @@
+//! The packet filter of one data directory: who may reach whom, as nftables rules.
+//!
+//! One inet table carries the rules between networks, one bridge table those inside of one. Both are written whole and
+//! swapped in one transaction when a node starts; after that only elements of their sets change.
+
+use std::{net::Ipv4Addr, process::Stdio};
+
+use model::port::Network;
+use tokio::io::AsyncWriteExt as _;
+
+use super::{Error, Names};
+
+/// A host of which only one port can be reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Closed {
+    pub link: String,
+    pub address: Ipv4Addr,
+    pub port: u16,
+}
+
+/// The whole inet table. Every interface of ours starts with the same prefix, so that rules need no list of them.
+pub fn inet_table(names: &Names, networks: &[Network], closed: &[Closed]) -> String {
+    let table = names.table();
+    let ours = names.prefix();
+    let same = elements(networks.iter().map(|n| pair(&names.bridge(n))));
+    let subnets = elements(networks.iter().map(subnet).chain([names.one_offs()]));
+    let addresses = elements(closed.iter().map(|c| c.address.to_string()));
+    let ports = elements(closed.iter().map(address_port));
+    format!(
+        r#"
+table inet {table}
+delete table inet {table}
+table inet {table} {{
+  # A bridge with itself: bridged frames come through here when br_netfilter is loaded.
+  set same {{ type ifname . ifname; {same} }}
+  set subnets {{ type ipv4_addr; flags interval; {subnets} }}
+  set closed {{ type ipv4_addr; {addresses} }}
+  set open {{ type ipv4_addr . inet_service; {ports} }}
+  chain input {{
+    type filter hook input priority filter - 5; policy accept;
+    iifname "{ours}*" jump to_machine
+  }}
+  chain to_machine {{
+    ct state established,related accept
+    drop
+  }}
+  chain forward {{
+    type filter hook forward priority filter - 5; policy accept;
+    iifname "{ours}*" jump from_host
+    oifname "{ours}*" jump to_host
+  }}
+  chain from_host {{
+    meta nfproto != ipv4 drop
+    ct state established,related accept
+    iifname . oifname @same jump inside
+    oifname "vend*" drop
+    ip saddr != @subnets drop
+    ip saddr @closed drop
+    ip daddr {{ 0.0.0.0/8, 127.0.0.0/8, 169.254.0.0/16, 224.0.0.0/3 }} drop
+    accept
+  }}
+  chain inside {{
+    ip daddr . tcp dport @open accept
+    ip daddr @closed drop
+    ip saddr @closed drop
+    accept
+  }}
+  chain to_host {{
+    ct state established,related accept
+    drop
+  }}
+  chain postrouting {{
+    type nat hook postrouting priority srcnat; policy accept;
+    ip saddr @subnets oifname != "vend*" masquerade
+  }}
+}}
+"#
+    )
+}
+
+/// The whole bridge table: closed hosts talk through their port only, with hosts of their network only. It looks at
+/// single frames, because connections are not tracked on bridges everywhere.
+pub fn bridge_table(names: &Names, closed: &[Closed]) -> String {
+    let table = names.table();
+    let links = elements(closed.iter().map(|c| quoted(&c.link)));
+    let ports = elements(closed.iter().map(link_port));
+    format!(
+        r#"
+table bridge {table}
+delete table bridge {table}
+table bridge {table} {{
+  set closed {{ type ifname; {links} }}
+  set open {{ type ifname . inet_service; {ports} }}
+  chain forward {{
+    type filter hook forward priority filter; policy accept;
+    ether type arp accept
+    ether type ip oifname . tcp dport @open accept
+    ether type ip iifname . tcp sport @open tcp flags & (syn | ack) != syn accept
+    oifname @closed drop
+    iifname @closed drop
+  }}
+  chain input {{
+    type filter hook input priority filter; policy accept;
+    ether type arp accept
+    iifname @closed drop
+  }}
+}}
+"#
+    )
+}
+
+pub fn add_network(names: &Names, network: &Network) -> String {
+    let table = names.table();
+    let (same, subnet) = (pair(&names.bridge(network)), subnet(network));
+    format!("add element inet {table} same {{ {same} }}\nadd element inet {table} subnets {{ {subnet} }}\n")
+}
+
+/// Elements are added first: deleting one that is not there would fail the transaction.
+pub fn remove_network(names: &Names, network: &Network) -> String {
+    let added = add_network(names, network);
+    let removed = added.replace("add element", "delete element");
+    added + &removed
+}
+
+pub fn add_closed(names: &Names, closed: &Closed, bridged: bool) -> String {
+    let table = names.table();
+    let mut script = format!(
+        "add element inet {table} closed {{ {} }}\nadd element inet {table} open {{ {} }}\n",
+        closed.address,
+        address_port(closed)
+    );
+    if bridged {
+        script += &format!(
+            "add element bridge {table} closed {{ {} }}\nadd element bridge {table} open {{ {} }}\n",
+            quoted(&closed.link),
+            link_port(closed)
+        );
+    }
+    script
+}
+
+pub fn remove_closed(names: &Names, closed: &Closed, bridged: bool) -> String {
+    let added = add_closed(names, closed, bridged);
+    let removed = added.replace("add element", "delete element");
+    added + &removed
+}
+
+/// Declared first: deleting a table that is not there would fail.
+pub fn remove_table(names: &Names, family: &str) -> String {
+    let table = names.table();
+    format!("table {family} {table}\ndelete table {family} {table}\n")
+}
+
+/// Runs one transaction: all of it holds afterwards, or nothing.
+pub async fn apply(script: &str) -> Result<(), Error> {
+    let failed = |source| Error::Nft { source };
+    let mut nft = tokio::process::Command::new("nft")
+        .args(["-f", "-"])
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(failed)?;
+    let mut stdin = nft.stdin.take().expect("stdin is piped");
+    let write = async move { stdin.write_all(script.as_bytes()).await };
+    let deadline = std::time::Duration::from_secs(30);
+    let both = async { tokio::join!(write, nft.wait_with_output()) };
+    let (_, output) = tokio::time::timeout(deadline, both)
+        .await
+        .map_err(|_| Error::Deadline("nft"))?;
+    let output = output.map_err(failed)?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let why = String::from_utf8_lossy(&output.stderr)
+        .lines()
+        .take(3)
+        .collect::<Vec<_>>()
+        .join(" ");
+    Err(Error::Filter(why))
+}
+
+fn elements(all: impl Iterator<Item = String>) -> String {
+    let all: Vec<String> = all.collect();
+    match all.is_empty() {
+        true => String::new(),
+        false => format!("elements = {{ {} }}", all.join(", ")),
+    }
+}
+
+fn quoted(name: &str) -> String {
+    format!("\"{name}\"")
+}
+
+fn pair(bridge: &str) -> String {
+    format!("\"{bridge}\" . \"{bridge}\"")
+}
+
+fn subnet(network: &Network) -> String {
+    format!("{}/{}", network.subnet, network.prefix)
+}
+
+fn address_port(closed: &Closed) -> String {
+    format!("{} . {}", closed.address, closed.port)
+}
+
+fn link_port(closed: &Closed) -> String {
+    format!("\"{}\" . {}", closed.link, closed.port)
+}

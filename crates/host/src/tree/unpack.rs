@@ -1,0 +1,216 @@
+//! Writes an archive's members under one directory. Every path is resolved by the kernel beneath that directory and
+//! without following a link (`openat2`), so that no member can use one that came before it, nor a race.
+
+use std::{
+    collections::HashMap,
+    ffi::OsStr,
+    fs::File,
+    io::{self, Read},
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use camino::Utf8Path;
+use rustix::{
+    fs::{
+        AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Timespec, Timestamps, fchmod, futimens, linkat,
+        mkdirat, openat, openat2, statat, symlinkat, unlinkat,
+    },
+    io::Errno,
+};
+
+use super::{Error, Kind, Limits, Member, Totals, io_error, visit};
+
+/// Unpacks a tar into an existing directory. What was unpacked before a failure is left for the caller to remove.
+pub fn unpack(reader: impl Read, into: &Utf8Path, limits: &Limits) -> Result<Totals, Error> {
+    unpack_some(reader, into, limits, |_| true)
+}
+
+/// The same for the members that are chosen; all are checked.
+pub fn unpack_some(
+    reader: impl Read,
+    into: &Utf8Path,
+    limits: &Limits,
+    chosen: impl Fn(&Member) -> bool,
+) -> Result<Totals, Error> {
+    let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = openat(CWD, into.as_std_path(), flags, Mode::empty()).map_err(io_error("open", into.as_std_path()))?;
+    let mut tree = Tree {
+        root: Arc::new(root),
+        directories: HashMap::new(),
+        links: Vec::new(),
+    };
+    let totals = visit(reader, limits, |member, bytes| match chosen(member) {
+        true => tree.add(member, bytes),
+        false => Ok(()),
+    })?;
+    tree.check_links()?;
+    Ok(totals)
+}
+
+struct Tree {
+    root: Arc<OwnedFd>,
+    /// Open directories of the last members. Bounded by [`OPEN`].
+    directories: HashMap<PathBuf, Arc<OwnedFd>>,
+    links: Vec<PathBuf>,
+}
+
+const OPEN: usize = 64;
+const BENEATH: ResolveFlags = ResolveFlags::BENEATH
+    .union(ResolveFlags::NO_SYMLINKS)
+    .union(ResolveFlags::NO_MAGICLINKS);
+
+impl Tree {
+    fn add(&mut self, member: &Member, bytes: &mut dyn Read) -> Result<(), Error> {
+        let path = member.path.as_path();
+        let Some(name) = path.file_name() else {
+            return Ok(());
+        };
+        let parent = self.directory(path.parent().unwrap_or(Path::new("")))?;
+        match &member.kind {
+            Kind::Directory => self.add_directory(&parent, name, member),
+            Kind::File => {
+                self.make_room(&parent, name, path)?;
+                write_file(&parent, name, member, bytes)
+            }
+            Kind::Symlink(target) => {
+                self.make_room(&parent, name, path)?;
+                self.links.push(path.to_owned());
+                symlinkat(target, &parent, name).map_err(io_error("create", path))
+            }
+            Kind::Hardlink(target) => {
+                let from = self.hardlink_source(target, path)?;
+                self.make_room(&parent, name, path)?;
+                let source = target.file_name().expect("the source of a hard link has a name");
+                linkat(&from, source, &parent, name, AtFlags::empty()).map_err(io_error("create", path))
+            }
+        }
+    }
+
+    fn add_directory(&mut self, parent: &OwnedFd, name: &OsStr, member: &Member) -> Result<(), Error> {
+        let path = member.path.as_path();
+        match mkdirat(parent, name, Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(io_error("create", path)(errno)),
+        }
+        let directory = self.directory(path)?;
+        // The owner can always go on unpacking into it.
+        let mode = Mode::from_raw_mode(member.mode) | Mode::RWXU;
+        fchmod(&directory, mode).map_err(io_error("change", path))
+    }
+
+    /// A later member replaces an earlier one, as in tar, but never a directory.
+    fn make_room(&mut self, parent: &OwnedFd, name: &OsStr, path: &Path) -> Result<(), Error> {
+        match unlinkat(parent, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(Errno::ISDIR) => Err(Error::Refused {
+                path: path.display().to_string(),
+                reason: "it would replace a directory",
+            }),
+            Err(errno) => Err(io_error("replace", path)(errno)),
+        }
+    }
+
+    /// The directory of the file that a hard link names: a regular file of this tree.
+    fn hardlink_source(&mut self, target: &Path, path: &Path) -> Result<Arc<OwnedFd>, Error> {
+        let refuse = || Error::Refused {
+            path: path.display().to_string(),
+            reason: "it is a hard link to what is no file of the archive",
+        };
+        let name = target.file_name().ok_or_else(refuse)?;
+        let parent = target.parent().unwrap_or(Path::new(""));
+        let directory = self.open(parent).map_err(|_| refuse())?;
+        let stat = statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW).map_err(|_| refuse())?;
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile if target != path => Ok(directory),
+            _ => Err(refuse()),
+        }
+    }
+
+    /// The directory at `path`, made when it is missing.
+    fn directory(&mut self, path: &Path) -> Result<Arc<OwnedFd>, Error> {
+        match self.open(path) {
+            Ok(directory) => return Ok(directory),
+            Err(Errno::NOENT) => {}
+            Err(errno) => return Err(not_a_directory(path, errno)),
+        }
+        let parent = self.directory(path.parent().unwrap_or(Path::new("")))?;
+        let name = path
+            .file_name()
+            .expect("the root is there, so what is missing has a name");
+        match mkdirat(&parent, name, Mode::from_raw_mode(0o755)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(io_error("create", path)(errno)),
+        }
+        self.open(path).map_err(|errno| not_a_directory(path, errno))
+    }
+
+    fn open(&mut self, path: &Path) -> Result<Arc<OwnedFd>, Errno> {
+        if path.as_os_str().is_empty() {
+            return Ok(Arc::clone(&self.root));
+        }
+        if let Some(directory) = self.directories.get(path) {
+            return Ok(Arc::clone(directory));
+        }
+        let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let directory = Arc::new(openat2(&self.root, path, flags, Mode::empty(), BENEATH)?);
+        if self.directories.len() >= OPEN {
+            self.directories.clear();
+        }
+        self.directories.insert(path.to_owned(), Arc::clone(&directory));
+        Ok(directory)
+    }
+
+    /// A link's text can stay inside while what it leads through does not: the kernel knows.
+    fn check_links(&self) -> Result<(), Error> {
+        for path in &self.links {
+            let flags = OFlags::PATH | OFlags::CLOEXEC;
+            let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+            if let Err(Errno::XDEV) = openat2(&self.root, path, flags, Mode::empty(), resolve) {
+                return Err(Error::Refused {
+                    path: path.display().to_string(),
+                    reason: "it is a link out of the tree",
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn not_a_directory(path: &Path, errno: Errno) -> Error {
+    match errno {
+        Errno::LOOP | Errno::NOTDIR | Errno::XDEV => Error::Refused {
+            path: path.display().to_string(),
+            reason: "it is used as a directory and is none",
+        },
+        errno => io_error("open", path)(errno),
+    }
+}
+
+fn write_file(parent: &OwnedFd, name: &OsStr, member: &Member, bytes: &mut dyn Read) -> Result<(), Error> {
+    let path = member.path.as_path();
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut file = openat(parent, name, flags, Mode::RUSR | Mode::WUSR)
+        .map(File::from)
+        .map_err(io_error("create", path))?;
+    let mut buffer = [0; 1 << 16];
+    loop {
+        match bytes.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(read) => io::Write::write_all(&mut file, &buffer[..read]).map_err(io_error("write", path))?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(Error::Archive(error)),
+        }
+    }
+    fchmod(&file, Mode::from_raw_mode(member.mode)).map_err(io_error("change", path))?;
+    let time = Timespec {
+        tv_sec: i64::try_from(member.mtime).unwrap_or(0).min(i64::from(u32::MAX)),
+        tv_nsec: 0,
+    };
+    let times = Timestamps {
+        last_access: time,
+        last_modification: time,
+    };
+    futimens(&file, &times).map_err(io_error("change", path))
+}

@@ -1,0 +1,11 @@
+//! The whole platform, as its users meet it: the real binary, real containers, real git, ports that the kernel picks.
+//!
+//! Every test starts a platform in one shared data directory, so that bases and layers are made once, and takes it
+//! down again. Tenants have fresh names.
+
+mod corridor;
+mod crash;
+mod hostile;
+mod isolation;
+mod load;
+mod platform;
