@@ -86,6 +86,7 @@ CREATE TABLE pushes (
 ) STRICT;
 
 CREATE INDEX pushes_of_app ON pushes (app_id, id);
+CREATE INDEX pushes_unassigned ON pushes (id) WHERE state = 'waiting' AND environment IS NULL;
 CREATE INDEX pushes_waiting ON pushes (app_id, environment, id) WHERE state = 'waiting';
 
 CREATE TABLE releases (
@@ -125,4 +126,6 @@ CREATE TABLE hosts (
 ) STRICT;
 
 CREATE UNIQUE INDEX hosts_addresses ON hosts (environment_id, address) WHERE state <> 'retired';
+CREATE INDEX hosts_of_environment ON hosts (environment_id, created_at);
+CREATE INDEX hosts_retired ON hosts (changed_at) WHERE state = 'retired';
 CREATE INDEX hosts_due ON hosts (retire_at) WHERE retire_at IS NOT NULL;

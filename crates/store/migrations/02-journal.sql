@@ -26,6 +26,7 @@ CREATE TABLE executions (
     deadline_at INTEGER
 ) STRICT;
 
+CREATE INDEX executions_of_tenant ON executions (tenant, key);
 CREATE INDEX executions_of_place ON executions (tenant, app, environment, key);
 CREATE INDEX executions_open ON executions (key) WHERE ended_at IS NULL;
 CREATE INDEX executions_open_of_place ON executions (tenant, app, environment) WHERE ended_at IS NULL;
@@ -68,6 +69,7 @@ CREATE TABLE tasks (
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX tasks_scheduled ON tasks (resource, not_before) WHERE lease_until IS NULL;
+CREATE INDEX tasks_later ON tasks (not_before) WHERE lease_until IS NULL;
 CREATE INDEX tasks_leased ON tasks (lease_until) WHERE lease_until IS NOT NULL;
 
 CREATE TABLE timers (

@@ -252,6 +252,13 @@ impl Tx<'_> {
         Ok(())
     }
 
+    pub(crate) fn void_open_approvals(&self, place: &Place, reason: &str, by: &By) -> Result<(), Error> {
+        for approval in self.open_approvals()?.iter().filter(|open| open.place == *place) {
+            self.end_approval(approval, ApprovalState::Void, Some(reason), by)?;
+        }
+        Ok(())
+    }
+
     /// Ends every open one whose time is over, and gives them.
     pub fn expire_approvals(&self, by: &By) -> Result<Vec<Approval>, Error> {
         let due: Vec<ApprovalId> = self.all(

@@ -56,7 +56,7 @@ use std::{
 };
 
 use camino::Utf8Path;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use keys::Keys;
 use pool::Pool;
@@ -66,8 +66,9 @@ use writer::{Done, Writer};
 /// still committed.
 #[derive(Clone)]
 pub struct Store {
-    writer: Arc<Writer>,
+    // Readers close before the writer does, so that a clean end leaves one file.
     pool: Arc<Pool>,
+    writer: Arc<Writer>,
 }
 
 impl Store {
@@ -112,6 +113,12 @@ impl Store {
         });
         self.writer.queue(job).await?;
         answered.await.map_err(|_| Error::Closed)?
+    }
+
+    /// Changes after every commit: for those who wait for something to do or to show. What was committed is seen by a
+    /// read that begins after the change.
+    pub fn commits(&self) -> watch::Receiver<u64> {
+        self.writer.commits()
     }
 
     /// Runs `work` on a connection that sees the last commit, and nothing newer, until it ends. Writes fail in it.

@@ -26,6 +26,17 @@ impl Tx<'_> {
         self.record(deed, by.at).map(drop)
     }
 
+    /// Counts up from 1, for ever: the versions of the route table. Not a line of the ledger.
+    pub fn count_up(&self, name: &str) -> Result<u64, Error> {
+        let text: String = self.value(
+            "INSERT INTO settings VALUES (?1, '1')
+             ON CONFLICT (name) DO UPDATE SET value = CAST(value AS INTEGER) + 1 || '' RETURNING value",
+            [format!("count.{name}")],
+        )?;
+        text.parse()
+            .map_err(|_| Error::Damaged(format!("the count of {name} is not a number")))
+    }
+
     pub(crate) fn put_setting(&self, name: &str, value: Option<&str>) -> Result<(), Error> {
         match value {
             Some(value) => self.run(

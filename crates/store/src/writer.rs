@@ -9,7 +9,7 @@ use std::{
 };
 
 use rusqlite::Connection;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tracing::error;
 
 use crate::{Error, Tx, keys::Keys};
@@ -32,6 +32,7 @@ const QUEUE: usize = 1024;
 
 pub(crate) struct Writer {
     jobs: Option<mpsc::Sender<Job>>,
+    commits: watch::Receiver<u64>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
@@ -39,10 +40,11 @@ impl Writer {
     /// `lock` is held until the thread has ended.
     pub fn start(connection: Connection, keys: Arc<Keys>, lock: File) -> Result<Self, Error> {
         let (jobs, queue) = mpsc::channel(QUEUE);
+        let (committed, commits) = watch::channel(0);
         let thread = thread::Builder::new()
             .name("store-writer".into())
             .spawn(move || {
-                run(&connection, &keys, queue);
+                run(&connection, &keys, queue, &committed);
                 if let Err((_, error)) = connection.close() {
                     error!(%error, "the database did not close cleanly; nothing is lost");
                 }
@@ -51,8 +53,13 @@ impl Writer {
             .map_err(|source| Error::io("starting a thread for", "the writer".into(), source))?;
         Ok(Self {
             jobs: Some(jobs),
+            commits,
             thread: Some(thread),
         })
+    }
+
+    pub fn commits(&self) -> watch::Receiver<u64> {
+        self.commits.clone()
     }
 
     pub async fn queue(&self, job: Job) -> Result<(), Error> {
@@ -72,10 +79,11 @@ impl Drop for Writer {
     }
 }
 
-fn run(connection: &Connection, keys: &Keys, mut queue: mpsc::Receiver<Job>) {
+fn run(connection: &Connection, keys: &Keys, mut queue: mpsc::Receiver<Job>, committed: &watch::Sender<u64>) {
     while let Some(first) = queue.blocking_recv() {
         let mut tx = Tx::new(connection, keys);
         batch(&mut tx, first, &mut queue);
+        committed.send_modify(|count| *count += 1);
         if tx.scrub.get() {
             scrub(connection);
         }
@@ -150,5 +158,63 @@ fn scrub(connection: &Connection) {
     let moved = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0));
     if !matches!(moved, Ok(false)) {
         tracing::warn!("the write-ahead log is in use: a destroyed key leaves it with a later checkpoint");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::schema;
+
+    fn insert(name: String, answers: mpsc::Sender<(String, bool)>, bytes: usize) -> Job {
+        Box::new(move |tx| {
+            let value = "x".repeat(bytes);
+            let outcome = tx.and_then(|tx| tx.put_setting(&name, Some(&value)));
+            Done {
+                keep: outcome.is_ok(),
+                finish: Box::new(move |commit| {
+                    answers.send((name, outcome.and(commit).is_ok())).unwrap();
+                }),
+            }
+        })
+    }
+
+    /// Whatever SQLite undoes when the disk is full, no answer says otherwise.
+    #[test]
+    fn a_full_disk_answers_what_is_true_and_ends_when_there_is_room() {
+        let held = tempfile::tempdir().unwrap();
+        let dir = camino::Utf8Path::from_path(held.path()).unwrap();
+        let keys = Keys::open(dir, true).unwrap();
+        let mut connection = schema::open(&dir.join("db")).unwrap();
+        schema::migrate(&mut connection).unwrap();
+        let pages: u32 = connection
+            .query_row("PRAGMA page_count", [], |row| row.get(0))
+            .unwrap();
+        let limit = |pages: u32| connection.pragma_update(None, "max_page_count", pages).unwrap();
+        limit(pages + 20);
+        let (send, answers) = mpsc::channel();
+        let run = |round: &str| {
+            let (jobs, mut queue) = tokio::sync::mpsc::channel(8);
+            for (n, bytes) in [10, 30_000, 10, 90_000, 10].into_iter().enumerate() {
+                jobs.try_send(insert(format!("{round}/{n}"), send.clone(), bytes))
+                    .unwrap_or_else(|_| panic!());
+            }
+            drop(jobs);
+            while let Some(first) = queue.blocking_recv() {
+                batch(&mut Tx::new(&connection, &keys), first, &mut queue);
+            }
+            let there = |name: &String| Tx::new(&connection, &keys).setting(name).unwrap().is_some();
+            let answered: Vec<_> = answers.try_iter().collect();
+            assert_eq!(answered.len(), 5);
+            answered
+                .iter()
+                .for_each(|(name, ok)| assert_eq!(there(name), *ok, "{name}"));
+            answered.iter().filter(|(_, ok)| *ok).count()
+        };
+        assert!(run("full") < 5);
+        limit(1_000_000);
+        assert_eq!(run("room"), 5);
     }
 }

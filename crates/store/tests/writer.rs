@@ -1,11 +1,16 @@
 //! Opening, group commit, panics, readers.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod world;
 
 use std::{
     fs::{self, Permissions},
+    future::poll_fn,
     os::unix::fs::PermissionsExt as _,
+    pin::Pin,
     sync::mpsc,
+    task::Poll,
 };
 
 use store::{Error, Store};
@@ -80,44 +85,50 @@ async fn what_is_queued_together_is_committed_together() {
         .unwrap()
         .is_some()
     {}
-    let store = world.store.clone();
-    let second = tokio::spawn(async move {
-        store
-            .write(move |tx| {
-                let outside = rusqlite::Connection::open(&file).unwrap();
-                let committed: u32 = outside
-                    .query_row("SELECT count(*) FROM settings", [], |row| row.get(0))
-                    .unwrap();
-                Ok::<_, Error>((tx.setting("first")?.is_some(), committed))
-            })
-            .await
-    });
-    // The second one is in the queue once this one, which comes after it, is.
-    tokio::task::yield_now().await;
-    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    let mut second = Box::pin(world.store.write(move |tx| {
+        let outside = rusqlite::Connection::open(&file).unwrap();
+        let committed: u32 = outside
+            .query_row("SELECT count(*) FROM settings", [], |row| row.get(0))
+            .unwrap();
+        Ok::<_, Error>((tx.setting("first")?.is_some(), committed))
+    }));
+    queue(&mut second).await;
     go.send(()).unwrap();
     first.await.unwrap().unwrap();
-    let (seen, committed) = second.await.unwrap().unwrap();
+    let (seen, committed) = second.await.unwrap();
     assert!(seen, "work sees what was done before it in the same transaction");
     assert_eq!(committed, 0, "and that is not committed yet");
 }
 
 #[tokio::test]
 async fn a_clone_that_is_dropped_in_its_own_work_does_not_hang() {
-    let world = World::new();
-    let dir = world.dir();
-    let store = world.store.clone();
+    let World { store, dir } = World::new();
     let held = store.clone();
-    store
-        .write(move |tx| {
-            drop(held);
-            tx.create_tenant(&tenant("acme"), &by(0)).map(drop)
-        })
-        .await
-        .unwrap();
+    let mut work = Box::pin(store.write(move |tx| {
+        let made = tx.create_tenant(&tenant("acme"), &by(0)).map(drop);
+        drop(held);
+        made
+    }));
+    queue(&mut work).await;
+    drop(work);
     drop(store);
-    drop(world.reopen());
-    assert!(!dir.exists());
+    // Nobody waited for the answer, and the work is done all the same.
+    let store = loop {
+        match Store::open(&world::path(dir.path())) {
+            Err(Error::Locked(_)) => tokio::task::yield_now().await,
+            opened => break opened.unwrap(),
+        }
+    };
+    assert_eq!(store.read(|db| db.tenants()).await.unwrap().len(), 1);
+}
+
+/// Polls a write once, which puts it into the queue.
+async fn queue<T>(write: &mut Pin<Box<impl Future<Output = T>>>) {
+    poll_fn(|context| {
+        assert!(write.as_mut().poll(context).is_pending());
+        Poll::Ready(())
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -188,4 +199,15 @@ async fn times_come_back_in_whole_microseconds() {
     let mut verifier = model::ledger::Verifier::default();
     let lines = world.store.read(|db| db.ledger_from(1, 10)).await.unwrap();
     lines.iter().for_each(|line| verifier.check(line).unwrap());
+}
+
+#[tokio::test]
+async fn those_who_wait_are_told_of_every_commit() {
+    let world = World::new();
+    let mut commits = world.store.commits();
+    for expected in 1..=3u64 {
+        commits.mark_unchanged();
+        assert_eq!(world.write(|tx| tx.count_up("routes")).await, expected);
+        commits.changed().await.unwrap();
+    }
 }

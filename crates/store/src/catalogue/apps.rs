@@ -102,6 +102,29 @@ impl Tx<'_> {
         self.app(tenant, name)
     }
 
+    /// Says where the app's source is; `None`: in the platform's own git server.
+    pub fn set_repository(
+        &self,
+        tenant: &TenantName,
+        name: &AppName,
+        repository: Option<&str>,
+        by: &By,
+    ) -> Result<(), Error> {
+        let key = self.app_key(tenant, name)?;
+        self.run(
+            "UPDATE apps SET repository = ?2 WHERE id = ?1",
+            params![key, repository],
+        )?;
+        let detail = json!({ "repository": repository });
+        self.note(
+            by,
+            "app.repository",
+            Some(tenant),
+            format!("{tenant}/{name}"),
+            detail,
+        )
+    }
+
     /// Deletes an app that has no environments any more, with its pushes, builds, secrets, deliveries and the
     /// journal of its executions.
     pub fn delete_app(&self, tenant: &TenantName, name: &AppName, by: &By) -> Result<(), Error> {

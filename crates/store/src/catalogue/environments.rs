@@ -373,6 +373,7 @@ impl Tx<'_> {
         )?;
         self.ignore_waiting(place, "the environment was destroyed", by)?;
         self.delete_secrets(place)?;
+        self.void_open_approvals(place, "the environment was destroyed", by)?;
         self.run("DELETE FROM environments WHERE id = ?1", [key])?;
         self.note(
             by,

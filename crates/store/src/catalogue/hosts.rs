@@ -75,25 +75,27 @@ impl Db<'_> {
 
     /// Of an environment, or of the platform; in the order of their making, retired ones included.
     pub fn hosts(&self, place: Option<&Place>) -> Result<Vec<Host>, Error> {
-        match place {
-            Some(place) => self.all(
-                &format!("{SELECT} WHERE h.environment_id = ?1 ORDER BY h.created_at, h.id"),
-                [self.environment_key(place)?],
-                host,
-            ),
-            None => self.all(
-                &format!("{SELECT} ORDER BY t.name, a.name, e.name, h.created_at, h.id"),
-                [],
-                host,
-            ),
-        }
+        self.hosts_where(place, "true")
     }
 
     /// Hosts that are not retired: all that may exist.
     pub fn standing_hosts(&self, place: Option<&Place>) -> Result<Vec<Host>, Error> {
-        let mut hosts = self.hosts(place)?;
-        hosts.retain(|host| host.state != HostState::Retired);
-        Ok(hosts)
+        self.hosts_where(place, "h.state <> 'retired'")
+    }
+
+    fn hosts_where(&self, place: Option<&Place>, condition: &str) -> Result<Vec<Host>, Error> {
+        match place {
+            Some(place) => self.all(
+                &format!("{SELECT} WHERE h.environment_id = ?1 AND {condition} ORDER BY h.created_at, h.id"),
+                [self.environment_key(place)?],
+                host,
+            ),
+            None => self.all(
+                &format!("{SELECT} WHERE {condition} ORDER BY t.name, a.name, e.name, h.created_at, h.id"),
+                [],
+                host,
+            ),
+        }
     }
 
     /// Hosts of one release that are not retired.
@@ -228,6 +230,14 @@ impl Tx<'_> {
             Some(&host.place.tenant),
             &host.place,
             json!({ "host": id }),
+        )
+    }
+
+    /// Forgets hosts that were retired before `before`, and gives how many.
+    pub fn prune_hosts(&self, before: Timestamp) -> Result<usize, Error> {
+        self.run(
+            "DELETE FROM hosts WHERE state = 'retired' AND changed_at < ?1",
+            [At(before)],
         )
     }
 

@@ -99,7 +99,8 @@ impl Db<'_> {
         })
     }
 
-    /// When there will next be something due, or a task to lease that had to wait; what is due already included.
+    /// When there is next something due, or a task to lease that had to wait until then. A time that has passed when
+    /// something is due already.
     pub fn next_due(&self, now: Timestamp) -> Result<Option<Timestamp>, Error> {
         self.one(
             "SELECT min(at) AS at FROM (
