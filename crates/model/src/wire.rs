@@ -10,7 +10,7 @@ mod release;
 mod run;
 
 pub use access::{
-    CreatedToken, NewSecret, NewToken, PlatformHealth, RoleHealth, SecretInfo, Session, Token, Version,
+    CreatedToken, NewSecret, NewToken, Health, RoleHealth, SecretInfo, Session, Token, Version,
     WebhookSecret, Whoami,
 };
 pub use catalogue::{App, Environment, EnvironmentState, NewApp, NewTenant, Place, Scale, Started, Tenant};

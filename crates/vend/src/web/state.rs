@@ -4,6 +4,7 @@ use std::{ops::Deref, sync::Arc};
 
 use camino::Utf8PathBuf;
 use jiff::Timestamp;
+use model::Place;
 use store::{By, Store};
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -19,6 +20,9 @@ const GIT_CALLS: usize = 16;
 /// Deliveries that are read at once: each may have 25 MiB in memory.
 const HOOK_CALLS: usize = 4;
 
+/// The URLs of an environment.
+pub type Urls = Arc<dyn Fn(&Place) -> Vec<String> + Send + Sync>;
+
 /// What the room is given.
 pub struct Setup {
     pub store: Store,
@@ -31,7 +35,7 @@ pub struct Setup {
     /// The user that owns the platform: as good as root on the local socket.
     pub owner: u32,
     /// Names under which an environment is reached, as URLs.
-    pub urls: fn(&model::Place) -> Vec<String>,
+    pub urls: Urls,
     pub clock: fn() -> Timestamp,
     /// Ends everything that the room has started.
     pub stop: CancellationToken,
@@ -48,7 +52,7 @@ pub struct Inner {
     pub repositories: Repositories,
     pub url: String,
     pub owner: u32,
-    pub urls: fn(&model::Place) -> Vec<String>,
+    pub urls: Urls,
     pub clock: fn() -> Timestamp,
     pub tasks: TaskTracker,
     pub stop: CancellationToken,
