@@ -10,8 +10,8 @@ mod release;
 mod run;
 
 pub use access::{
-    CreatedToken, NewSecret, NewToken, PlatformHealth, RoleHealth, SecretInfo, Session, Token, Version, WebhookSecret,
-    Whoami,
+    CreatedToken, NewSecret, NewToken, Health, RoleHealth, SecretInfo, Session, Token, Version,
+    WebhookSecret, Whoami,
 };
 pub use catalogue::{App, Environment, EnvironmentState, NewApp, NewTenant, Place, Scale, Started, Tenant};
 pub use record::{Delivery, DeliveryDetail, DeliveryVerdict, PublicKey};

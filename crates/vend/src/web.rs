@@ -35,7 +35,21 @@ mod webhooks;
 mod why;
 
 pub use commands::{Commands, Pushed, Sight};
-pub use git::{Repositories, announce_all};
 pub use listen::{tcp, unix};
 pub use router::{openapi, router};
 pub use state::{Setup, State, Urls};
+
+/// Does what a platform that was stopped, or killed, has left: frees the keys of commands that nobody finished, and
+/// hands over pushes and deliveries that it had stored and not handed over. To be called once before the doors open;
+/// [`announce`] again from time to time.
+pub async fn resume(state: &State) -> Result<(), store::Error> {
+    state.store.write(|tx| tx.abandon_commands()).await?;
+    announce(state).await?;
+    hooks::resume(state).await
+}
+
+/// Looks at every built-in repository for what was pushed and not handed over: a git that outlived its platform may
+/// end after [`resume`].
+pub async fn announce(state: &State) -> Result<(), store::Error> {
+    git::announce_all(state).await
+}

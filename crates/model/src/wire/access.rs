@@ -117,7 +117,7 @@ pub struct Version {
 
 /// How the platform is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct PlatformHealth {
+pub struct Health {
     pub ok: bool,
     pub roles: Vec<RoleHealth>,
 }

@@ -116,9 +116,7 @@ pub struct Approval {
     pub reason: Option<String>,
     #[schema(value_type = String)]
     pub plan_digest: Digest,
-    /// Only in the answer for one approval.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub plan: Option<Plan>,
+    pub plan: Plan,
     #[schema(value_type = String, format = DateTime)]
     pub created_at: Timestamp,
     #[schema(value_type = String, format = DateTime)]

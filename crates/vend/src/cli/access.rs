@@ -9,7 +9,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use model::{
     Secret,
     policy::Role,
-    wire::{self, CreatedToken, NewSecret, NewToken, PlatformHealth, SecretInfo, Whoami},
+    wire::{self, CreatedToken, NewSecret, NewToken, Health, SecretInfo, Whoami},
 };
 
 use super::{Client, Failure, Global, Outcome, client::escape, credentials, now, releases::word, target};
@@ -283,7 +283,7 @@ pub async fn version(global: &Global) -> Result<(), Failure> {
 }
 
 pub async fn health(global: &Global) -> Outcome {
-    let health: PlatformHealth = global.client()?.get("/v1/health").await?;
+    let health: Health = global.client()?.get("/v1/health").await?;
     let output = global.output();
     output.show(&health, |health| {
         let mut table = Table::new(["ROLE", "STATE", "WHY"]);

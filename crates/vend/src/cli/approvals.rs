@@ -197,10 +197,8 @@ fn approval_text(approval: &Approval, output: &Output) -> String {
         text.push_str(&clean(&format!("{word} by {} at {}{why}", decision.by, decision.at)));
         text.push('\n');
     }
-    if let Some(plan) = &approval.plan {
-        text.push_str(&plan_text(plan, output));
-        text.push_str(&format!("digest    {}\n", approval.plan_digest));
-    }
+    text.push_str(&plan_text(&approval.plan, output));
+    text.push_str(&format!("digest    {}\n", approval.plan_digest));
     if approval.state == ApprovalState::Open {
         text.push_str(&format!(
             "next: vend approve {0}, or vend reject {0} --why …\n",

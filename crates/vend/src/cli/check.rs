@@ -1,21 +1,19 @@
 //! `vend check`: what a push would be refused for, found before the push. Needs no platform.
 
 use std::{
-    collections::BTreeSet,
     fs::File,
     io::Read as _,
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
+use camino::Utf8Path;
 use clap::Args;
 use model::{
     Problem,
     problem::Severity,
-    spec::{self, App, Appspec, Buildspec, Checks},
+    spec::{self, CheckReport, Files},
 };
-use serde::Serialize;
-use serde_json::Value;
 
 use super::{Failure, Global, Outcome};
 use crate::output::{Output, Tone, clean};
@@ -32,119 +30,67 @@ pub struct Check {
     appspec: Option<PathBuf>,
 }
 
-/// The answer in JSON.
-#[derive(Debug, Serialize)]
-struct Report {
-    ok: bool,
-    problems: Vec<Problem>,
-    /// The file as it is understood, with defaults filled in; null when it cannot be.
-    spec: Value,
-}
-
-type Parsed = Result<(Value, Vec<Problem>), Vec<Problem>>;
+type One = fn(&str, &[u8]) -> CheckReport;
 
 pub fn run(check: &Check, global: &Global) -> Outcome {
-    let mut problems = Vec::new();
-    let mut specs = Vec::new();
-    let mut keep = |parsed: Parsed| match parsed {
-        Ok((spec, warnings)) => {
-            specs.push(spec);
-            problems.extend(warnings);
-        }
-        Err(errors) => {
-            specs.push(Value::Null);
-            problems.extend(errors);
-        }
-    };
-    let files = [(&check.buildspec, buildspec as Reader), (&check.appspec, appspec)];
-    let named = files.iter().any(|(file, _)| file.is_some());
-    if check.dir.is_some() || !named {
-        let dir = check.dir.as_deref().unwrap_or_else(|| Path::new("."));
-        keep(tree(dir)?);
+    let files = [
+        (&check.buildspec, spec::check_buildspec as One),
+        (&check.appspec, spec::check_appspec),
+    ];
+    let mut reports = Vec::new();
+    if check.dir.is_some() || files.iter().all(|(file, _)| file.is_none()) {
+        reports.push(tree(check.dir.as_deref().unwrap_or_else(|| Path::new(".")))?);
     }
-    for (file, read) in files {
+    for (file, check) in files {
         if let Some(file) = file {
-            keep(parse(file, &file.to_string_lossy(), read)?);
+            let bytes = read(file).map_err(|error| Failure::file(file, &error))?;
+            reports.push(check(&file.to_string_lossy(), &bytes));
         }
     }
-    let report = Report {
-        ok: !problems.iter().any(Problem::is_error),
-        problems,
-        spec: specs.into_iter().next().unwrap_or_default(),
-    };
+    let report = together(reports);
     let output = global.output();
     output.show(&report, |report| text(report, &output));
     Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Reads one kind of file: its text, and its name in messages.
-type Reader = fn(&str, &str) -> Parsed;
-
-fn buildspec(text: &str, name: &str) -> Parsed {
-    Buildspec::parse(text, name).map(|(spec, warnings)| (value(&spec), warnings))
-}
-
-fn appspec(text: &str, name: &str) -> Parsed {
-    Appspec::normalise(text, name)
-}
-
-fn checks(text: &str, name: &str) -> Parsed {
-    Checks::parse(text, name).map(|(spec, warnings)| (value(&spec), warnings))
-}
-
-fn value(spec: &impl Serialize) -> Value {
-    serde_json::to_value(spec).expect("a spec is plain data")
-}
-
-/// `vend.yaml` of a working tree, and every file that it names.
-fn tree(dir: &Path) -> Result<Parsed, Failure> {
-    const FILE: &str = "vend.yaml";
-    let path = dir.join(FILE);
-    let bytes = read(&path).map_err(|error| {
-        Failure::file(&path, &error).next("vend check DIR, where DIR holds a vend.yaml; `app: NAME` is enough")
-    })?;
-    let there = |path: &camino::Utf8Path| dir.join(path).exists();
-    let parsed = match spec::decode(FILE, &bytes) {
-        Ok(text) => App::parse(text, FILE, &there),
-        Err(problem) => Err(vec![problem]),
-    };
-    let (app, mut problems) = match parsed {
-        Ok(parsed) => parsed,
-        Err(problems) => return Ok(Err(problems)),
-    };
-    let mut named: BTreeSet<(&camino::Utf8Path, usize)> = BTreeSet::new();
-    const READERS: [Reader; 3] = [buildspec, appspec, checks];
-    for environment in &app.environments {
-        let files = [
-            &environment.build.buildspec,
-            &environment.deploy.appspec,
-            &environment.checks,
-        ];
-        let files = files.into_iter().enumerate();
-        named.extend(files.filter_map(|(kind, file)| Some((file.as_deref()?, kind))));
+fn tree(dir: &Path) -> Result<CheckReport, Failure> {
+    if !dir.is_dir() {
+        let error = std::io::Error::other("it is not a directory");
+        return Err(Failure::file(dir, &error).next("vend check DIR, where DIR holds a vend.yaml"));
     }
-    for (file, kind) in named {
-        match parse(&dir.join(file), file.as_str(), READERS[kind]) {
-            Ok(Ok((_, warnings))) => problems.extend(warnings),
-            Ok(Err(errors)) => problems.extend(errors),
-            Err(failure) => {
-                let cause = failure.cause.unwrap_or(failure.what);
-                problems.push(Problem::error(file.as_str(), 0, 0, format!("the file cannot be read: {cause}")));
-            }
-        }
-    }
-    Ok(match problems.iter().any(Problem::is_error) {
-        true => Err(problems),
-        false => Ok((value(&app), problems)),
-    })
+    Ok(spec::check_tree(&Tree(dir)))
 }
 
-fn parse(path: &Path, name: &str, reader: Reader) -> Result<Parsed, Failure> {
-    let bytes = read(path).map_err(|error| Failure::file(path, &error))?;
-    Ok(match spec::decode(name, &bytes) {
-        Ok(text) => reader(text, name),
-        Err(problem) => Err(vec![problem]),
-    })
+/// One report of all; the `spec` is that of the first, which is the tree's when there is one.
+fn together(reports: Vec<CheckReport>) -> CheckReport {
+    let mut reports = reports.into_iter();
+    let mut all = reports.next().expect("there is always something to check");
+    for report in reports {
+        all.ok &= report.ok;
+        all.problems.extend(report.problems);
+    }
+    all
+}
+
+/// A working tree on disk. What leads out of it is not there.
+struct Tree<'d>(&'d Path);
+
+impl Tree<'_> {
+    fn inside(&self, path: &Utf8Path) -> Option<PathBuf> {
+        let root = self.0.canonicalize().ok()?;
+        let path = root.join(path).canonicalize().ok()?;
+        path.starts_with(&root).then_some(path)
+    }
+}
+
+impl Files for Tree<'_> {
+    fn exists(&self, path: &Utf8Path) -> bool {
+        self.inside(path).is_some()
+    }
+
+    fn read(&self, path: &Utf8Path) -> Option<Vec<u8>> {
+        read(&self.inside(path)?).ok()
+    }
 }
 
 /// At most what a spec may be long, and one byte more to show that it is longer. Waits for no pipe.
@@ -158,7 +104,7 @@ fn read(path: &Path) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn text(report: &Report, output: &Output) -> String {
+fn text(report: &CheckReport, output: &Output) -> String {
     let mut text = String::new();
     for problem in &report.problems {
         let (word, tone) = match problem.severity {
@@ -168,11 +114,32 @@ fn text(report: &Report, output: &Output) -> String {
         let line = clean(&problem.to_string());
         text.push_str(&format!("{}: {line}\n", output.tone(tone, word)));
     }
-    let errors = report.problems.iter().filter(|problem| problem.is_error()).count();
+    let errors = report.problems.iter().filter(|problem| Problem::is_error(problem)).count();
     text.push_str(&match errors {
         0 => format!("{}\n", output.tone(Tone::Good, "ok")),
         1 => "1 error\n".to_owned(),
         _ => format!("{errors} errors\n"),
     });
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_leads_out_of_the_tree_is_not_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let (tree, outside) = (directory.path().join("tree"), directory.path().join("secret"));
+        std::fs::create_dir(&tree).unwrap();
+        std::fs::write(&outside, "x").unwrap();
+        std::fs::write(tree.join("in"), "y").unwrap();
+        std::os::unix::fs::symlink(&outside, tree.join("link")).unwrap();
+        let tree = Tree(&tree);
+        assert_eq!(tree.read("in".into()), Some(b"y".to_vec()));
+        for path in ["link", "../secret", "/etc/passwd"] {
+            assert!(!tree.exists(path.into()), "{path}");
+            assert_eq!(tree.read(path.into()), None, "{path}");
+        }
+    }
 }

@@ -132,7 +132,7 @@ fn detail_text(detail: &ExecutionDetail, output: &Output) -> String {
         text.push_str(&end_text(execution, output));
     }
     for log in &detail.logs {
-        text.push_str(&format!("log: vend logs --log {}\n", clean(log)));
+        text.push_str(&format!("log: vend logs {}\n", clean(log)));
     }
     text
 }

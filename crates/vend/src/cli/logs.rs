@@ -8,12 +8,8 @@ use crate::output::{Output, tame};
 
 #[derive(Debug, Args)]
 pub struct Logs {
-    /// TENANT/APP or TENANT/APP/ENVIRONMENT
-    #[arg(required_unless_present = "log")]
-    target: Option<String>,
-    /// One log by its name, such as build/t-….
-    #[arg(long, conflicts_with = "target")]
-    log: Option<String>,
+    /// TENANT/APP, TENANT/APP/ENVIRONMENT, or one log by its name, such as build/t-….
+    target: String,
     /// Which log of the app.
     #[arg(long, value_enum, default_value_t = Kind::Service)]
     kind: Kind,
@@ -39,10 +35,10 @@ pub enum Kind {
 
 pub async fn run(command: &Logs, global: &Global) -> Result<(), Failure> {
     let (client, output) = (global.client()?, global.output());
-    if let Some(log) = &command.log {
-        return show(log, command.follow, &client, &output).await;
+    if is_name(&command.target) {
+        return show(&command.target, command.follow, &client, &output).await;
     }
-    let target = Target::read(command.target.as_deref().unwrap_or_default())?;
+    let target = Target::read(&command.target)?;
     let page = client
         .list::<LogEntry>(&format!("/v1/logs?{}", target.query()), 200)
         .await?;
@@ -66,6 +62,15 @@ pub async fn run(command: &Logs, global: &Global) -> Result<(), Failure> {
         eprintln!("{}", newest.log);
     }
     show(&newest.log, command.follow, &client, &output).await
+}
+
+/// A log's name starts with its kind and an id, and no tenant has an app that is called like an id.
+fn is_name(text: &str) -> bool {
+    let mut parts = text.split('/');
+    let kind = parts.next().unwrap_or_default();
+    let id = parts.next().unwrap_or_default();
+    let id = id.strip_prefix("t-").or_else(|| id.strip_prefix("h-")).unwrap_or_default();
+    matches!(kind, "build" | "bake" | "deploy" | "host") && id.len() >= 13
 }
 
 async fn show(log: &str, follow: bool, client: &Client, output: &Output) -> Result<(), Failure> {

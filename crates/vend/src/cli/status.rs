@@ -114,7 +114,7 @@ fn environment_text(environment: &WhyEnvironment, output: &Output) -> String {
         text.push_str(&format!("  cause: {}\n", clean(error)));
     }
     if let Some(log) = &environment.log {
-        text.push_str(&format!("  log:   vend logs --log {}\n", clean(log)));
+        text.push_str(&format!("  log:   vend logs {}\n", clean(log)));
     }
     if let Some(next) = &environment.next {
         text.push_str(&format!("  next:  {}\n", clean(next)));

@@ -21,7 +21,7 @@ const KEPT: u32 = 200;
 /// Of the reason of a vote.
 const MAX_WHY_BYTES: usize = 2_000;
 
-fn wire(approval: store::Approval, whole: bool) -> Approval {
+fn wire(approval: store::Approval) -> Approval {
     Approval {
         id: approval.id,
         place: approval.place.into(),
@@ -40,7 +40,7 @@ fn wire(approval: store::Approval, whole: bool) -> Approval {
         decisions: approval.decisions.into_iter().map(decision).collect(),
         reason: approval.reason,
         plan_digest: approval.digest,
-        plan: whole.then_some(approval.plan),
+        plan: approval.plan,
         created_at: approval.opened_at,
         expires_at: approval.expires_at,
     }
@@ -84,7 +84,7 @@ pub async fn list(
     if scope.open == Some(false) {
         found.retain(|approval| approval.state != store::ApprovalState::Open);
     }
-    let found = found.into_iter().map(|approval| wire(approval, false)).collect();
+    let found = found.into_iter().map(wire).collect();
     let key = |approval: &Approval| format!("{:020} {}", approval.created_at.as_millisecond(), approval.id);
     Ok(Json(keyed(found, scope.cursor.as_deref(), scope.limit(), key)))
 }
@@ -110,7 +110,7 @@ pub async fn show(
     Path(id): Path<String>,
 ) -> Result<Json<Approval>, Refusal> {
     let found = allowed(&state, &caller, Action::View, &parse(&id)?).await?;
-    Ok(Json(wire(found, true)))
+    Ok(Json(wire(found)))
 }
 
 /// Says yes to the plan.
@@ -163,5 +163,5 @@ async fn vote(
     if let Err(fault) = state.commands.voted(id).await {
         tracing::warn!(error = chain(&fault), "a vote is kept, and the engine could not be told");
     }
-    Ok(Json(wire(voted, true)))
+    Ok(Json(wire(voted)))
 }

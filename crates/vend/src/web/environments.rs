@@ -1,5 +1,7 @@
 //! Environments: what they are, and what people do to them.
 
+use std::sync::Arc;
+
 use axum::{Json, extract::State as Held, http::StatusCode};
 use model::{
     AppName, EnvironmentName, Place, TenantName,
@@ -91,7 +93,7 @@ pub async fn list(
     Query(paging): Query<Paging>,
 ) -> Result<Json<Page<Environment>>, Refusal> {
     caller.may(Action::View, Some(&tenant), &apps::named(&tenant, &app))?;
-    let urls = std::sync::Arc::clone(&state.urls);
+    let urls = Arc::clone(&state.urls);
     let environments = state
         .store
         .read(move |db| {

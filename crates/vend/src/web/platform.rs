@@ -4,7 +4,7 @@ use axum::{Json, extract::State as Held};
 use model::{
     policy::Action,
     port::Fault,
-    wire::{PlatformHealth, RoleHealth, Version},
+    wire::{Health, RoleHealth, Version},
 };
 
 use super::{auth::Caller, refusal::Refusal, state::State};
@@ -21,8 +21,8 @@ pub async fn version(Held(state): Held<State>, _: Caller) -> Json<Version> {
 
 /// Whether every role answers.
 #[utoipa::path(get, path = "/v1/health", operation_id = "health", tag = "platform",
-    responses((status = 200, body = PlatformHealth), Refusal))]
-pub async fn health(Held(state): Held<State>, caller: Caller) -> Result<Json<PlatformHealth>, Refusal> {
+    responses((status = 200, body = Health), Refusal))]
+pub async fn health(Held(state): Held<State>, caller: Caller) -> Result<Json<Health>, Refusal> {
     let own = caller.0.tenant.clone();
     caller.may(Action::View, own.as_ref(), "platform")?;
     let (hosts, targets) = tokio::join!(state.sight.hosts(), state.sight.targets());
@@ -32,7 +32,7 @@ pub async fn health(Held(state): Held<State>, caller: Caller) -> Result<Json<Pla
         role("node", hosts.err().map(|fault: Fault| fault.message)),
         role("edge", targets.err().map(|fault: Fault| fault.message)),
     ];
-    Ok(Json(PlatformHealth {
+    Ok(Json(Health {
         ok: roles.iter().all(|role| role.ok),
         roles,
     }))

@@ -4,6 +4,7 @@ use std::{ops::Deref, sync::Arc};
 
 use camino::Utf8PathBuf;
 use jiff::Timestamp;
+use model::Place;
 use store::{By, Store};
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -19,8 +20,8 @@ const GIT_CALLS: usize = 16;
 /// Deliveries that are read at once: each may have 25 MiB in memory.
 const HOOK_CALLS: usize = 4;
 
-/// Names under which an environment is reached, as URLs.
-pub type Urls = Arc<dyn Fn(&model::Place) -> Vec<String> + Send + Sync>;
+/// The URLs of an environment.
+pub type Urls = Arc<dyn Fn(&Place) -> Vec<String> + Send + Sync>;
 
 /// What the room is given.
 pub struct Setup {

@@ -4,7 +4,7 @@ use axum::{Json, extract::State as Held};
 use model::{
     AppName, DeliveryId, TenantName,
     policy::Action,
-    webhook::{self, Provider},
+    webhook::{self, Event, Provider},
     wire::{Delivery, DeliveryDetail, DeliveryVerdict, Page, WebhookSecret},
 };
 
@@ -111,7 +111,7 @@ pub async fn replay(
         .store
         .write(move |tx| tx.replay_delivery(&own, verdict, reason.as_deref(), kept.as_ref(), &by))
         .await?;
-    if let Some(model::webhook::Event::Push(push)) = event {
+    if let Some(Event::Push(push)) = event {
         hooks::hand_over(&state, &found, push, &caller.0.actor).await?;
     }
     let own = found.id;

@@ -162,7 +162,7 @@ fn failed(
         None => (None, logs::of_execution(db, &execution.id)?.pop().map(|entry| entry.log)),
     };
     why.next = next.or_else(|| match &log {
-        Some(log) => Some(format!("vend logs --log {log}")),
+        Some(log) => Some(format!("vend logs {log}")),
         None => Some(format!("vend executions show {}", execution.id)),
     });
     why.log = log;
