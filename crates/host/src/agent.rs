@@ -1,1 +1,136 @@
 //! PID 1 inside a host. Knows nothing of the control plane: it is asked, it never asks.
+//!
+//! The room exists because customers' software expects a machine: something that reaps, supervises, answers
+//! `systemctl`, runs lifecycle events and checks. It mounts nothing, holds the host's environment in memory only, and
+//! survives whatever its children do. It must know nothing of networks, images, tenants or the machine around it.
+
+use std::{io, time::Duration};
+
+use jiff::Timestamp;
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::signal::unix::{SignalKind, signal};
+
+pub mod api;
+mod client;
+mod control;
+mod files;
+mod layout;
+mod lifecycle;
+mod log;
+pub mod reaper;
+pub mod run;
+mod server;
+mod service;
+mod services;
+pub mod spawn;
+pub mod systemctl;
+mod unit;
+pub mod users;
+
+pub use client::Client;
+pub use layout::Layout;
+use reaper::{Reaper, Scope};
+use services::Services;
+
+/// What can go wrong around an agent.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("the agent cannot begin")]
+    Begin(#[source] io::Error),
+    #[error("cannot reach the agent")]
+    Connect(#[source] io::Error),
+    #[error("the agent did not answer within {0:?}")]
+    Deadline(Duration),
+    #[error("the agent's answer is broken")]
+    Answer(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// It understood and said no. The text is from inside the host.
+    #[error("the agent refused: {0}")]
+    Refused(String),
+    /// A deployment that could not be begun or answered.
+    #[error(transparent)]
+    Fault(#[from] model::port::Fault),
+}
+
+/// `vend agent`: runs until SIGTERM, then stops the services in reverse order.
+pub fn main() -> ! {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let outcome = match runtime {
+        Ok(runtime) => runtime.block_on(run(Layout::host(), Scope::Everything)),
+        Err(error) => Err(Error::Begin(error)),
+    };
+    let code = match outcome {
+        Ok(()) => 0,
+        Err(error) => {
+            tracing::error!(
+                "{error}: {}",
+                std::error::Error::source(&error)
+                    .map(ToString::to_string)
+                    .unwrap_or_default()
+            );
+            1
+        }
+    };
+    std::process::exit(code)
+}
+
+/// An agent until SIGTERM or SIGINT.
+///
+/// # Errors
+/// Only before it serves: once it does, it goes on whatever happens.
+pub async fn run(layout: Layout, scope: Scope) -> Result<(), Error> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(Error::Begin)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Begin)?;
+    layout.make().map_err(Error::Begin)?;
+    let reaper = Reaper::new(scope);
+    let reaping = tokio::spawn(reaper.clone().run());
+    let services = Services::new(layout.clone(), reaper.clone());
+    let listener = server::listen(&layout).map_err(Error::Begin)?;
+    let agent = server::Agent::begin(layout, reaper, services.clone()).map_err(Error::Begin)?;
+    let serving = tokio::spawn(server::serve(listener, agent));
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    services.stop_all().await;
+    serving.abort();
+    if scope == Scope::Everything && std::process::id() == 1 {
+        farewell().await;
+    }
+    reaping.abort();
+    Ok(())
+}
+
+/// Asks all that is left in the host to end. What does not is killed by the kernel with its PID 1.
+async fn farewell() {
+    for _ in 0..20 {
+        let left = others();
+        if left.is_empty() {
+            return;
+        }
+        for pid in left {
+            let _ = kill_process(pid, Signal::TERM);
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Every process of the host but this one.
+fn others() -> Vec<Pid> {
+    let Ok(entries) = std::fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok())
+        .filter(|pid| *pid > 1)
+        .filter_map(Pid::from_raw)
+        .collect()
+}
+
+/// The one clock of the agent.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the agent is an effect: what it reports carries the time"
+)]
+fn now() -> Timestamp {
+    Timestamp::now()
+}

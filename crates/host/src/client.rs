@@ -1,1 +1,286 @@
 //! Asks a node over its socket: every port of `model::port` as a call. Knows nothing of containers.
+//!
+//! Each call is a connection of its own, so that a node that was restarted is simply asked again, and has a deadline.
+//! A call that breaks is a platform's fault: the caller repeats it under the same ticket.
+
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use camino::{Utf8Path, Utf8PathBuf};
+use futures_util::TryStreamExt as _;
+use http_body_util::{BodyExt as _, Limited};
+use hyper::{Method, Request, Response, StatusCode, body::Incoming};
+use hyper_util::rt::TokioIo;
+use jiff::SignedDuration;
+use model::{
+    Digest, HostId, Place, Ticket,
+    port::{
+        BakeOrder, Baked, Bakery, BuildOrder, Builder, Built, CheckOrder, DatabaseOrder, DatabaseUp,
+        Databases, DeployOrder, Deployed, Deployer, Fault, HostOrder, HostSeen, HostUp, Hosts, LogChunk,
+        LogRef, Logs, Network, Objects, Verdict,
+    },
+};
+use serde::{Serialize, de::DeserializeOwned};
+use sha2::{Digest as _, Sha256};
+use tokio::{fs::File, io::AsyncWriteExt as _};
+use tokio_util::io::ReaderStream;
+
+use crate::{
+    container::chain,
+    node::{
+        Health,
+        api::{Destroying, Reading, Ticketed},
+    },
+    socket,
+};
+
+/// For what only reads.
+const QUICK: Duration = Duration::from_secs(15);
+
+/// For a host: its start, or its orderly end.
+const CHANGE: Duration = Duration::from_secs(300);
+
+/// For what may have to make a base or an image first.
+const MAKE: Duration = Duration::from_secs(3600);
+
+/// CodeDeploy's longest deployment, and a little.
+const DEPLOYMENT: Duration = Duration::from_secs(8 * 3600 + 60);
+
+/// The largest answer that is not an object, in bytes.
+const ANSWER: usize = 64 * 1024 * 1024;
+
+/// A node. Clones ask the same one.
+#[derive(Debug, Clone)]
+pub struct Client {
+    socket: Utf8PathBuf,
+}
+
+impl Client {
+    /// The node that listens at `<data>/run/node.sock`.
+    pub fn new(socket: Utf8PathBuf) -> Self {
+        Self { socket }
+    }
+
+    pub async fn health(&self) -> Result<Health, Fault> {
+        self.exchange(Method::GET, "/v1/health", Body::empty(), QUICK)
+            .await
+    }
+
+    async fn post<T: DeserializeOwned>(
+        &self,
+        uri: &str,
+        order: &impl Serialize,
+        within: Duration,
+    ) -> Result<T, Fault> {
+        let json =
+            serde_json::to_vec(order).map_err(|error| Fault::order(format!("not an order: {error}")))?;
+        self.exchange(Method::POST, uri, Body::from(json), within).await
+    }
+
+    async fn ticketed<T: DeserializeOwned>(
+        &self,
+        uri: &str,
+        ticket: &Ticket,
+        order: &(impl Serialize + Clone),
+        within: Duration,
+    ) -> Result<T, Fault> {
+        let (ticket, order) = (ticket.clone(), order.clone());
+        self.post(uri, &Ticketed { ticket, order }, within).await
+    }
+
+    async fn exchange<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        uri: &str,
+        body: Body,
+        within: Duration,
+    ) -> Result<T, Fault> {
+        let call = async {
+            let response = self.send(method, uri, body).await?;
+            let bytes = Limited::new(response.into_body(), ANSWER).collect().await;
+            let bytes = bytes.map_err(|error| gone(error.as_ref()))?.to_bytes();
+            serde_json::from_slice(&bytes)
+                .map_err(|error| Fault::platform(format!("the node's answer is broken: {error}")))
+        };
+        tokio::time::timeout(within, call)
+            .await
+            .map_err(|_| late(uri, within))?
+    }
+
+    /// A response that is not a fault.
+    async fn send(&self, method: Method, uri: &str, body: Body) -> Result<Response<Incoming>, Fault> {
+        let stream = socket::connect(&self.socket).await.map_err(|error| {
+            Fault::platform(format!("the node cannot be reached at {}: {error}", self.socket))
+                .next("`vend up` starts it again; `vend doctor` says why when it does not")
+        })?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| gone(&error))?;
+        // Ends with the exchange: when the response is read, or its receiver dropped.
+        tokio::spawn(connection);
+        let request = Request::builder()
+            .method(method)
+            .uri(uri)
+            .header("host", "node")
+            .header("content-type", "application/json")
+            .body(body)
+            .map_err(|error| Fault::order(error.to_string()))?;
+        let response = sender.send_request(request).await.map_err(|error| gone(&error))?;
+        if response.status() == StatusCode::OK {
+            return Ok(response);
+        }
+        let status = response.status();
+        let bytes = Limited::new(response.into_body(), ANSWER)
+            .collect()
+            .await
+            .map_err(|error| gone(error.as_ref()))?;
+        let fault = serde_json::from_slice(&bytes.to_bytes());
+        Err(fault.unwrap_or_else(|_| Fault::platform(format!("the node answers {status} to {uri}"))))
+    }
+
+    async fn keep(&self, path: &Utf8Path) -> Result<Digest, Fault> {
+        let file = File::open(path)
+            .await
+            .map_err(|error| Fault::platform(format!("cannot read {path}: {error}")))?;
+        let body = Body::from_stream(ReaderStream::with_capacity(file, 64 * 1024));
+        self.exchange(Method::PUT, "/v1/objects", body, MAKE).await
+    }
+
+    /// The bytes are checked here too: a connection that ends early is not the end of an object.
+    async fn fetch(&self, digest: &Digest, mut file: File) -> Result<(), Fault> {
+        let response = self
+            .send(Method::GET, &format!("/v1/objects/{digest}"), Body::empty())
+            .await?;
+        let cannot =
+            |error: std::io::Error| Fault::platform(format!("cannot write the object {digest}: {error}"));
+        let mut hash = Sha256::new();
+        let mut pieces = response.into_body().into_data_stream();
+        while let Some(piece) = pieces.try_next().await.map_err(|error| gone(&error))? {
+            let piece: Bytes = piece;
+            hash.update(&piece);
+            file.write_all(&piece).await.map_err(cannot)?;
+        }
+        file.flush().await.map_err(cannot)?;
+        match Digest::from_bytes(hash.finalize().into()) == *digest {
+            true => Ok(()),
+            false => Err(Fault::platform(format!("the object {digest} arrived damaged"))),
+        }
+    }
+}
+
+impl Hosts for Client {
+    async fn start(&self, ticket: &Ticket, order: &HostOrder) -> Result<HostUp, Fault> {
+        self.ticketed("/v1/hosts/start", ticket, order, CHANGE).await
+    }
+
+    async fn stop(&self, host: &HostId) -> Result<(), Fault> {
+        self.post("/v1/hosts/stop", host, CHANGE).await
+    }
+
+    async fn list(&self) -> Result<Vec<HostSeen>, Fault> {
+        self.post("/v1/hosts/list", &(), QUICK).await
+    }
+
+    async fn remove_network(&self, network: &Network) -> Result<(), Fault> {
+        self.post("/v1/networks/remove", network, CHANGE).await
+    }
+}
+
+impl Databases for Client {
+    async fn ensure(&self, ticket: &Ticket, order: &DatabaseOrder) -> Result<DatabaseUp, Fault> {
+        self.ticketed("/v1/databases/ensure", ticket, order, MAKE).await
+    }
+
+    async fn destroy(&self, host: &HostId, place: &Place) -> Result<(), Fault> {
+        let (host, place) = (host.clone(), place.clone());
+        self.post("/v1/databases/destroy", &Destroying { host, place }, CHANGE)
+            .await
+    }
+}
+
+impl Builder for Client {
+    async fn build(&self, ticket: &Ticket, order: &BuildOrder) -> Result<Built, Fault> {
+        self.ticketed(
+            "/v1/builds/build",
+            ticket,
+            order,
+            MAKE + std(order.limits.timeout),
+        )
+        .await
+    }
+}
+
+impl Bakery for Client {
+    async fn bake(&self, ticket: &Ticket, order: &BakeOrder) -> Result<Baked, Fault> {
+        self.ticketed("/v1/images/bake", ticket, order, MAKE + std(order.timeout))
+            .await
+    }
+
+    async fn find(&self, order: &BakeOrder) -> Result<Option<Baked>, Fault> {
+        self.post("/v1/images/find", order, CHANGE).await
+    }
+}
+
+impl Deployer for Client {
+    async fn deploy(&self, ticket: &Ticket, order: &DeployOrder) -> Result<Deployed, Fault> {
+        self.ticketed("/v1/deployments/deploy", ticket, order, DEPLOYMENT)
+            .await
+    }
+
+    async fn check(&self, order: &CheckOrder) -> Result<Verdict, Fault> {
+        self.post("/v1/deployments/check", order, CHANGE).await
+    }
+}
+
+impl Objects for Client {
+    async fn put(&self, path: &Utf8Path) -> Result<Digest, Fault> {
+        self.keep(path).await
+    }
+
+    async fn get(&self, digest: &Digest, path: &Utf8Path) -> Result<(), Fault> {
+        let cannot = |error: std::io::Error| Fault::platform(format!("cannot write {path}: {error}"));
+        let file = File::create_new(path).await.map_err(cannot)?;
+        let fetched = tokio::time::timeout(MAKE, self.fetch(digest, file)).await;
+        let fetched = fetched.unwrap_or_else(|_| Err(late("/v1/objects", MAKE)));
+        if fetched.is_err() {
+            // Half an object is none.
+            let _ = tokio::fs::remove_file(path).await;
+        }
+        fetched
+    }
+
+    async fn has(&self, digest: &Digest) -> Result<bool, Fault> {
+        self.post("/v1/objects/has", digest, QUICK).await
+    }
+}
+
+impl Logs for Client {
+    async fn read(&self, log: &LogRef, offset: u64) -> Result<LogChunk, Fault> {
+        self.post(
+            "/v1/logs/read",
+            &Reading {
+                log: log.clone(),
+                offset,
+            },
+            QUICK,
+        )
+        .await
+    }
+}
+
+/// The connection broke after the order was sent, or may have been.
+fn gone(error: &dyn std::error::Error) -> Fault {
+    Fault::platform(format!("the node went away while it was asked: {}", chain(error)))
+        .next("ask again under the same ticket: what was done is not done twice")
+}
+
+fn late(uri: &str, within: Duration) -> Fault {
+    Fault::platform(format!(
+        "the node did not answer {uri} in {} seconds",
+        within.as_secs()
+    ))
+}
+
+fn std(duration: SignedDuration) -> Duration {
+    Duration::try_from(duration).unwrap_or(MAKE)
+}

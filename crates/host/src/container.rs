@@ -83,6 +83,8 @@ impl Rootfs {
 /// A file or directory of the machine that the container sees.
 #[derive(Debug, Clone)]
 pub struct Bind {
+    /// A relative path names a directory that is made in the scratch: the container's root and the machine's share it,
+    /// and what is written to it counts as written to the container's disk.
     pub source: Utf8PathBuf,
     /// An absolute path in the container; created when it is missing.
     pub target: Utf8PathBuf,
@@ -119,7 +121,7 @@ pub enum Preset {
 /// Where standard output and standard error go.
 #[derive(Debug)]
 pub enum Output {
-    /// Both into one file, appended.
+    /// Both into one file, appended. A relative path is in the scratch.
     File(Utf8PathBuf),
     /// Both into this file, pipe or socket.
     Fd(OwnedFd),
@@ -365,6 +367,21 @@ impl Containers {
         self.records().into_iter().map(seen).collect()
     }
 
+    /// Isolation that this machine cannot give, and what is done instead.
+    pub fn fallbacks(&self) -> Vec<String> {
+        let mut all = self.0.builder.fallbacks(true);
+        all.extend_from_slice(self.0.networks.fallbacks());
+        all
+    }
+
+    /// How the machine's control groups are laid out, for people.
+    pub fn cgroups(&self) -> &'static str {
+        match self.0.groups.version() {
+            Version::One => "v1 or hybrid",
+            Version::Two => "v2",
+        }
+    }
+
     /// What the container uses now.
     pub fn usage(&self, id: &str) -> Usage {
         self.0.groups.usage(id)
@@ -438,10 +455,7 @@ impl Containers {
         self.0.runtime.start(&id, &bundle).await?;
         // The container holds its own mounts now; whether this process lives makes no difference to it.
         self.0.builder.unmount(&id)?;
-        if stays {
-            mount::detach(&record.scratch)?;
-        }
-        let mut fallbacks = self.0.builder.fallbacks(&spec.rootfs);
+        let mut fallbacks = self.0.builder.fallbacks(spec.rootfs.disk_mib.is_some());
         fallbacks.extend_from_slice(self.0.networks.fallbacks());
         Ok(Running { id, pid, fallbacks })
     }
@@ -512,8 +526,11 @@ impl Containers {
             {
                 self.lives().insert(record.id.clone(), life);
             }
-            // A host that ended stays, to be seen, until it is stopped.
+            // A host that ended stays, to be seen with its logs, until it is stopped.
             if record.stays && record.birth.is_some() {
+                if let Err(error) = self.0.builder.mount_scratch(&record.scratch) {
+                    warn!(id = record.id, error = %chain(&error), "cannot mount the disk of a container");
+                }
                 continue;
             }
             info!(

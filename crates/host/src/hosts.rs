@@ -1,1 +1,424 @@
 //! Hosts: containers with an agent as PID 1, an address and a record on disk. Knows nothing of what runs in them.
+//!
+//! Secrets pass through this room in memory only: a record never holds the environment. What a host writes into the
+//! directory that it shares with us may be hostile, so it is never opened by following links.
+
+mod logs;
+mod record;
+
+use std::{fs, os::unix::fs::PermissionsExt as _, sync::Arc, time::Duration};
+
+use camino::{Utf8Path, Utf8PathBuf};
+use model::{
+    Digest, HostId, Ticket,
+    port::{Blame, Fault, HostOrder, HostSeen, HostState, HostUp, LogChunk, LogRef, Network},
+};
+use tracing::{info, warn};
+
+pub use self::record::Record;
+use crate::{
+    agent::{Client, api::Configuration},
+    container::{self, Bind, Containers, Net, Output, Preset, Rootfs, Signal, Spec, chain},
+    network, now,
+    ticket::Tickets,
+};
+
+/// From a started PID 1 to an agent that answers.
+const READY: Duration = Duration::from_secs(20);
+
+/// From SIGTERM to SIGKILL: what services need to end in their order.
+const GRACE: Duration = Duration::from_secs(15);
+
+/// Where the directories of an image's layers are, top first.
+pub type Lowers = Arc<dyn Fn(&Digest) -> Result<Vec<Utf8PathBuf>, Fault> + Send + Sync>;
+
+/// The hosts of one data directory. Clones are the same.
+#[derive(Clone)]
+pub struct Hosts {
+    node: Utf8PathBuf,
+    containers: Containers,
+    tickets: Tickets,
+    lowers: Lowers,
+    /// Our own program, as hosts see it.
+    program: Utf8PathBuf,
+}
+
+/// What a host needs beyond an order: where it differs by role.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Extra {
+    pub binds: Vec<Bind>,
+    /// Only this port can be reached, and nothing from the host.
+    pub only_port: Option<u16>,
+}
+
+impl Hosts {
+    pub fn new(
+        node: Utf8PathBuf,
+        containers: Containers,
+        tickets: Tickets,
+        lowers: Lowers,
+    ) -> Result<Self, Fault> {
+        let program = keep_program(&node)
+            .map_err(|error| Fault::platform(format!("cannot keep the program that hosts run: {error}")))?;
+        Ok(Self {
+            node,
+            containers,
+            tickets,
+            lowers,
+            program,
+        })
+    }
+
+    /// Asks the host's agent.
+    pub fn agent(&self, host: &HostId) -> Client {
+        Client::new(self.scratch(host).join("run/agent.sock"))
+    }
+
+    /// What the order says about the host, if there is one.
+    pub fn record(&self, host: &HostId) -> Option<Record> {
+        Record::read(&self.dir(host))
+    }
+
+    pub fn is_running(&self, host: &HostId) -> bool {
+        self.containers
+            .list()
+            .iter()
+            .any(|seen| seen.id == host.as_str() && seen.running)
+    }
+
+    /// The log of a host that exists: those of its services, and `console`. `None` when the host is not there, and its
+    /// logs are where all logs are.
+    pub async fn log(&self, log: &LogRef, offset: u64) -> Option<Result<LogChunk, Fault>> {
+        let mut parts = log.as_str().splitn(3, '/');
+        let ("host", Some(host), Some(name)) = (parts.next()?, parts.next(), parts.next()) else {
+            return None;
+        };
+        let host: HostId = host.parse().ok()?;
+        let run = self.scratch(&host).join("run");
+        if !run.exists() {
+            return None;
+        }
+        let (dir, name) = (
+            if name == "console" { run } else { run.join("logs") },
+            name.to_owned(),
+        );
+        let read = tokio::task::spawn_blocking(move || logs::chunk(&dir, &name, offset));
+        Some(match read.await {
+            Ok(Ok(chunk)) => Ok(chunk),
+            Ok(Err(error)) => Err(Fault::platform(format!("cannot read the log {log}: {error}"))),
+            Err(_) => Err(Fault::platform("the log's reader stopped")),
+        })
+    }
+
+    /// Starts the host, or finds it, and configures its agent.
+    pub(crate) async fn up(&self, order: &HostOrder, extra: Extra) -> Result<HostUp, Fault> {
+        let begin = now();
+        let record = Record::of(order, begin);
+        let fallbacks = match self.record(&order.host).filter(|_| self.is_running(&order.host)) {
+            Some(before) if before.is_same(&record) => Vec::new(),
+            Some(_) => {
+                let text = format!("{} runs already, from another order", order.host);
+                return Err(Fault::order(text).next("stop it first"));
+            }
+            None => self.create(order, &record, extra).await?,
+        };
+        self.configure(order).await?;
+        Ok(HostUp {
+            host: order.host.clone(),
+            address: order.address,
+            duration_ms: elapsed_ms(begin),
+            fallbacks,
+        })
+    }
+
+    /// Ends it in order, keeps its logs, removes the rest.
+    pub(crate) async fn down(&self, host: &HostId) -> Result<(), Fault> {
+        let id = host.as_str();
+        self.containers
+            .signal(id, Signal::TERM)
+            .map_err(|error| fault("stop", host, &error))?;
+        if !self.containers.ended(id, GRACE).await {
+            warn!(%host, "a host did not end by itself in {} seconds; it is killed", GRACE.as_secs());
+            self.containers
+                .kill(id)
+                .await
+                .map_err(|error| fault("kill", host, &error))?;
+        }
+        let (from, to) = (
+            self.scratch(host).join("run/logs"),
+            self.node.join("logs/host").join(id),
+        );
+        let kept = tokio::task::spawn_blocking(move || logs::keep(&from, &to)).await;
+        if let Ok(Err(error)) = kept {
+            warn!(%host, %error, "cannot keep the logs of a host");
+        }
+        self.containers
+            .delete(id)
+            .await
+            .map_err(|error| fault("remove", host, &error))?;
+        crate::mount::remove(&self.dir(host)).map_err(|error| fault("remove", host, &error))
+    }
+
+    async fn create(&self, order: &HostOrder, record: &Record, extra: Extra) -> Result<Vec<String>, Fault> {
+        // What is left of a host that ended goes, but for its logs.
+        self.down(&order.host).await?;
+        let spec = self.spec(order, extra)?;
+        record
+            .write(&self.dir(&order.host))
+            .map_err(|error| fault("keep the record of", &order.host, &error))?;
+        let started = self.containers.start(spec).await;
+        let running = match started {
+            Ok(running) => running,
+            Err(error) => {
+                let fault = start_fault(&order.host, &error);
+                self.undo(&order.host).await;
+                return Err(fault);
+            }
+        };
+        if let Err(fault) = self.ready(&order.host).await {
+            self.undo(&order.host).await;
+            return Err(fault);
+        }
+        info!(host = %order.host, place = %order.place, address = %order.address, "started {}", order.host);
+        Ok(running.fallbacks)
+    }
+
+    async fn undo(&self, host: &HostId) {
+        if let Err(error) = self.down(host).await {
+            warn!(%host, %error, "cannot remove a host that did not start");
+        }
+    }
+
+    /// Waits for an agent that answers.
+    async fn ready(&self, host: &HostId) -> Result<(), Fault> {
+        let agent = self.agent(host);
+        let answer = async {
+            let mut pause = Duration::from_millis(1);
+            while agent.health().await.is_err() {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_millis(50));
+            }
+        };
+        let console = || {
+            format!("host/{host}/console")
+                .parse()
+                .expect("a host's id is a part of a log's name")
+        };
+        tokio::select! {
+            () = answer => Ok(()),
+            ended = self.containers.ended(host.as_str(), READY) => {
+                let text = match ended {
+                    true => format!("the agent of {host} ended at once"),
+                    false => format!("the agent of {host} does not answer in {} seconds", READY.as_secs()),
+                };
+                Err(Fault::platform(text).next("look at its console").evidence(console()))
+            }
+        }
+    }
+
+    async fn configure(&self, order: &HostOrder) -> Result<(), Fault> {
+        let configuration = Configuration {
+            environment: order.environment.clone(),
+            port: order.port,
+            processes: order.processes.clone(),
+        };
+        let configured = self.agent(&order.host).configure(&configuration).await;
+        configured.map_err(|error| fault("give its environment to", &order.host, &error))
+    }
+
+    fn spec(&self, order: &HostOrder, extra: Extra) -> Result<Spec, Fault> {
+        let id = order.host.as_str();
+        let mut binds = vec![shared("run", "/run/vend")];
+        // Scripts of customers call what they know; it is our program that answers.
+        for name in ["/usr/lib/vend/vend", "/usr/bin/systemctl", "/usr/sbin/service"] {
+            binds.push(Bind {
+                source: self.program.clone(),
+                target: name.into(),
+                read_only: true,
+                id_mapped: false,
+            });
+        }
+        binds.extend(extra.binds);
+        Ok(Spec {
+            id: id.to_owned(),
+            hostname: hostname(&order.host),
+            rootfs: Rootfs {
+                lowers: (self.lowers)(&order.image)?,
+                scratch: self.scratch(&order.host),
+                disk_mib: Some(order.resources.disk_mib),
+            },
+            uid_base: order.uid_base,
+            args: ["/usr/lib/vend/vend", "agent"].map(str::to_owned).to_vec(),
+            env: vec![("PATH".into(), PATH.into()), ("HOME".into(), "/root".into())],
+            cwd: "/".into(),
+            binds,
+            resources: order.resources.clone(),
+            network: Some(Net::Host {
+                network: order.network.clone(),
+                address: order.address,
+                only_port: extra.only_port,
+            }),
+            preset: Preset::Host,
+            stdin: None,
+            output: Output::File("run/console".into()),
+        })
+    }
+
+    /// As a person or a reconciler sees it.
+    async fn seen(&self, record: Record, running: bool) -> HostSeen {
+        let usage = self.containers.usage(record.host.as_str());
+        let configured = running && {
+            let agent = self.agent(&record.host);
+            let health = tokio::time::timeout(Duration::from_secs(1), agent.health()).await;
+            health.is_ok_and(|health| health.is_ok_and(|health| health.configured))
+        };
+        HostSeen {
+            state: if running {
+                HostState::Running
+            } else {
+                HostState::Stopped
+            },
+            memory_bytes: usage.memory_bytes,
+            cpu_ms: usage.cpu_ms,
+            pids: usage.processes,
+            configured,
+            host: record.host,
+            place: record.place,
+            role: record.role,
+            address: record.address,
+            image: record.image,
+            started_at: record.started_at,
+        }
+    }
+
+    fn dir(&self, host: &HostId) -> Utf8PathBuf {
+        self.node.join("hosts").join(host.as_str())
+    }
+
+    fn scratch(&self, host: &HostId) -> Utf8PathBuf {
+        self.dir(host).join("disk")
+    }
+}
+
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+impl model::port::Hosts for Hosts {
+    async fn start(&self, ticket: &Ticket, order: &HostOrder) -> Result<HostUp, Fault> {
+        let (this, order) = (self.clone(), order.clone());
+        let digest = Record::of(&order, jiff::Timestamp::UNIX_EPOCH).digest();
+        self.tickets
+            .once(
+                ticket,
+                digest,
+                async move { this.up(&order, Extra::default()).await },
+            )
+            .await
+    }
+
+    async fn stop(&self, host: &HostId) -> Result<(), Fault> {
+        let (this, host) = (self.clone(), host.clone());
+        // Not cut short when the caller goes away.
+        tokio::spawn(async move { this.down(&host).await })
+            .await
+            .map_err(|_| Fault::platform("stopping a host was cut short"))?
+    }
+
+    async fn list(&self) -> Result<Vec<HostSeen>, Fault> {
+        let running: Vec<String> = self
+            .containers
+            .list()
+            .into_iter()
+            .filter(|seen| seen.running)
+            .map(|seen| seen.id)
+            .collect();
+        let records = Record::all(&self.node.join("hosts"));
+        let seen = records.into_iter().map(|record| {
+            let runs = running.iter().any(|id| id == record.host.as_str());
+            self.seen(record, runs)
+        });
+        Ok(futures_util::future::join_all(seen).await)
+    }
+
+    async fn remove_network(&self, network: &Network) -> Result<(), Fault> {
+        let used = Record::all(&self.node.join("hosts"));
+        if let Some(record) = used.iter().find(|record| record.network.number == network.number) {
+            let text = format!(
+                "the network {} still has the host {}",
+                network.number, record.host
+            );
+            return Err(Fault::order(text).next("stop its hosts first"));
+        }
+        self.containers
+            .networks()
+            .remove(network)
+            .await
+            .map_err(|error| match error {
+                network::Error::Order(text) => Fault::order(text),
+                error => Fault::platform(chain(&error)),
+            })
+    }
+}
+
+/// A directory of a container's scratch, at a path in it.
+fn shared(name: &str, target: &str) -> Bind {
+    Bind {
+        source: name.into(),
+        target: target.into(),
+        read_only: false,
+        id_mapped: false,
+    }
+}
+
+/// At most 63 characters of a DNS label.
+fn hostname(host: &HostId) -> String {
+    let label: String = host
+        .as_str()
+        .chars()
+        .map(|c| if c == '.' { '-' } else { c })
+        .take(63)
+        .collect();
+    label.trim_end_matches('-').to_owned()
+}
+
+/// Keeps a copy of the running program that later versions do not replace under the hosts that run it.
+fn keep_program(node: &Utf8Path) -> std::io::Result<Utf8PathBuf> {
+    let bytes = fs::read("/proc/self/exe")?;
+    let dir = node.join("bin");
+    let path = dir.join(format!("vend-{}", Digest::of(&bytes).short()));
+    if path.exists() {
+        return Ok(path);
+    }
+    fs::create_dir_all(&dir)?;
+    let fresh = dir.join(".vend.new");
+    fs::write(&fresh, &bytes)?;
+    fs::set_permissions(&fresh, fs::Permissions::from_mode(0o755))?;
+    fs::File::open(&fresh)?.sync_all()?;
+    fs::rename(&fresh, &path)?;
+    Ok(path)
+}
+
+fn elapsed_ms(begin: jiff::Timestamp) -> u64 {
+    now().duration_since(begin).as_millis().try_into().unwrap_or(0)
+}
+
+fn fault(doing: &str, host: &HostId, error: &dyn std::error::Error) -> Fault {
+    Fault::platform(format!("cannot {doing} {host}: {}", chain(error)))
+}
+
+fn start_fault(host: &HostId, error: &container::Error) -> Fault {
+    let fault = fault("start", host, error);
+    let by_order = matches!(
+        error,
+        container::Error::Spec(_) | container::Error::Network(network::Error::Order(_))
+    );
+    match (by_order, error) {
+        (true, _) => Fault {
+            blame: Blame::Order,
+            ..fault
+        },
+        (_, container::Error::Missing(_)) => {
+            fault.next("run `vend doctor`: it says how to get what is missing")
+        }
+        _ => fault,
+    }
+}

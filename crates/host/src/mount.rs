@@ -173,10 +173,44 @@ pub fn disk(file: &Utf8Path, mib: u64, target: &Utf8Path) -> Result<(), Error> {
         let why = String::from_utf8_lossy(&made.stderr).trim().to_owned();
         return Err(context("format", file)(io::Error::other(why)));
     }
-    let device = attach(&image).map_err(context("attach a loop device to", file))?;
+    mount_disk(&image, file, target)
+}
+
+/// Mounts a disk that [`disk`] made before, be it in use or not. A file must never be behind two loop devices, each of
+/// which would write without knowing of the other: the one that it is behind is looked for first.
+pub fn disk_again(file: &Utf8Path, target: &Utf8Path) -> Result<(), Error> {
+    let image = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(file)
+        .map_err(context("open", file))?;
+    match device_of(file) {
+        Some(device) => mount_device(&device, target),
+        None => mount_disk(&image, file, target),
+    }
+}
+
+fn mount_disk(image: &fs::File, file: &Utf8Path, target: &Utf8Path) -> Result<(), Error> {
+    let device = attach(image).map_err(context("attach a loop device to", file))?;
+    mount_device(device.as_str(), target)
+}
+
+fn mount_device(device: &str, target: &Utf8Path) -> Result<(), Error> {
     let flags = MountFlags::NODEV | MountFlags::NOATIME;
-    mount(device.as_str(), target.as_str(), "ext4", flags, c"discard")
-        .map_err(context("mount the disk at", target))
+    mount(device, target.as_str(), "ext4", flags, c"discard").map_err(context("mount the disk at", target))
+}
+
+/// The loop device that a file is behind.
+fn device_of(file: &Utf8Path) -> Option<String> {
+    let devices = Utf8Path::new("/sys/block").read_dir_utf8().ok()?.flatten();
+    let backs = |name: &str| {
+        let backing = fs::read_to_string(format!("/sys/block/{name}/loop/backing_file")).unwrap_or_default();
+        backing.trim_end() == file.as_str()
+    };
+    let mut names = devices
+        .map(|device| device.file_name().to_owned())
+        .filter(|name| name.starts_with("loop"));
+    names.find(|name| backs(name)).map(|name| format!("/dev/{name}"))
 }
 
 /// Takes a free loop device. Others take them too, hence the repetition.
@@ -216,6 +250,14 @@ pub fn detach(target: &Utf8Path) -> Result<(), Error> {
             Err(error) => return Err(context("unmount", target)(error)),
         }
     }
+}
+
+/// Is something mounted there?
+pub fn is_mounted(target: &Utf8Path) -> bool {
+    let text = fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default();
+    // Spaces and the like are written in octal.
+    let escaped = target.as_str().replace('\\', "\\134").replace(' ', "\\040");
+    text.lines().any(|line| line.split(' ').nth(4) == Some(&escaped))
 }
 
 /// Removes a directory with all that is in it, or a file. One that is not there is removed.

@@ -1,1 +1,209 @@
 //! Answers orders over a local socket: one POST per port method. Decides nothing; it wires the rooms of this crate.
+//!
+//! The node can be killed at any moment: hosts are not its children, finished answers are on disk, and what was in
+//! flight is done again under the same ticket.
+
+pub(crate) mod api;
+mod objects;
+
+use std::{io, sync::Arc, time::Duration};
+
+use axum::Router;
+use camino::Utf8PathBuf;
+use model::{Digest, port::Fault};
+use serde::{Deserialize, Serialize};
+use tracing::{info, warn};
+
+use crate::{
+    container::{self, Containers, chain},
+    hosts::Hosts,
+    logs, now, socket,
+    ticket::Tickets,
+};
+
+/// Where a node works and who may ask it.
+#[derive(Debug, Clone)]
+pub struct NodeConfig {
+    /// The data directory: the node owns `node` in it and listens at `run/node.sock`.
+    pub data: Utf8PathBuf,
+    /// The group that may ask, beside root: that of `vend serve`.
+    pub group: Option<u32>,
+    /// The most bytes of one object.
+    pub object_limit_bytes: u64,
+}
+
+impl NodeConfig {
+    pub fn new(data: Utf8PathBuf) -> Self {
+        Self {
+            data,
+            group: None,
+            object_limit_bytes: 4 * 1024 * 1024 * 1024,
+        }
+    }
+
+    pub fn node(&self) -> Utf8PathBuf {
+        self.data.join("node")
+    }
+
+    pub fn socket(&self) -> Utf8PathBuf {
+        self.data.join("run/node.sock")
+    }
+}
+
+/// How a node is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    pub version: String,
+    pub pid: u32,
+    /// Isolation that this machine cannot give, and what is done instead. Empty on a full machine.
+    pub fallbacks: Vec<String>,
+    /// `hybrid or v1`, or `v2`.
+    pub cgroups: String,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot {doing} {path}")]
+    Io {
+        doing: &'static str,
+        path: Utf8PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot prepare for containers")]
+    Container(#[from] container::Error),
+    #[error("cannot prepare the node")]
+    Fault(#[from] Fault),
+    #[error("cannot prepare the directory of objects")]
+    Objects(#[from] crate::objects::Error),
+    #[error("cannot prepare the directory of logs")]
+    Logs(#[from] logs::Error),
+}
+
+/// All that a node can do.
+#[derive(Clone)]
+pub(crate) struct Node {
+    pub containers: Containers,
+    pub hosts: Hosts,
+    pub objects: crate::objects::Directory,
+    pub logs: logs::Directory,
+}
+
+/// How long requests may go on after the end was asked for.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// How often old answers are looked for.
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// Answers until `shutdown`. [`container::enter_private_mounts`] was called before. Hosts go on after the end.
+pub async fn serve(
+    config: NodeConfig,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), Error> {
+    let (node, tickets) = open(&config).await?;
+    let path = config.socket();
+    let listener = socket::bind(&path, 0o660).map_err(io("listen at", &path))?;
+    if let Some(group) = config.group {
+        std::os::unix::fs::lchown(&path, None, Some(group)).map_err(io("give to its group", &path))?;
+    }
+    info!(socket = %path, "the node answers");
+    let stop = tokio_util::sync::CancellationToken::new();
+    let housekeeping = tokio::spawn(expire(tickets));
+    let server = axum::serve(listener, router(node)).with_graceful_shutdown(stop.clone().cancelled_owned());
+    let mut server = tokio::spawn(async move { server.await });
+    tokio::select! {
+        () = shutdown => stop.cancel(),
+        ended = &mut server => warn!(?ended, "the node's server ended by itself"),
+    }
+    if tokio::time::timeout(GRACE, &mut server).await.is_err() {
+        warn!("requests are cut short; they are done again under their tickets");
+        server.abort();
+    }
+    housekeeping.abort();
+    Ok(())
+}
+
+/// Removes every container, network, mount and group of a data directory whose node does not run.
+pub async fn teardown(config: &NodeConfig) -> Result<(), Error> {
+    let containers = Containers::open(&config.node()).await?;
+    Ok(containers.teardown_all().await?)
+}
+
+async fn open(config: &NodeConfig) -> Result<(Node, Tickets), Error> {
+    for (dir, mode) in [(config.node(), 0o700), (config.data.join("run"), 0o755)] {
+        use std::os::unix::fs::PermissionsExt as _;
+        std::fs::create_dir_all(&dir).map_err(io("create", &dir))?;
+        std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(mode))
+            .map_err(io("set the mode of", &dir))?;
+    }
+    let node = config
+        .node()
+        .canonicalize_utf8()
+        .map_err(io("find", config.node()))?;
+    let tickets = Tickets::open(&node, now()).map_err(io("read the answers under", &node))?;
+    let containers = Containers::open(&node).await?;
+    let lowers = Arc::new(|image: &Digest| Err(Fault::platform(format!("there is no image {image}"))));
+    let hosts = Hosts::new(node.clone(), containers.clone(), tickets.clone(), lowers)?;
+    let objects = crate::objects::Directory::open(&node, config.object_limit_bytes)?;
+    let logs = logs::Directory::open(&node)?;
+    Ok((
+        Node {
+            containers,
+            hosts,
+            objects,
+            logs,
+        },
+        tickets,
+    ))
+}
+
+fn router(node: Node) -> Router {
+    Router::new()
+        .merge(api::router())
+        .merge(objects::router())
+        .with_state(node)
+}
+
+async fn expire(tickets: Tickets) {
+    loop {
+        tokio::time::sleep(HOUR).await;
+        if let Err(error) = tickets.expire(now()) {
+            warn!(%error, "cannot remove old answers");
+        }
+    }
+}
+
+fn io(doing: &'static str, path: impl Into<Utf8PathBuf>) -> impl FnOnce(io::Error) -> Error {
+    let path = path.into();
+    move |source| Error::Io { doing, path, source }
+}
+
+impl Node {
+    fn health(&self) -> Health {
+        Health {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            fallbacks: self.containers.fallbacks(),
+            cgroups: self.containers.cgroups().to_owned(),
+        }
+    }
+}
+
+/// A fault as an answer: the status says whose it is.
+fn refuse(fault: Fault) -> axum::response::Response {
+    use axum::{Json, http::StatusCode, response::IntoResponse as _};
+    use model::port::Blame;
+    let status = match fault.blame {
+        Blame::Customer => StatusCode::UNPROCESSABLE_ENTITY,
+        Blame::Order => StatusCode::BAD_REQUEST,
+        Blame::Platform => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    if fault.blame == Blame::Platform {
+        warn!(fault = %fault, "an order failed");
+    }
+    (status, Json(fault)).into_response()
+}
+
+fn broken(error: &dyn std::error::Error) -> Fault {
+    Fault::platform(chain(error))
+}

@@ -1,1 +1,338 @@
 //! A repeated ticket returns the first answer, also after a crash. Knows nothing of what the answers mean.
+//!
+//! An answer is on disk before anybody gets it. A fault that blames the platform is no answer: the same ticket tries
+//! again.
+
+use std::{
+    collections::HashMap,
+    fs,
+    io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use camino::{Utf8Path, Utf8PathBuf};
+use jiff::{SignedDuration, Timestamp};
+use model::{
+    Digest, Ticket,
+    port::{Blame, Fault},
+};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::Value;
+use tokio::sync::watch;
+use tracing::{error, warn};
+
+/// Answers are repeated for so long.
+const KEPT: SignedDuration = SignedDuration::from_hours(7 * 24);
+
+/// An outcome as it is kept: of any order.
+type Outcome = Result<Value, Fault>;
+
+/// The answers of one data directory. Clones are the same.
+#[derive(Debug, Clone)]
+pub struct Tickets {
+    dir: Utf8PathBuf,
+    running: Arc<Mutex<HashMap<Ticket, Work>>>,
+}
+
+/// Work that is being done under a ticket.
+#[derive(Debug, Clone)]
+struct Work {
+    order: Digest,
+    done: watch::Receiver<Option<Outcome>>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Answer {
+    order: Digest,
+    outcome: Outcome,
+}
+
+impl Tickets {
+    /// The answers under `<data>/node`, without those that are older than seven days.
+    pub fn open(node: &Utf8Path, now: Timestamp) -> io::Result<Self> {
+        let dir = node.join("tickets");
+        fs::create_dir_all(&dir)?;
+        let tickets = Self {
+            dir,
+            running: Arc::default(),
+        };
+        tickets.expire(now)?;
+        Ok(tickets)
+    }
+
+    /// Does the work once per ticket. It goes on when the caller goes away; a second caller waits for the same
+    /// answer. `order` is the digest of what was ordered, without secrets: another order under a ticket is refused.
+    pub async fn once<T, F>(&self, ticket: &Ticket, order: Digest, work: F) -> Result<T, Fault>
+    where
+        T: Serialize + DeserializeOwned,
+        F: Future<Output = Result<T, Fault>> + Send + 'static,
+    {
+        let outcome = match self.kept(ticket) {
+            Some(answer) => checked(ticket, answer.order, order).and(answer.outcome),
+            None => self.shared(ticket, order, work).await,
+        };
+        let value = outcome?;
+        serde_json::from_value(value)
+            .map_err(|error| Fault::platform(format!("a kept answer is unreadable: {error}")))
+    }
+
+    /// Forgets answers that are older than seven days.
+    pub fn expire(&self, now: Timestamp) -> io::Result<()> {
+        for entry in self.dir.read_dir_utf8()?.flatten() {
+            let written = entry
+                .metadata()?
+                .modified()
+                .ok()
+                .and_then(|time| Timestamp::try_from(time).ok());
+            if written.is_some_and(|written| now.duration_since(written) > KEPT) {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn shared<T, F>(&self, ticket: &Ticket, order: Digest, work: F) -> Outcome
+    where
+        T: Serialize,
+        F: Future<Output = Result<T, Fault>> + Send + 'static,
+    {
+        let mut done = match self.begin(ticket, order) {
+            Begun::Running(work) => {
+                checked(ticket, work.order, order)?;
+                work.done
+            }
+            Begun::Mine(sender, done) => {
+                let (this, ticket) = (self.clone(), ticket.clone());
+                // Ends with the work, which has its own deadlines.
+                tokio::spawn(async move {
+                    let forget = Forget(this.clone(), ticket.clone());
+                    let outcome = work.await.and_then(|answer| {
+                        serde_json::to_value(answer).map_err(|error| Fault::platform(error.to_string()))
+                    });
+                    let kept = this.keep(&ticket, order, outcome).await;
+                    drop(forget);
+                    sender.send_replace(Some(kept));
+                });
+                done
+            }
+        };
+        match done.wait_for(Option::is_some).await {
+            Ok(outcome) => outcome.clone().expect("it was waited for"),
+            Err(_) => Err(Fault::platform("the work stopped half-way").next("do it again")),
+        }
+    }
+
+    fn begin(&self, ticket: &Ticket, order: Digest) -> Begun {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(work) = running.get(ticket) {
+            return Begun::Running(work.clone());
+        }
+        // It may have been finished since the caller looked.
+        let (sender, done) = watch::channel(self.kept(ticket).map(|answer| answer.outcome));
+        if done.borrow().is_some() {
+            return Begun::Running(Work { order, done });
+        }
+        running.insert(
+            ticket.clone(),
+            Work {
+                order,
+                done: done.clone(),
+            },
+        );
+        Begun::Mine(sender, done)
+    }
+
+    fn path(&self, ticket: &Ticket) -> Utf8PathBuf {
+        self.dir.join(ticket.as_str())
+    }
+
+    fn kept(&self, ticket: &Ticket) -> Option<Answer> {
+        let bytes = fs::read(self.path(ticket)).ok()?;
+        let answer = serde_json::from_slice(&bytes);
+        answer
+            .inspect_err(
+                |error| warn!(%ticket, %error, "a kept answer is unreadable; the work is done again"),
+            )
+            .ok()
+    }
+
+    async fn keep(&self, ticket: &Ticket, order: Digest, outcome: Outcome) -> Outcome {
+        if outcome
+            .as_ref()
+            .is_err_and(|fault| fault.blame == Blame::Platform)
+        {
+            return outcome;
+        }
+        let path = self.path(ticket);
+        let written = tokio::task::spawn_blocking(move || {
+            let answer = Answer { order, outcome };
+            write(&path, &answer).map(|()| answer.outcome)
+        });
+        match written.await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(error)) => {
+                error!(%ticket, %error, "cannot keep an answer");
+                Err(Fault::platform(format!(
+                    "the work was done but its answer cannot be kept: {error}"
+                ))
+                .next("make room on the disk; the work is done again"))
+            }
+            Err(_) => Err(Fault::platform("the writer of answers stopped")),
+        }
+    }
+}
+
+enum Begun {
+    Running(Work),
+    Mine(watch::Sender<Option<Outcome>>, watch::Receiver<Option<Outcome>>),
+}
+
+/// Also when the work panics, the ticket can be used again.
+struct Forget(Tickets, Ticket);
+
+impl Drop for Forget {
+    fn drop(&mut self) {
+        self.0
+            .running
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&self.1);
+    }
+}
+
+fn checked(ticket: &Ticket, first: Digest, now: Digest) -> Result<(), Fault> {
+    match first == now {
+        true => Ok(()),
+        false => Err(Fault::order(format!(
+            "the ticket {ticket} was used for another order"
+        ))),
+    }
+}
+
+/// All of it is on the disk, or nothing.
+fn write(path: &Utf8Path, answer: &Answer) -> io::Result<()> {
+    let fresh = Utf8PathBuf::from(format!("{path}.new"));
+    let mut file = fs::OpenOptions::new()
+        .create(true)
+        .truncate(true)
+        .write(true)
+        .mode(0o600)
+        .open(&fresh)?;
+    file.write_all(&serde_json::to_vec(answer)?)?;
+    file.sync_all()?;
+    fs::rename(&fresh, path)?;
+    fs::File::open(path.parent().expect("an answer is in the directory of tickets"))?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    struct World {
+        _dir: tempfile::TempDir,
+        node: Utf8PathBuf,
+        runs: Arc<AtomicU32>,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let node = Utf8PathBuf::from_path_buf(dir.path().to_owned()).unwrap();
+            Self {
+                _dir: dir,
+                node,
+                runs: Arc::default(),
+            }
+        }
+
+        fn tickets(&self) -> Tickets {
+            Tickets::open(&self.node, crate::now()).unwrap()
+        }
+
+        fn work(&self, outcome: Result<u32, Fault>) -> impl Future<Output = Result<u32, Fault>> + use<> {
+            let runs = self.runs.clone();
+            async move {
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                runs.fetch_add(1, Ordering::SeqCst);
+                outcome
+            }
+        }
+    }
+
+    fn ticket() -> Ticket {
+        "t-1".parse().unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_first_answer_is_repeated_also_after_a_restart() {
+        let world = World::new();
+        let tickets = world.tickets();
+        let (order, ticket) = (Digest::of("order"), ticket());
+        let (a, b) = tokio::join!(
+            tickets.once(&ticket, order, world.work(Ok(1))),
+            tickets.once(&ticket, order, world.work(Ok(2))),
+        );
+        assert_eq!((a, b), (Ok(1), Ok(1)));
+        assert_eq!(
+            world.tickets().once(&ticket, order, world.work(Ok(3))).await,
+            Ok(1)
+        );
+        assert_eq!(world.runs.load(Ordering::SeqCst), 1);
+        let other = world
+            .tickets()
+            .once(&ticket, Digest::of("other"), world.work(Ok(4)))
+            .await;
+        assert_eq!(other.unwrap_err().blame, Blame::Order);
+    }
+
+    #[tokio::test]
+    async fn only_the_platforms_faults_are_tried_again() {
+        let world = World::new();
+        let (tickets, order, ticket) = (world.tickets(), Digest::of("order"), ticket());
+        let once = |outcome| tickets.once(&ticket, order, world.work(outcome));
+        assert!(once(Err(Fault::platform("no disk"))).await.is_err());
+        let test = Fault::customer("a test fails");
+        assert_eq!(once(Err(test.clone())).await, Err(test.clone()));
+        assert_eq!(once(Ok(1)).await, Err(test));
+    }
+
+    #[tokio::test]
+    async fn work_goes_on_without_its_caller_and_panics_are_tried_again() {
+        let world = World::new();
+        let (tickets, order, ticket) = (world.tickets(), Digest::of("order"), ticket());
+        let short = std::time::Duration::from_millis(1);
+        let gone = tokio::time::timeout(short, tickets.once(&ticket, order, world.work(Ok(1)))).await;
+        assert!(gone.is_err());
+        assert_eq!(tickets.once(&ticket, order, world.work(Ok(2))).await, Ok(1));
+
+        let second: Ticket = "t-2".parse().unwrap();
+        let broken = tickets
+            .once(&second, order, async {
+                panic!("on purpose") as Result<u32, Fault>
+            })
+            .await;
+        assert_eq!(broken.unwrap_err().blame, Blame::Platform);
+        assert_eq!(tickets.once(&second, order, world.work(Ok(2))).await, Ok(2));
+    }
+
+    #[tokio::test]
+    async fn old_answers_are_forgotten() {
+        let world = World::new();
+        let (tickets, ticket) = (world.tickets(), ticket());
+        assert_eq!(
+            tickets.once(&ticket, Digest::of("o"), world.work(Ok(1))).await,
+            Ok(1)
+        );
+        tickets
+            .expire(crate::now() + SignedDuration::from_hours(6 * 24))
+            .unwrap();
+        assert!(tickets.kept(&ticket).is_some());
+        tickets
+            .expire(crate::now() + SignedDuration::from_hours(8 * 24))
+            .unwrap();
+        assert!(tickets.kept(&ticket).is_none());
+    }
+}

@@ -7,14 +7,21 @@ mod app;
 mod appspec;
 mod buildspec;
 mod checks;
+mod read;
+mod report;
+mod yaml;
 
 pub use app::{
     App, Approval, Build, Database, Deploy, Environment, Health, Host, Image, MinimumHealthy, Scaling,
-    Strategy, Variable,
+    Strategy, Tree, Variable, schema,
 };
 pub use appspec::Appspec;
 pub use buildspec::Buildspec;
 pub use checks::Checks;
+pub(crate) use app::is_branch;
+pub use read::{LATER, is_later};
+pub use report::{CheckReport, Files, check_appspec, check_buildspec, check_checks, check_tree};
+pub use yaml::{MAX_BYTES, decode};
 
 pub mod build {
     //! The parts of a buildspec.

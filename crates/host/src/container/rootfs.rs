@@ -62,9 +62,10 @@ impl Builder {
         }
         let mut staged = Vec::new();
         for (number, bind) in binds.iter().enumerate() {
-            let source = match bind.id_mapped {
-                true => self.mapped(&bind.source, &stage.join(format!("b{number}")), uid_base)?,
-                false => bind.source.clone(),
+            let source = match (bind.source.is_relative(), bind.id_mapped) {
+                (true, _) => own(&rootfs.scratch.join(&bind.source), uid_base)?,
+                (false, true) => self.mapped(&bind.source, &stage.join(format!("b{number}")), uid_base)?,
+                (false, false) => bind.source.clone(),
             };
             staged.push(Bind {
                 source,
@@ -75,12 +76,12 @@ impl Builder {
     }
 
     /// What of the isolation asked for this machine cannot give.
-    pub fn fallbacks(&self, rootfs: &Rootfs) -> Vec<String> {
+    pub fn fallbacks(&self, limits_disk: bool) -> Vec<String> {
         let mut all = Vec::new();
         if !self.maps_ids {
             all.push("no id-mapped mounts: layers are copied for each tenant".into());
         }
-        if rootfs.disk_mib.is_some() && !self.has_loops {
+        if limits_disk && !self.has_loops {
             all.push("no loop devices: what a container writes to its disk is not limited".into());
         }
         all
@@ -96,6 +97,15 @@ impl Builder {
             mount::detach(entry.path())?;
         }
         Ok(mount::remove(&stage)?)
+    }
+
+    /// Mounts what a container wrote or writes, after another process did so before.
+    pub fn mount_scratch(&self, scratch: &Utf8Path) -> Result<(), Error> {
+        let disk = disk_of(scratch);
+        if !disk.exists() || mount::is_mounted(scratch) {
+            return Ok(());
+        }
+        Ok(mount::disk_again(&disk, scratch)?)
     }
 
     /// Removes what a container wrote.
@@ -155,6 +165,14 @@ impl Builder {
         fs::rename(&fresh, &done).map_err(io("rename", &fresh))?;
         Ok(done)
     }
+}
+
+/// A directory that only the container's root and the machine's see.
+fn own(path: &Utf8Path, uid_base: u32) -> Result<Utf8PathBuf, Error> {
+    fs::create_dir(path).map_err(io("create", path))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(io("set the mode of", path))?;
+    mount::give(path, uid_base)?;
+    Ok(path.to_owned())
 }
 
 fn disk_of(scratch: &Utf8Path) -> Utf8PathBuf {

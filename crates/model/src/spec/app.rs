@@ -1,5 +1,11 @@
 //! `vend.yaml`, normalised: defaults filled in, an environment's overrides applied.
 
+mod environment;
+mod grammar;
+mod merge;
+mod parse;
+mod schema;
+
 use std::collections::BTreeMap;
 
 use camino::Utf8PathBuf;
@@ -7,6 +13,11 @@ use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 
 use crate::{AppName, EnvironmentName, port::DatabaseEngine};
+
+pub(super) use environment::is_variable;
+pub(crate) use environment::is_branch;
+pub use parse::Tree;
+pub use schema::schema;
 
 /// A whole `vend.yaml`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

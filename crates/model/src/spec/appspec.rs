@@ -1,6 +1,12 @@
 //! `appspec.yml` for EC2 and on-premises machines.
 //! <https://docs.aws.amazon.com/codedeploy/latest/userguide/reference-appspec-file.html>
 
+mod acl;
+mod agent;
+mod parse;
+mod psych;
+mod range;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};

@@ -1,6 +1,8 @@
 //! `buildspec.yml`, versions 0.1 and 0.2.
 //! <https://docs.aws.amazon.com/codebuild/latest/userguide/build-spec-ref.html>
 
+mod parse;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};

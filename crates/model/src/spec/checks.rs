@@ -1,6 +1,8 @@
 //! `checks.yml`: what must be true of a host, in goss's format.
 //! <https://goss.readthedocs.io/en/stable/gossfile/>
 
+mod parse;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};

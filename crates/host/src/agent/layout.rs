@@ -1,0 +1,102 @@
+//! Where the agent keeps things inside a host. One value, so that tests run a whole agent under a scratch directory.
+
+use std::{
+    fs, io,
+    os::unix::fs::{DirBuilderExt as _, symlink},
+    path::{Path, PathBuf},
+};
+
+#[derive(Debug, Clone)]
+pub struct Layout {
+    /// Shared with the node: the socket and the logs. `/run/vend`.
+    pub run: PathBuf,
+    /// What the agent must remember when its host restarts. `/var/lib/vend`.
+    pub state: PathBuf,
+    /// `/opt/codedeploy-agent/deployment-root`, as scripts expect it.
+    pub deployments: PathBuf,
+    /// Where an app without an appspec is put. `/srv/app`.
+    pub app: PathBuf,
+    /// Where people look for logs: a link to the ones under `run`. `/var/log/vend`.
+    pub logs: PathBuf,
+    /// Unit files, the first directory wins.
+    pub units: Vec<PathBuf>,
+    pub init: PathBuf,
+}
+
+impl Layout {
+    /// Inside a host.
+    pub fn host() -> Self {
+        Self::under(Path::new("/"))
+    }
+
+    /// Below a directory.
+    pub fn under(root: &Path) -> Self {
+        Self {
+            run: root.join("run/vend"),
+            state: root.join("var/lib/vend"),
+            deployments: root.join("opt/codedeploy-agent/deployment-root"),
+            app: root.join("srv/app"),
+            logs: root.join("var/log/vend"),
+            units: [
+                "etc/systemd/system",
+                "lib/systemd/system",
+                "usr/lib/systemd/system",
+            ]
+            .map(|directory| root.join(directory))
+            .to_vec(),
+            init: root.join("etc/init.d"),
+        }
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.run.join("agent.sock")
+    }
+
+    /// The logs that the node reads too.
+    pub fn shared_logs(&self) -> PathBuf {
+        self.run.join("logs")
+    }
+
+    /// Revisions that arrived and are not unpacked yet.
+    pub fn revisions(&self) -> PathBuf {
+        self.state.join("revisions")
+    }
+
+    pub fn tickets(&self) -> PathBuf {
+        self.state.join("tickets")
+    }
+
+    /// Clean-up and install files, and which deployment of a group was the last.
+    pub fn instructions(&self) -> PathBuf {
+        self.deployments.join("deployment-instructions")
+    }
+
+    /// Makes the directories that are missing.
+    pub fn make(&self) -> io::Result<()> {
+        for directory in [
+            &self.run,
+            &self.state,
+            &self.shared_logs(),
+            &self.revisions(),
+            &self.tickets(),
+        ] {
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(directory)?;
+        }
+        for directory in [&self.deployments, &self.instructions()] {
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o755)
+                .create(directory)?;
+        }
+        if let Some(parent) = self.logs.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        if self.logs.symlink_metadata().is_err() {
+            symlink(self.shared_logs(), &self.logs)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,172 @@
+//! What a ticket came to, in a file.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use jiff::Timestamp;
+use model::{
+    Ticket,
+    port::{EventReport, EventStatus, LifecycleEvent, ScriptCode, ScriptFailure},
+};
+use serde::{Deserialize, Serialize};
+
+/// So many tickets are remembered.
+const KEEP: usize = 200;
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    ticket: Ticket,
+    pub reports: Vec<EventReport>,
+    /// The event that runs, and since when.
+    current: Option<(LifecycleEvent, Timestamp)>,
+    /// Events that come after it.
+    waiting: Vec<LifecycleEvent>,
+}
+
+impl Record {
+    pub fn new(ticket: &Ticket, events: &[LifecycleEvent]) -> Self {
+        Self {
+            ticket: ticket.clone(),
+            reports: Vec::new(),
+            current: None,
+            waiting: events.to_vec(),
+        }
+    }
+
+    /// The record of a ticket that is finished.
+    pub fn read(directory: &Path, ticket: &Ticket) -> Option<Self> {
+        let record: Self = serde_json::from_slice(&fs::read(file(directory, ticket)).ok()?).ok()?;
+        (record.current.is_none() && record.waiting.is_empty()).then_some(record)
+    }
+
+    pub fn begin(&mut self, event: LifecycleEvent, at: Timestamp) {
+        self.waiting.retain(|waiting| *waiting != event);
+        self.current = Some((event, at));
+    }
+
+    pub fn end(&mut self, report: EventReport) {
+        self.current = None;
+        self.reports.push(report);
+    }
+
+    pub fn failed(&self) -> bool {
+        self.reports
+            .iter()
+            .any(|report| report.status == EventStatus::Failed)
+    }
+
+    pub fn write(&self, directory: &Path) -> io::Result<()> {
+        let path = file(directory, &self.ticket);
+        let fresh = path.with_extension("new");
+        fs::write(&fresh, serde_json::to_vec(self).expect("a record is plain data"))?;
+        fs::rename(fresh, path)
+    }
+
+    /// What a record says after the host was restarted in the middle of it.
+    fn cut_off(&mut self) -> bool {
+        let Some((event, started_at)) = self.current.take() else {
+            if self.waiting.is_empty() {
+                return false;
+            }
+            return self.skip_rest();
+        };
+        self.reports.push(EventReport {
+            event,
+            status: EventStatus::Failed,
+            started_at,
+            duration_ms: 0,
+            failure: Some(ScriptFailure {
+                code: ScriptCode::FailedAfterRestart,
+                script: String::new(),
+                message: format!("The host was restarted while {event} ran"),
+                log: String::new(),
+            }),
+        });
+        self.skip_rest()
+    }
+
+    fn skip_rest(&mut self) -> bool {
+        let started_at = self
+            .reports
+            .last()
+            .map_or(Timestamp::UNIX_EPOCH, |last| last.started_at);
+        self.reports
+            .extend(self.waiting.drain(..).map(|event| EventReport {
+                event,
+                status: EventStatus::Skipped,
+                started_at,
+                duration_ms: 0,
+                failure: None,
+            }));
+        true
+    }
+}
+
+/// Finishes what a restart cut off.
+pub fn recover(directory: &Path) {
+    for path in files(directory) {
+        let record = fs::read(&path)
+            .ok()
+            .and_then(|bytes| serde_json::from_slice::<Record>(&bytes).ok());
+        if let Some(mut record) = record
+            && record.cut_off()
+            && let Err(error) = record.write(directory)
+        {
+            tracing::warn!("cannot finish the record of {}: {error}", record.ticket);
+        }
+    }
+}
+
+/// Forgets the oldest records.
+pub fn prune(directory: &Path) {
+    let mut dated: Vec<_> = files(directory)
+        .into_iter()
+        .filter_map(|path| Some((fs::metadata(&path).ok()?.modified().ok()?, path)))
+        .collect();
+    dated.sort();
+    let too_many = dated.len().saturating_sub(KEEP);
+    for (_, path) in dated.into_iter().take(too_many) {
+        super::discard(&path);
+    }
+}
+
+fn file(directory: &Path, ticket: &Ticket) -> PathBuf {
+    directory.join(format!("{ticket}.json"))
+}
+
+fn files(directory: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(directory) else {
+        return Vec::new();
+    };
+    entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deployment_that_a_restart_cut_off_is_failed_and_never_done_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let ticket = Ticket::from_bits(7);
+        let mut record = Record::new(&ticket, &LifecycleEvent::BEFORE_TRAFFIC);
+        record.begin(LifecycleEvent::ApplicationStop, Timestamp::UNIX_EPOCH);
+        record.write(directory.path()).unwrap();
+        assert_eq!(Record::read(directory.path(), &ticket), None);
+        recover(directory.path());
+        let reports = Record::read(directory.path(), &ticket).unwrap().reports;
+        assert_eq!(reports.len(), 7);
+        let failure = reports[0].failure.as_ref().unwrap();
+        assert_eq!(failure.code, ScriptCode::FailedAfterRestart);
+        assert!(
+            reports[1..]
+                .iter()
+                .all(|report| report.status == EventStatus::Skipped)
+        );
+    }
+}

@@ -1,0 +1,339 @@
+//! The agent's socket: HTTP/1.1 with JSON, for the node and for `systemctl` of the host's root. Whatever comes in, it
+//! goes on answering.
+
+use std::{
+    fs, io,
+    io::Write as _,
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::{
+    Json, Router,
+    body::Body,
+    extract::{DefaultBodyLimit, Path, State},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::{get, post, put},
+};
+use futures_util::StreamExt as _;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use jiff::Timestamp;
+use model::{
+    Digest,
+    port::{Fault, Verdict},
+    spec::Checks,
+};
+use sha2::{Digest as _, Sha256};
+use tokio::{net::UnixListener, sync::Semaphore, task::JoinSet};
+
+use super::{
+    api::{
+        Configuration, ControlOrder, ControlOutcome, DaemonOrder, Deploy, Health, LogFile, Reports, RunOrder,
+        RunOutcome, ServiceStatus,
+    },
+    control,
+    files::Files,
+    layout::Layout,
+    lifecycle::Deployments,
+    now,
+    reaper::{Exit, Reaper},
+    run,
+    service::Wish,
+    services::Services,
+    spawn::Launch,
+    users::Users,
+};
+use crate::check;
+
+/// Connections at one time; more wait.
+const CONNECTIONS: usize = 64;
+
+/// Largest JSON that is read, in bytes.
+const BODY: usize = 4 << 20;
+
+/// Largest revision, in bytes.
+const REVISION: u64 = 8 << 30;
+
+/// Longest a one-off command may ask for.
+const LONGEST_RUN: Duration = Duration::from_secs(3600);
+
+#[derive(Clone)]
+pub struct Agent {
+    layout: Layout,
+    reaper: Reaper,
+    services: Services,
+    deployments: Deployments,
+    started_at: Timestamp,
+}
+
+impl Agent {
+    pub fn begin(layout: Layout, reaper: Reaper, services: Services) -> io::Result<Self> {
+        let files = Files::begin()?;
+        Ok(Self {
+            deployments: Deployments::begin(layout.clone(), reaper.clone(), services.clone(), files),
+            layout,
+            reaper,
+            services,
+            started_at: now(),
+        })
+    }
+}
+
+/// A socket that only root can connect to.
+pub fn listen(layout: &Layout) -> io::Result<UnixListener> {
+    let path = layout.socket();
+    let fresh = path.with_extension("new");
+    for old in [&path, &fresh] {
+        match fs::remove_file(old) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    // It gets its mode before it gets its name.
+    let listener = UnixListener::bind(&fresh)?;
+    fs::set_permissions(&fresh, fs::Permissions::from_mode(0o600))?;
+    fs::rename(&fresh, &path)?;
+    Ok(listener)
+}
+
+/// Answers for ever.
+pub async fn serve(listener: UnixListener, agent: Agent) {
+    let service = TowerToHyperService::new(router(agent));
+    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut connections = JoinSet::new();
+    loop {
+        while connections.try_join_next().is_some() {}
+        let Ok(place) = Arc::clone(&room).acquire_owned().await else {
+            return;
+        };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!("cannot accept a connection: {error}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let service = service.clone();
+        connections.spawn(async move {
+            let _place = place;
+            // What is no HTTP ends the connection and nothing else.
+            let _ = hyper::server::conn::http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(Duration::from_secs(5))
+                .max_buf_size(64 << 10)
+                .keep_alive(false)
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
+        });
+    }
+}
+
+fn router(agent: Agent) -> Router {
+    Router::new()
+        .route("/v1/health", get(health))
+        .route("/v1/configure", post(configure))
+        .route(
+            "/v1/revisions/{digest}",
+            put(put_revision).layer(DefaultBodyLimit::disable()),
+        )
+        .route("/v1/deploy", post(deploy))
+        .route("/v1/check", post(run_checks))
+        .route("/v1/services", get(services))
+        .route("/v1/services/{name}/{verb}", post(service))
+        .route("/v1/daemon", post(daemon))
+        .route("/v1/run", post(run_once))
+        .route("/v1/control", post(systemctl))
+        .route("/v1/logs", get(logs))
+        .layer(DefaultBodyLimit::max(BODY))
+        .with_state(agent)
+}
+
+/// A refusal, as JSON of a fault.
+struct Refusal(StatusCode, Fault);
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        (self.0, Json(self.1)).into_response()
+    }
+}
+
+impl From<Fault> for Refusal {
+    fn from(fault: Fault) -> Self {
+        Self(StatusCode::UNPROCESSABLE_ENTITY, fault)
+    }
+}
+
+impl From<String> for Refusal {
+    fn from(why: String) -> Self {
+        Fault::customer(why).into()
+    }
+}
+
+async fn health(State(agent): State<Agent>) -> Json<Health> {
+    let (active, failed) = agent.services.count();
+    Json(Health {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        configured: agent.services.is_configured(),
+        started_at: agent.started_at,
+        active,
+        failed,
+    })
+}
+
+/// Keeps the environment. The first time, what is enabled starts, and so do the processes of an app that is there.
+async fn configure(
+    State(agent): State<Agent>,
+    Json(configuration): Json<Configuration>,
+) -> Result<Json<()>, Refusal> {
+    let has_processes = !configuration.processes.is_empty();
+    let first = agent.services.configure(configuration);
+    if first {
+        agent.services.start_enabled().await;
+        if has_processes && agent.layout.app.is_dir() {
+            agent.services.restart_processes().await?;
+        }
+    }
+    Ok(Json(()))
+}
+
+async fn deploy(State(agent): State<Agent>, Json(deploy): Json<Deploy>) -> Result<Json<Reports>, Refusal> {
+    Ok(Json(agent.deployments.deploy(deploy).await?))
+}
+
+async fn run_checks(State(agent): State<Agent>, Json(checks): Json<Checks>) -> Json<Verdict> {
+    let around = check::Surroundings {
+        reaper: agent.reaper.clone(),
+        environment: agent.services.environment(),
+    };
+    Json(check::run(&checks, &around).await)
+}
+
+async fn services(State(agent): State<Agent>) -> Json<Vec<ServiceStatus>> {
+    Json(agent.services.list())
+}
+
+async fn service(
+    State(agent): State<Agent>,
+    Path((name, verb)): Path<(String, String)>,
+) -> Result<Json<()>, Refusal> {
+    let wish = match verb.as_str() {
+        "start" => Wish::Start,
+        "stop" => Wish::Stop,
+        "restart" => Wish::Restart,
+        "reload" => Wish::Reload,
+        _ => return Err(Fault::order(format!("`{verb}` is nothing that a service does")).into()),
+    };
+    Ok(Json(agent.services.ask(&name, wish).await?))
+}
+
+async fn daemon(State(agent): State<Agent>, Json(order): Json<DaemonOrder>) -> Result<Json<()>, Refusal> {
+    Ok(Json(agent.services.run_daemon(&order).await?))
+}
+
+async fn run_once(
+    State(agent): State<Agent>,
+    Json(order): Json<RunOrder>,
+) -> Result<Json<RunOutcome>, Refusal> {
+    let Some((program, arguments)) = order.command.split_first() else {
+        return Err(Fault::order("a command needs a program").into());
+    };
+    let mut launch = Launch::new(program, arguments);
+    launch.directory = Some(order.directory.clone().unwrap_or_else(|| "/".to_owned()).into());
+    launch.environment = agent.services.environment();
+    launch.environment.extend(
+        order
+            .environment
+            .iter()
+            .map(|(name, value)| (name.clone(), value.clone())),
+    );
+    if let Some(user) = &order.user {
+        let identity = Users::read().identity(user, None);
+        launch.identity = Some(identity.ok_or_else(|| format!("there is no user {user} in the host"))?);
+    }
+    let stdin = order.stdin.as_ref().map(|stdin| stdin.expose().as_bytes());
+    let limit = Duration::from_millis(order.timeout_ms).min(LONGEST_RUN);
+    let ran = run::run(&agent.reaper, &launch, stdin, limit)
+        .await
+        .map_err(|error| format!("cannot start {program}: {error}"))?;
+    Ok(Json(RunOutcome {
+        code: ran.exit.map(Exit::code),
+        stdout: String::from_utf8_lossy(&ran.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&ran.stderr).into_owned(),
+    }))
+}
+
+async fn systemctl(State(agent): State<Agent>, Json(order): Json<ControlOrder>) -> Json<ControlOutcome> {
+    Json(control::control(&agent.services, &order).await)
+}
+
+async fn logs(State(agent): State<Agent>) -> Json<Vec<LogFile>> {
+    let entries = fs::read_dir(agent.layout.shared_logs())
+        .into_iter()
+        .flatten()
+        .filter_map(Result::ok);
+    let mut files: Vec<LogFile> = entries
+        .filter_map(|entry| {
+            Some(LogFile {
+                file: entry.file_name().to_str()?.to_owned(),
+                bytes: entry.metadata().ok()?.len(),
+            })
+        })
+        .collect();
+    files.sort_by(|a, b| a.file.cmp(&b.file));
+    Json(files)
+}
+
+/// Keeps a revision's tar until it is deployed. Only the bytes that its digest says are kept.
+async fn put_revision(
+    State(agent): State<Agent>,
+    Path(digest): Path<String>,
+    body: Body,
+) -> Result<Json<()>, Refusal> {
+    let digest: Digest = digest.parse().map_err(|_| Fault::order("not a digest"))?;
+    let path = agent.layout.revisions().join(format!("{}.tar", digest.hex()));
+    let fresh = Fresh(path.with_extension("new"));
+    let failed = |error: io::Error| Fault::platform(format!("the host cannot keep the revision: {error}"));
+    let mut options = fs::OpenOptions::new();
+    let mut file = options
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&fresh.0)
+        .map_err(failed)?;
+    let (mut hash, mut length) = (Sha256::new(), 0);
+    let mut stream = body.into_data_stream();
+    while let Some(bytes) = stream.next().await {
+        let bytes = bytes.map_err(|error| Fault::platform(format!("the revision broke off: {error}")))?;
+        length += bytes.len() as u64;
+        if length > REVISION {
+            return Err(
+                Fault::customer(format!("the revision is larger than {} GiB", REVISION >> 30)).into(),
+            );
+        }
+        hash.update(&bytes);
+        file.write_all(&bytes).map_err(failed)?;
+    }
+    if Digest::from_bytes(hash.finalize().into()) != digest {
+        return Err(Fault::platform("the revision is not what its digest says").into());
+    }
+    fs::rename(&fresh.0, &path).map_err(failed)?;
+    Ok(Json(()))
+}
+
+/// A file that is removed unless it was renamed.
+struct Fresh(PathBuf);
+
+impl Drop for Fresh {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}

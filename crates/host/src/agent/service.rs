@@ -1,0 +1,393 @@
+//! One service under supervision: started, kept running, stopped with all that it started. One task owns it; others
+//! ask through a channel and read its status.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use model::Secret;
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::JoinHandle,
+    time::{Instant, sleep_until},
+};
+
+use super::{
+    api::{Origin, ServiceState, ServiceStatus},
+    log::Log,
+    now,
+    reaper::{Exit, Reaper},
+    unit::{Restart, Unit},
+};
+
+mod launch;
+
+pub use launch::Collectors;
+use launch::{Main, Started};
+
+/// A service that runs this long has recovered from its crashes.
+const PEACE: Duration = Duration::from_secs(60);
+
+/// Longest wait between two starts.
+const LONGEST_DELAY: Duration = Duration::from_secs(60);
+
+/// What to run.
+#[derive(Clone)]
+pub struct Definition {
+    pub unit: Unit,
+    pub origin: Origin,
+    /// Environment of its own, beyond the host's and the unit's.
+    pub environment: Vec<(String, Secret)>,
+}
+
+/// What a service needs of the agent around it.
+#[derive(Clone)]
+pub struct Surroundings {
+    pub reaper: Reaper,
+    pub collectors: Collectors,
+    pub log: Arc<Mutex<Log>>,
+    /// The host's environment at the moment of a start.
+    pub environment: Arc<dyn Fn() -> Vec<(String, Secret)> + Send + Sync>,
+}
+
+impl Surroundings {
+    pub fn note(&self, text: &str) {
+        self.log
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .note(text);
+    }
+}
+
+pub enum Wish {
+    Start,
+    Stop,
+    Restart,
+    Reload,
+    /// Takes effect at the next start.
+    Define(Box<Definition>),
+    ResetFailed,
+}
+
+struct Ask {
+    wish: Wish,
+    answer: oneshot::Sender<Result<(), String>>,
+}
+
+/// How others reach a service.
+#[derive(Clone)]
+pub struct Handle {
+    asks: mpsc::Sender<Ask>,
+    status: watch::Receiver<ServiceStatus>,
+}
+
+impl Handle {
+    /// Asks, and waits until it is done.
+    ///
+    /// # Errors
+    /// With the reason, as a person should read it.
+    pub async fn ask(&self, wish: Wish) -> Result<(), String> {
+        let (answer, outcome) = oneshot::channel();
+        let gone = |_| "its supervisor ended".to_owned();
+        self.asks.send(Ask { wish, answer }).await.map_err(|_| gone(()))?;
+        outcome.await.map_err(|_| gone(()))?
+    }
+
+    pub fn status(&self) -> ServiceStatus {
+        self.status.borrow().clone()
+    }
+}
+
+/// Begins to supervise a service that does not run yet.
+pub fn supervise(definition: Definition, surroundings: Surroundings) -> (Handle, JoinHandle<()>) {
+    let (asks, inbox) = mpsc::channel(16);
+    let (sender, status) = watch::channel(ServiceStatus {
+        name: definition.unit.name.clone(),
+        description: definition.unit.description.clone(),
+        origin: definition.origin,
+        state: ServiceState::Inactive,
+        sub: "dead".to_owned(),
+        pid: None,
+        crashes: 0,
+        restarts: 0,
+        last_exit: None,
+        since: now(),
+    });
+    let supervisor = Supervisor {
+        definition,
+        surroundings,
+        status: sender,
+        phase: Phase::Idle,
+        inbox,
+    };
+    (Handle { asks, status }, tokio::spawn(supervisor.run()))
+}
+
+enum Phase {
+    Idle,
+    Up(Main),
+    /// A oneshot that remains after exit.
+    Done,
+    /// It ended and is started again at this instant.
+    Waiting(Instant),
+}
+
+enum Event {
+    Ended(Exit),
+    Again,
+    Ask(Option<Ask>),
+}
+
+struct Supervisor {
+    definition: Definition,
+    surroundings: Surroundings,
+    status: watch::Sender<ServiceStatus>,
+    phase: Phase,
+    inbox: mpsc::Receiver<Ask>,
+}
+
+impl Supervisor {
+    async fn run(mut self) {
+        loop {
+            let event = match &mut self.phase {
+                Phase::Up(main) => tokio::select! {
+                    exit = &mut main.exit => Event::Ended(exit.unwrap_or(Exit::Unknown)),
+                    ask = self.inbox.recv() => Event::Ask(ask),
+                },
+                Phase::Waiting(at) => tokio::select! {
+                    () = sleep_until(*at) => Event::Again,
+                    ask = self.inbox.recv() => Event::Ask(ask),
+                },
+                Phase::Idle | Phase::Done => Event::Ask(self.inbox.recv().await),
+            };
+            match event {
+                Event::Ended(exit) => self.ended(exit).await,
+                Event::Again => {
+                    self.publish(|status| status.restarts += 1);
+                    let _ = self.start().await;
+                }
+                Event::Ask(Some(ask)) => self.answer(ask).await,
+                Event::Ask(None) => return self.stop().await,
+            }
+        }
+    }
+
+    async fn answer(&mut self, ask: Ask) {
+        let outcome = match ask.wish {
+            Wish::Start if matches!(self.phase, Phase::Up(_) | Phase::Done) => Ok(()),
+            Wish::Start => self.fresh_start().await,
+            Wish::Stop => {
+                self.stop().await;
+                Ok(())
+            }
+            Wish::Restart => {
+                self.stop().await;
+                self.fresh_start().await
+            }
+            Wish::Reload => self.reload().await,
+            Wish::Define(definition) => {
+                self.definition = *definition;
+                let description = self.definition.unit.description.clone();
+                self.publish(|status| status.description = description);
+                Ok(())
+            }
+            Wish::ResetFailed => {
+                if self.status.borrow().state == ServiceState::Failed {
+                    self.enter(ServiceState::Inactive, "dead", None);
+                }
+                Ok(())
+            }
+        };
+        // Whoever asked may have left.
+        let _ = ask.answer.send(outcome);
+    }
+
+    async fn fresh_start(&mut self) -> Result<(), String> {
+        self.publish(|status| {
+            status.crashes = 0;
+            status.restarts = 0;
+        });
+        self.start().await
+    }
+
+    /// Starts it, unless somebody asks to stop it meanwhile.
+    async fn start(&mut self) -> Result<(), String> {
+        self.phase = Phase::Idle;
+        self.enter(ServiceState::Activating, "start", None);
+        let invocation = launch::invocation();
+        let mut waiting = Vec::new();
+        let outcome = {
+            let starting = launch::start(&self.definition, &self.surroundings, &invocation);
+            tokio::pin!(starting);
+            loop {
+                tokio::select! {
+                    outcome = &mut starting => break outcome,
+                    ask = self.inbox.recv() => match ask {
+                        Some(Ask { wish: Wish::Start, answer }) => waiting.push(answer),
+                        Some(Ask { wish: Wish::Stop, answer }) => {
+                            waiting.push(answer);
+                            break Err("it was stopped while it started".to_owned());
+                        }
+                        Some(ask) => {
+                            let _ = ask.answer.send(Err("it is being started".to_owned()));
+                        }
+                        None => break Err("the agent ends".to_owned()),
+                    },
+                }
+            }
+        };
+        let outcome = self.started(outcome, &invocation).await;
+        for answer in waiting {
+            let _ = answer.send(outcome.clone());
+        }
+        outcome
+    }
+
+    async fn started(&mut self, outcome: Result<Started, String>, invocation: &str) -> Result<(), String> {
+        match outcome {
+            Ok(Started::Runs(main)) => {
+                self.surroundings.note(&format!("started, pid {}", main.pid));
+                self.enter(ServiceState::Active, "running", Some(main.pid.cast_unsigned()));
+                self.phase = Phase::Up(main);
+                Ok(())
+            }
+            Ok(Started::Finished) if self.definition.unit.remain_after_exit => {
+                self.enter(ServiceState::Active, "exited", None);
+                self.phase = Phase::Done;
+                Ok(())
+            }
+            Ok(Started::Finished) => {
+                self.enter(ServiceState::Inactive, "dead", None);
+                Ok(())
+            }
+            Err(why) => {
+                self.surroundings.note(&format!("did not start: {why}"));
+                launch::sweep(invocation).await;
+                self.publish(|status| status.last_exit = Some(why.clone()));
+                self.after_end(Exit::Unknown, Duration::ZERO);
+                Err(why)
+            }
+        }
+    }
+
+    /// The main process ended by itself.
+    async fn ended(&mut self, exit: Exit) {
+        let Phase::Up(main) = std::mem::replace(&mut self.phase, Phase::Idle) else {
+            return;
+        };
+        self.surroundings.note(&format!("ended with {exit}"));
+        self.publish(|status| status.last_exit = Some(exit.to_string()));
+        launch::sweep(&main.invocation).await;
+        self.after_end(exit, main.since.elapsed());
+    }
+
+    fn after_end(&mut self, exit: Exit, lived: Duration) {
+        let unit = &self.definition.unit;
+        let good = exit.is_success() || matches!(exit, Exit::Code(code) if unit.success.contains(&code));
+        if !restarts(unit.restart, exit, good) {
+            let (state, sub) = if good {
+                (ServiceState::Inactive, "dead")
+            } else {
+                (ServiceState::Failed, "failed")
+            };
+            return self.enter(state, sub, None);
+        }
+        let crashes = if lived >= PEACE {
+            0
+        } else {
+            self.status.borrow().crashes
+        };
+        let wait = delay(unit.restart_delay, crashes);
+        self.surroundings
+            .note(&format!("starts again in {} ms", wait.as_millis()));
+        self.phase = Phase::Waiting(Instant::now() + wait);
+        self.publish(|status| status.crashes = crashes + 1);
+        self.enter(ServiceState::Activating, "auto-restart", None);
+    }
+
+    async fn stop(&mut self) {
+        match std::mem::replace(&mut self.phase, Phase::Idle) {
+            Phase::Up(main) => {
+                self.enter(ServiceState::Deactivating, "stop", Some(main.pid.cast_unsigned()));
+                let exit = launch::stop(&self.definition, &self.surroundings, main).await;
+                self.surroundings.note(&format!("stopped, {exit}"));
+            }
+            Phase::Done => launch::stop_lines(&self.definition, &self.surroundings, None).await,
+            Phase::Idle | Phase::Waiting(_) => {}
+        }
+        self.enter(ServiceState::Inactive, "dead", None);
+    }
+
+    async fn reload(&mut self) -> Result<(), String> {
+        let Phase::Up(main) = &self.phase else {
+            return Err("it does not run, so it cannot be reloaded".to_owned());
+        };
+        if self.definition.unit.reload.is_empty() {
+            return Err("it has no ExecReload=: use restart".to_owned());
+        }
+        launch::reload(&self.definition, &self.surroundings, main).await
+    }
+
+    fn enter(&self, state: ServiceState, sub: &str, pid: Option<u32>) {
+        self.publish(|status| {
+            status.state = state;
+            sub.clone_into(&mut status.sub);
+            status.pid = pid;
+            status.since = now();
+        });
+    }
+
+    fn publish(&self, change: impl FnOnce(&mut ServiceStatus)) {
+        self.status.send_modify(change);
+    }
+}
+
+/// Is a service that ended started again?
+fn restarts(policy: Restart, exit: Exit, good: bool) -> bool {
+    match policy {
+        Restart::Never => false,
+        Restart::Always => true,
+        Restart::OnSuccess => good,
+        Restart::OnFailure => !good,
+        Restart::OnAbnormal => !good && !matches!(exit, Exit::Code(_)),
+    }
+}
+
+/// How long to wait before the next start: twice as long for each crash in a row.
+fn delay(base: Duration, crashes: u32) -> Duration {
+    let longest = base.max(LONGEST_DELAY);
+    base.saturating_mul(1_u32.checked_shl(crashes).unwrap_or(u32::MAX))
+        .min(longest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_and_end() {
+        let base = Duration::from_millis(100);
+        assert_eq!(delay(base, 0), base);
+        assert_eq!(delay(base, 3), base * 8);
+        assert_eq!(delay(base, 31), LONGEST_DELAY);
+        assert_eq!(delay(base, 99), LONGEST_DELAY);
+        assert_eq!(delay(Duration::from_secs(300), 9), Duration::from_secs(300));
+    }
+
+    #[test]
+    fn policies() {
+        let killed = Exit::Signal(9);
+        for (policy, clean, one, kill) in [
+            (Restart::Never, false, false, false),
+            (Restart::Always, true, true, true),
+            (Restart::OnSuccess, true, false, false),
+            (Restart::OnFailure, false, true, true),
+            (Restart::OnAbnormal, false, false, true),
+        ] {
+            assert_eq!(restarts(policy, Exit::Code(0), true), clean, "{policy:?}");
+            assert_eq!(restarts(policy, Exit::Code(1), false), one, "{policy:?}");
+            assert_eq!(restarts(policy, killed, false), kill, "{policy:?}");
+        }
+    }
+}

@@ -1,0 +1,430 @@
+//! All services of a host, by name.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use model::Secret;
+use tokio::task::JoinHandle;
+
+use super::{
+    api::{Configuration, DaemonOrder, Origin, ServiceState, ServiceStatus},
+    layout::Layout,
+    log::Log,
+    reaper::Reaper,
+    service::{self, Collectors, Definition, Handle, Surroundings, Wish},
+    unit::{self, Line, Restart, Unit},
+};
+
+/// How long a Procfile process may take to end.
+const PROCESS_STOP: Duration = Duration::from_secs(10);
+
+struct Entry {
+    handle: Handle,
+    task: JoinHandle<()>,
+}
+
+#[derive(Default)]
+struct Registry {
+    entries: BTreeMap<String, Entry>,
+    /// In the order in which they were first started.
+    order: Vec<String>,
+    configuration: Option<Configuration>,
+}
+
+#[derive(Clone)]
+pub struct Services {
+    layout: Layout,
+    reaper: Reaper,
+    collectors: Collectors,
+    registry: Arc<Mutex<Registry>>,
+}
+
+impl Services {
+    pub fn new(layout: Layout, reaper: Reaper) -> Self {
+        Self {
+            layout,
+            reaper,
+            collectors: Collectors::default(),
+            registry: Arc::default(),
+        }
+    }
+
+    /// Keeps the configuration. True when it is the first.
+    pub fn configure(&self, configuration: Configuration) -> bool {
+        self.lock().configuration.replace(configuration).is_none()
+    }
+
+    pub fn is_configured(&self) -> bool {
+        self.lock().configuration.is_some()
+    }
+
+    /// The configured environment, with PORT.
+    pub fn environment(&self) -> Vec<(String, Secret)> {
+        environment(&self.registry)
+    }
+
+    /// Values that no log should show: those whose variables are named so, and the passwords in addresses.
+    pub fn secrets(&self) -> Vec<String> {
+        let registry = self.lock();
+        let environment = registry
+            .configuration
+            .iter()
+            .flat_map(|configuration| &configuration.environment);
+        environment
+            .filter_map(|(name, value)| secret_of(name, value.expose()))
+            .collect()
+    }
+
+    pub fn list(&self) -> Vec<ServiceStatus> {
+        self.lock()
+            .entries
+            .values()
+            .map(|entry| entry.handle.status())
+            .collect()
+    }
+
+    /// Starts, stops, …: a service that is known, or that has a unit file.
+    ///
+    /// # Errors
+    /// With the reason, as a person should read it.
+    pub async fn ask(&self, name: &str, wish: Wish) -> Result<(), String> {
+        let handle = self.find(name)?;
+        if matches!(wish, Wish::Start | Wish::Restart) {
+            self.refresh(name, &handle).await?;
+            self.remember(name);
+        }
+        handle.ask(wish).await
+    }
+
+    pub fn status(&self, name: &str) -> Option<ServiceStatus> {
+        self.lock().entries.get(name).map(|entry| entry.handle.status())
+    }
+
+    /// Runs the Procfile's processes anew and stops those that are no longer in it.
+    pub async fn restart_processes(&self) -> Result<Vec<String>, String> {
+        let processes = self.lock().configuration.clone().unwrap_or_default().processes;
+        self.stop_processes(|name| !processes.contains_key(name)).await;
+        for (name, command) in &processes {
+            let handle = self.define(process(name, command, &self.layout.app)).await?;
+            self.remember(name);
+            handle
+                .ask(Wish::Restart)
+                .await
+                .map_err(|why| format!("{name}: {why}"))?;
+        }
+        Ok(processes.into_keys().collect())
+    }
+
+    /// Stops Procfile processes.
+    pub async fn stop_processes(&self, which: impl Fn(&str) -> bool) {
+        let stopping: Vec<Handle> = self
+            .lock()
+            .entries
+            .iter()
+            .filter(|(name, entry)| entry.handle.status().origin == Origin::Procfile && which(name))
+            .map(|(_, entry)| entry.handle.clone())
+            .collect();
+        for handle in stopping {
+            let _ = handle.ask(Wish::Stop).await;
+        }
+    }
+
+    /// Keeps a daemon running, restarting it if its definition is another than before.
+    pub async fn run_daemon(&self, order: &DaemonOrder) -> Result<(), String> {
+        if order.name.is_empty() || order.command.is_empty() {
+            return Err("a daemon needs a name and a command".to_owned());
+        }
+        let handle = self.define(daemon(order)).await?;
+        self.remember(&order.name);
+        handle.ask(Wish::Start).await
+    }
+
+    /// Stops everything, the last started first, each within its own time.
+    pub async fn stop_all(&self) {
+        let order = std::mem::take(&mut self.lock().order);
+        for name in order.iter().rev() {
+            let entry = self.lock().entries.remove(name);
+            if let Some(Entry { handle, task }) = entry {
+                let _ = handle.ask(Wish::Stop).await;
+                drop(handle);
+                let _ = task.await;
+            }
+        }
+    }
+
+    /// Starts what is enabled, as at boot.
+    pub async fn start_enabled(&self) {
+        let mut names = Vec::new();
+        for directory in &self.layout.units {
+            let Ok(entries) = fs::read_dir(directory.join("multi-user.target.wants")) else {
+                continue;
+            };
+            for entry in entries.filter_map(Result::ok) {
+                if let Some(name) = entry
+                    .file_name()
+                    .to_str()
+                    .and_then(|name| name.strip_suffix(".service"))
+                {
+                    names.push(name.to_owned());
+                }
+            }
+        }
+        names.sort();
+        names.dedup();
+        for name in names {
+            if let Err(why) = self.ask(&name, Wish::Start).await {
+                tracing::warn!(service = %name, "enabled service {name} did not start: {why}");
+            }
+        }
+    }
+
+    /// The text of a unit with its drop-ins, and where it is. A template serves its instances.
+    pub fn unit_file(&self, name: &str) -> Option<(PathBuf, String)> {
+        let template = name.split_once('@').map(|(prefix, _)| format!("{prefix}@"));
+        let names = [Some(name.to_owned()), template];
+        names.into_iter().flatten().find_map(|name| self.read_unit(&name))
+    }
+
+    /// Reads a unit file anew.
+    pub fn load(&self, name: &str) -> Result<unit::Parsed, String> {
+        let (path, text) = self
+            .unit_file(name)
+            .ok_or_else(|| format!("Unit {name}.service not found."))?;
+        if is_masked(&path) {
+            return Err(format!("Unit {name}.service is masked."));
+        }
+        Ok(unit::parse(name, &text))
+    }
+
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    fn read_unit(&self, name: &str) -> Option<(PathBuf, String)> {
+        if name.is_empty() || name.contains('/') || name.starts_with('.') {
+            return None;
+        }
+        let path = self
+            .layout
+            .units
+            .iter()
+            .map(|directory| directory.join(format!("{name}.service")))
+            .find(|path| path.symlink_metadata().is_ok())?;
+        let mut text = bounded(&path);
+        for directory in self.layout.units.iter().rev() {
+            let Ok(entries) = fs::read_dir(directory.join(format!("{name}.service.d"))) else {
+                continue;
+            };
+            let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+            files.retain(|file| file.extension().is_some_and(|extension| extension == "conf"));
+            files.sort();
+            for file in files {
+                text.push('\n');
+                text.push_str(&bounded(&file));
+            }
+        }
+        Some((path, text))
+    }
+
+    fn find(&self, name: &str) -> Result<Handle, String> {
+        if let Some(entry) = self.lock().entries.get(name) {
+            return Ok(entry.handle.clone());
+        }
+        let definition = self.from_unit(name)?;
+        Ok(self.adopt(definition))
+    }
+
+    /// A unit file may have changed since.
+    async fn refresh(&self, name: &str, handle: &Handle) -> Result<(), String> {
+        if handle.status().origin == Origin::Unit {
+            let definition = self.from_unit(name)?;
+            handle.ask(Wish::Define(Box::new(definition))).await?;
+        }
+        Ok(())
+    }
+
+    fn from_unit(&self, name: &str) -> Result<Definition, String> {
+        let parsed = self.load(name)?;
+        if !parsed.notes.is_empty() {
+            let mut log = Log::new(&self.layout.shared_logs(), name);
+            parsed
+                .notes
+                .iter()
+                .for_each(|note| log.note(&format!("unit file: {note}")));
+        }
+        Ok(Definition {
+            unit: parsed.unit,
+            origin: Origin::Unit,
+            environment: Vec::new(),
+        })
+    }
+
+    async fn define(&self, definition: Definition) -> Result<Handle, String> {
+        let known = self
+            .lock()
+            .entries
+            .get(&definition.unit.name)
+            .map(|entry| entry.handle.clone());
+        match known {
+            Some(handle) => {
+                handle.ask(Wish::Define(Box::new(definition))).await?;
+                Ok(handle)
+            }
+            None => Ok(self.adopt(definition)),
+        }
+    }
+
+    fn adopt(&self, definition: Definition) -> Handle {
+        let name = definition.unit.name.clone();
+        let registry = Arc::downgrade(&self.registry);
+        let surroundings = Surroundings {
+            reaper: self.reaper.clone(),
+            collectors: self.collectors.clone(),
+            log: Arc::new(Mutex::new(Log::new(&self.layout.shared_logs(), &name))),
+            environment: Arc::new(move || {
+                registry
+                    .upgrade()
+                    .map(|registry| environment(&registry))
+                    .unwrap_or_default()
+            }),
+        };
+        let (handle, task) = service::supervise(definition, surroundings);
+        let entry = Entry {
+            handle: handle.clone(),
+            task,
+        };
+        self.lock().entries.insert(name, entry);
+        handle
+    }
+
+    fn remember(&self, name: &str) {
+        let mut registry = self.lock();
+        registry.order.retain(|other| other != name);
+        registry.order.push(name.to_owned());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Registry> {
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Services that run, and services that failed or crash again and again.
+    pub fn count(&self) -> (usize, usize) {
+        let services = self.list();
+        let active = services
+            .iter()
+            .filter(|service| service.state == ServiceState::Active)
+            .count();
+        let failed = |service: &&ServiceStatus| service.state == ServiceState::Failed || service.crashes > 2;
+        (active, services.iter().filter(failed).count())
+    }
+}
+
+fn environment(registry: &Mutex<Registry>) -> Vec<(String, Secret)> {
+    let registry = registry.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(configuration) = &registry.configuration else {
+        return Vec::new();
+    };
+    let mut environment = vec![("PORT".to_owned(), Secret::new(configuration.port.to_string()))];
+    environment.extend(
+        configuration
+            .environment
+            .iter()
+            .map(|(name, value)| (name.clone(), value.clone())),
+    );
+    environment
+}
+
+/// What of a variable must not be shown. The order does not say which variables are secrets, so their names do.
+fn secret_of(name: &str, value: &str) -> Option<String> {
+    const WORDS: [&str; 8] = [
+        "PASS",
+        "SECRET",
+        "TOKEN",
+        "KEY",
+        "CREDENTIAL",
+        "PRIVATE",
+        "SALT",
+        "AUTH",
+    ];
+    const SHORTEST: usize = 6;
+    let name = name.to_ascii_uppercase();
+    let hidden = if WORDS.iter().any(|word| name.contains(word)) {
+        value
+    } else {
+        let (_, rest) = value.split_once("://")?;
+        let (user, _) = rest.split_once('@')?;
+        user.split_once(':')?.1
+    };
+    (hidden.len() >= SHORTEST).then(|| hidden.to_owned())
+}
+
+fn process(name: &str, command: &str, directory: &Path) -> Definition {
+    let line = Line {
+        arguments: ["/bin/sh", "-c", command].map(str::to_owned).to_vec(),
+        ignore_failure: false,
+        named: false,
+        literal: true,
+        privileged: false,
+    };
+    Definition {
+        unit: Unit {
+            description: format!("{name}: {command}"),
+            start: vec![line],
+            directory: Some(directory.to_owned()),
+            restart: Restart::Always,
+            restart_delay: Duration::from_millis(500),
+            stop_timeout: PROCESS_STOP,
+            ..Unit::new(name)
+        },
+        origin: Origin::Procfile,
+        environment: Vec::new(),
+    }
+}
+
+fn daemon(order: &DaemonOrder) -> Definition {
+    let line = Line {
+        arguments: order.command.clone(),
+        ignore_failure: false,
+        named: false,
+        literal: true,
+        privileged: false,
+    };
+    Definition {
+        unit: Unit {
+            start: vec![line],
+            user: order.user.clone(),
+            directory: order.directory.as_ref().map(PathBuf::from),
+            restart: Restart::Always,
+            restart_delay: Duration::from_millis(500),
+            stop_timeout: Duration::from_millis(order.stop_timeout_ms),
+            ..Unit::new(&order.name)
+        },
+        origin: Origin::Daemon,
+        environment: order
+            .environment
+            .iter()
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect(),
+    }
+}
+
+/// A unit that is a link to /dev/null, or empty.
+pub fn is_masked(path: &Path) -> bool {
+    fs::read_link(path).is_ok_and(|target| target == Path::new("/dev/null"))
+}
+
+fn bounded(path: &Path) -> String {
+    let small =
+        fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.len() <= unit::LIMIT as u64);
+    let bytes = if small {
+        fs::read(path).unwrap_or_default()
+    } else {
+        Vec::new()
+    };
+    String::from_utf8_lossy(&bytes).into_owned()
+}

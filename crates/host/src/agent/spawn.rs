@@ -1,0 +1,209 @@
+//! How every process of a host starts: a clean environment, its own session, another user when asked.
+
+use std::{
+    ffi::OsString,
+    io::{self, PipeReader},
+    os::unix::process::CommandExt as _,
+    path::PathBuf,
+    process::{ChildStdin, Command, Stdio},
+};
+
+use model::Secret;
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use tokio::{net::unix::pipe, sync::oneshot};
+
+use super::{
+    reaper::{Exit, Reaper},
+    users::Identity,
+};
+
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// What to start.
+pub struct Launch {
+    pub program: OsString,
+    /// Called so, where that differs from the program.
+    pub name: Option<OsString>,
+    pub arguments: Vec<OsString>,
+    /// The whole environment, but for PATH, HOME, USER, LOGNAME, SHELL and LANG, which have defaults.
+    pub environment: Vec<(String, Secret)>,
+    pub identity: Option<Identity>,
+    pub directory: Option<PathBuf>,
+    pub umask: Option<u32>,
+}
+
+impl Launch {
+    pub fn new(
+        program: impl Into<OsString>,
+        arguments: impl IntoIterator<Item = impl Into<OsString>>,
+    ) -> Self {
+        Self {
+            program: program.into(),
+            name: None,
+            arguments: arguments.into_iter().map(Into::into).collect(),
+            environment: Vec::new(),
+            identity: None,
+            directory: None,
+            umask: None,
+        }
+    }
+
+    /// A command line for `sh -c`.
+    pub fn shell(line: &str) -> Self {
+        Self::new("/bin/sh", ["-c", line])
+    }
+}
+
+/// A process that runs, and the ends of its pipes.
+pub struct Running {
+    pub pid: i32,
+    pub exit: oneshot::Receiver<Exit>,
+    pub stdin: Option<ChildStdin>,
+    pub stdout: Option<pipe::Receiver>,
+    /// `None` when it shares the pipe of standard output.
+    pub stderr: Option<pipe::Receiver>,
+}
+
+/// Starts a process with a closed standard input and both outputs in one pipe.
+pub fn start(reaper: &Reaper, launch: &Launch) -> io::Result<Running> {
+    spawn(reaper, launch, false)
+}
+
+/// Starts a process with three pipes.
+pub fn start_with_pipes(reaper: &Reaper, launch: &Launch) -> io::Result<Running> {
+    spawn(reaper, launch, true)
+}
+
+/// Signals a process and all of its group. One that is gone is fine.
+pub fn signal_group(pid: i32, signal: Signal) {
+    if let Some(pid) = Pid::from_raw(pid) {
+        let _ = kill_process_group(pid, signal);
+        let _ = kill_process(pid, signal);
+    }
+}
+
+fn spawn(reaper: &Reaper, launch: &Launch, pipes: bool) -> io::Result<Running> {
+    let mut command = Command::new(&launch.program);
+    if let Some(name) = &launch.name {
+        command.arg0(name);
+    }
+    command.args(&launch.arguments).env_clear();
+    environment(&mut command, launch);
+    if let Some(directory) = &launch.directory {
+        command.current_dir(directory);
+    }
+    let (reader, writer) = io::pipe()?;
+    let errors = if pipes {
+        let (errors, write) = io::pipe()?;
+        command.stderr(write);
+        Some(errors)
+    } else {
+        command.stderr(writer.try_clone()?);
+        None
+    };
+    command.stdout(writer).stdin(Stdio::piped());
+    child::prepare(&mut command, launch.identity.as_ref(), launch.umask);
+    let (mut child, exit) = reaper.spawn(&mut command)?;
+    // The command holds the write ends: readers see the end only when it is gone.
+    drop(command);
+    Ok(Running {
+        pid: child.id().cast_signed(),
+        exit,
+        stdin: if pipes { child.stdin.take() } else { None },
+        stdout: Some(receiver(reader)?),
+        stderr: errors.map(receiver).transpose()?,
+    })
+}
+
+fn receiver(reader: PipeReader) -> io::Result<pipe::Receiver> {
+    pipe::Receiver::from_owned_fd(reader.into())
+}
+
+fn environment(command: &mut Command, launch: &Launch) {
+    let identity = launch.identity.as_ref();
+    let text = |value: Option<&String>, default: &str| value.cloned().unwrap_or_else(|| default.to_owned());
+    let name = text(identity.and_then(|identity| identity.name.as_ref()), "root");
+    command
+        .env("PATH", PATH)
+        .env("LANG", "C.UTF-8")
+        .env(
+            "HOME",
+            text(identity.and_then(|identity| identity.home.as_ref()), "/root"),
+        )
+        .env(
+            "SHELL",
+            text(identity.and_then(|identity| identity.shell.as_ref()), "/bin/sh"),
+        )
+        .env("USER", &name)
+        .env("LOGNAME", &name);
+    for (name, value) in &launch.environment {
+        if !name.is_empty() && !name.contains(['=', '\0']) && !value.expose().contains('\0') {
+            command.env(name, value.expose());
+        }
+    }
+}
+
+#[allow(unsafe_code)]
+mod child {
+    //! What happens between fork and exec.
+
+    use std::{io, os::unix::process::CommandExt as _, process::Command};
+
+    use super::Identity;
+
+    /// The child leads a session of its own, drops to the identity, and is as killable as any process even when the
+    /// agent is not.
+    pub fn prepare(command: &mut Command, identity: Option<&Identity>, umask: Option<u32>) {
+        let identity = identity.map(|identity| (identity.uid, identity.gid, identity.groups.clone()));
+        // SAFETY: the closure runs in the forked child of a process that may have threads, so it makes only
+        // async-signal-safe system calls on memory that was made before the fork: it neither allocates nor locks.
+        unsafe {
+            command.pre_exec(move || {
+                if libc::setsid() < 0 {
+                    return Err(io::Error::last_os_error());
+                }
+                killable();
+                if let Some(umask) = umask {
+                    libc::umask(umask);
+                }
+                if let Some((uid, gid, groups)) = &identity {
+                    become_user(*uid, *gid, groups)?;
+                }
+                Ok(())
+            });
+        }
+    }
+
+    /// Takes back a protection from the out-of-memory killer that the agent itself may have.
+    fn killable() {
+        // SAFETY: system calls on static strings.
+        unsafe {
+            let file = libc::open(
+                c"/proc/self/oom_score_adj".as_ptr(),
+                libc::O_WRONLY | libc::O_CLOEXEC,
+            );
+            if file >= 0 {
+                let _ = libc::write(file, c"0".as_ptr().cast(), 1);
+                libc::close(file);
+            }
+        }
+    }
+
+    /// The raw system calls: glibc's own would signal threads, of which a forked child has none.
+    fn become_user(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> {
+        let check = |result: i64| {
+            if result < 0 {
+                Err(io::Error::last_os_error())
+            } else {
+                Ok(())
+            }
+        };
+        // SAFETY: `groups` outlives the call and its length is passed with it; the others take plain numbers.
+        unsafe {
+            check(libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()))?;
+            check(libc::syscall(libc::SYS_setresgid, gid, gid, gid))?;
+            check(libc::syscall(libc::SYS_setresuid, uid, uid, uid))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,215 @@
+//! A revision on the disk: unpacked from its tar, and listed.
+//!
+//! Names that cannot be a line of the clean-up file are refused: a line break in one could name any other file.
+
+use std::{collections::BTreeMap, fs, ops::Bound, path::Path};
+
+use camino::{Utf8Path, Utf8PathBuf};
+
+use super::Error;
+use crate::tree::{self, Limits};
+
+/// Most entries of a revision.
+const ENTRIES: usize = 500_000;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Entry {
+    File,
+    Directory,
+    /// And what it says.
+    Link(Utf8PathBuf),
+}
+
+/// What a revision holds, by path in it.
+#[derive(Debug, Clone)]
+pub struct Bundle {
+    root: Utf8PathBuf,
+    entries: BTreeMap<Utf8PathBuf, Entry>,
+}
+
+impl Bundle {
+    pub fn new(root: Utf8PathBuf, entries: BTreeMap<Utf8PathBuf, Entry>) -> Self {
+        Self { root, entries }
+    }
+
+    /// Lists a directory.
+    ///
+    /// # Errors
+    /// When a name is not UTF-8 or has a line break, or when there are too many.
+    pub fn list(root: &Utf8Path) -> Result<Self, Error> {
+        let mut entries = BTreeMap::new();
+        let mut open = vec![Utf8PathBuf::new()];
+        while let Some(directory) = open.pop() {
+            let full = root.join(&directory);
+            for entry in full.read_dir_utf8().map_err(Error::files("list", &full))? {
+                let entry = entry.map_err(Error::files("list", &full))?;
+                let path = directory.join(entry.file_name());
+                if path.as_str().contains(['\n', '\r', '\0']) {
+                    return Err(Error::Refused(format!(
+                        "the revision has a name with a line break: {path:?}"
+                    )));
+                }
+                let kind = entry.file_type().map_err(Error::files("look at", entry.path()))?;
+                let found = if kind.is_symlink() {
+                    Entry::Link(
+                        entry
+                            .path()
+                            .read_link_utf8()
+                            .map_err(Error::files("read", entry.path()))?,
+                    )
+                } else if kind.is_dir() {
+                    open.push(path.clone());
+                    Entry::Directory
+                } else {
+                    Entry::File
+                };
+                entries.insert(path, found);
+                if entries.len() > ENTRIES {
+                    return Err(too_many());
+                }
+            }
+        }
+        Ok(Self::new(root.to_owned(), entries))
+    }
+
+    pub fn root(&self) -> &Utf8Path {
+        &self.root
+    }
+
+    /// What is at a path. The empty path is the revision itself.
+    pub fn get(&self, path: &Utf8Path) -> Option<&Entry> {
+        if path.as_str().is_empty() {
+            Some(&Entry::Directory)
+        } else {
+            self.entries.get(path)
+        }
+    }
+
+    /// The entries of one directory.
+    pub fn children<'a>(&'a self, directory: &Utf8Path) -> impl Iterator<Item = (&'a str, &'a Entry)> {
+        let start = directory.to_owned();
+        self.entries
+            .range((Bound::Excluded(directory.to_owned()), Bound::Unbounded))
+            .take_while({
+                let start = start.clone();
+                move |(path, _)| path.starts_with(&start)
+            })
+            .filter(move |(path, _)| path.parent() == Some(start.as_path()))
+            .filter_map(|(path, entry)| Some((path.file_name()?, entry)))
+    }
+
+    /// Is a directory on the way to this path a link?
+    pub fn goes_through_link(&self, path: &Utf8Path) -> bool {
+        path.ancestors()
+            .skip(1)
+            .any(|above| matches!(self.entries.get(above), Some(Entry::Link(_))))
+    }
+}
+
+/// Unpacks a revision into a new directory. Nothing is left when it fails.
+///
+/// # Errors
+/// When it is no tar, or has something that is refused: see [`crate::tree`].
+pub fn unpack(tar: &Path, into: &Path) -> Result<(), Error> {
+    if into.symlink_metadata().is_ok() {
+        fs::remove_dir_all(into).map_err(Error::files("remove", into))?;
+    }
+    fs::create_dir_all(into).map_err(Error::files("make", into))?;
+    let unpack = || {
+        let file = fs::File::open(tar).map_err(Error::files("open", tar))?;
+        let into =
+            Utf8Path::from_path(into).ok_or_else(|| Error::Refused("a path that is not UTF-8".to_owned()))?;
+        tree::unpack(file, into, &Limits::SOURCE).map_err(Error::Tar)
+    };
+    let outcome = unpack();
+    if outcome.is_err() {
+        // The directory was ours a moment ago; what stays of it is replaced by the next attempt.
+        let _ = fs::remove_dir_all(into);
+    }
+    outcome.map(drop)
+}
+
+fn too_many() -> Error {
+    Error::Refused(format!("the revision is refused: more than {ENTRIES} entries"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tar_of(entries: &[(&str, tar::EntryType, &str)]) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut builder = tar::Builder::new(file.reopen().unwrap());
+        for (path, kind, content) in entries {
+            let mut header = tar::Header::new_gnu();
+            header.set_entry_type(*kind);
+            header.set_mode(0o644);
+            let data = if kind.is_file() { content.as_bytes() } else { b"" };
+            if !kind.is_file() && !content.is_empty() {
+                header.set_link_name_literal(content).unwrap();
+            }
+            header.set_size(data.len() as u64);
+            let name = header.as_gnu_mut().unwrap();
+            name.name[..path.len()].copy_from_slice(path.as_bytes());
+            header.set_cksum();
+            builder.append(&header, data).unwrap();
+        }
+        builder.finish().unwrap();
+        file
+    }
+
+    #[test]
+    fn hostile_revisions_leave_nothing() {
+        use tar::EntryType;
+        let cases: &[&[(&str, EntryType, &str)]] = &[
+            &[("../out", EntryType::Regular, "x")],
+            &[("/etc/out", EntryType::Regular, "x")],
+            &[("a", EntryType::Symlink, "../../out")],
+            &[("a", EntryType::Symlink, "/etc/passwd")],
+            &[("a", EntryType::Symlink, "/usr/../etc/passwd")],
+            &[("a", EntryType::Link, "/etc/passwd")],
+            &[("null", EntryType::Char, "")],
+            &[("pipe", EntryType::Fifo, "")],
+            &[("d", EntryType::Symlink, "e"), ("d/f", EntryType::Regular, "x")],
+        ];
+        for case in cases {
+            let directory = tempfile::tempdir().unwrap();
+            let into = directory.path().join("archive");
+            let outcome = unpack(tar_of(case).path(), &into);
+            assert!(outcome.is_err(), "{case:?}");
+            assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0, "{case:?}");
+        }
+    }
+
+    #[test]
+    fn a_revision_with_links_of_its_own_unpacks() {
+        use tar::EntryType;
+        let directory = tempfile::tempdir().unwrap();
+        let into = directory.path().join("archive");
+        let tar = tar_of(&[
+            ("bin/python", EntryType::Symlink, "../lib/a"),
+            ("lib/a", EntryType::Regular, "text"),
+            ("lib/b", EntryType::Symlink, "../lib/a"),
+        ]);
+        unpack(tar.path(), &into).unwrap();
+        assert_eq!(fs::read_to_string(into.join("lib/b")).unwrap(), "text");
+        let root = Utf8PathBuf::from_path_buf(into).unwrap();
+        let bundle = Bundle::list(&root).unwrap();
+        let names: Vec<&str> = bundle
+            .children(Utf8Path::new("lib"))
+            .map(|(name, _)| name)
+            .collect();
+        assert_eq!(names, ["a", "b"]);
+        let top: Vec<&str> = bundle.children(Utf8Path::new("")).map(|(name, _)| name).collect();
+        assert_eq!(top, ["bin", "lib"]);
+        assert!(bundle.goes_through_link(Utf8Path::new("bin/python/x")));
+    }
+
+    #[test]
+    fn garbage_is_no_tar() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), vec![b'x'; 4096]).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        assert!(unpack(file.path(), &directory.path().join("a")).is_err());
+    }
+}

@@ -1,0 +1,383 @@
+//! The scripts of one lifecycle event.
+//!
+//! Stricter than CodeDeploy's agent: a location that leaves the revision is refused, and a script that does not end in
+//! its time is killed after a grace. `sudo` needs no program here: the agent is root.
+
+use std::{
+    fs, io,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use model::{
+    Secret,
+    port::{LifecycleEvent, ScriptCode, ScriptFailure},
+    spec::{Appspec, deploy::Script},
+};
+use tokio::{
+    io::{AsyncBufRead, AsyncBufReadExt as _, BufReader},
+    net::unix::pipe,
+    sync::mpsc,
+    time::{Instant, timeout_at},
+};
+
+use super::{Deployment, ScriptLog, plan};
+use crate::{
+    agent::{
+        reaper::{Exit, Reaper},
+        run,
+        spawn::{self, Launch, Running},
+    },
+    logs::Mask,
+};
+
+/// A longer line is cut into lines.
+const LINE: usize = 64 << 10;
+
+/// The time, from whoever has a clock.
+pub type Clock = fn() -> jiff::Timestamp;
+
+/// Whose scripts an event runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    Current,
+    LastSuccessful,
+    MostRecent,
+}
+
+/// Whose scripts run, by event. Once the current revision is on the disk (a retry), it is always the current one.
+/// `going_back`: a blue/green deployment that a rollback made.
+pub fn whose(event: LifecycleEvent, going_back: bool, on_disk: bool) -> Whose {
+    use LifecycleEvent::{
+        AfterAllowTraffic, AfterBlockTraffic, ApplicationStop, BeforeAllowTraffic, BeforeBlockTraffic,
+    };
+    match event {
+        _ if on_disk => Whose::Current,
+        BeforeBlockTraffic | AfterBlockTraffic if going_back => Whose::MostRecent,
+        BeforeBlockTraffic | AfterBlockTraffic | ApplicationStop => Whose::LastSuccessful,
+        BeforeAllowTraffic | AfterAllowTraffic if going_back => Whose::LastSuccessful,
+        _ => Whose::Current,
+    }
+}
+
+/// What the scripts of an event get to know.
+pub struct Facts {
+    pub application: String,
+    pub deployment: String,
+    pub group_name: String,
+    pub group: String,
+    /// The host's environment, and whatever tells the revision apart.
+    pub environment: Vec<(String, Secret)>,
+}
+
+/// What the scripts of an event may take together, in seconds.
+pub fn total_timeout(spec: &Appspec, event: LifecycleEvent) -> Option<u64> {
+    let scripts = spec.hooks.get(&event).filter(|scripts| !scripts.is_empty())?;
+    Some(scripts.iter().map(|script| u64::from(script.timeout)).sum())
+}
+
+/// Runs the scripts of an event in their order, up to the first that fails. False when there are none.
+pub struct Hooks<'a> {
+    pub reaper: &'a Reaper,
+    pub facts: &'a Facts,
+    pub clock: Clock,
+    /// Values that must not be seen in logs.
+    pub secrets: &'a [String],
+}
+
+impl Hooks<'_> {
+    pub async fn run(
+        &self,
+        event: LifecycleEvent,
+        of: &Deployment,
+        spec: &Appspec,
+        log: &mut ScriptLog,
+    ) -> Result<bool, ScriptFailure> {
+        let Some(scripts) = spec.hooks.get(&event).filter(|scripts| !scripts.is_empty()) else {
+            return Ok(false);
+        };
+        if let Err(error) = log.begin(&of.scripts_log()) {
+            return Err(failure(
+                log,
+                ScriptCode::UnknownError,
+                "",
+                format!("cannot write scripts.log: {error}"),
+            ));
+        }
+        self.say(log, format!("LifecycleEvent - {event}\n"));
+        for script in scripts {
+            self.script(event, of, script, log).await?;
+        }
+        Ok(true)
+    }
+
+    async fn script(
+        &self,
+        event: LifecycleEvent,
+        of: &Deployment,
+        script: &Script,
+        log: &mut ScriptLog,
+    ) -> Result<(), ScriptFailure> {
+        let location = script.location.as_str();
+        let path = match find(of, location) {
+            Ok(path) => path,
+            Err((code, message)) => return Err(failure(log, code, location, message)),
+        };
+        self.say(log, format!("Script - {location}\n"));
+        let launch = self.launch(event, script, &path);
+        let mut running = match start(self.reaper, &launch, &path) {
+            Ok(running) => running,
+            Err(error) => {
+                let message = format!(
+                    "Script at specified location: {location} {}",
+                    why_not(&error, &path)
+                );
+                return Err(failure(log, ScriptCode::ScriptFailed, location, message));
+            }
+        };
+        let deadline = Instant::now() + Duration::from_secs(script.timeout.into());
+        let end = self.follow(&mut running, deadline, log).await;
+        if end.exit.is_none() || end.open.is_some() {
+            run::end(running.pid, &mut running.exit, end.exit.is_some()).await;
+        }
+        let user = script
+            .runas
+            .as_ref()
+            .map(|user| format!(" run as user {user}"))
+            .unwrap_or_default();
+        let (code, what) = match (end.exit, end.open) {
+            (None, _) => (
+                ScriptCode::ScriptTimedOut,
+                format!(" failed to complete in {} seconds", script.timeout),
+            ),
+            (Some(_), Some(open)) => (
+                ScriptCode::OutputsLeftOpen,
+                format!("{user} failed to close {open}"),
+            ),
+            (Some(Exit::Code(0)), None) => return Ok(()),
+            // The number of a process that a signal ended is empty, as in the agent.
+            (Some(Exit::Code(code)), None) => (
+                ScriptCode::ScriptFailed,
+                format!("{user} failed with exit code {code}"),
+            ),
+            (Some(_), None) => (ScriptCode::ScriptFailed, format!("{user} failed with exit code ")),
+        };
+        Err(failure(
+            log,
+            code,
+            location,
+            format!("Script at specified location: {location}{what}"),
+        ))
+    }
+
+    fn launch(&self, event: LifecycleEvent, script: &Script, path: &Path) -> Launch {
+        let mut launch = match &script.runas {
+            Some(user) => Launch::new("su", [user.as_ref(), "-c".as_ref(), path.as_os_str()]),
+            None => Launch::new(path, [] as [&str; 0]),
+        };
+        let facts = self.facts;
+        launch.environment.clone_from(&facts.environment);
+        let event = event.to_string();
+        for (name, value) in [
+            ("APPLICATION_NAME", &facts.application),
+            ("DEPLOYMENT_ID", &facts.deployment),
+            ("DEPLOYMENT_GROUP_NAME", &facts.group_name),
+            ("DEPLOYMENT_GROUP_ID", &facts.group),
+            ("LIFECYCLE_EVENT", &event),
+        ] {
+            launch
+                .environment
+                .push((name.to_owned(), Secret::new(value.clone())));
+        }
+        launch
+    }
+
+    /// Logs both outputs until they and the process ended, or the deadline.
+    async fn follow(&self, running: &mut Running, deadline: Instant, log: &mut ScriptLog) -> End {
+        let (lines, mut inbox) = mpsc::channel(64);
+        let outputs = [
+            ("stdout", running.stdout.take()),
+            ("stderr", running.stderr.take()),
+        ];
+        let [mut stdout, mut stderr] = outputs
+            .map(|(name, pipe)| {
+                let (lines, secrets) = (lines.clone(), self.secrets.to_vec());
+                async move {
+                    if let Some(pipe) = pipe {
+                        read_lines(name, pipe, &secrets, lines).await;
+                    }
+                }
+            })
+            .map(Box::pin);
+        drop(lines);
+        let (mut out, mut err) = (false, false);
+        let following = async {
+            loop {
+                tokio::select! {
+                    // First what was said, so that nothing is lost when an output ends.
+                    biased;
+                    Some(line) = inbox.recv() => self.say(log, line),
+                    () = &mut stdout, if !out => out = true,
+                    () = &mut stderr, if !err => err = true,
+                    else => break,
+                }
+            }
+        };
+        let _ = timeout_at(deadline, following).await;
+        while let Ok(line) = inbox.try_recv() {
+            self.say(log, line);
+        }
+        let exit = match timeout_at(deadline, &mut running.exit).await {
+            Ok(exit) => Some(exit.unwrap_or(Exit::Unknown)),
+            Err(_) => running.exit.try_recv().ok(),
+        };
+        let open = match (out, err) {
+            (false, _) => Some("STDOUT"),
+            (_, false) => Some("STDERR"),
+            _ => None,
+        };
+        End { exit, open }
+    }
+
+    fn say(&self, log: &mut ScriptLog, line: String) {
+        log.append(line, (self.clock)());
+    }
+}
+
+struct End {
+    exit: Option<Exit>,
+    open: Option<&'static str>,
+}
+
+fn failure(log: &ScriptLog, code: ScriptCode, script: &str, message: String) -> ScriptFailure {
+    ScriptFailure {
+        code,
+        script: script.to_owned(),
+        message,
+        log: log.text(),
+    }
+}
+
+/// The script's file, executable.
+fn find(of: &Deployment, location: &str) -> Result<PathBuf, (ScriptCode, String)> {
+    let inside = plan::inside(location)
+        .ok_or_else(|| (ScriptCode::ScriptMissing, plan::leaves("location", location)))?;
+    let archive = of.archive();
+    let path = archive.join(inside);
+    let missing = || {
+        let message = format!("Script does not exist at specified location: {}", path.display());
+        (ScriptCode::ScriptMissing, message)
+    };
+    let real = path.canonicalize().map_err(|_| missing())?;
+    let root = archive.canonicalize().map_err(|_| missing())?;
+    if !real.starts_with(root) {
+        return Err((ScriptCode::ScriptMissing, plan::leaves("location", location)));
+    }
+    let metadata = fs::metadata(&real).map_err(|_| missing())?;
+    let mode = metadata.permissions().mode();
+    if mode & 0o111 == 0 {
+        fs::set_permissions(&real, fs::Permissions::from_mode(mode | 0o111)).map_err(|_| {
+            let message = format!("Unable to set script at specified location: {location} as executable");
+            (ScriptCode::ScriptNotExecutable, message)
+        })?;
+    }
+    Ok(path)
+}
+
+/// A file without an interpreter line is a shell script.
+fn start(reaper: &Reaper, launch: &Launch, path: &Path) -> io::Result<Running> {
+    match spawn::start_with_pipes(reaper, launch) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOEXEC) => {
+            let mut shell = Launch::new("/bin/sh", [path]);
+            shell.environment.clone_from(&launch.environment);
+            spawn::start_with_pipes(reaper, &shell)
+        }
+        outcome => outcome,
+    }
+}
+
+/// In the words of the agent, whose language names errors after errno.
+fn why_not(error: &io::Error, path: &Path) -> String {
+    let (name, text) = match error.raw_os_error() {
+        Some(libc::ENOENT) => ("Errno::ENOENT", "No such file or directory"),
+        Some(libc::EACCES) => ("Errno::EACCES", "Permission denied"),
+        Some(libc::ENOEXEC) => ("Errno::ENOEXEC", "Exec format error"),
+        _ => return format!("could not be started: {error}"),
+    };
+    format!(
+        "failed with error {name} with message {text} - {}",
+        path.display()
+    )
+}
+
+async fn read_lines(name: &str, pipe: pipe::Receiver, secrets: &[String], lines: mpsc::Sender<String>) {
+    let mut reader = BufReader::new(pipe);
+    let mut mask = Mask::new(secrets.iter().map(String::as_str));
+    let mut open = Vec::new();
+    loop {
+        let more = read_line(&mut reader, &mut mask, &mut open).await;
+        while let Some(end) = open
+            .iter()
+            .position(|byte| *byte == b'\n')
+            .or((open.len() >= LINE).then_some(LINE - 1))
+        {
+            let rest = open.split_off(end + 1);
+            let line = std::mem::replace(&mut open, rest);
+            if lines
+                .send(format!("[{name}]{}", String::from_utf8_lossy(&line)))
+                .await
+                .is_err()
+            {
+                return;
+            }
+        }
+        if !more {
+            break;
+        }
+    }
+    if !open.is_empty() {
+        // Nobody listens any more only after the deadline.
+        let _ = lines
+            .send(format!("[{name}]{}", String::from_utf8_lossy(&open)))
+            .await;
+    }
+}
+
+/// Adds what can be read now, without secrets. False at the end.
+async fn read_line(reader: &mut (impl AsyncBufRead + Unpin), mask: &mut Mask, into: &mut Vec<u8>) -> bool {
+    match reader.fill_buf().await {
+        Ok(bytes) if !bytes.is_empty() => {
+            let count = bytes.len();
+            into.extend(mask.feed(bytes));
+            reader.consume(count);
+            true
+        }
+        _ => {
+            into.extend(mask.finish());
+            false
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_right_revisions_scripts_run() {
+        use LifecycleEvent::{ApplicationStop, BeforeAllowTraffic, BeforeBlockTraffic, BeforeInstall};
+        for (event, back, expected) in [
+            (ApplicationStop, false, Whose::LastSuccessful),
+            (ApplicationStop, true, Whose::LastSuccessful),
+            (BeforeBlockTraffic, false, Whose::LastSuccessful),
+            (BeforeBlockTraffic, true, Whose::MostRecent),
+            (BeforeAllowTraffic, false, Whose::Current),
+            (BeforeAllowTraffic, true, Whose::LastSuccessful),
+            (BeforeInstall, true, Whose::Current),
+        ] {
+            assert_eq!(whose(event, back, false), expected, "{event} {back}");
+            assert_eq!(whose(event, back, true), Whose::Current, "{event} {back}");
+        }
+    }
+}

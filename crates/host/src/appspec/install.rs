@@ -1,0 +1,334 @@
+//! Install: takes away what the previous deployment brought, then does what was planned.
+//!
+//! Every path that is created is on record in `<group>-cleanup` before (files) or after (directories) it exists, so that
+//! the next deployment takes it away whatever happened to this one.
+
+use std::{
+    ffi::OsString,
+    fs::{self, File, OpenOptions},
+    io::{self, Write as _},
+    os::unix::{
+        ffi::OsStringExt as _,
+        fs::{MetadataExt as _, PermissionsExt as _, chown, symlink},
+    },
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use camino::{Utf8Path, Utf8PathBuf};
+use model::spec::{Appspec, deploy::FileExists};
+use serde::Serialize;
+
+use super::{
+    Error,
+    bundle::Bundle,
+    plan::{Instruction, Seen, plan},
+};
+use crate::agent::users::Users;
+
+/// Where a group keeps what it did.
+#[derive(Debug, Clone)]
+pub struct Records {
+    pub cleanup: PathBuf,
+    pub install: PathBuf,
+}
+
+impl Records {
+    pub fn of(instructions: &Path, group: &str) -> Self {
+        Self {
+            cleanup: instructions.join(format!("{group}-cleanup")),
+            install: instructions.join(format!("{group}-install.json")),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Installed<'a> {
+    instructions: &'a [Instruction],
+}
+
+/// Installs a revision. What could be seen to fail fails before anything is copied.
+///
+/// # Errors
+/// With CodeDeploy's sentence where it has one.
+pub fn install(
+    archive: &Utf8Path,
+    spec: &Appspec,
+    default: FileExists,
+    records: &Records,
+) -> Result<(), Error> {
+    clean_up(&records.cleanup)?;
+    let bundle = Bundle::list(archive)?;
+    let instructions = plan(&bundle, spec, default, look).map_err(Error::Refused)?;
+    let json = serde_json::to_vec(&Installed {
+        instructions: &instructions,
+    })
+    .expect("instructions are plain texts");
+    fs::write(&records.install, json).map_err(Error::files("write", &records.install))?;
+    let mut cleanup = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(&records.cleanup)
+        .map_err(Error::files("write", &records.cleanup))?;
+    for instruction in &instructions {
+        execute(instruction, &mut cleanup)?;
+    }
+    Ok(())
+}
+
+fn look(path: &Utf8Path) -> Seen {
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => Seen::Directory,
+        Ok(_) => Seen::Other,
+        Err(_) => Seen::Nothing,
+    }
+}
+
+/// Removes what is on record, the last first. A directory that holds something else stays; an unfinished last line is
+/// not a path.
+fn clean_up(record: &Path) -> Result<(), Error> {
+    let text = match fs::read(record) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(Error::files("read", record)(error)),
+    };
+    let whole = text
+        .iter()
+        .rposition(|byte| *byte == b'\n')
+        .map_or(0, |end| end + 1);
+    for line in text[..whole].split(|byte| *byte == b'\n').rev() {
+        if line.first() == Some(&b'/') {
+            let path = PathBuf::from(OsString::from_vec(line.to_vec()));
+            remove(&path).map_err(Error::files("remove", &path))?;
+        }
+    }
+    fs::remove_file(record).map_err(Error::files("remove", record))
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    let removed = match path.symlink_metadata() {
+        Ok(metadata) if metadata.is_dir() => fs::remove_dir(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match removed {
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotADirectory
+            ) =>
+        {
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+fn execute(instruction: &Instruction, cleanup: &mut File) -> Result<(), Error> {
+    match instruction {
+        Instruction::Copy { source, destination } => {
+            record(cleanup, destination)?;
+            copy(source, destination)
+        }
+        Instruction::Mkdir { directory } => {
+            if directory.symlink_metadata().is_ok() {
+                return Err(Error::Refused(format!(
+                    "The deployment failed because a specified file already exists at this location: {directory}."
+                )));
+            }
+            fs::create_dir(directory).map_err(Error::files("make", directory))?;
+            record(cleanup, directory)
+        }
+        Instruction::Chmod { mode, file } => fs::set_permissions(file, fs::Permissions::from_mode(*mode))
+            .map_err(Error::files("set the mode of", file)),
+        Instruction::Setfacl { acl, file } => set_acl(acl, file),
+        Instruction::Chown { owner, group, file } => change_owner(owner.as_deref(), group.as_deref(), file),
+    }
+}
+
+fn record(cleanup: &mut File, path: &Utf8Path) -> Result<(), Error> {
+    writeln!(cleanup, "{path}").map_err(Error::files("record", path))
+}
+
+/// Mode, owner and time are kept; a link is made again as it is. An existing file is replaced at once, so that a program
+/// that runs from it goes on with the old one.
+fn copy(source: &Utf8Path, destination: &Utf8Path) -> Result<(), Error> {
+    let failed = || Error::files("copy to", destination);
+    let metadata = match source.symlink_metadata() {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(Error::Refused(format!(
+                "No such file or directory @ rb_sysopen - {source}"
+            )));
+        }
+        Err(error) => return Err(Error::files("read", source)(error)),
+    };
+    if destination
+        .symlink_metadata()
+        .is_ok_and(|metadata| metadata.is_dir())
+    {
+        return Err(Error::Refused(format!(
+            "The deployment failed because a directory is in the place of the file {destination}."
+        )));
+    }
+    let fresh = beside(destination);
+    let _ = fs::remove_file(&fresh);
+    if metadata.is_symlink() {
+        let target = source.read_link().map_err(Error::files("read", source))?;
+        symlink(target, &fresh).map_err(failed())?;
+    } else {
+        fs::copy(source, &fresh).map_err(failed())?;
+        chown(&fresh, Some(metadata.uid()), Some(metadata.gid())).map_err(failed())?;
+        fs::set_permissions(&fresh, metadata.permissions()).map_err(failed())?;
+        let times = metadata
+            .modified()
+            .map(|modified| fs::FileTimes::new().set_modified(modified));
+        let keep = || File::open(&fresh)?.set_times(times?);
+        keep().map_err(failed())?;
+    }
+    fs::rename(&fresh, destination).map_err(failed())
+}
+
+/// A name in the same directory that nothing else has.
+fn beside(destination: &Utf8Path) -> Utf8PathBuf {
+    let name = destination.file_name().unwrap_or("file");
+    let short: String = name.chars().take(60).collect();
+    destination.with_file_name(format!(".{short}.vend-install"))
+}
+
+fn change_owner(owner: Option<&str>, group: Option<&str>, file: &Utf8Path) -> Result<(), Error> {
+    let users = Users::read();
+    let uid = match owner {
+        Some(name) => Some(
+            users
+                .users
+                .iter()
+                .find(|user| user.name == name)
+                .ok_or_else(|| Error::Refused(format!("can't find user for {name}")))?
+                .uid,
+        ),
+        None => None,
+    };
+    let gid = match group {
+        Some(name) => Some(
+            users
+                .groups
+                .iter()
+                .find(|group| group.name == name)
+                .ok_or_else(|| Error::Refused(format!("can't find group for {name}")))?
+                .gid,
+        ),
+        None => None,
+    };
+    chown(file, uid, gid).map_err(Error::files("set the owner of", file))
+}
+
+fn set_acl(acl: &[String], file: &Utf8Path) -> Result<(), Error> {
+    let mode = fs::metadata(file).map_err(Error::files("look at", file))?.mode();
+    let full = full_acl(acl, mode).join(",");
+    let refused = |why: String| {
+        Err(Error::Refused(format!(
+            "The deployment failed because of a problem with the acls permission settings in the application \
+             specification file for this object: {file}. Failed command: setfacl --set {full} {file}. {why}"
+        )))
+    };
+    // The one process that is waited for here and not by the reaper would be taken away by it: see `acl_status`.
+    match acl_status(&full, file) {
+        Ok(true) => Ok(()),
+        Ok(false) => refused("It did not succeed.".to_owned()),
+        Err(error) => refused(format!(
+            "setfacl is not installed, or cannot run: {error}. Install the package acl."
+        )),
+    }
+}
+
+/// Runs setfacl. PID 1's reaper may take its exit status first, so what it did is told by its output: none is success.
+fn acl_status(full: &str, file: &Utf8Path) -> io::Result<bool> {
+    let mut child = Command::new("setfacl")
+        .args(["--set", full, "--", file.as_str()])
+        .env_clear()
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::piped())
+        .spawn()?;
+    let mut complaint = Vec::new();
+    if let Some(stderr) = child.stderr.take() {
+        io::Read::read_to_end(&mut io::Read::take(stderr, 4096), &mut complaint)?;
+    }
+    let _ = child.wait();
+    Ok(complaint.is_empty())
+}
+
+/// The entries of the appspec, and those that `setfacl --set` needs besides, from the mode.
+fn full_acl(acl: &[String], mode: u32) -> Vec<String> {
+    let digit = |shift: u32| (mode >> shift) & 7;
+    let (user, group, other) = (digit(6), digit(3), digit(0));
+    let entries: Vec<Ace> = acl.iter().map(|text| Ace::parse(text)).collect();
+    let has = |default: bool, kind: char, named: bool| {
+        entries
+            .iter()
+            .any(|ace| ace.default == default && ace.kind == kind && ace.named == named)
+    };
+    let named = |default: bool| has(default, 'u', true) || has(default, 'g', true);
+    let mut full = acl.to_vec();
+    full.extend([format!("u::{user}"), format!("g::{group}"), format!("o::{other}")]);
+    if named(false) && !has(false, 'm', false) {
+        full.push(format!("m::{group}"));
+    }
+    if entries.iter().any(|ace| ace.default) {
+        for (kind, digit) in [('u', user), ('g', group), ('o', other)] {
+            if !has(true, kind, false) {
+                full.push(format!("d:{kind}::{digit}"));
+            }
+        }
+        if named(true) && !has(true, 'm', false) {
+            full.push(format!("d:m::{group}"));
+        }
+    }
+    full
+}
+
+/// `[d[efault]:][u|g|m|o[:name]]:permissions`, as far as it matters which entries are there.
+struct Ace {
+    default: bool,
+    kind: char,
+    named: bool,
+}
+
+impl Ace {
+    fn parse(text: &str) -> Self {
+        let rest = text.strip_prefix("default:").or_else(|| text.strip_prefix("d:"));
+        let parts: Vec<&str> = rest.unwrap_or(text).split(':').collect();
+        let (kind, name) = match parts[..] {
+            [kind, name, _] => (kind.chars().next().unwrap_or('u'), name),
+            // `name:rwx` is a user.
+            [name, _] if !matches!(name, "m" | "mask" | "o" | "other" | "u" | "user" | "g" | "group") => {
+                ('u', name)
+            }
+            [kind, _] => (kind.chars().next().unwrap_or('u'), ""),
+            _ => ('u', ""),
+        };
+        Self {
+            default: rest.is_some(),
+            kind,
+            named: !name.is_empty(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_acl_is_completed_from_the_mode() {
+        let acl = ["user:daemon:rw".to_owned(), "d:g:adm:r".to_owned()];
+        assert_eq!(
+            full_acl(&acl, 0o750)[2..],
+            [
+                "u::7", "g::5", "o::0", "m::5", "d:u::7", "d:g::5", "d:o::0", "d:m::5"
+            ]
+        );
+    }
+}

@@ -1,0 +1,102 @@
+//! The port methods as requests: JSON in, the outcome or a fault out.
+
+use axum::{
+    Json, Router,
+    extract::{DefaultBodyLimit, FromRequest, Request, State, rejection::JsonRejection},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use model::{
+    HostId, Place, Ticket,
+    port::{Fault, HostOrder, Hosts as _, LogRef, Logs as _, Network},
+};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use super::{Health, Node, refuse};
+
+/// The largest order, in bytes: an environment of a host may be large.
+const LIMIT: usize = 8 * 1024 * 1024;
+
+/// An order and the ticket that it is done under.
+#[derive(Serialize, Deserialize)]
+pub struct Ticketed<T> {
+    pub ticket: Ticket,
+    pub order: T,
+}
+
+/// Which bytes of which log.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Reading {
+    pub log: LogRef,
+    pub offset: u64,
+}
+
+/// Which database to delete.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Destroying {
+    pub host: HostId,
+    pub place: Place,
+}
+
+pub fn router() -> Router<Node> {
+    Router::new()
+        .route("/v1/health", get(health))
+        .route("/v1/hosts/start", post(start))
+        .route("/v1/hosts/stop", post(stop))
+        .route("/v1/hosts/list", post(list))
+        .route("/v1/networks/remove", post(remove_network))
+        .route("/v1/logs/read", post(read_log))
+        .layer(DefaultBodyLimit::max(LIMIT))
+}
+
+async fn health(State(node): State<Node>) -> Json<Health> {
+    Json(node.health())
+}
+
+async fn start(State(node): State<Node>, Order(call): Order<Ticketed<HostOrder>>) -> Response {
+    answer(node.hosts.start(&call.ticket, &call.order).await)
+}
+
+async fn stop(State(node): State<Node>, Order(host): Order<HostId>) -> Response {
+    answer(node.hosts.stop(&host).await)
+}
+
+async fn list(State(node): State<Node>) -> Response {
+    answer(node.hosts.list().await)
+}
+
+async fn remove_network(State(node): State<Node>, Order(network): Order<Network>) -> Response {
+    answer(node.hosts.remove_network(&network).await)
+}
+
+async fn read_log(State(node): State<Node>, Order(reading): Order<Reading>) -> Response {
+    match node.hosts.log(&reading.log, reading.offset).await {
+        Some(of_host) => answer(of_host),
+        None => answer(node.logs.read(&reading.log, reading.offset).await),
+    }
+}
+
+fn answer<T: Serialize>(outcome: Result<T, Fault>) -> Response {
+    match outcome {
+        Ok(value) => Json(value).into_response(),
+        Err(fault) => refuse(fault),
+    }
+}
+
+/// A JSON body; one that cannot be read is refused as a fault of the order, without repeating what is in it.
+struct Order<T>(T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Order<T> {
+    type Rejection = Response;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Response> {
+        match Json::from_request(request, state).await {
+            Ok(Json(order)) => Ok(Self(order)),
+            Err(JsonRejection::JsonDataError(_)) => {
+                Err(refuse(Fault::order("the order is not of the expected shape")))
+            }
+            Err(JsonRejection::JsonSyntaxError(_)) => Err(refuse(Fault::order("the order is not JSON"))),
+            Err(other) => Err(refuse(Fault::order(other.body_text()))),
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! The grammar of `vend.yaml`, as a table: the parser and the JSON Schema are both read off it, so they cannot differ.
+
+/// A mapping of the file with the keys that may stand in it.
+pub(super) struct Section {
+    pub keys: &'static [Key],
+}
+
+pub(super) struct Key {
+    pub name: &'static str,
+    /// What it is for; becomes the description in the schema.
+    pub about: &'static str,
+    pub kind: Kind,
+}
+
+pub(super) enum Kind {
+    Text,
+    /// Text that may be a number or a boolean to YAML: taken as it is written.
+    Branch,
+    Path,
+    Paths,
+    Number(u64, u64),
+    Flag,
+    Duration,
+    Percent,
+    Word(&'static [&'static str]),
+    /// Only `embedded` so far.
+    Engine,
+    MinimumHealthy,
+    Codes,
+    Variables,
+    Texts,
+    Section(&'static Section),
+    Environments,
+    /// Known and refused: not built yet.
+    Later,
+}
+
+const fn key(name: &'static str, kind: Kind, about: &'static str) -> Key {
+    Key { name, about, kind }
+}
+
+const fn later(name: &'static str) -> Key {
+    key(name, Kind::Later, "Not available yet.")
+}
+
+/// The keys that an environment may override, which are also the top level's.
+macro_rules! shared {
+    ($($extra:expr),* $(,)?) => {
+        &[
+            $($extra,)*
+            key("engine", Kind::Engine, "Where it runs: `embedded`, on the platform's own machine."),
+            key("image", Kind::Section(&IMAGE), "The root file system that hosts start from."),
+            key("build", Kind::Section(&BUILD), "How the source becomes what is deployed."),
+            key("deploy", Kind::Section(&DEPLOY), "How a release is put on hosts."),
+            key("host", Kind::Section(&HOST), "What a host is like."),
+            key("database", Kind::Section(&DATABASE), "A database of the environment's own."),
+            key("checks", Kind::Path, "Path of the goss file: what must hold on a host before it gets traffic."),
+            key("approval", Kind::Section(&APPROVAL), "Who must say yes before a release goes on."),
+            key("scaling", Kind::Section(&SCALING), "How many hosts."),
+            later("domains"),
+            later("tests"),
+            later("notify"),
+            later("listeners"),
+            later("runtime"),
+            later("placement"),
+        ]
+    };
+}
+
+pub(super) static TOP: Section = Section {
+    keys: shared![
+        key("app", Kind::Text, "The app's name: a DNS label of at most 40 characters."),
+        key("environments", Kind::Environments, "The stages of the app. Each may override any key above."),
+        later("include"),
+    ],
+};
+
+pub(super) static ENVIRONMENT: Section = Section {
+    keys: shared![
+        key("branch", Kind::Branch, "The branch whose pushes go here. Default: the environment's own name, `main` for `production`."),
+        later("branches"),
+        later("expires"),
+        later("sleep_after"),
+    ],
+};
+
+static IMAGE: Section = Section {
+    keys: &[
+        key("base", Kind::Word(BASES), "A base of the platform. Default `debian-12`."),
+        key("scripts", Kind::Paths, "Run as root in the image, in this order."),
+        key("inputs", Kind::Paths, "Globs of the files that the scripts see; the image is baked again only when one of them changes."),
+    ],
+};
+
+static BUILD: Section = Section {
+    keys: &[
+        key("buildspec", Kind::Path, "Default `buildspec.yml`, if the file is there."),
+        key("timeout", Kind::Duration, "Default `1h`, at most `36h`."),
+        key("pass_rate", Kind::Percent, "The share of tests that must pass. Default 100 %."),
+        later("image"),
+        later("cache"),
+        later("coverage"),
+    ],
+};
+
+static DEPLOY: Section = Section {
+    keys: &[
+        key("appspec", Kind::Path, "Default `appspec.yml`, if the file is there; else a `Procfile` is needed."),
+        key("strategy", Kind::Word(&["blue-green"]), "New hosts beside the old ones, then the traffic moves."),
+        key("minimum_healthy", Kind::MinimumHealthy, "`one-at-a-time` (default), `half-at-a-time`, `all-at-once`, a percentage, or a number of hosts."),
+        key("keep_old", Kind::Duration, "How long the old hosts stay after the traffic has moved: rolling back is then one route switch. Default `10m`."),
+        later("steps"),
+        later("interval"),
+        later("alarms"),
+        later("migrate"),
+    ],
+};
+
+static HOST: Section = Section {
+    keys: &[
+        key("size", Kind::Text, "A size class of the platform. Default `small`."),
+        key("port", Kind::Number(1, 65_535), "Where the app listens. Default 8080. The app finds it in `PORT`."),
+        key("health", Kind::Section(&HEALTH), "How the load balancer asks whether a host is well."),
+        key("env", Kind::Variables, "Environment variables of the app. `{{secret:NAME}}` is the value of a secret."),
+    ],
+};
+
+static HEALTH: Section = Section {
+    keys: &[
+        key("path", Kind::Text, "Default `/`."),
+        key("interval", Kind::Duration, "Default `5s`."),
+        key("timeout", Kind::Duration, "Default `2s`; not more than the interval."),
+        key("healthy", Kind::Number(2, 10), "Successes in a row that make a host healthy. Default 2."),
+        key("unhealthy", Kind::Number(2, 10), "Failures in a row that make a host unhealthy. Default 3."),
+        key("codes", Kind::Codes, "Status codes that count as success. Default `200-399`."),
+    ],
+};
+
+static DATABASE: Section = Section {
+    keys: &[
+        key("engine", Kind::Word(&["mariadb"]), "`mariadb`."),
+        later("version"),
+        later("storage"),
+        later("user"),
+        later("name"),
+        later("backup"),
+        later("multi_az"),
+        later("size"),
+    ],
+};
+
+static APPROVAL: Section = Section {
+    keys: &[
+        key("by", Kind::Texts, "Who may approve. Default: anybody with the approver's role."),
+        key("required", Kind::Number(1, 20), "How many must. Default 1."),
+        key("author_may_approve", Kind::Flag, "May the author of a commit approve it? Default false."),
+        key("expires", Kind::Duration, "How long the question stands. Default `24h`."),
+    ],
+};
+
+static SCALING: Section = Section {
+    keys: &[
+        key("min", Kind::Number(1, 100), "Default 1."),
+        key("max", Kind::Number(1, 100), "Default: as `min`."),
+        later("cpu"),
+        later("requests"),
+        later("schedule"),
+    ],
+};
+
+/// Bases that can be baked.
+pub(super) const BASES: &[&str] = &["debian-12"];
+
+/// Words that are known and not built, by the key that they may stand for.
+pub(super) fn later_word(key: &str, word: &str) -> bool {
+    match key {
+        "base" => {
+            matches!(word, "debian-13" | "ubuntu-24.04") || word.starts_with("oci:") || word.starts_with("tar:")
+        }
+        "strategy" => matches!(word, "in-place" | "canary" | "linear"),
+        "engine" => matches!(word, "aws" | "postgres" | "postgresql" | "mysql"),
+        _ => false,
+    }
+}

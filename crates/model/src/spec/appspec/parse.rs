@@ -1,0 +1,244 @@
+//! `appspec.yml` and `appspec.json`, from text to values, with warnings of what the agent does without a word.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value as Json;
+
+use super::{
+    Appspec, Context, FileExists, FileMapping, Permission, Script,
+    agent::{self, Agent},
+    psych,
+};
+use crate::{
+    Problem,
+    port::LifecycleEvent,
+    spec::{
+        read::{Reader, few, nearest, quoted},
+        yaml::{self, Node, Value},
+    },
+};
+
+impl Appspec {
+    /// Reads an appspec as the agent does. The message of the first error starts with the agent's exact words; what
+    /// to do about it stands in `help`. Hooks that are not lifecycle events are left out, with a warning.
+    pub fn parse(text: &str, file: &str) -> Result<(Self, Vec<Problem>), Vec<Problem>> {
+        read(text, file).map(|(agent, warnings)| (Self::from(&agent), warnings))
+    }
+
+    /// The same as the JSON that the agent's own classes hold: for comparing, and for `vend check --json`. Knows all
+    /// hooks, whatever they are called.
+    pub fn normalise(text: &str, file: &str) -> Result<(Json, Vec<Problem>), Vec<Problem>> {
+        read(text, file).map(|(agent, warnings)| (agent.json(), warnings))
+    }
+}
+
+/// Errors stay in the agent's order, because it stops at the first.
+fn read(text: &str, file: &str) -> Result<(Agent, Vec<Problem>), Vec<Problem>> {
+    let mut reader = Reader::new(file);
+    let document = yaml::parse(file, text).map_err(|problem| vec![problem])?;
+    for key in &document.duplicates {
+        let name = quoted(key.text().unwrap_or_default());
+        reader.warn(key, format!("{name} stands twice in the same mapping: the last one counts"));
+    }
+    if let Some((line, column)) = document.second {
+        let message = "a second document starts here: only the first is read";
+        let problem = Problem::warning(file, line, column, message);
+        reader.problems.push(problem);
+    }
+    let agent = agent::read(&mut reader, document.root.as_ref());
+    if let (Some(agent), Some(root)) = (&agent, &document.root) {
+        let mut warnings = Reader::new(file);
+        surprises(&mut warnings, root, agent);
+        warnings.problems.sort_by_key(|problem| problem.line);
+        reader.problems.extend(warnings.problems);
+    }
+    let failed = reader.problems.iter().any(Problem::is_error);
+    let (errors, warnings): (Vec<_>, Vec<_>) = reader.problems.into_iter().partition(Problem::is_error);
+    match agent {
+        Some(agent) if !failed => Ok((agent, few(file, warnings))),
+        _ => Err(few(file, errors.into_iter().chain(warnings).collect())),
+    }
+}
+
+const TOP: &[&str] = &["version", "os", "file_exists_behavior", "files", "permissions", "hooks"];
+const FILE: &[&str] = &["source", "destination"];
+const SCRIPT: &[&str] = &["location", "runas", "sudo", "timeout"];
+const PERMISSION: &[&str] = &[
+    "object", "pattern", "except", "type", "owner", "group", "mode", "acls", "context",
+];
+const CONTEXT: &[&str] = &["name", "type", "range"];
+
+/// What is accepted and does not do what it looks like.
+fn surprises(reader: &mut Reader<'_>, root: &Node, agent: &Agent) {
+    ignored(reader, root, "", TOP);
+    for item in items(root.get("files")) {
+        ignored(reader, item, "files", FILE);
+        outside(reader, item.get("source"), "source");
+        if let Some(node) = item.get("destination")
+            && !psych::to_s(node).starts_with('/')
+            && psych::truthy(node)
+        {
+            reader.warn(node, "`destination` is not an absolute path");
+        }
+    }
+    for item in items(root.get("permissions")) {
+        ignored(reader, item, "permissions", PERMISSION);
+        if let Some(context) = item.get("context") {
+            ignored(reader, context, "context", CONTEXT);
+            if let Some(user) = context.get("user").filter(|_| context.get("name").is_none()) {
+                reader.warn(user, "the agent reads the SELinux user from `name`, not from `user`");
+            }
+        }
+    }
+    if let Some(Node {
+        value: Value::Mapping(hooks),
+        ..
+    }) = root.get("hooks")
+    {
+        let mut totals: BTreeMap<&str, u64> = BTreeMap::new();
+        for (name, scripts) in &agent.hooks {
+            let seconds = scripts.iter().map(|script| u64::from(script.timeout));
+            *totals.entry(name).or_default() += seconds.sum::<u64>();
+        }
+        for (key, scripts) in hooks {
+            event(reader, key, scripts, &totals);
+        }
+    }
+}
+
+fn items(node: Option<&Node>) -> &[Node] {
+    match node.map(|node| &node.value) {
+        Some(Value::Sequence(items)) => items,
+        _ => &[],
+    }
+}
+
+fn ignored(reader: &mut Reader<'_>, node: &Node, of: &str, known: &[&str]) {
+    let Value::Mapping(entries) = &node.value else {
+        return;
+    };
+    for (key, _) in entries {
+        let name = key.text().unwrap_or_default();
+        if known.contains(&name) || (of == "context" && name == "user") {
+            continue;
+        }
+        let place = if of.is_empty() {
+            String::new()
+        } else {
+            format!(" of `{of}`")
+        };
+        let message = format!("{} is not a key{place}: it is ignored", quoted(name));
+        reader.warn(key, message).help =
+            nearest(name, known.iter().copied()).map(|near| format!("did you mean `{near}`?"));
+    }
+}
+
+fn outside(reader: &mut Reader<'_>, node: Option<&Node>, what: &str) {
+    if let Some(node) = node
+        && psych::to_s(node).split('/').any(|part| part == "..")
+    {
+        reader
+            .warn(node, format!("`{what}` leaves the bundle: the deployment refuses it"))
+            .help = Some("the agent of AWS would follow it; write a path inside the bundle".to_owned());
+    }
+}
+
+fn event(reader: &mut Reader<'_>, key: &Node, scripts: &Node, totals: &BTreeMap<&str, u64>) {
+    let name = psych::to_s(key);
+    for script in items(Some(scripts)) {
+        ignored(reader, script, &name, SCRIPT);
+        outside(reader, script.get("location"), "location");
+    }
+    let total = totals.get(name.as_str()).copied().unwrap_or_default();
+    let explicit = items(Some(scripts)).iter().any(|script| script.get("timeout").is_some());
+    if total > 3600 && explicit {
+        let message = format!("the time-outs of `{name}` add up to {total} seconds: an event ends after 3600");
+        reader.warn(key, message);
+    }
+    match lifecycle(&name) {
+        None => {
+            let known = LifecycleEvent::ALL.map(|event| event.to_string());
+            let near = nearest(&name, known.iter().map(String::as_str)).map(str::to_owned);
+            let message = format!("{} is not a lifecycle event: its scripts never run", quoted(&name));
+            reader.warn(key, message).help = near.map(|near| format!("did you mean `{near}`?"));
+        }
+        Some(event) if !event.is_scriptable() => {
+            reader.warn(key, format!("`{event}` is the agent's own event: scripts cannot run in it"));
+        }
+        Some(
+            event @ (LifecycleEvent::ApplicationStop
+            | LifecycleEvent::BeforeBlockTraffic
+            | LifecycleEvent::AfterBlockTraffic),
+        ) => {
+            let message = format!(
+                "`{event}` runs the script of the revision that was installed before, not of this one, and none on a new host"
+            );
+            reader.warn(key, message);
+        }
+        Some(_) => {}
+    }
+}
+
+fn lifecycle(name: &str) -> Option<LifecycleEvent> {
+    LifecycleEvent::ALL.into_iter().find(|event| event.to_string() == name)
+}
+
+impl From<&Agent> for Appspec {
+    fn from(agent: &Agent) -> Self {
+        let mut hooks: BTreeMap<LifecycleEvent, Vec<Script>> = BTreeMap::new();
+        for (name, scripts) in &agent.hooks {
+            let Some(event) = lifecycle(name).filter(|event| event.is_scriptable()) else {
+                continue;
+            };
+            let scripts = scripts.iter().map(|script| Script {
+                location: script.location.clone(),
+                runas: script.runas.clone(),
+                sudo: script.sudo.as_ref().is_some_and(psych::truthy),
+                timeout: script.timeout,
+            });
+            hooks.entry(event).or_default().extend(scripts);
+        }
+        Self {
+            files: agent
+                .files
+                .iter()
+                .map(|(source, destination)| FileMapping {
+                    source: source.clone(),
+                    destination: destination.clone(),
+                })
+                .collect(),
+            file_exists_behavior: agent.file_exists_behavior.as_deref().map(|text| match text {
+                "OVERWRITE" => FileExists::Overwrite,
+                "RETAIN" => FileExists::Retain,
+                _ => FileExists::Disallow,
+            }),
+            permissions: agent.permissions.iter().map(Permission::from).collect(),
+            hooks,
+        }
+    }
+}
+
+impl From<&agent::Permission> for Permission {
+    fn from(permission: &agent::Permission) -> Self {
+        let is = |kind: &str| permission.types.iter().any(|have| have == kind);
+        Self {
+            object: permission.object.clone(),
+            pattern: permission.pattern.clone(),
+            except: permission.except.clone(),
+            files: is("file"),
+            directories: is("directory"),
+            owner: permission.owner.as_ref().map(psych::to_s),
+            group: permission.group.as_ref().map(psych::to_s),
+            mode: permission
+                .mode
+                .as_deref()
+                .and_then(|mode| u32::from_str_radix(mode, 8).ok()),
+            acls: permission.acls.clone().unwrap_or_default(),
+            context: permission.context.as_ref().map(|context| Context {
+                name: context.user.clone(),
+                r#type: context.kind.clone(),
+                range: context.range.clone(),
+            }),
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! `vend check`: every file of a working tree that the platform reads, with all problems at once.
+
+use std::collections::BTreeSet;
+
+use camino::{Utf8Path, Utf8PathBuf};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use utoipa::ToSchema;
+
+use super::{App, Appspec, Buildspec, Checks, Environment, yaml::decode};
+use crate::Problem;
+
+/// A source tree, wherever it is: on disk, in a tar, in a test. Paths are relative to its root.
+pub trait Files {
+    /// Is there a file or directory?
+    fn exists(&self, path: &Utf8Path) -> bool;
+
+    /// The content of a file, and a little more than [`super::MAX_BYTES`] of it at most; `None` when it cannot be read.
+    fn read(&self, path: &Utf8Path) -> Option<Vec<u8>>;
+}
+
+/// What a check found.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct CheckReport {
+    /// No problem is an error.
+    pub ok: bool,
+    pub problems: Vec<Problem>,
+    /// What the files mean, normalised; null for what could not be read.
+    #[schema(value_type = Object)]
+    pub spec: Value,
+}
+
+impl CheckReport {
+    fn new(problems: Vec<Problem>, spec: Value) -> Self {
+        Self {
+            ok: !problems.iter().any(Problem::is_error),
+            problems,
+            spec,
+        }
+    }
+}
+
+/// The name of the file that makes a repository an app.
+const VEND_YAML: &str = "vend.yaml";
+
+/// Checks `vend.yaml` and every buildspec, appspec and checks file that it names. `spec` is the app with `buildspec`,
+/// `appspec` and `checks` beside it, each by path.
+pub fn check_tree(files: &dyn Files) -> CheckReport {
+    let Some(bytes) = files.read(Utf8Path::new(VEND_YAML)) else {
+        let problem = Problem::error(VEND_YAML, 0, 0, "there is no `vend.yaml`");
+        let help = match files.exists(Utf8Path::new("vend.yml")) {
+            true => "rename `vend.yml` to `vend.yaml`",
+            false => "write one with at least `app: NAME`",
+        };
+        return CheckReport::new(vec![problem.help(help)], Value::Null);
+    };
+    let tree = |path: &Utf8Path| files.exists(path);
+    let read = decode(VEND_YAML, &bytes).map_err(|problem| vec![problem]);
+    let (app, mut problems) = match read.and_then(|text| App::parse(text, VEND_YAML, &tree)) {
+        Ok(read) => read,
+        Err(problems) => {
+            // The files of the default names are worth checking all the same.
+            let mut spec = Map::new();
+            let mut problems = problems;
+            defaults(files, &mut spec, &mut problems);
+            return CheckReport::new(problems, Value::Null);
+        }
+    };
+    let mut spec = match serde_json::to_value(&app) {
+        Ok(Value::Object(spec)) => spec,
+        _ => Map::new(),
+    };
+    each(&app, |environment| environment.build.buildspec.clone())
+        .into_iter()
+        .for_each(|path| one(files, &mut spec, &mut problems, "buildspec", &path, buildspec));
+    each(&app, |environment| environment.deploy.appspec.clone())
+        .into_iter()
+        .filter(|path| files.exists(path))
+        .for_each(|path| one(files, &mut spec, &mut problems, "appspec", &path, appspec));
+    each(&app, |environment| environment.checks.clone())
+        .into_iter()
+        .for_each(|path| one(files, &mut spec, &mut problems, "checks", &path, checks));
+    let mut done = BTreeSet::new();
+    for environment in &app.environments {
+        if done.insert((&environment.deploy.appspec, &environment.build.buildspec)) {
+            missing(files, environment, &mut problems);
+        }
+    }
+    let mut seen = Vec::new();
+    problems.retain(|problem| !seen.contains(problem) && {
+        seen.push(problem.clone());
+        true
+    });
+    CheckReport::new(problems, Value::Object(spec))
+}
+
+/// Checks one buildspec, whatever it is called. `spec` is the buildspec.
+pub fn check_buildspec(file: &str, bytes: &[u8]) -> CheckReport {
+    alone(buildspec(file, bytes))
+}
+
+/// Checks one appspec as the agent would. `spec` is what the agent would hold.
+pub fn check_appspec(file: &str, bytes: &[u8]) -> CheckReport {
+    alone(appspec(file, bytes))
+}
+
+/// Checks one goss file. `spec` is its checks.
+pub fn check_checks(file: &str, bytes: &[u8]) -> CheckReport {
+    alone(checks(file, bytes))
+}
+
+type Read = Result<(Value, Vec<Problem>), Vec<Problem>>;
+
+fn alone(read: Read) -> CheckReport {
+    match read {
+        Ok((spec, problems)) => CheckReport::new(problems, spec),
+        Err(problems) => CheckReport::new(problems, Value::Null),
+    }
+}
+
+fn buildspec(file: &str, bytes: &[u8]) -> Read {
+    let text = decode(file, bytes).map_err(|problem| vec![problem])?;
+    Buildspec::parse(text, file).map(|(spec, warnings)| (json!(spec), warnings))
+}
+
+fn appspec(file: &str, bytes: &[u8]) -> Read {
+    let text = decode(file, bytes).map_err(|problem| vec![problem])?;
+    Appspec::normalise(text, file)
+}
+
+fn checks(file: &str, bytes: &[u8]) -> Read {
+    let text = decode(file, bytes).map_err(|problem| vec![problem])?;
+    Checks::parse(text, file).map(|(spec, warnings)| (json!(spec), warnings))
+}
+
+fn each(app: &App, path: impl Fn(&Environment) -> Option<Utf8PathBuf>) -> BTreeSet<Utf8PathBuf> {
+    app.environments.iter().filter_map(path).collect()
+}
+
+/// Reads one file into `spec[key][path]`.
+fn one(
+    files: &dyn Files,
+    spec: &mut Map<String, Value>,
+    problems: &mut Vec<Problem>,
+    key: &str,
+    path: &Utf8Path,
+    read: fn(&str, &[u8]) -> Read,
+) {
+    let value = match files.read(path).map(|bytes| read(path.as_str(), &bytes)) {
+        Some(Ok((value, warnings))) => {
+            problems.extend(warnings);
+            value
+        }
+        Some(Err(errors)) => {
+            problems.extend(errors);
+            Value::Null
+        }
+        None => {
+            problems.push(Problem::error(path.as_str(), 0, 0, "the file cannot be read"));
+            Value::Null
+        }
+    };
+    if let Value::Object(all) = spec.entry(key).or_insert_with(|| json!({})) {
+        all.insert(path.to_string(), value);
+    }
+}
+
+fn defaults(files: &dyn Files, spec: &mut Map<String, Value>, problems: &mut Vec<Problem>) {
+    let known: [(&str, &str, fn(&str, &[u8]) -> Read); 2] =
+        [("buildspec", "buildspec.yml", buildspec), ("appspec", "appspec.yml", appspec)];
+    for (key, path, read) in known {
+        let path = Utf8Path::new(path);
+        if files.exists(path) {
+            one(files, spec, problems, key, path, read);
+        }
+    }
+}
+
+/// What an environment's appspec names and the tree does not have. The build may make it; without a build it is
+/// missing for good.
+fn missing(files: &dyn Files, environment: &Environment, problems: &mut Vec<Problem>) {
+    let Some(path) = environment.deploy.appspec.as_deref().filter(|path| files.exists(path)) else {
+        return;
+    };
+    let Some((appspec, text)) = files.read(path).and_then(|bytes| {
+        let text = decode(path.as_str(), &bytes).ok()?.to_owned();
+        Some((Appspec::parse(&text, path.as_str()).ok()?.0, text))
+    }) else {
+        return;
+    };
+    let scripts = appspec.hooks.values().flatten().map(|script| script.location.as_str());
+    let sources = appspec.files.iter().map(|file| file.source.as_str());
+    let absent = |name: &&str| {
+        let inside = Utf8Path::new(name.trim_start_matches('/'));
+        !inside.as_str().is_empty() && !name.split('/').any(|part| part == "..") && !files.exists(inside)
+    };
+    let names: BTreeSet<&str> = scripts.chain(sources).collect();
+    for name in names.into_iter().filter(absent).take(20) {
+        let (line, column) = place(&text, name);
+        let message = format!("`{name}` is not in the repository");
+        problems.push(match environment.build.buildspec {
+            Some(_) => Problem::warning(path.as_str(), line, column, message)
+                .help("the build must make it, and its artifacts must hold it"),
+            None => Problem::error(path.as_str(), line, column, message),
+        });
+    }
+    held(files, environment, path, problems);
+}
+
+/// Where a text stands first in a file.
+fn place(text: &str, part: &str) -> (u32, u32) {
+    let found = text.lines().zip(1u32..).find_map(|(line, number)| {
+        let before = line.find(part)?;
+        Some((number, line[..before].chars().count()))
+    });
+    found.map_or((0, 0), |(line, before)| (line, u32::try_from(before).unwrap_or(0) + 1))
+}
+
+/// A build with artifacts makes the revision of those alone: an appspec that they leave out is not there on the host.
+fn held(files: &dyn Files, environment: &Environment, appspec: &Utf8Path, problems: &mut Vec<Problem>) {
+    let Some(path) = &environment.build.buildspec else {
+        return;
+    };
+    let spec = files.read(path).and_then(|bytes| {
+        let text = decode(path.as_str(), &bytes).ok()?;
+        Some(Buildspec::parse(text, path.as_str()).ok()?.0)
+    });
+    let Some(artifacts) = spec.and_then(|spec| spec.artifacts) else {
+        return;
+    };
+    let whole = artifacts.base_directory.is_none() && !artifacts.discard_paths;
+    let glob = |pattern: &String| {
+        globset::GlobBuilder::new(pattern.trim_start_matches("./"))
+            .literal_separator(true)
+            .build()
+            .is_ok_and(|glob| glob.compile_matcher().is_match(appspec))
+    };
+    if whole && !artifacts.files.iter().any(|pattern| pattern.contains('$') || glob(pattern)) {
+        let message = format!("the artifacts do not hold `{appspec}`, so the revision has no appspec");
+        let help = format!("add `{appspec}` to `artifacts.files`");
+        problems.push(Problem::warning(path.as_str(), 0, 0, message).help(help));
+    }
+}

@@ -1,0 +1,366 @@
+//! YAML as a tree that knows where each node stands.
+//!
+//! Bounded before anything is built: bytes, depth, nodes. Aliases are refused, so that no file is larger than it
+//! looks. What a plain scalar means (`0755`, `yes`, `3.10`) is not decided here: CodeDeploy, CodeBuild and we ourselves
+//! read them differently.
+
+use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span};
+
+use crate::Problem;
+
+/// The largest file that is read.
+pub const MAX_BYTES: usize = 1 << 20;
+/// How deep sequences and mappings may nest.
+pub const MAX_DEPTH: usize = 64;
+/// How many scalars, sequences and mappings a file may have.
+pub const MAX_NODES: usize = 100_000;
+
+/// One value of a file, with the place of its first character; line and column count from 1.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Node {
+    pub line: u32,
+    pub column: u32,
+    /// An explicit tag, such as `!!str` or `!Ref`, as the file writes it.
+    pub tag: Option<String>,
+    pub value: Value,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value {
+    Scalar {
+        text: String,
+        style: Style,
+    },
+    Sequence(Vec<Node>),
+    /// In the order of the file; keys are scalars, and of equal keys only the last is kept.
+    Mapping(Vec<(Node, Node)>),
+}
+
+/// How a scalar is written: only plain ones can be numbers, booleans or null.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Style {
+    Plain,
+    Quoted,
+    /// `|` and `>`
+    Block,
+}
+
+/// The first document of a file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Document {
+    /// `None` when there is nothing but blanks and comments.
+    pub root: Option<Node>,
+    /// Keys that stand more than once in one mapping: each later place. Whether that is an error is the reader's
+    /// business: Ruby takes the last.
+    pub duplicates: Vec<Node>,
+    /// Where a second document starts, if one does. It is not read.
+    pub second: Option<(u32, u32)>,
+}
+
+impl Node {
+    /// The text of a scalar.
+    pub fn text(&self) -> Option<&str> {
+        match &self.value {
+            Value::Scalar { text, .. } => Some(text),
+            _ => None,
+        }
+    }
+
+    /// A plain scalar that YAML reads as nothing.
+    pub fn is_null(&self) -> bool {
+        self.plain()
+            .is_some_and(|text| matches!(text, "" | "~" | "null" | "Null" | "NULL"))
+    }
+
+    /// The text of a scalar that is not quoted: one that may be something else than text.
+    pub fn plain(&self) -> Option<&str> {
+        match &self.value {
+            Value::Scalar {
+                text,
+                style: Style::Plain,
+            } if self.tag.is_none() => Some(text),
+            _ => None,
+        }
+    }
+
+    pub fn get(&self, key: &str) -> Option<&Self> {
+        match &self.value {
+            Value::Mapping(entries) => entries
+                .iter()
+                .find(|(name, _)| name.text() == Some(key))
+                .map(|(_, value)| value),
+            _ => None,
+        }
+    }
+
+    /// What it is, for people: `a list`, `a mapping`, `text`.
+    pub fn kind(&self) -> &'static str {
+        match &self.value {
+            Value::Sequence(_) => "a list",
+            Value::Mapping(_) => "a mapping",
+            Value::Scalar { .. } if self.is_null() => "nothing",
+            Value::Scalar { .. } => match self.plain() {
+                Some("true" | "false") => "true or false",
+                Some(text) if text.parse::<f64>().is_ok() => "a number",
+                _ => "text",
+            },
+        }
+    }
+}
+
+/// Bytes as text: UTF-8, with or without a byte order mark.
+pub fn decode<'b>(file: &str, bytes: &'b [u8]) -> Result<&'b str, Problem> {
+    if bytes.len() > MAX_BYTES {
+        return Err(too_large(file, bytes.len()));
+    }
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Ok(text.strip_prefix('\u{feff}').unwrap_or(text)),
+        Err(error) => {
+            let before = &bytes[..error.valid_up_to()];
+            let line = before.iter().filter(|b| **b == b'\n').count() + 1;
+            let start = before.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
+            let column = String::from_utf8_lossy(&before[start..]).chars().count() + 1;
+            let byte = bytes[error.valid_up_to()];
+            Err(Problem::error(
+                file,
+                cut(line),
+                cut(column),
+                format!("the file is not UTF-8: byte 0x{byte:02x}"),
+            )
+            .help("save it as UTF-8"))
+        }
+    }
+}
+
+/// Reads the first document of `text`. One problem at most: after it, nothing in the file can be trusted.
+pub fn parse(file: &str, text: &str) -> Result<Document, Problem> {
+    if text.len() > MAX_BYTES {
+        return Err(too_large(file, text.len()));
+    }
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut builder = Builder::new(file);
+    let mut parser = Parser::new_from_str(text);
+    while let Some(event) = parser.next_event() {
+        let (event, span) = event.map_err(|error| syntax(file, text, &error))?;
+        if builder.take(event, span)? {
+            break;
+        }
+    }
+    Ok(builder.document)
+}
+
+fn too_large(file: &str, bytes: usize) -> Problem {
+    Problem::error(
+        file,
+        0,
+        0,
+        format!("the file is too large: {bytes} bytes, and {MAX_BYTES} at most are read"),
+    )
+}
+
+/// Columns and lines of a file of at most [`MAX_BYTES`] always fit.
+fn cut(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+fn place(span: &Span) -> (u32, u32) {
+    (cut(span.start.line()), cut(span.start.col() + 1))
+}
+
+/// The scanner's words, and in front of them the usual cause where the line shows it.
+fn syntax(file: &str, text: &str, error: &ScanError) -> Problem {
+    let (line, column) = (error.marker().line(), error.marker().col());
+    let source = text.lines().nth(line.saturating_sub(1)).unwrap_or_default();
+    let indent = &source[..source.len() - source.trim_start().len()];
+    let problem = |message: String| Problem::error(file, cut(line), cut(column + 1), message);
+    if indent.contains('\t') {
+        let tab = indent.find('\t').unwrap_or_default();
+        return Problem::error(
+            file,
+            cut(line),
+            cut(tab + 1),
+            "a tab stands in the indentation: YAML is indented with spaces",
+        )
+        .help("replace the tab by spaces");
+    }
+    let words = error.info();
+    let problem = problem(format!("not YAML: {words}"));
+    match words {
+        _ if words.contains("mapping values are not allowed") || words.contains("simple key") => {
+            problem.help("check the indentation, and quote text that holds `: `")
+        }
+        _ if words.contains("reserved") || source.trim_start().starts_with(['@', '`', '%']) => {
+            problem.help("quote the text")
+        }
+        _ => problem,
+    }
+}
+
+enum Open {
+    Sequence {
+        node: Node,
+        items: Vec<Node>,
+    },
+    Mapping {
+        node: Node,
+        entries: Vec<(Node, Node)>,
+        /// Where each key stands in `entries`, so that a file of many keys stays linear.
+        index: std::collections::HashMap<String, usize>,
+        key: Option<Node>,
+    },
+}
+
+struct Builder<'f> {
+    file: &'f str,
+    open: Vec<Open>,
+    nodes: usize,
+    documents: usize,
+    document: Document,
+}
+
+impl<'f> Builder<'f> {
+    fn new(file: &'f str) -> Self {
+        Self {
+            file,
+            open: Vec::new(),
+            nodes: 0,
+            documents: 0,
+            document: Document {
+                root: None,
+                duplicates: Vec::new(),
+                second: None,
+            },
+        }
+    }
+
+    /// Takes one event; true when no more are wanted.
+    fn take(&mut self, event: Event<'_>, span: Span) -> Result<bool, Problem> {
+        let at = place(&span);
+        match event {
+            Event::DocumentStart(_) => {
+                self.documents += 1;
+                if self.documents == 2 {
+                    self.document.second = Some(at);
+                    return Ok(true);
+                }
+            }
+            Event::Scalar(text, style, _, tag) => {
+                let style = match style {
+                    ScalarStyle::Plain => Style::Plain,
+                    ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted => Style::Quoted,
+                    ScalarStyle::Literal | ScalarStyle::Folded => Style::Block,
+                };
+                let text = text.into_owned();
+                let node = self.node(at, tag.map(|tag| tag.to_string()), Value::Scalar { text, style })?;
+                self.close(node)?;
+            }
+            Event::SequenceStart(_, tag) => {
+                let node = self.node(at, tag.map(|tag| tag.to_string()), Value::Sequence(Vec::new()))?;
+                self.deepen(Open::Sequence {
+                    node,
+                    items: Vec::new(),
+                })?;
+            }
+            Event::MappingStart(_, tag) => {
+                let node = self.node(at, tag.map(|tag| tag.to_string()), Value::Mapping(Vec::new()))?;
+                self.deepen(Open::Mapping {
+                    node,
+                    entries: Vec::new(),
+                    index: std::collections::HashMap::new(),
+                    key: None,
+                })?;
+            }
+            Event::SequenceEnd | Event::MappingEnd => self.end()?,
+            Event::Alias(_) => {
+                return Err(self
+                    .problem(at, "an alias (`*name`) is not allowed")
+                    .help("write the value out where it is used"));
+            }
+            Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => {}
+        }
+        Ok(false)
+    }
+
+    fn problem(&self, (line, column): (u32, u32), message: impl Into<String>) -> Problem {
+        Problem::error(self.file, line, column, message)
+    }
+
+    fn node(&mut self, at: (u32, u32), tag: Option<String>, value: Value) -> Result<Node, Problem> {
+        self.nodes += 1;
+        if self.nodes > MAX_NODES {
+            return Err(self.problem(at, format!("the file holds more than {MAX_NODES} values")));
+        }
+        let (line, column) = at;
+        Ok(Node {
+            line,
+            column,
+            tag,
+            value,
+        })
+    }
+
+    fn deepen(&mut self, open: Open) -> Result<(), Problem> {
+        if self.open.len() >= MAX_DEPTH {
+            let (Open::Sequence { node, .. } | Open::Mapping { node, .. }) = &open;
+            let at = (node.line, node.column);
+            return Err(self.problem(at, format!("the file nests deeper than {MAX_DEPTH} levels")));
+        }
+        self.open.push(open);
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<(), Problem> {
+        let node = match self.open.pop() {
+            Some(Open::Sequence { mut node, items }) => {
+                node.value = Value::Sequence(items);
+                node
+            }
+            Some(Open::Mapping {
+                mut node, entries, ..
+            }) => {
+                node.value = Value::Mapping(entries);
+                node
+            }
+            None => return Ok(()),
+        };
+        self.close(node)
+    }
+
+    /// Puts a finished node where it belongs.
+    fn close(&mut self, node: Node) -> Result<(), Problem> {
+        let Some(open) = self.open.last_mut() else {
+            let empty = node.is_null() && node.plain() == Some("");
+            self.document.root = (!empty).then_some(node);
+            return Ok(());
+        };
+        match open {
+            Open::Sequence { items, .. } => items.push(node),
+            Open::Mapping {
+                key: key @ None, ..
+            } => {
+                if node.text().is_none() {
+                    let at = (node.line, node.column);
+                    return Err(self.problem(at, "a key must be text, not a list or a mapping"));
+                }
+                *key = Some(node);
+            }
+            Open::Mapping {
+                entries, index, key, ..
+            } => {
+                let key = key.take().expect("the arm before has taken the case without a key");
+                let name = key.text().unwrap_or_default().to_owned();
+                match index.get(&name) {
+                    Some(&at) => {
+                        self.document.duplicates.push(key);
+                        entries[at].1 = node;
+                    }
+                    None => {
+                        index.insert(name, entries.len());
+                        entries.push((key, node));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
