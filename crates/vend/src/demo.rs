@@ -127,7 +127,7 @@ async fn start(steps: &Steps, data: &Data, demo: &Demo) -> Result<Child, Failure
     let mut platform = tokio::process::Command::from(command).kill_on_drop(true).spawn().map_err(wrong)?;
     let client = client(data)?;
     loop {
-        if client.get::<wire::PlatformHealth>("/v1/health").await.is_ok_and(|health| health.ok) {
+        if client.get::<wire::Health>("/v1/health").await.is_ok_and(|health| health.ok) {
             break;
         }
         let ended = platform.try_wait().map_err(wrong)?;

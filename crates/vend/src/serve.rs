@@ -19,7 +19,6 @@ use crate::{
     flow::{self, Pokes, World, chain, commands::Flows},
     reconcile,
     role::Lent,
-    up::Users,
     web,
 };
 

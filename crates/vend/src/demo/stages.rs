@@ -77,7 +77,7 @@ async fn answer(client: &Client, step: &Step, execution: &str, yes: bool) -> Res
         return Ok(false);
     };
     let approval: wire::Approval = client.get(&format!("/v1/approvals/{}", approval.id)).await?;
-    for change in approval.plan.iter().flat_map(|plan| &plan.changes) {
+    for change in &approval.plan.changes {
         let side = |side: &Option<String>| side.clone().unwrap_or_else(|| "nothing".into());
         let subject = serde_json::to_value(change.subject).ok();
         let subject = subject.as_ref().and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
