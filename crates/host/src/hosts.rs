@@ -98,10 +98,10 @@ impl Hosts {
         if !run.exists() {
             return None;
         }
-        let (dir, name) = (
-            if name == "console" { run } else { run.join("logs") },
-            name.to_owned(),
-        );
+        let (dir, name) = match name {
+            "console" => (run, name.to_owned()),
+            service => (run.join("logs"), format!("{service}.log")),
+        };
         let read = tokio::task::spawn_blocking(move || logs::chunk(&dir, &name, offset));
         Some(match read.await {
             Ok(Ok(chunk)) => Ok(chunk),
