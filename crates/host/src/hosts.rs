@@ -17,9 +17,10 @@ use tracing::{info, warn};
 
 pub use self::record::Record;
 use crate::{
+    clock::now,
     agent::{Client, api::Configuration},
     container::{self, Bind, Containers, Net, Output, Preset, Rootfs, Signal, Spec, chain},
-    network, now,
+    network,
     ticket::Tickets,
 };
 
