@@ -17,9 +17,10 @@ use tracing::{info, warn};
 
 pub use self::record::Record;
 use crate::{
+    clock::now,
     agent::{Client, api::Configuration},
     container::{self, Bind, Containers, Net, Output, Preset, Rootfs, Signal, Spec, chain},
-    network, now,
+    network,
     ticket::Tickets,
 };
 
@@ -98,10 +99,10 @@ impl Hosts {
         if !run.exists() {
             return None;
         }
-        let (dir, name) = (
-            if name == "console" { run } else { run.join("logs") },
-            name.to_owned(),
-        );
+        let (dir, name) = match name {
+            "console" => (run, name.to_owned()),
+            service => (run.join("logs"), format!("{service}.log")),
+        };
         let read = tokio::task::spawn_blocking(move || logs::chunk(&dir, &name, offset));
         Some(match read.await {
             Ok(Ok(chunk)) => Ok(chunk),

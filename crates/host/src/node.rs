@@ -15,9 +15,10 @@ use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
 use crate::{
+    clock::now,
     container::{self, Containers, chain},
     hosts::Hosts,
-    logs, now, socket,
+    logs, socket,
     ticket::Tickets,
 };
 

@@ -39,16 +39,24 @@ fn main() {
 
 fn runtime() -> tokio::runtime::Runtime {
     host::container::enter_private_mounts().unwrap();
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap()
 }
 
 async fn open(node: &Utf8Path) -> (Containers, Hosts) {
     let containers = Containers::open(node).await.unwrap();
     let node = node.canonicalize_utf8().unwrap();
     let tickets = Tickets::open(&node, Timestamp::UNIX_EPOCH).unwrap();
-    let base = debian();
-    let lowers = Arc::new(move |_: &Digest| Ok(vec![base.clone()]));
-    (containers.clone(), Hosts::new(node, containers, tickets, lowers).unwrap())
+    let app = node.join("test/app");
+    std::fs::create_dir_all(app.join("srv/app")).unwrap();
+    let lowers = Arc::new(move |_: &Digest| Ok(vec![app.clone(), debian()]));
+    (
+        containers.clone(),
+        Hosts::new(node, containers, tickets, lowers).unwrap(),
+    )
 }
 
 /// Starts hosts, says so, and waits to be killed.
@@ -190,7 +198,13 @@ async fn survivors_are_managed(hosts: &Hosts) {
     let seen = hosts.list().await.unwrap();
     assert_eq!(seen.len(), 3);
     for host in &seen {
-        println!("  {} {:?} {} MiB {} processes", host.host, host.state, host.memory_bytes >> 20, host.pids);
+        println!(
+            "  {} {:?} {} MiB {} processes",
+            host.host,
+            host.state,
+            host.memory_bytes >> 20,
+            host.pids
+        );
         assert_eq!((host.state, host.configured), (HostState::Running, true));
         assert!(host.pids >= 2 && host.memory_bytes > 0);
     }
@@ -200,21 +214,40 @@ async fn survivors_are_managed(hosts: &Hosts) {
     hosts.start(&"t-new".parse().unwrap(), &first()).await.unwrap();
     let mut changed = first();
     changed.port = 9090;
-    let refused = hosts.start(&"t-changed".parse().unwrap(), &changed).await.unwrap_err();
+    let refused = hosts
+        .start(&"t-changed".parse().unwrap(), &changed)
+        .await
+        .unwrap_err();
     assert_eq!(refused.blame, Blame::Order);
-    let whoami = shell(hosts, "h-first", "id -un; hostname; cat /proc/1/cmdline | tr '\\0' ' '").await;
+    let whoami = shell(
+        hosts,
+        "h-first",
+        "id -un; hostname; cat /proc/1/cmdline | tr '\\0' ' '",
+    )
+    .await;
     assert_eq!(whoami.stdout, "root\nh-first\n/usr/lib/vend/vend agent ");
 }
 
 async fn isolation(hosts: &Hosts) {
     let listener = TcpListener::bind("0.0.0.0:0").unwrap();
     let port = listener.local_addr().unwrap().port();
-    assert!(reaches(hosts, "h-first", second().address, 8080).await, "hosts of one environment");
-    assert!(!reaches(hosts, "h-first", other().address, 8080).await, "hosts of two environments");
+    assert!(
+        reaches(hosts, "h-first", second().address, 8080).await,
+        "hosts of one environment"
+    );
+    assert!(
+        !reaches(hosts, "h-first", other().address, 8080).await,
+        "hosts of two environments"
+    );
     for machine in [own_address(), [10, 213, 7, 1].into(), [10, 213, 8, 1].into()] {
         assert!(!reaches(hosts, "h-first", machine, port).await, "{machine}");
     }
-    let tools = shell(hosts, "h-first", "ls /run/vend; cat /etc/resolv.conf; cat /proc/net/if_inet6; df / | tail -1").await;
+    let tools = shell(
+        hosts,
+        "h-first",
+        "ls /run/vend; cat /etc/resolv.conf; cat /proc/net/if_inet6; df / | tail -1",
+    )
+    .await;
     println!("  {}", tools.stdout.replace('\n', "\n  "));
 }
 
@@ -222,10 +255,23 @@ async fn limits(hosts: &Hosts) {
     let eaten = shell(hosts, "h-first", "head -c 300M /dev/zero | tail > /dev/null").await;
     assert_ne!(eaten.code, Some(0));
     let forked = shell(hosts, "h-first", "for i in $(seq 100); do sleep 3 & done; wait").await;
-    assert!(forked.stderr.contains("Resource temporarily unavailable"), "{}", forked.stderr);
-    let filled = shell(hosts, "h-first", "head -c 300M /dev/zero > /run/vend/fill; rm /run/vend/fill").await;
+    assert!(
+        forked.stderr.contains("Resource temporarily unavailable"),
+        "{}",
+        forked.stderr
+    );
+    let filled = shell(
+        hosts,
+        "h-first",
+        "head -c 300M /dev/zero > /run/vend/fill; rm /run/vend/fill",
+    )
+    .await;
     assert!(filled.stderr.contains("No space left"), "{}", filled.stderr);
-    assert_eq!(greeting(second().address).await.as_deref(), Some("I am the second"), "its neighbour is well");
+    assert_eq!(
+        greeting(second().address).await.as_deref(),
+        Some("I am the second"),
+        "its neighbour is well"
+    );
 }
 
 async fn impostor(hosts: &Hosts, node: &Utf8Path) {
@@ -239,7 +285,11 @@ async fn impostor(hosts: &Hosts, node: &Utf8Path) {
 }
 
 async fn stopping(hosts: &Hosts, node: &Utf8Path) {
-    let console = hosts.log(&"host/h-first/web".parse().unwrap(), 0).await.unwrap().unwrap();
+    let console = hosts
+        .log(&"host/h-first/web".parse().unwrap(), 0)
+        .await
+        .unwrap()
+        .unwrap();
     assert!(console.text.contains("serving"), "{}", console.text);
     let busy = hosts.remove_network(&first().network).await.unwrap_err();
     assert_eq!(busy.blame, Blame::Order);
