@@ -44,7 +44,7 @@ pub async fn run(data: Data, mut lent: Lent) -> Result<(), Error> {
     let api = tokio::net::TcpListener::from_std(api).map_err(Error::Socket)?;
     let url = format!("http://{}", api.local_addr().map_err(Error::Socket)?);
 
-    let store = Store::open(&data.serve())?;
+    let store = tokio::task::block_in_place(|| Store::open(&data.serve()))?;
     settle(&store, &platform).await?;
     // Left behind by a crash in the middle of a stage; every stage makes its own again.
     let _ = tokio::fs::remove_dir_all(data.serve().join("tmp")).await;
@@ -94,8 +94,13 @@ pub async fn run(data: Data, mut lent: Lent) -> Result<(), Error> {
 
 /// What the operator's settings mean to the store.
 async fn settle(store: &Store, platform: &Platform) -> Result<(), store::Error> {
-    let Some(subnets) = platform.network.subnets() else { return Ok(()) };
-    store.write(move |tx| tx.set_subnets(subnets, &By::platform(clock::now()))).await
+    let subnets = platform.network.subnets();
+    let settled = store.write(move |tx| {
+        // Whoever sent a command that was under way when serve died may send it again.
+        tx.abandon_commands()?;
+        subnets.map_or(Ok(()), |subnets| tx.set_subnets(subnets, &By::platform(clock::now())))
+    });
+    settled.await
 }
 
 fn compose(
