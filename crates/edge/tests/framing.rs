@@ -312,10 +312,8 @@ async fn bad_answers_are_bad_gateways() {
     // What breaks off must not look whole.
     for path in ["/cut", "/badchunk"] {
         let answer = edge.get("shop.test", path).await;
-        assert!(
-            answer.contains("hello") && !answer.contains("\r\n0\r\n"),
-            "{answer}"
-        );
+        assert!(!answer.contains("\r\n0\r\n"), "{answer}");
+        assert!(status(&answer) == 502 || answer.contains("hello"), "{answer}");
     }
     let answer = edge.get("shop.test", "/short").await;
     assert_eq!(
