@@ -17,7 +17,7 @@ use tracing::{info, warn};
 
 pub use self::record::Record;
 use crate::{
-    clock::now,
+    now,
     agent::{Client, api::Configuration},
     container::{self, Bind, Containers, Net, Output, Preset, Rootfs, Signal, Spec, chain},
     network,

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
 use crate::{
-    clock::now,
+    now,
     container::{self, Containers, chain},
     hosts::Hosts,
     logs, socket,
