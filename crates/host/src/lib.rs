@@ -36,3 +36,5 @@ pub mod container;
 pub mod mount;
 pub mod network;
 pub mod socket;
+
+pub(crate) use clock::now;
