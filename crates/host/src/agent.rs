@@ -6,7 +6,6 @@
 
 use std::{io, time::Duration};
 
-use jiff::Timestamp;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -124,13 +123,4 @@ fn others() -> Vec<Pid> {
         .filter(|pid| *pid > 1)
         .filter_map(Pid::from_raw)
         .collect()
-}
-
-/// The one clock of the agent.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the agent is an effect: what it reports carries the time"
-)]
-fn now() -> Timestamp {
-    Timestamp::now()
 }

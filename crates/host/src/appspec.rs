@@ -5,7 +5,10 @@
 //! disk. It knows nothing of tickets, sockets and services. Where it is stricter than CodeDeploy's agent on purpose, the
 //! module that refuses says so.
 
-use std::{io, path::PathBuf};
+use std::{fs, io, path::PathBuf};
+
+use camino::Utf8Path;
+use model::{Problem, spec::Appspec};
 
 use crate::tree;
 
@@ -17,6 +20,9 @@ mod scriptlog;
 
 pub use plan::plan;
 pub use scriptlog::ScriptLog;
+
+/// Largest appspec that is read, in bytes.
+const APPSPEC: u64 = 1 << 20;
 
 /// Why a revision is not installed. The texts are CodeDeploy's own where it has one.
 #[derive(Debug, thiserror::Error)]
@@ -55,4 +61,42 @@ impl Deployment {
     pub fn scripts_log(&self) -> PathBuf {
         self.directory.join("logs/scripts.log")
     }
+}
+
+/// The appspec of a revision.
+///
+/// # Errors
+/// With CodeDeploy's sentence.
+pub fn read(of: &Deployment, path: &Utf8Path) -> Result<Appspec, String> {
+    let inside = plan::inside(path.as_str()).ok_or_else(|| plan::leaves("appspec", path.as_str()))?;
+    let archive = of.archive();
+    let file = archive.join(&inside);
+    let not_found = || {
+        format!(
+            "The CodeDeploy agent did not find an AppSpec file within the unpacked revision directory at \
+             revision-relative path \"{inside}\". The revision was unpacked to directory \"{}\", and the AppSpec file \
+             was expected but not found at path \"{}\". Consult the AWS CodeDeploy Appspec documentation for more \
+             information at http://docs.aws.amazon.com/codedeploy/latest/userguide/reference-appspec-file.html",
+            archive.display(),
+            file.display()
+        )
+    };
+    let real = file.canonicalize().map_err(|_| not_found())?;
+    let within = archive
+        .canonicalize()
+        .is_ok_and(|archive| real.starts_with(archive));
+    let small = fs::metadata(&real).is_ok_and(|metadata| metadata.is_file() && metadata.len() <= APPSPEC);
+    if !within || !small {
+        return Err(not_found());
+    }
+    let text = fs::read_to_string(&real).map_err(|error| format!("cannot read {inside}: {error}"))?;
+    let first = |problems: Vec<Problem>| {
+        problems
+            .into_iter()
+            .next()
+            .map_or_else(String::new, |problem| problem.message)
+    };
+    Appspec::parse(&text, inside.as_str())
+        .map(|(spec, _)| spec)
+        .map_err(first)
 }

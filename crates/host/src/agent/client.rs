@@ -9,12 +9,12 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use model::{
-    Digest,
+    Digest, Ticket,
     port::{Fault, Verdict},
     spec::Checks,
 };
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::{net::UnixStream, time::timeout};
+use tokio::time::timeout;
 
 use super::{
     Error,
@@ -23,6 +23,7 @@ use super::{
         RunOutcome, ServiceStatus,
     },
 };
+use crate::socket;
 
 /// For what is answered at once.
 const QUICK: Duration = Duration::from_secs(10);
@@ -59,10 +60,15 @@ impl Client {
         self.post("/v1/configure", configuration, CHANGE).await
     }
 
-    /// Brings a revision's tar into the host. `length` is what will be sent, in bytes.
+    /// Brings a revision's tar into the host. The agent keeps it only when its digest is right.
     pub async fn put_revision(&self, digest: &Digest, body: Body, limit: Duration) -> Result<(), Error> {
         let uri = format!("/v1/revisions/{digest}");
         self.send(Method::PUT, &uri, body, limit).await
+    }
+
+    /// Does the agent remember this ticket: does its deployment run, or has it an answer?
+    pub async fn knows(&self, ticket: &Ticket) -> Result<bool, Error> {
+        self.get(&format!("/v1/tickets/{ticket}")).await
     }
 
     /// Runs lifecycle events, for as long as they take.
@@ -167,9 +173,7 @@ impl Client {
         uri: &str,
         body: Body,
     ) -> Result<(hyper::StatusCode, Bytes), Error> {
-        let stream = UnixStream::connect(self.socket.as_std_path())
-            .await
-            .map_err(Error::Connect)?;
+        let stream = socket::connect(&self.socket).await.map_err(Error::Connect)?;
         let broken = |error: hyper::Error| Error::Answer(error.into());
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
@@ -190,15 +194,13 @@ impl Client {
                 .map_err(Error::Answer)?;
             Ok((status, bytes.to_bytes()))
         };
-        tokio::pin!(answer, connection);
-        loop {
-            tokio::select! {
-                answer = &mut answer => return answer,
-                // Once it ended, the answer is there or never will be.
-                end = &mut connection => {
-                    end.map_err(broken)?;
-                    return answer.await;
-                }
+        tokio::pin!(answer);
+        tokio::select! {
+            answer = &mut answer => answer,
+            // Once it ended, the answer is there or never will be.
+            end = connection => {
+                end.map_err(broken)?;
+                answer.await
             }
         }
     }

@@ -22,11 +22,10 @@ use super::{
     api::{Deploy, Reports},
     files::Files,
     layout::Layout,
-    now,
     reaper::Reaper,
     services::Services,
 };
-use crate::appspec::ScriptLog;
+use crate::{appspec::ScriptLog, now};
 
 mod record;
 mod stage;
@@ -91,6 +90,12 @@ impl Deployments {
         let done = outcome.wait_for(Option::is_some).await.map_err(interrupted)?;
         done.clone()
             .unwrap_or_else(|| Err(Fault::platform("the deployment was interrupted")))
+    }
+
+    /// Runs it, or has it an answer?
+    pub fn knows(&self, ticket: &Ticket) -> bool {
+        self.lock().tickets.contains_key(ticket.as_str())
+            || Record::read(&self.inner.layout.tickets(), ticket).is_some()
     }
 
     fn join_or_begin(&self, deploy: Deploy) -> Result<watch::Receiver<Option<Outcome>>, Reports> {

@@ -76,7 +76,7 @@ pub async fn end(pid: i32, exit: &mut tokio::sync::oneshot::Receiver<Exit>, lead
 
 async fn gather(from: Option<&mut pipe::Receiver>, into: &mut Vec<u8>) {
     let Some(from) = from else { return };
-    let mut buffer = [0; 8 << 10];
+    let mut buffer = vec![0; 8 << 10];
     while let Ok(count) = from.read(&mut buffer).await {
         if count == 0 {
             break;

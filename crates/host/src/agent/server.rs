@@ -41,7 +41,6 @@ use super::{
     files::Files,
     layout::Layout,
     lifecycle::Deployments,
-    now,
     reaper::{Exit, Reaper},
     run,
     service::Wish,
@@ -49,7 +48,7 @@ use super::{
     spawn::Launch,
     users::Users,
 };
-use crate::check;
+use crate::{check, now};
 
 /// Connections at one time; more wait.
 const CONNECTIONS: usize = 64;
@@ -144,6 +143,7 @@ fn router(agent: Agent) -> Router {
             put(put_revision).layer(DefaultBodyLimit::disable()),
         )
         .route("/v1/deploy", post(deploy))
+        .route("/v1/tickets/{ticket}", get(knows))
         .route("/v1/check", post(run_checks))
         .route("/v1/services", get(services))
         .route("/v1/services/{name}/{verb}", post(service))
@@ -206,6 +206,11 @@ async fn configure(
 
 async fn deploy(State(agent): State<Agent>, Json(deploy): Json<Deploy>) -> Result<Json<Reports>, Refusal> {
     Ok(Json(agent.deployments.deploy(deploy).await?))
+}
+
+async fn knows(State(agent): State<Agent>, Path(ticket): Path<String>) -> Result<Json<bool>, Refusal> {
+    let ticket = ticket.parse().map_err(|_| Fault::order("not a ticket"))?;
+    Ok(Json(agent.deployments.knows(&ticket)))
 }
 
 async fn run_checks(State(agent): State<Agent>, Json(checks): Json<Checks>) -> Json<Verdict> {

@@ -16,10 +16,11 @@ use tokio::{
 use super::{
     api::{Origin, ServiceState, ServiceStatus},
     log::Log,
-    now,
     reaper::{Exit, Reaper},
     unit::{Restart, Unit},
 };
+
+use crate::now;
 
 mod launch;
 

@@ -235,20 +235,20 @@ impl Services {
         if let Some(entry) = self.lock().entries.get(name) {
             return Ok(entry.handle.clone());
         }
-        let definition = self.from_unit(name)?;
+        let definition = self.read_definition(name)?;
         Ok(self.adopt(definition))
     }
 
     /// A unit file may have changed since.
     async fn refresh(&self, name: &str, handle: &Handle) -> Result<(), String> {
         if handle.status().origin == Origin::Unit {
-            let definition = self.from_unit(name)?;
+            let definition = self.read_definition(name)?;
             handle.ask(Wish::Define(Box::new(definition))).await?;
         }
         Ok(())
     }
 
-    fn from_unit(&self, name: &str) -> Result<Definition, String> {
+    fn read_definition(&self, name: &str) -> Result<Definition, String> {
         let parsed = self.load(name)?;
         if !parsed.notes.is_empty() {
             let mut log = Log::new(&self.layout.shared_logs(), name);

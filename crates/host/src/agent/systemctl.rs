@@ -127,7 +127,7 @@ fn parse(arguments: &[String]) -> Result<ControlOrder, String> {
                 .properties
                 .extend(words.next().map(|word| list(word)).unwrap_or_default()),
             "-t" | "--type" | "-s" | "--signal" | "-n" | "--lines" | "-o" | "--output" | "--state" => {
-                drop(words.next())
+                words.next();
             }
             "--value" => parsed.value_only = true,
             "--now" => parsed.now = true,

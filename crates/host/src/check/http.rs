@@ -109,14 +109,13 @@ async fn request(uri: &Uri) -> Result<Answer, String> {
             body: String::from_utf8_lossy(&body.to_bytes()).into_owned(),
         })
     };
-    tokio::pin!(answer, connection);
-    loop {
-        tokio::select! {
-            answer = &mut answer => return answer,
-            end = &mut connection => {
-                end.map_err(broken)?;
-                return answer.await;
-            }
+    tokio::pin!(answer);
+    tokio::select! {
+        answer = &mut answer => answer,
+        // Once it ended, the answer is there or never will be.
+        end = connection => {
+            end.map_err(broken)?;
+            answer.await
         }
     }
 }

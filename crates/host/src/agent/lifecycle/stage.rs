@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use camino::{Utf8Path, Utf8PathBuf};
+use camino::Utf8PathBuf;
 use model::{
     port::{DeployOrder, LifecycleEvent, ScriptFailure},
     spec::{Appspec, deploy::FileExists},
@@ -15,13 +15,13 @@ use model::{
 
 use super::{Inner, unknown};
 use crate::{
-    agent::{api::ServiceState, layout::Layout, now},
+    agent::{api::ServiceState, layout::Layout},
     appspec::{
-        Deployment, Error, ScriptLog, bundle,
+        self, Deployment, Error, ScriptLog, bundle,
         hooks::{Facts, Hooks, Whose, whose},
         install::{Records, install},
-        plan,
     },
+    now,
 };
 
 /// So many revisions of a group stay on the disk, as with CodeDeploy's agent.
@@ -29,9 +29,6 @@ const REVISIONS: usize = 5;
 
 /// How long a Procfile's processes are watched after their start.
 const WATCH: Duration = Duration::from_secs(2);
-
-/// Largest appspec that is read, in bytes.
-const APPSPEC: u64 = 1 << 20;
 
 /// One order's places in the host.
 pub struct Stage {
@@ -155,7 +152,7 @@ impl Inner {
     /// Install: the appspec's files, or the whole revision for an app that has none.
     pub(super) async fn install(&self, stage: &Stage, log: &mut ScriptLog) -> Result<bool, ScriptFailure> {
         let outcome = match &stage.appspec {
-            Some(path) => match read_appspec(&stage.current, path) {
+            Some(path) => match appspec::read(&stage.current, path) {
                 Ok(spec) => self.install_files(stage, spec).await,
                 Err(why) => Err(why),
             },
@@ -241,7 +238,7 @@ impl Inner {
         let (Some(path), Some(of)) = (&stage.appspec, stage.scripts_of(event)) else {
             return Ok(false);
         };
-        let spec = read_appspec(&of, path).map_err(|why| unknown(why, log))?;
+        let spec = appspec::read(&of, path).map_err(|why| unknown(why, log))?;
         let mut facts = stage.facts();
         facts.environment = self.services.environment();
         let secrets = self.services.secrets();
@@ -253,38 +250,6 @@ impl Inner {
         };
         hooks.run(event, &of, &spec, log).await
     }
-}
-
-/// The appspec of a revision.
-fn read_appspec(of: &Deployment, path: &Utf8Path) -> Result<Appspec, String> {
-    let inside = plan::inside(path.as_str()).ok_or_else(|| plan::leaves("appspec", path.as_str()))?;
-    let archive = of.archive();
-    let file = archive.join(&inside);
-    let not_found = || {
-        format!(
-            "The CodeDeploy agent did not find an AppSpec file within the unpacked revision directory at \
-             revision-relative path \"{inside}\". The revision was unpacked to directory \"{}\", and the AppSpec file \
-             was expected but not found at path \"{}\". Consult the AWS CodeDeploy Appspec documentation for more \
-             information at http://docs.aws.amazon.com/codedeploy/latest/userguide/reference-appspec-file.html",
-            archive.display(),
-            file.display()
-        )
-    };
-    let real = file.canonicalize().map_err(|_| not_found())?;
-    let within = archive
-        .canonicalize()
-        .is_ok_and(|archive| real.starts_with(archive));
-    let small = fs::metadata(&real).is_ok_and(|metadata| metadata.is_file() && metadata.len() <= APPSPEC);
-    if !within || !small {
-        return Err(not_found());
-    }
-    let text = fs::read_to_string(&real).map_err(|error| format!("cannot read {inside}: {error}"))?;
-    parse_appspec(&text)
-}
-
-fn parse_appspec(text: &str) -> Result<Appspec, String> {
-    let _ = text;
-    Err("reading an appspec is not available yet".to_owned())
 }
 
 /// Puts a copy of the archive in the place of the app, at once where the file system can exchange two directories.

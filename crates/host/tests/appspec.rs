@@ -1,0 +1,347 @@
+//! Install and hooks against what CodeDeploy's agent did: trees, instructions, clean-up files, messages, logs.
+
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use camino::Utf8Path;
+use host::{
+    agent::{
+        reaper::{Reaper, Scope},
+        users::Users,
+    },
+    appspec::{
+        Deployment, ScriptLog,
+        hooks::{Facts, Hooks, Whose, total_timeout, whose},
+        install::{Records, install},
+    },
+};
+use model::{
+    Secret,
+    port::LifecycleEvent,
+    spec::{Appspec, deploy::FileExists},
+};
+use serde_json::{Value, json};
+
+const CASES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/conformance/appspec");
+
+/// Where we differ on purpose, and why.
+const DIFFERENT: [(&str, &str); 2] = [
+    (
+        "h25_location_traversal",
+        "a location that leaves the revision is refused",
+    ),
+    (
+        "22_perm_mode_quoted",
+        "install.json has modes in three digits where the first is zero: 0644 is 644",
+    ),
+];
+
+fn cases(folder: &str) -> Vec<(String, Value)> {
+    let directory = Path::new(CASES).join(folder);
+    let Ok(entries) = fs::read_dir(&directory) else {
+        println!("skipped: no conformance cases at {}", directory.display());
+        return Vec::new();
+    };
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: the cases were recorded as root");
+        return Vec::new();
+    }
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    paths
+        .into_iter()
+        .map(|path| {
+            let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+            (name, serde_json::from_slice(&fs::read(path).unwrap()).unwrap())
+        })
+        .collect()
+}
+
+fn differs(name: &str) -> bool {
+    DIFFERENT.iter().any(|(case, _)| *case == name)
+}
+
+/// A tree from a map of path to content, or to content and mode.
+fn plant(root: &Path, files: &Value) {
+    for (path, file) in files.as_object().unwrap() {
+        let path = root.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        if let Some(target) = file.get("symlink").and_then(Value::as_str) {
+            std::os::unix::fs::symlink(target, &path).unwrap();
+            continue;
+        }
+        let content = file.as_str().or_else(|| file["content"].as_str()).unwrap();
+        fs::write(&path, content).unwrap();
+        let mode = file["mode"].as_str().unwrap_or("0644");
+        let mode = u32::from_str_radix(mode, 8).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+}
+
+/// What is there now, in the form of the cases.
+fn tree(root: &Path, below: &str, users: &Users, into: &mut serde_json::Map<String, Value>) {
+    let directory = root.join(below.trim_start_matches('/'));
+    for entry in fs::read_dir(directory).unwrap() {
+        let entry = entry.unwrap();
+        let path = format!("{below}/{}", entry.file_name().to_str().unwrap());
+        let metadata = entry.path().symlink_metadata().unwrap();
+        let kind = if metadata.is_symlink() {
+            "symlink"
+        } else if metadata.is_dir() {
+            "dir"
+        } else {
+            "file"
+        };
+        let mut found = json!({
+            "type": kind,
+            "mode": format!("{:04o}", metadata.mode() & 0o7777),
+            "owner": users.user_name(metadata.uid()),
+            "group": users.group_name(metadata.gid()),
+        });
+        match kind {
+            "file" => found["content"] = fs::read_to_string(entry.path()).unwrap().into(),
+            "symlink" => {
+                found["target"] = fs::read_link(entry.path()).unwrap().to_str().unwrap().into();
+            }
+            _ => tree(root, &path, users, into),
+        }
+        into.insert(path, found);
+    }
+}
+
+/// A text with the directories of this run in the place of placeholders.
+fn placed(text: &str, places: &[(&str, &Path)]) -> String {
+    places.iter().fold(text.to_owned(), |text, (name, path)| {
+        text.replace(name, path.to_str().unwrap())
+    })
+}
+
+fn sorted(value: &Value) -> Vec<String> {
+    let mut lines: Vec<String> = value
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    lines.sort();
+    lines
+}
+
+fn parse(text: &str) -> Result<Appspec, String> {
+    Appspec::parse(text, "appspec.yml")
+        .map(|(spec, _)| spec)
+        .map_err(|problems| problems[0].message.clone())
+}
+
+#[test]
+fn installs_as_the_agent_does() {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    let mut wrong = Vec::new();
+    for (name, case) in cases("installer") {
+        let scratch = tempfile::tempdir().unwrap();
+        let root = scratch.path().join("root");
+        fs::create_dir(&root).unwrap();
+        fs::set_permissions(&root, fs::Permissions::from_mode(0o755)).unwrap();
+        plant(&root, &case["preexisting"]);
+        let records = Records::of(scratch.path(), "dg");
+        for (number, deployment) in case["deployments"].as_array().unwrap().iter().enumerate() {
+            let archive = scratch.path().join(format!("archive-{number}"));
+            fs::create_dir(&archive).unwrap();
+            if let Some(files) = deployment.get("touch_before") {
+                plant(&root, files);
+            }
+            plant(&archive, &deployment["archive"]);
+            let places: [(&str, &Path); 2] = [("${ROOT}", &root), ("${ARCHIVE}", &archive)];
+            let expected: Value =
+                serde_json::from_str(&placed(&case["expected"][number].to_string(), &places)).unwrap();
+            let default = match deployment["file_exists_behavior"].as_str() {
+                Some("OVERWRITE") => FileExists::Overwrite,
+                Some("RETAIN") => FileExists::Retain,
+                _ => FileExists::Disallow,
+            };
+            let text = placed(deployment["appspec"].as_str().unwrap(), &places);
+            let outcome = parse(&text).and_then(|spec| {
+                let archive = Utf8Path::from_path(&archive).unwrap();
+                install(archive, &spec, default, &records).map_err(|error| error.to_string())
+            });
+            let problems = compare(&outcome, &expected, &root, &records);
+            if !problems.is_empty() && !differs(&name) {
+                wrong.push(format!("{name}, deployment {number}: {problems:#?}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+fn compare(outcome: &Result<(), String>, expected: &Value, root: &Path, records: &Records) -> Vec<String> {
+    let mut problems = Vec::new();
+    let expected_message = expected["message"].as_str();
+    if outcome.is_ok() != expected["ok"].as_bool().unwrap()
+        || outcome.as_ref().err().map(String::as_str) != expected_message
+    {
+        problems.push(format!("{outcome:?} instead of {expected_message:?}"));
+    }
+    let mut found = serde_json::Map::new();
+    tree(root, "", &Users::read(), &mut found);
+    if Value::from(found.clone()) != expected["tree_after"] {
+        problems.push(format!("tree {found:?}"));
+    }
+    if let Some(install) = expected.get("install_json") {
+        let found: Value = serde_json::from_slice(&fs::read(&records.install).unwrap()).unwrap();
+        if sorted(&found["instructions"]) != sorted(&install["instructions"]) {
+            problems.push(format!("install.json {found}"));
+        }
+    }
+    if let Some(cleanup) = expected.get("cleanup_file") {
+        let text = fs::read_to_string(&records.cleanup).unwrap();
+        let found: Value = text.lines().collect();
+        if sorted(&found) != sorted(cleanup) {
+            problems.push(format!("cleanup {found}"));
+        }
+    }
+    problems
+}
+
+fn now() -> jiff::Timestamp {
+    jiff::Timestamp::UNIX_EPOCH
+}
+
+#[tokio::test]
+async fn runs_hooks_as_the_agent_does() {
+    let reaper = Reaper::new(Scope::Own);
+    let reaping = tokio::spawn(reaper.clone().run());
+    let mut wrong = Vec::new();
+    for (name, case) in cases("hooks") {
+        let scratch = tempfile::tempdir().unwrap();
+        let problems = hook_case(&case, scratch.path(), &reaper).await;
+        if !problems.is_empty() && !differs(&name) {
+            wrong.push(format!("{name}: {problems:#?}"));
+        }
+        if differs(&name) {
+            assert!(!problems.is_empty(), "{name} is listed as different and is not");
+        }
+    }
+    reaping.abort();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+async fn hook_case(case: &Value, root: &Path, reaper: &Reaper) -> Vec<String> {
+    let scenario = &case["scenario"];
+    let directory = |id: &str| Deployment {
+        directory: root.join("dg-1").join(id),
+    };
+    for (id, on_disk) in scenario["on_disk"].as_object().unwrap() {
+        let archive = directory(id).archive();
+        fs::create_dir_all(&archive).unwrap();
+        plant(&archive, &on_disk["archive"]);
+        for (path, file) in on_disk["archive"].as_object().unwrap() {
+            if file.is_string() {
+                fs::set_permissions(archive.join(path), fs::Permissions::from_mode(0o755)).unwrap();
+            }
+        }
+        fs::write(archive.join("appspec.yml"), on_disk["appspec"].as_str().unwrap()).unwrap();
+    }
+    let text = |key: &str| scenario[key].as_str();
+    let event: LifecycleEvent = serde_json::from_value(scenario["lifecycle_event"].clone()).unwrap();
+    let current = directory(text("deployment_id").unwrap());
+    let back = text("deployment_creator") == Some("codeDeployRollback")
+        && text("deployment_type") == Some("BLUE_GREEN");
+    let of = match whose(event, back, current.archive().is_dir()) {
+        Whose::Current => Some(current.clone()),
+        Whose::LastSuccessful => text("last_successful").map(directory),
+        Whose::MostRecent => text("most_recent").map(directory),
+    };
+    let environment = scenario["revision_envs"].as_object().cloned().unwrap_or_default();
+    let facts = Facts {
+        application: "my-app".into(),
+        deployment: text("deployment_id").unwrap().into(),
+        group_name: "my-group".into(),
+        group: "dg-1".into(),
+        environment: environment
+            .into_iter()
+            .map(|(name, value)| (name, Secret::new(value.as_str().unwrap().to_owned())))
+            .collect(),
+    };
+    let hooks = Hooks {
+        reaper,
+        facts: &facts,
+        clock: now,
+        secrets: &[],
+    };
+    let mut log = ScriptLog::default();
+    let cwd = std::env::current_dir().unwrap();
+    let places: [(&str, &Path); 2] = [("${DEPLOYMENT_ROOT}", root), ("${AGENT_CWD}", &cwd)];
+    let expected: Value = serde_json::from_str(&placed(&case["expected"].to_string(), &places)).unwrap();
+    let Some(of) = of else {
+        return vec![format!("no revision, expected {expected}")]
+            .into_iter()
+            .filter(|_| expected["is_noop"] != json!(true))
+            .collect();
+    };
+    let appspec = match host::appspec::read(&of, Utf8Path::new("appspec.yml")) {
+        Ok(appspec) => appspec,
+        Err(why) => return unless(expected["message"] == json!(why), why),
+    };
+    let mut problems = Vec::new();
+    if expected.get("total_timeout").is_some() {
+        let total = json!(total_timeout(&appspec, event));
+        problems.extend(unless(
+            total == expected["total_timeout"],
+            format!("total {total}"),
+        ));
+    }
+    match hooks.run(event, &of, &appspec, &mut log).await {
+        Ok(ran) => {
+            problems.extend(unless(
+                expected["ok"] == json!(true) && expected["is_noop"] == json!(!ran),
+                "it succeeded".into(),
+            ));
+            let lines = json!(log.lines());
+            problems.extend(unless(lines == expected["log"], format!("log {lines}")));
+        }
+        Err(failure) => {
+            let found = json!([failure.code as u8, failure.script, failure.message, failure.log]);
+            let wanted = json!([
+                expected["error_code"],
+                expected["script_name"],
+                expected["message"],
+                expected["log"]
+            ]);
+            problems.extend(unless(found == wanted, format!("{found} instead of {wanted}")));
+        }
+    }
+    if let Some(lines) = expected.get("scripts_log_lines") {
+        let text = fs::read_to_string(of.scripts_log()).unwrap();
+        let stamp = now().strftime("%Y-%m-%d %H:%M:%S").to_string();
+        let found: Value = text
+            .lines()
+            .map(|line| line.replacen(&stamp, "<TS>", 1))
+            .collect();
+        problems.extend(unless(found == *lines, format!("scripts.log {found}")));
+    }
+    problems
+}
+
+fn unless(good: bool, problem: String) -> Vec<String> {
+    if good { Vec::new() } else { vec![problem] }
+}
+
+#[test]
+fn every_difference_is_a_case() {
+    let known: Vec<String> = ["installer", "hooks"]
+        .into_iter()
+        .flat_map(cases)
+        .map(|(name, _)| name)
+        .collect();
+    for (name, why) in DIFFERENT {
+        assert!(
+            known.is_empty() || known.iter().any(|case| case == name),
+            "{name}: {why}"
+        );
+    }
+}
