@@ -449,7 +449,12 @@ impl Bakery for Oven {
 }
 
 fn platform_key(base: Digest, name: &str, script: &str) -> Digest {
-    Digest::of_parts([b"vend platform 1", &base.as_bytes()[..], name.as_bytes(), script.as_bytes()])
+    Digest::of_parts([
+        b"vend platform 1",
+        &base.as_bytes()[..],
+        name.as_bytes(),
+        script.as_bytes(),
+    ])
 }
 
 fn finish(baked: Result<Baked, Error>, mut journal: Journal) -> Result<Baked, Fault> {

@@ -14,9 +14,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use model::{Digest, port::Fault};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
-use crate::{
-    layer::{self, Layers, Record, Staging, io_error},
-};
+use crate::layer::{self, Layers, Record, Staging, io_error};
 
 /// The one base that there is.
 pub const DEBIAN: &str = "debian-12";
@@ -298,7 +296,9 @@ pub(crate) fn network_environment() -> BTreeMap<String, String> {
         "REQUESTS_CA_BUNDLE",
         "SSL_CERT_FILE",
     ];
-    let proxies = NAMES.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)));
+    let proxies = NAMES
+        .iter()
+        .filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)));
     let bundle = BUNDLE.map(|name| (name.to_owned(), "/etc/ssl/certs/ca-certificates.crt".to_owned()));
     proxies.chain(bundle).collect()
 }

@@ -81,18 +81,39 @@ pub enum Error {
     #[error("the build needs a value for its variable {variable}: the secret `{secret}` is not set")]
     NoSecret { variable: String, secret: String },
     #[error("{phase} failed: {message}{}", said(last))]
-    Failed { phase: String, message: String, last: String },
+    Failed {
+        phase: String,
+        message: String,
+        last: String,
+    },
     #[error("the build was stopped after {} seconds, {doing}{}", timeout.as_secs(), said(last))]
-    TimedOut { timeout: Duration, doing: String, last: String },
-    #[error("the build was stopped: it used more than the {memory_mib} MiB of memory that it may have{}", said(last))]
+    TimedOut {
+        timeout: Duration,
+        doing: String,
+        last: String,
+    },
+    #[error(
+        "the build was stopped: it used more than the {memory_mib} MiB of memory that it may have{}",
+        said(last)
+    )]
     Memory { memory_mib: u64, last: String },
-    #[error("{passed} of {ran} tests passed, which is less than the {wanted} % that this environment asks for{failures}")]
-    Tests { passed: u32, ran: u32, wanted: f64, failures: String },
+    #[error(
+        "{passed} of {ran} tests passed, which is less than the {wanted} % that this environment asks for{failures}"
+    )]
+    Tests {
+        passed: u32,
+        ran: u32,
+        wanted: f64,
+        failures: String,
+    },
     #[error("the build's artifact has more than {0} bytes")]
     Artifact(u64),
     #[error("the build disturbed its own runner")]
     Disturbed(#[source] io::Error),
-    #[error("the build's container ended without an answer (exit code {code}){}", said(last))]
+    #[error(
+        "the build's container ended without an answer (exit code {code}){}",
+        said(last)
+    )]
     Silent { code: i32, last: String },
     #[error("all places for short-lived containers are taken")]
     Full,
@@ -113,7 +134,11 @@ pub enum Error {
 }
 
 fn said(last: &str) -> String {
-    if last.is_empty() { String::new() } else { format!("; its last lines:\n{last}") }
+    if last.is_empty() {
+        String::new()
+    } else {
+        format!("; its last lines:\n{last}")
+    }
 }
 
 impl From<work::Error> for Error {
@@ -138,7 +163,10 @@ impl From<Error> for Fault {
             | Error::Disturbed(_) => Self::customer(text).next("correct the build and push again"),
             Error::Full | Error::Interrupted | Error::Logs(_) | Error::Silent { .. } => Self::platform(text),
             Error::Container(_) => Self::platform(text).next("vend doctor"),
-            Error::Image(fault) => Self { message: text, ..fault },
+            Error::Image(fault) => Self {
+                message: text,
+                ..fault
+            },
             Error::Objects(error) => error.into(),
             Error::Tree(error) => error.into(),
             Error::Layer(error) => error.into(),
@@ -148,11 +176,17 @@ impl From<Error> for Fault {
 
 impl Builder for Yard {
     async fn build(&self, ticket: &Ticket, order: &BuildOrder) -> Result<Built, Fault> {
-        let log: LogRef = format!("build/{ticket}").parse().map_err(|_| Fault::order("the ticket cannot name a log"))?;
+        let log: LogRef = format!("build/{ticket}")
+            .parse()
+            .map_err(|_| Fault::order("the ticket cannot name a log"))?;
         let started = Instant::now();
         let built = self.run(ticket, order, log.clone()).await;
         let last = match &built {
-            Ok(built) => format!("The build succeeded: artifact {} of {} bytes", built.artifact.short(), built.size_bytes),
+            Ok(built) => format!(
+                "The build succeeded: artifact {} of {} bytes",
+                built.artifact.short(),
+                built.size_bytes
+            ),
             Err(error) => logs::chain(error),
         };
         // Whatever happened to the log so far.
@@ -194,7 +228,10 @@ impl Yard {
         console.began("QUEUED");
         let tenant = &order.place.tenant;
         let place = self.0.queue.enter(tenant, |waiting| {
-            console.line(&format!("Waiting: {} builds run, {} wait before this one", waiting.running, waiting.before));
+            console.line(&format!(
+                "Waiting: {} builds run, {} wait before this one",
+                waiting.running, waiting.before
+            ));
         });
         let _place = place.await;
         console.ended(PhaseStatus::Succeeded, None);
@@ -206,7 +243,11 @@ impl Yard {
     }
 
     fn console(&self, order: &BuildOrder, log: &LogRef) -> Result<Console, Error> {
-        let secrets = order.secrets.values().map(|secret| secret.expose().to_owned()).collect();
+        let secrets = order
+            .secrets
+            .values()
+            .map(|secret| secret.expose().to_owned())
+            .collect();
         Ok(Console::open(&self.0.logs, log.clone(), secrets, LOG_BYTES)?)
     }
 
@@ -260,13 +301,18 @@ impl Yard {
         let image = match self.0.oven.find_standard()? {
             Some(image) => image,
             None => {
-                console.line("Making the build image (once on this machine; its log is bake/platform-standard)");
+                console
+                    .line("Making the build image (once on this machine; its log is bake/platform-standard)");
                 self.0.oven.standard().await.map_err(Error::Image)?.image
             }
         };
         let caches = self.0.oven.caches();
-        let names = [format!("{}/builds", order.place.tenant), sandbox::cache_name(order)];
-        let leases: Result<Vec<Option<Lease>>, layer::Error> = names.iter().map(|name| caches.lease(name)).collect();
+        let names = [
+            format!("{}/builds", order.place.tenant),
+            sandbox::cache_name(order),
+        ];
+        let leases: Result<Vec<Option<Lease>>, layer::Error> =
+            names.iter().map(|name| caches.lease(name)).collect();
         let leases: Vec<Lease> = leases?.into_iter().flatten().collect();
         console.ended(PhaseStatus::Succeeded, None);
         console.began("DOWNLOAD_SOURCE");
@@ -317,12 +363,24 @@ impl Yard {
         let (console, followed) = follow.await.map_err(|_| Error::Interrupted)?;
         // What matters of it is whether the runner answered.
         let _ = tell.await;
-        Ok(Ran { exit: exit?, console, followed })
+        Ok(Ran {
+            exit: exit?,
+            console,
+            followed,
+        })
     }
 
-    async fn harvest(&self, order: &BuildOrder, upper: &camino::Utf8Path, uid_base: u32) -> Result<(), Error> {
+    async fn harvest(
+        &self,
+        order: &BuildOrder,
+        upper: &camino::Utf8Path,
+        uid_base: u32,
+    ) -> Result<(), Error> {
         let caches = self.0.oven.caches().clone();
-        let (tenant, own) = (format!("{}/builds", order.place.tenant), sandbox::cache_name(order));
+        let (tenant, own) = (
+            format!("{}/builds", order.place.tenant),
+            sandbox::cache_name(order),
+        );
         let (kept, upper) = (sandbox::kept(order), upper.to_owned());
         tokio::task::spawn_blocking(move || {
             let downloads = sandbox::DOWNLOADS.map(str::to_owned);
@@ -353,7 +411,10 @@ fn check_secrets(order: &BuildOrder) -> Result<(), Error> {
     let wanted = env.parameter_store.iter().chain(&env.secrets_manager);
     for (variable, secret) in wanted {
         if !order.secrets.contains_key(variable) {
-            return Err(Error::NoSecret { variable: variable.clone(), secret: secret.clone() });
+            return Err(Error::NoSecret {
+                variable: variable.clone(),
+                secret: secret.clone(),
+            });
         }
     }
     Ok(())
@@ -370,10 +431,18 @@ fn pipe() -> Result<(OwnedFd, OwnedFd), Error> {
 
 /// What a build came to.
 fn judge(order: &BuildOrder, ran: Ran) -> Result<Outcome, Error> {
-    let Ran { exit, mut console, followed } = ran;
+    let Ran {
+        exit,
+        mut console,
+        followed,
+    } = ran;
     let judged = verdict(order, exit, &console, followed);
     if let Err(error) = &judged {
-        let status = if exit.timed_out { PhaseStatus::TimedOut } else { PhaseStatus::Failed };
+        let status = if exit.timed_out {
+            PhaseStatus::TimedOut
+        } else {
+            PhaseStatus::Failed
+        };
         console.ended(status, Some(error.to_string()));
     }
     console.began("FINALIZING");
@@ -385,11 +454,19 @@ fn judge(order: &BuildOrder, ran: Ran) -> Result<Outcome, Error> {
 fn verdict(order: &BuildOrder, exit: Exit, console: &Console, followed: io::Result<()>) -> Result<(), Error> {
     let outcome = &console.outcome;
     if exit.timed_out {
-        return Err(Error::TimedOut { timeout: timeout(order), doing: console.doing(), last: console.last_lines() });
+        let last = console.last_lines();
+        return Err(Error::TimedOut {
+            timeout: timeout(order),
+            doing: console.doing(),
+            last: format!("{last}{}", hint(order, &last)),
+        });
     }
-    let last = outcome.last.clone().unwrap_or_else(|| console.last_lines());
+    let last = outcome.last.clone().unwrap_or_default();
     if exit.oom && outcome.succeeded != Some(true) {
-        return Err(Error::Memory { memory_mib: order.limits.memory_mib, last });
+        return Err(Error::Memory {
+            memory_mib: order.limits.memory_mib,
+            last,
+        });
     }
     match followed {
         Ok(()) => {}
@@ -399,7 +476,10 @@ fn verdict(order: &BuildOrder, exit: Exit, console: &Console, followed: io::Resu
         Err(error) => return Err(Error::Disturbed(error)),
     }
     match (outcome.succeeded, outcome.failed()) {
-        (None, _) => Err(Error::Silent { code: exit.code, last }),
+        (None, _) => Err(Error::Silent {
+            code: exit.code,
+            last: console.last_lines(),
+        }),
         (Some(true), None) => check_tests(order, &outcome.reports),
         (Some(_), failed) => Err(Error::Failed {
             phase: failed.map_or_else(|| "the build".to_owned(), |phase| phase.name.clone()),
@@ -429,6 +509,13 @@ fn check_tests(order: &BuildOrder, reports: &[TestReport]) -> Result<(), Error> 
     let passed = reports.iter().map(|report| report.passed).sum();
     let failed: u32 = reports.iter().map(|report| report.failed).sum();
     let failures = reports.iter().flat_map(|report| &report.failures).take(5);
-    let failures: String = failures.map(|(name, message)| format!("\n{name}: {message}")).collect();
-    Err(Error::Tests { passed, ran: passed + failed, wanted, failures })
+    let failures: String = failures
+        .map(|(name, message)| format!("\n{name}: {message}"))
+        .collect();
+    Err(Error::Tests {
+        passed,
+        ran: passed + failed,
+        wanted,
+        failures,
+    })
 }

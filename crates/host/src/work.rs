@@ -66,7 +66,11 @@ impl Drop for Work {
             // Owned by itself: it ends when the container is gone.
             runtime.spawn(async move {
                 if let Err(error) = rest.clear().await {
-                    warn!(container = rest.id, error = crate::logs::chain(&error), "what interrupted work left stays");
+                    warn!(
+                        container = rest.id,
+                        error = crate::logs::chain(&error),
+                        "what interrupted work left stays"
+                    );
                 }
             });
         }

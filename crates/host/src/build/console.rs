@@ -45,12 +45,19 @@ pub(super) struct Outcome {
 impl Outcome {
     /// The phase that failed first.
     pub fn failed(&self) -> Option<&PhaseReport> {
-        self.phases.iter().find(|phase| phase.status != PhaseStatus::Succeeded)
+        self.phases
+            .iter()
+            .find(|phase| phase.status != PhaseStatus::Succeeded)
     }
 }
 
 impl Console {
-    pub fn open(logs: &logs::Directory, log: LogRef, secrets: Vec<String>, cap: u64) -> Result<Self, logs::Error> {
+    pub fn open(
+        logs: &logs::Directory,
+        log: LogRef,
+        secrets: Vec<String>,
+        cap: u64,
+    ) -> Result<Self, logs::Error> {
         let writer = logs.append(&log, Mask::new(secrets.iter().map(String::as_str)), cap)?;
         Ok(Self {
             logs: logs.clone(),
@@ -130,7 +137,10 @@ impl Console {
                 Frame::Artifact(bytes) => {
                     self.outcome.artifact_bytes += bytes.len() as u64;
                     if self.outcome.artifact_bytes > most {
-                        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "the artifact is too large"));
+                        return Err(io::Error::new(
+                            io::ErrorKind::FileTooLarge,
+                            "the artifact is too large",
+                        ));
                     }
                     file.write_all(&bytes)?;
                 }
@@ -155,7 +165,9 @@ impl Console {
                 let text = self.conceal(text);
                 let last = self.last_lines();
                 self.outcome.last.get_or_insert(last);
-                self.line(&format!("Command did not exit successfully {text} exit status {code}"));
+                self.line(&format!(
+                    "Command did not exit successfully {text} exit status {code}"
+                ));
             }
             Event::Ended { status, message, .. } => {
                 self.command = None;

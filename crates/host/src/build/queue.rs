@@ -74,7 +74,11 @@ impl Queue {
                 return;
             };
             let (tenant, sender) = state.waiting.remove(next);
-            let place = Place { queue: self.clone(), tenant: tenant.clone(), held: true };
+            let place = Place {
+                queue: self.clone(),
+                tenant: tenant.clone(),
+                held: true,
+            };
             match sender.send(place) {
                 Ok(()) => {
                     state.free -= 1;
@@ -127,7 +131,13 @@ mod tests {
             tasks.push(tokio::spawn(async move {
                 let place = queue
                     .enter(&tenant(name), |waiting| {
-                        assert_eq!(waiting, Waiting { running: 1, before: number });
+                        assert_eq!(
+                            waiting,
+                            Waiting {
+                                running: 1,
+                                before: number
+                            }
+                        );
                     })
                     .await;
                 order.send(name).unwrap();
@@ -150,7 +160,11 @@ mod tests {
     async fn who_leaves_gives_way() {
         let queue = Queue::new(1);
         let first = queue.enter(&tenant("a"), |_| ()).await;
-        let gone = tokio::time::timeout(std::time::Duration::from_millis(5), queue.enter(&tenant("b"), |_| ())).await;
+        let gone = tokio::time::timeout(
+            std::time::Duration::from_millis(5),
+            queue.enter(&tenant("b"), |_| ()),
+        )
+        .await;
         assert!(gone.is_err());
         drop(first);
         let _third = queue.enter(&tenant("c"), |_| panic!("there is a place")).await;

@@ -31,7 +31,11 @@ pub(super) fn source_directory(order: &BuildOrder) -> String {
 }
 
 /// Unpacks the source tree as a layer of its own: on top of the image, below what the build writes.
-pub(super) fn unpack(objects: &objects::Directory, order: &BuildOrder, layer: &Utf8Path) -> Result<(), Error> {
+pub(super) fn unpack(
+    objects: &objects::Directory,
+    order: &BuildOrder,
+    layer: &Utf8Path,
+) -> Result<(), Error> {
     let directory = layer.join(source_directory(order).trim_start_matches('/'));
     fs::create_dir_all(&directory).map_err(io_error("create", &directory))?;
     let above = directory.ancestors().take_while(|path| path.starts_with(layer));
@@ -131,9 +135,15 @@ fn codebuild(ticket: &Ticket, order: &BuildOrder, image: Digest) -> [(&'static s
         ("AWS_DEFAULT_REGION", REGION.to_owned()),
         ("AWS_REGION", REGION.to_owned()),
         ("CI", "true".to_owned()),
-        ("CODEBUILD_BUILD_ARN", format!("arn:aws:codebuild:{REGION}:000000000000:build/{id}")),
+        (
+            "CODEBUILD_BUILD_ARN",
+            format!("arn:aws:codebuild:{REGION}:000000000000:build/{id}"),
+        ),
         ("CODEBUILD_BUILD_ID", id),
-        ("CODEBUILD_BUILD_IMAGE", format!("vend/standard:{}", image.short())),
+        (
+            "CODEBUILD_BUILD_IMAGE",
+            format!("vend/standard:{}", image.short()),
+        ),
         ("CODEBUILD_BUILD_NUMBER", order.number.to_string()),
         ("CODEBUILD_BUILD_SUCCEEDING", "1".to_owned()),
         ("CODEBUILD_INITIATOR", "vend".to_owned()),
@@ -144,7 +154,10 @@ fn codebuild(ticket: &Ticket, order: &BuildOrder, image: Digest) -> [(&'static s
         ("CODEBUILD_SRC_DIR", source.clone()),
         ("CODEBUILD_START_TIME", crate::now().as_millisecond().to_string()),
         ("CODEBUILD_WEBHOOK_EVENT", "PUSH".to_owned()),
-        ("CODEBUILD_WEBHOOK_HEAD_REF", format!("refs/heads/{}", commit.branch)),
+        (
+            "CODEBUILD_WEBHOOK_HEAD_REF",
+            format!("refs/heads/{}", commit.branch),
+        ),
         ("CODEBUILD_WEBHOOK_TRIGGER", format!("branch/{}", commit.branch)),
         ("PWD", source),
     ]
@@ -155,13 +168,19 @@ fn codebuild(ticket: &Ticket, order: &BuildOrder, image: Digest) -> [(&'static s
 pub(super) fn kept(order: &BuildOrder) -> Vec<String> {
     let paths = order.buildspec.cache_paths.iter();
     let directories = paths.filter_map(|path| {
-        let plain: Vec<&str> = path.split('/').take_while(|part| !part.contains(['*', '?', '[', '{'])).collect();
+        let plain: Vec<&str> = path
+            .split('/')
+            .take_while(|part| !part.contains(['*', '?', '[', '{']))
+            .collect();
         let plain = plain.join("/");
         let absolute = match plain.strip_prefix('/') {
             Some(absolute) => absolute.to_owned(),
             None => format!("{}/{plain}", source_directory(order).trim_start_matches('/')),
         };
-        let parts: Vec<&str> = absolute.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
+        let parts: Vec<&str> = absolute
+            .split('/')
+            .filter(|part| !part.is_empty() && *part != ".")
+            .collect();
         // Neither the whole disk nor the source tree itself is a cache.
         let is_source = parts.join("/") == source_directory(order).trim_start_matches('/');
         let honest = !parts.is_empty() && !parts.contains(&"..") && !is_source;

@@ -9,8 +9,8 @@ use std::{
 use camino::{Utf8Path, Utf8PathBuf};
 use host::{
     bake::{Kitchen, Oven},
-    build::{Site, Yard},
     base::{Bases, Mirror},
+    build::{Site, Yard},
     container::{Containers, tag_of},
     image::Images,
     layer::Layers,
