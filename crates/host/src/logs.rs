@@ -111,7 +111,11 @@ impl Directory {
         let length = fs::metadata(self.path(log)).map_or(0, |metadata| metadata.len());
         let from = offset.max(length.saturating_sub(BYTES));
         let text = self.chunk(log, from).map(|chunk| chunk.text).unwrap_or_default();
-        let all: Vec<&str> = text.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
+        let all: Vec<&str> = text
+            .lines()
+            .map(str::trim_end)
+            .filter(|line| !line.is_empty())
+            .collect();
         all[all.len().saturating_sub(lines)..].join("\n")
     }
 

@@ -122,6 +122,7 @@ impl Reaper {
         let mut waiting = self.lock();
         match self.scope {
             Scope::Everything => {
+                // Of every process group: services have groups of their own.
                 while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
                     if let Some(sender) = waiting.remove(&pid.as_raw_nonzero().get()) {
                         let _ = sender.send(status.into());
