@@ -18,13 +18,13 @@ pub mod bake;
 pub mod base;
 pub mod build;
 mod cache;
-mod clock;
 pub mod image;
 pub mod layer;
 pub mod logs;
 pub mod objects;
 pub mod tree;
 mod uids;
+mod work;
 
 pub mod agent;
 pub mod appspec;
