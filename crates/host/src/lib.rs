@@ -37,3 +37,9 @@ pub mod mount;
 pub mod network;
 pub mod socket;
 
+
+/// The one clock of the crate.
+#[expect(clippy::disallowed_methods, reason = "what effects report carries the time")]
+pub(crate) fn now() -> jiff::Timestamp {
+    jiff::Timestamp::now()
+}
