@@ -2,6 +2,8 @@
 //!
 //! This binary plays every role: `agent` inside hosts, `holder` is a node that gets killed, otherwise the test.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::{
