@@ -187,7 +187,7 @@ fn test() {
     runtime().block_on(async {
         let node = open(&path).await;
         finished_once(&node).await;
-        failure_has_evidence(&node).await;
+        Box::pin(failure_has_evidence(&node)).await;
         checked(&node).await;
         node.containers.teardown_all().await.unwrap();
         let tag = tag_of(&path.canonicalize_utf8().unwrap());
