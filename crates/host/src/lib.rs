@@ -18,6 +18,7 @@ pub mod bake;
 pub mod base;
 pub mod build;
 mod cache;
+mod clock;
 pub mod image;
 pub mod layer;
 pub mod logs;

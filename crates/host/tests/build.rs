@@ -3,6 +3,7 @@
 //! The base and the build image take minutes to make, so all cases share one data directory that stays between runs. Its
 //! containers live in this process' own mounts, which have to be made before any thread: hence this `main`. The same
 //! program is also the runner inside of builds.
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 #[path = "build/bake.rs"]
 mod bake;
