@@ -45,6 +45,9 @@ const CASES: &[Case] = cases![
     yard::limits_stop_a_build,
     yard::hostile_sources_are_refused,
     yard::caches_are_kept,
+    yard::builds_wait_their_turn_and_repeat,
+    yard::a_build_that_nobody_waits_for_is_cleared_away,
+    yard::sweeping_keeps_what_is_needed,
 ];
 
 fn main() -> ExitCode {
