@@ -3,6 +3,7 @@
 //! The base and the build image take minutes to make, so all cases share one data directory that stays between runs. Its
 //! containers live in this process' own mounts, which have to be made before any thread: hence this `main`. The same
 //! program is also the runner inside of builds.
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 #[path = "build/bake.rs"]
 mod bake;
@@ -44,6 +45,9 @@ const CASES: &[Case] = cases![
     yard::limits_stop_a_build,
     yard::hostile_sources_are_refused,
     yard::caches_are_kept,
+    yard::builds_wait_their_turn_and_repeat,
+    yard::a_build_that_nobody_waits_for_is_cleared_away,
+    yard::sweeping_keeps_what_is_needed,
 ];
 
 fn main() -> ExitCode {

@@ -127,9 +127,9 @@ mod tests {
         let (order, mut entered) = tokio::sync::mpsc::unbounded_channel();
         let mut tasks = Vec::new();
         for (number, name) in ["busy", "busy", "calm"].into_iter().enumerate() {
-            let (queue, order) = (queue.clone(), order.clone());
+            let (entrance, order) = (queue.clone(), order.clone());
             tasks.push(tokio::spawn(async move {
-                let place = queue
+                let place = entrance
                     .enter(&tenant(name), |waiting| {
                         assert_eq!(
                             waiting,

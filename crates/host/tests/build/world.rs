@@ -6,7 +6,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use camino::{Utf8Path, Utf8PathBuf};
+use camino::Utf8Path;
 use host::{
     bake::{Kitchen, Oven},
     base::{Bases, Mirror},
@@ -27,7 +27,6 @@ use model::{
 };
 
 pub struct World {
-    pub node: Utf8PathBuf,
     pub containers: Containers,
     pub objects: objects::Directory,
     pub logs: logs::Directory,
@@ -95,7 +94,6 @@ async fn open(node: &Utf8Path) -> World {
         at_once: 2,
     });
     World {
-        node: node.to_owned(),
         containers,
         objects,
         logs,
