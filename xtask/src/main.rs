@@ -1,1 +1,149 @@
-fn main() {}
+//! Set-up, tests and benchmarks of the project: `cargo xtask test`, `cargo xtask bench NAME`.
+
+use std::{
+    path::Path,
+    process::{Command, ExitCode},
+    time::Instant,
+};
+
+use anyhow::{Context as _, bail};
+use clap::{Parser, Subcommand};
+
+/// What developers and CI run.
+#[derive(Parser)]
+#[command(name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Installs what the tests need, then checks and tests everything.
+    Test,
+    /// Measures: `corridor` (push to live and the rest), printed with the targets.
+    Bench {
+        name: String,
+        /// Fewer repetitions.
+        #[arg(long)]
+        quick: bool,
+    },
+    /// Writes the reference documents that are generated from the code.
+    Reference,
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().task {
+        Task::Test => test(),
+        Task::Bench { name, quick } => bench(&name, quick),
+        Task::Reference => reference(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn test() -> anyhow::Result<()> {
+    step("the binary", cargo(["build", "--package", "vend"]))?;
+    step("what the tests need", vend(["doctor", "--install"]))?;
+    step("format", cargo(["fmt", "--all", "--check"]))?;
+    step(
+        "clippy",
+        cargo(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]),
+    )?;
+    let mut docs = cargo(["doc", "--workspace", "--no-deps", "--document-private-items"]);
+    docs.env("RUSTDOCFLAGS", "-D warnings");
+    step("documentation", docs)?;
+    step(
+        "reference documents are up to date",
+        vend(["reference", "--check", "docs/reference"]),
+    )?;
+    if has("cargo-nextest") {
+        step(
+            "tests",
+            cargo(["nextest", "run", "--workspace", "--no-fail-fast"]),
+        )?;
+    } else {
+        step(
+            "tests",
+            cargo(["test", "--workspace", "--no-fail-fast", "--", "--test-threads=2"]),
+        )?;
+    }
+    if has("cargo-deny") {
+        step(
+            "licences and advisories",
+            cargo(["deny", "--offline", "check", "licenses"]),
+        )?;
+    } else {
+        println!("-- licences: skipped, cargo-deny is not installed (the test `licences` checks them too)");
+    }
+    println!("-- everything passed");
+    Ok(())
+}
+
+fn bench(name: &str, quick: bool) -> anyhow::Result<()> {
+    if name != "corridor" {
+        bail!("no benchmark `{name}`: there is `corridor`");
+    }
+    step(
+        "the release binary",
+        cargo(["build", "--release", "--package", "vend"]),
+    )?;
+    let mut bench = Command::new(binary("release"));
+    bench.args(["bench", "corridor"]);
+    if quick {
+        bench.arg("--quick");
+    }
+    step("corridor", bench)
+}
+
+fn reference() -> anyhow::Result<()> {
+    step("the binary", cargo(["build", "--package", "vend"]))?;
+    step("reference documents", vend(["reference", "docs/reference"]))
+}
+
+fn step(name: &str, mut command: Command) -> anyhow::Result<()> {
+    println!("-- {name}");
+    let started = Instant::now();
+    let status = command
+        .status()
+        .with_context(|| format!("cannot run {:?}", command.get_program()))?;
+    if !status.success() {
+        bail!("{name}: {status}");
+    }
+    println!("-- {name}: {:.0} s", started.elapsed().as_secs_f64());
+    Ok(())
+}
+
+fn cargo<const N: usize>(arguments: [&str; N]) -> Command {
+    let mut command = Command::new(env!("CARGO"));
+    command.args(arguments).current_dir(root());
+    command
+}
+
+fn vend<const N: usize>(arguments: [&str; N]) -> Command {
+    let mut command = Command::new(binary("debug"));
+    command.args(arguments).current_dir(root());
+    command
+}
+
+/// Where cargo puts the binary: the target is named in `.cargo/config.toml`, so it is part of the path.
+fn binary(profile: &str) -> std::path::PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), Into::into);
+    target.join(env!("TARGET")).join(profile).join("vend")
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("xtask is a directory of the workspace")
+}
+
+fn has(program: &str) -> bool {
+    std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|directory| directory.join(program).exists()))
+}

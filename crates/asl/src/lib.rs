@@ -1,1 +1,62 @@
+//! The Amazon States Language as a pure function: a definition, a state, an event and a time give the next state, the
+//! commands to carry out and the history to keep.
+//!
+//! The room exists so that an execution can be journaled: whoever replays the same events against the same machine
+//! arrives at the same place, whatever crashed in between. It must not know Vend, files, sockets, databases or clocks;
+//! time and randomness come in as values. It must not panic, recurse without bound or work without bound on any
+//! definition or input, because both come from customers.
 
+mod check;
+mod event;
+mod execution;
+mod fault;
+mod history;
+mod instant;
+mod intrinsic;
+mod locate;
+mod machine;
+mod parse;
+mod path;
+mod random;
+mod scope;
+mod size;
+mod step;
+mod template;
+
+pub use check::{Code, Diagnostic};
+pub use event::{Command, Event, Step, Timeout};
+pub use execution::{Execution, OpenState, OpenTask, OpenTimer, Purpose, Status};
+pub use history::{HistoryEvent, Kind};
+pub use machine::Machine;
+pub use step::step;
+
+/// Limits that AWS sets, and a few of our own where AWS names none.
+pub mod limit {
+    /// Bytes of JSON text that a state's input or output, or a task's result, may have.
+    pub const PAYLOAD: usize = 256 * 1024;
+    /// Levels of nesting in such a payload. Ours: it keeps an [`Execution`](crate::Execution) readable by any JSON reader.
+    pub const DEPTH: usize = 100;
+    /// Events in the history of one execution; the last one says that it failed for that reason.
+    pub const HISTORY: u64 = 25_000;
+    /// Bytes of a definition.
+    pub const DEFINITION: usize = 1024 * 1024;
+    /// Characters of a state's name.
+    pub const NAME: usize = 80;
+    /// Intrinsic functions inside each other.
+    pub const NESTED_CALLS: usize = 10;
+    /// Seconds that a Wait, a time-out or a heartbeat may name.
+    pub const SECONDS: u64 = 99_999_999;
+    /// Diagnostics that one check returns.
+    pub const DIAGNOSTICS: usize = 100;
+    /// Bytes of the variables of one scope together.
+    pub const VARIABLES: usize = 10 * 1024 * 1024;
+    /// Iterations of an inline Map that run at the same time, at most.
+    pub const CONCURRENCY: u64 = 40;
+    /// Characters that are kept of an error's name, and of its cause.
+    pub const ERROR: usize = 256;
+    pub const CAUSE: usize = 32_768;
+    /// Bytes of history that one step writes before it asks to be called again (see [`Command::StartTimer`](crate::Command)).
+    pub(crate) const STEP_BYTES: usize = 4 * 1024 * 1024;
+    /// State transitions that one step makes before it asks to be called again.
+    pub(crate) const STEP_TRANSITIONS: usize = 1_000;
+}

@@ -1,1 +1,230 @@
+//! The load balancer: listeners, rules and target groups with ALB's meaning, for the route table of `model::route`.
+//!
+//! The room exists so that customers' requests are served by a process that needs nobody else: it starts from its
+//! snapshot on disk and takes new tables over a Unix socket. It must not know of SQL, flows, tenants' rights or
+//! containers; a host is an address and a health check here.
+//!
+//! A request's way: `worker` accepts, `http1` or `http2` reads the head, `table` finds the rule, `balance` the target,
+//! `upstream` a connection to it, and the answer goes back the same way. `live` changes the table, `health` asks the
+//! targets, `admin` is the door for the control side, and `client` the other side of that door.
 
+mod access;
+mod admin;
+mod answer;
+mod balance;
+mod client;
+mod clock;
+mod head;
+mod health;
+mod http1;
+mod http2;
+mod link;
+mod live;
+mod metrics;
+mod snapshot;
+mod socket;
+mod table;
+mod upstream;
+mod worker;
+
+use std::{
+    future::Future,
+    hash::{BuildHasher, Hasher, RandomState},
+    io,
+    net::TcpListener,
+    sync::{Arc, atomic::Ordering::Relaxed, mpsc::SyncSender},
+    time::Duration,
+};
+
+use camino::Utf8PathBuf;
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinSet,
+};
+
+pub use client::{Client, Error as ClientError};
+pub use metrics::GroupStats;
+pub use upstream::Limits;
+
+use access::Log;
+use admin::Admin;
+use live::{Keeper, Shared};
+use worker::{Order, Worker};
+
+/// What the edge needs to run.
+#[derive(Debug)]
+pub struct Config {
+    /// Already bound. The supervisor holds them too: connections that arrive during a restart wait in their queue.
+    pub listeners: Vec<TcpListener>,
+    /// Where the admin socket is to be: `<data>/run/edge.sock`.
+    pub admin: Utf8PathBuf,
+    /// Where the table is kept: `<data>/edge/table.json`.
+    pub snapshot: Utf8PathBuf,
+    /// Threads that serve; one per core is best. 0 counts as 1.
+    pub workers: usize,
+    /// The access log is written only when there is a path.
+    pub access_log: Option<Utf8PathBuf>,
+    pub limits: Limits,
+}
+
+/// Why the edge cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot listen at {path}")]
+    Admin {
+        path: Utf8PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot write the access log {path}")]
+    Log {
+        path: Utf8PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot start a worker")]
+    Start(#[source] io::Error),
+    #[error("a worker has ended before its time")]
+    Worker,
+}
+
+/// Serves until `shutdown` is ready, then accepts nothing more, lets what is under way finish for `limits.drain` at
+/// most, and returns. Workers are threads of their own; the caller's runtime does the control side.
+pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
+    let shared = Arc::new(Shared::default());
+    shared
+        .seed
+        .store(RandomState::new().build_hasher().finish(), Relaxed);
+    let (log, logger) = match &config.access_log {
+        None => (None, None),
+        Some(path) => {
+            let (sender, ended) = access::open(path).map_err(|source| Error::Log {
+                path: path.clone(),
+                source,
+            })?;
+            (Some(sender), Some(ended))
+        }
+    };
+    let mut keeper = Keeper {
+        shared: Arc::clone(&shared),
+        snapshot: config.snapshot.clone(),
+        workers: Vec::new(),
+        digest: 0,
+    };
+    restore(&mut keeper);
+    let door = socket::listen(&config.admin).map_err(|source| Error::Admin {
+        path: config.admin.clone(),
+        source,
+    })?;
+    let mut workers = JoinSet::new();
+    for number in 0..config.workers.max(1) {
+        let (orders, ended) = start(&config, number, &shared, log.clone()).map_err(Error::Start)?;
+        keeper.workers.push(orders);
+        workers.spawn(ended);
+    }
+    drop(log);
+    let orders = keeper.workers.clone();
+    let (changes, inbox) = mpsc::channel(16);
+    let mut control = JoinSet::new();
+    control.spawn(keeper.run(inbox));
+    control.spawn(health::run(Arc::clone(&shared)));
+    control.spawn(Admin { shared, changes }.run(door));
+    let early = tokio::select! {
+        () = shutdown => false,
+        Some(_) = workers.join_next() => true,
+    };
+    // Dropped first: a successor may have the admin socket and the snapshot from now on.
+    control.shutdown().await;
+    stop(&config.limits, orders, workers).await;
+    if let Some(ended) = logger {
+        // The last worker is gone, so there is nothing to wait for but the disk.
+        let _ = tokio::time::timeout(Duration::from_secs(2), ended).await;
+    }
+    match early {
+        true => Err(Error::Worker),
+        false => Ok(()),
+    }
+}
+
+/// The edge serves with or without a snapshot; one that cannot be read is kept as evidence.
+fn restore(keeper: &mut Keeper) {
+    if let Err(error) = keeper.start() {
+        tracing::error!(
+            error = %error,
+            cause = std::error::Error::source(&error).map(tracing::field::display),
+            "starting without a route table; the snapshot is put aside until a new one comes"
+        );
+        if let Err(error) = snapshot::set_aside(&keeper.snapshot) {
+            tracing::warn!(%error, "cannot put the snapshot aside");
+        }
+    }
+}
+
+type Orders = mpsc::UnboundedSender<Order>;
+
+/// Starts one worker. The future is ready when its thread has ended, in whatever way.
+fn start(
+    config: &Config,
+    number: usize,
+    shared: &Arc<Shared>,
+    log: Option<SyncSender<String>>,
+) -> io::Result<(Orders, impl Future<Output = ()> + use<>)> {
+    let mut listeners = Vec::new();
+    for listener in &config.listeners {
+        let listener = listener.try_clone()?;
+        listener.set_nonblocking(true)?;
+        listeners.push(listener);
+    }
+    let (sender, orders) = mpsc::unbounded_channel();
+    let (ending, ended) = oneshot::channel::<()>();
+    let (shared, limits) = (Arc::clone(shared), config.limits.clone());
+    let runtime = tokio::runtime::Builder::new_current_thread();
+    std::thread::Builder::new()
+        .name(format!("edge-{number}"))
+        .spawn(move || {
+            let served = serve(runtime, listeners, shared, limits, log, orders);
+            if let Err(error) = served {
+                tracing::error!(%error, "a worker cannot serve");
+            }
+            drop(ending);
+        })?;
+    Ok((sender, async move {
+        let _ = ended.await;
+    }))
+}
+
+fn serve(
+    mut runtime: tokio::runtime::Builder,
+    listeners: Vec<TcpListener>,
+    shared: Arc<Shared>,
+    limits: Limits,
+    log: Option<SyncSender<String>>,
+    orders: mpsc::UnboundedReceiver<Order>,
+) -> io::Result<()> {
+    let runtime = runtime.enable_all().build_local(Default::default())?;
+    runtime.block_on(async {
+        let listeners = listeners
+            .into_iter()
+            .map(tokio::net::TcpListener::from_std)
+            .collect::<io::Result<_>>()?;
+        let log = log.map(|sender| Log::new(sender, Arc::clone(&shared)));
+        Worker::new(shared, limits, log).run(listeners, orders).await;
+        Ok(())
+    })
+}
+
+/// Tells all workers to stop and waits for them, a little longer than they have.
+async fn stop(limits: &Limits, orders: Vec<Orders>, mut workers: JoinSet<()>) {
+    let end = clock::ticks().saturating_add(clock::span(limits.drain));
+    for worker in &orders {
+        // One that has ended needs no order.
+        let _ = worker.send(Order::Stop(end));
+    }
+    let all = async { while workers.join_next().await.is_some() {} };
+    if tokio::time::timeout(limits.drain + Duration::from_secs(2), all)
+        .await
+        .is_err()
+    {
+        tracing::warn!("a worker did not stop in time");
+    }
+}

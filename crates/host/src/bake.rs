@@ -5,11 +5,14 @@
 //! `VEND_TENANT`, `VEND_APP`, `VEND_ENVIRONMENT`, `VEND_COMMIT_ID`, `VEND_COMMIT_AUTHOR`, `VEND_COMMIT_MESSAGE`,
 //! `VEND_COMMIT_BRANCH` and `VEND_COMMIT_REPOSITORY`: the same names that a Packer build gets as environment variables.
 
+mod error;
 mod script;
 mod source;
 
+pub use error::Error;
+
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     io::Write as _,
     sync::{Arc, Mutex, PoisonError, Weak},
     time::{Duration, Instant},
@@ -17,7 +20,7 @@ use std::{
 
 use camino::{Utf8Path, Utf8PathBuf};
 use model::{
-    Digest, Ticket,
+    AppName, Digest, TenantName, Ticket,
     port::{BakeOrder, Baked, Bakery, Fault, LogRef, Resources},
 };
 use tokio::sync::Semaphore;
@@ -30,13 +33,13 @@ use self::{
 use crate::{
     base::{self, Bases},
     cache::Caches,
-    clock,
-    container::{self, Containers},
+    container::Containers,
     image::Images,
     layer::{self, Layers},
     logs::{self, Mask},
     objects, tree,
     uids::Uids,
+    work,
 };
 
 /// The image that builds run in: `debian-12` with the usual tools.
@@ -63,6 +66,8 @@ struct Inner {
     limits: Resources,
     /// So many scripts run at a time.
     places: Semaphore,
+    /// Bakes hold it together; a sweep, which must not see a layer without its image, holds it alone.
+    quiet: tokio::sync::RwLock<()>,
     /// Who bakes which layer now: a second one waits for the first.
     baking: Mutex<HashMap<Digest, Weak<tokio::sync::Mutex<()>>>>,
     /// The sources that were read last. Small: a release asks for one source a few times in a row.
@@ -84,70 +89,6 @@ pub struct Kitchen {
     pub limits: Resources,
     /// How many scripts run at a time.
     pub at_once: usize,
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    #[error("the image's script `{0}` is not a file of the source tree")]
-    NoScript(Utf8PathBuf),
-    #[error("the image's inputs `{0}` match no file of the source tree")]
-    NoInput(String),
-    #[error("{0}")]
-    Pattern(String),
-    #[error("{script} failed with exit code {code}{}", said(last))]
-    Failed { script: String, code: i32, last: String },
-    #[error("{script} was stopped: it used more than the {memory_mib} MiB of memory that a bake may have")]
-    Memory { script: String, memory_mib: u64 },
-    #[error("{script} was stopped: the image was not baked in {} seconds{}", timeout.as_secs(), said(last))]
-    TimedOut {
-        script: String,
-        timeout: Duration,
-        last: String,
-    },
-    #[error("all places for short-lived containers are taken")]
-    Full,
-    #[error("the bake was interrupted")]
-    Interrupted,
-    #[error(transparent)]
-    Objects(#[from] objects::Error),
-    #[error(transparent)]
-    Tree(#[from] tree::Error),
-    #[error(transparent)]
-    Layer(#[from] layer::Error),
-    #[error(transparent)]
-    Base(#[from] base::Error),
-    #[error(transparent)]
-    Logs(#[from] logs::Error),
-    #[error(transparent)]
-    Container(#[from] container::Error),
-}
-
-fn said(last: &str) -> String {
-    if last.is_empty() {
-        String::new()
-    } else {
-        format!("; its last lines:\n{last}")
-    }
-}
-
-impl From<Error> for Fault {
-    fn from(error: Error) -> Self {
-        let text = logs::chain(&error);
-        match error {
-            Error::NoScript(_) | Error::NoInput(_) | Error::Pattern(_) => {
-                Self::customer(text).next("correct `image:` in vend.yaml and push again")
-            }
-            Error::Failed { script, .. } | Error::Memory { script, .. } | Error::TimedOut { script, .. } => {
-                Self::customer(text).next(format!("correct {script} and push again"))
-            }
-            Error::Full | Error::Interrupted | Error::Logs(_) => Self::platform(text),
-            Error::Container(_) => Self::platform(text).next("vend doctor"),
-            Error::Objects(error) => error.into(),
-            Error::Tree(error) => error.into(),
-            Error::Layer(error) => error.into(),
-            Error::Base(error) => error.into(),
-        }
-    }
 }
 
 /// The log of a bake: begun with its first line.
@@ -183,10 +124,12 @@ impl Journal {
 impl Oven {
     pub fn open(kitchen: Kitchen) -> Result<Self, Error> {
         kitchen.layers.clean()?;
+        work::clean(&kitchen.node.join("bakes"))?;
         Ok(Self(Arc::new(Inner {
             caches: Caches::open(&kitchen.node, 4 << 30)?,
             uids: Uids::default(),
             places: Semaphore::new(kitchen.at_once.max(1)),
+            quiet: tokio::sync::RwLock::default(),
             baking: Mutex::default(),
             sources: Mutex::default(),
             node: kitchen.node,
@@ -219,9 +162,58 @@ impl Oven {
         finish(baked, journal)
     }
 
+    /// The image that builds run in, if it was made.
+    pub fn find_standard(&self) -> Result<Option<Digest>, layer::Error> {
+        let base = match self.0.bases.find(base::DEBIAN) {
+            Ok(Some(base)) => base,
+            Ok(None) => return Ok(None),
+            Err(base::Error::Layer(error)) => return Err(error),
+            Err(_) => return Ok(None),
+        };
+        let key = platform_key(base.key, STANDARD, STANDARD_SCRIPT);
+        match self.0.layers.get(&key)? {
+            Some(_) => self.0.images.keep(&[base.key, key], crate::now()).map(Some),
+            None => Ok(None),
+        }
+    }
+
     /// The image that builds run in.
     pub async fn standard(&self) -> Result<Baked, Fault> {
         self.platform(STANDARD, base::DEBIAN, STANDARD_SCRIPT).await
+    }
+
+    /// Removes the images that are not in `keep`, with the layers that only they had, and gives them. The platform's own
+    /// images and the bases stay. Whatever runs or may run again must be in `keep`. Waits for bakes to end.
+    pub async fn sweep(&self, keep: &BTreeSet<Digest>) -> Result<Vec<Digest>, Fault> {
+        let _quiet = self.0.quiet.write().await;
+        let mut kept = keep.clone();
+        for image in self.0.images.list().map_err(Error::from)? {
+            let top = image
+                .layers
+                .last()
+                .map(|key| self.0.layers.get(key))
+                .transpose()
+                .map_err(Error::from)?;
+            // What no commit asked for is the platform's.
+            if top.flatten().is_some_and(|top| top.commit.is_none()) {
+                kept.insert(image.digest);
+            }
+        }
+        let bases = self.0.bases.keys().map_err(Error::from)?;
+        Ok(self
+            .0
+            .images
+            .sweep(&kept, &bases.into_iter().collect())
+            .map_err(Error::from)?)
+    }
+
+    /// Removes what is cached for a tenant, or for one app of it.
+    pub fn forget(&self, tenant: &TenantName, app: Option<&AppName>) -> Result<(), Fault> {
+        let name = match app {
+            Some(app) => format!("{tenant}/app-{app}"),
+            None => tenant.to_string(),
+        };
+        Ok(self.0.caches.remove(&name).map_err(Error::from)?)
     }
 
     pub(crate) fn uids(&self) -> &Uids {
@@ -239,14 +231,10 @@ impl Oven {
         script: &str,
         journal: &mut Journal,
     ) -> Result<Baked, Error> {
+        let _together = self.0.quiet.read().await;
         let started = Instant::now();
         let base = self.0.bases.ensure(base, |line| journal.line(line)).await?;
-        let key = Digest::of_parts([
-            b"vend platform 1",
-            &base.key.as_bytes()[..],
-            name.as_bytes(),
-            script.as_bytes(),
-        ]);
+        let key = platform_key(base.key, name, script);
         let run = Run {
             name: name.to_owned(),
             id: format!("bake-{name}"),
@@ -269,6 +257,7 @@ impl Oven {
         order: &BakeOrder,
         journal: &mut Journal,
     ) -> Result<Baked, Error> {
+        let _together = self.0.quiet.read().await;
         let started = Instant::now();
         let timeout = order.timeout.try_into().unwrap_or(Duration::ZERO);
         let base = self
@@ -346,7 +335,7 @@ impl Oven {
     }
 
     fn baked(&self, keys: &[Digest], reused: bool, started: Instant) -> Result<Baked, Error> {
-        let image = self.0.images.keep(keys, clock::now())?;
+        let image = self.0.images.keep(keys, crate::now())?;
         let records = self.0.images.records(&image)?;
         Ok(Baked {
             image,
@@ -426,6 +415,15 @@ impl Bakery for Oven {
     async fn find(&self, order: &BakeOrder) -> Result<Option<Baked>, Fault> {
         Ok(self.find_image(order).await?)
     }
+}
+
+fn platform_key(base: Digest, name: &str, script: &str) -> Digest {
+    Digest::of_parts([
+        b"vend platform 1",
+        &base.as_bytes()[..],
+        name.as_bytes(),
+        script.as_bytes(),
+    ])
 }
 
 fn finish(baked: Result<Baked, Error>, mut journal: Journal) -> Result<Baked, Fault> {

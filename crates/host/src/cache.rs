@@ -143,6 +143,11 @@ impl Caches {
         Ok(())
     }
 
+    /// Removes caches whose names begin with these parts. Containers that stand on one see it vanish.
+    pub fn remove(&self, name: &str) -> Result<(), Error> {
+        remove_tree(&self.root.join(name))
+    }
+
     fn generations(&self, name: &str) -> Result<Vec<u64>, Error> {
         let home = self.root.join(name);
         let entries = match home.read_dir_utf8() {

@@ -179,7 +179,7 @@ impl Copy {
         let writer = deployer.logs.append(&to, Mask::default(), LOG).map_err(failed)?;
         Ok(Self {
             hosts: deployer.hosts.clone(),
-            from: name(format!("host/{host}/deploy-{ticket}.log"))?,
+            from: name(format!("host/{host}/deploy-{ticket}"))?,
             to,
             offset: 0,
             writer: Some(writer),

@@ -89,8 +89,10 @@ impl Layers {
     /// Removes what a node that was killed left half-made. To be called while nothing is being made.
     pub fn clean(&self) -> Result<(), Error> {
         for path in self.entries()? {
-            if path.file_name().is_some_and(|name| name.starts_with('.')) {
-                remove_tree(&path)?;
+            let unfinished = path.file_name().is_some_and(|name| name.starts_with('.'));
+            // What a program that outlived its node still writes to is removed the next time.
+            if unfinished && let Err(error) = remove_tree(&path) {
+                tracing::warn!(%path, error = crate::logs::chain(&error), "an unfinished layer stays");
             }
         }
         Ok(())

@@ -1,4 +1,5 @@
 //! Real shells. They take descriptor 9 and reap all children, so they have a test process of their own.
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::collections::BTreeMap;
 

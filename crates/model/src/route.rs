@@ -63,6 +63,18 @@ pub struct TargetGroup {
     pub health: HealthCheck,
     /// How long requests under way may go on after a target has left.
     pub deregistration_delay: SignedDuration,
+    #[serde(default)]
+    pub algorithm: Algorithm,
+}
+
+/// Which healthy target of a group gets the next request.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Algorithm {
+    #[default]
+    RoundRobin,
+    /// The one with the fewest requests under way.
+    LeastOutstanding,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -118,6 +130,12 @@ pub enum Invalid {
     Group { rule: u32, group: String },
     #[error("the rule with the priority {0} forwards to nothing: every weight is 0 or there is no group")]
     Weightless(u32),
+    #[error("the rule with the priority {rule} gives a group the weight {weight}: 0 to 999 are allowed")]
+    Weight { rule: u32, weight: u32 },
+    #[error("the answer of the rule with the priority {rule} cannot be sent: {why}")]
+    Answer { rule: u32, why: String },
+    #[error("the target group `{group}` cannot be used: {why}")]
+    TargetGroup { group: String, why: String },
     #[error("`{0}` is not a host name or pattern")]
     Host(String),
     #[error("`{0}` is not a path or pattern: it must start with `/` or `*`")]
@@ -129,6 +147,12 @@ pub enum Invalid {
 impl Table {
     /// Checks everything that can be checked without a network.
     pub fn check(&self) -> Result<(), Invalid> {
+        for (name, group) in &self.target_groups {
+            group.check().map_err(|why| Invalid::TargetGroup {
+                group: name.clone(),
+                why: why.to_owned(),
+            })?;
+        }
         let mut priorities = std::collections::BTreeSet::new();
         for rule in &self.rules {
             if !priorities.insert(rule.priority) {
@@ -146,23 +170,89 @@ impl Table {
     }
 
     fn check_action(&self, rule: &Rule) -> Result<(), Invalid> {
-        let Action::Forward { groups } = &rule.action else {
-            return Ok(());
+        let answer = |why: Option<&str>| match why {
+            None => Ok(()),
+            Some(why) => Err(Invalid::Answer {
+                rule: rule.priority,
+                why: why.to_owned(),
+            }),
         };
+        match &rule.action {
+            Action::Forward { groups } => self.check_weights(rule.priority, groups),
+            // The ranges are ALB's.
+            Action::FixedResponse {
+                status, content_type, ..
+            } => answer(match status {
+                _ if !is_header_value(content_type) => Some("its content type is not one line of text"),
+                200..=299 | 400..=599 => None,
+                _ => Some("its status must be 2xx, 4xx or 5xx"),
+            }),
+            Action::Redirect { status, location } => answer(match status {
+                _ if location.is_empty() || !is_header_value(location) => {
+                    Some("its location is not one line of text")
+                }
+                301 | 302 | 303 | 307 | 308 => None,
+                _ => Some("its status must be 301, 302, 303, 307 or 308"),
+            }),
+        }
+    }
+
+    fn check_weights(&self, rule: u32, groups: &[Weighted]) -> Result<(), Invalid> {
+        if let Some(group) = groups.iter().find(|group| group.weight > 999) {
+            return Err(Invalid::Weight {
+                rule,
+                weight: group.weight,
+            });
+        }
         if groups.iter().all(|group| group.weight == 0) {
-            return Err(Invalid::Weightless(rule.priority));
+            return Err(Invalid::Weightless(rule));
         }
         match groups
             .iter()
             .find(|group| !self.target_groups.contains_key(&group.group))
         {
             Some(missing) => Err(Invalid::Group {
-                rule: rule.priority,
+                rule,
                 group: missing.group.clone(),
             }),
             None => Ok(()),
         }
     }
+}
+
+impl TargetGroup {
+    /// Why the group cannot be used.
+    fn check(&self) -> Result<(), &'static str> {
+        let health = &self.health;
+        let path =
+            health.path.starts_with('/') && health.path.bytes().all(|b| b.is_ascii_graphic() && b != b'#');
+        let codes = |(low, high): &(u16, u16)| *low >= 100 && low <= high && *high <= 599;
+        let mut targets = std::collections::BTreeSet::new();
+        if !path {
+            Err("the path of its health check is not a path")
+        } else if health.interval <= SignedDuration::ZERO || health.timeout <= SignedDuration::ZERO {
+            Err("the interval and the time-out of its health check must be more than nothing")
+        } else if !(2..=10).contains(&health.healthy) || !(2..=10).contains(&health.unhealthy) {
+            Err("the thresholds of its health check must be 2 to 10")
+        } else if health.codes.is_empty() || !health.codes.iter().all(codes) {
+            Err("the codes of its health check must be ranges within 100 to 599")
+        } else if self.deregistration_delay.is_negative() {
+            Err("its deregistration delay is negative")
+        } else if !self
+            .targets
+            .iter()
+            .all(|target| targets.insert((&target.id, target.address)))
+        {
+            Err("a target is in it twice")
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// No line break and nothing else that could end a header early.
+fn is_header_value(text: &str) -> bool {
+    text.bytes().all(|b| b == b' ' || b.is_ascii_graphic())
 }
 
 fn is_host_pattern(host: &str) -> bool {
@@ -218,6 +308,70 @@ mod tests {
             ("*", "", true),
         ] {
             assert_eq!(matches(pattern, text), expected, "{pattern} on {text}");
+        }
+    }
+
+    fn table(edit: impl FnOnce(&mut Table)) -> Result<(), Invalid> {
+        let group = TargetGroup {
+            targets: Vec::new(),
+            health: HealthCheck {
+                path: "/health".into(),
+                interval: SignedDuration::from_secs(5),
+                timeout: SignedDuration::from_secs(2),
+                healthy: 2,
+                unhealthy: 3,
+                codes: vec![(200, 399)],
+            },
+            deregistration_delay: SignedDuration::ZERO,
+            algorithm: Algorithm::RoundRobin,
+        };
+        let mut table = Table {
+            version: 1,
+            rules: vec![Rule {
+                priority: 1,
+                place: "acme/shop/dev".parse().unwrap(),
+                hosts: vec!["shop.example.com".into()],
+                paths: vec!["/*".into()],
+                action: Action::Forward {
+                    groups: vec![Weighted {
+                        group: "a".into(),
+                        weight: 1,
+                    }],
+                },
+            }],
+            target_groups: BTreeMap::from([("a".into(), group)]),
+        };
+        edit(&mut table);
+        table.check()
+    }
+
+    #[test]
+    fn a_table_is_checked_whole() {
+        assert_eq!(table(|_| ()), Ok(()));
+        let refused: [fn(&mut Table); 8] = [
+            |t| t.rules.push(t.rules[0].clone()),
+            |t| t.target_groups.clear(),
+            |t| t.rules[0].hosts.push("UPPER".into()),
+            |t| t.rules[0].paths.push("x".into()),
+            |t| t.target_groups.get_mut("a").unwrap().health.path = "/ HTTP/1.1\r\nX: y".into(),
+            |t| t.target_groups.get_mut("a").unwrap().health.codes.clear(),
+            |t| {
+                t.rules[0].action = Action::Redirect {
+                    status: 301,
+                    location: "/\r\nSet-Cookie: x".into(),
+                };
+            },
+            |t| {
+                t.rules[0].action = Action::Forward {
+                    groups: vec![Weighted {
+                        group: "a".into(),
+                        weight: 1000,
+                    }],
+                };
+            },
+        ];
+        for (index, edit) in refused.into_iter().enumerate() {
+            assert!(table(edit).is_err(), "{index}");
         }
     }
 }

@@ -11,6 +11,7 @@ mod read;
 mod report;
 mod yaml;
 
+pub(crate) use app::is_branch;
 pub use app::{
     App, Approval, Build, Database, Deploy, Environment, Health, Host, Image, MinimumHealthy, Scaling,
     Strategy, Tree, Variable, schema,
@@ -18,7 +19,6 @@ pub use app::{
 pub use appspec::Appspec;
 pub use buildspec::Buildspec;
 pub use checks::Checks;
-pub(crate) use app::is_branch;
 pub use read::{LATER, is_later};
 pub use report::{CheckReport, Files, check_appspec, check_buildspec, check_checks, check_tree};
 pub use yaml::{MAX_BYTES, decode};

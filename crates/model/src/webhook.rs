@@ -26,6 +26,10 @@ pub enum Provider {
 /// What a delivery asks for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one is read at a time, and none is kept in bulk"
+)]
 pub enum Event {
     Push(Push),
     /// A branch or tag is gone.
@@ -74,7 +78,9 @@ pub enum Refusal {
     Ambiguous(String),
     #[error("`{0}` does not fit the body and the secret: another secret, or the body was changed on the way")]
     Forged(String),
-    #[error("only the old SHA-1 signature is there: it is not accepted, and providers of today send `X-Hub-Signature-256` too")]
+    #[error(
+        "only the old SHA-1 signature is there: it is not accepted, and providers of today send `X-Hub-Signature-256` too"
+    )]
     OldSignature,
     #[error("the webhook has an empty secret, which fits everything")]
     NoSecret,
@@ -109,7 +115,10 @@ pub fn delivery_id(provider: Provider, headers: &[(String, String)], body: &[u8]
 }
 
 fn is_id(text: &str) -> bool {
-    (1..=128).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:".contains(&b))
+    (1..=128).contains(&text.len())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-_.:".contains(&b))
 }
 
 /// A header's one value, whatever the case of its name.
@@ -128,11 +137,16 @@ fn header<'h>(headers: &'h [(String, String)], name: &str) -> Result<Option<&'h 
 /// May git be given this as the place to clone from? https, http, ssh, and `user@host:path`; nothing that git could
 /// take for an option or for a command.
 pub fn is_clone_url(url: &str) -> bool {
-    let clean = url.len() <= 2_000 && !url.starts_with('-') && url.bytes().all(|b| b.is_ascii_graphic() && b != b'\\');
+    let clean = url.len() <= 2_000
+        && !url.starts_with('-')
+        && url.bytes().all(|b| b.is_ascii_graphic() && b != b'\\');
     let host = |authority: &str| {
         let host = authority.rsplit('@').next().unwrap_or_default();
         let name = |c: char| c.is_ascii_alphanumeric() || ".-_:[]".contains(c);
-        !host.is_empty() && !host.starts_with(['-', ':']) && host.chars().all(name) && !authority.starts_with('-')
+        !host.is_empty()
+            && !host.starts_with(['-', ':'])
+            && host.chars().all(name)
+            && !authority.starts_with('-')
     };
     let scheme = |rest: &str| match rest.split_once('/') {
         Some((authority, path)) => host(authority) && !path.is_empty(),

@@ -1,5 +1,7 @@
 //! `vend.yaml`: what is understood, and what is said about the rest.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
+
 use camino::Utf8Path;
 use jiff::SignedDuration;
 use model::{
@@ -39,15 +41,30 @@ fn a_name_is_enough() {
     let [production] = app.environments.as_slice() else {
         panic!("{app:?}");
     };
-    assert_eq!((production.name.as_str(), production.branch.as_str()), ("production", "main"));
+    assert_eq!(
+        (production.name.as_str(), production.branch.as_str()),
+        ("production", "main")
+    );
     assert_eq!(production.image.base, "debian-12");
-    assert_eq!(production.build.buildspec.as_deref(), Some(Utf8Path::new("buildspec.yml")));
-    assert_eq!(production.deploy.appspec.as_deref(), Some(Utf8Path::new("appspec.yml")));
+    assert_eq!(
+        production.build.buildspec.as_deref(),
+        Some(Utf8Path::new("buildspec.yml"))
+    );
+    assert_eq!(
+        production.deploy.appspec.as_deref(),
+        Some(Utf8Path::new("appspec.yml"))
+    );
     assert_eq!(production.deploy.keep_old, SignedDuration::from_mins(10));
-    assert_eq!((production.host.size.as_str(), production.host.port), ("small", 8080));
+    assert_eq!(
+        (production.host.size.as_str(), production.host.port),
+        ("small", 8080)
+    );
     assert_eq!(production.host.health.codes, [(200, 399)]);
     assert_eq!((production.scaling.min, production.scaling.max), (1, 1));
-    assert_eq!((production.approval.as_ref(), production.database.as_ref()), (None, None));
+    assert_eq!(
+        (production.approval.as_ref(), production.database.as_ref()),
+        (None, None)
+    );
 }
 
 #[test]
@@ -67,15 +84,28 @@ environments:
     let [dev, staging, production] = app.environments.as_slice() else {
         panic!("{app:?}");
     };
-    assert_eq!((dev.branch.as_str(), &dev.approval, &dev.database), ("dev", &None, &None));
+    assert_eq!(
+        (dev.branch.as_str(), &dev.approval, &dev.database),
+        ("dev", &None, &None)
+    );
     assert_eq!(dev.host.env["KEY"], Variable::Secret("api-key".to_owned()));
     assert_eq!(dev.host.env["V"], Variable::Plain("3.10".to_owned()));
     assert_eq!(dev.host.env["YES"], Variable::Plain("yes".to_owned()));
-    assert_eq!((staging.branch.as_str(), staging.host.size.as_str(), staging.host.port), ("release/1", "medium", 9000));
+    assert_eq!(
+        (
+            staging.branch.as_str(),
+            staging.host.size.as_str(),
+            staging.host.port
+        ),
+        ("release/1", "medium", 9000)
+    );
     assert_eq!(staging.host.env["A"], Variable::Plain("1".to_owned()));
     assert_eq!(staging.host.env["B"], Variable::Plain("three".to_owned()));
     let approval = production.approval.as_ref().unwrap();
-    assert_eq!((approval.required, approval.expires), (2, SignedDuration::from_mins(90)));
+    assert_eq!(
+        (approval.required, approval.expires),
+        (2, SignedDuration::from_mins(90))
+    );
     assert!(!approval.author_may_approve);
     assert_eq!((production.scaling.min, production.scaling.max), (2, 8));
     assert_eq!(production.deploy.minimum_healthy, MinimumHealthy::Percent(75));
@@ -100,48 +130,165 @@ fn every_problem_is_told_at_once_with_its_place() {
 fn messages() {
     for (text, expected) in [
         ("", "vend.yaml: the file is empty (write at least `app: NAME`)"),
-        ("# nothing\n", "vend.yaml: the file is empty (write at least `app: NAME`)"),
-        ("- a", "vend.yaml:1:1: the file must be a mapping, not a list (write at least `app: NAME`)"),
+        (
+            "# nothing\n",
+            "vend.yaml: the file is empty (write at least `app: NAME`)",
+        ),
+        (
+            "- a",
+            "vend.yaml:1:1: the file must be a mapping, not a list (write at least `app: NAME`)",
+        ),
         ("host: {}", "vend.yaml:1:1: `app` is missing (write `app: NAME`)"),
-        ("app: a\napp: b", "vend.yaml:2:1: `app` stands twice in the same mapping"),
-        ("app: a\nhost:\n\tport: 1", "vend.yaml:3:1: a tab stands in the indentation: YAML is indented with spaces (replace the tab by spaces)"),
-        ("app: &a x\nhost: *a", "vend.yaml:2:7: an alias (`*name`) is not allowed (write the value out where it is used)"),
-        ("app: a\n---\napp: b", "vend.yaml:2:1: a second document starts here, and only one is read"),
-        ("app: a\ndeploy: { strategy: canary }", "vend.yaml:2:21: `canary` is not available yet"),
-        ("app: a\ndeploy: { strategy: blue-gren }", "vend.yaml:2:21: `strategy` must be `blue-green`, not `blue-gren` (did you mean `blue-green`?)"),
-        ("app: a\nimage: { base: \"oci:x\" }", "vend.yaml:2:16: `oci:x` is not available yet"),
-        ("app: a\nimage: { scripts: [../x] }", "vend.yaml:2:20: `../x` is not a path inside the repository (write it from the root of the repository, without `..`)"),
-        ("app: a\nimage: { scripts: [missing.sh] }", "vend.yaml:2:20: `missing.sh` is not in the repository"),
-        ("app: a\nbuild: { buildspec: missing.yml }", "vend.yaml:2:21: `missing.yml` is not in the repository"),
-        ("app: a\nbuild: { pass_rate: 101% }", "vend.yaml:2:21: `build.pass_rate` must be a percentage from 0 to 100, not `101%`"),
+        (
+            "app: a\napp: b",
+            "vend.yaml:2:1: `app` stands twice in the same mapping",
+        ),
+        (
+            "app: a\nhost:\n\tport: 1",
+            "vend.yaml:3:1: a tab stands in the indentation: YAML is indented with spaces (replace the tab by spaces)",
+        ),
+        (
+            "app: &a x\nhost: *a",
+            "vend.yaml:2:7: an alias (`*name`) is not allowed (write the value out where it is used)",
+        ),
+        (
+            "app: a\n---\napp: b",
+            "vend.yaml:2:1: a second document starts here, and only one is read",
+        ),
+        (
+            "app: a\ndeploy: { strategy: canary }",
+            "vend.yaml:2:21: `canary` is not available yet",
+        ),
+        (
+            "app: a\ndeploy: { strategy: blue-gren }",
+            "vend.yaml:2:21: `strategy` must be `blue-green`, not `blue-gren` (did you mean `blue-green`?)",
+        ),
+        (
+            "app: a\nimage: { base: \"oci:x\" }",
+            "vend.yaml:2:16: `oci:x` is not available yet",
+        ),
+        (
+            "app: a\nimage: { scripts: [../x] }",
+            "vend.yaml:2:20: `../x` is not a path inside the repository (write it from the root of the repository, without `..`)",
+        ),
+        (
+            "app: a\nimage: { scripts: [missing.sh] }",
+            "vend.yaml:2:20: `missing.sh` is not in the repository",
+        ),
+        (
+            "app: a\nbuild: { buildspec: missing.yml }",
+            "vend.yaml:2:21: `missing.yml` is not in the repository",
+        ),
+        (
+            "app: a\nbuild: { pass_rate: 101% }",
+            "vend.yaml:2:21: `build.pass_rate` must be a percentage from 0 to 100, not `101%`",
+        ),
         ("app: a\nengine: aws", "vend.yaml:2:9: `aws` is not available yet"),
-        ("app: a\ndatabase: { engine: postgres }", "vend.yaml:2:21: `postgres` is not available yet"),
-        ("app: a\ndatabase: {}", "vend.yaml:2:11: `database.engine` is missing (write `engine: mariadb`)"),
-        ("app: a\ndatabase: mariadb", "vend.yaml:2:11: `database` must be a mapping, not text"),
-        ("app: a\ndatabase: { engine: mariadb, multi_az: true }", "vend.yaml:2:30: `database.multi_az` is not available yet"),
-        ("app: a\nscaling: { min: 2, cpu: 60% }", "vend.yaml:2:20: `scaling.cpu` is not available yet"),
-        ("app: a\nscaling: { min: 3, max: 2 }", "vend.yaml:2:25: `scaling.max` (2) is less than `scaling.min` (3)"),
-        ("app: a\nnotify: { mail: [x] }", "vend.yaml:2:1: `notify` is not available yet"),
-        ("app: a\ninclude: [x]", "vend.yaml:2:1: `include` is not available yet"),
+        (
+            "app: a\ndatabase: { engine: postgres }",
+            "vend.yaml:2:21: `postgres` is not available yet",
+        ),
+        (
+            "app: a\ndatabase: {}",
+            "vend.yaml:2:11: `database.engine` is missing (write `engine: mariadb`)",
+        ),
+        (
+            "app: a\ndatabase: mariadb",
+            "vend.yaml:2:11: `database` must be a mapping, not text",
+        ),
+        (
+            "app: a\ndatabase: { engine: mariadb, multi_az: true }",
+            "vend.yaml:2:30: `database.multi_az` is not available yet",
+        ),
+        (
+            "app: a\nscaling: { min: 2, cpu: 60% }",
+            "vend.yaml:2:20: `scaling.cpu` is not available yet",
+        ),
+        (
+            "app: a\nscaling: { min: 3, max: 2 }",
+            "vend.yaml:2:25: `scaling.max` (2) is less than `scaling.min` (3)",
+        ),
+        (
+            "app: a\nnotify: { mail: [x] }",
+            "vend.yaml:2:1: `notify` is not available yet",
+        ),
+        (
+            "app: a\ninclude: [x]",
+            "vend.yaml:2:1: `include` is not available yet",
+        ),
         ("app: a\ntests: []", "vend.yaml:2:1: `tests` is not available yet"),
-        ("app: a\nenvironments: { p: { domains: [] } }", "vend.yaml:2:22: `domains` is not available yet"),
-        ("app: a\nenvironments: { p: { branches: \"f/*\" } }", "vend.yaml:2:22: `branches` is not available yet"),
-        ("app: a\nenvironments: { p: { branch: \"f/*\" } }", "vend.yaml:2:30: `a pattern of branches` is not available yet"),
-        ("app: a\nenvironments: { p: { branch: -x } }", "vend.yaml:2:30: `-x` is not the name of a branch"),
-        ("app: a\nenvironments: { P: {} }", "vend.yaml:2:17: `P` is not a name: use 1 to 40 lower-case letters, digits and single hyphens, starting with a letter"),
-        ("app: a\nenvironments: [p]", "vend.yaml:2:15: `environments` must be a mapping, not a list"),
-        ("app: a\nhost: { env: { K: \"x {{secret:a}}\" } }", "vend.yaml:2:19: `host.env.K`: a secret must be the whole value, not a part of it (put the whole text into the secret, or put it together in the app)"),
-        ("app: a\nhost: { env: { K: \"{{secret:a b}}\" } }", "vend.yaml:2:19: `a b` is not the name of a secret (use letters, digits, `-`, `_` and `.`, at most 64)"),
-        ("app: a\nhost: { env: { PORT: 1 } }", "vend.yaml:2:16: `PORT` is set by the platform, from `host.port`"),
-        ("app: a\nhost: { env: { A-B: 1 } }", "vend.yaml:2:16: `A-B` is not the name of an environment variable (use letters, digits and underscores, not starting with a digit)"),
-        ("app: a\nhost: { health: { timeout: 9s } }", "vend.yaml:2:28: `host.health.timeout` (9s) must not be more than the interval (5s)"),
-        ("app: a\napproval: { by: [x], required: 2 }", "vend.yaml:2:32: 2 approvals are required, and `approval.by` names 1 who may give one"),
-        ("app: a\napproval: { author_may_approve: yes }", "vend.yaml:2:33: `approval.author_may_approve` must be true or false, not `yes`"),
-        ("app: a\ndeploy: { keep_old: 10 }", "vend.yaml:2:21: `deploy.keep_old` must be a time with its unit, such as `10m`, not `10` (write `10s` for seconds)"),
-        ("app: a\ndeploy: { keep_old: 99d }", "vend.yaml:2:21: `deploy.keep_old` must be from 0s to 30d, not `99d`"),
-        ("app: a\nenvironments: { p: { approval: } }", "vend.yaml:2:32: `approval` is empty: nobody is asked (write `approval: {}` to ask anybody with the approver's role)"),
-        ("app: a\nhost: { port: [1] }", "vend.yaml:2:15: `host.port` must be a number from 1 to 65535, not a list"),
-        ("{", "vend.yaml:2:1: not YAML: while parsing a flow mapping, did not find expected ',' or '}'"),
+        (
+            "app: a\nenvironments: { p: { domains: [] } }",
+            "vend.yaml:2:22: `domains` is not available yet",
+        ),
+        (
+            "app: a\nenvironments: { p: { branches: \"f/*\" } }",
+            "vend.yaml:2:22: `branches` is not available yet",
+        ),
+        (
+            "app: a\nenvironments: { p: { branch: \"f/*\" } }",
+            "vend.yaml:2:30: `a pattern of branches` is not available yet",
+        ),
+        (
+            "app: a\nenvironments: { p: { branch: -x } }",
+            "vend.yaml:2:30: `-x` is not the name of a branch",
+        ),
+        (
+            "app: a\nenvironments: { P: {} }",
+            "vend.yaml:2:17: `P` is not a name: use 1 to 40 lower-case letters, digits and single hyphens, starting with a letter",
+        ),
+        (
+            "app: a\nenvironments: [p]",
+            "vend.yaml:2:15: `environments` must be a mapping, not a list",
+        ),
+        (
+            "app: a\nhost: { env: { K: \"x {{secret:a}}\" } }",
+            "vend.yaml:2:19: `host.env.K`: a secret must be the whole value, not a part of it (put the whole text into the secret, or put it together in the app)",
+        ),
+        (
+            "app: a\nhost: { env: { K: \"{{secret:a b}}\" } }",
+            "vend.yaml:2:19: `a b` is not the name of a secret (use letters, digits, `-`, `_` and `.`, at most 64)",
+        ),
+        (
+            "app: a\nhost: { env: { PORT: 1 } }",
+            "vend.yaml:2:16: `PORT` is set by the platform, from `host.port`",
+        ),
+        (
+            "app: a\nhost: { env: { A-B: 1 } }",
+            "vend.yaml:2:16: `A-B` is not the name of an environment variable (use letters, digits and underscores, not starting with a digit)",
+        ),
+        (
+            "app: a\nhost: { health: { timeout: 9s } }",
+            "vend.yaml:2:28: `host.health.timeout` (9s) must not be more than the interval (5s)",
+        ),
+        (
+            "app: a\napproval: { by: [x], required: 2 }",
+            "vend.yaml:2:32: 2 approvals are required, and `approval.by` names 1 who may give one",
+        ),
+        (
+            "app: a\napproval: { author_may_approve: yes }",
+            "vend.yaml:2:33: `approval.author_may_approve` must be true or false, not `yes`",
+        ),
+        (
+            "app: a\ndeploy: { keep_old: 10 }",
+            "vend.yaml:2:21: `deploy.keep_old` must be a time with its unit, such as `10m`, not `10` (write `10s` for seconds)",
+        ),
+        (
+            "app: a\ndeploy: { keep_old: 99d }",
+            "vend.yaml:2:21: `deploy.keep_old` must be from 0s to 30d, not `99d`",
+        ),
+        (
+            "app: a\nenvironments: { p: { approval: } }",
+            "vend.yaml:2:30: `approval` is empty: nobody is asked (write `approval: {}` to ask anybody with the approver's role)",
+        ),
+        (
+            "app: a\nhost: { port: [1] }",
+            "vend.yaml:2:15: `host.port` must be a number from 1 to 65535, not a list",
+        ),
+        (
+            "{",
+            "vend.yaml:1:2: not YAML: while parsing a node, did not find expected node content",
+        ),
     ] {
         check(text, &[expected]);
     }
@@ -154,7 +301,13 @@ fn a_repository_must_say_how_to_start_the_app() {
     assert!(problems[0].message.contains("nor a `Procfile`"), "{problems:?}");
     let procfile = |path: &Utf8Path| path == "Procfile";
     let (app, _) = App::parse("app: a", "vend.yaml", &procfile).unwrap();
-    assert_eq!((&app.environments[0].deploy.appspec, &app.environments[0].build.buildspec), (&None, &None));
+    assert_eq!(
+        (
+            &app.environments[0].deploy.appspec,
+            &app.environments[0].build.buildspec
+        ),
+        (&None, &None)
+    );
 }
 
 /// The sample of the design: everything in it is known, whether it is built or not.
@@ -197,10 +350,20 @@ notify: { mail: [team@acme.example], slack: "{{secret:slack-hook}}" }
 "#;
     let problems = read(text).unwrap_err();
     assert!(problems.iter().all(is_later), "{problems:#?}");
-    let later: Vec<&str> = problems.iter().map(|problem| problem.message.split('`').nth(1).unwrap()).collect();
+    let later: Vec<&str> = problems
+        .iter()
+        .map(|problem| problem.message.split('`').nth(1).unwrap())
+        .collect();
     let expected = [
-        "tests", "scaling.cpu", "scaling.schedule", "database.multi_az", "domains", "branches", "expires",
-        "sleep_after", "notify",
+        "tests",
+        "scaling.cpu",
+        "scaling.schedule",
+        "database.multi_az",
+        "domains",
+        "branches",
+        "expires",
+        "sleep_after",
+        "notify",
     ];
     assert_eq!(later, expected);
 }
@@ -232,7 +395,9 @@ fn the_schema_knows_the_same_keys() {
             format!("{head}{}~{}", &opened[1..], "}".repeat(path.len() - 1))
         };
         let says = |text: &str, what: &str| {
-            read(text).err().is_some_and(|problems| problems.iter().any(|problem| problem.message.contains(what)))
+            read(text)
+                .err()
+                .is_some_and(|problems| problems.iter().any(|problem| problem.message.contains(what)))
         };
         let text = file(&path);
         assert!(!says(&text, "not a known key"), "{text}");

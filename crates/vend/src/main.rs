@@ -1,1 +1,135 @@
-fn main() {}
+//! One binary, several roles: the platform's, the agent's inside hosts, and the command line's.
+
+mod cli;
+mod clock;
+mod config;
+mod demo;
+mod doctor;
+mod flow;
+mod git;
+mod output;
+mod reconcile;
+mod reference;
+mod role;
+mod roles;
+mod serve;
+mod up;
+mod web;
+
+use std::{io::IsTerminal as _, path::Path, process::ExitCode};
+
+use camino::Utf8PathBuf;
+use clap::{CommandFactory as _, Parser, Subcommand};
+use tracing_subscriber::{EnvFilter, fmt, prelude::*};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Vends virtual hosts: git push in, software on hosts of its own out.
+#[derive(Parser)]
+#[command(name = "vend", version, max_term_width = 100)]
+struct Arguments {
+    #[command(flatten)]
+    global: cli::Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Show the whole corridor with a sample app: push, approval, change, rollback.
+    Demo(demo::Demo),
+    /// Say what this machine has of what a platform needs, and how to get the rest.
+    Doctor(doctor::Doctor),
+    /// Start and supervise all roles on this machine.
+    Up(roles::Up),
+    /// Stop every host, network and mount of a platform whose roles do not run.
+    Down,
+    /// The role that decides: API, git, webhooks, flows. Started by `vend up` or systemd.
+    #[command(hide = true)]
+    Serve,
+    /// The role that makes containers, as root.
+    #[command(hide = true)]
+    Node,
+    /// The load balancer.
+    #[command(hide = true)]
+    Edge,
+    /// Write the reference documents that are generated from the code.
+    #[command(hide = true)]
+    Reference(reference::Reference),
+    #[command(flatten)]
+    Client(cli::Command),
+}
+
+fn main() -> ExitCode {
+    // Inside hosts and builds the same file goes by other names; they must start fast and small.
+    if let Some(code) = inside(&std::env::args().collect::<Vec<_>>()) {
+        return code;
+    }
+    let arguments = Arguments::parse();
+    let lent = match arguments.command {
+        Command::Serve | Command::Edge | Command::Node => role::Lent::take(),
+        _ => role::Lent::default(),
+    };
+    logs(&arguments.command);
+    match arguments.command {
+        Command::Doctor(doctor) => doctor::run(&doctor, arguments.global.json),
+        Command::Reference(reference) => reference::run(&reference, Arguments::command()),
+        command => in_runtime(command, arguments.global, lent),
+    }
+}
+
+fn inside(arguments: &[String]) -> Option<ExitCode> {
+    let name = Path::new(arguments.first()?).file_name()?.to_str()?;
+    let rest: Vec<String> = arguments.iter().skip(1).cloned().collect();
+    match (name, rest.first().map(String::as_str)) {
+        ("systemctl" | "service", _) => Some(host::agent::systemctl::main(name, &rest)),
+        (_, Some("agent")) => host::agent::main(),
+        (_, Some("build-runner")) => Some(host::build::runner::main()),
+        _ => None,
+    }
+}
+
+fn in_runtime(command: Command, global: cli::Global, lent: role::Lent) -> ExitCode {
+    let Ok(path) = Utf8PathBuf::from_path_buf(global.data.clone()) else {
+        eprintln!("error: the data directory's path is not UTF-8");
+        return ExitCode::from(2);
+    };
+    let data = config::Data(path);
+    if matches!(command, Command::Node)
+        && let Err(error) = host::container::enter_private_mounts()
+    {
+        return roles::failed(&error);
+    }
+    let mut runtime = match command {
+        Command::Serve | Command::Node => tokio::runtime::Builder::new_multi_thread(),
+        _ => tokio::runtime::Builder::new_current_thread(),
+    };
+    let runtime = match runtime.enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return roles::failed(&error),
+    };
+    runtime.block_on(async {
+        match command {
+            Command::Demo(demo) => demo::run(&demo).await,
+            Command::Up(up) => roles::code(up::run(data, up.pick_ports).await),
+            Command::Down => roles::down(data).await,
+            Command::Serve => roles::code(serve::run(data, lent).await),
+            Command::Node => roles::node(data).await,
+            Command::Edge => roles::edge(data, lent).await,
+            Command::Client(command) => cli::run(command, &global, Arguments::command()).await,
+            Command::Doctor(_) | Command::Reference(_) => ExitCode::SUCCESS,
+        }
+    })
+}
+
+/// Roles log what they do; everything else logs only what went wrong.
+fn logs(command: &Command) {
+    let default = match command {
+        Command::Up(_) | Command::Serve | Command::Node | Command::Edge => "info",
+        _ => "error",
+    };
+    let filter = EnvFilter::try_from_env("VEND_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    let layer = fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal()).with_target(false);
+    tracing_subscriber::registry().with(filter).with(layer).init();
+}

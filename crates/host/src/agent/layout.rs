@@ -91,6 +91,10 @@ impl Layout {
                 .mode(0o755)
                 .create(directory)?;
         }
+        // Whoever brought them before a restart brings them again.
+        for left in fs::read_dir(self.revisions())? {
+            fs::remove_file(left?.path())?;
+        }
         if let Some(parent) = self.logs.parent() {
             fs::create_dir_all(parent)?;
         }

@@ -101,7 +101,10 @@ impl Deployments {
     fn join_or_begin(&self, deploy: Deploy) -> Result<watch::Receiver<Option<Outcome>>, Reports> {
         let key = deploy.ticket.as_str().to_owned();
         let mut running = self.lock();
-        if let Some(known) = running.tickets.get(&key) {
+        // One whose task broke off has closed its end: its record says how far it came.
+        if let Some(known) = running.tickets.get(&key)
+            && known.has_changed().is_ok()
+        {
             return Ok(known.clone());
         }
         if let Some(record) = Record::read(&self.inner.layout.tickets(), &deploy.ticket) {
@@ -148,7 +151,7 @@ impl Inner {
             record.end(report);
         }
         record.write(&self.layout.tickets()).map_err(platform)?;
-        record::prune(&self.layout.tickets());
+        record::prune(&self.layout.tickets(), &self.layout.shared_logs());
         Ok(Reports {
             events: record.reports,
         })

@@ -16,7 +16,7 @@ use super::{
 
 /// Is this a name that our binary answers to, inside a host?
 pub fn is_name(argv0: &str) -> bool {
-    matches!(base(argv0), "systemctl" | "service" | "invoke-rc.d")
+    matches!(base(argv0), "systemctl" | "service")
 }
 
 /// Does what was asked for by that name.

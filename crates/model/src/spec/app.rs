@@ -2,6 +2,7 @@
 
 mod environment;
 mod grammar;
+mod host;
 mod merge;
 mod parse;
 mod schema;
@@ -14,8 +15,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{AppName, EnvironmentName, port::DatabaseEngine};
 
-pub(super) use environment::is_variable;
 pub(crate) use environment::is_branch;
+pub(super) use host::is_variable;
 pub use parse::Tree;
 pub use schema::schema;
 

@@ -1,6 +1,7 @@
 //! `buildspec.yml`, versions 0.1 and 0.2.
 //! <https://docs.aws.amazon.com/codebuild/latest/userguide/build-spec-ref.html>
 
+mod outputs;
 mod parse;
 
 use std::collections::BTreeMap;

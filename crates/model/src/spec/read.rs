@@ -155,7 +155,10 @@ impl<'f> Reader<'f> {
             let found = shown(node);
             self.error(
                 node,
-                format!("{} must be a number from {low} to {high}, not {found}", quoted(what)),
+                format!(
+                    "{} must be a number from {low} to {high}, not {found}",
+                    quoted(what)
+                ),
             );
         }
         found
@@ -187,7 +190,11 @@ impl<'f> Reader<'f> {
             let (low, high) = (written(*range.start()), written(*range.end()));
             self.error(
                 node,
-                format!("{} must be from {low} to {high}, not {}", quoted(what), shown(node)),
+                format!(
+                    "{} must be from {low} to {high}, not {}",
+                    quoted(what),
+                    shown(node)
+                ),
             );
             return None;
         }
@@ -196,15 +203,19 @@ impl<'f> Reader<'f> {
 
     /// One of a few words.
     pub fn word<'w>(&mut self, node: &Node, what: &str, words: &[&'w str]) -> Option<&'w str> {
-        let found = node.text().and_then(|text| words.iter().find(|word| **word == text));
+        let found = node
+            .text()
+            .and_then(|text| words.iter().find(|word| **word == text));
         if found.is_none() {
-            let near = node
-                .text()
-                .and_then(|text| nearest(text, words.iter().copied()));
+            let near = node.text().and_then(|text| nearest(text, words.iter().copied()));
             let message = format!(
                 "{} must be {}, not {}",
                 quoted(what),
-                words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(" or "),
+                words
+                    .iter()
+                    .map(|word| format!("`{word}`"))
+                    .collect::<Vec<_>>()
+                    .join(" or "),
                 shown(node)
             );
             self.error(node, message).help = near.map(|near| format!("did you mean `{near}`?"));
@@ -226,9 +237,28 @@ impl<'f> Reader<'f> {
         self.error(key, message).help = Some(help);
     }
 
+    /// Warns of keys that the file's own reader on AWS passes over without a word.
+    pub fn ignored(&mut self, entries: &[(Node, Node)], of: &str, known: &[&str]) {
+        for (key, _) in entries {
+            let name = key.text().unwrap_or_default();
+            if known.contains(&name) {
+                continue;
+            }
+            let place = if of.is_empty() {
+                String::new()
+            } else {
+                format!(" of `{of}`")
+            };
+            let message = format!("{} is not a known key{place}: it is ignored", quoted(name));
+            self.warn(key, message).help =
+                nearest(name, known.iter().copied()).map(|near| format!("did you mean `{near}`?"));
+        }
+    }
+
     /// Value and warnings, or every problem; in the order of the file.
     pub fn finish<T>(mut self, value: Option<T>) -> Result<(T, Vec<Problem>), Vec<Problem>> {
-        self.problems.sort_by_key(|problem| (problem.line, problem.column));
+        self.problems
+            .sort_by_key(|problem| (problem.line, problem.column));
         self.problems.dedup();
         let failed = self.problems.iter().any(Problem::is_error);
         let problems = few(self.file, self.problems);
@@ -259,7 +289,12 @@ pub fn nearest<'w>(text: &str, known: impl IntoIterator<Item = &'w str>) -> Opti
     let folded = text.to_lowercase().replace('-', "_");
     known
         .into_iter()
-        .map(|word| (strsim::damerau_levenshtein(&folded, &word.to_lowercase().replace('-', "_")), word))
+        .map(|word| {
+            (
+                strsim::damerau_levenshtein(&folded, &word.to_lowercase().replace('-', "_")),
+                word,
+            )
+        })
         .filter(|(distance, word)| *distance <= 1 + word.chars().count() / 4)
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, word)| word)
@@ -334,7 +369,13 @@ pub fn duration(text: &str) -> Option<SignedDuration> {
 pub fn written(duration: SignedDuration) -> String {
     let mut rest = duration.as_millis();
     let mut text = String::new();
-    for (unit, size) in [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)] {
+    for (unit, size) in [
+        ("d", 86_400_000),
+        ("h", 3_600_000),
+        ("m", 60_000),
+        ("s", 1_000),
+        ("ms", 1),
+    ] {
         if rest >= size {
             text += &format!("{}{unit}", rest / size);
             rest %= size;

@@ -87,9 +87,11 @@ pub fn check_tree(files: &dyn Files) -> CheckReport {
         }
     }
     let mut seen = Vec::new();
-    problems.retain(|problem| !seen.contains(problem) && {
-        seen.push(problem.clone());
-        true
+    problems.retain(|problem| {
+        !seen.contains(problem) && {
+            seen.push(problem.clone());
+            true
+        }
     });
     CheckReport::new(problems, Value::Object(spec))
 }
@@ -109,6 +111,7 @@ pub fn check_checks(file: &str, bytes: &[u8]) -> CheckReport {
     alone(checks(file, bytes))
 }
 
+type Reads = fn(&str, &[u8]) -> Read;
 type Read = Result<(Value, Vec<Problem>), Vec<Problem>>;
 
 fn alone(read: Read) -> CheckReport {
@@ -144,7 +147,7 @@ fn one(
     problems: &mut Vec<Problem>,
     key: &str,
     path: &Utf8Path,
-    read: fn(&str, &[u8]) -> Read,
+    read: Reads,
 ) {
     let value = match files.read(path).map(|bytes| read(path.as_str(), &bytes)) {
         Some(Ok((value, warnings))) => {
@@ -166,8 +169,10 @@ fn one(
 }
 
 fn defaults(files: &dyn Files, spec: &mut Map<String, Value>, problems: &mut Vec<Problem>) {
-    let known: [(&str, &str, fn(&str, &[u8]) -> Read); 2] =
-        [("buildspec", "buildspec.yml", buildspec), ("appspec", "appspec.yml", appspec)];
+    let known: [(&str, &str, Reads); 2] = [
+        ("buildspec", "buildspec.yml", buildspec),
+        ("appspec", "appspec.yml", appspec),
+    ];
     for (key, path, read) in known {
         let path = Utf8Path::new(path);
         if files.exists(path) {
@@ -179,7 +184,12 @@ fn defaults(files: &dyn Files, spec: &mut Map<String, Value>, problems: &mut Vec
 /// What an environment's appspec names and the tree does not have. The build may make it; without a build it is
 /// missing for good.
 fn missing(files: &dyn Files, environment: &Environment, problems: &mut Vec<Problem>) {
-    let Some(path) = environment.deploy.appspec.as_deref().filter(|path| files.exists(path)) else {
+    let Some(path) = environment
+        .deploy
+        .appspec
+        .as_deref()
+        .filter(|path| files.exists(path))
+    else {
         return;
     };
     let Some((appspec, text)) = files.read(path).and_then(|bytes| {
@@ -188,7 +198,11 @@ fn missing(files: &dyn Files, environment: &Environment, problems: &mut Vec<Prob
     }) else {
         return;
     };
-    let scripts = appspec.hooks.values().flatten().map(|script| script.location.as_str());
+    let scripts = appspec
+        .hooks
+        .values()
+        .flatten()
+        .map(|script| script.location.as_str());
     let sources = appspec.files.iter().map(|file| file.source.as_str());
     let absent = |name: &&str| {
         let inside = Utf8Path::new(name.trim_start_matches('/'));
@@ -213,7 +227,9 @@ fn place(text: &str, part: &str) -> (u32, u32) {
         let before = line.find(part)?;
         Some((number, line[..before].chars().count()))
     });
-    found.map_or((0, 0), |(line, before)| (line, u32::try_from(before).unwrap_or(0) + 1))
+    found.map_or((0, 0), |(line, before)| {
+        (line, u32::try_from(before).unwrap_or(0) + 1)
+    })
 }
 
 /// A build with artifacts makes the revision of those alone: an appspec that they leave out is not there on the host.
@@ -235,7 +251,12 @@ fn held(files: &dyn Files, environment: &Environment, appspec: &Utf8Path, proble
             .build()
             .is_ok_and(|glob| glob.compile_matcher().is_match(appspec))
     };
-    if whole && !artifacts.files.iter().any(|pattern| pattern.contains('$') || glob(pattern)) {
+    if whole
+        && !artifacts
+            .files
+            .iter()
+            .any(|pattern| pattern.contains('$') || glob(pattern))
+    {
         let message = format!("the artifacts do not hold `{appspec}`, so the revision has no appspec");
         let help = format!("add `{appspec}` to `artifacts.files`");
         problems.push(Problem::warning(path.as_str(), 0, 0, message).help(help));

@@ -158,6 +158,10 @@ fn too_large(file: &str, bytes: usize) -> Problem {
     )
 }
 
+fn too_deep() -> String {
+    format!("the file nests deeper than {MAX_DEPTH} levels")
+}
+
 /// Columns and lines of a file of at most [`MAX_BYTES`] always fit.
 fn cut(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
@@ -169,7 +173,12 @@ fn place(span: &Span) -> (u32, u32) {
 
 /// The scanner's words, and in front of them the usual cause where the line shows it.
 fn syntax(file: &str, text: &str, error: &ScanError) -> Problem {
-    let (line, column) = (error.marker().line(), error.marker().col());
+    // What is missing at the end is missing on the last line, not on one after it.
+    let lines = text.lines().count().max(1);
+    let (line, column) = match (error.marker().line(), error.marker().col()) {
+        (line, _) if line > lines => (lines, text.lines().last().unwrap_or_default().chars().count()),
+        place => place,
+    };
     let source = text.lines().nth(line.saturating_sub(1)).unwrap_or_default();
     let indent = &source[..source.len() - source.trim_start().len()];
     let problem = |message: String| Problem::error(file, cut(line), cut(column + 1), message);
@@ -184,6 +193,9 @@ fn syntax(file: &str, text: &str, error: &ScanError) -> Problem {
         .help("replace the tab by spaces");
     }
     let words = error.info();
+    if words.contains("recursion limit") {
+        return problem(too_deep());
+    }
     let problem = problem(format!("not YAML: {words}"));
     match words {
         _ if words.contains("mapping values are not allowed") || words.contains("simple key") => {
@@ -303,7 +315,7 @@ impl<'f> Builder<'f> {
         if self.open.len() >= MAX_DEPTH {
             let (Open::Sequence { node, .. } | Open::Mapping { node, .. }) = &open;
             let at = (node.line, node.column);
-            return Err(self.problem(at, format!("the file nests deeper than {MAX_DEPTH} levels")));
+            return Err(self.problem(at, too_deep()));
         }
         self.open.push(open);
         Ok(())
@@ -335,9 +347,7 @@ impl<'f> Builder<'f> {
         };
         match open {
             Open::Sequence { items, .. } => items.push(node),
-            Open::Mapping {
-                key: key @ None, ..
-            } => {
+            Open::Mapping { key: key @ None, .. } => {
                 if node.text().is_none() {
                     let at = (node.line, node.column);
                     return Err(self.problem(at, "a key must be text, not a list or a mapping"));
@@ -347,7 +357,9 @@ impl<'f> Builder<'f> {
             Open::Mapping {
                 entries, index, key, ..
             } => {
-                let key = key.take().expect("the arm before has taken the case without a key");
+                let key = key
+                    .take()
+                    .expect("the arm before has taken the case without a key");
                 let name = key.text().unwrap_or_default().to_owned();
                 match index.get(&name) {
                     Some(&at) => {

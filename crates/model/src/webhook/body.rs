@@ -11,9 +11,12 @@ pub(super) fn json(headers: &[(String, String)], body: &[u8]) -> Result<Value, R
     if body.len() > MAX_BODY_BYTES {
         return Err(Refusal::TooLarge(body.len()));
     }
-    let form = header(headers, "Content-Type")?
-        .is_some_and(|kind| kind.to_ascii_lowercase().starts_with("application/x-www-form-urlencoded"));
-    let parse = |bytes: &[u8]| serde_json::from_slice(bytes).map_err(|error| Refusal::NotJson(error.to_string()));
+    let form = header(headers, "Content-Type")?.is_some_and(|kind| {
+        kind.to_ascii_lowercase()
+            .starts_with("application/x-www-form-urlencoded")
+    });
+    let parse =
+        |bytes: &[u8]| serde_json::from_slice(bytes).map_err(|error| Refusal::NotJson(error.to_string()));
     let value: Value = if form || body.starts_with(b"payload=") {
         let field = body
             .split(|b| *b == b'&')

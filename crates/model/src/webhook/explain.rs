@@ -94,7 +94,9 @@ fn action(event: &Event) -> String {
             }
             None => "nothing: a tag releases nothing".to_owned(),
         },
-        Event::Delete { reference, .. } => format!("nothing: `{reference}` is gone, and its environment stays"),
+        Event::Delete { reference, .. } => {
+            format!("nothing: `{reference}` is gone, and its environment stays")
+        }
         Event::Ignored { reason, .. } => format!("nothing: {reason}"),
         Event::Ping => "answer that it is there".to_owned(),
     }

@@ -20,14 +20,23 @@ pub(super) fn read(headers: &[(String, String)], body: &[u8]) -> Result<Event, R
         "ping" => Ok(Event::Ping),
         "push" => pushed(&payload).event(kind),
         "delete" => deleted(&payload),
-        "create" => Ok(ignored(kind, "the push event of the same branch or tag says more")),
+        "create" => Ok(ignored(
+            kind,
+            "the push event of the same branch or tag says more",
+        )),
         _ => Ok(ignored(kind, "not a push")),
     }
 }
 
 fn pushed(payload: &Value) -> Pushed<'_> {
     let mut commits: Vec<&Value> = payload.pointer("/head_commit").into_iter().collect();
-    commits.extend(payload.pointer("/commits").and_then(Value::as_array).into_iter().flatten());
+    commits.extend(
+        payload
+            .pointer("/commits")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten(),
+    );
     Pushed {
         reference: text(payload, "/ref"),
         before: text(payload, "/before"),

@@ -21,9 +21,8 @@ pub(super) fn read(headers: &[(String, String)], body: &[u8]) -> Result<Event, R
         object => object,
     };
     match (kind, object) {
-        ("Push Hook" | "System Hook", "push") | ("Push Hook" | "Tag Push Hook" | "System Hook", "tag_push") => {
-            pushed(&payload).event(kind)
-        }
+        ("Push Hook" | "System Hook", "push")
+        | ("Push Hook" | "Tag Push Hook" | "System Hook", "tag_push") => pushed(&payload).event(kind),
         ("Push Hook" | "Tag Push Hook", _) => Err(Refusal::Malformed("object_kind".to_owned())),
         _ => Ok(ignored(kind, "not a push")),
     }

@@ -108,6 +108,8 @@ fn standard(headers: &[(String, String)], body: &[u8], key: &[u8], signatures: &
 
 fn sha256<'p>(key: &[u8], parts: impl IntoIterator<Item = &'p [u8]>) -> Hmac<Sha256> {
     let mut mac = Hmac::new_from_slice(key).expect("HMAC takes a key of any length");
-    parts.into_iter().for_each(|part| Hmac::<Sha256>::update(&mut mac, part));
+    parts
+        .into_iter()
+        .for_each(|part| Hmac::<Sha256>::update(&mut mac, part));
     mac
 }

@@ -35,10 +35,12 @@ impl Record {
         }
     }
 
-    /// The record of a ticket that is finished.
+    /// The record of a ticket whose deployment does not run. One that broke off has failed: no script of it may run
+    /// again.
     pub fn read(directory: &Path, ticket: &Ticket) -> Option<Self> {
-        let record: Self = serde_json::from_slice(&fs::read(file(directory, ticket)).ok()?).ok()?;
-        (record.current.is_none() && record.waiting.is_empty()).then_some(record)
+        let mut record: Self = serde_json::from_slice(&fs::read(file(directory, ticket)).ok()?).ok()?;
+        record.cut_off();
+        Some(record)
     }
 
     pub fn begin(&mut self, event: LifecycleEvent, at: Timestamp) {
@@ -64,7 +66,7 @@ impl Record {
         fs::rename(fresh, path)
     }
 
-    /// What a record says after the host was restarted in the middle of it.
+    /// What a record says after the agent ended in the middle of it. True when that changed it.
     fn cut_off(&mut self) -> bool {
         let Some((event, started_at)) = self.current.take() else {
             if self.waiting.is_empty() {
@@ -80,7 +82,7 @@ impl Record {
             failure: Some(ScriptFailure {
                 code: ScriptCode::FailedAfterRestart,
                 script: String::new(),
-                message: format!("The host was restarted while {event} ran"),
+                message: format!("The agent ended while {event} ran"),
                 log: String::new(),
             }),
         });
@@ -106,7 +108,7 @@ impl Record {
 
 /// Finishes what a restart cut off.
 pub fn recover(directory: &Path) {
-    for path in files(directory) {
+    for path in files(directory, "", ".json") {
         let record = fs::read(&path)
             .ok()
             .and_then(|bytes| serde_json::from_slice::<Record>(&bytes).ok());
@@ -119,9 +121,14 @@ pub fn recover(directory: &Path) {
     }
 }
 
-/// Forgets the oldest records.
-pub fn prune(directory: &Path) {
-    let mut dated: Vec<_> = files(directory)
+/// Forgets the oldest records, and the logs of the oldest deployments.
+pub fn prune(records: &Path, logs: &Path) {
+    prune_files(files(records, "", ".json"));
+    prune_files(files(logs, "deploy-", ".log"));
+}
+
+fn prune_files(files: Vec<PathBuf>) {
+    let mut dated: Vec<_> = files
         .into_iter()
         .filter_map(|path| Some((fs::metadata(&path).ok()?.modified().ok()?, path)))
         .collect();
@@ -136,13 +143,18 @@ fn file(directory: &Path, ticket: &Ticket) -> PathBuf {
     directory.join(format!("{ticket}.json"))
 }
 
-fn files(directory: &Path) -> Vec<PathBuf> {
+fn files(directory: &Path, start: &str, end: &str) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(directory) else {
         return Vec::new();
     };
     entries
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
+        .filter_map(Result::ok)
+        .filter(|entry| {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            name.starts_with(start) && name.ends_with(end)
+        })
+        .map(|entry| entry.path())
         .collect()
 }
 
@@ -157,7 +169,6 @@ mod tests {
         let mut record = Record::new(&ticket, &LifecycleEvent::BEFORE_TRAFFIC);
         record.begin(LifecycleEvent::ApplicationStop, Timestamp::UNIX_EPOCH);
         record.write(directory.path()).unwrap();
-        assert_eq!(Record::read(directory.path(), &ticket), None);
         recover(directory.path());
         let reports = Record::read(directory.path(), &ticket).unwrap().reports;
         assert_eq!(reports.len(), 7);

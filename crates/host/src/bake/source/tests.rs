@@ -63,6 +63,8 @@ fn order(source: Digest) -> BakeOrder {
     }
 }
 
+type Files = Vec<(&'static str, &'static str)>;
+
 const FILES: &[(&str, &str)] = &[
     ("infra/one.sh", "1"),
     ("infra/two.sh", "2"),
@@ -73,7 +75,7 @@ const FILES: &[(&str, &str)] = &[
 #[test]
 fn keys_change_with_what_makes_the_layers_and_with_nothing_else() {
     let world = world();
-    let with = |change: &dyn Fn(&mut Vec<(&'static str, &'static str)>)| {
+    let with = |change: &dyn Fn(&mut Files)| {
         let mut files = FILES.to_vec();
         change(&mut files);
         world.keys(&files, |_| ()).unwrap()

@@ -1,13 +1,13 @@
 //! One environment, from its merged keys. Unknown keys and words were reported where they stand in the file.
 
-use std::collections::BTreeMap;
-
 use camino::{Utf8Component, Utf8Path, Utf8PathBuf};
 use jiff::SignedDuration;
 
 use super::{
-    Approval, Build, Database, Deploy, Environment, Health, Host, Image, MinimumHealthy, Scaling, Strategy,
-    Variable, grammar::BASES, parse::{Tree, entry},
+    Approval, Build, Database, Deploy, Environment, Image, MinimumHealthy, Scaling, Strategy,
+    grammar::BASES,
+    host::host,
+    parse::{Tree, entry},
 };
 use crate::{
     EnvironmentName, Problem,
@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-type Fields<'n> = &'n [(Node, Node)];
+pub(super) type Fields<'n> = &'n [(Node, Node)];
 
 pub(super) fn environment(
     reader: &mut Reader<'_>,
@@ -54,7 +54,7 @@ pub(super) fn environment(
 }
 
 /// The entries of a section; none when it is absent or not a mapping, which was reported already.
-fn section<'n>(fields: Fields<'n>, name: &str) -> Fields<'n> {
+pub(super) fn section<'n>(fields: Fields<'n>, name: &str) -> Fields<'n> {
     match entry(fields, name).map(|node| &node.value) {
         Some(Value::Mapping(entries)) => entries,
         _ => &[],
@@ -62,7 +62,7 @@ fn section<'n>(fields: Fields<'n>, name: &str) -> Fields<'n> {
 }
 
 /// A value that is there and not null.
-fn value<'n>(fields: Fields<'n>, name: &str) -> Option<&'n Node> {
+pub(super) fn value<'n>(fields: Fields<'n>, name: &str) -> Option<&'n Node> {
     entry(fields, name).filter(|node| !node.is_null())
 }
 
@@ -128,7 +128,10 @@ fn image(reader: &mut Reader<'_>, fields: Fields<'_>, tree: Tree<'_>) -> Image {
 fn glob(reader: &mut Reader<'_>, node: &Node) -> Option<String> {
     let path = path(reader, node, "image.inputs")?;
     if let Err(error) = globset::Glob::new(path.as_str()) {
-        reader.error(node, format!("{} is not a pattern: {}", quoted(path.as_str()), error.kind()));
+        reader.error(
+            node,
+            format!("{} is not a pattern: {}", quoted(path.as_str()), error.kind()),
+        );
         return None;
     }
     Some(path.into_string())
@@ -143,7 +146,10 @@ fn path(reader: &mut Reader<'_>, node: &Node, what: &str) -> Option<Utf8PathBuf>
         .all(|part| matches!(part, Utf8Component::Normal(_) | Utf8Component::CurDir));
     if text.is_empty() || !inside || text.chars().any(char::is_control) || text.len() > 1_000 {
         reader
-            .error(node, format!("{} is not a path inside the repository", quoted(&text)))
+            .error(
+                node,
+                format!("{} is not a path inside the repository", quoted(&text)),
+            )
             .help = Some("write it from the root of the repository, without `..`".to_owned());
         return None;
     }
@@ -158,7 +164,10 @@ fn path(reader: &mut Reader<'_>, node: &Node, what: &str) -> Option<Utf8PathBuf>
 fn present(reader: &mut Reader<'_>, node: &Node, what: &str, tree: Tree<'_>) -> Option<Utf8PathBuf> {
     let path = path(reader, node, what)?;
     if !tree(&path) {
-        reader.error(node, format!("{} is not in the repository", quoted(path.as_str())));
+        reader.error(
+            node,
+            format!("{} is not in the repository", quoted(path.as_str())),
+        );
         return None;
     }
     Some(path)
@@ -181,20 +190,23 @@ fn build(reader: &mut Reader<'_>, fields: Fields<'_>, tree: Tree<'_>) -> Build {
 }
 
 fn first(tree: Tree<'_>, names: &[&str]) -> Option<Utf8PathBuf> {
-    names
-        .iter()
-        .map(Utf8PathBuf::from)
-        .find(|path| tree(path))
+    names.iter().map(Utf8PathBuf::from).find(|path| tree(path))
 }
 
 fn percent(reader: &mut Reader<'_>, node: &Node, what: &str) -> Option<f64> {
     let text = node.text().unwrap_or_default();
     let digits = text.strip_suffix('%').unwrap_or(text).trim_end();
     let plain = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit() || b == b'.');
-    let found = digits.parse::<f64>().ok().filter(|rate| plain && (0.0..=100.0).contains(rate));
+    let found = digits
+        .parse::<f64>()
+        .ok()
+        .filter(|rate| plain && (0.0..=100.0).contains(rate));
     if found.is_none() {
         let found = shown(node);
-        reader.error(node, format!("`{what}` must be a percentage from 0 to 100, not {found}"));
+        reader.error(
+            node,
+            format!("`{what}` must be a percentage from 0 to 100, not {found}"),
+        );
     }
     found
 }
@@ -219,7 +231,8 @@ fn deploy(reader: &mut Reader<'_>, fields: Fields<'_>, build: &Build, tree: Tree
         None => first(tree, &["appspec.yml", "appspec.yaml", "appspec.json"]),
     };
     if appspec.is_none() && !tree(Utf8Path::new("Procfile")) {
-        let message = "nothing says how to start the app: the repository has neither an `appspec.yml` nor a `Procfile`";
+        let message =
+            "nothing says how to start the app: the repository has neither an `appspec.yml` nor a `Procfile`";
         let problem = Problem::error(reader.file, 0, 0, message)
             .help("the shortest way is a `Procfile` with a line such as `web: ./start.sh`");
         reader.problems.push(problem);
@@ -264,182 +277,6 @@ fn minimum_healthy(reader: &mut Reader<'_>, node: &Node) -> Option<MinimumHealth
     }
 }
 
-fn host(reader: &mut Reader<'_>, fields: Fields<'_>, database: bool) -> Host {
-    let size = value(fields, "size").and_then(|node| {
-        let text = reader.text(node, "host.size")?;
-        let shape = text.len() <= 40 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
-        if !shape || text.is_empty() {
-            reader.error(node, format!("{} is not the name of a size", quoted(&text)));
-            return None;
-        }
-        Some(text)
-    });
-    let port = value(fields, "port").and_then(|node| reader.number(node, "host.port", 1..=65_535));
-    let health = health(reader, section(fields, "health"));
-    let env = match value(fields, "env") {
-        Some(node) => variables(reader, node, database),
-        None => BTreeMap::new(),
-    };
-    Host {
-        size: size.unwrap_or_else(|| "small".to_owned()),
-        port: port.and_then(|port| u16::try_from(port).ok()).unwrap_or(8080),
-        health,
-        env,
-    }
-}
-
-/// Variables that the platform itself gives to an app with a database.
-const OF_DATABASE: [&str; 6] = [
-    "DATABASE_URL",
-    "DATABASE_HOST",
-    "DATABASE_PORT",
-    "DATABASE_NAME",
-    "DATABASE_USER",
-    "DATABASE_PASSWORD",
-];
-
-fn variables(reader: &mut Reader<'_>, node: &Node, database: bool) -> BTreeMap<String, Variable> {
-    let mut variables = BTreeMap::new();
-    for (key, value) in reader.mapping(node, "host.env") {
-        let name = key.text().unwrap_or_default();
-        if !is_variable(name) {
-            let message = format!("{} is not the name of an environment variable", quoted(name));
-            reader.error(key, message).help =
-                Some("use letters, digits and underscores, not starting with a digit".to_owned());
-            continue;
-        }
-        if name == "PORT" || (database && OF_DATABASE.contains(&name)) {
-            let from = if name == "PORT" { "host.port" } else { "database" };
-            reader.error(key, format!("`{name}` is set by the platform, from `{from}`"));
-            continue;
-        }
-        if let Some(variable) = variable(reader, value, name) {
-            variables.insert(name.to_owned(), variable);
-        }
-    }
-    variables
-}
-
-pub(crate) fn is_variable(name: &str) -> bool {
-    name.len() <= 200
-        && name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
-}
-
-fn variable(reader: &mut Reader<'_>, node: &Node, name: &str) -> Option<Variable> {
-    if let Value::Mapping(_) = node.value
-        && name.len() <= 200
-    {
-        let problem = reader.error(node, format!("`host.env.{name}` must be text, not a mapping"));
-        problem.help = Some("quote it: `\"{{secret:NAME}}\"`".to_owned());
-        return None;
-    }
-    let text = match node.is_null() {
-        true => String::new(),
-        false => reader.text(node, &format!("host.env.{name}"))?,
-    };
-    if text.contains('\0') {
-        reader.error(node, format!("`host.env.{name}` holds a NUL character"));
-        return None;
-    }
-    if !text.contains("{{secret:") {
-        return Some(Variable::Plain(text));
-    }
-    let secret = text
-        .trim()
-        .strip_prefix("{{secret:")
-        .and_then(|rest| rest.strip_suffix("}}"))
-        .map(str::trim);
-    match secret {
-        Some(secret) if is_secret(secret) => Some(Variable::Secret(secret.to_owned())),
-        Some(secret) if !secret.contains("{{") => {
-            let message = format!("{} is not the name of a secret", quoted(secret));
-            reader.error(node, message).help =
-                Some("use letters, digits, `-`, `_` and `.`, at most 64".to_owned());
-            None
-        }
-        _ => {
-            let message = format!("`host.env.{name}`: a secret must be the whole value, not a part of it");
-            reader.error(node, message).help =
-                Some("put the whole text into the secret, or put it together in the app".to_owned());
-            None
-        }
-    }
-}
-
-fn is_secret(name: &str) -> bool {
-    name.len() <= 64
-        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
-}
-
-fn health(reader: &mut Reader<'_>, fields: Fields<'_>) -> Health {
-    let second = SignedDuration::from_secs(1);
-    let path = value(fields, "path").and_then(|node| {
-        let text = reader.text(node, "host.health.path")?;
-        let shape = text.starts_with('/') && text.len() <= 1_000 && text.bytes().all(|b| b.is_ascii_graphic());
-        if !shape {
-            reader.error(node, format!("`host.health.path` must start with `/` and hold no blanks, not {}", quoted(&text)));
-            return None;
-        }
-        Some(text)
-    });
-    let mut time = |name: &str, default: i64| {
-        value(fields, name)
-            .and_then(|node| reader.duration(node, &format!("host.health.{name}"), SignedDuration::from_millis(100)..=second * 300))
-            .unwrap_or(second * i32::try_from(default).unwrap_or(1))
-    };
-    let (interval, timeout) = (time("interval", 5), time("timeout", 2));
-    if timeout > interval
-        && let Some(node) = value(fields, "timeout").or_else(|| value(fields, "interval"))
-    {
-        let (timeout, interval) = (crate::spec::read::written(timeout), crate::spec::read::written(interval));
-        reader.error(node, format!("`host.health.timeout` ({timeout}) must not be more than the interval ({interval})"));
-    }
-    let mut count = |name: &str, default: u64| {
-        let found = value(fields, name).and_then(|node| reader.number(node, &format!("host.health.{name}"), 2..=10));
-        u32::try_from(found.unwrap_or(default)).unwrap_or(2)
-    };
-    let (healthy, unhealthy) = (count("healthy", 2), count("unhealthy", 3));
-    let codes = value(fields, "codes").map(|node| codes(reader, node)).filter(|codes| !codes.is_empty());
-    Health {
-        path: path.unwrap_or_else(|| "/".to_owned()),
-        interval,
-        timeout,
-        healthy,
-        unhealthy,
-        codes: codes.unwrap_or_else(|| vec![(200, 399)]),
-    }
-}
-
-/// `200`, `"200-299"`, `"200,301-302"`, or a list of these.
-fn codes(reader: &mut Reader<'_>, node: &Node) -> Vec<(u16, u16)> {
-    let mut codes = Vec::new();
-    for item in reader.list(node, "host.health.codes", true) {
-        for part in item.text().unwrap_or_default().split(',') {
-            match range(part.trim()) {
-                Some(range) => codes.push(range),
-                None => {
-                    let found = if item.text().is_some() { quoted(part.trim()) } else { shown(item) };
-                    let message = format!("`host.health.codes` must be status codes such as `200` or `200-399`, not {found}");
-                    reader.error(item, message);
-                }
-            }
-        }
-    }
-    codes
-}
-
-fn range(text: &str) -> Option<(u16, u16)> {
-    let code = |text: &str| {
-        let shape = text.len() == 3 && text.bytes().all(|b| b.is_ascii_digit());
-        text.parse::<u16>().ok().filter(|code| shape && (100..=599).contains(code))
-    };
-    let (low, high) = text.split_once('-').unwrap_or((text, text));
-    let (low, high) = (code(low.trim())?, code(high.trim())?);
-    (low <= high).then_some((low, high))
-}
-
 fn database(reader: &mut Reader<'_>, node: Option<&Node>) -> Option<Database> {
     let node = node.filter(|node| !node.is_null())?;
     if node.get("engine").is_none_or(Node::is_null) && matches!(node.value, Value::Mapping(_)) {
@@ -451,20 +288,28 @@ fn database(reader: &mut Reader<'_>, node: Option<&Node>) -> Option<Database> {
 }
 
 fn approval(reader: &mut Reader<'_>, fields: Fields<'_>) -> Approval {
-    let by = value(fields, "by").map(|node| reader.texts(node, "approval.by")).unwrap_or_default();
-    let required = value(fields, "required").and_then(|node| reader.number(node, "approval.required", 1..=20));
+    let by = value(fields, "by")
+        .map(|node| reader.texts(node, "approval.by"))
+        .unwrap_or_default();
+    let required =
+        value(fields, "required").and_then(|node| reader.number(node, "approval.required", 1..=20));
     let required = u32::try_from(required.unwrap_or(1)).unwrap_or(1);
     let people: std::collections::BTreeSet<&String> = by.iter().collect();
     if !by.is_empty()
         && people.len() < required as usize
         && let Some(node) = value(fields, "required").or_else(|| value(fields, "by"))
     {
-        let message = format!("{required} approvals are required, and `approval.by` names {} who may give one", people.len());
+        let message = format!(
+            "{required} approvals are required, and `approval.by` names {} who may give one",
+            people.len()
+        );
         reader.error(node, message);
     }
-    let author = value(fields, "author_may_approve").and_then(|node| reader.flag(node, "approval.author_may_approve", false));
+    let author = value(fields, "author_may_approve")
+        .and_then(|node| reader.flag(node, "approval.author_may_approve", false));
     let (minute, month) = (SignedDuration::from_mins(1), SignedDuration::from_hours(24 * 30));
-    let expires = value(fields, "expires").and_then(|node| reader.duration(node, "approval.expires", minute..=month));
+    let expires =
+        value(fields, "expires").and_then(|node| reader.duration(node, "approval.expires", minute..=month));
     Approval {
         by,
         required,
@@ -485,7 +330,10 @@ fn scaling(reader: &mut Reader<'_>, fields: Fields<'_>) -> Scaling {
     if max < min
         && let Some(node) = value(fields, "max").or_else(|| value(fields, "min"))
     {
-        reader.error(node, format!("`scaling.max` ({max}) is less than `scaling.min` ({min})"));
+        reader.error(
+            node,
+            format!("`scaling.max` ({max}) is less than `scaling.min` ({min})"),
+        );
     }
     Scaling { min, max }
 }

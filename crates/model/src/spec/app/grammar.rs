@@ -69,15 +69,27 @@ macro_rules! shared {
 
 pub(super) static TOP: Section = Section {
     keys: shared![
-        key("app", Kind::Text, "The app's name: a DNS label of at most 40 characters."),
-        key("environments", Kind::Environments, "The stages of the app. Each may override any key above."),
+        key(
+            "app",
+            Kind::Text,
+            "The app's name: a DNS label of at most 40 characters."
+        ),
+        key(
+            "environments",
+            Kind::Environments,
+            "The stages of the app. Each may override any key above."
+        ),
         later("include"),
     ],
 };
 
 pub(super) static ENVIRONMENT: Section = Section {
     keys: shared![
-        key("branch", Kind::Branch, "The branch whose pushes go here. Default: the environment's own name, `main` for `production`."),
+        key(
+            "branch",
+            Kind::Branch,
+            "The branch whose pushes go here. Default: the environment's own name, `main` for `production`."
+        ),
         later("branches"),
         later("expires"),
         later("sleep_after"),
@@ -86,17 +98,33 @@ pub(super) static ENVIRONMENT: Section = Section {
 
 static IMAGE: Section = Section {
     keys: &[
-        key("base", Kind::Word(BASES), "A base of the platform. Default `debian-12`."),
+        key(
+            "base",
+            Kind::Word(BASES),
+            "A base of the platform. Default `debian-12`.",
+        ),
         key("scripts", Kind::Paths, "Run as root in the image, in this order."),
-        key("inputs", Kind::Paths, "Globs of the files that the scripts see; the image is baked again only when one of them changes."),
+        key(
+            "inputs",
+            Kind::Paths,
+            "Globs of the files that the scripts see; the image is baked again only when one of them changes.",
+        ),
     ],
 };
 
 static BUILD: Section = Section {
     keys: &[
-        key("buildspec", Kind::Path, "Default `buildspec.yml`, if the file is there."),
+        key(
+            "buildspec",
+            Kind::Path,
+            "Default `buildspec.yml`, if the file is there.",
+        ),
         key("timeout", Kind::Duration, "Default `1h`, at most `36h`."),
-        key("pass_rate", Kind::Percent, "The share of tests that must pass. Default 100 %."),
+        key(
+            "pass_rate",
+            Kind::Percent,
+            "The share of tests that must pass. Default 100 %.",
+        ),
         later("image"),
         later("cache"),
         later("coverage"),
@@ -105,10 +133,26 @@ static BUILD: Section = Section {
 
 static DEPLOY: Section = Section {
     keys: &[
-        key("appspec", Kind::Path, "Default `appspec.yml`, if the file is there; else a `Procfile` is needed."),
-        key("strategy", Kind::Word(&["blue-green"]), "New hosts beside the old ones, then the traffic moves."),
-        key("minimum_healthy", Kind::MinimumHealthy, "`one-at-a-time` (default), `half-at-a-time`, `all-at-once`, a percentage, or a number of hosts."),
-        key("keep_old", Kind::Duration, "How long the old hosts stay after the traffic has moved: rolling back is then one route switch. Default `10m`."),
+        key(
+            "appspec",
+            Kind::Path,
+            "Default `appspec.yml`, if the file is there; else a `Procfile` is needed.",
+        ),
+        key(
+            "strategy",
+            Kind::Word(&["blue-green"]),
+            "New hosts beside the old ones, then the traffic moves.",
+        ),
+        key(
+            "minimum_healthy",
+            Kind::MinimumHealthy,
+            "`one-at-a-time` (default), `half-at-a-time`, `all-at-once`, a percentage, or a number of hosts.",
+        ),
+        key(
+            "keep_old",
+            Kind::Duration,
+            "How long the old hosts stay after the traffic has moved: rolling back is then one route switch. Default `10m`.",
+        ),
         later("steps"),
         later("interval"),
         later("alarms"),
@@ -118,10 +162,26 @@ static DEPLOY: Section = Section {
 
 static HOST: Section = Section {
     keys: &[
-        key("size", Kind::Text, "A size class of the platform. Default `small`."),
-        key("port", Kind::Number(1, 65_535), "Where the app listens. Default 8080. The app finds it in `PORT`."),
-        key("health", Kind::Section(&HEALTH), "How the load balancer asks whether a host is well."),
-        key("env", Kind::Variables, "Environment variables of the app. `{{secret:NAME}}` is the value of a secret."),
+        key(
+            "size",
+            Kind::Text,
+            "A size class of the platform. Default `small`.",
+        ),
+        key(
+            "port",
+            Kind::Number(1, 65_535),
+            "Where the app listens. Default 8080. The app finds it in `PORT`.",
+        ),
+        key(
+            "health",
+            Kind::Section(&HEALTH),
+            "How the load balancer asks whether a host is well.",
+        ),
+        key(
+            "env",
+            Kind::Variables,
+            "Environment variables of the app. `{{secret:NAME}}` is the value of a secret.",
+        ),
     ],
 };
 
@@ -129,10 +189,26 @@ static HEALTH: Section = Section {
     keys: &[
         key("path", Kind::Text, "Default `/`."),
         key("interval", Kind::Duration, "Default `5s`."),
-        key("timeout", Kind::Duration, "Default `2s`; not more than the interval."),
-        key("healthy", Kind::Number(2, 10), "Successes in a row that make a host healthy. Default 2."),
-        key("unhealthy", Kind::Number(2, 10), "Failures in a row that make a host unhealthy. Default 3."),
-        key("codes", Kind::Codes, "Status codes that count as success. Default `200-399`."),
+        key(
+            "timeout",
+            Kind::Duration,
+            "Default `2s`; not more than the interval.",
+        ),
+        key(
+            "healthy",
+            Kind::Number(2, 10),
+            "Successes in a row that make a host healthy. Default 2.",
+        ),
+        key(
+            "unhealthy",
+            Kind::Number(2, 10),
+            "Failures in a row that make a host unhealthy. Default 3.",
+        ),
+        key(
+            "codes",
+            Kind::Codes,
+            "Status codes that count as success. Default `200-399`.",
+        ),
     ],
 };
 
@@ -151,10 +227,22 @@ static DATABASE: Section = Section {
 
 static APPROVAL: Section = Section {
     keys: &[
-        key("by", Kind::Texts, "Who may approve. Default: anybody with the approver's role."),
+        key(
+            "by",
+            Kind::Texts,
+            "Who may approve. Default: anybody with the approver's role.",
+        ),
         key("required", Kind::Number(1, 20), "How many must. Default 1."),
-        key("author_may_approve", Kind::Flag, "May the author of a commit approve it? Default false."),
-        key("expires", Kind::Duration, "How long the question stands. Default `24h`."),
+        key(
+            "author_may_approve",
+            Kind::Flag,
+            "May the author of a commit approve it? Default false.",
+        ),
+        key(
+            "expires",
+            Kind::Duration,
+            "How long the question stands. Default `24h`.",
+        ),
     ],
 };
 
@@ -175,7 +263,9 @@ pub(super) const BASES: &[&str] = &["debian-12"];
 pub(super) fn later_word(key: &str, word: &str) -> bool {
     match key {
         "base" => {
-            matches!(word, "debian-13" | "ubuntu-24.04") || word.starts_with("oci:") || word.starts_with("tar:")
+            matches!(word, "debian-13" | "ubuntu-24.04")
+                || word.starts_with("oci:")
+                || word.starts_with("tar:")
         }
         "strategy" => matches!(word, "in-place" | "canary" | "linear"),
         "engine" => matches!(word, "aws" | "postgres" | "postgresql" | "mysql"),

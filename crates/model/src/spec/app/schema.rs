@@ -8,7 +8,10 @@ use super::grammar::{ENVIRONMENT, Key, Kind, Section, TOP};
 pub fn schema() -> Value {
     let mut schema = section(&TOP);
     let top = schema.as_object_mut().expect("a section is an object");
-    top.insert("$schema".into(), json!("https://json-schema.org/draft/2020-12/schema"));
+    top.insert(
+        "$schema".into(),
+        json!("https://json-schema.org/draft/2020-12/schema"),
+    );
     top.insert("title".into(), json!("vend.yaml"));
     top.insert("type".into(), json!("object"));
     top.insert("required".into(), json!(["app"]));
@@ -42,7 +45,9 @@ fn kind(kind: &Kind) -> Value {
         Kind::Paths | Kind::Texts => json!({ "anyOf": [text, { "type": "array", "items": text }] }),
         Kind::Number(low, high) => json!({ "type": "integer", "minimum": low, "maximum": high }),
         Kind::Flag => json!({ "type": "boolean" }),
-        Kind::Duration => json!({ "type": "string", "pattern": "^([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?$", "minLength": 2 }),
+        Kind::Duration => {
+            json!({ "type": "string", "pattern": "^([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?$", "minLength": 2 })
+        }
         Kind::Percent => json!({ "anyOf": [
             { "type": "number", "minimum": 0, "maximum": 100 },
             { "type": "string", "pattern": "^[0-9]+([.][0-9]+)? ?%?$" },

@@ -84,8 +84,14 @@ pub(super) fn read(reader: &mut Reader<'_>, root: Option<&Node>) -> Option<Agent
     version(reader, root);
     os(reader, root);
     let file_exists_behavior = behavior(reader, root);
-    let hooks = root.get("hooks").map(|node| hooks(reader, node)).unwrap_or_default();
-    let files = root.get("files").map(|node| files(reader, node)).unwrap_or_default();
+    let hooks = root
+        .get("hooks")
+        .map(|node| hooks(reader, node))
+        .unwrap_or_default();
+    let files = root
+        .get("files")
+        .map(|node| files(reader, node))
+        .unwrap_or_default();
     let permissions = root
         .get("permissions")
         .map(|node| permissions(reader, node))
@@ -105,7 +111,8 @@ fn at<'n>(root: &'n Node, key: &str) -> &'n Node {
 
 fn version(reader: &mut Reader<'_>, root: &Node) {
     let value = root.get("version").and_then(psych::scalar);
-    if matches!(value, Some(psych::Scalar::Int(0))) || matches!(value, Some(psych::Scalar::Float(number)) if number == 0.0)
+    if matches!(value, Some(psych::Scalar::Int(0)))
+        || matches!(value, Some(psych::Scalar::Float(number)) if number == 0.0)
     {
         return;
     }
@@ -136,7 +143,9 @@ fn os(reader: &mut Reader<'_>, root: &Node) {
 }
 
 fn behavior(reader: &mut Reader<'_>, root: &Node) -> Option<String> {
-    let node = root.get("file_exists_behavior").filter(|node| psych::scalar(node) != Some(psych::Scalar::Nil))?;
+    let node = root
+        .get("file_exists_behavior")
+        .filter(|node| psych::scalar(node) != Some(psych::Scalar::Nil))?;
     let text = psych::to_s(node);
     if ["DISALLOW", "OVERWRITE", "RETAIN"].contains(&text.as_str()) {
         return Some(text);
@@ -276,7 +285,12 @@ fn permission(reader: &mut Reader<'_>, node: &Node) -> Option<Permission> {
     };
     let list = |reader: &mut Reader<'_>, key: &str| {
         let node = node.get(key)?;
-        Some(items(reader, node, key).iter().map(psych::to_s).collect::<Vec<_>>())
+        Some(
+            items(reader, node, key)
+                .iter()
+                .map(psych::to_s)
+                .collect::<Vec<_>>(),
+        )
     };
     let except = list(reader, "except").unwrap_or_default();
     let types = types(reader, node);
@@ -292,7 +306,10 @@ fn permission(reader: &mut Reader<'_>, node: &Node) -> Option<Permission> {
         .get("context")
         .filter(|context| psych::scalar(context) != Some(psych::Scalar::Nil))
         .and_then(|context| self::context(reader, context));
-    let given = |key: &str| node.get(key).filter(|value| psych::scalar(value) != Some(psych::Scalar::Nil));
+    let given = |key: &str| {
+        node.get(key)
+            .filter(|value| psych::scalar(value) != Some(psych::Scalar::Nil))
+    };
     Some(Permission {
         object,
         pattern: text(node, "pattern").unwrap_or_else(|| "**".to_owned()),
@@ -330,7 +347,9 @@ fn types(reader: &mut Reader<'_>, permission: &Node) -> Vec<String> {
 fn mode(reader: &mut Reader<'_>, node: &Node) -> Option<String> {
     let text = format!("{:0>3}", psych::to_s(node));
     let written = node.text().unwrap_or_default();
-    let octal = matches!(psych::scalar(node), Some(psych::Scalar::Int(_))) && written.starts_with('0') && written != "0";
+    let octal = matches!(psych::scalar(node), Some(psych::Scalar::Int(_)))
+        && written.starts_with('0')
+        && written != "0";
     let quote = octal.then(|| {
         format!("without quotes YAML reads {written} as an octal number, which is {text} in decimal: write `mode: \"{written}\"`")
     });
@@ -363,8 +382,9 @@ fn acls(reader: &mut Reader<'_>, node: &Node) -> Vec<String> {
     for item in items(reader, node, "acls") {
         let Some(psych::Scalar::Text(text)) = psych::scalar(item) else {
             let kind = item.kind();
-            reader.error(item, format!("an entry of `acls` must be text, not {kind}")).help =
-                Some("quote it".to_owned());
+            reader
+                .error(item, format!("an entry of `acls` must be text, not {kind}"))
+                .help = Some("quote it".to_owned());
             continue;
         };
         match acl::entry(&text) {

@@ -38,7 +38,10 @@ fn read(text: &str, file: &str) -> Result<(Agent, Vec<Problem>), Vec<Problem>> {
     let document = yaml::parse(file, text).map_err(|problem| vec![problem])?;
     for key in &document.duplicates {
         let name = quoted(key.text().unwrap_or_default());
-        reader.warn(key, format!("{name} stands twice in the same mapping: the last one counts"));
+        reader.warn(
+            key,
+            format!("{name} stands twice in the same mapping: the last one counts"),
+        );
     }
     if let Some((line, column)) = document.second {
         let message = "a second document starts here: only the first is read";
@@ -60,19 +63,27 @@ fn read(text: &str, file: &str) -> Result<(Agent, Vec<Problem>), Vec<Problem>> {
     }
 }
 
-const TOP: &[&str] = &["version", "os", "file_exists_behavior", "files", "permissions", "hooks"];
+const TOP: &[&str] = &[
+    "version",
+    "os",
+    "file_exists_behavior",
+    "files",
+    "permissions",
+    "hooks",
+];
 const FILE: &[&str] = &["source", "destination"];
 const SCRIPT: &[&str] = &["location", "runas", "sudo", "timeout"];
 const PERMISSION: &[&str] = &[
     "object", "pattern", "except", "type", "owner", "group", "mode", "acls", "context",
 ];
-const CONTEXT: &[&str] = &["name", "type", "range"];
+/// `user` gets a warning of its own.
+const CONTEXT: &[&str] = &["name", "type", "range", "user"];
 
 /// What is accepted and does not do what it looks like.
 fn surprises(reader: &mut Reader<'_>, root: &Node, agent: &Agent) {
-    ignored(reader, root, "", TOP);
+    reader.ignored(entries(root), "", TOP);
     for item in items(root.get("files")) {
-        ignored(reader, item, "files", FILE);
+        reader.ignored(entries(item), "files", FILE);
         outside(reader, item.get("source"), "source");
         if let Some(node) = item.get("destination")
             && !psych::to_s(node).starts_with('/')
@@ -82,11 +93,14 @@ fn surprises(reader: &mut Reader<'_>, root: &Node, agent: &Agent) {
         }
     }
     for item in items(root.get("permissions")) {
-        ignored(reader, item, "permissions", PERMISSION);
+        reader.ignored(entries(item), "permissions", PERMISSION);
         if let Some(context) = item.get("context") {
-            ignored(reader, context, "context", CONTEXT);
+            reader.ignored(entries(context), "context", CONTEXT);
             if let Some(user) = context.get("user").filter(|_| context.get("name").is_none()) {
-                reader.warn(user, "the agent reads the SELinux user from `name`, not from `user`");
+                reader.warn(
+                    user,
+                    "the agent reads the SELinux user from `name`, not from `user`",
+                );
             }
         }
     }
@@ -113,23 +127,10 @@ fn items(node: Option<&Node>) -> &[Node] {
     }
 }
 
-fn ignored(reader: &mut Reader<'_>, node: &Node, of: &str, known: &[&str]) {
-    let Value::Mapping(entries) = &node.value else {
-        return;
-    };
-    for (key, _) in entries {
-        let name = key.text().unwrap_or_default();
-        if known.contains(&name) || (of == "context" && name == "user") {
-            continue;
-        }
-        let place = if of.is_empty() {
-            String::new()
-        } else {
-            format!(" of `{of}`")
-        };
-        let message = format!("{} is not a key{place}: it is ignored", quoted(name));
-        reader.warn(key, message).help =
-            nearest(name, known.iter().copied()).map(|near| format!("did you mean `{near}`?"));
+fn entries(node: &Node) -> &[(Node, Node)] {
+    match &node.value {
+        Value::Mapping(entries) => entries,
+        _ => &[],
     }
 }
 
@@ -138,7 +139,10 @@ fn outside(reader: &mut Reader<'_>, node: Option<&Node>, what: &str) {
         && psych::to_s(node).split('/').any(|part| part == "..")
     {
         reader
-            .warn(node, format!("`{what}` leaves the bundle: the deployment refuses it"))
+            .warn(
+                node,
+                format!("`{what}` leaves the bundle: the deployment refuses it"),
+            )
             .help = Some("the agent of AWS would follow it; write a path inside the bundle".to_owned());
     }
 }
@@ -146,24 +150,33 @@ fn outside(reader: &mut Reader<'_>, node: Option<&Node>, what: &str) {
 fn event(reader: &mut Reader<'_>, key: &Node, scripts: &Node, totals: &BTreeMap<&str, u64>) {
     let name = psych::to_s(key);
     for script in items(Some(scripts)) {
-        ignored(reader, script, &name, SCRIPT);
+        reader.ignored(entries(script), &name, SCRIPT);
         outside(reader, script.get("location"), "location");
     }
     let total = totals.get(name.as_str()).copied().unwrap_or_default();
-    let explicit = items(Some(scripts)).iter().any(|script| script.get("timeout").is_some());
+    let explicit = items(Some(scripts))
+        .iter()
+        .any(|script| script.get("timeout").is_some());
     if total > 3600 && explicit {
-        let message = format!("the time-outs of `{name}` add up to {total} seconds: an event ends after 3600");
+        let message =
+            format!("the time-outs of `{name}` add up to {total} seconds: an event ends after 3600");
         reader.warn(key, message);
     }
     match lifecycle(&name) {
         None => {
             let known = LifecycleEvent::ALL.map(|event| event.to_string());
             let near = nearest(&name, known.iter().map(String::as_str)).map(str::to_owned);
-            let message = format!("{} is not a lifecycle event: its scripts never run", quoted(&name));
+            let message = format!(
+                "{} is not a lifecycle event: its scripts never run",
+                quoted(&name)
+            );
             reader.warn(key, message).help = near.map(|near| format!("did you mean `{near}`?"));
         }
         Some(event) if !event.is_scriptable() => {
-            reader.warn(key, format!("`{event}` is the agent's own event: scripts cannot run in it"));
+            reader.warn(
+                key,
+                format!("`{event}` is the agent's own event: scripts cannot run in it"),
+            );
         }
         Some(
             event @ (LifecycleEvent::ApplicationStop
@@ -180,7 +193,9 @@ fn event(reader: &mut Reader<'_>, key: &Node, scripts: &Node, totals: &BTreeMap<
 }
 
 fn lifecycle(name: &str) -> Option<LifecycleEvent> {
-    LifecycleEvent::ALL.into_iter().find(|event| event.to_string() == name)
+    LifecycleEvent::ALL
+        .into_iter()
+        .find(|event| event.to_string() == name)
 }
 
 impl From<&Agent> for Appspec {

@@ -84,7 +84,9 @@ pub(super) fn json(node: &Node) -> Json {
     match scalar(node) {
         Some(Scalar::Nil) => Json::Null,
         Some(Scalar::Bool(value)) => json!(value),
-        Some(Scalar::Int(value)) => i64::try_from(value).map_or_else(|_| json!(value.to_string()), Json::from),
+        Some(Scalar::Int(value)) => {
+            i64::try_from(value).map_or_else(|_| json!(value.to_string()), Json::from)
+        }
         Some(Scalar::Float(value)) => json!(value),
         Some(Scalar::Text(_) | Scalar::Refused(_)) => json!(to_s(node)),
         None => match &node.value {
@@ -125,7 +127,11 @@ fn float(value: f64) -> String {
             let (digits, power) = text.split_once('e').unwrap_or((&text, "0"));
             let point = if digits.contains('.') { "" } else { ".0" };
             let power: i32 = power.parse().unwrap_or(0);
-            format!("{digits}{point}e{}{:02}", if power < 0 { '-' } else { '+' }, power.abs())
+            format!(
+                "{digits}{point}e{}{:02}",
+                if power < 0 { '-' } else { '+' },
+                power.abs()
+            )
         }
         () if value.fract() == 0.0 => format!("{value:.1}"),
         () => value.to_string(),
@@ -153,7 +159,9 @@ fn plain(text: &str) -> Scalar {
         _ => {}
     }
     match () {
-        () if text.len() > 10 && date(&text[..text.floor_char_boundary(10)]) && clock(text) => Scalar::Refused("Time"),
+        () if text.len() > 10 && date(&text[..text.floor_char_boundary(10)]) && clock(text) => {
+            Scalar::Refused("Time")
+        }
         () if date(text) => Scalar::Refused("Date"),
         () if text.starts_with(':') && text.len() > 1 => Scalar::Refused("Symbol"),
         () => sexagesimal(text)
@@ -169,7 +177,8 @@ fn wordy(text: &str) -> bool {
     let mut chars = text.chars();
     let first = chars.next();
     first.is_some_and(inside)
-        || (first.is_some_and(|c| !c.is_ascii_digit() && !".:-".contains(c)) && chars.next().is_some_and(inside))
+        || (first.is_some_and(|c| !c.is_ascii_digit() && !".:-".contains(c))
+            && chars.next().is_some_and(inside))
 }
 
 fn date(text: &str) -> bool {
@@ -218,12 +227,16 @@ fn decimal(text: &str) -> Option<Scalar> {
     let (whole, rest) = unsigned.split_once('.')?;
     let whole_shape = whole.is_empty()
         || (whole.starts_with(|c: char| c.is_ascii_digit())
-            && whole.bytes().all(|b| b.is_ascii_digit() || b == b'_' || b == b','));
+            && whole
+                .bytes()
+                .all(|b| b.is_ascii_digit() || b == b'_' || b == b','));
     let fraction = rest.bytes().take_while(u8::is_ascii_digit).count();
-    let power = rest[fraction..].as_bytes();
+    let power = &rest.as_bytes()[fraction..];
     let power_shape = match power {
         [] => true,
-        [b'e' | b'E', b'+' | b'-', digits @ ..] => !digits.is_empty() && digits.iter().all(u8::is_ascii_digit),
+        [b'e' | b'E', b'+' | b'-', digits @ ..] => {
+            !digits.is_empty() && digits.iter().all(u8::is_ascii_digit)
+        }
         _ => false,
     };
     if !whole_shape || !power_shape || unsigned == "." || text.len() > 400 {

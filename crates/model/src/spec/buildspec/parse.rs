@@ -6,7 +6,8 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Artifacts, Buildspec, Env, OnFailure, Phase, PhaseName, Report, ReportFormat, Shell, Version,
+    Buildspec, Env, OnFailure, Phase, PhaseName, Shell, Version,
+    outputs::{artifacts, cache, reports},
 };
 use crate::{
     Problem,
@@ -17,7 +18,7 @@ use crate::{
     },
 };
 
-type Fields<'n> = &'n [(Node, Node)];
+pub(super) type Fields<'n> = &'n [(Node, Node)];
 
 const TOP: &[&str] = &[
     "version",
@@ -58,7 +59,7 @@ fn document(reader: &mut Reader<'_>, text: &str) -> Option<Buildspec> {
     };
     let version = version(reader, &root);
     let known: Vec<&str> = TOP.iter().copied().chain(["environment_variables"]).collect();
-    ignored(reader, fields, "", &known);
+    reader.ignored(fields, "", &known);
     let user = value(fields, "run-as").and_then(|node| reader.text(node, "run-as"));
     let env = env(reader, fields, version);
     unbuilt(reader, fields);
@@ -80,36 +81,18 @@ fn document(reader: &mut Reader<'_>, text: &str) -> Option<Buildspec> {
     })
 }
 
-fn value<'n>(fields: Fields<'n>, name: &str) -> Option<&'n Node> {
+pub(super) fn value<'n>(fields: Fields<'n>, name: &str) -> Option<&'n Node> {
     fields
         .iter()
         .find(|(key, value)| key.text() == Some(name) && !value.is_null())
         .map(|(_, value)| value)
 }
 
-fn key<'n>(fields: Fields<'n>, name: &str) -> Option<&'n Node> {
+pub(super) fn key<'n>(fields: Fields<'n>, name: &str) -> Option<&'n Node> {
     fields
         .iter()
         .map(|(key, _)| key)
         .find(|key| key.text() == Some(name))
-}
-
-/// Warns of keys that CodeBuild would ignore.
-fn ignored(reader: &mut Reader<'_>, fields: Fields<'_>, path: &str, known: &[&str]) {
-    for (key, _) in fields {
-        let name = key.text().unwrap_or_default();
-        if known.contains(&name) {
-            continue;
-        }
-        let place = if path.is_empty() {
-            String::new()
-        } else {
-            format!(" of `{path}`")
-        };
-        let message = format!("{} is not a known key{place}: it is ignored", quoted(name));
-        reader.warn(key, message).help =
-            nearest(name, known.iter().copied()).map(|near| format!("did you mean `{near}`?"));
-    }
 }
 
 fn version(reader: &mut Reader<'_>, root: &Node) -> Option<Version> {
@@ -120,8 +103,8 @@ fn version(reader: &mut Reader<'_>, root: &Node) -> Option<Version> {
     };
     let number = node.text().and_then(|text| text.trim().parse::<f64>().ok());
     match number {
-        Some(number) if number == 0.2 => Some(Version::V0_2),
-        Some(number) if number == 0.1 => Some(Version::V0_1),
+        Some(0.2) => Some(Version::V0_2),
+        Some(0.1) => Some(Version::V0_1),
         _ => {
             let found = shown(node);
             reader
@@ -135,7 +118,13 @@ fn version(reader: &mut Reader<'_>, root: &Node) -> Option<Version> {
 fn env(reader: &mut Reader<'_>, fields: Fields<'_>, version: Option<Version>) -> Env {
     let mut env = Env::default();
     if let Some(node) = value(fields, "environment_variables") {
-        old_env(reader, node, key(fields, "environment_variables"), version, &mut env);
+        old_env(
+            reader,
+            node,
+            key(fields, "environment_variables"),
+            version,
+            &mut env,
+        );
     }
     let Some(node) = value(fields, "env") else {
         return env;
@@ -149,7 +138,7 @@ fn env(reader: &mut Reader<'_>, fields: Fields<'_>, version: Option<Version>) ->
         "exported-variables",
         "git-credential-helper",
     ];
-    ignored(reader, fields, "env", &known);
+    reader.ignored(fields, "env", &known);
     if let Some(node) = value(fields, "shell") {
         env.shell = shell(reader, node);
     }
@@ -168,16 +157,25 @@ fn env(reader: &mut Reader<'_>, fields: Fields<'_>, version: Option<Version>) ->
 }
 
 /// The first version's `environment_variables: { plaintext: … }`.
-fn old_env(reader: &mut Reader<'_>, node: &Node, key: Option<&Node>, version: Option<Version>, env: &mut Env) {
+fn old_env(
+    reader: &mut Reader<'_>,
+    node: &Node,
+    key: Option<&Node>,
+    version: Option<Version>,
+    env: &mut Env,
+) {
     let at = key.unwrap_or(node);
     if version == Some(Version::V0_2) {
         reader
-            .warn(at, "`environment_variables` belongs to version 0.1: it is ignored")
+            .warn(
+                at,
+                "`environment_variables` belongs to version 0.1: it is ignored",
+            )
             .help = Some("write `env: { variables: … }`".to_owned());
         return;
     }
     let fields = reader.mapping(node, "environment_variables");
-    ignored(reader, fields, "environment_variables", &["plaintext"]);
+    reader.ignored(fields, "environment_variables", &["plaintext"]);
     env.variables = variables(reader, fields, "plaintext");
 }
 
@@ -191,7 +189,10 @@ fn shell(reader: &mut Reader<'_>, node: &Node) -> Shell {
         }
         _ => {
             let found = shown(node);
-            reader.error(node, format!("`env.shell` must be `bash` or `/bin/sh`, not {found}"));
+            reader.error(
+                node,
+                format!("`env.shell` must be `bash` or `/bin/sh`, not {found}"),
+            );
             Shell::Sh
         }
     }
@@ -206,7 +207,13 @@ fn variables(reader: &mut Reader<'_>, fields: Fields<'_>, name: &str) -> BTreeMa
     for (key, value) in reader.mapping(node, &format!("env.{name}")) {
         let variable = key.text().unwrap_or_default();
         if variable.starts_with("CODEBUILD_") {
-            reader.error(key, format!("{}: names that start with `CODEBUILD_` are reserved", quoted(variable)));
+            reader.error(
+                key,
+                format!(
+                    "{}: names that start with `CODEBUILD_` are reserved",
+                    quoted(variable)
+                ),
+            );
             continue;
         }
         if !is_variable(variable) {
@@ -236,11 +243,23 @@ fn exported(reader: &mut Reader<'_>, node: &Node, env: &Env) -> Vec<String> {
             continue;
         };
         if name.starts_with("AWS_") {
-            reader.error(item, format!("{}: variables that start with `AWS_` cannot be exported", quoted(&name)));
+            reader.error(
+                item,
+                format!(
+                    "{}: variables that start with `AWS_` cannot be exported",
+                    quoted(&name)
+                ),
+            );
         } else if env.secrets_manager.contains_key(&name) || env.parameter_store.contains_key(&name) {
-            reader.error(item, format!("{} holds a secret, and secrets cannot be exported", quoted(&name)));
+            reader.error(
+                item,
+                format!("{} holds a secret, and secrets cannot be exported", quoted(&name)),
+            );
         } else if !is_variable(&name) {
-            reader.error(item, format!("{} is not the name of an environment variable", quoted(&name)));
+            reader.error(
+                item,
+                format!("{} is not the name of an environment variable", quoted(&name)),
+            );
         } else {
             names.push(name);
         }
@@ -252,19 +271,26 @@ fn exported(reader: &mut Reader<'_>, node: &Node, env: &Env) -> Vec<String> {
 fn unbuilt(reader: &mut Reader<'_>, fields: Fields<'_>) {
     if let Some(node) = value(fields, "proxy") {
         let inner = reader.mapping(node, "proxy");
-        ignored(reader, inner, "proxy", &["upload-artifacts", "logs"]);
+        reader.ignored(inner, "proxy", &["upload-artifacts", "logs"]);
         for name in ["upload-artifacts", "logs"] {
             if let Some(node) = value(inner, name) {
                 reader.flag(node, &format!("proxy.{name}"), true);
             }
         }
-        let message = format!("`proxy` {LATER}: artifacts and logs do not leave the machine, so nothing changes");
+        let message =
+            format!("`proxy` {LATER}: artifacts and logs do not leave the machine, so nothing changes");
         reader.warn(key(fields, "proxy").unwrap_or(node), message);
     }
     if let Some(node) = value(fields, "batch") {
         let inner = reader.mapping(node, "batch");
-        let known = ["fast-fail", "build-list", "build-graph", "build-matrix", "build-fanout"];
-        ignored(reader, inner, "batch", &known);
+        let known = [
+            "fast-fail",
+            "build-list",
+            "build-graph",
+            "build-matrix",
+            "build-fanout",
+        ];
+        reader.ignored(inner, "batch", &known);
         let message = format!("`batch` {LATER}: this is run as one build, as `start-build` does on AWS");
         reader.warn(key(fields, "batch").unwrap_or(node), message);
     }
@@ -305,7 +331,6 @@ fn phases(reader: &mut Reader<'_>, root: &Node, fields: Fields<'_>, user: Option
     phases
 }
 
-
 fn phase(reader: &mut Reader<'_>, name: PhaseName, node: &Node, user: Option<&str>) -> Phase {
     let path = format!("phases.{}", name.key());
     let fields = reader.mapping(node, &path);
@@ -313,10 +338,13 @@ fn phase(reader: &mut Reader<'_>, name: PhaseName, node: &Node, user: Option<&st
     if name == PhaseName::Install {
         known.push("runtime-versions");
     } else if let Some(key) = key(fields, "runtime-versions") {
-        reader.warn(key, "`runtime-versions` is read in the `install` phase only: it is ignored");
+        reader.warn(
+            key,
+            "`runtime-versions` is read in the `install` phase only: it is ignored",
+        );
         known.push("runtime-versions");
     }
-    ignored(reader, fields, &path, &known);
+    reader.ignored(fields, &path, &known);
     let own = value(fields, "run-as").and_then(|node| reader.text(node, &format!("{path}.run-as")));
     let runtime_versions = match value(fields, "runtime-versions") {
         Some(node) if name == PhaseName::Install => runtimes(reader, node),
@@ -377,7 +405,10 @@ fn commands(reader: &mut Reader<'_>, fields: Fields<'_>, name: &str) -> Vec<Stri
                 );
             }
             Value::Sequence(_) => {
-                let message = format!("Expected {}[{index}] to be of string type: found a list", capital(name));
+                let message = format!(
+                    "Expected {}[{index}] to be of string type: found a list",
+                    capital(name)
+                );
                 reader.error(item, message);
             }
         }
@@ -402,7 +433,8 @@ fn runtimes(reader: &mut Reader<'_>, node: &Node) -> BTreeMap<String, String> {
         let read = value.plain().and_then(number).unwrap_or_else(|| text.clone());
         if read != text {
             let message = format!("YAML reads {} as the number {read}", quoted(&text));
-            reader.warn(value, message).help = Some(format!("quote it: `{}: \"{text}\"`", name.escape_debug()));
+            reader.warn(value, message).help =
+                Some(format!("quote it: `{}: \"{text}\"`", name.escape_debug()));
         }
         runtimes.insert(name.to_owned(), read);
     }
@@ -414,153 +446,4 @@ fn number(text: &str) -> Option<String> {
     let shape = text.bytes().all(|b| b.is_ascii_digit() || b == b'.') && text.bytes().any(|b| b == b'.');
     let number: f64 = text.parse().ok().filter(|_| shape && text.len() <= 15)?;
     Some(number.to_string())
-}
-
-const ARTIFACTS: &[&str] = &[
-    "files",
-    "name",
-    "discard-paths",
-    "base-directory",
-    "exclude-paths",
-    "enable-symlinks",
-    "s3-prefix",
-    "secondary-artifacts",
-    "type",
-];
-
-fn artifacts(reader: &mut Reader<'_>, node: &Node) -> Option<Artifacts> {
-    let fields = reader.mapping(node, "artifacts");
-    ignored(reader, fields, "artifacts", ARTIFACTS);
-    let secondary = value(fields, "secondary-artifacts");
-    if let Some(inner) = secondary {
-        reader.mapping(inner, "artifacts.secondary-artifacts");
-        let at = key(fields, "secondary-artifacts").unwrap_or(inner);
-        reader.later(at, "secondary-artifacts");
-    }
-    if let Some(node) = key(fields, "s3-prefix") {
-        let message = format!("`s3-prefix` {LATER}: artifacts are addressed by their content");
-        reader.warn(node, message);
-    }
-    let files = value(fields, "files")
-        .map(|node| globs(reader, node, "artifacts.files"))
-        .unwrap_or_default();
-    if value(fields, "files").is_none() && secondary.is_none() {
-        reader
-            .error(node, "`artifacts.files` is missing")
-            .help = Some("write `files: ['**/*']` for everything".to_owned());
-    }
-    let mut flag = |name: &str| {
-        value(fields, name)
-            .and_then(|node| reader.flag(node, &format!("artifacts.{name}"), true))
-            .unwrap_or(false)
-    };
-    let (discard_paths, enable_symlinks) = (flag("discard-paths"), flag("enable-symlinks"));
-    Some(Artifacts {
-        files,
-        base_directory: text(reader, fields, "artifacts", "base-directory"),
-        exclude_paths: value(fields, "exclude-paths")
-            .map(|node| globs(reader, node, "artifacts.exclude-paths"))
-            .unwrap_or_default(),
-        discard_paths,
-        enable_symlinks,
-        name: text(reader, fields, "artifacts", "name"),
-    })
-}
-
-fn text(reader: &mut Reader<'_>, fields: Fields<'_>, path: &str, name: &str) -> Option<String> {
-    value(fields, name).and_then(|node| reader.text(node, &format!("{path}.{name}")))
-}
-
-fn globs(reader: &mut Reader<'_>, node: &Node, what: &str) -> Vec<String> {
-    let mut list = Vec::new();
-    for item in reader.list(node, what, true) {
-        match reader.text(item, what) {
-            Some(text) if text.contains('\0') || text.len() > 4_096 => {
-                reader.error(item, format!("{} is not a path", quoted(&text)));
-            }
-            Some(text) => list.push(text),
-            None => {}
-        }
-    }
-    list
-}
-
-const REPORT: &[&str] = &["files", "base-directory", "discard-paths", "file-format"];
-const FORMATS: &[&str] = &[
-    "CUCUMBERJSON",
-    "NUNITXML",
-    "NUNIT3XML",
-    "TESTNGXML",
-    "VISUALSTUDIOTRX",
-    "CLOVERXML",
-    "COBERTURAXML",
-    "JACOCOXML",
-    "SIMPLECOV",
-];
-
-fn reports(reader: &mut Reader<'_>, node: &Node) -> Vec<Report> {
-    let groups = reader.mapping(node, "reports");
-    if let Some((key, _)) = groups.get(5) {
-        reader.error(key, "a build has at most 5 report groups");
-    }
-    groups
-        .iter()
-        .take(5)
-        .map(|(key, node)| report(reader, key, node))
-        .collect()
-}
-
-fn report(reader: &mut Reader<'_>, key: &Node, node: &Node) -> Report {
-    let group = key.text().unwrap_or_default();
-    let path = format!("reports.{}", group.chars().take(60).collect::<String>());
-    let fields = reader.mapping(node, &path);
-    ignored(reader, fields, &path, REPORT);
-    let files = value(fields, "files")
-        .map(|node| globs(reader, node, &format!("{path}.files")))
-        .unwrap_or_default();
-    if files.is_empty() {
-        reader.error(key, format!("{} names no files", quoted(&path)));
-    }
-    if let Some(node) = value(fields, "file-format") {
-        let text = reader
-            .text(node, &format!("{path}.file-format"))
-            .unwrap_or_default()
-            .to_ascii_uppercase();
-        match text.as_str() {
-            "JUNITXML" | "" => {}
-            known if FORMATS.contains(&known) => {
-                reader.later(node, known);
-            }
-            _ => {
-                let near = nearest(&text.to_lowercase(), FORMATS.iter().copied().chain(["JUNITXML"]));
-                let found = shown(node);
-                reader
-                    .error(node, format!("{found} is not a format of reports"))
-                    .help = near.map(|near| format!("did you mean `{near}`?"));
-            }
-        }
-    }
-    Report {
-        group: group.to_owned(),
-        files,
-        base_directory: text(reader, fields, &path, "base-directory"),
-        discard_paths: value(fields, "discard-paths")
-            .and_then(|node| reader.flag(node, &format!("{path}.discard-paths"), true))
-            .unwrap_or(false),
-        format: ReportFormat::JunitXml,
-    }
-}
-
-fn cache(reader: &mut Reader<'_>, node: &Node) -> Vec<String> {
-    let fields = reader.mapping(node, "cache");
-    ignored(reader, fields, "cache", &["paths", "key", "fallback-keys", "action"]);
-    for name in ["key", "fallback-keys", "action"] {
-        if let Some(node) = key(fields, name) {
-            let message = format!("`cache.{name}` {LATER}: the app has one cache, restored before and saved after each build");
-            reader.warn(node, message);
-        }
-    }
-    value(fields, "paths")
-        .map(|node| globs(reader, node, "cache.paths"))
-        .unwrap_or_default()
 }

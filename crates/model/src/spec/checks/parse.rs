@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{
-    Checks, CommandCheck, FileCheck, HttpCheck, PackageCheck, PortCheck, ProcessCheck, UserCheck,
-};
+use super::{Checks, CommandCheck, FileCheck, HttpCheck, PackageCheck, PortCheck, ProcessCheck, UserCheck};
 use crate::{
     Problem,
     spec::{
@@ -119,7 +117,7 @@ impl<'n> Check<'n> {
                 _ if later.contains(&name) || name == "skip" => {
                     reader.later(key, &format!("{}.{name}", self.kind));
                 }
-                _ => reader.unknown(key, self.kind, known.iter().copied().collect::<Vec<_>>()),
+                _ => reader.unknown(key, self.kind, known.to_vec()),
             }
         }
     }
@@ -179,12 +177,21 @@ impl Node {
 }
 
 fn file(reader: &mut Reader<'_>, check: &mut Check<'_>) -> Option<FileCheck> {
-    let known = ["exists", "mode", "owner", "group", "filetype", "contains", "contents"];
-    check.keys(reader, &known, &["size", "linked-to", "md5", "sha256", "sha512", "uid", "gid"]);
+    let known = [
+        "exists", "mode", "owner", "group", "filetype", "contains", "contents",
+    ];
+    check.keys(
+        reader,
+        &known,
+        &["size", "linked-to", "md5", "sha256", "sha512", "uid", "gid"],
+    );
     let mode = check.text(reader, "mode").filter(|mode| {
         let octal = (3..=4).contains(&mode.len()) && mode.bytes().all(|b| (b'0'..=b'7').contains(&b));
         if !octal && let Some(node) = check.value("mode") {
-            let message = format!("`file.mode` must be octal digits such as \"0644\", not {}", quoted(mode));
+            let message = format!(
+                "`file.mode` must be octal digits such as \"0644\", not {}",
+                quoted(mode)
+            );
             reader.error(node, message);
         }
         octal
@@ -240,7 +247,11 @@ fn process(reader: &mut Reader<'_>, check: &mut Check<'_>) -> Option<ProcessChec
 }
 
 fn command(reader: &mut Reader<'_>, check: &mut Check<'_>) -> Option<CommandCheck> {
-    check.keys(reader, &["exec", "exit-status", "stdout", "stderr", "timeout"], &[]);
+    check.keys(
+        reader,
+        &["exec", "exit-status", "stdout", "stderr", "timeout"],
+        &[],
+    );
     let status = check.number(reader, "exit-status", 255).unwrap_or(0);
     Some(CommandCheck {
         exec: check.text(reader, "exec"),
@@ -252,22 +263,42 @@ fn command(reader: &mut Reader<'_>, check: &mut Check<'_>) -> Option<CommandChec
 }
 
 fn http(reader: &mut Reader<'_>, check: &mut Check<'_>) -> Option<HttpCheck> {
-    let known = ["status", "allow-insecure", "no-follow-redirects", "timeout", "headers", "body"];
-    let later = ["url", "method", "request-headers", "request-body", "username", "password", "proxy", "ca-file", "cert-file", "key-file"];
+    let known = [
+        "status",
+        "allow-insecure",
+        "no-follow-redirects",
+        "timeout",
+        "headers",
+        "body",
+    ];
+    let later = [
+        "url",
+        "method",
+        "request-headers",
+        "request-body",
+        "username",
+        "password",
+        "proxy",
+        "ca-file",
+        "cert-file",
+        "key-file",
+    ];
     check.keys(reader, &known, &later);
     let url = check.key.text().unwrap_or_default();
     let rest = url.strip_prefix("http://").or(url.strip_prefix("https://"));
     if !rest.is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_graphic())) {
-        reader.error(check.key, format!("{} is not a URL", quoted(url))).help =
-            Some("write it as `http://127.0.0.1:8080/health`".to_owned());
+        reader
+            .error(check.key, format!("{} is not a URL", quoted(url)))
+            .help = Some("write it as `http://127.0.0.1:8080/health`".to_owned());
         return None;
     }
     let status = match check.value("status") {
         Some(node) => reader.number(node, "http.status", 100..=599)?,
         None => {
             let name = shown(check.key);
-            reader.error(check.key, format!("`status` of {name} is missing")).help =
-                Some("write `status: 200`".to_owned());
+            reader
+                .error(check.key, format!("`status` of {name} is missing"))
+                .help = Some("write `status: 200`".to_owned());
             return None;
         }
     };
@@ -282,7 +313,11 @@ fn http(reader: &mut Reader<'_>, check: &mut Check<'_>) -> Option<HttpCheck> {
 }
 
 fn user(reader: &mut Reader<'_>, check: &mut Check<'_>) -> Option<UserCheck> {
-    check.keys(reader, &["exists", "uid", "gid", "groups", "home", "shell"], &["username"]);
+    check.keys(
+        reader,
+        &["exists", "uid", "gid", "groups", "home", "shell"],
+        &["username"],
+    );
     let mut id = |name: &str| {
         check
             .number(reader, name, u64::from(u32::MAX))

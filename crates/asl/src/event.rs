@@ -1,0 +1,107 @@
+//! What happens to an execution, and what it wants done.
+
+use crate::execution::Execution;
+use crate::history::HistoryEvent;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// Something that happened. An event for a task or timer that is not open changes nothing.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Event {
+    /// The first event of every execution; what it says is what `$$` shows.
+    Start {
+        id: String,
+        name: String,
+        input: Value,
+        role: String,
+        machine_id: String,
+        machine_name: String,
+        /// Where all randomness of the execution comes from, task tokens too: 128 bits nobody can guess.
+        seed: [u64; 2],
+    },
+    /// A worker took the task.
+    TaskStarted {
+        task: u64,
+        worker: Option<String>,
+    },
+    /// The request of a `.sync` or `.waitForTaskToken` task was accepted; its answer is still to come.
+    TaskSubmitted {
+        task: u64,
+        output: Value,
+    },
+    TaskSucceeded {
+        task: u64,
+        output: Value,
+    },
+    TaskFailed {
+        task: u64,
+        error: Option<String>,
+        cause: Option<String>,
+    },
+    TaskTimedOut {
+        task: u64,
+        kind: Timeout,
+    },
+    TimerFired {
+        timer: u64,
+    },
+    /// Somebody stops the execution.
+    Cancel {
+        error: Option<String>,
+        cause: Option<String>,
+    },
+}
+
+/// Which deadline a task missed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Timeout {
+    Timeout,
+    Heartbeat,
+}
+
+/// Something to do, once the step is committed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Command {
+    Schedule {
+        /// Unique in the execution and never used again: a retry is another task.
+        task: u64,
+        resource: String,
+        input: Value,
+        /// Seconds. The interpreter runs a timer for it; a worker may want to know.
+        timeout: Option<u64>,
+        /// Seconds between heartbeats; whoever runs the task watches them and reports [`Event::TaskTimedOut`].
+        heartbeat: Option<u64>,
+        /// From 1; grows with each retry in one visit of the state.
+        attempt: u32,
+        state: String,
+        /// The task token: who knows it may answer. The same as `$$.Task.Token`.
+        token: String,
+        /// The role to take on, if `Credentials` names one.
+        role: Option<String>,
+    },
+    /// The answer is not wanted any more.
+    CancelTask {
+        task: u64,
+    },
+    /// Sends [`Event::TimerFired`] at `at`, or at once when that has passed.
+    StartTimer {
+        timer: u64,
+        at: Timestamp,
+    },
+    CancelTimer {
+        timer: u64,
+    },
+}
+
+/// The outcome of one step.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Step {
+    pub execution: Execution,
+    pub commands: Vec<Command>,
+    /// New events only, in order.
+    pub history: Vec<HistoryEvent>,
+}

@@ -1,0 +1,148 @@
+//! One state of each type.
+
+use super::Reader;
+use super::fields::Fields;
+use crate::check::{Report, join};
+use crate::instant;
+use crate::limit;
+use crate::machine::{Filter, Kind, Pass, State, Text, Wait};
+use serde_json::Value;
+
+impl Reader {
+    pub(super) fn state(&mut self, value: &Value, place: &str) -> Option<State> {
+        let fields = Fields::of(value, place, &mut self.report)?;
+        fields.text("Comment", &mut self.report);
+        let language = self.query_language(&fields);
+        if self.jsonata || language == Some("JSONata") {
+            return None;
+        }
+        fields.required(&["Type"], &mut self.report);
+        let kind = fields.text("Type", &mut self.report)?;
+        let kind = match kind {
+            "Pass" => Kind::Pass(self.pass(&fields)),
+            "Task" => Kind::Task(Box::new(self.task(&fields)?)),
+            "Choice" => Kind::Choice(self.choice(&fields)?),
+            "Wait" => Kind::Wait(self.wait(&fields)?),
+            "Succeed" => Kind::Succeed,
+            "Fail" => self.fail(&fields),
+            "Parallel" => self.parallel(&fields)?,
+            "Map" => Kind::Map(Box::new(self.map(&fields)?)),
+            _ => {
+                let message = "Value is not valid, allowed values: [Task, Wait, Pass, Succeed, Fail, Choice, Parallel, Map]";
+                self.report.schema(&fields.at("Type"), message);
+                return None;
+            }
+        };
+        let next = self.next(&kind, &fields)?;
+        let plain = matches!(kind, Kind::Fail { .. });
+        let state = State {
+            input: if plain {
+                Filter::All
+            } else {
+                filter(&fields, "InputPath", &mut self.report)
+            },
+            output: if plain {
+                Filter::All
+            } else {
+                filter(&fields, "OutputPath", &mut self.report)
+            },
+            assign: if matches!(kind, Kind::Fail { .. } | Kind::Succeed) {
+                None
+            } else {
+                fields.template("Assign", &mut self.report)
+            },
+            context: mentions_context(value),
+            kind,
+            next,
+        };
+        fields.finish(&mut self.report);
+        Some(state)
+    }
+
+    /// `Next` or `End`, one of which every state has but Choice, Succeed and Fail.
+    fn next(&mut self, kind: &Kind, fields: &Fields) -> Option<Option<String>> {
+        if matches!(kind, Kind::Choice(_) | Kind::Succeed | Kind::Fail { .. }) {
+            return Some(None);
+        }
+        fields.exclusive(&["Next", "End"], true, &mut self.report);
+        let end = fields.flag("End", &mut self.report);
+        if end == Some(false) {
+            self.report.schema(&fields.at("End"), "Value must be true");
+        }
+        let next = fields.text("Next", &mut self.report);
+        if next.is_none() && end.is_none() {
+            None
+        } else {
+            Some(next.map(str::to_owned))
+        }
+    }
+
+    fn pass(&mut self, fields: &Fields) -> Pass {
+        Pass {
+            result: fields.get("Result").cloned(),
+            parameters: fields.template("Parameters", &mut self.report),
+            result_path: super::work::result_path(fields, &mut self.report),
+        }
+    }
+
+    fn wait(&mut self, fields: &Fields) -> Option<Wait> {
+        let report = &mut self.report;
+        fields.exclusive(
+            &["Seconds", "SecondsPath", "Timestamp", "TimestampPath"],
+            true,
+            report,
+        );
+        let seconds = fields
+            .count("Seconds", 0, limit::SECONDS, report)
+            .map(Wait::Seconds);
+        let seconds_path = fields.reference("SecondsPath", report).map(Wait::SecondsPath);
+        let timestamp = fields.text("Timestamp", report);
+        if timestamp.is_some_and(|text| instant::parse(text).is_none()) {
+            report.schema(
+                &fields.at("Timestamp"),
+                "Value is not a valid ISO-8601 extended offset date-time",
+            );
+        }
+        let timestamp = timestamp.map(|text| Wait::Timestamp(text.to_owned()));
+        let timestamp_path = fields.reference("TimestampPath", report).map(Wait::TimestampPath);
+        seconds.or(seconds_path).or(timestamp).or(timestamp_path)
+    }
+
+    fn fail(&mut self, fields: &Fields) -> Kind {
+        let mut text = |name: &'static str, path: &'static str| {
+            fields.exclusive(&[name, path], false, &mut self.report);
+            let fixed = fields
+                .text(name, &mut self.report)
+                .map(|text| Text::Fixed(text.to_owned()));
+            fixed.or(fields.expression(path, &mut self.report).map(Text::Computed))
+        };
+        Kind::Fail {
+            error: text("Error", "ErrorPath"),
+            cause: text("Cause", "CausePath"),
+        }
+    }
+}
+
+fn filter(fields: &Fields, name: &'static str, report: &mut Report) -> Filter {
+    match fields.get(name) {
+        None => Filter::All,
+        Some(Value::Null) => Filter::Nothing,
+        Some(Value::String(text)) if text == "$" => Filter::All,
+        Some(_) => fields.path(name, report).map_or(Filter::All, Filter::Path),
+    }
+}
+
+/// Whether any text of a state reads the context object; states inside it do not count, but do no harm.
+fn mentions_context(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains("$$"),
+        Value::Array(items) => items.iter().any(mentions_context),
+        Value::Object(members) => members.values().any(mentions_context),
+        _ => false,
+    }
+}
+
+/// The place of an element of an array field.
+pub(super) fn element(fields: &Fields, name: &str, at: usize) -> String {
+    join(&fields.at(name), &at.to_string())
+}

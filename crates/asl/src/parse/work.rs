@@ -1,0 +1,305 @@
+//! Task, Parallel and Map: what they do, how they retry and what they catch.
+
+use super::Reader;
+use super::fields::Fields;
+use super::state::element;
+use crate::check::Report;
+use crate::limit;
+use crate::machine::{Catcher, Kind, Map, Number, ResultPath, Retrier, Task, Work};
+use crate::path::Root;
+use crate::template::Template;
+use serde_json::Value;
+
+/// `MaxDelaySeconds` must be less.
+const DELAY: u64 = 31_622_400;
+
+impl Reader {
+    pub(super) fn task(&mut self, fields: &Fields) -> Option<Task> {
+        fields.required(&["Resource"], &mut self.report);
+        let resource = fields.text("Resource", &mut self.report).map(str::to_owned);
+        let timeout = self.number(fields, "TimeoutSeconds", "TimeoutSecondsPath", 1, limit::SECONDS);
+        let heartbeat = self.number(
+            fields,
+            "HeartbeatSeconds",
+            "HeartbeatSecondsPath",
+            1,
+            limit::SECONDS,
+        );
+        if let (Some(Number::Fixed(timeout)), Some(Number::Fixed(heartbeat))) = (&timeout, &heartbeat)
+            && heartbeat >= timeout
+        {
+            let message = "'HeartbeatSeconds' must be smaller than 'TimeoutSeconds'";
+            self.report.schema(&fields.at("HeartbeatSeconds"), message);
+        }
+        let credentials = fields.template("Credentials", &mut self.report);
+        if let Some(value) = fields.get("Credentials")
+            && value.get("RoleArn").or_else(|| value.get("RoleArn.$")).is_none()
+        {
+            self.report.schema(
+                &fields.at("Credentials"),
+                "The field 'RoleArn' is required but was missing",
+            );
+        }
+        let work = self.work(fields, "Parameters");
+        Some(Task {
+            resource: resource?,
+            timeout,
+            heartbeat,
+            credentials,
+            work,
+        })
+    }
+
+    pub(super) fn parallel(&mut self, fields: &Fields) -> Option<Kind> {
+        fields.required(&["Branches"], &mut self.report);
+        let branches = fields.objects("Branches", &mut self.report);
+        let mut programs = Vec::new();
+        for branch in branches.into_iter().flatten() {
+            branch.text("Comment", &mut self.report);
+            programs.push(self.program(&branch));
+            branch.finish(&mut self.report);
+        }
+        if programs.is_empty() {
+            self.report
+                .schema(&fields.at("Branches"), "There must be at least one branch");
+        }
+        Some(Kind::Parallel {
+            branches: programs,
+            work: self.work(fields, "Parameters"),
+        })
+    }
+
+    pub(super) fn map(&mut self, fields: &Fields) -> Option<Map> {
+        fields.exclusive(&["ItemProcessor", "Iterator"], true, &mut self.report);
+        fields.exclusive(&["ItemSelector", "Parameters"], false, &mut self.report);
+        let items = fields.path("ItemsPath", &mut self.report);
+        let concurrency = self.number(
+            fields,
+            "MaxConcurrency",
+            "MaxConcurrencyPath",
+            0,
+            u64::from(u32::MAX),
+        );
+        for name in ["ItemReader", "ItemBatcher", "ResultWriter", "Label"] {
+            self.distributed(fields, name);
+        }
+        for name in ["ToleratedFailureCount", "ToleratedFailureCountPath"] {
+            self.distributed(fields, name);
+        }
+        for name in ["ToleratedFailurePercentage", "ToleratedFailurePercentagePath"] {
+            self.distributed(fields, name);
+        }
+        let name = if fields.members().contains_key("ItemProcessor") {
+            "ItemProcessor"
+        } else {
+            "Iterator"
+        };
+        let selector = if fields.members().contains_key("ItemSelector") {
+            "ItemSelector"
+        } else {
+            "Parameters"
+        };
+        let work = self.work(fields, selector);
+        let processor = fields.object(name, &mut self.report)?;
+        processor.text("Comment", &mut self.report);
+        self.processor_config(&processor);
+        let program = self.program(&processor);
+        processor.finish(&mut self.report);
+        Some(Map {
+            items,
+            concurrency,
+            processor: program,
+            work,
+        })
+    }
+
+    fn distributed(&mut self, fields: &Fields, name: &'static str) {
+        if fields.get(name).is_some() {
+            self.report.unavailable(
+                &fields.at(name),
+                &format!("the field '{name}' of a distributed Map"),
+            );
+        }
+    }
+
+    fn processor_config(&mut self, processor: &Fields) {
+        let Some(config) = processor.object("ProcessorConfig", &mut self.report) else {
+            return;
+        };
+        match config.text("Mode", &mut self.report) {
+            None | Some("INLINE") => {}
+            Some("DISTRIBUTED") => {
+                config.get("ExecutionType");
+                self.report
+                    .unavailable(&config.at("Mode"), "the mode DISTRIBUTED");
+            }
+            Some(_) => {
+                self.report.schema(
+                    &config.at("Mode"),
+                    "Value is not valid, allowed values: [INLINE, DISTRIBUTED]",
+                );
+            }
+        }
+        config.finish(&mut self.report);
+    }
+
+    /// A count and its `…Path` twin.
+    fn number(
+        &mut self,
+        fields: &Fields,
+        name: &'static str,
+        path: &'static str,
+        least: u64,
+        most: u64,
+    ) -> Option<Number> {
+        fields.exclusive(&[name, path], false, &mut self.report);
+        let fixed = fields
+            .count(name, least, most, &mut self.report)
+            .map(Number::Fixed);
+        fixed.or(fields.reference(path, &mut self.report).map(Number::Path))
+    }
+
+    fn work(&mut self, fields: &Fields, parameters: &'static str) -> Work {
+        Work {
+            parameters: fields.template(parameters, &mut self.report),
+            selector: fields.template("ResultSelector", &mut self.report),
+            result_path: result_path(fields, &mut self.report),
+            retry: self.retriers(fields),
+            catch: self.catchers(fields),
+        }
+    }
+
+    fn retriers(&mut self, fields: &Fields) -> Vec<Retrier> {
+        let retriers = fields.objects("Retry", &mut self.report).unwrap_or_default();
+        let count = retriers.len();
+        let mut parsed = Vec::new();
+        for (at, retrier) in retriers.iter().enumerate() {
+            parsed.push(self.retrier(retrier, at + 1 == count));
+            retrier.finish(&mut self.report);
+        }
+        parsed
+    }
+
+    fn retrier(&mut self, fields: &Fields, last: bool) -> Retrier {
+        let errors = self.errors(fields, last);
+        let report = &mut self.report;
+        fields.text("Comment", report);
+        let interval = fields
+            .count("IntervalSeconds", 1, limit::SECONDS, report)
+            .unwrap_or(1);
+        let most = fields.count("MaxDelaySeconds", 1, DELAY - 1, report);
+        if most.is_some_and(|most| most <= interval) {
+            report.schema(
+                &fields.at("MaxDelaySeconds"),
+                "'MaxDelaySeconds' must be greater than 'IntervalSeconds'",
+            );
+        }
+        let attempts = fields
+            .count("MaxAttempts", 0, limit::SECONDS, report)
+            .unwrap_or(3);
+        let rate = match fields.get("BackoffRate") {
+            None => 2.0,
+            Some(value) => value.as_f64().filter(|rate| *rate >= 1.0).unwrap_or_else(|| {
+                report.schema(
+                    &fields.at("BackoffRate"),
+                    "Expected value of type Number of at least 1.0",
+                );
+                1.0
+            }),
+        };
+        let jitter = match fields.text("JitterStrategy", report) {
+            None | Some("NONE") => false,
+            Some("FULL") => true,
+            Some(_) => {
+                report.schema(
+                    &fields.at("JitterStrategy"),
+                    "Value is not valid, allowed values: [FULL, NONE]",
+                );
+                false
+            }
+        };
+        Retrier {
+            errors,
+            interval,
+            attempts: u32::try_from(attempts).unwrap_or(u32::MAX),
+            rate,
+            most,
+            jitter,
+        }
+    }
+
+    fn catchers(&mut self, fields: &Fields) -> Vec<Catcher> {
+        let catchers = fields.objects("Catch", &mut self.report).unwrap_or_default();
+        let count = catchers.len();
+        let mut parsed = Vec::new();
+        for (at, catcher) in catchers.iter().enumerate() {
+            let errors = self.errors(catcher, at + 1 == count);
+            catcher.text("Comment", &mut self.report);
+            catcher.required(&["Next"], &mut self.report);
+            let next = catcher.text("Next", &mut self.report).map(str::to_owned);
+            let assign: Option<Template> = catcher.template("Assign", &mut self.report);
+            let result_path = result_path(catcher, &mut self.report);
+            catcher.finish(&mut self.report);
+            if let Some(next) = next {
+                parsed.push(Catcher {
+                    errors,
+                    next,
+                    result_path,
+                    assign,
+                });
+            }
+        }
+        parsed
+    }
+
+    /// `ErrorEquals`: names, of which `States.ALL` must be alone and in the last entry.
+    fn errors(&mut self, fields: &Fields, last: bool) -> Vec<String> {
+        fields.required(&["ErrorEquals"], &mut self.report);
+        let Some(value) = fields.get("ErrorEquals") else {
+            return Vec::new();
+        };
+        let place = fields.at("ErrorEquals");
+        let items = value.as_array().map(Vec::as_slice).unwrap_or_default();
+        if items.is_empty() {
+            self.report
+                .schema(&place, "Expected a non-empty array of error names");
+        }
+        let mut names = Vec::new();
+        for (at, item) in items.iter().enumerate() {
+            match item {
+                Value::String(name) => names.push(name.clone()),
+                _ => self.report.schema(
+                    &element(fields, "ErrorEquals", at),
+                    "Expected value of type String",
+                ),
+            }
+        }
+        if names.iter().any(|name| name == crate::fault::ALL) {
+            if names.len() > 1 {
+                self.report
+                    .schema(&place, "States.ALL must appear alone in the ErrorEquals array");
+            }
+            if !last {
+                self.report
+                    .schema(&place, "States.ALL must appear in the last retrier or catcher");
+            }
+        }
+        names
+    }
+}
+
+pub(super) fn result_path(fields: &Fields, report: &mut Report) -> ResultPath {
+    match fields.get("ResultPath") {
+        None => ResultPath::Replace,
+        Some(Value::Null) => ResultPath::Discard,
+        Some(Value::String(text)) if text == "$" => ResultPath::Replace,
+        Some(_) => match fields.reference("ResultPath", report) {
+            Some(path) if *path.root() == Root::Data => ResultPath::Into(path),
+            Some(_) => {
+                report.schema(&fields.at("ResultPath"), "Value must start with '$.'");
+                ResultPath::Replace
+            }
+            None => ResultPath::Replace,
+        },
+    }
+}

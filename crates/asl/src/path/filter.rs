@@ -1,0 +1,135 @@
+//! Filters: `[?(@.price < 10 && @.kind == 'book')]`.
+
+use super::Path;
+use crate::scope::{Budget, Spent};
+use serde_json::Value;
+use std::borrow::Cow;
+use std::cmp::Ordering;
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Filter {
+    Exists(Path),
+    Compare {
+        left: Operand,
+        comparison: Comparison,
+        right: Operand,
+    },
+    Not(Box<Filter>),
+    All(Vec<Filter>),
+    Any(Vec<Filter>),
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Operand {
+    /// `@…`
+    Node(Path),
+    /// `$…`
+    Root(Path),
+    Literal(Value),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Comparison {
+    Equal,
+    Unequal,
+    Less,
+    LessOrEqual,
+    Greater,
+    GreaterOrEqual,
+}
+
+impl Filter {
+    pub fn keeps(&self, node: &Value, root: &Value, budget: &Budget) -> Result<bool, Spent> {
+        budget.visit(1)?;
+        Ok(match self {
+            Self::Exists(path) => path.exists(node, budget)?,
+            Self::Not(filter) => !filter.keeps(node, root, budget)?,
+            Self::All(filters) => {
+                for filter in filters {
+                    if !filter.keeps(node, root, budget)? {
+                        return Ok(false);
+                    }
+                }
+                true
+            }
+            Self::Any(filters) => {
+                for filter in filters {
+                    if filter.keeps(node, root, budget)? {
+                        return Ok(true);
+                    }
+                }
+                false
+            }
+            Self::Compare {
+                left,
+                comparison,
+                right,
+            } => {
+                let left = left.value(node, root, budget)?;
+                let right = right.value(node, root, budget)?;
+                comparison.holds(left.as_deref(), right.as_deref())
+            }
+        })
+    }
+}
+
+impl Operand {
+    fn value<'a>(
+        &'a self,
+        node: &'a Value,
+        root: &'a Value,
+        budget: &Budget,
+    ) -> Result<Option<Cow<'a, Value>>, Spent> {
+        let (path, from) = match self {
+            Self::Literal(value) => return Ok(Some(Cow::Borrowed(value))),
+            Self::Node(path) => (path, node),
+            Self::Root(path) => (path, root),
+        };
+        match path.look(from, budget) {
+            Ok(value) => Ok(Some(value)),
+            Err(super::Missing::Spent) => Err(Spent),
+            Err(_) => Ok(None),
+        }
+    }
+}
+
+impl Comparison {
+    fn holds(self, left: Option<&Value>, right: Option<&Value>) -> bool {
+        let (Some(left), Some(right)) = (left, right) else {
+            return self == Self::Unequal && left.is_some() != right.is_some();
+        };
+        match self {
+            Self::Equal => equal(left, right),
+            Self::Unequal => !equal(left, right),
+            Self::Less => order(left, right) == Some(Ordering::Less),
+            Self::LessOrEqual => matches!(order(left, right), Some(Ordering::Less | Ordering::Equal)),
+            Self::Greater => order(left, right) == Some(Ordering::Greater),
+            Self::GreaterOrEqual => matches!(order(left, right), Some(Ordering::Greater | Ordering::Equal)),
+        }
+    }
+}
+
+/// Equality where 1 and 1.0 are the same number.
+pub fn equal(left: &Value, right: &Value) -> bool {
+    match (left, right) {
+        (Value::Number(left), Value::Number(right)) => left == right || left.as_f64() == right.as_f64(),
+        (Value::Array(left), Value::Array(right)) => {
+            left.len() == right.len() && left.iter().zip(right).all(|(left, right)| equal(left, right))
+        }
+        (Value::Object(left), Value::Object(right)) => {
+            left.len() == right.len()
+                && left
+                    .iter()
+                    .all(|(key, left)| right.get(key).is_some_and(|right| equal(left, right)))
+        }
+        _ => left == right,
+    }
+}
+
+fn order(left: &Value, right: &Value) -> Option<Ordering> {
+    match (left, right) {
+        (Value::Number(left), Value::Number(right)) => left.as_f64()?.partial_cmp(&right.as_f64()?),
+        (Value::String(left), Value::String(right)) => Some(left.cmp(right)),
+        _ => None,
+    }
+}

@@ -1,0 +1,98 @@
+//! What an expression can see: its data, the context object, the variables, and a budget that bounds its work.
+
+use crate::fault::Fault;
+use crate::path::{Missing, Path, Root};
+use crate::random::Random;
+use crate::size;
+use serde_json::{Map, Value};
+use std::borrow::Cow;
+use std::cell::Cell;
+
+/// Bytes that one evaluation may copy, and JSON values that its paths may visit.
+const COPIED: usize = 4 * 1024 * 1024;
+const VISITED: usize = 200_000;
+
+pub struct Scope<'a> {
+    pub data: &'a Value,
+    pub context: &'a Value,
+    /// Innermost first.
+    pub variables: &'a [&'a Map<String, Value>],
+    pub random: &'a Random,
+    pub budget: &'a Budget,
+}
+
+/// What is left to one evaluation.
+pub struct Budget {
+    bytes: Cell<usize>,
+    visits: Cell<usize>,
+}
+
+/// The budget ran out.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Spent;
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self {
+            bytes: Cell::new(COPIED),
+            visits: Cell::new(VISITED),
+        }
+    }
+}
+
+impl Budget {
+    /// A copy of `value`, paid for.
+    pub fn copy(&self, value: &Value) -> Result<Value, Spent> {
+        let bytes = size::within(value, self.bytes.get(), 256).ok_or(Spent)?;
+        self.bytes.set(self.bytes.get() - bytes);
+        Ok(value.clone())
+    }
+
+    pub fn bytes(&self, bytes: usize) -> Result<(), Spent> {
+        self.bytes.set(self.bytes.get().checked_sub(bytes).ok_or(Spent)?);
+        Ok(())
+    }
+
+    pub fn visit(&self, values: usize) -> Result<(), Spent> {
+        self.visits
+            .set(self.visits.get().checked_sub(values).ok_or(Spent)?);
+        Ok(())
+    }
+}
+
+impl<'a> Scope<'a> {
+    /// The document that a path starts from.
+    pub fn root(&self, path: &Path) -> Result<&'a Value, Missing> {
+        match path.root() {
+            Root::Data => Ok(self.data),
+            Root::Context => Ok(self.context),
+            Root::Variable(name) => self
+                .variables
+                .iter()
+                .find_map(|scope| scope.get(name))
+                .ok_or_else(|| Missing::Variable(name.clone())),
+        }
+    }
+
+    /// What `path` selects, without a copy where that is possible.
+    pub fn look(&self, path: &Path) -> Result<Cow<'a, Value>, Missing> {
+        path.look(self.root(path)?, self.budget)
+    }
+
+    /// A copy of what `path` selects.
+    pub fn read(&self, path: &Path) -> Result<Value, Missing> {
+        path.read(self.root(path)?, self.budget)
+    }
+}
+
+impl From<Spent> for Fault {
+    fn from(Spent: Spent) -> Self {
+        Fault {
+            terminal: true,
+            ..Fault::named(
+                crate::fault::DATA_LIMIT,
+                "An expression does too much work or its result is too large.",
+            )
+        }
+    }
+}

@@ -1,0 +1,360 @@
+//! One step: an event goes in, the execution moves on until every line of control waits or has ended.
+//!
+//! Lines of control ("strands") form a tree, kept flat; what can go on stands in a queue, so nothing here recurses
+//! deeper than the definition is nested. A step that has done much stops and asks for a timer that is due at once.
+
+mod choice;
+mod data;
+mod fork;
+mod retry;
+mod task;
+mod wait;
+
+use crate::event::{Command, Event, Step, Timeout};
+use crate::execution::{Execution, Origin, Parent, Position, Purpose, Status, Strand, Timer};
+use crate::fault::Fault;
+use crate::history::{self, HistoryEvent, Kind};
+use crate::limit;
+use crate::machine::{self, Machine, Program, State};
+use crate::random::Random;
+use crate::size;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+
+/// Applies `event`, which happened at `at`, to `execution`.
+///
+/// Pure and total: the same arguments give the same answer, and any arguments give one. An event that does not fit (for
+/// a task that is not open, before the start, after the end) gives the same execution back, with nothing to do. `machine`
+/// must be the one that the execution was started with.
+pub fn step(machine: &Machine, execution: Execution, event: &Event, at: Timestamp) -> Step {
+    let seed = execution.origin.as_ref().map_or([0, 0], |origin| origin.seed);
+    let mut run = Run {
+        machine,
+        random: Random::new(seed, execution.draws),
+        x: execution,
+        at,
+        commands: Vec::new(),
+        history: Vec::new(),
+        bytes: limit::STEP_BYTES,
+        full: false,
+    };
+    if run.accept(event) {
+        run.work();
+        run.x.draws = run.random.draws();
+        run.settle();
+    }
+    Step {
+        execution: run.x,
+        commands: run.commands,
+        history: run.history,
+    }
+}
+
+struct Run<'m> {
+    machine: &'m Machine,
+    random: Random,
+    x: Execution,
+    at: Timestamp,
+    commands: Vec<Command>,
+    history: Vec<HistoryEvent>,
+    /// Bytes of history that this step may still write.
+    bytes: usize,
+    /// The history has no room for more than its last event.
+    full: bool,
+}
+
+impl<'m> Run<'m> {
+    /// Takes the event in; `false` when it changes nothing.
+    fn accept(&mut self, event: &Event) -> bool {
+        if let Event::Start { .. } = event {
+            return self.x.origin.is_none() && self.start(event);
+        }
+        if !self.x.is_open() {
+            return false;
+        }
+        match event {
+            Event::Start { .. } => false,
+            Event::TaskStarted { task, worker } => self.task_started(*task, worker.as_deref()),
+            Event::TaskSubmitted { task, output } => self.task_submitted(*task, output),
+            Event::TaskSucceeded { task, output } => self.task_succeeded(*task, output),
+            Event::TaskFailed { task, error, cause } => {
+                self.task_failed(*task, error.as_deref(), cause.as_deref())
+            }
+            Event::TaskTimedOut { task, kind } => self.task_timed_out(*task, *kind),
+            Event::TimerFired { timer } => self.timer_fired(*timer),
+            Event::Cancel { error, cause } => self.cancel(error.clone(), cause.clone()),
+        }
+    }
+
+    fn start(&mut self, event: &Event) -> bool {
+        let Event::Start {
+            id,
+            name,
+            input,
+            role,
+            machine_id,
+            machine_name,
+            seed,
+        } = event
+        else {
+            return false;
+        };
+        let fits = size::within(input, limit::PAYLOAD, limit::DEPTH).is_some();
+        let input = if fits { input.clone() } else { Value::Null };
+        self.random = Random::new(*seed, 0);
+        self.x.origin = Some(Origin {
+            id: id.clone(),
+            name: name.clone(),
+            input: input.clone(),
+            role: role.clone(),
+            machine_id: machine_id.clone(),
+            machine_name: machine_name.clone(),
+            seed: *seed,
+            at: self.at,
+        });
+        let mut details = json!({});
+        history::payload(&mut details, "input", &input);
+        details["roleArn"] = role.as_str().into();
+        self.emit("ExecutionStarted", 0, details);
+        if !fits {
+            self.end_failed(0, Fault::too_large("input"));
+            return true;
+        }
+        if let Some(seconds) = self.machine.timeout() {
+            self.timer(seconds as f64, Purpose::Deadline, 0);
+        }
+        let strand = Strand::new(Parent::None, &self.machine.program().start, input, 0, self.at);
+        self.spawn(strand);
+        true
+    }
+
+    fn timer_fired(&mut self, timer: u64) -> bool {
+        let Some(Timer {
+            purpose, strand: id, ..
+        }) = self.x.timers.remove(&timer)
+        else {
+            return false;
+        };
+        if purpose == Purpose::Deadline {
+            self.emit("ExecutionTimedOut", 0, json!({}));
+            self.end(Status::TimedOut);
+            return true;
+        }
+        if purpose == Purpose::Continue {
+            return true;
+        }
+        let Some(mut strand) = self.x.strands.remove(&id) else {
+            return true;
+        };
+        match purpose {
+            Purpose::Deadline | Purpose::Continue => {}
+            Purpose::Wait => self.waited(id, strand),
+            Purpose::Backoff => {
+                strand.retries = strand.retries.saturating_add(1);
+                strand.position = Position::Attempt;
+                self.resume(id, strand);
+            }
+            Purpose::TaskTimeout => {
+                if let Position::Task { task, timer, .. } = &mut strand.position {
+                    *timer = None;
+                    self.commands.push(Command::CancelTask { task: *task });
+                }
+                self.timed_out(id, strand, Timeout::Timeout);
+            }
+        }
+        true
+    }
+
+    fn cancel(&mut self, error: Option<String>, cause: Option<String>) -> bool {
+        let mut details = json!({});
+        history::failure(&mut details, error.as_deref(), cause.as_deref());
+        self.emit("ExecutionAborted", 0, details);
+        self.end(Status::Aborted { error, cause });
+        true
+    }
+
+    /// Runs what is ready, within this step's budget.
+    fn work(&mut self) {
+        for _ in 0..limit::STEP_TRANSITIONS {
+            if self.full || self.bytes == 0 {
+                break;
+            }
+            let Some(id) = self.x.ready.pop_front() else { break };
+            if let Some(strand) = self.x.strands.remove(&id) {
+                self.advance(id, strand);
+            }
+        }
+        if self.full && self.x.is_open() {
+            let cause = format!(
+                "The execution reached the maximum number of history events ({}).",
+                limit::HISTORY
+            );
+            self.end_failed(self.x.history, Fault::runtime(cause));
+        }
+        let waiting = self
+            .x
+            .timers
+            .iter()
+            .find(|(_, timer)| timer.purpose == Purpose::Continue)
+            .map(|(id, _)| *id);
+        match waiting {
+            None if !self.x.ready.is_empty() => drop(self.timer(0.0, Purpose::Continue, 0)),
+            Some(timer) if self.x.ready.is_empty() => self.stop_timer(timer),
+            _ => {}
+        }
+    }
+
+    fn advance(&mut self, id: u64, mut strand: Strand) {
+        let Some(state) = self.state(&strand) else {
+            let cause = format!(
+                "The state '{}' is not in the definition of this execution.",
+                strand.state
+            );
+            return self.end_failed(strand.last, Fault::runtime(cause));
+        };
+        if matches!(strand.position, Position::Enter) {
+            let mut details = json!({ "name": strand.state });
+            history::payload(&mut details, "input", &strand.input);
+            strand.entered = self.emit(format!("{}StateEntered", state.kind.name()), strand.last, details);
+            strand.last = strand.entered;
+            strand.since = self.at;
+            strand.retries = 0;
+            strand.attempts.clear();
+        }
+        strand.position = Position::Attempt;
+        match &state.kind {
+            machine::Kind::Pass(pass) => self.pass(id, strand, state, pass),
+            machine::Kind::Task(task) => self.schedule(id, strand, state, task),
+            machine::Kind::Choice(choice) => self.choose(id, strand, state, choice),
+            machine::Kind::Wait(wait) => self.wait(id, strand, state, wait),
+            machine::Kind::Succeed => self.complete(id, strand, state, None),
+            machine::Kind::Fail { error, cause } => {
+                self.fail_state(id, strand, state, error.as_ref(), cause.as_ref())
+            }
+            machine::Kind::Parallel { branches, work } => self.parallel(id, strand, state, branches, work),
+            machine::Kind::Map(map) => self.map(id, strand, state, map),
+        }
+    }
+
+    /// The state that a strand is in, if the definition has it.
+    fn state(&self, strand: &Strand) -> Option<&'m State> {
+        self.program(&strand.parent)?.states.get(&strand.state)
+    }
+
+    fn program(&self, parent: &Parent) -> Option<&'m Program> {
+        let outer = |of: &u64| Some(&self.state(self.x.strands.get(of)?)?.kind);
+        match parent {
+            Parent::None => Some(self.machine.program()),
+            Parent::Branch { of, index } => match outer(of)? {
+                machine::Kind::Parallel { branches, .. } => branches.get(*index),
+                _ => None,
+            },
+            Parent::Item { of, .. } => match outer(of)? {
+                machine::Kind::Map(map) => Some(&map.processor),
+                _ => None,
+            },
+        }
+    }
+
+    fn spawn(&mut self, strand: Strand) {
+        let id = self.x.next_strand;
+        self.x.next_strand += 1;
+        self.resume(id, strand);
+    }
+
+    fn resume(&mut self, id: u64, strand: Strand) {
+        self.x.strands.insert(id, strand);
+        self.x.ready.push_back(id);
+    }
+
+    /// Writes a history event and returns its id. When only the last place is left, nothing is written.
+    fn emit(&mut self, kind: impl Into<Kind>, previous: u64, details: Value) -> u64 {
+        if self.x.history + 1 >= limit::HISTORY {
+            self.full = true;
+            return self.x.history;
+        }
+        self.write(kind, previous, details)
+    }
+
+    fn write(&mut self, kind: impl Into<Kind>, previous: u64, details: Value) -> u64 {
+        let written = size::within(&details, self.bytes, usize::MAX).unwrap_or(self.bytes);
+        self.bytes -= written;
+        self.x.history += 1;
+        let details = if details.as_object().is_some_and(serde_json::Map::is_empty) {
+            Value::Null
+        } else {
+            details
+        };
+        self.history.push(HistoryEvent {
+            id: self.x.history,
+            previous,
+            at: self.at,
+            kind: kind.into(),
+            details,
+        });
+        self.x.history
+    }
+
+    /// Starts a timer that fires in `seconds`.
+    fn timer(&mut self, seconds: f64, purpose: Purpose, strand: u64) -> u64 {
+        let wait = SignedDuration::try_from_secs_f64(seconds).unwrap_or(SignedDuration::MAX);
+        let at = self.at.saturating_add(wait).unwrap_or(Timestamp::MAX);
+        self.timer_at(at, purpose, strand)
+    }
+
+    fn timer_at(&mut self, at: Timestamp, purpose: Purpose, strand: u64) -> u64 {
+        let timer = self.x.next_timer;
+        self.x.next_timer += 1;
+        self.x.timers.insert(timer, Timer { at, purpose, strand });
+        self.commands.push(Command::StartTimer { timer, at });
+        timer
+    }
+
+    fn stop_timer(&mut self, timer: u64) {
+        if self.x.timers.remove(&timer).is_some() {
+            self.commands.push(Command::CancelTimer { timer });
+        }
+    }
+
+    fn end_failed(&mut self, previous: u64, fault: Fault) {
+        let mut details = json!({});
+        history::failure(&mut details, fault.error.as_deref(), fault.cause.as_deref());
+        self.write("ExecutionFailed", previous, details);
+        self.end(Status::Failed {
+            error: fault.error,
+            cause: fault.cause,
+        });
+    }
+
+    fn end(&mut self, status: Status) {
+        self.x.status = status;
+        self.x.strands.clear();
+        self.x.ready.clear();
+        for task in std::mem::take(&mut self.x.tasks).into_keys() {
+            self.commands.push(Command::CancelTask { task });
+        }
+        for timer in std::mem::take(&mut self.x.timers).into_keys() {
+            self.commands.push(Command::CancelTimer { timer });
+        }
+    }
+
+    /// Drops commands that were taken back in the same step.
+    fn settle(&mut self) {
+        let (mut tasks, mut timers) = (BTreeSet::new(), BTreeSet::new());
+        for command in &self.commands {
+            match command {
+                Command::Schedule { task, .. } => drop(tasks.insert(*task)),
+                Command::StartTimer { timer, .. } => drop(timers.insert(*timer)),
+                Command::CancelTask { .. } | Command::CancelTimer { .. } => {}
+            }
+        }
+        let x = &self.x;
+        self.commands.retain(|command| match command {
+            Command::Schedule { task, .. } => x.tasks.contains_key(task),
+            Command::CancelTask { task } => !tasks.contains(task),
+            Command::StartTimer { timer, .. } => x.timers.contains_key(timer),
+            Command::CancelTimer { timer } => !timers.contains(timer),
+        });
+    }
+}

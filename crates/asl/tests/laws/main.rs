@@ -1,0 +1,297 @@
+//! Laws that hold for every machine and every course of events.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
+
+mod generate;
+
+use asl::{Command, Event, Execution, Machine, Step, Timeout, step};
+use jiff::{SignedDuration, Timestamp};
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::FileFailurePersistence;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+
+fn config(cases: u32) -> ProptestConfig {
+    ProptestConfig {
+        cases,
+        failure_persistence: Some(Box::new(FileFailurePersistence::Off)),
+        ..ProptestConfig::default()
+    }
+}
+
+fn start(input: Value) -> Event {
+    let text = |text: &str| text.to_owned();
+    let (id, name, role) = (text("execution"), text("run"), text("role"));
+    Event::Start {
+        id,
+        name,
+        input,
+        role,
+        machine_id: text("machine"),
+        machine_name: text("m"),
+        seed: [3, 9],
+    }
+}
+
+/// A journal: what happened, and when.
+type Journal = Vec<(Event, Timestamp)>;
+
+/// Lets events happen as `choices` say, and checks each step on the way.
+fn live(machine: &Machine, input: Value, choices: &[u32]) -> (Execution, Journal) {
+    let mut at: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+    let mut world = World::default();
+    let mut execution = Execution::new();
+    let mut journal = Journal::new();
+    let mut events = vec![start(input)];
+    for choice in std::iter::once(&0).chain(choices) {
+        at += SignedDuration::from_secs(i64::from(choice % 7));
+        let event = events
+            .pop()
+            .unwrap_or_else(|| world.next(&execution, *choice, &journal));
+        journal.push((event.clone(), at));
+        let outcome = step(machine, execution, &event, at);
+        world.check(&event, &outcome);
+        execution = outcome.execution;
+    }
+    (execution, journal)
+}
+
+/// What an engine would know.
+#[derive(Default)]
+struct World {
+    tasks: BTreeSet<u64>,
+    timers: BTreeSet<u64>,
+    scheduled: u64,
+    history: u64,
+}
+
+impl World {
+    fn next(&self, execution: &Execution, choice: u32, journal: &Journal) -> Event {
+        let pick = |many: usize| (choice / 64) as usize % many.max(1);
+        let task = execution
+            .open_tasks()
+            .nth(pick(self.tasks.len()))
+            .map(|open| open.task);
+        let timer = execution
+            .open_timers()
+            .nth(pick(self.timers.len()))
+            .map(|open| open.timer);
+        let error = |name: &str| Some(name.to_owned());
+        match (choice % 16, task, timer) {
+            (0, ..) => journal[pick(journal.len())].0.clone(),
+            (1, ..) => Event::TaskSucceeded {
+                task: u64::from(choice / 64 % 40),
+                output: json!(choice),
+            },
+            (2, ..) => Event::TimerFired {
+                timer: u64::from(choice / 64 % 40),
+            },
+            (3, ..) if pick(50) == 0 => Event::Cancel {
+                error: error("Stop"),
+                cause: None,
+            },
+            (3 | 4, Some(task), _) => Event::TaskStarted {
+                task,
+                worker: error("w"),
+            },
+            (5 | 6, Some(task), _) => Event::TaskFailed {
+                task,
+                error: error("Broken"),
+                cause: None,
+            },
+            (7, Some(task), _) => Event::TaskTimedOut {
+                task,
+                kind: Timeout::Heartbeat,
+            },
+            (8..=12, Some(task), _) => Event::TaskSucceeded {
+                task,
+                output: json!({ "n": choice % 5 }),
+            },
+            (_, _, Some(timer)) => Event::TimerFired { timer },
+            (_, Some(task), None) => Event::TaskSubmitted {
+                task,
+                output: json!(1),
+            },
+            (_, None, None) => Event::TimerFired { timer: 0 },
+        }
+    }
+
+    fn check(&mut self, event: &Event, outcome: &Step) {
+        let (execution, before) = (&outcome.execution, self.history);
+        match event {
+            Event::TaskSucceeded { task, .. }
+            | Event::TaskFailed { task, .. }
+            | Event::TaskTimedOut { task, .. } => {
+                self.tasks.remove(task);
+            }
+            Event::TimerFired { timer } => drop(self.timers.remove(timer)),
+            _ => {}
+        }
+        for command in &outcome.commands {
+            match command {
+                Command::Schedule { task, .. } => {
+                    assert!(*task > self.scheduled, "task numbers are never used again");
+                    self.scheduled = *task;
+                    self.tasks.insert(*task);
+                }
+                Command::CancelTask { task } => {
+                    assert!(self.tasks.remove(task), "only open tasks are cancelled")
+                }
+                Command::StartTimer { timer, .. } => assert!(self.timers.insert(*timer)),
+                Command::CancelTimer { timer } => {
+                    assert!(self.timers.remove(timer), "only open timers are cancelled")
+                }
+            }
+        }
+        for event in &outcome.history {
+            self.history += 1;
+            assert_eq!(event.id, self.history, "ids have no gaps");
+            assert!(event.previous < event.id, "causes come before effects");
+        }
+        assert_eq!(self.history, execution.history_len());
+        let open: BTreeSet<_> = execution.open_tasks().map(|open| open.task).collect();
+        assert_eq!(
+            open, self.tasks,
+            "the engine and the execution agree on open tasks"
+        );
+        let open: BTreeSet<_> = execution.open_timers().map(|open| open.timer).collect();
+        assert_eq!(
+            open, self.timers,
+            "the engine and the execution agree on open timers"
+        );
+        if execution.is_open() {
+            assert!(
+                !self.tasks.is_empty() || !self.timers.is_empty(),
+                "an open execution waits for something"
+            );
+        } else if before > 0 {
+            assert!(
+                self.tasks.is_empty() && self.timers.is_empty(),
+                "an ended execution waits for nothing"
+            );
+        }
+    }
+}
+
+fn replay(machine: &Machine, journal: &[(Event, Timestamp)]) -> Execution {
+    journal.iter().fold(Execution::new(), |execution, (event, at)| {
+        step(machine, execution, event, *at).execution
+    })
+}
+
+proptest! {
+    #![proptest_config(config(200))]
+
+    #[test]
+    fn every_prefix_of_a_journal_replays_to_the_same_place(
+        definition in generate::definition(),
+        choices in prop::collection::vec(any::<u32>(), 0..60),
+    ) {
+        let machine = Machine::parse(&definition.to_string()).unwrap();
+        let (end, journal) = live(&machine, json!({"n": 1, "items": [1, 2, 3]}), &choices);
+        prop_assert_eq!(&replay(&machine, &journal), &end);
+        for cut in 0..journal.len() {
+            let resumed = replay(&machine, &journal[..cut]);
+            let resumed = journal[cut..].iter().fold(resumed, |execution, (event, at)| step(&machine, execution, event, *at).execution);
+            prop_assert_eq!(&resumed, &end, "crashed after {} events", cut);
+        }
+    }
+
+    #[test]
+    fn repeated_and_late_events_change_nothing(
+        definition in generate::definition(),
+        choices in prop::collection::vec(any::<u32>(), 0..60),
+    ) {
+        let machine = Machine::parse(&definition.to_string()).unwrap();
+        let (_, journal) = live(&machine, json!({"n": 1, "items": [1, 2, 3]}), &choices);
+        let mut execution = Execution::new();
+        for (at, (event, now)) in journal.iter().enumerate() {
+            execution = step(&machine, execution, event, *now).execution;
+            for (repeated, _) in &journal[..=at] {
+                let again = step(&machine, execution.clone(), repeated, *now);
+                // An event that came too early the first time may fit by now.
+                if again.execution == execution {
+                    prop_assert!(again.commands.is_empty() && again.history.is_empty());
+                } else {
+                    prop_assert_ne!(repeated, event, "an event cannot be applied twice");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_record_survives_being_written_and_read(
+        definition in generate::definition(),
+        choices in prop::collection::vec(any::<u32>(), 0..60),
+        fraction in any::<f64>(),
+    ) {
+        let machine = Machine::parse(&definition.to_string()).unwrap();
+        let (end, journal) = live(&machine, json!({"n": fraction, "items": [null, [fraction], {}]}), &choices);
+        let mut execution = Execution::new();
+        for (event, at) in &journal {
+            let event: Event = serde_json::from_str(&serde_json::to_string(event).unwrap()).unwrap();
+            let outcome = step(&machine, execution, &event, *at);
+            for command in &outcome.commands {
+                let text = serde_json::to_string(command).unwrap();
+                prop_assert_eq!(&serde_json::from_str::<Command>(&text).unwrap(), command);
+            }
+            let text = serde_json::to_string(&outcome.execution).unwrap();
+            execution = serde_json::from_str(&text).unwrap();
+            prop_assert_eq!(&execution, &outcome.execution);
+        }
+        prop_assert_eq!(execution, end);
+    }
+}
+
+proptest! {
+    #![proptest_config(config(2_000))]
+
+    #[test]
+    fn any_json_is_refused_or_runs(definition in generate::nonsense(), choices in prop::collection::vec(any::<u32>(), 0..20)) {
+        if let Ok(machine) = Machine::parse(&definition.to_string()) {
+            live(&machine, json!({}), &choices);
+        }
+    }
+
+    #[test]
+    fn a_damaged_definition_is_refused_or_runs(
+        definition in generate::definition(),
+        damage in any::<u32>(),
+        nonsense in generate::nonsense(),
+        choices in prop::collection::vec(any::<u32>(), 0..20),
+    ) {
+        let definition = generate::damaged(definition, damage, nonsense);
+        match Machine::parse(&definition.to_string()) {
+            Ok(machine) => drop(live(&machine, json!({"n": 1, "items": [1]}), &choices)),
+            Err(problems) => prop_assert!(!problems.is_empty() && problems.iter().all(|problem| problem.line >= 1)),
+        }
+    }
+
+    #[test]
+    fn any_text_is_refused_or_runs(text in ".{0,60}") {
+        drop(Machine::parse(&text));
+    }
+}
+
+/// Laws about machines that never get anywhere would say nothing.
+#[test]
+fn generated_machines_reach_every_end() {
+    let (mut ends, mut longest) = (BTreeSet::new(), 0);
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    for _ in 0..300 {
+        let strategy = (generate::definition(), prop::collection::vec(any::<u32>(), 60));
+        let (definition, choices) = strategy.new_tree(&mut runner).unwrap().current();
+        let machine = Machine::parse(&definition.to_string()).unwrap();
+        let (end, _) = live(&machine, json!({"n": 1, "items": [1, 2, 3]}), &choices);
+        ends.insert(end.status().as_str());
+        longest = longest.max(end.history_len());
+    }
+    assert!(
+        ["SUCCEEDED", "FAILED", "TIMED_OUT", "ABORTED"]
+            .iter()
+            .all(|end| ends.contains(end)),
+        "{ends:?}"
+    );
+    assert!(longest > 50, "{longest}");
+}

@@ -1,0 +1,169 @@
+//! The control side, on a Unix socket: tables come in, health and numbers go out.
+//!
+//! | method and path | answer |
+//! |---|---|
+//! | `PUT /v1/table` | 200 [`InForce`], 422 [`model::route::Invalid`], 409 the same when stale, 500 [`Refusal`] |
+//! | `GET /v1/table` | 200 [`InForce`] |
+//! | `GET /v1/health` | 200, a list of [`model::route::TargetHealth`] |
+//! | `GET /v1/stats` | 200, a list of [`crate::GroupStats`] |
+//! | `GET /metrics` | 200, Prometheus text |
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::{Bytes, Incoming},
+    header::CONTENT_TYPE,
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::TokioIo;
+use model::route::Invalid;
+use serde::{Deserialize, Serialize};
+use tokio::{
+    net::UnixListener,
+    sync::{mpsc, oneshot},
+    task::JoinSet,
+};
+
+use crate::{
+    clock,
+    live::{Change, Error, Shared},
+};
+
+/// Bytes of a table: 100,000 hosts have room.
+const TABLE: usize = 128 * 1024 * 1024;
+/// Callers at the same time.
+const CALLERS: usize = 64;
+
+/// The table in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InForce {
+    pub version: u64,
+}
+
+/// Why an order was not followed, where no [`Invalid`] says it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    pub message: String,
+}
+
+/// What the admin socket hands on.
+#[derive(Clone)]
+pub struct Admin {
+    pub shared: Arc<Shared>,
+    pub changes: mpsc::Sender<Change>,
+}
+
+impl Admin {
+    /// Answers until it is dropped.
+    pub async fn run(self, listener: UnixListener) {
+        let mut callers = JoinSet::new();
+        loop {
+            tokio::select! {
+                accepted = listener.accept(), if callers.len() < CALLERS => match accepted {
+                    Ok((stream, _)) => {
+                        let admin = self.clone();
+                        callers.spawn(async move {
+                            let service = service_fn(move |request| admin.clone().answer(request));
+                            // What a caller breaks off is its own affair.
+                            let _ = http1::Builder::new()
+                                .timer(hyper_util::rt::TokioTimer::new())
+                                .serve_connection(TokioIo::new(stream), service)
+                                .await;
+                        });
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot accept callers at the admin socket");
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                    }
+                },
+                Some(_) = callers.join_next() => {}
+            }
+        }
+    }
+
+    async fn answer(self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+        let live = self.shared.live.load_full();
+        Ok(match (request.method(), request.uri().path()) {
+            (&Method::PUT, "/v1/table") => self.put_table(request.into_body()).await,
+            (&Method::GET, "/v1/table") => json(
+                StatusCode::OK,
+                &InForce {
+                    version: live.version,
+                },
+            ),
+            (&Method::GET, "/v1/health") => json(StatusCode::OK, &live.health(clock::ticks())),
+            (&Method::GET, "/v1/stats") => json(StatusCode::OK, &live.stats()),
+            (&Method::GET, "/metrics") => metrics(&self.shared),
+            _ => refusal(StatusCode::NOT_FOUND, "there is no such operation"),
+        })
+    }
+
+    async fn put_table(&self, body: Incoming) -> Response<Full<Bytes>> {
+        let bytes = match Limited::new(body, TABLE).collect().await {
+            Ok(body) => body.to_bytes(),
+            Err(error) => return refusal(StatusCode::BAD_REQUEST, format!("cannot read the table: {error}")),
+        };
+        let table = match serde_json::from_slice(&bytes) {
+            Ok(table) => table,
+            Err(error) => return refusal(StatusCode::BAD_REQUEST, format!("this is not a table: {error}")),
+        };
+        let (done, answer) = oneshot::channel();
+        let sent = self.changes.send(Change { table, done }).await.is_ok();
+        let answer = match sent {
+            true => answer.await.unwrap_or(Err(Error::Closing)),
+            false => Err(Error::Closing),
+        };
+        match answer {
+            Ok(version) => json(StatusCode::OK, &InForce { version }),
+            Err(Error::Invalid(invalid @ Invalid::Stale { .. })) => json(StatusCode::CONFLICT, &invalid),
+            Err(Error::Invalid(invalid)) => json(StatusCode::UNPROCESSABLE_ENTITY, &invalid),
+            Err(error @ Error::Closing) => refusal(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
+            Err(Error::Snapshot(source)) => {
+                tracing::error!(error = %source, "cannot write the snapshot");
+                let message = format!("{}: {source}", Error::Snapshot(source.kind().into()));
+                refusal(StatusCode::INTERNAL_SERVER_ERROR, message)
+            }
+        }
+    }
+}
+
+fn metrics(shared: &Shared) -> Response<Full<Bytes>> {
+    let mut out = String::new();
+    shared.totals.write(&mut out);
+    let live = shared.live.load_full();
+    let mut groups: Vec<_> = live.groups.values().collect();
+    groups.sort_by(|a, b| a.name.cmp(&b.name));
+    for group in groups {
+        let name = group
+            .name
+            .replace('\\', "\\\\")
+            .replace('"', "\\\"")
+            .replace('\n', "\\n");
+        group.counters.write(&mut out, &name);
+    }
+    let mut response = Response::new(Full::from(out));
+    let text = hyper::header::HeaderValue::from_static("text/plain; version=0.0.4");
+    response.headers_mut().insert(CONTENT_TYPE, text);
+    response
+}
+
+fn json(status: StatusCode, value: &impl Serialize) -> Response<Full<Bytes>> {
+    let body = serde_json::to_vec(value).expect("answers have only text keys");
+    let mut response = Response::new(Full::from(body));
+    *response.status_mut() = status;
+    let json = hyper::header::HeaderValue::from_static("application/json");
+    response.headers_mut().insert(CONTENT_TYPE, json);
+    response
+}
+
+fn refusal(status: StatusCode, message: impl Into<String>) -> Response<Full<Bytes>> {
+    json(
+        status,
+        &Refusal {
+            message: message.into(),
+        },
+    )
+}

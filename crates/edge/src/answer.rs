@@ -1,0 +1,105 @@
+//! Answers that the edge gives itself: one line of text that says what happened.
+
+use std::{borrow::Cow, io::Write};
+
+use crate::{clock, head::Ask};
+
+/// One answer, for HTTP/1.1 and HTTP/2 alike.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    pub status: u16,
+    pub content_type: Cow<'static, str>,
+    pub location: Option<String>,
+    pub body: Cow<'static, str>,
+}
+
+impl Answer {
+    fn new(status: u16, body: &'static str) -> Self {
+        Self {
+            status,
+            content_type: Cow::Borrowed("text/plain; charset=utf-8"),
+            location: None,
+            body: Cow::Borrowed(body),
+        }
+    }
+
+    /// The request cannot be understood in one way only.
+    pub fn bad_request(why: &'static str) -> Self {
+        Self::new(400, why)
+    }
+
+    pub fn not_allowed() -> Self {
+        Self::new(405, "this method is not supported here")
+    }
+
+    pub fn request_timeout() -> Self {
+        Self::new(408, "the request did not arrive in time")
+    }
+
+    pub fn bad_gateway(why: &'static str) -> Self {
+        Self::new(502, why)
+    }
+
+    pub fn unmatched() -> Self {
+        Self::new(503, "host not found")
+    }
+
+    pub fn no_targets() -> Self {
+        Self::new(503, "no targets are registered")
+    }
+
+    pub fn gateway_timeout(why: &'static str) -> Self {
+        Self::new(504, why)
+    }
+
+    pub fn fixed(status: u16, content_type: &str, body: &str) -> Self {
+        Self {
+            status,
+            content_type: Cow::Owned(content_type.to_owned()),
+            location: None,
+            body: Cow::Owned(body.to_owned()),
+        }
+    }
+
+    /// A redirect, with ALB's `#{protocol}`, `#{host}`, `#{port}`, `#{path}` and `#{query}` filled in. They hold what the
+    /// parser let through: nothing that could end a header.
+    pub fn redirect(status: u16, location: &str, ask: &Ask) -> Self {
+        let location = location
+            .replace("#{protocol}", "http")
+            .replace("#{host}", &ask.host)
+            .replace("#{port}", &ask.port.to_string())
+            .replace("#{path}", ask.path().trim_start_matches('/'))
+            .replace("#{query}", ask.query());
+        Self {
+            location: Some(location),
+            ..Self::new(status, "")
+        }
+    }
+
+    /// As HTTP/1.1. A HEAD request gets the same head and no body.
+    pub fn write(&self, out: &mut Vec<u8>, connection: &str, head: bool) {
+        let reason = hyper::StatusCode::from_u16(self.status)
+            .ok()
+            .and_then(|status| status.canonical_reason())
+            .unwrap_or("Unknown");
+        let date = clock::now().strftime("%a, %d %b %Y %H:%M:%S GMT");
+        let (status, content_type) = (self.status, &self.content_type);
+        let _ = write!(out, "HTTP/1.1 {status} {reason}\r\nDate: {date}\r\n");
+        // RFC 9110, section 8.6: 204 has no content and so no length.
+        let has_body = status != 204;
+        if has_body {
+            let _ = write!(out, "Content-Length: {}\r\n", self.body.len());
+        }
+        if has_body && !self.body.is_empty() {
+            let _ = write!(out, "Content-Type: {content_type}\r\n");
+        }
+        if let Some(location) = &self.location {
+            let _ = write!(out, "Location: {location}\r\n");
+        }
+        out.extend_from_slice(connection.as_bytes());
+        out.extend_from_slice(b"\r\n");
+        if has_body && !head {
+            out.extend_from_slice(self.body.as_bytes());
+        }
+    }
+}

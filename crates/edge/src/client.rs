@@ -1,0 +1,142 @@
+//! The other end of the admin socket, for `serve`.
+
+use std::{io, time::Duration};
+
+use camino::Utf8PathBuf;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{
+    Method, Request, StatusCode,
+    body::Bytes,
+    client::conn::http1::handshake,
+    header::{CONTENT_TYPE, HOST},
+};
+use hyper_util::rt::TokioIo;
+use model::route::{Invalid, Table, TargetHealth};
+use serde::de::DeserializeOwned;
+
+use crate::{
+    GroupStats,
+    admin::{InForce, Refusal},
+    socket,
+};
+
+/// Longer than any table takes.
+const PATIENCE: Duration = Duration::from_secs(30);
+const ANSWER: usize = 256 * 1024 * 1024;
+
+/// Why the edge did not do or say what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The table is wrong or older than the one in force. The old one stays; sending it again does not help.
+    #[error(transparent)]
+    Invalid(Invalid),
+    /// The edge is not running, or not yet. It goes on with its snapshot when it is; sending again may help.
+    #[error("the edge does not answer at {path}")]
+    Unreachable {
+        path: Utf8PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    /// The edge could not do it; the old table stays.
+    #[error("the edge refused with status {status}: {message}")]
+    Refused { status: u16, message: String },
+    #[error("the edge's answer cannot be read")]
+    Answer(#[source] serde_json::Error),
+}
+
+/// Speaks to one edge; one connection per call, so that a restart of the edge is no event.
+#[derive(Debug, Clone)]
+pub struct Client {
+    path: Utf8PathBuf,
+}
+
+impl Client {
+    /// For the edge whose admin socket is at `path`.
+    pub fn new(path: impl Into<Utf8PathBuf>) -> Self {
+        Self { path: path.into() }
+    }
+
+    /// Puts a table in force. When this returns its version, the table is on the edge's disk, every new request follows
+    /// it, and no new request goes to a target that has left. The table in force may be sent again.
+    pub async fn apply(&self, table: &Table) -> Result<u64, Error> {
+        let body = serde_json::to_vec(table).map_err(Error::Answer)?;
+        self.call::<InForce>(Method::PUT, "/v1/table", body)
+            .await
+            .map(|table| table.version)
+    }
+
+    /// The version of the table in force; 0 when there is none yet.
+    pub async fn version(&self) -> Result<u64, Error> {
+        self.call::<InForce>(Method::GET, "/v1/table", Vec::new())
+            .await
+            .map(|table| table.version)
+    }
+
+    /// All targets of the table, and those that have left it with requests still under way.
+    pub async fn health(&self) -> Result<Vec<TargetHealth>, Error> {
+        self.call(Method::GET, "/v1/health", Vec::new()).await
+    }
+
+    /// All target groups in numbers.
+    pub async fn stats(&self) -> Result<Vec<GroupStats>, Error> {
+        self.call(Method::GET, "/v1/stats", Vec::new()).await
+    }
+
+    /// Everything that is counted, as Prometheus text.
+    pub async fn metrics(&self) -> Result<String, Error> {
+        let bytes = self.send(Method::GET, "/metrics", Vec::new()).await?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    async fn call<T: DeserializeOwned>(&self, method: Method, path: &str, body: Vec<u8>) -> Result<T, Error> {
+        let bytes = self.send(method, path, body).await?;
+        serde_json::from_slice(&bytes).map_err(Error::Answer)
+    }
+
+    async fn send(&self, method: Method, path: &str, body: Vec<u8>) -> Result<Bytes, Error> {
+        let late = || Err(io::ErrorKind::TimedOut.into());
+        let (status, bytes) = tokio::time::timeout(PATIENCE, self.exchange(method, path, body))
+            .await
+            .unwrap_or_else(|_| late())
+            .map_err(|source| Error::Unreachable {
+                path: self.path.clone(),
+                source,
+            })?;
+        match status {
+            StatusCode::OK => Ok(bytes),
+            StatusCode::CONFLICT | StatusCode::UNPROCESSABLE_ENTITY => {
+                Err(serde_json::from_slice(&bytes).map_or_else(Error::Answer, Error::Invalid))
+            }
+            _ => Err(Error::Refused {
+                status: status.as_u16(),
+                message: serde_json::from_slice(&bytes).map_or_else(
+                    |_| String::from_utf8_lossy(&bytes).into_owned(),
+                    |refusal: Refusal| refusal.message,
+                ),
+            }),
+        }
+    }
+
+    async fn exchange(&self, method: Method, path: &str, body: Vec<u8>) -> io::Result<(StatusCode, Bytes)> {
+        let stream = socket::connect(&self.path).await?;
+        let (mut sender, connection) = handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(HOST, "edge")
+            .header(CONTENT_TYPE, "application/json")
+            .body(Full::<Bytes>::from(body))
+            .map_err(io::Error::other)?;
+        let answer = async {
+            let response = sender.send_request(request).await.map_err(io::Error::other)?;
+            let status = response.status();
+            let body = Limited::new(response.into_body(), ANSWER).collect().await;
+            let body = body.map_err(io::Error::other)?;
+            drop(sender);
+            Ok((status, body.to_bytes()))
+        };
+        // The connection is driven here, not by a task of its own: it ends with this call.
+        let (answer, _) = tokio::join!(answer, connection);
+        answer
+    }
+}

@@ -1,0 +1,233 @@
+//! The head of a request as targets get it, and what routing needs of it. HTTP/1.1 and HTTP/2 clients end up here.
+
+use std::{io::Write, net::IpAddr};
+
+use crate::{clock, worker::Ends};
+
+/// The methods that change how a request is handled; all others are `Other`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Method {
+    #[default]
+    Get,
+    Head,
+    /// May be sent twice (RFC 9110, section 9.2.2).
+    Idempotent,
+    /// Not for a balancer: CONNECT and TRACE.
+    Refused,
+    Other,
+}
+
+impl Method {
+    pub fn of(name: &str) -> Self {
+        match name {
+            "GET" => Self::Get,
+            "HEAD" => Self::Head,
+            "PUT" | "DELETE" | "OPTIONS" => Self::Idempotent,
+            "CONNECT" | "TRACE" => Self::Refused,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// One request, ready to be sent. Re-used from one request of a connection to the next.
+#[derive(Default)]
+pub struct Ask {
+    /// What the target gets: the head, and after it as much of the body as has come with it.
+    pub wire: Vec<u8>,
+    pub method: Method,
+    /// Lower case, without port and final dot; empty when the request named none.
+    pub host: String,
+    /// Where the client connected to.
+    pub port: u16,
+    /// The request id, for the log.
+    pub id: String,
+    method_name: String,
+    target: String,
+    path_len: usize,
+}
+
+impl Ask {
+    /// Begins a request. `target` is a path with an optional query, or `*`.
+    pub fn start(&mut self, method: &str, target: &str, port: u16) {
+        // What a large request has left behind is not kept for the next.
+        self.wire.clear();
+        self.wire.shrink_to(16 * 1024);
+        self.host.clear();
+        self.id.clear();
+        self.port = port;
+        self.method = Method::of(method);
+        self.method_name.clear();
+        self.method_name.push_str(method);
+        self.target.clear();
+        self.target.push_str(target);
+        self.path_len = target.find('?').unwrap_or(target.len());
+        self.wire.extend_from_slice(method.as_bytes());
+        self.wire.push(b' ');
+        self.wire.extend_from_slice(target.as_bytes());
+        self.wire.extend_from_slice(b" HTTP/1.1\r\n");
+    }
+
+    /// The `Host` line. False when it is not a host.
+    #[must_use]
+    pub fn name_host(&mut self, authority: &str) -> bool {
+        let Some(host) = host_of(authority) else {
+            return false;
+        };
+        self.host.push_str(host);
+        self.host.make_ascii_lowercase();
+        self.header(b"Host", authority.as_bytes());
+        true
+    }
+
+    pub fn header(&mut self, name: &[u8], value: &[u8]) {
+        self.wire.extend_from_slice(name);
+        self.wire.extend_from_slice(b": ");
+        self.wire.extend_from_slice(value);
+        self.wire.extend_from_slice(b"\r\n");
+    }
+
+    /// The lines that tell the target where the request came from. `via` is what `X-Forwarded-For` held before.
+    pub fn forwarded<'a>(&mut self, via: impl Iterator<Item = &'a [u8]>, ends: &Ends) {
+        self.wire.extend_from_slice(b"X-Forwarded-For: ");
+        for before in via {
+            self.wire.extend_from_slice(before);
+            self.wire.extend_from_slice(b", ");
+        }
+        let _ = match ends.peer.ip().to_canonical() {
+            IpAddr::V4(ip) => {
+                let [a, b, c, d] = ip.octets();
+                write!(self.wire, "{a}.{b}.{c}.{d}")
+            }
+            ip @ IpAddr::V6(_) => write!(self.wire, "{ip}"),
+        };
+        let _ = write!(
+            self.wire,
+            "\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Port: {}\r\n",
+            ends.local.port()
+        );
+    }
+
+    /// Keeps the ids that the client brought and makes those that are missing.
+    pub fn identify(&mut self, request: Option<&[u8]>, trace: Option<&[u8]>, bits: (u64, u64)) {
+        let good = |id: &&[u8]| !id.is_empty() && id.len() <= 128 && id.iter().all(u8::is_ascii_graphic);
+        if let Some(id) = request.filter(good) {
+            self.id.extend(id.iter().map(|b| char::from(*b)));
+        } else {
+            push_hex(&mut self.id, bits.0, 16);
+            push_hex(&mut self.id, bits.1, 16);
+        }
+        self.wire.extend_from_slice(b"X-Request-Id: ");
+        self.wire.extend_from_slice(self.id.as_bytes());
+        self.wire.extend_from_slice(b"\r\nX-Amzn-Trace-Id: ");
+        let line = |trace: &&[u8]| !trace.is_empty() && trace.len() <= 1024;
+        if let Some(trace) = trace.filter(line) {
+            self.wire.extend_from_slice(trace);
+        } else {
+            let mut root = String::with_capacity(40);
+            root.push_str("Root=1-");
+            push_hex(&mut root, clock::now().as_second().unsigned_abs(), 8);
+            root.push('-');
+            push_hex(&mut root, bits.0, 16);
+            push_hex(&mut root, bits.1, 8);
+            self.wire.extend_from_slice(root.as_bytes());
+        }
+        self.wire.extend_from_slice(b"\r\n");
+    }
+
+    pub fn end(&mut self) {
+        self.wire.extend_from_slice(b"\r\n");
+    }
+
+    pub fn method_name(&self) -> &str {
+        &self.method_name
+    }
+
+    pub fn path(&self) -> &str {
+        &self.target[..self.path_len]
+    }
+
+    /// Without the question mark.
+    pub fn query(&self) -> &str {
+        self.target.get(self.path_len + 1..).unwrap_or_default()
+    }
+
+    /// Path and query.
+    pub fn target(&self) -> &str {
+        &self.target
+    }
+
+    pub fn is_head(&self) -> bool {
+        self.method == Method::Head
+    }
+
+    pub fn is_idempotent(&self) -> bool {
+        matches!(self.method, Method::Get | Method::Head | Method::Idempotent)
+    }
+}
+
+/// The last `digits` hexadecimal digits of a number.
+fn push_hex(out: &mut String, bits: u64, digits: u32) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    for digit in (0..digits).rev() {
+        out.push(char::from(HEX[(bits >> (digit * 4)) as usize & 15]));
+    }
+}
+
+/// The host of an authority (RFC 3986, section 3.2) without port and final dot. User info is refused: it only serves to
+/// make a host look like another.
+fn host_of(authority: &str) -> Option<&str> {
+    let (host, port) = match authority.strip_prefix('[') {
+        Some(rest) => {
+            let close = rest.find(']')?;
+            let inside = rest[..close].bytes();
+            if !inside
+                .into_iter()
+                .all(|b| b.is_ascii_hexdigit() || b":.".contains(&b))
+            {
+                return None;
+            }
+            authority.split_at(close + 2)
+        }
+        None => {
+            let (host, port) = authority.split_at(authority.find(':').unwrap_or(authority.len()));
+            let good = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
+            if !host.bytes().all(good) {
+                return None;
+            }
+            (host.strip_suffix('.').unwrap_or(host), port)
+        }
+    };
+    let port = port
+        .strip_prefix(':')
+        .unwrap_or(if port.is_empty() { "" } else { "?" });
+    let good = host.len() <= 253 && port.len() <= 5 && port.bytes().all(|b| b.is_ascii_digit());
+    good.then_some(host)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_lose_port_and_final_dot() {
+        for (authority, host) in [
+            ("Example.com", Some("Example.com")),
+            ("example.com:8080", Some("example.com")),
+            ("example.com.", Some("example.com")),
+            ("example.com.:80", Some("example.com")),
+            ("[::1]:80", Some("[::1]")),
+            ("[::1]", Some("[::1]")),
+            ("", Some("")),
+            ("user@example.com", None),
+            ("a b", None),
+            ("a,b", None),
+            ("example.com:80:80", None),
+            ("example.com:x", None),
+            ("[::1]x", None),
+            ("[::1", None),
+            ("a/b", None),
+        ] {
+            assert_eq!(host_of(authority), host, "{authority}");
+        }
+    }
+}

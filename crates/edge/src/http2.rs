@@ -1,0 +1,276 @@
+//! HTTP/2 from clients, by hyper; targets get HTTP/1.1, through the same pool, rules and checks as everybody.
+
+mod drive;
+
+use std::{
+    cell::{Cell, RefCell},
+    convert::Infallible,
+    future::Future,
+    io,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll},
+    time::Instant,
+};
+
+use hyper::{
+    HeaderMap, Request, Response, StatusCode,
+    body::{Body, Bytes, Frame, Incoming},
+    header::{CONTENT_LENGTH, COOKIE, HOST, HeaderValue, TE},
+    http::request::Parts,
+    rt::{Executor, ReadBufCursor},
+    server::conn::http2::Builder,
+    service::service_fn,
+};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    answer::Answer,
+    head::{Ask, Method},
+    http1::{frame::Framing, parse::passes},
+    link::{Buffer, Link, NEVER},
+    worker::{Ends, Watched, Worker},
+};
+
+/// Requests at the same time on one connection.
+const STREAMS: u32 = 128;
+/// Frames of an answer's body that may wait for the client.
+const FRAMES: usize = 4;
+
+/// One connection's count of requests under way: while there are some, it is not idle.
+struct Busy {
+    worker: Rc<Worker>,
+    link: Rc<Link>,
+    streams: Cell<usize>,
+}
+
+impl Busy {
+    fn rest(&self) {
+        self.link.arm(match self.streams.get() {
+            0 => self.worker.after(self.worker.limits.idle),
+            _ => NEVER,
+        });
+    }
+}
+
+/// Serves a client whose first bytes are in `input`.
+pub async fn serve(worker: Rc<Worker>, client: Watched, input: Buffer, ends: Ends) {
+    let busy = Rc::new(Busy {
+        worker: Rc::clone(&worker),
+        link: Rc::clone(&client.link),
+        streams: Cell::new(0),
+    });
+    let io = Io {
+        busy: Rc::clone(&busy),
+        input: RefCell::new(input),
+    };
+    let service = service_fn(move |request| handle(Rc::clone(&busy), ends, request));
+    let connection = Builder::new(Local)
+        .max_concurrent_streams(STREAMS)
+        .max_header_list_size(u32::try_from(worker.limits.head).unwrap_or(u32::MAX))
+        .max_pending_accept_reset_streams(32)
+        .serve_connection(io, service);
+    let mut connection = std::pin::pin!(connection);
+    tokio::select! {
+        _ = &mut connection => return,
+        () = worker.stopped() => connection.as_mut().graceful_shutdown(),
+    }
+    // Errors are the client's: it went away or broke the protocol, and hyper has told it so.
+    let _ = connection.await;
+}
+
+/// Tasks of a connection stay on its worker.
+#[derive(Clone)]
+struct Local;
+
+impl<F: Future<Output = ()> + 'static> Executor<F> for Local {
+    fn execute(&self, task: F) {
+        tokio::task::spawn_local(task);
+    }
+}
+
+/// Our link, as hyper wants it.
+struct Io {
+    busy: Rc<Busy>,
+    input: RefCell<Buffer>,
+}
+
+impl hyper::rt::Read for Io {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        space: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        let mut space = space;
+        let mut input = self.input.borrow_mut();
+        if input.is_empty() {
+            self.busy.rest();
+            match self.busy.link.poll_fill(cx, &mut input) {
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        let count = input.len().min(space.remaining());
+        space.put_slice(&input.filled_part()[..count]);
+        input.consume(count);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl hyper::rt::Write for Io {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        self.busy.link.poll_write(cx, data)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.busy.link.poll_shutdown(cx)
+    }
+}
+
+/// The body of an answer.
+enum Out {
+    Whole(Option<Bytes>),
+    Parts(mpsc::Receiver<io::Result<Frame<Bytes>>>),
+}
+
+impl Body for Out {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        match &mut *self {
+            Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Parts(frames) => frames.poll_recv(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self, Self::Whole(None))
+    }
+}
+
+fn local(answer: Answer, head: bool) -> Response<Out> {
+    let body = Bytes::from(answer.body.into_owned());
+    let length = body.len();
+    let mut response = Response::new(Out::Whole(Some(body).filter(|body| !head && !body.is_empty())));
+    *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::BAD_GATEWAY);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    for (name, value) in [
+        ("content-type", Some(&*answer.content_type)),
+        ("location", answer.location.as_deref()),
+    ] {
+        if let Some(value) = value.and_then(|value| HeaderValue::from_str(value).ok()) {
+            headers.insert(name, value);
+        }
+    }
+    response
+}
+
+async fn handle(busy: Rc<Busy>, ends: Ends, request: Request<Incoming>) -> Result<Response<Out>, Infallible> {
+    let started = Instant::now();
+    let (parts, body) = request.into_parts();
+    let mut ask = Ask::default();
+    let bits = (busy.worker.id(), busy.worker.id());
+    let framing = match write(&parts, &body, &ends, bits, &mut ask) {
+        Ok(framing) => framing,
+        Err(answer) => return Ok(local(answer, false)),
+    };
+    let head = ask.is_head();
+    let (sender, response) = oneshot::channel();
+    let stream = drive::Stream {
+        worker: Rc::clone(&busy.worker),
+        ask,
+        body: Some(body).filter(|body| !body.is_end_stream()),
+        framing,
+        peer: ends.peer,
+        started,
+        response: Some(sender),
+    };
+    busy.streams.set(busy.streams.get() + 1);
+    tokio::task::spawn_local(async move {
+        stream.run().await;
+        busy.streams.set(busy.streams.get() - 1);
+        busy.rest();
+    });
+    let lost = |_| local(Answer::bad_gateway("the request was given up"), head);
+    Ok(response.await.unwrap_or_else(lost))
+}
+
+/// Writes the request as HTTP/1.1. hyper has refused what HTTP/2 forbids: bad names and values, `Connection` and its
+/// like, lengths that do not fit the body.
+fn write(
+    parts: &Parts,
+    body: &Incoming,
+    ends: &Ends,
+    bits: (u64, u64),
+    ask: &mut Ask,
+) -> Result<Framing, Answer> {
+    if Method::of(parts.method.as_str()) == Method::Refused {
+        return Err(Answer::not_allowed());
+    }
+    let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
+    if !target.starts_with('/') && target != "*" {
+        return Err(Answer::bad_request("the request target is not a path"));
+    }
+    let field = parts.headers.get(HOST).and_then(|host| host.to_str().ok());
+    let authority = parts
+        .uri
+        .authority()
+        .map(|authority| authority.as_str())
+        .or(field);
+    ask.start(parts.method.as_str(), target, ends.local.port());
+    if !authority.is_some_and(|authority| !authority.is_empty() && ask.name_host(authority)) {
+        return Err(Answer::bad_request("the request names no host"));
+    }
+    for (name, value) in &parts.headers {
+        if passes(name.as_str()) && name != COOKIE {
+            ask.header(name.as_str().as_bytes(), value.as_bytes());
+        }
+    }
+    write_cookies(&parts.headers, ask);
+    if parts.headers.get(TE).is_some_and(|te| te == "trailers") {
+        ask.header(b"Connection", b"TE");
+        ask.header(b"TE", b"trailers");
+    }
+    let framing = write_framing(&parts.headers, body, ask);
+    let via = parts.headers.get_all("x-forwarded-for").iter();
+    ask.forwarded(via.map(HeaderValue::as_bytes), ends);
+    let id = |name| parts.headers.get(name).map(HeaderValue::as_bytes);
+    ask.identify(id("x-request-id"), id("x-amzn-trace-id"), bits);
+    ask.end();
+    Ok(framing)
+}
+
+/// HTTP/2 may send cookies in several fields, HTTP/1.1 may not (RFC 9113, section 8.2.3).
+fn write_cookies(headers: &HeaderMap, ask: &mut Ask) {
+    let cookies: Vec<&[u8]> = headers
+        .get_all(COOKIE)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect();
+    if !cookies.is_empty() {
+        ask.header(b"Cookie", &cookies.join(b"; ".as_slice()));
+    }
+}
+
+fn write_framing(headers: &HeaderMap, body: &Incoming, ask: &mut Ask) -> Framing {
+    match (body.size_hint().exact(), body.is_end_stream()) {
+        (_, true) if headers.contains_key(CONTENT_LENGTH) => ask.header(b"Content-Length", b"0"),
+        (_, true) => {}
+        (Some(length), false) => ask.header(b"Content-Length", length.to_string().as_bytes()),
+        (None, false) => {
+            ask.header(b"Transfer-Encoding", b"chunked");
+            return Framing::Chunked;
+        }
+    }
+    Framing::Plain
+}

@@ -1,0 +1,329 @@
+//! One request of an HTTP/2 client, to a target and back.
+
+use std::{cell::Cell, io, net::SocketAddr, rc::Rc, sync::atomic::Ordering::Relaxed, time::Instant};
+
+use http_body_util::BodyExt;
+use hyper::{
+    HeaderMap, Response, StatusCode,
+    body::{Bytes, Frame, Incoming},
+    header::{HeaderName, HeaderValue},
+};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
+
+use super::{FRAMES, Out, local};
+use crate::{
+    access::Record,
+    answer::Answer,
+    head::Ask,
+    http1::{
+        frame::{Bad, Body, Framing},
+        parse::{self, Reply},
+        proxy::{Fail, find_head, may_repeat},
+    },
+    link::{Buffer, Link, NEVER},
+    upstream::{self, Attempts, Lease},
+    worker::Worker,
+};
+
+/// One request under way.
+pub struct Stream {
+    pub worker: Rc<Worker>,
+    pub ask: Ask,
+    /// Of the request; none when it is empty.
+    pub body: Option<Incoming>,
+    pub framing: Framing,
+    pub peer: SocketAddr,
+    pub started: Instant,
+    /// Where the answer goes, until it has gone.
+    pub response: Option<oneshot::Sender<Response<Out>>>,
+}
+
+impl Stream {
+    pub async fn run(mut self) {
+        let mut attempts = Attempts::default();
+        loop {
+            let lease = match upstream::lease(&self.worker, &self.ask, &mut attempts).await {
+                Ok(lease) => lease,
+                Err(answer) => return self.answer(None, answer),
+            };
+            let mut buffer = self.worker.buffers.take();
+            let mut sent = 0;
+            let result = self.attempt(&lease, &mut buffer, &mut sent).await;
+            match result {
+                Ok((status, bytes, keep)) => {
+                    self.log(Some(&lease), status, bytes);
+                    lease.answered(status);
+                    if keep && buffer.is_empty() {
+                        lease.keep(&self.worker);
+                    }
+                    self.worker.buffers.give(buffer);
+                    return;
+                }
+                Err(Fail::Lost) if may_repeat(&self.ask, sent) && attempts.more() => {
+                    lease.failed();
+                    self.worker.shared.totals.retries.fetch_add(1, Relaxed);
+                    attempts.lost(&lease);
+                }
+                Err(Fail::ClientGone) => return self.log(Some(&lease), 499, 0),
+                Err(fail) => {
+                    let answer = fail.answer();
+                    if answer.status >= 500 {
+                        lease.failed();
+                        lease.group.counters.failures.fetch_add(1, Relaxed);
+                    }
+                    return self.answer(Some(&lease), answer);
+                }
+            }
+        }
+    }
+
+    fn answer(&mut self, lease: Option<&Lease>, answer: Answer) {
+        self.log(lease, answer.status, answer.body.len() as u64);
+        if let Some(response) = self.response.take() {
+            // A client that has gone needs no answer.
+            let _ = response.send(local(answer, self.ask.is_head()));
+        }
+    }
+
+    fn log(&self, lease: Option<&Lease>, status: u16, bytes: u64) {
+        if let Some(log) = &self.worker.log {
+            log.write(&Record {
+                peer: self.peer,
+                version: "HTTP/2",
+                ask: &self.ask,
+                lease,
+                status,
+                bytes,
+                took: self.started.elapsed(),
+            });
+        }
+    }
+
+    /// Status, bytes, and whether the connection may go on.
+    async fn attempt(
+        &mut self,
+        lease: &Lease,
+        buffer: &mut Buffer,
+        sent: &mut usize,
+    ) -> Result<(u16, u64, bool), Fail> {
+        let target = &*lease.link;
+        target.arm(self.worker.after(self.worker.limits.upstream));
+        let written = target.write_from(&self.ask.wire, sent).await;
+        if written
+            .as_ref()
+            .is_err_and(|e| e.kind() == io::ErrorKind::TimedOut)
+        {
+            return Err(Fail::Late);
+        }
+        let pumping = Cell::new(written.is_ok() && self.body.is_some());
+        let back = Back {
+            worker: &self.worker,
+            target,
+            to_head: self.ask.is_head(),
+            pumping: &pumping,
+        };
+        let mut answer = std::pin::pin!(back.answer(&mut self.response, buffer));
+        let result = match &mut self.body {
+            Some(body) if pumping.get() => {
+                let pump = back.pump(body, self.framing, &mut self.ask.wire);
+                tokio::select! {
+                    biased;
+                    done = &mut answer => done,
+                    pumped = pump => match pumped {
+                        Ok(()) => answer.await,
+                        Err(fail) => Err(fail),
+                    },
+                }
+            }
+            _ => answer.await,
+        };
+        let whole = written.is_ok() && !pumping.get();
+        result.map(|(status, bytes, keep)| (status, bytes, keep && whole))
+    }
+}
+
+/// Both directions of one attempt.
+struct Back<'a> {
+    worker: &'a Worker,
+    target: &'a Link,
+    to_head: bool,
+    pumping: &'a Cell<bool>,
+}
+
+impl Back<'_> {
+    async fn pump(&self, body: &mut Incoming, framing: Framing, out: &mut Vec<u8>) -> Result<(), Fail> {
+        let limits = &self.worker.limits;
+        self.target.arm(NEVER);
+        let mut trailers = None;
+        while trailers.is_none() {
+            let frame = match timeout(limits.idle, body.frame()).await {
+                Err(_) => return Err(Fail::ClientLate),
+                Ok(None) => break,
+                Ok(Some(Err(_))) => return Err(Fail::ClientGone),
+                Ok(Some(Ok(frame))) => frame,
+            };
+            out.clear();
+            match frame.into_data() {
+                Ok(data) => framing.data(out, &data),
+                Err(frame) => trailers = frame.into_trailers().ok(),
+            }
+            if !self.write(out).await {
+                return Ok(());
+            }
+        }
+        out.clear();
+        framing.end(out, trailers.map(|fields| lines(&fields)).as_deref());
+        self.write(out).await;
+        out.clear();
+        self.pumping.set(false);
+        self.target.arm(self.worker.after(limits.upstream));
+        Ok(())
+    }
+
+    /// False when the target takes no more; it may still answer.
+    async fn write(&self, data: &[u8]) -> bool {
+        self.target.arm(self.worker.after(self.worker.limits.upstream));
+        let written = self.target.write_all(data).await.is_ok();
+        if written {
+            self.target.arm(NEVER);
+        }
+        written
+    }
+
+    async fn answer(
+        &self,
+        response: &mut Option<oneshot::Sender<Response<Out>>>,
+        buffer: &mut Buffer,
+    ) -> Result<(u16, u64, bool), Fail> {
+        let mut seen = false;
+        let (reply, head) = loop {
+            let find = find_head(self.worker, self.target, self.pumping, buffer, &mut seen);
+            let length = match response.as_mut() {
+                // A client that resets its request frees the target at once.
+                Some(waiting) => tokio::select! {
+                    length = find => length?,
+                    () = waiting.closed() => return Err(Fail::ClientGone),
+                },
+                None => return Err(Fail::ClientGone),
+            };
+            let (reply, head) =
+                read_reply(&buffer.filled_part()[..length], self.to_head).map_err(Fail::Bad)?;
+            buffer.consume(length);
+            if reply.status == 101 {
+                return Err(Fail::Bad(Bad("the target changes the protocol unasked")));
+            }
+            // hyper's server does not pass interim answers on.
+            if !reply.is_interim() {
+                break (reply, head);
+            }
+        };
+        let (frames, out) = mpsc::channel(FRAMES);
+        let out = match reply.body.is_over() {
+            true => Out::Whole(None),
+            false => Out::Parts(out),
+        };
+        if let Some(response) = response.take() {
+            response.send(head.map(|()| out)).map_err(|_| Fail::ClientGone)?;
+        }
+        let bytes = self.body(reply.body, &frames, buffer).await?;
+        Ok((reply.status, bytes, reply.keep))
+    }
+
+    async fn body(
+        &self,
+        body: Body,
+        frames: &mpsc::Sender<io::Result<Frame<Bytes>>>,
+        buffer: &mut Buffer,
+    ) -> Result<u64, Fail> {
+        let limits = &self.worker.limits;
+        let mut body = body;
+        let mut bytes = 0;
+        while !body.is_over() {
+            let mut data = Vec::new();
+            let trailers = body.take(buffer, |part| data.extend_from_slice(part));
+            let Ok(trailers) = trailers else {
+                return Err(break_off(frames).await);
+            };
+            bytes += data.len() as u64;
+            let data =
+                Some(Frame::data(Bytes::from(data))).filter(|f| f.data_ref().is_some_and(|d| !d.is_empty()));
+            let fields = trailers.map(|trailers| Frame::trailers(fields(&trailers)));
+            for frame in data.into_iter().chain(fields) {
+                match timeout(limits.idle, frames.send(Ok(frame))).await {
+                    Ok(Ok(())) => {}
+                    _ => return Err(Fail::ClientGone),
+                }
+            }
+            if body.is_over() {
+                break;
+            }
+            if !self.pumping.get() {
+                self.target.arm(self.worker.after(limits.upstream));
+            }
+            match self.target.read(buffer).await {
+                Ok(0) if matches!(body, Body::UntilClose) => break,
+                Ok(0) | Err(_) => return Err(break_off(frames).await),
+                Ok(_) => buffer.widen(),
+            }
+        }
+        Ok(bytes)
+    }
+}
+
+/// Resets the stream: the client must not take the part that it has for the whole.
+async fn break_off(frames: &mpsc::Sender<io::Result<Frame<Bytes>>>) -> Fail {
+    let broken = io::ErrorKind::UnexpectedEof.into();
+    let _ = timeout(std::time::Duration::from_secs(1), frames.send(Err(broken))).await;
+    Fail::Broken
+}
+
+fn read_reply(head: &[u8], to_head: bool) -> Result<(Reply, Response<()>), Bad> {
+    let start = |status: u16, _: &str| {
+        let mut response = Response::new(());
+        *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
+        response
+    };
+    parse::reply(head, to_head, start, |response, name, value| {
+        if let Ok((name, value)) = field(name, value) {
+            response.headers_mut().append(name, value);
+        }
+    })
+}
+
+fn field(name: &str, value: &[u8]) -> Result<(HeaderName, HeaderValue), Bad> {
+    let name = name.parse().map_err(|_| Bad("a header name is malformed"))?;
+    let value = HeaderValue::from_bytes(value).map_err(|_| Bad("a header value is malformed"))?;
+    Ok((name, value))
+}
+
+/// Trailer fields from whole, checked lines.
+fn fields(lines: &[u8]) -> HeaderMap {
+    let mut map = HeaderMap::new();
+    for line in lines.split(|b| *b == b'\n') {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        if let Some(colon) = line.iter().position(|b| *b == b':')
+            && let Ok(name) = str::from_utf8(&line[..colon])
+            && let Ok((name, value)) = field(name, line[colon + 1..].trim_ascii())
+        {
+            map.append(name, value);
+        }
+    }
+    map
+}
+
+/// Trailer fields as lines, but for those that may not pass.
+fn lines(fields: &HeaderMap) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (name, value) in fields {
+        if parse::passes(name.as_str()) {
+            out.extend_from_slice(name.as_str().as_bytes());
+            out.extend_from_slice(b": ");
+            out.extend_from_slice(value.as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
+    }
+    out
+}

@@ -1,0 +1,158 @@
+//! What is counted, per target group and for the balancer itself.
+//!
+//! Everything is a sum of atomics, so that counters of several workers, edges or times can be added up.
+
+use std::{
+    fmt::Write,
+    sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+
+/// Upper ends of the latency buckets: 2^8 µs (0.256 ms) to 2^26 µs (67 s), and one for what took longer.
+const FIRST: u32 = 8;
+const BUCKETS: usize = 20;
+
+/// Times in buckets that double.
+#[derive(Default)]
+pub struct Histogram {
+    buckets: [AtomicU64; BUCKETS],
+    sum_us: AtomicU64,
+}
+
+impl Histogram {
+    pub fn record(&self, took: Duration) {
+        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let bucket = (64 - us.leading_zeros()).saturating_sub(FIRST) as usize;
+        self.buckets[bucket.min(BUCKETS - 1)].fetch_add(1, Relaxed);
+        self.sum_us.fetch_add(us, Relaxed);
+    }
+
+    fn write(&self, out: &mut String, group: &str) {
+        let mut sum = 0;
+        for (index, bucket) in self.buckets.iter().enumerate() {
+            sum += bucket.load(Relaxed);
+            let bound = match index {
+                i if i == BUCKETS - 1 => "+Inf".to_owned(),
+                i => format!("{}", (1u64 << (FIRST as usize + i)) as f64 / 1e6),
+            };
+            let _ = writeln!(
+                out,
+                "vend_edge_latency_seconds_bucket{{group=\"{group}\",le=\"{bound}\"}} {sum}"
+            );
+        }
+        let total = self.sum_us.load(Relaxed) as f64 / 1e6;
+        let _ = writeln!(out, "vend_edge_latency_seconds_sum{{group=\"{group}\"}} {total}");
+        let _ = writeln!(out, "vend_edge_latency_seconds_count{{group=\"{group}\"}} {sum}");
+    }
+}
+
+/// One target group's counters. They outlive tables: a group that stays keeps its own.
+#[derive(Default)]
+pub struct Counters {
+    pub requests: AtomicU64,
+    /// Answers of targets, by class: 1xx to 5xx.
+    pub classes: [AtomicU64; 5],
+    /// Answers that the balancer had to make because no target gave a good one: 502, 503, 504.
+    pub failures: AtomicU64,
+    pub active: AtomicU32,
+    pub latency: Histogram,
+}
+
+impl Counters {
+    pub fn answered(&self, status: u16, took: Duration) {
+        if let Some(class) = self.classes.get(usize::from(status / 100).wrapping_sub(1)) {
+            class.fetch_add(1, Relaxed);
+        }
+        self.latency.record(took);
+    }
+
+    pub fn stats(&self, group: &str) -> GroupStats {
+        GroupStats {
+            group: group.to_owned(),
+            requests: self.requests.load(Relaxed),
+            target_5xx: self.classes[4].load(Relaxed),
+            edge_5xx: self.failures.load(Relaxed),
+            active: self.active.load(Relaxed),
+        }
+    }
+
+    pub fn write(&self, out: &mut String, group: &str) {
+        let requests = self.requests.load(Relaxed);
+        let _ = writeln!(out, "vend_edge_requests_total{{group=\"{group}\"}} {requests}");
+        for (index, class) in self.classes.iter().enumerate() {
+            let (class, count) = (index + 1, class.load(Relaxed));
+            let _ = writeln!(
+                out,
+                "vend_edge_target_responses_total{{group=\"{group}\",class=\"{class}xx\"}} {count}"
+            );
+        }
+        let failures = self.failures.load(Relaxed);
+        let _ = writeln!(out, "vend_edge_failures_total{{group=\"{group}\"}} {failures}");
+        let active = self.active.load(Relaxed);
+        let _ = writeln!(out, "vend_edge_requests_active{{group=\"{group}\"}} {active}");
+        self.latency.write(out, group);
+    }
+}
+
+/// A target group in numbers, since the edge started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupStats {
+    pub group: String,
+    pub requests: u64,
+    /// 5xx that targets answered.
+    pub target_5xx: u64,
+    /// 502, 503 and 504 that the edge answered in their place.
+    pub edge_5xx: u64,
+    /// Requests under way.
+    pub active: u32,
+}
+
+/// What belongs to no target group.
+#[derive(Default)]
+pub struct Totals {
+    pub connections: AtomicU64,
+    pub open: AtomicU32,
+    /// Requests that no rule matched.
+    pub unmatched: AtomicU64,
+    /// Requests refused because they were malformed or too large.
+    pub refused: AtomicU64,
+    pub retries: AtomicU64,
+    pub log_dropped: AtomicU64,
+}
+
+impl Totals {
+    pub fn write(&self, out: &mut String) {
+        for (name, value) in [
+            ("connections_total", self.connections.load(Relaxed)),
+            ("connections_open", u64::from(self.open.load(Relaxed))),
+            ("unmatched_total", self.unmatched.load(Relaxed)),
+            ("malformed_total", self.refused.load(Relaxed)),
+            ("retries_total", self.retries.load(Relaxed)),
+            ("access_log_dropped_total", self.log_dropped.load(Relaxed)),
+        ] {
+            let _ = writeln!(out, "vend_edge_{name} {value}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buckets_double_and_the_last_takes_all() {
+        let histogram = Histogram::default();
+        for us in [0, 255, 256, 511, 512, u64::MAX] {
+            histogram.record(Duration::from_micros(us));
+        }
+        let counts: Vec<u64> = histogram.buckets.iter().map(|b| b.load(Relaxed)).collect();
+        assert_eq!(counts[..3], [2, 2, 1]);
+        assert_eq!(counts[BUCKETS - 1], 1);
+        let mut text = String::new();
+        histogram.write(&mut text, "g");
+        assert!(text.contains("bucket{group=\"g\",le=\"0.000256\"} 2\n"), "{text}");
+        assert!(text.contains("le=\"+Inf\"} 6\n"), "{text}");
+    }
+}

@@ -1,0 +1,277 @@
+//! Connections to targets: choosing one, opening or re-using it, and giving it back.
+
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    io,
+    rc::Rc,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::{Duration, Instant},
+};
+
+use tokio::net::TcpStream;
+
+use crate::{
+    answer::Answer,
+    balance::{Group, Target},
+    head::Ask,
+    link::{Link, NEVER},
+    table::Action,
+    worker::{Watched, Worker},
+};
+
+/// Idle connections of one worker, by target.
+#[derive(Default)]
+pub struct Pool(RefCell<HashMap<u64, Vec<Idle>>>);
+
+struct Idle {
+    up: Watched,
+    since: u64,
+}
+
+impl Pool {
+    /// The connection that was used last: the others may then time out.
+    fn take(&self, target: &Target, now: u64, idempotent: bool) -> Option<Watched> {
+        // A request that must not be sent twice takes no connection that its target may be about to close.
+        const RECENT: u64 = 1_000;
+        let mut pools = self.0.borrow_mut();
+        let idle = pools.get_mut(&target.serial)?;
+        while let Some(Idle { up, since }) = idle.pop() {
+            let fresh = match idempotent {
+                true => up.link.is_fresh(),
+                false => now.saturating_sub(since) < RECENT && up.link.is_fresh_now(),
+            };
+            if fresh {
+                up.link.arm(NEVER);
+                return Some(up);
+            }
+        }
+        None
+    }
+
+    fn give(&self, up: Watched, now: u64, until: u64) {
+        const KEPT: usize = 256;
+        let Some(target) = up.link.target.as_ref().filter(|target| !target.is_leaving()) else {
+            return;
+        };
+        let mut pools = self.0.borrow_mut();
+        let idle = pools.entry(target.serial).or_default();
+        if idle.len() < KEPT {
+            up.link.arm(until);
+            idle.push(Idle { up, since: now });
+        }
+    }
+
+    /// Closes what idles towards targets that have left.
+    pub fn sweep(&self) {
+        self.retain(|idle| {
+            idle.up
+                .link
+                .target
+                .as_ref()
+                .is_some_and(|target| !target.is_leaving())
+        });
+    }
+
+    /// Closes what has idled too long or was closed by the other side.
+    pub fn expire(&self) {
+        self.retain(|idle| idle.up.link.is_fresh());
+    }
+
+    /// Closes all. Idle connections hold their worker, which holds them: a worker that ends must let them go.
+    pub fn clear(&self) {
+        self.0.borrow_mut().clear();
+    }
+
+    fn retain(&self, keep: impl Fn(&Idle) -> bool) {
+        self.0.borrow_mut().retain(|_, idle| {
+            idle.retain(&keep);
+            !idle.is_empty()
+        });
+    }
+}
+
+/// A connection to a target for one request, counted as under way until it is dropped.
+pub struct Lease {
+    up: Option<Watched>,
+    pub link: Rc<Link>,
+    pub group: Arc<Group>,
+    pub target: Arc<Target>,
+    /// The connection has served a request before, and may have been closed in the meantime.
+    pub reused: bool,
+    started: Instant,
+}
+
+impl Lease {
+    fn new(up: Watched, group: Arc<Group>, target: Arc<Target>, reused: bool) -> Self {
+        target.requests.fetch_add(1, Relaxed);
+        target.active.fetch_add(1, Relaxed);
+        group.counters.requests.fetch_add(1, Relaxed);
+        group.counters.active.fetch_add(1, Relaxed);
+        Self {
+            link: Rc::clone(&up.link),
+            up: Some(up),
+            group,
+            target,
+            reused,
+            started: Instant::now(),
+        }
+    }
+
+    /// The target has answered.
+    pub fn answered(&self, status: u16) {
+        self.group.counters.answered(status, self.started.elapsed());
+        if status >= 500 {
+            self.target.errors.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// The target has not answered, or not well.
+    pub fn failed(&self) {
+        self.target.errors.fetch_add(1, Relaxed);
+    }
+
+    /// The answer is complete and the connection good for another request.
+    pub fn keep(mut self, worker: &Worker) {
+        if let Some(up) = self.up.take() {
+            worker
+                .pool
+                .give(up, worker.tick(), worker.after(worker.limits.upstream_idle));
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.target.active.fetch_sub(1, Relaxed);
+        self.group.counters.active.fetch_sub(1, Relaxed);
+    }
+}
+
+/// What earlier attempts at the same request have met.
+#[derive(Default)]
+pub struct Attempts {
+    tried: Vec<u64>,
+    last: Option<Answer>,
+    count: u32,
+}
+
+impl Attempts {
+    /// May there be another attempt?
+    pub fn more(&self) -> bool {
+        self.count < 4
+    }
+
+    /// The connection was lost before any answer. On a fresh one that says something about the target.
+    pub fn lost(&mut self, lease: &Lease) {
+        self.count += 1;
+        self.last = Some(Answer::bad_gateway(
+            "the target closed the connection without an answer",
+        ));
+        if !lease.reused {
+            self.tried.push(lease.target.serial);
+        }
+    }
+
+    /// Connections that idled are not trusted again after one was lost.
+    fn wants_fresh(&self) -> bool {
+        self.count > 0
+    }
+}
+
+/// A connection to a target of the first rule that matches, or the answer to give instead.
+///
+/// It looks the rule up anew after every wait, so that a request that had to wait goes where the table points by then.
+/// There is no waiting between the last look and the return: who writes at once writes to a target that is in the table.
+pub async fn lease(worker: &Rc<Worker>, ask: &Ask, attempts: &mut Attempts) -> Result<Lease, Answer> {
+    loop {
+        let (group, target) = choose(worker, ask, attempts)?;
+        let pooled = match attempts.wants_fresh() {
+            true => None,
+            false => worker.pool.take(&target, worker.tick(), ask.is_idempotent()),
+        };
+        if let Some(up) = pooled {
+            return Ok(Lease::new(up, group, target, true));
+        }
+        let connecting = tokio::time::timeout(worker.limits.connect, TcpStream::connect(target.spec.address));
+        let failure = match connecting.await {
+            Ok(Ok(_)) if target.is_leaving() => continue,
+            Ok(Ok(stream)) => {
+                let up = worker.register(stream, Some(Arc::clone(&target)));
+                return Ok(Lease::new(up, group, target, false));
+            }
+            Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                Answer::bad_gateway("the target refused the connection")
+            }
+            Ok(Err(_)) => Answer::bad_gateway("the target cannot be reached"),
+            Err(_) => Answer::gateway_timeout("the target did not accept the connection in time"),
+        };
+        target.errors.fetch_add(1, Relaxed);
+        worker.shared.totals.retries.fetch_add(1, Relaxed);
+        attempts.tried.push(target.serial);
+        attempts.last = Some(failure);
+    }
+}
+
+fn choose(worker: &Worker, ask: &Ask, attempts: &mut Attempts) -> Result<(Arc<Group>, Arc<Target>), Answer> {
+    let live = worker.shared.live.load();
+    let group = match live.rules.find(&ask.host, ask.path()) {
+        Some(Action::Forward(weights)) => weights.pick().ok_or_else(Answer::no_targets)?,
+        Some(Action::Fixed {
+            status,
+            content_type,
+            body,
+        }) => return Err(Answer::fixed(*status, content_type, body)),
+        Some(Action::Redirect { status, location }) => return Err(Answer::redirect(*status, location, ask)),
+        None => {
+            worker.shared.totals.unmatched.fetch_add(1, Relaxed);
+            return Err(Answer::unmatched());
+        }
+    };
+    match group.pick(&attempts.tried) {
+        Some(target) => Ok((Arc::clone(group), Arc::clone(target))),
+        None => {
+            group.counters.failures.fetch_add(1, Relaxed);
+            Err(attempts.last.take().unwrap_or_else(Answer::no_targets))
+        }
+    }
+}
+
+/// How long a worker waits for things. All are bounded.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Open client connections per worker; more wait in the kernel's queue.
+    pub connections: usize,
+    /// Bytes of a request's or an answer's head.
+    pub head: usize,
+    /// From the first byte of a head to its last.
+    pub head_time: Duration,
+    /// Between two requests, and between two reads of a request's body.
+    pub idle: Duration,
+    /// For a target to accept a connection. ALB has 10 s.
+    pub connect: Duration,
+    /// For a target to answer, and between two reads of its answer.
+    pub upstream: Duration,
+    /// How long an unused connection to a target is kept: less than servers commonly keep theirs.
+    pub upstream_idle: Duration,
+    /// Silence on an upgraded connection.
+    pub tunnel: Duration,
+    /// For requests under way when the edge is told to stop.
+    pub drain: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 32_768,
+            head: 32 * 1024,
+            head_time: Duration::from_secs(15),
+            idle: Duration::from_secs(60),
+            connect: Duration::from_secs(3),
+            upstream: Duration::from_secs(60),
+            upstream_idle: Duration::from_secs(4),
+            tunnel: Duration::from_secs(600),
+            drain: Duration::from_secs(30),
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! One thread, one runtime, one share of the connections. Nothing of a connection ever leaves its worker.
+
+use std::{
+    cell::{Cell, RefCell},
+    io,
+    net::SocketAddr,
+    rc::Rc,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use slab::Slab;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{Notify, mpsc, oneshot},
+    task::JoinSet,
+};
+
+use crate::{
+    Limits,
+    access::Log,
+    clock, http1,
+    link::{Buffers, Link},
+    live::Shared,
+    upstream::Pool,
+};
+
+/// How often deadlines are looked at. All time-outs are this much late at most.
+const WATCH: Duration = Duration::from_millis(100);
+
+/// What the control side asks of a worker.
+pub enum Order {
+    /// Close idle connections to targets that have left; answer when done.
+    Sweep(oneshot::Sender<()>),
+    /// Accept no more, finish what is under way, end at the given tick at the latest.
+    Stop(u64),
+}
+
+/// The state of one worker, shared by its tasks.
+pub struct Worker {
+    pub shared: Arc<Shared>,
+    pub limits: Limits,
+    pub pool: Pool,
+    pub buffers: Buffers,
+    pub log: Option<Log>,
+    links: RefCell<Slab<Rc<Link>>>,
+    tick: Cell<u64>,
+    stopping: Cell<bool>,
+    clients: Cell<usize>,
+    /// A client has gone.
+    room: Notify,
+    stopped: Notify,
+    ids: Cell<u64>,
+}
+
+impl Worker {
+    pub fn new(shared: Arc<Shared>, limits: Limits, log: Option<Log>) -> Rc<Self> {
+        let ids = shared.seed.fetch_add(0x9e37_79b9_7f4a_7c15, Relaxed);
+        Rc::new(Self {
+            shared,
+            limits,
+            pool: Pool::default(),
+            buffers: Buffers::default(),
+            log,
+            links: RefCell::default(),
+            tick: Cell::new(clock::ticks()),
+            stopping: Cell::new(false),
+            clients: Cell::new(0),
+            room: Notify::new(),
+            stopped: Notify::new(),
+            ids: Cell::new(ids),
+        })
+    }
+
+    /// The time, as of the last look: at most `WATCH` old.
+    pub fn tick(&self) -> u64 {
+        self.tick.get()
+    }
+
+    pub fn after(&self, duration: Duration) -> u64 {
+        self.tick.get().saturating_add(clock::span(duration))
+    }
+
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.get()
+    }
+
+    /// Until the worker stops.
+    pub async fn stopped(&self) {
+        while !self.stopping.get() {
+            self.stopped.notified().await;
+        }
+    }
+
+    /// 64 bits that do not come again soon. Unique, not secret: they name requests.
+    pub fn id(&self) -> u64 {
+        let next = self.ids.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+        self.ids.set(next);
+        let mixed = (next ^ (next >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// Puts a connection under watch.
+    pub fn register(
+        self: &Rc<Self>,
+        stream: TcpStream,
+        target: Option<Arc<crate::balance::Target>>,
+    ) -> Watched {
+        let link = Rc::new(Link::new(stream, target));
+        let key = self.links.borrow_mut().insert(Rc::clone(&link));
+        Watched {
+            worker: Rc::clone(self),
+            link,
+            key,
+        }
+    }
+
+    /// Serves until it is told to stop and its clients are gone or its time is over.
+    pub async fn run(
+        self: Rc<Self>,
+        listeners: Vec<TcpListener>,
+        mut orders: mpsc::UnboundedReceiver<Order>,
+    ) {
+        let mut accepting = JoinSet::new();
+        for listener in listeners {
+            accepting.spawn_local(accept(Rc::clone(&self), listener));
+        }
+        let mut watch = tokio::time::interval(WATCH);
+        let mut end = u64::MAX;
+        while !(self.stopping.get() && (self.clients.get() == 0 || self.tick.get() >= end)) {
+            tokio::select! {
+                _ = watch.tick() => self.watch(),
+                order = orders.recv() => match order {
+                    Some(Order::Sweep(done)) => {
+                        self.pool.sweep();
+                        let _ = done.send(());
+                    }
+                    Some(Order::Stop(until)) => {
+                        accepting.abort_all();
+                        self.stop();
+                        end = end.min(until);
+                    }
+                    None => {
+                        accepting.abort_all();
+                        self.stop();
+                        end = 0;
+                    }
+                },
+            }
+        }
+        self.pool.clear();
+    }
+
+    /// Idle clients have a second to say one more thing, which is answered with `Connection: close`: closing at once
+    /// would meet requests that are on their way.
+    fn stop(&self) {
+        if self.stopping.replace(true) {
+            return;
+        }
+        self.stopped.notify_waiters();
+        let soon = self.after(Duration::from_secs(1));
+        for (_, link) in &*self.links.borrow() {
+            if link.is_idle() {
+                link.arm(soon);
+            }
+        }
+    }
+
+    fn watch(&self) {
+        self.tick.set(clock::ticks());
+        for (_, link) in &*self.links.borrow() {
+            link.watch(self.tick.get());
+        }
+        self.pool.expire();
+        if let Some(log) = &self.log {
+            log.flush();
+        }
+    }
+
+    fn admit(self: &Rc<Self>) -> Admission {
+        self.clients.set(self.clients.get() + 1);
+        self.shared.totals.connections.fetch_add(1, Relaxed);
+        self.shared.totals.open.fetch_add(1, Relaxed);
+        Admission(Rc::clone(self))
+    }
+}
+
+/// A connection that is watched as long as this lives.
+pub struct Watched {
+    worker: Rc<Worker>,
+    pub link: Rc<Link>,
+    key: usize,
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.worker.links.borrow_mut().try_remove(self.key);
+    }
+}
+
+/// One client counted.
+struct Admission(Rc<Worker>);
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        self.0.clients.set(self.0.clients.get() - 1);
+        self.0.shared.totals.open.fetch_sub(1, Relaxed);
+        self.0.room.notify_one();
+    }
+}
+
+/// Where a connection came from and arrived.
+#[derive(Clone, Copy)]
+pub struct Ends {
+    pub peer: SocketAddr,
+    pub local: SocketAddr,
+}
+
+async fn accept(worker: Rc<Worker>, listener: TcpListener) {
+    loop {
+        while worker.clients.get() >= worker.limits.connections {
+            // The rest waits in the kernel's queue.
+            worker.room.notified().await;
+        }
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                let admission = worker.admit();
+                let local = stream.local_addr().unwrap_or(peer);
+                let ends = Ends { peer, local };
+                let client = worker.register(stream, None);
+                let worker = Rc::clone(&worker);
+                tokio::task::spawn_local(async move {
+                    http1::serve(worker, client, ends).await;
+                    drop(admission);
+                });
+                // Other workers may take the next one.
+                tokio::task::yield_now().await;
+            }
+            Err(error) if is_of_one(&error) => {}
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept connections");
+                tokio::time::sleep(WATCH).await;
+            }
+        }
+    }
+}
+
+/// The error is of one connection that went away early, not of the listener.
+fn is_of_one(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
+}

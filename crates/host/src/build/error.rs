@@ -1,0 +1,105 @@
+//! Why a build fails, and what a person is told.
+
+use std::{io, time::Duration};
+
+use model::port::Fault;
+
+use crate::{container, layer, logs, objects, tree, work};
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("the build needs a value for its variable {variable}: the secret `{secret}` is not set")]
+    NoSecret { variable: String, secret: String },
+    #[error("{phase} failed: {message}{}", said(last))]
+    Failed {
+        phase: String,
+        message: String,
+        last: String,
+    },
+    #[error("the build was stopped after {} seconds, {doing}{}", timeout.as_secs(), said(last))]
+    TimedOut {
+        timeout: Duration,
+        doing: String,
+        last: String,
+    },
+    #[error(
+        "the build was stopped: it used more than the {memory_mib} MiB of memory that it may have{}",
+        said(last)
+    )]
+    Memory { memory_mib: u64, last: String },
+    #[error(
+        "{passed} of {ran} tests passed, which is less than the {wanted} % that this environment asks for{failures}"
+    )]
+    Tests {
+        passed: u32,
+        ran: u32,
+        wanted: f64,
+        failures: String,
+    },
+    #[error("the build's artifact has more than {0} bytes")]
+    Artifact(u64),
+    #[error("the build disturbed its own runner")]
+    Disturbed(#[source] io::Error),
+    #[error(
+        "the build's container ended without an answer (exit code {code}){}",
+        said(last)
+    )]
+    Silent { code: i32, last: String },
+    #[error("all places for short-lived containers are taken")]
+    Full,
+    #[error("the build was interrupted")]
+    Interrupted,
+    #[error("the image that builds run in cannot be made")]
+    Image(#[source] Fault),
+    #[error(transparent)]
+    Objects(#[from] objects::Error),
+    #[error(transparent)]
+    Tree(#[from] tree::Error),
+    #[error(transparent)]
+    Layer(#[from] layer::Error),
+    #[error(transparent)]
+    Logs(#[from] logs::Error),
+    #[error(transparent)]
+    Container(#[from] container::Error),
+}
+
+fn said(last: &str) -> String {
+    if last.is_empty() {
+        String::new()
+    } else {
+        format!("; its last lines:\n{last}")
+    }
+}
+
+impl From<work::Error> for Error {
+    fn from(error: work::Error) -> Self {
+        match error {
+            work::Error::Container(error) => error.into(),
+            work::Error::Layer(error) => error.into(),
+        }
+    }
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        let text = logs::chain(&error);
+        match error {
+            Error::NoSecret { secret, .. } => Self::customer(text).next(format!("vend secrets set {secret}")),
+            Error::Failed { .. }
+            | Error::TimedOut { .. }
+            | Error::Memory { .. }
+            | Error::Tests { .. }
+            | Error::Artifact(_)
+            | Error::Disturbed(_) => Self::customer(text).next("correct the build and push again"),
+            Error::Full | Error::Interrupted | Error::Logs(_) | Error::Silent { .. } => Self::platform(text),
+            Error::Container(_) => Self::platform(text).next("vend doctor"),
+            Error::Image(fault) => Self {
+                message: text,
+                ..fault
+            },
+            Error::Objects(error) => error.into(),
+            Error::Tree(error) => error.into(),
+            Error::Layer(error) => error.into(),
+        }
+    }
+}

@@ -1,0 +1,168 @@
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::Place;
+use crate::{
+    Digest, ExecutionId, HostId,
+    port::{HostRole, HostState},
+    route::TargetState,
+};
+
+/// One run of a state machine.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Execution {
+    #[schema(value_type = String)]
+    pub id: ExecutionId,
+    /// `release`, `rollback`, `environment-destroy`, …
+    pub kind: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<Place>,
+    pub state: ExecutionState,
+    /// The state of the machine that it is in, or ended in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stage: Option<String>,
+    /// What it waits for, in one sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
+    #[schema(value_type = String, format = DateTime)]
+    pub started_at: Timestamp,
+    /// As the ledger writes who started it.
+    pub started_by: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub ended_at: Option<Timestamp>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ExecutionState {
+    Running,
+    Succeeded,
+    Failed,
+    Cancelled,
+    TimedOut,
+}
+
+impl ExecutionState {
+    pub fn ended(self) -> bool {
+        self != Self::Running
+    }
+}
+
+/// An execution with all that happened in it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ExecutionDetail {
+    #[serde(flatten)]
+    pub execution: Execution,
+    pub history: Vec<HistoryEvent>,
+    /// Names of the logs that it wrote.
+    pub logs: Vec<String>,
+}
+
+/// One thing that happened in an execution.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct HistoryEvent {
+    /// From 1, in order.
+    pub id: u64,
+    #[schema(value_type = String, format = DateTime)]
+    pub at: Timestamp,
+    /// AWS's name of the event's type, such as `TaskStateEntered`.
+    pub kind: String,
+    /// The state that it happened in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
+    /// What there is to say: the reason of a wait, the error of a failure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+}
+
+/// One virtual host.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Host {
+    #[schema(value_type = String)]
+    pub id: HostId,
+    pub place: Place,
+    pub role: HostRole,
+    /// What the catalogue wants of it: `starting`, `serving`, `kept`, `stopping`, …
+    pub wanted: String,
+    /// Why, where that is not obvious.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// What the machine has; none when the host does not exist there, or the node cannot be asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen: Option<HostState>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release: Option<u64>,
+    pub address: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub image: Option<Digest>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_ms: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pids: Option<u32>,
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: Timestamp,
+}
+
+/// A log that can be read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LogEntry {
+    /// `build/t-…`, `host/h-…/service`
+    pub log: String,
+    /// `build`, `bake`, `deploy`, `service`, `console`
+    pub kind: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<Place>,
+    #[schema(value_type = String, format = DateTime)]
+    pub at: Timestamp,
+}
+
+/// Some text of a log. Ask again with `offset` set to `next` until it has ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LogText {
+    pub log: String,
+    pub text: String,
+    /// In bytes.
+    pub next: u64,
+    pub ended: bool,
+}
+
+/// An immutable root file system that hosts start from, as the releases of one environment use it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Image {
+    #[schema(value_type = String)]
+    pub digest: Digest,
+    pub place: Place,
+    /// Releases that stand on it, newest first.
+    pub releases: Vec<u64>,
+    /// Of the first of them.
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: Timestamp,
+}
+
+/// What the load balancer sees.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct EdgeStatus {
+    pub targets: Vec<EdgeTarget>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct EdgeTarget {
+    pub group: String,
+    pub host: String,
+    pub address: String,
+    pub state: TargetState,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    pub requests: u64,
+    pub errors: u64,
+    pub active: u32,
+}

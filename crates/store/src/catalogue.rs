@@ -1,0 +1,18 @@
+//! What exists: tenants, apps, environments, pushes, releases, hosts.
+
+mod apps;
+mod environments;
+mod hosts;
+mod keepers;
+mod pushes;
+mod releases;
+mod tenants;
+
+pub use apps::App;
+pub(crate) use environments::place;
+pub use environments::{Environment, Subnets};
+pub use hosts::{Host, HostState, NewHost};
+pub use keepers::Keepers;
+pub use pushes::{NewPush, Push, PushState};
+pub use releases::{NewRelease, Release};
+pub use tenants::Tenant;

@@ -1,0 +1,77 @@
+use jiff::Timestamp;
+use model::TenantName;
+use rusqlite::{Row, params};
+use serde_json::json;
+
+use crate::{
+    By, Db, Error, Tx,
+    sql::{At, Columns as _},
+};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tenant {
+    pub name: TenantName,
+    pub created_at: Timestamp,
+    pub created_by: String,
+}
+
+impl Db<'_> {
+    /// By name.
+    pub fn tenants(&self) -> Result<Vec<Tenant>, Error> {
+        self.all("SELECT * FROM tenants ORDER BY name", [], tenant)
+    }
+
+    pub fn tenant(&self, name: &TenantName) -> Result<Tenant, Error> {
+        self.one("SELECT * FROM tenants WHERE name = ?1", [name.as_str()], tenant)?
+            .ok_or_else(|| Error::missing("tenant", name))
+    }
+
+    pub(crate) fn tenant_key(&self, name: &TenantName) -> Result<i64, Error> {
+        self.one("SELECT id FROM tenants WHERE name = ?1", [name.as_str()], |row| {
+            row.get(0)
+        })?
+        .ok_or_else(|| Error::missing("tenant", name))
+    }
+}
+
+impl Tx<'_> {
+    /// Makes the tenant, with a data key of its own in the vault.
+    pub fn create_tenant(&self, name: &TenantName, by: &By) -> Result<Tenant, Error> {
+        let key = self.insert(
+            "INSERT INTO tenants (name, created_at, created_by) VALUES (?1, ?2, ?3)",
+            params![name.as_str(), At(by.at), by.actor],
+            || Error::exists("tenant", name),
+        )?;
+        self.make_data_key(key)?;
+        self.note(by, "tenant.create", Some(name), name, json!({}))?;
+        self.tenant(name)
+    }
+
+    /// Deletes a tenant that has no apps any more, with its tokens, and destroys its data key: nothing that was
+    /// sealed for it can be opened again.
+    pub fn delete_tenant(&self, name: &TenantName, by: &By) -> Result<(), Error> {
+        let key = self.tenant_key(name)?;
+        let apps: u32 = self.value("SELECT count(*) FROM apps WHERE tenant_id = ?1", [key])?;
+        if apps > 0 {
+            return Err(Error::refused_with(
+                format!("tenant `{name}` still has {apps} apps"),
+                "delete its apps first",
+            ));
+        }
+        self.run(
+            "UPDATE uid_blocks SET tenant_id = NULL, released_at = ?2 WHERE tenant_id = ?1",
+            params![key, At(by.at)],
+        )?;
+        self.destroy_data_key(key)?;
+        self.run("DELETE FROM tenants WHERE id = ?1", [key])?;
+        self.note(by, "tenant.delete", Some(name), name, json!({}))
+    }
+}
+
+fn tenant(row: &Row<'_>) -> rusqlite::Result<Tenant> {
+    Ok(Tenant {
+        name: row.parsed("name")?,
+        created_at: row.at("created_at")?,
+        created_by: row.get("created_by")?,
+    })
+}

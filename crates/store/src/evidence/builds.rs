@@ -1,0 +1,178 @@
+use jiff::Timestamp;
+use model::{
+    AppName, Digest, ExecutionId, Place, TenantName, Ticket,
+    port::{Built, Commit, Fault, LogRef},
+};
+use rusqlite::{Row, params};
+use serde_json::json;
+
+use super::WorkState;
+use crate::{
+    By, Db, Error, Tx,
+    sql::{At, Columns as _, Hash, Json, Word},
+};
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Build {
+    pub ticket: Ticket,
+    pub place: Place,
+    /// From 1 in its app.
+    pub number: u64,
+    pub execution: Option<ExecutionId>,
+    pub commit: Commit,
+    pub source: Digest,
+    pub state: WorkState,
+    pub built: Option<Built>,
+    pub fault: Option<Fault>,
+    pub log: Option<LogRef>,
+    pub started_at: Timestamp,
+    pub ended_at: Option<Timestamp>,
+}
+
+/// A build to be numbered.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewBuild {
+    pub ticket: Ticket,
+    pub place: Place,
+    pub execution: Option<ExecutionId>,
+    pub commit: Commit,
+    pub source: Digest,
+    /// Where its log will be.
+    pub log: Option<LogRef>,
+}
+
+const SELECT: &str = "SELECT b.*, t.name AS tenant, a.name AS app FROM builds b
+    JOIN apps a ON a.id = b.app_id JOIN tenants t ON t.id = a.tenant_id";
+
+impl Db<'_> {
+    pub fn build(&self, tenant: &TenantName, app: &AppName, number: u64) -> Result<Build, Error> {
+        let sql = format!("{SELECT} WHERE b.app_id = ?1 AND b.number = ?2");
+        self.one(&sql, params![self.app_key(tenant, app)?, number], build)?
+            .ok_or_else(|| Error::missing("build", format!("{tenant}/{app} #{number}")))
+    }
+
+    /// Of an app; newest first, below `before`.
+    pub fn builds(
+        &self,
+        tenant: &TenantName,
+        app: &AppName,
+        before: Option<u64>,
+        limit: u32,
+    ) -> Result<Vec<Build>, Error> {
+        let sql = format!("{SELECT} WHERE b.app_id = ?1 AND b.number < ?2 ORDER BY b.number DESC LIMIT ?3");
+        let before = before.unwrap_or(i64::MAX as u64);
+        self.all(&sql, params![self.app_key(tenant, app)?, before, limit], build)
+    }
+
+    pub fn builds_of_execution(&self, execution: &ExecutionId) -> Result<Vec<Build>, Error> {
+        self.all(
+            &format!("{SELECT} WHERE b.execution = ?1 ORDER BY b.number"),
+            [execution.as_str()],
+            build,
+        )
+    }
+
+    fn build_of_ticket(&self, ticket: &Ticket) -> Result<Option<Build>, Error> {
+        self.one(&format!("{SELECT} WHERE b.ticket = ?1"), [ticket.as_str()], build)
+    }
+}
+
+impl Tx<'_> {
+    /// Numbers a build. A repeated ticket gets the same one.
+    pub fn begin_build(&self, new: &NewBuild, by: &By) -> Result<Build, Error> {
+        if let Some(found) = self.build_of_ticket(&new.ticket)? {
+            return Ok(found);
+        }
+        let app = self.app_key(&new.place.tenant, &new.place.app)?;
+        let number: u64 = self.value(
+            "UPDATE apps SET builds = builds + 1 WHERE id = ?1 RETURNING builds",
+            [app],
+        )?;
+        self.run(
+            "INSERT INTO builds (ticket, app_id, environment, number, execution, commit_json, source, state, log,
+                 started_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+            params![
+                new.ticket.as_str(),
+                app,
+                new.place.environment.as_str(),
+                number,
+                new.execution.as_ref().map(ExecutionId::as_str),
+                Json(&new.commit),
+                Hash(new.source),
+                Word(WorkState::Running),
+                new.log.as_ref().map(LogRef::as_str),
+                At(by.at)
+            ],
+        )?;
+        let detail = json!({ "build": number, "commit": new.commit.id, "ticket": new.ticket });
+        self.note(by, "build.start", Some(&new.place.tenant), &new.place, detail)?;
+        self.build_of_ticket(&new.ticket)?
+            .ok_or_else(|| Error::missing("build", &new.ticket))
+    }
+
+    /// Keeps what came of it. The first answer stays.
+    pub fn finish_build(
+        &self,
+        ticket: &Ticket,
+        outcome: Result<&Built, &Fault>,
+        by: &By,
+    ) -> Result<(), Error> {
+        let found = self
+            .build_of_ticket(ticket)?
+            .ok_or_else(|| Error::missing("build", ticket))?;
+        if found.state != WorkState::Running {
+            return Ok(());
+        }
+        let (built, fault) = (outcome.ok(), outcome.err());
+        let state = if fault.is_none() {
+            WorkState::Succeeded
+        } else {
+            WorkState::Failed
+        };
+        let log = built
+            .map(|built| &built.log)
+            .or(fault.and_then(|fault| fault.evidence.as_ref()));
+        self.run(
+            "UPDATE builds SET state = ?2, built = ?3, artifact = ?4, fault = ?5, log = coalesce(?6, log),
+                 ended_at = ?7
+             WHERE ticket = ?1",
+            params![
+                ticket.as_str(),
+                Word(state),
+                built.map(Json),
+                built.map(|built| Hash(built.artifact)),
+                fault.map(Json),
+                log.map(LogRef::as_str),
+                At(by.at)
+            ],
+        )?;
+        let action = if fault.is_none() {
+            "build.succeed"
+        } else {
+            "build.fail"
+        };
+        let detail = json!({
+            "build": found.number, "artifact": built.map(|built| built.artifact),
+            "reason": fault.map(|fault| &fault.message),
+        });
+        self.note(by, action, Some(&found.place.tenant), &found.place, detail)
+    }
+}
+
+fn build(row: &Row<'_>) -> rusqlite::Result<Build> {
+    Ok(Build {
+        ticket: row.parsed("ticket")?,
+        place: crate::catalogue::place(row, "environment")?,
+        number: row.get("number")?,
+        execution: row.maybe_parsed("execution")?,
+        commit: row.json("commit_json")?,
+        source: row.digest("source")?,
+        state: row.word("state")?,
+        built: row.maybe_json("built")?,
+        fault: row.maybe_json("fault")?,
+        log: row.maybe_parsed("log")?,
+        started_at: row.at("started_at")?,
+        ended_at: row.maybe_at("ended_at")?,
+    })
+}

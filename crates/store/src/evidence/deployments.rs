@@ -1,0 +1,215 @@
+use jiff::Timestamp;
+use model::{
+    DeploymentId, ExecutionId, HostId, Place,
+    port::{EventReport, LifecycleEvent, Verdict},
+};
+use rusqlite::{Row, params};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::{
+    By, Db, Error, Tx,
+    sql::{At, Columns as _, Json, Word},
+};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deployment {
+    pub id: DeploymentId,
+    pub place: Place,
+    pub release: u64,
+    pub execution: Option<ExecutionId>,
+    pub state: DeploymentState,
+    /// Why it failed or was stopped.
+    pub reason: Option<String>,
+    pub started_at: Timestamp,
+    pub ended_at: Option<Timestamp>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DeploymentState {
+    Running,
+    Succeeded,
+    Failed,
+    Stopped,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewDeployment {
+    pub id: DeploymentId,
+    pub place: Place,
+    pub release: u64,
+    pub execution: Option<ExecutionId>,
+}
+
+/// What the checks found on one host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JudgedHost {
+    pub host: HostId,
+    pub release: u64,
+    pub verdict: Verdict,
+    pub at: Timestamp,
+}
+
+const SELECT: &str = "SELECT d.*, t.name AS tenant, a.name AS app, e.name AS environment FROM deployments d
+    JOIN environments e ON e.id = d.environment_id JOIN apps a ON a.id = e.app_id
+    JOIN tenants t ON t.id = a.tenant_id";
+
+impl Db<'_> {
+    pub fn deployment(&self, id: &DeploymentId) -> Result<Deployment, Error> {
+        self.one(&format!("{SELECT} WHERE d.id = ?1"), [id.as_str()], deployment)?
+            .ok_or_else(|| Error::missing("deployment", id))
+    }
+
+    /// Of an environment, newest first.
+    pub fn deployments(&self, place: &Place, limit: u32) -> Result<Vec<Deployment>, Error> {
+        let sql =
+            format!("{SELECT} WHERE d.environment_id = ?1 ORDER BY d.started_at DESC, d.rowid DESC LIMIT ?2");
+        self.all(&sql, params![self.environment_key(place)?, limit], deployment)
+    }
+
+    /// By host, and for each in the order of the events.
+    pub fn deployment_events(&self, id: &DeploymentId) -> Result<Vec<(HostId, EventReport)>, Error> {
+        self.all(
+            "SELECT host, report FROM deployment_events WHERE deployment = ?1 ORDER BY host, ordinal",
+            [id.as_str()],
+            |row| Ok((row.parsed("host")?, row.json("report")?)),
+        )
+    }
+
+    /// Of one release, in their order.
+    pub fn verdicts(&self, place: &Place, release: u64) -> Result<Vec<JudgedHost>, Error> {
+        self.all(
+            "SELECT * FROM verdicts WHERE environment_id = ?1 AND release = ?2 ORDER BY id",
+            params![self.environment_key(place)?, release],
+            |row| {
+                Ok(JudgedHost {
+                    host: row.parsed("host")?,
+                    release: row.get("release")?,
+                    verdict: row.json("verdict")?,
+                    at: row.at("at")?,
+                })
+            },
+        )
+    }
+}
+
+impl Tx<'_> {
+    /// A deployment that was begun is begun once.
+    pub fn begin_deployment(&self, new: &NewDeployment, by: &By) -> Result<Deployment, Error> {
+        match self.deployment(&new.id) {
+            Err(Error::Missing { .. }) => {}
+            other => return other,
+        }
+        self.run(
+            "INSERT INTO deployments (id, environment_id, release, execution, state, started_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            params![
+                new.id.as_str(),
+                self.environment_key(&new.place)?,
+                new.release,
+                new.execution.as_ref().map(ExecutionId::as_str),
+                Word(DeploymentState::Running),
+                At(by.at)
+            ],
+        )?;
+        let detail = json!({ "deployment": new.id, "release": new.release });
+        self.note(
+            by,
+            "deployment.start",
+            Some(&new.place.tenant),
+            &new.place,
+            detail,
+        )?;
+        self.deployment(&new.id)
+    }
+
+    /// Keeps what events did on a host: one row for each host and event, the last report stays.
+    pub fn record_events(
+        &self,
+        id: &DeploymentId,
+        host: &HostId,
+        reports: &[EventReport],
+    ) -> Result<(), Error> {
+        self.deployment(id)?;
+        for report in reports {
+            let ordinal = LifecycleEvent::ALL
+                .iter()
+                .position(|event| *event == report.event);
+            self.run(
+                "INSERT INTO deployment_events VALUES (?1, ?2, ?3, ?4, ?5)
+                 ON CONFLICT (deployment, host, event) DO UPDATE SET report = excluded.report",
+                params![
+                    id.as_str(),
+                    host.as_str(),
+                    Word(report.event),
+                    ordinal.map(|ordinal| ordinal as u32),
+                    Json(report)
+                ],
+            )?;
+        }
+        Ok(())
+    }
+
+    /// One that has ended stays as it is.
+    pub fn finish_deployment(
+        &self,
+        id: &DeploymentId,
+        state: DeploymentState,
+        reason: Option<&str>,
+        by: &By,
+    ) -> Result<(), Error> {
+        let found = self.deployment(id)?;
+        if found.state != DeploymentState::Running || state == DeploymentState::Running {
+            return Ok(());
+        }
+        self.run(
+            "UPDATE deployments SET state = ?2, reason = ?3, ended_at = ?4 WHERE id = ?1",
+            params![id.as_str(), Word(state), reason, At(by.at)],
+        )?;
+        let action = match state {
+            DeploymentState::Succeeded => "deployment.succeed",
+            DeploymentState::Stopped => "deployment.stop",
+            _ => "deployment.fail",
+        };
+        let detail = json!({ "deployment": id, "release": found.release, "reason": reason });
+        self.note(by, action, Some(&found.place.tenant), &found.place, detail)
+    }
+
+    pub fn record_verdict(
+        &self,
+        place: &Place,
+        release: u64,
+        host: &HostId,
+        verdict: &Verdict,
+        by: &By,
+    ) -> Result<(), Error> {
+        self.run(
+            "INSERT INTO verdicts (environment_id, release, host, passed, verdict, at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            params![
+                self.environment_key(place)?,
+                release,
+                host.as_str(),
+                verdict.passed(),
+                Json(verdict),
+                At(by.at)
+            ],
+        )?;
+        let detail = json!({ "host": host, "release": release, "passed": verdict.passed() });
+        self.note(by, "host.judge", Some(&place.tenant), place, detail)
+    }
+}
+
+fn deployment(row: &Row<'_>) -> rusqlite::Result<Deployment> {
+    Ok(Deployment {
+        id: row.parsed("id")?,
+        place: crate::catalogue::place(row, "environment")?,
+        release: row.get("release")?,
+        execution: row.maybe_parsed("execution")?,
+        state: row.word("state")?,
+        reason: row.get("reason")?,
+        started_at: row.at("started_at")?,
+        ended_at: row.maybe_at("ended_at")?,
+    })
+}

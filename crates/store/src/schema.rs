@@ -1,0 +1,91 @@
+//! How the database file is opened, and the steps that bring it to this version.
+
+use std::{
+    fs::{DirBuilder, File, OpenOptions, TryLockError},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    time::Duration,
+};
+
+use camino::Utf8Path;
+use rusqlite::{Connection, OpenFlags};
+use rusqlite_migration::{M, Migrations};
+
+use crate::Error;
+
+pub(crate) const FILE: &str = "store.sqlite3";
+
+/// Applied in this order, each once. A released one is never edited.
+const STEPS: &[&str] = &[
+    include_str!("../migrations/01-catalogue.sql"),
+    include_str!("../migrations/02-journal.sql"),
+    include_str!("../migrations/03-ledger.sql"),
+    include_str!("../migrations/04-evidence.sql"),
+    include_str!("../migrations/05-people.sql"),
+];
+
+/// Makes the directory if it is not there, and keeps every other process out of it while the file is open.
+pub(crate) fn lock(dir: &Utf8Path) -> Result<File, Error> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(|source| Error::io("making the directory", dir, source))?;
+    let path = dir.join("lock");
+    let lock = private(&path)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(Error::Locked(dir.to_owned())),
+        Err(TryLockError::Error(source)) => Err(Error::io("locking", &path, source)),
+    }
+}
+
+fn private(path: &Utf8Path) -> Result<File, Error> {
+    let mut options = OpenOptions::new();
+    options
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .read(true)
+        .mode(0o600);
+    options
+        .open(path)
+        .map_err(|source| Error::io("opening", path, source))
+}
+
+/// The writer's connection.
+pub(crate) fn open(path: &Utf8Path) -> Result<Connection, Error> {
+    // SQLite gives its other files the mode of the database.
+    drop(private(path)?);
+    let connection = Connection::open(path)?;
+    connection.busy_timeout(Duration::from_secs(5))?;
+    connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
+    connection.execute_batch(
+        "PRAGMA synchronous = FULL;
+         PRAGMA foreign_keys = ON;
+         PRAGMA trusted_schema = OFF;
+         PRAGMA temp_store = MEMORY;
+         PRAGMA cache_size = -16384;",
+    )?;
+    connection.query_row("PRAGMA journal_size_limit = 67108864", [], |_| Ok(()))?;
+    let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    if verdict != "ok" {
+        return Err(Error::Damaged(verdict));
+    }
+    connection.set_prepared_statement_cache_capacity(256);
+    Ok(connection)
+}
+
+pub(crate) fn open_reader(path: &Utf8Path) -> Result<Connection, Error> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(Duration::from_secs(5))?;
+    connection.execute_batch(
+        "PRAGMA query_only = ON; PRAGMA trusted_schema = OFF; PRAGMA temp_store = MEMORY; PRAGMA cache_size = -4096;",
+    )?;
+    connection.set_prepared_statement_cache_capacity(128);
+    Ok(connection)
+}
+
+pub(crate) fn migrate(connection: &mut Connection) -> Result<(), Error> {
+    Ok(Migrations::from_iter(STEPS.iter().map(|step| M::up(step))).to_latest(connection)?)
+}

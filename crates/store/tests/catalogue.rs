@@ -1,0 +1,278 @@
+//! Tenants, apps, environments, pushes, releases, hosts.
+
+mod world;
+
+use std::collections::BTreeSet;
+
+use model::{ExecutionId, HostId, release::ReleaseState};
+use store::{Error, HostState, PushState};
+use world::{World, app, at, by, execution, host, place, push, release, tenant};
+
+#[tokio::test]
+async fn names_are_taken_once_and_free_again_after_deletion() {
+    let world = World::new();
+    world.write(|tx| tx.create_tenant(&tenant("acme"), &by(0))).await;
+    let again = world
+        .store
+        .write(|tx| tx.create_tenant(&tenant("acme"), &by(0)))
+        .await;
+    assert!(matches!(again, Err(Error::Exists { .. })));
+    world
+        .write(|tx| tx.create_app(&tenant("acme"), &app("shop"), None, &by(0)))
+        .await;
+    let full = world
+        .store
+        .write(|tx| tx.delete_tenant(&tenant("acme"), &by(1)))
+        .await;
+    assert!(matches!(full, Err(Error::Refused { .. })));
+    world
+        .write(|tx| tx.delete_app(&tenant("acme"), &app("shop"), &by(1)))
+        .await;
+    world.write(|tx| tx.delete_tenant(&tenant("acme"), &by(2))).await;
+    world.write(|tx| tx.create_tenant(&tenant("acme"), &by(3))).await;
+    let lines = world.store.read(|db| db.ledger_from(1, 100)).await.unwrap();
+    let actions: Vec<_> = lines.iter().map(|line| line.action.as_str()).collect();
+    assert_eq!(
+        actions,
+        [
+            "tenant.create",
+            "app.create",
+            "app.delete",
+            "tenant.delete",
+            "tenant.create"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn environments_never_share_number_subnet_user_ids_or_addresses() {
+    let world = World::new();
+    for text in [
+        "acme/shop/dev",
+        "acme/shop/production",
+        "other/shop/dev",
+        "other/blog/dev",
+    ] {
+        world.environment(text).await;
+    }
+    let dev = place("acme/shop/dev");
+    world
+        .write({
+            let dev = dev.clone();
+            move |tx| tx.delete_environment(&dev, &by(1))
+        })
+        .await;
+    for text in ["third/a/b", "acme/shop/dev", "other/blog/staging"] {
+        world.environment(text).await;
+    }
+    let all = world.store.read(|db| db.environments(None)).await.unwrap();
+    let unique = |values: Vec<u32>| {
+        assert_eq!(
+            values.iter().collect::<BTreeSet<_>>().len(),
+            all.len(),
+            "{values:?}"
+        )
+    };
+    unique(all.iter().map(|e| e.number).collect());
+    unique(all.iter().map(|e| e.subnet.into()).collect());
+    unique(all.iter().map(|e| e.uid_base).collect());
+    assert!(all.iter().all(|e| e.uid_base % 65_536 == 0));
+    let of = |text: &str| all.iter().find(|e| e.place == place(text)).unwrap();
+    assert_eq!(
+        of("third/a/b").number,
+        1,
+        "the number of a deleted environment is free at once"
+    );
+    assert_eq!(
+        of("acme/shop/dev").uid_base,
+        524_288,
+        "its user ids stay its tenant's"
+    );
+}
+
+#[tokio::test]
+async fn addresses_are_unique_until_their_host_is_retired() {
+    let world = World::new();
+    let dev = world.environment("acme/shop/dev").await;
+    let made = world
+        .write({
+            let dev = dev.clone();
+            move |tx| {
+                (0..253)
+                    .map(|n| tx.create_host(&host(n, &dev, Some(1)), &by(0)))
+                    .collect::<Result<Vec<_>, _>>()
+            }
+        })
+        .await;
+    let addresses: BTreeSet<_> = made.iter().map(|host| host.address.octets()[3]).collect();
+    assert_eq!(addresses, (2..=254).collect());
+    let (one, two) = (dev.clone(), dev.clone());
+    let full = world
+        .store
+        .write(move |tx| tx.create_host(&host(900, &one, None), &by(0)))
+        .await;
+    assert!(matches!(full, Err(Error::Exhausted { .. })));
+    let next = world
+        .write(move |tx| {
+            tx.set_host_state(&HostId::from_bits(7), HostState::Retired, None, &by(1))?;
+            tx.create_host(&host(900, &two, None), &by(1))
+        })
+        .await;
+    assert_eq!(next.address, made[7].address);
+    let back = world
+        .store
+        .write(|tx| tx.set_host_state(&HostId::from_bits(7), HostState::Serving, None, &by(2)))
+        .await;
+    assert!(matches!(back, Err(Error::Refused { .. })));
+}
+
+#[tokio::test]
+async fn the_newest_push_runs_and_older_ones_are_superseded() {
+    let world = World::new();
+    let dev = world.environment("acme/shop/dev").await;
+    let first = ExecutionId::from_bits(1);
+    world
+        .write({
+            let dev = dev.clone();
+            move |tx| {
+                for text in ["a", "b", "c"] {
+                    tx.enqueue_push(&push(&dev, text), &by(0))?;
+                }
+                let next = tx.next_push(&dev, &first, &by(1))?.unwrap();
+                assert_eq!(next.commit.message, "c");
+                tx.start_execution(&execution(1, Some(&dev)), &by(1))?;
+                tx.enqueue_push(&push(&dev, "d"), &by(2))?;
+                assert_eq!(
+                    tx.next_push(&dev, &ExecutionId::from_bits(2), &by(2))?,
+                    None,
+                    "one runs"
+                );
+                assert_eq!(tx.places_to_release()?, []);
+                let mut end = store::Transition::new(first, 0, at(3), "{}".into());
+                end.end = Some(store::End {
+                    status: store::Status::Succeeded,
+                    output: None,
+                    error: None,
+                    cause: None,
+                });
+                tx.commit(end)?;
+                assert_eq!(tx.places_to_release()?, std::slice::from_ref(&dev));
+                assert!(tx.next_push(&dev, &ExecutionId::from_bits(2), &by(3))?.is_some());
+                Ok(())
+            }
+        })
+        .await;
+    let pushes = world
+        .store
+        .read(|db| db.pushes(&tenant("acme"), &app("shop"), None, None, 10))
+        .await
+        .unwrap();
+    let states: Vec<_> = pushes.iter().rev().map(|push| push.state).collect();
+    assert_eq!(
+        states,
+        [
+            PushState::Superseded,
+            PushState::Superseded,
+            PushState::Running,
+            PushState::Running
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_switch_moves_release_and_hosts_and_back() {
+    let world = World::new();
+    let dev = world.environment("acme/shop/dev").await;
+    world
+        .write(move |tx| {
+            for n in 1..=2u64 {
+                let made = tx.create_release(&dev, &release(&format!("r{n}")), &by(0))?;
+                assert_eq!(made.content.number, n);
+                let id = tx.create_host(&host(n, &dev, Some(n)), &by(0))?.id;
+                tx.set_host_state(&id, HostState::Ready, None, &by(0))?;
+            }
+            let state = |n| {
+                tx.host(&HostId::from_bits(n))
+                    .map(|host| (host.state, host.retire_at))
+            };
+            tx.set_live(&dev, 1, at(10), &by(1))?;
+            tx.set_live(&dev, 2, at(20), &by(2))?;
+            assert_eq!(state(1)?, (HostState::Kept, Some(at(20))));
+            assert_eq!(state(2)?, (HostState::Serving, None));
+            assert_eq!(tx.environment(&dev)?.previous, Some(1));
+            assert_eq!(tx.release(&dev, 1)?.state, ReleaseState::Retired);
+            assert_eq!(tx.hosts_to_retire(at(19))?.len(), 0);
+            assert_eq!(tx.hosts_to_retire(at(20))?.len(), 1);
+            let lines = tx.ledger_head()?;
+            tx.set_live(&dev, 2, at(25), &by(2))?;
+            assert_eq!(tx.ledger_head()?, lines, "again changes nothing");
+            tx.set_live(&dev, 1, at(30), &by(3))?;
+            assert_eq!(state(1)?, (HostState::Serving, None));
+            assert_eq!(state(2)?, (HostState::Kept, Some(at(30))));
+            tx.fail_release(&dev, 2, "it was bad", &by(4))?;
+            assert!(matches!(
+                tx.set_live(&dev, 2, at(40), &by(5)),
+                Err(Error::Refused { .. })
+            ));
+            assert!(matches!(
+                tx.fail_release(&dev, 1, "no", &by(5)),
+                Err(Error::Refused { .. })
+            ));
+            Ok(())
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn what_a_rollback_needs_is_kept() {
+    let world = World::new();
+    let dev = world.environment("acme/shop/dev").await;
+    world
+        .write(move |tx| {
+            for n in 1..=9u64 {
+                tx.create_release(&dev, &release(&format!("r{n}")), &by(0))?;
+                match n {
+                    4 => tx.fail_release(&dev, n, "bad", &by(0))?,
+                    9 => {}
+                    _ => tx.set_live(&dev, n, at(10), &by(0))?,
+                }
+            }
+            tx.create_host(&host(1, &dev, Some(1)), &by(0))?;
+            let kept = tx.keepers()?;
+            let expected: BTreeSet<_> = [1, 3, 5, 6, 7, 8, 9]
+                .map(|n| model::Digest::of(format!("image r{n}")))
+                .into();
+            assert_eq!(kept.images, expected);
+            assert_eq!(kept.revisions.len(), 7);
+            Ok(())
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn what_is_protected_or_inhabited_is_not_destroyed() {
+    let world = World::new();
+    let dev = world.environment("acme/shop/dev").await;
+    world
+        .write(move |tx| {
+            tx.set_protected(&dev, true, &by(0))?;
+            assert!(matches!(
+                tx.delete_environment(&dev, &by(0)),
+                Err(Error::Refused { .. })
+            ));
+            tx.set_protected(&dev, false, &by(0))?;
+            let id = tx.create_host(&host(1, &dev, None), &by(0))?.id;
+            tx.set_database(&dev, Some(&id), true, &by(0))?;
+            assert!(tx.environment(&dev)?.database_ready);
+            assert!(matches!(
+                tx.delete_environment(&dev, &by(0)),
+                Err(Error::Refused { .. })
+            ));
+            tx.set_host_state(&id, HostState::Retired, None, &by(1))?;
+            assert!(!tx.environment(&dev)?.database_ready);
+            tx.delete_environment(&dev, &by(1))?;
+            assert!(matches!(tx.environment(&dev), Err(Error::Missing { .. })));
+            Ok(())
+        })
+        .await;
+}

@@ -1,0 +1,184 @@
+//! Builds, bakes, deployments, verdicts: kept once, whatever is repeated.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod world;
+
+use std::collections::BTreeMap;
+
+use model::{
+    DeploymentId, Digest, ExecutionId, HostId, Place, Ticket,
+    port::{
+        Baked, Built, CheckResult, EventReport, EventStatus, Fault, LifecycleEvent, ScriptCode,
+        ScriptFailure, Verdict,
+    },
+};
+use store::{DeploymentState, End, Error, NewBake, NewBuild, NewDeployment, Status, Transition, WorkState};
+use world::{World, app, at, by, commit, execution, release, tenant};
+
+fn ticket(task: u64) -> Ticket {
+    Ticket::of(&ExecutionId::from_bits(1), task, 0)
+}
+
+fn new_build(place: &Place, task: u64) -> NewBuild {
+    NewBuild {
+        ticket: ticket(task),
+        place: place.clone(),
+        execution: Some(ExecutionId::from_bits(1)),
+        commit: commit("x"),
+        source: Digest::of("source"),
+        log: None,
+    }
+}
+
+fn built() -> Built {
+    Built {
+        artifact: Digest::of("artifact"),
+        size_bytes: 1,
+        phases: vec![],
+        reports: vec![],
+        exported: BTreeMap::new(),
+        log: "build/t-1".parse().unwrap(),
+    }
+}
+
+fn baked() -> Baked {
+    Baked {
+        image: Digest::of("image"),
+        layers: vec![],
+        reused: false,
+        duration_ms: 5,
+        log: None,
+    }
+}
+
+#[tokio::test]
+async fn a_repeated_ticket_is_the_same_build_and_its_first_answer_stays() {
+    let world = World::new();
+    let dev = world.environment("acme/shop/dev").await;
+    world
+        .write(move |tx| {
+            let first = tx.begin_build(&new_build(&dev, 1), &by(1))?;
+            assert_eq!(tx.begin_build(&new_build(&dev, 1), &by(2))?, first);
+            assert_eq!(tx.begin_build(&new_build(&dev, 2), &by(3))?.number, 2);
+            tx.finish_build(&ticket(1), Ok(&built()), &by(4))?;
+            let fault = Fault::customer("a test failed").evidence("build/t-2".parse().unwrap());
+            tx.finish_build(&ticket(1), Err(&fault), &by(5))?;
+            tx.finish_build(&ticket(2), Err(&fault), &by(5))?;
+            let builds = tx.builds(&tenant("acme"), &app("shop"), None, 10)?;
+            let states: Vec<_> = builds.iter().map(|build| (build.number, build.state)).collect();
+            assert_eq!(states, [(2, WorkState::Failed), (1, WorkState::Succeeded)]);
+            assert_eq!(builds[1].built, Some(built()));
+            assert_eq!(builds[0].log, fault.evidence);
+            assert_eq!(tx.builds_of_execution(&ExecutionId::from_bits(1))?.len(), 2);
+            Ok(())
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn what_an_execution_under_way_has_made_is_kept_until_it_ends() {
+    let world = World::new();
+    let dev = world.environment("acme/shop/dev").await;
+    world
+        .write(move |tx| {
+            let bake = NewBake {
+                ticket: ticket(3),
+                place: dev.clone(),
+                execution: Some(ExecutionId::from_bits(1)),
+                log: None,
+            };
+            tx.start_execution(&execution(1, Some(&dev)), &by(0))?;
+            tx.begin_build(&new_build(&dev, 1), &by(1))?;
+            tx.finish_build(&ticket(1), Ok(&built()), &by(1))?;
+            tx.begin_bake(&bake, &by(1))?;
+            tx.finish_bake(&ticket(3), Ok(&baked()), &by(2))?;
+            assert_eq!(tx.image(&baked().image)?.baked, baked());
+            let kept = tx.keepers()?;
+            assert!(kept.images.contains(&baked().image) && kept.revisions.contains(&built().artifact));
+            assert!(kept.sources.contains(&Digest::of("source")));
+            assert!(matches!(
+                tx.delete_image(&baked().image, &by(3)),
+                Err(Error::Refused { .. })
+            ));
+            let mut end = Transition::new(ExecutionId::from_bits(1), 0, at(4), "{}".into());
+            end.end = Some(End {
+                status: Status::Aborted,
+                output: None,
+                error: None,
+                cause: None,
+            });
+            tx.commit(end)?;
+            assert_eq!(tx.keepers()?, store::Keepers::default());
+            tx.delete_image(&baked().image, &by(5))?;
+            assert!(tx.images()?.is_empty());
+            Ok(())
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_deployment_has_one_row_for_each_host_and_event() {
+    let world = World::new();
+    let dev = world.environment("acme/shop/dev").await;
+    let report = |event, failed: bool| EventReport {
+        event,
+        status: if failed {
+            EventStatus::Failed
+        } else {
+            EventStatus::Succeeded
+        },
+        started_at: at(1),
+        duration_ms: 5,
+        failure: failed.then(|| ScriptFailure {
+            code: ScriptCode::ScriptFailed,
+            script: "start.sh".into(),
+            message: "exit 1".into(),
+            log: "no".into(),
+        }),
+    };
+    world
+        .write(move |tx| {
+            tx.create_release(&dev, &release("r"), &by(0))?;
+            let id = DeploymentId::from_bits(1);
+            let new = NewDeployment {
+                id: id.clone(),
+                place: dev.clone(),
+                release: 1,
+                execution: None,
+            };
+            let begun = tx.begin_deployment(&new, &by(1))?;
+            assert_eq!(tx.begin_deployment(&new, &by(2))?, begun);
+            let host = HostId::from_bits(7);
+            let reports = [
+                report(LifecycleEvent::ApplicationStart, true),
+                report(LifecycleEvent::BeforeInstall, false),
+            ];
+            tx.record_events(&id, &host, &reports)?;
+            tx.record_events(&id, &host, &reports)?;
+            let events = tx.deployment_events(&id)?;
+            assert_eq!(events.len(), 2);
+            assert_eq!(events[1].1, reports[0], "in the order of the lifecycle");
+            let verdict = Verdict {
+                results: vec![CheckResult {
+                    kind: "port".into(),
+                    name: "tcp:8080".into(),
+                    property: "listening".into(),
+                    passed: false,
+                    expected: "true".into(),
+                    found: "false".into(),
+                }],
+            };
+            tx.record_verdict(&dev, 1, &host, &verdict, &by(3))?;
+            assert_eq!(tx.verdicts(&dev, 1)?[0].verdict, verdict);
+            tx.finish_deployment(&id, DeploymentState::Failed, Some("start.sh failed"), &by(4))?;
+            tx.finish_deployment(&id, DeploymentState::Succeeded, None, &by(5))?;
+            assert_eq!(
+                tx.deployments(&dev, 10)?[0].state,
+                DeploymentState::Failed,
+                "the first answer stays"
+            );
+            Ok(())
+        })
+        .await;
+}

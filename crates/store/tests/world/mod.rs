@@ -1,0 +1,184 @@
+//! What the tests of this room share: a store in a directory of its own, and values to put into it.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use std::collections::BTreeMap;
+
+use camino::{Utf8Path, Utf8PathBuf};
+use jiff::{SignedDuration, Timestamp};
+use model::{AppName, Digest, ExecutionId, HostId, Place, TenantName, port::Commit, port::HostRole, spec};
+use store::{By, Error, NewExecution, NewHost, NewPush, NewRelease, Store, Tx};
+
+pub struct World {
+    pub store: Store,
+    pub dir: tempfile::TempDir,
+}
+
+impl World {
+    pub fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&path(dir.path())).unwrap();
+        Self { store, dir }
+    }
+
+    pub fn dir(&self) -> Utf8PathBuf {
+        path(self.dir.path())
+    }
+
+    pub fn reopen(self) -> Self {
+        let Self { store, dir } = self;
+        drop(store);
+        let store = Store::open(&path(dir.path())).unwrap();
+        Self { store, dir }
+    }
+
+    pub async fn write<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Tx<'_>) -> Result<T, Error> + Send + 'static,
+    ) -> T {
+        self.store.write(work).await.unwrap()
+    }
+
+    /// The tenant and the app of the place, and the environment itself.
+    pub async fn environment(&self, text: &str) -> Place {
+        let place = place(text);
+        let asked = place.clone();
+        self.write(move |tx| {
+            if tx.tenant(&asked.tenant).is_err() {
+                tx.create_tenant(&asked.tenant, &by(0))?;
+            }
+            if tx.app(&asked.tenant, &asked.app).is_err() {
+                tx.create_app(&asked.tenant, &asked.app, None, &by(0))?;
+            }
+            tx.ensure_environment(&asked, "main", &by(0))
+        })
+        .await;
+        place
+    }
+}
+
+pub fn path(path: &std::path::Path) -> Utf8PathBuf {
+    Utf8Path::from_path(path).unwrap().join("store")
+}
+
+pub fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(1_700_000_000 + second).unwrap()
+}
+
+pub fn by(second: i64) -> By {
+    By::new("person:ann@acme.example", at(second))
+}
+
+pub fn place(text: &str) -> Place {
+    text.parse().unwrap()
+}
+
+pub fn tenant(text: &str) -> TenantName {
+    text.parse().unwrap()
+}
+
+pub fn app(text: &str) -> AppName {
+    text.parse().unwrap()
+}
+
+pub fn commit(text: &str) -> Commit {
+    Commit {
+        id: Digest::of(text).hex(),
+        author: "Ann <ann@acme.example>".into(),
+        message: text.into(),
+        branch: "main".into(),
+        repository: "acme/shop".into(),
+        committed_at: at(0),
+    }
+}
+
+pub fn push(place: &Place, text: &str) -> NewPush {
+    NewPush {
+        tenant: place.tenant.clone(),
+        app: place.app.clone(),
+        environment: Some(place.environment.clone()),
+        branch: "main".into(),
+        commit: commit(text),
+        origin: "git".into(),
+    }
+}
+
+pub fn execution(bits: u64, place: Option<&Place>) -> NewExecution {
+    NewExecution {
+        id: ExecutionId::from_bits(bits),
+        place: place.cloned(),
+        kind: "release".into(),
+        machine: r#"{"StartAt":"Build"}"#.into(),
+        input: "{}".into(),
+        state: r#"{"at":"start"}"#.into(),
+        deadline_at: None,
+    }
+}
+
+pub fn release(text: &str) -> NewRelease {
+    NewRelease {
+        commit: commit(text),
+        source: Digest::of(format!("source {text}")),
+        image: Digest::of(format!("image {text}")),
+        revision: Digest::of(format!("revision {text}")),
+        spec: spec(),
+        secrets: BTreeMap::new(),
+        execution: None,
+    }
+}
+
+pub fn host(bits: u64, place: &Place, release: Option<u64>) -> NewHost {
+    NewHost {
+        id: HostId::from_bits(bits),
+        place: place.clone(),
+        release,
+        role: if release.is_some() {
+            HostRole::App
+        } else {
+            HostRole::Database
+        },
+        image: None,
+        size: "small".into(),
+    }
+}
+
+pub fn spec() -> spec::Environment {
+    let second = SignedDuration::from_secs(1);
+    spec::Environment {
+        name: "dev".parse().unwrap(),
+        branch: "main".into(),
+        image: spec::Image {
+            base: "debian-12".into(),
+            scripts: vec![],
+            inputs: vec![],
+        },
+        build: spec::Build {
+            buildspec: None,
+            timeout: second,
+            pass_rate: 100.0,
+        },
+        deploy: spec::Deploy {
+            appspec: None,
+            strategy: spec::Strategy::BlueGreen,
+            minimum_healthy: spec::MinimumHealthy::OneAtATime,
+            keep_old: second,
+        },
+        host: spec::Host {
+            size: "small".into(),
+            port: 8080,
+            health: spec::Health {
+                path: "/".into(),
+                interval: second,
+                timeout: second,
+                healthy: 2,
+                unhealthy: 3,
+                codes: vec![(200, 399)],
+            },
+            env: BTreeMap::new(),
+        },
+        database: None,
+        checks: None,
+        approval: None,
+        scaling: spec::Scaling { min: 1, max: 1 },
+    }
+}

@@ -1,0 +1,199 @@
+//! The command line: `vend NOUN VERB`, over the HTTP interface only.
+//!
+//! The room exists for people: it says what happened in one line, and what to type next. It knows the wire types and
+//! nothing of how the platform is made; what it can do, any other client can.
+
+mod access;
+mod approvals;
+mod apps;
+mod audit;
+mod check;
+mod client;
+mod credentials;
+mod executions;
+mod failure;
+mod git;
+mod hosts;
+mod logs;
+mod push;
+mod releases;
+mod status;
+mod target;
+mod webhooks;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Args, Subcommand};
+
+pub use client::{Client, DATA};
+pub use failure::{EXIT_CODES, Exit, Failure};
+
+use crate::output::Output;
+
+/// What every command understands.
+#[derive(Debug, Clone, Args)]
+pub struct Global {
+    /// Data directory of a platform on this machine.
+    #[arg(long, global = true, env = "VEND_DATA", value_name = "DIR", default_value = DATA)]
+    pub data: PathBuf,
+    /// URL of a platform elsewhere; the token comes from VEND_TOKEN or `vend login`.
+    #[arg(long, global = true, env = "VEND_URL")]
+    pub url: Option<String>,
+    /// Answer in JSON, as the platform says it.
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+impl Global {
+    pub fn client(&self) -> Result<Client, Failure> {
+        Client::new(self.url.as_deref(), Some(&self.data))
+    }
+
+    pub fn output(&self) -> Output {
+        Output::new(self.json)
+    }
+}
+
+/// Everything that a client can ask for.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Check vend.yaml, buildspec and appspec of a working tree, without a platform.
+    Check(check::Check),
+    /// Push this working tree's branch to an app and show how it goes.
+    Push(push::Push),
+    /// Show an app with its environments, what is live and what is under way.
+    Status(status::Status),
+    /// Say why the last push of an app is not live, and what to type.
+    Why(status::WhyArgs),
+    /// Say yes to a plan.
+    Approve(approvals::Approve),
+    /// Say no to a plan, and why.
+    Reject(approvals::Reject),
+    /// Go back to a kept release.
+    Rollback(releases::Rollback),
+    /// Show the logs of an app, or one log by its name.
+    Logs(logs::Logs),
+    /// Set the number of hosts of an environment.
+    Scale(apps::Scale),
+    /// Customers.
+    #[command(subcommand, visible_alias = "tenant")]
+    Tenants(apps::Tenants),
+    /// Software of a tenant, one repository each.
+    #[command(subcommand, visible_alias = "app")]
+    Apps(apps::Apps),
+    /// Stages of an app.
+    #[command(subcommand, visible_aliases = ["environment", "env"])]
+    Environments(apps::Environments),
+    /// What was pushed.
+    #[command(subcommand)]
+    Pushes(releases::Pushes),
+    /// Numbered releases of an environment.
+    #[command(subcommand, visible_alias = "release")]
+    Releases(releases::Releases),
+    /// Runs of flows: releases, rollbacks, destructions.
+    #[command(subcommand, visible_alias = "execution")]
+    Executions(executions::Executions),
+    /// Questions to people about plans.
+    #[command(subcommand)]
+    Approvals(approvals::Approvals),
+    /// What an execution will change, or has changed.
+    #[command(subcommand)]
+    Plan(approvals::Plans),
+    /// Virtual hosts.
+    #[command(subcommand, visible_alias = "host")]
+    Hosts(hosts::Hosts),
+    /// Baked images.
+    #[command(subcommand, visible_alias = "image")]
+    Images(hosts::Images),
+    /// Releases put on hosts, with their lifecycle events.
+    #[command(subcommand, visible_alias = "deployment")]
+    Deployments(hosts::Deployments),
+    /// What the load balancer sees of every host.
+    Targets(hosts::Targets),
+    /// Values that only ever go in.
+    #[command(subcommand, visible_alias = "secret")]
+    Secrets(access::Secrets),
+    /// Tokens of machines and people.
+    #[command(subcommand, visible_alias = "token")]
+    Tokens(access::Tokens),
+    /// The inbox of webhooks.
+    #[command(subcommand, visible_alias = "webhook")]
+    Webhooks(webhooks::Webhooks),
+    /// The record of what was done, and by whom.
+    #[command(subcommand)]
+    Audit(audit::Audit),
+    /// What git calls.
+    #[command(subcommand)]
+    Git(git::Git),
+    /// Keep a token for a platform elsewhere; the token is read from standard input.
+    Login(access::Login),
+    /// Who the platform takes you for.
+    Whoami,
+    /// Versions of this program and of the platform.
+    Version,
+    /// Whether the platform and its roles are well.
+    Health,
+    /// Print a completion script for a shell.
+    Completions {
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Runs a command. `whole` is the complete command line of the program, for completions.
+pub async fn run(command: Command, global: &Global, whole: clap::Command) -> ExitCode {
+    match dispatch(command, global, whole).await {
+        Ok(code) => code,
+        Err(failure) => failure.report(global.json),
+    }
+}
+
+/// What a command comes to: an exit code that is not an error's, such as a check that found problems.
+type Outcome = Result<ExitCode, Failure>;
+
+async fn dispatch(command: Command, global: &Global, whole: clap::Command) -> Outcome {
+    match command {
+        Command::Check(check) => return check::run(&check, global),
+        Command::Push(push) => return push::run(&push, global).await,
+        Command::Status(status) => return status::status(&status, global).await,
+        Command::Why(why) => status::why(&why, global).await?,
+        Command::Approve(approve) => approvals::approve(&approve, global).await?,
+        Command::Reject(reject) => approvals::reject(&reject, global).await?,
+        Command::Rollback(rollback) => return releases::rollback(&rollback, global).await,
+        Command::Logs(logs) => logs::run(&logs, global).await?,
+        Command::Scale(scale) => apps::scale(&scale, global).await?,
+        Command::Tenants(tenants) => apps::tenants(&tenants, global).await?,
+        Command::Apps(apps) => apps::apps(&apps, global).await?,
+        Command::Environments(environments) => apps::environments(&environments, global).await?,
+        Command::Pushes(pushes) => releases::pushes(&pushes, global).await?,
+        Command::Releases(releases) => releases::releases(&releases, global).await?,
+        Command::Executions(executions) => return executions::run(&executions, global).await,
+        Command::Approvals(approvals) => approvals::approvals(&approvals, global).await?,
+        Command::Plan(plans) => approvals::plans(&plans, global).await?,
+        Command::Hosts(hosts) => hosts::hosts(&hosts, global).await?,
+        Command::Images(images) => hosts::images(&images, global).await?,
+        Command::Deployments(deployments) => hosts::deployments(&deployments, global).await?,
+        Command::Targets(targets) => hosts::targets(&targets, global).await?,
+        Command::Secrets(secrets) => access::secrets(&secrets, global).await?,
+        Command::Tokens(tokens) => access::tokens(&tokens, global).await?,
+        Command::Webhooks(webhooks) => return webhooks::run(&webhooks, global).await,
+        Command::Audit(audit) => return audit::run(&audit, global).await,
+        Command::Git(git) => git::run(&git, global).await?,
+        Command::Login(login) => access::login(&login, global).await?,
+        Command::Whoami => access::whoami(global).await?,
+        Command::Version => access::version(global).await?,
+        Command::Health => return access::health(global).await,
+        Command::Completions { shell } => completions(shell, whole),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn completions(shell: clap_complete::Shell, mut whole: clap::Command) {
+    let name = whole.get_name().to_owned();
+    clap_complete::generate(shell, &mut whole, name, &mut std::io::stdout());
+}
+
+/// What the clock of this machine says; for ages in tables.
+#[expect(clippy::disallowed_methods, reason = "a client shows how long ago things were")]
+fn now() -> jiff::Timestamp {
+    jiff::Timestamp::now()
+}

@@ -1,0 +1,331 @@
+//! Tenants, apps and environments.
+
+use clap::{Args, Subcommand};
+use model::wire::{self, App, Environment, EnvironmentState, NewApp, NewTenant, Started, Tenant};
+
+use super::{
+    Failure, Global, now,
+    target::{self, Target},
+};
+use crate::output::{Output, Table, Tone, ago, cell, maybe};
+
+#[derive(Debug, Subcommand)]
+pub enum Tenants {
+    /// Take in a customer.
+    Create { name: String },
+    List,
+    Show { name: String },
+    /// Delete a tenant with its apps, environments, hosts, databases, images and secrets.
+    Delete {
+        name: String,
+        #[command(flatten)]
+        sure: Sure,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Apps {
+    /// Create an app, with a repository to push to.
+    Create {
+        /// TENANT/APP
+        target: String,
+        /// URL of a repository elsewhere that it is built from.
+        #[arg(long)]
+        repository: Option<String>,
+    },
+    List { tenant: Option<String> },
+    Show {
+        /// TENANT/APP
+        target: String,
+    },
+    /// Delete an app with its repository, environments, hosts and databases.
+    Delete {
+        /// TENANT/APP
+        target: String,
+        #[command(flatten)]
+        sure: Sure,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Environments {
+    List {
+        /// TENANT/APP
+        target: String,
+    },
+    Show {
+        /// TENANT/APP/ENVIRONMENT
+        target: String,
+    },
+    /// Destroy an environment with its hosts and its database.
+    Destroy {
+        /// TENANT/APP/ENVIRONMENT
+        target: String,
+        #[command(flatten)]
+        sure: Sure,
+    },
+    /// Refuse its destruction until it is unprotected.
+    Protect {
+        /// TENANT/APP/ENVIRONMENT
+        target: String,
+    },
+    Unprotect {
+        /// TENANT/APP/ENVIRONMENT
+        target: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct Scale {
+    /// TENANT/APP/ENVIRONMENT
+    target: String,
+    /// Hosts that it shall have.
+    hosts: u32,
+}
+
+/// Consent to what cannot be undone.
+#[derive(Debug, Args)]
+pub struct Sure {
+    /// Do not ask.
+    #[arg(long)]
+    yes: bool,
+}
+
+impl Sure {
+    /// Asks on a terminal; elsewhere `--yes` is needed.
+    fn ask(&self, question: &str, command: &str) -> Result<(), Failure> {
+        use std::io::{BufRead as _, IsTerminal as _};
+        if self.yes {
+            return Ok(());
+        }
+        let no = || Failure::usage("nothing was done").next(format!("{command} --yes"));
+        if !std::io::stdin().is_terminal() {
+            return Err(no().cause("this cannot be undone, and nobody is here to ask"));
+        }
+        eprint!("{question} This cannot be undone. Type `yes`: ");
+        let mut line = String::new();
+        let read = std::io::stdin().lock().read_line(&mut line);
+        match read {
+            Ok(_) if line.trim() == "yes" => Ok(()),
+            _ => Err(no()),
+        }
+    }
+}
+
+pub async fn tenants(command: &Tenants, global: &Global) -> Result<(), Failure> {
+    let (client, output) = (global.client()?, global.output());
+    match command {
+        Tenants::Create { name } => {
+            let new = NewTenant {
+                name: target::tenant(Some(name))?,
+            };
+            let tenant: Tenant = client.post("/v1/tenants", &new).await?;
+            output.show(&tenant, |tenant| {
+                format!("created tenant {0}\nnext: vend apps create {0}/APP\n", tenant.name)
+            });
+        }
+        Tenants::List => {
+            let page = client.list::<Tenant>("/v1/tenants", 10_000).await?;
+            output.show(&page, |page| {
+                let mut table = Table::new(["TENANT", "CREATED"]);
+                for tenant in &page.items {
+                    table.row([cell(&tenant.name), cell(ago(tenant.created_at, now()))]);
+                }
+                table.render(&output, "no tenants yet\nnext: vend tenants create NAME")
+            });
+        }
+        Tenants::Show { name } => {
+            let path = format!("/v1/tenants/{}", target::tenant(Some(name))?);
+            let tenant: Tenant = client.get(&path).await?;
+            output.show(&tenant, |tenant| {
+                format!("{}, created {}\n", tenant.name, ago(tenant.created_at, now()))
+            });
+        }
+        Tenants::Delete { name, sure } => {
+            let name = target::tenant(Some(name))?;
+            sure.ask(
+                &format!("Delete tenant {name} with everything that it holds?"),
+                &format!("vend tenants delete {name}"),
+            )?;
+            let started: Started = client.delete(&format!("/v1/tenants/{name}")).await?;
+            output.show(&started, started_text);
+        }
+    }
+    Ok(())
+}
+
+pub async fn apps(command: &Apps, global: &Global) -> Result<(), Failure> {
+    let (client, output) = (global.client()?, global.output());
+    match command {
+        Apps::Create { target, repository } => {
+            let target = Target::read(target)?;
+            let new = NewApp {
+                name: target.app.clone(),
+                repository: repository.clone(),
+            };
+            let path = format!("/v1/tenants/{}/apps", target.tenant);
+            let app: App = client.post(&path, &new).await?;
+            output.show(&app, |app| {
+                let pushed = match &app.repository {
+                    Some(repository) => format!("it is built from {repository}"),
+                    None => format!("push to {}", app.git_url),
+                };
+                format!("created app {target}; {pushed}\nnext: vend push {target}\n")
+            });
+        }
+        Apps::List { tenant } => {
+            let path = format!("/v1/tenants/{}/apps", target::tenant(tenant.as_deref())?);
+            let page = client.list::<App>(&path, 10_000).await?;
+            output.show(&page, |page| {
+                let mut table = Table::new(["APP", "REPOSITORY", "CREATED"]);
+                for app in &page.items {
+                    table.row([
+                        cell(format!("{}/{}", app.tenant, app.name)),
+                        cell(app.repository.as_ref().unwrap_or(&app.git_url)),
+                        cell(ago(app.created_at, now())),
+                    ]);
+                }
+                table.render(&output, "no apps yet\nnext: vend apps create TENANT/APP")
+            });
+        }
+        Apps::Show { target } => {
+            let app: App = client.get(&Target::read(target)?.app_path()).await?;
+            output.show(&app, app_text);
+        }
+        Apps::Delete { target, sure } => {
+            let target = Target::read(target)?;
+            sure.ask(
+                &format!("Delete app {target} with everything that it holds?"),
+                &format!("vend apps delete {target}"),
+            )?;
+            let started: Started = client.delete(&target.app_path()).await?;
+            output.show(&started, started_text);
+        }
+    }
+    Ok(())
+}
+
+fn app_text(app: &App) -> String {
+    let mut text = format!(
+        "app         {}/{}\ncreated     {}\npush to     {}\n",
+        app.tenant,
+        app.name,
+        ago(app.created_at, now()),
+        app.git_url
+    );
+    if let Some(repository) = &app.repository {
+        text.push_str(&format!("built from  {repository}\n"));
+    }
+    for hook in &app.hooks {
+        text.push_str(&format!("webhook     {hook}\n"));
+    }
+    text
+}
+
+pub async fn environments(command: &Environments, global: &Global) -> Result<(), Failure> {
+    let (client, output) = (global.client()?, global.output());
+    match command {
+        Environments::List { target } => {
+            let path = format!("{}/environments", Target::read(target)?.app_path());
+            let page = client.list::<Environment>(&path, 10_000).await?;
+            output.show(&page, |page| environments_text(&page.items, &output));
+        }
+        Environments::Show { target } => {
+            let path = Target::read(target)?.environment_path()?;
+            let environment: Environment = client.get(&path).await?;
+            output.show(&environment, environment_text);
+        }
+        Environments::Destroy { target, sure } => {
+            let target = Target::read(target)?;
+            let path = target.environment_path()?;
+            sure.ask(
+                &format!("Destroy {target} with its hosts and its database?"),
+                &format!("vend environments destroy {target}"),
+            )?;
+            let started: Started = client.delete(&path).await?;
+            output.show(&started, started_text);
+        }
+        Environments::Protect { target } => protect(target, "protect", &client, &output).await?,
+        Environments::Unprotect { target } => protect(target, "unprotect", &client, &output).await?,
+    }
+    Ok(())
+}
+
+async fn protect(target: &str, verb: &str, client: &super::Client, output: &Output) -> Result<(), Failure> {
+    let path = format!("{}/{verb}", Target::read(target)?.environment_path()?);
+    let environment: Environment = client.post(&path, &serde_json::json!({})).await?;
+    output.show(&environment, |environment| {
+        format!("{verb}ed {}\n", environment.place)
+    });
+    Ok(())
+}
+
+pub async fn scale(command: &Scale, global: &Global) -> Result<(), Failure> {
+    let target = Target::read(&command.target)?;
+    let path = format!("{}/scale", target.environment_path()?);
+    let scale = wire::Scale {
+        hosts: command.hosts,
+    };
+    let started: Started = global.client()?.post(&path, &scale).await?;
+    global.output().show(&started, started_text);
+    Ok(())
+}
+
+/// What was started, and how to watch it.
+pub fn started_text(started: &Started) -> String {
+    let mut text = format!("{}\n", started.summary);
+    if let [only] = started.executions.as_slice() {
+        text.push_str(&format!("next: vend executions show {only} --follow\n"));
+    } else {
+        for execution in &started.executions {
+            text.push_str(&format!("  {execution}\n"));
+        }
+    }
+    text
+}
+
+pub fn environments_text(environments: &[Environment], output: &Output) -> String {
+    let mut table = Table::new(["ENVIRONMENT", "BRANCH", "STATE", "LIVE", "HOSTS", "URL"]);
+    for environment in environments {
+        let (state, tone) = match environment.state {
+            EnvironmentState::Empty => ("empty", Tone::Faint),
+            EnvironmentState::Live => ("live", Tone::Good),
+            EnvironmentState::Destroying => ("destroying", Tone::Wait),
+        };
+        let state = match (environment.execution.is_some(), environment.protected) {
+            (true, _) if environment.state != EnvironmentState::Destroying => format!("{state}, changing"),
+            (_, true) => format!("{state}, protected"),
+            _ => state.to_owned(),
+        };
+        table.row([
+            cell(&environment.place.environment),
+            cell(&environment.branch),
+            (state, tone),
+            maybe(environment.live.map(|number| format!("v{number}"))),
+            cell(environment.hosts),
+            maybe(environment.urls.first()),
+        ]);
+    }
+    table.render(output, "no environments yet: they are made by the first push to their branches")
+}
+
+fn environment_text(environment: &Environment) -> String {
+    let live = match environment.live {
+        Some(number) => format!("v{number}"),
+        None => "nothing".to_owned(),
+    };
+    let mut text = format!(
+        "environment  {}\nbranch       {}\nlive         {live}\nhosts        {}\nprotected    {}\n",
+        environment.place,
+        environment.branch,
+        environment.hosts,
+        if environment.protected { "yes" } else { "no" },
+    );
+    for url in &environment.urls {
+        text.push_str(&format!("url          {url}\n"));
+    }
+    if let Some(execution) = &environment.execution {
+        text.push_str(&format!("changing     vend executions show {execution} --follow\n"));
+    }
+    text
+}

@@ -1,0 +1,145 @@
+//! `vend check`: what a push would be refused for, found before the push. Needs no platform.
+
+use std::{
+    fs::File,
+    io::Read as _,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use camino::Utf8Path;
+use clap::Args;
+use model::{
+    Problem,
+    problem::Severity,
+    spec::{self, CheckReport, Files},
+};
+
+use super::{Failure, Global, Outcome};
+use crate::output::{Output, Tone, clean};
+
+#[derive(Debug, Args)]
+pub struct Check {
+    /// The working tree; the current directory when no file is named.
+    dir: Option<PathBuf>,
+    /// Check this buildspec.
+    #[arg(long, value_name = "FILE")]
+    buildspec: Option<PathBuf>,
+    /// Check this appspec.
+    #[arg(long, value_name = "FILE")]
+    appspec: Option<PathBuf>,
+}
+
+type One = fn(&str, &[u8]) -> CheckReport;
+
+pub fn run(check: &Check, global: &Global) -> Outcome {
+    let files = [
+        (&check.buildspec, spec::check_buildspec as One),
+        (&check.appspec, spec::check_appspec),
+    ];
+    let mut reports = Vec::new();
+    if check.dir.is_some() || files.iter().all(|(file, _)| file.is_none()) {
+        reports.push(tree(check.dir.as_deref().unwrap_or_else(|| Path::new(".")))?);
+    }
+    for (file, check) in files {
+        if let Some(file) = file {
+            let bytes = read(file).map_err(|error| Failure::file(file, &error))?;
+            reports.push(check(&file.to_string_lossy(), &bytes));
+        }
+    }
+    let report = together(reports);
+    let output = global.output();
+    output.show(&report, |report| text(report, &output));
+    Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn tree(dir: &Path) -> Result<CheckReport, Failure> {
+    if !dir.is_dir() {
+        let error = std::io::Error::other("it is not a directory");
+        return Err(Failure::file(dir, &error).next("vend check DIR, where DIR holds a vend.yaml"));
+    }
+    Ok(spec::check_tree(&Tree(dir)))
+}
+
+/// One report of all; the `spec` is that of the first, which is the tree's when there is one.
+fn together(reports: Vec<CheckReport>) -> CheckReport {
+    let mut reports = reports.into_iter();
+    let mut all = reports.next().expect("there is always something to check");
+    for report in reports {
+        all.ok &= report.ok;
+        all.problems.extend(report.problems);
+    }
+    all
+}
+
+/// A working tree on disk. What leads out of it is not there.
+struct Tree<'d>(&'d Path);
+
+impl Tree<'_> {
+    fn inside(&self, path: &Utf8Path) -> Option<PathBuf> {
+        let root = self.0.canonicalize().ok()?;
+        let path = root.join(path).canonicalize().ok()?;
+        path.starts_with(&root).then_some(path)
+    }
+}
+
+impl Files for Tree<'_> {
+    fn exists(&self, path: &Utf8Path) -> bool {
+        self.inside(path).is_some()
+    }
+
+    fn read(&self, path: &Utf8Path) -> Option<Vec<u8>> {
+        read(&self.inside(path)?).ok()
+    }
+}
+
+/// At most what a spec may be long, and one byte more to show that it is longer. Waits for no pipe.
+fn read(path: &Path) -> std::io::Result<Vec<u8>> {
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(std::io::Error::other("it is not a file"));
+    }
+    let mut bytes = Vec::new();
+    let limit = spec::MAX_BYTES as u64 + 1;
+    File::open(path)?.take(limit).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn text(report: &CheckReport, output: &Output) -> String {
+    let mut text = String::new();
+    for problem in &report.problems {
+        let (word, tone) = match problem.severity {
+            Severity::Error => ("error", Tone::Bad),
+            Severity::Warning => ("warning", Tone::Wait),
+        };
+        let line = clean(&problem.to_string());
+        text.push_str(&format!("{}: {line}\n", output.tone(tone, word)));
+    }
+    let errors = report.problems.iter().filter(|problem| Problem::is_error(problem)).count();
+    text.push_str(&match errors {
+        0 => format!("{}\n", output.tone(Tone::Good, "ok")),
+        1 => "1 error\n".to_owned(),
+        _ => format!("{errors} errors\n"),
+    });
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_leads_out_of_the_tree_is_not_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let (tree, outside) = (directory.path().join("tree"), directory.path().join("secret"));
+        std::fs::create_dir(&tree).unwrap();
+        std::fs::write(&outside, "x").unwrap();
+        std::fs::write(tree.join("in"), "y").unwrap();
+        std::os::unix::fs::symlink(&outside, tree.join("link")).unwrap();
+        let tree = Tree(&tree);
+        assert_eq!(tree.read("in".into()), Some(b"y".to_vec()));
+        for path in ["link", "../secret", "/etc/passwd"] {
+            assert!(!tree.exists(path.into()), "{path}");
+            assert_eq!(tree.read(path.into()), None, "{path}");
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! Executions: their list, their history, and how they go, live.
+
+use std::{process::ExitCode, time::Duration};
+
+use clap::Subcommand;
+use model::wire::{Execution, ExecutionDetail, ExecutionState, HistoryEvent};
+
+use super::{Client, Global, Outcome, client::escape, now, releases::word, target};
+use crate::output::{Output, Table, Tone, ago, cell, clean, duration, maybe};
+
+/// How often a client that follows asks.
+pub const POLL: Duration = Duration::from_millis(400);
+
+#[derive(Debug, Subcommand)]
+pub enum Executions {
+    List {
+        /// TENANT, TENANT/APP or TENANT/APP/ENVIRONMENT
+        target: Option<String>,
+        /// So many at most.
+        #[arg(long, default_value_t = 20)]
+        limit: usize,
+    },
+    /// Show an execution with its history, times and the reason of every wait.
+    Show {
+        id: String,
+        /// Go on until it ends.
+        #[arg(long, short)]
+        follow: bool,
+    },
+    /// Stop an execution; what it did is undone.
+    Cancel { id: String },
+}
+
+pub async fn run(command: &Executions, global: &Global) -> Outcome {
+    let (client, output) = (global.client()?, global.output());
+    match command {
+        Executions::List { target, limit } => {
+            let path = format!("/v1/executions?{}", target::scope(target.as_deref())?);
+            let page = client.list::<Execution>(&path, (*limit).max(1)).await?;
+            output.show(&page, |page| list_text(&page.items, &output));
+        }
+        Executions::Show { id, follow: true } if !output.json => return follow(id, &client, &output).await,
+        Executions::Show { id, .. } => {
+            let detail: ExecutionDetail = client.get(&path(id)).await?;
+            output.show(&detail, |detail| detail_text(detail, &output));
+        }
+        Executions::Cancel { id } => {
+            let execution: Execution = client
+                .post(&format!("{}/cancel", path(id)), &serde_json::json!({}))
+                .await?;
+            output.show(&execution, |execution| {
+                format!("cancelling {0}\nnext: vend executions show {0} --follow\n", execution.id)
+            });
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn path(id: &str) -> String {
+    format!("/v1/executions/{}", escape(id))
+}
+
+/// Shows the history of an execution as it grows, until it ends. Its failure is a failure of the command.
+pub async fn follow(id: &str, client: &Client, output: &Output) -> Outcome {
+    let mut seen = 0;
+    let mut waiting = None;
+    loop {
+        let detail: ExecutionDetail = client.get(&path(id)).await?;
+        for event in detail.history.iter().filter(|event| event.id > seen) {
+            output.text(&event_line(event, &detail.execution, output));
+        }
+        seen = detail.history.last().map_or(seen, |event| event.id.max(seen));
+        let execution = detail.execution;
+        if execution.waiting.is_some() && execution.waiting != waiting {
+            let reason = clean(execution.waiting.as_deref().unwrap_or_default());
+            output.line(&output.tone(Tone::Wait, &format!("          waits: {reason}")));
+        }
+        waiting.clone_from(&execution.waiting);
+        if execution.state.ended() {
+            output.text(&end_text(&execution, output));
+            return Ok(match execution.state {
+                ExecutionState::Succeeded => ExitCode::SUCCESS,
+                _ => ExitCode::FAILURE,
+            });
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+fn list_text(executions: &[Execution], output: &Output) -> String {
+    let mut table = Table::new(["EXECUTION", "KIND", "WHERE", "STATE", "STAGE", "STARTED", "TOOK"]);
+    for execution in executions {
+        let end = execution.ended_at.unwrap_or_else(now);
+        table.row([
+            cell(&execution.id),
+            cell(&execution.kind),
+            maybe(execution.place.as_ref()),
+            (word(&execution.state), tone(execution.state)),
+            maybe(execution.stage.as_ref()),
+            cell(ago(execution.started_at, now())),
+            cell(duration(end.duration_since(execution.started_at))),
+        ]);
+    }
+    table.render(output, "nothing has run yet")
+}
+
+pub fn tone(state: ExecutionState) -> Tone {
+    match state {
+        ExecutionState::Running => Tone::Wait,
+        ExecutionState::Succeeded => Tone::Good,
+        ExecutionState::Failed | ExecutionState::TimedOut => Tone::Bad,
+        ExecutionState::Cancelled => Tone::Faint,
+    }
+}
+
+fn detail_text(detail: &ExecutionDetail, output: &Output) -> String {
+    let execution = &detail.execution;
+    let mut text = format!("{} {}", execution.id, execution.kind);
+    if let Some(place) = &execution.place {
+        text.push_str(&format!(" of {place}"));
+    }
+    text.push_str(&format!(", started {}\n", execution.started_at));
+    for event in &detail.history {
+        text.push_str(&event_line(event, execution, output));
+    }
+    if let Some(waiting) = &execution.waiting {
+        let line = format!("          waits: {}", clean(waiting));
+        text.push_str(&output.tone(Tone::Wait, &line));
+        text.push('\n');
+    }
+    if execution.state.ended() {
+        text.push_str(&end_text(execution, output));
+    }
+    for log in &detail.logs {
+        text.push_str(&format!("log: vend logs {}\n", clean(log)));
+    }
+    text
+}
+
+/// `  1.2 s   Build            TaskSucceeded  …`: the time since the start.
+fn event_line(event: &HistoryEvent, execution: &Execution, output: &Output) -> String {
+    let since = duration(event.at.duration_since(execution.started_at));
+    let kind = clean(&event.kind);
+    let tone = match kind.as_str() {
+        kind if kind.ends_with("Failed") || kind.ends_with("TimedOut") => Tone::Bad,
+        kind if kind.ends_with("Succeeded") => Tone::Good,
+        kind if kind.ends_with("Scheduled") => Tone::Faint,
+        _ => Tone::Plain,
+    };
+    let state = clean(event.state.as_deref().unwrap_or_default());
+    let kind = output.tone(tone, &format!("{kind:<24}"));
+    let line = format!(
+        "{since:>12}  {state:<20} {kind} {}",
+        clean(event.detail.as_deref().unwrap_or_default())
+    );
+    format!("{}\n", line.trim_end())
+}
+
+fn end_text(execution: &Execution, output: &Output) -> String {
+    let end = execution.ended_at.unwrap_or(execution.started_at);
+    let took = duration(end.duration_since(execution.started_at));
+    let mut text = match execution.state {
+        ExecutionState::Succeeded => {
+            output.tone(Tone::Good, &format!("{} succeeded in {took}", execution.kind))
+        }
+        state => output.tone(Tone::Bad, &format!("{} {} after {took}", execution.kind, word(&state))),
+    };
+    text.push('\n');
+    if let Some(cause) = execution.cause.as_ref().or(execution.error.as_ref()) {
+        text.push_str(&format!("cause: {}\n", clean(cause)));
+        if let Some(place) = &execution.place {
+            text.push_str(&format!("next:  vend why {}/{}\n", place.tenant, place.app));
+        }
+    }
+    text
+}

@@ -1,0 +1,214 @@
+//! Hosts, images, deployments, and what the load balancer sees.
+
+use clap::{Args, Subcommand};
+use model::{
+    port::{CheckResult, EventReport, EventStatus, HostState},
+    route::TargetState,
+    wire::{Deployment, EdgeStatus, Host, Image},
+};
+
+use super::{
+    Failure, Global,
+    client::escape,
+    now,
+    releases::word,
+    target::{self, Target},
+};
+use crate::output::{Output, Table, Tone, ago, cell, clean, duration, headline, maybe, size};
+
+#[derive(Debug, Subcommand)]
+pub enum Hosts {
+    List {
+        /// TENANT, TENANT/APP or TENANT/APP/ENVIRONMENT
+        target: Option<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Images {
+    List {
+        /// TENANT, TENANT/APP or TENANT/APP/ENVIRONMENT
+        target: Option<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Deployments {
+    List {
+        /// TENANT/APP/ENVIRONMENT
+        target: String,
+    },
+    Show { id: String },
+}
+
+#[derive(Debug, Args)]
+pub struct Targets {
+    /// TENANT, TENANT/APP or TENANT/APP/ENVIRONMENT
+    target: Option<String>,
+}
+
+pub async fn hosts(command: &Hosts, global: &Global) -> Result<(), Failure> {
+    let Hosts::List { target } = command;
+    let path = format!("/v1/hosts?{}", target::scope(target.as_deref())?);
+    let page = global.client()?.list::<Host>(&path, 10_000).await?;
+    let output = global.output();
+    output.show(&page, |page| {
+        let mut table = Table::new([
+            "HOST", "WHERE", "ROLE", "WANTED", "SEEN", "RELEASE", "ADDRESS", "MEMORY", "PIDS", "CREATED",
+        ]);
+        for host in &page.items {
+            let seen = match host.seen {
+                Some(HostState::Running) => ("running".to_owned(), Tone::Good),
+                Some(HostState::Stopped) => ("stopped".to_owned(), Tone::Bad),
+                None => ("-".to_owned(), Tone::Faint),
+            };
+            table.row([
+                cell(&host.id),
+                cell(&host.place),
+                cell(word(&host.role)),
+                cell(&host.wanted),
+                seen,
+                maybe(host.release.map(|number| format!("v{number}"))),
+                cell(&host.address),
+                maybe(host.memory_bytes.map(size)),
+                maybe(host.pids),
+                cell(ago(host.created_at, now())),
+            ]);
+        }
+        table.render(&output, "no hosts")
+    });
+    Ok(())
+}
+
+pub async fn images(command: &Images, global: &Global) -> Result<(), Failure> {
+    let Images::List { target } = command;
+    let path = format!("/v1/images?{}", target::scope(target.as_deref())?);
+    let page = global.client()?.list::<Image>(&path, 10_000).await?;
+    let output = global.output();
+    output.show(&page, |page| {
+        let mut table = Table::new(["IMAGE", "WHERE", "RELEASES", "CREATED"]);
+        for image in &page.items {
+            let releases: Vec<String> = image.releases.iter().map(|number| format!("v{number}")).collect();
+            table.row([
+                cell(&image.digest.to_string()[..19]),
+                cell(&image.place),
+                cell(releases.join(" ")),
+                cell(ago(image.created_at, now())),
+            ]);
+        }
+        table.render(&output, "no images")
+    });
+    Ok(())
+}
+
+pub async fn deployments(command: &Deployments, global: &Global) -> Result<(), Failure> {
+    let (client, output) = (global.client()?, global.output());
+    match command {
+        Deployments::List { target } => {
+            let path = format!("/v1/deployments?{}", Target::read(target)?.query());
+            let page = client.list::<Deployment>(&path, 200).await?;
+            output.show(&page, |page| {
+                let mut table = Table::new(["DEPLOYMENT", "RELEASE", "STATE", "STARTED", "WHY"]);
+                for deployment in &page.items {
+                    table.row([
+                        cell(&deployment.id),
+                        cell(format!("v{}", deployment.release)),
+                        cell(&deployment.state),
+                        cell(ago(deployment.started_at, now())),
+                        maybe(deployment.reason.as_ref()),
+                    ]);
+                }
+                table.render(&output, "no deployments yet")
+            });
+        }
+        Deployments::Show { id } => {
+            let deployment: Deployment = client.get(&format!("/v1/deployments/{}", escape(id))).await?;
+            output.show(&deployment, |deployment| deployment_text(deployment, &output));
+        }
+    }
+    Ok(())
+}
+
+fn deployment_text(deployment: &Deployment, output: &Output) -> String {
+    let mut text = format!(
+        "{} of v{} in {}: {}\n",
+        deployment.id,
+        deployment.release,
+        deployment.place,
+        clean(&deployment.state)
+    );
+    if let Some(reason) = &deployment.reason {
+        text.push_str(&format!("cause: {}\n", clean(reason)));
+    }
+    for host in &deployment.hosts {
+        text.push_str(&format!("{}\n", host.host));
+        for event in &host.events {
+            text.push_str(&event_text(event, output));
+        }
+        for check in host.verdict.iter().flat_map(|verdict| &verdict.results) {
+            text.push_str(&check_text(check, output));
+        }
+    }
+    text
+}
+
+fn event_text(event: &EventReport, output: &Output) -> String {
+    let tone = match event.status {
+        EventStatus::Succeeded => Tone::Good,
+        EventStatus::Failed => Tone::Bad,
+        EventStatus::Skipped => Tone::Faint,
+    };
+    let took = duration(jiff::SignedDuration::from_millis(
+        i64::try_from(event.duration_ms).unwrap_or(i64::MAX),
+    ));
+    let line = format!("  {:<20} {:<10} {took}", event.event.to_string(), word(&event.status));
+    let mut text = format!("{}\n", output.tone(tone, &line));
+    if let Some(failure) = &event.failure {
+        text.push_str(&format!("    {}: {}\n", clean(&failure.script), clean(&failure.message)));
+        for line in failure.log.lines() {
+            text.push_str(&format!("    | {}\n", clean(line)));
+        }
+    }
+    text
+}
+
+fn check_text(check: &CheckResult, output: &Output) -> String {
+    let what = clean(&format!("{} {} {}", check.kind, check.name, check.property));
+    match check.passed {
+        true => format!("  {} {what}\n", output.tone(Tone::Good, "ok    ")),
+        false => format!(
+            "  {} {what}: expected {}, found {}\n",
+            output.tone(Tone::Bad, "failed"),
+            headline(&check.expected, 100),
+            headline(&check.found, 100)
+        ),
+    }
+}
+
+pub async fn targets(command: &Targets, global: &Global) -> Result<(), Failure> {
+    let path = format!("/v1/edge?{}", target::scope(command.target.as_deref())?);
+    let status: EdgeStatus = global.client()?.get(&path).await?;
+    let output = global.output();
+    output.show(&status, |status| {
+        let mut table = Table::new(["GROUP", "HOST", "ADDRESS", "STATE", "REQUESTS", "ERRORS", "OPEN", "WHY"]);
+        for target in &status.targets {
+            let tone = match target.state {
+                TargetState::Healthy => Tone::Good,
+                TargetState::Unhealthy => Tone::Bad,
+                TargetState::Initial | TargetState::Draining => Tone::Wait,
+            };
+            table.row([
+                cell(&target.group),
+                cell(&target.host),
+                cell(&target.address),
+                (word(&target.state), tone),
+                cell(target.requests),
+                cell(target.errors),
+                cell(target.active),
+                maybe(target.reason.as_ref()),
+            ]);
+        }
+        table.render(&output, "the load balancer has no targets")
+    });
+    Ok(())
+}

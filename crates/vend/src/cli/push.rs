@@ -1,0 +1,142 @@
+//! `vend push`: git push with the right URL and credentials, and then how it goes.
+
+use std::{
+    process::{Command, ExitCode},
+    time::{Duration, Instant},
+};
+
+use clap::Args;
+use model::wire::{self, App, PushState};
+
+use super::{Client, Failure, Global, Outcome, executions, releases::push_cell, target::Target};
+use crate::output::{Output, clean};
+
+/// How long a push may take to get an execution before the client stops looking.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[derive(Debug, Args)]
+pub struct Push {
+    /// TENANT/APP
+    target: String,
+    /// The branch to push to; the one that is checked out when absent.
+    #[arg(long, short)]
+    branch: Option<String>,
+    /// Replace what is there.
+    #[arg(long)]
+    force: bool,
+    /// Do not wait for the release.
+    #[arg(long)]
+    detach: bool,
+}
+
+pub async fn run(command: &Push, global: &Global) -> Outcome {
+    let (client, output) = (global.client()?, global.output());
+    let target = Target::read(&command.target)?;
+    let app: App = client.get(&target.app_path()).await?;
+    if let Some(repository) = &app.repository {
+        return Err(
+            Failure::usage(format!("{target} is built from {}", clean(repository)))
+                .next("push there; its webhook starts the release"),
+        );
+    }
+    let branch = match &command.branch {
+        Some(branch) => branch.clone(),
+        None => ask_git(&["symbolic-ref", "--short", "HEAD"])?,
+    };
+    let commit = ask_git(&["rev-parse", "HEAD"])?;
+    push(&app.git_url, &branch, command.force, global)?;
+    let Some(push) = find(&target, &branch, &commit, &client).await? else {
+        output.line("the platform has the commit; nothing new is to be released");
+        return Ok(ExitCode::SUCCESS);
+    };
+    if command.detach || output.json {
+        output.show(&push, |_| format!("pushed\nnext: vend status {target} --follow\n"));
+        return Ok(ExitCode::SUCCESS);
+    }
+    follow(&target, push, &client, &output).await
+}
+
+fn ask_git(arguments: &[&str]) -> Result<String, Failure> {
+    let output = Command::new("git").args(arguments).output();
+    let output = output.map_err(|error| Failure::failed("git cannot be run").cause(error.to_string()))?;
+    match output.status.success() {
+        true => Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned()),
+        false => Err(Failure::failed("this is not a working tree with a commit on a branch")
+            .cause(String::from_utf8_lossy(&output.stderr).trim().to_owned())
+            .next("git init && git add --all && git commit")),
+    }
+}
+
+fn push(url: &str, branch: &str, force: bool, global: &Global) -> Result<(), Failure> {
+    let own = std::env::current_exe()
+        .map_err(|error| Failure::failed("this program has no path").cause(error.to_string()))?;
+    let quoted = own.to_string_lossy().replace('\'', r"'\''");
+    let mut git = Command::new("git");
+    // The empty helper forgets the user's own helpers, which would keep the token.
+    git.args(["-c", "credential.helper="])
+        .arg("-c")
+        .arg(format!("credential.helper=!'{quoted}' git credential"))
+        .args(["push", "--quiet"])
+        .args(force.then_some("--force"))
+        .arg(url)
+        .arg(format!("HEAD:refs/heads/{branch}"))
+        .env("VEND_DATA", &global.data)
+        .env("GIT_TERMINAL_PROMPT", "0");
+    if let Some(url) = &global.url {
+        git.env("VEND_URL", url);
+    }
+    let status = git
+        .status()
+        .map_err(|error| Failure::failed("git cannot be run").cause(error.to_string()))?;
+    match status.success() {
+        true => Ok(()),
+        false => Err(Failure::failed("git push failed").next("look at what git said; --force replaces what is there")),
+    }
+}
+
+/// The newest push of the branch, if it is this commit's.
+async fn find(
+    target: &Target,
+    branch: &str,
+    commit: &str,
+    client: &Client,
+) -> Result<Option<wire::Push>, Failure> {
+    let path = format!("{}/pushes", target.app_path());
+    let page = client.list::<wire::Push>(&path, 20).await?;
+    let newest = page.items.into_iter().find(|push| push.commit.branch == branch);
+    Ok(newest.filter(|push| push.commit.id == commit))
+}
+
+async fn follow(target: &Target, mut push: wire::Push, client: &Client, output: &Output) -> Outcome {
+    let start = Instant::now();
+    let mut said = None;
+    loop {
+        if let Some(execution) = &push.execution {
+            return executions::follow(execution.as_str(), client, output).await;
+        }
+        if push.state != PushState::Waiting {
+            let (state, tone) = push_cell(push.state);
+            let reason = clean(push.reason.as_deref().unwrap_or_default());
+            output.line(&format!("{}: {reason}", output.tone(tone, &state)));
+            output.line(&format!("next: vend why {target}"));
+            return Ok(match push.state {
+                PushState::Done | PushState::Superseded => ExitCode::SUCCESS,
+                _ => ExitCode::FAILURE,
+            });
+        }
+        if push.reason != said {
+            said.clone_from(&push.reason);
+            output.line(&format!("waits: {}", clean(said.as_deref().unwrap_or_default())));
+        } else if said.is_none() && start.elapsed() > PATIENCE {
+            output.line(&format!("pushed, and not started yet\nnext: vend why {target}"));
+            return Ok(ExitCode::SUCCESS);
+        }
+        tokio::time::sleep(executions::POLL).await;
+        let path = format!("{}/pushes", target.app_path());
+        let page = client.list::<wire::Push>(&path, 50).await?;
+        match page.items.into_iter().find(|other| other.number == push.number) {
+            Some(newer) => push = newer,
+            None => return Ok(ExitCode::SUCCESS),
+        }
+    }
+}

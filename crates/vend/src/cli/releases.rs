@@ -1,0 +1,199 @@
+//! Pushes, releases, rollbacks.
+
+use clap::{Args, Subcommand};
+use model::{
+    release::ReleaseState,
+    wire::{NewRollback, PlanAnswer, Push, PushState, Release, Started},
+};
+
+use super::{Failure, Global, Outcome, approvals, apps::started_text, executions, now, target::Target};
+use crate::output::{Output, Table, Tone, ago, cell, headline, maybe};
+
+#[derive(Debug, Subcommand)]
+pub enum Pushes {
+    List {
+        /// TENANT/APP
+        target: String,
+        /// So many at most.
+        #[arg(long, default_value_t = 20)]
+        limit: usize,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Releases {
+    List {
+        /// TENANT/APP/ENVIRONMENT
+        target: String,
+        /// So many at most.
+        #[arg(long, default_value_t = 20)]
+        limit: usize,
+    },
+    Show {
+        /// TENANT/APP/ENVIRONMENT
+        target: String,
+        /// v3, or 3.
+        #[arg(value_parser = number)]
+        number: u64,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct Rollback {
+    /// TENANT/APP/ENVIRONMENT
+    target: String,
+    /// The release to go back to, such as v3; the one before the live one when absent.
+    #[arg(long, value_parser = number, value_name = "vN")]
+    to: Option<u64>,
+    /// Show what it would change, and change nothing.
+    #[arg(long)]
+    plan: bool,
+    /// Show how it goes until it ends.
+    #[arg(long, short)]
+    follow: bool,
+}
+
+fn number(text: &str) -> Result<u64, String> {
+    let digits = text.strip_prefix('v').unwrap_or(text);
+    digits
+        .parse()
+        .map_err(|_| format!("`{text}` is not a release: write v3"))
+}
+
+pub async fn pushes(command: &Pushes, global: &Global) -> Result<(), Failure> {
+    let Pushes::List { target, limit } = command;
+    let path = format!("{}/pushes", Target::read(target)?.app_path());
+    let page = global.client()?.list::<Push>(&path, (*limit).max(1)).await?;
+    let output = global.output();
+    output.show(&page, |page| {
+        let mut table = Table::new(["WHEN", "BRANCH", "COMMIT", "STATE", "EXECUTION", "MESSAGE"]);
+        for push in &page.items {
+            table.row([
+                cell(ago(push.received_at, now())),
+                cell(&push.commit.branch),
+                cell(short(&push.commit.id)),
+                push_cell(push.state),
+                maybe(push.execution.as_ref()),
+                cell(headline(&push.commit.message, 60)),
+            ]);
+        }
+        table.render(&output, "nothing was pushed yet")
+    });
+    Ok(())
+}
+
+pub async fn releases(command: &Releases, global: &Global) -> Result<(), Failure> {
+    let (client, output) = (global.client()?, global.output());
+    match command {
+        Releases::List { target, limit } => {
+            let path = format!("{}/releases", Target::read(target)?.environment_path()?);
+            let page = client.list::<Release>(&path, (*limit).max(1)).await?;
+            output.show(&page, |page| releases_text(&page.items, &output));
+        }
+        Releases::Show { target, number } => {
+            let path = format!(
+                "{}/releases/{number}",
+                Target::read(target)?.environment_path()?
+            );
+            let release: Release = client.get(&path).await?;
+            output.show(&release, release_text);
+        }
+    }
+    Ok(())
+}
+
+fn releases_text(releases: &[Release], output: &Output) -> String {
+    let mut table = Table::new(["RELEASE", "STATE", "CREATED", "COMMIT", "AUTHOR", "MESSAGE"]);
+    for release in releases {
+        let state = match release.state {
+            ReleaseState::Pending => ("pending", Tone::Wait),
+            ReleaseState::Live => ("live", Tone::Good),
+            ReleaseState::Retired => ("retired", Tone::Faint),
+            ReleaseState::Failed => ("failed", Tone::Bad),
+        };
+        table.row([
+            cell(format!("v{}", release.number)),
+            (state.0.to_owned(), state.1),
+            cell(ago(release.created_at, now())),
+            cell(short(&release.commit.id)),
+            cell(headline(&release.commit.author, 30)),
+            cell(headline(&release.commit.message, 60)),
+        ]);
+    }
+    table.render(output, "no releases yet")
+}
+
+fn release_text(release: &Release) -> String {
+    let mut text = format!(
+        "release   {} v{}\nstate     {}\ncreated   {}\ncommit    {} on {}\nauthor    {}\nmessage   {}\nimage     {}\nrevision  {}\n",
+        release.place,
+        release.number,
+        word(&release.state),
+        release.created_at,
+        release.commit.id,
+        headline(&release.commit.branch, 80),
+        headline(&release.commit.author, 80),
+        headline(&release.commit.message, 200),
+        release.image,
+        release.revision,
+    );
+    if let Some(execution) = &release.execution {
+        text.push_str(&format!("made by   {execution}\n"));
+    }
+    text
+}
+
+pub async fn rollback(command: &Rollback, global: &Global) -> Outcome {
+    let (client, output) = (global.client()?, global.output());
+    let target = Target::read(&command.target)?;
+    let path = format!("{}/rollback", target.environment_path()?);
+    let order = NewRollback { to: command.to };
+    if command.plan {
+        let plan: PlanAnswer = client.post(&format!("{path}/plan"), &order).await?;
+        output.show(&plan, |plan| {
+            let again = format!("vend rollback {target} --to v{}", plan.plan.to);
+            format!("{}next: {again}\n", approvals::plan_text(&plan.plan, &output))
+        });
+        return Ok(std::process::ExitCode::SUCCESS);
+    }
+    let started: Started = client.post(&path, &order).await?;
+    match started.executions.first() {
+        Some(execution) if command.follow => {
+            output.line(&started.summary);
+            executions::follow(execution.as_str(), &client, &output).await
+        }
+        _ => {
+            output.show(&started, started_text);
+            Ok(std::process::ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// The first characters of a commit's id, as git shows them.
+pub fn short(id: &str) -> &str {
+    id.get(..8).unwrap_or(id)
+}
+
+/// How the wire writes a unit variant.
+pub fn word(value: &impl serde::Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(word)) => word,
+        _ => String::new(),
+    }
+}
+
+pub fn push_cell(state: PushState) -> (String, Tone) {
+    let tone = match state {
+        PushState::Done => Tone::Good,
+        PushState::Failed => Tone::Bad,
+        PushState::Ignored | PushState::Superseded => Tone::Faint,
+        PushState::Waiting | PushState::Running => Tone::Wait,
+    };
+    (word(&state), tone)
+}
+
+/// How the command line writes a choice.
+pub fn word_of(value: impl clap::ValueEnum) -> String {
+    let possible = value.to_possible_value();
+    possible.map(|value| value.get_name().to_owned()).unwrap_or_default()
+}

@@ -1,0 +1,123 @@
+//! What an app is doing, and why.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use model::wire::{App, Environment, Execution, Why, WhyEnvironment};
+
+use super::{
+    Client, Failure, Global, Outcome, apps::environments_text, executions, now,
+    releases::{push_cell, short},
+    target::Target,
+};
+use crate::output::{Output, Tone, ago, clean, headline};
+
+#[derive(Debug, Args)]
+pub struct Status {
+    /// TENANT/APP
+    target: String,
+    /// Show what runs, until nothing runs any more.
+    #[arg(long, short)]
+    follow: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct WhyArgs {
+    /// TENANT/APP
+    target: String,
+}
+
+pub async fn status(command: &Status, global: &Global) -> Outcome {
+    let (client, output) = (global.client()?, global.output());
+    let target = Target::read(&command.target)?;
+    if command.follow && !output.json {
+        return follow(&target, &client, &output).await;
+    }
+    let app: App = client.get(&target.app_path()).await?;
+    let environments = client
+        .list::<Environment>(&format!("{}/environments", target.app_path()), 1000)
+        .await?;
+    let why: Why = client.get(&format!("{}/why", target.app_path())).await?;
+    let all = serde_json::json!({ "app": app, "environments": environments.items, "why": why });
+    output.show(&all, |_| {
+        let head = format!("{}/{}", app.tenant, app.name);
+        let from = app.repository.as_ref().unwrap_or(&app.git_url);
+        format!(
+            "{}  {}\n\n{}\n{}",
+            output.tone(Tone::Strong, &head),
+            clean(from),
+            environments_text(&environments.items, &output),
+            why_text(&why, &output)
+        )
+    });
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Follows one execution after the other, until none runs.
+async fn follow(target: &Target, client: &Client, output: &Output) -> Outcome {
+    let mut code = ExitCode::SUCCESS;
+    loop {
+        let path = format!("/v1/executions?{}", target.query());
+        let page = client.list::<Execution>(&path, 20).await?;
+        let running = page.items.iter().rev().find(|execution| !execution.state.ended());
+        match running {
+            Some(execution) => {
+                output.line(&format!("{} {}", execution.id, execution.kind));
+                code = executions::follow(execution.id.as_str(), client, output).await?;
+            }
+            None => return Ok(code),
+        }
+    }
+}
+
+pub async fn why(command: &WhyArgs, global: &Global) -> Result<(), Failure> {
+    let path = format!("{}/why", Target::read(&command.target)?.app_path());
+    let why: Why = global.client()?.get(&path).await?;
+    let output = global.output();
+    output.show(&why, |why| why_text(why, &output));
+    Ok(())
+}
+
+fn why_text(why: &Why, output: &Output) -> String {
+    let mut text: String = why
+        .environments
+        .iter()
+        .map(|environment| environment_text(environment, output))
+        .collect();
+    for note in &why.notes {
+        text.push_str(&format!("{}\n", output.tone(Tone::Faint, &clean(note))));
+    }
+    if let Some(next) = &why.next {
+        text.push_str(&format!("next: {}\n", clean(next)));
+    }
+    text
+}
+
+fn environment_text(environment: &WhyEnvironment, output: &Output) -> String {
+    let tone = match (environment.up_to_date, &environment.error) {
+        (true, _) => Tone::Good,
+        (_, Some(_)) => Tone::Bad,
+        _ => Tone::Wait,
+    };
+    let name = format!("{}:", environment.environment);
+    let mut text = format!("{} {}\n", output.tone(tone, &name), clean(&environment.sentence));
+    if let Some(push) = &environment.push {
+        let (state, _) = push_cell(push.state);
+        text.push_str(&format!(
+            "  last push {} {} {} ({state})\n",
+            short(&push.commit.id),
+            headline(&push.commit.message, 60),
+            ago(push.received_at, now()),
+        ));
+    }
+    if let Some(error) = &environment.error {
+        text.push_str(&format!("  cause: {}\n", clean(error)));
+    }
+    if let Some(log) = &environment.log {
+        text.push_str(&format!("  log:   vend logs {}\n", clean(log)));
+    }
+    if let Some(next) = &environment.next {
+        text.push_str(&format!("  next:  {}\n", clean(next)));
+    }
+    text
+}

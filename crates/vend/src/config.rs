@@ -1,0 +1,263 @@
+//! Where a platform keeps its things, and what its operator decided in `platform.toml`.
+
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddr},
+};
+
+use camino::{Utf8Path, Utf8PathBuf};
+use jiff::SignedDuration;
+use model::port::{BuildLimits, Resources};
+use serde::Deserialize;
+
+/// The one data directory of a platform. Each role owns one directory in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Data(pub Utf8PathBuf);
+
+impl Data {
+    pub fn serve(&self) -> Utf8PathBuf {
+        self.0.join("serve")
+    }
+
+    pub fn node(&self) -> Utf8PathBuf {
+        self.0.join("node")
+    }
+
+    pub fn edge(&self) -> Utf8PathBuf {
+        self.0.join("edge")
+    }
+
+    pub fn run(&self) -> Utf8PathBuf {
+        self.0.join("run")
+    }
+
+    pub fn api_socket(&self) -> Utf8PathBuf {
+        self.run().join("api.sock")
+    }
+
+    pub fn node_socket(&self) -> Utf8PathBuf {
+        self.run().join("node.sock")
+    }
+
+    pub fn edge_socket(&self) -> Utf8PathBuf {
+        self.edge().join("edge.sock")
+    }
+
+    pub fn repositories(&self) -> Utf8PathBuf {
+        self.serve().join("git")
+    }
+
+    pub fn platform_toml(&self) -> Utf8PathBuf {
+        self.0.join("platform.toml")
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot read {path}")]
+    Read {
+        path: Utf8PathBuf,
+        source: std::io::Error,
+    },
+    #[error("{path} is not a valid platform.toml")]
+    Parse {
+        path: Utf8PathBuf,
+        source: Box<toml::de::Error>,
+    },
+    #[error("{path}: `pool` must be a private IPv4 network of /8 to /20, such as 10.64.0.0/10")]
+    Pool { path: Utf8PathBuf },
+}
+
+/// `platform.toml`. A platform without the file runs on these defaults.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Platform {
+    /// Environments are called `ENVIRONMENT.APP.TENANT.` and this.
+    pub domain: String,
+    pub listen: Listen,
+    pub network: Pool,
+    /// Size classes of hosts.
+    pub sizes: BTreeMap<String, Size>,
+    pub builds: Builds,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Listen {
+    /// Of the edge: customers' traffic. Port 0 picks a free one.
+    pub http: SocketAddr,
+    /// Of serve: API, git and webhooks.
+    pub api: SocketAddr,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Pool {
+    /// Each environment gets a /24 of it.
+    pub pool: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Size {
+    /// Cores.
+    pub cpu: f64,
+    pub memory_mib: u64,
+    pub disk_mib: u64,
+    pub pids: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Builds {
+    pub cpu: f64,
+    pub memory_mib: u64,
+    pub disk_mib: u64,
+    pub pids: u32,
+}
+
+impl Default for Platform {
+    fn default() -> Self {
+        let size = |cpu, memory_mib| Size {
+            cpu,
+            memory_mib,
+            disk_mib: 4 * 1024,
+            pids: 512,
+        };
+        Self {
+            domain: "localhost".into(),
+            listen: Listen::default(),
+            network: Pool::default(),
+            sizes: BTreeMap::from([
+                ("tiny".into(), size(0.5, 256)),
+                ("small".into(), size(1.0, 512)),
+                ("medium".into(), size(2.0, 2048)),
+                ("large".into(), size(4.0, 8192)),
+            ]),
+            builds: Builds::default(),
+        }
+    }
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        Self {
+            http: ([127, 0, 0, 1], 8080).into(),
+            api: ([127, 0, 0, 1], 7070).into(),
+        }
+    }
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        Self {
+            pool: "10.64.0.0/10".into(),
+        }
+    }
+}
+
+impl Default for Builds {
+    fn default() -> Self {
+        Self {
+            cpu: 2.0,
+            memory_mib: 4096,
+            disk_mib: 10 * 1024,
+            pids: 1024,
+        }
+    }
+}
+
+impl Platform {
+    /// Reads `platform.toml` of the data directory; without one, the defaults.
+    pub fn load(path: &Utf8Path) -> Result<Self, Error> {
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(source) => {
+                return Err(Error::Read {
+                    path: path.to_owned(),
+                    source,
+                });
+            }
+        };
+        let platform: Self = toml::from_str(&text).map_err(|source| Error::Parse {
+            path: path.to_owned(),
+            source: Box::new(source),
+        })?;
+        platform.network.subnets().ok_or(Error::Pool {
+            path: path.to_owned(),
+        })?;
+        Ok(platform)
+    }
+
+    pub fn resources(&self, size: &str) -> Option<Resources> {
+        self.sizes.get(size).map(|size| Resources {
+            cpu: size.cpu,
+            memory_mib: size.memory_mib,
+            disk_mib: size.disk_mib,
+            pids: size.pids,
+        })
+    }
+
+    pub fn build_limits(&self, timeout: SignedDuration, pass_rate_percent: f64) -> BuildLimits {
+        let Builds {
+            cpu,
+            memory_mib,
+            disk_mib,
+            pids,
+        } = self.builds;
+        BuildLimits {
+            cpu,
+            memory_mib,
+            disk_mib,
+            pids,
+            timeout,
+            pass_rate_percent,
+        }
+    }
+
+    /// The name under which the edge serves an environment.
+    pub fn hostname(&self, place: &model::Place) -> String {
+        format!(
+            "{}.{}.{}.{}",
+            place.environment, place.app, place.tenant, self.domain
+        )
+    }
+}
+
+impl Pool {
+    pub fn subnets(&self) -> Option<store::Subnets> {
+        let (base, prefix) = self.pool.split_once('/')?;
+        let base: Ipv4Addr = base.parse().ok()?;
+        let prefix: u8 = prefix.parse().ok().filter(|prefix| (8..=20).contains(prefix))?;
+        (base.is_private() && u32::from(base) << prefix == 0).then_some(store::Subnets { base, prefix })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_private_network_is_a_pool() {
+        for (pool, expected) in [
+            ("10.64.0.0/10", true),
+            ("10.64.0.1/10", false),
+            ("8.0.0.0/8", false),
+            ("10.0.0.0/24", false),
+        ] {
+            assert_eq!(Pool { pool: pool.into() }.subnets().is_some(), expected, "{pool}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused() {
+        assert!(toml::from_str::<Platform>("domian = 'x'").is_err());
+        assert_eq!(
+            toml::from_str::<Platform>("domain = 'example.com'")
+                .unwrap()
+                .domain,
+            "example.com"
+        );
+    }
+}

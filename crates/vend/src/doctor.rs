@@ -1,0 +1,354 @@
+//! `vend doctor`: what this machine must have, and what it has.
+//!
+//! Each prerequisite is tried, not looked up: a kernel feature is there when using it works. What packages can mend
+//! is mended by `--install`, after saying what and why.
+
+use std::{
+    path::Path,
+    process::{Command, ExitCode},
+};
+
+use clap::Args;
+
+use rustix::{fs::CWD, mount::OpenTreeFlags};
+use serde::Serialize;
+
+/// What a trial found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "state", content = "detail")]
+pub enum State {
+    Ok(String),
+    /// It works, with less than the best. Says what is weaker.
+    Fallback(String),
+    Missing(String),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    pub name: &'static str,
+    pub why: &'static str,
+    pub state: State,
+    /// How to get it.
+    pub get: &'static str,
+    /// The Debian package that brings it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub package: Option<&'static str>,
+}
+
+struct Tool {
+    program: &'static str,
+    package: &'static str,
+    why: &'static str,
+}
+
+const TOOLS: [Tool; 8] = [
+    Tool {
+        program: "git",
+        package: "git",
+        why: "repositories, and pushes over HTTP",
+    },
+    Tool {
+        program: "crun",
+        package: "crun",
+        why: "starts hosts, builds and bakes as OCI containers",
+    },
+    Tool {
+        program: "mmdebstrap",
+        package: "mmdebstrap",
+        why: "makes the Debian base images",
+    },
+    Tool {
+        program: "nft",
+        package: "nftables",
+        why: "keeps tenants apart on the network",
+    },
+    Tool {
+        program: "mkfs.ext4",
+        package: "e2fsprogs",
+        why: "gives each host a disk of a fixed size",
+    },
+    Tool {
+        program: "losetup",
+        package: "mount",
+        why: "mounts those disks",
+    },
+    Tool {
+        program: "setfacl",
+        package: "acl",
+        why: "access lists of an appspec",
+    },
+    Tool {
+        program: "update-ca-certificates",
+        package: "ca-certificates",
+        why: "TLS to registries and git hosts",
+    },
+];
+
+/// Everything, in the order in which a newcomer would ask.
+pub fn examine() -> Vec<Finding> {
+    let mut findings = vec![root()];
+    findings.extend(TOOLS.iter().map(tool));
+    findings.extend([
+        cgroups(),
+        trial("user namespaces", "root in a host is nobody on the machine", try_namespaces, "kernel.unprivileged_userns_clone is for others; check `sysctl user.max_user_namespaces` (must not be 0)"),
+        trial("overlayfs", "hosts share the layers of an image", || file_names("/proc/filesystems", "overlay"), "modprobe overlay, or a kernel with CONFIG_OVERLAY_FS"),
+        idmap(),
+        trial("loop devices", "disks of a fixed size", || exists("/dev/loop-control"), "modprobe loop; without it a host's disk has no limit"),
+        trial("bridges and veth", "a network per environment", || exists("/proc/sys/net/ipv4/ip_forward"), "a kernel with CONFIG_BRIDGE and CONFIG_VETH"),
+        trial("seccomp", "dangerous system calls are refused", || exists("/proc/sys/kernel/seccomp/actions_avail"), "a kernel with CONFIG_SECCOMP_FILTER"),
+        bridge_filter(),
+    ]);
+    findings
+}
+
+/// Packages that would mend what is missing.
+pub fn packages(findings: &[Finding]) -> Vec<&'static str> {
+    let missing = findings
+        .iter()
+        .filter(|finding| matches!(finding.state, State::Missing(_)));
+    missing.filter_map(|finding| finding.package).collect()
+}
+
+fn root() -> Finding {
+    let is_root = rustix::process::geteuid().is_root();
+    let state = if is_root {
+        State::Ok("running as root".into())
+    } else {
+        State::Missing("not root: `vend up` needs it for the node role".into())
+    };
+    Finding {
+        name: "root",
+        why: "containers, networks and mounts are made by root only",
+        state,
+        get: "sudo",
+        package: None,
+    }
+}
+
+fn tool(tool: &Tool) -> Finding {
+    let found = [
+        "/usr/local/sbin",
+        "/usr/local/bin",
+        "/usr/sbin",
+        "/usr/bin",
+        "/sbin",
+        "/bin",
+    ]
+    .iter()
+    .map(|directory| Path::new(directory).join(tool.program))
+    .find(|path| path.exists());
+    let state = match found {
+        Some(path) => State::Ok(path.display().to_string()),
+        None => State::Missing(format!("no program `{}`", tool.program)),
+    };
+    Finding {
+        name: tool.program,
+        why: tool.why,
+        state,
+        get: "apt-get install",
+        package: Some(tool.package),
+    }
+}
+
+fn trial(
+    name: &'static str,
+    why: &'static str,
+    try_it: impl Fn() -> Result<(), String>,
+    get: &'static str,
+) -> Finding {
+    let state = match try_it() {
+        Ok(()) => State::Ok("works".into()),
+        Err(reason) => State::Missing(reason),
+    };
+    Finding {
+        name,
+        why,
+        state,
+        get,
+        package: None,
+    }
+}
+
+fn cgroups() -> Finding {
+    let has = |path: &str| Path::new("/sys/fs/cgroup").join(path).exists();
+    let controllers = std::fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
+    let state = if has("cgroup.controllers") {
+        let missing: Vec<&str> = ["cpu", "memory", "pids"]
+            .into_iter()
+            .filter(|name| !controllers.contains(name))
+            .collect();
+        match missing.is_empty() {
+            true => State::Ok("v2".into()),
+            false => State::Missing(format!("v2 without the controllers {}", missing.join(", "))),
+        }
+    } else if has("memory") && has("pids") && has("cpu") {
+        let mixed = if has("unified") {
+            "hybrid: the v1 controllers are used, `unified` is hidden from crun"
+        } else {
+            "v1"
+        };
+        State::Ok(mixed.into())
+    } else {
+        State::Missing("no cgroup hierarchy with cpu, memory and pids is mounted at /sys/fs/cgroup".into())
+    };
+    Finding {
+        name: "cgroups",
+        why: "limits of cpu, memory and processes",
+        state,
+        get: "boot with systemd.unified_cgroup_hierarchy=1",
+        package: None,
+    }
+}
+
+/// An id-mapped clone of a directory of this machine's root file system.
+fn idmap() -> Finding {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let state = match rustix::mount::open_tree(CWD, "/usr", flags) {
+        Ok(_) => State::Ok("the kernel clones mounts (mount_setattr, Linux 5.12)".into()),
+        Err(error) => State::Fallback(format!(
+            "{error}: layers are copied with shifted owners instead of mapped"
+        )),
+    };
+    Finding {
+        name: "id-mapped mounts",
+        why: "one copy of a layer serves every tenant's user ids",
+        state,
+        get: "Linux 5.19 or newer",
+        package: None,
+    }
+}
+
+fn bridge_filter() -> Finding {
+    let state = match std::fs::read_to_string("/proc/sys/net/bridge/bridge-nf-call-iptables") {
+        Ok(text) if text.trim() == "1" => State::Ok("bridged frames pass the firewall".into()),
+        _ => State::Fallback(
+            "bridged frames do not pass the firewall: ports of a bridge are isolated instead".into(),
+        ),
+    };
+    Finding {
+        name: "bridge firewall",
+        why: "rules between hosts of one environment",
+        state,
+        get: "modprobe br_netfilter",
+        package: None,
+    }
+}
+
+fn try_namespaces() -> Result<(), String> {
+    let text = std::fs::read_to_string("/proc/sys/user/max_user_namespaces").unwrap_or_default();
+    match text.trim().parse::<u64>() {
+        Ok(0) => Err("user.max_user_namespaces is 0".into()),
+        Ok(_) => Ok(()),
+        Err(_) => Err("this kernel has no user namespaces".into()),
+    }
+}
+
+fn exists(path: &str) -> Result<(), String> {
+    if Path::new(path).exists() {
+        Ok(())
+    } else {
+        Err(format!("{path} is not there"))
+    }
+}
+
+fn file_names(path: &str, word: &str) -> Result<(), String> {
+    let text = std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
+    if text.split_whitespace().any(|own| own == word) {
+        Ok(())
+    } else {
+        Err(format!("{word} is not in {path}"))
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("this machine has no apt-get: install {0} with its own package manager, then try again")]
+    NoApt(String),
+    #[error("only root may install {0} (try sudo)")]
+    NotRoot(String),
+    #[error("apt-get {action} failed:\n{output}")]
+    Apt { action: &'static str, output: String },
+    #[error("cannot run apt-get")]
+    Spawn(#[from] std::io::Error),
+}
+
+/// Installs Debian packages, quietly; their output is shown only when it fails.
+pub fn install(packages: &[&str]) -> Result<(), Error> {
+    let names = packages.join(" ");
+    if !Path::new("/usr/bin/apt-get").exists() {
+        return Err(Error::NoApt(names));
+    }
+    if !rustix::process::geteuid().is_root() {
+        return Err(Error::NotRoot(names));
+    }
+    apt("update", &["-qq", "update"])?;
+    let mut arguments = vec!["-qq", "-y", "--no-install-recommends", "install"];
+    arguments.extend(packages);
+    apt("install", &arguments)
+}
+
+fn apt(action: &'static str, arguments: &[&str]) -> Result<(), Error> {
+    let output = Command::new("apt-get")
+        .args(arguments)
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let text = [output.stdout, output.stderr].concat();
+    Err(Error::Apt {
+        action,
+        output: String::from_utf8_lossy(&text).trim().to_owned(),
+    })
+}
+
+/// One line for people.
+pub fn line(finding: &Finding) -> String {
+    let (mark, detail) = match &finding.state {
+        State::Ok(detail) => ("ok      ", detail),
+        State::Fallback(detail) => ("fallback", detail),
+        State::Missing(detail) => ("missing ", detail),
+    };
+    let line = format!("{mark}  {:<24} {detail}", finding.name);
+    match (&finding.state, finding.package) {
+        (State::Ok(_), _) => line,
+        (_, Some(package)) => format!(
+            "{line}\n{:>10}{:<24} for {}; get it: {} {package}",
+            "", "", finding.why, finding.get
+        ),
+        (_, None) => format!(
+            "{line}\n{:>10}{:<24} for {}; get it: {}",
+            "", "", finding.why, finding.get
+        ),
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// Install what is missing and packages can bring.
+    #[arg(long)]
+    install: bool,
+}
+
+/// Exits 1 when something is missing.
+pub fn run(doctor: &Doctor, json: bool) -> ExitCode {
+    let mut findings = examine();
+    let missing = packages(&findings);
+    if doctor.install && !missing.is_empty() {
+        for finding in findings.iter().filter(|finding| finding.package.is_some_and(|own| missing.contains(&own))) {
+            eprintln!("installing {}: {}", finding.package.unwrap_or_default(), finding.why);
+        }
+        if let Err(error) = install(&missing) {
+            eprintln!("error: {error}");
+            return ExitCode::FAILURE;
+        }
+        findings = examine();
+    }
+    if json {
+        println!("{}", serde_json::to_string_pretty(&findings).expect("findings are plain data"));
+    } else {
+        findings.iter().for_each(|finding| println!("{}", line(finding)));
+    }
+    let lacks = findings.iter().any(|finding| matches!(finding.state, State::Missing(_)));
+    if lacks { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}

@@ -1,0 +1,167 @@
+//! The way of a release: fixed steps, journaled, with undo. One file a stage, in the order of the corridor.
+//!
+//! A stage is an activity: it reads its typed input from the execution's state, does its one thing under a ticket, and
+//! answers. Stages know nothing of one another, of the definition they stand in, or of who asked; the engine knows
+//! nothing of what they do.
+
+pub mod commands;
+pub mod compare;
+pub mod definition;
+pub mod deletion;
+pub mod engine;
+pub mod healthy;
+pub mod intake;
+pub mod start;
+pub mod unwind;
+pub mod variables;
+
+mod approve;
+mod bake;
+mod build;
+mod deploy;
+mod destroy;
+mod plan;
+mod provision;
+mod record;
+mod shift;
+mod source;
+mod validate;
+
+pub use provision::desired;
+
+use std::sync::Arc;
+
+use model::{AppName, ExecutionId, Place, TenantName, Ticket, port::Fault};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tokio::sync::Notify;
+
+use crate::{
+    config::{Data, Platform},
+    git::Repository,
+};
+
+/// What stages and reconcilers act on.
+pub struct World {
+    pub store: store::Store,
+    pub node: host::client::Client,
+    pub edge: edge::Client,
+    pub platform: Platform,
+    pub data: Data,
+    pub pokes: Pokes,
+    pub routes: crate::reconcile::routes::Handle,
+}
+
+/// Reconcilers run by themselves; a poke makes one run now.
+#[derive(Default)]
+pub struct Pokes {
+    pub pushes: Notify,
+    pub fleet: Notify,
+}
+
+/// One attempt at one task.
+pub struct Attempt {
+    pub execution: ExecutionId,
+    pub task: u64,
+    /// The same when this attempt is made again after a crash. A retry has another.
+    pub ticket: Ticket,
+    /// The same for every retry too: for effects that must not happen twice in one execution, such as hooks.
+    pub steady: Ticket,
+    pub input: Value,
+}
+
+/// What an activity answers.
+pub enum Outcome {
+    Done(Value),
+    /// The answer comes from elsewhere, such as a person's decision.
+    Later,
+}
+
+impl World {
+    pub fn repository(&self, place: &Place) -> Repository {
+        self.repository_of(&place.tenant, &place.app)
+    }
+
+    pub fn repository_of(&self, tenant: &TenantName, app: &AppName) -> Repository {
+        Repository::at(
+            self.data
+                .repositories()
+                .join(tenant.as_str())
+                .join(format!("{app}.git")),
+        )
+    }
+}
+
+impl Attempt {
+    /// The part of the execution's state that a stage needs.
+    pub fn read<T: DeserializeOwned>(&self) -> Result<T, Fault> {
+        serde_json::from_value(self.input.clone()).map_err(|error| {
+            Fault::order(format!(
+                "the execution's state is not what this stage expects: {error}"
+            ))
+        })
+    }
+}
+
+/// Every activity, as [`run`] knows them.
+pub const ACTIVITIES: [&str; 17] = [
+    "source",
+    "build",
+    "bake",
+    "plan",
+    "approve",
+    "confirm",
+    "provision",
+    "deploy",
+    "validate",
+    "shift",
+    "record",
+    "unwind",
+    "unroute",
+    "stop-hosts",
+    "drop-database",
+    "remove-network",
+    "forget",
+];
+
+/// Runs the activity of this name.
+pub async fn run(world: &Arc<World>, activity: &str, attempt: &Attempt) -> Result<Outcome, Fault> {
+    let done = match activity {
+        "source" => source::run(world, attempt).await?,
+        "build" => build::run(world, attempt).await?,
+        "bake" => bake::run(world, attempt).await?,
+        "plan" => plan::run(world, attempt).await?,
+        "approve" => return approve::ask(world, attempt).await,
+        "confirm" => plan::confirm(world, attempt).await?,
+        "provision" => provision::run(world, attempt).await?,
+        "deploy" => deploy::run(world, attempt).await?,
+        "validate" => validate::run(world, attempt).await?,
+        "shift" => shift::run(world, attempt).await?,
+        "record" => record::run(world, attempt).await?,
+        "unwind" => unwind::run(world, attempt).await?,
+        "unroute" => destroy::unroute(world, attempt).await?,
+        "stop-hosts" => destroy::stop_hosts(world, attempt).await?,
+        "drop-database" => destroy::drop_database(world, attempt).await?,
+        "remove-network" => destroy::remove_network(world, attempt).await?,
+        "forget" => destroy::forget(world, attempt).await?,
+        other => return Err(Fault::order(format!("there is no activity `{other}`"))),
+    };
+    Ok(Outcome::Done(done))
+}
+
+/// A store that fails is the platform's fault, and may work the next time.
+pub(crate) fn stored(error: store::Error) -> Fault {
+    Fault::platform(format!("the database did not do its part: {}", chain(&error)))
+}
+
+/// An error with its causes, in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

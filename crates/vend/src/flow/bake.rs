@@ -1,0 +1,68 @@
+//! The image that hosts start from: the customer's scripts on a base, or the one that is there already.
+
+use std::sync::Arc;
+
+use jiff::SignedDuration;
+use model::{
+    Digest, Place,
+    port::{BakeOrder, Bakery as _, Commit, Fault},
+    spec,
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use store::{By, NewBake};
+
+use super::{Attempt, World, stored};
+
+const TIMEOUT: SignedDuration = SignedDuration::from_mins(45);
+
+#[derive(Deserialize)]
+struct Input {
+    place: Place,
+    commit: Commit,
+    spec: spec::Environment,
+    source: Sourced,
+}
+
+#[derive(Deserialize)]
+struct Sourced {
+    digest: Digest,
+}
+
+pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> {
+    let input: Input = attempt.read()?;
+    let order = BakeOrder {
+        place: input.place.clone(),
+        source: input.source.digest,
+        base: input.spec.image.base,
+        scripts: input.spec.image.scripts,
+        inputs: input.spec.image.inputs,
+        commit: input.commit,
+        timeout: TIMEOUT,
+    };
+    let new = NewBake {
+        ticket: attempt.steady.clone(),
+        place: input.place,
+        execution: Some(attempt.execution.clone()),
+        log: format!("bake/{}", attempt.steady).parse().ok(),
+    };
+    let by = By::platform(crate::clock::now());
+    world
+        .store
+        .write(move |tx| tx.begin_bake(&new, &by))
+        .await
+        .map_err(stored)?;
+    let baked = world.node.bake(&attempt.steady, &order).await;
+    let (ticket, outcome, by) = (
+        attempt.steady.clone(),
+        baked.clone(),
+        By::platform(crate::clock::now()),
+    );
+    let finished = world
+        .store
+        .write(move |tx| tx.finish_bake(&ticket, outcome.as_ref(), &by));
+    finished.await.map_err(stored)?;
+    let baked = baked?;
+    Ok(json!({ "image": baked.image, "reused": baked.reused, "log": baked.log }))
+}

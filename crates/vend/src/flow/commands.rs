@@ -1,0 +1,218 @@
+//! What people can set in motion. Each command is in the store before it answers; what it starts goes on by itself.
+
+use std::sync::Arc;
+
+use asl::Event;
+use futures_util::future::BoxFuture;
+use model::{
+    AppName, ApprovalId, ExecutionId, Place, TenantName,
+    plan::{Plan, PlanKind},
+    port::Fault,
+    release::ReleaseState,
+};
+use store::{By, NewPush};
+
+use super::{Outcome, World, approve, deletion, engine, plan, start, stored};
+use crate::web::{Commands, Pushed};
+
+pub struct Flows {
+    pub world: Arc<World>,
+    pub engine: engine::Handle,
+}
+
+/// A rule of the store that forbids something is the caller's to mend; all else is the platform's.
+fn refused(error: store::Error) -> Fault {
+    match error {
+        store::Error::Refused { message, next } => Fault {
+            next,
+            ..Fault::order(message)
+        },
+        store::Error::Missing { .. } | store::Error::Exists { .. } => Fault::order(error.to_string()),
+        other => stored(other),
+    }
+}
+
+impl Commands for Flows {
+    fn pushed(&self, push: Pushed) -> BoxFuture<'_, Result<String, Fault>> {
+        Box::pin(async move {
+            let by = By::new(push.pusher, push.at);
+            let new = NewPush {
+                tenant: push.tenant,
+                app: push.app,
+                environment: None,
+                branch: push.branch,
+                commit: push.commit,
+                origin: push.origin,
+            };
+            let (branch, short) = (
+                new.branch.clone(),
+                new.commit.id.chars().take(12).collect::<String>(),
+            );
+            let queued = self.world.store.write(move |tx| {
+                let newest = tx.pushes(&new.tenant, &new.app, None, None, 50)?;
+                let newest = newest.into_iter().find(|push| push.branch == new.branch);
+                match newest.filter(|push| push.commit.id == new.commit.id) {
+                    Some(_) => Ok(false),
+                    None => tx.enqueue_push(&new, &by).map(|_| true),
+                }
+            });
+            let is_new = queued.await.map_err(refused)?;
+            self.world.pokes.pushes.notify_one();
+            Ok(match is_new {
+                true => format!("{branch} at {short} is on its way"),
+                false => format!("{branch} at {short} was pushed before: nothing to do"),
+            })
+        })
+    }
+
+    fn plan_rollback(&self, place: Place, to: Option<u64>) -> BoxFuture<'_, Result<Plan, Fault>> {
+        Box::pin(async move {
+            let to = self.target(&place, to).await?;
+            plan::of(&self.world, &place, PlanKind::Rollback, to).await
+        })
+    }
+
+    fn rollback(&self, place: Place, to: Option<u64>, by: By) -> BoxFuture<'_, Result<ExecutionId, Fault>> {
+        Box::pin(async move {
+            let to = self.target(&place, to).await?;
+            self.started(start::rollback(&self.world, place, to, by).await)
+                .await
+        })
+    }
+
+    fn destroy(&self, place: Place, by: By) -> BoxFuture<'_, Result<ExecutionId, Fault>> {
+        Box::pin(async move { self.started(start::destroy(&self.world, place, by).await).await })
+    }
+
+    fn delete_app(
+        &self,
+        tenant: TenantName,
+        app: AppName,
+        by: By,
+    ) -> BoxFuture<'_, Result<Vec<ExecutionId>, Fault>> {
+        Box::pin(async move { self.delete(tenant, Some(app), by).await })
+    }
+
+    fn delete_tenant(&self, tenant: TenantName, by: By) -> BoxFuture<'_, Result<Vec<ExecutionId>, Fault>> {
+        Box::pin(async move { self.delete(tenant, None, by).await })
+    }
+
+    fn scale(&self, place: Place, hosts: u32, by: By) -> BoxFuture<'_, Result<ExecutionId, Fault>> {
+        Box::pin(async move {
+            self.started(start::scale(&self.world, place, hosts, by).await)
+                .await
+        })
+    }
+
+    fn cancel(&self, execution: ExecutionId, by: By) -> BoxFuture<'_, Result<(), Fault>> {
+        Box::pin(async move {
+            let (id, cause) = (execution.clone(), format!("{} cancelled it", by.actor));
+            let cancelled = self.world.store.write(move |tx| {
+                let found = tx.execution_summary(&id)?;
+                if found.ended_at.is_some() {
+                    let message = format!("{id} is over already");
+                    return Err(store::Error::Refused { message, next: None });
+                }
+                tx.record(
+                    deletion::deed(&by, "execution.cancel", found.place.as_ref(), id.as_str()),
+                    by.at,
+                )
+            });
+            cancelled.await.map_err(refused)?;
+            self.engine.tell(engine::News::Cancel(execution, cause)).await;
+            Ok(())
+        })
+    }
+
+    fn voted(&self, approval: ApprovalId) -> BoxFuture<'_, Result<(), Fault>> {
+        Box::pin(async move {
+            let approval = self
+                .world
+                .store
+                .read(move |db| db.approval(&approval))
+                .await
+                .map_err(refused)?;
+            let task = approval.task;
+            let event = match approve::answer(&approval) {
+                Ok(Outcome::Later) => return Ok(()),
+                Ok(Outcome::Done(output)) => Event::TaskSucceeded { task, output },
+                Err(fault) => engine::failed(task, &fault),
+            };
+            self.engine
+                .tell(engine::News::Happened(approval.execution, event))
+                .await;
+            Ok(())
+        })
+    }
+}
+
+impl Flows {
+    async fn started(&self, started: Result<ExecutionId, store::Error>) -> Result<ExecutionId, Fault> {
+        let execution = started.map_err(refused)?;
+        self.engine.tell(engine::News::Wake).await;
+        Ok(execution)
+    }
+
+    /// The release to go back to: the one asked for, or the newest that was live before this one.
+    async fn target(&self, place: &Place, to: Option<u64>) -> Result<u64, Fault> {
+        let own = place.clone();
+        let found = self
+            .world
+            .store
+            .read(move |db| Ok((db.environment(&own)?, db.releases(&own, None, 200)?)))
+            .await
+            .map_err(refused)?;
+        let (environment, releases) = found;
+        let Some(live) = environment.live else {
+            return Err(Fault::order(format!("{place} has no release to go back from")));
+        };
+        let was_live =
+            |release: &&store::Release| release.state == ReleaseState::Retired && release.live_at.is_some();
+        let list = format!("vend releases list {place}");
+        match to {
+            Some(number) if number == live => {
+                Err(Fault::order(format!("v{number} is live already")).next(list))
+            }
+            Some(number)
+                if releases
+                    .iter()
+                    .filter(was_live)
+                    .any(|own| own.content.number == number) =>
+            {
+                Ok(number)
+            }
+            Some(number) => Err(Fault::order(format!(
+                "v{number} of {place} was never live, so it cannot be gone back to"
+            ))
+            .next(list)),
+            None => releases
+                .iter()
+                .filter(was_live)
+                .map(|release| release.content.number)
+                .find(|number| *number < live)
+                .ok_or_else(|| Fault::order(format!("{place} has no earlier release")).next(list)),
+        }
+    }
+
+    async fn delete(
+        &self,
+        tenant: TenantName,
+        app: Option<AppName>,
+        by: By,
+    ) -> Result<Vec<ExecutionId>, Fault> {
+        let what = deletion::Deletion {
+            tenant,
+            app,
+            actor: by.actor.clone(),
+        };
+        let own = what.clone();
+        self.world
+            .store
+            .write(move |tx| deletion::order(tx, &own, &by))
+            .await
+            .map_err(refused)?;
+        let executions = deletion::once(&self.world, &what).await?;
+        self.engine.tell(engine::News::Wake).await;
+        Ok(executions)
+    }
+}

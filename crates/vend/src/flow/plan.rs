@@ -1,0 +1,208 @@
+//! What the execution will change, written down before it changes it; and whether that is still so after a person
+//! said yes to it.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use model::{
+    Digest, Place,
+    plan::{Plan, PlanKind},
+    port::{Commit, Fault, HostRole},
+    release::Release,
+    spec,
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use store::{By, HostState, NewRelease};
+
+use super::{Attempt, World, chain, compare, provision, stored, variables};
+
+#[derive(Deserialize)]
+struct Input {
+    place: Place,
+    /// The release to go back to; absent: a new one is made from the rest.
+    to: Option<u64>,
+    commit: Option<Commit>,
+    spec: Option<spec::Environment>,
+    source: Option<Sourced>,
+    made: Option<Made>,
+}
+
+#[derive(Deserialize)]
+struct Sourced {
+    digest: Digest,
+}
+
+#[derive(Deserialize)]
+struct Made {
+    build: BuildMade,
+    bake: BakeMade,
+}
+
+#[derive(Deserialize)]
+struct BuildMade {
+    revision: Digest,
+}
+
+#[derive(Deserialize)]
+struct BakeMade {
+    image: Digest,
+}
+
+pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> {
+    let input: Input = attempt.read()?;
+    let (kind, release) = match input.to {
+        Some(number) => (PlanKind::Rollback, number),
+        None => (PlanKind::Release, create(world, attempt, &input).await?),
+    };
+    let plan = of(world, &input.place, kind, release).await?;
+    let digest = plan.digest();
+    Ok(json!({ "release": release, "digest": digest, "from": plan.from, "plan": plan }))
+}
+
+/// Is the plan still the one that was approved?
+pub async fn confirm(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> {
+    #[derive(Deserialize)]
+    struct Confirmed {
+        place: Place,
+        to: Option<u64>,
+        plan: Planned,
+    }
+    #[derive(Deserialize)]
+    struct Planned {
+        release: u64,
+        digest: Digest,
+    }
+    let Confirmed { place, to, plan } = attempt.read()?;
+    let kind = if to.is_some() {
+        PlanKind::Rollback
+    } else {
+        PlanKind::Release
+    };
+    let now = of(world, &place, kind, plan.release).await?.digest();
+    Ok(json!({ "same": now == plan.digest }))
+}
+
+/// The release's row: numbered once per execution, immutable afterwards.
+async fn create(world: &World, attempt: &Attempt, input: &Input) -> Result<u64, Fault> {
+    let (Some(commit), Some(spec), Some(source), Some(made)) =
+        (&input.commit, &input.spec, &input.source, &input.made)
+    else {
+        return Err(Fault::order(
+            "the execution reached its plan without a source, a build and an image",
+        ));
+    };
+    let place = input.place.clone();
+    let new = NewRelease {
+        commit: commit.clone(),
+        source: source.digest,
+        image: made.bake.image,
+        revision: made.build.revision,
+        spec: spec.clone(),
+        secrets: versions(world, &place, spec).await?,
+        execution: Some(attempt.execution.clone()),
+    };
+    let by = By::platform(crate::clock::now());
+    let created = world
+        .store
+        .write(move |tx| tx.create_release(&place, &new, &by))
+        .await
+        .map_err(stored)?;
+    Ok(created.content.number)
+}
+
+/// The versions that the release's secrets have now: what a rollback to it will use again.
+async fn versions(
+    world: &World,
+    place: &Place,
+    spec: &spec::Environment,
+) -> Result<BTreeMap<String, u64>, Fault> {
+    let own = place.clone();
+    let current = world
+        .store
+        .read(move |db| db.current_secrets(&own))
+        .await
+        .map_err(stored)?;
+    let version = |name: String| match current.get(&name) {
+        Some(version) => Ok((name, *version)),
+        None => Err(super::build::missing(&name)),
+    };
+    variables::secrets_of(spec).into_iter().map(version).collect()
+}
+
+/// The plan that makes `release` live. Pure but for reading: the same rows give the same plan.
+pub async fn of(world: &World, place: &Place, kind: PlanKind, release: u64) -> Result<Plan, Fault> {
+    let (environment, after) = provision::load(world, place, release).await?;
+    let before = match environment.live {
+        Some(live) if live != release => Some(provision::load(world, place, live).await?.1),
+        _ => None,
+    };
+    let own = place.clone();
+    let hosts = world
+        .store
+        .read(move |db| db.standing_hosts(Some(&own)))
+        .await
+        .map_err(stored)?;
+    let serving = hosts
+        .iter()
+        .filter(|host| host.role == HostRole::App && host.state == HostState::Serving)
+        .count();
+    let (files, commits) = match &before {
+        Some(before) => history(world, place, kind, before, &after).await?,
+        None => (Vec::new(), vec![after.commit.clone()]),
+    };
+    let sides = compare::Sides {
+        before: before.as_ref(),
+        after: &after,
+        hosts: (serving as u32, provision::desired(&environment, &after)),
+        files: &files,
+        hostname: &world.platform.hostname(place),
+    };
+    let changes = compare::changes(&sides);
+    Ok(Plan {
+        place: place.to_string(),
+        kind,
+        from: environment.live,
+        to: release,
+        changes,
+        commits,
+    })
+}
+
+type Files = Vec<(String, String)>;
+
+/// Files that differ, and the commits that arrive, or that a rollback takes back.
+async fn history(
+    world: &World,
+    place: &Place,
+    kind: PlanKind,
+    before: &Release,
+    after: &Release,
+) -> Result<(Files, Vec<Commit>), Fault> {
+    let repository = world.repository(place);
+    let wrong =
+        |error: crate::git::Error| Fault::platform(format!("cannot compare commits: {}", chain(&error)));
+    let (old, new) = (&before.commit.id, &after.commit.id);
+    let files = repository.changed(old, new).await.map_err(wrong)?;
+    let (from, to) = if kind == PlanKind::Rollback {
+        (new, old)
+    } else {
+        (old, new)
+    };
+    let mut commits = Vec::new();
+    for id in repository.between(from, to).await.map_err(wrong)? {
+        let commit = repository
+            .commit(&id, &after.commit.branch, &after.commit.repository)
+            .await;
+        let mut commit = commit.map_err(wrong)?;
+        commit.message = commit
+            .message
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .chars()
+            .take(200)
+            .collect();
+        commits.push(commit);
+    }
+    Ok((files, commits))
+}

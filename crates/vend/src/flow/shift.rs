@@ -1,0 +1,129 @@
+//! The traffic, from the release that serves to the one that is to: one change of rows, one change of weights.
+
+use std::{sync::Arc, time::Duration};
+
+use model::{
+    DeploymentId, HostId, Place,
+    port::{Deployer as _, Fault, LifecycleEvent},
+    release::Release,
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use store::{By, HostState};
+
+use super::{Attempt, World, deploy, provision, stored, validate};
+
+#[derive(Deserialize)]
+struct Input {
+    place: Place,
+    plan: Planned,
+    deployment: DeploymentId,
+}
+
+#[derive(Deserialize)]
+struct Planned {
+    release: u64,
+    #[serde(default)]
+    from: Option<u64>,
+}
+
+struct Fleet<'a> {
+    release: &'a Release,
+    hosts: Vec<HostId>,
+}
+
+pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> {
+    let Input {
+        place,
+        plan,
+        deployment,
+    } = attempt.read()?;
+    let (environment, new) = provision::load(world, &place, plan.release).await?;
+    let arriving = Fleet {
+        release: &new,
+        hosts: validate::usable(world, &place, plan.release).await?,
+    };
+    let hook = |fleet, event| hooks(world, attempt, &place, &deployment, fleet, event);
+    hook(&arriving, LifecycleEvent::BeforeAllowTraffic).await?;
+    let old = match plan.from.filter(|from| *from != plan.release) {
+        Some(number) => Some(provision::load(world, &place, number).await?.1),
+        None => None,
+    };
+    let leaving = match &old {
+        Some(old) => Some(Fleet {
+            release: old,
+            hosts: validate::usable(world, &place, old.number).await?,
+        }),
+        None => None,
+    };
+    if let Some(leaving) = &leaving {
+        hook(leaving, LifecycleEvent::BeforeBlockTraffic).await?;
+    }
+    switch(world, &place, plan.release).await?;
+    hook(&arriving, LifecycleEvent::AfterAllowTraffic).await?;
+    if let Some(leaving) = &leaving {
+        hook(leaving, LifecycleEvent::AfterBlockTraffic).await?;
+    }
+    trim(world, &environment, &new).await?;
+    Ok(json!({ "live": plan.release, "hosts": arriving.hosts.len() }))
+}
+
+/// Makes a release live and waits until the edge serves it so.
+pub async fn switch(world: &World, place: &Place, release: u64) -> Result<(), Fault> {
+    let (_, content) = provision::load(world, place, release).await?;
+    let by = By::platform(crate::clock::now());
+    let retire_at = by.at + content.spec.deploy.keep_old;
+    let own = place.clone();
+    world
+        .store
+        .write(move |tx| tx.set_live(&own, release, retire_at, &by))
+        .await
+        .map_err(stored)?;
+    world.routes.apply().await
+}
+
+/// One lifecycle event on all hosts of a fleet. A failed hook fails the shift.
+async fn hooks(
+    world: &World,
+    attempt: &Attempt,
+    place: &Place,
+    deployment: &DeploymentId,
+    fleet: &Fleet<'_>,
+    event: LifecycleEvent,
+) -> Result<(), Fault> {
+    if fleet.release.spec.deploy.appspec.is_none() {
+        return Ok(());
+    }
+    for host in &fleet.hosts {
+        let order = deploy::order(fleet.release, place, deployment, host, vec![event]);
+        let ticket = attempt
+            .steady
+            .part(&format!("{host}.{}", event.to_string().to_lowercase()));
+        let deployed = world.node.deploy(&ticket, &order).await?;
+        if let Some(failed) = deployed.failure() {
+            return Err(deploy::fault(failed, host, &deployed.log));
+        }
+    }
+    Ok(())
+}
+
+/// A live fleet that is larger than it is to be gives its newest hosts back.
+async fn trim(world: &World, environment: &store::Environment, release: &Release) -> Result<(), Fault> {
+    let wanted = provision::desired(environment, release) as usize;
+    let (place, number) = (environment.place.clone(), release.number);
+    let by = By::platform(crate::clock::now());
+    let written = world.store.write(move |tx| {
+        let mut serving = tx.hosts_of_release(&place, number)?;
+        serving.retain(|host| host.state == HostState::Serving);
+        for host in serving.iter().skip(wanted) {
+            tx.set_host_state(&host.id, HostState::Draining, Some("scaled in"), &by)?;
+            tx.set_host_retirement(&host.id, Some(by.at + DRAIN))?;
+        }
+        Ok(())
+    });
+    written.await.map_err(stored)?;
+    world.routes.apply().await
+}
+
+/// As long as the edge lets requests under way go on.
+const DRAIN: Duration = Duration::from_secs(30);

@@ -1,0 +1,149 @@
+//! How executions begin: in one transaction with the reason for them.
+
+use model::{DeploymentId, ExecutionId, Place, plan::PlanKind, spec};
+use serde_json::json;
+use store::{By, Error, Tx};
+
+use super::{World, definition, engine};
+
+fn fresh() -> (ExecutionId, DeploymentId) {
+    (
+        ExecutionId::from_bits(crate::clock::bits()),
+        DeploymentId::from_bits(crate::clock::bits()),
+    )
+}
+
+/// Takes the newest waiting push of an environment into an execution. `None`: another one is under way, or a newer push
+/// came between reading its `vend.yaml` and this.
+pub async fn release(
+    world: &World,
+    place: Place,
+    push: u64,
+    spec: spec::Environment,
+) -> Result<Option<ExecutionId>, Error> {
+    let (id, deployment) = fresh();
+    let by = By::platform(crate::clock::now());
+    let started = world.store.write(move |tx| {
+        let Some(taken) = tx.next_push(&place, &id, &by)? else {
+            return Ok(None);
+        };
+        if taken.id != push {
+            return Err(Error::Refused {
+                message: "a newer push came".into(),
+                next: None,
+            });
+        }
+        tx.set_spec(&place, &spec, &by)?;
+        let input = json!({
+            "kind": PlanKind::Release,
+            "place": place,
+            "push": push,
+            "commit": taken.commit,
+            "pusher": taken.pushed_by,
+            "spec": spec,
+            "deployment": deployment,
+        });
+        let definition = definition::release(&spec);
+        engine::begin(tx, id, "release", &place, &definition, &input, &by).map(Some)
+    });
+    match started.await {
+        Err(Error::Refused { .. }) => Ok(None),
+        other => other,
+    }
+}
+
+/// Refuses when something is under way: two executions of one environment would undo each other's work.
+fn refuse_busy(tx: &Tx<'_>, place: &Place) -> Result<(), Error> {
+    if !tx.is_busy(place)? {
+        return Ok(());
+    }
+    Err(Error::Refused {
+        message: format!("an execution of {place} is under way"),
+        next: Some(format!("vend executions list {place}")),
+    })
+}
+
+pub async fn rollback(world: &World, place: Place, to: u64, by: By) -> Result<ExecutionId, Error> {
+    let (id, deployment) = fresh();
+    let started = world.store.write(move |tx| {
+        refuse_busy(tx, &place)?;
+        let input = json!({ "kind": PlanKind::Rollback, "place": place, "to": to, "deployment": deployment });
+        engine::begin(tx, id, "rollback", &place, &definition::rollback(), &input, &by)
+    });
+    started.await
+}
+
+/// Brings the live release to its number of hosts. `None`: something is under way, or nothing is live.
+pub async fn resize(
+    world: &World,
+    place: &Place,
+    kind: &'static str,
+    by: By,
+) -> Result<Option<ExecutionId>, Error> {
+    let place = place.clone();
+    world
+        .store
+        .write(move |tx| begin_resize(tx, &place, kind, &by))
+        .await
+}
+
+pub fn begin_resize(
+    tx: &mut Tx<'_>,
+    place: &Place,
+    kind: &str,
+    by: &By,
+) -> Result<Option<ExecutionId>, Error> {
+    let (id, deployment) = fresh();
+    let Some(live) = tx.environment(place)?.live else {
+        return Ok(None);
+    };
+    if tx.is_busy(place)? {
+        return Ok(None);
+    }
+    let input = json!({
+        "kind": PlanKind::Rollback,
+        "place": place,
+        "plan": { "release": live, "from": live },
+        "deployment": deployment,
+    });
+    engine::begin(tx, id, kind, place, &definition::resize(), &input, by).map(Some)
+}
+
+/// Changes the number of hosts of the live release, for good.
+pub async fn scale(world: &World, place: Place, hosts: u32, by: By) -> Result<ExecutionId, Error> {
+    let started = world.store.write(move |tx| {
+        refuse_busy(tx, &place)?;
+        tx.set_desired(&place, Some(hosts), &by)?;
+        let nothing = || Error::Refused {
+            message: format!("{place} has no release yet: there is nothing to scale"),
+            next: Some("push a commit first".into()),
+        };
+        begin_resize(tx, &place, "scale", &by)?.ok_or_else(nothing)
+    });
+    started.await
+}
+
+pub async fn destroy(world: &World, place: Place, by: By) -> Result<ExecutionId, Error> {
+    let (id, _) = fresh();
+    let started = world.store.write(move |tx| {
+        let environment = tx.environment(&place)?;
+        if environment.protected {
+            return Err(Error::Refused {
+                message: format!("{place} is protected"),
+                next: Some(format!("vend environments unprotect {place}")),
+            });
+        }
+        refuse_busy(tx, &place)?;
+        let input = json!({ "kind": PlanKind::Destroy, "place": place });
+        engine::begin(
+            tx,
+            id,
+            "environment-destroy",
+            &place,
+            &definition::environment_destroy(),
+            &input,
+            &by,
+        )
+    });
+    started.await
+}

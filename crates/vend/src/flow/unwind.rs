@@ -1,0 +1,140 @@
+//! The way back: what a failed execution made is undone in reverse order, the release before keeps or gets back the
+//! traffic, and the evidence stays.
+
+use std::sync::Arc;
+
+use model::{
+    DeploymentId, Place,
+    plan::PlanKind,
+    port::{Fault, HostRole, Hosts as _},
+    release::ReleaseState,
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use store::{By, DeploymentState, HostState, PushState};
+use tracing::warn;
+
+use super::{Attempt, World, shift, stored};
+
+#[derive(Deserialize)]
+struct Input {
+    place: Place,
+    kind: PlanKind,
+    plan: Option<Planned>,
+    push: Option<u64>,
+    deployment: DeploymentId,
+    failure: Failure,
+}
+
+#[derive(Deserialize)]
+struct Planned {
+    release: u64,
+    #[serde(default)]
+    from: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct Failure {
+    #[serde(rename = "Cause", default)]
+    cause: String,
+}
+
+pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> {
+    let input: Input = attempt.read()?;
+    let mut stopped = 0;
+    if let Some(plan) = &input.plan {
+        give_back(world, &input.place, plan).await?;
+        stopped = stop_hosts(world, &input, plan.release).await?;
+        fail_release(world, &input, plan.release).await?;
+    }
+    let (reason, by) = (input.failure.cause.clone(), By::platform(crate::clock::now()));
+    let (push, deployment) = (input.push, input.deployment);
+    let finished = world.store.write(move |tx| {
+        // An execution that failed before its first host has no deployment.
+        if tx.deployment(&deployment).is_ok() {
+            tx.finish_deployment(&deployment, DeploymentState::Failed, Some(&reason), &by)?;
+        }
+        push.map_or(Ok(()), |push| {
+            tx.finish_push(push, PushState::Failed, Some(&reason), &by)
+        })
+    });
+    finished.await.map_err(stored)?;
+    world.routes.apply().await?;
+    world.pokes.pushes.notify_one();
+    Ok(json!({ "hosts_stopped": stopped }))
+}
+
+/// When the failure came after the switch, the release before gets the traffic back.
+async fn give_back(world: &World, place: &Place, plan: &Planned) -> Result<(), Fault> {
+    let own = place.clone();
+    let environment = world
+        .store
+        .read(move |db| db.environment(&own))
+        .await
+        .map_err(stored)?;
+    match plan.from.filter(|from| *from != plan.release) {
+        Some(from) if environment.live == Some(plan.release) => shift::switch(world, place, from).await,
+        _ => Ok(()),
+    }
+}
+
+/// Stops the hosts that never served. Hosts of the live release and kept ones are not touched.
+async fn stop_hosts(world: &World, input: &Input, release: u64) -> Result<usize, Fault> {
+    let place = input.place.clone();
+    let found = world
+        .store
+        .read(move |db| {
+            Ok((
+                db.environment(&place)?.live,
+                db.hosts_of_release(&place, release)?,
+            ))
+        })
+        .await
+        .map_err(stored)?;
+    let (live, hosts) = found;
+    let undone = |host: &store::Host| match host.state {
+        HostState::Starting | HostState::Failed | HostState::Ready => true,
+        HostState::Kept | HostState::Serving => live != Some(release) && input.kind == PlanKind::Release,
+        HostState::Draining | HostState::Retired => false,
+    };
+    let hosts: Vec<store::Host> = hosts
+        .into_iter()
+        .filter(|host| host.role == HostRole::App && undone(host))
+        .collect();
+    for host in &hosts {
+        retire(world, host, "its release failed").await?;
+    }
+    Ok(hosts.len())
+}
+
+/// Takes a host out of the routes, stops it and frees its address, in this order.
+pub async fn retire(world: &World, host: &store::Host, reason: &str) -> Result<(), Fault> {
+    world.node.stop(&host.id).await?;
+    let (id, reason, by) = (
+        host.id.clone(),
+        reason.to_owned(),
+        By::platform(crate::clock::now()),
+    );
+    let written = world
+        .store
+        .write(move |tx| tx.set_host_state(&id, HostState::Retired, Some(&reason), &by));
+    written.await.map_err(stored)
+}
+
+async fn fail_release(world: &World, input: &Input, release: u64) -> Result<(), Fault> {
+    let (place, reason) = (input.place.clone(), input.failure.cause.clone());
+    let by = By::platform(crate::clock::now());
+    let is_rollback = input.kind == PlanKind::Rollback;
+    let written = world.store.write(move |tx| {
+        let found = tx.release(&place, release)?;
+        // A rollback that failed says nothing against the release that it wanted; a live one has nothing to go back to.
+        if is_rollback || found.state == ReleaseState::Live {
+            return Ok(());
+        }
+        tx.fail_release(&place, release, &reason, &by)
+    });
+    written
+        .await
+        .map_err(stored)
+        .inspect_err(|error| warn!(%error, "cannot mark the release as failed"))
+}

@@ -1,0 +1,205 @@
+//! Whether the new hosts are what their checks say, and healthy in the eyes of the edge, before they get traffic.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use model::{
+    HostId, Place,
+    port::{CheckOrder, Deployer as _, Fault, Verdict},
+    release::Release,
+    route::TargetState,
+    spec::Checks,
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use store::{By, HostState};
+use tokio::time::{Instant, sleep};
+
+use super::{Attempt, World, chain, healthy, intake, provision, stored};
+use crate::reconcile::routes;
+
+#[derive(Deserialize)]
+struct Input {
+    place: Place,
+    plan: Planned,
+}
+
+#[derive(Deserialize)]
+struct Planned {
+    release: u64,
+}
+
+/// An app may take this long from the end of its start script to its first healthy answer.
+const HEALTHY_WITHIN: Duration = Duration::from_secs(90);
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// What a check finds wrong may be right a moment later, while services come up.
+const CHECKS_WITHIN: Duration = Duration::from_secs(20);
+
+pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> {
+    let Input { place, plan } = attempt.read()?;
+    let (_, release) = provision::load(world, &place, plan.release).await?;
+    let hosts = usable(world, &place, plan.release).await?;
+    let total = hosts.len() as u32;
+    world.routes.apply().await?;
+    let unhealthy = wait_until_healthy(world, &place, &release, &hosts).await?;
+    for (host, reason) in &unhealthy {
+        fail_host(world, host, reason).await?;
+    }
+    if !healthy::is_enough(
+        release.spec.deploy.minimum_healthy,
+        total,
+        total - unhealthy.len() as u32,
+    ) {
+        let (host, reason) = unhealthy
+            .first()
+            .map_or(("none", "there is no host"), |(host, reason)| {
+                (host.as_str(), reason)
+            });
+        let path = &release.spec.host.health.path;
+        return Err(Fault::customer(format!(
+            "host {host} is not healthy: GET {path} on port {}: {reason}",
+            release.spec.host.port
+        ))
+        .next(format!("vend logs {place}")));
+    }
+    let well: Vec<&HostId> = hosts
+        .iter()
+        .filter(|host| unhealthy.iter().all(|(own, _)| own != *host))
+        .collect();
+    let checked = check(world, &place, &release, &well).await?;
+    Ok(json!({ "healthy": well.len(), "checks": checked }))
+}
+
+/// The hosts of a release that may take traffic.
+pub async fn usable(world: &World, place: &Place, release: u64) -> Result<Vec<HostId>, Fault> {
+    let place = place.clone();
+    let hosts = world
+        .store
+        .read(move |db| db.hosts_of_release(&place, release))
+        .await
+        .map_err(stored)?;
+    let usable = |host: &store::Host| {
+        matches!(
+            host.state,
+            HostState::Ready | HostState::Serving | HostState::Kept
+        )
+    };
+    Ok(hosts.into_iter().filter(usable).map(|host| host.id).collect())
+}
+
+/// Hosts that the edge does not call healthy in time, with the reason it gives.
+async fn wait_until_healthy(
+    world: &World,
+    place: &Place,
+    release: &Release,
+    hosts: &[HostId],
+) -> Result<Vec<(HostId, String)>, Fault> {
+    let group = routes::group(place, release.number);
+    let deadline = Instant::now() + HEALTHY_WITHIN;
+    loop {
+        let seen = world.edge.health().await;
+        let seen =
+            seen.map_err(|error| Fault::platform(format!("the edge does not answer: {}", chain(&error))))?;
+        let healthy: BTreeSet<&str> = seen
+            .iter()
+            .filter(|target| target.group == group && target.state == TargetState::Healthy)
+            .map(|target| target.target.id.as_str())
+            .collect();
+        let waiting: Vec<&HostId> = hosts
+            .iter()
+            .filter(|host| !healthy.contains(host.as_str()))
+            .collect();
+        if waiting.is_empty() || Instant::now() > deadline {
+            let reason = |host: &HostId| {
+                let target = seen
+                    .iter()
+                    .find(|target| target.group == group && target.target.id == host.as_str());
+                target
+                    .and_then(|target| target.reason.clone())
+                    .unwrap_or_else(|| "no answer yet".into())
+            };
+            return Ok(waiting
+                .into_iter()
+                .map(|host| (host.clone(), reason(host)))
+                .collect());
+        }
+        sleep(LOOK_EVERY).await;
+    }
+}
+
+async fn fail_host(world: &World, host: &HostId, reason: &str) -> Result<(), Fault> {
+    let (host, reason, by) = (host.clone(), reason.to_owned(), By::platform(crate::clock::now()));
+    let written = world
+        .store
+        .write(move |tx| tx.set_host_state(&host, HostState::Failed, Some(&reason), &by));
+    written.await.map_err(stored)
+}
+
+/// Runs the release's checks on every host. Gives the number of results.
+async fn check(world: &World, place: &Place, release: &Release, hosts: &[&HostId]) -> Result<usize, Fault> {
+    let Some(checks) = read_checks(world, place, release).await? else {
+        return Ok(0);
+    };
+    let mut count = 0;
+    for host in hosts {
+        let verdict = check_until(
+            world,
+            CheckOrder {
+                host: (*host).clone(),
+                checks: checks.clone(),
+            },
+        )
+        .await?;
+        count += verdict.results.len();
+        keep(world, place, release.number, host, &verdict).await?;
+        if let Some(wrong) = verdict.results.iter().find(|result| !result.passed) {
+            return Err(Fault::customer(format!(
+                "check {} {} on host {host}: {} should be {}, it is {}",
+                wrong.kind, wrong.name, wrong.property, wrong.expected, wrong.found
+            ))
+            .next(format!("vend logs {place}")));
+        }
+    }
+    Ok(count)
+}
+
+async fn check_until(world: &World, order: CheckOrder) -> Result<Verdict, Fault> {
+    let deadline = Instant::now() + CHECKS_WITHIN;
+    loop {
+        let verdict = world.node.check(&order).await?;
+        if verdict.passed() || Instant::now() > deadline {
+            return Ok(verdict);
+        }
+        sleep(Duration::from_millis(500)).await;
+    }
+}
+
+async fn read_checks(world: &World, place: &Place, release: &Release) -> Result<Option<Checks>, Fault> {
+    let Some(path) = &release.spec.checks else {
+        return Ok(None);
+    };
+    let bytes = world
+        .repository(place)
+        .read(&release.commit.id, path.as_str())
+        .await;
+    let bytes = bytes.map_err(|error| Fault::order(format!("cannot read {path}: {}", chain(&error))))?;
+    let text = String::from_utf8_lossy(&bytes);
+    match Checks::parse(&text, path.as_str()) {
+        Ok((checks, _)) => Ok(Some(checks)),
+        Err(problems) => Err(Fault::order(intake::told(&problems)).next("vend check")),
+    }
+}
+
+async fn keep(
+    world: &World,
+    place: &Place,
+    release: u64,
+    host: &HostId,
+    verdict: &Verdict,
+) -> Result<(), Fault> {
+    let (place, host, verdict) = (place.clone(), host.clone(), verdict.clone());
+    let by = By::platform(crate::clock::now());
+    let written = world
+        .store
+        .write(move |tx| tx.record_verdict(&place, release, &host, &verdict, &by));
+    written.await.map_err(stored)
+}

@@ -1,0 +1,407 @@
+//! What the platform asks of git: the machine's own binary on bare repositories, with nobody's configuration.
+//!
+//! Every argument that comes from outside is checked here, because git takes what starts with `-` for an option and
+//! some URLs for commands.
+
+use std::process::Stdio;
+
+use camino::{Utf8Path, Utf8PathBuf};
+use jiff::Timestamp;
+use model::port::Commit;
+use tokio::{
+    io::AsyncReadExt as _,
+    process::Command,
+    time::{Duration, timeout},
+};
+
+/// No file that we read from a tree is larger.
+const MAX_FILE_BYTES: u64 = 2 * 1024 * 1024;
+const LOCAL_DEADLINE: Duration = Duration::from_secs(120);
+const FETCH_DEADLINE: Duration = Duration::from_secs(600);
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot run git: is it installed? (apt-get install git)")]
+    Spawn { source: std::io::Error },
+    #[error("git {action} failed: {stderr}")]
+    Failed { action: String, stderr: String },
+    #[error("git {action} took longer than {}s", .limit.as_secs())]
+    Deadline { action: String, limit: Duration },
+    #[error("`{0}` is not a commit id")]
+    NotACommit(String),
+    #[error("`{0}` is not a URL that can be fetched: use https://, http:// or ssh://")]
+    NotAUrl(String),
+    #[error("`{0}` is not a branch name")]
+    NotABranch(String),
+    #[error("{path} in {commit} is larger than {MAX_FILE_BYTES} bytes")]
+    TooLarge { path: String, commit: String },
+    #[error("git printed something unexpected for {0}")]
+    Unexpected(String),
+}
+
+/// One bare repository.
+#[derive(Debug, Clone)]
+pub struct Repository {
+    path: Utf8PathBuf,
+}
+
+/// A git command that reads no configuration but the repository's own, asks nobody anything and runs no hook.
+pub fn command(home: &Utf8Path) -> Command {
+    let mut command = Command::new("git");
+    let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
+    command
+        .env_clear()
+        .env("PATH", path)
+        .env("HOME", home)
+        .env("LC_ALL", "C.UTF-8")
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .env("GIT_TERMINAL_PROMPT", "0")
+        .env("GIT_ALLOW_PROTOCOL", "http:https:ssh")
+        .args([
+            "-c",
+            "core.hooksPath=/dev/null",
+            "-c",
+            "safe.directory=*",
+            "-c",
+            "gc.auto=0",
+        ]);
+    for name in [
+        "SSL_CERT_FILE",
+        "GIT_SSL_CAINFO",
+        "https_proxy",
+        "http_proxy",
+        "no_proxy",
+    ] {
+        if let Some(value) = std::env::var_os(name) {
+            command.env(name, value);
+        }
+    }
+    command.stdin(Stdio::null()).kill_on_drop(true);
+    command
+}
+
+impl Repository {
+    pub fn at(path: Utf8PathBuf) -> Self {
+        Self { path }
+    }
+
+    pub fn path(&self) -> &Utf8Path {
+        &self.path
+    }
+
+    /// Makes the bare repository. One that is there stays as it is.
+    pub async fn create(&self) -> Result<(), Error> {
+        if self.path.join("HEAD").exists() {
+            return Ok(());
+        }
+        let mut init = command(&self.path);
+        init.args(["init", "--quiet", "--bare", "--initial-branch=main", "--"])
+            .arg(&self.path);
+        output("init", init, LOCAL_DEADLINE, MAX_FILE_BYTES)
+            .await
+            .map(drop)
+    }
+
+    /// Fetches one branch of a repository elsewhere, and gives the commit it is at.
+    pub async fn fetch(&self, url: &str, branch: &str) -> Result<String, Error> {
+        let fetchable = ["https://", "http://", "ssh://"]
+            .iter()
+            .any(|scheme| url.starts_with(scheme));
+        if !fetchable || url.contains(char::is_whitespace) {
+            return Err(Error::NotAUrl(url.into()));
+        }
+        if !is_branch(branch) {
+            return Err(Error::NotABranch(branch.into()));
+        }
+        let refspec = format!("+refs/heads/{branch}:refs/heads/{branch}");
+        let mut fetch = self.git();
+        fetch.args([
+            "-c",
+            "fetch.fsckObjects=true",
+            "fetch",
+            "--quiet",
+            "--no-tags",
+            "--",
+            url,
+            &refspec,
+        ]);
+        output("fetch", fetch, FETCH_DEADLINE, MAX_FILE_BYTES).await?;
+        self.resolve(branch).await
+    }
+
+    /// The commit that a branch is at.
+    pub async fn resolve(&self, branch: &str) -> Result<String, Error> {
+        if !is_branch(branch) {
+            return Err(Error::NotABranch(branch.into()));
+        }
+        let text = self
+            .text(
+                "rev-parse",
+                &["--verify", "--quiet", &format!("refs/heads/{branch}^{{commit}}")],
+            )
+            .await?;
+        let id = text.trim().to_owned();
+        if is_commit(&id) {
+            Ok(id)
+        } else {
+            Err(Error::Unexpected(branch.into()))
+        }
+    }
+
+    /// What a commit says about itself.
+    pub async fn commit(&self, id: &str, branch: &str, repository: &str) -> Result<Commit, Error> {
+        let id = checked(id)?;
+        let text = self
+            .text(
+                "show",
+                &["--no-patch", "--format=%H%x00%an <%ae>%x00%ct%x00%B", id, "--"],
+            )
+            .await?;
+        let mut parts = text.splitn(4, '\0');
+        let mut next = || parts.next().ok_or_else(|| Error::Unexpected(id.into()));
+        let (id, author, seconds, message) = (next()?, next()?, next()?, next()?);
+        let committed_at = seconds
+            .parse()
+            .ok()
+            .and_then(|seconds| Timestamp::from_second(seconds).ok());
+        Ok(Commit {
+            id: id.to_owned(),
+            author: author.to_owned(),
+            message: message.trim_end().chars().take(4000).collect(),
+            branch: branch.to_owned(),
+            repository: repository.to_owned(),
+            committed_at: committed_at.unwrap_or(Timestamp::UNIX_EPOCH),
+        })
+    }
+
+    /// Commits that are in `to` and not in `from`, newest first, at most 50.
+    pub async fn between(&self, from: &str, to: &str) -> Result<Vec<String>, Error> {
+        let range = format!("{}..{}", checked(from)?, checked(to)?);
+        let text = self
+            .text("log", &["--max-count=50", "--format=%H", &range, "--"])
+            .await?;
+        Ok(text.lines().map(str::to_owned).collect())
+    }
+
+    /// Files that differ between two commits, as (`A`, `M`, `D`…, path), at most 500.
+    pub async fn changed(&self, from: &str, to: &str) -> Result<Vec<(String, String)>, Error> {
+        let arguments = [
+            "--name-status",
+            "--no-renames",
+            "-z",
+            checked(from)?,
+            checked(to)?,
+            "--",
+        ];
+        let text = self.text("diff", &arguments).await?;
+        let fields: Vec<&str> = text.split('\0').collect();
+        Ok(fields
+            .chunks_exact(2)
+            .take(500)
+            .map(|pair| (pair[0].to_owned(), pair[1].to_owned()))
+            .collect())
+    }
+
+    /// The paths of all files at a commit, at most 100,000.
+    pub async fn files(&self, id: &str) -> Result<Vec<String>, Error> {
+        let text = self
+            .text(
+                "ls-tree",
+                &["-r", "-z", "--name-only", "--full-tree", checked(id)?],
+            )
+            .await?;
+        Ok(text
+            .split('\0')
+            .filter(|path| !path.is_empty())
+            .take(100_000)
+            .map(str::to_owned)
+            .collect())
+    }
+
+    /// The bytes of a file at a commit.
+    pub async fn read(&self, id: &str, path: &str) -> Result<Vec<u8>, Error> {
+        let object = format!("{}:{path}", checked(id)?);
+        let mut git = self.git();
+        git.args(["cat-file", "blob", &object]);
+        let bytes = output("cat-file", git, LOCAL_DEADLINE, MAX_FILE_BYTES + 1).await?;
+        if bytes.len() as u64 > MAX_FILE_BYTES {
+            return Err(Error::TooLarge {
+                path: path.into(),
+                commit: id.into(),
+            });
+        }
+        Ok(bytes)
+    }
+
+    /// A tar of the tree at a commit into `file`. The same commit gives the same bytes.
+    pub async fn archive(&self, id: &str, file: &Utf8Path) -> Result<(), Error> {
+        let mut git = self.git();
+        git.args([
+            "archive",
+            "--format=tar",
+            &format!("--output={file}"),
+            checked(id)?,
+        ]);
+        output("archive", git, LOCAL_DEADLINE, MAX_FILE_BYTES)
+            .await
+            .map(drop)
+    }
+
+    fn git(&self) -> Command {
+        let mut git = command(&self.path);
+        git.arg("--git-dir").arg(&self.path);
+        git
+    }
+
+    async fn text(&self, action: &str, arguments: &[&str]) -> Result<String, Error> {
+        let mut git = self.git();
+        git.arg(action).args(arguments);
+        let bytes = output(action, git, LOCAL_DEADLINE, 16 * 1024 * 1024).await?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+}
+
+async fn output(action: &str, mut git: Command, limit: Duration, max_bytes: u64) -> Result<Vec<u8>, Error> {
+    git.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = git.spawn().map_err(|source| Error::Spawn { source })?;
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let work = async {
+        let read_out = async {
+            let Some(stdout) = stdout else { return Ok(0) };
+            stdout.take(max_bytes).read_to_end(&mut out).await
+        };
+        let read_err = async {
+            let Some(stderr) = stderr else { return Ok(0) };
+            stderr.take(64 * 1024).read_to_end(&mut err).await
+        };
+        let (read_out, read_err) = tokio::join!(read_out, read_err);
+        read_out.and(read_err)?;
+        child.wait().await
+    };
+    let status = timeout(limit, work)
+        .await
+        .map_err(|_| Error::Deadline {
+            action: action.into(),
+            limit,
+        })?
+        .map_err(|source| Error::Spawn { source })?;
+    // A reader that stopped at its limit ends git by SIGPIPE: what was read is what the caller judges.
+    if status.success() || out.len() as u64 >= max_bytes {
+        return Ok(out);
+    }
+    let stderr = String::from_utf8_lossy(&err).trim().chars().take(500).collect();
+    Err(Error::Failed {
+        action: action.into(),
+        stderr,
+    })
+}
+
+fn is_commit(id: &str) -> bool {
+    matches!(id.len(), 40 | 64)
+        && id
+            .bytes()
+            .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+}
+
+fn checked(id: &str) -> Result<&str, Error> {
+    if is_commit(id) {
+        Ok(id)
+    } else {
+        Err(Error::NotACommit(id.chars().take(80).collect()))
+    }
+}
+
+/// The rules of git-check-ref-format(1) that keep a name harmless in a refspec and on a command line.
+pub fn is_branch(name: &str) -> bool {
+    !name.is_empty()
+        && name.len() <= 200
+        && !name.starts_with(['-', '/', '.'])
+        && !name.ends_with(['/', '.'])
+        && !name.ends_with(".lock")
+        && !["..", "//", "@{", "/."].iter().any(|bad| name.contains(bad))
+        && !name
+            .chars()
+            .any(|c| c.is_control() || c.is_whitespace() || "~^:?*[\\".contains(c))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_git_would_take_for_something_else_is_refused() {
+        for good in ["main", "feature/login", "v1.2", "ü"] {
+            assert!(is_branch(good), "{good}");
+        }
+        for bad in [
+            "", "-x", "a..b", "a b", "a:b", "x.lock", "a@{1}", "/a", "a/", "a\n",
+        ] {
+            assert!(!is_branch(bad), "{bad}");
+        }
+        assert!(checked("HEAD").is_err());
+        assert!(checked(&"a".repeat(40)).is_ok());
+    }
+
+    #[tokio::test]
+    async fn dangerous_urls_are_not_fetched() {
+        let repository = Repository::at("/nonexistent".into());
+        for url in [
+            "ext::sh -c id",
+            "file:///etc",
+            "--upload-pack=id",
+            "git@host:repo",
+        ] {
+            assert!(
+                matches!(repository.fetch(url, "main").await, Err(Error::NotAUrl(_))),
+                "{url}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn reads_what_was_committed() {
+        let directory = tempfile::tempdir().unwrap();
+        let work = Utf8Path::from_path(directory.path()).unwrap().to_owned();
+        let bare = Repository::at(work.join("bare.git"));
+        bare.create().await.unwrap();
+        let git = |arguments: &'static [&'static str]| {
+            let mut git = command(&work);
+            git.current_dir(&work)
+                .args(["-c", "user.name=A", "-c", "user.email=a@b"])
+                .args(arguments);
+            git
+        };
+        std::fs::write(work.join("vend.yaml"), "app: shop\n").unwrap();
+        for arguments in [
+            &["init", "-q", "-b", "main", "."][..],
+            &["add", "vend.yaml"],
+            &["commit", "-q", "-m", "First\n\nbody"],
+            &[
+                "-c",
+                "protocol.file.allow=always",
+                "push",
+                "-q",
+                "bare.git",
+                "main",
+            ],
+        ] {
+            let mut git = git(arguments);
+            git.env("GIT_ALLOW_PROTOCOL", "file");
+            output("test", git, LOCAL_DEADLINE, 1000).await.unwrap();
+        }
+        let id = bare.resolve("main").await.unwrap();
+        let commit = bare.commit(&id, "main", "here").await.unwrap();
+        assert_eq!(
+            (commit.author.as_str(), commit.message.as_str()),
+            ("A <a@b>", "First\n\nbody")
+        );
+        assert_eq!(bare.files(&id).await.unwrap(), ["vend.yaml"]);
+        assert_eq!(bare.read(&id, "vend.yaml").await.unwrap(), b"app: shop\n");
+        let (one, two) = (work.join("1.tar"), work.join("2.tar"));
+        bare.archive(&id, &one).await.unwrap();
+        bare.archive(&id, &two).await.unwrap();
+        assert_eq!(std::fs::read(one).unwrap(), std::fs::read(two).unwrap());
+    }
+}

@@ -1,0 +1,180 @@
+//! Hosts as the catalogue says: retired when their time has come, replaced when they died, removed when nobody knows
+//! them.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use jiff::{SignedDuration, Timestamp};
+use model::{
+    HostId, Place,
+    port::{Fault, HostRole, HostSeen, HostState as Seen, Hosts as _},
+};
+use store::{By, HostState};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::flow::{World, engine, start, stored, unwind};
+
+const EVERY: Duration = Duration::from_secs(3);
+/// A fleet that could not be brought to its size is tried again after this.
+const PATIENCE: SignedDuration = SignedDuration::from_secs(60);
+
+pub async fn run(world: Arc<World>, engine: engine::Handle, cancel: CancellationToken) {
+    let mut tried: HashMap<Place, Timestamp> = HashMap::new();
+    loop {
+        match once(&world, &mut tried).await {
+            Ok(true) => engine.tell(engine::News::Wake).await,
+            Ok(false) => {}
+            Err(fault) => warn!("hosts could not be looked after: {fault}"),
+        }
+        tokio::select! {
+            () = cancel.cancelled() => return,
+            () = world.pokes.fleet.notified() => {}
+            () = sleep(EVERY) => {}
+        }
+    }
+}
+
+/// True when executions were started.
+async fn once(world: &World, tried: &mut HashMap<Place, Timestamp>) -> Result<bool, Fault> {
+    retire(world).await?;
+    let seen = world.node.list().await?;
+    let rows = world
+        .store
+        .read(|db| db.standing_hosts(None))
+        .await
+        .map_err(stored)?;
+    for stray in seen
+        .iter()
+        .filter(|seen| rows.iter().all(|row| row.id != seen.host))
+    {
+        // Rows are written before hosts are started: a host without a row is a left-over.
+        let id = stray.host.clone();
+        let known = world
+            .store
+            .read(move |db| Ok(db.host(&id).is_ok_and(|host| host.state != HostState::Retired)));
+        if !known.await.map_err(stored)? {
+            info!(host.id = %stray.host, "host {} belongs to nobody: removing it", stray.host);
+            world.node.stop(&stray.host).await?;
+        }
+    }
+    mark_dead(world, &rows, &seen).await?;
+    resize(world, tried).await
+}
+
+async fn retire(world: &World) -> Result<(), Fault> {
+    let now = crate::clock::now();
+    let due = world
+        .store
+        .read(move |db| db.hosts_to_retire(now))
+        .await
+        .map_err(stored)?;
+    if due.is_empty() {
+        return Ok(());
+    }
+    let by = By::platform(now);
+    let ids: Vec<HostId> = due.iter().map(|host| host.id.clone()).collect();
+    let draining = world.store.write(move |tx| {
+        ids.iter()
+            .try_for_each(|id| tx.set_host_state(id, HostState::Draining, Some("its time has come"), &by))
+    });
+    draining.await.map_err(stored)?;
+    world.routes.apply().await?;
+    for host in &due {
+        unwind::retire(world, host, "its time has come").await?;
+    }
+    Ok(())
+}
+
+/// A host that should run and does not is failed; whatever serves without it is told so.
+async fn mark_dead(world: &World, rows: &[store::Host], seen: &[HostSeen]) -> Result<(), Fault> {
+    let runs = |row: &store::Host| {
+        seen.iter()
+            .any(|seen| seen.host == row.id && seen.state == Seen::Running && seen.configured)
+    };
+    let wanted = |row: &store::Host| matches!(row.state, HostState::Serving | HostState::Kept);
+    let dead: Vec<store::Host> = rows
+        .iter()
+        .filter(|row| row.role == HostRole::App && wanted(row) && !runs(row))
+        .cloned()
+        .collect();
+    for host in &dead {
+        warn!(host.id = %host.id, "host {} of {} died", host.id, host.place);
+        let (id, by) = (host.id.clone(), By::platform(crate::clock::now()));
+        let failed = world
+            .store
+            .write(move |tx| tx.set_host_state(&id, HostState::Failed, Some("it died"), &by));
+        failed.await.map_err(stored)?;
+    }
+    if !dead.is_empty() {
+        world.routes.apply().await?;
+    }
+    for host in &dead {
+        unwind::retire(world, host, "it died").await?;
+    }
+    Ok(())
+}
+
+/// Starts an execution for every environment whose live release has fewer hosts than it is to have, or whose
+/// database does not run.
+async fn resize(world: &World, tried: &mut HashMap<Place, Timestamp>) -> Result<bool, Fault> {
+    let environments = world
+        .store
+        .read(|db| db.environments(None))
+        .await
+        .map_err(stored)?;
+    let seen = world.node.list().await?;
+    let now = crate::clock::now();
+    let mut started = false;
+    for environment in environments {
+        let Some(live) = environment.live else { continue };
+        let patient = tried
+            .get(&environment.place)
+            .is_some_and(|at| now.duration_since(*at) < PATIENCE);
+        if patient || !is_short(world, &environment, live, &seen).await? {
+            continue;
+        }
+        let by = By::platform(now);
+        if start::resize(world, &environment.place, "heal", by)
+            .await
+            .map_err(stored)?
+            .is_some()
+        {
+            info!("{} has too few hosts: replacing them", environment.place);
+            tried.insert(environment.place, now);
+            started = true;
+        }
+    }
+    Ok(started)
+}
+
+async fn is_short(
+    world: &World,
+    environment: &store::Environment,
+    live: u64,
+    seen: &[HostSeen],
+) -> Result<bool, Fault> {
+    let database_is_gone = environment.database_ready
+        && environment.database_host.as_ref().is_some_and(|id| {
+            !seen
+                .iter()
+                .any(|seen| seen.host == *id && seen.state == Seen::Running)
+        });
+    let place = environment.place.clone();
+    let rows = world
+        .store
+        .read(move |db| {
+            Ok((
+                db.release(&place, live)?.content,
+                db.hosts_of_release(&place, live)?,
+            ))
+        })
+        .await
+        .map_err(stored)?;
+    let (release, hosts) = rows;
+    let serving = hosts
+        .iter()
+        .filter(|host| host.state == HostState::Serving)
+        .count();
+    Ok(database_is_gone || serving < crate::flow::desired(environment, &release) as usize)
+}

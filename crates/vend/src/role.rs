@@ -1,0 +1,64 @@
+//! What every role does first: take the sockets that were lent to it, and end with its supervisor.
+
+use std::{
+    net::TcpListener,
+    os::{
+        fd::{FromRawFd as _, OwnedFd},
+        unix::net::UnixListener,
+    },
+};
+
+use rustix::process::{Signal, set_parent_process_death_signal};
+
+/// Sockets lent by the supervisor or by systemd, by name.
+#[derive(Debug, Default)]
+pub struct Lent(Vec<(String, OwnedFd)>);
+
+impl Lent {
+    /// Takes the sockets as sd_listen_fds(3) describes: descriptors from 3, names in `LISTEN_FDNAMES`.
+    /// Must be called once, before any thread is started.
+    pub fn take() -> Self {
+        if std::env::var_os("VEND_SUPERVISED").is_some() {
+            // A role without a supervisor would hold sockets and locks that the next one needs.
+            if let Err(error) = set_parent_process_death_signal(Some(Signal::KILL)) {
+                tracing::warn!(%error, "this role will not end with its supervisor");
+            }
+        }
+        let count: i32 = std::env::var("LISTEN_FDS")
+            .ok()
+            .and_then(|count| count.parse().ok())
+            .unwrap_or(0);
+        let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
+        let mut names = names.split(':').map(str::to_owned);
+        Self(
+            (0..count.clamp(0, 64))
+                .map(|index| (names.next().unwrap_or_default(), owned(3 + index)))
+                .collect(),
+        )
+    }
+
+    fn one(&mut self, name: &str) -> Option<OwnedFd> {
+        let index = self.0.iter().position(|(own, _)| own == name)?;
+        Some(self.0.swap_remove(index).1)
+    }
+
+    pub fn tcp(&mut self, name: &str) -> Option<TcpListener> {
+        self.one(name).map(TcpListener::from)
+    }
+
+    pub fn unix(&mut self, name: &str) -> Option<UnixListener> {
+        self.one(name).map(UnixListener::from)
+    }
+}
+
+#[allow(unsafe_code)]
+fn owned(fd: i32) -> OwnedFd {
+    // SAFETY: by the LISTEN_FDS protocol these descriptors were opened for this process and nobody else in it has
+    // taken them: `take` is called once, first thing.
+    let owned = unsafe { OwnedFd::from_raw_fd(fd) };
+    // Whatever this role starts must not hold the platform's sockets.
+    if let Err(error) = rustix::io::fcntl_setfd(&owned, rustix::io::FdFlags::CLOEXEC) {
+        tracing::warn!(%error, fd, "cannot keep a lent socket from being inherited");
+    }
+    owned
+}

@@ -1,0 +1,75 @@
+//! The roles that are little more than another crate's `run`.
+
+use std::{error::Error, process::ExitCode};
+
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{config::Data, flow::chain, role::Lent, up::Users};
+
+#[derive(Debug, Args)]
+pub struct Up {
+    /// Listen on free ports of loopback; `run/endpoints.json` says which.
+    #[arg(long)]
+    pub pick_ports: bool,
+}
+
+pub fn failed(error: &dyn Error) -> ExitCode {
+    eprintln!("error: {}", chain(error));
+    ExitCode::FAILURE
+}
+
+pub fn code<E: Error>(result: Result<(), E>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(&error),
+    }
+}
+
+pub async fn node(data: Data) -> ExitCode {
+    let mut config = host::node::NodeConfig::new(data.0);
+    config.group = Some(Users::of_this_machine().group);
+    code(host::node::serve(config, ended()).await)
+}
+
+/// What `vend down` and the end of a demo do: nothing of the data directory runs or is mounted afterwards.
+pub async fn teardown(data: &Data) -> Result<(), host::node::Error> {
+    host::node::teardown(&host::node::NodeConfig::new(data.0.clone())).await
+}
+
+pub async fn down(data: Data) -> ExitCode {
+    if let Err(error) = host::container::enter_private_mounts() {
+        return failed(&error);
+    }
+    match teardown(&data).await {
+        Ok(()) => {
+            println!("nothing of {} runs any more; `vend up` starts it again", data.0);
+            ExitCode::SUCCESS
+        }
+        Err(error) => failed(&error),
+    }
+}
+
+pub async fn edge(data: Data, mut lent: Lent) -> ExitCode {
+    let Some(http) = lent.tcp("http") else {
+        eprintln!("error: edge is started by `vend up` or by systemd, which lend it its socket `http`");
+        return ExitCode::FAILURE;
+    };
+    let config = edge::Config {
+        listeners: vec![http],
+        admin: data.edge_socket(),
+        snapshot: data.edge().join("table.json"),
+        workers: std::thread::available_parallelism().map_or(1, usize::from),
+        access_log: Some(data.edge().join("access.log")),
+        limits: edge::Limits::default(),
+    };
+    code(edge::run(config, ended()).await)
+}
+
+async fn ended() {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+}

@@ -1,0 +1,168 @@
+//! `vend serve`: the rooms that decide, put together.
+
+use std::{sync::Arc, time::Duration};
+
+use model::{
+    Place,
+    port::{Fault, HostSeen, Hosts as _, LogChunk, LogRef, Logs as _},
+    route::TargetHealth,
+};
+use futures_util::future::BoxFuture;
+use store::{By, Store};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{error, info, warn};
+
+use crate::{
+    clock,
+    config::{Data, Platform},
+    flow::{self, Pokes, World, chain, commands::Flows},
+    reconcile,
+    role::Lent,
+    web,
+};
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("serve is started by `vend up` or by systemd, which lend it its sockets (there is no `{0}`)")]
+    NoSocket(&'static str),
+    #[error("cannot open the database")]
+    Store(#[from] store::Error),
+    #[error(transparent)]
+    Config(#[from] crate::config::Error),
+    #[error("cannot use a lent socket")]
+    Socket(#[source] std::io::Error),
+}
+
+/// Runs until SIGTERM.
+pub async fn run(data: Data, mut lent: Lent) -> Result<(), Error> {
+    let platform = Platform::load(&data.platform_toml())?;
+    let local = lent.unix("local").ok_or(Error::NoSocket("local"))?;
+    let api = lent.tcp("api").ok_or(Error::NoSocket("api"))?;
+    local.set_nonblocking(true).and_then(|()| api.set_nonblocking(true)).map_err(Error::Socket)?;
+    let local = tokio::net::UnixListener::from_std(local).map_err(Error::Socket)?;
+    let api = tokio::net::TcpListener::from_std(api).map_err(Error::Socket)?;
+    let url = format!("http://{}", api.local_addr().map_err(Error::Socket)?);
+
+    let store = tokio::task::block_in_place(|| Store::open(&data.serve()))?;
+    settle(&store, &platform).await?;
+    // Left behind by a crash in the middle of a stage; every stage makes its own again.
+    let _ = tokio::fs::remove_dir_all(data.serve().join("tmp")).await;
+    let stop = CancellationToken::new();
+    let tasks = TaskTracker::new();
+    let world = compose(&data, platform, store.clone(), &stop, &tasks);
+    let (engine, handle) = flow::engine::new(Arc::clone(&world));
+    let cancel = stop.clone();
+    tasks.spawn(async move {
+        if let Err(error) = engine.run(cancel).await {
+            error!(error = &error as &dyn std::error::Error, "the engine stopped: {}", chain(&error));
+        }
+    });
+    tasks.spawn(flow::intake::run(Arc::clone(&world), handle.clone(), stop.clone()));
+    tasks.spawn(flow::deletion::run(Arc::clone(&world), handle.clone(), stop.clone()));
+    tasks.spawn(reconcile::fleet::run(Arc::clone(&world), handle.clone(), stop.clone()));
+    tasks.spawn(reconcile::retention::run(Arc::clone(&world), stop.clone()));
+
+    let state = web::State::new(web::Setup {
+        store,
+        commands: Arc::new(Flows { world: Arc::clone(&world), engine: handle }),
+        sight: Arc::new(Eyes(Arc::clone(&world))),
+        repositories: data.repositories(),
+        url,
+        owner: rustix::process::geteuid().as_raw(),
+        urls: urls(&data, &world.platform),
+        clock: clock::now,
+        stop: stop.clone(),
+    })?;
+    web::resume(&state).await?;
+    tasks.spawn(announce(state.clone(), stop.clone()));
+    let router = web::router(state.clone());
+    info!("serve is ready");
+    let doors = futures_util::future::join(
+        web::unix(local, router.clone(), stop.clone()),
+        web::tcp(api, router, stop.clone()),
+    );
+    let end = async {
+        wait_for_end().await;
+        info!("serve is stopping");
+        stop.cancel();
+    };
+    tokio::join!(doors, end);
+    tasks.close();
+    tasks.wait().await;
+    state.closed().await;
+    Ok(())
+}
+
+/// What the operator's settings mean to the store.
+async fn settle(store: &Store, platform: &Platform) -> Result<(), store::Error> {
+    let subnets = platform.network.subnets();
+    let settled = store.write(move |tx| {
+        subnets.map_or(Ok(()), |subnets| tx.set_subnets(subnets, &By::platform(clock::now())))
+    });
+    settled.await
+}
+
+fn compose(
+    data: &Data,
+    platform: Platform,
+    store: Store,
+    stop: &CancellationToken,
+    tasks: &TaskTracker,
+) -> Arc<World> {
+    let node = host::client::Client::new(data.node_socket());
+    let edge = edge::Client::new(data.edge_socket());
+    let (routes, handle) = reconcile::routes::new(store.clone(), edge.clone(), platform.clone());
+    tasks.spawn(routes.run(stop.clone()));
+    Arc::new(World { store, node, edge, platform, data: data.clone(), pokes: Pokes::default(), routes: handle })
+}
+
+/// An environment's address as people type it: with the port of the edge, unless it is HTTP's own.
+fn urls(data: &Data, platform: &Platform) -> web::Urls {
+    let port = crate::up::endpoints(data).map_or(platform.listen.http.port(), |endpoints| endpoints.http.port());
+    let port = if port == 80 { String::new() } else { format!(":{port}") };
+    let platform = platform.clone();
+    Arc::new(move |place: &Place| vec![format!("http://{}{port}/", platform.hostname(place))])
+}
+
+/// A git that outlived its serve may end a push later: what it left is looked for from time to time.
+async fn announce(state: web::State, stop: CancellationToken) {
+    loop {
+        tokio::select! { () = stop.cancelled() => return, () = tokio::time::sleep(ANNOUNCE_EVERY) => {} }
+        if let Err(error) = web::announce(&state).await {
+            warn!(error = &error as &dyn std::error::Error, "cannot look for pushes that were left");
+        }
+    }
+}
+
+const ANNOUNCE_EVERY: Duration = Duration::from_secs(30);
+
+async fn wait_for_end() {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        error!("cannot listen for signals: stopping");
+        return;
+    };
+    tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+}
+
+/// What the API sees of the other roles.
+struct Eyes(Arc<World>);
+
+impl web::Sight for Eyes {
+    fn log(&self, log: LogRef, offset: u64) -> BoxFuture<'_, Result<LogChunk, Fault>> {
+        Box::pin(async move { self.0.node.read(&log, offset).await })
+    }
+
+    fn hosts(&self) -> BoxFuture<'_, Result<Vec<HostSeen>, Fault>> {
+        Box::pin(self.0.node.list())
+    }
+
+    fn targets(&self) -> BoxFuture<'_, Result<Vec<TargetHealth>, Fault>> {
+        Box::pin(async move {
+            let silent = |error: edge::ClientError| Fault::platform(format!("the edge does not answer: {}", chain(&error)));
+            self.0.edge.health().await.map_err(silent)
+        })
+    }
+}
+

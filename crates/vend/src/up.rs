@@ -1,0 +1,317 @@
+//! `vend up`: starts and supervises serve, node and edge on one machine.
+//!
+//! The supervisor holds the listening sockets and lends them to the roles (the `LISTEN_FDS` protocol of
+//! sd_listen_fds(3), so that systemd's socket units do the same): while a role is being restarted, connections wait in
+//! the socket's queue instead of being refused. It knows nothing of what the roles do.
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    os::{
+        fd::OwnedFd,
+        unix::{fs::PermissionsExt as _, net::UnixListener},
+    },
+    process::{ExitStatus, Stdio},
+};
+
+use camino::Utf8PathBuf;
+use command_fds::{CommandFdExt as _, FdMapping};
+use serde::{Deserialize, Serialize};
+use tokio::{
+    process::{Child, Command},
+    signal::unix::{SignalKind, signal},
+    time::{Duration, Instant, sleep, timeout},
+};
+use tracing::{info, warn};
+
+use crate::config::{Data, Platform};
+
+/// How long a role may take to end after SIGTERM.
+const GRACE: Duration = Duration::from_secs(20);
+const SLOWEST_RESTART: Duration = Duration::from_secs(10);
+/// A role that lived this long is well: its next restart is at once again.
+const WELL_AFTER: Duration = Duration::from_secs(30);
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("`vend up` must be root: it starts a role that makes containers (try `sudo vend up`)")]
+    NotRoot,
+    #[error("another platform runs in {0}: stop it first, or choose another --data")]
+    Busy(Utf8PathBuf),
+    #[error("cannot listen on {address}: choose another address in platform.toml, or --pick-ports")]
+    Listen { address: String, source: std::io::Error },
+    #[error("cannot prepare {path}")]
+    Prepare {
+        path: Utf8PathBuf,
+        source: std::io::Error,
+    },
+    #[error("cannot start {role}")]
+    Spawn {
+        role: &'static str,
+        source: std::io::Error,
+    },
+    #[error(transparent)]
+    Config(#[from] crate::config::Error),
+    #[error("cannot listen for signals")]
+    Signal(#[source] std::io::Error),
+}
+
+/// Where a running platform is reached; kept in `<data>/run/endpoints.json` for the CLI.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Endpoints {
+    pub http: SocketAddr,
+    pub api: SocketAddr,
+}
+
+/// Whom the unprivileged roles run as. Both share a group, so that serve reaches the others' sockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Users {
+    pub serve: u32,
+    pub edge: u32,
+    pub group: u32,
+}
+
+impl Users {
+    /// The packaged users `vend` and `vend-edge` where they exist, else two ids that nobody has.
+    pub fn of_this_machine() -> Self {
+        let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+        let find = |name: &str| {
+            let line = passwd.lines().find(|line| line.split(':').next() == Some(name))?;
+            let mut fields = line.split(':').skip(2);
+            Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
+        };
+        match (find("vend"), find("vend-edge")) {
+            (Some((serve, group)), Some((edge, _))) => Self { serve, edge, group },
+            _ => Self {
+                serve: 64_200,
+                edge: 64_201,
+                group: 64_200,
+            },
+        }
+    }
+}
+
+struct Role {
+    name: &'static str,
+    user: Option<u32>,
+    sockets: Vec<(&'static str, OwnedFd)>,
+}
+
+/// Runs until SIGTERM or SIGINT. Hosts go on running afterwards: `vend down` stops them.
+pub async fn run(data: Data, pick_ports: bool) -> Result<(), Error> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(Error::NotRoot);
+    }
+    let users = Users::of_this_machine();
+    prepare(&data, users)?;
+    let _lock = lock(&data)?;
+    let mut platform = Platform::load(&data.platform_toml())?;
+    if pick_ports {
+        platform.listen.http.set_port(0);
+        platform.listen.api.set_port(0);
+    }
+    let (roles, endpoints) = roles(&data, &platform, users)?;
+    write_endpoints(&data, &endpoints)?;
+    info!(http = %endpoints.http, api = %endpoints.api, "the platform listens on {}", endpoints.http);
+    let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signal)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signal)?;
+    let (stop, stopping) = tokio::sync::watch::channel(false);
+    let supervised = roles
+        .into_iter()
+        .map(|role| supervise(role, data.clone(), users, stopping.clone()));
+    let signalled = async {
+        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        info!("stopping: hosts go on running, `vend down` stops them");
+        // The receivers live in this function: sending cannot fail.
+        let _ = stop.send(true);
+    };
+    tokio::join!(signalled, futures_util::future::join_all(supervised));
+    Ok(())
+}
+
+/// The directories of the roles, each with its owner.
+fn prepare(data: &Data, users: Users) -> Result<(), Error> {
+    let owned = [
+        (data.0.clone(), None, 0o755),
+        (data.run(), None, 0o755),
+        (data.node(), None, 0o700),
+        (data.serve(), Some(users.serve), 0o700),
+        (data.edge(), Some(users.edge), 0o750),
+    ];
+    for (path, user, mode) in owned {
+        let prepare = || {
+            std::fs::create_dir_all(&path)?;
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode))?;
+            if let Some(user) = user {
+                std::os::unix::fs::chown(&path, Some(user), Some(users.group))?;
+            }
+            Ok(())
+        };
+        prepare().map_err(|source| Error::Prepare {
+            path: path.clone(),
+            source,
+        })?;
+    }
+    Ok(())
+}
+
+fn lock(data: &Data) -> Result<std::fs::File, Error> {
+    let path = data.run().join("up.lock");
+    let file = std::fs::File::create(&path).map_err(|source| Error::Prepare { path, source })?;
+    file.try_lock().map_err(|_| Error::Busy(data.0.clone()))?;
+    Ok(file)
+}
+
+fn roles(data: &Data, platform: &Platform, users: Users) -> Result<(Vec<Role>, Endpoints), Error> {
+    let (http, http_at) = listen(platform.listen.http)?;
+    let (api, api_at) = listen(platform.listen.api)?;
+    let local = listen_local(&data.api_socket())?;
+    let roles = vec![
+        Role {
+            name: "node",
+            user: None,
+            sockets: Vec::new(),
+        },
+        Role {
+            name: "edge",
+            user: Some(users.edge),
+            sockets: vec![("http", http)],
+        },
+        Role {
+            name: "serve",
+            user: Some(users.serve),
+            sockets: vec![("local", local), ("api", api)],
+        },
+    ];
+    Ok((
+        roles,
+        Endpoints {
+            http: http_at,
+            api: api_at,
+        },
+    ))
+}
+
+fn listen(address: SocketAddr) -> Result<(OwnedFd, SocketAddr), Error> {
+    let bind = || {
+        let listener = TcpListener::bind(address)?;
+        let at = listener.local_addr()?;
+        Ok((listener.into(), at))
+    };
+    bind().map_err(|source| Error::Listen {
+        address: address.to_string(),
+        source,
+    })
+}
+
+/// Everybody may connect: serve asks the kernel who it is, and refuses all but root and the platform's owner.
+fn listen_local(path: &camino::Utf8Path) -> Result<OwnedFd, Error> {
+    let bind = || {
+        let listener: UnixListener = host::socket::bind(path, 0o666)?.into_std()?;
+        Ok(listener.into())
+    };
+    bind().map_err(|source| Error::Listen {
+        address: path.to_string(),
+        source,
+    })
+}
+
+fn write_endpoints(data: &Data, endpoints: &Endpoints) -> Result<(), Error> {
+    let path = data.run().join("endpoints.json");
+    let text = serde_json::to_string_pretty(endpoints).expect("addresses are plain data");
+    std::fs::write(&path, text).map_err(|source| Error::Prepare { path, source })
+}
+
+/// Keeps one role running until told to stop.
+async fn supervise(role: Role, data: Data, users: Users, mut stopping: tokio::sync::watch::Receiver<bool>) {
+    let mut delay = Duration::from_millis(50);
+    while !*stopping.borrow() {
+        let started = Instant::now();
+        match spawn(&role, &data, users) {
+            Ok(mut child) => {
+                info!(role = role.name, pid = child.id(), "{} is up", role.name);
+                tokio::select! {
+                    status = child.wait() => report(role.name, status),
+                    _ = stopping.changed() => return stop(role.name, child).await,
+                }
+            }
+            Err(error) => warn!(
+                role = role.name,
+                error = &error as &dyn std::error::Error,
+                "{error}"
+            ),
+        }
+        delay = if started.elapsed() > WELL_AFTER {
+            Duration::from_millis(50)
+        } else {
+            delay
+        };
+        tokio::select! { _ = sleep(delay) => {}, _ = stopping.changed() => return }
+        delay = (delay * 2).min(SLOWEST_RESTART);
+    }
+}
+
+fn report(role: &str, status: std::io::Result<ExitStatus>) {
+    match status {
+        Ok(status) => warn!(role, %status, "{role} ended ({status}), starting it again"),
+        Err(error) => warn!(role, %error, "lost sight of {role}, starting it again"),
+    }
+}
+
+fn spawn(role: &Role, data: &Data, users: Users) -> Result<Child, Error> {
+    let wrong = |source| Error::Spawn {
+        role: role.name,
+        source,
+    };
+    let mut command = std::process::Command::new("/proc/self/exe");
+    std::os::unix::process::CommandExt::arg0(&mut command, "vend");
+    command
+        .arg(role.name)
+        .arg("--data")
+        .arg(&data.0)
+        .stdin(Stdio::null());
+    command
+        .env("VEND_SUPERVISED", "1")
+        .env("LISTEN_FDS", role.sockets.len().to_string());
+    let names: Vec<&str> = role.sockets.iter().map(|(name, _)| *name).collect();
+    command.env("LISTEN_FDNAMES", names.join(":"));
+    if let Some(user) = role.user {
+        std::os::unix::process::CommandExt::uid(&mut command, user);
+        std::os::unix::process::CommandExt::gid(&mut command, users.group);
+    }
+    let mappings = role.sockets.iter().enumerate().map(|(index, (_, socket))| {
+        let parent_fd = socket.try_clone()?;
+        Ok(FdMapping {
+            parent_fd,
+            child_fd: 3 + index as i32,
+        })
+    });
+    let mappings = mappings
+        .collect::<Result<Vec<_>, std::io::Error>>()
+        .map_err(wrong)?;
+    command
+        .fd_mappings(mappings)
+        .map_err(|error| wrong(std::io::Error::other(error)))?;
+    Command::from(command).kill_on_drop(true).spawn().map_err(wrong)
+}
+
+async fn stop(role: &'static str, mut child: Child) {
+    if let Some(pid) = child
+        .id()
+        .and_then(|pid| rustix::process::Pid::from_raw(pid as i32))
+    {
+        // A role that is gone already needs no signal.
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+    }
+    if timeout(GRACE, child.wait()).await.is_err() {
+        warn!(role, "{role} did not end within {}s, killing it", GRACE.as_secs());
+        if let Err(error) = child.kill().await {
+            warn!(role, %error, "cannot kill {role}");
+        }
+    }
+}
+
+/// Where the platform of a data directory was last reached.
+pub fn endpoints(data: &Data) -> Option<Endpoints> {
+    let text = std::fs::read_to_string(data.run().join("endpoints.json")).ok()?;
+    serde_json::from_str(&text).ok()
+}

@@ -1,0 +1,77 @@
+//! What handlers need from the rooms beside them, in two small traits. `flow` implements the first; the clients of
+//! node and edge together implement the second. `web` knows neither by name.
+
+use futures_util::future::BoxFuture;
+use jiff::Timestamp;
+use model::{
+    AppName, ApprovalId, ExecutionId, Place, TenantName,
+    plan::Plan,
+    port::{Commit, Fault, HostSeen, LogChunk, LogRef},
+    route::TargetHealth,
+};
+use store::By;
+
+/// Commits that arrived on one branch, from the built-in git server or a genuine webhook.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pushed {
+    pub tenant: TenantName,
+    pub app: AppName,
+    pub branch: String,
+    /// The branch's commit before; none for a new branch.
+    pub before: Option<String>,
+    pub commit: Commit,
+    /// Who pushed, as the ledger writes it.
+    pub pusher: String,
+    /// What brought it: `git`, or the id of a delivery (`w-…`).
+    pub origin: String,
+    /// Where to clone from when it is not the built-in repository.
+    pub clone_url: Option<String>,
+    pub at: Timestamp,
+}
+
+/// Every motion that a person can start. A command is stored, with its line of the ledger, in one transaction before
+/// it answers; what it starts goes on after the answer. `by` is who the line names.
+pub trait Commands: Send + Sync + 'static {
+    /// Stores a push and starts its release. The same commit on the same branch again, with no other in between,
+    /// changes nothing: after a crash a push may be handed over twice. A push that is of no use is stored as ignored,
+    /// with the reason, and is no fault: a fault means that it is handed over again. Answers with one line for people.
+    fn pushed(&self, push: Pushed) -> BoxFuture<'_, Result<String, Fault>>;
+
+    /// What going back would change. `to`: none for the release before the live one.
+    fn plan_rollback(&self, place: Place, to: Option<u64>) -> BoxFuture<'_, Result<Plan, Fault>>;
+
+    fn rollback(&self, place: Place, to: Option<u64>, by: By)
+    -> BoxFuture<'_, Result<ExecutionId, Fault>>;
+
+    /// Destroys an environment with its hosts, its database and its routes. Refuses a protected one.
+    fn destroy(&self, place: Place, by: By) -> BoxFuture<'_, Result<ExecutionId, Fault>>;
+
+    /// Deletes an app after its environments. Refuses when one is protected.
+    fn delete_app(
+        &self,
+        tenant: TenantName,
+        app: AppName,
+        by: By,
+    ) -> BoxFuture<'_, Result<Vec<ExecutionId>, Fault>>;
+
+    /// Deletes a tenant after its apps. Refuses when an environment is protected.
+    fn delete_tenant(&self, tenant: TenantName, by: By)
+    -> BoxFuture<'_, Result<Vec<ExecutionId>, Fault>>;
+
+    /// Changes the number of hosts of the live release.
+    fn scale(&self, place: Place, hosts: u32, by: By) -> BoxFuture<'_, Result<ExecutionId, Fault>>;
+
+    fn cancel(&self, execution: ExecutionId, by: By) -> BoxFuture<'_, Result<(), Fault>>;
+
+    /// Somebody voted, and the vote is stored: look whether its execution can go on.
+    fn voted(&self, approval: ApprovalId) -> BoxFuture<'_, Result<(), Fault>>;
+}
+
+/// What handlers look at outside the database.
+pub trait Sight: Send + Sync + 'static {
+    fn log(&self, log: LogRef, offset: u64) -> BoxFuture<'_, Result<LogChunk, Fault>>;
+
+    fn hosts(&self) -> BoxFuture<'_, Result<Vec<HostSeen>, Fault>>;
+
+    fn targets(&self) -> BoxFuture<'_, Result<Vec<TargetHealth>, Fault>>;
+}

@@ -1,0 +1,254 @@
+//! Environments: what they are, and what people do to them.
+
+use std::sync::Arc;
+
+use axum::{Json, extract::State as Held, http::StatusCode};
+use model::{
+    AppName, EnvironmentName, Place, TenantName,
+    policy::Action,
+    port::HostRole,
+    wire::{Environment, EnvironmentState, NewRollback, Page, PlanAnswer, Scale, Started},
+};
+use store::{Db, ExecutionFilter, HostState};
+
+use super::{
+    apps,
+    auth::Caller,
+    input::{self, Paging, Path, Query},
+    refusal::Refusal,
+    scope::keyed,
+    state::State,
+};
+
+/// The path of one environment.
+pub type Named = Path<(TenantName, AppName, EnvironmentName)>;
+
+/// More hosts than one network of 254 addresses has room for, twice over during a deployment.
+const MAX_HOSTS: u32 = 100;
+
+/// The environment's place, if the caller may do `action` to it.
+pub fn allowed(caller: &Caller, action: Action, named: Named) -> Result<Place, Refusal> {
+    let Path((tenant, app, environment)) = named;
+    let place = Place {
+        tenant,
+        app,
+        environment,
+    };
+    caller.may(action, Some(&place.tenant), &format!("environment `{place}`"))?;
+    Ok(place)
+}
+
+/// The environment as people see it.
+fn wire(db: &Db<'_>, environment: store::Environment, urls: &[String]) -> Result<Environment, store::Error> {
+    let place = &environment.place;
+    let open = ExecutionFilter {
+        tenant: Some(place.tenant.clone()),
+        app: Some(place.app.clone()),
+        environment: Some(place.environment.clone()),
+        open: Some(true),
+        limit: 1,
+        ..ExecutionFilter::default()
+    };
+    let running = db.executions(&open)?.into_iter().next();
+    let destroying = running.as_ref().is_some_and(|execution| execution.kind == "environment-destroy");
+    let serving = db
+        .standing_hosts(Some(place))?
+        .into_iter()
+        .filter(|host| host.role == HostRole::App && host.state == HostState::Serving)
+        .count();
+    let wanted = environment
+        .desired
+        .or_else(|| environment.spec.as_ref().map(|spec| spec.scaling.min))
+        .unwrap_or(u32::try_from(serving).unwrap_or(u32::MAX));
+    Ok(Environment {
+        state: match (destroying, environment.live) {
+            (true, _) => EnvironmentState::Destroying,
+            (false, Some(_)) => EnvironmentState::Live,
+            (false, None) => EnvironmentState::Empty,
+        },
+        branch: environment.branch,
+        protected: environment.protected,
+        live: environment.live,
+        hosts: wanted,
+        urls: urls.to_vec(),
+        execution: running.map(|execution| execution.id),
+        created_at: environment.created_at,
+        place: environment.place.into(),
+    })
+}
+
+async fn read(state: &State, place: Place) -> Result<Environment, Refusal> {
+    let urls = (state.urls)(&place);
+    let read = move |db: &Db<'_>| wire(db, db.environment(&place)?, &urls);
+    Ok(state.store.read(read).await?)
+}
+
+#[utoipa::path(get, path = "/v1/tenants/{tenant}/apps/{app}/environments", operation_id = "environments.list",
+    tag = "environments", params(("tenant" = String, Path), ("app" = String, Path), Paging),
+    responses((status = 200, body = Page<Environment>), Refusal))]
+pub async fn list(
+    Held(state): Held<State>,
+    caller: Caller,
+    Path((tenant, app)): Path<(TenantName, AppName)>,
+    Query(paging): Query<Paging>,
+) -> Result<Json<Page<Environment>>, Refusal> {
+    caller.may(Action::View, Some(&tenant), &apps::named(&tenant, &app))?;
+    let urls = Arc::clone(&state.urls);
+    let environments = state
+        .store
+        .read(move |db| {
+            db.app(&tenant, &app)?;
+            let environments = db.environments(Some((&tenant, Some(&app))))?;
+            let wire = |environment: store::Environment| {
+                let urls = urls(&environment.place);
+                wire(db, environment, &urls)
+            };
+            environments.into_iter().map(wire).collect::<Result<Vec<_>, store::Error>>()
+        })
+        .await?;
+    let key = |environment: &Environment| environment.place.environment.to_string();
+    Ok(Json(keyed(environments, paging.cursor.as_deref(), paging.limit(), key)))
+}
+
+#[utoipa::path(get, path = "/v1/tenants/{tenant}/apps/{app}/environments/{environment}",
+    operation_id = "environments.show", tag = "environments",
+    params(("tenant" = String, Path), ("app" = String, Path), ("environment" = String, Path)),
+    responses((status = 200, body = Environment), Refusal))]
+pub async fn show(
+    Held(state): Held<State>,
+    caller: Caller,
+    named: Named,
+) -> Result<Json<Environment>, Refusal> {
+    let place = allowed(&caller, Action::View, named)?;
+    Ok(Json(read(&state, place).await?))
+}
+
+/// Destroys an environment with its hosts, its database and its routes.
+#[utoipa::path(delete, path = "/v1/tenants/{tenant}/apps/{app}/environments/{environment}",
+    operation_id = "environments.destroy", tag = "environments",
+    params(("tenant" = String, Path), ("app" = String, Path), ("environment" = String, Path)),
+    responses((status = 202, body = Started), Refusal))]
+pub async fn destroy(
+    Held(state): Held<State>,
+    caller: Caller,
+    named: Named,
+) -> Result<(StatusCode, Json<Started>), Refusal> {
+    let place = allowed(&caller, Action::Develop, named)?;
+    let found = read(&state, place.clone()).await?;
+    if found.protected {
+        return Err(Refusal::conflict(format!("{place} is protected"))
+            .next(format!("vend environments unprotect {place}")));
+    }
+    let execution = state.commands.destroy(place.clone(), state.by(&caller.0)).await?;
+    let summary = format!("{place} is being destroyed");
+    Ok(started(summary, execution))
+}
+
+fn started(summary: String, execution: model::ExecutionId) -> (StatusCode, Json<Started>) {
+    let started = Started {
+        executions: vec![execution],
+        summary,
+    };
+    (StatusCode::ACCEPTED, Json(started))
+}
+
+#[utoipa::path(post, path = "/v1/tenants/{tenant}/apps/{app}/environments/{environment}/protect",
+    operation_id = "environments.protect", tag = "environments",
+    params(("tenant" = String, Path), ("app" = String, Path), ("environment" = String, Path)),
+    responses((status = 200, body = Environment), Refusal))]
+pub async fn protect(
+    Held(state): Held<State>,
+    caller: Caller,
+    named: Named,
+) -> Result<Json<Environment>, Refusal> {
+    set_protected(&state, &caller, named, true).await
+}
+
+#[utoipa::path(post, path = "/v1/tenants/{tenant}/apps/{app}/environments/{environment}/unprotect",
+    operation_id = "environments.unprotect", tag = "environments",
+    params(("tenant" = String, Path), ("app" = String, Path), ("environment" = String, Path)),
+    responses((status = 200, body = Environment), Refusal))]
+pub async fn unprotect(
+    Held(state): Held<State>,
+    caller: Caller,
+    named: Named,
+) -> Result<Json<Environment>, Refusal> {
+    set_protected(&state, &caller, named, false).await
+}
+
+async fn set_protected(
+    state: &State,
+    caller: &Caller,
+    named: Named,
+    protected: bool,
+) -> Result<Json<Environment>, Refusal> {
+    let place = allowed(caller, Action::Administer, named)?;
+    let (by, own) = (state.by(&caller.0), place.clone());
+    state
+        .store
+        .write(move |tx| tx.set_protected(&own, protected, &by))
+        .await?;
+    Ok(Json(read(state, place).await?))
+}
+
+#[utoipa::path(post, path = "/v1/tenants/{tenant}/apps/{app}/environments/{environment}/scale",
+    operation_id = "environments.scale", tag = "environments",
+    params(("tenant" = String, Path), ("app" = String, Path), ("environment" = String, Path)),
+    request_body = Scale, responses((status = 202, body = Started), Refusal))]
+pub async fn scale(
+    Held(state): Held<State>,
+    caller: Caller,
+    named: Named,
+    input::Json(scale): input::Json<Scale>,
+) -> Result<(StatusCode, Json<Started>), Refusal> {
+    let place = allowed(&caller, Action::Develop, named)?;
+    if !(1..=MAX_HOSTS).contains(&scale.hosts) {
+        return Err(Refusal::invalid(format!("an environment has 1 to {MAX_HOSTS} hosts")));
+    }
+    read(&state, place.clone()).await?;
+    let by = state.by(&caller.0);
+    let execution = state.commands.scale(place.clone(), scale.hosts, by).await?;
+    Ok(started(format!("{place} gets {} hosts", scale.hosts), execution))
+}
+
+/// Goes back to a kept release.
+#[utoipa::path(post, path = "/v1/tenants/{tenant}/apps/{app}/environments/{environment}/rollback",
+    operation_id = "environments.rollback", tag = "releases",
+    params(("tenant" = String, Path), ("app" = String, Path), ("environment" = String, Path)),
+    request_body = NewRollback, responses((status = 202, body = Started), Refusal))]
+pub async fn rollback(
+    Held(state): Held<State>,
+    caller: Caller,
+    named: Named,
+    input::Json(order): input::Json<NewRollback>,
+) -> Result<(StatusCode, Json<Started>), Refusal> {
+    let place = allowed(&caller, Action::Develop, named)?;
+    read(&state, place.clone()).await?;
+    let by = state.by(&caller.0);
+    let execution = state.commands.rollback(place.clone(), order.to, by).await?;
+    let to = match order.to {
+        Some(number) => format!("v{number}"),
+        None => "the release before".to_owned(),
+    };
+    Ok(started(format!("{place} goes back to {to}"), execution))
+}
+
+/// What going back would change. Changes nothing.
+#[utoipa::path(post, path = "/v1/tenants/{tenant}/apps/{app}/environments/{environment}/rollback/plan",
+    operation_id = "environments.rollback.plan", tag = "releases",
+    params(("tenant" = String, Path), ("app" = String, Path), ("environment" = String, Path)),
+    request_body = NewRollback, responses((status = 200, body = PlanAnswer), Refusal))]
+pub async fn plan_rollback(
+    Held(state): Held<State>,
+    caller: Caller,
+    named: Named,
+    input::Json(order): input::Json<NewRollback>,
+) -> Result<Json<PlanAnswer>, Refusal> {
+    let place = allowed(&caller, Action::View, named)?;
+    read(&state, place.clone()).await?;
+    let plan = state.commands.plan_rollback(place, order.to).await?;
+    Ok(Json(PlanAnswer {
+        digest: plan.digest(),
+        plan,
+    }))
+}

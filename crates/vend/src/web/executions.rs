@@ -1,0 +1,279 @@
+//! Executions: what runs, what ran, and why it waits.
+
+use std::collections::HashMap;
+
+use axum::{Json, extract::State as Held, http::StatusCode};
+use jiff::Timestamp;
+use model::{
+    ExecutionId,
+    plan::Plan,
+    policy::Action,
+    wire::{Execution, ExecutionDetail, ExecutionState, HistoryEvent, Page, PlanAnswer},
+};
+use serde_json::Value;
+use store::{ApprovalState, Db, ExecutionFilter, ExecutionSummary, HistoryRow, Status};
+
+use super::{
+    auth::Caller,
+    input::{Path, Query},
+    logs,
+    refusal::{Kind, Refusal},
+    scope::{Scope, numbered},
+    state::State,
+};
+
+/// Events of a history that are shown.
+const HISTORY: u32 = 5_000;
+
+/// The execution as people see it; what it waits for included when it is under way.
+pub fn wire(db: &Db<'_>, summary: ExecutionSummary, now: Timestamp) -> Result<Execution, store::Error> {
+    let open = summary.ended_at.is_none();
+    let (stage, waiting) = match open {
+        true => (stage(db, &summary.id)?, waiting(db, &summary.id, now)?),
+        false => (None, None),
+    };
+    Ok(Execution {
+        state: match summary.status {
+            Status::Running => ExecutionState::Running,
+            Status::Succeeded => ExecutionState::Succeeded,
+            Status::Failed => ExecutionState::Failed,
+            Status::TimedOut => ExecutionState::TimedOut,
+            Status::Aborted => ExecutionState::Cancelled,
+        },
+        id: summary.id,
+        kind: summary.kind,
+        place: summary.place.map(Into::into),
+        stage,
+        waiting,
+        error: summary.error,
+        cause: summary.cause,
+        started_at: summary.started_at,
+        started_by: summary.started_by,
+        ended_at: summary.ended_at,
+    })
+}
+
+/// `build` of `arn:…:activity:build`.
+fn activity(resource: &str) -> &str {
+    resource.rsplit(':').next().unwrap_or(resource)
+}
+
+/// What is being worked on.
+fn stage(db: &Db<'_>, id: &ExecutionId) -> Result<Option<String>, store::Error> {
+    let tasks = db.tasks(id)?;
+    let names: Vec<&str> = tasks.iter().map(|task| activity(&task.resource)).collect();
+    Ok((!names.is_empty()).then(|| names.join(", ")))
+}
+
+/// The reason of a wait, in one sentence, with the command that ends it where there is one.
+fn waiting(db: &Db<'_>, id: &ExecutionId, now: Timestamp) -> Result<Option<String>, store::Error> {
+    let approvals = db.approvals_of_execution(id)?;
+    let asked = approvals.iter().find(|approval| approval.state == ApprovalState::Open);
+    if let Some(approval) = asked {
+        let (given, required) = (approval.given(), approval.required);
+        return Ok(Some(format!(
+            "people: {given} of {required} have approved, until {} (vend approve {})",
+            approval.expires_at, approval.id
+        )));
+    }
+    let tasks = db.tasks(id)?;
+    let mut reasons = Vec::new();
+    for task in &tasks {
+        let name = activity(&task.resource);
+        if task.lease.is_none() && task.not_before > now {
+            reasons.push(format!("{name} is tried again at {}, attempt {}", task.not_before, task.attempt));
+        } else if task.lease.is_none() {
+            reasons.push(format!("{name} has no worker yet"));
+        }
+    }
+    if tasks.is_empty() && let Some((_, at)) = db.timers(id)?.first() {
+        reasons.push(format!("the clock, until {at}"));
+    }
+    Ok((!reasons.is_empty()).then(|| reasons.join("; ")))
+}
+
+fn history(rows: Vec<HistoryRow>) -> Vec<HistoryEvent> {
+    let mut states: HashMap<u64, String> = HashMap::new();
+    let mut events = Vec::with_capacity(rows.len());
+    for row in rows {
+        let details: Value = serde_json::from_str(&row.details).unwrap_or_default();
+        let named = details["name"].as_str().map(str::to_owned);
+        // Events of a task do not repeat the state's name: it is that of the event before.
+        let state = named.or_else(|| states.get(&row.previous).cloned());
+        if let Some(state) = &state {
+            states.insert(row.id, state.clone());
+        }
+        events.push(HistoryEvent {
+            id: row.id,
+            at: row.at,
+            detail: detail(&row.kind, &details),
+            kind: row.kind,
+            state,
+        });
+    }
+    events
+}
+
+fn detail(kind: &str, details: &Value) -> Option<String> {
+    let text = |name: &str| details[name].as_str().filter(|text| !text.is_empty());
+    let failure = match (text("error"), text("cause")) {
+        (Some(error), Some(cause)) => Some(format!("{cause} ({error})")),
+        (one, other) => one.or(other).map(str::to_owned),
+    };
+    let scheduled = || text("resource").filter(|_| kind.ends_with("Scheduled")).map(|name| activity(name).to_owned());
+    failure.or_else(|| text("reason").map(str::to_owned)).or_else(scheduled)
+}
+
+/// The execution, if the caller may do `action` to it.
+pub async fn allowed(
+    state: &State,
+    caller: &Caller,
+    action: Action,
+    id: &ExecutionId,
+) -> Result<ExecutionSummary, Refusal> {
+    let (own, what) = (id.clone(), format!("execution `{id}`"));
+    let found = state.store.read(move |db| db.execution_summary(&own)).await?;
+    let tenant = found.place.as_ref().map(|place| &place.tenant);
+    if tenant.is_none() && caller.0.tenant.is_some() {
+        return Err(Refusal::not_found(what));
+    }
+    caller.may(action, tenant, &what)?;
+    Ok(found)
+}
+
+/// Executions, newest first.
+#[utoipa::path(get, path = "/v1/executions", operation_id = "executions.list", tag = "executions", params(Scope),
+    responses((status = 200, body = Page<Execution>), Refusal))]
+pub async fn list(
+    Held(state): Held<State>,
+    caller: Caller,
+    Query(scope): Query<Scope>,
+) -> Result<Json<Page<Execution>>, Refusal> {
+    let scope = scope.within(&caller)?;
+    let (limit, now) = (scope.limit(), state.now());
+    let filter = ExecutionFilter {
+        before: scope.before()?,
+        tenant: scope.tenant,
+        app: scope.app,
+        environment: scope.environment,
+        open: scope.open,
+        limit,
+        ..ExecutionFilter::default()
+    };
+    let found = state
+        .store
+        .read(move |db| {
+            let found = db.executions(&filter)?;
+            let wire = |summary: ExecutionSummary| Ok((summary.key, wire(db, summary, now)?));
+            found.into_iter().map(wire).collect::<Result<Vec<_>, store::Error>>()
+        })
+        .await?;
+    Ok(Json(numbered(found, limit, |(key, _)| *key, |(_, execution)| execution)))
+}
+
+/// An execution with its history, its times and the reason of its wait.
+#[utoipa::path(get, path = "/v1/executions/{execution}", operation_id = "executions.show", tag = "executions",
+    params(("execution" = String, Path)),
+    responses((status = 200, body = ExecutionDetail), Refusal))]
+pub async fn show(
+    Held(state): Held<State>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Json<ExecutionDetail>, Refusal> {
+    let id = parse(&id)?;
+    allowed(&state, &caller, Action::View, &id).await?;
+    let now = state.now();
+    let read = move |db: &Db<'_>| -> Result<ExecutionDetail, store::Error> {
+        Ok(ExecutionDetail {
+            execution: wire(db, db.execution_summary(&id)?, now)?,
+            history: history(db.history(&id, 0, HISTORY)?),
+            logs: logs::of_execution(db, &id)?.into_iter().map(|entry| entry.log).collect(),
+        })
+    };
+    Ok(Json(state.store.read(read).await?))
+}
+
+pub fn parse<T: std::str::FromStr>(id: &str) -> Result<T, Refusal> {
+    id.parse().map_err(|_| Refusal::not_found("such thing"))
+}
+
+/// Stops an execution; what it did is undone.
+#[utoipa::path(post, path = "/v1/executions/{execution}/cancel", operation_id = "executions.cancel", tag = "executions",
+    params(("execution" = String, Path)),
+    responses((status = 202, body = Execution), Refusal))]
+pub async fn cancel(
+    Held(state): Held<State>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<(StatusCode, Json<Execution>), Refusal> {
+    let id: ExecutionId = parse(&id)?;
+    let found = allowed(&state, &caller, Action::Develop, &id).await?;
+    if found.ended_at.is_some() {
+        return Err(Refusal::conflict(format!("execution {id} has ended")));
+    }
+    state.commands.cancel(id.clone(), state.by(&caller.0)).await?;
+    let now = state.now();
+    let read = move |db: &Db<'_>| wire(db, db.execution_summary(&id)?, now);
+    Ok((StatusCode::ACCEPTED, Json(state.store.read(read).await?)))
+}
+
+/// The plan that was asked about, or that the plan's task gave.
+fn plan_of(db: &Db<'_>, id: &ExecutionId) -> Result<Option<Plan>, store::Error> {
+    if let Some(approval) = db.approvals_of_execution(id)?.pop() {
+        return Ok(Some(approval.plan));
+    }
+    let rows = db.history(id, 0, HISTORY)?;
+    Ok(rows.iter().rev().find_map(|row| {
+        let details: Value = serde_json::from_str(&row.details).ok()?;
+        let mut output: Value = serde_json::from_str(details["output"].as_str()?).ok()?;
+        serde_json::from_value(output["plan"].take()).ok()
+    }))
+}
+
+/// What an execution will change, or has changed.
+#[utoipa::path(get, path = "/v1/executions/{execution}/plan", operation_id = "plans.show", tag = "executions",
+    params(("execution" = String, Path)),
+    responses((status = 200, body = PlanAnswer), Refusal))]
+pub async fn plan(
+    Held(state): Held<State>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Json<PlanAnswer>, Refusal> {
+    let id: ExecutionId = parse(&id)?;
+    allowed(&state, &caller, Action::View, &id).await?;
+    let own = id.clone();
+    let plan = state.store.read(move |db| plan_of(db, &own)).await?;
+    let plan = plan.ok_or_else(|| {
+        Refusal::new(Kind::NotFound, format!("execution {id} has made no plan yet"))
+            .next(format!("vend executions show {id}"))
+    })?;
+    Ok(Json(PlanAnswer {
+        digest: plan.digest(),
+        plan,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_know_their_state_and_say_what_failed() {
+        let row = |id, previous, kind: &str, details: &str| HistoryRow {
+            id,
+            previous,
+            at: Timestamp::UNIX_EPOCH,
+            kind: kind.into(),
+            details: details.into(),
+        };
+        let events = history(vec![
+            row(1, 0, "TaskStateEntered", r#"{"name":"Build","input":"{}"}"#),
+            row(2, 1, "TaskScheduled", r#"{"resource":"arn:aws:states:local:0:activity:build"}"#),
+            row(3, 2, "TaskFailed", r#"{"error":"Vend.Customer","cause":"2 tests failed"}"#),
+        ]);
+        let states: Vec<_> = events.iter().map(|event| event.state.as_deref()).collect();
+        assert_eq!(states, [Some("Build"); 3]);
+        assert_eq!(events[1].detail.as_deref(), Some("build"));
+        assert_eq!(events[2].detail.as_deref(), Some("2 tests failed (Vend.Customer)"));
+    }
+}

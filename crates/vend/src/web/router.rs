@@ -1,0 +1,157 @@
+//! The contents page: every operation, in the order in which a platform is used.
+
+use std::{any::Any, time::Duration};
+
+use axum::{
+    Extension, Router,
+    body::Body,
+    extract::{DefaultBodyLimit, Request},
+    http::{HeaderValue, StatusCode},
+    middleware::{self, Next},
+    response::{IntoResponse as _, Response},
+    routing::{any, get, post},
+};
+use tower_http::catch_panic::CatchPanicLayer;
+use utoipa::OpenApi as _;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{
+    approvals, apps, audit, deployments, environments, executions, git, hooks, hosts, idempotency, input, logs,
+    platform,
+    refusal::{Kind, Refusal},
+    releases, secrets,
+    state::State,
+    tenants, tokens, webhooks,
+};
+
+/// Of a request of `/v1`.
+pub const MAX_BODY_BYTES: usize = 256 * 1024;
+/// How long a handler of `/v1` may take to start its answer.
+const DEADLINE: Duration = Duration::from_secs(100);
+
+#[derive(utoipa::OpenApi)]
+#[openapi(info(
+    title = "Vend",
+    version = "v1",
+    description = "A virtual host vending machine. Every refusal is problem+json (RFC 9457). Lists have pages: ask again with `cursor` set to `next`. A POST with an `Idempotency-Key` is done once."
+))]
+struct Document;
+
+fn operations() -> OpenApiRouter<State> {
+    OpenApiRouter::with_openapi(Document::openapi())
+        .routes(routes!(platform::version))
+        .routes(routes!(platform::health))
+        .routes(routes!(tokens::whoami))
+        .routes(routes!(tokens::session))
+        .routes(routes!(tokens::create, tokens::list))
+        .routes(routes!(tokens::revoke))
+        .routes(routes!(tenants::create, tenants::list))
+        .routes(routes!(tenants::show, tenants::delete))
+        .routes(routes!(apps::create, apps::list))
+        .routes(routes!(apps::show, apps::delete))
+        .routes(routes!(apps::pushes))
+        .routes(routes!(apps::why))
+        .routes(routes!(secrets::list))
+        .routes(routes!(secrets::set, secrets::unset))
+        .routes(routes!(environments::list))
+        .routes(routes!(environments::show, environments::destroy))
+        .routes(routes!(environments::protect))
+        .routes(routes!(environments::unprotect))
+        .routes(routes!(environments::scale))
+        .routes(routes!(environments::rollback))
+        .routes(routes!(environments::plan_rollback))
+        .routes(routes!(releases::list))
+        .routes(routes!(releases::show))
+        .routes(routes!(executions::list))
+        .routes(routes!(executions::show))
+        .routes(routes!(executions::cancel))
+        .routes(routes!(executions::plan))
+        .routes(routes!(approvals::list))
+        .routes(routes!(approvals::show))
+        .routes(routes!(approvals::approve))
+        .routes(routes!(approvals::reject))
+        .routes(routes!(deployments::list))
+        .routes(routes!(deployments::show))
+        .routes(routes!(hosts::list))
+        .routes(routes!(hosts::images))
+        .routes(routes!(hosts::edge))
+        .routes(routes!(logs::list))
+        .routes(routes!(logs::read))
+        .routes(routes!(webhooks::list))
+        .routes(routes!(webhooks::show))
+        .routes(routes!(webhooks::replay))
+        .routes(routes!(webhooks::secret))
+        .routes(routes!(audit::list))
+        .routes(routes!(audit::export))
+        .routes(routes!(audit::checkpoint))
+        .routes(routes!(audit::public_key))
+}
+
+/// The document of `/v1`, made from the handlers.
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    operations().into_openapi()
+}
+
+/// Everything that is served. The doors ([`super::unix`], [`super::tcp`]) say who is at the other end.
+pub fn router(state: State) -> Router {
+    let (v1, document) = operations().split_for_parts();
+    let document = document.to_json().expect("the document is plain data");
+    let document = ([("content-type", "application/json")], document);
+    v1.layer(middleware::from_fn_with_state(state.clone(), idempotency::once))
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .layer(middleware::from_fn(in_time))
+        .route("/v1/openapi.json", get(|| async move { document }))
+        .route("/healthz", get(platform::alive))
+        .route("/git/{tenant}/{repository}/{*rest}", any(git::serve))
+        .route("/hooks/{provider}/{tenant}/{app}", post(hooks::receive))
+        .fallback(input::nowhere)
+        .method_not_allowed_fallback(input::wrong_method)
+        .with_state(state)
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(middleware::from_fn(finish))
+}
+
+/// No handler keeps its caller waiting for ever.
+async fn in_time(request: Request, next: Next) -> Response {
+    match tokio::time::timeout(DEADLINE, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => Refusal::new(Kind::Unavailable, "it took too long").next("try again").into_response(),
+    }
+}
+
+fn panicked(cause: Box<dyn Any + Send>) -> Response<Body> {
+    let text = cause.downcast_ref::<String>().map(String::as_str);
+    let text = text.or(cause.downcast_ref::<&str>().copied()).unwrap_or_default();
+    tracing::error!(cause = text, "a handler panicked");
+    Refusal::new(Kind::Internal, "the platform has a fault; its log has the cause").into_response()
+}
+
+/// The id of a request, as the log and a refusal name it.
+#[derive(Debug, Clone)]
+struct RequestId(String);
+
+/// The outermost layer: gives each request an id, says what became of it, and writes refusals with that id.
+async fn finish(mut request: Request, next: Next) -> Response {
+    let start = std::time::Instant::now();
+    let bits = store::random_bits().unwrap_or_default();
+    let id = format!("r-{bits:016x}");
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    request.extensions_mut().insert(Extension(RequestId(id.clone())));
+    let mut response = next.run(request).await;
+    if let Some(refusal) = response.extensions_mut().remove::<Refusal>() {
+        response = refusal.answer(Some(id.clone()));
+    }
+    let (status, duration_ms) = (response.status(), start.elapsed().as_millis() as u64);
+    match status.is_server_error() {
+        true => tracing::warn!(request = id, %method, path, status = status.as_u16(), duration_ms, "answered"),
+        false => tracing::debug!(request = id, %method, path, status = status.as_u16(), duration_ms, "answered"),
+    }
+    if let Ok(value) = HeaderValue::try_from(id) {
+        response.headers_mut().insert("x-request-id", value);
+    }
+    if status == StatusCode::OK {
+        // Answers are about one caller, and about now.
+        response.headers_mut().entry("cache-control").or_insert(HeaderValue::from_static("no-store"));
+    }
+    response
+}

@@ -1,0 +1,116 @@
+//! What every handler has at hand.
+
+use std::{ops::Deref, sync::Arc};
+
+use camino::Utf8PathBuf;
+use jiff::Timestamp;
+use model::Place;
+use store::{By, Store};
+use tokio::sync::Semaphore;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    auth::Sessions,
+    commands::{Commands, Sight},
+    git::{self, Announcer, Repositories},
+};
+
+/// Calls of git that run at once.
+const GIT_CALLS: usize = 16;
+/// Deliveries that are read at once: each may have 25 MiB in memory.
+const HOOK_CALLS: usize = 4;
+
+/// The URLs of an environment.
+pub type Urls = Arc<dyn Fn(&Place) -> Vec<String> + Send + Sync>;
+
+/// What the room is given.
+pub struct Setup {
+    pub store: Store,
+    pub commands: Arc<dyn Commands>,
+    pub sight: Arc<dyn Sight>,
+    /// `<data>/serve/git`
+    pub repositories: Utf8PathBuf,
+    /// Where the TCP door is reached, such as `http://127.0.0.1:7070`, without a slash at the end.
+    pub url: String,
+    /// The user that owns the platform: as good as root on the local socket.
+    pub owner: u32,
+    /// Names under which an environment is reached, as URLs.
+    pub urls: Urls,
+    pub clock: fn() -> Timestamp,
+    /// Ends everything that the room has started.
+    pub stop: CancellationToken,
+}
+
+/// Clones share everything.
+#[derive(Clone)]
+pub struct State(Arc<Inner>);
+
+pub struct Inner {
+    pub store: Store,
+    pub commands: Arc<dyn Commands>,
+    pub sight: Arc<dyn Sight>,
+    pub repositories: Repositories,
+    pub url: String,
+    pub owner: u32,
+    pub urls: Urls,
+    pub clock: fn() -> Timestamp,
+    pub tasks: TaskTracker,
+    pub stop: CancellationToken,
+    pub git_calls: Semaphore,
+    pub hook_calls: Semaphore,
+    pub announcer: Announcer,
+    pub sessions: Sessions,
+}
+
+impl State {
+    /// Must be called in a tokio runtime.
+    pub fn new(setup: Setup) -> Result<Self, store::Error> {
+        let tasks = TaskTracker::new();
+        let repositories = Repositories::new(setup.repositories);
+        let announcer = git::announcer(
+            repositories.clone(),
+            Arc::clone(&setup.commands),
+            setup.clock,
+            setup.stop.clone(),
+            &tasks,
+        );
+        Ok(Self(Arc::new(Inner {
+            store: setup.store,
+            commands: setup.commands,
+            sight: setup.sight,
+            repositories,
+            url: setup.url,
+            owner: setup.owner,
+            urls: setup.urls,
+            clock: setup.clock,
+            tasks,
+            stop: setup.stop,
+            git_calls: Semaphore::new(GIT_CALLS),
+            hook_calls: Semaphore::new(HOOK_CALLS),
+            announcer,
+            sessions: Sessions::new()?,
+        })))
+    }
+
+    pub fn now(&self) -> Timestamp {
+        (self.clock)()
+    }
+
+    pub fn by(&self, principal: &model::policy::Principal) -> By {
+        By::new(principal.actor.clone(), self.now())
+    }
+
+    /// Waits for calls of git that are under way after `stop`.
+    pub async fn closed(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+impl Deref for State {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}

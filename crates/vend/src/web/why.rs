@@ -1,0 +1,194 @@
+//! Why an app is as it is: one sentence for each environment, and the next command to type.
+
+use jiff::Timestamp;
+use model::{
+    AppName, TenantName,
+    wire::{Execution, ExecutionState, Why, WhyEnvironment},
+};
+use store::{Db, PushState};
+
+use super::{executions, logs, refusal::Refusal, releases, state::State};
+
+/// Pushes that are looked at for those that no environment took.
+const RECENT: u32 = 20;
+
+pub async fn of(state: &State, tenant: TenantName, app: AppName) -> Result<Why, Refusal> {
+    let now = state.now();
+    Ok(state.store.read(move |db| why(db, tenant, app, now)).await?)
+}
+
+fn why(db: &Db<'_>, tenant: TenantName, app: AppName, now: Timestamp) -> Result<Why, store::Error> {
+    db.app(&tenant, &app)?;
+    let mut environments = Vec::new();
+    for environment in db.environments(Some((&tenant, Some(&app))))? {
+        environments.push(of_environment(db, environment, now)?);
+    }
+    let notes = notes(db, &tenant, &app)?;
+    let nothing = environments.is_empty() && notes.is_empty();
+    let next = match nothing {
+        true => Some(format!("vend push {tenant}/{app}")),
+        false => environments.iter().find_map(|environment| environment.next.clone()),
+    };
+    Ok(Why {
+        tenant,
+        app,
+        environments,
+        notes,
+        next,
+    })
+}
+
+/// The newest pushes that no environment took, and the newest delivery if it was refused.
+fn notes(db: &Db<'_>, tenant: &TenantName, app: &AppName) -> Result<Vec<String>, store::Error> {
+    let mut notes = Vec::new();
+    let newest = db.deliveries(Some(tenant), Some(app), None, 1)?.pop();
+    if let Some(delivery) = newest.filter(|delivery| delivery.verdict == store::DeliveryVerdict::Refused) {
+        let reason = delivery.reason.unwrap_or_default();
+        notes.push(format!("the last webhook was refused: {reason} (vend webhooks show {})", delivery.id));
+    }
+    let pushes = db.pushes(tenant, app, None, None, RECENT)?;
+    for push in pushes.into_iter().take_while(|push| push.environment.is_none()) {
+        let id = push.commit.id.get(..8).unwrap_or(&push.commit.id).to_owned();
+        let reason = push.reason.unwrap_or_else(|| "its vend.yaml is being read".into());
+        notes.push(format!("push of {id} to {}: {reason}", push.branch));
+    }
+    Ok(notes)
+}
+
+fn of_environment(
+    db: &Db<'_>,
+    environment: store::Environment,
+    now: Timestamp,
+) -> Result<WhyEnvironment, store::Error> {
+    let place = environment.place;
+    let push = db
+        .pushes(&place.tenant, &place.app, Some(&place.environment), None, 1)?
+        .pop();
+    let mut why = WhyEnvironment {
+        environment: place.environment.clone(),
+        live: environment.live,
+        push: None,
+        up_to_date: false,
+        sentence: String::new(),
+        error: None,
+        log: None,
+        next: None,
+    };
+    let Some(push) = push else {
+        why.sentence = format!("nothing was pushed to its branch {} yet", environment.branch);
+        why.next = Some(format!("vend push {}/{} --branch {}", place.tenant, place.app, environment.branch));
+        return Ok(why);
+    };
+    let execution = match &push.execution {
+        Some(id) => Some(executions::wire(db, db.execution_summary(id)?, now)?),
+        None => None,
+    };
+    match (push.state, &execution) {
+        (PushState::Waiting, _) => waiting(db, &mut why, &place)?,
+        (PushState::Running, Some(execution)) => running(&mut why, execution),
+        (PushState::Running, None) => why.sentence = "its release is being started".into(),
+        (PushState::Superseded, _) => why.sentence = "a newer push took its place".into(),
+        (PushState::Ignored, _) => why.sentence = "its last push is not released".into(),
+        (PushState::Failed, _) => failed(db, &mut why, &push, execution.as_ref())?,
+        (PushState::Done, _) => done(db, &mut why, &place, &push)?,
+    }
+    if let Some(reason) = push.reason.as_ref().filter(|_| push.state != PushState::Done && why.error.is_none()) {
+        why.sentence = format!("{}: {reason}", why.sentence);
+    }
+    why.push = Some(releases::push(push));
+    Ok(why)
+}
+
+fn waiting(db: &Db<'_>, why: &mut WhyEnvironment, place: &model::Place) -> Result<(), store::Error> {
+    let open = store::ExecutionFilter {
+        tenant: Some(place.tenant.clone()),
+        app: Some(place.app.clone()),
+        environment: Some(place.environment.clone()),
+        open: Some(true),
+        limit: 1,
+        ..store::ExecutionFilter::default()
+    };
+    why.sentence = match db.executions(&open)?.pop() {
+        Some(execution) => {
+            why.next = Some(format!("vend executions show {} --follow", execution.id));
+            format!("the last push waits until {} {} has ended", execution.kind, execution.id)
+        }
+        None => "the last push is about to be released".into(),
+    };
+    Ok(())
+}
+
+fn running(why: &mut WhyEnvironment, execution: &Execution) {
+    let stage = execution.stage.as_deref().unwrap_or("the next stage");
+    why.sentence = match &execution.waiting {
+        Some(waiting) => format!("the last push waits for {waiting}"),
+        None => format!("the last push is on its way: {stage}"),
+    };
+    let approval = execution.waiting.as_deref().and_then(|waiting| {
+        let (_, command) = waiting.split_once("(vend approve ")?;
+        Some(format!("vend approve {}", command.trim_end_matches(')')))
+    });
+    why.next = Some(approval.unwrap_or_else(|| format!("vend executions show {} --follow", execution.id)));
+}
+
+fn failed(
+    db: &Db<'_>,
+    why: &mut WhyEnvironment,
+    push: &store::Push,
+    execution: Option<&Execution>,
+) -> Result<(), store::Error> {
+    let stays = match why.live {
+        Some(live) => format!("v{live} still serves"),
+        None => "nothing serves yet".to_owned(),
+    };
+    why.sentence = format!("the last push failed, {stays}");
+    why.error = push.reason.clone();
+    let Some(execution) = execution else { return Ok(()) };
+    if execution.state == ExecutionState::Cancelled {
+        why.sentence = format!("the last push was cancelled, {stays}");
+    }
+    if let Some(cause) = execution.cause.as_ref().or(execution.error.as_ref()) {
+        why.error = Some(cause.clone());
+    }
+    // The failed work's own log, else the last one that was written.
+    let builds = db.builds_of_execution(&execution.id)?.into_iter();
+    let bakes = db.bakes_of_execution(&execution.id)?.into_iter();
+    let faults = builds
+        .map(|build| (build.fault, build.log))
+        .chain(bakes.map(|bake| (bake.fault, bake.log)));
+    let faulty = faults.filter_map(|(fault, log)| fault.map(|fault| (fault.next, fault.evidence.or(log)))).last();
+    let (next, log) = match faulty {
+        Some((next, log)) => (next, log.map(|log| log.to_string())),
+        None => (None, logs::of_execution(db, &execution.id)?.pop().map(|entry| entry.log)),
+    };
+    why.next = next.or_else(|| match &log {
+        Some(log) => Some(format!("vend logs {log}")),
+        None => Some(format!("vend executions show {}", execution.id)),
+    });
+    why.log = log;
+    Ok(())
+}
+
+fn done(
+    db: &Db<'_>,
+    why: &mut WhyEnvironment,
+    place: &model::Place,
+    push: &store::Push,
+) -> Result<(), store::Error> {
+    let made = match &push.execution {
+        Some(execution) => db.release_of_execution(place, execution)?,
+        None => None,
+    };
+    match (made.map(|release| release.content.number), why.live) {
+        (Some(made), Some(live)) if made != live => {
+            why.sentence = format!("the last push became v{made}, and v{live} serves: somebody went back");
+            why.next = Some(format!("vend rollback {place} --to v{made}"));
+        }
+        (_, Some(live)) => {
+            why.up_to_date = true;
+            why.sentence = format!("the last push is live as v{live}");
+        }
+        (_, None) => why.sentence = "the last push was released, and nothing is live any more".into(),
+    }
+    Ok(())
+}

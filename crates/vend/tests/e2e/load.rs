@@ -1,0 +1,100 @@
+//! Visitors while releases come, fail and go back: not one of them may notice.
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::JoinHandle,
+};
+
+use crate::platform::{Copy, Platform, can_run, get};
+
+const VEND_YAML: &str = "app: shop
+host: { health: { path: /, interval: 1s, timeout: 1s } }
+deploy: { keep_old: 5s }
+scaling: { min: 2 }
+environments:
+  dev: { branch: dev }
+";
+
+struct Load {
+    stop: Arc<AtomicBool>,
+    good: Arc<AtomicU64>,
+    bad: Arc<Mutex<Vec<String>>>,
+    visitors: Vec<JoinHandle<()>>,
+}
+
+impl Load {
+    fn on(address: &str, host: &str) -> Self {
+        let load = Self {
+            stop: Arc::default(),
+            good: Arc::default(),
+            bad: Arc::default(),
+            visitors: Vec::new(),
+        };
+        let visitors = (0..4).map(|_| {
+            let (stop, good, bad) = (Arc::clone(&load.stop), Arc::clone(&load.good), Arc::clone(&load.bad));
+            let (address, host) = (address.to_owned(), host.to_owned());
+            std::thread::spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    match get(&address, &host, "/") {
+                        Ok((200, _)) => drop(good.fetch_add(1, Ordering::Relaxed)),
+                        other => bad.lock().unwrap().push(format!("{other:?}")),
+                    }
+                    std::thread::sleep(std::time::Duration::from_millis(2));
+                }
+            })
+        });
+        let visitors = visitors.collect();
+        Self { visitors, ..load }
+    }
+
+    /// The number of good answers and the bad ones.
+    fn end(self) -> (u64, Vec<String>) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.visitors.into_iter().for_each(|visitor| visitor.join().unwrap());
+        let bad = self.bad.lock().unwrap().clone();
+        (self.good.load(Ordering::Relaxed), bad)
+    }
+}
+
+#[test]
+fn no_request_is_lost_through_deploy_failing_deploy_rollback_and_restarts() {
+    if !can_run() {
+        return;
+    }
+    let platform = Platform::start();
+    let (tenant, app) = platform.tenant_with_app("load");
+    let host = format!("dev.shop.{tenant}.localhost");
+    let copy = Copy::new("one", VEND_YAML);
+    platform.release(&copy, &app, "dev");
+    let load = Load::on(&platform.http(), &host);
+
+    copy.says("two");
+    platform.release(&copy, &app, "dev");
+    assert_eq!(platform.get(&host, "/"), (200, "two\n".into()));
+
+    // A release that cannot start leaves the one before serving, and says why.
+    copy.write("server.pl", "die 'no configuration';");
+    copy.commit("broken");
+    let number = platform.push(&copy, &app, "dev");
+    let push = platform.ended(&app, number);
+    assert_eq!(push["state"], "failed", "{push:#}");
+    assert_eq!(platform.get(&host, "/"), (200, "two\n".into()));
+
+    let started = platform.json(&["rollback", &format!("{app}/dev")]);
+    let execution = started["executions"][0].as_str().unwrap().to_owned();
+    assert_eq!(platform.finished(&execution)["state"], "succeeded", "{}", platform.log());
+    assert_eq!(platform.get(&host, "/"), (200, "one\n".into()));
+
+    // Serve and node may die: hosts and edge go on.
+    platform.kill("serve");
+    platform.kill("node");
+    platform.wait_until_ready();
+
+    let (good, bad) = load.end();
+    assert!(good > 100, "only {good} requests were made");
+    assert!(bad.is_empty(), "{} of {} requests failed: {:?}", bad.len(), good, &bad[..bad.len().min(5)]);
+    platform.vend(&["tenants", "delete", &tenant, "--yes"]);
+}

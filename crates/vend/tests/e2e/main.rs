@@ -1,0 +1,13 @@
+//! The whole platform, as its users meet it: the real binary, real containers, real git, ports that the kernel picks.
+//!
+//! Every test starts a platform in one shared data directory, so that bases and layers are made once, and takes it
+//! down again. Tenants have fresh names.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod corridor;
+mod crash;
+mod hostile;
+mod isolation;
+mod load;
+mod platform;

@@ -1,0 +1,1 @@
+"""A guestbook: a page, a small API, and a table in MariaDB."""
