@@ -229,7 +229,15 @@ impl Networks {
         let bridge = link::find(&self.handle, &self.names.bridge(network)).await?;
         let bridge = bridge.ok_or_else(|| Error::Gone(self.names.bridge(network)))?;
         let note = only_port.map_or(String::new(), |port| format!("{address} {port}"));
-        link::pair(&self.handle, &outer, Some(bridge.index), &note, &namespace).await?;
+        link::pair(
+            &self.handle,
+            &outer,
+            Some(bridge.index),
+            &note,
+            &namespace,
+            address,
+        )
+        .await?;
         let inside = link::inside(namespace).await?;
         link::configure(&inside, address, network.prefix, gateway(network)).await
     }
@@ -240,7 +248,7 @@ impl Networks {
         link::remove(&self.handle, &outer).await?;
         let slot = Slot::take(&self.taken, &self.names, &self.used().await?)?;
         let namespace = namespace_of(pid)?;
-        link::pair(&self.handle, &outer, None, "", &namespace).await?;
+        link::pair(&self.handle, &outer, None, "", &namespace, slot.address(2)).await?;
         no_ipv6(&outer);
         let here = link::find(&self.handle, &outer)
             .await?

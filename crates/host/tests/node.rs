@@ -34,6 +34,7 @@ fn main() {
     match args.get(1).map(String::as_str) {
         Some("agent") => agent::main(),
         Some("node") => node(Utf8Path::new(&args[2])),
+        Some("teardown") => teardown(Utf8PathBuf::from(&args[2])),
         Some("--list") => println!("node: test"),
         _ => test(),
     }
@@ -116,6 +117,14 @@ impl World {
     }
 }
 
+impl Drop for World {
+    /// Also after a failed assertion no node stays, and what it left is removed by the next run.
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
 fn spawn(data: &Utf8Path) -> Child {
     Command::new("/proc/self/exe")
         .args(["node", data.as_str()])
@@ -134,6 +143,11 @@ fn test() {
     for left in ["node/tickets", "node/volumes"] {
         let _ = std::fs::remove_dir_all(data.join(left));
     }
+    let before = Command::new("/proc/self/exe")
+        .args(["teardown", data.as_str()])
+        .status()
+        .unwrap();
+    assert!(before.success());
     runtime().block_on(async {
         let mut world = World::start(&data).await;
         println!("objects go in and out");
@@ -155,8 +169,6 @@ fn test() {
         world.client.stop(&app.host).await.unwrap();
         world.client.remove_network(&network()).await.unwrap();
         assert!(world.client.list().await.unwrap().is_empty());
-        world.process.kill().unwrap();
-        world.process.wait().unwrap();
     });
     teardown(data);
     println!("test node ... ok");

@@ -122,8 +122,14 @@ pub async fn pair(
     bridge: Option<u32>,
     note: &str,
     namespace: &File,
+    own: Ipv4Addr,
 ) -> Result<(), Error> {
     let mut inner = LinkMessage::default();
+    // Always the same for an address: neighbours that knew the host that had it before reach the one that has it now.
+    let [a, b, c, d] = own.octets();
+    inner
+        .attributes
+        .push(LinkAttribute::Address(vec![0x02, 0x76, a, b, c, d]));
     inner.attributes.push(LinkAttribute::IfName("eth0".into()));
     inner
         .attributes

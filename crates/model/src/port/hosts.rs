@@ -54,7 +54,8 @@ pub enum HostRole {
 /// The network of one environment: a bridge of its own and a subnet of its own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Network {
-    /// The environment's number on the platform. The bridge is called `vend` and this number.
+    /// The environment's number on the platform, at most 999,999. The bridge is called `vend`, four digits that tell
+    /// the platforms of one machine apart, a hyphen and this number: `vend3fa2-12`.
     pub number: u32,
     pub subnet: Ipv4Addr,
     /// 24: addresses .1 (the bridge) and .2 to .254 (hosts).
