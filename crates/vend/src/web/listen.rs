@@ -29,7 +29,9 @@ const GRACE: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Peer {
     /// A process of this machine. The kernel says whose.
-    Local { uid: u32 },
+    Local {
+        uid: u32,
+    },
     Remote(SocketAddr),
 }
 
@@ -99,7 +101,10 @@ async fn serve(door: impl Door, router: Router, stop: CancellationToken) {
     }
     tasks.close();
     if tokio::time::timeout(GRACE, tasks.wait()).await.is_err() {
-        tracing::warn!(connections = tasks.len(), "requests did not finish before the end");
+        tracing::warn!(
+            connections = tasks.len(),
+            "requests did not finish before the end"
+        );
     }
 }
 

@@ -2,6 +2,7 @@
 //! is one that writes down what it was asked.
 
 mod authorization;
+mod client;
 mod git;
 mod hooks;
 mod problems;

@@ -19,14 +19,24 @@ async fn door(world: &World) -> String {
 async fn git(directory: &Path, arguments: &[&str]) -> Output {
     let output = Command::new("git")
         .args(["-c", "user.name=Ann", "-c", "user.email=ann@acme.example"])
-        .args(["-c", "credential.helper=", "-c", "init.defaultBranch=main", "-c", "commit.gpgsign=false"])
+        .args([
+            "-c",
+            "credential.helper=",
+            "-c",
+            "init.defaultBranch=main",
+            "-c",
+            "commit.gpgsign=false",
+        ])
         .args(arguments)
         .current_dir(directory)
         .env("GIT_TERMINAL_PROMPT", "0")
         .env("GIT_CONFIG_GLOBAL", "/dev/null")
         .env("GIT_CONFIG_NOSYSTEM", "1")
         .output();
-    tokio::time::timeout(std::time::Duration::from_secs(60), output).await.unwrap().unwrap()
+    tokio::time::timeout(std::time::Duration::from_secs(60), output)
+        .await
+        .unwrap()
+        .unwrap()
 }
 
 async fn well(directory: &Path, arguments: &[&str]) -> String {
@@ -40,7 +50,13 @@ async fn well(directory: &Path, arguments: &[&str]) -> String {
 async fn tree(directory: &Path) {
     std::fs::create_dir(directory).unwrap();
     well(directory, &["init", "--quiet"]).await;
-    commit(directory, "vend.yaml", "app: shop\n", "The first\n\nWith a body, and “quotes”.").await;
+    commit(
+        directory,
+        "vend.yaml",
+        "app: shop\n",
+        "The first\n\nWith a body, and “quotes”.",
+    )
+    .await;
 }
 
 async fn commit(directory: &Path, file: &str, text: &str, message: &str) {
@@ -57,7 +73,11 @@ async fn a_push_is_received_handed_over_and_cloned() {
     let url = format!("http://x:{token}@{address}/git/acme/shop.git");
     let work = world.directory.path().join("work");
     tree(&work).await;
-    let said = well(&work, &["push", &url, "HEAD:refs/heads/dev", "HEAD:refs/heads/other"]).await;
+    let said = well(
+        &work,
+        &["push", &url, "HEAD:refs/heads/dev", "HEAD:refs/heads/other"],
+    )
+    .await;
     assert!(said.contains("remote: dev at"), "{said}");
     let head = well(&work, &["rev-parse", "HEAD"]).await;
     {
@@ -65,20 +85,43 @@ async fn a_push_is_received_handed_over_and_cloned() {
         let branches: Vec<&str> = pushes.iter().map(|push| push.branch.as_str()).collect();
         assert_eq!(branches, ["dev", "other"]);
         let push = &pushes[0];
-        assert_eq!((push.commit.id.as_str(), push.before.as_deref()), (head.as_str(), None));
+        assert_eq!(
+            (push.commit.id.as_str(), push.before.as_deref()),
+            (head.as_str(), None)
+        );
         assert_eq!(push.commit.author, "Ann <ann@acme.example>");
         assert_eq!(push.commit.message, "The first\n\nWith a body, and “quotes”.");
-        assert_eq!((push.pusher.as_str(), push.origin.as_str()), ("token:developer-acme", "git"));
+        assert_eq!(
+            (push.pusher.as_str(), push.origin.as_str()),
+            ("token:developer-acme", "git")
+        );
     }
     // The same again is nothing new; a rewritten branch is.
     well(&work, &["push", &url, "HEAD:refs/heads/dev"]).await;
     assert_eq!(world.recorder.pushes.lock().unwrap().len(), 2);
     well(&work, &["commit", "--quiet", "--amend", "-m", "Rewritten"]).await;
     well(&work, &["push", "--force", &url, "HEAD:refs/heads/dev"]).await;
-    assert_eq!(world.recorder.pushes.lock().unwrap()[2].before.as_deref(), Some(head.as_str()));
+    assert_eq!(
+        world.recorder.pushes.lock().unwrap()[2].before.as_deref(),
+        Some(head.as_str())
+    );
     let copy = world.directory.path().join("copy");
-    well(world.directory.path(), &["clone", "--quiet", "--branch", "dev", &url, copy.to_str().unwrap()]).await;
-    assert_eq!(std::fs::read_to_string(copy.join("vend.yaml")).unwrap(), "app: shop\n");
+    well(
+        world.directory.path(),
+        &[
+            "clone",
+            "--quiet",
+            "--branch",
+            "dev",
+            &url,
+            copy.to_str().unwrap(),
+        ],
+    )
+    .await;
+    assert_eq!(
+        std::fs::read_to_string(copy.join("vend.yaml")).unwrap(),
+        "app: shop\n"
+    );
     let refs = well(&work, &["ls-remote", &url]).await;
     assert!(!refs.contains("refs/vend"), "{refs}");
 }
@@ -114,7 +157,11 @@ async fn rights_hold_for_git_too() {
     let foreigner = world.token(Role::Operator, Some("other")).await;
     let auditor = world.token(Role::Auditor, Some("acme")).await;
     let developer = world.token(Role::Developer, Some("acme")).await;
-    for (token, code) in [("wrong", "Authentication failed"), (&*foreigner, "not found"), (&*auditor, "403")] {
+    for (token, code) in [
+        ("wrong", "Authentication failed"),
+        (&*foreigner, "not found"),
+        (&*auditor, "403"),
+    ] {
         let output = push(url(token)).await;
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!output.status.success() && said.contains(code), "{code}: {said}");
@@ -123,7 +170,12 @@ async fn rights_hold_for_git_too() {
     assert!(push(url(&developer)).await.status.success());
     // Who may look may fetch; who may not, may not.
     well(&work, &["ls-remote", &url(&auditor)]).await;
-    assert!(!git(&work, &["ls-remote", &url(&foreigner)]).await.status.success());
+    assert!(
+        !git(&work, &["ls-remote", &url(&foreigner)])
+            .await
+            .status
+            .success()
+    );
     let nowhere = format!("http://x:{developer}@{address}/git/acme/nothing.git");
     assert!(!git(&work, &["ls-remote", &nowhere]).await.status.success());
 }

@@ -13,11 +13,20 @@ use super::world::{HOOK_SECRET, Who, World};
 fn sign(body: &str) -> String {
     let pad = |with: u8| {
         let mut block = [with; 64];
-        block.iter_mut().zip(HOOK_SECRET.bytes()).for_each(|(byte, key)| *byte ^= key);
+        block
+            .iter_mut()
+            .zip(HOOK_SECRET.bytes())
+            .for_each(|(byte, key)| *byte ^= key);
         block
     };
-    let inner = Sha256::new().chain_update(pad(0x36)).chain_update(body).finalize();
-    let outer = Sha256::new().chain_update(pad(0x5c)).chain_update(inner).finalize();
+    let inner = Sha256::new()
+        .chain_update(pad(0x36))
+        .chain_update(body)
+        .finalize();
+    let outer = Sha256::new()
+        .chain_update(pad(0x5c))
+        .chain_update(inner)
+        .finalize();
     format!("sha256={}", hex::encode(outer))
 }
 
@@ -61,7 +70,9 @@ async fn send(world: &World, request: Request<Body>) -> (StatusCode, Value) {
 }
 
 async fn inbox(world: &World) -> Vec<Value> {
-    let (_, page) = world.ask(&Who::User(0), Method::GET, "/v1/webhooks?tenant=acme", None).await;
+    let (_, page) = world
+        .ask(&Who::User(0), Method::GET, "/v1/webhooks?tenant=acme", None)
+        .await;
     page["items"].as_array().unwrap().clone()
 }
 
@@ -70,14 +81,20 @@ async fn a_genuine_push_is_stored_and_handed_over_once() {
     let world = World::new().await;
     let body = push();
     let (status, answer) = send(&world, deliver(DOOR, "d1", &sign(&body), &body)).await;
-    assert_eq!((status, &answer["status"]), (StatusCode::ACCEPTED, &json!("accepted")));
+    assert_eq!(
+        (status, &answer["status"]),
+        (StatusCode::ACCEPTED, &json!("accepted"))
+    );
     let (status, again) = send(&world, deliver(DOOR, "d1", &sign(&body), &body)).await;
     assert_eq!((status, &again["status"]), (StatusCode::OK, &json!("duplicate")));
     assert_eq!(again["delivery"], answer["delivery"]);
     {
         let pushes = world.recorder.pushes.lock().unwrap();
         assert_eq!(pushes.len(), 1);
-        assert_eq!((pushes[0].branch.as_str(), pushes[0].pusher.as_str()), ("dev", "github:ann"));
+        assert_eq!(
+            (pushes[0].branch.as_str(), pushes[0].pusher.as_str()),
+            ("dev", "github:ann")
+        );
         assert_eq!(pushes[0].origin, answer["delivery"].as_str().unwrap());
         assert_eq!(pushes[0].before, None);
     }
@@ -105,13 +122,30 @@ async fn a_refusal_says_why_in_the_inbox_and_nothing_in_the_answer() {
         answers.push(send(&world, deliver(uri, "d2", signature, &body)).await);
     }
     assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
-    assert_eq!(answers[0], (StatusCode::FORBIDDEN, json!({ "status": "refused" })));
+    assert_eq!(
+        answers[0],
+        (StatusCode::FORBIDDEN, json!({ "status": "refused" }))
+    );
     assert!(world.recorder.pushes.lock().unwrap().is_empty());
     let inbox = inbox(&world).await;
-    let refused: Vec<&Value> = inbox.iter().filter(|delivery| delivery["verdict"] == "refused").collect();
+    let refused: Vec<&Value> = inbox
+        .iter()
+        .filter(|delivery| delivery["verdict"] == "refused")
+        .collect();
     assert_eq!(refused.len(), 3);
-    assert!(refused[0]["reason"].as_str().unwrap().contains("no gitlab secret"), "{:?}", refused[0]);
-    assert!(refused[1]["reason"].as_str().unwrap().contains("does not fit"), "{:?}", refused[1]);
+    assert!(
+        refused[0]["reason"]
+            .as_str()
+            .unwrap()
+            .contains("no gitlab secret"),
+        "{:?}",
+        refused[0]
+    );
+    assert!(
+        refused[1]["reason"].as_str().unwrap().contains("does not fit"),
+        "{:?}",
+        refused[1]
+    );
     // A refused delivery does not take the id of the genuine one.
     let (status, _) = send(&world, deliver(DOOR, "d2", &sign(&body), &body)).await;
     assert_eq!(status, StatusCode::ACCEPTED);

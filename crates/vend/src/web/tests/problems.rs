@@ -18,8 +18,18 @@ async fn every_refusal_is_problem_json() {
         (Method::GET, "/v1/nowhere", None, 404),
         (Method::GET, "/", None, 404),
         (Method::PATCH, "/v1/tenants", None, 405),
-        (Method::POST, "/v1/tenants", Some(json!({ "name": "Not A Name" })), 400),
-        (Method::POST, "/v1/tenants", Some(json!({ "name": "a", "extra": 1 })), 400),
+        (
+            Method::POST,
+            "/v1/tenants",
+            Some(json!({ "name": "Not A Name" })),
+            400,
+        ),
+        (
+            Method::POST,
+            "/v1/tenants",
+            Some(json!({ "name": "a", "extra": 1 })),
+            400,
+        ),
         (Method::POST, "/v1/tenants", Some(json!([])), 400),
         (Method::POST, "/v1/tenants", Some(large), 413),
         (Method::POST, "/v1/tenants", Some(json!({ "name": "acme" })), 409),
@@ -47,8 +57,14 @@ async fn every_refusal_is_problem_json() {
 async fn a_wrong_secret_is_not_repeated() {
     let world = World::new().await;
     let uri = "/v1/tenants/acme/apps/shop/secrets/x";
-    for body in [json!("hunter2"), json!({ "value": ["hunter2"] }), json!({ "hunter2": 1 })] {
-        let (status, answer) = world.ask(&Who::User(0), Method::PUT, uri, Some(body.clone())).await;
+    for body in [
+        json!("hunter2"),
+        json!({ "value": ["hunter2"] }),
+        json!({ "hunter2": 1 }),
+    ] {
+        let (status, answer) = world
+            .ask(&Who::User(0), Method::PUT, uri, Some(body.clone()))
+            .await;
         assert_eq!(status, StatusCode::BAD_REQUEST);
         let named = body.get("hunter2").is_some();
         assert!(named || !answer.to_string().contains("hunter2"), "{answer}");
@@ -66,7 +82,10 @@ async fn values_of_secrets_never_come_out() {
         let (status, answer) = world.ask(&Who::User(0), Method::GET, uri, None).await;
         assert_eq!(status, StatusCode::OK);
         let text = answer.to_string();
-        assert!(!text.contains("hidden") && !text.contains(world::HOOK_SECRET), "{uri}");
+        assert!(
+            !text.contains("hidden") && !text.contains(world::HOOK_SECRET),
+            "{uri}"
+        );
     }
 }
 
@@ -75,7 +94,9 @@ async fn lists_have_pages() {
     let world = World::new().await;
     let root = Who::User(0);
     for name in ["a", "b", "c"] {
-        world.ask(&root, Method::POST, "/v1/tenants", Some(json!({ "name": name }))).await;
+        world
+            .ask(&root, Method::POST, "/v1/tenants", Some(json!({ "name": name })))
+            .await;
     }
     let (mut names, mut uri) = (Vec::new(), "/v1/tenants?limit=2".to_owned());
     loop {
@@ -118,7 +139,13 @@ async fn a_post_with_a_key_is_done_once() {
     assert_eq!(world.send(&root, again()).await.0, StatusCode::CONFLICT);
     let other = world.bearer(Role::Operator, None).await;
     assert_eq!(world.send(&other, create()).await.0, StatusCode::CONFLICT);
-    let scale = || keyed("/v1/tenants/acme/apps/shop/environments/dev/scale", "k3", json!({ "hosts": 2 }));
+    let scale = || {
+        keyed(
+            "/v1/tenants/acme/apps/shop/environments/dev/scale",
+            "k3",
+            json!({ "hosts": 2 }),
+        )
+    };
     world.send(&root, scale()).await;
     world.send(&root, scale()).await;
     assert_eq!(world.recorder.commands.lock().unwrap().len(), 1);
@@ -129,16 +156,35 @@ async fn a_no_says_why_and_a_vote_is_about_one_plan() {
     let world = World::new().await;
     let approver = world.bearer(Role::Approver, Some("acme")).await;
     let uri = |verb: &str| format!("/v1/approvals/{}/{verb}", world::approval());
-    let (status, _) = world.ask(&approver, Method::POST, &uri("reject"), Some(json!({}))).await;
+    let (status, _) = world
+        .ask(&approver, Method::POST, &uri("reject"), Some(json!({})))
+        .await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
     let wrong = json!({ "plan": model::Digest::of("another plan") });
-    let (status, problem) = world.ask(&approver, Method::POST, &uri("approve"), Some(wrong)).await;
+    let (status, problem) = world
+        .ask(&approver, Method::POST, &uri("approve"), Some(wrong))
+        .await;
     assert_eq!(status, StatusCode::CONFLICT, "{problem}");
-    let (_, shown) = world.ask(&approver, Method::GET, &format!("/v1/approvals/{}", world::approval()), None).await;
+    let (_, shown) = world
+        .ask(
+            &approver,
+            Method::GET,
+            &format!("/v1/approvals/{}", world::approval()),
+            None,
+        )
+        .await;
     let right = json!({ "plan": shown["plan_digest"] });
-    let (status, voted) = world.ask(&approver, Method::POST, &uri("approve"), Some(right)).await;
-    assert_eq!((status.as_u16(), voted["state"].as_str()), (200, Some("approved")));
-    assert_eq!(*world.recorder.commands.lock().unwrap(), [format!("voted {}", world::approval())]);
+    let (status, voted) = world
+        .ask(&approver, Method::POST, &uri("approve"), Some(right))
+        .await;
+    assert_eq!(
+        (status.as_u16(), voted["state"].as_str()),
+        (200, Some("approved"))
+    );
+    assert_eq!(
+        *world.recorder.commands.lock().unwrap(),
+        [format!("voted {}", world::approval())]
+    );
 }
 
 #[tokio::test]
@@ -147,8 +193,13 @@ async fn the_reason_of_a_wait_is_shown() {
     let uri = format!("/v1/executions/{}", world::execution());
     let (_, execution) = world.ask(&Who::User(0), Method::GET, &uri, None).await;
     let waiting = execution["waiting"].as_str().unwrap();
-    assert!(waiting.contains("0 of 1 have approved") && waiting.contains("vend approve a-"), "{waiting}");
-    let (_, plan) = world.ask(&Who::User(0), Method::GET, &format!("{uri}/plan"), None).await;
+    assert!(
+        waiting.contains("0 of 1 have approved") && waiting.contains("vend approve a-"),
+        "{waiting}"
+    );
+    let (_, plan) = world
+        .ask(&Who::User(0), Method::GET, &format!("{uri}/plan"), None)
+        .await;
     assert_eq!(plan["plan"]["place"], "acme/shop/dev");
 }
 
@@ -157,11 +208,15 @@ async fn a_protected_environment_is_not_destroyed() {
     let world = World::new().await;
     let uri = "/v1/tenants/acme/apps/shop/environments/dev";
     let root = Who::User(0);
-    world.ask(&root, Method::POST, &format!("{uri}/protect"), None).await;
+    world
+        .ask(&root, Method::POST, &format!("{uri}/protect"), None)
+        .await;
     let (status, problem) = world.ask(&root, Method::DELETE, uri, None).await;
     assert_eq!(status, StatusCode::CONFLICT);
     assert_eq!(problem["next"], "vend environments unprotect acme/shop/dev");
-    world.ask(&root, Method::POST, &format!("{uri}/unprotect"), None).await;
+    world
+        .ask(&root, Method::POST, &format!("{uri}/unprotect"), None)
+        .await;
     let (status, _) = world.ask(&root, Method::DELETE, uri, None).await;
     assert_eq!(status, StatusCode::ACCEPTED);
 }

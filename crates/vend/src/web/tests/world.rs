@@ -16,7 +16,8 @@ use hyper::service::Service as _;
 use hyper_util::service::TowerToHyperService;
 use jiff::{SignedDuration, Timestamp};
 use model::{
-    AppName, ApprovalId, DeliveryId, DeploymentId, Digest, ExecutionId, HostId, Place, Secret, TenantName, Ticket,
+    AppName, ApprovalId, DeliveryId, DeploymentId, Digest, ExecutionId, HostId, Place, Secret, TenantName,
+    Ticket,
     plan::{Plan, PlanKind},
     policy::{Principal, Role},
     port::{Commit, Fault, HostRole, HostSeen, HostState, LogChunk, LogRef},
@@ -213,7 +214,7 @@ impl World {
         let path = Utf8PathBuf::from_path_buf(directory.path().to_owned()).unwrap();
         let store = Store::open(&path.join("serve")).unwrap();
         let (recorder, stop) = (Arc::new(Recorder::default()), CancellationToken::new());
-        store.write(|tx| seed(tx)).await.unwrap();
+        store.write(seed).await.unwrap();
         let state = web::State::new(web::Setup {
             store,
             commands: recorder.clone(),
@@ -261,14 +262,25 @@ impl World {
     }
 
     /// Sends a request to the router, as a door would. JSON comes back, or null.
-    pub async fn ask(&self, who: &Who, method: Method, uri: &str, body: Option<Value>) -> (StatusCode, Value) {
+    pub async fn ask(
+        &self,
+        who: &Who,
+        method: Method,
+        uri: &str,
+        body: Option<Value>,
+    ) -> (StatusCode, Value) {
         let mut request = Request::builder().method(method).uri(uri);
         if let Some(body) = &body {
             request = request.header("content-type", "application/json");
             let _ = body;
         }
-        self.send(who, request.body(Body::from(body.map(|body| body.to_string()).unwrap_or_default())).unwrap())
-            .await
+        self.send(
+            who,
+            request
+                .body(Body::from(body.map(|body| body.to_string()).unwrap_or_default()))
+                .unwrap(),
+        )
+        .await
     }
 
     pub async fn send(&self, who: &Who, mut request: Request<Body>) -> (StatusCode, Value) {
@@ -303,7 +315,13 @@ fn seed(tx: &mut store::Tx<'_>) -> Result<(), store::Error> {
     tx.create_tenant(&acme, &by)?;
     tx.create_tenant(&"other".parse().unwrap(), &by)?;
     tx.create_app(&acme, &shop, None, &by)?;
-    tx.set_webhook_secret(&acme, &shop, Provider::Github, Some(&Secret::new(HOOK_SECRET.into())), &by)?;
+    tx.set_webhook_secret(
+        &acme,
+        &shop,
+        Provider::Github,
+        Some(&Secret::new(HOOK_SECRET.into())),
+        &by,
+    )?;
     tx.ensure_environment(&place(), "dev", &by)?;
     let (app, _) = spec::App::parse("app: shop\n", "vend.yaml", &|path| path == "Procfile").unwrap();
     let new = store::NewRelease {
