@@ -1,1 +1,511 @@
 //! Images from scripts: one container and one layer per script. Knows nothing of hosts.
+//!
+//! A script runs as root in `/srv/vend/source`, where it finds itself, the other scripts and the inputs that `vend.yaml`
+//! names, and nothing else of the source tree: what it cannot see cannot change the layer behind the key's back. It gets
+//! `VEND_TENANT`, `VEND_APP`, `VEND_ENVIRONMENT`, `VEND_COMMIT_ID`, `VEND_COMMIT_AUTHOR`, `VEND_COMMIT_MESSAGE`,
+//! `VEND_COMMIT_BRANCH` and `VEND_COMMIT_REPOSITORY`: the same names that a Packer build gets as environment variables.
+
+mod script;
+mod source;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    io::Write as _,
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::{Duration, Instant},
+};
+
+use camino::{Utf8Path, Utf8PathBuf};
+use model::{
+    Digest, Ticket,
+    port::{BakeOrder, Baked, Bakery, Fault, LogRef, Resources},
+};
+use tokio::sync::Semaphore;
+use tracing::info;
+
+use self::{
+    script::Run,
+    source::{Chosen, Index, Step},
+};
+use crate::{
+    base::{self, Bases},
+    cache::Caches,
+    container::{self, Containers},
+    image::Images,
+    layer::{self, Layers},
+    logs::{self, Mask},
+    objects, tree,
+    uids::Uids,
+    work,
+};
+
+/// The image that builds run in: `debian-12` with the usual tools.
+pub const STANDARD: &str = "standard";
+const STANDARD_SCRIPT: &str = include_str!("bake/standard.sh");
+const LOG_BYTES: u64 = 32 << 20;
+const PLATFORM_TIMEOUT: Duration = Duration::from_secs(30 * 60);
+
+/// Bakes images. Clones share everything.
+#[derive(Debug, Clone)]
+pub struct Oven(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    node: Utf8PathBuf,
+    containers: Containers,
+    objects: objects::Directory,
+    logs: logs::Directory,
+    layers: Layers,
+    images: Images,
+    bases: Bases,
+    caches: Caches,
+    uids: Uids,
+    limits: Resources,
+    /// So many scripts run at a time.
+    places: Semaphore,
+    /// Who bakes which layer now: a second one waits for the first.
+    baking: Mutex<HashMap<Digest, Weak<tokio::sync::Mutex<()>>>>,
+    /// The sources that were read last. Small: a release asks for one source a few times in a row.
+    sources: Mutex<Vec<(Digest, Arc<Index>)>>,
+}
+
+/// What an oven stands on.
+#[derive(Debug, Clone)]
+pub struct Kitchen {
+    /// `<data>/node`.
+    pub node: Utf8PathBuf,
+    pub containers: Containers,
+    pub objects: objects::Directory,
+    pub logs: logs::Directory,
+    pub layers: Layers,
+    pub images: Images,
+    pub bases: Bases,
+    /// Of one script.
+    pub limits: Resources,
+    /// How many scripts run at a time.
+    pub at_once: usize,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("the image's script `{0}` is not a file of the source tree")]
+    NoScript(Utf8PathBuf),
+    #[error("the image's inputs `{0}` match no file of the source tree")]
+    NoInput(String),
+    #[error("{0}")]
+    Pattern(String),
+    #[error("{script} failed with exit code {code}{}", said(last))]
+    Failed { script: String, code: i32, last: String },
+    #[error("{script} was stopped: it used more than the {memory_mib} MiB of memory that a bake may have")]
+    Memory { script: String, memory_mib: u64 },
+    #[error("{script} was stopped: the image was not baked in {} seconds{}", timeout.as_secs(), said(last))]
+    TimedOut {
+        script: String,
+        timeout: Duration,
+        last: String,
+    },
+    #[error("all places for short-lived containers are taken")]
+    Full,
+    #[error("the bake was interrupted")]
+    Interrupted,
+    #[error(transparent)]
+    Objects(#[from] objects::Error),
+    #[error(transparent)]
+    Tree(#[from] tree::Error),
+    #[error(transparent)]
+    Layer(#[from] layer::Error),
+    #[error(transparent)]
+    Base(#[from] base::Error),
+    #[error(transparent)]
+    Logs(#[from] logs::Error),
+    #[error(transparent)]
+    Container(#[from] container::Error),
+}
+
+fn said(last: &str) -> String {
+    if last.is_empty() {
+        String::new()
+    } else {
+        format!("; its last lines:\n{last}")
+    }
+}
+
+impl From<work::Error> for Error {
+    fn from(error: work::Error) -> Self {
+        match error {
+            work::Error::Container(error) => error.into(),
+            work::Error::Layer(error) => error.into(),
+        }
+    }
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        let text = logs::chain(&error);
+        match error {
+            Error::NoScript(_) | Error::NoInput(_) | Error::Pattern(_) => {
+                Self::customer(text).next("correct `image:` in vend.yaml and push again")
+            }
+            Error::Failed { script, .. } | Error::Memory { script, .. } | Error::TimedOut { script, .. } => {
+                Self::customer(text).next(format!("correct {script} and push again"))
+            }
+            Error::Full | Error::Interrupted | Error::Logs(_) => Self::platform(text),
+            Error::Container(_) => Self::platform(text).next("vend doctor"),
+            Error::Objects(error) => error.into(),
+            Error::Tree(error) => error.into(),
+            Error::Layer(error) => error.into(),
+            Error::Base(error) => error.into(),
+        }
+    }
+}
+
+/// The log of a bake: begun with its first line.
+struct Journal {
+    logs: logs::Directory,
+    name: LogRef,
+    writer: Option<logs::Writer>,
+}
+
+impl Journal {
+    fn writer(&mut self) -> Result<&mut logs::Writer, Error> {
+        if self.writer.is_none() {
+            self.writer = Some(self.logs.append(&self.name, Mask::default(), LOG_BYTES)?);
+        }
+        Ok(self.writer.as_mut().expect("it was just opened"))
+    }
+
+    fn line(&mut self, text: &str) {
+        // A log that cannot be written does not stop what it is about.
+        let _ = self.writer().map(|writer| writeln!(writer, "[vend] {text}"));
+    }
+
+    /// Its name when anything was written.
+    fn end(self) -> Option<LogRef> {
+        let writer = self.writer?;
+        if let Err(error) = writer.end() {
+            tracing::warn!(log = %self.name, error = logs::chain(&error), "the end of a log is not marked");
+        }
+        Some(self.name)
+    }
+}
+
+impl Oven {
+    pub fn open(kitchen: Kitchen) -> Result<Self, Error> {
+        kitchen.layers.clean()?;
+        work::clean(&kitchen.node.join("bakes"))?;
+        Ok(Self(Arc::new(Inner {
+            caches: Caches::open(&kitchen.node, 4 << 30)?,
+            uids: Uids::default(),
+            places: Semaphore::new(kitchen.at_once.max(1)),
+            baking: Mutex::default(),
+            sources: Mutex::default(),
+            node: kitchen.node,
+            containers: kitchen.containers,
+            objects: kitchen.objects,
+            logs: kitchen.logs,
+            layers: kitchen.layers,
+            images: kitchen.images,
+            bases: kitchen.bases,
+            limits: kitchen.limits,
+        })))
+    }
+
+    pub fn images(&self) -> &Images {
+        &self.0.images
+    }
+
+    pub fn bases(&self) -> &Bases {
+        &self.0.bases
+    }
+
+    /// An image of the platform's own: the base with one script, given as text. `name` is for people and for its log,
+    /// which is `bake/NAME`.
+    pub async fn platform(&self, name: &str, base: &str, script: &str) -> Result<Baked, Fault> {
+        let log: LogRef = format!("bake/platform-{name}")
+            .parse()
+            .map_err(|_| Fault::order(format!("`{name}` cannot name an image of the platform")))?;
+        let mut journal = self.journal(log);
+        let baked = self.bake_platform(name, base, script, &mut journal).await;
+        finish(baked, journal)
+    }
+
+    /// The image that builds run in, if it was made.
+    pub fn find_standard(&self) -> Result<Option<Digest>, layer::Error> {
+        let base = match self.0.bases.find(base::DEBIAN) {
+            Ok(Some(base)) => base,
+            Ok(None) => return Ok(None),
+            Err(base::Error::Layer(error)) => return Err(error),
+            Err(_) => return Ok(None),
+        };
+        let key = platform_key(base.key, STANDARD, STANDARD_SCRIPT);
+        match self.0.layers.get(&key)? {
+            Some(_) => self.0.images.keep(&[base.key, key], crate::now()).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The image that builds run in.
+    pub async fn standard(&self) -> Result<Baked, Fault> {
+        self.platform(STANDARD, base::DEBIAN, STANDARD_SCRIPT).await
+    }
+
+    pub(crate) fn uids(&self) -> &Uids {
+        &self.0.uids
+    }
+
+    pub(crate) fn caches(&self) -> &Caches {
+        &self.0.caches
+    }
+
+    async fn bake_platform(
+        &self,
+        name: &str,
+        base: &str,
+        script: &str,
+        journal: &mut Journal,
+    ) -> Result<Baked, Error> {
+        let started = Instant::now();
+        let base = self.0.bases.ensure(base, |line| journal.line(line)).await?;
+        let key = platform_key(base.key, name, script);
+        let run = Run {
+            name: name.to_owned(),
+            id: format!("bake-{name}"),
+            key,
+            lowers: vec![base.key],
+            source: script::Source::Text(script.to_owned()),
+            variables: BTreeMap::new(),
+            commit: None,
+            cache: "platform".to_owned(),
+            deadline: started + PLATFORM_TIMEOUT,
+            timeout: PLATFORM_TIMEOUT,
+        };
+        let reused = self.layer(run, journal).await?;
+        self.baked(&[base.key, key], reused, started)
+    }
+
+    async fn bake_order(
+        &self,
+        ticket: &Ticket,
+        order: &BakeOrder,
+        journal: &mut Journal,
+    ) -> Result<Baked, Error> {
+        let started = Instant::now();
+        let timeout = order.timeout.try_into().unwrap_or(Duration::ZERO);
+        let base = self
+            .0
+            .bases
+            .ensure(&order.base, |line| journal.line(line))
+            .await?;
+        let steps = self.steps(order, base.key).await?;
+        let mut keys = vec![base.key];
+        let mut reused = true;
+        for (number, Step { script, key }) in steps.into_iter().enumerate() {
+            let run = Run {
+                name: script.to_string(),
+                id: format!("bake-{}-{number}", Digest::of(ticket.as_str()).short()),
+                key,
+                lowers: keys.iter().rev().copied().collect(),
+                source: script::Source::Tree {
+                    order: Box::new(order.clone()),
+                    count: number + 1,
+                    script,
+                },
+                variables: source::VARIABLES
+                    .map(str::to_owned)
+                    .into_iter()
+                    .zip(variables(order))
+                    .collect(),
+                commit: Some(order.commit.clone()),
+                cache: order.place.tenant.to_string(),
+                deadline: started + timeout,
+                timeout,
+            };
+            reused &= self.layer(run, journal).await?;
+            keys.push(key);
+        }
+        self.baked(&keys, reused, started)
+    }
+
+    /// Makes a layer, unless it is there or another bake makes it meanwhile. Whether it was there.
+    async fn layer(&self, run: Run, journal: &mut Journal) -> Result<bool, Error> {
+        let turn = self.turn(run.key);
+        let _turn = match turn.try_lock() {
+            Ok(turn) => turn,
+            Err(_) => {
+                journal.line(&format!(
+                    "{}: waiting for another bake of the same layer",
+                    run.name
+                ));
+                turn.lock().await
+            }
+        };
+        if self.0.layers.get(&run.key)?.is_some() {
+            if journal.writer.is_some() {
+                journal.line(&format!(
+                    "{}: unchanged, layer {} is used again",
+                    run.name,
+                    run.key.short()
+                ));
+            }
+            return Ok(true);
+        }
+        let _place = self.0.places.acquire().await.map_err(|_| Error::Interrupted)?;
+        script::run(&self.0, run, journal).await?;
+        Ok(false)
+    }
+
+    fn turn(&self, key: Digest) -> Arc<tokio::sync::Mutex<()>> {
+        let mut baking = self.0.baking.lock().unwrap_or_else(PoisonError::into_inner);
+        baking.retain(|_, turn| turn.strong_count() > 0);
+        if let Some(turn) = baking.get(&key).and_then(Weak::upgrade) {
+            return turn;
+        }
+        let turn = Arc::default();
+        baking.insert(key, Arc::downgrade(&turn));
+        turn
+    }
+
+    fn baked(&self, keys: &[Digest], reused: bool, started: Instant) -> Result<Baked, Error> {
+        let image = self.0.images.keep(keys, crate::now())?;
+        let records = self.0.images.records(&image)?;
+        Ok(Baked {
+            image,
+            layers: records.iter().map(layer::Record::summary).collect(),
+            reused,
+            duration_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            log: None,
+        })
+    }
+
+    async fn steps(&self, order: &BakeOrder, base: Digest) -> Result<Vec<Step>, Error> {
+        self.index(&order.source).await?.steps(order, base)
+    }
+
+    async fn index(&self, source: &Digest) -> Result<Arc<Index>, Error> {
+        const KEPT: usize = 8;
+        let known = |sources: &Vec<(Digest, Arc<Index>)>| {
+            sources
+                .iter()
+                .find(|(known, _)| known == source)
+                .map(|(_, index)| Arc::clone(index))
+        };
+        if let Some(index) = known(&self.0.sources.lock().unwrap_or_else(PoisonError::into_inner)) {
+            return Ok(index);
+        }
+        let (objects, digest) = (self.0.objects.clone(), *source);
+        let index = tokio::task::spawn_blocking(move || Index::read(&objects, &digest))
+            .await
+            .map_err(|_| Error::Interrupted)??;
+        let index = Arc::new(index);
+        let mut sources = self.0.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        if sources.len() >= KEPT {
+            sources.remove(0);
+        }
+        sources.push((*source, Arc::clone(&index)));
+        Ok(index)
+    }
+
+    async fn find_image(&self, order: &BakeOrder) -> Result<Option<Baked>, Error> {
+        let started = Instant::now();
+        let Some(base) = self.0.bases.find(&order.base)? else {
+            return Ok(None);
+        };
+        let mut keys = vec![base.key];
+        for step in self.steps(order, base.key).await? {
+            if self.0.layers.get(&step.key)?.is_none() {
+                return Ok(None);
+            }
+            keys.push(step.key);
+        }
+        self.baked(&keys, true, started).map(Some)
+    }
+
+    fn journal(&self, name: LogRef) -> Journal {
+        Journal {
+            logs: self.0.logs.clone(),
+            name,
+            writer: None,
+        }
+    }
+}
+
+impl Bakery for Oven {
+    async fn bake(&self, ticket: &Ticket, order: &BakeOrder) -> Result<Baked, Fault> {
+        let log: LogRef = format!("bake/{ticket}")
+            .parse()
+            .map_err(|_| Fault::order("the ticket cannot name a log"))?;
+        let mut journal = self.journal(log);
+        let baked = self.bake_order(ticket, order, &mut journal).await;
+        if let Ok(baked) = &baked {
+            let (place, image, reused) = (&order.place, baked.image, baked.reused);
+            info!(%place, %image, reused, duration_ms = baked.duration_ms, "the image of {place} is ready");
+        }
+        finish(baked, journal)
+    }
+
+    async fn find(&self, order: &BakeOrder) -> Result<Option<Baked>, Fault> {
+        Ok(self.find_image(order).await?)
+    }
+}
+
+fn platform_key(base: Digest, name: &str, script: &str) -> Digest {
+    Digest::of_parts([
+        b"vend platform 1",
+        &base.as_bytes()[..],
+        name.as_bytes(),
+        script.as_bytes(),
+    ])
+}
+
+fn finish(baked: Result<Baked, Error>, mut journal: Journal) -> Result<Baked, Fault> {
+    match baked {
+        Ok(mut baked) => {
+            if journal.writer.is_some() {
+                journal.line(&format!("the image is {}", baked.image.short()));
+            }
+            baked.log = journal.end();
+            Ok(baked)
+        }
+        Err(error) => {
+            journal.line(&logs::chain(&error));
+            let fault = Fault::from(error);
+            Err(match journal.end() {
+                Some(log) => fault.evidence(log),
+                None => fault,
+            })
+        }
+    }
+}
+
+/// The values of [`source::VARIABLES`], in their order.
+fn variables(order: &BakeOrder) -> [String; 8] {
+    // One variable of a process may have 128 KiB.
+    const CHARS: usize = 8192;
+    let commit = &order.commit;
+    [
+        order.place.tenant.as_str(),
+        order.place.app.as_str(),
+        order.place.environment.as_str(),
+        &commit.id,
+        &commit.author,
+        &commit.message,
+        &commit.branch,
+        &commit.repository,
+    ]
+    .map(|value| value.chars().filter(|c| *c != '\0').take(CHARS).collect())
+}
+
+/// Unpacks what the last of the first `count` scripts sees of the source tree.
+fn unpack_inputs(
+    objects: &objects::Directory,
+    order: &BakeOrder,
+    count: usize,
+    into: &Utf8Path,
+) -> Result<(), Error> {
+    let chosen = Chosen::new(order, count)?;
+    let mut object = objects.open_object(&order.source)?;
+    tree::unpack_some(&mut object, into, &tree::Limits::SOURCE, |member| {
+        chosen.contains(&member.path)
+    })?;
+    Ok(object.finish()?)
+}

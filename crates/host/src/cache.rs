@@ -14,7 +14,11 @@ use std::{
 use camino::{Utf8Path, Utf8PathBuf};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 
-use crate::layer::{Error, copy::Copy, io_error, remove_tree};
+use crate::layer::{
+    Error,
+    copy::{Copy, Deletions},
+    io_error, remove_tree, size,
+};
 
 /// Caches under `<node>/cache/<name>/<generation>`.
 #[derive(Debug, Clone)]
@@ -77,6 +81,7 @@ impl Caches {
         upper: &Utf8Path,
         directories: &[String],
         uid_base: u32,
+        deletions: Deletions,
     ) -> Result<(), Error> {
         let written: Vec<(&String, OwnedFd)> = directories
             .iter()
@@ -90,7 +95,7 @@ impl Caches {
         let mut bits = [0; 8];
         getrandom::fill(&mut bits).expect("the kernel gives random bytes");
         let new = home.join(format!(".new-{}", hex::encode(bits)));
-        let taken = self.take(name, &written, uid_base, &new);
+        let taken = self.take(name, &written, uid_base, deletions, &new);
         if taken.is_err() {
             remove_tree(&new)?;
         }
@@ -102,6 +107,7 @@ impl Caches {
         name: &str,
         written: &[(&String, OwnedFd)],
         uid_base: u32,
+        deletions: Deletions,
         new: &Utf8Path,
     ) -> Result<(), Error> {
         fs::create_dir(new).map_err(io_error("create", new))?;
@@ -111,11 +117,11 @@ impl Caches {
         for (directory, open) in written {
             let to = new.join(directory);
             fs::create_dir_all(&to).map_err(io_error("create", &to))?;
-            let from = Utf8PathBuf::from(format!("/proc/self/fd/{}", open.as_raw_fd()));
+            let from = Utf8PathBuf::from(format!("/proc/self/fd/{}/.", open.as_raw_fd()));
             Copy {
                 uid_base,
                 skip: &["lock", "partial"],
-                merge: true,
+                deletions,
             }
             .tree(&from, &to)?;
         }
@@ -184,20 +190,6 @@ fn link_tree(from: &Utf8Path, to: &Utf8Path) -> Result<(), Error> {
     Ok(())
 }
 
-fn size(tree: &Utf8Path) -> Result<u64, Error> {
-    let mut bytes = 0;
-    for entry in tree.read_dir_utf8().map_err(io_error("read", tree))? {
-        let entry = entry.map_err(io_error("read", tree))?;
-        let metadata = fs::symlink_metadata(entry.path()).map_err(io_error("read", entry.path()))?;
-        bytes += if metadata.is_dir() {
-            size(entry.path())?
-        } else {
-            metadata.len()
-        };
-    }
-    Ok(bytes)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -218,7 +210,9 @@ mod tests {
             let _ = fs::remove_dir_all(&upper);
             fs::create_dir_all(upper.join("root/.cache/pip")).unwrap();
             fs::write(upper.join("root/.cache/pip").join(name), bytes).unwrap();
-            caches.harvest("acme/tools", &upper, &directories, uid).unwrap();
+            caches
+                .harvest("acme/tools", &upper, &directories, uid, Deletions::Apply)
+                .unwrap();
         };
         assert!(caches.lease("acme/tools").unwrap().is_none());
         write("a", "0123456789");
@@ -241,7 +235,9 @@ mod tests {
         std::os::unix::fs::symlink(node.join("elsewhere"), upper.join("root/.cache/pip")).unwrap();
         fs::create_dir(node.join("elsewhere")).unwrap();
         fs::write(node.join("elsewhere/machine"), "x").unwrap();
-        caches.harvest("acme/tools", &upper, &directories, uid).unwrap();
+        caches
+            .harvest("acme/tools", &upper, &directories, uid, Deletions::Apply)
+            .unwrap();
         let lease = caches.lease("acme/tools").unwrap().unwrap();
         assert!(
             !lease.files.join("root/.cache/pip/machine").exists(),

@@ -436,10 +436,11 @@ impl Containers {
         };
         fs::create_dir_all(&bundle).map_err(io("create", &bundle))?;
         self.write(&record)?;
-        let (stdin, output) = (
-            spec.stdin.take(),
-            std::mem::replace(&mut spec.output, Output::Discard),
-        );
+        let stdin = spec.stdin.take();
+        let output = match std::mem::replace(&mut spec.output, Output::Discard) {
+            Output::File(path) => Output::File(record.scratch.join(path)),
+            other => other,
+        };
         let spec = self.prepare(spec).await?;
         let pid = self.0.runtime.create(&id, &bundle, stdin, output).await?;
         let birth = Birth::of(pid).ok_or_else(|| Error::Runtime {

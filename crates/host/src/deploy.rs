@@ -11,8 +11,8 @@ use axum::body::{Body, Bytes};
 use model::{
     Digest, HostId, Ticket,
     port::{
-        CheckOrder, DeployOrder, Deployed, Deployer as Port, EventReport, EventStatus, Fault, LifecycleEvent, LogRef,
-        Verdict,
+        CheckOrder, DeployOrder, Deployed, Deployer as Port, EventReport, EventStatus, Fault, LifecycleEvent,
+        LogRef, Verdict,
     },
 };
 use tokio::sync::mpsc;
@@ -84,15 +84,22 @@ impl Deployer {
         copy.more().await;
         let log = copy.end();
         let reports = reports.map_err(|error| failed(error).evidence(log.clone()))?;
-        let events = believable(reports.events, &order.events)
-            .ok_or_else(|| Fault::platform(format!("the agent of {} reported other events than ordered", order.host)))?;
+        let events = believable(reports.events, &order.events).ok_or_else(|| {
+            Fault::platform(format!(
+                "the agent of {} reported other events than ordered",
+                order.host
+            ))
+        })?;
         Ok(Deployed { events, log })
     }
 
     /// Streams a revision from the objects into the host. The agent keeps it only when its digest is right.
     async fn bring(&self, agent: &agent::Client, revision: &Digest) -> Result<(), agent::Error> {
         const PIECE: usize = 64 << 10;
-        let mut object = self.objects.open_object(revision).map_err(|error| agent::Error::Fault(error.into()))?;
+        let mut object = self
+            .objects
+            .open_object(revision)
+            .map_err(|error| agent::Error::Fault(error.into()))?;
         let (pieces, inbox) = mpsc::channel::<std::io::Result<Bytes>>(8);
         let reading = tokio::task::spawn_blocking(move || {
             loop {
@@ -102,13 +109,19 @@ impl Deployer {
                     Bytes::from(piece)
                 });
                 let last = read.as_ref().map_or(true, Bytes::is_empty);
-                if matches!(&read, Ok(piece) if piece.is_empty()) || pieces.blocking_send(read).is_err() || last {
+                if matches!(&read, Ok(piece) if piece.is_empty())
+                    || pieces.blocking_send(read).is_err()
+                    || last
+                {
                     return;
                 }
             }
         });
-        let stream = futures_util::stream::unfold(inbox, |mut inbox| async { Some((inbox.recv().await?, inbox)) });
-        let sent = agent.put_revision(revision, Body::from_stream(stream), UPLOAD).await;
+        let stream =
+            futures_util::stream::unfold(inbox, |mut inbox| async { Some((inbox.recv().await?, inbox)) });
+        let sent = agent
+            .put_revision(revision, Body::from_stream(stream), UPLOAD)
+            .await;
         // The reader ends with its channel.
         let _ = reading.await;
         sent
@@ -117,16 +130,26 @@ impl Deployer {
 
 impl Port for Deployer {
     async fn deploy(&self, ticket: &Ticket, order: &DeployOrder) -> Result<Deployed, Fault> {
-        let json = serde_json::to_vec(order).map_err(|error| Fault::order(format!("not an order: {error}")))?;
+        let json =
+            serde_json::to_vec(order).map_err(|error| Fault::order(format!("not an order: {error}")))?;
         let work = self.clone().run(ticket.clone(), order.clone());
         self.tickets.once(ticket, Digest::of(json), work).await
     }
 
     async fn check(&self, order: &CheckOrder) -> Result<Verdict, Fault> {
         let agent = self.hosts.agent(&order.host);
-        let mut verdict = agent.check(&order.checks, CHECKS).await.map_err(|error| fault(&order.host, error))?;
+        let mut verdict = agent
+            .check(&order.checks, CHECKS)
+            .await
+            .map_err(|error| fault(&order.host, error))?;
         for result in &mut verdict.results {
-            for text in [&mut result.kind, &mut result.name, &mut result.property, &mut result.expected, &mut result.found] {
+            for text in [
+                &mut result.kind,
+                &mut result.name,
+                &mut result.property,
+                &mut result.expected,
+                &mut result.found,
+            ] {
                 bound(text);
             }
         }
@@ -146,7 +169,10 @@ struct Copy {
 impl Copy {
     /// From the beginning: what a dead node copied already is copied again.
     fn begin(deployer: &Deployer, host: &HostId, ticket: &Ticket) -> Result<Self, Fault> {
-        let name = |text: String| text.parse::<LogRef>().map_err(|_| Fault::order("the ticket names no log"));
+        let name = |text: String| {
+            text.parse::<LogRef>()
+                .map_err(|_| Fault::order("the ticket names no log"))
+        };
         let to = name(format!("deploy/{ticket}"))?;
         let failed = |error: logs::Error| Fault::platform(logs::chain(&error));
         deployer.logs.remove(&to).map_err(failed)?;
@@ -164,7 +190,11 @@ impl Copy {
     async fn more(&mut self) {
         use std::io::Write as _;
         while let Some(Ok(chunk)) = self.hosts.log(&self.from, self.offset).await {
-            let Some(writer) = self.writer.as_mut().filter(|_| !chunk.text.is_empty() && self.offset < LOG) else {
+            let Some(writer) = self
+                .writer
+                .as_mut()
+                .filter(|_| !chunk.text.is_empty() && self.offset < LOG)
+            else {
                 return;
             };
             if let Err(error) = writer.write_all(chunk.text.as_bytes()) {
@@ -185,8 +215,13 @@ impl Copy {
 
 /// The reports, if they are about the events that were ordered, with texts of a bearable length.
 fn believable(mut reports: Vec<EventReport>, events: &[LifecycleEvent]) -> Option<Vec<EventReport>> {
-    let same = reports.iter().map(|report| report.event).eq(events.iter().copied());
-    let coherent = reports.iter().all(|report| (report.status == EventStatus::Failed) == report.failure.is_some());
+    let same = reports
+        .iter()
+        .map(|report| report.event)
+        .eq(events.iter().copied());
+    let coherent = reports
+        .iter()
+        .all(|report| (report.status == EventStatus::Failed) == report.failure.is_some());
     for failure in reports.iter_mut().filter_map(|report| report.failure.as_mut()) {
         for text in [&mut failure.script, &mut failure.message, &mut failure.log] {
             bound(text);

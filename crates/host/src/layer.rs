@@ -208,3 +208,18 @@ pub(crate) fn io_error(doing: &'static str, path: &Utf8Path) -> impl FnOnce(io::
     let path = path.to_owned();
     move |source| Error::Io { doing, path, source }
 }
+
+/// Bytes of the files in a tree.
+pub(crate) fn size(tree: &Utf8Path) -> Result<u64, Error> {
+    let mut bytes = 0;
+    for entry in tree.read_dir_utf8().map_err(io_error("read", tree))? {
+        let entry = entry.map_err(io_error("read", tree))?;
+        let metadata = fs::symlink_metadata(entry.path()).map_err(io_error("read", entry.path()))?;
+        bytes += if metadata.is_dir() {
+            size(entry.path())?
+        } else {
+            metadata.len()
+        };
+    }
+    Ok(bytes)
+}

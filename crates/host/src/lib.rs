@@ -25,6 +25,7 @@ pub mod logs;
 pub mod objects;
 pub mod tree;
 mod uids;
+mod work;
 
 pub mod agent;
 pub mod appspec;
@@ -37,8 +38,4 @@ pub mod mount;
 pub mod network;
 pub mod socket;
 
-/// The one clock of the crate.
-#[expect(clippy::disallowed_methods, reason = "what effects report carries the time")]
-pub(crate) fn now() -> jiff::Timestamp {
-    jiff::Timestamp::now()
-}
+pub(crate) use clock::now;

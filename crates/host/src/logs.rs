@@ -111,7 +111,11 @@ impl Directory {
         let length = fs::metadata(self.path(log)).map_or(0, |metadata| metadata.len());
         let from = offset.max(length.saturating_sub(BYTES));
         let text = self.chunk(log, from).map(|chunk| chunk.text).unwrap_or_default();
-        let all: Vec<&str> = text.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
+        let all: Vec<&str> = text
+            .lines()
+            .map(str::trim_end)
+            .filter(|line| !line.is_empty())
+            .collect();
         all[all.len().saturating_sub(lines)..].join("\n")
     }
 
@@ -156,6 +160,12 @@ impl Writer {
     /// How long the log is now, in bytes.
     pub fn position(&self) -> u64 {
         self.file.metadata().map_or(0, |metadata| metadata.len())
+    }
+
+    /// Shows what was held back: it was no beginning of a secret, or one that never came to its end.
+    pub fn release(&mut self) -> Result<(), Error> {
+        let rest = self.mask.finish();
+        self.add(&rest).map_err(io_error("write", &self.path.clone()))
     }
 
     /// Nothing will be added any more.

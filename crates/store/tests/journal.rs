@@ -99,7 +99,7 @@ async fn tasks_are_leased_kept_lost_and_leased_again_under_the_same_ticket() {
             assert_eq!(tx.next_due(at(1))?, Some(at(10)));
             assert_eq!(tx.next_due(at(10))?, Some(at(20)));
             assert!(tx.heartbeat(&leased[0].key, "w1", at(1), at(6))?);
-            let leased = vec![tx.task(&leased[0].key)?.unwrap()];
+            let leased = [tx.task(&leased[0].key)?.unwrap()];
             assert_eq!(tx.next_due(at(1))?, Some(at(6)));
             let key = leased[0].key.clone();
             assert_eq!(tx.task(&key)?.unwrap(), leased[0]);

@@ -157,7 +157,10 @@ async fn tour(steps: &Steps, data: &Data, demo: &Demo) -> Result<(), Failure> {
 
     let step = steps.begin("Push to branch main: production asks for approval");
     let execution = push(data, &copy, "main")?;
-    stages::follow(&client, &step, &execution, Some(demo.yes)).await?;
+    // Whoever pushed may not approve: somebody else does, with a token of their own.
+    let approver = approver(&client, data).await?;
+    let ask = stages::Ask { approver: &approver, yes: demo.yes };
+    stages::follow(&client, &step, &execution, Some(&ask)).await?;
     step.done(&greet(&client, "production").await?);
 
     let step = steps.begin("Change one line, push again");
@@ -185,6 +188,15 @@ fn client(data: &Data) -> Result<Client, Failure> {
 
 fn environment(name: &str) -> String {
     format!("/v1/tenants/acme/apps/guestbook/environments/{name}")
+}
+
+/// A client of another person: somebody who may look at acme's plans and approve them, for an hour.
+async fn approver(client: &Client, data: &Data) -> Result<Client, Failure> {
+    let name = format!("ops-{}@acme.example", crate::clock::now().as_second());
+    let new = json!({ "name": name, "role": "approver", "tenant": "acme", "expires_in": 3600 });
+    let token: wire::CreatedToken = client.post("/v1/tokens", &new).await?;
+    let endpoints = crate::up::endpoints(data).ok_or_else(|| Failure::failed("the platform has no address"))?;
+    Client::with_token(&format!("http://{}", endpoints.api), token.text)
 }
 
 /// What is there from an earlier run is used.

@@ -1,6 +1,6 @@
 //! `vend serve`: the rooms that decide, put together.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use model::{
     Place,
@@ -11,7 +11,7 @@ use futures_util::future::BoxFuture;
 use store::{By, Store};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::{
     clock,
@@ -19,7 +19,6 @@ use crate::{
     flow::{self, Pokes, World, chain, commands::Flows},
     reconcile,
     role::Lent,
-    up::Users,
     web,
 };
 
@@ -45,7 +44,7 @@ pub async fn run(data: Data, mut lent: Lent) -> Result<(), Error> {
     let api = tokio::net::TcpListener::from_std(api).map_err(Error::Socket)?;
     let url = format!("http://{}", api.local_addr().map_err(Error::Socket)?);
 
-    let store = Store::open(&data.serve())?;
+    let store = tokio::task::block_in_place(|| Store::open(&data.serve()))?;
     settle(&store, &platform).await?;
     // Left behind by a crash in the middle of a stage; every stage makes its own again.
     let _ = tokio::fs::remove_dir_all(data.serve().join("tmp")).await;
@@ -75,13 +74,20 @@ pub async fn run(data: Data, mut lent: Lent) -> Result<(), Error> {
         clock: clock::now,
         stop: stop.clone(),
     })?;
+    web::resume(&state).await?;
+    tasks.spawn(announce(state.clone(), stop.clone()));
     let router = web::router(state.clone());
-    tasks.spawn(web::unix(local, router.clone(), stop.clone()));
-    tasks.spawn(web::tcp(api, router, stop.clone()));
     info!("serve is ready");
-    wait_for_end().await;
-    info!("serve is stopping");
-    stop.cancel();
+    let doors = futures_util::future::join(
+        web::unix(local, router.clone(), stop.clone()),
+        web::tcp(api, router, stop.clone()),
+    );
+    let end = async {
+        wait_for_end().await;
+        info!("serve is stopping");
+        stop.cancel();
+    };
+    tokio::join!(doors, end);
     tasks.close();
     tasks.wait().await;
     state.closed().await;
@@ -90,8 +96,11 @@ pub async fn run(data: Data, mut lent: Lent) -> Result<(), Error> {
 
 /// What the operator's settings mean to the store.
 async fn settle(store: &Store, platform: &Platform) -> Result<(), store::Error> {
-    let Some(subnets) = platform.network.subnets() else { return Ok(()) };
-    store.write(move |tx| tx.set_subnets(subnets, &By::platform(clock::now()))).await
+    let subnets = platform.network.subnets();
+    let settled = store.write(move |tx| {
+        subnets.map_or(Ok(()), |subnets| tx.set_subnets(subnets, &By::platform(clock::now())))
+    });
+    settled.await
 }
 
 fn compose(
@@ -115,6 +124,18 @@ fn urls(data: &Data, platform: &Platform) -> web::Urls {
     let platform = platform.clone();
     Arc::new(move |place: &Place| vec![format!("http://{}{port}/", platform.hostname(place))])
 }
+
+/// A git that outlived its serve may end a push later: what it left is looked for from time to time.
+async fn announce(state: web::State, stop: CancellationToken) {
+    loop {
+        tokio::select! { () = stop.cancelled() => return, () = tokio::time::sleep(ANNOUNCE_EVERY) => {} }
+        if let Err(error) = web::announce(&state).await {
+            warn!(error = &error as &dyn std::error::Error, "cannot look for pushes that were left");
+        }
+    }
+}
+
+const ANNOUNCE_EVERY: Duration = Duration::from_secs(30);
 
 async fn wait_for_end() {
     let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))

@@ -206,8 +206,7 @@ fn listen(address: SocketAddr) -> Result<(OwnedFd, SocketAddr), Error> {
 /// Everybody may connect: serve asks the kernel who it is, and refuses all but root and the platform's owner.
 fn listen_local(path: &camino::Utf8Path) -> Result<OwnedFd, Error> {
     let bind = || {
-        let listener: UnixListener = host::socket::bind(path)?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))?;
+        let listener: UnixListener = host::socket::bind(path, 0o666)?.into_std()?;
         Ok(listener.into())
     };
     bind().map_err(|source| Error::Listen {

@@ -94,7 +94,8 @@ impl Deployments {
 
     /// Runs it, or has it an answer?
     pub fn knows(&self, ticket: &Ticket) -> bool {
-        self.lock().tickets.contains_key(ticket.as_str()) || Record::read(&self.inner.layout.tickets(), ticket).is_some()
+        self.lock().tickets.contains_key(ticket.as_str())
+            || Record::read(&self.inner.layout.tickets(), ticket).is_some()
     }
 
     fn join_or_begin(&self, deploy: Deploy) -> Result<watch::Receiver<Option<Outcome>>, Reports> {

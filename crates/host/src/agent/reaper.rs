@@ -10,7 +10,7 @@ use std::{
 
 use rustix::{
     io::Errno,
-    process::{Pid, WaitOptions, WaitStatus, waitpid},
+    process::{Pid, WaitOptions, WaitStatus, wait, waitpid},
 };
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -122,7 +122,8 @@ impl Reaper {
         let mut waiting = self.lock();
         match self.scope {
             Scope::Everything => {
-                while let Ok(Some((pid, status))) = waitpid(None, WaitOptions::NOHANG) {
+                // Of every process group: services have groups of their own.
+                while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
                     if let Some(sender) = waiting.remove(&pid.as_raw_nonzero().get()) {
                         let _ = sender.send(status.into());
                     }

@@ -49,7 +49,7 @@ pub fn keep(from: &Utf8Path, to: &Utf8Path) -> io::Result<()> {
             None => (from, name.as_str()),
         };
         if let Ok(file) = open(dir, name) {
-            copy_end(file, to, name)?;
+            copy_end(file, to, name.strip_suffix(".log").unwrap_or(name))?;
         }
     }
     Ok(())
@@ -136,7 +136,7 @@ mod tests {
         let run = Utf8Path::from_path(run.path()).unwrap();
         fs::create_dir(run.join("logs")).unwrap();
         fs::write(run.join("console"), "booted").unwrap();
-        fs::write(run.join("logs/web"), "served").unwrap();
+        fs::write(run.join("logs/web.log"), "served").unwrap();
         symlink("/etc/shadow", run.join("logs/evil")).unwrap();
         let kept = run.join("kept");
         keep(&run.join("logs"), &kept).unwrap();

@@ -26,8 +26,18 @@ pub(crate) struct Copy<'a> {
     pub uid_base: u32,
     /// Paths relative to the tree that are left out, with all below them.
     pub skip: &'a [&'a str],
-    /// What is there at the target is an older state of the tree: deletions delete there and are not copied themselves.
-    pub merge: bool,
+    pub deletions: Deletions,
+}
+
+/// What is done with the marks that an overlay leaves for what was deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Deletions {
+    /// They are copied: the copy is a layer.
+    Mark,
+    /// The target holds an older state of the tree: it is deleted there.
+    Apply,
+    /// The target holds an older state of the tree, and only what is new counts.
+    Ignore,
 }
 
 impl Copy<'_> {
@@ -70,8 +80,11 @@ impl Walk<'_> {
     fn entry(&mut self, from: &Utf8Path, to: &Utf8Path, name: &Utf8Path) -> Result<(), Error> {
         let metadata = fs::symlink_metadata(from).map_err(io_error("read", from))?;
         let kind = metadata.file_type();
+        let deletions = self.copy.deletions;
+        let merging = deletions != Deletions::Mark;
         if kind.is_dir() {
-            if self.copy.merge && (opaque(from) || !to.is_dir()) {
+            let replaced = deletions == Deletions::Apply && opaque(from);
+            if merging && (replaced || !to.is_dir()) {
                 remove(to)?;
             }
             match fs::create_dir(to) {
@@ -81,15 +94,15 @@ impl Walk<'_> {
                 _ => return self.directory(from, to, name),
             }
         }
-        if self.copy.merge {
-            remove(to)?;
-        }
         if kind.is_char_device() && metadata.rdev() == 0 {
-            return if self.copy.merge {
-                Ok(())
-            } else {
-                self.node(to, FileType::CharacterDevice, &metadata)
+            return match deletions {
+                Deletions::Mark => self.node(to, FileType::CharacterDevice, &metadata),
+                Deletions::Apply => remove(to),
+                Deletions::Ignore => Ok(()),
             };
+        }
+        if merging {
+            remove(to)?;
         }
         if kind.is_fifo() {
             self.node(to, FileType::Fifo, &metadata)?;
@@ -167,7 +180,7 @@ impl Walk<'_> {
         for name in names(from)? {
             let mut value = value(from, &name)?;
             match name.to_bytes() {
-                b"trusted.overlay.opaque" if self.copy.merge => continue,
+                b"trusted.overlay.opaque" if self.copy.deletions != Deletions::Mark => continue,
                 b"trusted.overlay.opaque" => {}
                 // How one overlay found its lower files: of no use to another.
                 other if other.starts_with(b"trusted.overlay.") => continue,

@@ -35,7 +35,8 @@ pub fn unpack_some(
     chosen: impl Fn(&Member) -> bool,
 ) -> Result<Totals, Error> {
     let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let root = openat(CWD, into.as_std_path(), flags, Mode::empty()).map_err(io_error("open", into.as_std_path()))?;
+    let root = openat(CWD, into.as_std_path(), flags, Mode::empty())
+        .map_err(io_error("open", into.as_std_path()))?;
     let mut tree = Tree {
         root: Arc::new(root),
         directories: HashMap::new(),

@@ -1,12 +1,12 @@
 use jiff::Timestamp;
-use model::{ExecutionId, Place, TenantName, Ticket, ledger::Deed};
+use model::{ExecutionId, Place, Ticket, ledger::Deed};
 use rusqlite::params;
 use serde_json::json;
 
 use super::{HistoryRow, Status};
 use crate::{
     By, Error, Tx,
-    sql::{At, Columns as _, Hash, Word},
+    sql::{At, Hash, Word},
 };
 
 /// An execution to be started.
@@ -36,8 +36,10 @@ pub struct Transition {
     /// A timer that is set again moves.
     pub timers: Vec<(u64, Timestamp)>,
     pub cleared: Vec<u64>,
-    /// The execution is over: nothing of it stays scheduled, and the ledger says so.
+    /// The execution is over: nothing of it stays scheduled.
     pub end: Option<End>,
+    /// Lines of the ledger for what the step did, its end included. What starts an execution is told by
+    /// [`Tx::start_execution`] itself.
     pub deeds: Vec<Deed>,
 }
 
@@ -160,7 +162,7 @@ impl Tx<'_> {
             )?;
         }
         if let Some(end) = &step.end {
-            self.end(&step.execution, key, end, step.at)?;
+            self.end(key, end, step.at)?;
         }
         for deed in step.deeds {
             self.record(deed, step.at)?;
@@ -201,7 +203,7 @@ impl Tx<'_> {
         Ok(())
     }
 
-    fn end(&self, id: &ExecutionId, key: i64, end: &End, at: Timestamp) -> Result<(), Error> {
+    fn end(&self, key: i64, end: &End, at: Timestamp) -> Result<(), Error> {
         let ended = self.run(
             "UPDATE executions SET status = ?2, output = ?3, error = ?4, cause = ?5, ended_at = ?6
              WHERE key = ?1 AND ended_at IS NULL",
@@ -211,14 +213,7 @@ impl Tx<'_> {
             return Err(Error::refused("the execution has ended already"));
         }
         self.run("DELETE FROM tasks WHERE execution = ?1", [key])?;
-        self.run("DELETE FROM timers WHERE execution = ?1", [key])?;
-        let tenant: Option<TenantName> = self
-            .one("SELECT tenant FROM executions WHERE key = ?1", [key], |row| {
-                row.maybe_parsed("tenant")
-            })?
-            .flatten();
-        // The cause may hold output of a customer's program: it stays in the journal.
-        let detail = json!({ "status": end.status, "error": end.error });
-        self.note(&By::platform(at), "execution.end", tenant.as_ref(), id, detail)
+        self.run("DELETE FROM timers WHERE execution = ?1", [key])
+            .map(drop)
     }
 }

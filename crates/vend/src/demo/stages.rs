@@ -14,9 +14,14 @@ use crate::{
 
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// Follows a push (by its number) or an execution (by its id) to its end. `approve`: say yes to its plan without
-/// asking, or ask; `None`: no plan asks.
-pub async fn follow(client: &Client, step: &Step, what: &str, approve: Option<bool>) -> Result<(), Failure> {
+/// Who answers a plan, and whether with yes without asking the person before the screen.
+pub struct Ask<'a> {
+    pub approver: &'a Client,
+    pub yes: bool,
+}
+
+/// Follows a push (by its number) or an execution (by its id) to its end. `ask`: `None` where no plan asks.
+pub async fn follow(client: &Client, step: &Step, what: &str, ask: Option<&Ask<'_>>) -> Result<(), Failure> {
     let id = if what.starts_with("x-") { what.to_owned() } else { execution(client, what).await? };
     let mut seen = 0;
     let mut entered: HashMap<String, jiff::Timestamp> = HashMap::new();
@@ -38,8 +43,8 @@ pub async fn follow(client: &Client, step: &Step, what: &str, approve: Option<bo
         if detail.execution.state.ended() {
             return ended(&detail.execution);
         }
-        if let (Some(yes), false) = (approve, asked) {
-            asked = answer(client, step, &id, yes).await?;
+        if let (Some(ask), false) = (ask, asked) {
+            asked = answer(ask, step, &id).await?;
         }
         sleep(LOOK_EVERY).await;
     }
@@ -71,11 +76,13 @@ async fn execution(client: &Client, number: &str) -> Result<String, Failure> {
 }
 
 /// Shows the plan that waits for a person and answers it. True once it is answered.
-async fn answer(client: &Client, step: &Step, execution: &str, yes: bool) -> Result<bool, Failure> {
-    let open: wire::Page<wire::Approval> = client.list("/v1/approvals?state=open", 50).await?;
+async fn answer(ask: &Ask<'_>, step: &Step, execution: &str) -> Result<bool, Failure> {
+    let client = ask.approver;
+    let open: wire::Page<wire::Approval> = client.list("/v1/approvals?open=true", 50).await?;
     let Some(approval) = open.items.into_iter().find(|approval| approval.execution.as_str() == execution) else {
         return Ok(false);
     };
+    let approval: wire::Approval = client.get(&format!("/v1/approvals/{}", approval.id)).await?;
     for change in &approval.plan.changes {
         let side = |side: &Option<String>| side.clone().unwrap_or_else(|| "nothing".into());
         let subject = serde_json::to_value(change.subject).ok();
@@ -83,7 +90,7 @@ async fn answer(client: &Client, step: &Step, execution: &str, yes: bool) -> Res
         let name = clean(&change.name);
         step.note(&format!("plan: {subject} {name}: {} -> {}", clean(&side(&change.before)), clean(&side(&change.after))));
     }
-    let approved = yes || {
+    let approved = ask.yes || {
         step.pause(|| println!("     Approve this plan? [y/N] "));
         typed().await.is_some_and(|line| line.eq_ignore_ascii_case("y") || line.eq_ignore_ascii_case("yes"))
     };

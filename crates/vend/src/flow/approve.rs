@@ -20,6 +20,8 @@ struct Input {
     plan: Planned,
     spec: spec::Environment,
     commit: Commit,
+    /// As in the ledger.
+    pusher: String,
 }
 
 #[derive(Deserialize)]
@@ -41,7 +43,8 @@ pub async fn ask(world: &Arc<World>, attempt: &Attempt) -> Result<Outcome, Fault
         plan: input.plan.plan,
         required: rule.required,
         approvers: rule.by,
-        authors: vec![input.commit.author],
+        // A commit's author is what the commit says; who pushed it is what we know.
+        authors: vec![input.commit.author, input.pusher],
         author_may_approve: rule.author_may_approve,
         expires_at: by.at + rule.expires,
     };

@@ -39,6 +39,7 @@ pub async fn release(
             "place": place,
             "push": push,
             "commit": taken.commit,
+            "pusher": taken.pushed_by,
             "spec": spec,
             "deployment": deployment,
         });

@@ -69,18 +69,21 @@ fn production_waits_for_a_person_and_a_no_leaves_the_release_before() {
     let platform = Platform::start();
     let (tenant, app) = platform.tenant_with_app("approval");
     let host = format!("production.shop.{tenant}.localhost");
+    let approver = platform.token("ops@acme.example", "approver", &tenant);
     let copy = Copy::new("one", VEND_YAML);
     let number = platform.push(&copy, &app, "main");
     let approval = open_approval(&platform, &app);
     assert_eq!(platform.get(&host, "/").0, 503, "it must wait");
-    platform.vend(&["approve", &approval]);
+    let own = platform.try_vend(&["approve", &approval]);
+    assert!(!own.status.success(), "who pushed may not approve");
+    platform.vend_as(&approver, &["approve", &approval]);
     assert_eq!(platform.ended(&app, number)["state"], "done", "{}", platform.log());
     assert_eq!(platform.get(&host, "/"), (200, "one\n".into()));
 
     copy.says("two");
     let number = platform.push(&copy, &app, "main");
     let approval = open_approval(&platform, &app);
-    platform.vend(&["reject", &approval, "--why", "not on a Friday"]);
+    platform.vend_as(&approver, &["reject", &approval, "--why", "not on a Friday"]);
     let push = platform.ended(&app, number);
     assert_eq!(push["state"], "failed");
     assert!(push["reason"].as_str().unwrap().contains("not on a Friday"), "{push:#}");

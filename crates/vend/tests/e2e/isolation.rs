@@ -21,8 +21,7 @@ fn customer(platform: &Platform, prefix: &str) -> Customer {
     set_secret(platform, &app, &format!("value-of-{prefix}"));
     let copy = Copy::new(prefix, VEND_YAML);
     platform.release(&copy, &app, "dev");
-    let token = platform.json(&["tokens", "create", "ci", "--role", "operator", "--tenant", &tenant]);
-    let token = token["token"].as_str().unwrap_or_else(|| panic!("{token:#}")).to_owned();
+    let token = platform.token("ci", "operator", &tenant);
     Customer { tenant, app, token }
 }
 

@@ -86,6 +86,19 @@ impl Platform {
         text
     }
 
+    /// A command of somebody with a token, over TCP.
+    pub fn vend_as(&self, token: &str, arguments: &[&str]) -> String {
+        let url = format!("http://{}", self.endpoints()["api"].as_str().unwrap());
+        let output = self.command(arguments).env("VEND_URL", url).env("VEND_TOKEN", token).output().unwrap();
+        let wrong = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "vend {arguments:?}: {wrong}\n{}", self.log());
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    pub fn token(&self, name: &str, role: &str, tenant: &str) -> String {
+        self.vend(&["tokens", "create", name, "--role", role, "--tenant", tenant]).trim().to_owned()
+    }
+
     pub fn json(&self, arguments: &[&str]) -> Value {
         let text = self.vend(&[arguments, &["--json"]].concat());
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("vend {arguments:?}: {error}: {text}"))

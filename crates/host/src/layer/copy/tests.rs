@@ -54,7 +54,7 @@ fn set(path: &Utf8Path, name: &str, value: &[u8]) {
 const WHOLE: Copy<'_> = Copy {
     uid_base: BASE,
     skip: &["skipped"],
-    merge: false,
+    deletions: Deletions::Mark,
 };
 
 #[test]
@@ -137,7 +137,19 @@ fn merging_deletes_replaces_and_adds() {
     whiteout(&pair.from.join("gone"));
     file(&pair.from.join("dir/new"), 0, 0o600);
     set(&pair.from.join("replaced"), "trusted.overlay.opaque", b"y");
-    Copy { merge: true, ..WHOLE }.tree(&pair.from, &pair.to).unwrap();
+    Copy {
+        deletions: Deletions::Ignore,
+        ..WHOLE
+    }
+    .tree(&pair.from, &pair.to)
+    .unwrap();
+    assert!(pair.to.join("gone").exists() && pair.to.join("replaced/old").exists());
+    Copy {
+        deletions: Deletions::Apply,
+        ..WHOLE
+    }
+    .tree(&pair.from, &pair.to)
+    .unwrap();
     assert!(pair.to.join("dir/old").exists() && pair.to.join("dir/new").exists());
     assert!(!pair.to.join("replaced/old").exists() && !opaque(&pair.to.join("replaced")));
     assert!(fs::symlink_metadata(pair.to.join("gone")).is_err());

@@ -1,0 +1,263 @@
+//! One script in one container, and the layer that it leaves.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    os::{fd::OwnedFd, unix::fs::PermissionsExt as _},
+    time::{Duration, Instant},
+};
+
+use camino::{Utf8Path, Utf8PathBuf};
+use model::{
+    Digest,
+    port::{BakeOrder, Commit},
+};
+
+use super::{Error, Inner, Journal, unpack_inputs};
+use crate::{
+    container::{Bind, Exit, Net, Output, Preset, Rootfs, Spec},
+    layer::{
+        Record,
+        copy::{Copy, Deletions},
+        io_error,
+    },
+    work::Work,
+};
+
+/// Where scripts find themselves and their inputs.
+const SOURCE: &str = "/srv/vend/source";
+/// The name of a script that was given as text.
+const INLINE: &str = "bake.sh";
+/// Downloads are kept for the next bake, and not in the layer.
+const CACHES: [&str; 3] = ["var/cache/apt/archives", "root/.cache/pip", "root/.npm"];
+/// Not a part of a layer: the caches, and places that a container has of its own.
+const SKIPPED: [&str; 12] = [
+    // With the archives: what apt makes of its lists, tens of megabytes, is made again when it is missing.
+    "var/cache/apt",
+    CACHES[1],
+    CACHES[2],
+    "srv/vend",
+    "dev",
+    "proc",
+    "sys",
+    "run",
+    "etc/resolv.conf",
+    "etc/hostname",
+    "etc/hosts",
+    ".dockerenv",
+];
+
+/// All about the making of one layer.
+pub(super) struct Run {
+    /// For people: the script's path, or what the image is called.
+    pub name: String,
+    /// Of the container.
+    pub id: String,
+    pub key: Digest,
+    /// Keys of the layers below, top first.
+    pub lowers: Vec<Digest>,
+    pub source: Source,
+    pub variables: BTreeMap<String, String>,
+    pub commit: Option<Commit>,
+    /// Whose downloads it shares.
+    pub cache: String,
+    pub deadline: Instant,
+    pub timeout: Duration,
+}
+
+pub(super) enum Source {
+    /// The last of the first `count` scripts of an order.
+    Tree {
+        order: Box<BakeOrder>,
+        count: usize,
+        script: Utf8PathBuf,
+    },
+    Text(String),
+}
+
+/// Runs the script and publishes its layer. The container is gone afterwards, whatever happens.
+pub(super) async fn run(oven: &Inner, run: Run, journal: &mut Journal) -> Result<(), Error> {
+    journal.line(&format!("{}: running", run.name));
+    let started = Instant::now();
+    let work = Work::open(&oven.containers, &oven.node.join("bakes"), run.id.clone()).await?;
+    let made = make(oven, &run, work.directory(), journal).await;
+    work.close().await?;
+    let size = made?;
+    journal.line(&format!(
+        "{}: layer {} of {:.1} MB in {:.1} s",
+        run.name,
+        run.key.short(),
+        size as f64 / 1e6,
+        started.elapsed().as_secs_f64(),
+    ));
+    Ok(())
+}
+
+async fn make(oven: &Inner, run: &Run, work: &Utf8Path, journal: &mut Journal) -> Result<u64, Error> {
+    let source = work.join("source");
+    fs::create_dir_all(&source).map_err(io_error("create", &source))?;
+    let command = prepare(oven, run, &source).await?;
+    let uids = oven.uids.take().ok_or(Error::Full)?;
+    let cache = oven.caches.lease(&format!("{}/bakes", run.cache))?;
+    let mut lowers: Vec<Utf8PathBuf> = run.lowers.iter().map(|key| oven.layers.files(key)).collect();
+    lowers.extend(cache.iter().map(|cache| cache.files.clone()));
+    let rootfs = Rootfs {
+        lowers,
+        scratch: work.join("scratch"),
+        disk_mib: Some(oven.limits.disk_mib),
+    };
+    let upper = rootfs.upper();
+    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+        .map_err(|errno| io_error("open a pipe in", work)(errno.into()))?;
+    let spec = Spec {
+        id: run.id.clone(),
+        hostname: "bake".to_owned(),
+        rootfs,
+        uid_base: uids.base,
+        args: command,
+        env: environment(run),
+        cwd: SOURCE.to_owned(),
+        binds: vec![Bind {
+            source,
+            target: SOURCE.into(),
+            read_only: true,
+            id_mapped: true,
+        }],
+        resources: oven.limits.clone(),
+        network: Some(Net::Outside),
+        preset: Preset::Bake,
+        stdin: None,
+        output: Output::Fd(writer),
+    };
+    let offset = journal.writer()?.position();
+    let exit = execute(oven, spec, run, reader, journal).await?;
+    judge(oven, run, exit, &oven.logs.tail(&journal.name, offset, 10))?;
+    let size = publish(oven, run, &upper, uids.base).await?;
+    let (caches, name) = (oven.caches.clone(), format!("{}/bakes", run.cache));
+    let base = uids.base;
+    tokio::task::spawn_blocking(move || {
+        caches.harvest(&name, &upper, &CACHES.map(str::to_owned), base, Deletions::Ignore)
+    })
+    .await
+    .map_err(|_| Error::Interrupted)??;
+    Ok(size)
+}
+
+/// Puts script and inputs in place. Gives the command that runs the script.
+async fn prepare(oven: &Inner, run: &Run, into: &Utf8Path) -> Result<Vec<String>, Error> {
+    let script = match &run.source {
+        Source::Text(text) => {
+            let path = into.join(INLINE);
+            fs::write(&path, text).map_err(io_error("write", &path))?;
+            Utf8PathBuf::from(INLINE)
+        }
+        Source::Tree { order, count, script } => {
+            let (objects, order, to) = (oven.objects.clone(), order.clone(), into.to_owned());
+            let count = *count;
+            tokio::task::spawn_blocking(move || unpack_inputs(&objects, &order, count, &to))
+                .await
+                .map_err(|_| Error::Interrupted)??;
+            script.clone()
+        }
+    };
+    let path = into.join(&script);
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).map_err(io_error("change", &path))?;
+    // Without a `#!` line a script is for sh. The shell around it takes orphans, as the first process has to.
+    let inside = Utf8Path::new(SOURCE).join(&script);
+    let has_interpreter = fs::read(&path)
+        .map_err(io_error("read", &path))?
+        .starts_with(b"#!");
+    let command = if has_interpreter {
+        "\"$0\"; exit $?"
+    } else {
+        "/bin/sh \"$0\"; exit $?"
+    };
+    Ok(["/bin/sh", "-c", command, inside.as_str()]
+        .map(str::to_owned)
+        .to_vec())
+}
+
+fn environment(run: &Run) -> Vec<(String, String)> {
+    let mut environment: BTreeMap<String, String> = crate::base::network_environment();
+    for (name, value) in [
+        (
+            "PATH",
+            "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        ),
+        ("HOME", "/root"),
+        ("USER", "root"),
+        ("LANG", "C.UTF-8"),
+        ("DEBIAN_FRONTEND", "noninteractive"),
+        ("PIP_ROOT_USER_ACTION", "ignore"),
+        ("PIP_DISABLE_PIP_VERSION_CHECK", "1"),
+    ] {
+        environment.insert(name.to_owned(), value.to_owned());
+    }
+    environment.extend(run.variables.clone());
+    environment.into_iter().collect()
+}
+
+/// Runs the container to its end while its output goes to the log.
+async fn execute(
+    oven: &Inner,
+    spec: Spec,
+    run: &Run,
+    output: OwnedFd,
+    journal: &mut Journal,
+) -> Result<Exit, Error> {
+    let mut writer = journal.writer.take().ok_or(Error::Interrupted)?;
+    let pump = tokio::task::spawn_blocking(move || {
+        let copied = io::copy(&mut fs::File::from(output), &mut writer);
+        (writer, copied)
+    });
+    let left = run.deadline.saturating_duration_since(Instant::now());
+    let ended = oven.containers.run(spec, left).await;
+    let (writer, copied) = pump.await.map_err(|_| Error::Interrupted)?;
+    journal.writer = Some(writer);
+    copied.map_err(io_error("write the log of", Utf8Path::new(&run.name)))?;
+    Ok(ended?)
+}
+
+fn judge(oven: &Inner, run: &Run, exit: Exit, last: &str) -> Result<(), Error> {
+    let (script, last) = (run.name.clone(), last.to_owned());
+    match exit {
+        Exit { timed_out: true, .. } => Err(Error::TimedOut {
+            script,
+            timeout: run.timeout,
+            last,
+        }),
+        Exit { code: 0, .. } => Ok(()),
+        Exit { oom: true, .. } => Err(Error::Memory {
+            script,
+            memory_mib: oven.limits.memory_mib,
+        }),
+        Exit { code, .. } => Err(Error::Failed { script, code, last }),
+    }
+}
+
+async fn publish(oven: &Inner, run: &Run, upper: &Utf8Path, uid_base: u32) -> Result<u64, Error> {
+    let (layers, upper) = (oven.layers.clone(), upper.to_owned());
+    let (key, parent) = (run.key, run.lowers.first().copied());
+    let (made_by, commit) = (run.name.clone(), run.commit.clone());
+    tokio::task::spawn_blocking(move || {
+        let staging = layers.stage()?;
+        let copy = Copy {
+            uid_base,
+            skip: &SKIPPED,
+            deletions: Deletions::Mark,
+        };
+        let size_bytes = copy.tree(&upper, &staging.files())?;
+        let record = Record {
+            key,
+            parent,
+            made_by,
+            size_bytes,
+            commit,
+            created_at: crate::now(),
+        };
+        layers.publish(staging, &record)?;
+        Ok(size_bytes)
+    })
+    .await
+    .map_err(|_| Error::Interrupted)?
+}

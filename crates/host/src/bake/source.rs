@@ -1,0 +1,183 @@
+//! What of a source tree counts for an image: its scripts, and the inputs that they see.
+
+use std::{
+    collections::BTreeMap,
+    io::Read as _,
+    path::{Path, PathBuf},
+};
+
+use camino::Utf8PathBuf;
+use globset::GlobSet;
+use model::{Digest, port::BakeOrder};
+use sha2::{Digest as _, Sha256};
+
+use super::Error;
+use crate::{
+    objects,
+    tree::{self, Kind, Limits, Member},
+};
+
+/// Variables that a script may name. One that a script or an input names is a part of what makes the layer; the others
+/// change nothing in it, and so a new commit does not make a new image.
+pub(super) const VARIABLES: [&str; 8] = [
+    "VEND_TENANT",
+    "VEND_APP",
+    "VEND_ENVIRONMENT",
+    "VEND_COMMIT_ID",
+    "VEND_COMMIT_AUTHOR",
+    "VEND_COMMIT_MESSAGE",
+    "VEND_COMMIT_BRANCH",
+    "VEND_COMMIT_REPOSITORY",
+];
+/// Larger files are not looked through for names of variables.
+const SCANNED_BYTES: u64 = 1 << 20;
+
+/// All members of one source tree, by path.
+#[derive(Debug)]
+pub(super) struct Index(BTreeMap<PathBuf, Entry>);
+
+#[derive(Debug)]
+struct Entry {
+    /// What tells two versions of it apart: kind, mode and bytes.
+    digest: Digest,
+    is_file: bool,
+    /// Of [`VARIABLES`], by index.
+    names: Vec<usize>,
+}
+
+/// One script of an image with the key of the layer that it makes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Step {
+    pub script: Utf8PathBuf,
+    pub key: Digest,
+}
+
+impl Index {
+    pub fn read(objects: &objects::Directory, source: &Digest) -> Result<Self, Error> {
+        let mut object = objects.open_object(source)?;
+        let mut entries = BTreeMap::new();
+        tree::visit(&mut object, &Limits::SOURCE, |member, bytes| {
+            if member.kind != Kind::Directory {
+                entries.insert(member.path.clone(), entry(member, bytes)?);
+            }
+            Ok(())
+        })?;
+        object.finish()?;
+        Ok(Self(entries))
+    }
+
+    /// The layers of an image on a base, bottom first.
+    pub fn steps(&self, order: &BakeOrder, base: Digest) -> Result<Vec<Step>, Error> {
+        // A script that runs later is not seen, unless it is an input; one that ran before is in the parent's key.
+        let chosen = Chosen::new(order, 0)?;
+        let inputs: Vec<(&PathBuf, &Entry)> =
+            self.0.iter().filter(|(path, _)| chosen.contains(path)).collect();
+        for pattern in &order.inputs {
+            if !self.matches(pattern)? {
+                return Err(Error::NoInput(pattern.clone()));
+            }
+        }
+        let values = super::variables(order);
+        let mut parent = base;
+        order
+            .scripts
+            .iter()
+            .map(|script| {
+                let found = self.0.get(script.as_std_path()).filter(|entry| entry.is_file);
+                let found = found.ok_or_else(|| Error::NoScript(script.clone()))?;
+                let mut parts: Vec<Vec<u8>> =
+                    vec![b"vend layer 1".into(), parent.hex().into(), base.hex().into()];
+                parts.push(script.as_str().into());
+                parts.push(found.digest.hex().into());
+                for (path, entry) in &inputs {
+                    parts.push(path.as_os_str().as_encoded_bytes().to_vec());
+                    parts.push(entry.digest.hex().into());
+                }
+                let named = inputs
+                    .iter()
+                    .flat_map(|(_, entry)| &entry.names)
+                    .chain(&found.names);
+                let named: std::collections::BTreeSet<usize> = named.copied().collect();
+                parts.extend(named.into_iter().map(|name| values[name].clone().into_bytes()));
+                parent = Digest::of_parts(parts);
+                Ok(Step {
+                    script: script.clone(),
+                    key: parent,
+                })
+            })
+            .collect()
+    }
+
+    fn matches(&self, pattern: &str) -> Result<bool, Error> {
+        let globs = globs(&[pattern.to_owned()])?;
+        Ok(self.0.keys().any(|path| within(&globs, path)))
+    }
+}
+
+/// The members of a source tree that scripts see.
+pub(super) struct Chosen<'a> {
+    inputs: GlobSet,
+    scripts: &'a [Utf8PathBuf],
+}
+
+impl<'a> Chosen<'a> {
+    /// What the last of the first `count` scripts sees.
+    pub fn new(order: &'a BakeOrder, count: usize) -> Result<Self, Error> {
+        Ok(Self {
+            inputs: globs(&order.inputs)?,
+            scripts: &order.scripts[..count],
+        })
+    }
+
+    pub fn contains(&self, path: &Path) -> bool {
+        self.scripts.iter().any(|script| script.as_std_path() == path) || within(&self.inputs, path)
+    }
+}
+
+fn globs(patterns: &[String]) -> Result<GlobSet, Error> {
+    tree::globs(patterns).map_err(Error::Pattern)
+}
+
+/// A pattern that matches a directory means all in it.
+fn within(globs: &GlobSet, path: &Path) -> bool {
+    path.ancestors()
+        .any(|ancestor| !ancestor.as_os_str().is_empty() && globs.is_match(ancestor))
+}
+
+fn entry(member: &Member, bytes: &mut dyn std::io::Read) -> Result<Entry, tree::Error> {
+    let mut hash = Sha256::new();
+    let executable = member.mode & 0o111 != 0;
+    hash.update(match &member.kind {
+        Kind::Symlink(target) => [b"link ", target.as_os_str().as_encoded_bytes()].concat(),
+        Kind::Hardlink(target) => [b"hard ", target.as_os_str().as_encoded_bytes()].concat(),
+        _ => format!("file {executable} ").into_bytes(),
+    });
+    let mut names = Vec::new();
+    if member.size <= SCANNED_BYTES {
+        let mut text = Vec::new();
+        bytes.read_to_end(&mut text).map_err(tree::Error::Archive)?;
+        hash.update(&text);
+        names.extend((0..VARIABLES.len()).filter(|name| mentions(&text, VARIABLES[*name])));
+    } else {
+        let mut buffer = vec![0; 1 << 16];
+        let mut left = bytes.take(member.size);
+        loop {
+            match left.read(&mut buffer).map_err(tree::Error::Archive)? {
+                0 => break,
+                read => hash.update(&buffer[..read]),
+            }
+        }
+    }
+    Ok(Entry {
+        digest: Digest::from_bytes(hash.finalize().into()),
+        is_file: member.kind == Kind::File,
+        names,
+    })
+}
+
+fn mentions(text: &[u8], name: &str) -> bool {
+    text.windows(name.len()).any(|window| window == name.as_bytes())
+}
+
+#[cfg(test)]
+mod tests;

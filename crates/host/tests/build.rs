@@ -1,0 +1,78 @@
+//! Bakes and builds as they are: a real base, real containers, real downloads.
+//!
+//! The base and the build image take minutes to make, so all cases share one data directory that stays between runs. Its
+//! containers live in this process' own mounts, which have to be made before any thread: hence this `main`. The same
+//! program is also the runner inside of builds.
+
+#[path = "build/bake.rs"]
+mod bake;
+#[path = "support/mod.rs"]
+mod support;
+#[path = "build/world.rs"]
+mod world;
+#[path = "build/yard.rs"]
+mod yard;
+
+use std::process::ExitCode;
+
+use world::World;
+
+type Case = (
+    &'static str,
+    fn(&World) -> std::pin::Pin<Box<dyn Future<Output = ()> + '_>>,
+);
+
+macro_rules! cases {
+    ($($name:path),* $(,)?) => { &[$((stringify!($name), |world| Box::pin($name(world)))),*] };
+}
+
+const CASES: &[Case] = cases![
+    bake::an_image_is_baked_once,
+    bake::layers_hold_real_ids_and_deletions,
+    bake::a_failing_script_says_why,
+    bake::two_at_a_time_make_one_layer,
+    bake::a_bake_is_stopped_by_its_deadline,
+    yard::a_python_app_is_built_and_tested,
+    yard::a_failing_command_stops_its_phase,
+    yard::an_early_failure_ends_the_build,
+    yard::state_lives_from_command_to_command,
+    yard::version_0_1_has_a_shell_for_each_command,
+    yard::secrets_are_masked,
+    yard::artifacts_are_chosen,
+    yard::tests_that_fail_stop_a_release,
+    yard::runtimes_are_checked,
+    yard::limits_stop_a_build,
+    yard::hostile_sources_are_refused,
+    yard::caches_are_kept,
+];
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments
+        .first()
+        .is_some_and(|argument| argument == "build-runner")
+    {
+        return host::build::runner::main();
+    }
+    if arguments.iter().any(|argument| argument == "--list") {
+        CASES.iter().for_each(|(name, _)| println!("{name}: test"));
+        return ExitCode::SUCCESS;
+    }
+    let filter = arguments.iter().find(|argument| !argument.starts_with('-'));
+    let chosen: Vec<&Case> = CASES
+        .iter()
+        .filter(|(name, _)| filter.is_none_or(|filter| name.contains(filter.as_str())))
+        .collect();
+    if chosen.is_empty() || !support::can_run() {
+        return ExitCode::SUCCESS;
+    }
+    world::run(|world| async move {
+        for (name, case) in chosen {
+            println!("case {name}");
+            case(&world).await;
+        }
+        world
+    });
+    println!("test result: ok");
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,177 @@
+//! Scripts in containers, and the layers that they leave.
+
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+
+use jiff::SignedDuration;
+use model::port::{Bakery as _, Blame};
+
+use crate::world::World;
+
+pub async fn an_image_is_baked_once(world: &World) {
+    let install = format!(
+        "#!/bin/bash\n# {}\nset -e\npwd; ls -R; id -u; echo \"by $VEND_COMMIT_AUTHOR for $VEND_APP\"\n\
+         cp infra/motd /etc/motd\napt-get update -q\napt-get install -qy --no-install-recommends tree\n",
+        world.salt
+    );
+    let files = [
+        ("infra/install.sh", install.as_str()),
+        ("infra/motd", "hello\n"),
+        ("app.py", "secret of the app"),
+    ];
+    let order = world.bake_order(&files, &["infra/install.sh"]);
+    assert_eq!(world.oven.find(&order).await.unwrap(), None);
+    let baked = world.oven.bake(&world.ticket(), &order).await.unwrap();
+    assert!(!baked.reused);
+    assert_eq!(baked.layers.len(), 2);
+    assert_eq!(
+        (baked.layers[0].made_by.as_str(), baked.layers[1].made_by.as_str()),
+        ("base debian-12", "infra/install.sh")
+    );
+    let log = world.log(baked.log.as_ref().unwrap());
+    println!("{log}");
+    for text in [
+        "/srv/vend/source\n",
+        "motd",
+        "\n0\n",
+        "by Ada <ada@acme.example> for shop",
+        "Setting up tree",
+    ] {
+        assert!(log.contains(text), "{text}");
+    }
+    assert!(!log.contains("app.py"), "what is no input is not seen");
+    let files = world.layers.files(&baked.layers[1].key);
+    assert_eq!(
+        std::fs::read_to_string(files.join("etc/motd")).unwrap(),
+        "hello\n"
+    );
+    assert!(files.join("usr/bin/tree").exists());
+    for absent in ["srv/vend", "var/cache/apt/archives", "etc/resolv.conf", "run"] {
+        assert!(!files.join(absent).exists(), "{absent}");
+    }
+
+    let mut again = order.clone();
+    again.commit.message = "another".to_owned();
+    again.source = world.source(&[
+        ("infra/install.sh", &install),
+        ("infra/motd", "hello\n"),
+        ("app.py", "changed"),
+    ]);
+    let found = world.oven.find(&again).await.unwrap().unwrap();
+    let reused = world.oven.bake(&world.ticket(), &again).await.unwrap();
+    assert!(found.reused && reused.reused && reused.log.is_none());
+    assert_eq!((found.image, reused.image), (baked.image, baked.image));
+    println!(
+        "found in {} ms, reused in {} ms",
+        found.duration_ms, reused.duration_ms
+    );
+
+    let other = world.bake_order(
+        &[("infra/install.sh", &install), ("infra/motd", "changed\n")],
+        &["infra/install.sh"],
+    );
+    let changed = world.oven.bake(&world.ticket(), &other).await.unwrap();
+    assert!(!changed.reused && changed.image != baked.image);
+    let lowers = world.oven.images().lowers(&changed.image).unwrap();
+    assert_eq!(lowers.len(), 2);
+}
+
+pub async fn layers_hold_real_ids_and_deletions(world: &World) {
+    let one = format!(
+        "# {}\nset -e\nuseradd -m deploy; touch /home/deploy/x; chown deploy /home/deploy/x\n\
+         cp /bin/ls /usr/local/bin/as-deploy; chown deploy /usr/local/bin/as-deploy; chmod 4755 /usr/local/bin/as-deploy\n\
+         mkdir /opt/full; touch /opt/full/a /opt/full/b\n",
+        world.salt
+    );
+    let two = "set -e\nrm /usr/share/doc/adduser/copyright /opt/full/a\nrm -r /opt/full; mkdir /opt/full; touch /opt/full/c\n\
+               stat -c '%U %a' /usr/local/bin/as-deploy; [ ! -e /opt/full/b ]\n";
+    let order = world.bake_order(
+        &[("infra/one.sh", &one), ("infra/two.sh", two)],
+        &["infra/one.sh", "infra/two.sh"],
+    );
+    let baked = world.oven.bake(&world.ticket(), &order).await.unwrap();
+    let first = world.layers.files(&baked.layers[1].key);
+    let metadata = std::fs::metadata(first.join("usr/local/bin/as-deploy")).unwrap();
+    assert_eq!((metadata.uid(), metadata.mode() & 0o7777), (1000, 0o4755));
+    assert_eq!(std::fs::metadata(first.join("etc/passwd")).unwrap().uid(), 0);
+    assert_eq!(std::fs::metadata(&first).unwrap().mode() & 0o777, 0o755);
+    let second = world.layers.files(&baked.layers[2].key);
+    let gone = std::fs::symlink_metadata(second.join("usr/share/doc/adduser/copyright")).unwrap();
+    assert!(gone.file_type().is_char_device() && gone.rdev() == 0);
+    let log = world.log(baked.log.as_ref().unwrap());
+    assert!(log.contains("deploy 4755"), "{log}");
+
+    let check = "set -e\n[ ! -e /usr/share/doc/adduser/copyright ]; [ \"$(ls /opt/full)\" = c ]\n\
+                 [ \"$(stat -c '%U %a' /usr/local/bin/as-deploy)\" = 'deploy 4755' ]; rm -r /opt/full\n";
+    let files = [
+        ("infra/one.sh", one.as_str()),
+        ("infra/two.sh", two),
+        ("later.sh", check),
+    ];
+    let more = world.bake_order(&files, &["infra/one.sh", "infra/two.sh", "later.sh"]);
+    let more = world.oven.bake(&world.ticket(), &more).await;
+    // `later.sh` is no input, so the first two layers stay as they are.
+    let more = more.unwrap();
+    assert_eq!(more.layers[..3], baked.layers[..]);
+    assert!(
+        world
+            .log(more.log.as_ref().unwrap())
+            .contains("later.sh: running")
+    );
+}
+
+pub async fn a_failing_script_says_why(world: &World) {
+    let order = world.bake_order(
+        &[("infra/bad.sh", "echo about to fail\nnot-a-command\nexit 42\n")],
+        &["infra/bad.sh"],
+    );
+    let ticket = world.ticket();
+    let fault = world.oven.bake(&ticket, &order).await.unwrap_err();
+    println!("{fault}");
+    assert_eq!(fault.blame, Blame::Customer);
+    assert!(
+        fault.message.contains("infra/bad.sh failed with exit code 42")
+            && fault.message.contains("not-a-command")
+    );
+    assert!(fault.next.unwrap().contains("infra/bad.sh"));
+    let log = fault.evidence.unwrap();
+    assert_eq!(log.as_str(), format!("bake/{ticket}"));
+    assert!(world.log(&log).contains("about to fail"));
+    assert!(world.oven.find(&order).await.unwrap().is_none());
+
+    let fault = world
+        .oven
+        .bake(
+            &world.ticket(),
+            &world.bake_order(&[("infra/x", "")], &["missing.sh"]),
+        )
+        .await
+        .unwrap_err();
+    assert!(fault.message.contains("missing.sh"), "{fault}");
+    let mut order = world.bake_order(&[("a.sh", "true")], &["a.sh"]);
+    order.inputs = Vec::new();
+    order.base = "windows-95".to_owned();
+    let fault = world.oven.bake(&world.ticket(), &order).await.unwrap_err();
+    assert!(fault.message.contains("no base `windows-95`"), "{fault}");
+}
+
+pub async fn two_at_a_time_make_one_layer(world: &World) {
+    let script = format!("# {}\nsleep 2; date +%N > /made\n", world.salt);
+    let order = world.bake_order(&[("infra/slow.sh", &script)], &["infra/slow.sh"]);
+    let (one, two) = (world.ticket(), world.ticket());
+    let (one, two) = tokio::join!(world.oven.bake(&one, &order), world.oven.bake(&two, &order));
+    let (one, two) = (one.unwrap(), two.unwrap());
+    assert_eq!(one.image, two.image);
+    assert!(one.reused != two.reused, "one made it, the other waited");
+}
+
+pub async fn a_bake_is_stopped_by_its_deadline(world: &World) {
+    let script = format!("# {}\necho begun; sleep 1000\n", world.salt);
+    let mut order = world.bake_order(&[("infra/forever.sh", &script)], &["infra/forever.sh"]);
+    order.timeout = SignedDuration::from_secs(3);
+    let fault = world.oven.bake(&world.ticket(), &order).await.unwrap_err();
+    assert!(
+        fault.message.contains("not baked in 3 seconds") && fault.message.contains("begun"),
+        "{fault}"
+    );
+    assert_eq!(fault.blame, Blame::Customer);
+}
