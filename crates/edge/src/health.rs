@@ -26,8 +26,7 @@ const HEAD: usize = 1024;
 /// What is remembered of one target between two probes.
 struct Patient {
     target: Arc<Target>,
-    check: HealthCheck,
-    host: String,
+    check: Arc<HealthCheck>,
     since: Instant,
     due: Instant,
     good: u32,
@@ -52,8 +51,8 @@ pub async fn run(shared: Arc<Shared>) {
             } else if probes.len() < PARALLEL {
                 patient.asked = true;
                 let (serial, address) = (patient.target.serial, patient.target.spec.address);
-                let (check, host) = (patient.check.clone(), patient.host.clone());
-                probes.spawn(async move { (serial, probe(address, &host, &check).await) });
+                let check = Arc::clone(&patient.check);
+                probes.spawn(async move { (serial, probe(address, &check).await) });
             }
         }
         tokio::select! {
@@ -82,7 +81,7 @@ fn admit(shared: &Shared, patients: &mut HashMap<u64, Patient>) {
                 .get_mut(&target.serial)
                 .filter(|patient| patient.good == 0 || target.state() != TargetState::Initial);
             match known {
-                Some(patient) => patient.check = group.health.clone(),
+                Some(patient) => patient.check = Arc::clone(&group.health),
                 None => {
                     patients.insert(target.serial, Patient::new(Arc::clone(target), &group.health));
                 }
@@ -93,11 +92,10 @@ fn admit(shared: &Shared, patients: &mut HashMap<u64, Patient>) {
 }
 
 impl Patient {
-    fn new(target: Arc<Target>, check: &HealthCheck) -> Self {
+    fn new(target: Arc<Target>, check: &Arc<HealthCheck>) -> Self {
         Self {
-            host: target.spec.address.to_string(),
             target,
-            check: check.clone(),
+            check: Arc::clone(check),
             since: Instant::now(),
             due: Instant::now(),
             good: 0,
@@ -142,9 +140,9 @@ impl Patient {
     }
 }
 
-async fn probe(address: std::net::SocketAddr, host: &str, check: &HealthCheck) -> Result<(), String> {
+async fn probe(address: std::net::SocketAddr, check: &HealthCheck) -> Result<(), String> {
     let limit = check.timeout.unsigned_abs();
-    let status = tokio::time::timeout(limit, ask(address, host, &check.path))
+    let status = tokio::time::timeout(limit, ask(address, &check.path))
         .await
         .map_err(|_| format!("no answer within {} ms", limit.as_millis()))?
         .map_err(|error| match error.kind() {
@@ -164,10 +162,10 @@ async fn probe(address: std::net::SocketAddr, host: &str, check: &HealthCheck) -
 }
 
 /// The status of the answer to one GET on a connection of its own.
-async fn ask(address: std::net::SocketAddr, host: &str, path: &str) -> std::io::Result<u16> {
+async fn ask(address: std::net::SocketAddr, path: &str) -> std::io::Result<u16> {
     let mut stream = TcpStream::connect(address).await?;
     let request = format!(
-        "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: vend-health\r\nAccept: */*\r\nConnection: close\r\n\r\n"
+        "GET {path} HTTP/1.1\r\nHost: {address}\r\nUser-Agent: vend-health\r\nAccept: */*\r\nConnection: close\r\n\r\n"
     );
     stream.write_all(request.as_bytes()).await?;
     let (mut head, mut length) = ([0; HEAD], 0);
@@ -233,7 +231,7 @@ mod tests {
             unhealthy: 3,
             codes: vec![(200, 299)],
         };
-        Patient::new(Arc::new(Target::new(spec)), &check)
+        Patient::new(Arc::new(Target::new(spec)), &Arc::new(check))
     }
 
     #[test]
