@@ -13,11 +13,11 @@ use std::{
         atomic::Ordering::Relaxed,
         mpsc::{Receiver, SyncSender, sync_channel},
     },
-    thread::JoinHandle,
     time::Duration,
 };
 
 use camino::{Utf8Path, Utf8PathBuf};
+use tokio::sync::oneshot;
 
 use crate::{clock, head::Ask, live::Shared, upstream::Lease};
 
@@ -111,15 +111,20 @@ fn push_quoted(out: &mut String, text: &str) {
     }
 }
 
-/// Starts the thread that owns the file. It ends when the last sender is gone and all is written.
-pub fn open(path: &Utf8Path) -> io::Result<(SyncSender<String>, JoinHandle<()>)> {
+/// Starts the thread that owns the file. It ends when the last sender is gone and all is written; then the receiver is
+/// ready.
+pub fn open(path: &Utf8Path) -> io::Result<(SyncSender<String>, oneshot::Receiver<()>)> {
     let file = append(path)?;
     let (sender, blocks) = sync_channel(WAITING);
     let path = path.to_owned();
-    let thread = std::thread::Builder::new()
+    let (ending, ended) = oneshot::channel();
+    std::thread::Builder::new()
         .name("edge-log".into())
-        .spawn(move || keep(&path, file, &blocks))?;
-    Ok((sender, thread))
+        .spawn(move || {
+            keep(&path, file, &blocks);
+            drop(ending);
+        })?;
+    Ok((sender, ended))
 }
 
 fn append(path: &Utf8Path) -> io::Result<File> {

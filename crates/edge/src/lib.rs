@@ -100,11 +100,11 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let (log, logger) = match &config.access_log {
         None => (None, None),
         Some(path) => {
-            let (sender, thread) = access::open(path).map_err(|source| Error::Log {
+            let (sender, ended) = access::open(path).map_err(|source| Error::Log {
                 path: path.clone(),
                 source,
             })?;
-            (Some(sender), Some(thread))
+            (Some(sender), Some(ended))
         }
     };
     let mut keeper = Keeper {
@@ -138,9 +138,9 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     // Dropped first: a successor may have the admin socket and the snapshot from now on.
     control.shutdown().await;
     stop(&config.limits, orders, workers).await;
-    if let Some(logger) = logger {
-        // The last worker is gone, so the thread has nothing to wait for but the disk.
-        let _ = tokio::task::spawn_blocking(move || logger.join()).await;
+    if let Some(ended) = logger {
+        // The last worker is gone, so there is nothing to wait for but the disk.
+        let _ = tokio::time::timeout(Duration::from_secs(2), ended).await;
     }
     match early {
         true => Err(Error::Worker),

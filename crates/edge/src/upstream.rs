@@ -78,6 +78,11 @@ impl Pool {
         self.retain(|idle| idle.up.link.is_fresh());
     }
 
+    /// Closes all. Idle connections hold their worker, which holds them: a worker that ends must let them go.
+    pub fn clear(&self) {
+        self.0.borrow_mut().clear();
+    }
+
     fn retain(&self, keep: impl Fn(&Idle) -> bool) {
         self.0.borrow_mut().retain(|_, idle| {
             idle.retain(&keep);

@@ -149,6 +149,7 @@ impl Worker {
                 },
             }
         }
+        self.pool.clear();
     }
 
     /// Idle clients have a second to say one more thing, which is answered with `Connection: close`: closing at once

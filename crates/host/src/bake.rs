@@ -30,13 +30,13 @@ use self::{
 use crate::{
     base::{self, Bases},
     cache::Caches,
-    clock,
     container::{self, Containers},
     image::Images,
     layer::{self, Layers},
     logs::{self, Mask},
     objects, tree,
     uids::Uids,
+    work,
 };
 
 /// The image that builds run in: `debian-12` with the usual tools.
@@ -130,6 +130,15 @@ fn said(last: &str) -> String {
     }
 }
 
+impl From<work::Error> for Error {
+    fn from(error: work::Error) -> Self {
+        match error {
+            work::Error::Container(error) => error.into(),
+            work::Error::Layer(error) => error.into(),
+        }
+    }
+}
+
 impl From<Error> for Fault {
     fn from(error: Error) -> Self {
         let text = logs::chain(&error);
@@ -183,6 +192,7 @@ impl Journal {
 impl Oven {
     pub fn open(kitchen: Kitchen) -> Result<Self, Error> {
         kitchen.layers.clean()?;
+        work::clean(&kitchen.node.join("bakes"))?;
         Ok(Self(Arc::new(Inner {
             caches: Caches::open(&kitchen.node, 4 << 30)?,
             uids: Uids::default(),
@@ -219,6 +229,21 @@ impl Oven {
         finish(baked, journal)
     }
 
+    /// The image that builds run in, if it was made.
+    pub fn find_standard(&self) -> Result<Option<Digest>, layer::Error> {
+        let base = match self.0.bases.find(base::DEBIAN) {
+            Ok(Some(base)) => base,
+            Ok(None) => return Ok(None),
+            Err(base::Error::Layer(error)) => return Err(error),
+            Err(_) => return Ok(None),
+        };
+        let key = platform_key(base.key, STANDARD, STANDARD_SCRIPT);
+        match self.0.layers.get(&key)? {
+            Some(_) => self.0.images.keep(&[base.key, key], crate::now()).map(Some),
+            None => Ok(None),
+        }
+    }
+
     /// The image that builds run in.
     pub async fn standard(&self) -> Result<Baked, Fault> {
         self.platform(STANDARD, base::DEBIAN, STANDARD_SCRIPT).await
@@ -241,12 +266,7 @@ impl Oven {
     ) -> Result<Baked, Error> {
         let started = Instant::now();
         let base = self.0.bases.ensure(base, |line| journal.line(line)).await?;
-        let key = Digest::of_parts([
-            b"vend platform 1",
-            &base.key.as_bytes()[..],
-            name.as_bytes(),
-            script.as_bytes(),
-        ]);
+        let key = platform_key(base.key, name, script);
         let run = Run {
             name: name.to_owned(),
             id: format!("bake-{name}"),
@@ -346,7 +366,7 @@ impl Oven {
     }
 
     fn baked(&self, keys: &[Digest], reused: bool, started: Instant) -> Result<Baked, Error> {
-        let image = self.0.images.keep(keys, clock::now())?;
+        let image = self.0.images.keep(keys, crate::now())?;
         let records = self.0.images.records(&image)?;
         Ok(Baked {
             image,
@@ -426,6 +446,15 @@ impl Bakery for Oven {
     async fn find(&self, order: &BakeOrder) -> Result<Option<Baked>, Fault> {
         Ok(self.find_image(order).await?)
     }
+}
+
+fn platform_key(base: Digest, name: &str, script: &str) -> Digest {
+    Digest::of_parts([
+        b"vend platform 1",
+        &base.as_bytes()[..],
+        name.as_bytes(),
+        script.as_bytes(),
+    ])
 }
 
 fn finish(baked: Result<Baked, Error>, mut journal: Journal) -> Result<Baked, Fault> {

@@ -14,10 +14,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use model::{Digest, port::Fault};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
-use crate::{
-    clock,
-    layer::{self, Layers, Record, Staging, io_error},
-};
+use crate::layer::{self, Layers, Record, Staging, io_error};
 
 /// The one base that there is.
 pub const DEBIAN: &str = "debian-12";
@@ -179,7 +176,7 @@ impl Bases {
             made_by: format!("base {name}"),
             size_bytes: layer::size(&files)?,
             commit: None,
-            created_at: clock::now(),
+            created_at: crate::now(),
         };
         self.layers.publish(staging, &record)?;
         let path = self.root.join(format!("{name}.json"));
@@ -279,7 +276,8 @@ fn packages(files: &Utf8Path) -> Result<Vec<String>, Error> {
     Ok(packages)
 }
 
-/// How this machine reaches the world outside, for what runs in a container: proxies.
+/// How what runs in a container reaches the world outside: the machine's proxies, and for the tools that bring
+/// certificates of their own, where those of the system are.
 pub(crate) fn network_environment() -> BTreeMap<String, String> {
     const NAMES: [&str; 8] = [
         "http_proxy",
@@ -291,8 +289,16 @@ pub(crate) fn network_environment() -> BTreeMap<String, String> {
         "NO_PROXY",
         "all_proxy",
     ];
-    NAMES
+    const BUNDLE: [&str; 5] = [
+        "CURL_CA_BUNDLE",
+        "NODE_EXTRA_CA_CERTS",
+        "PIP_CERT",
+        "REQUESTS_CA_BUNDLE",
+        "SSL_CERT_FILE",
+    ];
+    let proxies = NAMES
         .iter()
-        .filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)))
-        .collect()
+        .filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)));
+    let bundle = BUNDLE.map(|name| (name.to_owned(), "/etc/ssl/certs/ca-certificates.crt".to_owned()));
+    proxies.chain(bundle).collect()
 }

@@ -1,8 +1,521 @@
 //! Runs a buildspec in a container. Knows nothing of releases.
+//!
+//! The node's side ([`Yard`]) makes the container and listens; the runner's side ([`runner`]) is PID 1 in it. Between
+//! them are one job and frames ([`protocol`]). What the customer's commands do stays in the container: what comes out
+//! is a bounded log without secrets, reports, and one tar that is checked before it is kept.
 
 mod artifact;
+mod console;
 pub mod junit;
 pub mod protocol;
+mod queue;
 pub mod runner;
 mod runtime;
+mod sandbox;
 pub mod shell;
+
+use std::{
+    fs::File,
+    io,
+    os::fd::OwnedFd,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use camino::Utf8PathBuf;
+use model::{
+    Digest, Ticket,
+    port::{BuildOrder, Builder, Built, Fault, LogRef, PhaseStatus, TestReport},
+};
+use tracing::info;
+
+use self::{
+    console::{Console, Outcome},
+    queue::Queue,
+};
+use crate::{
+    bake::Oven,
+    cache::Lease,
+    container::{self, Containers, Exit},
+    layer::{self, copy::Deletions, io_error},
+    logs, objects, tree,
+    work::{self, Work},
+};
+
+const LOG_BYTES: u64 = 64 << 20;
+
+/// Builds, so many at a time. Clones share everything.
+#[derive(Debug, Clone)]
+pub struct Yard(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    home: Utf8PathBuf,
+    containers: Containers,
+    objects: objects::Directory,
+    logs: logs::Directory,
+    oven: Oven,
+    program: Utf8PathBuf,
+    queue: Queue,
+}
+
+/// What a yard stands on.
+#[derive(Debug, Clone)]
+pub struct Site {
+    /// `<data>/node`.
+    pub node: Utf8PathBuf,
+    pub containers: Containers,
+    pub objects: objects::Directory,
+    pub logs: logs::Directory,
+    /// Makes the image that builds run in.
+    pub oven: Oven,
+    /// A program that calls [`runner::main`] when its first argument is `build-runner`. It has to run in the image: it is
+    /// static, or the image has its libraries.
+    pub program: Utf8PathBuf,
+    /// How many builds run at a time.
+    pub at_once: usize,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("the build needs a value for its variable {variable}: the secret `{secret}` is not set")]
+    NoSecret { variable: String, secret: String },
+    #[error("{phase} failed: {message}{}", said(last))]
+    Failed {
+        phase: String,
+        message: String,
+        last: String,
+    },
+    #[error("the build was stopped after {} seconds, {doing}{}", timeout.as_secs(), said(last))]
+    TimedOut {
+        timeout: Duration,
+        doing: String,
+        last: String,
+    },
+    #[error(
+        "the build was stopped: it used more than the {memory_mib} MiB of memory that it may have{}",
+        said(last)
+    )]
+    Memory { memory_mib: u64, last: String },
+    #[error(
+        "{passed} of {ran} tests passed, which is less than the {wanted} % that this environment asks for{failures}"
+    )]
+    Tests {
+        passed: u32,
+        ran: u32,
+        wanted: f64,
+        failures: String,
+    },
+    #[error("the build's artifact has more than {0} bytes")]
+    Artifact(u64),
+    #[error("the build disturbed its own runner")]
+    Disturbed(#[source] io::Error),
+    #[error(
+        "the build's container ended without an answer (exit code {code}){}",
+        said(last)
+    )]
+    Silent { code: i32, last: String },
+    #[error("all places for short-lived containers are taken")]
+    Full,
+    #[error("the build was interrupted")]
+    Interrupted,
+    #[error("the image that builds run in cannot be made")]
+    Image(#[source] Fault),
+    #[error(transparent)]
+    Objects(#[from] objects::Error),
+    #[error(transparent)]
+    Tree(#[from] tree::Error),
+    #[error(transparent)]
+    Layer(#[from] layer::Error),
+    #[error(transparent)]
+    Logs(#[from] logs::Error),
+    #[error(transparent)]
+    Container(#[from] container::Error),
+}
+
+fn said(last: &str) -> String {
+    if last.is_empty() {
+        String::new()
+    } else {
+        format!("; its last lines:\n{last}")
+    }
+}
+
+impl From<work::Error> for Error {
+    fn from(error: work::Error) -> Self {
+        match error {
+            work::Error::Container(error) => error.into(),
+            work::Error::Layer(error) => error.into(),
+        }
+    }
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        let text = logs::chain(&error);
+        match error {
+            Error::NoSecret { secret, .. } => Self::customer(text).next(format!("vend secrets set {secret}")),
+            Error::Failed { .. }
+            | Error::TimedOut { .. }
+            | Error::Memory { .. }
+            | Error::Tests { .. }
+            | Error::Artifact(_)
+            | Error::Disturbed(_) => Self::customer(text).next("correct the build and push again"),
+            Error::Full | Error::Interrupted | Error::Logs(_) | Error::Silent { .. } => Self::platform(text),
+            Error::Container(_) => Self::platform(text).next("vend doctor"),
+            Error::Image(fault) => Self {
+                message: text,
+                ..fault
+            },
+            Error::Objects(error) => error.into(),
+            Error::Tree(error) => error.into(),
+            Error::Layer(error) => error.into(),
+        }
+    }
+}
+
+impl Builder for Yard {
+    async fn build(&self, ticket: &Ticket, order: &BuildOrder) -> Result<Built, Fault> {
+        let log: LogRef = format!("build/{ticket}")
+            .parse()
+            .map_err(|_| Fault::order("the ticket cannot name a log"))?;
+        let started = Instant::now();
+        let built = self.run(ticket, order, log.clone()).await;
+        let last = match &built {
+            Ok(built) => format!(
+                "The build succeeded: artifact {} of {} bytes",
+                built.artifact.short(),
+                built.size_bytes
+            ),
+            Err(error) => logs::chain(error),
+        };
+        // Whatever happened to the log so far.
+        if let Ok(console) = self.console(order, &log) {
+            console.close(&last);
+        }
+        let (place, ok, duration_ms) = (&order.place, built.is_ok(), started.elapsed().as_millis());
+        info!(%place, %ticket, ok, duration_ms, "a build of {place} ended");
+        built.map_err(|error| Fault::from(error).evidence(log))
+    }
+}
+
+/// What is left of a container that has ended.
+struct Ran {
+    exit: Exit,
+    console: Console,
+    followed: io::Result<()>,
+}
+
+impl Yard {
+    /// What a node that was killed left behind is removed.
+    pub fn open(site: Site) -> Result<Self, Error> {
+        let home = site.node.join("builds");
+        work::clean(&home)?;
+        Ok(Self(Arc::new(Inner {
+            home,
+            containers: site.containers,
+            objects: site.objects,
+            logs: site.logs,
+            oven: site.oven,
+            program: site.program,
+            queue: Queue::new(site.at_once),
+        })))
+    }
+
+    async fn run(&self, ticket: &Ticket, order: &BuildOrder, log: LogRef) -> Result<Built, Error> {
+        let mut console = self.console(order, &log)?;
+        check_secrets(order)?;
+        console.began("QUEUED");
+        let tenant = &order.place.tenant;
+        let place = self.0.queue.enter(tenant, |waiting| {
+            console.line(&format!(
+                "Waiting: {} builds run, {} wait before this one",
+                waiting.running, waiting.before
+            ));
+        });
+        let _place = place.await;
+        console.ended(PhaseStatus::Succeeded, None);
+        let id = format!("build-{}", Digest::of(ticket.as_str()).short());
+        let work = Work::open(&self.0.containers, &self.0.home, id).await?;
+        let built = self.build_in(&work, ticket, order, log, console).await;
+        work.close().await?;
+        built
+    }
+
+    fn console(&self, order: &BuildOrder, log: &LogRef) -> Result<Console, Error> {
+        let secrets = order
+            .secrets
+            .values()
+            .map(|secret| secret.expose().to_owned())
+            .collect();
+        Ok(Console::open(&self.0.logs, log.clone(), secrets, LOG_BYTES)?)
+    }
+
+    async fn build_in(
+        &self,
+        work: &Work,
+        ticket: &Ticket,
+        order: &BuildOrder,
+        log: LogRef,
+        mut console: Console,
+    ) -> Result<Built, Error> {
+        let prepared = self.prepare(work, order, &mut console).await;
+        let (image, lowers, caches) = match prepared {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                console.ended(PhaseStatus::Failed, Some(logs::chain(&error)));
+                console.end();
+                return Err(error);
+            }
+        };
+        let uids = self.0.oven.uids().take().ok_or(Error::Full)?;
+        let job = sandbox::job(ticket, order, image);
+        let ran = self.execute(work, order, job, lowers, uids.base, console).await?;
+        let upper = work.directory().join("scratch/upper");
+        let came_to_its_end = ran.console.outcome.succeeded.is_some();
+        let judged = judge(order, ran);
+        if came_to_its_end {
+            self.harvest(order, &upper, uids.base).await?;
+        }
+        drop(caches);
+        let outcome = judged?;
+        let (artifact, size_bytes) = self.keep(work.directory().join("artifact.tar")).await?;
+        Ok(Built {
+            artifact,
+            size_bytes,
+            phases: outcome.phases,
+            reports: outcome.reports,
+            exported: outcome.exported,
+            log,
+        })
+    }
+
+    /// The image and the source tree, as layers from the top down, with the caches at the bottom.
+    async fn prepare(
+        &self,
+        work: &Work,
+        order: &BuildOrder,
+        console: &mut Console,
+    ) -> Result<(Digest, Vec<Utf8PathBuf>, Vec<Lease>), Error> {
+        console.began("PROVISIONING");
+        let image = match self.0.oven.find_standard()? {
+            Some(image) => image,
+            None => {
+                console
+                    .line("Making the build image (once on this machine; its log is bake/platform-standard)");
+                self.0.oven.standard().await.map_err(Error::Image)?.image
+            }
+        };
+        let caches = self.0.oven.caches();
+        let names = [
+            format!("{}/builds", order.place.tenant),
+            sandbox::cache_name(order),
+        ];
+        let leases: Result<Vec<Option<Lease>>, layer::Error> =
+            names.iter().map(|name| caches.lease(name)).collect();
+        let leases: Vec<Lease> = leases?.into_iter().flatten().collect();
+        console.ended(PhaseStatus::Succeeded, None);
+        console.began("DOWNLOAD_SOURCE");
+        let source = work.directory().join("source");
+        let (objects, order, to) = (self.0.objects.clone(), order.clone(), source.clone());
+        tokio::task::spawn_blocking(move || sandbox::unpack(&objects, &order, &to))
+            .await
+            .map_err(|_| Error::Interrupted)??;
+        console.ended(PhaseStatus::Succeeded, None);
+        let mut lowers = vec![source];
+        lowers.extend(self.0.oven.images().lowers(&image)?);
+        lowers.extend(leases.iter().map(|lease| lease.files.clone()));
+        Ok((image, lowers, leases))
+    }
+
+    /// Runs the container to its end. The job goes in and frames come out by pipes, each with a thread of its own.
+    async fn execute(
+        &self,
+        work: &Work,
+        order: &BuildOrder,
+        job: protocol::Job,
+        lowers: Vec<Utf8PathBuf>,
+        uid_base: u32,
+        mut console: Console,
+    ) -> Result<Ran, Error> {
+        let (stdin, job_writer) = pipe()?;
+        let (frames, output) = pipe()?;
+        let spec = sandbox::spec(sandbox::Parts {
+            id: work.id(),
+            order,
+            lowers,
+            scratch: work.directory().join("scratch"),
+            uid_base,
+            program: self.0.program.clone(),
+            stdin,
+            output,
+        });
+        // A runner that never reads its job is stopped by the deadline, which closes the pipe.
+        let tell = tokio::task::spawn_blocking(move || job.write(File::from(job_writer)));
+        let artifact = work.directory().join("artifact.tar");
+        let most = order.limits.disk_mib.saturating_mul(1 << 20);
+        let follow = tokio::task::spawn_blocking(move || {
+            let followed = console.follow(io::BufReader::new(File::from(frames)), &artifact, most);
+            (console, followed)
+        });
+        let timeout = timeout(order);
+        let exit = self.0.containers.run(spec, timeout).await;
+        let (console, followed) = follow.await.map_err(|_| Error::Interrupted)?;
+        // What matters of it is whether the runner answered.
+        let _ = tell.await;
+        Ok(Ran {
+            exit: exit?,
+            console,
+            followed,
+        })
+    }
+
+    async fn harvest(
+        &self,
+        order: &BuildOrder,
+        upper: &camino::Utf8Path,
+        uid_base: u32,
+    ) -> Result<(), Error> {
+        let caches = self.0.oven.caches().clone();
+        let (tenant, own) = (
+            format!("{}/builds", order.place.tenant),
+            sandbox::cache_name(order),
+        );
+        let (kept, upper) = (sandbox::kept(order), upper.to_owned());
+        tokio::task::spawn_blocking(move || {
+            let downloads = sandbox::DOWNLOADS.map(str::to_owned);
+            caches.harvest(&tenant, &upper, &downloads, uid_base, Deletions::Ignore)?;
+            caches.harvest(&own, &upper, &kept, uid_base, Deletions::Apply)
+        })
+        .await
+        .map_err(|_| Error::Interrupted)??;
+        Ok(())
+    }
+
+    /// Checks the artifact's tar, which the customer's side wrote, and keeps it.
+    async fn keep(&self, path: Utf8PathBuf) -> Result<(Digest, u64), Error> {
+        let objects = self.0.objects.clone();
+        let kept = tokio::task::spawn_blocking(move || {
+            let open = || File::open(&path).map_err(io_error("open", &path));
+            tree::visit(open()?, &tree::Limits::SOURCE, |_, _| Ok(()))?;
+            let file = open()?;
+            let size = file.metadata().map_err(io_error("read", &path))?.len();
+            Ok::<_, Error>((objects.keep(file, &path)?, size))
+        });
+        kept.await.map_err(|_| Error::Interrupted)?
+    }
+}
+
+fn check_secrets(order: &BuildOrder) -> Result<(), Error> {
+    let env = &order.buildspec.env;
+    let wanted = env.parameter_store.iter().chain(&env.secrets_manager);
+    for (variable, secret) in wanted {
+        if !order.secrets.contains_key(variable) {
+            return Err(Error::NoSecret {
+                variable: variable.clone(),
+                secret: secret.clone(),
+            });
+        }
+    }
+    Ok(())
+}
+
+fn timeout(order: &BuildOrder) -> Duration {
+    order.limits.timeout.try_into().unwrap_or(Duration::ZERO)
+}
+
+fn pipe() -> Result<(OwnedFd, OwnedFd), Error> {
+    rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+        .map_err(|errno| io_error("open", camino::Utf8Path::new("a pipe"))(errno.into()).into())
+}
+
+/// What a build came to.
+fn judge(order: &BuildOrder, ran: Ran) -> Result<Outcome, Error> {
+    let Ran {
+        exit,
+        mut console,
+        followed,
+    } = ran;
+    let judged = verdict(order, exit, &console, followed);
+    if let Err(error) = &judged {
+        let status = if exit.timed_out {
+            PhaseStatus::TimedOut
+        } else {
+            PhaseStatus::Failed
+        };
+        console.ended(status, Some(error.to_string()));
+    }
+    console.began("FINALIZING");
+    console.ended(PhaseStatus::Succeeded, None);
+    let outcome = console.end();
+    judged.map(|()| outcome)
+}
+
+fn verdict(order: &BuildOrder, exit: Exit, console: &Console, followed: io::Result<()>) -> Result<(), Error> {
+    let outcome = &console.outcome;
+    if exit.timed_out {
+        let last = console.last_lines();
+        return Err(Error::TimedOut {
+            timeout: timeout(order),
+            doing: console.doing(),
+            last: format!("{last}{}", hint(order, &last)),
+        });
+    }
+    let last = outcome.last.clone().unwrap_or_default();
+    if exit.oom && outcome.succeeded != Some(true) {
+        return Err(Error::Memory {
+            memory_mib: order.limits.memory_mib,
+            last,
+        });
+    }
+    match followed {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
+            return Err(Error::Artifact(order.limits.disk_mib.saturating_mul(1 << 20)));
+        }
+        Err(error) => return Err(Error::Disturbed(error)),
+    }
+    match (outcome.succeeded, outcome.failed()) {
+        (None, _) => Err(Error::Silent {
+            code: exit.code,
+            last: console.last_lines(),
+        }),
+        (Some(true), None) => check_tests(order, &outcome.reports),
+        (Some(_), failed) => Err(Error::Failed {
+            phase: failed.map_or_else(|| "the build".to_owned(), |phase| phase.name.clone()),
+            message: failed.and_then(|phase| phase.message.clone()).unwrap_or_default(),
+            last: format!("{last}{}", hint(order, &last)),
+        }),
+    }
+}
+
+/// A limit that stops a command speaks through the command's own error, which does not name the limit.
+fn hint(order: &BuildOrder, last: &str) -> String {
+    let limits = &order.limits;
+    if last.contains("Resource temporarily unavailable") || last.contains("Cannot fork") {
+        format!("\n(a build may have {} processes at a time)", limits.pids)
+    } else if last.contains("No space left on device") {
+        format!("\n(a build may write {} MiB to its disk)", limits.disk_mib)
+    } else {
+        String::new()
+    }
+}
+
+fn check_tests(order: &BuildOrder, reports: &[TestReport]) -> Result<(), Error> {
+    let wanted = order.limits.pass_rate_percent;
+    if junit::pass_rate_percent(reports) >= wanted {
+        return Ok(());
+    }
+    let passed = reports.iter().map(|report| report.passed).sum();
+    let failed: u32 = reports.iter().map(|report| report.failed).sum();
+    let failures = reports.iter().flat_map(|report| &report.failures).take(5);
+    let failures: String = failures
+        .map(|(name, message)| format!("\n{name}: {message}"))
+        .collect();
+    Err(Error::Tests {
+        passed,
+        ran: passed + failed,
+        wanted,
+        failures,
+    })
+}

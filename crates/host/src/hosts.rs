@@ -11,16 +11,15 @@ use std::{fs, os::unix::fs::PermissionsExt as _, sync::Arc, time::Duration};
 use camino::{Utf8Path, Utf8PathBuf};
 use model::{
     Digest, HostId, Ticket,
-    port::{Blame, Fault, HostOrder, HostSeen, HostState, HostUp, LogChunk, LogRef, Network},
+    port::{Blame, Fault, HostOrder, HostRole, HostSeen, HostState, HostUp, LogChunk, LogRef, Network},
 };
 use tracing::{info, warn};
 
 pub use self::record::Record;
 use crate::{
-    clock::now,
     agent::{Client, api::Configuration},
     container::{self, Bind, Containers, Net, Output, Preset, Rootfs, Signal, Spec, chain},
-    network,
+    network, now,
     ticket::Tickets,
 };
 
@@ -29,6 +28,9 @@ const READY: Duration = Duration::from_secs(20);
 
 /// From SIGTERM to SIGKILL: what services need to end in their order.
 const GRACE: Duration = Duration::from_secs(15);
+
+/// The same for a server that writes its buffers to disk.
+const DATABASE_GRACE: Duration = Duration::from_secs(70);
 
 /// Where the directories of an image's layers are, top first.
 pub type Lowers = Arc<dyn Fn(&Digest) -> Result<Vec<Utf8PathBuf>, Fault> + Send + Sync>;
@@ -138,8 +140,12 @@ impl Hosts {
         self.containers
             .signal(id, Signal::TERM)
             .map_err(|error| fault("stop", host, &error))?;
-        if !self.containers.ended(id, GRACE).await {
-            warn!(%host, "a host did not end by itself in {} seconds; it is killed", GRACE.as_secs());
+        let grace = match self.record(host).map(|record| record.role) {
+            Some(HostRole::Database) => DATABASE_GRACE,
+            _ => GRACE,
+        };
+        if !self.containers.ended(id, grace).await {
+            warn!(%host, "a host did not end by itself in {} seconds; it is killed", grace.as_secs());
             self.containers
                 .kill(id)
                 .await

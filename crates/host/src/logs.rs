@@ -162,6 +162,12 @@ impl Writer {
         self.file.metadata().map_or(0, |metadata| metadata.len())
     }
 
+    /// Shows what was held back: it was no beginning of a secret, or one that never came to its end.
+    pub fn release(&mut self) -> Result<(), Error> {
+        let rest = self.mask.finish();
+        self.add(&rest).map_err(io_error("write", &self.path.clone()))
+    }
+
     /// Nothing will be added any more.
     pub fn end(mut self) -> Result<(), Error> {
         let path = self.path.clone();

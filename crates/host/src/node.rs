@@ -9,16 +9,24 @@ mod objects;
 use std::{io, sync::Arc, time::Duration};
 
 use axum::Router;
-use camino::Utf8PathBuf;
-use model::{Digest, port::Fault};
+use camino::{Utf8Path, Utf8PathBuf};
+use model::{
+    Digest,
+    port::{Fault, Resources},
+};
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
 use crate::{
-    clock::now,
+    bake::{Kitchen, Oven},
+    base::{Bases, Mirror},
     container::{self, Containers, chain},
+    database::Databases,
+    deploy::Deployer,
     hosts::Hosts,
-    logs, socket,
+    image::Images,
+    layer::Layers,
+    logs, now, socket,
     ticket::Tickets,
 };
 
@@ -31,6 +39,10 @@ pub struct NodeConfig {
     pub group: Option<u32>,
     /// The most bytes of one object.
     pub object_limit_bytes: u64,
+    /// What one script of a bake may use.
+    pub bake_limits: Resources,
+    /// How many scripts of bakes run at a time.
+    pub bakes_at_once: usize,
 }
 
 impl NodeConfig {
@@ -39,6 +51,13 @@ impl NodeConfig {
             data,
             group: None,
             object_limit_bytes: 4 * 1024 * 1024 * 1024,
+            bake_limits: Resources {
+                cpu: 2.0,
+                memory_mib: 2048,
+                disk_mib: 20 * 1024,
+                pids: 4096,
+            },
+            bakes_at_once: 2,
         }
     }
 
@@ -75,6 +94,12 @@ pub enum Error {
     Container(#[from] container::Error),
     #[error("cannot prepare the node")]
     Fault(#[from] Fault),
+    #[error("cannot prepare the directory of layers")]
+    Layers(#[from] crate::layer::Error),
+    #[error("cannot prepare the directory of bases")]
+    Bases(#[from] crate::base::Error),
+    #[error("cannot prepare for bakes")]
+    Bakes(#[from] crate::bake::Error),
     #[error("cannot prepare the directory of objects")]
     Objects(#[from] crate::objects::Error),
     #[error("cannot prepare the directory of logs")]
@@ -86,6 +111,10 @@ pub enum Error {
 pub(crate) struct Node {
     pub containers: Containers,
     pub hosts: Hosts,
+    pub databases: Databases,
+    pub oven: Oven,
+    pub deployer: Deployer,
+    pub tickets: Tickets,
     pub objects: crate::objects::Directory,
     pub logs: logs::Directory,
 }
@@ -101,7 +130,7 @@ pub async fn serve(
     config: NodeConfig,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), Error> {
-    let (node, tickets) = open(&config).await?;
+    let node = open(&config).await?;
     let path = config.socket();
     let listener = socket::bind(&path, 0o660).map_err(io("listen at", &path))?;
     if let Some(group) = config.group {
@@ -109,7 +138,7 @@ pub async fn serve(
     }
     info!(socket = %path, "the node answers");
     let stop = tokio_util::sync::CancellationToken::new();
-    let housekeeping = tokio::spawn(expire(tickets));
+    let housekeeping = tokio::spawn(expire(node.tickets.clone()));
     let server = axum::serve(listener, router(node)).with_graceful_shutdown(stop.clone().cancelled_owned());
     let mut server = tokio::spawn(async move { server.await });
     tokio::select! {
@@ -130,7 +159,7 @@ pub async fn teardown(config: &NodeConfig) -> Result<(), Error> {
     Ok(containers.teardown_all().await?)
 }
 
-async fn open(config: &NodeConfig) -> Result<(Node, Tickets), Error> {
+async fn open(config: &NodeConfig) -> Result<Node, Error> {
     for (dir, mode) in [(config.node(), 0o700), (config.data.join("run"), 0o755)] {
         use std::os::unix::fs::PermissionsExt as _;
         std::fs::create_dir_all(&dir).map_err(io("create", &dir))?;
@@ -143,19 +172,44 @@ async fn open(config: &NodeConfig) -> Result<(Node, Tickets), Error> {
         .map_err(io("find", config.node()))?;
     let tickets = Tickets::open(&node, now()).map_err(io("read the answers under", &node))?;
     let containers = Containers::open(&node).await?;
-    let lowers = Arc::new(|image: &Digest| Err(Fault::platform(format!("there is no image {image}"))));
-    let hosts = Hosts::new(node.clone(), containers.clone(), tickets.clone(), lowers)?;
     let objects = crate::objects::Directory::open(&node, config.object_limit_bytes)?;
     let logs = logs::Directory::open(&node)?;
-    Ok((
-        Node {
-            containers,
-            hosts,
-            objects,
-            logs,
-        },
+    let oven = oven(config, &node, &containers, &objects, &logs)?;
+    let images = oven.images().clone();
+    let lowers = Arc::new(move |image: &Digest| Ok(images.lowers(image)?));
+    let hosts = Hosts::new(node.clone(), containers.clone(), tickets.clone(), lowers)?;
+    Ok(Node {
+        databases: Databases::new(node, hosts.clone(), oven.clone(), tickets.clone()),
+        deployer: Deployer::new(hosts.clone(), objects.clone(), logs.clone(), tickets.clone()),
+        containers,
+        hosts,
+        oven,
         tickets,
-    ))
+        objects,
+        logs,
+    })
+}
+
+fn oven(
+    config: &NodeConfig,
+    node: &Utf8Path,
+    containers: &Containers,
+    objects: &crate::objects::Directory,
+    logs: &logs::Directory,
+) -> Result<Oven, Error> {
+    let layers = Layers::open(node)?;
+    let kitchen = Kitchen {
+        node: node.to_owned(),
+        containers: containers.clone(),
+        objects: objects.clone(),
+        logs: logs.clone(),
+        images: Images::open(node, layers.clone())?,
+        bases: Bases::open(node, layers.clone(), Mirror::of_this_machine())?,
+        layers,
+        limits: config.bake_limits.clone(),
+        at_once: config.bakes_at_once,
+    };
+    Ok(Oven::open(kitchen)?)
 }
 
 fn router(node: Node) -> Router {

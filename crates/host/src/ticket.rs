@@ -249,7 +249,7 @@ mod tests {
         }
 
         fn tickets(&self) -> Tickets {
-            Tickets::open(&self.node, crate::clock::now()).unwrap()
+            Tickets::open(&self.node, crate::now()).unwrap()
         }
 
         fn work(&self, outcome: Result<u32, Fault>) -> impl Future<Output = Result<u32, Fault>> + use<> {
@@ -327,11 +327,11 @@ mod tests {
             Ok(1)
         );
         tickets
-            .expire(crate::clock::now() + SignedDuration::from_hours(6 * 24))
+            .expire(crate::now() + SignedDuration::from_hours(6 * 24))
             .unwrap();
         assert!(tickets.kept(&ticket).is_some());
         tickets
-            .expire(crate::clock::now() + SignedDuration::from_hours(8 * 24))
+            .expire(crate::now() + SignedDuration::from_hours(8 * 24))
             .unwrap();
         assert!(tickets.kept(&ticket).is_none());
     }

@@ -10,6 +10,8 @@ mod bake;
 mod support;
 #[path = "build/world.rs"]
 mod world;
+#[path = "build/yard.rs"]
+mod yard;
 
 use std::process::ExitCode;
 
@@ -30,6 +32,18 @@ const CASES: &[Case] = cases![
     bake::a_failing_script_says_why,
     bake::two_at_a_time_make_one_layer,
     bake::a_bake_is_stopped_by_its_deadline,
+    yard::a_python_app_is_built_and_tested,
+    yard::a_failing_command_stops_its_phase,
+    yard::an_early_failure_ends_the_build,
+    yard::state_lives_from_command_to_command,
+    yard::version_0_1_has_a_shell_for_each_command,
+    yard::secrets_are_masked,
+    yard::artifacts_are_chosen,
+    yard::tests_that_fail_stop_a_release,
+    yard::runtimes_are_checked,
+    yard::limits_stop_a_build,
+    yard::hostile_sources_are_refused,
+    yard::caches_are_kept,
 ];
 
 fn main() -> ExitCode {

@@ -15,10 +15,3 @@ pub fn now() -> Timestamp {
 pub fn bits() -> u64 {
     getrandom::u64().expect("the kernel's random source is always there after boot")
 }
-
-/// `N` random bytes.
-pub fn bytes<const N: usize>() -> [u8; N] {
-    let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).expect("the kernel's random source is always there after boot");
-    bytes
-}

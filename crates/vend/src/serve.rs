@@ -1,6 +1,6 @@
 //! `vend serve`: the rooms that decide, put together.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use model::{
     Place,
@@ -11,7 +11,7 @@ use futures_util::future::BoxFuture;
 use store::{By, Store};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::{
     clock,
@@ -74,6 +74,8 @@ pub async fn run(data: Data, mut lent: Lent) -> Result<(), Error> {
         clock: clock::now,
         stop: stop.clone(),
     })?;
+    web::resume(&state).await?;
+    tasks.spawn(announce(state.clone(), stop.clone()));
     let router = web::router(state.clone());
     info!("serve is ready");
     let doors = futures_util::future::join(
@@ -96,8 +98,6 @@ pub async fn run(data: Data, mut lent: Lent) -> Result<(), Error> {
 async fn settle(store: &Store, platform: &Platform) -> Result<(), store::Error> {
     let subnets = platform.network.subnets();
     let settled = store.write(move |tx| {
-        // Whoever sent a command that was under way when serve died may send it again.
-        tx.abandon_commands()?;
         subnets.map_or(Ok(()), |subnets| tx.set_subnets(subnets, &By::platform(clock::now())))
     });
     settled.await
@@ -124,6 +124,18 @@ fn urls(data: &Data, platform: &Platform) -> web::Urls {
     let platform = platform.clone();
     Arc::new(move |place: &Place| vec![format!("http://{}{port}/", platform.hostname(place))])
 }
+
+/// A git that outlived its serve may end a push later: what it left is looked for from time to time.
+async fn announce(state: web::State, stop: CancellationToken) {
+    loop {
+        tokio::select! { () = stop.cancelled() => return, () = tokio::time::sleep(ANNOUNCE_EVERY) => {} }
+        if let Err(error) = web::announce(&state).await {
+            warn!(error = &error as &dyn std::error::Error, "cannot look for pushes that were left");
+        }
+    }
+}
+
+const ANNOUNCE_EVERY: Duration = Duration::from_secs(30);
 
 async fn wait_for_end() {
     let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))

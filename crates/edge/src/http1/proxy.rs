@@ -89,9 +89,8 @@ impl Fail {
             Self::ClientBad(bad) => Answer::bad_request(bad.0),
             Self::Late => Answer::gateway_timeout("the target did not answer in time"),
             Self::Bad(_) => Answer::bad_gateway("the target sent an invalid answer"),
-            Self::Lost | Self::Broken => {
-                Answer::bad_gateway("the target closed the connection without an answer")
-            }
+            Self::Lost => Answer::bad_gateway("the target closed the connection without an answer"),
+            Self::Broken => Answer::bad_gateway("the target broke its answer off"),
         }
     }
 }
@@ -244,7 +243,6 @@ impl Way<'_> {
             (true, true) => b"Connection: keep-alive\r\n\r\n",
             (false, _) => b"Connection: close\r\n\r\n",
         });
-        self.begun.set(true);
         let Reply {
             status,
             body,
@@ -307,6 +305,7 @@ impl Way<'_> {
             }
             bytes += (out.len() - before) as u64;
             if !out.is_empty() {
+                self.begun.set(true);
                 self.send(out).await?;
                 out.clear();
             }

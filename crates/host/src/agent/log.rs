@@ -10,6 +10,8 @@ use std::{
 
 use tokio::{io::AsyncReadExt as _, net::unix::pipe};
 
+use crate::logs::Mask;
+
 /// A log is rotated when it is this long.
 const LIMIT: u64 = 10 << 20;
 
@@ -86,19 +88,21 @@ impl Log {
     }
 }
 
-/// Copies what a process writes into its log, until it closes its end or the log's owner drops this.
-pub async fn collect(mut from: pipe::Receiver, log: Option<Arc<Mutex<Log>>>) {
+/// Copies what a process writes into its log, without secrets, until it closes its end or the log's owner drops this.
+pub async fn collect(mut from: pipe::Receiver, log: Option<Arc<Mutex<Log>>>, mut mask: Mask) {
+    let append = |bytes: &[u8]| {
+        if let Some(log) = &log {
+            log.lock().unwrap_or_else(PoisonError::into_inner).append(bytes);
+        }
+    };
     let mut buffer = vec![0; 16 << 10];
     while let Ok(count) = from.read(&mut buffer).await {
         if count == 0 {
             break;
         }
-        if let Some(log) = &log {
-            log.lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .append(&buffer[..count]);
-        }
+        append(&mask.feed(&buffer[..count]));
     }
+    append(&mask.finish());
 }
 
 /// A file name for any service name: also a part of a `LogRef`.

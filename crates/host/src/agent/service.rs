@@ -50,6 +50,8 @@ pub struct Surroundings {
     pub log: Arc<Mutex<Log>>,
     /// The host's environment at the moment of a start.
     pub environment: Arc<dyn Fn() -> Vec<(String, Secret)> + Send + Sync>,
+    /// What must not be seen in the log.
+    pub secrets: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
 }
 
 impl Surroundings {

@@ -70,14 +70,7 @@ impl Services {
 
     /// Values that no log should show: those whose variables are named so, and the passwords in addresses.
     pub fn secrets(&self) -> Vec<String> {
-        let registry = self.lock();
-        let environment = registry
-            .configuration
-            .iter()
-            .flat_map(|configuration| &configuration.environment);
-        environment
-            .filter_map(|(name, value)| secret_of(name, value.expose()))
-            .collect()
+        secrets(&self.registry)
     }
 
     pub fn list(&self) -> Vec<ServiceStatus> {
@@ -282,6 +275,7 @@ impl Services {
     fn adopt(&self, definition: Definition) -> Handle {
         let name = definition.unit.name.clone();
         let registry = Arc::downgrade(&self.registry);
+        let other = registry.clone();
         let surroundings = Surroundings {
             reaper: self.reaper.clone(),
             collectors: self.collectors.clone(),
@@ -290,6 +284,12 @@ impl Services {
                 registry
                     .upgrade()
                     .map(|registry| environment(&registry))
+                    .unwrap_or_default()
+            }),
+            secrets: Arc::new(move || {
+                other
+                    .upgrade()
+                    .map(|registry| secrets(&registry))
                     .unwrap_or_default()
             }),
         };
@@ -337,6 +337,17 @@ fn environment(registry: &Mutex<Registry>) -> Vec<(String, Secret)> {
             .map(|(name, value)| (name.clone(), value.clone())),
     );
     environment
+}
+
+fn secrets(registry: &Mutex<Registry>) -> Vec<String> {
+    let registry = registry.lock().unwrap_or_else(PoisonError::into_inner);
+    let environment = registry
+        .configuration
+        .iter()
+        .flat_map(|configuration| &configuration.environment);
+    environment
+        .filter_map(|(name, value)| secret_of(name, value.expose()))
+        .collect()
 }
 
 /// What of a variable must not be shown. The order does not say which variables are secrets, so their names do.

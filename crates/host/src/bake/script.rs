@@ -15,13 +15,13 @@ use model::{
 
 use super::{Error, Inner, Journal, unpack_inputs};
 use crate::{
-    clock,
     container::{Bind, Exit, Net, Output, Preset, Rootfs, Spec},
     layer::{
         Record,
         copy::{Copy, Deletions},
-        io_error, remove_tree,
+        io_error,
     },
+    work::Work,
 };
 
 /// Where scripts find themselves and their inputs.
@@ -78,13 +78,11 @@ pub(super) enum Source {
 /// Runs the script and publishes its layer. The container is gone afterwards, whatever happens.
 pub(super) async fn run(oven: &Inner, run: Run, journal: &mut Journal) -> Result<(), Error> {
     journal.line(&format!("{}: running", run.name));
-    let work = oven.node.join("bakes").join(&run.id);
     let started = Instant::now();
-    let made = make(oven, &run, &work, journal).await;
-    let deleted = oven.containers.delete(&run.id).await;
-    remove_tree(&work)?;
+    let work = Work::open(&oven.containers, &oven.node.join("bakes"), run.id.clone()).await?;
+    let made = make(oven, &run, work.directory(), journal).await;
+    work.close().await?;
     let size = made?;
-    deleted?;
     journal.line(&format!(
         "{}: layer {} of {:.1} MB in {:.1} s",
         run.name,
@@ -96,7 +94,6 @@ pub(super) async fn run(oven: &Inner, run: Run, journal: &mut Journal) -> Result
 }
 
 async fn make(oven: &Inner, run: &Run, work: &Utf8Path, journal: &mut Journal) -> Result<u64, Error> {
-    remove_tree(work)?;
     let source = work.join("source");
     fs::create_dir_all(&source).map_err(io_error("create", &source))?;
     let command = prepare(oven, run, &source).await?;
@@ -256,7 +253,7 @@ async fn publish(oven: &Inner, run: &Run, upper: &Utf8Path, uid_base: u32) -> Re
             made_by,
             size_bytes,
             commit,
-            created_at: clock::now(),
+            created_at: crate::now(),
         };
         layers.publish(staging, &record)?;
         Ok(size_bytes)

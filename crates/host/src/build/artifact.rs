@@ -40,7 +40,7 @@ pub enum Content {
     Link(PathBuf),
 }
 
-/// Looks for files under the source directory. The error is CodeBuild's message.
+/// Looks for files under the source directory; finding none is no error here. The error is CodeBuild's message.
 pub fn find(source: &Path, wanted: &Wanted<'_>) -> Result<Found, String> {
     let bases = bases(source, wanted.base_directory)?;
     let excluded = tree::globs(wanted.exclude_paths)?;
@@ -56,10 +56,7 @@ pub fn find(source: &Path, wanted: &Wanted<'_>) -> Result<Found, String> {
             search.pattern(pattern)?;
         }
     }
-    match found.files.is_empty() {
-        true => Err("no matching artifact paths found".to_owned()),
-        false => Ok(found),
-    }
+    Ok(found)
 }
 
 struct Search<'a> {
@@ -307,14 +304,6 @@ mod tests {
             &based("nothing-*"),
             "no matching base directory path found for nothing-*",
         );
-        let files = texts(&["missing.jar"]);
-        tree.refused(
-            &Wanted {
-                files: &files,
-                ..Wanted::default()
-            },
-            "no matching artifact paths found",
-        );
         let found = tree.check(
             &Wanted {
                 files: &texts(&["missing.jar", "a.py"]),
@@ -323,6 +312,7 @@ mod tests {
             &["a.py"],
         );
         assert_eq!(found.notes, ["Skipping invalid file path missing.jar"]);
+        check(&["missing.jar"], &[]);
     }
 
     #[test]

@@ -254,6 +254,9 @@ impl<W: Write> Runner<W> {
         for note in &found.notes {
             self.frames.note(note)?;
         }
+        if found.files.is_empty() {
+            return self.fail("CLIENT_ERROR: no matching artifact paths found".to_owned());
+        }
         self.frames.note(format!("Found {} file(s)", found.files.len()))?;
         let packed = self.pack(&found);
         match packed {
@@ -285,10 +288,7 @@ impl<W: Write> Runner<W> {
             };
             let mut report = junit::empty(&format!("{}-{}", self.job.project, wanted.group));
             match artifact::find(Path::new(&self.job.source_directory), &files) {
-                Err(_) => self
-                    .frames
-                    .note(format!("No report files found for report group {}", wanted.group))?,
-                Ok(found) => {
+                Ok(found) if !found.files.is_empty() => {
                     for (name, content) in &found.files {
                         if let Content::File(path) = content
                             && let Err(why) = add_report(&mut report, path)
@@ -298,6 +298,9 @@ impl<W: Write> Runner<W> {
                         }
                     }
                 }
+                _ => self
+                    .frames
+                    .note(format!("No report files found for report group {}", wanted.group))?,
             }
             self.frames.event(&Event::Report(report))?;
         }

@@ -64,6 +64,10 @@ impl Builder {
         for (number, bind) in binds.iter().enumerate() {
             let source = match (bind.source.is_relative(), bind.id_mapped) {
                 (true, _) => own(&rootfs.scratch.join(&bind.source), uid_base)?,
+                (false, true) if !self.maps_ids && !bind.read_only => {
+                    mount::shift(&bind.source, 0, uid_base)?;
+                    bind.source.clone()
+                }
                 (false, true) => self.mapped(&bind.source, &stage.join(format!("b{number}")), uid_base)?,
                 (false, false) => bind.source.clone(),
             };

@@ -7,8 +7,11 @@ use axum::{
     routing::{get, post},
 };
 use model::{
-    HostId, Place, Ticket,
-    port::{Fault, HostOrder, Hosts as _, LogRef, Logs as _, Network},
+    Digest, HostId, Place, Ticket,
+    port::{
+        BakeOrder, Bakery as _, CheckOrder, DatabaseOrder, Databases as _, DeployOrder, Deployer as _, Fault,
+        HostOrder, Hosts as _, LogRef, Logs as _, Network,
+    },
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -45,6 +48,12 @@ pub fn router() -> Router<Node> {
         .route("/v1/hosts/stop", post(stop))
         .route("/v1/hosts/list", post(list))
         .route("/v1/networks/remove", post(remove_network))
+        .route("/v1/databases/ensure", post(ensure))
+        .route("/v1/databases/destroy", post(destroy))
+        .route("/v1/images/bake", post(bake))
+        .route("/v1/images/find", post(find))
+        .route("/v1/deployments/deploy", post(deploy))
+        .route("/v1/deployments/check", post(check))
         .route("/v1/logs/read", post(read_log))
         .layer(DefaultBodyLimit::max(LIMIT))
 }
@@ -67,6 +76,43 @@ async fn list(State(node): State<Node>) -> Response {
 
 async fn remove_network(State(node): State<Node>, Order(network): Order<Network>) -> Response {
     answer(node.hosts.remove_network(&network).await)
+}
+
+async fn ensure(State(node): State<Node>, Order(call): Order<Ticketed<DatabaseOrder>>) -> Response {
+    answer(node.databases.ensure(&call.ticket, &call.order).await)
+}
+
+async fn destroy(State(node): State<Node>, Order(which): Order<Destroying>) -> Response {
+    answer(node.databases.destroy(&which.host, &which.place).await)
+}
+
+async fn bake(State(node): State<Node>, Order(call): Order<Ticketed<BakeOrder>>) -> Response {
+    let (oven, ticket) = (node.oven.clone(), call.ticket.clone());
+    let digest = digest(&call.order);
+    answer(
+        node.tickets
+            .once(&call.ticket, digest, async move {
+                oven.bake(&ticket, &call.order).await
+            })
+            .await,
+    )
+}
+
+async fn find(State(node): State<Node>, Order(order): Order<BakeOrder>) -> Response {
+    answer(node.oven.find(&order).await)
+}
+
+async fn deploy(State(node): State<Node>, Order(call): Order<Ticketed<DeployOrder>>) -> Response {
+    answer(node.deployer.deploy(&call.ticket, &call.order).await)
+}
+
+async fn check(State(node): State<Node>, Order(order): Order<CheckOrder>) -> Response {
+    answer(node.deployer.check(&order).await)
+}
+
+/// Of an order without secrets.
+fn digest(order: &impl Serialize) -> Digest {
+    Digest::of(serde_json::to_vec(order).expect("an order was JSON when it came in"))
 }
 
 async fn read_log(State(node): State<Node>, Order(reading): Order<Reading>) -> Response {

@@ -1,6 +1,7 @@
 //! One node for all cases.
 
 use std::{
+    collections::BTreeMap,
     fs,
     sync::atomic::{AtomicU64, Ordering},
 };
@@ -9,6 +10,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use host::{
     bake::{Kitchen, Oven},
     base::{Bases, Mirror},
+    build::{Site, Yard},
     container::{Containers, tag_of},
     image::Images,
     layer::Layers,
@@ -17,7 +19,11 @@ use host::{
 use jiff::SignedDuration;
 use model::{
     Digest, Ticket,
-    port::{BakeOrder, Commit, LogRef, Resources},
+    port::{BakeOrder, BuildLimits, BuildOrder, Commit, LogRef, Resources},
+    spec::{
+        Buildspec,
+        build::{Env, OnFailure, Phase, PhaseName, Version},
+    },
 };
 
 pub struct World {
@@ -27,6 +33,7 @@ pub struct World {
     pub logs: logs::Directory,
     pub layers: Layers,
     pub oven: Oven,
+    pub yard: Yard,
     /// Makes what is only done once different in every run.
     pub salt: String,
     tickets: AtomicU64,
@@ -77,13 +84,24 @@ async fn open(node: &Utf8Path) -> World {
         },
         at_once: 2,
     });
+    let oven = oven.unwrap();
+    let yard = Yard::open(Site {
+        node: node.to_owned(),
+        containers: containers.clone(),
+        objects: objects.clone(),
+        logs: logs.clone(),
+        oven: oven.clone(),
+        program: std::env::current_exe().unwrap().try_into().unwrap(),
+        at_once: 2,
+    });
     World {
         node: node.to_owned(),
         containers,
         objects,
         logs,
         layers,
-        oven: oven.unwrap(),
+        oven,
+        yard: yard.unwrap(),
         salt: tempfile::tempdir()
             .unwrap()
             .path()
@@ -139,6 +157,52 @@ impl World {
             commit: commit(),
             timeout: SignedDuration::from_mins(5),
         }
+    }
+}
+
+impl World {
+    pub fn build_order(&self, files: &[(&str, &str)], buildspec: Buildspec) -> BuildOrder {
+        BuildOrder {
+            place: "acme/shop/dev".parse().unwrap(),
+            source: self.source(files),
+            buildspec,
+            commit: commit(),
+            number: 7,
+            variables: BTreeMap::new(),
+            secrets: BTreeMap::new(),
+            limits: BuildLimits {
+                cpu: 2.0,
+                memory_mib: 1024,
+                disk_mib: 1024,
+                pids: 200,
+                timeout: SignedDuration::from_mins(5),
+                pass_rate_percent: 100.0,
+            },
+        }
+    }
+}
+
+/// A buildspec of these phases.
+pub fn buildspec(phases: Vec<Phase>) -> Buildspec {
+    Buildspec {
+        version: Version::V0_2,
+        env: Env::default(),
+        phases,
+        artifacts: None,
+        reports: Vec::new(),
+        cache_paths: Vec::new(),
+    }
+}
+
+pub fn phase(name: PhaseName, commands: &[&str], finally: &[&str]) -> Phase {
+    let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+    Phase {
+        name,
+        run_as: None,
+        on_failure: OnFailure::Abort,
+        commands: texts(commands),
+        finally: texts(finally),
+        runtime_versions: BTreeMap::new(),
     }
 }
 

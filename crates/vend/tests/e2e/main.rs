@@ -3,6 +3,8 @@
 //! Every test starts a platform in one shared data directory, so that bases and layers are made once, and takes it
 //! down again. Tenants have fresh names.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod corridor;
 mod crash;
 mod hostile;

@@ -25,6 +25,7 @@ use crate::agent::{
     unit::{self, Kind, Line, Unit},
     users::{Identity, Users},
 };
+use crate::logs::Mask;
 
 /// The tasks that copy outputs into logs. They end with the pipes that they read.
 #[derive(Clone, Default)]
@@ -32,10 +33,15 @@ pub struct Collectors(Arc<Mutex<JoinSet<()>>>);
 
 impl Collectors {
     /// Reads a pipe into a log; into nothing when there is none, so that the writer never stops.
-    pub fn collect(&self, from: tokio::net::unix::pipe::Receiver, into: Option<Arc<Mutex<log::Log>>>) {
+    pub fn collect(
+        &self,
+        from: tokio::net::unix::pipe::Receiver,
+        into: Option<Arc<Mutex<log::Log>>>,
+        mask: Mask,
+    ) {
         let mut tasks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         while tasks.try_join_next().is_some() {}
-        tasks.spawn(log::collect(from, into));
+        tasks.spawn(log::collect(from, into, mask));
     }
 }
 
@@ -302,7 +308,9 @@ impl<'a> Job<'a> {
             .map_err(|error| format!("cannot start {program}: {error}"))?;
         if let Some(output) = running.stdout.take() {
             let log = (!self.unit.quiet).then(|| self.around.log.clone());
-            self.around.collectors.collect(output, log);
+            let secrets = (self.around.secrets)();
+            let mask = Mask::new(secrets.iter().map(String::as_str));
+            self.around.collectors.collect(output, log, mask);
         }
         Ok(running)
     }

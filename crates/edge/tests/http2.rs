@@ -1,0 +1,226 @@
+//! HTTP/2 with prior knowledge, on the port that also speaks HTTP/1.1.
+
+mod world;
+
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Full};
+use hyper::{
+    HeaderMap, Method, Request, Response, StatusCode,
+    body::{Bytes, Frame, Incoming},
+    client::conn::http2::{SendRequest, handshake},
+};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use world::{Edge, Origin, field, in_front_of, read_head, read_request, shop, soon};
+
+type Body = http_body_util::combinators::BoxBody<Bytes, std::convert::Infallible>;
+
+async fn client(edge: &Edge) -> SendRequest<Body> {
+    let stream = edge.connect().await;
+    let (sender, connection) = handshake(TokioExecutor::new(), TokioIo::new(stream))
+        .await
+        .unwrap();
+    tokio::spawn(connection);
+    sender
+}
+
+fn full(text: &'static str) -> Body {
+    Full::from(text).boxed()
+}
+
+fn request(method: Method, target: &str, body: Body) -> Request<Body> {
+    Request::builder()
+        .method(method)
+        .uri(format!("http://shop.test{target}"))
+        .body(body)
+        .unwrap()
+}
+
+async fn text(response: Response<Incoming>) -> (StatusCode, String, Option<HeaderMap>) {
+    let status = response.status();
+    let body = soon("a body", response.into_body().collect()).await.unwrap();
+    let trailers = body.trailers().cloned();
+    (
+        status,
+        String::from_utf8(body.to_bytes().to_vec()).unwrap(),
+        trailers,
+    )
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_reach_targets_as_http_1() {
+    let folder = tempfile::tempdir().unwrap();
+    let origin = Origin::answering(|request| {
+        match request.split(' ').nth(1).unwrap() {
+            "/empty" => "HTTP/1.1 204 No Content\r\nConnection: keep-alive\r\n\r\n",
+            "/chunked" => {
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nGrpc-Status: 0\r\n\r\n"
+            }
+            "/hints" => "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 201 Created\r\nContent-Length: 2\r\n\r\nok",
+            "/bad" => "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx",
+            _ => "HTTP/1.1 200 OK\r\nContent-Length: 4\r\nX-Answer: yes\r\n\r\nfine",
+        }
+        .to_owned()
+    })
+    .await;
+    let edge = in_front_of(&origin, &folder).await;
+    let mut h2 = client(&edge).await;
+
+    let mut ask = request(Method::GET, "/a?b=c", full(""));
+    for (name, value) in [
+        ("cookie", "a=b"),
+        ("cookie", "c=d"),
+        ("te", "trailers"),
+        ("x-forwarded-for", "10.1.1.1"),
+    ] {
+        ask.headers_mut().append(name, value.parse().unwrap());
+    }
+    let response = soon("an answer", h2.send_request(ask)).await.unwrap();
+    assert_eq!(response.headers()["x-answer"], "yes");
+    assert_eq!(text(response).await.1, "fine");
+    let seen = origin.requests().pop().unwrap();
+    assert!(
+        seen.starts_with("GET /a?b=c HTTP/1.1\r\nHost: shop.test\r\n"),
+        "{seen}"
+    );
+    for (name, expected) in [
+        ("cookie", Some("a=b; c=d")),
+        ("te", Some("trailers")),
+        ("x-forwarded-for", Some("10.1.1.1, 127.0.0.1")),
+        ("x-forwarded-proto", Some("http")),
+        ("content-length", None),
+        ("transfer-encoding", None),
+    ] {
+        assert_eq!(field(&seen, name), expected, "{name} in {seen}");
+    }
+
+    for (path, status, body) in [
+        ("/empty", 204, ""),
+        ("/chunked", 200, "hello"),
+        ("/hints", 201, "ok"),
+        ("/bad", 502, "the target sent an invalid answer"),
+        ("/", 200, "fine"),
+    ] {
+        let response = h2.send_request(request(Method::GET, path, full("")));
+        let (got, text, trailers) = text(soon(path, response).await.unwrap()).await;
+        assert_eq!((got.as_u16(), &*text), (status, body), "{path}");
+        if path == "/chunked" {
+            assert_eq!(trailers.unwrap()["grpc-status"], "0");
+        }
+    }
+
+    let response = h2
+        .send_request(request(Method::POST, "/", full("hello")))
+        .await
+        .unwrap();
+    assert_eq!(text(response).await.1, "fine");
+    let seen = origin.requests().pop().unwrap();
+    assert!(
+        seen.ends_with("\r\n\r\nhello") && field(&seen, "content-length") == Some("5"),
+        "{seen}"
+    );
+
+    let parts = Parts(vec!["he".into(), "llo".into()].into());
+    let response = h2
+        .send_request(request(Method::POST, "/", parts.boxed()))
+        .await
+        .unwrap();
+    assert_eq!(text(response).await.1, "fine");
+    let seen = origin.requests().pop().unwrap();
+    assert_eq!(field(&seen, "transfer-encoding"), Some("chunked"));
+    assert_eq!(world::body(&seen), "2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n");
+
+    let mut other = request(Method::GET, "/", full(""));
+    *other.uri_mut() = "http://other.test/".parse().unwrap();
+    let (status, body, _) = text(h2.send_request(other).await.unwrap()).await;
+    assert_eq!((status.as_u16(), &*body), (503, "host not found"));
+    // The same port goes on speaking HTTP/1.1.
+    assert_eq!(world::status(&edge.get("shop.test", "/").await), 200);
+    edge.stop().await;
+}
+
+/// A body that does not know its length.
+struct Parts(std::collections::VecDeque<Bytes>);
+
+impl hyper::body::Body for Parts {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        std::task::Poll::Ready(self.0.pop_front().map(|data| Ok(Frame::data(data))))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_requests_share_a_connection_and_large_answers_wait_for_their_reader() {
+    const SIZE: usize = 8 * 1024 * 1024;
+    let folder = tempfile::tempdir().unwrap();
+    let origin = Origin::raw(|mut stream| async move {
+        while let Some(request) = read_request(&mut stream).await {
+            let size = if request.starts_with("GET /large") {
+                SIZE
+            } else {
+                5
+            };
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n");
+            let _ = stream.write_all(head.as_bytes()).await;
+            let _ = stream.write_all(&vec![b'x'; size]).await;
+        }
+    })
+    .await;
+    let edge = in_front_of(&origin, &folder).await;
+    let h2 = client(&edge).await;
+    // Read later: it holds up nobody.
+    let large = h2
+        .clone()
+        .send_request(request(Method::GET, "/large", full("")))
+        .await
+        .unwrap();
+    let many = (0..100).map(|n| {
+        let mut h2 = h2.clone();
+        tokio::spawn(async move {
+            let response = h2.send_request(request(Method::GET, &format!("/{n}"), full("")));
+            text(response.await.unwrap()).await.1
+        })
+    });
+    for answer in many.collect::<Vec<_>>() {
+        assert_eq!(soon("an answer", answer).await.unwrap(), "xxxxx");
+    }
+    assert_eq!(text(large).await.1.len(), SIZE);
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_is_reset_frees_its_target() {
+    let folder = tempfile::tempdir().unwrap();
+    let (gone, mut left) = tokio::sync::mpsc::unbounded_channel();
+    let origin = Origin::raw(move |mut stream| {
+        let gone = gone.clone();
+        async move {
+            let Some(head) = read_head(&mut stream).await else {
+                return;
+            };
+            if head.contains("vend-health") {
+                return;
+            }
+            assert_eq!(stream.read(&mut [0]).await.unwrap_or(0), 0);
+            gone.send(()).unwrap();
+        }
+    })
+    .await;
+    let edge = Edge::start(&folder);
+    edge.apply(&shop(1, &[origin.address])).await;
+    let mut h2 = client(&edge).await;
+    let waiting = h2.send_request(request(Method::GET, "/", full("")));
+    assert!(
+        tokio::time::timeout(Duration::from_millis(300), waiting)
+            .await
+            .is_err()
+    );
+    soon("the target is let go", left.recv()).await.unwrap();
+    edge.stop().await;
+}

@@ -1,0 +1,173 @@
+//! Who builds next: so many at a time, and no tenant before another only because it asked more often.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use model::TenantName;
+use tokio::sync::oneshot;
+
+/// Clones share the places.
+#[derive(Debug, Clone)]
+pub(super) struct Queue(Arc<Mutex<State>>);
+
+#[derive(Debug)]
+struct State {
+    free: usize,
+    running: HashMap<TenantName, usize>,
+    /// In the order of arrival.
+    waiting: Vec<(TenantName, oneshot::Sender<Place>)>,
+}
+
+/// The right to build, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    queue: Queue,
+    tenant: TenantName,
+    held: bool,
+}
+
+/// How it stands when a build has to wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Waiting {
+    pub running: usize,
+    pub before: usize,
+}
+
+impl Queue {
+    pub fn new(places: usize) -> Self {
+        Self(Arc::new(Mutex::new(State {
+            free: places.max(1),
+            running: HashMap::new(),
+            waiting: Vec::new(),
+        })))
+    }
+
+    /// A place, as soon as there is one. `told` hears when that is not at once.
+    pub async fn enter(&self, tenant: &TenantName, told: impl FnOnce(Waiting)) -> Place {
+        let (turn, waiting) = {
+            let mut state = self.lock();
+            let waiting = Waiting {
+                running: state.running.values().sum(),
+                before: state.waiting.len(),
+            };
+            let (sender, turn) = oneshot::channel();
+            state.waiting.push((tenant.clone(), sender));
+            self.give(&mut state);
+            (turn, waiting)
+        };
+        let mut turn = turn;
+        if let Ok(place) = turn.try_recv() {
+            return place;
+        }
+        told(waiting);
+        turn.await.expect("the queue keeps what waits until its turn")
+    }
+
+    /// Gives free places: to the tenant that has the fewest, of those to who came first.
+    fn give(&self, state: &mut State) {
+        while state.free > 0 {
+            let running = |tenant: &TenantName| state.running.get(tenant).copied().unwrap_or(0);
+            let next = (0..state.waiting.len()).min_by_key(|index| running(&state.waiting[*index].0));
+            let Some(next) = next else {
+                return;
+            };
+            let (tenant, sender) = state.waiting.remove(next);
+            let place = Place {
+                queue: self.clone(),
+                tenant: tenant.clone(),
+                held: true,
+            };
+            match sender.send(place) {
+                Ok(()) => {
+                    state.free -= 1;
+                    *state.running.entry(tenant).or_default() += 1;
+                }
+                // Nobody waits there any more. The place was never counted, so it is not given back.
+                Err(mut place) => place.held = false,
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if !self.held {
+            return;
+        }
+        let mut state = self.queue.lock();
+        state.free += 1;
+        if let Some(count) = state.running.get_mut(&self.tenant) {
+            *count -= 1;
+            if *count == 0 {
+                state.running.remove(&self.tenant);
+            }
+        }
+        self.queue.give(&mut state);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tenant(name: &str) -> TenantName {
+        name.parse().unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_tenant_with_many_builds_does_not_hold_up_the_others() {
+        let queue = Queue::new(1);
+        let first = queue.enter(&tenant("busy"), |_| panic!("there is a place")).await;
+        let (order, mut entered) = tokio::sync::mpsc::unbounded_channel();
+        let mut tasks = Vec::new();
+        for (number, name) in ["busy", "busy", "calm"].into_iter().enumerate() {
+            let (queue, order) = (queue.clone(), order.clone());
+            tasks.push(tokio::spawn(async move {
+                let place = queue
+                    .enter(&tenant(name), |waiting| {
+                        assert_eq!(
+                            waiting,
+                            Waiting {
+                                running: 1,
+                                before: number
+                            }
+                        );
+                    })
+                    .await;
+                order.send(name).unwrap();
+                drop(place);
+            }));
+            while queue.lock().waiting.len() <= number {
+                tokio::task::yield_now().await;
+            }
+        }
+        let second = { queue.lock().waiting.remove(1) };
+        drop(second);
+        // A place that frees goes to who has none, and the one who left is passed over.
+        queue.lock().running.insert(tenant("busy"), 2);
+        drop(first);
+        assert_eq!(entered.recv().await, Some("calm"));
+        assert_eq!(entered.recv().await, Some("busy"));
+    }
+
+    #[tokio::test]
+    async fn who_leaves_gives_way() {
+        let queue = Queue::new(1);
+        let first = queue.enter(&tenant("a"), |_| ()).await;
+        let gone = tokio::time::timeout(
+            std::time::Duration::from_millis(5),
+            queue.enter(&tenant("b"), |_| ()),
+        )
+        .await;
+        assert!(gone.is_err());
+        drop(first);
+        let _third = queue.enter(&tenant("c"), |_| panic!("there is a place")).await;
+        assert_eq!(queue.lock().free, 0);
+    }
+}

@@ -1,0 +1,472 @@
+//! Buildspecs in containers.
+
+use std::{collections::BTreeMap, io::Read as _};
+
+use jiff::SignedDuration;
+use model::{
+    Digest, Secret,
+    port::{Blame, BuildOrder, Builder as _, Built, Fault, PhaseStatus},
+    spec::build::{Artifacts, OnFailure, PhaseName, Report, ReportFormat, Version},
+};
+
+use crate::world::{World, buildspec, phase};
+use PhaseName::{Build, Install, PostBuild, PreBuild};
+
+async fn build(world: &World, order: &BuildOrder) -> (Result<Built, Fault>, String) {
+    let ticket = world.ticket();
+    let built = world.yard.build(&ticket, order).await;
+    let log = world.log(&format!("build/{ticket}").parse().unwrap());
+    (built, log)
+}
+
+async fn succeeds(world: &World, order: &BuildOrder) -> (Built, String) {
+    let (built, log) = build(world, order).await;
+    match built {
+        Ok(built) => (built, log),
+        Err(fault) => panic!("{fault}\n{log}"),
+    }
+}
+
+async fn fails(world: &World, order: &BuildOrder, fragments: &[&str]) -> (Fault, String) {
+    let (built, log) = build(world, order).await;
+    let fault = built.err().unwrap_or_else(|| panic!("it succeeded\n{log}"));
+    println!("{fault}");
+    for fragment in fragments {
+        assert!(
+            fault.message.contains(fragment),
+            "no `{fragment}` in: {}\n{log}",
+            fault.message
+        );
+    }
+    assert!(fault.evidence.is_some());
+    (fault, log)
+}
+
+#[track_caller]
+fn has(log: &str, fragments: &[&str]) {
+    for fragment in fragments {
+        assert!(log.contains(fragment), "no `{fragment}` in:\n{log}");
+    }
+}
+
+/// Names and bytes of an artifact.
+fn unpack(world: &World, artifact: &Digest) -> BTreeMap<String, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    let object = world.objects.open_object(artifact).unwrap();
+    for entry in tar::Archive::new(object).entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let mut bytes = Vec::new();
+        entry.read_to_end(&mut bytes).unwrap();
+        files.insert(entry.path().unwrap().to_string_lossy().into_owned(), bytes);
+    }
+    files
+}
+
+fn texts(texts: &[&str]) -> Vec<String> {
+    texts.iter().map(|text| (*text).to_owned()).collect()
+}
+
+fn report(files: &[&str]) -> Report {
+    Report {
+        group: "unit".to_owned(),
+        files: texts(files),
+        base_directory: None,
+        discard_paths: false,
+        format: ReportFormat::JunitXml,
+    }
+}
+
+fn artifacts(files: &[&str]) -> Artifacts {
+    Artifacts {
+        files: texts(files),
+        base_directory: None,
+        exclude_paths: Vec::new(),
+        discard_paths: false,
+        enable_symlinks: false,
+        name: None,
+    }
+}
+
+const TEST: &str = "def test_good():\n    assert 1 + 1 == 2\ndef test_other():\n    assert True\n";
+
+pub async fn a_python_app_is_built_and_tested(world: &World) {
+    let files = [
+        ("requirements.txt", "pytest==8.3.4\n"),
+        ("test_app.py", TEST),
+        ("app.py", "print('hi')\n"),
+    ];
+    let mut spec = buildspec(vec![
+        phase(
+            Install,
+            &[
+                "python -m venv /tmp/venv",
+                "/tmp/venv/bin/pip install -r requirements.txt",
+            ],
+            &[],
+        ),
+        phase(Build, &["/tmp/venv/bin/pytest --junitxml=reports/junit.xml"], &[]),
+        phase(
+            PostBuild,
+            &["VERSION=1.$CODEBUILD_BUILD_NUMBER", "export VERSION"],
+            &[],
+        ),
+    ]);
+    spec.phases[0]
+        .runtime_versions
+        .insert("python".to_owned(), "3.11".to_owned());
+    spec.reports = vec![report(&["reports/*.xml"])];
+    spec.artifacts = Some(artifacts(&["**/*"]));
+    spec.artifacts.as_mut().unwrap().exclude_paths =
+        texts(&["reports/**", "**/__pycache__/**", ".pytest_cache/**"]);
+    spec.env.exported_variables = texts(&["VERSION"]);
+    let order = world.build_order(&files, spec);
+    let (built, log) = succeeds(world, &order).await;
+    println!("{log}");
+    assert_eq!(built.exported["VERSION"], "1.7");
+    let report = &built.reports[0];
+    assert_eq!(
+        (report.group.as_str(), report.total, report.passed),
+        ("shop-unit", 2, 2)
+    );
+    let names: Vec<&str> = built.phases.iter().map(|phase| phase.name.as_str()).collect();
+    let all = [
+        "QUEUED",
+        "PROVISIONING",
+        "DOWNLOAD_SOURCE",
+        "INSTALL",
+        "BUILD",
+        "POST_BUILD",
+        "UPLOAD_ARTIFACTS",
+        "FINALIZING",
+    ];
+    assert_eq!(names, all);
+    assert!(
+        built
+            .phases
+            .iter()
+            .all(|phase| phase.status == PhaseStatus::Succeeded)
+    );
+    let artifact = unpack(world, &built.artifact);
+    assert_eq!(
+        artifact.keys().collect::<Vec<_>>(),
+        ["app.py", "requirements.txt", "test_app.py"]
+    );
+    has(
+        &log,
+        &[
+            "Entering phase INSTALL",
+            "Successfully installed",
+            "Phase complete: BUILD State: SUCCEEDED",
+            "2 passed",
+        ],
+    );
+
+    let (again, _) = succeeds(world, &order).await;
+    assert_eq!(again.artifact, built.artifact, "one source, one artifact");
+    for (first, second) in built.phases.iter().zip(&again.phases) {
+        println!(
+            "{}: {} ms, then {} ms",
+            first.name, first.duration_ms, second.duration_ms
+        );
+    }
+}
+
+pub async fn a_failing_command_stops_its_phase(world: &World) {
+    let spec = buildspec(vec![
+        phase(PreBuild, &["echo before"], &["echo finally before"]),
+        phase(
+            Build,
+            &["echo why it failed >&2; exit 3", "echo never"],
+            &["echo finally $CODEBUILD_BUILD_SUCCEEDING"],
+        ),
+        phase(PostBuild, &["echo after $CODEBUILD_BUILD_SUCCEEDING; pwd"], &[]),
+    ]);
+    let order = world.build_order(&[("a", "")], spec);
+    let expected = [
+        "BUILD failed: COMMAND_EXECUTION_ERROR: Error while executing command: ",
+        "Reason: exit status 3",
+        "why it failed",
+    ];
+    let (fault, log) = fails(world, &order, &expected).await;
+    assert_eq!(fault.blame, Blame::Customer);
+    has(
+        &log,
+        &[
+            "finally before",
+            "finally 0",
+            "after 0\n/codebuild/output/src/shop",
+            "Phase complete: BUILD State: FAILED",
+        ],
+    );
+    assert!(!log.contains("] never") && !log.contains("\nnever"), "{log}");
+}
+
+pub async fn an_early_failure_ends_the_build(world: &World) {
+    let mut spec = buildspec(vec![
+        phase(Install, &["false"], &["echo cleaned up"]),
+        phase(Build, &["echo never"], &[]),
+    ]);
+    let order = world.build_order(&[("a", "")], spec.clone());
+    let (_, log) = fails(world, &order, &["INSTALL failed", "exit status 1"]).await;
+    has(&log, &["cleaned up"]);
+    assert!(!log.contains("Entering phase BUILD") && !log.contains("UPLOAD_ARTIFACTS"));
+    spec.phases[0].on_failure = OnFailure::Continue;
+    let order = world.build_order(&[("a", "")], spec);
+    let (_, log) = fails(world, &order, &["INSTALL failed"]).await;
+    has(&log, &["Entering phase BUILD"]);
+}
+
+pub async fn state_lives_from_command_to_command(world: &World) {
+    let mut spec = buildspec(vec![
+        phase(
+            PreBuild,
+            &[
+                "mkdir -p sub && cd sub",
+                "export A='b c'",
+                "hello() { echo hello $1; }",
+            ],
+            &[],
+        ),
+        phase(
+            Build,
+            &[
+                "pwd; echo \"$A\"; hello you; echo \"home $HOME $LITERAL $OVERRIDDEN\"",
+                "exit 0",
+            ],
+            &[],
+        ),
+        phase(PostBuild, &["echo \"restarted in $(pwd) with <$A>\""], &[]),
+    ]);
+    spec.env.variables = BTreeMap::from([
+        ("LITERAL".to_owned(), "$PATH:/x".to_owned()),
+        ("OVERRIDDEN".to_owned(), "by the buildspec".to_owned()),
+    ]);
+    let mut order = world.build_order(&[("a", "")], spec);
+    order
+        .variables
+        .insert("OVERRIDDEN".to_owned(), "by the order".to_owned());
+    let (_, log) = succeeds(world, &order).await;
+    has(
+        &log,
+        &["/codebuild/output/src/shop/sub\nb c\nhello you\nhome /root $PATH:/x by the order\n"],
+    );
+    has(&log, &["restarted in /codebuild/output/src/shop with <>"]);
+
+    let mut spec = buildspec(vec![
+        phase(Install, &["cd /tmp; export B=carried; chmod 777 ."], &[]),
+        phase(
+            Build,
+            &["id -un; pwd; echo $B; echo home $HOME; touch /root/x 2>/dev/null || echo refused"],
+            &[],
+        ),
+        phase(PostBuild, &["id -un; echo home $HOME"], &[]),
+    ]);
+    spec.phases[1].run_as = Some("www-data".to_owned());
+    let (_, log) = succeeds(world, &world.build_order(&[("a", "")], spec)).await;
+    has(
+        &log,
+        &[
+            "www-data\n/tmp\ncarried\nhome /var/www\nrefused\n",
+            "root\nhome /root\n",
+        ],
+    );
+}
+
+pub async fn version_0_1_has_a_shell_for_each_command(world: &World) {
+    let mut spec = buildspec(vec![phase(
+        Build,
+        &["cd /tmp; export A=b", "echo \"$(pwd) <$A>\""],
+        &[],
+    )]);
+    spec.version = Version::V0_1;
+    let (_, log) = succeeds(world, &world.build_order(&[("a", "")], spec)).await;
+    has(&log, &["/codebuild/output/src/shop <>"]);
+}
+
+pub async fn secrets_are_masked(world: &World) {
+    let mut spec = buildspec(vec![phase(
+        Build,
+        &[
+            "echo \"key: $KEY\"",
+            "printf '%s' \"$KEY\" | head -c 10; sleep 0.3; printf '%s\\n' \"$KEY\" | tail -c +11",
+            "echo $KEY | base64; printf \"user:$KEY\" | base64",
+            "export LEAK=\"<$KEY>\"",
+            "tr '\\0' '\\n' < /proc/1/environ; tr '\\0' ' ' < /proc/1/cmdline; echo; ls /codebuild",
+            "echo \"$KEY\"; exit 1",
+        ],
+        &[],
+    )]);
+    spec.env
+        .secrets_manager
+        .insert("KEY".to_owned(), "api-key".to_owned());
+    spec.env.exported_variables = texts(&["LEAK", "KEY"]);
+    let mut order = world.build_order(&[("a", "")], spec);
+    let (fault, _) = fails(world, &order, &["KEY", "`api-key` is not set"]).await;
+    assert_eq!(fault.next.as_deref(), Some("vend secrets set api-key"));
+    order
+        .secrets
+        .insert("KEY".to_owned(), Secret::new("tigers-in-the-night".to_owned()));
+    let (fault, log) = fails(world, &order, &["BUILD failed", "***"]).await;
+    has(&log, &["key: ***", "\n***\n"]);
+    let shown = format!("{fault:?}{log}");
+    for leak in [
+        "tigers",
+        "in-the-night",
+        "dGlnZXJz",
+        "aW4tdGhlLW5pZ2h0",
+        "aWdlcnMt",
+    ] {
+        assert!(!shown.contains(leak), "{leak}: {shown}");
+    }
+    order.buildspec.phases[0].commands.pop();
+    let (built, log) = succeeds(world, &order).await;
+    assert!(built.exported.is_empty(), "{:?}", built.exported);
+    has(&log, &["LEAK is not exported"]);
+}
+
+pub async fn artifacts_are_chosen(world: &World) {
+    let make = "mkdir -p dist/app dist/tmp; echo one > dist/app/one.txt; echo x > dist/tmp/x; ln -s one.txt dist/app/link; chmod 750 dist/app/one.txt";
+    let mut spec = buildspec(vec![phase(Build, &[make], &[])]);
+    let mut wanted = artifacts(&["**/*"]);
+    wanted.base_directory = Some("dist".to_owned());
+    wanted.exclude_paths = texts(&["tmp/**"]);
+    spec.artifacts = Some(wanted);
+    let (built, _) = succeeds(world, &world.build_order(&[("a", "")], spec.clone())).await;
+    let files = unpack(world, &built.artifact);
+    assert_eq!(files.keys().collect::<Vec<_>>(), ["app/link", "app/one.txt"]);
+    assert_eq!(files["app/link"], b"one\n", "a link is followed");
+
+    spec.artifacts = Some(artifacts(&["target/*.jar"]));
+    let order = world.build_order(&[("a", "")], spec.clone());
+    let (_, log) = fails(
+        world,
+        &order,
+        &["UPLOAD_ARTIFACTS failed", "no matching artifact paths found"],
+    )
+    .await;
+    has(&log, &["Skipping invalid file path target/*.jar"]);
+
+    spec.artifacts = None;
+    let (built, _) = succeeds(world, &world.build_order(&[("a", "x"), ("b/c", "y")], spec)).await;
+    let files = unpack(world, &built.artifact);
+    assert_eq!(
+        files.keys().collect::<Vec<_>>(),
+        ["a", "b/c", "dist/app/link", "dist/app/one.txt", "dist/tmp/x"]
+    );
+}
+
+pub async fn tests_that_fail_stop_a_release(world: &World) {
+    let xml = "<testsuite><testcase name=\"good\"/><testcase name=\"bad\"><failure message=\"1 is not 2\"/></testcase></testsuite>";
+    let mut spec = buildspec(vec![phase(Build, &["true"], &[])]);
+    spec.reports = vec![report(&["*.xml"])];
+    let mut order = world.build_order(&[("report.xml", xml)], spec.clone());
+    fails(
+        world,
+        &order,
+        &["1 of 2 tests passed", "less than the 100 %", "bad: 1 is not 2"],
+    )
+    .await;
+    order.limits.pass_rate_percent = 50.0;
+    let (built, _) = succeeds(world, &order).await;
+    assert_eq!(built.reports[0].failed, 1);
+    let (built, log) = succeeds(world, &world.build_order(&[("report.xml", "<html/>")], spec)).await;
+    assert_eq!(built.reports[0].total, 0);
+    has(&log, &["Error processing report report.xml"]);
+}
+
+pub async fn runtimes_are_checked(world: &World) {
+    let mut spec = buildspec(vec![phase(Install, &["echo never"], &[])]);
+    spec.phases[0]
+        .runtime_versions
+        .insert("nodejs".to_owned(), "12".to_owned());
+    let order = world.build_order(&[("a", "")], spec);
+    let message = "YAML_FILE_ERROR: Unknown runtime version named '12' of nodejs. This build image has the following versions: 18";
+    let (_, log) = fails(world, &order, &["DOWNLOAD_SOURCE failed", message]).await;
+    assert!(!log.contains("Entering phase INSTALL"));
+}
+
+pub async fn limits_stop_a_build(world: &World) {
+    let order = |commands: &[&str]| {
+        let mut order = world.build_order(&[("a", "")], buildspec(vec![phase(Build, commands, &[])]));
+        order.limits.memory_mib = 256;
+        order.limits.disk_mib = 200;
+        order.limits.pids = 64;
+        order.limits.timeout = SignedDuration::from_secs(20);
+        order
+    };
+    fails(
+        world,
+        &order(&["head -c 500M /dev/zero > big"]),
+        &["No space left on device", "200 MiB"],
+    )
+    .await;
+    let hungry = "python3 -c 'x = bytearray(900 * 1024 * 1024)'";
+    fails(world, &order(&[hungry]), &["more than the 256 MiB of memory"]).await;
+    let many = "for i in $(seq 200); do sleep 30 & done; echo started";
+    fails(world, &order(&[many]), &["64 processes at a time"]).await;
+    let mut endless = order(&["echo begun; sleep 1000"]);
+    endless.limits.timeout = SignedDuration::from_secs(4);
+    let (fault, log) = fails(
+        world,
+        &endless,
+        &["stopped after 4 seconds, in phase BUILD", "sleep 1000", "begun"],
+    )
+    .await;
+    assert_eq!(fault.blame, Blame::Customer);
+    has(&log, &["Phase complete: BUILD State: TIMED_OUT"]);
+    let mut bomb = order(&["bomb() { bomb | bomb & }; bomb; sleep 1000"]);
+    bomb.limits.timeout = SignedDuration::from_secs(5);
+    fails(world, &bomb, &["stopped after 5 seconds"]).await;
+    let (_, log) = succeeds(
+        world,
+        &order(&["yes | head -c 5000000 | tail -c 1; sleep 100 & echo left behind"]),
+    )
+    .await;
+    has(&log, &["left behind"]);
+    assert!(world.containers.list().is_empty());
+}
+
+pub async fn hostile_sources_are_refused(world: &World) {
+    let mut header = tar::Header::new_gnu();
+    header.as_old_mut().name[..11].copy_from_slice(b"../../evil\0");
+    header.set_size(0);
+    header.set_mode(0o644);
+    header.set_cksum();
+    let mut tar = tar::Builder::new(Vec::new());
+    tar.append(&header, &b""[..]).unwrap();
+    let mut order = world.build_order(&[("a", "")], buildspec(vec![phase(Build, &["true"], &[])]));
+    order.source = world
+        .objects
+        .keep(&tar.into_inner().unwrap()[..], "tar".into())
+        .unwrap();
+    let (fault, _) = fails(world, &order, &["`../../evil`", "leads out of the tree"]).await;
+    assert_eq!(fault.blame, Blame::Customer);
+    // A build that writes into its own runner's output only breaks itself.
+    let forge = "printf 'e\\377\\377\\377\\377' > /proc/1/fd/1; sleep 5";
+    let order = world.build_order(&[("a", "")], buildspec(vec![phase(Build, &[forge], &[])]));
+    let (fault, _) = fails(world, &order, &["disturbed its own runner"]).await;
+    assert_eq!(fault.blame, Blame::Customer);
+}
+
+pub async fn caches_are_kept(world: &World) {
+    let command =
+        "mkdir -p deps; ls deps; ls deps | wc -l > count; rm -f deps/old; touch deps/old deps/$RANDOM_NAME";
+    let mut spec = buildspec(vec![phase(Build, &[command], &[])]);
+    spec.cache_paths = texts(&["deps/**/*", "/", "../x"]);
+    spec.artifacts = Some(artifacts(&["count"]));
+    let branch = format!("cache-{}", world.salt);
+    let mut counts = Vec::new();
+    for (number, branch) in [branch.as_str(), branch.as_str(), "other"]
+        .into_iter()
+        .enumerate()
+    {
+        let mut order = world.build_order(&[("a", "")], spec.clone());
+        order.commit.branch = format!("{branch}-{}", world.salt);
+        order
+            .variables
+            .insert("RANDOM_NAME".to_owned(), format!("file-{number}"));
+        let (built, _) = succeeds(world, &order).await;
+        counts.push(String::from_utf8(unpack(world, &built.artifact)["count"].clone()).unwrap());
+    }
+    assert_eq!(counts, ["0\n", "2\n", "0\n"]);
+}
