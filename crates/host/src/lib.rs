@@ -37,4 +37,3 @@ pub mod mount;
 pub mod network;
 pub mod socket;
 
-pub(crate) use clock::now;
