@@ -18,13 +18,13 @@ pub mod bake;
 pub mod base;
 pub mod build;
 mod cache;
+mod clock;
 pub mod image;
 pub mod layer;
 pub mod logs;
 pub mod objects;
 pub mod tree;
 mod uids;
-mod work;
 
 pub mod agent;
 pub mod appspec;
@@ -37,3 +37,4 @@ pub mod mount;
 pub mod network;
 pub mod socket;
 
+pub(crate) use clock::now;
