@@ -25,6 +25,7 @@ pub mod logs;
 pub mod objects;
 pub mod tree;
 mod uids;
+mod work;
 
 pub mod agent;
 pub mod appspec;

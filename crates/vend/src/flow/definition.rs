@@ -180,7 +180,7 @@ fn tail(states: &mut serde_json::Map<String, Value>) {
         Stage {
             name: "Deploy",
             activity: "deploy",
-            result: "$.deployment",
+            result: "$.deployed",
             timeout_s: 4 * 3600,
         },
         Stage {

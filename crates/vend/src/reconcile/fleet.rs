@@ -59,6 +59,7 @@ async fn once(world: &World, tried: &mut HashMap<Place, Timestamp>) -> Result<bo
         }
     }
     mark_dead(world, &rows, &seen).await?;
+    clear(world).await?;
     resize(world, tried).await
 }
 
@@ -82,6 +83,29 @@ async fn retire(world: &World) -> Result<(), Fault> {
     world.routes.apply().await?;
     for host in &due {
         unwind::retire(world, host, "its time has come").await?;
+    }
+    Ok(())
+}
+
+/// Hosts that an execution made and left behind when it ended badly.
+async fn clear(world: &World) -> Result<(), Fault> {
+    let left = world.store.read(|db| {
+        let mut hosts = db.standing_hosts(None)?;
+        hosts.retain(|host| {
+            let half_made = matches!(host.state, HostState::Starting | HostState::Ready | HostState::Failed);
+            host.role == HostRole::App && half_made
+        });
+        // Read after the hosts: an execution that made one of them is still under way then.
+        let mut left = Vec::new();
+        for host in hosts {
+            if !db.is_busy(&host.place)? {
+                left.push(host);
+            }
+        }
+        Ok(left)
+    });
+    for host in left.await.map_err(stored)? {
+        unwind::retire(world, &host, "its execution ended without it").await?;
     }
     Ok(())
 }
