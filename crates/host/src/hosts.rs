@@ -72,6 +72,11 @@ impl Hosts {
         })
     }
 
+    /// A copy of the running program that stays as it is.
+    pub fn program(&self) -> &Utf8Path {
+        &self.program
+    }
+
     /// Asks the host's agent.
     pub fn agent(&self, host: &HostId) -> Client {
         Client::new(self.scratch(host).join("run/agent.sock"))

@@ -20,6 +20,7 @@ use tracing::{info, warn};
 use crate::{
     bake::{Kitchen, Oven},
     base::{Bases, Mirror},
+    build::{Site, Yard},
     container::{self, Containers, chain},
     database::Databases,
     deploy::Deployer,
@@ -43,6 +44,8 @@ pub struct NodeConfig {
     pub bake_limits: Resources,
     /// How many scripts of bakes run at a time.
     pub bakes_at_once: usize,
+    /// How many builds run at a time; more wait.
+    pub builds_at_once: usize,
 }
 
 impl NodeConfig {
@@ -58,6 +61,7 @@ impl NodeConfig {
                 pids: 4096,
             },
             bakes_at_once: 2,
+            builds_at_once: 2,
         }
     }
 
@@ -100,6 +104,8 @@ pub enum Error {
     Bases(#[from] crate::base::Error),
     #[error("cannot prepare for bakes")]
     Bakes(#[from] crate::bake::Error),
+    #[error("cannot prepare for builds")]
+    Builds(#[from] crate::build::Error),
     #[error("cannot prepare the directory of objects")]
     Objects(#[from] crate::objects::Error),
     #[error("cannot prepare the directory of logs")]
@@ -113,6 +119,7 @@ pub(crate) struct Node {
     pub hosts: Hosts,
     pub databases: Databases,
     pub oven: Oven,
+    pub yard: Yard,
     pub deployer: Deployer,
     pub tickets: Tickets,
     pub objects: crate::objects::Directory,
@@ -178,7 +185,17 @@ async fn open(config: &NodeConfig) -> Result<Node, Error> {
     let images = oven.images().clone();
     let lowers = Arc::new(move |image: &Digest| Ok(images.lowers(image)?));
     let hosts = Hosts::new(node.clone(), containers.clone(), tickets.clone(), lowers)?;
+    let site = Site {
+        node: node.clone(),
+        containers: containers.clone(),
+        objects: objects.clone(),
+        logs: logs.clone(),
+        oven: oven.clone(),
+        program: hosts.program().to_owned(),
+        at_once: config.builds_at_once,
+    };
     Ok(Node {
+        yard: Yard::open(site)?,
         databases: Databases::new(node, hosts.clone(), oven.clone(), tickets.clone()),
         deployer: Deployer::new(hosts.clone(), objects.clone(), logs.clone(), tickets.clone()),
         containers,

@@ -1,6 +1,7 @@
 //! Hosts end to end: the real agent as PID 1, real networks between them, and a node that is killed beside them.
 //!
 //! This binary plays every role: `agent` inside hosts, `holder` is a node that gets killed, otherwise the test.
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 mod support;
 

@@ -3,6 +3,7 @@
 //!
 //! This binary plays every role: `agent` inside hosts, `node` is the process that gets killed, otherwise the test. Bases
 //! and images stay between runs, because they take a minute to make.
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 mod support;
 

@@ -110,6 +110,10 @@ mod tests {
     use super::*;
 
     #[tokio::test]
+    #[expect(
+        clippy::zombie_processes,
+        reason = "that it is waited for elsewhere is what is tested"
+    )]
     async fn learns_how_a_child_ended() {
         let child = std::process::Command::new("sh")
             .args(["-c", "sleep 0.05; exit 3"])

@@ -9,8 +9,8 @@ use axum::{
 use model::{
     Digest, HostId, Place, Ticket,
     port::{
-        BakeOrder, Bakery as _, CheckOrder, DatabaseOrder, Databases as _, DeployOrder, Deployer as _, Fault,
-        HostOrder, Hosts as _, LogRef, Logs as _, Network,
+        BakeOrder, Bakery as _, BuildOrder, Builder as _, CheckOrder, DatabaseOrder, Databases as _,
+        DeployOrder, Deployer as _, Fault, HostOrder, Hosts as _, LogRef, Logs as _, Network,
     },
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -50,6 +50,7 @@ pub fn router() -> Router<Node> {
         .route("/v1/networks/remove", post(remove_network))
         .route("/v1/databases/ensure", post(ensure))
         .route("/v1/databases/destroy", post(destroy))
+        .route("/v1/builds/build", post(build))
         .route("/v1/images/bake", post(bake))
         .route("/v1/images/find", post(find))
         .route("/v1/deployments/deploy", post(deploy))
@@ -84,6 +85,18 @@ async fn ensure(State(node): State<Node>, Order(call): Order<Ticketed<DatabaseOr
 
 async fn destroy(State(node): State<Node>, Order(which): Order<Destroying>) -> Response {
     answer(node.databases.destroy(&which.host, &which.place).await)
+}
+
+async fn build(State(node): State<Node>, Order(call): Order<Ticketed<BuildOrder>>) -> Response {
+    let (yard, ticket) = (node.yard.clone(), call.ticket.clone());
+    // What is kept about a ticket must not help to guess a secret.
+    let secretless = BuildOrder {
+        secrets: Default::default(),
+        ..call.order.clone()
+    };
+    let digest = digest(&secretless);
+    let work = Box::pin(async move { yard.build(&ticket, &call.order).await });
+    answer(node.tickets.once(&call.ticket, digest, work).await)
 }
 
 async fn bake(State(node): State<Node>, Order(call): Order<Ticketed<BakeOrder>>) -> Response {
