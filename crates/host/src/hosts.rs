@@ -23,6 +23,9 @@ use crate::{
     ticket::Tickets,
 };
 
+/// How long an agent that should answer may be silent before its host is made anew.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// From a started PID 1 to an agent that answers.
 const READY: Duration = Duration::from_secs(20);
 
@@ -123,7 +126,15 @@ impl Hosts {
         let begin = now();
         let record = Record::of(order, begin);
         let fallbacks = match self.record(&order.host).filter(|_| self.is_running(&order.host)) {
-            Some(before) if before.is_same(&record) => Vec::new(),
+            Some(before) if before.is_same(&record) => match self.answers(&order.host).await {
+                true => Vec::new(),
+                // A node that died while it made the host left a container whose agent never started.
+                false => {
+                    let killed = self.containers.kill(order.host.as_str()).await;
+                    killed.map_err(|error| fault("kill", &order.host, &error))?;
+                    self.create(order, &record, extra).await?
+                }
+            },
             Some(_) => {
                 let text = format!("{} runs already, from another order", order.host);
                 return Err(Fault::order(text).next("stop it first"));
@@ -199,6 +210,17 @@ impl Hosts {
         if let Err(error) = self.down(host).await {
             warn!(%host, %error, "cannot remove a host that did not start");
         }
+    }
+
+    /// Does the agent of a host that runs answer, within what a busy machine may need?
+    async fn answers(&self, host: &HostId) -> bool {
+        let agent = self.agent(host);
+        let asking = async {
+            while agent.health().await.is_err() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, asking).await.is_ok()
     }
 
     /// Waits for an agent that answers.
