@@ -26,12 +26,13 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{Args, Subcommand};
 
 pub use client::{Client, DATA};
-pub use failure::{EXIT_CODES, Exit, Failure};
+pub use failure::{Exit, Failure};
 
 use crate::output::Output;
 
 /// What every command understands.
 #[derive(Debug, Clone, Args)]
+#[command(after_help = failure::EXIT_CODES)]
 pub struct Global {
     /// Data directory of a platform on this machine.
     #[arg(long, global = true, env = "VEND_DATA", value_name = "DIR", default_value = DATA)]

@@ -70,7 +70,7 @@ pub async fn follow(id: &str, client: &Client, output: &Output) -> Outcome {
     loop {
         let detail: ExecutionDetail = client.get(&path(id)).await?;
         for event in detail.history.iter().filter(|event| event.id > seen) {
-            output.text(&event_line(event, &detail.execution, output));
+            output.text(&progress(event, &detail, output));
         }
         seen = detail.history.last().map_or(seen, |event| event.id.max(seen));
         let execution = detail.execution;
@@ -87,6 +87,32 @@ pub async fn follow(id: &str, client: &Client, output: &Output) -> Outcome {
             });
         }
         tokio::time::sleep(POLL).await;
+    }
+}
+
+/// An event for who follows: what started, what ended and how long it took, what failed. The whole history is for
+/// who looks back.
+fn progress(event: &HistoryEvent, detail: &ExecutionDetail, output: &Output) -> String {
+    let state = clean(event.state.as_deref().unwrap_or_default());
+    let since = duration(event.at.duration_since(detail.execution.started_at));
+    let line = |tone, text: &str| format!("{since:>12}  {}\n", output.tone(tone, text));
+    let started = || {
+        let before = detail.history.iter().rev().filter(|other| other.id < event.id);
+        let mut starts = before.filter(|other| other.state == event.state && other.kind.ends_with("Started"));
+        starts.next().map_or(event.at, |start| start.at)
+    };
+    match event.kind.as_str() {
+        "ActivityStarted" | "TaskStarted" => line(Tone::Plain, &format!("{state} …")),
+        "ActivitySucceeded" | "TaskSucceeded" => {
+            let took = duration(event.at.duration_since(started()));
+            line(Tone::Good, &format!("{state} done in {took}"))
+        }
+        kind if kind.starts_with("Execution") || kind.ends_with("StateFailed") => String::new(),
+        kind if kind.ends_with("Failed") || kind.ends_with("TimedOut") => {
+            let why = clean(event.detail.as_deref().unwrap_or("no reason was given"));
+            line(Tone::Bad, &format!("{state} failed: {why}"))
+        }
+        _ => String::new(),
     }
 }
 

@@ -89,7 +89,11 @@ fn why_text(why: &Why, output: &Output) -> String {
     for note in &why.notes {
         text.push_str(&format!("{}\n", output.tone(Tone::Faint, &clean(note))));
     }
-    if let Some(next) = &why.next {
+    let said = why
+        .environments
+        .iter()
+        .any(|environment| environment.next.is_some());
+    if let Some(next) = why.next.as_ref().filter(|_| !said) {
         text.push_str(&format!("next: {}\n", clean(next)));
     }
     text

@@ -6,7 +6,7 @@ use axum::http::{Method, StatusCode};
 use model::policy::Role::{self, Approver, Auditor, Developer, Operator};
 use serde_json::{Value, json};
 
-use super::world::{self, Who, World};
+use super::world::{self, Callers, Who, World};
 
 /// What a caller of another tenant gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -465,29 +465,6 @@ async fn allowed_roles_are_accepted() {
         .ask(&owner, Method::GET, "/v1/audit/export", None)
         .await;
     assert_eq!(status, StatusCode::OK, "the platform's owner is its operator");
-}
-
-/// A world with everybody who may be allowed something in it.
-struct Callers {
-    world: World,
-    people: Vec<(Option<Role>, Who)>,
-}
-
-impl Callers {
-    async fn new() -> Self {
-        let world = World::new().await;
-        let mut people = vec![(None, Who::User(0))];
-        for role in [Operator, Developer, Approver, Auditor] {
-            people.push((Some(role), world.bearer(role, Some("acme")).await));
-        }
-        Self { world, people }
-    }
-
-    /// The bearer of a role in acme; without one, root on the local socket.
-    fn with(&self, role: Option<Role>) -> &Who {
-        let found = self.people.iter().find(|(own, _)| *own == role);
-        found.map(|(_, who)| who).unwrap()
-    }
 }
 
 #[tokio::test]

@@ -309,6 +309,29 @@ impl Drop for World {
     }
 }
 
+/// A world with everybody who may be allowed something in it.
+pub struct Callers {
+    pub world: World,
+    people: Vec<(Option<Role>, Who)>,
+}
+
+impl Callers {
+    pub async fn new() -> Self {
+        let world = World::new().await;
+        let mut people = vec![(None, Who::User(0))];
+        for role in [Role::Operator, Role::Developer, Role::Approver, Role::Auditor] {
+            people.push((Some(role), world.bearer(role, Some("acme")).await));
+        }
+        Self { world, people }
+    }
+
+    /// The bearer of a role in acme; without one, root on the local socket.
+    pub fn with(&self, role: Option<Role>) -> &Who {
+        let found = self.people.iter().find(|(own, _)| *own == role);
+        found.map(|(_, who)| who).unwrap()
+    }
+}
+
 fn seed(tx: &mut store::Tx<'_>) -> Result<(), store::Error> {
     let by = By::new("person:ann@acme.example", now());
     let (acme, shop): (TenantName, AppName) = ("acme".parse().unwrap(), "shop".parse().unwrap());
