@@ -370,7 +370,7 @@ impl Containers {
     /// Isolation that this machine cannot give, and what is done instead.
     pub fn fallbacks(&self) -> Vec<String> {
         let mut all = self.0.builder.fallbacks(true);
-        all.extend_from_slice(self.0.networks.fallbacks());
+        all.extend(self.0.networks.fallbacks());
         all
     }
 
@@ -457,7 +457,7 @@ impl Containers {
         // The container holds its own mounts now; whether this process lives makes no difference to it.
         self.0.builder.unmount(&id)?;
         let mut fallbacks = self.0.builder.fallbacks(spec.rootfs.disk_mib.is_some());
-        fallbacks.extend_from_slice(self.0.networks.fallbacks());
+        fallbacks.extend(self.0.networks.fallbacks());
         Ok(Running { id, pid, fallbacks })
     }
 
