@@ -1,7 +1,10 @@
-//! Set-up, tests and benchmarks of the project: `cargo xtask test`, `cargo xtask bench NAME`.
+//! Set-up, tests, fuzzing and benchmarks of the project: `cargo xtask test`, `cargo xtask bench NAME`.
+
+mod bench;
+mod fuzz;
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, ExitCode},
     time::Instant,
 };
@@ -21,13 +24,10 @@ struct Arguments {
 enum Task {
     /// Installs what the tests need, then checks and tests everything.
     Test,
-    /// Measures: `corridor` (push to live and the rest), printed with the targets.
-    Bench {
-        name: String,
-        /// Fewer repetitions.
-        #[arg(long)]
-        quick: bool,
-    },
+    /// Measures, as a user would see it, and prints medians with the targets.
+    Bench(bench::Bench),
+    /// Feeds parsers with bytes that nobody thought of.
+    Fuzz(fuzz::Fuzz),
     /// Writes the reference documents that are generated from the code.
     Reference,
 }
@@ -35,7 +35,8 @@ enum Task {
 fn main() -> ExitCode {
     let result = match Arguments::parse().task {
         Task::Test => test(),
-        Task::Bench { name, quick } => bench(&name, quick),
+        Task::Bench(bench) => bench.run(),
+        Task::Fuzz(fuzz) => fuzz.run(),
         Task::Reference => reference(),
     };
     match result {
@@ -51,6 +52,10 @@ fn test() -> anyhow::Result<()> {
     step("the binary", cargo(["build", "--package", "vend"]))?;
     step("what the tests need", vend(["doctor", "--install"]))?;
     step("format", cargo(["fmt", "--all", "--check"]))?;
+    step(
+        "format of the fuzz targets",
+        cargo(["fmt", "--manifest-path", "fuzz/Cargo.toml", "--check"]),
+    )?;
     step(
         "clippy",
         cargo(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]),
@@ -85,22 +90,6 @@ fn test() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn bench(name: &str, quick: bool) -> anyhow::Result<()> {
-    if name != "corridor" {
-        bail!("no benchmark `{name}`: there is `corridor`");
-    }
-    step(
-        "the release binary",
-        cargo(["build", "--release", "--package", "vend"]),
-    )?;
-    let mut bench = Command::new(binary("release"));
-    bench.args(["bench", "corridor"]);
-    if quick {
-        bench.arg("--quick");
-    }
-    step("corridor", bench)
-}
-
 fn reference() -> anyhow::Result<()> {
     step("the binary", cargo(["build", "--package", "vend"]))?;
     step("reference documents", vend(["reference", "docs/reference"]))
@@ -132,9 +121,13 @@ fn vend<const N: usize>(arguments: [&str; N]) -> Command {
 }
 
 /// Where cargo puts the binary: the target is named in `.cargo/config.toml`, so it is part of the path.
-fn binary(profile: &str) -> std::path::PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), Into::into);
-    target.join(env!("TARGET")).join(profile).join("vend")
+fn binary(profile: &str) -> PathBuf {
+    target().join(env!("TARGET")).join(profile).join("vend")
+}
+
+/// Where everything that is made goes.
+fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |target| root().join(target))
 }
 
 fn root() -> &'static Path {

@@ -134,16 +134,18 @@ fn metrics(shared: &Shared) -> Response<Full<Bytes>> {
     let mut out = String::new();
     shared.totals.write(&mut out);
     let live = shared.live.load_full();
-    let mut groups: Vec<_> = live.groups.values().collect();
-    groups.sort_by(|a, b| a.name.cmp(&b.name));
-    for group in groups {
-        let name = group
-            .name
-            .replace('\\', "\\\\")
+    let escape = |name: &str| {
+        name.replace('\\', "\\\\")
             .replace('"', "\\\"")
-            .replace('\n', "\\n");
-        group.counters.write(&mut out, &name);
-    }
+            .replace('\n', "\\n")
+    };
+    let mut groups: Vec<_> = live
+        .groups
+        .values()
+        .map(|group| (escape(&group.name), &*group.counters))
+        .collect();
+    groups.sort_by(|a, b| a.0.cmp(&b.0));
+    crate::metrics::write(&mut out, &groups);
     let mut response = Response::new(Full::from(out));
     let text = hyper::header::HeaderValue::from_static("text/plain; version=0.0.4");
     response.headers_mut().insert(CONTENT_TYPE, text);

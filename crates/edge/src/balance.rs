@@ -101,7 +101,7 @@ impl Target {
 pub struct Group {
     pub name: Box<str>,
     pub targets: Box<[Arc<Target>]>,
-    pub health: HealthCheck,
+    pub health: Arc<HealthCheck>,
     pub algorithm: Algorithm,
     pub counters: Arc<Counters>,
     /// Ticks that requests under way have when their target leaves.
@@ -119,7 +119,7 @@ impl Group {
         Self {
             name: name.into(),
             targets,
-            health: spec.health.clone(),
+            health: Arc::new(spec.health.clone()),
             algorithm: spec.algorithm,
             counters,
             drain: crate::clock::signed(spec.deregistration_delay),

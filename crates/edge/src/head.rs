@@ -160,6 +160,12 @@ impl Ask {
         self.method == Method::Head
     }
 
+    /// May it be sent again after so many bytes of it were? All of it must still be there, and either the target has none
+    /// of it or a second time changes nothing.
+    pub fn may_repeat(&self, sent: usize) -> bool {
+        !self.wire.is_empty() && (sent == 0 || self.is_idempotent())
+    }
+
     pub fn is_idempotent(&self) -> bool {
         matches!(self.method, Method::Get | Method::Head | Method::Idempotent)
     }

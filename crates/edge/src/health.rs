@@ -1,7 +1,8 @@
 //! Asks every target whether it is well. One task; what it finds is read by `balance`.
 
 use std::{
-    collections::{HashMap, HashSet},
+    cmp::Reverse,
+    collections::{BinaryHeap, HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -26,8 +27,7 @@ const HEAD: usize = 1024;
 /// What is remembered of one target between two probes.
 struct Patient {
     target: Arc<Target>,
-    check: HealthCheck,
-    host: String,
+    check: Arc<HealthCheck>,
     since: Instant,
     due: Instant,
     good: u32,
@@ -38,31 +38,25 @@ struct Patient {
 /// The end of one probe: the target's serial and what was wrong.
 type Finding = (u64, Result<(), String>);
 
+/// Who is due, soonest first. An entry whose time is not its patient's is left over and means nothing.
+type Queue = BinaryHeap<Reverse<(Instant, u64)>>;
+
 /// Probes until it is dropped.
 pub async fn run(shared: Arc<Shared>) {
     let mut patients: HashMap<u64, Patient> = HashMap::new();
+    let mut queue = Queue::new();
     let mut probes: JoinSet<Finding> = JoinSet::new();
-    admit(&shared, &mut patients);
+    admit(&shared, &mut patients, &mut queue);
     loop {
-        let now = Instant::now();
-        let mut next = now + Duration::from_secs(3600);
-        for patient in patients.values_mut().filter(|patient| !patient.asked) {
-            if patient.due > now {
-                next = next.min(patient.due);
-            } else if probes.len() < PARALLEL {
-                patient.asked = true;
-                let (serial, address) = (patient.target.serial, patient.target.spec.address);
-                let (check, host) = (patient.check.clone(), patient.host.clone());
-                probes.spawn(async move { (serial, probe(address, &host, &check).await) });
-            }
-        }
+        let next = ask_due(&mut patients, &mut queue, &mut probes);
         tokio::select! {
-            () = shared.changed.notified() => admit(&shared, &mut patients),
+            () = shared.changed.notified() => admit(&shared, &mut patients, &mut queue),
             Some(found) = probes.join_next() => {
                 if let Ok((serial, result)) = found
                     && let Some(patient) = patients.get_mut(&serial)
                 {
                     patient.judge(result, Instant::now());
+                    queue.push(Reverse((patient.due, serial)));
                 }
             }
             () = tokio::time::sleep_until(next) => {}
@@ -70,8 +64,34 @@ pub async fn run(shared: Arc<Shared>) {
     }
 }
 
+/// Starts the probes that are due, as many as may run, and says when to look again.
+fn ask_due(
+    patients: &mut HashMap<u64, Patient>,
+    queue: &mut Queue,
+    probes: &mut JoinSet<Finding>,
+) -> Instant {
+    let now = Instant::now();
+    while let Some(Reverse((due, serial))) = queue.peek().copied() {
+        if due > now {
+            return due;
+        }
+        if probes.len() >= PARALLEL {
+            break;
+        }
+        queue.pop();
+        let Some(patient) = patients.get_mut(&serial).filter(|p| p.due == due && !p.asked) else {
+            continue;
+        };
+        patient.asked = true;
+        let (address, check) = (patient.target.spec.address, Arc::clone(&patient.check));
+        probes.spawn(async move { (serial, probe(address, &check).await) });
+    }
+    // The end of a probe or a change of the table comes first.
+    now + Duration::from_secs(3600)
+}
+
 /// Takes over who is in the table now.
-fn admit(shared: &Shared, patients: &mut HashMap<u64, Patient>) {
+fn admit(shared: &Shared, patients: &mut HashMap<u64, Patient>, queue: &mut Queue) {
     let live = shared.live.load_full();
     let mut present = HashSet::new();
     for group in live.groups.values() {
@@ -81,11 +101,12 @@ fn admit(shared: &Shared, patients: &mut HashMap<u64, Patient>) {
             let known = patients
                 .get_mut(&target.serial)
                 .filter(|patient| patient.good == 0 || target.state() != TargetState::Initial);
-            match known {
-                Some(patient) => patient.check = group.health.clone(),
-                None => {
-                    patients.insert(target.serial, Patient::new(Arc::clone(target), &group.health));
-                }
+            if let Some(patient) = known {
+                patient.check = Arc::clone(&group.health);
+            } else {
+                let patient = Patient::new(Arc::clone(target), &group.health);
+                queue.push(Reverse((patient.due, target.serial)));
+                patients.insert(target.serial, patient);
             }
         }
     }
@@ -93,11 +114,10 @@ fn admit(shared: &Shared, patients: &mut HashMap<u64, Patient>) {
 }
 
 impl Patient {
-    fn new(target: Arc<Target>, check: &HealthCheck) -> Self {
+    fn new(target: Arc<Target>, check: &Arc<HealthCheck>) -> Self {
         Self {
-            host: target.spec.address.to_string(),
             target,
-            check: check.clone(),
+            check: Arc::clone(check),
             since: Instant::now(),
             due: Instant::now(),
             good: 0,
@@ -137,14 +157,21 @@ impl Patient {
         self.due = now
             + match next {
                 TargetState::Initial => interval.min(EAGER),
+                // Those that came together part here, so that their probes are spread over the interval.
+                _ if state == TargetState::Initial => interval.mul_f64(share(self.target.serial)),
                 _ => interval,
             };
     }
 }
 
-async fn probe(address: std::net::SocketAddr, host: &str, check: &HealthCheck) -> Result<(), String> {
+/// A part of the whole, in (0, 1], that differs between neighbours.
+fn share(serial: u64) -> f64 {
+    (serial.wrapping_mul(619) % 1000 + 1) as f64 / 1000.0
+}
+
+async fn probe(address: std::net::SocketAddr, check: &HealthCheck) -> Result<(), String> {
     let limit = check.timeout.unsigned_abs();
-    let status = tokio::time::timeout(limit, ask(address, host, &check.path))
+    let status = tokio::time::timeout(limit, ask(address, &check.path))
         .await
         .map_err(|_| format!("no answer within {} ms", limit.as_millis()))?
         .map_err(|error| match error.kind() {
@@ -164,10 +191,10 @@ async fn probe(address: std::net::SocketAddr, host: &str, check: &HealthCheck) -
 }
 
 /// The status of the answer to one GET on a connection of its own.
-async fn ask(address: std::net::SocketAddr, host: &str, path: &str) -> std::io::Result<u16> {
+async fn ask(address: std::net::SocketAddr, path: &str) -> std::io::Result<u16> {
     let mut stream = TcpStream::connect(address).await?;
     let request = format!(
-        "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: vend-health\r\nAccept: */*\r\nConnection: close\r\n\r\n"
+        "GET {path} HTTP/1.1\r\nHost: {address}\r\nUser-Agent: vend-health\r\nAccept: */*\r\nConnection: close\r\n\r\n"
     );
     stream.write_all(request.as_bytes()).await?;
     let (mut head, mut length) = ([0; HEAD], 0);
@@ -233,7 +260,7 @@ mod tests {
             unhealthy: 3,
             codes: vec![(200, 299)],
         };
-        Patient::new(Arc::new(Target::new(spec)), &check)
+        Patient::new(Arc::new(Target::new(spec)), &Arc::new(check))
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! HTTP/1.1, by our own hand: clients on one side, targets on the other.
 //!
-//! `parse` reads and writes heads, `frame` finds the ends of bodies, `proxy` takes one request to a target and its
-//! answer back, `tunnel` carries what comes after an upgrade. This file is the life of one client connection.
+//! `parse` reads and writes heads, `frame` finds the ends of bodies, `proxy` takes one request to a target, `relay`
+//! moves it and its answer, `tunnel` carries what comes after an upgrade. This file is the life of one client connection.
 
 pub mod frame;
 pub mod parse;
-pub mod proxy;
+mod proxy;
+pub mod relay;
 mod tunnel;
 
 use std::{io, rc::Rc};
@@ -16,7 +17,7 @@ use crate::{
     head::Ask,
     http2,
     link::{Buffer, Link},
-    worker::{Ends, Watched, Worker},
+    worker::{Ends, LAST, Watched, Worker},
 };
 
 /// One client connection.
@@ -136,6 +137,7 @@ impl Session {
     async fn wait(&mut self, first: bool) -> io::Result<()> {
         let limits = &self.worker.limits;
         let patience = match first {
+            _ if self.worker.is_stopping() => LAST,
             true => limits.head_time,
             false => limits.idle,
         };
@@ -156,6 +158,8 @@ impl Session {
             Ok(request) => request,
             Err(bad) => return self.refuse(&Answer::bad_request(bad.0)).await,
         };
+        // From here on the client waits for us.
+        self.link.arm(crate::link::NEVER);
         self.input.consume(length);
         proxy::exchange(self, request).await
     }
@@ -178,8 +182,8 @@ impl Session {
         match self.link.has_expired() {
             true => self.link.write_now(&self.out),
             false => {
-                self.link.arm(self.worker.after(self.worker.limits.idle));
-                if self.link.write_all(&self.out).await.is_err() {
+                let until = self.worker.after(self.worker.limits.idle);
+                if self.link.write_until(&self.out, until).await.is_err() {
                     return After::Close;
                 }
             }

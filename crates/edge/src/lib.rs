@@ -14,6 +14,8 @@ mod answer;
 mod balance;
 mod client;
 mod clock;
+#[doc(hidden)]
+pub mod fuzz;
 mod head;
 mod health;
 mod http1;

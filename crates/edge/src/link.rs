@@ -121,9 +121,17 @@ impl Link {
         .await
     }
 
-    /// Reads once. `Ok(0)` is the end.
+    /// Reads once, under the deadline that is set. `Ok(0)` is the end.
     pub async fn read(&self, buffer: &mut Buffer) -> io::Result<usize> {
         poll_fn(|cx| self.poll_fill(cx, buffer)).await
+    }
+
+    /// Reads once, until a tick; afterwards there is no deadline. Waiting for the other side of a proxy must not count.
+    pub async fn read_until(&self, buffer: &mut Buffer, deadline: u64) -> io::Result<usize> {
+        self.arm(deadline);
+        let read = self.read(buffer).await;
+        self.arm(NEVER);
+        read
     }
 
     pub fn poll_fill(&self, cx: &mut Context<'_>, buffer: &mut Buffer) -> Poll<io::Result<usize>> {
@@ -134,8 +142,17 @@ impl Link {
         read
     }
 
+    /// Writes all, under the deadline that is set.
     pub async fn write_all(&self, data: &[u8]) -> io::Result<()> {
         self.write_from(data, &mut 0).await
+    }
+
+    /// Writes all, until a tick; afterwards there is no deadline.
+    pub async fn write_until(&self, data: &[u8], deadline: u64) -> io::Result<()> {
+        self.arm(deadline);
+        let written = self.write_all(data).await;
+        self.arm(NEVER);
+        written
     }
 
     /// Writes all, and says how much the kernel has taken when it fails.

@@ -31,20 +31,22 @@ impl Histogram {
 
     fn write(&self, out: &mut String, group: &str) {
         let mut sum = 0;
+        let mut line = |suffix: &str, bound: &str, value: f64| {
+            let _ = writeln!(
+                out,
+                "vend_edge_latency_seconds{suffix}{{group=\"{group}\"{bound}}} {value}"
+            );
+        };
         for (index, bucket) in self.buckets.iter().enumerate() {
             sum += bucket.load(Relaxed);
             let bound = match index {
                 i if i == BUCKETS - 1 => "+Inf".to_owned(),
                 i => format!("{}", (1u64 << (FIRST as usize + i)) as f64 / 1e6),
             };
-            let _ = writeln!(
-                out,
-                "vend_edge_latency_seconds_bucket{{group=\"{group}\",le=\"{bound}\"}} {sum}"
-            );
+            line("_bucket", &format!(",le=\"{bound}\""), sum as f64);
         }
-        let total = self.sum_us.load(Relaxed) as f64 / 1e6;
-        let _ = writeln!(out, "vend_edge_latency_seconds_sum{{group=\"{group}\"}} {total}");
-        let _ = writeln!(out, "vend_edge_latency_seconds_count{{group=\"{group}\"}} {sum}");
+        line("_sum", "", self.sum_us.load(Relaxed) as f64 / 1e6);
+        line("_count", "", sum as f64);
     }
 }
 
@@ -77,22 +79,32 @@ impl Counters {
             active: self.active.load(Relaxed),
         }
     }
+}
 
-    pub fn write(&self, out: &mut String, group: &str) {
-        let requests = self.requests.load(Relaxed);
-        let _ = writeln!(out, "vend_edge_requests_total{{group=\"{group}\"}} {requests}");
-        for (index, class) in self.classes.iter().enumerate() {
-            let (class, count) = (index + 1, class.load(Relaxed));
+/// All groups as Prometheus text, metric by metric as the format wants it. Names are escaped already.
+pub fn write(out: &mut String, groups: &[(String, &Counters)]) {
+    let mut metric = |name: &str, kind: &str, value: &dyn Fn(&Counters) -> u64| {
+        let _ = writeln!(out, "# TYPE vend_edge_{name} {kind}");
+        for (group, counters) in groups {
+            let _ = writeln!(out, "vend_edge_{name}{{group=\"{group}\"}} {}", value(counters));
+        }
+    };
+    metric("requests_total", "counter", &|c| c.requests.load(Relaxed));
+    metric("failures_total", "counter", &|c| c.failures.load(Relaxed));
+    metric("requests_active", "gauge", &|c| u64::from(c.active.load(Relaxed)));
+    let _ = writeln!(out, "# TYPE vend_edge_target_responses_total counter");
+    for (group, counters) in groups {
+        for (class, count) in (1..).zip(&counters.classes) {
+            let count = count.load(Relaxed);
             let _ = writeln!(
                 out,
                 "vend_edge_target_responses_total{{group=\"{group}\",class=\"{class}xx\"}} {count}"
             );
         }
-        let failures = self.failures.load(Relaxed);
-        let _ = writeln!(out, "vend_edge_failures_total{{group=\"{group}\"}} {failures}");
-        let active = self.active.load(Relaxed);
-        let _ = writeln!(out, "vend_edge_requests_active{{group=\"{group}\"}} {active}");
-        self.latency.write(out, group);
+    }
+    let _ = writeln!(out, "# TYPE vend_edge_latency_seconds histogram");
+    for (group, counters) in groups {
+        counters.latency.write(out, group);
     }
 }
 
@@ -132,7 +144,12 @@ impl Totals {
             ("retries_total", self.retries.load(Relaxed)),
             ("access_log_dropped_total", self.log_dropped.load(Relaxed)),
         ] {
-            let _ = writeln!(out, "vend_edge_{name} {value}");
+            let kind = if name.ends_with("_total") {
+                "counter"
+            } else {
+                "gauge"
+            };
+            let _ = writeln!(out, "# TYPE vend_edge_{name} {kind}\nvend_edge_{name} {value}");
         }
     }
 }

@@ -20,13 +20,17 @@ use crate::{
     Limits,
     access::Log,
     clock, http1,
-    link::{Buffers, Link},
+    link::{Buffers, LARGE, Link},
     live::Shared,
     upstream::Pool,
 };
 
 /// How often deadlines are looked at. All time-outs are this much late at most.
 const WATCH: Duration = Duration::from_millis(100);
+
+/// What idle clients have when the worker stops: one more request is answered with `Connection: close`. Closing at once
+/// would meet requests that are on their way.
+pub const LAST: Duration = Duration::from_secs(1);
 
 /// What the control side asks of a worker.
 pub enum Order {
@@ -55,6 +59,11 @@ pub struct Worker {
 
 impl Worker {
     pub fn new(shared: Arc<Shared>, limits: Limits, log: Option<Log>) -> Rc<Self> {
+        // A buffer has room for one head, and for a part of the next.
+        let limits = Limits {
+            head: limits.head.min(LARGE / 2),
+            ..limits
+        };
         let ids = shared.seed.fetch_add(0x9e37_79b9_7f4a_7c15, Relaxed);
         Rc::new(Self {
             shared,
@@ -152,14 +161,12 @@ impl Worker {
         self.pool.clear();
     }
 
-    /// Idle clients have a second to say one more thing, which is answered with `Connection: close`: closing at once
-    /// would meet requests that are on their way.
     fn stop(&self) {
         if self.stopping.replace(true) {
             return;
         }
         self.stopped.notify_waiters();
-        let soon = self.after(Duration::from_secs(1));
+        let soon = self.after(LAST);
         for (_, link) in &*self.links.borrow() {
             if link.is_idle() {
                 link.arm(soon);

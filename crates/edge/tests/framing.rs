@@ -1,5 +1,7 @@
 //! Where messages begin and end, seen from both sides of a real edge.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
+
 mod world;
 
 use std::time::Duration;
@@ -423,6 +425,59 @@ async fn large_bodies_stream_both_ways_at_the_readers_pace() {
         .enumerate()
         .position(|(n, b)| *b != (n % 65_536 % 251) as u8);
     assert_eq!(wrong, None);
+    edge.stop().await;
+}
+
+/// What is left of a request must not be taken for the beginning of the next.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_with_half_a_request_is_not_used_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let origin = Origin::raw(|mut stream| async move {
+        while let Some(head) = read_head(&mut stream).await {
+            let first = head.lines().next().unwrap().to_owned();
+            let answer = format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{first}",
+                first.len()
+            );
+            let _ = stream.write_all(answer.as_bytes()).await;
+        }
+    })
+    .await;
+    let edge = in_front_of(&origin, &folder).await;
+    for framing in ["Content-Length: 100000", "Transfer-Encoding: chunked"] {
+        for _ in 0..5 {
+            let mut stream = edge.connect().await;
+            let head = format!("POST /half HTTP/1.1\r\nHost: shop.test\r\n{framing}\r\n\r\n5\r\n");
+            stream.write_all(head.as_bytes()).await.unwrap();
+            let answer = message(&mut stream).await;
+            assert_eq!(body(&answer), "POST /half HTTP/1.1");
+            assert_eq!(field(&answer, "connection"), Some("close"));
+            let answer = edge.get("shop.test", "/next").await;
+            assert_eq!(body(&answer), "GET /next HTTP/1.1");
+        }
+    }
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_target_may_think_for_longer_than_a_client_may() {
+    let folder = tempfile::tempdir().unwrap();
+    let origin = Origin::raw(|mut stream| async move {
+        let _ = read_request(&mut stream).await;
+        for part in ["HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n", "wo", "rk"] {
+            tokio::time::sleep(Duration::from_millis(700)).await;
+            let _ = stream.write_all(part.as_bytes()).await;
+        }
+    })
+    .await;
+    let limits = edge::Limits {
+        head_time: Duration::from_millis(300),
+        idle: Duration::from_millis(300),
+        ..edge::Limits::default()
+    };
+    let edge = Edge::with(&folder, limits, 1);
+    edge.apply(&world::shop(1, &[origin.address])).await;
+    assert_eq!(body(&edge.get("shop.test", "/").await), "work");
     edge.stop().await;
 }
 

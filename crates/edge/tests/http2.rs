@@ -1,5 +1,7 @@
 //! HTTP/2 with prior knowledge, on the port that also speaks HTTP/1.1.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
+
 mod world;
 
 use std::time::Duration;

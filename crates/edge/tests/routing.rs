@@ -1,5 +1,7 @@
 //! Which target gets a request, and what happens when it does not want it.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
+
 mod world;
 
 use std::{

@@ -23,7 +23,8 @@ mod service;
 mod services;
 pub mod spawn;
 pub mod systemctl;
-mod unit;
+#[doc(hidden)]
+pub mod unit;
 pub mod users;
 
 pub use client::Client;

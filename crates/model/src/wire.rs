@@ -10,14 +10,14 @@ mod release;
 mod run;
 
 pub use access::{
-    CreatedToken, NewSecret, NewToken, Health, RoleHealth, SecretInfo, Session, Token, Version,
+    CreatedToken, Health, NewSecret, NewToken, RoleHealth, SecretInfo, Session, Token, Version,
     WebhookSecret, Whoami,
 };
 pub use catalogue::{App, Environment, EnvironmentState, NewApp, NewTenant, Place, Scale, Started, Tenant};
 pub use record::{Delivery, DeliveryDetail, DeliveryVerdict, PublicKey};
 pub use release::{
-    Approval, ApprovalState, Decision, DeployedHost, Deployment, NewDecision, NewRollback, PlanAnswer, Push, PushState,
-    Release, Why, WhyEnvironment,
+    Approval, ApprovalState, Decision, DeployedHost, Deployment, NewDecision, NewRollback, PlanAnswer, Push,
+    PushState, Release, Why, WhyEnvironment,
 };
 pub use run::{
     EdgeStatus, EdgeTarget, Execution, ExecutionDetail, ExecutionState, HistoryEvent, Host, Image, LogEntry,

@@ -134,9 +134,7 @@ pub enum Command {
     /// Whether the platform and its roles are well.
     Health,
     /// Print a completion script for a shell.
-    Completions {
-        shell: clap_complete::Shell,
-    },
+    Completions { shell: clap_complete::Shell },
 }
 
 /// Runs a command. `whole` is the complete command line of the program, for completions.
@@ -193,7 +191,10 @@ fn completions(shell: clap_complete::Shell, mut whole: clap::Command) {
 }
 
 /// What the clock of this machine says; for ages in tables.
-#[expect(clippy::disallowed_methods, reason = "a client shows how long ago things were")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a client shows how long ago things were"
+)]
 fn now() -> jiff::Timestamp {
     jiff::Timestamp::now()
 }

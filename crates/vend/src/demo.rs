@@ -296,7 +296,7 @@ async fn greet(client: &Client, name: &str) -> Result<String, Failure> {
 
 fn verify(data: &Data) -> Result<String, Failure> {
     let file = data.0.join("ledger.ndjson");
-    for arguments in [&["audit", "export", "--output"][..], &["audit", "verify"]] {
+    for arguments in [&["audit", "export"][..], &["audit", "verify"]] {
         let output = Command::new("/proc/self/exe").args(arguments).arg(&file).arg("--data").arg(&data.0).output();
         let output = output.map_err(|error| Failure::failed("cannot verify the ledger").cause(error.to_string()))?;
         let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();

@@ -5,10 +5,10 @@
 //! starts nothing itself: motions go through [`Commands`], and what is outside the database is seen through
 //! [`Sight`].
 
-mod apps;
 mod approvals;
-mod auth;
+mod apps;
 mod audit;
+mod auth;
 mod commands;
 mod deployments;
 mod environments;

@@ -230,8 +230,10 @@ mod tests {
 
     use super::*;
 
-    /// Decodes in pieces: the body, the trailers, and how many bytes were used.
-    fn decode(pieces: &[&[u8]]) -> Result<Option<(Vec<u8>, Vec<u8>, usize)>, Bad> {
+    /// The body, the trailers, and how many bytes were used.
+    type Decoded = (Vec<u8>, Vec<u8>, usize);
+
+    fn decode(pieces: &[&[u8]]) -> Result<Option<Decoded>, Bad> {
         let (mut chunks, mut body, mut used) = (Chunks::default(), Vec::new(), 0);
         for piece in pieces {
             let (count, over) = chunks.decode(piece, |data| body.extend_from_slice(data))?;

@@ -21,7 +21,7 @@ use crate::{
     http1::{
         frame::{Bad, Body, Framing},
         parse::{self, Reply},
-        proxy::{Fail, find_head, may_repeat},
+        relay::{Fail, find_head},
     },
     link::{Buffer, Link, NEVER},
     upstream::{self, Attempts, Lease},
@@ -62,7 +62,7 @@ impl Stream {
                     self.worker.buffers.give(buffer);
                     return;
                 }
-                Err(Fail::Lost) if may_repeat(&self.ask, sent) && attempts.more() => {
+                Err(Fail::Lost) if self.ask.may_repeat(sent) && attempts.more() => {
                     lease.failed();
                     self.worker.shared.totals.retries.fetch_add(1, Relaxed);
                     attempts.lost(&lease);
@@ -156,9 +156,10 @@ struct Back<'a> {
 impl Back<'_> {
     async fn pump(&self, body: &mut Incoming, framing: Framing, out: &mut Vec<u8>) -> Result<(), Fail> {
         let limits = &self.worker.limits;
-        self.target.arm(NEVER);
         let mut trailers = None;
         while trailers.is_none() {
+            // While the client is waited for, the target is not.
+            self.target.arm(NEVER);
             let frame = match timeout(limits.idle, body.frame()).await {
                 Err(_) => return Err(Fail::ClientLate),
                 Ok(None) => break,
@@ -260,10 +261,8 @@ impl Back<'_> {
             if body.is_over() {
                 break;
             }
-            if !self.pumping.get() {
-                self.target.arm(self.worker.after(limits.upstream));
-            }
-            match self.target.read(buffer).await {
+            let until = self.worker.after(limits.upstream);
+            match self.target.read_until(buffer, until).await {
                 Ok(0) if matches!(body, Body::UntilClose) => break,
                 Ok(0) | Err(_) => return Err(break_off(frames).await),
                 Ok(_) => buffer.widen(),

@@ -20,7 +20,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::oneshot,
-    task::JoinHandle,
+    task::{JoinHandle, JoinSet},
 };
 
 /// No wait in a test is longer than this; none is meant to be near it.
@@ -223,10 +223,12 @@ impl Origin {
         let connections = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&connections);
         let accepting = tokio::spawn(async move {
+            // Ended with this task: a target that is gone takes its connections with it.
+            let mut serving = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
                 let _ = stream.set_nodelay(true);
                 count.fetch_add(1, SeqCst);
-                tokio::spawn(serve(stream));
+                serving.spawn(serve(stream));
             }
         });
         Self {
@@ -241,7 +243,7 @@ impl Origin {
         self.seen.lock().unwrap().clone()
     }
 
-    /// No new connections: they are refused from now on. Those that are open go on.
+    /// Dies: open connections are cut, new ones refused.
     pub async fn close(&mut self) {
         self.accepting.abort();
         let _ = (&mut self.accepting).await;

@@ -9,7 +9,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use model::{
     Secret,
     policy::Role,
-    wire::{self, CreatedToken, NewSecret, NewToken, Health, SecretInfo, Whoami},
+    wire::{self, CreatedToken, Health, NewSecret, NewToken, SecretInfo, Whoami},
 };
 
 use super::{Client, Failure, Global, Outcome, client::escape, credentials, now, releases::word, target};
@@ -53,7 +53,9 @@ pub enum Tokens {
         expires: Option<u64>,
     },
     List,
-    Revoke { name: String },
+    Revoke {
+        name: String,
+    },
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -96,7 +98,11 @@ pub async fn secrets(command: &Secrets, global: &Global) -> Result<(), Failure> 
     let (client, output) = (global.client()?, global.output());
     match command {
         Secrets::Set { target, name } => {
-            let path = format!("{}/secrets/{}", target::Target::read(target)?.app_path(), escape(name));
+            let path = format!(
+                "{}/secrets/{}",
+                target::Target::read(target)?.app_path(),
+                escape(name)
+            );
             let new = NewSecret {
                 value: value_from_stdin("value")?,
             };
@@ -124,7 +130,11 @@ pub async fn secrets(command: &Secrets, global: &Global) -> Result<(), Failure> 
             });
         }
         Secrets::Unset { target, name } => {
-            let path = format!("{}/secrets/{}", target::Target::read(target)?.app_path(), escape(name));
+            let path = format!(
+                "{}/secrets/{}",
+                target::Target::read(target)?.app_path(),
+                escape(name)
+            );
             client.delete::<()>(&path).await?;
             output.show(&serde_json::json!({ "unset": name }), |_| {
                 format!("unset {}\n", clean(name))
@@ -146,7 +156,10 @@ pub async fn tokens(command: &Tokens, global: &Global) -> Result<(), Failure> {
             let new = NewToken {
                 name: name.clone(),
                 role: (*role).into(),
-                tenant: tenant.as_deref().map(|name| target::tenant(Some(name))).transpose()?,
+                tenant: tenant
+                    .as_deref()
+                    .map(|name| target::tenant(Some(name)))
+                    .transpose()?,
                 expires_in: *expires,
             };
             let token: CreatedToken = client.post("/v1/tokens", &new).await?;
@@ -169,11 +182,16 @@ pub async fn tokens(command: &Tokens, global: &Global) -> Result<(), Failure> {
                         maybe(token.expires_at),
                     ]);
                 }
-                table.render(&output, "no tokens\nnext: vend tokens create NAME --role developer --tenant TENANT")
+                table.render(
+                    &output,
+                    "no tokens\nnext: vend tokens create NAME --role developer --tenant TENANT",
+                )
             });
         }
         Tokens::Revoke { name } => {
-            client.delete::<()>(&format!("/v1/tokens/{}", escape(name))).await?;
+            client
+                .delete::<()>(&format!("/v1/tokens/{}", escape(name)))
+                .await?;
             output.show(&serde_json::json!({ "revoked": name }), |_| {
                 format!("revoked {}\n", clean(name))
             });
@@ -202,7 +220,9 @@ pub fn value_from_stdin(what: &str) -> Result<Secret, Failure> {
     let value = Secret::new(text.strip_suffix('\n').map(str::to_owned).unwrap_or(text));
     match value.expose().len() as u64 {
         0 => Err(Failure::usage(format!("standard input holds no {what}"))),
-        length if length > MAX_VALUE_BYTES => Err(Failure::usage(format!("the {what} is longer than 64 KiB"))),
+        length if length > MAX_VALUE_BYTES => {
+            Err(Failure::usage(format!("the {what} is longer than 64 KiB")))
+        }
         _ => Ok(value),
     }
 }
@@ -296,5 +316,9 @@ pub async fn health(global: &Global) -> Outcome {
         }
         table.render(&output, "no roles")
     });
-    Ok(if health.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if health.ok {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }

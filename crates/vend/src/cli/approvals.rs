@@ -130,7 +130,10 @@ async fn decide(name: &str, verb: &str, mut decision: NewDecision, global: &Glob
             ),
             ApprovalState::Rejected => format!("rejected {}\n", approval.place),
             ApprovalState::Open => {
-                format!("your vote is kept; {missing} more needed for {}\n", approval.place)
+                format!(
+                    "your vote is kept; {missing} more needed for {}\n",
+                    approval.place
+                )
             }
             state => format!("{}: the approval is {}\n", approval.place, word(&state)),
         }
@@ -140,7 +143,11 @@ async fn decide(name: &str, verb: &str, mut decision: NewDecision, global: &Glob
 
 /// An approval by its id, or the one that is open in an environment.
 async fn find(name: &str, client: &Client) -> Result<Approval, Failure> {
-    let by_id = async |id: &str| client.get::<Approval>(&format!("/v1/approvals/{}", escape(id))).await;
+    let by_id = async |id: &str| {
+        client
+            .get::<Approval>(&format!("/v1/approvals/{}", escape(id)))
+            .await
+    };
     if name.starts_with("a-") && !name.contains('/') {
         return by_id(name).await;
     }
@@ -150,10 +157,11 @@ async fn find(name: &str, client: &Client) -> Result<Approval, Failure> {
         .await?;
     match open.items.as_slice() {
         [one] => by_id(one.id.as_str()).await,
-        [] => Err(
-            Failure::new(super::Exit::NotFound, format!("nothing in {name} waits for an approval"))
-                .next("vend approvals list"),
-        ),
+        [] => Err(Failure::new(
+            super::Exit::NotFound,
+            format!("nothing in {name} waits for an approval"),
+        )
+        .next("vend approvals list")),
         _ => Err(Failure::usage(format!("several approvals are open in {name}"))
             .next("vend approvals list, then name one by its id")),
     }
@@ -193,8 +201,15 @@ fn approval_text(approval: &Approval, output: &Output) -> String {
     }
     for decision in &approval.decisions {
         let word = if decision.approve { "yes" } else { "no" };
-        let why = decision.why.as_deref().map(|why| format!(": {why}")).unwrap_or_default();
-        text.push_str(&clean(&format!("{word} by {} at {}{why}", decision.by, decision.at)));
+        let why = decision
+            .why
+            .as_deref()
+            .map(|why| format!(": {why}"))
+            .unwrap_or_default();
+        text.push_str(&clean(&format!(
+            "{word} by {} at {}{why}",
+            decision.by, decision.at
+        )));
         text.push('\n');
     }
     text.push_str(&plan_text(&approval.plan, output));
@@ -210,7 +225,9 @@ fn approval_text(approval: &Approval, output: &Output) -> String {
 
 /// A plan as people read it: what, from, to, and then each change.
 pub fn plan_text(plan: &Plan, output: &Output) -> String {
-    let from = plan.from.map_or("nothing".to_owned(), |number| format!("v{number}"));
+    let from = plan
+        .from
+        .map_or("nothing".to_owned(), |number| format!("v{number}"));
     let what = match plan.kind {
         PlanKind::Release => "release",
         PlanKind::Rollback => "rollback",
@@ -255,6 +272,10 @@ fn change_line(change: &Change, output: &Output) -> String {
         (None, after) => shown(after),
         (before, None) => shown(before),
     };
-    let line = format!("  {sign} {:<14} {}  {values}", word(&change.subject), clean(&change.name));
+    let line = format!(
+        "  {sign} {:<14} {}  {values}",
+        word(&change.subject),
+        clean(&change.name)
+    );
     format!("{}\n", output.tone(tone, line.trim_end()))
 }

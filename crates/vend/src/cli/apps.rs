@@ -12,9 +12,13 @@ use crate::output::{Output, Table, Tone, ago, cell, maybe};
 #[derive(Debug, Subcommand)]
 pub enum Tenants {
     /// Take in a customer.
-    Create { name: String },
+    Create {
+        name: String,
+    },
     List,
-    Show { name: String },
+    Show {
+        name: String,
+    },
     /// Delete a tenant with its apps, environments, hosts, databases, images and secrets.
     Delete {
         name: String,
@@ -33,7 +37,9 @@ pub enum Apps {
         #[arg(long)]
         repository: Option<String>,
     },
-    List { tenant: Option<String> },
+    List {
+        tenant: Option<String>,
+    },
     Show {
         /// TENANT/APP
         target: String,
@@ -121,7 +127,10 @@ pub async fn tenants(command: &Tenants, global: &Global) -> Result<(), Failure> 
             };
             let tenant: Tenant = client.post("/v1/tenants", &new).await?;
             output.show(&tenant, |tenant| {
-                format!("created tenant {0}\nnext: vend apps create {0}/APP\n", tenant.name)
+                format!(
+                    "created tenant {0}\nnext: vend apps create {0}/APP\n",
+                    tenant.name
+                )
             });
         }
         Tenants::List => {
@@ -263,9 +272,7 @@ async fn protect(target: &str, verb: &str, client: &super::Client, output: &Outp
 pub async fn scale(command: &Scale, global: &Global) -> Result<(), Failure> {
     let target = Target::read(&command.target)?;
     let path = format!("{}/scale", target.environment_path()?);
-    let scale = wire::Scale {
-        hosts: command.hosts,
-    };
+    let scale = wire::Scale { hosts: command.hosts };
     let started: Started = global.client()?.post(&path, &scale).await?;
     global.output().show(&started, started_text);
     Ok(())
@@ -306,7 +313,10 @@ pub fn environments_text(environments: &[Environment], output: &Output) -> Strin
             maybe(environment.urls.first()),
         ]);
     }
-    table.render(output, "no environments yet: they are made by the first push to their branches")
+    table.render(
+        output,
+        "no environments yet: they are made by the first push to their branches",
+    )
 }
 
 fn environment_text(environment: &Environment) -> String {
@@ -325,7 +335,9 @@ fn environment_text(environment: &Environment) -> String {
         text.push_str(&format!("url          {url}\n"));
     }
     if let Some(execution) = &environment.execution {
-        text.push_str(&format!("changing     vend executions show {execution} --follow\n"));
+        text.push_str(&format!(
+            "changing     vend executions show {execution} --follow\n"
+        ));
     }
     text
 }

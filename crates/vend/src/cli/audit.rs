@@ -63,7 +63,9 @@ pub async fn run(command: &Audit, global: &Global) -> Outcome {
         Audit::Checkpoint => {
             let path = "/v1/audit/checkpoint";
             let made: Checkpoint = global.client()?.post(path, &serde_json::json!({})).await?;
-            output.show(&made, |made| format!("line {} is signed: {}\n", made.number, made.digest));
+            output.show(&made, |made| {
+                format!("line {} is signed: {}\n", made.number, made.digest)
+            });
         }
         Audit::PublicKey => {
             let key: wire::PublicKey = global.client()?.get("/v1/audit/public-key").await?;
@@ -128,7 +130,11 @@ fn verify(path: &Path, key: Option<&PublicKey>, output: &Output) -> Outcome {
     let file = File::open(path).map_err(|error| Failure::file(path, &error))?;
     let verdict = prove(BufReader::new(file), key).map_err(|error| Failure::file(path, &error))?;
     output.show(&verdict, |verdict| verdict_text(verdict, output));
-    Ok(if verdict.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if verdict.ok {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 fn prove(mut reader: impl BufRead, key: Option<&PublicKey>) -> io::Result<Verdict> {
@@ -144,7 +150,10 @@ fn prove(mut reader: impl BufRead, key: Option<&PublicKey>) -> io::Result<Verdic
     let mut last = None;
     loop {
         let mut line = Vec::new();
-        let read = reader.by_ref().take(MAX_LINE_BYTES).read_until(b'\n', &mut line)?;
+        let read = reader
+            .by_ref()
+            .take(MAX_LINE_BYTES)
+            .read_until(b'\n', &mut line)?;
         if read == 0 {
             break;
         }
@@ -153,7 +162,9 @@ fn prove(mut reader: impl BufRead, key: Option<&PublicKey>) -> io::Result<Verdic
             _ => Err("it is cut off, or too long"),
         };
         let entry = match text {
-            Ok(text) => verifier.check_text(text, key).map_err(|broken| broken.to_string()),
+            Ok(text) => verifier
+                .check_text(text, key)
+                .map_err(|broken| broken.to_string()),
             Err(problem) => Err(format!("what follows line {}: {problem}", verdict.lines)),
         };
         match entry {
@@ -171,7 +182,8 @@ fn prove(mut reader: impl BufRead, key: Option<&PublicKey>) -> io::Result<Verdic
     verdict.digest = verifier.head().map(|(_, digest)| digest);
     verdict.signed = key.is_some() && verdict.checkpoints > 0;
     if verdict.problem.is_none() && key.is_some() && last != Some(verdict.lines) {
-        verdict.problem = Some("no checkpoint signs the last line: lines may have been cut off or added".into());
+        verdict.problem =
+            Some("no checkpoint signs the last line: lines may have been cut off or added".into());
     }
     verdict.ok = verdict.problem.is_none();
     Ok(verdict)
@@ -180,7 +192,11 @@ fn prove(mut reader: impl BufRead, key: Option<&PublicKey>) -> io::Result<Verdic
 fn verdict_text(verdict: &Verdict, output: &Output) -> String {
     if let Some(problem) = &verdict.problem {
         let word = output.tone(Tone::Bad, "broken");
-        return format!("{word}: {}\n{} lines before it are good\n", clean(problem), verdict.lines);
+        return format!(
+            "{word}: {}\n{} lines before it are good\n",
+            clean(problem),
+            verdict.lines
+        );
     }
     let mut text = format!(
         "{}: {} lines, {} checkpoints\n",

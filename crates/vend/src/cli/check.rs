@@ -50,7 +50,11 @@ pub fn run(check: &Check, global: &Global) -> Outcome {
     let report = together(reports);
     let output = global.output();
     output.show(&report, |report| text(report, &output));
-    Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if report.ok {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 fn tree(dir: &Path) -> Result<CheckReport, Failure> {
@@ -114,7 +118,11 @@ fn text(report: &CheckReport, output: &Output) -> String {
         let line = clean(&problem.to_string());
         text.push_str(&format!("{}: {line}\n", output.tone(tone, word)));
     }
-    let errors = report.problems.iter().filter(|problem| Problem::is_error(problem)).count();
+    let errors = report
+        .problems
+        .iter()
+        .filter(|problem| Problem::is_error(problem))
+        .count();
     text.push_str(&match errors {
         0 => format!("{}\n", output.tone(Tone::Good, "ok")),
         1 => "1 error\n".to_owned(),

@@ -160,10 +160,7 @@ impl Client {
             .method(method)
             .uri(path)
             .header(header::HOST, host)
-            .header(
-                header::USER_AGENT,
-                concat!("vend/", env!("CARGO_PKG_VERSION")),
-            );
+            .header(header::USER_AGENT, concat!("vend/", env!("CARGO_PKG_VERSION")));
         if let Some(token) = &self.token {
             let mut value = header::HeaderValue::try_from(format!("Bearer {}", token.expose()))
                 .map_err(|_| Failure::usage("the token holds characters that no token has"))?;
@@ -300,7 +297,12 @@ mod tests {
         assert_eq!(authority("http://127.0.0.1:7070/").unwrap(), "127.0.0.1:7070");
         assert_eq!(authority("http://localhost").unwrap(), "localhost:80");
         assert!(authority("http://[::1]:9").is_ok());
-        for bad in ["http://example.com:7070", "https://127.0.0.1", "127.0.0.1", "http://127.0.0.1.example.com"] {
+        for bad in [
+            "http://example.com:7070",
+            "https://127.0.0.1",
+            "127.0.0.1",
+            "http://127.0.0.1.example.com",
+        ] {
             assert!(authority(bad).is_err(), "{bad}");
         }
     }

@@ -32,7 +32,9 @@ pub fn of(url: &str) -> Result<Option<Secret>, Failure> {
     let text = read()?;
     let kept = text.expose().lines().filter_map(|line| line.split_once(' '));
     let mut found = kept.filter(|(kept, _)| *kept == key(url));
-    Ok(found.next().map(|(_, token)| Secret::new(token.trim().to_owned())))
+    Ok(found
+        .next()
+        .map(|(_, token)| Secret::new(token.trim().to_owned())))
 }
 
 /// Keeps a token for a URL.
@@ -72,7 +74,11 @@ fn key(url: &str) -> &str {
 }
 
 fn path() -> Result<PathBuf, Failure> {
-    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let variable = |name| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
     let config = variable("XDG_CONFIG_HOME").or_else(|| Some(variable("HOME")?.join(".config")));
     Ok(config
         .ok_or_else(|| Failure::usage("neither HOME nor XDG_CONFIG_HOME is set"))?
@@ -86,10 +92,11 @@ fn read() -> Result<Secret, Failure> {
         metadata => metadata.map_err(|error| Failure::file(&path, &error))?,
     };
     if metadata.mode() & 0o077 != 0 {
-        return Err(
-            Failure::refused(format!("{} can be read by others, so it is not used", path.display()))
-                .next(format!("chmod 600 {}", path.display())),
-        );
+        return Err(Failure::refused(format!(
+            "{} can be read by others, so it is not used",
+            path.display()
+        ))
+        .next(format!("chmod 600 {}", path.display())));
     }
     if metadata.len() > MAX_BYTES {
         return Err(Failure::failed(format!("{} is too long", path.display())));

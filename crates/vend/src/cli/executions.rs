@@ -49,7 +49,10 @@ pub async fn run(command: &Executions, global: &Global) -> Outcome {
                 .post(&format!("{}/cancel", path(id)), &serde_json::json!({}))
                 .await?;
             output.show(&execution, |execution| {
-                format!("cancelling {0}\nnext: vend executions show {0} --follow\n", execution.id)
+                format!(
+                    "cancelling {0}\nnext: vend executions show {0} --follow\n",
+                    execution.id
+                )
             });
         }
     }
@@ -163,7 +166,10 @@ fn end_text(execution: &Execution, output: &Output) -> String {
         ExecutionState::Succeeded => {
             output.tone(Tone::Good, &format!("{} succeeded in {took}", execution.kind))
         }
-        state => output.tone(Tone::Bad, &format!("{} {} after {took}", execution.kind, word(&state))),
+        state => output.tone(
+            Tone::Bad,
+            &format!("{} {} after {took}", execution.kind, word(&state)),
+        ),
     };
     text.push('\n');
     if let Some(cause) = execution.cause.as_ref().or(execution.error.as_ref()) {

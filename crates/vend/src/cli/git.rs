@@ -54,7 +54,10 @@ async fn credential(operation: &str, global: &Global) -> Result<(), Failure> {
     let client = global.client()?;
     let url = client.get::<model::wire::Version>("/v1/version").await?.url;
     // A helper may be configured for every host: another one's password is not ours to give.
-    if host.as_deref().is_some_and(|host| !url.contains(&format!("//{host}"))) {
+    if host
+        .as_deref()
+        .is_some_and(|host| !url.contains(&format!("//{host}")))
+    {
         return Ok(());
     }
     let text = match client.token() {

@@ -38,7 +38,9 @@ pub enum Deployments {
         /// TENANT/APP/ENVIRONMENT
         target: String,
     },
-    Show { id: String },
+    Show {
+        id: String,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -161,10 +163,18 @@ fn event_text(event: &EventReport, output: &Output) -> String {
     let took = duration(jiff::SignedDuration::from_millis(
         i64::try_from(event.duration_ms).unwrap_or(i64::MAX),
     ));
-    let line = format!("  {:<20} {:<10} {took}", event.event.to_string(), word(&event.status));
+    let line = format!(
+        "  {:<20} {:<10} {took}",
+        event.event.to_string(),
+        word(&event.status)
+    );
     let mut text = format!("{}\n", output.tone(tone, &line));
     if let Some(failure) = &event.failure {
-        text.push_str(&format!("    {}: {}\n", clean(&failure.script), clean(&failure.message)));
+        text.push_str(&format!(
+            "    {}: {}\n",
+            clean(&failure.script),
+            clean(&failure.message)
+        ));
         for line in failure.log.lines() {
             text.push_str(&format!("    | {}\n", clean(line)));
         }
@@ -190,7 +200,9 @@ pub async fn targets(command: &Targets, global: &Global) -> Result<(), Failure> 
     let status: EdgeStatus = global.client()?.get(&path).await?;
     let output = global.output();
     output.show(&status, |status| {
-        let mut table = Table::new(["GROUP", "HOST", "ADDRESS", "STATE", "REQUESTS", "ERRORS", "OPEN", "WHY"]);
+        let mut table = Table::new([
+            "GROUP", "HOST", "ADDRESS", "STATE", "REQUESTS", "ERRORS", "OPEN", "WHY",
+        ]);
         for target in &status.targets {
             let tone = match target.state {
                 TargetState::Healthy => Tone::Good,

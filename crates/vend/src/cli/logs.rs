@@ -69,7 +69,10 @@ fn is_name(text: &str) -> bool {
     let mut parts = text.split('/');
     let kind = parts.next().unwrap_or_default();
     let id = parts.next().unwrap_or_default();
-    let id = id.strip_prefix("t-").or_else(|| id.strip_prefix("h-")).unwrap_or_default();
+    let id = id
+        .strip_prefix("t-")
+        .or_else(|| id.strip_prefix("h-"))
+        .unwrap_or_default();
     matches!(kind, "build" | "bake" | "deploy" | "host") && id.len() >= 13
 }
 
@@ -87,7 +90,7 @@ async fn show(log: &str, follow: bool, client: &Client, output: &Output) -> Resu
             (false, true) => output.text(&tame(&chunk.text)),
             (false, false) => output.text(&chunk.text),
         }
-        if chunk.ended && !moved || (!moved && !follow) {
+        if !moved && (chunk.ended || !follow) {
             return Ok(());
         }
         if !moved {

@@ -50,7 +50,9 @@ pub async fn run(command: &Push, global: &Global) -> Outcome {
         return Ok(ExitCode::SUCCESS);
     };
     if command.detach || output.json {
-        output.show(&push, |_| format!("pushed\nnext: vend status {target} --follow\n"));
+        output.show(&push, |_| {
+            format!("pushed\nnext: vend status {target} --follow\n")
+        });
         return Ok(ExitCode::SUCCESS);
     }
     follow(&target, push, &client, &output).await
@@ -61,9 +63,11 @@ fn ask_git(arguments: &[&str]) -> Result<String, Failure> {
     let output = output.map_err(|error| Failure::failed("git cannot be run").cause(error.to_string()))?;
     match output.status.success() {
         true => Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned()),
-        false => Err(Failure::failed("this is not a working tree with a commit on a branch")
-            .cause(String::from_utf8_lossy(&output.stderr).trim().to_owned())
-            .next("git init && git add --all && git commit")),
+        false => Err(
+            Failure::failed("this is not a working tree with a commit on a branch")
+                .cause(String::from_utf8_lossy(&output.stderr).trim().to_owned())
+                .next("git init && git add --all && git commit"),
+        ),
     }
 }
 
@@ -90,7 +94,10 @@ fn push(url: &str, branch: &str, force: bool, global: &Global) -> Result<(), Fai
         .map_err(|error| Failure::failed("git cannot be run").cause(error.to_string()))?;
     match status.success() {
         true => Ok(()),
-        false => Err(Failure::failed("git push failed").next("look at what git said; --force replaces what is there")),
+        false => {
+            Err(Failure::failed("git push failed")
+                .next("look at what git said; --force replaces what is there"))
+        }
     }
 }
 

@@ -91,10 +91,7 @@ pub async fn releases(command: &Releases, global: &Global) -> Result<(), Failure
             output.show(&page, |page| releases_text(&page.items, &output));
         }
         Releases::Show { target, number } => {
-            let path = format!(
-                "{}/releases/{number}",
-                Target::read(target)?.environment_path()?
-            );
+            let path = format!("{}/releases/{number}", Target::read(target)?.environment_path()?);
             let release: Release = client.get(&path).await?;
             output.show(&release, release_text);
         }
@@ -195,5 +192,7 @@ pub fn push_cell(state: PushState) -> (String, Tone) {
 /// How the command line writes a choice.
 pub fn word_of(value: impl clap::ValueEnum) -> String {
     let possible = value.to_possible_value();
-    possible.map(|value| value.get_name().to_owned()).unwrap_or_default()
+    possible
+        .map(|value| value.get_name().to_owned())
+        .unwrap_or_default()
 }

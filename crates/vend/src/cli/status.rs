@@ -6,7 +6,9 @@ use clap::Args;
 use model::wire::{App, Environment, Execution, Why, WhyEnvironment};
 
 use super::{
-    Client, Failure, Global, Outcome, apps::environments_text, executions, now,
+    Client, Failure, Global, Outcome,
+    apps::environments_text,
+    executions, now,
     releases::{push_cell, short},
     target::Target,
 };

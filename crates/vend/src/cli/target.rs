@@ -60,7 +60,11 @@ impl Target {
 
     /// `/v1/tenants/acme/apps/shop/environments/dev`
     pub fn environment_path(&self) -> Result<String, Failure> {
-        Ok(format!("{}/environments/{}", self.app_path(), self.environment()?))
+        Ok(format!(
+            "{}/environments/{}",
+            self.app_path(),
+            self.environment()?
+        ))
     }
 
     /// `tenant=acme&app=shop&environment=dev`
@@ -126,7 +130,9 @@ mod tests {
             ("acme/../dev", None, None),
             ("", Some("acme"), None),
         ] {
-            let read = Target::read_with(text, tenant).ok().map(|target| target.to_string());
+            let read = Target::read_with(text, tenant)
+                .ok()
+                .map(|target| target.to_string());
             assert_eq!(read.as_deref(), expected, "{text}");
         }
     }

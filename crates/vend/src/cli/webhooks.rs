@@ -28,9 +28,13 @@ pub enum Webhooks {
         #[arg(long, default_value_t = 20)]
         limit: usize,
     },
-    Show { id: String },
+    Show {
+        id: String,
+    },
     /// Handle a stored delivery again.
-    Replay { id: String },
+    Replay {
+        id: String,
+    },
     /// Set what a git host and the platform both know. It is read from standard input.
     Secret {
         /// TENANT/APP
@@ -103,7 +107,11 @@ pub async fn run(command: &Webhooks, global: &Global) -> Outcome {
             let path = format!("/v1/webhooks/{}/replay", escape(id));
             let delivery: Delivery = global.client()?.post(&path, &serde_json::json!({})).await?;
             output.show(&delivery, |delivery| {
-                let why = delivery.reason.as_deref().map(|why| format!(": {why}")).unwrap_or_default();
+                let why = delivery
+                    .reason
+                    .as_deref()
+                    .map(|why| format!(": {why}"))
+                    .unwrap_or_default();
                 clean(&format!("{} {}{why}", delivery.id, word(&delivery.verdict))) + "\n"
             });
         }
@@ -130,7 +138,11 @@ fn explain(read: &Read, output: &Output) -> Outcome {
             .ok_or_else(|| Failure::usage(format!("`{header}` is not a header: write `Name: value`")))?;
         Ok((name.trim().to_owned(), value.trim().to_owned()))
     };
-    let headers = read.headers.iter().map(header).collect::<Result<Vec<_>, Failure>>()?;
+    let headers = read
+        .headers
+        .iter()
+        .map(header)
+        .collect::<Result<Vec<_>, Failure>>()?;
     let failed = |error: std::io::Error| Failure::file(&read.file, &error);
     let mut body = Vec::new();
     let file = File::open(&read.file).map_err(failed)?;

@@ -152,7 +152,9 @@ async fn vote(
     let id: ApprovalId = parse(id)?;
     let found = allowed(state, caller, Action::Approve, &id).await?;
     if new.why.as_ref().is_some_and(|why| why.len() > MAX_WHY_BYTES) {
-        return Err(Refusal::invalid(format!("a reason has at most {MAX_WHY_BYTES} bytes")));
+        return Err(Refusal::invalid(format!(
+            "a reason has at most {MAX_WHY_BYTES} bytes"
+        )));
     }
     let (by, own, digest) = (state.by(&caller.0), id.clone(), new.plan.unwrap_or(found.digest));
     let voted = state
@@ -161,7 +163,10 @@ async fn vote(
         .await?;
     // The vote is kept. The engine looks by itself, too: it may only be later.
     if let Err(fault) = state.commands.voted(id).await {
-        tracing::warn!(error = chain(&fault), "a vote is kept, and the engine could not be told");
+        tracing::warn!(
+            error = chain(&fault),
+            "a vote is kept, and the engine could not be told"
+        );
     }
     Ok(Json(wire(voted)))
 }

@@ -47,7 +47,11 @@ pub async fn create(
     input::Json(new): input::Json<NewApp>,
 ) -> Result<(StatusCode, Json<App>), Refusal> {
     caller.may(Action::Develop, Some(&tenant), &format!("tenant `{tenant}`"))?;
-    if let Some(url) = new.repository.as_deref().filter(|url| !webhook::is_clone_url(url)) {
+    if let Some(url) = new
+        .repository
+        .as_deref()
+        .filter(|url| !webhook::is_clone_url(url))
+    {
         return Err(Refusal::invalid(format!(
             "`{url}` is not the URL of a repository that is cloned: use https, http or ssh"
         )));
@@ -93,7 +97,9 @@ pub async fn list(
         .read(move |db| db.tenant(&tenant).and_then(|tenant| db.apps(Some(&tenant.name))))
         .await?;
     let apps = apps.into_iter().map(|app| wire(app, &state)).collect();
-    let page = keyed(apps, paging.cursor.as_deref(), paging.limit(), |app: &App| app.name.to_string());
+    let page = keyed(apps, paging.cursor.as_deref(), paging.limit(), |app: &App| {
+        app.name.to_string()
+    });
     Ok(Json(page))
 }
 

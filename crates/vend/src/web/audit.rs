@@ -133,6 +133,9 @@ pub async fn checkpoint(Held(state): Held<State>, caller: Caller) -> Result<Json
 pub async fn public_key(Held(state): Held<State>, caller: Caller) -> Result<Json<PublicKey>, Refusal> {
     let own = caller.0.tenant.clone();
     caller.may(Action::View, own.as_ref(), "ledger")?;
-    let key = state.store.read(|db| Ok::<_, store::Error>(db.ledger_key())).await?;
+    let key = state
+        .store
+        .read(|db| Ok::<_, store::Error>(db.ledger_key()))
+        .await?;
     Ok(Json(PublicKey { key: key.to_string() }))
 }

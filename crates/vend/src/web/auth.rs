@@ -60,11 +60,6 @@ impl Caller {
                 .next("vend whoami, and ask an operator for a token with that role"),
         )
     }
-
-    /// May the caller see what belongs to `tenant`?
-    pub fn sees(&self, tenant: &TenantName) -> bool {
-        policy::decide(&self.0, Action::View, Some(tenant))
-    }
 }
 
 fn role_name(role: Role) -> &'static str {
@@ -85,8 +80,11 @@ impl FromRequestParts<State> for Caller {
             .map_err(|_| Refusal::new(Kind::Unauthenticated, "the connection has no caller"))?;
         if let Some(token) = token(&parts.headers)? {
             let unknown = || {
-                Refusal::new(Kind::Unauthenticated, "the token is not known, was revoked, or has ended")
-                    .next("ask an operator for a token, and set VEND_TOKEN")
+                Refusal::new(
+                    Kind::Unauthenticated,
+                    "the token is not known, was revoked, or has ended",
+                )
+                .next("ask an operator for a token, and set VEND_TOKEN")
             };
             let found = match token.expose().starts_with(SESSION_PREFIX) {
                 true => state.sessions.open(&token, state.now()),
@@ -139,14 +137,20 @@ fn token(headers: &HeaderMap) -> Result<Option<Secret>, Refusal> {
             "the Authorization header holds neither a Bearer token nor Basic credentials",
         )
     };
-    let (scheme, rest) = value.to_str().ok().and_then(|value| value.split_once(' ')).ok_or_else(wrong)?;
+    let (scheme, rest) = value
+        .to_str()
+        .ok()
+        .and_then(|value| value.split_once(' '))
+        .ok_or_else(wrong)?;
     if rest.len() > 2 * MAX_TOKEN_BYTES {
         return Err(wrong());
     }
     let token = if scheme.eq_ignore_ascii_case("bearer") {
         rest.trim().to_owned()
     } else if scheme.eq_ignore_ascii_case("basic") {
-        let decoded = base64::prelude::BASE64_STANDARD.decode(rest.trim()).map_err(|_| wrong())?;
+        let decoded = base64::prelude::BASE64_STANDARD
+            .decode(rest.trim())
+            .map_err(|_| wrong())?;
         let decoded = Secret::new(String::from_utf8(decoded).map_err(|_| wrong())?);
         let (_, password) = decoded.expose().split_once(':').ok_or_else(wrong)?;
         password.to_owned()
@@ -195,11 +199,21 @@ impl Sessions {
     fn seal(&self, claim: &[u8]) -> [u8; 32] {
         let pad = |with: u8| {
             let mut block = [with; 64];
-            block.iter_mut().zip(self.key).for_each(|(byte, key)| *byte ^= key);
+            block
+                .iter_mut()
+                .zip(self.key)
+                .for_each(|(byte, key)| *byte ^= key);
             block
         };
-        let inner = Sha256::new().chain_update(pad(0x36)).chain_update(claim).finalize();
-        Sha256::new().chain_update(pad(0x5c)).chain_update(inner).finalize().into()
+        let inner = Sha256::new()
+            .chain_update(pad(0x36))
+            .chain_update(claim)
+            .finalize();
+        Sha256::new()
+            .chain_update(pad(0x5c))
+            .chain_update(inner)
+            .finalize()
+            .into()
     }
 }
 
@@ -215,11 +229,18 @@ mod tests {
 
     #[test]
     fn tokens_come_as_bearer_or_as_gits_password() {
-        let expose = |value: &str| token(&headers(value)).map(|token| token.map(|token| token.expose().to_owned()));
+        let expose =
+            |value: &str| token(&headers(value)).map(|token| token.map(|token| token.expose().to_owned()));
         assert_eq!(expose("Bearer abc").unwrap().as_deref(), Some("abc"));
         assert_eq!(expose("basic eDphYmM=").unwrap().as_deref(), Some("abc"));
         assert!(token(&HeaderMap::new()).unwrap().is_none());
-        for bad in ["abc", "Digest abc", "Basic ???", "Basic eA==", &format!("Bearer {}", "a".repeat(2000))] {
+        for bad in [
+            "abc",
+            "Digest abc",
+            "Basic ???",
+            "Basic eA==",
+            &format!("Bearer {}", "a".repeat(2000)),
+        ] {
             assert!(expose(bad).is_err(), "{bad}");
         }
     }
@@ -241,7 +262,9 @@ mod tests {
         for at in SESSION_PREFIX.len()..text.len() {
             let mut bytes = text.as_bytes().to_vec();
             bytes[at] ^= 1;
-            let Ok(changed) = String::from_utf8(bytes) else { continue };
+            let Ok(changed) = String::from_utf8(bytes) else {
+                continue;
+            };
             assert!(sessions.open(&Secret::new(changed), now).is_none(), "byte {at}");
         }
     }

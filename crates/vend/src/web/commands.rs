@@ -40,8 +40,7 @@ pub trait Commands: Send + Sync + 'static {
     /// What going back would change. `to`: none for the release before the live one.
     fn plan_rollback(&self, place: Place, to: Option<u64>) -> BoxFuture<'_, Result<Plan, Fault>>;
 
-    fn rollback(&self, place: Place, to: Option<u64>, by: By)
-    -> BoxFuture<'_, Result<ExecutionId, Fault>>;
+    fn rollback(&self, place: Place, to: Option<u64>, by: By) -> BoxFuture<'_, Result<ExecutionId, Fault>>;
 
     /// Destroys an environment with its hosts, its database and its routes. Refuses a protected one.
     fn destroy(&self, place: Place, by: By) -> BoxFuture<'_, Result<ExecutionId, Fault>>;
@@ -55,8 +54,7 @@ pub trait Commands: Send + Sync + 'static {
     ) -> BoxFuture<'_, Result<Vec<ExecutionId>, Fault>>;
 
     /// Deletes a tenant after its apps. Refuses when an environment is protected.
-    fn delete_tenant(&self, tenant: TenantName, by: By)
-    -> BoxFuture<'_, Result<Vec<ExecutionId>, Fault>>;
+    fn delete_tenant(&self, tenant: TenantName, by: By) -> BoxFuture<'_, Result<Vec<ExecutionId>, Fault>>;
 
     /// Changes the number of hosts of the live release.
     fn scale(&self, place: Place, hosts: u32, by: By) -> BoxFuture<'_, Result<ExecutionId, Fault>>;

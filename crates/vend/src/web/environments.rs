@@ -50,7 +50,9 @@ fn wire(db: &Db<'_>, environment: store::Environment, urls: &[String]) -> Result
         ..ExecutionFilter::default()
     };
     let running = db.executions(&open)?.into_iter().next();
-    let destroying = running.as_ref().is_some_and(|execution| execution.kind == "environment-destroy");
+    let destroying = running
+        .as_ref()
+        .is_some_and(|execution| execution.kind == "environment-destroy");
     let serving = db
         .standing_hosts(Some(place))?
         .into_iter()
@@ -103,11 +105,19 @@ pub async fn list(
                 let urls = urls(&environment.place);
                 wire(db, environment, &urls)
             };
-            environments.into_iter().map(wire).collect::<Result<Vec<_>, store::Error>>()
+            environments
+                .into_iter()
+                .map(wire)
+                .collect::<Result<Vec<_>, store::Error>>()
         })
         .await?;
     let key = |environment: &Environment| environment.place.environment.to_string();
-    Ok(Json(keyed(environments, paging.cursor.as_deref(), paging.limit(), key)))
+    Ok(Json(keyed(
+        environments,
+        paging.cursor.as_deref(),
+        paging.limit(),
+        key,
+    )))
 }
 
 #[utoipa::path(get, path = "/v1/tenants/{tenant}/apps/{app}/environments/{environment}",
@@ -203,7 +213,9 @@ pub async fn scale(
 ) -> Result<(StatusCode, Json<Started>), Refusal> {
     let place = allowed(&caller, Action::Develop, named)?;
     if !(1..=MAX_HOSTS).contains(&scale.hosts) {
-        return Err(Refusal::invalid(format!("an environment has 1 to {MAX_HOSTS} hosts")));
+        return Err(Refusal::invalid(format!(
+            "an environment has 1 to {MAX_HOSTS} hosts"
+        )));
     }
     read(&state, place.clone()).await?;
     let by = state.by(&caller.0);

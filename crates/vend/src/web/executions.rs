@@ -68,7 +68,9 @@ fn stage(db: &Db<'_>, id: &ExecutionId) -> Result<Option<String>, store::Error> 
 /// The reason of a wait, in one sentence, with the command that ends it where there is one.
 fn waiting(db: &Db<'_>, id: &ExecutionId, now: Timestamp) -> Result<Option<String>, store::Error> {
     let approvals = db.approvals_of_execution(id)?;
-    let asked = approvals.iter().find(|approval| approval.state == ApprovalState::Open);
+    let asked = approvals
+        .iter()
+        .find(|approval| approval.state == ApprovalState::Open);
     if let Some(approval) = asked {
         let (given, required) = (approval.given(), approval.required);
         return Ok(Some(format!(
@@ -81,12 +83,17 @@ fn waiting(db: &Db<'_>, id: &ExecutionId, now: Timestamp) -> Result<Option<Strin
     for task in &tasks {
         let name = activity(&task.resource);
         if task.lease.is_none() && task.not_before > now {
-            reasons.push(format!("{name} is tried again at {}, attempt {}", task.not_before, task.attempt));
+            reasons.push(format!(
+                "{name} is tried again at {}, attempt {}",
+                task.not_before, task.attempt
+            ));
         } else if task.lease.is_none() {
             reasons.push(format!("{name} has no worker yet"));
         }
     }
-    if tasks.is_empty() && let Some((_, at)) = db.timers(id)?.first() {
+    if tasks.is_empty()
+        && let Some((_, at)) = db.timers(id)?.first()
+    {
         reasons.push(format!("the clock, until {at}"));
     }
     Ok((!reasons.is_empty()).then(|| reasons.join("; ")))
@@ -120,8 +127,14 @@ fn detail(kind: &str, details: &Value) -> Option<String> {
         (Some(error), Some(cause)) => Some(format!("{cause} ({error})")),
         (one, other) => one.or(other).map(str::to_owned),
     };
-    let scheduled = || text("resource").filter(|_| kind.ends_with("Scheduled")).map(|name| activity(name).to_owned());
-    failure.or_else(|| text("reason").map(str::to_owned)).or_else(scheduled)
+    let scheduled = || {
+        text("resource")
+            .filter(|_| kind.ends_with("Scheduled"))
+            .map(|name| activity(name).to_owned())
+    };
+    failure
+        .or_else(|| text("reason").map(str::to_owned))
+        .or_else(scheduled)
 }
 
 /// The execution, if the caller may do `action` to it.
@@ -165,10 +178,18 @@ pub async fn list(
         .read(move |db| {
             let found = db.executions(&filter)?;
             let wire = |summary: ExecutionSummary| Ok((summary.key, wire(db, summary, now)?));
-            found.into_iter().map(wire).collect::<Result<Vec<_>, store::Error>>()
+            found
+                .into_iter()
+                .map(wire)
+                .collect::<Result<Vec<_>, store::Error>>()
         })
         .await?;
-    Ok(Json(numbered(found, limit, |(key, _)| *key, |(_, execution)| execution)))
+    Ok(Json(numbered(
+        found,
+        limit,
+        |(key, _)| *key,
+        |(_, execution)| execution,
+    )))
 }
 
 /// An execution with its history, its times and the reason of its wait.
@@ -187,7 +208,10 @@ pub async fn show(
         Ok(ExecutionDetail {
             execution: wire(db, db.execution_summary(&id)?, now)?,
             history: history(db.history(&id, 0, HISTORY)?),
-            logs: logs::of_execution(db, &id)?.into_iter().map(|entry| entry.log).collect(),
+            logs: logs::of_execution(db, &id)?
+                .into_iter()
+                .map(|entry| entry.log)
+                .collect(),
         })
     };
     Ok(Json(state.store.read(read).await?))
@@ -268,12 +292,25 @@ mod tests {
         };
         let events = history(vec![
             row(1, 0, "TaskStateEntered", r#"{"name":"Build","input":"{}"}"#),
-            row(2, 1, "TaskScheduled", r#"{"resource":"arn:aws:states:local:0:activity:build"}"#),
-            row(3, 2, "TaskFailed", r#"{"error":"Vend.Customer","cause":"2 tests failed"}"#),
+            row(
+                2,
+                1,
+                "TaskScheduled",
+                r#"{"resource":"arn:aws:states:local:0:activity:build"}"#,
+            ),
+            row(
+                3,
+                2,
+                "TaskFailed",
+                r#"{"error":"Vend.Customer","cause":"2 tests failed"}"#,
+            ),
         ]);
         let states: Vec<_> = events.iter().map(|event| event.state.as_deref()).collect();
         assert_eq!(states, [Some("Build"); 3]);
         assert_eq!(events[1].detail.as_deref(), Some("build"));
-        assert_eq!(events[2].detail.as_deref(), Some("2 tests failed (Vend.Customer)"));
+        assert_eq!(
+            events[2].detail.as_deref(),
+            Some("2 tests failed (Vend.Customer)")
+        );
     }
 }

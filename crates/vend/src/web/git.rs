@@ -70,9 +70,15 @@ pub async fn serve(
             Box::new(move || Box::pin(async move { announcer.announce(tenant, app, actor).await }));
         announce
     });
-    backend::run(&state.repositories, call, request.into_body(), after, &state.tasks)
-        .await
-        .map_err(|error| Refusal::internal(&error))
+    backend::run(
+        &state.repositories,
+        call,
+        request.into_body(),
+        after,
+        &state.tasks,
+    )
+    .await
+    .map_err(|error| Refusal::internal(&error))
 }
 
 /// What the method, the path and the query ask for: three calls, and nothing else, of the dumb protocol included.
@@ -118,7 +124,10 @@ mod tests {
     fn only_the_smart_protocol_is_served() {
         let asks = |method: Method, rest: &str, query: Option<&str>| asked(&method, rest, query);
         let pack = Service::ReceivePack;
-        assert_eq!(asks(Method::GET, "info/refs", Some("service=git-receive-pack")), Some((pack, true)));
+        assert_eq!(
+            asks(Method::GET, "info/refs", Some("service=git-receive-pack")),
+            Some((pack, true))
+        );
         assert_eq!(asks(Method::POST, "git-receive-pack", None), Some((pack, false)));
         for (method, rest, query) in [
             (Method::GET, "info/refs", None),

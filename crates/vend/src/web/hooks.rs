@@ -18,12 +18,7 @@ use model::{
 use serde_json::{Value, json};
 use store::{By, DeliveryVerdict, NewDelivery, Received};
 
-use super::{
-    commands::Pushed,
-    input::Path,
-    refusal::Refusal,
-    state::State,
-};
+use super::{commands::Pushed, input::Path, refusal::Refusal, state::State};
 
 /// How long a body may take to come.
 const BODY: Duration = Duration::from_secs(60);
@@ -102,9 +97,15 @@ async fn keep(
         event: event.clone(),
     };
     let by = By::new(format!("webhook:{}", provider_name(provider)), state.now());
-    let received = state.store.write(move |tx| tx.receive_delivery(&new, &by)).await?;
+    let received = state
+        .store
+        .write(move |tx| tx.receive_delivery(&new, &by))
+        .await?;
     if let Received::Duplicate(first) = received {
-        return Ok((StatusCode::OK, Json(json!({ "status": "duplicate", "delivery": first }))));
+        return Ok((
+            StatusCode::OK,
+            Json(json!({ "status": "duplicate", "delivery": first })),
+        ));
     }
     let own = id.clone();
     let kept = state.store.read(move |db| db.delivery(&own)).await?;
@@ -116,9 +117,15 @@ async fn keep(
             if let Err(refusal) = hand_over(state, &kept, push, &sender).await {
                 tracing::warn!(delivery = %id, why = refusal.detail, "a delivery is kept and could not be handed over");
             }
-            (StatusCode::ACCEPTED, Json(json!({ "status": "accepted", "delivery": id })))
+            (
+                StatusCode::ACCEPTED,
+                Json(json!({ "status": "accepted", "delivery": id })),
+            )
         }
-        _ => (StatusCode::OK, Json(json!({ "status": "ignored", "delivery": id }))),
+        _ => (
+            StatusCode::OK,
+            Json(json!({ "status": "ignored", "delivery": id })),
+        ),
     })
 }
 
@@ -133,7 +140,9 @@ async fn read(body: Body) -> Result<Bytes, String> {
     let read = Limited::new(body, MAX_BODY_BYTES).collect();
     match tokio::time::timeout(BODY, read).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(_)) => Err(format!("the body broke off, or has more than {MAX_BODY_BYTES} bytes")),
+        Ok(Err(_)) => Err(format!(
+            "the body broke off, or has more than {MAX_BODY_BYTES} bytes"
+        )),
         Err(_) => Err(format!("the body did not come in {} s", BODY.as_secs())),
     }
 }
@@ -141,7 +150,10 @@ async fn read(body: Body) -> Result<Bytes, String> {
 /// Headers as texts. What is no text, or longer than any that means something, is left out.
 fn texts(headers: &HeaderMap) -> Vec<(String, String)> {
     let texts = headers.iter().filter_map(|(name, value)| {
-        let value = value.to_str().ok().filter(|value| value.len() <= MAX_HEADER_BYTES)?;
+        let value = value
+            .to_str()
+            .ok()
+            .filter(|value| value.len() <= MAX_HEADER_BYTES)?;
         Some((name.to_string(), value.to_owned()))
     });
     texts.collect()
@@ -175,10 +187,14 @@ fn stale(headers: &[(String, String)], secret: &Secret, now: Timestamp) -> Optio
     if !secret.expose().starts_with("whsec_") {
         return None;
     }
-    let (_, stamp) = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("webhook-timestamp"))?;
+    let (_, stamp) = headers
+        .iter()
+        .find(|(name, _)| name.eq_ignore_ascii_case("webhook-timestamp"))?;
     match stamp.trim().parse::<i64>() {
         Ok(stamp) if now.as_second().abs_diff(stamp) <= OLDEST_SECS => None,
-        Ok(_) => Some(format!("it was signed more than {OLDEST_SECS} s ago, or a clock is wrong")),
+        Ok(_) => Some(format!(
+            "it was signed more than {OLDEST_SECS} s ago, or a clock is wrong"
+        )),
         Err(_) => Some("`webhook-timestamp` is not a time".to_owned()),
     }
 }
@@ -193,9 +209,18 @@ pub fn judge(read: Result<Event, webhook::Refusal>) -> Judged {
             ignored(Event::Push(push), reason)
         }
         Ok(event @ Event::Push(_)) => (DeliveryVerdict::Accepted, None, Some(event)),
-        Ok(Event::Delete { reference, repository }) => {
+        Ok(Event::Delete {
+            reference,
+            repository,
+        }) => {
             let reason = format!("{reference} is gone; its environment stays");
-            ignored(Event::Delete { reference, repository }, reason)
+            ignored(
+                Event::Delete {
+                    reference,
+                    repository,
+                },
+                reason,
+            )
         }
         Ok(Event::Ignored { kind, reason }) => {
             let said = reason.clone();
@@ -226,7 +251,12 @@ pub async fn hand_over(
         at: state.now(),
     };
     state.commands.pushed(pushed).await?;
-    let (id, tenant, app, commit) = (delivery.id.clone(), delivery.tenant.clone(), delivery.app.clone(), push.commit.id);
+    let (id, tenant, app, commit) = (
+        delivery.id.clone(),
+        delivery.tenant.clone(),
+        delivery.app.clone(),
+        push.commit.id,
+    );
     state
         .store
         .write(move |tx| {
@@ -247,7 +277,10 @@ pub async fn hand_over(
 
 /// Hands over what a platform that was killed had accepted and not handed over.
 pub async fn resume(state: &State) -> Result<(), store::Error> {
-    let newest = state.store.read(|db| db.deliveries(None, None, None, 200)).await?;
+    let newest = state
+        .store
+        .read(|db| db.deliveries(None, None, None, 200))
+        .await?;
     // Oldest first, as they came.
     for delivery in newest.into_iter().rev() {
         let left = delivery.verdict == DeliveryVerdict::Accepted && delivery.push.is_none();

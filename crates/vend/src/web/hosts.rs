@@ -61,7 +61,10 @@ pub async fn list(
 ) -> Result<Json<Page<Host>>, Refusal> {
     let scope = scope.within(&caller)?;
     let place = scope.place();
-    let mut hosts = state.store.read(move |db| db.standing_hosts(place.as_ref())).await?;
+    let mut hosts = state
+        .store
+        .read(move |db| db.standing_hosts(place.as_ref()))
+        .await?;
     hosts.retain(|host| scope.holds(&host.place));
     // The catalogue is worth showing when the node cannot be asked, too.
     let seen: HashMap<HostId, HostSeen> = match state.sight.hosts().await {
@@ -76,7 +79,12 @@ pub async fn list(
         wire(host, seen)
     });
     let key = |host: &Host| format!("{} {}", host.place, host.id);
-    Ok(Json(keyed(hosts.collect(), scope.cursor.as_deref(), scope.limit(), key)))
+    Ok(Json(keyed(
+        hosts.collect(),
+        scope.cursor.as_deref(),
+        scope.limit(),
+        key,
+    )))
 }
 
 /// Images that the newest releases stand on.
@@ -102,12 +110,14 @@ fn images_of(db: &Db<'_>, scope: &Scope) -> Result<Vec<Image>, store::Error> {
             continue;
         }
         for release in db.releases(&place, None, RELEASES)? {
-            let image = images.entry((place.to_string(), release.content.image)).or_insert_with(|| Image {
-                digest: release.content.image,
-                place: place.clone().into(),
-                releases: Vec::new(),
-                created_at: release.content.created_at,
-            });
+            let image = images
+                .entry((place.to_string(), release.content.image))
+                .or_insert_with(|| Image {
+                    digest: release.content.image,
+                    place: place.clone().into(),
+                    releases: Vec::new(),
+                    created_at: release.content.created_at,
+                });
             image.releases.push(release.content.number);
             image.created_at = release.content.created_at;
         }
@@ -125,7 +135,10 @@ pub async fn edge(
 ) -> Result<Json<EdgeStatus>, Refusal> {
     let scope = scope.within(&caller)?;
     let place = scope.place();
-    let hosts = state.store.read(move |db| db.standing_hosts(place.as_ref())).await?;
+    let hosts = state
+        .store
+        .read(move |db| db.standing_hosts(place.as_ref()))
+        .await?;
     let own: HashMap<String, bool> = hosts
         .into_iter()
         .map(|host| (host.id.to_string(), scope.holds(&host.place)))

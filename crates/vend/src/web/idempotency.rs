@@ -40,7 +40,9 @@ pub async fn once(Held(state): Held<State>, request: Request, next: Next) -> Res
         Err(refusal) => return refusal.into_response(),
     };
     // A command goes on when its sender has gone: otherwise nobody would know what became of it.
-    let work = state.tasks.spawn(claimed(state.clone(), caller, key, parts, body, next));
+    let work = state
+        .tasks
+        .spawn(claimed(state.clone(), caller, key, parts, body, next));
     match work.await {
         Ok(response) => response,
         Err(error) => Refusal::internal(&error).into_response(),
@@ -48,10 +50,15 @@ pub async fn once(Held(state): Held<State>, request: Request, next: Next) -> Res
 }
 
 async fn read(parts: &Parts, body: Body) -> Result<(String, Bytes), Refusal> {
-    let key = parts.headers.get("idempotency-key").and_then(|key| key.to_str().ok());
+    let key = parts
+        .headers
+        .get("idempotency-key")
+        .and_then(|key| key.to_str().ok());
     let key = key.map(|key| key.trim().trim_matches('"')).unwrap_or_default();
     if !(1..=200).contains(&key.len()) {
-        return Err(Refusal::invalid("an Idempotency-Key has 1 to 200 visible characters"));
+        return Err(Refusal::invalid(
+            "an Idempotency-Key has 1 to 200 visible characters",
+        ));
     }
     let body = to_bytes(body, MAX_BODY_BYTES).await;
     let body = body.map_err(|_| Refusal::new(Kind::TooLarge, "the request broke off, or is too large"))?;
@@ -81,7 +88,8 @@ async fn claimed(
         }
         Ok(Command::Done { status, body }) => repeat(status, body),
         Ok(Command::UnderWay) => {
-            Refusal::conflict("the first request with this Idempotency-Key is still being done").into_response()
+            Refusal::conflict("the first request with this Idempotency-Key is still being done")
+                .into_response()
         }
         Ok(Command::Different) => Refusal::new(
             Kind::Unprocessable,

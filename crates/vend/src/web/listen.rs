@@ -3,7 +3,7 @@
 //! The room owns every connection: it bounds their number, gives each a time to say something, and ends them all
 //! when the platform stops.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{Extension, Router};
 use hyper_util::{
@@ -13,7 +13,7 @@ use hyper_util::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, UnixListener},
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
     sync::Semaphore,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -29,35 +29,50 @@ const GRACE: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Peer {
     /// A process of this machine. The kernel says whose.
-    Local { uid: u32 },
+    Local {
+        uid: u32,
+    },
     Remote(SocketAddr),
+}
+
+/// Where connections come from.
+trait Door: Send + Sync + 'static {
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    fn open(&self) -> impl Future<Output = io::Result<(Self::Stream, Peer)>> + Send;
+}
+
+impl Door for UnixListener {
+    type Stream = UnixStream;
+
+    async fn open(&self) -> io::Result<(UnixStream, Peer)> {
+        let (stream, _) = self.accept().await?;
+        let uid = stream.peer_cred()?.uid();
+        Ok((stream, Peer::Local { uid }))
+    }
+}
+
+impl Door for TcpListener {
+    type Stream = TcpStream;
+
+    async fn open(&self) -> io::Result<(TcpStream, Peer)> {
+        let (stream, address) = self.accept().await?;
+        stream.set_nodelay(true)?;
+        Ok((stream, Peer::Remote(address)))
+    }
 }
 
 /// Serves callers of the local socket until `stop`.
 pub async fn unix(listener: UnixListener, router: Router, stop: CancellationToken) {
-    let accept = async || {
-        let (stream, _) = listener.accept().await?;
-        let uid = stream.peer_cred()?.uid();
-        Ok((stream, Peer::Local { uid }))
-    };
-    serve(accept, router, stop).await;
+    serve(listener, router, stop).await;
 }
 
 /// Serves callers over TCP until `stop`.
 pub async fn tcp(listener: TcpListener, router: Router, stop: CancellationToken) {
-    let accept = async || {
-        let (stream, address) = listener.accept().await?;
-        stream.set_nodelay(true)?;
-        Ok((stream, Peer::Remote(address)))
-    };
-    serve(accept, router, stop).await;
+    serve(listener, router, stop).await;
 }
 
-async fn serve<S, A>(accept: A, router: Router, stop: CancellationToken)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    A: AsyncFn() -> std::io::Result<(S, Peer)>,
-{
+async fn serve(door: impl Door, router: Router, stop: CancellationToken) {
     let room = Arc::new(Semaphore::new(CONNECTIONS));
     let tasks = TaskTracker::new();
     loop {
@@ -67,7 +82,7 @@ where
         };
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
-            accepted = accept() => accepted,
+            accepted = door.open() => accepted,
         };
         match accepted {
             Ok((stream, peer)) => {
@@ -86,7 +101,10 @@ where
     }
     tasks.close();
     if tokio::time::timeout(GRACE, tasks.wait()).await.is_err() {
-        tracing::warn!(connections = tasks.len(), "requests did not finish before the end");
+        tracing::warn!(
+            connections = tasks.len(),
+            "requests did not finish before the end"
+        );
     }
 }
 

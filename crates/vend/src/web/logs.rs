@@ -49,7 +49,8 @@ fn named(details: &str) -> Vec<LogRef> {
     let kinds = ["build/t-", "bake/t-", "deploy/t-"];
     let words = details.split(|c: char| !(c.is_ascii_alphanumeric() || "/._-".contains(c)));
     let logs = words.filter(|word| kinds.iter().any(|kind| word.starts_with(kind)));
-    logs.filter_map(|word| word.trim_end_matches('.').parse().ok()).collect()
+    logs.filter_map(|word| word.trim_end_matches('.').parse().ok())
+        .collect()
 }
 
 fn entry(log: &LogRef, place: Place, at: jiff::Timestamp) -> LogEntry {

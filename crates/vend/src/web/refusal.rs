@@ -29,14 +29,17 @@ pub enum Kind {
     TooLarge,
     Unprocessable,
     Internal,
-    NotAvailable,
     Unavailable,
 }
 
 impl Kind {
     fn parts(self) -> (StatusCode, &'static str, &'static str) {
         match self {
-            Self::Invalid => (StatusCode::BAD_REQUEST, "invalid-request", "The request is not valid"),
+            Self::Invalid => (
+                StatusCode::BAD_REQUEST,
+                "invalid-request",
+                "The request is not valid",
+            ),
             Self::Unauthenticated => (
                 StatusCode::UNAUTHORIZED,
                 "unauthenticated",
@@ -50,7 +53,11 @@ impl Kind {
                 "This cannot be done with it",
             ),
             Self::Conflict => (StatusCode::CONFLICT, "conflict", "It is not possible now"),
-            Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The request is too large"),
+            Self::TooLarge => (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "too-large",
+                "The request is too large",
+            ),
             Self::Unprocessable => (
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "unprocessable",
@@ -60,11 +67,6 @@ impl Kind {
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "internal",
                 "The platform failed",
-            ),
-            Self::NotAvailable => (
-                StatusCode::NOT_IMPLEMENTED,
-                "not-available",
-                "This is not available yet",
             ),
             Self::Unavailable => (
                 StatusCode::SERVICE_UNAVAILABLE,

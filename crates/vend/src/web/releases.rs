@@ -39,7 +39,9 @@ pub fn push(push: store::Push) -> Push {
 }
 
 fn wire(release: store::Release, whole: bool) -> Release {
-    let spec = whole.then(|| serde_json::to_value(&release.content.spec).ok()).flatten();
+    let spec = whole
+        .then(|| serde_json::to_value(&release.content.spec).ok())
+        .flatten();
     Release {
         place: release.place.into(),
         number: release.content.number,
@@ -75,7 +77,9 @@ pub async fn list(
         })
         .await?;
     let number = |release: &store::Release| release.content.number;
-    Ok(Json(numbered(releases, limit, number, |release| wire(release, false))))
+    Ok(Json(numbered(releases, limit, number, |release| {
+        wire(release, false)
+    })))
 }
 
 #[utoipa::path(get, path = "/v1/tenants/{tenant}/apps/{app}/environments/{environment}/releases/{number}",

@@ -3,7 +3,7 @@
 use std::{any::Any, time::Duration};
 
 use axum::{
-    Extension, Router,
+    Router,
     body::Body,
     extract::{DefaultBodyLimit, Request},
     http::{HeaderValue, StatusCode},
@@ -16,8 +16,8 @@ use utoipa::OpenApi as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    approvals, apps, audit, deployments, environments, executions, git, hooks, hosts, idempotency, input, logs,
-    platform,
+    approvals, apps, audit, deployments, environments, executions, git, hooks, hosts, idempotency, input,
+    logs, platform,
     refusal::{Kind, Refusal},
     releases, secrets,
     state::State,
@@ -115,7 +115,9 @@ pub fn router(state: State) -> Router {
 async fn in_time(request: Request, next: Next) -> Response {
     match tokio::time::timeout(DEADLINE, next.run(request)).await {
         Ok(response) => response,
-        Err(_) => Refusal::new(Kind::Unavailable, "it took too long").next("try again").into_response(),
+        Err(_) => Refusal::new(Kind::Unavailable, "it took too long")
+            .next("try again")
+            .into_response(),
     }
 }
 
@@ -126,32 +128,34 @@ fn panicked(cause: Box<dyn Any + Send>) -> Response<Body> {
     Refusal::new(Kind::Internal, "the platform has a fault; its log has the cause").into_response()
 }
 
-/// The id of a request, as the log and a refusal name it.
-#[derive(Debug, Clone)]
-struct RequestId(String);
-
 /// The outermost layer: gives each request an id, says what became of it, and writes refusals with that id.
-async fn finish(mut request: Request, next: Next) -> Response {
+async fn finish(request: Request, next: Next) -> Response {
     let start = std::time::Instant::now();
     let bits = store::random_bits().unwrap_or_default();
     let id = format!("r-{bits:016x}");
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    request.extensions_mut().insert(Extension(RequestId(id.clone())));
     let mut response = next.run(request).await;
     if let Some(refusal) = response.extensions_mut().remove::<Refusal>() {
         response = refusal.answer(Some(id.clone()));
     }
     let (status, duration_ms) = (response.status(), start.elapsed().as_millis() as u64);
     match status.is_server_error() {
-        true => tracing::warn!(request = id, %method, path, status = status.as_u16(), duration_ms, "answered"),
-        false => tracing::debug!(request = id, %method, path, status = status.as_u16(), duration_ms, "answered"),
+        true => {
+            tracing::warn!(request = id, %method, path, status = status.as_u16(), duration_ms, "answered")
+        }
+        false => {
+            tracing::debug!(request = id, %method, path, status = status.as_u16(), duration_ms, "answered")
+        }
     }
     if let Ok(value) = HeaderValue::try_from(id) {
         response.headers_mut().insert("x-request-id", value);
     }
     if status == StatusCode::OK {
         // Answers are about one caller, and about now.
-        response.headers_mut().entry("cache-control").or_insert(HeaderValue::from_static("no-store"));
+        response
+            .headers_mut()
+            .entry("cache-control")
+            .or_insert(HeaderValue::from_static("no-store"));
     }
     response
 }

@@ -34,7 +34,8 @@ impl Scope {
             self.tenant.clone_from(&caller.0.tenant);
         }
         caller.may(Action::View, self.tenant.as_ref(), "tenant")?;
-        if (self.app.is_some() && self.tenant.is_none()) || (self.environment.is_some() && self.app.is_none()) {
+        if (self.app.is_some() && self.tenant.is_none()) || (self.environment.is_some() && self.app.is_none())
+        {
             return Err(Refusal::invalid(
                 "an app is named with its tenant, an environment with its app",
             ));
@@ -58,9 +59,14 @@ impl Scope {
 
     pub fn holds(&self, place: &Place) -> bool {
         let fits = |wanted: Option<&str>, is: &str| wanted.is_none_or(|wanted| wanted == is);
-        fits(self.tenant.as_ref().map(TenantName::as_str), place.tenant.as_str())
-            && fits(self.app.as_ref().map(AppName::as_str), place.app.as_str())
-            && fits(self.environment.as_ref().map(EnvironmentName::as_str), place.environment.as_str())
+        fits(
+            self.tenant.as_ref().map(TenantName::as_str),
+            place.tenant.as_str(),
+        ) && fits(self.app.as_ref().map(AppName::as_str), place.app.as_str())
+            && fits(
+                self.environment.as_ref().map(EnvironmentName::as_str),
+                place.environment.as_str(),
+            )
     }
 
     pub fn limit(&self) -> u32 {
@@ -75,12 +81,21 @@ impl Scope {
 
 /// A cursor that is a number.
 pub fn number(cursor: Option<&str>) -> Result<Option<u64>, Refusal> {
-    let read = |cursor: &str| cursor.parse().map_err(|_| Refusal::invalid("the cursor is of another list"));
+    let read = |cursor: &str| {
+        cursor
+            .parse()
+            .map_err(|_| Refusal::invalid("the cursor is of another list"))
+    };
     cursor.map(read).transpose()
 }
 
 /// A page of items in the order of falling numbers; `limit` was asked for.
-pub fn numbered<T, W>(items: Vec<T>, limit: u32, key: impl Fn(&T) -> u64, wire: impl FnMut(T) -> W) -> Page<W> {
+pub fn numbered<T, W>(
+    items: Vec<T>,
+    limit: u32,
+    key: impl Fn(&T) -> u64,
+    wire: impl FnMut(T) -> W,
+) -> Page<W> {
     let full = items.len() >= limit as usize;
     let next = items.last().filter(|_| full).map(|last| key(last).to_string());
     Page {
@@ -109,7 +124,10 @@ mod tests {
     fn pages_follow_one_another_to_the_end() {
         let items = || vec!["c".to_owned(), "a".to_owned(), "b".to_owned()];
         let first = keyed(items(), None, 2, Clone::clone);
-        assert_eq!((first.items.join(""), first.next.as_deref()), ("ab".into(), Some("b")));
+        assert_eq!(
+            (first.items.join(""), first.next.as_deref()),
+            ("ab".into(), Some("b"))
+        );
         let second = keyed(items(), first.next.as_deref(), 2, Clone::clone);
         assert_eq!((second.items.join(""), second.next), ("c".into(), None));
         let page = numbered(vec![9u64, 8], 2, |n| *n, |n| n);

@@ -31,7 +31,10 @@ pub struct Whose {
 /// None when it was unset, and is kept only for releases that may come back.
 fn wire(secret: store::SecretInfo) -> Option<SecretInfo> {
     let version = secret.current?;
-    let set = secret.versions.into_iter().find(|known| known.version == version)?;
+    let set = secret
+        .versions
+        .into_iter()
+        .find(|known| known.version == version)?;
     Some(SecretInfo {
         name: secret.name,
         environment: secret.scope.environment,
@@ -55,7 +58,12 @@ pub async fn list(
     caller.may(Action::View, Some(&tenant), &named(&tenant, &app))?;
     let secrets = state.store.read(move |db| db.secrets(&tenant, &app)).await?;
     let secrets = secrets.into_iter().filter_map(wire).collect();
-    Ok(Json(keyed(secrets, paging.cursor.as_deref(), paging.limit(), key)))
+    Ok(Json(keyed(
+        secrets,
+        paging.cursor.as_deref(),
+        paging.limit(),
+        key,
+    )))
 }
 
 fn key(secret: &SecretInfo) -> String {

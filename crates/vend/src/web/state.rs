@@ -55,7 +55,6 @@ pub struct Inner {
     pub urls: Urls,
     pub clock: fn() -> Timestamp,
     pub tasks: TaskTracker,
-    pub stop: CancellationToken,
     pub git_calls: Semaphore,
     pub hook_calls: Semaphore,
     pub announcer: Announcer,
@@ -71,7 +70,7 @@ impl State {
             repositories.clone(),
             Arc::clone(&setup.commands),
             setup.clock,
-            setup.stop.clone(),
+            setup.stop,
             &tasks,
         );
         Ok(Self(Arc::new(Inner {
@@ -84,7 +83,6 @@ impl State {
             urls: setup.urls,
             clock: setup.clock,
             tasks,
-            stop: setup.stop,
             git_calls: Semaphore::new(GIT_CALLS),
             hook_calls: Semaphore::new(HOOK_CALLS),
             announcer,

@@ -33,7 +33,10 @@ pub async fn create(
 ) -> Result<(StatusCode, Json<Tenant>), Refusal> {
     caller.may(Action::Operate, None, "tenant")?;
     let by = state.by(&caller.0);
-    let tenant = state.store.write(move |tx| tx.create_tenant(&new.name, &by)).await?;
+    let tenant = state
+        .store
+        .write(move |tx| tx.create_tenant(&new.name, &by))
+        .await?;
     Ok((StatusCode::CREATED, Json(wire(tenant))))
 }
 
@@ -48,7 +51,9 @@ pub async fn list(
     let mut tenants = state.store.read(|db| db.tenants()).await?;
     tenants.retain(|tenant| decide(&caller.0, Action::View, Some(&tenant.name)));
     let tenants = tenants.into_iter().map(wire).collect();
-    let page = keyed(tenants, paging.cursor.as_deref(), paging.limit(), |tenant| tenant.name.to_string());
+    let page = keyed(tenants, paging.cursor.as_deref(), paging.limit(), |tenant| {
+        tenant.name.to_string()
+    });
     Ok(Json(page))
 }
 
@@ -80,7 +85,10 @@ pub async fn delete(
         .store
         .read(move |db| Ok::<_, store::Error>((db.apps(Some(&name))?, db.tenant(&name)?)))
         .await?;
-    let executions = state.commands.delete_tenant(found.name, state.by(&caller.0)).await?;
+    let executions = state
+        .commands
+        .delete_tenant(found.name, state.by(&caller.0))
+        .await?;
     for app in apps {
         let removed = state.repositories.remove(&app.tenant, &app.name).await;
         removed.map_err(|error| Refusal::internal(&error))?;

@@ -1,1 +1,9 @@
-//! The room as its callers see it.
+//! The room as its callers see it: a real store, real git, real sockets; only the engine behind [`super::Commands`]
+//! is one that writes down what it was asked.
+
+mod authorization;
+mod client;
+mod git;
+mod hooks;
+mod problems;
+mod world;

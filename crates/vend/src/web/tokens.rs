@@ -31,7 +31,10 @@ pub async fn find(state: &State, shown: Secret) -> Result<Option<Principal>, Ref
     let now = state.now();
     let found = state.store.read(move |db| db.find_token(&shown, now)).await?;
     let Some(token) = found else { return Ok(None) };
-    if token.used_at.is_none_or(|used| now.duration_since(used) > USE_NOTED) {
+    if token
+        .used_at
+        .is_none_or(|used| now.duration_since(used) > USE_NOTED)
+    {
         let id = token.id;
         state.store.write(move |tx| tx.use_token(id, now)).await?;
     }
@@ -71,10 +74,19 @@ pub async fn create(
     caller.may(needed(tenant), tenant, "tenant")?;
     let actor = actor(&new.name)?;
     let by = state.by(&caller.0);
-    let expires_at = match new.expires_in.map(|seconds| i64::try_from(seconds).unwrap_or(i64::MAX)) {
+    let expires_at = match new
+        .expires_in
+        .map(|seconds| i64::try_from(seconds).unwrap_or(i64::MAX))
+    {
         None => None,
-        Some(seconds) if (1..=LONGEST.as_secs()).contains(&seconds) => Some(by.at + SignedDuration::from_secs(seconds)),
-        Some(_) => return Err(Refusal::invalid("a token ends after 1 second to 5 years, or never")),
+        Some(seconds) if (1..=LONGEST.as_secs()).contains(&seconds) => {
+            Some(by.at + SignedDuration::from_secs(seconds))
+        }
+        Some(_) => {
+            return Err(Refusal::invalid(
+                "a token ends after 1 second to 5 years, or never",
+            ));
+        }
     };
     let new = store::NewToken {
         name: new.name,
@@ -97,7 +109,9 @@ pub async fn create(
 fn actor(name: &str) -> Result<String, Refusal> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "._-+".contains(c);
     let shape = match name.split_once('@') {
-        Some((local, domain)) => !local.is_empty() && !domain.is_empty() && local.chars().chain(domain.chars()).all(plain),
+        Some((local, domain)) => {
+            !local.is_empty() && !domain.is_empty() && local.chars().chain(domain.chars()).all(plain)
+        }
         None => !name.is_empty() && name.chars().all(plain),
     };
     match (shape && name.len() <= 100, name.contains('@')) {
@@ -162,7 +176,9 @@ pub async fn session(
     // Otherwise a token that was revoked could live on in its sessions.
     let by_kernel = matches!(peer, Peer::Local { .. }) && !headers.contains_key(header::AUTHORIZATION);
     if !by_kernel {
-        return Err(Refusal::forbidden("a session is given on the local socket only").next("use the token itself"));
+        return Err(
+            Refusal::forbidden("a session is given on the local socket only").next("use the token itself")
+        );
     }
     let (text, expires_at) = state.sessions.make(&caller.0, state.now());
     Ok((StatusCode::CREATED, Json(Session { text, expires_at })))

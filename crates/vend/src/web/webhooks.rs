@@ -131,7 +131,9 @@ pub async fn secret(
 ) -> Result<Json<()>, Refusal> {
     caller.may(Action::Develop, Some(&tenant), &named(&tenant, &app))?;
     if new.value.expose().len() < 16 {
-        return Err(Refusal::invalid("a webhook's secret has at least 16 characters").next("openssl rand -hex 32"));
+        return Err(
+            Refusal::invalid("a webhook's secret has at least 16 characters").next("openssl rand -hex 32")
+        );
     }
     let by = state.by(&caller.0);
     state

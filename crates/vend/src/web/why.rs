@@ -27,7 +27,9 @@ fn why(db: &Db<'_>, tenant: TenantName, app: AppName, now: Timestamp) -> Result<
     let nothing = environments.is_empty() && notes.is_empty();
     let next = match nothing {
         true => Some(format!("vend push {tenant}/{app}")),
-        false => environments.iter().find_map(|environment| environment.next.clone()),
+        false => environments
+            .iter()
+            .find_map(|environment| environment.next.clone()),
     };
     Ok(Why {
         tenant,
@@ -44,12 +46,17 @@ fn notes(db: &Db<'_>, tenant: &TenantName, app: &AppName) -> Result<Vec<String>,
     let newest = db.deliveries(Some(tenant), Some(app), None, 1)?.pop();
     if let Some(delivery) = newest.filter(|delivery| delivery.verdict == store::DeliveryVerdict::Refused) {
         let reason = delivery.reason.unwrap_or_default();
-        notes.push(format!("the last webhook was refused: {reason} (vend webhooks show {})", delivery.id));
+        notes.push(format!(
+            "the last webhook was refused: {reason} (vend webhooks show {})",
+            delivery.id
+        ));
     }
     let pushes = db.pushes(tenant, app, None, None, RECENT)?;
     for push in pushes.into_iter().take_while(|push| push.environment.is_none()) {
         let id = push.commit.id.get(..8).unwrap_or(&push.commit.id).to_owned();
-        let reason = push.reason.unwrap_or_else(|| "its vend.yaml is being read".into());
+        let reason = push
+            .reason
+            .unwrap_or_else(|| "its vend.yaml is being read".into());
         notes.push(format!("push of {id} to {}: {reason}", push.branch));
     }
     Ok(notes)
@@ -76,7 +83,10 @@ fn of_environment(
     };
     let Some(push) = push else {
         why.sentence = format!("nothing was pushed to its branch {} yet", environment.branch);
-        why.next = Some(format!("vend push {}/{} --branch {}", place.tenant, place.app, environment.branch));
+        why.next = Some(format!(
+            "vend push {}/{} --branch {}",
+            place.tenant, place.app, environment.branch
+        ));
         return Ok(why);
     };
     let execution = match &push.execution {
@@ -92,7 +102,11 @@ fn of_environment(
         (PushState::Failed, _) => failed(db, &mut why, &push, execution.as_ref())?,
         (PushState::Done, _) => done(db, &mut why, &place, &push)?,
     }
-    if let Some(reason) = push.reason.as_ref().filter(|_| push.state != PushState::Done && why.error.is_none()) {
+    if let Some(reason) = push
+        .reason
+        .as_ref()
+        .filter(|_| push.state != PushState::Done && why.error.is_none())
+    {
         why.sentence = format!("{}: {reason}", why.sentence);
     }
     why.push = Some(releases::push(push));
@@ -111,7 +125,10 @@ fn waiting(db: &Db<'_>, why: &mut WhyEnvironment, place: &model::Place) -> Resul
     why.sentence = match db.executions(&open)?.pop() {
         Some(execution) => {
             why.next = Some(format!("vend executions show {} --follow", execution.id));
-            format!("the last push waits until {} {} has ended", execution.kind, execution.id)
+            format!(
+                "the last push waits until {} {} has ended",
+                execution.kind, execution.id
+            )
         }
         None => "the last push is about to be released".into(),
     };
@@ -156,10 +173,17 @@ fn failed(
     let faults = builds
         .map(|build| (build.fault, build.log))
         .chain(bakes.map(|bake| (bake.fault, bake.log)));
-    let faulty = faults.filter_map(|(fault, log)| fault.map(|fault| (fault.next, fault.evidence.or(log)))).last();
+    let faulty = faults
+        .rev()
+        .find_map(|(fault, log)| fault.map(|fault| (fault.next, fault.evidence.or(log))));
     let (next, log) = match faulty {
         Some((next, log)) => (next, log.map(|log| log.to_string())),
-        None => (None, logs::of_execution(db, &execution.id)?.pop().map(|entry| entry.log)),
+        None => (
+            None,
+            logs::of_execution(db, &execution.id)?
+                .pop()
+                .map(|entry| entry.log),
+        ),
     };
     why.next = next.or_else(|| match &log {
         Some(log) => Some(format!("vend logs {log}")),

@@ -103,7 +103,7 @@ fn ledger_verifies_and_a_changed_byte_is_found(platform: &Platform) {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("ledger.ndjson");
     let path = file.to_str().unwrap();
-    platform.vend(&["audit", "export", "--output", path]);
+    platform.vend(&["audit", "export", path]);
     platform.vend(&["audit", "verify", path]);
     let mut bytes = std::fs::read(&file).unwrap();
     let position = bytes.len() / 2;

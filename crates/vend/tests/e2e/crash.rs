@@ -42,7 +42,7 @@ fn a_release_survives_the_death_of_every_role_at_every_stage() {
     }
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("ledger.ndjson");
-    platform.vend(&["audit", "export", "--output", file.to_str().unwrap()]);
+    platform.vend(&["audit", "export", file.to_str().unwrap()]);
     platform.vend(&["audit", "verify", file.to_str().unwrap()]);
     platform.vend(&["tenants", "delete", &tenant, "--yes"]);
 }

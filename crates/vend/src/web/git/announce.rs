@@ -42,7 +42,8 @@ impl Announcer {
             actor,
             answer,
         };
-        let stopping = || vec!["the platform is stopping; it goes on with this push when it is back".to_owned()];
+        let stopping =
+            || vec!["the platform is stopping; it goes on with this push when it is back".to_owned()];
         if self.0.send(request).await.is_err() {
             return stopping();
         }
@@ -104,7 +105,11 @@ async fn hand_over(
     let (tenant, app) = (&request.tenant, &request.app);
     let mut lines = Vec::new();
     for moved in repositories.moved(tenant, app).await? {
-        let Moved { branch, before, after } = &moved;
+        let Moved {
+            branch,
+            before,
+            after,
+        } = &moved;
         let Some(commit) = after else {
             repositories.announced(tenant, app, &moved).await?;
             lines.push(format!("{branch} is gone; what it released stays"));

@@ -78,7 +78,13 @@ impl Repositories {
         };
         remove(&draft).await.map_err(disk)?;
         tokio::fs::create_dir_all(&draft).await.map_err(disk)?;
-        let init = ["init", "--quiet", "--bare", "--template=", "--initial-branch=main"];
+        let init = [
+            "init",
+            "--quiet",
+            "--bare",
+            "--template=",
+            "--initial-branch=main",
+        ];
         run(&draft, &init, &[]).await?;
         match tokio::fs::rename(&draft, &path).await {
             // Another call was faster.
@@ -149,7 +155,12 @@ impl Repositories {
     ) -> Result<Commit, Error> {
         let format = "--format=%ct%x00%an <%ae>%x00%B";
         let show = ["log", "-1", "--no-show-signature", "--no-color", format, id];
-        let text = run(&self.path(tenant, app), &show, &[("i18n.logOutputEncoding", "UTF-8")]).await?;
+        let text = run(
+            &self.path(tenant, app),
+            &show,
+            &[("i18n.logOutputEncoding", "UTF-8")],
+        )
+        .await?;
         let text = String::from_utf8_lossy(&text);
         let mut parts = text.splitn(3, '\0');
         let mut next = || parts.next().unwrap_or_default();
@@ -203,7 +214,10 @@ async fn run(directory: &Utf8Path, arguments: &[&str], config: &[(&str, &str)]) 
     let verb = || arguments.first().copied().unwrap_or_default().to_owned();
     let mut command = isolated(config);
     command.args(arguments).current_dir(directory);
-    command.env("GIT_DIR", ".").stdin(Stdio::null()).kill_on_drop(true);
+    command
+        .env("GIT_DIR", ".")
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
     let output = tokio::time::timeout(DEADLINE, command.output())
         .await
         .map_err(|_| Error::Slow { verb: verb() })?

@@ -1,0 +1,407 @@
+//! A platform with two tenants, `acme` and `other`; `acme` has one of everything.
+
+use std::{
+    net::Ipv4Addr,
+    sync::{Arc, Mutex},
+};
+
+use axum::{
+    Extension,
+    body::{Body, to_bytes},
+    http::{Method, Request, StatusCode},
+};
+use camino::Utf8PathBuf;
+use futures_util::future::BoxFuture;
+use hyper::service::Service as _;
+use hyper_util::service::TowerToHyperService;
+use jiff::{SignedDuration, Timestamp};
+use model::{
+    AppName, ApprovalId, DeliveryId, DeploymentId, Digest, ExecutionId, HostId, Place, Secret, TenantName,
+    Ticket,
+    plan::{Plan, PlanKind},
+    policy::{Principal, Role},
+    port::{Commit, Fault, HostRole, HostSeen, HostState, LogChunk, LogRef},
+    route::TargetHealth,
+    spec,
+    webhook::Provider,
+};
+use serde_json::Value;
+use store::{By, Store};
+use tokio_util::sync::CancellationToken;
+
+use crate::web::{self, Commands, Pushed, Sight, listen::Peer};
+
+/// The secret that GitHub and acme/shop both know.
+pub const HOOK_SECRET: &str = "a-secret-of-at-least-sixteen";
+pub const OWNER: u32 = 4711;
+
+/// Writes down what it is asked.
+#[derive(Default)]
+pub struct Recorder {
+    pub pushes: Mutex<Vec<Pushed>>,
+    pub commands: Mutex<Vec<String>>,
+}
+
+impl Recorder {
+    fn note(&self, command: String) -> ExecutionId {
+        let mut commands = self.commands.lock().unwrap();
+        commands.push(command);
+        ExecutionId::from_bits(1000 + commands.len() as u64)
+    }
+}
+
+fn done<T: Send + 'static>(value: T) -> BoxFuture<'static, Result<T, Fault>> {
+    Box::pin(std::future::ready(Ok(value)))
+}
+
+impl Commands for Recorder {
+    fn pushed(&self, push: Pushed) -> BoxFuture<'_, Result<String, Fault>> {
+        let line = format!("{} at {} is on its way", push.branch, &push.commit.id[..8]);
+        self.pushes.lock().unwrap().push(push);
+        done(line)
+    }
+
+    fn plan_rollback(&self, place: Place, to: Option<u64>) -> BoxFuture<'_, Result<Plan, Fault>> {
+        self.note(format!("plan {place} {to:?}"));
+        done(plan(&place))
+    }
+
+    fn rollback(&self, place: Place, to: Option<u64>, by: By) -> BoxFuture<'_, Result<ExecutionId, Fault>> {
+        done(self.note(format!("rollback {place} {to:?} by {}", by.actor)))
+    }
+
+    fn destroy(&self, place: Place, by: By) -> BoxFuture<'_, Result<ExecutionId, Fault>> {
+        done(self.note(format!("destroy {place} by {}", by.actor)))
+    }
+
+    fn delete_app(
+        &self,
+        tenant: TenantName,
+        app: AppName,
+        by: By,
+    ) -> BoxFuture<'_, Result<Vec<ExecutionId>, Fault>> {
+        done(vec![self.note(format!("delete {tenant}/{app} by {}", by.actor))])
+    }
+
+    fn delete_tenant(&self, tenant: TenantName, by: By) -> BoxFuture<'_, Result<Vec<ExecutionId>, Fault>> {
+        done(vec![self.note(format!("delete {tenant} by {}", by.actor))])
+    }
+
+    fn scale(&self, place: Place, hosts: u32, by: By) -> BoxFuture<'_, Result<ExecutionId, Fault>> {
+        done(self.note(format!("scale {place} {hosts} by {}", by.actor)))
+    }
+
+    fn cancel(&self, execution: ExecutionId, by: By) -> BoxFuture<'_, Result<(), Fault>> {
+        self.note(format!("cancel {execution} by {}", by.actor));
+        done(())
+    }
+
+    fn voted(&self, approval: ApprovalId) -> BoxFuture<'_, Result<(), Fault>> {
+        self.note(format!("voted {approval}"));
+        done(())
+    }
+}
+
+/// A machine with the one host.
+struct Machine;
+
+impl Sight for Machine {
+    fn log(&self, log: LogRef, offset: u64) -> BoxFuture<'_, Result<LogChunk, Fault>> {
+        let text = format!("the text of {log}\n");
+        let text = text.get(offset as usize..).unwrap_or_default().to_owned();
+        done(LogChunk {
+            next: offset + text.len() as u64,
+            text,
+            ended: true,
+        })
+    }
+
+    fn hosts(&self) -> BoxFuture<'_, Result<Vec<HostSeen>, Fault>> {
+        done(vec![HostSeen {
+            host: host(),
+            place: place(),
+            role: HostRole::App,
+            state: HostState::Running,
+            address: Ipv4Addr::LOCALHOST,
+            image: Digest::of("image"),
+            started_at: now(),
+            memory_bytes: 1,
+            cpu_ms: 1,
+            pids: 1,
+            configured: true,
+        }])
+    }
+
+    fn targets(&self) -> BoxFuture<'_, Result<Vec<TargetHealth>, Fault>> {
+        done(Vec::new())
+    }
+}
+
+pub fn now() -> Timestamp {
+    Timestamp::from_second(1_790_000_000).unwrap()
+}
+
+pub fn place() -> Place {
+    "acme/shop/dev".parse().unwrap()
+}
+
+pub fn host() -> HostId {
+    HostId::from_bits(1)
+}
+
+pub fn execution() -> ExecutionId {
+    ExecutionId::from_bits(2)
+}
+
+pub fn approval() -> ApprovalId {
+    ApprovalId::from_bits(3)
+}
+
+pub fn deployment() -> DeploymentId {
+    DeploymentId::from_bits(4)
+}
+
+pub fn delivery() -> DeliveryId {
+    DeliveryId::from_bits(5)
+}
+
+pub fn log() -> String {
+    format!("build/{}", Ticket::of(&execution(), 1, 1))
+}
+
+pub fn commit() -> Commit {
+    Commit {
+        id: "0123456789abcdef0123456789abcdef01234567".into(),
+        author: "Ann <ann@acme.example>".into(),
+        message: "A change".into(),
+        branch: "dev".into(),
+        repository: "acme/shop".into(),
+        committed_at: now(),
+    }
+}
+
+pub fn plan(place: &Place) -> Plan {
+    Plan {
+        place: place.to_string(),
+        kind: PlanKind::Release,
+        from: None,
+        to: 1,
+        changes: Vec::new(),
+        commits: vec![commit()],
+    }
+}
+
+pub struct World {
+    pub state: web::State,
+    pub recorder: Arc<Recorder>,
+    pub stop: CancellationToken,
+    pub directory: tempfile::TempDir,
+}
+
+/// A caller of one kind.
+#[derive(Debug, Clone)]
+pub enum Who {
+    /// Over TCP, without a token.
+    Nobody,
+    /// On the local socket, by number.
+    User(u32),
+    Bearer(String),
+}
+
+impl World {
+    pub async fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = Utf8PathBuf::from_path_buf(directory.path().to_owned()).unwrap();
+        let store = Store::open(&path.join("serve")).unwrap();
+        let (recorder, stop) = (Arc::new(Recorder::default()), CancellationToken::new());
+        store.write(seed).await.unwrap();
+        let state = web::State::new(web::Setup {
+            store,
+            commands: recorder.clone(),
+            sight: Arc::new(Machine),
+            repositories: path.join("serve/git"),
+            url: "http://127.0.0.1:1".into(),
+            owner: OWNER,
+            urls: Arc::new(|place| vec![format!("http://{place}/")]),
+            clock: now,
+            stop: stop.clone(),
+        })
+        .unwrap();
+        Self {
+            state,
+            recorder,
+            stop,
+            directory,
+        }
+    }
+
+    /// The text of a new token.
+    pub async fn token(&self, role: Role, tenant: Option<&str>) -> String {
+        let name = format!("{role:?}-{}", tenant.unwrap_or("platform")).to_lowercase();
+        let new = store::NewToken {
+            principal: Principal {
+                actor: format!("token:{name}"),
+                role,
+                tenant: tenant.map(|tenant| tenant.parse().unwrap()),
+            },
+            name,
+            expires_at: None,
+        };
+        let by = By::platform(now());
+        let (_, text) = self
+            .state
+            .store
+            .write(move |tx| tx.create_token(&new, &by))
+            .await
+            .unwrap();
+        text.expose().to_owned()
+    }
+
+    pub async fn bearer(&self, role: Role, tenant: Option<&str>) -> Who {
+        Who::Bearer(self.token(role, tenant).await)
+    }
+
+    /// Sends a request to the router, as a door would. JSON comes back, or null.
+    pub async fn ask(
+        &self,
+        who: &Who,
+        method: Method,
+        uri: &str,
+        body: Option<Value>,
+    ) -> (StatusCode, Value) {
+        let mut request = Request::builder().method(method).uri(uri);
+        if let Some(body) = &body {
+            request = request.header("content-type", "application/json");
+            let _ = body;
+        }
+        self.send(
+            who,
+            request
+                .body(Body::from(body.map(|body| body.to_string()).unwrap_or_default()))
+                .unwrap(),
+        )
+        .await
+    }
+
+    pub async fn send(&self, who: &Who, mut request: Request<Body>) -> (StatusCode, Value) {
+        let peer = match who {
+            Who::User(uid) => Peer::Local { uid: *uid },
+            _ => Peer::Remote(([127, 0, 0, 1], 9).into()),
+        };
+        if let Who::Bearer(token) = who {
+            let value = format!("Bearer {token}").parse().unwrap();
+            request.headers_mut().insert("authorization", value);
+        }
+        let router = web::router(self.state.clone()).layer(Extension(peer));
+        let response = TowerToHyperService::new(router).call(request).await.unwrap();
+        let (status, kind) = (response.status(), response.headers().get("content-type").cloned());
+        let bytes = to_bytes(response.into_body(), 10 << 20).await.unwrap();
+        if status.is_client_error() || status.is_server_error() {
+            assert_eq!(kind.unwrap(), "application/problem+json", "{status} {bytes:?}");
+        }
+        (status, serde_json::from_slice(&bytes).unwrap_or(Value::Null))
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+fn seed(tx: &mut store::Tx<'_>) -> Result<(), store::Error> {
+    let by = By::new("person:ann@acme.example", now());
+    let (acme, shop): (TenantName, AppName) = ("acme".parse().unwrap(), "shop".parse().unwrap());
+    tx.create_tenant(&acme, &by)?;
+    tx.create_tenant(&"other".parse().unwrap(), &by)?;
+    tx.create_app(&acme, &shop, None, &by)?;
+    tx.set_webhook_secret(
+        &acme,
+        &shop,
+        Provider::Github,
+        Some(&Secret::new(HOOK_SECRET.into())),
+        &by,
+    )?;
+    tx.ensure_environment(&place(), "dev", &by)?;
+    let (app, _) = spec::App::parse("app: shop\n", "vend.yaml", &|path| path == "Procfile").unwrap();
+    let new = store::NewRelease {
+        commit: commit(),
+        source: Digest::of("source"),
+        image: Digest::of("image"),
+        revision: Digest::of("revision"),
+        spec: app.environments[0].clone(),
+        secrets: Default::default(),
+        execution: Some(execution()),
+    };
+    tx.create_release(&place(), &new, &by)?;
+    tx.create_host(
+        &store::NewHost {
+            id: host(),
+            place: place(),
+            release: Some(1),
+            role: HostRole::App,
+            image: Some(Digest::of("image")),
+            size: "small".into(),
+        },
+        &by,
+    )?;
+    let machine = r#"{"StartAt":"End","States":{"End":{"Type":"Succeed"}}}"#;
+    tx.start_execution(
+        &store::NewExecution {
+            id: execution(),
+            place: Some(place()),
+            kind: "release".into(),
+            machine: machine.into(),
+            input: "{}".into(),
+            state: "{}".into(),
+            deadline_at: None,
+        },
+        &by,
+    )?;
+    tx.open_approval(
+        &store::NewApproval {
+            id: approval(),
+            place: place(),
+            execution: execution(),
+            task: 1,
+            plan: plan(&place()),
+            required: 1,
+            approvers: Vec::new(),
+            authors: vec!["ann@acme.example".into()],
+            author_may_approve: false,
+            expires_at: now() + SignedDuration::from_hours(1),
+        },
+        &by,
+    )?;
+    tx.begin_deployment(
+        &store::NewDeployment {
+            id: deployment(),
+            place: place(),
+            release: 1,
+            execution: Some(execution()),
+        },
+        &by,
+    )?;
+    tx.receive_delivery(
+        &store::NewDelivery {
+            id: delivery(),
+            tenant: acme.clone(),
+            app: shop.clone(),
+            provider: Provider::Github,
+            delivery: Some("first".into()),
+            headers: vec![("X-GitHub-Event".into(), "ping".into())],
+            body: br#"{"zen":"x"}"#.to_vec(),
+            verdict: store::DeliveryVerdict::Ignored,
+            reason: None,
+            event: None,
+        },
+        &by,
+    )?;
+    let scope = store::SecretScope {
+        tenant: acme,
+        app: shop,
+        environment: None,
+    };
+    tx.set_secret(&scope, "api-key", &Secret::new("hidden".into()), &by)?;
+    Ok(())
+}

@@ -1,0 +1,13 @@
+//! Any text is a unit file, and its command lines can be put together.
+#![no_main]
+
+use host::agent::unit::{expand_line, parse, split};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|text: &str| {
+    let unit = parse("fuzz", text).unit;
+    for line in unit.start.iter().chain(&unit.start_pre).chain(&unit.stop) {
+        let _ = expand_line(line, |name| (name.len() % 2 == 0).then_some("a b"));
+    }
+    let _ = split(text);
+});

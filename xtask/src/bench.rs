@@ -1,0 +1,84 @@
+//! `cargo xtask bench`: figures as a user would see them.
+//!
+//! The room drives the release binary through its command line and nothing else. It knows no crate of the platform, so
+//! that it cannot measure a short cut that users do not have. It asserts nothing about times: machines differ.
+
+mod corridor;
+mod load;
+mod memory;
+mod platform;
+mod sample;
+mod stages;
+mod table;
+
+use std::{path::PathBuf, time::Instant};
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+
+use self::table::Table;
+
+#[derive(Args)]
+pub struct Bench {
+    /// `corridor`: from a push to traffic, on this machine, as root.
+    name: String,
+    /// Fewer repetitions.
+    #[arg(long)]
+    quick: bool,
+    /// Measure this binary instead of building one.
+    #[arg(long, value_name = "FILE")]
+    binary: Option<PathBuf>,
+    /// Keep the data directory of the run before, with its caches: nothing of what comes first is measured.
+    #[arg(long)]
+    reuse: bool,
+    /// Also build the binary from nothing, in a target directory of its own. Takes minutes.
+    #[arg(long)]
+    cold_build: bool,
+}
+
+impl Bench {
+    pub fn run(&self) -> anyhow::Result<()> {
+        if self.name != "corridor" {
+            bail!("no benchmark `{}`: there is `corridor`", self.name);
+        }
+        let binary = match &self.binary {
+            Some(binary) => {
+                std::path::absolute(binary).with_context(|| format!("no path: {}", binary.display()))?
+            }
+            None => {
+                let build = crate::cargo(["build", "--release", "--package", "vend"]);
+                crate::step("the release binary", build)?;
+                crate::binary("release")
+            }
+        };
+        let mut table = Table::default();
+        let bytes = std::fs::metadata(&binary)
+            .with_context(|| format!("no binary {}", binary.display()))?
+            .len();
+        table.row("binary", "MB", &[bytes as f64 / 1e6]).target(40.0);
+        let went = corridor::run(&binary, self.quick, self.reuse, &mut table);
+        if self.cold_build && went.is_ok() {
+            let seconds = cold_build()?;
+            table.row("cold release build", "s", &[seconds]).target(300.0);
+        }
+        table.print();
+        table.keep(&crate::target().join("bench/corridor.json"))?;
+        went
+    }
+}
+
+/// Seconds for the release binary, with nothing but the sources of its dependencies there.
+fn cold_build() -> anyhow::Result<f64> {
+    let target = crate::target().join("bench/cold");
+    if target.exists() {
+        std::fs::remove_dir_all(&target).with_context(|| format!("cannot empty {}", target.display()))?;
+    }
+    crate::step("the sources of dependencies", crate::cargo(["fetch", "--locked"]))?;
+    let mut build = crate::cargo(["build", "--release", "--locked", "--offline", "--package", "vend"]);
+    build.env("CARGO_TARGET_DIR", &target);
+    let started = Instant::now();
+    crate::step("a cold build", build)?;
+    let seconds = started.elapsed().as_secs_f64();
+    std::fs::remove_dir_all(&target).with_context(|| format!("cannot remove {}", target.display()))?;
+    Ok(seconds)
+}
