@@ -5,6 +5,7 @@
 
 mod filter;
 mod link;
+mod names;
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -19,11 +20,11 @@ use std::{
 };
 
 use camino::Utf8Path;
-use model::{Digest, port::Network};
+use model::port::Network;
 use rtnetlink::Handle;
 use tracing::{info, warn};
 
-pub use self::filter::Closed;
+pub use self::{filter::Closed, names::Names};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -67,64 +68,6 @@ impl Error {
 
     fn namespace(source: io::Error) -> Self {
         Self::Namespace { source }
-    }
-}
-
-/// How the interfaces and tables of one data directory are called, so that two platforms on one machine do not meet.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Names {
-    tag: String,
-    number: u16,
-}
-
-impl Names {
-    /// `tag` is four hex digits.
-    pub fn new(tag: &str) -> Self {
-        let number = u16::from_str_radix(tag, 16).unwrap_or_default();
-        Self {
-            tag: tag.to_owned(),
-            number,
-        }
-    }
-
-    /// Starts every interface that packets are routed through.
-    fn prefix(&self) -> String {
-        format!("vend{}", self.tag)
-    }
-
-    fn table(&self) -> String {
-        format!("vend_{}", self.tag)
-    }
-
-    /// At most 15 characters, as the kernel wants.
-    fn bridge(&self, network: &Network) -> String {
-        format!("{}-{}", self.prefix(), network.number)
-    }
-
-    /// The machine's end of a host's link: a port of a bridge.
-    fn port(&self, id: &str) -> String {
-        format!("vh{}-{}", self.tag, &Digest::of(id).hex()[..8])
-    }
-
-    /// The machine's end of a build's or bake's link.
-    fn one_off(&self, id: &str) -> String {
-        format!("{}o{}", self.prefix(), &Digest::of(id).hex()[..6])
-    }
-
-    /// 1,024 subnets of four addresses in the space of carriers (RFC 6598), which no other network should use.
-    fn one_off_base(&self) -> u32 {
-        u32::from(Ipv4Addr::new(100, 64, 0, 0)) + (u32::from(self.number % 1024) << 12)
-    }
-
-    fn one_offs(&self) -> String {
-        format!("{}/20", Ipv4Addr::from(self.one_off_base()))
-    }
-
-    fn mac(&self, network: &Network) -> [u8; 6] {
-        let hash = Digest::of_parts([self.tag.as_bytes(), &network.number.to_be_bytes()]);
-        let [a, b, c, d, e, ..] = *hash.as_bytes();
-        // Locally administered, unicast.
-        [0x02, a, b, c, d, e]
     }
 }
 
@@ -297,7 +240,7 @@ impl Networks {
 
     /// Removes every interface and table of this data directory.
     pub async fn teardown(&self) -> Result<(), Error> {
-        for prefix in [format!("vh{}-", self.names.tag), self.names.prefix()] {
+        for prefix in [self.names.ports(), self.names.prefix()] {
             for found in link::list(&self.handle, &prefix).await? {
                 link::remove(&self.handle, &found.name).await?;
             }
@@ -324,7 +267,7 @@ impl Networks {
                 });
             }
         }
-        let ports = link::list(&self.handle, &format!("vh{}-", self.names.tag)).await?;
+        let ports = link::list(&self.handle, &self.names.ports()).await?;
         let closed: Vec<Closed> = ports.iter().filter_map(closed_of).collect();
         filter::apply(&filter::inet_table(&self.names, &networks, &closed)).await?;
         if let Err(error) = filter::apply(&filter::bridge_table(&self.names, &closed)).await {
