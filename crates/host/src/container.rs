@@ -4,32 +4,31 @@
 
 mod config;
 mod life;
+mod prepare;
 mod rootfs;
 mod runtime;
 mod seccomp;
+mod spec;
 mod watch;
 
 use std::{
     collections::{HashMap, HashSet},
     fs,
     net::Ipv4Addr,
-    os::fd::OwnedFd,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use camino::{Utf8Path, Utf8PathBuf};
-use model::{
-    Digest,
-    port::{Network, Resources},
-};
+use model::Digest;
 pub use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
+pub use self::spec::{Bind, Exit, Net, Output, Preset, Rootfs, Running, Seen, Spec};
 use self::{
-    config::Machine,
     life::{Birth, Life},
+    prepare::{check, machine, machine_files, only_port},
     rootfs::Builder,
     runtime::Runtime,
 };
@@ -38,124 +37,6 @@ use crate::{
     mount,
     network::{self, Networks},
 };
-
-/// All that one container is made of.
-#[derive(Debug)]
-pub struct Spec {
-    /// Unique among the containers of a data directory; `[a-z0-9.-]`, at most 80 characters.
-    pub id: String,
-    pub hostname: String,
-    pub rootfs: Rootfs,
-    /// The first of 65,536 user ids of the machine that the container's own are mapped to.
-    pub uid_base: u32,
-    pub args: Vec<String>,
-    /// Never secrets: it is written to `config.json`. Secrets go through `stdin`.
-    pub env: Vec<(String, String)>,
-    pub cwd: String,
-    pub binds: Vec<Bind>,
-    pub resources: Resources,
-    /// `None` is a network of its own with a loopback only.
-    pub network: Option<Net>,
-    pub preset: Preset,
-    pub stdin: Option<OwnedFd>,
-    pub output: Output,
-}
-
-/// The layers below and the place for what the container writes.
-#[derive(Debug, Clone)]
-pub struct Rootfs {
-    /// Top first, owned by real ids 0 to 65535. Never written to.
-    pub lowers: Vec<Utf8PathBuf>,
-    /// A directory that is created. What the container wrote is in [`Rootfs::upper`], owned by the mapped ids.
-    pub scratch: Utf8PathBuf,
-    /// The most that the container may write; `None` is as much as the machine has.
-    pub disk_mib: Option<u64>,
-}
-
-impl Rootfs {
-    /// What the container wrote, as an overlay upper directory (character device 0/0 is a deletion, the extended
-    /// attribute `trusted.overlay.opaque` a replaced directory). There until [`Containers::delete`].
-    pub fn upper(&self) -> Utf8PathBuf {
-        self.scratch.join("upper")
-    }
-}
-
-/// A file or directory of the machine that the container sees.
-#[derive(Debug, Clone)]
-pub struct Bind {
-    /// A relative path names a directory that is made in the scratch: the container's root and the machine's share it,
-    /// and what is written to it counts as written to the container's disk.
-    pub source: Utf8PathBuf,
-    /// An absolute path in the container; created when it is missing.
-    pub target: Utf8PathBuf,
-    pub read_only: bool,
-    /// The source is owned by real ids 0 to 65535: show it as the container's own.
-    pub id_mapped: bool,
-}
-
-/// How a container is connected.
-#[derive(Debug, Clone)]
-pub enum Net {
-    /// A host: an address on its environment's bridge.
-    Host {
-        network: Network,
-        address: Ipv4Addr,
-        /// When set, only this TCP port can be reached, only from the environment, and nothing can be reached from it.
-        only_port: Option<u16>,
-    },
-    /// A build or a bake: the world outside through a link of its own, and nothing else.
-    Outside,
-}
-
-/// What the root of a container may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Preset {
-    /// Runs services: may switch users and bind low ports.
-    Host,
-    /// Runs a customer's build: the same.
-    Build,
-    /// Installs packages: may also make device nodes' stand-ins and set owners and file capabilities.
-    Bake,
-}
-
-/// Where standard output and standard error go.
-#[derive(Debug)]
-pub enum Output {
-    /// Both into one file, appended. A relative path is in the scratch.
-    File(Utf8PathBuf),
-    /// Both into this file, pipe or socket.
-    Fd(OwnedFd),
-    Discard,
-}
-
-/// A container that was started.
-#[derive(Debug, Clone)]
-pub struct Running {
-    pub id: String,
-    pub pid: u32,
-    /// Isolation that this kernel could not give, and what was done instead.
-    pub fallbacks: Vec<String>,
-}
-
-/// How a container ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Exit {
-    /// 128 + the signal's number when a signal ended it.
-    pub code: i32,
-    /// The memory limit killed something in it.
-    pub oom: bool,
-    /// The deadline killed it.
-    pub timed_out: bool,
-}
-
-/// A container that exists.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seen {
-    pub id: String,
-    /// 0 when it does not run.
-    pub pid: u32,
-    pub running: bool,
-}
 
 /// The containers of one data directory. Clones are the same.
 #[derive(Debug, Clone)]
@@ -370,7 +251,7 @@ impl Containers {
     /// Isolation that this machine cannot give, and what is done instead.
     pub fn fallbacks(&self) -> Vec<String> {
         let mut all = self.0.builder.fallbacks(true);
-        all.extend_from_slice(self.0.networks.fallbacks());
+        all.extend(self.0.networks.fallbacks());
         all
     }
 
@@ -457,7 +338,7 @@ impl Containers {
         // The container holds its own mounts now; whether this process lives makes no difference to it.
         self.0.builder.unmount(&id)?;
         let mut fallbacks = self.0.builder.fallbacks(spec.rootfs.disk_mib.is_some());
-        fallbacks.extend_from_slice(self.0.networks.fallbacks());
+        fallbacks.extend(self.0.networks.fallbacks());
         Ok(Running { id, pid, fallbacks })
     }
 
@@ -637,99 +518,4 @@ pub fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
-}
-
-fn check(spec: &Spec) -> Result<(), Error> {
-    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.');
-    let id = &spec.id;
-    if id.is_empty() || id.len() > 80 || id.starts_with('.') || !id.bytes().all(allowed) {
-        return Err(Error::Spec(format!("`{id}` cannot be the id of a container")));
-    }
-    if spec.uid_base < 65_536
-        || spec
-            .uid_base
-            .checked_add(65_535)
-            .is_none_or(|last| last == u32::MAX)
-    {
-        return Err(Error::Spec(format!(
-            "{} cannot be the first of 65,536 user ids",
-            spec.uid_base
-        )));
-    }
-    let resources = &spec.resources;
-    if !(0.01..=1024.0).contains(&resources.cpu) || resources.memory_mib < 6 || resources.pids == 0 {
-        return Err(Error::Spec(
-            "a container needs at least 0.01 cores, 6 MiB of memory and a process".into(),
-        ));
-    }
-    if resources.memory_mib > 1 << 24
-        || spec
-            .rootfs
-            .disk_mib
-            .is_some_and(|mib| !(16..=1 << 24).contains(&mib))
-    {
-        return Err(Error::Spec(
-            "the disk of a container has 16 MiB to 16 TiB, its memory at most 16 TiB".into(),
-        ));
-    }
-    if spec.args.is_empty() {
-        return Err(Error::Spec("a container needs something to run".into()));
-    }
-    Ok(())
-}
-
-fn only_port(spec: &Spec) -> Option<(Ipv4Addr, u16)> {
-    match spec.network {
-        Some(Net::Host {
-            address, only_port, ..
-        }) => only_port.map(|port| (address, port)),
-        _ => None,
-    }
-}
-
-/// Names and resolvers: files that are the machine's business, whatever an image says.
-fn machine_files(spec: &Spec, bundle: &Utf8Path) -> Result<Vec<Bind>, Error> {
-    let own = match spec.network {
-        Some(Net::Host { address, .. }) => address,
-        _ => Ipv4Addr::new(127, 0, 1, 1),
-    };
-    let hosts = format!("127.0.0.1 localhost\n{own} {}\n", spec.hostname);
-    let resolvers = network::resolvers()
-        .iter()
-        .map(|address| format!("nameserver {address}\n"))
-        .collect();
-    let mut files = vec![("hosts", hosts)];
-    if spec.network.is_some() {
-        files.push(("resolv.conf", resolvers));
-    }
-    let mut binds = Vec::new();
-    for (name, text) in files {
-        let source = bundle.join(name);
-        fs::write(&source, text).map_err(io("write", &source))?;
-        let target = Utf8Path::new("/etc").join(name);
-        binds.push(Bind {
-            source,
-            target,
-            read_only: true,
-            id_mapped: false,
-        });
-    }
-    Ok(binds)
-}
-
-fn machine(groups: &Groups, id: &str) -> Machine {
-    let swaps = fs::read_to_string("/proc/swaps").unwrap_or_default();
-    let accounted = match groups.version() {
-        Version::One => Utf8Path::new("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes").exists(),
-        Version::Two => true,
-    };
-    Machine {
-        cgroups: groups.version(),
-        cgroup: groups.path(id),
-        swap: swaps.lines().count() > 1 && accounted,
-        ipv6: Utf8Path::new("/proc/sys/net/ipv6").exists(),
-        open_files: rustix::process::getrlimit(rustix::process::Resource::Nofile)
-            .maximum
-            .unwrap_or(1_048_576),
-    }
 }

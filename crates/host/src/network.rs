@@ -5,22 +5,26 @@
 
 mod filter;
 mod link;
+mod names;
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeSet, HashSet},
     fs,
     fs::File,
     io,
     net::{IpAddr, Ipv4Addr},
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use camino::Utf8Path;
-use model::{Digest, port::Network};
+use model::port::Network;
 use rtnetlink::Handle;
 use tracing::{info, warn};
 
-pub use self::filter::Closed;
+pub use self::{filter::Closed, names::Names};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -67,64 +71,6 @@ impl Error {
     }
 }
 
-/// How the interfaces and tables of one data directory are called, so that two platforms on one machine do not meet.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Names {
-    tag: String,
-    number: u16,
-}
-
-impl Names {
-    /// `tag` is four hex digits.
-    pub fn new(tag: &str) -> Self {
-        let number = u16::from_str_radix(tag, 16).unwrap_or_default();
-        Self {
-            tag: tag.to_owned(),
-            number,
-        }
-    }
-
-    /// Starts every interface that packets are routed through.
-    fn prefix(&self) -> String {
-        format!("vend{}", self.tag)
-    }
-
-    fn table(&self) -> String {
-        format!("vend_{}", self.tag)
-    }
-
-    /// At most 15 characters, as the kernel wants.
-    fn bridge(&self, network: &Network) -> String {
-        format!("{}-{}", self.prefix(), network.number)
-    }
-
-    /// The machine's end of a host's link: a port of a bridge.
-    fn port(&self, id: &str) -> String {
-        format!("vh{}-{}", self.tag, &Digest::of(id).hex()[..8])
-    }
-
-    /// The machine's end of a build's or bake's link.
-    fn one_off(&self, id: &str) -> String {
-        format!("{}o{}", self.prefix(), &Digest::of(id).hex()[..6])
-    }
-
-    /// 1,024 subnets of four addresses in the space of carriers (RFC 6598), which no other network should use.
-    fn one_off_base(&self) -> u32 {
-        u32::from(Ipv4Addr::new(100, 64, 0, 0)) + (u32::from(self.number % 1024) << 12)
-    }
-
-    fn one_offs(&self) -> String {
-        format!("{}/20", Ipv4Addr::from(self.one_off_base()))
-    }
-
-    fn mac(&self, network: &Network) -> [u8; 6] {
-        let hash = Digest::of_parts([self.tag.as_bytes(), &network.number.to_be_bytes()]);
-        let [a, b, c, d, e, ..] = *hash.as_bytes();
-        // Locally administered, unicast.
-        [0x02, a, b, c, d, e]
-    }
-}
-
 /// The networks of one data directory.
 pub struct Networks {
     names: Names,
@@ -133,8 +79,9 @@ pub struct Networks {
     taken: Mutex<HashSet<u32>>,
     /// Environments whose bridge this process has made sure of.
     ensured: Mutex<HashSet<u32>>,
-    bridged: bool,
-    fallbacks: Vec<String>,
+    /// The bridge table is loaded.
+    bridged: AtomicBool,
+    fallbacks: Mutex<BTreeSet<&'static str>>,
 }
 
 impl std::fmt::Debug for Networks {
@@ -150,13 +97,13 @@ impl Networks {
     pub async fn open(tag: &str) -> Result<Self, Error> {
         let names = Names::new(tag);
         let handle = link::here().map_err(Error::namespace)?;
-        let mut networks = Self {
+        let networks = Self {
             names,
             handle,
             taken: Mutex::default(),
             ensured: Mutex::default(),
-            bridged: true,
-            fallbacks: Vec::new(),
+            bridged: AtomicBool::new(true),
+            fallbacks: Mutex::default(),
         };
         networks.load().await?;
         networks.forward();
@@ -164,8 +111,20 @@ impl Networks {
     }
 
     /// What this kernel could not give.
-    pub fn fallbacks(&self) -> &[String] {
-        &self.fallbacks
+    pub fn fallbacks(&self) -> Vec<String> {
+        let held = self.fallbacks.lock().unwrap_or_else(PoisonError::into_inner);
+        held.iter().map(|what| (*what).to_owned()).collect()
+    }
+
+    /// Looks whether the rules are still there, and puts them back: other software of the machine may flush all rules.
+    pub async fn guard(&self) -> Result<(), Error> {
+        let gone = !filter::is_there(&self.names, "inet").await?
+            || (self.bridged() && !filter::is_there(&self.names, "bridge").await?);
+        if gone {
+            warn!("the packet filter's rules were removed by somebody else; they are loaded again");
+            self.load().await?;
+        }
+        Ok(())
     }
 
     /// Makes sure that the environment's bridge is there with its address.
@@ -177,6 +136,10 @@ impl Networks {
             return Ok(());
         }
         let bridge = link::bridge(&self.handle, &name, self.names.mac(network)).await?;
+        if let Err(error) = self.check_free(network, &bridge).await {
+            link::remove(&self.handle, &name).await?;
+            return Err(error);
+        }
         no_ipv6(&name);
         link::address(&self.handle, &bridge, gateway(network), network.prefix).await?;
         filter::apply(&filter::add_network(&self.names, network)).await?;
@@ -224,7 +187,7 @@ impl Networks {
                 address,
                 port,
             };
-            filter::apply(&filter::add_closed(&self.names, &closed, self.bridged)).await?;
+            filter::apply(&filter::add_closed(&self.names, &closed, self.bridged())).await?;
         }
         let bridge = link::find(&self.handle, &self.names.bridge(network)).await?;
         let bridge = bridge.ok_or_else(|| Error::Gone(self.names.bridge(network)))?;
@@ -270,55 +233,56 @@ impl Networks {
                 address,
                 port,
             };
-            filter::apply(&filter::remove_closed(&self.names, &closed, self.bridged)).await?;
+            filter::apply(&filter::remove_closed(&self.names, &closed, self.bridged())).await?;
         }
         Ok(())
     }
 
     /// Removes every interface and table of this data directory.
     pub async fn teardown(&self) -> Result<(), Error> {
-        for prefix in [format!("vh{}-", self.names.tag), self.names.prefix()] {
+        for prefix in [self.names.ports(), self.names.prefix()] {
             for found in link::list(&self.handle, &prefix).await? {
                 link::remove(&self.handle, &found.name).await?;
             }
         }
-        if self.bridged {
+        if self.bridged() {
             filter::apply(&filter::remove_table(&self.names, "bridge")).await?;
         }
         filter::apply(&filter::remove_table(&self.names, "inet")).await
     }
 
     /// Reads what is there and swaps in the rules for it.
-    async fn load(&mut self) -> Result<(), Error> {
+    async fn load(&self) -> Result<(), Error> {
         let mut networks = Vec::new();
         for bridge in link::list(&self.handle, &format!("{}-", self.names.prefix())).await? {
             let number = bridge.name.rsplit('-').next().and_then(|n| n.parse().ok());
             let address = link::addresses(&self.handle, Some(bridge.index)).await?;
-            if let (Some(number), Some((first, prefix))) = (number, address.first()) {
-                let subnet = Ipv4Addr::from(u32::from(*first) & mask(*prefix));
+            if let (Some(number), Some(first)) = (number, address.first()) {
+                let prefix = first.prefix;
+                let subnet = Ipv4Addr::from(u32::from(first.address) & mask(prefix));
                 networks.push(Network {
                     number,
                     subnet,
-                    prefix: *prefix,
+                    prefix,
                 });
             }
         }
-        let ports = link::list(&self.handle, &format!("vh{}-", self.names.tag)).await?;
+        let ports = link::list(&self.handle, &self.names.ports()).await?;
         let closed: Vec<Closed> = ports.iter().filter_map(closed_of).collect();
         filter::apply(&filter::inet_table(&self.names, &networks, &closed)).await?;
         if let Err(error) = filter::apply(&filter::bridge_table(&self.names, &closed)).await {
-            self.bridged = false;
+            self.bridged.store(false, Ordering::Relaxed);
             if !br_netfilter() {
                 let what = "no packet filter on bridges: hosts of an environment can reach every port of its database host";
                 warn!(%error, "{what}");
-                self.fallbacks.push(what.into());
+                self.fall_back(what);
             }
         }
         Ok(())
     }
 
     /// Turned on once and left on: other software of the machine may rely on it by the time we stop.
-    fn forward(&mut self) {
+    fn forward(&self) {
         const PATH: &str = "/proc/sys/net/ipv4/ip_forward";
         if fs::read_to_string(PATH).is_ok_and(|text| text.trim() == "1") {
             return;
@@ -328,8 +292,38 @@ impl Networks {
             Err(error) => {
                 let what = "packets are not forwarded: hosts cannot reach the world outside";
                 warn!(%error, "{what}");
-                self.fallbacks.push(what.into());
+                self.fall_back(what);
             }
+        }
+    }
+
+    fn bridged(&self) -> bool {
+        self.bridged.load(Ordering::Relaxed)
+    }
+
+    fn fall_back(&self, what: &'static str) {
+        self.fallbacks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(what);
+    }
+
+    /// The subnet must be nobody else's on this machine: packets for it would go astray.
+    async fn check_free(&self, network: &Network, bridge: &link::Link) -> Result<(), Error> {
+        let wide = |held: &link::Address| mask(held.prefix.min(network.prefix));
+        let overlaps = |held: &link::Address| {
+            u32::from(held.address) & wide(held) == u32::from(network.subnet) & wide(held)
+        };
+        let all = link::addresses(&self.handle, None).await?;
+        match all
+            .iter()
+            .find(|held| held.link != bridge.index && overlaps(held))
+        {
+            Some(held) => Err(Error::Order(format!(
+                "{}/{} overlaps with {}/{}, which this machine has already",
+                network.subnet, network.prefix, held.address, held.prefix
+            ))),
+            None => Ok(()),
         }
     }
 
@@ -346,7 +340,7 @@ impl Networks {
         let slot = |address: Ipv4Addr| u32::from(address).checked_sub(base).map(|offset| offset / 4);
         Ok(all
             .into_iter()
-            .filter_map(|(address, _)| slot(address))
+            .filter_map(|held| slot(held.address))
             .filter(|slot| *slot < 1024)
             .collect())
     }

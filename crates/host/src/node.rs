@@ -129,8 +129,9 @@ pub(crate) struct Node {
 /// How long requests may go on after the end was asked for.
 const GRACE: Duration = Duration::from_secs(3);
 
-/// How often old answers are looked for.
-const HOUR: Duration = Duration::from_secs(3600);
+/// Between two looks at what others may have changed.
+const LOOK: Duration = Duration::from_secs(10);
+const LOOKS_A_DAY: u32 = 24 * 360;
 
 /// Answers until `shutdown`. [`container::enter_private_mounts`] was called before. Hosts go on after the end.
 pub async fn serve(
@@ -145,7 +146,7 @@ pub async fn serve(
     }
     info!(socket = %path, "the node answers");
     let stop = tokio_util::sync::CancellationToken::new();
-    let housekeeping = tokio::spawn(expire(node.tickets.clone()));
+    let housekeeping = tokio::spawn(keep_house(node.clone()));
     let server = axum::serve(listener, router(node)).with_graceful_shutdown(stop.clone().cancelled_owned());
     let mut server = tokio::spawn(async move { server.await });
     tokio::select! {
@@ -236,10 +237,18 @@ fn router(node: Node) -> Router {
         .with_state(node)
 }
 
-async fn expire(tickets: Tickets) {
+/// What has to be looked at again and again, for as long as the node runs.
+async fn keep_house(node: Node) {
+    let mut looks: u32 = 0;
     loop {
-        tokio::time::sleep(HOUR).await;
-        if let Err(error) = tickets.expire(now()) {
+        tokio::time::sleep(LOOK).await;
+        if let Err(error) = node.containers.networks().guard().await {
+            warn!(error = %chain(&error), "cannot look after the packet filter");
+        }
+        looks = looks.wrapping_add(1);
+        if looks.is_multiple_of(LOOKS_A_DAY)
+            && let Err(error) = node.tickets.expire(now())
+        {
             warn!(%error, "cannot remove old answers");
         }
     }

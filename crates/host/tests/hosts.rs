@@ -182,6 +182,8 @@ fn test() {
         survivors_are_managed(&hosts).await;
         println!("hosts reach what they may");
         isolation(&hosts).await;
+        println!("rules that somebody flushed come back");
+        flushed(&containers, &hosts, &node).await;
         println!("limits hold");
         limits(&hosts).await;
         println!("what a host puts in the place of its socket is not followed");
@@ -250,6 +252,29 @@ async fn isolation(hosts: &Hosts) {
     )
     .await;
     println!("  {}", tools.stdout.replace('\n', "\n  "));
+}
+
+async fn flushed(containers: &Containers, hosts: &Hosts, node: &Utf8Path) {
+    let table = format!("vend_{}", tag_of(&node.canonicalize_utf8().unwrap()));
+    let deleted = Command::new("nft")
+        .args(["delete", "table", "inet", &table])
+        .status()
+        .unwrap();
+    assert!(deleted.success());
+    containers.networks().guard().await.unwrap();
+    assert!(!reaches(hosts, "h-first", other().address, 8080).await);
+    assert!(reaches(hosts, "h-first", second().address, 8080).await);
+    let mut overlapping = order("h-overlap", 9, 4, "");
+    overlapping.network.subnet = first().network.subnet;
+    overlapping.address = Ipv4Addr::new(10, 213, 7, 4);
+    let refused = hosts
+        .start(&"t-overlap".parse().unwrap(), &overlapping)
+        .await
+        .unwrap_err();
+    assert!(
+        refused.blame == Blame::Order && refused.message.contains("overlaps"),
+        "{refused}"
+    );
 }
 
 async fn limits(hosts: &Hosts) {

@@ -3,12 +3,15 @@
 //! One inet table carries the rules between networks, one bridge table those inside of one. Both are written whole and
 //! swapped in one transaction when a node starts; after that only elements of their sets change.
 
-use std::{net::Ipv4Addr, process::Stdio};
+use std::{net::Ipv4Addr, process::Stdio, time::Duration};
 
 use model::port::Network;
 use tokio::io::AsyncWriteExt as _;
 
 use super::{Error, Names};
+
+/// The largest rule sets that were tried load in a hundredth of it.
+const DEADLINE: Duration = Duration::from_secs(30);
 
 /// A host of which only one port can be reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -151,23 +154,34 @@ pub fn remove_table(names: &Names, family: &str) -> String {
     format!("table {family} {table}\ndelete table {family} {table}\n")
 }
 
+/// Is our table of that family loaded?
+pub async fn is_there(names: &Names, family: &str) -> Result<bool, Error> {
+    let mut nft = command();
+    // Without the elements of sets, which may be many.
+    nft.args(["--terse", "list", "table", family, &names.table()]);
+    nft.stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let status = tokio::time::timeout(DEADLINE, nft.status()).await;
+    let status = status
+        .map_err(|_| Error::Deadline("nft"))?
+        .map_err(|source| Error::Nft { source })?;
+    Ok(status.success())
+}
+
 /// Runs one transaction: all of it holds afterwards, or nothing.
 pub async fn apply(script: &str) -> Result<(), Error> {
     let failed = |source| Error::Nft { source };
-    let mut nft = tokio::process::Command::new("nft")
-        .args(["-f", "-"])
-        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+    let mut nft = command();
+    nft.args(["-f", "-"])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(failed)?;
+        .stderr(Stdio::piped());
+    let mut nft = nft.spawn().map_err(failed)?;
     let mut stdin = nft.stdin.take().expect("stdin is piped");
     let write = async move { stdin.write_all(script.as_bytes()).await };
-    let deadline = std::time::Duration::from_secs(30);
     let both = async { tokio::join!(write, nft.wait_with_output()) };
-    let (_, output) = tokio::time::timeout(deadline, both)
+    let (_, output) = tokio::time::timeout(DEADLINE, both)
         .await
         .map_err(|_| Error::Deadline("nft"))?;
     let output = output.map_err(failed)?;
@@ -180,6 +194,13 @@ pub async fn apply(script: &str) -> Result<(), Error> {
         .collect::<Vec<_>>()
         .join(" ");
     Err(Error::Filter(why))
+}
+
+fn command() -> tokio::process::Command {
+    let mut nft = tokio::process::Command::new("nft");
+    nft.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .kill_on_drop(true);
+    nft
 }
 
 fn elements(all: impl Iterator<Item = String>) -> String {

@@ -82,8 +82,17 @@ pub async fn list(handle: &Handle, prefix: &str) -> Result<Vec<Link>, Error> {
         .collect())
 }
 
+/// One IPv4 address of the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Address {
+    /// Of the link that has it.
+    pub link: u32,
+    pub address: Ipv4Addr,
+    pub prefix: u8,
+}
+
 /// The IPv4 addresses of a link, or of all, with their prefixes.
-pub async fn addresses(handle: &Handle, index: Option<u32>) -> Result<Vec<(Ipv4Addr, u8)>, Error> {
+pub async fn addresses(handle: &Handle, index: Option<u32>) -> Result<Vec<Address>, Error> {
     let mut request = handle.address().get();
     if let Some(index) = index {
         request = request.set_link_index_filter(index);
@@ -95,7 +104,11 @@ pub async fn addresses(handle: &Handle, index: Option<u32>) -> Result<Vec<(Ipv4A
         .map_err(Error::netlink("list addresses of", ""))?;
     let of = |message: &rtnetlink::packet_route::address::AddressMessage| {
         message.attributes.iter().find_map(|attribute| match attribute {
-            AddressAttribute::Address(IpAddr::V4(address)) => Some((*address, message.header.prefix_len)),
+            AddressAttribute::Address(IpAddr::V4(address)) => Some(Address {
+                link: message.header.index,
+                address: *address,
+                prefix: message.header.prefix_len,
+            }),
             _ => None,
         })
     };
