@@ -15,7 +15,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     clock,
-    config::{Data, Platform},
+    config::{Data, Platform, Pool},
     flow::{self, Pokes, World, chain, commands::Flows},
     reconcile,
     role::Lent,
@@ -45,7 +45,7 @@ pub async fn run(data: Data, mut lent: Lent) -> Result<(), Error> {
     let url = format!("http://{}", api.local_addr().map_err(Error::Socket)?);
 
     let store = tokio::task::block_in_place(|| Store::open(&data.serve()))?;
-    settle(&store, &platform).await?;
+    settle(&store, &data, &platform).await?;
     // Left behind by a crash in the middle of a stage; every stage makes its own again.
     let _ = tokio::fs::remove_dir_all(data.serve().join("tmp")).await;
     let stop = CancellationToken::new();
@@ -95,12 +95,15 @@ pub async fn run(data: Data, mut lent: Lent) -> Result<(), Error> {
 }
 
 /// What the operator's settings mean to the store.
-async fn settle(store: &Store, platform: &Platform) -> Result<(), store::Error> {
-    let subnets = platform.network.subnets();
-    let settled = store.write(move |tx| {
-        subnets.map_or(Ok(()), |subnets| tx.set_subnets(subnets, &By::platform(clock::now())))
-    });
-    settled.await
+async fn settle(store: &Store, data: &Data, platform: &Platform) -> Result<(), store::Error> {
+    let (named, own) = (platform.network.named(), Pool::of(data));
+    let by = By::platform(clock::now());
+    let set = store.write(move |tx| tx.set_subnets(named.unwrap_or(own), &by)).await;
+    match set {
+        // A data directory that was moved keeps the networks of its environments.
+        Err(store::Error::Refused { .. }) if named.is_none() => Ok(()),
+        other => other,
+    }
 }
 
 fn compose(
