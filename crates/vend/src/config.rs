@@ -179,7 +179,9 @@ impl Platform {
             source: Box::new(source),
         })?;
         if platform.network.pool.is_some() && platform.network.named().is_none() {
-            return Err(Error::Pool { path: path.to_owned() });
+            return Err(Error::Pool {
+                path: path.to_owned(),
+            });
         }
         Ok(platform)
     }
@@ -232,7 +234,10 @@ impl Pool {
     pub fn of(data: &Data) -> Subnets {
         // 10.64 to 10.127, away from what home routers, Docker and AWS use by default.
         let part = model::Digest::of(data.0.as_str()).as_bytes()[0] % 64;
-        Subnets { base: Ipv4Addr::new(10, 64 + part, 0, 0), prefix: 16 }
+        Subnets {
+            base: Ipv4Addr::new(10, 64 + part, 0, 0),
+            prefix: 16,
+        }
     }
 }
 
@@ -248,7 +253,15 @@ mod tests {
             ("8.0.0.0/8", false),
             ("10.0.0.0/24", false),
         ] {
-            assert_eq!(Pool { pool: Some(pool.into()) }.named().is_some(), expected, "{pool}");
+            assert_eq!(
+                Pool {
+                    pool: Some(pool.into())
+                }
+                .named()
+                .is_some(),
+                expected,
+                "{pool}"
+            );
         }
     }
 

@@ -111,12 +111,20 @@ async fn hooks(
 }
 
 /// Which deployment put the release on each of its hosts.
-async fn deployments(world: &World, place: &Place, release: u64) -> Result<BTreeMap<HostId, DeploymentId>, Fault> {
+async fn deployments(
+    world: &World,
+    place: &Place,
+    release: u64,
+) -> Result<BTreeMap<HostId, DeploymentId>, Fault> {
     let place = place.clone();
     let found = world.store.read(move |db| {
         let mut found = BTreeMap::new();
         // Newest first: the first one that names a host is the one whose bundle it has.
-        for deployment in db.deployments(&place, 200)?.into_iter().filter(|own| own.release == release) {
+        for deployment in db
+            .deployments(&place, 200)?
+            .into_iter()
+            .filter(|own| own.release == release)
+        {
             for (host, _) in db.deployment_events(&deployment.id)? {
                 found.entry(host).or_insert_with(|| deployment.id.clone());
             }
