@@ -9,6 +9,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use jiff::SignedDuration;
 use model::port::{BuildLimits, Resources};
 use serde::Deserialize;
+use store::Subnets;
 
 /// The one data directory of a platform. Each role owns one directory in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,11 +91,12 @@ pub struct Listen {
     pub api: SocketAddr,
 }
 
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Pool {
-    /// Each environment gets a /24 of it.
-    pub pool: String,
+    /// Each environment gets a /24 of it. Without one, each data directory has its own part of 10.64.0.0/10, so that
+    /// two platforms can live on one machine.
+    pub pool: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -148,14 +150,6 @@ impl Default for Listen {
     }
 }
 
-impl Default for Pool {
-    fn default() -> Self {
-        Self {
-            pool: "10.64.0.0/10".into(),
-        }
-    }
-}
-
 impl Default for Builds {
     fn default() -> Self {
         Self {
@@ -184,9 +178,11 @@ impl Platform {
             path: path.to_owned(),
             source: Box::new(source),
         })?;
-        platform.network.subnets().ok_or(Error::Pool {
-            path: path.to_owned(),
-        })?;
+        if platform.network.pool.is_some() && platform.network.named().is_none() {
+            return Err(Error::Pool {
+                path: path.to_owned(),
+            });
+        }
         Ok(platform)
     }
 
@@ -226,11 +222,22 @@ impl Platform {
 }
 
 impl Pool {
-    pub fn subnets(&self) -> Option<store::Subnets> {
-        let (base, prefix) = self.pool.split_once('/')?;
+    /// The pool that the operator named; `None` when it cannot be one.
+    pub fn named(&self) -> Option<Subnets> {
+        let (base, prefix) = self.pool.as_ref()?.split_once('/')?;
         let base: Ipv4Addr = base.parse().ok()?;
         let prefix: u8 = prefix.parse().ok().filter(|prefix| (8..=20).contains(prefix))?;
-        (base.is_private() && u32::from(base) << prefix == 0).then_some(store::Subnets { base, prefix })
+        (base.is_private() && u32::from(base) << prefix == 0).then_some(Subnets { base, prefix })
+    }
+
+    /// The pool of a platform whose operator named none.
+    pub fn of(data: &Data) -> Subnets {
+        // 10.64 to 10.127, away from what home routers, Docker and AWS use by default.
+        let part = model::Digest::of(data.0.as_str()).as_bytes()[0] % 64;
+        Subnets {
+            base: Ipv4Addr::new(10, 64 + part, 0, 0),
+            prefix: 16,
+        }
     }
 }
 
@@ -246,7 +253,15 @@ mod tests {
             ("8.0.0.0/8", false),
             ("10.0.0.0/24", false),
         ] {
-            assert_eq!(Pool { pool: pool.into() }.subnets().is_some(), expected, "{pool}");
+            assert_eq!(
+                Pool {
+                    pool: Some(pool.into())
+                }
+                .named()
+                .is_some(),
+                expected,
+                "{pool}"
+            );
         }
     }
 

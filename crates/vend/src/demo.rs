@@ -79,7 +79,10 @@ async fn whole(demo: &Demo) -> Result<(), Failure> {
     let left = crate::roles::teardown(&data).await;
     left.map_err(|error| Failure::failed("something could not be taken down").cause(error.to_string()))?;
     if outcome.is_ok() {
-        steps.say(&format!("Nothing is left running. Caches stay in {} for the next run.", data.0));
+        steps.say(&format!(
+            "Nothing is left running. Caches stay in {} for the next run.",
+            data.0
+        ));
     }
     outcome
 }
@@ -88,7 +91,8 @@ fn directory(demo: &Demo) -> Result<Data, Failure> {
     let wrong = |cause: String| Failure::failed("cannot use the demo's directory").cause(cause);
     std::fs::create_dir_all(&demo.demo_data).map_err(|error| wrong(error.to_string()))?;
     let path = std::fs::canonicalize(&demo.demo_data).map_err(|error| wrong(error.to_string()))?;
-    let path = Utf8PathBuf::from_path_buf(path).map_err(|path| wrong(format!("{} is not UTF-8", path.display())))?;
+    let path =
+        Utf8PathBuf::from_path_buf(path).map_err(|path| wrong(format!("{} is not UTF-8", path.display())))?;
     Ok(Data(path))
 }
 
@@ -97,14 +101,23 @@ fn prerequisites(steps: &Steps) -> Result<(), Failure> {
     let mut findings = doctor::examine();
     let missing = doctor::packages(&findings);
     if !missing.is_empty() {
-        step.note(&format!("installing {} (see `vend doctor` for why)", missing.join(", ")));
-        doctor::install(&missing).map_err(|error| Failure::failed("packages are missing").cause(error.to_string()))?;
+        step.note(&format!(
+            "installing {} (see `vend doctor` for why)",
+            missing.join(", ")
+        ));
+        doctor::install(&missing)
+            .map_err(|error| Failure::failed("packages are missing").cause(error.to_string()))?;
         findings = doctor::examine();
     }
-    let absent: Vec<String> =
-        findings.iter().filter(|one| matches!(one.state, doctor::State::Missing(_))).map(doctor::line).collect();
+    let absent: Vec<String> = findings
+        .iter()
+        .filter(|one| matches!(one.state, doctor::State::Missing(_)))
+        .map(doctor::line)
+        .collect();
     if !absent.is_empty() {
-        return Err(Failure::failed("this machine lacks something").cause(absent.join("\n")).next("vend doctor"));
+        return Err(Failure::failed("this machine lacks something")
+            .cause(absent.join("\n"))
+            .next("vend doctor"));
     }
     step.done("has what it takes");
     Ok(())
@@ -124,10 +137,17 @@ async fn start(steps: &Steps, data: &Data, demo: &Demo) -> Result<Child, Failure
     // Ctrl-C is for the demo, which then stops the platform in order.
     std::os::unix::process::CommandExt::process_group(&mut command, 0);
     let started = Instant::now();
-    let mut platform = tokio::process::Command::from(command).kill_on_drop(true).spawn().map_err(wrong)?;
+    let mut platform = tokio::process::Command::from(command)
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(wrong)?;
     let client = client(data)?;
     loop {
-        if client.get::<wire::Health>("/v1/health").await.is_ok_and(|health| health.ok) {
+        if client
+            .get::<wire::Health>("/v1/health")
+            .await
+            .is_ok_and(|health| health.ok)
+        {
             break;
         }
         let ended = platform.try_wait().map_err(wrong)?;
@@ -159,7 +179,10 @@ async fn tour(steps: &Steps, data: &Data, demo: &Demo) -> Result<(), Failure> {
     let execution = push(data, &copy, "main")?;
     // Whoever pushed may not approve: somebody else does, with a token of their own.
     let approver = approver(&client, data).await?;
-    let ask = stages::Ask { approver: &approver, yes: demo.yes };
+    let ask = stages::Ask {
+        approver: &approver,
+        yes: demo.yes,
+    };
     stages::follow(&client, &step, &execution, Some(&ask)).await?;
     step.done(&greet(&client, "production").await?);
 
@@ -170,7 +193,9 @@ async fn tour(steps: &Steps, data: &Data, demo: &Demo) -> Result<(), Failure> {
     step.done(&greet(&client, "dev").await?);
 
     let step = steps.begin("Roll back");
-    let started: wire::Started = client.post(&format!("{}/rollback", environment("dev")), &json!({})).await?;
+    let started: wire::Started = client
+        .post(&format!("{}/rollback", environment("dev")), &json!({}))
+        .await?;
     for execution in &started.executions {
         stages::follow(&client, &step, execution.as_str(), None).await?;
     }
@@ -195,7 +220,8 @@ async fn approver(client: &Client, data: &Data) -> Result<Client, Failure> {
     let name = format!("ops-{}@acme.example", crate::clock::now().as_second());
     let new = json!({ "name": name, "role": "approver", "tenant": "acme", "expires_in": 3600 });
     let token: wire::CreatedToken = client.post("/v1/tokens", &new).await?;
-    let endpoints = crate::up::endpoints(data).ok_or_else(|| Failure::failed("the platform has no address"))?;
+    let endpoints =
+        crate::up::endpoints(data).ok_or_else(|| Failure::failed("the platform has no address"))?;
     Client::with_token(&format!("http://{}", endpoints.api), token.text)
 }
 
@@ -204,8 +230,14 @@ async fn create(client: &Client) -> Result<(), Failure> {
     if client.get::<wire::Tenant>("/v1/tenants/acme").await.is_err() {
         let _: wire::Tenant = client.post("/v1/tenants", &json!({ "name": "acme" })).await?;
     }
-    if client.get::<wire::App>("/v1/tenants/acme/apps/guestbook").await.is_err() {
-        let _: wire::App = client.post("/v1/tenants/acme/apps", &json!({ "name": "guestbook" })).await?;
+    if client
+        .get::<wire::App>("/v1/tenants/acme/apps/guestbook")
+        .await
+        .is_err()
+    {
+        let _: wire::App = client
+            .post("/v1/tenants/acme/apps", &json!({ "name": "guestbook" }))
+            .await?;
     }
     Ok(())
 }
@@ -213,7 +245,8 @@ async fn create(client: &Client) -> Result<(), Failure> {
 /// A fresh clone-like directory with the sample app, committed. Every run has a commit of its own.
 fn working_copy(data: &Data) -> Result<Utf8PathBuf, Failure> {
     let copy = data.0.join("guestbook");
-    let wrong = |error: std::io::Error| Failure::failed(format!("cannot write {copy}")).cause(error.to_string());
+    let wrong =
+        |error: std::io::Error| Failure::failed(format!("cannot write {copy}")).cause(error.to_string());
     if !copy.join(".git").exists() {
         std::fs::create_dir_all(&copy).map_err(wrong)?;
         GUESTBOOK.extract(&copy).map_err(wrong)?;
@@ -221,7 +254,16 @@ fn working_copy(data: &Data) -> Result<Utf8PathBuf, Failure> {
         git(&copy, &["init", "--quiet", "--initial-branch=main"])?;
     }
     git(&copy, &["add", "--all"])?;
-    git(&copy, &["commit", "--quiet", "--allow-empty", "--message", "The guestbook as it is"])?;
+    git(
+        &copy,
+        &[
+            "commit",
+            "--quiet",
+            "--allow-empty",
+            "--message",
+            "The guestbook as it is",
+        ],
+    )?;
     Ok(copy)
 }
 
@@ -245,7 +287,8 @@ fn executable(copy: &Utf8PathBuf) -> std::io::Result<()> {
 /// One visible line of the app.
 fn change(copy: &Utf8PathBuf) -> Result<(), Failure> {
     let path = copy.join("guestbook/version.py");
-    let wrong = |error: std::io::Error| Failure::failed(format!("cannot change {path}")).cause(error.to_string());
+    let wrong =
+        |error: std::io::Error| Failure::failed(format!("cannot change {path}")).cause(error.to_string());
     let text = std::fs::read_to_string(&path).map_err(wrong)?;
     let number = crate::clock::now().as_second();
     let changed: Vec<String> = text
@@ -256,12 +299,26 @@ fn change(copy: &Utf8PathBuf) -> Result<(), Failure> {
         })
         .collect();
     std::fs::write(&path, changed.join("\n") + "\n").map_err(wrong)?;
-    git(copy, &["commit", "--quiet", "--all", "--message", "Change one line"])
+    git(
+        copy,
+        &["commit", "--quiet", "--all", "--message", "Change one line"],
+    )
 }
 
 fn git(copy: &Utf8PathBuf, arguments: &[&str]) -> Result<(), Failure> {
-    let identity = ["-c", "user.name=Ada Demo", "-c", "user.email=ada@acme.example", "-c", "commit.gpgsign=false"];
-    let output = Command::new("git").current_dir(copy).args(identity).args(arguments).output();
+    let identity = [
+        "-c",
+        "user.name=Ada Demo",
+        "-c",
+        "user.email=ada@acme.example",
+        "-c",
+        "commit.gpgsign=false",
+    ];
+    let output = Command::new("git")
+        .current_dir(copy)
+        .args(identity)
+        .args(arguments)
+        .output();
     let output = output.map_err(|error| Failure::failed("git cannot be run").cause(error.to_string()))?;
     match output.status.success() {
         true => Ok(()),
@@ -282,23 +339,37 @@ fn push(data: &Data, copy: &Utf8PathBuf, branch: &str) -> Result<String, Failure
     let push: Option<wire::Push> = serde_json::from_str(&text).ok();
     match push {
         Some(push) if output.status.success() => Ok(push.number.to_string()),
-        _ => Err(Failure::failed("the push was not taken")
-            .cause(format!("{text}{}", String::from_utf8_lossy(&output.stderr)).trim().to_owned())),
+        _ => Err(Failure::failed("the push was not taken").cause(
+            format!("{text}{}", String::from_utf8_lossy(&output.stderr))
+                .trim()
+                .to_owned(),
+        )),
     }
 }
 
 /// What a visitor of the environment gets.
 async fn greet(client: &Client, name: &str) -> Result<String, Failure> {
     let environment: wire::Environment = client.get(&environment(name)).await?;
-    let live = environment.live.map_or("no release".to_owned(), |live| format!("v{live}"));
-    Ok(format!("{live} at {}", environment.urls.first().map_or("no address", String::as_str)))
+    let live = environment
+        .live
+        .map_or("no release".to_owned(), |live| format!("v{live}"));
+    Ok(format!(
+        "{live} at {}",
+        environment.urls.first().map_or("no address", String::as_str)
+    ))
 }
 
 fn verify(data: &Data) -> Result<String, Failure> {
     let file = data.0.join("ledger.ndjson");
     for arguments in [&["audit", "export"][..], &["audit", "verify"]] {
-        let output = Command::new("/proc/self/exe").args(arguments).arg(&file).arg("--data").arg(&data.0).output();
-        let output = output.map_err(|error| Failure::failed("cannot verify the ledger").cause(error.to_string()))?;
+        let output = Command::new("/proc/self/exe")
+            .args(arguments)
+            .arg(&file)
+            .arg("--data")
+            .arg(&data.0)
+            .output();
+        let output =
+            output.map_err(|error| Failure::failed("cannot verify the ledger").cause(error.to_string()))?;
         let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
         if !output.status.success() {
             let cause = String::from_utf8_lossy(&output.stderr).trim().to_owned();
@@ -323,7 +394,10 @@ async fn summary(client: &Client, steps: &Steps, data: &Data) -> Result<(), Fail
 }
 
 async fn stop(platform: &mut Child) {
-    if let Some(pid) = platform.id().and_then(|pid| rustix::process::Pid::from_raw(pid as i32)) {
+    if let Some(pid) = platform
+        .id()
+        .and_then(|pid| rustix::process::Pid::from_raw(pid as i32))
+    {
         // One that has ended needs no signal.
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
     }
@@ -332,7 +406,8 @@ async fn stop(platform: &mut Child) {
 }
 
 async fn interrupted() {
-    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    let (Ok(mut interrupt), Ok(mut terminate)) =
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
     else {
         return std::future::pending().await;
     };

@@ -335,8 +335,15 @@ pub fn run(doctor: &Doctor, json: bool) -> ExitCode {
     let mut findings = examine();
     let missing = packages(&findings);
     if doctor.install && !missing.is_empty() {
-        for finding in findings.iter().filter(|finding| finding.package.is_some_and(|own| missing.contains(&own))) {
-            eprintln!("installing {}: {}", finding.package.unwrap_or_default(), finding.why);
+        for finding in findings
+            .iter()
+            .filter(|finding| finding.package.is_some_and(|own| missing.contains(&own)))
+        {
+            eprintln!(
+                "installing {}: {}",
+                finding.package.unwrap_or_default(),
+                finding.why
+            );
         }
         if let Err(error) = install(&missing) {
             eprintln!("error: {error}");
@@ -345,10 +352,19 @@ pub fn run(doctor: &Doctor, json: bool) -> ExitCode {
         findings = examine();
     }
     if json {
-        println!("{}", serde_json::to_string_pretty(&findings).expect("findings are plain data"));
+        println!(
+            "{}",
+            serde_json::to_string_pretty(&findings).expect("findings are plain data")
+        );
     } else {
         findings.iter().for_each(|finding| println!("{}", line(finding)));
     }
-    let lacks = findings.iter().any(|finding| matches!(finding.state, State::Missing(_)));
-    if lacks { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    let lacks = findings
+        .iter()
+        .any(|finding| matches!(finding.state, State::Missing(_)));
+    if lacks {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    }
 }

@@ -130,6 +130,9 @@ fn logs(command: &Command) {
         _ => "error",
     };
     let filter = EnvFilter::try_from_env("VEND_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    let layer = fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal()).with_target(false);
+    let layer = fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false);
     tracing_subscriber::registry().with(filter).with(layer).init();
 }

@@ -1,5 +1,5 @@
 //! What runs every day and after every restart: idempotent, without input, periodically and when poked.
 
 pub mod fleet;
-pub mod routes;
 pub mod retention;
+pub mod routes;

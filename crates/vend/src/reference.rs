@@ -15,7 +15,8 @@ pub struct Reference {
 }
 
 pub fn run(reference: &Reference, command: clap::Command) -> ExitCode {
-    let pretty = |value: &serde_json::Value| serde_json::to_string_pretty(value).expect("JSON is plain data") + "\n";
+    let pretty =
+        |value: &serde_json::Value| serde_json::to_string_pretty(value).expect("JSON is plain data") + "\n";
     let openapi = serde_json::to_value(crate::web::openapi()).expect("a document is plain data");
     let documents = [
         ("cli.md", commands(command)),
@@ -40,7 +41,11 @@ pub fn run(reference: &Reference, command: clap::Command) -> ExitCode {
     for path in &stale {
         eprintln!("error: {path} is not what the code says\nnext: cargo xtask reference");
     }
-    if stale.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if stale.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 /// Every command with its help, in the order of `vend --help`.

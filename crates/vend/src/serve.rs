@@ -2,12 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::future::BoxFuture;
 use model::{
     Place,
     port::{Fault, HostSeen, Hosts as _, LogChunk, LogRef, Logs as _},
     route::TargetHealth,
 };
-use futures_util::future::BoxFuture;
 use store::{By, Store};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -15,7 +15,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     clock,
-    config::{Data, Platform},
+    config::{Data, Platform, Pool},
     flow::{self, Pokes, World, chain, commands::Flows},
     reconcile,
     role::Lent,
@@ -39,13 +39,16 @@ pub async fn run(data: Data, mut lent: Lent) -> Result<(), Error> {
     let platform = Platform::load(&data.platform_toml())?;
     let local = lent.unix("local").ok_or(Error::NoSocket("local"))?;
     let api = lent.tcp("api").ok_or(Error::NoSocket("api"))?;
-    local.set_nonblocking(true).and_then(|()| api.set_nonblocking(true)).map_err(Error::Socket)?;
+    local
+        .set_nonblocking(true)
+        .and_then(|()| api.set_nonblocking(true))
+        .map_err(Error::Socket)?;
     let local = tokio::net::UnixListener::from_std(local).map_err(Error::Socket)?;
     let api = tokio::net::TcpListener::from_std(api).map_err(Error::Socket)?;
     let url = format!("http://{}", api.local_addr().map_err(Error::Socket)?);
 
     let store = tokio::task::block_in_place(|| Store::open(&data.serve()))?;
-    settle(&store, &platform).await?;
+    settle(&store, &data, &platform).await?;
     // Left behind by a crash in the middle of a stage; every stage makes its own again.
     let _ = tokio::fs::remove_dir_all(data.serve().join("tmp")).await;
     let stop = CancellationToken::new();
@@ -55,17 +58,36 @@ pub async fn run(data: Data, mut lent: Lent) -> Result<(), Error> {
     let cancel = stop.clone();
     tasks.spawn(async move {
         if let Err(error) = engine.run(cancel).await {
-            error!(error = &error as &dyn std::error::Error, "the engine stopped: {}", chain(&error));
+            error!(
+                error = &error as &dyn std::error::Error,
+                "the engine stopped: {}",
+                chain(&error)
+            );
         }
     });
-    tasks.spawn(flow::intake::run(Arc::clone(&world), handle.clone(), stop.clone()));
-    tasks.spawn(flow::deletion::run(Arc::clone(&world), handle.clone(), stop.clone()));
-    tasks.spawn(reconcile::fleet::run(Arc::clone(&world), handle.clone(), stop.clone()));
+    tasks.spawn(flow::intake::run(
+        Arc::clone(&world),
+        handle.clone(),
+        stop.clone(),
+    ));
+    tasks.spawn(flow::deletion::run(
+        Arc::clone(&world),
+        handle.clone(),
+        stop.clone(),
+    ));
+    tasks.spawn(reconcile::fleet::run(
+        Arc::clone(&world),
+        handle.clone(),
+        stop.clone(),
+    ));
     tasks.spawn(reconcile::retention::run(Arc::clone(&world), stop.clone()));
 
     let state = web::State::new(web::Setup {
         store,
-        commands: Arc::new(Flows { world: Arc::clone(&world), engine: handle }),
+        commands: Arc::new(Flows {
+            world: Arc::clone(&world),
+            engine: handle,
+        }),
         sight: Arc::new(Eyes(Arc::clone(&world))),
         repositories: data.repositories(),
         url,
@@ -95,12 +117,17 @@ pub async fn run(data: Data, mut lent: Lent) -> Result<(), Error> {
 }
 
 /// What the operator's settings mean to the store.
-async fn settle(store: &Store, platform: &Platform) -> Result<(), store::Error> {
-    let subnets = platform.network.subnets();
-    let settled = store.write(move |tx| {
-        subnets.map_or(Ok(()), |subnets| tx.set_subnets(subnets, &By::platform(clock::now())))
-    });
-    settled.await
+async fn settle(store: &Store, data: &Data, platform: &Platform) -> Result<(), store::Error> {
+    let (named, own) = (platform.network.named(), Pool::of(data));
+    let by = By::platform(clock::now());
+    let set = store
+        .write(move |tx| tx.set_subnets(named.unwrap_or(own), &by))
+        .await;
+    match set {
+        // A data directory that was moved keeps the networks of its environments.
+        Err(store::Error::Refused { .. }) if named.is_none() => Ok(()),
+        other => other,
+    }
 }
 
 fn compose(
@@ -114,13 +141,26 @@ fn compose(
     let edge = edge::Client::new(data.edge_socket());
     let (routes, handle) = reconcile::routes::new(store.clone(), edge.clone(), platform.clone());
     tasks.spawn(routes.run(stop.clone()));
-    Arc::new(World { store, node, edge, platform, data: data.clone(), pokes: Pokes::default(), routes: handle })
+    Arc::new(World {
+        store,
+        node,
+        edge,
+        platform,
+        data: data.clone(),
+        pokes: Pokes::default(),
+        routes: handle,
+    })
 }
 
 /// An environment's address as people type it: with the port of the edge, unless it is HTTP's own.
 fn urls(data: &Data, platform: &Platform) -> web::Urls {
-    let port = crate::up::endpoints(data).map_or(platform.listen.http.port(), |endpoints| endpoints.http.port());
-    let port = if port == 80 { String::new() } else { format!(":{port}") };
+    let port =
+        crate::up::endpoints(data).map_or(platform.listen.http.port(), |endpoints| endpoints.http.port());
+    let port = if port == 80 {
+        String::new()
+    } else {
+        format!(":{port}")
+    };
     let platform = platform.clone();
     Arc::new(move |place: &Place| vec![format!("http://{}{port}/", platform.hostname(place))])
 }
@@ -130,7 +170,10 @@ async fn announce(state: web::State, stop: CancellationToken) {
     loop {
         tokio::select! { () = stop.cancelled() => return, () = tokio::time::sleep(ANNOUNCE_EVERY) => {} }
         if let Err(error) = web::announce(&state).await {
-            warn!(error = &error as &dyn std::error::Error, "cannot look for pushes that were left");
+            warn!(
+                error = &error as &dyn std::error::Error,
+                "cannot look for pushes that were left"
+            );
         }
     }
 }
@@ -138,7 +181,8 @@ async fn announce(state: web::State, stop: CancellationToken) {
 const ANNOUNCE_EVERY: Duration = Duration::from_secs(30);
 
 async fn wait_for_end() {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {
         error!("cannot listen for signals: stopping");
         return;
@@ -160,9 +204,10 @@ impl web::Sight for Eyes {
 
     fn targets(&self) -> BoxFuture<'_, Result<Vec<TargetHealth>, Fault>> {
         Box::pin(async move {
-            let silent = |error: edge::ClientError| Fault::platform(format!("the edge does not answer: {}", chain(&error)));
+            let silent = |error: edge::ClientError| {
+                Fault::platform(format!("the edge does not answer: {}", chain(&error)))
+            };
             self.0.edge.health().await.map_err(silent)
         })
     }
 }
-

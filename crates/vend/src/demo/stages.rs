@@ -22,7 +22,11 @@ pub struct Ask<'a> {
 
 /// Follows a push (by its number) or an execution (by its id) to its end. `ask`: `None` where no plan asks.
 pub async fn follow(client: &Client, step: &Step, what: &str, ask: Option<&Ask<'_>>) -> Result<(), Failure> {
-    let id = if what.starts_with("x-") { what.to_owned() } else { execution(client, what).await? };
+    let id = if what.starts_with("x-") {
+        what.to_owned()
+    } else {
+        execution(client, what).await?
+    };
     let mut seen = 0;
     let mut entered: HashMap<String, jiff::Timestamp> = HashMap::new();
     let mut asked = false;
@@ -36,7 +40,10 @@ pub async fn follow(client: &Client, step: &Step, what: &str, ask: Option<&Ask<'
             } else if event.kind == "TaskStateExited"
                 && let Some(since) = entered.get(state)
             {
-                step.note(&format!("{state:<10} {:>8}", duration(event.at.duration_since(*since))));
+                step.note(&format!(
+                    "{state:<10} {:>8}",
+                    duration(event.at.duration_since(*since))
+                ));
             }
         }
         seen = detail.history.last().map_or(seen, |event| event.id);
@@ -54,7 +61,11 @@ fn ended(execution: &wire::Execution) -> Result<(), Failure> {
     if execution.state == wire::ExecutionState::Succeeded {
         return Ok(());
     }
-    let cause = execution.cause.clone().or(execution.error.clone()).unwrap_or_default();
+    let cause = execution
+        .cause
+        .clone()
+        .or(execution.error.clone())
+        .unwrap_or_default();
     Err(Failure::failed(format!("{} of the demo failed", execution.kind)).cause(clean(&cause)))
 }
 
@@ -62,14 +73,19 @@ fn ended(execution: &wire::Execution) -> Result<(), Failure> {
 async fn execution(client: &Client, number: &str) -> Result<String, Failure> {
     loop {
         let page: wire::Page<wire::Push> = client.list("/v1/tenants/acme/apps/guestbook/pushes", 50).await?;
-        let push = page.items.into_iter().find(|push| push.number.to_string() == number);
+        let push = page
+            .items
+            .into_iter()
+            .find(|push| push.number.to_string() == number);
         let push = push.ok_or_else(|| Failure::failed(format!("push {number} is gone")))?;
         match (&push.execution, push.state) {
             (Some(execution), _) => return Ok(execution.to_string()),
             (None, wire::PushState::Waiting) => sleep(LOOK_EVERY).await,
             (None, _) => {
                 let reason = push.reason.unwrap_or_default();
-                return Err(Failure::failed("the push is not released").cause(reason).next(format!("vend why {APP}")));
+                return Err(Failure::failed("the push is not released")
+                    .cause(reason)
+                    .next(format!("vend why {APP}")));
             }
         }
     }
@@ -79,26 +95,46 @@ async fn execution(client: &Client, number: &str) -> Result<String, Failure> {
 async fn answer(ask: &Ask<'_>, step: &Step, execution: &str) -> Result<bool, Failure> {
     let client = ask.approver;
     let open: wire::Page<wire::Approval> = client.list("/v1/approvals?open=true", 50).await?;
-    let Some(approval) = open.items.into_iter().find(|approval| approval.execution.as_str() == execution) else {
+    let Some(approval) = open
+        .items
+        .into_iter()
+        .find(|approval| approval.execution.as_str() == execution)
+    else {
         return Ok(false);
     };
     let approval: wire::Approval = client.get(&format!("/v1/approvals/{}", approval.id)).await?;
     for change in &approval.plan.changes {
         let side = |side: &Option<String>| side.clone().unwrap_or_else(|| "nothing".into());
         let subject = serde_json::to_value(change.subject).ok();
-        let subject = subject.as_ref().and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
+        let subject = subject
+            .as_ref()
+            .and_then(serde_json::Value::as_str)
+            .unwrap_or_default()
+            .to_owned();
         let name = clean(&change.name);
-        step.note(&format!("plan: {subject} {name}: {} -> {}", clean(&side(&change.before)), clean(&side(&change.after))));
+        step.note(&format!(
+            "plan: {subject} {name}: {} -> {}",
+            clean(&side(&change.before)),
+            clean(&side(&change.after))
+        ));
     }
     let approved = ask.yes || {
         step.pause(|| println!("     Approve this plan? [y/N] "));
-        typed().await.is_some_and(|line| line.eq_ignore_ascii_case("y") || line.eq_ignore_ascii_case("yes"))
+        typed()
+            .await
+            .is_some_and(|line| line.eq_ignore_ascii_case("y") || line.eq_ignore_ascii_case("yes"))
     };
     let (verb, body) = match approved {
         true => ("approve", json!({})),
         false => ("reject", json!({ "why": "declined in the demo" })),
     };
-    let _: serde_json::Value = client.post(&format!("/v1/approvals/{}/{verb}", approval.id), &body).await?;
-    step.note(if approved { "plan: approved" } else { "plan: rejected" });
+    let _: serde_json::Value = client
+        .post(&format!("/v1/approvals/{}/{verb}", approval.id), &body)
+        .await?;
+    step.note(if approved {
+        "plan: approved"
+    } else {
+        "plan: rejected"
+    });
     Ok(true)
 }

@@ -24,7 +24,12 @@ pub struct Step {
 
 impl Steps {
     pub fn new(total: u64) -> Self {
-        Self { total, number: Cell::new(0), started: Instant::now(), terminal: std::io::stderr().is_terminal() }
+        Self {
+            total,
+            number: Cell::new(0),
+            started: Instant::now(),
+            terminal: std::io::stderr().is_terminal(),
+        }
     }
 
     pub fn begin(&self, title: &str) -> Step {
@@ -43,7 +48,11 @@ impl Steps {
         if bar.is_none() {
             println!("{title}");
         }
-        Step { title, started: Instant::now(), bar }
+        Step {
+            title,
+            started: Instant::now(),
+            bar,
+        }
     }
 
     pub fn say(&self, line: &str) {

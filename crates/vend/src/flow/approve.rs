@@ -70,7 +70,9 @@ pub fn answer(approval: &store::Approval) -> Result<Outcome, Fault> {
         }
         ApprovalState::Rejected => {
             let no = approval.decisions.iter().find(|decision| !decision.yes);
-            let (who, why) = no.map_or(("somebody", ""), |no| (no.actor.as_str(), no.why.as_deref().unwrap_or_default()));
+            let (who, why) = no.map_or(("somebody", ""), |no| {
+                (no.actor.as_str(), no.why.as_deref().unwrap_or_default())
+            });
             Err(Fault::customer(format!("{who} rejected it: {why}")).next("push a change, or ask them"))
         }
         ApprovalState::Expired | ApprovalState::Void => {

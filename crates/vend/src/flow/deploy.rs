@@ -150,5 +150,5 @@ pub fn fault(event: &EventReport, host: &HostId, log: &LogRef) -> Fault {
     };
     Fault::customer(message)
         .evidence(log.clone())
-        .next(format!("vend logs show {log}"))
+        .next(format!("vend logs {log}"))
 }

@@ -1,6 +1,6 @@
 //! The traffic, from the release that serves to the one that is to: one change of rows, one change of weights.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use model::{
     DeploymentId, HostId, Place,
@@ -94,7 +94,10 @@ async fn hooks(
     if fleet.release.spec.deploy.appspec.is_none() {
         return Ok(());
     }
+    let known = deployments(world, place, fleet.release.number).await?;
     for host in &fleet.hosts {
+        // A host that was kept has the bundle of the deployment that made it, and no other.
+        let deployment = known.get(host).unwrap_or(deployment);
         let order = deploy::order(fleet.release, place, deployment, host, vec![event]);
         let ticket = attempt
             .steady
@@ -105,6 +108,30 @@ async fn hooks(
         }
     }
     Ok(())
+}
+
+/// Which deployment put the release on each of its hosts.
+async fn deployments(
+    world: &World,
+    place: &Place,
+    release: u64,
+) -> Result<BTreeMap<HostId, DeploymentId>, Fault> {
+    let place = place.clone();
+    let found = world.store.read(move |db| {
+        let mut found = BTreeMap::new();
+        // Newest first: the first one that names a host is the one whose bundle it has.
+        for deployment in db
+            .deployments(&place, 200)?
+            .into_iter()
+            .filter(|own| own.release == release)
+        {
+            for (host, _) in db.deployment_events(&deployment.id)? {
+                found.entry(host).or_insert_with(|| deployment.id.clone());
+            }
+        }
+        Ok(found)
+    });
+    found.await.map_err(stored)
 }
 
 /// A live fleet that is larger than it is to be gives its newest hosts back.

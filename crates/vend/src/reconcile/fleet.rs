@@ -92,7 +92,10 @@ async fn clear(world: &World) -> Result<(), Fault> {
     let left = world.store.read(|db| {
         let mut hosts = db.standing_hosts(None)?;
         hosts.retain(|host| {
-            let half_made = matches!(host.state, HostState::Starting | HostState::Ready | HostState::Failed);
+            let half_made = matches!(
+                host.state,
+                HostState::Starting | HostState::Ready | HostState::Failed
+            );
             host.role == HostRole::App && half_made
         });
         // Read after the hosts: an execution that made one of them is still under way then.

@@ -20,7 +20,10 @@ pub async fn run(world: Arc<World>, cancel: CancellationToken) {
     loop {
         let now = crate::clock::now();
         if let Err(error) = world.store.write(move |tx| tidy(tx, now)).await {
-            warn!(error = &error as &dyn std::error::Error, "cannot tidy the database");
+            warn!(
+                error = &error as &dyn std::error::Error,
+                "cannot tidy the database"
+            );
         }
         tokio::select! { () = cancel.cancelled() => return, () = sleep(EVERY) => {} }
     }

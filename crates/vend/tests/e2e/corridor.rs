@@ -35,22 +35,47 @@ fn a_push_goes_live_is_changed_rolled_back_scaled_and_destroyed() {
     assert_eq!(plan["plan"]["to"], 1, "{plan:#}");
     let started = platform.json(&["rollback", &dev]);
     let execution = started["executions"][0].as_str().unwrap().to_owned();
-    assert_eq!(platform.finished(&execution)["state"], "succeeded", "{}", platform.log());
+    assert_eq!(
+        platform.finished(&execution)["state"],
+        "succeeded",
+        "{}",
+        platform.log()
+    );
     assert_eq!(platform.get(&host, "/"), (200, "one\n".into()));
 
     let started = platform.json(&["scale", &dev, "3"]);
     let execution = started["executions"][0].as_str().unwrap().to_owned();
-    assert_eq!(platform.finished(&execution)["state"], "succeeded", "{}", platform.log());
+    assert_eq!(
+        platform.finished(&execution)["state"],
+        "succeeded",
+        "{}",
+        platform.log()
+    );
     let hosts = platform.json(&["hosts", "list", &dev]);
-    let serving = hosts["items"].as_array().unwrap().iter().filter(|host| host["wanted"] == "serving").count();
+    let serving = hosts["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|host| host["wanted"] == "serving")
+        .count();
     assert_eq!(serving, 3, "{hosts:#}");
 
     platform.vend(&["environments", "protect", &dev]);
-    assert!(!platform.try_vend(&["environments", "destroy", &dev, "--yes"]).status.success());
+    assert!(
+        !platform
+            .try_vend(&["environments", "destroy", &dev, "--yes"])
+            .status
+            .success()
+    );
     platform.vend(&["environments", "unprotect", &dev]);
     let started = platform.json(&["environments", "destroy", &dev, "--yes"]);
     let execution = started["executions"][0].as_str().unwrap().to_owned();
-    assert_eq!(platform.finished(&execution)["state"], "succeeded", "{}", platform.log());
+    assert_eq!(
+        platform.finished(&execution)["state"],
+        "succeeded",
+        "{}",
+        platform.log()
+    );
     assert_eq!(platform.get(&host, "/").0, 503);
 
     ledger_verifies_and_a_changed_byte_is_found(&platform);
@@ -77,7 +102,12 @@ fn production_waits_for_a_person_and_a_no_leaves_the_release_before() {
     let own = platform.try_vend(&["approve", &approval]);
     assert!(!own.status.success(), "who pushed may not approve");
     platform.vend_as(&approver, &["approve", &approval]);
-    assert_eq!(platform.ended(&app, number)["state"], "done", "{}", platform.log());
+    assert_eq!(
+        platform.ended(&app, number)["state"],
+        "done",
+        "{}",
+        platform.log()
+    );
     assert_eq!(platform.get(&host, "/"), (200, "one\n".into()));
 
     copy.says("two");
@@ -86,17 +116,27 @@ fn production_waits_for_a_person_and_a_no_leaves_the_release_before() {
     platform.vend_as(&approver, &["reject", &approval, "--why", "not on a Friday"]);
     let push = platform.ended(&app, number);
     assert_eq!(push["state"], "failed");
-    assert!(push["reason"].as_str().unwrap().contains("not on a Friday"), "{push:#}");
+    assert!(
+        push["reason"].as_str().unwrap().contains("not on a Friday"),
+        "{push:#}"
+    );
     assert_eq!(platform.get(&host, "/"), (200, "one\n".into()));
     platform.vend(&["tenants", "delete", &tenant, "--yes"]);
 }
 
 fn open_approval(platform: &Platform, app: &str) -> String {
-    crate::platform::eventually("an approval is asked for", std::time::Duration::from_secs(120), || {
-        let all = platform.json(&["approvals", "list", app]);
-        let open = all["items"].as_array()?.iter().find(|approval| approval["state"] == "open")?;
-        Some(open["id"].as_str()?.to_owned())
-    })
+    crate::platform::eventually(
+        "an approval is asked for",
+        std::time::Duration::from_secs(120),
+        || {
+            let all = platform.json(&["approvals", "list", app]);
+            let open = all["items"]
+                .as_array()?
+                .iter()
+                .find(|approval| approval["state"] == "open")?;
+            Some(open["id"].as_str()?.to_owned())
+        },
+    )
 }
 
 fn ledger_verifies_and_a_changed_byte_is_found(platform: &Platform) {
@@ -109,5 +149,8 @@ fn ledger_verifies_and_a_changed_byte_is_found(platform: &Platform) {
     let position = bytes.len() / 2;
     bytes[position] = if bytes[position] == b'x' { b'y' } else { b'x' };
     std::fs::write(&file, bytes).unwrap();
-    assert!(!platform.try_vend(&["audit", "verify", path]).status.success(), "a changed byte must be found");
+    assert!(
+        !platform.try_vend(&["audit", "verify", path]).status.success(),
+        "a changed byte must be found"
+    );
 }

@@ -10,8 +10,17 @@ environments:
   dev: { branch: dev }
 ";
 
-const STAGES: [&str; 9] =
-    ["Source", "Build", "Bake", "Plan", "Provision", "Deploy", "Validate", "Shift", "Record"];
+const STAGES: [&str; 9] = [
+    "Source",
+    "Build",
+    "Bake",
+    "Plan",
+    "Provision",
+    "Deploy",
+    "Validate",
+    "Shift",
+    "Record",
+];
 
 #[test]
 fn a_release_survives_the_death_of_every_role_at_every_stage() {
@@ -37,7 +46,10 @@ fn a_release_survives_the_death_of_every_role_at_every_stage() {
             assert_eq!(platform.get(&host, "/"), (200, format!("{text}\n")), "{text}");
             releases += 1;
             let all = platform.json(&["releases", "list", &format!("{app}/dev")]);
-            assert_eq!(all["items"][0]["number"], releases, "{text}: released once\n{all:#}");
+            assert_eq!(
+                all["items"][0]["number"], releases,
+                "{text}: released once\n{all:#}"
+            );
         }
     }
     let directory = tempfile::tempdir().unwrap();
@@ -49,12 +61,20 @@ fn a_release_survives_the_death_of_every_role_at_every_stage() {
 
 /// Waits until the execution of a push has entered a stage, or is past it.
 fn wait_for_stage(platform: &Platform, app: &str, number: u64, stage: &str) {
-    eventually(&format!("push {number} enters {stage}"), Duration::from_secs(120), || {
-        let pushes = platform.json(&["pushes", "list", app]);
-        let push = pushes["items"].as_array()?.iter().find(|push| push["number"] == number)?.clone();
-        let execution = push["execution"].as_str()?;
-        let detail = platform.json(&["executions", "show", execution]);
-        let mut history = detail["history"].as_array()?.iter();
-        history.any(|event| event["state"] == stage).then_some(())
-    });
+    eventually(
+        &format!("push {number} enters {stage}"),
+        Duration::from_secs(120),
+        || {
+            let pushes = platform.json(&["pushes", "list", app]);
+            let push = pushes["items"]
+                .as_array()?
+                .iter()
+                .find(|push| push["number"] == number)?
+                .clone();
+            let execution = push["execution"].as_str()?;
+            let detail = platform.json(&["executions", "show", execution]);
+            let mut history = detail["history"].as_array()?.iter();
+            history.any(|event| event["state"] == stage).then_some(())
+        },
+    );
 }

@@ -15,7 +15,11 @@ fn fails(platform: &Platform, copy: &Copy, app: &str, expected: &str) {
     let push = platform.ended(app, number);
     assert_eq!(push["state"], "failed", "{push:#}");
     let reason = push["reason"].as_str().unwrap_or_default();
-    assert!(reason.contains(expected), "expected {expected:?} in {reason:?}\n{}", platform.log());
+    assert!(
+        reason.contains(expected),
+        "expected {expected:?} in {reason:?}\n{}",
+        platform.log()
+    );
 }
 
 #[test]
@@ -25,7 +29,10 @@ fn a_wrong_or_hostile_push_fails_with_its_reason_and_changes_nothing() {
     }
     let platform = Platform::start();
     let (tenant, app) = platform.tenant_with_app("hostile");
-    let copy = Copy::new("fine", "app: shop\nhost: { health: { path: /, interval: 1s } }\nenvironments: { dev: { branch: dev } }\n");
+    let copy = Copy::new(
+        "fine",
+        "app: shop\nhost: { health: { path: /, interval: 1s } }\nenvironments: { dev: { branch: dev } }\n",
+    );
     platform.release(&copy, &app, "dev");
 
     copy.write("vend.yaml", "app: shop\nenvirnments: { dev: { branch: dev } }\n");
@@ -36,12 +43,18 @@ fn a_wrong_or_hostile_push_fails_with_its_reason_and_changes_nothing() {
     copy.commit("not UTF-8");
     fails(&platform, &copy, &app, "UTF-8");
 
-    copy.write("vend.yaml", "a: &a [x,x,x,x]\nb: &b [*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b]\napp: shop\n");
+    copy.write(
+        "vend.yaml",
+        "a: &a [x,x,x,x]\nb: &b [*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b]\napp: shop\n",
+    );
     copy.commit("aliases");
     fails(&platform, &copy, &app, "vend.yaml");
 
     copy.write("vend.yaml", VEND_YAML);
-    copy.write("buildspec.yml", "version: 0.2\nphases: { build: { commands: ['echo about to fail; exit 7'] } }\n");
+    copy.write(
+        "buildspec.yml",
+        "version: 0.2\nphases: { build: { commands: ['echo about to fail; exit 7'] } }\n",
+    );
     copy.commit("a build that fails");
     fails(&platform, &copy, &app, "exit status 7");
 
@@ -55,6 +68,10 @@ fn a_wrong_or_hostile_push_fails_with_its_reason_and_changes_nothing() {
     assert_eq!(push["state"], "failed", "{push:#}");
 
     let host = format!("dev.shop.{tenant}.localhost");
-    assert_eq!(platform.get(&host, "/"), (200, "fine\n".into()), "the release before must go on serving");
+    assert_eq!(
+        platform.get(&host, "/"),
+        (200, "fine\n".into()),
+        "the release before must go on serving"
+    );
     platform.vend(&["tenants", "delete", &tenant, "--yes"]);
 }

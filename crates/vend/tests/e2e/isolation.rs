@@ -39,7 +39,13 @@ fn set_secret(platform: &Platform, app: &str, value: &str) {
 
 fn hosts(platform: &Platform, app: &str) -> Vec<Value> {
     let all = platform.json(&["hosts", "list", &format!("{app}/dev")]);
-    all["items"].as_array().unwrap().iter().filter(|host| host["wanted"] == "serving").cloned().collect()
+    all["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|host| host["wanted"] == "serving")
+        .cloned()
+        .collect()
 }
 
 #[test]
@@ -53,19 +59,41 @@ fn tenants_cannot_see_each_other() {
     // Each has its own secret, and the vault's file holds neither.
     for (own, prefix) in [(&red, "red"), (&blue, "blue")] {
         let host = format!("dev.shop.{}.localhost", own.tenant);
-        assert_eq!(platform.get(&host, "/secret"), (200, format!("value-of-{prefix}\n")));
+        assert_eq!(
+            platform.get(&host, "/secret"),
+            (200, format!("value-of-{prefix}\n"))
+        );
     }
     assert_nowhere_on_disk(&platform, "value-of-red");
 
     // Addresses: a connection from one host to the other's app is dropped, to its own it is not.
-    let (from, to) = (hosts(&platform, &red.app).remove(0), hosts(&platform, &blue.app).remove(0));
+    let (from, to) = (
+        hosts(&platform, &red.app).remove(0),
+        hosts(&platform, &blue.app).remove(0),
+    );
     let own_address = from["address"].as_str().unwrap();
     let other_address = to["address"].as_str().unwrap();
     assert!(connects(&from, own_address, 8080), "a host reaches itself");
-    assert!(!connects(&from, other_address, 8080), "another tenant's host must not be reached");
-    let api = platform.endpoints()["api"].as_str().unwrap().rsplit(':').next().unwrap().parse().unwrap();
-    let gateway = own_address.rsplit_once('.').map(|(net, _)| format!("{net}.1")).unwrap();
-    assert!(!connects(&from, &gateway, api), "the platform's API must not be reached");
+    assert!(
+        !connects(&from, other_address, 8080),
+        "another tenant's host must not be reached"
+    );
+    let api = platform.endpoints()["api"]
+        .as_str()
+        .unwrap()
+        .rsplit(':')
+        .next()
+        .unwrap()
+        .parse()
+        .unwrap();
+    let gateway = own_address
+        .rsplit_once('.')
+        .map(|(net, _)| format!("{net}.1"))
+        .unwrap();
+    assert!(
+        !connects(&from, &gateway, api),
+        "the platform's API must not be reached"
+    );
 
     // Files: user ids do not meet.
     assert_ne!(uid_base(&from), uid_base(&to));
@@ -85,7 +113,11 @@ fn tenants_cannot_see_each_other() {
         assert_eq!(as_red(&path), 404, "{path}");
     }
     let blue_log = format!("host/{}/console", to["id"].as_str().unwrap());
-    assert_eq!(as_red(&format!("/v1/logs/{blue_log}")), 404, "another tenant's log");
+    assert_eq!(
+        as_red(&format!("/v1/logs/{blue_log}")),
+        404,
+        "another tenant's log"
+    );
     platform.vend(&["tenants", "delete", &red.tenant, "--yes"]);
     platform.vend(&["tenants", "delete", &blue.tenant, "--yes"]);
 }
@@ -93,13 +125,20 @@ fn tenants_cannot_see_each_other() {
 /// The first process of a host, as the machine sees it.
 fn pid(host: &Value) -> String {
     let id = host["id"].as_str().unwrap();
-    let found = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok).find(|entry| {
-        let root = entry.path();
-        let is_agent = std::fs::read(root.join("cmdline"))
-            .is_ok_and(|line| line.split(|b| *b == 0).nth(1) == Some(b"agent"));
-        is_agent && std::fs::read_to_string(root.join("cgroup")).is_ok_and(|text| text.contains(id))
-    });
-    found.unwrap_or_else(|| panic!("host {id} has no process")).file_name().into_string().unwrap()
+    let found = std::fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(Result::ok)
+        .find(|entry| {
+            let root = entry.path();
+            let is_agent = std::fs::read(root.join("cmdline"))
+                .is_ok_and(|line| line.split(|b| *b == 0).nth(1) == Some(b"agent"));
+            is_agent && std::fs::read_to_string(root.join("cgroup")).is_ok_and(|text| text.contains(id))
+        });
+    found
+        .unwrap_or_else(|| panic!("host {id} has no process"))
+        .file_name()
+        .into_string()
+        .unwrap()
 }
 
 fn uid_base(host: &Value) -> String {
@@ -111,7 +150,16 @@ fn uid_base(host: &Value) -> String {
 fn connects(host: &Value, address: &str, port: u16) -> bool {
     let script = format!("exec 3<>/dev/tcp/{address}/{port}");
     let status = std::process::Command::new("nsenter")
-        .args(["--target", &pid(host), "--net", "timeout", "2", "bash", "-c", &script])
+        .args([
+            "--target",
+            &pid(host),
+            "--net",
+            "timeout",
+            "2",
+            "bash",
+            "-c",
+            &script,
+        ])
         .stderr(std::process::Stdio::null())
         .status()
         .unwrap();
@@ -122,8 +170,9 @@ fn api_status(url: &str, token: &str, path: &str) -> u16 {
     use std::io::{Read as _, Write as _};
     let address = url.strip_prefix("http://").unwrap();
     let mut stream = std::net::TcpStream::connect(address).unwrap();
-    let request =
-        format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n");
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n"
+    );
     stream.write_all(request.as_bytes()).unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
@@ -137,7 +186,15 @@ fn assert_nowhere_on_disk(platform: &Platform, text: &str) {
         if !path.exists() {
             continue;
         }
-        let found = std::process::Command::new("grep").args(["-r", "-l", "-a", "-F", text]).arg(&path).output().unwrap();
-        assert!(found.stdout.is_empty(), "in clear in {}", String::from_utf8_lossy(&found.stdout));
+        let found = std::process::Command::new("grep")
+            .args(["-r", "-l", "-a", "-F", text])
+            .arg(&path)
+            .output()
+            .unwrap();
+        assert!(
+            found.stdout.is_empty(),
+            "in clear in {}",
+            String::from_utf8_lossy(&found.stdout)
+        );
     }
 }

@@ -34,7 +34,11 @@ impl Load {
             visitors: Vec::new(),
         };
         let visitors = (0..4).map(|_| {
-            let (stop, good, bad) = (Arc::clone(&load.stop), Arc::clone(&load.good), Arc::clone(&load.bad));
+            let (stop, good, bad) = (
+                Arc::clone(&load.stop),
+                Arc::clone(&load.good),
+                Arc::clone(&load.bad),
+            );
             let (address, host) = (address.to_owned(), host.to_owned());
             std::thread::spawn(move || {
                 while !stop.load(Ordering::Relaxed) {
@@ -53,7 +57,9 @@ impl Load {
     /// The number of good answers and the bad ones.
     fn end(self) -> (u64, Vec<String>) {
         self.stop.store(true, Ordering::Relaxed);
-        self.visitors.into_iter().for_each(|visitor| visitor.join().unwrap());
+        self.visitors
+            .into_iter()
+            .for_each(|visitor| visitor.join().unwrap());
         let bad = self.bad.lock().unwrap().clone();
         (self.good.load(Ordering::Relaxed), bad)
     }
@@ -85,7 +91,12 @@ fn no_request_is_lost_through_deploy_failing_deploy_rollback_and_restarts() {
 
     let started = platform.json(&["rollback", &format!("{app}/dev")]);
     let execution = started["executions"][0].as_str().unwrap().to_owned();
-    assert_eq!(platform.finished(&execution)["state"], "succeeded", "{}", platform.log());
+    assert_eq!(
+        platform.finished(&execution)["state"],
+        "succeeded",
+        "{}",
+        platform.log()
+    );
     assert_eq!(platform.get(&host, "/"), (200, "one\n".into()));
 
     // Serve and node may die: hosts and edge go on.
@@ -95,6 +106,12 @@ fn no_request_is_lost_through_deploy_failing_deploy_rollback_and_restarts() {
 
     let (good, bad) = load.end();
     assert!(good > 100, "only {good} requests were made");
-    assert!(bad.is_empty(), "{} of {} requests failed: {:?}", bad.len(), good, &bad[..bad.len().min(5)]);
+    assert!(
+        bad.is_empty(),
+        "{} of {} requests failed: {:?}",
+        bad.len(),
+        good,
+        &bad[..bad.len().min(5)]
+    );
     platform.vend(&["tenants", "delete", &tenant, "--yes"]);
 }

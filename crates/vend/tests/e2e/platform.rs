@@ -51,7 +51,11 @@ impl Platform {
         std::fs::create_dir_all(&data).unwrap();
         let lock = File::create(data.join("test.lock")).unwrap();
         lock.lock().unwrap();
-        let platform = Self { child: up(&data), data, _lock: lock };
+        let platform = Self {
+            child: up(&data),
+            data,
+            _lock: lock,
+        };
         platform.wait_until_ready();
         platform
     }
@@ -73,7 +77,10 @@ impl Platform {
 
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_vend"));
-        command.args(arguments).env("VEND_DATA", &self.data).stdin(Stdio::null());
+        command
+            .args(arguments)
+            .env("VEND_DATA", &self.data)
+            .stdin(Stdio::null());
         command
     }
 
@@ -82,21 +89,37 @@ impl Platform {
         let output = self.try_vend(arguments);
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let wrong = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "vend {arguments:?}: {}\n{text}{wrong}\n{}", output.status, self.log());
+        assert!(
+            output.status.success(),
+            "vend {arguments:?}: {}\n{text}{wrong}\n{}",
+            output.status,
+            self.log()
+        );
         text
     }
 
     /// A command of somebody with a token, over TCP.
     pub fn vend_as(&self, token: &str, arguments: &[&str]) -> String {
         let url = format!("http://{}", self.endpoints()["api"].as_str().unwrap());
-        let output = self.command(arguments).env("VEND_URL", url).env("VEND_TOKEN", token).output().unwrap();
+        let output = self
+            .command(arguments)
+            .env("VEND_URL", url)
+            .env("VEND_TOKEN", token)
+            .output()
+            .unwrap();
         let wrong = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "vend {arguments:?}: {wrong}\n{}", self.log());
+        assert!(
+            output.status.success(),
+            "vend {arguments:?}: {wrong}\n{}",
+            self.log()
+        );
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
     pub fn token(&self, name: &str, role: &str, tenant: &str) -> String {
-        self.vend(&["tokens", "create", name, "--role", role, "--tenant", tenant]).trim().to_owned()
+        self.vend(&["tokens", "create", name, "--role", role, "--tenant", tenant])
+            .trim()
+            .to_owned()
     }
 
     pub fn json(&self, arguments: &[&str]) -> Value {
@@ -122,26 +145,44 @@ impl Platform {
             .unwrap();
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let wrong = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "vend push: {text}{wrong}\n{}", self.log());
+        assert!(
+            output.status.success(),
+            "vend push: {text}{wrong}\n{}",
+            self.log()
+        );
         let push: Value = serde_json::from_str(&text).unwrap();
         push["number"].as_u64().unwrap()
     }
 
     /// The push once it has ended, however it did.
     pub fn ended(&self, app: &str, number: u64) -> Value {
-        eventually(&format!("push {number} of {app} ends"), Duration::from_secs(300), || {
-            let pushes = self.json(&["pushes", "list", app]);
-            let own = pushes["items"].as_array()?.iter().find(|push| push["number"] == number)?.clone();
-            let state = own["state"].as_str()?.to_owned();
-            (!["waiting", "running"].contains(&state.as_str())).then_some(own)
-        })
+        eventually(
+            &format!("push {number} of {app} ends"),
+            Duration::from_secs(300),
+            || {
+                let pushes = self.json(&["pushes", "list", app]);
+                let own = pushes["items"]
+                    .as_array()?
+                    .iter()
+                    .find(|push| push["number"] == number)?
+                    .clone();
+                let state = own["state"].as_str()?.to_owned();
+                (!["waiting", "running"].contains(&state.as_str())).then_some(own)
+            },
+        )
     }
 
     /// Pushes and waits until it is live.
     pub fn release(&self, copy: &Copy, app: &str, branch: &str) {
         let number = self.push(copy, app, branch);
         let push = self.ended(app, number);
-        assert_eq!(push["state"], "done", "{push:#}\n{}\n{}", self.vend(&["why", app]), self.log());
+        assert_eq!(
+            push["state"],
+            "done",
+            "{push:#}\n{}\n{}",
+            self.vend(&["why", app]),
+            self.log()
+        );
     }
 
     /// The execution once it has ended.
@@ -164,12 +205,15 @@ impl Platform {
 
     /// A visitor's GET: status and body.
     pub fn get(&self, host: &str, path: &str) -> (u16, String) {
-        get(&self.http(), host, path).unwrap_or_else(|error| panic!("GET {host}{path}: {error}\n{}", self.log()))
+        get(&self.http(), host, path)
+            .unwrap_or_else(|error| panic!("GET {host}{path}: {error}\n{}", self.log()))
     }
 
     /// Kills a role the hard way. `vend up` starts it again.
     pub fn kill(&self, role: &str) {
-        let pid = self.pid(role).unwrap_or_else(|| panic!("{role} does not run\n{}", self.log()));
+        let pid = self
+            .pid(role)
+            .unwrap_or_else(|| panic!("{role} does not run\n{}", self.log()));
         let pid = rustix::process::Pid::from_raw(pid).unwrap();
         // It may have ended by itself in between.
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
@@ -178,13 +222,16 @@ impl Platform {
     /// The process of a role of this platform.
     pub fn pid(&self, role: &str) -> Option<i32> {
         let parent = self.child.id().to_string();
-        std::fs::read_dir("/proc").unwrap().filter_map(Result::ok).find_map(|entry| {
-            let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
-            let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
-            let is_child = stat.rsplit(')').next()?.split_whitespace().nth(1)? == parent;
-            let line = std::fs::read(entry.path().join("cmdline")).ok()?;
-            (is_child && line.split(|b| *b == 0).nth(1)? == role.as_bytes()).then_some(pid)
-        })
+        std::fs::read_dir("/proc")
+            .unwrap()
+            .filter_map(Result::ok)
+            .find_map(|entry| {
+                let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
+                let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
+                let is_child = stat.rsplit(')').next()?.split_whitespace().nth(1)? == parent;
+                let line = std::fs::read(entry.path().join("cmdline")).ok()?;
+                (is_child && line.split(|b| *b == 0).nth(1)? == role.as_bytes()).then_some(pid)
+            })
     }
 
     /// The end of the platform's own log, for failed assertions.
@@ -200,10 +247,18 @@ impl Drop for Platform {
         let pid = rustix::process::Pid::from_raw(self.child.id() as i32).unwrap();
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         let _ = self.child.wait();
-        let down = Command::new(env!("CARGO_BIN_EXE_vend")).arg("down").arg("--data").arg(&self.data).output();
+        let down = Command::new(env!("CARGO_BIN_EXE_vend"))
+            .arg("down")
+            .arg("--data")
+            .arg(&self.data)
+            .output();
         let down = down.unwrap();
         if !std::thread::panicking() {
-            assert!(down.status.success(), "vend down: {}", String::from_utf8_lossy(&down.stderr));
+            assert!(
+                down.status.success(),
+                "vend down: {}",
+                String::from_utf8_lossy(&down.stderr)
+            );
         }
     }
 }
@@ -224,13 +279,19 @@ fn up(data: &Path) -> Child {
 pub fn get(address: &str, host: &str, path: &str) -> std::io::Result<(u16, String)> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(20)))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+    )?;
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes)?;
     let text = String::from_utf8_lossy(&bytes).into_owned();
     let status = text.split(' ').nth(1).and_then(|status| status.parse().ok());
     let status = status.ok_or_else(|| std::io::Error::other(format!("no status line: {text:?}")))?;
-    let body = text.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default();
+    let body = text
+        .split_once("\r\n\r\n")
+        .map(|(_, body)| body.to_owned())
+        .unwrap_or_default();
     Ok((status, body))
 }
 
@@ -241,7 +302,11 @@ pub fn eventually<T>(what: &str, within: Duration, mut look: impl FnMut() -> Opt
         if let Some(found) = look() {
             return found;
         }
-        assert!(started.elapsed() < within, "not within {} s: {what}", within.as_secs());
+        assert!(
+            started.elapsed() < within,
+            "not within {} s: {what}",
+            within.as_secs()
+        );
         std::thread::sleep(Duration::from_millis(100));
     }
 }
@@ -269,7 +334,9 @@ while (1) {
 impl Copy {
     /// An app without a build, a bake or a database: what it is about is the platform.
     pub fn new(text: &str, vend_yaml: &str) -> Self {
-        let copy = Self { directory: tempfile::tempdir().unwrap() };
+        let copy = Self {
+            directory: tempfile::tempdir().unwrap(),
+        };
         copy.git(&["init", "-q", "-b", "main"]);
         copy.write("vend.yaml", vend_yaml);
         copy.write("Procfile", "web: exec perl server.pl\n");
@@ -297,10 +364,21 @@ impl Copy {
     pub fn git(&self, arguments: &[&str]) {
         let output = Command::new("git")
             .current_dir(self.directory.path())
-            .args(["-c", "user.name=Ada", "-c", "user.email=ada@acme.example", "-c", "commit.gpgsign=false"])
+            .args([
+                "-c",
+                "user.name=Ada",
+                "-c",
+                "user.email=ada@acme.example",
+                "-c",
+                "commit.gpgsign=false",
+            ])
             .args(arguments)
             .output()
             .unwrap();
-        assert!(output.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "git {arguments:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
 }
