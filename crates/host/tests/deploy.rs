@@ -186,7 +186,7 @@ fn test() {
     holder.wait().unwrap();
     runtime().block_on(async {
         let node = open(&path).await;
-        finished_once(&node).await;
+        Box::pin(finished_once(&node)).await;
         Box::pin(failure_has_evidence(&node)).await;
         checked(&node).await;
         node.containers.teardown_all().await.unwrap();

@@ -346,7 +346,7 @@ impl Copy {
 
     /// Changes what the server says, and commits.
     pub fn says(&self, text: &str) {
-        self.write("server.pl", &SERVER.replace("TEXT", text));
+        self.write("server.pl", SERVER.replace("TEXT", text));
         self.commit(text);
     }
 
