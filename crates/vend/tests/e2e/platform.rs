@@ -211,12 +211,25 @@ impl Platform {
 
     /// Kills a role the hard way. `vend up` starts it again.
     pub fn kill(&self, role: &str) {
+        self.signal(role, rustix::process::Signal::KILL);
+    }
+
+    /// Asks a role to end in order. `vend up` starts it again.
+    pub fn restart(&self, role: &str) {
+        let before = self.pid(role);
+        self.signal(role, rustix::process::Signal::TERM);
+        eventually(&format!("another {role} runs"), Duration::from_secs(60), || {
+            self.pid(role).filter(|pid| Some(*pid) != before)
+        });
+    }
+
+    fn signal(&self, role: &str, signal: rustix::process::Signal) {
         let pid = self
             .pid(role)
             .unwrap_or_else(|| panic!("{role} does not run\n{}", self.log()));
         let pid = rustix::process::Pid::from_raw(pid).unwrap();
         // It may have ended by itself in between.
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        let _ = rustix::process::kill_process(pid, signal);
     }
 
     /// The process of a role of this platform.
