@@ -109,11 +109,11 @@ impl Hosts {
         if !run.exists() {
             return None;
         }
-        let (dir, name) = match name {
-            "console" => (run, name.to_owned()),
-            service => (run.join("logs"), format!("{service}.log")),
+        let name = match name {
+            "console" => name.to_owned(),
+            service => format!("logs/{service}.log"),
         };
-        let read = tokio::task::spawn_blocking(move || logs::chunk(&dir, &name, offset));
+        let read = tokio::task::spawn_blocking(move || logs::chunk(&run, &name, offset));
         Some(match read.await {
             Ok(Ok(chunk)) => Ok(chunk),
             Ok(Err(error)) => Err(Fault::platform(format!("cannot read the log {log}: {error}"))),
@@ -168,10 +168,14 @@ impl Hosts {
                 .map_err(|error| fault("kill", host, &error))?;
         }
         let (from, to) = (
-            self.scratch(host).join("run/logs"),
+            self.scratch(host).join("run"),
             self.node.join("logs/host").join(id),
         );
-        let kept = tokio::task::spawn_blocking(move || logs::keep(&from, &to)).await;
+        let kept = tokio::task::spawn_blocking(move || match from.exists() {
+            true => logs::keep(&from, &to),
+            false => Ok(()),
+        });
+        let kept = kept.await;
         if let Ok(Err(error)) = kept {
             warn!(%host, %error, "cannot keep the logs of a host");
         }
