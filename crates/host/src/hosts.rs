@@ -23,8 +23,9 @@ use crate::{
     ticket::Tickets,
 };
 
-/// How long an agent that should answer may be silent before its host is made anew.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long an agent that should answer may be silent before its host is made anew: its machine may be busy, and what
+/// runs on it is lost.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// From a started PID 1 to an agent that answers.
 const READY: Duration = Duration::from_secs(20);
@@ -128,10 +129,9 @@ impl Hosts {
         let fallbacks = match self.record(&order.host).filter(|_| self.is_running(&order.host)) {
             Some(before) if before.is_same(&record) => match self.answers(&order.host).await {
                 true => Vec::new(),
-                // A node that died while it made the host left a container whose agent never started.
+                // Whatever became of its agent: nothing can be done with the host as it is.
                 false => {
-                    let killed = self.containers.kill(order.host.as_str()).await;
-                    killed.map_err(|error| fault("kill", &order.host, &error))?;
+                    warn!(host = %order.host, "the agent of {} does not answer; the host is made anew", order.host);
                     self.create(order, &record, extra).await?
                 }
             },

@@ -257,8 +257,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let directory = camino::Utf8Path::from_path(directory.path()).unwrap();
         let logs = logs::Directory::open(directory).unwrap();
-        let mut console =
-            Console::open(&logs, "build/t".parse().unwrap(), Vec::new(), 1 << 20).unwrap();
+        let mut console = Console::open(&logs, "build/t".parse().unwrap(), Vec::new(), 1 << 20).unwrap();
         let mut frames = Frames(Vec::new());
         for number in 0..20 {
             let value = "v".repeat(100_000);
@@ -269,7 +268,13 @@ mod tests {
         let message = Some("m".repeat(100_000));
         let status = PhaseStatus::Failed;
         frames.event(&Event::Began { phase: phase.clone() }).unwrap();
-        frames.event(&Event::Ended { phase, status, message }).unwrap();
+        frames
+            .event(&Event::Ended {
+                phase,
+                status,
+                message,
+            })
+            .unwrap();
         console
             .follow(&frames.0[..], &directory.join("artifact"), 1)
             .unwrap();

@@ -59,7 +59,10 @@ pub fn keep(run: &Utf8Path, to: &Utf8Path) -> io::Result<()> {
     };
     let listed = Utf8PathBuf::from(format!("/proc/self/fd/{}", services.as_raw_fd())).read_dir_utf8()?;
     for entry in listed.flatten().take(FILES) {
-        let name = entry.file_name().strip_suffix(".log").unwrap_or(entry.file_name());
+        let name = entry
+            .file_name()
+            .strip_suffix(".log")
+            .unwrap_or(entry.file_name());
         // The console is no service's, and the copy's name has to fit as well.
         if name != "console"
             && name.len() < 200

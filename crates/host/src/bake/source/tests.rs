@@ -164,5 +164,9 @@ fn tenants_do_not_make_each_other_s_layers() {
             .unwrap()
     };
     assert_eq!(keys("acme/shop/dev"), keys("acme/blog/production"));
-    assert!(keys("acme/shop/dev").iter().all(|key| !keys("evil/shop/dev").contains(key)));
+    assert!(
+        keys("acme/shop/dev")
+            .iter()
+            .all(|key| !keys("evil/shop/dev").contains(key))
+    );
 }
