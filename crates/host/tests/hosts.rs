@@ -187,6 +187,7 @@ fn test() {
         isolation(&hosts).await;
         println!("rules that somebody flushed come back");
         flushed(&containers, &hosts, &node).await;
+        overlapped(&hosts, &node).await;
         println!("limits hold");
         limits(&hosts).await;
         println!("what a host puts in the place of its socket is not followed");
@@ -306,6 +307,22 @@ async fn flushed(containers: &Containers, hosts: &Hosts, node: &Utf8Path) {
         refused.blame == Blame::Order && refused.message.contains("overlaps"),
         "{refused}"
     );
+}
+
+/// The machine gets an address of a subnet that is in use: a node that starts then does not take the bridge away.
+async fn overlapped(hosts: &Hosts, node: &Utf8Path) {
+    let lo = |verb: &str| {
+        let status = Command::new("ip")
+            .args(["address", verb, "10.213.7.77/32", "dev", "lo"])
+            .status();
+        assert!(status.unwrap().success());
+    };
+    lo("add");
+    let networks = host::network::Networks::open(&tag_of(&node.canonicalize_utf8().unwrap())).await;
+    let refused = networks.unwrap().ensure(&first().network).await;
+    lo("del");
+    assert!(refused.is_err());
+    assert!(reaches(hosts, "h-first", second().address, 8080).await);
 }
 
 async fn limits(hosts: &Hosts) {
