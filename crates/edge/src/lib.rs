@@ -160,9 +160,9 @@ fn within_files(limits: Limits, workers: usize) -> Limits {
     let mut files = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: files.maximum,
-        ..files.clone()
+        ..files
     };
-    match setrlimit(Resource::Nofile, raised.clone()) {
+    match setrlimit(Resource::Nofile, raised) {
         Ok(()) => files = raised,
         Err(error) => tracing::warn!(%error, "cannot raise the number of open files"),
     }

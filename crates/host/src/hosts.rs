@@ -206,6 +206,11 @@ impl Hosts {
             self.undo(&order.host).await;
             return Err(fault);
         }
+        if self.record(&order.host).is_none() {
+            self.undo(&order.host).await;
+            let text = format!("{} was stopped while it was started", order.host);
+            return Err(Fault::platform(text).next("start it again"));
+        }
         info!(host = %order.host, place = %order.place, address = %order.address, "started {}", order.host);
         Ok(running.fallbacks)
     }
