@@ -9,7 +9,7 @@ use std::{
     collections::BTreeMap,
     io::{BufRead as _, BufReader, Read as _},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     sync::Arc,
     time::Duration,
 };
@@ -177,10 +177,13 @@ fn test() {
     }
     holder.kill().unwrap();
     holder.wait().unwrap();
+    let mut orphan = half_made(&node);
     runtime().block_on(async {
         println!("hosts survive the node, and another node finds them");
         assert_eq!(greeting(first().address).await.as_deref(), Some("I am the first"));
         let (containers, hosts) = open(&node).await;
+        println!("what the node had not finished is gone at once, and can be made again");
+        remade(&containers, &hosts, &mut orphan).await;
         survivors_are_managed(&hosts).await;
         println!("hosts reach what they may");
         isolation(&hosts).await;
@@ -197,6 +200,34 @@ fn test() {
         assert_eq!(machine_state(&tag), Vec::<String>::new());
     });
     println!("test hosts ... ok");
+}
+
+/// As a node leaves it that dies between making a container and starting it; and a process that no record tells of.
+fn half_made(node: &Utf8Path) -> Child {
+    let record = node.join("containers/h-other/record.json");
+    let text = std::fs::read_to_string(&record).unwrap();
+    assert!(text.contains(r#""started":true"#), "{text}");
+    std::fs::write(&record, text.replace(r#""started":true"#, r#""started":false"#)).unwrap();
+    let parent = format!("vend-{}", tag_of(&node.canonicalize_utf8().unwrap()));
+    let hierarchies =
+        ["/sys/fs/cgroup/pids", "/sys/fs/cgroup"].map(|mount| Utf8Path::new(mount).join(&parent));
+    let parent = hierarchies.iter().find(|parent| parent.exists()).unwrap();
+    let group = parent.join("bake-orphan");
+    std::fs::create_dir(&group).unwrap();
+    let sleep = Command::new("sleep").arg("600").spawn().unwrap();
+    std::fs::write(group.join("cgroup.procs"), sleep.id().to_string()).unwrap();
+    sleep
+}
+
+async fn remade(containers: &Containers, hosts: &Hosts, orphan: &mut Child) {
+    assert!(
+        containers
+            .list()
+            .iter()
+            .all(|seen| seen.id != "h-other" && seen.id != "bake-orphan")
+    );
+    assert!(!orphan.wait().unwrap().success());
+    hosts.start(&"t-again".parse().unwrap(), &other()).await.unwrap();
 }
 
 async fn survivors_are_managed(hosts: &Hosts) {
