@@ -159,10 +159,13 @@ impl Flows {
         let found = self
             .world
             .store
-            .read(move |db| Ok((db.environment(&own)?, db.releases(&own, None, 200)?)))
+            .read(move |db| {
+                let kept = db.kept_releases(&own)?;
+                Ok((db.environment(&own)?, db.releases(&own, None, 200)?, kept))
+            })
             .await
             .map_err(refused)?;
-        let (environment, releases) = found;
+        let (environment, releases, kept) = found;
         let Some(live) = environment.live else {
             return Err(Fault::order(format!("{place} has no release to go back from")));
         };
@@ -179,7 +182,12 @@ impl Flows {
                     .filter(was_live)
                     .any(|own| own.content.number == number) =>
             {
-                Ok(number)
+                // What it ran from may be gone by now.
+                let gone = format!("v{number} of {place} is not kept any more: too many were live since");
+                let is_kept = kept.contains(&number);
+                is_kept
+                    .then_some(number)
+                    .ok_or_else(|| Fault::order(gone).next(list))
             }
             Some(number) => Err(Fault::order(format!(
                 "v{number} of {place} was never live, so it cannot be gone back to"
@@ -189,8 +197,10 @@ impl Flows {
                 .iter()
                 .filter(was_live)
                 .map(|release| release.content.number)
-                .find(|number| *number < live)
-                .ok_or_else(|| Fault::order(format!("{place} has no earlier release")).next(list)),
+                .find(|number| *number < live && kept.contains(number))
+                .ok_or_else(|| {
+                    Fault::order(format!("{place} has no earlier release that is kept")).next(list)
+                }),
         }
     }
 
