@@ -12,7 +12,7 @@ use model::{
 };
 use store::{By, NewPush};
 
-use super::{Outcome, World, approve, deletion, engine, plan, start, stored};
+use super::{Outcome, World, approve, definition, deletion, engine, plan, start, stored};
 use crate::web::{Commands, Pushed};
 
 pub struct Flows {
@@ -112,6 +112,15 @@ impl Commands for Flows {
                 if found.ended_at.is_some() {
                     let message = format!("{id} is over already");
                     return Err(store::Error::Refused { message, next: None });
+                }
+                let tasks = tx.tasks(&id)?;
+                if tasks.iter().any(|task| definition::is_final(&task.resource))
+                    || found.kind == start::DESTROY
+                {
+                    return Err(store::Error::Refused {
+                        message: format!("{id} is removing things, and stops when they are gone"),
+                        next: Some(format!("vend executions show {id} --follow")),
+                    });
                 }
                 tx.record(
                     deletion::deed(&by, "execution.cancel", found.place.as_ref(), id.as_str()),
