@@ -6,13 +6,14 @@
 mod logs;
 mod record;
 
-use std::{fs, os::unix::fs::PermissionsExt as _, sync::Arc, time::Duration};
+use std::{fs, io::Read as _, os::unix::fs::PermissionsExt as _, sync::Arc, time::Duration};
 
 use camino::{Utf8Path, Utf8PathBuf};
 use model::{
     Digest, HostId, Ticket,
     port::{Blame, Fault, HostOrder, HostRole, HostSeen, HostState, HostUp, LogChunk, LogRef, Network},
 };
+use sha2::{Digest as _, Sha256};
 use tracing::{info, warn};
 
 pub use self::record::Record;
@@ -239,7 +240,8 @@ impl Hosts {
             let mut pause = Duration::from_millis(1);
             while agent.health().await.is_err() {
                 tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(Duration::from_millis(50));
+                // An agent that is ready is not kept waiting: asking costs microseconds, and is over after a few.
+                pause = (pause * 2).min(Duration::from_millis(4));
             }
         };
         let console = || {
@@ -425,15 +427,25 @@ fn hostname(host: &HostId) -> String {
 
 /// Keeps a copy of the running program that later versions do not replace under the hosts that run it.
 fn keep_program(node: &Utf8Path) -> std::io::Result<Utf8PathBuf> {
-    let bytes = fs::read("/proc/self/exe")?;
+    const OWN: &str = "/proc/self/exe";
+    // In pieces: what is read at once is memory that the allocator keeps, as much as the program is long.
+    let mut hash = Sha256::new();
+    let (mut own, mut block) = (fs::File::open(OWN)?, vec![0; 1 << 16]);
+    loop {
+        match own.read(&mut block)? {
+            0 => break,
+            read => hash.update(&block[..read]),
+        }
+    }
+    let digest = Digest::from_bytes(hash.finalize().into());
     let dir = node.join("bin");
-    let path = dir.join(format!("vend-{}", Digest::of(&bytes).short()));
+    let path = dir.join(format!("vend-{}", digest.short()));
     if path.exists() {
         return Ok(path);
     }
     fs::create_dir_all(&dir)?;
     let fresh = dir.join(".vend.new");
-    fs::write(&fresh, &bytes)?;
+    fs::copy(OWN, &fresh)?;
     fs::set_permissions(&fresh, fs::Permissions::from_mode(0o755))?;
     fs::File::open(&fresh)?.sync_all()?;
     fs::rename(&fresh, &path)?;

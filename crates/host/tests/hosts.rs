@@ -33,6 +33,8 @@ fn main() {
     match args.get(1).map(String::as_str) {
         Some("agent") => host::agent::main(),
         Some("holder") => holder(Utf8Path::new(&args[2])),
+        // Nothing is ignored here: test runners ask for that list too.
+        Some("--list") if args.iter().any(|arg| arg == "--ignored") => {}
         Some("--list") => println!("hosts: test"),
         _ => test(),
     }

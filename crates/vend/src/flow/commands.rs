@@ -12,7 +12,7 @@ use model::{
 };
 use store::{By, NewPush};
 
-use super::{Outcome, World, approve, deletion, engine, plan, start, stored};
+use super::{Outcome, World, approve, definition, deletion, engine, plan, start, stored};
 use crate::web::{Commands, Pushed};
 
 pub struct Flows {
@@ -113,6 +113,15 @@ impl Commands for Flows {
                     let message = format!("{id} is over already");
                     return Err(store::Error::Refused { message, next: None });
                 }
+                let tasks = tx.tasks(&id)?;
+                if tasks.iter().any(|task| definition::is_final(&task.resource))
+                    || found.kind == start::DESTROY
+                {
+                    return Err(store::Error::Refused {
+                        message: format!("{id} is removing things, and stops when they are gone"),
+                        next: Some(format!("vend executions show {id} --follow")),
+                    });
+                }
                 tx.record(
                     deletion::deed(&by, "execution.cancel", found.place.as_ref(), id.as_str()),
                     by.at,
@@ -159,10 +168,13 @@ impl Flows {
         let found = self
             .world
             .store
-            .read(move |db| Ok((db.environment(&own)?, db.releases(&own, None, 200)?)))
+            .read(move |db| {
+                let kept = db.kept_releases(&own)?;
+                Ok((db.environment(&own)?, db.releases(&own, None, 200)?, kept))
+            })
             .await
             .map_err(refused)?;
-        let (environment, releases) = found;
+        let (environment, releases, kept) = found;
         let Some(live) = environment.live else {
             return Err(Fault::order(format!("{place} has no release to go back from")));
         };
@@ -179,7 +191,12 @@ impl Flows {
                     .filter(was_live)
                     .any(|own| own.content.number == number) =>
             {
-                Ok(number)
+                // What it ran from may be gone by now.
+                let gone = format!("v{number} of {place} is not kept any more: too many were live since");
+                let is_kept = kept.contains(&number);
+                is_kept
+                    .then_some(number)
+                    .ok_or_else(|| Fault::order(gone).next(list))
             }
             Some(number) => Err(Fault::order(format!(
                 "v{number} of {place} was never live, so it cannot be gone back to"
@@ -189,8 +206,10 @@ impl Flows {
                 .iter()
                 .filter(was_live)
                 .map(|release| release.content.number)
-                .find(|number| *number < live)
-                .ok_or_else(|| Fault::order(format!("{place} has no earlier release")).next(list)),
+                .find(|number| *number < live && kept.contains(number))
+                .ok_or_else(|| {
+                    Fault::order(format!("{place} has no earlier release that is kept")).next(list)
+                }),
         }
     }
 

@@ -72,4 +72,7 @@ pub trait Sight: Send + Sync + 'static {
     fn hosts(&self) -> BoxFuture<'_, Result<Vec<HostSeen>, Fault>>;
 
     fn targets(&self) -> BoxFuture<'_, Result<Vec<TargetHealth>, Fault>>;
+
+    /// What the node makes now that the first push will need, for people.
+    fn preparing(&self) -> BoxFuture<'_, Result<Option<String>, Fault>>;
 }

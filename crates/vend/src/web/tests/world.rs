@@ -135,6 +135,10 @@ impl Sight for Machine {
     fn targets(&self) -> BoxFuture<'_, Result<Vec<TargetHealth>, Fault>> {
         done(Vec::new())
     }
+
+    fn preparing(&self) -> BoxFuture<'_, Result<Option<String>, Fault>> {
+        done(Some("build image".to_owned()))
+    }
 }
 
 pub fn now() -> Timestamp {
