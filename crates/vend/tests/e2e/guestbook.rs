@@ -35,7 +35,7 @@ fn the_guestbook_is_built_released_changed_and_rolled_back_with_its_entries() {
         host: format!("dev.guestbook.{customer}.localhost"),
     };
 
-    let copy = working_copy();
+    let copy = working_copy(&customer);
     platform.release(&copy, &app, "dev");
     assert_eq!(site.version(), "1.0");
     tests_were_counted(&platform, &copy, &app);
@@ -80,15 +80,15 @@ fn the_guestbook_is_built_released_changed_and_rolled_back_with_its_entries() {
 
     password_is_nowhere(&platform, &app);
     let cache = platform.data().join("node/cache").join(&customer);
-    assert!(cache.exists(), "builds and bakes have downloaded something");
+    assert!(cache.exists(), "the bake has downloaded packages");
     platform.vend(&["tenants", "delete", &customer, "--yes"]);
     crate::platform::eventually("its caches are gone", Duration::from_secs(90), || {
         (!cache.exists()).then_some(())
     });
 }
 
-/// The example of this repository, as the working copy of a customer.
-fn working_copy() -> Copy {
+/// The example of this repository, as the working copy of a customer who has an image of his own.
+fn working_copy(customer: &str) -> Copy {
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/guestbook/.");
     let copy = Copy {
         directory: tempfile::tempdir().unwrap(),
@@ -99,6 +99,8 @@ fn working_copy() -> Copy {
         .arg(copy.directory.path())
         .status();
     assert!(copied.unwrap().success());
+    let script = "infra/install.sh";
+    copy.write(script, read(&copy, script) + "\n# " + customer + "\n");
     copy.git(&["init", "-q", "-b", "main"]);
     copy.commit("The guestbook");
     copy
