@@ -19,6 +19,7 @@ use std::{
 };
 
 use camino::{Utf8Path, Utf8PathBuf};
+use jiff::Timestamp;
 use model::{
     AppName, Digest, TenantName, Ticket,
     port::{BakeOrder, Baked, Bakery, Fault, LogRef, Resources},
@@ -34,7 +35,7 @@ use crate::{
     base::{self, Bases},
     cache::Caches,
     container::Containers,
-    image::Images,
+    image::{Images, Swept},
     layer::{self, Layers},
     logs::{self, Mask},
     objects, tree,
@@ -46,7 +47,11 @@ use crate::{
 pub const STANDARD: &str = "standard";
 const STANDARD_SCRIPT: &str = include_str!("bake/standard.sh");
 const LOG_BYTES: u64 = 32 << 20;
+/// Whose downloads the platform's own images share. No tenant can have this name.
+const PLATFORM_CACHE: &str = "+platform";
 const PLATFORM_TIMEOUT: Duration = Duration::from_secs(30 * 60);
+/// A sweep that waits holds up the bakes that come after it: not for longer than this.
+const QUIET: Duration = Duration::from_secs(20);
 
 /// Bakes images. Clones share everything.
 #[derive(Debug, Clone)]
@@ -67,7 +72,7 @@ struct Inner {
     /// So many scripts run at a time.
     places: Semaphore,
     /// Bakes hold it together; a sweep, which must not see a layer without its image, holds it alone.
-    quiet: tokio::sync::RwLock<()>,
+    quiet: Arc<tokio::sync::RwLock<()>>,
     /// Who bakes which layer now: a second one waits for the first.
     baking: Mutex<HashMap<Digest, Weak<tokio::sync::Mutex<()>>>>,
     /// The sources that were read last. Small: a release asks for one source a few times in a row.
@@ -129,7 +134,7 @@ impl Oven {
             caches: Caches::open(&kitchen.node, 4 << 30)?,
             uids: Uids::default(),
             places: Semaphore::new(kitchen.at_once.max(1)),
-            quiet: tokio::sync::RwLock::default(),
+            quiet: Arc::default(),
             baking: Mutex::default(),
             sources: Mutex::default(),
             node: kitchen.node,
@@ -182,29 +187,39 @@ impl Oven {
         self.platform(STANDARD, base::DEBIAN, STANDARD_SCRIPT).await
     }
 
-    /// Removes the images that are not in `keep`, with the layers that only they had, and gives them. The platform's own
-    /// images and the bases stay. Whatever runs or may run again must be in `keep`. Waits for bakes to end.
-    pub async fn sweep(&self, keep: &BTreeSet<Digest>) -> Result<Vec<Digest>, Fault> {
-        let _quiet = self.0.quiet.write().await;
-        let mut kept = keep.clone();
-        for image in self.0.images.list().map_err(Error::from)? {
-            let top = image
-                .layers
-                .last()
-                .map(|key| self.0.layers.get(key))
-                .transpose()
-                .map_err(Error::from)?;
+    /// Removes the images that are neither in `keep` nor used since `unused_since`, with the layers that only they had. The
+    /// platform's own images and the bases stay. Whatever runs or may run again must be in `keep`. `None`: a bake goes on,
+    /// whose layers have no image yet; nothing was removed.
+    pub async fn sweep(
+        &self,
+        keep: &BTreeSet<Digest>,
+        unused_since: Timestamp,
+    ) -> Result<Option<Swept>, Fault> {
+        let quiet = Arc::clone(&self.0.quiet).write_owned();
+        let Ok(quiet) = tokio::time::timeout(QUIET, quiet).await else {
+            return Ok(None);
+        };
+        let (this, keep) = (self.clone(), keep.clone());
+        let swept = tokio::task::spawn_blocking(move || {
+            // Held to the end, also when nobody waits for it any more.
+            let _quiet = quiet;
+            this.sweep_quietly(keep, unused_since)
+        });
+        let swept = swept.await.map_err(|_| Error::Interrupted)?;
+        Ok(Some(swept?))
+    }
+
+    fn sweep_quietly(&self, mut keep: BTreeSet<Digest>, unused_since: Timestamp) -> Result<Swept, Error> {
+        let (images, layers) = (&self.0.images, &self.0.layers);
+        for image in images.list()? {
+            let top = image.layers.last().map(|key| layers.get(key)).transpose()?;
             // What no commit asked for is the platform's.
             if top.flatten().is_some_and(|top| top.commit.is_none()) {
-                kept.insert(image.digest);
+                keep.insert(image.digest);
             }
         }
-        let bases = self.0.bases.keys().map_err(Error::from)?;
-        Ok(self
-            .0
-            .images
-            .sweep(&kept, &bases.into_iter().collect())
-            .map_err(Error::from)?)
+        let bases = self.0.bases.keys()?.into_iter().collect();
+        Ok(images.sweep(&keep, &bases, unused_since)?)
     }
 
     /// Removes what is cached for a tenant, or for one app of it.
@@ -243,7 +258,7 @@ impl Oven {
             source: script::Source::Text(script.to_owned()),
             variables: BTreeMap::new(),
             commit: None,
-            cache: "platform".to_owned(),
+            cache: PLATFORM_CACHE.to_owned(),
             deadline: started + PLATFORM_TIMEOUT,
             timeout: PLATFORM_TIMEOUT,
         };
@@ -309,6 +324,7 @@ impl Oven {
             }
         };
         if self.0.layers.get(&run.key)?.is_some() {
+            self.0.layers.touch(&run.key, crate::now())?;
             if journal.writer.is_some() {
                 journal.line(&format!(
                     "{}: unchanged, layer {} is used again",

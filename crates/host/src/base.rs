@@ -91,14 +91,22 @@ impl Bases {
     }
 
     /// The layer of a base, made if it was not. Who else wants it meanwhile waits. `progress` gets lines.
-    pub async fn ensure(&self, name: &str, progress: impl FnMut(&str) + Send) -> Result<Record, Error> {
+    pub async fn ensure(&self, name: &str, mut progress: impl FnMut(&str) + Send) -> Result<Record, Error> {
         if let Some(record) = self.find(name)? {
             return Ok(record);
         }
         let path = self.root.join(format!("{name}.lock"));
-        let _lock = tokio::task::spawn_blocking(move || lock(&path))
+        let file = fs::File::create(&path).map_err(io_error("create", &path))?;
+        if file.try_lock().is_err() {
+            progress(&format!(
+                "waiting for the base {name}, which is being made (once on this machine)"
+            ));
+        }
+        // Let go with the file, whatever happens.
+        let _lock = tokio::task::spawn_blocking(move || file.lock().map(|()| file))
             .await
-            .map_err(|_| io_error("lock", &self.root)(io::Error::other("interrupted")))??;
+            .unwrap_or_else(|_| Err(io::Error::other("interrupted")))
+            .map_err(io_error("lock", &self.root))?;
         match self.find(name)? {
             Some(record) => Ok(record),
             None => self.make(name, progress).await,
@@ -126,7 +134,9 @@ impl Bases {
     ) -> Result<(), Error> {
         let cache = self.root.join("archives");
         fs::create_dir_all(&cache).map_err(io_error("create", &cache))?;
-        let mut child = tokio::process::Command::new("mmdebstrap")
+        // What serves now goes first. `nice` becomes the program that it starts.
+        let mut child = tokio::process::Command::new("nice")
+            .args(["-n", "10", "mmdebstrap"])
             .args(arguments(&cache, &staging.files(), &self.mirror))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -156,6 +166,8 @@ impl Bases {
             .map_err(io_error("wait for", Utf8Path::new("mmdebstrap")))?;
         match status.success() {
             true => Ok(()),
+            // nice(1): the program could not be found.
+            false if status.code() == Some(127) => Err(Error::Missing),
             false => Err(Error::Failed {
                 mirror: mirror(),
                 last,
@@ -205,12 +217,6 @@ fn arguments(cache: &Utf8Path, target: &Utf8Path, mirror: &Mirror) -> Vec<String
     ];
     arguments.extend(mirror.lines());
     arguments
-}
-
-fn lock(path: &Utf8Path) -> Result<fs::File, Error> {
-    let file = fs::File::create(path).map_err(io_error("create", path))?;
-    file.lock().map_err(io_error("lock", path))?;
-    Ok(file)
 }
 
 /// What makes a fresh Debian fit to be a layer.

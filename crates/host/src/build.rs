@@ -207,7 +207,7 @@ impl Yard {
             Some(image) => image,
             None => {
                 console
-                    .line("Making the build image (once on this machine; its log is bake/platform-standard)");
+                    .line("Waiting for the build image, which is made once on this machine (its log is bake/platform-standard)");
                 self.0.oven.standard().await.map_err(Error::Image)?.image
             }
         };

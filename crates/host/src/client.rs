@@ -13,11 +13,11 @@ use hyper::{Method, Request, Response, StatusCode, body::Incoming};
 use hyper_util::rt::TokioIo;
 use jiff::SignedDuration;
 use model::{
-    Digest, HostId, Place, Ticket,
+    AppName, Digest, HostId, Place, TenantName, Ticket,
     port::{
         BakeOrder, Baked, Bakery, BuildOrder, Builder, Built, CheckOrder, DatabaseOrder, DatabaseUp,
-        Databases, DeployOrder, Deployed, Deployer, Fault, HostOrder, HostSeen, HostUp, Hosts, LogChunk,
-        LogRef, Logs, Network, Objects, Verdict,
+        Databases, DeployOrder, Deployed, Deployer, Fault, HostOrder, HostSeen, HostUp, Hosts, Keep,
+        LogChunk, LogRef, Logs, Network, Objects, Swept, Upkeep, Verdict,
     },
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -30,6 +30,7 @@ use crate::{
     node::{
         Health,
         api::{Destroying, Reading, Ticketed},
+        upkeep::Forgetting,
     },
     socket,
 };
@@ -265,6 +266,18 @@ impl Logs for Client {
             QUICK,
         )
         .await
+    }
+}
+
+impl Upkeep for Client {
+    async fn sweep(&self, keep: &Keep) -> Result<Swept, Fault> {
+        self.post("/v1/upkeep/sweep", keep, MAKE).await
+    }
+
+    async fn forget(&self, tenant: &TenantName, app: Option<&AppName>) -> Result<(), Fault> {
+        let (tenant, app) = (tenant.clone(), app.cloned());
+        self.post("/v1/upkeep/forget", &Forgetting { tenant, app }, CHANGE)
+            .await
     }
 }
 

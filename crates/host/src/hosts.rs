@@ -24,8 +24,9 @@ use crate::{
     ticket::Tickets,
 };
 
-/// How long an agent that should answer may be silent before its host is made anew.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long an agent that should answer may be silent before its host is made anew: its machine may be busy, and what
+/// runs on it is lost.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// From a started PID 1 to an agent that answers.
 const READY: Duration = Duration::from_secs(20);
@@ -110,11 +111,11 @@ impl Hosts {
         if !run.exists() {
             return None;
         }
-        let (dir, name) = match name {
-            "console" => (run, name.to_owned()),
-            service => (run.join("logs"), format!("{service}.log")),
+        let name = match name {
+            "console" => name.to_owned(),
+            service => format!("logs/{service}.log"),
         };
-        let read = tokio::task::spawn_blocking(move || logs::chunk(&dir, &name, offset));
+        let read = tokio::task::spawn_blocking(move || logs::chunk(&run, &name, offset));
         Some(match read.await {
             Ok(Ok(chunk)) => Ok(chunk),
             Ok(Err(error)) => Err(Fault::platform(format!("cannot read the log {log}: {error}"))),
@@ -129,10 +130,9 @@ impl Hosts {
         let fallbacks = match self.record(&order.host).filter(|_| self.is_running(&order.host)) {
             Some(before) if before.is_same(&record) => match self.answers(&order.host).await {
                 true => Vec::new(),
-                // A node that died while it made the host left a container whose agent never started.
+                // Whatever became of its agent: nothing can be done with the host as it is.
                 false => {
-                    let killed = self.containers.kill(order.host.as_str()).await;
-                    killed.map_err(|error| fault("kill", &order.host, &error))?;
+                    warn!(host = %order.host, "the agent of {} does not answer; the host is made anew", order.host);
                     self.create(order, &record, extra).await?
                 }
             },
@@ -169,10 +169,14 @@ impl Hosts {
                 .map_err(|error| fault("kill", host, &error))?;
         }
         let (from, to) = (
-            self.scratch(host).join("run/logs"),
+            self.scratch(host).join("run"),
             self.node.join("logs/host").join(id),
         );
-        let kept = tokio::task::spawn_blocking(move || logs::keep(&from, &to)).await;
+        let kept = tokio::task::spawn_blocking(move || match from.exists() {
+            true => logs::keep(&from, &to),
+            false => Ok(()),
+        });
+        let kept = kept.await;
         if let Ok(Err(error)) = kept {
             warn!(%host, %error, "cannot keep the logs of a host");
         }
@@ -202,6 +206,11 @@ impl Hosts {
         if let Err(fault) = self.ready(&order.host).await {
             self.undo(&order.host).await;
             return Err(fault);
+        }
+        if self.record(&order.host).is_none() {
+            self.undo(&order.host).await;
+            let text = format!("{} was stopped while it was started", order.host);
+            return Err(Fault::platform(text).next("start it again"));
         }
         info!(host = %order.host, place = %order.place, address = %order.address, "started {}", order.host);
         Ok(running.fallbacks)

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use model::Digest;
 use serde::{Deserialize, Serialize};
 
-use crate::layer::{Error, Layers, Record, io_error};
+use crate::layer::{Error, Layers, Record, io_error, touch, used_since};
 
 /// Images under `<node>/images/<64 hex digits>.json`.
 #[derive(Debug, Clone)]
@@ -25,6 +25,15 @@ pub struct Image {
     pub created_at: Timestamp,
 }
 
+/// What [`Images::sweep`] removed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Swept {
+    pub images: Vec<Digest>,
+    pub layers: u64,
+    /// Of the layers.
+    pub bytes: u64,
+}
+
 impl Images {
     /// The images under `<data>/node`.
     pub fn open(node: &Utf8Path, layers: Layers) -> Result<Self, Error> {
@@ -38,10 +47,11 @@ impl Images {
         Digest::of_parts(layers.iter().map(Digest::as_bytes))
     }
 
-    /// Keeps an image. One that is there stays as it is.
+    /// Keeps an image. One that is there stays as it is, and counts as used at `created_at`.
     pub fn keep(&self, layers: &[Digest], created_at: Timestamp) -> Result<Digest, Error> {
         let digest = Self::digest_of(layers);
         if self.get(&digest)?.is_some() {
+            touch(&self.path(&digest), created_at)?;
             return Ok(digest);
         }
         let image = Image {
@@ -56,7 +66,11 @@ impl Images {
         })?;
         let new = self.root.join(format!(".{}", digest.hex()));
         fs::File::create(&new)
-            .and_then(|mut file| file.write_all(&json).and_then(|()| file.sync_all()))
+            .and_then(|mut file| {
+                file.write_all(&json)?;
+                file.set_modified(created_at.into())?;
+                file.sync_all()
+            })
             .and_then(|()| fs::rename(&new, &path))
             .and_then(|()| fs::File::open(&self.root)?.sync_all())
             .map_err(io_error("write", &path))?;
@@ -106,22 +120,30 @@ impl Images {
         Ok(images)
     }
 
-    /// Removes the images that are not in `keep`, and the layers that neither a kept image nor `layers` needs. Gives the
-    /// removed images. Whatever runs must be in `keep`.
-    pub fn sweep(&self, keep: &BTreeSet<Digest>, layers: &BTreeSet<Digest>) -> Result<Vec<Digest>, Error> {
+    /// Removes the images that are neither in `keep` nor used since `unused_since`, and the layers that nothing needs any
+    /// more: no image that stays, and not `layers`. Whatever runs must be in `keep`.
+    pub fn sweep(
+        &self,
+        keep: &BTreeSet<Digest>,
+        layers: &BTreeSet<Digest>,
+        unused_since: Timestamp,
+    ) -> Result<Swept, Error> {
         let mut needed = layers.clone();
-        let mut removed = Vec::new();
+        let mut swept = Swept::default();
         for image in self.list()? {
-            if keep.contains(&image.digest) {
+            let path = self.path(&image.digest);
+            if keep.contains(&image.digest) || used_since(&path, unused_since)? {
                 needed.extend(image.layers);
             } else {
-                let path = self.path(&image.digest);
                 fs::remove_file(&path).map_err(io_error("remove", &path))?;
-                removed.push(image.digest);
+                swept.images.push(image.digest);
             }
         }
-        self.layers.sweep(&needed)?;
-        Ok(removed)
+        for layer in self.layers.sweep(&needed, unused_since)? {
+            swept.layers += 1;
+            swept.bytes += layer.size_bytes;
+        }
+        Ok(swept)
     }
 
     fn path(&self, digest: &Digest) -> Utf8PathBuf {
@@ -150,6 +172,11 @@ mod tests {
         key
     }
 
+    /// Later than anything that these tests make.
+    fn far() -> Timestamp {
+        "2200-01-01T00:00:00Z".parse().unwrap()
+    }
+
     #[test]
     fn images_stack_layers_and_keep_what_they_need() {
         let temporary = tempfile::tempdir().unwrap();
@@ -168,9 +195,16 @@ mod tests {
         );
         assert!(matches!(images.lowers(&base), Err(Error::Missing(_))));
         drop(layers.stage().unwrap());
+        let (keep, none) = (BTreeSet::from([first]), BTreeSet::new());
+        let lately = images.sweep(&keep, &none, Timestamp::UNIX_EPOCH).unwrap();
+        assert_eq!(lately, Swept::default(), "what was used lately stays");
+        let used = images.keep(&[base, two], far()).unwrap();
+        assert_eq!(images.sweep(&keep, &none, far()).unwrap(), Swept::default());
+        images.keep(&[base, two], Timestamp::UNIX_EPOCH).unwrap();
+        let swept = images.sweep(&keep, &none, far()).unwrap();
         assert_eq!(
-            images.sweep(&BTreeSet::from([first]), &BTreeSet::new()).unwrap(),
-            [second]
+            (used, swept.images, swept.layers, swept.bytes),
+            (second, vec![second], 1, 1)
         );
         assert!(layers.get(&two).unwrap().is_none() && !layers.files(&two).exists());
         assert!(images.lowers(&first).is_ok());

@@ -5,7 +5,10 @@
 
 pub(crate) mod copy;
 
-use std::{collections::BTreeSet, fs, io};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+};
 
 use camino::{Utf8Path, Utf8PathBuf};
 use jiff::Timestamp;
@@ -64,11 +67,17 @@ pub enum Error {
     Missing(Digest),
     #[error("{path} belongs to user {id}, who is none of the container's")]
     Stranger { path: Utf8PathBuf, id: u32 },
+    #[error("the directories in {0} lie too deep in each other")]
+    Deep(Utf8PathBuf),
 }
 
 impl From<Error> for Fault {
     fn from(error: Error) -> Self {
-        Self::platform(crate::logs::chain(&error)).next("see whether the data directory's disk is full")
+        match error {
+            Error::Deep(_) => Self::customer(error.to_string()),
+            error => Self::platform(crate::logs::chain(&error))
+                .next("see whether the data directory's disk is full"),
+        }
     }
 }
 
@@ -145,6 +154,11 @@ impl Layers {
             .map_err(io_error("flush", &self.root))
     }
 
+    /// Notes that a layer is used now: [`Layers::sweep`] spares what was used lately.
+    pub fn touch(&self, key: &Digest, now: Timestamp) -> Result<(), Error> {
+        touch(&self.directory(key).join("layer.json"), now)
+    }
+
     pub fn list(&self) -> Result<Vec<Record>, Error> {
         let keys = self.entries()?;
         let keys = keys
@@ -154,17 +168,32 @@ impl Layers {
         Ok(records?.into_iter().flatten().collect())
     }
 
-    /// Removes the layers that are not in `keep` and gives their keys. A layer that a container is mounted on must be in it.
-    pub fn sweep(&self, keep: &BTreeSet<Digest>) -> Result<Vec<Digest>, Error> {
+    /// Removes the layers that are neither in `keep` nor used since `unused_since`, nor stand below such a one, and gives
+    /// their records. A layer that a container is mounted on must be in `keep`.
+    pub fn sweep(&self, keep: &BTreeSet<Digest>, unused_since: Timestamp) -> Result<Vec<Record>, Error> {
+        let records: BTreeMap<Digest, Record> = self
+            .list()?
+            .into_iter()
+            .map(|record| (record.key, record))
+            .collect();
+        let mut needed = keep.clone();
+        for key in records.keys() {
+            if used_since(&self.directory(key).join("layer.json"), unused_since)? {
+                let mut below = Some(*key);
+                while let Some(key) = below.filter(|key| needed.insert(*key)) {
+                    below = records.get(&key).and_then(|record| record.parent);
+                }
+            }
+        }
         let mut removed = Vec::new();
-        for record in self.list()? {
-            if !keep.contains(&record.key) {
+        for (key, record) in records {
+            if !needed.contains(&key) {
                 // First out of sight, then away: a crash in between leaves nothing that looks like a layer.
-                let away = self.root.join(format!(".old-{}", record.key.hex()));
-                let directory = self.directory(&record.key);
+                let away = self.root.join(format!(".old-{}", key.hex()));
+                let directory = self.directory(&key);
                 fs::rename(&directory, &away).map_err(io_error("rename", &directory))?;
                 remove_tree(&away)?;
-                removed.push(record.key);
+                removed.push(record);
             }
         }
         Ok(removed)
@@ -197,6 +226,23 @@ impl Drop for Staging {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.path);
     }
+}
+
+/// Sets when a file was last used: its time of modification, which nothing else needs.
+pub(crate) fn touch(path: &Utf8Path, now: Timestamp) -> Result<(), Error> {
+    fs::File::options()
+        .append(true)
+        .open(path)
+        .and_then(|file| file.set_modified(now.into()))
+        .map_err(io_error("touch", path))
+}
+
+/// One whose time cannot be told counts as used.
+pub(crate) fn used_since(path: &Utf8Path, since: Timestamp) -> Result<bool, Error> {
+    let modified = fs::metadata(path)
+        .and_then(|metadata| metadata.modified())
+        .map_err(io_error("read", path))?;
+    Ok(Timestamp::try_from(modified).map_or(true, |used| used >= since))
 }
 
 pub(crate) fn remove_tree(path: &Utf8Path) -> Result<(), Error> {

@@ -8,12 +8,14 @@ mod mask;
 pub use mask::Mask;
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File},
     io::{self, Read, Seek, SeekFrom, Write},
     os::unix::fs::PermissionsExt as _,
 };
 
 use camino::{Utf8Path, Utf8PathBuf};
+use jiff::{SignedDuration, Timestamp};
 use model::port::{Fault, LogChunk, LogRef, Logs};
 
 /// The most that one read gives.
@@ -127,6 +129,117 @@ impl Directory {
             _ => Ok(()),
         }
     }
+}
+
+/// How much is kept of logs that nobody needs any more.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Since their last line.
+    pub age: SignedDuration,
+    /// Of all logs together. Beyond it the oldest go.
+    pub bytes: u64,
+    /// One whose last line is younger than this stays in any case.
+    pub grace: SignedDuration,
+}
+
+/// What [`Directory::sweep`] removed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Swept {
+    pub logs: u64,
+    pub bytes: u64,
+}
+
+/// A log as a sweep sees it.
+struct Found {
+    path: Utf8PathBuf,
+    written: Timestamp,
+    bytes: u64,
+    wanted: bool,
+}
+
+impl Directory {
+    /// Removes logs that are older than the limits allow, and then the text of the oldest until the rest is within them:
+    /// who reads such a one is told. What is in `keep` stays.
+    pub fn sweep(&self, keep: &BTreeSet<LogRef>, now: Timestamp, limits: Limits) -> Result<Swept, Error> {
+        let mut found = Vec::new();
+        self.find(&self.root, keep, now - limits.grace, &mut found)?;
+        found.sort_by_key(|log| log.written);
+        let mut total: u64 = found.iter().map(|log| log.bytes).sum();
+        let mut swept = Swept::default();
+        for log in &found {
+            let age = now.duration_since(log.written);
+            let freed = if log.wanted || age < limits.grace {
+                0
+            } else if age > limits.age {
+                fs::remove_file(&log.path).map_err(io_error("remove", &log.path))?;
+                log.bytes
+            } else if total > limits.bytes && log.bytes > NOTE.len() as u64 {
+                empty(log)?;
+                log.bytes - NOTE.len() as u64
+            } else {
+                0
+            };
+            total -= freed;
+            swept.bytes += freed;
+            swept.logs += u64::from(freed > 0);
+        }
+        Ok(swept)
+    }
+
+    /// Every log below a directory. Empty directories go, unless they are younger than `settled`: somebody may be about to
+    /// write there.
+    fn find(
+        &self,
+        dir: &Utf8Path,
+        keep: &BTreeSet<LogRef>,
+        settled: Timestamp,
+        found: &mut Vec<Found>,
+    ) -> Result<(), Error> {
+        for entry in dir.read_dir_utf8().map_err(io_error("read", dir))? {
+            let entry = entry.map_err(io_error("read", dir))?;
+            let path = entry.path();
+            let metadata = match fs::symlink_metadata(path) {
+                Ok(metadata) => metadata,
+                // Written under another name first, and renamed meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(io_error("read", path)(error)),
+            };
+            let modified = metadata.modified().map_err(io_error("read", path))?;
+            let Ok(written) = Timestamp::try_from(modified) else {
+                continue;
+            };
+            if metadata.is_dir() {
+                self.find(path, keep, settled, found)?;
+                if written < settled {
+                    let _ = fs::remove_dir(path);
+                }
+                continue;
+            }
+            let name = path.strip_prefix(&self.root).ok();
+            if let Some(name) = name.and_then(|name| name.as_str().parse::<LogRef>().ok()) {
+                found.push(Found {
+                    path: path.to_owned(),
+                    written,
+                    bytes: metadata.len(),
+                    wanted: keep.contains(&name),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+const NOTE: &str = "[vend] this log was removed to make room\n";
+
+/// Leaves a note where a log was, as old as its last line.
+fn empty(log: &Found) -> Result<(), Error> {
+    let note = || -> io::Result<()> {
+        let mut file = File::options().write(true).truncate(true).open(&log.path)?;
+        file.write_all(NOTE.as_bytes())?;
+        file.set_modified(log.written.into())?;
+        file.set_permissions(fs::Permissions::from_mode(0o400))
+    };
+    note().map_err(io_error("empty", &log.path))
 }
 
 impl Logs for Directory {
@@ -305,6 +418,52 @@ mod tests {
         writer.end().unwrap();
         let chunk = logs.chunk(&log, 5).unwrap();
         assert_eq!((chunk.text.as_str(), chunk.ended), ("\u{fffd}", true));
+    }
+
+    #[test]
+    fn old_logs_go_and_the_oldest_make_room() {
+        let (_temporary, logs, _) = logs();
+        let (now, day) = (crate::now(), SignedDuration::from_hours(24));
+        let log = |name: &str, days: i32, text: &str| {
+            let log: LogRef = name.parse().unwrap();
+            let mut writer = logs.append(&log, Mask::default(), 1 << 20).unwrap();
+            writer.write_all(text.as_bytes()).unwrap();
+            writer.file.set_modified((now - day * days).into()).unwrap();
+            log
+        };
+        let text = "x".repeat(1000);
+        let ancient = log("host/h-1/service", 91, &text);
+        let wanted = log("deploy/t-wanted", 92, &text);
+        let older = log("build/t-older", 9, &text);
+        let old = log("build/t-old", 8, &text);
+        let fresh = log("bake/t-fresh", 0, &text);
+        let limits = Limits {
+            age: day * 90,
+            bytes: 3100,
+            grace: day,
+        };
+        let keep = BTreeSet::from([wanted.clone()]);
+        let left = 1000 - NOTE.len() as u64;
+        let swept = logs.sweep(&keep, now, limits).unwrap();
+        assert_eq!((swept.logs, swept.bytes), (2, 1000 + left));
+        assert!(!logs.path(&ancient).exists());
+        assert_eq!(logs.chunk(&older, 0).unwrap().text, NOTE);
+        assert!(
+            logs.chunk(&older, 0).unwrap().ended,
+            "nobody waits for more of it"
+        );
+        for stays in [&wanted, &old, &fresh] {
+            assert_eq!(logs.chunk(stays, 0).unwrap().text, text, "{stays}");
+        }
+        assert_eq!(logs.sweep(&keep, now, limits).unwrap(), Swept::default());
+        let none = Limits { bytes: 0, ..limits };
+        assert_eq!(
+            logs.sweep(&keep, now, none).unwrap().logs,
+            1,
+            "the fresh one stays"
+        );
+        logs.sweep(&BTreeSet::new(), now + day * 200, limits).unwrap();
+        assert!(!logs.path(&wanted).exists() && !logs.path(&ancient).parent().unwrap().exists());
     }
 
     #[test]

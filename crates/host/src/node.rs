@@ -5,6 +5,8 @@
 
 pub(crate) mod api;
 mod objects;
+mod prepare;
+pub(crate) mod upkeep;
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -17,6 +19,7 @@ use model::{
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
+use self::{prepare::Preparing, upkeep::Turn};
 use crate::{
     bake::{Kitchen, Oven},
     base::{Bases, Mirror},
@@ -46,6 +49,8 @@ pub struct NodeConfig {
     pub bakes_at_once: usize,
     /// How many builds run at a time; more wait.
     pub builds_at_once: usize,
+    /// Make at the start what the first push would wait for.
+    pub prepare: bool,
 }
 
 impl NodeConfig {
@@ -62,6 +67,7 @@ impl NodeConfig {
             },
             bakes_at_once: 2,
             builds_at_once: 2,
+            prepare: true,
         }
     }
 
@@ -83,6 +89,9 @@ pub struct Health {
     pub fallbacks: Vec<String>,
     /// `hybrid or v1`, or `v2`.
     pub cgroups: String,
+    /// What is being made that the first push will need; builds that come meanwhile wait for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preparing: Option<String>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -124,6 +133,8 @@ pub(crate) struct Node {
     pub tickets: Tickets,
     pub objects: crate::objects::Directory,
     pub logs: logs::Directory,
+    pub preparing: Preparing,
+    pub upkeep: Turn,
 }
 
 /// How long requests may go on after the end was asked for.
@@ -147,17 +158,25 @@ pub async fn serve(
     info!(socket = %path, "the node answers");
     let stop = tokio_util::sync::CancellationToken::new();
     let housekeeping = tokio::spawn(keep_house(node.clone()));
+    let preparation = config.prepare.then(|| {
+        let (oven, preparing) = (node.oven.clone(), node.preparing.clone());
+        tokio::spawn(prepare::run(oven, preparing, stop.clone()))
+    });
     let server = axum::serve(listener, router(node)).with_graceful_shutdown(stop.clone().cancelled_owned());
     let mut server = tokio::spawn(async move { server.await });
     tokio::select! {
-        () = shutdown => stop.cancel(),
+        () = shutdown => {}
         ended = &mut server => warn!(?ended, "the node's server ended by itself"),
     }
+    stop.cancel();
     if tokio::time::timeout(GRACE, &mut server).await.is_err() {
         warn!("requests are cut short; they are done again under their tickets");
         server.abort();
     }
     housekeeping.abort();
+    if let Some(preparation) = preparation {
+        let _ = tokio::time::timeout(GRACE, preparation).await;
+    }
     Ok(())
 }
 
@@ -205,6 +224,8 @@ async fn open(config: &NodeConfig) -> Result<Node, Error> {
         tickets,
         objects,
         logs,
+        preparing: Preparing::default(),
+        upkeep: Turn::default(),
     })
 }
 
@@ -234,6 +255,7 @@ fn router(node: Node) -> Router {
     Router::new()
         .merge(api::router())
         .merge(objects::router())
+        .merge(upkeep::router())
         .with_state(node)
 }
 
@@ -266,6 +288,7 @@ impl Node {
             pid: std::process::id(),
             fallbacks: self.containers.fallbacks(),
             cgroups: self.containers.cgroups().to_owned(),
+            preparing: self.preparing.what(&self.oven),
         }
     }
 }

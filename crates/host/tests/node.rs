@@ -25,7 +25,7 @@ use model::{
     Digest, HostId, Place, Secret,
     port::{
         BakeOrder, Bakery as _, Blame, Commit, DatabaseEngine, DatabaseOrder, Databases as _, HostOrder,
-        HostRole, Hosts as _, Logs as _, Network, Objects as _, Resources,
+        HostRole, Hosts as _, Keep, Logs as _, Network, Objects as _, Resources, Upkeep as _,
     },
 };
 use support::machine_state;
@@ -156,7 +156,7 @@ fn test() {
         println!("objects go in and out");
         objects(&world.client).await;
         println!("an image is baked");
-        let image = bake(&world.client).await;
+        let image = first_bake(&world.client).await;
         println!("a host and a database find each other");
         let app = app(image);
         let up = world.client.start(&"t-app".parse().unwrap(), &app).await.unwrap();
@@ -169,6 +169,10 @@ fn test() {
             .await
             .unwrap();
         println!("  {} bytes of the bake's log", log.next);
+        println!("the build image gets ready");
+        prepared(&world.client).await;
+        println!("a sweep keeps what is needed");
+        sweep(&world, &app).await;
         world.client.stop(&app.host).await.unwrap();
         world.client.remove_network(&network()).await.unwrap();
         assert!(world.client.list().await.unwrap().is_empty());
@@ -205,11 +209,120 @@ async fn objects(client: &Client) {
     assert!(!dir.join("none").exists());
 }
 
-async fn bake(client: &Client) -> Digest {
-    let dir = tempfile::tempdir().unwrap();
-    let dir = Utf8Path::from_path(dir.path()).unwrap();
+/// The first bake on a machine waits for the base that the node prepares, and its log says so.
+async fn first_bake(client: &Client) -> Digest {
+    let preparing = client.health().await.unwrap().preparing;
+    println!("  preparing: {preparing:?}");
     let script = "#!/bin/sh\nset -e\napt-get update -q\napt-get install -qy --no-install-recommends mariadb-client\n\
                   mkdir -p /srv/app\n";
+    let image = bake(client, "t-bake", script).await;
+    if preparing.as_deref() == Some("base debian-12") {
+        let log = client.read(&"bake/t-bake".parse().unwrap(), 0).await.unwrap();
+        assert!(
+            log.text.contains("waiting for the base debian-12"),
+            "{}",
+            log.text
+        );
+    }
+    image
+}
+
+async fn prepared(client: &Client) {
+    for _ in 0..6000 {
+        if client.health().await.unwrap().preparing.is_none() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("the build image does not get ready");
+}
+
+/// Everything is made to look old; what is wanted and what a host runs from stays all the same.
+async fn sweep(world: &World, app: &HostOrder) {
+    let (client, node) = (&world.client, world.config.node());
+    let kept = bake(client, "t-kept", "#!/bin/sh\ntouch /kept\n").await;
+    let unwanted = bake(client, "t-unwanted", "#!/bin/sh\ntouch /unwanted\n").await;
+    let dir = tempfile::tempdir().unwrap();
+    let dir = Utf8Path::from_path(dir.path()).unwrap();
+    let mut objects = Vec::new();
+    for text in ["wanted", "unwanted", "young"] {
+        std::fs::write(dir.join(text), text).unwrap();
+        objects.push(client.put(&dir.join(text)).await.unwrap());
+    }
+    let object = |digest: &Digest| {
+        node.join("objects/sha256")
+            .join(&digest.hex()[..2])
+            .join(digest.hex())
+    };
+    let logs = node.join("logs/build");
+    std::fs::create_dir_all(&logs).unwrap();
+    for name in ["t-old", "t-wanted"] {
+        std::fs::write(logs.join(name), "said\n").unwrap();
+        age(&logs.join(name), 100);
+    }
+    age_all(&node);
+    age(&object(&objects[0]), 1);
+    age(&object(&objects[1]), 1);
+    let keep = Keep {
+        images: [kept].into(),
+        objects: [objects[0]].into(),
+        logs: ["build/t-wanted".parse().unwrap()].into(),
+    };
+    let swept = client.sweep(&keep).await.unwrap();
+    println!(
+        "  {} images, {} layers, {} objects, {} logs, {} bytes",
+        swept.images.len(),
+        swept.layers,
+        swept.objects,
+        swept.logs,
+        swept.bytes
+    );
+    assert!(!swept.busy && swept.images.contains(&unwanted) && swept.layers > 0);
+    assert!(!swept.images.contains(&kept) && !swept.images.contains(&app.image));
+    assert!(!logs.join("t-old").exists() && logs.join("t-wanted").exists());
+    let has = [
+        client.has(&objects[0]).await.unwrap(),
+        client.has(&objects[1]).await.unwrap(),
+        client.has(&objects[2]).await.unwrap(),
+    ];
+    assert_eq!(has, [true, false, true]);
+    client.stop(&app.host).await.unwrap();
+    for (ticket, image) in [("t-again", app.image), ("t-back", kept)] {
+        let order = HostOrder { image, ..app.clone() };
+        client.start(&ticket.parse().unwrap(), &order).await.unwrap();
+        client.stop(&app.host).await.unwrap();
+    }
+    assert!(
+        node.join("cache/acme").exists(),
+        "its bakes have downloaded packages"
+    );
+    client.forget(&place().tenant, None).await.unwrap();
+    assert!(!node.join("cache/acme").exists());
+}
+
+/// As if nothing had used an image or a layer for a day.
+fn age_all(node: &Utf8Path) {
+    for image in node.join("images").read_dir_utf8().unwrap() {
+        age(image.unwrap().path(), 1);
+    }
+    for layer in node.join("layers").read_dir_utf8().unwrap() {
+        let record = layer.unwrap().path().join("layer.json");
+        if record.exists() {
+            age(&record, 1);
+        }
+    }
+}
+
+fn age(path: &Utf8Path, days: u64) {
+    let file = std::fs::File::options().append(true).open(path).unwrap();
+    let now = file.metadata().unwrap().modified().unwrap();
+    file.set_modified(now - Duration::from_secs(days * 24 * 3600))
+        .unwrap();
+}
+
+async fn bake(client: &Client, ticket: &str, script: &str) -> Digest {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = Utf8Path::from_path(dir.path()).unwrap();
     std::fs::write(dir.join("install.sh"), script).unwrap();
     let tar = dir.join("source.tar");
     let made = Command::new("tar")
@@ -243,7 +356,7 @@ async fn bake(client: &Client) -> Digest {
         },
         timeout: jiff::SignedDuration::from_mins(20),
     };
-    let baked = client.bake(&"t-bake".parse().unwrap(), &order).await.unwrap();
+    let baked = client.bake(&ticket.parse().unwrap(), &order).await.unwrap();
     assert_eq!(client.find(&order).await.unwrap().unwrap().image, baked.image);
     baked.image
 }

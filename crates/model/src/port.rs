@@ -9,6 +9,7 @@ mod build;
 mod deploy;
 mod hosts;
 mod objects;
+mod upkeep;
 
 pub use bake::{BakeOrder, Baked, Bakery, Commit, Layer};
 pub use build::{BuildLimits, BuildOrder, Builder, Built, PhaseReport, PhaseStatus, TestReport};
@@ -21,6 +22,7 @@ pub use hosts::{
     Hosts, Network, Resources,
 };
 pub use objects::{LogChunk, LogRef, Logs, Objects};
+pub use upkeep::{Keep, Swept, Upkeep};
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;

@@ -250,6 +250,49 @@ async fn what_a_rollback_needs_is_kept() {
 }
 
 #[tokio::test]
+async fn what_an_execution_under_way_goes_back_to_or_speaks_of_is_kept() {
+    let world = World::new();
+    let dev = world.environment("acme/shop/dev").await;
+    world
+        .write(move |tx| {
+            for n in 1..=8u64 {
+                tx.create_release(&dev, &release(&format!("r{n}")), &by(0))?;
+                tx.set_live(&dev, n, at(10), &by(0))?;
+            }
+            let image = |n: u64| model::Digest::of(format!("image r{n}"));
+            assert_eq!(tx.kept_releases(&dev)?, BTreeSet::from([4, 5, 6, 7, 8]));
+            assert!(!tx.keepers()?.images.contains(&image(1)));
+            let rollback = store::NewExecution {
+                input: r#"{"kind":"rollback","to":1}"#.into(),
+                ..execution(1, Some(&dev))
+            };
+            tx.start_execution(&rollback, &by(1))?;
+            let resize = store::NewExecution {
+                input: r#"{"plan":{"release":2,"from":2}}"#.into(),
+                state: format!(
+                    r#"{{"made":{{"build":"{}","log":"deploy/t-x-1-1.h-1"}}}}"#,
+                    image(99)
+                ),
+                ..execution(2, Some(&dev))
+            };
+            tx.start_execution(&resize, &by(1))?;
+            let elsewhere: model::Place = "acme/other/dev".parse().unwrap();
+            let other = store::NewExecution {
+                input: r#"{"to":3}"#.into(),
+                ..execution(3, Some(&elsewhere))
+            };
+            tx.start_execution(&other, &by(1))?;
+            let kept = tx.keepers()?;
+            assert!(kept.images.contains(&image(1)) && kept.images.contains(&image(2)));
+            assert!(!kept.images.contains(&image(3)), "it is of another environment");
+            assert_eq!(kept.mentioned, BTreeSet::from([image(99)]));
+            assert_eq!(kept.logs, BTreeSet::from(["deploy/t-x-1-1.h-1".parse().unwrap()]));
+            Ok(())
+        })
+        .await;
+}
+
+#[tokio::test]
 async fn what_is_protected_or_inhabited_is_not_destroyed() {
     let world = World::new();
     let dev = world.environment("acme/shop/dev").await;

@@ -210,4 +210,8 @@ impl web::Sight for Eyes {
             self.0.edge.health().await.map_err(silent)
         })
     }
+
+    fn preparing(&self) -> BoxFuture<'_, Result<Option<String>, Fault>> {
+        Box::pin(async move { Ok(self.0.node.health().await?.preparing) })
+    }
 }

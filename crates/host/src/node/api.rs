@@ -135,7 +135,7 @@ async fn read_log(State(node): State<Node>, Order(reading): Order<Reading>) -> R
     }
 }
 
-fn answer<T: Serialize>(outcome: Result<T, Fault>) -> Response {
+pub(super) fn answer<T: Serialize>(outcome: Result<T, Fault>) -> Response {
     match outcome {
         Ok(value) => Json(value).into_response(),
         Err(fault) => refuse(fault),
@@ -143,7 +143,7 @@ fn answer<T: Serialize>(outcome: Result<T, Fault>) -> Response {
 }
 
 /// A JSON body; one that cannot be read is refused as a fault of the order, without repeating what is in it.
-struct Order<T>(T);
+pub(super) struct Order<T>(pub T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Order<T> {
     type Rejection = Response;

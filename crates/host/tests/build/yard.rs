@@ -515,17 +515,18 @@ pub async fn sweeping_keeps_what_is_needed(world: &World) {
     let script = format!("# {}\ntouch /swept\n", world.salt);
     let order = world.bake_order(&[("infra/a.sh", &script)], &["infra/a.sh"]);
     let baked = world.oven.bake(&world.ticket(), &order).await.unwrap();
-    let kept = world.oven.sweep(&[baked.image].into()).await.unwrap();
+    // Later than any use.
+    let ever = "2200-01-01T00:00:00Z".parse().unwrap();
+    let sweep = async |keep: &BTreeSet<Digest>, unused_since| {
+        let swept = world.oven.sweep(keep, unused_since).await.unwrap();
+        swept.expect("nothing is baked meanwhile").images
+    };
+    let kept = sweep(&[baked.image].into(), ever).await;
     assert!(!kept.contains(&baked.image));
+    let lately = sweep(&BTreeSet::new(), jiff::Timestamp::UNIX_EPOCH).await;
+    assert!(lately.is_empty(), "what was used lately stays");
     assert!(world.oven.find(&order).await.unwrap().is_some());
-    assert!(
-        world
-            .oven
-            .sweep(&BTreeSet::new())
-            .await
-            .unwrap()
-            .contains(&baked.image)
-    );
+    assert!(sweep(&BTreeSet::new(), ever).await.contains(&baked.image));
     assert!(world.oven.find(&order).await.unwrap().is_none());
     assert!(
         world.oven.find_standard().unwrap().is_some(),

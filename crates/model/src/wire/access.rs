@@ -127,6 +127,7 @@ pub struct RoleHealth {
     /// `serve`, `node`, `edge`
     pub role: String,
     pub ok: bool,
+    /// Why it is not well; of a role that is, what it still prepares.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }

@@ -1,6 +1,6 @@
 use std::collections::BTreeSet;
 
-use model::Digest;
+use model::{Digest, Place, port::LogRef};
 use rusqlite::Row;
 
 use crate::{Db, Error, sql::Columns as _};
@@ -11,28 +11,29 @@ pub struct Keepers {
     pub images: BTreeSet<Digest>,
     pub revisions: BTreeSet<Digest>,
     pub sources: BTreeSet<Digest>,
+    /// Whatever executions under way speak of: images and objects.
+    pub mentioned: BTreeSet<Digest>,
+    /// Logs that executions under way have written.
+    pub logs: BTreeSet<LogRef>,
 }
+
+/// Releases that executions under way bring or go back to.
+const WANTED: &str = "SELECT r.image, r.revision, r.source FROM releases r
+    JOIN environments e ON e.id = r.environment_id JOIN apps a ON a.id = e.app_id JOIN tenants t ON t.id = a.tenant_id
+    JOIN executions x ON x.tenant = t.name AND x.app = a.name AND x.environment = e.name
+    WHERE x.ended_at IS NULL AND r.number IN (x.input ->> '$.to', x.input ->> '$.plan.release')";
 
 impl Db<'_> {
     /// Of every environment: the live release, pending ones, the last five that were live, those of hosts that are
-    /// not retired; and what executions under way have built and baked.
+    /// not retired; and what executions under way have built and baked, go back to or speak of.
     pub fn keepers(&self) -> Result<Keepers, Error> {
         let mut kept = Keepers::default();
-        let releases = self.all(
-            "SELECT image, revision, source FROM kept_releases",
-            [],
-            |row: &Row<'_>| {
-                Ok((
-                    row.digest("image")?,
-                    row.digest("revision")?,
-                    row.digest("source")?,
-                ))
-            },
-        )?;
-        for (image, revision, source) in releases {
-            kept.images.insert(image);
-            kept.revisions.insert(revision);
-            kept.sources.insert(source);
+        for sql in ["SELECT image, revision, source FROM kept_releases", WANTED] {
+            for (image, revision, source) in self.all(sql, [], content)? {
+                kept.images.insert(image);
+                kept.revisions.insert(revision);
+                kept.sources.insert(source);
+            }
         }
         kept.images.extend(self.all(
             "SELECT DISTINCT image FROM hosts WHERE image IS NOT NULL AND state <> 'retired'",
@@ -55,6 +56,63 @@ impl Db<'_> {
             kept.sources.insert(source);
             kept.revisions.extend(artifact);
         }
+        self.keep_mentioned(&mut kept)?;
         Ok(kept)
     }
+
+    /// The releases of an environment whose image and revision are kept: those that can be gone back to.
+    pub fn kept_releases(&self, place: &Place) -> Result<BTreeSet<u64>, Error> {
+        let numbers = self.all(
+            "SELECT number FROM kept_releases WHERE environment_id = ?1",
+            [self.environment_key(place)?],
+            |row| row.get("number"),
+        )?;
+        Ok(numbers.into_iter().collect())
+    }
+
+    fn keep_mentioned(&self, kept: &mut Keepers) -> Result<(), Error> {
+        let texts: Vec<(String, String)> = self.all(
+            "SELECT x.input, s.state FROM executions x JOIN execution_states s ON s.execution = x.key
+             WHERE x.ended_at IS NULL",
+            [],
+            |row| Ok((row.get("input")?, row.get("state")?)),
+        )?;
+        for text in texts.iter().flat_map(|(input, state)| [input, state]) {
+            kept.mentioned.extend(digests(text));
+            kept.logs.extend(logs(text));
+        }
+        let written = self.all(
+            "SELECT log FROM (SELECT log, execution FROM builds UNION ALL SELECT log, execution FROM bakes) w
+             WHERE log IS NOT NULL AND EXISTS (
+                 SELECT 1 FROM executions x WHERE x.id = w.execution AND x.ended_at IS NULL)",
+            [],
+            |row| row.parsed("log"),
+        )?;
+        kept.logs.extend(written);
+        Ok(())
+    }
+}
+
+fn content(row: &Row<'_>) -> rusqlite::Result<(Digest, Digest, Digest)> {
+    Ok((
+        row.digest("image")?,
+        row.digest("revision")?,
+        row.digest("source")?,
+    ))
+}
+
+/// Every digest in a text, whatever the text is.
+fn digests(text: &str) -> impl Iterator<Item = Digest> {
+    const LENGTH: usize = "sha256:".len() + 64;
+    text.match_indices("sha256:")
+        .filter_map(|(at, _)| text.get(at..at + LENGTH)?.parse().ok())
+}
+
+/// Every name of a log of a ticket in a text.
+fn logs(text: &str) -> impl Iterator<Item = LogRef> {
+    let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || "/._-".contains(c)));
+    let kinds = ["build/t-", "bake/t-", "deploy/t-"];
+    words
+        .filter(move |word| kinds.iter().any(|kind| word.starts_with(kind)))
+        .filter_map(|word| word.trim_end_matches('.').parse().ok())
 }

@@ -4,7 +4,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use model::{AppName, ExecutionId, Place, TenantName, ledger::Deed, port::Fault};
+use model::{
+    AppName, ExecutionId, Place, TenantName,
+    ledger::Deed,
+    port::{Fault, Upkeep as _},
+};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use store::{By, Db, Error, Tx};
@@ -116,6 +120,8 @@ pub async fn once(world: &World, what: &Deletion) -> Result<Vec<ExecutionId>, Fa
 }
 
 async fn finish(world: &World, what: &Deletion) -> Result<(), Fault> {
+    // First: while the order is there, it is done again until it is done.
+    world.node.forget(&what.tenant, what.app.as_ref()).await?;
     let own = what.clone();
     let by = By::new(what.actor.clone(), crate::clock::now());
     let deleted = world.store.write(move |tx| {

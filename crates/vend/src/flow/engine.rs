@@ -198,6 +198,8 @@ impl Engine {
         }
         // Not lost: the task's lease runs out, and it is done again under the same ticket.
         error!(execution.id = %id, "an event could not be committed");
+        // A timer stays due: without a pause, a full disk would be asked as fast as the machine can.
+        sleep(Duration::from_secs(1)).await;
     }
 
     async fn try_advance(&mut self, id: &ExecutionId, event: &Event) -> Result<(), store::Error> {
@@ -284,21 +286,37 @@ impl Engine {
             }
         }
         for execution in due.deadlines {
-            self.cancel(
-                execution,
-                "Vend.Deadline",
-                "the execution took longer than it may",
-            )
-            .await;
+            let id = execution.clone();
+            // It is told once: what undoes the execution has its own time.
+            let told = self.world.store.write(move |tx| tx.forget_deadline(&id)).await;
+            if let Err(error) = told {
+                warn!(error = &error as &dyn std::error::Error, "cannot end a deadline");
+                sleep(Duration::from_secs(1)).await;
+                continue;
+            }
+            let cause = "the execution took longer than it may";
+            self.cancel(execution, "Vend.Deadline", cause).await;
         }
     }
 
     async fn cancel(&mut self, execution: ExecutionId, error: &str, cause: &str) {
-        let id = execution.clone();
-        let Ok(tasks) = self.world.store.read(move |db| db.tasks(&id)).await else {
+        let Ok(mut tasks) = self.open_tasks(&execution).await else {
             return;
         };
-        for task in tasks {
+        if tasks.is_empty() {
+            // It waits to try a task again: that is tried now, so that there is something to fail.
+            let id = execution.clone();
+            let timers = self.world.store.read(move |db| db.timers(&id)).await;
+            for (timer, _) in timers.unwrap_or_default() {
+                self.advance(execution.clone(), Event::TimerFired { timer }).await;
+            }
+            tasks = self.open_tasks(&execution).await.unwrap_or_default();
+        }
+        // What undoes or destroys is never stopped half way: nothing else would finish it.
+        for task in tasks
+            .into_iter()
+            .filter(|task| !definition::is_final(&task.resource))
+        {
             let (error, cause) = (Some(error.to_owned()), Some(cause.to_owned()));
             self.stop(task.key.clone());
             self.advance(
@@ -311,6 +329,11 @@ impl Engine {
             )
             .await;
         }
+    }
+
+    async fn open_tasks(&self, execution: &ExecutionId) -> Result<Vec<Task>, store::Error> {
+        let id = execution.clone();
+        self.world.store.read(move |db| db.tasks(&id)).await
     }
 
     async fn renew_leases(&self) {

@@ -50,8 +50,9 @@ pub fn begin(
     Ok(id)
 }
 
-/// No execution is open longer: the longest approval is waited for seven days.
-const DEADLINE: SignedDuration = SignedDuration::from_hours(8 * 24);
+/// No execution is open longer. The longest approval may be waited for for a month, and be asked for again when the
+/// plan changes.
+const DEADLINE: SignedDuration = SignedDuration::from_hours(70 * 24);
 
 /// A step as rows.
 pub fn transition(

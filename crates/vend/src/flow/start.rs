@@ -6,6 +6,9 @@ use store::{By, Error, Tx};
 
 use super::{World, definition, journal};
 
+/// The kind of an execution that takes an environment down.
+pub const DESTROY: &str = "environment-destroy";
+
 fn fresh() -> (ExecutionId, DeploymentId) {
     (
         ExecutionId::from_bits(crate::clock::bits()),
@@ -138,7 +141,7 @@ pub async fn destroy(world: &World, place: Place, by: By) -> Result<ExecutionId,
         journal::begin(
             tx,
             id,
-            "environment-destroy",
+            DESTROY,
             &place,
             &definition::environment_destroy(),
             &input,

@@ -135,13 +135,16 @@ pub async fn read(
     let missing = || Refusal::not_found(format_args!("log `{log}`"));
     let name: LogRef = log.parse().map_err(|_| missing())?;
     let owned = owner(&name).ok_or_else(missing)?;
-    let place = state.store.read(move |db| place(db, &owned)).await;
-    let place = match place {
-        Ok(place) => place.ok_or_else(missing)?,
-        Err(store::Error::Missing { .. }) => return Err(missing()),
-        Err(error) => return Err(error.into()),
+    let tenant = match owned {
+        // Anybody's: a build that waits for an image of the platform's refers to it.
+        Owner::Platform => caller.0.tenant.clone(),
+        owned => match state.store.read(move |db| place(db, &owned)).await {
+            Ok(place) => Some(place.ok_or_else(missing)?.tenant),
+            Err(store::Error::Missing { .. }) => return Err(missing()),
+            Err(error) => return Err(error.into()),
+        },
     };
-    caller.may(Action::View, Some(&place.tenant), &format!("log `{log}`"))?;
+    caller.may(Action::View, tenant.as_ref(), &format!("log `{log}`"))?;
     let chunk = state.sight.log(name, from.offset.unwrap_or(0)).await?;
     Ok(Json(LogText {
         log,
@@ -156,14 +159,17 @@ pub async fn read(
 enum Owner {
     Host(HostId),
     Execution(ExecutionId),
+    /// How an image of the platform's own is made.
+    Platform,
 }
 
-/// By the log's name: `host/HOST/…`, or `KIND/TICKET`, and a ticket names its execution (`model::Ticket::of`).
+/// By the log's name: `host/HOST/…`, `bake/platform-IMAGE`, or `KIND/TICKET`, and a ticket names its execution (`model::Ticket::of`).
 fn owner(log: &LogRef) -> Option<Owner> {
     let mut parts = log.as_str().split('/');
     let (kind, name) = (parts.next()?, parts.next()?);
     match kind {
         "host" => Some(Owner::Host(name.parse().ok()?)),
+        "bake" if name.starts_with("platform-") => Some(Owner::Platform),
         "build" | "bake" | "deploy" => {
             let execution = name.strip_prefix("t-")?.split('-').next()?;
             Some(Owner::Execution(format!("x-{execution}").parse().ok()?))
@@ -176,6 +182,7 @@ fn place(db: &Db<'_>, owner: &Owner) -> Result<Option<Place>, store::Error> {
     match owner {
         Owner::Host(host) => Ok(Some(db.host(host)?.place)),
         Owner::Execution(execution) => Ok(db.execution_summary(execution)?.place),
+        Owner::Platform => Ok(None),
     }
 }
 
@@ -194,7 +201,15 @@ mod tests {
         let host = HostId::from_bits(5);
         let log: LogRef = format!("host/{host}/service").parse().unwrap();
         assert_eq!(owner(&log), Some(Owner::Host(host)));
-        for other in ["host/x", "build/x-1", "serve/log", "host"] {
+        let log: LogRef = "bake/platform-standard".parse().unwrap();
+        assert_eq!(owner(&log), Some(Owner::Platform));
+        for other in [
+            "host/x",
+            "build/platform-standard",
+            "build/x-1",
+            "serve/log",
+            "host",
+        ] {
             assert_eq!(owner(&other.parse().unwrap()), None, "{other}");
         }
     }

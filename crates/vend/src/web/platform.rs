@@ -25,17 +25,29 @@ pub async fn version(Held(state): Held<State>, _: Caller) -> Json<Version> {
 pub async fn health(Held(state): Held<State>, caller: Caller) -> Result<Json<Health>, Refusal> {
     let own = caller.0.tenant.clone();
     caller.may(Action::View, own.as_ref(), "platform")?;
-    let (hosts, targets) = tokio::join!(state.sight.hosts(), state.sight.targets());
+    let sight = &state.sight;
+    let (hosts, targets, preparing) = tokio::join!(sight.hosts(), sight.targets(), sight.preparing());
     let store = state.store.read(|db| db.ledger_head()).await;
     let roles = vec![
         role("serve", store.err().map(|error| error.to_string())),
-        role("node", hosts.err().map(|fault: Fault| fault.message)),
+        node(hosts.and(preparing)),
         role("edge", targets.err().map(|fault: Fault| fault.message)),
     ];
     Ok(Json(Health {
         ok: roles.iter().all(|role| role.ok),
         roles,
     }))
+}
+
+/// A node that still prepares works already: whoever needs what it makes waits for it.
+fn node(preparing: Result<Option<String>, Fault>) -> RoleHealth {
+    match preparing {
+        Ok(what) => RoleHealth {
+            reason: what.map(|what| format!("preparing: {what}")),
+            ..role("node", None)
+        },
+        Err(fault) => role("node", Some(fault.message)),
+    }
 }
 
 fn role(name: &str, reason: Option<String>) -> RoleHealth {

@@ -7,7 +7,9 @@
 
 mod corridor;
 mod crash;
+mod guestbook;
 mod hostile;
 mod isolation;
 mod load;
 mod platform;
+mod webhooks;
