@@ -31,6 +31,9 @@ pub struct Bench {
     /// Keep the data directory of the run before, with its caches: nothing of what comes first is measured.
     #[arg(long)]
     reuse: bool,
+    /// Only the parts whose name holds this.
+    #[arg(long, value_name = "TEXT")]
+    only: Option<String>,
     /// Also build the binary from nothing, in a target directory of its own. Takes minutes.
     #[arg(long)]
     cold_build: bool,
@@ -56,7 +59,7 @@ impl Bench {
             .with_context(|| format!("no binary {}", binary.display()))?
             .len();
         table.row("binary", "MB", &[bytes as f64 / 1e6]).target(40.0);
-        let went = corridor::run(&binary, self.quick, self.reuse, &mut table);
+        let went = corridor::run(&binary, self, &mut table);
         if self.cold_build && went.is_ok() {
             let seconds = cold_build()?;
             table.row("cold release build", "s", &[seconds]).target(300.0);

@@ -97,7 +97,7 @@ fn command(target: &str, seconds: u32) -> anyhow::Result<Command> {
         .arg(target)
         .arg(&corpus)
         .arg(home.join("seeds").join(target));
-    command.args(["--", "-timeout=10", "-print_final_stats=1", "-verbosity=0"]);
+    command.args(["--", "-timeout=10", "-print_final_stats=1", "-print_funcs=0"]);
     command
         .arg(format!("-max_total_time={seconds}"))
         .arg(format!("-max_len={}", longest(target)));

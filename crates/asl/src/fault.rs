@@ -51,7 +51,7 @@ impl Fault {
         }
     }
 
-    /// A payload that outgrew [`limit::PAYLOAD`](crate::limit::PAYLOAD) or [`limit::DEPTH`](crate::limit::DEPTH).
+    /// A payload that outgrew [`limit::PAYLOAD`] or [`limit::DEPTH`].
     pub fn too_large(what: &str) -> Self {
         let cause = format!(
             "The state/task '{what}' returned a result with a size exceeding the maximum number of bytes service limit."

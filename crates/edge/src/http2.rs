@@ -36,6 +36,9 @@ use crate::{
 const STREAMS: u32 = 128;
 /// Frames of an answer's body that may wait for the client.
 const FRAMES: usize = 4;
+/// Bytes of one answer that may wait beside them: a client that opens all windows and reads nothing holds so many for
+/// each of its streams.
+const WAITING: usize = 64 * 1024;
 
 /// One connection's count of requests under way: while there are some, it is not idle.
 struct Busy {
@@ -69,6 +72,7 @@ pub async fn serve(worker: Rc<Worker>, client: Watched, input: Buffer, ends: End
         .max_concurrent_streams(STREAMS)
         .max_header_list_size(u32::try_from(worker.limits.head).unwrap_or(u32::MAX))
         .max_pending_accept_reset_streams(32)
+        .max_send_buf_size(WAITING)
         .serve_connection(io, service);
     let mut connection = std::pin::pin!(connection);
     tokio::select! {
@@ -135,7 +139,24 @@ impl hyper::rt::Write for Io {
 /// The body of an answer.
 enum Out {
     Whole(Option<Bytes>),
-    Parts(mpsc::Receiver<io::Result<Frame<Bytes>>>),
+    Parts(Parting),
+}
+
+/// A body that comes in parts. Its end is an end only when it was said to be one: a part must not pass for the whole.
+struct Parting {
+    frames: mpsc::Receiver<io::Result<Frame<Bytes>>>,
+    over: Rc<Cell<bool>>,
+}
+
+impl Parting {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        match self.frames.poll_recv(cx) {
+            Poll::Ready(None) if !self.over.replace(true) => {
+                Poll::Ready(Some(Err(io::ErrorKind::UnexpectedEof.into())))
+            }
+            other => other,
+        }
+    }
 }
 
 impl Body for Out {
@@ -148,7 +169,7 @@ impl Body for Out {
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         match &mut *self {
             Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Self::Parts(frames) => frames.poll_recv(cx),
+            Self::Parts(parting) => parting.poll(cx),
         }
     }
 
@@ -273,4 +294,31 @@ fn write_framing(headers: &HeaderMap, body: &Incoming, ask: &mut Ask) -> Framing
         }
     }
     Framing::Plain
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_part_does_not_pass_for_the_whole() {
+        for whole in [true, false] {
+            let (sender, frames) = mpsc::channel(FRAMES);
+            let over = Rc::new(Cell::new(false));
+            let mut out = Out::Parts(Parting {
+                frames,
+                over: Rc::clone(&over),
+            });
+            sender
+                .send(Ok(Frame::data(Bytes::from_static(b"part"))))
+                .await
+                .unwrap();
+            over.set(whole);
+            drop(sender);
+            assert!(out.frame().await.unwrap().is_ok());
+            assert_eq!(out.frame().await.is_some_and(|end| end.is_err()), !whole);
+        }
+    }
 }

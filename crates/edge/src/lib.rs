@@ -39,6 +39,7 @@ use std::{
 };
 
 use camino::Utf8PathBuf;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinSet,
@@ -93,6 +94,10 @@ pub enum Error {
 /// Serves until `shutdown` is ready, then accepts nothing more, lets what is under way finish for `limits.drain` at
 /// most, and returns. Workers are threads of their own; the caller's runtime does the control side.
 pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
+    let config = Config {
+        limits: within_files(config.limits, config.workers.max(1)),
+        ..config
+    };
     let shared = Arc::new(Shared::default());
     shared
         .seed
@@ -145,6 +150,29 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     match early {
         true => Err(Error::Worker),
         false => Ok(()),
+    }
+}
+
+/// As many clients as there are files for: each may need a connection to a target as well, and the log, the snapshot
+/// and health checks need some in any case. Clients beyond that wait; if they were let in, nobody could be served.
+fn within_files(limits: Limits, workers: usize) -> Limits {
+    const OTHERS: u64 = 512;
+    let mut files = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: files.maximum,
+        ..files
+    };
+    match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => files = raised,
+        Err(error) => tracing::warn!(%error, "cannot raise the number of open files"),
+    }
+    let files = files.current.unwrap_or(u64::MAX);
+    let clients = files.saturating_sub(OTHERS).max(files / 2) / 2 / workers as u64;
+    Limits {
+        connections: limits
+            .connections
+            .min(usize::try_from(clients).unwrap_or(usize::MAX).max(1)),
+        ..limits
     }
 }
 

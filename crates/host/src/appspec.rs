@@ -1,7 +1,7 @@
 //! Runs an appspec's lifecycle events inside a host.
 //!
 //! The room exists because CodeDeploy's agent has a meaning of its own for each key of an appspec, and customers rely
-//! on it. [`plan`] decides without touching anything; [`install`] and [`hooks`] act; [`bundle`] is the revision on the
+//! on it. [`plan()`] decides without touching anything; [`install`] and [`hooks`] act; [`bundle`] is the revision on the
 //! disk. It knows nothing of tickets, sockets and services. Where it is stricter than CodeDeploy's agent on purpose, the
 //! module that refuses says so.
 

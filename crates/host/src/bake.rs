@@ -47,6 +47,8 @@ use crate::{
 pub const STANDARD: &str = "standard";
 const STANDARD_SCRIPT: &str = include_str!("bake/standard.sh");
 const LOG_BYTES: u64 = 32 << 20;
+/// Whose downloads the platform's own images share. No tenant can have this name.
+const PLATFORM_CACHE: &str = "+platform";
 const PLATFORM_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 /// A sweep that waits holds up the bakes that come after it: not for longer than this.
 const QUIET: Duration = Duration::from_secs(20);
@@ -256,7 +258,7 @@ impl Oven {
             source: script::Source::Text(script.to_owned()),
             variables: BTreeMap::new(),
             commit: None,
-            cache: "platform".to_owned(),
+            cache: PLATFORM_CACHE.to_owned(),
             deadline: started + PLATFORM_TIMEOUT,
             timeout: PLATFORM_TIMEOUT,
         };

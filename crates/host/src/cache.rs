@@ -16,7 +16,7 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 
 use crate::layer::{
     Error,
-    copy::{Copy, Deletions},
+    copy::{self, Copy, Deletions},
     io_error, remove_tree, size,
 };
 
@@ -116,7 +116,7 @@ impl Caches {
         }
         for (directory, open) in written {
             let to = new.join(directory);
-            fs::create_dir_all(&to).map_err(io_error("create", &to))?;
+            make_directories(new, directory)?;
             let from = Utf8PathBuf::from(format!("/proc/self/fd/{}/.", open.as_raw_fd()));
             Copy {
                 uid_base,
@@ -176,6 +176,20 @@ fn inside(upper: &Utf8Path, directory: &str) -> Option<OwnedFd> {
     let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     openat2(&root, directory, flags, Mode::empty(), resolve).ok()
+}
+
+/// Makes a path of directories in a new generation. What an earlier build left in their place goes: a link there would
+/// lead out of the cache.
+fn make_directories(generation: &Utf8Path, directory: &str) -> Result<(), Error> {
+    let mut path = generation.to_owned();
+    for part in directory.split('/') {
+        path.push(part);
+        if !copy::is_directory(&path) {
+            copy::remove(&path)?;
+            fs::create_dir(&path).map_err(io_error("create", &path))?;
+        }
+    }
+    Ok(())
 }
 
 /// A copy that shares its files with the original: neither may be written to, only replaced.
@@ -254,5 +268,44 @@ mod tests {
             caches.lease("acme/tools").unwrap().is_none(),
             "too large: begun anew"
         );
+    }
+
+    #[test]
+    fn links_of_an_earlier_build_lead_nowhere() {
+        let temporary = tempfile::tempdir().unwrap();
+        let node = Utf8Path::from_path(temporary.path()).unwrap();
+        let caches = Caches::open(node, 1 << 20).unwrap();
+        let uid = rustix::process::geteuid().as_raw();
+        if uid != rustix::process::getegid().as_raw() {
+            println!("skipped: user and group differ");
+            return;
+        }
+        let (upper, machine) = (node.join("upper"), node.join("machine"));
+        fs::create_dir_all(machine.join("sub")).unwrap();
+        let harvest = |directory: &str, make: &dyn Fn(&Utf8Path)| {
+            let _ = fs::remove_dir_all(&upper);
+            fs::create_dir_all(&upper).unwrap();
+            make(&upper);
+            caches
+                .harvest("acme", &upper, &[directory.to_owned()], uid, Deletions::Ignore)
+                .unwrap();
+        };
+        harvest("pip", &|upper| {
+            fs::create_dir(upper.join("pip")).unwrap();
+            std::os::unix::fs::symlink(&machine, upper.join("pip/x")).unwrap();
+            std::os::unix::fs::symlink(&machine, upper.join("pip/y")).unwrap();
+        });
+        // What was a link is a directory now, and then a directory that is kept itself.
+        harvest("pip", &|upper| {
+            fs::create_dir_all(upper.join("pip/x")).unwrap();
+            fs::write(upper.join("pip/x/evil"), "x").unwrap();
+        });
+        harvest("pip/y/sub", &|upper| {
+            fs::create_dir_all(upper.join("pip/y/sub")).unwrap();
+            fs::write(upper.join("pip/y/sub/evil"), "x").unwrap();
+        });
+        assert!(!machine.join("evil").exists() && !machine.join("sub/evil").exists());
+        let lease = caches.lease("acme").unwrap().unwrap();
+        assert!(lease.files.join("pip/x/evil").exists() && lease.files.join("pip/y/sub/evil").exists());
     }
 }

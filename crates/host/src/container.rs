@@ -5,6 +5,7 @@
 mod config;
 mod life;
 mod prepare;
+mod record;
 mod rootfs;
 mod runtime;
 mod seccomp;
@@ -14,7 +15,7 @@ mod watch;
 use std::{
     collections::{HashMap, HashSet},
     fs,
-    net::Ipv4Addr,
+    os::fd::OwnedFd,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -22,13 +23,13 @@ use std::{
 use camino::{Utf8Path, Utf8PathBuf};
 use model::Digest;
 pub use rustix::process::Signal;
-use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
 pub use self::spec::{Bind, Exit, Net, Output, Preset, Rootfs, Running, Seen, Spec};
 use self::{
     life::{Birth, Life},
     prepare::{check, machine, machine_files, only_port},
+    record::Record,
     rootfs::Builder,
     runtime::Runtime,
 };
@@ -45,6 +46,8 @@ pub struct Containers(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     node: Utf8PathBuf,
+    /// Held as long as this lives: a second node would take our containers for what a dead one left.
+    _lock: OwnedFd,
     runtime: Runtime,
     builder: Builder,
     groups: Groups,
@@ -52,17 +55,6 @@ struct Inner {
     /// Containers that something is being done to.
     busy: Mutex<HashSet<String>>,
     lives: Mutex<HashMap<String, Life>>,
-}
-
-/// What outlives this process about a container. Written before the container is made, removed after it is gone.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Record {
-    id: String,
-    scratch: Utf8PathBuf,
-    only_port: Option<(Ipv4Addr, u16)>,
-    /// Goes on when this process ends; a build or bake does not.
-    stays: bool,
-    birth: Option<Birth>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -88,6 +80,8 @@ pub enum Error {
     Exists(String),
     #[error("the container {0} does not end")]
     Immortal(String),
+    #[error("another node works in {0}")]
+    Locked(Utf8PathBuf),
     #[error("{0}")]
     Spec(String),
     #[error(transparent)]
@@ -123,6 +117,7 @@ impl Containers {
                 "{node} cannot hold layers: its path has a comma, colon or backslash"
             )));
         }
+        let lock = record::lock(&node).await?;
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
             .map_err(|error| io("adopt the containers of", &node)(error.into()))?;
         let tag = tag_of(&node);
@@ -154,6 +149,7 @@ impl Containers {
             busy: Mutex::default(),
             lives: Mutex::default(),
             node,
+            _lock: lock,
         }));
         containers.adopt().await;
         Ok(containers)
@@ -314,6 +310,7 @@ impl Containers {
             only_port: only_port(&spec),
             stays,
             birth: None,
+            started: false,
         };
         fs::create_dir_all(&bundle).map_err(io("create", &bundle))?;
         self.write(&record)?;
@@ -335,6 +332,8 @@ impl Containers {
         self.write(&record)?;
         self.connect(&spec, pid).await?;
         self.0.runtime.start(&id, &bundle).await?;
+        record.started = true;
+        self.write(&record)?;
         // The container holds its own mounts now; whether this process lives makes no difference to it.
         self.0.builder.unmount(&id)?;
         let mut fallbacks = self.0.builder.fallbacks(spec.rootfs.disk_mib.is_some());
@@ -402,6 +401,9 @@ impl Containers {
 
     /// Watches the containers that run since an earlier node, and removes what that node left half-way.
     async fn adopt(&self) {
+        if let Err(error) = self.record_orphans() {
+            warn!(error = %chain(&error), "cannot note what has no record, and so cannot remove it");
+        }
         for record in self.records() {
             if let Some(birth) = record.birth.as_ref().filter(|birth| birth.is_running())
                 && let Ok(life) = Life::watch(birth)
@@ -409,7 +411,7 @@ impl Containers {
                 self.lives().insert(record.id.clone(), life);
             }
             // A host that ended stays, to be seen with its logs, until it is stopped.
-            if record.stays && record.birth.is_some() {
+            if record.stays && record.birth.is_some() && record.started {
                 if let Err(error) = self.0.builder.mount_scratch(&record.scratch) {
                     warn!(id = record.id, error = %chain(&error), "cannot mount the disk of a container");
                 }
@@ -423,33 +425,6 @@ impl Containers {
                 warn!(id = record.id, error = %chain(&error), "cannot remove a container");
             }
         }
-    }
-
-    fn bundle(&self, id: &str) -> Utf8PathBuf {
-        self.0.node.join("containers").join(id)
-    }
-
-    fn records(&self) -> Vec<Record> {
-        let dir = self.0.node.join("containers");
-        let entries = dir.read_dir_utf8().into_iter().flatten().flatten();
-        entries
-            .filter_map(|entry| self.record(entry.file_name()))
-            .collect()
-    }
-
-    fn record(&self, id: &str) -> Option<Record> {
-        let text = fs::read(self.bundle(id).join("record.json")).ok()?;
-        serde_json::from_slice(&text).ok()
-    }
-
-    fn write(&self, record: &Record) -> Result<(), Error> {
-        let (path, fresh) = (
-            self.bundle(&record.id).join("record.json"),
-            self.bundle(&record.id).join("record.new"),
-        );
-        let text = serde_json::to_vec(record).expect("a record has only plain fields");
-        fs::write(&fresh, text).map_err(io("write", &fresh))?;
-        fs::rename(&fresh, &path).map_err(io("write", &path))
     }
 
     fn lives(&self) -> std::sync::MutexGuard<'_, HashMap<String, Life>> {

@@ -191,7 +191,12 @@ impl Databases {
         if !copied.status.success() {
             return Err(cannot(String::from_utf8_lossy(&copied.stderr).into_owned()));
         }
-        fs::rename(&fresh, volume).map_err(|error| cannot(error.to_string()))
+        // All of it is on the disk before it has its name: what has the name is never begun anew.
+        let (fresh, volume) = (fresh, volume.to_owned());
+        tokio::task::spawn_blocking(move || publish(&fresh, &volume))
+            .await
+            .map_err(|error| cannot(error.to_string()))?
+            .map_err(|error| cannot(error.to_string()))
     }
 
     fn volume(&self, place: &Place) -> Utf8PathBuf {
@@ -201,6 +206,16 @@ impl Databases {
             .join(place.tenant.as_str())
             .join(place.app.as_str());
         of_app.join(place.environment.as_str()).join("mysql")
+    }
+}
+
+/// Gives a whole and durable directory its name.
+fn publish(fresh: &Utf8Path, path: &Utf8Path) -> std::io::Result<()> {
+    rustix::fs::syncfs(fs::File::open(fresh)?)?;
+    fs::rename(fresh, path)?;
+    match path.parent() {
+        Some(parent) => fs::File::open(parent)?.sync_all(),
+        None => Ok(()),
     }
 }
 

@@ -241,6 +241,7 @@ fn fault(host: &HostId, error: agent::Error) -> Fault {
     match error {
         agent::Error::Fault(mut fault) => {
             bound(&mut fault.message);
+            fault.next.as_mut().map(bound);
             // Where evidence is, is not for a host to say.
             fault.evidence = None;
             fault

@@ -6,13 +6,14 @@
 mod logs;
 mod record;
 
-use std::{fs, os::unix::fs::PermissionsExt as _, sync::Arc, time::Duration};
+use std::{fs, io::Read as _, os::unix::fs::PermissionsExt as _, sync::Arc, time::Duration};
 
 use camino::{Utf8Path, Utf8PathBuf};
 use model::{
     Digest, HostId, Ticket,
     port::{Blame, Fault, HostOrder, HostRole, HostSeen, HostState, HostUp, LogChunk, LogRef, Network},
 };
+use sha2::{Digest as _, Sha256};
 use tracing::{info, warn};
 
 pub use self::record::Record;
@@ -23,8 +24,9 @@ use crate::{
     ticket::Tickets,
 };
 
-/// How long an agent that should answer may be silent before its host is made anew.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long an agent that should answer may be silent before its host is made anew: its machine may be busy, and what
+/// runs on it is lost.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// From a started PID 1 to an agent that answers.
 const READY: Duration = Duration::from_secs(20);
@@ -109,11 +111,11 @@ impl Hosts {
         if !run.exists() {
             return None;
         }
-        let (dir, name) = match name {
-            "console" => (run, name.to_owned()),
-            service => (run.join("logs"), format!("{service}.log")),
+        let name = match name {
+            "console" => name.to_owned(),
+            service => format!("logs/{service}.log"),
         };
-        let read = tokio::task::spawn_blocking(move || logs::chunk(&dir, &name, offset));
+        let read = tokio::task::spawn_blocking(move || logs::chunk(&run, &name, offset));
         Some(match read.await {
             Ok(Ok(chunk)) => Ok(chunk),
             Ok(Err(error)) => Err(Fault::platform(format!("cannot read the log {log}: {error}"))),
@@ -128,10 +130,9 @@ impl Hosts {
         let fallbacks = match self.record(&order.host).filter(|_| self.is_running(&order.host)) {
             Some(before) if before.is_same(&record) => match self.answers(&order.host).await {
                 true => Vec::new(),
-                // A node that died while it made the host left a container whose agent never started.
+                // Whatever became of its agent: nothing can be done with the host as it is.
                 false => {
-                    let killed = self.containers.kill(order.host.as_str()).await;
-                    killed.map_err(|error| fault("kill", &order.host, &error))?;
+                    warn!(host = %order.host, "the agent of {} does not answer; the host is made anew", order.host);
                     self.create(order, &record, extra).await?
                 }
             },
@@ -168,10 +169,14 @@ impl Hosts {
                 .map_err(|error| fault("kill", host, &error))?;
         }
         let (from, to) = (
-            self.scratch(host).join("run/logs"),
+            self.scratch(host).join("run"),
             self.node.join("logs/host").join(id),
         );
-        let kept = tokio::task::spawn_blocking(move || logs::keep(&from, &to)).await;
+        let kept = tokio::task::spawn_blocking(move || match from.exists() {
+            true => logs::keep(&from, &to),
+            false => Ok(()),
+        });
+        let kept = kept.await;
         if let Ok(Err(error)) = kept {
             warn!(%host, %error, "cannot keep the logs of a host");
         }
@@ -202,6 +207,11 @@ impl Hosts {
             self.undo(&order.host).await;
             return Err(fault);
         }
+        if self.record(&order.host).is_none() {
+            self.undo(&order.host).await;
+            let text = format!("{} was stopped while it was started", order.host);
+            return Err(Fault::platform(text).next("start it again"));
+        }
         info!(host = %order.host, place = %order.place, address = %order.address, "started {}", order.host);
         Ok(running.fallbacks)
     }
@@ -230,7 +240,8 @@ impl Hosts {
             let mut pause = Duration::from_millis(1);
             while agent.health().await.is_err() {
                 tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(Duration::from_millis(50));
+                // An agent that is ready is not kept waiting: asking costs microseconds, and is over after a few.
+                pause = (pause * 2).min(Duration::from_millis(4));
             }
         };
         let console = || {
@@ -416,15 +427,25 @@ fn hostname(host: &HostId) -> String {
 
 /// Keeps a copy of the running program that later versions do not replace under the hosts that run it.
 fn keep_program(node: &Utf8Path) -> std::io::Result<Utf8PathBuf> {
-    let bytes = fs::read("/proc/self/exe")?;
+    const OWN: &str = "/proc/self/exe";
+    // In pieces: what is read at once is memory that the allocator keeps, as much as the program is long.
+    let mut hash = Sha256::new();
+    let (mut own, mut block) = (fs::File::open(OWN)?, vec![0; 1 << 16]);
+    loop {
+        match own.read(&mut block)? {
+            0 => break,
+            read => hash.update(&block[..read]),
+        }
+    }
+    let digest = Digest::from_bytes(hash.finalize().into());
     let dir = node.join("bin");
-    let path = dir.join(format!("vend-{}", Digest::of(&bytes).short()));
+    let path = dir.join(format!("vend-{}", digest.short()));
     if path.exists() {
         return Ok(path);
     }
     fs::create_dir_all(&dir)?;
     let fresh = dir.join(".vend.new");
-    fs::write(&fresh, &bytes)?;
+    fs::copy(OWN, &fresh)?;
     fs::set_permissions(&fresh, fs::Permissions::from_mode(0o755))?;
     fs::File::open(&fresh)?.sync_all()?;
     fs::rename(&fresh, &path)?;

@@ -67,11 +67,17 @@ pub enum Error {
     Missing(Digest),
     #[error("{path} belongs to user {id}, who is none of the container's")]
     Stranger { path: Utf8PathBuf, id: u32 },
+    #[error("the directories in {0} lie too deep in each other")]
+    Deep(Utf8PathBuf),
 }
 
 impl From<Error> for Fault {
     fn from(error: Error) -> Self {
-        Self::platform(crate::logs::chain(&error)).next("see whether the data directory's disk is full")
+        match error {
+            Error::Deep(_) => Self::customer(error.to_string()),
+            error => Self::platform(crate::logs::chain(&error))
+                .next("see whether the data directory's disk is full"),
+        }
     }
 }
 

@@ -135,9 +135,13 @@ impl Networks {
         if known && link::find(&self.handle, &name).await?.is_some() {
             return Ok(());
         }
+        let before = link::find(&self.handle, &name).await?;
         let bridge = link::bridge(&self.handle, &name, self.names.mac(network)).await?;
         if let Err(error) = self.check_free(network, &bridge).await {
-            link::remove(&self.handle, &name).await?;
+            // One that was there may have hosts, which go on whatever the machine got meanwhile.
+            if before.is_none() {
+                link::remove(&self.handle, &name).await?;
+            }
             return Err(error);
         }
         no_ipv6(&name);

@@ -49,10 +49,15 @@ pub struct Swept {
 }
 
 impl Directory {
-    /// The objects under `<data>/node`. `limit_bytes` bounds one object.
+    /// The objects under `<data>/node`. `limit_bytes` bounds one object. What an interrupted node was writing is removed.
     pub fn open(node: &Utf8Path, limit_bytes: u64) -> Result<Self, Error> {
         let root = node.join("objects/sha256");
         fs::create_dir_all(&root).map_err(io_error("create", &root))?;
+        for path in read_dir(&node.join("objects"))? {
+            if path.file_name().is_some_and(|name| name.starts_with(".new-")) {
+                fs::remove_file(&path).map_err(io_error("remove", &path))?;
+            }
+        }
         Ok(Self { root, limit_bytes })
     }
 
@@ -176,7 +181,7 @@ impl Directory {
         self.root.join(&hex[..2]).join(hex)
     }
 
-    /// In the root, so that [`Directory::open`] of another process may not sweep it away and a rename is atomic.
+    /// On the same disk, so that a rename is atomic, and no object's neighbour, so that no sweep takes it for one.
     fn temporary(&self) -> Utf8PathBuf {
         let mut bits = [0; 8];
         getrandom::fill(&mut bits).expect("the kernel gives random bytes");
@@ -306,6 +311,16 @@ mod tests {
         ));
         let left = read_dir(objects.root.parent().unwrap()).unwrap();
         assert_eq!(left.len(), 1, "{left:?}");
+    }
+
+    #[test]
+    fn what_was_being_written_is_removed() {
+        let (temporary, objects) = directory();
+        let digest = objects.keep(&b"abc"[..], "memory".into()).unwrap();
+        let half = objects.temporary();
+        fs::write(&half, "half").unwrap();
+        let objects = Directory::open(Utf8Path::from_path(temporary.path()).unwrap(), 1000).unwrap();
+        assert!(!half.exists() && objects.contains(&digest));
     }
 
     #[test]

@@ -59,13 +59,25 @@ fn main() -> ExitCode {
         return host::build::runner::main();
     }
     if arguments.iter().any(|argument| argument == "--list") {
-        CASES.iter().for_each(|(name, _)| println!("{name}: test"));
+        // Nothing is ignored here: test runners ask for that list too.
+        if !arguments.iter().any(|argument| argument == "--ignored") {
+            CASES.iter().for_each(|(name, _)| println!("{name}: test"));
+        }
         return ExitCode::SUCCESS;
     }
+    let exact = arguments.iter().any(|argument| argument == "--exact");
     let filter = arguments.iter().find(|argument| !argument.starts_with('-'));
     let chosen: Vec<&Case> = CASES
         .iter()
-        .filter(|(name, _)| filter.is_none_or(|filter| name.contains(filter.as_str())))
+        .filter(|(name, _)| {
+            filter.is_none_or(|filter| {
+                if exact {
+                    name == filter
+                } else {
+                    name.contains(filter.as_str())
+                }
+            })
+        })
         .collect();
     if chosen.is_empty() || !support::can_run() {
         return ExitCode::SUCCESS;

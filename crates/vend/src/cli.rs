@@ -34,9 +34,9 @@ use crate::output::Output;
 #[derive(Debug, Clone, Args)]
 #[command(after_help = failure::EXIT_CODES)]
 pub struct Global {
-    /// Data directory of a platform on this machine.
-    #[arg(long, global = true, env = "VEND_DATA", value_name = "DIR", default_value = DATA)]
-    pub data: PathBuf,
+    /// Data directory of a platform on this machine [default: /var/lib/vend; of the demo: ./vend-demo].
+    #[arg(long, global = true, env = "VEND_DATA", value_name = "DIR")]
+    data: Option<PathBuf>,
     /// URL of a platform elsewhere; the token comes from VEND_TOKEN or `vend login`.
     #[arg(long, global = true, env = "VEND_URL")]
     pub url: Option<String>,
@@ -46,8 +46,17 @@ pub struct Global {
 }
 
 impl Global {
+    pub fn data(&self) -> PathBuf {
+        self.data_or(DATA)
+    }
+
+    /// The data directory, where a command has another default.
+    pub fn data_or(&self, default: &str) -> PathBuf {
+        self.data.clone().unwrap_or_else(|| default.into())
+    }
+
     pub fn client(&self) -> Result<Client, Failure> {
-        Client::new(self.url.as_deref(), Some(&self.data))
+        Client::new(self.url.as_deref(), Some(&self.data()))
     }
 
     pub fn output(&self) -> Output {

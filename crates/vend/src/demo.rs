@@ -7,12 +7,11 @@ mod stages;
 mod steps;
 
 use std::{
-    path::PathBuf,
     process::{Command, ExitCode, Stdio},
     time::{Duration, Instant},
 };
 
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 use clap::Args;
 use include_dir::{Dir, include_dir};
 use model::wire;
@@ -39,9 +38,6 @@ const READY_WITHIN: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Args)]
 pub struct Demo {
-    /// Where the demo keeps everything; a second run finds its caches there.
-    #[arg(long, value_name = "DIR", default_value = "vend-demo")]
-    demo_data: PathBuf,
     /// Approve production without asking.
     #[arg(long, short)]
     yes: bool,
@@ -54,16 +50,16 @@ pub struct Demo {
 }
 
 /// Runs the demo. Whatever happens, nothing is left running unless the demo ends well and is to stay.
-pub async fn run(demo: &Demo) -> ExitCode {
-    match whole(demo).await {
+pub async fn run(demo: &Demo, data: &Utf8Path) -> ExitCode {
+    match whole(demo, data).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(false),
     }
 }
 
-async fn whole(demo: &Demo) -> Result<(), Failure> {
+async fn whole(demo: &Demo, data: &Utf8Path) -> Result<(), Failure> {
     let steps = Steps::new(9);
-    let data = directory(demo)?;
+    let data = directory(data)?;
     prerequisites(&steps)?;
     let mut platform = start(&steps, &data, demo).await?;
     let outcome = tokio::select! {
@@ -87,12 +83,12 @@ async fn whole(demo: &Demo) -> Result<(), Failure> {
     outcome
 }
 
-fn directory(demo: &Demo) -> Result<Data, Failure> {
+fn directory(data: &Utf8Path) -> Result<Data, Failure> {
     let wrong = |cause: String| Failure::failed("cannot use the demo's directory").cause(cause);
-    std::fs::create_dir_all(&demo.demo_data).map_err(|error| wrong(error.to_string()))?;
-    let path = std::fs::canonicalize(&demo.demo_data).map_err(|error| wrong(error.to_string()))?;
-    let path =
-        Utf8PathBuf::from_path_buf(path).map_err(|path| wrong(format!("{} is not UTF-8", path.display())))?;
+    std::fs::create_dir_all(data).map_err(|error| wrong(error.to_string()))?;
+    let path = data
+        .canonicalize_utf8()
+        .map_err(|error| wrong(error.to_string()))?;
     Ok(Data(path))
 }
 

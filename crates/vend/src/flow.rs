@@ -11,6 +11,7 @@ pub mod deletion;
 pub mod engine;
 pub mod healthy;
 pub mod intake;
+pub mod journal;
 pub mod start;
 pub mod unwind;
 pub mod variables;

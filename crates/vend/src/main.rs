@@ -91,7 +91,11 @@ fn inside(arguments: &[String]) -> Option<ExitCode> {
 }
 
 fn in_runtime(command: Command, global: cli::Global, lent: role::Lent) -> ExitCode {
-    let Ok(path) = Utf8PathBuf::from_path_buf(global.data.clone()) else {
+    let path = match command {
+        Command::Demo(_) => global.data_or("vend-demo"),
+        _ => global.data(),
+    };
+    let Ok(path) = Utf8PathBuf::from_path_buf(path) else {
         eprintln!("error: the data directory's path is not UTF-8");
         return ExitCode::from(2);
     };
@@ -111,7 +115,7 @@ fn in_runtime(command: Command, global: cli::Global, lent: role::Lent) -> ExitCo
     };
     runtime.block_on(async {
         match command {
-            Command::Demo(demo) => demo::run(&demo).await,
+            Command::Demo(demo) => demo::run(&demo, &data.0).await,
             Command::Up(up) => roles::code(up::run(data, up.pick_ports).await),
             Command::Down => roles::down(data).await,
             Command::Serve => roles::code(serve::run(data, lent).await),

@@ -13,7 +13,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{FRAMES, Out, local};
+use super::{FRAMES, Out, Parting, local};
 use crate::{
     access::Record,
     answer::Answer,
@@ -222,14 +222,19 @@ impl Back<'_> {
             }
         };
         let (frames, out) = mpsc::channel(FRAMES);
+        let over = Rc::new(Cell::new(false));
         let out = match reply.body.is_over() {
             true => Out::Whole(None),
-            false => Out::Parts(out),
+            false => Out::Parts(Parting {
+                frames: out,
+                over: Rc::clone(&over),
+            }),
         };
         if let Some(response) = response.take() {
             response.send(head.map(|()| out)).map_err(|_| Fail::ClientGone)?;
         }
         let bytes = self.body(reply.body, &frames, buffer).await?;
+        over.set(true);
         Ok((reply.status, bytes, reply.keep))
     }
 

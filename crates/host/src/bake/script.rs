@@ -2,7 +2,8 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    fs,
+    io::{self, Read as _},
     os::{fd::OwnedFd, unix::fs::PermissionsExt as _},
     time::{Duration, Instant},
 };
@@ -164,9 +165,11 @@ async fn prepare(oven: &Inner, run: &Run, into: &Utf8Path) -> Result<Vec<String>
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).map_err(io_error("change", &path))?;
     // Without a `#!` line a script is for sh. The shell around it takes orphans, as the first process has to.
     let inside = Utf8Path::new(SOURCE).join(&script);
-    let has_interpreter = fs::read(&path)
-        .map_err(io_error("read", &path))?
-        .starts_with(b"#!");
+    let mut start = Vec::new();
+    fs::File::open(&path)
+        .and_then(|file| file.take(2).read_to_end(&mut start))
+        .map_err(io_error("read", &path))?;
+    let has_interpreter = start == b"#!";
     let command = if has_interpreter {
         "\"$0\"; exit $?"
     } else {

@@ -86,7 +86,10 @@ impl Index {
                 let found = self.0.get(script.as_std_path()).filter(|entry| entry.is_file);
                 let found = found.ok_or_else(|| Error::NoScript(script.clone()))?;
                 let mut parts: Vec<Vec<u8>> =
-                    vec![b"vend layer 1".into(), parent.hex().into(), base.hex().into()];
+                    vec![b"vend layer 2".into(), parent.hex().into(), base.hex().into()];
+                // What a script downloads comes out of its tenant's cache: another tenant, who could run the same script
+                // on a cache of his making, must not make this tenant's layers.
+                parts.push(order.place.tenant.as_str().into());
                 parts.push(script.as_str().into());
                 parts.push(found.digest.hex().into());
                 for (path, entry) in &inputs {

@@ -16,6 +16,9 @@ use crate::logs::{self, Mask};
 const REPORTS: usize = 50;
 const PHASES: usize = 100;
 const LAST_LINES: usize = 15;
+const FAILURES: usize = 50;
+/// Characters of one text that a build says about itself. Its log may say more.
+const TEXT: usize = 4096;
 
 /// The log and the report of a build that goes on.
 pub(super) struct Console {
@@ -153,7 +156,7 @@ impl Console {
     fn event(&mut self, event: Event) {
         match event {
             Event::Began { phase } => {
-                let phase = self.conceal(phase);
+                let phase = bounded(self.conceal(phase));
                 self.began(&phase);
             }
             Event::Command { text } => {
@@ -171,7 +174,7 @@ impl Console {
             }
             Event::Ended { status, message, .. } => {
                 self.command = None;
-                let message = message.map(|message| self.conceal(message));
+                let message = message.map(|message| bounded(self.conceal(message)));
                 self.ended(status, message);
             }
             Event::Note { text } => self.line(&text),
@@ -182,10 +185,12 @@ impl Console {
     }
 
     fn report(&mut self, mut report: TestReport) {
-        report.group = self.conceal(report.group);
+        report.group = bounded(self.conceal(report.group));
+        report.failures.truncate(FAILURES);
+        report.failures.shrink_to_fit();
         for (name, message) in &mut report.failures {
-            *name = self.conceal(std::mem::take(name));
-            *message = self.conceal(std::mem::take(message));
+            *name = bounded(self.conceal(std::mem::take(name)));
+            *message = bounded(self.conceal(std::mem::take(message)));
         }
         self.line(&format!(
             "Report {}: {} tests, {} passed, {} failed, {} skipped",
@@ -196,7 +201,9 @@ impl Console {
         }
     }
 
+    /// Told once, at the end: what was told before is forgotten, so that one frame bounds what is held.
     fn exported(&mut self, variables: BTreeMap<String, String>) {
+        self.outcome.exported.clear();
         for (name, value) in variables {
             let shown = self.conceal(value.clone());
             if shown == value {
@@ -228,5 +235,53 @@ impl Console {
         if let Err(error) = self.writer.end() {
             tracing::warn!(log = %self.log, error = logs::chain(&error), "the end of a log is not marked");
         }
+    }
+}
+
+fn bounded(mut text: String) -> String {
+    if let Some((end, _)) = text.char_indices().nth(TEXT) {
+        text.truncate(end);
+        text.push('…');
+    }
+    text.shrink_to_fit();
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::build::protocol::Frames;
+
+    #[test]
+    fn what_a_build_says_of_itself_is_bounded() {
+        let directory = tempfile::tempdir().unwrap();
+        let directory = camino::Utf8Path::from_path(directory.path()).unwrap();
+        let logs = logs::Directory::open(directory).unwrap();
+        let mut console = Console::open(&logs, "build/t".parse().unwrap(), Vec::new(), 1 << 20).unwrap();
+        let mut frames = Frames(Vec::new());
+        for number in 0..20 {
+            let value = "v".repeat(100_000);
+            let variables = BTreeMap::from([(format!("NAME_{number}"), value)]);
+            frames.event(&Event::Exported(variables)).unwrap();
+        }
+        let phase = "p".repeat(100_000);
+        let message = Some("m".repeat(100_000));
+        let status = PhaseStatus::Failed;
+        frames.event(&Event::Began { phase: phase.clone() }).unwrap();
+        frames
+            .event(&Event::Ended {
+                phase,
+                status,
+                message,
+            })
+            .unwrap();
+        console
+            .follow(&frames.0[..], &directory.join("artifact"), 1)
+            .unwrap();
+        let outcome = console.end();
+        assert_eq!(outcome.exported.len(), 1);
+        let phase = &outcome.phases[0];
+        assert!(phase.name.chars().count() <= TEXT + 1);
+        assert!(phase.message.as_ref().unwrap().chars().count() <= TEXT + 1);
     }
 }

@@ -40,7 +40,7 @@ pub struct Rootfs {
 
 impl Rootfs {
     /// What the container wrote, as an overlay upper directory (character device 0/0 is a deletion, the extended
-    /// attribute `trusted.overlay.opaque` a replaced directory). There until [`Containers::delete`].
+    /// attribute `trusted.overlay.opaque` a replaced directory). There until [`Containers::delete`](super::Containers::delete).
     pub fn upper(&self) -> Utf8PathBuf {
         self.scratch.join("upper")
     }

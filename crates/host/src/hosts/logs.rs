@@ -4,9 +4,10 @@
 use std::{
     fs::{self, File},
     io::{self, Read as _, Seek as _, SeekFrom},
+    os::fd::{AsRawFd as _, OwnedFd},
 };
 
-use camino::Utf8Path;
+use camino::{Utf8Path, Utf8PathBuf};
 use model::port::LogChunk;
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 
@@ -16,13 +17,20 @@ const CHUNK: u64 = 256 * 1024;
 /// The most that is kept of one log of a host that is removed: its end, in bytes.
 const KEPT: u64 = 16 * 1024 * 1024;
 
+/// The most that is kept of all of them: what a host leaves must not fill the machine's disk.
+const KEPT_TOGETHER: u64 = 64 * 1024 * 1024;
+
 /// The most logs that are kept of a host that is removed.
 const FILES: usize = 100;
 
-/// Some bytes of a log. A log that is not there yet is empty.
-pub fn chunk(dir: &Utf8Path, name: &str, offset: u64) -> io::Result<LogChunk> {
+/// Where the logs of services are, in the directory that a host shares.
+const SERVICES: &str = "logs";
+
+/// Some bytes of a log in the directory that a host shares: `console`, or `logs/SERVICE.log`. A log that is not there
+/// yet is empty.
+pub fn chunk(run: &Utf8Path, name: &str, offset: u64) -> io::Result<LogChunk> {
     let mut bytes = Vec::new();
-    match open(dir, name) {
+    match open(&directory(run)?, name) {
         Ok(mut file) => {
             file.seek(SeekFrom::Start(offset))?;
             file.take(CHUNK).read_to_end(&mut bytes)?;
@@ -38,45 +46,62 @@ pub fn chunk(dir: &Utf8Path, name: &str, offset: u64) -> io::Result<LogChunk> {
     })
 }
 
-/// Copies the ends of a host's logs, read-only: nothing will be added to them.
-pub fn keep(from: &Utf8Path, to: &Utf8Path) -> io::Result<()> {
-    let mut names = vec!["../console".to_owned()];
-    let entries = from.read_dir_utf8().into_iter().flatten().flatten().take(FILES);
-    names.extend(entries.map(|entry| entry.file_name().to_owned()));
-    for name in names {
-        let (dir, name) = match name.strip_prefix("../") {
-            Some(name) => (from.parent().unwrap_or(from), name),
-            None => (from, name.as_str()),
-        };
-        if let Ok(file) = open(dir, name) {
-            copy_end(file, to, name.strip_suffix(".log").unwrap_or(name))?;
+/// Copies the ends of a host's logs, read-only: nothing will be added to them. What is no log is left out.
+pub fn keep(run: &Utf8Path, to: &Utf8Path) -> io::Result<()> {
+    let run = directory(run)?;
+    let mut left = KEPT_TOGETHER;
+    if let Ok(file) = open(&run, "console") {
+        copy_end(file, to, "console", &mut left)?;
+    }
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let Ok(services) = rustix::fs::openat2(&run, SERVICES, flags, Mode::empty(), WITHIN) else {
+        return Ok(());
+    };
+    let listed = Utf8PathBuf::from(format!("/proc/self/fd/{}", services.as_raw_fd())).read_dir_utf8()?;
+    for entry in listed.flatten().take(FILES) {
+        let name = entry
+            .file_name()
+            .strip_suffix(".log")
+            .unwrap_or(entry.file_name());
+        // The console is no service's, and the copy's name has to fit as well.
+        if name != "console"
+            && name.len() < 200
+            && let Ok(file) = open(&services, entry.file_name())
+        {
+            copy_end(file, to, name, &mut left)?;
         }
     }
     Ok(())
 }
 
-fn copy_end(mut file: File, to: &Utf8Path, name: &str) -> io::Result<()> {
+fn copy_end(mut file: File, to: &Utf8Path, name: &str, left: &mut u64) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
     fs::create_dir_all(to)?;
     let length = file.metadata()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(KEPT)))?;
+    let most = KEPT.min(*left);
+    file.seek(SeekFrom::Start(length.saturating_sub(most)))?;
     let fresh = to.join(format!(".{name}.new"));
     let mut copy = File::create(&fresh)?;
-    io::copy(&mut file.take(KEPT), &mut copy)?;
+    *left -= io::copy(&mut file.take(most), &mut copy)?;
     copy.set_permissions(fs::Permissions::from_mode(0o400))?;
     fs::rename(&fresh, to.join(name))
 }
 
-/// Opens a plain file of that directory, and nothing else.
-fn open(dir: &Utf8Path, name: &str) -> io::Result<File> {
-    let at = rustix::fs::open(
-        dir.as_str(),
-        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?;
+/// A path that neither leaves its directory nor goes through a link.
+const WITHIN: ResolveFlags = ResolveFlags::BENEATH
+    .union(ResolveFlags::NO_SYMLINKS)
+    .union(ResolveFlags::NO_XDEV);
+
+/// The directory that a host shares: the machine's own path, of which the host can replace nothing.
+fn directory(run: &Utf8Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(run.as_str(), flags, Mode::empty())?)
+}
+
+/// Opens a plain file under that directory, and nothing else.
+fn open(dir: &OwnedFd, name: &str) -> io::Result<File> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let within = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
-    let file = rustix::fs::openat2(&at, name, flags, Mode::empty(), within)?;
+    let file = rustix::fs::openat2(dir, name, flags, Mode::empty(), WITHIN)?;
     if FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode) != FileType::RegularFile {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "not a plain file"));
     }
@@ -139,10 +164,40 @@ mod tests {
         fs::write(run.join("logs/web.log"), "served").unwrap();
         symlink("/etc/shadow", run.join("logs/evil")).unwrap();
         let kept = run.join("kept");
-        keep(&run.join("logs"), &kept).unwrap();
+        fs::write(run.join("logs/console.log"), "another").unwrap();
+        keep(run, &kept).unwrap();
         assert_eq!(fs::read_to_string(kept.join("console")).unwrap(), "booted");
         assert_eq!(fs::read_to_string(kept.join("web")).unwrap(), "served");
         assert!(!kept.join("evil").exists());
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_the_logs_leads_nowhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = Utf8Path::from_path(dir.path()).unwrap();
+        let (run, machine) = (dir.join("run"), dir.join("machine"));
+        fs::create_dir(&run).unwrap();
+        fs::create_dir(&machine).unwrap();
+        fs::write(machine.join("web.log"), "of another tenant").unwrap();
+        symlink(&machine, run.join("logs")).unwrap();
+        assert!(chunk(&run, "logs/web.log", 0).is_err());
+        keep(&run, &dir.join("kept")).unwrap();
+        assert!(!dir.join("kept/web").exists());
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = Utf8Path::from_path(dir.path()).unwrap();
+        fs::create_dir(dir.join("logs")).unwrap();
+        for number in 0..8 {
+            let file = File::create(dir.join(format!("logs/{number}.log"))).unwrap();
+            file.set_len(1 << 40).unwrap();
+        }
+        keep(dir, &dir.join("kept")).unwrap();
+        let kept = fs::read_dir(dir.join("kept")).unwrap();
+        let bytes: u64 = kept.map(|entry| entry.unwrap().metadata().unwrap().len()).sum();
+        assert_eq!(bytes, KEPT_TOGETHER);
     }
 
     #[test]

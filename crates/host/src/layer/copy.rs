@@ -53,6 +53,9 @@ impl Copy<'_> {
     }
 }
 
+/// Directories in each other: more than any software makes, and few enough for the stack of a thread.
+const DEPTH: usize = 256;
+
 struct Walk<'a> {
     copy: &'a Copy<'a>,
     /// Files with several names, by device and inode.
@@ -62,6 +65,9 @@ struct Walk<'a> {
 
 impl Walk<'_> {
     fn directory(&mut self, from: &Utf8Path, to: &Utf8Path, name: &Utf8Path) -> Result<(), Error> {
+        if name.as_str().bytes().filter(|byte| *byte == b'/').count() > DEPTH {
+            return Err(Error::Deep(name.to_owned()));
+        }
         let entries: Result<Vec<Utf8PathBuf>, io::Error> = from.read_dir_utf8().and_then(|entries| {
             entries
                 .map(|entry| entry.map(|entry| entry.into_path()))
@@ -84,7 +90,8 @@ impl Walk<'_> {
         let merging = deletions != Deletions::Mark;
         if kind.is_dir() {
             let replaced = deletions == Deletions::Apply && opaque(from);
-            if merging && (replaced || !to.is_dir()) {
+            // A link that an earlier state left there is not a directory, whatever it points to.
+            if merging && (replaced || !is_directory(to)) {
                 remove(to)?;
             }
             match fs::create_dir(to) {
@@ -233,6 +240,11 @@ fn capability(value: &mut Vec<u8>) {
     }
 }
 
+/// Is a directory there, and not a link to one?
+pub(crate) fn is_directory(path: &Utf8Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir())
+}
+
 fn opaque(path: &Utf8Path) -> bool {
     let mut answer = [0; 1];
     lgetxattr(path.as_std_path(), "trusted.overlay.opaque", &mut answer[..]).is_ok_and(|_| answer == *b"y")
@@ -260,7 +272,8 @@ fn value(path: &Utf8Path, name: &CStr) -> Result<Vec<u8>, Error> {
     Ok(bytes)
 }
 
-fn remove(path: &Utf8Path) -> Result<(), Error> {
+/// Removes what is there, be it nothing. Links are not followed.
+pub(crate) fn remove(path: &Utf8Path) -> Result<(), Error> {
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path).map_err(io_error("remove", path)),

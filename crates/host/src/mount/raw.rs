@@ -18,8 +18,9 @@ pub fn unshare_mounts() -> io::Result<()> {
 
 /// A user namespace whose ids 0 to 65535 are `uid_base` and up, held by nothing but the descriptor.
 pub fn user_namespace(uid_base: u32) -> io::Result<OwnedFd> {
-    // SAFETY: a plain fork into a new user namespace; the child makes nothing but two system calls, so that the state
-    // of locks that it inherited does not matter.
+    let parent = rustix::process::getpid().as_raw_nonzero().get();
+    // SAFETY: a plain fork into a new user namespace; the child makes nothing but system calls, so that the state of
+    // locks that it inherited does not matter.
     let pid = unsafe {
         libc::syscall(
             libc::SYS_clone,
@@ -33,9 +34,13 @@ pub fn user_namespace(uid_base: u32) -> io::Result<OwnedFd> {
     match pid {
         -1 => Err(io::Error::last_os_error()),
         0 => loop {
-            // SAFETY: both calls take plain numbers. The child dies with its parent, or when the parent kills it.
+            // SAFETY: all calls take plain numbers. The child dies with its parent, also with one that died before the
+            // child could ask for that, or when the parent kills it.
             unsafe {
                 libc::syscall(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                if libc::syscall(libc::SYS_getppid) != c_long::from(parent) {
+                    libc::syscall(libc::SYS_exit_group, 1);
+                }
                 libc::syscall(libc::SYS_ppoll, 0, 0, 0, 0);
             }
         },

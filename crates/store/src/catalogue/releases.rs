@@ -185,7 +185,7 @@ impl Tx<'_> {
     fn serve_hosts(&self, place: &Place, number: u64, retire_at: Timestamp, by: &By) -> Result<(), Error> {
         for host in self.app_hosts(place)? {
             match host.state {
-                HostState::Ready | HostState::Kept | HostState::Draining if host.release == Some(number) => {
+                HostState::Ready | HostState::Kept if host.release == Some(number) => {
                     self.set_host_state(&host.id, HostState::Serving, None, by)?;
                 }
                 HostState::Serving if host.release != Some(number) => {

@@ -207,6 +207,15 @@ impl Tx<'_> {
         Ok(pruned)
     }
 
+    /// The deadline has done its work: it is not due any more.
+    pub fn forget_deadline(&self, id: &ExecutionId) -> Result<(), Error> {
+        self.run(
+            "UPDATE executions SET deadline_at = NULL WHERE id = ?1",
+            [id.as_str()],
+        )
+        .map(drop)
+    }
+
     pub(super) fn keep_machine(&self, definition: &str) -> Result<Digest, Error> {
         let digest = Digest::of(definition);
         self.run(

@@ -175,11 +175,14 @@ pub async fn apps(command: &Apps, global: &Global) -> Result<(), Failure> {
             let path = format!("/v1/tenants/{}/apps", target.tenant);
             let app: App = client.post(&path, &new).await?;
             output.show(&app, |app| {
-                let pushed = match &app.repository {
-                    Some(repository) => format!("it is built from {repository}"),
-                    None => format!("push to {}", app.git_url),
+                let (pushed, next) = match &app.repository {
+                    Some(repository) => (
+                        format!("it is built from {repository}"),
+                        format!("vend webhooks secret {target} --provider github"),
+                    ),
+                    None => (format!("push to {}", app.git_url), format!("vend push {target}")),
                 };
-                format!("created app {target}; {pushed}\nnext: vend push {target}\n")
+                format!("created app {target}; {pushed}\nnext: {next}\n")
             });
         }
         Apps::List { tenant } => {

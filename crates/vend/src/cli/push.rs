@@ -44,11 +44,19 @@ pub async fn run(command: &Push, global: &Global) -> Outcome {
         None => ask_git(&["symbolic-ref", "--short", "HEAD"])?,
     };
     let commit = ask_git(&["rev-parse", "HEAD"])?;
+    let known = find(&target, &branch, &commit, &client).await?;
     push(&app.git_url, &branch, command.force, global)?;
-    let Some(push) = find(&target, &branch, &commit, &client).await? else {
+    let Some(mut push) = find(&target, &branch, &commit, &client).await? else {
         output.line("the platform has the commit; nothing new is to be released");
         return Ok(ExitCode::SUCCESS);
     };
+    if let Some(place) = failed_before(known.as_ref(), &push) {
+        if !output.json {
+            output.line("this commit was pushed before and failed: it is released again");
+        }
+        let path = format!("{}/environments/{place}/retry", target.app_path());
+        push = client.post(&path, &()).await?;
+    }
     if command.detach || output.json {
         output.show(&push, |_| {
             format!("pushed\nnext: vend status {target} --follow\n")
@@ -56,6 +64,15 @@ pub async fn run(command: &Push, global: &Global) -> Outcome {
         return Ok(ExitCode::SUCCESS);
     }
     follow(&target, push, &client, &output).await
+}
+
+/// The environment of a push that git did not take anew, and that failed.
+fn failed_before(known: Option<&wire::Push>, push: &wire::Push) -> Option<String> {
+    let again = push.state == PushState::Failed && known.is_some_and(|known| known.number == push.number);
+    push.environment
+        .as_ref()
+        .filter(|_| again)
+        .map(ToString::to_string)
 }
 
 fn ask_git(arguments: &[&str]) -> Result<String, Failure> {
@@ -84,7 +101,7 @@ fn push(url: &str, branch: &str, force: bool, global: &Global) -> Result<(), Fai
         .args(force.then_some("--force"))
         .arg(url)
         .arg(format!("HEAD:refs/heads/{branch}"))
-        .env("VEND_DATA", &global.data)
+        .env("VEND_DATA", global.data())
         .env("GIT_TERMINAL_PROMPT", "0");
     if let Some(url) = &global.url {
         git.env("VEND_URL", url);

@@ -28,6 +28,7 @@ pub async fn follow(client: &Client, step: &Step, what: &str, ask: Option<&Ask<'
         execution(client, what).await?
     };
     let mut seen = 0;
+    let mut tails: HashMap<String, u64> = HashMap::new();
     let mut entered: HashMap<String, jiff::Timestamp> = HashMap::new();
     let mut asked = false;
     loop {
@@ -50,11 +51,33 @@ pub async fn follow(client: &Client, step: &Step, what: &str, ask: Option<&Ask<'
         if detail.execution.state.ended() {
             return ended(&detail.execution);
         }
+        if step.is_watched() {
+            for log in &detail.logs {
+                tail(client, step, log, &mut tails).await?;
+            }
+        }
         if let (Some(ask), false) = (ask, asked) {
             asked = answer(ask, step, &id).await?;
         }
         sleep(LOOK_EVERY).await;
     }
+}
+
+/// Shows the newest line of a log while its stage works.
+async fn tail(
+    client: &Client,
+    step: &Step,
+    log: &str,
+    tails: &mut HashMap<String, u64>,
+) -> Result<(), Failure> {
+    let offset = tails.get(log).copied().unwrap_or(0);
+    let text: wire::LogText = client.get(&format!("/v1/logs/{log}?offset={offset}")).await?;
+    tails.insert(log.to_owned(), text.next);
+    if let Some(line) = text.text.lines().rev().find(|line| !line.trim().is_empty()) {
+        let stage = log.split('/').next().unwrap_or_default();
+        step.now(&format!("{stage}: {}", clean(line)));
+    }
+    Ok(())
 }
 
 fn ended(execution: &wire::Execution) -> Result<(), Failure> {

@@ -73,6 +73,11 @@ impl Step {
         }
     }
 
+    /// Is there a line that moves?
+    pub fn is_watched(&self) -> bool {
+        self.bar.is_some()
+    }
+
     /// What goes on just now.
     pub fn now(&self, what: &str) {
         if let Some(bar) = &self.bar {

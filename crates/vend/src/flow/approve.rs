@@ -35,16 +35,24 @@ pub async fn ask(world: &Arc<World>, attempt: &Attempt) -> Result<Outcome, Fault
         return Ok(Outcome::Done(json!({ "by": [] })));
     };
     let by = By::platform(crate::clock::now());
+    // A commit's author is what the commit says; who pushed it is what we know. All that the plan brings counts, not
+    // only its last commit.
+    let plan = input.plan.plan;
+    let mut authors = vec![input.commit.author, input.pusher];
+    for commit in &plan.commits {
+        if !authors.contains(&commit.author) {
+            authors.push(commit.author.clone());
+        }
+    }
     let new = NewApproval {
         id: ApprovalId::from_bits(crate::clock::bits()),
         execution: attempt.execution.clone(),
         task: attempt.task,
         place: input.place,
-        plan: input.plan.plan,
+        plan,
         required: rule.required,
         approvers: rule.by,
-        // A commit's author is what the commit says; who pushed it is what we know.
-        authors: vec![input.commit.author, input.pusher],
+        authors,
         author_may_approve: rule.author_may_approve,
         expires_at: by.at + rule.expires,
     };

@@ -10,9 +10,9 @@ use model::{
     port::Fault,
     release::ReleaseState,
 };
-use store::{By, NewPush};
+use store::{By, NewPush, PushState};
 
-use super::{Outcome, World, approve, deletion, engine, plan, start, stored};
+use super::{Outcome, World, approve, definition, deletion, engine, plan, start, stored};
 use crate::web::{Commands, Pushed};
 
 pub struct Flows {
@@ -51,7 +51,10 @@ impl Commands for Flows {
             let queued = self.world.store.write(move |tx| {
                 let newest = tx.pushes(&new.tenant, &new.app, None, None, 50)?;
                 let newest = newest.into_iter().find(|push| push.branch == new.branch);
-                match newest.filter(|push| push.commit.id == new.commit.id) {
+                // What failed may be tried again: the commit need not be what was wrong.
+                let same =
+                    |push: &store::Push| push.commit.id == new.commit.id && push.state != PushState::Failed;
+                match newest.filter(same) {
                     Some(_) => Ok(false),
                     None => tx.enqueue_push(&new, &by).map(|_| true),
                 }
@@ -104,6 +107,37 @@ impl Commands for Flows {
         })
     }
 
+    fn retry(&self, place: Place, by: By) -> BoxFuture<'_, Result<u64, Fault>> {
+        Box::pin(async move {
+            let queued = self.world.store.write(move |tx| {
+                let last = tx.pushes(&place.tenant, &place.app, Some(&place.environment), None, 1)?;
+                let failed = last.into_iter().find(|push| push.state == PushState::Failed);
+                let failed = failed.ok_or_else(|| store::Error::Refused {
+                    message: format!("the last push to {place} has not failed"),
+                    next: Some(format!("vend why {}/{}", place.tenant, place.app)),
+                })?;
+                let again = NewPush {
+                    tenant: place.tenant.clone(),
+                    app: place.app.clone(),
+                    environment: Some(place.environment.clone()),
+                    branch: failed.branch,
+                    commit: failed.commit,
+                    origin: "redeploy".into(),
+                };
+                // Who pushed stays its author: asking again does not make somebody else's commit one's own.
+                let pusher = By::new(failed.pushed_by, by.at);
+                let id = tx.enqueue_push(&again, &pusher)?;
+                let mut deed = deletion::deed(&by, "push.retry", Some(&place), &place.to_string());
+                deed.detail = serde_json::json!({ "push": id, "failed": failed.id });
+                tx.record(deed, by.at)?;
+                Ok(id)
+            });
+            let id = queued.await.map_err(refused)?;
+            self.world.pokes.pushes.notify_one();
+            Ok(id)
+        })
+    }
+
     fn cancel(&self, execution: ExecutionId, by: By) -> BoxFuture<'_, Result<(), Fault>> {
         Box::pin(async move {
             let (id, cause) = (execution.clone(), format!("{} cancelled it", by.actor));
@@ -112,6 +146,15 @@ impl Commands for Flows {
                 if found.ended_at.is_some() {
                     let message = format!("{id} is over already");
                     return Err(store::Error::Refused { message, next: None });
+                }
+                let tasks = tx.tasks(&id)?;
+                if tasks.iter().any(|task| definition::is_final(&task.resource))
+                    || found.kind == start::DESTROY
+                {
+                    return Err(store::Error::Refused {
+                        message: format!("{id} is removing things, and stops when they are gone"),
+                        next: Some(format!("vend executions show {id} --follow")),
+                    });
                 }
                 tx.record(
                     deletion::deed(&by, "execution.cancel", found.place.as_ref(), id.as_str()),

@@ -16,6 +16,19 @@ pub fn activity(resource: &str) -> Option<&str> {
     resource.strip_prefix(ACTIVITY)
 }
 
+/// Does the resource's activity undo or destroy? Such work is finished, whoever wants it stopped.
+pub fn is_final(resource: &str) -> bool {
+    const FINAL: [&str; 6] = [
+        "unwind",
+        "unroute",
+        "stop-hosts",
+        "drop-database",
+        "remove-network",
+        "forget",
+    ];
+    activity(resource).is_some_and(|name| FINAL.contains(&name))
+}
+
 /// The resources of all activities.
 pub fn resources() -> Vec<String> {
     super::ACTIVITIES

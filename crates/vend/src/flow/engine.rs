@@ -4,22 +4,17 @@
 //! event, state and tasks in one transaction, and only then starts what was committed. Starting again after a crash is
 //! reading: there is no second code path. The loop knows nothing of what activities do.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use asl::{Command, Event, Machine};
-use jiff::{SignedDuration, Timestamp};
-use model::{ExecutionId, Place, Ticket, ledger::Deed, port::Fault};
-use serde_json::{Value, json};
-use store::{By, End, HistoryRow, NewExecution, NewTask, Status, Task, TaskKey, Transition, Tx};
+use jiff::SignedDuration;
+use model::{ExecutionId, Place, port::Fault};
+use store::{Task, TaskKey};
 use tokio::{sync::mpsc, task::JoinSet, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::{Attempt, Outcome, World, definition};
+use super::{Attempt, Outcome, World, definition, journal};
 
 /// A task whose worker is gone is taken up again after this.
 const LEASE: SignedDuration = SignedDuration::from_secs(60);
@@ -203,6 +198,8 @@ impl Engine {
         }
         // Not lost: the task's lease runs out, and it is done again under the same ticket.
         error!(execution.id = %id, "an event could not be committed");
+        // A timer stays due: without a pause, a full disk would be asked as fast as the machine can.
+        sleep(Duration::from_secs(1)).await;
     }
 
     async fn try_advance(&mut self, id: &ExecutionId, event: &Event) -> Result<(), store::Error> {
@@ -219,7 +216,7 @@ impl Engine {
         if step.execution == before && step.history.is_empty() {
             return Ok(());
         }
-        let transition = transition(id, loaded.place.as_ref(), loaded.version, at, &before, &step);
+        let transition = journal::transition(id, loaded.place.as_ref(), loaded.version, at, &before, &step);
         let is_over = transition.end.is_some();
         loaded.version = self.world.store.write(move |tx| tx.commit(transition)).await?;
         loaded.execution = step.execution;
@@ -289,21 +286,37 @@ impl Engine {
             }
         }
         for execution in due.deadlines {
-            self.cancel(
-                execution,
-                "Vend.Deadline",
-                "the execution took longer than it may",
-            )
-            .await;
+            let id = execution.clone();
+            // It is told once: what undoes the execution has its own time.
+            let told = self.world.store.write(move |tx| tx.forget_deadline(&id)).await;
+            if let Err(error) = told {
+                warn!(error = &error as &dyn std::error::Error, "cannot end a deadline");
+                sleep(Duration::from_secs(1)).await;
+                continue;
+            }
+            let cause = "the execution took longer than it may";
+            self.cancel(execution, "Vend.Deadline", cause).await;
         }
     }
 
     async fn cancel(&mut self, execution: ExecutionId, error: &str, cause: &str) {
-        let id = execution.clone();
-        let Ok(tasks) = self.world.store.read(move |db| db.tasks(&id)).await else {
+        let Ok(mut tasks) = self.open_tasks(&execution).await else {
             return;
         };
-        for task in tasks {
+        if tasks.is_empty() {
+            // It waits to try a task again: that is tried now, so that there is something to fail.
+            let id = execution.clone();
+            let timers = self.world.store.read(move |db| db.timers(&id)).await;
+            for (timer, _) in timers.unwrap_or_default() {
+                self.advance(execution.clone(), Event::TimerFired { timer }).await;
+            }
+            tasks = self.open_tasks(&execution).await.unwrap_or_default();
+        }
+        // What undoes or destroys is never stopped half way: nothing else would finish it.
+        for task in tasks
+            .into_iter()
+            .filter(|task| !definition::is_final(&task.resource))
+        {
             let (error, cause) = (Some(error.to_owned()), Some(cause.to_owned()));
             self.stop(task.key.clone());
             self.advance(
@@ -318,9 +331,15 @@ impl Engine {
         }
     }
 
+    async fn open_tasks(&self, execution: &ExecutionId) -> Result<Vec<Task>, store::Error> {
+        let id = execution.clone();
+        self.world.store.read(move |db| db.tasks(&id)).await
+    }
+
     async fn renew_leases(&self) {
         let now = crate::clock::now();
-        for key in self.running.keys().cloned() {
+        for key in self.running.keys() {
+            let key = key.clone();
             let renewed = self
                 .world
                 .store
@@ -378,150 +397,5 @@ async fn load(world: &World, id: &ExecutionId) -> Result<Loaded, store::Error> {
         execution: serde_json::from_str(&row.state).map_err(|_| damaged("the state"))?,
         version: row.version,
         place: row.summary.place,
-    })
-}
-
-/// Starts an execution in the caller's transaction: its row and its first step.
-pub fn begin(
-    tx: &mut Tx<'_>,
-    id: ExecutionId,
-    kind: &str,
-    place: &Place,
-    definition: &Value,
-    input: &Value,
-    by: &By,
-) -> Result<ExecutionId, store::Error> {
-    let text = definition.to_string();
-    let machine = Machine::parse(&text).map_err(|problems| {
-        store::Error::Damaged(format!("the definition of {kind} is not valid: {problems:?}"))
-    })?;
-    let start = Event::Start {
-        id: id.to_string(),
-        name: id.to_string(),
-        input: input.clone(),
-        role: "vend".into(),
-        machine_id: format!("arn:aws:states:local:000000000000:stateMachine:{kind}"),
-        machine_name: kind.into(),
-        seed: [crate::clock::bits(), crate::clock::bits()],
-    };
-    let before = asl::Execution::new();
-    let state = serde_json::to_string(&before).expect("an execution is plain data");
-    let new = NewExecution {
-        id: id.clone(),
-        place: Some(place.clone()),
-        kind: kind.into(),
-        machine: text,
-        input: input.to_string(),
-        state,
-        deadline_at: Some(by.at + DEADLINE),
-    };
-    tx.start_execution(&new, by)?;
-    let step = asl::step(&machine, before.clone(), &start, by.at);
-    tx.commit(transition(&id, Some(place), 0, by.at, &before, &step))?;
-    Ok(id)
-}
-
-/// No execution is open longer: the longest approval is waited for seven days.
-const DEADLINE: SignedDuration = SignedDuration::from_hours(8 * 24);
-
-/// A step as rows.
-fn transition(
-    id: &ExecutionId,
-    place: Option<&Place>,
-    expected: u64,
-    at: Timestamp,
-    before: &asl::Execution,
-    step: &asl::Step,
-) -> Transition {
-    let state = serde_json::to_string(&step.execution).expect("an execution is plain data");
-    let mut transition = Transition::new(id.clone(), expected, at, state);
-    transition.history = step.history.iter().map(row).collect();
-    transition.deeds = step
-        .history
-        .iter()
-        .filter_map(|event| deed(id, place, event))
-        .collect();
-    for command in &step.commands {
-        match command {
-            Command::Schedule {
-                task,
-                resource,
-                input,
-                attempt,
-                ..
-            } => transition.scheduled.push(NewTask {
-                task: *task,
-                resource: resource.clone(),
-                input: input.to_string(),
-                ticket: Ticket::of(id, *task, *attempt),
-                attempt: *attempt,
-                not_before: None,
-                heartbeat_ms: None,
-                timeout_at: None,
-            }),
-            Command::StartTimer { timer, at } => transition.timers.push((*timer, *at)),
-            // What is not open any more is found below, however it ended.
-            Command::CancelTask { .. } | Command::CancelTimer { .. } => {}
-        }
-    }
-    let tasks: BTreeSet<u64> = step.execution.open_tasks().map(|task| task.task).collect();
-    let timers: BTreeSet<u64> = step.execution.open_timers().map(|timer| timer.timer).collect();
-    transition.ended = before
-        .open_tasks()
-        .map(|task| task.task)
-        .filter(|task| !tasks.contains(task))
-        .collect();
-    transition.cleared = before
-        .open_timers()
-        .map(|timer| timer.timer)
-        .filter(|timer| !timers.contains(timer))
-        .collect();
-    transition.end = end(step.execution.status());
-    transition
-}
-
-fn row(event: &asl::HistoryEvent) -> HistoryRow {
-    HistoryRow {
-        id: event.id,
-        previous: event.previous,
-        at: event.at,
-        kind: event.kind.to_string(),
-        details: event.details.to_string(),
-    }
-}
-
-/// The lines of the ledger for what an execution does: states entered, failures, the end.
-fn deed(id: &ExecutionId, place: Option<&Place>, event: &asl::HistoryEvent) -> Option<Deed> {
-    let kind = event.kind.to_string();
-    let told = kind.ends_with("StateEntered") || kind.ends_with("Failed") || kind.ends_with("TimedOut");
-    if !told && !(kind.starts_with("Execution") && kind != "ExecutionStarted") {
-        return None;
-    }
-    let detail: BTreeMap<&str, &Value> = ["name", "error", "cause"]
-        .into_iter()
-        .filter_map(|key| Some((key, event.details.get(key)?)))
-        .collect();
-    Some(Deed {
-        actor: "platform".into(),
-        action: format!("execution.{kind}"),
-        tenant: place.map(|place| place.tenant.to_string()),
-        object: id.to_string(),
-        detail: json!(detail),
-    })
-}
-
-fn end(status: &asl::Status) -> Option<End> {
-    let (status, output, error, cause) = match status {
-        asl::Status::Running => return None,
-        asl::Status::Succeeded { output } => (Status::Succeeded, Some(output.to_string()), None, None),
-        asl::Status::Failed { error, cause } => (Status::Failed, None, error.clone(), cause.clone()),
-        asl::Status::TimedOut => (Status::TimedOut, None, Some("States.Timeout".into()), None),
-        asl::Status::Aborted { error, cause } => (Status::Aborted, None, error.clone(), cause.clone()),
-    };
-    Some(End {
-        status,
-        output,
-        error,
-        cause,
     })
 }

@@ -94,7 +94,7 @@ async fn fleet(
         .collect();
     let hosts = world.store.write(move |tx| {
         let mut hosts = tx.hosts_of_release(&place, number)?;
-        hosts.retain(|host| host.state != HostState::Failed);
+        hosts.retain(|host| !matches!(host.state, HostState::Failed | HostState::Draining));
         for id in fresh.into_iter().skip(hosts.len()) {
             let (place, size) = (place.clone(), size.clone());
             let new = NewHost {

@@ -4,7 +4,10 @@ use model::{DeploymentId, ExecutionId, Place, plan::PlanKind, spec};
 use serde_json::json;
 use store::{By, Error, Tx};
 
-use super::{World, definition, engine};
+use super::{World, definition, journal};
+
+/// The kind of an execution that takes an environment down.
+pub const DESTROY: &str = "environment-destroy";
 
 fn fresh() -> (ExecutionId, DeploymentId) {
     (
@@ -44,7 +47,7 @@ pub async fn release(
             "deployment": deployment,
         });
         let definition = definition::release(&spec);
-        engine::begin(tx, id, "release", &place, &definition, &input, &by).map(Some)
+        journal::begin(tx, id, "release", &place, &definition, &input, &by).map(Some)
     });
     match started.await {
         Err(Error::Refused { .. }) => Ok(None),
@@ -68,7 +71,7 @@ pub async fn rollback(world: &World, place: Place, to: u64, by: By) -> Result<Ex
     let started = world.store.write(move |tx| {
         refuse_busy(tx, &place)?;
         let input = json!({ "kind": PlanKind::Rollback, "place": place, "to": to, "deployment": deployment });
-        engine::begin(tx, id, "rollback", &place, &definition::rollback(), &input, &by)
+        journal::begin(tx, id, "rollback", &place, &definition::rollback(), &input, &by)
     });
     started.await
 }
@@ -106,7 +109,7 @@ pub fn begin_resize(
         "plan": { "release": live, "from": live },
         "deployment": deployment,
     });
-    engine::begin(tx, id, kind, place, &definition::resize(), &input, by).map(Some)
+    journal::begin(tx, id, kind, place, &definition::resize(), &input, by).map(Some)
 }
 
 /// Changes the number of hosts of the live release, for good.
@@ -135,10 +138,10 @@ pub async fn destroy(world: &World, place: Place, by: By) -> Result<ExecutionId,
         }
         refuse_busy(tx, &place)?;
         let input = json!({ "kind": PlanKind::Destroy, "place": place });
-        engine::begin(
+        journal::begin(
             tx,
             id,
-            "environment-destroy",
+            DESTROY,
             &place,
             &definition::environment_destroy(),
             &input,

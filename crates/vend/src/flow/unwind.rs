@@ -49,7 +49,9 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
     }
     let (reason, by) = (input.failure.cause.clone(), By::platform(crate::clock::now()));
     let (push, deployment) = (input.push, input.deployment);
+    let execution = attempt.execution.clone();
     let finished = world.store.write(move |tx| {
+        tx.void_approvals(&execution, "nobody waits for the answer any more", &by)?;
         // An execution that failed before its first host has no deployment.
         if tx.deployment(&deployment).is_ok() {
             tx.finish_deployment(&deployment, DeploymentState::Failed, Some(&reason), &by)?;
@@ -107,7 +109,8 @@ async fn stop_hosts(world: &World, input: &Input, release: u64) -> Result<usize,
     Ok(hosts.len())
 }
 
-/// Takes a host out of the routes, stops it and frees its address, in this order.
+/// Stops a host and frees its address, in this order. One that has traffic is taken out of the routes first, by the
+/// caller.
 pub async fn retire(world: &World, host: &store::Host, reason: &str) -> Result<(), Fault> {
     world.node.stop(&host.id).await?;
     let (id, reason, by) = (

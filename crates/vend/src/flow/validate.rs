@@ -126,11 +126,14 @@ async fn wait_until_healthy(
     }
 }
 
+/// A host that serves already is not failed by what an execution waited for: an outage of its app would cost an
+/// environment its whole fleet.
 async fn fail_host(world: &World, host: &HostId, reason: &str) -> Result<(), Fault> {
     let (host, reason, by) = (host.clone(), reason.to_owned(), By::platform(crate::clock::now()));
-    let written = world
-        .store
-        .write(move |tx| tx.set_host_state(&host, HostState::Failed, Some(&reason), &by));
+    let written = world.store.write(move |tx| match tx.host(&host)?.state {
+        HostState::Serving => Ok(()),
+        _ => tx.set_host_state(&host, HostState::Failed, Some(&reason), &by),
+    });
     written.await.map_err(stored)
 }
 

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 use model::{
-    HostId, Place,
+    Place,
     port::{Fault, HostRole, HostSeen, HostState as Seen, Hosts as _},
 };
 use store::{By, HostState};
@@ -55,7 +55,9 @@ async fn once(world: &World, tried: &mut HashMap<Place, Timestamp>) -> Result<bo
             .read(move |db| Ok(db.host(&id).is_ok_and(|host| host.state != HostState::Retired)));
         if !known.await.map_err(stored)? {
             info!(host.id = %stray.host, "host {} belongs to nobody: removing it", stray.host);
-            world.node.stop(&stray.host).await?;
+            if let Err(fault) = world.node.stop(&stray.host).await {
+                warn!(host.id = %stray.host, "host {} could not be removed: {fault}", stray.host);
+            }
         }
     }
     mark_dead(world, &rows, &seen).await?;
@@ -63,28 +65,52 @@ async fn once(world: &World, tried: &mut HashMap<Place, Timestamp>) -> Result<bo
     resize(world, tried).await
 }
 
+/// Hosts whose time has come leave the routes first, and are stopped when requests under way have had their time.
 async fn retire(world: &World) -> Result<(), Fault> {
     let now = crate::clock::now();
     let due = world
         .store
-        .read(move |db| db.hosts_to_retire(now))
+        .write(move |tx| drain(tx, now))
         .await
         .map_err(stored)?;
-    if due.is_empty() {
-        return Ok(());
+    if due.left_routes {
+        world.routes.apply().await?;
     }
-    let by = By::platform(now);
-    let ids: Vec<HostId> = due.iter().map(|host| host.id.clone()).collect();
-    let draining = world.store.write(move |tx| {
-        ids.iter()
-            .try_for_each(|id| tx.set_host_state(id, HostState::Draining, Some("its time has come"), &by))
-    });
-    draining.await.map_err(stored)?;
-    world.routes.apply().await?;
-    for host in &due {
-        unwind::retire(world, host, "its time has come").await?;
+    for host in &due.drained {
+        if let Err(fault) = unwind::retire(world, host, REASON).await {
+            warn!(host.id = %host.id, "host {} could not be stopped: {fault}", host.id);
+        }
     }
     Ok(())
+}
+
+const REASON: &str = "its time has come";
+/// As long as the edge lets requests under way go on.
+const DRAIN: SignedDuration = SignedDuration::from_secs(30);
+
+struct Due {
+    /// Hosts that get no traffic any more, and whose time is over.
+    drained: Vec<store::Host>,
+    left_routes: bool,
+}
+
+/// Decided and written in one transaction: a rollback may want a kept host in the same moment.
+fn drain(tx: &mut store::Tx<'_>, now: Timestamp) -> Result<Due, store::Error> {
+    let by = By::platform(now);
+    let (drained, kept): (Vec<_>, Vec<_>) = tx
+        .hosts_to_retire(now)?
+        .into_iter()
+        .partition(|host| host.state == HostState::Draining);
+    let mut left_routes = false;
+    for host in kept {
+        // An execution may be about to use what is kept.
+        if !tx.is_busy(&host.place)? {
+            tx.set_host_state(&host.id, HostState::Draining, Some(REASON), &by)?;
+            tx.set_host_retirement(&host.id, Some(now + DRAIN))?;
+            left_routes = true;
+        }
+    }
+    Ok(Due { drained, left_routes })
 }
 
 /// Hosts that an execution made and left behind when it ended badly.
@@ -108,7 +134,9 @@ async fn clear(world: &World) -> Result<(), Fault> {
         Ok(left)
     });
     for host in left.await.map_err(stored)? {
-        unwind::retire(world, &host, "its execution ended without it").await?;
+        if let Err(fault) = unwind::retire(world, &host, "its execution ended without it").await {
+            warn!(host.id = %host.id, "host {} could not be removed: {fault}", host.id);
+        }
     }
     Ok(())
 }
@@ -137,7 +165,10 @@ async fn mark_dead(world: &World, rows: &[store::Host], seen: &[HostSeen]) -> Re
         world.routes.apply().await?;
     }
     for host in &dead {
-        unwind::retire(world, host, "it died").await?;
+        // It is failed: what cannot be removed now is removed with what executions left.
+        if let Err(fault) = unwind::retire(world, host, "it died").await {
+            warn!(host.id = %host.id, "host {} could not be removed: {fault}", host.id);
+        }
     }
     Ok(())
 }

@@ -37,6 +37,17 @@ pub fn named(tenant: &TenantName, app: &AppName) -> String {
     format!("app `{tenant}/{app}`")
 }
 
+/// A password in a URL would be in every list, in the ledger, and on git's command line.
+fn has_password(url: &str) -> bool {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return false;
+    };
+    let authority = rest.split('/').next().unwrap_or_default();
+    let user = authority.rsplit_once('@').map(|(user, _)| user);
+    // The user of an HTTP URL is often the token itself.
+    user.is_some_and(|user| scheme != "ssh" || user.contains(':'))
+}
+
 #[utoipa::path(post, path = "/v1/tenants/{tenant}/apps", operation_id = "apps.create", tag = "apps",
     params(("tenant" = String, Path)), request_body = NewApp,
     responses((status = 201, body = App), Refusal))]
@@ -55,6 +66,12 @@ pub async fn create(
         return Err(Refusal::invalid(format!(
             "`{url}` is not the URL of a repository that is cloned: use https, http or ssh"
         )));
+    }
+    if new.repository.as_deref().is_some_and(has_password) {
+        return Err(Refusal::invalid(
+            "the URL holds a password: repositories that ask for one are not available yet",
+        )
+        .next("use a repository that is read without one, or push here"));
     }
     let (by, built_in) = (state.by(&caller.0), new.repository.is_none());
     let (owner, name) = (tenant.clone(), new.name.clone());
@@ -171,4 +188,24 @@ pub async fn why(
 ) -> Result<Json<Why>, Refusal> {
     caller.may(Action::View, Some(&tenant), &named(&tenant, &app))?;
     Ok(Json(why::of(&state, tenant, app).await?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passwords_in_urls_are_seen() {
+        for (url, expected) in [
+            ("https://git.example/a.git", false),
+            ("ssh://git@git.example/a.git", false),
+            ("git@git.example:a.git", false),
+            ("https://git.example/a@b:c.git", false),
+            ("https://u:p@git.example/a.git", true),
+            ("https://glpat-x@git.example/a.git", true),
+            ("ssh://u:p@git.example/a.git", true),
+        ] {
+            assert_eq!(has_password(url), expected, "{url}");
+        }
+    }
 }

@@ -7,7 +7,7 @@ use model::{
     AppName, EnvironmentName, Place, TenantName,
     policy::Action,
     port::HostRole,
-    wire::{Environment, EnvironmentState, NewRollback, Page, PlanAnswer, Scale, Started},
+    wire::{Environment, EnvironmentState, NewRollback, Page, PlanAnswer, Push, Scale, Started},
 };
 use store::{Db, ExecutionFilter, HostState};
 
@@ -16,6 +16,7 @@ use super::{
     auth::Caller,
     input::{self, Paging, Path, Query},
     refusal::Refusal,
+    releases,
     scope::keyed,
     state::State,
 };
@@ -221,6 +222,23 @@ pub async fn scale(
     let by = state.by(&caller.0);
     let execution = state.commands.scale(place.clone(), scale.hosts, by).await?;
     Ok(started(format!("{place} gets {} hosts", scale.hosts), execution))
+}
+
+/// Releases the last push again, when it failed.
+#[utoipa::path(post, path = "/v1/tenants/{tenant}/apps/{app}/environments/{environment}/retry",
+    operation_id = "environments.retry", tag = "environments",
+    params(("tenant" = String, Path), ("app" = String, Path), ("environment" = String, Path)),
+    responses((status = 202, body = Push), Refusal))]
+pub async fn retry(
+    Held(state): Held<State>,
+    caller: Caller,
+    named: Named,
+) -> Result<(StatusCode, Json<Push>), Refusal> {
+    let place = allowed(&caller, Action::Develop, named)?;
+    read(&state, place.clone()).await?;
+    let number = state.commands.retry(place, state.by(&caller.0)).await?;
+    let push = state.store.read(move |db| db.push(number)).await?;
+    Ok((StatusCode::ACCEPTED, Json(releases::push(push))))
 }
 
 /// Goes back to a kept release.

@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use jiff::SignedDuration;
-use model::Digest;
+use model::{Digest, policy::Principal};
 use store::{By, Command};
 
 use super::{
@@ -76,7 +76,8 @@ async fn claimed(
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
     let digest = Digest::of_parts([parts.method.as_str().as_bytes(), path.as_bytes(), &body]);
     let now = state.now();
-    let (by, own) = (By::new(principal.actor.clone(), now), key.clone());
+    let owner = owner(&principal);
+    let (by, own) = (By::new(owner.clone(), now), key.clone());
     let claim = state
         .store
         .write(move |tx| tx.claim_command(&own, &digest, now + KEPT, &by))
@@ -84,7 +85,7 @@ async fn claimed(
     match claim {
         Ok(Command::New) => {
             let response = next.run(Request::from_parts(parts, Body::from(body))).await;
-            keep(&state, principal.actor, key, response).await
+            keep(&state, owner, key, response).await
         }
         Ok(Command::Done { status, body }) => repeat(status, body),
         Ok(Command::UnderWay) => {
@@ -101,6 +102,14 @@ async fn claimed(
 }
 
 /// Keeps an answer, unless the platform failed: then the command may be tried again.
+/// Whose keys they are. Tokens of two tenants may have one name.
+fn owner(principal: &Principal) -> String {
+    match &principal.tenant {
+        Some(tenant) => format!("{tenant} {} {:?}", principal.actor, principal.role),
+        None => format!("{} {:?}", principal.actor, principal.role),
+    }
+}
+
 async fn keep(state: &State, actor: String, key: String, response: Response) -> Response {
     let (parts, body) = response.into_parts();
     let bytes = match to_bytes(body, MAX_ANSWER_BYTES).await {

@@ -89,9 +89,12 @@ fn of_environment(
         ));
         return Ok(why);
     };
-    let execution = match &push.execution {
-        Some(id) => Some(executions::wire(db, db.execution_summary(id)?, now)?),
-        None => None,
+    // Old executions are forgotten, and what they released goes on.
+    let summary = push.execution.as_ref().map(|id| db.execution_summary(id));
+    let execution = match summary {
+        Some(Ok(summary)) => Some(executions::wire(db, summary, now)?),
+        None | Some(Err(store::Error::Missing { .. })) => None,
+        Some(Err(error)) => return Err(error),
     };
     match (push.state, &execution) {
         (PushState::Waiting, _) => waiting(db, &mut why, &place)?,
@@ -160,7 +163,10 @@ fn failed(
     };
     why.sentence = format!("the last push failed, {stays}");
     why.error = push.reason.clone();
-    let Some(execution) = execution else { return Ok(()) };
+    let Some(execution) = execution else {
+        why.next = Some(format!("vend push {}/{}", push.tenant, push.app));
+        return Ok(());
+    };
     if execution.state == ExecutionState::Cancelled {
         why.sentence = format!("the last push was cancelled, {stays}");
     }

@@ -31,7 +31,7 @@ fn a_wrong_or_hostile_push_fails_with_its_reason_and_changes_nothing() {
     let (tenant, app) = platform.tenant_with_app("hostile");
     let copy = Copy::new(
         "fine",
-        "app: shop\nhost: { health: { path: /, interval: 1s } }\nenvironments: { dev: { branch: dev } }\n",
+        "app: shop\nhost: { health: { path: /, interval: 1s, timeout: 1s } }\nenvironments: { dev: { branch: dev } }\n",
     );
     platform.release(&copy, &app, "dev");
 

@@ -99,6 +99,10 @@ fn no_request_is_lost_through_deploy_failing_deploy_rollback_and_restarts() {
     );
     assert_eq!(platform.get(&host, "/"), (200, "one\n".into()));
 
+    // The edge is replaced: its listening socket is not its own, and it finishes what it has.
+    platform.restart("edge");
+    platform.wait_until_ready();
+
     // Serve and node may die: hosts and edge go on.
     platform.kill("serve");
     platform.kill("node");

@@ -211,12 +211,25 @@ impl Platform {
 
     /// Kills a role the hard way. `vend up` starts it again.
     pub fn kill(&self, role: &str) {
+        self.signal(role, rustix::process::Signal::KILL);
+    }
+
+    /// Asks a role to end in order. `vend up` starts it again.
+    pub fn restart(&self, role: &str) {
+        let before = self.pid(role);
+        self.signal(role, rustix::process::Signal::TERM);
+        eventually(&format!("another {role} runs"), Duration::from_secs(60), || {
+            self.pid(role).filter(|pid| Some(*pid) != before)
+        });
+    }
+
+    fn signal(&self, role: &str, signal: rustix::process::Signal) {
         let pid = self
             .pid(role)
             .unwrap_or_else(|| panic!("{role} does not run\n{}", self.log()));
         let pid = rustix::process::Pid::from_raw(pid).unwrap();
         // It may have ended by itself in between.
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        let _ = rustix::process::kill_process(pid, signal);
     }
 
     /// The process of a role of this platform.
@@ -254,6 +267,8 @@ impl Drop for Platform {
             .output();
         let down = down.unwrap();
         if !std::thread::panicking() {
+            let left = left_behind(&self.data);
+            assert!(left.is_empty(), "`vend down` left {left:?}");
             assert!(
                 down.status.success(),
                 "vend down: {}",
@@ -261,6 +276,47 @@ impl Drop for Platform {
             );
         }
     }
+}
+
+/// What a platform that was taken down must not leave: links, firewall tables, control groups, mounts, processes.
+fn left_behind(data: &Path) -> Vec<String> {
+    let node = camino::Utf8PathBuf::from_path_buf(data.join("node").canonicalize().unwrap()).unwrap();
+    let tag = host::container::tag_of(&node);
+    let names = |directory: &str| -> Vec<String> {
+        let entries = std::fs::read_dir(directory)
+            .into_iter()
+            .flatten()
+            .filter_map(Result::ok);
+        entries.map(|entry| entry.path().display().to_string()).collect()
+    };
+    let mut left = names("/sys/class/net");
+    for hierarchy in names("/sys/fs/cgroup") {
+        left.extend(names(&hierarchy));
+    }
+    left.extend(names("/sys/fs/cgroup"));
+    let tables = Command::new("nft").args(["list", "tables"]).output().unwrap();
+    left.extend(String::from_utf8_lossy(&tables.stdout).lines().map(str::to_owned));
+    let own = [
+        format!("vend{tag}"),
+        format!("vh{tag}"),
+        format!("vend-{tag}"),
+        format!("vend_{tag}"),
+    ];
+    left.retain(|name| own.iter().any(|own| name.contains(own)));
+    let mounts = std::fs::read_to_string("/proc/mounts").unwrap();
+    left.extend(
+        mounts
+            .lines()
+            .filter(|line| line.contains(node.as_str()))
+            .map(str::to_owned),
+    );
+    for process in names("/proc") {
+        let line = std::fs::read(Path::new(&process).join("cgroup")).unwrap_or_default();
+        if String::from_utf8_lossy(&line).contains(&format!("vend-{tag}")) {
+            left.push(process);
+        }
+    }
+    left
 }
 
 fn up(data: &Path) -> Child {
@@ -346,7 +402,7 @@ impl Copy {
 
     /// Changes what the server says, and commits.
     pub fn says(&self, text: &str) {
-        self.write("server.pl", &SERVER.replace("TEXT", text));
+        self.write("server.pl", SERVER.replace("TEXT", text));
         self.commit(text);
     }
 

@@ -153,3 +153,20 @@ fn a_directory_as_an_input_means_all_in_it() {
     };
     assert_ne!(keys(&files("a")), keys(&files("b")));
 }
+
+#[test]
+fn tenants_do_not_make_each_other_s_layers() {
+    let world = world();
+    let keys = |place: &str| {
+        let files = [("infra/one.sh", "1"), ("infra/two.sh", "2")];
+        world
+            .keys(&files, |order| order.place = place.parse().unwrap())
+            .unwrap()
+    };
+    assert_eq!(keys("acme/shop/dev"), keys("acme/blog/production"));
+    assert!(
+        keys("acme/shop/dev")
+            .iter()
+            .all(|key| !keys("evil/shop/dev").contains(key))
+    );
+}

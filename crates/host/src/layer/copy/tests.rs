@@ -165,3 +165,15 @@ fn a_stranger_s_file_is_an_error() {
         Err(Error::Stranger { id: 0, .. })
     ));
 }
+
+#[test]
+fn a_tree_without_end_is_an_error() {
+    let Some(pair) = pair() else { return };
+    let mut path = pair.from.clone();
+    for _ in 0..1000 {
+        path.push("d");
+        fs::create_dir(&path).unwrap();
+        chown(&path, Some(BASE), Some(BASE)).unwrap();
+    }
+    assert!(matches!(WHOLE.tree(&pair.from, &pair.to), Err(Error::Deep(_))));
+}

@@ -124,6 +124,14 @@ fn cases() -> Vec<Case> {
             EVERYBODY,
         ),
         case(
+            "environments.retry",
+            post(),
+            &format!("{environment}/retry"),
+            NotFound,
+            DEVELOPERS,
+        )
+        .status(202),
+        case(
             "pushes.list",
             get(),
             "/v1/tenants/acme/apps/shop/pushes",

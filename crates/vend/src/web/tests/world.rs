@@ -91,6 +91,11 @@ impl Commands for Recorder {
         done(self.note(format!("scale {place} {hosts} by {}", by.actor)))
     }
 
+    fn retry(&self, place: Place, by: By) -> BoxFuture<'_, Result<u64, Fault>> {
+        self.note(format!("retry {place} by {}", by.actor));
+        done(1)
+    }
+
     fn cancel(&self, execution: ExecutionId, by: By) -> BoxFuture<'_, Result<(), Fault>> {
         self.note(format!("cancel {execution} by {}", by.actor));
         done(())
@@ -350,6 +355,15 @@ fn seed(tx: &mut store::Tx<'_>) -> Result<(), store::Error> {
         &by,
     )?;
     tx.ensure_environment(&place(), "dev", &by)?;
+    let push = store::NewPush {
+        tenant: acme.clone(),
+        app: shop.clone(),
+        environment: Some(place().environment),
+        branch: "older".into(),
+        commit: commit(),
+        origin: "git".into(),
+    };
+    tx.enqueue_push(&push, &by)?;
     let (app, _) = spec::App::parse("app: shop\n", "vend.yaml", &|path| path == "Procfile").unwrap();
     let new = store::NewRelease {
         commit: commit(),
