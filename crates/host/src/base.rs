@@ -23,6 +23,20 @@ const PACKAGES: &str = "ca-certificates,curl,iproute2,netbase,procps";
 /// Changes when what is written into a base changes.
 const VERSION: &str = "vend base 1";
 const DEADLINE: Duration = Duration::from_secs(30 * 60);
+/// Runs a program with lower priority than what serves, and lets nothing of it live longer than its caller: all that it
+/// starts is in a process namespace, whose first process dies with us.
+const ALONE: [&str; 10] = [
+    "setpriv",
+    "--pdeathsig=KILL",
+    "unshare",
+    "--pid",
+    "--fork",
+    "--kill-child=KILL",
+    "--mount-proc",
+    "nice",
+    "-n",
+    "10",
+];
 
 /// Bases: which layer each name means is in `<node>/bases/<name>.json`.
 #[derive(Debug, Clone)]
@@ -134,9 +148,9 @@ impl Bases {
     ) -> Result<(), Error> {
         let cache = self.root.join("archives");
         fs::create_dir_all(&cache).map_err(io_error("create", &cache))?;
-        // What serves now goes first. `nice` becomes the program that it starts.
-        let mut child = tokio::process::Command::new("nice")
-            .args(["-n", "10", "mmdebstrap"])
+        let mut child = tokio::process::Command::new(ALONE[0])
+            .args(&ALONE[1..])
+            .arg("mmdebstrap")
             .args(arguments(&cache, &staging.files(), &self.mirror))
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -512,6 +512,7 @@ pub async fn a_build_that_nobody_waits_for_is_cleared_away(world: &World) {
 }
 
 pub async fn sweeping_keeps_what_is_needed(world: &World) {
+    world.oven.standard().await.unwrap();
     let script = format!("# {}\ntouch /swept\n", world.salt);
     let order = world.bake_order(&[("infra/a.sh", &script)], &["infra/a.sh"]);
     let baked = world.oven.bake(&world.ticket(), &order).await.unwrap();
