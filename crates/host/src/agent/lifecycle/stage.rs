@@ -28,7 +28,7 @@ use crate::{
 const REVISIONS: usize = 5;
 
 /// How long a Procfile's processes are watched after their start.
-const WATCH: Duration = Duration::from_millis(200);
+const WATCH: Duration = Duration::from_millis(50);
 
 /// One order's places in the host.
 pub struct Stage {
