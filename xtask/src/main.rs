@@ -51,6 +51,7 @@ fn main() -> ExitCode {
 fn test() -> anyhow::Result<()> {
     step("the binary", cargo(["build", "--package", "vend"]))?;
     step("what the tests need", vend(["doctor", "--install"]))?;
+    tools()?;
     step("format", cargo(["fmt", "--all", "--check"]))?;
     step(
         "format of the fuzz targets",
@@ -87,6 +88,24 @@ fn test() -> anyhow::Result<()> {
         println!("-- licences: skipped, cargo-deny is not installed (the test `licences` checks them too)");
     }
     println!("-- everything passed");
+    Ok(())
+}
+
+/// What only the tests need, besides what the platform does.
+fn tools() -> anyhow::Result<()> {
+    let wanted = [
+        ("python3", "python3", "a server for checks to look at"),
+        ("ip", "iproute2", "test networks"),
+    ];
+    for (program, package, why) in wanted {
+        if !has(program) {
+            println!("installing {package}: {why}");
+            let mut apt = Command::new("apt-get");
+            apt.args(["-qq", "-y", "--no-install-recommends", "install", package]);
+            apt.env("DEBIAN_FRONTEND", "noninteractive");
+            step(package, apt)?;
+        }
+    }
     Ok(())
 }
 

@@ -133,7 +133,7 @@ pub async fn run(world: &Arc<World>, activity: &str, attempt: &Attempt) -> Resul
         "bake" => bake::run(world, attempt).await?,
         "plan" => plan::run(world, attempt).await?,
         "approve" => return approve::ask(world, attempt).await,
-        "confirm" => plan::confirm(world, attempt).await?,
+        "confirm" => return plan::confirm(world, attempt).await,
         "provision" => provision::run(world, attempt).await?,
         "deploy" => deploy::run(world, attempt).await?,
         "validate" => validate::run(world, attempt).await?,

@@ -175,6 +175,15 @@ impl Repository {
         })
     }
 
+    /// Is `old` a commit that `new` stands on?
+    pub async fn is_ancestor(&self, old: &str, new: &str) -> Result<bool, Error> {
+        let (old, new) = (checked(old)?, checked(new)?);
+        let text = self
+            .text("rev-list", &["--max-count=1", old, &format!("^{new}"), "--"])
+            .await?;
+        Ok(text.trim().is_empty())
+    }
+
     /// Commits that are in `to` and not in `from`, newest first, at most 50.
     pub async fn between(&self, from: &str, to: &str) -> Result<Vec<String>, Error> {
         let range = format!("{}..{}", checked(from)?, checked(to)?);

@@ -22,6 +22,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 const SET_UP: &str = r#"set -e
 mount --make-rprivate /
+ip link set lo up
 mount -t tmpfs tmpfs "$1/fs"
 mkdir "$1/fs/upper" "$1/fs/work" "$1/fs/root"
 mount -t overlay overlay -o "lowerdir=/,upperdir=$1/fs/upper,workdir=$1/fs/work" "$1/fs/root"
@@ -63,6 +64,8 @@ impl World {
                 "--fork",
                 "--pid",
                 "--mount",
+                // Its ports are its own, whatever listens on the machine.
+                "--net",
                 "--kill-child",
                 "sh",
                 "-c",

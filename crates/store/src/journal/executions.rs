@@ -163,6 +163,22 @@ impl Db<'_> {
         )
     }
 
+    /// Is an execution of this environment under way that does more than wait in a task of `waiting` (a resource that
+    /// people answer)?
+    pub fn is_moving(&self, place: &Place, waiting: &str) -> Result<bool, Error> {
+        self.value(
+            "SELECT EXISTS (SELECT 1 FROM executions x
+             WHERE x.tenant = ?1 AND x.app = ?2 AND x.environment = ?3 AND x.ended_at IS NULL
+             AND NOT EXISTS (SELECT 1 FROM tasks t WHERE t.execution = x.key AND t.resource = ?4))",
+            [
+                place.tenant.as_str(),
+                place.app.as_str(),
+                place.environment.as_str(),
+                waiting,
+            ],
+        )
+    }
+
     /// Rows with an id above `after`, in their order.
     pub fn history(&self, id: &ExecutionId, after: u64, limit: u32) -> Result<Vec<HistoryRow>, Error> {
         self.all(

@@ -18,7 +18,7 @@ use super::{Attempt, Outcome, World, stored};
 struct Input {
     place: Place,
     plan: Planned,
-    spec: spec::Environment,
+    approval_rule: Option<spec::Approval>,
     commit: Commit,
     /// As in the ledger.
     pusher: String,
@@ -31,7 +31,7 @@ struct Planned {
 
 pub async fn ask(world: &Arc<World>, attempt: &Attempt) -> Result<Outcome, Fault> {
     let input: Input = attempt.read()?;
-    let Some(rule) = input.spec.approval else {
+    let Some(rule) = input.approval_rule else {
         return Ok(Outcome::Done(json!({ "by": [] })));
     };
     let by = By::platform(crate::clock::now());

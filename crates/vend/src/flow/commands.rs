@@ -264,7 +264,7 @@ impl Flows {
             .write(move |tx| deletion::order(tx, &own, &by))
             .await
             .map_err(refused)?;
-        let executions = deletion::once(&self.world, &what).await?;
+        let executions = deletion::once(&self.world, &self.engine, &what).await?;
         self.engine.tell(engine::News::Wake).await;
         Ok(executions)
     }

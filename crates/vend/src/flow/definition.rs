@@ -29,6 +29,11 @@ pub fn is_final(resource: &str) -> bool {
     activity(resource).is_some_and(|name| FINAL.contains(&name))
 }
 
+/// The resource of tasks that people answer.
+pub fn asking() -> String {
+    format!("{ACTIVITY}approve")
+}
+
 /// The resources of all activities.
 pub fn resources() -> Vec<String> {
     super::ACTIVITIES
@@ -44,8 +49,8 @@ struct Stage {
     timeout_s: i64,
 }
 
-/// What a push runs through: DESIGN's corridor.
-pub fn release(environment: &spec::Environment) -> Value {
+/// What a push runs through. `approval`: the rule that it is under, which is not always its own.
+pub fn release(environment: &spec::Environment, approval: Option<&spec::Approval>) -> Value {
     let build_timeout = environment.build.timeout.as_secs() + 600;
     let mut states = serde_json::Map::new();
     add(
@@ -61,7 +66,7 @@ pub fn release(environment: &spec::Environment) -> Value {
         ),
     );
     states.insert("Make".into(), make(build_timeout));
-    let after_plan = if environment.approval.is_some() {
+    let after_plan = if approval.is_some() {
         "Approve"
     } else {
         "Provision"
@@ -78,7 +83,7 @@ pub fn release(environment: &spec::Environment) -> Value {
             after_plan,
         ),
     );
-    if let Some(approval) = &environment.approval {
+    if let Some(approval) = approval {
         let timeout_s = approval.expires.as_secs() + 60;
         add(
             &mut states,
@@ -308,8 +313,8 @@ mod tests {
     #[test]
     fn every_definition_is_valid_and_every_task_has_a_deadline() {
         for definition in [
-            release(&sample(false)),
-            release(&sample(true)),
+            release(&sample(false), None),
+            release(&sample(true), sample(true).approval.as_ref()),
             rollback(),
             resize(),
             environment_destroy(),
@@ -326,8 +331,8 @@ mod tests {
 
     #[test]
     fn only_an_environment_that_asks_for_approval_waits_for_it() {
-        assert!(release(&sample(false))["States"].get("Approve").is_none());
-        let asking = release(&sample(true));
+        assert!(release(&sample(false), None)["States"].get("Approve").is_none());
+        let asking = release(&sample(true), sample(true).approval.as_ref());
         assert_eq!(asking["States"]["Plan"]["Next"], "Approve");
         assert_eq!(asking["States"]["PlanUnchanged"]["Default"], "Plan");
     }

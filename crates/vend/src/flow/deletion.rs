@@ -75,7 +75,7 @@ pub async fn run(world: Arc<World>, engine: engine::Handle, cancel: Cancellation
         match world.store.read(ordered).await {
             Ok(all) => {
                 for what in &all {
-                    match once(&world, what).await {
+                    match once(&world, &engine, what).await {
                         Ok(started) if started.is_empty() => {}
                         Ok(_) => engine.tell(engine::News::Wake).await,
                         Err(fault) => warn!("a deletion could not go on: {fault}"),
@@ -91,8 +91,40 @@ pub async fn run(world: Arc<World>, engine: engine::Handle, cancel: Cancellation
     }
 }
 
+/// Is what belongs to this app to go?
+pub fn covers(db: &Db<'_>, tenant: &TenantName, app: &AppName) -> Result<bool, Error> {
+    let ordered = ordered(db)?;
+    Ok(ordered
+        .iter()
+        .any(|what| what.tenant == *tenant && what.app.as_ref().is_none_or(|own| own == app)))
+}
+
+/// Stops what is open in an environment that is to go, but for its destruction.
+async fn cancel(world: &World, engine: &engine::Handle, place: &Place) -> Result<(), Fault> {
+    let open = world
+        .store
+        .read(|db| db.open_executions())
+        .await
+        .map_err(stored)?;
+    for execution in open {
+        if execution.place.as_ref() == Some(place) && execution.kind != "environment-destroy" {
+            engine
+                .tell(engine::News::Cancel(
+                    execution.id,
+                    "its app is being deleted".into(),
+                ))
+                .await;
+        }
+    }
+    Ok(())
+}
+
 /// Does what can be done now: destroys environments, then deletes what has none any more.
-pub async fn once(world: &World, what: &Deletion) -> Result<Vec<ExecutionId>, Fault> {
+pub async fn once(
+    world: &World,
+    engine: &engine::Handle,
+    what: &Deletion,
+) -> Result<Vec<ExecutionId>, Fault> {
     let own = what.clone();
     let environments = world
         .store
@@ -109,7 +141,7 @@ pub async fn once(world: &World, what: &Deletion) -> Result<Vec<ExecutionId>, Fa
         match start::destroy(world, environment.place.clone(), by).await {
             Ok(execution) => started.push(execution),
             // Something is under way, its own destruction included: the next round looks again.
-            Err(Error::Refused { .. }) => {}
+            Err(Error::Refused { .. }) => cancel(world, engine, &environment.place).await?,
             Err(error) => return Err(stored(error)),
         }
     }

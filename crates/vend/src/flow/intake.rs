@@ -11,7 +11,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{World, chain, engine, start, stored};
+use super::{World, chain, deletion, engine, start, stored};
 use crate::git::Repository;
 
 const EVERY: Duration = Duration::from_secs(5);
@@ -64,7 +64,15 @@ async fn assign(world: &World, push: &Push) -> Result<(), Fault> {
         environment: environment.clone(),
     };
     let read = match arrive(world, push).await {
-        Ok(()) => read(world, push).await,
+        Ok(None) => read(world, push).await,
+        Ok(Some(tip)) => {
+            let reason = format!(
+                "{} has moved on to {}: that commit's own delivery brings it",
+                push.branch,
+                &tip[..12]
+            );
+            return ignore(world, push.id, &reason).await;
+        }
         Err(error) if crate::clock::now().duration_since(push.at) < PATIENCE => {
             warn!(push.id, error = %chain(&error), "the repository does not answer yet");
             return Ok(());
@@ -109,17 +117,20 @@ async fn assign(world: &World, push: &Push) -> Result<(), Fault> {
     assigned.await.map_err(stored)
 }
 
-/// Fetches the commit when the app's repository is elsewhere.
-async fn arrive(world: &World, push: &Push) -> Result<(), crate::git::Error> {
+/// Fetches the commit when the app's repository is elsewhere. Gives the commit that the branch is at when it has moved
+/// on since: a delivery that was recorded and is sent again must not bring an old commit back.
+async fn arrive(world: &World, push: &Push) -> Result<Option<String>, crate::git::Error> {
     let (tenant, app) = (push.tenant.clone(), push.app.clone());
     let url = world
         .store
         .read(move |db| Ok::<_, store::Error>(db.app(&tenant, &app)?.repository))
         .await;
-    let Ok(Some(url)) = url else { return Ok(()) };
+    let Ok(Some(url)) = url else { return Ok(None) };
     let repository = repository(world, push);
     repository.create().await?;
-    repository.fetch(&url, &push.branch).await.map(drop)
+    let tip = repository.fetch(&url, &push.branch).await?;
+    let has_moved_on = tip != push.commit.id && repository.is_ancestor(&push.commit.id, &tip).await?;
+    Ok(has_moved_on.then_some(tip))
 }
 
 fn repository(world: &World, push: &Push) -> Repository {
@@ -216,6 +227,14 @@ pub fn told(problems: &[Problem]) -> String {
     lines.join("\n")
 }
 
+async fn ignore(world: &World, push: u64, reason: &str) -> Result<(), Fault> {
+    let (reason, by) = (reason.to_owned(), By::platform(crate::clock::now()));
+    let ignored = world
+        .store
+        .write(move |tx| tx.finish_push(push, PushState::Ignored, Some(&reason), &by));
+    ignored.await.map_err(stored)
+}
+
 /// Starts the release of the newest push that waits for an environment.
 async fn begin(world: &World, place: Place) -> Result<bool, Fault> {
     let own = place.clone();
@@ -227,6 +246,16 @@ async fn begin(world: &World, place: Place) -> Result<bool, Fault> {
     let Some(push) = newest.into_iter().find(|push| push.state == PushState::Waiting) else {
         return Ok(false);
     };
+    let (tenant, app) = (place.tenant.clone(), place.app.clone());
+    let is_to_go = world
+        .store
+        .read(move |db| deletion::covers(db, &tenant, &app))
+        .await
+        .map_err(stored)?;
+    if is_to_go {
+        ignore(world, push.id, "its app is being deleted").await?;
+        return Ok(false);
+    }
     let found = read(world, &push).await.and_then(|app| {
         let own = app
             .environments

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use store::{By, HostState, NewRelease};
 
-use super::{Attempt, World, chain, compare, provision, stored, variables};
+use super::{Attempt, Outcome, World, chain, compare, provision, stored, variables};
 
 #[derive(Deserialize)]
 struct Input {
@@ -59,8 +59,9 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
     Ok(json!({ "release": release, "digest": digest, "from": plan.from, "plan": plan }))
 }
 
-/// Is the plan still the one that was approved?
-pub async fn confirm(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> {
+/// Is the plan still the one that was approved? Asked once nothing else moves the environment: while people thought
+/// about it, hosts may have been replaced or a rollback begun.
+pub async fn confirm(world: &Arc<World>, attempt: &Attempt) -> Result<Outcome, Fault> {
     #[derive(Deserialize)]
     struct Confirmed {
         place: Place,
@@ -73,13 +74,23 @@ pub async fn confirm(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fau
         digest: Digest,
     }
     let Confirmed { place, to, plan } = attempt.read()?;
+    let open = world
+        .store
+        .read(|db| db.open_executions())
+        .await
+        .map_err(stored)?;
+    let another =
+        |open: &store::ExecutionSummary| open.id != attempt.execution && open.place.as_ref() == Some(&place);
+    if open.iter().any(another) {
+        return Ok(Outcome::Later);
+    }
     let kind = if to.is_some() {
         PlanKind::Rollback
     } else {
         PlanKind::Release
     };
     let now = of(world, &place, kind, plan.release).await?.digest();
-    Ok(json!({ "same": now == plan.digest }))
+    Ok(Outcome::Done(json!({ "same": now == plan.digest })))
 }
 
 /// The release's row: numbered once per execution, immutable afterwards.

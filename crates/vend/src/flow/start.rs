@@ -36,6 +36,7 @@ pub async fn release(
                 next: None,
             });
         }
+        let approval = rule(tx, &place, &spec)?;
         tx.set_spec(&place, &spec, &by)?;
         let input = json!({
             "kind": PlanKind::Release,
@@ -44,9 +45,10 @@ pub async fn release(
             "commit": taken.commit,
             "pusher": taken.pushed_by,
             "spec": spec,
+            "approval_rule": approval,
             "deployment": deployment,
         });
-        let definition = definition::release(&spec);
+        let definition = definition::release(&spec, approval.as_ref());
         journal::begin(tx, id, "release", &place, &definition, &input, &by).map(Some)
     });
     match started.await {
@@ -55,7 +57,28 @@ pub async fn release(
     }
 }
 
-/// Refuses when something is under way: two executions of one environment would undo each other's work.
+/// The rule that a release is under: the live release's, so that a push cannot take its own approval away. A rule that
+/// a push changes holds from the release after it; one that it brings where there was none holds at once.
+fn rule(tx: &Tx<'_>, place: &Place, spec: &spec::Environment) -> Result<Option<spec::Approval>, Error> {
+    let live = tx.live_release(place)?;
+    Ok(live
+        .and_then(|live| live.content.spec.approval)
+        .or_else(|| spec.approval.clone()))
+}
+
+/// Refuses when something moves: two executions of one environment would undo each other's work. One that waits for
+/// people does not move; it looks again before it does (see `plan::confirm`).
+fn refuse_moving(tx: &Tx<'_>, place: &Place) -> Result<(), Error> {
+    if !tx.is_moving(place, &definition::asking())? {
+        return Ok(());
+    }
+    Err(Error::Refused {
+        message: format!("an execution of {place} is under way"),
+        next: Some(format!("vend executions list {place}")),
+    })
+}
+
+/// Refuses when anything is open, also what only waits.
 fn refuse_busy(tx: &Tx<'_>, place: &Place) -> Result<(), Error> {
     if !tx.is_busy(place)? {
         return Ok(());
@@ -69,7 +92,7 @@ fn refuse_busy(tx: &Tx<'_>, place: &Place) -> Result<(), Error> {
 pub async fn rollback(world: &World, place: Place, to: u64, by: By) -> Result<ExecutionId, Error> {
     let (id, deployment) = fresh();
     let started = world.store.write(move |tx| {
-        refuse_busy(tx, &place)?;
+        refuse_moving(tx, &place)?;
         let input = json!({ "kind": PlanKind::Rollback, "place": place, "to": to, "deployment": deployment });
         journal::begin(tx, id, "rollback", &place, &definition::rollback(), &input, &by)
     });
@@ -100,7 +123,7 @@ pub fn begin_resize(
     let Some(live) = tx.environment(place)?.live else {
         return Ok(None);
     };
-    if tx.is_busy(place)? {
+    if tx.is_moving(place, &definition::asking())? {
         return Ok(None);
     }
     let input = json!({
@@ -115,7 +138,7 @@ pub fn begin_resize(
 /// Changes the number of hosts of the live release, for good.
 pub async fn scale(world: &World, place: Place, hosts: u32, by: By) -> Result<ExecutionId, Error> {
     let started = world.store.write(move |tx| {
-        refuse_busy(tx, &place)?;
+        refuse_moving(tx, &place)?;
         tx.set_desired(&place, Some(hosts), &by)?;
         let nothing = || Error::Refused {
             message: format!("{place} has no release yet: there is nothing to scale"),

@@ -104,9 +104,25 @@ async fn stop_hosts(world: &World, input: &Input, release: u64) -> Result<usize,
         .filter(|host| host.role == HostRole::App && undone(host))
         .collect();
     for host in &hosts {
-        retire(world, host, "its release failed").await?;
+        match host.state {
+            HostState::Kept | HostState::Serving => drain(world, host).await?,
+            _ => retire(world, host, REASON).await?,
+        }
     }
     Ok(hosts.len())
+}
+
+const REASON: &str = "its release failed";
+
+/// A host that served a moment ago finishes its requests; whoever looks after the fleet stops it then.
+async fn drain(world: &World, host: &store::Host) -> Result<(), Fault> {
+    let (id, by) = (host.id.clone(), By::platform(crate::clock::now()));
+    let retire_at = by.at + crate::reconcile::routes::DEREGISTRATION_DELAY;
+    let written = world.store.write(move |tx| {
+        tx.set_host_state(&id, HostState::Draining, Some(REASON), &by)?;
+        tx.set_host_retirement(&id, Some(retire_at))
+    });
+    written.await.map_err(stored)
 }
 
 /// Stops a host and frees its address, in this order. One that has traffic is taken out of the routes first, by the

@@ -48,7 +48,7 @@ pub struct Fleet {
 }
 
 /// How long requests under way may go on after their host has left the table.
-const DEREGISTRATION_DELAY: SignedDuration = SignedDuration::from_secs(30);
+pub const DEREGISTRATION_DELAY: SignedDuration = SignedDuration::from_secs(30);
 
 /// The name of the target group of one release.
 pub fn group(place: &Place, release: u64) -> String {
