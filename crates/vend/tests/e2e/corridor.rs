@@ -124,6 +124,81 @@ fn production_waits_for_a_person_and_a_no_leaves_the_release_before() {
     platform.vend(&["tenants", "delete", &tenant, "--yes"]);
 }
 
+#[test]
+fn a_waiting_plan_stops_nothing_and_is_asked_again_when_it_changed() {
+    if !can_run() {
+        return;
+    }
+    let platform = Platform::start();
+    let (tenant, app) = platform.tenant_with_app("waiting");
+    let place = format!("{app}/production");
+    let host = format!("production.shop.{tenant}.localhost");
+    let approver = platform.token("ops@acme.example", "approver", &tenant);
+    let copy = Copy::new("one", VEND_YAML);
+    let number = platform.push(&copy, &app, "main");
+    platform.vend_as(&approver, &["approve", &open_approval(&platform, &app)]);
+    assert_eq!(
+        platform.ended(&app, number)["state"],
+        "done",
+        "{}",
+        platform.log()
+    );
+
+    // A push that takes the approval away is under the rule of the release that is live.
+    copy.write(
+        "vend.yaml",
+        VEND_YAML.replace(
+            "    approval: { required: 1 }\n",
+            "    approval: { required: 1, expires: 2h }\n",
+        ),
+    );
+    copy.says("two");
+    let number = platform.push(&copy, &app, "main");
+    platform.vend_as(&approver, &["approve", &open_approval(&platform, &app)]);
+    assert_eq!(
+        platform.ended(&app, number)["state"],
+        "done",
+        "{}",
+        platform.log()
+    );
+    copy.write(
+        "vend.yaml",
+        VEND_YAML.replace("    approval: { required: 1 }\n", ""),
+    );
+    copy.says("three");
+    let number = platform.push(&copy, &app, "main");
+    let first = open_approval(&platform, &app);
+
+    // While it waits, people go back; the plan that they were asked about is another one now.
+    let started = platform.json(&["rollback", &place]);
+    let execution = started["executions"][0].as_str().unwrap().to_owned();
+    assert_eq!(
+        platform.finished(&execution)["state"],
+        "succeeded",
+        "{}",
+        platform.log()
+    );
+    assert_eq!(platform.get(&host, "/"), (200, "one\n".into()));
+    platform.vend_as(&approver, &["approve", &first]);
+    let second = crate::platform::eventually("it is asked again", std::time::Duration::from_secs(90), || {
+        Some(open_approval(&platform, &app)).filter(|id| *id != first)
+    });
+    assert_eq!(
+        platform.get(&host, "/"),
+        (200, "one\n".into()),
+        "the first yes was to another plan"
+    );
+    platform.vend_as(&approver, &["approve", &second]);
+    assert_eq!(
+        platform.ended(&app, number)["state"],
+        "done",
+        "{}",
+        platform.log()
+    );
+    assert_eq!(platform.get(&host, "/"), (200, "three\n".into()));
+    platform.vend(&["tenants", "delete", &tenant, "--yes"]);
+}
+
 fn open_approval(platform: &Platform, app: &str) -> String {
     crate::platform::eventually(
         "an approval is asked for",
