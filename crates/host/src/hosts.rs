@@ -111,11 +111,16 @@ impl Hosts {
         if !run.exists() {
             return None;
         }
-        let name = match name {
-            "console" => name.to_owned(),
-            service => format!("logs/{service}.log"),
-        };
-        let read = tokio::task::spawn_blocking(move || logs::chunk(&run, &name, offset));
+        let name = name.to_owned();
+        let read = tokio::task::spawn_blocking(move || {
+            let name = match name.as_str() {
+                "console" => name,
+                // The app's, whatever its process or unit is called.
+                "service" => logs::app(&run).unwrap_or_else(|| "logs/service.log".to_owned()),
+                service => format!("logs/{service}.log"),
+            };
+            logs::chunk(&run, &name, offset)
+        });
         Some(match read.await {
             Ok(Ok(chunk)) => Ok(chunk),
             Ok(Err(error)) => Err(Fault::platform(format!("cannot read the log {log}: {error}"))),

@@ -200,7 +200,7 @@ async fn tour(steps: &Steps, data: &Data, demo: &Demo) -> Result<(), Failure> {
     let step = steps.begin("The record");
     let lines = verify(data)?;
     step.done(&lines);
-    summary(&client, steps, data).await
+    summary(&client, steps, data, demo.once).await
 }
 
 fn client(data: &Data) -> Result<Client, Failure> {
@@ -378,14 +378,19 @@ fn verify(data: &Data) -> Result<String, Failure> {
     Ok(String::new())
 }
 
-async fn summary(client: &Client, steps: &Steps, data: &Data) -> Result<(), Failure> {
+async fn summary(client: &Client, steps: &Steps, data: &Data, once: bool) -> Result<(), Failure> {
     let environment: wire::Environment = client.get(&environment("dev")).await?;
     let url = environment.urls.first().cloned().unwrap_or_default();
     let flag = format!("--data {}", data.0);
+    let program = std::env::current_exe().map_or_else(|_| "vend".into(), |path| path.display().to_string());
     steps.finish();
+    if once {
+        steps.say("=====> The guestbook was deployed, changed and rolled back; `demo` without --once leaves it running.");
+        return Ok(());
+    }
     steps.say(&format!("=====> The guestbook is deployed: {url}"));
-    steps.say(&format!("next:  vend status {APP} {flag}"));
-    steps.say(&format!("undo:  vend apps delete {APP} {flag}"));
+    steps.say(&format!("next:  {program} status {APP} {flag}"));
+    steps.say(&format!("undo:  {program} apps delete {APP} {flag}"));
     Ok(())
 }
 

@@ -38,6 +38,13 @@ pub async fn teardown(data: &Data) -> Result<(), host::node::Error> {
 }
 
 pub async fn down(data: Data) -> ExitCode {
+    if !data.node().exists() {
+        eprintln!(
+            "error: there is no platform in {}\nnext: vend down --data DIR",
+            data.0
+        );
+        return ExitCode::FAILURE;
+    }
     if let Err(error) = host::container::enter_private_mounts() {
         return failed(&error);
     }

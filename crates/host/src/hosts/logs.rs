@@ -46,6 +46,23 @@ pub fn chunk(run: &Utf8Path, name: &str, offset: u64) -> io::Result<LogChunk> {
     })
 }
 
+/// The log of the app: of the service that wrote last. Deployments have logs of their own.
+pub fn app(run: &Utf8Path) -> Option<String> {
+    let run = directory(run).ok()?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let services = rustix::fs::openat2(&run, SERVICES, flags, Mode::empty(), WITHIN).ok()?;
+    let listed = Utf8PathBuf::from(format!("/proc/self/fd/{}", services.as_raw_fd()))
+        .read_dir_utf8()
+        .ok()?;
+    let written = listed.flatten().take(FILES).filter_map(|entry| {
+        let name = entry.file_name().to_owned();
+        let is_service = name.ends_with(".log") && !name.starts_with("deploy-");
+        let file = open(&services, &name).ok().filter(|_| is_service)?;
+        Some((file.metadata().ok()?.modified().ok()?, name))
+    });
+    written.max().map(|(_, name)| format!("{SERVICES}/{name}"))
+}
+
 /// Copies the ends of a host's logs, read-only: nothing will be added to them. What is no log is left out.
 pub fn keep(run: &Utf8Path, to: &Utf8Path) -> io::Result<()> {
     let run = directory(run)?;

@@ -189,9 +189,15 @@ pub async fn tokens(command: &Tokens, global: &Global) -> Result<(), Failure> {
             });
         }
         Tokens::Revoke { name } => {
-            client
-                .delete::<()>(&format!("/v1/tokens/{}", escape(name)))
-                .await?;
+            let page = client.list::<wire::Token>("/v1/tokens", 10_000).await?;
+            let named: Vec<&wire::Token> = page.items.iter().filter(|token| token.name == *name).collect();
+            let [token] = named.as_slice() else {
+                let count = named.len();
+                return Err(
+                    Failure::failed(format!("{count} tokens are called `{name}`")).next("vend tokens list")
+                );
+            };
+            client.delete::<()>(&format!("/v1/tokens/{}", token.id)).await?;
             output.show(&serde_json::json!({ "revoked": name }), |_| {
                 format!("revoked {}\n", clean(name))
             });

@@ -131,12 +131,34 @@ async fn find(
     Ok(newest.filter(|push| push.commit.id == commit))
 }
 
+/// Where what was pushed is live.
+async fn say_where(
+    target: &Target,
+    push: &wire::Push,
+    client: &Client,
+    output: &Output,
+) -> Result<(), Failure> {
+    let Some(environment) = &push.environment else {
+        return Ok(());
+    };
+    let path = format!("{}/environments/{environment}", target.app_path());
+    let environment: wire::Environment = client.get(&path).await?;
+    for url in &environment.urls {
+        output.line(&format!("live: {url}"));
+    }
+    Ok(())
+}
+
 async fn follow(target: &Target, mut push: wire::Push, client: &Client, output: &Output) -> Outcome {
     let start = Instant::now();
     let mut said = None;
     loop {
         if let Some(execution) = &push.execution {
-            return executions::follow(execution.as_str(), client, output).await;
+            let code = executions::follow(execution.as_str(), client, output).await?;
+            if code == ExitCode::SUCCESS {
+                say_where(target, &push, client, output).await?;
+            }
+            return Ok(code);
         }
         if push.state != PushState::Waiting {
             let (state, tone) = push_cell(push.state);

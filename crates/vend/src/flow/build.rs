@@ -109,7 +109,7 @@ async fn secrets(
         let key = parts.next().filter(|key| !key.is_empty());
         let value = variables::reveal(world, place, &name, None)
             .await?
-            .ok_or_else(|| missing(&name))?;
+            .ok_or_else(|| missing(place, &name))?;
         let value = match key {
             None => value,
             Some(key) => field(&value, key).ok_or_else(|| {
@@ -128,6 +128,9 @@ fn field(value: &Secret, key: &str) -> Option<Secret> {
     Some(Secret::new(value.get(key)?.as_str()?.to_owned()))
 }
 
-pub fn missing(name: &str) -> Fault {
-    Fault::order(format!("there is no secret `{name}`")).next(format!("vend secrets set {name}"))
+pub fn missing(place: &Place, name: &str) -> Fault {
+    Fault::order(format!("there is no secret `{name}`")).next(format!(
+        "vend secrets set {}/{} {name}, then vend push again",
+        place.tenant, place.app
+    ))
 }

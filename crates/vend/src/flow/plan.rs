@@ -135,7 +135,7 @@ async fn versions(
         .map_err(stored)?;
     let version = |name: String| match current.get(&name) {
         Some(version) => Ok((name, *version)),
-        None => Err(super::build::missing(&name)),
+        None => Err(super::build::missing(place, &name)),
     };
     variables::secrets_of(spec).into_iter().map(version).collect()
 }

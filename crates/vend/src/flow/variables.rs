@@ -36,7 +36,7 @@ pub async fn of(
                 let version = release.secrets.get(secret).copied();
                 reveal(world, place, secret, version)
                     .await?
-                    .ok_or_else(|| missing(secret))?
+                    .ok_or_else(|| missing(place, secret))?
             }
         };
         all.insert(name.clone(), value);
