@@ -137,7 +137,8 @@ pub fn fault(event: &EventReport, host: &HostId, log: &LogRef) -> Fault {
                 .log
                 .lines()
                 .rev()
-                .find(|line| !line.trim().is_empty())
+                // The agent's own remarks are not what the script said.
+                .find(|line| !line.trim().is_empty() && !line.starts_with("[vend]"))
                 .unwrap_or_default();
             let said = if last.is_empty() {
                 String::new()
