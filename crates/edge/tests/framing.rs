@@ -377,7 +377,8 @@ async fn a_client_that_expects_100_gets_it_from_the_target() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn large_bodies_stream_both_ways_at_the_readers_pace() {
-    const SIZE: usize = 24 * 1024 * 1024;
+    // More than the kernel's buffers of all four connections' ends hold together.
+    const SIZE: usize = 96 * 1024 * 1024;
     let folder = tempfile::tempdir().unwrap();
     // Sends back what it gets while it gets it.
     let origin = Origin::raw(|mut stream| async move {

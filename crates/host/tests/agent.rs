@@ -84,7 +84,15 @@ async fn a_one_off_command_has_input_output_and_an_end() {
         .await
         .unwrap();
     assert_eq!((outcome.code, outcome.stdout.len()), (Some(0), 256 << 10));
-    assert!(world.agent.run(&order("", 0)).await.unwrap().code.is_none());
+    assert!(
+        world
+            .agent
+            .run(&order("sleep 100", 0))
+            .await
+            .unwrap()
+            .code
+            .is_none()
+    );
     assert!(world.until(|| world.processes().is_empty()).await);
 }
 
