@@ -319,6 +319,15 @@ impl Write for Writer {
     }
 }
 
+/// The last lines of a log, as the end of an error's message; nothing when there are none.
+pub(crate) fn said(last: &str) -> String {
+    if last.is_empty() {
+        String::new()
+    } else {
+        format!("; its last lines:\n{last}")
+    }
+}
+
 /// An error with its causes, for a fault's message: `cannot open X: No such file or directory`.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();

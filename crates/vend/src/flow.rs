@@ -26,6 +26,7 @@ mod provision;
 mod record;
 mod shift;
 mod source;
+mod state;
 mod validate;
 
 pub use provision::desired;

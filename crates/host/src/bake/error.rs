@@ -15,11 +15,11 @@ pub enum Error {
     NoInput(String),
     #[error("{0}")]
     Pattern(String),
-    #[error("{script} failed with exit code {code}{}", said(last))]
+    #[error("{script} failed with exit code {code}{}", logs::said(last))]
     Failed { script: String, code: i32, last: String },
     #[error("{script} was stopped: it used more than the {memory_mib} MiB of memory that a bake may have")]
     Memory { script: String, memory_mib: u64 },
-    #[error("{script} was stopped: the image was not baked in {} seconds{}", timeout.as_secs(), said(last))]
+    #[error("{script} was stopped: the image was not baked in {} seconds{}", timeout.as_secs(), logs::said(last))]
     TimedOut {
         script: String,
         timeout: Duration,
@@ -41,14 +41,6 @@ pub enum Error {
     Logs(#[from] logs::Error),
     #[error(transparent)]
     Container(#[from] container::Error),
-}
-
-fn said(last: &str) -> String {
-    if last.is_empty() {
-        String::new()
-    } else {
-        format!("; its last lines:\n{last}")
-    }
 }
 
 impl From<work::Error> for Error {

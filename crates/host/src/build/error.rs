@@ -10,13 +10,13 @@ use crate::{container, layer, logs, objects, tree, work};
 pub enum Error {
     #[error("the build needs a value for its variable {variable}: the secret `{secret}` is not set")]
     NoSecret { variable: String, secret: String },
-    #[error("{phase} failed: {message}{}", said(last))]
+    #[error("{phase} failed: {message}{}", logs::said(last))]
     Failed {
         phase: String,
         message: String,
         last: String,
     },
-    #[error("the build was stopped after {} seconds, {doing}{}", timeout.as_secs(), said(last))]
+    #[error("the build was stopped after {} seconds, {doing}{}", timeout.as_secs(), logs::said(last))]
     TimedOut {
         timeout: Duration,
         doing: String,
@@ -24,7 +24,7 @@ pub enum Error {
     },
     #[error(
         "the build was stopped: it used more than the {memory_mib} MiB of memory that it may have{}",
-        said(last)
+        logs::said(last)
     )]
     Memory { memory_mib: u64, last: String },
     #[error(
@@ -42,7 +42,7 @@ pub enum Error {
     Disturbed(#[source] io::Error),
     #[error(
         "the build's container ended without an answer (exit code {code}){}",
-        said(last)
+        logs::said(last)
     )]
     Silent { code: i32, last: String },
     #[error("all places for short-lived containers are taken")]
@@ -61,14 +61,6 @@ pub enum Error {
     Logs(#[from] logs::Error),
     #[error(transparent)]
     Container(#[from] container::Error),
-}
-
-fn said(last: &str) -> String {
-    if last.is_empty() {
-        String::new()
-    } else {
-        format!("; its last lines:\n{last}")
-    }
 }
 
 impl From<work::Error> for Error {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jiff::SignedDuration;
 use model::{
-    Digest, Place,
+    Place,
     port::{BakeOrder, Bakery as _, Commit, Fault},
     spec,
 };
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use store::{By, NewBake};
 
-use super::{Attempt, World, stored};
+use super::{Attempt, World, state::Sourced, stored};
 
 const TIMEOUT: SignedDuration = SignedDuration::from_mins(45);
 
@@ -23,11 +23,6 @@ struct Input {
     commit: Commit,
     spec: spec::Environment,
     source: Sourced,
-}
-
-#[derive(Deserialize)]
-struct Sourced {
-    digest: Digest,
 }
 
 pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> {

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use model::{
-    Digest, Place, Secret,
+    Place, Secret,
     port::{BuildOrder, Builder as _, Commit, Fault},
     spec,
 };
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use store::{By, NewBuild};
 
-use super::{Attempt, World, chain, stored, variables};
+use super::{Attempt, World, chain, state::Sourced, stored, variables};
 
 #[derive(Deserialize)]
 struct Input {
@@ -20,11 +20,6 @@ struct Input {
     commit: Commit,
     spec: spec::Environment,
     source: Sourced,
-}
-
-#[derive(Deserialize)]
-struct Sourced {
-    digest: Digest,
 }
 
 pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> {

@@ -12,18 +12,13 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use store::{By, HostState, NewDeployment};
 
-use super::{Attempt, World, healthy, provision, stored};
+use super::{Attempt, World, healthy, provision, state::Planned, stored};
 
 #[derive(Deserialize)]
 struct Input {
     place: Place,
     plan: Planned,
     deployment: DeploymentId,
-}
-
-#[derive(Deserialize)]
-struct Planned {
-    release: u64,
 }
 
 const AT_ONCE: usize = 4;

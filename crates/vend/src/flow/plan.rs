@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use store::{By, HostState, NewRelease};
 
-use super::{Attempt, Outcome, World, chain, compare, provision, stored, variables};
+use super::{Attempt, Outcome, World, chain, compare, provision, state::Sourced, stored, variables};
 
 #[derive(Deserialize)]
 struct Input {
@@ -25,11 +25,6 @@ struct Input {
     spec: Option<spec::Environment>,
     source: Option<Sourced>,
     made: Option<Made>,
-}
-
-#[derive(Deserialize)]
-struct Sourced {
-    digest: Digest,
 }
 
 #[derive(Deserialize)]

@@ -15,17 +15,12 @@ use serde_json::{Value, json};
 use store::{By, HostState, NewHost};
 use tracing::info;
 
-use super::{Attempt, World, chain, stored, variables};
+use super::{Attempt, World, chain, state::Planned, stored, variables};
 
 #[derive(Deserialize)]
 struct Input {
     place: Place,
     plan: Planned,
-}
-
-#[derive(Deserialize)]
-struct Planned {
-    release: u64,
 }
 
 /// Hosts started at the same time.

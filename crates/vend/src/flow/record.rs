@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use store::{By, DeploymentState, PushState};
 
-use super::{Attempt, World, stored};
+use super::{Attempt, World, state::Planned, stored};
 
 #[derive(Deserialize)]
 struct Input {
@@ -15,11 +15,6 @@ struct Input {
     plan: Planned,
     push: Option<u64>,
     deployment: DeploymentId,
-}
-
-#[derive(Deserialize)]
-struct Planned {
-    release: u64,
 }
 
 pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> {

@@ -11,20 +11,13 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use store::{By, HostState};
 
-use super::{Attempt, World, deploy, provision, stored, validate};
+use super::{Attempt, World, deploy, provision, state::Planned, stored, validate};
 
 #[derive(Deserialize)]
 struct Input {
     place: Place,
     plan: Planned,
     deployment: DeploymentId,
-}
-
-#[derive(Deserialize)]
-struct Planned {
-    release: u64,
-    #[serde(default)]
-    from: Option<u64>,
 }
 
 struct Fleet<'a> {

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use store::{By, DeploymentState, HostState, PushState};
 use tracing::warn;
 
-use super::{Attempt, World, shift, stored};
+use super::{Attempt, World, shift, state::Planned, stored};
 
 #[derive(Deserialize)]
 struct Input {
@@ -24,13 +24,6 @@ struct Input {
     push: Option<u64>,
     deployment: DeploymentId,
     failure: Failure,
-}
-
-#[derive(Deserialize)]
-struct Planned {
-    release: u64,
-    #[serde(default)]
-    from: Option<u64>,
 }
 
 #[derive(Deserialize)]

@@ -14,18 +14,13 @@ use serde_json::{Value, json};
 use store::{By, HostState};
 use tokio::time::{Instant, sleep};
 
-use super::{Attempt, World, chain, healthy, intake, provision, stored};
+use super::{Attempt, World, chain, healthy, intake, provision, state::Planned, stored};
 use crate::reconcile::routes;
 
 #[derive(Deserialize)]
 struct Input {
     place: Place,
     plan: Planned,
-}
-
-#[derive(Deserialize)]
-struct Planned {
-    release: u64,
 }
 
 /// An app may take this long from the end of its start script to its first healthy answer.
