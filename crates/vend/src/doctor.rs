@@ -91,7 +91,7 @@ pub fn examine() -> Vec<Finding> {
     findings.extend([
         cgroups(),
         trial("user namespaces", "root in a host is nobody on the machine", try_namespaces, "kernel.unprivileged_userns_clone is for others; check `sysctl user.max_user_namespaces` (must not be 0)"),
-        trial("overlayfs", "hosts share the layers of an image", || file_names("/proc/filesystems", "overlay"), "modprobe overlay, or a kernel with CONFIG_OVERLAY_FS"),
+        trial("overlayfs", "hosts share the layers of an image", try_overlay, "modprobe overlay, or a kernel with CONFIG_OVERLAY_FS"),
         idmap(),
         trial("loop devices", "disks of a fixed size", || exists("/dev/loop-control"), "modprobe loop; without it a host's disk has no limit"),
         trial("bridges and veth", "a network per environment", || exists("/proc/sys/net/ipv4/ip_forward"), "a kernel with CONFIG_BRIDGE and CONFIG_VETH"),
@@ -249,6 +249,17 @@ fn exists(path: &str) -> Result<(), String> {
     } else {
         Err(format!("{path} is not there"))
     }
+}
+
+/// Asking for a file system loads its module, as mounting one would; root may ask.
+fn try_overlay() -> Result<(), String> {
+    if !rustix::process::geteuid().is_root() {
+        return file_names("/proc/filesystems", "overlay");
+    }
+    let flags = rustix::mount::FsOpenFlags::FSOPEN_CLOEXEC;
+    rustix::mount::fsopen("overlay", flags)
+        .map(drop)
+        .map_err(|error| format!("the kernel has no overlay: {error}"))
 }
 
 fn file_names(path: &str, word: &str) -> Result<(), String> {

@@ -14,6 +14,7 @@ mod role;
 mod roles;
 mod serve;
 mod up;
+mod view;
 mod web;
 
 use std::{io::IsTerminal as _, path::Path, process::ExitCode};

@@ -23,7 +23,10 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use crate::config::{Data, Platform};
+use crate::{
+    config::{Data, Platform},
+    view::View,
+};
 
 /// How long a role may take to end after SIGTERM.
 const GRACE: Duration = Duration::from_secs(20);
@@ -275,8 +278,13 @@ fn spawn(role: &Role, data: &Data, users: Users) -> Result<Child, Error> {
     let names: Vec<&str> = role.sockets.iter().map(|(name, _)| *name).collect();
     command.env("LISTEN_FDNAMES", names.join(":"));
     if let Some(user) = role.user {
-        std::os::unix::process::CommandExt::uid(&mut command, user);
-        std::os::unix::process::CommandExt::gid(&mut command, users.group);
+        let view = View::new(data.0.as_std_path(), user, users.group).map_err(wrong)?;
+        // Before the descriptors are mapped: it uses one of its own.
+        #[allow(unsafe_code)]
+        // SAFETY: `enter` allocates nothing and takes no lock.
+        unsafe {
+            std::os::unix::process::CommandExt::pre_exec(&mut command, move || view.enter());
+        }
     }
     let mappings = role.sockets.iter().enumerate().map(|(index, (_, socket))| {
         let parent_fd = socket.try_clone()?;
