@@ -237,10 +237,26 @@ fn bridge_filter() -> Finding {
 fn try_namespaces() -> Result<(), String> {
     let text = std::fs::read_to_string("/proc/sys/user/max_user_namespaces").unwrap_or_default();
     match text.trim().parse::<u64>() {
-        Ok(0) => Err("user.max_user_namespaces is 0".into()),
-        Ok(_) => Ok(()),
-        Err(_) => Err("this kernel has no user namespaces".into()),
+        Ok(0) => return Err("user.max_user_namespaces is 0".into()),
+        Ok(_) => {}
+        Err(_) => return Err("this kernel has no user namespaces".into()),
     }
+    make_user_namespace().map_err(|error| format!("{error} (the kernel refuses it in a chroot, for example)"))
+}
+
+/// In a process of its own, because the namespace stays with who makes it.
+#[allow(unsafe_code)]
+fn make_user_namespace() -> std::io::Result<()> {
+    let mut trial = Command::new("true");
+    trial.stdin(std::process::Stdio::null());
+    // SAFETY: one system call after the fork, in a process with one thread and descriptors of its own.
+    unsafe {
+        std::os::unix::process::CommandExt::pre_exec(&mut trial, || {
+            rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWUSER)?;
+            Ok(())
+        });
+    }
+    trial.status().map(drop)
 }
 
 fn exists(path: &str) -> Result<(), String> {
