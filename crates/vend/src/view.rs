@@ -74,10 +74,7 @@ impl Around {
         Ok(Self {
             closed: text(closed)?,
             data: text(data)?,
-            between: between
-                .iter()
-                .map(|path| text(path))
-                .collect::<io::Result<_>>()?,
+            between: between.iter().map(|path| text(path)).collect::<io::Result<_>>()?,
         })
     }
 
@@ -159,7 +156,10 @@ mod tests {
         }
         let (top, data) = below_a_closed_directory();
         let view = View::new(&data, 64_200, 64_200).unwrap();
-        let script = format!("cd {}/a && id -u && id -G && cat b/data/own && ls", top.path().display());
+        let script = format!(
+            "cd {}/a && id -u && id -G && cat b/data/own && ls",
+            top.path().display()
+        );
         let mut command = Command::new("/bin/sh");
         command.args(["-c", &script]).current_dir("/");
         // SAFETY: `enter` allocates nothing and takes no lock.

@@ -91,7 +91,9 @@ pub fn run(binary: &Path, how: &super::Bench, table: &mut Table) -> anyhow::Resu
 
 /// What an earlier run left is taken down first: its mounts must not be emptied.
 fn empty(platform: &mut Platform, binary: &Path, data: &Path) -> anyhow::Result<()> {
-    platform.down()?;
+    if data.join("node").exists() {
+        platform.down()?;
+    }
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").context("cannot read the mounts")?;
     if mounts
         .lines()
