@@ -96,6 +96,7 @@ fn tools() -> anyhow::Result<()> {
     let wanted = [
         ("python3", "python3", "a server for checks to look at"),
         ("ip", "iproute2", "test networks"),
+        ("pgrep", "procps", "scripts and units that signal processes"),
     ];
     for (program, package, why) in wanted {
         if !has(program) {
