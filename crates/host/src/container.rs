@@ -171,6 +171,16 @@ impl Containers {
     /// Runs a container to its end, or kills all of it at the deadline or when the caller goes away. It stays, for its
     /// [`Rootfs::upper`] to be read, until [`Containers::delete`].
     pub async fn run(&self, spec: Spec, deadline: Duration) -> Result<Exit, Error> {
+        self.run_until(spec, deadline, std::future::pending()).await
+    }
+
+    /// As [`Containers::run`], and kills all of it when `stop` is done.
+    pub async fn run_until(
+        &self,
+        spec: Spec,
+        deadline: Duration,
+        stop: impl Future<Output = ()>,
+    ) -> Result<Exit, Error> {
         let (this, id) = (self.clone(), spec.id.clone());
         let mut guard = KillOnDrop {
             containers: self.clone(),
@@ -185,16 +195,19 @@ impl Containers {
                 None => None,
             }
         };
-        let ended = tokio::time::timeout(deadline, ended).await;
-        let timed_out = ended.is_err();
+        let (ended, stopped) = tokio::select! {
+            ended = tokio::time::timeout(deadline, ended) => (ended.ok(), false),
+            () = stop => (None, true),
+        };
         guard.id = None;
-        if timed_out {
+        if ended.is_none() {
             self.kill(&id).await?;
         }
         Ok(Exit {
-            code: ended.ok().flatten().unwrap_or(137),
+            code: ended.flatten().unwrap_or(137),
             oom: self.0.groups.oom_killed(&id),
-            timed_out,
+            timed_out: ended.is_none() && !stopped,
+            stopped,
         })
     }
 

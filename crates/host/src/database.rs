@@ -253,6 +253,7 @@ fn host_order(order: &DatabaseOrder, image: Digest) -> HostOrder {
         uid_base: order.uid_base,
         resources: order.resources.clone(),
         port: PORT,
+        secrets: [].into(),
         environment: Default::default(),
         processes: Default::default(),
     }

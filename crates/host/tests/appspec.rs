@@ -268,6 +268,7 @@ async fn hook_case(case: &Value, root: &Path, reaper: &Reaper) -> Vec<String> {
             .collect(),
     };
     let hooks = Hooks {
+        unless: None,
         reaper,
         facts: &facts,
         clock: now,

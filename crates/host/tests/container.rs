@@ -47,7 +47,8 @@ fn a_container_is_isolated_and_leaves_nothing() {
             Exit {
                 code: 7,
                 oom: false,
-                timed_out: false
+                timed_out: false,
+                stopped: false,
             }
         );
         for expected in [
@@ -104,7 +105,8 @@ fn limits_hold() {
             Exit {
                 code: 137,
                 oom: false,
-                timed_out: true
+                timed_out: true,
+                stopped: false,
             }
         );
         containers.teardown_all().await.unwrap();

@@ -8,7 +8,7 @@
 mod support;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
     process::{Child, Command},
     time::Duration,
@@ -506,6 +506,7 @@ fn app(image: Digest) -> HostOrder {
         uid_base: 1_000_000,
         resources: resources(),
         port: 8080,
+        secrets: BTreeSet::new(),
         environment: BTreeMap::new(),
         processes: BTreeMap::new(),
     }

@@ -26,7 +26,7 @@ use hyper_util::{
 use jiff::Timestamp;
 use model::{
     Digest,
-    port::{Fault, Verdict},
+    port::{Death, Fault, Verdict},
     spec::Checks,
 };
 use sha2::{Digest as _, Sha256};
@@ -58,6 +58,9 @@ const BODY: usize = 4 << 20;
 
 /// Largest revision, in bytes.
 const REVISION: u64 = 8 << 30;
+
+/// Longest that somebody waits for a process to die.
+pub(super) const WATCH: Duration = Duration::from_secs(5);
 
 /// Longest a one-off command may ask for.
 const LONGEST_RUN: Duration = Duration::from_secs(3600);
@@ -144,6 +147,7 @@ fn router(agent: Agent) -> Router {
         )
         .route("/v1/deploy", post(deploy))
         .route("/v1/tickets/{ticket}", get(knows))
+        .route("/v1/deaths/{since}", get(death))
         .route("/v1/check", post(run_checks))
         .route("/v1/services", get(services))
         .route("/v1/services/{name}/{verb}", post(service))
@@ -211,6 +215,13 @@ async fn deploy(State(agent): State<Agent>, Json(deploy): Json<Deploy>) -> Resul
 async fn knows(State(agent): State<Agent>, Path(ticket): Path<String>) -> Result<Json<bool>, Refusal> {
     let ticket = ticket.parse().map_err(|_| Fault::order("not a ticket"))?;
     Ok(Json(agent.deployments.knows(&ticket)))
+}
+
+/// Answers when there is something to say, and else after a while.
+async fn death(State(agent): State<Agent>, Path(since): Path<i64>) -> Result<Json<Option<Death>>, Refusal> {
+    let since = Timestamp::from_millisecond(since).map_err(|_| Fault::order("not a time"))?;
+    let death = tokio::time::timeout(WATCH, agent.deployments.death(since)).await;
+    Ok(Json(death.ok()))
 }
 
 async fn run_checks(State(agent): State<Agent>, Json(checks): Json<Checks>) -> Json<Verdict> {
