@@ -136,6 +136,7 @@ impl Containers {
             maps_ids: supported("id-mapped mounts", mount::maps_ids(&node)),
             has_loops: supported("loop devices", mount::has_loops()),
             shifted: node.join("shifted"),
+            blanks: node.join("blanks"),
             stage,
             mappings: mount::Mappings::default(),
         };
@@ -277,8 +278,20 @@ impl Containers {
         self.0.groups.usage(id)
     }
 
-    /// Removes every container, network, group and mount of this data directory.
+    /// Removes every container, network, group and mount of this data directory. Hosts are asked to end first, all at
+    /// once: a database that is killed has to repair itself when it starts again.
     pub async fn teardown_all(&self) -> Result<(), Error> {
+        /// What an orderly end may take: a database with much to write has most to lose.
+        const ORDERLY: Duration = Duration::from_secs(30);
+        let hosts: Vec<Record> = self.records().into_iter().filter(|record| record.stays).collect();
+        for record in &hosts {
+            self.signal(&record.id, Signal::TERM)?;
+        }
+        let ends = hosts.iter().map(|record| self.ended(&record.id, ORDERLY));
+        let ended = futures_util::future::join_all(ends).await;
+        for (record, _) in hosts.iter().zip(ended).filter(|(_, ended)| !ended) {
+            warn!(id = record.id, "a host did not end by itself; it is killed");
+        }
         for record in self.records() {
             self.delete(&record.id).await?;
         }

@@ -495,6 +495,22 @@ async fn a_death_after_the_start_is_told_with_its_last_words() {
 }
 
 #[tokio::test]
+async fn an_selinux_context_is_a_remark_where_there_is_no_selinux() {
+    let world = world!();
+    let appspec = "version: 0.0\nos: linux\nfiles:\n  - source: page\n    destination: /srv/shop\npermissions:\n  \
+                   - object: /srv/shop/page\n    mode: \"600\"\n    context:\n      type: httpd_sys_content_t\n      \
+                   range: s0\n";
+    let files = [("appspec.yml", appspec), ("page", "hello")];
+    let ticket = Ticket::from_bits(1);
+    let events = [LifecycleEvent::DownloadBundle, LifecycleEvent::Install];
+    let deployed = world.deploy(&ticket, 1, &files, Some("appspec.yml"), &events).await;
+    assert!(deployed.failure().is_none(), "{deployed:?}");
+    assert_eq!(world.sh("stat -c %a /srv/shop/page").await.stdout, "600\n");
+    let log = world.log(&format!("deploy-{ticket}"));
+    assert!(log.contains("1 SELinux contexts of the appspec were left out"), "{log}");
+}
+
+#[tokio::test]
 async fn hostile_revisions_get_one_clear_error() {
     let world = world!();
     world.configure(&[]).await;

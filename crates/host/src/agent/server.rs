@@ -192,7 +192,8 @@ async fn health(State(agent): State<Agent>) -> Json<Health> {
     })
 }
 
-/// Keeps the environment. The first time, what is enabled starts, and so do the processes of an app that is there.
+/// Keeps the environment. The first time, what is enabled starts, and so do the processes of an app that is there. What
+/// the node orders next waits for that.
 async fn configure(
     State(agent): State<Agent>,
     Json(configuration): Json<Configuration>,
@@ -200,8 +201,9 @@ async fn configure(
     let has_processes = !configuration.processes.is_empty();
     let first = agent.services.configure(configuration);
     if first {
-        agent.services.start_enabled().await;
+        agent.services.boot();
         if has_processes && agent.layout.app.is_dir() {
+            agent.services.booted().await;
             agent.services.restart_processes().await?;
         }
     }
@@ -209,6 +211,7 @@ async fn configure(
 }
 
 async fn deploy(State(agent): State<Agent>, Json(deploy): Json<Deploy>) -> Result<Json<Reports>, Refusal> {
+    agent.services.booted().await;
     Ok(Json(agent.deployments.deploy(deploy).await?))
 }
 
@@ -247,10 +250,12 @@ async fn service(
         "reload" => Wish::Reload,
         _ => return Err(Fault::order(format!("`{verb}` is nothing that a service does")).into()),
     };
+    agent.services.booted().await;
     Ok(Json(agent.services.ask(&name, wish).await?))
 }
 
 async fn daemon(State(agent): State<Agent>, Json(order): Json<DaemonOrder>) -> Result<Json<()>, Refusal> {
+    agent.services.booted().await;
     Ok(Json(agent.services.run_daemon(&order).await?))
 }
 

@@ -265,7 +265,7 @@ impl Supervisor {
                 self.phase = Phase::Done;
                 Ok(())
             }
-            Ok(Started::Finished) => {
+            Ok(Started::Finished | Started::Skipped) => {
                 self.enter(ServiceState::Inactive, "dead", None);
                 Ok(())
             }

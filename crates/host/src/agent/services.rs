@@ -47,6 +47,8 @@ pub struct Services {
     collectors: Collectors,
     registry: Arc<Mutex<Registry>>,
     deaths: watch::Sender<()>,
+    /// What is enabled is being started.
+    booting: watch::Sender<bool>,
 }
 
 impl Services {
@@ -57,6 +59,7 @@ impl Services {
             collectors: Collectors::default(),
             registry: Arc::default(),
             deaths: watch::channel(()).0,
+            booting: watch::channel(false).0,
         }
     }
 
@@ -186,8 +189,24 @@ impl Services {
         }
     }
 
-    /// Starts what is enabled, as at boot.
-    pub async fn start_enabled(&self) {
+    /// Starts what is enabled, as at boot, while the host is told to be up: [`Services::booted`] waits for it.
+    pub fn boot(&self) {
+        self.booting.send_replace(true);
+        let this = self.clone();
+        // Ends with the starts, which have their own deadlines.
+        tokio::spawn(async move {
+            this.start_enabled().await;
+            this.booting.send_replace(false);
+        });
+    }
+
+    /// Waits until all that was enabled was started.
+    pub async fn booted(&self) {
+        // This room holds the sender.
+        let _ = self.booting.subscribe().wait_for(|booting| !booting).await;
+    }
+
+    async fn start_enabled(&self) {
         let mut names = Vec::new();
         for directory in &self.layout.units {
             let Ok(entries) = fs::read_dir(directory.join("multi-user.target.wants")) else {

@@ -159,16 +159,18 @@ impl Inner {
                 Ok(spec) => self.install_files(stage, spec).await,
                 Err(why) => Err(why),
             },
-            None => self.install_app(stage).await,
+            None => self.install_app(stage).await.map(|()| Vec::new()),
         };
-        outcome.map_err(|why| unknown(why, log))?;
+        for remark in outcome.map_err(|why| unknown(why, log))? {
+            log.note(&remark, now());
+        }
         stage
             .point("last_successful_install")
             .map_err(|error| unknown(format!("cannot keep the record: {error}"), log))?;
         Ok(true)
     }
 
-    async fn install_files(&self, stage: &Stage, spec: Appspec) -> Result<(), String> {
+    async fn install_files(&self, stage: &Stage, spec: Appspec) -> Result<Vec<String>, String> {
         let archive =
             Utf8PathBuf::from_path_buf(stage.current.archive()).map_err(|_| "a path that is not UTF-8")?;
         let records = Records::of(&stage.instructions, &stage.group);

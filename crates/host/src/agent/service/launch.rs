@@ -10,7 +10,10 @@ use std::{
 };
 
 use model::Secret;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::{
+    process::{Pid, Signal, kill_process},
+    thread::CapabilitySet,
+};
 use tokio::{
     sync::oneshot,
     task::JoinSet,
@@ -75,6 +78,8 @@ impl Main {
 pub enum Started {
     Runs(Main),
     Finished,
+    /// A condition of its unit does not hold, which is no failure (`systemd.unit(5)`).
+    Skipped,
 }
 
 /// A new invocation id: 128 random bits.
@@ -92,6 +97,10 @@ pub async fn start(
     invocation: &str,
 ) -> Result<Started, String> {
     let unit = &definition.unit;
+    if let Some(unmet) = unit.capabilities.iter().find(|wanted| !is_met(wanted)) {
+        around.note(&format!("not started: ConditionCapability={unmet} is not met"));
+        return Ok(Started::Skipped);
+    }
     let job = Job::new(definition, around, invocation, None)?;
     job.directories()?;
     job.all(&unit.start_pre, unit.start_timeout).await?;
@@ -122,6 +131,23 @@ pub async fn start(
             since,
         })
     }))
+}
+
+/// Whether processes of the host can have a capability, or, with `!`, cannot. One that the kernel has no name for is
+/// nobody's.
+fn is_met(condition: &str) -> bool {
+    let (wanted, name) = match condition.strip_prefix('!') {
+        Some(name) => (false, name),
+        None => (true, condition),
+    };
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let bounding = status
+        .lines()
+        .find_map(|line| u64::from_str_radix(line.strip_prefix("CapBnd:")?.trim(), 16).ok())
+        .unwrap_or(0);
+    let name = name.trim().to_ascii_uppercase();
+    let flag = CapabilitySet::from_name(name.strip_prefix("CAP_").unwrap_or(&name));
+    flag.is_some_and(|flag| bounding & flag.bits() != 0) == wanted
 }
 
 /// Ends a service: its ExecStop lines, SIGTERM, and SIGKILL when its time is over.
@@ -370,4 +396,17 @@ fn environment_file(path: &Path) -> Option<Vec<(String, Secret)>> {
         (!line.starts_with(['#', ';'])).then(|| (name.trim().to_owned(), Secret::new(value)))
     };
     Some(text.lines().filter_map(variable).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn conditions_are_about_what_processes_can_have() {
+        assert!(is_met("!CAP_NO_SUCH_THING") && !is_met("CAP_NO_SUCH_THING"));
+        for name in ["CAP_CHOWN", "cap_sys_admin"] {
+            assert_ne!(is_met(name), is_met(&format!("!{name}")));
+        }
+    }
 }
