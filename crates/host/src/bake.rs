@@ -8,6 +8,7 @@
 mod error;
 mod script;
 mod source;
+mod turn;
 
 pub use error::Error;
 
@@ -24,12 +25,13 @@ use model::{
     AppName, Digest, TenantName, Ticket,
     port::{BakeOrder, Baked, Bakery, Fault, LogRef, Resources},
 };
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 use tracing::info;
 
 use self::{
     script::Run,
     source::{Chosen, Index, Step},
+    turn::{Turn, Unwanted, Waits},
 };
 use crate::{
     base::{self, Bases},
@@ -79,44 +81,6 @@ struct Inner {
     baking: Mutex<HashMap<Digest, Weak<Turn>>>,
     /// The sources that were read last. Small: a release asks for one source a few times in a row.
     sources: Mutex<Vec<(Digest, Arc<Index>)>>,
-}
-
-/// The making of one layer. Who makes it holds the lock.
-#[derive(Debug, Default)]
-struct Turn {
-    lock: tokio::sync::Mutex<()>,
-    /// How many bakes wait for the layer.
-    waiting: watch::Sender<usize>,
-}
-
-/// One more that waits, until it is dropped.
-struct Waits<'a>(&'a Turn);
-
-impl<'a> Waits<'a> {
-    fn new(turn: &'a Turn) -> Self {
-        turn.waiting.send_modify(|count| *count += 1);
-        Self(turn)
-    }
-}
-
-impl Drop for Waits<'_> {
-    fn drop(&mut self) {
-        self.0.waiting.send_modify(|count| *count -= 1);
-    }
-}
-
-/// When the making of a layer ends early: when its bake is to stop and no other waits for the layer.
-struct Unwanted<'a> {
-    stop: Stop,
-    turn: &'a Turn,
-}
-
-impl Unwanted<'_> {
-    async fn wait(&mut self) {
-        self.stop.asked().await;
-        // The sender lives as long as the turn.
-        let _ = self.turn.waiting.subscribe().wait_for(|count| *count == 0).await;
-    }
 }
 
 /// What an oven stands on.

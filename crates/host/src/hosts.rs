@@ -417,7 +417,6 @@ impl model::port::Hosts for Hosts {
     }
 }
 
-/// A directory of a container's scratch, at a path in it.
 fn unknown_log(host: &HostId, name: &str, known: &[String]) -> Fault {
     let known = match known {
         [] => "it has none".to_owned(),
@@ -426,6 +425,7 @@ fn unknown_log(host: &HostId, name: &str, known: &[String]) -> Fault {
     Fault::order(format!("{host} has no log `{name}`: {known}"))
 }
 
+/// A directory of a container's scratch, at a path in it.
 fn shared(name: &str, target: &str) -> Bind {
     Bind {
         source: name.into(),

@@ -101,6 +101,7 @@ impl Tickets {
         T: Serialize + DeserializeOwned,
         F: Future<Output = Result<T, Fault>> + Send + 'static,
     {
+        let work = Box::pin(work);
         self.until_stopped(ticket, order, |_| work).await
     }
 

@@ -14,7 +14,7 @@ use model::{
     port::{BakeOrder, Commit},
 };
 
-use super::{Error, Inner, Journal, Unwanted, unpack_inputs};
+use super::{Error, Inner, Journal, turn::Unwanted, unpack_inputs};
 use crate::{
     container::{Bind, Exit, Net, Output, Preset, Rootfs, Spec},
     layer::{
