@@ -8,6 +8,7 @@
 mod error;
 mod script;
 mod source;
+mod turn;
 
 pub use error::Error;
 
@@ -30,6 +31,7 @@ use tracing::info;
 use self::{
     script::Run,
     source::{Chosen, Index, Step},
+    turn::{Turn, Unwanted, Waits},
 };
 use crate::{
     base::{self, Bases},
@@ -38,7 +40,9 @@ use crate::{
     image::{Images, Swept},
     layer::{self, Layers},
     logs::{self, Mask},
-    objects, tree,
+    objects,
+    ticket::Stop,
+    tree,
     uids::Uids,
     work,
 };
@@ -74,7 +78,7 @@ struct Inner {
     /// Bakes hold it together; a sweep, which must not see a layer without its image, holds it alone.
     quiet: Arc<tokio::sync::RwLock<()>>,
     /// Who bakes which layer now: a second one waits for the first.
-    baking: Mutex<HashMap<Digest, Weak<tokio::sync::Mutex<()>>>>,
+    baking: Mutex<HashMap<Digest, Weak<Turn>>>,
     /// The sources that were read last. Small: a release asks for one source a few times in a row.
     sources: Mutex<Vec<(Digest, Arc<Index>)>>,
 }
@@ -262,7 +266,7 @@ impl Oven {
             deadline: started + PLATFORM_TIMEOUT,
             timeout: PLATFORM_TIMEOUT,
         };
-        let reused = self.layer(run, journal).await?;
+        let reused = self.layer(run, journal, Stop::never()).await?;
         self.baked(&[base.key, key], reused, started)
     }
 
@@ -271,6 +275,7 @@ impl Oven {
         ticket: &Ticket,
         order: &BakeOrder,
         journal: &mut Journal,
+        stop: Stop,
     ) -> Result<Baked, Error> {
         let _together = self.0.quiet.read().await;
         let started = Instant::now();
@@ -304,23 +309,30 @@ impl Oven {
                 deadline: started + timeout,
                 timeout,
             };
-            reused &= self.layer(run, journal).await?;
+            reused &= self.layer(run, journal, stop.clone()).await?;
             keys.push(key);
         }
         self.baked(&keys, reused, started)
     }
 
     /// Makes a layer, unless it is there or another bake makes it meanwhile. Whether it was there.
-    async fn layer(&self, run: Run, journal: &mut Journal) -> Result<bool, Error> {
+    async fn layer(&self, run: Run, journal: &mut Journal, mut stop: Stop) -> Result<bool, Error> {
+        if let Some(reason) = stop.reason() {
+            return Err(Error::Stopped(reason));
+        }
         let turn = self.turn(run.key);
-        let _turn = match turn.try_lock() {
+        let _turn = match turn.lock.try_lock() {
             Ok(turn) => turn,
             Err(_) => {
                 journal.line(&format!(
                     "{}: waiting for another bake of the same layer",
                     run.name
                 ));
-                turn.lock().await
+                let _waits = Waits::new(&turn);
+                tokio::select! {
+                    turn = turn.lock.lock() => turn,
+                    reason = stop.asked() => return Err(Error::Stopped(reason)),
+                }
             }
         };
         if self.0.layers.get(&run.key)?.is_some() {
@@ -334,18 +346,22 @@ impl Oven {
             }
             return Ok(true);
         }
-        let _place = self.0.places.acquire().await.map_err(|_| Error::Interrupted)?;
-        script::run(&self.0, run, journal).await?;
+        let mut unwanted = Unwanted { stop, turn: &turn };
+        let _place = tokio::select! {
+            place = self.0.places.acquire() => place.map_err(|_| Error::Interrupted)?,
+            () = unwanted.wait() => return Err(Error::Stopped(unwanted.stop.reason().unwrap_or_default())),
+        };
+        script::run(&self.0, run, journal, unwanted).await?;
         Ok(false)
     }
 
-    fn turn(&self, key: Digest) -> Arc<tokio::sync::Mutex<()>> {
+    fn turn(&self, key: Digest) -> Arc<Turn> {
         let mut baking = self.0.baking.lock().unwrap_or_else(PoisonError::into_inner);
         baking.retain(|_, turn| turn.strong_count() > 0);
         if let Some(turn) = baking.get(&key).and_then(Weak::upgrade) {
             return turn;
         }
-        let turn = Arc::default();
+        let turn = Arc::<Turn>::default();
         baking.insert(key, Arc::downgrade(&turn));
         turn
     }
@@ -414,18 +430,25 @@ impl Oven {
     }
 }
 
-impl Bakery for Oven {
-    async fn bake(&self, ticket: &Ticket, order: &BakeOrder) -> Result<Baked, Fault> {
+impl Oven {
+    /// As [`Bakery::bake`], until it is to stop. A layer that others wait for is finished first.
+    pub async fn bake_until(&self, ticket: &Ticket, order: &BakeOrder, stop: Stop) -> Result<Baked, Fault> {
         let log: LogRef = format!("bake/{ticket}")
             .parse()
             .map_err(|_| Fault::order("the ticket cannot name a log"))?;
         let mut journal = self.journal(log);
-        let baked = self.bake_order(ticket, order, &mut journal).await;
+        let baked = self.bake_order(ticket, order, &mut journal, stop).await;
         if let Ok(baked) = &baked {
             let (place, image, reused) = (&order.place, baked.image, baked.reused);
             info!(%place, %image, reused, duration_ms = baked.duration_ms, "the image of {place} is ready");
         }
         finish(baked, journal)
+    }
+}
+
+impl Bakery for Oven {
+    async fn bake(&self, ticket: &Ticket, order: &BakeOrder) -> Result<Baked, Fault> {
+        self.bake_until(ticket, order, Stop::never()).await
     }
 
     async fn find(&self, order: &BakeOrder) -> Result<Option<Baked>, Fault> {

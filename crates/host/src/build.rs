@@ -41,7 +41,9 @@ use crate::{
     cache::Lease,
     container::{Containers, Exit},
     layer::{self, copy::Deletions, io_error},
-    logs, objects, tree,
+    logs, objects,
+    ticket::Stop,
+    tree,
     work::{self, Work},
 };
 
@@ -81,11 +83,18 @@ pub struct Site {
 
 impl Builder for Yard {
     async fn build(&self, ticket: &Ticket, order: &BuildOrder) -> Result<Built, Fault> {
+        self.build_until(ticket, order, Stop::never()).await
+    }
+}
+
+impl Yard {
+    /// As [`Builder::build`], until it is to stop.
+    pub async fn build_until(&self, ticket: &Ticket, order: &BuildOrder, stop: Stop) -> Result<Built, Fault> {
         let log: LogRef = format!("build/{ticket}")
             .parse()
             .map_err(|_| Fault::order("the ticket cannot name a log"))?;
         let started = Instant::now();
-        let built = self.run(ticket, order, log.clone()).await;
+        let built = self.run(ticket, order, log.clone(), stop).await;
         let last = match &built {
             Ok(built) => format!(
                 "The build succeeded: artifact {} of {} bytes",
@@ -104,11 +113,20 @@ impl Builder for Yard {
     }
 }
 
+/// What a container stands on.
+struct Ground {
+    /// From the top down.
+    lowers: Vec<Utf8PathBuf>,
+    uid_base: u32,
+}
+
 /// What is left of a container that has ended.
 struct Ran {
     exit: Exit,
     console: Console,
     followed: io::Result<()>,
+    /// Why, when it was stopped.
+    stopped: Option<String>,
 }
 
 impl Yard {
@@ -127,7 +145,13 @@ impl Yard {
         })))
     }
 
-    async fn run(&self, ticket: &Ticket, order: &BuildOrder, log: LogRef) -> Result<Built, Error> {
+    async fn run(
+        &self,
+        ticket: &Ticket,
+        order: &BuildOrder,
+        log: LogRef,
+        mut stop: Stop,
+    ) -> Result<Built, Error> {
         let mut console = self.console(order, &log)?;
         check_secrets(order)?;
         console.began("QUEUED");
@@ -138,11 +162,14 @@ impl Yard {
                 waiting.running, waiting.before
             ));
         });
-        let _place = place.await;
+        let _place = tokio::select! {
+            place = place => place,
+            reason = stop.asked() => return Err(Error::Stopped(reason)),
+        };
         console.ended(PhaseStatus::Succeeded, None);
         let id = format!("build-{}", Digest::of(ticket.as_str()).short());
         let work = Work::open(&self.0.containers, &self.0.home, id).await?;
-        let built = self.build_in(&work, ticket, order, log, console).await;
+        let built = self.build_in(&work, ticket, order, log, console, stop).await;
         work.close().await?;
         built
     }
@@ -163,8 +190,12 @@ impl Yard {
         order: &BuildOrder,
         log: LogRef,
         mut console: Console,
+        mut stop: Stop,
     ) -> Result<Built, Error> {
-        let prepared = self.prepare(work, order, &mut console).await;
+        let prepared = tokio::select! {
+            prepared = self.prepare(work, order, &mut console) => prepared,
+            reason = stop.asked() => Err(Error::Stopped(reason)),
+        };
         let (image, lowers, caches) = match prepared {
             Ok(prepared) => prepared,
             Err(error) => {
@@ -175,7 +206,11 @@ impl Yard {
         };
         let uids = self.0.oven.uids().take().ok_or(Error::Full)?;
         let job = sandbox::job(ticket, order, image);
-        let ran = self.execute(work, order, job, lowers, uids.base, console).await?;
+        let ground = Ground {
+            lowers,
+            uid_base: uids.base,
+        };
+        let ran = self.execute(work, order, job, ground, console, stop).await?;
         let upper = work.directory().join("scratch/upper");
         let came_to_its_end = ran.console.outcome.succeeded.is_some();
         let judged = judge(order, ran);
@@ -208,7 +243,11 @@ impl Yard {
             None => {
                 console
                     .line("Waiting for the build image, which is made once on this machine (its log is bake/platform-standard)");
-                self.0.oven.standard().await.map_err(Error::Image)?.image
+                let oven = self.0.oven.clone();
+                // Every build needs it: it is made to its end, whoever stops waiting.
+                let standard = tokio::spawn(async move { oven.standard().await });
+                let standard = standard.await.map_err(|_| Error::Interrupted)?;
+                standard.map_err(Error::Image)?.image
             }
         };
         let caches = self.0.oven.caches();
@@ -239,18 +278,18 @@ impl Yard {
         work: &Work,
         order: &BuildOrder,
         job: protocol::Job,
-        lowers: Vec<Utf8PathBuf>,
-        uid_base: u32,
+        ground: Ground,
         mut console: Console,
+        mut stop: Stop,
     ) -> Result<Ran, Error> {
         let (stdin, job_writer) = pipe()?;
         let (frames, output) = pipe()?;
         let spec = sandbox::spec(sandbox::Parts {
             id: work.id(),
             order,
-            lowers,
+            lowers: ground.lowers,
             scratch: work.directory().join("scratch"),
-            uid_base,
+            uid_base: ground.uid_base,
             program: self.0.program.clone(),
             stdin,
             output,
@@ -264,14 +303,17 @@ impl Yard {
             (console, followed)
         });
         let timeout = timeout(order);
-        let exit = self.0.containers.run(spec, timeout).await;
+        let stopping = async { drop(stop.asked().await) };
+        let exit = self.0.containers.run_until(spec, timeout, stopping).await;
         let (console, followed) = follow.await.map_err(|_| Error::Interrupted)?;
         // What matters of it is whether the runner answered.
         let _ = tell.await;
+        let exit = exit?;
         Ok(Ran {
-            exit: exit?,
+            exit,
             console,
             followed,
+            stopped: exit.stopped.then(|| stop.reason().unwrap_or_default()),
         })
     }
 
@@ -340,13 +382,17 @@ fn judge(order: &BuildOrder, ran: Ran) -> Result<Outcome, Error> {
         exit,
         mut console,
         followed,
+        stopped,
     } = ran;
-    let judged = verdict(order, exit, &console, followed);
+    let judged = match stopped {
+        Some(reason) => Err(Error::Stopped(reason)),
+        None => verdict(order, exit, &console, followed),
+    };
     if let Err(error) = &judged {
-        let status = if exit.timed_out {
-            PhaseStatus::TimedOut
-        } else {
-            PhaseStatus::Failed
+        let status = match error {
+            Error::Stopped(_) => PhaseStatus::Stopped,
+            _ if exit.timed_out => PhaseStatus::TimedOut,
+            _ => PhaseStatus::Failed,
         };
         console.ended(status, Some(error.to_string()));
     }

@@ -11,13 +11,13 @@ use futures_util::TryStreamExt as _;
 use http_body_util::{BodyExt as _, Limited};
 use hyper::{Method, Request, Response, StatusCode, body::Incoming};
 use hyper_util::rt::TokioIo;
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use model::{
     AppName, Digest, HostId, Place, TenantName, Ticket,
     port::{
         BakeOrder, Baked, Bakery, BuildOrder, Builder, Built, CheckOrder, DatabaseOrder, DatabaseUp,
-        Databases, DeployOrder, Deployed, Deployer, Fault, HostOrder, HostSeen, HostUp, Hosts, Keep,
-        LogChunk, LogRef, Logs, Network, Objects, Swept, Upkeep, Verdict,
+        Databases, Death, DeployOrder, Deployed, Deployer, Fault, HostOrder, HostSeen, HostUp, Hosts, Keep,
+        LogChunk, LogRef, Logs, Network, Objects, Swept, Upkeep, Verdict, Work,
     },
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -29,7 +29,7 @@ use crate::{
     container::chain,
     node::{
         Health,
-        api::{Destroying, Reading, Ticketed},
+        api::{Destroying, Reading, Stopping, Ticketed, Watching},
         upkeep::Forgetting,
     },
     socket,
@@ -222,9 +222,23 @@ impl Bakery for Client {
     }
 }
 
+impl Work for Client {
+    async fn stop_work(&self, ticket: &Ticket, reason: &str) -> Result<(), Fault> {
+        let (ticket, reason) = (ticket.clone(), reason.to_owned());
+        self.post("/v1/work/stop", &Stopping { ticket, reason }, QUICK)
+            .await
+    }
+}
+
 impl Deployer for Client {
     async fn deploy(&self, ticket: &Ticket, order: &DeployOrder) -> Result<Deployed, Fault> {
         self.ticketed("/v1/deployments/deploy", ticket, order, DEPLOYMENT)
+            .await
+    }
+
+    async fn watch(&self, host: &HostId, since: Timestamp) -> Result<Option<Death>, Fault> {
+        let host = host.clone();
+        self.post("/v1/deployments/watch", &Watching { host, since }, QUICK)
             .await
     }
 

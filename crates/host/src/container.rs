@@ -136,6 +136,7 @@ impl Containers {
             maps_ids: supported("id-mapped mounts", mount::maps_ids(&node)),
             has_loops: supported("loop devices", mount::has_loops()),
             shifted: node.join("shifted"),
+            blanks: node.join("blanks"),
             stage,
             mappings: mount::Mappings::default(),
         };
@@ -171,6 +172,16 @@ impl Containers {
     /// Runs a container to its end, or kills all of it at the deadline or when the caller goes away. It stays, for its
     /// [`Rootfs::upper`] to be read, until [`Containers::delete`].
     pub async fn run(&self, spec: Spec, deadline: Duration) -> Result<Exit, Error> {
+        self.run_until(spec, deadline, std::future::pending()).await
+    }
+
+    /// As [`Containers::run`], and kills all of it when `stop` is done.
+    pub async fn run_until(
+        &self,
+        spec: Spec,
+        deadline: Duration,
+        stop: impl Future<Output = ()>,
+    ) -> Result<Exit, Error> {
         let (this, id) = (self.clone(), spec.id.clone());
         let mut guard = KillOnDrop {
             containers: self.clone(),
@@ -185,16 +196,19 @@ impl Containers {
                 None => None,
             }
         };
-        let ended = tokio::time::timeout(deadline, ended).await;
-        let timed_out = ended.is_err();
+        let (ended, stopped) = tokio::select! {
+            ended = tokio::time::timeout(deadline, ended) => (ended.ok(), false),
+            () = stop => (None, true),
+        };
         guard.id = None;
-        if timed_out {
+        if ended.is_none() {
             self.kill(&id).await?;
         }
         Ok(Exit {
-            code: ended.ok().flatten().unwrap_or(137),
+            code: ended.flatten().unwrap_or(137),
             oom: self.0.groups.oom_killed(&id),
-            timed_out,
+            timed_out: ended.is_none() && !stopped,
+            stopped,
         })
     }
 
@@ -264,8 +278,20 @@ impl Containers {
         self.0.groups.usage(id)
     }
 
-    /// Removes every container, network, group and mount of this data directory.
+    /// Removes every container, network, group and mount of this data directory. Hosts are asked to end first, all at
+    /// once: a database that is killed has to repair itself when it starts again.
     pub async fn teardown_all(&self) -> Result<(), Error> {
+        /// What an orderly end may take: a database with much to write has most to lose.
+        const ORDERLY: Duration = Duration::from_secs(30);
+        let hosts: Vec<Record> = self.records().into_iter().filter(|record| record.stays).collect();
+        for record in &hosts {
+            self.signal(&record.id, Signal::TERM)?;
+        }
+        let ends = hosts.iter().map(|record| self.ended(&record.id, ORDERLY));
+        let ended = futures_util::future::join_all(ends).await;
+        for (record, _) in hosts.iter().zip(ended).filter(|(_, ended)| !ended) {
+            warn!(id = record.id, "a host did not end by itself; it is killed");
+        }
         for record in self.records() {
             self.delete(&record.id).await?;
         }

@@ -3,7 +3,15 @@
 //! Data is in a directory of the environment that outlives hosts. Credentials go into the server through the standard
 //! input of its own client, as the local root; they are in no file, log or command line.
 
-use std::{fs, time::Duration};
+use std::{
+    collections::HashMap,
+    fs,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use camino::{Utf8Path, Utf8PathBuf};
 use model::{
@@ -48,6 +56,15 @@ pub struct Databases {
     hosts: Hosts,
     oven: Oven,
     tickets: Tickets,
+    turns: Arc<Mutex<HashMap<Place, Arc<Turn>>>>,
+}
+
+/// One thing at a time is done to the database of an environment.
+#[derive(Default)]
+struct Turn {
+    lock: tokio::sync::Mutex<()>,
+    /// How often it was destroyed. Whatever was ordered before has no effect after.
+    destroyed: AtomicU64,
 }
 
 impl Databases {
@@ -57,19 +74,34 @@ impl Databases {
             hosts,
             oven,
             tickets,
+            turns: Arc::default(),
         }
+    }
+
+    fn turn(&self, place: &Place) -> Arc<Turn> {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+        Arc::clone(turns.entry(place.clone()).or_default())
     }
 
     async fn up(&self, order: &DatabaseOrder) -> Result<DatabaseUp, Fault> {
         let DatabaseEngine::Mariadb = order.engine;
         check(order)?;
-        self.check_alone(order)?;
+        // Held to the end: who destroys meanwhile is seen.
+        let turn = self.turn(&order.place);
+        let destroyed = turn.destroyed.load(Ordering::SeqCst);
         let image = self
             .oven
             .platform(SERVICE, base::DEBIAN, IMAGE_SCRIPT)
             .await?
             .image;
         let begin = now();
+        let _turn = turn.lock.lock().await;
+        if turn.destroyed.load(Ordering::SeqCst) != destroyed {
+            let text = format!("the database of {} was deleted while it was made", order.place);
+            return Err(Fault::order(text).next("order it again"));
+        }
+        self.check_alone(order)?;
         let volume = self.volume(&order.place);
         let existing_data = volume.exists();
         if !existing_data {
@@ -105,6 +137,9 @@ impl Databases {
     }
 
     async fn down(&self, host: &HostId, place: &Place) -> Result<(), Fault> {
+        let turn = self.turn(place);
+        turn.destroyed.fetch_add(1, Ordering::SeqCst);
+        let _turn = turn.lock.lock().await;
         if let Some(other) = self.of(place).into_iter().find(|record| &record.host != host) {
             return Err(Fault::order(format!(
                 "the data of {place} is that of {}",
@@ -253,6 +288,7 @@ fn host_order(order: &DatabaseOrder, image: Digest) -> HostOrder {
         uid_base: order.uid_base,
         resources: order.resources.clone(),
         port: PORT,
+        secrets: [].into(),
         environment: Default::default(),
         processes: Default::default(),
     }

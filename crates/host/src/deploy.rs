@@ -8,11 +8,12 @@
 use std::{io::Read as _, time::Duration};
 
 use axum::body::{Body, Bytes};
+use jiff::Timestamp;
 use model::{
     Digest, HostId, Ticket,
     port::{
-        CheckOrder, DeployOrder, Deployed, Deployer as Port, EventReport, EventStatus, Fault, LifecycleEvent,
-        LogRef, Verdict,
+        CheckOrder, Death, DeployOrder, Deployed, Deployer as Port, EventReport, EventStatus, Fault,
+        LifecycleEvent, LogRef, Verdict,
     },
 };
 use tokio::sync::mpsc;
@@ -134,6 +135,18 @@ impl Port for Deployer {
             serde_json::to_vec(order).map_err(|error| Fault::order(format!("not an order: {error}")))?;
         let work = self.clone().run(ticket.clone(), order.clone());
         self.tickets.once(ticket, Digest::of(json), work).await
+    }
+
+    async fn watch(&self, host: &HostId, since: Timestamp) -> Result<Option<Death>, Fault> {
+        let death = self.hosts.agent(host).death(since).await;
+        let mut death = death.map_err(|error| fault(host, error))?;
+        for text in death
+            .iter_mut()
+            .flat_map(|death| [&mut death.service, &mut death.exit, &mut death.last])
+        {
+            bound(text);
+        }
+        Ok(death)
     }
 
     async fn check(&self, order: &CheckOrder) -> Result<Verdict, Fault> {
@@ -270,7 +283,7 @@ mod tests {
         EventReport {
             event,
             status,
-            started_at: jiff::Timestamp::UNIX_EPOCH,
+            started_at: Timestamp::UNIX_EPOCH,
             duration_ms: 0,
             failure: (status == EventStatus::Failed).then_some(failure),
         }

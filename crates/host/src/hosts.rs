@@ -101,6 +101,8 @@ impl Hosts {
 
     /// The log of a host that exists: those of its services, and `console`. `None` when the host is not there, and its
     /// logs are where all logs are.
+    ///
+    /// A name that none of its logs has is refused with the names that there are.
     pub async fn log(&self, log: &LogRef, offset: u64) -> Option<Result<LogChunk, Fault>> {
         let mut parts = log.as_str().splitn(3, '/');
         let ("host", Some(host), Some(name)) = (parts.next()?, parts.next(), parts.next()) else {
@@ -108,8 +110,13 @@ impl Hosts {
         };
         let host: HostId = host.parse().ok()?;
         let run = self.scratch(&host).join("run");
+        let unknown = |known: Vec<String>| Some(Err(unknown_log(&host, name, &known)));
         if !run.exists() {
-            return None;
+            let kept = self.node.join("logs/host").join(host.as_str());
+            return logs::kept_unless_known(&kept, name).and_then(unknown);
+        }
+        if let Some(known) = logs::unless_known(&run, name) {
+            return unknown(known);
         }
         let name = name.to_owned();
         let read = tokio::task::spawn_blocking(move || {
@@ -269,6 +276,7 @@ impl Hosts {
     async fn configure(&self, order: &HostOrder) -> Result<(), Fault> {
         let configuration = Configuration {
             environment: order.environment.clone(),
+            secrets: order.secrets.clone(),
             port: order.port,
             processes: order.processes.clone(),
         };
@@ -407,6 +415,14 @@ impl model::port::Hosts for Hosts {
                 error => Fault::platform(chain(&error)),
             })
     }
+}
+
+fn unknown_log(host: &HostId, name: &str, known: &[String]) -> Fault {
+    let known = match known {
+        [] => "it has none".to_owned(),
+        known => format!("it has {}", known.join(", ")),
+    };
+    Fault::order(format!("{host} has no log `{name}`: {known}"))
 }
 
 /// A directory of a container's scratch, at a path in it.

@@ -153,7 +153,23 @@ pub fn overlay(
 
 /// Makes `file` a sparse ext4 file system of `mib` and mounts it at `target`. It has no journal: nothing on it is
 /// used again after a power cut.
-pub fn disk(file: &Utf8Path, mib: u64, target: &Utf8Path) -> Result<(), Error> {
+///
+/// An empty file system is always the same: one of each size is kept among `blanks`, and what it holds is copied.
+pub fn disk(file: &Utf8Path, mib: u64, blanks: &Utf8Path, target: &Utf8Path) -> Result<(), Error> {
+    let blank = blanks.join(format!("1-{mib}.ext4"));
+    let image = empty(file, mib)?;
+    match fs::File::open(&blank) {
+        Ok(from) => copy_data(&from, &image).map_err(context("copy a blank disk to", file))?,
+        Err(_) => {
+            format(file)?;
+            keep_blank(&image, file, &blank)?;
+        }
+    }
+    mount_disk(&image, file, target)
+}
+
+/// A sparse file.
+fn empty(file: &Utf8Path, mib: u64) -> Result<fs::File, Error> {
     let image = fs::OpenOptions::new()
         .read(true)
         .write(true)
@@ -163,6 +179,51 @@ pub fn disk(file: &Utf8Path, mib: u64, target: &Utf8Path) -> Result<(), Error> {
         .open(file)
         .map_err(context("create", file))?;
     image.set_len(mib * 1024 * 1024).map_err(context("size", file))?;
+    Ok(image)
+}
+
+/// Keeps a copy of a disk that is empty still.
+fn keep_blank(image: &fs::File, file: &Utf8Path, blank: &Utf8Path) -> Result<(), Error> {
+    let dir = blank.parent().expect("a blank disk is in a directory");
+    fs::create_dir_all(dir).map_err(context("create", dir))?;
+    // Two may come here at once, with files of their own.
+    let fresh = dir.join(format!(".{}", crate::container::tag_of(file)));
+    let length = image.metadata().map_err(context("look at", file))?.len();
+    let copy = empty(&fresh, length >> 20)?;
+    copy_data(image, &copy).map_err(context("copy a blank disk to", &fresh))?;
+    fs::rename(&fresh, blank).map_err(context("rename", &fresh))
+}
+
+/// Copies what a sparse file holds to the same places of another.
+fn copy_data(from: &fs::File, to: &fs::File) -> io::Result<()> {
+    use rustix::fs::SeekFrom;
+    use std::os::unix::fs::FileExt as _;
+    let length = from.metadata()?.len();
+    let mut buffer = vec![0; 1 << 18];
+    let mut at = 0;
+    loop {
+        at = match rustix::fs::seek(from, SeekFrom::Data(at)) {
+            Ok(start) => start,
+            // No data from here on.
+            Err(rustix::io::Errno::NXIO) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        let end = rustix::fs::seek(from, SeekFrom::Hole(at))?.min(length);
+        while at < end {
+            let most = buffer
+                .len()
+                .min(usize::try_from(end - at).unwrap_or(buffer.len()));
+            let count = from.read_at(&mut buffer[..most], at)?;
+            if count == 0 {
+                return Ok(());
+            }
+            to.write_all_at(&buffer[..count], at)?;
+            at += count as u64;
+        }
+    }
+}
+
+fn format(file: &Utf8Path) -> Result<(), Error> {
     let made = Command::new("mkfs.ext4")
         .args(["-q", "-F", "-m", "0", "-O", "^has_journal,^resize_inode"])
         .args(["-E", "lazy_itable_init=1,nodiscard,root_owner=0:0", file.as_str()])
@@ -173,7 +234,7 @@ pub fn disk(file: &Utf8Path, mib: u64, target: &Utf8Path) -> Result<(), Error> {
         let why = String::from_utf8_lossy(&made.stderr).trim().to_owned();
         return Err(context("format", file)(io::Error::other(why)));
     }
-    mount_disk(&image, file, target)
+    Ok(())
 }
 
 /// Mounts a disk that [`disk`] made before, be it in use or not. A file must never be behind two loop devices, each of

@@ -1,7 +1,8 @@
 //! A repeated ticket returns the first answer, also after a crash. Knows nothing of what the answers mean.
 //!
-//! An answer is on disk before anybody gets it. A fault that blames the platform is no answer: the same ticket tries
-//! again.
+//! An answer is in a file before anybody gets it, where the end of the node does not reach it. It is not forced to the
+//! disk: a machine that lost its power has lost its hosts and builds as well, and does them again. A fault that blames
+//! the platform is no answer: the same ticket tries again.
 
 use std::{
     collections::HashMap,
@@ -38,13 +39,45 @@ pub struct Tickets {
 /// Work that is being done under a ticket.
 #[derive(Debug, Clone)]
 struct Work {
-    order: Digest,
+    /// `None`: of any order, because it was stopped before it was ordered.
+    order: Option<Digest>,
     done: watch::Receiver<Option<Outcome>>,
+    stop: watch::Sender<Option<String>>,
+}
+
+/// Tells work that nobody wants it any more, and why. Clones hear the same.
+#[derive(Debug, Clone)]
+pub struct Stop(watch::Receiver<Option<String>>);
+
+impl Stop {
+    /// For work that nobody stops.
+    pub fn never() -> Self {
+        Self(watch::channel(None).1)
+    }
+
+    /// Waits until the work is to stop. Gives the reason.
+    pub async fn asked(&mut self) -> String {
+        let asked = self
+            .0
+            .wait_for(Option::is_some)
+            .await
+            .map(|reason| reason.clone());
+        match asked {
+            Ok(reason) => reason.unwrap_or_default(),
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// The reason, when it was asked already.
+    pub fn reason(&self) -> Option<String> {
+        self.0.borrow().clone()
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Answer {
-    order: Digest,
+    /// `None`: whatever was ordered.
+    order: Option<Digest>,
     outcome: Outcome,
 }
 
@@ -68,6 +101,21 @@ impl Tickets {
         T: Serialize + DeserializeOwned,
         F: Future<Output = Result<T, Fault>> + Send + 'static,
     {
+        let work = Box::pin(work);
+        self.until_stopped(ticket, order, |_| work).await
+    }
+
+    /// As [`Tickets::once`], for work that ends early when it is asked to.
+    pub async fn until_stopped<T, F>(
+        &self,
+        ticket: &Ticket,
+        order: Digest,
+        work: impl FnOnce(Stop) -> F,
+    ) -> Result<T, Fault>
+    where
+        T: Serialize + DeserializeOwned,
+        F: Future<Output = Result<T, Fault>> + Send + 'static,
+    {
         let outcome = match self.kept(ticket) {
             Some(answer) => checked(ticket, answer.order, order).and(answer.outcome),
             None => self.shared(ticket, order, work).await,
@@ -75,6 +123,33 @@ impl Tickets {
         let value = outcome?;
         serde_json::from_value(value)
             .map_err(|error| Fault::platform(format!("a kept answer is unreadable: {error}")))
+    }
+
+    /// Asks the work under a ticket to end early. What was not ordered yet has its answer with that, on the disk.
+    pub async fn stop(&self, ticket: &Ticket, reason: &str) -> Result<(), Fault> {
+        let stopped = Err(Fault::order(reason));
+        let _forget = {
+            let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(work) = running.get(ticket) {
+                work.stop.send_replace(Some(reason.to_owned()));
+                return Ok(());
+            }
+            if self.kept(ticket).is_some() {
+                return Ok(());
+            }
+            // An order that comes while the answer is written gets it from here.
+            let work = Work {
+                order: None,
+                done: watch::channel(Some(stopped.clone())).1,
+                stop: watch::channel(None).0,
+            };
+            running.insert(ticket.clone(), work);
+            Forget(self.clone(), ticket.clone())
+        };
+        match self.keep(ticket, None, stopped).await {
+            Err(fault) if fault.blame == Blame::Platform => Err(fault),
+            _ => Ok(()),
+        }
     }
 
     /// Forgets answers that are older than seven days.
@@ -92,7 +167,7 @@ impl Tickets {
         Ok(())
     }
 
-    async fn shared<T, F>(&self, ticket: &Ticket, order: Digest, work: F) -> Outcome
+    async fn shared<T, F>(&self, ticket: &Ticket, order: Digest, work: impl FnOnce(Stop) -> F) -> Outcome
     where
         T: Serialize,
         F: Future<Output = Result<T, Fault>> + Send + 'static,
@@ -102,7 +177,8 @@ impl Tickets {
                 checked(ticket, work.order, order)?;
                 work.done
             }
-            Begun::Mine(sender, done) => {
+            Begun::Mine(sender, done, stop) => {
+                let work = work(stop);
                 let (this, ticket) = (self.clone(), ticket.clone());
                 // Ends with the work, which has its own deadlines.
                 tokio::spawn(async move {
@@ -110,7 +186,7 @@ impl Tickets {
                     let outcome = work.await.and_then(|answer| {
                         serde_json::to_value(answer).map_err(|error| Fault::platform(error.to_string()))
                     });
-                    let kept = this.keep(&ticket, order, outcome).await;
+                    let kept = this.keep(&ticket, Some(order), outcome).await;
                     drop(forget);
                     sender.send_replace(Some(kept));
                 });
@@ -129,18 +205,20 @@ impl Tickets {
             return Begun::Running(work.clone());
         }
         // It may have been finished since the caller looked.
-        let (sender, done) = watch::channel(self.kept(ticket).map(|answer| answer.outcome));
+        let kept = self.kept(ticket);
+        let first = kept.as_ref().map_or(Some(order), |answer| answer.order);
+        let (sender, done) = watch::channel(kept.map(|answer| answer.outcome));
+        let (stop, stopped) = watch::channel(None);
+        let work = Work {
+            order: first,
+            done: done.clone(),
+            stop,
+        };
         if done.borrow().is_some() {
-            return Begun::Running(Work { order, done });
+            return Begun::Running(work);
         }
-        running.insert(
-            ticket.clone(),
-            Work {
-                order,
-                done: done.clone(),
-            },
-        );
-        Begun::Mine(sender, done)
+        running.insert(ticket.clone(), work);
+        Begun::Mine(sender, done, Stop(stopped))
     }
 
     fn path(&self, ticket: &Ticket) -> Utf8PathBuf {
@@ -157,7 +235,7 @@ impl Tickets {
             .ok()
     }
 
-    async fn keep(&self, ticket: &Ticket, order: Digest, outcome: Outcome) -> Outcome {
+    async fn keep(&self, ticket: &Ticket, order: Option<Digest>, outcome: Outcome) -> Outcome {
         if outcome
             .as_ref()
             .is_err_and(|fault| fault.blame == Blame::Platform)
@@ -185,7 +263,11 @@ impl Tickets {
 
 enum Begun {
     Running(Work),
-    Mine(watch::Sender<Option<Outcome>>, watch::Receiver<Option<Outcome>>),
+    Mine(
+        watch::Sender<Option<Outcome>>,
+        watch::Receiver<Option<Outcome>>,
+        Stop,
+    ),
 }
 
 /// Also when the work panics, the ticket can be used again.
@@ -201,8 +283,8 @@ impl Drop for Forget {
     }
 }
 
-fn checked(ticket: &Ticket, first: Digest, now: Digest) -> Result<(), Fault> {
-    match first == now {
+fn checked(ticket: &Ticket, first: Option<Digest>, now: Digest) -> Result<(), Fault> {
+    match first.is_none_or(|first| first == now) {
         true => Ok(()),
         false => Err(Fault::order(format!(
             "the ticket {ticket} was used for another order"
@@ -210,7 +292,7 @@ fn checked(ticket: &Ticket, first: Digest, now: Digest) -> Result<(), Fault> {
     }
 }
 
-/// All of it is on the disk, or nothing.
+/// All of it, or nothing.
 fn write(path: &Utf8Path, answer: &Answer) -> io::Result<()> {
     let fresh = Utf8PathBuf::from(format!("{path}.new"));
     let mut file = fs::OpenOptions::new()
@@ -220,9 +302,7 @@ fn write(path: &Utf8Path, answer: &Answer) -> io::Result<()> {
         .mode(0o600)
         .open(&fresh)?;
     file.write_all(&serde_json::to_vec(answer)?)?;
-    file.sync_all()?;
-    fs::rename(&fresh, path)?;
-    fs::File::open(path.parent().expect("an answer is in the directory of tickets"))?.sync_all()
+    fs::rename(&fresh, path)
 }
 
 #[cfg(test)]
@@ -316,6 +396,49 @@ mod tests {
             .await;
         assert_eq!(broken.unwrap_err().blame, Blame::Platform);
         assert_eq!(tickets.once(&second, order, world.work(Ok(2))).await, Ok(2));
+    }
+
+    #[tokio::test]
+    async fn work_is_stopped_before_during_and_after() {
+        let world = World::new();
+        let (tickets, order) = (world.tickets(), Digest::of("order"));
+        let until_stopped = |ticket: Ticket| {
+            let tickets = tickets.clone();
+            async move {
+                let work = |mut stop: Stop| async move { Err::<u32, _>(Fault::order(stop.asked().await)) };
+                tickets.until_stopped(&ticket, order, work).await
+            }
+        };
+        let during: Ticket = "t-during".parse().unwrap();
+        let waiting = tokio::spawn(until_stopped(during.clone()));
+        while !tickets.running.lock().unwrap().contains_key(&during) {
+            tokio::task::yield_now().await;
+        }
+        tickets.stop(&during, "it was cancelled").await.unwrap();
+        let stopped = Err(Fault::order("it was cancelled"));
+        assert_eq!(waiting.await.unwrap(), stopped);
+        assert_eq!(
+            until_stopped(during).await,
+            stopped,
+            "the first answer is repeated"
+        );
+
+        let before: Ticket = "t-before".parse().unwrap();
+        tickets.stop(&before, "never mind").await.unwrap();
+        let never = Err(Fault::order("never mind"));
+        assert_eq!(tickets.once(&before, order, world.work(Ok(1))).await, never);
+        let later = world.tickets();
+        assert_eq!(
+            later.once(&before, order, world.work(Ok(1))).await,
+            never,
+            "after a restart"
+        );
+        assert_eq!(world.runs.load(Ordering::SeqCst), 0);
+
+        let after: Ticket = "t-after".parse().unwrap();
+        assert_eq!(tickets.once(&after, order, world.work(Ok(1))).await, Ok(1));
+        tickets.stop(&after, "too late").await.unwrap();
+        assert_eq!(tickets.once(&after, order, world.work(Ok(2))).await, Ok(1));
     }
 
     #[tokio::test]

@@ -1,7 +1,8 @@
 //! Trees of files as tars: out of an archive that nobody vouches for, and into one that is the same for the same files.
 //!
 //! The room exists so that a hostile archive is stopped in one place: nothing is ever written outside of the directory
-//! that it is unpacked into, and never more than was allowed. It knows nothing of what the files mean.
+//! that it is unpacked into, and never more than was allowed. It knows nothing of what the files mean. A link with an
+//! absolute target is kept as it is: whoever unpacks never follows a link.
 
 mod archive;
 mod pack;
@@ -9,7 +10,7 @@ mod unpack;
 
 pub use archive::{Kind, Member, stays_inside, visit};
 pub use pack::{Packer, pack};
-pub use unpack::{unpack, unpack_some};
+pub use unpack::{open_beneath, unpack, unpack_some};
 
 use std::path::PathBuf;
 

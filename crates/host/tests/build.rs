@@ -33,6 +33,7 @@ const CASES: &[Case] = cases![
     bake::a_failing_script_says_why,
     bake::two_at_a_time_make_one_layer,
     bake::a_bake_is_stopped_by_its_deadline,
+    bake::a_stopped_bake_ends_unless_another_waits_for_its_layer,
     yard::a_python_app_is_built_and_tested,
     yard::a_failing_command_stops_its_phase,
     yard::an_early_failure_ends_the_build,
@@ -44,8 +45,10 @@ const CASES: &[Case] = cases![
     yard::runtimes_are_checked,
     yard::limits_stop_a_build,
     yard::hostile_sources_are_refused,
+    yard::absolute_links_are_data,
     yard::caches_are_kept,
     yard::builds_wait_their_turn_and_repeat,
+    yard::a_stopped_build_ends_at_once_and_stays_stopped,
     yard::a_build_that_nobody_waits_for_is_cleared_away,
     yard::sweeping_keeps_what_is_needed,
 ];

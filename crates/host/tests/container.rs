@@ -47,7 +47,8 @@ fn a_container_is_isolated_and_leaves_nothing() {
             Exit {
                 code: 7,
                 oom: false,
-                timed_out: false
+                timed_out: false,
+                stopped: false,
             }
         );
         for expected in [
@@ -104,7 +105,8 @@ fn limits_hold() {
             Exit {
                 code: 137,
                 oom: false,
-                timed_out: true
+                timed_out: true,
+                stopped: false,
             }
         );
         containers.teardown_all().await.unwrap();
@@ -140,6 +142,32 @@ fn builds_reach_the_world_outside_and_nothing_of_the_machine() {
         assert!(text.contains("trying 100.") && !text.contains("REACHED"));
         assert!(text.contains("UPDATED"));
         containers.teardown_all().await.unwrap();
+        assert_eq!(machine_state(&tag_of(&node)), Vec::<String>::new());
+    });
+}
+
+#[test]
+fn a_teardown_lets_hosts_end_in_order() {
+    world(|node| async move {
+        let containers = open(&node).await;
+        let script = "trap 'sleep 1; echo flushed >> /kept/end; exit 0' TERM; echo up > /kept/begin; \
+                      while :; do sleep 0.1; done";
+        let kept = node.join("kept");
+        std::fs::create_dir(&kept).unwrap();
+        let mut host = spec(&node, "t-orderly", script);
+        host.preset = Preset::Host;
+        host.binds.push(Bind {
+            source: kept.clone(),
+            target: "/kept".into(),
+            read_only: false,
+            id_mapped: true,
+        });
+        containers.start(host).await.unwrap();
+        while !kept.join("begin").exists() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        containers.teardown_all().await.unwrap();
+        assert_eq!(std::fs::read_to_string(kept.join("end")).unwrap(), "flushed\n");
         assert_eq!(machine_state(&tag_of(&node)), Vec::<String>::new());
     });
 }

@@ -7,7 +7,7 @@
 mod support;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::{BufRead as _, BufReader},
     net::Ipv4Addr,
     process::{Command, Stdio},
@@ -106,6 +106,7 @@ fn host_order() -> HostOrder {
             pids: 64,
         },
         port: 8080,
+        secrets: BTreeSet::new(),
         environment: BTreeMap::from([("API_TOKEN".into(), Secret::new("t0p-s3cret".into()))]),
         processes: BTreeMap::new(),
     }

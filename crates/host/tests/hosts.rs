@@ -6,7 +6,7 @@
 mod support;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::{BufRead as _, BufReader, Read as _},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     process::{Child, Command, Stdio},
@@ -98,6 +98,7 @@ fn order(host: &str, network: u32, last: u8, greeting: &str) -> HostOrder {
             pids: 64,
         },
         port: 8080,
+        secrets: BTreeSet::new(),
         environment: BTreeMap::from([("GREETING".into(), Secret::new(greeting.into()))]),
         processes: BTreeMap::from([("web".into(), server.replace('\n', " "))]),
     }

@@ -8,7 +8,7 @@
 mod support;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
     process::{Child, Command},
     time::Duration,
@@ -423,6 +423,25 @@ async fn database(world: &mut World, app: &HostId) {
         .destroy(&database_order("").host, &place())
         .await
         .unwrap();
+
+    // Whoever deletes while it is made deletes what is made.
+    for round in 0..4 {
+        let (ticket, order) = (
+            format!("t-race{round}").parse().unwrap(),
+            database_order("a fourth"),
+        );
+        let destroying = async {
+            tokio::time::sleep(Duration::from_millis(10 + 40 * round)).await;
+            world.client.destroy(&order.host, &place()).await.unwrap();
+        };
+        let (made, ()) = tokio::join!(world.client.ensure(&ticket, &order), destroying);
+        println!("  deleted meanwhile: {made:?}");
+        let hosts = world.client.list().await.unwrap();
+        assert!(
+            hosts.iter().all(|host| host.host != order.host),
+            "round {round}: {made:?}"
+        );
+    }
 }
 
 /// Only its port can be reached, and nothing from it.
@@ -506,6 +525,7 @@ fn app(image: Digest) -> HostOrder {
         uid_base: 1_000_000,
         resources: resources(),
         port: 8080,
+        secrets: BTreeSet::new(),
         environment: BTreeMap::new(),
         processes: BTreeMap::new(),
     }

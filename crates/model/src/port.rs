@@ -10,12 +10,13 @@ mod deploy;
 mod hosts;
 mod objects;
 mod upkeep;
+mod work;
 
 pub use bake::{BakeOrder, Baked, Bakery, Commit, Layer};
 pub use build::{BuildLimits, BuildOrder, Builder, Built, PhaseReport, PhaseStatus, TestReport};
 pub use deploy::{
-    CheckOrder, CheckResult, DeployOrder, Deployed, Deployer, EventReport, EventStatus, LifecycleEvent,
-    ScriptCode, ScriptFailure, Verdict,
+    CheckOrder, CheckResult, Death, DeployOrder, Deployed, Deployer, EventReport, EventStatus,
+    LifecycleEvent, ScriptCode, ScriptFailure, Verdict,
 };
 pub use hosts::{
     DatabaseEngine, DatabaseOrder, DatabaseUp, Databases, HostOrder, HostRole, HostSeen, HostState, HostUp,
@@ -23,6 +24,7 @@ pub use hosts::{
 };
 pub use objects::{LogChunk, LogRef, Logs, Objects};
 pub use upkeep::{Keep, Swept, Upkeep};
+pub use work::Work;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;

@@ -8,7 +8,15 @@ pub use bakes::{Bake, Image, NewBake};
 pub use builds::{Build, NewBuild};
 pub use deployments::{Deployment, DeploymentState, JudgedHost, NewDeployment};
 
+use model::{ExecutionId, Ticket, port::Fault};
+use rusqlite::params;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::{
+    By, Db, Error, Tx,
+    sql::{At, Json, Word},
+};
 
 /// Of a build or a bake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,4 +25,51 @@ pub enum WorkState {
     Running,
     Succeeded,
     Failed,
+    /// Nobody wanted it any more: its execution was cancelled, ran out of time or failed elsewhere.
+    Stopped,
+}
+
+impl Db<'_> {
+    /// The tickets of the builds and bakes that go on for an execution.
+    pub fn work_of_execution(&self, execution: &ExecutionId) -> Result<Vec<Ticket>, Error> {
+        let builds = self.builds_of_execution(execution)?.into_iter();
+        let bakes = self.bakes_of_execution(execution)?.into_iter();
+        let all = builds
+            .map(|build| (build.state, build.ticket))
+            .chain(bakes.map(|bake| (bake.state, bake.ticket)));
+        Ok(all
+            .filter(|(state, _)| *state == WorkState::Running)
+            .map(|(_, ticket)| ticket)
+            .collect())
+    }
+}
+
+impl Tx<'_> {
+    /// What goes on for an execution is stopped, for this reason. What has ended stays as it is.
+    pub fn stop_work(&self, execution: &ExecutionId, why: &Fault, by: &By) -> Result<(), Error> {
+        let running = |state| state == WorkState::Running;
+        for build in self.builds_of_execution(execution)? {
+            if running(build.state) {
+                self.stop_row("builds", &build.ticket, why, by)?;
+                let detail = json!({ "build": build.number, "reason": why.message });
+                self.note(by, "build.stop", Some(&build.place.tenant), &build.place, detail)?;
+            }
+        }
+        for bake in self.bakes_of_execution(execution)? {
+            if running(bake.state) {
+                self.stop_row("bakes", &bake.ticket, why, by)?;
+                let detail = json!({ "ticket": bake.ticket, "reason": why.message });
+                self.note(by, "bake.stop", Some(&bake.place.tenant), &bake.place, detail)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn stop_row(&self, table: &str, ticket: &Ticket, why: &Fault, by: &By) -> Result<(), Error> {
+        self.run(
+            &format!("UPDATE {table} SET state = ?2, fault = ?3, ended_at = ?4 WHERE ticket = ?1"),
+            params![ticket.as_str(), Word(WorkState::Stopped), Json(why), At(by.at)],
+        )?;
+        Ok(())
+    }
 }

@@ -77,6 +77,42 @@ async fn a_repeated_ticket_is_the_same_build_and_its_first_answer_stays() {
 }
 
 #[tokio::test]
+async fn what_nobody_waits_for_is_stopped_on_record() {
+    let world = World::new();
+    let dev = world.environment("acme/shop/dev").await;
+    world
+        .write(move |tx| {
+            let (id, other) = (ExecutionId::from_bits(1), ExecutionId::from_bits(2));
+            let bake = |number, execution: &ExecutionId| NewBake {
+                ticket: ticket(number),
+                place: dev.clone(),
+                execution: Some(execution.clone()),
+                log: Some(format!("bake/t-{number}").parse().unwrap()),
+            };
+            tx.begin_build(&new_build(&dev, 1), &by(1))?;
+            tx.finish_build(&ticket(1), Ok(&built()), &by(1))?;
+            tx.begin_build(&new_build(&dev, 2), &by(1))?;
+            tx.begin_bake(&bake(3, &id), &by(1))?;
+            tx.begin_bake(&bake(4, &other), &by(1))?;
+            assert_eq!(tx.work_of_execution(&id)?, [ticket(2), ticket(3)]);
+            let why = Fault::order("ada cancelled it");
+            tx.stop_work(&id, &why, &by(2))?;
+            assert_eq!(tx.work_of_execution(&id)?, []);
+            assert_eq!(tx.work_of_execution(&other)?, [ticket(4)]);
+            // The answer of the node comes late: the first stays.
+            tx.finish_bake(&ticket(3), Ok(&baked()), &by(3))?;
+            let builds = tx.builds_of_execution(&id)?;
+            let states: Vec<_> = builds.iter().map(|build| build.state).collect();
+            assert_eq!(states, [WorkState::Succeeded, WorkState::Stopped]);
+            let bake = &tx.bakes_of_execution(&id)?[0];
+            assert_eq!((bake.state, &bake.fault), (WorkState::Stopped, &Some(why)));
+            assert!(bake.ended_at.is_some() && bake.log.is_some());
+            Ok(())
+        })
+        .await;
+}
+
+#[tokio::test]
 async fn what_an_execution_under_way_has_made_is_kept_until_it_ends() {
     let world = World::new();
     let dev = world.environment("acme/shop/dev").await;

@@ -1,6 +1,6 @@
 //! What is said over the agent's socket: JSON of these types.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use model::{
@@ -28,6 +28,9 @@ pub struct Health {
 pub struct Configuration {
     #[serde(serialize_with = "secret::all_in_the_clear")]
     pub environment: BTreeMap<String, Secret>,
+    /// Names of the variables whose values no log may show.
+    #[serde(default)]
+    pub secrets: BTreeSet<String>,
     /// Given to every process as `PORT`.
     pub port: u16,
     /// Commands of a Procfile, by process name.
@@ -153,6 +156,12 @@ pub struct ServiceStatus {
     /// The same since it was asked to start.
     pub restarts: u32,
     pub last_exit: Option<String>,
+    /// When it last ended though it should go on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub died_at: Option<Timestamp>,
+    /// When somebody last asked for its start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked_at: Option<Timestamp>,
     pub since: Timestamp,
 }
 

@@ -8,9 +8,10 @@ use camino::{Utf8Path, Utf8PathBuf};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
+use jiff::Timestamp;
 use model::{
     Digest, Ticket,
-    port::{Fault, Verdict},
+    port::{Death, Fault, Verdict},
     spec::Checks,
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -74,6 +75,11 @@ impl Client {
     /// Runs lifecycle events, for as long as they take.
     pub async fn deploy(&self, deploy: &Deploy) -> Result<Reports, Error> {
         self.post("/v1/deploy", deploy, DEPLOYMENT).await
+    }
+
+    /// Waits a while for a process of the app to end though it should go on, from `since` on.
+    pub async fn death(&self, since: Timestamp) -> Result<Option<Death>, Error> {
+        self.get(&format!("/v1/deaths/{}", since.as_millisecond())).await
     }
 
     pub async fn check(&self, checks: &Checks, limit: Duration) -> Result<Verdict, Error> {

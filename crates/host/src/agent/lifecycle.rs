@@ -9,9 +9,12 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use jiff::Timestamp;
 use model::{
     DeploymentId, Ticket,
-    port::{Blame, DeployOrder, EventReport, EventStatus, Fault, LifecycleEvent, ScriptCode, ScriptFailure},
+    port::{
+        Blame, Death, DeployOrder, EventReport, EventStatus, Fault, LifecycleEvent, ScriptCode, ScriptFailure,
+    },
 };
 use tokio::{
     sync::{Semaphore, watch},
@@ -48,6 +51,8 @@ struct Inner {
     running: Mutex<Running>,
     /// One deployment at a time in one host.
     turn: Semaphore,
+    /// When the last one began.
+    begun_at: Mutex<Timestamp>,
 }
 
 #[derive(Default)]
@@ -68,6 +73,7 @@ impl Deployments {
                 files,
                 running: Mutex::default(),
                 turn: Semaphore::new(1),
+                begun_at: Mutex::new(now()),
             }),
         }
     }
@@ -90,6 +96,12 @@ impl Deployments {
         let done = outcome.wait_for(Option::is_some).await.map_err(interrupted)?;
         done.clone()
             .unwrap_or_else(|| Err(Fault::platform("the deployment was interrupted")))
+    }
+
+    /// Waits for a process of the app to end though it should go on.
+    pub async fn death(&self, since: Timestamp) -> Death {
+        let begun_at = *self.inner.begun_at.lock().unwrap_or_else(PoisonError::into_inner);
+        self.inner.services.death(since, begun_at).await
     }
 
     /// Runs it, or has it an answer?
@@ -140,6 +152,7 @@ impl Inner {
             .await
             .map_err(|_| Fault::platform("the agent ends"))?;
         let stage = Stage::new(&self.layout, order);
+        *self.begun_at.lock().unwrap_or_else(PoisonError::into_inner) = stage.begun_at;
         self.check(order, &stage)?;
         let log = self.layout.shared_logs().join(format!("deploy-{ticket}.log"));
         let mut log = ScriptLog::streaming(&log).map_err(platform)?;

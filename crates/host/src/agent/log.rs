@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Write as _},
+    io::{self, Read as _, Seek as _, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
@@ -105,6 +105,38 @@ pub async fn collect(mut from: pipe::Receiver, log: Option<Arc<Mutex<Log>>>, mut
     append(&mask.finish());
 }
 
+/// How the agent's remarks on the end of a process begin.
+const ENDED: &str = "[vend] ended with";
+const STOPPED: &str = "[vend] stopped,";
+
+/// What a service said last, without the agent's own remarks: some lines of the last 2,048 bytes of its log.
+pub fn last_words(directory: &Path, service: &str) -> String {
+    const BYTES: u64 = 2048;
+    const LINES: usize = 10;
+    let path = directory.join(format!("{}.log", file_name(service)));
+    let read = || -> io::Result<Vec<u8>> {
+        let mut file = File::open(path)?;
+        let from = file.metadata()?.len().saturating_sub(BYTES);
+        file.seek(io::SeekFrom::Start(from))?;
+        let mut bytes = Vec::new();
+        file.take(BYTES).read_to_end(&mut bytes)?;
+        if from > 0 {
+            let whole = bytes.iter().position(|byte| *byte == b'\n');
+            bytes.drain(..whole.map_or(0, |at| at + 1));
+        }
+        Ok(bytes)
+    };
+    let text = String::from_utf8_lossy(&read().unwrap_or_default()).into_owned();
+    let lines: Vec<&str> = text.lines().collect();
+    let ended = |line: &&str| line.starts_with(ENDED) || line.starts_with(STOPPED);
+    let end = lines.iter().rposition(ended).unwrap_or(lines.len());
+    // Not what it said in an earlier life.
+    let begin = lines[..end].iter().rposition(ended).map_or(0, |at| at + 1);
+    let own = |line: &&&str| !line.trim().is_empty() && !line.starts_with("[vend]");
+    let lines: Vec<&str> = lines[begin..end].iter().filter(own).copied().collect();
+    lines[lines.len().saturating_sub(LINES)..].join("\n")
+}
+
 /// A file name for any service name: also a part of a `LogRef`.
 pub fn file_name(service: &str) -> String {
     let service = service.strip_suffix(".service").unwrap_or(service);
@@ -142,6 +174,24 @@ mod tests {
         assert_eq!(text("web.log.1"), "three---\n");
         assert_eq!(text("web.log.2"), "two-----\n");
         assert!(!directory.path().join("web.log.3").exists());
+    }
+
+    #[test]
+    fn last_words_are_of_the_last_life() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut log = Log::new(directory.path(), "web");
+        assert_eq!(last_words(directory.path(), "web"), "");
+        log.append(&[b'x'; 3000]);
+        log.append(b"\nold\n[vend] stopped, exit code 0\n[vend] started, pid 2\n");
+        for number in 0..20 {
+            log.append(format!("new {number}\n\n").as_bytes());
+        }
+        let ten: Vec<String> = (10..20).map(|number| format!("new {number}")).collect();
+        log.note("ended with exit code 1");
+        log.note("started, pid 3");
+        assert_eq!(last_words(directory.path(), "web"), ten.join("\n"));
+        log.append(b"alone\n[vend] ended with exit code 2\n");
+        assert_eq!(last_words(directory.path(), "web"), "alone");
     }
 
     #[test]

@@ -26,7 +26,7 @@ use hyper_util::{
 use jiff::Timestamp;
 use model::{
     Digest,
-    port::{Fault, Verdict},
+    port::{Death, Fault, Verdict},
     spec::Checks,
 };
 use sha2::{Digest as _, Sha256};
@@ -58,6 +58,9 @@ const BODY: usize = 4 << 20;
 
 /// Largest revision, in bytes.
 const REVISION: u64 = 8 << 30;
+
+/// Longest that somebody waits for a process to die.
+pub(super) const WATCH: Duration = Duration::from_secs(5);
 
 /// Longest a one-off command may ask for.
 const LONGEST_RUN: Duration = Duration::from_secs(3600);
@@ -144,6 +147,7 @@ fn router(agent: Agent) -> Router {
         )
         .route("/v1/deploy", post(deploy))
         .route("/v1/tickets/{ticket}", get(knows))
+        .route("/v1/deaths/{since}", get(death))
         .route("/v1/check", post(run_checks))
         .route("/v1/services", get(services))
         .route("/v1/services/{name}/{verb}", post(service))
@@ -188,7 +192,8 @@ async fn health(State(agent): State<Agent>) -> Json<Health> {
     })
 }
 
-/// Keeps the environment. The first time, what is enabled starts, and so do the processes of an app that is there.
+/// Keeps the environment. The first time, what is enabled starts, and so do the processes of an app that is there. What
+/// the node orders next waits for that.
 async fn configure(
     State(agent): State<Agent>,
     Json(configuration): Json<Configuration>,
@@ -196,8 +201,9 @@ async fn configure(
     let has_processes = !configuration.processes.is_empty();
     let first = agent.services.configure(configuration);
     if first {
-        agent.services.start_enabled().await;
+        agent.services.boot();
         if has_processes && agent.layout.app.is_dir() {
+            agent.services.booted().await;
             agent.services.restart_processes().await?;
         }
     }
@@ -205,12 +211,20 @@ async fn configure(
 }
 
 async fn deploy(State(agent): State<Agent>, Json(deploy): Json<Deploy>) -> Result<Json<Reports>, Refusal> {
+    agent.services.booted().await;
     Ok(Json(agent.deployments.deploy(deploy).await?))
 }
 
 async fn knows(State(agent): State<Agent>, Path(ticket): Path<String>) -> Result<Json<bool>, Refusal> {
     let ticket = ticket.parse().map_err(|_| Fault::order("not a ticket"))?;
     Ok(Json(agent.deployments.knows(&ticket)))
+}
+
+/// Answers when there is something to say, and else after a while.
+async fn death(State(agent): State<Agent>, Path(since): Path<i64>) -> Result<Json<Option<Death>>, Refusal> {
+    let since = Timestamp::from_millisecond(since).map_err(|_| Fault::order("not a time"))?;
+    let death = tokio::time::timeout(WATCH, agent.deployments.death(since)).await;
+    Ok(Json(death.ok()))
 }
 
 async fn run_checks(State(agent): State<Agent>, Json(checks): Json<Checks>) -> Json<Verdict> {
@@ -236,10 +250,12 @@ async fn service(
         "reload" => Wish::Reload,
         _ => return Err(Fault::order(format!("`{verb}` is nothing that a service does")).into()),
     };
+    agent.services.booted().await;
     Ok(Json(agent.services.ask(&name, wish).await?))
 }
 
 async fn daemon(State(agent): State<Agent>, Json(order): Json<DaemonOrder>) -> Result<Json<()>, Refusal> {
+    agent.services.booted().await;
     Ok(Json(agent.services.run_daemon(&order).await?))
 }
 

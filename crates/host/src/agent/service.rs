@@ -52,6 +52,8 @@ pub struct Surroundings {
     pub environment: Arc<dyn Fn() -> Vec<(String, Secret)> + Send + Sync>,
     /// What must not be seen in the log.
     pub secrets: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
+    /// Told of every service that ends though it should go on.
+    pub deaths: watch::Sender<()>,
 }
 
 impl Surroundings {
@@ -115,6 +117,8 @@ pub fn supervise(definition: Definition, surroundings: Surroundings) -> (Handle,
         crashes: 0,
         restarts: 0,
         last_exit: None,
+        died_at: None,
+        asked_at: None,
         since: now(),
     });
     let supervisor = Supervisor {
@@ -210,6 +214,7 @@ impl Supervisor {
         self.publish(|status| {
             status.crashes = 0;
             status.restarts = 0;
+            status.asked_at = Some(now());
         });
         self.start().await
     }
@@ -260,7 +265,7 @@ impl Supervisor {
                 self.phase = Phase::Done;
                 Ok(())
             }
-            Ok(Started::Finished) => {
+            Ok(Started::Finished | Started::Skipped) => {
                 self.enter(ServiceState::Inactive, "dead", None);
                 Ok(())
             }
@@ -276,12 +281,13 @@ impl Supervisor {
 
     /// The main process ended by itself.
     async fn ended(&mut self, exit: Exit) {
-        let Phase::Up(main) = std::mem::replace(&mut self.phase, Phase::Idle) else {
+        let Phase::Up(mut main) = std::mem::replace(&mut self.phase, Phase::Idle) else {
             return;
         };
+        launch::sweep(&main.invocation).await;
+        main.said().await;
         self.surroundings.note(&format!("ended with {exit}"));
         self.publish(|status| status.last_exit = Some(exit.to_string()));
-        launch::sweep(&main.invocation).await;
         self.after_end(exit, main.since.elapsed());
     }
 
@@ -294,7 +300,8 @@ impl Supervisor {
             } else {
                 (ServiceState::Failed, "failed")
             };
-            return self.enter(state, sub, None);
+            self.enter(state, sub, None);
+            return self.died(!good);
         }
         let crashes = if lived >= PEACE {
             0
@@ -307,6 +314,14 @@ impl Supervisor {
         self.phase = Phase::Waiting(Instant::now() + wait);
         self.publish(|status| status.crashes = crashes + 1);
         self.enter(ServiceState::Activating, "auto-restart", None);
+        self.died(true);
+    }
+
+    fn died(&self, unexpected: bool) {
+        if unexpected {
+            self.publish(|status| status.died_at = Some(now()));
+            self.surroundings.deaths.send_replace(());
+        }
     }
 
     async fn stop(&mut self) {

@@ -8,17 +8,21 @@ use std::{
     time::Duration,
 };
 
-use model::Secret;
-use tokio::task::JoinHandle;
+use jiff::Timestamp;
+use model::{Secret, port::Death};
+use tokio::{sync::watch, task::JoinHandle};
 
 use super::{
     api::{Configuration, DaemonOrder, Origin, ServiceState, ServiceStatus},
     layout::Layout,
-    log::Log,
+    log::{self, Log},
     reaper::Reaper,
     service::{self, Collectors, Definition, Handle, Surroundings, Wish},
     unit::{self, Line, Restart, Unit},
 };
+
+/// A unit that was started again so often in a row does not stay up.
+const CRASHES: u32 = 3;
 
 /// How long a Procfile process may take to end.
 const PROCESS_STOP: Duration = Duration::from_secs(10);
@@ -42,6 +46,9 @@ pub struct Services {
     reaper: Reaper,
     collectors: Collectors,
     registry: Arc<Mutex<Registry>>,
+    deaths: watch::Sender<()>,
+    /// What is enabled is being started.
+    booting: watch::Sender<bool>,
 }
 
 impl Services {
@@ -51,6 +58,8 @@ impl Services {
             reaper,
             collectors: Collectors::default(),
             registry: Arc::default(),
+            deaths: watch::channel(()).0,
+            booting: watch::channel(false).0,
         }
     }
 
@@ -68,7 +77,8 @@ impl Services {
         environment(&self.registry)
     }
 
-    /// Values that no log should show: those whose variables are named so, and the passwords in addresses.
+    /// Values that no log should show: those of the variables that the order calls secret, those whose variables are
+    /// named so, and the passwords in addresses.
     pub fn secrets(&self) -> Vec<String> {
         secrets(&self.registry)
     }
@@ -79,6 +89,35 @@ impl Services {
             .values()
             .map(|entry| entry.handle.status())
             .collect()
+    }
+
+    /// Waits for a service of the app to end though it should go on: a process of the Procfile that ended from `since` on,
+    /// or a unit that was started from `asked` on and is not, or not any more, kept up by its own restarts.
+    pub async fn death(&self, since: Timestamp, asked: Timestamp) -> Death {
+        let mut deaths = self.deaths.subscribe();
+        let is_dead = |status: &ServiceStatus| {
+            let recent = status.died_at.is_some_and(|died_at| died_at >= since);
+            recent
+                && match status.origin {
+                    Origin::Procfile => true,
+                    Origin::Unit => {
+                        let gave_up = status.state == ServiceState::Failed || status.crashes >= CRASHES;
+                        gave_up && status.asked_at.is_some_and(|asked_at| asked_at >= asked)
+                    }
+                    Origin::Daemon => false,
+                }
+        };
+        loop {
+            if let Some(status) = self.list().iter().find(|status| is_dead(status)) {
+                return Death {
+                    service: status.name.clone(),
+                    exit: status.last_exit.clone().unwrap_or_default(),
+                    last: log::last_words(&self.layout.shared_logs(), &status.name),
+                };
+            }
+            // This room holds the sender.
+            let _ = deaths.changed().await;
+        }
     }
 
     /// Starts, stops, …: a service that is known, or that has a unit file.
@@ -150,8 +189,24 @@ impl Services {
         }
     }
 
-    /// Starts what is enabled, as at boot.
-    pub async fn start_enabled(&self) {
+    /// Starts what is enabled, as at boot, while the host is told to be up: [`Services::booted`] waits for it.
+    pub fn boot(&self) {
+        self.booting.send_replace(true);
+        let this = self.clone();
+        // Ends with the starts, which have their own deadlines.
+        tokio::spawn(async move {
+            this.start_enabled().await;
+            this.booting.send_replace(false);
+        });
+    }
+
+    /// Waits until all that was enabled was started.
+    pub async fn booted(&self) {
+        // This room holds the sender.
+        let _ = self.booting.subscribe().wait_for(|booting| !booting).await;
+    }
+
+    async fn start_enabled(&self) {
         let mut names = Vec::new();
         for directory in &self.layout.units {
             let Ok(entries) = fs::read_dir(directory.join("multi-user.target.wants")) else {
@@ -292,6 +347,7 @@ impl Services {
                     .map(|registry| secrets(&registry))
                     .unwrap_or_default()
             }),
+            deaths: self.deaths.clone(),
         };
         let (handle, task) = service::supervise(definition, surroundings);
         let entry = Entry {
@@ -341,17 +397,28 @@ fn environment(registry: &Mutex<Registry>) -> Vec<(String, Secret)> {
 
 fn secrets(registry: &Mutex<Registry>) -> Vec<String> {
     let registry = registry.lock().unwrap_or_else(PoisonError::into_inner);
-    let environment = registry
-        .configuration
-        .iter()
-        .flat_map(|configuration| &configuration.environment);
-    environment
-        .filter_map(|(name, value)| secret_of(name, value.expose()))
-        .collect()
+    let Some(configuration) = &registry.configuration else {
+        return Vec::new();
+    };
+    let hidden = configuration.environment.iter().filter_map(|(name, value)| {
+        if configuration.secrets.contains(name) {
+            hideable(value.expose(), SHORTEST)
+        } else {
+            guessed(name, value.expose())
+        }
+    });
+    hidden.map(str::to_owned).collect()
 }
 
-/// What of a variable must not be shown. The order does not say which variables are secrets, so their names do.
-fn secret_of(name: &str, value: &str) -> Option<String> {
+/// A secret with fewer bytes is not masked: its value would be in all kinds of texts, and masking it would tell it.
+const SHORTEST: usize = 4;
+
+fn hideable(value: &str, shortest: usize) -> Option<&str> {
+    (value.len() >= shortest).then_some(value)
+}
+
+/// What of a variable that nobody called a secret is likely to be one, by its name or its form.
+fn guessed<'a>(name: &str, value: &'a str) -> Option<&'a str> {
     const WORDS: [&str; 8] = [
         "PASS",
         "SECRET",
@@ -362,16 +429,15 @@ fn secret_of(name: &str, value: &str) -> Option<String> {
         "SALT",
         "AUTH",
     ];
+    // A guess that is wrong must not hide common words.
     const SHORTEST: usize = 6;
     let name = name.to_ascii_uppercase();
-    let hidden = if WORDS.iter().any(|word| name.contains(word)) {
-        value
-    } else {
-        let (_, rest) = value.split_once("://")?;
-        let (user, _) = rest.split_once('@')?;
-        user.split_once(':')?.1
-    };
-    (hidden.len() >= SHORTEST).then(|| hidden.to_owned())
+    if WORDS.iter().any(|word| name.contains(word)) {
+        return hideable(value, SHORTEST);
+    }
+    let (_, rest) = value.split_once("://")?;
+    let (user, _) = rest.split_once('@')?;
+    hideable(user.split_once(':')?.1, SHORTEST)
 }
 
 fn process(name: &str, command: &str, directory: &Path) -> Definition {

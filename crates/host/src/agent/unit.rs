@@ -57,6 +57,8 @@ pub struct Unit {
     pub start_post: Vec<Line>,
     pub stop: Vec<Line>,
     pub reload: Vec<Line>,
+    /// Capabilities without which it is not started, silently; `!` in front of those with which it is not.
+    pub capabilities: Vec<String>,
     pub environment: Vec<(String, String)>,
     /// Path, and whether it may be missing.
     pub environment_files: Vec<(PathBuf, bool)>,
@@ -93,6 +95,7 @@ impl Unit {
             start_post: Vec::new(),
             stop: Vec::new(),
             reload: Vec::new(),
+            capabilities: Vec::new(),
             environment: Vec::new(),
             environment_files: Vec::new(),
             directory: None,
@@ -170,6 +173,8 @@ impl Reader {
             "Description" => self.unit.description = expand(value, &self.unit.name),
             // There is no order between services: they are restarted until they work.
             "Documentation" | "After" | "Before" | "Wants" | "Requires" | "PartOf" | "BindsTo" => {}
+            "ConditionCapability" if value.is_empty() => self.unit.capabilities.clear(),
+            "ConditionCapability" => self.unit.capabilities.push(value.to_owned()),
             key if key.starts_with("StartLimit") => {}
             _ => self.note(format!("{key}= is ignored")),
         }

@@ -165,8 +165,10 @@ mod tests {
             &[("../out", EntryType::Regular, "x")],
             &[("/etc/out", EntryType::Regular, "x")],
             &[("a", EntryType::Symlink, "../../out")],
-            &[("a", EntryType::Symlink, "/etc/passwd")],
-            &[("a", EntryType::Symlink, "/usr/../etc/passwd")],
+            &[
+                ("a", EntryType::Symlink, "/etc"),
+                ("a/out", EntryType::Regular, "x"),
+            ],
             &[("a", EntryType::Link, "/etc/passwd")],
             &[("null", EntryType::Char, "")],
             &[("pipe", EntryType::Fifo, "")],

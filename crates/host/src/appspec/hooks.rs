@@ -18,7 +18,7 @@ use model::{
 use tokio::{
     io::{AsyncBufRead, AsyncBufReadExt as _, BufReader},
     net::unix::pipe,
-    sync::mpsc,
+    sync::{mpsc, watch},
     time::{Instant, timeout_at},
 };
 
@@ -84,6 +84,8 @@ pub struct Hooks<'a> {
     pub clock: Clock,
     /// Values that must not be seen in logs.
     pub secrets: &'a [String],
+    /// Ends the scripts as soon as it holds a failure.
+    pub unless: Option<watch::Receiver<Option<ScriptFailure>>>,
 }
 
 impl Hooks<'_> {
@@ -137,7 +139,13 @@ impl Hooks<'_> {
             }
         };
         let deadline = Instant::now() + Duration::from_secs(script.timeout.into());
-        let end = self.follow(&mut running, deadline, log).await;
+        let end = tokio::select! {
+            end = self.follow(&mut running, deadline, log) => end,
+            failure = self.broken() => {
+                run::end(running.pid, &mut running.exit, false).await;
+                return Err(failure);
+            }
+        };
         if end.exit.is_none() || end.open.is_some() {
             run::end(running.pid, &mut running.exit, end.exit.is_some()).await;
         }
@@ -169,6 +177,16 @@ impl Hooks<'_> {
             location,
             format!("Script at specified location: {location}{what}"),
         ))
+    }
+
+    async fn broken(&self) -> ScriptFailure {
+        if let Some(mut unless) = self.unless.clone()
+            && let Ok(failure) = unless.wait_for(Option::is_some).await
+            && let Some(failure) = failure.clone()
+        {
+            return failure;
+        }
+        std::future::pending().await
     }
 
     fn launch(&self, event: LifecycleEvent, script: &Script, path: &Path) -> Launch {

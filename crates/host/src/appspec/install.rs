@@ -16,7 +16,10 @@ use std::{
 };
 
 use camino::{Utf8Path, Utf8PathBuf};
-use model::spec::{Appspec, deploy::FileExists};
+use model::spec::{
+    Appspec,
+    deploy::{Context, FileExists},
+};
 use serde::Serialize;
 
 use super::{
@@ -49,6 +52,8 @@ struct Installed<'a> {
 
 /// Installs a revision. What could be seen to fail fails before anything is copied.
 ///
+/// Gives remarks on what was left out.
+///
 /// # Errors
 /// With CodeDeploy's sentence where it has one.
 pub fn install(
@@ -56,7 +61,7 @@ pub fn install(
     spec: &Appspec,
     default: FileExists,
     records: &Records,
-) -> Result<(), Error> {
+) -> Result<Vec<String>, Error> {
     clean_up(&records.cleanup)?;
     let bundle = Bundle::list(archive)?;
     let instructions = plan(&bundle, spec, default, look).map_err(Error::Refused)?;
@@ -70,10 +75,17 @@ pub fn install(
         .create(true)
         .open(&records.cleanup)
         .map_err(Error::files("write", &records.cleanup))?;
+    let has_selinux = Path::new("/sys/fs/selinux/enforce").exists();
+    let mut left_out = 0;
     for instruction in &instructions {
-        execute(instruction, &mut cleanup)?;
+        match instruction {
+            Instruction::Semanage { .. } if !has_selinux => left_out += 1,
+            instruction => execute(instruction, &mut cleanup)?,
+        }
     }
-    Ok(())
+    let remark =
+        format!("{left_out} SELinux contexts of the appspec were left out: this host has no SELinux");
+    Ok((left_out > 0).then_some(remark).into_iter().collect())
 }
 
 fn look(path: &Utf8Path) -> Seen {
@@ -142,6 +154,7 @@ fn execute(instruction: &Instruction, cleanup: &mut File) -> Result<(), Error> {
         Instruction::Chmod { mode, file } => fs::set_permissions(file, fs::Permissions::from_mode(*mode))
             .map_err(Error::files("set the mode of", file)),
         Instruction::Setfacl { acl, file } => set_acl(acl, file),
+        Instruction::Semanage { context, file } => set_context(context, file),
         Instruction::Chown { owner, group, file } => change_owner(owner.as_deref(), group.as_deref(), file),
     }
 }
@@ -223,6 +236,31 @@ fn change_owner(owner: Option<&str>, group: Option<&str>, file: &Utf8Path) -> Re
     chown(file, uid, gid).map_err(Error::files("set the owner of", file))
 }
 
+/// Tells the policy of the host, and then labels the file by it.
+fn set_context(context: &Context, file: &Utf8Path) -> Result<(), Error> {
+    let mut manage = vec!["fcontext", "-a", "-t", context.r#type.as_str()];
+    for (option, value) in [("-s", &context.name), ("-r", &context.range)] {
+        manage.extend(value.iter().flat_map(|value| [option, value.as_str()]));
+    }
+    manage.extend(["--", file.as_str()]);
+    for (program, arguments) in [
+        ("semanage", manage.as_slice()),
+        ("restorecon", &["--", file.as_str()]),
+    ] {
+        let refuse = |why: String| {
+            Error::Refused(format!(
+                "The deployment failed because the SELinux context of {file} cannot be set: {program} {why}"
+            ))
+        };
+        match run_quietly(program, arguments) {
+            Ok(true) => {}
+            Ok(false) => return Err(refuse("failed".to_owned())),
+            Err(error) => return Err(refuse(format!("cannot run: {error}"))),
+        }
+    }
+    Ok(())
+}
+
 fn set_acl(acl: &[String], file: &Utf8Path) -> Result<(), Error> {
     let mode = fs::metadata(file).map_err(Error::files("look at", file))?.mode();
     let full = full_acl(acl, mode).join(",");
@@ -232,8 +270,8 @@ fn set_acl(acl: &[String], file: &Utf8Path) -> Result<(), Error> {
              specification file for this object: {file}. Failed command: setfacl --set {full} {file}. {why}"
         )))
     };
-    // The one process that is waited for here and not by the reaper would be taken away by it: see `acl_status`.
-    match acl_status(&full, file) {
+    // The one process that is waited for here and not by the reaper would be taken away by it: see `run_quietly`.
+    match run_quietly("setfacl", &["--set", &full, "--", file.as_str()]) {
         Ok(true) => Ok(()),
         Ok(false) => refused("It did not succeed.".to_owned()),
         Err(error) => refused(format!(
@@ -242,10 +280,10 @@ fn set_acl(acl: &[String], file: &Utf8Path) -> Result<(), Error> {
     }
 }
 
-/// Runs setfacl. PID 1's reaper may take its exit status first, so what it did is told by its output: none is success.
-fn acl_status(full: &str, file: &Utf8Path) -> io::Result<bool> {
-    let mut child = Command::new("setfacl")
-        .args(["--set", full, "--", file.as_str()])
+/// Runs a tool. PID 1's reaper may take its exit status first, so what it did is told by its complaints: none is success.
+fn run_quietly(program: &str, arguments: &[&str]) -> io::Result<bool> {
+    let mut child = Command::new(program)
+        .args(arguments)
         .env_clear()
         .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
         .stdin(std::process::Stdio::null())

@@ -1,14 +1,15 @@
 //! From the revision and its appspec to the list of what Install does. Pure: the file system is a function.
 //!
 //! All conflicts are found here, before anything is copied. Stricter than CodeDeploy's agent: a source may not leave
-//! the revision, neither with `..` nor through a symbolic link, and SELinux contexts are refused instead of tried.
+//! the revision, neither with `..` nor through a symbolic link, and an SELinux context on a host
+//! without SELinux is skipped with a remark.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use camino::{Utf8Component, Utf8Path, Utf8PathBuf};
 use model::spec::{
     Appspec,
-    deploy::{FileExists, Permission},
+    deploy::{Context, FileExists, Permission},
 };
 use serde::Serialize;
 
@@ -32,6 +33,11 @@ pub enum Instruction {
     },
     Setfacl {
         acl: Vec<String>,
+        file: Utf8PathBuf,
+    },
+    /// The policy is told, as `semanage fcontext` and `restorecon` do it.
+    Semanage {
+        context: Context,
         file: Utf8PathBuf,
     },
     Chown {
@@ -250,11 +256,9 @@ impl<F: Fn(&Utf8Path) -> Seen> Planner<'_, F> {
             let (acl, file) = (permission.acls.clone(), file.clone());
             self.instructions.push(Instruction::Setfacl { acl, file });
         }
-        if permission.context.is_some() {
-            return Err(format!(
-                "The deployment failed because the permissions section sets an SELinux context for {file}, and this \
-                 host has no SELinux. Remove the context from the AppSpec file, and then try again."
-            ));
+        if let Some(context) = &permission.context {
+            let (context, file) = (context.clone(), file.clone());
+            self.instructions.push(Instruction::Semanage { context, file });
         }
         if permission.owner.is_some() || permission.group.is_some() {
             let (owner, group) = (permission.owner.clone(), permission.group.clone());

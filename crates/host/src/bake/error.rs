@@ -25,6 +25,8 @@ pub enum Error {
         timeout: Duration,
         last: String,
     },
+    #[error("the bake was stopped: {0}")]
+    Stopped(String),
     #[error("all places for short-lived containers are taken")]
     Full,
     #[error("the bake was interrupted")]
@@ -62,6 +64,7 @@ impl From<Error> for Fault {
             Error::Failed { script, .. } | Error::Memory { script, .. } | Error::TimedOut { script, .. } => {
                 Self::customer(text).next(format!("correct {script} and push again"))
             }
+            Error::Stopped(_) => Self::order(text),
             Error::Full | Error::Interrupted | Error::Logs(_) => Self::platform(text),
             Error::Container(_) => Self::platform(text).next("vend doctor"),
             Error::Objects(error) => error.into(),

@@ -14,7 +14,7 @@ use model::{
     port::{BakeOrder, Commit},
 };
 
-use super::{Error, Inner, Journal, unpack_inputs};
+use super::{Error, Inner, Journal, turn::Unwanted, unpack_inputs};
 use crate::{
     container::{Bind, Exit, Net, Output, Preset, Rootfs, Spec},
     layer::{
@@ -22,6 +22,7 @@ use crate::{
         copy::{Copy, Deletions},
         io_error,
     },
+    tree,
     work::Work,
 };
 
@@ -77,11 +78,16 @@ pub(super) enum Source {
 }
 
 /// Runs the script and publishes its layer. The container is gone afterwards, whatever happens.
-pub(super) async fn run(oven: &Inner, run: Run, journal: &mut Journal) -> Result<(), Error> {
+pub(super) async fn run(
+    oven: &Inner,
+    run: Run,
+    journal: &mut Journal,
+    mut unwanted: Unwanted<'_>,
+) -> Result<(), Error> {
     journal.line(&format!("{}: running", run.name));
     let started = Instant::now();
     let work = Work::open(&oven.containers, &oven.node.join("bakes"), run.id.clone()).await?;
-    let made = make(oven, &run, work.directory(), journal).await;
+    let made = make(oven, &run, work.directory(), journal, &mut unwanted).await;
     work.close().await?;
     let size = made?;
     journal.line(&format!(
@@ -94,7 +100,13 @@ pub(super) async fn run(oven: &Inner, run: Run, journal: &mut Journal) -> Result
     Ok(())
 }
 
-async fn make(oven: &Inner, run: &Run, work: &Utf8Path, journal: &mut Journal) -> Result<u64, Error> {
+async fn make(
+    oven: &Inner,
+    run: &Run,
+    work: &Utf8Path,
+    journal: &mut Journal,
+    unwanted: &mut Unwanted<'_>,
+) -> Result<u64, Error> {
     let source = work.join("source");
     fs::create_dir_all(&source).map_err(io_error("create", &source))?;
     let command = prepare(oven, run, &source).await?;
@@ -131,7 +143,10 @@ async fn make(oven: &Inner, run: &Run, work: &Utf8Path, journal: &mut Journal) -
         output: Output::Fd(writer),
     };
     let offset = journal.writer()?.position();
-    let exit = execute(oven, spec, run, reader, journal).await?;
+    let exit = execute(oven, spec, run, reader, journal, unwanted).await?;
+    if exit.stopped {
+        return Err(Error::Stopped(unwanted.stop.reason().unwrap_or_default()));
+    }
     judge(oven, run, exit, &oven.logs.tail(&journal.name, offset, 10))?;
     let size = publish(oven, run, &upper, uids.base).await?;
     let (caches, name) = (oven.caches.clone(), format!("{}/bakes", run.cache));
@@ -161,14 +176,16 @@ async fn prepare(oven: &Inner, run: &Run, into: &Utf8Path) -> Result<Vec<String>
             script.clone()
         }
     };
-    let path = into.join(&script);
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).map_err(io_error("change", &path))?;
+    // Not through a link, wherever one may lead.
+    let file = tree::open_beneath(into, &script)?;
+    file.set_permissions(fs::Permissions::from_mode(0o755))
+        .map_err(io_error("change", &script))?;
     // Without a `#!` line a script is for sh. The shell around it takes orphans, as the first process has to.
     let inside = Utf8Path::new(SOURCE).join(&script);
     let mut start = Vec::new();
-    fs::File::open(&path)
-        .and_then(|file| file.take(2).read_to_end(&mut start))
-        .map_err(io_error("read", &path))?;
+    file.take(2)
+        .read_to_end(&mut start)
+        .map_err(io_error("read", &script))?;
     let has_interpreter = start == b"#!";
     let command = if has_interpreter {
         "\"$0\"; exit $?"
@@ -207,6 +224,7 @@ async fn execute(
     run: &Run,
     output: OwnedFd,
     journal: &mut Journal,
+    unwanted: &mut Unwanted<'_>,
 ) -> Result<Exit, Error> {
     let mut writer = journal.writer.take().ok_or(Error::Interrupted)?;
     let pump = tokio::task::spawn_blocking(move || {
@@ -214,7 +232,7 @@ async fn execute(
         (writer, copied)
     });
     let left = run.deadline.saturating_duration_since(Instant::now());
-    let ended = oven.containers.run(spec, left).await;
+    let ended = oven.containers.run_until(spec, left, unwanted.wait()).await;
     let (writer, copied) = pump.await.map_err(|_| Error::Interrupted)?;
     journal.writer = Some(writer);
     copied.map_err(io_error("write the log of", Utf8Path::new(&run.name)))?;

@@ -126,10 +126,16 @@ impl Search<'_> {
         }
     }
 
-    /// Links are followed, unless they are wanted and stay inside; links to directories can only stay.
+    /// Links are followed, unless they are wanted and stay inside; links to directories can only stay. An absolute link
+    /// is about the host where the artifact will be: it stays as it is, where it is wanted or cannot be followed.
     fn link(&self, name: &Path, path: &Path) -> Result<Content, &'static str> {
-        let real = path.canonicalize().map_err(|_| "is a link to nothing")?;
         let text = fs::read_link(path).map_err(|_| "is a link that cannot be read")?;
+        let real = path.canonicalize();
+        let is_file = real.as_ref().is_ok_and(|real| real.is_file());
+        if text.is_absolute() && !self.wanted.discard_paths && (self.wanted.enable_symlinks || !is_file) {
+            return Ok(Content::Link(text));
+        }
+        let real = real.map_err(|_| "is a link to nothing")?;
         let base = self.base.canonicalize().map_err(|_| "is nowhere")?;
         let inside = !self.wanted.discard_paths && real.starts_with(&base) && tree::stays_inside(name, &text);
         match real.is_dir() {
@@ -330,17 +336,18 @@ mod tests {
             files: &files,
             ..Wanted::default()
         };
-        let names = ["bin/go", "bin/run", "lib/x.py", "lib64", "out"];
+        let names = ["bin/go", "bin/run", "lib/x.py", "lib64", "out", "outdir"];
         let found = tree.check(&wanted, &names);
         assert_eq!(found.files[Path::new("lib64")], Content::Link("lib".into()));
         assert!(
             matches!(&found.files[Path::new("bin/go")], Content::File(path) if path.ends_with("bin/run"))
         );
         assert!(matches!(&found.files[Path::new("out")], Content::File(_)));
-        assert_eq!(found.notes.len(), 2, "{:?}", found.notes);
+        assert!(matches!(&found.files[Path::new("outdir")], Content::Link(text) if text.is_absolute()));
+        assert_eq!(found.notes.len(), 1, "{:?}", found.notes);
         wanted.enable_symlinks = true;
         let found = tree.check(&wanted, &names);
         assert_eq!(found.files[Path::new("bin/go")], Content::Link("run".into()));
-        assert!(matches!(&found.files[Path::new("out")], Content::File(_)));
+        assert!(matches!(&found.files[Path::new("out")], Content::Link(text) if text.is_absolute()));
     }
 }

@@ -97,6 +97,7 @@ impl Console {
             PhaseStatus::Succeeded => "SUCCEEDED",
             PhaseStatus::Failed => "FAILED",
             PhaseStatus::TimedOut => "TIMED_OUT",
+            PhaseStatus::Stopped => "STOPPED",
         };
         self.line(&format!("Phase complete: {name} State: {state}"));
         let text = message.as_deref().unwrap_or_default();

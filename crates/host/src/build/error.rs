@@ -22,6 +22,8 @@ pub enum Error {
         doing: String,
         last: String,
     },
+    #[error("the build was stopped: {0}")]
+    Stopped(String),
     #[error(
         "the build was stopped: it used more than the {memory_mib} MiB of memory that it may have{}",
         logs::said(last)
@@ -83,6 +85,7 @@ impl From<Error> for Fault {
             | Error::Tests { .. }
             | Error::Artifact(_)
             | Error::Disturbed(_) => Self::customer(text).next("correct the build and push again"),
+            Error::Stopped(_) => Self::order(text),
             Error::Full | Error::Interrupted | Error::Logs(_) | Error::Silent { .. } => Self::platform(text),
             Error::Container(_) => Self::platform(text).next("vend doctor"),
             Error::Image(fault) => Self {

@@ -16,6 +16,8 @@ pub struct Builder {
     pub stage: Utf8PathBuf,
     /// Copies of layers for kernels that cannot map ids.
     pub shifted: Utf8PathBuf,
+    /// Empty disks, one of each size.
+    pub blanks: Utf8PathBuf,
     /// Files of the machine, under all layers.
     pub machine: Utf8PathBuf,
     pub mappings: Mappings,
@@ -124,7 +126,7 @@ impl Builder {
         self.remove_scratch(scratch)?;
         fs::create_dir_all(scratch).map_err(io("create", scratch))?;
         if let Some(mib) = rootfs.disk_mib.filter(|_| self.has_loops) {
-            mount::disk(&disk_of(scratch), mib, scratch)?;
+            mount::disk(&disk_of(scratch), mib, &self.blanks, scratch)?;
         }
         for dir in [rootfs.upper(), scratch.join("work")] {
             fs::create_dir(&dir).map_err(io("create", &dir))?;

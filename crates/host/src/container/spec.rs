@@ -112,6 +112,8 @@ pub struct Exit {
     pub oom: bool,
     /// The deadline killed it.
     pub timed_out: bool,
+    /// Whoever wanted it killed it before its deadline.
+    pub stopped: bool,
 }
 
 /// A container that exists.

@@ -63,6 +63,41 @@ pub fn app(run: &Utf8Path) -> Option<String> {
     written.max().map(|(_, name)| format!("{SERVICES}/{name}"))
 }
 
+/// The names that logs of a host have, `console` and `service` included, if there is none of this name.
+pub fn unless_known(run: &Utf8Path, name: &str) -> Option<Vec<String>> {
+    let mut names: Vec<String> = ["console", "service"].map(str::to_owned).to_vec();
+    if names.iter().any(|known| known == name) {
+        return None;
+    }
+    let run = directory(run).ok()?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    if let Ok(services) = rustix::fs::openat2(&run, SERVICES, flags, Mode::empty(), WITHIN) {
+        if open(&services, &format!("{name}.log")).is_ok() {
+            return None;
+        }
+        let listed = Utf8PathBuf::from(format!("/proc/self/fd/{}", services.as_raw_fd())).read_dir_utf8();
+        let files = listed.into_iter().flatten().flatten().take(FILES);
+        names.extend(files.filter_map(|entry| listable(entry.file_name().strip_suffix(".log")?)));
+    }
+    Some(names)
+}
+
+/// The same of a host that was removed, whose logs were kept. `service` is the app's only one.
+pub fn kept_unless_known(kept: &Utf8Path, name: &str) -> Option<Vec<String>> {
+    if kept.join(name).exists() {
+        return None;
+    }
+    let files = kept.read_dir_utf8().ok()?.flatten().take(FILES);
+    Some(files.filter_map(|entry| listable(entry.file_name())).collect())
+}
+
+/// A name that can be a part of a log's name. Logs of deployments are listed elsewhere, under their own.
+fn listable(name: &str) -> Option<String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    let is_one = !name.is_empty() && !name.starts_with(['.']) && name.chars().all(plain);
+    (is_one && !name.starts_with("deploy-")).then(|| name.to_owned())
+}
+
 /// Copies the ends of a host's logs, read-only: nothing will be added to them. What is no log is left out.
 pub fn keep(run: &Utf8Path, to: &Utf8Path) -> io::Result<()> {
     let run = directory(run)?;
@@ -170,6 +205,38 @@ mod tests {
                 "{bad}"
             );
         }
+    }
+
+    #[test]
+    fn names_of_logs_are_known() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = Utf8Path::from_path(dir.path()).unwrap();
+        assert_eq!(unless_known(run, "console"), None);
+        assert_eq!(unless_known(run, "web").unwrap(), ["console", "service"]);
+        fs::create_dir(run.join("logs")).unwrap();
+        for name in ["web.log", "web.log.1", "deploy-t-1.log", "a b.log"] {
+            fs::write(run.join("logs").join(name), "").unwrap();
+        }
+        assert_eq!(unless_known(run, "web"), None);
+        assert_eq!(
+            unless_known(run, "deploy-t-1"),
+            None,
+            "it can be read, under its name"
+        );
+        assert_eq!(unless_known(run, "wbe").unwrap(), ["console", "service", "web"]);
+        let kept = run.join("kept");
+        keep(run, &kept).unwrap();
+        assert_eq!(kept_unless_known(&kept, "web"), None);
+        assert!(
+            kept_unless_known(&kept, "wbe")
+                .unwrap()
+                .contains(&"web".to_owned())
+        );
+        assert_eq!(
+            kept_unless_known(&run.join("none"), "web"),
+            None,
+            "nothing is known of it"
+        );
     }
 
     #[test]

@@ -6,11 +6,12 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
+use jiff::Timestamp;
 use model::{
     Digest, HostId, Place, Ticket,
     port::{
-        BakeOrder, Bakery as _, BuildOrder, Builder as _, CheckOrder, DatabaseOrder, Databases as _,
-        DeployOrder, Deployer as _, Fault, HostOrder, Hosts as _, LogRef, Logs as _, Network,
+        BakeOrder, Bakery as _, BuildOrder, CheckOrder, DatabaseOrder, Databases as _, DeployOrder,
+        Deployer as _, Fault, HostOrder, Hosts as _, LogRef, Logs as _, Network,
     },
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -41,6 +42,21 @@ pub struct Destroying {
     pub place: Place,
 }
 
+/// Whose processes to watch, and from when on.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Watching {
+    pub host: HostId,
+    pub since: Timestamp,
+}
+
+/// Which build or bake to stop.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Stopping {
+    pub ticket: Ticket,
+    /// For people.
+    pub reason: String,
+}
+
 pub fn router() -> Router<Node> {
     Router::new()
         .route("/v1/health", get(health))
@@ -54,7 +70,9 @@ pub fn router() -> Router<Node> {
         .route("/v1/images/bake", post(bake))
         .route("/v1/images/find", post(find))
         .route("/v1/deployments/deploy", post(deploy))
+        .route("/v1/deployments/watch", post(watch))
         .route("/v1/deployments/check", post(check))
+        .route("/v1/work/stop", post(stop_work))
         .route("/v1/logs/read", post(read_log))
         .layer(DefaultBodyLimit::max(LIMIT))
 }
@@ -95,20 +113,21 @@ async fn build(State(node): State<Node>, Order(call): Order<Ticketed<BuildOrder>
         ..call.order.clone()
     };
     let digest = digest(&secretless);
-    let work = Box::pin(async move { yard.build(&ticket, &call.order).await });
-    answer(node.tickets.once(&call.ticket, digest, work).await)
+    let key = call.ticket.clone();
+    let work = |stop| Box::pin(async move { yard.build_until(&ticket, &call.order, stop).await });
+    answer(node.tickets.until_stopped(&key, digest, work).await)
 }
 
 async fn bake(State(node): State<Node>, Order(call): Order<Ticketed<BakeOrder>>) -> Response {
     let (oven, ticket) = (node.oven.clone(), call.ticket.clone());
     let digest = digest(&call.order);
-    answer(
-        node.tickets
-            .once(&call.ticket, digest, async move {
-                oven.bake(&ticket, &call.order).await
-            })
-            .await,
-    )
+    let key = call.ticket.clone();
+    let work = |stop| async move { oven.bake_until(&ticket, &call.order, stop).await };
+    answer(node.tickets.until_stopped(&key, digest, work).await)
+}
+
+async fn stop_work(State(node): State<Node>, Order(which): Order<Stopping>) -> Response {
+    answer(node.tickets.stop(&which.ticket, &which.reason).await)
 }
 
 async fn find(State(node): State<Node>, Order(order): Order<BakeOrder>) -> Response {
@@ -117,6 +136,10 @@ async fn find(State(node): State<Node>, Order(order): Order<BakeOrder>) -> Respo
 
 async fn deploy(State(node): State<Node>, Order(call): Order<Ticketed<DeployOrder>>) -> Response {
     answer(node.deployer.deploy(&call.ticket, &call.order).await)
+}
+
+async fn watch(State(node): State<Node>, Order(which): Order<Watching>) -> Response {
+    answer(node.deployer.watch(&which.host, which.since).await)
 }
 
 async fn check(State(node): State<Node>, Order(order): Order<CheckOrder>) -> Response {

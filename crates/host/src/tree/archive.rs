@@ -34,7 +34,8 @@ pub struct Member {
 pub enum Kind {
     File,
     Directory,
-    /// The target stays in the tree, as far as its text tells.
+    /// The target stays in the tree, as far as its text tells, or it is absolute: of the root where the tree will be used,
+    /// which is never that of who unpacks it.
     Symlink(PathBuf),
     /// Another member's path.
     Hardlink(PathBuf),
@@ -220,12 +221,15 @@ fn clean(raw: &[u8]) -> Result<PathBuf, &'static str> {
     }
 }
 
-/// The target of a symbolic link at `path`, when it does not lead out of the tree.
+/// The target of a symbolic link at `path`, when it is absolute or does not lead out of the tree.
 fn inside(path: &Path, raw: &[u8]) -> Result<PathBuf, &'static str> {
     if raw.contains(&0) || raw.len() > PATH_BYTES {
         return Err("its target is not a path");
     }
     let target = Path::new(OsStr::from_bytes(raw));
+    if target.is_absolute() {
+        return Ok(target.to_owned());
+    }
     let mut depth = path.components().count().saturating_sub(1);
     for component in target.components() {
         match component {
@@ -238,7 +242,7 @@ fn inside(path: &Path, raw: &[u8]) -> Result<PathBuf, &'static str> {
     Ok(target.to_owned())
 }
 
-/// Whether a symbolic link at `path` with this target stays in its tree, as far as the text tells.
+/// Whether a symbolic link at `path` with this target is absolute or stays in its tree, as far as the text tells.
 pub fn stays_inside(path: &Path, target: &Path) -> bool {
     inside(path, target.as_os_str().as_bytes()).is_ok()
 }

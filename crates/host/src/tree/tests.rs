@@ -95,7 +95,7 @@ fn nothing_is_written_outside() {
     Tar::new()
         .add(b'2', "l", outside.path().to_str().unwrap(), b"")
         .file("l/x", b"")
-        .refused("link out of the tree");
+        .refused("is none");
     Tar::new()
         .add(b'2', "a/l", "../..", b"")
         .refused("link out of the tree");
@@ -115,6 +115,72 @@ fn nothing_is_written_outside() {
         .add(b'1', "h", "s", b"")
         .refused("no file of the archive");
     assert!(!absolute.exists());
+}
+
+/// An absolute link is about the root where the tree is used. That of who unpacks it stays as it was.
+#[test]
+fn absolute_links_are_kept_and_never_followed() {
+    let outside = tempfile::tempdir().unwrap();
+    let at = |name: &str| outside.path().join(name).to_str().unwrap().to_owned();
+    fs::write(at("secret"), "of the machine").unwrap();
+    fs::create_dir(at("directory")).unwrap();
+    fs::set_permissions(at("secret"), fs::Permissions::from_mode(0o600)).unwrap();
+    let (into, _) = Tar::new()
+        .add(b'2', "bin/python", "/usr/bin/python3", b"")
+        .add(b'2', "bin/python3", "python", b"")
+        .add(b'2', "gone", "/no/such/place", b"")
+        .add(b'2', "up", "/../..", b"")
+        .add(b'2', "secret", &at("secret"), b"")
+        .add(b'2', "over", &at("secret"), b"")
+        .file("over", b"replaces the link")
+        .unpack()
+        .unwrap();
+    let root = Utf8Path::from_path(into.path()).unwrap();
+    for (name, target) in [
+        ("bin/python", "/usr/bin/python3"),
+        ("bin/python3", "python"),
+        ("up", "/../.."),
+    ] {
+        assert_eq!(fs::read_link(root.join(name)).unwrap(), Path::new(target));
+    }
+    assert_eq!(
+        fs::read_to_string(root.join("over")).unwrap(),
+        "replaces the link"
+    );
+    for hostile in ["secret", "bin/python3", "gone"] {
+        let error = open_beneath(root, hostile.into()).unwrap_err();
+        assert!(error.to_string().contains("through a link"), "{error}");
+    }
+    let mut again = Vec::new();
+    pack(root, 0, &mut again).unwrap();
+    visit(&again[..], &SMALL, |_, _| Ok(())).unwrap();
+
+    let through = || Tar::new().add(b'2', "d", &at("directory"), b"");
+    through().file("d/x", b"").refused("is none");
+    through().add(b'5', "d/x", "", b"").refused("is none");
+    through().add(b'5', "d", "", b"").refused("is none");
+    through().add(b'2', "d/x", "y", b"").refused("is none");
+    through()
+        .add(b'1', "h", "d", b"")
+        .refused("no file of the archive");
+    through().add(b'1', "h", "d/../secret", b"").refused("leads out");
+    Tar::new()
+        .add(b'2', "s", &at("secret"), b"")
+        .add(b'1', "h", "s", b"")
+        .refused("no file of the archive");
+    // Through an absolute link, and out before it.
+    Tar::new()
+        .add(b'5', "a/b/c", "", b"")
+        .add(b'2', "a/b/c/top", "../../..", b"")
+        .add(b'2', "abs", "/usr", b"")
+        .add(b'2', "out", "a/b/c/top/../abs", b"")
+        .refused("link out of the tree");
+    assert_eq!(fs::read_dir(at("directory")).unwrap().count(), 0);
+    assert_eq!(fs::read_to_string(at("secret")).unwrap(), "of the machine");
+    assert_eq!(
+        fs::metadata(at("secret")).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
 }
 
 #[test]

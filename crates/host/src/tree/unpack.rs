@@ -2,12 +2,12 @@
 //! without following a link (`openat2`), so that no member can use one that came before it, nor a race.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     ffi::OsStr,
     fs::File,
     io::{self, Read},
     os::fd::OwnedFd,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
     sync::Arc,
 };
 
@@ -40,7 +40,7 @@ pub fn unpack_some(
     let mut tree = Tree {
         root: Arc::new(root),
         directories: HashMap::new(),
-        links: Vec::new(),
+        links: BTreeMap::new(),
     };
     let totals = visit(reader, limits, |member, bytes| match chosen(member) {
         true => tree.add(member, bytes),
@@ -50,11 +50,28 @@ pub fn unpack_some(
     Ok(totals)
 }
 
+/// Opens a plain file of a tree that was unpacked, through no link.
+pub fn open_beneath(root: &Utf8Path, path: &Utf8Path) -> Result<File, Error> {
+    let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = openat(CWD, root.as_std_path(), flags, Mode::empty())
+        .map_err(io_error("open", root.as_std_path()))?;
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    match openat2(&directory, path.as_std_path(), flags, Mode::empty(), BENEATH) {
+        Ok(file) => Ok(file.into()),
+        Err(Errno::LOOP | Errno::XDEV) => Err(Error::Refused {
+            path: path.to_string(),
+            reason: "it is reached through a link",
+        }),
+        Err(errno) => Err(io_error("open", path.as_std_path())(errno)),
+    }
+}
+
 struct Tree {
     root: Arc<OwnedFd>,
     /// Open directories of the last members. Bounded by [`OPEN`].
     directories: HashMap<PathBuf, Arc<OwnedFd>>,
-    links: Vec<PathBuf>,
+    /// The symbolic links and what they say.
+    links: BTreeMap<PathBuf, PathBuf>,
 }
 
 const OPEN: usize = 64;
@@ -77,7 +94,7 @@ impl Tree {
             }
             Kind::Symlink(target) => {
                 self.make_room(&parent, name, path)?;
-                self.links.push(path.to_owned());
+                self.links.insert(path.to_owned(), target.clone());
                 symlinkat(target, &parent, name).map_err(io_error("create", path))
             }
             Kind::Hardlink(target) => {
@@ -103,6 +120,7 @@ impl Tree {
 
     /// A later member replaces an earlier one, as in tar, but never a directory.
     fn make_room(&mut self, parent: &OwnedFd, name: &OsStr, path: &Path) -> Result<(), Error> {
+        self.links.remove(path);
         match unlinkat(parent, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(Errno::ISDIR) => Err(Error::Refused {
@@ -165,10 +183,11 @@ impl Tree {
 
     /// A link's text can stay inside while what it leads through does not: the kernel knows.
     fn check_links(&self) -> Result<(), Error> {
-        for path in &self.links {
+        for path in self.links.keys() {
             let flags = OFlags::PATH | OFlags::CLOEXEC;
             let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-            if let Err(Errno::XDEV) = openat2(&self.root, path, flags, Mode::empty(), resolve) {
+            let looked = openat2(&self.root, path, flags, Mode::empty(), resolve);
+            if matches!(looked, Err(Errno::XDEV)) && !self.is_absolute(path) {
                 return Err(Error::Refused {
                     path: path.display().to_string(),
                     reason: "it is a link out of the tree",
@@ -176,6 +195,38 @@ impl Tree {
             }
         }
         Ok(())
+    }
+}
+
+impl Tree {
+    /// Whether a path ends or goes on at an absolute link, from where on it is not about this tree.
+    fn is_absolute(&self, path: &Path) -> bool {
+        // As many as the kernel follows: it found the way out within them.
+        const LINKS: usize = 40;
+        let mut at = PathBuf::new();
+        let mut rest: Vec<PathBuf> = vec![path.to_owned()];
+        let mut followed = 0;
+        while let Some(next) = rest.pop() {
+            let mut components = next.components();
+            let Some(component) = components.next() else {
+                continue;
+            };
+            rest.push(components.as_path().to_owned());
+            match component {
+                Component::Normal(name) => at.push(name),
+                Component::ParentDir if !at.pop() => return false,
+                _ => continue,
+            }
+            if let Some(target) = self.links.get(&at) {
+                followed += 1;
+                if target.is_absolute() || followed > LINKS {
+                    return target.is_absolute();
+                }
+                at.pop();
+                rest.push(target.clone());
+            }
+        }
+        false
     }
 }
 

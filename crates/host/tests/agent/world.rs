@@ -145,7 +145,13 @@ impl World {
             environment: BTreeMap::from([
                 ("GREETING".to_owned(), secret("hello")),
                 ("API_TOKEN".to_owned(), secret("t0p-s3cret")),
+                ("PIN".to_owned(), secret("4711")),
+                ("SHIP".to_owned(), secret("blue-whale-17")),
+                ("FLAG".to_owned(), secret("yes")),
             ]),
+            secrets: ["API_TOKEN", "PIN", "SHIP", "FLAG", "ABSENT"]
+                .map(str::to_owned)
+                .into(),
             port: 8080,
             processes: processes.iter().map(owned).collect(),
         };

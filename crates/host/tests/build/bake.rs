@@ -175,3 +175,47 @@ pub async fn a_bake_is_stopped_by_its_deadline(world: &World) {
     );
     assert_eq!(fault.blame, Blame::Customer);
 }
+
+pub async fn a_stopped_bake_ends_unless_another_waits_for_its_layer(world: &World) {
+    let order = |text: &str| {
+        let script = format!("# {}\n{text}\n", world.salt);
+        world.bake_order(&[("infra/slow.sh", &script)], &["infra/slow.sh"])
+    };
+    let forever = order("echo begun; sleep 1000");
+    let ticket = world.ticket();
+    let stopping = async {
+        world.says(&format!("bake/{ticket}"), "begun").await;
+        world.answers.stop(&ticket, "ada cancelled it").await.unwrap();
+    };
+    let (baked, ()) = tokio::join!(world.bake(&ticket, &forever), stopping);
+    let fault = baked.unwrap_err();
+    assert_eq!(fault.message, "the bake was stopped: ada cancelled it");
+    assert_eq!(fault.blame, Blame::Order);
+    assert!(world.log(&fault.evidence.unwrap()).contains("ada cancelled it"));
+    assert!(world.containers.list().is_empty());
+    assert!(world.oven.find(&forever).await.unwrap().is_none());
+
+    // It runs until it may end, which is after its first bake was stopped.
+    let shared = order("echo begun; sleep 2; date +%N > /made");
+    let (first, second, third) = (world.ticket(), world.ticket(), world.ticket());
+    let stopping = async {
+        world.says(&format!("bake/{second}"), "waiting for another").await;
+        world.says(&format!("bake/{third}"), "waiting for another").await;
+        world.answers.stop(&third, "not this one").await.unwrap();
+        world.answers.stop(&first, "ada cancelled it").await.unwrap();
+    };
+    let begin = async |ticket| {
+        world.says(&format!("bake/{first}"), "begun").await;
+        world.bake(ticket, &shared).await
+    };
+    let (one, two, three, ()) = tokio::join!(
+        world.bake(&first, &shared),
+        begin(&second),
+        begin(&third),
+        stopping
+    );
+    let two = two.unwrap();
+    assert!(two.reused, "the layer of the stopped bake is the other's");
+    assert!(one.is_err() || one.unwrap().image == two.image);
+    assert_eq!(three.unwrap_err().message, "the bake was stopped: not this one");
+}

@@ -15,11 +15,12 @@ use host::{
     image::Images,
     layer::Layers,
     logs, objects,
+    ticket::Tickets,
 };
 use jiff::SignedDuration;
 use model::{
     Digest, Ticket,
-    port::{BakeOrder, BuildLimits, BuildOrder, Commit, LogRef, Resources},
+    port::{BakeOrder, Baked, BuildLimits, BuildOrder, Built, Commit, Fault, LogRef, Resources},
     spec::{
         Buildspec,
         build::{Env, OnFailure, Phase, PhaseName, Version},
@@ -33,6 +34,7 @@ pub struct World {
     pub layers: Layers,
     pub oven: Oven,
     pub yard: Yard,
+    pub answers: Tickets,
     /// Makes what is only done once different in every run.
     pub salt: String,
     tickets: AtomicU64,
@@ -100,6 +102,7 @@ async fn open(node: &Utf8Path) -> World {
         layers,
         oven,
         yard: yard.unwrap(),
+        answers: Tickets::open(node, "2025-01-01T00:00:00Z".parse().unwrap()).unwrap(),
         salt: tempfile::tempdir()
             .unwrap()
             .path()
@@ -130,6 +133,31 @@ impl World {
         self.objects
             .keep(&tar.into_inner().unwrap()[..], "tar".into())
             .unwrap()
+    }
+
+    /// Builds as a node does: until the ticket is stopped.
+    pub async fn build(&self, ticket: &Ticket, order: &BuildOrder) -> Result<Built, Fault> {
+        let (yard, own, order) = (self.yard.clone(), ticket.clone(), order.clone());
+        let work = |stop| async move { yard.build_until(&own, &order, stop).await };
+        self.answers
+            .until_stopped(ticket, Digest::of("order"), work)
+            .await
+    }
+
+    pub async fn bake(&self, ticket: &Ticket, order: &BakeOrder) -> Result<Baked, Fault> {
+        let (oven, own, order) = (self.oven.clone(), ticket.clone(), order.clone());
+        let work = |stop| async move { oven.bake_until(&own, &order, stop).await };
+        self.answers
+            .until_stopped(ticket, Digest::of("order"), work)
+            .await
+    }
+
+    /// Waits until a log has a text.
+    pub async fn says(&self, log: &str, text: &str) {
+        let log = log.parse().unwrap();
+        while !self.log(&log).contains(text) {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
     }
 
     pub fn log(&self, log: &LogRef) -> String {

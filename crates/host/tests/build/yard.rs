@@ -453,6 +453,62 @@ pub async fn hostile_sources_are_refused(world: &World) {
     assert_eq!(fault.blame, Blame::Customer);
 }
 
+/// Links that name a file of the machine: in a container they name a file of the container, and node follows none.
+pub async fn absolute_links_are_data(world: &World) {
+    use std::os::unix::fs::PermissionsExt as _;
+    let outside = tempfile::tempdir().unwrap();
+    let secret = outside.path().join("secret");
+    std::fs::write(&secret, "of the machine").unwrap();
+    std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let mut tar = tar::Builder::new(Vec::new());
+    for name in ["evil", "infra/evil.sh"] {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Symlink);
+        header.set_mode(0o777);
+        header.set_size(0);
+        tar.append_link(&mut header, name, &secret).unwrap();
+    }
+    let source = world
+        .objects
+        .keep(&tar.into_inner().unwrap()[..], "tar".into())
+        .unwrap();
+    let commands = [
+        "[ -L evil ] && [ ! -e evil ]",
+        "echo of the container > \"$(mkdir -p \"$(dirname \"$(readlink evil)\")\"; readlink evil)\"",
+        "python3 -m venv --without-pip venv",
+    ];
+    let mut spec = buildspec(vec![phase(Build, &commands, &[])]);
+    spec.artifacts = Some(artifacts(&["**/*"]));
+    spec.artifacts.as_mut().unwrap().enable_symlinks = true;
+    let mut order = world.build_order(&[("a", "")], spec);
+    order.source = source;
+    let (built, _) = succeeds(world, &order).await;
+    let mut links = BTreeMap::new();
+    let object = world.objects.open_object(&built.artifact).unwrap();
+    for entry in tar::Archive::new(object).entries().unwrap() {
+        let entry = entry.unwrap();
+        if let Some(target) = entry.link_name().unwrap() {
+            links.insert(entry.path().unwrap().into_owned(), target.into_owned());
+        }
+    }
+    assert_eq!(links[std::path::Path::new("evil")], secret);
+    assert!(
+        links[std::path::Path::new("venv/bin/python3")].is_absolute(),
+        "{links:?}"
+    );
+
+    let mut bake = world.bake_order(&[("infra/a.sh", "")], &["infra/evil.sh"]);
+    bake.source = source;
+    bake.inputs.clear();
+    let fault = world.oven.bake(&world.ticket(), &bake).await.unwrap_err();
+    assert!(fault.message.contains("infra/evil.sh"), "{fault}");
+    assert_eq!(std::fs::read_to_string(&secret).unwrap(), "of the machine");
+    assert_eq!(
+        std::fs::metadata(&secret).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+}
+
 pub async fn caches_are_kept(world: &World) {
     let command =
         "mkdir -p deps; ls deps; ls deps | wc -l > count; rm -f deps/old; touch deps/old deps/$RANDOM_NAME";
@@ -486,6 +542,53 @@ pub async fn builds_wait_their_turn_and_repeat(world: &World) {
     has(&log, &["Waiting: 2 builds run, 0 wait before this one"]);
     // As after a crash of the node: the ticket is built again.
     assert!(world.yard.build(&ticket, &order).await.is_ok());
+}
+
+pub async fn a_stopped_build_ends_at_once_and_stays_stopped(world: &World) {
+    let spec = buildspec(vec![phase(
+        Build,
+        &["echo begun", "sleep 1000"],
+        &["echo finally"],
+    )]);
+    let order = world.build_order(&[("a", "")], spec);
+    let tickets = [world.ticket(), world.ticket(), world.ticket()];
+    let [first, second, queued] = &tickets;
+    let stopping = async {
+        for ticket in [first, second] {
+            world.says(&format!("build/{ticket}"), "sleep 1000").await;
+        }
+        world
+            .says(&format!("build/{queued}"), "Waiting: 2 builds run")
+            .await;
+        for ticket in [queued, first, second] {
+            world.answers.stop(ticket, "ada cancelled it").await.unwrap();
+        }
+    };
+    let late = async {
+        world.says(&format!("build/{second}"), "sleep 1000").await;
+        world.build(queued, &order).await
+    };
+    let (one, two, three, ()) = tokio::join!(
+        world.build(first, &order),
+        world.build(second, &order),
+        late,
+        stopping
+    );
+    for fault in [one, two, three].map(Result::unwrap_err) {
+        assert_eq!(fault.message, "the build was stopped: ada cancelled it");
+        assert_eq!(fault.blame, Blame::Order, "it is not tried again");
+    }
+    assert!(world.containers.list().is_empty());
+    let log = world.log(&format!("build/{first}").parse().unwrap());
+    has(&log, &["STOPPED", "the build was stopped: ada cancelled it"]);
+    let again = world.build(first, &order).await.unwrap_err();
+    assert_eq!(again.message, "the build was stopped: ada cancelled it");
+    // Its place is free for the next.
+    succeeds(
+        world,
+        &world.build_order(&[("a", "")], buildspec(vec![phase(Build, &["true"], &[])])),
+    )
+    .await;
 }
 
 pub async fn a_build_that_nobody_waits_for_is_cleared_away(world: &World) {

@@ -72,6 +72,8 @@ pub enum PhaseStatus {
     Succeeded,
     Failed,
     TimedOut,
+    /// Nobody wanted the build any more.
+    Stopped,
 }
 
 /// The sum of one report group.

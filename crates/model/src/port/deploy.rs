@@ -18,8 +18,37 @@ pub trait Deployer {
         order: &DeployOrder,
     ) -> impl Future<Output = Result<Deployed, Fault>> + Send;
 
+    /// Waits for a process of the app to end though it should go on, from `since` on. `None` when all went on for as
+    /// long as one call may take: ask again.
+    fn watch(
+        &self,
+        host: &HostId,
+        since: Timestamp,
+    ) -> impl Future<Output = Result<Option<Death>, Fault>> + Send;
+
     /// Runs checks on the host.
     fn check(&self, order: &CheckOrder) -> impl Future<Output = Result<Verdict, Fault>> + Send;
+}
+
+/// A process that ended though it should go on. It may have been started again since.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Death {
+    /// Of the Procfile, or a unit's name.
+    pub service: String,
+    /// How it ended: `exit code 1`.
+    pub exit: String,
+    /// The last lines that it said.
+    pub last: String,
+}
+
+impl fmt::Display for Death {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the process {} does not stay up: {}", self.service, self.exit)?;
+        match self.last.as_str() {
+            "" => Ok(()),
+            last => write!(f, "; it last said:\n{last}"),
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

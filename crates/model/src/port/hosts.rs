@@ -1,4 +1,7 @@
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -40,6 +43,9 @@ pub struct HostOrder {
     /// Environment of the app, secrets included. Kept in the agent's memory only.
     #[serde(serialize_with = "secret::all_in_the_clear")]
     pub environment: BTreeMap<String, Secret>,
+    /// Names of the variables whose values no log may show.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub secrets: BTreeSet<String>,
     /// Commands of a `Procfile` that the agent supervises, by process name. Empty when the app has an appspec.
     pub processes: BTreeMap<String, String>,
 }

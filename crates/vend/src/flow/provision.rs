@@ -115,6 +115,7 @@ pub async fn start(
     release: &Release,
     host: store::Host,
 ) -> Result<Vec<String>, Fault> {
+    let variables = variables::of(world, environment, release).await?;
     let order = HostOrder {
         host: host.id.clone(),
         place: environment.place.clone(),
@@ -125,7 +126,8 @@ pub async fn start(
         uid_base: environment.uid_base,
         resources: resources(world, &release.spec.host.size)?,
         port: release.spec.host.port,
-        environment: variables::of(world, environment, release).await?,
+        environment: variables.all,
+        secrets: variables.secrets,
         processes: processes(world, &environment.place, release).await?,
     };
     let up = world

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use model::{
     DeploymentId, Place,
     plan::PlanKind,
-    port::{Fault, HostRole, Hosts as _},
+    port::{Fault, HostRole, Hosts as _, Work as _},
     release::ReleaseState,
 };
 use serde::Deserialize;
@@ -34,6 +34,7 @@ struct Failure {
 
 pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> {
     let input: Input = attempt.read()?;
+    stop_work(world, attempt, &input.failure.cause).await?;
     let mut stopped = 0;
     if let Some(plan) = &input.plan {
         give_back(world, &input.place, plan).await?;
@@ -57,6 +58,19 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
     world.routes.apply().await?;
     world.pokes.pushes.notify_one();
     Ok(json!({ "hosts_stopped": stopped }))
+}
+
+/// Builds and bakes that this execution does not wait for any more, on the node and on record.
+async fn stop_work(world: &World, attempt: &Attempt, cause: &str) -> Result<(), Fault> {
+    let execution = attempt.execution.clone();
+    let running = world.store.read(move |db| db.work_of_execution(&execution));
+    for ticket in running.await.map_err(stored)? {
+        world.node.stop_work(&ticket, cause).await?;
+    }
+    let (execution, why) = (attempt.execution.clone(), Fault::order(cause));
+    let by = By::platform(crate::clock::now());
+    let written = world.store.write(move |tx| tx.stop_work(&execution, &why, &by));
+    written.await.map_err(stored)
 }
 
 /// When the failure came after the switch, the release before gets the traffic back.

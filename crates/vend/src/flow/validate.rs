@@ -1,10 +1,14 @@
 //! Whether the new hosts are what their checks say, and healthy in the eyes of the edge, before they get traffic.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use model::{
     HostId, Place,
-    port::{CheckOrder, Deployer as _, Fault, Verdict},
+    port::{CheckOrder, Death, Deployer as _, Fault, LogRef, Verdict},
     release::Release,
     route::TargetState,
     spec::Checks,
@@ -35,7 +39,11 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
     let hosts = usable(world, &place, plan.release).await?;
     let total = hosts.len() as u32;
     world.routes.apply().await?;
-    let unhealthy = wait_until_healthy(world, &place, &release, &hosts).await?;
+    let mut deaths = Deaths::default();
+    let unhealthy = tokio::select! {
+        unhealthy = wait_until_healthy(world, &place, &release, &hosts, &deaths) => unhealthy?,
+        never = watch(world, &place, plan.release, &deaths) => never,
+    };
     for (host, reason) in &unhealthy {
         fail_host(world, host, reason).await?;
     }
@@ -44,6 +52,13 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
         total,
         total - unhealthy.len() as u32,
     ) {
+        let dead = deaths
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop_first();
+        if let Some((host, death)) = dead {
+            return Err(died(&host, &death));
+        }
         let (host, reason) = unhealthy
             .first()
             .map_or(("none", "there is no host"), |(host, reason)| {
@@ -62,6 +77,45 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
         .collect();
     let checked = check(world, &place, &release, &well).await?;
     Ok(json!({ "healthy": well.len(), "checks": checked }))
+}
+
+/// Hosts whose app does not stay up: they need not be waited for.
+type Deaths = Mutex<BTreeMap<HostId, Death>>;
+
+/// Watches the app's processes on every host of a release. Never ends by itself.
+async fn watch<T>(world: &World, place: &Place, release: u64, deaths: &Deaths) -> T {
+    let (place, now) = (place.clone(), crate::clock::now());
+    let hosts = world.store.read(move |db| db.hosts_of_release(&place, release));
+    let hosts = hosts.await.unwrap_or_default();
+    let watching = hosts.into_iter().map(async |host| {
+        // What served before is judged by what it does from now on.
+        let since = match host.state {
+            HostState::Ready => host.created_at,
+            _ => now,
+        };
+        loop {
+            match world.node.watch(&host.id, since).await {
+                Ok(None) => {}
+                Ok(Some(death)) => {
+                    let mut deaths = deaths.lock().unwrap_or_else(PoisonError::into_inner);
+                    deaths.insert(host.id.clone(), death);
+                    return;
+                }
+                // Whether it is healthy is what counts.
+                Err(_) => sleep(Duration::from_secs(1)).await,
+            }
+        }
+    });
+    futures_util::future::join_all(watching).await;
+    std::future::pending().await
+}
+
+fn died(host: &HostId, death: &Death) -> Fault {
+    let fault = Fault::customer(format!("on host {host}, {death}"));
+    match format!("host/{host}/{}", death.service).parse::<LogRef>() {
+        Ok(log) => fault.next(format!("vend logs {log}")).evidence(log),
+        Err(_) => fault,
+    }
 }
 
 /// The hosts of a release that may take traffic.
@@ -87,6 +141,7 @@ async fn wait_until_healthy(
     place: &Place,
     release: &Release,
     hosts: &[HostId],
+    deaths: &Deaths,
 ) -> Result<Vec<(HostId, String)>, Fault> {
     let group = routes::group(place, release.number);
     let deadline = Instant::now() + HEALTHY_WITHIN;
@@ -99,12 +154,17 @@ async fn wait_until_healthy(
             .filter(|target| target.group == group && target.state == TargetState::Healthy)
             .map(|target| target.target.id.as_str())
             .collect();
+        let dead = deaths.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let waiting: Vec<&HostId> = hosts
             .iter()
-            .filter(|host| !healthy.contains(host.as_str()))
+            .filter(|host| !healthy.contains(host.as_str()) || dead.contains_key(*host))
             .collect();
-        if waiting.is_empty() || Instant::now() > deadline {
+        let all_told = waiting.iter().all(|host| dead.contains_key(*host));
+        if all_told || Instant::now() > deadline {
             let reason = |host: &HostId| {
+                if let Some(death) = dead.get(host) {
+                    return death.to_string();
+                }
                 let target = seen
                     .iter()
                     .find(|target| target.group == group && target.target.id == host.as_str());

@@ -1,6 +1,6 @@
 //! What an app finds in its environment: its own variables, its secrets, its database, and who it is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use model::{Place, Secret, port::Fault, release::Release, spec::Variable};
 
@@ -21,18 +21,26 @@ pub fn secrets_of(spec: &model::spec::Environment) -> Vec<String> {
     spec.host.env.values().filter_map(of_variable).collect()
 }
 
+/// What a host gets, and the names of the variables that are secrets.
+pub struct Variables {
+    pub all: BTreeMap<String, Secret>,
+    pub secrets: BTreeSet<String>,
+}
+
 /// All variables of a host of this release. Secrets come in the versions that the release was made with.
 pub async fn of(
     world: &World,
     environment: &store::Environment,
     release: &Release,
-) -> Result<BTreeMap<String, Secret>, Fault> {
+) -> Result<Variables, Fault> {
     let place = &environment.place;
     let mut all = about(place, release);
+    let mut secrets = BTreeSet::new();
     for (name, variable) in &release.spec.host.env {
         let value = match variable {
             Variable::Plain(value) => Secret::new(value.clone()),
             Variable::Secret(secret) => {
+                secrets.insert(name.clone());
                 let version = release.secrets.get(secret).copied();
                 reveal(world, place, secret, version)
                     .await?
@@ -48,8 +56,9 @@ pub async fn of(
         let password =
             password.ok_or_else(|| Fault::platform("the database's password is not in the vault"))?;
         all.extend(database_variables(&database.address.to_string(), &password));
+        secrets.extend(["DATABASE_URL", "DATABASE_PASSWORD"].map(str::to_owned));
     }
-    Ok(all)
+    Ok(Variables { all, secrets })
 }
 
 fn about(place: &Place, release: &Release) -> BTreeMap<String, Secret> {

@@ -50,6 +50,23 @@ fn a_wrong_or_hostile_push_fails_with_its_reason_and_changes_nothing() {
     copy.commit("aliases");
     fails(&platform, &copy, &app, "vend.yaml");
 
+    copy.write(
+        "vend.yaml",
+        "app: shop\nhost: { health: { path: /, interval: 1s, timeout: 1s } }\nenvironments: { dev: { branch: dev } }\n",
+    );
+    copy.write(
+        "Procfile",
+        "web: exec perl -e 'sleep 1; die qq(no such table: guests\\n)'\n",
+    );
+    copy.commit("an app that dies a second after its start");
+    fails(
+        &platform,
+        &copy,
+        &app,
+        "the process web does not stay up: exit code 255; it last said:\nno such table: guests",
+    );
+    copy.write("Procfile", "web: exec perl server.pl\n");
+
     copy.write("vend.yaml", VEND_YAML);
     copy.write(
         "buildspec.yml",

@@ -1,21 +1,22 @@
 //! What one event does in the host's file system.
 
 use std::{
-    collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use camino::Utf8PathBuf;
+use jiff::Timestamp;
 use model::{
-    port::{DeployOrder, LifecycleEvent, ScriptFailure},
+    port::{Death, DeployOrder, LifecycleEvent, ScriptCode, ScriptFailure},
     spec::{Appspec, deploy::FileExists},
 };
+use tokio::sync::watch;
 
 use super::{Inner, unknown};
 use crate::{
-    agent::{api::ServiceState, layout::Layout},
+    agent::layout::Layout,
     appspec::{
         self, Deployment, Error, ScriptLog, bundle,
         hooks::{Facts, Hooks, Whose, whose},
@@ -38,6 +39,7 @@ pub struct Stage {
     group: String,
     group_directory: PathBuf,
     instructions: PathBuf,
+    pub begun_at: Timestamp,
 }
 
 impl Stage {
@@ -52,6 +54,7 @@ impl Stage {
             appspec: order.appspec.clone(),
             order: order.clone(),
             instructions: layout.instructions(),
+            begun_at: now(),
             group_directory,
             group,
         }
@@ -156,16 +159,18 @@ impl Inner {
                 Ok(spec) => self.install_files(stage, spec).await,
                 Err(why) => Err(why),
             },
-            None => self.install_app(stage).await,
+            None => self.install_app(stage).await.map(|()| Vec::new()),
         };
-        outcome.map_err(|why| unknown(why, log))?;
+        for remark in outcome.map_err(|why| unknown(why, log))? {
+            log.note(&remark, now());
+        }
         stage
             .point("last_successful_install")
             .map_err(|error| unknown(format!("cannot keep the record: {error}"), log))?;
         Ok(true)
     }
 
-    async fn install_files(&self, stage: &Stage, spec: Appspec) -> Result<(), String> {
+    async fn install_files(&self, stage: &Stage, spec: Appspec) -> Result<Vec<String>, String> {
         let archive =
             Utf8PathBuf::from_path_buf(stage.current.archive()).map_err(|_| "a path that is not UTF-8")?;
         let records = Records::of(&stage.instructions, &stage.group);
@@ -188,6 +193,7 @@ impl Inner {
 
     /// ApplicationStart of an app with a Procfile: its processes anew, watched until they are likely to stay.
     pub(super) async fn start(&self, log: &mut ScriptLog) -> Result<bool, ScriptFailure> {
+        let since = now();
         let names = self
             .services
             .restart_processes()
@@ -197,35 +203,10 @@ impl Inner {
             return Ok(false);
         }
         log.note(&format!("started {}", names.join(", ")), now());
-        tokio::time::sleep(WATCH).await;
-        let statuses: BTreeMap<_, _> = self
-            .services
-            .list()
-            .into_iter()
-            .map(|status| (status.name.clone(), status))
-            .collect();
-        for name in &names {
-            let Some(status) = statuses.get(name) else {
-                continue;
-            };
-            if status.state != ServiceState::Active || status.crashes > 0 {
-                let exit = status.last_exit.clone().unwrap_or_default();
-                let said = tail(
-                    &self
-                        .layout
-                        .shared_logs()
-                        .join(format!("{}.log", crate::agent::log::file_name(name))),
-                );
-                let mut failure = unknown(
-                    format!("The process {name} of the Procfile does not stay up: {exit}"),
-                    log,
-                );
-                failure.log = said;
-                name.clone_into(&mut failure.script);
-                return Err(failure);
-            }
+        match tokio::time::timeout(WATCH, self.services.death(since, since)).await {
+            Ok(death) => Err(died(&death)),
+            Err(_) => Ok(true),
         }
-        Ok(true)
     }
 
     /// The scripts of any other event.
@@ -242,13 +223,24 @@ impl Inner {
         let mut facts = stage.facts();
         facts.environment = self.services.environment();
         let secrets = self.services.secrets();
+        let (tell, told) = watch::channel(None);
         let hooks = Hooks {
             reaper: &self.reaper,
             facts: &facts,
             clock: now,
             secrets: &secrets,
+            // What the start's own script does to a service is its business; what checks afterwards would wait in vain.
+            unless: (event == LifecycleEvent::ValidateService).then_some(told),
         };
-        hooks.run(event, &of, &spec, log).await
+        let watching = async {
+            let death = self.services.death(stage.begun_at, stage.begun_at).await;
+            tell.send_replace(Some(died(&death)));
+            std::future::pending().await
+        };
+        tokio::select! {
+            outcome = hooks.run(event, &of, &spec, log) => outcome,
+            never = watching => never,
+        }
     }
 }
 
@@ -293,24 +285,12 @@ fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
     fs::set_permissions(to, fs::metadata(from)?.permissions())
 }
 
-/// The last 2,048 bytes of a log, in whole lines.
-fn tail(path: &Path) -> String {
-    const BYTES: u64 = 2048;
-    use io::{Read as _, Seek as _};
-    let read = || -> io::Result<Vec<u8>> {
-        let mut file = fs::File::open(path)?;
-        let from = file.metadata()?.len().saturating_sub(BYTES);
-        file.seek(io::SeekFrom::Start(from))?;
-        let mut bytes = Vec::new();
-        file.take(BYTES).read_to_end(&mut bytes)?;
-        if from > 0 {
-            let start = bytes
-                .iter()
-                .position(|byte| *byte == b'\n')
-                .map_or(0, |at| at + 1);
-            bytes.drain(..start);
-        }
-        Ok(bytes)
-    };
-    String::from_utf8_lossy(&read().unwrap_or_default()).into_owned()
+/// A process that ended, as a failure of the event that it ended in.
+fn died(death: &Death) -> ScriptFailure {
+    ScriptFailure {
+        code: ScriptCode::UnknownError,
+        script: death.service.clone(),
+        message: format!("the process {} does not stay up: {}", death.service, death.exit),
+        log: death.last.clone(),
+    }
 }

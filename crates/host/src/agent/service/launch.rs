@@ -10,7 +10,10 @@ use std::{
 };
 
 use model::Secret;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::{
+    process::{Pid, Signal, kill_process},
+    thread::CapabilitySet,
+};
 use tokio::{
     sync::oneshot,
     task::JoinSet,
@@ -32,16 +35,22 @@ use crate::logs::Mask;
 pub struct Collectors(Arc<Mutex<JoinSet<()>>>);
 
 impl Collectors {
-    /// Reads a pipe into a log; into nothing when there is none, so that the writer never stops.
+    /// Reads a pipe into a log; into nothing when there is none, so that the writer never stops. Tells its end.
     pub fn collect(
         &self,
         from: tokio::net::unix::pipe::Receiver,
         into: Option<Arc<Mutex<log::Log>>>,
         mask: Mask,
-    ) {
+    ) -> oneshot::Receiver<()> {
+        let (done, end) = oneshot::channel();
         let mut tasks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         while tasks.try_join_next().is_some() {}
-        tasks.spawn(log::collect(from, into, mask));
+        tasks.spawn(async move {
+            log::collect(from, into, mask).await;
+            // Nobody may wait for it.
+            let _ = done.send(());
+        });
+        end
     }
 }
 
@@ -52,11 +61,25 @@ pub struct Main {
     /// In the environment of each process of this start, which is how they are found again.
     pub invocation: String,
     pub since: Instant,
+    /// All that it wrote is in the log.
+    logged: Option<oneshot::Receiver<()>>,
+}
+
+impl Main {
+    /// Waits until what it wrote is in the log; not for long, as others may hold its output open.
+    pub async fn said(&mut self) {
+        const PATIENCE: Duration = Duration::from_millis(100);
+        if let Some(logged) = self.logged.take() {
+            let _ = timeout(PATIENCE, logged).await;
+        }
+    }
 }
 
 pub enum Started {
     Runs(Main),
     Finished,
+    /// A condition of its unit does not hold, which is no failure (`systemd.unit(5)`).
+    Skipped,
 }
 
 /// A new invocation id: 128 random bits.
@@ -74,6 +97,10 @@ pub async fn start(
     invocation: &str,
 ) -> Result<Started, String> {
     let unit = &definition.unit;
+    if let Some(unmet) = unit.capabilities.iter().find(|wanted| !is_met(wanted)) {
+        around.note(&format!("not started: ConditionCapability={unmet} is not met"));
+        return Ok(Started::Skipped);
+    }
     let job = Job::new(definition, around, invocation, None)?;
     job.directories()?;
     job.all(&unit.start_pre, unit.start_timeout).await?;
@@ -86,23 +113,41 @@ pub async fn start(
         Kind::Simple => {
             let line = unit.start.first().ok_or("its unit file has no ExecStart=")?;
             let running = job.begin(line)?;
-            Some((running.pid, running.exit))
+            Some((running.process.pid, running.process.exit, running.logged))
         }
         Kind::Forking => {
             job.all(&unit.start, unit.start_timeout).await?;
             let pid = daemon(unit, invocation).await?;
-            Some((pid, around.reaper.watch(pid)))
+            Some((pid, around.reaper.watch(pid), None))
         }
     };
     job.all(&unit.start_post, unit.start_timeout).await?;
-    Ok(main.map_or(Started::Finished, |(pid, exit)| {
+    Ok(main.map_or(Started::Finished, |(pid, exit, logged)| {
         Started::Runs(Main {
             pid,
             exit,
+            logged,
             invocation: invocation.to_owned(),
             since,
         })
     }))
+}
+
+/// Whether processes of the host can have a capability, or, with `!`, cannot. One that the kernel has no name for is
+/// nobody's.
+fn is_met(condition: &str) -> bool {
+    let (wanted, name) = match condition.strip_prefix('!') {
+        Some(name) => (false, name),
+        None => (true, condition),
+    };
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let bounding = status
+        .lines()
+        .find_map(|line| u64::from_str_radix(line.strip_prefix("CapBnd:")?.trim(), 16).ok())
+        .unwrap_or(0);
+    let name = name.trim().to_ascii_uppercase();
+    let flag = CapabilitySet::from_name(name.strip_prefix("CAP_").unwrap_or(&name));
+    flag.is_some_and(|flag| bounding & flag.bits() != 0) == wanted
 }
 
 /// Ends a service: its ExecStop lines, SIGTERM, and SIGKILL when its time is over.
@@ -204,6 +249,13 @@ fn read_pid(file: &Path) -> Option<i32> {
     (pid > 1 && Path::new(&format!("/proc/{pid}")).exists()).then_some(pid)
 }
 
+/// A process whose output goes into a log.
+struct Logged {
+    process: Running,
+    /// All of it is there.
+    logged: Option<oneshot::Receiver<()>>,
+}
+
 /// What the lines of one start have in common.
 struct Job<'a> {
     unit: &'a Unit,
@@ -271,7 +323,7 @@ impl<'a> Job<'a> {
     }
 
     async fn to_end(&self, line: &Line, limit: Duration) -> Result<(), String> {
-        let mut running = self.begin(line)?;
+        let mut running = self.begin(line)?.process;
         let program = line.arguments.first().map(String::as_str).unwrap_or_default();
         match timeout(limit, &mut running.exit).await {
             Ok(Ok(exit)) if exit.is_success() => Ok(()),
@@ -285,7 +337,7 @@ impl<'a> Job<'a> {
     }
 
     /// Starts one line, its output into the service's log.
-    fn begin(&self, line: &Line) -> Result<Running, String> {
+    fn begin(&self, line: &Line) -> Result<Logged, String> {
         let mut words = unit::expand_line(line, |name| self.environment.get(name).map(Secret::expose));
         if words.is_empty() {
             return Err("an empty command line".to_owned());
@@ -306,13 +358,16 @@ impl<'a> Job<'a> {
         launch.umask = Some(self.unit.umask.unwrap_or(0o022));
         let mut running = spawn::start(&self.around.reaper, &launch)
             .map_err(|error| format!("cannot start {program}: {error}"))?;
-        if let Some(output) = running.stdout.take() {
+        let logged = running.stdout.take().map(|output| {
             let log = (!self.unit.quiet).then(|| self.around.log.clone());
             let secrets = (self.around.secrets)();
             let mask = Mask::new(secrets.iter().map(String::as_str));
-            self.around.collectors.collect(output, log, mask);
-        }
-        Ok(running)
+            self.around.collectors.collect(output, log, mask)
+        });
+        Ok(Logged {
+            process: running,
+            logged,
+        })
     }
 }
 
@@ -341,4 +396,17 @@ fn environment_file(path: &Path) -> Option<Vec<(String, Secret)>> {
         (!line.starts_with(['#', ';'])).then(|| (name.trim().to_owned(), Secret::new(value)))
     };
     Some(text.lines().filter_map(variable).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn conditions_are_about_what_processes_can_have() {
+        assert!(is_met("!CAP_NO_SUCH_THING") && !is_met("CAP_NO_SUCH_THING"));
+        for name in ["CAP_CHOWN", "cap_sys_admin"] {
+            assert_ne!(is_met(name), is_met(&format!("!{name}")));
+        }
+    }
 }
