@@ -28,6 +28,7 @@ use crate::{
     cli::{Client, Failure},
     config::Data,
     doctor,
+    output::Output,
 };
 
 static GUESTBOOK: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../examples/guestbook");
@@ -53,7 +54,7 @@ pub struct Demo {
 pub async fn run(demo: &Demo, data: &Utf8Path) -> ExitCode {
     match whole(demo, data).await {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failure.report(false),
+        Err(failure) => failure.report(&Output::new(false, format!(" --data {data}"))),
     }
 }
 

@@ -131,7 +131,7 @@ async fn find(
     Ok(newest.filter(|push| push.commit.id == commit))
 }
 
-/// Where what was pushed is live.
+/// Where what was pushed is live, what to do next, and how to take it back.
 async fn say_where(
     target: &Target,
     push: &wire::Push,
@@ -143,10 +143,26 @@ async fn say_where(
     };
     let path = format!("{}/environments/{environment}", target.app_path());
     let environment: wire::Environment = client.get(&path).await?;
-    for url in &environment.urls {
-        output.line(&format!("live: {url}"));
-    }
+    output.say(&live_text(target, &environment));
     Ok(())
+}
+
+fn live_text(target: &Target, environment: &wire::Environment) -> String {
+    let mut text: String = environment
+        .urls
+        .iter()
+        .map(|url| format!("live: {}\n", clean(url)))
+        .collect();
+    let name = &environment.place.environment;
+    let undo = match environment.live {
+        // There is no release before the first one.
+        None | Some(1) => format!("vend environments destroy {target}/{name}"),
+        Some(_) => format!("vend rollback {target}/{name}"),
+    };
+    text.push_str(&format!(
+        "next: vend logs {target}/{name} --follow\nundo: {undo}\n"
+    ));
+    text
 }
 
 async fn follow(target: &Target, mut push: wire::Push, client: &Client, output: &Output) -> Outcome {
@@ -184,5 +200,33 @@ async fn follow(target: &Target, mut push: wire::Push, client: &Client, output: 
             Some(newer) => push = newer,
             None => return Ok(ExitCode::SUCCESS),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_push_ends_with_address_next_and_undo() {
+        let environment = |live: Option<u64>| -> wire::Environment {
+            serde_json::from_value(serde_json::json!({
+                "place": { "tenant": "acme", "app": "shop", "environment": "dev" },
+                "branch": "dev", "state": "live", "protected": false, "live": live, "hosts": 1,
+                "urls": ["http://dev.shop.acme.localhost:8080/"], "created_at": "2026-01-01T00:00:00Z",
+            }))
+            .unwrap()
+        };
+        let target = Target::read("acme/shop").unwrap();
+        assert_eq!(
+            live_text(&target, &environment(Some(3))),
+            "live: http://dev.shop.acme.localhost:8080/\n\
+             next: vend logs acme/shop/dev --follow\n\
+             undo: vend rollback acme/shop/dev\n"
+        );
+        assert!(
+            live_text(&target, &environment(Some(1)))
+                .ends_with("undo: vend environments destroy acme/shop/dev\n")
+        );
     }
 }

@@ -119,6 +119,12 @@ fn environment_text(environment: &WhyEnvironment, output: &Output) -> String {
     if let Some(error) = &environment.error {
         text.push_str(&format!("  cause: {}\n", clean(error)));
     }
+    if !environment.said.is_empty() {
+        text.push_str("  it last said:\n");
+        for line in &environment.said {
+            text.push_str(&format!("    | {}\n", clean(line)));
+        }
+    }
     if let Some(log) = &environment.log {
         text.push_str(&format!("  log:   vend logs {}\n", clean(log)));
     }
