@@ -19,7 +19,7 @@ pub use app::{
 pub use appspec::Appspec;
 pub use buildspec::Buildspec;
 pub use checks::Checks;
-pub use read::{LATER, is_later};
+pub use read::{LATER, is_later, written};
 pub use report::{CheckReport, Files, check_appspec, check_buildspec, check_checks, check_tree};
 pub use yaml::{MAX_BYTES, decode};
 

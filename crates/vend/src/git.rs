@@ -193,7 +193,7 @@ impl Repository {
         Ok(text.lines().map(str::to_owned).collect())
     }
 
-    /// Files that differ between two commits, as (`A`, `M`, `D`…, path), at most 500.
+    /// Files that differ between two commits, as (`A`, `M`, `D`…, path), at most 10,000.
     pub async fn changed(&self, from: &str, to: &str) -> Result<Vec<(String, String)>, Error> {
         let arguments = [
             "--name-status",
@@ -207,7 +207,7 @@ impl Repository {
         let fields: Vec<&str> = text.split('\0').collect();
         Ok(fields
             .chunks_exact(2)
-            .take(500)
+            .take(10_000)
             .map(|pair| (pair[0].to_owned(), pair[1].to_owned()))
             .collect())
     }
