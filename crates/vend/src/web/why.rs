@@ -8,6 +8,7 @@ use model::{
 use store::{ApprovalState, Db, PushState};
 
 use super::{executions, logs, refusal::Refusal, releases, state::State};
+use crate::reconcile::patience;
 
 /// Pushes that are looked at for those that no environment took.
 const RECENT: u32 = 20;
@@ -113,8 +114,26 @@ fn of_environment(
     {
         why.sentence = format!("{}: {reason}", why.sentence);
     }
+    if let Some(failing) = patience::failing(db, &place)? {
+        heals(&mut why, failing);
+    }
     why.push = Some(releases::push(push));
     Ok(why)
+}
+
+/// Hosts are missing and cannot be replaced: that comes before everything else that is to be said.
+fn heals(why: &mut WhyEnvironment, failing: patience::Failing) {
+    let next = failing.next.strftime("%H:%M:%S UTC");
+    let times = match failing.times {
+        1 => "once".to_owned(),
+        many => format!("{many} times"),
+    };
+    why.sentence = format!(
+        "{}; hosts are missing, and replacing them failed {times}, it is tried again at {next}",
+        why.sentence
+    );
+    why.error = failing.cause.or_else(|| why.error.take());
+    why.next = Some(format!("vend executions show {}", failing.last));
 }
 
 fn waiting(db: &Db<'_>, why: &mut WhyEnvironment, place: &model::Place) -> Result<(), store::Error> {
