@@ -50,6 +50,8 @@ pub struct World {
     pub edge: edge::Client,
     pub platform: Platform,
     pub data: Data,
+    /// Which repositories elsewhere may be fetched.
+    pub remotes: crate::git::remote::Remotes,
     pub pokes: Pokes,
     pub routes: crate::reconcile::routes::Handle,
 }
