@@ -249,9 +249,14 @@ impl<'f> Reader<'f> {
             } else {
                 format!(" of `{of}`")
             };
-            let message = format!("{} is not a known key{place}: it is ignored", quoted(name));
-            self.warn(key, message).help =
-                nearest(name, known.iter().copied()).map(|near| format!("did you mean `{near}`?"));
+            let message = format!(
+                "{} is not a known key{place}: AWS ignores it without a word, and so does a push",
+                quoted(name)
+            );
+            self.warn(key, message).help = Some(match nearest(name, known.iter().copied()) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("take it out, or use one of: {}", known.join(", ")),
+            });
         }
     }
 
