@@ -28,6 +28,7 @@ mod shift;
 mod source;
 mod state;
 mod validate;
+mod words;
 
 pub use provision::desired;
 

@@ -215,6 +215,25 @@ pub fn tame(text: &str) -> String {
     tamed + rest
 }
 
+/// A cause and the command that it suggests: causes that a flow keeps end with `(next: COMMAND)`.
+pub fn without_next(cause: &str) -> (String, Option<String>) {
+    const MARK: &str = " (next: ";
+    let Some((before, rest)) = cause.split_once(MARK) else {
+        return (cause.to_owned(), None);
+    };
+    let mut depth = 1_u32;
+    let end = rest.char_indices().find_map(|(at, c)| {
+        match c {
+            '(' => depth += 1,
+            ')' => depth -= 1,
+            _ => {}
+        }
+        (depth == 0).then_some(at)
+    });
+    let (next, after) = end.map_or((rest, ""), |end| (&rest[..end], &rest[end + 1..]));
+    (format!("{before}{after}"), Some(next.to_owned()))
+}
+
 /// The first line of a commit message, at most `width` characters.
 pub fn headline(message: &str, width: usize) -> String {
     let line = clean(message.lines().next().unwrap_or_default());
@@ -328,6 +347,26 @@ mod tests {
             ("\x1b[", "["),
         ] {
             assert_eq!(tame(raw), expected, "{raw:?}");
+        }
+    }
+
+    #[test]
+    fn a_cause_gives_up_the_command_that_it_holds() {
+        for (cause, text, next) in [
+            ("it broke", "it broke", None),
+            (
+                "it broke (next: vend why a/b) (Vend.Customer)",
+                "it broke (Vend.Customer)",
+                Some("vend why a/b"),
+            ),
+            ("x (next: push (or ask) again)", "x", Some("push (or ask) again")),
+            ("cut (next: vend", "cut", Some("vend")),
+        ] {
+            assert_eq!(
+                without_next(cause),
+                (text.to_owned(), next.map(Into::into)),
+                "{cause}"
+            );
         }
     }
 

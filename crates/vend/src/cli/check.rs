@@ -144,20 +144,28 @@ mod tests {
 
     #[test]
     fn every_problem_of_a_careless_appspec_has_its_fix() {
-        let careless = "version: 0.0\nos: linux\nFiles: []\npermissions:\n  - object: /srv\n    mode: 0644\n\
-                        hooks:\n  AfterInstal:\n    - { location: a.sh, timout: 5, zzz: 1 }\n  Install:\n    - location: b.sh\n";
-        let report = spec::check_appspec("appspec.yml", careless.as_bytes());
-        assert!(report.ok, "{:?}", report.problems);
-        let told = text(&report, &Output::new(false, String::new()));
+        let careless = concat!(
+            "version: 0.0\nos: linux\nFiles: []\n",
+            "permissions:\n  - object: /srv\n    mode: 0644\n",
+            "hooks:\n  AfterInstal:\n    - { location: a.sh, zzz: 1 }\n",
+        );
+        let report = spec::check_appspec("a.yml", careless.as_bytes());
         assert_eq!(
-            told,
-            "\
-warning: appspec.yml:3:1: `Files` is not a known key: AWS ignores it without a word, and so does a push
-  fix: did you mean `files`?
-warning: appspec.yml:6:11: `mode: 0644` gives the mode 0420 on AWS and here, not 0644
-  fix: without quotes YAML reads 0644 as an octal number, which is 420 in decimal: write `mode: \"0644\"`
-ok
-"
+            text(&report, &Output::new(false, String::new())),
+            concat!(
+                "warning: a.yml:6:11: `mode: 0644` gives the mode 0420 on AWS and here, not 0644\n",
+                "  fix: without quotes YAML reads 0644 as an octal number, which is 420 in decimal: ",
+                "write `mode: \"0644\"`\n",
+                "warning: a.yml:3:1: `Files` is not a known key: AWS ignores it without a word, and so does a push\n",
+                "  fix: did you mean `files`?\n",
+                "warning: a.yml:8:3: `AfterInstal` is not a lifecycle event: ",
+                "AWS takes the file, and never runs its scripts\n",
+                "  fix: did you mean `AfterInstall`?\n",
+                "warning: a.yml:9:25: `zzz` is not a known key of `AfterInstal`: ",
+                "AWS ignores it without a word, and so does a push\n",
+                "  fix: take it out, or use one of: location, runas, sudo, timeout\n",
+                "ok\n",
+            )
         );
     }
 

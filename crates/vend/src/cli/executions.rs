@@ -8,7 +8,7 @@ use model::wire::{Execution, ExecutionDetail, ExecutionState, HistoryEvent};
 use super::{
     Client, Global, Outcome, client::escape, now, progress::Progress, releases::word, stages, target,
 };
-use crate::output::{Output, Table, Tone, ago, cell, clean, duration, maybe};
+use crate::output::{Output, Table, Tone, ago, cell, clean, duration, maybe, without_next};
 
 /// How often a client that follows asks.
 pub const POLL: Duration = Duration::from_millis(400);
@@ -119,7 +119,7 @@ fn line(event: &HistoryEvent, detail: &ExecutionDetail, output: &Output) -> Stri
         }
         kind if kind.starts_with("Execution") || kind.ends_with("StateFailed") => String::new(),
         kind if kind.ends_with("Failed") || kind.ends_with("TimedOut") => {
-            let why = clean(event.detail.as_deref().unwrap_or("no reason was given"));
+            let (why, _) = without_next(&clean(event.detail.as_deref().unwrap_or("no reason was given")));
             told(Tone::Bad, &format!("{state} failed: {why}"))
         }
         _ => String::new(),
@@ -214,9 +214,12 @@ fn end_text(execution: &Execution, output: &Output) -> String {
     };
     text.push('\n');
     if let Some(cause) = execution.cause.as_ref().or(execution.error.as_ref()) {
-        text.push_str(&format!("cause: {}\n", clean(cause)));
-        if let Some(place) = &execution.place {
-            text.push_str(&format!("next:  vend why {}/{}\n", place.tenant, place.app));
+        let (cause, next) = without_next(&clean(cause));
+        text.push_str(&format!("cause: {cause}\n"));
+        let why = execution.place.as_ref();
+        let why = why.map(|place| format!("vend why {}/{}", place.tenant, place.app));
+        if let Some(next) = next.or(why) {
+            text.push_str(&format!("next:  {next}\n"));
         }
     }
     text

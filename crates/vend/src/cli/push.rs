@@ -6,7 +6,10 @@ use std::{
 };
 
 use clap::Args;
-use model::wire::{self, App, PushState};
+use model::{
+    release::ReleaseState,
+    wire::{self, App, PushState},
+};
 
 use super::{Client, Failure, Global, Outcome, executions, releases::push_cell, target::Target};
 use crate::output::{Output, clean};
@@ -143,21 +146,29 @@ async fn say_where(
     };
     let path = format!("{}/environments/{environment}", target.app_path());
     let environment: wire::Environment = client.get(&path).await?;
-    output.say(&live_text(target, &environment));
+    let releases = client
+        .list::<wire::Release>(&format!("{path}/releases"), 20)
+        .await?;
+    let was_live = |release: &wire::Release| release.state == ReleaseState::Retired;
+    output.say(&live_text(
+        target,
+        &environment,
+        releases.items.iter().any(was_live),
+    ));
     Ok(())
 }
 
-fn live_text(target: &Target, environment: &wire::Environment) -> String {
+fn live_text(target: &Target, environment: &wire::Environment, has_another: bool) -> String {
     let mut text: String = environment
         .urls
         .iter()
         .map(|url| format!("live: {}\n", clean(url)))
         .collect();
     let name = &environment.place.environment;
-    let undo = match environment.live {
-        // There is no release before the first one.
-        None | Some(1) => format!("vend environments destroy {target}/{name}"),
-        Some(_) => format!("vend rollback {target}/{name}"),
+    let undo = match has_another {
+        true => format!("vend rollback {target}/{name}"),
+        // There is nothing to go back to.
+        false => format!("vend environments destroy {target}/{name}"),
     };
     text.push_str(&format!(
         "next: vend logs {target}/{name} --follow\nundo: {undo}\n"
@@ -209,23 +220,21 @@ mod tests {
 
     #[test]
     fn a_push_ends_with_address_next_and_undo() {
-        let environment = |live: Option<u64>| -> wire::Environment {
-            serde_json::from_value(serde_json::json!({
-                "place": { "tenant": "acme", "app": "shop", "environment": "dev" },
-                "branch": "dev", "state": "live", "protected": false, "live": live, "hosts": 1,
-                "urls": ["http://dev.shop.acme.localhost:8080/"], "created_at": "2026-01-01T00:00:00Z",
-            }))
-            .unwrap()
-        };
+        let environment: wire::Environment = serde_json::from_value(serde_json::json!({
+            "place": { "tenant": "acme", "app": "shop", "environment": "dev" },
+            "branch": "dev", "state": "live", "protected": false, "live": 3, "hosts": 1,
+            "urls": ["http://dev.shop.acme.localhost:8080/"], "created_at": "2026-01-01T00:00:00Z",
+        }))
+        .unwrap();
         let target = Target::read("acme/shop").unwrap();
         assert_eq!(
-            live_text(&target, &environment(Some(3))),
+            live_text(&target, &environment, true),
             "live: http://dev.shop.acme.localhost:8080/\n\
              next: vend logs acme/shop/dev --follow\n\
              undo: vend rollback acme/shop/dev\n"
         );
         assert!(
-            live_text(&target, &environment(Some(1)))
+            live_text(&target, &environment, false)
                 .ends_with("undo: vend environments destroy acme/shop/dev\n")
         );
     }

@@ -6,7 +6,7 @@
 use jiff::{SignedDuration, Timestamp};
 use model::wire::{ExecutionDetail, HistoryEvent};
 
-use crate::output::{Output, Table, Tone, ago, cell, clean, duration};
+use crate::output::{Output, Table, Tone, ago, cell, clean, duration, without_next};
 
 /// One visit of a state that works or waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,8 +113,13 @@ impl Stage {
                 } else {
                     "no reason was given"
                 };
+                if let Some(since) = self.scheduled.take() {
+                    // No worker had it: people were asked, or it found none.
+                    let waited = duration(event.at.duration_since(since));
+                    self.notes.push(format!("waited {waited} for an answer"));
+                }
                 let why = event.detail.as_deref().unwrap_or(nothing);
-                self.failure = Some((event.at, clean(why)));
+                self.failure = Some((event.at, without_next(&clean(why)).0));
             }
             kind if kind.ends_with("Succeeded") => self.answered(event),
             _ => {}
@@ -275,7 +280,7 @@ mod tests {
                     90,
                     "ActivityFailed",
                     "Deploy",
-                    "ApplicationStart failed (Vend.Customer)",
+                    "ApplicationStart failed (next: vend logs x) (Vend.Customer)",
                 ),
                 (19, 90, "TaskStateExited", "Deploy", ""),
             ],

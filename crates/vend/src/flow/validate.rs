@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use model::{
     HostId, Place,
-    port::{CheckOrder, Deployer as _, Fault, LogRef, Logs as _, Verdict},
+    port::{CheckOrder, Deployer as _, Fault, Verdict},
     release::Release,
     route::TargetState,
     spec::Checks,
@@ -53,9 +53,9 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
         let fault = Fault::customer(format!(
             "host {host} is not healthy: GET {path} on port {}: {reason}",
             release.spec.host.port
-        ));
-        let first = unhealthy.first().map(|(host, _)| host);
-        return Err(last_words(world, fault, first, &place).await);
+        ))
+        .next("correct the app, or `host.port` and `host.health` in vend.yaml, and push again");
+        return Err(super::words::last(world, fault, host).await);
     }
     let well: Vec<&HostId> = hosts
         .iter()
@@ -120,40 +120,6 @@ async fn wait_until_healthy(
         }
         sleep(LOOK_EVERY).await;
     }
-}
-
-/// The fault with what the app said last: one that does not answer has most likely said why.
-async fn last_words(world: &World, mut fault: Fault, host: Option<&HostId>, place: &Place) -> Fault {
-    let log = host.and_then(|host| format!("host/{host}/service").parse::<LogRef>().ok());
-    let Some(log) = log else {
-        return fault.next(format!("vend logs {place}"));
-    };
-    match tail(world, &log).await {
-        Ok(Some(said)) => fault.message.push_str(&format!("; the app last said: {said}")),
-        Ok(None) => fault.message.push_str("; the app said nothing"),
-        // The fault is the answer; that its app's log cannot be read is not.
-        Err(error) => tracing::warn!("the log of an unhealthy host cannot be read: {error}"),
-    }
-    fault.evidence(log.clone()).next(format!("vend logs {log}"))
-}
-
-/// The last line of a log that says something. Looks at so many pieces at most.
-async fn tail(world: &World, log: &LogRef) -> Result<Option<String>, Fault> {
-    const PIECES: usize = 256;
-    const LONGEST: usize = 300;
-    let (mut last, mut offset) = (None, 0);
-    for _ in 0..PIECES {
-        let piece = world.node.read(log, offset).await?;
-        let mut lines = piece.text.lines().rev();
-        if let Some(line) = lines.find(|line| !line.trim().is_empty() && !line.starts_with("[vend]")) {
-            last = Some(line.chars().take(LONGEST).collect());
-        }
-        if piece.next <= offset {
-            break;
-        }
-        offset = piece.next;
-    }
-    Ok(last)
 }
 
 /// A host that serves already is not failed by what an execution waited for: an outage of its app would cost an

@@ -8,7 +8,7 @@ use model::{
 use store::{ApprovalState, Db, PushState};
 
 use super::{executions, logs, refusal::Refusal, releases, state::State};
-use crate::reconcile::patience;
+use crate::{output::without_next, reconcile::patience};
 
 /// Pushes that are looked at for those that no environment took.
 const RECENT: u32 = 20;
@@ -190,9 +190,12 @@ fn failed(
     if execution.state == ExecutionState::Cancelled {
         why.sentence = format!("the last push was cancelled, {stays}");
     }
-    if let Some(cause) = execution.cause.as_ref().or(execution.error.as_ref()) {
-        why.error = Some(cause.clone());
-    }
+    let cause = execution.cause.as_ref().or(execution.error.as_ref());
+    let suggested = cause.and_then(|cause| {
+        let (error, next) = without_next(cause);
+        why.error = Some(error);
+        next
+    });
     if let Some(no) = rejection(db, execution)? {
         why.sentence = format!("{no}; {stays}");
         why.next = Some(format!("vend push {}/{}, or ask them", push.tenant, push.app));
@@ -217,11 +220,18 @@ fn failed(
                 .map(|entry| entry.log),
         ),
     };
-    why.next = next.map(|next| of_app(next, push)).or_else(|| match &log {
+    // What failed knows its own evidence; the newest log is only a guess.
+    let next = next.or(suggested).map(|next| of_app(next, push));
+    let named = next.as_ref().and_then(|next| next.strip_prefix("vend logs "));
+    let named = named.filter(|log| log.starts_with("host/") || log.contains("/t-"));
+    why.log = match &next {
+        Some(_) => named.map(str::to_owned),
+        None => log,
+    };
+    why.next = next.or_else(|| match &why.log {
         Some(log) => Some(format!("vend logs {log}")),
         None => Some(format!("vend executions show {}", execution.id)),
     });
-    why.log = log;
     Ok(())
 }
 
