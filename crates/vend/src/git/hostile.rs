@@ -39,10 +39,10 @@ fn server(answer: fn(&str, &mut TcpStream) -> std::io::Result<()>) -> String {
 fn endless(path: &str, stream: &mut TcpStream) -> std::io::Result<()> {
     let head = "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n";
     if path.contains("/info/refs") {
-        return write!(stream, "{head}{COMMIT}\trefs/heads/main\n");
+        return writeln!(stream, "{head}{COMMIT}\trefs/heads/main");
     }
     if path.ends_with("/HEAD") {
-        return write!(stream, "{head}ref: refs/heads/main\n");
+        return writeln!(stream, "{head}ref: refs/heads/main");
     }
     if !path.ends_with(&COMMIT[2..]) {
         return stream.write_all(b"HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");

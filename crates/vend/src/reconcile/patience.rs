@@ -66,7 +66,7 @@ mod tests {
         let at = Timestamp::from_second(second).unwrap();
         ExecutionSummary {
             key: second.unsigned_abs(),
-            id: ExecutionId::from_bits(second.unsigned_abs().into()),
+            id: ExecutionId::from_bits(second.unsigned_abs()),
             kind: kind.into(),
             place: None,
             status,
