@@ -15,7 +15,10 @@ use model::{
     spec::{self, Files},
 };
 use store::{By, Push, PushState};
-use tokio::{task::JoinSet, time::sleep};
+use tokio::{
+    task::JoinSet,
+    time::{MissedTickBehavior, interval},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -40,14 +43,29 @@ struct Work {
     places: Vec<Place>,
 }
 
+/// Which pushes and places a work was about.
+type Tried = (Vec<u64>, Vec<Place>);
+
+impl Work {
+    fn tried(&self) -> Tried {
+        let pushes = self.pushes.iter().map(|push| push.id);
+        (pushes.collect(), self.places.clone())
+    }
+}
+
 pub async fn run(world: Arc<World>, engine: engine::Handle, cancel: CancellationToken) {
     let mut under_way: JoinSet<(Key, usize)> = JoinSet::new();
     let mut busy: BTreeSet<Key> = BTreeSet::new();
+    // What was tried and is still there waits for time or news: trying it again at once would not end.
+    let mut tried: BTreeMap<Key, Tried> = BTreeMap::new();
+    let mut tick = interval(EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         match waiting(&world).await {
             Ok(waiting) => {
-                for (key, work) in chosen(waiting, &busy) {
+                for (key, work) in chosen(waiting, &busy, &tried) {
                     busy.insert(key.clone());
+                    tried.insert(key.clone(), work.tried());
                     let world = Arc::clone(&world);
                     under_way.spawn(async move { (key, take_in(&world, work).await) });
                 }
@@ -70,8 +88,8 @@ pub async fn run(world: Arc<World>, engine: engine::Handle, cancel: Cancellation
                     busy.clear();
                 }
             },
-            () = world.pokes.pushes.notified() => {}
-            () = sleep(EVERY) => {}
+            () = world.pokes.pushes.notified() => tried.clear(),
+            _ = tick.tick() => tried.clear(),
         }
     }
 }
@@ -94,9 +112,17 @@ async fn waiting(world: &World) -> Result<BTreeMap<Key, Work>, Fault> {
     Ok(waiting)
 }
 
-/// The apps that may begin beside those that are busy. Those whose oldest push has waited longest go first.
-fn chosen(waiting: BTreeMap<Key, Work>, busy: &BTreeSet<Key>) -> Vec<(Key, Work)> {
-    let mut waiting: Vec<(Key, Work)> = waiting.into_iter().collect();
+/// The apps that may begin beside those that are busy, and of which not the very same was tried just now. Those whose
+/// oldest push has waited longest go first.
+fn chosen(
+    waiting: BTreeMap<Key, Work>,
+    busy: &BTreeSet<Key>,
+    tried: &BTreeMap<Key, Tried>,
+) -> Vec<(Key, Work)> {
+    let mut waiting: Vec<(Key, Work)> = waiting
+        .into_iter()
+        .filter(|(key, work)| tried.get(key) != Some(&work.tried()))
+        .collect();
     waiting.sort_by_key(|(_, work)| work.pushes.first().map(|push| push.id));
     let mut taken = busy.clone();
     waiting.retain(|(key, _)| {
@@ -348,13 +374,25 @@ mod tests {
         let names =
             |chosen: Vec<(Key, Work)>| -> Vec<Key> { chosen.into_iter().map(|(key, _)| key).collect() };
         assert_eq!(
-            names(chosen(waiting(&all), &BTreeSet::new())),
+            names(chosen(waiting(&all), &BTreeSet::new(), &BTreeMap::new())),
             [key("greedy", 0), key("greedy", 1), key("other", 1)]
         );
         // What is busy is not begun again, and counts.
         let busy = BTreeSet::from([key("greedy", 0)]);
-        assert_eq!(names(chosen(waiting(&greedy[..3]), &busy)), [key("greedy", 1)]);
+        let nothing = BTreeMap::new();
+        assert_eq!(
+            names(chosen(waiting(&greedy[..3]), &busy, &nothing)),
+            [key("greedy", 1)]
+        );
         let many: Vec<Key> = (0..20).map(|n| key(&format!("t{n}"), 1)).collect();
-        assert_eq!(chosen(waiting(&many), &BTreeSet::new()).len(), AT_ONCE);
+        assert_eq!(chosen(waiting(&many), &BTreeSet::new(), &nothing).len(), AT_ONCE);
+        // The very same is not tried again at once; what is new to an app is.
+        let same = BTreeMap::from([(many[0].clone(), Work::default().tried())]);
+        assert_eq!(
+            names(chosen(waiting(&many[..2]), &BTreeSet::new(), &same)),
+            [many[1].clone()]
+        );
+        let other = BTreeMap::from([(many[0].clone(), (vec![7], vec![]))]);
+        assert_eq!(chosen(waiting(&many[..2]), &BTreeSet::new(), &other).len(), 2);
     }
 }
