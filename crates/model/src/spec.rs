@@ -19,8 +19,10 @@ pub use app::{
 pub use appspec::Appspec;
 pub use buildspec::Buildspec;
 pub use checks::Checks;
-pub use read::{LATER, is_later};
-pub use report::{CheckReport, Files, check_appspec, check_buildspec, check_checks, check_tree};
+pub use read::{LATER, is_later, written};
+pub use report::{
+    CheckReport, Checked, Files, check_appspec, check_buildspec, check_checks, check_tree, checked,
+};
 pub use yaml::{MAX_BYTES, decode};
 
 pub mod build {

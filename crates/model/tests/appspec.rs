@@ -111,6 +111,8 @@ fn versions_are_numbers_and_zero() {
 /// What is accepted and does something else than it looks like.
 fn warnings(text: &str) -> Vec<String> {
     let (_, warnings) = Appspec::parse(&format!("version: 0.0\nos: linux\n{text}"), "a").unwrap();
+    let fixed = |problem: &model::Problem| problem.help.is_some() || problem.message.contains("twice");
+    assert!(warnings.iter().all(fixed), "each says what to do: {warnings:?}");
     warnings
         .iter()
         .map(|problem| format!("{}:{}: {}", problem.line, problem.column, problem.message))
@@ -122,19 +124,19 @@ fn says_what_will_really_happen() {
     for (text, expected) in [
         (
             permission("mode: 0644"),
-            "5:11: `mode: 0644` gives the mode 0420, not 0644",
+            "5:11: `mode: 0644` gives the mode 0420 on AWS and here, not 0644",
         ),
         (
             "Files: []".to_owned(),
-            "3:1: `Files` is not a known key: it is ignored",
+            "3:1: `Files` is not a known key: AWS ignores it without a word, and so does a push",
         ),
         (
             "hooks: { BeforInstall: [{ location: a }] }".to_owned(),
-            "3:10: `BeforInstall` is not a lifecycle event: its scripts never run",
+            "3:10: `BeforInstall` is not a lifecycle event: AWS takes the file, and never runs its scripts",
         ),
         (
             "hooks: { Install: [{ location: a }] }".to_owned(),
-            "3:10: `Install` is the agent's own event: scripts cannot run in it",
+            "3:10: `Install` is the agent's own event: AWS never runs a script in it",
         ),
         (
             "hooks: { ApplicationStop: [{ location: a }] }".to_owned(),
@@ -147,7 +149,7 @@ fn says_what_will_really_happen() {
         (
             "hooks: { AfterInstall: [{ location: a, timeout: 3000 }, { location: b, timeout: 601 }] }"
                 .to_owned(),
-            "3:10: the time-outs of `AfterInstall` add up to 3601 seconds: an event ends after 3600",
+            "3:10: the time-outs of `AfterInstall` add up to 3601 seconds: AWS ends an event after 3600",
         ),
         (
             permission("context: { user: u, type: t }"),

@@ -130,7 +130,7 @@ fn messages() {
         ),
         (
             "artefacts: { files: x }",
-            "3:1: `artefacts` is not a known key: it is ignored",
+            "3:1: `artefacts` is not a known key: AWS ignores it without a word, and so does a push",
         ),
         (
             "environment_variables: { plaintext: { A: b } }",

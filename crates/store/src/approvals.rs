@@ -218,7 +218,7 @@ impl Tx<'_> {
         self.insert(
             "INSERT INTO decisions VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
             params![id.as_str(), person(&by.actor), by.actor, yes, why, At(by.at)],
-            || Error::refused(format!("{} has decided on {id} already", by.actor)),
+            || decided(id, by),
         )?;
         let place = &asked.place;
         let action = if yes {
@@ -311,38 +311,62 @@ impl Tx<'_> {
     }
 }
 
+fn decided(id: &ApprovalId, by: &By) -> Error {
+    Error::refused_with(
+        format!("{} has decided on {id} already", by.actor),
+        format!("vend approvals show {id}"),
+    )
+}
+
 impl Approval {
     fn may_decide(&self, digest: &Digest, by: &By) -> Result<(), Error> {
         let id = &self.id;
-        let refused = |message: String| Err(Error::refused(message));
+        let show = format!("vend approvals show {id}");
         if self.state != ApprovalState::Open {
             let reason = self
                 .reason
                 .as_ref()
                 .map(|reason| format!(": {reason}"))
                 .unwrap_or_default();
-            return refused(format!(
-                "approval {id} is {}{reason}",
-                format!("{:?}", self.state).to_lowercase()
+            let state = format!("{:?}", self.state).to_lowercase();
+            return Err(Error::refused_with(
+                format!("approval {id} is {state}{reason}"),
+                format!("vend executions show {}", self.execution),
             ));
         }
         if self.expires_at <= by.at {
-            return refused(format!("approval {id} has expired"));
+            let app = format!("{}/{}", self.place.tenant, self.place.app);
+            return Err(Error::refused_with(
+                format!("approval {id} has expired"),
+                format!("vend push {app} asks again"),
+            ));
         }
         if self.digest != *digest {
             return Err(Error::refused_with(
                 format!("approval {id} is about another plan than the one that was shown"),
-                format!("vend approvals show {id}"),
+                show,
             ));
         }
         let who = person(&by.actor);
         if !self.approvers.is_empty() && !self.approvers.iter().any(|named| person(named) == who) {
-            return refused(format!("{} is not among those who may decide on {id}", by.actor));
+            return Err(Error::refused_with(
+                format!("{} is not among those who may decide on {id}", by.actor),
+                format!(
+                    "ask one of {} to type `vend approve {id}`",
+                    self.approvers.join(", ")
+                ),
+            ));
         }
         if !self.author_may_approve && self.authors.iter().any(|author| person(author) == who) {
-            return refused(format!(
-                "{} is an author of what {id} is about: somebody else must decide",
-                by.actor
+            let tenant = &self.place.tenant;
+            return Err(Error::refused_with(
+                format!(
+                    "{} is an author of what {id} is about: somebody else must decide",
+                    by.actor
+                ),
+                format!(
+                    "ask an approver to type `vend approve {id}`; `vend tokens create NAME --role approver --tenant {tenant}` makes one"
+                ),
             ));
         }
         if self
@@ -350,7 +374,7 @@ impl Approval {
             .iter()
             .any(|decision| person(&decision.actor) == who)
         {
-            return refused(format!("{} has decided on {id} already", by.actor));
+            return Err(decided(id, by));
         }
         Ok(())
     }

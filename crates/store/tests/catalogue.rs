@@ -239,11 +239,12 @@ async fn what_a_rollback_needs_is_kept() {
             }
             tx.create_host(&host(1, &dev, Some(1)), &by(0))?;
             let kept = tx.keepers()?;
-            let expected: BTreeSet<_> = [1, 3, 5, 6, 7, 8, 9]
+            // The live 8th, the five before it that were live, the pending 9th, and the host's.
+            let expected: BTreeSet<_> = [1, 2, 3, 5, 6, 7, 8, 9]
                 .map(|n| model::Digest::of(format!("image r{n}")))
                 .into();
             assert_eq!(kept.images, expected);
-            assert_eq!(kept.revisions.len(), 7);
+            assert_eq!(kept.revisions.len(), 8);
             Ok(())
         })
         .await;
@@ -255,12 +256,12 @@ async fn what_an_execution_under_way_goes_back_to_or_speaks_of_is_kept() {
     let dev = world.environment("acme/shop/dev").await;
     world
         .write(move |tx| {
-            for n in 1..=8u64 {
+            for n in 1..=9u64 {
                 tx.create_release(&dev, &release(&format!("r{n}")), &by(0))?;
                 tx.set_live(&dev, n, at(10), &by(0))?;
             }
             let image = |n: u64| model::Digest::of(format!("image r{n}"));
-            assert_eq!(tx.kept_releases(&dev)?, BTreeSet::from([4, 5, 6, 7, 8]));
+            assert_eq!(tx.kept_releases(&dev)?, BTreeSet::from([4, 5, 6, 7, 8, 9]));
             assert!(!tx.keepers()?.images.contains(&image(1)));
             let rollback = store::NewExecution {
                 input: r#"{"kind":"rollback","to":1}"#.into(),

@@ -15,18 +15,22 @@ mod failure;
 mod git;
 mod hosts;
 mod logs;
+mod plans;
+mod progress;
 mod push;
 mod releases;
+mod stages;
 mod status;
 mod target;
 mod webhooks;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{ffi::OsStr, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Subcommand};
 
 pub use client::{Client, DATA};
 pub use failure::{Exit, Failure};
+pub use plans::{is_yes, plan_text, question};
 
 use crate::output::Output;
 
@@ -60,7 +64,31 @@ impl Global {
     }
 
     pub fn output(&self) -> Output {
-        Output::new(self.json)
+        Output::new(self.json, self.again())
+    }
+
+    /// What a suggested command must repeat. What stands in the shell's environment holds for the next command too.
+    fn again(&self) -> String {
+        let given = |name: &str, value: &OsStr| std::env::var_os(name).is_none_or(|own| own != value);
+        let url = self.url.as_deref().filter(|url| given("VEND_URL", url.as_ref()));
+        let data = self
+            .data
+            .as_deref()
+            .filter(|data| given("VEND_DATA", data.as_os_str()));
+        match (url, data) {
+            (Some(url), _) => format!(" --url {}", quoted(url)),
+            (None, Some(data)) => format!(" --data {}", quoted(&data.to_string_lossy())),
+            (None, None) => String::new(),
+        }
+    }
+}
+
+/// A word as a shell takes it.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-:~@%+=,".contains(c);
+    match !word.is_empty() && word.chars().all(plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', r"'\''")),
     }
 }
 
@@ -151,7 +179,7 @@ pub enum Command {
 pub async fn run(command: Command, global: &Global, whole: clap::Command) -> ExitCode {
     match dispatch(command, global, whole).await {
         Ok(code) => code,
-        Err(failure) => failure.report(global.json),
+        Err(failure) => failure.report(&global.output()),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
 };
 
 use camino::{Utf8Path, Utf8PathBuf};
@@ -67,6 +67,8 @@ pub enum Error {
     },
     #[error("{path}: `pool` must be a private IPv4 network of /8 to /20, such as 10.64.0.0/10")]
     Pool { path: Utf8PathBuf },
+    #[error("{path}: `{text}` in `sources.allow` is not a network, such as 10.1.2.0/24")]
+    Network { path: Utf8PathBuf, text: String },
 }
 
 /// `platform.toml`. A platform without the file runs on these defaults.
@@ -80,6 +82,7 @@ pub struct Platform {
     /// Size classes of hosts.
     pub sizes: BTreeMap<String, Size>,
     pub builds: Builds,
+    pub sources: Sources,
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -118,6 +121,24 @@ pub struct Builds {
     pub pids: u32,
 }
 
+/// Repositories elsewhere.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Sources {
+    /// Networks that repositories may be fetched from although they are not public, such as `10.1.2.0/24`.
+    pub allow: Vec<String>,
+    /// What one fetch may bring.
+    pub most_mib: u64,
+    pub timeout_s: u64,
+}
+
+/// Addresses that begin with the same bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Network {
+    base: IpAddr,
+    prefix: u32,
+}
+
 impl Default for Platform {
     fn default() -> Self {
         let size = |cpu, memory_mib| Size {
@@ -137,6 +158,7 @@ impl Default for Platform {
                 ("large".into(), size(4.0, 8192)),
             ]),
             builds: Builds::default(),
+            sources: Sources::default(),
         }
     }
 }
@@ -147,6 +169,63 @@ impl Default for Listen {
             http: ([127, 0, 0, 1], 8080).into(),
             api: ([127, 0, 0, 1], 7070).into(),
         }
+    }
+}
+
+impl Default for Sources {
+    fn default() -> Self {
+        Self {
+            allow: Vec::new(),
+            most_mib: 1024,
+            timeout_s: 600,
+        }
+    }
+}
+
+impl Sources {
+    /// The networks that are allowed; one that is not a network was refused when the file was read.
+    pub fn networks(&self) -> Vec<Network> {
+        self.allow
+            .iter()
+            .filter_map(|text| Network::parse(text))
+            .collect()
+    }
+}
+
+impl Network {
+    /// Reads `10.1.2.0/24`, or one address.
+    fn parse(text: &str) -> Option<Self> {
+        let (base, prefix) = text.split_once('/').unwrap_or((text, ""));
+        let base: IpAddr = base.parse().ok()?;
+        let whole = if base.is_ipv4() { 32 } else { 128 };
+        let prefix = if prefix.is_empty() {
+            whole
+        } else {
+            prefix.parse().ok()?
+        };
+        let network = Self { base, prefix };
+        (prefix <= whole && network.bits(base) == bits(base)).then_some(network)
+    }
+
+    pub fn holds(&self, address: IpAddr) -> bool {
+        address.is_ipv4() == self.base.is_ipv4() && self.bits(address) == self.bits(self.base)
+    }
+
+    /// The bits of an address that the network decides.
+    fn bits(&self, address: IpAddr) -> u128 {
+        let whole = if self.base.is_ipv4() { 32 } else { 128 };
+        let free = whole - self.prefix;
+        match free {
+            128 => 0,
+            _ => bits(address) >> free << free,
+        }
+    }
+}
+
+fn bits(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(four) => u32::from(four).into(),
+        IpAddr::V6(six) => six.into(),
     }
 }
 
@@ -181,6 +260,13 @@ impl Platform {
         if platform.network.pool.is_some() && platform.network.named().is_none() {
             return Err(Error::Pool {
                 path: path.to_owned(),
+            });
+        }
+        let wrong = |text: &&String| Network::parse(text).is_none();
+        if let Some(text) = platform.sources.allow.iter().find(wrong) {
+            return Err(Error::Network {
+                path: path.to_owned(),
+                text: text.clone(),
             });
         }
         Ok(platform)
@@ -262,6 +348,22 @@ mod tests {
                 expected,
                 "{pool}"
             );
+        }
+    }
+
+    #[test]
+    fn networks_hold_their_addresses() {
+        let holds = |network: &str, address: &str| {
+            Network::parse(network).map(|network| network.holds(address.parse().unwrap()))
+        };
+        assert_eq!(holds("10.1.2.0/24", "10.1.2.77"), Some(true));
+        assert_eq!(holds("10.1.2.0/24", "10.1.3.1"), Some(false));
+        assert_eq!(holds("127.0.0.1", "127.0.0.1"), Some(true));
+        assert_eq!(holds("127.0.0.1", "127.0.0.2"), Some(false));
+        assert_eq!(holds("::/0", "fd00::1"), Some(true));
+        assert_eq!(holds("0.0.0.0/0", "fd00::1"), Some(false));
+        for bad in ["10.1.2.3/24", "10.0.0.0/33", "x", "10.0.0.0/-1", ""] {
+            assert_eq!(Network::parse(bad), None, "{bad}");
         }
     }
 

@@ -7,6 +7,7 @@ mod stages;
 mod steps;
 
 use std::{
+    io::IsTerminal as _,
     process::{Command, ExitCode, Stdio},
     time::{Duration, Instant},
 };
@@ -28,6 +29,7 @@ use crate::{
     cli::{Client, Failure},
     config::Data,
     doctor,
+    output::Output,
 };
 
 static GUESTBOOK: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../examples/guestbook");
@@ -38,7 +40,8 @@ const READY_WITHIN: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Args)]
 pub struct Demo {
-    /// Approve production without asking.
+    /// Approve production without asking. Needed where standard input is not a terminal: without it the demo stops
+    /// before it begins, with exit code 2.
     #[arg(long, short)]
     yes: bool,
     /// Take everything down at the end instead of leaving it running until Ctrl-C.
@@ -53,11 +56,12 @@ pub struct Demo {
 pub async fn run(demo: &Demo, data: &Utf8Path) -> ExitCode {
     match whole(demo, data).await {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failure.report(false),
+        Err(failure) => failure.report(&Output::new(false, format!(" --data {data}"))),
     }
 }
 
 async fn whole(demo: &Demo, data: &Utf8Path) -> Result<(), Failure> {
+    can_answer(demo.yes, std::io::stdin().is_terminal())?;
     let steps = Steps::new(9);
     let data = directory(data)?;
     prerequisites(&steps)?;
@@ -81,6 +85,16 @@ async fn whole(demo: &Demo, data: &Utf8Path) -> Result<(), Failure> {
         ));
     }
     outcome
+}
+
+/// Production asks a person. Where nobody can answer, the demo does not begin: half of it would help nobody.
+fn can_answer(yes: bool, terminal: bool) -> Result<(), Failure> {
+    match yes || terminal {
+        true => Ok(()),
+        false => Err(Failure::usage("the demo was not started")
+            .cause("it asks for production's approval, and standard input is not a terminal where somebody could answer")
+            .next("vend demo --yes, which approves without asking")),
+    }
 }
 
 fn directory(data: &Utf8Path) -> Result<Data, Failure> {
@@ -421,4 +435,17 @@ async fn typed() -> Option<String> {
     let mut input = tokio::io::BufReader::new(tokio::io::stdin());
     let read = input.read_line(&mut line).await.ok()?;
     (read > 0).then(|| line.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_nobody_can_answer_nothing_begins() {
+        assert!(can_answer(true, false).is_ok() && can_answer(false, true).is_ok());
+        let failure = can_answer(false, false).unwrap_err();
+        assert_eq!(failure.exit as u8, 2);
+        assert!(failure.next.is_some_and(|next| next.contains("--yes")));
+    }
 }

@@ -28,6 +28,7 @@ mod shift;
 mod source;
 mod state;
 mod validate;
+mod words;
 
 pub use provision::desired;
 
@@ -50,6 +51,8 @@ pub struct World {
     pub edge: edge::Client,
     pub platform: Platform,
     pub data: Data,
+    /// Which repositories elsewhere may be fetched.
+    pub remotes: crate::git::remote::Remotes,
     pub pokes: Pokes,
     pub routes: crate::reconcile::routes::Handle,
 }

@@ -3,6 +3,10 @@
 //! Every argument that comes from outside is checked here, because git takes what starts with `-` for an option and
 //! some URLs for commands.
 
+#[cfg(test)]
+mod hostile;
+pub mod remote;
+
 use std::process::Stdio;
 
 use camino::{Utf8Path, Utf8PathBuf};
@@ -14,10 +18,13 @@ use tokio::{
     time::{Duration, timeout},
 };
 
+use self::remote::Remotes;
+
 /// No file that we read from a tree is larger.
 const MAX_FILE_BYTES: u64 = 2 * 1024 * 1024;
 const LOCAL_DEADLINE: Duration = Duration::from_secs(120);
-const FETCH_DEADLINE: Duration = Duration::from_secs(600);
+/// How often a fetch that goes on is measured.
+const MEASURE_EVERY: Duration = Duration::from_millis(250);
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -29,14 +36,46 @@ pub enum Error {
     Deadline { action: String, limit: Duration },
     #[error("`{0}` is not a commit id")]
     NotACommit(String),
-    #[error("`{0}` is not a URL that can be fetched: use https://, http:// or ssh://")]
+    #[error("`{0}` is not a URL that can be fetched: use https://HOST/PATH, http:// or ssh://")]
     NotAUrl(String),
+    #[error("`{text}` is the short form of SSH and no URL: write {url}")]
+    ShortForm { text: String, url: String },
+    #[error(
+        "ssh:// needs a key of the platform's own, and there is none: use https://, or ask the operator to put one at {key}, with `known_hosts` beside it"
+    )]
+    NoKey { key: Utf8PathBuf },
+    #[error("{host} cannot be looked up: {cause}")]
+    NoHost { host: String, cause: String },
+    #[error(
+        "{host} is at {address}, which is not a public address: repositories are fetched from there only if the operator allows it (`[sources] allow` in platform.toml)"
+    )]
+    Private { host: String, address: std::net::IpAddr },
+    #[error(
+        "the repository brings more than {limit_mib} MiB, and the fetch was stopped: make it smaller, or ask the operator for more (`[sources] most_mib`)"
+    )]
+    TooMuch { limit_mib: u64 },
     #[error("`{0}` is not a branch name")]
     NotABranch(String),
     #[error("{path} in {commit} is larger than {MAX_FILE_BYTES} bytes")]
     TooLarge { path: String, commit: String },
     #[error("git printed something unexpected for {0}")]
     Unexpected(String),
+}
+
+impl Error {
+    /// Does trying again help nobody?
+    pub fn is_final(&self) -> bool {
+        matches!(
+            self,
+            Self::NotAUrl(_)
+                | Self::ShortForm { .. }
+                | Self::NoKey { .. }
+                | Self::Private { .. }
+                | Self::TooMuch { .. }
+                | Self::NotABranch(_)
+                | Self::Deadline { .. }
+        )
+    }
 }
 
 /// One bare repository.
@@ -103,31 +142,78 @@ impl Repository {
             .map(drop)
     }
 
-    /// Fetches one branch of a repository elsewhere, and gives the commit it is at.
-    pub async fn fetch(&self, url: &str, branch: &str) -> Result<String, Error> {
-        let fetchable = ["https://", "http://", "ssh://"]
-            .iter()
-            .any(|scheme| url.starts_with(scheme));
-        if !fetchable || url.contains(char::is_whitespace) {
-            return Err(Error::NotAUrl(url.into()));
-        }
+    /// Fetches one branch of a repository elsewhere, and gives the commit it is at. Ends git when it takes longer or
+    /// brings more than the operator allows.
+    pub async fn fetch(&self, remotes: &Remotes, url: &str, branch: &str) -> Result<String, Error> {
         if !is_branch(branch) {
             return Err(Error::NotABranch(branch.into()));
         }
-        let refspec = format!("+refs/heads/{branch}:refs/heads/{branch}");
+        let found = remotes.find(url).await?;
         let mut fetch = self.git();
-        fetch.args([
-            "-c",
+        for option in &found.options {
+            fetch.args(["-c", option]);
+        }
+        if let Some(command) = &found.ssh_command {
+            fetch
+                .env("GIT_SSH_COMMAND", command)
+                .env("GIT_SSH_VARIANT", "ssh");
+        }
+        let refspec = format!("+refs/heads/{branch}:refs/heads/{branch}");
+        // One pack for each fetch, and no memory for large files: what it costs is what is measured.
+        for option in [
             "fetch.fsckObjects=true",
+            "fetch.unpackLimit=1",
+            "core.bigFileThreshold=16m",
+        ] {
+            fetch.args(["-c", option]);
+        }
+        fetch.args([
             "fetch",
             "--quiet",
             "--no-tags",
+            "--no-auto-gc",
             "--",
             url,
             &refspec,
         ]);
-        output("fetch", fetch, FETCH_DEADLINE, MAX_FILE_BYTES).await?;
+        // The helpers that git starts must end with it.
+        fetch.process_group(0);
+        let fetched = tokio::select! {
+            fetched = whole_group(fetch, remotes.within) => fetched,
+            () = self.outgrown(remotes.most_mib) => Err(Error::TooMuch { limit_mib: remotes.most_mib }),
+        };
+        if fetched.is_err() {
+            self.sweep().await;
+        }
+        fetched?;
         self.resolve(branch).await
+    }
+
+    /// Ends when the repository has grown by more than so much.
+    async fn outgrown(&self, most_mib: u64) {
+        let most = most_mib.saturating_mul(1024 * 1024);
+        let before = size(self.path.join("objects")).await;
+        loop {
+            tokio::time::sleep(MEASURE_EVERY).await;
+            if size(self.path.join("objects")).await.saturating_sub(before) > most {
+                return;
+            }
+        }
+    }
+
+    /// Removes what a fetch that was ended has left half done.
+    async fn sweep(&self) {
+        let packs = self.path.join("objects/pack");
+        let sweep = move || {
+            for entry in packs.read_dir_utf8().into_iter().flatten().flatten() {
+                if entry.file_name().starts_with("tmp_") {
+                    // What cannot be removed now is removed by the next one.
+                    let _ = std::fs::remove_file(entry.path());
+                }
+            }
+        };
+        // It ends by itself, and panics never.
+        let _ = tokio::task::spawn_blocking(sweep).await;
     }
 
     /// The commit that a branch is at.
@@ -193,7 +279,7 @@ impl Repository {
         Ok(text.lines().map(str::to_owned).collect())
     }
 
-    /// Files that differ between two commits, as (`A`, `M`, `D`…, path), at most 500.
+    /// Files that differ between two commits, as (`A`, `M`, `D`…, path), at most 10,000.
     pub async fn changed(&self, from: &str, to: &str) -> Result<Vec<(String, String)>, Error> {
         let arguments = [
             "--name-status",
@@ -207,7 +293,7 @@ impl Repository {
         let fields: Vec<&str> = text.split('\0').collect();
         Ok(fields
             .chunks_exact(2)
-            .take(500)
+            .take(10_000)
             .map(|pair| (pair[0].to_owned(), pair[1].to_owned()))
             .collect())
     }
@@ -271,9 +357,68 @@ impl Repository {
     }
 }
 
-async fn output(action: &str, mut git: Command, limit: Duration, max_bytes: u64) -> Result<Vec<u8>, Error> {
+/// Runs a fetch that leads a process group of its own; none of the group outlives it.
+async fn whole_group(fetch: Command, limit: Duration) -> Result<(), Error> {
+    struct Group(Option<rustix::process::Pid>);
+    impl Drop for Group {
+        fn drop(&mut self) {
+            if let Some(leader) = self.0 {
+                // A group that has ended is what is wanted.
+                let _ = rustix::process::kill_process_group(leader, rustix::process::Signal::KILL);
+            }
+        }
+    }
+    let mut group = Group(None);
+    let begun = |pid: Option<u32>| {
+        group.0 = pid.and_then(|pid| rustix::process::Pid::from_raw(pid.cast_signed()));
+    };
+    let fetched = watched("fetch", fetch, limit, MAX_FILE_BYTES, begun).await;
+    match fetched {
+        Err(Error::Failed { action, mut stderr }) => {
+            if stderr.contains("error: 30") {
+                stderr.push_str(" (it redirects, which is not followed: use the URL that it redirects to)");
+            }
+            Err(Error::Failed { action, stderr })
+        }
+        other => other.map(drop),
+    }
+}
+
+/// The bytes of all files of a directory.
+async fn size(directory: Utf8PathBuf) -> u64 {
+    let measure = move || {
+        let mut open = vec![directory];
+        let mut bytes = 0;
+        while let Some(directory) = open.pop() {
+            for entry in directory.read_dir_utf8().into_iter().flatten().flatten() {
+                match entry.metadata() {
+                    Ok(file) if file.is_dir() => open.push(entry.path().to_owned()),
+                    Ok(file) => bytes += file.len(),
+                    // It was moved to its place meanwhile.
+                    Err(_) => {}
+                }
+            }
+        }
+        bytes
+    };
+    tokio::task::spawn_blocking(measure).await.unwrap_or(0)
+}
+
+async fn output(action: &str, git: Command, limit: Duration, max_bytes: u64) -> Result<Vec<u8>, Error> {
+    watched(action, git, limit, max_bytes, |_| ()).await
+}
+
+/// Runs git; `begun` learns its process id.
+async fn watched(
+    action: &str,
+    mut git: Command,
+    limit: Duration,
+    max_bytes: u64,
+    begun: impl FnOnce(Option<u32>),
+) -> Result<Vec<u8>, Error> {
     git.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = git.spawn().map_err(|source| Error::Spawn { source })?;
+    begun(child.id());
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let work = async {
@@ -351,22 +496,6 @@ mod tests {
         }
         assert!(checked("HEAD").is_err());
         assert!(checked(&"a".repeat(40)).is_ok());
-    }
-
-    #[tokio::test]
-    async fn dangerous_urls_are_not_fetched() {
-        let repository = Repository::at("/nonexistent".into());
-        for url in [
-            "ext::sh -c id",
-            "file:///etc",
-            "--upload-pack=id",
-            "git@host:repo",
-        ] {
-            assert!(
-                matches!(repository.fetch(url, "main").await, Err(Error::NotAUrl(_))),
-                "{url}"
-            );
-        }
     }
 
     #[tokio::test]

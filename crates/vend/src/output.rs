@@ -12,12 +12,14 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 /// How to write.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Output {
     pub json: bool,
     color: bool,
     /// Standard output is a terminal.
     pub terminal: bool,
+    /// What every command that is suggested must repeat to reach the same platform: ` --data DIR`, or nothing.
+    again: String,
 }
 
 /// What a word means for who reads it.
@@ -32,13 +34,15 @@ pub enum Tone {
 }
 
 impl Output {
-    pub fn new(json: bool) -> Self {
+    /// `again`: the options that lead to the platform, where the person who asked gave some.
+    pub fn new(json: bool, again: String) -> Self {
         let terminal = std::io::stdout().is_terminal();
         let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         Self {
             json,
             color: terminal && !plain,
             terminal,
+            again,
         }
     }
 
@@ -48,7 +52,7 @@ impl Output {
             let text = serde_json::to_string_pretty(value).expect("wire types are plain data");
             self.text(&format!("{text}\n"));
         } else {
-            self.text(&people(value));
+            self.say(&people(value));
         }
     }
 
@@ -61,7 +65,46 @@ impl Output {
     }
 
     pub fn line(&self, line: &str) {
-        self.text(&format!("{line}\n"));
+        self.say(&format!("{line}\n"));
+    }
+
+    /// Writes what the program itself says: the commands that it suggests lead to the platform that was asked.
+    pub fn say(&self, text: &str) {
+        self.text(&self.suggested(text));
+    }
+
+    /// The text with the options that lead to the platform in every command that it suggests.
+    fn suggested(&self, text: &str) -> String {
+        const LABELS: [&str; 5] = ["next:", "undo:", "log:", "waits:", "changing"];
+        let line = |line: &str| {
+            let labelled = LABELS.iter().any(|label| line.contains(label));
+            match labelled {
+                true => self.command(line),
+                false => line.replace("(vend ", &format!("(vend{} ", self.again)),
+            }
+        };
+        text.split_inclusive('\n').map(line).collect()
+    }
+
+    /// A line of commands as they must be typed to reach the platform that was asked.
+    pub fn command(&self, line: &str) -> String {
+        if self.again.is_empty() || line.contains("--data ") || line.contains("--url ") {
+            return line.to_owned();
+        }
+        let mut typed = String::with_capacity(line.len() + self.again.len());
+        let mut rest = line;
+        while let Some(at) = rest.find("vend ") {
+            let (before, after) = rest.split_at(at + "vend".len());
+            let starts = before[..at]
+                .chars()
+                .next_back()
+                .is_none_or(|c| " (`'/".contains(c));
+            let named = after[1..].starts_with(|c: char| c.is_ascii_lowercase());
+            typed.push_str(before);
+            typed.push_str(if starts && named { &self.again } else { "" });
+            rest = after;
+        }
+        typed + rest
     }
 
     pub fn tone(&self, tone: Tone, text: &str) -> String {
@@ -172,6 +215,25 @@ pub fn tame(text: &str) -> String {
     tamed + rest
 }
 
+/// A cause and the command that it suggests: causes that a flow keeps end with `(next: COMMAND)`.
+pub fn without_next(cause: &str) -> (String, Option<String>) {
+    const MARK: &str = " (next: ";
+    let Some((before, rest)) = cause.split_once(MARK) else {
+        return (cause.to_owned(), None);
+    };
+    let mut depth = 1_u32;
+    let end = rest.char_indices().find_map(|(at, c)| {
+        match c {
+            '(' => depth += 1,
+            ')' => depth -= 1,
+            _ => {}
+        }
+        (depth == 0).then_some(at)
+    });
+    let (next, after) = end.map_or((rest, ""), |end| (&rest[..end], &rest[end + 1..]));
+    (format!("{before}{after}"), Some(next.to_owned()))
+}
+
 /// The first line of a commit message, at most `width` characters.
 pub fn headline(message: &str, width: usize) -> String {
     let line = clean(message.lines().next().unwrap_or_default());
@@ -228,7 +290,39 @@ mod tests {
         json: false,
         color: false,
         terminal: false,
+        again: String::new(),
     };
+
+    #[test]
+    fn suggested_commands_lead_to_the_platform_that_was_asked() {
+        let there = Output {
+            again: " --data /srv/v".into(),
+            ..PLAIN
+        };
+        for (said, typed) in [
+            ("next: vend why a/b\n", "next: vend --data /srv/v why a/b\n"),
+            (
+                "next: vend approve x, or vend reject x --why …\n",
+                "next: vend --data /srv/v approve x, or vend --data /srv/v reject x --why …\n",
+            ),
+            (
+                "  log:   vend logs build/t-1",
+                "  log:   vend --data /srv/v logs build/t-1",
+            ),
+            (
+                "waits: people (vend approve a-1)",
+                "waits: people (vend --data /srv/v approve a-1)",
+            ),
+            (
+                "they vend hosts\nvend is a word",
+                "they vend hosts\nvend is a word",
+            ),
+            ("next: vend up --data DIR", "next: vend up --data DIR"),
+        ] {
+            assert_eq!(there.suggested(said), typed);
+            assert_eq!(PLAIN.suggested(said), said);
+        }
+    }
 
     #[test]
     fn tables_line_up_and_cells_are_clean() {
@@ -253,6 +347,26 @@ mod tests {
             ("\x1b[", "["),
         ] {
             assert_eq!(tame(raw), expected, "{raw:?}");
+        }
+    }
+
+    #[test]
+    fn a_cause_gives_up_the_command_that_it_holds() {
+        for (cause, text, next) in [
+            ("it broke", "it broke", None),
+            (
+                "it broke (next: vend why a/b) (Vend.Customer)",
+                "it broke (Vend.Customer)",
+                Some("vend why a/b"),
+            ),
+            ("x (next: push (or ask) again)", "x", Some("push (or ask) again")),
+            ("cut (next: vend", "cut", Some("vend")),
+        ] {
+            assert_eq!(
+                without_next(cause),
+                (text.to_owned(), next.map(Into::into)),
+                "{cause}"
+            );
         }
     }
 

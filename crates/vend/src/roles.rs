@@ -50,7 +50,10 @@ pub async fn down(data: Data) -> ExitCode {
     }
     match teardown(&data).await {
         Ok(()) => {
-            println!("nothing of {} runs any more; `vend up` starts it again", data.0);
+            println!(
+                "nothing of {0} runs any more; `vend up --data {0}` starts it again",
+                data.0
+            );
             ExitCode::SUCCESS
         }
         Err(error) => failed(&error),

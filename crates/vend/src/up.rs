@@ -23,7 +23,10 @@ use tokio::{
 };
 use tracing::{info, warn};
 
+use model::wire::{Health, RoleHealth};
+
 use crate::{
+    cli::Client,
     config::{Data, Platform},
     view::View,
 };
@@ -114,7 +117,6 @@ pub async fn run(data: Data, pick_ports: bool) -> Result<(), Error> {
     }
     let (roles, endpoints) = roles(&data, &platform, users)?;
     write_endpoints(&data, &endpoints)?;
-    info!(http = %endpoints.http, api = %endpoints.api, "the platform listens on {}", endpoints.http);
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signal)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signal)?;
     let (stop, stopping) = tokio::sync::watch::channel(false);
@@ -127,8 +129,72 @@ pub async fn run(data: Data, pick_ports: bool) -> Result<(), Error> {
         // The receivers live in this function: sending cannot fail.
         let _ = stop.send(true);
     };
-    tokio::join!(signalled, futures_util::future::join_all(supervised));
+    let supervised = futures_util::future::join_all(supervised);
+    let work = async { tokio::join!(signalled, supervised) };
+    // Who asks how the roles are ends with them.
+    tokio::select! {
+        _ = work => {}
+        () = async { announce(&data, &endpoints).await; std::future::pending::<()>().await } => {}
+    }
     Ok(())
+}
+
+/// How long the roles may take until one that does not answer is worth a warning.
+const READY_WITHIN: Duration = Duration::from_secs(30);
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// Says on standard output, once each, which role answers, and then how the platform is used.
+async fn announce(data: &Data, endpoints: &Endpoints) {
+    let Ok(client) = Client::new(None, Some(data.0.as_std_path())) else {
+        return;
+    };
+    let started = Instant::now();
+    let (mut ready, mut warned) = (Vec::new(), false);
+    while ready.len() < ROLES {
+        let health = client.get::<Health>("/v1/health").await;
+        for role in health.iter().flat_map(|health| &health.roles) {
+            if role.ok && !ready.contains(&role.role) {
+                println!("{}", ready_text(role, endpoints));
+                ready.push(role.role.clone());
+            }
+        }
+        if !warned && ready.len() < ROLES && started.elapsed() > READY_WITHIN {
+            warned = true;
+            warn!(
+                "after {}s only these roles answer: {}",
+                READY_WITHIN.as_secs(),
+                ready.join(", ")
+            );
+        }
+        sleep(LOOK_EVERY).await;
+    }
+    println!("{}", usage_text(data, endpoints));
+}
+
+const ROLES: usize = 3;
+
+fn ready_text(role: &RoleHealth, endpoints: &Endpoints) -> String {
+    let does = match role.role.as_str() {
+        "serve" => format!("http://{}  API, git and webhooks", endpoints.api),
+        "edge" => format!("http://{}  the apps' visitors", endpoints.http),
+        _ => "makes hosts, images and builds".to_owned(),
+    };
+    let but = role.reason.as_ref().map(|reason| format!("; {reason}"));
+    format!("{:<5} is ready  {does}{}", role.role, but.unwrap_or_default())
+}
+
+/// The default data directory is found without being named.
+fn usage_text(data: &Data, endpoints: &Endpoints) -> String {
+    let option = match data.0.as_str() == crate::cli::DATA {
+        true => String::new(),
+        false => format!(" --data {}", data.0),
+    };
+    format!(
+        "In another shell, as root:       vend tenants create NAME{option}\n\
+         As somebody else, with a token:  vend login --url http://{}   (vend tokens create{option} makes one)\n\
+         Ctrl-C stops the roles and leaves the hosts; then `vend down{option}` stops the hosts.",
+        endpoints.api
+    )
 }
 
 /// The directories of the roles, each with its owner.
@@ -231,7 +297,7 @@ async fn supervise(role: Role, data: Data, users: Users, mut stopping: tokio::sy
         let started = Instant::now();
         match spawn(&role, &data, users) {
             Ok(mut child) => {
-                info!(role = role.name, pid = child.id(), "{} is up", role.name);
+                info!(role = role.name, pid = child.id(), "started {}", role.name);
                 tokio::select! {
                     status = child.wait() => report(role.name, status),
                     _ = stopping.changed() => return stop(role.name, child).await,
@@ -322,4 +388,40 @@ async fn stop(role: &'static str, mut child: Child) {
 pub fn endpoints(data: &Data) -> Option<Endpoints> {
     let text = std::fs::read_to_string(data.run().join("endpoints.json")).ok()?;
     serde_json::from_str(&text).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_ready_says_where_it_is_reached() {
+        let endpoints = Endpoints {
+            http: ([127, 0, 0, 1], 8080).into(),
+            api: ([127, 0, 0, 1], 7070).into(),
+        };
+        let role = |role: &str, reason: Option<&str>| RoleHealth {
+            role: role.into(),
+            ok: true,
+            reason: reason.map(Into::into),
+        };
+        assert_eq!(
+            [
+                ready_text(&role("serve", None), &endpoints),
+                ready_text(&role("edge", None), &endpoints),
+                ready_text(&role("node", Some("preparing: the base")), &endpoints),
+            ],
+            [
+                "serve is ready  http://127.0.0.1:7070  API, git and webhooks",
+                "edge  is ready  http://127.0.0.1:8080  the apps' visitors",
+                "node  is ready  makes hosts, images and builds; preparing: the base",
+            ]
+        );
+        let there = usage_text(&Data("/srv/v".into()), &endpoints);
+        assert!(
+            there.contains("vend tenants create NAME --data /srv/v\n"),
+            "{there}"
+        );
+        assert!(!usage_text(&Data(crate::cli::DATA.into()), &endpoints).contains("--data"));
+    }
 }

@@ -249,9 +249,14 @@ impl<'f> Reader<'f> {
             } else {
                 format!(" of `{of}`")
             };
-            let message = format!("{} is not a known key{place}: it is ignored", quoted(name));
-            self.warn(key, message).help =
-                nearest(name, known.iter().copied()).map(|near| format!("did you mean `{near}`?"));
+            let message = format!(
+                "{} is not a known key{place}: AWS ignores it without a word, and so does a push",
+                quoted(name)
+            );
+            self.warn(key, message).help = Some(match nearest(name, known.iter().copied()) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("take it out, or use one of: {}", known.join(", ")),
+            });
         }
     }
 
@@ -365,17 +370,15 @@ pub fn duration(text: &str) -> Option<SignedDuration> {
     Some(SignedDuration::from_millis(total))
 }
 
-/// The way back: `90m` is written `1h30m`.
+/// The way back: `90m` is written `1h30m`. Days are written from two on, and only whole ones: `24h`, `36h`, `7d`.
 pub fn written(duration: SignedDuration) -> String {
+    const DAY: i128 = 86_400_000;
     let mut rest = duration.as_millis();
+    if rest >= 2 * DAY && rest % DAY == 0 {
+        return format!("{}d", rest / DAY);
+    }
     let mut text = String::new();
-    for (unit, size) in [
-        ("d", 86_400_000),
-        ("h", 3_600_000),
-        ("m", 60_000),
-        ("s", 1_000),
-        ("ms", 1),
-    ] {
+    for (unit, size) in [("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)] {
         if rest >= size {
             text += &format!("{}{unit}", rest / size);
             rest %= size;

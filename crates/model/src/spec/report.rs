@@ -43,16 +43,33 @@ impl CheckReport {
 /// The name of the file that makes a repository an app.
 const VEND_YAML: &str = "vend.yaml";
 
+/// A tree that was checked: the app, if `vend.yaml` says which, and what is to be said about all of its files.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Checked {
+    /// Also there when another file is wrong: ask the report before it is used.
+    pub app: Option<App>,
+    pub report: CheckReport,
+}
+
 /// Checks `vend.yaml` and every buildspec, appspec and checks file that it names. `spec` is the app with `buildspec`,
 /// `appspec` and `checks` beside it, each by path.
 pub fn check_tree(files: &dyn Files) -> CheckReport {
+    checked(files).report
+}
+
+/// The same for who goes on with the app: what `vend check` says is what a push is refused for.
+pub fn checked(files: &dyn Files) -> Checked {
+    let nothing = |problems| Checked {
+        app: None,
+        report: CheckReport::new(problems, Value::Null),
+    };
     let Some(bytes) = files.read(Utf8Path::new(VEND_YAML)) else {
         let problem = Problem::error(VEND_YAML, 0, 0, "there is no `vend.yaml`");
         let help = match files.exists(Utf8Path::new("vend.yml")) {
             true => "rename `vend.yml` to `vend.yaml`",
             false => "write one with at least `app: NAME`",
         };
-        return CheckReport::new(vec![problem.help(help)], Value::Null);
+        return nothing(vec![problem.help(help)]);
     };
     let tree = |path: &Utf8Path| files.exists(path);
     let read = decode(VEND_YAML, &bytes).map_err(|problem| vec![problem]);
@@ -63,7 +80,7 @@ pub fn check_tree(files: &dyn Files) -> CheckReport {
             let mut spec = Map::new();
             let mut problems = problems;
             defaults(files, &mut spec, &mut problems);
-            return CheckReport::new(problems, Value::Null);
+            return nothing(problems);
         }
     };
     let mut spec = match serde_json::to_value(&app) {
@@ -93,7 +110,10 @@ pub fn check_tree(files: &dyn Files) -> CheckReport {
             true
         }
     });
-    CheckReport::new(problems, Value::Object(spec))
+    Checked {
+        app: Some(app),
+        report: CheckReport::new(problems, Value::Object(spec)),
+    }
 }
 
 /// Checks one buildspec, whatever it is called. `spec` is the buildspec.

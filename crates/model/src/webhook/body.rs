@@ -112,8 +112,11 @@ impl Pushed<'_> {
         } else {
             self.after
         };
-        if !is_object(id) || !is_object(self.before) {
+        if !is_object(id) {
             return malformed("after");
+        }
+        if !is_object(self.before) {
+            return malformed("before");
         }
         if !is_clone_url(self.clone_url) {
             return Err(Refusal::CloneUrl(clean(self.clone_url)));

@@ -224,6 +224,9 @@ pub struct WhyEnvironment {
     /// The error and its cause, when something failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// What the script or the app that failed said last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub said: Vec<String>,
     /// The name of the log with the evidence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<String>,

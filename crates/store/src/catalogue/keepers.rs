@@ -24,7 +24,7 @@ const WANTED: &str = "SELECT r.image, r.revision, r.source FROM releases r
     WHERE x.ended_at IS NULL AND r.number IN (x.input ->> '$.to', x.input ->> '$.plan.release')";
 
 impl Db<'_> {
-    /// Of every environment: the live release, pending ones, the last five that were live, those of hosts that are
+    /// Of every environment: the live release, pending ones, five more that were live, those of hosts that are
     /// not retired; and what executions under way have built and baked, go back to or speak of.
     pub fn keepers(&self) -> Result<Keepers, Error> {
         let mut kept = Keepers::default();

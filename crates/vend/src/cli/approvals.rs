@@ -3,7 +3,6 @@
 use clap::{Args, Subcommand};
 use model::{
     Digest,
-    plan::{Change, Plan, PlanKind, Subject},
     wire::{Approval, ApprovalState, NewDecision, PlanAnswer},
 };
 
@@ -11,7 +10,8 @@ use super::{
     Client, Failure, Global,
     client::escape,
     now,
-    releases::{short, word},
+    plans::{self, plan_text},
+    releases::word,
     target,
 };
 use crate::output::{Output, Table, Tone, ago, cell, clean, headline};
@@ -42,9 +42,12 @@ pub struct Approve {
     approval: String,
     #[arg(long)]
     why: Option<String>,
-    /// The digest of the plan that you looked at; without it, the plan as it is now.
+    /// The digest of the plan that you looked at; without it, the plan is shown first.
     #[arg(long)]
     plan: Option<Digest>,
+    /// Do not ask on a terminal whether the plan that is shown is the one that you mean.
+    #[arg(long)]
+    yes: bool,
 }
 
 #[derive(Debug, Args)]
@@ -99,11 +102,35 @@ pub async fn plans(command: &Plans, global: &Global) -> Result<(), Failure> {
 }
 
 pub async fn approve(command: &Approve, global: &Global) -> Result<(), Failure> {
+    let open = find(&command.approval, &global.client()?).await?;
+    let output = global.output();
+    if command.plan.is_none() && !output.json {
+        consent(&open, command.yes, &output)?;
+    }
     let decision = NewDecision {
         why: command.why.clone(),
         plan: command.plan,
     };
-    decide(&command.approval, "approve", decision, global).await
+    decide(&open, "approve", decision, global).await
+}
+
+/// Shows the plan, and asks on a terminal whether it is the one that is meant.
+fn consent(approval: &Approval, sure: bool, output: &Output) -> Result<(), Failure> {
+    use std::io::{BufRead as _, IsTerminal as _};
+    output.say(&plan_text(&approval.plan, output));
+    if sure || !std::io::stdin().is_terminal() {
+        return Ok(());
+    }
+    output.text(&plans::question(&approval.plan));
+    let mut line = String::new();
+    let read = std::io::stdin().lock().read_line(&mut line);
+    match read.is_ok() && plans::is_yes(&line) {
+        true => Ok(()),
+        false => Err(Failure::usage("nothing was decided").next(format!(
+            "vend approve {0}, or vend reject {0} --why …",
+            approval.id
+        ))),
+    }
 }
 
 pub async fn reject(command: &Reject, global: &Global) -> Result<(), Failure> {
@@ -111,12 +138,17 @@ pub async fn reject(command: &Reject, global: &Global) -> Result<(), Failure> {
         why: Some(command.why.clone()),
         plan: None,
     };
-    decide(&command.approval, "reject", decision, global).await
+    let open = find(&command.approval, &global.client()?).await?;
+    decide(&open, "reject", decision, global).await
 }
 
-async fn decide(name: &str, verb: &str, mut decision: NewDecision, global: &Global) -> Result<(), Failure> {
+async fn decide(
+    open: &Approval,
+    verb: &str,
+    mut decision: NewDecision,
+    global: &Global,
+) -> Result<(), Failure> {
     let (client, output) = (global.client()?, global.output());
-    let open = find(name, &client).await?;
     // Bound to what is there now: if the plan changes meanwhile, the vote is refused.
     decision.plan.get_or_insert(open.plan_digest);
     let path = format!("/v1/approvals/{}/{verb}", open.id);
@@ -221,61 +253,4 @@ fn approval_text(approval: &Approval, output: &Output) -> String {
         ));
     }
     text
-}
-
-/// A plan as people read it: what, from, to, and then each change.
-pub fn plan_text(plan: &Plan, output: &Output) -> String {
-    let from = plan
-        .from
-        .map_or("nothing".to_owned(), |number| format!("v{number}"));
-    let what = match plan.kind {
-        PlanKind::Release => "release",
-        PlanKind::Rollback => "rollback",
-        PlanKind::Destroy => "destruction",
-    };
-    let head = format!("{what} of {}: {from} → v{}", plan.place, plan.to);
-    let mut text = format!("{}\n", output.tone(Tone::Strong, &clean(&head)));
-    for commit in &plan.commits {
-        text.push_str(&format!(
-            "  {} {} ({})\n",
-            short(&commit.id),
-            headline(&commit.message, 70),
-            headline(&commit.author, 40)
-        ));
-    }
-    let mut changes: Vec<&Change> = plan.changes.iter().collect();
-    changes.sort_by_key(|change| change.subject);
-    for change in changes {
-        text.push_str(&change_line(change, output));
-    }
-    if plan.changes.is_empty() {
-        text.push_str("  nothing changes\n");
-    }
-    text
-}
-
-fn change_line(change: &Change, output: &Output) -> String {
-    let (sign, tone) = match (&change.before, &change.after) {
-        (None, _) => ("+", Tone::Good),
-        (_, None) => ("-", Tone::Bad),
-        _ => ("~", Tone::Wait),
-    };
-    let shown = |value: &Option<String>| {
-        let value = value.as_deref().unwrap_or_default();
-        match change.subject {
-            Subject::Image | Subject::Revision => value.get(..19).unwrap_or(value).to_owned(),
-            _ => headline(value, 60),
-        }
-    };
-    let values = match (&change.before, &change.after) {
-        (Some(_), Some(_)) => format!("{} → {}", shown(&change.before), shown(&change.after)),
-        (None, after) => shown(after),
-        (before, None) => shown(before),
-    };
-    let line = format!(
-        "  {sign} {:<14} {}  {values}",
-        word(&change.subject),
-        clean(&change.name)
-    );
-    format!("{}\n", output.tone(tone, line.trim_end()))
 }

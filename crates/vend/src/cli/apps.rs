@@ -1,10 +1,10 @@
 //! Tenants, apps and environments.
 
 use clap::{Args, Subcommand};
-use model::wire::{self, App, Environment, EnvironmentState, NewApp, NewTenant, Started, Tenant};
+use model::wire::{self, App, Environment, EnvironmentState, NewApp, NewTenant, Page, Started, Tenant};
 
 use super::{
-    Failure, Global, now,
+    Client, Failure, Global, now,
     target::{self, Target},
 };
 use crate::output::{Output, Table, Tone, ago, cell, maybe};
@@ -37,9 +37,8 @@ pub enum Apps {
         #[arg(long)]
         repository: Option<String>,
     },
-    List {
-        tenant: Option<String>,
-    },
+    /// List the apps of a tenant, or of all tenants that you may see.
+    List { tenant: Option<String> },
     Show {
         /// TENANT/APP
         target: String,
@@ -186,8 +185,7 @@ pub async fn apps(command: &Apps, global: &Global) -> Result<(), Failure> {
             });
         }
         Apps::List { tenant } => {
-            let path = format!("/v1/tenants/{}/apps", target::tenant(tenant.as_deref())?);
-            let page = client.list::<App>(&path, 10_000).await?;
+            let page = list_apps(tenant.as_deref(), &client).await?;
             output.show(&page, |page| {
                 let mut table = Table::new(["APP", "REPOSITORY", "CREATED"]);
                 for app in &page.items {
@@ -215,6 +213,27 @@ pub async fn apps(command: &Apps, global: &Global) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// The apps of one tenant, or of every tenant that the caller may see.
+async fn list_apps(tenant: Option<&str>, client: &Client) -> Result<Page<App>, Failure> {
+    let tenants = match tenant {
+        None if std::env::var_os(target::VARIABLE).is_none() => {
+            let all = client.list::<Tenant>("/v1/tenants", 10_000).await?;
+            all.items.into_iter().map(|tenant| tenant.name).collect()
+        }
+        named => vec![target::tenant(named)?],
+    };
+    let mut apps = Page {
+        items: Vec::new(),
+        next: None,
+    };
+    for tenant in tenants {
+        let path = format!("/v1/tenants/{tenant}/apps");
+        let page = client.list::<App>(&path, 10_000).await?;
+        apps.items.extend(page.items);
+    }
+    Ok(apps)
 }
 
 fn app_text(app: &App) -> String {
@@ -263,7 +282,7 @@ pub async fn environments(command: &Environments, global: &Global) -> Result<(),
     Ok(())
 }
 
-async fn protect(target: &str, verb: &str, client: &super::Client, output: &Output) -> Result<(), Failure> {
+async fn protect(target: &str, verb: &str, client: &Client, output: &Output) -> Result<(), Failure> {
     let path = format!("{}/{verb}", Target::read(target)?.environment_path()?);
     let environment: Environment = client.post(&path, &serde_json::json!({})).await?;
     output.show(&environment, |environment| {

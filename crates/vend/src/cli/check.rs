@@ -115,8 +115,15 @@ fn text(report: &CheckReport, output: &Output) -> String {
             Severity::Error => ("error", Tone::Bad),
             Severity::Warning => ("warning", Tone::Wait),
         };
-        let line = clean(&problem.to_string());
+        let told = Problem {
+            help: None,
+            ..problem.clone()
+        };
+        let line = clean(&told.to_string());
         text.push_str(&format!("{}: {line}\n", output.tone(tone, word)));
+        if let Some(help) = &problem.help {
+            text.push_str(&format!("  fix: {}\n", clean(help)));
+        }
     }
     let errors = report
         .problems
@@ -134,6 +141,33 @@ fn text(report: &CheckReport, output: &Output) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_problem_of_a_careless_appspec_has_its_fix() {
+        let careless = concat!(
+            "version: 0.0\nos: linux\nFiles: []\n",
+            "permissions:\n  - object: /srv\n    mode: 0644\n",
+            "hooks:\n  AfterInstal:\n    - { location: a.sh, zzz: 1 }\n",
+        );
+        let report = spec::check_appspec("a.yml", careless.as_bytes());
+        assert_eq!(
+            text(&report, &Output::new(false, String::new())),
+            concat!(
+                "warning: a.yml:6:11: `mode: 0644` gives the mode 0420 on AWS and here, not 0644\n",
+                "  fix: without quotes YAML reads 0644 as an octal number, which is 420 in decimal: ",
+                "write `mode: \"0644\"`\n",
+                "warning: a.yml:3:1: `Files` is not a known key: AWS ignores it without a word, and so does a push\n",
+                "  fix: did you mean `files`?\n",
+                "warning: a.yml:8:3: `AfterInstal` is not a lifecycle event: ",
+                "AWS takes the file, and never runs its scripts\n",
+                "  fix: did you mean `AfterInstall`?\n",
+                "warning: a.yml:9:25: `zzz` is not a known key of `AfterInstal`: ",
+                "AWS ignores it without a word, and so does a push\n",
+                "  fix: take it out, or use one of: location, runas, sudo, timeout\n",
+                "ok\n",
+            )
+        );
+    }
 
     #[test]
     fn what_leads_out_of_the_tree_is_not_there() {

@@ -205,8 +205,10 @@ fn authority(url: &str) -> Result<String, Failure> {
 async fn local(data: &Path) -> Result<UnixStream, Failure> {
     let unreachable = |error: &dyn std::fmt::Display| {
         let socket = data.join("run/api.sock");
-        Failure::unreachable(format!("{}: {error}", socket.display()))
-            .next("vend up, or name the platform by --data DIR or --url URL")
+        Failure::unreachable(format!("{}: {error}", socket.display())).next(format!(
+            "vend up --data {0}, if the platform is to be in {0}; else name it by --data DIR or --url URL",
+            super::quoted(&data.to_string_lossy())
+        ))
     };
     // The path of a socket may have 108 bytes only, a data directory may be longer: go through the directory.
     let directory = std::fs::File::open(data.join("run")).map_err(|error| unreachable(&error))?;

@@ -5,8 +5,10 @@ use std::{process::ExitCode, time::Duration};
 use clap::Subcommand;
 use model::wire::{Execution, ExecutionDetail, ExecutionState, HistoryEvent};
 
-use super::{Client, Global, Outcome, client::escape, now, releases::word, target};
-use crate::output::{Output, Table, Tone, ago, cell, clean, duration, maybe};
+use super::{
+    Client, Global, Outcome, client::escape, now, progress::Progress, releases::word, stages, target,
+};
+use crate::output::{Output, Table, Tone, ago, cell, clean, duration, maybe, without_next};
 
 /// How often a client that follows asks.
 pub const POLL: Duration = Duration::from_millis(400);
@@ -20,9 +22,12 @@ pub enum Executions {
         #[arg(long, default_value_t = 20)]
         limit: usize,
     },
-    /// Show an execution with its history, times and the reason of every wait.
+    /// Show the stages of an execution with their times, and the reason of every wait.
     Show {
         id: String,
+        /// Every event instead of the stages.
+        #[arg(long)]
+        history: bool,
         /// Go on until it ends.
         #[arg(long, short)]
         follow: bool,
@@ -39,10 +44,12 @@ pub async fn run(command: &Executions, global: &Global) -> Outcome {
             let page = client.list::<Execution>(&path, (*limit).max(1)).await?;
             output.show(&page, |page| list_text(&page.items, &output));
         }
-        Executions::Show { id, follow: true } if !output.json => return follow(id, &client, &output).await,
-        Executions::Show { id, .. } => {
+        Executions::Show { id, follow: true, .. } if !output.json => {
+            return follow(id, &client, &output).await;
+        }
+        Executions::Show { id, history, .. } => {
             let detail: ExecutionDetail = client.get(&path(id)).await?;
-            output.show(&detail, |detail| detail_text(detail, &output));
+            output.show(&detail, |detail| detail_text(detail, *history, &output));
         }
         Executions::Cancel { id } => {
             let execution: Execution = client
@@ -63,54 +70,57 @@ fn path(id: &str) -> String {
     format!("/v1/executions/{}", escape(id))
 }
 
-/// Shows the history of an execution as it grows, until it ends. Its failure is a failure of the command.
+/// Shows the stages of an execution as they come and go, until it ends. Its failure is a failure of the command.
 pub async fn follow(id: &str, client: &Client, output: &Output) -> Outcome {
     let mut seen = 0;
     let mut waiting = None;
+    let mut progress = Progress::begin(output);
     loop {
         let detail: ExecutionDetail = client.get(&path(id)).await?;
         for event in detail.history.iter().filter(|event| event.id > seen) {
-            output.text(&progress(event, &detail, output));
+            progress.say(&line(event, &detail, output));
         }
         seen = detail.history.last().map_or(seen, |event| event.id.max(seen));
-        let execution = detail.execution;
+        let execution = &detail.execution;
         if execution.waiting.is_some() && execution.waiting != waiting {
             let reason = clean(execution.waiting.as_deref().unwrap_or_default());
-            output.line(&output.tone(Tone::Wait, &format!("          waits: {reason}")));
+            let text = format!("          waits: {reason}");
+            progress.say(&format!("{}\n", output.tone(Tone::Wait, &text)));
         }
         waiting.clone_from(&execution.waiting);
         if execution.state.ended() {
-            output.text(&end_text(&execution, output));
+            progress.say(&end_text(execution, output));
             return Ok(match execution.state {
                 ExecutionState::Succeeded => ExitCode::SUCCESS,
                 _ => ExitCode::FAILURE,
             });
         }
+        progress.look(&detail, client).await;
         tokio::time::sleep(POLL).await;
     }
 }
 
 /// An event for who follows: what started, what ended and how long it took, what failed. The whole history is for
 /// who looks back.
-fn progress(event: &HistoryEvent, detail: &ExecutionDetail, output: &Output) -> String {
+fn line(event: &HistoryEvent, detail: &ExecutionDetail, output: &Output) -> String {
     let state = clean(event.state.as_deref().unwrap_or_default());
     let since = duration(event.at.duration_since(detail.execution.started_at));
-    let line = |tone, text: &str| format!("{since:>12}  {}\n", output.tone(tone, text));
+    let told = |tone, text: &str| format!("{since:>12}  {}\n", output.tone(tone, text));
     let started = || {
         let before = detail.history.iter().rev().filter(|other| other.id < event.id);
         let mut starts = before.filter(|other| other.state == event.state && other.kind.ends_with("Started"));
         starts.next().map_or(event.at, |start| start.at)
     };
     match event.kind.as_str() {
-        "ActivityStarted" | "TaskStarted" => line(Tone::Plain, &format!("{state} …")),
+        "ActivityStarted" | "TaskStarted" => told(Tone::Plain, &format!("{state} …")),
         "ActivitySucceeded" | "TaskSucceeded" => {
             let took = duration(event.at.duration_since(started()));
-            line(Tone::Good, &format!("{state} done in {took}"))
+            told(Tone::Good, &format!("{state} done in {took}"))
         }
         kind if kind.starts_with("Execution") || kind.ends_with("StateFailed") => String::new(),
         kind if kind.ends_with("Failed") || kind.ends_with("TimedOut") => {
-            let why = clean(event.detail.as_deref().unwrap_or("no reason was given"));
-            line(Tone::Bad, &format!("{state} failed: {why}"))
+            let (why, _) = without_next(&clean(event.detail.as_deref().unwrap_or("no reason was given")));
+            told(Tone::Bad, &format!("{state} failed: {why}"))
         }
         _ => String::new(),
     }
@@ -142,17 +152,22 @@ pub fn tone(state: ExecutionState) -> Tone {
     }
 }
 
-fn detail_text(detail: &ExecutionDetail, output: &Output) -> String {
+fn detail_text(detail: &ExecutionDetail, history: bool, output: &Output) -> String {
     let execution = &detail.execution;
     let mut text = format!("{} {}", execution.id, execution.kind);
     if let Some(place) = &execution.place {
         text.push_str(&format!(" of {place}"));
     }
-    text.push_str(&format!(", started {}\n", execution.started_at));
-    for event in &detail.history {
-        text.push_str(&event_line(event, execution, output));
+    let by = clean(&execution.started_by);
+    text.push_str(&format!(", started {} by {by}\n", execution.started_at));
+    if history {
+        for event in &detail.history {
+            text.push_str(&event_line(event, execution, output));
+        }
+    } else {
+        text.push_str(&stages::text(detail, now(), output));
     }
-    if let Some(waiting) = &execution.waiting {
+    if let Some(waiting) = execution.waiting.as_ref().filter(|_| history) {
         let line = format!("          waits: {}", clean(waiting));
         text.push_str(&output.tone(Tone::Wait, &line));
         text.push('\n');
@@ -199,9 +214,12 @@ fn end_text(execution: &Execution, output: &Output) -> String {
     };
     text.push('\n');
     if let Some(cause) = execution.cause.as_ref().or(execution.error.as_ref()) {
-        text.push_str(&format!("cause: {}\n", clean(cause)));
-        if let Some(place) = &execution.place {
-            text.push_str(&format!("next:  vend why {}/{}\n", place.tenant, place.app));
+        let (cause, next) = without_next(&clean(cause));
+        text.push_str(&format!("cause: {cause}\n"));
+        let why = execution.place.as_ref();
+        let why = why.map(|place| format!("vend why {}/{}", place.tenant, place.app));
+        if let Some(next) = next.or(why) {
+            text.push_str(&format!("next:  {next}\n"));
         }
     }
     text

@@ -4,6 +4,8 @@ use std::process::ExitCode;
 
 use model::wire::ProblemDetails;
 
+use crate::output::{Output, clean};
+
 /// The exit codes of every command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -94,9 +96,8 @@ impl Failure {
     }
 
     /// Says it on standard error and gives the exit code.
-    pub fn report(&self, json: bool) -> ExitCode {
-        use crate::output::clean;
-        match (&self.problem, json) {
+    pub fn report(&self, output: &Output) -> ExitCode {
+        match (&self.problem, output.json) {
             (Some(problem), true) => {
                 let text = serde_json::to_string_pretty(problem).expect("wire types are plain data");
                 eprintln!("{text}");
@@ -110,7 +111,7 @@ impl Failure {
                     eprintln!("  {}", clean(&problem.to_string()));
                 }
                 if let Some(next) = &self.next {
-                    eprintln!("next:  {}", clean(next));
+                    eprintln!("next:  {}", output.command(&clean(next)));
                 }
             }
         }

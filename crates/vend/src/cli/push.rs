@@ -6,7 +6,10 @@ use std::{
 };
 
 use clap::Args;
-use model::wire::{self, App, PushState};
+use model::{
+    release::ReleaseState,
+    wire::{self, App, PushState},
+};
 
 use super::{Client, Failure, Global, Outcome, executions, releases::push_cell, target::Target};
 use crate::output::{Output, clean};
@@ -131,7 +134,7 @@ async fn find(
     Ok(newest.filter(|push| push.commit.id == commit))
 }
 
-/// Where what was pushed is live.
+/// Where what was pushed is live, what to do next, and how to take it back.
 async fn say_where(
     target: &Target,
     push: &wire::Push,
@@ -143,10 +146,34 @@ async fn say_where(
     };
     let path = format!("{}/environments/{environment}", target.app_path());
     let environment: wire::Environment = client.get(&path).await?;
-    for url in &environment.urls {
-        output.line(&format!("live: {url}"));
-    }
+    let releases = client
+        .list::<wire::Release>(&format!("{path}/releases"), 20)
+        .await?;
+    let was_live = |release: &wire::Release| release.state == ReleaseState::Retired;
+    output.say(&live_text(
+        target,
+        &environment,
+        releases.items.iter().any(was_live),
+    ));
     Ok(())
+}
+
+fn live_text(target: &Target, environment: &wire::Environment, has_another: bool) -> String {
+    let mut text: String = environment
+        .urls
+        .iter()
+        .map(|url| format!("live: {}\n", clean(url)))
+        .collect();
+    let name = &environment.place.environment;
+    let undo = match has_another {
+        true => format!("vend rollback {target}/{name}"),
+        // There is nothing to go back to.
+        false => format!("vend environments destroy {target}/{name}"),
+    };
+    text.push_str(&format!(
+        "next: vend logs {target}/{name} --follow\nundo: {undo}\n"
+    ));
+    text
 }
 
 async fn follow(target: &Target, mut push: wire::Push, client: &Client, output: &Output) -> Outcome {
@@ -184,5 +211,31 @@ async fn follow(target: &Target, mut push: wire::Push, client: &Client, output: 
             Some(newer) => push = newer,
             None => return Ok(ExitCode::SUCCESS),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_push_ends_with_address_next_and_undo() {
+        let environment: wire::Environment = serde_json::from_value(serde_json::json!({
+            "place": { "tenant": "acme", "app": "shop", "environment": "dev" },
+            "branch": "dev", "state": "live", "protected": false, "live": 3, "hosts": 1,
+            "urls": ["http://dev.shop.acme.localhost:8080/"], "created_at": "2026-01-01T00:00:00Z",
+        }))
+        .unwrap();
+        let target = Target::read("acme/shop").unwrap();
+        assert_eq!(
+            live_text(&target, &environment, true),
+            "live: http://dev.shop.acme.localhost:8080/\n\
+             next: vend logs acme/shop/dev --follow\n\
+             undo: vend rollback acme/shop/dev\n"
+        );
+        assert!(
+            live_text(&target, &environment, false)
+                .ends_with("undo: vend environments destroy acme/shop/dev\n")
+        );
     }
 }

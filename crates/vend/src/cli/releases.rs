@@ -6,7 +6,7 @@ use model::{
     wire::{NewRollback, PlanAnswer, Push, PushState, Release, Started},
 };
 
-use super::{Failure, Global, Outcome, approvals, apps::started_text, executions, now, target::Target};
+use super::{Failure, Global, Outcome, apps::started_text, executions, now, plans, target::Target};
 use crate::output::{Output, Table, Tone, ago, cell, headline, maybe};
 
 #[derive(Debug, Subcommand)]
@@ -149,7 +149,7 @@ pub async fn rollback(command: &Rollback, global: &Global) -> Outcome {
         let plan: PlanAnswer = client.post(&format!("{path}/plan"), &order).await?;
         output.show(&plan, |plan| {
             let again = format!("vend rollback {target} --to v{}", plan.plan.to);
-            format!("{}next: {again}\n", approvals::plan_text(&plan.plan, &output))
+            format!("{}next: {again}\n", plans::plan_text(&plan.plan, &output))
         });
         return Ok(std::process::ExitCode::SUCCESS);
     }

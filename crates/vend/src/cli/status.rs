@@ -12,7 +12,7 @@ use super::{
     releases::{push_cell, short},
     target::Target,
 };
-use crate::output::{Output, Tone, ago, clean, headline};
+use crate::output::{Output, Tone, ago, clean, headline, without_next};
 
 #[derive(Debug, Args)]
 pub struct Status {
@@ -116,13 +116,22 @@ fn environment_text(environment: &WhyEnvironment, output: &Output) -> String {
             ago(push.received_at, now()),
         ));
     }
-    if let Some(error) = &environment.error {
-        text.push_str(&format!("  cause: {}\n", clean(error)));
+    let error = environment.error.as_deref().unwrap_or_default();
+    let (error, next) = without_next(&clean(error));
+    if !error.is_empty() {
+        text.push_str(&format!("  cause: {error}\n"));
+    }
+    // One line stands in the cause already.
+    if environment.said.iter().any(|line| !error.contains(&clean(line))) {
+        text.push_str("  it last said:\n");
+        for line in &environment.said {
+            text.push_str(&format!("    | {}\n", clean(line)));
+        }
     }
     if let Some(log) = &environment.log {
         text.push_str(&format!("  log:   vend logs {}\n", clean(log)));
     }
-    if let Some(next) = &environment.next {
+    if let Some(next) = environment.next.as_ref().or(next.as_ref()) {
         text.push_str(&format!("  next:  {}\n", clean(next)));
     }
     text

@@ -1,6 +1,6 @@
 //! One push through its stages, shown live; and the question that production asks.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, io::Write as _, time::Duration};
 
 use model::wire;
 use serde_json::json;
@@ -8,8 +8,8 @@ use tokio::time::sleep;
 
 use super::{APP, steps::Step, typed};
 use crate::{
-    cli::{Client, Failure},
-    output::{clean, duration},
+    cli::{Client, Failure, is_yes, plan_text, question},
+    output::{Output, clean, duration},
 };
 
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -126,26 +126,16 @@ async fn answer(ask: &Ask<'_>, step: &Step, execution: &str) -> Result<bool, Fai
         return Ok(false);
     };
     let approval: wire::Approval = client.get(&format!("/v1/approvals/{}", approval.id)).await?;
-    for change in &approval.plan.changes {
-        let side = |side: &Option<String>| side.clone().unwrap_or_else(|| "nothing".into());
-        let subject = serde_json::to_value(change.subject).ok();
-        let subject = subject
-            .as_ref()
-            .and_then(serde_json::Value::as_str)
-            .unwrap_or_default()
-            .to_owned();
-        let name = clean(&change.name);
-        step.note(&format!(
-            "plan: {subject} {name}: {} -> {}",
-            clean(&side(&change.before)),
-            clean(&side(&change.after))
-        ));
+    for line in plan_text(&approval.plan, &Output::new(false, String::new())).lines() {
+        step.note(&format!("plan: {line}"));
     }
     let approved = ask.yes || {
-        step.pause(|| println!("     Approve this plan? [y/N] "));
-        typed()
-            .await
-            .is_some_and(|line| line.eq_ignore_ascii_case("y") || line.eq_ignore_ascii_case("yes"))
+        step.pause(|| {
+            print!("     {}", question(&approval.plan));
+            // A terminal that is gone is found out about when it is read.
+            let _ = std::io::stdout().flush();
+        });
+        typed().await.is_some_and(|line| is_yes(&line))
     };
     let (verb, body) = match approved {
         true => ("approve", json!({})),

@@ -5,10 +5,14 @@
 
 use std::collections::BTreeMap;
 
+use camino::Utf8Path;
 use model::{
     plan::{Change, Subject},
     release::Release,
-    spec::{Environment, Variable},
+    spec::{
+        App, Approval, Deploy, Environment, Health, Host, MinimumHealthy, Scaling, Strategy, Variable,
+        written,
+    },
 };
 
 /// The two sides of a plan. `before` is absent for the first release of an environment.
@@ -17,8 +21,10 @@ pub struct Sides<'a> {
     pub after: &'a Release,
     /// Hosts now and then.
     pub hosts: (u32, u32),
-    /// (`A`, `M`, `D`…, path), as git says.
+    /// (`A`, `M`, `D`…, path), as git says. Of a first release nothing is compared.
     pub files: &'a [(String, String)],
+    /// How many files a first release brings.
+    pub tree: usize,
     pub hostname: &'a str,
 }
 
@@ -41,12 +47,17 @@ pub fn changes(sides: &Sides<'_>) -> Vec<Change> {
         before.map(|r| short(&r.image)),
         Some(short(&after.image)),
     );
-    differ(
-        Subject::Image,
-        "base",
-        before.map(|r| r.spec.image.base.clone()),
-        Some(after.spec.image.base.clone()),
-    );
+    let usual = usual(after);
+    let old = before.map(|release| &release.spec);
+    let known = old.or(usual.as_ref());
+    if known.is_none_or(|known| known.image.base != after.spec.image.base) {
+        differ(
+            Subject::Image,
+            "base",
+            old.map(|spec| spec.image.base.clone()),
+            Some(after.spec.image.base.clone()),
+        );
+    }
     differ(
         Subject::Revision,
         "revision",
@@ -79,11 +90,16 @@ pub fn changes(sides: &Sides<'_>) -> Vec<Change> {
         before.and_then(|r| engine(&r.spec)),
         engine(&after.spec),
     );
-    for (name, old, new) in pairs(
-        before.map(|r| configuration(&r.spec)).unwrap_or_default(),
-        configuration(&after.spec),
-    ) {
-        differ(Subject::Configuration, &name, old, new);
+    for (name, was, new) in pairs(known.map(settings).unwrap_or_default(), settings(&after.spec)) {
+        if was != new {
+            // Before the first release there is nothing, not the defaults.
+            differ(
+                Subject::Configuration,
+                &name,
+                was.filter(|_| before.is_some()),
+                new,
+            );
+        }
     }
     let versions = |release: &Release| -> BTreeMap<String, String> {
         release
@@ -95,22 +111,43 @@ pub fn changes(sides: &Sides<'_>) -> Vec<Change> {
     for (name, old, new) in pairs(before.map(versions).unwrap_or_default(), versions(after)) {
         differ(Subject::Secret, &name, old, new);
     }
-    changes.extend(files(sides.files));
+    changes.extend(match before {
+        Some(_) => files(sides.files),
+        None => {
+            let all = format!("all {} files of the repository", sides.tree);
+            vec![Change::new(Subject::File, all, None, Some("present".into()))]
+        }
+    });
     changes
 }
 
 fn files(files: &[(String, String)]) -> Vec<Change> {
-    let mut changes: Vec<Change> = files.iter().take(LISTED_FILES).map(file).collect();
-    if files.len() > LISTED_FILES {
-        let more = format!("and {} more", files.len() - LISTED_FILES);
-        changes.push(Change::new(Subject::File, more, None, None));
+    let (listed, rest) = files.split_at(files.len().min(LISTED_FILES));
+    let mut changes: Vec<Change> = listed.iter().map(file).collect();
+    for (kind, done) in [("A", "added"), ("M", "changed"), ("D", "removed")] {
+        let of_kind = |(own, _): &&(String, String)| kind_of(own) == kind;
+        let count = rest.iter().filter(of_kind).count();
+        if count > 0 {
+            let Change { before, after, .. } = file(&(kind.to_owned(), String::new()));
+            changes.push(Change::new(
+                Subject::File,
+                format!("{count} more {done}"),
+                before,
+                after,
+            ));
+        }
     }
     changes
 }
 
+/// Git's letter of a change; what is neither new nor gone is changed.
+fn kind_of(kind: &str) -> &str {
+    if matches!(kind, "A" | "D") { kind } else { "M" }
+}
+
 fn file((kind, path): &(String, String)) -> Change {
     let side = |present: bool| present.then(|| "present".to_owned());
-    let (before, after) = match kind.as_str() {
+    let (before, after) = match kind_of(kind) {
         "A" => (side(false), side(true)),
         "D" => (side(true), side(false)),
         _ => (Some("old content".into()), Some("new content".into())),
@@ -126,41 +163,123 @@ fn engine(environment: &Environment) -> Option<String> {
         .map(str::to_owned)
 }
 
-/// Everything of the configuration that is not told elsewhere in the plan, as text by key.
-fn configuration(environment: &Environment) -> BTreeMap<String, String> {
+/// What `vend.yaml` means where it says nothing: what a first release is compared with.
+fn usual(release: &Release) -> Option<Environment> {
+    let deploy = release.spec.deploy.appspec.as_ref();
+    let there = |path: &Utf8Path| path == "Procfile" || deploy.is_some_and(|appspec| appspec == path);
+    let (app, _) = App::parse("app: a\n", "vend.yaml", &there).ok()?;
+    app.environments.into_iter().next()
+}
+
+/// Everything of the configuration that is not told elsewhere in the plan, by key, as `vend.yaml` would write it. A
+/// field that is added to the spec must be put here or left out by name.
+fn settings(environment: &Environment) -> BTreeMap<String, String> {
+    let Environment {
+        name: _,
+        branch: _,
+        image: _,
+        build: _,
+        deploy,
+        host,
+        database: _,
+        checks,
+        approval,
+        scaling,
+    } = environment;
     let mut all = BTreeMap::new();
-    for (name, variable) in &environment.host.env {
+    let mut set = |key: &str, value: String| drop(all.insert(key.to_owned(), value));
+    let Deploy {
+        appspec,
+        strategy: Strategy::BlueGreen,
+        minimum_healthy,
+        keep_old,
+    } = deploy;
+    if let Some(appspec) = appspec {
+        set("deploy.appspec", appspec.to_string());
+    }
+    set("deploy.minimum_healthy", healthy(*minimum_healthy));
+    set("deploy.keep_old", written(*keep_old));
+    let Host {
+        size: _,
+        port,
+        health,
+        env,
+    } = host;
+    set("host.port", port.to_string());
+    for (key, value) in of_health(health) {
+        set(key, value);
+    }
+    for (name, variable) in env {
         let text = match variable {
             Variable::Plain(value) => value.clone(),
             Variable::Secret(secret) => format!("{{{{secret:{secret}}}}}"),
         };
-        all.insert(format!("env.{name}"), text);
+        set(&format!("env.{name}"), text);
     }
-    for (key, part) in [
-        ("host.health", serde_json::to_value(&environment.host.health)),
-        ("host.port", serde_json::to_value(environment.host.port)),
-        ("deploy", serde_json::to_value(&environment.deploy)),
-        ("scaling", serde_json::to_value(environment.scaling)),
-        ("checks", serde_json::to_value(&environment.checks)),
-        ("approval", serde_json::to_value(&environment.approval)),
-    ] {
-        flatten(key, &part.expect("a spec is plain data"), &mut all);
+    if let Some(checks) = checks {
+        set("checks", checks.to_string());
     }
+    if let Some(approval) = approval {
+        set("approval", asked(approval));
+    }
+    let Scaling { min, max } = scaling;
+    set("scaling.min", min.to_string());
+    set("scaling.max", max.to_string());
     all
 }
 
-/// `{"a": {"b": 1}}` under `key` as `key.a.b` → `1`.
-fn flatten(key: &str, value: &serde_json::Value, into: &mut BTreeMap<String, String>) {
-    match value {
-        serde_json::Value::Null => {}
-        serde_json::Value::Object(fields) => {
-            fields
-                .iter()
-                .for_each(|(name, value)| flatten(&format!("{key}.{name}"), value, into));
-        }
-        serde_json::Value::String(text) => drop(into.insert(key.into(), text.clone())),
-        other => drop(into.insert(key.into(), other.to_string())),
+fn of_health(health: &Health) -> [(&'static str, String); 6] {
+    let Health {
+        path,
+        interval,
+        timeout,
+        healthy,
+        unhealthy,
+        codes,
+    } = health;
+    let range = |(low, high): &(u16, u16)| match low == high {
+        true => low.to_string(),
+        false => format!("{low}-{high}"),
+    };
+    let codes: Vec<String> = codes.iter().map(range).collect();
+    [
+        ("host.health.path", path.clone()),
+        ("host.health.interval", written(*interval)),
+        ("host.health.timeout", written(*timeout)),
+        ("host.health.healthy", healthy.to_string()),
+        ("host.health.unhealthy", unhealthy.to_string()),
+        ("host.health.codes", codes.join(",")),
+    ]
+}
+
+fn healthy(minimum: MinimumHealthy) -> String {
+    match minimum {
+        MinimumHealthy::OneAtATime => "one-at-a-time".into(),
+        MinimumHealthy::HalfAtATime => "half-at-a-time".into(),
+        MinimumHealthy::AllAtOnce => "all-at-once".into(),
+        MinimumHealthy::Percent(percent) => format!("{percent}%"),
+        MinimumHealthy::Count(count) => count.to_string(),
     }
+}
+
+/// `2 of ops@acme.example, cto@acme.example, within 24h`
+fn asked(approval: &Approval) -> String {
+    let Approval {
+        by,
+        required,
+        author_may_approve,
+        expires,
+    } = approval;
+    let who = match by.is_empty() {
+        true => "the approvers".to_owned(),
+        false => by.join(", "),
+    };
+    let author = if *author_may_approve {
+        ", the author too"
+    } else {
+        ""
+    };
+    format!("{required} of {who}{author}, within {}", written(*expires))
 }
 
 type Pair = (String, Option<String>, Option<String>);
@@ -173,4 +292,107 @@ fn pairs(mut before: BTreeMap<String, String>, after: BTreeMap<String, String>) 
     pairs.extend(before.into_iter().map(|(key, old)| (key, Some(old), None)));
     pairs.sort();
     pairs
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use model::{Digest, port::Commit};
+
+    use super::*;
+
+    fn release(number: u64, yaml: &str) -> Release {
+        let there = |path: &Utf8Path| path == "Procfile";
+        let (app, _) = App::parse(yaml, "vend.yaml", &there).expect("it is right");
+        Release {
+            number,
+            commit: Commit {
+                id: "0".repeat(40),
+                author: "Ada <ada@acme.example>".into(),
+                message: "Hello".into(),
+                branch: "main".into(),
+                repository: "acme/shop".into(),
+                committed_at: Timestamp::UNIX_EPOCH,
+            },
+            source: Digest::of("source"),
+            image: Digest::of("image"),
+            revision: Digest::of(number.to_string()),
+            spec: app.environments[0].clone(),
+            secrets: [("api-key".to_owned(), number)].into(),
+            created_at: Timestamp::UNIX_EPOCH,
+        }
+    }
+
+    fn told(before: Option<&Release>, after: &Release, files: &[(String, String)]) -> String {
+        let sides = Sides {
+            before,
+            after,
+            hosts: (1, 1),
+            files,
+            tree: 12,
+            hostname: "production.shop.acme.localhost",
+        };
+        let line = |change: Change| {
+            let side = |side: &Option<String>| side.clone().unwrap_or_else(|| "-".into());
+            let (before, after) = (side(&change.before), side(&change.after));
+            format!("{:?} {}: {before} > {after}\n", change.subject, change.name)
+        };
+        let of_digest = |line: &String| !line.starts_with("Image image") && !line.starts_with("Revision");
+        changes(&sides).into_iter().map(line).filter(of_digest).collect()
+    }
+
+    const PLAIN: &str = "app: shop\n";
+
+    #[test]
+    fn a_first_release_says_nothing_of_defaults() {
+        assert_eq!(
+            told(None, &release(1, PLAIN), &[]),
+            "Hosts count: - > 1\nHosts size: - > small\n\
+             Rule production.shop.acme.localhost: - > forward to port 8080\n\
+             Secret api-key: - > version 1\n\
+             File all 12 files of the repository: - > present\n"
+        );
+    }
+
+    #[test]
+    fn values_are_told_as_the_file_writes_them() {
+        let yaml = "app: shop\ndatabase: { engine: mariadb }\n\
+                    host: { health: { codes: '200-399,404', interval: 10s }, env: { LEVEL: info } }\n\
+                    deploy: { minimum_healthy: 2, keep_old: 1h30m }\n\
+                    approval: { by: [ops@acme.example], expires: 48h }\n";
+        assert_eq!(
+            told(Some(&release(1, PLAIN)), &release(2, yaml), &[]),
+            "Database engine: - > mariadb\n\
+             Configuration approval: - > 1 of ops@acme.example, within 2d\n\
+             Configuration deploy.keep_old: 10m > 1h30m\n\
+             Configuration deploy.minimum_healthy: one-at-a-time > 2\n\
+             Configuration env.LEVEL: - > info\n\
+             Configuration host.health.codes: 200-399 > 200-399,404\n\
+             Configuration host.health.interval: 5s > 10s\n\
+             Secret api-key: version 1 > version 2\n"
+        );
+        let default = told(None, &release(1, "app: shop\napproval: {}\n"), &[]);
+        assert!(
+            default.contains("approval: - > 1 of the approvers, within 24h\n"),
+            "{default}"
+        );
+    }
+
+    #[test]
+    fn files_are_listed_and_the_rest_is_counted() {
+        let file = |n: usize| (["A", "M", "D", "T"][n % 4].to_owned(), format!("f{n}"));
+        let files: Vec<_> = (0..LISTED_FILES + 8).map(file).collect();
+        let told = told(Some(&release(1, PLAIN)), &release(1, PLAIN), &files);
+        let lines: Vec<&str> = told.lines().collect();
+        // The secret's new version is none: both sides are the same release.
+        assert_eq!(lines.len(), LISTED_FILES + 3);
+        assert_eq!(
+            lines[LISTED_FILES..],
+            [
+                "File 2 more added: - > present",
+                "File 4 more changed: old content > new content",
+                "File 2 more removed: present > -",
+            ]
+        );
+    }
 }

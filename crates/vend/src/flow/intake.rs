@@ -1,13 +1,24 @@
 //! From a stored push to a running execution: the files at the commit are read and checked, the environments that
 //! follow the branch are found, and each takes the newest push that waits for it.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use camino::Utf8Path;
 use jiff::SignedDuration;
-use model::{EnvironmentName, Place, Problem, port::Fault, spec};
+use model::{
+    AppName, EnvironmentName, Place, Problem, TenantName,
+    port::Fault,
+    spec::{self, Files},
+};
 use store::{By, Push, PushState};
-use tokio::time::sleep;
+use tokio::{
+    task::JoinSet,
+    time::{MissedTickBehavior, interval},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -19,41 +30,131 @@ const EVERY: Duration = Duration::from_secs(5);
 const PATIENCE: SignedDuration = SignedDuration::from_mins(10);
 const SPEC_FILE: &str = "vend.yaml";
 
+/// Apps that are taken in side by side, and of one tenant: a slow repository makes nobody else wait.
+const AT_ONCE: usize = 8;
+const OF_ONE_TENANT: usize = 2;
+
+type Key = (TenantName, AppName);
+
+/// What an app's pushes need next.
+#[derive(Default)]
+struct Work {
+    pushes: Vec<Push>,
+    places: Vec<Place>,
+}
+
+/// Which pushes and places a work was about.
+type Tried = (Vec<u64>, Vec<Place>);
+
+impl Work {
+    fn tried(&self) -> Tried {
+        let pushes = self.pushes.iter().map(|push| push.id);
+        (pushes.collect(), self.places.clone())
+    }
+}
+
 pub async fn run(world: Arc<World>, engine: engine::Handle, cancel: CancellationToken) {
+    let mut under_way: JoinSet<(Key, usize)> = JoinSet::new();
+    let mut busy: BTreeSet<Key> = BTreeSet::new();
+    // What was tried and is still there waits for time or news: trying it again at once would not end.
+    let mut tried: BTreeMap<Key, Tried> = BTreeMap::new();
+    let mut tick = interval(EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        match once(&world).await {
-            Ok(0) => {}
-            Ok(_) => engine.tell(engine::News::Wake).await,
+        match waiting(&world).await {
+            Ok(waiting) => {
+                for (key, work) in chosen(waiting, &busy, &tried) {
+                    busy.insert(key.clone());
+                    tried.insert(key.clone(), work.tried());
+                    let world = Arc::clone(&world);
+                    under_way.spawn(async move { (key, take_in(&world, work).await) });
+                }
+            }
             Err(fault) => warn!("pushes could not be taken in: {fault}"),
         }
         tokio::select! {
-            () = cancel.cancelled() => return,
-            () = world.pokes.pushes.notified() => {}
-            () = sleep(EVERY) => {}
+            () = cancel.cancelled() => return under_way.shutdown().await,
+            Some(ended) = under_way.join_next() => match ended {
+                Ok((key, started)) => {
+                    busy.remove(&key);
+                    if started > 0 {
+                        engine.tell(engine::News::Wake).await;
+                    }
+                }
+                // Nobody knows whose it was: what is under way is begun anew, and finds what it has done.
+                Err(error) => {
+                    warn!(%error, "an intake broke off");
+                    under_way.shutdown().await;
+                    busy.clear();
+                }
+            },
+            () = world.pokes.pushes.notified() => tried.clear(),
+            _ = tick.tick() => tried.clear(),
         }
     }
 }
 
-/// The number of executions that were started.
-async fn once(world: &World) -> Result<usize, Fault> {
-    for push in world
+/// What waits, by app.
+async fn waiting(world: &World) -> Result<BTreeMap<Key, Work>, Fault> {
+    let read = world
         .store
-        .read(|db| db.unassigned_pushes())
-        .await
-        .map_err(stored)?
-    {
-        assign(world, &push).await?;
+        .read(|db| Ok((db.unassigned_pushes()?, db.places_to_release()?)));
+    let (pushes, places) = read.await.map_err(stored)?;
+    let mut waiting: BTreeMap<Key, Work> = BTreeMap::new();
+    for push in pushes {
+        let key = (push.tenant.clone(), push.app.clone());
+        waiting.entry(key).or_default().pushes.push(push);
     }
+    for place in places {
+        let key = (place.tenant.clone(), place.app.clone());
+        waiting.entry(key).or_default().places.push(place);
+    }
+    Ok(waiting)
+}
+
+/// The apps that may begin beside those that are busy, and of which not the very same was tried just now. Those whose
+/// oldest push has waited longest go first.
+fn chosen(
+    waiting: BTreeMap<Key, Work>,
+    busy: &BTreeSet<Key>,
+    tried: &BTreeMap<Key, Tried>,
+) -> Vec<(Key, Work)> {
+    let mut waiting: Vec<(Key, Work)> = waiting
+        .into_iter()
+        .filter(|(key, work)| tried.get(key) != Some(&work.tried()))
+        .collect();
+    waiting.sort_by_key(|(_, work)| work.pushes.first().map(|push| push.id));
+    let mut taken = busy.clone();
+    waiting.retain(|(key, _)| {
+        let of_tenant = taken.iter().filter(|(tenant, _)| *tenant == key.0).count();
+        taken.len() < AT_ONCE && of_tenant < OF_ONE_TENANT && taken.insert(key.clone())
+    });
+    waiting
+}
+
+/// Takes an app's pushes in, in their order, and starts what is to be released. The number of executions.
+async fn take_in(world: &World, work: Work) -> usize {
     let mut started = 0;
-    for place in world
-        .store
-        .read(|db| db.places_to_release())
-        .await
-        .map_err(stored)?
-    {
-        started += usize::from(begin(world, place).await?);
+    for push in &work.pushes {
+        if let Err(fault) = assign(world, push).await {
+            warn!(push.id, "push {} could not be taken in: {fault}", push.id);
+        }
     }
-    Ok(started)
+    let mut places: BTreeSet<Place> = work.places.into_iter().collect();
+    if let Some(push) = work.pushes.first() {
+        let (tenant, app) = (push.tenant.clone(), push.app.clone());
+        let own = world.store.read(|db| db.places_to_release()).await;
+        let own = own.unwrap_or_default().into_iter();
+        places.extend(own.filter(|place| place.tenant == tenant && place.app == app));
+    }
+    for place in places {
+        let name = place.to_string();
+        match begin(world, place).await {
+            Ok(begun) => started += usize::from(begun),
+            Err(fault) => warn!("the release of {name} could not be begun: {fault}"),
+        }
+    }
+    started
 }
 
 /// Finds the environments that a push is for, or ends it with the reason.
@@ -73,7 +174,7 @@ async fn assign(world: &World, push: &Push) -> Result<(), Fault> {
             );
             return ignore(world, push.id, &reason).await;
         }
-        Err(error) if crate::clock::now().duration_since(push.at) < PATIENCE => {
+        Err(error) if !error.is_final() && crate::clock::now().duration_since(push.at) < PATIENCE => {
             warn!(push.id, error = %chain(&error), "the repository does not answer yet");
             return Ok(());
         }
@@ -128,7 +229,7 @@ async fn arrive(world: &World, push: &Push) -> Result<Option<String>, crate::git
     let Ok(Some(url)) = url else { return Ok(None) };
     let repository = repository(world, push);
     repository.create().await?;
-    let tip = repository.fetch(&url, &push.branch).await?;
+    let tip = repository.fetch(&world.remotes, &url, &push.branch).await?;
     // A person who asks for an old commit means it.
     if ["person:", "token:"]
         .iter()
@@ -144,84 +245,55 @@ fn repository(world: &World, push: &Push) -> Repository {
     world.repository_of(&push.tenant, &push.app)
 }
 
+/// The tree of a commit, for the same check that `vend check` makes of a working tree.
+struct AtCommit {
+    repository: Repository,
+    commit: String,
+    paths: BTreeSet<String>,
+    runtime: tokio::runtime::Handle,
+}
+
+impl Files for AtCommit {
+    fn exists(&self, path: &Utf8Path) -> bool {
+        let path = path.as_str().trim_end_matches('/');
+        // Of a directory git knows only what is in it.
+        let inside = format!("{path}/");
+        self.paths.contains(path)
+            || self
+                .paths
+                .range(inside.clone()..)
+                .next()
+                .is_some_and(|first| first.starts_with(&inside))
+    }
+
+    fn read(&self, path: &Utf8Path) -> Option<Vec<u8>> {
+        self.paths.contains(path.as_str()).then_some(())?;
+        let read = self.repository.read(&self.commit, path.as_str());
+        self.runtime.block_on(read).ok()
+    }
+}
+
 /// `vend.yaml` at the pushed commit, checked with the files that it names. The error is a text for people.
 async fn read(world: &World, push: &Push) -> Result<spec::App, String> {
-    let (repository, commit) = (repository(world, push), push.commit.id.as_str());
-    let paths = repository.files(commit).await.map_err(|error| chain(&error))?;
-    let paths: BTreeSet<String> = paths.into_iter().collect();
-    if !paths.contains(SPEC_FILE) {
-        return Err(format!("there is no {SPEC_FILE} at commit {}", &commit[..12]));
-    }
-    let text = read_text(&repository, commit, SPEC_FILE).await?;
-    let (app, _) = spec::App::parse(&text, SPEC_FILE, &|path: &Utf8Path| paths.contains(path.as_str()))
-        .map_err(|all| told(&all))?;
-    if app.app != push.app {
-        return Err(format!(
+    let (repository, commit) = (repository(world, push), push.commit.id.clone());
+    let paths = repository.files(&commit).await.map_err(|error| chain(&error))?;
+    let tree = AtCommit {
+        repository,
+        commit,
+        paths: paths.into_iter().collect(),
+        runtime: tokio::runtime::Handle::current(),
+    };
+    // The check is synchronous, and git is asked while it goes on.
+    let checked = tokio::task::spawn_blocking(move || spec::checked(&tree)).await;
+    let checked = checked.map_err(|error| format!("the files could not be checked: {error}"))?;
+    match checked.app {
+        Some(app) if checked.report.ok && app.app == push.app => Ok(app),
+        Some(app) if checked.report.ok => Err(format!(
             "{SPEC_FILE} says `app: {}`, and this repository is of the app `{}`",
             app.app, push.app
-        ));
+        )),
+        _ => Err(told(&checked.report.problems)),
     }
-    let mut problems = Vec::new();
-    for file in files(&app) {
-        let text = read_text(&repository, commit, &file.path).await?;
-        problems.extend(file.check(&text));
-    }
-    if problems.is_empty() {
-        Ok(app)
-    } else {
-        Err(told(&problems))
-    }
-}
-
-/// A file that `vend.yaml` names, and what reads it.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Named {
-    path: String,
-    kind: Kind,
-}
-
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-enum Kind {
-    Buildspec,
-    Appspec,
-    Checks,
-}
-
-fn files(app: &spec::App) -> BTreeSet<Named> {
-    let of = |environment: &spec::Environment| {
-        [
-            (environment.build.buildspec.clone(), Kind::Buildspec),
-            (environment.deploy.appspec.clone(), Kind::Appspec),
-            (environment.checks.clone(), Kind::Checks),
-        ]
-    };
-    let all = app.environments.iter().flat_map(of);
-    all.filter_map(|(path, kind)| {
-        Some(Named {
-            path: path?.into_string(),
-            kind,
-        })
-    })
-    .collect()
-}
-
-impl Named {
-    fn check(&self, text: &str) -> Vec<Problem> {
-        let problems = match self.kind {
-            Kind::Buildspec => spec::Buildspec::parse(text, &self.path).err(),
-            Kind::Appspec => spec::Appspec::parse(text, &self.path).err(),
-            Kind::Checks => spec::Checks::parse(text, &self.path).err(),
-        };
-        problems.unwrap_or_default()
-    }
-}
-
-async fn read_text(repository: &Repository, commit: &str, path: &str) -> Result<String, String> {
-    let bytes = repository
-        .read(commit, path)
-        .await
-        .map_err(|error| chain(&error))?;
-    String::from_utf8(bytes).map_err(|_| format!("{path} is not UTF-8 text"))
 }
 
 /// All problems as one text, a line each.
@@ -283,5 +355,44 @@ async fn begin(world: &World, place: Place) -> Result<bool, Fault> {
             failed.await.map_err(stored)?;
             Ok(false)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_tenant_takes_all_the_room() {
+        let key =
+            |tenant: &str, n: usize| -> Key { (tenant.parse().unwrap(), format!("app{n}").parse().unwrap()) };
+        let waiting = |keys: &[Key]| -> BTreeMap<Key, Work> {
+            keys.iter().map(|key| (key.clone(), Work::default())).collect()
+        };
+        let greedy: Vec<Key> = (0..20).map(|n| key("greedy", n)).collect();
+        let all = [greedy.as_slice(), &[key("other", 1)]].concat();
+        let names =
+            |chosen: Vec<(Key, Work)>| -> Vec<Key> { chosen.into_iter().map(|(key, _)| key).collect() };
+        assert_eq!(
+            names(chosen(waiting(&all), &BTreeSet::new(), &BTreeMap::new())),
+            [key("greedy", 0), key("greedy", 1), key("other", 1)]
+        );
+        // What is busy is not begun again, and counts.
+        let busy = BTreeSet::from([key("greedy", 0)]);
+        let nothing = BTreeMap::new();
+        assert_eq!(
+            names(chosen(waiting(&greedy[..3]), &busy, &nothing)),
+            [key("greedy", 1)]
+        );
+        let many: Vec<Key> = (0..20).map(|n| key(&format!("t{n}"), 1)).collect();
+        assert_eq!(chosen(waiting(&many), &BTreeSet::new(), &nothing).len(), AT_ONCE);
+        // The very same is not tried again at once; what is new to an app is.
+        let same = BTreeMap::from([(many[0].clone(), Work::default().tried())]);
+        assert_eq!(
+            names(chosen(waiting(&many[..2]), &BTreeSet::new(), &same)),
+            [many[1].clone()]
+        );
+        let other = BTreeMap::from([(many[0].clone(), (vec![7], vec![]))]);
+        assert_eq!(chosen(waiting(&many[..2]), &BTreeSet::new(), &other).len(), 2);
     }
 }

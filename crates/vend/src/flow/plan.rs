@@ -152,15 +152,22 @@ pub async fn of(world: &World, place: &Place, kind: PlanKind, release: u64) -> R
         .iter()
         .filter(|host| host.role == HostRole::App && host.state == HostState::Serving)
         .count();
-    let (files, commits) = match &before {
-        Some(before) => history(world, place, kind, before, &after).await?,
-        None => (Vec::new(), vec![after.commit.clone()]),
+    let (files, commits, tree) = match &before {
+        Some(before) => {
+            let (files, commits) = history(world, place, kind, before, &after).await?;
+            (files, commits, 0)
+        }
+        None => {
+            let tree = world.repository(place).files(&after.commit.id).await;
+            (Vec::new(), vec![after.commit.clone()], tree.map_err(wrong)?.len())
+        }
     };
     let sides = compare::Sides {
         before: before.as_ref(),
         after: &after,
         hosts: (serving as u32, provision::desired(&environment, &after)),
         files: &files,
+        tree,
         hostname: &world.platform.hostname(place),
     };
     let changes = compare::changes(&sides);
@@ -174,6 +181,10 @@ pub async fn of(world: &World, place: &Place, kind: PlanKind, release: u64) -> R
     })
 }
 
+fn wrong(error: crate::git::Error) -> Fault {
+    Fault::platform(format!("cannot compare commits: {}", chain(&error)))
+}
+
 type Files = Vec<(String, String)>;
 
 /// Files that differ, and the commits that arrive, or that a rollback takes back.
@@ -185,8 +196,6 @@ async fn history(
     after: &Release,
 ) -> Result<(Files, Vec<Commit>), Fault> {
     let repository = world.repository(place);
-    let wrong =
-        |error: crate::git::Error| Fault::platform(format!("cannot compare commits: {}", chain(&error)));
     let (old, new) = (&before.commit.id, &after.commit.id);
     let files = repository.changed(old, new).await.map_err(wrong)?;
     let (from, to) = if kind == PlanKind::Rollback {

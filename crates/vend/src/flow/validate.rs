@@ -65,11 +65,12 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
                 (host.as_str(), reason)
             });
         let path = &release.spec.host.health.path;
-        return Err(Fault::customer(format!(
+        let fault = Fault::customer(format!(
             "host {host} is not healthy: GET {path} on port {}: {reason}",
             release.spec.host.port
         ))
-        .next(format!("vend logs {place}")));
+        .next("correct the app, or `host.port` and `host.health` in vend.yaml, and push again");
+        return Err(super::words::last(world, fault, host).await);
     }
     let well: Vec<&HostId> = hosts
         .iter()

@@ -11,22 +11,28 @@ use model::{
 use store::{By, HostState};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
+use super::patience;
 use crate::flow::{World, engine, start, stored, unwind};
 
 const EVERY: Duration = Duration::from_secs(3);
-/// A fleet that could not be brought to its size is tried again after this.
+/// A fleet is brought to its size at most this often; one that cannot be, more and more seldom (see `patience`).
 const PATIENCE: SignedDuration = SignedDuration::from_secs(60);
 
 pub async fn run(world: Arc<World>, engine: engine::Handle, cancel: CancellationToken) {
     let mut tried: HashMap<Place, Timestamp> = HashMap::new();
+    let mut failed = false;
     loop {
-        match once(&world, &mut tried).await {
+        let done = once(&world, &mut tried).await;
+        match &done {
             Ok(true) => engine.tell(engine::News::Wake).await,
             Ok(false) => {}
+            // The roles start side by side: that the node does not answer the first time says nothing yet.
+            Err(fault) if !failed => debug!("hosts could not be looked after: {fault}"),
             Err(fault) => warn!("hosts could not be looked after: {fault}"),
         }
+        failed = done.is_err();
         tokio::select! {
             () = cancel.cancelled() => return,
             () = world.pokes.fleet.notified() => {}
@@ -192,8 +198,17 @@ async fn resize(world: &World, tried: &mut HashMap<Place, Timestamp>) -> Result<
         if patient || !is_short(world, &environment, live, &seen).await? {
             continue;
         }
+        let place = environment.place.clone();
+        let failing = world.store.read(move |db| patience::failing(db, &place));
+        if failing
+            .await
+            .map_err(stored)?
+            .is_some_and(|failing| now < failing.next)
+        {
+            continue;
+        }
         let by = By::platform(now);
-        if start::resize(world, &environment.place, "heal", by)
+        if start::resize(world, &environment.place, patience::HEAL, by)
             .await
             .map_err(stored)?
             .is_some()

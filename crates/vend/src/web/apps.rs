@@ -4,7 +4,6 @@ use axum::{Json, extract::State as Held, http::StatusCode};
 use model::{
     AppName, TenantName,
     policy::Action,
-    webhook,
     wire::{App, NewApp, Page, Push, Started, Why},
 };
 
@@ -58,20 +57,15 @@ pub async fn create(
     input::Json(new): input::Json<NewApp>,
 ) -> Result<(StatusCode, Json<App>), Refusal> {
     caller.may(Action::Develop, Some(&tenant), &format!("tenant `{tenant}`"))?;
-    if let Some(url) = new
-        .repository
-        .as_deref()
-        .filter(|url| !webhook::is_clone_url(url))
-    {
-        return Err(Refusal::invalid(format!(
-            "`{url}` is not the URL of a repository that is cloned: use https, http or ssh"
-        )));
-    }
     if new.repository.as_deref().is_some_and(has_password) {
         return Err(Refusal::invalid(
             "the URL holds a password: repositories that ask for one are not available yet",
         )
         .next("use a repository that is read without one, or push here"));
+    }
+    if let Some(url) = &new.repository {
+        let admitted = state.remotes.admit(url);
+        admitted.map_err(|error| Refusal::invalid(error.to_string()))?;
     }
     let (by, built_in) = (state.by(&caller.0), new.repository.is_none());
     let (owner, name) = (tenant.clone(), new.name.clone());

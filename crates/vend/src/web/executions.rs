@@ -135,6 +135,19 @@ fn detail(kind: &str, details: &Value) -> Option<String> {
     failure
         .or_else(|| text("reason").map(str::to_owned))
         .or_else(scheduled)
+        .or_else(|| answered(text("output").filter(|_| kind.ends_with("Succeeded"))?))
+}
+
+/// Who answered a task that people answer: `approve` gives `{"by": […]}`.
+fn answered(output: &str) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Answer {
+        by: Vec<String>,
+    }
+    const LONGEST: usize = 4096;
+    let short = Some(output).filter(|text| text.len() <= LONGEST)?;
+    let by = serde_json::from_str::<Answer>(short).ok()?.by;
+    (!by.is_empty()).then(|| by.join(", "))
 }
 
 /// The execution, if the caller may do `action` to it.
@@ -304,13 +317,20 @@ mod tests {
                 "TaskFailed",
                 r#"{"error":"Vend.Customer","cause":"2 tests failed"}"#,
             ),
+            row(
+                4,
+                3,
+                "TaskSucceeded",
+                r#"{"output":"{\"approval\":\"a-1\",\"by\":[\"person:ops\"]}"}"#,
+            ),
         ]);
         let states: Vec<_> = events.iter().map(|event| event.state.as_deref()).collect();
-        assert_eq!(states, [Some("Build"); 3]);
+        assert_eq!(states, [Some("Build"); 4]);
         assert_eq!(events[1].detail.as_deref(), Some("build"));
         assert_eq!(
             events[2].detail.as_deref(),
             Some("2 tests failed (Vend.Customer)")
         );
+        assert_eq!(events[3].detail.as_deref(), Some("person:ops"));
     }
 }

@@ -14,6 +14,7 @@ use super::{
     commands::{Commands, Sight},
     git::{self, Announcer, Repositories},
 };
+use crate::git::remote::Remotes;
 
 /// Calls of git that run at once.
 const GIT_CALLS: usize = 16;
@@ -30,6 +31,8 @@ pub struct Setup {
     pub sight: Arc<dyn Sight>,
     /// `<data>/serve/git`
     pub repositories: Utf8PathBuf,
+    /// Which repositories elsewhere may be fetched.
+    pub remotes: Remotes,
     /// Where the TCP door is reached, such as `http://127.0.0.1:7070`, without a slash at the end.
     pub url: String,
     /// The user that owns the platform: as good as root on the local socket.
@@ -50,6 +53,7 @@ pub struct Inner {
     pub commands: Arc<dyn Commands>,
     pub sight: Arc<dyn Sight>,
     pub repositories: Repositories,
+    pub remotes: Remotes,
     pub url: String,
     pub owner: u32,
     pub urls: Urls,
@@ -78,6 +82,7 @@ impl State {
             commands: setup.commands,
             sight: setup.sight,
             repositories,
+            remotes: setup.remotes,
             url: setup.url,
             owner: setup.owner,
             urls: setup.urls,

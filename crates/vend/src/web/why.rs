@@ -5,9 +5,10 @@ use model::{
     AppName, TenantName,
     wire::{Execution, ExecutionState, Why, WhyEnvironment},
 };
-use store::{Db, PushState};
+use store::{ApprovalState, Db, PushState};
 
 use super::{executions, logs, refusal::Refusal, releases, state::State};
+use crate::{output::without_next, reconcile::patience};
 
 /// Pushes that are looked at for those that no environment took.
 const RECENT: u32 = 20;
@@ -78,6 +79,7 @@ fn of_environment(
         up_to_date: false,
         sentence: String::new(),
         error: None,
+        said: Vec::new(),
         log: None,
         next: None,
     };
@@ -112,8 +114,26 @@ fn of_environment(
     {
         why.sentence = format!("{}: {reason}", why.sentence);
     }
+    if let Some(failing) = patience::failing(db, &place)? {
+        heals(&mut why, failing);
+    }
     why.push = Some(releases::push(push));
     Ok(why)
+}
+
+/// Hosts are missing and cannot be replaced: that comes before everything else that is to be said.
+fn heals(why: &mut WhyEnvironment, failing: patience::Failing) {
+    let next = failing.next.strftime("%H:%M:%S UTC");
+    let times = match failing.times {
+        1 => "once".to_owned(),
+        many => format!("{many} times"),
+    };
+    why.sentence = format!(
+        "{}; hosts are missing, and replacing them failed {times}, it is tried again at {next}",
+        why.sentence
+    );
+    why.error = failing.cause.or_else(|| why.error.take());
+    why.next = Some(format!("vend executions show {}", failing.last));
 }
 
 fn waiting(db: &Db<'_>, why: &mut WhyEnvironment, place: &model::Place) -> Result<(), store::Error> {
@@ -170,9 +190,18 @@ fn failed(
     if execution.state == ExecutionState::Cancelled {
         why.sentence = format!("the last push was cancelled, {stays}");
     }
-    if let Some(cause) = execution.cause.as_ref().or(execution.error.as_ref()) {
-        why.error = Some(cause.clone());
+    let cause = execution.cause.as_ref().or(execution.error.as_ref());
+    let suggested = cause.and_then(|cause| {
+        let (error, next) = without_next(cause);
+        why.error = Some(error);
+        next
+    });
+    if let Some(no) = rejection(db, execution)? {
+        why.sentence = format!("{no}; {stays}");
+        why.next = Some(format!("vend push {}/{}, or ask them", push.tenant, push.app));
+        return Ok(());
     }
+    why.said = last_words(db, why, push, execution)?;
     // The failed work's own log, else the last one that was written.
     let builds = db.builds_of_execution(&execution.id)?.into_iter();
     let bakes = db.bakes_of_execution(&execution.id)?.into_iter();
@@ -191,12 +220,89 @@ fn failed(
                 .map(|entry| entry.log),
         ),
     };
-    why.next = next.or_else(|| match &log {
+    // What failed knows its own evidence; the newest log is only a guess.
+    let next = next.or(suggested).map(|next| of_app(next, push));
+    let named = next.as_ref().and_then(|next| next.strip_prefix("vend logs "));
+    let named = named.filter(|log| log.starts_with("host/") || log.contains("/t-"));
+    why.log = match &next {
+        Some(_) => named.map(str::to_owned),
+        None => log,
+    };
+    why.next = next.or_else(|| match &why.log {
         Some(log) => Some(format!("vend logs {log}")),
         None => Some(format!("vend executions show {}", execution.id)),
     });
-    why.log = log;
     Ok(())
+}
+
+/// Who rejected the plan of an execution, when, and why.
+fn rejection(db: &Db<'_>, execution: &Execution) -> Result<Option<String>, store::Error> {
+    let approvals = db.approvals_of_execution(&execution.id)?;
+    let rejected = approvals
+        .iter()
+        .rev()
+        .find(|approval| approval.state == ApprovalState::Rejected);
+    let no = rejected.and_then(|approval| {
+        let no = approval.decisions.iter().find(|decision| !decision.yes)?;
+        Some(format!(
+            "v{} was rejected by {} on {}: {}",
+            approval.plan.to,
+            no.actor,
+            no.at.strftime("%Y-%m-%d at %H:%M UTC"),
+            no.why.as_deref().unwrap_or("no reason was given")
+        ))
+    });
+    Ok(no)
+}
+
+/// Lines of a failed script's output that are shown.
+const LAST_WORDS: usize = 12;
+const LONGEST_WORD: usize = 300;
+
+/// What failed on the first host where something failed: the last lines that its script wrote.
+fn last_words(
+    db: &Db<'_>,
+    why: &WhyEnvironment,
+    push: &store::Push,
+    execution: &Execution,
+) -> Result<Vec<String>, store::Error> {
+    let place = model::Place {
+        tenant: push.tenant.clone(),
+        app: push.app.clone(),
+        environment: why.environment.clone(),
+    };
+    let deployments = db.deployments(&place, RECENT)?;
+    let own = deployments
+        .into_iter()
+        .find(|deployment| deployment.execution.as_ref() == Some(&execution.id));
+    let Some(deployment) = own else {
+        return Ok(Vec::new());
+    };
+    let events = db.deployment_events(&deployment.id)?;
+    let failure = events.into_iter().find_map(|(_, event)| event.failure);
+    Ok(failure.map_or_else(Vec::new, |failure| last_lines(&failure.log)))
+}
+
+fn last_lines(log: &str) -> Vec<String> {
+    // The agent's own remarks are not what the script said.
+    let said: Vec<&str> = log
+        .lines()
+        .filter(|line| !line.trim().is_empty() && !line.starts_with("[vend]"))
+        .collect();
+    let last = &said[said.len().saturating_sub(LAST_WORDS)..];
+    last.iter()
+        .map(|line| line.chars().take(LONGEST_WORD).collect())
+        .collect()
+}
+
+/// A build knows the secret that it lacks, and not the app that it is of.
+fn of_app(next: String, push: &store::Push) -> String {
+    match next.strip_prefix("vend secrets set ") {
+        Some(name) if !name.contains([' ', ',']) => {
+            format!("vend secrets set {}/{} {name}", push.tenant, push.app)
+        }
+        _ => next,
+    }
 }
 
 fn done(
@@ -221,4 +327,19 @@ fn done(
         (_, None) => why.sentence = "the last push was released, and nothing is live any more".into(),
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn last_words_are_the_scripts_own_and_few() {
+        let log: String = (0..40).map(|n| format!("line {n}\n\n")).collect();
+        let said = last_lines(&format!("{log}[vend] the script ended\nBoom: no module\n"));
+        assert_eq!(said.len(), LAST_WORDS);
+        assert_eq!(said.last().map(String::as_str), Some("Boom: no module"));
+        assert_eq!(last_lines(&"x".repeat(5000))[0].len(), LONGEST_WORD);
+        assert_eq!(last_lines(""), Vec::<String>::new());
+    }
 }

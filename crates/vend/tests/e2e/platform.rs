@@ -51,6 +51,12 @@ impl Platform {
         std::fs::create_dir_all(&data).unwrap();
         let lock = File::create(data.join("test.lock")).unwrap();
         lock.lock().unwrap();
+        // The git hosts of the tests are on this machine.
+        std::fs::write(
+            data.join("platform.toml"),
+            "[sources]\nallow = [\"127.0.0.0/8\"]\n",
+        )
+        .unwrap();
         let platform = Self {
             child: up(&data),
             data,

@@ -371,7 +371,7 @@ fn mode(reader: &mut Reader<'_>, node: &Node) -> Option<String> {
         return None;
     }
     if octal && written.trim_start_matches('0') != text.trim_start_matches('0') {
-        let message = format!("`mode: {written}` gives the mode {text:0>4}, not {written}");
+        let message = format!("`mode: {written}` gives the mode {text:0>4} on AWS and here, not {written}");
         reader.warn(node, message).help = quote;
     }
     Some(text)
@@ -405,7 +405,8 @@ fn context(reader: &mut Reader<'_>, node: &Node) -> Option<Context> {
              Update the permissions section of the AppSpec file, and then try again.",
             psych::inspect(node)
         );
-        reader.error(node, message);
+        reader.error(node, message).help =
+            Some("a context needs a `type`, such as `httpd_sys_content_t`".to_owned());
         return None;
     };
     let range = match text(node, "range").map(|text| range::range(&text)) {

@@ -89,7 +89,9 @@ fn surprises(reader: &mut Reader<'_>, root: &Node, agent: &Agent) {
             && !psych::to_s(node).starts_with('/')
             && psych::truthy(node)
         {
-            reader.warn(node, "`destination` is not an absolute path");
+            let message =
+                "`destination` is not an absolute path: AWS resolves it wherever its agent happens to run";
+            reader.warn(node, message).help = Some("begin it with `/`".to_owned());
         }
     }
     for item in items(root.get("permissions")) {
@@ -97,10 +99,8 @@ fn surprises(reader: &mut Reader<'_>, root: &Node, agent: &Agent) {
         if let Some(context) = item.get("context") {
             reader.ignored(entries(context), "context", CONTEXT);
             if let Some(user) = context.get("user").filter(|_| context.get("name").is_none()) {
-                reader.warn(
-                    user,
-                    "the agent reads the SELinux user from `name`, not from `user`",
-                );
+                let message = "the agent reads the SELinux user from `name`, not from `user`";
+                reader.warn(user, message).help = Some("rename `user` to `name`".to_owned());
             }
         }
     }
@@ -159,23 +159,26 @@ fn event(reader: &mut Reader<'_>, key: &Node, scripts: &Node, totals: &BTreeMap<
         .any(|script| script.get("timeout").is_some());
     if total > 3600 && explicit {
         let message =
-            format!("the time-outs of `{name}` add up to {total} seconds: an event ends after 3600");
-        reader.warn(key, message);
+            format!("the time-outs of `{name}` add up to {total} seconds: AWS ends an event after 3600");
+        reader.warn(key, message).help = Some("shorten them until they fit into an hour together".to_owned());
     }
     match lifecycle(&name) {
         None => {
             let known = LifecycleEvent::ALL.map(|event| event.to_string());
             let near = nearest(&name, known.iter().map(String::as_str)).map(str::to_owned);
             let message = format!(
-                "{} is not a lifecycle event: its scripts never run",
+                "{} is not a lifecycle event: AWS takes the file, and never runs its scripts",
                 quoted(&name)
             );
-            reader.warn(key, message).help = near.map(|near| format!("did you mean `{near}`?"));
+            reader.warn(key, message).help = Some(match near {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("the events are {}", known.join(", ")),
+            });
         }
         Some(event) if !event.is_scriptable() => {
-            reader.warn(
-                key,
-                format!("`{event}` is the agent's own event: scripts cannot run in it"),
+            let message = format!("`{event}` is the agent's own event: AWS never runs a script in it");
+            reader.warn(key, message).help = Some(
+                "use `BeforeInstall`, `AfterInstall`, `ApplicationStart` or `ValidateService`".to_owned(),
             );
         }
         Some(
@@ -186,7 +189,8 @@ fn event(reader: &mut Reader<'_>, key: &Node, scripts: &Node, totals: &BTreeMap<
             let message = format!(
                 "`{event}` runs the script of the revision that was installed before, not of this one, and none on a new host"
             );
-            reader.warn(key, message);
+            reader.warn(key, message).help =
+                Some("what must happen before this revision starts belongs into `BeforeInstall`".to_owned());
         }
         Some(_) => {}
     }

@@ -326,7 +326,9 @@ fn phases(reader: &mut Reader<'_>, root: &Node, fields: Fields<'_>, user: Option
         .all(|phase| phase.commands.is_empty() && phase.finally.is_empty());
     if idle && !reader.problems.iter().any(Problem::is_error) {
         let at = key(fields, "phases").unwrap_or(node);
-        reader.warn(at, "no phase has a command: the build does nothing");
+        reader
+            .warn(at, "no phase has a command: the build succeeds and does nothing")
+            .help = Some("write `phases.build.commands`".to_owned());
     }
     phases
 }
@@ -338,10 +340,8 @@ fn phase(reader: &mut Reader<'_>, name: PhaseName, node: &Node, user: Option<&st
     if name == PhaseName::Install {
         known.push("runtime-versions");
     } else if let Some(key) = key(fields, "runtime-versions") {
-        reader.warn(
-            key,
-            "`runtime-versions` is read in the `install` phase only: it is ignored",
-        );
+        let message = "AWS reads `runtime-versions` in the `install` phase only: it is ignored here";
+        reader.warn(key, message).help = Some("move it to `phases.install`".to_owned());
         known.push("runtime-versions");
     }
     reader.ignored(fields, &path, &known);

@@ -29,7 +29,11 @@ use serde_json::Value;
 use store::{By, Store};
 use tokio_util::sync::CancellationToken;
 
-use crate::web::{self, Commands, Pushed, Sight, listen::Peer};
+use crate::{
+    config::{Data, Platform},
+    git::remote::Remotes,
+    web::{self, Commands, Pushed, Sight, listen::Peer},
+};
 
 /// The secret that GitHub and acme/shop both know.
 pub const HOOK_SECRET: &str = "a-secret-of-at-least-sixteen";
@@ -229,6 +233,7 @@ impl World {
             commands: recorder.clone(),
             sight: Arc::new(Machine),
             repositories: path.join("serve/git"),
+            remotes: Remotes::new(&Platform::default(), &Data(path.clone())),
             url: "http://127.0.0.1:1".into(),
             owner: OWNER,
             urls: Arc::new(|place| vec![format!("http://{place}/")]),

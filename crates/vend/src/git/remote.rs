@@ -1,0 +1,353 @@
+//! Repositories elsewhere: which may be fetched from, and how far one may go.
+//!
+//! A customer names the URL, and the platform's machine fetches it: without a rule a customer could reach whatever
+//! this machine can. So a host must resolve to public addresses only, git is held to those that were looked at, and
+//! follows no redirect. The operator's `[sources]` says what else is allowed.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use camino::{Utf8Path, Utf8PathBuf};
+use tokio::time::{Duration, timeout};
+
+use super::Error;
+use crate::config::{Data, Network, Platform};
+
+const LOOKUP_WITHIN: Duration = Duration::from_secs(20);
+
+/// What the operator decided about repositories elsewhere.
+#[derive(Debug, Clone)]
+pub struct Remotes {
+    allowed: Vec<Network>,
+    /// Holds `id_ed25519` and `known_hosts` when the platform may use SSH.
+    ssh: Utf8PathBuf,
+    /// What one fetch may bring.
+    pub most_mib: u64,
+    pub within: Duration,
+    /// Hosts are looked up by the operator's proxy, which is the gate then.
+    proxied: bool,
+}
+
+/// A URL taken apart, and nothing in it that git and we could read differently.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Parts {
+    ssh: bool,
+    host: String,
+    port: u16,
+}
+
+/// A repository that was looked up: what git must be told to go there and nowhere else.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Found {
+    pub options: Vec<String>,
+    pub ssh_command: Option<String>,
+}
+
+impl Remotes {
+    pub fn new(platform: &Platform, data: &Data) -> Self {
+        let proxies = ["https_proxy", "http_proxy"];
+        Self {
+            allowed: platform.sources.networks(),
+            ssh: data.serve().join("ssh"),
+            most_mib: platform.sources.most_mib,
+            within: Duration::from_secs(platform.sources.timeout_s),
+            proxied: proxies.iter().any(|name| std::env::var_os(name).is_some()),
+        }
+    }
+
+    /// Refuses what can be refused without asking the network.
+    pub fn admit(&self, url: &str) -> Result<(), Error> {
+        let parts = parts(url)?;
+        if parts.ssh && !self.key().is_file() {
+            return Err(Error::NoKey { key: self.key() });
+        }
+        match literal(&parts.host) {
+            Some(address) => self.allow(&parts.host, address),
+            None => Ok(()),
+        }
+    }
+
+    /// Looks the host up, and refuses it if one of its addresses is not allowed.
+    pub async fn find(&self, url: &str) -> Result<Found, Error> {
+        self.admit(url)?;
+        let parts = parts(url)?;
+        let mut options = vec!["http.followRedirects=false".to_owned()];
+        if self.proxied && !parts.ssh {
+            return Ok(Found {
+                options,
+                ssh_command: None,
+            });
+        }
+        let addresses = self.look_up(&parts).await?;
+        let pinned: Vec<String> = addresses.iter().map(|address| bracketed(*address)).collect();
+        if !parts.ssh {
+            let Parts { host, port, .. } = &parts;
+            options.push(format!("http.curloptResolve={host}:{port}:{}", pinned.join(",")));
+        }
+        let first = addresses.first().filter(|_| parts.ssh);
+        Ok(Found {
+            options,
+            ssh_command: first.map(|address| self.ssh_command(&parts.host, *address)),
+        })
+    }
+
+    async fn look_up(&self, parts: &Parts) -> Result<Vec<IpAddr>, Error> {
+        let host = parts.host.trim_matches(['[', ']']);
+        let missing = |cause: String| Error::NoHost {
+            host: parts.host.clone(),
+            cause,
+        };
+        let found = timeout(LOOKUP_WITHIN, tokio::net::lookup_host((host, parts.port))).await;
+        let found = found.map_err(|_| missing("nobody answers".into()))?;
+        let mut addresses: Vec<IpAddr> = found
+            .map_err(|error| missing(error.to_string()))?
+            .map(|address: SocketAddr| address.ip())
+            .collect();
+        addresses.dedup();
+        if addresses.is_empty() {
+            return Err(missing("it has no address".into()));
+        }
+        addresses
+            .iter()
+            .try_for_each(|address| self.allow(&parts.host, *address))?;
+        Ok(addresses)
+    }
+
+    fn allow(&self, host: &str, address: IpAddr) -> Result<(), Error> {
+        let allowed = is_public(address) || self.allowed.iter().any(|network| network.holds(address));
+        match allowed {
+            true => Ok(()),
+            false => Err(Error::Private {
+                host: host.to_owned(),
+                address,
+            }),
+        }
+    }
+
+    fn key(&self) -> Utf8PathBuf {
+        self.ssh.join("id_ed25519")
+    }
+
+    /// The platform's own key and known hosts, nobody's configuration, and the address that was looked at.
+    fn ssh_command(&self, host: &str, address: IpAddr) -> String {
+        let quoted = |path: &Utf8Path| format!("'{}'", path.as_str().replace('\'', r"'\''"));
+        format!(
+            "ssh -F none -o BatchMode=yes -o IdentitiesOnly=yes -o StrictHostKeyChecking=yes -o ConnectTimeout=20 \
+             -o HostKeyAlias={host} -o HostName={address} -o UserKnownHostsFile={} -i {}",
+            quoted(&self.ssh.join("known_hosts")),
+            quoted(&self.key())
+        )
+    }
+}
+
+/// Takes a URL apart. Only what every reader reads in the same way is taken.
+fn parts(url: &str) -> Result<Parts, Error> {
+    let wrong = || Error::NotAUrl(url.chars().take(200).collect());
+    let Some((scheme, rest)) = url.split_once("://") else {
+        let is_short = url
+            .split_once(':')
+            .is_some_and(|(before, _)| before.contains('@'));
+        return Err(if is_short { short_form(url) } else { wrong() });
+    };
+    let (ssh, usual) = match scheme {
+        "https" => (false, 443),
+        "http" => (false, 80),
+        "ssh" => (true, 22),
+        _ => return Err(wrong()),
+    };
+    let odd = |c: char| c.is_control() || c.is_whitespace() || "\\\"'<>^`{|}#?".contains(c);
+    let (authority, path) = rest.split_once('/').ok_or_else(wrong)?;
+    if url.contains(odd) || path.is_empty() {
+        return Err(wrong());
+    }
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    let (host, port) = match host.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, port.parse().map_err(|_| wrong())?),
+        _ => (host, usual),
+    };
+    let name = |host: &str| {
+        !host.is_empty()
+            && !host.starts_with('-')
+            && host
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'.' || b == b'-')
+    };
+    let is_six = host.starts_with('[') && literal(host).is_some();
+    if authority.matches('@').count() > 1 || !(is_six || name(host)) {
+        return Err(wrong());
+    }
+    Ok(Parts {
+        ssh,
+        host: host.to_owned(),
+        port,
+    })
+}
+
+/// `git@host:path` is no URL: the refusal writes it as one.
+fn short_form(text: &str) -> Error {
+    let (host, path) = text.split_once(':').unwrap_or((text, ""));
+    let host = host.rsplit('@').next().unwrap_or(host);
+    Error::ShortForm {
+        text: text.chars().take(200).collect(),
+        url: format!("https://{host}/{}", path.trim_start_matches('/')),
+    }
+}
+
+fn literal(host: &str) -> Option<IpAddr> {
+    if host.eq_ignore_ascii_case("localhost") {
+        return Some(Ipv4Addr::LOCALHOST.into());
+    }
+    match host.strip_prefix('[') {
+        Some(six) => six.strip_suffix(']')?.parse::<Ipv6Addr>().ok().map(IpAddr::V6),
+        None => host.parse::<Ipv4Addr>().ok().map(IpAddr::V4),
+    }
+}
+
+fn bracketed(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(four) => four.to_string(),
+        IpAddr::V6(six) => format!("[{six}]"),
+    }
+}
+
+/// An address that anybody on the internet could reach too (RFC 6890; for IPv6 also what wraps an IPv4 address).
+fn is_public(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(four) => is_public_four(four),
+        IpAddr::V6(six) => {
+            let s = six.segments();
+            let four = |high: u16, low: u16| {
+                let [a, b] = high.to_be_bytes();
+                let [c, d] = low.to_be_bytes();
+                Ipv4Addr::new(a, b, c, d)
+            };
+            match s {
+                [0, 0, 0, 0, 0, 0 | 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
+                    is_public_four(four(high, low))
+                }
+                [0x2002, high, low, ..] => is_public_four(four(high, low)),
+                // Teredo and documentation; the rest of 2000::/3 is what the internet uses.
+                [0x2001, 0 | 0xdb8, ..] => false,
+                _ => s[0] & 0xe000 == 0x2000,
+            }
+        }
+    }
+}
+
+fn is_public_four(address: Ipv4Addr) -> bool {
+    let [a, b, c, _] = address.octets();
+    !(address.is_private()
+        || address.is_loopback()
+        || address.is_link_local()
+        || address.is_documentation()
+        || a == 0
+        || a >= 224
+        || (a == 100 && b & 0xc0 == 64)
+        || (a == 192 && b == 0 && c == 0)
+        || (a == 198 && b & 0xfe == 18))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn remotes(toml: &str) -> Remotes {
+        let platform: Platform = toml::from_str(toml).unwrap();
+        let mut remotes = Remotes::new(&platform, &Data("/nonexistent".into()));
+        remotes.proxied = false;
+        remotes
+    }
+
+    #[test]
+    fn only_what_is_read_in_one_way_is_a_url() {
+        for (url, host, port) in [
+            ("https://github.com/acme/shop.git", "github.com", 443),
+            ("http://10.0.0.1:8080/x", "10.0.0.1", 8080),
+            ("https://user@git.example.com/x", "git.example.com", 443),
+            ("ssh://git@[2001:db8::1]:2222/x", "[2001:db8::1]", 2222),
+        ] {
+            let parts = parts(url).unwrap();
+            assert_eq!((parts.host.as_str(), parts.port), (host, port), "{url}");
+        }
+        for url in [
+            "ext::sh -c id",
+            "file:///etc",
+            "--upload-pack=id",
+            "https://a@b@c/x",
+            "https://a\\@127.0.0.1/x",
+            "https://example.com#@127.0.0.1/x",
+            "https://[::1/x",
+            "https://-oProxyCommand=id/x",
+            "https://host",
+            "https://h\u{f6}st/x",
+            "https://host:99999/x",
+            "git:x",
+            "",
+        ] {
+            assert!(matches!(parts(url), Err(Error::NotAUrl(_))), "{url}");
+        }
+        let error = parts("git@github.com:acme/shop.git").unwrap_err().to_string();
+        assert!(error.contains("https://github.com/acme/shop.git"), "{error}");
+    }
+
+    #[test]
+    fn addresses_of_the_inside_are_not_public() {
+        for inside in [
+            "127.0.0.1",
+            "10.64.3.1",
+            "172.16.0.1",
+            "192.168.1.1",
+            "169.254.169.254",
+            "100.64.0.1",
+            "0.0.0.0",
+            "255.255.255.255",
+            "224.0.0.1",
+            "198.18.0.1",
+            "::1",
+            "::",
+            "fe80::1",
+            "fd00:ec2::254",
+            "::ffff:127.0.0.1",
+            "::ffff:a9fe:a9fe",
+            "64:ff9b::a00:1",
+            "2002:7f00:1::",
+            "::127.0.0.1",
+            "ff02::1",
+        ] {
+            assert!(!is_public(inside.parse().unwrap()), "{inside}");
+        }
+        for outside in ["1.1.1.1", "140.82.112.3", "2606:4700::1111", "::ffff:1.1.1.1"] {
+            assert!(is_public(outside.parse().unwrap()), "{outside}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_inside_is_fetched_from_only_where_the_operator_says_so() {
+        let (strict, open) = (remotes(""), remotes("[sources]\nallow = ['127.0.0.0/8']"));
+        for url in [
+            "http://127.0.0.1:9/x",
+            "http://localhost/x",
+            "http://2130706433/x",
+        ] {
+            assert!(
+                matches!(strict.find(url).await, Err(Error::Private { .. })),
+                "{url}"
+            );
+        }
+        let found = open.find("http://127.0.0.1:9/x").await.unwrap();
+        assert_eq!(
+            found.options,
+            [
+                "http.followRedirects=false",
+                "http.curloptResolve=127.0.0.1:9:127.0.0.1"
+            ]
+        );
+        assert!(matches!(
+            open.find("http://192.168.0.1/x").await,
+            Err(Error::Private { .. })
+        ));
+        assert!(matches!(
+            strict.admit("ssh://git@example.com/x"),
+            Err(Error::NoKey { .. })
+        ));
+    }
+}
