@@ -162,12 +162,22 @@ async fn start(steps: &Steps, data: &Data, demo: &Demo) -> Result<Child, Failure
         }
         let ended = platform.try_wait().map_err(wrong)?;
         if ended.is_some() || started.elapsed() > READY_WITHIN {
-            return Err(Failure::failed("the platform does not come up").cause(format!("see {log}")));
+            return Err(silent(&log));
         }
         sleep(Duration::from_millis(20)).await;
     }
     step.done(&format!("serve, node and edge are up; log in {log}"));
     Ok(platform)
+}
+
+/// Why a platform does not answer, in its own last words.
+fn silent(log: &Utf8Path) -> Failure {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    let last = text.lines().rfind(|line| line.starts_with("error: "));
+    let cause = last.map_or_else(|| format!("{log} does not say why"), str::to_owned);
+    Failure::failed("the platform does not come up")
+        .cause(cause)
+        .next(format!("less {log}"))
 }
 
 async fn tour(steps: &Steps, data: &Data, demo: &Demo) -> Result<(), Failure> {
