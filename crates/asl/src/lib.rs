@@ -17,6 +17,7 @@ mod locate;
 mod machine;
 mod parse;
 mod path;
+mod query;
 mod random;
 mod scope;
 mod size;
@@ -27,7 +28,7 @@ pub use check::{Code, Diagnostic};
 pub use event::{Command, Event, Step, Timeout};
 pub use execution::{Execution, OpenState, OpenTask, OpenTimer, Purpose, Status};
 pub use history::{HistoryEvent, Kind};
-pub use machine::Machine;
+pub use machine::{Flavour, Machine};
 pub use step::step;
 
 /// Limits that AWS sets, and a few of our own where AWS names none.

@@ -3,6 +3,7 @@
 
 mod choice;
 mod fields;
+mod map;
 mod state;
 mod work;
 
@@ -136,11 +137,7 @@ impl Reader {
                     "'QueryLanguage' can not be 'JSONPath' if set to 'JSONata' for whole state machine";
                 self.report.schema(fields.pointer(), message);
             }
-            "JSONPath" => {}
-            "JSONata" => self.report.unavailable(
-                &join(fields.pointer(), "QueryLanguage"),
-                "the query language JSONata",
-            ),
+            "JSONPath" | "JSONata" => {}
             _ => {
                 let place = join(fields.pointer(), "QueryLanguage");
                 self.report

@@ -1,7 +1,9 @@
 //! The members of one JSON object of a definition, and which of them somebody asked for.
 
 use crate::check::{Report, join};
+use crate::machine::Language;
 use crate::path::Path;
+use crate::query::Query;
 use crate::template::{Expression, Template};
 use serde_json::{Map, Value};
 use std::cell::RefCell;
@@ -10,6 +12,10 @@ use std::collections::BTreeSet;
 pub struct Fields<'a> {
     members: &'a Map<String, Value>,
     pointer: String,
+    /// What the texts inside are written in.
+    language: Language,
+    /// Where this object is in its state, as AWS names the place of a query: `Catch[0]`. Empty for the state.
+    place: String,
     known: RefCell<BTreeSet<&'static str>>,
 }
 
@@ -23,7 +29,40 @@ impl<'a> Fields<'a> {
         Some(Self {
             members,
             pointer: pointer.to_owned(),
+            language: Language::default(),
+            place: String::new(),
             known: RefCell::default(),
+        })
+    }
+
+    /// A state's members, in its language.
+    pub fn speaking(self, language: Language) -> Self {
+        Self { language, ..self }
+    }
+
+    pub fn language(&self) -> Language {
+        self.language
+    }
+
+    pub fn is_jsonata(&self) -> bool {
+        self.language == Language::JsonAta
+    }
+
+    /// The name of a field as it stands in the causes of failed queries: `Catch[0]/Output`.
+    fn field(&self, name: &str) -> String {
+        if self.place.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{}/{name}", self.place)
+        }
+    }
+
+    fn inside(&self, place: String, value: &'a Value, pointer: &str, report: &mut Report) -> Option<Self> {
+        let fields = Self::of(value, pointer, report)?;
+        Some(Self {
+            place,
+            language: self.language,
+            ..fields
         })
     }
 
@@ -130,7 +169,7 @@ impl<'a> Fields<'a> {
     }
 
     pub fn object(&self, name: &'static str, report: &mut Report) -> Option<Fields<'a>> {
-        Fields::of(self.get(name)?, &self.at(name), report)
+        self.inside(self.field(name), self.get(name)?, &self.at(name), report)
     }
 
     /// The objects of an array, each with its own place.
@@ -144,7 +183,10 @@ impl<'a> Fields<'a> {
         let fields = items.iter().enumerate();
         Some(
             fields
-                .filter_map(|(at, item)| Fields::of(item, &join(&place, &at.to_string()), report))
+                .filter_map(|(at, item)| {
+                    let field = format!("{}[{at}]", self.field(name));
+                    self.inside(field, item, &join(&place, &at.to_string()), report)
+                })
                 .collect(),
         )
     }
@@ -187,6 +229,23 @@ impl<'a> Fields<'a> {
                 .fold(place.clone(), |place, token| join(&place, token));
             report.schema(&place, message);
         };
-        Some(Template::parse(value, &mut Vec::new(), &mut problem))
+        Some(match self.language {
+            Language::JsonPath => Template::parse(value, &mut Vec::new(), &mut problem),
+            Language::JsonAta => Template::queries(value, &self.field(name), &mut Vec::new(), &mut problem),
+        })
+    }
+
+    /// The query that the field is, if it is one.
+    pub fn query(&self, name: &'static str, report: &mut Report) -> Option<Query> {
+        let body = Query::body(self.get(name)?.as_str().filter(|_| self.is_jsonata())?)?;
+        Query::parse(body, &self.field(name))
+            .map_err(|why| report.schema(&self.at(name), why))
+            .ok()
+    }
+
+    /// Whether the field is a query, sound or not.
+    pub fn is_query(&self, name: &str) -> bool {
+        let text = self.members.get(name).and_then(Value::as_str);
+        self.is_jsonata() && text.and_then(Query::body).is_some()
     }
 }

@@ -174,34 +174,14 @@ fn names_are_unique_in_the_whole_machine() {
 
 #[test]
 fn what_is_not_built_is_refused() {
-    for (definition, place) in [
-        (
-            json!({ "QueryLanguage": "JSONata", "StartAt": "S", "States": { "S": { "Type": "Pass", "Output": "{% 1 %}", "End": true } } }),
-            "/QueryLanguage",
-        ),
-        (
-            single(json!({ "Type": "Pass", "QueryLanguage": "JSONata", "End": true })),
-            "/States/S/QueryLanguage",
-        ),
-    ] {
-        check(
-            definition,
-            &[&format!(
-                "NOT_AVAILABLE_YET {place} the query language JSONata is not available yet"
-            )],
-        );
-    }
     let map = single(
-        json!({ "Type": "Map", "End": true, "ItemReader": {}, "ItemProcessor": {
-        "ProcessorConfig": { "Mode": "DISTRIBUTED", "ExecutionType": "EXPRESS" },
-        "StartAt": "T", "States": { "T": { "Type": "Succeed" } },
-    } }),
+        json!({ "Type": "Map", "End": true, "ItemReader": { "Resource": "arn:aws:states:::s3:getObject", "ReaderConfig": { "InputType": "PARQUET" } },
+            "ItemProcessor": { "ProcessorConfig": { "Mode": "DISTRIBUTED", "ExecutionType": "EXPRESS" }, "StartAt": "T", "States": { "T": { "Type": "Succeed" } } } }),
     );
     check(
         map,
         &[
-            "NOT_AVAILABLE_YET /States/S/ItemReader",
-            "NOT_AVAILABLE_YET /States/S/ItemProcessor/ProcessorConfig/Mode",
+            "NOT_AVAILABLE_YET /States/S/ItemReader/ReaderConfig/InputType the input type PARQUET is not available yet",
         ],
     );
 }

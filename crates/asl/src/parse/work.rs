@@ -1,11 +1,11 @@
-//! Task, Parallel and Map: what they do, how they retry and what they catch.
+//! Task and Parallel, and what they share with Map: how they retry and what they catch.
 
 use super::Reader;
 use super::fields::Fields;
-use super::state::element;
+use super::state::{answer, element};
 use crate::check::Report;
 use crate::limit;
-use crate::machine::{Catcher, Kind, Map, Number, ResultPath, Retrier, Task, Work};
+use crate::machine::{Amount, Catcher, Kind, Number, ResultPath, Retrier, Task, Work};
 use crate::path::Root;
 use crate::template::Template;
 use serde_json::Value;
@@ -40,7 +40,7 @@ impl Reader {
                 "The field 'RoleArn' is required but was missing",
             );
         }
-        let work = self.work(fields, "Parameters");
+        let work = self.work(fields, parameters(fields));
         Some(Task {
             resource: resource?,
             timeout,
@@ -65,86 +65,12 @@ impl Reader {
         }
         Some(Kind::Parallel {
             branches: programs,
-            work: self.work(fields, "Parameters"),
+            work: self.work(fields, parameters(fields)),
         })
-    }
-
-    pub(super) fn map(&mut self, fields: &Fields) -> Option<Map> {
-        fields.exclusive(&["ItemProcessor", "Iterator"], true, &mut self.report);
-        fields.exclusive(&["ItemSelector", "Parameters"], false, &mut self.report);
-        let items = fields.path("ItemsPath", &mut self.report);
-        let concurrency = self.number(
-            fields,
-            "MaxConcurrency",
-            "MaxConcurrencyPath",
-            0,
-            u64::from(u32::MAX),
-        );
-        for name in ["ItemReader", "ItemBatcher", "ResultWriter", "Label"] {
-            self.distributed(fields, name);
-        }
-        for name in ["ToleratedFailureCount", "ToleratedFailureCountPath"] {
-            self.distributed(fields, name);
-        }
-        for name in ["ToleratedFailurePercentage", "ToleratedFailurePercentagePath"] {
-            self.distributed(fields, name);
-        }
-        let name = if fields.members().contains_key("ItemProcessor") {
-            "ItemProcessor"
-        } else {
-            "Iterator"
-        };
-        let selector = if fields.members().contains_key("ItemSelector") {
-            "ItemSelector"
-        } else {
-            "Parameters"
-        };
-        let work = self.work(fields, selector);
-        let processor = fields.object(name, &mut self.report)?;
-        processor.text("Comment", &mut self.report);
-        self.processor_config(&processor);
-        let program = self.program(&processor);
-        processor.finish(&mut self.report);
-        Some(Map {
-            items,
-            concurrency,
-            processor: program,
-            work,
-        })
-    }
-
-    fn distributed(&mut self, fields: &Fields, name: &'static str) {
-        if fields.get(name).is_some() {
-            self.report.unavailable(
-                &fields.at(name),
-                &format!("the field '{name}' of a distributed Map"),
-            );
-        }
-    }
-
-    fn processor_config(&mut self, processor: &Fields) {
-        let Some(config) = processor.object("ProcessorConfig", &mut self.report) else {
-            return;
-        };
-        match config.text("Mode", &mut self.report) {
-            None | Some("INLINE") => {}
-            Some("DISTRIBUTED") => {
-                config.get("ExecutionType");
-                self.report
-                    .unavailable(&config.at("Mode"), "the mode DISTRIBUTED");
-            }
-            Some(_) => {
-                self.report.schema(
-                    &config.at("Mode"),
-                    "Value is not valid, allowed values: [INLINE, DISTRIBUTED]",
-                );
-            }
-        }
-        config.finish(&mut self.report);
     }
 
     /// A count and its `…Path` twin.
-    fn number(
+    pub(super) fn number(
         &mut self,
         fields: &Fields,
         name: &'static str,
@@ -152,17 +78,38 @@ impl Reader {
         least: u64,
         most: u64,
     ) -> Option<Number> {
-        fields.exclusive(&[name, path], false, &mut self.report);
+        if fields.is_query(name) {
+            return fields.query(name, &mut self.report).map(Amount::Query);
+        }
         let fixed = fields
             .count(name, least, most, &mut self.report)
-            .map(Number::Fixed);
-        fixed.or(fields.reference(path, &mut self.report).map(Number::Path))
+            .map(Amount::Fixed);
+        fixed.or_else(|| self.twin(fields, name, path))
     }
 
-    fn work(&mut self, fields: &Fields, parameters: &'static str) -> Work {
+    /// The `…Path` form of a field, which JSONata does not have.
+    pub(super) fn twin<T>(
+        &mut self,
+        fields: &Fields,
+        name: &'static str,
+        path: &'static str,
+    ) -> Option<Amount<T>> {
+        if fields.is_jsonata() {
+            return None;
+        }
+        fields.exclusive(&[name, path], false, &mut self.report);
+        fields.reference(path, &mut self.report).map(Amount::Path)
+    }
+
+    pub(super) fn work(&mut self, fields: &Fields, parameters: &'static str) -> Work {
+        let selector = if fields.is_jsonata() {
+            None
+        } else {
+            fields.template("ResultSelector", &mut self.report)
+        };
         Work {
             parameters: fields.template(parameters, &mut self.report),
-            selector: fields.template("ResultSelector", &mut self.report),
+            selector,
             result_path: result_path(fields, &mut self.report),
             retry: self.retriers(fields),
             catch: self.catchers(fields),
@@ -239,12 +186,14 @@ impl Reader {
             let next = catcher.text("Next", &mut self.report).map(str::to_owned);
             let assign: Option<Template> = catcher.template("Assign", &mut self.report);
             let result_path = result_path(catcher, &mut self.report);
+            let answer = answer(catcher, &mut self.report);
             catcher.finish(&mut self.report);
             if let Some(next) = next {
                 parsed.push(Catcher {
                     errors,
                     next,
                     result_path,
+                    answer,
                     assign,
                 });
             }
@@ -288,7 +237,19 @@ impl Reader {
     }
 }
 
+/// The field that holds what a state or a resource is given.
+pub(super) fn parameters(fields: &Fields) -> &'static str {
+    if fields.is_jsonata() {
+        "Arguments"
+    } else {
+        "Parameters"
+    }
+}
+
 pub(super) fn result_path(fields: &Fields, report: &mut Report) -> ResultPath {
+    if fields.is_jsonata() {
+        return ResultPath::Replace;
+    }
     match fields.get("ResultPath") {
         None => ResultPath::Replace,
         Some(Value::Null) => ResultPath::Discard,
