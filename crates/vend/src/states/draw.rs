@@ -55,6 +55,3 @@ impl Drawing {
         svg::render(&self.scene, statuses)
     }
 }
-
-#[cfg(test)]
-mod tests;

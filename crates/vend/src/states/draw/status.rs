@@ -48,6 +48,11 @@ impl Statuses {
         self.0.get(state).copied().unwrap_or_default()
     }
 
+    /// The states that were entered.
+    pub fn known(&self) -> Vec<(&str, Tint)> {
+        self.0.iter().map(|(name, tint)| (name.as_str(), *tint)).collect()
+    }
+
     /// Reads events in the shape of GetExecutionHistory. What makes no sense is passed over.
     pub fn read(events: &[Value]) -> Self {
         let mut known: BTreeMap<u64, Event> = BTreeMap::new();
