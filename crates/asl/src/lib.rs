@@ -13,12 +13,15 @@ mod fault;
 mod history;
 mod instant;
 mod intrinsic;
+mod items;
 mod locate;
 mod machine;
 mod parse;
 mod path;
 mod query;
 mod random;
+mod results;
+mod run;
 mod scope;
 mod size;
 mod step;
@@ -26,9 +29,12 @@ mod template;
 
 pub use check::{Code, Diagnostic};
 pub use event::{Command, Event, Step, Timeout};
-pub use execution::{Execution, OpenState, OpenTask, OpenTimer, Purpose, Status};
+pub use execution::{Execution, OpenRun, OpenState, OpenTask, OpenTimer, Purpose, Status};
 pub use history::{HistoryEvent, Kind};
+pub use items::{Answer, Reading, Request};
 pub use machine::{Flavour, Machine};
+pub use results::{File, Writing};
+pub use run::{Child, Ended, Failure, MapRun};
 pub use step::step;
 
 /// Limits that AWS sets, and a few of our own where AWS names none.
@@ -53,6 +59,14 @@ pub mod limit {
     pub const VARIABLES: usize = 10 * 1024 * 1024;
     /// Iterations of an inline Map that run at the same time, at most.
     pub const CONCURRENCY: u64 = 40;
+    /// Child executions of a distributed Map that run at the same time, at most.
+    pub const CHILDREN: u64 = 1_000;
+    /// Items of a distributed Map.
+    pub const ITEMS: usize = 1_000_000;
+    /// Bytes of an object that items are read from.
+    pub const OBJECT: usize = 64 * 1024 * 1024;
+    /// Seconds that an execution of an Express machine may take.
+    pub const EXPRESS: u64 = 300;
     /// Characters that are kept of an error's name, and of its cause.
     pub const ERROR: usize = 256;
     pub const CAUSE: usize = 32_768;

@@ -38,6 +38,9 @@ impl Reader {
             fields.exclusive(&["ItemSelector", "Parameters"], false, &mut self.report);
         }
         let work = self.work(fields, selector);
+        let count = ("ToleratedFailureCount", "ToleratedFailureCountPath");
+        let failures = self.number(fields, count.0, count.1, 0, u64::MAX);
+        let percentage = self.percentage(fields);
         let name = if fields.members().contains_key("ItemProcessor") {
             "ItemProcessor"
         } else {
@@ -57,6 +60,8 @@ impl Reader {
             concurrency,
             processor: Arc::new(program),
             work,
+            failures,
+            percentage,
             run,
         })
     }
@@ -89,7 +94,6 @@ impl Reader {
             let message = format!("The label has 1 to {LABEL} characters");
             self.report.schema(&fields.at("Label"), message);
         }
-        let most = u64::MAX;
         Distributed {
             definition,
             flavour,
@@ -97,14 +101,6 @@ impl Reader {
             reader: self.item_reader(fields),
             batcher: self.batcher(fields),
             writer: self.writer(fields),
-            failures: self.number(
-                fields,
-                "ToleratedFailureCount",
-                "ToleratedFailureCountPath",
-                0,
-                most,
-            ),
-            percentage: self.percentage(fields),
         }
     }
 
@@ -144,7 +140,6 @@ impl Reader {
         };
         reader.finish(&mut self.report);
         Some(machine::Reader {
-            resource: resource.to_owned(),
             parameters,
             format,
             most,

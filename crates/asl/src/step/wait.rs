@@ -1,17 +1,23 @@
 //! Wait, in its four forms.
 
 use super::Run;
+use super::data::About;
 use crate::execution::{Position, Purpose, Strand};
 use crate::fault::Fault;
 use crate::instant;
 use crate::machine::{State, Wait};
+use crate::limit;
 use crate::path::{Missing, Path};
+use crate::query::{self, Kind};
 use crate::scope::Spent;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 /// Seconds; beyond this AWS refuses to wait.
 const LONGEST: i64 = i32::MAX as i64;
+
+const UNREADABLE: &str =
+    "The Timestamp field cannot be parsed as an ISO-8601 extended offset date-time format string";
 
 impl<'m> Run<'m> {
     pub(super) fn wait(&mut self, id: u64, mut strand: Strand, state: &'m State, wait: &Wait) {
@@ -53,14 +59,31 @@ impl<'m> Run<'m> {
                 }
                 self.after(seconds)
             }
-            Wait::SecondsQuery(query) | Wait::TimestampQuery(query) => {
-                let found = self.read(strand, state, input, |scope| query.evaluate(scope))?;
-                self.after(found.as_i64().unwrap_or_default())
+            Wait::SecondsQuery(query) => {
+                let about = About::data(input);
+                let value = self.read(strand, state, about, |scope| query.expect(scope, Kind::Number))?;
+                let seconds = query::whole(&value).ok_or_else(|| {
+                    query.refused(format!(
+                        "The Seconds field cannot be parsed as a long value: {value}"
+                    ))
+                })?;
+                if !(0..=limit::SECONDS as i64).contains(&seconds) {
+                    return Err(query.refused(format!(
+                        "The Seconds field must be between 0 and {}: {seconds}",
+                        limit::SECONDS
+                    )));
+                }
+                self.after(seconds)
+            }
+            Wait::TimestampQuery(query) => {
+                let about = About::data(input);
+                let value = self.read(strand, state, about, |scope| query.expect(scope, Kind::String))?;
+                value.as_str().and_then(instant::parse).ok_or_else(|| {
+                    query.refused(format!("{UNREADABLE}: {}", plain(&value)))
+                })?
             }
             Wait::Timestamp(text) => instant::parse(text).ok_or_else(|| {
-                Fault::runtime(format!(
-                    "The Timestamp field cannot be parsed as an ISO-8601 extended offset date-time format string: {text}"
-                ))
+                Fault::runtime(format!("{UNREADABLE}: {text}"))
             })?,
             Wait::TimestampPath(path) => {
                 let value = self.referenced(strand, state, path, input, "TimestampPath")?;
@@ -93,7 +116,7 @@ impl<'m> Run<'m> {
         input: &Value,
         name: &str,
     ) -> Result<Value, Fault> {
-        self.read(strand, state, input, |scope| scope.read(path))
+        self.read(strand, state, About::data(input), |scope| scope.read(path))
             .map_err(|missing| match missing {
                 Missing::Spent => Spent.into(),
                 _ => Fault::runtime(format!(
