@@ -1,6 +1,6 @@
 //! JSONata in a definition: the expressions between `{%` and `%}`, and what may go wrong with them.
 
-use crate::fault::Fault;
+use crate::fault::{self, Fault};
 use crate::scope::Scope;
 use serde_json::Value;
 
@@ -8,7 +8,17 @@ use serde_json::Value;
 #[derive(Debug, Clone)]
 pub struct Query {
     text: String,
+    /// As AWS names it: `Output/result`, `Catch[0]/Output`.
     field: String,
+}
+
+/// What a field wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Array,
+    Boolean,
+    Number,
+    String,
 }
 
 impl Query {
@@ -25,15 +35,79 @@ impl Query {
         })
     }
 
-    pub fn text(&self) -> &str {
-        &self.text
-    }
-
-    pub fn field(&self) -> &str {
-        &self.field
-    }
-
     pub fn evaluate(&self, _scope: &Scope) -> Result<Value, Fault> {
-        Err(Fault::runtime("JSONata"))
+        Err(self.failed("returned nothing (undefined)."))
+    }
+
+    /// The value, which must be of one kind.
+    pub fn expect(&self, scope: &Scope, kind: Kind) -> Result<Value, Fault> {
+        self.wanted(self.evaluate(scope)?, kind)
+    }
+
+    /// `value`, if it is of that kind.
+    pub fn wanted(&self, value: Value, kind: Kind) -> Result<Value, Fault> {
+        if kind.fits(&value) {
+            return Ok(value);
+        }
+        let (want, is) = (kind.name(), name(&value));
+        Err(self.failed(&format!(
+            "returned an unexpected result type. Expected '{want}', but was '{is}' for value: {value}"
+        )))
+    }
+
+    /// The value has the right type and still will not do; AWS does not quote the expression then, and blames the
+    /// state rather than what came before it.
+    pub fn refused(&self, cause: String) -> Fault {
+        Fault {
+            place: Some(self.field.clone()),
+            late: true,
+            ..Fault::named(fault::QUERY, cause)
+        }
+    }
+
+    fn failed(&self, what: &str) -> Fault {
+        let cause = format!(
+            "The JSONata expression '{}' specified for the field '{}' {what}",
+            self.text, self.field
+        );
+        Fault {
+            place: Some(self.field.clone()),
+            ..Fault::named(fault::QUERY, cause)
+        }
+    }
+}
+
+impl Kind {
+    fn fits(self, value: &Value) -> bool {
+        self.name() == name(value)
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Array => "array",
+            Self::Boolean => "boolean",
+            Self::Number => "number",
+            Self::String => "string",
+        }
+    }
+}
+
+/// The whole number that a value is; JSONata has only doubles.
+pub fn whole(value: &Value) -> Option<i64> {
+    value.as_i64().or_else(|| {
+        let number = value.as_f64()?;
+        (number.fract() == 0.0 && number.abs() < 9e15).then_some(number as i64)
+    })
+}
+
+/// JSONata's word for the type of a value.
+fn name(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
     }
 }

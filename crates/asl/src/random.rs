@@ -18,6 +18,10 @@ impl Random {
         }
     }
 
+    pub fn seed(&self) -> [u64; 2] {
+        self.seed
+    }
+
     pub fn draws(&self) -> u64 {
         self.draws.get()
     }
@@ -27,6 +31,17 @@ impl Random {
         let draw = self.draws.get();
         self.draws.set(draw.wrapping_add(1));
         self.digest("draw", draw)
+    }
+
+    /// Another series of draws, which takes nothing from this one.
+    pub fn branch(&self, number: u64) -> Self {
+        let digest = self.digest("branch", number);
+        let half = |from: usize| {
+            let mut bytes = [0; 8];
+            bytes.copy_from_slice(&digest[from..from + 8]);
+            u64::from_be_bytes(bytes)
+        };
+        Self::new([half(0), half(8)], 0)
     }
 
     /// The bytes that belong to `number` in the series `name`, whenever they are asked for.

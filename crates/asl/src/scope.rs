@@ -1,10 +1,12 @@
 //! What an expression can see: its data, the context object, the variables, and a budget that bounds its work.
 
+use crate::execution::Variables;
 use crate::fault::Fault;
 use crate::path::{Missing, Path, Root};
 use crate::random::Random;
 use crate::size;
-use serde_json::{Map, Value};
+use jiff::Timestamp;
+use serde_json::Value;
 use std::borrow::Cow;
 use std::cell::Cell;
 
@@ -15,9 +17,14 @@ const VISITED: usize = 200_000;
 pub struct Scope<'a> {
     pub data: &'a Value,
     pub context: &'a Value,
+    /// `$states` of JSONata, besides the context.
+    pub input: &'a Value,
+    pub result: Option<&'a Value>,
+    pub error: Option<&'a Value>,
     /// Innermost first.
-    pub variables: &'a [&'a Map<String, Value>],
+    pub variables: &'a [&'a Variables],
     pub random: &'a Random,
+    pub now: Timestamp,
     pub budget: &'a Budget,
 }
 
@@ -66,12 +73,15 @@ impl<'a> Scope<'a> {
         match path.root() {
             Root::Data => Ok(self.data),
             Root::Context => Ok(self.context),
-            Root::Variable(name) => self
-                .variables
-                .iter()
-                .find_map(|scope| scope.get(name))
-                .ok_or_else(|| Missing::Variable(name.clone())),
+            Root::Variable(name) => self.variable(name).ok_or_else(|| Missing::Variable(name.clone())),
         }
+    }
+
+    pub fn variable(&self, name: &str) -> Option<&'a Value> {
+        self.variables
+            .iter()
+            .find_map(|scope| scope.get(name))
+            .map(|value| &**value)
     }
 
     /// What `path` selects, without a copy where that is possible.

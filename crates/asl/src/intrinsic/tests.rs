@@ -11,6 +11,10 @@ fn call(text: &str, data: Value) -> Result<Value, String> {
     let scope = Scope {
         data: &data,
         context: &context,
+        input: &data,
+        result: None,
+        error: None,
+        now: jiff::Timestamp::UNIX_EPOCH,
         variables: &[],
         random: &random,
         budget: &budget,

@@ -5,7 +5,7 @@ use super::fields::Fields;
 use super::work::parameters;
 use crate::limit;
 use crate::machine::{
-    self, Amount, Batcher, Distributed, Flavour, Format, Items, Map, Number, Transformation, Writer,
+    self, Amount, Batcher, Distributed, Flavour, Format, Items, Map, Transformation, Writer,
 };
 use serde_json::Value;
 use std::sync::Arc;
@@ -40,6 +40,9 @@ impl Reader {
             fields.known(&["ItemSelector", "Parameters"]);
         }
         let work = self.work(fields, selector);
+        let count = ("ToleratedFailureCount", "ToleratedFailureCountPath");
+        let failures = self.number(fields, count.0, count.1, 0, u64::MAX);
+        let percentage = self.percentage(fields);
         let name = if fields.members().contains_key("ItemProcessor") {
             "ItemProcessor"
         } else {
@@ -60,11 +63,6 @@ impl Reader {
         let program = self.program(&processor);
         self.flavour = around;
         processor.finish(&mut self.report);
-        if flavour.is_none() {
-            // Read and without effect.
-            self.tolerated(fields);
-            self.percentage(fields);
-        }
         let run = flavour.map(|flavour| {
             let definition = fields.members().get(name).cloned().unwrap_or_default();
             Box::new(self.distributed(fields, flavour, definition))
@@ -74,6 +72,8 @@ impl Reader {
             concurrency,
             processor: Arc::new(program),
             work,
+            failures,
+            percentage,
             run,
         })
     }
@@ -113,14 +113,7 @@ impl Reader {
             reader: self.item_reader(fields),
             batcher: self.batcher(fields),
             writer: self.writer(fields),
-            failures: self.tolerated(fields),
-            percentage: self.percentage(fields),
         }
-    }
-
-    fn tolerated(&mut self, fields: &Fields) -> Option<Number> {
-        let (name, path) = ("ToleratedFailureCount", "ToleratedFailureCountPath");
-        self.number(fields, name, path, 0, u64::MAX)
     }
 
     fn percentage(&mut self, fields: &Fields) -> Option<Amount<f64>> {
@@ -162,7 +155,6 @@ impl Reader {
         };
         reader.finish(&mut self.report);
         Some(machine::Reader {
-            resource: resource.to_owned(),
             parameters,
             format,
             most,

@@ -9,6 +9,7 @@ use crate::machine::{Filter, Kind, Language, Pass, ResultPath, State, Text, Wait
 use crate::path::Path;
 use crate::template::{Expression, Template};
 use serde_json::Value;
+use std::sync::Arc;
 
 const TYPES: [&str; 8] = [
     "Task", "Wait", "Pass", "Succeed", "Fail", "Choice", "Parallel", "Map",
@@ -111,7 +112,7 @@ impl Reader {
             };
         }
         Pass {
-            result: fields.get("Result").cloned(),
+            result: fields.get("Result").cloned().map(Arc::new),
             parameters: fields.template("Parameters", &mut self.report),
             result_path: super::work::result_path(fields, &mut self.report),
         }
