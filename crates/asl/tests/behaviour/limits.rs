@@ -132,12 +132,12 @@ fn an_execution_of_another_definition_fails_and_does_not_panic() {
 #[test]
 fn a_record_of_another_version_is_refused() {
     let mut record = serde_json::to_value(Execution::new()).unwrap();
-    record["version"] = json!(2);
+    record["version"] = json!(3);
     assert!(
         serde_json::from_value::<Execution>(record)
             .unwrap_err()
             .to_string()
-            .contains("version 2")
+            .contains("version 3")
     );
 }
 
