@@ -20,14 +20,16 @@ mod parse;
 mod path;
 mod query;
 mod random;
+mod references;
 mod results;
 mod run;
 mod scope;
 mod size;
 mod step;
 mod template;
+mod validate;
 
-pub use check::{Code, Diagnostic};
+pub use check::{Code, Diagnostic, Severity};
 pub use event::{Command, Event, Step, Timeout};
 pub use execution::{Execution, OpenRun, OpenState, OpenTask, OpenTimer, Purpose, Status};
 pub use history::{HistoryEvent, Kind};
@@ -35,7 +37,9 @@ pub use items::{Answer, Reading, Request};
 pub use machine::{Flavour, Machine};
 pub use results::{File, Writing};
 pub use run::{Child, Ended, Failure, MapRun};
+pub use references::references;
 pub use step::step;
+pub use validate::{Validation, Verdict, refusal, validate};
 
 /// Limits that AWS sets, and a few of our own where AWS names none.
 pub mod limit {

@@ -47,7 +47,7 @@ impl Machine {
     /// # Errors
     /// As [`Machine::parse`].
     pub fn parse_as(flavour: Flavour, text: &str) -> Result<Self, Vec<Diagnostic>> {
-        let (definition, program, timeout) = parse::definition(text)?;
+        let (definition, program, timeout) = parse::definition(flavour, text)?;
         Ok(Self(Arc::new(Checked {
             definition,
             program: Arc::new(program),

@@ -75,6 +75,7 @@ impl Reader {
         if rules.is_empty() {
             self.report
                 .schema(&fields.at("Choices"), "There must be at least one choice rule");
+            self.report.detail("is empty, non-empty required");
         }
         let rules = rules.iter().filter_map(|rule| self.rule(rule)).collect();
         Some(Choice { rules, default })

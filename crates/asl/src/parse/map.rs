@@ -5,7 +5,7 @@ use super::fields::Fields;
 use super::work::parameters;
 use crate::limit;
 use crate::machine::{
-    self, Amount, Batcher, Distributed, Flavour, Format, Items, Map, Transformation, Writer,
+    self, Amount, Batcher, Distributed, Flavour, Format, Items, Map, Number, Transformation, Writer,
 };
 use serde_json::Value;
 use std::sync::Arc;
@@ -26,6 +26,7 @@ const DELIMITERS: [(&str, u8); 5] = [
 impl Reader {
     pub(super) fn map(&mut self, fields: &Fields) -> Option<Map> {
         fields.exclusive(&["ItemProcessor", "Iterator"], true, &mut self.report);
+        fields.known(&["ItemProcessor", "Iterator"]);
         let items = self.items(fields);
         let most = u64::from(u32::MAX);
         let concurrency = self.number(fields, "MaxConcurrency", "MaxConcurrencyPath", 0, most);
@@ -36,10 +37,10 @@ impl Reader {
         };
         if !fields.is_jsonata() {
             fields.exclusive(&["ItemSelector", "Parameters"], false, &mut self.report);
+            fields.known(&["ItemSelector", "Parameters"]);
         }
         let work = self.work(fields, selector);
-        let count = ("ToleratedFailureCount", "ToleratedFailureCountPath");
-        let failures = self.number(fields, count.0, count.1, 0, u64::MAX);
+        let failures = self.tolerated(fields);
         let percentage = self.percentage(fields);
         let name = if fields.members().contains_key("ItemProcessor") {
             "ItemProcessor"
@@ -49,8 +50,23 @@ impl Reader {
         let processor = fields.object(name, &mut self.report)?;
         processor.text("Comment", &mut self.report);
         let flavour = self.processor_config(&processor);
+        let around = self.flavour;
+        if let Some(own) = flavour {
+            if around == Flavour::Express {
+                let place = processor.at("ProcessorConfig");
+                let message = "Express state machine does not support the mode DISTRIBUTED";
+                self.report.schema(&place, message);
+            }
+            self.flavour = own;
+        }
         let program = self.program(&processor);
+        self.flavour = around;
         processor.finish(&mut self.report);
+        if flavour.is_none() {
+            // Read and without effect.
+            self.tolerated(fields);
+            self.percentage(fields);
+        }
         let run = flavour.map(|flavour| {
             let definition = fields.members().get(name).cloned().unwrap_or_default();
             Box::new(self.distributed(fields, flavour, definition))
@@ -104,6 +120,11 @@ impl Reader {
         }
     }
 
+    fn tolerated(&mut self, fields: &Fields) -> Option<Number> {
+        let (name, path) = ("ToleratedFailureCount", "ToleratedFailureCountPath");
+        self.number(fields, name, path, 0, u64::MAX)
+    }
+
     fn percentage(&mut self, fields: &Fields) -> Option<Amount<f64>> {
         let name = "ToleratedFailurePercentage";
         if fields.is_query(name) {
@@ -112,11 +133,14 @@ impl Reader {
         if let Some(value) = fields.get(name) {
             let number = value.as_f64().filter(|number| (0.0..=100.0).contains(number));
             if number.is_none() {
-                self.report.schema(
-                    &fields.at(name),
-                    "Expected value of type Number between 0 and 100",
-                );
+                let message = match value.as_f64() {
+                    None => "Expected value of type Number",
+                    Some(number) if number < 0.0 => "Minimum value is 0.0",
+                    Some(_) => "Maximum value is 100.0",
+                };
+                self.report.schema(&fields.at(name), message);
             }
+            let _ = self.twin::<f64>(fields, name, "ToleratedFailurePercentagePath");
             return number.map(Amount::Fixed);
         }
         self.twin(fields, name, "ToleratedFailurePercentagePath")
@@ -214,9 +238,8 @@ impl Reader {
         }
         let fixed = config.count("MaxItems", 0, ITEMS as u64, &mut self.report);
         let fixed = fixed.and_then(|most| i64::try_from(most).ok());
-        fixed
-            .map(Amount::Fixed)
-            .or_else(|| self.twin(config, "MaxItems", "MaxItemsPath"))
+        let twin = self.twin(config, "MaxItems", "MaxItemsPath");
+        fixed.map(Amount::Fixed).or(twin)
     }
 
     fn batcher(&mut self, fields: &Fields) -> Option<Batcher> {
@@ -267,13 +290,11 @@ impl Reader {
 
     /// A text that must be one of a few.
     fn choose<T: Copy>(&mut self, fields: &Fields, name: &'static str, words: &[(&str, T)]) -> Option<T> {
-        let text = fields.text(name, &mut self.report)?;
-        let found = words.iter().find(|(word, _)| *word == text);
-        if found.is_none() {
-            let words: Vec<_> = words.iter().map(|(word, _)| *word).collect();
-            let message = format!("Value is not valid, allowed values: [{}]", words.join(", "));
-            self.report.schema(&fields.at(name), message);
-        }
-        found.map(|(_, value)| *value)
+        let names: Vec<_> = words.iter().map(|(word, _)| *word).collect();
+        let text = fields.word(name, &names, &mut self.report)?;
+        words
+            .iter()
+            .find(|(word, _)| *word == text)
+            .map(|(_, value)| *value)
     }
 }

@@ -11,6 +11,19 @@ use crate::template::{Expression, Template};
 use serde_json::Value;
 use std::sync::Arc;
 
+const TYPES: [&str; 8] = [
+    "Task", "Wait", "Pass", "Succeed", "Fail", "Choice", "Parallel", "Map",
+];
+
+/// What states of all types may have.
+struct Parts {
+    language: Language,
+    input: Filter,
+    output: Filter,
+    answer: Option<Template>,
+    assign: Option<Template>,
+}
+
 impl Reader {
     pub(super) fn state(&mut self, value: &Value, place: &str) -> Option<State> {
         let fields = Fields::of(value, place, &mut self.report)?;
@@ -22,27 +35,23 @@ impl Reader {
             Language::JsonPath
         });
         fields.required(&["Type"], &mut self.report);
-        let kind = fields.text("Type", &mut self.report)?;
-        let kind = match kind {
-            "Pass" => Kind::Pass(self.pass(&fields)),
-            "Task" => Kind::Task(Box::new(self.task(&fields)?)),
-            "Choice" => Kind::Choice(self.choice(&fields)?),
-            "Wait" => Kind::Wait(self.wait(&fields)?),
-            "Succeed" => Kind::Succeed,
-            "Fail" => self.fail(&fields),
-            "Parallel" => self.parallel(&fields)?,
-            "Map" => Kind::Map(Box::new(self.map(&fields)?)),
-            _ => {
-                let message = "Value is not valid, allowed values: [Task, Wait, Pass, Succeed, Fail, Choice, Parallel, Map]";
-                self.report.schema(&fields.at("Type"), message);
-                return None;
-            }
+        let name = fields.word("Type", &TYPES, &mut self.report)?;
+        let kind = match name {
+            "Pass" => Some(Kind::Pass(self.pass(&fields))),
+            "Task" => self.task(&fields).map(|task| Kind::Task(Box::new(task))),
+            "Choice" => self.choice(&fields).map(Kind::Choice),
+            "Wait" => self.wait(&fields).map(Kind::Wait),
+            "Succeed" => Some(Kind::Succeed),
+            "Fail" => Some(self.fail(&fields)),
+            "Parallel" => self.parallel(&fields),
+            _ => self.map(&fields).map(|map| Kind::Map(Box::new(map))),
         };
-        let next = self.next(&kind, &fields)?;
-        let plain = matches!(kind, Kind::Fail { .. }) || fields.is_jsonata();
-        let state = State {
+        let next = self.next(name, &fields);
+        let fails = name == "Fail";
+        let plain = fails || fields.is_jsonata();
+        let state = Parts {
             language: fields.language(),
-            answer: if matches!(kind, Kind::Fail { .. }) {
+            answer: if fails {
                 None
             } else {
                 answer(&fields, &mut self.report)
@@ -57,22 +66,28 @@ impl Reader {
             } else {
                 filter(&fields, "OutputPath", &mut self.report)
             },
-            assign: if matches!(kind, Kind::Fail { .. } | Kind::Succeed) {
+            assign: if fails || name == "Succeed" {
                 None
             } else {
                 fields.template("Assign", &mut self.report)
             },
-            context: mentions_context(value),
-            kind,
-            next,
         };
         fields.finish(&mut self.report);
-        Some(state)
+        Some(State {
+            kind: kind?,
+            language: state.language,
+            input: state.input,
+            output: state.output,
+            answer: state.answer,
+            next: next?,
+            assign: state.assign,
+            context: mentions_context(value),
+        })
     }
 
     /// `Next` or `End`, one of which every state has but Choice, Succeed and Fail.
-    fn next(&mut self, kind: &Kind, fields: &Fields) -> Option<Option<String>> {
-        if matches!(kind, Kind::Choice(_) | Kind::Succeed | Kind::Fail { .. }) {
+    fn next(&mut self, name: &str, fields: &Fields) -> Option<Option<String>> {
+        if ["Choice", "Succeed", "Fail"].contains(&name) {
             return Some(None);
         }
         fields.exclusive(&["Next", "End"], true, &mut self.report);
@@ -107,6 +122,7 @@ impl Reader {
         let report = &mut self.report;
         if fields.is_jsonata() {
             fields.exclusive(&["Seconds", "Timestamp"], true, report);
+            fields.known(&["Seconds", "Timestamp"]);
             if fields.is_query("Seconds") {
                 return fields.query("Seconds", report).map(Wait::SecondsQuery);
             }
@@ -114,11 +130,10 @@ impl Reader {
                 return fields.query("Timestamp", report).map(Wait::TimestampQuery);
             }
         }
-        fields.exclusive(
-            &["Seconds", "SecondsPath", "Timestamp", "TimestampPath"],
-            true,
-            report,
-        );
+        if !fields.is_jsonata() {
+            let names = ["Seconds", "SecondsPath", "Timestamp", "TimestampPath"];
+            fields.exclusive(&names, true, report);
+        }
         let seconds = fields
             .count("Seconds", 0, limit::SECONDS, report)
             .map(Wait::Seconds);

@@ -5,7 +5,7 @@ use super::fields::Fields;
 use super::state::{answer, element};
 use crate::check::Report;
 use crate::limit;
-use crate::machine::{Amount, Catcher, Kind, Number, ResultPath, Retrier, Task, Work};
+use crate::machine::{Amount, Catcher, Flavour, Kind, Number, ResultPath, Retrier, Task, Work};
 use crate::path::Root;
 use crate::template::Template;
 use serde_json::Value;
@@ -17,6 +17,7 @@ impl Reader {
     pub(super) fn task(&mut self, fields: &Fields) -> Option<Task> {
         fields.required(&["Resource"], &mut self.report);
         let resource = fields.text("Resource", &mut self.report).map(str::to_owned);
+        self.express(fields, resource.as_deref().unwrap_or_default());
         let timeout = self.number(fields, "TimeoutSeconds", "TimeoutSecondsPath", 1, limit::SECONDS);
         let heartbeat = self.number(
             fields,
@@ -33,6 +34,7 @@ impl Reader {
         }
         let credentials = fields.template("Credentials", &mut self.report);
         if let Some(value) = fields.get("Credentials")
+            && !fields.is_query("Credentials")
             && value.get("RoleArn").or_else(|| value.get("RoleArn.$")).is_none()
         {
             self.report.schema(
@@ -50,6 +52,28 @@ impl Reader {
         })
     }
 
+    /// What machines of the type EXPRESS cannot call.
+    fn express(&mut self, fields: &Fields, resource: &str) {
+        if self.flavour != Flavour::Express {
+            return;
+        }
+        let refused = if resource.split(':').nth(5) == Some("activity") {
+            Some("Activity ARN".to_owned())
+        } else {
+            let waits = [".waitForTaskToken", ".sync"];
+            let waits = waits.iter().find(|pattern| {
+                let pattern = resource.split_once(**pattern).map(|(_, rest)| rest);
+                pattern.is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
+            });
+            // The blank at the end is AWS's.
+            waits.map(|pattern| format!("'{pattern}' service integration "))
+        };
+        if let Some(what) = refused {
+            let message = format!("Express state machine does not support {what}");
+            self.report.schema(&fields.at("Resource"), message);
+        }
+    }
+
     pub(super) fn parallel(&mut self, fields: &Fields) -> Option<Kind> {
         fields.required(&["Branches"], &mut self.report);
         let branches = fields.objects("Branches", &mut self.report);
@@ -60,8 +84,12 @@ impl Reader {
             branch.finish(&mut self.report);
         }
         if programs.is_empty() {
-            self.report
-                .schema(&fields.at("Branches"), "There must be at least one branch");
+            let missing = !fields.members().contains_key("Branches");
+            if !missing {
+                self.report
+                    .schema(&fields.at("Branches"), "There must be at least one branch");
+                self.report.detail("is empty, non-empty required");
+            }
         }
         Some(Kind::Parallel {
             branches: programs,
@@ -84,7 +112,8 @@ impl Reader {
         let fixed = fields
             .count(name, least, most, &mut self.report)
             .map(Amount::Fixed);
-        fixed.or_else(|| self.twin(fields, name, path))
+        let twin = self.twin(fields, name, path);
+        fixed.or(twin)
     }
 
     /// The `…Path` form of a field, which JSONata does not have.
@@ -147,24 +176,16 @@ impl Reader {
         let rate = match fields.get("BackoffRate") {
             None => 2.0,
             Some(value) => value.as_f64().filter(|rate| *rate >= 1.0).unwrap_or_else(|| {
-                report.schema(
-                    &fields.at("BackoffRate"),
-                    "Expected value of type Number of at least 1.0",
-                );
+                if value.is_number() {
+                    report.schema(&fields.at("BackoffRate"), "Minimum value is 1.0");
+                } else {
+                    report.schema(&fields.at("BackoffRate"), "Expected value of type Number");
+                }
+                report.detail(format!("is {value} but allowed minimum is 1.0"));
                 1.0
             }),
         };
-        let jitter = match fields.text("JitterStrategy", report) {
-            None | Some("NONE") => false,
-            Some("FULL") => true,
-            Some(_) => {
-                report.schema(
-                    &fields.at("JitterStrategy"),
-                    "Value is not valid, allowed values: [FULL, NONE]",
-                );
-                false
-            }
-        };
+        let jitter = fields.word("JitterStrategy", &["FULL", "NONE"], report) == Some("FULL");
         Retrier {
             errors,
             interval,
@@ -212,6 +233,7 @@ impl Reader {
         if items.is_empty() {
             self.report
                 .schema(&place, "Expected a non-empty array of error names");
+            self.report.detail("is empty, non-empty required");
         }
         let mut names = Vec::new();
         for (at, item) in items.iter().enumerate() {
@@ -224,13 +246,11 @@ impl Reader {
             }
         }
         if names.iter().any(|name| name == crate::fault::ALL) {
-            if names.len() > 1 {
+            if names.len() > 1 || !last {
+                let message = "States.ALL must appear alone, and in the last retrier or catcher";
+                self.report.schema(&place, message);
                 self.report
-                    .schema(&place, "States.ALL must appear alone in the ErrorEquals array");
-            }
-            if !last {
-                self.report
-                    .schema(&place, "States.ALL must appear in the last retrier or catcher");
+                    .detail("States.ALL can only appear in the last element, and by itself.");
             }
         }
         names
