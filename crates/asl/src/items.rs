@@ -120,10 +120,11 @@ impl Reading {
 
     fn json(&mut self, bytes: &[u8], pointer: &str) -> Result<(), Failure> {
         let mut document = parsed(bytes)?;
-        let found = document
-            .pointer_mut(pointer)
-            .map(Value::take)
-            .ok_or_else(|| failed(format!("The items pointer '{pointer}' does not point to anything.")))?;
+        let found = document.pointer_mut(pointer).map(Value::take).ok_or_else(|| {
+            failed(format!(
+                "The items pointer '{pointer}' does not point to anything."
+            ))
+        })?;
         match found {
             Value::Array(items) => self.add(items.into_iter()),
             _ => Err(failed("Attempting to map over non-iterable node.")),
@@ -190,7 +191,10 @@ impl Reading {
         }
         let schema = manifest["fileSchema"].as_str().unwrap_or_default();
         self.schema = Some(schema.split(',').map(|name| name.trim().to_owned()).collect());
-        let files = manifest["files"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let files = manifest["files"]
+            .as_array()
+            .map(Vec::as_slice)
+            .unwrap_or_default();
         for file in files {
             let mut parameters = self.parameters.clone();
             parameters["Key"] = file["key"].clone();

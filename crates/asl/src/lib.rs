@@ -35,9 +35,9 @@ pub use execution::{Execution, OpenRun, OpenState, OpenTask, OpenTimer, Purpose,
 pub use history::{HistoryEvent, Kind};
 pub use items::{Answer, Reading, Request};
 pub use machine::{Flavour, Machine};
+pub use references::references;
 pub use results::{File, Writing};
 pub use run::{Child, Ended, Failure, MapRun};
-pub use references::references;
 pub use step::step;
 pub use validate::{Validation, Verdict, refusal, validate};
 

@@ -82,7 +82,12 @@ impl Writing {
     /// Failures always keep what is known of their execution.
     fn records(&self, run: &MapRun, child: &Ended) -> Vec<Value> {
         match (&child.status, self.transformation) {
-            (Status::Succeeded { output: Value::Array(items) }, Transformation::Flatten) => items.clone(),
+            (
+                Status::Succeeded {
+                    output: Value::Array(items),
+                },
+                Transformation::Flatten,
+            ) => items.clone(),
             (Status::Succeeded { output }, Transformation::Compact | Transformation::Flatten) => {
                 vec![output.clone()]
             }

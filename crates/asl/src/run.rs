@@ -147,10 +147,7 @@ impl<'m> MapRun<'m> {
         }
         match &self.spec.batcher {
             Some(batcher) => self.batches(batcher, selected),
-            None => selected
-                .into_iter()
-                .map(|input| self.child(input, 1))
-                .collect(),
+            None => selected.into_iter().map(|input| self.child(input, 1)).collect(),
         }
     }
 
@@ -193,7 +190,9 @@ impl<'m> MapRun<'m> {
         let (strand, state) = (&self.strand, self.state);
         let number = |amount, name| self.run.number(strand, state, amount, about, name);
         let most = number(batcher.items.as_ref(), "MaxItemsPerBatchPath")?;
-        let most = most.and_then(|most| usize::try_from(most).ok()).unwrap_or(usize::MAX);
+        let most = most
+            .and_then(|most| usize::try_from(most).ok())
+            .unwrap_or(usize::MAX);
         let bytes = number(batcher.bytes.as_ref(), "MaxInputBytesPerBatchPath")?;
         let bytes = bytes
             .and_then(|bytes| usize::try_from(bytes).ok())
@@ -354,7 +353,13 @@ impl<'m> MapRun<'m> {
             };
             match (record, child.status, transformation) {
                 (Some(record), ..) => results.push(record),
-                (_, Status::Succeeded { output: Value::Array(items) }, Transformation::Flatten) => {
+                (
+                    _,
+                    Status::Succeeded {
+                        output: Value::Array(items),
+                    },
+                    Transformation::Flatten,
+                ) => {
                     results.extend(items);
                 }
                 (_, Status::Succeeded { output }, _) => results.push(output),

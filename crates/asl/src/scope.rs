@@ -73,14 +73,15 @@ impl<'a> Scope<'a> {
         match path.root() {
             Root::Data => Ok(self.data),
             Root::Context => Ok(self.context),
-            Root::Variable(name) => self
-                .variable(name)
-                .ok_or_else(|| Missing::Variable(name.clone())),
+            Root::Variable(name) => self.variable(name).ok_or_else(|| Missing::Variable(name.clone())),
         }
     }
 
     pub fn variable(&self, name: &str) -> Option<&'a Value> {
-        self.variables.iter().find_map(|scope| scope.get(name)).map(|value| &**value)
+        self.variables
+            .iter()
+            .find_map(|scope| scope.get(name))
+            .map(|value| &**value)
     }
 
     /// What `path` selects, without a copy where that is possible.

@@ -6,14 +6,19 @@ fn read(format: Format, most: usize, objects: &[&[u8]]) -> Result<Vec<Value>, St
     let mut objects = objects.iter();
     while reading.wants().is_some() {
         let bytes = objects.next().unwrap().to_vec();
-        reading.take(Answer::Object(bytes)).map_err(|failure| failure.cause)?;
+        reading
+            .take(Answer::Object(bytes))
+            .map_err(|failure| failure.cause)?;
     }
     Ok(reading.items())
 }
 
 fn csv(headers: Option<&[&str]>) -> Format {
     let headers = headers.map(|names| names.iter().map(|name| (*name).to_owned()).collect());
-    Format::Csv { headers, delimiter: b',' }
+    Format::Csv {
+        headers,
+        delimiter: b',',
+    }
 }
 
 #[test]
@@ -31,15 +36,29 @@ fn tables() {
     );
     assert_eq!(read(csv(None), 1, &[b""]), Ok(vec![]));
     assert!(read(csv(None), 1, &[b"a\n\xff\n"]).is_err());
-    let tabs = Format::Csv { headers: None, delimiter: b'\t' };
-    assert_eq!(read(tabs, 9, &[b"a\tb\n1\t2"]), Ok(vec![json!({ "a": "1", "b": "2" })]));
+    let tabs = Format::Csv {
+        headers: None,
+        delimiter: b'\t',
+    };
+    assert_eq!(
+        read(tabs, 9, &[b"a\tb\n1\t2"]),
+        Ok(vec![json!({ "a": "1", "b": "2" })])
+    );
 }
 
 #[test]
 fn documents() {
-    let json = |pointer: &str| Format::Json { pointer: pointer.into() };
-    assert_eq!(read(json(""), 2, &[b"[1, 2.50, 3]"]), Ok(vec![json!(1), json!(2.5)]));
-    assert_eq!(read(json("/a/b"), 9, &[br#"{"a": {"b": [true]}}"#]), Ok(vec![json!(true)]));
+    let json = |pointer: &str| Format::Json {
+        pointer: pointer.into(),
+    };
+    assert_eq!(
+        read(json(""), 2, &[b"[1, 2.50, 3]"]),
+        Ok(vec![json!(1), json!(2.5)])
+    );
+    assert_eq!(
+        read(json("/a/b"), 9, &[br#"{"a": {"b": [true]}}"#]),
+        Ok(vec![json!(true)])
+    );
     assert_eq!(
         read(json(""), 9, &[br#"{"a": 1}"#]),
         Err("Attempting to map over non-iterable node.".into())
@@ -62,7 +81,11 @@ fn an_inventory_names_the_objects_with_the_items() {
     let found = read(
         Format::Manifest,
         usize::MAX,
-        &[manifest.to_string().as_bytes(), &packed.finish().unwrap(), b"b,two\n"],
+        &[
+            manifest.to_string().as_bytes(),
+            &packed.finish().unwrap(),
+            b"b,two\n",
+        ],
     );
     assert_eq!(
         found.map(Value::from),
@@ -82,7 +105,10 @@ fn a_bomb_is_refused() {
     let packed = packed.finish().unwrap();
     assert!(packed.len() < 1024 * 1024);
     let found = read(Format::Manifest, 9, &[manifest.to_string().as_bytes(), &packed]);
-    assert_eq!(found, Err("The object is too large when it is decompressed.".into()));
+    assert_eq!(
+        found,
+        Err("The object is too large when it is decompressed.".into())
+    );
 }
 
 #[test]
@@ -93,9 +119,14 @@ fn listings_go_on_from_page_to_page() {
         next: next.map(str::to_owned),
     };
     reading.take(page(&["1", "2"], Some("more"))).unwrap();
-    let wanted = Request::Listing { parameters: json!({ "Bucket": "b", "ContinuationToken": "more" }) };
+    let wanted = Request::Listing {
+        parameters: json!({ "Bucket": "b", "ContinuationToken": "more" }),
+    };
     assert_eq!(reading.wants(), Some(&wanted));
     reading.take(page(&["3", "4"], Some("still more"))).unwrap();
     assert_eq!(reading.wants(), None);
-    assert_eq!(Value::from(reading.items()), json!([{ "Key": "1" }, { "Key": "2" }, { "Key": "3" }]));
+    assert_eq!(
+        Value::from(reading.items()),
+        json!([{ "Key": "1" }, { "Key": "2" }, { "Key": "3" }])
+    );
 }

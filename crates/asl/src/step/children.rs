@@ -111,7 +111,10 @@ impl<'m> Run<'m> {
         let made_up = intrinsic::uuid(self.random.digest("label", task));
         let label = run.label.as_deref().unwrap_or(&made_up);
         let name = intrinsic::uuid(self.random.digest("run", task));
-        format!("{}/{label}:{name}", machine.replacen(":stateMachine:", ":mapRun:", 1))
+        format!(
+            "{}/{label}:{name}",
+            machine.replacen(":stateMachine:", ":mapRun:", 1)
+        )
     }
 
     pub(super) fn run_opened(&mut self, task: u64, children: u64, items: u64) -> bool {
@@ -232,13 +235,7 @@ impl<'m> Run<'m> {
     fn with_run(
         &mut self,
         task: u64,
-        act: impl FnOnce(
-            &mut Self,
-            u64,
-            Strand,
-            &'m State,
-            Box<Children>,
-        ) -> Result<(), (Strand, Box<Children>)>,
+        act: impl FnOnce(&mut Self, u64, Strand, &'m State, Box<Children>) -> Result<(), (Strand, Box<Children>)>,
     ) -> bool {
         let Some(id) = self.x.tasks.get(&task).copied() else {
             return false;

@@ -363,7 +363,12 @@ impl<'m> Run<'m> {
             return Err(Fault::runtime("Assign must be an object").at(&strand.state, strand.entered));
         };
         let mut total = 0_usize;
-        for value in strand.variables.values().map(|value| &**value).chain(assigned.values()) {
+        for value in strand
+            .variables
+            .values()
+            .map(|value| &**value)
+            .chain(assigned.values())
+        {
             let fits = size::within(value, limit::PAYLOAD, limit::DEPTH)
                 .ok_or_else(|| Fault::too_large(&strand.state))?;
             total += fits;

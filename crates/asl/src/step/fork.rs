@@ -95,7 +95,13 @@ impl<'m> Run<'m> {
         let at = |fault: Fault| fault.at(&strand.state, strand.entered);
         let input = self.input(strand, state)?;
         let about = About::data(&input);
-        let open = self.number(strand, state, map.concurrency.as_ref(), about, "MaxConcurrencyPath")?;
+        let open = self.number(
+            strand,
+            state,
+            map.concurrency.as_ref(),
+            about,
+            "MaxConcurrencyPath",
+        )?;
         if map.run.as_ref().is_some_and(|run| run.reader.is_some()) {
             return Ok((Arc::default(), open));
         }

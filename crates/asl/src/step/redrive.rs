@@ -57,10 +57,7 @@ impl Run<'_> {
 
 /// Whether a strand waits for others inside it.
 fn holds(strand: &Strand) -> bool {
-    matches!(
-        strand.position,
-        Position::Parallel { .. } | Position::Map { .. }
-    )
+    matches!(strand.position, Position::Parallel { .. } | Position::Map { .. })
 }
 
 /// Sets a strand back to where it can begin again.
@@ -75,7 +72,10 @@ fn rest(strand: &mut Strand) {
 /// parent is gone.
 fn orphans(fallen: &mut BTreeMap<u64, Strand>) {
     loop {
-        let outers: Vec<u64> = fallen.values().filter_map(|strand| strand.parent.strand()).collect();
+        let outers: Vec<u64> = fallen
+            .values()
+            .filter_map(|strand| strand.parent.strand())
+            .collect();
         let empty: Vec<u64> = fallen
             .iter()
             .filter(|(id, strand)| holds(strand) && !outers.contains(id))

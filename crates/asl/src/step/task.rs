@@ -205,12 +205,14 @@ impl<'m> Run<'m> {
                 let found = self.read(strand, state, about, |scope| query.expect(scope, Kind::Number));
                 let value = found.map_err(at)?;
                 let whole = query::whole(&value).map(Value::from);
-                read(whole.as_ref().unwrap_or(&value)).map(Amount::Found).ok_or_else(|| {
-                    let name = name.strip_suffix("Path").unwrap_or(name);
-                    at(query.refused(format!(
-                        "The {name} field refers to value \"{value}\" which is not a valid {wanted}"
-                    )))
-                })
+                read(whole.as_ref().unwrap_or(&value))
+                    .map(Amount::Found)
+                    .ok_or_else(|| {
+                        let name = name.strip_suffix("Path").unwrap_or(name);
+                        at(query.refused(format!(
+                            "The {name} field refers to value \"{value}\" which is not a valid {wanted}"
+                        )))
+                    })
             }
         }
     }

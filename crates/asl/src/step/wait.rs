@@ -5,8 +5,8 @@ use super::data::About;
 use crate::execution::{Position, Purpose, Strand};
 use crate::fault::Fault;
 use crate::instant;
-use crate::machine::{State, Wait};
 use crate::limit;
+use crate::machine::{State, Wait};
 use crate::path::{Missing, Path};
 use crate::query::{self, Kind};
 use crate::scope::Spent;
@@ -51,10 +51,14 @@ impl<'m> Run<'m> {
                 let value = self.referenced(strand, state, path, input, "SecondsPath")?;
                 let text = path.text();
                 let seconds = value.as_i64().ok_or_else(|| {
-                    Fault::runtime(format!("The SecondsPath parameter cannot be parsed as a long value: {text} == {}", plain(&value)))
+                    Fault::runtime(format!(
+                        "The SecondsPath parameter cannot be parsed as a long value: {text} == {}",
+                        plain(&value)
+                    ))
                 })?;
                 if seconds < 0 {
-                    let cause = format!("The SecondsPath parameter references a negative value: {text} == {seconds}");
+                    let cause =
+                        format!("The SecondsPath parameter references a negative value: {text} == {seconds}");
                     return Err(Fault::runtime(cause));
                 }
                 self.after(seconds)
@@ -78,13 +82,14 @@ impl<'m> Run<'m> {
             Wait::TimestampQuery(query) => {
                 let about = About::data(input);
                 let value = self.read(strand, state, about, |scope| query.expect(scope, Kind::String))?;
-                value.as_str().and_then(instant::parse).ok_or_else(|| {
-                    query.refused(format!("{UNREADABLE}: {}", plain(&value)))
-                })?
+                value
+                    .as_str()
+                    .and_then(instant::parse)
+                    .ok_or_else(|| query.refused(format!("{UNREADABLE}: {}", plain(&value))))?
             }
-            Wait::Timestamp(text) => instant::parse(text).ok_or_else(|| {
-                Fault::runtime(format!("{UNREADABLE}: {text}"))
-            })?,
+            Wait::Timestamp(text) => {
+                instant::parse(text).ok_or_else(|| Fault::runtime(format!("{UNREADABLE}: {text}")))?
+            }
             Wait::TimestampPath(path) => {
                 let value = self.referenced(strand, state, path, input, "TimestampPath")?;
                 value.as_str().and_then(instant::parse).ok_or_else(|| {

@@ -123,8 +123,13 @@ impl Comparison<'_> {
             };
             let place = format!("/events/{id}");
             // A distributed Map is left after its run succeeded or, in one recording of five, after that started.
-            let run = |id: u64| history.iter().any(|event| event.id == id && event.kind.as_str().starts_with("MapRun"));
-            let either = want["type"] == "MapStateExited" && want["previousEventId"].as_u64().is_some_and(run);
+            let run = |id: u64| {
+                history
+                    .iter()
+                    .any(|event| event.id == id && event.kind.as_str().starts_with("MapRun"))
+            };
+            let either =
+                want["type"] == "MapStateExited" && want["previousEventId"].as_u64().is_some_and(run);
             if want["type"] != is.kind.as_str() || (want["previousEventId"] != is.previous && !either) {
                 let is = format!("{} after {}", is.kind, is.previous);
                 self.found.push(format!(

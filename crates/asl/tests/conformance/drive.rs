@@ -2,8 +2,8 @@
 
 use crate::world::{Recording, objects};
 use asl::{
-    Answer, Command, Ended, Event, Execution, Flavour, HistoryEvent, Machine, MapRun, Request, Status, Timeout,
-    step,
+    Answer, Command, Ended, Event, Execution, Flavour, HistoryEvent, Machine, MapRun, Request, Status,
+    Timeout, step,
 };
 use jiff::Timestamp;
 use serde_json::{Value, json};

@@ -14,12 +14,10 @@ use std::path::{Path, PathBuf};
 const FOLDERS: [&str; 5] = ["core", "activity", "lambda", "other_services", "s3"];
 
 /// Cases of what this crate does, that do not pass, and why. A case that passes must not be here.
-const KNOWN: [(&str, &str); 1] = [
-    (
-        "task-with-credentials",
-        "statelint takes any object as Credentials; AWS wants RoleArn in it, as two recorded refusals show",
-    ),
-];
+const KNOWN: [(&str, &str); 1] = [(
+    "task-with-credentials",
+    "statelint takes any object as Credentials; AWS wants RoleArn in it, as two recorded refusals show",
+)];
 
 fn root() -> PathBuf {
     PathBuf::from(concat!(
