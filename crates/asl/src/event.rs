@@ -21,9 +21,11 @@ pub enum Event {
         /// Where all randomness of the execution comes from, task tokens too: 128 bits nobody can guess.
         seed: [u64; 2],
     },
-    /// The failed states of an execution that ended without success are tried again. See
-    /// [`Execution::can_redrive`].
-    Redrive,
+    /// The states of an execution that did not succeed are tried again. See [`Execution::can_redrive`].
+    Redrive {
+        /// Which redrive this is, from 1: one more than [`Execution::redrives`].
+        count: u32,
+    },
     /// A worker took the task.
     TaskStarted {
         task: u64,

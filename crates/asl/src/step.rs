@@ -85,14 +85,14 @@ impl<'m> Run<'m> {
         if let Event::Start { .. } = event {
             return self.x.origin.is_none() && self.start(event);
         }
-        if *event == Event::Redrive {
-            return self.redrive();
+        if let Event::Redrive { count } = event {
+            return self.redrive(*count);
         }
         if !self.x.is_open() {
             return false;
         }
         match event {
-            Event::Start { .. } | Event::Redrive => false,
+            Event::Start { .. } | Event::Redrive { .. } => false,
             Event::TaskStarted { task, worker } => self.task_started(*task, worker.as_deref()),
             Event::TaskSubmitted { task, output } => self.task_submitted(*task, output),
             Event::TaskSucceeded { task, output } => self.task_succeeded(*task, output),

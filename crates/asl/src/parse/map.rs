@@ -40,8 +40,7 @@ impl Reader {
             fields.known(&["ItemSelector", "Parameters"]);
         }
         let work = self.work(fields, selector);
-        let count = ("ToleratedFailureCount", "ToleratedFailureCountPath");
-        let failures = self.number(fields, count.0, count.1, 0, u64::MAX);
+        let failures = self.tolerated(fields);
         let percentage = self.percentage(fields);
         let name = if fields.members().contains_key("ItemProcessor") {
             "ItemProcessor"

@@ -31,12 +31,12 @@ impl Run<'_> {
         orphans(&mut self.x.fallen);
     }
 
-    pub(super) fn redrive(&mut self) -> bool {
-        if !self.x.can_redrive() {
+    pub(super) fn redrive(&mut self, count: u32) -> bool {
+        if !self.x.can_redrive() || self.x.redrives.checked_add(1) != Some(count) {
             return false;
         }
         self.x.status = Status::Running;
-        self.x.redrives = self.x.redrives.saturating_add(1);
+        self.x.redrives = count;
         self.x.redriven = Some(self.at);
         let details = json!({ "redriveCount": self.x.redrives });
         let redriven = self.emit("ExecutionRedriven", self.x.history, details);

@@ -52,7 +52,7 @@ fn program(source: &mut Source, depth: usize) -> Value {
 }
 
 fn state(source: &mut Source, depth: usize, next: Option<&String>) -> Value {
-    let mut state = match source.next(10) {
+    let mut state = match source.next(11) {
         0 => {
             json!({ "Type": "Pass", "Parameters": { "n.$": "$.n", "items": [1, 2] }, "Assign": { "v.$": "$.n" } })
         }
@@ -71,6 +71,7 @@ fn state(source: &mut Source, depth: usize, next: Option<&String>) -> Value {
                 "InputPath": "$", "ItemsPath": "$.items",
             })
         }
+        10 if depth < 3 => distributed(source, depth),
         7 if next.is_none() => return json!({ "Type": "Succeed" }),
         8 if next.is_none() => return json!({ "Type": "Fail", "Error": "Broken", "Cause": "by design" }),
         9 if next.is_some() => {
@@ -97,6 +98,21 @@ fn state(source: &mut Source, depth: usize, next: Option<&String>) -> Value {
         None => state["End"] = json!(true),
     }
     state
+}
+
+fn distributed(source: &mut Source, depth: usize) -> Value {
+    let mut processor = program(source, depth + 1);
+    processor["ProcessorConfig"] = json!({ "Mode": "DISTRIBUTED", "ExecutionType": "STANDARD" });
+    let mut map = json!({
+        "Type": "Map", "MaxConcurrency": source.next(3), "ItemProcessor": processor,
+        "ToleratedFailurePercentage": u64::from(source.next(60)),
+    });
+    if source.next(2) == 1 {
+        map["ItemReader"] = json!({ "Resource": "arn:aws:states:::s3:getObject", "Parameters": { "Bucket": "b", "Key": "k" } });
+    } else {
+        map["ItemsPath"] = json!("$.items");
+    }
+    map
 }
 
 fn task(source: &mut Source) -> Value {
