@@ -5,7 +5,7 @@ use super::fields::Fields;
 use super::work::parameters;
 use crate::limit;
 use crate::machine::{
-    self, Amount, Batcher, Distributed, Flavour, Format, Items, Map, Transformation, Writer,
+    self, Amount, Batcher, Distributed, Flavour, Format, Items, Map, Number, Transformation, Writer,
 };
 use serde_json::Value;
 use std::sync::Arc;
@@ -113,6 +113,11 @@ impl Reader {
             batcher: self.batcher(fields),
             writer: self.writer(fields),
         }
+    }
+
+    fn tolerated(&mut self, fields: &Fields) -> Option<Number> {
+        let (name, path) = ("ToleratedFailureCount", "ToleratedFailureCountPath");
+        self.number(fields, name, path, 0, u64::MAX)
     }
 
     fn percentage(&mut self, fields: &Fields) -> Option<Amount<f64>> {

@@ -11,7 +11,7 @@ use crate::{
     output::{Output, Tone, clean},
     states::{
         mocks::Mocks,
-        run::{self, Report, Setup},
+        run::{self, Objects, Report, Setup},
     },
 };
 
@@ -39,6 +39,12 @@ pub struct Run {
     /// The machine's name, there and in ARNs [default: the definition's file name, or the only one of the mocks].
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
+    /// Where s3:// is: BUCKET/KEY in this directory. ItemReaders read there and ResultWriters write there.
+    #[arg(long, value_name = "DIR")]
+    objects: Option<PathBuf>,
+    /// Run an EXPRESS machine as StartSyncExecution does.
+    #[arg(long)]
+    sync: bool,
     /// Waits, time-outs and back-offs take no time.
     #[arg(long)]
     virtual_time: bool,
@@ -61,6 +67,8 @@ pub async fn run(run: &Run, global: &Global) -> Outcome {
         name: run.name.clone().unwrap_or_else(|| source::stem(&run.file)),
         input: source::value("input", run.input.as_deref())?,
         mocks: mocks(run)?,
+        objects: Objects(run.objects.clone()),
+        synchronous: run.sync,
         virtual_time: run.virtual_time,
         at: clock::now(),
         seed: [clock::bits(), clock::bits()],
@@ -84,9 +92,16 @@ fn mocks(run: &Run) -> Result<Mocks, Failure> {
 }
 
 fn refused(error: run::Error) -> Failure {
+    let next = match &error {
+        run::Error::Mocks(_) => {
+            "add the answer to MockedResponses, name it in the test case, and give --mocks FILE --test-case NAME"
+        }
+        run::Error::Results { .. } => "give --objects DIR, a directory that can be written",
+        run::Error::Stuck | run::Error::Endless | run::Error::Deep => "vend states draw FILE, to see where it goes",
+    };
     Failure::usage("the execution cannot go on here")
         .cause(error.to_string())
-        .next("add the answer to MockedResponses, name it in the test case, and give --mocks FILE --test-case NAME")
+        .next(next)
 }
 
 fn said(report: &Report, output: &Output) -> String {

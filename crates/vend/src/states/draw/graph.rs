@@ -83,6 +83,7 @@ fn read(value: &Value, outermost: bool, depth: usize, left: &mut usize) -> Resul
     for (at, state) in states.values().enumerate() {
         for (reason, target) in ways(state) {
             if let Some(to) = find(target) {
+                *left = left.checked_sub(usize::from(!reason.is_empty())).ok_or(Error::Large)?;
                 program.way(first + at, to, &reason);
             }
         }

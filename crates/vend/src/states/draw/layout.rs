@@ -55,7 +55,8 @@ pub struct Line {
     pub down: bool,
 }
 
-pub fn scene(program: &Program) -> Scene {
+/// `None` when there is too much to lay out.
+pub fn scene(program: &Program) -> Option<Scene> {
     block(program)
 }
 
@@ -65,9 +66,9 @@ struct Sized {
     inside: Vec<Scene>,
 }
 
-fn block(program: &Program) -> Scene {
-    let layers = layer::layers(program);
-    let sizes: Vec<Sized> = program.nodes.iter().map(size).collect();
+fn block(program: &Program) -> Option<Scene> {
+    let layers = layer::layers(program)?;
+    let sizes: Vec<Sized> = program.nodes.iter().map(size).collect::<Option<_>>()?;
     let width = |cell: usize| match layers.cells[cell] {
         Cell::Node(node) => sizes[node].width,
         Cell::Joint => 1,
@@ -83,13 +84,13 @@ fn block(program: &Program) -> Scene {
         scene: Scene::default(),
     };
     placed.rows();
-    placed.scene
+    Some(placed.scene)
 }
 
 /// Widths are odd, so that each box has a middle column.
-fn size(node: &Node) -> Sized {
+fn size(node: &Node) -> Option<Sized> {
     let title = node.title.width();
-    let inside: Vec<Scene> = node.inside.iter().map(block).collect();
+    let inside: Vec<Scene> = node.inside.iter().map(block).collect::<Option<_>>()?;
     let (width, height) = match &node.kind {
         Kind::State(kind) => {
             let branches: usize = inside.iter().map(|scene| scene.width + GAP).sum();
@@ -99,11 +100,11 @@ fn size(node: &Node) -> Sized {
         }
         Kind::Start | Kind::End | Kind::Label => (title + 2, 1),
     };
-    Sized {
+    Some(Sized {
         width: width | 1,
         height,
         inside,
-    }
+    })
 }
 
 /// The middle column of every cell.
