@@ -2,18 +2,15 @@
 
 use crate::limit;
 use crate::machine::Flavour;
+use crate::payload::Payload;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
 
 /// Layout of the record; a reader refuses numbers that it does not know. Records of the first layout lack the fields
 /// that have defaults here.
 const VERSION: u32 = 2;
-
-/// Data on its way through the states; a copy costs nothing.
-pub(crate) type Payload = Arc<Value>;
 
 /// The variables of one scope.
 pub(crate) type Variables = BTreeMap<String, Payload>;

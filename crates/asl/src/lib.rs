@@ -18,6 +18,7 @@ mod locate;
 mod machine;
 mod parse;
 mod path;
+mod payload;
 mod query;
 mod random;
 mod references;

@@ -3,6 +3,7 @@
 use crate::check::Diagnostic;
 use crate::parse;
 use crate::path::Path;
+use crate::payload::Payload;
 use crate::query::Query;
 use crate::template::{Expression, Template};
 use serde::{Deserialize, Serialize};
@@ -229,7 +230,7 @@ impl Kind {
 
 #[derive(Debug)]
 pub struct Pass {
-    pub result: Option<Arc<Value>>,
+    pub result: Option<Payload>,
     pub parameters: Option<Template>,
     pub result_path: ResultPath,
 }

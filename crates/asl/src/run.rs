@@ -154,7 +154,7 @@ impl<'m> MapRun<'m> {
     /// The items of the input: the elements of an array, or the members of an object.
     fn listed(&self) -> Result<Vec<(Option<String>, Value)>, Failure> {
         let (items, _) = self.run.list(&self.strand, self.state, self.map)?;
-        Ok(match Value::clone(&items) {
+        Ok(match items.into_value() {
             Value::Array(items) => items.into_iter().map(|item| (None, item)).collect(),
             Value::Object(members) => members
                 .into_iter()

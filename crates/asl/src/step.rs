@@ -19,12 +19,11 @@ use crate::fault::Fault;
 use crate::history::{self, HistoryEvent, Kind};
 use crate::limit;
 use crate::machine::{self, Flavour, Machine, Program, State};
+use crate::payload::Payload;
 use crate::random::Random;
-use crate::size;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 /// Applies `event`, which happened at `at`, to `execution`.
 ///
@@ -133,13 +132,14 @@ impl<'m> Run<'m> {
         else {
             return false;
         };
-        let fits = size::within(input, limit::PAYLOAD, limit::DEPTH).is_some();
-        let input = Arc::new(if fits { input.clone() } else { Value::Null });
+        let input = Payload::new(input.clone());
+        let fits = input.fits();
+        let input = if fits { input } else { Payload::default() };
         self.random = Random::new(*seed, 0);
         self.x.origin = Some(Origin {
             id: id.clone(),
             name: name.clone(),
-            input: Arc::clone(&input),
+            input: input.clone(),
             role: role.clone(),
             machine_id: machine_id.clone(),
             machine_name: machine_name.clone(),
@@ -325,8 +325,7 @@ impl<'m> Run<'m> {
     }
 
     fn write(&mut self, kind: impl Into<Kind>, previous: u64, details: Value) -> u64 {
-        let written = size::within(&details, self.bytes, usize::MAX).unwrap_or(self.bytes);
-        self.bytes -= written;
+        self.bytes = self.bytes.saturating_sub(weight(&details));
         self.x.history += 1;
         let details = if details.as_object().is_some_and(serde_json::Map::is_empty) {
             Value::Null
@@ -410,4 +409,15 @@ impl<'m> Run<'m> {
             Command::CancelTimer { timer } => !timers.contains(timer),
         });
     }
+}
+
+/// About how many bytes the details of an event are: nearly all of them are in texts at the top.
+fn weight(details: &Value) -> usize {
+    let members = details.as_object().into_iter().flat_map(serde_json::Map::values);
+    let texts = members.map(|member| match member {
+        Value::String(text) => text.len(),
+        Value::Object(inner) => inner.values().filter_map(Value::as_str).map(str::len).sum(),
+        _ => 0,
+    });
+    128 + texts.sum::<usize>()
 }

@@ -7,9 +7,9 @@ use crate::instant;
 use crate::limit;
 use crate::machine::{Filter, Kind, Language, Pass, ResultPath, State, Text, Wait};
 use crate::path::Path;
+use crate::payload::Payload;
 use crate::template::{Expression, Template};
 use serde_json::Value;
-use std::sync::Arc;
 
 const TYPES: [&str; 8] = [
     "Task", "Wait", "Pass", "Succeed", "Fail", "Choice", "Parallel", "Map",
@@ -112,7 +112,7 @@ impl Reader {
             };
         }
         Pass {
-            result: fields.get("Result").cloned().map(Arc::new),
+            result: fields.get("Result").cloned().map(Payload::new),
             parameters: fields.template("Parameters", &mut self.report),
             result_path: super::work::result_path(fields, &mut self.report),
         }

@@ -11,10 +11,9 @@ use crate::history;
 use crate::intrinsic;
 use crate::limit;
 use crate::machine::{Distributed, Map, State};
-use crate::size;
+use crate::payload::Payload;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 impl<'m> Run<'m> {
     pub(super) fn open_run(
@@ -161,7 +160,8 @@ impl<'m> Run<'m> {
             if !children.closing {
                 return Err((strand, children));
             }
-            if size::within(output, limit::PAYLOAD, limit::DEPTH).is_none() {
+            let output = Payload::new(output.clone());
+            if !output.fits() {
                 let fault = Fault {
                     terminal: false,
                     ..Fault::too_large(&strand.state)
@@ -174,7 +174,7 @@ impl<'m> Run<'m> {
             run.emit("MapStateSucceeded", succeeded, json!({}));
             strand.last = succeeded;
             strand.position = Position::Attempt;
-            run.complete(id, strand, state, Some(Arc::new(output.clone())));
+            run.complete(id, strand, state, Some(output));
             Ok(())
         })
     }

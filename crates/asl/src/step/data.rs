@@ -1,19 +1,19 @@
 //! The flow of data through a state: input, result, output, variables, and where the state goes then.
 
 use super::Run;
-use crate::execution::{Parent, Payload, Position, Status, Strand, Variables};
+use crate::execution::{Parent, Position, Status, Strand, Variables};
 use crate::fault::{self, Fault};
 use crate::history;
 use crate::instant;
 use crate::limit;
 use crate::machine::{Filter, Kind, Language, Pass, ResultPath, State, Text};
 use crate::path::{Missing, Path};
+use crate::payload::Payload;
 use crate::query::Kind as Type;
 use crate::scope::{Budget, Scope, Spent};
 use crate::size;
 use crate::template::{Expression, Template};
 use serde_json::{Map, Value, json};
-use std::sync::Arc;
 
 /// What a state hands on when it is left.
 pub(super) struct Outcome<'m> {
@@ -161,10 +161,10 @@ impl<'m> Run<'m> {
         let result = self
             .input(&strand, state)
             .and_then(|input| match (&pass.result, &pass.parameters) {
-                (Some(result), _) => Ok(Arc::clone(result)),
+                (Some(result), _) => Ok(result.clone()),
                 (None, Some(parameters)) => self
                     .template(&strand, state, parameters, About::data(&input))
-                    .map(Arc::new),
+                    .map(Payload::new),
                 (None, None) => Ok(input),
             });
         match result {
@@ -224,7 +224,7 @@ impl<'m> Run<'m> {
 
     /// The input of a state after its `InputPath`.
     pub(crate) fn input(&self, strand: &Strand, state: &State) -> Result<Payload, Fault> {
-        self.filter(strand, state, &state.input, Arc::clone(&strand.input))
+        self.filter(strand, state, &state.input, strand.input.clone())
     }
 
     /// Data after the `OutputPath` of a state.
@@ -241,12 +241,12 @@ impl<'m> Run<'m> {
     ) -> Result<Payload, Fault> {
         match filter {
             Filter::All => Ok(data),
-            Filter::Nothing => Ok(Arc::new(json!({}))),
+            Filter::Nothing => Ok(Payload::new(json!({}))),
             Filter::Path(path) => self
                 .read(strand, state, About::data(&data), |scope| {
                     scope.read(path).map_err(|missing| invalid(path, &missing))
                 })
-                .map(Arc::new)
+                .map(Payload::new)
                 .map_err(|fault| fault.at(&strand.state, strand.entered)),
         }
     }
@@ -299,7 +299,7 @@ impl<'m> Run<'m> {
         };
         let work = state.kind.work();
         let result = match work.and_then(|work| work.selector.as_ref()) {
-            Some(selector) => Arc::new(self.template(strand, state, selector, About::data(&result))?),
+            Some(selector) => Payload::new(self.template(strand, state, selector, About::data(&result))?),
             None => result,
         };
         let assigned = self.assigned(strand, state, state.assign.as_ref(), About::data(&result))?;
@@ -327,8 +327,8 @@ impl<'m> Run<'m> {
     ) -> Result<(Payload, Variables), Fault> {
         let assigned = self.assigned(strand, state, assign, about)?;
         let output = match answer {
-            Some(answer) => Arc::new(self.template(strand, state, answer, about)?),
-            None => Arc::clone(output),
+            Some(answer) => Payload::new(self.template(strand, state, answer, about)?),
+            None => output.clone(),
         };
         Ok((output, assigned))
     }
@@ -386,7 +386,9 @@ impl<'m> Run<'m> {
             return Err(Fault::too_large(&strand.state));
         }
         let assigned = assigned.into_iter();
-        Ok(assigned.map(|(name, value)| (name, Arc::new(value))).collect())
+        Ok(assigned
+            .map(|(name, value)| (name, Payload::new(value)))
+            .collect())
     }
 
     /// Leaves a state.
@@ -396,7 +398,7 @@ impl<'m> Run<'m> {
             assigned,
             next,
         } = outcome;
-        if size::within(&output, limit::PAYLOAD, limit::DEPTH).is_none() {
+        if !output.fits() {
             let fault = Fault::too_large(&strand.state);
             return self.fail(id, strand, fault);
         }
@@ -408,7 +410,7 @@ impl<'m> Run<'m> {
         if !assigned.is_empty() {
             let texts: Map<_, _> = assigned
                 .iter()
-                .map(|(name, value)| (name.clone(), value.to_string().into()))
+                .map(|(name, value)| (name.clone(), value.text().into()))
                 .collect();
             details["assignedVariables"] = Value::Object(texts);
             details["assignedVariablesDetails"] = json!({ "truncated": false });
@@ -435,7 +437,7 @@ impl<'m> Run<'m> {
         history::payload(&mut details, "output", &output);
         self.write("ExecutionSucceeded", previous, details);
         self.end(Status::Succeeded {
-            output: Arc::unwrap_or_clone(output),
+            output: output.into_value(),
         });
     }
 }
@@ -444,14 +446,14 @@ impl<'m> Run<'m> {
 pub(super) fn merge(strand: &Strand, result_path: &ResultPath, result: Payload) -> Result<Payload, Fault> {
     match result_path {
         ResultPath::Replace => Ok(result),
-        ResultPath::Discard => Ok(Arc::clone(&strand.input)),
+        ResultPath::Discard => Ok(strand.input.clone()),
         ResultPath::Into(path) => {
-            let (input, result) = (Value::clone(&strand.input), Arc::unwrap_or_clone(result));
-            path.write(input, result).map(Arc::new).ok_or_else(|| {
+            let (input, result) = (Value::clone(&strand.input), result.into_value());
+            path.write(input, result).map(Payload::new).ok_or_else(|| {
                 let cause = format!(
                     "Unable to apply ReferencePath {} to input {}",
                     path.text(),
-                    strand.input
+                    strand.input.text()
                 );
                 Fault::named(fault::RESULT_PATH, cause).at(&strand.state, strand.entered)
             })

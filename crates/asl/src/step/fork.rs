@@ -2,16 +2,15 @@
 
 use super::Run;
 use super::data::{About, Item, invalid};
-use crate::execution::{Parent, Payload, Position, Strand};
+use crate::execution::{Parent, Position, Strand};
 use crate::fault::{self, Fault};
 use crate::limit;
 use crate::machine::{self, Items, Language, Map, Program, State, Work};
+use crate::payload::Payload;
 use crate::query::Kind;
-use crate::size;
 use crate::template::{Expression, Template};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 
 impl<'m> Run<'m> {
     pub(super) fn parallel(
@@ -27,7 +26,7 @@ impl<'m> Run<'m> {
             .and_then(|input| match &work.parameters {
                 Some(parameters) => self
                     .template(&strand, state, parameters, About::data(&input))
-                    .map(Arc::new),
+                    .map(Payload::new),
                 None => Ok(input),
             });
         let input = input.and_then(|input| fitting(&strand, input));
@@ -44,7 +43,7 @@ impl<'m> Run<'m> {
         self.x.strands.insert(id, strand);
         for (index, branch) in branches.iter().enumerate() {
             let parent = Parent::Branch { of: id, index };
-            let input = Arc::clone(&input);
+            let input = input.clone();
             self.spawn(Strand::new(parent, &branch.start, input, last, self.at));
         }
     }
@@ -56,8 +55,8 @@ impl<'m> Run<'m> {
         };
         let open = open.filter(|open| *open > 0).unwrap_or(limit::CONCURRENCY);
         let open = usize::try_from(open.min(limit::CONCURRENCY)).unwrap_or(1);
-        let waiting: VecDeque<Payload> = match Arc::unwrap_or_clone(items) {
-            Value::Array(items) => items.into_iter().map(Arc::new).collect(),
+        let waiting: VecDeque<Payload> = match items.into_value() {
+            Value::Array(items) => items.into_iter().map(Payload::new).collect(),
             _ => VecDeque::new(),
         };
         let length = waiting.len();
@@ -103,23 +102,23 @@ impl<'m> Run<'m> {
             "MaxConcurrencyPath",
         )?;
         if map.run.as_ref().is_some_and(|run| run.reader.is_some()) {
-            return Ok((Arc::default(), open));
+            return Ok((Payload::default(), open));
         }
         let items = match &map.items {
-            Items::Input => Arc::clone(&input),
+            Items::Input => input.clone(),
             Items::Template(Template::Dynamic(_, Expression::Query(query))) => {
                 let found = self.read(strand, state, about, |scope| match query.evaluate(scope)? {
                     items @ Value::Object(_) if map.run.is_some() => Ok(items),
                     items => query.wanted(items, Kind::Array),
                 });
-                Arc::new(found.map_err(at)?)
+                Payload::new(found.map_err(at)?)
             }
-            Items::Template(template) => Arc::new(self.template(strand, state, template, about)?),
+            Items::Template(template) => Payload::new(self.template(strand, state, template, about)?),
             Items::Path(path) => {
                 let found = self.read(strand, state, about, |scope| {
                     scope.read(path).map_err(|missing| invalid(path, &missing))
                 });
-                Arc::new(found.map_err(at)?)
+                Payload::new(found.map_err(at)?)
             }
         };
         if items.is_array() || (items.is_object() && map.run.is_some()) {
@@ -134,7 +133,7 @@ impl<'m> Run<'m> {
                 place: Some(String::new()),
                 ..Fault::named(
                     fault::QUERY,
-                    format!("Map state input must be an array but was: {items}"),
+                    format!("Map state input must be an array but was: {}", items.text()),
                 )
             },
         }))
@@ -163,7 +162,7 @@ impl<'m> Run<'m> {
         );
         let input = self.selected(&strand, state, map, index, &value);
         let parent = Parent::Item { of: id, index, value };
-        let mut child = Strand::new(parent, &map.processor.start, Arc::default(), started, self.at);
+        let mut child = Strand::new(parent, &map.processor.start, Payload::default(), started, self.at);
         match input {
             Ok(input) => {
                 child.input = input;
@@ -175,7 +174,7 @@ impl<'m> Run<'m> {
                 if let (Position::Map { waiting, .. }, Parent::Item { value, .. }) =
                     (&mut strand.position, &child.parent)
                 {
-                    waiting.push_front(Arc::clone(value));
+                    waiting.push_front(value.clone());
                 }
                 self.x.strands.insert(id, strand);
                 if let Some(strand) = self.abandon(id, child) {
@@ -196,7 +195,7 @@ impl<'m> Run<'m> {
         value: &Payload,
     ) -> Result<Payload, Fault> {
         let Some(selector) = &map.work.parameters else {
-            return Ok(Arc::clone(value));
+            return Ok(value.clone());
         };
         let input = self.input(strand, state)?;
         let item = Item {
@@ -209,7 +208,7 @@ impl<'m> Run<'m> {
             ..About::data(&input)
         };
         let selected = self.template(strand, state, selector, about)?;
-        fitting(strand, Arc::new(selected))
+        fitting(strand, Payload::new(selected))
     }
 
     /// A branch or an iteration came to its end.
@@ -245,7 +244,7 @@ impl<'m> Run<'m> {
         let results = joined(std::mem::take(results));
         strand.position = Position::Attempt;
         self.emit("ParallelStateSucceeded", strand.last, json!({}));
-        self.complete(id, strand, state, Some(Arc::new(Value::Array(results))));
+        self.complete(id, strand, state, Some(Payload::new(Value::Array(results))));
     }
 
     fn iteration_done(
@@ -276,17 +275,18 @@ impl<'m> Run<'m> {
     fn map_succeeded(&mut self, id: u64, mut strand: Strand, state: &'m State, results: Vec<Value>) {
         strand.position = Position::Attempt;
         self.emit("MapStateSucceeded", strand.last, json!({}));
-        self.complete(id, strand, state, Some(Arc::new(Value::Array(results))));
+        self.complete(id, strand, state, Some(Payload::new(Value::Array(results))));
     }
 }
 
 fn joined(results: BTreeMap<usize, Payload>) -> Vec<Value> {
-    results.into_values().map(Arc::unwrap_or_clone).collect()
+    results.into_values().map(Payload::into_value).collect()
 }
 
 fn fitting(strand: &Strand, input: Payload) -> Result<Payload, Fault> {
-    match size::within(&input, limit::PAYLOAD, limit::DEPTH) {
-        Some(_) => Ok(input),
-        None => Err(Fault::too_large(&strand.state)),
+    if input.fits() {
+        Ok(input)
+    } else {
+        Err(Fault::too_large(&strand.state))
     }
 }

@@ -8,9 +8,9 @@ use crate::fault::Fault;
 use crate::history;
 use crate::limit;
 use crate::machine::{Catcher, Kind, Language, Retrier, State, Work};
+use crate::payload::Payload;
 use crate::random::Random;
 use serde_json::json;
-use std::sync::Arc;
 
 impl<'m> Run<'m> {
     /// The state of `strand` failed.
@@ -89,7 +89,7 @@ impl<'m> Run<'m> {
             return Some((strand, fault));
         };
         match self.caught(&strand, state, catcher, &fault) {
-            Ok(outcome) if crate::size::within(&outcome.output, limit::PAYLOAD, limit::DEPTH).is_some() => {
+            Ok(outcome) if outcome.output.fits() => {
                 self.fallen.clear();
                 self.exit(id, strand, outcome);
                 None
@@ -109,7 +109,7 @@ impl<'m> Run<'m> {
         catcher: &'m Catcher,
         fault: &Fault,
     ) -> Result<Outcome<'m>, Fault> {
-        let error = Arc::new(fault.output());
+        let error = Payload::new(fault.output());
         let (answer, assign) = (catcher.answer.as_ref(), catcher.assign.as_ref());
         let (output, assigned) = match state.language {
             Language::JsonPath => {
@@ -258,7 +258,7 @@ mod tests {
 
     #[test]
     fn delays_grow_to_the_maximum_and_each_retrier_counts_for_itself() {
-        let mut strand = Strand::new(Parent::None, "S", Arc::default(), 0, Timestamp::UNIX_EPOCH);
+        let mut strand = Strand::new(Parent::None, "S", Payload::default(), 0, Timestamp::UNIX_EPOCH);
         let retriers = [retrier(&["A"], 3, false), retrier(&["States.ALL"], 1, false)];
         let random = Random::new([0, 0], 0);
         let mut next = |name: &str| retry(&mut strand, &retriers, &Fault::named(name, ""), &random);
@@ -271,7 +271,7 @@ mod tests {
 
     #[test]
     fn full_jitter_stays_below_the_delay() {
-        let mut strand = Strand::new(Parent::None, "S", Arc::default(), 0, Timestamp::UNIX_EPOCH);
+        let mut strand = Strand::new(Parent::None, "S", Payload::default(), 0, Timestamp::UNIX_EPOCH);
         let random = Random::new([0, 0], 0);
         for _ in 0..100 {
             let delay = retry(

@@ -4,17 +4,16 @@ use super::Run;
 use super::data::{About, invalid};
 use super::wait::plain;
 use crate::event::{Command, Timeout};
-use crate::execution::{Payload, Position, Purpose, Strand};
+use crate::execution::{Position, Purpose, Strand};
 use crate::fault::{self, Fault};
 use crate::history;
 use crate::limit;
 use crate::machine::{self, Number, State, Task};
+use crate::payload::Payload;
 use crate::query::{self, Kind};
-use crate::size;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
-use std::sync::Arc;
 
 /// The three families of history events.
 enum Family<'a> {
@@ -57,7 +56,7 @@ impl<'m> Run<'m> {
         self.commands.push(Command::Schedule {
             task: number,
             resource: task.resource.clone(),
-            input: Arc::unwrap_or_clone(order.input),
+            input: order.input.into_value(),
             timeout: order.timeout,
             heartbeat: order.heartbeat,
             attempt: strand.retries.saturating_add(1),
@@ -100,10 +99,10 @@ impl<'m> Run<'m> {
             },
         };
         let input = match &task.work.parameters {
-            Some(parameters) => Arc::new(self.template(strand, state, parameters, about)?),
+            Some(parameters) => Payload::new(self.template(strand, state, parameters, about)?),
             None => input,
         };
-        if size::within(&input, limit::PAYLOAD, limit::DEPTH).is_none() {
+        if !input.fits() {
             return Err(Fault::too_large(&strand.state));
         }
         Ok(Order {
@@ -123,7 +122,7 @@ impl<'m> Run<'m> {
                 details["resource"] = task.resource.as_str().into();
             }
             Family::Service { kind, action } => {
-                details["parameters"] = order.input.to_string().into();
+                details["parameters"] = order.input.text().into();
                 let region = self
                     .x
                     .origin
@@ -247,8 +246,8 @@ impl<'m> Run<'m> {
             return false;
         };
         let family = family(&state.resource);
-        let fits = matches!(family, Family::Service { .. })
-            && size::within(output, limit::PAYLOAD, limit::DEPTH).is_some();
+        let output = Payload::new(output.clone());
+        let fits = matches!(family, Family::Service { .. }) && output.fits();
         let Position::Task { submitted, .. } = &mut strand.position else {
             return self.put_back(id, strand);
         };
@@ -256,7 +255,7 @@ impl<'m> Run<'m> {
             return self.put_back(id, strand);
         }
         let mut details = family.details();
-        history::payload(&mut details, "output", output);
+        history::payload(&mut details, "output", &output);
         strand.last = self.emit(family.event("Submitted"), strand.last, details);
         self.x.strands.insert(id, strand);
         true
@@ -266,7 +265,8 @@ impl<'m> Run<'m> {
         let Some((id, mut strand, state)) = self.open(task) else {
             return false;
         };
-        if size::within(output, limit::PAYLOAD, limit::DEPTH).is_none() {
+        let output = Payload::new(output.clone());
+        if !output.fits() {
             let fault = Fault {
                 terminal: false,
                 task: true,
@@ -277,14 +277,14 @@ impl<'m> Run<'m> {
         }
         let family = family(&state.resource);
         let mut details = family.details();
-        history::payload(&mut details, "output", output);
+        history::payload(&mut details, "output", &output);
         strand.last = self.emit(family.event("Succeeded"), strand.last, details);
         if let Some(timer) = strand.timer() {
             self.stop_timer(timer);
         }
         self.x.tasks.remove(&task);
         match self.state(&strand) {
-            Some(state) => self.complete(id, strand, state, Some(Arc::new(output.clone()))),
+            Some(state) => self.complete(id, strand, state, Some(output)),
             None => self.resume(id, strand),
         }
         true
