@@ -3,13 +3,13 @@
 
 use super::Run;
 use super::data::{About, merge};
-use crate::execution::{Execution, Parent, Payload, Strand, Variables};
+use crate::execution::{Execution, Parent, Strand, Variables};
 use crate::fault::{self, Fault};
 use crate::limit;
 use crate::machine::{self, Items, Kind, Language, Machine, ResultPath, Retrier, State};
+use crate::payload::Payload;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
-use std::sync::Arc;
 
 /// A state, and what it is given.
 pub(crate) struct Inspection<'a> {
@@ -58,11 +58,11 @@ pub(crate) fn inspect(inspection: Inspection, at: Timestamp, seed: [u64; 2]) -> 
     let mut run = Run::new(inspection.machine, Execution::new(), at);
     run.random = crate::random::Random::new(seed, 0);
     run.given = Some(inspection.context.clone());
-    let input = Arc::new(inspection.input.clone());
+    let input = Payload::new(inspection.input.clone());
     let mut strand = Strand::new(Parent::None, inspection.name, input, 0, at);
     let variables = inspection.variables.iter();
     strand.variables = variables
-        .map(|(name, value)| (name.clone(), Arc::new(value.clone())))
+        .map(|(name, value)| (name.clone(), Payload::new(value.clone())))
         .collect();
     let mut seen = Seen {
         payloads: Vec::new(),
@@ -81,7 +81,7 @@ pub(crate) fn inspect(inspection: Inspection, at: Timestamp, seed: [u64; 2]) -> 
 
 impl Seen {
     fn note(&mut self, name: &'static str, value: &Payload) {
-        self.payloads.push((name, Arc::clone(value)));
+        self.payloads.push((name, value.clone()));
     }
 }
 
@@ -106,7 +106,7 @@ impl<'m> Run<'m> {
                 let result = match (&pass.result, &pass.parameters) {
                     (Some(result), _) => {
                         seen.note("result", result);
-                        Arc::clone(result)
+                        result.clone()
                     }
                     (None, parameters) => self.given(
                         strand,
@@ -158,8 +158,8 @@ impl<'m> Run<'m> {
         seen: &mut Seen,
     ) -> Result<Payload, Fault> {
         let made = match template {
-            Some(template) => Arc::new(self.template(strand, state, template, About::data(input))?),
-            None => Arc::clone(input),
+            Some(template) => Payload::new(self.template(strand, state, template, About::data(input))?),
+            None => input.clone(),
         };
         if state.language == Language::JsonPath {
             seen.note(name, &made);
@@ -330,7 +330,7 @@ fn left(output: Payload, assigned: &Variables, next: Option<&str>) -> Left {
 /// The mocked result; its mocked error is the fault of `whom`.
 fn answered(inspection: &Inspection, whom: &str) -> Result<Payload, Fault> {
     match &inspection.answer {
-        Some(Answer::Result(result)) => Ok(Arc::new(result.clone())),
+        Some(Answer::Result(result)) => Ok(Payload::new(result.clone())),
         Some(Answer::Error(error, cause)) => Err(Fault {
             error: error.clone(),
             cause: cause.clone(),
