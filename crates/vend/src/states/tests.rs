@@ -89,7 +89,9 @@ fn mocks(case: &Value) -> Option<Value> {
         }
         answers.entry(state).or_default().push(answer);
     }
-    let raising = case["lambda_functions"][0]["source"].as_str().is_some_and(|source| source.contains("raise Exception("));
+    let raising = case["lambda_functions"][0]["source"]
+        .as_str()
+        .is_some_and(|source| source.contains("raise Exception("));
     for state in states {
         if answers.contains_key(&state) || !reached(case) {
             continue;
@@ -97,11 +99,21 @@ fn mocks(case: &Value) -> Option<Value> {
         let thrown = raising.then(|| json!({ "Throw": { "Error": "Exception", "Cause": "{}" } }))?;
         answers.insert(state, vec![thrown; 16]);
     }
-    let responses: Map<_, _> = answers.iter().map(|(state, answers)| {
-        let calls: Map<_, _> = answers.iter().enumerate().map(|(at, answer)| (at.to_string(), answer.clone())).collect();
-        (state.clone(), Value::Object(calls))
-    }).collect();
-    let names: Map<_, _> = answers.keys().map(|state| (state.clone(), json!(state))).collect();
+    let responses: Map<_, _> = answers
+        .iter()
+        .map(|(state, answers)| {
+            let calls: Map<_, _> = answers
+                .iter()
+                .enumerate()
+                .map(|(at, answer)| (at.to_string(), answer.clone()))
+                .collect();
+            (state.clone(), Value::Object(calls))
+        })
+        .collect();
+    let names: Map<_, _> = answers
+        .keys()
+        .map(|state| (state.clone(), json!(state)))
+        .collect();
     Some(json!({
         "StateMachines": { "machine": { "TestCases": { "recorded": names } } },
         "MockedResponses": responses,
@@ -131,23 +143,40 @@ async fn execute(case: &Value, mocks: &Value) -> Result<Report, String> {
         Some("EXPRESS") => Flavour::Express,
         _ => Flavour::Standard,
     };
-    let machine = Machine::parse_as(flavour, &case["definition"].to_string())
-        .map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
+    let machine = Machine::parse_as(flavour, &case["definition"].to_string()).map_err(|problems| {
+        problems
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join("; ")
+    })?;
     let input = match case.get("input_as_sent") {
         Some(Value::String(text)) => serde_json::from_str(text).unwrap(),
-        _ => case.get("input").filter(|input| !input.is_null()).cloned().unwrap_or_else(|| json!({})),
+        _ => case
+            .get("input")
+            .filter(|input| !input.is_null())
+            .cloned()
+            .unwrap_or_else(|| json!({})),
     };
     let directory = tempfile::tempdir().unwrap();
     let objects = Objects(Some(directory.path().to_owned()));
-    for put in case["s3_setup"].as_array().into_iter().flatten().filter(|call| call["op"] == "put_object") {
+    for put in case["s3_setup"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(|call| call["op"] == "put_object")
+    {
         let text = |name: &str| put["kwargs"][name].as_str().unwrap();
-        objects.write(text("Bucket"), text("Key"), text("Body").as_bytes()).unwrap();
+        objects
+            .write(text("Bucket"), text("Key"), text("Body").as_bytes())
+            .unwrap();
     }
     let setup = Setup {
         machine,
         name: "machine".into(),
         input,
-        mocks: Mocks::read(&mocks.to_string(), None, "machine", Some("recorded")).map_err(|error| error.to_string())?,
+        mocks: Mocks::read(&mocks.to_string(), None, "machine", Some("recorded"))
+            .map_err(|error| error.to_string())?,
         objects,
         synchronous: case["kind"] == "sync_execution",
         virtual_time: true,
@@ -164,7 +193,10 @@ fn compare(case: &Value, is: &Report) -> Vec<String> {
     let volatile: Vec<_> = volatile.filter_map(Value::as_str).collect();
     let mut found = Vec::new();
     if want["status"] != is.status {
-        return vec![format!("status {} but was {} {:?} {:?}", want["status"], is.status, is.error, is.cause)];
+        return vec![format!(
+            "status {} but was {} {:?} {:?}",
+            want["status"], is.status, is.error, is.cause
+        )];
     }
     if is.status == "SUCCEEDED" {
         let output = serde_json::from_str(is.output.as_deref().unwrap()).unwrap();
@@ -173,13 +205,20 @@ fn compare(case: &Value, is: &Report) -> Vec<String> {
         equal(&want["error"], &json!(is.error), "/error", &volatile, &mut found);
         let cause = is.cause.as_deref().map_or(Value::Null, |cause| {
             let read = want["cause"].is_object() || want["cause"].is_array();
-            serde_json::from_str(cause).ok().filter(|_| read).unwrap_or_else(|| cause.into())
+            serde_json::from_str(cause)
+                .ok()
+                .filter(|_| read)
+                .unwrap_or_else(|| cause.into())
         });
         equal(&want["cause"], &cause, "/cause", &volatile, &mut found);
     }
     if let Some(types) = want["event_types"].as_array() {
         let mut types: Vec<_> = types.iter().filter_map(Value::as_str).collect();
-        let mut own: Vec<_> = is.events.iter().filter_map(|event| event["type"].as_str()).collect();
+        let mut own: Vec<_> = is
+            .events
+            .iter()
+            .filter_map(|event| event["type"].as_str())
+            .collect();
         if case["interleaved"] == true {
             types.sort_unstable();
             own.sort_unstable();
@@ -197,7 +236,10 @@ fn equal(want: &Value, is: &Value, place: &str, volatile: &[&str], found: &mut V
     }
     match (want, is) {
         (Value::Object(want), Value::Object(is)) => {
-            for key in want.keys().chain(is.keys().filter(|key| !want.contains_key(*key))) {
+            for key in want
+                .keys()
+                .chain(is.keys().filter(|key| !want.contains_key(*key)))
+            {
                 let place = format!("{place}/{}", key.replace('~', "~0").replace('/', "~1"));
                 match (want.get(key), is.get(key)) {
                     (Some(want), Some(is)) => equal(want, is, &place, volatile, found),
@@ -225,7 +267,9 @@ async fn recorded_executions_with_mocks() {
         let (mut passed, mut out, mut failed) = (0, 0, 0);
         for case in &cases {
             let id = case["id"].as_str().unwrap();
-            let ended = ["SUCCEEDED", "FAILED", "TIMED_OUT"].iter().any(|status| case["expected"]["status"] == *status);
+            let ended = ["SUCCEEDED", "FAILED", "TIMED_OUT"]
+                .iter()
+                .any(|status| case["expected"]["status"] == *status);
             let Some(mocks) = mocks(case).filter(|_| ended) else {
                 out += 1;
                 continue;
@@ -247,5 +291,10 @@ async fn recorded_executions_with_mocks() {
         println!("{folder}: {passed} pass, {failed} fail, {out} have no answers or no end");
     }
     assert!(stale.is_empty(), "listed as known but passing: {stale:?}");
-    assert!(wrong.is_empty(), "{} cases fail:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} cases fail:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
 }

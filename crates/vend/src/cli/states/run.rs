@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use asl::Machine;
 use clap::Args;
 
-use super::{super::{Failure, Global, Outcome}, Type, code, lint, source};
+use super::{
+    super::{Failure, Global, Outcome},
+    Type, code, lint, source,
+};
 use crate::{
     clock,
     output::{Output, Tone, clean},
@@ -26,9 +29,14 @@ pub struct Run {
     /// The definition, in Amazon States Language.
     file: PathBuf,
     /// The input: a file, - or JSON. Without it, {}.
-    #[arg(long, value_name = "FILE|JSON")]
+    #[arg(long, value_name = "FILE|JSON", allow_hyphen_values = true)]
     input: Option<String>,
-    #[arg(long = "type", value_name = "TYPE", default_value = "STANDARD", ignore_case = true)]
+    #[arg(
+        long = "type",
+        value_name = "TYPE",
+        default_value = "STANDARD",
+        ignore_case = true
+    )]
     kind: Type,
     /// Answers of tasks.
     #[arg(long, value_name = "FILE")]
@@ -97,7 +105,9 @@ fn refused(error: run::Error) -> Failure {
             "add the answer to MockedResponses, name it in the test case, and give --mocks FILE --test-case NAME"
         }
         run::Error::Results { .. } => "give --objects DIR, a directory that can be written",
-        run::Error::Stuck | run::Error::Endless | run::Error::Deep => "vend states draw FILE, to see where it goes",
+        run::Error::Stuck | run::Error::Endless | run::Error::Deep => {
+            "vend states draw FILE, to see where it goes"
+        }
     };
     Failure::usage("the execution cannot go on here")
         .cause(error.to_string())
@@ -106,30 +116,47 @@ fn refused(error: run::Error) -> Failure {
 
 fn said(report: &Report, output: &Output) -> String {
     let mut text = String::new();
-    let first = report.events.first().and_then(|event| event["timestamp"].as_str()?.parse().ok());
+    let first = report
+        .events
+        .first()
+        .and_then(|event| event["timestamp"].as_str()?.parse().ok());
     for event in &report.events {
         let at: Option<jiff::Timestamp> = event["timestamp"].as_str().and_then(|at| at.parse().ok());
-        let since = at.zip(first).map(|(at, first): (_, jiff::Timestamp)| at.duration_since(first));
+        let since = at
+            .zip(first)
+            .map(|(at, first): (_, jiff::Timestamp)| at.duration_since(first));
         let kind = event["type"].as_str().unwrap_or_default();
         let name = ["stateEnteredEventDetails", "stateExitedEventDetails"]
             .iter()
             .find_map(|details| event[*details]["name"].as_str());
         let tone = match kind {
-            kind if kind.ends_with("Failed") || kind.ends_with("TimedOut") || kind.ends_with("Aborted") => Tone::Bad,
+            kind if kind.ends_with("Failed") || kind.ends_with("TimedOut") || kind.ends_with("Aborted") => {
+                Tone::Bad
+            }
             kind if kind.ends_with("Succeeded") => Tone::Good,
             _ => Tone::Plain,
         };
-        text.push_str(&format!(
-            "{:>10}  {:>5}  {}  {}\n",
+        let line = format!(
+            "{:>12}  {:>5}  {}  {}",
             since.map(crate::output::duration).unwrap_or_default(),
-            event["id"],
+            event["id"].as_u64().unwrap_or_default(),
             output.tone(tone, &format!("{kind:<28}")),
             clean(name.unwrap_or_default()),
-        ));
+        );
+        text.push_str(line.trim_end());
+        text.push('\n');
     }
-    let tone = if report.status == "SUCCEEDED" { Tone::Good } else { Tone::Bad };
+    let tone = if report.status == "SUCCEEDED" {
+        Tone::Good
+    } else {
+        Tone::Bad
+    };
     text.push_str(&format!("{}\n", output.tone(tone, report.status)));
-    for (word, what) in [("error", &report.error), ("cause", &report.cause), ("output", &report.output)] {
+    for (word, what) in [
+        ("error", &report.error),
+        ("cause", &report.cause),
+        ("output", &report.output),
+    ] {
         if let Some(what) = what {
             text.push_str(&format!("{word}: {}\n", clean(what)));
         }

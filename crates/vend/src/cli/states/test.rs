@@ -6,7 +6,10 @@ use asl::{Configuration, Level, Mock, TestRequest, TestResponse, Tested};
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
-use super::{super::{Failure, Global, Outcome}, code, source};
+use super::{
+    super::{Failure, Global, Outcome},
+    code, source,
+};
 use crate::{
     clock,
     output::{Output, Tone, clean},
@@ -25,7 +28,7 @@ pub struct Test {
     #[arg(long, value_name = "NAME")]
     state_name: Option<String>,
     /// The state's input. Without it, {}.
-    #[arg(long, value_name = "FILE|JSON")]
+    #[arg(long, value_name = "FILE|JSON", allow_hyphen_values = true)]
     input: Option<String>,
     /// How much is shown of the way of the data.
     #[arg(long, value_name = "LEVEL", default_value = "INFO", ignore_case = true)]
@@ -98,7 +101,10 @@ fn request(test: &Test) -> Result<TestRequest, Failure> {
         context: text(&test.context)?,
         state_configuration: match text(&test.state_configuration)? {
             None => Configuration::default(),
-            Some(text) => read("state-configuration", source::parsed("state-configuration", &text)?)?,
+            Some(text) => read(
+                "state-configuration",
+                source::parsed("state-configuration", &text)?,
+            )?,
         },
     })
 }
@@ -139,7 +145,12 @@ fn said(response: &TestResponse, output: &Output) -> String {
             say(name, what);
         }
     }
-    for (name, value) in response.inspection_data.iter().filter_map(Value::as_object).flatten() {
+    for (name, value) in response
+        .inspection_data
+        .iter()
+        .filter_map(Value::as_object)
+        .flatten()
+    {
         let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         say(name, &value);
     }

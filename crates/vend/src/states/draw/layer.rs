@@ -154,7 +154,10 @@ impl Layers {
 
     /// Puts each cell below, and then above, the middle of its neighbours.
     fn sort(&mut self) {
-        let (mut above, mut below) = (vec![Vec::new(); self.cells.len()], vec![Vec::new(); self.cells.len()]);
+        let (mut above, mut below) = (
+            vec![Vec::new(); self.cells.len()],
+            vec![Vec::new(); self.cells.len()],
+        );
         for link in &self.links {
             above[link.lower].push(link.upper);
             below[link.upper].push(link.lower);

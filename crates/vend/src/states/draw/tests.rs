@@ -43,7 +43,10 @@ fn events() -> Vec<Value> {
 #[test]
 fn an_order_as_text_and_as_svg() {
     let drawing = Drawing::of(&order()).unwrap();
-    golden("order.txt", &drawing.text(&Statuses::default(), |_, text| text.to_owned()));
+    golden(
+        "order.txt",
+        &drawing.text(&Statuses::default(), |_, text| text.to_owned()),
+    );
     golden("order.svg", &drawing.svg(&Statuses::read(&events())));
 }
 
@@ -54,12 +57,21 @@ fn a_history_tells_how_states_stand() {
         let statuses = Statuses::read(events);
         ["Validate order", "Charge", "Give up", "Done"].map(|name| statuses.of(name))
     };
-    assert_eq!(tints(&all), [Tint::Succeeded, Tint::Caught, Tint::Failed, Tint::None]);
-    assert_eq!(tints(&all[..6]), [Tint::Succeeded, Tint::Running, Tint::None, Tint::None]);
+    assert_eq!(
+        tints(&all),
+        [Tint::Succeeded, Tint::Caught, Tint::Failed, Tint::None]
+    );
+    assert_eq!(
+        tints(&all[..6]),
+        [Tint::Succeeded, Tint::Running, Tint::None, Tint::None]
+    );
     let mut stopped = all[..5].to_vec();
     stopped.push(json!({ "id": 6, "previousEventId": 0, "type": "ExecutionAborted" }));
     assert_eq!(tints(&stopped)[1], Tint::Aborted);
-    assert_eq!(Statuses::read(&[json!(1), json!({ "id": 1 })]), Statuses::default());
+    assert_eq!(
+        Statuses::read(&[json!(1), json!({ "id": 1 })]),
+        Statuses::default()
+    );
 }
 
 #[test]
@@ -72,7 +84,9 @@ fn names_cannot_leave_the_svg() {
     for evil in ["<script", "<b>", "<x>", "alert('", "\u{1}"] {
         assert!(!svg.contains(evil), "{evil}");
     }
-    let text = Drawing::of(&definition).unwrap().text(&Statuses::default(), |_, text| text.to_owned());
+    let text = Drawing::of(&definition)
+        .unwrap()
+        .text(&Statuses::default(), |_, text| text.to_owned());
     assert!(!text.contains('\u{1}'));
 }
 
@@ -80,9 +94,16 @@ fn names_cannot_leave_the_svg() {
 fn what_cannot_be_drawn_is_refused() {
     assert_eq!(Drawing::of(&json!({ "States": {} })).unwrap_err(), Error::Empty);
     assert_eq!(Drawing::of(&json!([])).unwrap_err(), Error::Empty);
-    let states: serde_json::Map<_, _> = (0..=super::STATES).map(|at| (format!("S{at}"), json!({}))).collect();
-    assert_eq!(Drawing::of(&json!({ "States": states })).unwrap_err(), Error::Large);
-    let rules: Vec<_> = (0..=super::STATES).map(|at| json!({ "Condition": at.to_string(), "Next": "S" })).collect();
+    let states: serde_json::Map<_, _> = (0..=super::STATES)
+        .map(|at| (format!("S{at}"), json!({})))
+        .collect();
+    assert_eq!(
+        Drawing::of(&json!({ "States": states })).unwrap_err(),
+        Error::Large
+    );
+    let rules: Vec<_> = (0..=super::STATES)
+        .map(|at| json!({ "Condition": at.to_string(), "Next": "S" }))
+        .collect();
     let choice = json!({ "States": { "S": { "Choices": rules } } });
     assert_eq!(Drawing::of(&choice).unwrap_err(), Error::Large);
 }
@@ -91,7 +112,9 @@ fn what_cannot_be_drawn_is_refused() {
 fn machine(seed: u64, count: usize) -> Value {
     let mut state = seed;
     let mut next = |below: usize| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (state >> 33) as usize % below
     };
     let states: serde_json::Map<_, _> = (0..count)
@@ -122,20 +145,36 @@ fn boxes_never_meet_and_nothing_is_outside() {
             })
             .collect();
         for (at, one) in frames.iter().enumerate() {
-            assert!(one.x + one.width <= scene.width && one.y + one.height <= scene.height, "{seed} {}", one.name);
+            assert!(
+                one.x + one.width <= scene.width && one.y + one.height <= scene.height,
+                "{seed} {}",
+                one.name
+            );
             for two in &frames[at + 1..] {
                 let apart = one.x + one.width <= two.x
                     || two.x + two.width <= one.x
                     || one.y + one.height <= two.y
                     || two.y + two.height <= one.y;
-                let inside = one.x < two.x && two.x + two.width < one.x + one.width
-                    && one.y < two.y && two.y + two.height < one.y + one.height;
-                assert!(apart || (one.outer && inside), "{seed}: {} and {}", one.name, two.name);
+                let inside = one.x < two.x
+                    && two.x + two.width < one.x + one.width
+                    && one.y < two.y
+                    && two.y + two.height < one.y + one.height;
+                assert!(
+                    apart || (one.outer && inside),
+                    "{seed}: {} and {}",
+                    one.name,
+                    two.name
+                );
             }
         }
         for item in &scene.items {
             if let Item::Line(line) = item {
-                assert!(line.points.iter().all(|(x, y)| *x < scene.width && *y < scene.height), "{seed} {line:?}");
+                assert!(
+                    line.points
+                        .iter()
+                        .all(|(x, y)| *x < scene.width && *y < scene.height),
+                    "{seed} {line:?}"
+                );
                 let level = |pair: &[(usize, usize)]| pair[0].0 == pair[1].0 || pair[0].1 == pair[1].1;
                 assert!(line.points.windows(2).all(level), "{seed} {line:?}");
             }

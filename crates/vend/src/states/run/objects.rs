@@ -70,12 +70,16 @@ impl Objects {
     /// A path in the directory; a definition cannot lead out of it.
     fn path(&self, bucket: &str, key: &str) -> io::Result<PathBuf> {
         let Some(root) = &self.0 else {
-            return Err(io::Error::other("there is no directory of objects: give --objects DIR, or a mock"));
+            return Err(io::Error::other(
+                "there is no directory of objects: give --objects DIR, or a mock",
+            ));
         };
         let plain = |path: &Path| path.components().all(|part| matches!(part, Component::Normal(_)));
         let names = Path::new(bucket).components().count() == 1;
         if !names || !plain(Path::new(bucket)) || !plain(Path::new(key)) {
-            return Err(io::Error::other(format!("\"{bucket}/{key}\" does not name an object")));
+            return Err(io::Error::other(format!(
+                "\"{bucket}/{key}\" does not name an object"
+            )));
         }
         Ok(root.join(bucket).join(key))
     }
@@ -86,7 +90,10 @@ fn text<'a>(parameters: &'a Value, name: &str) -> &'a str {
 }
 
 fn described(key: &str, metadata: &std::fs::Metadata) -> Value {
-    let modified = metadata.modified().ok().and_then(|at| jiff::Timestamp::try_from(at).ok());
+    let modified = metadata
+        .modified()
+        .ok()
+        .and_then(|at| jiff::Timestamp::try_from(at).ok());
     let seconds = modified.map_or(0, |at| at.as_second());
     json!({
         "Etag": format!("\"{:x}-{seconds:x}\"", metadata.len()),
@@ -110,11 +117,27 @@ mod tests {
         objects.write("bucket", "a/b.json", b"[]").unwrap();
         let object = |bucket: &str, key: &str| objects.read(&json!({ "Bucket": bucket, "Key": key }));
         assert_eq!(object("bucket", "a/b.json").unwrap(), b"[]");
-        for (bucket, key) in [("..", "secret"), ("bucket", "../../secret"), ("bucket", "/etc/passwd"), ("a/b", "c"), ("", "x")] {
+        for (bucket, key) in [
+            ("..", "secret"),
+            ("bucket", "../../secret"),
+            ("bucket", "/etc/passwd"),
+            ("a/b", "c"),
+            ("", "x"),
+        ] {
             assert!(object(bucket, key).is_err(), "{bucket} {key}");
         }
-        let listed = objects.list(&json!({ "Bucket": "bucket", "Prefix": "a/" })).unwrap();
-        assert_eq!((listed.len(), &listed[0]["Key"], &listed[0]["Size"]), (1, &json!("a/b.json"), &json!(2)));
-        assert!(objects.list(&json!({ "Bucket": "bucket", "Prefix": "c" })).unwrap().is_empty());
+        let listed = objects
+            .list(&json!({ "Bucket": "bucket", "Prefix": "a/" }))
+            .unwrap();
+        assert_eq!(
+            (listed.len(), &listed[0]["Key"], &listed[0]["Size"]),
+            (1, &json!("a/b.json"), &json!(2))
+        );
+        assert!(
+            objects
+                .list(&json!({ "Bucket": "bucket", "Prefix": "c" }))
+                .unwrap()
+                .is_empty()
+        );
     }
 }

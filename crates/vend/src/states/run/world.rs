@@ -6,8 +6,8 @@ use std::{
 };
 
 use asl::{
-    Answer, Child, Command, Ended, Event, Execution, Failure, Flavour, HistoryEvent, Machine, MapRun, Request,
-    Status, Timeout, step,
+    Answer, Child, Command, Ended, Event, Execution, Failure, Flavour, HistoryEvent, Machine, MapRun,
+    Request, Status, Timeout, step,
 };
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -174,7 +174,12 @@ impl World {
         self.history.extend(step.history);
         for command in step.commands {
             match command {
-                Command::Schedule { task, state, resource, .. } => {
+                Command::Schedule {
+                    task,
+                    state,
+                    resource,
+                    ..
+                } => {
                     let answer = around.mocks.answer(&state)?;
                     self.answer(task, &answer, &resource);
                 }
@@ -183,14 +188,20 @@ impl World {
                     let event = self.open(task, state, around)?;
                     self.now.push_back(event);
                 }
-                Command::StartChild { task, child, name, seed } => self.child(task, child, &name, seed, around)?,
+                Command::StartChild {
+                    task,
+                    child,
+                    name,
+                    seed,
+                } => self.child(task, child, &name, seed, around)?,
                 Command::CloseMapRun { task } => {
                     let event = self.close(task, around)?;
                     self.now.push_back(event);
                 }
                 Command::StartTimer { timer, at } => self.put(at, Due::Timer(timer)),
                 Command::CancelTimer { timer } => {
-                    self.later.retain(|_, due| !matches!(due, Due::Timer(other) if *other == timer));
+                    self.later
+                        .retain(|_, due| !matches!(due, Due::Timer(other) if *other == timer));
                 }
             }
         }
@@ -335,7 +346,9 @@ fn given(request: &Request, state: &str, around: &mut Around) -> Result<Result<A
                 error: thrown.error.unwrap_or_else(|| failed(String::new()).error),
                 cause: thrown.cause.unwrap_or_default(),
             }),
-            (Ok(Value::Array(objects)), Request::Listing { .. }) => Ok(Answer::Listing { objects, next: None }),
+            (Ok(Value::Array(objects)), Request::Listing { .. }) => {
+                Ok(Answer::Listing { objects, next: None })
+            }
             (Ok(Value::String(text)), _) => Ok(Answer::Object(text.into_bytes())),
             (Ok(value), _) => Ok(Answer::Object(value.to_string().into_bytes())),
         });
