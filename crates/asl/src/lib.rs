@@ -81,6 +81,8 @@ pub mod limit {
     pub const CAUSE: usize = 32_768;
     /// Bytes of history that one step writes before it asks to be called again (see [`Command::StartTimer`](crate::Command)).
     pub(crate) const STEP_BYTES: usize = 4 * 1024 * 1024;
+    /// Steps of JSONata after which it asks so too.
+    pub(crate) const STEP_QUERIES: u64 = 4_000_000;
     /// State transitions that one step makes before it asks to be called again.
     pub(crate) const STEP_TRANSITIONS: usize = 1_000;
 }

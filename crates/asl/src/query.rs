@@ -2,14 +2,21 @@
 
 use crate::fault::{self, Fault};
 use crate::scope::Scope;
+use jsonata::{Expression, Limits};
 use serde_json::Value;
+
+/// Bytes that one evaluation may take for what it makes.
+const BYTES: usize = 32 * 1024 * 1024;
 
 /// An expression, and the field that holds it.
 #[derive(Debug, Clone)]
 pub struct Query {
+    expression: Expression,
     text: String,
     /// As AWS names it: `Output/result`, `Catch[0]/Output`.
     field: String,
+    /// It may draw random numbers.
+    random: bool,
 }
 
 /// What a field wants.
@@ -29,14 +36,33 @@ impl Query {
 
     /// Reads the expression `body` of `field`, such as `Output/result`.
     pub fn parse(body: &str, field: &str) -> Result<Self, String> {
+        let expression = Expression::parse(body).map_err(|error| error.to_string())?;
         Ok(Self {
+            random: ["$random", "$uuid", "$shuffle"]
+                .iter()
+                .any(|function| body.contains(function)),
+            expression,
             text: body.to_owned(),
             field: field.to_owned(),
         })
     }
 
-    pub fn evaluate(&self, _scope: &Scope) -> Result<Value, Fault> {
-        Err(self.failed("returned nothing (undefined)."))
+    pub fn evaluate(&self, scope: &Scope) -> Result<Value, Fault> {
+        match run(&self.expression, scope, self.random) {
+            Ok(Some(value)) => Ok(value),
+            Ok(None) if self.is_function(scope) => Err(self.failed("returned an unsupported result type.")),
+            Ok(None) => Err(self.failed("returned nothing (undefined).")),
+            Err(error) => Err(self.failed(&format!(
+                "threw an error during evaluation. {}: {}",
+                error.code, error.message
+            ))),
+        }
+    }
+
+    /// Whether there is a value after all, but one that is no data.
+    fn is_function(&self, scope: &Scope) -> bool {
+        let asked = Expression::parse(&format!("$type((\n{}\n))", self.text));
+        asked.is_ok_and(|asked| run(&asked, scope, self.random) == Ok(Some("function".into())))
     }
 
     /// The value, which must be of one kind.
@@ -90,6 +116,32 @@ impl Kind {
             Self::String => "string",
         }
     }
+}
+
+/// Evaluates within the budget of `scope`.
+fn run(expression: &Expression, scope: &Scope, random: bool) -> Result<Option<Value>, jsonata::Error> {
+    let names = expression.variables().filter_map(|name| {
+        let value = if name == "states" {
+            Some(scope.states())
+        } else {
+            scope.variable(name)
+        };
+        Some((name, value?))
+    });
+    let seed = if random { scope.random.number() } else { 0 };
+    let (value, steps) = expression.measure(&jsonata::Scope {
+        bindings: names.collect(),
+        seed,
+        states: true,
+        limits: Limits {
+            steps: scope.budget.steps(),
+            bytes: BYTES,
+            ..Limits::default()
+        },
+        ..jsonata::Scope::new(scope.now)
+    });
+    scope.budget.walk(steps);
+    value
 }
 
 /// The whole number that a value is; JSONata has only doubles.

@@ -54,6 +54,13 @@ impl Random {
         hash.finalize().into()
     }
 
+    /// 64 fresh bits.
+    pub fn number(&self) -> u64 {
+        let mut head = [0; 8];
+        head.copy_from_slice(&self.draw()[..8]);
+        u64::from_be_bytes(head)
+    }
+
     /// A number in `0.0..1.0`.
     pub fn fraction(&self) -> f64 {
         fraction(&self.draw())

@@ -6,13 +6,15 @@ use crate::path::{Missing, Path, Root};
 use crate::random::Random;
 use crate::size;
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::borrow::Cow;
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 
 /// Bytes that one evaluation may copy, and JSON values that its paths may visit.
 const COPIED: usize = 4 * 1024 * 1024;
 const VISITED: usize = 200_000;
+/// Steps that its queries may take together.
+const STEPS: u64 = 2_000_000;
 
 pub struct Scope<'a> {
     pub data: &'a Value,
@@ -26,12 +28,15 @@ pub struct Scope<'a> {
     pub random: &'a Random,
     pub now: Timestamp,
     pub budget: &'a Budget,
+    /// `$states`, once a query has asked for it.
+    pub states: OnceCell<Value>,
 }
 
 /// What is left to one evaluation.
 pub struct Budget {
     bytes: Cell<usize>,
     visits: Cell<usize>,
+    steps: Cell<u64>,
 }
 
 /// The budget ran out.
@@ -43,6 +48,7 @@ impl Default for Budget {
         Self {
             bytes: Cell::new(COPIED),
             visits: Cell::new(VISITED),
+            steps: Cell::new(STEPS),
         }
     }
 }
@@ -60,6 +66,21 @@ impl Budget {
         Ok(())
     }
 
+    /// What is left for queries.
+    pub fn steps(&self) -> u64 {
+        self.steps.get()
+    }
+
+    /// A query took `steps`.
+    pub fn walk(&self, steps: u64) {
+        self.steps.set(self.steps.get().saturating_sub(steps));
+    }
+
+    /// What queries took.
+    pub fn walked(&self) -> u64 {
+        STEPS - self.steps.get()
+    }
+
     pub fn visit(&self, values: usize) -> Result<(), Spent> {
         self.visits
             .set(self.visits.get().checked_sub(values).ok_or(Spent)?);
@@ -75,6 +96,19 @@ impl<'a> Scope<'a> {
             Root::Context => Ok(self.context),
             Root::Variable(name) => self.variable(name).ok_or_else(|| Missing::Variable(name.clone())),
         }
+    }
+
+    /// `$states`
+    pub fn states(&self) -> &Value {
+        self.states.get_or_init(|| {
+            let mut states = json!({ "input": self.input, "context": self.context });
+            for (name, value) in [("result", self.result), ("errorOutput", self.error)] {
+                if let Some(value) = value {
+                    states[name] = value.clone();
+                }
+            }
+            states
+        })
     }
 
     pub fn variable(&self, name: &str) -> Option<&'a Value> {

@@ -23,6 +23,7 @@ use crate::payload::Payload;
 use crate::random::Random;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Applies `event`, which happened at `at`, to `execution`.
@@ -54,6 +55,8 @@ pub(crate) struct Run<'m> {
     history: Vec<HistoryEvent>,
     /// Bytes of history that this step may still write.
     bytes: usize,
+    /// Steps that the queries of this step took.
+    walked: Cell<u64>,
     /// The history has no room for more than its last event.
     full: bool,
     /// Strands that a failure took down, as they were; forgotten when it is caught.
@@ -73,6 +76,7 @@ impl<'m> Run<'m> {
             commands: Vec::new(),
             history: Vec::new(),
             bytes: limit::STEP_BYTES,
+            walked: Cell::new(0),
             full: false,
             fallen: BTreeMap::new(),
             given: None,
@@ -220,7 +224,7 @@ impl<'m> Run<'m> {
     /// Runs what is ready, within this step's budget.
     fn work(&mut self) {
         for _ in 0..limit::STEP_TRANSITIONS {
-            if self.full || self.bytes == 0 {
+            if self.full || self.bytes == 0 || self.walked.get() > limit::STEP_QUERIES {
                 break;
             }
             let Some(id) = self.x.ready.pop_front() else { break };

@@ -105,6 +105,11 @@ impl Expression {
 
     /// The value of the expression; none if it is undefined ("returned nothing") or a function.
     pub fn evaluate(&self, scope: &Scope<'_>) -> Result<Option<Json>, Error> {
+        self.measure(scope).0
+    }
+
+    /// The same, and how many of the [`Limits::steps`] it took: for whoever has a budget for several evaluations.
+    pub fn measure(&self, scope: &Scope<'_>) -> (Result<Option<Json>, Error>, u64) {
         let parsed = Parsed::default();
         let arena = Bump::new();
         let now = scope.now.as_millisecond() as f64;
@@ -121,7 +126,7 @@ impl Expression {
             let value = run.eval(&self.0.tree, run.whole(input)?, frame)?;
             run.json(value, 0)
         };
-        result().map_err(Error::from)
+        (result().map_err(Error::from), run.steps())
     }
 }
 

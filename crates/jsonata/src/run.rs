@@ -117,6 +117,11 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// Work counted so far.
+    pub fn steps(&self) -> u64 {
+        self.steps.get()
+    }
+
     /// Counts work.
     pub fn tick(&self, steps: u64) -> Result<()> {
         let steps = self.steps.get().saturating_add(steps);

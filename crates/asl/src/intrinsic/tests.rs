@@ -18,6 +18,7 @@ fn call(text: &str, data: Value) -> Result<Value, String> {
         variables: &[],
         random: &random,
         budget: &budget,
+        states: std::cell::OnceCell::new(),
     };
     call.evaluate(&scope)
         .map_err(|fault| fault.error.unwrap_or_default())

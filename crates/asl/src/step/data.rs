@@ -14,6 +14,7 @@ use crate::scope::{Budget, Scope, Spent};
 use crate::size;
 use crate::template::{Expression, Template};
 use serde_json::{Map, Value, json};
+use std::cell::OnceCell;
 
 /// What a state hands on when it is left.
 pub(super) struct Outcome<'m> {
@@ -69,7 +70,7 @@ impl<'m> Run<'m> {
         };
         let variables = self.variables(strand);
         let budget = Budget::default();
-        read(&Scope {
+        let answer = read(&Scope {
             data: about.data,
             context: &context,
             input: &strand.input,
@@ -79,7 +80,10 @@ impl<'m> Run<'m> {
             random: &self.random,
             now: self.at,
             budget: &budget,
-        })
+            states: OnceCell::new(),
+        });
+        self.walked.set(self.walked.get().saturating_add(budget.walked()));
+        answer
     }
 
     /// The variables that a strand sees, its own first.

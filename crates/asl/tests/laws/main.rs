@@ -264,7 +264,7 @@ proptest! {
 
     #[test]
     fn every_prefix_of_a_journal_replays_to_the_same_place(
-        definition in generate::definition(),
+        definition in generate::either(),
         choices in prop::collection::vec(any::<u32>(), 0..60),
     ) {
         let machine = Machine::parse(&definition.to_string()).unwrap();
@@ -279,7 +279,7 @@ proptest! {
 
     #[test]
     fn repeated_and_late_events_change_nothing(
-        definition in generate::definition(),
+        definition in generate::either(),
         choices in prop::collection::vec(any::<u32>(), 0..60),
     ) {
         let machine = Machine::parse(&definition.to_string()).unwrap();
@@ -301,7 +301,7 @@ proptest! {
 
     #[test]
     fn a_record_survives_being_written_and_read(
-        definition in generate::definition(),
+        definition in generate::either(),
         choices in prop::collection::vec(any::<u32>(), 0..60),
         fraction in any::<f64>(),
     ) {
@@ -335,7 +335,7 @@ proptest! {
 
     #[test]
     fn a_damaged_definition_is_refused_or_runs(
-        definition in generate::definition(),
+        definition in generate::either(),
         damage in any::<u32>(),
         nonsense in generate::nonsense(),
         choices in prop::collection::vec(any::<u32>(), 0..20),
@@ -353,13 +353,49 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(config(200))]
+
+    /// Clocks jump, forwards and backwards: what happens, and in which order, is the same.
+    #[test]
+    fn a_clock_that_jumps_changes_no_order(
+        definition in generate::either(),
+        choices in prop::collection::vec(any::<u32>(), 0..60),
+        jumps in prop::collection::vec(-100_000_i64..100_000, 64),
+    ) {
+        let machine = Machine::parse(&definition.to_string()).unwrap();
+        let (_, journal) = live(&machine, json!({"n": 1, "items": [1, 2, 3]}), &choices);
+        let (mut steady, mut jumping) = (Execution::new(), Execution::new());
+        for ((event, at), jump) in journal.iter().zip(jumps.iter().cycle()) {
+            let one = step(&machine, steady, event, *at);
+            let other = step(&machine, jumping, event, *at + SignedDuration::from_secs(*jump));
+            prop_assert_eq!(kinds(&one), kinds(&other));
+            (steady, jumping) = (one.execution, other.execution);
+        }
+        prop_assert_eq!(steady.status(), jumping.status());
+    }
+}
+
+/// What a step did, without the times.
+fn kinds(step: &Step) -> Vec<String> {
+    let commands = step.commands.iter().map(|command| match command {
+        Command::StartTimer { timer, .. } => format!("timer {timer}"),
+        other => format!("{other:?}"),
+    });
+    let history = step
+        .history
+        .iter()
+        .map(|event| format!("{} after {}", event.kind, event.previous));
+    commands.chain(history).collect()
+}
+
 /// Laws about machines that never get anywhere would say nothing.
 #[test]
 fn generated_machines_reach_every_end() {
     let (mut ends, mut longest) = (BTreeSet::new(), 0);
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     for _ in 0..300 {
-        let strategy = (generate::definition(), prop::collection::vec(any::<u32>(), 60));
+        let strategy = (generate::either(), prop::collection::vec(any::<u32>(), 60));
         let (definition, choices) = strategy.new_tree(&mut runner).unwrap().current();
         let machine = Machine::parse(&definition.to_string()).unwrap();
         let (end, _) = live(&machine, json!({"n": 1, "items": [1, 2, 3]}), &choices);

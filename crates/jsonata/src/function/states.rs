@@ -36,7 +36,8 @@ fn partition<'a>(run: &Run<'a>, args: &[Value<'a>]) -> Result<Value<'a>> {
     run.array(&parts.collect::<Result<Vec<_>>>()?)
 }
 
-/// Numbers from the first to the last, both included, in steps.
+/// Numbers from the first to the last, both included, in steps. What it yields is a sequence: AWS answers
+/// `$range(1, 9, 9)` with 1.
 fn range<'a>(run: &Run<'a>, args: &[Value<'a>]) -> Result<Value<'a>> {
     let [Some(first), Some(last), Some(step)] = [0, 1, 2].map(|index| number_arg(args, index)) else {
         return Ok(Value::Undefined);
@@ -48,7 +49,7 @@ fn range<'a>(run: &Run<'a>, args: &[Value<'a>]) -> Result<Value<'a>> {
     loop {
         let number = first + numbers.len() as f64 * step;
         if !number.is_finite() || (step > 0.0 && number > last) || (step < 0.0 && number < last) {
-            return run.array(&numbers);
+            return run.sequence(&numbers);
         }
         run.tick(1)?;
         numbers.push(Value::Number(number));
