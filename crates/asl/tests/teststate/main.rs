@@ -6,9 +6,6 @@ use asl::{Refusal, TestRequest, TestResponse, test};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
-/// Cases that do not pass, and why; CONFORMANCE.md has the same list.
-const KNOWN: [(&str, &str); 0] = [];
-
 fn cases() -> Option<Vec<Value>> {
     let root = concat!(
         env!("CARGO_MANIFEST_DIR"),
@@ -105,23 +102,15 @@ fn compare(case: &Value, is: &Result<TestResponse, Refusal>) -> Vec<String> {
 fn recorded_tests_of_states() {
     let Some(cases) = cases() else { return };
     let at = "2026-11-20T22:00:00Z".parse().unwrap();
-    let (mut wrong, mut stale) = (Vec::new(), Vec::new());
+    let mut wrong = Vec::new();
     for case in &cases {
         let id = case["id"].as_str().unwrap();
         let found = compare(case, &test(&request(case), at, [7, 7]));
-        match (found.is_empty(), KNOWN.iter().any(|known| known.0 == id)) {
-            (false, false) => wrong.push(format!("{id}\n    {}", found.join("\n    "))),
-            (true, true) => stale.push(id),
-            _ => {}
+        if !found.is_empty() {
+            wrong.push(format!("{id}\n    {}", found.join("\n    ")));
         }
     }
-    println!(
-        "test_state: {} cases, {} differ, {} known",
-        cases.len(),
-        wrong.len(),
-        KNOWN.len()
-    );
-    assert!(stale.is_empty(), "listed as known but passing: {stale:?}");
+    println!("test_state: {} cases, {} differ", cases.len(), wrong.len());
     assert!(
         wrong.is_empty(),
         "{} cases differ:\n{}",
