@@ -26,7 +26,6 @@ const TASKS: &str = r#"{ "StartAt": "Work", "States": {
 fn main() {
     for (name, definition, input) in [
         ("Pass and Choice", LOOP, json!({ "n": 0, "most": 5_000 })),
-        #[cfg(any())]
         ("the same in JSONata", QUERIES, json!({ "n": 0, "most": 5_000 })),
         ("Task and Choice", TASKS, order(500)),
         ("Task and Choice, 64 KiB", TASKS, order(64 * 1024)),
