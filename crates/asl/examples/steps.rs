@@ -33,12 +33,12 @@ fn main() {
     ] {
         let machine = Machine::parse(definition).expect("the definition is sound");
         let (steps, transitions, spent) = run(&machine, &input, false);
-        let (_, _, written) = run(&machine, &input, true);
+        let (writing, _, written) = run(&machine, &input, true);
         println!(
             "{name:<24} {:>9.0} steps/s {:>9.0} transitions/s {:>9.0} steps/s with the record written",
             steps / spent.as_secs_f64(),
             transitions / spent.as_secs_f64(),
-            steps / written.as_secs_f64(),
+            writing / written.as_secs_f64(),
         );
     }
     let waiting = waiting(500);
