@@ -307,6 +307,8 @@ fn replace_text<'a>(
 ) -> Result<Value<'a>> {
     let replacement = match replacement {
         Value::String(text) => text.to_owned(),
+        // What JavaScript appends.
+        Value::Undefined => "undefined".to_owned(),
         other => run.text(other, false)?,
     };
     let mut result = String::new();
