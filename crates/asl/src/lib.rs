@@ -28,6 +28,7 @@ mod scope;
 mod size;
 mod step;
 mod template;
+mod test;
 mod validate;
 
 pub use check::{Code, Diagnostic, Severity};
@@ -40,6 +41,9 @@ pub use references::references;
 pub use results::{File, Writing};
 pub use run::{Child, Ended, Failure, MapRun};
 pub use step::step;
+pub use test::{
+    Configuration, ErrorOutput, Level, Mock, Mode, Refusal, TestRequest, TestResponse, Tested, test,
+};
 pub use validate::{Validation, Verdict, refusal, validate};
 
 /// Limits that AWS sets, and a few of our own where AWS names none.

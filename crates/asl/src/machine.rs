@@ -57,6 +57,17 @@ impl Machine {
         })))
     }
 
+    /// A machine of one state, whose transitions lead out of it.
+    pub(crate) fn single(name: &str, state: &Value, jsonata: bool) -> Result<Self, Vec<Diagnostic>> {
+        let (definition, program, timeout) = parse::single(name, state, jsonata)?;
+        Ok(Self(Arc::new(Checked {
+            definition,
+            program: Arc::new(program),
+            timeout,
+            flavour: Flavour::Standard,
+        })))
+    }
+
     pub fn flavour(&self) -> Flavour {
         self.0.flavour
     }

@@ -7,6 +7,7 @@ pub(crate) mod children;
 mod choice;
 pub(crate) mod data;
 pub(crate) mod fork;
+pub(crate) mod inspect;
 mod redrive;
 mod retry;
 pub(crate) mod task;
@@ -60,6 +61,8 @@ pub(crate) struct Run<'m> {
     full: bool,
     /// Strands that a failure took down, as they were; forgotten when it is caught.
     fallen: BTreeMap<u64, Strand>,
+    /// A context object that somebody made up, when a state is tested.
+    given: Option<Value>,
 }
 
 impl<'m> Run<'m> {
@@ -76,6 +79,7 @@ impl<'m> Run<'m> {
             walked: Cell::new(0),
             full: false,
             fallen: BTreeMap::new(),
+            given: None,
         }
     }
 

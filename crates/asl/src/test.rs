@@ -208,7 +208,12 @@ fn answer(request: &TestRequest, found: &find::Found) -> Result<Option<inspect::
             let message = "A test mock should have one of the following fields: [result, errorOutput].";
             return Err(Refusal::validation(message));
         }
-        (None, Some(output)) => return Ok(Some(inspect::Answer::Error(output.error.clone(), output.cause.clone()))),
+        (None, Some(output)) => {
+            return Ok(Some(inspect::Answer::Error(
+                output.error.clone(),
+                output.cause.clone(),
+            )));
+        }
         (Some(result), None) => parsed("mock result", result)?,
     };
     match kind {
@@ -227,7 +232,11 @@ fn answer(request: &TestRequest, found: &find::Found) -> Result<Option<inspect::
             schema::check(resource, &result, mock.field_validation_mode)
                 .map_err(|why| Refusal::validation(format!("Mock result schema validation error: {why}")))?;
         }
-        _ => return Err(Refusal::validation(format!("A mock is not supported for {kind} states."))),
+        _ => {
+            return Err(Refusal::validation(format!(
+                "A mock is not supported for {kind} states."
+            )));
+        }
     }
     Ok(Some(inspect::Answer::Result(result)))
 }
@@ -247,8 +256,15 @@ fn context(request: &TestRequest, found: &find::Found, input: &Value, at: Timest
         "StateMachine": { "Id": format!("{place}:stateMachine:TestState"), "Name": "TestState" },
         "State": { "Name": "StateName", "EnteredTime": now },
     });
-    if ["Task", "Map", "Parallel"].iter().any(|kind| found.state["Type"] == *kind) {
-        context["State"]["RetryCount"] = request.state_configuration.retrier_retry_count.unwrap_or(0).into();
+    if ["Task", "Map", "Parallel"]
+        .iter()
+        .any(|kind| found.state["Type"] == *kind)
+    {
+        context["State"]["RetryCount"] = request
+            .state_configuration
+            .retrier_retry_count
+            .unwrap_or(0)
+            .into();
     }
     let resource = found.state["Resource"].as_str().unwrap_or_default();
     if resource.contains(".waitForTaskToken") {
@@ -318,7 +334,11 @@ impl<'a> Texts<'a> {
     fn of(request: &'a TestRequest) -> Self {
         let mock = request.mock.as_ref().and_then(|mock| mock.result.as_deref());
         let texts = [request.input.as_deref(), mock].into_iter().flatten();
-        Self(texts.filter_map(|text| Some((text, serde_json::from_str(text).ok()?))).collect())
+        Self(
+            texts
+                .filter_map(|text| Some((text, serde_json::from_str(text).ok()?)))
+                .collect(),
+        )
     }
 
     fn of_value(&self, value: &Value) -> String {

@@ -62,11 +62,6 @@ impl Reader {
         let program = self.program(&processor);
         self.flavour = around;
         processor.finish(&mut self.report);
-        if flavour.is_none() {
-            // Read and without effect.
-            self.tolerated(fields);
-            self.percentage(fields);
-        }
         let run = flavour.map(|flavour| {
             let definition = fields.members().get(name).cloned().unwrap_or_default();
             Box::new(self.distributed(fields, flavour, definition))

@@ -21,7 +21,12 @@ impl<'m> Run<'m> {
         }
     }
 
-    fn chosen(&self, strand: &Strand, state: &'m State, choice: &'m Choice) -> Result<Outcome<'m>, Fault> {
+    pub(super) fn chosen(
+        &self,
+        strand: &Strand,
+        state: &'m State,
+        choice: &'m Choice,
+    ) -> Result<Outcome<'m>, Fault> {
         let at = |fault: Fault| fault.at(&strand.state, strand.entered);
         let input = self.input(strand, state)?;
         let found = self.read(strand, state, About::data(&input), |scope| {

@@ -99,6 +99,9 @@ impl<'m> Run<'m> {
 
     /// The context object.
     fn context(&self, strand: &Strand, state: &State, item: Option<Item>) -> Value {
+        if let Some(given) = &self.given {
+            return given.clone();
+        }
         let Some(origin) = &self.x.origin else {
             return Value::Null;
         };
@@ -196,7 +199,13 @@ impl<'m> Run<'m> {
         self.fail(id, strand, fault);
     }
 
-    fn text(&self, strand: &Strand, state: &State, text: &Text, name: &str) -> Result<String, Fault> {
+    pub(super) fn text(
+        &self,
+        strand: &Strand,
+        state: &State,
+        text: &Text,
+        name: &str,
+    ) -> Result<String, Fault> {
         let expression = match text {
             Text::Fixed(text) => return Ok(text.clone()),
             Text::Computed(expression) => expression,
@@ -223,7 +232,7 @@ impl<'m> Run<'m> {
     }
 
     /// Data after the `OutputPath` of a state.
-    fn output(&self, strand: &Strand, state: &State, data: Payload) -> Result<Payload, Fault> {
+    pub(super) fn output(&self, strand: &Strand, state: &State, data: Payload) -> Result<Payload, Fault> {
         self.filter(strand, state, &state.output, data)
     }
 

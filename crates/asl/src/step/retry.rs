@@ -102,7 +102,7 @@ impl<'m> Run<'m> {
         }
     }
 
-    fn caught(
+    pub(super) fn caught(
         &self,
         strand: &Strand,
         state: &'m State,

@@ -32,9 +32,9 @@ pub(crate) enum Amount<T, F> {
     Found(F),
 }
 
-struct Order {
+pub(super) struct Order {
     task: u64,
-    input: Payload,
+    pub(super) input: Payload,
     timeout: Option<u64>,
     heartbeat: Option<u64>,
     role: Option<String>,
@@ -81,7 +81,7 @@ impl<'m> Run<'m> {
         self.x.strands.insert(id, strand);
     }
 
-    fn order(&self, strand: &Strand, state: &State, task: &Task) -> Result<Order, Fault> {
+    pub(super) fn order(&self, strand: &Strand, state: &State, task: &Task) -> Result<Order, Fault> {
         let input = self.input(strand, state)?;
         let about = About::data(&input);
         let timeout = self.number(strand, state, task.timeout.as_ref(), about, "TimeoutSecondsPath")?;

@@ -44,7 +44,13 @@ impl<'m> Run<'m> {
         }
     }
 
-    fn due(&self, strand: &Strand, state: &State, wait: &Wait, input: &Value) -> Result<Timestamp, Fault> {
+    pub(super) fn due(
+        &self,
+        strand: &Strand,
+        state: &State,
+        wait: &Wait,
+        input: &Value,
+    ) -> Result<Timestamp, Fault> {
         let at = match wait {
             Wait::Seconds(seconds) => self.after(i64::try_from(*seconds).unwrap_or(i64::MAX)),
             Wait::SecondsPath(path) => {

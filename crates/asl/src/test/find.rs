@@ -62,7 +62,11 @@ fn inside<'a>(program: &'a Value, name: &str) -> Option<&'a Value> {
     }
     states.values().find_map(|state| {
         let branches = state["Branches"].as_array().into_iter().flatten();
-        let processors = ["ItemProcessor", "Iterator"].into_iter().filter_map(|field| state.get(field));
-        branches.chain(processors).find_map(|program| inside(program, name))
+        let processors = ["ItemProcessor", "Iterator"]
+            .into_iter()
+            .filter_map(|field| state.get(field));
+        branches
+            .chain(processors)
+            .find_map(|program| inside(program, name))
     })
 }

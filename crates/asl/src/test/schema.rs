@@ -15,7 +15,9 @@ static SHAPES: LazyLock<Value> = LazyLock::new(|| {
 
 /// Checks the result of a call of `resource`; the error is AWS's sentence.
 pub fn check(resource: &str, result: &Value, mode: Mode) -> Result<(), String> {
-    let call = resource.split_once(":states:::").map(|(_, call)| call.strip_prefix("aws-sdk:").unwrap_or(call));
+    let call = resource
+        .split_once(":states:::")
+        .map(|(_, call)| call.strip_prefix("aws-sdk:").unwrap_or(call));
     match (mode, call.and_then(|call| SHAPES.get(call))) {
         (Mode::None, _) | (_, None) => Ok(()),
         (mode, Some(shape)) => fits("", shape, result, mode == Mode::Strict),
@@ -69,7 +71,11 @@ fn fits(name: &str, shape: &Value, value: &Value, strict: bool) -> Result<(), St
 }
 
 fn object(shape: &Value, value: &Value, strict: bool) -> Result<(), String> {
-    let required = shape["required"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let required = shape["required"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str);
     if let Some(name) = required.filter(|_| strict).find(|name| value.get(name).is_none()) {
         return Err(format!("Required field '{name}' is missing"));
     }

@@ -108,6 +108,17 @@ fn variables_that_are_read() {
     });
 }
 
+#[test]
+fn what_is_known_is_told() {
+    let told = include_str!("../../CONFORMANCE.md");
+    for (id, why) in KNOWN {
+        assert!(
+            told.contains(&format!("| `{id}` | {why} |")),
+            "{id} is not in CONFORMANCE.md"
+        );
+    }
+}
+
 /// Every definition that AWS ran has no problem.
 #[test]
 fn what_ran_is_sound() {
