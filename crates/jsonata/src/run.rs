@@ -1,12 +1,15 @@
 //! One evaluation: its arena, its counters, its limits, and the frames in which variables live.
 
-use std::cell::Cell;
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+};
 
 use bumpalo::Bump;
 
 use crate::{
     error::{Result, fault},
-    function::Function,
+    function::{Function, Native},
     tree::Node,
     value::{Array, Built, Entries, Object, SHORT, Value},
 };
@@ -44,7 +47,7 @@ pub struct Run<'a> {
     /// A list of the expressions that `$eval` parsed; none when `$eval` is not offered.
     pub parsed: Option<&'a Parsed>,
     pub states: bool,
-    pub root: Cell<Option<&'a Frame<'a>>>,
+    natives: RefCell<HashMap<&'static str, Value<'a>>>,
     random: Cell<u64>,
     steps: Cell<u64>,
     depth: Cell<usize>,
@@ -109,7 +112,7 @@ impl<'a> Run<'a> {
             now,
             parsed: None,
             states: false,
-            root: Cell::new(None),
+            natives: RefCell::default(),
             random: Cell::new(seed),
             steps: Cell::new(0),
             depth: Cell::new(0),
@@ -177,6 +180,16 @@ impl<'a> Run<'a> {
         Ok(Value::Function(self.arena.alloc(function)))
     }
 
+    /// A built-in function as a value: always the same one.
+    fn native(&self, native: &'static Native) -> Result<Value<'a>> {
+        if let Some(known) = self.natives.borrow().get(native.name) {
+            return Ok(*known);
+        }
+        let value = self.function(Function::Native(native))?;
+        self.natives.borrow_mut().insert(native.name, value);
+        Ok(value)
+    }
+
     pub fn array(&self, items: &[Value<'a>]) -> Result<Value<'a>> {
         Ok(Value::Array(Array::new(self.slice(items)?)))
     }
@@ -203,7 +216,7 @@ impl<'a> Run<'a> {
             }
             return Ok(Entries::new(self.slice(&list)?, &[]));
         }
-        let mut places = std::collections::HashMap::with_capacity(given.len());
+        let mut places = HashMap::with_capacity(given.len());
         for (key, value) in given {
             let place = *places.entry(*key).or_insert(list.len());
             match list.get_mut(place) {
@@ -280,7 +293,7 @@ impl<'a> Run<'a> {
         self.tick(hops / HOPS_A_STEP)?;
         match key {
             Key::Name(name) => match crate::function::native(name, self) {
-                Some(native) => self.function(Function::Native(native)),
+                Some(native) => self.native(native),
                 None => Ok(Value::Undefined),
             },
             Key::Label(_) => Ok(Value::Undefined),

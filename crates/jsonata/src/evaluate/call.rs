@@ -18,12 +18,16 @@ pub struct Callee<'a> {
 }
 
 impl Callee<'_> {
-    /// The first who knows the name gives it; the outermost call gives the position.
+    /// Of the calls that a fault leaves, the innermost gives the name and the outermost the position.
     fn tell(self, mut fault: Box<Fault>) -> Box<Fault> {
-        if fault.token.is_none() {
-            fault.token = self.name.map(str::to_owned);
-        }
         fault.position = self.position.or(fault.position);
+        self.fill(fault)
+    }
+
+    /// Tells what is not known yet.
+    fn fill(self, mut fault: Box<Fault>) -> Box<Fault> {
+        fault.token = fault.token.or_else(|| self.name.map(str::to_owned));
+        fault.position = fault.position.or(self.position);
         fault
     }
 }
@@ -135,29 +139,28 @@ impl<'a> Run<'a> {
         context: Value<'a>,
         callee: Callee<'_>,
     ) -> Result<Value<'a>> {
-        let tell = |fault| callee.tell(fault);
-        let mut result = self.invoke(procedure, args, context).map_err(tell)?;
+        let fill = |fault| callee.fill(fault);
+        let mut result = self
+            .invoke(procedure, args, context)
+            .map_err(|fault| callee.tell(fault))?;
         while let Value::Function(Function::Tail {
-            call,
-            input,
-            frame,
-            position,
+            call, input, frame, ..
         }) = result
         {
-            let next = self.eval(&call.procedure, *input, frame).map_err(tell)?;
+            let next = self.eval(&call.procedure, *input, frame).map_err(fill)?;
             let args = call
                 .arguments
                 .iter()
                 .map(|argument| self.eval(argument, *input, frame));
-            let args = args.collect::<Result<Vec<_>>>().map_err(tell)?;
+            let args = args.collect::<Result<Vec<_>>>().map_err(fill)?;
             let inner = Callee {
                 name: call.procedure.name(),
-                position: Some(*position),
+                position: Some(call.procedure.position),
             };
             result = self
                 .invoke(next, &args, context)
                 .map_err(|fault| inner.tell(fault))
-                .map_err(tell)?;
+                .map_err(fill)?;
         }
         Ok(result)
     }
@@ -251,10 +254,8 @@ impl<'a> Run<'a> {
         frame: &'a Frame<'a>,
     ) -> Result<Value<'a>> {
         let value = self.eval(left, input, frame)?;
-        if let Kind::Function(call) = &right.kind
-            && right.predicates.is_empty()
-            && right.group.is_none()
-        {
+        // A filter or a group behind the call is without effect in the reference, too.
+        if let Kind::Function(call) = &right.kind {
             return self.call(call, right.position, Some(value), input, frame);
         }
         let function = self.eval(right, input, frame)?;

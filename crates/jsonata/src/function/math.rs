@@ -68,7 +68,7 @@ fn power<'a>(_: &Run<'a>, args: &[Value<'a>]) -> Result<Value<'a>> {
         return Ok(Value::Number(result));
     }
     let fault = fault("D3061").value(Value::Number(base));
-    Err(fault.insert("exp", Value::Number(exponent).brief()))
+    Err(fault.insert("exp", arg(args, 1).brief()))
 }
 
 fn base<'a>(run: &Run<'a>, args: &[Value<'a>]) -> Result<Value<'a>> {

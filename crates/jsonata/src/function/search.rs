@@ -18,6 +18,10 @@ pub const TABLE: &[Entry] = &[
     ("split", "<s-(sf)n?:a<s>>", split),
 ];
 
+/// Bytes of text that a search passes in a step, and those that it may look at beyond its match.
+const READ: u64 = 16;
+const READ_AHEAD: u64 = 1_024;
+
 /// Where a regular expression goes on in a text.
 #[derive(Clone, Copy)]
 pub struct Cursor<'a> {
@@ -167,12 +171,13 @@ impl<'a> Matches<'a> {
 
 impl<'a> Run<'a> {
     fn search(&self, cursor: Cursor<'a>, first: bool) -> Result<Option<Found>> {
+        let rest = (cursor.text.len() - cursor.from) as u64;
+        self.tick(cursor.pattern.cost + rest / READ_AHEAD)?;
         let found = cursor.pattern.find(cursor.text, cursor.from)?;
         let passed = found
             .as_ref()
-            .map_or(cursor.text.len(), |found| found.end)
-            .saturating_sub(cursor.from);
-        self.tick(1 + passed as u64 / 16)?;
+            .map_or(rest, |found| (found.end - cursor.from) as u64);
+        self.tick(passed / READ)?;
         match found {
             Some(found) if !first && found.start == found.end => Err(fault("D1004").at(cursor.position)),
             found => Ok(found),
@@ -255,13 +260,17 @@ fn find_all<'a>(run: &Run<'a>, args: &[Value<'a>]) -> Result<Value<'a>> {
         return Ok(Value::Undefined);
     };
     let limit = limit(args, 2, "D3040")?;
-    let mut matches = Matches::new(arg(args, 1), text);
     let mut found = Vec::new();
-    while (found.len() as f64) < limit
-        && let Some(one) = matches.next(run)?
-    {
+    if limit == 0.0 {
+        return run.sequence(&found);
+    }
+    let mut matches = Matches::new(arg(args, 1), text);
+    let mut next = matches.next(run)?;
+    while let Some(one) = next.filter(|_| (found.len() as f64) < limit) {
         let groups = run.array(&one.groups)?;
         found.push(run.object(&[("match", one.text), ("index", one.index), ("groups", groups)])?);
+        // The reference looks one match ahead of the limit.
+        next = matches.next(run)?;
     }
     run.sequence(&found)
 }
@@ -307,6 +316,8 @@ fn replace_text<'a>(
 ) -> Result<Value<'a>> {
     let replacement = match replacement {
         Value::String(text) => text.to_owned(),
+        // What JavaScript appends.
+        Value::Undefined => "undefined".to_owned(),
         other => run.text(other, false)?,
     };
     let mut result = String::new();
@@ -463,11 +474,12 @@ fn split<'a>(run: &Run<'a>, args: &[Value<'a>]) -> Result<Value<'a>> {
         matcher => {
             let mut matches = Matches::new(matcher, text);
             let mut start = 0;
-            while (parts.len() as f64) < limit
-                && let Some(one) = matches.next(run)?
-            {
-                parts.push(Value::String(&text[start.min(one.start)..start.max(one.start)]));
+            let mut next = if limit > 0.0 { matches.next(run)? } else { None };
+            while let Some(one) = next.filter(|_| (parts.len() as f64) < limit) {
+                let (low, high) = (start.min(one.start), start.max(one.start));
+                parts.push(Value::String(&text[low..high]));
                 start = one.end;
+                next = matches.next(run)?;
             }
             if (parts.len() as f64) < limit {
                 parts.push(Value::String(&text[start..]));

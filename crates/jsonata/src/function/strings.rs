@@ -39,14 +39,14 @@ fn substring<'a>(run: &Run<'a>, args: &[Value<'a>]) -> Result<Value<'a>> {
     let count = whole.chars().count() as f64;
     // Array.prototype.slice: whole numbers, negative ones from the end.
     let place = |number: f64| {
-        let number = number.trunc();
+        let number = if number.is_nan() { 0.0 } else { number.trunc() };
         if number < 0.0 {
             (count + number).max(0.0)
         } else {
             number.min(count)
         }
     };
-    let mut start = number_arg(args, 1).unwrap_or(0.0);
+    let mut start = number_arg(args, 1).unwrap_or(f64::NAN);
     if count + start < 0.0 {
         start = 0.0;
     }
