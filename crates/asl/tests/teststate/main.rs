@@ -118,3 +118,73 @@ fn recorded_tests_of_states() {
         wrong.join("\n")
     );
 }
+
+/// Every place of a value.
+fn places(value: &Value, here: &str, found: &mut Vec<String>) {
+    found.push(here.to_owned());
+    match value {
+        Value::Object(members) => members.iter().for_each(|(key, value)| {
+            let key = key.replace('~', "~0").replace('/', "~1");
+            places(value, &format!("{here}/{key}"), found);
+        }),
+        Value::Array(items) => {
+            items
+                .iter()
+                .enumerate()
+                .for_each(|(at, value)| places(value, &format!("{here}/{at}"), found));
+        }
+        _ => {}
+    }
+}
+
+/// A state with anything anywhere is answered or refused, and a refusal says why.
+#[test]
+fn every_request_has_an_answer() {
+    let task = json!({
+        "Type": "Task", "Resource": "arn:aws:states:::lambda:invoke", "InputPath": "$.a", "Parameters": { "b.$": "$$.c" },
+        "ResultSelector": { "d.$": "$.e" }, "ResultPath": "$.f", "OutputPath": "$.g", "Assign": { "v.$": "$" }, "End": true,
+        "TimeoutSecondsPath": "$.t", "Retry": [{ "ErrorEquals": ["E"], "BackoffRate": 1e300, "MaxAttempts": 99 }],
+        "Catch": [{ "ErrorEquals": ["States.ALL"], "Next": "N" }],
+    });
+    let map = json!({
+        "Type": "Map", "QueryLanguage": "JSONata", "Items": "{% $states.input.a %}", "End": true, "MaxConcurrency": "{% $states.input.a %}",
+        "ItemProcessor": { "StartAt": "I", "States": { "I": { "Type": "Succeed" } } }, "Output": "{% $states.result %}",
+    });
+    let wait = json!({ "Type": "Wait", "SecondsPath": "$.a", "Next": "N" });
+    let at = "2026-11-20T22:00:00Z".parse().unwrap();
+    for state in [task, map, wait] {
+        let mut all = Vec::new();
+        places(&state, "", &mut all);
+        for place in &all {
+            for value in [
+                json!(null),
+                json!(-1),
+                json!("$"),
+                json!("{% $x %}"),
+                json!([1]),
+                json!({ "a": "$y" }),
+            ] {
+                let mut changed = state.clone();
+                *changed.pointer_mut(place).unwrap() = value;
+                for (mock, input) in [
+                    ("{\"result\": \"[1]\"}", "{\"a\": {}}"),
+                    ("{\"errorOutput\": {\"error\": \"E\"}}", "[]"),
+                    ("{}", "1"),
+                ] {
+                    let request = TestRequest {
+                        definition: changed.to_string(),
+                        input: Some(input.into()),
+                        mock: serde_json::from_str(mock).ok(),
+                        inspection_level: asl::Level::Trace,
+                        state_configuration: serde_json::from_value(json!({ "retrierRetryCount": 98 }))
+                            .unwrap(),
+                        ..TestRequest::default()
+                    };
+                    if let Err(refusal) = test(&request, at, [1, 2]) {
+                        assert!(!refusal.message.is_empty(), "{place}");
+                    }
+                }
+            }
+        }
+    }
+}
