@@ -104,7 +104,7 @@ type Answer = Result<Value, Failure>;
 impl Call {
     /// Reads a call that must be the whole of `text`.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let (call, rest) = parse(text.trim(), 1)?;
+        let (call, rest) = parse(text, 1)?;
         if rest.is_empty() {
             Ok(call)
         } else {

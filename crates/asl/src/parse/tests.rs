@@ -97,6 +97,10 @@ fn each_field_is_checked() {
             "/States/S/Parameters/a/0/x.$ The value for",
         ),
         (
+            json!({ "Type": "Pass", "End": true, "Parameters": { "x.$": " States.UUID()" } }),
+            "/States/S/Parameters/x.$ The value for",
+        ),
+        (
             json!({ "Type": "Task", "End": true }),
             "/States/S These fields are required: [Resource]",
         ),
