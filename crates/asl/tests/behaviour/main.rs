@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 
 mod distributed;
+mod jsonata;
 mod limits;
 mod redrive;
 
