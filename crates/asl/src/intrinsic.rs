@@ -216,7 +216,6 @@ fn parse(text: &str, depth: usize) -> Result<(Call, &str), String> {
         ));
     }
     let (name, body) = text.split_once('(').ok_or("a function call is missing")?;
-    let name = name.trim();
     let (_, function, fewest, most) = *FUNCTIONS
         .iter()
         .find(|known| known.0 == name)
