@@ -340,8 +340,11 @@ fn response(
     response
 }
 
-/// The texts that came in: what nobody changed goes out as it came.
-struct Texts<'a>(Vec<(&'a str, Value)>);
+/// The texts that came in: what nobody changed goes out as it came, with its blanks, as AWS does it.
+struct Texts<'a>(Vec<&'a str>);
+
+/// Arrays and objects in a text that are looked at.
+const PARTS: usize = 1_000;
 
 impl<'a> Texts<'a> {
     fn of(request: &'a TestRequest) -> Self {
@@ -349,13 +352,37 @@ impl<'a> Texts<'a> {
         let texts = [request.input.as_deref(), mock].into_iter().flatten();
         Self(
             texts
-                .filter_map(|text| Some((text, serde_json::from_str(text).ok()?)))
+                .flat_map(|text| std::iter::once(text.trim()).chain(parts(text)))
                 .collect(),
         )
     }
 
     fn of_value(&self, value: &Value) -> String {
-        let own = self.0.iter().find(|(_, own)| own == value);
-        own.map_or_else(|| value.to_string(), |(text, _)| (*text).to_owned())
+        let plain = value.to_string();
+        let same = |text: &&&str| {
+            // Blanks only make a text longer.
+            text.len() >= plain.len() && serde_json::from_str::<Value>(text).is_ok_and(|own| own == *value)
+        };
+        self.0.iter().find(same).map_or(plain, |text| (*text).to_owned())
     }
+}
+
+/// The arrays and objects inside a JSON text.
+fn parts(text: &str) -> Vec<&str> {
+    let (mut open, mut found) = (Vec::new(), Vec::new());
+    let (mut quoted, mut escaped) = (false, false);
+    for (at, byte) in text.bytes().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            b'[' | b'{' if !quoted => open.push(at),
+            b']' | b'}' if !quoted => found.extend(open.pop().and_then(|start| text.get(start..=at))),
+            _ => {}
+        }
+        if found.len() >= PARTS {
+            break;
+        }
+    }
+    found
 }
