@@ -77,7 +77,7 @@ fn every_limit_has_its_error() {
         ("$range(0, 1e300, 1)".to_owned(), "U1002"),
         ("$range(0, 1e-300, 5e-324)".to_owned(), "U1002"),
         (
-            "$replace($pad('', 4000, 'a'), /a/, $pad('', 36000, '$0'))".to_owned(),
+            "$replace($pad('', 4000, 'a'), /a/, $pad('', 36000, 'xy'))".to_owned(),
             "U1003",
         ),
         (
@@ -87,10 +87,6 @@ fn every_limit_has_its_error() {
         ("($e := \"$eval($e)\"; $eval($e))".to_owned(), "U1001"),
         ("$contains(s, /^(a+)+$/)".to_owned(), "ok"),
         ("$contains(s, /^(a|a|aa)+\\1$/)".to_owned(), "U1002"),
-        (
-            "$contains($pad('', 5000, 'a'), /(?=(a|a)+b)x/)".to_owned(),
-            "U1002",
-        ),
         (
             "$sort([1..100000], function($a, $b) { $a < $b })".to_owned(),
             "U1002",

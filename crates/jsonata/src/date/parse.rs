@@ -1,6 +1,6 @@
 //! Text to moments.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map::Entry};
 
 use super::{
     calendar::{FARTHEST, Moment, utc},
@@ -73,7 +73,7 @@ pub fn parse(run: &Run<'_>, text: &str, picture: &str) -> Result<Option<f64>> {
         return Ok(None);
     }
     let moment = assemble(run, components)?;
-    if !(moment.abs() <= FARTHEST) {
+    if moment.is_nan() || moment.abs() > FARTHEST {
         return Err(fault("D3136"));
     }
     Ok(Some(moment))
@@ -176,7 +176,29 @@ fn is_form(components: &Components, all: &str, wanted: &str) -> bool {
     there.peek().is_some() && there.all(|c| wanted.contains(c))
 }
 
-/// Fills in what is missing: what is greater than all that is given from now, what is smaller with the least value.
+/// Fills in what is missing, in order from the greatest component to the least: those before all that are given from
+/// now, those behind with the least value. There may be no gap.
+fn fill(run: &Run<'_>, components: &mut Components, order: impl Iterator<Item = char>) -> Result<()> {
+    let now = Moment::new(run.now).ok_or_else(|| fault("D3136"))?;
+    let (mut started, mut ended) = (false, false);
+    for part in order {
+        match components.entry(part) {
+            Entry::Occupied(_) if ended => return Err(fault("D3136")),
+            Entry::Occupied(_) => started = true,
+            Entry::Vacant(gap) if started => {
+                gap.insert(if "MDd".contains(part) { 1.0 } else { 0.0 });
+                ended = true;
+            }
+            Entry::Vacant(gap) => {
+                let half = f64::from(u8::from(now.hour() >= 12.0));
+                gap.insert(now.component(part).unwrap_or(half));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The moment that the components mean together.
 fn assemble(run: &Run<'_>, mut components: Components) -> Result<f64> {
     const DATE: &str = "YXMxWwdD";
     const TIME: &str = "PHhmsf";
@@ -191,26 +213,8 @@ fn assemble(run: &Run<'_>, mut components: Components) -> Result<f64> {
         (.., true) => "XWF",
         _ => "YMD",
     };
-    let now = Moment::new(run.now).ok_or_else(|| fault("D3136"))?;
-    let mut started = false;
-    let mut ended = false;
-    for part in date.chars().chain(if twelve { "Phmsf" } else { "Hmsf" }.chars()) {
-        if components.contains_key(&part) {
-            started = true;
-            if ended {
-                return Err(fault("D3136"));
-            }
-        } else if started {
-            components.insert(part, if "MDd".contains(part) { 1.0 } else { 0.0 });
-            ended = true;
-        } else {
-            components.insert(
-                part,
-                now.component(part)
-                    .unwrap_or(f64::from(u8::from(now.hour() >= 12.0))),
-            );
-        }
-    }
+    let order = date.chars().chain(if twelve { "Phmsf" } else { "Hmsf" }.chars());
+    fill(run, &mut components, order)?;
     if date_c || date_d {
         return Err(fault("D3136"));
     }
