@@ -67,7 +67,7 @@ fn sequences_and_singletons() {
             ("order.lines#$i[$i = 1].sku", r#""b""#),
             (
                 "order.lines.tags.{ 'tag': $, 'sku': %.sku }",
-                concat!(r#"[{"tag":"x","sku":"a"},{"tag":"y","sku":"a"},{"tag":"z","sku":"b"}]"#),
+                r#"[{"tag":"x","sku":"a"},{"tag":"y","sku":"a"},{"tag":"z","sku":"b"}]"#,
             ),
             ("order.lines@$l.$l.tags[$ = 'z'].{ 's': $l.sku }", r#"{"s":"b"}"#),
             (
