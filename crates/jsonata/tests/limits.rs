@@ -86,6 +86,11 @@ fn every_limit_has_its_error() {
         ),
         ("($e := \"$eval($e)\"; $eval($e))".to_owned(), "U1001"),
         ("$contains(s, /^(a+)+$/)".to_owned(), "ok"),
+        ("[1".to_owned() + &",/(a{90}){50}/".repeat(1_000) + "]", "S0303"),
+        ("($s := $pad('', 1000000, 'a'); $f := function($n) { $s & 'b' = $s & 'c' ? 1 : $f($n) }; $f(0))".to_owned(), "U1002"),
+        ("($s := $pad('', 1000000, 'a'); $t := $s & ''; $f := function($n) { $s = $t ? $f($n) : 1 }; $f(0))".to_owned(), "U1002"),
+        ("($f := function($n) { $toMillis('2020-01-01', '[Y]-[M]-[D]') > 0 ? $f($n) : 1 }; $f(0))".to_owned(), "U1002"),
+        ("($f := function($n) { $eval('/(a{90}){50}/') ? 1 : $f($n) }; $f(0))".to_owned(), "U1002"),
         ("$contains(s, /^(a|a|aa)+\\1$/)".to_owned(), "U1002"),
         (
             "$sort([1..100000], function($a, $b) { $a < $b })".to_owned(),

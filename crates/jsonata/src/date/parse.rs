@@ -1,6 +1,9 @@
 //! Text to moments.
 
-use std::collections::{HashMap, hash_map::Entry};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::LazyLock,
+};
 
 use super::{
     calendar::{FARTHEST, Moment, utc},
@@ -16,10 +19,12 @@ use crate::{
 
 /// A moment in ISO 8601: a year, and as much of the rest as there is.
 pub fn iso(text: &str) -> Option<f64> {
-    let shape = [r"(\d{4})", r"(?:-([01]\d))?", r"(?:-([0-3]\d))?"].concat()
-        + r"(?:T([0-2]\d):([0-5]\d):([0-5]\d))?(\.\d+)?([+-][0-2]\d:?[0-5]\d|Z)?";
-    let pattern = Pattern::compile(&format!("^(?:{shape})$"), "").expect("the pattern is well formed");
-    let found = pattern.find(text, 0).ok()??;
+    static SHAPE: LazyLock<Pattern> = LazyLock::new(|| {
+        let shape = [r"(\d{4})", r"(?:-([01]\d))?", r"(?:-([0-3]\d))?"].concat()
+            + r"(?:T([0-2]\d):([0-5]\d):([0-5]\d))?(\.\d+)?([+-][0-2]\d:?[0-5]\d|Z)?";
+        Pattern::compile(&format!("^(?:{shape})$"), "").expect("the pattern is well formed")
+    });
+    let found = SHAPE.find(text, 0).ok()??;
     let group = |index: usize| found.groups[index].map(|(start, end)| &text[start..end]);
     let number = |index: usize, otherwise: f64| {
         group(index).map_or(otherwise, |text| text.parse().unwrap_or(otherwise))
@@ -46,6 +51,9 @@ pub fn iso(text: &str) -> Option<f64> {
     Some(utc(year + 400.0, month - 1.0, day, time) - CYCLE)
 }
 
+/// What it costs to compile a picture's regular expression, in steps.
+const COMPILING: u64 = 1_000;
+
 type Components = HashMap<char, f64>;
 
 /// A moment by a picture. None: the text does not fit it.
@@ -55,7 +63,7 @@ pub fn parse(run: &Run<'_>, text: &str, picture: &str) -> Result<Option<f64>> {
     for part in &parts {
         source.push_str(&format!("({})", part.pattern()?));
     }
-    run.tick(source.len() as u64 + text.len() as u64)?;
+    run.tick(COMPILING + source.len() as u64 + text.len() as u64)?;
     let Some(found) = Pattern::compile(&format!("^{source}$"), "i")?.find(text, 0)? else {
         return Ok(None);
     };

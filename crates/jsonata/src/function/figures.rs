@@ -103,7 +103,7 @@ pub fn format_number<'a>(run: &Run<'a>, args: &[Value<'a>]) -> Result<Value<'a>>
     };
     let picture = text_arg(args, 1).unwrap_or("undefined");
     // Grouping moves text once for each group.
-    run.tick((picture.len() as u64).pow(2) / 64 + 16)?;
+    run.tick((picture.len() as u64).pow(2) / 64 + 100)?;
     let symbols = Symbols::new(arg(args, 2));
     let halves: Vec<&str> = picture.split(symbols.separator).collect();
     if halves.len() > 2 {
