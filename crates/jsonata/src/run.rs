@@ -121,7 +121,7 @@ impl<'a> Run<'a> {
     }
 
     /// Work counted so far.
-    pub fn steps(&self) -> u64 {
+    pub fn spent(&self) -> u64 {
         self.steps.get()
     }
 
