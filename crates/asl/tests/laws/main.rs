@@ -84,6 +84,10 @@ impl World {
             return event;
         }
         match (choice % 16, task, timer) {
+            (14, ..) if pick(8) == 0 => Event::Activity {
+                resource: "arn:aws:states:local:1:activity:build".into(),
+                exists: pick(16) == 0,
+            },
             (13, ..) if pick(8) == 0 => Event::Redrive {
                 count: execution.redrives() + 1,
             },
