@@ -93,12 +93,9 @@ fn run(machine: &Machine, input: &Value, write: bool) -> (f64, f64, Duration) {
                         let output = json!({ "more": answers < 1_000 });
                         events.push(Event::TaskSucceeded { task: *task, output });
                     }
-                    Command::StartTimer { timer, .. }
-                        if matches!(event, Event::Start { .. } | Event::TimerFired { .. }) =>
-                    {
-                        if execution.open_tasks().next().is_none() {
-                            events.push(Event::TimerFired { timer: *timer });
-                        }
+                    // The step had done enough; the deadlines of tasks are not waited for.
+                    Command::StartTimer { timer, .. } if execution.open_tasks().next().is_none() => {
+                        events.push(Event::TimerFired { timer: *timer });
                     }
                     _ => {}
                 }

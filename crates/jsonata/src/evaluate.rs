@@ -176,10 +176,11 @@ impl<'a> Run<'a> {
                             Value::Array(array) => self.spread_into(&mut found, array)?,
                             value => found.push(value),
                         },
-                        Value::Array(_) => match self.deeper(|| self.member(item, name))? {
-                            Value::Array(array) => self.spread_into(&mut found, array)?,
-                            _ => {}
-                        },
+                        Value::Array(_) => {
+                            if let Value::Array(array) = self.deeper(|| self.member(item, name))? {
+                                self.spread_into(&mut found, array)?;
+                            }
+                        }
                         _ => {}
                     }
                 }

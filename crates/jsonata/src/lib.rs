@@ -133,7 +133,7 @@ impl Expression {
             let value = run.eval(&self.0.tree, run.whole(input)?, frame)?;
             run.json(value, 0)
         };
-        (result().map_err(Error::from), run.steps())
+        (result().map_err(Error::from), run.spent())
     }
 }
 

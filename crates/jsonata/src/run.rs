@@ -121,7 +121,7 @@ impl<'a> Run<'a> {
     }
 
     /// Work counted so far.
-    pub fn steps(&self) -> u64 {
+    pub fn spent(&self) -> u64 {
         self.steps.get()
     }
 
@@ -133,6 +133,11 @@ impl<'a> Run<'a> {
             return Err(fault("U1002").insert("value", self.limits.steps.to_string()));
         }
         Ok(())
+    }
+
+    /// Counts the reading of a text.
+    pub fn read(&self, text: &str) -> Result<()> {
+        self.tick(text.len() as u64 / TEXT_A_STEP)
     }
 
     /// Counts memory before it is taken.
@@ -207,6 +212,7 @@ impl<'a> Run<'a> {
 
     pub fn entries(&self, given: &[(&'a str, Value<'a>)]) -> Result<Entries<'a>> {
         let mut list: Vec<(&str, Value)> = Vec::with_capacity(given.len());
+        given.iter().try_for_each(|(key, _)| self.read(key))?;
         if given.len() <= SHORT {
             for (key, value) in given {
                 match list.iter_mut().find(|(name, _)| name == key) {
@@ -254,7 +260,9 @@ impl<'a> Run<'a> {
     }
 
     pub fn bind(&self, frame: &'a Frame<'a>, name: &'a str, value: Value<'a>) -> Result<()> {
-        if let Some(binding) = frame.own(name) {
+        let (found, passed) = frame.own(name);
+        self.tick(passed / HOPS_A_STEP)?;
+        if let Some(binding) = found {
             binding.value.set(value);
             return Ok(());
         }
@@ -280,7 +288,11 @@ impl<'a> Run<'a> {
                     .map(|(_, value)| *value)
             };
             let own = match key {
-                Key::Name(name) => frame.own(name).map(|binding| binding.value.get()),
+                Key::Name(name) => {
+                    let (found, passed) = frame.own(name);
+                    hops += passed;
+                    found.map(|binding| binding.value.get())
+                }
                 Key::Label(_) => None,
             };
             if let Some(value) = own.or_else(tuple) {
@@ -302,15 +314,18 @@ impl<'a> Run<'a> {
 }
 
 impl<'a> Frame<'a> {
-    fn own(&self, name: &str) -> Option<&'a Binding<'a>> {
+    /// The frame's own variable of that name, and how many others were passed on the way.
+    fn own(&self, name: &str) -> (Option<&'a Binding<'a>>, u64) {
         let mut next = self.bindings.get();
+        let mut passed = 0;
         while let Some(binding) = next {
             if binding.name == name {
-                return Some(binding);
+                break;
             }
+            passed += 1;
             next = binding.next;
         }
-        None
+        (next, passed)
     }
 }
 
@@ -321,5 +336,7 @@ pub fn mix(mut state: u64) -> u64 {
 }
 
 const HOPS_A_STEP: u64 = 8;
+/// So many bytes of text are read, compared or hashed in a step.
+const TEXT_A_STEP: u64 = 64;
 const RED_ZONE: usize = 128 << 10;
 const SEGMENT: usize = 2 << 20;

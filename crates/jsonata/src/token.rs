@@ -62,7 +62,12 @@ pub struct Lexer {
     /// Where the characters are that take two UTF-16 units.
     wide: Vec<usize>,
     at: usize,
+    /// How many regular expressions there were.
+    patterns: usize,
 }
+
+/// An expression may have so many regular expressions: each may take milliseconds to compile.
+const PATTERNS: usize = 200;
 
 impl Lexer {
     pub fn new(text: &str) -> Lexer {
@@ -71,6 +76,7 @@ impl Lexer {
             text: text.chars().collect(),
             wide: wide.map(|(index, _)| index).collect(),
             at: 0,
+            patterns: 0,
         }
     }
 
@@ -146,6 +152,11 @@ impl Lexer {
     }
 
     fn regex(&mut self) -> Result<Pattern> {
+        self.patterns += 1;
+        if self.patterns > PATTERNS {
+            let reason = format!("there are more than {PATTERNS}");
+            return Err(fault("S0303").at(self.place(self.at)).text(&reason));
+        }
         let start = self.at;
         let mut depth = 0i32;
         while let Some(c) = self.peek(0) {

@@ -10,6 +10,9 @@ use crate::{
 
 use super::settle;
 
+/// What compiling a regular expression costs for each of its slashes, in steps.
+const COMPILING: usize = 5_000;
+
 /// By what name, and where, something is invoked: for messages.
 #[derive(Clone, Copy, Default)]
 pub struct Callee<'a> {
@@ -74,7 +77,9 @@ impl<'a> Run<'a> {
             None | Some(Value::Undefined) => input,
             Some(focus) => self.whole(*focus)?,
         };
-        self.tick(text.len() as u64)?;
+        // A regular expression in it is compiled: that is by far the dearest of what may stand there.
+        let slashes = text.bytes().filter(|byte| *byte == b'/').count();
+        self.tick((100 + 10 * text.len() + COMPILING * slashes) as u64)?;
         self.charge(text.len().saturating_mul(size_of::<Node>()))?;
         let tree = crate::syntax::parse(text).and_then(crate::resolve::resolve);
         let tree = tree.map_err(|cause| fault("D3120").text(&cause.message()))?;

@@ -22,6 +22,26 @@ impl<'a> Run<'a> {
         {
             return Ok(value);
         }
+        let mut result = self.steps(node, path, input, frame)?;
+        if path.keep_singleton
+            && let Value::Array(kept) = result
+        {
+            result = Value::Array(self.keep(kept)?);
+        }
+        match &node.group {
+            Some(group) => self.group(group, result, frame),
+            None => Ok(result),
+        }
+    }
+
+    /// The items, or the tuples, that come out of the last step.
+    fn steps(
+        &self,
+        node: &'a Node,
+        path: &'a Path,
+        input: Value<'a>,
+        frame: &'a Frame<'a>,
+    ) -> Result<Value<'a>> {
         let mut items = match input {
             Value::Array(items) if !matches!(path.steps[0].kind, Kind::Variable(_)) => items,
             _ => Array::sequence(self.slice(&[input])?),
@@ -44,22 +64,13 @@ impl<'a> Run<'a> {
                 break;
             }
         }
-        let mut result = match stream {
-            None => Value::Array(items),
-            Some(stream) if node.tuple || node.group.is_some() => self.stream_value(stream)?,
+        match stream {
+            None => Ok(Value::Array(items)),
+            Some(stream) if node.tuple || node.group.is_some() => self.stream_value(stream),
             Some(stream) => {
                 let values: Vec<Value> = stream.tuples.iter().map(|tuple| tuple.at).collect();
-                self.sequence(&values)?
+                self.sequence(&values)
             }
-        };
-        if path.keep_singleton
-            && let Value::Array(kept) = result
-        {
-            result = Value::Array(self.keep(kept)?);
-        }
-        match &node.group {
-            Some(group) => self.group(group, result, frame),
-            None => Ok(result),
         }
     }
 

@@ -113,6 +113,7 @@ impl<'a> Run<'a> {
     /// Deep equality; objects are equal with their keys in any order.
     pub fn equal(&self, left: Value<'a>, right: Value<'a>, depth: usize) -> Result<bool> {
         self.enter(depth)?;
+        self.read_both(left, right)?;
         Ok(match (left, right) {
             _ if left.same(right) => true,
             (Value::Array(left), Value::Array(right)) => {

@@ -20,7 +20,7 @@ pub const TABLE: &[Entry] = &[
 
 /// Bytes of text that a search passes in a step, and those that it may look at beyond its match.
 const READ: u64 = 16;
-const READ_AHEAD: u64 = 1_024;
+const READ_AHEAD: u64 = 256;
 
 /// Where a regular expression goes on in a text.
 #[derive(Clone, Copy)]
@@ -392,15 +392,6 @@ fn object_of<'a>(run: &Run<'a>, one: &Match<'a>) -> Result<Value<'a>> {
 
 /// Writes a replacement: `$0` is the match, `$1` a group, `$$` a dollar.
 fn expand<'a>(run: &Run<'a>, template: &str, one: &Match<'a>, out: &mut String) -> Result<()> {
-    let group = |value: &Value<'a>, out: &mut String| -> Result<()> {
-        if !value.is_undefined() {
-            let text = run.text(*value, false)?;
-            run.charge(text.len())?;
-            run.tick(1)?;
-            out.push_str(&text);
-        }
-        Ok(())
-    };
     run.charge(template.len())?;
     let mut rest = template;
     while let Some((before, after)) = rest.split_once('$') {
@@ -410,35 +401,45 @@ fn expand<'a>(run: &Run<'a>, template: &str, one: &Match<'a>, out: &mut String) 
             out.push('$');
             rest = after;
         } else if let Some(after) = rest.strip_prefix('0') {
-            group(&one.text, out)?;
+            insert(run, one.text, out)?;
             rest = after;
+        } else if let Some(index) = group_number(rest, one.groups.len()) {
+            if index >= 1.0
+                && let Some(group) = one.groups.get(index as usize - 1)
+            {
+                insert(run, *group, out)?;
+            }
+            rest = rest.get(number::text(index).len()..).unwrap_or("");
         } else {
-            let count = one.groups.len();
-            let most = if count == 0 {
-                1
-            } else {
-                count.ilog10() as usize + 1
-            };
-            let mut index = leading(rest, most);
-            if most > 1 && index.is_some_and(|index| index > count as f64) {
-                index = leading(rest, most - 1);
-            }
-            match index {
-                Some(index) => {
-                    if index >= 1.0
-                        && let Some(value) = one.groups.get(index as usize - 1)
-                    {
-                        group(value, out)?;
-                    }
-                    let width = number::text(index).len().min(rest.len());
-                    rest = rest.get(width..).unwrap_or("");
-                }
-                None => out.push('$'),
-            }
+            out.push('$');
         }
     }
     out.push_str(rest);
     Ok(())
+}
+
+fn insert<'a>(run: &Run<'a>, value: Value<'a>, out: &mut String) -> Result<()> {
+    run.tick(1)?;
+    if !value.is_undefined() {
+        let text = run.text(value, false)?;
+        run.charge(text.len())?;
+        out.push_str(&text);
+    }
+    Ok(())
+}
+
+/// The number of a group behind a dollar: as many digits as the count of groups has, one less if that is too much.
+fn group_number(text: &str, count: usize) -> Option<f64> {
+    let most = if count == 0 {
+        1
+    } else {
+        count.ilog10() as usize + 1
+    };
+    let index = leading(text, most);
+    if most > 1 && index.is_some_and(|index| index > count as f64) {
+        return leading(text, most - 1);
+    }
+    index
 }
 
 fn leading(text: &str, most: usize) -> Option<f64> {

@@ -118,7 +118,7 @@ fn pad<'a>(run: &Run<'a>, args: &[Value<'a>]) -> Result<Value<'a>> {
     let width = number_arg(args, 1).unwrap_or(0.0).trunc();
     let with = text_arg(args, 2).filter(|with| !with.is_empty()).unwrap_or(" ");
     let missing = width.abs() - text.chars().count() as f64;
-    if !(missing > 0.0) {
+    if missing.is_nan() || missing <= 0.0 {
         return Ok(Value::String(text));
     }
     let missing = missing as usize;
