@@ -4,6 +4,8 @@ mod array;
 mod number;
 mod text;
 
+pub use text::uuid;
+
 use crate::fault::{self, Fault};
 use crate::limit;
 use crate::path::Path;
@@ -102,11 +104,22 @@ type Answer = Result<Value, Failure>;
 impl Call {
     /// Reads a call that must be the whole of `text`.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let (call, rest) = parse(text.trim(), 1)?;
+        let (call, rest) = parse(text, 1)?;
         if rest.is_empty() {
             Ok(call)
         } else {
             Err(format!("unexpected '{rest}' after the function call"))
+        }
+    }
+
+    /// Shows every path among the arguments, those of inner calls too.
+    pub fn paths(&self, see: &mut dyn FnMut(&Path)) {
+        for argument in &self.arguments {
+            match argument {
+                Argument::Path(path) => see(path),
+                Argument::Call(call) => call.paths(see),
+                Argument::Literal(_) | Argument::Text(_) => {}
+            }
         }
     }
 
@@ -190,7 +203,7 @@ impl Function {
             Self::MathRandom => number::random(&next(), &next(), arguments.next().as_ref(), scope.random),
             Self::StringSplit => text::split(&next(), &next()),
             Self::StringToJson => text::parse(&next()),
-            Self::Uuid => Ok(Value::String(text::uuid(scope.random))),
+            Self::Uuid => Ok(Value::String(uuid(scope.random.draw()))),
         }
     }
 }
@@ -203,7 +216,6 @@ fn parse(text: &str, depth: usize) -> Result<(Call, &str), String> {
         ));
     }
     let (name, body) = text.split_once('(').ok_or("a function call is missing")?;
-    let name = name.trim();
     let (_, function, fewest, most) = *FUNCTIONS
         .iter()
         .find(|known| known.0 == name)

@@ -3,10 +3,11 @@
 use crate::fault::{self, Fault};
 use crate::intrinsic::Call;
 use crate::path::{Missing, Path};
+use crate::query::Query;
 use crate::scope::{Scope, Spent};
 use serde_json::{Map, Value};
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub enum Template {
     Literal(Value),
     Object(Vec<(String, Template)>),
@@ -15,14 +16,55 @@ pub enum Template {
     Dynamic(String, Expression),
 }
 
-/// A path or a call.
-#[derive(Debug, Clone, PartialEq)]
+/// A path, a call or a query in JSONata.
+#[derive(Debug, Clone)]
 pub enum Expression {
     Path(Path),
     Call(Call),
+    Query(Query),
 }
 
 impl Template {
+    /// Reads a JSONata template that stands in `field`; problems go to `problem` with the keys that lead to them.
+    pub fn queries(
+        value: &Value,
+        field: &str,
+        trail: &mut Vec<String>,
+        problem: &mut dyn FnMut(&[String], String),
+    ) -> Self {
+        match value {
+            Value::String(text) => match Query::body(text).map(|body| Query::parse(body, field)) {
+                None => Self::Literal(value.clone()),
+                Some(Ok(query)) => Self::Dynamic(field.to_owned(), Expression::Query(query)),
+                Some(Err(why)) => {
+                    problem(trail, why);
+                    Self::Literal(Value::Null)
+                }
+            },
+            Value::Object(members) => {
+                let mut parsed = Vec::new();
+                for (key, member) in members {
+                    trail.push(key.clone());
+                    let place = format!("{field}/{key}");
+                    parsed.push((key.clone(), Self::queries(member, &place, trail, problem)));
+                    trail.pop();
+                }
+                Self::object(parsed, value)
+            }
+            Value::Array(items) => {
+                let mut parsed = Vec::new();
+                for (at, item) in items.iter().enumerate() {
+                    trail.push(at.to_string());
+                    let place = format!("{field}[{at}]");
+                    parsed.push(Self::queries(item, &place, trail, problem));
+                    trail.pop();
+                }
+                Self::array(parsed, value)
+            }
+            other => Self::Literal(other.clone()),
+        }
+    }
+
     /// Reads a template; problems go to `problem` with the keys that lead to them.
     pub fn parse(value: &Value, trail: &mut Vec<String>, problem: &mut dyn FnMut(&[String], String)) -> Self {
         match value {
@@ -33,13 +75,7 @@ impl Template {
                     parsed.push(Self::member(key, value, trail, problem));
                     trail.pop();
                 }
-                if parsed
-                    .iter()
-                    .all(|(_, member)| matches!(member, Self::Literal(_)))
-                {
-                    return Self::Literal(value.clone());
-                }
-                Self::Object(parsed)
+                Self::object(parsed, value)
             }
             Value::Array(items) => {
                 let mut parsed = Vec::new();
@@ -48,12 +84,27 @@ impl Template {
                     parsed.push(Self::parse(item, trail, problem));
                     trail.pop();
                 }
-                if parsed.iter().all(|item| matches!(item, Self::Literal(_))) {
-                    return Self::Literal(value.clone());
-                }
-                Self::Array(parsed)
+                Self::array(parsed, value)
             }
             other => Self::Literal(other.clone()),
+        }
+    }
+
+    /// An object of parsed members; a literal when there is nothing to evaluate in it.
+    fn object(members: Vec<(String, Self)>, value: &Value) -> Self {
+        let literal = |member: &Self| matches!(member, Self::Literal(_));
+        if members.iter().all(|(_, member)| literal(member)) {
+            Self::Literal(value.clone())
+        } else {
+            Self::Object(members)
+        }
+    }
+
+    fn array(items: Vec<Self>, value: &Value) -> Self {
+        if items.iter().all(|item| matches!(item, Self::Literal(_))) {
+            Self::Literal(value.clone())
+        } else {
+            Self::Array(items)
         }
     }
 
@@ -100,6 +151,7 @@ impl Template {
                 Value::Object(object)
             }
             Self::Dynamic(_, Expression::Call(call)) => call.evaluate(scope)?,
+            Self::Dynamic(_, Expression::Query(query)) => query.evaluate(scope)?,
             Self::Dynamic(key, Expression::Path(path)) => scope
                 .read(path)
                 .map_err(|missing| not_found(key, path, missing, scope))?,

@@ -20,6 +20,7 @@ mod progress;
 mod push;
 mod releases;
 mod stages;
+mod states;
 mod status;
 mod target;
 mod webhooks;
@@ -160,6 +161,9 @@ pub enum Command {
     /// The record of what was done, and by whom.
     #[command(subcommand)]
     Audit(audit::Audit),
+    /// State machines in Amazon States Language, without a platform: check, run, test and draw them.
+    #[command(subcommand)]
+    States(states::States),
     /// What git calls.
     #[command(subcommand)]
     Git(git::Git),
@@ -213,6 +217,7 @@ async fn dispatch(command: Command, global: &Global, whole: clap::Command) -> Ou
         Command::Tokens(tokens) => access::tokens(&tokens, global).await?,
         Command::Webhooks(webhooks) => return webhooks::run(&webhooks, global).await,
         Command::Audit(audit) => return audit::run(&audit, global).await,
+        Command::States(states) => return states::run(&states, global).await,
         Command::Git(git) => git::run(&git, global).await?,
         Command::Login(login) => access::login(&login, global).await?,
         Command::Whoami => access::whoami(global).await?,

@@ -1,17 +1,23 @@
 //! Wait, in its four forms.
 
 use super::Run;
+use super::data::About;
 use crate::execution::{Position, Purpose, Strand};
 use crate::fault::Fault;
 use crate::instant;
+use crate::limit;
 use crate::machine::{State, Wait};
 use crate::path::{Missing, Path};
+use crate::query::{self, Kind, Query};
 use crate::scope::Spent;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 /// Seconds; beyond this AWS refuses to wait.
 const LONGEST: i64 = i32::MAX as i64;
+
+const UNREADABLE: &str =
+    "The Timestamp field cannot be parsed as an ISO-8601 extended offset date-time format string";
 
 impl<'m> Run<'m> {
     pub(super) fn wait(&mut self, id: u64, mut strand: Strand, state: &'m State, wait: &Wait) {
@@ -38,35 +44,36 @@ impl<'m> Run<'m> {
         }
     }
 
-    fn due(&self, strand: &Strand, state: &State, wait: &Wait, input: &Value) -> Result<Timestamp, Fault> {
+    pub(super) fn due(
+        &self,
+        strand: &Strand,
+        state: &State,
+        wait: &Wait,
+        input: &Value,
+    ) -> Result<Timestamp, Fault> {
         let at = match wait {
             Wait::Seconds(seconds) => self.after(i64::try_from(*seconds).unwrap_or(i64::MAX)),
             Wait::SecondsPath(path) => {
                 let value = self.referenced(strand, state, path, input, "SecondsPath")?;
-                let text = path.text();
-                let seconds = value.as_i64().ok_or_else(|| {
-                    Fault::runtime(format!("The SecondsPath parameter cannot be parsed as a long value: {text} == {}", plain(&value)))
-                })?;
-                if seconds < 0 {
-                    let cause = format!("The SecondsPath parameter references a negative value: {text} == {seconds}");
-                    return Err(Fault::runtime(cause));
-                }
-                self.after(seconds)
+                self.after(seconds(path, &value)?)
             }
-            Wait::Timestamp(text) => instant::parse(text).ok_or_else(|| {
-                Fault::runtime(format!(
-                    "The Timestamp field cannot be parsed as an ISO-8601 extended offset date-time format string: {text}"
-                ))
-            })?,
+            Wait::SecondsQuery(query) => {
+                let value = self.asked(strand, state, query, input, Kind::Number)?;
+                self.after(queried_seconds(query, &value)?)
+            }
+            Wait::Timestamp(text) => {
+                instant::parse(text).ok_or_else(|| Fault::runtime(format!("{UNREADABLE}: {text}")))?
+            }
             Wait::TimestampPath(path) => {
                 let value = self.referenced(strand, state, path, input, "TimestampPath")?;
-                value.as_str().and_then(instant::parse).ok_or_else(|| {
-                    Fault::runtime(format!(
-                        "The TimestampPath parameter does not reference a valid ISO-8601 extended offset date-time format string: {} == {}",
-                        path.text(),
-                        plain(&value)
-                    ))
-                })?
+                timestamp(path, &value)?
+            }
+            Wait::TimestampQuery(query) => {
+                let value = self.asked(strand, state, query, input, Kind::String)?;
+                value
+                    .as_str()
+                    .and_then(instant::parse)
+                    .ok_or_else(|| query.refused(format!("{UNREADABLE}: {}", plain(&value))))?
             }
         };
         if at.duration_since(self.at).as_secs() > LONGEST {
@@ -81,6 +88,19 @@ impl<'m> Run<'m> {
             .unwrap_or(Timestamp::MAX)
     }
 
+    fn asked(
+        &self,
+        strand: &Strand,
+        state: &State,
+        query: &Query,
+        input: &Value,
+        kind: Kind,
+    ) -> Result<Value, Fault> {
+        self.read(strand, state, About::data(input), |scope| {
+            query.expect(scope, kind)
+        })
+    }
+
     fn referenced(
         &self,
         strand: &Strand,
@@ -89,7 +109,7 @@ impl<'m> Run<'m> {
         input: &Value,
         name: &str,
     ) -> Result<Value, Fault> {
-        self.read(strand, state, input, |scope| scope.read(path))
+        self.read(strand, state, About::data(input), |scope| scope.read(path))
             .map_err(|missing| match missing {
                 Missing::Spent => Spent.into(),
                 _ => Fault::runtime(format!(
@@ -98,6 +118,48 @@ impl<'m> Run<'m> {
                 )),
             })
     }
+}
+
+fn seconds(path: &Path, value: &Value) -> Result<i64, Fault> {
+    let text = path.text();
+    let seconds = value.as_i64().ok_or_else(|| {
+        let value = plain(value);
+        Fault::runtime(format!(
+            "The SecondsPath parameter cannot be parsed as a long value: {text} == {value}"
+        ))
+    })?;
+    if seconds < 0 {
+        let cause = format!("The SecondsPath parameter references a negative value: {text} == {seconds}");
+        return Err(Fault::runtime(cause));
+    }
+    Ok(seconds)
+}
+
+fn queried_seconds(query: &Query, value: &Value) -> Result<i64, Fault> {
+    let seconds = query::whole(value).ok_or_else(|| {
+        query.refused(format!(
+            "The Seconds field cannot be parsed as a long value: {value}"
+        ))
+    })?;
+    let most = limit::SECONDS;
+    if (0..=most as i64).contains(&seconds) {
+        Ok(seconds)
+    } else {
+        Err(query.refused(format!(
+            "The Seconds field must be between 0 and {most}: {seconds}"
+        )))
+    }
+}
+
+fn timestamp(path: &Path, value: &Value) -> Result<Timestamp, Fault> {
+    value.as_str().and_then(instant::parse).ok_or_else(|| {
+        let what = "does not reference a valid ISO-8601 extended offset date-time format string";
+        Fault::runtime(format!(
+            "The TimestampPath parameter {what}: {} == {}",
+            path.text(),
+            plain(value)
+        ))
+    })
 }
 
 /// A value as AWS puts it into a sentence: strings without quotes.
