@@ -10,7 +10,9 @@ use serde_json::Value;
 fuzz_target!(|text: &str| {
     let (text, input) = text.split_once('\n').unwrap_or((text, "{}"));
     let input: Value = serde_json::from_str(input).unwrap_or_default();
-    let Ok(expression) = Expression::parse(text) else { return };
+    let Ok(expression) = Expression::parse(text) else {
+        return;
+    };
     let mut scope = Scope::new(Timestamp::UNIX_EPOCH).bind("states", &input);
     scope.input = Some(&input);
     scope.states = true;

@@ -20,7 +20,7 @@ pub const TABLE: &[Entry] = &[
 
 /// Bytes of text that a search passes in a step, and those that it may look at beyond its match.
 const READ: u64 = 16;
-const READ_AHEAD: u64 = 256;
+const READ_AHEAD: u64 = 128;
 
 /// Where a regular expression goes on in a text.
 #[derive(Clone, Copy)]
