@@ -184,7 +184,10 @@ impl Reader {
         let kind = self.choose(config, "InputType", &kinds);
         let pointer = config.text("ItemsPointer", &mut self.report).unwrap_or_default();
         let csv = self.csv(config);
-        config.text("ManifestType", &mut self.report);
+        if config.text("ManifestType", &mut self.report) == Some("ATHENA_DATA") {
+            self.report
+                .unavailable(&config.at("ManifestType"), "the manifest type ATHENA_DATA");
+        }
         match kind {
             _ if lists => Format::List,
             Some(Kind::Csv) => csv,
