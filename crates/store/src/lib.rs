@@ -42,8 +42,9 @@ pub use evidence::{
 };
 pub use inbox::{Delivery, DeliveryVerdict, NewDelivery, Received};
 pub use journal::{
-    Due, End, Execution, ExecutionFilter, ExecutionSummary, HistoryRow, Lease, NewExecution, NewTask, Status,
-    Task, TaskKey, Transition,
+    Activity, Alias, Batch, Begin, Due, End, Execution, ExecutionFilter, ExecutionSummary, Finish, Fold,
+    HistoryRow, Lease, Logged, MachineFilter, MachineVersion, NewExecution, NewMachine, NewTask, Piece, Run,
+    RunFilter, Snapshot, StateMachine, Status, Tags, Task, TaskKey, Transition, Waiting,
 };
 pub use keys::random_bits;
 pub use ledger::LedgerFilter;

@@ -21,6 +21,7 @@ const STEPS: &[&str] = &[
     include_str!("../migrations/03-ledger.sql"),
     include_str!("../migrations/04-evidence.sql"),
     include_str!("../migrations/05-people.sql"),
+    include_str!("../migrations/06-states.sql"),
 ];
 
 /// Makes the directory if it is not there, and keeps every other process out of it while the file is open.

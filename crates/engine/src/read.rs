@@ -1,0 +1,282 @@
+//! What is read from the store: everything at a start, and executions that something happens to after a long time.
+
+use std::collections::{BTreeMap, HashMap};
+
+use asl::Machine;
+use jiff::Timestamp;
+use store::{Db, Logged, Run, Snapshot};
+use tracing::error;
+
+use crate::{
+    Engine, Error, Order, Recovered, Started,
+    desk::Place,
+    handle::{Answer, Input, Start},
+    live::Live,
+    recover,
+    timers::Due,
+};
+
+/// Definitions that are kept parsed.
+const MACHINES: usize = 256;
+
+/// What was read while the loop went on.
+pub(crate) struct Read {
+    executions: Result<Vec<(u64, Option<(Run, String)>, Option<Snapshot>)>, Error>,
+    wanted: Vec<u64>,
+    named: Vec<(Box<Start>, Answer<Started>, Result<bool, Error>)>,
+    waking: Option<(Option<Timestamp>, Timestamp, Result<Vec<(u64, Timestamp)>, Error>)>,
+}
+
+/// All that is open.
+pub(crate) struct Opened {
+    pub seq: u64,
+    pub key: u64,
+    /// Executions that the log has events of.
+    pub moving: Vec<(u64, Recovered)>,
+    /// Open tasks of the others.
+    pub waiting: Vec<(u64, Vec<Order>)>,
+}
+
+pub(crate) fn open(db: &Db<'_>) -> Result<Opened, Error> {
+    let (seq, key) = db.log_ends()?;
+    let mut events: BTreeMap<u64, Vec<Logged>> = BTreeMap::new();
+    for logged in db.log(None, 0)? {
+        events.entry(logged.execution).or_default().push(logged);
+    }
+    let mut machines = HashMap::<String, Machine>::new();
+    let mut moving = Vec::new();
+    for (key, events) in events {
+        let Some((run, text)) = db.run_by_key(key)?.filter(|(run, _)| run.ended_at.is_none()) else {
+            continue;
+        };
+        let machine = match machines.get(&text) {
+            Some(machine) => machine.clone(),
+            None => {
+                let machine = Machine::parse(&text).map_err(|_| Error::Damaged(key))?;
+                machines.insert(text, machine.clone());
+                machine
+            }
+        };
+        let snapshot = db.snapshot(key)?;
+        let recovered = recover::replay(key, machine, snapshot, &events, run.started_at)?;
+        if recovered.unfolded.is_some() {
+            moving.push((key, recovered));
+        }
+    }
+    let (mut waiting, mut after) = (Vec::new(), 0);
+    loop {
+        let page = db.waiting(after, 4096)?;
+        let Some(last) = page.last() else { break };
+        after = last.execution;
+        for row in page.iter().filter(|row| row.open != "[]") {
+            let orders = serde_json::from_str(&row.open).map_err(|_| Error::Damaged(row.execution))?;
+            waiting.push((row.execution, orders));
+        }
+    }
+    Ok(Opened {
+        seq,
+        key,
+        moving,
+        waiting,
+    })
+}
+
+impl Engine {
+    /// Keeps an input until the execution has been read.
+    pub(crate) fn park(&mut self, key: u64, input: Input) {
+        if Self::in_memory(key) {
+            return self.refuse(input, Error::NotOpen(key));
+        }
+        self.want(key);
+        self.parked.entry(key).or_default().push(input);
+    }
+
+    pub(crate) fn want(&mut self, key: u64) {
+        if !self.parked.contains_key(&key) {
+            self.parked.insert(key, Vec::new());
+            self.wanted.push(key);
+        }
+    }
+
+    /// Starts to read what is wanted, unless something is being read.
+    pub(crate) fn read(&mut self) {
+        let now = self.now();
+        let stretch = self.timers.stretch(now);
+        if self.reading.is_some() || (self.wanted.is_empty() && self.naming.is_empty() && stretch.is_none()) {
+            return;
+        }
+        let wanted = std::mem::take(&mut self.wanted);
+        let naming = std::mem::take(&mut self.naming);
+        let arns: Vec<String> = naming.iter().map(|(start, _)| start.arn.clone()).collect();
+        let store = self.setup.store.clone();
+        self.reading = Some(Box::pin(async move {
+            let keys = wanted.clone();
+            let executions = store
+                .read(move |db| {
+                    let row = |key: u64| Ok((key, db.run_by_key(key)?, db.snapshot(key)?));
+                    keys.into_iter().map(row).collect::<Result<Vec<_>, Error>>()
+                })
+                .await;
+            let mut named = Vec::new();
+            if !arns.is_empty() {
+                let taken = store.read(move |db| {
+                    let is_taken = |arn: &String| Ok(db.run(arn)?.is_some());
+                    arns.iter().map(is_taken).collect::<Result<Vec<bool>, Error>>()
+                });
+                let taken = taken.await;
+                named.extend(naming.into_iter().enumerate().map(|(n, (start, answer))| {
+                    let taken = taken.as_ref().map(|taken| taken[n]).map_err(Clone::clone);
+                    (start, answer, taken)
+                }));
+            }
+            let waking = match stretch {
+                None => None,
+                Some((after, until)) => {
+                    let rows = store.read(move |db| Ok(db.waking(after, until, u32::MAX)?)).await;
+                    Some((after, until, rows))
+                }
+            };
+            Read {
+                executions,
+                wanted,
+                named,
+                waking,
+            }
+        }));
+    }
+
+    pub(crate) fn was_read(&mut self, read: Read) {
+        for (mut start, answer, taken) in read.named {
+            match taken {
+                Ok(false) => {
+                    start.fresh = true;
+                    self.begin(*start, answer);
+                }
+                Ok(true) => {
+                    self.names.remove(&start.arn);
+                    drop(answer.send(Err(Error::Exists(start.arn))));
+                }
+                Err(error) => {
+                    self.names.remove(&start.arn);
+                    drop(answer.send(Err(error)));
+                }
+            }
+        }
+        if let Some((after, until, Ok(rows))) = read.waking {
+            self.timers.read_up_to(until);
+            for (execution, at) in rows {
+                self.timers.set(at, Due::Wake { execution });
+            }
+            self.soon(after, until);
+        }
+        match read.executions {
+            Ok(rows) => rows
+                .into_iter()
+                .for_each(|(key, run, snapshot)| self.was_read_one(key, run, snapshot)),
+            Err(error) => {
+                for key in read.wanted {
+                    let parked = self.parked.remove(&key).unwrap_or_default();
+                    for input in parked {
+                        self.refuse(input, error.clone());
+                    }
+                }
+            }
+        }
+    }
+
+    fn was_read_one(&mut self, key: u64, run: Option<(Run, String)>, snapshot: Option<Snapshot>) {
+        let parked = self.parked.remove(&key).unwrap_or_default();
+        let open = run.filter(|(run, _)| run.ended_at.is_none()).zip(snapshot);
+        let Some(((run, text), snapshot)) = open else {
+            for input in parked {
+                self.refuse(input, Error::NotOpen(key));
+            }
+            return;
+        };
+        let recovered = self
+            .machine(key, text)
+            .and_then(|machine| recover::replay(key, machine, Some(snapshot), &[], run.started_at));
+        match recovered {
+            Err(error) => {
+                error!(
+                    error = &error as &dyn std::error::Error,
+                    "an execution cannot go on"
+                );
+                for input in parked {
+                    self.refuse(input, error.clone());
+                }
+            }
+            Ok(recovered) => {
+                self.wake(key, &recovered);
+                self.insert(key, Live::from(recovered));
+                parked.into_iter().for_each(|input| self.take(input));
+            }
+        }
+    }
+
+    fn machine(&mut self, key: u64, text: String) -> Result<Machine, Error> {
+        if let Some(machine) = self.machines.get(&text) {
+            return Ok(machine.clone());
+        }
+        let machine = Machine::parse(&text).map_err(|_| Error::Damaged(key))?;
+        if self.machines.len() >= MACHINES {
+            self.machines.clear();
+        }
+        self.machines.insert(text, machine.clone());
+        Ok(machine)
+    }
+
+    /// Sets the timers of an execution that came into memory.
+    fn wake(&mut self, key: u64, recovered: &Recovered) {
+        for open in recovered.state.open_timers() {
+            let due = Due::Timer {
+                execution: key,
+                timer: open.timer,
+            };
+            self.timers.set(open.at, due);
+        }
+    }
+
+    /// Timers of executions in memory that go off in this stretch of time: those the store may not have yet.
+    pub(crate) fn soon(&mut self, after: Option<Timestamp>, until: Timestamp) {
+        for (key, live) in &self.live {
+            for open in live.state.open_timers() {
+                if after.is_none_or(|after| open.at > after) && open.at <= until {
+                    let due = Due::Timer {
+                        execution: *key,
+                        timer: open.timer,
+                    };
+                    self.timers.set(open.at, due);
+                }
+            }
+        }
+    }
+
+    /// An execution that was moving when the engine ended.
+    pub(crate) fn revive(&mut self, key: u64, recovered: Recovered) {
+        self.offer_again(key, recovered.orders.values().cloned().collect());
+        let unfolded = recovered.unfolded;
+        let live = Live::from(recovered);
+        self.history += live.pending.len();
+        if let Some(seq) = unfolded {
+            self.dirty.insert(seq, key);
+        }
+        self.insert(key, live);
+    }
+
+    /// Tasks that nobody has, or that nobody has any more, are there to be taken.
+    pub(crate) fn offer_again(&mut self, key: u64, orders: Vec<Order>) {
+        for order in orders {
+            let place = Place {
+                execution: key,
+                task: order.task,
+            };
+            self.desk.know(order.token.clone(), place);
+            if !order.started || (self.setup.own)(&order.resource) {
+                self.desk.wait_for_poller(&order.resource, order.token);
+            } else {
+                self.alive(key, order.task, order.heartbeat);
+            }
+        }
+    }
+}
