@@ -110,6 +110,17 @@ impl Call {
         }
     }
 
+    /// Shows every path among the arguments, those of inner calls too.
+    pub fn paths(&self, see: &mut dyn FnMut(&Path)) {
+        for argument in &self.arguments {
+            match argument {
+                Argument::Path(path) => see(path),
+                Argument::Call(call) => call.paths(see),
+                Argument::Literal(_) | Argument::Text(_) => {}
+            }
+        }
+    }
+
     /// The answer, or the error that the state has then.
     pub fn evaluate(&self, scope: &Scope) -> Result<Value, Fault> {
         self.answer(scope).map_err(|failure| match failure {

@@ -17,18 +17,23 @@ mod locate;
 mod machine;
 mod parse;
 mod path;
+mod query;
 mod random;
+mod references;
 mod scope;
 mod size;
 mod step;
 mod template;
+mod validate;
 
-pub use check::{Code, Diagnostic};
+pub use check::{Code, Diagnostic, Severity};
 pub use event::{Command, Event, Step, Timeout};
 pub use execution::{Execution, OpenState, OpenTask, OpenTimer, Purpose, Status};
 pub use history::{HistoryEvent, Kind};
-pub use machine::Machine;
+pub use machine::{Flavour, Machine};
+pub use references::references;
 pub use step::step;
+pub use validate::{Validation, Verdict, refusal, validate};
 
 /// Limits that AWS sets, and a few of our own where AWS names none.
 pub mod limit {

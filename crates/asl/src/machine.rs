@@ -3,7 +3,9 @@
 use crate::check::Diagnostic;
 use crate::parse;
 use crate::path::Path;
+use crate::query::Query;
 use crate::template::{Expression, Template};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,8 +17,19 @@ pub struct Machine(Arc<Checked>);
 #[derive(Debug)]
 struct Checked {
     definition: Value,
-    program: Program,
+    program: Arc<Program>,
     timeout: Option<u64>,
+    flavour: Flavour,
+}
+
+/// The `type` of a state machine.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Flavour {
+    #[default]
+    Standard,
+    /// Short and many: no activities, no waiting for callbacks or jobs, no redrive.
+    Express,
 }
 
 impl Machine {
@@ -26,11 +39,36 @@ impl Machine {
     /// All problems at once (at most [`limit::DIAGNOSTICS`](crate::limit::DIAGNOSTICS)), in the order of the text. What
     /// the language has and this crate does not yet is refused with [`Code::NotAvailableYet`](crate::Code).
     pub fn parse(text: &str) -> Result<Self, Vec<Diagnostic>> {
-        let (definition, program, timeout) = parse::definition(text)?;
+        Self::parse_as(Flavour::Standard, text)
+    }
+
+    /// The same for a machine of either type.
+    ///
+    /// # Errors
+    /// As [`Machine::parse`].
+    pub fn parse_as(flavour: Flavour, text: &str) -> Result<Self, Vec<Diagnostic>> {
+        let (definition, program, timeout) = parse::definition(flavour, text)?;
         Ok(Self(Arc::new(Checked {
             definition,
-            program,
+            program: Arc::new(program),
             timeout,
+            flavour,
+        })))
+    }
+
+    pub fn flavour(&self) -> Flavour {
+        self.0.flavour
+    }
+
+    /// The machine that runs the children of the distributed Map `state`, wherever in the definition that is.
+    pub fn processor(&self, state: &str) -> Option<Self> {
+        let map = self.0.program.map(state)?;
+        let run = map.run.as_ref()?;
+        Some(Self(Arc::new(Checked {
+            definition: run.definition.clone(),
+            program: Arc::clone(&map.processor),
+            timeout: None,
+            flavour: run.flavour,
         })))
     }
 
@@ -56,16 +94,44 @@ pub struct Program {
     pub states: BTreeMap<String, State>,
 }
 
+impl Program {
+    /// The Map state `name`, here or in a branch or processor inside.
+    pub fn map(&self, name: &str) -> Option<&Map> {
+        if let Some(state) = self.states.get(name) {
+            return match &state.kind {
+                Kind::Map(map) => Some(map),
+                _ => None,
+            };
+        }
+        self.states.values().find_map(|state| match &state.kind {
+            Kind::Map(map) => map.processor.map(name),
+            Kind::Parallel { branches, .. } => branches.iter().find_map(|branch| branch.map(name)),
+            _ => None,
+        })
+    }
+}
+
 #[derive(Debug)]
 pub struct State {
     pub kind: Kind,
+    pub language: Language,
     pub input: Filter,
     pub output: Filter,
+    /// `Output` of a state that speaks JSONata.
+    pub answer: Option<Template>,
     /// `None` ends the branch.
     pub next: Option<String>,
     pub assign: Option<Template>,
     /// Some expression reads the context object.
     pub context: bool,
+}
+
+/// `QueryLanguage`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Language {
+    #[default]
+    JsonPath,
+    JsonAta,
 }
 
 /// `InputPath` and `OutputPath`.
@@ -164,6 +230,8 @@ pub struct Catcher {
     pub errors: Vec<String>,
     pub next: String,
     pub result_path: ResultPath,
+    /// `Output`, in JSONata.
+    pub answer: Option<Template>,
     pub assign: Option<Template>,
 }
 
@@ -176,12 +244,15 @@ pub struct Task {
     pub work: Work,
 }
 
-/// A count given as such, or found in the data.
+/// A number given as such, or found in the data.
 #[derive(Debug, Clone)]
-pub enum Number {
-    Fixed(u64),
+pub enum Amount<T> {
+    Fixed(T),
     Path(Path),
+    Query(Query),
 }
+
+pub type Number = Amount<u64>;
 
 /// A text given as such, or computed.
 #[derive(Debug, Clone)]
@@ -200,6 +271,8 @@ pub struct Choice {
 pub struct Rule {
     pub test: Test,
     pub next: String,
+    /// `Output`, in JSONata.
+    pub answer: Option<Template>,
     pub assign: Option<Template>,
 }
 
@@ -208,7 +281,13 @@ pub enum Test {
     And(Vec<Test>),
     Or(Vec<Test>),
     Not(Box<Test>),
-    Compare { variable: Path, comparison: Comparison },
+    /// `Condition`, in JSONata: a query, or a boolean as it stands.
+    Query(Query),
+    Literal(bool),
+    Compare {
+        variable: Path,
+        comparison: Comparison,
+    },
 }
 
 #[derive(Debug)]
@@ -250,14 +329,114 @@ pub enum Against {
 pub enum Wait {
     Seconds(u64),
     SecondsPath(Path),
+    SecondsQuery(Query),
     Timestamp(String),
     TimestampPath(Path),
+    TimestampQuery(Query),
 }
 
 #[derive(Debug)]
 pub struct Map {
-    pub items: Option<Path>,
+    pub items: Items,
     pub concurrency: Option<Number>,
-    pub processor: Program,
+    pub processor: Arc<Program>,
     pub work: Work,
+    /// The mode is DISTRIBUTED.
+    pub run: Option<Box<Distributed>>,
+}
+
+/// Where the items of a Map are.
+#[derive(Debug)]
+pub enum Items {
+    /// The input is the array.
+    Input,
+    /// `ItemsPath`
+    Path(Path),
+    /// `Items`, in JSONata: an array, perhaps with queries in it, or a query.
+    Template(Template),
+}
+
+/// What a Map in the mode DISTRIBUTED has besides.
+#[derive(Debug)]
+pub struct Distributed {
+    /// `ItemProcessor`, as the definition of the child executions.
+    pub definition: Value,
+    pub flavour: Flavour,
+    pub label: Option<String>,
+    pub reader: Option<Reader>,
+    pub batcher: Option<Batcher>,
+    pub writer: Option<Writer>,
+    /// `ToleratedFailureCount`
+    pub failures: Option<Number>,
+    /// `ToleratedFailurePercentage`
+    pub percentage: Option<Amount<f64>>,
+}
+
+/// `ItemReader`
+#[derive(Debug)]
+pub struct Reader {
+    pub resource: String,
+    /// `Parameters` or `Arguments`.
+    pub parameters: Option<Template>,
+    pub format: Format,
+    pub most: Option<Amount<i64>>,
+}
+
+/// How the items are written in an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Format {
+    /// `ItemsPointer`: the array's place in the document.
+    Json {
+        pointer: String,
+    },
+    JsonLines,
+    Csv {
+        /// `None`: the first row names the columns.
+        headers: Option<Vec<String>>,
+        delimiter: u8,
+    },
+    /// An inventory that names other objects, which hold the items.
+    Manifest,
+    /// The objects of a bucket are the items.
+    List,
+}
+
+impl Default for Format {
+    fn default() -> Self {
+        Self::Json {
+            pointer: String::new(),
+        }
+    }
+}
+
+/// `ItemBatcher`
+#[derive(Debug)]
+pub struct Batcher {
+    pub items: Option<Number>,
+    pub bytes: Option<Number>,
+    /// `BatchInput`
+    pub input: Option<Template>,
+}
+
+/// `ResultWriter`
+#[derive(Debug)]
+pub struct Writer {
+    pub resource: Option<String>,
+    /// `Parameters` or `Arguments`.
+    pub parameters: Option<Template>,
+    pub transformation: Transformation,
+    pub lines: bool,
+}
+
+/// `WriterConfig.Transformation`
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Transformation {
+    /// The outputs with what is known of their executions.
+    #[default]
+    None,
+    /// The outputs.
+    Compact,
+    /// The outputs, and the elements of those that are arrays.
+    Flatten,
 }

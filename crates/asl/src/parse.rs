@@ -1,52 +1,100 @@
 //! Text to [`Machine`](crate::Machine). Reading and checking are one pass: every field is asked for by the state that
 //! knows it, and what nobody asked for is a problem.
 
+mod advice;
 mod choice;
 mod fields;
+mod map;
 mod state;
 mod work;
 
-use crate::check::{self, Code, Diagnostic, Report, join};
+use crate::check::{self, Code, Diagnostic, Report, Severity, join};
 use crate::limit;
-use crate::machine::Program;
+use crate::machine::{Flavour, Program};
 use fields::Fields;
 use serde_json::Value;
 use std::collections::BTreeSet;
 
 type Definition = (Value, Program, Option<u64>);
 
-pub fn definition(text: &str) -> Result<Definition, Vec<Diagnostic>> {
+/// What was found in a text: the machine, if it can be run, and what is wrong or doubtful about it.
+pub struct Found {
+    pub definition: Option<Definition>,
+    /// Warnings too.
+    pub problems: Vec<Diagnostic>,
+    /// There were more problems than are kept.
+    pub truncated: bool,
+}
+
+pub fn definition(flavour: Flavour, text: &str) -> Result<Definition, Vec<Diagnostic>> {
+    let found = examine(flavour, text);
+    found.definition.ok_or_else(|| {
+        let mut problems = found.problems;
+        problems.retain(|problem| problem.severity == Severity::Error);
+        problems
+    })
+}
+
+pub fn examine(flavour: Flavour, text: &str) -> Found {
+    let value = match read(text) {
+        Ok(value) => value,
+        Err(problem) => {
+            return Found {
+                definition: None,
+                problems: vec![problem],
+                truncated: false,
+            };
+        }
+    };
+    let mut reader = Reader {
+        flavour,
+        ..Reader::default()
+    };
+    let (program, timeout) = reader.machine(&value);
+    let failed = !reader.report.is_empty();
+    advice::give(&value, &mut reader.report);
+    let truncated = reader.report.is_truncated();
+    let problems = reader.report.finish(text, &value);
+    Found {
+        definition: (!failed).then_some((value, program, timeout)),
+        problems,
+        truncated,
+    }
+}
+
+fn read(text: &str) -> Result<Value, Diagnostic> {
+    if text.trim().is_empty() {
+        let message = "the definition is empty".to_owned();
+        return Err(Diagnostic {
+            code: Code::MissingDescription,
+            ..unreadable(message, 1, 1)
+        });
+    }
     if text.len() > limit::DEFINITION {
         let message = format!(
             "the definition has {} bytes, {} are allowed",
             text.len(),
             limit::DEFINITION
         );
-        return Err(vec![unreadable(message, 1, 1)]);
+        return Err(unreadable(message, 1, 1));
     }
-    let value: Value = serde_json::from_str(text).map_err(|error| {
+    serde_json::from_str(text).map_err(|error| {
         let line = u32::try_from(error.line()).unwrap_or(u32::MAX).max(1);
-        vec![unreadable(
-            error.to_string(),
-            line,
-            u32::try_from(error.column()).unwrap_or(u32::MAX).max(1),
-        )]
-    })?;
-    let mut reader = Reader::default();
-    let (program, timeout) = reader.machine(&value);
-    match reader.report.finish(text) {
-        Some(problems) => Err(problems),
-        None => Ok((value, program, timeout)),
-    }
+        let column = u32::try_from(error.column()).unwrap_or(u32::MAX).max(1);
+        unreadable(error.to_string(), line, column)
+    })
 }
 
 fn unreadable(message: String, line: u32, column: u32) -> Diagnostic {
     Diagnostic {
+        severity: Severity::Error,
+        code: Code::InvalidJsonDescription,
+        message,
+        detail: None,
+        location: None,
         pointer: "/".into(),
         line,
         column,
-        code: Code::InvalidJsonDescription,
-        message,
     }
 }
 
@@ -56,6 +104,8 @@ struct Reader {
     /// Names of all states so far: they are unique in the whole machine.
     names: BTreeSet<String>,
     jsonata: bool,
+    /// The type of the machine or, inside a distributed Map, of its child executions.
+    flavour: Flavour,
 }
 
 impl Reader {
@@ -94,20 +144,14 @@ impl Reader {
             self.report
                 .schema(states.pointer(), "There must be at least one state");
         }
-        let mut complete = true;
         for (name, value) in states.members() {
             let place = join(states.pointer(), name);
             self.name(name, &place);
-            match self.state(value, &place) {
-                Some(state) => {
-                    program.states.insert(name.clone(), state);
-                }
-                None => complete = false,
+            if let Some(state) = self.state(value, &place) {
+                program.states.insert(name.clone(), state);
             }
         }
-        if complete {
-            check::transitions(&program, fields.pointer(), &mut self.report);
-        }
+        check::transitions(fields.value(), fields.pointer(), &mut self.report);
         program
     }
 
@@ -124,6 +168,9 @@ impl Reader {
                 Code::DuplicateStateName,
                 format!("Duplicate State name: {name}"),
             );
+            self.report.detail(format!(
+                "State \"{name}\" is also defined elsewhere in the machine"
+            ));
         }
     }
 
@@ -136,15 +183,16 @@ impl Reader {
                     "'QueryLanguage' can not be 'JSONPath' if set to 'JSONata' for whole state machine";
                 self.report.schema(fields.pointer(), message);
             }
-            "JSONPath" => {}
-            "JSONata" => self.report.unavailable(
-                &join(fields.pointer(), "QueryLanguage"),
-                "the query language JSONata",
-            ),
+            "JSONPath" | "JSONata" => {}
             _ => {
                 let place = join(fields.pointer(), "QueryLanguage");
-                self.report
-                    .schema(&place, "Value is not valid, allowed values: [JSONPath, JSONata]");
+                fields::one_of(
+                    &place,
+                    "QueryLanguage",
+                    &["JSONPath", "JSONata"],
+                    language,
+                    &mut self.report,
+                );
             }
         }
         Some(language)

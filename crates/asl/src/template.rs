@@ -3,10 +3,11 @@
 use crate::fault::{self, Fault};
 use crate::intrinsic::Call;
 use crate::path::{Missing, Path};
+use crate::query::Query;
 use crate::scope::{Scope, Spent};
 use serde_json::{Map, Value};
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub enum Template {
     Literal(Value),
     Object(Vec<(String, Template)>),
@@ -15,14 +16,65 @@ pub enum Template {
     Dynamic(String, Expression),
 }
 
-/// A path or a call.
-#[derive(Debug, Clone, PartialEq)]
+/// A path, a call or a query in JSONata.
+#[derive(Debug, Clone)]
 pub enum Expression {
     Path(Path),
     Call(Call),
+    Query(Query),
 }
 
 impl Template {
+    /// Reads a JSONata template that stands in `field`; problems go to `problem` with the keys that lead to them.
+    pub fn queries(
+        value: &Value,
+        field: &str,
+        trail: &mut Vec<String>,
+        problem: &mut dyn FnMut(&[String], String),
+    ) -> Self {
+        match value {
+            Value::String(text) => match Query::body(text).map(|body| Query::parse(body, field)) {
+                None => Self::Literal(value.clone()),
+                Some(Ok(query)) => Self::Dynamic(field.to_owned(), Expression::Query(query)),
+                Some(Err(why)) => {
+                    problem(trail, why);
+                    Self::Literal(Value::Null)
+                }
+            },
+            Value::Object(members) => {
+                let mut parsed = Vec::new();
+                for (key, member) in members {
+                    trail.push(key.clone());
+                    parsed.push((
+                        key.clone(),
+                        Self::queries(member, &format!("{field}/{key}"), trail, problem),
+                    ));
+                    trail.pop();
+                }
+                if parsed
+                    .iter()
+                    .all(|(_, member)| matches!(member, Self::Literal(_)))
+                {
+                    return Self::Literal(value.clone());
+                }
+                Self::Object(parsed)
+            }
+            Value::Array(items) => {
+                let mut parsed = Vec::new();
+                for (at, item) in items.iter().enumerate() {
+                    trail.push(at.to_string());
+                    parsed.push(Self::queries(item, &format!("{field}[{at}]"), trail, problem));
+                    trail.pop();
+                }
+                if parsed.iter().all(|item| matches!(item, Self::Literal(_))) {
+                    return Self::Literal(value.clone());
+                }
+                Self::Array(parsed)
+            }
+            other => Self::Literal(other.clone()),
+        }
+    }
+
     /// Reads a template; problems go to `problem` with the keys that lead to them.
     pub fn parse(value: &Value, trail: &mut Vec<String>, problem: &mut dyn FnMut(&[String], String)) -> Self {
         match value {
@@ -100,6 +152,7 @@ impl Template {
                 Value::Object(object)
             }
             Self::Dynamic(_, Expression::Call(call)) => call.evaluate(scope)?,
+            Self::Dynamic(_, Expression::Query(query)) => query.evaluate(scope)?,
             Self::Dynamic(key, Expression::Path(path)) => scope
                 .read(path)
                 .map_err(|missing| not_found(key, path, missing, scope))?,

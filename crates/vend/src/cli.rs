@@ -17,6 +17,7 @@ mod hosts;
 mod logs;
 mod push;
 mod releases;
+mod states;
 mod status;
 mod target;
 mod webhooks;
@@ -132,6 +133,9 @@ pub enum Command {
     /// The record of what was done, and by whom.
     #[command(subcommand)]
     Audit(audit::Audit),
+    /// State machines in Amazon States Language, without a platform: check, run, test and draw them.
+    #[command(subcommand)]
+    States(states::States),
     /// What git calls.
     #[command(subcommand)]
     Git(git::Git),
@@ -185,6 +189,7 @@ async fn dispatch(command: Command, global: &Global, whole: clap::Command) -> Ou
         Command::Tokens(tokens) => access::tokens(&tokens, global).await?,
         Command::Webhooks(webhooks) => return webhooks::run(&webhooks, global).await,
         Command::Audit(audit) => return audit::run(&audit, global).await,
+        Command::States(states) => return states::run(&states, global).await,
         Command::Git(git) => git::run(&git, global).await?,
         Command::Login(login) => access::login(&login, global).await?,
         Command::Whoami => access::whoami(global).await?,

@@ -13,6 +13,7 @@ mod reference;
 mod role;
 mod roles;
 mod serve;
+mod states;
 mod up;
 mod web;
 

@@ -2,6 +2,7 @@
 
 use super::Reader;
 use super::fields::Fields;
+use super::state::answer;
 use crate::instant;
 use crate::machine::{Against, Choice, Comparison, Order, Rule, Test, Type};
 use serde_json::Value;
@@ -74,6 +75,7 @@ impl Reader {
         if rules.is_empty() {
             self.report
                 .schema(&fields.at("Choices"), "There must be at least one choice rule");
+            self.report.detail("is empty, non-empty required");
         }
         let rules = rules.iter().filter_map(|rule| self.rule(rule)).collect();
         Some(Choice { rules, default })
@@ -83,12 +85,31 @@ impl Reader {
         fields.required(&["Next"], &mut self.report);
         let next = fields.text("Next", &mut self.report).map(str::to_owned);
         let assign = fields.template("Assign", &mut self.report);
-        let test = self.test(fields);
+        let answer = answer(fields, &mut self.report);
+        let test = if fields.is_jsonata() {
+            self.condition(fields)
+        } else {
+            self.test(fields)
+        };
         Some(Rule {
             test: test?,
             next: next?,
+            answer,
             assign,
         })
+    }
+
+    /// `Condition`: a query or a boolean.
+    fn condition(&mut self, fields: &Fields) -> Option<Test> {
+        fields.text("Comment", &mut self.report);
+        fields.required(&["Condition"], &mut self.report);
+        let test = if fields.is_query("Condition") {
+            fields.query("Condition", &mut self.report).map(Test::Query)
+        } else {
+            fields.flag("Condition", &mut self.report).map(Test::Literal)
+        };
+        fields.finish(&mut self.report);
+        test
     }
 
     fn test(&mut self, fields: &Fields) -> Option<Test> {

@@ -1,15 +1,22 @@
 //! The members of one JSON object of a definition, and which of them somebody asked for.
 
-use crate::check::{Report, join};
+use crate::check::{Code, Report, join};
+use crate::machine::Language;
 use crate::path::Path;
+use crate::query::Query;
 use crate::template::{Expression, Template};
 use serde_json::{Map, Value};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 pub struct Fields<'a> {
+    value: &'a Value,
     members: &'a Map<String, Value>,
     pointer: String,
+    /// What the texts inside are written in.
+    language: Language,
+    /// Where this object is in its state, as AWS names the place of a query: `Catch[0]`. Empty for the state.
+    place: String,
     known: RefCell<BTreeSet<&'static str>>,
 }
 
@@ -21,10 +28,49 @@ impl<'a> Fields<'a> {
             return None;
         };
         Some(Self {
+            value,
             members,
             pointer: pointer.to_owned(),
+            language: Language::default(),
+            place: String::new(),
             known: RefCell::default(),
         })
+    }
+
+    /// A state's members, in its language.
+    pub fn speaking(self, language: Language) -> Self {
+        Self { language, ..self }
+    }
+
+    pub fn language(&self) -> Language {
+        self.language
+    }
+
+    pub fn is_jsonata(&self) -> bool {
+        self.language == Language::JsonAta
+    }
+
+    /// The name of a field as it stands in the causes of failed queries: `Catch[0]/Output`.
+    fn field(&self, name: &str) -> String {
+        if self.place.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{}/{name}", self.place)
+        }
+    }
+
+    fn inside(&self, place: String, value: &'a Value, pointer: &str, report: &mut Report) -> Option<Self> {
+        let fields = Self::of(value, pointer, report)?;
+        Some(Self {
+            place,
+            language: self.language,
+            ..fields
+        })
+    }
+
+    /// The object itself.
+    pub fn value(&self) -> &'a Value {
+        self.value
     }
 
     pub fn members(&self) -> &'a Map<String, Value> {
@@ -44,6 +90,11 @@ impl<'a> Fields<'a> {
         self.members.get(name)
     }
 
+    /// Fields that belong here, though nobody reads them now.
+    pub fn known(&self, names: &[&'static str]) {
+        self.known.borrow_mut().extend(names);
+    }
+
     /// Reports the names that are missing, in one problem as AWS does.
     pub fn required(&self, names: &[&str], report: &mut Report) {
         let missing: Vec<_> = names
@@ -56,6 +107,8 @@ impl<'a> Fields<'a> {
                 &self.pointer,
                 format!("These fields are required: [{}]", missing.join(", ")),
             );
+            let quoted: Vec<_> = missing.iter().map(|name| format!("\"{name}\"")).collect();
+            report.detail(format!("does not have required field {}", quoted.join(", ")));
         }
     }
 
@@ -69,15 +122,17 @@ impl<'a> Fields<'a> {
             report.schema(
                 &self.pointer,
                 format!(
-                    "Only one of the following fields may be set: [{}]",
+                    "There should only be one of the following fields: [{}]",
                     names.join(", ")
                 ),
             );
+            report.detail(format!("may have only one of {names:?}"));
         } else if one && count == 0 {
             report.schema(
                 &self.pointer,
                 format!("One of the following fields is required: [{}]", names.join(", ")),
             );
+            report.detail(format!("does not have required field from {names:?}"));
         }
     }
 
@@ -88,14 +143,30 @@ impl<'a> Fields<'a> {
             .keys()
             .filter(|name| !self.known.borrow().contains(name.as_str()))
         {
-            report.schema(&self.at(name), format!("Field '{name}' is not supported"));
+            let message = match (self.is_jsonata(), name.as_str()) {
+                (false, name) if JSONATA.contains(&name) => foreign("JSONPath", name, "JSONata"),
+                (true, name) if is_jsonpath(name) => foreign("JSONata", name, "JSONPath"),
+                _ => format!("Field '{name}' is not supported"),
+            };
+            report.schema(&self.pointer, message);
+            report.detail(format!("Field \"{name}\" not allowed"));
+            report.spot(&self.at(name));
+        }
+    }
+
+    /// Reports a value of the wrong type.
+    fn wrong(&self, name: &str, value: &Value, wanted: &str, report: &mut Report) {
+        report.schema(&self.at(name), format!("Expected value of type {wanted}"));
+        match value {
+            Value::Null => report.detail(format!("Field \"{name}\" should be non-null")),
+            value => report.detail(format!("is {} but should be {wanted}", shown(value))),
         }
     }
 
     pub fn text(&self, name: &'static str, report: &mut Report) -> Option<&'a str> {
         let value = self.get(name)?;
         if value.as_str().is_none() {
-            report.schema(&self.at(name), "Expected value of type String");
+            self.wrong(name, value, "String", report);
         }
         value.as_str()
     }
@@ -103,7 +174,7 @@ impl<'a> Fields<'a> {
     pub fn flag(&self, name: &'static str, report: &mut Report) -> Option<bool> {
         let value = self.get(name)?;
         if value.as_bool().is_none() {
-            report.schema(&self.at(name), "Expected value of type Boolean");
+            self.wrong(name, value, "Boolean", report);
         }
         value.as_bool()
     }
@@ -120,17 +191,40 @@ impl<'a> Fields<'a> {
         match whole {
             Some(number) if (least..=most).contains(&number) => Some(number),
             _ => {
-                report.schema(
-                    &self.at(name),
-                    format!("Expected value of type Integer between {least} and {most}"),
-                );
+                self.outside(name, value, (least, most), report);
                 None
             }
         }
     }
 
+    fn outside(&self, name: &str, value: &Value, (least, most): (u64, u64), report: &mut Report) {
+        let Some(number) = value.as_f64().filter(|number| number.fract() == 0.0) else {
+            return self.wrong(name, value, "Integer", report);
+        };
+        if number < least as f64 {
+            report.schema(&self.at(name), format!("Minimum value is {least}"));
+            report.detail(match least {
+                0 => format!("is {value} but allowed minimum is 0"),
+                least => format!("is {value} but allowed floor is {}", least - 1),
+            });
+        } else {
+            report.schema(&self.at(name), format!("Maximum value is {most}"));
+            report.detail(format!("is {value} but allowed maximum is {most}"));
+        }
+    }
+
+    /// A text that must be one of `words`.
+    pub fn word(&self, name: &'static str, words: &[&str], report: &mut Report) -> Option<&'a str> {
+        let text = self.text(name, report)?;
+        if words.contains(&text) {
+            return Some(text);
+        }
+        one_of(&self.at(name), name, words, text, report);
+        None
+    }
+
     pub fn object(&self, name: &'static str, report: &mut Report) -> Option<Fields<'a>> {
-        Fields::of(self.get(name)?, &self.at(name), report)
+        self.inside(self.field(name), self.get(name)?, &self.at(name), report)
     }
 
     /// The objects of an array, each with its own place.
@@ -138,13 +232,16 @@ impl<'a> Fields<'a> {
         let value = self.get(name)?;
         let place = self.at(name);
         let Value::Array(items) = value else {
-            report.schema(&place, "Expected value of type Array");
+            self.wrong(name, value, "Array", report);
             return None;
         };
         let fields = items.iter().enumerate();
         Some(
             fields
-                .filter_map(|(at, item)| Fields::of(item, &join(&place, &at.to_string()), report))
+                .filter_map(|(at, item)| {
+                    let field = format!("{}[{at}]", self.field(name));
+                    self.inside(field, item, &join(&place, &at.to_string()), report)
+                })
                 .collect(),
         )
     }
@@ -158,10 +255,8 @@ impl<'a> Fields<'a> {
     pub fn reference(&self, name: &'static str, report: &mut Report) -> Option<Path> {
         let path = self.path(name, report)?;
         if !path.is_reference() {
-            report.schema(
-                &self.at(name),
-                "Value is not a Reference Path: it must select a single node",
-            );
+            report.schema(&self.at(name), "Value is not a Reference Path");
+            report.detail(format!("Field \"{name}\" must select a single node"));
             return None;
         }
         Some(path)
@@ -174,7 +269,10 @@ impl<'a> Fields<'a> {
 
     fn parsed<T>(&self, name: &str, result: Result<T, String>, report: &mut Report) -> Option<T> {
         result
-            .map_err(|why| report.schema(&self.at(name), format!("Value is not a valid JSONPath: {why}")))
+            .map_err(|why| {
+                report.schema(&self.at(name), "Value is not a valid JSONPath");
+                report.detail(format!("Field \"{name}\" is not a JSONPath: {why}"));
+            })
             .ok()
     }
 
@@ -185,8 +283,91 @@ impl<'a> Fields<'a> {
             let place = trail
                 .iter()
                 .fold(place.clone(), |place, token| join(&place, token));
-            report.schema(&place, message);
+            if self.is_jsonata() {
+                return expression(&place, &message, report);
+            }
+            let (key, way) = trail
+                .split_last()
+                .map_or(("", trail), |(key, way)| (key.as_str(), way));
+            let object = way.iter().fold(self.at(name), |place, token| join(&place, token));
+            let wanted = "must be a valid JSONPath or a valid intrinsic function call";
+            report.schema(&object, format!("The value for the field '{key}' {wanted}"));
+            report.spot(&place);
+            report.detail(format!(
+                "Field \"{key}\" of {name} is not a JSONPath or intrinsic function expression: {message}"
+            ));
         };
-        Some(Template::parse(value, &mut Vec::new(), &mut problem))
+        Some(match self.language {
+            Language::JsonPath => Template::parse(value, &mut Vec::new(), &mut problem),
+            Language::JsonAta => Template::queries(value, &self.field(name), &mut Vec::new(), &mut problem),
+        })
     }
+
+    /// The query that the field is, if it is one.
+    pub fn query(&self, name: &'static str, report: &mut Report) -> Option<Query> {
+        let body = Query::body(self.get(name)?.as_str().filter(|_| self.is_jsonata())?)?;
+        Query::parse(body, &self.field(name))
+            .map_err(|why| expression(&self.at(name), &why, report))
+            .ok()
+    }
+
+    /// Whether the field is a query, sound or not.
+    pub fn is_query(&self, name: &str) -> bool {
+        let text = self.members.get(name).and_then(Value::as_str);
+        self.is_jsonata() && text.and_then(Query::body).is_some()
+    }
+}
+
+/// Fields that only JSONata has.
+const JSONATA: [&str; 4] = ["Arguments", "Condition", "Items", "Output"];
+
+/// Fields that only JSONPath has.
+fn is_jsonpath(name: &str) -> bool {
+    name.ends_with("Path")
+        || [
+            "And",
+            "Not",
+            "Or",
+            "Parameters",
+            "Result",
+            "ResultSelector",
+            "Variable",
+        ]
+        .contains(&name)
+}
+
+fn foreign(language: &str, name: &str, other: &str) -> String {
+    format!(
+        "The QueryLanguage is set to '{language}', but field '{name}' is only supported for the '{other}' QueryLanguage"
+    )
+}
+
+/// A value in a sentence, cut when it is long.
+fn shown(value: &Value) -> String {
+    value.to_string().chars().take(80).collect()
+}
+
+/// Reports a text that is none of `words`.
+pub fn one_of(place: &str, name: &str, words: &[&str], text: &str, report: &mut Report) {
+    let message = format!(
+        "The field '{name}' should have one of these values: [{}]",
+        words.join(", ")
+    );
+    report.schema(place, message);
+    let text: String = text.chars().take(80).collect();
+    report.detail(format!("is \"{text}\", not one of the allowed values {words:?}"));
+}
+
+/// Reports an expression that JSONata refuses. AWS gives the sentence without the code in front.
+fn expression(place: &str, why: &str, report: &mut Report) {
+    let sentence = match why.split_once(": ") {
+        Some((code, rest)) if code.len() == 5 && code[1..].bytes().all(|byte| byte.is_ascii_digit()) => rest,
+        _ => why,
+    };
+    let code = if sentence.starts_with("Reference to ") {
+        Code::UnsupportedJsonataExpression
+    } else {
+        Code::InvalidJsonataExpression
+    };
+    report.add(place, code, sentence);
 }

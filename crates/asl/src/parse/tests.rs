@@ -1,5 +1,5 @@
 use crate::check::Code;
-use crate::machine::Machine;
+use crate::machine::{Flavour, Machine};
 use serde_json::{Value, json};
 
 /// Each problem as `CODE pointer message`.
@@ -63,8 +63,14 @@ fn all_problems_are_found_at_once_and_in_order() {
 fn each_field_is_checked() {
     let schema = |rest: &str| format!("SCHEMA_VALIDATION_FAILED {rest}");
     for (state, want) in [
-        (json!({ "Type": "Nap" }), "/States/S/Type Value is not valid"),
-        (json!({}), "/States/S These fields are required: [Type]"),
+        (
+            json!({ "Type": "Nap", "End": true }),
+            "/States/S/Type The field 'Type' should have one of these values: [Task,",
+        ),
+        (
+            json!({ "End": true }),
+            "/States/S These fields are required: [Type]",
+        ),
         (json!(1), "/States/S Expected value of type Object"),
         (
             json!({ "Type": "Pass" }),
@@ -96,7 +102,7 @@ fn each_field_is_checked() {
         ),
         (
             json!({ "Type": "Task", "Resource": "x", "End": true, "TimeoutSeconds": 0 }),
-            "/States/S/TimeoutSeconds Expected value",
+            "/States/S/TimeoutSeconds Minimum value is 1",
         ),
         (
             json!({ "Type": "Task", "Resource": "x", "End": true, "TimeoutSeconds": 5, "HeartbeatSeconds": 5 }),
@@ -148,7 +154,7 @@ fn each_field_is_checked() {
         ),
         (
             json!({ "Type": "Fail", "Cause": "a", "CausePath": "$.a" }),
-            "/States/S Only one of",
+            "/States/S There should only be one of the following fields: [Cause, CausePath]",
         ),
         (
             json!({ "Type": "Parallel", "Branches": [], "End": true }),
@@ -159,8 +165,136 @@ fn each_field_is_checked() {
             "/States/S One of the following fields is required: [ItemProcessor, Iterator]",
         ),
     ] {
-        check(single(state), &[&schema(want)]);
+        check(beside(state), &[&schema(want)]);
     }
+}
+
+/// A state in a machine that can end without it.
+fn beside(state: Value) -> Value {
+    let gate = json!({ "Type": "Choice", "Choices": [{ "Variable": "$", "IsNull": true, "Next": "S" }], "Default": "Z" });
+    json!({ "StartAt": "G", "States": { "G": gate, "S": state, "Z": { "Type": "Succeed" } } })
+}
+
+#[test]
+fn a_machine_must_be_able_to_end() {
+    let to = |next: &str| json!({ "Type": "Pass", "Next": next });
+    let circle = json!({ "StartAt": "A", "States": { "A": to("B"), "B": to("A"), "C": to("A") } });
+    check(circle, &["MISSING_END_STATE / Workflow has no terminal state"]);
+    let lost = json!({ "StartAt": "A", "States": {
+        "A": { "Type": "Succeed" }, "B": to("C"), "C": to("D"), "D": to("C"), "E": to("F"), "F": to("E"),
+    } });
+    let unreachable =
+        |name: &str| format!("MISSING_TRANSITION_TARGET /States/{name} State \"{name}\" is not reachable.");
+    check(lost, &[&unreachable("B"), &unreachable("E")]);
+    let nowhere = json!({ "StartAt": "A", "States": { "A": { "Type": "Task", "Resource": "x", "Next": "B", "Catch": [
+        { "ErrorEquals": ["States.ALL"], "Next": "C" } ] } } });
+    check(
+        nowhere,
+        &[
+            "MISSING_TRANSITION_TARGET /States/A/Next Missing 'Next' target: B",
+            "MISSING_TRANSITION_TARGET /States/A/Catch/0/Next Missing 'Next' target: C",
+            "MISSING_END_STATE / Workflow",
+        ],
+    );
+}
+
+#[test]
+fn places_are_aws_s_too() {
+    let state = json!({ "Type": "Task", "Resource": "x", "End": true, "Colour": 1, "Retry": [{}], "Parameters": { "a": { "b/c.$": 1 } } });
+    let problems = Machine::parse(&beside(state).to_string()).unwrap_err();
+    let found: Vec<_> = problems
+        .iter()
+        .map(|problem| {
+            (
+                problem.location.as_deref().unwrap_or_default(),
+                problem.pointer.as_str(),
+            )
+        })
+        .collect();
+    let want = [
+        ("/States/S", "/States/S/Colour"),
+        ("/States/S/Retry[0]", "/States/S/Retry/0"),
+        ("/States/S/Parameters/a", "/States/S/Parameters/a/b~1c.$"),
+    ];
+    assert_eq!(found, want);
+}
+
+#[test]
+fn fields_of_the_other_language_are_named() {
+    let jsonata = json!({ "Type": "Pass", "QueryLanguage": "JSONata", "End": true, "Parameters": {} });
+    let message =
+        "The QueryLanguage is set to 'JSONata', but field 'Parameters' is only supported for the 'JSONPath'";
+    check(
+        beside(jsonata),
+        &[&format!(
+            "SCHEMA_VALIDATION_FAILED /States/S/Parameters {message}"
+        )],
+    );
+    let jsonpath = json!({ "Type": "Pass", "End": true, "Output": {} });
+    let message =
+        "The QueryLanguage is set to 'JSONPath', but field 'Output' is only supported for the 'JSONata'";
+    check(
+        beside(jsonpath),
+        &[&format!("SCHEMA_VALIDATION_FAILED /States/S/Output {message}")],
+    );
+}
+
+#[test]
+fn express_machines_do_not_wait_for_others() {
+    let task =
+        |resource: &str| single(json!({ "Type": "Task", "Resource": resource, "End": true })).to_string();
+    for (resource, want) in [
+        ("arn:aws:states:eu-west-1:1:activity:a", Some("Activity ARN")),
+        (
+            "arn:aws:states:::sqs:sendMessage.waitForTaskToken",
+            Some("'.waitForTaskToken' service integration "),
+        ),
+        (
+            "arn:aws:states:::states:startExecution.sync:2",
+            Some("'.sync' service integration "),
+        ),
+        ("arn:aws:states:::x:do.synchronous", None),
+        ("arn:aws:states:::sqs:sendMessage", None),
+    ] {
+        let problems = Machine::parse_as(Flavour::Express, &task(resource))
+            .err()
+            .unwrap_or_default();
+        let messages: Vec<_> = problems.iter().map(|problem| problem.message.clone()).collect();
+        let want: Vec<_> = want
+            .iter()
+            .map(|what| format!("Express state machine does not support {what}"))
+            .collect();
+        assert_eq!(messages, want, "{resource}");
+        assert!(Machine::parse(&task(resource)).is_ok());
+    }
+}
+
+#[test]
+fn doubtful_texts_are_warnings() {
+    let definition = json!({ "StartAt": "S", "States": {
+        "S": { "Type": "Pass", "Result": { "a.$": "$.b" }, "Parameters": { "c": "$.d", "e": "text" }, "Next": "T" },
+        "T": { "Type": "Choice", "Choices": [{ "Variable": "$.a", "StringEquals": "$.b", "Next": "U" }], "Default": "U" },
+        "U": { "Type": "Pass", "QueryLanguage": "JSONata", "Output": "$.a", "End": true },
+    } })
+    .to_string();
+    assert!(Machine::parse(&definition).is_ok());
+    let found = crate::validate(&definition, Flavour::Standard, crate::Severity::Warning, 100);
+    let codes: Vec<_> = found
+        .diagnostics
+        .iter()
+        .map(|problem| (problem.code, problem.pointer.as_str()))
+        .collect();
+    let want = [
+        (Code::PassResultIsStatic, "/States/S/Result"),
+        (Code::NoDollar, "/States/S/Parameters/c"),
+        (Code::NoPath, "/States/T/Choices/0/StringEquals"),
+    ];
+    assert_eq!(
+        (found.result, codes.as_slice()),
+        (crate::Verdict::Ok, want.as_slice())
+    );
+    let few = crate::validate(&definition, Flavour::Standard, crate::Severity::Warning, 1);
+    assert!(few.truncated && few.diagnostics.len() == 1);
 }
 
 #[test]
@@ -174,34 +308,14 @@ fn names_are_unique_in_the_whole_machine() {
 
 #[test]
 fn what_is_not_built_is_refused() {
-    for (definition, place) in [
-        (
-            json!({ "QueryLanguage": "JSONata", "StartAt": "S", "States": { "S": { "Type": "Pass", "Output": "{% 1 %}", "End": true } } }),
-            "/QueryLanguage",
-        ),
-        (
-            single(json!({ "Type": "Pass", "QueryLanguage": "JSONata", "End": true })),
-            "/States/S/QueryLanguage",
-        ),
-    ] {
-        check(
-            definition,
-            &[&format!(
-                "NOT_AVAILABLE_YET {place} the query language JSONata is not available yet"
-            )],
-        );
-    }
     let map = single(
-        json!({ "Type": "Map", "End": true, "ItemReader": {}, "ItemProcessor": {
-        "ProcessorConfig": { "Mode": "DISTRIBUTED", "ExecutionType": "EXPRESS" },
-        "StartAt": "T", "States": { "T": { "Type": "Succeed" } },
-    } }),
+        json!({ "Type": "Map", "End": true, "ItemReader": { "Resource": "arn:aws:states:::s3:getObject", "ReaderConfig": { "InputType": "PARQUET" } },
+            "ItemProcessor": { "ProcessorConfig": { "Mode": "DISTRIBUTED", "ExecutionType": "EXPRESS" }, "StartAt": "T", "States": { "T": { "Type": "Succeed" } } } }),
     );
     check(
         map,
         &[
-            "NOT_AVAILABLE_YET /States/S/ItemReader",
-            "NOT_AVAILABLE_YET /States/S/ItemProcessor/ProcessorConfig/Mode",
+            "NOT_AVAILABLE_YET /States/S/ItemReader/ReaderConfig/InputType the input type PARQUET is not available yet",
         ],
     );
 }

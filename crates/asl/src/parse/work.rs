@@ -1,11 +1,11 @@
-//! Task, Parallel and Map: what they do, how they retry and what they catch.
+//! Task and Parallel, and what they share with Map: how they retry and what they catch.
 
 use super::Reader;
 use super::fields::Fields;
-use super::state::element;
+use super::state::{answer, element};
 use crate::check::Report;
 use crate::limit;
-use crate::machine::{Catcher, Kind, Map, Number, ResultPath, Retrier, Task, Work};
+use crate::machine::{Amount, Catcher, Flavour, Kind, Number, ResultPath, Retrier, Task, Work};
 use crate::path::Root;
 use crate::template::Template;
 use serde_json::Value;
@@ -17,6 +17,7 @@ impl Reader {
     pub(super) fn task(&mut self, fields: &Fields) -> Option<Task> {
         fields.required(&["Resource"], &mut self.report);
         let resource = fields.text("Resource", &mut self.report).map(str::to_owned);
+        self.express(fields, resource.as_deref().unwrap_or_default());
         let timeout = self.number(fields, "TimeoutSeconds", "TimeoutSecondsPath", 1, limit::SECONDS);
         let heartbeat = self.number(
             fields,
@@ -33,6 +34,7 @@ impl Reader {
         }
         let credentials = fields.template("Credentials", &mut self.report);
         if let Some(value) = fields.get("Credentials")
+            && !fields.is_query("Credentials")
             && value.get("RoleArn").or_else(|| value.get("RoleArn.$")).is_none()
         {
             self.report.schema(
@@ -40,7 +42,7 @@ impl Reader {
                 "The field 'RoleArn' is required but was missing",
             );
         }
-        let work = self.work(fields, "Parameters");
+        let work = self.work(fields, parameters(fields));
         Some(Task {
             resource: resource?,
             timeout,
@@ -48,6 +50,28 @@ impl Reader {
             credentials,
             work,
         })
+    }
+
+    /// What machines of the type EXPRESS cannot call.
+    fn express(&mut self, fields: &Fields, resource: &str) {
+        if self.flavour != Flavour::Express {
+            return;
+        }
+        let refused = if resource.split(':').nth(5) == Some("activity") {
+            Some("Activity ARN".to_owned())
+        } else {
+            let waits = [".waitForTaskToken", ".sync"];
+            let waits = waits.iter().find(|pattern| {
+                let pattern = resource.split_once(**pattern).map(|(_, rest)| rest);
+                pattern.is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
+            });
+            // The blank at the end is AWS's.
+            waits.map(|pattern| format!("'{pattern}' service integration "))
+        };
+        if let Some(what) = refused {
+            let message = format!("Express state machine does not support {what}");
+            self.report.schema(&fields.at("Resource"), message);
+        }
     }
 
     pub(super) fn parallel(&mut self, fields: &Fields) -> Option<Kind> {
@@ -60,91 +84,21 @@ impl Reader {
             branch.finish(&mut self.report);
         }
         if programs.is_empty() {
-            self.report
-                .schema(&fields.at("Branches"), "There must be at least one branch");
+            let missing = !fields.members().contains_key("Branches");
+            if !missing {
+                self.report
+                    .schema(&fields.at("Branches"), "There must be at least one branch");
+                self.report.detail("is empty, non-empty required");
+            }
         }
         Some(Kind::Parallel {
             branches: programs,
-            work: self.work(fields, "Parameters"),
+            work: self.work(fields, parameters(fields)),
         })
-    }
-
-    pub(super) fn map(&mut self, fields: &Fields) -> Option<Map> {
-        fields.exclusive(&["ItemProcessor", "Iterator"], true, &mut self.report);
-        fields.exclusive(&["ItemSelector", "Parameters"], false, &mut self.report);
-        let items = fields.path("ItemsPath", &mut self.report);
-        let concurrency = self.number(
-            fields,
-            "MaxConcurrency",
-            "MaxConcurrencyPath",
-            0,
-            u64::from(u32::MAX),
-        );
-        for name in ["ItemReader", "ItemBatcher", "ResultWriter", "Label"] {
-            self.distributed(fields, name);
-        }
-        for name in ["ToleratedFailureCount", "ToleratedFailureCountPath"] {
-            self.distributed(fields, name);
-        }
-        for name in ["ToleratedFailurePercentage", "ToleratedFailurePercentagePath"] {
-            self.distributed(fields, name);
-        }
-        let name = if fields.members().contains_key("ItemProcessor") {
-            "ItemProcessor"
-        } else {
-            "Iterator"
-        };
-        let selector = if fields.members().contains_key("ItemSelector") {
-            "ItemSelector"
-        } else {
-            "Parameters"
-        };
-        let work = self.work(fields, selector);
-        let processor = fields.object(name, &mut self.report)?;
-        processor.text("Comment", &mut self.report);
-        self.processor_config(&processor);
-        let program = self.program(&processor);
-        processor.finish(&mut self.report);
-        Some(Map {
-            items,
-            concurrency,
-            processor: program,
-            work,
-        })
-    }
-
-    fn distributed(&mut self, fields: &Fields, name: &'static str) {
-        if fields.get(name).is_some() {
-            self.report.unavailable(
-                &fields.at(name),
-                &format!("the field '{name}' of a distributed Map"),
-            );
-        }
-    }
-
-    fn processor_config(&mut self, processor: &Fields) {
-        let Some(config) = processor.object("ProcessorConfig", &mut self.report) else {
-            return;
-        };
-        match config.text("Mode", &mut self.report) {
-            None | Some("INLINE") => {}
-            Some("DISTRIBUTED") => {
-                config.get("ExecutionType");
-                self.report
-                    .unavailable(&config.at("Mode"), "the mode DISTRIBUTED");
-            }
-            Some(_) => {
-                self.report.schema(
-                    &config.at("Mode"),
-                    "Value is not valid, allowed values: [INLINE, DISTRIBUTED]",
-                );
-            }
-        }
-        config.finish(&mut self.report);
     }
 
     /// A count and its `…Path` twin.
-    fn number(
+    pub(super) fn number(
         &mut self,
         fields: &Fields,
         name: &'static str,
@@ -152,17 +106,39 @@ impl Reader {
         least: u64,
         most: u64,
     ) -> Option<Number> {
-        fields.exclusive(&[name, path], false, &mut self.report);
+        if fields.is_query(name) {
+            return fields.query(name, &mut self.report).map(Amount::Query);
+        }
         let fixed = fields
             .count(name, least, most, &mut self.report)
-            .map(Number::Fixed);
-        fixed.or(fields.reference(path, &mut self.report).map(Number::Path))
+            .map(Amount::Fixed);
+        let twin = self.twin(fields, name, path);
+        fixed.or(twin)
     }
 
-    fn work(&mut self, fields: &Fields, parameters: &'static str) -> Work {
+    /// The `…Path` form of a field, which JSONata does not have.
+    pub(super) fn twin<T>(
+        &mut self,
+        fields: &Fields,
+        name: &'static str,
+        path: &'static str,
+    ) -> Option<Amount<T>> {
+        if fields.is_jsonata() {
+            return None;
+        }
+        fields.exclusive(&[name, path], false, &mut self.report);
+        fields.reference(path, &mut self.report).map(Amount::Path)
+    }
+
+    pub(super) fn work(&mut self, fields: &Fields, parameters: &'static str) -> Work {
+        let selector = if fields.is_jsonata() {
+            None
+        } else {
+            fields.template("ResultSelector", &mut self.report)
+        };
         Work {
             parameters: fields.template(parameters, &mut self.report),
-            selector: fields.template("ResultSelector", &mut self.report),
+            selector,
             result_path: result_path(fields, &mut self.report),
             retry: self.retriers(fields),
             catch: self.catchers(fields),
@@ -200,24 +176,16 @@ impl Reader {
         let rate = match fields.get("BackoffRate") {
             None => 2.0,
             Some(value) => value.as_f64().filter(|rate| *rate >= 1.0).unwrap_or_else(|| {
-                report.schema(
-                    &fields.at("BackoffRate"),
-                    "Expected value of type Number of at least 1.0",
-                );
+                if value.is_number() {
+                    report.schema(&fields.at("BackoffRate"), "Minimum value is 1.0");
+                } else {
+                    report.schema(&fields.at("BackoffRate"), "Expected value of type Number");
+                }
+                report.detail(format!("is {value} but allowed minimum is 1.0"));
                 1.0
             }),
         };
-        let jitter = match fields.text("JitterStrategy", report) {
-            None | Some("NONE") => false,
-            Some("FULL") => true,
-            Some(_) => {
-                report.schema(
-                    &fields.at("JitterStrategy"),
-                    "Value is not valid, allowed values: [FULL, NONE]",
-                );
-                false
-            }
-        };
+        let jitter = fields.word("JitterStrategy", &["FULL", "NONE"], report) == Some("FULL");
         Retrier {
             errors,
             interval,
@@ -239,12 +207,14 @@ impl Reader {
             let next = catcher.text("Next", &mut self.report).map(str::to_owned);
             let assign: Option<Template> = catcher.template("Assign", &mut self.report);
             let result_path = result_path(catcher, &mut self.report);
+            let answer = answer(catcher, &mut self.report);
             catcher.finish(&mut self.report);
             if let Some(next) = next {
                 parsed.push(Catcher {
                     errors,
                     next,
                     result_path,
+                    answer,
                     assign,
                 });
             }
@@ -263,6 +233,7 @@ impl Reader {
         if items.is_empty() {
             self.report
                 .schema(&place, "Expected a non-empty array of error names");
+            self.report.detail("is empty, non-empty required");
         }
         let mut names = Vec::new();
         for (at, item) in items.iter().enumerate() {
@@ -275,20 +246,30 @@ impl Reader {
             }
         }
         if names.iter().any(|name| name == crate::fault::ALL) {
-            if names.len() > 1 {
+            if names.len() > 1 || !last {
+                let message = "States.ALL must appear alone, and in the last retrier or catcher";
+                self.report.schema(&place, message);
                 self.report
-                    .schema(&place, "States.ALL must appear alone in the ErrorEquals array");
-            }
-            if !last {
-                self.report
-                    .schema(&place, "States.ALL must appear in the last retrier or catcher");
+                    .detail("States.ALL can only appear in the last element, and by itself.");
             }
         }
         names
     }
 }
 
+/// The field that holds what a state or a resource is given.
+pub(super) fn parameters(fields: &Fields) -> &'static str {
+    if fields.is_jsonata() {
+        "Arguments"
+    } else {
+        "Parameters"
+    }
+}
+
 pub(super) fn result_path(fields: &Fields, report: &mut Report) -> ResultPath {
+    if fields.is_jsonata() {
+        return ResultPath::Replace;
+    }
     match fields.get("ResultPath") {
         None => ResultPath::Replace,
         Some(Value::Null) => ResultPath::Discard,

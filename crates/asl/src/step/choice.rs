@@ -53,6 +53,8 @@ impl<'m> Run<'m> {
 
 fn holds<'a>(test: &'a Test, scope: &Scope<'a>) -> Result<bool, Fault> {
     match test {
+        Test::Literal(holds) => Ok(*holds),
+        Test::Query(query) => Ok(query.evaluate(scope)? == true),
         Test::Not(test) => Ok(!holds(test, scope)?),
         Test::And(tests) => {
             for test in tests {

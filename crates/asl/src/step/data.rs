@@ -159,6 +159,7 @@ impl<'m> Run<'m> {
         };
         let value = self.read(strand, state, &strand.input, |scope| match expression {
             Expression::Call(call) => call.evaluate(scope),
+            Expression::Query(query) => query.evaluate(scope),
             Expression::Path(path) => scope.read(path).map_err(|missing| invalid(path, &missing)),
         });
         let value = value.map_err(|fault| fault.at(&strand.state, strand.entered))?;

@@ -6,7 +6,7 @@ use super::wait::plain;
 use crate::execution::{Parent, Position, Strand};
 use crate::fault::Fault;
 use crate::limit;
-use crate::machine::{Kind, Map, Program, State, Work};
+use crate::machine::{Items, Kind, Map, Program, State, Work};
 use crate::size;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -81,8 +81,9 @@ impl<'m> Run<'m> {
             "MaxConcurrencyPath",
         )?;
         let items = match &map.items {
-            None => input,
-            Some(path) => {
+            Items::Input => input,
+            Items::Template(template) => self.template(strand, state, template, &input)?,
+            Items::Path(path) => {
                 let found = self.read(strand, state, &input, |scope| {
                     scope.read(path).map_err(|missing| invalid(path, &missing))
                 });
@@ -91,8 +92,8 @@ impl<'m> Run<'m> {
         };
         let Value::Array(items) = items else {
             let cause = match &map.items {
-                Some(path) => format!("Reference path \"{}\" must point to array.", path.text()),
-                None => format!("Map state input must be an array but was: {}", plain(&items)),
+                Items::Path(path) => format!("Reference path \"{}\" must point to array.", path.text()),
+                _ => format!("Map state input must be an array but was: {}", plain(&items)),
             };
             return Err(at(Fault::runtime(cause)));
         };

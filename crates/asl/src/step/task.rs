@@ -152,6 +152,10 @@ impl<'m> Run<'m> {
             None => return Ok(None),
             Some(Number::Fixed(number)) => return Ok(Some(*number)),
             Some(Number::Path(path)) => path,
+            Some(Number::Query(query)) => {
+                let found = self.read(strand, state, input, |scope| query.evaluate(scope))?;
+                return Ok(found.as_u64());
+            }
         };
         let found = self.read(strand, state, input, |scope| {
             scope.read(path).map_err(|missing| invalid(path, &missing))

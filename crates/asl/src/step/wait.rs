@@ -53,6 +53,10 @@ impl<'m> Run<'m> {
                 }
                 self.after(seconds)
             }
+            Wait::SecondsQuery(query) | Wait::TimestampQuery(query) => {
+                let found = self.read(strand, state, input, |scope| query.evaluate(scope))?;
+                self.after(found.as_i64().unwrap_or_default())
+            }
             Wait::Timestamp(text) => instant::parse(text).ok_or_else(|| {
                 Fault::runtime(format!(
                     "The Timestamp field cannot be parsed as an ISO-8601 extended offset date-time format string: {text}"

@@ -1,0 +1,123 @@
+//! `vend states run`
+
+use std::path::PathBuf;
+
+use asl::Machine;
+use clap::Args;
+
+use super::{super::{Failure, Global, Outcome}, Type, code, lint, source};
+use crate::{
+    clock,
+    output::{Output, Tone, clean},
+    states::{
+        mocks::Mocks,
+        run::{self, Report, Setup},
+    },
+};
+
+#[derive(Debug, Args)]
+#[command(after_help = "Exit codes:
+  0  the execution succeeded
+  1  it failed, timed out or was aborted
+  2  it could not be run: the command line, the definition, the input or the mocks are not valid,
+     or a task has no mocked answer
+The mocks have the format of Step Functions Local's MockConfigFile.json; see docs/guides/state-machines.md.")]
+pub struct Run {
+    /// The definition, in Amazon States Language.
+    file: PathBuf,
+    /// The input: a file, - or JSON. Without it, {}.
+    #[arg(long, value_name = "FILE|JSON")]
+    input: Option<String>,
+    #[arg(long = "type", value_name = "TYPE", default_value = "STANDARD", ignore_case = true)]
+    kind: Type,
+    /// Answers of tasks.
+    #[arg(long, value_name = "FILE")]
+    mocks: Option<PathBuf>,
+    /// The test case of the mocks; not needed when there is only one.
+    #[arg(long, value_name = "NAME", requires = "mocks")]
+    test_case: Option<String>,
+    /// The machine's name, there and in ARNs [default: the definition's file name, or the only one of the mocks].
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// Waits, time-outs and back-offs take no time.
+    #[arg(long)]
+    virtual_time: bool,
+}
+
+pub async fn run(run: &Run, global: &Global) -> Outcome {
+    let output = global.output();
+    let text = source::text(&run.file)?;
+    let machine = Machine::parse_as(run.kind.into(), &text).map_err(|problems| {
+        let name = run.file.display().to_string();
+        for problem in &problems {
+            eprint!("{}", lint::line(problem, &name, &output));
+        }
+        Failure::usage(format!("{name} cannot be run"))
+            .cause(format!("the definition has {} problem(s)", problems.len()))
+            .next(format!("vend states lint {name}"))
+    })?;
+    let setup = Setup {
+        machine,
+        name: run.name.clone().unwrap_or_else(|| source::stem(&run.file)),
+        input: source::value("input", run.input.as_deref())?,
+        mocks: mocks(run)?,
+        virtual_time: run.virtual_time,
+        at: clock::now(),
+        seed: [clock::bits(), clock::bits()],
+    };
+    let report = run::run(setup).await.map_err(refused)?;
+    output.show(&report, |report| said(report, &output));
+    Ok(code(report.status == "SUCCEEDED"))
+}
+
+fn mocks(run: &Run) -> Result<Mocks, Failure> {
+    let Some(file) = &run.mocks else {
+        return Ok(Mocks::default());
+    };
+    let (stem, case) = (source::stem(&run.file), run.test_case.as_deref());
+    Mocks::read(&source::text(file)?, run.name.as_deref(), &stem, case).map_err(|error| {
+        let next = "choose with --name NAME and --test-case NAME, or mend the file";
+        Failure::usage(format!("{} cannot be used", file.display()))
+            .cause(error.to_string())
+            .next(next)
+    })
+}
+
+fn refused(error: run::Error) -> Failure {
+    Failure::usage("the execution cannot go on here")
+        .cause(error.to_string())
+        .next("add the answer to MockedResponses, name it in the test case, and give --mocks FILE --test-case NAME")
+}
+
+fn said(report: &Report, output: &Output) -> String {
+    let mut text = String::new();
+    let first = report.events.first().and_then(|event| event["timestamp"].as_str()?.parse().ok());
+    for event in &report.events {
+        let at: Option<jiff::Timestamp> = event["timestamp"].as_str().and_then(|at| at.parse().ok());
+        let since = at.zip(first).map(|(at, first): (_, jiff::Timestamp)| at.duration_since(first));
+        let kind = event["type"].as_str().unwrap_or_default();
+        let name = ["stateEnteredEventDetails", "stateExitedEventDetails"]
+            .iter()
+            .find_map(|details| event[*details]["name"].as_str());
+        let tone = match kind {
+            kind if kind.ends_with("Failed") || kind.ends_with("TimedOut") || kind.ends_with("Aborted") => Tone::Bad,
+            kind if kind.ends_with("Succeeded") => Tone::Good,
+            _ => Tone::Plain,
+        };
+        text.push_str(&format!(
+            "{:>10}  {:>5}  {}  {}\n",
+            since.map(crate::output::duration).unwrap_or_default(),
+            event["id"],
+            output.tone(tone, &format!("{kind:<28}")),
+            clean(name.unwrap_or_default()),
+        ));
+    }
+    let tone = if report.status == "SUCCEEDED" { Tone::Good } else { Tone::Bad };
+    text.push_str(&format!("{}\n", output.tone(tone, report.status)));
+    for (word, what) in [("error", &report.error), ("cause", &report.cause), ("output", &report.output)] {
+        if let Some(what) = what {
+            text.push_str(&format!("{word}: {}\n", clean(what)));
+        }
+    }
+    text
+}

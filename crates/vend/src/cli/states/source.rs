@@ -1,0 +1,63 @@
+//! What people hand over: files, standard input, or JSON right on the command line.
+
+use std::{
+    fs::File,
+    io::{Read as _, stdin},
+    path::Path,
+};
+
+use serde_json::{Value, json};
+
+use super::super::Failure;
+
+/// Bytes that are read of one file.
+const MOST: u64 = 16 * 1024 * 1024;
+
+/// The text of a file; `-` is standard input.
+pub fn text(path: &Path) -> Result<String, Failure> {
+    let mut text = String::new();
+    let read = if path == Path::new("-") {
+        stdin().lock().take(MOST + 1).read_to_string(&mut text)
+    } else {
+        File::open(path).and_then(|file| file.take(MOST + 1).read_to_string(&mut text))
+    };
+    read.map_err(|error| Failure::file(path, &error))?;
+    if text.len() as u64 > MOST {
+        let error = std::io::Error::other(format!("it is longer than {MOST} bytes"));
+        return Err(Failure::file(path, &error));
+    }
+    Ok(text)
+}
+
+/// The text of a file, or `given` itself when it starts like JSON.
+pub fn text_or_json(given: &str) -> Result<String, Failure> {
+    let path = Path::new(given);
+    let looks_like_json = given.trim_start().starts_with(['{', '[', '"']) || serde_json::from_str::<Value>(given).is_ok();
+    match looks_like_json && !path.is_file() {
+        true => Ok(given.to_owned()),
+        false => text(path),
+    }
+}
+
+/// A value from a file or from the command line; `{}` when there is none, as for AWS.
+pub fn value(what: &str, given: Option<&str>) -> Result<Value, Failure> {
+    match given {
+        None => Ok(json!({})),
+        Some(given) => parsed(what, &text_or_json(given)?),
+    }
+}
+
+pub fn parsed(what: &str, text: &str) -> Result<Value, Failure> {
+    serde_json::from_str(text).map_err(|error| {
+        Failure::usage(format!("the {what} is not JSON"))
+            .cause(error.to_string())
+            .next(format!("give a file, or JSON in quotes: --{what} '{{\"key\": 1}}'"))
+    })
+}
+
+/// The name of a file without its endings: `orders` of `machines/orders.asl.json`.
+pub fn stem(path: &Path) -> String {
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+    let name = name.unwrap_or_default();
+    name.split('.').next().unwrap_or_default().to_owned()
+}
