@@ -63,7 +63,7 @@ fn setup(store: Store) -> Setup {
         store,
         clock: Timestamp::now,
         bits: || store::random_bits().unwrap(),
-        serves: |_| true,
+        refuses: Arc::new(|_, _| None),
         own: |_| true,
         limits: Limits::default(),
     }
@@ -83,6 +83,7 @@ fn tenant() -> TenantName {
 fn start(machine: &Machine, text: &str, number: u64, input: Value) -> Start {
     Start {
         tenant: tenant(),
+        owner: 1,
         machine: 1,
         machine_arn: "arn:aws:states:local:000000000001:stateMachine:m".into(),
         machine_name: "m".into(),
@@ -179,11 +180,11 @@ async fn work(handle: Handle, machine: Machine, counts: Arc<Counts>) -> Vec<u64>
         let done = if left == 0 {
             let number = 1_000_000_000 + counts.ended.fetch_add(1, Relaxed);
             begin(&handle, &machine, 1, number, TASKS).await;
-            handle.fail(&offer.token, Some("Enough".into()), None).await
+            handle.fail(1, &offer.token, Some("Enough".into()), None).await
         } else {
             let mut output = offer.input;
             output["left"] = json!(left - 1);
-            handle.succeed(&offer.token, output).await
+            handle.succeed(1, &offer.token, output).await
         };
         if done.is_err() || counts.over.load(Relaxed) {
             break;
@@ -367,7 +368,7 @@ async fn resume(dir: &Utf8Path, open: usize) -> Value {
     let running = tokio::spawn(engine.run(std::future::pending()));
     let offer = handle.poll(RESOURCE, None).await.unwrap();
     let elapsed = from.elapsed().as_secs_f64();
-    handle.succeed(&offer.token, offer.input).await.unwrap();
+    handle.succeed(1, &offer.token, offer.input).await.unwrap();
     running.abort();
     json!({
         "open": open, "resume_s": elapsed,

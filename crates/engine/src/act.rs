@@ -74,10 +74,11 @@ impl Engine {
                 None => self.take(Input::Poll { resource, poller }),
             },
             Input::Report {
+                owner,
                 token,
                 report,
                 answer,
-            } => self.report(token, report, answer),
+            } => self.report(owner, token, report, answer),
             Input::Stop {
                 key,
                 error,
@@ -106,7 +107,7 @@ impl Engine {
             input: start.input.to_string(),
             at,
         });
-        self.insert(key, Live::new(start.program.clone(), at));
+        self.insert(key, Live::new(start.owner, start.program.clone(), at));
         let started = Started { key, at };
         self.acts.push(Act::Started(answer, started, start.arn.clone()));
         let event = self.first(start);
@@ -116,7 +117,7 @@ impl Engine {
     fn begin_express(&mut self, start: Start, answer: Answer<crate::Ended>) {
         self.express += 1;
         let (key, at) = (self.express, self.now());
-        let mut live = Live::new(start.program.clone(), at);
+        let mut live = Live::new(start.owner, start.program.clone(), at);
         live.express = Some(Box::new(Express {
             started_at: at,
             answer,
@@ -165,7 +166,7 @@ impl Engine {
 
     /// Gives a task to somebody who waits for one.
     fn give(&mut self, resource: String, token: Token, poller: Poller) {
-        let Some(Place { execution, task }) = self.desk.place(&token) else {
+        let Some(Place { execution, task, .. }) = self.desk.place(&token) else {
             return self.take(Input::Poll { resource, poller });
         };
         if poller.answer.is_closed() {
@@ -207,14 +208,16 @@ impl Engine {
         }
     }
 
-    fn report(&mut self, token: String, report: Report, answer: Answer<()>) {
-        let Some(Place { execution, task }) = self.desk.place(&token) else {
+    fn report(&mut self, owner: u64, token: String, report: Report, answer: Answer<()>) {
+        let place = self.desk.place(&token).filter(|place| place.owner == owner);
+        let Some(Place { execution, task, .. }) = place else {
             return drop(answer.send(Err(self.unknown(&token))));
         };
         let Some(live) = self.live.get(&execution) else {
             return self.park(
                 execution,
                 Input::Report {
+                    owner,
                     token,
                     report,
                     answer,
@@ -356,18 +359,21 @@ impl Engine {
 
     /// A task was scheduled. What happens next to its execution, if that is known already.
     fn offer(&mut self, key: u64, task: u64) -> Option<Event> {
-        let order = self.live.get(&key)?.orders.get(&task)?;
+        let live = self.live.get(&key)?;
+        let (owner, order) = (live.owner, live.orders.get(&task)?);
         let (resource, token) = (order.resource.clone(), order.token.clone());
-        if !(self.setup.serves)(&resource) {
+        if let Some(cause) = (self.setup.refuses)(owner, &resource) {
             return Some(Event::TaskFailed {
                 task,
                 error: Some("States.Runtime".into()),
-                cause: Some(format!(
-                    "Nobody here works on tasks of the resource '{resource}'."
-                )),
+                cause: Some(cause),
             });
         }
-        let place = Place { execution: key, task };
+        let place = Place {
+            owner,
+            execution: key,
+            task,
+        };
         self.desk.know(token.clone(), place);
         let Some(poller) = self.desk.poller(&resource) else {
             self.desk.wait_for_poller(&resource, token);

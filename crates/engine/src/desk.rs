@@ -27,6 +27,8 @@ pub(crate) struct Poller {
 /// Which task a token is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Place {
+    /// Whose execution it is: nobody else may answer.
+    pub owner: u64,
     pub execution: u64,
     pub task: u64,
 }

@@ -15,6 +15,8 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct Start {
     pub tenant: TenantName,
+    /// Number of the tenant: who may answer for the execution's tasks.
+    pub owner: u64,
     /// Key of the state machine.
     pub machine: u64,
     pub machine_arn: String,
@@ -63,6 +65,7 @@ pub(crate) enum Input {
         poller: Poller,
     },
     Report {
+        owner: u64,
         token: String,
         report: Report,
         answer: Answer<()>,
@@ -120,9 +123,10 @@ impl Handle {
         answered.await.map_err(|_| Error::Closed)
     }
 
-    async fn report(&self, token: &str, report: Report) -> Result<(), Error> {
+    async fn report(&self, owner: u64, token: &str, report: Report) -> Result<(), Error> {
         let token = token.to_owned();
         self.ask(|answer| Input::Report {
+            owner,
             token,
             report,
             answer,
@@ -130,16 +134,19 @@ impl Handle {
         .await
     }
 
-    pub async fn succeed(&self, token: &str, output: Value) -> Result<(), Error> {
-        self.report(token, Report::Succeeded(output)).await
+    pub async fn succeed(&self, owner: u64, token: &str, output: Value) -> Result<(), Error> {
+        self.report(owner, token, Report::Succeeded(output)).await
     }
 
-    pub async fn fail(&self, token: &str, error: Option<String>, cause: Option<String>) -> Result<(), Error> {
-        self.report(token, Report::Failed(error, cause)).await
+    pub async fn fail(
+        &self,
+        owner: u64,
+        token: &str, error: Option<String>, cause: Option<String>) -> Result<(), Error> {
+        self.report(owner, token, Report::Failed(error, cause)).await
     }
 
-    pub async fn heartbeat(&self, token: &str) -> Result<(), Error> {
-        self.report(token, Report::Alive).await
+    pub async fn heartbeat(&self, owner: u64, token: &str) -> Result<(), Error> {
+        self.report(owner, token, Report::Alive).await
     }
 
     /// Ends an execution, and gives the time at which it ended.

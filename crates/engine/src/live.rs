@@ -36,6 +36,8 @@ pub(crate) struct Express {
 }
 
 pub(crate) struct Live {
+    /// Number of its tenant.
+    pub owner: u64,
     pub machine: Machine,
     pub state: Execution,
     /// Number of its last event in the log.
@@ -96,8 +98,9 @@ impl Pending {
 }
 
 impl Live {
-    pub fn new(machine: Machine, at: Timestamp) -> Self {
+    pub fn new(owner: u64, machine: Machine, at: Timestamp) -> Self {
         Self {
+            owner,
             machine,
             state: Execution::new(),
             seq: 0,
@@ -170,7 +173,7 @@ impl From<Recovered> for Live {
             orders: recovered.orders,
             pending,
             state: recovered.state,
-            ..Self::new(recovered.machine, recovered.at)
+            ..Self::new(recovered.owner, recovered.machine, recovered.at)
         }
     }
 }

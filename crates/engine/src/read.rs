@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use asl::Machine;
 use jiff::Timestamp;
-use store::{Db, Logged, Run, Snapshot};
+use store::{Db, Logged, Run, Snapshot, Waiting};
 use tracing::error;
 
 use crate::{
@@ -34,7 +34,7 @@ pub(crate) struct Opened {
     /// Executions that the log has events of.
     pub moving: Vec<(u64, Recovered)>,
     /// Open tasks of the others.
-    pub waiting: Vec<(u64, Vec<Order>)>,
+    pub waiting: Vec<(Waiting, Vec<Order>)>,
 }
 
 pub(crate) fn open(db: &Db<'_>) -> Result<Opened, Error> {
@@ -58,7 +58,7 @@ pub(crate) fn open(db: &Db<'_>) -> Result<Opened, Error> {
             }
         };
         let snapshot = db.snapshot(key)?;
-        let recovered = recover::replay(key, machine, snapshot, &events, run.started_at)?;
+        let recovered = recover::replay(&run, machine, snapshot, &events)?;
         if recovered.unfolded.is_some() {
             moving.push((key, recovered));
         }
@@ -68,9 +68,10 @@ pub(crate) fn open(db: &Db<'_>) -> Result<Opened, Error> {
         let page = db.waiting(after, 4096)?;
         let Some(last) = page.last() else { break };
         after = last.execution;
-        for row in page.iter().filter(|row| row.open != "[]") {
-            let orders = serde_json::from_str(&row.open).map_err(|_| Error::Damaged(row.execution))?;
-            waiting.push((row.execution, orders));
+        for mut row in page.into_iter().filter(|row| row.open != "[]") {
+            let open = std::mem::take(&mut row.open);
+            let orders = serde_json::from_str(&open).map_err(|_| Error::Damaged(row.execution))?;
+            waiting.push((row, orders));
         }
     }
     Ok(Opened {
@@ -195,7 +196,7 @@ impl Engine {
         };
         let recovered = self
             .machine(key, text)
-            .and_then(|machine| recover::replay(key, machine, Some(snapshot), &[], run.started_at));
+            .and_then(|machine| recover::replay(&run, machine, Some(snapshot), &[]));
         match recovered {
             Err(error) => {
                 error!(
@@ -254,7 +255,8 @@ impl Engine {
 
     /// An execution that was moving when the engine ended.
     pub(crate) fn revive(&mut self, key: u64, recovered: Recovered) {
-        self.offer_again(key, recovered.orders.values().cloned().collect());
+        let orders = recovered.orders.values().cloned().collect();
+        self.offer_again(key, recovered.owner, orders);
         let unfolded = recovered.unfolded;
         let live = Live::from(recovered);
         self.history += live.pending.len();
@@ -265,9 +267,10 @@ impl Engine {
     }
 
     /// Tasks that nobody has, or that nobody has any more, are there to be taken.
-    pub(crate) fn offer_again(&mut self, key: u64, orders: Vec<Order>) {
+    pub(crate) fn offer_again(&mut self, key: u64, owner: u64, orders: Vec<Order>) {
         for order in orders {
             let place = Place {
+                owner,
                 execution: key,
                 task: order.task,
             };

@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 
 use asl::{Command, Event, Execution, HistoryEvent, Machine, Step};
 use jiff::Timestamp;
-use store::{Db, Logged, Piece, Snapshot};
+use store::{Db, Logged, Piece, Run, Snapshot};
 
 use crate::{Error, Order, live};
 
 /// An open execution as its rows say it is.
 #[derive(Debug, Clone)]
 pub struct Recovered {
+    /// Number of its tenant.
+    pub owner: u64,
     pub machine: Machine,
     pub state: Execution,
     /// Number of its last event in the log.
@@ -32,18 +34,17 @@ pub fn recover(db: &Db<'_>, key: u64) -> Result<Option<Recovered>, Error> {
     let machine = Machine::parse(&definition).map_err(|_| Error::Damaged(key))?;
     let snapshot = db.snapshot(key)?;
     let after = snapshot.as_ref().map_or(0, |snapshot| snapshot.seq);
-    replay(key, machine, snapshot, &db.log(Some(key), after)?, run.started_at).map(Some)
+    replay(&run, machine, snapshot, &db.log(Some(key), after)?).map(Some)
 }
 
 /// Lets the events happen again on what the snapshot has; those that it has already are passed over.
 pub(crate) fn replay(
-    key: u64,
+    run: &Run,
     machine: Machine,
     snapshot: Option<Snapshot>,
     events: &[Logged],
-    started_at: Timestamp,
 ) -> Result<Recovered, Error> {
-    let damaged = || Error::Damaged(key);
+    let damaged = || Error::Damaged(run.key);
     let (state, seq, orders) = match &snapshot {
         None => (Execution::new(), 0, BTreeMap::new()),
         Some(snapshot) => (
@@ -53,13 +54,14 @@ pub(crate) fn replay(
         ),
     };
     let mut recovered = Recovered {
+        owner: run.owner,
         machine,
         state,
         seq,
         unfolded: None,
         orders,
         history: Vec::new(),
-        at: started_at,
+        at: run.started_at,
     };
     for logged in events.iter().filter(|logged| logged.seq > seq) {
         let event = serde_json::from_str(&logged.event).map_err(|_| damaged())?;

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     pin::Pin,
+    sync::Arc,
     time::Duration,
 };
 
@@ -54,8 +55,9 @@ pub struct Setup {
     pub clock: fn() -> Timestamp,
     /// 64 bits that nobody can guess.
     pub bits: fn() -> u64,
-    /// Is there, or will there be, somebody who works on tasks of this resource? Tasks of others fail at once.
-    pub serves: fn(&str) -> bool,
+    /// Why nobody will work on tasks of a resource in an execution of this tenant: they fail at once, for that cause.
+    /// `None`: somebody does, or may yet come.
+    pub refuses: Arc<dyn Fn(u64, &str) -> Option<String> + Send + Sync>,
     /// Did the workers of this resource end with the process? What they had begun is then offered again.
     pub own: fn(&str) -> bool,
     pub limits: Limits,
@@ -222,9 +224,9 @@ impl Engine {
         for (key, recovered) in opened.moving {
             self.revive(key, recovered);
         }
-        for (key, orders) in opened.waiting {
-            if !self.live.contains_key(&key) {
-                self.offer_again(key, orders);
+        for (row, orders) in opened.waiting {
+            if !self.live.contains_key(&row.execution) {
+                self.offer_again(row.execution, row.owner, orders);
             }
         }
         let now = self.now();

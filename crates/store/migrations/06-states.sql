@@ -4,6 +4,9 @@
 -- that a commit of many executions writes few pages. State and history follow from the events; from time to time they
 -- are folded into `snapshots` and `histories`, and the events before are dropped.
 
+-- What requests are signed with (Signature v4), sealed: made from the token's text, which is kept nowhere.
+ALTER TABLE tokens ADD COLUMN signing BLOB;
+
 CREATE TABLE state_machines (
     key        INTEGER PRIMARY KEY AUTOINCREMENT,
     tenant_id  INTEGER NOT NULL REFERENCES tenants ON DELETE CASCADE,

@@ -49,7 +49,7 @@ pub use journal::{
 pub use keys::random_bits;
 pub use ledger::LedgerFilter;
 pub use secrets::{SecretInfo, SecretScope, SecretVersion};
-pub use tokens::{NewToken, Token};
+pub use tokens::{NewToken, SigningKey, Token};
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},

@@ -80,6 +80,15 @@ pub struct Platform {
     /// Size classes of hosts.
     pub sizes: BTreeMap<String, Size>,
     pub builds: Builds,
+    pub states: States,
+}
+
+/// The Step Functions API.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct States {
+    /// Callers on loopback that sign with keys of nobody act as developers of this tenant. Without it they are refused.
+    pub unsigned: Option<model::TenantName>,
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -137,6 +146,7 @@ impl Default for Platform {
                 ("large".into(), size(4.0, 8192)),
             ]),
             builds: Builds::default(),
+            states: States::default(),
         }
     }
 }

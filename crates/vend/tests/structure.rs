@@ -36,13 +36,14 @@ fn packages(metadata: &Value) -> &Vec<Value> {
 }
 
 /// What each crate of ours may depend on, tests included.
-const ARROWS: [(&str, &[&str]); 7] = [
+const ARROWS: [(&str, &[&str]); 8] = [
     ("asl", &[]),
     ("model", &[]),
     ("store", &["model"]),
     ("host", &["model"]),
     ("edge", &["model"]),
-    ("vend", &["asl", "model", "store", "host", "edge"]),
+    ("engine", &["asl", "model", "store"]),
+    ("vend", &["asl", "model", "store", "engine", "host", "edge"]),
     ("xtask", &[]),
 ];
 

@@ -25,6 +25,11 @@ impl Db<'_> {
         )
     }
 
+    /// Every activity, with the number of its tenant.
+    pub fn all_activities(&self) -> Result<Vec<(u64, String)>, Error> {
+        self.all("SELECT tenant_id, name FROM activities", [], |row| Ok((row.get(0)?, row.get(1)?)))
+    }
+
     /// Activities of a tenant with a name after `after`, by name.
     pub fn activities(&self, tenant: &TenantName, after: &str, limit: u32) -> Result<Vec<Activity>, Error> {
         self.all(

@@ -74,6 +74,8 @@ pub struct Snapshot {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Waiting {
     pub execution: u64,
+    /// Number of its tenant.
+    pub owner: u64,
     pub seq: u64,
     pub open: String,
 }
@@ -163,11 +165,14 @@ impl Db<'_> {
     /// Snapshots of executions with a key above `after`, in the order of keys.
     pub fn waiting(&self, after: u64, limit: u32) -> Result<Vec<Waiting>, Error> {
         self.all(
-            "SELECT execution, seq, open FROM snapshots WHERE execution > ?1 ORDER BY execution LIMIT ?2",
+            "SELECT s.execution, s.seq, s.open, x.tenant_id FROM snapshots s
+             JOIN state_executions x ON x.key = s.execution
+             WHERE s.execution > ?1 ORDER BY s.execution LIMIT ?2",
             params![after, limit],
             |row| {
                 Ok(Waiting {
                     execution: row.get("execution")?,
+                    owner: row.get("tenant_id")?,
                     seq: row.get("seq")?,
                     open: row.get("open")?,
                 })

@@ -146,6 +146,10 @@ impl Db<'_> {
         )
     }
 
+    pub fn tenant_numbered(&self, number: u64) -> Result<Option<TenantName>, Error> {
+        self.one("SELECT name FROM tenants WHERE id = ?1", [number], |row| row.parsed("name"))
+    }
+
     /// The number that stands for a tenant where the field has an account.
     pub fn tenant_number(&self, tenant: &TenantName) -> Result<u64, Error> {
         Ok(self.tenant_key(tenant)?.unsigned_abs())

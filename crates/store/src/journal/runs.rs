@@ -15,6 +15,8 @@ use crate::{
 pub struct Run {
     pub key: u64,
     pub tenant: TenantName,
+    /// Number of the tenant.
+    pub owner: u64,
     /// Key of the state machine, which may be gone.
     pub machine: u64,
     pub name: String,
@@ -116,6 +118,7 @@ fn run(row: &Row<'_>) -> rusqlite::Result<Run> {
     Ok(Run {
         key: row.get("key")?,
         tenant: row.parsed("tenant")?,
+        owner: row.get("tenant_id")?,
         machine: row.get("machine")?,
         name: row.get("name")?,
         arn: row.get("arn")?,

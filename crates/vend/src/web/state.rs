@@ -12,6 +12,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     auth::Sessions,
     commands::{Commands, Sight},
+    states::States,
     git::{self, Announcer, Repositories},
 };
 
@@ -36,6 +37,8 @@ pub struct Setup {
     pub owner: u32,
     /// Names under which an environment is reached, as URLs.
     pub urls: Urls,
+    /// The users' state machines.
+    pub states: States,
     pub clock: fn() -> Timestamp,
     /// Ends everything that the room has started.
     pub stop: CancellationToken,
@@ -53,6 +56,7 @@ pub struct Inner {
     pub url: String,
     pub owner: u32,
     pub urls: Urls,
+    pub states: States,
     pub clock: fn() -> Timestamp,
     pub tasks: TaskTracker,
     pub git_calls: Semaphore,
@@ -81,6 +85,7 @@ impl State {
             url: setup.url,
             owner: setup.owner,
             urls: setup.urls,
+            states: setup.states,
             clock: setup.clock,
             tasks,
             git_calls: Semaphore::new(GIT_CALLS),

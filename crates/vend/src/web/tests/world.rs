@@ -224,6 +224,7 @@ impl World {
         let store = Store::open(&path.join("serve")).unwrap();
         let (recorder, stop) = (Arc::new(Recorder::default()), CancellationToken::new());
         store.write(seed).await.unwrap();
+        let states = states(&store, &stop).await;
         let state = web::State::new(web::Setup {
             store,
             commands: recorder.clone(),
@@ -232,6 +233,7 @@ impl World {
             url: "http://127.0.0.1:1".into(),
             owner: OWNER,
             urls: Arc::new(|place| vec![format!("http://{place}/")]),
+            states,
             clock: now,
             stop: stop.clone(),
         })
@@ -315,6 +317,27 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         self.stop.cancel();
+    }
+}
+
+/// The engine of state machines, as `serve` puts it together.
+async fn states(store: &Store, stop: &CancellationToken) -> web::States {
+    let known = Arc::new(web::Known::default());
+    known.load(store).await.unwrap();
+    let refuses = Arc::clone(&known);
+    let (engine, handle) = engine::new(engine::Setup {
+        store: store.clone(),
+        clock: now,
+        bits: crate::clock::bits,
+        refuses: Arc::new(move |owner, resource| refuses.refuses(owner, resource)),
+        own: |_| false,
+        limits: engine::Limits::default(),
+    });
+    tokio::spawn(engine.run(stop.clone().cancelled_owned()));
+    web::States {
+        engine: handle,
+        known,
+        unsigned: None,
     }
 }
 
