@@ -6,4 +6,5 @@ mod client;
 mod git;
 mod hooks;
 mod problems;
+mod states;
 mod world;

@@ -219,12 +219,17 @@ pub enum Who {
 
 impl World {
     pub async fn new() -> Self {
+        Self::at(now).await
+    }
+
+    /// With a clock of its own.
+    pub async fn at(clock: fn() -> Timestamp) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = Utf8PathBuf::from_path_buf(directory.path().to_owned()).unwrap();
         let store = Store::open(&path.join("serve")).unwrap();
         let (recorder, stop) = (Arc::new(Recorder::default()), CancellationToken::new());
         store.write(seed).await.unwrap();
-        let states = states(&store, &stop).await;
+        let states = states(&store, clock, &stop).await;
         let state = web::State::new(web::Setup {
             store,
             commands: recorder.clone(),
@@ -234,7 +239,7 @@ impl World {
             owner: OWNER,
             urls: Arc::new(|place| vec![format!("http://{place}/")]),
             states,
-            clock: now,
+            clock,
             stop: stop.clone(),
         })
         .unwrap();
@@ -321,13 +326,13 @@ impl Drop for World {
 }
 
 /// The engine of state machines, as `serve` puts it together.
-async fn states(store: &Store, stop: &CancellationToken) -> web::States {
+async fn states(store: &Store, clock: fn() -> Timestamp, stop: &CancellationToken) -> web::States {
     let known = Arc::new(web::Known::default());
     known.load(store).await.unwrap();
     let refuses = Arc::clone(&known);
     let (engine, handle) = engine::new(engine::Setup {
         store: store.clone(),
-        clock: now,
+        clock,
         bits: crate::clock::bits,
         refuses: Arc::new(move |owner, resource| refuses.refuses(owner, resource)),
         own: |_| false,
