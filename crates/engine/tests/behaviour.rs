@@ -6,10 +6,7 @@
 mod world;
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicI64, Ordering::Relaxed},
-    },
+    sync::atomic::{AtomicI64, Ordering::Relaxed},
     time::Duration,
 };
 
@@ -102,7 +99,8 @@ async fn who_stops_waiting_takes_no_task_with_it() {
     let running = run(open(&dir.path).await, Limits::default()).await;
     let handle = &running.handle;
     for _ in 0..3 {
-        let poll = tokio::time::timeout(Duration::from_millis(20), handle.poll(&resource("work"), None));
+        let work = resource("work");
+        let poll = tokio::time::timeout(Duration::from_millis(20), handle.poll(&work, None));
         assert!(poll.await.is_err());
     }
     handle.start(start(&chain(1), "a", json!({}))).await.unwrap();
@@ -284,6 +282,5 @@ async fn a_history_reads_the_same_from_the_log_and_from_rows() {
             assert_eq!(page, expected, "from {from}");
         }
     }
-    let _ = Arc::new(());
     running.end().await;
 }
