@@ -33,7 +33,10 @@ const RESOURCE: &str = "arn:aws:states:local:000000000001:activity:work";
 const MACHINE: &str = r#"{"StartAt":"Work","States":{"Work":{"Type":"Task","Resource":"arn:aws:states:local:000000000001:activity:work","Next":"Work"}}}"#;
 /// Tasks of one execution: its history must not become longer than the language allows.
 const TASKS: u64 = 4000;
-const WORKERS: usize = 100;
+/// Executions open, at most.
+const OPEN: u64 = 1_000_000;
+/// Workers, at most. With fewer executions there are twice as many: one is always waiting.
+const WORKERS: usize = 200;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
@@ -103,7 +106,8 @@ async fn begin(handle: &Handle, machine: &Machine, count: usize, first: u64, lef
     for number in 0..count as u64 {
         let (handle, machine) = (handle.clone(), machine.clone());
         jobs.spawn(async move {
-            let input = json!({ "left": left, "order": "0123456789", "price": 12.5 });
+            let id = (first + number) % OPEN;
+            let input = json!({ "id": id, "left": left, "order": "0123456789", "price": 12.5 });
             let start = start(&machine, MACHINE, first + number, input);
             handle.start(start).await.unwrap();
         });
@@ -114,11 +118,21 @@ async fn begin(handle: &Handle, machine: &Machine, count: usize, first: u64, lef
     while jobs.join_next().await.is_some() {}
 }
 
-#[derive(Default)]
 struct Counts {
     tasks: AtomicU64,
-    ended: AtomicU64,
     over: AtomicBool,
+    /// When the last task of each execution was answered, in microseconds since the beginning.
+    answered: Vec<AtomicU64>,
+    began: Instant,
+    /// There is always a worker that waits: then each execution's next task is offered as soon as it can be. Otherwise
+    /// it waits for a worker, and what counts is how long a worker waits.
+    idle: bool,
+}
+
+impl Counts {
+    fn now(&self) -> u64 {
+        self.began.elapsed().as_micros() as u64
+    }
 }
 
 async fn engine(dir: &Utf8Path, open: usize, seconds: u64) -> Value {
@@ -130,20 +144,28 @@ async fn engine(dir: &Utf8Path, open: usize, seconds: u64) -> Value {
     let began = Instant::now();
     begin(&handle, &machine, open, 0, TASKS).await;
     let starting = began.elapsed().as_secs_f64();
-    let counts = Arc::new(Counts::default());
+    let wanted = WORKERS.min(2 * open);
+    let counts = Arc::new(Counts {
+        tasks: AtomicU64::new(0),
+        over: AtomicBool::new(false),
+        answered: (0..open).map(|_| AtomicU64::new(0)).collect(),
+        began: Instant::now(),
+        idle: wanted > open,
+    });
     let mut workers = Vec::new();
-    for _ in 0..WORKERS.min(open) {
-        workers.push(tokio::spawn(work(
-            handle.clone(),
-            machine.clone(),
-            Arc::clone(&counts),
-        )));
+    for _ in 0..wanted {
+        let worker = work(handle.clone(), machine.clone(), Arc::clone(&counts));
+        workers.push(tokio::spawn(worker));
     }
     tokio::time::sleep(Duration::from_secs(1)).await;
+    let commits = store.commits();
+    let (first_commit, busy) = (*commits.borrow(), cpu());
     let (before, from) = (counts.tasks.load(Relaxed), Instant::now());
     tokio::time::sleep(Duration::from_secs(seconds)).await;
     let tasks = counts.tasks.load(Relaxed) - before;
     let elapsed = from.elapsed().as_secs_f64();
+    let busy = cpu() - busy;
+    let commits = (*commits.borrow() - first_commit) as f64;
     counts.over.store(true, Relaxed);
     let resident = resident();
     let _ = stop.send(());
@@ -161,6 +183,10 @@ async fn engine(dir: &Utf8Path, open: usize, seconds: u64) -> Value {
     json!({
         "open": open,
         "transitions_per_s": (2 * tasks) as f64 / elapsed,
+        "tasks_per_s": tasks as f64 / elapsed,
+        "commits_per_s": commits / elapsed,
+        "transitions_per_commit": (2 * tasks) as f64 / commits,
+        "cpu_us_per_transition": busy * 1e6 / (2 * tasks) as f64,
         "p50_ms": at(0.5), "p99_ms": at(0.99), "p999_ms": at(0.999),
         "starts_per_s": open as f64 / starting,
         "resident_mb": resident,
@@ -170,15 +196,21 @@ async fn engine(dir: &Utf8Path, open: usize, seconds: u64) -> Value {
 /// A worker: gives the microseconds from each answer to the next task.
 async fn work(handle: Handle, machine: Machine, counts: Arc<Counts>) -> Vec<u64> {
     let mut waits = Vec::new();
-    let mut answered: Option<Instant> = None;
+    let mut own = 0;
     while let Ok(offer) = handle.poll(RESOURCE, Some("w".into())).await {
-        if let Some(answered) = answered {
-            waits.push(answered.elapsed().as_micros() as u64);
+        let id = offer.input["id"].as_u64().unwrap();
+        let since = match counts.idle {
+            true => counts.answered[id as usize].load(Relaxed),
+            false => own,
+        };
+        if since > 0 {
+            waits.push(counts.now().saturating_sub(since));
         }
-        answered = Some(Instant::now());
+        own = counts.now();
+        counts.answered[id as usize].store(own, Relaxed);
         let left = offer.input["left"].as_u64().unwrap();
         let done = if left == 0 {
-            let number = 1_000_000_000 + counts.ended.fetch_add(1, Relaxed);
+            let number = id + OPEN * counts.now();
             begin(&handle, &machine, 1, number, TASKS).await;
             handle.fail(1, &offer.token, Some("Enough".into()), None).await
         } else {
@@ -192,6 +224,14 @@ async fn work(handle: Handle, machine: Machine, counts: Arc<Counts>) -> Vec<u64>
         counts.tasks.fetch_add(1, Relaxed);
     }
     waits
+}
+
+/// Seconds of processor time that the process has had.
+fn cpu() -> f64 {
+    let text = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<&str> = text[text.rfind(')').unwrap()..].split(' ').collect();
+    let ticks = |n: usize| fields[n].parse::<f64>().unwrap();
+    (ticks(12) + ticks(13)) / 100.0
 }
 
 /// Bytes of the process that are in memory, in MB.

@@ -141,7 +141,10 @@ impl Handle {
     pub async fn fail(
         &self,
         owner: u64,
-        token: &str, error: Option<String>, cause: Option<String>) -> Result<(), Error> {
+        token: &str,
+        error: Option<String>,
+        cause: Option<String>,
+    ) -> Result<(), Error> {
         self.report(owner, token, Report::Failed(error, cause)).await
     }
 

@@ -6,6 +6,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod faults;
 mod world;
 
 use std::{
@@ -22,6 +23,10 @@ use world::{OWNER, chain, open, resource, run, start};
 
 const LENGTH: usize = 5;
 const CHILD: &str = "ENGINE_CRASH_DIR";
+/// One in so many fsyncs fails in the process that is killed; 0: none.
+const FAULTS: &str = "ENGINE_CRASH_FAULTS";
+/// What the child says when something was refused to it.
+const REFUSED: &str = "refused";
 
 /// Small, so that executions leave memory, come back, and are folded all the time.
 fn limits() -> Limits {
@@ -42,7 +47,11 @@ async fn check(dir: &Utf8Path, acknowledged: &BTreeSet<String>) -> usize {
         jobs.push(tokio::spawn(async move { work(&handle, |_| {}).await }));
     }
     let count = loop {
-        let open = running.store.read(|db| db.open_runs(1)).await.unwrap_or_else(|error: store::Error| panic!("{error}"));
+        let open = running
+            .store
+            .read(|db| db.open_runs(1))
+            .await
+            .unwrap_or_else(|error: store::Error| panic!("{error}"));
         if open.is_empty() {
             break;
         }
@@ -60,16 +69,34 @@ async fn check(dir: &Utf8Path, acknowledged: &BTreeSet<String>) -> usize {
             before,
             limit: 500,
         };
-        let page = store.read(move |db| db.runs(&filter)).await.unwrap_or_else(|error: store::Error| panic!("{error}"));
+        let page = store
+            .read(move |db| db.runs(&filter))
+            .await
+            .unwrap_or_else(|error: store::Error| panic!("{error}"));
         let Some(last) = page.last() else { break };
         before = Some(last.key);
         for run in page {
-            assert_eq!(run.output.as_deref(), Some(r#"{"n":5}"#), "{}: {:?}", run.name, run.status);
+            assert_eq!(
+                run.output.as_deref(),
+                Some(r#"{"n":5}"#),
+                "{}: {:?}",
+                run.name,
+                run.status
+            );
             let key = run.key;
-            let (events, last) = store.read(move |db| engine::history(db, key, 1, 1000)).await.unwrap();
+            let (events, last) = store
+                .read(move |db| engine::history(db, key, 1, 1000))
+                .await
+                .unwrap();
             let ids: Vec<u64> = events.iter().map(|event| event.id).collect();
             assert_eq!(ids, (1..=last).collect::<Vec<u64>>(), "{}", run.name);
-            for kind in ["TaskStateEntered", "ActivityScheduled", "ActivityStarted", "ActivitySucceeded", "TaskStateExited"] {
+            for kind in [
+                "TaskStateEntered",
+                "ActivityScheduled",
+                "ActivityStarted",
+                "ActivitySucceeded",
+                "TaskStateExited",
+            ] {
                 let count = events.iter().filter(|event| event.kind == *kind).count();
                 assert_eq!(count, LENGTH, "{kind} of {}", run.name);
             }
@@ -80,7 +107,9 @@ async fn check(dir: &Utf8Path, acknowledged: &BTreeSet<String>) -> usize {
     assert!(lost.is_empty(), "acknowledged and lost: {lost:?}");
     drop(store);
     let connection = rusqlite::Connection::open(dir.join("store.sqlite3")).unwrap();
-    let verdict: String = connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+    let verdict: String = connection
+        .query_row("PRAGMA integrity_check", [], |row| row.get(0))
+        .unwrap();
     assert_eq!(verdict, "ok");
     seen.len()
 }
@@ -115,9 +144,10 @@ async fn child(dir: &Utf8Path) {
             let text = chain(LENGTH);
             for number in 0.. {
                 let name = format!("{seed}-{starter}-{number}");
-                if handle.start(start(&text, &name, json!({ "n": 0 }))).await.is_ok() {
-                    // One line, one write.
-                    println!("{name}");
+                // One line, one write.
+                match handle.start(start(&text, &name, json!({ "n": 0 }))).await {
+                    Ok(_) => println!("{name}"),
+                    Err(_) => println!("{REFUSED}"),
                 }
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
@@ -126,29 +156,47 @@ async fn child(dir: &Utf8Path) {
     std::future::pending().await
 }
 
-/// Runs the child for a while, kills it, and gives what it said.
-fn life(dir: &Utf8Path, lasts: Duration) -> Vec<String> {
+/// What children have said.
+#[derive(Default)]
+struct Said {
+    /// Names of executions that the engine has acknowledged.
+    started: BTreeSet<String>,
+    refused: usize,
+}
+
+/// Runs the child for a while, and kills it.
+fn life(dir: &Utf8Path, lasts: Duration, faults: u64, said: &mut Said) {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "killed", "--nocapture", "--ignored"])
         .env(CHILD, dir)
+        .env(FAULTS, faults.to_string())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
+    let out = BufReader::new(child.stdout.take().unwrap());
+    let lines = std::thread::spawn(move || out.lines().map_while(Result::ok).collect::<Vec<String>>());
     std::thread::sleep(lasts);
     child.kill().unwrap();
-    let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-    let mut said: Vec<String> = lines.filter(|line| line.matches('-').count() == 2).collect();
     child.wait().unwrap();
-    said.dedup();
-    said
+    for line in lines.join().unwrap() {
+        match line.as_str() {
+            REFUSED => said.refused += 1,
+            name if name.matches('-').count() == 2 => drop(said.started.insert(line)),
+            _ => {}
+        }
+    }
 }
 
 #[test]
 #[ignore = "it is started by the others, to be killed"]
 fn killed() {
     let Ok(dir) = std::env::var(CHILD) else { return };
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    faults::install(std::env::var(FAULTS).map_or(0, |text| text.parse().unwrap()));
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(child(&Utf8PathBuf::from(dir)));
 }
 
@@ -165,14 +213,36 @@ fn dice() -> u64 {
 async fn nothing_is_lost_and_nothing_happens_twice_when_it_is_killed() {
     let held = tempfile::tempdir().unwrap();
     let dir = Utf8PathBuf::from_path_buf(held.path().join("store")).unwrap();
-    let mut acknowledged = BTreeSet::new();
+    let mut said = Said::default();
     for _ in 0..kills() {
-        let lasts = Duration::from_millis(60 + dice() % 500);
-        acknowledged.extend(life(&dir, lasts));
+        life(&dir, Duration::from_millis(60 + dice() % 500), 0, &mut said);
     }
-    let count = check(&dir, &acknowledged).await;
-    println!("killed {} times: {} executions acknowledged, {count} there", kills(), acknowledged.len());
-    assert!(!acknowledged.is_empty(), "it was killed before it did anything");
+    let count = check(&dir, &said.started).await;
+    println!(
+        "killed {} times: {} executions acknowledged, {count} there",
+        kills(),
+        said.started.len()
+    );
+    assert!(!said.started.is_empty(), "it was killed before it did anything");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_lost_and_nothing_happens_twice_when_syncs_fail() {
+    let held = tempfile::tempdir().unwrap();
+    let dir = Utf8PathBuf::from_path_buf(held.path().join("store")).unwrap();
+    let mut said = Said::default();
+    // The first is not disturbed: it makes the store.
+    life(&dir, Duration::from_millis(500), 0, &mut said);
+    for _ in 0..kills() {
+        life(&dir, Duration::from_millis(500 + dice() % 1500), 20, &mut said);
+    }
+    let count = check(&dir, &said.started).await;
+    let (acknowledged, refused) = (said.started.len(), said.refused);
+    println!(
+        "killed {} times: {acknowledged} acknowledged, {refused} refused, {count} there",
+        kills()
+    );
+    assert!(refused > 0, "no sync failed");
 }
 
 /// A file system of a few megabytes, of which the rest is filled while the engine works and freed again.
@@ -180,32 +250,34 @@ async fn nothing_is_lost_and_nothing_happens_twice_when_it_is_killed() {
 async fn a_full_disk_loses_nothing() {
     let held = tempfile::tempdir().unwrap();
     let root = Utf8PathBuf::from_path_buf(held.path().to_owned()).unwrap();
-    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=24m", "tmpfs", root.as_str()]).status();
-    if !mounted.is_ok_and(|status| status.success()) {
+    let size = ["-t", "tmpfs", "-o", "size=64m", "tmpfs", root.as_str()];
+    if !Command::new("mount")
+        .args(size)
+        .status()
+        .is_ok_and(|status| status.success())
+    {
         println!("skipped: this needs root");
         return;
     }
-    let unmount = Unmount(root.clone());
+    let _unmount = Unmount(root.clone());
     let dir = root.join("store");
-    let mut acknowledged = BTreeSet::new();
+    let mut said = Said::default();
     for _ in 0..kills().div_ceil(4) {
         let filler = root.join("filler");
-        let (full, free) = (filler.clone(), filler.clone());
         let filling = std::thread::spawn(move || {
             std::thread::sleep(Duration::from_millis(250));
             // The write fails when nothing is left, which is what it is for.
-            let _ = std::fs::write(&full, vec![7; 64 << 20]);
-            std::thread::sleep(Duration::from_millis(300));
-            std::fs::remove_file(&full).unwrap();
+            let _ = std::fs::write(&filler, vec![7; 128 << 20]);
+            std::thread::sleep(Duration::from_millis(700));
+            std::fs::remove_file(&filler).unwrap();
         });
-        acknowledged.extend(life(&dir, Duration::from_millis(1000 + dice() % 300)));
+        life(&dir, Duration::from_millis(1600 + dice() % 500), 0, &mut said);
         filling.join().unwrap();
-        let _ = std::fs::remove_file(free);
     }
-    let count = check(&dir, &acknowledged).await;
-    println!("{} executions acknowledged, {count} there", acknowledged.len());
-    assert!(!acknowledged.is_empty());
-    drop(unmount);
+    let count = check(&dir, &said.started).await;
+    let (acknowledged, refused) = (said.started.len(), said.refused);
+    println!("{acknowledged} executions acknowledged, {refused} refused, {count} there");
+    assert!(acknowledged > 0 && refused > 0, "the disk was never full");
 }
 
 struct Unmount(Utf8PathBuf);

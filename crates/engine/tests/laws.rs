@@ -102,7 +102,11 @@ impl Story {
         let recovered = self.recovered().await;
         assert_eq!(recovered.state, self.state, "after {} events", self.seq);
         assert_eq!(recovered.orders.keys().copied().collect::<Vec<_>>(), self.orders);
-        let (kept, last) = self.store.read(|db| engine::history(db, KEY, 1, 100_000)).await.unwrap();
+        let (kept, last) = self
+            .store
+            .read(|db| engine::history(db, KEY, 1, 100_000))
+            .await
+            .unwrap();
         assert_eq!(last, self.history.len() as u64);
         assert_eq!(kept, self.history);
     }

@@ -51,7 +51,11 @@ impl Db<'_> {
     /// older than signatures.
     pub fn signing_key(&self, id: u64, now: Timestamp) -> Result<Option<(Token, SigningKey)>, Error> {
         let found = self.one(&format!("{SELECT} WHERE k.id = ?1"), [id], |row| {
-            Ok((token(row)?, row.digest("digest")?, row.get::<_, Option<Vec<u8>>>("signing")?))
+            Ok((
+                token(row)?,
+                row.digest("digest")?,
+                row.get::<_, Option<Vec<u8>>>("signing")?,
+            ))
         })?;
         let Some((token, digest, Some(sealed))) = found else {
             return Ok(None);
@@ -61,7 +65,10 @@ impl Db<'_> {
         }
         let context = ["vend/signing", &digest.to_string()];
         let key = vault::open(&self.data_key(PLATFORM)?, &context, &sealed);
-        Ok(Some((token, SigningKey(key.ok_or(Error::Sealed { what: "signing key" })?))))
+        Ok(Some((
+            token,
+            SigningKey(key.ok_or(Error::Sealed { what: "signing key" })?),
+        )))
     }
 
     /// Of a tenant, or all of the platform.
@@ -91,7 +98,11 @@ impl Tx<'_> {
         let digest = Digest::of(text.expose()).to_string();
         let key = Secret::new(format!("AWS4{}", text.expose()));
         let key = Digest::of(key.expose());
-        vault::seal(&self.data_key(PLATFORM)?, &["vend/signing", &digest], key.as_bytes())
+        vault::seal(
+            &self.data_key(PLATFORM)?,
+            &["vend/signing", &digest],
+            key.as_bytes(),
+        )
     }
 
     /// Makes a token of 256 random bits. The text is given this once and kept nowhere.

@@ -27,7 +27,9 @@ impl Db<'_> {
 
     /// Every activity, with the number of its tenant.
     pub fn all_activities(&self) -> Result<Vec<(u64, String)>, Error> {
-        self.all("SELECT tenant_id, name FROM activities", [], |row| Ok((row.get(0)?, row.get(1)?)))
+        self.all("SELECT tenant_id, name FROM activities", [], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
     }
 
     /// Activities of a tenant with a name after `after`, by name.

@@ -147,7 +147,9 @@ impl Db<'_> {
     }
 
     pub fn tenant_numbered(&self, number: u64) -> Result<Option<TenantName>, Error> {
-        self.one("SELECT name FROM tenants WHERE id = ?1", [number], |row| row.parsed("name"))
+        self.one("SELECT name FROM tenants WHERE id = ?1", [number], |row| {
+            row.parsed("name")
+        })
     }
 
     /// The number that stands for a tenant where the field has an account.
