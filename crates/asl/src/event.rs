@@ -21,6 +21,11 @@ pub enum Event {
         /// Where all randomness of the execution comes from, task tokens too: 128 bits nobody can guess.
         seed: [u64; 2],
     },
+    /// The states of an execution that did not succeed are tried again. See [`Execution::can_redrive`].
+    Redrive {
+        /// Which redrive this is, from 1: one more than [`Execution::redrives`].
+        count: u32,
+    },
     /// A worker took the task.
     TaskStarted {
         task: u64,
@@ -43,6 +48,31 @@ pub enum Event {
     TaskTimedOut {
         task: u64,
         kind: Timeout,
+    },
+    /// The children of a distributed Map are made, and kept by whoever runs them.
+    MapRunOpened {
+        task: u64,
+        children: u64,
+        /// Items in all of them together.
+        items: u64,
+    },
+    /// The children could not be made, or their results not be written.
+    MapRunFailed {
+        task: u64,
+        error: Option<String>,
+        cause: Option<String>,
+    },
+    ChildEnded {
+        task: u64,
+        child: u64,
+        /// Items in it.
+        items: u64,
+        succeeded: bool,
+    },
+    /// The answer to [`Command::CloseMapRun`].
+    MapRunClosed {
+        task: u64,
+        output: Value,
     },
     TimerFired {
         timer: u64,
@@ -83,8 +113,30 @@ pub enum Command {
         /// The role to take on, if `Credentials` names one.
         role: Option<String>,
     },
-    /// The answer is not wanted any more.
+    /// The answer is not wanted any more; if it is a Map run, its children are not either.
     CancelTask {
+        task: u64,
+    },
+    /// Makes the children of a distributed Map, as [`MapRun`](crate::MapRun) says, and reports
+    /// [`Event::MapRunOpened`].
+    OpenMapRun {
+        /// Its number, from the same series as those of tasks.
+        task: u64,
+        state: String,
+        /// AWS's name of it.
+        arn: String,
+    },
+    /// Starts a child and reports [`Event::ChildEnded`] when it has ended.
+    StartChild {
+        task: u64,
+        /// From 0, in the order of the items.
+        child: u64,
+        /// Of the child execution.
+        name: String,
+        seed: [u64; 2],
+    },
+    /// Collects the outputs of the children, as [`MapRun`](crate::MapRun) says, and reports [`Event::MapRunClosed`].
+    CloseMapRun {
         task: u64,
     },
     /// Sends [`Event::TimerFired`] at `at`, or at once when that has passed.

@@ -1,13 +1,19 @@
 //! The whole state of one execution: all that a step needs besides the definition.
 
 use crate::limit;
+use crate::machine::Flavour;
+use crate::payload::Payload;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
-use std::collections::{BTreeMap, VecDeque};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-/// Layout of the record; a reader refuses numbers that it does not know.
-const VERSION: u32 = 1;
+/// Layout of the record; a reader refuses numbers that it does not know. Records of the first layout lack the fields
+/// that have defaults here.
+const VERSION: u32 = 2;
+
+/// The variables of one scope.
+pub(crate) type Variables = BTreeMap<String, Payload>;
 
 /// One run of a [`Machine`](crate::Machine). A record: it survives being written and read at every step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -29,15 +35,26 @@ pub struct Execution {
     /// Which strand waits for which task.
     pub(crate) tasks: BTreeMap<u64, u64>,
     pub(crate) timers: BTreeMap<u64, Timer>,
+    #[serde(default)]
+    pub(crate) redrives: u32,
+    /// When it was redriven last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) redriven: Option<Timestamp>,
+    /// Somebody waits for the end of it: the `StartSyncExecution` of Express.
+    #[serde(default)]
+    pub(crate) synchronous: bool,
+    /// The lines of control as they were when the execution failed: a redrive goes on with them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) fallen: BTreeMap<u64, Strand>,
 }
 
 fn known<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
     let version = u32::deserialize(deserializer)?;
-    if version == VERSION {
-        Ok(version)
+    if (1..=VERSION).contains(&version) {
+        Ok(VERSION)
     } else {
         Err(serde::de::Error::custom(format_args!(
-            "execution record version {version}, expected {VERSION}"
+            "execution record version {version}, expected at most {VERSION}"
         )))
     }
 }
@@ -81,12 +98,14 @@ impl Status {
 pub(crate) struct Origin {
     pub id: String,
     pub name: String,
-    pub input: Value,
+    pub input: Payload,
     pub role: String,
     pub machine_id: String,
     pub machine_name: String,
     pub seed: [u64; 2],
     pub at: Timestamp,
+    #[serde(default)]
+    pub flavour: Flavour,
 }
 
 /// One line of control: the machine's own, a branch's or an iteration's.
@@ -95,8 +114,10 @@ pub(crate) struct Strand {
     pub parent: Parent,
     pub state: String,
     /// The raw input of the state.
-    pub input: Value,
-    /// The event with which the state was entered, and when.
+    pub input: Payload,
+    /// The event before the state was entered, the one with which it was, and when.
+    #[serde(default)]
+    pub before: u64,
     pub entered: u64,
     pub since: Timestamp,
     /// The event that causes the next one.
@@ -104,7 +125,7 @@ pub(crate) struct Strand {
     /// Retries in this visit of the state: all, and by retrier.
     pub retries: u32,
     pub attempts: Vec<u32>,
-    pub variables: Map<String, Value>,
+    pub variables: Variables,
     pub position: Position,
 }
 
@@ -113,7 +134,7 @@ pub(crate) struct Strand {
 pub(crate) enum Parent {
     None,
     Branch { of: u64, index: usize },
-    Item { of: u64, index: usize, value: Value },
+    Item { of: u64, index: usize, value: Payload },
 }
 
 impl Parent {
@@ -146,27 +167,57 @@ pub(crate) enum Position {
     },
     Parallel {
         branches: usize,
-        results: BTreeMap<usize, Value>,
+        results: BTreeMap<usize, Payload>,
     },
     Map {
-        waiting: VecDeque<Value>,
+        waiting: VecDeque<Payload>,
         length: usize,
-        results: BTreeMap<usize, Value>,
+        results: BTreeMap<usize, Payload>,
+        /// Iterations at the same time; 0 in records of before, which did not keep it.
+        #[serde(default)]
+        open: usize,
     },
+    Run(Box<Children>),
+}
+
+/// How the child executions of a distributed Map stand. Their inputs and outputs are not here: whoever runs them keeps
+/// them, and knows them by number.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Children {
+    /// The number of the Map run among the tasks.
+    pub task: u64,
+    /// `MapRunStarted`
+    pub started: u64,
+    /// Children, and items in them, once they are known.
+    pub total: Option<u64>,
+    pub items: u64,
+    /// The next one to start.
+    pub next: u64,
+    pub open: BTreeSet<u64>,
+    /// Items in children that failed.
+    pub failed: u64,
+    /// How many may.
+    pub failures: Option<u64>,
+    pub percentage: Option<f64>,
+    /// Children at the same time.
+    pub most: u64,
+    /// All have ended; their outputs are being collected.
+    pub closing: bool,
 }
 
 impl Strand {
-    pub fn new(parent: Parent, state: &str, input: Value, last: u64, at: Timestamp) -> Self {
+    pub fn new(parent: Parent, state: &str, input: Payload, last: u64, at: Timestamp) -> Self {
         Self {
             parent,
             state: state.to_owned(),
             input,
+            before: 0,
             entered: 0,
             since: at,
             last,
             retries: 0,
             attempts: Vec::new(),
-            variables: Map::new(),
+            variables: Variables::new(),
             position: Position::Enter,
         }
     }
@@ -214,6 +265,20 @@ pub struct OpenTask<'a> {
     pub attempt: u32,
 }
 
+/// A distributed Map that runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OpenRun<'a> {
+    /// Its number, from the same series as those of tasks.
+    pub task: u64,
+    pub state: &'a str,
+    /// How many children there are; `None` until they are made.
+    pub children: Option<u64>,
+    /// Children that were started and have not ended.
+    pub open: &'a BTreeSet<u64>,
+    /// All children have ended and their outputs are wanted.
+    pub closing: bool,
+}
+
 /// A timer that runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OpenTimer<'a> {
@@ -255,6 +320,18 @@ impl Execution {
             ready: VecDeque::new(),
             tasks: BTreeMap::new(),
             timers: BTreeMap::new(),
+            redrives: 0,
+            redriven: None,
+            synchronous: false,
+            fallen: BTreeMap::new(),
+        }
+    }
+
+    /// The same, for an execution whose end somebody waits for: it has no count of redrives.
+    pub fn synchronous() -> Self {
+        Self {
+            synchronous: true,
+            ..Self::new()
         }
     }
 
@@ -272,9 +349,45 @@ impl Execution {
         self.history.min(limit::HISTORY)
     }
 
+    /// How often the execution was redriven.
+    pub fn redrives(&self) -> u32 {
+        self.redrives
+    }
+
+    /// Whether [`Event::Redrive`](crate::Event) would be accepted: a standard execution that ended without success, and
+    /// whose history has room.
+    pub fn can_redrive(&self) -> bool {
+        let standard = self
+            .origin
+            .as_ref()
+            .is_some_and(|origin| origin.flavour == Flavour::Standard);
+        let ended = matches!(
+            self.status,
+            Status::Failed { .. } | Status::TimedOut | Status::Aborted { .. }
+        );
+        standard && ended && !self.fallen.is_empty() && self.history + 2 < limit::HISTORY
+    }
+
+    /// The distributed Maps that are open.
+    pub fn open_runs(&self) -> impl Iterator<Item = OpenRun<'_>> {
+        self.strands.values().filter_map(|strand| match &strand.position {
+            Position::Run(children) => Some(OpenRun {
+                task: children.task,
+                state: &strand.state,
+                children: children.total,
+                open: &children.open,
+                closing: children.closing,
+            }),
+            _ => None,
+        })
+    }
+
     pub fn open_tasks(&self) -> impl Iterator<Item = OpenTask<'_>> {
         self.tasks.iter().filter_map(|(task, strand)| {
             let strand = self.strands.get(strand)?;
+            if matches!(strand.position, Position::Run(_)) {
+                return None;
+            }
             let started = matches!(strand.position, Position::Task { started: true, .. });
             Some(OpenTask {
                 task: *task,

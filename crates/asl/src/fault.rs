@@ -9,10 +9,14 @@ pub const DATA_LIMIT: &str = "States.DataLimitExceeded";
 pub const HEARTBEAT: &str = "States.HeartbeatTimeout";
 pub const INTRINSIC: &str = "States.IntrinsicFailure";
 pub const NO_CHOICE: &str = "States.NoChoiceMatched";
+pub const ITEM_READER: &str = "States.ItemReaderFailed";
 pub const PARAMETER_PATH: &str = "States.ParameterPathFailure";
+pub const QUERY: &str = "States.QueryEvaluationError";
 pub const RESULT_PATH: &str = "States.ResultPathMatchFailure";
+pub const RESULT_WRITER: &str = "States.ResultWriterFailed";
 pub const RUNTIME: &str = "States.Runtime";
 pub const TASK_FAILED: &str = "States.TaskFailed";
+pub const THRESHOLD: &str = "States.ExceedToleratedFailureThreshold";
 pub const TIMEOUT: &str = "States.Timeout";
 
 /// An error of a state, on its way through retriers and catchers.
@@ -31,6 +35,12 @@ pub struct Fault {
     /// `States.ALL` does not match it.
     #[serde(default)]
     pub terminal: bool,
+    /// The field whose JSONata failed, if it is one field: the history has an event for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<String>,
+    /// That event follows the state's own, not the one before.
+    #[serde(default)]
+    pub late: bool,
 }
 
 impl Fault {

@@ -1,5 +1,6 @@
 //! The history of an execution, in AWS's words.
 
+use crate::payload::Payload;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -72,8 +73,8 @@ impl fmt::Display for Kind {
 }
 
 /// Adds a payload as JSON text, with the remark that nothing was cut off.
-pub fn payload(details: &mut Value, name: &str, value: &Value) {
-    details[name] = Value::String(value.to_string());
+pub fn payload(details: &mut Value, name: &str, value: &Payload) {
+    details[name] = Value::String(value.text().to_owned());
     details[format!("{name}Details")] = json!({ "truncated": false });
 }
 

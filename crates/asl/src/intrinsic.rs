@@ -4,6 +4,8 @@ mod array;
 mod number;
 mod text;
 
+pub use text::uuid;
+
 use crate::fault::{self, Fault};
 use crate::limit;
 use crate::path::Path;
@@ -201,7 +203,7 @@ impl Function {
             Self::MathRandom => number::random(&next(), &next(), arguments.next().as_ref(), scope.random),
             Self::StringSplit => text::split(&next(), &next()),
             Self::StringToJson => text::parse(&next()),
-            Self::Uuid => Ok(Value::String(text::uuid(scope.random))),
+            Self::Uuid => Ok(Value::String(uuid(scope.random.draw()))),
         }
     }
 }

@@ -3,6 +3,7 @@
 use crate::check::Diagnostic;
 use crate::parse;
 use crate::path::Path;
+use crate::payload::Payload;
 use crate::query::Query;
 use crate::template::{Expression, Template};
 use serde::{Deserialize, Serialize};
@@ -53,6 +54,17 @@ impl Machine {
             program: Arc::new(program),
             timeout,
             flavour,
+        })))
+    }
+
+    /// A machine of one state, whose transitions lead out of it.
+    pub(crate) fn single(name: &str, state: &Value, jsonata: bool) -> Result<Self, Vec<Diagnostic>> {
+        let (definition, program, timeout) = parse::single(name, state, jsonata)?;
+        Ok(Self(Arc::new(Checked {
+            definition,
+            program: Arc::new(program),
+            timeout,
+            flavour: Flavour::Standard,
         })))
     }
 
@@ -177,6 +189,34 @@ impl Kind {
         }
     }
 
+    /// The type of the history event with which such a state is entered.
+    pub fn entered(&self) -> &'static str {
+        match self {
+            Self::Pass(_) => "PassStateEntered",
+            Self::Task(_) => "TaskStateEntered",
+            Self::Choice(_) => "ChoiceStateEntered",
+            Self::Wait(_) => "WaitStateEntered",
+            Self::Succeed => "SucceedStateEntered",
+            Self::Fail { .. } => "FailStateEntered",
+            Self::Parallel { .. } => "ParallelStateEntered",
+            Self::Map(_) => "MapStateEntered",
+        }
+    }
+
+    /// The type of the history event with which such a state is left.
+    pub fn exited(&self) -> &'static str {
+        match self {
+            Self::Pass(_) => "PassStateExited",
+            Self::Task(_) => "TaskStateExited",
+            Self::Choice(_) => "ChoiceStateExited",
+            Self::Wait(_) => "WaitStateExited",
+            Self::Succeed => "SucceedStateExited",
+            Self::Fail { .. } => "FailStateExited",
+            Self::Parallel { .. } => "ParallelStateExited",
+            Self::Map(_) => "MapStateExited",
+        }
+    }
+
     /// What states that do work have in common.
     pub fn work(&self) -> Option<&Work> {
         match self {
@@ -190,7 +230,7 @@ impl Kind {
 
 #[derive(Debug)]
 pub struct Pass {
-    pub result: Option<Value>,
+    pub result: Option<Payload>,
     pub parameters: Option<Template>,
     pub result_path: ResultPath,
 }
@@ -341,6 +381,10 @@ pub struct Map {
     pub concurrency: Option<Number>,
     pub processor: Arc<Program>,
     pub work: Work,
+    /// `ToleratedFailureCount`
+    pub failures: Option<Number>,
+    /// `ToleratedFailurePercentage`
+    pub percentage: Option<Amount<f64>>,
     /// The mode is DISTRIBUTED.
     pub run: Option<Box<Distributed>>,
 }
@@ -366,16 +410,11 @@ pub struct Distributed {
     pub reader: Option<Reader>,
     pub batcher: Option<Batcher>,
     pub writer: Option<Writer>,
-    /// `ToleratedFailureCount`
-    pub failures: Option<Number>,
-    /// `ToleratedFailurePercentage`
-    pub percentage: Option<Amount<f64>>,
 }
 
 /// `ItemReader`
 #[derive(Debug)]
 pub struct Reader {
-    pub resource: String,
     /// `Parameters` or `Arguments`.
     pub parameters: Option<Template>,
     pub format: Format,

@@ -12,7 +12,7 @@ use crate::check::{self, Code, Diagnostic, Report, Severity, join};
 use crate::limit;
 use crate::machine::{Flavour, Program};
 use fields::Fields;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
 type Definition = (Value, Program, Option<u64>);
@@ -59,6 +59,26 @@ pub fn examine(flavour: Flavour, text: &str) -> Found {
         definition: (!failed).then_some((value, program, timeout)),
         problems,
         truncated,
+    }
+}
+
+/// Reads a state by itself: where it leads to is not asked.
+pub fn single(name: &str, state: &Value, jsonata: bool) -> Result<Definition, Vec<Diagnostic>> {
+    let definition = json!({ "StartAt": name, "States": { name: state } });
+    let mut reader = Reader {
+        jsonata,
+        ..Reader::default()
+    };
+    let found = reader.state(state, &join("/States", name));
+    let problems = reader.report.finish(&definition.to_string(), &definition);
+    let program = Program {
+        start: name.to_owned(),
+        states: found.into_iter().map(|state| (name.to_owned(), state)).collect(),
+    };
+    if problems.is_empty() {
+        Ok((definition, program, None))
+    } else {
+        Err(problems)
     }
 }
 

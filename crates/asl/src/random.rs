@@ -18,6 +18,10 @@ impl Random {
         }
     }
 
+    pub fn seed(&self) -> [u64; 2] {
+        self.seed
+    }
+
     pub fn draws(&self) -> u64 {
         self.draws.get()
     }
@@ -29,6 +33,17 @@ impl Random {
         self.digest("draw", draw)
     }
 
+    /// Another series of draws, which takes nothing from this one.
+    pub fn branch(&self, number: u64) -> Self {
+        let digest = self.digest("branch", number);
+        let half = |from: usize| {
+            let mut bytes = [0; 8];
+            bytes.copy_from_slice(&digest[from..from + 8]);
+            u64::from_be_bytes(bytes)
+        };
+        Self::new([half(0), half(8)], 0)
+    }
+
     /// The bytes that belong to `number` in the series `name`, whenever they are asked for.
     pub fn digest(&self, name: &str, number: u64) -> [u8; 32] {
         let mut hash = Sha256::new();
@@ -37,6 +52,13 @@ impl Random {
         hash.update(name.as_bytes());
         hash.update(number.to_be_bytes());
         hash.finalize().into()
+    }
+
+    /// 64 fresh bits.
+    pub fn number(&self) -> u64 {
+        let mut head = [0; 8];
+        head.copy_from_slice(&self.draw()[..8]);
+        u64::from_be_bytes(head)
     }
 
     /// A number in `0.0..1.0`.

@@ -1,30 +1,42 @@
 //! What an expression can see: its data, the context object, the variables, and a budget that bounds its work.
 
+use crate::execution::Variables;
 use crate::fault::Fault;
 use crate::path::{Missing, Path, Root};
 use crate::random::Random;
 use crate::size;
-use serde_json::{Map, Value};
+use jiff::Timestamp;
+use serde_json::{Value, json};
 use std::borrow::Cow;
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 
 /// Bytes that one evaluation may copy, and JSON values that its paths may visit.
 const COPIED: usize = 4 * 1024 * 1024;
 const VISITED: usize = 200_000;
+/// Steps that its queries may take together.
+const STEPS: u64 = 2_000_000;
 
 pub struct Scope<'a> {
     pub data: &'a Value,
     pub context: &'a Value,
+    /// `$states` of JSONata, besides the context.
+    pub input: &'a Value,
+    pub result: Option<&'a Value>,
+    pub error: Option<&'a Value>,
     /// Innermost first.
-    pub variables: &'a [&'a Map<String, Value>],
+    pub variables: &'a [&'a Variables],
     pub random: &'a Random,
+    pub now: Timestamp,
     pub budget: &'a Budget,
+    /// `$states`, once a query has asked for it.
+    pub states: OnceCell<Value>,
 }
 
 /// What is left to one evaluation.
 pub struct Budget {
     bytes: Cell<usize>,
     visits: Cell<usize>,
+    steps: Cell<u64>,
 }
 
 /// The budget ran out.
@@ -36,6 +48,7 @@ impl Default for Budget {
         Self {
             bytes: Cell::new(COPIED),
             visits: Cell::new(VISITED),
+            steps: Cell::new(STEPS),
         }
     }
 }
@@ -53,6 +66,21 @@ impl Budget {
         Ok(())
     }
 
+    /// What is left for queries.
+    pub fn steps(&self) -> u64 {
+        self.steps.get()
+    }
+
+    /// A query took `steps`.
+    pub fn walk(&self, steps: u64) {
+        self.steps.set(self.steps.get().saturating_sub(steps));
+    }
+
+    /// What queries took.
+    pub fn walked(&self) -> u64 {
+        STEPS - self.steps.get()
+    }
+
     pub fn visit(&self, values: usize) -> Result<(), Spent> {
         self.visits
             .set(self.visits.get().checked_sub(values).ok_or(Spent)?);
@@ -66,12 +94,28 @@ impl<'a> Scope<'a> {
         match path.root() {
             Root::Data => Ok(self.data),
             Root::Context => Ok(self.context),
-            Root::Variable(name) => self
-                .variables
-                .iter()
-                .find_map(|scope| scope.get(name))
-                .ok_or_else(|| Missing::Variable(name.clone())),
+            Root::Variable(name) => self.variable(name).ok_or_else(|| Missing::Variable(name.clone())),
         }
+    }
+
+    /// `$states`
+    pub fn states(&self) -> &Value {
+        self.states.get_or_init(|| {
+            let mut states = json!({ "input": self.input, "context": self.context });
+            for (name, value) in [("result", self.result), ("errorOutput", self.error)] {
+                if let Some(value) = value {
+                    states[name] = value.clone();
+                }
+            }
+            states
+        })
+    }
+
+    pub fn variable(&self, name: &str) -> Option<&'a Value> {
+        self.variables
+            .iter()
+            .find_map(|scope| scope.get(name))
+            .map(|value| &**value)
     }
 
     /// What `path` selects, without a copy where that is possible.

@@ -9,6 +9,18 @@ pub fn within(value: &Value, bytes: usize, depth: usize) -> Option<usize> {
     Some(bytes - left)
 }
 
+/// Whether `value` is nested at most `depth` deep.
+pub fn shallow(value: &Value, depth: usize) -> bool {
+    let Some(below) = depth.checked_sub(1) else {
+        return !value.is_array() && !value.is_object();
+    };
+    match value {
+        Value::Array(items) => items.iter().all(|item| shallow(item, below)),
+        Value::Object(members) => members.values().all(|item| shallow(item, below)),
+        _ => true,
+    }
+}
+
 fn charge(value: &Value, left: &mut usize, depth: usize) -> Option<()> {
     match value {
         Value::Null => take(left, 4),

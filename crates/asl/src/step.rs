@@ -3,11 +3,14 @@
 //! Lines of control ("strands") form a tree, kept flat; what can go on stands in a queue, so nothing here recurses
 //! deeper than the definition is nested. A step that has done much stops and asks for a timer that is due at once.
 
+pub(crate) mod children;
 mod choice;
-mod data;
-mod fork;
+pub(crate) mod data;
+pub(crate) mod fork;
+pub(crate) mod inspect;
+mod redrive;
 mod retry;
-mod task;
+pub(crate) mod task;
 mod wait;
 
 use crate::event::{Command, Event, Step, Timeout};
@@ -15,12 +18,13 @@ use crate::execution::{Execution, Origin, Parent, Position, Purpose, Status, Str
 use crate::fault::Fault;
 use crate::history::{self, HistoryEvent, Kind};
 use crate::limit;
-use crate::machine::{self, Machine, Program, State};
+use crate::machine::{self, Flavour, Machine, Program, State};
+use crate::payload::Payload;
 use crate::random::Random;
-use crate::size;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Applies `event`, which happened at `at`, to `execution`.
 ///
@@ -28,17 +32,7 @@ use std::collections::BTreeSet;
 /// a task that is not open, before the start, after the end) gives the same execution back, with nothing to do. `machine`
 /// must be the one that the execution was started with.
 pub fn step(machine: &Machine, execution: Execution, event: &Event, at: Timestamp) -> Step {
-    let seed = execution.origin.as_ref().map_or([0, 0], |origin| origin.seed);
-    let mut run = Run {
-        machine,
-        random: Random::new(seed, execution.draws),
-        x: execution,
-        at,
-        commands: Vec::new(),
-        history: Vec::new(),
-        bytes: limit::STEP_BYTES,
-        full: false,
-    };
+    let mut run = Run::new(machine, execution, at);
     if run.accept(event) {
         run.work();
         run.x.draws = run.random.draws();
@@ -51,30 +45,57 @@ pub fn step(machine: &Machine, execution: Execution, event: &Event, at: Timestam
     }
 }
 
-struct Run<'m> {
+/// An execution in the middle of a step.
+pub(crate) struct Run<'m> {
     machine: &'m Machine,
-    random: Random,
-    x: Execution,
-    at: Timestamp,
+    pub random: Random,
+    pub x: Execution,
+    pub at: Timestamp,
     commands: Vec<Command>,
     history: Vec<HistoryEvent>,
     /// Bytes of history that this step may still write.
     bytes: usize,
+    /// Steps that the queries of this step took.
+    walked: Cell<u64>,
     /// The history has no room for more than its last event.
     full: bool,
+    /// Strands that a failure took down, as they were; forgotten when it is caught.
+    fallen: BTreeMap<u64, Strand>,
+    /// A context object that somebody made up, when a state is tested.
+    given: Option<Value>,
 }
 
 impl<'m> Run<'m> {
+    pub fn new(machine: &'m Machine, x: Execution, at: Timestamp) -> Self {
+        let seed = x.origin.as_ref().map_or([0, 0], |origin| origin.seed);
+        Self {
+            machine,
+            random: Random::new(seed, x.draws),
+            x,
+            at,
+            commands: Vec::new(),
+            history: Vec::new(),
+            bytes: limit::STEP_BYTES,
+            walked: Cell::new(0),
+            full: false,
+            fallen: BTreeMap::new(),
+            given: None,
+        }
+    }
+
     /// Takes the event in; `false` when it changes nothing.
     fn accept(&mut self, event: &Event) -> bool {
         if let Event::Start { .. } = event {
             return self.x.origin.is_none() && self.start(event);
         }
+        if let Event::Redrive { count } = event {
+            return self.redrive(*count);
+        }
         if !self.x.is_open() {
             return false;
         }
         match event {
-            Event::Start { .. } => false,
+            Event::Start { .. } | Event::Redrive { .. } => false,
             Event::TaskStarted { task, worker } => self.task_started(*task, worker.as_deref()),
             Event::TaskSubmitted { task, output } => self.task_submitted(*task, output),
             Event::TaskSucceeded { task, output } => self.task_succeeded(*task, output),
@@ -82,6 +103,21 @@ impl<'m> Run<'m> {
                 self.task_failed(*task, error.as_deref(), cause.as_deref())
             }
             Event::TaskTimedOut { task, kind } => self.task_timed_out(*task, *kind),
+            Event::MapRunOpened {
+                task,
+                children,
+                items,
+            } => self.run_opened(*task, *children, *items),
+            Event::MapRunFailed { task, error, cause } => {
+                self.run_failed(*task, error.as_deref(), cause.as_deref())
+            }
+            Event::ChildEnded {
+                task,
+                child,
+                items,
+                succeeded,
+            } => self.child_ended(*task, *child, *items, *succeeded),
+            Event::MapRunClosed { task, output } => self.run_closed(*task, output),
             Event::TimerFired { timer } => self.timer_fired(*timer),
             Event::Cancel { error, cause } => self.cancel(error.clone(), cause.clone()),
         }
@@ -100,8 +136,9 @@ impl<'m> Run<'m> {
         else {
             return false;
         };
-        let fits = size::within(input, limit::PAYLOAD, limit::DEPTH).is_some();
-        let input = if fits { input.clone() } else { Value::Null };
+        let input = Payload::new(input.clone());
+        let fits = input.fits();
+        let input = if fits { input } else { Payload::default() };
         self.random = Random::new(*seed, 0);
         self.x.origin = Some(Origin {
             id: id.clone(),
@@ -112,6 +149,7 @@ impl<'m> Run<'m> {
             machine_name: machine_name.clone(),
             seed: *seed,
             at: self.at,
+            flavour: self.machine.flavour(),
         });
         let mut details = json!({});
         history::payload(&mut details, "input", &input);
@@ -121,12 +159,21 @@ impl<'m> Run<'m> {
             self.end_failed(0, Fault::too_large("input"));
             return true;
         }
-        if let Some(seconds) = self.machine.timeout() {
-            self.timer(seconds as f64, Purpose::Deadline, 0);
-        }
+        self.start_deadline();
         let strand = Strand::new(Parent::None, &self.machine.program().start, input, 0, self.at);
         self.spawn(strand);
         true
+    }
+
+    /// `TimeoutSeconds` of the machine; Express has a limit of its own.
+    fn start_deadline(&mut self) {
+        let express = self.machine.flavour() == Flavour::Express;
+        let most = if express { limit::EXPRESS } else { u64::MAX };
+        match self.machine.timeout() {
+            Some(seconds) => drop(self.timer(seconds.min(most) as f64, Purpose::Deadline, 0)),
+            None if express => drop(self.timer(most as f64, Purpose::Deadline, 0)),
+            None => {}
+        }
     }
 
     fn timer_fired(&mut self, timer: u64) -> bool {
@@ -177,7 +224,7 @@ impl<'m> Run<'m> {
     /// Runs what is ready, within this step's budget.
     fn work(&mut self) {
         for _ in 0..limit::STEP_TRANSITIONS {
-            if self.full || self.bytes == 0 {
+            if self.full || self.bytes == 0 || self.walked.get() > limit::STEP_QUERIES {
                 break;
             }
             let Some(id) = self.x.ready.pop_front() else { break };
@@ -216,7 +263,8 @@ impl<'m> Run<'m> {
         if matches!(strand.position, Position::Enter) {
             let mut details = json!({ "name": strand.state });
             history::payload(&mut details, "input", &strand.input);
-            strand.entered = self.emit(format!("{}StateEntered", state.kind.name()), strand.last, details);
+            strand.before = strand.last;
+            strand.entered = self.emit(state.kind.entered(), strand.last, details);
             strand.last = strand.entered;
             strand.since = self.at;
             strand.retries = 0;
@@ -233,12 +281,15 @@ impl<'m> Run<'m> {
                 self.fail_state(id, strand, state, error.as_ref(), cause.as_ref())
             }
             machine::Kind::Parallel { branches, work } => self.parallel(id, strand, state, branches, work),
-            machine::Kind::Map(map) => self.map(id, strand, state, map),
+            machine::Kind::Map(map) => match &map.run {
+                None => self.map(id, strand, state, map),
+                Some(run) => self.open_run(id, strand, state, map, run),
+            },
         }
     }
 
     /// The state that a strand is in, if the definition has it.
-    fn state(&self, strand: &Strand) -> Option<&'m State> {
+    pub fn state(&self, strand: &Strand) -> Option<&'m State> {
         self.program(&strand.parent)?.states.get(&strand.state)
     }
 
@@ -278,8 +329,7 @@ impl<'m> Run<'m> {
     }
 
     fn write(&mut self, kind: impl Into<Kind>, previous: u64, details: Value) -> u64 {
-        let written = size::within(&details, self.bytes, usize::MAX).unwrap_or(self.bytes);
-        self.bytes -= written;
+        self.bytes = self.bytes.saturating_sub(weight(&details));
         self.x.history += 1;
         let details = if details.as_object().is_some_and(serde_json::Map::is_empty) {
             Value::Null
@@ -328,6 +378,7 @@ impl<'m> Run<'m> {
     }
 
     fn end(&mut self, status: Status) {
+        self.keep_for_redrive(&status);
         self.x.status = status;
         self.x.strands.clear();
         self.x.ready.clear();
@@ -344,17 +395,33 @@ impl<'m> Run<'m> {
         let (mut tasks, mut timers) = (BTreeSet::new(), BTreeSet::new());
         for command in &self.commands {
             match command {
-                Command::Schedule { task, .. } => drop(tasks.insert(*task)),
+                Command::Schedule { task, .. } | Command::OpenMapRun { task, .. } => {
+                    tasks.insert(*task);
+                }
                 Command::StartTimer { timer, .. } => drop(timers.insert(*timer)),
-                Command::CancelTask { .. } | Command::CancelTimer { .. } => {}
+                _ => {}
             }
         }
         let x = &self.x;
         self.commands.retain(|command| match command {
-            Command::Schedule { task, .. } => x.tasks.contains_key(task),
+            Command::Schedule { task, .. }
+            | Command::OpenMapRun { task, .. }
+            | Command::StartChild { task, .. }
+            | Command::CloseMapRun { task } => x.tasks.contains_key(task),
             Command::CancelTask { task } => !tasks.contains(task),
             Command::StartTimer { timer, .. } => x.timers.contains_key(timer),
             Command::CancelTimer { timer } => !timers.contains(timer),
         });
     }
+}
+
+/// About how many bytes the details of an event are: nearly all of them are in texts at the top.
+fn weight(details: &Value) -> usize {
+    let members = details.as_object().into_iter().flat_map(serde_json::Map::values);
+    let texts = members.map(|member| match member {
+        Value::String(text) => text.len(),
+        Value::Object(inner) => inner.values().filter_map(Value::as_str).map(str::len).sum(),
+        _ => 0,
+    });
+    128 + texts.sum::<usize>()
 }

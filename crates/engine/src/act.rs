@@ -310,15 +310,14 @@ impl Engine {
                 self.timers.over(key, order.task);
             }
             for command in step.commands {
-                if let Command::StartTimer { timer, at } = command {
-                    let due = Due::Timer {
-                        execution: key,
-                        timer,
-                    };
-                    match Self::in_memory(key) {
-                        true => self.timers.keep(at, due),
-                        false => self.timers.set(at, due),
-                    }
+                match command {
+                    Command::StartTimer { timer, at } => self.set(key, timer, at),
+                    Command::OpenMapRun { task, .. } => queue.push_back(Event::MapRunFailed {
+                        task,
+                        error: Some("States.Runtime".into()),
+                        cause: Some("This engine does not run distributed Maps yet.".into()),
+                    }),
+                    _ => {}
                 }
             }
             for task in came {
@@ -334,6 +333,17 @@ impl Engine {
             if !is_open {
                 self.finish(key);
             }
+        }
+    }
+
+    fn set(&mut self, key: u64, timer: u64, at: Timestamp) {
+        let due = Due::Timer {
+            execution: key,
+            timer,
+        };
+        match Self::in_memory(key) {
+            true => self.timers.keep(at, due),
+            false => self.timers.set(at, due),
         }
     }
 

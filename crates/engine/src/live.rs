@@ -124,7 +124,13 @@ impl Live {
             | Event::TaskSucceeded { task, .. }
             | Event::TaskFailed { task, .. }
             | Event::TaskTimedOut { task, .. } => open(task).is_some(),
-            Event::Start { .. } | Event::Cancel { .. } => true,
+            Event::Start { .. }
+            | Event::Cancel { .. }
+            | Event::Redrive { .. }
+            | Event::MapRunOpened { .. }
+            | Event::MapRunFailed { .. }
+            | Event::ChildEnded { .. }
+            | Event::MapRunClosed { .. } => true,
         }
     }
 

@@ -117,7 +117,11 @@ pub(crate) fn note(orders: &mut BTreeMap<u64, Order>, event: &Event, step: &Step
                 came.push(*task);
             }
             Command::CancelTask { task } => over.extend(orders.remove(task)),
-            Command::StartTimer { .. } | Command::CancelTimer { .. } => {}
+            Command::OpenMapRun { .. }
+            | Command::StartChild { .. }
+            | Command::CloseMapRun { .. }
+            | Command::StartTimer { .. }
+            | Command::CancelTimer { .. } => {}
         }
     }
     (came, over)

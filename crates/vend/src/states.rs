@@ -6,3 +6,6 @@
 pub mod draw;
 pub mod mocks;
 pub mod run;
+
+#[cfg(test)]
+mod tests;

@@ -11,9 +11,14 @@ fn call(text: &str, data: Value) -> Result<Value, String> {
     let scope = Scope {
         data: &data,
         context: &context,
+        input: &data,
+        result: None,
+        error: None,
+        now: jiff::Timestamp::UNIX_EPOCH,
         variables: &[],
         random: &random,
         budget: &budget,
+        states: std::cell::OnceCell::new(),
     };
     call.evaluate(&scope)
         .map_err(|fault| fault.error.unwrap_or_default())

@@ -1,7 +1,6 @@
 //! The functions on strings and JSON text.
 
 use super::{Answer, Failure};
-use crate::random::Random;
 use crate::scope::Budget;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -149,9 +148,8 @@ pub fn parse(value: &Value) -> Answer {
     serde_json::from_str(string(value)?).map_err(|error| format!("the argument is not JSON: {error}").into())
 }
 
-/// A version 4 UUID.
-pub fn uuid(random: &Random) -> String {
-    let mut bytes = random.draw();
+/// A version 4 UUID of random bytes.
+pub fn uuid(mut bytes: [u8; 32]) -> String {
     bytes[6] = bytes[6] & 0x0f | 0x40;
     bytes[8] = bytes[8] & 0x3f | 0x80;
     let hex = hex(&bytes[..16]);

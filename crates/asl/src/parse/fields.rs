@@ -293,8 +293,11 @@ impl<'a> Fields<'a> {
             let wanted = "must be a valid JSONPath or a valid intrinsic function call";
             report.schema(&object, format!("The value for the field '{key}' {wanted}"));
             report.spot(&place);
+            let why = message
+                .split_once("call: ")
+                .map_or(message.as_str(), |(_, why)| why);
             report.detail(format!(
-                "Field \"{key}\" of {name} is not a JSONPath or intrinsic function expression: {message}"
+                "Field \"{key}\" of {name} is not a JSONPath or intrinsic function expression: {why}"
             ));
         };
         Some(match self.language {

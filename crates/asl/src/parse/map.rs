@@ -40,6 +40,8 @@ impl Reader {
             fields.known(&["ItemSelector", "Parameters"]);
         }
         let work = self.work(fields, selector);
+        let failures = self.tolerated(fields);
+        let percentage = self.percentage(fields);
         let name = if fields.members().contains_key("ItemProcessor") {
             "ItemProcessor"
         } else {
@@ -60,11 +62,6 @@ impl Reader {
         let program = self.program(&processor);
         self.flavour = around;
         processor.finish(&mut self.report);
-        if flavour.is_none() {
-            // Read and without effect.
-            self.tolerated(fields);
-            self.percentage(fields);
-        }
         let run = flavour.map(|flavour| {
             let definition = fields.members().get(name).cloned().unwrap_or_default();
             Box::new(self.distributed(fields, flavour, definition))
@@ -74,6 +71,8 @@ impl Reader {
             concurrency,
             processor: Arc::new(program),
             work,
+            failures,
+            percentage,
             run,
         })
     }
@@ -113,8 +112,6 @@ impl Reader {
             reader: self.item_reader(fields),
             batcher: self.batcher(fields),
             writer: self.writer(fields),
-            failures: self.tolerated(fields),
-            percentage: self.percentage(fields),
         }
     }
 
@@ -162,7 +159,6 @@ impl Reader {
         };
         reader.finish(&mut self.report);
         Some(machine::Reader {
-            resource: resource.to_owned(),
             parameters,
             format,
             most,

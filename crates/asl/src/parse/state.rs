@@ -7,6 +7,7 @@ use crate::instant;
 use crate::limit;
 use crate::machine::{Filter, Kind, Language, Pass, ResultPath, State, Text, Wait};
 use crate::path::Path;
+use crate::payload::Payload;
 use crate::template::{Expression, Template};
 use serde_json::Value;
 
@@ -111,7 +112,7 @@ impl Reader {
             };
         }
         Pass {
-            result: fields.get("Result").cloned(),
+            result: fields.get("Result").cloned().map(Payload::new),
             parameters: fields.template("Parameters", &mut self.report),
             result_path: super::work::result_path(fields, &mut self.report),
         }

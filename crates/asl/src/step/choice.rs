@@ -1,12 +1,13 @@
 //! Choice: the first rule that holds. A comparison of values of the wrong type does not hold; it is no error.
 
 use super::Run;
-use super::data::{Outcome, invalid};
+use super::data::{About, Outcome, invalid};
 use crate::execution::Strand;
 use crate::fault::{self, Fault};
 use crate::instant;
 use crate::machine::{Against, Choice, Comparison, Order, State, Test, Type};
 use crate::path::{Missing, Path};
+use crate::query::Kind;
 use crate::scope::{Scope, Spent};
 use serde_json::Value;
 use std::borrow::Cow;
@@ -20,10 +21,15 @@ impl<'m> Run<'m> {
         }
     }
 
-    fn chosen(&self, strand: &Strand, state: &'m State, choice: &'m Choice) -> Result<Outcome<'m>, Fault> {
+    pub(super) fn chosen(
+        &self,
+        strand: &Strand,
+        state: &'m State,
+        choice: &'m Choice,
+    ) -> Result<Outcome<'m>, Fault> {
         let at = |fault: Fault| fault.at(&strand.state, strand.entered);
         let input = self.input(strand, state)?;
-        let found = self.read(strand, state, &input, |scope| {
+        let found = self.read(strand, state, About::data(&input), |scope| {
             for rule in &choice.rules {
                 if holds(&rule.test, scope)? {
                     return Ok(Some(rule));
@@ -31,30 +37,24 @@ impl<'m> Run<'m> {
             }
             Ok(None)
         });
-        let (next, assign) = match found.map_err(at)? {
-            Some(rule) => (rule.next.as_str(), rule.assign.as_ref()),
+        let (next, chosen) = match found.map_err(at)? {
+            Some(rule) => (&rule.next, (rule.answer.as_ref(), rule.assign.as_ref())),
             None => match &choice.default {
-                Some(default) => (default.as_str(), state.assign.as_ref()),
+                Some(default) => (default, (state.answer.as_ref(), state.assign.as_ref())),
                 None => {
                     let cause = "No choice rule matched and there is no Default.";
                     return Err(at(Fault::named(fault::NO_CHOICE, cause)));
                 }
             },
         };
-        let assigned = self.assigned(strand, state, assign, &input)?;
-        let output = self.output(strand, state, input)?;
-        Ok(Outcome {
-            output,
-            assigned,
-            next: Some(next),
-        })
+        self.passed_on(strand, state, input, chosen, next)
     }
 }
 
 fn holds<'a>(test: &'a Test, scope: &Scope<'a>) -> Result<bool, Fault> {
     match test {
         Test::Literal(holds) => Ok(*holds),
-        Test::Query(query) => Ok(query.evaluate(scope)? == true),
+        Test::Query(query) => Ok(query.expect(scope, Kind::Boolean)? == true),
         Test::Not(test) => Ok(!holds(test, scope)?),
         Test::And(tests) => {
             for test in tests {

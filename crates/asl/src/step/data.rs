@@ -1,65 +1,93 @@
 //! The flow of data through a state: input, result, output, variables, and where the state goes then.
 
 use super::Run;
-use crate::execution::{Parent, Position, Status, Strand};
+use crate::execution::{Parent, Position, Status, Strand, Variables};
 use crate::fault::{self, Fault};
 use crate::history;
 use crate::instant;
 use crate::limit;
-use crate::machine::{Filter, Kind, Pass, ResultPath, State, Text};
+use crate::machine::{Filter, Kind, Language, Pass, ResultPath, State, Text};
 use crate::path::{Missing, Path};
+use crate::payload::Payload;
+use crate::query::Kind as Type;
 use crate::scope::{Budget, Scope, Spent};
 use crate::size;
 use crate::template::{Expression, Template};
 use serde_json::{Map, Value, json};
+use std::cell::OnceCell;
 
 /// What a state hands on when it is left.
 pub(super) struct Outcome<'m> {
-    pub output: Value,
-    pub assigned: Map<String, Value>,
+    pub output: Payload,
+    pub assigned: Variables,
     /// `None` ends the strand.
     pub next: Option<&'m str>,
 }
 
-impl<'m> Run<'m> {
-    /// Evaluates with `data` as `$`.
-    pub(super) fn read<T>(
-        &self,
-        strand: &Strand,
-        state: &State,
-        data: &Value,
-        read: impl FnOnce(&Scope) -> T,
-    ) -> T {
-        self.read_item(strand, state, data, None, read)
-    }
+/// What an expression is about, besides its state.
+#[derive(Clone, Copy)]
+pub(crate) struct About<'a> {
+    /// `$` of JSONPath.
+    pub data: &'a Value,
+    pub result: Option<&'a Value>,
+    pub error: Option<&'a Value>,
+    /// The item of the Map state itself, which only its selector sees.
+    pub item: Option<Item<'a>>,
+}
 
-    /// The same with an item of the Map state itself, which only its selector sees.
-    pub(super) fn read_item<T>(
+#[derive(Clone, Copy)]
+pub(crate) struct Item<'a> {
+    pub index: usize,
+    pub value: &'a Value,
+    /// When the items are the members of an object.
+    pub key: Option<&'a str>,
+}
+
+impl<'a> About<'a> {
+    pub fn data(data: &'a Value) -> Self {
+        Self {
+            data,
+            result: None,
+            error: None,
+            item: None,
+        }
+    }
+}
+
+impl<'m> Run<'m> {
+    /// Evaluates expressions of a state.
+    pub(crate) fn read<T>(
         &self,
         strand: &Strand,
         state: &State,
-        data: &Value,
-        item: Option<(usize, &Value)>,
+        about: About,
         read: impl FnOnce(&Scope) -> T,
     ) -> T {
         let context = if state.context {
-            self.context(strand, state, item)
+            self.context(strand, state, about.item)
         } else {
             Value::Null
         };
         let variables = self.variables(strand);
         let budget = Budget::default();
-        read(&Scope {
-            data,
+        let answer = read(&Scope {
+            data: about.data,
             context: &context,
+            input: &strand.input,
+            result: about.result,
+            error: about.error,
             variables: &variables,
             random: &self.random,
+            now: self.at,
             budget: &budget,
-        })
+            states: OnceCell::new(),
+        });
+        self.walked.set(self.walked.get().saturating_add(budget.walked()));
+        answer
     }
 
     /// The variables that a strand sees, its own first.
-    fn variables<'a>(&'a self, strand: &'a Strand) -> Vec<&'a Map<String, Value>> {
+    fn variables<'a>(&'a self, strand: &'a Strand) -> Vec<&'a Variables> {
         let mut scopes = vec![&strand.variables];
         let mut parent = strand.parent.strand();
         while let Some(outer) = parent.and_then(|id| self.x.strands.get(&id)) {
@@ -70,22 +98,30 @@ impl<'m> Run<'m> {
     }
 
     /// The context object.
-    fn context(&self, strand: &Strand, state: &State, item: Option<(usize, &Value)>) -> Value {
+    fn context(&self, strand: &Strand, state: &State, item: Option<Item>) -> Value {
+        if let Some(given) = &self.given {
+            return given.clone();
+        }
         let Some(origin) = &self.x.origin else {
             return Value::Null;
         };
         let mut context = json!({
             "Execution": {
                 "Id": origin.id,
-                "Input": origin.input,
+                "Input": *origin.input,
                 "StartTime": instant::text(origin.at),
                 "Name": origin.name,
                 "RoleArn": origin.role,
-                "RedriveCount": 0,
             },
             "StateMachine": { "Id": origin.machine_id, "Name": origin.machine_name },
             "State": { "Name": strand.state, "EnteredTime": instant::text(strand.since) },
         });
+        if !self.x.synchronous {
+            context["Execution"]["RedriveCount"] = self.x.redrives.into();
+            if let Some(at) = self.x.redriven {
+                context["Execution"]["RedriveTime"] = instant::text(at).into();
+            }
+        }
         if state.kind.work().is_some() {
             context["State"]["RetryCount"] = strand.retries.into();
         }
@@ -98,19 +134,28 @@ impl<'m> Run<'m> {
             };
             context["Task"] = json!({ "Token": self.token(number) });
         }
-        if let Some((index, value)) = item.or_else(|| self.item(strand)) {
-            context["Map"] = json!({ "Item": { "Index": index, "Value": value } });
+        if let Some(item) = item.or_else(|| self.item(strand)) {
+            context["Map"] = json!({ "Item": { "Index": item.index, "Value": item.value } });
+            if let Some(key) = item.key {
+                context["Map"]["Item"]["Key"] = key.into();
+            }
         }
         context
     }
 
     /// The item of the innermost iteration around a strand.
-    fn item<'a>(&'a self, strand: &'a Strand) -> Option<(usize, &'a Value)> {
+    fn item<'a>(&'a self, strand: &'a Strand) -> Option<Item<'a>> {
         let mut parent = &strand.parent;
         loop {
             match parent {
                 Parent::None => return None,
-                Parent::Item { index, value, .. } => return Some((*index, value)),
+                Parent::Item { index, value, .. } => {
+                    return Some(Item {
+                        index: *index,
+                        value,
+                        key: None,
+                    });
+                }
                 Parent::Branch { of, .. } => parent = &self.x.strands.get(of)?.parent,
             }
         }
@@ -121,7 +166,9 @@ impl<'m> Run<'m> {
             .input(&strand, state)
             .and_then(|input| match (&pass.result, &pass.parameters) {
                 (Some(result), _) => Ok(result.clone()),
-                (None, Some(parameters)) => self.template(&strand, state, parameters, &input),
+                (None, Some(parameters)) => self
+                    .template(&strand, state, parameters, About::data(&input))
+                    .map(Payload::new),
                 (None, None) => Ok(input),
             });
         match result {
@@ -152,14 +199,21 @@ impl<'m> Run<'m> {
         self.fail(id, strand, fault);
     }
 
-    fn text(&self, strand: &Strand, state: &State, text: &Text, name: &str) -> Result<String, Fault> {
+    pub(super) fn text(
+        &self,
+        strand: &Strand,
+        state: &State,
+        text: &Text,
+        name: &str,
+    ) -> Result<String, Fault> {
         let expression = match text {
             Text::Fixed(text) => return Ok(text.clone()),
             Text::Computed(expression) => expression,
         };
-        let value = self.read(strand, state, &strand.input, |scope| match expression {
+        let about = About::data(&strand.input);
+        let value = self.read(strand, state, about, |scope| match expression {
             Expression::Call(call) => call.evaluate(scope),
-            Expression::Query(query) => query.evaluate(scope),
+            Expression::Query(query) => query.expect(scope, Type::String),
             Expression::Path(path) => scope.read(path).map_err(|missing| invalid(path, &missing)),
         });
         let value = value.map_err(|fault| fault.at(&strand.state, strand.entered))?;
@@ -173,41 +227,65 @@ impl<'m> Run<'m> {
     }
 
     /// The input of a state after its `InputPath`.
-    pub(super) fn input(&self, strand: &Strand, state: &State) -> Result<Value, Fault> {
+    pub(crate) fn input(&self, strand: &Strand, state: &State) -> Result<Payload, Fault> {
         self.filter(strand, state, &state.input, strand.input.clone())
     }
 
     /// Data after the `OutputPath` of a state.
-    pub(super) fn output(&self, strand: &Strand, state: &State, data: Value) -> Result<Value, Fault> {
+    pub(super) fn output(&self, strand: &Strand, state: &State, data: Payload) -> Result<Payload, Fault> {
         self.filter(strand, state, &state.output, data)
     }
 
-    fn filter(&self, strand: &Strand, state: &State, filter: &Filter, data: Value) -> Result<Value, Fault> {
+    fn filter(
+        &self,
+        strand: &Strand,
+        state: &State,
+        filter: &Filter,
+        data: Payload,
+    ) -> Result<Payload, Fault> {
         match filter {
             Filter::All => Ok(data),
-            Filter::Nothing => Ok(json!({})),
+            Filter::Nothing => Ok(Payload::new(json!({}))),
             Filter::Path(path) => self
-                .read(strand, state, &data, |scope| {
+                .read(strand, state, About::data(&data), |scope| {
                     scope.read(path).map_err(|missing| invalid(path, &missing))
                 })
+                .map(Payload::new)
                 .map_err(|fault| fault.at(&strand.state, strand.entered)),
         }
     }
 
-    pub(super) fn template(
+    pub(crate) fn template(
         &self,
         strand: &Strand,
         state: &State,
         template: &Template,
-        data: &Value,
+        about: About,
     ) -> Result<Value, Fault> {
-        self.read(strand, state, data, |scope| template.evaluate(scope))
+        self.read(strand, state, about, |scope| template.evaluate(scope))
             .map_err(|fault| fault.at(&strand.state, strand.entered))
     }
 
     /// Leaves a state with `result`, or with its input when there is none, by way of its result and output fields.
-    pub(super) fn complete(&mut self, id: u64, strand: Strand, state: &'m State, result: Option<Value>) {
-        match self.outcome(&strand, state, result) {
+    pub(super) fn complete(&mut self, id: u64, strand: Strand, state: &'m State, result: Option<Payload>) {
+        let outcome = match state.language {
+            Language::JsonPath => self.outcome(&strand, state, result),
+            Language::JsonAta => {
+                let about = About {
+                    result: result.as_deref().filter(|_| state.kind.work().is_some()),
+                    ..About::data(&strand.input)
+                };
+                let output = result.as_ref().unwrap_or(&strand.input);
+                let (answer, assign) = (state.answer.as_ref(), state.assign.as_ref());
+                self.answered(&strand, state, (answer, assign), about, output)
+                    .map(|(output, assigned)| Outcome {
+                        output,
+                        assigned,
+                        next: state.next.as_deref(),
+                    })
+            }
+        };
+        match outcome {
             Ok(outcome) => self.exit(id, strand, outcome),
             Err(fault) => self.fail(id, strand, fault),
         }
@@ -217,7 +295,7 @@ impl<'m> Run<'m> {
         &self,
         strand: &Strand,
         state: &'m State,
-        result: Option<Value>,
+        result: Option<Payload>,
     ) -> Result<Outcome<'m>, Fault> {
         let result = match result {
             Some(result) => result,
@@ -225,10 +303,10 @@ impl<'m> Run<'m> {
         };
         let work = state.kind.work();
         let result = match work.and_then(|work| work.selector.as_ref()) {
-            Some(selector) => self.template(strand, state, selector, &result)?,
+            Some(selector) => Payload::new(self.template(strand, state, selector, About::data(&result))?),
             None => result,
         };
-        let assigned = self.assigned(strand, state, state.assign.as_ref(), &result)?;
+        let assigned = self.assigned(strand, state, state.assign.as_ref(), About::data(&result))?;
         let result_path = match &state.kind {
             Kind::Pass(pass) => &pass.result_path,
             _ => work.map_or(&ResultPath::Replace, |work| &work.result_path),
@@ -242,31 +320,79 @@ impl<'m> Run<'m> {
         })
     }
 
+    /// `Assign` and `Output` of JSONata; without an `Output`, `output` is handed on.
+    pub(super) fn answered(
+        &self,
+        strand: &Strand,
+        state: &State,
+        (answer, assign): (Option<&Template>, Option<&Template>),
+        about: About,
+        output: &Payload,
+    ) -> Result<(Payload, Variables), Fault> {
+        let assigned = self.assigned(strand, state, assign, about)?;
+        let output = match answer {
+            Some(answer) => Payload::new(self.template(strand, state, answer, about)?),
+            None => output.clone(),
+        };
+        Ok((output, assigned))
+    }
+
+    /// What a Choice hands on: `rule` and `assign` are those of what was chosen.
+    pub(super) fn passed_on(
+        &self,
+        strand: &Strand,
+        state: &'m State,
+        input: Payload,
+        (answer, assign): (Option<&Template>, Option<&Template>),
+        next: &'m str,
+    ) -> Result<Outcome<'m>, Fault> {
+        let about = About::data(&input);
+        let (output, assigned) = match state.language {
+            Language::JsonAta => self.answered(strand, state, (answer, assign), about, &input)?,
+            Language::JsonPath => {
+                let assigned = self.assigned(strand, state, assign, about)?;
+                (self.output(strand, state, input)?, assigned)
+            }
+        };
+        Ok(Outcome {
+            output,
+            assigned,
+            next: Some(next),
+        })
+    }
+
     /// The variables that an `Assign` sets; nothing is set yet.
     pub(super) fn assigned(
         &self,
         strand: &Strand,
         state: &State,
         assign: Option<&Template>,
-        data: &Value,
-    ) -> Result<Map<String, Value>, Fault> {
+        about: About,
+    ) -> Result<Variables, Fault> {
         let Some(assign) = assign else {
-            return Ok(Map::new());
+            return Ok(Variables::new());
         };
-        let Value::Object(assigned) = self.template(strand, state, assign, data)? else {
+        let Value::Object(assigned) = self.template(strand, state, assign, about)? else {
             return Err(Fault::runtime("Assign must be an object").at(&strand.state, strand.entered));
         };
         let mut total = 0_usize;
-        for value in strand.variables.values().chain(assigned.values()) {
+        for value in strand
+            .variables
+            .values()
+            .map(|value| &**value)
+            .chain(assigned.values())
+        {
             let fits = size::within(value, limit::PAYLOAD, limit::DEPTH)
                 .ok_or_else(|| Fault::too_large(&strand.state))?;
             total += fits;
         }
         if total > limit::VARIABLES {
-            Err(Fault::too_large(&strand.state))
-        } else {
-            Ok(assigned)
+            return Err(Fault::too_large(&strand.state));
         }
+        let assigned = assigned.into_iter();
+        Ok(assigned
+            .map(|(name, value)| (name, Payload::new(value)))
+            .collect())
     }
 
     /// Leaves a state.
@@ -276,7 +402,7 @@ impl<'m> Run<'m> {
             assigned,
             next,
         } = outcome;
-        if size::within(&output, limit::PAYLOAD, limit::DEPTH).is_none() {
+        if !output.fits() {
             let fault = Fault::too_large(&strand.state);
             return self.fail(id, strand, fault);
         }
@@ -288,16 +414,16 @@ impl<'m> Run<'m> {
         if !assigned.is_empty() {
             let texts: Map<_, _> = assigned
                 .iter()
-                .map(|(name, value)| (name.clone(), value.to_string().into()))
+                .map(|(name, value)| (name.clone(), value.text().into()))
                 .collect();
             details["assignedVariables"] = Value::Object(texts);
             details["assignedVariablesDetails"] = json!({ "truncated": false });
         }
-        strand.last = self.emit(format!("{}StateExited", state.kind.name()), strand.last, details);
+        strand.last = self.emit(state.kind.exited(), strand.last, details);
         strand.variables.extend(assigned);
         match next {
             Some(next) => {
-                strand.state = next.to_owned();
+                next.clone_into(&mut strand.state);
                 strand.input = output;
                 strand.position = Position::Enter;
                 self.resume(id, strand);
@@ -307,30 +433,35 @@ impl<'m> Run<'m> {
         }
     }
 
-    fn succeed(&mut self, previous: u64, output: Value) {
+    fn succeed(&mut self, previous: u64, output: Payload) {
         if self.full {
             return;
         }
         let mut details = json!({});
         history::payload(&mut details, "output", &output);
         self.write("ExecutionSucceeded", previous, details);
-        self.end(Status::Succeeded { output });
+        self.end(Status::Succeeded {
+            output: output.into_value(),
+        });
     }
 }
 
 /// Puts a result where `ResultPath` says, in the raw input.
-pub(super) fn merge(strand: &Strand, result_path: &ResultPath, result: Value) -> Result<Value, Fault> {
+pub(super) fn merge(strand: &Strand, result_path: &ResultPath, result: Payload) -> Result<Payload, Fault> {
     match result_path {
         ResultPath::Replace => Ok(result),
         ResultPath::Discard => Ok(strand.input.clone()),
-        ResultPath::Into(path) => path.write(strand.input.clone(), result).ok_or_else(|| {
-            let cause = format!(
-                "Unable to apply ReferencePath {} to input {}",
-                path.text(),
-                strand.input
-            );
-            Fault::named(fault::RESULT_PATH, cause).at(&strand.state, strand.entered)
-        }),
+        ResultPath::Into(path) => {
+            let (input, result) = (Value::clone(&strand.input), result.into_value());
+            path.write(input, result).map(Payload::new).ok_or_else(|| {
+                let cause = format!(
+                    "Unable to apply ReferencePath {} to input {}",
+                    path.text(),
+                    strand.input.text()
+                );
+                Fault::named(fault::RESULT_PATH, cause).at(&strand.state, strand.entered)
+            })
+        }
     }
 }
 

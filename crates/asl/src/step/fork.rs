@@ -1,15 +1,16 @@
 //! Parallel and inline Map: strands inside a strand.
 
 use super::Run;
-use super::data::invalid;
-use super::wait::plain;
+use super::data::{About, Item, invalid};
 use crate::execution::{Parent, Position, Strand};
-use crate::fault::Fault;
+use crate::fault::{self, Fault};
 use crate::limit;
-use crate::machine::{Items, Kind, Map, Program, State, Work};
-use crate::size;
+use crate::machine::{self, Items, Language, Map, Program, State, Work};
+use crate::payload::Payload;
+use crate::query::Kind;
+use crate::template::{Expression, Template};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 impl<'m> Run<'m> {
     pub(super) fn parallel(
@@ -23,7 +24,9 @@ impl<'m> Run<'m> {
         let input = self
             .input(&strand, state)
             .and_then(|input| match &work.parameters {
-                Some(parameters) => self.template(&strand, state, parameters, &input),
+                Some(parameters) => self
+                    .template(&strand, state, parameters, About::data(&input))
+                    .map(Payload::new),
                 None => Ok(input),
             });
         let input = input.and_then(|input| fitting(&strand, input));
@@ -40,22 +43,34 @@ impl<'m> Run<'m> {
         self.x.strands.insert(id, strand);
         for (index, branch) in branches.iter().enumerate() {
             let parent = Parent::Branch { of: id, index };
-            self.spawn(Strand::new(parent, &branch.start, input.clone(), last, self.at));
+            let input = input.clone();
+            self.spawn(Strand::new(parent, &branch.start, input, last, self.at));
         }
     }
 
     pub(super) fn map(&mut self, id: u64, mut strand: Strand, state: &'m State, map: &'m Map) {
-        let (items, open) = match self.items(&strand, state, map) {
-            Ok(items) => items,
+        let (items, open) = match self.list(&strand, state, map) {
+            Ok(found) => found,
             Err(fault) => return self.fail(id, strand, fault),
         };
-        let length = items.len();
+        let open = open.filter(|open| *open > 0).unwrap_or(limit::CONCURRENCY);
+        let open = usize::try_from(open.min(limit::CONCURRENCY)).unwrap_or(1);
+        let waiting: VecDeque<Payload> = match items.into_value() {
+            Value::Array(items) => items.into_iter().map(Payload::new).collect(),
+            _ => VecDeque::new(),
+        };
+        let length = waiting.len();
         strand.last = self.emit("MapStateStarted", strand.last, json!({ "length": length }));
         let last = strand.last;
+        // An inline Map endures no failures, but what it says about them must be right.
+        if let Err(fault) = self.tolerance(&strand, state, map) {
+            return self.fail(id, strand, fault);
+        }
         strand.position = Position::Map {
-            waiting: items.into(),
+            waiting,
             length,
             results: BTreeMap::new(),
+            open,
         };
         if length == 0 {
             return self.map_succeeded(id, strand, state, Vec::new());
@@ -69,39 +84,59 @@ impl<'m> Run<'m> {
         self.x.strands.insert(id, strand);
     }
 
-    /// The items, and how many of them may be worked on at the same time.
-    fn items(&self, strand: &Strand, state: &State, map: &Map) -> Result<(Vec<Value>, usize), Fault> {
+    /// `MaxConcurrency` and the items: an array, or an object where that may be.
+    pub(crate) fn list(
+        &self,
+        strand: &Strand,
+        state: &State,
+        map: &Map,
+    ) -> Result<(Payload, Option<u64>), Fault> {
         let at = |fault: Fault| fault.at(&strand.state, strand.entered);
         let input = self.input(strand, state)?;
-        let concurrency = self.number(
+        let about = About::data(&input);
+        let open = self.number(
             strand,
             state,
             map.concurrency.as_ref(),
-            &input,
+            about,
             "MaxConcurrencyPath",
         )?;
+        if map.run.as_ref().is_some_and(|run| run.reader.is_some()) {
+            return Ok((Payload::default(), open));
+        }
         let items = match &map.items {
-            Items::Input => input,
-            Items::Template(template) => self.template(strand, state, template, &input)?,
+            Items::Input => input.clone(),
+            Items::Template(Template::Dynamic(_, Expression::Query(query))) => {
+                let found = self.read(strand, state, about, |scope| match query.evaluate(scope)? {
+                    items @ Value::Object(_) if map.run.is_some() => Ok(items),
+                    items => query.wanted(items, Kind::Array),
+                });
+                Payload::new(found.map_err(at)?)
+            }
+            Items::Template(template) => Payload::new(self.template(strand, state, template, about)?),
             Items::Path(path) => {
-                let found = self.read(strand, state, &input, |scope| {
+                let found = self.read(strand, state, about, |scope| {
                     scope.read(path).map_err(|missing| invalid(path, &missing))
                 });
-                found.map_err(at)?
+                Payload::new(found.map_err(at)?)
             }
         };
-        let Value::Array(items) = items else {
-            let cause = match &map.items {
-                Items::Path(path) => format!("Reference path \"{}\" must point to array.", path.text()),
-                _ => format!("Map state input must be an array but was: {}", plain(&items)),
-            };
-            return Err(at(Fault::runtime(cause)));
-        };
-        let open = concurrency
-            .filter(|open| *open > 0)
-            .unwrap_or(limit::CONCURRENCY)
-            .min(limit::CONCURRENCY);
-        Ok((items, usize::try_from(open).unwrap_or(1)))
+        if items.is_array() || (items.is_object() && map.run.is_some()) {
+            return Ok((items, open));
+        }
+        Err(at(match (&map.items, state.language) {
+            (Items::Path(path), _) => {
+                Fault::runtime(format!("Reference path \"{}\" must point to array.", path.text()))
+            }
+            (_, Language::JsonPath) => Fault::runtime("Reference path \"$\" must point to array."),
+            (_, Language::JsonAta) => Fault {
+                place: Some(String::new()),
+                ..Fault::named(
+                    fault::QUERY,
+                    format!("Map state input must be an array but was: {}", items.text()),
+                )
+            },
+        }))
     }
 
     /// Starts the next iteration, caused by `previous`; gives the strand back unless that failed.
@@ -127,7 +162,7 @@ impl<'m> Run<'m> {
         );
         let input = self.selected(&strand, state, map, index, &value);
         let parent = Parent::Item { of: id, index, value };
-        let mut child = Strand::new(parent, &map.processor.start, Value::Null, started, self.at);
+        let mut child = Strand::new(parent, &map.processor.start, Payload::default(), started, self.at);
         match input {
             Ok(input) => {
                 child.input = input;
@@ -135,6 +170,12 @@ impl<'m> Run<'m> {
                 Some(strand)
             }
             Err(fault) => {
+                // A redrive selects its input again.
+                if let (Position::Map { waiting, .. }, Parent::Item { value, .. }) =
+                    (&mut strand.position, &child.parent)
+                {
+                    waiting.push_front(value.clone());
+                }
                 self.x.strands.insert(id, strand);
                 if let Some(strand) = self.abandon(id, child) {
                     self.fail(id, strand, fault);
@@ -151,23 +192,27 @@ impl<'m> Run<'m> {
         state: &State,
         map: &Map,
         index: usize,
-        value: &Value,
-    ) -> Result<Value, Fault> {
+        value: &Payload,
+    ) -> Result<Payload, Fault> {
         let Some(selector) = &map.work.parameters else {
             return Ok(value.clone());
         };
         let input = self.input(strand, state)?;
-        let selected = self.read_item(strand, state, &input, Some((index, value)), |scope| {
-            selector.evaluate(scope)
-        });
-        fitting(
-            strand,
-            selected.map_err(|fault| fault.at(&strand.state, strand.entered))?,
-        )
+        let item = Item {
+            index,
+            value,
+            key: None,
+        };
+        let about = About {
+            item: Some(item),
+            ..About::data(&input)
+        };
+        let selected = self.template(strand, state, selector, about)?;
+        fitting(strand, Payload::new(selected))
     }
 
     /// A branch or an iteration came to its end.
-    pub(super) fn child_succeeded(&mut self, child: Strand, output: Value) {
+    pub(super) fn child_succeeded(&mut self, child: Strand, output: Payload) {
         let Some(id) = child.parent.strand() else { return };
         let Some(mut strand) = self.x.strands.remove(&id) else {
             return;
@@ -177,17 +222,17 @@ impl<'m> Run<'m> {
         };
         strand.last = child.last;
         match (&state.kind, child.parent) {
-            (Kind::Parallel { .. }, Parent::Branch { index, .. }) => {
+            (machine::Kind::Parallel { .. }, Parent::Branch { index, .. }) => {
                 self.branch_done(id, strand, state, index, output)
             }
-            (Kind::Map(map), Parent::Item { index, .. }) => {
+            (machine::Kind::Map(map), Parent::Item { index, .. }) => {
                 self.iteration_done(id, strand, state, map, index, output)
             }
             _ => self.resume(id, strand),
         }
     }
 
-    fn branch_done(&mut self, id: u64, mut strand: Strand, state: &'m State, index: usize, output: Value) {
+    fn branch_done(&mut self, id: u64, mut strand: Strand, state: &'m State, index: usize, output: Payload) {
         let Position::Parallel { branches, results } = &mut strand.position else {
             return self.resume(id, strand);
         };
@@ -196,10 +241,10 @@ impl<'m> Run<'m> {
             self.x.strands.insert(id, strand);
             return;
         }
-        let results = std::mem::take(results).into_values().collect();
+        let results = joined(std::mem::take(results));
         strand.position = Position::Attempt;
         self.emit("ParallelStateSucceeded", strand.last, json!({}));
-        self.complete(id, strand, state, Some(results));
+        self.complete(id, strand, state, Some(Payload::new(Value::Array(results))));
     }
 
     fn iteration_done(
@@ -209,7 +254,7 @@ impl<'m> Run<'m> {
         state: &'m State,
         map: &'m Map,
         index: usize,
-        output: Value,
+        output: Payload,
     ) {
         let previous = strand.last;
         let details = json!({ "name": strand.state, "index": index });
@@ -219,7 +264,7 @@ impl<'m> Run<'m> {
         };
         results.insert(index, output);
         if results.len() == *length {
-            let results = std::mem::take(results).into_values().collect();
+            let results = joined(std::mem::take(results));
             strand.last = succeeded;
             self.map_succeeded(id, strand, state, results);
         } else if let Some(strand) = self.iterate(id, strand, state, map, previous) {
@@ -230,13 +275,18 @@ impl<'m> Run<'m> {
     fn map_succeeded(&mut self, id: u64, mut strand: Strand, state: &'m State, results: Vec<Value>) {
         strand.position = Position::Attempt;
         self.emit("MapStateSucceeded", strand.last, json!({}));
-        self.complete(id, strand, state, Some(Value::Array(results)));
+        self.complete(id, strand, state, Some(Payload::new(Value::Array(results))));
     }
 }
 
-fn fitting(strand: &Strand, input: Value) -> Result<Value, Fault> {
-    match size::within(&input, limit::PAYLOAD, limit::DEPTH) {
-        Some(_) => Ok(input),
-        None => Err(Fault::too_large(&strand.state)),
+fn joined(results: BTreeMap<usize, Payload>) -> Vec<Value> {
+    results.into_values().map(Payload::into_value).collect()
+}
+
+fn fitting(strand: &Strand, input: Payload) -> Result<Payload, Fault> {
+    if input.fits() {
+        Ok(input)
+    } else {
+        Err(Fault::too_large(&strand.state))
     }
 }

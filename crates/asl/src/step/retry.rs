@@ -1,11 +1,14 @@
 //! Errors on their way out: retriers, then catchers, then the branch or iteration around, then the execution.
 
 use super::Run;
-use super::data::{Outcome, merge};
+use super::data::{About, Outcome, merge};
+use crate::event::Command;
 use crate::execution::{Parent, Position, Purpose, Strand};
 use crate::fault::Fault;
+use crate::history;
 use crate::limit;
-use crate::machine::{Catcher, Kind, Retrier, State, Work};
+use crate::machine::{Catcher, Kind, Language, Retrier, State, Work};
+use crate::payload::Payload;
 use crate::random::Random;
 use serde_json::json;
 
@@ -15,14 +18,22 @@ impl<'m> Run<'m> {
         let (mut id, mut strand, mut fault) = (id, strand, fault);
         loop {
             self.forget(&mut strand);
+            self.evaluation_failed(&mut strand, &fault);
             if self.full {
                 return;
             }
             match self.handle(id, strand, fault) {
                 None => return,
-                Some((failed, uncaught)) => match failed.parent.strand() {
-                    None => return self.end_failed(failed.last, uncaught),
+                Some((failed, mut uncaught)) => match failed.parent.strand() {
+                    None => {
+                        let last = failed.last;
+                        self.fallen.insert(id, failed);
+                        return self.end_failed(last, uncaught);
+                    }
                     Some(outer) => {
+                        // The event about a query is written once, where it failed.
+                        uncaught.place = None;
+                        self.fallen.insert(id, failed.clone());
                         let Some(around) = self.abandon(outer, failed) else {
                             return;
                         };
@@ -31,6 +42,19 @@ impl<'m> Run<'m> {
                 },
             }
         }
+    }
+
+    /// The history tells of a failed query before it tells of the state.
+    fn evaluation_failed(&mut self, strand: &mut Strand, fault: &Fault) {
+        let Some(place) = &fault.place else { return };
+        let mut details = json!({ "state": strand.state });
+        if !place.is_empty() {
+            details["location"] = place.as_str().into();
+        }
+        history::failure(&mut details, fault.error.as_deref(), fault.cause.as_deref());
+        let untouched = strand.last == strand.entered && !fault.late;
+        let previous = if untouched { strand.before } else { strand.last };
+        strand.last = self.emit("EvaluationFailed", previous, details);
     }
 
     /// Retries or catches; what neither does is given back.
@@ -42,23 +66,31 @@ impl<'m> Run<'m> {
             return Some((strand, fault));
         };
         if let Some(delay) = retry(&mut strand, &work.retry, &fault, &self.random) {
+            self.fallen.clear();
             let timer = self.timer(delay, Purpose::Backoff, id);
             strand.position = Position::Backoff { timer };
             self.x.strands.insert(id, strand);
             return None;
         }
-        if matches!(strand.position, Position::Parallel { .. } | Position::Map { .. }) {
-            strand.last = self.emit(
-                format!("{}StateFailed", state.kind.name()),
-                strand.last,
-                json!({}),
-            );
+        let under_way = matches!(
+            strand.position,
+            Position::Parallel { .. } | Position::Map { .. } | Position::Run(_)
+        );
+        if under_way || fault.place.is_some() {
+            match state.kind {
+                Kind::Map(_) => strand.last = self.emit("MapStateFailed", strand.last, json!({})),
+                Kind::Parallel { .. } => {
+                    strand.last = self.emit("ParallelStateFailed", strand.last, json!({}));
+                }
+                _ => {}
+            }
         }
         let Some(catcher) = work.catcher(&fault) else {
             return Some((strand, fault));
         };
         match self.caught(&strand, state, catcher, &fault) {
-            Ok(outcome) if crate::size::within(&outcome.output, limit::PAYLOAD, limit::DEPTH).is_some() => {
+            Ok(outcome) if outcome.output.fits() => {
+                self.fallen.clear();
                 self.exit(id, strand, outcome);
                 None
             }
@@ -70,16 +102,28 @@ impl<'m> Run<'m> {
         }
     }
 
-    fn caught(
+    pub(super) fn caught(
         &self,
         strand: &Strand,
         state: &'m State,
         catcher: &'m Catcher,
         fault: &Fault,
     ) -> Result<Outcome<'m>, Fault> {
-        let error = fault.output();
-        let assigned = self.assigned(strand, state, catcher.assign.as_ref(), &error)?;
-        let output = merge(strand, &catcher.result_path, error)?;
+        let error = Payload::new(fault.output());
+        let (answer, assign) = (catcher.answer.as_ref(), catcher.assign.as_ref());
+        let (output, assigned) = match state.language {
+            Language::JsonPath => {
+                let assigned = self.assigned(strand, state, assign, About::data(&error))?;
+                (merge(strand, &catcher.result_path, error)?, assigned)
+            }
+            Language::JsonAta => {
+                let about = About {
+                    error: Some(&error),
+                    ..About::data(&strand.input)
+                };
+                self.answered(strand, state, (answer, assign), about, &error)?
+            }
+        };
         Ok(Outcome {
             output,
             assigned,
@@ -95,6 +139,9 @@ impl<'m> Run<'m> {
         if let Position::Task { task, .. } = strand.position {
             self.x.tasks.remove(&task);
             strand.position = Position::Attempt;
+        }
+        if let Position::Run(children) = &strand.position {
+            self.x.tasks.remove(&children.task);
         }
     }
 
@@ -131,8 +178,11 @@ impl<'m> Run<'m> {
             let Some(mut strand) = self.x.strands.remove(&id) else {
                 continue;
             };
-            if let Position::Task { task, .. } = strand.position {
-                self.commands.push(crate::event::Command::CancelTask { task });
+            self.fallen.insert(id, strand.clone());
+            match &strand.position {
+                Position::Task { task, .. } => self.commands.push(Command::CancelTask { task: *task }),
+                Position::Run(children) => self.abort_run(&mut strand.last, children),
+                _ => {}
             }
             if !matches!(strand.position, Position::Enter) {
                 self.state_aborted(&strand);
@@ -152,11 +202,8 @@ impl<'m> Run<'m> {
                 Kind::Task(_) | Kind::Wait(_) | Kind::Parallel { .. } | Kind::Map(_)
             )
         {
-            self.emit(
-                format!("{}StateAborted", state.kind.name()),
-                strand.last,
-                json!({}),
-            );
+            let kind = format!("{}StateAborted", state.kind.name());
+            self.emit(kind, strand.last, json!({}));
         }
     }
 }
@@ -196,7 +243,6 @@ fn retry(strand: &mut Strand, retriers: &[Retrier], fault: &Fault, random: &Rand
 mod tests {
     use super::*;
     use jiff::Timestamp;
-    use serde_json::Value;
 
     fn retrier(errors: &[&str], attempts: u32, jitter: bool) -> Retrier {
         let errors = errors.iter().map(|name| (*name).to_owned()).collect();
@@ -212,7 +258,7 @@ mod tests {
 
     #[test]
     fn delays_grow_to_the_maximum_and_each_retrier_counts_for_itself() {
-        let mut strand = Strand::new(Parent::None, "S", Value::Null, 0, Timestamp::UNIX_EPOCH);
+        let mut strand = Strand::new(Parent::None, "S", Payload::default(), 0, Timestamp::UNIX_EPOCH);
         let retriers = [retrier(&["A"], 3, false), retrier(&["States.ALL"], 1, false)];
         let random = Random::new([0, 0], 0);
         let mut next = |name: &str| retry(&mut strand, &retriers, &Fault::named(name, ""), &random);
@@ -225,7 +271,7 @@ mod tests {
 
     #[test]
     fn full_jitter_stays_below_the_delay() {
-        let mut strand = Strand::new(Parent::None, "S", Value::Null, 0, Timestamp::UNIX_EPOCH);
+        let mut strand = Strand::new(Parent::None, "S", Payload::default(), 0, Timestamp::UNIX_EPOCH);
         let random = Random::new([0, 0], 0);
         for _ in 0..100 {
             let delay = retry(

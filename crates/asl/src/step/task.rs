@@ -1,15 +1,16 @@
 //! Task: scheduling, and what workers report.
 
 use super::Run;
-use super::data::invalid;
+use super::data::{About, invalid};
 use super::wait::plain;
 use crate::event::{Command, Timeout};
 use crate::execution::{Position, Purpose, Strand};
 use crate::fault::{self, Fault};
 use crate::history;
 use crate::limit;
-use crate::machine::{Number, State, Task};
-use crate::size;
+use crate::machine::{self, Number, State, Task};
+use crate::payload::Payload;
+use crate::query::{self, Kind};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
@@ -25,9 +26,15 @@ enum Family<'a> {
     },
 }
 
-struct Order {
+/// A number of the definition, or one found in the data and still to be checked.
+pub(crate) enum Amount<T, F> {
+    Fixed(T),
+    Found(F),
+}
+
+pub(super) struct Order {
     task: u64,
-    input: Value,
+    pub(super) input: Payload,
     timeout: Option<u64>,
     heartbeat: Option<u64>,
     role: Option<String>,
@@ -49,7 +56,7 @@ impl<'m> Run<'m> {
         self.commands.push(Command::Schedule {
             task: number,
             resource: task.resource.clone(),
-            input: order.input,
+            input: order.input.into_value(),
             timeout: order.timeout,
             heartbeat: order.heartbeat,
             attempt: strand.retries.saturating_add(1),
@@ -70,19 +77,20 @@ impl<'m> Run<'m> {
         self.x.strands.insert(id, strand);
     }
 
-    fn order(&self, strand: &Strand, state: &State, task: &Task) -> Result<Order, Fault> {
+    pub(super) fn order(&self, strand: &Strand, state: &State, task: &Task) -> Result<Order, Fault> {
         let input = self.input(strand, state)?;
-        let timeout = self.number(strand, state, task.timeout.as_ref(), &input, "TimeoutSecondsPath")?;
+        let about = About::data(&input);
+        let timeout = self.number(strand, state, task.timeout.as_ref(), about, "TimeoutSecondsPath")?;
         let heartbeat = self.number(
             strand,
             state,
             task.heartbeat.as_ref(),
-            &input,
+            about,
             "HeartbeatSecondsPath",
         )?;
         let role = match &task.credentials {
             None => None,
-            Some(credentials) => match self.template(strand, state, credentials, &input)?.get("RoleArn") {
+            Some(credentials) => match self.template(strand, state, credentials, about)?.get("RoleArn") {
                 Some(Value::String(role)) => Some(role.clone()),
                 _ => {
                     return Err(Fault::runtime("The RoleArn of the Credentials is not a string")
@@ -91,10 +99,10 @@ impl<'m> Run<'m> {
             },
         };
         let input = match &task.work.parameters {
-            Some(parameters) => self.template(strand, state, parameters, &input)?,
+            Some(parameters) => Payload::new(self.template(strand, state, parameters, about)?),
             None => input,
         };
-        if size::within(&input, limit::PAYLOAD, limit::DEPTH).is_none() {
+        if !input.fits() {
             return Err(Fault::too_large(&strand.state));
         }
         Ok(Order {
@@ -114,7 +122,7 @@ impl<'m> Run<'m> {
                 details["resource"] = task.resource.as_str().into();
             }
             Family::Service { kind, action } => {
-                details["parameters"] = order.input.to_string().into();
+                details["parameters"] = order.input.text().into();
                 let region = self
                     .x
                     .origin
@@ -139,40 +147,73 @@ impl<'m> Run<'m> {
         details
     }
 
-    /// A positive number given as such or by a path.
-    pub(super) fn number(
+    /// A positive number given as such, by a path or by a query.
+    pub(crate) fn number(
         &self,
         strand: &Strand,
         state: &State,
         number: Option<&Number>,
-        input: &Value,
+        about: About,
         name: &str,
     ) -> Result<Option<u64>, Fault> {
-        let path = match number {
-            None => return Ok(None),
-            Some(Number::Fixed(number)) => return Ok(Some(*number)),
-            Some(Number::Path(path)) => path,
-            Some(Number::Query(query)) => {
-                let found = self.read(strand, state, input, |scope| query.evaluate(scope))?;
-                return Ok(found.as_u64());
-            }
+        let read = |number: &Value| {
+            let text = number.as_str().and_then(|text| text.parse().ok());
+            number.as_i64().or(text)
         };
-        let found = self.read(strand, state, input, |scope| {
-            scope.read(path).map_err(|missing| invalid(path, &missing))
-        });
-        let value = found.map_err(|fault| fault.at(&strand.state, strand.entered))?;
-        let number = value
-            .as_u64()
-            .or_else(|| value.as_str()?.parse().ok())
-            .filter(|number| *number <= limit::SECONDS);
-        number.map(Some).ok_or_else(|| {
-            let value = plain(&value);
-            let cause = format!(
-                "The {name} field refers to value \"{value}\" which is not a valid integer: {}",
-                path.text()
-            );
-            Fault::runtime(cause).at(&strand.state, strand.entered)
-        })
+        let Some(number) = number else { return Ok(None) };
+        let found = self.amount(strand, state, number, about, (name, "integer"), read)?;
+        let most = i64::try_from(limit::SECONDS).unwrap_or(i64::MAX);
+        match found {
+            Amount::Fixed(number) => Ok(Some(number)),
+            Amount::Found(number) if (0..=most).contains(&number) => Ok(u64::try_from(number).ok()),
+            Amount::Found(number) => {
+                let name = name.strip_suffix("Path").unwrap_or(name);
+                let cause = format!("Expected non-negative integer for {name}, got '{number}' instead.");
+                Err(Fault::runtime(cause).at(&strand.state, strand.entered))
+            }
+        }
+    }
+
+    /// A number as it is written, or as `read` makes it of what a path or a query yields.
+    pub(crate) fn amount<T: Copy, F>(
+        &self,
+        strand: &Strand,
+        state: &State,
+        amount: &machine::Amount<T>,
+        about: About,
+        (name, wanted): (&str, &str),
+        read: impl Fn(&Value) -> Option<F>,
+    ) -> Result<Amount<T, F>, Fault> {
+        let at = |fault: Fault| fault.at(&strand.state, strand.entered);
+        match amount {
+            machine::Amount::Fixed(number) => Ok(Amount::Fixed(*number)),
+            machine::Amount::Path(path) => {
+                let found = self.read(strand, state, about, |scope| {
+                    scope.read(path).map_err(|missing| invalid(path, &missing))
+                });
+                let value = found.map_err(at)?;
+                read(&value).map(Amount::Found).ok_or_else(|| {
+                    at(Fault::runtime(format!(
+                        "The {name} field refers to value \"{}\" which is not a valid {wanted}: {}",
+                        plain(&value),
+                        path.text()
+                    )))
+                })
+            }
+            machine::Amount::Query(query) => {
+                let found = self.read(strand, state, about, |scope| query.expect(scope, Kind::Number));
+                let value = found.map_err(at)?;
+                let whole = query::whole(&value).map(Value::from);
+                read(whole.as_ref().unwrap_or(&value))
+                    .map(Amount::Found)
+                    .ok_or_else(|| {
+                        let name = name.strip_suffix("Path").unwrap_or(name);
+                        at(query.refused(format!(
+                            "The {name} field refers to value \"{value}\" which is not a valid {wanted}"
+                        )))
+                    })
+            }
+        }
     }
 
     /// The token of a task: the seed's secret, so that only who was given it can answer.
@@ -205,8 +246,8 @@ impl<'m> Run<'m> {
             return false;
         };
         let family = family(&state.resource);
-        let fits = matches!(family, Family::Service { .. })
-            && size::within(output, limit::PAYLOAD, limit::DEPTH).is_some();
+        let output = Payload::new(output.clone());
+        let fits = matches!(family, Family::Service { .. }) && output.fits();
         let Position::Task { submitted, .. } = &mut strand.position else {
             return self.put_back(id, strand);
         };
@@ -214,7 +255,7 @@ impl<'m> Run<'m> {
             return self.put_back(id, strand);
         }
         let mut details = family.details();
-        history::payload(&mut details, "output", output);
+        history::payload(&mut details, "output", &output);
         strand.last = self.emit(family.event("Submitted"), strand.last, details);
         self.x.strands.insert(id, strand);
         true
@@ -224,7 +265,8 @@ impl<'m> Run<'m> {
         let Some((id, mut strand, state)) = self.open(task) else {
             return false;
         };
-        if size::within(output, limit::PAYLOAD, limit::DEPTH).is_none() {
+        let output = Payload::new(output.clone());
+        if !output.fits() {
             let fault = Fault {
                 terminal: false,
                 task: true,
@@ -235,14 +277,14 @@ impl<'m> Run<'m> {
         }
         let family = family(&state.resource);
         let mut details = family.details();
-        history::payload(&mut details, "output", output);
+        history::payload(&mut details, "output", &output);
         strand.last = self.emit(family.event("Succeeded"), strand.last, details);
         if let Some(timer) = strand.timer() {
             self.stop_timer(timer);
         }
         self.x.tasks.remove(&task);
         match self.state(&strand) {
-            Some(state) => self.complete(id, strand, state, Some(output.clone())),
+            Some(state) => self.complete(id, strand, state, Some(output)),
             None => self.resume(id, strand),
         }
         true
@@ -274,7 +316,7 @@ impl<'m> Run<'m> {
     /// A missed heartbeat has AWS's name for a time-out, and answers to its own as well.
     pub(super) fn timed_out(&mut self, id: u64, strand: Strand, kind: Timeout) {
         let Some(State {
-            kind: crate::machine::Kind::Task(task),
+            kind: machine::Kind::Task(task),
             ..
         }) = self.state(&strand)
         else {
@@ -303,7 +345,7 @@ impl<'m> Run<'m> {
         let id = *self.x.tasks.get(&task)?;
         let strand = self.x.strands.get(&id)?;
         let State {
-            kind: crate::machine::Kind::Task(state),
+            kind: machine::Kind::Task(state),
             ..
         } = self.state(strand)?
         else {

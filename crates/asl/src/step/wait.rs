@@ -1,17 +1,23 @@
 //! Wait, in its four forms.
 
 use super::Run;
+use super::data::About;
 use crate::execution::{Position, Purpose, Strand};
 use crate::fault::Fault;
 use crate::instant;
+use crate::limit;
 use crate::machine::{State, Wait};
 use crate::path::{Missing, Path};
+use crate::query::{self, Kind};
 use crate::scope::Spent;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 /// Seconds; beyond this AWS refuses to wait.
 const LONGEST: i64 = i32::MAX as i64;
+
+const UNREADABLE: &str =
+    "The Timestamp field cannot be parsed as an ISO-8601 extended offset date-time format string";
 
 impl<'m> Run<'m> {
     pub(super) fn wait(&mut self, id: u64, mut strand: Strand, state: &'m State, wait: &Wait) {
@@ -38,30 +44,58 @@ impl<'m> Run<'m> {
         }
     }
 
-    fn due(&self, strand: &Strand, state: &State, wait: &Wait, input: &Value) -> Result<Timestamp, Fault> {
+    pub(super) fn due(
+        &self,
+        strand: &Strand,
+        state: &State,
+        wait: &Wait,
+        input: &Value,
+    ) -> Result<Timestamp, Fault> {
         let at = match wait {
             Wait::Seconds(seconds) => self.after(i64::try_from(*seconds).unwrap_or(i64::MAX)),
             Wait::SecondsPath(path) => {
                 let value = self.referenced(strand, state, path, input, "SecondsPath")?;
                 let text = path.text();
                 let seconds = value.as_i64().ok_or_else(|| {
-                    Fault::runtime(format!("The SecondsPath parameter cannot be parsed as a long value: {text} == {}", plain(&value)))
+                    Fault::runtime(format!(
+                        "The SecondsPath parameter cannot be parsed as a long value: {text} == {}",
+                        plain(&value)
+                    ))
                 })?;
                 if seconds < 0 {
-                    let cause = format!("The SecondsPath parameter references a negative value: {text} == {seconds}");
+                    let cause =
+                        format!("The SecondsPath parameter references a negative value: {text} == {seconds}");
                     return Err(Fault::runtime(cause));
                 }
                 self.after(seconds)
             }
-            Wait::SecondsQuery(query) | Wait::TimestampQuery(query) => {
-                let found = self.read(strand, state, input, |scope| query.evaluate(scope))?;
-                self.after(found.as_i64().unwrap_or_default())
+            Wait::SecondsQuery(query) => {
+                let about = About::data(input);
+                let value = self.read(strand, state, about, |scope| query.expect(scope, Kind::Number))?;
+                let seconds = query::whole(&value).ok_or_else(|| {
+                    query.refused(format!(
+                        "The Seconds field cannot be parsed as a long value: {value}"
+                    ))
+                })?;
+                if !(0..=limit::SECONDS as i64).contains(&seconds) {
+                    return Err(query.refused(format!(
+                        "The Seconds field must be between 0 and {}: {seconds}",
+                        limit::SECONDS
+                    )));
+                }
+                self.after(seconds)
             }
-            Wait::Timestamp(text) => instant::parse(text).ok_or_else(|| {
-                Fault::runtime(format!(
-                    "The Timestamp field cannot be parsed as an ISO-8601 extended offset date-time format string: {text}"
-                ))
-            })?,
+            Wait::TimestampQuery(query) => {
+                let about = About::data(input);
+                let value = self.read(strand, state, about, |scope| query.expect(scope, Kind::String))?;
+                value
+                    .as_str()
+                    .and_then(instant::parse)
+                    .ok_or_else(|| query.refused(format!("{UNREADABLE}: {}", plain(&value))))?
+            }
+            Wait::Timestamp(text) => {
+                instant::parse(text).ok_or_else(|| Fault::runtime(format!("{UNREADABLE}: {text}")))?
+            }
             Wait::TimestampPath(path) => {
                 let value = self.referenced(strand, state, path, input, "TimestampPath")?;
                 value.as_str().and_then(instant::parse).ok_or_else(|| {
@@ -93,7 +127,7 @@ impl<'m> Run<'m> {
         input: &Value,
         name: &str,
     ) -> Result<Value, Fault> {
-        self.read(strand, state, input, |scope| scope.read(path))
+        self.read(strand, state, About::data(input), |scope| scope.read(path))
             .map_err(|missing| match missing {
                 Missing::Spent => Spent.into(),
                 _ => Fault::runtime(format!(

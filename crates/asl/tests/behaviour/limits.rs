@@ -40,7 +40,9 @@ fn an_endless_loop_ends_with_the_history_in_bounded_steps() {
 fn large_payloads_do_not_fill_memory() {
     let mut story = Story::new(
         json!({ "StartAt": "A", "States": {
-            "A": { "Type": "Pass", "Next": "A2" }, "A2": { "Type": "Pass", "Next": "A3" }, "A3": { "Type": "Pass", "Next": "A" },
+            "A": { "Type": "Pass", "Next": "A2" }, "A2": { "Type": "Pass", "Next": "A3" },
+            "A3": { "Type": "Choice", "Choices": [{ "Variable": "$", "IsNull": true, "Next": "E" }], "Default": "A" },
+            "E": { "Type": "Succeed" },
         }}),
         json!("x".repeat(200_000)),
     );
@@ -69,14 +71,18 @@ fn large_payloads_do_not_fill_memory() {
 fn growing_payloads_meet_the_limits() {
     let grow = |state: Value| {
         Story::new(
-            json!({ "StartAt": "S", "States": { "S": state } }),
+            json!({ "StartAt": "S", "States": {
+                "S": state,
+                "C": { "Type": "Choice", "Choices": [{ "Variable": "$", "IsNull": true, "Next": "E" }], "Default": "S" },
+                "E": { "Type": "Succeed" },
+            }}),
             json!({ "x": "0123456789" }),
         )
     };
     let wider =
-        grow(json!({ "Type": "Pass", "Parameters": { "x.$": "States.Array($.x, $.x)" }, "Next": "S" }));
+        grow(json!({ "Type": "Pass", "Parameters": { "x.$": "States.Array($.x, $.x)" }, "Next": "C" }));
     assert_eq!(wider.failure().0, "States.DataLimitExceeded");
-    let deeper = grow(json!({ "Type": "Pass", "Parameters": { "x.$": "$" }, "Next": "S" }));
+    let deeper = grow(json!({ "Type": "Pass", "Parameters": { "x.$": "$" }, "Next": "C" }));
     assert_eq!(deeper.failure().0, "States.DataLimitExceeded");
     let text = serde_json::to_string(&deeper.execution).unwrap();
     assert_eq!(
@@ -132,12 +138,12 @@ fn an_execution_of_another_definition_fails_and_does_not_panic() {
 #[test]
 fn a_record_of_another_version_is_refused() {
     let mut record = serde_json::to_value(Execution::new()).unwrap();
-    record["version"] = json!(2);
+    record["version"] = json!(3);
     assert!(
         serde_json::from_value::<Execution>(record)
             .unwrap_err()
             .to_string()
-            .contains("version 2")
+            .contains("version 3")
     );
 }
 

@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 
+mod distributed;
 mod limits;
+mod redrive;
 
 use asl::{Command, Event, Execution, HistoryEvent, Machine, Purpose, Status, Timeout, step};
 use jiff::{SignedDuration, Timestamp};

@@ -1,6 +1,10 @@
-//! Runs one case: answers its tasks as recorded and lets virtual time pass.
+//! Runs one case: answers its tasks as recorded, runs child executions, and lets virtual time pass.
 
-use asl::{Command, Event, Execution, HistoryEvent, Machine, Status, Timeout, step};
+use crate::world::{Recording, objects};
+use asl::{
+    Answer, Command, Ended, Event, Execution, Flavour, HistoryEvent, Machine, MapRun, Request, Status,
+    Timeout, step,
+};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, VecDeque};
@@ -10,50 +14,69 @@ pub struct Outcome {
     pub history: Vec<HistoryEvent>,
 }
 
-struct World<'a> {
+/// One execution, and the children of its Map runs.
+struct World<'a, 'c> {
     machine: Machine,
     execution: Execution,
     at: Timestamp,
     history: Vec<HistoryEvent>,
     timers: BTreeMap<(Timestamp, u64), ()>,
-    answers: VecDeque<&'a Value>,
-    worker: Option<String>,
     queue: VecDeque<Event>,
+    runs: BTreeMap<u64, Vec<(asl::Child, Option<Ended>)>>,
+    recording: &'a mut Recording<'c>,
 }
 
 pub fn run(case: &Value) -> Result<Outcome, String> {
-    let machine = Machine::parse(&case["definition"].to_string()).map_err(|problems| {
+    let flavour = match case["type"].as_str() {
+        Some("EXPRESS") => Flavour::Express,
+        _ => Flavour::Standard,
+    };
+    let machine = Machine::parse_as(flavour, &case["definition"].to_string()).map_err(|problems| {
         problems
             .iter()
             .map(ToString::to_string)
             .collect::<Vec<_>>()
             .join("; ")
     })?;
+    let at = "2026-11-20T22:00:00Z".parse().unwrap();
+    let execution = match case["kind"].as_str() {
+        Some("sync_execution") => Execution::synchronous(),
+        _ => Execution::new(),
+    };
+    execute(machine, execution, &start(case), at, &mut Recording::of(case))
+}
+
+fn execute(
+    machine: Machine,
+    execution: Execution,
+    start: &Event,
+    at: Timestamp,
+    recording: &mut Recording,
+) -> Result<Outcome, String> {
     let mut world = World {
         machine,
-        execution: Execution::new(),
-        at: "2026-11-20T22:00:00Z".parse().unwrap(),
+        execution,
+        at,
         history: Vec::new(),
         timers: BTreeMap::new(),
-        answers: case["task_results"].as_array().into_iter().flatten().collect(),
-        worker: worker(case),
         queue: VecDeque::new(),
+        runs: BTreeMap::new(),
+        recording,
     };
-    world.apply(&start(case));
-    let expected = case["expected"]["status"].as_str().unwrap_or_default();
+    world.apply(start)?;
     while world.execution.is_open() {
         if let Some(event) = world.queue.pop_front() {
-            world.apply(&event);
-        } else if expected == "RUNNING" {
+            world.apply(&event)?;
+        } else if world.recording.expected() == "RUNNING" {
             break;
-        } else if expected == "ABORTED" {
+        } else if world.recording.expected() == "ABORTED" {
             world.apply(&Event::Cancel {
                 error: None,
                 cause: None,
-            });
+            })?;
         } else if let Some(((at, timer), ())) = world.timers.pop_first() {
             world.at = world.at.max(at);
-            world.apply(&Event::TimerFired { timer });
+            world.apply(&Event::TimerFired { timer })?;
         } else {
             return Err("nothing can happen any more".into());
         }
@@ -67,7 +90,11 @@ pub fn run(case: &Value) -> Result<Outcome, String> {
 fn start(case: &Value) -> Event {
     let input = match case.get("input_as_sent") {
         Some(Value::String(text)) => serde_json::from_str(text).unwrap(),
-        Some(Value::Null) => json!({}),
+        Some(Value::Null) => case
+            .get("input")
+            .filter(|input| !input.is_null())
+            .cloned()
+            .unwrap_or_else(|| json!({})),
         _ => case.get("input").cloned().unwrap_or_else(|| json!({})),
     };
     Event::Start {
@@ -81,16 +108,8 @@ fn start(case: &Value) -> Event {
     }
 }
 
-fn worker(case: &Value) -> Option<String> {
-    let events = case["expected"]["events"].as_array()?;
-    let name = events
-        .iter()
-        .find_map(|event| event["activityStartedEventDetails"]["workerName"].as_str());
-    name.map(str::to_owned)
-}
-
-impl World<'_> {
-    fn apply(&mut self, event: &Event) {
+impl World<'_, '_> {
+    fn apply(&mut self, event: &Event) -> Result<(), String> {
         let outcome = step(&self.machine, self.execution.clone(), event, self.at);
         self.execution = outcome.execution;
         self.history.extend(outcome.history);
@@ -99,29 +118,133 @@ impl World<'_> {
                 Command::Schedule {
                     task,
                     state,
+                    resource,
+                    input,
                     timeout,
                     heartbeat,
                     ..
-                } => self.answer(task, &state, timeout, heartbeat),
-                Command::CancelTask { .. } => {}
+                } => {
+                    self.queue.push_back(Event::TaskStarted {
+                        task,
+                        worker: self.recording.worker(),
+                    });
+                    self.answer(task, &state, (&resource, &input), timeout, heartbeat);
+                }
+                Command::CancelTask { task } => drop(self.runs.remove(&task)),
+                Command::OpenMapRun { task, .. } => {
+                    let event = self.open(task);
+                    self.queue.push_back(event);
+                }
+                Command::StartChild {
+                    task,
+                    child,
+                    name,
+                    seed,
+                } => self.child(task, child, &name, seed)?,
+                Command::CloseMapRun { task } => {
+                    let event = self.close(task);
+                    self.queue.push_back(event);
+                }
                 Command::StartTimer { timer, at } => drop(self.timers.insert((at, timer), ())),
                 Command::CancelTimer { timer } => self.timers.retain(|(_, other), ()| *other != timer),
             }
         }
+        Ok(())
+    }
+
+    fn open(&mut self, task: u64) -> Event {
+        let run = MapRun::of(&self.machine, &self.execution, task).unwrap();
+        let children = run.reading().and_then(|reading| {
+            let Some(mut reading) = reading else {
+                return run.children(None);
+            };
+            while let Some(request) = reading.wants() {
+                let answer = match request {
+                    Request::Object { parameters } => {
+                        Answer::Object(objects(self.recording.case, parameters).unwrap())
+                    }
+                    Request::Listing { .. } => unimplemented!("no recording lists objects"),
+                };
+                reading.take(answer)?;
+            }
+            run.children(Some(reading))
+        });
+        match children {
+            Ok(children) => {
+                let event = Event::MapRunOpened {
+                    task,
+                    children: children.len() as u64,
+                    items: children.iter().map(|child| child.items).sum(),
+                };
+                let children = children.into_iter().map(|child| (child, None));
+                self.runs.insert(task, children.collect());
+                event
+            }
+            Err(failure) => Event::MapRunFailed {
+                task,
+                error: Some(failure.error),
+                cause: Some(failure.cause),
+            },
+        }
+    }
+
+    fn child(&mut self, task: u64, number: u64, name: &str, seed: [u64; 2]) -> Result<(), String> {
+        let run = MapRun::of(&self.machine, &self.execution, task).unwrap();
+        let slot = &mut self.runs.get_mut(&task).unwrap()[number as usize];
+        let input = slot.0.input.clone();
+        let start = run.start(name, seed, input.clone());
+        let child = Execution::new();
+        let outcome = execute(run.machine().unwrap(), child, &start, self.at, self.recording)?;
+        self.queue.push_back(Event::ChildEnded {
+            task,
+            child: number,
+            items: slot.0.items,
+            succeeded: matches!(outcome.status, Status::Succeeded { .. }),
+        });
+        slot.1 = Some(Ended {
+            name: name.to_owned(),
+            input,
+            status: outcome.status,
+            started: self.at,
+            stopped: self.at,
+        });
+        Ok(())
+    }
+
+    fn close(&mut self, task: u64) -> Event {
+        let run = MapRun::of(&self.machine, &self.execution, task).unwrap();
+        let children = self.runs.remove(&task).unwrap();
+        let ended = children.into_iter().filter_map(|(_, ended)| ended);
+        let output = match run.writing() {
+            Ok(Some(writing)) => writing.output(),
+            Ok(None) => run.output(ended),
+            Err(failure) => {
+                return Event::MapRunFailed {
+                    task,
+                    error: Some(failure.error),
+                    cause: Some(failure.cause),
+                };
+            }
+        };
+        Event::MapRunClosed { task, output }
     }
 
     /// Queues what the recording says that the next attempt of `state` answered.
-    fn answer(&mut self, task: u64, state: &str, timeout: Option<u64>, heartbeat: Option<u64>) {
-        self.queue.push_back(Event::TaskStarted {
-            task,
-            worker: self.worker.clone(),
-        });
+    fn answer(
+        &mut self,
+        task: u64,
+        state: &str,
+        (resource, input): (&str, &Value),
+        timeout: Option<u64>,
+        heartbeat: Option<u64>,
+    ) {
         loop {
-            let fits = |answer: &&Value| answer["state"] == state || answer["state"].is_null();
-            let Some(at) = self.answers.iter().position(fits) else {
+            let Some(answer) = self.recording.next(state) else {
+                if let Some(event) = self.recording.call(task, resource, input) {
+                    self.queue.push_back(event);
+                }
                 return;
             };
-            let answer = self.answers.remove(at).unwrap();
             let output = answer["output"].clone();
             let text = |name: &str| match &answer[name] {
                 Value::Null => None,

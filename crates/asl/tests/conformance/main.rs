@@ -5,6 +5,7 @@
 
 mod compare;
 mod drive;
+mod world;
 
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -12,17 +13,15 @@ use std::path::{Path, PathBuf};
 
 const FOLDERS: [&str; 5] = ["core", "activity", "lambda", "other_services", "s3"];
 
-/// Cases of what this crate does, that do not pass, and why. A case that passes must not be here.
-const KNOWN: [(&str, &str); 2] = [
-    (
-        "express_test_express_sync__TestExpressSync__test_query_runtime_memory__start_execution_sync_response",
-        "a synchronous Express execution has no Execution.RedriveCount in its context object; this crate does not tell them apart",
-    ),
-    (
-        "task-with-credentials",
-        "statelint takes any object as Credentials; AWS wants RoleArn in it, as two recorded refusals show",
-    ),
-];
+/// The table of cases that cannot pass; one that does must not be in it.
+const TABLE: &str = include_str!("../../CONFORMANCE.md");
+
+/// The cases of the table, and why.
+fn known() -> BTreeMap<&'static str, &'static str> {
+    let rows = TABLE.lines().filter_map(|line| line.strip_prefix("| `"));
+    let cells = rows.map(|row| row.trim_end_matches(" |").split_once("` | ").unwrap());
+    cells.collect()
+}
 
 fn root() -> PathBuf {
     PathBuf::from(concat!(
@@ -46,48 +45,11 @@ fn cases(folder: &Path) -> Vec<Value> {
         .collect()
 }
 
-/// Why a case is not for this crate today.
-fn out_of_scope(case: &Value) -> Option<&'static str> {
-    if mentions(&case["definition"], "QueryLanguage", "JSONata") {
-        return Some("JSONata");
-    }
-    if mentions(&case["definition"], "Mode", "DISTRIBUTED") {
-        return Some("distributed Map");
-    }
-    let answers = case["task_results"].as_array().map_or(0, Vec::len);
-    match (case["expected"]["status"].as_str(), answers) {
-        (Some("REJECTED"), _) => Some("refused by the API, not by the language"),
-        (_, 0) if mentions_key(&case["definition"], "Resource") => Some("no task results recorded"),
-        _ => None,
-    }
-}
-
-fn mentions(value: &Value, key: &str, wanted: &str) -> bool {
-    match value {
-        Value::Object(members) => members
-            .iter()
-            .any(|(name, value)| (name == key && value == wanted) || mentions(value, key, wanted)),
-        Value::Array(items) => items.iter().any(|item| mentions(item, key, wanted)),
-        _ => false,
-    }
-}
-
-fn mentions_key(value: &Value, key: &str) -> bool {
-    match value {
-        Value::Object(members) => members
-            .iter()
-            .any(|(name, value)| name == key || mentions_key(value, key)),
-        Value::Array(items) => items.iter().any(|item| mentions_key(item, key)),
-        _ => false,
-    }
-}
-
 #[derive(Default)]
 struct Row {
     passed: usize,
     failed: usize,
     known: usize,
-    out: BTreeMap<&'static str, usize>,
 }
 
 #[test]
@@ -96,19 +58,15 @@ fn recorded_executions() {
         println!("skipped: {} is not there", root().display());
         return;
     }
-    let (mut failures, mut stale) = (Vec::new(), Vec::new());
+    let (mut failures, mut stale, mut known) = (Vec::new(), Vec::new(), known());
     let mut rows: BTreeMap<&str, Row> = BTreeMap::new();
     let mut tests = BTreeMap::new();
     for folder in FOLDERS {
         let row = rows.entry(folder).or_default();
         for case in cases(&root().join(folder)) {
             let id = case["id"].as_str().unwrap().to_owned();
-            if let Some(reason) = out_of_scope(&case) {
-                *row.out.entry(reason).or_default() += 1;
-                continue;
-            }
             let differences = check(&case);
-            let known = KNOWN.iter().any(|known| known.0 == id);
+            let known = known.remove(id.as_str()).is_some();
             let passed = tests
                 .entry(case["source"]["test"].as_str().unwrap().to_owned())
                 .or_insert(true);
@@ -125,6 +83,7 @@ fn recorded_executions() {
         }
     }
     print(&rows, &tests);
+    assert!(known.is_empty(), "listed, but there is no such case: {known:#?}");
     assert!(stale.is_empty(), "listed as known but passing: {stale:#?}");
     assert!(
         failures.is_empty(),
@@ -142,73 +101,16 @@ fn check(case: &Value) -> Vec<String> {
 }
 
 fn print(rows: &BTreeMap<&str, Row>, tests: &BTreeMap<String, bool>) {
-    println!(
-        "{:<16} {:>6} {:>6} {:>6} {:>6}  why out of scope",
-        "folder", "passed", "failed", "known", "out"
-    );
+    println!("{:<16} {:>6} {:>6} {:>6}", "folder", "passed", "failed", "known");
     for (folder, row) in rows {
-        let out: usize = row.out.values().sum();
         println!(
-            "{folder:<16} {:>6} {:>6} {:>6} {out:>6}  {:?}",
-            row.passed, row.failed, row.known, row.out
+            "{folder:<16} {:>6} {:>6} {:>6}",
+            row.passed, row.failed, row.known
         );
     }
     let passed = tests.values().filter(|passed| **passed).count();
-    println!("distinct tests in scope: {passed} of {} pass", tests.len());
-    for (id, why) in KNOWN {
+    println!("distinct tests: {passed} of {} pass", tests.len());
+    for (id, why) in known() {
         println!("known: {id}: {why}");
     }
-}
-
-/// What statelint, the checker of the language's authors, says of definitions; and what AWS answers to
-/// `ValidateStateMachineDefinition`.
-#[test]
-fn checked_definitions() {
-    if !root().is_dir() {
-        println!("skipped: {} is not there", root().display());
-        return;
-    }
-    let mut failures = Vec::new();
-    let (mut passed, mut out) = (0, 0);
-    for case in cases(&root().join("lint_statelint"))
-        .iter()
-        .chain(&cases(&root().join("validation")))
-    {
-        let text = case["definition_string"]
-            .as_str()
-            .map_or_else(|| case["definition"].to_string(), str::to_owned);
-        let problems = asl::Machine::parse(&text).err().unwrap_or_default();
-        let unavailable = problems
-            .iter()
-            .any(|problem| problem.code == asl::Code::NotAvailableYet);
-        if case["type"] == "EXPRESS" || case["op"].is_string() || unavailable {
-            out += 1;
-            continue;
-        }
-        let known = KNOWN.iter().any(|known| case["id"] == known.0);
-        if agrees(&case["expected"], &problems) == known {
-            let found: Vec<_> = problems.iter().map(ToString::to_string).collect();
-            failures.push(format!(
-                "{}: {}\n    {found:#?}\n    {text}",
-                case["id"], case["expected"]
-            ));
-        } else {
-            passed += 1;
-        }
-    }
-    println!(
-        "checked definitions: {passed} passed or known, {} failed, {out} out of scope",
-        failures.len()
-    );
-    assert!(failures.is_empty(), "{}", failures.join("\n"));
-}
-
-fn agrees(expected: &Value, problems: &[asl::Diagnostic]) -> bool {
-    let Some(want) = expected["response"]["diagnostics"].as_array() else {
-        return expected["problem_count"] == problems.len();
-    };
-    let same = |want: &Value, is: &asl::Diagnostic| {
-        want["code"] == is.code.as_str() && want["location"] == is.pointer && want["message"] == is.message
-    };
-    want.len() == problems.len() && want.iter().zip(problems).all(|(want, is)| same(want, is))
 }

@@ -39,6 +39,96 @@ impl Source {
     }
 }
 
+/// The same machine, or one like it, in JSONata: every state has queries, of which some fail for some data.
+pub fn jsonata() -> impl Strategy<Value = Value> {
+    definition().prop_map(|mut definition| {
+        translate(&mut definition);
+        definition["QueryLanguage"] = json!("JSONata");
+        definition
+    })
+}
+
+/// Takes the fields of JSONPath from the states of a program and puts those of JSONata in their places.
+fn translate(program: &mut Value) {
+    for state in program["States"]
+        .as_object_mut()
+        .into_iter()
+        .flat_map(Map::values_mut)
+    {
+        let fields = state.as_object_mut().unwrap();
+        for name in ["InputPath", "ItemsPath", "ResultPath", "Result", "Parameters"] {
+            if let Some(old) = fields.shift_remove(name) {
+                match (name, fields["Type"].as_str()) {
+                    ("ItemsPath", _) => {
+                        drop(fields.insert("Items".into(), json!("{% $states.input.items %}")))
+                    }
+                    ("Result", _) => drop(fields.insert(
+                        "Output".into(),
+                        json!({ "n": "{% $states.input.n + 1 %}", "items": "{% [1..$states.input.n] %}" }),
+                    )),
+                    ("ResultPath", _) if old.is_string() => drop(fields.insert(
+                        "Output".into(),
+                        json!("{% $merge([$states.input, {'result': $states.result}]) %}"),
+                    )),
+                    ("Parameters", Some("Task")) => drop(fields.insert(
+                        "Arguments".into(),
+                        json!({ "token": "{% $states.context.Task.Token %}", "id": "{% $uuid() %}" }),
+                    )),
+                    _ => {}
+                }
+            }
+        }
+        if fields.contains_key("Assign") {
+            fields.insert("Assign".into(), json!({ "v": "{% $states.input.n %}" }));
+        }
+        if let Some(selector) = fields.get_mut("ItemSelector") {
+            *selector = json!({ "n": "{% $states.context.Map.Item.Index + $random() %}", "items": [1] });
+        }
+        for rule in fields
+            .get_mut("Choices")
+            .and_then(Value::as_array_mut)
+            .into_iter()
+            .flatten()
+        {
+            let next = rule["Next"].clone();
+            *rule = json!({ "Condition": "{% $not($states.input.n < 3) %}", "Next": next, "Output": "{% $states.input %}" });
+        }
+        for catcher in fields
+            .get_mut("Catch")
+            .and_then(Value::as_array_mut)
+            .into_iter()
+            .flatten()
+        {
+            let catcher = catcher.as_object_mut().unwrap();
+            catcher.shift_remove("ResultPath");
+            catcher.insert(
+                "Output".into(),
+                json!({ "n": 2, "error": "{% $states.errorOutput.Error %}" }),
+            );
+        }
+        if let Some(reader) = fields.get_mut("ItemReader").and_then(Value::as_object_mut) {
+            let parameters = reader.shift_remove("Parameters").unwrap_or_default();
+            reader.insert("Arguments".into(), parameters);
+        }
+        if let Some(processor) = fields.get_mut("ItemProcessor") {
+            translate(processor);
+        }
+        for branch in fields
+            .get_mut("Branches")
+            .and_then(Value::as_array_mut)
+            .into_iter()
+            .flatten()
+        {
+            translate(branch);
+        }
+    }
+}
+
+/// A machine in either language.
+pub fn either() -> impl Strategy<Value = Value> {
+    prop_oneof![definition(), jsonata()]
+}
+
 /// A chain of states; Choice and Catch go one further as well, so that all are reached.
 fn program(source: &mut Source, depth: usize) -> Value {
     let length = 1 + usize::from(source.next(4));
@@ -52,7 +142,7 @@ fn program(source: &mut Source, depth: usize) -> Value {
 }
 
 fn state(source: &mut Source, depth: usize, next: Option<&String>) -> Value {
-    let mut state = match source.next(10) {
+    let mut state = match source.next(11) {
         0 => {
             json!({ "Type": "Pass", "Parameters": { "n.$": "$.n", "items": [1, 2] }, "Assign": { "v.$": "$.n" } })
         }
@@ -71,6 +161,7 @@ fn state(source: &mut Source, depth: usize, next: Option<&String>) -> Value {
                 "InputPath": "$", "ItemsPath": "$.items",
             })
         }
+        10 if depth < 3 => distributed(source, depth),
         7 if next.is_none() => return json!({ "Type": "Succeed" }),
         8 if next.is_none() => return json!({ "Type": "Fail", "Error": "Broken", "Cause": "by design" }),
         9 if next.is_some() => {
@@ -99,6 +190,21 @@ fn state(source: &mut Source, depth: usize, next: Option<&String>) -> Value {
     state
 }
 
+fn distributed(source: &mut Source, depth: usize) -> Value {
+    let mut processor = program(source, depth + 1);
+    processor["ProcessorConfig"] = json!({ "Mode": "DISTRIBUTED", "ExecutionType": "STANDARD" });
+    let mut map = json!({
+        "Type": "Map", "MaxConcurrency": source.next(3), "ItemProcessor": processor,
+        "ToleratedFailurePercentage": u64::from(source.next(60)),
+    });
+    if source.next(2) == 1 {
+        map["ItemReader"] = json!({ "Resource": "arn:aws:states:::s3:getObject", "Parameters": { "Bucket": "b", "Key": "k" } });
+    } else {
+        map["ItemsPath"] = json!("$.items");
+    }
+    map
+}
+
 fn task(source: &mut Source) -> Value {
     let resources = [
         "arn:aws:states:local:1:activity:build",
@@ -117,7 +223,7 @@ fn task(source: &mut Source) -> Value {
     task
 }
 
-const WORDS: [&str; 36] = [
+const WORDS: [&str; 48] = [
     "StartAt",
     "States",
     "Type",
@@ -154,6 +260,18 @@ const WORDS: [&str; 36] = [
     "Not",
     "And",
     "NumericEquals",
+    "JSONata",
+    "QueryLanguage",
+    "Output",
+    "Arguments",
+    "Items",
+    "Condition",
+    "{% $states.input.n %}",
+    "{% $states %}",
+    "{% $map([1..9], function($x) { $x * $x }) %}",
+    "ItemReader",
+    "ItemBatcher",
+    "DISTRIBUTED",
 ];
 
 /// Any JSON, with a liking for the words of the language.

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::FileFailurePersistence;
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 fn config(cases: u32) -> ProptestConfig {
     ProptestConfig {
@@ -62,6 +62,8 @@ fn live(machine: &Machine, input: Value, choices: &[u32]) -> (Execution, Journal
 struct World {
     tasks: BTreeSet<u64>,
     timers: BTreeSet<u64>,
+    /// Open Map runs and their open children.
+    runs: BTreeMap<u64, BTreeSet<u64>>,
     scheduled: u64,
     history: u64,
 }
@@ -78,7 +80,13 @@ impl World {
             .nth(pick(self.timers.len()))
             .map(|open| open.timer);
         let error = |name: &str| Some(name.to_owned());
+        if let Some(event) = self.next_of_run(execution, choice) {
+            return event;
+        }
         match (choice % 16, task, timer) {
+            (13, ..) if pick(8) == 0 => Event::Redrive {
+                count: execution.redrives() + 1,
+            },
             (0, ..) => journal[pick(journal.len())].0.clone(),
             (1, ..) => Event::TaskSucceeded {
                 task: u64::from(choice / 64 % 40),
@@ -87,7 +95,7 @@ impl World {
             (2, ..) => Event::TimerFired {
                 timer: u64::from(choice / 64 % 40),
             },
-            (3, ..) if pick(50) == 0 => Event::Cancel {
+            (3, ..) if pick(20) == 0 => Event::Cancel {
                 error: error("Stop"),
                 cause: None,
             },
@@ -117,6 +125,52 @@ impl World {
         }
     }
 
+    /// Something that happens to a Map run, if one is open.
+    fn next_of_run(&self, execution: &Execution, choice: u32) -> Option<Event> {
+        let run = execution.open_runs().next().filter(|_| choice % 3 == 0)?;
+        let (task, pick) = (run.task, (choice / 64) as usize);
+        Some(match choice / 3 % 8 {
+            0 if pick % 4 == 0 => Event::MapRunFailed {
+                task,
+                error: Some("States.ItemReaderFailed".into()),
+                cause: None,
+            },
+            1 => Event::ChildEnded {
+                task: task + 1,
+                child: 0,
+                items: 1,
+                succeeded: true,
+            },
+            2 => Event::ChildEnded {
+                task,
+                child: u64::from(choice / 64 % 9),
+                items: 1,
+                succeeded: true,
+            },
+            3 => Event::MapRunClosed {
+                task,
+                output: json!([choice]),
+            },
+            _ if run.children.is_none() => Event::MapRunOpened {
+                task,
+                children: u64::from(choice / 64 % 5),
+                items: u64::from(choice / 64 % 5) * 2,
+            },
+            _ => match run.open.iter().nth(pick % run.open.len().max(1)) {
+                Some(child) => Event::ChildEnded {
+                    task,
+                    child: *child,
+                    items: 2,
+                    succeeded: pick % 5 > 0,
+                },
+                None => Event::MapRunClosed {
+                    task,
+                    output: json!([choice % 5]),
+                },
+            },
+        })
+    }
+
     fn check(&mut self, event: &Event, outcome: &Step) {
         let (execution, before) = (&outcome.execution, self.history);
         match event {
@@ -126,6 +180,15 @@ impl World {
                 self.tasks.remove(task);
             }
             Event::TimerFired { timer } => drop(self.timers.remove(timer)),
+            Event::ChildEnded { task, child, .. } => {
+                if let Some(open) = self.runs.get_mut(task) {
+                    open.remove(child);
+                }
+            }
+            Event::MapRunClosed { task, .. } if execution.open_runs().all(|run| run.task != *task) => {
+                let open = self.runs.remove(task).unwrap_or_default();
+                assert!(open.is_empty(), "a run is closed when its children have ended");
+            }
             _ => {}
         }
         for command in &outcome.commands {
@@ -135,9 +198,20 @@ impl World {
                     self.scheduled = *task;
                     self.tasks.insert(*task);
                 }
-                Command::CancelTask { task } => {
-                    assert!(self.tasks.remove(task), "only open tasks are cancelled")
+                Command::OpenMapRun { task, .. } => {
+                    assert!(*task > self.scheduled, "task numbers are never used again");
+                    self.scheduled = *task;
+                    self.runs.insert(*task, BTreeSet::new());
                 }
+                Command::StartChild { task, child, .. } => {
+                    let open = self.runs.get_mut(task).expect("the run of a child is open");
+                    assert!(open.insert(*child), "a child is started once");
+                }
+                Command::CloseMapRun { task } => assert!(self.runs[task].is_empty()),
+                Command::CancelTask { task } => assert!(
+                    self.tasks.remove(task) || self.runs.remove(task).is_some(),
+                    "only open tasks are cancelled"
+                ),
                 Command::StartTimer { timer, .. } => assert!(self.timers.insert(*timer)),
                 Command::CancelTimer { timer } => {
                     assert!(self.timers.remove(timer), "only open timers are cancelled")
@@ -155,6 +229,11 @@ impl World {
             open, self.tasks,
             "the engine and the execution agree on open tasks"
         );
+        let open: BTreeMap<_, _> = execution
+            .open_runs()
+            .map(|run| (run.task, run.open.clone()))
+            .collect();
+        assert_eq!(open, self.runs, "the engine and the execution agree on open runs");
         let open: BTreeSet<_> = execution.open_timers().map(|open| open.timer).collect();
         assert_eq!(
             open, self.timers,
@@ -162,12 +241,12 @@ impl World {
         );
         if execution.is_open() {
             assert!(
-                !self.tasks.is_empty() || !self.timers.is_empty(),
+                !self.tasks.is_empty() || !self.timers.is_empty() || !self.runs.is_empty(),
                 "an open execution waits for something"
             );
         } else if before > 0 {
             assert!(
-                self.tasks.is_empty() && self.timers.is_empty(),
+                self.tasks.is_empty() && self.timers.is_empty() && self.runs.is_empty(),
                 "an ended execution waits for nothing"
             );
         }
@@ -185,7 +264,7 @@ proptest! {
 
     #[test]
     fn every_prefix_of_a_journal_replays_to_the_same_place(
-        definition in generate::definition(),
+        definition in generate::either(),
         choices in prop::collection::vec(any::<u32>(), 0..60),
     ) {
         let machine = Machine::parse(&definition.to_string()).unwrap();
@@ -200,7 +279,7 @@ proptest! {
 
     #[test]
     fn repeated_and_late_events_change_nothing(
-        definition in generate::definition(),
+        definition in generate::either(),
         choices in prop::collection::vec(any::<u32>(), 0..60),
     ) {
         let machine = Machine::parse(&definition.to_string()).unwrap();
@@ -222,7 +301,7 @@ proptest! {
 
     #[test]
     fn a_record_survives_being_written_and_read(
-        definition in generate::definition(),
+        definition in generate::either(),
         choices in prop::collection::vec(any::<u32>(), 0..60),
         fraction in any::<f64>(),
     ) {
@@ -256,7 +335,7 @@ proptest! {
 
     #[test]
     fn a_damaged_definition_is_refused_or_runs(
-        definition in generate::definition(),
+        definition in generate::either(),
         damage in any::<u32>(),
         nonsense in generate::nonsense(),
         choices in prop::collection::vec(any::<u32>(), 0..20),
@@ -274,13 +353,49 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(config(200))]
+
+    /// Clocks jump, forwards and backwards: what happens, and in which order, is the same.
+    #[test]
+    fn a_clock_that_jumps_changes_no_order(
+        definition in generate::either(),
+        choices in prop::collection::vec(any::<u32>(), 0..60),
+        jumps in prop::collection::vec(-100_000_i64..100_000, 64),
+    ) {
+        let machine = Machine::parse(&definition.to_string()).unwrap();
+        let (_, journal) = live(&machine, json!({"n": 1, "items": [1, 2, 3]}), &choices);
+        let (mut steady, mut jumping) = (Execution::new(), Execution::new());
+        for ((event, at), jump) in journal.iter().zip(jumps.iter().cycle()) {
+            let one = step(&machine, steady, event, *at);
+            let other = step(&machine, jumping, event, *at + SignedDuration::from_secs(*jump));
+            prop_assert_eq!(kinds(&one), kinds(&other));
+            (steady, jumping) = (one.execution, other.execution);
+        }
+        prop_assert_eq!(steady.status(), jumping.status());
+    }
+}
+
+/// What a step did, without the times.
+fn kinds(step: &Step) -> Vec<String> {
+    let commands = step.commands.iter().map(|command| match command {
+        Command::StartTimer { timer, .. } => format!("timer {timer}"),
+        other => format!("{other:?}"),
+    });
+    let history = step
+        .history
+        .iter()
+        .map(|event| format!("{} after {}", event.kind, event.previous));
+    commands.chain(history).collect()
+}
+
 /// Laws about machines that never get anywhere would say nothing.
 #[test]
 fn generated_machines_reach_every_end() {
     let (mut ends, mut longest) = (BTreeSet::new(), 0);
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     for _ in 0..300 {
-        let strategy = (generate::definition(), prop::collection::vec(any::<u32>(), 60));
+        let strategy = (generate::either(), prop::collection::vec(any::<u32>(), 60));
         let (definition, choices) = strategy.new_tree(&mut runner).unwrap().current();
         let machine = Machine::parse(&definition.to_string()).unwrap();
         let (end, _) = live(&machine, json!({"n": 1, "items": [1, 2, 3]}), &choices);

@@ -4,6 +4,7 @@ mod draw;
 mod lint;
 mod run;
 mod source;
+mod test;
 
 use std::process::ExitCode;
 
@@ -17,6 +18,8 @@ pub enum States {
     Lint(lint::Lint),
     /// Run a definition to its end, with mocked tasks.
     Run(run::Run),
+    /// Run one state by itself with a mocked answer, and show what became of its data.
+    TestState(test::Test),
     /// Draw a definition, as text or as SVG, coloured by how an execution went.
     Draw(draw::Draw),
 }
@@ -42,10 +45,15 @@ pub async fn run(states: &States, global: &Global) -> Outcome {
     match states {
         States::Lint(lint) => lint::run(lint, global),
         States::Run(run) => run::run(run, global).await,
+        States::TestState(test) => test::run(test, global),
         States::Draw(draw) => draw::run(draw, global),
     }
 }
 
 fn code(good: bool) -> ExitCode {
-    if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if good {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }

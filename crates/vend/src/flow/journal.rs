@@ -92,6 +92,8 @@ pub fn transition(
             Command::StartTimer { timer, at } => transition.timers.push((*timer, *at)),
             // What is not open any more is found below, however it ended.
             Command::CancelTask { .. } | Command::CancelTimer { .. } => {}
+            // The definitions of releases have no distributed Maps.
+            Command::OpenMapRun { .. } | Command::StartChild { .. } | Command::CloseMapRun { .. } => {}
         }
     }
     let tasks: BTreeSet<u64> = step.execution.open_tasks().map(|task| task.task).collect();

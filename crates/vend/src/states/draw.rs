@@ -15,15 +15,17 @@ use serde_json::Value;
 
 pub use status::{Statuses, Tint};
 
-/// States that one drawing may show; beyond that nobody could read it.
-pub const STATES: usize = 2_000;
+/// States and reasons that one drawing may show; beyond that nobody could read it.
+pub const STATES: usize = 1_000;
+/// Places where a long way passes a layer.
+const JOINTS: usize = 20_000;
 
 /// A definition cannot be drawn.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     #[error("the definition has no States")]
     Empty,
-    #[error("the definition has more than {STATES} states")]
+    #[error("the definition has more than {STATES} states and rules, or too many long ways")]
     Large,
 }
 
@@ -40,9 +42,8 @@ impl Drawing {
     /// There is nothing to draw, or too much.
     pub fn of(definition: &Value) -> Result<Self, Error> {
         let program = graph::program(definition)?;
-        Ok(Self {
-            scene: layout::scene(&program),
-        })
+        let scene = layout::scene(&program).ok_or(Error::Large)?;
+        Ok(Self { scene })
     }
 
     /// Lines of box-drawing characters; `paint` colours the text of a box or of a label for a terminal.
@@ -55,3 +56,6 @@ impl Drawing {
         svg::render(&self.scene, statuses)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -30,7 +30,9 @@ pub enum Error {
     },
     #[error("state \"{state}\" has no mocked response in the test case, and nothing else answers its task")]
     Unmocked { state: String },
-    #[error("the mocked response \"{response}\" of state \"{state}\" says nothing of call {call}, counted from 0")]
+    #[error(
+        "the mocked response \"{response}\" of state \"{state}\" says nothing of call {call}, counted from 0"
+    )]
     Exhausted {
         state: String,
         response: String,
@@ -110,9 +112,19 @@ impl Mocks {
     pub fn read(text: &str, name: Option<&str>, stem: &str, case: Option<&str>) -> Result<Self, Error> {
         let mut file: File = serde_json::from_str(text).map_err(|error| Error::Invalid(error.to_string()))?;
         let machine = machine(&file, name, stem)?;
-        let cases = file.machines.remove(&machine).map(|machine| machine.cases).unwrap_or_default();
+        let cases = file
+            .machines
+            .remove(&machine)
+            .map(|machine| machine.cases)
+            .unwrap_or_default();
         let known = list(cases.keys());
-        let only = || cases.keys().next().filter(|_| cases.len() == 1).map(String::as_str);
+        let only = || {
+            cases
+                .keys()
+                .next()
+                .filter(|_| cases.len() == 1)
+                .map(String::as_str)
+        };
         let case = case.or_else(only).unwrap_or_default();
         let Some(names) = cases.get(case).cloned() else {
             let name = case.to_owned();
@@ -121,7 +133,9 @@ impl Mocks {
         let mut responses = BTreeMap::new();
         for (state, response) in &names {
             let Some(answers) = file.responses.get(response) else {
-                let why = format!("state \"{state}\" names the response \"{response}\", which MockedResponses does not have");
+                let why = format!(
+                    "state \"{state}\" names the response \"{response}\", which MockedResponses does not have"
+                );
                 return Err(Error::Invalid(why));
             };
             responses.insert(response.clone(), ranges(response, answers)?);
@@ -186,13 +200,17 @@ fn list<'a>(names: impl Iterator<Item = &'a String>) -> String {
 /// `"0"` and `"1-2"`.
 fn ranges(response: &str, answers: &BTreeMap<String, Answer>) -> Result<Vec<(u64, u64, Answer)>, Error> {
     if answers.len() > RANGES {
-        return Err(Error::Invalid(format!("\"{response}\" has more than {RANGES} entries")));
+        return Err(Error::Invalid(format!(
+            "\"{response}\" has more than {RANGES} entries"
+        )));
     }
     let mut ranges: Vec<(u64, u64, Answer)> = Vec::new();
     for (key, answer) in answers {
         let (from, to) = key.split_once('-').unwrap_or((key, key));
         let (Ok(from), Ok(to)) = (from.trim().parse::<u64>(), to.trim().parse()) else {
-            let why = format!("\"{response}\" has the key \"{key}\": a number such as \"0\" or a range such as \"1-2\" is needed");
+            let why = format!(
+                "\"{response}\" has the key \"{key}\": a number such as \"0\" or a range such as \"1-2\" is needed"
+            );
             return Err(Error::Invalid(why));
         };
         if from > to || answer.returned.is_some() == answer.thrown.is_some() {
@@ -239,7 +257,11 @@ mod tests {
     #[test]
     fn calls_are_counted_by_state() {
         let mut mocks = Mocks::read(&file(), None, "anything", Some("retried")).unwrap();
-        let mut pay = || mocks.answer("Pay").map(|answer| answer.outcome().map_err(|thrown| thrown.cause));
+        let mut pay = || {
+            mocks
+                .answer("Pay")
+                .map(|answer| answer.outcome().map_err(|thrown| thrown.cause))
+        };
         assert_eq!(pay().unwrap(), Err(Some("later".into())));
         assert_eq!(pay().unwrap(), Err(None));
         assert_eq!(pay().unwrap(), Err(None));
@@ -261,7 +283,11 @@ mod tests {
             (&two, None, "orders", Some("happy"), true),
             (&two, None, "x", Some("happy"), false),
         ] {
-            assert_eq!(Mocks::read(text, name, stem, case).is_ok(), fits, "{name:?} {stem} {case:?}");
+            assert_eq!(
+                Mocks::read(text, name, stem, case).is_ok(),
+                fits,
+                "{name:?} {stem} {case:?}"
+            );
         }
     }
 

@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::Value;
 
-use super::{super::{Failure, Global, Outcome}, code, source};
+use super::{
+    super::{Failure, Global, Outcome},
+    code, source,
+};
 use crate::{
     output::Tone,
     states::draw::{Drawing, Statuses, Tint},
@@ -74,7 +77,12 @@ fn tone(tint: Tint) -> Tone {
 /// In words too: colours alone do not reach everybody, nor a file.
 fn legend(statuses: &Statuses) -> String {
     let known = statuses.known();
-    let width = known.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0).min(60);
+    let width = known
+        .iter()
+        .map(|(name, _)| name.chars().count())
+        .max()
+        .unwrap_or(0)
+        .min(60);
     known
         .iter()
         .map(|(name, tint)| format!("{:<width$}  {}\n", crate::output::clean(name), tint.word()))

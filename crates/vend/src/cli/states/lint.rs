@@ -6,7 +6,10 @@ use asl::{Diagnostic, Severity, Validation, Verdict};
 use clap::Args;
 use serde::Serialize;
 
-use super::{super::{Global, Outcome}, Type, code, source};
+use super::{
+    super::{Global, Outcome},
+    Type, code, source,
+};
 use crate::output::{Output, Tone, clean};
 
 #[derive(Debug, Args)]
@@ -19,7 +22,12 @@ pub struct Lint {
     /// The definition, in Amazon States Language.
     file: PathBuf,
     /// The type of the machine: EXPRESS forbids activities, callbacks and jobs.
-    #[arg(long = "type", value_name = "TYPE", default_value = "STANDARD", ignore_case = true)]
+    #[arg(
+        long = "type",
+        value_name = "TYPE",
+        default_value = "STANDARD",
+        ignore_case = true
+    )]
     kind: Type,
     /// Show warnings too: what looks like a path and is not read as one.
     #[arg(long)]
@@ -38,7 +46,11 @@ struct Answer {
 
 pub fn run(lint: &Lint, global: &Global) -> Outcome {
     let text = source::text(&lint.file)?;
-    let severity = if lint.warnings { Severity::Warning } else { Severity::Error };
+    let severity = if lint.warnings {
+        Severity::Warning
+    } else {
+        Severity::Error
+    };
     let validation = asl::validate(&text, lint.kind.into(), severity, asl::limit::DIAGNOSTICS);
     let good = validation.result == Verdict::Ok;
     let definition = serde_json::from_str(&text).ok().filter(|_| good);
@@ -58,11 +70,17 @@ fn said(validation: &Validation, name: &str, output: &Output) -> String {
         .iter()
         .map(|problem| line(problem, name, output))
         .collect();
-    let errors = validation.diagnostics.iter().filter(|problem| problem.severity == Severity::Error);
+    let errors = validation
+        .diagnostics
+        .iter()
+        .filter(|problem| problem.severity == Severity::Error);
     text.push_str(&match errors.count() {
         0 => format!("{}\n", output.tone(Tone::Good, "ok")),
         1 => "1 error\n".to_owned(),
-        errors => format!("{errors} errors{}\n", if validation.truncated { " at least" } else { "" }),
+        errors => format!(
+            "{errors} errors{}\n",
+            if validation.truncated { " at least" } else { "" }
+        ),
     });
     text
 }

@@ -5,13 +5,16 @@ use std::path::PathBuf;
 use asl::Machine;
 use clap::Args;
 
-use super::{super::{Failure, Global, Outcome}, Type, code, lint, source};
+use super::{
+    super::{Failure, Global, Outcome},
+    Type, code, lint, source,
+};
 use crate::{
     clock,
     output::{Output, Tone, clean},
     states::{
         mocks::Mocks,
-        run::{self, Report, Setup},
+        run::{self, Objects, Report, Setup},
     },
 };
 
@@ -26,9 +29,14 @@ pub struct Run {
     /// The definition, in Amazon States Language.
     file: PathBuf,
     /// The input: a file, - or JSON. Without it, {}.
-    #[arg(long, value_name = "FILE|JSON")]
+    #[arg(long, value_name = "FILE|JSON", allow_hyphen_values = true)]
     input: Option<String>,
-    #[arg(long = "type", value_name = "TYPE", default_value = "STANDARD", ignore_case = true)]
+    #[arg(
+        long = "type",
+        value_name = "TYPE",
+        default_value = "STANDARD",
+        ignore_case = true
+    )]
     kind: Type,
     /// Answers of tasks.
     #[arg(long, value_name = "FILE")]
@@ -39,6 +47,12 @@ pub struct Run {
     /// The machine's name, there and in ARNs [default: the definition's file name, or the only one of the mocks].
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
+    /// Where s3:// is: BUCKET/KEY in this directory. ItemReaders read there and ResultWriters write there.
+    #[arg(long, value_name = "DIR")]
+    objects: Option<PathBuf>,
+    /// Run an EXPRESS machine as StartSyncExecution does.
+    #[arg(long)]
+    sync: bool,
     /// Waits, time-outs and back-offs take no time.
     #[arg(long)]
     virtual_time: bool,
@@ -61,6 +75,8 @@ pub async fn run(run: &Run, global: &Global) -> Outcome {
         name: run.name.clone().unwrap_or_else(|| source::stem(&run.file)),
         input: source::value("input", run.input.as_deref())?,
         mocks: mocks(run)?,
+        objects: Objects(run.objects.clone()),
+        synchronous: run.sync,
         virtual_time: run.virtual_time,
         at: clock::now(),
         seed: [clock::bits(), clock::bits()],
@@ -84,37 +100,63 @@ fn mocks(run: &Run) -> Result<Mocks, Failure> {
 }
 
 fn refused(error: run::Error) -> Failure {
+    let next = match &error {
+        run::Error::Mocks(_) => {
+            "add the answer to MockedResponses, name it in the test case, and give --mocks FILE --test-case NAME"
+        }
+        run::Error::Results { .. } => "give --objects DIR, a directory that can be written",
+        run::Error::Stuck | run::Error::Endless | run::Error::Deep => {
+            "vend states draw FILE, to see where it goes"
+        }
+    };
     Failure::usage("the execution cannot go on here")
         .cause(error.to_string())
-        .next("add the answer to MockedResponses, name it in the test case, and give --mocks FILE --test-case NAME")
+        .next(next)
 }
 
 fn said(report: &Report, output: &Output) -> String {
     let mut text = String::new();
-    let first = report.events.first().and_then(|event| event["timestamp"].as_str()?.parse().ok());
+    let first = report
+        .events
+        .first()
+        .and_then(|event| event["timestamp"].as_str()?.parse().ok());
     for event in &report.events {
         let at: Option<jiff::Timestamp> = event["timestamp"].as_str().and_then(|at| at.parse().ok());
-        let since = at.zip(first).map(|(at, first): (_, jiff::Timestamp)| at.duration_since(first));
+        let since = at
+            .zip(first)
+            .map(|(at, first): (_, jiff::Timestamp)| at.duration_since(first));
         let kind = event["type"].as_str().unwrap_or_default();
         let name = ["stateEnteredEventDetails", "stateExitedEventDetails"]
             .iter()
             .find_map(|details| event[*details]["name"].as_str());
         let tone = match kind {
-            kind if kind.ends_with("Failed") || kind.ends_with("TimedOut") || kind.ends_with("Aborted") => Tone::Bad,
+            kind if kind.ends_with("Failed") || kind.ends_with("TimedOut") || kind.ends_with("Aborted") => {
+                Tone::Bad
+            }
             kind if kind.ends_with("Succeeded") => Tone::Good,
             _ => Tone::Plain,
         };
-        text.push_str(&format!(
-            "{:>10}  {:>5}  {}  {}\n",
+        let line = format!(
+            "{:>12}  {:>5}  {}  {}",
             since.map(crate::output::duration).unwrap_or_default(),
-            event["id"],
+            event["id"].as_u64().unwrap_or_default(),
             output.tone(tone, &format!("{kind:<28}")),
             clean(name.unwrap_or_default()),
-        ));
+        );
+        text.push_str(line.trim_end());
+        text.push('\n');
     }
-    let tone = if report.status == "SUCCEEDED" { Tone::Good } else { Tone::Bad };
+    let tone = if report.status == "SUCCEEDED" {
+        Tone::Good
+    } else {
+        Tone::Bad
+    };
     text.push_str(&format!("{}\n", output.tone(tone, report.status)));
-    for (word, what) in [("error", &report.error), ("cause", &report.cause), ("output", &report.output)] {
+    for (word, what) in [
+        ("error", &report.error),
+        ("cause", &report.cause),
+        ("output", &report.output),
+    ] {
         if let Some(what) = what {
             text.push_str(&format!("{word}: {}\n", clean(what)));
         }

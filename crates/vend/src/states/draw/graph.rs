@@ -67,7 +67,14 @@ fn read(value: &Value, outermost: bool, depth: usize, left: &mut usize) -> Resul
             true => inside(state, depth, left)?,
             false => Vec::new(),
         };
-        let kind = Kind::State(state["Type"].as_str().unwrap_or("?").chars().take(WIDTH).collect());
+        let kind = Kind::State(
+            state["Type"]
+                .as_str()
+                .unwrap_or("?")
+                .chars()
+                .take(WIDTH)
+                .collect(),
+        );
         let at = program.add(kind, name);
         program.nodes[at].name.clone_from(name);
         program.nodes[at].inside = inside;
@@ -83,6 +90,9 @@ fn read(value: &Value, outermost: bool, depth: usize, left: &mut usize) -> Resul
     for (at, state) in states.values().enumerate() {
         for (reason, target) in ways(state) {
             if let Some(to) = find(target) {
+                *left = left
+                    .checked_sub(usize::from(!reason.is_empty()))
+                    .ok_or(Error::Large)?;
                 program.way(first + at, to, &reason);
             }
         }
@@ -95,7 +105,9 @@ fn read(value: &Value, outermost: bool, depth: usize, left: &mut usize) -> Resul
 
 fn inside(state: &Value, depth: usize, left: &mut usize) -> Result<Vec<Program>, Error> {
     let branches = state["Branches"].as_array().into_iter().flatten();
-    let processors = ["ItemProcessor", "Iterator"].into_iter().filter_map(|name| state.get(name));
+    let processors = ["ItemProcessor", "Iterator"]
+        .into_iter()
+        .filter_map(|name| state.get(name));
     let mut programs = Vec::new();
     for program in branches.chain(processors) {
         programs.extend(read(program, false, depth + 1, left)?);
@@ -113,7 +125,11 @@ fn ways(state: &Value) -> Vec<(String, &Value)> {
     ways.extend(state.get("Next").map(|next| (String::new(), next)));
     let choices = state["Choices"].as_array().into_iter().flatten();
     ways.extend(choices.map(|rule| (condition(rule), &rule["Next"])));
-    ways.extend(state.get("Default").map(|default| ("default".to_owned(), default)));
+    ways.extend(
+        state
+            .get("Default")
+            .map(|default| ("default".to_owned(), default)),
+    );
     for catcher in state["Catch"].as_array().into_iter().flatten() {
         let errors = catcher["ErrorEquals"].as_array().into_iter().flatten();
         let names: Vec<_> = errors.filter_map(Value::as_str).collect();
@@ -128,7 +144,9 @@ fn condition(rule: &Value) -> String {
         return String::new();
     };
     if let Some(condition) = members.get("Condition") {
-        let text = condition.as_str().map_or_else(|| condition.to_string(), str::to_owned);
+        let text = condition
+            .as_str()
+            .map_or_else(|| condition.to_string(), str::to_owned);
         let body = text.strip_prefix("{%").and_then(|text| text.strip_suffix("%}"));
         return body.unwrap_or(&text).trim().to_owned();
     }
@@ -145,7 +163,10 @@ fn condition(rule: &Value) -> String {
 }
 
 fn comparison(members: &Map<String, Value>) -> String {
-    let variable = members.get("Variable").and_then(Value::as_str).unwrap_or_default();
+    let variable = members
+        .get("Variable")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
     let operator = members
         .iter()
         .find(|(name, _)| !["Variable", "Next", "Comment", "Assign", "Output"].contains(&name.as_str()));
@@ -206,7 +227,10 @@ impl Program {
 
 /// One line without control characters, cut at [`WIDTH`].
 fn short(text: &str) -> String {
-    let clean: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let clean: String = text
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
     match clean.chars().count() > WIDTH {
         true => clean.chars().take(WIDTH - 1).chain(['…']).collect(),
         false => clean,

@@ -3,7 +3,10 @@
 //! Ways back are turned round for as long as the layers are found. A way over several layers gets a joint in each layer
 //! between, so that in the end every link leads from one layer to the next.
 
-use super::graph::{Edge, Program};
+use super::{
+    JOINTS,
+    graph::{Edge, Program},
+};
 
 /// Rounds of sorting; more change little.
 const ROUNDS: usize = 8;
@@ -39,7 +42,8 @@ pub struct Layers {
     pub links: Vec<Link>,
 }
 
-pub fn layers(program: &Program) -> Layers {
+/// `None` when the ways are too many and too long.
+pub fn layers(program: &Program) -> Option<Layers> {
     let back = ways_back(program);
     let forward: Vec<Edge> = program
         .edges
@@ -64,9 +68,12 @@ pub fn layers(program: &Program) -> Layers {
     }
     for (edge, back) in forward.iter().zip(&back) {
         layers.connect(*edge, *back, &ranks);
+        if layers.cells.len() > program.nodes.len() + JOINTS {
+            return None;
+        }
     }
     layers.sort();
-    layers
+    Some(layers)
 }
 
 /// Which edges lead back to a node that they come from; found without recursion.
@@ -147,7 +154,10 @@ impl Layers {
 
     /// Puts each cell below, and then above, the middle of its neighbours.
     fn sort(&mut self) {
-        let (mut above, mut below) = (vec![Vec::new(); self.cells.len()], vec![Vec::new(); self.cells.len()]);
+        let (mut above, mut below) = (
+            vec![Vec::new(); self.cells.len()],
+            vec![Vec::new(); self.cells.len()],
+        );
         for link in &self.links {
             above[link.lower].push(link.upper);
             below[link.upper].push(link.lower);

@@ -25,9 +25,18 @@ pub struct Scene {
 pub enum Item {
     Box(Frame),
     /// The start or the end of the machine.
-    Dot { x: usize, y: usize, title: String, end: bool },
+    Dot {
+        x: usize,
+        y: usize,
+        title: String,
+        end: bool,
+    },
     /// Why a way is taken; it stands on the way, around its column.
-    Label { x: usize, y: usize, title: String },
+    Label {
+        x: usize,
+        y: usize,
+        title: String,
+    },
     Line(Line),
 }
 
@@ -55,7 +64,8 @@ pub struct Line {
     pub down: bool,
 }
 
-pub fn scene(program: &Program) -> Scene {
+/// `None` when there is too much to lay out.
+pub fn scene(program: &Program) -> Option<Scene> {
     block(program)
 }
 
@@ -65,9 +75,9 @@ struct Sized {
     inside: Vec<Scene>,
 }
 
-fn block(program: &Program) -> Scene {
-    let layers = layer::layers(program);
-    let sizes: Vec<Sized> = program.nodes.iter().map(size).collect();
+fn block(program: &Program) -> Option<Scene> {
+    let layers = layer::layers(program)?;
+    let sizes: Vec<Sized> = program.nodes.iter().map(size).collect::<Option<_>>()?;
     let width = |cell: usize| match layers.cells[cell] {
         Cell::Node(node) => sizes[node].width,
         Cell::Joint => 1,
@@ -83,27 +93,30 @@ fn block(program: &Program) -> Scene {
         scene: Scene::default(),
     };
     placed.rows();
-    placed.scene
+    Some(placed.scene)
 }
 
 /// Widths are odd, so that each box has a middle column.
-fn size(node: &Node) -> Sized {
+fn size(node: &Node) -> Option<Sized> {
     let title = node.title.width();
-    let inside: Vec<Scene> = node.inside.iter().map(block).collect();
+    let inside: Vec<Scene> = node.inside.iter().map(block).collect::<Option<_>>()?;
     let (width, height) = match &node.kind {
         Kind::State(kind) => {
             let branches: usize = inside.iter().map(|scene| scene.width + GAP).sum();
             let highest = inside.iter().map(|scene| scene.height).max();
-            let width = (title + 4).max(kind.width() + 6).max(if inside.is_empty() { 0 } else { branches + GAP });
+            let width =
+                (title + 4)
+                    .max(kind.width() + 6)
+                    .max(if inside.is_empty() { 0 } else { branches + GAP });
             (width, highest.map_or(3, |highest| highest + 4))
         }
         Kind::Start | Kind::End | Kind::Label => (title + 2, 1),
     };
-    Sized {
+    Some(Sized {
         width: width | 1,
         height,
         inside,
-    }
+    })
 }
 
 /// The middle column of every cell.
@@ -127,7 +140,13 @@ fn centers(layers: &Layers, widths: &[usize]) -> Vec<usize> {
                 }
             };
             let wishes: Vec<f64> = row.iter().map(wish).collect();
-            let weight = |cell: &usize| if layers.cells[*cell] == Cell::Joint { 4.0 } else { 1.0 };
+            let weight = |cell: &usize| {
+                if layers.cells[*cell] == Cell::Joint {
+                    4.0
+                } else {
+                    1.0
+                }
+            };
             let weights: Vec<f64> = row.iter().map(weight).collect();
             let room = |pair: &[usize]| (widths[pair[0]] / 2 + widths[pair[1]] / 2 + 1 + GAP) as f64;
             let room: Vec<f64> = row.windows(2).map(room).collect();
@@ -136,9 +155,14 @@ fn centers(layers: &Layers, widths: &[usize]) -> Vec<usize> {
             }
         }
     }
-    let left = at.iter().zip(widths).map(|(at, width)| at.round() - (width / 2) as f64);
+    let left = at
+        .iter()
+        .zip(widths)
+        .map(|(at, width)| at.round() - (width / 2) as f64);
     let least = left.fold(f64::MAX, f64::min);
-    at.iter().map(|at| (at.round() - least).max(0.0) as usize).collect()
+    at.iter()
+        .map(|at| (at.round() - least).max(0.0) as usize)
+        .collect()
 }
 
 struct Placed<'a> {
@@ -160,11 +184,17 @@ impl Placed<'_> {
             }
             y += height;
             let below = self.layers.rows.get(at + 1);
-            let next = below.map_or(0, |row| row.iter().map(|cell| self.height(*cell)).max().unwrap_or(1));
+            let next = below.map_or(0, |row| {
+                row.iter().map(|cell| self.height(*cell)).max().unwrap_or(1)
+            });
             y += self.channel(row, y, height, next);
         }
         self.scene.height = y;
-        let rights = self.centers.iter().zip(self.widths).map(|(center, width)| center + width / 2 + 1);
+        let rights = self
+            .centers
+            .iter()
+            .zip(self.widths)
+            .map(|(center, width)| center + width / 2 + 1);
         self.scene.width = rights.max().unwrap_or(0);
         // Boxes first: lines join their borders.
         self.scene.items.sort_by_key(|item| matches!(item, Item::Line(_)));
@@ -204,9 +234,23 @@ impl Placed<'_> {
         let (node, size) = (&self.program.nodes[number], &self.sizes[number]);
         let title = node.title.clone();
         match &node.kind {
-            Kind::Start => self.scene.items.push(Item::Dot { x: self.centers[cell], y, title, end: false }),
-            Kind::End => self.scene.items.push(Item::Dot { x: self.centers[cell], y, title, end: true }),
-            Kind::Label => self.scene.items.push(Item::Label { x: self.centers[cell], y, title }),
+            Kind::Start => self.scene.items.push(Item::Dot {
+                x: self.centers[cell],
+                y,
+                title,
+                end: false,
+            }),
+            Kind::End => self.scene.items.push(Item::Dot {
+                x: self.centers[cell],
+                y,
+                title,
+                end: true,
+            }),
+            Kind::Label => self.scene.items.push(Item::Label {
+                x: self.centers[cell],
+                y,
+                title,
+            }),
             Kind::State(kind) => {
                 self.scene.items.push(Item::Box(Frame {
                     x,
@@ -221,7 +265,9 @@ impl Placed<'_> {
                 let branches: usize = size.inside.iter().map(|scene| scene.width + GAP).sum();
                 let mut left = x + (size.width - branches.min(size.width) + GAP) / 2;
                 for scene in &size.inside {
-                    self.scene.items.extend(scene.items.iter().map(|item| moved(item, left, y + 2)));
+                    self.scene
+                        .items
+                        .extend(scene.items.iter().map(|item| moved(item, left, y + 2)));
                     left += scene.width + GAP;
                 }
             }
@@ -230,14 +276,22 @@ impl Placed<'_> {
 
     /// The lines from `row` to the next; returns how many rows of cells they need.
     fn channel(&mut self, row: &[usize], y: usize, height: usize, next: usize) -> usize {
-        let mut links: Vec<_> = self.layers.links.iter().filter(|link| row.contains(&link.upper)).copied().collect();
+        let mut links: Vec<_> = self
+            .layers
+            .links
+            .iter()
+            .filter(|link| row.contains(&link.upper))
+            .copied()
+            .collect();
         if links.is_empty() {
             return 0;
         }
         links.sort_by_key(|link| (self.centers[link.upper], self.centers[link.lower]));
         let ends = self.ends(&links);
         let (lines, tracks) = route::tracks(&ends);
-        let up = links.iter().any(|link| link.tip == Tip::Up && self.has_tip(link.upper));
+        let up = links
+            .iter()
+            .any(|link| link.tip == Tip::Up && self.has_tip(link.upper));
         let depth = usize::from(up) + tracks + 1;
         for (link, line) in links.iter().zip(lines) {
             let top = y - (height - self.height(link.upper)).div_ceil(2);
@@ -262,13 +316,21 @@ impl Placed<'_> {
     fn ends(&self, links: &[layer::Link]) -> Vec<(usize, usize)> {
         let mut ends = vec![(0, 0); links.len()];
         for (at, link) in links.iter().enumerate() {
-            let same: Vec<usize> = (0..links.len()).filter(|other| links[*other].upper == link.upper).collect();
+            let same: Vec<usize> = (0..links.len())
+                .filter(|other| links[*other].upper == link.upper)
+                .collect();
             let order = same.iter().position(|other| *other == at).unwrap_or(0);
             let ports = route::ports(self.left(link.upper), self.widths[link.upper], same.len());
-            ends[at].0 = if same.len() == 1 { self.centers[link.upper] } else { ports[order] };
+            ends[at].0 = if same.len() == 1 {
+                self.centers[link.upper]
+            } else {
+                ports[order]
+            };
         }
         for (at, link) in links.iter().enumerate() {
-            let mut same: Vec<usize> = (0..links.len()).filter(|other| links[*other].lower == link.lower).collect();
+            let mut same: Vec<usize> = (0..links.len())
+                .filter(|other| links[*other].lower == link.lower)
+                .collect();
             same.sort_by_key(|other| ends[*other].0);
             let order = same.iter().position(|other| *other == at).unwrap_or(0);
             let (left, width) = (self.left(link.lower), self.widths[link.lower]);

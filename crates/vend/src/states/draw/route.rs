@@ -19,7 +19,11 @@ pub fn tracks(ends: &[(usize, usize)]) -> (Vec<Line>, usize) {
     // Those that go right are done from the right, those that go left from the left: then they nest.
     order.sort_by_key(|at| {
         let (from, to) = ends[*at];
-        if to > from { (0, usize::MAX - from) } else { (1, from) }
+        if to > from {
+            (0, usize::MAX - from)
+        } else {
+            (1, from)
+        }
     });
     let mut lines: Vec<Line> = ends
         .iter()
@@ -81,5 +85,8 @@ pub fn spread(wishes: &[f64], weights: &[f64], room: &[f64]) -> Vec<f64> {
     let middles = blocks
         .iter()
         .flat_map(|(sum, weight, members)| std::iter::repeat_n(sum / weight, *members));
-    middles.zip(offsets).map(|(middle, offset)| middle + offset).collect()
+    middles
+        .zip(offsets)
+        .map(|(middle, offset)| middle + offset)
+        .collect()
 }

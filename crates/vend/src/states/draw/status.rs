@@ -66,11 +66,15 @@ impl Statuses {
             let previous = event["previousEventId"].as_u64().unwrap_or_default();
             let mut entered = known.get(&previous).map_or(0, |event| event.entered);
             if kind.ends_with("StateEntered") {
-                let name = event["stateEnteredEventDetails"]["name"].as_str().unwrap_or_default();
+                let name = event["stateEnteredEventDetails"]["name"]
+                    .as_str()
+                    .unwrap_or_default();
                 entered = id;
                 open.insert(id, name);
             } else if kind.ends_with("StateExited") {
-                let name = event["stateExitedEventDetails"]["name"].as_str().unwrap_or_default();
+                let name = event["stateExitedEventDetails"]["name"]
+                    .as_str()
+                    .unwrap_or_default();
                 let failed = known.get(&previous).is_some_and(|event| failure(event.kind));
                 statuses.worst(name, if failed { Tint::Caught } else { Tint::Succeeded });
                 let own = open.range(..=id).rev().find(|(_, open)| **open == name);
@@ -112,7 +116,9 @@ impl Statuses {
                 name,
                 match end {
                     None => Tint::Running,
-                    Some(("ExecutionFailed" | "ExecutionTimedOut", _)) if failed.contains(entered) => Tint::Failed,
+                    Some(("ExecutionFailed" | "ExecutionTimedOut", _)) if failed.contains(entered) => {
+                        Tint::Failed
+                    }
                     Some(_) => Tint::Aborted,
                 },
             );
@@ -126,5 +132,7 @@ impl Statuses {
 }
 
 fn failure(kind: &str) -> bool {
-    ["Failed", "TimedOut", "Aborted"].iter().any(|end| kind.ends_with(end))
+    ["Failed", "TimedOut", "Aborted"]
+        .iter()
+        .any(|end| kind.ends_with(end))
 }

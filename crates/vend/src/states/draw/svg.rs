@@ -48,7 +48,11 @@ fn frame(svg: &mut String, frame: &Frame, tint: Tint) {
     let (x, y) = (frame.x * WIDE, frame.y * HIGH);
     let (width, height) = (frame.width * WIDE, frame.height * HIGH);
     let (fill, stroke) = colours(tint, frame.outer);
-    let dash = if frame.outer { " stroke-dasharray=\"5 3\"" } else { "" };
+    let dash = if frame.outer {
+        " stroke-dasharray=\"5 3\""
+    } else {
+        ""
+    };
     let (name, kind, title, word) = (
         escape(&frame.name),
         escape(&frame.kind),
@@ -102,7 +106,12 @@ fn line(svg: &mut String, line: &Line) {
     // From the lower edge of what is above to the upper edge of what is below.
     let (top, bottom) = (first.1 * HIGH, (last.1 + 1) * HIGH);
     let mut path = format!("M{} {top}", middle(first.0));
-    for (x, y) in line.points.iter().skip(1).take(line.points.len().saturating_sub(2)) {
+    for (x, y) in line
+        .points
+        .iter()
+        .skip(1)
+        .take(line.points.len().saturating_sub(2))
+    {
         let _ = write!(path, " L{} {}", middle(*x), y * HIGH + HIGH / 2);
     }
     let _ = write!(path, " L{} {bottom}", middle(last.0));

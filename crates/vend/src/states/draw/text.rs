@@ -104,7 +104,12 @@ impl Grid {
             self.write(frame.x + 2, frame.y + 1, &frame.title, tint);
         } else {
             let width: usize = frame.title.chars().filter_map(|letter| letter.width()).sum();
-            self.write(frame.x + (frame.width - width.min(frame.width)) / 2, frame.y + 1, &frame.title, tint);
+            self.write(
+                frame.x + (frame.width - width.min(frame.width)) / 2,
+                frame.y + 1,
+                &frame.title,
+                tint,
+            );
         }
     }
 

@@ -24,7 +24,14 @@ impl Report {
         let (mut output, mut error, mut cause) = (None, None, None);
         match status {
             Status::Succeeded { output: value } => output = Some(value.to_string()),
-            Status::Failed { error: own, cause: why } | Status::Aborted { error: own, cause: why } => {
+            Status::Failed {
+                error: own,
+                cause: why,
+            }
+            | Status::Aborted {
+                error: own,
+                cause: why,
+            } => {
                 error.clone_from(own);
                 cause.clone_from(why);
             }

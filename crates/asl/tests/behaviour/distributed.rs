@@ -1,0 +1,288 @@
+//! Distributed Maps: runs, their children, what they endure, and their results.
+
+use crate::{Story, single};
+use asl::{Answer, Child, Command, Ended, Event, MapRun, Status};
+use serde_json::{Value, json};
+
+fn map(fields: Value) -> Value {
+    let mut map = json!({ "Type": "Map", "End": true, "ItemProcessor": {
+        "ProcessorConfig": { "Mode": "DISTRIBUTED", "ExecutionType": "STANDARD" },
+        "StartAt": "P", "States": { "P": { "Type": "Pass", "End": true } },
+    }});
+    map.as_object_mut()
+        .unwrap()
+        .extend(fields.as_object().unwrap().clone());
+    single(map)
+}
+
+fn open(children: u64) -> Event {
+    Event::MapRunOpened {
+        task: 1,
+        children,
+        items: children,
+    }
+}
+
+fn ended(child: u64, succeeded: bool) -> Event {
+    Event::ChildEnded {
+        task: 1,
+        child,
+        items: 1,
+        succeeded,
+    }
+}
+
+fn started(commands: &[Command]) -> Vec<u64> {
+    commands
+        .iter()
+        .filter_map(|command| match command {
+            Command::StartChild { child, .. } => Some(*child),
+            _ => None,
+        })
+        .collect()
+}
+
+fn children(story: &Story) -> Vec<Child> {
+    let run = MapRun::of(&story.machine, &story.execution, 1).unwrap();
+    run.children(None).unwrap()
+}
+
+#[test]
+fn children_run_as_many_at_a_time_as_may() {
+    let mut story = Story::new(map(json!({ "MaxConcurrency": 2 })), json!([1, 2, 3]));
+    assert!(matches!(
+        &story.commands[..],
+        [Command::OpenMapRun { task: 1, .. }]
+    ));
+    assert_eq!(started(story.event(open(3))), [0, 1]);
+    assert!(story.event(open(9)).is_empty(), "a run is opened once");
+    assert!(story.event(ended(2, true)).is_empty(), "it was not started");
+    assert_eq!(started(story.event(ended(1, true))), [2]);
+    assert!(story.event(ended(1, true)).is_empty());
+    assert!(story.event(ended(2, true)).is_empty());
+    assert_eq!(story.event(ended(0, true)), [Command::CloseMapRun { task: 1 }]);
+    let record = serde_json::to_string(&story.execution).unwrap();
+    assert!(record.len() < 2_000, "{}", record.len());
+    story.event(Event::MapRunClosed {
+        task: 1,
+        output: json!(["a", "b", "c"]),
+    });
+    assert_eq!(story.output(), json!(["a", "b", "c"]));
+}
+
+#[test]
+fn too_many_failures_end_the_run_and_its_children() {
+    let mut story = Story::new(map(json!({ "ToleratedFailureCount": 1 })), json!([1, 2, 3]));
+    story.event(open(3));
+    assert!(story.event(ended(0, false)).is_empty());
+    assert_eq!(story.event(ended(1, false)), [Command::CancelTask { task: 1 }]);
+    assert_eq!(story.failure().0, "States.ExceedToleratedFailureThreshold");
+    assert_eq!(
+        story.kinds()[4..],
+        ["MapRunFailed", "MapStateFailed", "ExecutionFailed"]
+    );
+}
+
+#[test]
+fn a_part_of_all_items_may_fail() {
+    let half = map(json!({ "ToleratedFailurePercentage": 50 }));
+    let mut story = Story::new(half, json!([1, 2]));
+    story.event(open(2));
+    story.event(ended(0, false));
+    assert_eq!(story.event(ended(1, true)), [Command::CloseMapRun { task: 1 }]);
+}
+
+#[test]
+fn a_run_that_fails_may_be_retried_and_caught() {
+    let mut story = Story::new(
+        map(json!({ "Retry": [{ "ErrorEquals": ["States.ItemReaderFailed"], "MaxAttempts": 1 }] })),
+        json!([]),
+    );
+    let failed = |task: u64| Event::MapRunFailed {
+        task,
+        error: Some("States.ItemReaderFailed".into()),
+        cause: None,
+    };
+    story.event(failed(1));
+    story.fire(asl::Purpose::Backoff);
+    assert!(matches!(
+        &story.commands[..],
+        [Command::OpenMapRun { task: 2, .. }]
+    ));
+    assert!(story.event(failed(1)).is_empty());
+    story.event(failed(2));
+    assert_eq!(story.failure().0, "States.ItemReaderFailed");
+}
+
+#[test]
+fn items_are_selected_and_batched() {
+    let story = Story::new(
+        map(json!({
+            "ItemsPath": "$.list",
+            "ItemSelector": { "i.$": "$$.Map.Item.Index", "v.$": "$$.Map.Item.Value", "all.$": "$.k" },
+            "ItemBatcher": { "MaxItemsPerBatch": 2, "BatchInput": { "k.$": "$.k" } },
+        })),
+        json!({ "k": true, "list": ["a", "b", "c"] }),
+    );
+    let made = children(&story);
+    assert_eq!(made.iter().map(|child| child.items).collect::<Vec<_>>(), [2, 1]);
+    let item = |i: u64, v: &str| json!({ "i": i, "v": v, "all": true });
+    assert_eq!(
+        made[0].input,
+        json!({ "BatchInput": { "k": true }, "Items": [item(0, "a"), item(1, "b")] })
+    );
+    assert_eq!(made[1].input["Items"], json!([item(2, "c")]));
+    let bytes = Story::new(
+        map(json!({ "ItemBatcher": { "MaxInputBytesPerBatch": 30 } })),
+        json!(["0123456789", "0123456789", "0123456789"]),
+    );
+    let made = children(&bytes);
+    assert_eq!(
+        made.iter().map(|child| child.items).collect::<Vec<_>>(),
+        [1, 1, 1]
+    );
+}
+
+#[test]
+fn members_of_an_object_are_items() {
+    let story = Story::new(
+        map(json!({ "ItemSelector": { "key.$": "$$.Map.Item.Key", "value.$": "$$.Map.Item.Value" } })),
+        json!({ "x": 1, "y": 2 }),
+    );
+    let made: Vec<_> = children(&story).into_iter().map(|child| child.input).collect();
+    assert_eq!(
+        made,
+        [
+            json!({ "key": "x", "value": 1 }),
+            json!({ "key": "y", "value": 2 })
+        ]
+    );
+}
+
+#[test]
+fn items_are_read_as_the_state_says() {
+    let reader = json!({ "ItemReader": {
+        "Resource": "arn:aws:states:::s3:getObject",
+        "ReaderConfig": { "InputType": "CSV", "CSVHeaderLocation": "FIRST_ROW", "CSVDelimiter": "PIPE", "MaxItems": 1 },
+        "Parameters": { "Bucket": "b", "Key.$": "$.key" },
+    }});
+    let story = Story::new(map(reader), json!({ "key": "k" }));
+    let run = MapRun::of(&story.machine, &story.execution, 1).unwrap();
+    let mut reading = run.reading().unwrap().unwrap();
+    let wanted = asl::Request::Object {
+        parameters: json!({ "Bucket": "b", "Key": "k" }),
+    };
+    assert_eq!(reading.wants(), Some(&wanted));
+    reading.take(Answer::Object(b"h|i\n1|2\n3|4\n".to_vec())).unwrap();
+    assert_eq!(reading.wants(), None);
+    let made = run.children(Some(reading)).unwrap();
+    assert_eq!(
+        made,
+        [Child {
+            input: json!({ "h": "1", "i": "2" }),
+            items: 1
+        }]
+    );
+}
+
+#[test]
+fn children_have_names_of_their_own_and_the_processor_for_a_machine() {
+    let mut story = Story::new(map(json!({ "Label": "work" })), json!([1]));
+    let commands = story.event(open(1)).to_vec();
+    let [Command::StartChild { name, seed, .. }] = &commands[..] else {
+        panic!("{commands:?}");
+    };
+    let run = MapRun::of(&story.machine, &story.execution, 1).unwrap();
+    assert!(run.arn().starts_with("arn:aws:states:local:1:mapRun:m/work:"));
+    let Event::Start {
+        id,
+        machine_id,
+        input,
+        ..
+    } = run.start(name, *seed, json!(5))
+    else {
+        panic!("a child starts with a start");
+    };
+    assert_eq!(id, format!("arn:aws:states:local:1:execution:m/work:{name}"));
+    assert_eq!(machine_id, "arn:aws:states:local:1:stateMachine:m/work");
+    assert_eq!(input, json!(5));
+    assert_eq!(run.machine().unwrap().definition()["StartAt"], "P");
+}
+
+fn finished(name: &str, status: Status) -> Ended {
+    Ended {
+        name: name.into(),
+        input: json!(1),
+        status,
+        started: "2026-01-01T00:00:00Z".parse().unwrap(),
+        stopped: "2026-01-01T00:00:01.5Z".parse().unwrap(),
+    }
+}
+
+fn outcomes() -> Vec<Ended> {
+    let failed = Status::Failed {
+        error: Some("E".into()),
+        cause: None,
+    };
+    vec![
+        finished(
+            "one",
+            Status::Succeeded {
+                output: json!([1, 2]),
+            },
+        ),
+        finished("two", failed),
+        finished("three", Status::Succeeded { output: json!("x") }),
+    ]
+}
+
+#[test]
+fn results_are_what_the_children_said() {
+    for (config, want) in [
+        (json!({}), json!([[1, 2], "x"])),
+        (
+            json!({ "ResultWriter": { "WriterConfig": { "Transformation": "FLATTEN" } } }),
+            json!([1, 2, "x"]),
+        ),
+    ] {
+        let story = Story::new(map(config), json!([1]));
+        let run = MapRun::of(&story.machine, &story.execution, 1).unwrap();
+        assert_eq!(run.writing(), Ok(None));
+        assert_eq!(run.output(outcomes()), want);
+    }
+}
+
+#[test]
+fn results_are_written_with_a_manifest() {
+    let writer = json!({ "ResultWriter": {
+        "Resource": "arn:aws:states:::s3:putObject",
+        "Parameters": { "Bucket.$": "$.bucket", "Prefix": "out/" },
+    }});
+    let story = Story::new(map(writer), json!({ "bucket": "b" }));
+    let run = MapRun::of(&story.machine, &story.execution, 1).unwrap();
+    let writing = run.writing().unwrap().unwrap();
+    let files = writing.files(&run, &outcomes());
+    let folder = run.arn().rsplit(':').next().unwrap();
+    let keys: Vec<_> = files.iter().map(|file| file.key.as_str()).collect();
+    let key = |name: &str| format!("out/{folder}/{name}");
+    assert_eq!(
+        keys,
+        [
+            key("FAILED_0.json"),
+            key("SUCCEEDED_0.json"),
+            key("manifest.json")
+        ]
+    );
+    let read = |at: usize| serde_json::from_slice::<Value>(&files[at].bytes).unwrap();
+    assert_eq!(read(0)[0]["Error"], "E");
+    assert_eq!(read(1)[0]["Output"], "[1,2]");
+    assert_eq!(read(1)[1]["StopDate"], "2026-01-01T00:00:01.500Z");
+    assert_eq!(
+        read(2)["ResultFiles"]["SUCCEEDED"][0]["Size"],
+        files[1].bytes.len()
+    );
+    assert_eq!(
+        writing.output()["ResultWriterDetails"],
+        json!({ "Bucket": "b", "Key": key("manifest.json") })
+    );
+}

@@ -1,0 +1,131 @@
+//! Recorded answers of AWS's TestState. `cargo test -p asl --test teststate -- --nocapture` prints the counts.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
+
+use asl::{Refusal, TestRequest, TestResponse, test};
+use serde_json::{Value, json};
+use std::path::PathBuf;
+
+/// Cases that do not pass, and why; CONFORMANCE.md has the same list.
+const KNOWN: [(&str, &str); 0] = [];
+
+fn cases() -> Option<Vec<Value>> {
+    let root = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../../shared/conformance/asl/test_state"
+    );
+    let Ok(entries) = std::fs::read_dir(root) else {
+        println!("skipped: {root} is not there");
+        return None;
+    };
+    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    paths.sort();
+    let read = |path: &PathBuf| serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    Some(paths.iter().map(read).collect())
+}
+
+/// The request as it was sent. Where a function was really called, its answer is mocked.
+fn request(case: &Value) -> TestRequest {
+    let mut request = case["request"].clone();
+    for name in ["definition", "input", "variables", "context"] {
+        if let Some(raw) = request.get(format!("{name}_raw")).cloned() {
+            request[name] = raw;
+        }
+    }
+    let expected = &case["expected"];
+    let called = request.get("mock").is_none() && expected["status"] == "SUCCEEDED";
+    if called && request["definition"].as_str().unwrap().contains(":lambda:") {
+        let answer = expected["response"]["inspectionData"].get("result");
+        let answer = answer.unwrap_or(&expected["response"]["output"]);
+        let text = answer.as_str().map_or_else(|| answer.to_string(), str::to_owned);
+        request["mock"] = json!({ "result": text });
+        request["roleArn"] = "arn:aws:iam::111111111111:role/test".into();
+    }
+    serde_json::from_value(request).unwrap()
+}
+
+/// The recordings parsed the payloads that are objects.
+fn parsed(value: &Value) -> Value {
+    value
+        .as_str()
+        .and_then(|text| serde_json::from_str(text).ok())
+        .unwrap_or_else(|| value.clone())
+}
+
+/// What is not the same, by place.
+fn differences(want: &Value, is: &Value, place: &str, volatile: &[&str], found: &mut Vec<String>) {
+    if volatile.contains(&place)
+        || want
+            .as_str()
+            .is_some_and(|text| text.contains('<') || text == "date")
+    {
+        return;
+    }
+    match (&parsed(want), &parsed(is)) {
+        (Value::Object(want), Value::Object(is)) => {
+            for key in want
+                .keys()
+                .chain(is.keys().filter(|key| !want.contains_key(*key)))
+            {
+                let place = format!("{place}/{}", key.replace('~', "~0").replace('/', "~1"));
+                match (want.get(key), is.get(key)) {
+                    (Some(want), Some(is)) => differences(want, is, &place, volatile, found),
+                    (want, is) => found.push(format!("{place}: {want:?} but was {is:?}")),
+                }
+            }
+        }
+        (Value::Array(want), Value::Array(is)) if want.len() == is.len() => {
+            for (at, (want, is)) in want.iter().zip(is).enumerate() {
+                differences(want, is, &format!("{place}/{at}"), volatile, found);
+            }
+        }
+        (Value::Number(want), Value::Number(is)) if want.as_f64() == is.as_f64() => {}
+        (want, is) if want == is => {}
+        (want, is) => found.push(format!("{place}: {want} but was {is}")),
+    }
+}
+
+fn compare(case: &Value, is: &Result<TestResponse, Refusal>) -> Vec<String> {
+    let expected = &case["expected"]["response"];
+    let is = match is {
+        Ok(is) => serde_json::to_value(is).unwrap(),
+        Err(refusal) => json!({
+            "Error": { "Code": refusal.code, "Message": refusal.message },
+            "message": refusal.message,
+        }),
+    };
+    let volatile = case["volatile"].as_array().into_iter().flatten();
+    let volatile: Vec<_> = volatile.filter_map(Value::as_str).collect();
+    let mut found = Vec::new();
+    differences(expected, &is, "", &volatile, &mut found);
+    found
+}
+
+#[test]
+fn recorded_tests_of_states() {
+    let Some(cases) = cases() else { return };
+    let at = "2026-11-20T22:00:00Z".parse().unwrap();
+    let (mut wrong, mut stale) = (Vec::new(), Vec::new());
+    for case in &cases {
+        let id = case["id"].as_str().unwrap();
+        let found = compare(case, &test(&request(case), at, [7, 7]));
+        match (found.is_empty(), KNOWN.iter().any(|known| known.0 == id)) {
+            (false, false) => wrong.push(format!("{id}\n    {}", found.join("\n    "))),
+            (true, true) => stale.push(id),
+            _ => {}
+        }
+    }
+    println!(
+        "test_state: {} cases, {} differ, {} known",
+        cases.len(),
+        wrong.len(),
+        KNOWN.len()
+    );
+    assert!(stale.is_empty(), "listed as known but passing: {stale:?}");
+    assert!(
+        wrong.is_empty(),
+        "{} cases differ:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
+}

@@ -1,0 +1,277 @@
+//! `vend states` as people call it: the real binary, its answers and its exit codes.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::path::{Path, PathBuf};
+
+use assert_cmd::Command;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+fn vend(directory: &Path, arguments: &[&str]) -> (i32, String, String) {
+    let output = Command::cargo_bin("vend")
+        .unwrap()
+        .current_dir(directory)
+        .args(["states"])
+        .args(arguments)
+        .output()
+        .unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (
+        output.status.code().unwrap(),
+        text(output.stdout),
+        text(output.stderr),
+    )
+}
+
+fn files(files: &[(&str, Value)]) -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    for (name, value) in files {
+        std::fs::write(directory.path().join(name), value.to_string()).unwrap();
+    }
+    directory
+}
+
+fn order() -> Value {
+    json!({
+        "StartAt": "Pay",
+        "States": {
+            "Pay": {
+                "Type": "Task", "Resource": "arn:aws:states:::lambda:invoke", "Next": "Rest",
+                "Retry": [{ "ErrorEquals": ["Busy"], "IntervalSeconds": 3600, "MaxAttempts": 2 }],
+            },
+            "Rest": { "Type": "Wait", "Seconds": 86_400, "End": true },
+        },
+    })
+}
+
+fn mocks() -> Value {
+    json!({
+        "StateMachines": { "order": { "TestCases": { "second": { "Pay": "flaky" }, "never": { "Pay": "busy" } } } },
+        "MockedResponses": {
+            "flaky": { "0": { "Throw": { "Error": "Busy", "Cause": "later" } }, "1": { "Return": { "paid": true } } },
+            "busy": { "0-2": { "Throw": { "Error": "Busy", "Cause": "later" } } },
+        },
+    })
+}
+
+#[test]
+fn a_run_takes_no_time_and_says_how_it_went() {
+    let directory = files(&[("order.asl.json", order()), ("mocks.json", mocks())]);
+    let run = |case: &str| {
+        let arguments = [
+            "run",
+            "order.asl.json",
+            "--mocks",
+            "mocks.json",
+            "--test-case",
+            case,
+            "--virtual-time",
+            "--json",
+        ];
+        let (code, out, _) = vend(directory.path(), &arguments);
+        (code, serde_json::from_str::<Value>(&out).unwrap())
+    };
+    let (code, report) = run("second");
+    assert_eq!(
+        (code, &report["status"], &report["output"]),
+        (0, &json!("SUCCEEDED"), &json!("{\"paid\":true}"))
+    );
+    let last = report["events"].as_array().unwrap().last().unwrap();
+    assert_eq!(last["type"], "ExecutionSucceeded");
+    assert_eq!(
+        last["executionSucceededEventDetails"]["output"],
+        "{\"paid\":true}"
+    );
+    let (code, report) = run("never");
+    assert_eq!(
+        (code, &report["error"], &report["cause"]),
+        (1, &json!("Busy"), &json!("later"))
+    );
+}
+
+#[test]
+fn what_cannot_be_run_is_refused_with_a_cause_and_a_next_step() {
+    let broken = json!({ "StartAt": "A", "States": { "A": { "Type": "Pass" } } });
+    let directory = files(&[
+        ("order.json", order()),
+        ("mocks.json", mocks()),
+        ("broken.json", broken),
+    ]);
+    for (arguments, said) in [
+        (vec!["run", "order.json"], "\"Pay\" has no mocked response"),
+        (vec!["run", "order.json", "--mocks", "mocks.json"], "no test case"),
+        (
+            vec!["run", "order.json", "--mocks", "mocks.json", "--name", "x"],
+            "no state machine \"x\"",
+        ),
+        (vec!["run", "order.json", "--input", "{"], "the input is not JSON"),
+        (vec!["run", "broken.json"], "the definition has"),
+        (
+            vec!["test-state", "--definition", "{\"Type\":\"Nap\"}"],
+            "InvalidDefinition",
+        ),
+        (vec!["draw", "mocks.json"], "no States"),
+    ] {
+        let (code, _, error) = vend(directory.path(), &arguments);
+        assert_eq!(code, 2, "{arguments:?}: {error}");
+        assert!(
+            error.contains(said) && error.contains("next:"),
+            "{arguments:?}: {error}"
+        );
+    }
+}
+
+#[test]
+fn lint_names_places_and_fails() {
+    let directory = files(&[("order.json", order())]);
+    assert_eq!(
+        vend(directory.path(), &["lint", "order.json"]),
+        (0, "ok\n".into(), String::new())
+    );
+    let text = "{\n  \"StartAt\": \"A\",\n  \"States\": {\n    \"A\": {\"Type\": \"Succeed\", \"Next\": \"B\"}\n  }\n}";
+    std::fs::write(directory.path().join("bad.json"), text).unwrap();
+    let (code, out, _) = vend(directory.path(), &["lint", "bad.json"]);
+    assert_eq!(code, 1);
+    assert!(
+        out.contains("bad.json:4:31: error: Field 'Next' is not supported at /States/A"),
+        "{out}"
+    );
+    let (code, out, _) = vend(directory.path(), &["lint", "bad.json", "--json"]);
+    let answer: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &answer["result"]), (1, &json!("FAIL")));
+}
+
+#[test]
+fn a_state_is_tested_and_a_machine_is_drawn() {
+    let directory = files(&[("order.json", order())]);
+    let arguments = [
+        "test-state",
+        "--definition",
+        "order.json",
+        "--state-name",
+        "Pay",
+        "--mock",
+        "{\"errorOutput\": {\"error\": \"Busy\"}}",
+        "--inspection-level",
+        "DEBUG",
+        "--json",
+    ];
+    let (code, out, _) = vend(directory.path(), &arguments);
+    let answer: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &answer["status"]), (0, &json!("RETRIABLE")));
+    assert_eq!(
+        answer["inspectionData"]["errorDetails"]["retryBackoffIntervalSeconds"],
+        3600
+    );
+    let (code, out, _) = vend(directory.path(), &["draw", "order.json"]);
+    assert!(
+        code == 0 && out.contains("│ Pay") || out.contains(" Pay "),
+        "{out}"
+    );
+    let (code, _, _) = vend(directory.path(), &["draw", "order.json", "--svg", "order.svg"]);
+    let svg = std::fs::read_to_string(directory.path().join("order.svg")).unwrap();
+    assert!(code == 0 && svg.starts_with("<svg ") && svg.trim_end().ends_with("</svg>"));
+}
+
+/// Some recorded executions through the binary, judged by the recordings' own comparator.
+#[test]
+fn recorded_executions_through_the_binary() {
+    let root = PathBuf::from(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../../shared/conformance/asl"
+    ));
+    let comparator = root.join("compare.py");
+    let python = std::process::Command::new("python3").arg("--version").output();
+    if !comparator.is_file() || python.is_err() {
+        println!("skipped: {} or python3 is not there", comparator.display());
+        return;
+    }
+    for (folder, part) in [
+        ("core", "choice_operators"),
+        ("core", "test_wait"),
+        ("core", "test_map_state_config_distributed_item_selector"),
+        ("core", "intrinsic_functions"),
+        ("activity", "test_activity_task_failure"),
+        ("lambda", "test_lambda_empty_retry"),
+        ("other_services", "test_sqs_wait_for_task_token_call_chain"),
+    ] {
+        let mut paths: Vec<_> = std::fs::read_dir(root.join(folder))
+            .unwrap()
+            .flatten()
+            .map(|entry| entry.path())
+            .collect();
+        paths.sort();
+        let found = paths.iter().find(|path| path.to_string_lossy().contains(part));
+        let path = found.unwrap_or_else(|| panic!("no case {folder}/{part}"));
+        judged(path, &comparator);
+    }
+}
+
+fn judged(path: &Path, comparator: &Path) {
+    let case: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let directory = files(&[
+        ("machine.json", case["definition"].clone()),
+        ("mocks.json", recorded(&case)),
+    ]);
+    let input = case["input_as_sent"].as_str().unwrap_or("{}");
+    let kind = case["type"].as_str().unwrap_or("STANDARD");
+    let arguments = [
+        "run",
+        "machine.json",
+        "--input",
+        input,
+        "--type",
+        kind,
+        "--mocks",
+        "mocks.json",
+        "--virtual-time",
+        "--json",
+    ];
+    let (_, out, error) = vend(directory.path(), &arguments);
+    let mut actual: Value =
+        serde_json::from_str(&out).unwrap_or_else(|_| panic!("{}: {error}", path.display()));
+    let types: Vec<_> = actual["events"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|event| event["type"].clone())
+        .collect();
+    actual["event_types"] = types.into();
+    let file = directory.path().join("actual.json");
+    std::fs::write(&file, actual.to_string()).unwrap();
+    let judgement = std::process::Command::new("python3")
+        .args([comparator, path, &file])
+        .output()
+        .unwrap();
+    assert!(
+        judgement.status.success(),
+        "{}: {}",
+        path.display(),
+        String::from_utf8_lossy(&judgement.stdout)
+    );
+}
+
+/// The recorded results of tasks as mocks.
+fn recorded(case: &Value) -> Value {
+    let (mut names, mut responses) = (json!({}), json!({}));
+    for result in case["task_results"].as_array().into_iter().flatten() {
+        let Some(state) = result["state"]
+            .as_str()
+            .filter(|_| !result["event"].as_str().unwrap().ends_with("Submitted"))
+        else {
+            continue;
+        };
+        names[state] = state.into();
+        let call = responses[state]
+            .as_object()
+            .map_or(0, serde_json::Map::len)
+            .to_string();
+        let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        responses[state][call] = match result["event"].as_str().unwrap().ends_with("Succeeded") {
+            true => json!({ "Return": result["output"] }),
+            false => json!({ "Throw": { "Error": text(&result["error"]), "Cause": text(&result["cause"]) } }),
+        };
+    }
+    json!({ "StateMachines": { "machine": { "TestCases": { "only": names } } }, "MockedResponses": responses })
+}
