@@ -20,7 +20,7 @@ use crate::{
 pub(crate) enum Act {
     Started(Answer<Started>, Started, String),
     Done(Answer<()>),
-    Stopped(Answer<Timestamp>, Timestamp),
+    Moved(Answer<Timestamp>, Timestamp),
     Deliver {
         resource: String,
         token: Token,
@@ -35,7 +35,7 @@ impl Act {
         match self {
             Self::Started(answer, ..) => drop(answer.send(Err(error.clone()))),
             Self::Done(answer) => drop(answer.send(Err(error.clone()))),
-            Self::Stopped(answer, _) => drop(answer.send(Err(error.clone()))),
+            Self::Moved(answer, _) => drop(answer.send(Err(error.clone()))),
             Self::Deliver { .. } => {}
         }
     }
@@ -48,7 +48,8 @@ fn refuse(input: Input, error: Error) {
         Input::Express(_, answer) => drop(answer.send(Err(error))),
         Input::Report { answer, .. } | Input::Settle(answer) => drop(answer.send(Err(error))),
         Input::Stop { answer, .. } => drop(answer.send(Err(error))),
-        Input::Poll { .. } | Input::Take { .. } | Input::Timer { .. } => {}
+        Input::Redrive { answer, .. } => drop(answer.send(Err(error))),
+        Input::Poll { .. } | Input::Take { .. } => {}
     }
 }
 
@@ -85,9 +86,9 @@ impl Engine {
                 cause,
                 answer,
             } => self.stop(key, error, cause, answer),
-            Input::Timer { key, timer } => match self.live.contains_key(&key) {
-                true => self.happen(key, Event::TimerFired { timer }),
-                false => self.park(key, Input::Timer { key, timer }),
+            Input::Redrive { key, answer } => match self.live.contains_key(&key) {
+                true => drop(answer.send(Err(Error::NotRedrivable(key)))),
+                false => self.park(key, Input::Redrive { key, answer }),
             },
             Input::Settle(answer) => self.settling.push(answer),
         }
@@ -280,7 +281,7 @@ impl Engine {
         }
         let at = self.now();
         self.happen(key, Event::Cancel { error, cause });
-        self.acts.push(Act::Stopped(answer, at));
+        self.acts.push(Act::Moved(answer, at));
     }
 
     /// Lets an event happen to an execution in memory, and all that follows from it at once.
@@ -428,7 +429,7 @@ impl Engine {
                 let _ = answer.send(Ok(started));
             }
             Act::Done(answer) => drop(answer.send(Ok(()))),
-            Act::Stopped(answer, at) => drop(answer.send(Ok(at))),
+            Act::Moved(answer, at) => drop(answer.send(Ok(at))),
             Act::Deliver {
                 resource,
                 token,

@@ -4,7 +4,7 @@ use std::{pin::Pin, sync::Arc};
 
 use store::Status;
 
-use crate::{Engine, Error, act::Act, run::EXPRESS};
+use crate::{Engine, Error, act::Act, run::EXPRESS, timers::Due};
 
 pub(crate) type Done = (Vec<Act>, Result<(), store::Error>);
 pub(crate) type InFlight = Pin<Box<dyn Future<Output = Done> + Send>>;
@@ -44,6 +44,8 @@ impl Engine {
         match kept {
             Ok(()) => {
                 self.done = self.sent;
+                let done = self.done;
+                self.ending.retain(|_, commit| *commit > done);
                 acts.into_iter().for_each(|act| self.act(act));
             }
             Err(error) => {
@@ -87,6 +89,9 @@ impl Engine {
                 self.fold(key);
             } else if live.folded_in <= self.done && over > 0 {
                 over -= 1;
+                if let Some(wake) = live.wake() {
+                    self.timers.set(wake, Due::Wake { execution: key });
+                }
                 self.live.remove(&key);
                 self.used.remove(&at);
             }
@@ -153,6 +158,9 @@ impl Engine {
             asl::Status::TimedOut => (Status::TimedOut, None, None, None),
             asl::Status::Aborted { error, cause } => (Status::Aborted, None, error, cause),
         };
+        self.ending.insert(key, self.sent + 1);
+        let piece = live.pending.take();
+        let snapshot = live.state.can_redrive().then(|| live.fold(key).snapshot);
         self.batch.finishes.push(store::Finish {
             execution: key,
             status,
@@ -160,7 +168,8 @@ impl Engine {
             error,
             cause,
             at: live.at,
-            history: live.pending.take(),
+            history: piece,
+            snapshot,
         });
     }
 

@@ -11,6 +11,9 @@ pub enum Error {
     TaskGone,
     #[error("there is no open execution with the key {0}")]
     NotOpen(u64),
+    /// It is under way, succeeded, or was never such that it can be tried again.
+    #[error("the execution with the key {0} cannot be tried again")]
+    NotRedrivable(u64),
     /// Another execution has this name.
     #[error("the execution {0} exists already")]
     Exists(String),

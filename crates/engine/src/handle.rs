@@ -76,9 +76,9 @@ pub(crate) enum Input {
         cause: Option<String>,
         answer: Answer<Timestamp>,
     },
-    Timer {
+    Redrive {
         key: u64,
-        timer: u64,
+        answer: Answer<Timestamp>,
     },
     /// Folds all there is to fold.
     Settle(Answer<()>),
@@ -166,6 +166,11 @@ impl Handle {
             answer,
         })
         .await
+    }
+
+    /// Tries the states of an execution again that did not succeed, and gives the time at which it goes on.
+    pub async fn redrive(&self, key: u64) -> Result<Timestamp, Error> {
+        self.ask(|answer| Input::Redrive { key, answer }).await
     }
 
     /// Answers when every execution is folded: the log is empty but for its last event.

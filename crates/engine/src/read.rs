@@ -85,7 +85,7 @@ pub(crate) fn open(db: &Db<'_>) -> Result<Opened, Error> {
 impl Engine {
     /// Keeps an input until the execution has been read.
     pub(crate) fn park(&mut self, key: u64, input: Input) {
-        if Self::in_memory(key) {
+        if Self::in_memory(key) || self.ending.contains_key(&key) {
             return self.refuse(input, Error::NotOpen(key));
         }
         self.want(key);
@@ -187,13 +187,11 @@ impl Engine {
 
     fn was_read_one(&mut self, key: u64, run: Option<(Run, String)>, snapshot: Option<Snapshot>) {
         let parked = self.parked.remove(&key).unwrap_or_default();
-        let open = run.filter(|(run, _)| run.ended_at.is_none()).zip(snapshot);
-        let Some(((run, text), snapshot)) = open else {
-            for input in parked {
-                self.refuse(input, Error::NotOpen(key));
-            }
-            return;
+        let (run, text, snapshot) = match (run, snapshot) {
+            (Some((run, text)), Some(snapshot)) => (run, text, snapshot),
+            _ => return self.over(key, parked, None),
         };
+        let has_ended = run.ended_at.is_some();
         let recovered = self
             .machine(key, text)
             .and_then(|machine| recover::replay(&run, machine, Some(snapshot), &[]));
@@ -207,12 +205,35 @@ impl Engine {
                     self.refuse(input, error.clone());
                 }
             }
+            Ok(recovered) if has_ended => self.over(key, parked, Some(recovered)),
             Ok(recovered) => {
                 self.wake(key, &recovered);
                 self.insert(key, Live::from(recovered));
                 parked.into_iter().for_each(|input| self.take(input));
             }
         }
+    }
+
+    /// Nothing happens to an execution that has ended, unless it is to be tried again.
+    fn over(&mut self, key: u64, parked: Vec<Input>, mut recovered: Option<Recovered>) {
+        for input in parked {
+            let Input::Redrive { answer, .. } = input else {
+                self.refuse(input, Error::NotOpen(key));
+                continue;
+            };
+            match recovered.take().filter(|recovered| recovered.state.can_redrive()) {
+                None => drop(answer.send(Err(Error::NotRedrivable(key)))),
+                Some(recovered) => self.redrive(key, recovered, answer),
+            }
+        }
+    }
+
+    fn redrive(&mut self, key: u64, recovered: Recovered, answer: Answer<Timestamp>) {
+        let (at, count) = (self.now(), recovered.state.redrives() + 1);
+        self.insert(key, Live::from(recovered));
+        self.batch.reopened.push((key, at));
+        self.happen(key, asl::Event::Redrive { count });
+        self.acts.push(crate::act::Act::Moved(answer, at));
     }
 
     fn machine(&mut self, key: u64, text: String) -> Result<Machine, Error> {

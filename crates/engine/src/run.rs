@@ -94,6 +94,8 @@ pub struct Engine {
     /// Every event before it is dropped from the log.
     pub(crate) dropped: u64,
     pub(crate) settling: Vec<Answer<()>>,
+    /// Executions whose end is not committed yet, by the commit that it is in.
+    pub(crate) ending: HashMap<u64, u64>,
     last: Timestamp,
 }
 
@@ -135,6 +137,7 @@ pub fn new(setup: Setup) -> (Engine, Handle) {
         done: 0,
         dropped: 0,
         settling: Vec::new(),
+        ending: HashMap::new(),
         last: Timestamp::MIN,
     };
     (engine, Handle(sender))
@@ -193,10 +196,9 @@ impl Engine {
         for _ in 0..BATCH {
             let Some(due) = self.timers.due(now) else { return };
             match due {
-                Due::Timer { execution, timer } => self.take(Input::Timer {
-                    key: execution,
-                    timer,
-                }),
+                // Of an execution that is over, or that left the memory and will be woken.
+                Due::Timer { execution, .. } if !self.live.contains_key(&execution) => {}
+                Due::Timer { execution, timer } => self.happen(execution, asl::Event::TimerFired { timer }),
                 Due::Wake { execution } if !self.live.contains_key(&execution) => self.want(execution),
                 Due::Wake { .. } => {}
                 Due::Heartbeat { execution, task } => self.silent(execution, task),
@@ -216,6 +218,7 @@ impl Engine {
         self.timers.clear();
         self.wanted.clear();
         self.names.clear();
+        self.ending.clear();
         self.reading = None;
         self.batch = Batch::default();
         let opened = self.setup.store.read(crate::read::open).await?;

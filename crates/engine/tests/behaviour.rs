@@ -180,6 +180,66 @@ async fn work_that_nobody_does_fails_at_once() {
 }
 
 #[tokio::test]
+async fn what_failed_is_tried_again_where_it_failed() {
+    let dir = dir();
+    let running = run(open(&dir.path).await, Limits::default()).await;
+    let handle = &running.handle;
+    let begun = handle
+        .start(start(&chain(2), "a", json!({ "n": 0 })))
+        .await
+        .unwrap();
+    let offer = handle.poll(&resource("work"), None).await.unwrap();
+    assert!(matches!(
+        handle.redrive(begun.key).await,
+        Err(Error::NotRedrivable(_))
+    ));
+    handle
+        .succeed(OWNER, &offer.token, json!({ "n": 1 }))
+        .await
+        .unwrap();
+    let offer = handle.poll(&resource("work"), None).await.unwrap();
+    handle
+        .fail(OWNER, &offer.token, Some("Broken".into()), None)
+        .await
+        .unwrap();
+    assert_eq!(ended(&running.store, begun.key).await.status, Status::Failed);
+    // Also by an engine that never saw it.
+    let store = running.abort().await;
+    let running = run(store, Limits::default()).await;
+    let handle = &running.handle;
+    handle.redrive(begun.key).await.unwrap();
+    let store = &running.store;
+    assert_eq!(
+        (
+            found(store, begun.key).await.status,
+            found(store, begun.key).await.redrives
+        ),
+        (Status::Running, 1)
+    );
+    let offer = handle.poll(&resource("work"), None).await.unwrap();
+    assert_eq!(offer.input, json!({ "n": 1 }), "it goes on where it failed");
+    handle
+        .succeed(OWNER, &offer.token, json!({ "n": 2 }))
+        .await
+        .unwrap();
+    assert_eq!(
+        ended(store, begun.key).await.output.as_deref(),
+        Some(r#"{"n":2}"#)
+    );
+    assert!(matches!(
+        handle.redrive(begun.key).await,
+        Err(Error::NotRedrivable(_) | Error::NotOpen(_))
+    ));
+    let kinds = kinds(store, begun.key).await;
+    assert_eq!(
+        kinds.iter().filter(|kind| *kind == "ExecutionRedriven").count(),
+        1,
+        "{kinds:?}"
+    );
+    running.end().await;
+}
+
+#[tokio::test]
 async fn stopping_ends_an_execution_and_what_it_waits_for() {
     let dir = dir();
     let running = run(open(&dir.path).await, Limits::default()).await;

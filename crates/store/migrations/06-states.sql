@@ -84,7 +84,10 @@ CREATE TABLE state_executions (
     output     TEXT,
     error      TEXT,
     cause      TEXT,
-    ended_at   INTEGER
+    ended_at   INTEGER,
+    -- How often it was tried again, and when last.
+    redrives   INTEGER NOT NULL DEFAULT 0,
+    redriven_at INTEGER
 ) STRICT;
 
 CREATE INDEX state_executions_open ON state_executions (machine, key) WHERE ended_at IS NULL;
@@ -100,7 +103,7 @@ CREATE TABLE events (
     event     TEXT NOT NULL
 ) STRICT;
 
--- Of open executions, as they were after the event `seq`.
+-- Of open executions, as they were after the event `seq`; and of those that ended and may be tried again.
 CREATE TABLE snapshots (
     execution INTEGER PRIMARY KEY REFERENCES state_executions ON DELETE CASCADE,
     seq       INTEGER NOT NULL,

@@ -44,7 +44,10 @@ const ARROWS: [(&str, &[&str]); 9] = [
     ("host", &["model"]),
     ("edge", &["model"]),
     ("engine", &["asl", "model", "store"]),
-    ("vend", &["asl", "jsonata", "model", "store", "engine", "host", "edge"]),
+    (
+        "vend",
+        &["asl", "jsonata", "model", "store", "engine", "host", "edge"],
+    ),
     ("xtask", &[]),
 ];
 

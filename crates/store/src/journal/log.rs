@@ -90,6 +90,8 @@ pub struct Finish {
     pub cause: Option<String>,
     pub at: Timestamp,
     pub history: Option<Piece>,
+    /// What it takes to try it again, if it may be.
+    pub snapshot: Option<Snapshot>,
 }
 
 /// What is committed together.
@@ -97,6 +99,8 @@ pub struct Finish {
 pub struct Batch {
     pub begins: Vec<Begin>,
     pub events: Vec<Logged>,
+    /// Executions that had ended and go on.
+    pub reopened: Vec<(u64, Timestamp)>,
     pub folds: Vec<Fold>,
     pub finishes: Vec<Finish>,
     pub deeds: Vec<(Deed, Timestamp)>,
@@ -109,6 +113,7 @@ impl Batch {
     pub fn is_empty(&self) -> bool {
         self.begins.is_empty()
             && self.events.is_empty()
+            && self.reopened.is_empty()
             && self.folds.is_empty()
             && self.finishes.is_empty()
             && self.deeds.is_empty()
@@ -224,6 +229,13 @@ impl Tx<'_> {
                 params![logged.seq, logged.execution, At(logged.at), logged.event],
             )?;
         }
+        for (execution, at) in &batch.reopened {
+            self.run(
+                "UPDATE state_executions SET status = ?2, output = NULL, error = NULL, cause = NULL,
+                 ended_at = NULL, redrives = redrives + 1, redriven_at = ?3 WHERE key = ?1",
+                params![execution, Word(Status::Running), At(*at)],
+            )?;
+        }
         for fold in &batch.folds {
             self.fold(fold)?;
         }
@@ -266,7 +278,11 @@ impl Tx<'_> {
     }
 
     fn fold(&self, fold: &Fold) -> Result<(), Error> {
-        let snapshot = &fold.snapshot;
+        self.keep_snapshot(&fold.snapshot)?;
+        self.keep_piece(fold.snapshot.execution, fold.history.as_ref())
+    }
+
+    fn keep_snapshot(&self, snapshot: &Snapshot) -> Result<(), Error> {
         self.run(
             "INSERT OR REPLACE INTO snapshots VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
             params![
@@ -277,8 +293,8 @@ impl Tx<'_> {
                 snapshot.orders,
                 snapshot.state
             ],
-        )?;
-        self.keep_piece(snapshot.execution, fold.history.as_ref())
+        )
+        .map(drop)
     }
 
     fn keep_piece(&self, execution: u64, piece: Option<&Piece>) -> Result<(), Error> {
@@ -304,7 +320,10 @@ impl Tx<'_> {
                 At(finish.at)
             ],
         )?;
-        self.run("DELETE FROM snapshots WHERE execution = ?1", [finish.execution])?;
+        match &finish.snapshot {
+            Some(snapshot) => self.keep_snapshot(snapshot)?,
+            None => drop(self.run("DELETE FROM snapshots WHERE execution = ?1", [finish.execution])?),
+        }
         self.keep_piece(finish.execution, finish.history.as_ref())
     }
 }

@@ -29,6 +29,11 @@ pub struct Run {
     pub error: Option<String>,
     pub cause: Option<String>,
     pub ended_at: Option<Timestamp>,
+    /// How often it was tried again, and when last.
+    pub redrives: u32,
+    pub redriven_at: Option<Timestamp>,
+    /// It is over, and what is needed to try it again is kept.
+    pub redrivable: bool,
 }
 
 /// Which executions of a machine to list, newest first.
@@ -41,8 +46,9 @@ pub struct RunFilter {
     pub limit: u32,
 }
 
-const SELECT: &str =
-    "SELECT x.*, t.name AS tenant FROM state_executions x JOIN tenants t ON t.id = x.tenant_id";
+const SELECT: &str = "SELECT x.*, t.name AS tenant,
+    x.ended_at IS NOT NULL AND EXISTS (SELECT 1 FROM snapshots s WHERE s.execution = x.key) AS redrivable
+    FROM state_executions x JOIN tenants t ON t.id = x.tenant_id";
 
 impl Db<'_> {
     pub fn run(&self, arn: &str) -> Result<Option<Run>, Error> {
@@ -52,8 +58,9 @@ impl Db<'_> {
     /// An execution by its key, with its definition.
     pub fn run_by_key(&self, key: u64) -> Result<Option<(Run, String)>, Error> {
         self.one(
-            "SELECT x.*, t.name AS tenant, m.definition AS text FROM state_executions x
-             JOIN tenants t ON t.id = x.tenant_id JOIN machines m ON m.digest = x.definition WHERE x.key = ?1",
+            "SELECT x.*, t.name AS tenant, m.definition AS text,
+             x.ended_at IS NOT NULL AND EXISTS (SELECT 1 FROM snapshots s WHERE s.execution = x.key) AS redrivable
+             FROM state_executions x JOIN tenants t ON t.id = x.tenant_id JOIN machines m ON m.digest = x.definition WHERE x.key = ?1",
             [key],
             |row| Ok((run(row)?, row.get("text")?)),
         )
@@ -130,5 +137,8 @@ fn run(row: &Row<'_>) -> rusqlite::Result<Run> {
         error: row.get("error")?,
         cause: row.get("cause")?,
         ended_at: row.maybe_at("ended_at")?,
+        redrives: row.get("redrives")?,
+        redriven_at: row.maybe_at("redriven_at")?,
+        redrivable: row.get("redrivable")?,
     })
 }

@@ -12,8 +12,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     auth::Sessions,
     commands::{Commands, Sight},
-    states::States,
     git::{self, Announcer, Repositories},
+    states::States,
 };
 
 /// Calls of git that run at once.

@@ -42,7 +42,7 @@ pub struct States {
 }
 
 /// Every operation, with what its caller must be allowed to do.
-pub const OPERATIONS: [(&str, Action); 33] = [
+pub const OPERATIONS: [(&str, Action); 35] = [
     ("CreateStateMachine", Action::Develop),
     ("UpdateStateMachine", Action::Develop),
     ("DeleteStateMachine", Action::Develop),
@@ -60,6 +60,7 @@ pub const OPERATIONS: [(&str, Action); 33] = [
     ("StartExecution", Action::Develop),
     ("StartSyncExecution", Action::Develop),
     ("StopExecution", Action::Develop),
+    ("RedriveExecution", Action::Develop),
     ("DescribeExecution", Action::View),
     ("DescribeStateMachineForExecution", Action::View),
     ("ListExecutions", Action::View),
@@ -76,6 +77,7 @@ pub const OPERATIONS: [(&str, Action); 33] = [
     ("UntagResource", Action::Develop),
     ("ListTagsForResource", Action::View),
     ("ListMapRuns", Action::View),
+    ("TestState", Action::View),
 ];
 
 /// One call of the API.
@@ -100,7 +102,9 @@ async fn answer(state: State, peer: Peer, request: Request) -> Result<Value, Fau
     let caller = who::caller(&state, peer, &parts, &body).await?;
     let input = match body.is_empty() {
         true => Value::Object(serde_json::Map::new()),
-        false => serde_json::from_slice(&body).map_err(|_| Fault::new("SerializationException", "not JSON"))?,
+        false => {
+            serde_json::from_slice(&body).map_err(|_| Fault::new("SerializationException", "not JSON"))?
+        }
     };
     let (name, action) = operation;
     let call = Call::new(state, caller, action, &parts.headers, input)?;

@@ -185,6 +185,14 @@ def executions(machine, alias, activity):
     work(activity, lambda token, given: sfn.send_task_failure(taskToken=token, error="Broken", cause="on purpose"))
     found = wait(by_alias)
     assert (found["status"], found["error"], found["cause"]) == ("FAILED", "Broken", "on purpose")
+    assert found["redriveStatus"] == "REDRIVABLE", found
+    refused("ExecutionDoesNotExist", other.redrive_execution, executionArn=by_alias)
+    assert sfn.redrive_execution(executionArn=by_alias)["redriveDate"]
+    refused("ExecutionNotRedrivable", sfn.redrive_execution, executionArn=by_alias)
+    work(activity, lambda token, given: sfn.send_task_failure(taskToken=token, error="Again"))
+    found = wait(by_alias)
+    assert (found["status"], found["error"], found["redriveCount"]) == ("FAILED", "Again", 1), found
+    refused("ExecutionNotRedrivable", sfn.redrive_execution, executionArn=arn)
 
     stopped = sfn.start_execution(stateMachineArn=machine)["executionArn"]
     refused("ExecutionDoesNotExist", other.stop_execution, executionArn=stopped)
@@ -231,6 +239,8 @@ def checks():
     good = sfn.validate_state_machine_definition(definition=definition(("P", {"Type": "Pass"})))
     assert (good["result"], good["diagnostics"]) == ("OK", [])
     bad = sfn.validate_state_machine_definition(definition='{"StartAt":"X","States":{"P":{"Type":"Pass","End":true}}}')
+    tested = sfn.test_state(definition='{"Type":"Pass","Result":7,"Next":"X"}', roleArn=ROLE, input="{}")
+    assert (tested["status"], tested["output"], tested["nextState"]) == ("SUCCEEDED", "7", "X"), tested
     assert bad["result"] == "FAIL" and bad["diagnostics"][0]["code"], bad
 
 

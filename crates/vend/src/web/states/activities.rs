@@ -26,7 +26,11 @@ impl Call {
         };
         let owner = owner.ok_or_else(|| Fault::activity(text))?;
         let tenant = owner.tenant.clone();
-        let found = self.state.store.read(move |db| db.activity(&tenant, &name)).await?;
+        let found = self
+            .state
+            .store
+            .read(move |db| db.activity(&tenant, &name))
+            .await?;
         Ok((owner, found.ok_or_else(|| Fault::activity(text))?))
     }
 
@@ -66,7 +70,10 @@ impl Call {
             .store
             .read(move |db| db.activities(&tenant, &after, limit))
             .await?;
-        let next = found.last().filter(|_| found.len() == limit as usize).map(|last| last.name.clone());
+        let next = found
+            .last()
+            .filter(|_| found.len() == limit as usize)
+            .map(|last| last.name.clone());
         let items = found.iter().map(|activity| {
             json!({
                 "activityArn": arn::activity(owner.account, &activity.name),
@@ -99,7 +106,9 @@ impl Call {
     pub async fn get_task(&self) -> Result<Value, Fault> {
         let text = self.text("activityArn")?;
         self.activity(text).await?;
-        let worker = self.maybe("workerName")?.map(|name| arn::checked(name).map(str::to_owned));
+        let worker = self
+            .maybe("workerName")?
+            .map(|name| arn::checked(name).map(str::to_owned));
         let poll = self.state.states.engine.poll(text, worker.transpose()?);
         match tokio::time::timeout(POLL, poll).await {
             Ok(offer) => {

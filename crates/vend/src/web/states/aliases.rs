@@ -47,14 +47,24 @@ impl Call {
 
     /// `routingConfiguration`: one or two versions of one machine, with weights that are 100 together.
     async fn routes(&self) -> Result<(Owner, StateMachine, Vec<(u64, u32)>), Fault> {
-        let wrong = || Fault::validation("the routing configuration names one or two versions of one state machine, with weights that are 100 together");
+        let wrong = || {
+            Fault::validation(
+                "the routing configuration names one or two versions of one state machine, with weights that are 100 together",
+            )
+        };
         let given = self.value("routingConfiguration").as_array().ok_or_else(wrong)?;
         let (mut routes, mut of) = (Vec::new(), None);
         for route in given {
             let text = route["stateMachineVersionArn"].as_str().ok_or_else(wrong)?;
-            let weight = route["weight"].as_u64().filter(|weight| *weight <= 100).ok_or_else(wrong)?;
+            let weight = route["weight"]
+                .as_u64()
+                .filter(|weight| *weight <= 100)
+                .ok_or_else(wrong)?;
             let meant = self.meant(text).await?;
-            let version = meant.version.filter(|_| meant.alias.is_none()).ok_or_else(wrong)?;
+            let version = meant
+                .version
+                .filter(|_| meant.alias.is_none())
+                .ok_or_else(wrong)?;
             let (owner, machine) = of.get_or_insert((meant.owner, meant.machine.clone()));
             if machine.key != meant.machine.key || routes.iter().any(|(other, _)| *other == version.version) {
                 return Err(wrong());
@@ -62,7 +72,8 @@ impl Call {
             let _ = owner;
             routes.push((version.version, weight as u32));
         }
-        let fits = (1..=2).contains(&routes.len()) && routes.iter().map(|(_, weight)| weight).sum::<u32>() == 100;
+        let fits =
+            (1..=2).contains(&routes.len()) && routes.iter().map(|(_, weight)| weight).sum::<u32>() == 100;
         let (owner, machine) = of.filter(|_| fits).ok_or_else(wrong)?;
         Ok((owner, machine, routes))
     }
@@ -77,11 +88,16 @@ impl Call {
         let text = format!("{}:{name}", arn::machine(owner.account, &machine.name));
         let description = self.maybe("description")?.unwrap_or_default().to_owned();
         let by = self.by();
-        let made = self.state.store.write(move |tx| match tx.machine_alias(machine.key, &name)? {
-            Some(found) if found.routes == routes && found.description == description => Ok(Some(found)),
-            Some(_) => Ok(None),
-            None => tx.put_alias(&machine, &name, &description, &routes, &by).map(Some),
-        });
+        let made = self
+            .state
+            .store
+            .write(move |tx| match tx.machine_alias(machine.key, &name)? {
+                Some(found) if found.routes == routes && found.description == description => Ok(Some(found)),
+                Some(_) => Ok(None),
+                None => tx
+                    .put_alias(&machine, &name, &description, &routes, &by)
+                    .map(Some),
+            });
         let made: Option<Alias> = made.await.map_err(|error: store::Error| error)?;
         let made = made.ok_or_else(|| Fault::new("ConflictException", "an alias of this name exists"))?;
         Ok(json!({ "stateMachineAliasArn": text, "creationDate": seconds(made.created_at) }))
@@ -99,7 +115,10 @@ impl Call {
                 routes
             }
         };
-        let description = self.maybe("description")?.unwrap_or(&found.alias.description).to_owned();
+        let description = self
+            .maybe("description")?
+            .unwrap_or(&found.alias.description)
+            .to_owned();
         let (by, machine, name) = (self.by(), found.machine, found.alias.name);
         let made = self
             .state
@@ -117,9 +136,7 @@ impl Call {
             alias,
         } = self.alias("stateMachineAliasArn").await?;
         let of = arn::machine(owner.account, &machine.name);
-        let route = |(version, weight): &(u64, u32)| {
-            json!({ "stateMachineVersionArn": format!("{of}:{version}"), "weight": weight })
-        };
+        let route = |(version, weight): &(u64, u32)| json!({ "stateMachineVersionArn": format!("{of}:{version}"), "weight": weight });
         Ok(json!({
             "stateMachineAliasArn": text,
             "name": alias.name,
@@ -139,7 +156,10 @@ impl Call {
             .store
             .read(move |db| db.machine_aliases(key, &after, limit))
             .await?;
-        let next = found.last().filter(|_| found.len() == limit as usize).map(|last| last.name.clone());
+        let next = found
+            .last()
+            .filter(|_| found.len() == limit as usize)
+            .map(|last| last.name.clone());
         let text = meant.arn();
         let items = found.iter().map(|alias| {
             json!({

@@ -16,10 +16,21 @@ pub struct Arn {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
     /// With the version or the alias that is meant.
-    Machine { name: String, qualifier: Option<String> },
-    Execution { machine: String, name: String },
-    Express { machine: String, name: String },
-    Activity { name: String },
+    Machine {
+        name: String,
+        qualifier: Option<String>,
+    },
+    Execution {
+        machine: String,
+        name: String,
+    },
+    Express {
+        machine: String,
+        name: String,
+    },
+    Activity {
+        name: String,
+    },
 }
 
 impl Arn {

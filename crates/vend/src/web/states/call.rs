@@ -49,7 +49,10 @@ impl Call {
             }
         };
         if !input.is_object() {
-            return Err(Fault::new("SerializationException", "the request is not an object"));
+            return Err(Fault::new(
+                "SerializationException",
+                "the request is not an object",
+            ));
         }
         Ok(Self {
             state,
@@ -79,6 +82,8 @@ impl Call {
             "StartExecution" => self.start().await,
             "StartSyncExecution" => self.start_sync().await,
             "StopExecution" => self.stop().await,
+            "RedriveExecution" => self.redrive().await,
+            "TestState" => self.test(),
             "DescribeExecution" => self.describe_execution().await,
             "DescribeStateMachineForExecution" => self.describe_machine_of().await,
             "ListExecutions" => self.list_executions().await,
@@ -104,8 +109,15 @@ impl Call {
         match self.input.get(member) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(text)) => Ok(Some(text)),
-            Some(_) => Err(Fault::new("SerializationException", format!("{member} is not a string"))),
+            Some(_) => Err(Fault::new(
+                "SerializationException",
+                format!("{member} is not a string"),
+            )),
         }
+    }
+
+    pub fn whole(&self) -> &Value {
+        &self.input
     }
 
     pub fn text(&self, member: &str) -> Result<&str, Fault> {
@@ -152,7 +164,9 @@ impl Call {
     pub async fn owner(&self) -> Result<Owner, Fault> {
         let tenant = self.who.tenant.clone().or_else(|| self.named.clone());
         let tenant = tenant.ok_or_else(|| {
-            Fault::validation("you belong to no tenant: say whose things you mean in the header X-Vend-Tenant")
+            Fault::validation(
+                "you belong to no tenant: say whose things you mean in the header X-Vend-Tenant",
+            )
         })?;
         self.allow(&tenant)?;
         let own = tenant.clone();
@@ -167,7 +181,11 @@ impl Call {
     /// Whose thing an ARN names. `None`: nobody's that the caller may know of.
     pub async fn arn(&self, text: &str) -> Result<(Option<Owner>, Kind), Fault> {
         let Arn { account, kind } = Arn::parse(text)?;
-        let tenant = self.state.store.read(move |db| db.tenant_numbered(account)).await?;
+        let tenant = self
+            .state
+            .store
+            .read(move |db| db.tenant_numbered(account))
+            .await?;
         let theirs = |tenant: &TenantName| self.who.tenant.as_ref().is_none_or(|own| own == tenant);
         let Some(tenant) = tenant.filter(theirs) else {
             return Ok((None, kind));
@@ -181,7 +199,9 @@ impl Call {
             return Ok(());
         }
         let (actor, action) = (&self.who.actor, self.action);
-        Err(Fault::denied(format!("{actor} may not do this ({action:?}) in tenant {tenant}")))
+        Err(Fault::denied(format!(
+            "{actor} may not do this ({action:?}) in tenant {tenant}"
+        )))
     }
 }
 

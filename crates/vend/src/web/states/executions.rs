@@ -71,7 +71,9 @@ impl Call {
             let at = self.state.now();
             let engine = engine.clone();
             // It runs on its own; how it ends is kept nowhere, as on AWS without logging.
-            self.state.tasks.spawn(async move { drop(engine.express(start).await) });
+            self.state
+                .tasks
+                .spawn(async move { drop(engine.express(start).await) });
             return Ok(json!({ "executionArn": text, "startDate": seconds(at) }));
         }
         let input = start.input.clone();
@@ -87,7 +89,8 @@ impl Call {
         let asked = text.to_owned();
         let found = self.state.store.read(move |db| db.run(&asked)).await?;
         let same = |run: &Run| {
-            run.ended_at.is_none() && serde_json::from_str::<Value>(&run.input).is_ok_and(|kept| kept == *input)
+            run.ended_at.is_none()
+                && serde_json::from_str::<Value>(&run.input).is_ok_and(|kept| kept == *input)
         };
         match found.filter(same) {
             Some(run) => Ok(json!({ "executionArn": text, "startDate": seconds(run.started_at) })),
@@ -127,11 +130,14 @@ impl Call {
                 put(&mut answer, "error", error);
                 put(&mut answer, "cause", cause);
             }
-            asl::Status::Running | asl::Status::TimedOut => put(&mut answer, "error", Some("States.Timeout".into())),
+            asl::Status::Running | asl::Status::TimedOut => {
+                put(&mut answer, "error", Some("States.Timeout".into()))
+            }
         }
         let milliseconds = ended.ended_at.duration_since(ended.started_at).as_millis().max(1);
         let billed = (milliseconds as u64).div_ceil(100) * 100;
-        answer["billingDetails"] = json!({ "billedMemoryUsedInMB": 64, "billedDurationInMilliseconds": billed });
+        answer["billingDetails"] =
+            json!({ "billedMemoryUsedInMB": 64, "billedDurationInMilliseconds": billed });
         Ok(answer)
     }
 
@@ -159,7 +165,11 @@ impl Call {
     pub async fn stop(&self) -> Result<Value, Fault> {
         let run = self.run_of(self.text("executionArn")?).await?;
         let text = |member| Ok::<_, Fault>(self.maybe(member)?.map(str::to_owned));
-        let stopped = self.state.states.engine.stop(run.key, text("error")?, text("cause")?);
+        let stopped = self
+            .state
+            .states
+            .engine
+            .stop(run.key, text("error")?, text("cause")?);
         let at = match stopped.await {
             Ok(at) => at,
             // It has ended, which is what was asked for.
@@ -167,6 +177,18 @@ impl Call {
             Err(error) => return Err(error.into()),
         };
         Ok(json!({ "stopDate": seconds(at) }))
+    }
+
+    pub async fn redrive(&self) -> Result<Value, Fault> {
+        let run = self.run_of(self.text("executionArn")?).await?;
+        match self.state.states.engine.redrive(run.key).await {
+            Ok(at) => Ok(json!({ "redriveDate": seconds(at) })),
+            Err(engine::Error::NotRedrivable(_) | engine::Error::NotOpen(_)) => Err(Fault::new(
+                "ExecutionNotRedrivable",
+                format!("Execution Not Redrivable: '{}'", not_redrivable(run.status)),
+            )),
+            Err(error) => Err(error.into()),
+        }
     }
 
     pub async fn describe_execution(&self) -> Result<Value, Fault> {
@@ -181,10 +203,16 @@ impl Call {
             "startDate": seconds(run.started_at),
             "input": run.input,
             "inputDetails": { "included": true },
-            "redriveCount": 0,
+            "redriveCount": run.redrives,
             "redriveStatus": "NOT_REDRIVABLE",
-            "redriveStatusReason": "This platform does not redrive executions yet",
         });
+        match run.redrivable {
+            true => answer["redriveStatus"] = "REDRIVABLE".into(),
+            false => answer["redriveStatusReason"] = not_redrivable(run.status).into(),
+        }
+        if let Some(at) = run.redriven_at {
+            answer["redriveDate"] = seconds(at);
+        }
         if let Some(at) = run.ended_at {
             answer["stopDate"] = seconds(at);
         }
@@ -200,7 +228,11 @@ impl Call {
         if let Some(alias) = origin["alias"].as_str() {
             answer["stateMachineAliasArn"] = format!("{of}:{alias}").into();
         }
-        put(&mut answer, "traceHeader", origin["trace"].as_str().map(str::to_owned));
+        put(
+            &mut answer,
+            "traceHeader",
+            origin["trace"].as_str().map(str::to_owned),
+        );
         Ok(answer)
     }
 
@@ -214,7 +246,11 @@ impl Call {
         let origin: Value = serde_json::from_str(&run.origin).unwrap_or_default();
         let name = origin["machine"].as_str().unwrap_or_default();
         let of = arn::machine(run.owner, name);
-        let now = self.meant(&of).await.ok().and_then(|meant| described(&meant).ok());
+        let now = self
+            .meant(&of)
+            .await
+            .ok()
+            .and_then(|meant| described(&meant).ok());
         let mut answer = now.unwrap_or_else(|| json!({ "type": kind(false) }));
         for member in ["status", "creationDate", "description"] {
             answer.as_object_mut().map(|answer| answer.remove(member));
@@ -251,7 +287,10 @@ impl Call {
             limit,
         };
         let found = self.state.store.read(move |db| db.runs(&filter)).await?;
-        let next = found.last().filter(|_| found.len() == limit as usize).map(|last| last.key.to_string());
+        let next = found
+            .last()
+            .filter(|_| found.len() == limit as usize)
+            .map(|last| last.key.to_string());
         let of = meant.arn();
         let item = |run: &Run| {
             let mut item = json!({
@@ -305,6 +344,14 @@ impl Call {
     pub async fn list_map_runs(&self) -> Result<Value, Fault> {
         self.run_of(self.text("executionArn")?).await?;
         Ok(page("mapRuns", Vec::new(), None))
+    }
+}
+
+fn not_redrivable(status: Status) -> &'static str {
+    match status {
+        Status::Running => "Execution is RUNNING and cannot be redriven",
+        Status::Succeeded => "Execution is SUCCEEDED and cannot be redriven",
+        Status::Failed | Status::TimedOut | Status::Aborted => "Nothing of the execution can be tried again",
     }
 }
 

@@ -65,7 +65,10 @@ impl Fault {
     }
 
     pub fn activity(arn: &str) -> Self {
-        Self::new("ActivityDoesNotExist", format!("Activity Does Not Exist: '{arn}'"))
+        Self::new(
+            "ActivityDoesNotExist",
+            format!("Activity Does Not Exist: '{arn}'"),
+        )
     }
 
     pub fn resource(arn: &str) -> Self {
@@ -101,8 +104,14 @@ impl From<store::Error> for Fault {
         match error {
             store::Error::Refused { message, .. } => Self::new("ConflictException", message),
             other => {
-                tracing::error!(error = &other as &dyn std::error::Error, "the store did not do its part");
-                Self::new("InternalFailure", "the platform has a fault; its log has the cause")
+                tracing::error!(
+                    error = &other as &dyn std::error::Error,
+                    "the store did not do its part"
+                );
+                Self::new(
+                    "InternalFailure",
+                    "the platform has a fault; its log has the cause",
+                )
             }
         }
     }
@@ -117,7 +126,10 @@ impl From<engine::Error> for Fault {
                 "Task Timed Out: 'Provided task does not exist anymore'",
             ),
             other => {
-                tracing::error!(error = &other as &dyn std::error::Error, "the engine did not do its part");
+                tracing::error!(
+                    error = &other as &dyn std::error::Error,
+                    "the engine did not do its part"
+                );
                 Self::new("ServiceUnavailable", "the engine could not keep it; try again")
             }
         }

@@ -52,8 +52,7 @@ impl Known {
         };
         let known = self.activities.read().unwrap_or_else(PoisonError::into_inner);
         let is_theirs = account == owner && matches!(kind, arn::Kind::Activity { .. });
-        (!is_theirs || !known.contains(resource))
-            .then(|| format!("The activity {resource} does not exist."))
+        (!is_theirs || !known.contains(resource)).then(|| format!("The activity {resource} does not exist."))
     }
 
     /// A definition, read and checked.

@@ -145,7 +145,10 @@ impl Call {
         let (machine, version) = match made.await? {
             Ok(made) => made,
             Err(Refused::TooMany) => {
-                return Err(Fault::new("StateMachineLimitExceeded", "there are too many state machines"));
+                return Err(Fault::new(
+                    "StateMachineLimitExceeded",
+                    "there are too many state machines",
+                ));
             }
             Err(Refused::Exists) => {
                 let text = arn::machine(owner.account, self.text("name")?);
@@ -166,7 +169,10 @@ impl Call {
     pub async fn update_machine(&self) -> Result<Value, Fault> {
         let meant = self.meant(self.text("stateMachineArn")?).await?;
         let Meant { owner, machine, .. } = meant;
-        let definition = self.maybe("definition")?.unwrap_or(&machine.definition).to_owned();
+        let definition = self
+            .maybe("definition")?
+            .unwrap_or(&machine.definition)
+            .to_owned();
         let role = self.maybe("roleArn")?.unwrap_or(&machine.role).to_owned();
         let mut settings: Value = serde_json::from_str(&machine.settings).unwrap_or_default();
         let given = self.settings();
@@ -246,7 +252,10 @@ impl Call {
             .store
             .read(move |db| db.state_machines(&tenant, &filter))
             .await?;
-        let next = found.last().filter(|_| found.len() == limit as usize).map(|last| last.name.clone());
+        let next = found
+            .last()
+            .filter(|_| found.len() == limit as usize)
+            .map(|last| last.name.clone());
         let item = |machine: &StateMachine| {
             json!({
                 "stateMachineArn": arn::machine(owner.account, &machine.name),
@@ -269,6 +278,15 @@ impl Call {
         };
         let most = self.most()?.min(100) as usize;
         Ok(asl::validate(self.text("definition")?, flavour, severity, most).answer())
+    }
+
+    pub fn test(&self) -> Result<Value, Fault> {
+        let request: asl::TestRequest = serde_json::from_value(self.whole().clone())
+            .map_err(|error| Fault::new("SerializationException", error.to_string()))?;
+        let seed = [crate::clock::bits(), crate::clock::bits()];
+        let response = asl::test(&request, self.state.now(), seed)
+            .map_err(|refusal| Fault::new(refusal.code, refusal.message))?;
+        Ok(serde_json::to_value(response).expect("a response is plain data"))
     }
 }
 
@@ -343,7 +361,11 @@ mod tests {
     #[test]
     fn an_alias_is_its_versions_by_weight() {
         let routes = [(3, 90), (4, 10)];
-        let count = |version| (0..100).filter(|dice| chosen(&routes, *dice) == Some(version)).count();
+        let count = |version| {
+            (0..100)
+                .filter(|dice| chosen(&routes, *dice) == Some(version))
+                .count()
+        };
         assert_eq!((count(3), count(4)), (90, 10));
         assert_eq!(chosen(&[], 0), None);
     }

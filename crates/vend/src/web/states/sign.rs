@@ -47,8 +47,17 @@ pub fn read(headers: &HeaderMap) -> Option<Signed<'_>> {
 
 impl Signed<'_> {
     /// Was the request signed with this key, lately? Says why not.
-    pub fn verify(&self, secret: &[u8], parts: &Parts, body: &[u8], now: Timestamp) -> Result<(), &'static str> {
-        let stamp = parts.headers.get("x-amz-date").and_then(|value| value.to_str().ok());
+    pub fn verify(
+        &self,
+        secret: &[u8],
+        parts: &Parts,
+        body: &[u8],
+        now: Timestamp,
+    ) -> Result<(), &'static str> {
+        let stamp = parts
+            .headers
+            .get("x-amz-date")
+            .and_then(|value| value.to_str().ok());
         let stamp = stamp.ok_or("there is no X-Amz-Date header")?;
         let at = time(stamp).ok_or("the X-Amz-Date header is no date")?;
         if now.duration_since(at).abs() > SKEW {
@@ -60,9 +69,14 @@ impl Signed<'_> {
         if COVERED.iter().any(|name| !self.headers.contains(name)) {
             return Err("the signature does not cover host, x-amz-date and x-amz-target");
         }
-        let canonical = self.canonical(parts, body).ok_or("a signed header is not there")?;
+        let canonical = self
+            .canonical(parts, body)
+            .ok_or("a signed header is not there")?;
         let scope = format!("{}/{}/{}/aws4_request", self.date, self.region, self.service);
-        let text = format!("{ALGORITHM}\n{stamp}\n{scope}\n{}", hex::encode(Sha256::digest(canonical)));
+        let text = format!(
+            "{ALGORITHM}\n{stamp}\n{scope}\n{}",
+            hex::encode(Sha256::digest(canonical))
+        );
         let key = [self.date, self.region, self.service, "aws4_request"]
             .iter()
             .fold(secret.to_vec(), |key, part| mac(&key, part.as_bytes()));
@@ -79,7 +93,14 @@ impl Signed<'_> {
         for name in &self.headers {
             let mut values = Vec::new();
             for value in parts.headers.get_all(*name) {
-                values.push(value.to_str().ok()?.split_whitespace().collect::<Vec<_>>().join(" "));
+                values.push(
+                    value
+                        .to_str()
+                        .ok()?
+                        .split_whitespace()
+                        .collect::<Vec<_>>()
+                        .join(" "),
+                );
             }
             if values.is_empty() && *name == "host" {
                 // HTTP/2 has it in the request line.
@@ -108,7 +129,9 @@ fn path(uri: &Uri) -> String {
     let mut out = String::new();
     for byte in uri.path().bytes() {
         match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => out.push(byte.into()),
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => {
+                out.push(byte.into())
+            }
             other => out.push_str(&format!("%{other:02X}")),
         }
     }
@@ -160,7 +183,10 @@ pub fn authorization(
     (parts.headers, parts.uri, parts.method) = (headers.clone(), uri.clone(), axum::http::Method::POST);
     let canonical = signed.canonical(&parts, body)?;
     let scope = format!("{}/{region}/states/aws4_request", signed.date);
-    let text = format!("{ALGORITHM}\n{stamp}\n{scope}\n{}", hex::encode(Sha256::digest(canonical)));
+    let text = format!(
+        "{ALGORITHM}\n{stamp}\n{scope}\n{}",
+        hex::encode(Sha256::digest(canonical))
+    );
     let key = [signed.date, region, "states", "aws4_request"]
         .iter()
         .fold(secret.to_vec(), |key, part| mac(&key, part.as_bytes()));
@@ -229,12 +255,22 @@ mod tests {
         let value = authorization(("VEND7", b"s"), "local", &few, &parts.uri, b"").unwrap();
         parts.headers.insert("authorization", value.parse().unwrap());
         let found = read(&parts.headers).unwrap();
-        assert!(found.verify(b"s", &parts, b"", now).unwrap_err().contains("cover"));
+        assert!(
+            found
+                .verify(b"s", &parts, b"", now)
+                .unwrap_err()
+                .contains("cover")
+        );
     }
 
     #[test]
     fn other_headers_are_not_signatures() {
-        for value in ["Bearer x", "AWS4-HMAC-SHA256", "AWS4-HMAC-SHA256 Credential=a/b/c", ""] {
+        for value in [
+            "Bearer x",
+            "AWS4-HMAC-SHA256",
+            "AWS4-HMAC-SHA256 Credential=a/b/c",
+            "",
+        ] {
             let mut headers = HeaderMap::new();
             headers.insert("authorization", value.parse().unwrap());
             assert_eq!(read(&headers), None, "{value}");

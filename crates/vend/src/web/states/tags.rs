@@ -20,7 +20,9 @@ pub fn given(value: &Value) -> Result<Tags, Fault> {
     }
     let mut tags = Tags::new();
     for tag in value.as_array().ok_or_else(wrong)? {
-        let key = tag["key"].as_str().filter(|key| (1..=128).contains(&key.chars().count()));
+        let key = tag["key"]
+            .as_str()
+            .filter(|key| (1..=128).contains(&key.chars().count()));
         let text = tag["value"].as_str().unwrap_or_default();
         if text.chars().count() > 256 {
             return Err(wrong());
@@ -62,8 +64,11 @@ impl Call {
         let (owner, object) = self.tagged().await?;
         let (tags, by) = (given(self.value("tags"))?, self.by());
         let kept = self.state.store.write(move |tx| {
-            let mut names: std::collections::BTreeSet<String> =
-                tx.state_tags(&owner.tenant, &object)?.into_iter().map(|(name, _)| name).collect();
+            let mut names: std::collections::BTreeSet<String> = tx
+                .state_tags(&owner.tenant, &object)?
+                .into_iter()
+                .map(|(name, _)| name)
+                .collect();
             names.extend(tags.iter().map(|(name, _)| name.clone()));
             if names.len() > TAGS {
                 return Ok::<_, store::Error>(false);

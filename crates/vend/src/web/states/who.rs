@@ -22,7 +22,10 @@ pub async fn caller(state: &State, peer: Peer, parts: &Parts, body: &[u8]) -> Re
         });
     };
     let now = state.now();
-    let number = signed.key_id.strip_prefix(KEY).and_then(|number| number.parse().ok());
+    let number = signed
+        .key_id
+        .strip_prefix(KEY)
+        .and_then(|number| number.parse().ok());
     let found = match number {
         Some(number) => state.store.read(move |db| db.signing_key(number, now)).await?,
         None => None,

@@ -7,8 +7,8 @@ use axum::{
     body::{Body, to_bytes},
     http::{Request, StatusCode},
 };
-use hyper_util::service::TowerToHyperService;
 use hyper::service::Service as _;
+use hyper_util::service::TowerToHyperService;
 use model::policy::{
     Action,
     Role::{Approver, Auditor, Developer, Operator},
@@ -63,7 +63,8 @@ async fn things(world: &World, owner: &Who) -> Things {
         answer[member].as_str().unwrap_or_default().to_owned()
     };
     let activity = make("CreateActivity", json!({ "name": "work" }), "activityArn").await;
-    let work = json!({ "StartAt": "W", "States": { "W": { "Type": "Task", "Resource": activity, "End": true } } });
+    let work =
+        json!({ "StartAt": "W", "States": { "W": { "Type": "Task", "Resource": activity, "End": true } } });
     let role = "arn:aws:iam::1:role/r";
     let new = json!({ "name": "m", "definition": work.to_string(), "roleArn": role });
     let machine = make("CreateStateMachine", new, "stateMachineArn").await;
@@ -107,38 +108,152 @@ fn cases(things: &Things) -> Vec<(&'static str, Value, Option<&'static str>)> {
     let routes = json!([{ "stateMachineVersionArn": version, "weight": 100 }]);
     let role = "arn:aws:iam::1:role/r";
     vec![
-        ("CreateStateMachine", json!({ "name": "n", "definition": PASS, "roleArn": role }), None),
-        ("UpdateStateMachine", json!({ "stateMachineArn": machine, "roleArn": role }), no_machine),
-        ("DescribeStateMachine", json!({ "stateMachineArn": machine }), no_machine),
+        (
+            "CreateStateMachine",
+            json!({ "name": "n", "definition": PASS, "roleArn": role }),
+            None,
+        ),
+        (
+            "UpdateStateMachine",
+            json!({ "stateMachineArn": machine, "roleArn": role }),
+            no_machine,
+        ),
+        (
+            "DescribeStateMachine",
+            json!({ "stateMachineArn": machine }),
+            no_machine,
+        ),
         ("ListStateMachines", json!({}), None),
-        ("ValidateStateMachineDefinition", json!({ "definition": PASS }), None),
-        ("PublishStateMachineVersion", json!({ "stateMachineArn": machine }), no_machine),
-        ("ListStateMachineVersions", json!({ "stateMachineArn": machine }), no_machine),
-        ("CreateStateMachineAlias", json!({ "name": "next", "routingConfiguration": routes }), no_machine),
-        ("UpdateStateMachineAlias", json!({ "stateMachineAliasArn": alias, "description": "d" }), no_resource),
-        ("DescribeStateMachineAlias", json!({ "stateMachineAliasArn": alias }), no_resource),
-        ("ListStateMachineAliases", json!({ "stateMachineArn": machine }), no_machine),
-        ("StartExecution", json!({ "stateMachineArn": machine }), no_machine),
-        ("StartSyncExecution", json!({ "stateMachineArn": quick }), no_machine),
-        ("DescribeExecution", json!({ "executionArn": execution }), no_execution),
-        ("DescribeStateMachineForExecution", json!({ "executionArn": execution }), no_execution),
-        ("ListExecutions", json!({ "stateMachineArn": machine }), no_machine),
-        ("GetExecutionHistory", json!({ "executionArn": execution }), no_execution),
+        (
+            "ValidateStateMachineDefinition",
+            json!({ "definition": PASS }),
+            None,
+        ),
+        (
+            "PublishStateMachineVersion",
+            json!({ "stateMachineArn": machine }),
+            no_machine,
+        ),
+        (
+            "ListStateMachineVersions",
+            json!({ "stateMachineArn": machine }),
+            no_machine,
+        ),
+        (
+            "CreateStateMachineAlias",
+            json!({ "name": "next", "routingConfiguration": routes }),
+            no_machine,
+        ),
+        (
+            "UpdateStateMachineAlias",
+            json!({ "stateMachineAliasArn": alias, "description": "d" }),
+            no_resource,
+        ),
+        (
+            "DescribeStateMachineAlias",
+            json!({ "stateMachineAliasArn": alias }),
+            no_resource,
+        ),
+        (
+            "ListStateMachineAliases",
+            json!({ "stateMachineArn": machine }),
+            no_machine,
+        ),
+        (
+            "StartExecution",
+            json!({ "stateMachineArn": machine }),
+            no_machine,
+        ),
+        (
+            "StartSyncExecution",
+            json!({ "stateMachineArn": quick }),
+            no_machine,
+        ),
+        (
+            "DescribeExecution",
+            json!({ "executionArn": execution }),
+            no_execution,
+        ),
+        (
+            "DescribeStateMachineForExecution",
+            json!({ "executionArn": execution }),
+            no_execution,
+        ),
+        (
+            "ListExecutions",
+            json!({ "stateMachineArn": machine }),
+            no_machine,
+        ),
+        (
+            "GetExecutionHistory",
+            json!({ "executionArn": execution }),
+            no_execution,
+        ),
         ("ListMapRuns", json!({ "executionArn": execution }), no_execution),
         ("CreateActivity", json!({ "name": "other" }), None),
-        ("DescribeActivity", json!({ "activityArn": activity }), no_activity),
+        (
+            "DescribeActivity",
+            json!({ "activityArn": activity }),
+            no_activity,
+        ),
         ("ListActivities", json!({}), None),
         ("GetActivityTask", json!({ "activityArn": activity }), no_activity),
-        ("TagResource", json!({ "resourceArn": machine, "tags": [{ "key": "a", "value": "b" }] }), no_resource),
-        ("UntagResource", json!({ "resourceArn": machine, "tagKeys": ["a"] }), no_resource),
-        ("ListTagsForResource", json!({ "resourceArn": machine }), no_resource),
-        ("SendTaskHeartbeat", json!({ "taskToken": token }), Some("TaskTimedOut")),
-        ("SendTaskFailure", json!({ "taskToken": token }), Some("TaskTimedOut")),
-        ("SendTaskSuccess", json!({ "taskToken": token, "output": "{}" }), Some("TaskTimedOut")),
-        ("StopExecution", json!({ "executionArn": execution }), no_execution),
+        (
+            "TagResource",
+            json!({ "resourceArn": machine, "tags": [{ "key": "a", "value": "b" }] }),
+            no_resource,
+        ),
+        (
+            "UntagResource",
+            json!({ "resourceArn": machine, "tagKeys": ["a"] }),
+            no_resource,
+        ),
+        (
+            "ListTagsForResource",
+            json!({ "resourceArn": machine }),
+            no_resource,
+        ),
+        (
+            "SendTaskHeartbeat",
+            json!({ "taskToken": token }),
+            Some("TaskTimedOut"),
+        ),
+        (
+            "SendTaskFailure",
+            json!({ "taskToken": token }),
+            Some("TaskTimedOut"),
+        ),
+        (
+            "SendTaskSuccess",
+            json!({ "taskToken": token, "output": "{}" }),
+            Some("TaskTimedOut"),
+        ),
+        (
+            "StopExecution",
+            json!({ "executionArn": execution }),
+            no_execution,
+        ),
+        (
+            "RedriveExecution",
+            json!({ "executionArn": execution }),
+            no_execution,
+        ),
+        (
+            "TestState",
+            json!({ "definition": r#"{"Type":"Pass","End":true}"# }),
+            None,
+        ),
         // What is not theirs is not there, so that it need not be deleted.
-        ("DeleteStateMachineVersion", json!({ "stateMachineVersionArn": free }), None),
-        ("DeleteStateMachineAlias", json!({ "stateMachineAliasArn": alias }), no_resource),
+        (
+            "DeleteStateMachineVersion",
+            json!({ "stateMachineVersionArn": free }),
+            None,
+        ),
+        (
+            "DeleteStateMachineAlias",
+            json!({ "stateMachineAliasArn": alias }),
+            no_resource,
+        ),
         ("DeleteActivity", json!({ "activityArn": activity }), None),
         ("DeleteStateMachine", json!({ "stateMachineArn": machine }), None),
     ]
@@ -151,7 +266,11 @@ async fn every_operation_refuses_those_who_may_not() {
     let things = things(&world, &owner).await;
     let cases = cases(&things);
     let known: BTreeSet<&str> = OPERATIONS.iter().map(|(name, _)| *name).collect();
-    assert_eq!(known, cases.iter().map(|(name, ..)| *name).collect(), "an operation has no case");
+    assert_eq!(
+        known,
+        cases.iter().map(|(name, ..)| *name).collect(),
+        "an operation has no case"
+    );
     let foreigner = world.bearer(Operator, Some("other")).await;
     for (operation, input, told) in &cases {
         for who in [&Who::Nobody, &Who::Bearer("vend_00".into()), &Who::User(12345)] {
@@ -171,19 +290,39 @@ async fn every_operation_refuses_those_who_may_not() {
     for role in [Approver, Auditor] {
         let who = world.bearer(role, Some("acme")).await;
         for (operation, input, _) in &cases {
-            let (_, action) = OPERATIONS.into_iter().find(|(name, _)| name == operation).unwrap();
+            let (_, action) = OPERATIONS
+                .into_iter()
+                .find(|(name, _)| name == operation)
+                .unwrap();
             // A definition that is looked at is nobody's.
             let (_, answer) = call(&world, &who, operation, input).await;
             match action {
-                Action::View => assert_eq!(answer["__type"], Value::Null, "{operation} by {role:?}: {answer}"),
-                _ => assert_eq!(answer["__type"], "AccessDeniedException", "{operation} by {role:?}: {answer}"),
+                Action::View => {
+                    assert_eq!(answer["__type"], Value::Null, "{operation} by {role:?}: {answer}")
+                }
+                _ => assert_eq!(
+                    answer["__type"], "AccessDeniedException",
+                    "{operation} by {role:?}: {answer}"
+                ),
             }
         }
     }
     // Nothing of what was refused has happened.
-    let (_, found) = call(&world, &owner, "DescribeExecution", &json!({ "executionArn": things.execution })).await;
+    let (_, found) = call(
+        &world,
+        &owner,
+        "DescribeExecution",
+        &json!({ "executionArn": things.execution }),
+    )
+    .await;
     assert_eq!(found["status"], "RUNNING");
-    let (_, tags) = call(&world, &owner, "ListTagsForResource", &json!({ "resourceArn": things.machine })).await;
+    let (_, tags) = call(
+        &world,
+        &owner,
+        "ListTagsForResource",
+        &json!({ "resourceArn": things.machine }),
+    )
+    .await;
     assert_eq!(tags, json!({ "tags": [] }));
 }
 
@@ -241,7 +380,9 @@ async fn hostile_requests_are_refused_and_nothing_else() {
 /// The directory of Python packages that `cargo xtask test` makes beside the build.
 fn clients() -> Option<std::path::PathBuf> {
     let program = std::env::current_exe().unwrap();
-    let found = program.ancestors().map(|directory| directory.join("clients/bin/python"));
+    let found = program
+        .ancestors()
+        .map(|directory| directory.join("clients/bin/python"));
     found.into_iter().find(|python| python.exists())
 }
 
@@ -264,6 +405,9 @@ async fn real_clients_work() {
     command.env("KEY", "VEND1").env("SECRET", secret);
     command.env("OTHER_KEY", "VEND2").env("OTHER_SECRET", other);
     let done = command.output().await.unwrap();
-    let (out, error) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+    let (out, error) = (
+        String::from_utf8_lossy(&done.stdout),
+        String::from_utf8_lossy(&done.stderr),
+    );
     assert!(done.status.success(), "{out}{error}");
 }
