@@ -30,7 +30,10 @@ use tokio::sync::oneshot;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const RESOURCE: &str = "arn:aws:states:local:000000000001:activity:work";
-const MACHINE: &str = r#"{"StartAt":"Work","States":{"Work":{"Type":"Task","Resource":"arn:aws:states:local:000000000001:activity:work","Next":"Work"}}}"#;
+const MACHINE: &str = r#"{"StartAt":"Work","States":{
+    "Work":{"Type":"Task","Resource":"arn:aws:states:local:000000000001:activity:work","Next":"Work",
+        "Catch":[{"ErrorEquals":["Enough"],"Next":"Done"}]},
+    "Done":{"Type":"Succeed"}}}"#;
 /// Tasks of one execution: its history must not become longer than the language allows.
 const TASKS: u64 = 4000;
 /// Executions open, at most.
