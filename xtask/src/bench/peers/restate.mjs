@@ -1,6 +1,13 @@
 // How many durable steps a second Restate journals: a handler of many steps, 64 callers.
 import * as restate from "@restatedev/restate-sdk";
 
+// Node 20 does not have what the SDK uses.
+Promise.withResolvers ??= () => {
+  const made = {};
+  made.promise = new Promise((resolve, reject) => Object.assign(made, { resolve, reject }));
+  return made;
+};
+
 const STEPS = 50;
 const CLIENTS = 64;
 const SECONDS = 8;
