@@ -108,7 +108,7 @@ impl Tx<'_> {
         for machine in machines {
             many += self.run(
                 "DELETE FROM state_executions WHERE key IN (SELECT key FROM state_executions
-                 WHERE machine = ?1 AND ended_at IS NOT NULL AND key <
+                 WHERE machine = ?1 AND ended_at IS NOT NULL AND key <=
                      (SELECT key FROM state_executions WHERE machine = ?1 ORDER BY key DESC LIMIT 1 OFFSET ?2)
                  LIMIT ?3)",
                 params![machine, keep, limit],
