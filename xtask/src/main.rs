@@ -121,7 +121,11 @@ fn install(package: &str, why: &str) -> anyhow::Result<()> {
 
 /// The clients of AWS that tests drive, and moto, in an environment of their own beside the build.
 fn clients() -> anyhow::Result<PathBuf> {
-    const WANTED: [&str; 3] = ["awscli==1.46.2", "boto3==1.44.5", "moto[stepfunctions,server]==5.2.5"];
+    const WANTED: [&str; 3] = [
+        "awscli==1.46.2",
+        "boto3==1.44.5",
+        "moto[stepfunctions,server]==5.2.5",
+    ];
     let directory = target().join("clients");
     let done = directory.join("installed");
     let wanted = WANTED.join("\n");
@@ -132,7 +136,9 @@ fn clients() -> anyhow::Result<PathBuf> {
     make.args(["-m", "venv"]).arg(&directory);
     step("an environment for Python packages", make)?;
     let mut install = Command::new(directory.join("bin/pip"));
-    install.args(["install", "--quiet", "--disable-pip-version-check"]).args(WANTED);
+    install
+        .args(["install", "--quiet", "--disable-pip-version-check"])
+        .args(WANTED);
     step("the AWS CLI, boto3 and moto", install)?;
     std::fs::write(&done, wanted).with_context(|| format!("cannot write {}", done.display()))?;
     Ok(directory)

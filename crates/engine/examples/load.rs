@@ -373,7 +373,9 @@ fn raw(dir: &Utf8Path, group: usize, seconds: u64) -> Value {
     let mut insert = connection
         .prepare("INSERT INTO events VALUES (?1, ?2, ?3, ?4)")
         .unwrap();
+    let mut waits = Vec::new();
     while from.elapsed().as_secs() < seconds {
+        let began = Instant::now();
         connection.execute_batch("BEGIN IMMEDIATE").unwrap();
         for _ in 0..group {
             count += 1;
@@ -382,8 +384,11 @@ fn raw(dir: &Utf8Path, group: usize, seconds: u64) -> Value {
                 .unwrap();
         }
         connection.execute_batch("COMMIT").unwrap();
+        waits.push(began.elapsed().as_micros() as u64);
     }
-    json!({ "group": group, "transitions_per_s": count as f64 / from.elapsed().as_secs_f64() })
+    waits.sort_unstable();
+    let p99 = waits[waits.len() * 99 / 100] as f64 / 1e3;
+    json!({ "group": group, "p99_ms": p99, "transitions_per_s": count as f64 / from.elapsed().as_secs_f64() })
 }
 
 /// Makes so many waiting executions, ends as a crash would, and starts again.

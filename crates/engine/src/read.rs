@@ -1,10 +1,10 @@
 //! What is read from the store: everything at a start, and executions that something happens to after a long time.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, hash_map::Entry};
 
 use asl::Machine;
 use jiff::Timestamp;
-use store::{Db, Logged, Run, Snapshot, Waiting};
+use store::{Db, Logged, Run, Snapshot, Store, Waiting};
 use tracing::error;
 
 use crate::{
@@ -21,10 +21,27 @@ const MACHINES: usize = 256;
 
 /// What was read while the loop went on.
 pub(crate) struct Read {
-    executions: Result<Vec<(u64, Option<(Run, String)>, Option<Snapshot>)>, Error>,
+    executions: Result<Vec<Row>, Error>,
     wanted: Vec<u64>,
-    named: Vec<(Box<Start>, Answer<Started>, Result<bool, Error>)>,
-    waking: Option<(Option<Timestamp>, Timestamp, Result<Vec<(u64, Timestamp)>, Error>)>,
+    named: Vec<Named>,
+    waking: Option<Waking>,
+}
+
+/// An execution with its definition, and its snapshot, as far as they are there.
+type Row = (u64, Option<(Run, String)>, Option<Snapshot>);
+
+/// Somebody who starts an execution under a name, and whether it is taken.
+struct Named {
+    start: Box<Start>,
+    answer: Answer<Started>,
+    taken: Result<bool, Error>,
+}
+
+/// Executions with a timer in a stretch of time.
+struct Waking {
+    after: Option<Timestamp>,
+    until: Timestamp,
+    rows: Result<Vec<(u64, Timestamp)>, Error>,
 }
 
 /// All that is open.
@@ -82,6 +99,28 @@ pub(crate) fn open(db: &Db<'_>) -> Result<Opened, Error> {
     })
 }
 
+/// Looks whether names are taken.
+async fn named(store: &Store, naming: Vec<(Box<Start>, Answer<Started>)>) -> Vec<Named> {
+    if naming.is_empty() {
+        return Vec::new();
+    }
+    let arns: Vec<String> = naming.iter().map(|(start, _)| start.arn.clone()).collect();
+    let taken: Result<Vec<bool>, Error> = store
+        .read(move |db| arns.iter().map(|arn| Ok(db.run(arn)?.is_some())).collect())
+        .await;
+    let one = |(n, (start, answer)): (usize, (Box<Start>, Answer<Started>))| Named {
+        start,
+        answer,
+        taken: taken.as_ref().map(|taken| taken[n]).map_err(Clone::clone),
+    };
+    naming.into_iter().enumerate().map(one).collect()
+}
+
+async fn waking(store: &Store, after: Option<Timestamp>, until: Timestamp) -> Waking {
+    let rows = store.read(move |db| Ok(db.waking(after, until, u32::MAX)?)).await;
+    Waking { after, until, rows }
+}
+
 impl Engine {
     /// Keeps an input until the execution has been read.
     pub(crate) fn park(&mut self, key: u64, input: Input) {
@@ -93,8 +132,8 @@ impl Engine {
     }
 
     pub(crate) fn want(&mut self, key: u64) {
-        if !self.parked.contains_key(&key) {
-            self.parked.insert(key, Vec::new());
+        if let Entry::Vacant(place) = self.parked.entry(key) {
+            place.insert(Vec::new());
             self.wanted.push(key);
         }
     }
@@ -108,46 +147,32 @@ impl Engine {
         }
         let wanted = std::mem::take(&mut self.wanted);
         let naming = std::mem::take(&mut self.naming);
-        let arns: Vec<String> = naming.iter().map(|(start, _)| start.arn.clone()).collect();
         let store = self.setup.store.clone();
         self.reading = Some(Box::pin(async move {
             let keys = wanted.clone();
-            let executions = store
-                .read(move |db| {
-                    let row = |key: u64| Ok((key, db.run_by_key(key)?, db.snapshot(key)?));
-                    keys.into_iter().map(row).collect::<Result<Vec<_>, Error>>()
-                })
-                .await;
-            let mut named = Vec::new();
-            if !arns.is_empty() {
-                let taken = store.read(move |db| {
-                    let is_taken = |arn: &String| Ok(db.run(arn)?.is_some());
-                    arns.iter().map(is_taken).collect::<Result<Vec<bool>, Error>>()
-                });
-                let taken = taken.await;
-                named.extend(naming.into_iter().enumerate().map(|(n, (start, answer))| {
-                    let taken = taken.as_ref().map(|taken| taken[n]).map_err(Clone::clone);
-                    (start, answer, taken)
-                }));
-            }
-            let waking = match stretch {
-                None => None,
-                Some((after, until)) => {
-                    let rows = store.read(move |db| Ok(db.waking(after, until, u32::MAX)?)).await;
-                    Some((after, until, rows))
-                }
-            };
+            let executions = store.read(move |db| {
+                let row = |key: u64| Ok((key, db.run_by_key(key)?, db.snapshot(key)?));
+                keys.into_iter().map(row).collect()
+            });
             Read {
-                executions,
+                executions: executions.await,
                 wanted,
-                named,
-                waking,
+                named: named(&store, naming).await,
+                waking: match stretch {
+                    Some((after, until)) => Some(waking(&store, after, until).await),
+                    None => None,
+                },
             }
         }));
     }
 
     pub(crate) fn was_read(&mut self, read: Read) {
-        for (mut start, answer, taken) in read.named {
+        for named in read.named {
+            let Named {
+                mut start,
+                answer,
+                taken,
+            } = named;
             match taken {
                 Ok(false) => {
                     start.fresh = true;
@@ -163,7 +188,12 @@ impl Engine {
                 }
             }
         }
-        if let Some((after, until, Ok(rows))) = read.waking {
+        if let Some(Waking {
+            after,
+            until,
+            rows: Ok(rows),
+        }) = read.waking
+        {
             self.timers.read_up_to(until);
             for (execution, at) in rows {
                 self.timers.set(at, Due::Wake { execution });

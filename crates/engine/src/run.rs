@@ -49,15 +49,17 @@ impl Default for Limits {
     }
 }
 
+/// Why nobody will work on tasks of a resource in an execution of a tenant, by its number.
+pub type Refuses = Arc<dyn Fn(u64, &str) -> Option<String> + Send + Sync>;
+
 /// What the engine is given.
 pub struct Setup {
     pub store: Store,
     pub clock: fn() -> Timestamp,
     /// 64 bits that nobody can guess.
     pub bits: fn() -> u64,
-    /// Why nobody will work on tasks of a resource in an execution of this tenant: they fail at once, for that cause.
-    /// `None`: somebody does, or may yet come.
-    pub refuses: Arc<dyn Fn(u64, &str) -> Option<String> + Send + Sync>,
+    /// Tasks that are refused fail at once, for that cause. `None`: somebody works on them, or may yet come.
+    pub refuses: Refuses,
     /// Did the workers of this resource end with the process? What they had begun is then offered again.
     pub own: fn(&str) -> bool,
     pub limits: Limits,

@@ -46,7 +46,7 @@ async fn check(dir: &Utf8Path, acknowledged: &BTreeSet<String>) -> usize {
         let handle = handle.clone();
         jobs.push(tokio::spawn(async move { work(&handle, |_| {}).await }));
     }
-    let count = loop {
+    loop {
         let open = running
             .store
             .read(|db| db.open_runs(1))
@@ -56,8 +56,7 @@ async fn check(dir: &Utf8Path, acknowledged: &BTreeSet<String>) -> usize {
             break;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
-    };
-    let () = count;
+    }
     jobs.iter().for_each(tokio::task::JoinHandle::abort);
     let store = running.end().await;
     let mut seen = BTreeSet::new();

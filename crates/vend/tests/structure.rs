@@ -36,13 +36,14 @@ fn packages(metadata: &Value) -> &Vec<Value> {
 }
 
 /// What each crate of ours may depend on, tests included.
-const ARROWS: [(&str, &[&str]); 9] = [
+const ARROWS: [(&str, &[&str]); 10] = [
     ("jsonata", &[]),
     ("asl", &["jsonata"]),
     ("model", &[]),
     ("store", &["model"]),
     ("host", &["model"]),
     ("edge", &["model"]),
+    ("aws", &["model"]),
     ("engine", &["asl", "model", "store"]),
     (
         "vend",

@@ -40,7 +40,10 @@ pub fn run(options: &Bench, table: &mut Table) -> anyhow::Result<()> {
     if let Err(error) = restate(table) {
         table.note(format!("Restate was not measured: {error:#}"));
     }
-    table.note(format!("load at the end: {}", std::fs::read_to_string("/proc/loadavg")?.trim()));
+    table.note(format!(
+        "load at the end: {}",
+        std::fs::read_to_string("/proc/loadavg")?.trim()
+    ));
     Ok(())
 }
 
@@ -56,8 +59,13 @@ impl Load {
             std::fs::remove_dir_all(&self.store).context("cannot empty the directory of the store")?;
         }
         let mut command = Command::new(&self.program);
-        command.arg(&self.store).args([mode, &open.to_string(), &self.seconds.to_string()]);
-        let output = command.stderr(Stdio::inherit()).output().context("cannot run the load")?;
+        command
+            .arg(&self.store)
+            .args([mode, &open.to_string(), &self.seconds.to_string()]);
+        let output = command
+            .stderr(Stdio::inherit())
+            .output()
+            .context("cannot run the load")?;
         if !output.status.success() {
             bail!("the load {mode} {open} failed: {}", output.status);
         }
@@ -71,35 +79,73 @@ fn number(figures: &Value, name: &str) -> f64 {
 
 fn measure(load: &Load, rounds: usize, table: &mut Table) -> anyhow::Result<()> {
     for open in OPEN {
-        let (mut ours, mut raw, mut rows, mut alone) = (vec![], vec![], vec![], vec![]);
+        let (mut ours, mut raw, mut rows, mut alone, mut commits) = (vec![], vec![], vec![], vec![], vec![]);
         for _ in 0..rounds {
             let engine = load.run("engine", open)?;
             // SQLite alone, with commits as large as the engine's were.
             let group = number(&engine, "transitions_per_commit").round().max(1.0);
-            raw.push(number(&load.run("raw", group as u32)?, "transitions_per_s"));
+            let sqlite = load.run("raw", group as u32)?;
+            raw.push(number(&sqlite, "transitions_per_s"));
+            commits.push(number(&sqlite, "p99_ms"));
             rows.push(number(&load.run("rows", open.min(100))?, "transitions_per_s"));
             alone.push(group);
             ours.push(engine);
         }
-        let of = |name: &str| ours.iter().map(|figures| number(figures, name)).collect::<Vec<f64>>();
+        let of = |name: &str| {
+            ours.iter()
+                .map(|figures| number(figures, name))
+                .collect::<Vec<f64>>()
+        };
         let speed = of("transitions_per_s");
         table.row(format!("{open} open: durable transitions"), "/s", &speed);
         table.row(format!("{open} open: transitions in a commit"), "", &alone);
-        table.row(format!("{open} open: SQLite alone, commits of that size"), "/s", &raw);
-        table.row(format!("{open} open: ratio to SQLite alone"), "", &ratios(&speed, &raw));
-        table.row(format!("{open} open: ratio to a step as rows, one commit each"), "", &ratios(&speed, &rows));
-        table.row(format!("{open} open: processor time a transition"), "µs", &of("cpu_us_per_transition"));
-        table.row(format!("{open} open: answer to next task, p50"), "ms", &of("p50_ms"));
-        let p99 = table.row(format!("{open} open: answer to next task, p99"), "ms", &of("p99_ms"));
+        table.row(
+            format!("{open} open: SQLite alone, commits of that size"),
+            "/s",
+            &raw,
+        );
+        table.row(
+            format!("{open} open: ratio to SQLite alone"),
+            "",
+            &ratios(&speed, &raw),
+        );
+        table.row(
+            format!("{open} open: ratio to a step as rows, one commit each"),
+            "",
+            &ratios(&speed, &rows),
+        );
+        table.row(
+            format!("{open} open: processor time a transition"),
+            "µs",
+            &of("cpu_us_per_transition"),
+        );
+        table.row(
+            format!("{open} open: answer to next task, p50"),
+            "ms",
+            &of("p50_ms"),
+        );
+        let p99 = table.row(
+            format!("{open} open: answer to next task, p99"),
+            "ms",
+            &of("p99_ms"),
+        );
         if open == 100 {
             p99.target(5.0);
         }
+        table.row(
+            format!("{open} open: a commit of SQLite alone, p99"),
+            "ms",
+            &commits,
+        );
     }
     Ok(())
 }
 
 fn ratios(ours: &[f64], theirs: &[f64]) -> Vec<f64> {
-    ours.iter().zip(theirs).map(|(ours, theirs)| ours / theirs).collect()
+    ours.iter()
+        .zip(theirs)
+        .map(|(ours, theirs)| ours / theirs)
+        .collect()
 }
 
 fn resume(load: &Load, rounds: usize, table: &mut Table) -> anyhow::Result<()> {
@@ -109,8 +155,12 @@ fn resume(load: &Load, rounds: usize, table: &mut Table) -> anyhow::Result<()> {
         seconds.push(number(&figures, "resume_s"));
         bytes.push(number(&figures, "bytes_per_execution") / 1024.0);
     }
-    table.row("100,000 open executions resumed after a crash", "s", &seconds).target(5.0);
-    table.row("memory of a waiting execution", "KiB", &bytes).target(4.0);
+    table
+        .row("100,000 open executions resumed after a crash", "s", &seconds)
+        .target(5.0);
+    table
+        .row("memory of a waiting execution", "KiB", &bytes)
+        .target(4.0);
     Ok(())
 }
 
@@ -118,12 +168,19 @@ fn resume(load: &Load, rounds: usize, table: &mut Table) -> anyhow::Result<()> {
 fn moto(table: &mut Table) -> anyhow::Result<()> {
     let python = crate::clients()?.join("bin/python");
     let script = crate::root().join("xtask/src/bench/peers/interpreter.py");
-    let output = Command::new(python).arg(script).stderr(Stdio::inherit()).output()?;
+    let output = Command::new(python)
+        .arg(script)
+        .stderr(Stdio::inherit())
+        .output()?;
     if !output.status.success() {
         bail!("its script failed: {}", output.status);
     }
     let figures: Value = serde_json::from_slice(&output.stdout)?;
-    table.row("moto, in memory: transitions", "/s", &[number(&figures, "transitions_per_s")]);
+    table.row(
+        "moto, in memory: transitions",
+        "/s",
+        &[number(&figures, "transitions_per_s")],
+    );
     Ok(())
 }
 
@@ -132,7 +189,9 @@ fn restate(table: &mut Table) -> anyhow::Result<()> {
     let directory = crate::target().join("bench/restate");
     std::fs::create_dir_all(&directory)?;
     let mut install = Command::new("npm");
-    install.args(["install", "--silent", "--no-audit", "--no-fund", "--prefix"]).arg(&directory);
+    install
+        .args(["install", "--silent", "--no-audit", "--no-fund", "--prefix"])
+        .arg(&directory);
     install.args(["@restatedev/restate-server", "@restatedev/restate-sdk"]);
     crate::step("Restate", install)?;
     let data = directory.join("restate-data");
@@ -146,7 +205,11 @@ fn restate(table: &mut Table) -> anyhow::Result<()> {
         9070,
     )?);
     let mut drive = Command::new("node");
-    drive.arg("bench.mjs").current_dir(&directory).stdout(Stdio::piped()).stderr(Stdio::inherit());
+    drive
+        .arg("bench.mjs")
+        .current_dir(&directory)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit());
     let mut drive = Killed(drive.spawn().context("cannot run node")?);
     let mut text = String::new();
     let out = drive.0.stdout.as_mut().context("node has no output")?;
@@ -154,7 +217,11 @@ fn restate(table: &mut Table) -> anyhow::Result<()> {
     // The SDK says what it does before.
     let last = text.trim().lines().last().unwrap_or_default();
     let figures: Value = serde_json::from_str(last).context("node said nothing that can be read")?;
-    table.row("Restate, 64 clients: durable steps", "/s", &[number(&figures, "steps_per_s")]);
+    table.row(
+        "Restate, 64 clients: durable steps",
+        "/s",
+        &[number(&figures, "steps_per_s")],
+    );
     Ok(())
 }
 

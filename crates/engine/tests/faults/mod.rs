@@ -77,7 +77,7 @@ unsafe fn table(usual: *const sqlite3_io_methods) -> *const sqlite3_io_methods {
 }
 
 unsafe extern "C" fn sync(file: *mut sqlite3_file, flags: c_int) -> c_int {
-    if store::random_bits().unwrap() % ONE_IN.load(Relaxed) == 0 {
+    if store::random_bits().unwrap().is_multiple_of(ONE_IN.load(Relaxed)) {
         return SQLITE_IOERR_FSYNC;
     }
     // SAFETY: the arguments are passed on as they came.

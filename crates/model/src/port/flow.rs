@@ -19,8 +19,13 @@ pub struct FlowOrder {
 #[derive(Debug, Clone, PartialEq)]
 pub enum FlowState {
     Running,
-    Succeeded { output: Value },
-    Failed { error: Option<String>, cause: Option<String> },
+    Succeeded {
+        output: Value,
+    },
+    Failed {
+        error: Option<String>,
+        cause: Option<String>,
+    },
     TimedOut,
     Aborted,
 }

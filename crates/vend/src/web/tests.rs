@@ -3,6 +3,7 @@
 
 mod authorization;
 mod client;
+mod flow;
 mod git;
 mod hooks;
 mod problems;

@@ -159,80 +159,52 @@ fn time(stamp: &str) -> Option<Timestamp> {
     at.to_zoned(TimeZone::UTC).ok().map(|zoned| zoned.timestamp())
 }
 
-/// Signs a request as a client does; for the port to Step Functions, and for tests.
-pub fn authorization(
-    key: (&str, &[u8]),
-    region: &str,
-    headers: &HeaderMap,
-    uri: &Uri,
-    body: &[u8],
-) -> Option<String> {
-    let stamp = headers.get("x-amz-date")?.to_str().ok()?;
-    let mut names: Vec<&str> = headers.keys().map(|name| name.as_str()).collect();
-    names.sort_unstable();
-    let (id, secret) = key;
-    let signed = Signed {
-        key_id: id,
-        date: stamp.get(..8)?,
-        region,
-        service: "states",
-        headers: names,
-        signature: "",
-    };
-    let (mut parts, ()) = axum::http::Request::new(()).into_parts();
-    (parts.headers, parts.uri, parts.method) = (headers.clone(), uri.clone(), axum::http::Method::POST);
-    let canonical = signed.canonical(&parts, body)?;
-    let scope = format!("{}/{region}/states/aws4_request", signed.date);
-    let text = format!(
-        "{ALGORITHM}\n{stamp}\n{scope}\n{}",
-        hex::encode(Sha256::digest(canonical))
-    );
-    let key = [signed.date, region, "states", "aws4_request"]
-        .iter()
-        .fold(secret.to_vec(), |key, part| mac(&key, part.as_bytes()));
-    let (names, signature) = (signed.headers.join(";"), hex::encode(mac(&key, text.as_bytes())));
-    Some(format!(
-        "{ALGORITHM} Credential={id}/{scope}, SignedHeaders={names}, Signature={signature}"
-    ))
-}
-
 #[cfg(test)]
 mod tests {
     use axum::http::Method;
+    use model::Secret;
 
     use super::*;
 
-    fn request() -> (Parts, Timestamp) {
+    const BODY: &[u8] = b"{}";
+
+    /// A request that a client has signed with the secret `secret`, with headers of these names.
+    fn signed(names: &[&'static str]) -> (Parts, Timestamp) {
         let (mut parts, ()) = axum::http::Request::new(()).into_parts();
-        (parts.method, parts.uri) = (Method::POST, "/states?b=2&a=1".parse().unwrap());
-        for (name, value) in [
+        (parts.method, parts.uri) = (Method::POST, "/states".parse().unwrap());
+        let all = [
             ("host", "127.0.0.1:7070"),
-            ("x-amz-date", "20261121T031500Z"),
             ("x-amz-target", "AWSStepFunctions.ListActivities"),
-        ] {
+        ];
+        let headers: Vec<_> = all.into_iter().filter(|(name, _)| names.contains(name)).collect();
+        let credentials = aws::Credentials {
+            key_id: "VEND7".into(),
+            secret: Secret::new("secret".into()),
+            region: "local".into(),
+        };
+        let at: Timestamp = "2026-11-21T03:15:00Z".parse().unwrap();
+        let made = aws::sign(&credentials, "states", "/states", &headers, BODY, at);
+        let made = made.iter().map(|(name, value)| (*name, value.as_str()));
+        for (name, value) in all.into_iter().chain(made) {
             parts.headers.insert(name, value.parse().unwrap());
         }
-        (parts, "2026-11-21T03:20:00Z".parse().unwrap())
+        (parts, at)
     }
 
-    fn signed(secret: &[u8]) -> (Parts, Timestamp) {
-        let (mut parts, now) = request();
-        let value = authorization(("VEND7", secret), "local", &parts.headers, &parts.uri, b"{}").unwrap();
-        parts.headers.insert("authorization", value.parse().unwrap());
-        (parts, now)
+    fn verify(parts: &Parts, secret: &[u8], body: &[u8], now: Timestamp) -> Result<(), &'static str> {
+        read(&parts.headers).unwrap().verify(secret, parts, body, now)
     }
 
     #[test]
     fn a_signature_holds_for_one_request_and_a_short_time() {
-        let (parts, now) = signed(b"AWS4secret");
-        let found = read(&parts.headers).unwrap();
-        assert_eq!(found.key_id, "VEND7");
-        assert_eq!(found.verify(b"AWS4secret", &parts, b"{}", now), Ok(()));
-        assert!(found.verify(b"AWS4other", &parts, b"{}", now).is_err());
-        assert!(found.verify(b"AWS4secret", &parts, b"{ }", now).is_err());
-        for minutes in [-21, 11] {
-            let later = now + SignedDuration::from_mins(minutes);
-            assert!(found.verify(b"AWS4secret", &parts, b"{}", later).is_err());
+        let (parts, at) = signed(&["host", "x-amz-target"]);
+        assert_eq!(read(&parts.headers).unwrap().key_id, "VEND7");
+        assert_eq!(verify(&parts, b"AWS4secret", BODY, at), Ok(()));
+        assert!(verify(&parts, b"AWS4other", BODY, at).is_err());
+        assert!(verify(&parts, b"AWS4secret", b"{ }", at).is_err());
+        for minutes in [-16, 16] {
+            let other = at + SignedDuration::from_mins(minutes);
+            assert!(verify(&parts, b"AWS4secret", BODY, other).is_err());
         }
         let changes: [(&str, &str); 3] = [
             ("host", "other"),
@@ -240,27 +212,24 @@ mod tests {
             ("x-amz-target", "AWSStepFunctions.DeleteActivity"),
         ];
         for (name, value) in changes {
-            let (mut parts, now) = signed(b"AWS4secret");
+            let (mut parts, at) = signed(&["host", "x-amz-target"]);
             parts.headers.insert(name, value.parse().unwrap());
-            let found = read(&parts.headers).unwrap();
-            assert!(found.verify(b"AWS4secret", &parts, b"{}", now).is_err(), "{name}");
+            assert!(verify(&parts, b"AWS4secret", BODY, at).is_err(), "{name}");
         }
+    }
+
+    /// What HMAC takes for a long key is its digest: the platform keeps that of `AWS4` and a token's text.
+    #[test]
+    fn the_digest_of_a_long_secret_is_as_good() {
+        let long = [b'x'; 80];
+        assert_eq!(mac(&long, b"text"), mac(&Sha256::digest(long), b"text"));
     }
 
     #[test]
     fn a_signature_that_leaves_out_what_matters_is_refused() {
-        let (mut parts, now) = request();
-        let mut few = parts.headers.clone();
-        few.remove("x-amz-target");
-        let value = authorization(("VEND7", b"s"), "local", &few, &parts.uri, b"").unwrap();
-        parts.headers.insert("authorization", value.parse().unwrap());
-        let found = read(&parts.headers).unwrap();
-        assert!(
-            found
-                .verify(b"s", &parts, b"", now)
-                .unwrap_err()
-                .contains("cover")
-        );
+        let (parts, at) = signed(&["host"]);
+        let refused = verify(&parts, b"AWS4secret", BODY, at).unwrap_err();
+        assert!(refused.contains("cover"), "{refused}");
     }
 
     #[test]

@@ -378,7 +378,7 @@ async fn hostile_requests_are_refused_and_nothing_else() {
 }
 
 /// The directory of Python packages that `cargo xtask test` makes beside the build.
-fn clients() -> Option<std::path::PathBuf> {
+pub fn clients() -> Option<std::path::PathBuf> {
     let program = std::env::current_exe().unwrap();
     let found = program
         .ancestors()
