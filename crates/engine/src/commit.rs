@@ -59,6 +59,7 @@ impl Engine {
     /// Folds and forgets as much as the limits ask for.
     fn make_room(&mut self) {
         let folds = self.batch.events.len() + FOLDS;
+        self.fold_in_turn();
         for _ in 0..folds {
             let oldest = self.dirty.first_key_value().map(|(seq, _)| *seq);
             let long = oldest.is_some_and(|seq| self.seq - seq >= self.setup.limits.log);
@@ -94,6 +95,21 @@ impl Engine {
                 }
                 self.live.remove(&key);
                 self.used.remove(&at);
+            }
+        }
+    }
+
+    /// Folds as many executions with this commit as keep the log at three quarters of its length: those that move
+    /// together would otherwise all be folded together, and one commit would be much longer than the others.
+    fn fold_in_turn(&mut self) {
+        let log = self.setup.limits.log;
+        let turn = (log - log / 4).max(1);
+        self.owed += (self.batch.events.len() * self.dirty.len()) as u64;
+        while self.owed >= turn {
+            self.owed -= turn;
+            let oldest = self.dirty.first_key_value().map(|(seq, _)| *seq);
+            if oldest.is_some_and(|seq| self.seq - seq >= log / 4) {
+                self.fold_oldest(1);
             }
         }
     }

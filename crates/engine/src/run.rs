@@ -93,6 +93,8 @@ pub struct Engine {
     /// Numbers of the last commit that was sent, and of the last that is done.
     pub(crate) sent: u64,
     pub(crate) done: u64,
+    /// Events that were committed, times executions that were to be folded then.
+    pub(crate) owed: u64,
     /// Every event before it is dropped from the log.
     pub(crate) dropped: u64,
     pub(crate) settling: Vec<Answer<()>>,
@@ -137,6 +139,7 @@ pub fn new(setup: Setup) -> (Engine, Handle) {
         touch: 0,
         sent: 0,
         done: 0,
+        owed: 0,
         dropped: 0,
         settling: Vec::new(),
         ending: HashMap::new(),

@@ -12,6 +12,7 @@
 
 mod approvals;
 mod catalogue;
+mod checkpoint;
 mod commands;
 mod db;
 mod error;
@@ -84,8 +85,8 @@ impl Store {
         schema::migrate(&mut connection)?;
         vault::prepare(&connection, &keys)?;
         Ok(Self {
-            pool: Arc::new(Pool::new(path, Arc::clone(&keys))),
-            writer: Arc::new(Writer::start(connection, keys, lock)?),
+            writer: Arc::new(Writer::start(connection, &path, Arc::clone(&keys), lock)?),
+            pool: Arc::new(Pool::new(path, keys)),
         })
     }
 

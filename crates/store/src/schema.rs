@@ -76,6 +76,14 @@ pub(crate) fn open(path: &Utf8Path) -> Result<Connection, Error> {
     Ok(connection)
 }
 
+/// A connection that moves the write-ahead log and does nothing else.
+pub(crate) fn open_plain(path: &Utf8Path) -> Result<Connection, Error> {
+    let connection = Connection::open(path)?;
+    connection
+        .execute_batch("PRAGMA synchronous = FULL; PRAGMA trusted_schema = OFF; PRAGMA cache_size = -256;")?;
+    Ok(connection)
+}
+
 pub(crate) fn open_reader(path: &Utf8Path) -> Result<Connection, Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
