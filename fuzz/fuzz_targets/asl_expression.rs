@@ -1,8 +1,8 @@
-//! A path or an intrinsic function on the first line, the input after it, in machines of two states. Whatever they say,
-//! the run ends, and its record survives being written and read.
+//! A path, an intrinsic function or a query on the first line, the input after it, in machines of two states. Whatever
+//! they say, the run ends, and its record survives being written and read.
 #![no_main]
 
-use asl::{Command, Event, Execution, Machine, Status, step};
+use asl::{Command, Event, Execution, Machine, MapRun, Status, step};
 use jiff::Timestamp;
 use libfuzzer_sys::fuzz_target;
 use serde_json::{Value, json};
@@ -26,13 +26,35 @@ fuzz_target!(|text: &str| {
         json!({ "Type": "Wait", "TimestampPath": expression, "Next": "End" }),
         json!({ "Type": "Task", "Resource": "arn:aws:states:local:1:activity:work", "OutputPath": expression,
             "ResultSelector": { "value.$": expression }, "Next": "End" }),
-    ] {
+    ]
+    .into_iter()
+    .chain(queries(expression))
+    {
         let definition = json!({ "StartAt": "First", "States": { "First": first, "End": end } });
         if let Ok(machine) = Machine::parse(&definition.to_string()) {
             run(&machine, input.clone());
         }
     }
 });
+
+/// States in which the text is JSONata.
+fn queries(expression: &str) -> impl Iterator<Item = Value> {
+    let query = format!("{{%{expression}%}}");
+    let states = [
+        json!({ "Type": "Pass", "Output": query, "Assign": { "v": query }, "Next": "End" }),
+        json!({ "Type": "Choice", "Default": "End", "Choices": [{ "Condition": query, "Next": "End" }] }),
+        json!({ "Type": "Wait", "Seconds": query, "Next": "End" }),
+        json!({ "Type": "Map", "Items": query, "ItemSelector": [query], "Next": "End", "ToleratedFailureCount": query,
+            "ItemProcessor": { "ProcessorConfig": { "Mode": "DISTRIBUTED", "ExecutionType": "EXPRESS" },
+                "StartAt": "Item", "States": { "Item": { "Type": "Pass", "End": true } } } }),
+        json!({ "Type": "Task", "Resource": "arn:aws:states:local:1:activity:work", "Arguments": { "a": query },
+            "TimeoutSeconds": query, "Output": [query], "Next": "End" }),
+    ];
+    states.into_iter().map(|mut state| {
+        state["QueryLanguage"] = json!("JSONata");
+        state
+    })
+}
 
 fn run(machine: &Machine, input: Value) {
     let at = Timestamp::UNIX_EPOCH;
@@ -67,10 +89,38 @@ fn run(machine: &Machine, input: Value) {
                     events.push(Event::TaskSucceeded { task, output: input });
                 }
                 Command::StartTimer { timer, .. } => events.push(Event::TimerFired { timer }),
+                Command::OpenMapRun { task, .. } => events.push(open(machine, &execution, task)),
+                Command::StartChild { task, child, .. } => events.push(Event::ChildEnded {
+                    task,
+                    child,
+                    items: 1,
+                    succeeded: child % 3 > 0,
+                }),
+                Command::CloseMapRun { task } => events.push(Event::MapRunClosed {
+                    task,
+                    output: json!([]),
+                }),
                 Command::CancelTask { .. } | Command::CancelTimer { .. } => {}
             }
         }
         assert!(answered < TASKS, "two states do not want so much");
     }
     assert_ne!(execution.status(), &Status::Running, "it stands still");
+}
+
+/// A few children are enough.
+fn open(machine: &Machine, execution: &Execution, task: u64) -> Event {
+    let run = MapRun::of(machine, execution, task).expect("the run is open");
+    match run.children(None) {
+        Ok(children) => Event::MapRunOpened {
+            task,
+            children: children.len().min(5) as u64,
+            items: children.len() as u64,
+        },
+        Err(failure) => Event::MapRunFailed {
+            task,
+            error: Some(failure.error),
+            cause: Some(failure.cause),
+        },
+    }
 }

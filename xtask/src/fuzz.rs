@@ -122,6 +122,7 @@ fn longest(target: &str) -> u32 {
 fn words(target: &str) -> Option<&'static Path> {
     let name = match target.split('_').next()? {
         "asl" => "asl.dict",
+        "jsonata" => "jsonata.dict",
         "vend" | "buildspec" | "appspec" | "checks" => "yaml.dict",
         "edge" => "http.dict",
         "junit" => "junit.dict",

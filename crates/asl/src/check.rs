@@ -293,6 +293,41 @@ pub fn transitions(program: &Value, pointer: &str, report: &mut Report) {
     }
 }
 
+/// Characters of a variable's name.
+const NAME: usize = 80;
+
+/// Checks the names that the `Assign` of a state, and those of its rules and catchers, give. That an inner scope assigns
+/// what an outer one does is not refused: AWS runs such machines.
+pub fn variables(state: &Value, pointer: &str, report: &mut Report) {
+    names(&state["Assign"], pointer, report);
+    for field in ["Choices", "Catch"] {
+        for (at, entry) in state[field].as_array().into_iter().flatten().enumerate() {
+            names(&entry["Assign"], &format!("{pointer}/{field}/{at}"), report);
+        }
+    }
+}
+
+fn names(assign: &Value, pointer: &str, report: &mut Report) {
+    for (key, _) in assign.as_object().into_iter().flatten() {
+        let variable = key.strip_suffix(".$").unwrap_or(key);
+        if !is_name(variable) {
+            let place = format!("{pointer}/Assign");
+            report.schema(&place, format!("'{variable}' is not a valid variable name"));
+            report.spot(&join(&place, key));
+        }
+    }
+}
+
+fn is_name(text: &str) -> bool {
+    let mut letters = text.chars();
+    letters
+        .next()
+        .is_some_and(|first| first.is_alphabetic() || first == '_')
+        && letters.all(|letter| letter.is_alphanumeric() || letter == '_')
+        && text.chars().count() <= NAME
+        && text != "states"
+}
+
 fn missing(place: &str, target: &str, report: &mut Report) {
     let message = format!("Missing 'Next' target: {target}");
     report.add(place, Code::MissingTransitionTarget, message);

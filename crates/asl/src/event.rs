@@ -21,6 +21,12 @@ pub enum Event {
         /// Where all randomness of the execution comes from, task tokens too: 128 bits nobody can guess.
         seed: [u64; 2],
     },
+    /// An activity was deleted, or made again: a task of one that is not there fails instead of being scheduled. May come
+    /// before the start as well.
+    Activity {
+        resource: String,
+        exists: bool,
+    },
     /// The states of an execution that did not succeed are tried again. See [`Execution::can_redrive`].
     Redrive {
         /// Which redrive this is, from 1: one more than [`Execution::redrives`].

@@ -40,6 +40,9 @@ pub struct Execution {
     /// When it was redriven last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) redriven: Option<Timestamp>,
+    /// Activities that are not there.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(crate) gone: BTreeSet<String>,
     /// Somebody waits for the end of it: the `StartSyncExecution` of Express.
     #[serde(default)]
     pub(crate) synchronous: bool,
@@ -323,6 +326,7 @@ impl Execution {
             redrives: 0,
             redriven: None,
             synchronous: false,
+            gone: BTreeSet::new(),
             fallen: BTreeMap::new(),
         }
     }

@@ -104,7 +104,7 @@ type Answer = Result<Value, Failure>;
 impl Call {
     /// Reads a call that must be the whole of `text`.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let (call, rest) = parse(text.trim(), 1)?;
+        let (call, rest) = parse(text, 1)?;
         if rest.is_empty() {
             Ok(call)
         } else {
@@ -216,7 +216,6 @@ fn parse(text: &str, depth: usize) -> Result<(Call, &str), String> {
         ));
     }
     let (name, body) = text.split_once('(').ok_or("a function call is missing")?;
-    let name = name.trim();
     let (_, function, fewest, most) = *FUNCTIONS
         .iter()
         .find(|known| known.0 == name)

@@ -70,6 +70,8 @@ pub mod limit {
     pub const CONCURRENCY: u64 = 40;
     /// Child executions of a distributed Map that run at the same time, at most.
     pub const CHILDREN: u64 = 1_000;
+    /// Activities that an execution remembers as deleted.
+    pub const ACTIVITIES: usize = 1_000;
     /// Items of a distributed Map.
     pub const ITEMS: usize = 1_000_000;
     /// Bytes of an object that items are read from.

@@ -167,6 +167,7 @@ impl Reader {
         for (name, value) in states.members() {
             let place = join(states.pointer(), name);
             self.name(name, &place);
+            check::variables(value, &place, &mut self.report);
             if let Some(state) = self.state(value, &place) {
                 program.states.insert(name.clone(), state);
             }

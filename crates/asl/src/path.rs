@@ -2,10 +2,12 @@
 //! any other path yields the list of what it found, empty if nothing.
 
 pub mod filter;
+mod function;
 mod parse;
 
 use crate::scope::{Budget, Spent};
 use filter::Filter;
+use function::Function;
 use serde_json::{Map, Value};
 use std::borrow::Cow;
 
@@ -14,6 +16,8 @@ use std::borrow::Cow;
 pub struct Path {
     root: Root,
     steps: Vec<Hop>,
+    /// Applied to what the steps find.
+    function: Option<Function>,
     text: String,
 }
 
@@ -78,6 +82,10 @@ impl Path {
 
     /// Whether the path names exactly one node: a Reference Path.
     pub fn is_reference(&self) -> bool {
+        self.function.is_none() && self.is_single()
+    }
+
+    fn is_single(&self) -> bool {
         self.steps
             .iter()
             .all(|step| matches!(step, Hop::Key(_) | Hop::Index(_)))
@@ -93,19 +101,35 @@ impl Path {
 
     /// What the path selects below `root`, copied only when it is a list that is nowhere in the data.
     pub fn look<'a>(&self, root: &'a Value, budget: &Budget) -> Result<Cow<'a, Value>, Missing> {
-        if self.is_reference() {
-            return self.find(root).map(Cow::Borrowed);
+        let found = if self.is_single() {
+            Cow::Borrowed(self.find(root)?)
+        } else {
+            let mut found = Vec::new();
+            for node in self.select(root, budget)? {
+                found.push(budget.copy(node)?);
+            }
+            Cow::Owned(Value::Array(found))
+        };
+        let Some(function) = self.function else {
+            return Ok(found);
+        };
+        if let Value::Array(items) = &*found {
+            budget.visit(items.len())?;
         }
-        let mut found = Vec::new();
-        for node in self.select(root, budget)? {
-            found.push(budget.copy(node)?);
-        }
-        Ok(Cow::Owned(Value::Array(found)))
+        let answer = function
+            .apply(&found)
+            .ok_or_else(|| Missing::Leaf(format!("{}.{}()", normal(&self.steps), function.name())))?;
+        Ok(Cow::Owned(answer))
     }
 
     /// Whether the path selects anything.
     pub fn exists(&self, root: &Value, budget: &Budget) -> Result<bool, Spent> {
-        if self.is_reference() {
+        if self.function.is_some() {
+            match self.look(root, budget) {
+                Err(Missing::Spent) => Err(Spent),
+                found => Ok(found.is_ok()),
+            }
+        } else if self.is_single() {
             Ok(self.find(root).is_ok())
         } else {
             Ok(!self.select(root, budget)?.is_empty())

@@ -37,6 +37,14 @@ impl Query {
     /// Reads the expression `body` of `field`, such as `Output/result`.
     pub fn parse(body: &str, field: &str) -> Result<Self, String> {
         let expression = Expression::parse(body).map_err(|error| error.to_string())?;
+        if let Some(name) = expression.top().next() {
+            return Err(format!(
+                "Reference to '{name}' at the top level is not supported."
+            ));
+        }
+        if body.contains("$states.errorOutput") && !field.starts_with("Catch[") {
+            return Err("Field '$states.errorOutput' does not exist.".into());
+        }
         Ok(Self {
             random: ["$random", "$uuid", "$shuffle"]
                 .iter()

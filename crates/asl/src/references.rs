@@ -112,24 +112,11 @@ fn read(text: &str, names: &mut BTreeSet<String>) {
     }
 }
 
-/// The variables that an expression reads.
+/// The variables that an expression reads; none when it cannot be read itself.
 fn variables(body: &str) -> BTreeSet<String> {
-    let mut names = BTreeSet::new();
-    let mut rest = body;
-    while let Some(at) = rest.find(['$', '"', '\'', '`']) {
-        let (mark, after) = rest[at..].split_at(1);
-        if mark != "$" {
-            rest = after.split_once(mark).map_or("", |(_, after)| after);
-            continue;
-        }
-        let end = after
-            .find(|letter: char| !letter.is_alphanumeric() && letter != '_')
-            .unwrap_or(after.len());
-        let (name, after) = after.split_at(end);
-        if !name.is_empty() && name != "states" && !after.trim_start().starts_with('(') {
-            names.insert(name.to_owned());
-        }
-        rest = after;
-    }
-    names
+    let Ok(expression) = jsonata::Expression::parse(body) else {
+        return BTreeSet::new();
+    };
+    let names = expression.variables().filter(|name| *name != "states");
+    names.map(str::to_owned).collect()
 }

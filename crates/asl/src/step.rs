@@ -91,11 +91,20 @@ impl<'m> Run<'m> {
         if let Event::Redrive { count } = event {
             return self.redrive(*count);
         }
+        if let Event::Activity { resource, exists } = event {
+            // Whatever waits goes on waiting; only what is scheduled from now on is affected.
+            if *exists {
+                self.x.gone.remove(resource);
+            } else if self.x.gone.len() < limit::ACTIVITIES {
+                self.x.gone.insert(resource.clone());
+            }
+            return false;
+        }
         if !self.x.is_open() {
             return false;
         }
         match event {
-            Event::Start { .. } | Event::Redrive { .. } => false,
+            Event::Start { .. } | Event::Redrive { .. } | Event::Activity { .. } => false,
             Event::TaskStarted { task, worker } => self.task_started(*task, worker.as_deref()),
             Event::TaskSubmitted { task, output } => self.task_submitted(*task, output),
             Event::TaskSucceeded { task, output } => self.task_succeeded(*task, output),

@@ -45,31 +45,21 @@ impl Template {
                 let mut parsed = Vec::new();
                 for (key, member) in members {
                     trail.push(key.clone());
-                    parsed.push((
-                        key.clone(),
-                        Self::queries(member, &format!("{field}/{key}"), trail, problem),
-                    ));
+                    let place = format!("{field}/{key}");
+                    parsed.push((key.clone(), Self::queries(member, &place, trail, problem)));
                     trail.pop();
                 }
-                if parsed
-                    .iter()
-                    .all(|(_, member)| matches!(member, Self::Literal(_)))
-                {
-                    return Self::Literal(value.clone());
-                }
-                Self::Object(parsed)
+                Self::object(parsed, value)
             }
             Value::Array(items) => {
                 let mut parsed = Vec::new();
                 for (at, item) in items.iter().enumerate() {
                     trail.push(at.to_string());
-                    parsed.push(Self::queries(item, &format!("{field}[{at}]"), trail, problem));
+                    let place = format!("{field}[{at}]");
+                    parsed.push(Self::queries(item, &place, trail, problem));
                     trail.pop();
                 }
-                if parsed.iter().all(|item| matches!(item, Self::Literal(_))) {
-                    return Self::Literal(value.clone());
-                }
-                Self::Array(parsed)
+                Self::array(parsed, value)
             }
             other => Self::Literal(other.clone()),
         }
@@ -85,13 +75,7 @@ impl Template {
                     parsed.push(Self::member(key, value, trail, problem));
                     trail.pop();
                 }
-                if parsed
-                    .iter()
-                    .all(|(_, member)| matches!(member, Self::Literal(_)))
-                {
-                    return Self::Literal(value.clone());
-                }
-                Self::Object(parsed)
+                Self::object(parsed, value)
             }
             Value::Array(items) => {
                 let mut parsed = Vec::new();
@@ -100,12 +84,27 @@ impl Template {
                     parsed.push(Self::parse(item, trail, problem));
                     trail.pop();
                 }
-                if parsed.iter().all(|item| matches!(item, Self::Literal(_))) {
-                    return Self::Literal(value.clone());
-                }
-                Self::Array(parsed)
+                Self::array(parsed, value)
             }
             other => Self::Literal(other.clone()),
+        }
+    }
+
+    /// An object of parsed members; a literal when there is nothing to evaluate in it.
+    fn object(members: Vec<(String, Self)>, value: &Value) -> Self {
+        let literal = |member: &Self| matches!(member, Self::Literal(_));
+        if members.iter().all(|(_, member)| literal(member)) {
+            Self::Literal(value.clone())
+        } else {
+            Self::Object(members)
+        }
+    }
+
+    fn array(items: Vec<Self>, value: &Value) -> Self {
+        if items.iter().all(|item| matches!(item, Self::Literal(_))) {
+            Self::Literal(value.clone())
+        } else {
+            Self::Array(items)
         }
     }
 

@@ -183,62 +183,75 @@ fn parsed(what: &str, text: &str) -> Result<Value, Refusal> {
 /// The mocked answer, checked; `None` for states that need none.
 fn answer(request: &TestRequest, found: &find::Found) -> Result<Option<inspect::Answer>, Refusal> {
     let kind = found.state["Type"].as_str().unwrap_or_default();
-    let failures = request.state_configuration.map_iteration_failure_count;
     let Some(mock) = &request.mock else {
-        if failures.is_some() {
-            let message = "TestState does not support MapIterationFailureCount when a mock is not specified.";
-            return Err(Refusal::validation(message));
-        }
-        return match kind {
-            "Task" if request.role_arn.is_none() => Err(Refusal::validation(
-                "RoleArn must be specified when testing a Task state",
-            )),
-            "Task" | "Map" | "Parallel" => Err(Refusal::validation(format!(
-                "TestState does not support {kind} states when a mock is not specified."
-            ))),
-            _ => Ok(None),
-        };
+        return unmocked(request, kind).map(|()| None);
     };
-    let result = match (&mock.result, &mock.error_output) {
-        (Some(_), Some(_)) => {
-            let message = "A test mock should have only one of the following fields: [result, errorOutput].";
-            return Err(Refusal::validation(message));
-        }
-        (None, None) => {
-            let message = "A test mock should have one of the following fields: [result, errorOutput].";
-            return Err(Refusal::validation(message));
-        }
+    match (&mock.result, &mock.error_output) {
+        (Some(_), Some(_)) => Err(Refusal::validation(
+            "A test mock should have only one of the following fields: [result, errorOutput].",
+        )),
+        (None, None) => Err(Refusal::validation(
+            "A test mock should have one of the following fields: [result, errorOutput].",
+        )),
         (None, Some(output)) => {
-            return Ok(Some(inspect::Answer::Error(
-                output.error.clone(),
-                output.cause.clone(),
-            )));
+            let output = output.clone();
+            Ok(Some(inspect::Answer::Error(output.error, output.cause)))
         }
-        (Some(result), None) => parsed("mock result", result)?,
-    };
+        (Some(result), None) => {
+            let result = parsed("mock result", result)?;
+            fits(request, found, kind, &result, mock.field_validation_mode)?;
+            Ok(Some(inspect::Answer::Result(result)))
+        }
+    }
+}
+
+/// Whether a state can do without an answer.
+fn unmocked(request: &TestRequest, kind: &str) -> Result<(), Refusal> {
+    if request.state_configuration.map_iteration_failure_count.is_some() {
+        let message = "TestState does not support MapIterationFailureCount when a mock is not specified.";
+        return Err(Refusal::validation(message));
+    }
+    match kind {
+        "Task" if request.role_arn.is_none() => Err(Refusal::validation(
+            "RoleArn must be specified when testing a Task state",
+        )),
+        "Task" | "Map" | "Parallel" => Err(Refusal::validation(format!(
+            "TestState does not support {kind} states when a mock is not specified."
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Whether a mocked result can be the result of the state.
+fn fits(
+    request: &TestRequest,
+    found: &find::Found,
+    kind: &str,
+    result: &Value,
+    mode: Mode,
+) -> Result<(), Refusal> {
     match kind {
         "Map" | "Parallel" => {
             let Some(items) = result.as_array() else {
                 return Err(Refusal::validation("Mocked result must be an array."));
             };
+            let failures = request.state_configuration.map_iteration_failure_count;
             if failures.is_some_and(|failures| failures > items.len() as u64) {
                 let message =
                     "Map iteration failure count must be less than or equal to the number of Map iterations";
                 return Err(Refusal::validation(message));
             }
+            Ok(())
         }
         "Task" => {
             let resource = found.state["Resource"].as_str().unwrap_or_default();
-            schema::check(resource, &result, mock.field_validation_mode)
-                .map_err(|why| Refusal::validation(format!("Mock result schema validation error: {why}")))?;
+            schema::check(resource, result, mode)
+                .map_err(|why| Refusal::validation(format!("Mock result schema validation error: {why}")))
         }
-        _ => {
-            return Err(Refusal::validation(format!(
-                "A mock is not supported for {kind} states."
-            )));
-        }
+        _ => Err(Refusal::validation(format!(
+            "A mock is not supported for {kind} states."
+        ))),
     }
-    Ok(Some(inspect::Answer::Result(result)))
 }
 
 /// A context object as AWS makes it up: that of an Express execution, and a state called `StateName`.
@@ -327,8 +340,11 @@ fn response(
     response
 }
 
-/// The texts that came in: what nobody changed goes out as it came.
-struct Texts<'a>(Vec<(&'a str, Value)>);
+/// The texts that came in: what nobody changed goes out as it came, with its blanks, as AWS does it.
+struct Texts<'a>(Vec<&'a str>);
+
+/// Arrays and objects in a text that are looked at.
+const PARTS: usize = 1_000;
 
 impl<'a> Texts<'a> {
     fn of(request: &'a TestRequest) -> Self {
@@ -336,13 +352,37 @@ impl<'a> Texts<'a> {
         let texts = [request.input.as_deref(), mock].into_iter().flatten();
         Self(
             texts
-                .filter_map(|text| Some((text, serde_json::from_str(text).ok()?)))
+                .flat_map(|text| std::iter::once(text.trim()).chain(parts(text)))
                 .collect(),
         )
     }
 
     fn of_value(&self, value: &Value) -> String {
-        let own = self.0.iter().find(|(_, own)| own == value);
-        own.map_or_else(|| value.to_string(), |(text, _)| (*text).to_owned())
+        let plain = value.to_string();
+        let same = |text: &&&str| {
+            // Blanks only make a text longer.
+            text.len() >= plain.len() && serde_json::from_str::<Value>(text).is_ok_and(|own| own == *value)
+        };
+        self.0.iter().find(same).map_or(plain, |text| (*text).to_owned())
     }
+}
+
+/// The arrays and objects inside a JSON text.
+fn parts(text: &str) -> Vec<&str> {
+    let (mut open, mut found) = (Vec::new(), Vec::new());
+    let (mut quoted, mut escaped) = (false, false);
+    for (at, byte) in text.bytes().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            b'[' | b'{' if !quoted => open.push(at),
+            b']' | b'}' if !quoted => found.extend(open.pop().and_then(|start| text.get(start..=at))),
+            _ => {}
+        }
+        if found.len() >= PARTS {
+            break;
+        }
+    }
+    found
 }

@@ -30,7 +30,7 @@ fn picture<'a>(run: &Run<'a>, args: &[Value<'a>], index: usize) -> Result<Option
     let Some(picture) = text_arg(args, index) else {
         return Ok(None);
     };
-    run.tick(picture.len() as u64)?;
+    run.tick(picture.len() as u64 + 10)?;
     if picture.len() > PICTURE {
         return Err(fault("U1004").insert("value", PICTURE.to_string()));
     }

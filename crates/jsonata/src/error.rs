@@ -11,7 +11,7 @@ pub struct Error {
     pub code: &'static str,
     /// The message, with the values that it speaks of.
     pub message: String,
-    /// Where in the text, in characters from 0.
+    /// Where in the text, in UTF-16 units from 0: the end of the token or call that it is about.
     pub position: usize,
     /// The token, operator or function that it is about.
     pub token: Option<String>,

@@ -60,12 +60,7 @@ impl<'a> Run<'a> {
             Kind::Negate(part) => self.negate(self.eval(part, input, frame)?, node.position),
             Kind::Array(items) => self.construct(items, node.constructed, input, frame),
             Kind::Object(group) => self.group(group, input, frame),
-            Kind::Function(call) if node.tail => self.function(Function::Tail {
-                call,
-                input,
-                frame,
-                position: node.position,
-            }),
+            Kind::Function(call) if node.tail => self.function(Function::Tail { call, input, frame }),
             Kind::Function(call) => self.call(call, node.position, None, input, frame),
             Kind::Partial(call) => self.partial(call, node.position, input, frame),
             Kind::Lambda(lambda) => self.function(Function::Lambda { lambda, input, frame }),
@@ -181,10 +176,11 @@ impl<'a> Run<'a> {
                             Value::Array(array) => self.spread_into(&mut found, array)?,
                             value => found.push(value),
                         },
-                        Value::Array(_) => match self.deeper(|| self.member(item, name))? {
-                            Value::Array(array) => self.spread_into(&mut found, array)?,
-                            _ => {}
-                        },
+                        Value::Array(_) => {
+                            if let Value::Array(array) = self.deeper(|| self.member(item, name))? {
+                                self.spread_into(&mut found, array)?;
+                            }
+                        }
                         _ => {}
                     }
                 }

@@ -37,7 +37,6 @@ pub enum Function<'a> {
         call: &'a Call,
         input: Value<'a>,
         frame: &'a Frame<'a>,
-        position: usize,
     },
     /// Arguments that are there already, and gaps.
     Partial {

@@ -47,6 +47,7 @@ pub struct Expression(Arc<Parts>);
 struct Parts {
     tree: tree::Node,
     variables: Vec<String>,
+    top: Vec<String>,
 }
 
 /// What an expression may see.
@@ -93,14 +94,20 @@ impl Expression {
     /// Parses the text of an expression, without `{%` and `%}`.
     pub fn parse(text: &str) -> Result<Expression, Error> {
         let tree = syntax::parse(text).and_then(resolve::resolve)?;
-        let variables = names::free(&tree);
-        Ok(Expression(Arc::new(Parts { tree, variables })))
+        let (variables, top) = (names::free(&tree), names::top(&tree));
+        Ok(Expression(Arc::new(Parts { tree, variables, top })))
     }
 
     /// The variables that the expression takes from its scope, by name without the dollar, each once, in order of their
     /// first use. Built-in functions, `$` and `$$` are not among them.
     pub fn variables(&self) -> impl Iterator<Item = &str> {
         self.0.variables.iter().map(String::as_str)
+    }
+
+    /// What the expression reads from its input: fields by name, `$` and `$$`. An expression of Step Functions has no
+    /// input and may not.
+    pub fn top(&self) -> impl Iterator<Item = &str> {
+        self.0.top.iter().map(String::as_str)
     }
 
     /// The value of the expression; none if it is undefined ("returned nothing") or a function.
@@ -126,7 +133,7 @@ impl Expression {
             let value = run.eval(&self.0.tree, run.whole(input)?, frame)?;
             run.json(value, 0)
         };
-        (result().map_err(Error::from), run.steps())
+        (result().map_err(Error::from), run.spent())
     }
 }
 

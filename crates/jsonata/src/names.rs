@@ -12,6 +12,56 @@ pub fn free(tree: &Node) -> Vec<String> {
     walk.found
 }
 
+/// Names of fields, and `$` and `$$`, that are read from the expression's own input rather than from a variable or from a
+/// value that is at hand; each once. What functions are made of is not looked at.
+pub fn top(tree: &Node) -> Vec<String> {
+    let mut found = Vec::new();
+    outermost(tree, &mut found);
+    found
+}
+
+fn outermost(node: &Node, found: &mut Vec<String>) {
+    stacker::maybe_grow(64 << 10, 1 << 20, || {
+        let mut see = |name: &str| {
+            if !found.iter().any(|known| known == name) {
+                found.push(name.to_owned());
+            }
+        };
+        match &node.kind {
+            Kind::Name(name) => see(name),
+            Kind::Variable(name) if name.is_empty() || name == "$" => see(&format!("${name}")),
+            // All steps but the first have the value of the one before.
+            Kind::Path(path) => path.steps.iter().take(1).for_each(|step| outermost(step, found)),
+            Kind::Bind(_, part) | Kind::Negate(part) => outermost(part, found),
+            Kind::Block(parts) | Kind::Array(parts) => parts.iter().for_each(|part| outermost(part, found)),
+            Kind::Binary(_, left, right)
+            | Kind::Apply(left, right)
+            | Kind::Default(left, right)
+            | Kind::Coalesce(left, right) => {
+                outermost(left, found);
+                outermost(right, found);
+            }
+            Kind::Object(group) => {
+                for (key, value) in &group.pairs {
+                    outermost(key, found);
+                    outermost(value, found);
+                }
+            }
+            Kind::Function(call) | Kind::Partial(call) => {
+                call.arguments.iter().for_each(|argument| outermost(argument, found));
+            }
+            Kind::Condition(condition, then, other) => {
+                outermost(condition, found);
+                outermost(then, found);
+                if let Some(other) = other {
+                    outermost(other, found);
+                }
+            }
+            _ => {}
+        }
+    });
+}
+
 #[derive(Default)]
 struct Walk<'a> {
     /// Names that are bound where the walk is.

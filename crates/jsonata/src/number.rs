@@ -128,7 +128,7 @@ pub fn radix(number: f64, base: u32) -> String {
     let mut rest = number.abs();
     let mut digits = Vec::new();
     while rest >= 9_007_199_254_740_992.0 {
-        rest = (rest / base).floor();
+        rest /= base;
         digits.push(b'0');
     }
     loop {

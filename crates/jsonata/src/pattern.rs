@@ -8,7 +8,9 @@ use fancy_regex::{Regex, RegexBuilder};
 use crate::error::{Fault, Result, fault, quote};
 
 /// Steps back that one search with look-around or back-references may take.
-const BACKTRACKS: usize = 200_000;
+const BACKTRACKS: usize = 100_000;
+/// What a search that may step back counts at least; a plain one counts what it reads.
+const BACKTRACKING: u64 = 2_000;
 /// Bytes of a compiled expression.
 const COMPILED: usize = 512 << 10;
 
@@ -16,6 +18,8 @@ const COMPILED: usize = 512 << 10;
 pub struct Pattern {
     source: String,
     regex: Arc<Regex>,
+    /// What a search costs besides what it reads, in steps.
+    pub cost: u64,
 }
 
 impl PartialEq for Pattern {
@@ -48,7 +52,12 @@ impl Pattern {
             .delegate_size_limit(COMPILED)
             .build()
             .map_err(|error| invalid(error.to_string()))?;
+        let out = &writer.out;
+        let plain = !["(?=", "(?!", "(?<=", "(?<!", r"(?:\", r"\k"]
+            .iter()
+            .any(|sign| out.contains(sign));
         Ok(Pattern {
+            cost: if plain { 1 } else { BACKTRACKING },
             source: source.to_owned(),
             regex: Arc::new(regex),
         })

@@ -1,12 +1,15 @@
 //! One evaluation: its arena, its counters, its limits, and the frames in which variables live.
 
-use std::cell::Cell;
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+};
 
 use bumpalo::Bump;
 
 use crate::{
     error::{Result, fault},
-    function::Function,
+    function::{Function, Native},
     tree::Node,
     value::{Array, Built, Entries, Object, SHORT, Value},
 };
@@ -44,7 +47,7 @@ pub struct Run<'a> {
     /// A list of the expressions that `$eval` parsed; none when `$eval` is not offered.
     pub parsed: Option<&'a Parsed>,
     pub states: bool,
-    pub root: Cell<Option<&'a Frame<'a>>>,
+    natives: RefCell<HashMap<&'static str, Value<'a>>>,
     random: Cell<u64>,
     steps: Cell<u64>,
     depth: Cell<usize>,
@@ -109,7 +112,7 @@ impl<'a> Run<'a> {
             now,
             parsed: None,
             states: false,
-            root: Cell::new(None),
+            natives: RefCell::default(),
             random: Cell::new(seed),
             steps: Cell::new(0),
             depth: Cell::new(0),
@@ -118,7 +121,7 @@ impl<'a> Run<'a> {
     }
 
     /// Work counted so far.
-    pub fn steps(&self) -> u64 {
+    pub fn spent(&self) -> u64 {
         self.steps.get()
     }
 
@@ -130,6 +133,11 @@ impl<'a> Run<'a> {
             return Err(fault("U1002").insert("value", self.limits.steps.to_string()));
         }
         Ok(())
+    }
+
+    /// Counts the reading of a text.
+    pub fn read(&self, text: &str) -> Result<()> {
+        self.tick(text.len() as u64 / TEXT_A_STEP)
     }
 
     /// Counts memory before it is taken.
@@ -177,6 +185,16 @@ impl<'a> Run<'a> {
         Ok(Value::Function(self.arena.alloc(function)))
     }
 
+    /// A built-in function as a value: always the same one.
+    fn native(&self, native: &'static Native) -> Result<Value<'a>> {
+        if let Some(known) = self.natives.borrow().get(native.name) {
+            return Ok(*known);
+        }
+        let value = self.function(Function::Native(native))?;
+        self.natives.borrow_mut().insert(native.name, value);
+        Ok(value)
+    }
+
     pub fn array(&self, items: &[Value<'a>]) -> Result<Value<'a>> {
         Ok(Value::Array(Array::new(self.slice(items)?)))
     }
@@ -194,6 +212,7 @@ impl<'a> Run<'a> {
 
     pub fn entries(&self, given: &[(&'a str, Value<'a>)]) -> Result<Entries<'a>> {
         let mut list: Vec<(&str, Value)> = Vec::with_capacity(given.len());
+        given.iter().try_for_each(|(key, _)| self.read(key))?;
         if given.len() <= SHORT {
             for (key, value) in given {
                 match list.iter_mut().find(|(name, _)| name == key) {
@@ -203,7 +222,7 @@ impl<'a> Run<'a> {
             }
             return Ok(Entries::new(self.slice(&list)?, &[]));
         }
-        let mut places = std::collections::HashMap::with_capacity(given.len());
+        let mut places = HashMap::with_capacity(given.len());
         for (key, value) in given {
             let place = *places.entry(*key).or_insert(list.len());
             match list.get_mut(place) {
@@ -241,7 +260,9 @@ impl<'a> Run<'a> {
     }
 
     pub fn bind(&self, frame: &'a Frame<'a>, name: &'a str, value: Value<'a>) -> Result<()> {
-        if let Some(binding) = frame.own(name) {
+        let (found, passed) = frame.own(name);
+        self.tick(passed / HOPS_A_STEP)?;
+        if let Some(binding) = found {
             binding.value.set(value);
             return Ok(());
         }
@@ -267,7 +288,11 @@ impl<'a> Run<'a> {
                     .map(|(_, value)| *value)
             };
             let own = match key {
-                Key::Name(name) => frame.own(name).map(|binding| binding.value.get()),
+                Key::Name(name) => {
+                    let (found, passed) = frame.own(name);
+                    hops += passed;
+                    found.map(|binding| binding.value.get())
+                }
                 Key::Label(_) => None,
             };
             if let Some(value) = own.or_else(tuple) {
@@ -280,7 +305,7 @@ impl<'a> Run<'a> {
         self.tick(hops / HOPS_A_STEP)?;
         match key {
             Key::Name(name) => match crate::function::native(name, self) {
-                Some(native) => self.function(Function::Native(native)),
+                Some(native) => self.native(native),
                 None => Ok(Value::Undefined),
             },
             Key::Label(_) => Ok(Value::Undefined),
@@ -289,15 +314,18 @@ impl<'a> Run<'a> {
 }
 
 impl<'a> Frame<'a> {
-    fn own(&self, name: &str) -> Option<&'a Binding<'a>> {
+    /// The frame's own variable of that name, and how many others were passed on the way.
+    fn own(&self, name: &str) -> (Option<&'a Binding<'a>>, u64) {
         let mut next = self.bindings.get();
+        let mut passed = 0;
         while let Some(binding) = next {
             if binding.name == name {
-                return Some(binding);
+                break;
             }
+            passed += 1;
             next = binding.next;
         }
-        None
+        (next, passed)
     }
 }
 
@@ -308,5 +336,7 @@ pub fn mix(mut state: u64) -> u64 {
 }
 
 const HOPS_A_STEP: u64 = 8;
+/// So many bytes of text are read, compared or hashed in a step.
+const TEXT_A_STEP: u64 = 64;
 const RED_ZONE: usize = 128 << 10;
 const SEGMENT: usize = 2 << 20;

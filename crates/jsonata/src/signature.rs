@@ -237,18 +237,17 @@ fn assign(parameters: &[Parameter], supplied: &[char], all: bool) -> Option<Vec<
             works[row * columns + column] = skipped || taken;
         }
     }
+    if !works[0] {
+        return None;
+    }
     let mut counts = Vec::with_capacity(parameters.len());
     let mut column = 0;
-    for row in 0..rows - 1 {
-        if !works[row * columns + column] {
-            return None;
-        }
+    for (row, parameter) in parameters.iter().enumerate() {
         let mut count = 0;
         while fits(row, column) && continues(&works, row, column + 1) {
             count += 1;
             column += 1;
-            let more = parameters[row].repeated && fits(row, column) && continues(&works, row, column + 1);
-            if !more {
+            if !parameter.repeated {
                 break;
             }
         }

@@ -209,6 +209,9 @@ impl Parser {
             "{" => Form::Group(Box::new(left), self.pairs()?),
             ":=" => match left.kind {
                 Form::Variable(name) => Form::Bind(name, self.boxed(9)?),
+                Form::Name(name) | Form::String(name) => {
+                    return Err(fault("S0212").at(left.position).token(&name));
+                }
                 _ => return Err(fault("S0212").at(left.position)),
             },
             "@" | "#" => {

@@ -1,7 +1,7 @@
-//! Text to tokens. Positions are in characters from 0.
+//! Text to tokens. Positions are in UTF-16 units from 0; that of a token is where it ends, as in the reference.
 
 use crate::{
-    error::{Result, fault, quote},
+    error::{Result, fault},
     number,
     pattern::Pattern,
 };
@@ -59,15 +59,30 @@ fn is_blank(c: char) -> bool {
 
 pub struct Lexer {
     text: Vec<char>,
+    /// Where the characters are that take two UTF-16 units.
+    wide: Vec<usize>,
     at: usize,
+    /// How many regular expressions there were.
+    patterns: usize,
 }
+
+/// An expression may have so many regular expressions: each may take milliseconds to compile.
+const PATTERNS: usize = 200;
 
 impl Lexer {
     pub fn new(text: &str) -> Lexer {
+        let wide = text.chars().enumerate().filter(|(_, c)| c.len_utf16() > 1);
         Lexer {
             text: text.chars().collect(),
+            wide: wide.map(|(index, _)| index).collect(),
             at: 0,
+            patterns: 0,
         }
+    }
+
+    /// The position of a character.
+    fn place(&self, at: usize) -> usize {
+        at + self.wide.partition_point(|index| *index < at)
     }
 
     fn peek(&self, ahead: usize) -> Option<char> {
@@ -81,38 +96,37 @@ impl Lexer {
     /// The next token. After an operand (`infix`) a slash divides; elsewhere it opens a regular expression.
     pub fn next(&mut self, infix: bool) -> Result<Token> {
         self.skip()?;
-        let position = self.at;
-        let token = |kind| Ok(Token { kind, position });
+        let kind = self.kind(infix)?;
+        Ok(Token {
+            kind,
+            position: self.place(self.at),
+        })
+    }
+
+    fn kind(&mut self, infix: bool) -> Result<Kind> {
         let Some(first) = self.peek(0) else {
-            return token(Kind::End);
+            return Ok(Kind::End);
         };
         if first == '/' && !infix {
             self.at += 1;
-            let pattern = self.regex()?;
-            return token(Kind::Regex(pattern));
+            return self.regex().map(Kind::Regex);
         }
         for operator in DOUBLE {
             let mut chars = operator.chars();
             if chars.next() == Some(first) && chars.next() == self.peek(1) {
                 self.at += 2;
-                return token(Kind::Operator(operator));
+                return Ok(Kind::Operator(operator));
             }
         }
         if let Some(index) = SINGLE.find(first) {
             self.at += 1;
-            return token(Kind::Operator(&SINGLE[index..index + 1]));
+            return Ok(Kind::Operator(&SINGLE[index..index + 1]));
         }
         match first {
-            '"' | '\'' => {
-                let text = self.string(first)?;
-                token(Kind::String(text))
-            }
-            '0'..='9' => self.number().and_then(token),
-            '`' => {
-                let name = self.quoted()?;
-                token(Kind::Name(name))
-            }
-            _ => token(self.word()),
+            '"' | '\'' => self.string(first).map(Kind::String),
+            '0'..='9' => self.number(),
+            '`' => self.quoted().map(Kind::Name),
+            _ => Ok(self.word()),
         }
     }
 
@@ -130,7 +144,7 @@ impl Lexer {
             while !(self.peek(0) == Some('*') && self.peek(1) == Some('/')) {
                 self.at += 1;
                 if self.at >= self.text.len() {
-                    return Err(fault("S0106").at(start));
+                    return Err(fault("S0106").at(self.place(start)));
                 }
             }
             self.at += 2;
@@ -138,13 +152,18 @@ impl Lexer {
     }
 
     fn regex(&mut self) -> Result<Pattern> {
+        self.patterns += 1;
+        if self.patterns > PATTERNS {
+            let reason = format!("there are more than {PATTERNS}");
+            return Err(fault("S0303").at(self.place(self.at)).text(&reason));
+        }
         let start = self.at;
         let mut depth = 0i32;
         while let Some(c) = self.peek(0) {
             if c == '/' && depth == 0 && self.backslashes().is_multiple_of(2) {
                 let pattern = self.slice(start, self.at);
                 if pattern.is_empty() {
-                    return Err(fault("S0301").at(self.at));
+                    return Err(fault("S0301").at(self.place(self.at)));
                 }
                 self.at += 1;
                 let flags = self.at;
@@ -152,7 +171,7 @@ impl Lexer {
                     self.at += 1;
                 }
                 return Pattern::compile(&pattern, &self.slice(flags, self.at))
-                    .map_err(|fault| fault.at(start));
+                    .map_err(|fault| fault.at(self.place(start)));
             }
             let escaped = self.text[self.at - 1] == '\\';
             match c {
@@ -162,7 +181,7 @@ impl Lexer {
             }
             self.at += 1;
         }
-        Err(fault("S0302").at(self.at))
+        Err(fault("S0302").at(self.place(self.at)))
     }
 
     /// How many backslashes stand right before here.
@@ -189,7 +208,7 @@ impl Lexer {
                 units.extend_from_slice(c.encode_utf16(&mut [0; 2]));
             }
         }
-        Err(fault("S0101").at(self.at))
+        Err(fault("S0101").at(self.place(self.at)))
     }
 
     fn escape(&mut self) -> Result<u16> {
@@ -208,14 +227,14 @@ impl Lexer {
                 let hex = self.slice(self.at, end);
                 let valid = !hex.is_empty() && hex.chars().all(|c| c.is_ascii_hexdigit());
                 if !valid {
-                    return Err(fault("S0104").at(position));
+                    return Err(fault("S0104").at(self.place(position)));
                 }
                 self.at = end;
                 u16::from_str_radix(&hex, 16).expect("four hex digits fit")
             }
             _ => {
                 let token = if c == '\0' { String::new() } else { c.to_string() };
-                return Err(fault("S0103").at(position).token(&token));
+                return Err(fault("S0103").at(self.place(position)).token(&token));
             }
         })
     }
@@ -251,7 +270,7 @@ impl Lexer {
         let text = self.slice(start, self.at);
         let value: f64 = text.parse().expect("digits are a number");
         if !value.is_finite() {
-            return Err(fault("S0102").at(start).literal(quote(&text)));
+            return Err(fault("S0102").at(self.place(start)).token(&text));
         }
         Ok(Kind::Number(value))
     }
@@ -264,7 +283,7 @@ impl Lexer {
                 self.at = start + length + 1;
                 Ok(self.slice(start, start + length))
             }
-            None => Err(fault("S0105").at(self.text.len())),
+            None => Err(fault("S0105").at(self.place(self.text.len()))),
         }
     }
 

@@ -159,6 +159,15 @@ impl Node {
         match &self.kind {
             Kind::Path(path) => path.steps.first().and_then(Node::name),
             Kind::Name(name) | Kind::Variable(name) | Kind::String(name) => Some(name),
+            Kind::Binary(operator, ..) => Some(operator),
+            Kind::Wildcard => Some("*"),
+            Kind::Descendant => Some("**"),
+            Kind::Function(_) | Kind::Partial(_) => Some("("),
+            Kind::Array(_) => Some("["),
+            Kind::Object(_) => Some("{"),
+            Kind::Negate(_) => Some("-"),
+            Kind::Bind(..) => Some(":="),
+            Kind::Apply(..) => Some("~>"),
             _ => None,
         }
     }

@@ -367,7 +367,8 @@ fn expression(place: &str, why: &str, report: &mut Report) {
         Some((code, rest)) if code.len() == 5 && code[1..].bytes().all(|byte| byte.is_ascii_digit()) => rest,
         _ => why,
     };
-    let code = if sentence.starts_with("Reference to ") {
+    let unsupported = ["Reference to '", "Field '$states."];
+    let code = if unsupported.iter().any(|start| sentence.starts_with(start)) {
         Code::UnsupportedJsonataExpression
     } else {
         Code::InvalidJsonataExpression

@@ -97,6 +97,10 @@ fn each_field_is_checked() {
             "/States/S/Parameters/a/0/x.$ The value for",
         ),
         (
+            json!({ "Type": "Pass", "End": true, "Parameters": { "x.$": " States.UUID()" } }),
+            "/States/S/Parameters/x.$ The value for",
+        ),
+        (
             json!({ "Type": "Task", "End": true }),
             "/States/S These fields are required: [Resource]",
         ),
@@ -237,6 +241,58 @@ fn fields_of_the_other_language_are_named() {
         beside(jsonpath),
         &[&format!("SCHEMA_VALIDATION_FAILED /States/S/Output {message}")],
     );
+}
+
+#[test]
+fn expressions_are_read_before_they_run() {
+    let state = |expression: &str| {
+        let output = format!("{{% {expression} %}}");
+        json!({ "Type": "Pass", "QueryLanguage": "JSONata", "End": true, "Output": { "v": output } })
+    };
+    for (expression, want) in [
+        (
+            "1 +",
+            Some("INVALID_JSONATA_EXPRESSION /States/S/Output/v Unexpected end of expression"),
+        ),
+        (
+            "phone",
+            Some(
+                "UNSUPPORTED_JSONATA_EXPRESSION /States/S/Output/v Reference to 'phone' at the top level is not",
+            ),
+        ),
+        (
+            "$sum([phone.number, 1])",
+            Some("UNSUPPORTED_JSONATA_EXPRESSION /States/S/Output/v Reference to 'phone' at"),
+        ),
+        (
+            "$$",
+            Some("UNSUPPORTED_JSONATA_EXPRESSION /States/S/Output/v Reference to '$$' at"),
+        ),
+        (
+            "$states.errorOutput",
+            Some("UNSUPPORTED_JSONATA_EXPRESSION /States/S/Output/v Field '$states.errorOutput' does"),
+        ),
+        ("$states.input.orders[price > 1].{ 'a': name, 'b': $.name }", None),
+        ("$map($states.input, function($x) { $x.name })", None),
+        ("($x := 1; $x + $y)", None),
+    ] {
+        let want: Vec<&str> = want.into_iter().collect();
+        check(beside(state(expression)), &want);
+    }
+    let caught = json!({ "Type": "Task", "QueryLanguage": "JSONata", "Resource": "x", "End": true, "Catch": [
+        { "ErrorEquals": ["States.ALL"], "Next": "Z", "Output": "{% $states.errorOutput %}" },
+    ] });
+    check(beside(caught), &[]);
+}
+
+#[test]
+fn variables_have_names() {
+    for name in ["", "1a", "a-b", "states", "a b"] {
+        let state = json!({ "Type": "Pass", "Assign": { name: 1 }, "End": true });
+        let want =
+            format!("SCHEMA_VALIDATION_FAILED /States/S/Assign/{name} '{name}' is not a valid variable name");
+        check(beside(state), &[&want]);
+    }
 }
 
 #[test]

@@ -245,13 +245,12 @@ impl Reader {
                 ),
             }
         }
-        if names.iter().any(|name| name == crate::fault::ALL) {
-            if names.len() > 1 || !last {
-                let message = "States.ALL must appear alone, and in the last retrier or catcher";
-                self.report.schema(&place, message);
-                self.report
-                    .detail("States.ALL can only appear in the last element, and by itself.");
-            }
+        let all = names.iter().any(|name| name == crate::fault::ALL);
+        if all && (names.len() > 1 || !last) {
+            let message = "States.ALL must appear alone, and in the last retrier or catcher";
+            self.report.schema(&place, message);
+            self.report
+                .detail("States.ALL can only appear in the last element, and by itself.");
         }
         names
     }

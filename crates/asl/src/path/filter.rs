@@ -36,7 +36,27 @@ pub enum Comparison {
     LessOrEqual,
     Greater,
     GreaterOrEqual,
+    In,
+    NotIn,
+    SubsetOf,
+    AnyOf,
+    NoneOf,
+    Contains,
+    Size,
+    Empty,
 }
+
+/// The comparisons that are words.
+pub const WORDS: [(&str, Comparison); 8] = [
+    ("in", Comparison::In),
+    ("nin", Comparison::NotIn),
+    ("subsetof", Comparison::SubsetOf),
+    ("anyof", Comparison::AnyOf),
+    ("noneof", Comparison::NoneOf),
+    ("contains", Comparison::Contains),
+    ("size", Comparison::Size),
+    ("empty", Comparison::Empty),
+];
 
 impl Filter {
     pub fn keeps(&self, node: &Value, root: &Value, budget: &Budget) -> Result<bool, Spent> {
@@ -67,6 +87,10 @@ impl Filter {
             } => {
                 let left = left.value(node, root, budget)?;
                 let right = right.value(node, root, budget)?;
+                // Lists are compared with each other, each item with each.
+                let lists =
+                    [&left, &right].map(|side| side.as_deref().and_then(items).map_or(1, <[Value]>::len));
+                budget.visit(lists[0].saturating_mul(lists[1]))?;
                 comparison.holds(left.as_deref(), right.as_deref())
             }
         })
@@ -105,7 +129,34 @@ impl Comparison {
             Self::LessOrEqual => matches!(order(left, right), Some(Ordering::Less | Ordering::Equal)),
             Self::Greater => order(left, right) == Some(Ordering::Greater),
             Self::GreaterOrEqual => matches!(order(left, right), Some(Ordering::Greater | Ordering::Equal)),
+            Self::In => has(right, left),
+            Self::NotIn => !has(right, left),
+            Self::SubsetOf => items(left).is_some_and(|items| items.iter().all(|item| has(right, item))),
+            Self::AnyOf => items(left).is_some_and(|items| items.iter().any(|item| has(right, item))),
+            Self::NoneOf => items(left).is_some_and(|items| !items.iter().any(|item| has(right, item))),
+            Self::Contains => match (left, right) {
+                (Value::String(left), Value::String(right)) => left.contains(right.as_str()),
+                _ => has(left, right),
+            },
+            Self::Size => length(left).is_some_and(|length| right.as_u64() == Some(length as u64)),
+            Self::Empty => length(left).is_some_and(|length| right.as_bool() == Some(length == 0)),
         }
+    }
+}
+
+fn items(value: &Value) -> Option<&[Value]> {
+    value.as_array().map(Vec::as_slice)
+}
+
+fn has(list: &Value, wanted: &Value) -> bool {
+    items(list).is_some_and(|items| items.iter().any(|item| equal(item, wanted)))
+}
+
+fn length(value: &Value) -> Option<usize> {
+    match value {
+        Value::Array(items) => Some(items.len()),
+        Value::String(text) => Some(text.chars().count()),
+        _ => None,
     }
 }
 

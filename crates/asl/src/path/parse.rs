@@ -1,7 +1,9 @@
 //! Text to path. The grammar is bounded: at most [`STEPS`] steps, filters nested at most [`NESTED`] deep.
 
-use super::filter::{Comparison, Filter, Operand};
+use super::filter::{Comparison, Filter, Operand, WORDS};
+use super::function::Function;
 use super::{Hop, Path, Root};
+use serde_json::Value;
 
 const STEPS: usize = 64;
 const NESTED: usize = 16;
@@ -22,6 +24,7 @@ pub fn prefix(text: &str) -> Parsed<(Path, &str)> {
         text,
         at: 0,
         nested: 0,
+        function: None,
     };
     let path = reader.path()?;
     Ok((path, &text[reader.at..]))
@@ -35,6 +38,8 @@ struct Reader<'a> {
     text: &'a str,
     at: usize,
     nested: usize,
+    /// The function at the end of the path being read.
+    function: Option<Function>,
 }
 
 impl Reader<'_> {
@@ -96,6 +101,7 @@ impl Reader<'_> {
         Ok(Path {
             root,
             steps,
+            function: self.function.take(),
             text: self.text[from..self.at].to_owned(),
         })
     }
@@ -103,14 +109,17 @@ impl Reader<'_> {
     fn steps(&mut self) -> Parsed<Vec<Hop>> {
         let mut steps = Vec::new();
         loop {
+            if self.function.is_some() {
+                return Ok(steps);
+            }
             if self.eat("..") {
                 steps.push(Hop::Descend);
                 if self.peek() == Some('[') {
                     continue;
                 }
-                steps.push(self.name()?);
+                steps.extend(self.name()?);
             } else if self.eat(".") {
-                steps.push(self.name()?);
+                steps.extend(self.name()?);
             } else if self.eat("[") {
                 steps.push(self.bracket()?);
             } else {
@@ -122,9 +131,10 @@ impl Reader<'_> {
         }
     }
 
-    fn name(&mut self) -> Parsed<Hop> {
+    /// What follows a dot; a function is kept, and ends the path.
+    fn name(&mut self) -> Parsed<Option<Hop>> {
         if self.eat("*") {
-            return Ok(Hop::Wildcard);
+            return Ok(Some(Hop::Wildcard));
         }
         let name = self
             .take(|next| !next.is_whitespace() && !".[](),'\"*?@:=<>!&|".contains(next))
@@ -132,10 +142,15 @@ impl Reader<'_> {
         if name.is_empty() {
             return Err("a name is missing after '.'".into());
         }
-        if self.peek() == Some('(') {
-            return Err(format!("the path function '{name}()' is not available yet"));
+        if self.eat("(") {
+            let function =
+                Function::named(&name).ok_or_else(|| format!("there is no path function '{name}()'"))?;
+            self.function = Some(function);
+            self.blanks();
+            self.expect(")")?;
+            return Ok(None);
         }
-        Ok(Hop::Key(name))
+        Ok(Some(Hop::Key(name)))
     }
 
     /// What stands between brackets; the opening one is read.
@@ -296,8 +311,14 @@ impl Reader<'_> {
     fn comparison(&mut self) -> Parsed<Filter> {
         let left = self.operand()?;
         self.blanks();
-        let comparison = match self.take(|next| "=<>!~".contains(next)) {
-            "" => {
+        let symbol = self.take(|next| "=<>!~".contains(next)).to_owned();
+        let word = if symbol.is_empty() { self.word() } else { None };
+        let comparison = match (symbol.as_str(), word) {
+            (_, Some(word)) => {
+                self.take(char::is_alphabetic);
+                word
+            }
+            ("", None) => {
                 return match left {
                     Operand::Node(steps) => Ok(Filter::Exists(steps)),
                     Operand::Root(_) | Operand::Literal(_) => {
@@ -305,13 +326,13 @@ impl Reader<'_> {
                     }
                 };
             }
-            "==" => Comparison::Equal,
-            "!=" => Comparison::Unequal,
-            "<" => Comparison::Less,
-            "<=" => Comparison::LessOrEqual,
-            ">" => Comparison::Greater,
-            ">=" => Comparison::GreaterOrEqual,
-            other => return Err(format!("the filter operator '{other}' is not available yet")),
+            ("==", _) => Comparison::Equal,
+            ("!=", _) => Comparison::Unequal,
+            ("<", _) => Comparison::Less,
+            ("<=", _) => Comparison::LessOrEqual,
+            (">", _) => Comparison::Greater,
+            (">=", _) => Comparison::GreaterOrEqual,
+            (other, _) => return Err(format!("the filter operator '{other}' is not available yet")),
         };
         self.blanks();
         let right = self.operand()?;
@@ -320,6 +341,35 @@ impl Reader<'_> {
             comparison,
             right,
         })
+    }
+
+    /// The comparison that the next word is.
+    fn word(&self) -> Option<Comparison> {
+        let rest = self.rest();
+        let end = rest
+            .find(|next: char| !next.is_alphabetic())
+            .unwrap_or(rest.len());
+        let known = |(name, _): &&(&str, Comparison)| rest[..end].eq_ignore_ascii_case(name);
+        WORDS.iter().find(known).map(|(_, word)| *word)
+    }
+
+    /// `['a', 1]`; the opening bracket is next.
+    fn list(&mut self) -> Parsed<Operand> {
+        self.at += 1;
+        let mut items = Vec::new();
+        self.blanks();
+        while !self.eat("]") {
+            match self.deeper(Self::operand)? {
+                Operand::Literal(item) => items.push(item),
+                _ => return Err("a list in a filter holds values only".into()),
+            }
+            self.blanks();
+            if !self.eat(",") && self.peek() != Some(']') {
+                return Err("a ',' or ']' is missing in a list".into());
+            }
+            self.blanks();
+        }
+        Ok(Operand::Literal(Value::Array(items)))
     }
 
     fn operand(&mut self) -> Parsed<Operand> {
@@ -333,6 +383,7 @@ impl Reader<'_> {
                 reader.relative()
             })?)),
             Some('\'' | '"') => Ok(Operand::Literal(self.string()?.into())),
+            Some('[') => self.list(),
             _ => {
                 let word = self.take(|next| next.is_ascii_alphanumeric() || "+-.".contains(next));
                 let value = serde_json::from_str(word).map_err(|_| format!("'{word}' is not a value"))?;
@@ -346,6 +397,7 @@ impl Reader<'_> {
         Ok(Path {
             root: Root::Data,
             steps,
+            function: self.function.take(),
             text: String::new(),
         })
     }

@@ -42,6 +42,74 @@ fn selects() {
 }
 
 #[test]
+fn functions_end_a_path() {
+    let data = json!({ "list": [1, 2.5, "x", 4], "o": { "a": 1, "b": { "n": 3 } }, "s": "äb", "deep": [{ "n": 1 }, { "n": 2 }], "none": [] });
+    for (path, want) in [
+        ("$.list.length()", json!(4)),
+        ("$.o.length()", json!(2)),
+        ("$.s.length()", json!(2)),
+        ("$.o.keys()", json!(["a", "b"])),
+        ("$.list.sum()", json!(7.5)),
+        ("$.list.min()", json!(1.0)),
+        ("$.list.max()", json!(4.0)),
+        ("$.list.avg()", json!(2.5)),
+        ("$.list.first()", json!(1)),
+        ("$.list.last()", json!(4)),
+        ("$..n.sum()", json!(6.0)),
+        ("$.deep[*].n.stddev()", json!(0.5)),
+        ("$.deep[?(@.n == 7)].length()", json!(0)),
+        ("$.list.length( )", json!(4)),
+    ] {
+        assert_eq!(read(path, &data), Ok(want), "{path}");
+    }
+    assert_eq!(
+        read("$.o.sum()", &data).unwrap_err().reason(),
+        "No results for path: $['o'].sum()"
+    );
+    assert!(read("$.none.avg()", &data).is_err());
+    assert!(read("$.x.length()", &data).is_err());
+    for path in [
+        "$.list.length().x",
+        "$.list.shuffle()",
+        "$.list.sum(",
+        "$.list.sum(1)",
+    ] {
+        assert!(Path::parse(path).is_err(), "{path}");
+    }
+    assert!(!Path::parse("$.list.length()").unwrap().is_reference());
+}
+
+#[test]
+fn filters_compare_with_words() {
+    let data = json!([
+        { "k": "a", "l": [1, 2], "t": "hay" }, { "k": "b", "l": [], "t": "" }, { "k": "c", "l": [3], "t": "needle" }
+    ]);
+    for (filter, want) in [
+        ("@.k in ['a', 'c']", json!(["a", "c"])),
+        ("@.k nin ['a']", json!(["b", "c"])),
+        ("@.l subsetof [1, 2, 4]", json!(["a", "b"])),
+        ("@.l anyof [2, 3]", json!(["a", "c"])),
+        ("@.l noneof [2, 3]", json!(["b"])),
+        ("@.l contains 3", json!(["c"])),
+        ("@.t contains 'eed'", json!(["c"])),
+        ("@.l size 1", json!(["c"])),
+        ("@.t empty true", json!(["b"])),
+        ("@.l.length() > 0 && @.k != 'a'", json!(["c"])),
+        ("@.l EMPTY false", json!(["a", "c"])),
+    ] {
+        assert_eq!(read(&format!("$[?({filter})].k"), &data), Ok(want), "{filter}");
+    }
+    for path in [
+        "$[?(@.k in ['a')]",
+        "$[?(@.k in ['a' 'b'])]",
+        "$[?(@.k in [@.l])]",
+        "$[?(@.k near 1)]",
+    ] {
+        assert!(Path::parse(path).is_err(), "{path}");
+    }
+}
+
+#[test]
 fn a_definite_path_fails_with_jayways_words() {
     let data = json!({"a": {}});
     assert_eq!(
@@ -71,7 +139,6 @@ fn refuses() {
         "$.a b",
         "$.a,",
         "$[0:1:0]",
-        "$.length()",
         "$[?(@.a =~ 'x')]",
         "$[99999999999999999999]",
     ] {

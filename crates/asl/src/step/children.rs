@@ -119,25 +119,25 @@ impl<'m> Run<'m> {
     pub(super) fn run_opened(&mut self, task: u64, children: u64, items: u64) -> bool {
         self.with_run(task, |run, id, strand, _, mut all| {
             if all.total.is_some() {
-                return Err((strand, all));
+                return Some((strand, all));
             }
             all.total = Some(children);
             all.items = items;
             run.go_on(id, strand, all);
-            Ok(())
+            None
         })
     }
 
     pub(super) fn child_ended(&mut self, task: u64, child: u64, items: u64, succeeded: bool) -> bool {
         self.with_run(task, |run, id, strand, _, mut children| {
             if !children.open.remove(&child) {
-                return Err((strand, children));
+                return Some((strand, children));
             }
             if !succeeded {
                 children.failed = children.failed.saturating_add(items);
             }
             run.go_on(id, strand, children);
-            Ok(())
+            None
         })
     }
 
@@ -151,14 +151,14 @@ impl<'m> Run<'m> {
         self.with_run(task, |run, id, strand, _, children| {
             // Children may run when it is the results that cannot be written.
             run.fail_run(id, strand, children, fault);
-            Ok(())
+            None
         })
     }
 
     pub(super) fn run_closed(&mut self, task: u64, output: &Value) -> bool {
         self.with_run(task, |run, id, mut strand, state, children| {
             if !children.closing {
-                return Err((strand, children));
+                return Some((strand, children));
             }
             let output = Payload::new(output.clone());
             if !output.fits() {
@@ -167,7 +167,7 @@ impl<'m> Run<'m> {
                     ..Fault::too_large(&strand.state)
                 };
                 run.fail_run(id, strand, children, fault);
-                return Ok(());
+                return None;
             }
             run.x.tasks.remove(&children.task);
             let succeeded = run.emit("MapRunSucceeded", strand.last, json!({}));
@@ -175,7 +175,7 @@ impl<'m> Run<'m> {
             strand.last = succeeded;
             strand.position = Position::Attempt;
             run.complete(id, strand, state, Some(output));
-            Ok(())
+            None
         })
     }
 
@@ -235,7 +235,7 @@ impl<'m> Run<'m> {
     fn with_run(
         &mut self,
         task: u64,
-        act: impl FnOnce(&mut Self, u64, Strand, &'m State, Box<Children>) -> Result<(), (Strand, Box<Children>)>,
+        act: impl FnOnce(&mut Self, u64, Strand, &'m State, Box<Children>) -> Option<(Strand, Box<Children>)>,
     ) -> bool {
         let Some(id) = self.x.tasks.get(&task).copied() else {
             return false;
@@ -247,8 +247,8 @@ impl<'m> Run<'m> {
         let position = std::mem::replace(&mut strand.position, Position::Attempt);
         let given_back = match (position, state) {
             (Position::Run(children), Some(state)) => match act(self, id, strand, state, children) {
-                Ok(()) => return true,
-                Err((strand, children)) => Strand {
+                None => return true,
+                Some((strand, children)) => Strand {
                     position: Position::Run(children),
                     ..strand
                 },

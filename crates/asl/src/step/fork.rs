@@ -104,39 +104,31 @@ impl<'m> Run<'m> {
         if map.run.as_ref().is_some_and(|run| run.reader.is_some()) {
             return Ok((Payload::default(), open));
         }
-        let items = match &map.items {
-            Items::Input => input.clone(),
-            Items::Template(Template::Dynamic(_, Expression::Query(query))) => {
-                let found = self.read(strand, state, about, |scope| match query.evaluate(scope)? {
-                    items @ Value::Object(_) if map.run.is_some() => Ok(items),
-                    items => query.wanted(items, Kind::Array),
-                });
-                Payload::new(found.map_err(at)?)
-            }
-            Items::Template(template) => Payload::new(self.template(strand, state, template, about)?),
-            Items::Path(path) => {
-                let found = self.read(strand, state, about, |scope| {
-                    scope.read(path).map_err(|missing| invalid(path, &missing))
-                });
-                Payload::new(found.map_err(at)?)
-            }
-        };
+        let items = self.listed(strand, state, map, &input).map_err(at)?;
         if items.is_array() || (items.is_object() && map.run.is_some()) {
-            return Ok((items, open));
+            Ok((items, open))
+        } else {
+            Err(at(no_array(state, map, &items)))
         }
-        Err(at(match (&map.items, state.language) {
-            (Items::Path(path), _) => {
-                Fault::runtime(format!("Reference path \"{}\" must point to array.", path.text()))
+    }
+
+    /// What should be the items.
+    fn listed(&self, strand: &Strand, state: &State, map: &Map, input: &Payload) -> Result<Payload, Fault> {
+        self.read(strand, state, About::data(input), |scope| match &map.items {
+            Items::Input => Ok(input.clone()),
+            Items::Template(Template::Dynamic(_, Expression::Query(query))) => {
+                let items = query.evaluate(scope)?;
+                if items.is_object() && map.run.is_some() {
+                    return Ok(Payload::new(items));
+                }
+                query.wanted(items, Kind::Array).map(Payload::new)
             }
-            (_, Language::JsonPath) => Fault::runtime("Reference path \"$\" must point to array."),
-            (_, Language::JsonAta) => Fault {
-                place: Some(String::new()),
-                ..Fault::named(
-                    fault::QUERY,
-                    format!("Map state input must be an array but was: {}", items.text()),
-                )
+            Items::Template(template) => template.evaluate(scope).map(Payload::new),
+            Items::Path(path) => match scope.read(path) {
+                Ok(items) => Ok(Payload::new(items)),
+                Err(missing) => Err(invalid(path, &missing)),
             },
-        }))
+        })
     }
 
     /// Starts the next iteration, caused by `previous`; gives the strand back unless that failed.
@@ -276,6 +268,22 @@ impl<'m> Run<'m> {
         strand.position = Position::Attempt;
         self.emit("MapStateSucceeded", strand.last, json!({}));
         self.complete(id, strand, state, Some(Payload::new(Value::Array(results))));
+    }
+}
+
+fn no_array(state: &State, map: &Map, items: &Payload) -> Fault {
+    match (&map.items, state.language) {
+        (Items::Path(path), _) => {
+            Fault::runtime(format!("Reference path \"{}\" must point to array.", path.text()))
+        }
+        (_, Language::JsonPath) => Fault::runtime("Reference path \"$\" must point to array."),
+        (_, Language::JsonAta) => {
+            let cause = format!("Map state input must be an array but was: {}", items.text());
+            Fault {
+                place: Some(String::new()),
+                ..Fault::named(fault::QUERY, cause)
+            }
+        }
     }
 }
 

@@ -102,23 +102,7 @@ impl<'m> Run<'m> {
             seen.note("afterInputPath", &input);
         }
         match &state.kind {
-            Kind::Pass(pass) => {
-                let result = match (&pass.result, &pass.parameters) {
-                    (Some(result), _) => {
-                        seen.note("result", result);
-                        result.clone()
-                    }
-                    (None, parameters) => self.given(
-                        strand,
-                        state,
-                        parameters.as_ref(),
-                        &input,
-                        "afterParameters",
-                        seen,
-                    )?,
-                };
-                self.left(strand, state, result, seen)
-            }
+            Kind::Pass(pass) => self.passed(strand, state, pass, &input, seen),
             Kind::Choice(choice) => {
                 let outcome = self.chosen(strand, state, choice)?;
                 Ok(left(outcome.output, &outcome.assigned, outcome.next))
@@ -126,9 +110,9 @@ impl<'m> Run<'m> {
             Kind::Wait(wait) => {
                 let at = |fault: Fault| fault.at(&strand.state, strand.entered);
                 self.due(strand, state, wait, &input).map_err(at)?;
-                self.quiet(strand, state, input)
+                self.quiet(strand, state, input, seen)
             }
-            Kind::Succeed => self.quiet(strand, state, input),
+            Kind::Succeed => self.quiet(strand, state, input, seen),
             Kind::Fail { error, cause } => {
                 Err(self.failure(strand, state, error.as_ref(), cause.as_ref())?)
             }
@@ -145,6 +129,26 @@ impl<'m> Run<'m> {
             Kind::Parallel { .. } => self.left(strand, state, answered(inspection, "the branches")?, seen),
             Kind::Map(map) => self.mapped(strand, state, map, inspection, seen),
         }
+    }
+
+    fn passed(
+        &self,
+        strand: &Strand,
+        state: &'m State,
+        pass: &machine::Pass,
+        input: &Payload,
+        seen: &mut Seen,
+    ) -> Result<Left, Fault> {
+        let result = match (&pass.result, &pass.parameters) {
+            (Some(result), _) => {
+                seen.note("result", result);
+                result.clone()
+            }
+            (None, parameters) => {
+                self.given(strand, state, parameters.as_ref(), input, "afterParameters", seen)?
+            }
+        };
+        self.left(strand, state, result, seen)
     }
 
     /// What a template makes of the input.
@@ -202,18 +206,18 @@ impl<'m> Run<'m> {
         self.left(strand, state, result, seen)
     }
 
-    /// Wait and Succeed, which make nothing of their input.
-    fn quiet(&self, strand: &Strand, state: &'m State, input: Payload) -> Result<Left, Fault> {
-        self.left(
-            strand,
-            state,
-            input,
-            &mut Seen {
-                payloads: Vec::new(),
-                figures: Map::new(),
-                ended: Ended::Failed(Fault::default()),
-            },
-        )
+    /// Wait and Succeed, which make nothing of their input and show nothing of it.
+    fn quiet(
+        &self,
+        strand: &Strand,
+        state: &'m State,
+        input: Payload,
+        seen: &mut Seen,
+    ) -> Result<Left, Fault> {
+        let known = seen.payloads.len();
+        let left = self.left(strand, state, input, seen);
+        seen.payloads.truncate(known);
+        left
     }
 
     /// A result on its way out of the state.

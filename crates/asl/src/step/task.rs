@@ -42,6 +42,10 @@ pub(super) struct Order {
 
 impl<'m> Run<'m> {
     pub(super) fn schedule(&mut self, id: u64, mut strand: Strand, state: &'m State, task: &'m Task) {
+        if self.x.gone.contains(&task.resource) {
+            let cause = format!("The activity {} does not exist.", task.resource);
+            return self.fail(id, strand, Fault::runtime(cause));
+        }
         let order = match self.order(&strand, state, task) {
             Ok(order) => order,
             Err(fault) => return self.fail(id, strand, fault),

@@ -8,7 +8,7 @@ use crate::instant;
 use crate::limit;
 use crate::machine::{State, Wait};
 use crate::path::{Missing, Path};
-use crate::query::{self, Kind};
+use crate::query::{self, Kind, Query};
 use crate::scope::Spent;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
@@ -55,56 +55,25 @@ impl<'m> Run<'m> {
             Wait::Seconds(seconds) => self.after(i64::try_from(*seconds).unwrap_or(i64::MAX)),
             Wait::SecondsPath(path) => {
                 let value = self.referenced(strand, state, path, input, "SecondsPath")?;
-                let text = path.text();
-                let seconds = value.as_i64().ok_or_else(|| {
-                    Fault::runtime(format!(
-                        "The SecondsPath parameter cannot be parsed as a long value: {text} == {}",
-                        plain(&value)
-                    ))
-                })?;
-                if seconds < 0 {
-                    let cause =
-                        format!("The SecondsPath parameter references a negative value: {text} == {seconds}");
-                    return Err(Fault::runtime(cause));
-                }
-                self.after(seconds)
+                self.after(seconds(path, &value)?)
             }
             Wait::SecondsQuery(query) => {
-                let about = About::data(input);
-                let value = self.read(strand, state, about, |scope| query.expect(scope, Kind::Number))?;
-                let seconds = query::whole(&value).ok_or_else(|| {
-                    query.refused(format!(
-                        "The Seconds field cannot be parsed as a long value: {value}"
-                    ))
-                })?;
-                if !(0..=limit::SECONDS as i64).contains(&seconds) {
-                    return Err(query.refused(format!(
-                        "The Seconds field must be between 0 and {}: {seconds}",
-                        limit::SECONDS
-                    )));
-                }
-                self.after(seconds)
-            }
-            Wait::TimestampQuery(query) => {
-                let about = About::data(input);
-                let value = self.read(strand, state, about, |scope| query.expect(scope, Kind::String))?;
-                value
-                    .as_str()
-                    .and_then(instant::parse)
-                    .ok_or_else(|| query.refused(format!("{UNREADABLE}: {}", plain(&value))))?
+                let value = self.asked(strand, state, query, input, Kind::Number)?;
+                self.after(queried_seconds(query, &value)?)
             }
             Wait::Timestamp(text) => {
                 instant::parse(text).ok_or_else(|| Fault::runtime(format!("{UNREADABLE}: {text}")))?
             }
             Wait::TimestampPath(path) => {
                 let value = self.referenced(strand, state, path, input, "TimestampPath")?;
-                value.as_str().and_then(instant::parse).ok_or_else(|| {
-                    Fault::runtime(format!(
-                        "The TimestampPath parameter does not reference a valid ISO-8601 extended offset date-time format string: {} == {}",
-                        path.text(),
-                        plain(&value)
-                    ))
-                })?
+                timestamp(path, &value)?
+            }
+            Wait::TimestampQuery(query) => {
+                let value = self.asked(strand, state, query, input, Kind::String)?;
+                value
+                    .as_str()
+                    .and_then(instant::parse)
+                    .ok_or_else(|| query.refused(format!("{UNREADABLE}: {}", plain(&value))))?
             }
         };
         if at.duration_since(self.at).as_secs() > LONGEST {
@@ -117,6 +86,19 @@ impl<'m> Run<'m> {
         self.at
             .saturating_add(SignedDuration::from_secs(seconds))
             .unwrap_or(Timestamp::MAX)
+    }
+
+    fn asked(
+        &self,
+        strand: &Strand,
+        state: &State,
+        query: &Query,
+        input: &Value,
+        kind: Kind,
+    ) -> Result<Value, Fault> {
+        self.read(strand, state, About::data(input), |scope| {
+            query.expect(scope, kind)
+        })
     }
 
     fn referenced(
@@ -136,6 +118,48 @@ impl<'m> Run<'m> {
                 )),
             })
     }
+}
+
+fn seconds(path: &Path, value: &Value) -> Result<i64, Fault> {
+    let text = path.text();
+    let seconds = value.as_i64().ok_or_else(|| {
+        let value = plain(value);
+        Fault::runtime(format!(
+            "The SecondsPath parameter cannot be parsed as a long value: {text} == {value}"
+        ))
+    })?;
+    if seconds < 0 {
+        let cause = format!("The SecondsPath parameter references a negative value: {text} == {seconds}");
+        return Err(Fault::runtime(cause));
+    }
+    Ok(seconds)
+}
+
+fn queried_seconds(query: &Query, value: &Value) -> Result<i64, Fault> {
+    let seconds = query::whole(value).ok_or_else(|| {
+        query.refused(format!(
+            "The Seconds field cannot be parsed as a long value: {value}"
+        ))
+    })?;
+    let most = limit::SECONDS;
+    if (0..=most as i64).contains(&seconds) {
+        Ok(seconds)
+    } else {
+        Err(query.refused(format!(
+            "The Seconds field must be between 0 and {most}: {seconds}"
+        )))
+    }
+}
+
+fn timestamp(path: &Path, value: &Value) -> Result<Timestamp, Fault> {
+    value.as_str().and_then(instant::parse).ok_or_else(|| {
+        let what = "does not reference a valid ISO-8601 extended offset date-time format string";
+        Fault::runtime(format!(
+            "The TimestampPath parameter {what}: {} == {}",
+            path.text(),
+            plain(value)
+        ))
+    })
 }
 
 /// A value as AWS puts it into a sentence: strings without quotes.

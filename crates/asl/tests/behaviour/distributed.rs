@@ -71,6 +71,17 @@ fn children_run_as_many_at_a_time_as_may() {
 }
 
 #[test]
+fn a_record_does_not_grow_with_the_items() {
+    let mut story = Story::new(map(json!({ "MaxConcurrency": 200 })), json!([1, 2, 3]));
+    story.event(open(1_000_000));
+    for child in 0..500 {
+        story.event(ended(child, true));
+    }
+    let record = serde_json::to_string(&story.execution).unwrap();
+    assert!(record.len() < 4_096, "{}", record.len());
+}
+
+#[test]
 fn too_many_failures_end_the_run_and_its_children() {
     let mut story = Story::new(map(json!({ "ToleratedFailureCount": 1 })), json!([1, 2, 3]));
     story.event(open(3));

@@ -147,6 +147,38 @@ fn a_record_of_another_version_is_refused() {
     );
 }
 
+/// Executions that were open when an older version stopped go on.
+#[test]
+fn a_record_of_the_first_layout_is_read() {
+    let mut story = Story::new(
+        single(
+            json!({ "Type": "Map", "MaxConcurrency": 1, "End": true, "ItemProcessor": { "StartAt": "T", "States": {
+            "T": { "Type": "Task", "Resource": ACTIVITY, "End": true } } } }),
+        ),
+        json!([1, 2]),
+    );
+    let mut record = serde_json::to_value(&story.execution).unwrap();
+    record["version"] = json!(1);
+    for new in ["redrives", "synchronous"] {
+        record.as_object_mut().unwrap().shift_remove(new).unwrap();
+    }
+    record["origin"]
+        .as_object_mut()
+        .unwrap()
+        .shift_remove("flavour")
+        .unwrap();
+    for strand in record["strands"].as_object_mut().unwrap().values_mut() {
+        strand.as_object_mut().unwrap().shift_remove("before").unwrap();
+        if let Some(map) = strand["position"].get_mut("map") {
+            map.as_object_mut().unwrap().shift_remove("open").unwrap();
+        }
+    }
+    story.execution = serde_json::from_value(record).unwrap();
+    story.succeed(1, json!("a"));
+    story.succeed(2, json!("b"));
+    assert_eq!(story.output(), json!(["a", "b"]));
+}
+
 #[test]
 fn many_rules_over_a_large_payload_are_no_error() {
     let rules: Vec<_> = (0..100)

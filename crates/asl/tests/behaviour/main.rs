@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 
 mod distributed;
+mod jsonata;
 mod limits;
 mod redrive;
 
@@ -437,4 +438,34 @@ fn variables_are_seen_inside_and_assigned_at_the_end_of_a_state() {
         json!({}),
     );
     assert_eq!(story.output(), json!([{ "x": 2, "y": 1 }]));
+}
+
+#[test]
+fn an_activity_that_is_gone_is_not_scheduled() {
+    let mut story = Story::new(
+        json!({ "StartAt": "A", "States": {
+            "A": { "Type": "Task", "Resource": ACTIVITY, "Next": "B" },
+            "B": { "Type": "Task", "Resource": ACTIVITY, "End": true },
+        }}),
+        json!(1),
+    );
+    let gone = Event::Activity {
+        resource: ACTIVITY.into(),
+        exists: false,
+    };
+    assert!(story.event(gone).is_empty());
+    story.succeed(1, json!(2));
+    let cause = format!("The activity {ACTIVITY} does not exist.");
+    assert_eq!(story.failure(), ("States.Runtime", cause.as_str()));
+    assert_eq!(
+        story
+            .kinds()
+            .iter()
+            .rev()
+            .take(2)
+            .rev()
+            .copied()
+            .collect::<Vec<_>>(),
+        ["TaskStateEntered", "ExecutionFailed"]
+    );
 }

@@ -1,6 +1,6 @@
 //! Runs one case: answers its tasks as recorded, runs child executions, and lets virtual time pass.
 
-use crate::world::{Recording, objects};
+use crate::world::{Recording, listing, objects};
 use asl::{
     Answer, Command, Ended, Event, Execution, Flavour, HistoryEvent, Machine, MapRun, Request, Status,
     Timeout, step,
@@ -63,6 +63,12 @@ fn execute(
         runs: BTreeMap::new(),
         recording,
     };
+    for resource in world.recording.missing() {
+        world.apply(&Event::Activity {
+            resource,
+            exists: false,
+        })?;
+    }
     world.apply(start)?;
     while world.execution.is_open() {
         if let Some(event) = world.queue.pop_front() {
@@ -163,7 +169,10 @@ impl World<'_, '_> {
                     Request::Object { parameters } => {
                         Answer::Object(objects(self.recording.case, parameters).unwrap())
                     }
-                    Request::Listing { .. } => unimplemented!("no recording lists objects"),
+                    Request::Listing { parameters } => Answer::Listing {
+                        objects: listing(self.recording.case, parameters),
+                        next: None,
+                    },
                 };
                 reading.take(answer)?;
             }

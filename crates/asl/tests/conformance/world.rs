@@ -1,6 +1,7 @@
 //! What a case says about the world: what its tasks answered, its objects, its functions.
 
 use asl::Event;
+use md5::Digest;
 use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::io::Write;
@@ -29,6 +30,21 @@ impl<'c> Recording<'c> {
             .iter()
             .find_map(|event| event["activityStartedEventDetails"]["workerName"].as_str());
         name.map(str::to_owned)
+    }
+
+    /// Activities of the definition that nobody made: where a case has workers, it names theirs.
+    pub fn missing(&self) -> Vec<String> {
+        let Some(workers) = self.case["activity_workers"].as_array() else {
+            return Vec::new();
+        };
+        let states = self.case["definition"]["States"].as_object();
+        let resources = states.into_iter().flatten().map(|(_, state)| &state["Resource"]);
+        resources
+            .filter(|resource| workers.iter().all(|worker| worker["activity_arn"] != **resource))
+            .filter_map(Value::as_str)
+            .filter(|resource| resource.contains(":activity:"))
+            .map(str::to_owned)
+            .collect()
     }
 
     /// What the next attempt of `state` answered.
@@ -74,6 +90,28 @@ pub fn objects(case: &Value, parameters: &Value) -> Option<Vec<u8>> {
             .all(|name| object[*name] == parameters[*name])
     });
     Some(wanted.next_back()?["Body"].as_str()?.as_bytes().to_vec())
+}
+
+/// The objects of the bucket, as S3 lists them.
+pub fn listing(case: &Value, parameters: &Value) -> Vec<Value> {
+    let prefix = parameters["Prefix"].as_str().unwrap_or_default();
+    let puts = case["s3_setup"].as_array().into_iter().flatten();
+    let objects = puts.map(|put| &put["kwargs"]).filter(|object| {
+        let key = object["Key"].as_str().unwrap_or_default();
+        object["Bucket"] == parameters["Bucket"] && key.starts_with(prefix)
+    });
+    let mut listed: Vec<_> = objects
+        .map(|object| {
+            let body = object["Body"].as_str().unwrap_or_default();
+            let sum = md5::Md5::digest(body.as_bytes());
+            let sum: String = sum.iter().map(|byte| format!("{byte:02x}")).collect();
+            json!({
+                "Etag": format!("\"{sum}\""), "Key": object["Key"], "LastModified": 0, "Size": body.len(), "StorageClass": "STANDARD",
+            })
+        })
+        .collect();
+    listed.sort_by_key(|object| object["Key"].as_str().map(str::to_owned));
+    listed
 }
 
 const HARNESS: &str = r#"

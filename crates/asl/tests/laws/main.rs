@@ -84,6 +84,10 @@ impl World {
             return event;
         }
         match (choice % 16, task, timer) {
+            (14, ..) if pick(8) == 0 => Event::Activity {
+                resource: "arn:aws:states:local:1:activity:build".into(),
+                exists: pick(16) == 0,
+            },
             (13, ..) if pick(8) == 0 => Event::Redrive {
                 count: execution.redrives() + 1,
             },
@@ -127,10 +131,13 @@ impl World {
 
     /// Something that happens to a Map run, if one is open.
     fn next_of_run(&self, execution: &Execution, choice: u32) -> Option<Event> {
-        let run = execution.open_runs().next().filter(|_| choice % 3 == 0)?;
+        let run = execution
+            .open_runs()
+            .next()
+            .filter(|_| choice.is_multiple_of(3))?;
         let (task, pick) = (run.task, (choice / 64) as usize);
         Some(match choice / 3 % 8 {
-            0 if pick % 4 == 0 => Event::MapRunFailed {
+            0 if pick.is_multiple_of(4) => Event::MapRunFailed {
                 task,
                 error: Some("States.ItemReaderFailed".into()),
                 cause: None,

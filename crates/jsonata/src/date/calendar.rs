@@ -46,7 +46,7 @@ pub struct Moment {
 impl Moment {
     /// None: beyond what JavaScript has.
     pub fn new(millis: f64) -> Option<Moment> {
-        if !(millis.abs() <= FARTHEST) {
+        if millis.is_nan() || millis.abs() > FARTHEST {
             return None;
         }
         let millis = millis.trunc();

@@ -208,9 +208,8 @@ impl Decimal {
         let text = "0".repeat(missing) + &text;
         let shifted = |c: char| char::from_u32((c as u32 + self.zero).saturating_sub(ZEROS[0])).unwrap_or(c);
         let mut text: Vec<char> = text.chars().map(shifted).collect();
-        if self.regular > 0 {
+        if let Some(groups) = text.len().saturating_sub(1).checked_div(self.regular) {
             let separator = self.separators[0].1;
-            let groups = text.len().saturating_sub(1) / self.regular;
             for group in 1..=groups {
                 text.insert(text.len() - group * self.regular - (group - 1), separator);
             }

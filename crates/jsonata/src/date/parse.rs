@@ -1,6 +1,9 @@
 //! Text to moments.
 
-use std::collections::HashMap;
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::LazyLock,
+};
 
 use super::{
     calendar::{FARTHEST, Moment, utc},
@@ -16,10 +19,12 @@ use crate::{
 
 /// A moment in ISO 8601: a year, and as much of the rest as there is.
 pub fn iso(text: &str) -> Option<f64> {
-    let shape = [r"(\d{4})", r"(?:-([01]\d))?", r"(?:-([0-3]\d))?"].concat()
-        + r"(?:T([0-2]\d):([0-5]\d):([0-5]\d))?(\.\d+)?([+-][0-2]\d:?[0-5]\d|Z)?";
-    let pattern = Pattern::compile(&format!("^(?:{shape})$"), "").expect("the pattern is well formed");
-    let found = pattern.find(text, 0).ok()??;
+    static SHAPE: LazyLock<Pattern> = LazyLock::new(|| {
+        let shape = [r"(\d{4})", r"(?:-([01]\d))?", r"(?:-([0-3]\d))?"].concat()
+            + r"(?:T([0-2]\d):([0-5]\d):([0-5]\d))?(\.\d+)?([+-][0-2]\d:?[0-5]\d|Z)?";
+        Pattern::compile(&format!("^(?:{shape})$"), "").expect("the pattern is well formed")
+    });
+    let found = SHAPE.find(text, 0).ok()??;
     let group = |index: usize| found.groups[index].map(|(start, end)| &text[start..end]);
     let number = |index: usize, otherwise: f64| {
         group(index).map_or(otherwise, |text| text.parse().unwrap_or(otherwise))
@@ -46,6 +51,9 @@ pub fn iso(text: &str) -> Option<f64> {
     Some(utc(year + 400.0, month - 1.0, day, time) - CYCLE)
 }
 
+/// What it costs to compile a picture's regular expression, in steps.
+const COMPILING: u64 = 1_000;
+
 type Components = HashMap<char, f64>;
 
 /// A moment by a picture. None: the text does not fit it.
@@ -55,7 +63,7 @@ pub fn parse(run: &Run<'_>, text: &str, picture: &str) -> Result<Option<f64>> {
     for part in &parts {
         source.push_str(&format!("({})", part.pattern()?));
     }
-    run.tick(source.len() as u64 + text.len() as u64)?;
+    run.tick(COMPILING + source.len() as u64 + text.len() as u64)?;
     let Some(found) = Pattern::compile(&format!("^{source}$"), "i")?.find(text, 0)? else {
         return Ok(None);
     };
@@ -73,7 +81,7 @@ pub fn parse(run: &Run<'_>, text: &str, picture: &str) -> Result<Option<f64>> {
         return Ok(None);
     }
     let moment = assemble(run, components)?;
-    if !(moment.abs() <= FARTHEST) {
+    if moment.is_nan() || moment.abs() > FARTHEST {
         return Err(fault("D3136"));
     }
     Ok(Some(moment))
@@ -176,7 +184,29 @@ fn is_form(components: &Components, all: &str, wanted: &str) -> bool {
     there.peek().is_some() && there.all(|c| wanted.contains(c))
 }
 
-/// Fills in what is missing: what is greater than all that is given from now, what is smaller with the least value.
+/// Fills in what is missing, in order from the greatest component to the least: those before all that are given from
+/// now, those behind with the least value. There may be no gap.
+fn fill(run: &Run<'_>, components: &mut Components, order: impl Iterator<Item = char>) -> Result<()> {
+    let now = Moment::new(run.now).ok_or_else(|| fault("D3136"))?;
+    let (mut started, mut ended) = (false, false);
+    for part in order {
+        match components.entry(part) {
+            Entry::Occupied(_) if ended => return Err(fault("D3136")),
+            Entry::Occupied(_) => started = true,
+            Entry::Vacant(gap) if started => {
+                gap.insert(if "MDd".contains(part) { 1.0 } else { 0.0 });
+                ended = true;
+            }
+            Entry::Vacant(gap) => {
+                let half = f64::from(u8::from(now.hour() >= 12.0));
+                gap.insert(now.component(part).unwrap_or(half));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The moment that the components mean together.
 fn assemble(run: &Run<'_>, mut components: Components) -> Result<f64> {
     const DATE: &str = "YXMxWwdD";
     const TIME: &str = "PHhmsf";
@@ -191,26 +221,8 @@ fn assemble(run: &Run<'_>, mut components: Components) -> Result<f64> {
         (.., true) => "XWF",
         _ => "YMD",
     };
-    let now = Moment::new(run.now).ok_or_else(|| fault("D3136"))?;
-    let mut started = false;
-    let mut ended = false;
-    for part in date.chars().chain(if twelve { "Phmsf" } else { "Hmsf" }.chars()) {
-        if components.contains_key(&part) {
-            started = true;
-            if ended {
-                return Err(fault("D3136"));
-            }
-        } else if started {
-            components.insert(part, if "MDd".contains(part) { 1.0 } else { 0.0 });
-            ended = true;
-        } else {
-            components.insert(
-                part,
-                now.component(part)
-                    .unwrap_or(f64::from(u8::from(now.hour() >= 12.0))),
-            );
-        }
-    }
+    let order = date.chars().chain(if twelve { "Phmsf" } else { "Hmsf" }.chars());
+    fill(run, &mut components, order)?;
     if date_c || date_d {
         return Err(fault("D3136"));
     }

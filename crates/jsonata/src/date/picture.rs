@@ -94,6 +94,16 @@ fn usual(component: char) -> Option<&'static str> {
     })
 }
 
+/// In which case a form wants names, if it wants names.
+fn case(form: &str) -> Option<Case> {
+    match form.as_bytes() {
+        [b'n', ..] => Some(Case::Lower),
+        [b'N', b'n', ..] => Some(Case::Title),
+        [b'N', ..] => Some(Case::Upper),
+        _ => None,
+    }
+}
+
 /// A width such as `2` or `*`.
 fn width(text: &str) -> Option<usize> {
     number::leading_integer(text)
@@ -127,12 +137,7 @@ impl Marker {
             };
             first = usual(component).ok_or_else(|| fault("D3132").insert("value", quote(&text)))?;
         }
-        let names = match first.as_bytes() {
-            [b'n', ..] => Some(Case::Lower),
-            [b'N', b'n', ..] => Some(Case::Title),
-            [b'N', ..] => Some(Case::Upper),
-            _ => None,
-        };
+        let names = case(first);
         let mut marker = Marker {
             component,
             names,

@@ -241,6 +241,8 @@ pub fn letters(mut number: f64, first: u8) -> String {
 
 pub fn from_letters(text: &str, first: u8) -> f64 {
     let digit = |letter: char| f64::from(letter as u32) - f64::from(first) + 1.0;
-    text.chars()
-        .fold(0.0, |total, letter| total * 26.0 + digit(letter))
+    let places = text.chars().rev().enumerate();
+    places.fold(0.0, |total, (place, letter)| {
+        total + digit(letter) * 26f64.powf(place as f64)
+    })
 }

@@ -10,6 +10,9 @@ use crate::{
 
 use super::settle;
 
+/// What compiling a regular expression costs for each of its slashes, in steps.
+const COMPILING: usize = 5_000;
+
 /// By what name, and where, something is invoked: for messages.
 #[derive(Clone, Copy, Default)]
 pub struct Callee<'a> {
@@ -18,12 +21,16 @@ pub struct Callee<'a> {
 }
 
 impl Callee<'_> {
-    /// The first who knows the name gives it; the outermost call gives the position.
+    /// Of the calls that a fault leaves, the innermost gives the name and the outermost the position.
     fn tell(self, mut fault: Box<Fault>) -> Box<Fault> {
-        if fault.token.is_none() {
-            fault.token = self.name.map(str::to_owned);
-        }
         fault.position = self.position.or(fault.position);
+        self.fill(fault)
+    }
+
+    /// Tells what is not known yet.
+    fn fill(self, mut fault: Box<Fault>) -> Box<Fault> {
+        fault.token = fault.token.or_else(|| self.name.map(str::to_owned));
+        fault.position = fault.position.or(self.position);
         fault
     }
 }
@@ -70,7 +77,9 @@ impl<'a> Run<'a> {
             None | Some(Value::Undefined) => input,
             Some(focus) => self.whole(*focus)?,
         };
-        self.tick(text.len() as u64)?;
+        // A regular expression in it is compiled: that is by far the dearest of what may stand there.
+        let slashes = text.bytes().filter(|byte| *byte == b'/').count();
+        self.tick((100 + 10 * text.len() + COMPILING * slashes) as u64)?;
         self.charge(text.len().saturating_mul(size_of::<Node>()))?;
         let tree = crate::syntax::parse(text).and_then(crate::resolve::resolve);
         let tree = tree.map_err(|cause| fault("D3120").text(&cause.message()))?;
@@ -135,29 +144,28 @@ impl<'a> Run<'a> {
         context: Value<'a>,
         callee: Callee<'_>,
     ) -> Result<Value<'a>> {
-        let tell = |fault| callee.tell(fault);
-        let mut result = self.invoke(procedure, args, context).map_err(tell)?;
+        let fill = |fault| callee.fill(fault);
+        let mut result = self
+            .invoke(procedure, args, context)
+            .map_err(|fault| callee.tell(fault))?;
         while let Value::Function(Function::Tail {
-            call,
-            input,
-            frame,
-            position,
+            call, input, frame, ..
         }) = result
         {
-            let next = self.eval(&call.procedure, *input, frame).map_err(tell)?;
+            let next = self.eval(&call.procedure, *input, frame).map_err(fill)?;
             let args = call
                 .arguments
                 .iter()
                 .map(|argument| self.eval(argument, *input, frame));
-            let args = args.collect::<Result<Vec<_>>>().map_err(tell)?;
+            let args = args.collect::<Result<Vec<_>>>().map_err(fill)?;
             let inner = Callee {
                 name: call.procedure.name(),
-                position: Some(*position),
+                position: Some(call.procedure.position),
             };
             result = self
                 .invoke(next, &args, context)
                 .map_err(|fault| inner.tell(fault))
-                .map_err(tell)?;
+                .map_err(fill)?;
         }
         Ok(result)
     }
@@ -251,10 +259,8 @@ impl<'a> Run<'a> {
         frame: &'a Frame<'a>,
     ) -> Result<Value<'a>> {
         let value = self.eval(left, input, frame)?;
-        if let Kind::Function(call) = &right.kind
-            && right.predicates.is_empty()
-            && right.group.is_none()
-        {
+        // A filter or a group behind the call is without effect in the reference, too.
+        if let Kind::Function(call) = &right.kind {
             return self.call(call, right.position, Some(value), input, frame);
         }
         let function = self.eval(right, input, frame)?;

@@ -84,6 +84,7 @@ impl<'a> Run<'a> {
             if matches!(key, "_jsonata_lambda" | "_jsonata_function") {
                 return Err(fault("D1013").at(group.position).text(key));
             }
+            self.read(key)?;
             let place = match places.entry(key) {
                 Entry::Occupied(place) => *place.get(),
                 Entry::Vacant(place) => {

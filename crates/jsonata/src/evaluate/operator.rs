@@ -36,7 +36,9 @@ impl<'a> Run<'a> {
             "+" | "-" | "*" | "/" | "%" => self.arithmetic(operator, left, right),
             "=" => self.equality(left, right, true),
             "!=" => self.equality(left, right, false),
-            "<" | "<=" | ">" | ">=" => comparison(operator, left, right),
+            "<" | "<=" | ">" | ">=" => self
+                .read_both(left, right)
+                .and_then(|()| comparison(operator, left, right)),
             "&" => self.join(left, right),
             ".." => range(left, right),
             "in" => self.includes(left, right),
@@ -86,6 +88,15 @@ impl<'a> Run<'a> {
         self.string(&joined)
     }
 
+    /// Counts the comparison of two texts.
+    pub fn read_both(&self, left: Value<'a>, right: Value<'a>) -> Result<()> {
+        match (left, right) {
+            (Value::String(left), Value::String(right)) if left.len() < right.len() => self.read(left),
+            (Value::String(_), Value::String(right)) => self.read(right),
+            _ => Ok(()),
+        }
+    }
+
     fn includes(&self, left: Value<'a>, right: Value<'a>) -> Result<Value<'a>> {
         if left.is_undefined() || right.is_undefined() {
             return Ok(Value::Bool(false));
@@ -93,8 +104,14 @@ impl<'a> Run<'a> {
         let Value::Array(items) = right else {
             return Ok(Value::Bool(left.same(right)));
         };
-        self.tick(items.len() as u64)?;
-        Ok(Value::Bool(items.iter().any(|item| item.same(left))))
+        for item in items.iter() {
+            self.tick(1)?;
+            self.read_both(item, left)?;
+            if item.same(left) {
+                return Ok(Value::Bool(true));
+            }
+        }
+        Ok(Value::Bool(false))
     }
 }
 

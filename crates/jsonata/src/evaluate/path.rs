@@ -1,5 +1,6 @@
 //! Paths: each step maps the items of the sequence before it, flattens, and filters.
 
+use super::tuple::Stream;
 use crate::{
     error::Result,
     run::{Frame, Key, Run},
@@ -21,38 +22,7 @@ impl<'a> Run<'a> {
         {
             return Ok(value);
         }
-        let mut items = match input {
-            Value::Array(items) if !matches!(path.steps[0].kind, Kind::Variable(_)) => items,
-            _ => Array::sequence(self.slice(&[input])?),
-        };
-        let mut tuples = None;
-        for (index, step) in path.steps.iter().enumerate() {
-            if index == 0 && step.constructed {
-                items = match self.eval(step, Value::Array(items), frame)? {
-                    Value::Array(result) => result,
-                    other => Array::sequence(self.slice(&[other])?),
-                };
-            } else if step.tuple || tuples.is_some() {
-                tuples = Some(self.tuple_step(step, items, tuples, frame)?);
-                continue;
-            } else {
-                items = self.step(step, items, frame, index + 1 == path.steps.len())?;
-            }
-            if items.len() == 0 {
-                break;
-            }
-        }
-        let mut result = match tuples {
-            Some(tuples) if node.tuple => Value::Tuples(tuples),
-            Some(tuples) => {
-                if let Some(group) = &node.group {
-                    return self.group(group, Value::Tuples(tuples), frame);
-                }
-                let values: Vec<Value> = tuples.iter().map(|tuple| tuple.at).collect();
-                self.sequence(&values)?
-            }
-            None => Value::Array(items),
-        };
+        let mut result = self.steps(node, path, input, frame)?;
         if path.keep_singleton
             && let Value::Array(kept) = result
         {
@@ -62,6 +32,63 @@ impl<'a> Run<'a> {
             Some(group) => self.group(group, result, frame),
             None => Ok(result),
         }
+    }
+
+    /// The items, or the tuples, that come out of the last step.
+    fn steps(
+        &self,
+        node: &'a Node,
+        path: &'a Path,
+        input: Value<'a>,
+        frame: &'a Frame<'a>,
+    ) -> Result<Value<'a>> {
+        let mut items = match input {
+            Value::Array(items) if !matches!(path.steps[0].kind, Kind::Variable(_)) => items,
+            _ => Array::sequence(self.slice(&[input])?),
+        };
+        let mut stream: Option<Stream> = None;
+        let mut carries = false;
+        for (index, step) in path.steps.iter().enumerate() {
+            carries |= step.tuple;
+            if index == 0 && step.constructed {
+                let result = self.indexed(self.eval(step, Value::Array(items), frame)?)?;
+                if step.focus.is_none() {
+                    items = result;
+                }
+            } else if carries {
+                stream = Some(self.tuple_step(step, items, stream, frame)?);
+            } else {
+                items = self.step(step, items, frame, index + 1 == path.steps.len())?;
+            }
+            if !carries && items.len() == 0 {
+                break;
+            }
+        }
+        match stream {
+            None => Ok(Value::Array(items)),
+            Some(stream) if node.tuple || node.group.is_some() => self.stream_value(stream),
+            Some(stream) => {
+                let values: Vec<Value> = stream.tuples.iter().map(|tuple| tuple.at).collect();
+                self.sequence(&values)
+            }
+        }
+    }
+
+    /// What a loop over indexes finds in a value, as the reference runs it over an array constructor with a filter:
+    /// the characters of a string, nothing in an object.
+    fn indexed(&self, value: Value<'a>) -> Result<Array<'a>> {
+        let items = match value {
+            Value::Array(items) => return Ok(items),
+            Value::String(text) => {
+                self.charge(text.len().saturating_mul(size_of::<Value>()))?;
+                text.split("")
+                    .filter(|c| !c.is_empty())
+                    .map(Value::String)
+                    .collect()
+            }
+            _ => Vec::new(),
+        };
+        Ok(Array::sequence(self.slice(&items)?))
     }
 
     fn keep(&self, items: Array<'a>) -> Result<Array<'a>> {
@@ -173,9 +200,13 @@ impl<'a> Run<'a> {
         frame: &'a Frame<'a>,
     ) -> Result<Value<'a>> {
         let items = match input {
-            Value::Tuples(tuples) => return self.filter_tuples(predicate, tuples, frame).map(Value::Tuples),
+            Value::Tuples(tuples) => {
+                return self
+                    .filter_tuples(predicate, Stream::new(tuples), frame)
+                    .map(|stream| Value::Tuples(stream.tuples));
+            }
             Value::Array(items) => items,
-            Value::Undefined => return self.sequence(&[]),
+            // Undefined is one item, too: a condition that holds without it keeps it.
             other => Array::sequence(self.slice(&[other])?),
         };
         if let Kind::Number(number) = predicate.kind {

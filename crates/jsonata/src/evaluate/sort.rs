@@ -65,6 +65,7 @@ impl<'a> Run<'a> {
             self.eval(&term.expression, tuple.at, scope)
         };
         let (left, right) = (key(sides[0])?, key(sides[1])?);
+        self.read_both(left, right)?;
         let order = match (left, right) {
             (Value::Undefined, Value::Undefined) => return Ok(Ordering::Equal),
             (Value::Undefined, _) => return Ok(Ordering::Greater),

@@ -9,31 +9,93 @@ use crate::{
 
 type Tuples<'a> = &'a [Tuple<'a>];
 
+/// The tuples between two steps.
+#[derive(Clone, Copy)]
+pub struct Stream<'a> {
+    pub tuples: Tuples<'a>,
+    /// After tuples were sorted, the reference takes them for objects until the next step: filters and groups see them
+    /// as `{"@": …, "name": …}` and not their variables.
+    pub plain: bool,
+}
+
+impl<'a> Stream<'a> {
+    pub fn new(tuples: Tuples<'a>) -> Stream<'a> {
+        Stream { tuples, plain: false }
+    }
+}
+
 impl<'a> Run<'a> {
     pub(super) fn tuple_step(
         &self,
         step: &'a Node,
         items: Array<'a>,
-        tuples: Option<Tuples<'a>>,
+        stream: Option<Stream<'a>>,
         frame: &'a Frame<'a>,
-    ) -> Result<Tuples<'a>> {
-        let result = if matches!(step.kind, Kind::Sort(_)) {
-            match tuples {
-                Some(tuples) => self.sort_tuples(step, tuples, frame)?,
-                None => self.index_sorted(step, items, frame)?,
+    ) -> Result<Stream<'a>> {
+        let result = match (&step.kind, stream) {
+            (Kind::Sort(_), None) => Stream::new(self.index_sorted(step, items, frame)?),
+            (Kind::Sort(_), Some(stream)) => self.sort_stream(step, stream, frame)?,
+            _ => {
+                let tuples = match stream {
+                    Some(stream) => stream.tuples,
+                    None => self.tuples_of(items)?,
+                };
+                let mut result = Vec::new();
+                for tuple in tuples {
+                    self.map_tuple(step, tuple, frame, &mut result)?;
+                }
+                Stream::new(self.slice(&result)?)
             }
-        } else {
-            let tuples = match tuples {
-                Some(tuples) => tuples,
-                None => self.tuples_of(items)?,
-            };
-            let mut result = Vec::new();
-            for tuple in tuples {
-                self.map_tuple(step, tuple, frame, &mut result)?;
-            }
-            self.slice(&result)?
         };
         self.tuple_stages(step, result, frame)
+    }
+
+    fn sort_stream(&self, step: &'a Node, stream: Stream<'a>, frame: &'a Frame<'a>) -> Result<Stream<'a>> {
+        if stream.tuples.len() <= 1 {
+            return Ok(stream);
+        }
+        let sorted = if stream.plain {
+            let mut places = Vec::with_capacity(stream.tuples.len());
+            for (index, tuple) in stream.tuples.iter().enumerate() {
+                let names = self.slice(&[(Key::Label(u32::MAX), Value::Number(index as f64))])?;
+                let at = self.tuple_object(tuple)?;
+                places.push(Tuple { at, names });
+            }
+            let place = |tuple: &Tuple<'a>| match tuple.names {
+                [(_, Value::Number(index))] => stream.tuples[*index as usize],
+                _ => *tuple,
+            };
+            let sorted = self.sort_tuples(step, &places, frame)?;
+            self.slice(&sorted.iter().map(place).collect::<Vec<_>>())?
+        } else {
+            self.sort_tuples(step, stream.tuples, frame)?
+        };
+        Ok(Stream {
+            tuples: sorted,
+            plain: true,
+        })
+    }
+
+    /// A tuple as the reference holds it.
+    fn tuple_object(&self, tuple: &Tuple<'a>) -> Result<Value<'a>> {
+        let mut entries = vec![("@", tuple.at)];
+        for (key, value) in tuple.names {
+            let key: &str = match key {
+                Key::Name(name) => name,
+                Key::Label(label) => self.arena.alloc_str(&format!("!{label}")),
+            };
+            entries.push((key, *value));
+        }
+        self.object(&entries)
+    }
+
+    /// A stream as a value, for a group or the path around.
+    pub(super) fn stream_value(&self, stream: Stream<'a>) -> Result<Value<'a>> {
+        if !stream.plain {
+            return Ok(Value::Tuples(stream.tuples));
+        }
+        let objects = stream.tuples.iter().map(|tuple| self.tuple_object(tuple));
+        self.array(&objects.collect::<Result<Vec<_>>>()?)
     }
 
     fn tuples_of(&self, items: Array<'a>) -> Result<Tuples<'a>> {
@@ -118,44 +180,48 @@ impl<'a> Run<'a> {
         self.slice(&joined)
     }
 
-    fn tuple_stages(&self, step: &'a Node, tuples: Tuples<'a>, frame: &'a Frame<'a>) -> Result<Tuples<'a>> {
-        let mut tuples = tuples;
+    fn tuple_stages(&self, step: &'a Node, stream: Stream<'a>, frame: &'a Frame<'a>) -> Result<Stream<'a>> {
+        let mut stream = stream;
         for stage in &step.stages {
-            tuples = match stage {
-                Stage::Filter(predicate) => self.filter_tuples(predicate, tuples, frame)?,
+            match stage {
+                Stage::Filter(predicate) => stream = self.filter_tuples(predicate, stream, frame)?,
                 Stage::Index(name) => {
-                    let mut indexed = Vec::with_capacity(tuples.len());
-                    for (index, tuple) in tuples.iter().enumerate() {
+                    let mut indexed = Vec::with_capacity(stream.tuples.len());
+                    for (index, tuple) in stream.tuples.iter().enumerate() {
                         let added = [(Key::Name(name.as_str()), Value::Number(index as f64))];
                         indexed.push(Tuple {
                             at: tuple.at,
                             names: self.join_names(tuple.names, &added)?,
                         });
                     }
-                    self.slice(&indexed)?
+                    stream.tuples = self.slice(&indexed)?;
                 }
-            };
+            }
         }
-        Ok(tuples)
+        Ok(stream)
     }
 
     pub(super) fn filter_tuples(
         &self,
         predicate: &'a Node,
-        tuples: Tuples<'a>,
+        stream: Stream<'a>,
         frame: &'a Frame<'a>,
-    ) -> Result<Tuples<'a>> {
+    ) -> Result<Stream<'a>> {
         let mut results = Vec::new();
-        for (index, tuple) in tuples.iter().enumerate() {
+        for (index, tuple) in stream.tuples.iter().enumerate() {
             let chosen = match predicate.kind {
                 Kind::Number(number) => Value::Number(number),
+                _ if stream.plain => self.eval(predicate, self.tuple_object(tuple)?, frame)?,
                 _ => self.eval(predicate, tuple.at, self.tuple_frame(frame, tuple)?)?,
             };
-            for _ in 0..self.choices(chosen, index, tuples.len())? {
+            for _ in 0..self.choices(chosen, index, stream.tuples.len())? {
                 results.push(*tuple);
             }
         }
-        self.slice(&results)
+        Ok(Stream {
+            tuples: self.slice(&results)?,
+            plain: stream.plain,
+        })
     }
 
     /// All tuples of a group as one: what a name stands for in them, appended.

@@ -113,6 +113,7 @@ impl<'a> Run<'a> {
     /// Deep equality; objects are equal with their keys in any order.
     pub fn equal(&self, left: Value<'a>, right: Value<'a>, depth: usize) -> Result<bool> {
         self.enter(depth)?;
+        self.read_both(left, right)?;
         Ok(match (left, right) {
             _ if left.same(right) => true,
             (Value::Array(left), Value::Array(right)) => {
@@ -271,15 +272,16 @@ impl List {
     }
 }
 
-/// Whole numbers are written without a point, as JavaScript does.
+/// Whole numbers are written without a point and with the digits that JavaScript writes.
 fn json_number(value: f64) -> Result<Json> {
-    const EXACT: f64 = 18_446_744_073_709_551_616.0;
+    const EXACT: f64 = 9_007_199_254_740_992.0;
     let number = if value.fract() == 0.0 && value.abs() < EXACT {
-        if value < 0.0 {
-            Some(Number::from(value as i64))
-        } else {
-            Some(Number::from(value as u64))
-        }
+        Some(Number::from(value as i64))
+    } else if value.fract() == 0.0 {
+        let text = number::text(value);
+        let signed = text.parse::<i64>().map(Number::from);
+        let whole = signed.or_else(|_| text.parse::<u64>().map(Number::from));
+        whole.ok().or_else(|| Number::from_f64(value))
     } else {
         Number::from_f64(value)
     };

@@ -103,7 +103,7 @@ pub fn format_number<'a>(run: &Run<'a>, args: &[Value<'a>]) -> Result<Value<'a>>
     };
     let picture = text_arg(args, 1).unwrap_or("undefined");
     // Grouping moves text once for each group.
-    run.tick((picture.len() as u64).pow(2) / 64 + 16)?;
+    run.tick((picture.len() as u64).pow(2) / 64 + 100)?;
     let symbols = Symbols::new(arg(args, 2));
     let halves: Vec<&str> = picture.split(symbols.separator).collect();
     if halves.len() > 2 {
@@ -122,7 +122,7 @@ pub fn format_number<'a>(run: &Run<'a>, args: &[Value<'a>]) -> Result<Value<'a>>
         negative.part.prefix = format!("{}{}", symbols.minus, negative.part.prefix);
         plans.push(negative);
     }
-    let plan = &plans[usize::from(!(value >= 0.0))];
+    let plan = &plans[usize::from(value < 0.0)];
     run.string(&plan.write(value, &symbols))
 }
 
@@ -351,8 +351,8 @@ impl Plan {
         let mut point = text.len();
         text.push(symbols.decimal);
         text.extend(fraction.chars());
-        if self.regular > 0 {
-            for group in 1..=point.saturating_sub(1) / self.regular {
+        if let Some(groups) = point.saturating_sub(1).checked_div(self.regular) {
+            for group in 1..=groups {
                 text.insert(point - group * self.regular, symbols.grouping);
             }
         } else {

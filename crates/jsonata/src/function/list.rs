@@ -1,5 +1,7 @@
 //! Functions on arrays.
 
+use std::collections::HashSet;
+
 use super::{Entry, arg};
 use crate::{
     error::{Result, fault},
@@ -121,6 +123,7 @@ fn sort<'a>(run: &Run<'a>, args: &[Value<'a>]) -> Result<Value<'a>> {
             return Err(fault("D3070"));
         }
         run.merge_sort(items, &mut |left, right| {
+            run.read_both(*left, *right)?;
             Ok(match (left, right) {
                 (Value::Number(left), Value::Number(right)) => left > right,
                 (Value::String(left), Value::String(right)) => text::compare(left, right).is_gt(),
@@ -158,12 +161,18 @@ fn distinct<'a>(run: &Run<'a>, args: &[Value<'a>]) -> Result<Value<'a>> {
         other => return Ok(other),
     };
     let mut kept: Vec<Value> = Vec::new();
-    let mut texts = std::collections::HashSet::new();
+    let mut texts = HashSet::new();
+    let mut numbers = HashSet::new();
     let mut others: Vec<Value> = Vec::new();
     for item in items.iter() {
         run.tick(1)?;
         let is_new = match item {
-            Value::String(text) => texts.insert(text),
+            Value::String(text) => {
+                run.read(text)?;
+                texts.insert(text)
+            }
+            // 0 and -0 are one number.
+            Value::Number(number) if !number.is_nan() => numbers.insert((number + 0.0).to_bits()),
             item => {
                 let mut is_new = true;
                 for other in &others {

@@ -68,7 +68,7 @@ fn power<'a>(_: &Run<'a>, args: &[Value<'a>]) -> Result<Value<'a>> {
         return Ok(Value::Number(result));
     }
     let fault = fault("D3061").value(Value::Number(base));
-    Err(fault.insert("exp", Value::Number(exponent).brief()))
+    Err(fault.insert("exp", arg(args, 1).brief()))
 }
 
 fn base<'a>(run: &Run<'a>, args: &[Value<'a>]) -> Result<Value<'a>> {
@@ -82,15 +82,18 @@ fn base<'a>(run: &Run<'a>, args: &[Value<'a>]) -> Result<Value<'a>> {
     run.string(&number::radix(number::round(value, 0.0), radix as u32))
 }
 
-fn cast<'a>(_: &Run<'a>, args: &[Value<'a>]) -> Result<Value<'a>> {
+fn cast<'a>(run: &Run<'a>, args: &[Value<'a>]) -> Result<Value<'a>> {
     let value = arg(args, 0);
     match value {
         Value::Undefined | Value::Number(_) => Ok(value),
         Value::Bool(value) => Ok(Value::Number(f64::from(u8::from(value)))),
-        Value::String(text) => match parse(text) {
-            Some(number) => Ok(Value::Number(number)),
-            None => Err(fault("D3030").value(value)),
-        },
+        Value::String(text) => {
+            run.read(text)?;
+            match parse(text) {
+                Some(number) => Ok(Value::Number(number)),
+                None => Err(fault("D3030").value(value)),
+            }
+        }
         _ => Err(fault("D3030").value(value)),
     }
 }

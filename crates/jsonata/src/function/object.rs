@@ -48,7 +48,9 @@ fn collect_keys<'a>(run: &Run<'a>, value: Value<'a>, add: &mut dyn FnMut(&'a str
 }
 
 fn lookup<'a>(run: &Run<'a>, args: &[Value<'a>]) -> Result<Value<'a>> {
-    run.member(arg(args, 0), text_arg(args, 1).unwrap_or("undefined"))
+    let key = text_arg(args, 1).unwrap_or("undefined");
+    run.read(key)?;
+    run.member(arg(args, 0), key)
 }
 
 fn spread<'a>(run: &Run<'a>, args: &[Value<'a>]) -> Result<Value<'a>> {

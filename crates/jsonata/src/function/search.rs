@@ -18,6 +18,10 @@ pub const TABLE: &[Entry] = &[
     ("split", "<s-(sf)n?:a<s>>", split),
 ];
 
+/// Bytes of text that a search passes in a step, and those that it may look at beyond its match.
+const READ: u64 = 16;
+const READ_AHEAD: u64 = 256;
+
 /// Where a regular expression goes on in a text.
 #[derive(Clone, Copy)]
 pub struct Cursor<'a> {
@@ -167,12 +171,13 @@ impl<'a> Matches<'a> {
 
 impl<'a> Run<'a> {
     fn search(&self, cursor: Cursor<'a>, first: bool) -> Result<Option<Found>> {
+        let rest = (cursor.text.len() - cursor.from) as u64;
+        self.tick(cursor.pattern.cost + rest / READ_AHEAD)?;
         let found = cursor.pattern.find(cursor.text, cursor.from)?;
         let passed = found
             .as_ref()
-            .map_or(cursor.text.len(), |found| found.end)
-            .saturating_sub(cursor.from);
-        self.tick(1 + passed as u64 / 16)?;
+            .map_or(rest, |found| (found.end - cursor.from) as u64);
+        self.tick(passed / READ)?;
         match found {
             Some(found) if !first && found.start == found.end => Err(fault("D1004").at(cursor.position)),
             found => Ok(found),
@@ -255,13 +260,17 @@ fn find_all<'a>(run: &Run<'a>, args: &[Value<'a>]) -> Result<Value<'a>> {
         return Ok(Value::Undefined);
     };
     let limit = limit(args, 2, "D3040")?;
-    let mut matches = Matches::new(arg(args, 1), text);
     let mut found = Vec::new();
-    while (found.len() as f64) < limit
-        && let Some(one) = matches.next(run)?
-    {
+    if limit == 0.0 {
+        return run.sequence(&found);
+    }
+    let mut matches = Matches::new(arg(args, 1), text);
+    let mut next = matches.next(run)?;
+    while let Some(one) = next.filter(|_| (found.len() as f64) < limit) {
         let groups = run.array(&one.groups)?;
         found.push(run.object(&[("match", one.text), ("index", one.index), ("groups", groups)])?);
+        // The reference looks one match ahead of the limit.
+        next = matches.next(run)?;
     }
     run.sequence(&found)
 }
@@ -307,6 +316,8 @@ fn replace_text<'a>(
 ) -> Result<Value<'a>> {
     let replacement = match replacement {
         Value::String(text) => text.to_owned(),
+        // What JavaScript appends.
+        Value::Undefined => "undefined".to_owned(),
         other => run.text(other, false)?,
     };
     let mut result = String::new();
@@ -381,15 +392,6 @@ fn object_of<'a>(run: &Run<'a>, one: &Match<'a>) -> Result<Value<'a>> {
 
 /// Writes a replacement: `$0` is the match, `$1` a group, `$$` a dollar.
 fn expand<'a>(run: &Run<'a>, template: &str, one: &Match<'a>, out: &mut String) -> Result<()> {
-    let group = |value: &Value<'a>, out: &mut String| -> Result<()> {
-        if !value.is_undefined() {
-            let text = run.text(*value, false)?;
-            run.charge(text.len())?;
-            run.tick(1)?;
-            out.push_str(&text);
-        }
-        Ok(())
-    };
     run.charge(template.len())?;
     let mut rest = template;
     while let Some((before, after)) = rest.split_once('$') {
@@ -399,35 +401,45 @@ fn expand<'a>(run: &Run<'a>, template: &str, one: &Match<'a>, out: &mut String) 
             out.push('$');
             rest = after;
         } else if let Some(after) = rest.strip_prefix('0') {
-            group(&one.text, out)?;
+            insert(run, one.text, out)?;
             rest = after;
+        } else if let Some(index) = group_number(rest, one.groups.len()) {
+            if index >= 1.0
+                && let Some(group) = one.groups.get(index as usize - 1)
+            {
+                insert(run, *group, out)?;
+            }
+            rest = rest.get(number::text(index).len()..).unwrap_or("");
         } else {
-            let count = one.groups.len();
-            let most = if count == 0 {
-                1
-            } else {
-                count.ilog10() as usize + 1
-            };
-            let mut index = leading(rest, most);
-            if most > 1 && index.is_some_and(|index| index > count as f64) {
-                index = leading(rest, most - 1);
-            }
-            match index {
-                Some(index) => {
-                    if index >= 1.0
-                        && let Some(value) = one.groups.get(index as usize - 1)
-                    {
-                        group(value, out)?;
-                    }
-                    let width = number::text(index).len().min(rest.len());
-                    rest = rest.get(width..).unwrap_or("");
-                }
-                None => out.push('$'),
-            }
+            out.push('$');
         }
     }
     out.push_str(rest);
     Ok(())
+}
+
+fn insert<'a>(run: &Run<'a>, value: Value<'a>, out: &mut String) -> Result<()> {
+    run.tick(1)?;
+    if !value.is_undefined() {
+        let text = run.text(value, false)?;
+        run.charge(text.len())?;
+        out.push_str(&text);
+    }
+    Ok(())
+}
+
+/// The number of a group behind a dollar: as many digits as the count of groups has, one less if that is too much.
+fn group_number(text: &str, count: usize) -> Option<f64> {
+    let most = if count == 0 {
+        1
+    } else {
+        count.ilog10() as usize + 1
+    };
+    let index = leading(text, most);
+    if most > 1 && index.is_some_and(|index| index > count as f64) {
+        return leading(text, most - 1);
+    }
+    index
 }
 
 fn leading(text: &str, most: usize) -> Option<f64> {
@@ -463,11 +475,12 @@ fn split<'a>(run: &Run<'a>, args: &[Value<'a>]) -> Result<Value<'a>> {
         matcher => {
             let mut matches = Matches::new(matcher, text);
             let mut start = 0;
-            while (parts.len() as f64) < limit
-                && let Some(one) = matches.next(run)?
-            {
-                parts.push(Value::String(&text[start.min(one.start)..start.max(one.start)]));
+            let mut next = if limit > 0.0 { matches.next(run)? } else { None };
+            while let Some(one) = next.filter(|_| (parts.len() as f64) < limit) {
+                let (low, high) = (start.min(one.start), start.max(one.start));
+                parts.push(Value::String(&text[low..high]));
                 start = one.end;
+                next = matches.next(run)?;
             }
             if (parts.len() as f64) < limit {
                 parts.push(Value::String(&text[start..]));

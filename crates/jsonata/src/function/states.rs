@@ -27,7 +27,7 @@ fn partition<'a>(run: &Run<'a>, args: &[Value<'a>]) -> Result<Value<'a>> {
         return Ok(Value::Undefined);
     };
     let size = number_arg(args, 1).unwrap_or(0.0).round();
-    if !(size >= 1.0) {
+    if size < 1.0 {
         return Err(wrong("The chunk size of $partition must be a positive number"));
     }
     let mut held = Vec::new();

@@ -39,14 +39,14 @@ fn substring<'a>(run: &Run<'a>, args: &[Value<'a>]) -> Result<Value<'a>> {
     let count = whole.chars().count() as f64;
     // Array.prototype.slice: whole numbers, negative ones from the end.
     let place = |number: f64| {
-        let number = number.trunc();
+        let number = if number.is_nan() { 0.0 } else { number.trunc() };
         if number < 0.0 {
             (count + number).max(0.0)
         } else {
             number.min(count)
         }
     };
-    let mut start = number_arg(args, 1).unwrap_or(0.0);
+    let mut start = number_arg(args, 1).unwrap_or(f64::NAN);
     if count + start < 0.0 {
         start = 0.0;
     }
@@ -118,7 +118,7 @@ fn pad<'a>(run: &Run<'a>, args: &[Value<'a>]) -> Result<Value<'a>> {
     let width = number_arg(args, 1).unwrap_or(0.0).trunc();
     let with = text_arg(args, 2).filter(|with| !with.is_empty()).unwrap_or(" ");
     let missing = width.abs() - text.chars().count() as f64;
-    if !(missing > 0.0) {
+    if missing.is_nan() || missing <= 0.0 {
         return Ok(Value::String(text));
     }
     let missing = missing as usize;

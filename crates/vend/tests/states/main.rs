@@ -134,7 +134,7 @@ fn lint_names_places_and_fails() {
     let (code, out, _) = vend(directory.path(), &["lint", "bad.json"]);
     assert_eq!(code, 1);
     assert!(
-        out.contains("bad.json:4:31: error: Field 'Next' is not supported at /States/A"),
+        out.contains("bad.json:4:30: error: Field 'Next' is not supported at /States/A"),
         "{out}"
     );
     let (code, out, _) = vend(directory.path(), &["lint", "bad.json", "--json"]);

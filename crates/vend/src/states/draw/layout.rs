@@ -251,26 +251,28 @@ impl Placed<'_> {
                 y,
                 title,
             }),
-            Kind::State(kind) => {
-                self.scene.items.push(Item::Box(Frame {
-                    x,
-                    y,
-                    width: size.width,
-                    height: size.height,
-                    kind: kind.clone(),
-                    name: node.name.clone(),
-                    title,
-                    outer: !size.inside.is_empty(),
-                }));
-                let branches: usize = size.inside.iter().map(|scene| scene.width + GAP).sum();
-                let mut left = x + (size.width - branches.min(size.width) + GAP) / 2;
-                for scene in &size.inside {
-                    self.scene
-                        .items
-                        .extend(scene.items.iter().map(|item| moved(item, left, y + 2)));
-                    left += scene.width + GAP;
-                }
-            }
+            Kind::State(kind) => self.state(node, kind, size, (x, y)),
+        }
+    }
+
+    /// A state, and the branches in it side by side.
+    fn state(&mut self, node: &Node, kind: &str, size: &Sized, (x, y): (usize, usize)) {
+        self.scene.items.push(Item::Box(Frame {
+            x,
+            y,
+            width: size.width,
+            height: size.height,
+            kind: kind.to_owned(),
+            name: node.name.clone(),
+            title: node.title.clone(),
+            outer: !size.inside.is_empty(),
+        }));
+        let branches: usize = size.inside.iter().map(|scene| scene.width + GAP).sum();
+        let mut left = x + (size.width - branches.min(size.width) + GAP) / 2;
+        for scene in &size.inside {
+            let items = scene.items.iter().map(|item| moved(item, left, y + 2));
+            self.scene.items.extend(items);
+            left += scene.width + GAP;
         }
     }
 

@@ -67,14 +67,14 @@ fn frame(svg: &mut String, frame: &Frame, tint: Tint) {
         x + 8,
         y + 13,
     );
-    let (at, anchor) = match frame.outer {
-        true => (x + 8, "start"),
-        false => (x + width / 2, "middle"),
+    let (at, below, anchor) = match frame.outer {
+        true => (x + 8, 28, "start"),
+        false => (x + width / 2, 34, "middle"),
     };
     let _ = writeln!(
         svg,
         "<text x=\"{at}\" y=\"{}\" text-anchor=\"{anchor}\" fill=\"#0f172a\">{title}</text></g>",
-        y + 34,
+        y + below,
     );
 }
 
