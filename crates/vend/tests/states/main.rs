@@ -97,6 +97,7 @@ fn what_cannot_be_run_is_refused_with_a_cause_and_a_next_step() {
         ("order.json", order()),
         ("mocks.json", mocks()),
         ("broken.json", broken),
+        ("reader.json", reader()),
     ]);
     for (arguments, said) in [
         (vec!["run", "order.json"], "\"Pay\" has no mocked response"),
@@ -112,6 +113,10 @@ fn what_cannot_be_run_is_refused_with_a_cause_and_a_next_step() {
             "InvalidDefinition",
         ),
         (vec!["draw", "mocks.json"], "no States"),
+        (
+            vec!["run", "reader.json"],
+            "nothing says what the ItemReader of Map state \"M\" reads",
+        ),
     ] {
         let (code, _, error) = vend(directory.path(), &arguments);
         assert_eq!(code, 2, "{arguments:?}: {error}");
@@ -120,6 +125,49 @@ fn what_cannot_be_run_is_refused_with_a_cause_and_a_next_step() {
             "{arguments:?}: {error}"
         );
     }
+}
+
+/// A distributed Map over an object, whose results are objects again.
+fn reader() -> Value {
+    json!({ "StartAt": "M", "States": { "M": {
+        "Type": "Map", "End": true,
+        "ItemReader": { "Resource": "arn:aws:states:::s3:getObject", "ReaderConfig": { "InputType": "JSON" },
+            "Parameters": { "Bucket": "in", "Key": "items.json" } },
+        "ItemProcessor": {
+            "ProcessorConfig": { "Mode": "DISTRIBUTED", "ExecutionType": "STANDARD" },
+            "StartAt": "P", "States": { "P": { "Type": "Wait", "Seconds": 60, "End": true } },
+        },
+        "ResultWriter": { "Resource": "arn:aws:states:::s3:putObject", "Parameters": { "Bucket": "out", "Prefix": "r" } },
+    } } })
+}
+
+#[test]
+fn a_distributed_map_reads_and_writes_a_directory() {
+    let directory = files(&[("reader.json", reader())]);
+    let objects = directory.path().join("objects");
+    std::fs::create_dir_all(objects.join("in")).unwrap();
+    std::fs::write(objects.join("in/items.json"), "[1, 2, 3]").unwrap();
+    let arguments = [
+        "run",
+        "reader.json",
+        "--objects",
+        "objects",
+        "--virtual-time",
+        "--json",
+    ];
+    let (code, out, error) = vend(directory.path(), &arguments);
+    assert_eq!(code, 0, "{error}");
+    let report: Value = serde_json::from_str(&out).unwrap();
+    let output: Value = serde_json::from_str(report["output"].as_str().unwrap()).unwrap();
+    let manifest = objects
+        .join("out")
+        .join(output["ResultWriterDetails"]["Key"].as_str().unwrap());
+    let manifest: Value = serde_json::from_str(&std::fs::read_to_string(manifest).unwrap()).unwrap();
+    let results = objects
+        .join("out")
+        .join(manifest["ResultFiles"]["SUCCEEDED"][0]["Key"].as_str().unwrap());
+    let results: Value = serde_json::from_str(&std::fs::read_to_string(results).unwrap()).unwrap();
+    assert_eq!(results.as_array().unwrap().len(), 3);
 }
 
 #[test]

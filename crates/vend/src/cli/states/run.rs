@@ -104,6 +104,7 @@ fn refused(error: run::Error) -> Failure {
         run::Error::Mocks(_) => {
             "add the answer to MockedResponses, name it in the test case, and give --mocks FILE --test-case NAME"
         }
+        run::Error::Unread { .. } => "give --objects DIR, or mock the Map state by its name",
         run::Error::Results { .. } => "give --objects DIR, a directory that can be written",
         run::Error::Stuck | run::Error::Endless | run::Error::Deep => {
             "vend states draw FILE, to see where it goes"

@@ -108,7 +108,7 @@ fn size(node: &Node) -> Option<Sized> {
                 (title + 4)
                     .max(kind.width() + 6)
                     .max(if inside.is_empty() { 0 } else { branches + GAP });
-            (width, highest.map_or(3, |highest| highest + 4))
+            (width, highest.map_or(3, |highest| highest + 3))
         }
         Kind::Start | Kind::End | Kind::Label => (title + 2, 1),
     };

@@ -70,9 +70,7 @@ impl Objects {
     /// A path in the directory; a definition cannot lead out of it.
     fn path(&self, bucket: &str, key: &str) -> io::Result<PathBuf> {
         let Some(root) = &self.0 else {
-            return Err(io::Error::other(
-                "there is no directory of objects: give --objects DIR, or a mock",
-            ));
+            return Err(io::Error::other("there is no directory of objects"));
         };
         let plain = |path: &Path| path.components().all(|part| matches!(part, Component::Normal(_)));
         let names = Path::new(bucket).components().count() == 1;

@@ -27,6 +27,8 @@ const PLACE: &str = "us-east-1:123456789012";
 pub enum Error {
     #[error(transparent)]
     Mocks(#[from] mocks::Error),
+    #[error("nothing says what the ItemReader of Map state \"{state}\" reads")]
+    Unread { state: String },
     #[error("the results of Map state \"{state}\" cannot be written: {why}")]
     Results { state: String, why: String },
     #[error("the execution waits for something that cannot happen here")]
@@ -352,6 +354,10 @@ fn given(request: &Request, state: &str, around: &mut Around) -> Result<Result<A
             (Ok(Value::String(text)), _) => Ok(Answer::Object(text.into_bytes())),
             (Ok(value), _) => Ok(Answer::Object(value.to_string().into_bytes())),
         });
+    }
+    if around.objects.0.is_none() {
+        let state = state.to_owned();
+        return Err(Error::Unread { state });
     }
     Ok(match request {
         Request::Object { parameters } => around.objects.read(parameters).map(Answer::Object),
