@@ -1,6 +1,6 @@
 //! `cargo xtask bench`: figures as a user would see them.
 //!
-//! The room drives the release binary through its command line and nothing else. It knows no crate of the platform, so
+//! The room drives release binaries through their command lines and nothing else. It knows no crate of the platform, so
 //! that it cannot measure a short cut that users do not have. It asserts nothing about times: machines differ.
 
 mod corridor;
@@ -9,6 +9,7 @@ mod memory;
 mod platform;
 mod sample;
 mod stages;
+mod states;
 mod table;
 
 use std::{path::PathBuf, time::Instant};
@@ -20,7 +21,7 @@ use self::table::Table;
 
 #[derive(Args)]
 pub struct Bench {
-    /// `corridor`: from a push to traffic, on this machine, as root.
+    /// `corridor`: from a push to traffic, on this machine, as root. `states`: the engine of state machines.
     name: String,
     /// Fewer repetitions.
     #[arg(long)]
@@ -41,9 +42,20 @@ pub struct Bench {
 
 impl Bench {
     pub fn run(&self) -> anyhow::Result<()> {
-        if self.name != "corridor" {
-            bail!("no benchmark `{}`: there is `corridor`", self.name);
+        match self.name.as_str() {
+            "corridor" => self.corridor(),
+            "states" => {
+                let mut table = Table::default();
+                let went = states::run(self, &mut table);
+                table.print();
+                table.keep(&states::kept())?;
+                went
+            }
+            other => bail!("no benchmark `{other}`: there are `corridor` and `states`"),
         }
+    }
+
+    fn corridor(&self) -> anyhow::Result<()> {
         let binary = match &self.binary {
             Some(binary) => {
                 std::path::absolute(binary).with_context(|| format!("no path: {}", binary.display()))?

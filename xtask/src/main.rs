@@ -5,7 +5,7 @@ mod fuzz;
 
 use std::{
     path::{Path, PathBuf},
-    process::{Command, ExitCode},
+    process::{Command, ExitCode, Stdio},
     time::Instant,
 };
 
@@ -52,6 +52,7 @@ fn test() -> anyhow::Result<()> {
     step("the binary", cargo(["build", "--package", "vend"]))?;
     step("what the tests need", vend(["doctor", "--install"]))?;
     tools()?;
+    clients()?;
     step("format", cargo(["fmt", "--all", "--check"]))?;
     step(
         "format of the fuzz targets",
@@ -100,14 +101,48 @@ fn tools() -> anyhow::Result<()> {
     ];
     for (program, package, why) in wanted {
         if !has(program) {
-            println!("installing {package}: {why}");
-            let mut apt = Command::new("apt-get");
-            apt.args(["-qq", "-y", "--no-install-recommends", "install", package]);
-            apt.env("DEBIAN_FRONTEND", "noninteractive");
-            step(package, apt)?;
+            install(package, why)?;
         }
     }
+    let mut ensurepip = Command::new("python3");
+    ensurepip.args(["-c", "import ensurepip"]).stderr(Stdio::null());
+    if !ensurepip.status().is_ok_and(|status| status.success()) {
+        install("python3-venv", "an environment for the clients of AWS")?;
+    }
     Ok(())
+}
+
+fn install(package: &str, why: &str) -> anyhow::Result<()> {
+    println!("installing {package}: {why}");
+    let mut apt = Command::new("apt-get");
+    apt.args(["-qq", "-y", "--no-install-recommends", "install", package]);
+    apt.env("DEBIAN_FRONTEND", "noninteractive");
+    step(package, apt)
+}
+
+/// The clients of AWS that tests drive, and moto, in an environment of their own beside the build.
+fn clients() -> anyhow::Result<PathBuf> {
+    const WANTED: [&str; 3] = [
+        "awscli==1.46.2",
+        "boto3==1.44.5",
+        "moto[stepfunctions,server]==5.2.5",
+    ];
+    let directory = target().join("clients");
+    let done = directory.join("installed");
+    let wanted = WANTED.join("\n");
+    if std::fs::read_to_string(&done).is_ok_and(|text| text == wanted) {
+        return Ok(directory);
+    }
+    let mut make = Command::new("python3");
+    make.args(["-m", "venv"]).arg(&directory);
+    step("an environment for Python packages", make)?;
+    let mut install = Command::new(directory.join("bin/pip"));
+    install
+        .args(["install", "--quiet", "--disable-pip-version-check"])
+        .args(WANTED);
+    step("the AWS CLI, boto3 and moto", install)?;
+    std::fs::write(&done, wanted).with_context(|| format!("cannot write {}", done.display()))?;
+    Ok(directory)
 }
 
 fn reference() -> anyhow::Result<()> {

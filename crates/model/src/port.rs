@@ -7,6 +7,7 @@
 mod bake;
 mod build;
 mod deploy;
+mod flow;
 mod hosts;
 mod objects;
 mod upkeep;
@@ -18,6 +19,7 @@ pub use deploy::{
     CheckOrder, CheckResult, Death, DeployOrder, Deployed, Deployer, EventReport, EventStatus,
     LifecycleEvent, ScriptCode, ScriptFailure, Verdict,
 };
+pub use flow::{Flow, FlowOrder, FlowState, FlowTask};
 pub use hosts::{
     DatabaseEngine, DatabaseOrder, DatabaseUp, Databases, HostOrder, HostRole, HostSeen, HostState, HostUp,
     Hosts, Network, Resources,

@@ -2,10 +2,18 @@
 //!
 //! A transition is committed whole, against the version that it was decided on, or not at all.
 
+mod activities;
 mod executions;
+mod log;
+mod machines;
+mod runs;
 mod tasks;
 mod transition;
 
+pub use activities::Activity;
 pub use executions::{Execution, ExecutionFilter, ExecutionSummary, HistoryRow, Status};
+pub use log::{Batch, Begin, Finish, Fold, Logged, Piece, Snapshot, Waiting};
+pub use machines::{Alias, MachineFilter, MachineVersion, NewMachine, StateMachine, Tags};
+pub use runs::{Run, RunFilter};
 pub use tasks::{Due, Lease, Task, TaskKey};
 pub use transition::{End, NewExecution, NewTask, Transition};

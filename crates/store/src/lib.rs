@@ -12,6 +12,7 @@
 
 mod approvals;
 mod catalogue;
+mod checkpoint;
 mod commands;
 mod db;
 mod error;
@@ -42,13 +43,14 @@ pub use evidence::{
 };
 pub use inbox::{Delivery, DeliveryVerdict, NewDelivery, Received};
 pub use journal::{
-    Due, End, Execution, ExecutionFilter, ExecutionSummary, HistoryRow, Lease, NewExecution, NewTask, Status,
-    Task, TaskKey, Transition,
+    Activity, Alias, Batch, Begin, Due, End, Execution, ExecutionFilter, ExecutionSummary, Finish, Fold,
+    HistoryRow, Lease, Logged, MachineFilter, MachineVersion, NewExecution, NewMachine, NewTask, Piece, Run,
+    RunFilter, Snapshot, StateMachine, Status, Tags, Task, TaskKey, Transition, Waiting,
 };
 pub use keys::random_bits;
 pub use ledger::LedgerFilter;
 pub use secrets::{SecretInfo, SecretScope, SecretVersion};
-pub use tokens::{NewToken, Token};
+pub use tokens::{NewToken, SigningKey, Token};
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -83,8 +85,8 @@ impl Store {
         schema::migrate(&mut connection)?;
         vault::prepare(&connection, &keys)?;
         Ok(Self {
-            pool: Arc::new(Pool::new(path, Arc::clone(&keys))),
-            writer: Arc::new(Writer::start(connection, keys, lock)?),
+            writer: Arc::new(Writer::start(connection, &path, Arc::clone(&keys), lock)?),
+            pool: Arc::new(Pool::new(path, keys)),
         })
     }
 

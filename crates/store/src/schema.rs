@@ -22,6 +22,7 @@ const STEPS: &[&str] = &[
     include_str!("../migrations/04-evidence.sql"),
     include_str!("../migrations/05-people.sql"),
     include_str!("../migrations/06-kept-releases.sql"),
+    include_str!("../migrations/07-states.sql"),
 ];
 
 /// Makes the directory if it is not there, and keeps every other process out of it while the file is open.
@@ -73,6 +74,14 @@ pub(crate) fn open(path: &Utf8Path) -> Result<Connection, Error> {
         return Err(Error::Damaged(verdict));
     }
     connection.set_prepared_statement_cache_capacity(256);
+    Ok(connection)
+}
+
+/// A connection that moves the write-ahead log and does nothing else.
+pub(crate) fn open_plain(path: &Utf8Path) -> Result<Connection, Error> {
+    let connection = Connection::open(path)?;
+    connection
+        .execute_batch("PRAGMA synchronous = FULL; PRAGMA trusted_schema = OFF; PRAGMA cache_size = -256;")?;
     Ok(connection)
 }
 

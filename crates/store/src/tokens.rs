@@ -11,6 +11,7 @@ use serde_json::json;
 use crate::{
     By, Db, Error, Tx, keys,
     sql::{At, Columns as _, Hash, Word},
+    vault::{self, PLATFORM},
 };
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +47,30 @@ impl Db<'_> {
         Ok(found.filter(|token| token.expires_at.is_none_or(|expiry| now < expiry)))
     }
 
+    /// The token with this id and what its bearer signs requests with; `None` when it was revoked, has expired, or is
+    /// older than signatures.
+    pub fn signing_key(&self, id: u64, now: Timestamp) -> Result<Option<(Token, SigningKey)>, Error> {
+        let found = self.one(&format!("{SELECT} WHERE k.id = ?1"), [id], |row| {
+            Ok((
+                token(row)?,
+                row.digest("digest")?,
+                row.get::<_, Option<Vec<u8>>>("signing")?,
+            ))
+        })?;
+        let Some((token, digest, Some(sealed))) = found else {
+            return Ok(None);
+        };
+        if token.expires_at.is_some_and(|expiry| now >= expiry) {
+            return Ok(None);
+        }
+        let context = ["vend/signing", &digest.to_string()];
+        let key = vault::open(&self.data_key(PLATFORM)?, &context, &sealed);
+        Ok(Some((
+            token,
+            SigningKey(key.ok_or(Error::Sealed { what: "signing key" })?),
+        )))
+    }
+
     /// Of a tenant, or all of the platform.
     pub fn tokens(&self, tenant: Option<&TenantName>) -> Result<Vec<Token>, Error> {
         let sql = format!("{SELECT} WHERE ?1 IS NULL OR t.name = ?1 ORDER BY t.name, k.name");
@@ -58,15 +83,36 @@ impl Db<'_> {
     }
 }
 
+/// What Signature v4 has as the secret: the digest of `AWS4` and the token's text. HMAC takes the digest of a key that is
+/// longer than a block in its place (RFC 2104, section 3), so that the text itself need not be kept.
+pub struct SigningKey(zeroize::Zeroizing<Vec<u8>>);
+
+impl SigningKey {
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+}
+
 impl Tx<'_> {
+    fn signing_of(&self, text: &Secret) -> Result<Vec<u8>, Error> {
+        let digest = Digest::of(text.expose()).to_string();
+        let key = Secret::new(format!("AWS4{}", text.expose()));
+        let key = Digest::of(key.expose());
+        vault::seal(
+            &self.data_key(PLATFORM)?,
+            &["vend/signing", &digest],
+            key.as_bytes(),
+        )
+    }
+
     /// Makes a token of 256 random bits. The text is given this once and kept nowhere.
     pub fn create_token(&self, new: &NewToken, by: &By) -> Result<(Token, Secret), Error> {
         let tenant = new.principal.tenant.as_ref();
         let owner = tenant.map(|tenant| self.tenant_key(tenant)).transpose()?;
         let text = Secret::new(format!("{PREFIX}{}", hex::encode(keys::random_key()?.as_slice())));
         let id = self.insert(
-            "INSERT INTO tokens (digest, name, actor, role, tenant_id, created_at, created_by, expires_at)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            "INSERT INTO tokens (digest, name, actor, role, tenant_id, created_at, created_by, expires_at, signing)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
             params![
                 Hash(Digest::of(text.expose())),
                 new.name,
@@ -75,7 +121,8 @@ impl Tx<'_> {
                 owner,
                 At(by.at),
                 by.actor,
-                new.expires_at.map(At)
+                new.expires_at.map(At),
+                self.signing_of(&text)?
             ],
             || Error::exists("token", &new.name),
         )?;

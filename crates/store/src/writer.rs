@@ -6,13 +6,15 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     thread,
+    time::{Duration, Instant},
 };
 
+use camino::Utf8Path;
 use rusqlite::Connection;
 use tokio::sync::{mpsc, watch};
 use tracing::error;
 
-use crate::{Error, Tx, keys::Keys};
+use crate::{Error, Tx, checkpoint::Checkpoint, keys::Keys};
 
 /// A piece of work. Called with an error, it only passes that on.
 pub(crate) type Job = Box<dyn FnOnce(Result<&mut Tx<'_>, Error>) -> Done + Send>;
@@ -38,13 +40,21 @@ pub(crate) struct Writer {
 
 impl Writer {
     /// `lock` is held until the thread has ended.
-    pub fn start(connection: Connection, keys: Arc<Keys>, lock: File) -> Result<Self, Error> {
+    pub fn start(
+        connection: Connection,
+        path: &Utf8Path,
+        keys: Arc<Keys>,
+        lock: File,
+    ) -> Result<Self, Error> {
+        let checkpoint = Checkpoint::start(&connection, path)?;
         let (jobs, queue) = mpsc::channel(QUEUE);
         let (committed, commits) = watch::channel(0);
         let thread = thread::Builder::new()
             .name("store-writer".into())
             .spawn(move || {
-                run(&connection, &keys, queue, &committed);
+                run(&connection, &checkpoint, &keys, queue, &committed);
+                // The last connection that closes leaves one file.
+                drop(checkpoint);
                 if let Err((_, error)) = connection.close() {
                     error!(%error, "the database did not close cleanly; nothing is lost");
                 }
@@ -79,11 +89,18 @@ impl Drop for Writer {
     }
 }
 
-fn run(connection: &Connection, keys: &Keys, mut queue: mpsc::Receiver<Job>, committed: &watch::Sender<u64>) {
+fn run(
+    connection: &Connection,
+    checkpoint: &Checkpoint,
+    keys: &Keys,
+    mut queue: mpsc::Receiver<Job>,
+    committed: &watch::Sender<u64>,
+) {
     while let Some(first) = queue.blocking_recv() {
         let mut tx = Tx::new(connection, keys);
         batch(&mut tx, first, &mut queue);
         committed.send_modify(|count| *count += 1);
+        checkpoint.committed(connection);
         if tx.scrub.get() {
             scrub(connection);
         }
@@ -155,11 +172,20 @@ fn answer(finish: Finish, committed: Result<(), Error>) {
 
 /// Moves what was overwritten out of the write-ahead log, so that no old copy of it stays there.
 fn scrub(connection: &Connection) {
-    let moved = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0));
-    if !matches!(moved, Ok(false)) {
-        tracing::warn!("the write-ahead log is in use: a destroyed key leaves it with a later checkpoint");
+    // A checkpoint beside this one makes SQLite refuse at once; a reader, only after the connection's patience.
+    let began = Instant::now();
+    while began.elapsed() < SCRUB {
+        let moved = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0));
+        if matches!(moved, Ok(false)) {
+            return;
+        }
+        thread::sleep(Duration::from_millis(10));
     }
+    tracing::warn!("the write-ahead log is in use: a destroyed key leaves it with a later checkpoint");
 }
+
+/// How long a log that is in use is tried again.
+const SCRUB: Duration = Duration::from_millis(500);
 
 #[cfg(test)]
 mod tests {
@@ -185,7 +211,7 @@ mod tests {
     #[test]
     fn a_full_disk_answers_what_is_true_and_ends_when_there_is_room() {
         let held = tempfile::tempdir().unwrap();
-        let dir = camino::Utf8Path::from_path(held.path()).unwrap();
+        let dir = Utf8Path::from_path(held.path()).unwrap();
         let keys = Keys::open(dir, true).unwrap();
         let mut connection = schema::open(&dir.join("db")).unwrap();
         schema::migrate(&mut connection).unwrap();

@@ -83,6 +83,15 @@ pub struct Platform {
     pub sizes: BTreeMap<String, Size>,
     pub builds: Builds,
     pub sources: Sources,
+    pub states: States,
+}
+
+/// The Step Functions API.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct States {
+    /// Callers on loopback that sign with keys of nobody act as developers of this tenant. Without it they are refused.
+    pub unsigned: Option<model::TenantName>,
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -159,6 +168,7 @@ impl Default for Platform {
             ]),
             builds: Builds::default(),
             sources: Sources::default(),
+            states: States::default(),
         }
     }
 }

@@ -55,6 +55,7 @@ pub async fn run(data: Data, mut lent: Lent) -> Result<(), Error> {
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
     let world = compose(&data, platform, store.clone(), &stop, &tasks);
+    let states = states(&world, &stop, &tasks).await?;
     let (engine, handle) = flow::engine::new(Arc::clone(&world));
     let cancel = stop.clone();
     tasks.spawn(async move {
@@ -95,6 +96,7 @@ pub async fn run(data: Data, mut lent: Lent) -> Result<(), Error> {
         url,
         owner: rustix::process::geteuid().as_raw(),
         urls: urls(&data, &world.platform),
+        states,
         clock: clock::now,
         stop: stop.clone(),
     })?;
@@ -116,6 +118,41 @@ pub async fn run(data: Data, mut lent: Lent) -> Result<(), Error> {
     tasks.wait().await;
     state.closed().await;
     Ok(())
+}
+
+/// The engine of the users' state machines.
+async fn states(
+    world: &Arc<World>,
+    stop: &CancellationToken,
+    tasks: &TaskTracker,
+) -> Result<web::States, store::Error> {
+    let known = Arc::new(web::Known::default());
+    known.load(&world.store).await?;
+    let refuses = Arc::clone(&known);
+    let (engine, handle) = engine::new(engine::Setup {
+        store: world.store.clone(),
+        clock: clock::now,
+        bits: clock::bits,
+        refuses: Arc::new(move |owner, resource| refuses.refuses(owner, resource)),
+        // Workers of activities are processes of their own: one that has a task goes on with it.
+        own: |_| false,
+        limits: engine::Limits::default(),
+    });
+    let cancel = stop.clone();
+    tasks.spawn(async move {
+        if let Err(error) = engine.run(cancel.cancelled_owned()).await {
+            error!(
+                error = &error as &dyn std::error::Error,
+                "the engine of state machines stopped: {}",
+                chain(&error)
+            );
+        }
+    });
+    Ok(web::States {
+        engine: handle,
+        known,
+        unsigned: world.platform.states.unsigned.clone(),
+    })
 }
 
 /// What the operator's settings mean to the store.

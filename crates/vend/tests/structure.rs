@@ -36,14 +36,19 @@ fn packages(metadata: &Value) -> &Vec<Value> {
 }
 
 /// What each crate of ours may depend on, tests included.
-const ARROWS: [(&str, &[&str]); 8] = [
+const ARROWS: [(&str, &[&str]); 10] = [
     ("jsonata", &[]),
     ("asl", &["jsonata"]),
     ("model", &[]),
     ("store", &["model"]),
     ("host", &["model"]),
     ("edge", &["model"]),
-    ("vend", &["asl", "jsonata", "model", "store", "host", "edge"]),
+    ("aws", &["model"]),
+    ("engine", &["asl", "model", "store"]),
+    (
+        "vend",
+        &["asl", "jsonata", "model", "store", "engine", "host", "edge"],
+    ),
     ("xtask", &[]),
 ];
 

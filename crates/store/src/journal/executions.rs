@@ -215,12 +215,21 @@ impl Tx<'_> {
             params![At(ended_before), limit],
         )?;
         if pruned > 0 {
-            self.run(
-                "DELETE FROM machines WHERE digest NOT IN (SELECT machine FROM executions)",
-                [],
-            )?;
+            self.prune_definitions()?;
         }
         Ok(pruned)
+    }
+
+    /// Forgets definitions that nothing has any more.
+    pub(super) fn prune_definitions(&self) -> Result<(), Error> {
+        self.run(
+            "DELETE FROM machines WHERE NOT EXISTS (SELECT 1 FROM executions x WHERE x.machine = digest)
+             AND NOT EXISTS (SELECT 1 FROM state_machines m WHERE m.definition = digest)
+             AND NOT EXISTS (SELECT 1 FROM state_machine_versions v WHERE v.definition = digest)
+             AND NOT EXISTS (SELECT 1 FROM state_executions s WHERE s.definition = digest)",
+            [],
+        )
+        .map(drop)
     }
 
     /// The deadline has done its work: it is not due any more.

@@ -24,6 +24,10 @@ const SWEEP_EVERY: Duration = Duration::from_secs(600);
 /// Executions stay on record this long after their end; the ledger keeps what they did for ever.
 const EXECUTIONS: SignedDuration = SignedDuration::from_hours(90 * 24);
 const AT_ONCE: u32 = 200;
+/// So many executions of one state machine stay on record, the newest.
+const OF_A_MACHINE: u32 = 100_000;
+/// Transactions of one round that forget executions of state machines: others write in between.
+const ROUNDS: usize = 100;
 
 pub async fn run(world: Arc<World>, cancel: CancellationToken) {
     let work = async { tokio::join!(tidy_often(&world), sweep_often(&world)) };
@@ -40,8 +44,25 @@ async fn tidy_often(world: &World) {
                 "cannot tidy the database"
             );
         }
+        if let Err(error) = forget_runs(&world.store, now).await {
+            warn!(
+                error = &error as &dyn std::error::Error,
+                "cannot forget old executions"
+            );
+        }
         sleep(EVERY).await;
     }
+}
+
+/// Executions of the users' state machines, which may be many.
+async fn forget_runs(store: &Store, now: Timestamp) -> Result<(), Error> {
+    for _ in 0..ROUNDS {
+        let pruned = store.write(move |tx| tx.prune_runs(now - EXECUTIONS, OF_A_MACHINE, AT_ONCE));
+        if pruned.await? == 0 {
+            break;
+        }
+    }
+    Ok(())
 }
 
 async fn sweep_often(world: &World) {

@@ -21,7 +21,7 @@ use super::{
     refusal::{Kind, Refusal},
     releases, secrets,
     state::State,
-    tenants, tokens, webhooks,
+    states, tenants, tokens, webhooks,
 };
 
 /// Of a request of `/v1`.
@@ -105,6 +105,9 @@ pub fn router(state: State) -> Router {
         .route("/healthz", get(platform::alive))
         .route("/git/{tenant}/{repository}/{*rest}", any(git::serve))
         .route("/hooks/{provider}/{tenant}/{app}", post(hooks::receive))
+        .route("/", post(states::serve))
+        .route("/states", post(states::serve))
+        .route("/states/", post(states::serve))
         .fallback(input::nowhere)
         .method_not_allowed_fallback(input::wrong_method)
         .with_state(state)

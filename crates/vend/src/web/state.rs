@@ -13,6 +13,7 @@ use super::{
     auth::Sessions,
     commands::{Commands, Sight},
     git::{self, Announcer, Repositories},
+    states::States,
 };
 use crate::git::remote::Remotes;
 
@@ -39,6 +40,8 @@ pub struct Setup {
     pub owner: u32,
     /// Names under which an environment is reached, as URLs.
     pub urls: Urls,
+    /// The users' state machines.
+    pub states: States,
     pub clock: fn() -> Timestamp,
     /// Ends everything that the room has started.
     pub stop: CancellationToken,
@@ -57,6 +60,7 @@ pub struct Inner {
     pub url: String,
     pub owner: u32,
     pub urls: Urls,
+    pub states: States,
     pub clock: fn() -> Timestamp,
     pub tasks: TaskTracker,
     pub git_calls: Semaphore,
@@ -86,6 +90,7 @@ impl State {
             url: setup.url,
             owner: setup.owner,
             urls: setup.urls,
+            states: setup.states,
             clock: setup.clock,
             tasks,
             git_calls: Semaphore::new(GIT_CALLS),

@@ -3,7 +3,9 @@
 
 mod authorization;
 mod client;
+mod flow;
 mod git;
 mod hooks;
 mod problems;
+mod states;
 mod world;

@@ -223,11 +223,17 @@ pub enum Who {
 
 impl World {
     pub async fn new() -> Self {
+        Self::at(now).await
+    }
+
+    /// With a clock of its own.
+    pub async fn at(clock: fn() -> Timestamp) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = Utf8PathBuf::from_path_buf(directory.path().to_owned()).unwrap();
         let store = Store::open(&path.join("serve")).unwrap();
         let (recorder, stop) = (Arc::new(Recorder::default()), CancellationToken::new());
         store.write(seed).await.unwrap();
+        let states = states(&store, clock, &stop).await;
         let state = web::State::new(web::Setup {
             store,
             commands: recorder.clone(),
@@ -237,7 +243,8 @@ impl World {
             url: "http://127.0.0.1:1".into(),
             owner: OWNER,
             urls: Arc::new(|place| vec![format!("http://{place}/")]),
-            clock: now,
+            states,
+            clock,
             stop: stop.clone(),
         })
         .unwrap();
@@ -320,6 +327,27 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         self.stop.cancel();
+    }
+}
+
+/// The engine of state machines, as `serve` puts it together.
+async fn states(store: &Store, clock: fn() -> Timestamp, stop: &CancellationToken) -> web::States {
+    let known = Arc::new(web::Known::default());
+    known.load(store).await.unwrap();
+    let refuses = Arc::clone(&known);
+    let (engine, handle) = engine::new(engine::Setup {
+        store: store.clone(),
+        clock,
+        bits: crate::clock::bits,
+        refuses: Arc::new(move |owner, resource| refuses.refuses(owner, resource)),
+        own: |_| false,
+        limits: engine::Limits::default(),
+    });
+    tokio::spawn(engine.run(stop.clone().cancelled_owned()));
+    web::States {
+        engine: handle,
+        known,
+        unsigned: None,
     }
 }
 

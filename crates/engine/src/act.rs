@@ -1,0 +1,455 @@
+//! What inputs do to executions, and what is done once that is committed.
+
+use std::collections::VecDeque;
+
+use asl::{Command, Event, Timeout};
+use jiff::{SignedDuration, Timestamp};
+use store::{Begin, Logged};
+use tokio::sync::oneshot;
+
+use crate::{
+    Engine, Error, Offer, Started,
+    desk::{Place, Poller, Token},
+    handle::{Answer, Input, Report, Start},
+    live::{Express, Live},
+    recover,
+    timers::Due,
+};
+
+/// Something that waits for a commit.
+pub(crate) enum Act {
+    Started(Answer<Started>, Started, String),
+    Done(Answer<()>),
+    Moved(Answer<Timestamp>, Timestamp),
+    Deliver {
+        resource: String,
+        token: Token,
+        input: serde_json::Value,
+        answer: oneshot::Sender<Offer>,
+    },
+}
+
+impl Act {
+    fn fail(self, error: &Error) {
+        // Whoever asked may not wait any more.
+        match self {
+            Self::Started(answer, ..) => drop(answer.send(Err(error.clone()))),
+            Self::Done(answer) => drop(answer.send(Err(error.clone()))),
+            Self::Moved(answer, _) => drop(answer.send(Err(error.clone()))),
+            Self::Deliver { .. } => {}
+        }
+    }
+}
+
+/// Refuses an input that will not happen.
+fn refuse(input: Input, error: Error) {
+    match input {
+        Input::Start(_, answer) => drop(answer.send(Err(error))),
+        Input::Express(_, answer) => drop(answer.send(Err(error))),
+        Input::Report { answer, .. } | Input::Settle(answer) => drop(answer.send(Err(error))),
+        Input::Stop { answer, .. } => drop(answer.send(Err(error))),
+        Input::Redrive { answer, .. } => drop(answer.send(Err(error))),
+        Input::Poll { .. } | Input::Take { .. } => {}
+    }
+}
+
+impl Engine {
+    pub(crate) fn take(&mut self, input: Input) {
+        match input {
+            Input::Start(start, answer) if start.fresh => self.begin(*start, answer),
+            Input::Start(start, answer) => match self.names.insert(start.arn.clone()) {
+                true => self.naming.push((start, answer)),
+                false => drop(answer.send(Err(Error::Exists(start.arn)))),
+            },
+            Input::Express(start, answer) => self.begin_express(*start, answer),
+            Input::Poll { resource, poller } => match self.desk.task(&resource) {
+                Some(token) => self.give(resource, token, poller),
+                None => self.desk.wait_for_task(resource, poller),
+            },
+            Input::Take {
+                resource,
+                token,
+                poller,
+            } => match self.desk.place(&token) {
+                Some(_) => self.give(resource, token, poller),
+                None => self.take(Input::Poll { resource, poller }),
+            },
+            Input::Report {
+                owner,
+                token,
+                report,
+                answer,
+            } => self.report(owner, token, report, answer),
+            Input::Stop {
+                key,
+                error,
+                cause,
+                answer,
+            } => self.stop(key, error, cause, answer),
+            Input::Redrive { key, answer } => match self.live.contains_key(&key) {
+                true => drop(answer.send(Err(Error::NotRedrivable(key)))),
+                false => self.park(key, Input::Redrive { key, answer }),
+            },
+            Input::Settle(answer) => self.settling.push(answer),
+        }
+    }
+
+    pub(crate) fn begin(&mut self, start: Start, answer: Answer<Started>) {
+        self.key += 1;
+        let (key, at) = (self.key, self.now());
+        self.batch.begins.push(Begin {
+            key,
+            tenant: start.tenant.clone(),
+            machine: start.machine,
+            name: start.name.clone(),
+            arn: start.arn.clone(),
+            origin: start.origin.clone(),
+            definition: start.definition.clone(),
+            input: start.input.to_string(),
+            at,
+        });
+        self.insert(key, Live::new(start.owner, start.program.clone(), at));
+        let started = Started { key, at };
+        self.acts.push(Act::Started(answer, started, start.arn.clone()));
+        let event = self.first(start);
+        self.happen(key, event);
+    }
+
+    fn begin_express(&mut self, start: Start, answer: Answer<crate::Ended>) {
+        self.express += 1;
+        let (key, at) = (self.express, self.now());
+        let mut live = Live::new(start.owner, start.program.clone(), at);
+        live.express = Some(Box::new(Express {
+            started_at: at,
+            answer,
+        }));
+        self.insert(key, live);
+        self.timers
+            .keep(at + self.setup.limits.express, Due::Express { execution: key });
+        let event = self.first(start);
+        self.happen(key, event);
+    }
+
+    fn first(&self, start: Start) -> Event {
+        Event::Start {
+            id: start.arn,
+            name: start.name,
+            input: start.input,
+            role: start.role,
+            machine_id: start.machine_arn,
+            machine_name: start.machine_name,
+            seed: [(self.setup.bits)(), (self.setup.bits)()],
+        }
+    }
+
+    pub(crate) fn express_over(&mut self, key: u64, status: asl::Status) {
+        let Some(live) = self.live.get_mut(&key) else {
+            return;
+        };
+        let Some(express) = live.express.take() else {
+            return;
+        };
+        let ended = crate::Ended {
+            started_at: express.started_at,
+            ended_at: express.started_at + self.setup.limits.express,
+            status,
+        };
+        let _ = express.answer.send(Ok(ended));
+        self.finish(key);
+    }
+
+    pub(crate) fn insert(&mut self, key: u64, mut live: Live) {
+        self.touch += 1;
+        live.touched = self.touch;
+        self.used.insert(self.touch, key);
+        self.live.insert(key, live);
+    }
+
+    /// Gives a task to somebody who waits for one.
+    fn give(&mut self, resource: String, token: Token, poller: Poller) {
+        let Some(Place { execution, task, .. }) = self.desk.place(&token) else {
+            return self.take(Input::Poll { resource, poller });
+        };
+        if poller.answer.is_closed() {
+            return self.desk.return_task(&resource, token);
+        }
+        let Some(live) = self.live.get(&execution) else {
+            return self.park(
+                execution,
+                Input::Take {
+                    resource,
+                    token,
+                    poller,
+                },
+            );
+        };
+        let Some(order) = live.orders.get(&task) else {
+            return self.take(Input::Poll { resource, poller });
+        };
+        let (started, input) = (order.started, order.input.clone());
+        if !started {
+            let worker = poller.worker;
+            self.happen(execution, Event::TaskStarted { task, worker });
+        }
+        self.acts.push(Act::Deliver {
+            resource,
+            token,
+            input,
+            answer: poller.answer,
+        });
+    }
+
+    /// Gives tasks to pollers while there are both.
+    pub(crate) fn hand_out(&mut self, resource: &str) {
+        while let Some(poller) = self.desk.poller(resource) {
+            match self.desk.task(resource) {
+                Some(token) => self.give(resource.to_owned(), token, poller),
+                None => return self.desk.wait_for_task(resource.to_owned(), poller),
+            }
+        }
+    }
+
+    fn report(&mut self, owner: u64, token: String, report: Report, answer: Answer<()>) {
+        let place = self.desk.place(&token).filter(|place| place.owner == owner);
+        let Some(Place { execution, task, .. }) = place else {
+            return drop(answer.send(Err(self.unknown(&token))));
+        };
+        let Some(live) = self.live.get(&execution) else {
+            return self.park(
+                execution,
+                Input::Report {
+                    owner,
+                    token,
+                    report,
+                    answer,
+                },
+            );
+        };
+        let heartbeat = live.orders.get(&task).and_then(|order| order.heartbeat);
+        let event = match report {
+            Report::Alive => {
+                self.alive(execution, task, heartbeat);
+                return drop(answer.send(Ok(())));
+            }
+            Report::Succeeded(output) => Event::TaskSucceeded { task, output },
+            Report::Failed(error, cause) => Event::TaskFailed { task, error, cause },
+        };
+        self.happen(execution, event);
+        self.acts.push(Act::Done(answer));
+    }
+
+    /// A text of another shape never was a token.
+    fn unknown(&self, token: &str) -> Error {
+        let shape = token.len() == 43
+            && token
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
+        if shape { Error::TaskGone } else { Error::Token }
+    }
+
+    pub(crate) fn alive(&mut self, execution: u64, task: u64, heartbeat: Option<u64>) {
+        if let Some(seconds) = heartbeat {
+            let until =
+                self.now() + SignedDuration::from_secs(seconds.min(i64::from(u32::MAX) as u64) as i64);
+            self.timers.alive(execution, task, until);
+        }
+    }
+
+    pub(crate) fn silent(&mut self, execution: u64, task: u64) {
+        let kind = Timeout::Heartbeat;
+        if self.live.contains_key(&execution) {
+            self.happen(execution, Event::TaskTimedOut { task, kind });
+        } else {
+            // It is looked at again when it has been read.
+            self.want(execution);
+            let soon = self.now() + SignedDuration::from_millis(20);
+            self.timers.alive(execution, task, soon);
+        }
+    }
+
+    fn stop(&mut self, key: u64, error: Option<String>, cause: Option<String>, answer: Answer<Timestamp>) {
+        if !self.live.contains_key(&key) {
+            return self.park(
+                key,
+                Input::Stop {
+                    key,
+                    error,
+                    cause,
+                    answer,
+                },
+            );
+        }
+        let at = self.now();
+        self.happen(key, Event::Cancel { error, cause });
+        self.acts.push(Act::Moved(answer, at));
+    }
+
+    /// Lets an event happen to an execution in memory, and all that follows from it at once.
+    pub(crate) fn happen(&mut self, key: u64, event: Event) {
+        let now = self.now();
+        let mut queue = VecDeque::from([event]);
+        while let Some(event) = queue.pop_front() {
+            let Some(live) = self.live.get_mut(&key) else {
+                return;
+            };
+            if !live.fits(&event) {
+                continue;
+            }
+            live.at = live.at.max(now);
+            let at = live.at;
+            let state = std::mem::take(&mut live.state);
+            let step = asl::step(&live.machine, state, &event, at);
+            let (came, over) = recover::note(&mut live.orders, &event, &step);
+            live.state = step.execution;
+            let is_open = live.state.is_open();
+            if live.express.is_none() {
+                self.history += live.pending.push(&step.history);
+                self.log(key, at, &event);
+            }
+            for order in over {
+                self.desk.forget(&order.token);
+                self.timers.over(key, order.task);
+            }
+            for command in step.commands {
+                match command {
+                    Command::StartTimer { timer, at } => self.set(key, timer, at),
+                    Command::OpenMapRun { task, .. } => queue.push_back(Event::MapRunFailed {
+                        task,
+                        error: Some("States.Runtime".into()),
+                        cause: Some("This engine does not run distributed Maps yet.".into()),
+                    }),
+                    _ => {}
+                }
+            }
+            for task in came {
+                queue.extend(self.offer(key, task));
+            }
+            if let Event::TaskStarted { task, .. } = event {
+                let heartbeat = self
+                    .live
+                    .get(&key)
+                    .and_then(|live| live.orders.get(&task)?.heartbeat);
+                self.alive(key, task, heartbeat);
+            }
+            if !is_open {
+                self.finish(key);
+            }
+        }
+    }
+
+    fn set(&mut self, key: u64, timer: u64, at: Timestamp) {
+        let due = Due::Timer {
+            execution: key,
+            timer,
+        };
+        match Self::in_memory(key) {
+            true => self.timers.keep(at, due),
+            false => self.timers.set(at, due),
+        }
+    }
+
+    fn log(&mut self, key: u64, at: Timestamp, event: &Event) {
+        self.seq += 1;
+        self.touch += 1;
+        let live = self.live.get_mut(&key).expect("what happens, happens in memory");
+        self.used.remove(&live.touched);
+        self.used.insert(self.touch, key);
+        live.touched = self.touch;
+        live.seq = self.seq;
+        if live.unfolded.is_none() {
+            live.unfolded = Some(self.seq);
+            self.dirty.insert(self.seq, key);
+        }
+        self.batch.events.push(Logged {
+            seq: self.seq,
+            execution: key,
+            at,
+            event: serde_json::to_string(event).expect("an event is plain data"),
+        });
+    }
+
+    /// A task was scheduled. What happens next to its execution, if that is known already.
+    fn offer(&mut self, key: u64, task: u64) -> Option<Event> {
+        let live = self.live.get(&key)?;
+        let (owner, order) = (live.owner, live.orders.get(&task)?);
+        let (resource, token) = (order.resource.clone(), order.token.clone());
+        if let Some(cause) = (self.setup.refuses)(owner, &resource) {
+            return Some(Event::TaskFailed {
+                task,
+                error: Some("States.Runtime".into()),
+                cause: Some(cause),
+            });
+        }
+        let place = Place {
+            owner,
+            execution: key,
+            task,
+        };
+        self.desk.know(token.clone(), place);
+        let Some(poller) = self.desk.poller(&resource) else {
+            self.desk.wait_for_poller(&resource, token);
+            return None;
+        };
+        self.acts.push(Act::Deliver {
+            resource: resource.to_string(),
+            token,
+            input: order.input.clone(),
+            answer: poller.answer,
+        });
+        Some(Event::TaskStarted {
+            task,
+            worker: poller.worker,
+        })
+    }
+
+    /// What was to be done is not: who asked is told, who waits for a task goes on waiting.
+    pub(crate) fn undo(&mut self, act: Act, error: &Error) {
+        match act {
+            Act::Deliver { resource, answer, .. } => {
+                let worker = None;
+                self.desk.wait_for_task(resource, Poller { worker, answer });
+            }
+            other => other.fail(error),
+        }
+    }
+
+    pub(crate) fn refuse(&mut self, input: Input, error: Error) {
+        match input {
+            Input::Take { resource, poller, .. } | Input::Poll { resource, poller } => {
+                self.desk.wait_for_task(resource, poller)
+            }
+            other => refuse(other, error),
+        }
+    }
+
+    pub(crate) fn act(&mut self, act: Act) {
+        match act {
+            Act::Started(answer, started, arn) => {
+                self.names.remove(&arn);
+                let _ = answer.send(Ok(started));
+            }
+            Act::Done(answer) => drop(answer.send(Ok(()))),
+            Act::Moved(answer, at) => drop(answer.send(Ok(at))),
+            Act::Deliver {
+                resource,
+                token,
+                input,
+                answer,
+            } => {
+                if self.desk.place(&token).is_none() {
+                    // It ended before anybody had it: whoever waits goes on waiting.
+                    let poller = Poller { worker: None, answer };
+                    return self.take(Input::Poll { resource, poller });
+                }
+                let offer = Offer {
+                    token: token.to_string(),
+                    input,
+                };
+                if answer.send(offer).is_err() {
+                    self.desk.return_task(&resource, token);
+                    self.hand_out(&resource);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! What the rest of a program says to the engine, and what it hears.
+
+use asl::{Machine, Status};
+use jiff::Timestamp;
+use model::TenantName;
+use serde_json::Value;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    Error, Offer,
+    desk::{self, Poller},
+};
+
+/// An execution to be started.
+#[derive(Debug, Clone)]
+pub struct Start {
+    pub tenant: TenantName,
+    /// Number of the tenant: who may answer for the execution's tasks.
+    pub owner: u64,
+    /// Key of the state machine.
+    pub machine: u64,
+    pub machine_arn: String,
+    pub machine_name: String,
+    pub role: String,
+    pub program: Machine,
+    /// The text of `program`.
+    pub definition: String,
+    pub name: String,
+    pub arn: String,
+    /// JSON that is kept with the execution.
+    pub origin: String,
+    pub input: Value,
+    /// The name was made up just now: nobody else has it.
+    pub fresh: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Started {
+    pub key: u64,
+    pub at: Timestamp,
+}
+
+/// How an express execution ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ended {
+    pub started_at: Timestamp,
+    pub ended_at: Timestamp,
+    pub status: Status,
+}
+
+pub(crate) type Answer<T> = oneshot::Sender<Result<T, Error>>;
+
+pub(crate) enum Input {
+    Start(Box<Start>, Answer<Started>),
+    /// In memory only.
+    Express(Box<Start>, Answer<Ended>),
+    Poll {
+        resource: String,
+        poller: Poller,
+    },
+    /// A task for a poller, whose execution had to be read first.
+    Take {
+        resource: String,
+        token: desk::Token,
+        poller: Poller,
+    },
+    Report {
+        owner: u64,
+        token: String,
+        report: Report,
+        answer: Answer<()>,
+    },
+    Stop {
+        key: u64,
+        error: Option<String>,
+        cause: Option<String>,
+        answer: Answer<Timestamp>,
+    },
+    Redrive {
+        key: u64,
+        answer: Answer<Timestamp>,
+    },
+    /// Folds all there is to fold.
+    Settle(Answer<()>),
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum Report {
+    Succeeded(Value),
+    Failed(Option<String>, Option<String>),
+    Alive,
+}
+
+/// How the engine is reached. A caller that stops waiting takes nothing back.
+#[derive(Clone)]
+pub struct Handle(pub(crate) mpsc::Sender<Input>);
+
+impl Handle {
+    async fn ask<T>(&self, input: impl FnOnce(Answer<T>) -> Input) -> Result<T, Error> {
+        let (answer, answered) = oneshot::channel();
+        self.0.send(input(answer)).await.map_err(|_| Error::Closed)?;
+        answered.await.map_err(|_| Error::Closed)?
+    }
+
+    /// Answers when the execution is on record.
+    pub async fn start(&self, start: Start) -> Result<Started, Error> {
+        self.ask(|answer| Input::Start(Box::new(start), answer)).await
+    }
+
+    /// Runs an execution in memory, and answers when it has ended. It is nowhere afterwards.
+    pub async fn express(&self, start: Start) -> Result<Ended, Error> {
+        self.ask(|answer| Input::Express(Box::new(start), answer)).await
+    }
+
+    /// Waits for a task of `resource`. Stop waiting by dropping the future.
+    pub async fn poll(&self, resource: &str, worker: Option<String>) -> Result<Offer, Error> {
+        let (answer, answered) = oneshot::channel();
+        let input = Input::Poll {
+            resource: resource.to_owned(),
+            poller: Poller { worker, answer },
+        };
+        self.0.send(input).await.map_err(|_| Error::Closed)?;
+        answered.await.map_err(|_| Error::Closed)
+    }
+
+    async fn report(&self, owner: u64, token: &str, report: Report) -> Result<(), Error> {
+        let token = token.to_owned();
+        self.ask(|answer| Input::Report {
+            owner,
+            token,
+            report,
+            answer,
+        })
+        .await
+    }
+
+    pub async fn succeed(&self, owner: u64, token: &str, output: Value) -> Result<(), Error> {
+        self.report(owner, token, Report::Succeeded(output)).await
+    }
+
+    pub async fn fail(
+        &self,
+        owner: u64,
+        token: &str,
+        error: Option<String>,
+        cause: Option<String>,
+    ) -> Result<(), Error> {
+        self.report(owner, token, Report::Failed(error, cause)).await
+    }
+
+    pub async fn heartbeat(&self, owner: u64, token: &str) -> Result<(), Error> {
+        self.report(owner, token, Report::Alive).await
+    }
+
+    /// Ends an execution, and gives the time at which it ended.
+    pub async fn stop(
+        &self,
+        key: u64,
+        error: Option<String>,
+        cause: Option<String>,
+    ) -> Result<Timestamp, Error> {
+        self.ask(|answer| Input::Stop {
+            key,
+            error,
+            cause,
+            answer,
+        })
+        .await
+    }
+
+    /// Tries the states of an execution again that did not succeed, and gives the time at which it goes on.
+    pub async fn redrive(&self, key: u64) -> Result<Timestamp, Error> {
+        self.ask(|answer| Input::Redrive { key, answer }).await
+    }
+
+    /// Answers when every execution is folded: the log is empty but for its last event.
+    pub async fn settle(&self) -> Result<(), Error> {
+        self.ask(Input::Settle).await
+    }
+}

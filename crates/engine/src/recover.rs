@@ -1,0 +1,172 @@
+//! From rows to executions: a snapshot, and the events after it.
+
+use std::collections::BTreeMap;
+
+use asl::{Command, Event, Execution, HistoryEvent, Machine, Step};
+use jiff::Timestamp;
+use store::{Db, Logged, Piece, Run, Snapshot};
+
+use crate::{Error, Order, live};
+
+/// An open execution as its rows say it is.
+#[derive(Debug, Clone)]
+pub struct Recovered {
+    /// Number of its tenant.
+    pub owner: u64,
+    pub machine: Machine,
+    pub state: Execution,
+    /// Number of its last event in the log.
+    pub seq: u64,
+    /// Its first event after the snapshot.
+    pub unfolded: Option<u64>,
+    pub orders: BTreeMap<u64, Order>,
+    /// What happened after the snapshot.
+    pub history: Vec<HistoryEvent>,
+    /// When its last event happened.
+    pub at: Timestamp,
+}
+
+/// Reads an open execution, log included. `None`: there is none with this key, or it has ended.
+pub fn recover(db: &Db<'_>, key: u64) -> Result<Option<Recovered>, Error> {
+    let Some((run, definition)) = db.run_by_key(key)?.filter(|(run, _)| run.ended_at.is_none()) else {
+        return Ok(None);
+    };
+    let machine = Machine::parse(&definition).map_err(|_| Error::Damaged(key))?;
+    let snapshot = db.snapshot(key)?;
+    let after = snapshot.as_ref().map_or(0, |snapshot| snapshot.seq);
+    replay(&run, machine, snapshot, &db.log(Some(key), after)?).map(Some)
+}
+
+/// Lets the events happen again on what the snapshot has; those that it has already are passed over.
+pub(crate) fn replay(
+    run: &Run,
+    machine: Machine,
+    snapshot: Option<Snapshot>,
+    events: &[Logged],
+) -> Result<Recovered, Error> {
+    let damaged = || Error::Damaged(run.key);
+    let (state, seq, orders) = match &snapshot {
+        None => (Execution::new(), 0, BTreeMap::new()),
+        Some(snapshot) => (
+            serde_json::from_str(&snapshot.state).map_err(|_| damaged())?,
+            snapshot.seq,
+            live::orders(snapshot).ok_or_else(damaged)?,
+        ),
+    };
+    let mut recovered = Recovered {
+        owner: run.owner,
+        machine,
+        state,
+        seq,
+        unfolded: None,
+        orders,
+        history: Vec::new(),
+        at: run.started_at,
+    };
+    for logged in events.iter().filter(|logged| logged.seq > seq) {
+        let event = serde_json::from_str(&logged.event).map_err(|_| damaged())?;
+        let state = std::mem::take(&mut recovered.state);
+        let step = asl::step(&recovered.machine, state, &event, logged.at);
+        note(&mut recovered.orders, &event, &step);
+        recovered.state = step.execution;
+        recovered.history.extend(step.history);
+        recovered.seq = logged.seq;
+        recovered.at = logged.at;
+        recovered.unfolded.get_or_insert(logged.seq);
+    }
+    Ok(recovered)
+}
+
+/// What a step does to the open tasks: gives those that came and those that are over.
+pub(crate) fn note(orders: &mut BTreeMap<u64, Order>, event: &Event, step: &Step) -> (Vec<u64>, Vec<Order>) {
+    let (mut came, mut over) = (Vec::new(), Vec::new());
+    match event {
+        Event::TaskStarted { task, .. } => {
+            if let Some(order) = orders.get_mut(task) {
+                order.started = true;
+            }
+        }
+        Event::TaskSucceeded { task, .. }
+        | Event::TaskFailed { task, .. }
+        | Event::TaskTimedOut { task, .. }
+            if !step.execution.open_tasks().any(|open| open.task == *task) =>
+        {
+            over.extend(orders.remove(task));
+        }
+        _ => {}
+    }
+    for command in &step.commands {
+        match command {
+            Command::Schedule {
+                task,
+                resource,
+                input,
+                heartbeat,
+                token,
+                ..
+            } => {
+                let order = Order {
+                    task: *task,
+                    resource: resource.as_str().into(),
+                    token: token.as_str().into(),
+                    heartbeat: *heartbeat,
+                    started: false,
+                    input: input.clone(),
+                };
+                orders.insert(*task, order);
+                came.push(*task);
+            }
+            Command::CancelTask { task } => over.extend(orders.remove(task)),
+            Command::OpenMapRun { .. }
+            | Command::StartChild { .. }
+            | Command::CloseMapRun { .. }
+            | Command::StartTimer { .. }
+            | Command::CancelTimer { .. } => {}
+        }
+    }
+    (came, over)
+}
+
+/// Events of an execution's history from the id `first` on, `limit` at most, and how many there are in all.
+pub fn history(db: &Db<'_>, key: u64, first: u64, limit: usize) -> Result<(Vec<HistoryEvent>, u64), Error> {
+    let newest = recover(db, key)?;
+    let last = match &newest {
+        Some(open) => open.state.history_len(),
+        None => last(db, key)?,
+    };
+    let mut found = Vec::new();
+    let mut from = first.max(1);
+    let until = from.saturating_add(limit as u64).min(last + 1);
+    while from < until {
+        let pieces = db.pieces(key, from, 16)?;
+        let before = from;
+        for piece in &pieces {
+            let events = events(key, piece)?;
+            let events = events
+                .into_iter()
+                .filter(|event| event.id >= before && event.id < until);
+            found.extend(events.filter(|event| event.id >= from));
+            from = found.last().map_or(from, |event: &HistoryEvent| event.id + 1);
+        }
+        if from == before {
+            break;
+        }
+    }
+    let rest = newest.map(|open| open.history).unwrap_or_default();
+    found.extend(
+        rest.into_iter()
+            .filter(|event| event.id >= from && event.id < until),
+    );
+    Ok((found, last))
+}
+
+fn last(db: &Db<'_>, key: u64) -> Result<u64, Error> {
+    let Some(piece) = db.pieces(key, u64::from(u32::MAX), 1)?.pop() else {
+        return Ok(0);
+    };
+    Ok(events(key, &piece)?.last().map_or(0, |event| event.id))
+}
+
+fn events(key: u64, piece: &Piece) -> Result<Vec<HistoryEvent>, Error> {
+    serde_json::from_str(&piece.events).map_err(|_| Error::Damaged(key))
+}

@@ -1,0 +1,115 @@
+//! What the tests of this room share: an engine on a store in a directory, and somebody who works.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::disallowed_methods, reason = "a test's clock is the machine's")]
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use std::sync::Arc;
+
+use asl::Machine;
+use camino::Utf8Path;
+use engine::{Handle, Limits, Setup, Start};
+use jiff::Timestamp;
+use model::TenantName;
+use serde_json::Value;
+use store::{By, Store};
+use tokio::{sync::oneshot, task::JoinHandle};
+
+pub const OWNER: u64 = 1;
+
+/// An engine that runs.
+pub struct Running {
+    pub store: Store,
+    pub handle: Handle,
+    stop: Option<oneshot::Sender<()>>,
+    task: JoinHandle<Result<(), engine::Error>>,
+}
+
+pub async fn open(dir: &Utf8Path) -> Store {
+    let store = Store::open(dir).unwrap();
+    let by = By::platform(Timestamp::now());
+    let _ = store.write(move |tx| tx.create_tenant(&tenant(), &by)).await;
+    store
+}
+
+pub fn tenant() -> TenantName {
+    "acme".parse().unwrap()
+}
+
+pub fn setup(store: &Store, limits: Limits) -> Setup {
+    Setup {
+        store: store.clone(),
+        clock: Timestamp::now,
+        bits: || store::random_bits().unwrap(),
+        refuses: Arc::new(|_, resource| resource.contains(":nobody").then(|| "nobody".to_owned())),
+        own: |_| true,
+        limits,
+    }
+}
+
+pub async fn run(store: Store, limits: Limits) -> Running {
+    run_with(setup(&store, limits), store).await
+}
+
+pub async fn run_with(setup: Setup, store: Store) -> Running {
+    let (engine, handle) = engine::new(setup);
+    let (stop, stopped) = oneshot::channel::<()>();
+    let task = tokio::spawn(engine.run(async move { drop(stopped.await) }));
+    Running {
+        store,
+        handle,
+        stop: Some(stop),
+        task,
+    }
+}
+
+impl Running {
+    /// Ends in order.
+    pub async fn end(mut self) -> Store {
+        drop(self.stop.take());
+        self.task.await.unwrap().unwrap();
+        self.store
+    }
+
+    /// Ends in the middle of whatever it does.
+    pub async fn abort(self) -> Store {
+        self.task.abort();
+        let _ = self.task.await;
+        self.store
+    }
+}
+
+/// A machine of tasks, one after the other.
+pub fn chain(length: usize) -> String {
+    let mut states = serde_json::Map::new();
+    for n in 0..length {
+        let mut state = serde_json::json!({ "Type": "Task", "Resource": resource("work") });
+        match n + 1 == length {
+            true => state["End"] = true.into(),
+            false => state["Next"] = format!("S{}", n + 1).into(),
+        }
+        states.insert(format!("S{n}"), state);
+    }
+    serde_json::json!({ "StartAt": "S0", "States": states }).to_string()
+}
+
+pub fn resource(name: &str) -> String {
+    format!("arn:aws:states:local:000000000001:activity:{name}")
+}
+
+pub fn start(text: &str, name: &str, input: Value) -> Start {
+    Start {
+        tenant: tenant(),
+        owner: OWNER,
+        machine: 1,
+        machine_arn: "arn:aws:states:local:000000000001:stateMachine:m".into(),
+        machine_name: "m".into(),
+        role: "arn:aws:iam::1:role/r".into(),
+        program: Machine::parse(text).unwrap(),
+        definition: text.into(),
+        name: name.into(),
+        arn: format!("arn:aws:states:local:000000000001:execution:m:{name}"),
+        origin: "{}".into(),
+        input,
+        fresh: false,
+    }
+}

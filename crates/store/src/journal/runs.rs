@@ -1,0 +1,144 @@
+//! Executions of state machines, as lists and descriptions show them.
+
+use jiff::Timestamp;
+use model::TenantName;
+use rusqlite::{Row, params};
+
+use super::Status;
+use crate::{
+    Db, Error, Tx,
+    sql::{At, Columns as _, Word},
+};
+
+/// An execution of a state machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run {
+    pub key: u64,
+    pub tenant: TenantName,
+    /// Number of the tenant.
+    pub owner: u64,
+    /// Key of the state machine, which may be gone.
+    pub machine: u64,
+    pub name: String,
+    pub arn: String,
+    pub origin: String,
+    pub input: String,
+    pub started_at: Timestamp,
+    pub status: Status,
+    pub output: Option<String>,
+    pub error: Option<String>,
+    pub cause: Option<String>,
+    pub ended_at: Option<Timestamp>,
+    /// How often it was tried again, and when last.
+    pub redrives: u32,
+    pub redriven_at: Option<Timestamp>,
+    /// It is over, and what is needed to try it again is kept.
+    pub redrivable: bool,
+}
+
+/// Which executions of a machine to list, newest first.
+#[derive(Debug, Clone, Default)]
+pub struct RunFilter {
+    pub machine: u64,
+    pub status: Option<Status>,
+    /// Only those with a smaller key.
+    pub before: Option<u64>,
+    pub limit: u32,
+}
+
+const SELECT: &str = "SELECT x.*, t.name AS tenant,
+    x.ended_at IS NOT NULL AND EXISTS (SELECT 1 FROM snapshots s WHERE s.execution = x.key) AS redrivable
+    FROM state_executions x JOIN tenants t ON t.id = x.tenant_id";
+
+impl Db<'_> {
+    pub fn run(&self, arn: &str) -> Result<Option<Run>, Error> {
+        self.one(&format!("{SELECT} WHERE x.arn = ?1"), [arn], run)
+    }
+
+    /// An execution by its key, with its definition.
+    pub fn run_by_key(&self, key: u64) -> Result<Option<(Run, String)>, Error> {
+        self.one(
+            "SELECT x.*, t.name AS tenant, m.definition AS text,
+             x.ended_at IS NOT NULL AND EXISTS (SELECT 1 FROM snapshots s WHERE s.execution = x.key) AS redrivable
+             FROM state_executions x JOIN tenants t ON t.id = x.tenant_id JOIN machines m ON m.digest = x.definition WHERE x.key = ?1",
+            [key],
+            |row| Ok((run(row)?, row.get("text")?)),
+        )
+    }
+
+    pub fn runs(&self, filter: &RunFilter) -> Result<Vec<Run>, Error> {
+        let mut sql = format!("{SELECT} WHERE x.machine = ?1 AND x.key < ?2");
+        sql.push_str(match filter.status {
+            Some(Status::Running) => " AND x.ended_at IS NULL AND ?3 IS NOT NULL",
+            Some(_) => " AND x.status = ?3",
+            None => " AND ?3 IS NULL",
+        });
+        sql.push_str(" ORDER BY x.key DESC LIMIT ?4");
+        let before = filter.before.unwrap_or(i64::MAX as u64);
+        self.all(
+            &sql,
+            params![filter.machine, before, filter.status.map(Word), filter.limit],
+            run,
+        )
+    }
+
+    /// Keys of a machine's open executions.
+    pub fn open_runs(&self, machine: u64) -> Result<Vec<u64>, Error> {
+        self.all(
+            "SELECT key FROM state_executions WHERE machine = ?1 AND ended_at IS NULL ORDER BY key",
+            [machine],
+            |row| row.get(0),
+        )
+    }
+}
+
+impl Tx<'_> {
+    /// Forgets executions of state machines that ended before `ended_before`, and those of a machine beyond its newest
+    /// `keep`; `limit` at most. Gives how many.
+    pub fn prune_runs(&self, ended_before: Timestamp, keep: u32, limit: u32) -> Result<usize, Error> {
+        let old = self.run(
+            "DELETE FROM state_executions WHERE key IN (SELECT key FROM state_executions
+             WHERE ended_at IS NOT NULL AND ended_at < ?1 ORDER BY ended_at LIMIT ?2)",
+            params![At(ended_before), limit],
+        )?;
+        let machines: Vec<u64> = self.all("SELECT DISTINCT machine FROM state_executions", [], |row| {
+            row.get(0)
+        })?;
+        let mut many = 0;
+        for machine in machines {
+            many += self.run(
+                "DELETE FROM state_executions WHERE key IN (SELECT key FROM state_executions
+                 WHERE machine = ?1 AND ended_at IS NOT NULL AND key <=
+                     (SELECT key FROM state_executions WHERE machine = ?1 ORDER BY key DESC LIMIT 1 OFFSET ?2)
+                 LIMIT ?3)",
+                params![machine, keep, limit],
+            )?;
+        }
+        if old + many > 0 {
+            self.prune_definitions()?;
+        }
+        Ok(old + many)
+    }
+}
+
+fn run(row: &Row<'_>) -> rusqlite::Result<Run> {
+    Ok(Run {
+        key: row.get("key")?,
+        tenant: row.parsed("tenant")?,
+        owner: row.get("tenant_id")?,
+        machine: row.get("machine")?,
+        name: row.get("name")?,
+        arn: row.get("arn")?,
+        origin: row.get("origin")?,
+        input: row.get("input")?,
+        started_at: row.at("started_at")?,
+        status: row.word("status")?,
+        output: row.get("output")?,
+        error: row.get("error")?,
+        cause: row.get("cause")?,
+        ended_at: row.maybe_at("ended_at")?,
+        redrives: row.get("redrives")?,
+        redriven_at: row.maybe_at("redriven_at")?,
+        redrivable: row.get("redrivable")?,
+    })
+}

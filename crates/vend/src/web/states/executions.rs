@@ -1,0 +1,387 @@
+//! Executions and their histories.
+
+use engine::Start;
+use serde_json::{Value, json};
+use store::{Run, RunFilter, Status};
+
+use super::{
+    arn::{self, Kind},
+    call::{Call, page, seconds},
+    fault::Fault,
+    machines::{Meant, described, kind},
+};
+
+/// Bytes of an input.
+const INPUT: usize = 262_144;
+
+impl Call {
+    /// The execution that the request asks to start, and whether its name was made up.
+    async fn asked(&self) -> Result<(Meant, Start), Fault> {
+        let meant = self.meant(self.text("stateMachineArn")?).await?;
+        let wrong = |why: &str| {
+            Fault::new(
+                "InvalidExecutionInput",
+                format!("Invalid State Machine Execution Input: '{why}'"),
+            )
+        };
+        let input = self.maybe("input")?.unwrap_or("{}");
+        if input.len() > INPUT {
+            return Err(wrong("the input is longer than 262144 bytes"));
+        }
+        let input = serde_json::from_str(input).map_err(|error| wrong(&error.to_string()))?;
+        let given = self.maybe("name")?.map(arn::checked).transpose()?;
+        let name = given.map_or_else(fresh_name, str::to_owned);
+        let (account, machine) = (meant.owner.account, &meant.machine);
+        let text = match machine.express {
+            true => arn::express(account, &machine.name, &name, crate::clock::bits()),
+            false => arn::execution(account, &machine.name, &name),
+        };
+        let definition = meant.definition().to_owned();
+        let origin = json!({
+            "version": meant.version.as_ref().map(|version| version.version),
+            "alias": meant.alias,
+            "machine": machine.name,
+            "role": meant.role(),
+            "revision": meant.version.as_ref().map_or(&machine.revision, |version| &version.revision),
+            "by": self.who.actor,
+            "trace": self.maybe("traceHeader")?,
+        });
+        let start = Start {
+            tenant: meant.owner.tenant.clone(),
+            owner: account,
+            machine: machine.key,
+            machine_arn: meant.arn(),
+            machine_name: machine.name.clone(),
+            role: meant.role().to_owned(),
+            program: self.state.states.known.program(machine.express, &definition)?,
+            definition,
+            name,
+            arn: text,
+            origin: origin.to_string(),
+            input,
+            fresh: given.is_none(),
+        };
+        Ok((meant, start))
+    }
+
+    pub async fn start(&self) -> Result<Value, Fault> {
+        let (meant, start) = self.asked().await?;
+        let (text, engine) = (start.arn.clone(), &self.state.states.engine);
+        if meant.machine.express {
+            let at = self.state.now();
+            let engine = engine.clone();
+            // It runs on its own; how it ends is kept nowhere, as on AWS without logging.
+            self.state
+                .tasks
+                .spawn(async move { drop(engine.express(start).await) });
+            return Ok(json!({ "executionArn": text, "startDate": seconds(at) }));
+        }
+        let input = start.input.clone();
+        match engine.start(start).await {
+            Ok(started) => Ok(json!({ "executionArn": text, "startDate": seconds(started.at) })),
+            Err(engine::Error::Exists(_)) => self.started_already(&text, &input).await,
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The same start again is no error while the execution is under way.
+    async fn started_already(&self, text: &str, input: &Value) -> Result<Value, Fault> {
+        let asked = text.to_owned();
+        let found = self.state.store.read(move |db| db.run(&asked)).await?;
+        let same = |run: &Run| {
+            run.ended_at.is_none()
+                && serde_json::from_str::<Value>(&run.input).is_ok_and(|kept| kept == *input)
+        };
+        match found.filter(same) {
+            Some(run) => Ok(json!({ "executionArn": text, "startDate": seconds(run.started_at) })),
+            None => Err(Fault::new(
+                "ExecutionAlreadyExists",
+                format!("Execution Already Exists: '{text}'"),
+            )),
+        }
+    }
+
+    pub async fn start_sync(&self) -> Result<Value, Fault> {
+        let (meant, start) = self.asked().await?;
+        if !meant.machine.express {
+            return Err(Fault::new(
+                "StateMachineTypeNotSupported",
+                "This operation is not supported by this type of state machine",
+            ));
+        }
+        let (text, name, input) = (start.arn.clone(), start.name.clone(), start.input.to_string());
+        let ended = self.state.states.engine.express(start).await?;
+        let mut answer = json!({
+            "executionArn": text,
+            "stateMachineArn": meant.arn(),
+            "name": name,
+            "startDate": seconds(ended.started_at),
+            "stopDate": seconds(ended.ended_at),
+            "status": ended.status.as_str(),
+            "input": input,
+            "inputDetails": { "included": true },
+        });
+        match ended.status {
+            asl::Status::Succeeded { output } => {
+                answer["output"] = output.to_string().into();
+                answer["outputDetails"] = json!({ "included": true });
+            }
+            asl::Status::Failed { error, cause } | asl::Status::Aborted { error, cause } => {
+                put(&mut answer, "error", error);
+                put(&mut answer, "cause", cause);
+            }
+            asl::Status::Running | asl::Status::TimedOut => {
+                put(&mut answer, "error", Some("States.Timeout".into()))
+            }
+        }
+        let milliseconds = ended.ended_at.duration_since(ended.started_at).as_millis().max(1);
+        let billed = (milliseconds as u64).div_ceil(100) * 100;
+        answer["billingDetails"] =
+            json!({ "billedMemoryUsedInMB": 64, "billedDurationInMilliseconds": billed });
+        Ok(answer)
+    }
+
+    /// The execution that an ARN names.
+    async fn run_of(&self, text: &str) -> Result<Run, Fault> {
+        let (owner, kind) = self.arn(text).await?;
+        match kind {
+            Kind::Execution { .. } => {}
+            Kind::Express { .. } => {
+                return Err(Fault::new(
+                    "InvalidArn",
+                    format!("Invalid Arn: 'Express executions are not kept: {text}'"),
+                ));
+            }
+            _ => return Err(Fault::arn(text)),
+        }
+        let asked = text.to_owned();
+        let found = match owner {
+            Some(_) => self.state.store.read(move |db| db.run(&asked)).await?,
+            None => None,
+        };
+        found.ok_or_else(|| Fault::execution(text))
+    }
+
+    pub async fn stop(&self) -> Result<Value, Fault> {
+        let run = self.run_of(self.text("executionArn")?).await?;
+        let text = |member| Ok::<_, Fault>(self.maybe(member)?.map(str::to_owned));
+        let stopped = self
+            .state
+            .states
+            .engine
+            .stop(run.key, text("error")?, text("cause")?);
+        let at = match stopped.await {
+            Ok(at) => at,
+            // It has ended, which is what was asked for.
+            Err(engine::Error::NotOpen(_)) => run.ended_at.unwrap_or_else(|| self.state.now()),
+            Err(error) => return Err(error.into()),
+        };
+        Ok(json!({ "stopDate": seconds(at) }))
+    }
+
+    pub async fn redrive(&self) -> Result<Value, Fault> {
+        let run = self.run_of(self.text("executionArn")?).await?;
+        match self.state.states.engine.redrive(run.key).await {
+            Ok(at) => Ok(json!({ "redriveDate": seconds(at) })),
+            Err(engine::Error::NotRedrivable(_) | engine::Error::NotOpen(_)) => Err(Fault::new(
+                "ExecutionNotRedrivable",
+                format!("Execution Not Redrivable: '{}'", not_redrivable(run.status)),
+            )),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    pub async fn describe_execution(&self) -> Result<Value, Fault> {
+        let run = self.run_of(self.text("executionArn")?).await?;
+        let origin: Value = serde_json::from_str(&run.origin).unwrap_or_default();
+        let of = arn::machine(run.owner, origin["machine"].as_str().unwrap_or_default());
+        let mut answer = json!({
+            "executionArn": run.arn,
+            "stateMachineArn": of,
+            "name": run.name,
+            "status": run.status,
+            "startDate": seconds(run.started_at),
+            "input": run.input,
+            "inputDetails": { "included": true },
+            "redriveCount": run.redrives,
+            "redriveStatus": "NOT_REDRIVABLE",
+        });
+        match run.redrivable {
+            true => answer["redriveStatus"] = "REDRIVABLE".into(),
+            false => answer["redriveStatusReason"] = not_redrivable(run.status).into(),
+        }
+        if let Some(at) = run.redriven_at {
+            answer["redriveDate"] = seconds(at);
+        }
+        if let Some(at) = run.ended_at {
+            answer["stopDate"] = seconds(at);
+        }
+        if let Some(output) = run.output {
+            answer["output"] = output.into();
+            answer["outputDetails"] = json!({ "included": true });
+        }
+        put(&mut answer, "error", run.error);
+        put(&mut answer, "cause", run.cause);
+        if let Some(version) = origin["version"].as_u64() {
+            answer["stateMachineVersionArn"] = format!("{of}:{version}").into();
+        }
+        if let Some(alias) = origin["alias"].as_str() {
+            answer["stateMachineAliasArn"] = format!("{of}:{alias}").into();
+        }
+        put(
+            &mut answer,
+            "traceHeader",
+            origin["trace"].as_str().map(str::to_owned),
+        );
+        Ok(answer)
+    }
+
+    /// The machine as it was when the execution began.
+    pub async fn describe_machine_of(&self) -> Result<Value, Fault> {
+        let text = self.text("executionArn")?;
+        let run = self.run_of(text).await?;
+        let key = run.key;
+        let definition = self.state.store.read(move |db| db.run_by_key(key)).await?;
+        let (_, definition) = definition.ok_or_else(|| Fault::execution(text))?;
+        let origin: Value = serde_json::from_str(&run.origin).unwrap_or_default();
+        let name = origin["machine"].as_str().unwrap_or_default();
+        let of = arn::machine(run.owner, name);
+        let now = self
+            .meant(&of)
+            .await
+            .ok()
+            .and_then(|meant| described(&meant).ok());
+        let mut answer = now.unwrap_or_else(|| json!({ "type": kind(false) }));
+        for member in ["status", "creationDate", "description"] {
+            answer.as_object_mut().map(|answer| answer.remove(member));
+        }
+        answer["stateMachineArn"] = of.into();
+        answer["name"] = name.into();
+        answer["definition"] = definition.into();
+        answer["roleArn"] = origin["role"].clone();
+        answer["revisionId"] = origin["revision"].clone();
+        answer["updateDate"] = seconds(run.started_at);
+        Ok(answer)
+    }
+
+    pub async fn list_executions(&self) -> Result<Value, Fault> {
+        let meant = self.meant(self.text("stateMachineArn")?).await?;
+        if meant.machine.express {
+            return Err(Fault::new(
+                "StateMachineTypeNotSupported",
+                "This operation is not supported by this type of state machine",
+            ));
+        }
+        let status = match self.maybe("statusFilter")? {
+            None => None,
+            Some(word) => Some(
+                serde_json::from_value::<Status>(word.into())
+                    .map_err(|_| Fault::validation("the status filter is no status"))?,
+            ),
+        };
+        let (limit, before, machine) = (self.most()?, self.number_token()?, meant.machine.key);
+        let filter = RunFilter {
+            machine,
+            status,
+            before,
+            limit,
+        };
+        let found = self.state.store.read(move |db| db.runs(&filter)).await?;
+        let next = found
+            .last()
+            .filter(|_| found.len() == limit as usize)
+            .map(|last| last.key.to_string());
+        let of = meant.arn();
+        let item = |run: &Run| {
+            let mut item = json!({
+                "executionArn": run.arn,
+                "stateMachineArn": of,
+                "name": run.name,
+                "status": run.status,
+                "startDate": seconds(run.started_at),
+            });
+            if let Some(at) = run.ended_at {
+                item["stopDate"] = seconds(at);
+            }
+            item
+        };
+        Ok(page("executions", found.iter().map(item).collect(), next))
+    }
+
+    pub async fn history(&self) -> Result<Value, Fault> {
+        let run = self.run_of(self.text("executionArn")?).await?;
+        let (limit, token) = (u64::from(self.most()?), self.number_token()?);
+        let (reverse, key) = (self.flag("reverseOrder"), run.key);
+        let with_data = self.value("includeExecutionData").as_bool().unwrap_or(true);
+        let (mut events, last, from) = self
+            .state
+            .store
+            .read(move |db| {
+                if !reverse {
+                    let from = token.unwrap_or(1);
+                    let (events, last) = engine::history(db, key, from, limit as usize)?;
+                    return Ok::<_, engine::Error>((events, last, from));
+                }
+                let (_, last) = engine::history(db, key, 1, 0)?;
+                let upto = token.unwrap_or(last).min(last);
+                let from = upto.saturating_sub(limit).saturating_add(1);
+                let (events, _) = engine::history(db, key, from, (upto + 1 - from.min(upto + 1)) as usize)?;
+                Ok((events, last, from))
+            })
+            .await?;
+        if reverse {
+            events.reverse();
+        }
+        let next = match reverse {
+            true => (from > 1).then(|| (from - 1).to_string()),
+            false => (from + (events.len() as u64) <= last).then(|| (from + events.len() as u64).to_string()),
+        };
+        let items = events.iter().map(|event| shown(event, with_data));
+        Ok(page("events", items.collect(), next))
+    }
+
+    /// Distributed Maps are refused with the definition, so that no execution has a run of one.
+    pub async fn list_map_runs(&self) -> Result<Value, Fault> {
+        self.run_of(self.text("executionArn")?).await?;
+        Ok(page("mapRuns", Vec::new(), None))
+    }
+}
+
+fn not_redrivable(status: Status) -> &'static str {
+    match status {
+        Status::Running => "Execution is RUNNING and cannot be redriven",
+        Status::Succeeded => "Execution is SUCCEEDED and cannot be redriven",
+        Status::Failed | Status::TimedOut | Status::Aborted => "Nothing of the execution can be tried again",
+    }
+}
+
+fn shown(event: &asl::HistoryEvent, with_data: bool) -> Value {
+    let mut shown = json!({
+        "timestamp": seconds(event.at),
+        "type": event.kind.as_str(),
+        "id": event.id,
+        "previousEventId": event.previous,
+    });
+    if !event.details.is_null() {
+        let mut details = event.details.clone();
+        if !with_data && let Some(details) = details.as_object_mut() {
+            details.retain(|name, _| name != "input" && name != "output");
+        }
+        shown[event.kind.details()] = details;
+    }
+    shown
+}
+
+fn put(answer: &mut Value, member: &str, text: Option<String>) {
+    if let Some(text) = text {
+        answer[member] = text.into();
+    }
+}
+
+/// In the shape of a UUID of version 4.
+fn fresh_name() -> String {
+    let (high, low) = (crate::clock::bits(), crate::clock::bits());
+    let hex = format!("{high:016x}{low:016x}");
+    let (a, b, c, d) = (&hex[..8], &hex[8..12], &hex[13..16], &hex[17..20]);
+    format!("{a}-{b}-4{c}-a{d}-{}", &hex[20..])
+}
