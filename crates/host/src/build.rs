@@ -192,14 +192,14 @@ impl Yard {
         mut console: Console,
         mut stop: Stop,
     ) -> Result<Built, Error> {
-        let prepared = tokio::select! {
-            prepared = self.prepare(work, order, &mut console) => prepared,
-            reason = stop.asked() => Err(Error::Stopped(reason)),
-        };
-        let (image, lowers, caches) = match prepared {
+        let (image, lowers, caches) = match self.prepare(work, order, &mut console, &mut stop).await {
             Ok(prepared) => prepared,
             Err(error) => {
-                console.ended(PhaseStatus::Failed, Some(logs::chain(&error)));
+                let status = match error {
+                    Error::Stopped(_) => PhaseStatus::Stopped,
+                    _ => PhaseStatus::Failed,
+                };
+                console.ended(status, Some(logs::chain(&error)));
                 console.end();
                 return Err(error);
             }
@@ -236,6 +236,7 @@ impl Yard {
         work: &Work,
         order: &BuildOrder,
         console: &mut Console,
+        stop: &mut Stop,
     ) -> Result<(Digest, Vec<Utf8PathBuf>, Vec<Lease>), Error> {
         console.began("PROVISIONING");
         let image = match self.0.oven.find_standard()? {
@@ -246,7 +247,10 @@ impl Yard {
                 let oven = self.0.oven.clone();
                 // Every build needs it: it is made to its end, whoever stops waiting.
                 let standard = tokio::spawn(async move { oven.standard().await });
-                let standard = standard.await.map_err(|_| Error::Interrupted)?;
+                let standard = tokio::select! {
+                    standard = standard => standard.map_err(|_| Error::Interrupted)?,
+                    reason = stop.asked() => return Err(Error::Stopped(reason)),
+                };
                 standard.map_err(Error::Image)?.image
             }
         };
@@ -262,9 +266,13 @@ impl Yard {
         console.began("DOWNLOAD_SOURCE");
         let source = work.directory().join("source");
         let (objects, order, to) = (self.0.objects.clone(), order.clone(), source.clone());
+        // To its end, also when the build is to stop: the directory can be removed when nobody writes there.
         tokio::task::spawn_blocking(move || sandbox::unpack(&objects, &order, &to))
             .await
             .map_err(|_| Error::Interrupted)??;
+        if let Some(reason) = stop.reason() {
+            return Err(Error::Stopped(reason));
+        }
         console.ended(PhaseStatus::Succeeded, None);
         let mut lowers = vec![source];
         lowers.extend(self.0.oven.images().lowers(&image)?);

@@ -187,10 +187,12 @@ fn keep_blank(image: &fs::File, file: &Utf8Path, blank: &Utf8Path) -> Result<(),
     let dir = blank.parent().expect("a blank disk is in a directory");
     fs::create_dir_all(dir).map_err(context("create", dir))?;
     // Two may come here at once, with files of their own.
-    let fresh = dir.join(format!(".{}", crate::container::tag_of(file)));
+    let fresh = dir.join(format!(".{}", model::Digest::of(file.as_str()).hex()));
     let length = image.metadata().map_err(context("look at", file))?.len();
     let copy = empty(&fresh, length >> 20)?;
     copy_data(image, &copy).map_err(context("copy a blank disk to", &fresh))?;
+    // It outlives a power cut by its name, so it must by what it holds: all later disks are its copies.
+    copy.sync_all().map_err(context("write", &fresh))?;
     fs::rename(&fresh, blank).map_err(context("rename", &fresh))
 }
 

@@ -435,7 +435,8 @@ async fn a_death_after_the_start_is_told_with_its_last_words() {
     let world = world!();
     let events = LifecycleEvent::BEFORE_TRAFFIC;
     let since = world.agent.health().await.unwrap().started_at;
-    let late = "sleep 0.5; echo connecting; echo no such table >&2; exit 4";
+    let late = "[ -e /srv/table ] && exec sleep 999; \
+                sleep 0.5; echo connecting; echo no such table >&2; exit 4";
     world
         .configure(&[("web", "exec sleep 1000"), ("work", late)])
         .await;
@@ -457,6 +458,12 @@ async fn a_death_after_the_start_is_told_with_its_last_words() {
         None,
         "of what died before, nothing"
     );
+
+    // From here on it stays up: the next deployment is not to be about it.
+    world.file("/srv/table", "");
+    while world.sh("pgrep -fx 'sleep 999' | wc -l").await.stdout != "1\n" {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 
     let unit = "[Service]\nExecStart=/bin/sh -c 'sleep 0.5; echo wrong password; exit 5'\nRestart=no\n";
     world.file("/etc/systemd/system/shop.service", unit);
@@ -590,16 +597,18 @@ async fn named_secrets_are_masked_however_they_are_written() {
     world.file("/srv/app/ready", "");
     let script = "echo \"pin $PIN ship $SHIP flag $FLAG greeting $GREETING\"; \
                   printf blue-; sleep 0.3; printf whale; sleep 0.3; echo -17 in pieces; \
-                  printf %s \"user:$SHIP\" | base64; echo end; exec sleep 1000";
+                  printf %s \"user:$SHIP\" | base64; echo queue $QUEUE; \
+                  echo logs in with ${QUEUE#*:*:} | cut -d@ -f1; echo end; exec sleep 1000";
     world.configure(&[("web", script)]).await;
     assert!(world.until(|| world.log("web").contains("end\n")).await);
     let log = world.log("web");
+    assert!(log.contains("queue ***\nlogs in with ***\n"), "{log}");
     assert!(
         log.contains("pin *** ship *** flag yes greeting hello\n"),
         "{log}"
     );
     assert!(log.contains("*** in pieces\n"), "{log}");
-    for hidden in ["4711", "whale", "blue", "bHVlLXdoYWxl"] {
+    for hidden in ["4711", "whale", "blue", "bHVlLXdoYWxl", "under-the-sea"] {
         assert!(!log.contains(hidden), "{hidden} in {log}");
     }
     // Of `user:`, of which nobody said that it is secret.

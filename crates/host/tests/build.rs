@@ -49,6 +49,7 @@ const CASES: &[Case] = cases![
     yard::caches_are_kept,
     yard::builds_wait_their_turn_and_repeat,
     yard::a_stopped_build_ends_at_once_and_stays_stopped,
+    yard::a_build_that_is_stopped_while_its_source_comes_leaves_nothing,
     yard::a_build_that_nobody_waits_for_is_cleared_away,
     yard::sweeping_keeps_what_is_needed,
 ];

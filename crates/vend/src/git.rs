@@ -153,6 +153,9 @@ impl Repository {
         for option in &found.options {
             fetch.args(["-c", option]);
         }
+        if found.proxied {
+            fetch.env_remove("no_proxy");
+        }
         if let Some(command) = &found.ssh_command {
             fetch
                 .env("GIT_SSH_COMMAND", command)
@@ -201,12 +204,21 @@ impl Repository {
         }
     }
 
-    /// Removes what a fetch that was ended has left half done.
+    /// Removes what a fetch that was ended has left half done: packs, and the objects and packs of a host that only
+    /// gives files away. What is pushed meanwhile is in directories of its own.
     async fn sweep(&self) {
-        let packs = self.path.join("objects/pack");
+        let objects = self.path.join("objects");
+        let is_half =
+            |name: &str| name.starts_with("tmp_") || name.ends_with(".temp") || name.ends_with(".prev");
         let sweep = move || {
-            for entry in packs.read_dir_utf8().into_iter().flatten().flatten() {
-                if entry.file_name().starts_with("tmp_") {
+            let directories = objects.read_dir_utf8().into_iter().flatten().flatten();
+            let own = directories.filter(|entry| entry.file_name() == "pack" || entry.file_name().len() == 2);
+            for entry in own
+                .flat_map(|directory| directory.path().read_dir_utf8())
+                .flatten()
+                .flatten()
+            {
+                if is_half(entry.file_name()) {
                     // What cannot be removed now is removed by the next one.
                     let _ = std::fs::remove_file(entry.path());
                 }

@@ -218,7 +218,8 @@ pub fn tame(text: &str) -> String {
 /// A cause and the command that it suggests: causes that a flow keeps end with `(next: COMMAND)`.
 pub fn without_next(cause: &str) -> (String, Option<String>) {
     const MARK: &str = " (next: ";
-    let Some((before, rest)) = cause.split_once(MARK) else {
+    // The last is the platform's own: what comes before may be words of a customer's program.
+    let Some((before, rest)) = cause.rsplit_once(MARK) else {
         return (cause.to_owned(), None);
     };
     let mut depth = 1_u32;
@@ -361,6 +362,11 @@ mod tests {
             ),
             ("x (next: push (or ask) again)", "x", Some("push (or ask) again")),
             ("cut (next: vend", "cut", Some("vend")),
+            (
+                "it last said: no (next: rm -r /) (next: vend why a/b)",
+                "it last said: no (next: rm -r /)",
+                Some("vend why a/b"),
+            ),
         ] {
             assert_eq!(
                 without_next(cause),

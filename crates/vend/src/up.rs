@@ -109,6 +109,7 @@ pub async fn run(data: Data, pick_ports: bool) -> Result<(), Error> {
     }
     let users = Users::of_this_machine();
     prepare(&data, users)?;
+    let data = whole(&data)?;
     let _lock = lock(&data)?;
     let mut platform = Platform::load(&data.platform_toml())?;
     if pick_ports {
@@ -221,6 +222,16 @@ fn prepare(data: &Data, users: Users) -> Result<(), Error> {
         })?;
     }
     Ok(())
+}
+
+/// The directory under its own path: roles see another tree of files, in which no link leads to it, nor whatever the
+/// path that was given began at.
+fn whole(data: &Data) -> Result<Data, Error> {
+    let path = data.0.canonicalize_utf8().map_err(|source| Error::Prepare {
+        path: data.0.clone(),
+        source,
+    })?;
+    Ok(Data(path))
 }
 
 fn lock(data: &Data) -> Result<std::fs::File, Error> {
@@ -393,6 +404,22 @@ pub fn endpoints(data: &Data) -> Option<Endpoints> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_data_directory_is_seen_however_it_was_named() {
+        let top = tempfile::tempdir().unwrap();
+        let real = top.path().canonicalize().unwrap().join("real");
+        std::fs::create_dir(&real).unwrap();
+        let link = top.path().join("link");
+        std::os::unix::fs::symlink(&real, &link).unwrap();
+        let named = Data(link.join("../real/.").try_into().unwrap());
+        assert_eq!(whole(&named).unwrap().0.as_std_path(), real);
+        for relative in [".", "src"] {
+            let data = whole(&Data(relative.into())).unwrap();
+            assert!(data.0.is_absolute(), "{}", data.0);
+            assert!(View::new(data.0.as_std_path(), 64_200, 64_200).is_ok());
+        }
+    }
 
     #[test]
     fn what_is_ready_says_where_it_is_reached() {

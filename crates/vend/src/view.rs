@@ -34,6 +34,8 @@ struct Around {
 }
 
 impl View {
+    /// `data` is an absolute path without links.
+    ///
     /// # Errors
     ///
     /// A directory above `data` cannot be looked at.

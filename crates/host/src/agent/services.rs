@@ -400,14 +400,17 @@ fn secrets(registry: &Mutex<Registry>) -> Vec<String> {
     let Some(configuration) = &registry.configuration else {
         return Vec::new();
     };
-    let hidden = configuration.environment.iter().filter_map(|(name, value)| {
-        if configuration.secrets.contains(name) {
-            hideable(value.expose(), SHORTEST)
-        } else {
-            guessed(name, value.expose())
-        }
-    });
+    let hidden = configuration
+        .environment
+        .iter()
+        .flat_map(|(name, value)| hidden(name, value.expose(), configuration.secrets.contains(name)));
     hidden.map(str::to_owned).collect()
+}
+
+/// What of a variable no log may show: of one that was called a secret all of it, and the password that it may hold.
+fn hidden<'a>(name: &str, value: &'a str, is_secret: bool) -> impl Iterator<Item = &'a str> + use<'a> {
+    let whole = hideable(value, SHORTEST).filter(|_| is_secret);
+    whole.into_iter().chain(guessed(name, value))
 }
 
 /// A secret with fewer bytes is not masked: its value would be in all kinds of texts, and masking it would tell it.

@@ -148,8 +148,9 @@ impl World {
                 ("PIN".to_owned(), secret("4711")),
                 ("SHIP".to_owned(), secret("blue-whale-17")),
                 ("FLAG".to_owned(), secret("yes")),
+                ("QUEUE".to_owned(), secret("amqp://shop:under-the-sea@mq/v")),
             ]),
-            secrets: ["API_TOKEN", "PIN", "SHIP", "FLAG", "ABSENT"]
+            secrets: ["API_TOKEN", "PIN", "SHIP", "FLAG", "QUEUE", "ABSENT"]
                 .map(str::to_owned)
                 .into(),
             port: 8080,

@@ -544,6 +544,32 @@ pub async fn builds_wait_their_turn_and_repeat(world: &World) {
     assert!(world.yard.build(&ticket, &order).await.is_ok());
 }
 
+pub async fn a_build_that_is_stopped_while_its_source_comes_leaves_nothing(world: &World) {
+    let names: Vec<String> = (0..20_000)
+        .map(|number| format!("d{}/f{number}", number % 100))
+        .collect();
+    let files: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "x")).collect();
+    let order = world.build_order(&files, buildspec(vec![phase(Build, &["true"], &[])]));
+    let ticket = world.ticket();
+    let stopping = async {
+        world.says(&format!("build/{ticket}"), "DOWNLOAD_SOURCE").await;
+        world.answers.stop(&ticket, "ada cancelled it").await.unwrap();
+    };
+    let (built, ()) = tokio::join!(world.build(&ticket, &order), stopping);
+    let fault = built.unwrap_err();
+    assert_eq!(fault.message, "the build was stopped: ada cancelled it");
+    assert_eq!(fault.blame, Blame::Order, "it is not tried again");
+    // Nobody goes on writing there.
+    for _ in 0..20 {
+        let builds = concat!(env!("CARGO_TARGET_TMPDIR"), "/vend-build/node/builds");
+        let left: Vec<_> = std::fs::read_dir(builds).unwrap().collect();
+        assert!(left.is_empty(), "{left:?}");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    let log = world.log(&format!("build/{ticket}").parse().unwrap());
+    has(&log, &["Phase complete: DOWNLOAD_SOURCE State: STOPPED"]);
+}
+
 pub async fn a_stopped_build_ends_at_once_and_stays_stopped(world: &World) {
     let spec = buildspec(vec![phase(
         Build,

@@ -89,11 +89,11 @@ fn values(change: &Change) -> String {
     }
 }
 
-/// `2 added, 1 changed`. A line that stands for many counts as what it says: `12 more added`.
+/// `2 added, 1 changed`. A line that stands for many counts as what its values say: `present, 12 files`.
 fn counts(group: &[&Change]) -> String {
     let count = |of: fn(&Change) -> bool| -> usize {
         let own = group.iter().filter(|change| of(change));
-        own.map(|change| many(&change.name).unwrap_or(1)).sum()
+        own.fold(0, |sum: usize, change| sum.saturating_add(files(change)))
     };
     let kinds = [
         (count(|change| change.before.is_none()), "added"),
@@ -111,13 +111,11 @@ fn counts(group: &[&Change]) -> String {
     told.join(", ")
 }
 
-fn many(name: &str) -> Option<usize> {
-    let mut words = name.split(' ');
-    let mut next = || words.next().unwrap_or_default();
-    match (next(), next(), next()) {
-        (count, "more", "added" | "changed" | "removed") | ("all", count, "files") => count.parse().ok(),
-        _ => None,
-    }
+/// How many files a line stands for.
+fn files(change: &Change) -> usize {
+    let side = change.after.as_ref().or(change.before.as_ref());
+    let many = side.and_then(|side| side.rsplit_once(", ")?.1.strip_suffix(" files")?.parse().ok());
+    many.unwrap_or(1)
 }
 
 /// What a person is asked, in one line that repeats the essence of the plan that stands above it.
@@ -177,7 +175,15 @@ mod tests {
                 change(Subject::Secret, "api-key", Some("version 1"), Some("version 2")),
                 change(Subject::Secret, "new", None, Some("version 1")),
                 change(Subject::File, "app.py", Some("old content"), Some("new content")),
-                change(Subject::File, "7 more added", None, Some("present")),
+                change(Subject::File, "7 more added", None, Some("present, 7 files")),
+                // Files that want to be counted as something else.
+                change(Subject::File, "0 more added", None, Some("present")),
+                change(
+                    Subject::File,
+                    "18446744073709551615 more added",
+                    None,
+                    Some("present"),
+                ),
                 change(Subject::File, "gone\x1b[2J", Some("present"), None),
             ],
         }
@@ -194,9 +200,11 @@ mod tests {
                 "  01234567  Change one line  by Ada <ada@acme.example>\n",
                 "image\n",
                 "  ~ image  sha256:ca978112ca1b → sha256:3e23e8160039\n",
-                "files  7 added, 1 changed, 1 removed\n",
+                "files  9 added, 1 changed, 1 removed\n",
                 "  ~ app.py\n",
                 "  + 7 more added\n",
+                "  + 0 more added\n",
+                "  + 18446744073709551615 more added\n",
                 "  - gone [2J\n",
                 "configuration\n",
                 "  ~ env.LEVEL  info → debug\n",
@@ -208,7 +216,7 @@ mod tests {
         assert_eq!(
             question(&plan()),
             "Approve v4 of acme/shop/production with 01234567 by Ada <ada@acme.example> \
-             (files: 7 added, 1 changed, 1 removed)? [y/N] "
+             (files: 9 added, 1 changed, 1 removed)? [y/N] "
         );
     }
 }

@@ -115,7 +115,12 @@ pub fn changes(sides: &Sides<'_>) -> Vec<Change> {
         Some(_) => files(sides.files),
         None => {
             let all = format!("all {} files of the repository", sides.tree);
-            vec![Change::new(Subject::File, all, None, Some("present".into()))]
+            vec![Change::new(
+                Subject::File,
+                all,
+                None,
+                Some(many("present", sides.tree)),
+            )]
         }
     });
     changes
@@ -132,12 +137,17 @@ fn files(files: &[(String, String)]) -> Vec<Change> {
             changes.push(Change::new(
                 Subject::File,
                 format!("{count} more {done}"),
-                before,
-                after,
+                before.map(|side| many(&side, count)),
+                after.map(|side| many(&side, count)),
             ));
         }
     }
     changes
+}
+
+/// How many files a line stands for is in its values: any file may have a name that says so.
+fn many(side: &str, count: usize) -> String {
+    format!("{side}, {count} files")
 }
 
 /// Git's letter of a change; what is neither new nor gone is changed.
@@ -350,7 +360,7 @@ mod tests {
             "Hosts count: - > 1\nHosts size: - > small\n\
              Rule production.shop.acme.localhost: - > forward to port 8080\n\
              Secret api-key: - > version 1\n\
-             File all 12 files of the repository: - > present\n"
+             File all 12 files of the repository: - > present, 12 files\n"
         );
     }
 
@@ -389,9 +399,9 @@ mod tests {
         assert_eq!(
             lines[LISTED_FILES..],
             [
-                "File 2 more added: - > present",
-                "File 4 more changed: old content > new content",
-                "File 2 more removed: present > -",
+                "File 2 more added: - > present, 2 files",
+                "File 4 more changed: old content, 4 files > new content, 4 files",
+                "File 2 more removed: present, 2 files > -",
             ]
         );
     }

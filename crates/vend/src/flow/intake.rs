@@ -2,6 +2,7 @@
 //! follow the branch are found, and each takes the newest push that waits for it.
 
 use std::{
+    cell::OnceCell,
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::Duration,
@@ -251,6 +252,8 @@ struct AtCommit {
     commit: String,
     paths: BTreeSet<String>,
     runtime: tokio::runtime::Handle,
+    /// Why a file that is there could not be read. The check would say that it is not there.
+    unread: OnceCell<crate::git::Error>,
 }
 
 impl Files for AtCommit {
@@ -269,7 +272,8 @@ impl Files for AtCommit {
     fn read(&self, path: &Utf8Path) -> Option<Vec<u8>> {
         self.paths.contains(path.as_str()).then_some(())?;
         let read = self.repository.read(&self.commit, path.as_str());
-        self.runtime.block_on(read).ok()
+        let read = self.runtime.block_on(read);
+        read.map_err(|error| self.unread.set(error)).ok()
     }
 }
 
@@ -282,10 +286,14 @@ async fn read(world: &World, push: &Push) -> Result<spec::App, String> {
         commit,
         paths: paths.into_iter().collect(),
         runtime: tokio::runtime::Handle::current(),
+        unread: OnceCell::new(),
     };
     // The check is synchronous, and git is asked while it goes on.
-    let checked = tokio::task::spawn_blocking(move || spec::checked(&tree)).await;
-    let checked = checked.map_err(|error| format!("the files could not be checked: {error}"))?;
+    let checked = tokio::task::spawn_blocking(move || (spec::checked(&tree), tree.unread.into_inner())).await;
+    let (checked, unread) = checked.map_err(|error| format!("the files could not be checked: {error}"))?;
+    if let Some(error) = unread {
+        return Err(chain(&error));
+    }
     match checked.app {
         Some(app) if checked.report.ok && app.app == push.app => Ok(app),
         Some(app) if checked.report.ok => Err(format!(
@@ -361,6 +369,24 @@ async fn begin(world: &World, place: Place) -> Result<bool, Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_file_that_cannot_be_read_is_not_said_to_be_missing() {
+        let tree = AtCommit {
+            repository: Repository::at("/nonexistent".into()),
+            commit: "a".repeat(40),
+            paths: [SPEC_FILE.to_owned()].into(),
+            runtime: tokio::runtime::Handle::current(),
+            unread: OnceCell::new(),
+        };
+        let look = move || {
+            let found = (tree.read("none".into()), tree.unread.get().is_none());
+            (found, tree.read(SPEC_FILE.into()), tree.unread.into_inner())
+        };
+        let (missing, read, unread) = tokio::task::spawn_blocking(look).await.unwrap();
+        assert_eq!((missing, read), ((None, true), None));
+        assert!(unread.is_some());
+    }
 
     #[test]
     fn no_tenant_takes_all_the_room() {

@@ -113,7 +113,9 @@ async fn watch<T>(world: &World, place: &Place, release: u64, deaths: &Deaths) -
 
 fn died(host: &HostId, death: &Death) -> Fault {
     let fault = Fault::customer(format!("on host {host}, {death}"));
-    match format!("host/{host}/{}", death.service).parse::<LogRef>() {
+    // A unit's log has its name without what it is.
+    let service = death.service.strip_suffix(".service").unwrap_or(&death.service);
+    match format!("host/{host}/{service}").parse::<LogRef>() {
         Ok(log) => fault.next(format!("vend logs {log}")).evidence(log),
         Err(_) => fault,
     }
@@ -261,4 +263,27 @@ async fn keep(
         .store
         .write(move |tx| tx.record_verdict(&place, release, &host, &verdict, &by));
     written.await.map_err(stored)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_of_who_died_is_named_as_it_is_kept() {
+        let host: HostId = "h-0123456789abc".parse().unwrap();
+        for (service, log) in [
+            ("web", Some("web")),
+            ("nginx.service", Some("nginx")),
+            ("a b", None),
+        ] {
+            let death = Death {
+                service: service.into(),
+                exit: "exit code 1".into(),
+                last: String::new(),
+            };
+            let next = log.map(|log| format!("vend logs host/{host}/{log}"));
+            assert_eq!(died(&host, &death).next, next, "{service}");
+        }
+    }
 }

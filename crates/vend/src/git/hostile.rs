@@ -55,23 +55,27 @@ fn endless(path: &str, stream: &mut TcpStream) -> std::io::Result<()> {
     }
 }
 
-async fn fetch(url: &str, sources: &str) -> Error {
+/// Fetches into an empty repository. The error, and the bytes that are left in it.
+async fn fetch(url: &str, sources: &str) -> (Error, u64) {
     let directory = tempfile::tempdir().unwrap();
     let path = camino::Utf8PathBuf::from_path_buf(directory.path().join("bare.git")).unwrap();
+    let objects = path.join("objects");
     let repository = Repository::at(path);
     repository.create().await.unwrap();
     let toml = format!("[sources]\nallow = ['127.0.0.1']\n{sources}");
     let platform: Platform = toml::from_str(&toml).unwrap();
     let remotes = Remotes::new(&platform, &Data("/nonexistent".into()));
-    repository.fetch(&remotes, url, "main").await.unwrap_err()
+    let error = repository.fetch(&remotes, url, "main").await.unwrap_err();
+    (error, super::size(objects).await)
 }
 
 #[tokio::test]
 async fn a_repository_without_an_end_is_stopped() {
     let url = server(endless);
-    let error = fetch(&url, "most_mib = 2\n").await;
+    let (error, left) = fetch(&url, "most_mib = 2\n").await;
     assert!(matches!(error, Error::TooMuch { limit_mib: 2 }), "{error}");
     assert!(error.is_final());
+    assert_eq!(left, 0, "nobody fills the disk by trying again");
 }
 
 #[tokio::test]
@@ -80,7 +84,7 @@ async fn a_host_that_never_answers_is_left_and_nothing_goes_on() {
         std::thread::sleep(Duration::from_secs(3600));
         Ok(())
     });
-    let error = fetch(&url, "timeout_s = 1\n").await;
+    let (error, _) = fetch(&url, "timeout_s = 1\n").await;
     assert!(matches!(error, Error::Deadline { .. }), "{error}");
     // git's helper has the URL on its command line: it ends with git.
     let alive = || {
@@ -105,6 +109,6 @@ async fn a_redirect_is_not_followed() {
             b"HTTP/1.1 301 Moved\r\nLocation: http://127.0.0.1:1/x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
         )
     });
-    let error = fetch(&url, "").await.to_string();
+    let error = fetch(&url, "").await.0.to_string();
     assert!(error.contains("use the URL that it redirects to"), "{error}");
 }

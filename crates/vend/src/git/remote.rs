@@ -23,16 +23,32 @@ pub struct Remotes {
     /// What one fetch may bring.
     pub most_mib: u64,
     pub within: Duration,
-    /// Hosts are looked up by the operator's proxy, which is the gate then.
-    proxied: bool,
+    proxy: Proxy,
+}
+
+/// The operator's proxy, which looks hosts up itself and is the gate then. Who goes past it is decided here and not by
+/// curl: whoever is not sent to the proxy is looked at.
+#[derive(Debug, Clone, Default)]
+struct Proxy {
+    http: bool,
+    https: bool,
+    /// Hosts that are reached without it, with all below them; `*` is every host.
+    past: Vec<String>,
 }
 
 /// A URL taken apart, and nothing in it that git and we could read differently.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Parts {
-    ssh: bool,
+    scheme: Scheme,
     host: String,
     port: u16,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scheme {
+    Https,
+    Http,
+    Ssh,
 }
 
 /// A repository that was looked up: what git must be told to go there and nowhere else.
@@ -40,24 +56,25 @@ struct Parts {
 pub struct Found {
     pub options: Vec<String>,
     pub ssh_command: Option<String>,
+    /// The proxy takes it, whatever `no_proxy` says.
+    pub proxied: bool,
 }
 
 impl Remotes {
     pub fn new(platform: &Platform, data: &Data) -> Self {
-        let proxies = ["https_proxy", "http_proxy"];
         Self {
             allowed: platform.sources.networks(),
             ssh: data.serve().join("ssh"),
             most_mib: platform.sources.most_mib,
             within: Duration::from_secs(platform.sources.timeout_s),
-            proxied: proxies.iter().any(|name| std::env::var_os(name).is_some()),
+            proxy: Proxy::new(|name| std::env::var(name).ok()),
         }
     }
 
     /// Refuses what can be refused without asking the network.
     pub fn admit(&self, url: &str) -> Result<(), Error> {
         let parts = parts(url)?;
-        if parts.ssh && !self.key().is_file() {
+        if parts.scheme == Scheme::Ssh && !self.key().is_file() {
             return Err(Error::NoKey { key: self.key() });
         }
         match literal(&parts.host) {
@@ -71,22 +88,27 @@ impl Remotes {
         self.admit(url)?;
         let parts = parts(url)?;
         let mut options = vec!["http.followRedirects=false".to_owned()];
-        if self.proxied && !parts.ssh {
+        if self.proxy.takes(&parts) {
             return Ok(Found {
                 options,
                 ssh_command: None,
+                proxied: true,
             });
         }
         let addresses = self.look_up(&parts).await?;
         let pinned: Vec<String> = addresses.iter().map(|address| bracketed(*address)).collect();
-        if !parts.ssh {
+        let is_ssh = parts.scheme == Scheme::Ssh;
+        if !is_ssh {
             let Parts { host, port, .. } = &parts;
+            // Nor does git ask the environment for a proxy.
+            options.push("http.proxy=".to_owned());
             options.push(format!("http.curloptResolve={host}:{port}:{}", pinned.join(",")));
         }
-        let first = addresses.first().filter(|_| parts.ssh);
+        let first = addresses.first().filter(|_| is_ssh);
         Ok(Found {
             options,
             ssh_command: first.map(|address| self.ssh_command(&parts.host, *address)),
+            proxied: false,
         })
     }
 
@@ -139,6 +161,39 @@ impl Remotes {
     }
 }
 
+impl Proxy {
+    fn new(variable: impl Fn(&str) -> Option<String>) -> Self {
+        // An empty one is none to curl, too.
+        let is_set = |name: &str| variable(name).is_some_and(|value| !value.trim().is_empty());
+        let past = variable("no_proxy").unwrap_or_default();
+        let past = past
+            .split([',', ' '])
+            .map(|name| name.trim().trim_start_matches('.'));
+        Self {
+            http: is_set("http_proxy"),
+            https: is_set("https_proxy"),
+            past: past
+                .filter(|name| !name.is_empty())
+                .map(str::to_ascii_lowercase)
+                .collect(),
+        }
+    }
+
+    fn takes(&self, parts: &Parts) -> bool {
+        let host = parts.host.trim_matches(['[', ']']).to_ascii_lowercase();
+        let is_past = |name: &String| {
+            let below = host.strip_suffix(name.as_str());
+            name == "*" || below.is_some_and(|below| below.is_empty() || below.ends_with('.'))
+        };
+        let there = match parts.scheme {
+            Scheme::Https => self.https,
+            Scheme::Http => self.http,
+            Scheme::Ssh => false,
+        };
+        there && !self.past.iter().any(is_past)
+    }
+}
+
 /// Takes a URL apart. Only what every reader reads in the same way is taken.
 fn parts(url: &str) -> Result<Parts, Error> {
     let wrong = || Error::NotAUrl(url.chars().take(200).collect());
@@ -148,10 +203,10 @@ fn parts(url: &str) -> Result<Parts, Error> {
             .is_some_and(|(before, _)| before.contains('@'));
         return Err(if is_short { short_form(url) } else { wrong() });
     };
-    let (ssh, usual) = match scheme {
-        "https" => (false, 443),
-        "http" => (false, 80),
-        "ssh" => (true, 22),
+    let (scheme, usual) = match scheme {
+        "https" => (Scheme::Https, 443),
+        "http" => (Scheme::Http, 80),
+        "ssh" => (Scheme::Ssh, 22),
         _ => return Err(wrong()),
     };
     let odd = |c: char| c.is_control() || c.is_whitespace() || "\\\"'<>^`{|}#?".contains(c);
@@ -161,6 +216,7 @@ fn parts(url: &str) -> Result<Parts, Error> {
     }
     let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
     let (host, port) = match host.rsplit_once(':') {
+        Some((_, port)) if port.starts_with('+') => return Err(wrong()),
         Some((host, port)) if !port.contains(']') => (host, port.parse().map_err(|_| wrong())?),
         _ => (host, usual),
     };
@@ -176,7 +232,7 @@ fn parts(url: &str) -> Result<Parts, Error> {
         return Err(wrong());
     }
     Ok(Parts {
-        ssh,
+        scheme,
         host: host.to_owned(),
         port,
     })
@@ -253,8 +309,39 @@ mod tests {
     fn remotes(toml: &str) -> Remotes {
         let platform: Platform = toml::from_str(toml).unwrap();
         let mut remotes = Remotes::new(&platform, &Data("/nonexistent".into()));
-        remotes.proxied = false;
+        remotes.proxy = Proxy::default();
         remotes
+    }
+
+    #[tokio::test]
+    async fn only_what_the_proxy_takes_is_not_looked_at() {
+        let mut remotes = remotes("");
+        let proxy = |http: &str, https: &str, past: &str| {
+            let variables = [("http_proxy", http), ("https_proxy", https), ("no_proxy", past)];
+            let map: std::collections::BTreeMap<_, _> = variables.into();
+            Proxy::new(|name| map.get(name).map(|value| (*value).to_owned()))
+        };
+        // `localhost` is refused by its name; this one is an inside address only to who looks it up.
+        let (plain, tls) = ("http://2130706433/x", "https://2130706433/x");
+        for (proxy, url, taken) in [
+            (proxy("http://p", "", ""), plain, true),
+            (proxy("http://p", "", ""), tls, false),
+            (proxy("", "", ""), plain, false),
+            (proxy("", "http://p", "other.example"), tls, true),
+            (proxy("", "http://p", "other.example, 2130706433"), tls, false),
+            (proxy("http://p", "http://p", "*"), tls, false),
+        ] {
+            remotes.proxy = proxy.clone();
+            match remotes.find(url).await {
+                Ok(found) => assert!(taken && found.proxied, "{proxy:?} {url}"),
+                Err(Error::Private { .. }) => assert!(!taken, "{proxy:?} {url}"),
+                Err(error) => panic!("{proxy:?} {url}: {error}"),
+            }
+        }
+        let inside = proxy("", "http://p", ".Corp.example");
+        let takes = |url: &str| inside.takes(&parts(url).unwrap());
+        assert!(!takes("https://git.corp.example/x") && !takes("https://corp.example/x"));
+        assert!(takes("https://notcorp.example/x") && !takes("ssh://git@git.other.example/x"));
     }
 
     #[test]
@@ -280,6 +367,7 @@ mod tests {
             "https://host",
             "https://h\u{f6}st/x",
             "https://host:99999/x",
+            "https://host:+80/x",
             "git:x",
             "",
         ] {
@@ -338,6 +426,7 @@ mod tests {
             found.options,
             [
                 "http.followRedirects=false",
+                "http.proxy=",
                 "http.curloptResolve=127.0.0.1:9:127.0.0.1"
             ]
         );
