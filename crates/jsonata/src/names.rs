@@ -48,7 +48,9 @@ fn outermost(node: &Node, found: &mut Vec<String>) {
                 }
             }
             Kind::Function(call) | Kind::Partial(call) => {
-                call.arguments.iter().for_each(|argument| outermost(argument, found));
+                call.arguments
+                    .iter()
+                    .for_each(|argument| outermost(argument, found));
             }
             Kind::Condition(condition, then, other) => {
                 outermost(condition, found);

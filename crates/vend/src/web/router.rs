@@ -105,7 +105,8 @@ pub fn router(state: State) -> Router {
         .route("/healthz", get(platform::alive))
         .route("/git/{tenant}/{repository}/{*rest}", any(git::serve))
         .route("/hooks/{provider}/{tenant}/{app}", post(hooks::receive))
-        .route("/", post(states::serve))
+        // Clients of Step Functions post to the root of their endpoint; nobody else finds anything there.
+        .route("/", post(states::serve).get(input::nowhere))
         .route("/states", post(states::serve))
         .route("/states/", post(states::serve))
         .fallback(input::nowhere)
