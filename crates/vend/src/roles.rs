@@ -45,6 +45,13 @@ pub async fn down(data: Data) -> ExitCode {
         );
         return ExitCode::FAILURE;
     }
+    if crate::up::is_running(&data) {
+        eprintln!(
+            "error: the platform in {} runs, and would start again what is taken down\nnext: stop `vend up` first (Ctrl-C, or SIGTERM)",
+            data.0
+        );
+        return ExitCode::FAILURE;
+    }
     if let Err(error) = host::container::enter_private_mounts() {
         return failed(&error);
     }

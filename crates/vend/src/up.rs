@@ -113,8 +113,7 @@ pub async fn run(data: Data, pick_ports: bool) -> Result<(), Error> {
     let _lock = lock(&data)?;
     let mut platform = Platform::load(&data.platform_toml())?;
     if pick_ports {
-        platform.listen.http.set_port(0);
-        platform.listen.api.set_port(0);
+        (platform.listen.http, platform.listen.api) = picked(&data);
     }
     let (roles, endpoints) = roles(&data, &platform, users)?;
     write_endpoints(&data, &endpoints)?;
@@ -198,6 +197,17 @@ fn usage_text(data: &Data, endpoints: &Endpoints) -> String {
     )
 }
 
+/// The ports of the last time, because addresses of apps, remotes and webhooks carry them; free ones where there was
+/// no last time, or somebody else took them.
+fn picked(data: &Data) -> (SocketAddr, SocketAddr) {
+    let free = SocketAddr::from(([127, 0, 0, 1], 0));
+    let again = |last: SocketAddr| match TcpListener::bind(last) {
+        Ok(_) => last,
+        Err(_) => free,
+    };
+    endpoints(data).map_or((free, free), |last| (again(last.http), again(last.api)))
+}
+
 /// The directories of the roles, each with its owner.
 fn prepare(data: &Data, users: Users) -> Result<(), Error> {
     let owned = [
@@ -239,6 +249,12 @@ fn lock(data: &Data) -> Result<std::fs::File, Error> {
     let file = std::fs::File::create(&path).map_err(|source| Error::Prepare { path, source })?;
     file.try_lock().map_err(|_| Error::Busy(data.0.clone()))?;
     Ok(file)
+}
+
+/// Whether `vend up` holds this directory.
+pub fn is_running(data: &Data) -> bool {
+    let lock = std::fs::File::open(data.run().join("up.lock"));
+    lock.is_ok_and(|file| file.try_lock().is_err())
 }
 
 fn roles(data: &Data, platform: &Platform, users: Users) -> Result<(Vec<Role>, Endpoints), Error> {

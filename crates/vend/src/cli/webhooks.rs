@@ -209,6 +209,12 @@ fn detail_text(detail: &DeliveryDetail, output: &Output) -> String {
     text
 }
 
+/// Who pushed; where the provider does not say, who wrote the commit.
+fn whom(push: &webhook::Push) -> &str {
+    let known = [push.sender.as_str(), push.commit.author.as_str()];
+    known.into_iter().find(|name| !name.is_empty()).unwrap_or("somebody")
+}
+
 fn event_text(event: &Event) -> String {
     let line = match event {
         Event::Push(push) => {
@@ -219,7 +225,7 @@ fn event_text(event: &Event) -> String {
             format!(
                 "push of {} to {on} by {}: {}",
                 short(&push.commit.id),
-                push.sender,
+                whom(push),
                 headline(&push.commit.message, 80)
             )
         }

@@ -212,15 +212,34 @@ async fn check(world: &World, place: &Place, release: &Release, hosts: &[&HostId
         .await?;
         count += verdict.results.len();
         keep(world, place, release.number, host, &verdict).await?;
-        if let Some(wrong) = verdict.results.iter().find(|result| !result.passed) {
-            return Err(Fault::customer(format!(
-                "check {} {} on host {host}: {} should be {}, it is {}",
-                wrong.kind, wrong.name, wrong.property, wrong.expected, wrong.found
-            ))
-            .next(format!("vend logs {place}")));
+        if !verdict.passed() {
+            return Err(failed(host, &verdict));
         }
     }
     Ok(count)
+}
+
+/// Every check that failed, the first few in full.
+fn failed(host: &HostId, verdict: &Verdict) -> Fault {
+    const SHOWN: usize = 5;
+    let wrong: Vec<String> = verdict
+        .results
+        .iter()
+        .filter(|result| !result.passed)
+        .map(|wrong| {
+            format!(
+                "check {} {}: {} should be {}, it is {}",
+                wrong.kind, wrong.name, wrong.property, wrong.expected, wrong.found
+            )
+        })
+        .collect();
+    let more = match wrong.len().saturating_sub(SHOWN) {
+        0 => String::new(),
+        more => format!("; and {more} more"),
+    };
+    let shown = wrong[..wrong.len().min(SHOWN)].join("; ");
+    Fault::customer(format!("on host {host}: {shown}{more}"))
+        .next("correct the app or its checks, and push again")
 }
 
 async fn check_until(world: &World, order: CheckOrder) -> Result<Verdict, Fault> {
