@@ -125,7 +125,7 @@ impl Tickets {
             .map_err(|error| Fault::platform(format!("a kept answer is unreadable: {error}")))
     }
 
-    /// Asks the work under a ticket to end early. What was not ordered yet has its answer with that, on the disk.
+    /// Asks the work under a ticket to end early. What was not ordered yet has its answer with that.
     pub async fn stop(&self, ticket: &Ticket, reason: &str) -> Result<(), Fault> {
         let stopped = Err(Fault::order(reason));
         let _forget = {

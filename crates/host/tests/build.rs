@@ -7,6 +7,8 @@
 
 #[path = "build/bake.rs"]
 mod bake;
+#[path = "build/stop.rs"]
+mod stop;
 #[path = "support/mod.rs"]
 mod support;
 #[path = "build/world.rs"]
@@ -48,9 +50,9 @@ const CASES: &[Case] = cases![
     yard::absolute_links_are_data,
     yard::caches_are_kept,
     yard::builds_wait_their_turn_and_repeat,
-    yard::a_stopped_build_ends_at_once_and_stays_stopped,
-    yard::a_build_that_is_stopped_while_its_source_comes_leaves_nothing,
-    yard::a_build_that_nobody_waits_for_is_cleared_away,
+    stop::a_stopped_build_ends_at_once_and_stays_stopped,
+    stop::a_build_that_is_stopped_while_its_source_comes_leaves_nothing,
+    stop::a_build_that_nobody_waits_for_is_cleared_away,
     yard::sweeping_keeps_what_is_needed,
 ];
 

@@ -8,7 +8,10 @@ pub use bakes::{Bake, Image, NewBake};
 pub use builds::{Build, NewBuild};
 pub use deployments::{Deployment, DeploymentState, JudgedHost, NewDeployment};
 
-use model::{ExecutionId, Ticket, port::Fault};
+use model::{
+    ExecutionId, Ticket,
+    port::{Blame, Fault},
+};
 use rusqlite::params;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -65,6 +68,14 @@ impl Tx<'_> {
         Ok(())
     }
 
+    fn run_again(&self, table: &str, ticket: &Ticket) -> Result<(), Error> {
+        self.run(
+            &format!("UPDATE {table} SET state = ?2, fault = NULL, ended_at = NULL WHERE ticket = ?1"),
+            params![ticket.as_str(), Word(WorkState::Running)],
+        )?;
+        Ok(())
+    }
+
     fn stop_row(&self, table: &str, ticket: &Ticket, why: &Fault, by: &By) -> Result<(), Error> {
         self.run(
             &format!("UPDATE {table} SET state = ?2, fault = ?3, ended_at = ?4 WHERE ticket = ?1"),
@@ -72,4 +83,9 @@ impl Tx<'_> {
         )?;
         Ok(())
     }
+}
+
+/// A fault of the platform is no answer: the same ticket is tried again, and what comes of that is.
+fn is_tried_again(state: WorkState, fault: Option<&Fault>) -> bool {
+    state == WorkState::Failed && fault.is_some_and(|fault| fault.blame == Blame::Platform)
 }

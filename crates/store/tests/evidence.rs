@@ -77,6 +77,43 @@ async fn a_repeated_ticket_is_the_same_build_and_its_first_answer_stays() {
 }
 
 #[tokio::test]
+async fn what_the_platform_failed_at_is_tried_again_under_its_ticket() {
+    let world = World::new();
+    let dev = world.environment("acme/shop/dev").await;
+    world
+        .write(move |tx| {
+            let id = ExecutionId::from_bits(1);
+            let new_bake = NewBake {
+                ticket: ticket(2),
+                place: dev.clone(),
+                execution: Some(id.clone()),
+                log: None,
+            };
+            let away = Fault::platform("the node is away");
+            let first = tx.begin_build(&new_build(&dev, 1), &by(1))?;
+            tx.begin_bake(&new_bake, &by(1))?;
+            tx.finish_build(&ticket(1), Err(&away), &by(2))?;
+            tx.finish_bake(&ticket(2), Err(&away), &by(2))?;
+            assert_eq!(tx.work_of_execution(&id)?, []);
+            assert_eq!(tx.begin_build(&new_build(&dev, 1), &by(3))?, first);
+            tx.begin_bake(&new_bake, &by(3))?;
+            assert_eq!(
+                tx.work_of_execution(&id)?,
+                [ticket(1), ticket(2)],
+                "it can be stopped"
+            );
+            tx.finish_build(&ticket(1), Ok(&built()), &by(4))?;
+            tx.finish_bake(&ticket(2), Ok(&baked()), &by(4))?;
+            let build = &tx.builds_of_execution(&id)?[0];
+            assert_eq!((build.state, &build.fault), (WorkState::Succeeded, &None));
+            assert_eq!(build.built, Some(built()));
+            assert_eq!(tx.bakes_of_execution(&id)?[0].state, WorkState::Succeeded);
+            Ok(())
+        })
+        .await;
+}
+
+#[tokio::test]
 async fn what_nobody_waits_for_is_stopped_on_record() {
     let world = World::new();
     let dev = world.environment("acme/shop/dev").await;

@@ -22,7 +22,7 @@ async fn build(world: &World, order: &BuildOrder) -> (Result<Built, Fault>, Stri
     (built, log)
 }
 
-async fn succeeds(world: &World, order: &BuildOrder) -> (Built, String) {
+pub async fn succeeds(world: &World, order: &BuildOrder) -> (Built, String) {
     let (built, log) = build(world, order).await;
     match built {
         Ok(built) => (built, log),
@@ -46,7 +46,7 @@ async fn fails(world: &World, order: &BuildOrder, fragments: &[&str]) -> (Fault,
 }
 
 #[track_caller]
-fn has(log: &str, fragments: &[&str]) {
+pub fn has(log: &str, fragments: &[&str]) {
     for fragment in fragments {
         assert!(log.contains(fragment), "no `{fragment}` in:\n{log}");
     }
@@ -542,102 +542,6 @@ pub async fn builds_wait_their_turn_and_repeat(world: &World) {
     has(&log, &["Waiting: 2 builds run, 0 wait before this one"]);
     // As after a crash of the node: the ticket is built again.
     assert!(world.yard.build(&ticket, &order).await.is_ok());
-}
-
-pub async fn a_build_that_is_stopped_while_its_source_comes_leaves_nothing(world: &World) {
-    let names: Vec<String> = (0..20_000)
-        .map(|number| format!("d{}/f{number}", number % 100))
-        .collect();
-    let files: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "x")).collect();
-    let order = world.build_order(&files, buildspec(vec![phase(Build, &["true"], &[])]));
-    let ticket = world.ticket();
-    let stopping = async {
-        world.says(&format!("build/{ticket}"), "DOWNLOAD_SOURCE").await;
-        world.answers.stop(&ticket, "ada cancelled it").await.unwrap();
-    };
-    let (built, ()) = tokio::join!(world.build(&ticket, &order), stopping);
-    let fault = built.unwrap_err();
-    assert_eq!(fault.message, "the build was stopped: ada cancelled it");
-    assert_eq!(fault.blame, Blame::Order, "it is not tried again");
-    // Nobody goes on writing there.
-    for _ in 0..20 {
-        let builds = concat!(env!("CARGO_TARGET_TMPDIR"), "/vend-build/node/builds");
-        let left: Vec<_> = std::fs::read_dir(builds).unwrap().collect();
-        assert!(left.is_empty(), "{left:?}");
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
-    let log = world.log(&format!("build/{ticket}").parse().unwrap());
-    has(&log, &["Phase complete: DOWNLOAD_SOURCE State: STOPPED"]);
-}
-
-pub async fn a_stopped_build_ends_at_once_and_stays_stopped(world: &World) {
-    let spec = buildspec(vec![phase(
-        Build,
-        &["echo begun", "sleep 1000"],
-        &["echo finally"],
-    )]);
-    let order = world.build_order(&[("a", "")], spec);
-    let tickets = [world.ticket(), world.ticket(), world.ticket()];
-    let [first, second, queued] = &tickets;
-    let stopping = async {
-        for ticket in [first, second] {
-            world.says(&format!("build/{ticket}"), "sleep 1000").await;
-        }
-        world
-            .says(&format!("build/{queued}"), "Waiting: 2 builds run")
-            .await;
-        for ticket in [queued, first, second] {
-            world.answers.stop(ticket, "ada cancelled it").await.unwrap();
-        }
-    };
-    let late = async {
-        world.says(&format!("build/{second}"), "sleep 1000").await;
-        world.build(queued, &order).await
-    };
-    let (one, two, three, ()) = tokio::join!(
-        world.build(first, &order),
-        world.build(second, &order),
-        late,
-        stopping
-    );
-    for fault in [one, two, three].map(Result::unwrap_err) {
-        assert_eq!(fault.message, "the build was stopped: ada cancelled it");
-        assert_eq!(fault.blame, Blame::Order, "it is not tried again");
-    }
-    assert!(world.containers.list().is_empty());
-    let log = world.log(&format!("build/{first}").parse().unwrap());
-    has(&log, &["STOPPED", "the build was stopped: ada cancelled it"]);
-    let again = world.build(first, &order).await.unwrap_err();
-    assert_eq!(again.message, "the build was stopped: ada cancelled it");
-    // Its place is free for the next.
-    succeeds(
-        world,
-        &world.build_order(&[("a", "")], buildspec(vec![phase(Build, &["true"], &[])])),
-    )
-    .await;
-}
-
-pub async fn a_build_that_nobody_waits_for_is_cleared_away(world: &World) {
-    let order = world.build_order(&[("a", "")], buildspec(vec![phase(Build, &["sleep 1000"], &[])]));
-    let ticket = world.ticket();
-    let log = format!("build/{ticket}").parse().unwrap();
-    let building = world.yard.build(&ticket, &order);
-    let begun = async {
-        while !world.log(&log).contains("sleep 1000") {
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        }
-    };
-    tokio::select! {
-        _ = building => panic!("it ended"),
-        () = begun => {}
-    }
-    for _ in 0..200 {
-        if world.containers.list().is_empty() {
-            return;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-    }
-    panic!("its container is still there");
 }
 
 pub async fn sweeping_keeps_what_is_needed(world: &World) {

@@ -6,7 +6,7 @@ use model::{
 use rusqlite::{Row, params};
 use serde_json::json;
 
-use super::WorkState;
+use super::{WorkState, is_tried_again};
 use crate::{
     By, Db, Error, Tx,
     sql::{At, Columns as _, Hash, Json, Word},
@@ -80,7 +80,14 @@ impl Tx<'_> {
     /// A repeated ticket gets the same one.
     pub fn begin_bake(&self, new: &NewBake, by: &By) -> Result<Bake, Error> {
         if let Some(found) = self.bake_of_ticket(&new.ticket)? {
-            return Ok(found);
+            if !is_tried_again(found.state, found.fault.as_ref()) {
+                return Ok(found);
+            }
+            self.run_again("bakes", &new.ticket)?;
+            let detail = json!({ "ticket": new.ticket, "again": true });
+            self.note(by, "bake.start", Some(&new.place.tenant), &new.place, detail)?;
+            let again = self.bake_of_ticket(&new.ticket)?;
+            return again.ok_or_else(|| Error::missing("bake", &new.ticket));
         }
         self.run(
             "INSERT INTO bakes (ticket, app_id, environment, execution, state, log, started_at)

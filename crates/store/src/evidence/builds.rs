@@ -6,7 +6,7 @@ use model::{
 use rusqlite::{Row, params};
 use serde_json::json;
 
-use super::WorkState;
+use super::{WorkState, is_tried_again};
 use crate::{
     By, Db, Error, Tx,
     sql::{At, Columns as _, Hash, Json, Word},
@@ -81,7 +81,14 @@ impl Tx<'_> {
     /// Numbers a build. A repeated ticket gets the same one.
     pub fn begin_build(&self, new: &NewBuild, by: &By) -> Result<Build, Error> {
         if let Some(found) = self.build_of_ticket(&new.ticket)? {
-            return Ok(found);
+            if !is_tried_again(found.state, found.fault.as_ref()) {
+                return Ok(found);
+            }
+            self.run_again("builds", &new.ticket)?;
+            let detail = json!({ "ticket": new.ticket, "again": true });
+            self.note(by, "build.start", Some(&new.place.tenant), &new.place, detail)?;
+            let again = self.build_of_ticket(&new.ticket)?;
+            return again.ok_or_else(|| Error::missing("build", &new.ticket));
         }
         let app = self.app_key(&new.place.tenant, &new.place.app)?;
         let number: u64 = self.value(
