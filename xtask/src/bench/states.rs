@@ -4,6 +4,7 @@
 //! take turns: the machine may be busy, and then only ratios mean something.
 
 use std::{
+    os::unix::process::CommandExt as _,
     io::Read as _,
     net::TcpStream,
     path::{Path, PathBuf},
@@ -200,17 +201,17 @@ fn restate(table: &mut Table) -> anyhow::Result<()> {
     }
     let script = crate::root().join("xtask/src/bench/peers/restate.mjs");
     std::fs::copy(script, directory.join("bench.mjs"))?;
-    let _server = Killed(start(
+    let _server = start(
         Command::new(directory.join("node_modules/.bin/restate-server")).current_dir(&directory),
         9070,
-    )?);
+    )?;
     let mut drive = Command::new("node");
     drive
         .arg("bench.mjs")
         .current_dir(&directory)
         .stdout(Stdio::piped())
         .stderr(Stdio::inherit());
-    let mut drive = Killed(drive.spawn().context("cannot run node")?);
+    let mut drive = Killed::spawn(&mut drive).context("cannot run node")?;
     let mut text = String::new();
     let out = drive.0.stdout.as_mut().context("node has no output")?;
     out.read_to_string(&mut text)?;
@@ -226,16 +227,15 @@ fn restate(table: &mut Table) -> anyhow::Result<()> {
 }
 
 /// Starts a server and waits until it listens.
-fn start(command: &mut Command, port: u16) -> anyhow::Result<Child> {
+fn start(command: &mut Command, port: u16) -> anyhow::Result<Killed> {
     command.stdout(Stdio::null()).stderr(Stdio::null());
-    let mut child = command.spawn().context("cannot start the server")?;
+    let mut child = Killed::spawn(command).context("cannot start the server")?;
     let began = Instant::now();
     while TcpStream::connect(("127.0.0.1", port)).is_err() {
-        if let Some(status) = child.try_wait()? {
+        if let Some(status) = child.0.try_wait()? {
             bail!("the server ended: {status}");
         }
         if began.elapsed() > Duration::from_secs(60) {
-            let _ = child.kill();
             bail!("the server does not listen on port {port}");
         }
         std::thread::sleep(Duration::from_millis(100));
@@ -243,12 +243,21 @@ fn start(command: &mut Command, port: u16) -> anyhow::Result<Child> {
     Ok(child)
 }
 
-/// A process that ends with this value.
+/// A process that ends with this value, and what it started: npm's commands start the program that one wants.
 struct Killed(Child);
+
+impl Killed {
+    fn spawn(command: &mut Command) -> std::io::Result<Self> {
+        command.process_group(0).spawn().map(Self)
+    }
+}
 
 impl Drop for Killed {
     fn drop(&mut self) {
-        let _ = self.0.kill();
+        if let Some(group) = rustix::process::Pid::from_raw(self.0.id() as i32) {
+            // One that is gone needs no signal.
+            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+        }
         let _ = self.0.wait();
     }
 }
