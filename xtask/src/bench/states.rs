@@ -4,9 +4,9 @@
 //! take turns: the machine may be busy, and then only ratios mean something.
 
 use std::{
-    os::unix::process::CommandExt as _,
     io::Read as _,
     net::TcpStream,
+    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},

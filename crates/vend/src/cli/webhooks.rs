@@ -212,7 +212,10 @@ fn detail_text(detail: &DeliveryDetail, output: &Output) -> String {
 /// Who pushed; where the provider does not say, who wrote the commit.
 fn whom(push: &webhook::Push) -> &str {
     let known = [push.sender.as_str(), push.commit.author.as_str()];
-    known.into_iter().find(|name| !name.is_empty()).unwrap_or("somebody")
+    known
+        .into_iter()
+        .find(|name| !name.is_empty())
+        .unwrap_or("somebody")
 }
 
 fn event_text(event: &Event) -> String {

@@ -230,7 +230,9 @@ async fn arrive(world: &World, push: &Push) -> Result<Option<String>, crate::git
     let Ok(Some(url)) = url else { return Ok(None) };
     let repository = repository(world, push);
     repository.create().await?;
-    let tip = repository.fetch(&world.remotes, &url, &push.branch).await?;
+    let tip = repository
+        .fetch(&world.remotes.of(&push.tenant), &url, &push.branch)
+        .await?;
     // A person who asks for an old commit means it.
     if ["person:", "token:"]
         .iter()

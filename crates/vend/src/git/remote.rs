@@ -7,6 +7,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use camino::{Utf8Path, Utf8PathBuf};
+use model::TenantName;
 use tokio::time::{Duration, timeout};
 
 use super::Error;
@@ -68,6 +69,14 @@ impl Remotes {
             most_mib: platform.sources.most_mib,
             within: Duration::from_secs(platform.sources.timeout_s),
             proxy: Proxy::new(|name| std::env::var(name).ok()),
+        }
+    }
+
+    /// As a tenant may use them: another tenant's key would open another customer's repositories.
+    pub fn of(&self, tenant: &TenantName) -> Self {
+        Self {
+            ssh: self.ssh.join(tenant.as_str()),
+            ..self.clone()
         }
     }
 
@@ -149,7 +158,7 @@ impl Remotes {
         self.ssh.join("id_ed25519")
     }
 
-    /// The platform's own key and known hosts, nobody's configuration, and the address that was looked at.
+    /// The tenant's own key and known hosts, nobody's configuration, and the address that was looked at.
     fn ssh_command(&self, host: &str, address: IpAddr) -> String {
         let quoted = |path: &Utf8Path| format!("'{}'", path.as_str().replace('\'', r"'\''"));
         format!(
@@ -311,6 +320,24 @@ mod tests {
         let mut remotes = Remotes::new(&platform, &Data("/nonexistent".into()));
         remotes.proxy = Proxy::default();
         remotes
+    }
+
+    #[test]
+    fn a_key_fetches_for_its_own_tenant_only() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut remotes = remotes("");
+        remotes.ssh = Utf8PathBuf::try_from(directory.path().to_owned()).unwrap();
+        std::fs::create_dir(remotes.ssh.join("acme")).unwrap();
+        std::fs::write(remotes.ssh.join("acme/id_ed25519"), "a key").unwrap();
+        let admit = |tenant: &str| {
+            remotes
+                .of(&tenant.parse().unwrap())
+                .admit("ssh://git@example.com/x")
+        };
+        assert!(admit("acme").is_ok());
+        assert!(matches!(admit("beta"), Err(Error::NoKey { key }) if key.ends_with("beta/id_ed25519")));
+        let of_nobody = remotes.admit("ssh://git@example.com/x");
+        assert!(matches!(of_nobody, Err(Error::NoKey { .. })));
     }
 
     #[tokio::test]

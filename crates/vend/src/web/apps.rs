@@ -64,7 +64,7 @@ pub async fn create(
         .next("use a repository that is read without one, or push here"));
     }
     if let Some(url) = &new.repository {
-        let admitted = state.remotes.admit(url);
+        let admitted = state.remotes.of(&tenant).admit(url);
         admitted.map_err(|error| Refusal::invalid(error.to_string()))?;
     }
     let (by, built_in) = (state.by(&caller.0), new.repository.is_none());
