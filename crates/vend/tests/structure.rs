@@ -47,7 +47,9 @@ const ARROWS: [(&str, &[&str]); 10] = [
     ("engine", &["asl", "model", "store"]),
     (
         "vend",
-        &["asl", "jsonata", "model", "store", "engine", "host", "edge"],
+        &[
+            "asl", "jsonata", "model", "store", "engine", "host", "edge", "aws",
+        ],
     ),
     ("xtask", &[]),
 ];
