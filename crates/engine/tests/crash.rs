@@ -244,39 +244,52 @@ async fn nothing_is_lost_and_nothing_happens_twice_when_syncs_fail() {
     assert!(refused > 0, "no sync failed");
 }
 
-/// A file system of a few megabytes, of which the rest is filled while the engine works and freed again.
+/// A file system of a few megabytes, of which the rest is filled while the engine works and freed again. A new one
+/// every few times, because what is kept would fill it for good.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_loses_nothing() {
-    let held = tempfile::tempdir().unwrap();
-    let root = Utf8PathBuf::from_path_buf(held.path().to_owned()).unwrap();
-    let size = ["-t", "tmpfs", "-o", "size=64m", "tmpfs", root.as_str()];
-    if !Command::new("mount")
-        .args(size)
-        .status()
-        .is_ok_and(|status| status.success())
-    {
-        println!("skipped: this needs root");
-        return;
-    }
-    let _unmount = Unmount(root.clone());
-    let dir = root.join("store");
     let mut said = Said::default();
-    for _ in 0..kills().div_ceil(4) {
-        let filler = root.join("filler");
-        let filling = std::thread::spawn(move || {
-            std::thread::sleep(Duration::from_millis(250));
-            // The write fails when nothing is left, which is what it is for.
-            let _ = std::fs::write(&filler, vec![7; 128 << 20]);
-            std::thread::sleep(Duration::from_millis(700));
-            std::fs::remove_file(&filler).unwrap();
-        });
-        life(&dir, Duration::from_millis(1600 + dice() % 500), 0, &mut said);
-        filling.join().unwrap();
+    let mut count = 0;
+    for _ in 0..kills().div_ceil(16) {
+        let held = tempfile::tempdir().unwrap();
+        let root = Utf8PathBuf::from_path_buf(held.path().to_owned()).unwrap();
+        let size = ["-t", "tmpfs", "-o", "size=64m", "tmpfs", root.as_str()];
+        if !Command::new("mount")
+            .args(size)
+            .status()
+            .is_ok_and(|status| status.success())
+        {
+            println!("skipped: this needs root");
+            return;
+        }
+        let _unmount = Unmount(root.clone());
+        let dir = root.join("store");
+        let mut here = Said::default();
+        for _ in 0..4 {
+            fill_for_a_while(&root, || {
+                life(&dir, Duration::from_millis(1600 + dice() % 500), 0, &mut here)
+            });
+        }
+        count += check(&dir, &here.started).await;
+        said.refused += here.refused;
+        said.started.extend(here.started);
     }
-    let count = check(&dir, &said.started).await;
     let (acknowledged, refused) = (said.started.len(), said.refused);
     println!("{acknowledged} executions acknowledged, {refused} refused, {count} there");
     assert!(acknowledged > 0 && refused > 0, "the disk was never full");
+}
+
+fn fill_for_a_while(root: &Utf8Path, meanwhile: impl FnOnce()) {
+    let filler = root.join("filler");
+    let filling = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(250));
+        // The write fails when nothing is left, which is what it is for.
+        let _ = std::fs::write(&filler, vec![7; 128 << 20]);
+        std::thread::sleep(Duration::from_millis(700));
+        std::fs::remove_file(&filler).unwrap();
+    });
+    meanwhile();
+    filling.join().unwrap();
 }
 
 struct Unmount(Utf8PathBuf);
