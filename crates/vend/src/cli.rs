@@ -9,6 +9,7 @@ mod apps;
 mod audit;
 mod check;
 mod client;
+mod console;
 mod credentials;
 mod executions;
 mod failure;
@@ -169,6 +170,7 @@ pub enum Command {
     Git(git::Git),
     /// Keep a token for a platform elsewhere; the token is read from standard input.
     Login(access::Login),
+    Console(console::Console),
     /// Who the platform takes you for.
     Whoami,
     /// Versions of this program and of the platform.
@@ -176,7 +178,9 @@ pub enum Command {
     /// Whether the platform and its roles are well.
     Health,
     /// Print a completion script for a shell.
-    Completions { shell: clap_complete::Shell },
+    Completions {
+        shell: clap_complete::Shell,
+    },
 }
 
 /// Runs a command. `whole` is the complete command line of the program, for completions.
@@ -220,6 +224,7 @@ async fn dispatch(command: Command, global: &Global, whole: clap::Command) -> Ou
         Command::States(states) => return states::run(&states, global).await,
         Command::Git(git) => git::run(&git, global).await?,
         Command::Login(login) => access::login(&login, global).await?,
+        Command::Console(_) => console::run(global).await?,
         Command::Whoami => access::whoami(global).await?,
         Command::Version => access::version(global).await?,
         Command::Health => return access::health(global).await,

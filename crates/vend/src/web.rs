@@ -10,6 +10,7 @@ mod apps;
 mod audit;
 mod auth;
 mod commands;
+mod console;
 mod deployments;
 mod environments;
 mod executions;

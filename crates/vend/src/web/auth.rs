@@ -79,18 +79,7 @@ impl FromRequestParts<State> for Caller {
             .await
             .map_err(|_| Refusal::new(Kind::Unauthenticated, "the connection has no caller"))?;
         if let Some(token) = token(&parts.headers)? {
-            let unknown = || {
-                Refusal::new(
-                    Kind::Unauthenticated,
-                    "the token is not known, was revoked, or has ended",
-                )
-                .next("ask an operator for a token, and set VEND_TOKEN")
-            };
-            let found = match token.expose().starts_with(SESSION_PREFIX) {
-                true => state.sessions.open(&token, state.now()),
-                false => tokens::find(state, token).await?,
-            };
-            return found.map(Self).ok_or_else(unknown);
+            return bearer(state, token).await;
         }
         match peer {
             Peer::Local { uid } => local(uid, state),
@@ -98,6 +87,21 @@ impl FromRequestParts<State> for Caller {
                 .next("vend login, or set VEND_TOKEN; on the platform's own machine use the local socket")),
         }
     }
+}
+
+/// Who bears this token.
+pub async fn bearer(state: &State, token: Secret) -> Result<Caller, Refusal> {
+    let found = match token.expose().starts_with(SESSION_PREFIX) {
+        true => state.sessions.open(&token, state.now()),
+        false => tokens::find(state, token).await?,
+    };
+    found.map(Caller).ok_or_else(|| {
+        Refusal::new(
+            Kind::Unauthenticated,
+            "the token is not known, was revoked, or has ended",
+        )
+        .next("ask an operator for a token, and set VEND_TOKEN")
+    })
 }
 
 /// Root and the platform's owner are operators on the local socket; nobody else is anybody.

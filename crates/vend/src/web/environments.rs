@@ -80,6 +80,25 @@ fn wire(db: &Db<'_>, environment: store::Environment, urls: &[String]) -> Result
     })
 }
 
+/// Every environment that the caller may see.
+pub async fn all(state: &State, caller: &Caller) -> Result<Vec<Environment>, Refusal> {
+    let tenant = caller.0.tenant.clone();
+    caller.may(Action::View, tenant.as_ref(), "tenant")?;
+    let urls = Arc::clone(&state.urls);
+    let read = move |db: &Db<'_>| {
+        let environments = db.environments(tenant.as_ref().map(|tenant| (tenant, None)))?;
+        let wire = |environment: store::Environment| {
+            let urls = urls(&environment.place);
+            wire(db, environment, &urls)
+        };
+        environments
+            .into_iter()
+            .map(wire)
+            .collect::<Result<_, store::Error>>()
+    };
+    Ok(state.store.read(read).await?)
+}
+
 async fn read(state: &State, place: Place) -> Result<Environment, Refusal> {
     let urls = (state.urls)(&place);
     let read = move |db: &Db<'_>| wire(db, db.environment(&place)?, &urls);

@@ -122,6 +122,12 @@ pub struct From {
     offset: Option<u64>,
 }
 
+impl From {
+    pub fn offset(&self) -> u64 {
+        self.offset.unwrap_or(0)
+    }
+}
+
 /// Some text of a log. Ask again with `offset` set to `next` until it has ended.
 #[utoipa::path(get, path = "/v1/logs/{*log}", operation_id = "logs.read", tag = "logs",
     params(("log" = String, Path), From),
@@ -145,7 +151,7 @@ pub async fn read(
         },
     };
     caller.may(Action::View, tenant.as_ref(), &format!("log `{log}`"))?;
-    let chunk = state.sight.log(name, from.offset.unwrap_or(0)).await?;
+    let chunk = state.sight.log(name, from.offset()).await?;
     Ok(Json(LogText {
         log,
         text: chunk.text,

@@ -16,8 +16,8 @@ use utoipa::OpenApi as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    approvals, apps, audit, deployments, environments, executions, git, hooks, hosts, idempotency, input,
-    logs, platform,
+    approvals, apps, audit, console, deployments, environments, executions, git, hooks, hosts, idempotency,
+    input, logs, platform,
     refusal::{Kind, Refusal},
     releases, secrets,
     state::State,
@@ -109,6 +109,7 @@ pub fn router(state: State) -> Router {
         .route("/", post(states::serve).get(input::nowhere))
         .route("/states", post(states::serve))
         .route("/states/", post(states::serve))
+        .merge(console::pages())
         .fallback(input::nowhere)
         .method_not_allowed_fallback(input::wrong_method)
         .with_state(state)

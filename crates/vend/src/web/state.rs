@@ -21,6 +21,8 @@ use crate::git::remote::Remotes;
 const GIT_CALLS: usize = 16;
 /// Deliveries that are read at once: each may have 25 MiB in memory.
 const HOOK_CALLS: usize = 4;
+/// Pages of the console that are open and kept up to date.
+const VIEWERS: usize = 128;
 
 /// The URLs of an environment.
 pub type Urls = Arc<dyn Fn(&Place) -> Vec<String> + Send + Sync>;
@@ -65,6 +67,7 @@ pub struct Inner {
     pub tasks: TaskTracker,
     pub git_calls: Semaphore,
     pub hook_calls: Semaphore,
+    pub viewers: Arc<Semaphore>,
     pub announcer: Announcer,
     pub sessions: Sessions,
 }
@@ -95,6 +98,7 @@ impl State {
             tasks,
             git_calls: Semaphore::new(GIT_CALLS),
             hook_calls: Semaphore::new(HOOK_CALLS),
+            viewers: Arc::new(Semaphore::new(VIEWERS)),
             announcer,
             sessions: Sessions::new()?,
         })))

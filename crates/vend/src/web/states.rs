@@ -16,6 +16,7 @@ mod tags;
 mod versions;
 mod who;
 
+pub use executions::shown;
 pub use known::Known;
 
 use axum::{

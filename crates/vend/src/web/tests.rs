@@ -3,6 +3,7 @@
 
 mod authorization;
 mod client;
+mod console;
 mod flow;
 mod git;
 mod hooks;

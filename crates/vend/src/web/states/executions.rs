@@ -355,7 +355,8 @@ fn not_redrivable(status: Status) -> &'static str {
     }
 }
 
-fn shown(event: &asl::HistoryEvent, with_data: bool) -> Value {
+/// An event as GetExecutionHistory answers it.
+pub fn shown(event: &asl::HistoryEvent, with_data: bool) -> Value {
     let mut shown = json!({
         "timestamp": seconds(event.at),
         "type": event.kind.as_str(),

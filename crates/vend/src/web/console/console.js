@@ -1,0 +1,28 @@
+// Keeps the page as it is on the platform, and takes the token out of the link that `vend console` prints.
+"use strict";
+
+const token = new URLSearchParams(location.hash.slice(1)).get("token");
+const field = document.getElementById("token");
+if (field && token) {
+  history.replaceState(null, "", location.pathname);
+  field.value = token;
+  field.form.submit();
+}
+
+const main = document.querySelector("main[data-live]");
+if (main) {
+  const source = new EventSource(location.href);
+  const show = (event) => {
+    const [x, y] = [scrollX, scrollY];
+    const opened = [...main.querySelectorAll("details")].map((part) => part.open);
+    main.innerHTML = JSON.parse(event.data);
+    main.querySelectorAll("details").forEach((part, at) => (part.open = opened[at] ?? false));
+    scrollTo(x, y);
+  };
+  source.addEventListener("body", show);
+  source.addEventListener("last", (event) => {
+    show(event);
+    source.close();
+  });
+  addEventListener("pagehide", () => source.close());
+}

@@ -1,0 +1,206 @@
+//! The users' state machines and their executions, as pictures.
+
+use axum::{extract::State as Held, response::Response};
+use maud::{Markup, html};
+use model::{TenantName, policy::Action};
+use serde_json::Value;
+use store::{MachineFilter, Run, RunFilter, StateMachine, Status};
+
+use super::{
+    frame::{at, state as tinted, table, took, word},
+    live::{self, Ask, Page},
+};
+use crate::{
+    states::draw::{Drawing, Statuses},
+    web::{auth::Caller, input::Path, refusal::Refusal, state::State},
+};
+
+/// Machines of a tenant, and executions of a machine, on one page.
+const MOST: u32 = 100;
+/// Events on one page; the whole history is had by `aws stepfunctions get-execution-history`.
+const EVENTS: usize = 2_000;
+
+pub async fn list(Held(state): Held<State>, ask: Ask) -> Result<Response, Refusal> {
+    let caller = ask.viewer.0.clone();
+    let own = state.clone();
+    live::answer(&state, ask, move || every(own.clone(), caller.clone())).await
+}
+
+async fn every(state: State, caller: Caller) -> Result<Page, Refusal> {
+    caller.may(Action::View, caller.0.tenant.as_ref(), "tenant")?;
+    let tenant = caller.0.tenant;
+    let read = state.store.read(move |db| {
+        let tenants = match tenant {
+            Some(own) => vec![own],
+            None => db.tenants()?.into_iter().map(|tenant| tenant.name).collect(),
+        };
+        let filter = MachineFilter {
+            limit: MOST,
+            ..MachineFilter::default()
+        };
+        let mut all = Vec::new();
+        for tenant in tenants {
+            all.extend(db.state_machines(&tenant, &filter)?);
+        }
+        Ok::<_, store::Error>(all)
+    });
+    let machines = read.await?;
+    let row = |machine: &StateMachine| {
+        html! {
+            td { a href={ "/console/machines/" (machine.tenant) "/" (machine.name) } { (machine.name) } }
+            td { (machine.tenant) }
+            td { @if machine.express { "express" } @else { "standard" } }
+            td { (at(machine.updated_at)) }
+        }
+    };
+    let body = html! {
+        h1 { "State machines" }
+        (table(
+            &["Name", "Tenant", "Type", "Changed (UTC)"],
+            machines.iter().map(row).collect(),
+            "There is none yet: aws stepfunctions create-state-machine --endpoint-url of this platform makes one.",
+        ))
+    };
+    Ok(Page {
+        title: "State machines".into(),
+        body,
+        settled: false,
+    })
+}
+
+pub async fn machine(
+    Held(state): Held<State>,
+    Path((tenant, name)): Path<(TenantName, String)>,
+    ask: Ask,
+) -> Result<Response, Refusal> {
+    let caller = ask.viewer.0.clone();
+    let own = state.clone();
+    live::answer(&state, ask, move || {
+        one(own.clone(), caller.clone(), tenant.clone(), name.clone())
+    })
+    .await
+}
+
+async fn one(state: State, caller: Caller, tenant: TenantName, name: String) -> Result<Page, Refusal> {
+    let what = format!("state machine `{name}`");
+    caller.may(Action::View, Some(&tenant), &what)?;
+    let read = state.store.read(move |db| {
+        let Some(machine) = db.state_machine(&tenant, &name)? else {
+            return Ok(None);
+        };
+        let filter = RunFilter {
+            machine: machine.key,
+            limit: MOST,
+            ..RunFilter::default()
+        };
+        Ok::<_, store::Error>(Some((db.runs(&filter)?, machine)))
+    });
+    let (runs, machine) = read.await?.ok_or_else(|| Refusal::not_found(what))?;
+    let row = |run: &Run| {
+        html! {
+            td { (at(run.started_at)) }
+            td { a href={ "/console/runs/" (run.key) } { (run.name) } }
+            td { (tinted(&word(run.status))) }
+            td { (took(run.started_at, run.ended_at)) }
+        }
+    };
+    let body = html! {
+        h1 { (machine.name) }
+        p.faint { (machine.tenant) ", " @if machine.express { "express" } @else { "standard" } ", changed " (at(machine.updated_at)) }
+        (picture(&machine.definition, &Statuses::default()))
+        h2 { "Executions" }
+        (table(
+            &["Started (UTC)", "Name", "State", "Took"],
+            runs.iter().map(row).collect(),
+            if machine.express { "Express executions are not kept." } else { "None has been started yet." },
+        ))
+        details { summary { "Definition" } pre { (machine.definition) } }
+    };
+    Ok(Page {
+        title: machine.name,
+        body,
+        settled: false,
+    })
+}
+
+pub async fn run(Held(state): Held<State>, Path(key): Path<u64>, ask: Ask) -> Result<Response, Refusal> {
+    let caller = ask.viewer.0.clone();
+    let own = state.clone();
+    live::answer(&state, ask, move || execution(own.clone(), caller.clone(), key)).await
+}
+
+async fn execution(state: State, caller: Caller, key: u64) -> Result<Page, Refusal> {
+    let what = format!("execution `{key}`");
+    let found = state.store.read(move |db| db.run_by_key(key)).await?;
+    let (run, definition) = found.ok_or_else(|| Refusal::not_found(&what))?;
+    caller.may(Action::View, Some(&run.tenant), &what)?;
+    let read = state.store.read(move |db| engine::history(db, key, 1, EVENTS));
+    let (events, last) = read.await.map_err(|error| Refusal::internal(&error))?;
+    let shown: Vec<Value> = events
+        .iter()
+        .map(|event| crate::web::states::shown(event, true))
+        .collect();
+    let body = html! {
+        h1 { (run.name) " " (tinted(&word(run.status))) }
+        (facts(&run))
+        (picture(&definition, &Statuses::read(&shown)))
+        h2 { "Input" } pre { (pretty(&run.input)) }
+        @if let Some(output) = &run.output { h2 { "Output" } pre { (pretty(output)) } }
+        h2 { "Events" }
+        (table(&["", "At (UTC)", "Event", "After", ""], events.iter().map(row).collect(), "none yet"))
+        @if last > events.len() as u64 { p.faint { (events.len()) " of " (last) " events are shown." } }
+    };
+    Ok(Page {
+        title: run.name,
+        body,
+        settled: run.status != Status::Running,
+    })
+}
+
+fn facts(run: &Run) -> Markup {
+    let rows = [
+        ("Execution", Some(run.arn.clone())),
+        ("Started", Some(at(run.started_at))),
+        ("Ended", run.ended_at.map(at)),
+        ("Took", run.ended_at.map(|end| took(run.started_at, Some(end)))),
+        (
+            "Tried again",
+            (run.redrives > 0).then(|| format!("{} times", run.redrives)),
+        ),
+        ("Error", run.error.clone()),
+        ("Cause", run.cause.clone()),
+    ];
+    html! {
+        dl { @for (name, value) in &rows { @if let Some(value) = value { dt { (name) } dd { (value) } } } }
+    }
+}
+
+fn row(event: &asl::HistoryEvent) -> Markup {
+    let details = &event.details;
+    let text = ["name", "error", "resource"]
+        .iter()
+        .find_map(|member| details[*member].as_str());
+    html! {
+        td { (event.id) }
+        td { (at(event.at)) }
+        td { (event.kind.as_str()) }
+        td { (event.previous) }
+        td {
+            (text.unwrap_or_default())
+            @if !details.is_null() { details { summary { "details" } pre { (format!("{details:#}")) } } }
+        }
+    }
+}
+
+/// The machine as `vend states draw` draws it; nothing when it cannot be drawn.
+fn picture(definition: &str, statuses: &Statuses) -> Markup {
+    let definition = serde_json::from_str(definition).unwrap_or_default();
+    match Drawing::of(&definition) {
+        Ok(drawing) => html! { div.scroll.picture { (maud::PreEscaped(drawing.svg(statuses))) } },
+        Err(error) => html! { p.faint { (error) } },
+    }
+}
+
+fn pretty(json: &str) -> String {
+    serde_json::from_str::<Value>(json).map_or_else(|_| json.to_owned(), |value| format!("{value:#}"))
+}

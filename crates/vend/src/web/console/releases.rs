@@ -1,0 +1,183 @@
+//! Environments, the executions that change them, and their logs.
+
+use axum::{Json, extract::State as Held, response::Response};
+use maud::{Markup, html};
+use model::wire::{Environment, Execution, ExecutionDetail, HistoryEvent};
+
+use super::{
+    door::Viewer,
+    frame::{at, state as tinted, table, took, word},
+    live::{self, Ask, Page},
+};
+use crate::web::{
+    auth::Caller,
+    environments, executions,
+    input::{Path, Query},
+    logs,
+    refusal::Refusal,
+    scope::Scope,
+    state::State,
+};
+
+/// Executions of the overview.
+const RECENT: u32 = 30;
+
+pub async fn overview(Held(state): Held<State>, ask: Ask) -> Result<Response, Refusal> {
+    let caller = ask.viewer.0.clone();
+    let own = state.clone();
+    live::answer(&state, ask, move || summary(own.clone(), caller.clone())).await
+}
+
+async fn summary(state: State, caller: Caller) -> Result<Page, Refusal> {
+    let environments = environments::all(&state, &caller).await?;
+    let scope = Scope {
+        limit: Some(RECENT),
+        ..Scope::default()
+    };
+    let Json(recent) = executions::list(Held(state), caller, Query(scope)).await?;
+    let body = html! {
+        h1 { "Environments" }
+        (table(
+            &["Environment", "State", "Release", "Hosts", "Address", "Under way"],
+            environments.iter().map(environment).collect(),
+            "There is no environment yet: the first push of a branch that vend.yaml names makes one.",
+        ))
+        h2 { "Executions" }
+        (table(
+            &["Started (UTC)", "What", "Environment", "State", "By", "Took"],
+            recent.items.iter().map(execution_row).collect(),
+            "Nothing has run yet.",
+        ))
+    };
+    Ok(Page {
+        title: "Environments".into(),
+        body,
+        settled: false,
+    })
+}
+
+fn environment(environment: &Environment) -> Markup {
+    html! {
+        td { (environment.place) }
+        td { (tinted(&word(environment.state))) @if environment.protected { " protected" } }
+        td { @if let Some(live) = environment.live { (live) } @else { "–" } }
+        td { (environment.hosts) }
+        td { @for url in &environment.urls { a href=(url) rel="noreferrer" { (url) } " " } }
+        td { @if let Some(id) = &environment.execution { a href={ "/console/executions/" (id) } { (id) } } }
+    }
+}
+
+fn execution_row(execution: &Execution) -> Markup {
+    html! {
+        td { (at(execution.started_at)) }
+        td { a href={ "/console/executions/" (execution.id) } { (execution.kind) } }
+        td { @if let Some(place) = &execution.place { (place) } }
+        td {
+            (tinted(&word(execution.state)))
+            @if let Some(stage) = &execution.stage { " " (stage) }
+        }
+        td { (execution.started_by) }
+        td { (took(execution.started_at, execution.ended_at)) }
+    }
+}
+
+pub async fn execution(
+    Held(state): Held<State>,
+    Path(id): Path<String>,
+    ask: Ask,
+) -> Result<Response, Refusal> {
+    let caller = ask.viewer.0.clone();
+    let own = state.clone();
+    live::answer(&state, ask, move || show(own.clone(), caller.clone(), id.clone())).await
+}
+
+async fn show(state: State, caller: Caller, id: String) -> Result<Page, Refusal> {
+    let picture = executions::picture(&state, &caller, &id).await?;
+    let Json(detail) = executions::show(Held(state), caller, Path(id)).await?;
+    let ExecutionDetail {
+        execution,
+        history,
+        logs,
+    } = detail;
+    let body = html! {
+        h1 {
+            (execution.kind) @if let Some(place) = &execution.place { " of " (place) } " "
+            (tinted(&word(execution.state)))
+        }
+        (facts(&execution))
+        @if let Some(picture) = picture {
+            h2 { "States" }
+            div.scroll.picture { (maud::PreEscaped(picture)) }
+        }
+        h2 { "Logs" }
+        ul {
+            @for log in &logs { li { a href={ "/console/logs/" (log) } { (log) } } }
+            @if logs.is_empty() { li.faint { "none yet" } }
+        }
+        h2 { "Events" }
+        (table(&["", "At (UTC)", "State", "Event", ""], history.iter().map(event).collect(), "none yet"))
+    };
+    Ok(Page {
+        title: format!("{} {}", execution.kind, execution.id),
+        body,
+        settled: execution.ended_at.is_some(),
+    })
+}
+
+fn facts(execution: &Execution) -> Markup {
+    let rows = [
+        ("Execution", Some(execution.id.to_string())),
+        (
+            "Started",
+            Some(format!(
+                "{} by {}",
+                at(execution.started_at),
+                execution.started_by
+            )),
+        ),
+        ("Ended", execution.ended_at.map(at)),
+        (
+            "Took",
+            execution
+                .ended_at
+                .map(|end| took(execution.started_at, Some(end))),
+        ),
+        ("Works on", execution.stage.clone()),
+        ("Waits for", execution.waiting.clone()),
+        ("Error", execution.error.clone()),
+        ("Cause", execution.cause.clone()),
+    ];
+    html! {
+        dl { @for (name, value) in &rows { @if let Some(value) = value { dt { (name) } dd { (value) } } } }
+    }
+}
+
+fn event(event: &HistoryEvent) -> Markup {
+    html! {
+        td { (event.id) }
+        td { (at(event.at)) }
+        td { (event.state.as_deref().unwrap_or_default()) }
+        td { (event.kind) }
+        td { (event.detail.as_deref().unwrap_or_default()) }
+    }
+}
+
+/// What a log has so far, up to one chunk of it.
+pub async fn log(
+    Held(state): Held<State>,
+    Path(log): Path<String>,
+    Query(from): Query<logs::From>,
+    Viewer(caller): Viewer,
+) -> Result<axum::response::Html<String>, Refusal> {
+    let actor = caller.0.actor.clone();
+    let offset = from.offset();
+    let Json(text) = logs::read(Held(state), caller, Path(log.clone()), Query(from)).await?;
+    let more = !text.text.is_empty() && !text.ended;
+    let body = html! {
+        h1 { (log) }
+        pre { (text.text) }
+        @if offset > 0 { a href={ "/console/logs/" (log) } { "From the start" } " " }
+        @if more { a href={ "/console/logs/" (log) "?offset=" (text.next) } { "Go on" } }
+    };
+    Ok(super::frame::whole(&log, Some(&actor), &body, false))
+}
