@@ -7,6 +7,7 @@
 //! definition or input, because both come from customers.
 
 mod check;
+mod decimal;
 mod event;
 mod execution;
 mod fault;

@@ -25,7 +25,7 @@ fn charge(value: &Value, left: &mut usize, depth: usize) -> Option<()> {
     match value {
         Value::Null => take(left, 4),
         Value::Bool(flag) => take(left, if *flag { 4 } else { 5 }),
-        Value::Number(number) => take(left, number.to_string().len()),
+        Value::Number(number) => take(left, number.as_str().len()),
         Value::String(text) => take(left, quoted(text)),
         Value::Array(items) => {
             let depth = depth.checked_sub(1)?;
