@@ -11,6 +11,7 @@ mod audit;
 mod auth;
 mod commands;
 mod deployments;
+mod drawings;
 mod environments;
 mod executions;
 mod git;
