@@ -28,6 +28,7 @@ mod webhooks;
 use std::{ffi::OsStr, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Subcommand};
+use model::wire::Page;
 
 pub use client::{Client, DATA};
 pub use failure::{Exit, Failure};
@@ -48,6 +49,34 @@ pub struct Global {
     /// Answer in JSON, as the platform says it.
     #[arg(long, global = true)]
     pub json: bool,
+}
+
+// How much of a list is shown. (A doc comment would become the help of every command that has it.)
+#[derive(Debug, Clone, Copy, Args)]
+pub struct Most {
+    /// So many at most.
+    #[arg(long, default_value_t = 20, conflicts_with = "all")]
+    limit: usize,
+    /// The whole list.
+    #[arg(long)]
+    all: bool,
+}
+
+impl Most {
+    fn number(self) -> usize {
+        match self.all {
+            true => usize::MAX,
+            false => self.limit.max(1),
+        }
+    }
+
+    /// What stands under a list that goes on.
+    fn rest<T>(self, page: &Page<T>) -> &'static str {
+        match page.next {
+            Some(_) => "there are more: --limit N shows more of them, --all the whole list\n",
+            None => "",
+        }
+    }
 }
 
 impl Global {

@@ -81,14 +81,14 @@ pub async fn why(command: &WhyArgs, global: &Global) -> Result<(), Failure> {
 }
 
 fn why_text(why: &Why, output: &Output) -> String {
+    // They are about what is newer than what any environment has.
     let mut text: String = why
-        .environments
+        .notes
         .iter()
-        .map(|environment| environment_text(environment, output))
+        .map(|note| format!("{}\n", output.tone(Tone::Wait, &clean(note))))
         .collect();
-    for note in &why.notes {
-        text.push_str(&format!("{}\n", output.tone(Tone::Faint, &clean(note))));
-    }
+    let environments = why.environments.iter();
+    text.extend(environments.map(|environment| environment_text(environment, output)));
     let said = why
         .environments
         .iter()
