@@ -270,3 +270,23 @@ fn completions(shell: clap_complete::Shell, mut whole: clap::Command) {
 fn now() -> jiff::Timestamp {
     jiff::Timestamp::now()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_says_that_it_goes_on() {
+        let page = |next: Option<&str>| Page::<u8> {
+            items: Vec::new(),
+            next: next.map(str::to_owned),
+        };
+        let most = |limit, all| Most { limit, all };
+        assert!(most(20, false).rest(&page(Some("7"))).contains("--all"));
+        assert_eq!(most(20, false).rest(&page(None)), "");
+        assert_eq!(
+            (most(0, false).number(), most(20, true).number()),
+            (1, usize::MAX)
+        );
+    }
+}

@@ -136,3 +136,23 @@ fn environment_text(environment: &WhyEnvironment, output: &Output) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_newest_comes_first() {
+        let why: Why = serde_json::from_value(serde_json::json!({
+            "tenant": "acme", "app": "shop",
+            "environments": [{ "environment": "dev", "live": 1, "up_to_date": true, "sentence": "the last push is live as v1" }],
+            "notes": ["push of 0a1b2c3d to main: cannot fetch the commit yet: it did not answer"],
+        }))
+        .unwrap();
+        let text = why_text(&why, &Output::new(false, String::new()));
+        assert_eq!(
+            text,
+            "push of 0a1b2c3d to main: cannot fetch the commit yet: it did not answer\ndev: the last push is live as v1\n"
+        );
+    }
+}
