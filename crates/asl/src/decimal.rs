@@ -69,14 +69,15 @@ impl<'a> Decimal<'a> {
     }
 
     fn magnitude(&self, other: &Self) -> Ordering {
-        let longest = self.digits().count().max(other.digits().count());
-        let padded = |digits: &Self| {
-            let digits: Vec<u8> = digits.digits().collect();
-            digits.into_iter().chain(std::iter::repeat(b'0')).take(longest)
-        };
-        self.power
-            .cmp(&other.power)
-            .then_with(|| padded(self).cmp(padded(other)))
+        let (mut left, mut right) = (self.digits(), other.digits());
+        let mut found = self.power.cmp(&other.power);
+        while found.is_eq() {
+            found = match (left.next(), right.next()) {
+                (None, None) => break,
+                (one, two) => one.unwrap_or(b'0').cmp(&two.unwrap_or(b'0')),
+            };
+        }
+        found
     }
 }
 

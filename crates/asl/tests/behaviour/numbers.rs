@@ -106,20 +106,16 @@ fn numbers_are_compared_by_value() {
 #[test]
 fn limits_count_the_literals() {
     let pass = single(json!({ "Type": "Pass", "Parameters": { "n.$": "$" }, "End": true }));
-    // The output is the number and `{"n":}`.
-    let number = |bytes: usize| {
-        format!("1.{}", "0".repeat(bytes - 2))
-            .parse()
-            .map(Value::Number)
-            .unwrap()
-    };
-    let most = asl::limit::PAYLOAD - r#"{"n":}"#.len();
+    let run = |text: &str| Story::new(pass.clone(), serde_json::from_str(text).unwrap());
+    // The output is the list in `{"n":}`; as doubles, 1.5, all of it would fit.
+    let most = (asl::limit::PAYLOAD - r#"{"n":[]}"#.len() + 1) / "1.50,".len();
+    let list = |count: usize| format!("[{}]", vec!["1.50"; count].join(","));
+    assert!(run(&list(most)).output().to_string().len() <= asl::limit::PAYLOAD);
+    assert_eq!(run(&list(most + 1)).failure().0, "States.DataLimitExceeded");
+    let number = |length: usize| format!("[1.{}]", "0".repeat(length - 2));
+    assert!(run(&number(asl::limit::NUMBER)).output()["n"][0].is_number());
     assert_eq!(
-        Story::new(pass.clone(), number(most)).output().to_string().len(),
-        asl::limit::PAYLOAD
-    );
-    assert_eq!(
-        Story::new(pass, number(most + 1)).failure().0,
+        run(&number(asl::limit::NUMBER + 1)).failure().0,
         "States.DataLimitExceeded"
     );
 }
