@@ -7,6 +7,7 @@
 //! definition or input, because both come from customers.
 
 mod check;
+mod decimal;
 mod event;
 mod execution;
 mod fault;
@@ -52,6 +53,8 @@ pub mod limit {
     pub const PAYLOAD: usize = 256 * 1024;
     /// Levels of nesting in such a payload. Ours: it keeps an [`Execution`](crate::Execution) readable by any JSON reader.
     pub const DEPTH: usize = 100;
+    /// Characters of a number in such a payload, which is what Jackson reads. Whatever computes with it reads it anew.
+    pub const NUMBER: usize = 1_000;
     /// Events in the history of one execution; the last one says that it failed for that reason.
     pub const HISTORY: u64 = 25_000;
     /// Bytes of a definition.

@@ -33,7 +33,7 @@ impl Payload {
 
     /// Whether it is within the limits for what states hand on.
     pub fn fits(&self) -> bool {
-        size::shallow(&self.0.value, limit::DEPTH) && self.text().len() <= limit::PAYLOAD
+        size::modest(&self.0.value, limit::DEPTH) && self.text().len() <= limit::PAYLOAD
     }
 
     pub fn into_value(self) -> Value {

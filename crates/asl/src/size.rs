@@ -1,22 +1,24 @@
 //! How large a JSON value is, without writing it.
 
+use crate::limit;
 use serde_json::Value;
 
-/// Bytes of the compact JSON text of `value`, or `None` when it is deeper than `depth` or longer than `bytes`.
+/// Bytes of the compact JSON text of `value`, or `None` when it is deeper than `depth` or longer than `bytes`, or a number
+/// of it longer than [`limit::NUMBER`].
 pub fn within(value: &Value, bytes: usize, depth: usize) -> Option<usize> {
     let mut left = bytes;
     charge(value, &mut left, depth)?;
     Some(bytes - left)
 }
 
-/// Whether `value` is nested at most `depth` deep.
-pub fn shallow(value: &Value, depth: usize) -> bool {
-    let Some(below) = depth.checked_sub(1) else {
-        return !value.is_array() && !value.is_object();
-    };
+/// Whether `value` is nested at most `depth` deep, with no number that takes long to read.
+pub fn modest(value: &Value, depth: usize) -> bool {
+    let below = depth.checked_sub(1);
+    let inside = |item: &Value| below.is_some_and(|below| modest(item, below));
     match value {
-        Value::Array(items) => items.iter().all(|item| shallow(item, below)),
-        Value::Object(members) => members.values().all(|item| shallow(item, below)),
+        Value::Array(items) => below.is_some() && items.iter().all(inside),
+        Value::Object(members) => below.is_some() && members.values().all(inside),
+        Value::Number(number) => number.as_str().len() <= limit::NUMBER,
         _ => true,
     }
 }
@@ -25,7 +27,8 @@ fn charge(value: &Value, left: &mut usize, depth: usize) -> Option<()> {
     match value {
         Value::Null => take(left, 4),
         Value::Bool(flag) => take(left, if *flag { 4 } else { 5 }),
-        Value::Number(number) => take(left, number.to_string().len()),
+        Value::Number(number) if number.as_str().len() > limit::NUMBER => None,
+        Value::Number(number) => take(left, number.as_str().len()),
         Value::String(text) => take(left, quoted(text)),
         Value::Array(items) => {
             let depth = depth.checked_sub(1)?;

@@ -194,7 +194,7 @@ impl<'a> From<&'a Json> for Value<'a> {
         match json {
             Json::Null => Value::Null,
             Json::Bool(value) => Value::Bool(*value),
-            Json::Number(value) => Value::Number(value.as_f64().unwrap_or(f64::NAN)),
+            Json::Number(value) => Value::Number(number::double(value)),
             Json::String(value) => Value::String(value),
             Json::Array(items) => Value::Array(Array {
                 items: Items::Json(items),

@@ -20,8 +20,8 @@ pub use release::{
     PushState, Release, Why, WhyEnvironment,
 };
 pub use run::{
-    EdgeStatus, EdgeTarget, Execution, ExecutionDetail, ExecutionState, HistoryEvent, Host, Image, LogEntry,
-    LogText,
+    Drawing, EdgeStatus, EdgeTarget, Execution, ExecutionDetail, ExecutionState, HistoryEvent, Host, Image,
+    LogEntry, LogText,
 };
 
 use serde::{Deserialize, Serialize};

@@ -8,7 +8,7 @@ use model::ExecutionId;
 pub enum Error {
     #[error("there is no {what} `{name}`")]
     Missing { what: &'static str, name: String },
-    #[error("there is a {what} `{name}` already")]
+    #[error("{what} `{name}` is there already")]
     Exists { what: &'static str, name: String },
     /// A rule forbids it. Says which, and what to do about it.
     #[error("{message}")]

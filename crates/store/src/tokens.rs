@@ -24,6 +24,8 @@ pub struct Token {
     pub created_by: String,
     pub expires_at: Option<Timestamp>,
     pub used_at: Option<Timestamp>,
+    /// Its bearer can sign requests; one that is older than signatures cannot until it is used.
+    pub signs: bool,
 }
 
 /// A token to be made.
@@ -146,11 +148,12 @@ impl Tx<'_> {
         )
     }
 
-    /// Notes that a token was used. One that is gone is not noted.
-    pub fn use_token(&self, id: u64, at: Timestamp) -> Result<(), Error> {
+    /// Notes that the token with this text was used, and keeps what its bearer signs with if that is not kept yet.
+    /// One that is gone is not noted.
+    pub fn use_token(&self, text: &Secret, at: Timestamp) -> Result<(), Error> {
         self.run(
-            "UPDATE tokens SET used_at = ?2 WHERE id = ?1",
-            params![id, At(at)],
+            "UPDATE tokens SET used_at = ?2, signing = coalesce(signing, ?3) WHERE digest = ?1",
+            params![Hash(Digest::of(text.expose())), At(at), self.signing_of(text)?],
         )
         .map(drop)
     }
@@ -175,5 +178,6 @@ fn token(row: &Row<'_>) -> rusqlite::Result<Token> {
         created_by: row.get("created_by")?,
         expires_at: row.maybe_at("expires_at")?,
         used_at: row.maybe_at("used_at")?,
+        signs: row.get::<_, Option<Vec<u8>>>("signing")?.is_some(),
     })
 }

@@ -92,8 +92,7 @@ async fn environments_never_share_number_subnet_user_ids_or_addresses() {
 
 #[tokio::test]
 async fn addresses_are_unique_until_their_host_is_retired() {
-    let world = World::new();
-    let dev = world.environment("acme/shop/dev").await;
+    let (world, dev) = World::dev().await;
     let made = world
         .write({
             let dev = dev.clone();
@@ -128,8 +127,7 @@ async fn addresses_are_unique_until_their_host_is_retired() {
 
 #[tokio::test]
 async fn the_newest_push_runs_and_older_ones_are_superseded() {
-    let world = World::new();
-    let dev = world.environment("acme/shop/dev").await;
+    let (world, dev) = World::dev().await;
     let first = ExecutionId::from_bits(1);
     world
         .write({
@@ -180,9 +178,31 @@ async fn the_newest_push_runs_and_older_ones_are_superseded() {
 }
 
 #[tokio::test]
+async fn a_push_says_why_it_is_delayed_until_it_goes_on() {
+    let (world, dev) = World::dev().await;
+    world
+        .write(move |tx| {
+            let mut new = push(&dev, "a");
+            new.environment = None;
+            let id = tx.enqueue_push(&new, &by(0))?;
+            let reason = |tx: &store::Tx<'_>| tx.push(id).map(|push| (push.state, push.reason));
+            tx.delay_push(id, "cannot fetch it yet")?;
+            assert_eq!(
+                reason(tx)?,
+                (PushState::Waiting, Some("cannot fetch it yet".into()))
+            );
+            tx.assign_push(id, std::slice::from_ref(&dev.environment), "", &by(1))?;
+            assert_eq!(reason(tx)?, (PushState::Waiting, None));
+            tx.delay_push(id, "too late")?;
+            assert_eq!(reason(tx)?, (PushState::Waiting, None));
+            Ok(())
+        })
+        .await;
+}
+
+#[tokio::test]
 async fn a_switch_moves_release_and_hosts_and_back() {
-    let world = World::new();
-    let dev = world.environment("acme/shop/dev").await;
+    let (world, dev) = World::dev().await;
     world
         .write(move |tx| {
             for n in 1..=2u64 {
@@ -225,8 +245,7 @@ async fn a_switch_moves_release_and_hosts_and_back() {
 
 #[tokio::test]
 async fn what_a_rollback_needs_is_kept() {
-    let world = World::new();
-    let dev = world.environment("acme/shop/dev").await;
+    let (world, dev) = World::dev().await;
     world
         .write(move |tx| {
             for n in 1..=9u64 {
@@ -252,8 +271,7 @@ async fn what_a_rollback_needs_is_kept() {
 
 #[tokio::test]
 async fn what_an_execution_under_way_goes_back_to_or_speaks_of_is_kept() {
-    let world = World::new();
-    let dev = world.environment("acme/shop/dev").await;
+    let (world, dev) = World::dev().await;
     world
         .write(move |tx| {
             for n in 1..=9u64 {
@@ -295,8 +313,7 @@ async fn what_an_execution_under_way_goes_back_to_or_speaks_of_is_kept() {
 
 #[tokio::test]
 async fn what_is_protected_or_inhabited_is_not_destroyed() {
-    let world = World::new();
-    let dev = world.environment("acme/shop/dev").await;
+    let (world, dev) = World::dev().await;
     world
         .write(move |tx| {
             tx.set_protected(&dev, true, &by(0))?;

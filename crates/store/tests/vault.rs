@@ -291,7 +291,7 @@ async fn tokens_are_found_until_they_expire_or_are_revoked() {
             assert_eq!(tx.find_token(&text, at(9))?.as_ref(), Some(&token));
             assert_eq!(tx.find_token(&text, at(10))?, None, "expired");
             assert_eq!(tx.find_token(&secret("vend_x"), at(1))?, None);
-            tx.use_token(token.id, at(5))?;
+            tx.use_token(&text, at(5))?;
             assert_eq!(tx.tokens(Some(&tenant("acme")))?[0].used_at, Some(at(5)));
             tx.revoke_token(token.id, &by(6))?;
             assert_eq!(tx.find_token(&text, at(7))?, None, "revoked");
@@ -333,4 +333,46 @@ async fn a_command_is_done_once() {
             Ok(())
         })
         .await;
+}
+
+#[tokio::test]
+async fn a_token_from_before_signatures_signs_after_its_first_use() {
+    let world = World::new();
+    let principal = Principal {
+        actor: "token:ci".into(),
+        role: Role::Operator,
+        tenant: None,
+    };
+    let new = NewToken {
+        name: "ci".into(),
+        principal,
+        expires_at: None,
+    };
+    let (token, text) = world.write(move |tx| tx.create_token(&new, &by(0))).await;
+    let id = token.id;
+    let key = move |db: &store::Db<'_>| {
+        let found = db.signing_key(id, at(1))?;
+        Ok::<_, Error>(found.map(|(_, key)| key.expose().to_vec()))
+    };
+    let made = world.store.read(key).await.unwrap();
+    let raw = rusqlite::Connection::open(world.dir().join("store.sqlite3")).unwrap();
+    raw.execute("UPDATE tokens SET signing = NULL", []).unwrap();
+    assert_eq!(world.store.read(key).await.unwrap(), None);
+    let shown = text.clone();
+    let found = world
+        .store
+        .read(move |db| db.find_token(&shown, at(1)))
+        .await
+        .unwrap();
+    assert!(!found.unwrap().signs);
+    let shown = text.clone();
+    world.write(move |tx| tx.use_token(&shown, at(1))).await;
+    assert!(made.is_some());
+    assert_eq!(world.store.read(key).await.unwrap(), made);
+    let found = world
+        .store
+        .read(move |db| db.find_token(&text, at(1)))
+        .await
+        .unwrap();
+    assert!(found.unwrap().signs);
 }

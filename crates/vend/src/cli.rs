@@ -29,6 +29,7 @@ mod webhooks;
 use std::{ffi::OsStr, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Subcommand};
+use model::wire::Page;
 
 pub use client::{Client, DATA};
 pub use failure::{Exit, Failure};
@@ -49,6 +50,34 @@ pub struct Global {
     /// Answer in JSON, as the platform says it.
     #[arg(long, global = true)]
     pub json: bool,
+}
+
+// How much of a list is shown. (A doc comment would become the help of every command that has it.)
+#[derive(Debug, Clone, Copy, Args)]
+pub struct Most {
+    /// So many at most.
+    #[arg(long, default_value_t = 20, conflicts_with = "all")]
+    limit: usize,
+    /// The whole list.
+    #[arg(long)]
+    all: bool,
+}
+
+impl Most {
+    fn number(self) -> usize {
+        match self.all {
+            true => usize::MAX,
+            false => self.limit.max(1),
+        }
+    }
+
+    /// What stands under a list that goes on.
+    fn rest<T>(self, page: &Page<T>) -> &'static str {
+        match page.next {
+            Some(_) => "there are more: --limit N shows more of them, --all the whole list\n",
+            None => "",
+        }
+    }
 }
 
 impl Global {
@@ -245,4 +274,24 @@ fn completions(shell: clap_complete::Shell, mut whole: clap::Command) {
 )]
 fn now() -> jiff::Timestamp {
     jiff::Timestamp::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_says_that_it_goes_on() {
+        let page = |next: Option<&str>| Page::<u8> {
+            items: Vec::new(),
+            next: next.map(str::to_owned),
+        };
+        let most = |limit, all| Most { limit, all };
+        assert!(most(20, false).rest(&page(Some("7"))).contains("--all"));
+        assert_eq!(most(20, false).rest(&page(None)), "");
+        assert_eq!(
+            (most(0, false).number(), most(20, true).number()),
+            (1, usize::MAX)
+        );
+    }
 }

@@ -1,7 +1,9 @@
 //! `vend doctor`: what this machine must have, and what it has.
 //!
 //! Each prerequisite is tried, not looked up: a kernel feature is there when using it works. What packages can mend
-//! is mended by `--install`, after saying what and why.
+//! is mended by `--install`, after saying what and why, and so is one line of `/etc/hosts`.
+
+mod names;
 
 use std::{
     path::Path,
@@ -41,12 +43,7 @@ struct Tool {
     why: &'static str,
 }
 
-const TOOLS: [Tool; 8] = [
-    Tool {
-        program: "git",
-        package: "git",
-        why: "repositories, and pushes over HTTP",
-    },
+const TOOLS: [Tool; 7] = [
     Tool {
         program: "crun",
         package: "crun",
@@ -87,6 +84,7 @@ const TOOLS: [Tool; 8] = [
 /// Everything, in the order in which a newcomer would ask.
 pub fn examine() -> Vec<Finding> {
     let mut findings = vec![root()];
+    findings.push(git());
     findings.extend(TOOLS.iter().map(tool));
     findings.extend([
         cgroups(),
@@ -97,6 +95,7 @@ pub fn examine() -> Vec<Finding> {
         trial("bridges and veth", "a network per environment", || exists("/proc/sys/net/ipv4/ip_forward"), "a kernel with CONFIG_BRIDGE and CONFIG_VETH"),
         trial("seccomp", "dangerous system calls are refused", || exists("/proc/sys/kernel/seccomp/actions_avail"), "a kernel with CONFIG_SECCOMP_FILTER"),
         bridge_filter(),
+        client_names(),
     ]);
     findings
 }
@@ -234,6 +233,53 @@ fn bridge_filter() -> Finding {
     }
 }
 
+/// Present and new enough: remotes are asked at the addresses that were checked, which older ones cannot be told.
+fn git() -> Finding {
+    let output = Command::new("git").arg("version").output();
+    let said = output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    let state = match said {
+        Err(_) => State::Missing("no program `git`".into()),
+        Ok(said) => match git_version(&said) {
+            Some(version) if version >= OLDEST_GIT => State::Ok(said),
+            _ => State::Missing(format!("{said}: older than 2.37, which has http.curloptResolve")),
+        },
+    };
+    Finding {
+        name: "git",
+        why: "repositories, pushes over HTTP, and remotes at checked addresses",
+        state,
+        get: "apt-get install",
+        package: Some("git"),
+    }
+}
+
+const OLDEST_GIT: (u32, u32) = (2, 37);
+
+/// `git version 2.39.5 (Apple Git-154)`
+fn git_version(said: &str) -> Option<(u32, u32)> {
+    let mut numbers = said.strip_prefix("git version ")?.split('.');
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+fn client_names() -> Finding {
+    let missing = names::missing(&std::fs::read(names::HOSTS).unwrap_or_default());
+    let state = match missing.is_empty() {
+        true => State::Ok(format!("in {}", names::HOSTS)),
+        false => State::Fallback(format!(
+            "{} not in {}: start-sync-execution and test-state need AWS_DISABLE_HOST_PREFIX_INJECTION=true",
+            missing.join(", "),
+            names::HOSTS
+        )),
+    };
+    Finding {
+        name: "names of the API",
+        why: "clients of AWS put `sync-` before the host of an endpoint",
+        state,
+        get: "vend doctor --install (--uninstall takes the line away)",
+        package: None,
+    }
+}
+
 fn try_namespaces() -> Result<(), String> {
     let text = std::fs::read_to_string("/proc/sys/user/max_user_namespaces").unwrap_or_default();
     match text.trim().parse::<u64>() {
@@ -297,6 +343,8 @@ pub enum Error {
     Apt { action: &'static str, output: String },
     #[error("cannot run apt-get")]
     Spawn(#[from] std::io::Error),
+    #[error("cannot change /etc/hosts: {0} (only root may; try sudo)")]
+    Names(std::io::Error),
 }
 
 /// Installs Debian packages, quietly; their output is shown only when it fails.
@@ -352,27 +400,37 @@ pub fn line(finding: &Finding) -> String {
 
 #[derive(Debug, Args)]
 pub struct Doctor {
-    /// Install what is missing and packages can bring.
+    /// Install what is missing and packages can bring, and add the names that clients of AWS ask for to /etc/hosts.
     #[arg(long)]
     install: bool,
+    /// Take that line of /etc/hosts away again; packages stay.
+    #[arg(long, conflicts_with = "install")]
+    uninstall: bool,
+}
+
+/// Brings what is missing, or takes away what `--install` changed.
+fn mend(findings: &[Finding], wanted: bool) -> Result<(), Error> {
+    let missing = packages(findings);
+    if wanted && !missing.is_empty() {
+        for finding in findings {
+            if let Some(package) = finding.package.filter(|own| missing.contains(own)) {
+                eprintln!("installing {package}: {}", finding.why);
+            }
+        }
+        install(&missing)?;
+    }
+    if names::keep(Path::new(names::HOSTS), wanted).map_err(Error::Names)? {
+        let what = if wanted { "added to" } else { "taken from" };
+        eprintln!("{what} {}: the names that clients of AWS ask for", names::HOSTS);
+    }
+    Ok(())
 }
 
 /// Exits 1 when something is missing.
 pub fn run(doctor: &Doctor, json: bool) -> ExitCode {
     let mut findings = examine();
-    let missing = packages(&findings);
-    if doctor.install && !missing.is_empty() {
-        for finding in findings
-            .iter()
-            .filter(|finding| finding.package.is_some_and(|own| missing.contains(&own)))
-        {
-            eprintln!(
-                "installing {}: {}",
-                finding.package.unwrap_or_default(),
-                finding.why
-            );
-        }
-        if let Err(error) = install(&missing) {
+    if doctor.install || doctor.uninstall {
+        if let Err(error) = mend(&findings, doctor.install) {
             eprintln!("error: {error}");
             return ExitCode::FAILURE;
         }
@@ -393,5 +451,24 @@ pub fn run(doctor: &Doctor, json: bool) -> ExitCode {
         ExitCode::FAILURE
     } else {
         ExitCode::SUCCESS
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_of_git_are_read() {
+        for (said, found) in [
+            ("git version 2.39.5", Some((2, 39))),
+            ("git version 2.9.rc1 (Apple Git-154)", Some((2, 9))),
+            ("git version 3.0", Some((3, 0))),
+            ("git", None),
+            ("", None),
+        ] {
+            assert_eq!(git_version(said), found);
+        }
+        assert!(OLDEST_GIT > (2, 9));
     }
 }

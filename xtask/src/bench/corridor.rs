@@ -316,7 +316,7 @@ impl Run<'_> {
                 },
             )?;
             let started = Instant::now();
-            self.platform.vend(&["approve", &id])?;
+            self.platform.vend(&["approve", &id, "--yes"])?;
             sample.seen(&self.platform, "production", &push)?;
             seconds.push(started.elapsed().as_secs_f64());
             sample.execution(&self.platform, &push)?;

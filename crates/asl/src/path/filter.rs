@@ -1,6 +1,7 @@
 //! Filters: `[?(@.price < 10 && @.kind == 'book')]`.
 
 use super::Path;
+use crate::decimal;
 use crate::scope::{Budget, Spent};
 use serde_json::Value;
 use std::borrow::Cow;
@@ -163,7 +164,7 @@ fn length(value: &Value) -> Option<usize> {
 /// Equality where 1 and 1.0 are the same number.
 pub fn equal(left: &Value, right: &Value) -> bool {
     match (left, right) {
-        (Value::Number(left), Value::Number(right)) => left == right || left.as_f64() == right.as_f64(),
+        (Value::Number(left), Value::Number(right)) => decimal::order(left, right) == Ordering::Equal,
         (Value::Array(left), Value::Array(right)) => {
             left.len() == right.len() && left.iter().zip(right).all(|(left, right)| equal(left, right))
         }
@@ -179,7 +180,7 @@ pub fn equal(left: &Value, right: &Value) -> bool {
 
 fn order(left: &Value, right: &Value) -> Option<Ordering> {
     match (left, right) {
-        (Value::Number(left), Value::Number(right)) => left.as_f64()?.partial_cmp(&right.as_f64()?),
+        (Value::Number(left), Value::Number(right)) => Some(decimal::order(left, right)),
         (Value::String(left), Value::String(right)) => Some(left.cmp(right)),
         _ => None,
     }

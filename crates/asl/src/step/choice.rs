@@ -2,6 +2,7 @@
 
 use super::Run;
 use super::data::{About, Outcome, invalid};
+use crate::decimal;
 use crate::execution::Strand;
 use crate::fault::{self, Fault};
 use crate::instant;
@@ -112,14 +113,7 @@ impl Comparison {
                 _ => false,
             },
             Self::Numeric(order, against) => match (value, &*against.value(scope)?) {
-                (Value::Number(left), Value::Number(right)) => {
-                    let exact = left
-                        .as_i64()
-                        .zip(right.as_i64())
-                        .map(|(left, right)| left.cmp(&right));
-                    let compared = exact.or_else(|| left.as_f64()?.partial_cmp(&right.as_f64()?));
-                    compared.is_some_and(|ordering| order.fits(ordering))
-                }
+                (Value::Number(left), Value::Number(right)) => order.fits(decimal::order(left, right)),
                 _ => false,
             },
             Self::Timestamp(order, against) => {

@@ -5,6 +5,7 @@
 mod distributed;
 mod jsonata;
 mod limits;
+mod numbers;
 mod redrive;
 
 use asl::{Command, Event, Execution, HistoryEvent, Machine, Purpose, Status, Timeout, step};

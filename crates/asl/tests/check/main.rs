@@ -3,28 +3,17 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 
+#[path = "../recorded/mod.rs"]
+mod recorded;
+
 use asl::{Flavour, Severity, Validation, Verdict};
 use serde_json::{Value, json};
-use std::path::PathBuf;
 
 /// Cases that do not pass, and why; CONFORMANCE.md has the same list.
 const KNOWN: [(&str, &str); 1] = [(
     "task-with-credentials",
     "statelint takes any object as Credentials; AWS wants RoleArn in it, as two recorded refusals show",
 )];
-
-fn cases(folder: &str) -> Option<Vec<Value>> {
-    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/conformance/asl");
-    let folder = PathBuf::from(root).join(folder);
-    let Ok(entries) = std::fs::read_dir(&folder) else {
-        println!("skipped: {} is not there", folder.display());
-        return None;
-    };
-    let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
-    paths.sort();
-    let read = |path: &PathBuf| serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
-    Some(paths.iter().map(read).collect())
-}
 
 fn validate(text: &str, flavour: Flavour) -> Validation {
     asl::validate(text, flavour, Severity::Error, 100)
@@ -38,7 +27,9 @@ fn flavour(case: &Value) -> Flavour {
 }
 
 fn agree(folder: &str, differs: impl Fn(&Value) -> Option<String>) {
-    let Some(cases) = cases(folder) else { return };
+    let Some(cases) = recorded::cases(folder) else {
+        return;
+    };
     let (mut wrong, mut stale) = (Vec::new(), Vec::new());
     for case in &cases {
         let id = case["id"].as_str().unwrap();

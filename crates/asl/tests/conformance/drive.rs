@@ -1,9 +1,9 @@
 //! Runs one case: answers its tasks as recorded, runs child executions, and lets virtual time pass.
 
+use crate::recorded;
 use crate::world::{Recording, listing, objects};
 use asl::{
-    Answer, Command, Ended, Event, Execution, Flavour, HistoryEvent, Machine, MapRun, Request, Status,
-    Timeout, step,
+    Answer, Command, Ended, Event, Execution, HistoryEvent, Machine, MapRun, Request, Status, Timeout, step,
 };
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -27,17 +27,7 @@ struct World<'a, 'c> {
 }
 
 pub fn run(case: &Value) -> Result<Outcome, String> {
-    let flavour = match case["type"].as_str() {
-        Some("EXPRESS") => Flavour::Express,
-        _ => Flavour::Standard,
-    };
-    let machine = Machine::parse_as(flavour, &case["definition"].to_string()).map_err(|problems| {
-        problems
-            .iter()
-            .map(ToString::to_string)
-            .collect::<Vec<_>>()
-            .join("; ")
-    })?;
+    let machine = recorded::machine(case)?;
     let at = "2026-11-20T22:00:00Z".parse().unwrap();
     let execution = match case["kind"].as_str() {
         Some("sync_execution") => Execution::synchronous(),

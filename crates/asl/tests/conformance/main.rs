@@ -5,11 +5,12 @@
 
 mod compare;
 mod drive;
+#[path = "../recorded/mod.rs"]
+mod recorded;
 mod world;
 
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 
 const FOLDERS: [&str; 5] = ["core", "activity", "lambda", "other_services", "s3"];
 
@@ -24,28 +25,6 @@ fn known() -> BTreeMap<&'static str, &'static str> {
     cells.collect()
 }
 
-fn root() -> PathBuf {
-    PathBuf::from(concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../../../shared/conformance/asl"
-    ))
-}
-
-fn cases(folder: &Path) -> Vec<Value> {
-    let mut paths: Vec<_> = std::fs::read_dir(folder)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path())
-        .collect();
-    paths.sort();
-    let json = paths
-        .iter()
-        .filter(|path| path.extension().is_some_and(|extension| extension == "json"));
-    json.map(|path| serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap())
-        .collect()
-}
-
 #[derive(Default)]
 struct Row {
     passed: usize,
@@ -55,16 +34,15 @@ struct Row {
 
 #[test]
 fn recorded_executions() {
-    if !root().is_dir() {
-        println!("skipped: {} is not there", root().display());
-        return;
-    }
     let (mut failures, mut stale, mut known) = (Vec::new(), Vec::new(), known());
     let mut rows: BTreeMap<&str, Row> = BTreeMap::new();
     let mut tests = BTreeMap::new();
     for folder in FOLDERS {
         let row = rows.entry(folder).or_default();
-        for case in cases(&root().join(folder)) {
+        let Some(cases) = recorded::cases(folder) else {
+            return;
+        };
+        for case in cases {
             let id = case["id"].as_str().unwrap().to_owned();
             let differences = check(&case);
             let known = known.remove(id.as_str()).is_some();

@@ -2,24 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 
+#[path = "../recorded/mod.rs"]
+mod recorded;
+
 use asl::{Refusal, TestRequest, TestResponse, test};
 use serde_json::{Value, json};
-use std::path::PathBuf;
-
-fn cases() -> Option<Vec<Value>> {
-    let root = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../../../shared/conformance/asl/test_state"
-    );
-    let Ok(entries) = std::fs::read_dir(root) else {
-        println!("skipped: {root} is not there");
-        return None;
-    };
-    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
-    paths.sort();
-    let read = |path: &PathBuf| serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
-    Some(paths.iter().map(read).collect())
-}
 
 /// The request as it was sent. Where a function was really called, its answer is mocked.
 fn request(case: &Value) -> TestRequest {
@@ -107,7 +94,9 @@ fn compare(case: &Value, is: &Result<TestResponse, Refusal>) -> Vec<String> {
 
 #[test]
 fn recorded_tests_of_states() {
-    let Some(cases) = cases() else { return };
+    let Some(cases) = recorded::cases("test_state") else {
+        return;
+    };
     let at = "2026-11-20T22:00:00Z".parse().unwrap();
     let mut wrong = Vec::new();
     for case in &cases {

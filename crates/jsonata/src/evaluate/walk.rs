@@ -221,7 +221,7 @@ impl<'a> Run<'a> {
             }
             Json::Null => Ok(Value::Null),
             Json::Bool(value) => Ok(Value::Bool(*value)),
-            Json::Number(value) => Ok(Value::Number(value.as_f64().unwrap_or(f64::NAN))),
+            Json::Number(value) => Ok(Value::Number(number::double(value))),
         }
     }
 

@@ -28,40 +28,31 @@ fn call<'a>(run: &Run<'a>, function: Value<'a>, args: [Value<'a>; 3]) -> Result<
     run.apply_to(function, &args[..arity(function).clamp(1, 3)])
 }
 
-fn map<'a>(run: &Run<'a>, args: &[Value<'a>]) -> Result<Value<'a>> {
+/// Calls the function of `args` for every item, and makes a sequence of what `keep` makes of item and result.
+fn gather<'a>(
+    run: &Run<'a>,
+    args: &[Value<'a>],
+    keep: impl Fn(Value<'a>, Value<'a>) -> Result<Option<Value<'a>>>,
+) -> Result<Value<'a>> {
     let Value::Array(items) = arg(args, 0) else {
         return Ok(Value::Undefined);
     };
     let mut results = Vec::new();
     for (index, item) in items.iter().enumerate() {
-        let result = call(
-            run,
-            arg(args, 1),
-            [item, Value::Number(index as f64), Value::Array(items)],
-        )?;
-        if !result.is_undefined() {
-            results.push(result);
-        }
+        let given = [item, Value::Number(index as f64), Value::Array(items)];
+        results.extend(keep(item, call(run, arg(args, 1), given)?)?);
     }
     run.sequence(&results)
 }
 
+fn map<'a>(run: &Run<'a>, args: &[Value<'a>]) -> Result<Value<'a>> {
+    gather(run, args, |_, result| {
+        Ok((!result.is_undefined()).then_some(result))
+    })
+}
+
 fn filter<'a>(run: &Run<'a>, args: &[Value<'a>]) -> Result<Value<'a>> {
-    let Value::Array(items) = arg(args, 0) else {
-        return Ok(Value::Undefined);
-    };
-    let mut results = Vec::new();
-    for (index, item) in items.iter().enumerate() {
-        let result = call(
-            run,
-            arg(args, 1),
-            [item, Value::Number(index as f64), Value::Array(items)],
-        )?;
-        if run.truth(result)? {
-            results.push(item);
-        }
-    }
-    run.sequence(&results)
+    gather(run, args, |item, result| Ok(run.truth(result)?.then_some(item)))
 }
 
 fn single<'a>(run: &Run<'a>, args: &[Value<'a>]) -> Result<Value<'a>> {

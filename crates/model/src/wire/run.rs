@@ -64,6 +64,17 @@ pub struct ExecutionDetail {
     pub logs: Vec<String>,
 }
 
+/// What a picture of an execution is made of.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Drawing {
+    /// The machine, in Amazon States Language.
+    #[schema(value_type = Object)]
+    pub definition: serde_json::Value,
+    /// In the shape of GetExecutionHistory, without payloads.
+    #[schema(value_type = Vec<Object>)]
+    pub events: Vec<serde_json::Value>,
+}
+
 /// One thing that happened in an execution.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct HistoryEvent {

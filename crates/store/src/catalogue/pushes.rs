@@ -150,6 +150,15 @@ impl Tx<'_> {
         Ok(id)
     }
 
+    /// Keeps why a waiting push cannot go on yet. It goes on without a reason.
+    pub fn delay_push(&self, id: u64, reason: &str) -> Result<(), Error> {
+        self.run(
+            "UPDATE pushes SET reason = ?2 WHERE id = ?1 AND state = 'waiting' AND environment IS NULL",
+            params![id, reason],
+        )
+        .map(drop)
+    }
+
     /// Says which environments a push is for: the first one takes the push itself, each other one a copy. None: it
     /// is ignored, for `reason`. Gives the ids of all of them.
     pub fn assign_push(
@@ -168,7 +177,7 @@ impl Tx<'_> {
             return Ok(vec![]);
         };
         self.run(
-            "UPDATE pushes SET environment = ?2 WHERE id = ?1",
+            "UPDATE pushes SET environment = ?2, reason = NULL WHERE id = ?1",
             params![id, first.as_str()],
         )?;
         let mut ids = vec![id];

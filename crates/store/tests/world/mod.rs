@@ -21,6 +21,13 @@ impl World {
         Self { store, dir }
     }
 
+    /// With one environment.
+    pub async fn dev() -> (Self, Place) {
+        let world = Self::new();
+        let dev = world.environment("acme/shop/dev").await;
+        (world, dev)
+    }
+
     pub fn dir(&self) -> Utf8PathBuf {
         path(self.dir.path())
     }

@@ -42,10 +42,10 @@ pub struct Approve {
     approval: String,
     #[arg(long)]
     why: Option<String>,
-    /// The digest of the plan that you looked at; without it, the plan is shown first.
+    /// The digest of the plan that you looked at; without it, the plan is shown and you are asked.
     #[arg(long)]
     plan: Option<Digest>,
-    /// Do not ask on a terminal whether the plan that is shown is the one that you mean.
+    /// Do not ask: yes to whatever plan it is. Without a terminal, this or --plan is needed.
     #[arg(long)]
     yes: bool,
 }
@@ -104,7 +104,7 @@ pub async fn plans(command: &Plans, global: &Global) -> Result<(), Failure> {
 pub async fn approve(command: &Approve, global: &Global) -> Result<(), Failure> {
     let open = find(&command.approval, &global.client()?).await?;
     let output = global.output();
-    if command.plan.is_none() && !output.json {
+    if command.plan.is_none() {
         consent(&open, command.yes, &output)?;
     }
     let decision = NewDecision {
@@ -114,12 +114,22 @@ pub async fn approve(command: &Approve, global: &Global) -> Result<(), Failure> 
     decide(&open, "approve", decision, global).await
 }
 
-/// Shows the plan, and asks on a terminal whether it is the one that is meant.
+/// Shows the plan, and asks on a terminal whether it is the one that is meant. Nobody else can be asked.
 fn consent(approval: &Approval, sure: bool, output: &Output) -> Result<(), Failure> {
     use std::io::{BufRead as _, IsTerminal as _};
-    output.say(&plan_text(&approval.plan, output));
-    if sure || !std::io::stdin().is_terminal() {
+    if !output.json {
+        output.say(&plan_text(&approval.plan, output));
+    }
+    if sure {
         return Ok(());
+    }
+    if output.json || !std::io::stdin().is_terminal() {
+        return Err(Failure::usage("nothing was decided")
+            .cause("nobody is here to ask whether this is the plan that is meant")
+            .next(format!(
+                "vend approve {} --plan {}, or --yes for whatever plan it is",
+                approval.id, approval.plan_digest
+            )));
     }
     output.text(&plans::question(&approval.plan));
     let mut line = String::new();

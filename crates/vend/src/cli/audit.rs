@@ -16,7 +16,7 @@ use model::{
 };
 use serde::Serialize;
 
-use super::{Failure, Global, Outcome, now, target};
+use super::{Failure, Global, Most, Outcome, now, target};
 use crate::output::{Output, Table, Tone, ago, cell, clean, maybe};
 
 /// Of one line of an export.
@@ -28,9 +28,8 @@ pub enum Audit {
     List {
         /// TENANT, TENANT/APP or TENANT/APP/ENVIRONMENT
         target: Option<String>,
-        /// So many at most.
-        #[arg(long, default_value_t = 30)]
-        limit: usize,
+        #[command(flatten)]
+        most: Most,
     },
     /// Write the whole record, one JSON value a line.
     Export {
@@ -55,10 +54,10 @@ pub async fn run(command: &Audit, global: &Global) -> Outcome {
     match command {
         Audit::Verify { file, public_key } => return verify(file, public_key.as_ref(), &output),
         Audit::Export { file } => export(file.as_deref(), global).await?,
-        Audit::List { target, limit } => {
+        Audit::List { target, most } => {
             let path = format!("/v1/audit?{}", target::scope(target.as_deref())?);
-            let page = global.client()?.list::<Line>(&path, (*limit).max(1)).await?;
-            output.show(&page, |page| lines_text(&page.items, &output));
+            let page = global.client()?.list::<Line>(&path, most.number()).await?;
+            output.show(&page, |page| lines_text(&page.items, &output) + most.rest(page));
         }
         Audit::Checkpoint => {
             let path = "/v1/audit/checkpoint";

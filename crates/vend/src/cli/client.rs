@@ -255,10 +255,15 @@ async fn decode<T: DeserializeOwned>(response: Response<Incoming>) -> Result<T, 
     let empty = response.status() == StatusCode::NO_CONTENT;
     let bytes = body(response).await?;
     let text = if empty { b"null".as_slice() } else { &bytes };
-    serde_json::from_slice(text).map_err(|error| {
+    read(text).map_err(|error| {
         Failure::failed(format!("the answer is not as expected: {error}"))
             .next("vend version: client and platform may be of different versions")
     })
+}
+
+/// By way of a value: numbers keep their text in this program, which serde cannot read straight into a flattened field.
+fn read<T: DeserializeOwned>(text: &[u8]) -> serde_json::Result<T> {
+    serde_json::from_value(serde_json::from_slice(text)?)
 }
 
 async fn refusal(response: Response<Incoming>) -> Failure {
@@ -293,6 +298,13 @@ pub fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_of_flattened_fields_are_read() {
+        let text = br#"{"id":18446744073709551615,"name":"ci","actor":"token:ci","role":"developer","created_at":"2026-01-01T00:00:00Z","text":"t"}"#;
+        let created: model::wire::CreatedToken = read(text).unwrap();
+        assert_eq!(created.token.id, u64::MAX);
+    }
 
     #[test]
     fn tokens_go_only_where_nobody_listens() {

@@ -6,7 +6,7 @@ use clap::Subcommand;
 use model::wire::{Execution, ExecutionDetail, ExecutionState, HistoryEvent};
 
 use super::{
-    Client, Global, Outcome, client::escape, now, progress::Progress, releases::word, stages, target,
+    Client, Global, Most, Outcome, client::escape, now, progress::Progress, releases::word, stages, target,
 };
 use crate::output::{Output, Table, Tone, ago, cell, clean, duration, maybe, without_next};
 
@@ -18,9 +18,8 @@ pub enum Executions {
     List {
         /// TENANT, TENANT/APP or TENANT/APP/ENVIRONMENT
         target: Option<String>,
-        /// So many at most.
-        #[arg(long, default_value_t = 20)]
-        limit: usize,
+        #[command(flatten)]
+        most: Most,
     },
     /// Show the stages of an execution with their times, and the reason of every wait.
     Show {
@@ -39,10 +38,10 @@ pub enum Executions {
 pub async fn run(command: &Executions, global: &Global) -> Outcome {
     let (client, output) = (global.client()?, global.output());
     match command {
-        Executions::List { target, limit } => {
+        Executions::List { target, most } => {
             let path = format!("/v1/executions?{}", target::scope(target.as_deref())?);
-            let page = client.list::<Execution>(&path, (*limit).max(1)).await?;
-            output.show(&page, |page| list_text(&page.items, &output));
+            let page = client.list::<Execution>(&path, most.number()).await?;
+            output.show(&page, |page| list_text(&page.items, &output) + most.rest(page));
         }
         Executions::Show { id, follow: true, .. } if !output.json => {
             return follow(id, &client, &output).await;

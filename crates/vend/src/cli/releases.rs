@@ -6,7 +6,7 @@ use model::{
     wire::{NewRollback, PlanAnswer, Push, PushState, Release, Started},
 };
 
-use super::{Failure, Global, Outcome, apps::started_text, executions, now, plans, target::Target};
+use super::{Failure, Global, Most, Outcome, apps::started_text, executions, now, plans, target::Target};
 use crate::output::{Output, Table, Tone, ago, cell, headline, maybe};
 
 #[derive(Debug, Subcommand)]
@@ -14,9 +14,8 @@ pub enum Pushes {
     List {
         /// TENANT/APP
         target: String,
-        /// So many at most.
-        #[arg(long, default_value_t = 20)]
-        limit: usize,
+        #[command(flatten)]
+        most: Most,
     },
 }
 
@@ -25,9 +24,8 @@ pub enum Releases {
     List {
         /// TENANT/APP/ENVIRONMENT
         target: String,
-        /// So many at most.
-        #[arg(long, default_value_t = 20)]
-        limit: usize,
+        #[command(flatten)]
+        most: Most,
     },
     Show {
         /// TENANT/APP/ENVIRONMENT
@@ -61,9 +59,9 @@ fn number(text: &str) -> Result<u64, String> {
 }
 
 pub async fn pushes(command: &Pushes, global: &Global) -> Result<(), Failure> {
-    let Pushes::List { target, limit } = command;
+    let Pushes::List { target, most } = command;
     let path = format!("{}/pushes", Target::read(target)?.app_path());
-    let page = global.client()?.list::<Push>(&path, (*limit).max(1)).await?;
+    let page = global.client()?.list::<Push>(&path, most.number()).await?;
     let output = global.output();
     output.show(&page, |page| {
         let mut table = Table::new(["WHEN", "BRANCH", "COMMIT", "STATE", "EXECUTION", "MESSAGE"]);
@@ -77,7 +75,7 @@ pub async fn pushes(command: &Pushes, global: &Global) -> Result<(), Failure> {
                 cell(headline(&push.commit.message, 60)),
             ]);
         }
-        table.render(&output, "nothing was pushed yet")
+        table.render(&output, "nothing was pushed yet") + most.rest(page)
     });
     Ok(())
 }
@@ -85,10 +83,12 @@ pub async fn pushes(command: &Pushes, global: &Global) -> Result<(), Failure> {
 pub async fn releases(command: &Releases, global: &Global) -> Result<(), Failure> {
     let (client, output) = (global.client()?, global.output());
     match command {
-        Releases::List { target, limit } => {
+        Releases::List { target, most } => {
             let path = format!("{}/releases", Target::read(target)?.environment_path()?);
-            let page = client.list::<Release>(&path, (*limit).max(1)).await?;
-            output.show(&page, |page| releases_text(&page.items, &output));
+            let page = client.list::<Release>(&path, most.number()).await?;
+            output.show(&page, |page| {
+                releases_text(&page.items, &output) + most.rest(page)
+            });
         }
         Releases::Show { target, number } => {
             let path = format!("{}/releases/{number}", Target::read(target)?.environment_path()?);

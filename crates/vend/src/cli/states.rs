@@ -46,7 +46,7 @@ pub async fn run(states: &States, global: &Global) -> Outcome {
         States::Lint(lint) => lint::run(lint, global),
         States::Run(run) => run::run(run, global).await,
         States::TestState(test) => test::run(test, global),
-        States::Draw(draw) => draw::run(draw, global),
+        States::Draw(draw) => draw::run(draw, global).await,
     }
 }
 

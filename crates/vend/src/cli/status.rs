@@ -81,14 +81,14 @@ pub async fn why(command: &WhyArgs, global: &Global) -> Result<(), Failure> {
 }
 
 fn why_text(why: &Why, output: &Output) -> String {
+    // They are about what is newer than what any environment has.
     let mut text: String = why
-        .environments
+        .notes
         .iter()
-        .map(|environment| environment_text(environment, output))
+        .map(|note| format!("{}\n", output.tone(Tone::Wait, &clean(note))))
         .collect();
-    for note in &why.notes {
-        text.push_str(&format!("{}\n", output.tone(Tone::Faint, &clean(note))));
-    }
+    let environments = why.environments.iter();
+    text.extend(environments.map(|environment| environment_text(environment, output)));
     let said = why
         .environments
         .iter()
@@ -135,4 +135,24 @@ fn environment_text(environment: &WhyEnvironment, output: &Output) -> String {
         text.push_str(&format!("  next:  {}\n", clean(next)));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_newest_comes_first() {
+        let why: Why = serde_json::from_value(serde_json::json!({
+            "tenant": "acme", "app": "shop",
+            "environments": [{ "environment": "dev", "live": 1, "up_to_date": true, "sentence": "the last push is live as v1" }],
+            "notes": ["push of 0a1b2c3d to main: cannot fetch the commit yet: it did not answer"],
+        }))
+        .unwrap();
+        let text = why_text(&why, &Output::new(false, String::new()));
+        assert_eq!(
+            text,
+            "push of 0a1b2c3d to main: cannot fetch the commit yet: it did not answer\ndev: the last push is live as v1\n"
+        );
+    }
 }

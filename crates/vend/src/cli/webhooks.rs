@@ -10,7 +10,7 @@ use model::{
 };
 
 use super::{
-    Failure, Global, Outcome,
+    Failure, Global, Most, Outcome,
     access::value_from_stdin,
     client::escape,
     now,
@@ -24,9 +24,8 @@ pub enum Webhooks {
     List {
         /// TENANT or TENANT/APP
         target: Option<String>,
-        /// So many at most.
-        #[arg(long, default_value_t = 20)]
-        limit: usize,
+        #[command(flatten)]
+        most: Most,
     },
     Show {
         id: String,
@@ -79,9 +78,9 @@ pub async fn run(command: &Webhooks, global: &Global) -> Outcome {
     let output = global.output();
     match command {
         Webhooks::Read(read) => return explain(read, &output),
-        Webhooks::List { target, limit } => {
+        Webhooks::List { target, most } => {
             let path = format!("/v1/webhooks?{}", target::scope(target.as_deref())?);
-            let page = global.client()?.list::<Delivery>(&path, (*limit).max(1)).await?;
+            let page = global.client()?.list::<Delivery>(&path, most.number()).await?;
             output.show(&page, |page| {
                 let mut table = Table::new(["DELIVERY", "APP", "FROM", "WHEN", "VERDICT", "SIZE", "WHY"]);
                 for delivery in &page.items {
@@ -95,7 +94,7 @@ pub async fn run(command: &Webhooks, global: &Global) -> Outcome {
                         maybe(delivery.reason.as_deref().map(|reason| headline(reason, 80))),
                     ]);
                 }
-                table.render(&output, "no webhooks came in yet")
+                table.render(&output, "no webhooks came in yet") + most.rest(page)
             });
         }
         Webhooks::Show { id } => {

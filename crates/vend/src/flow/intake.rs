@@ -176,8 +176,10 @@ async fn assign(world: &World, push: &Push) -> Result<(), Fault> {
             return ignore(world, push.id, &reason).await;
         }
         Err(error) if !error.is_final() && crate::clock::now().duration_since(push.at) < PATIENCE => {
-            warn!(push.id, error = %chain(&error), "the repository does not answer yet");
-            return Ok(());
+            let (id, reason) = (push.id, format!("cannot fetch the commit yet: {}", chain(&error)));
+            warn!(push.id, "{reason}");
+            let delayed = world.store.write(move |tx| tx.delay_push(id, &reason));
+            return delayed.await.map_err(stored);
         }
         Err(error) => Err(format!("cannot fetch the commit: {}", chain(&error))),
     };

@@ -1,9 +1,11 @@
 //! The recorded executions of AWS, run as people run them: task results turned into mocks, time virtual, compared by
 //! the rules of the recordings' own `compare.py`.
 
-use std::{collections::BTreeMap, path::PathBuf};
+#[path = "../../../asl/tests/recorded/mod.rs"]
+mod recorded;
 
-use asl::{Flavour, Machine};
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -48,19 +50,6 @@ const KNOWN: [(&str, &str); 8] = [
         "the recording lost the event ParallelStateFailed",
     ),
 ];
-
-fn cases(folder: &str) -> Option<Vec<Value>> {
-    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/conformance/asl");
-    let folder = PathBuf::from(root).join(folder);
-    let Ok(entries) = std::fs::read_dir(&folder) else {
-        println!("skipped: {} is not there", folder.display());
-        return None;
-    };
-    let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
-    paths.sort();
-    let read = |path: &PathBuf| serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
-    Some(paths.iter().map(read).collect())
-}
 
 /// Names of all Task states, inner ones too.
 fn tasks(definition: &Value, found: &mut Vec<String>) {
@@ -151,17 +140,7 @@ fn thrown(result: &Value) -> Value {
 }
 
 async fn execute(case: &Value, mocks: &Value) -> Result<Report, String> {
-    let flavour = match case["type"].as_str() {
-        Some("EXPRESS") => Flavour::Express,
-        _ => Flavour::Standard,
-    };
-    let machine = Machine::parse_as(flavour, &case["definition"].to_string()).map_err(|problems| {
-        problems
-            .iter()
-            .map(ToString::to_string)
-            .collect::<Vec<_>>()
-            .join("; ")
-    })?;
+    let machine = recorded::machine(case)?;
     let input = match case.get("input_as_sent") {
         Some(Value::String(text)) => serde_json::from_str(text).unwrap(),
         _ => case
@@ -286,7 +265,9 @@ fn what_is_known_is_told() {
 async fn recorded_executions_with_mocks() {
     let (mut wrong, mut stale) = (Vec::new(), Vec::new());
     for folder in FOLDERS {
-        let Some(cases) = cases(folder) else { return };
+        let Some(cases) = recorded::cases(folder) else {
+            return;
+        };
         let (mut passed, mut out, mut failed) = (0, 0, 0);
         for case in &cases {
             let id = case["id"].as_str().unwrap();

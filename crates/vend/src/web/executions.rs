@@ -22,8 +22,6 @@ use super::{
     state::State,
 };
 
-use crate::states::draw::{Drawing, Statuses};
-
 /// Events of a history that are shown.
 const HISTORY: u32 = 5_000;
 
@@ -234,28 +232,6 @@ pub async fn show(
 
 pub fn parse<T: std::str::FromStr>(id: &str) -> Result<T, Refusal> {
     id.parse().map_err(|_| Refusal::not_found("such thing"))
-}
-
-/// The machine of an execution, coloured by how its states stand: an SVG document.
-pub async fn picture(state: &State, caller: &Caller, id: &str) -> Result<Option<String>, Refusal> {
-    let id = parse(id)?;
-    allowed(state, caller, Action::View, &id).await?;
-    let read =
-        move |db: &Db<'_>| Ok::<_, store::Error>((db.execution(&id)?.machine, db.history(&id, 0, HISTORY)?));
-    let (machine, rows) = state.store.read(read).await?;
-    let event = |row: &HistoryRow| {
-        let details: Value = serde_json::from_str(&row.details).unwrap_or_default();
-        let within = match row.kind.ends_with("StateEntered") {
-            true => "stateEnteredEventDetails",
-            false => "stateExitedEventDetails",
-        };
-        serde_json::json!({ "id": row.id, "previousEventId": row.previous, "type": row.kind, within: details })
-    };
-    let events: Vec<Value> = rows.iter().map(event).collect();
-    let machine = serde_json::from_str(&machine).unwrap_or_default();
-    Ok(Drawing::of(&machine)
-        .ok()
-        .map(|drawing| drawing.svg(&Statuses::read(&events))))
 }
 
 /// Stops an execution; what it did is undone.

@@ -16,8 +16,8 @@ use utoipa::OpenApi as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    approvals, apps, audit, console, deployments, environments, executions, git, hooks, hosts, idempotency,
-    input, logs, platform,
+    approvals, apps, audit, console, deployments, drawings, environments, executions, git, hooks, hosts,
+    idempotency, input, logs, platform,
     refusal::{Kind, Refusal},
     releases, secrets,
     state::State,
@@ -67,6 +67,8 @@ fn operations() -> OpenApiRouter<State> {
         .routes(routes!(executions::show))
         .routes(routes!(executions::cancel))
         .routes(routes!(executions::plan))
+        .routes(routes!(drawings::show))
+        .routes(routes!(drawings::svg))
         .routes(routes!(approvals::list))
         .routes(routes!(approvals::show))
         .routes(routes!(approvals::approve))

@@ -16,7 +16,6 @@ mod tags;
 mod versions;
 mod who;
 
-pub use executions::shown;
 pub use known::Known;
 
 use axum::{

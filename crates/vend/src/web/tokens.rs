@@ -29,14 +29,12 @@ const LONGEST: SignedDuration = SignedDuration::from_hours(24 * 366 * 5);
 /// Whose token it is.
 pub async fn find(state: &State, shown: Secret) -> Result<Option<Principal>, Refusal> {
     let now = state.now();
-    let found = state.store.read(move |db| db.find_token(&shown, now)).await?;
+    let text = shown.clone();
+    let found = state.store.read(move |db| db.find_token(&text, now)).await?;
     let Some(token) = found else { return Ok(None) };
-    if token
-        .used_at
-        .is_none_or(|used| now.duration_since(used) > USE_NOTED)
-    {
-        let id = token.id;
-        state.store.write(move |tx| tx.use_token(id, now)).await?;
+    let noted = |used| now.duration_since(used) <= USE_NOTED;
+    if !(token.signs && token.used_at.is_some_and(noted)) {
+        state.store.write(move |tx| tx.use_token(&shown, now)).await?;
     }
     Ok(Some(token.principal))
 }

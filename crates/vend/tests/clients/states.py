@@ -16,12 +16,11 @@ ROLE = "arn:aws:iam::123456789012:role/anything"
 ONCE = {"max_attempts": 1, "mode": "standard"}
 
 
-def client(key, secret):
-    # The prefix `sync-` of a host name needs a name server that knows it.
-    config = Config(inject_host_prefix=False, retries=ONCE, read_timeout=70)
+def client(key, secret, endpoint=ENDPOINT):
+    config = Config(retries=ONCE, read_timeout=70)
     return boto3.client(
         "stepfunctions",
-        endpoint_url=ENDPOINT,
+        endpoint_url=endpoint,
         region_name="local",
         aws_access_key_id=key,
         aws_secret_access_key=secret,
@@ -58,7 +57,6 @@ def aws(*arguments):
         AWS_ACCESS_KEY_ID=os.environ["KEY"],
         AWS_SECRET_ACCESS_KEY=os.environ["SECRET"],
         AWS_DEFAULT_REGION="local",
-        AWS_DISABLE_HOST_PREFIX_INJECTION="true",
         AWS_PAGER="",
     )
     program = os.path.join(os.path.dirname(sys.executable), "aws")
@@ -227,6 +225,8 @@ def express():
     machine = sfn.create_state_machine(name="quick", definition=text, roleArn=ROLE, type="EXPRESS")["stateMachineArn"]
     found = sfn.start_sync_execution(stateMachineArn=machine, input='{"a": 41}', name="q")
     assert (found["status"], json.loads(found["output"])) == ("SUCCEEDED", {"sum": 42}), found
+    named = client(os.environ["KEY"], os.environ["SECRET"], os.environ["NAMED"])
+    assert named.start_sync_execution(stateMachineArn=machine, input='{"a": 41}')["output"] == found["output"]
     broken = sfn.start_sync_execution(stateMachineArn=machine, input="{}")
     assert broken["status"] == "FAILED" and broken["error"], broken
     assert ":express:quick:" in sfn.start_execution(stateMachineArn=machine, input='{"a": 1}')["executionArn"]

@@ -99,15 +99,15 @@ fn production_waits_for_a_person_and_a_no_leaves_the_release_before() {
     let number = platform.push(&copy, &app, "main");
     let approval = open_approval(&platform, &app);
     assert_eq!(platform.get(&host, "/").0, 503, "it must wait");
-    let own = platform.try_vend(&["approve", &approval]);
-    assert!(!own.status.success(), "who pushed may not approve");
-    platform.vend_as(&approver, &["approve", &approval]);
-    assert_eq!(
-        platform.ended(&app, number)["state"],
-        "done",
-        "{}",
-        platform.log()
+    let unasked = platform.try_vend(&["approve", &approval]);
+    let said = String::from_utf8_lossy(&unasked.stderr);
+    assert!(
+        !unasked.status.success() && said.contains("--plan sha256:"),
+        "nobody was asked: {said}"
     );
+    let own = platform.try_vend(&["approve", &approval, "--yes"]);
+    assert!(!own.status.success(), "who pushed may not approve");
+    approved(&platform, &approver, &approval, &app, number);
     assert_eq!(platform.get(&host, "/"), (200, "one\n".into()));
 
     copy.says("two");
@@ -136,12 +136,12 @@ fn a_waiting_plan_stops_nothing_and_is_asked_again_when_it_changed() {
     let approver = platform.token("ops@acme.example", "approver", &tenant);
     let copy = Copy::new("one", VEND_YAML);
     let number = platform.push(&copy, &app, "main");
-    platform.vend_as(&approver, &["approve", &open_approval(&platform, &app)]);
-    assert_eq!(
-        platform.ended(&app, number)["state"],
-        "done",
-        "{}",
-        platform.log()
+    approved(
+        &platform,
+        &approver,
+        &open_approval(&platform, &app),
+        &app,
+        number,
     );
 
     // A push that takes the approval away is under the rule of the release that is live.
@@ -154,12 +154,12 @@ fn a_waiting_plan_stops_nothing_and_is_asked_again_when_it_changed() {
     );
     copy.says("two");
     let number = platform.push(&copy, &app, "main");
-    platform.vend_as(&approver, &["approve", &open_approval(&platform, &app)]);
-    assert_eq!(
-        platform.ended(&app, number)["state"],
-        "done",
-        "{}",
-        platform.log()
+    approved(
+        &platform,
+        &approver,
+        &open_approval(&platform, &app),
+        &app,
+        number,
     );
     copy.write(
         "vend.yaml",
@@ -179,7 +179,7 @@ fn a_waiting_plan_stops_nothing_and_is_asked_again_when_it_changed() {
         platform.log()
     );
     assert_eq!(platform.get(&host, "/"), (200, "one\n".into()));
-    platform.vend_as(&approver, &["approve", &first]);
+    platform.vend_as(&approver, &["approve", &first, "--yes"]);
     let second = crate::platform::eventually("it is asked again", std::time::Duration::from_secs(90), || {
         Some(open_approval(&platform, &app)).filter(|id| *id != first)
     });
@@ -188,15 +188,16 @@ fn a_waiting_plan_stops_nothing_and_is_asked_again_when_it_changed() {
         (200, "one\n".into()),
         "the first yes was to another plan"
     );
-    platform.vend_as(&approver, &["approve", &second]);
-    assert_eq!(
-        platform.ended(&app, number)["state"],
-        "done",
-        "{}",
-        platform.log()
-    );
+    approved(&platform, &approver, &second, &app, number);
     assert_eq!(platform.get(&host, "/"), (200, "three\n".into()));
     platform.vend(&["tenants", "delete", &tenant, "--yes"]);
+}
+
+/// Says yes, and waits until the push is done.
+fn approved(platform: &Platform, approver: &str, approval: &str, app: &str, number: u64) {
+    platform.vend_as(approver, &["approve", approval, "--yes"]);
+    let push = platform.ended(app, number);
+    assert_eq!(push["state"], "done", "{}", platform.log());
 }
 
 fn open_approval(platform: &Platform, app: &str) -> String {

@@ -75,7 +75,7 @@ fn each<T>(reader: &mut Reader<'_>, node: &Node, kind: &'static str, one: One<T>
     for (key, node) in reader.mapping(node, kind) {
         let name = key.text().unwrap_or_default();
         if name.is_empty() || name.contains('\0') || name.contains("{{") {
-            reader.error(key, format!("{} is not the name of a {kind}", quoted(name)));
+            reader.error(key, format!("{} is no name for {kind}", quoted(name)));
             continue;
         }
         let fields = reader.mapping(node, &format!("{kind}.{}", quoted(name).trim_matches('`')));

@@ -1,12 +1,13 @@
 //! `vend states draw`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
+use model::wire;
 use serde_json::Value;
 
 use super::{
-    super::{Failure, Global, Outcome},
+    super::{Failure, Global, Outcome, client::escape},
     code, source,
 };
 use crate::{
@@ -17,26 +18,25 @@ use crate::{
 #[derive(Debug, Args)]
 pub struct Draw {
     /// The definition, in Amazon States Language.
-    file: PathBuf,
+    #[arg(required_unless_present = "execution")]
+    file: Option<PathBuf>,
+    /// Draw an execution of a platform instead: the id of a release or rollback, or the ARN of an execution of a state
+    /// machine of yours.
+    #[arg(long, value_name = "ID|ARN", conflicts_with_all = ["file", "history"])]
+    execution: Option<String>,
     /// Write SVG to this file instead; - is standard output.
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
     /// Colour the states by a history: what `aws stepfunctions get-execution-history` or `vend states run --json`
     /// printed; a file, - or JSON.
-    #[arg(long, visible_alias = "execution", value_name = "FILE|JSON")]
+    #[arg(long, value_name = "FILE|JSON")]
     history: Option<String>,
 }
 
-pub fn run(draw: &Draw, global: &Global) -> Outcome {
-    let definition = source::parsed("definition", &source::text(&draw.file)?)?;
-    let drawing = Drawing::of(&definition).map_err(|error| {
-        Failure::usage(format!("{} cannot be drawn", draw.file.display()))
-            .cause(error.to_string())
-            .next(format!("vend states lint {}", draw.file.display()))
-    })?;
-    let statuses = match &draw.history {
-        Some(history) => read(&source::parsed("history", &source::text_or_json(history)?)?)?,
-        None => Statuses::default(),
+pub async fn run(draw: &Draw, global: &Global) -> Outcome {
+    let (drawing, statuses) = match (&draw.file, &draw.execution) {
+        (Some(file), _) => of_file(file, draw.history.as_deref())?,
+        (None, id) => of_execution(id.as_deref().unwrap_or_default(), global).await?,
     };
     let output = global.output();
     match &draw.svg {
@@ -51,6 +51,29 @@ pub fn run(draw: &Draw, global: &Global) -> Outcome {
         }
     }
     Ok(code(true))
+}
+
+fn of_file(file: &Path, history: Option<&str>) -> Result<(Drawing, Statuses), Failure> {
+    let definition = source::parsed("definition", &source::text(file)?)?;
+    let drawing = Drawing::of(&definition).map_err(|error| {
+        Failure::usage(format!("{} cannot be drawn", file.display()))
+            .cause(error.to_string())
+            .next(format!("vend states lint {}", file.display()))
+    })?;
+    let statuses = match history {
+        Some(history) => read(&source::parsed("history", &source::text_or_json(history)?)?)?,
+        None => Statuses::default(),
+    };
+    Ok((drawing, statuses))
+}
+
+/// An execution of the platform.
+async fn of_execution(id: &str, global: &Global) -> Result<(Drawing, Statuses), Failure> {
+    let path = format!("/v1/executions/{}/drawing", escape(id));
+    let found: wire::Drawing = global.client()?.get(&path).await?;
+    let drawing = Drawing::of(&found.definition)
+        .map_err(|error| Failure::failed(format!("{id} cannot be drawn")).cause(error.to_string()))?;
+    Ok((drawing, Statuses::read(&found.events)))
 }
 
 /// A list of events, or an object that has one in `events`.

@@ -1,7 +1,7 @@
 //! The users' state machines and their executions, as pictures.
 
 use axum::{extract::State as Held, response::Response};
-use maud::{Markup, html};
+use maud::{Markup, PreEscaped, html};
 use model::{TenantName, policy::Action};
 use serde_json::Value;
 use store::{MachineFilter, Run, RunFilter, StateMachine, Status};
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     states::draw::{Drawing, Statuses},
-    web::{auth::Caller, input::Path, refusal::Refusal, state::State},
+    web::{auth::Caller, drawings, input::Path, refusal::Refusal, state::State},
 };
 
 /// Machines of a tenant, and executions of a machine, on one page.
@@ -107,7 +107,7 @@ async fn one(state: State, caller: Caller, tenant: TenantName, name: String) -> 
     let body = html! {
         h1 { (machine.name) }
         p.faint { (machine.tenant) ", " @if machine.express { "express" } @else { "standard" } ", changed " (at(machine.updated_at)) }
-        (picture(&machine.definition, &Statuses::default()))
+        (picture(&machine.definition))
         h2 { "Executions" }
         (table(
             &["Started (UTC)", "Name", "State", "Took"],
@@ -132,18 +132,15 @@ pub async fn run(Held(state): Held<State>, Path(key): Path<u64>, ask: Ask) -> Re
 async fn execution(state: State, caller: Caller, key: u64) -> Result<Page, Refusal> {
     let what = format!("execution `{key}`");
     let found = state.store.read(move |db| db.run_by_key(key)).await?;
-    let (run, definition) = found.ok_or_else(|| Refusal::not_found(&what))?;
+    let (run, _) = found.ok_or_else(|| Refusal::not_found(&what))?;
     caller.may(Action::View, Some(&run.tenant), &what)?;
     let read = state.store.read(move |db| engine::history(db, key, 1, EVENTS));
     let (events, last) = read.await.map_err(|error| Refusal::internal(&error))?;
-    let shown: Vec<Value> = events
-        .iter()
-        .map(|event| crate::web::states::shown(event, true))
-        .collect();
+    let picture = drawings::picture(&state, &caller, &run.arn).await.ok();
     let body = html! {
         h1 { (run.name) " " (tinted(&word(run.status))) }
         (facts(&run))
-        (picture(&definition, &Statuses::read(&shown)))
+        @if let Some(picture) = picture { div.scroll.picture { (PreEscaped(picture)) } }
         h2 { "Input" } pre { (pretty(&run.input)) }
         @if let Some(output) = &run.output { h2 { "Output" } pre { (pretty(output)) } }
         h2 { "Events" }
@@ -193,10 +190,10 @@ fn row(event: &asl::HistoryEvent) -> Markup {
 }
 
 /// The machine as `vend states draw` draws it; nothing when it cannot be drawn.
-fn picture(definition: &str, statuses: &Statuses) -> Markup {
+fn picture(definition: &str) -> Markup {
     let definition = serde_json::from_str(definition).unwrap_or_default();
     match Drawing::of(&definition) {
-        Ok(drawing) => html! { div.scroll.picture { (maud::PreEscaped(drawing.svg(statuses))) } },
+        Ok(drawing) => html! { div.scroll.picture { (PreEscaped(drawing.svg(&Statuses::default()))) } },
         Err(error) => html! { p.faint { (error) } },
     }
 }

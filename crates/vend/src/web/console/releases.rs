@@ -11,7 +11,7 @@ use super::{
 };
 use crate::web::{
     auth::Caller,
-    environments, executions,
+    drawings, environments, executions,
     input::{Path, Query},
     logs,
     refusal::Refusal,
@@ -92,7 +92,8 @@ pub async fn execution(
 }
 
 async fn show(state: State, caller: Caller, id: String) -> Result<Page, Refusal> {
-    let picture = executions::picture(&state, &caller, &id).await?;
+    // A machine that cannot be drawn still has events.
+    let picture = drawings::picture(&state, &caller, &id).await.ok();
     let Json(detail) = executions::show(Held(state), caller, Path(id)).await?;
     let ExecutionDetail {
         execution,

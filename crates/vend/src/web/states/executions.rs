@@ -355,8 +355,7 @@ fn not_redrivable(status: Status) -> &'static str {
     }
 }
 
-/// An event as GetExecutionHistory answers it.
-pub fn shown(event: &asl::HistoryEvent, with_data: bool) -> Value {
+fn shown(event: &asl::HistoryEvent, with_data: bool) -> Value {
     let mut shown = json!({
         "timestamp": seconds(event.at),
         "type": event.kind.as_str(),

@@ -255,6 +255,20 @@ fn cases() -> Vec<Case> {
             NotFound,
             EVERYBODY,
         ),
+        case(
+            "drawings.show",
+            get(),
+            &format!("{execution}/drawing"),
+            NotFound,
+            EVERYBODY,
+        ),
+        case(
+            "drawings.svg",
+            get(),
+            &format!("{execution}/drawing.svg"),
+            NotFound,
+            EVERYBODY,
+        ),
         case("approvals.list", get(), "/v1/approvals", SeesNothing, EVERYBODY),
         case("approvals.show", get(), &approval, NotFound, EVERYBODY),
         case(

@@ -1,11 +1,11 @@
 //! The Step Functions API: who may do what, and the clients that people have.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::ToSocketAddrs as _};
 
 use axum::{
     Extension,
     body::{Body, to_bytes},
-    http::{Request, StatusCode},
+    http::{Method, Request, StatusCode},
 };
 use hyper::service::Service as _;
 use hyper_util::service::TowerToHyperService;
@@ -17,7 +17,10 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use super::world::{Who, World};
-use crate::web::{self, listen::Peer, states::OPERATIONS};
+use crate::{
+    states::draw::{Drawing, Statuses, Tint},
+    web::{self, listen::Peer, states::OPERATIONS},
+};
 
 /// One call with a token, or without.
 async fn call(world: &World, who: &Who, operation: &str, input: &Value) -> (StatusCode, Value) {
@@ -392,9 +395,14 @@ async fn real_clients_work() {
         println!("skipped: boto3 and the AWS CLI are not there; `cargo xtask test` installs them");
         return;
     };
+    if ("sync-localhost", 0).to_socket_addrs().is_err() {
+        println!("skipped: /etc/hosts has no `sync-localhost`; `vend doctor --install` adds it");
+        return;
+    }
     let world = World::at(crate::clock::now).await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let endpoint = format!("http://{}/states", listener.local_addr().unwrap());
+    let port = listener.local_addr().unwrap().port();
+    let endpoint = format!("http://127.0.0.1:{port}/states");
     let router = web::router(world.state.clone());
     tokio::spawn(web::tcp(listener, router, world.stop.clone()));
     let secret = world.token(Developer, Some("acme")).await;
@@ -402,6 +410,7 @@ async fn real_clients_work() {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/states.py");
     let mut command = tokio::process::Command::new(python);
     command.arg(script).env("ENDPOINT", endpoint);
+    command.env("NAMED", format!("http://localhost:{port}/states"));
     command.env("KEY", "VEND1").env("SECRET", secret);
     command.env("OTHER_KEY", "VEND2").env("OTHER_SECRET", other);
     let done = command.output().await.unwrap();
@@ -410,4 +419,37 @@ async fn real_clients_work() {
         String::from_utf8_lossy(&done.stderr),
     );
     assert!(done.status.success(), "{out}{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_execution_is_drawn_in_the_colours_of_its_states() {
+    let world = World::new().await;
+    let owner = world.bearer(Developer, Some("acme")).await;
+    let other = world.bearer(Operator, Some("other")).await;
+    let Things { execution, token, .. } = things(&world, &owner).await;
+    let uri = format!("/v1/executions/{execution}/drawing");
+    let tint = async || {
+        let (status, found) = world.ask(&owner, Method::GET, &uri, None).await;
+        assert_eq!(status, StatusCode::OK, "{found}");
+        assert!(!found.to_string().contains("\"input\""), "payloads stay: {found}");
+        let drawing: model::wire::Drawing = serde_json::from_value(found).unwrap();
+        assert!(Drawing::of(&drawing.definition).is_ok());
+        Statuses::read(&drawing.events).of("W")
+    };
+    assert_eq!(tint().await, Tint::Running);
+    let done = json!({ "taskToken": token, "error": "E" });
+    assert_eq!(
+        call(&world, &owner, "SendTaskFailure", &done).await.0,
+        StatusCode::OK
+    );
+    assert_eq!(tint().await, Tint::Failed);
+    for uri in [uri.clone(), format!("{uri}.svg")] {
+        let (status, _) = world.ask(&owner, Method::GET, &uri, None).await;
+        assert_eq!(status, StatusCode::OK);
+        let (status, _) = world.ask(&other, Method::GET, &uri, None).await;
+        assert_eq!(status, StatusCode::NOT_FOUND);
+        let missing = uri.replace(&execution, "arn:aws:states:local:000000000001:execution:m:none");
+        let (status, _) = world.ask(&owner, Method::GET, &missing, None).await;
+        assert_eq!(status, StatusCode::NOT_FOUND);
+    }
 }
