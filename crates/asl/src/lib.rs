@@ -9,6 +9,7 @@
 mod check;
 mod event;
 mod execution;
+mod family;
 mod fault;
 mod history;
 mod instant;
@@ -34,6 +35,7 @@ mod validate;
 pub use check::{Code, Diagnostic, Severity};
 pub use event::{Command, Event, Step, Timeout};
 pub use execution::{Execution, OpenRun, OpenState, OpenTask, OpenTimer, Purpose, Status};
+pub use family::Family;
 pub use history::{HistoryEvent, Kind};
 pub use items::{Answer, Reading, Request};
 pub use machine::{Flavour, Machine};

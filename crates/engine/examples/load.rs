@@ -71,6 +71,7 @@ fn setup(store: Store) -> Setup {
         bits: || store::random_bits().unwrap(),
         refuses: Arc::new(|_, _| None),
         own: |_| true,
+        objects: None,
         limits: Limits::default(),
     }
 }

@@ -64,9 +64,9 @@ async fn check(dir: &Utf8Path, acknowledged: &BTreeSet<String>) -> usize {
     loop {
         let filter = store::RunFilter {
             machine: 1,
-            status: None,
             before,
             limit: 500,
+            ..store::RunFilter::default()
         };
         let page = store
             .read(move |db| db.runs(&filter))

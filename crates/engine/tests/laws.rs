@@ -53,6 +53,7 @@ impl Story {
             definition: definition.to_string(),
             input: input.to_string(),
             at,
+            kin: None,
         };
         let text = |text: &str| text.to_owned();
         let event = Event::Start {

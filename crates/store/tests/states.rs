@@ -18,6 +18,7 @@ fn begin(key: u64) -> Begin {
         definition: "{}".into(),
         input: "{}".into(),
         at: at(key as i64),
+        kin: None,
     }
 }
 

@@ -42,6 +42,7 @@ pub fn setup(store: &Store, limits: Limits) -> Setup {
         bits: || store::random_bits().unwrap(),
         refuses: Arc::new(|_, resource| resource.contains(":nobody").then(|| "nobody".to_owned())),
         own: |_| true,
+        objects: None,
         limits,
     }
 }
