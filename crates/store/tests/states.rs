@@ -35,6 +35,7 @@ fn finish(key: u64) -> Finish {
             events: "[]".into(),
         }),
         snapshot: None,
+        kin: None,
     }
 }
 
