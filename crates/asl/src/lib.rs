@@ -40,7 +40,7 @@ pub use history::{HistoryEvent, Kind};
 pub use items::{Answer, Reading, Request};
 pub use machine::{Flavour, Machine};
 pub use references::references;
-pub use results::{File, Writing};
+pub use results::{File, Results, Writing};
 pub use run::{Child, Ended, Failure, MapRun};
 pub use step::step;
 pub use test::{

@@ -249,9 +249,7 @@ impl<'m> MapRun<'m> {
         Family {
             id: self.child_id(""),
             role: origin.map(|origin| origin.role.clone()).unwrap_or_default(),
-            machine_id: origin
-                .map(|origin| under(&origin.machine_id))
-                .unwrap_or_default(),
+            machine_id: origin.map(|origin| under(&origin.machine_id)).unwrap_or_default(),
             machine_name: origin
                 .map(|origin| under(&origin.machine_name))
                 .unwrap_or_default(),

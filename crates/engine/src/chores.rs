@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use asl::{Ended, Execution, Failure, Family, Machine, MapRun, limit};
+use asl::{Ended, Execution, Failure, Family, Machine, MapRun, Results, Writing, limit};
 use jiff::Timestamp;
 use model::TenantName;
 use serde_json::Value;
@@ -253,12 +253,10 @@ async fn close(kindred: Kindred, around: Arc<Around>, task: u64) -> Result<Outco
                 written: false,
             }));
         };
-        let Some(children) = all(db, run, &kindred.family)? else {
+        let Some(results) = results(db, &kindred, &map, &writing)? else {
             return Ok(Err(Buckets::too_many(RESULTS)));
         };
-        let files = writing.files(&map, &children);
-        drop(children);
-        if let Err(failure) = around.buckets.keep(&writing, files) {
+        if let Err(failure) = around.buckets.keep(&writing, results.files()) {
             return Ok(Err(failure));
         }
         Ok(Ok(Outcome::Closed {
@@ -290,21 +288,27 @@ fn outputs(db: &store::Db<'_>, run: u64, family: &Family) -> Result<Vec<Ended>, 
     Ok(found)
 }
 
-/// All children; `None`: there is too much of them.
-fn all(db: &store::Db<'_>, run: u64, family: &Family) -> Result<Option<Vec<Ended>>, Error> {
-    let (mut found, mut bytes, mut from) = (Vec::new(), 0, Some(0));
+/// The results of all children; `None`: there is too much of them.
+fn results<'a>(
+    db: &store::Db<'_>,
+    kindred: &Kindred,
+    map: &MapRun<'_>,
+    writing: &'a Writing,
+) -> Result<Option<Results<'a>>, Error> {
+    let (mut results, mut from) = (Results::new(writing), Some(0));
     while let Some(first) = from {
-        let page = db.map_children(run, first, PAGE as u32)?;
+        let page = db.map_children(kindred.run, first, PAGE as u32)?;
         from = page.last().map(|last| last.child + 1);
         for child in page {
-            bytes += child.input.len() + child.output.as_ref().map_or(0, String::len);
-            if bytes > RESULTS {
+            if let Some(child) = ended(&kindred.family, child) {
+                results.add(map, &child);
+            }
+            if results.size() > RESULTS {
                 return Ok(None);
             }
-            found.extend(ended(family, child));
         }
     }
-    Ok(Some(found))
+    Ok(Some(results))
 }
 
 fn ended(family: &Family, child: MapChild) -> Option<Ended> {

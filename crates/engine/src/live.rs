@@ -129,10 +129,9 @@ impl Live {
             | Event::TaskSucceeded { task, .. }
             | Event::TaskFailed { task, .. }
             | Event::TaskTimedOut { task, .. } => open(task).is_some(),
-            Event::Start { .. }
-            | Event::Cancel { .. }
-            | Event::Redrive { .. }
-            | Event::Activity { .. } => true,
+            Event::Start { .. } | Event::Cancel { .. } | Event::Redrive { .. } | Event::Activity { .. } => {
+                true
+            }
             Event::MapRunOpened { task, .. } | Event::MapRunReopened { task, .. } => {
                 run(task).is_some_and(|run| run.children.is_none())
             }

@@ -52,9 +52,10 @@ pub(crate) enum Done {
 /// What a run may do, as it is kept and described.
 fn bounds(execution: &asl::Execution, task: u64) -> String {
     let open = execution.open_runs().find(|open| open.task == task);
-    open.map_or(Value::Null, |open| {
-        json!({ "most": open.most, "failures": open.failures, "percentage": open.percentage })
-    })
+    open.map_or(
+        Value::Null,
+        |open| json!({ "most": open.most, "failures": open.failures, "percentage": open.percentage }),
+    )
     .to_string()
 }
 
@@ -293,7 +294,12 @@ impl Engine {
                     answer: None,
                 }));
                 let until = at + self.setup.limits.express;
-                self.timers.keep(until, Due::Express { execution: self.express });
+                self.timers.keep(
+                    until,
+                    Due::Express {
+                        execution: self.express,
+                    },
+                );
                 self.express
             }
             false => {
@@ -402,7 +408,10 @@ impl Engine {
 
     fn chore_done(&mut self, chore: Chore, outcome: Outcome) {
         let Chore {
-            execution, task, deed, ..
+            execution,
+            task,
+            deed,
+            ..
         } = chore;
         if !self.runs.contains_key(&(execution, task)) {
             return;

@@ -63,8 +63,7 @@ impl Buckets {
         for file in files {
             let bucket = writing.bucket();
             let written = objects.write(self.owner, bucket, &file.key, &file.bytes);
-            written
-                .map_err(|error| failed(format!("{bucket}/{} cannot be written: {error}", file.key)))?;
+            written.map_err(|error| failed(format!("{bucket}/{} cannot be written: {error}", file.key)))?;
         }
         Ok(())
     }

@@ -155,7 +155,13 @@ async fn check_maps(store: &store::Store, seen: &mut BTreeSet<String>) {
         before = Some(last.key);
         for run in page {
             let output = "[[7,8,9],[7,8,9],[7,8,9],[7,8,9]]";
-            assert_eq!(run.output.as_deref(), Some(output), "{}: {:?}", run.name, run.error);
+            assert_eq!(
+                run.output.as_deref(),
+                Some(output),
+                "{}: {:?}",
+                run.name,
+                run.error
+            );
             let children = check_run(store, run.key, 4).await;
             assert_eq!(children.len(), 4, "children of {}", run.name);
             for child in children {
@@ -165,11 +171,20 @@ async fn check_maps(store: &store::Store, seen: &mut BTreeSet<String>) {
                     .unwrap();
                 let ids: Vec<u64> = events.iter().map(|event| event.id).collect();
                 assert_eq!(ids, (1..=last).collect::<Vec<u64>>(), "{}", run.name);
-                for kind in ["ActivityScheduled", "ActivitySucceeded", "MapRunStarted", "MapRunSucceeded"] {
+                for kind in [
+                    "ActivityScheduled",
+                    "ActivitySucceeded",
+                    "MapRunStarted",
+                    "MapRunSucceeded",
+                ] {
                     let count = events.iter().filter(|event| event.kind == *kind).count();
                     assert_eq!(count, 1, "{kind} of a child of {}", run.name);
                 }
-                assert_eq!(check_run(store, child, 3).await, [0; 0], "express children are no executions");
+                assert_eq!(
+                    check_run(store, child, 3).await,
+                    [0; 0],
+                    "express children are no executions"
+                );
             }
             assert!(seen.insert(run.name.clone()), "{} is there twice", run.name);
         }
@@ -230,7 +245,11 @@ async fn child(dir: &Utf8Path) {
             for number in 0.. {
                 let name = format!("{seed}-{starter}-{number}");
                 let mut begin = match starter {
-                    0 => start(&maps, &name, json!([{ "n": 0 }, { "n": 1 }, { "n": 2 }, { "n": 3 }])),
+                    0 => start(
+                        &maps,
+                        &name,
+                        json!([{ "n": 0 }, { "n": 1 }, { "n": 2 }, { "n": 3 }]),
+                    ),
                     _ => start(&chain, &name, json!({ "n": 0 })),
                 };
                 begin.machine = if starter == 0 { MAPS } else { 1 };

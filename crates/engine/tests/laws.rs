@@ -147,23 +147,25 @@ impl Story {
             .next()
             .filter(|_| choice.is_multiple_of(2))?;
         let (task, number) = (run.task, u64::from(choice / 64));
-        Some(match run.open.iter().nth(number as usize % run.open.len().max(1)) {
-            _ if run.children.is_none() => Event::MapRunOpened {
-                task,
-                children: number % 5,
-                items: number % 5,
+        Some(
+            match run.open.iter().nth(number as usize % run.open.len().max(1)) {
+                _ if run.children.is_none() => Event::MapRunOpened {
+                    task,
+                    children: number % 5,
+                    items: number % 5,
+                },
+                Some(child) => Event::ChildEnded {
+                    task,
+                    child: *child,
+                    items: 1,
+                    succeeded: number % 7 > 0,
+                },
+                None => Event::MapRunClosed {
+                    task,
+                    output: json!([choice % 5]),
+                },
             },
-            Some(child) => Event::ChildEnded {
-                task,
-                child: *child,
-                items: 1,
-                succeeded: number % 7 > 0,
-            },
-            None => Event::MapRunClosed {
-                task,
-                output: json!([choice % 5]),
-            },
-        })
+        )
     }
 
     fn next(&self, choice: u32, before: &[Event]) -> Event {

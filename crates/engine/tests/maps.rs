@@ -92,7 +92,11 @@ async fn counts(store: &Store, run: u64) -> BTreeMap<String, (u64, u64)> {
 /// A Map whose children each have a task, with further fields.
 fn map(more: Value) -> String {
     let work = json!({ "Type": "Task", "Resource": resource("work"), "End": true });
-    over("STANDARD", json!({ "StartAt": "Work", "States": { "Work": work } }), more)
+    over(
+        "STANDARD",
+        json!({ "StartAt": "Work", "States": { "Work": work } }),
+        more,
+    )
 }
 
 fn over(kind: &str, mut processor: Value, more: Value) -> String {
@@ -134,14 +138,20 @@ async fn children_are_executions_as_many_at_a_time_as_may_be() {
     let running = run(open(&dir.path).await, Limits::default()).await;
     let (handle, store) = (&running.handle, &running.store);
     let text = map(json!({ "MaxConcurrency": 2, "Label": "all" }));
-    let begun = handle.start(start(&text, "a", json!([10, 20, 30]))).await.unwrap();
+    let begun = handle
+        .start(start(&text, "a", json!([10, 20, 30])))
+        .await
+        .unwrap();
     let first = handle.poll(&resource("work"), None).await.unwrap();
     let second = handle.poll(&resource("work"), None).await.unwrap();
     nothing_is_offered(handle).await;
     let [found] = &runs(store, begun.key).await[..] else {
         panic!("no run")
     };
-    assert_eq!((found.status, found.children, found.items), (Status::Running, Some(3), 3));
+    assert_eq!(
+        (found.status, found.children, found.items),
+        (Status::Running, Some(3), 3)
+    );
     assert!(found.arn.contains(":mapRun:m/all:"), "{}", found.arn);
     handle.succeed(OWNER, &second.token, json!("two")).await.unwrap();
     assert_eq!(answer(handle).await, json!(30));
@@ -155,14 +165,20 @@ async fn children_are_executions_as_many_at_a_time_as_may_be() {
         assert_eq!(child.status, Status::Succeeded);
         assert!(child.arn.contains(":execution:m/all:"), "{}", child.arn);
         let key = child.key;
-        let (events, _) = store.read(move |db| engine::history(db, key, 1, 100)).await.unwrap();
+        let (events, _) = store
+            .read(move |db| engine::history(db, key, 1, 100))
+            .await
+            .unwrap();
         assert_eq!(events.last().unwrap().kind.as_str(), "ExecutionSucceeded");
     }
     let [found] = &runs(store, begun.key).await[..] else {
         panic!("no run")
     };
     assert_eq!(found.status, Status::Succeeded);
-    assert_eq!(counts(store, found.key).await, [("Succeeded".into(), (3, 3))].into());
+    assert_eq!(
+        counts(store, found.key).await,
+        [("Succeeded".into(), (3, 3))].into()
+    );
     // A list of the machine's executions has the one that somebody started.
     let filter = RunFilter {
         machine: 1,
@@ -220,7 +236,10 @@ async fn too_many_failures_end_the_run_and_a_redrive_goes_on_with_it() {
     fail(&handle).await;
     fail(&handle).await;
     let over = ended(&store, begun.key).await;
-    assert_eq!(over.error.as_deref(), Some("States.ExceedToleratedFailureThreshold"));
+    assert_eq!(
+        over.error.as_deref(),
+        Some("States.ExceedToleratedFailureThreshold")
+    );
     nothing_is_offered(&handle).await;
     let before = runs(&store, begun.key).await;
     assert_eq!(before[0].status, Status::Failed);
@@ -258,7 +277,79 @@ async fn too_many_failures_end_the_run_and_a_redrive_goes_on_with_it() {
     let kept = children(&store, after.key).await;
     let redrives: Vec<u32> = kept.iter().map(|child| child.redrives).collect();
     assert_eq!(redrives, [0, 1, 1, 1, 0]);
-    assert_eq!(counts(&store, after.key).await, [("Succeeded".into(), (5, 5))].into());
+    assert_eq!(
+        counts(&store, after.key).await,
+        [("Succeeded".into(), (5, 5))].into()
+    );
+    running.end().await;
+}
+
+/// The engine ends at every step of a redrive, and before the children that failed with their run have been stopped.
+#[tokio::test]
+async fn a_redrive_that_is_cut_off_goes_on() {
+    let text = map(json!({ "MaxConcurrency": 3 }));
+    for cut in 0..=4 {
+        let dir = dir();
+        let running = run(open(&dir.path).await, Limits::default()).await;
+        let begun = running
+            .handle
+            .start(start(&text, "a", json!([0, 1, 2, 3, 4])))
+            .await
+            .unwrap();
+        answer(&running.handle).await;
+        fail(&running.handle).await;
+        ended(&running.store, begun.key).await;
+        let mut running = match cut % 2 {
+            0 => running,
+            _ => run(running.abort().await, Limits::default()).await,
+        };
+        running.handle.redrive(begun.key).await.unwrap();
+        if cut == 0 {
+            running = run(running.abort().await, Limits::default()).await;
+        }
+        for done in 0..4 {
+            answer(&running.handle).await;
+            if done + 1 == cut {
+                running = run(running.abort().await, Limits::default()).await;
+            }
+        }
+        let over = ended(&running.store, begun.key).await;
+        let output = r#"[{"did":0},{"did":1},{"did":2},{"did":3},{"did":4}]"#;
+        assert_eq!(over.output.as_deref(), Some(output), "cut {cut}");
+        let found = runs(&running.store, begun.key).await.remove(0);
+        assert_eq!(found.redrives, 1);
+        assert_eq!(
+            counts(&running.store, found.key).await,
+            [("Succeeded".into(), (5, 5))].into(),
+            "cut {cut}"
+        );
+        running.end().await;
+    }
+}
+
+/// Express children that failed are run again; those that succeeded are not.
+#[tokio::test]
+async fn express_children_are_tried_again_too() {
+    let dir = dir();
+    let running = run(open(&dir.path).await, Limits::default()).await;
+    let choice = json!({ "Type": "Choice", "Default": "Good",
+        "Choices": [{ "Variable": "$", "NumericEquals": 2, "Next": "Bad" }] });
+    let processor = json!({ "StartAt": "C", "States": {
+        "C": choice, "Good": { "Type": "Succeed" }, "Bad": { "Type": "Fail", "Error": "Two" } } });
+    let text = over("EXPRESS", processor, json!({ "MaxConcurrency": 1 }));
+    let begun = running
+        .handle
+        .start(start(&text, "a", json!([1, 2, 3])))
+        .await
+        .unwrap();
+    for redrives in 0..3 {
+        ended(&running.store, begun.key).await;
+        let found = runs(&running.store, begun.key).await.remove(0);
+        assert_eq!((found.status, found.redrives), (Status::Failed, redrives));
+        let expected = [("Failed".into(), (1, 1)), ("Succeeded".into(), (1, 1))];
+        assert_eq!(counts(&running.store, found.key).await, expected.into());
+        running.handle.redrive(begun.key).await.unwrap();
+    }
     running.end().await;
 }
 
@@ -301,7 +392,11 @@ async fn stopping_ends_the_children_too_and_time_forgets_them() {
         handle.poll(&resource("work"), None).await.unwrap();
     }
     handle.stop(begun.key, None, None).await.unwrap();
-    let open = || read(store, |db| Ok((db.open_map_runs()?.len(), db.stray_children()?.len())));
+    let open = || {
+        read(store, |db| {
+            Ok((db.open_map_runs()?.len(), db.stray_children()?.len()))
+        })
+    };
     for _ in 0..1000 {
         if open().await == (0, 0) {
             break;
@@ -459,7 +554,10 @@ async fn story(store: &Store, key: u64) -> (Option<String>, Vec<Vec<String>>) {
     let mut told = Vec::new();
     let mut next = vec![key];
     while let Some(key) = next.pop() {
-        let (events, _) = store.read(move |db| engine::history(db, key, 1, 1000)).await.unwrap();
+        let (events, _) = store
+            .read(move |db| engine::history(db, key, 1, 1000))
+            .await
+            .unwrap();
         told.push(events.iter().map(|event| event.kind.to_string()).collect());
         for run in runs(store, key).await {
             assert_eq!(run.status, Status::Succeeded);
@@ -472,17 +570,28 @@ async fn story(store: &Store, key: u64) -> (Option<String>, Vec<Vec<String>>) {
     (over.output, told)
 }
 
-fn workers(running: &Running) -> Vec<tokio::task::JoinHandle<()>> {
-    let one = |handle: Handle| async move {
-        while let Ok(offer) = handle.poll(&resource("work"), None).await {
-            let n = offer.input["n"].as_u64().unwrap_or_default();
-            let _ = match n == 3 {
-                true => handle.fail(OWNER, &offer.token, Some("Broken".into()), None).await,
-                false => handle.succeed(OWNER, &offer.token, json!({ "n": n + 1 })).await,
-            };
+/// Does one task; some fail.
+async fn one(handle: &Handle) {
+    let offer = handle.poll(&resource("work"), None).await.unwrap();
+    let n = offer.input["n"].as_u64().unwrap_or_default();
+    let done = match n == 3 {
+        true => {
+            handle
+                .fail(OWNER, &offer.token, Some("Broken".into()), None)
+                .await
         }
+        false => handle.succeed(OWNER, &offer.token, json!({ "n": n + 1 })).await,
     };
-    (0..3).map(|_| tokio::spawn(one(running.handle.clone()))).collect()
+    done.unwrap();
+}
+
+fn worker(running: &Running) -> tokio::task::JoinHandle<()> {
+    let handle = running.handle.clone();
+    tokio::spawn(async move {
+        loop {
+            one(&handle).await;
+        }
+    })
 }
 
 /// Copies of the store are taken while the engine works: each is a prefix of the log, and each comes to the same end.
@@ -490,28 +599,39 @@ fn workers(running: &Running) -> Vec<tokio::task::JoinHandle<()>> {
 async fn every_prefix_of_the_log_comes_to_the_same_end() {
     let dir = dir();
     let definition = definition();
-    let input = json!((0..8).map(|n| json!({ "n": n, "list": [n, 1, 2] })).collect::<Vec<_>>());
+    let input = json!(
+        (0..8)
+            .map(|n| json!({ "n": n, "list": [n, 1, 2] }))
+            .collect::<Vec<_>>()
+    );
     let limits = Limits {
         log: 20,
         live: 6,
         ..Limits::default()
     };
     let running = run(open(&dir.path).await, limits).await;
-    let begun = running.handle.start(start(&definition, "a", input)).await.unwrap();
-    let (path, held) = (dir.path.clone(), dir.held.path().to_owned());
-    let copies = tokio::task::spawn_blocking(move || copy(&path, &held));
-    let jobs = workers(&running);
+    let begun = running
+        .handle
+        .start(start(&definition, "a", input))
+        .await
+        .unwrap();
+    let mut copies = vec![copy(&dir, 0)];
+    while copies.len() < 3 * 8 {
+        if copies.len() % 3 == 0 {
+            one(&running.handle).await;
+        }
+        let (n, own) = (copies.len(), &dir);
+        copies.push(tokio::task::block_in_place(|| copy(own, n)));
+    }
+    one(&running.handle).await;
     let expected = story(&running.store, begun.key).await;
     assert!(expected.0.is_some(), "it failed");
-    let copies = copies.await.unwrap();
-    assert!(copies.len() > 5, "only {} copies", copies.len());
-    jobs.iter().for_each(tokio::task::JoinHandle::abort);
     drop(running.end().await);
     for (n, copy) in copies.iter().enumerate() {
         let running = run(Store::open(copy).unwrap(), limits).await;
-        let jobs = workers(&running);
+        let job = worker(&running);
         assert_eq!(story(&running.store, begun.key).await, expected, "prefix {n}");
-        jobs.iter().for_each(tokio::task::JoinHandle::abort);
+        job.abort();
         drop(running.end().await);
     }
 }
@@ -527,30 +647,16 @@ fn definition() -> String {
     over("STANDARD", processor, json!({ "MaxConcurrency": 3 }))
 }
 
-/// Copies the store again and again until the execution in it has ended.
-fn copy(path: &Utf8Path, held: &std::path::Path) -> Vec<Utf8PathBuf> {
-    let connection = rusqlite::Connection::open(path.join("store.sqlite3")).unwrap();
+/// Copies the store as it is at this moment.
+fn copy(dir: &Dir, n: usize) -> Utf8PathBuf {
+    let connection = rusqlite::Connection::open(dir.path.join("store.sqlite3")).unwrap();
     connection.busy_timeout(Duration::from_secs(5)).unwrap();
-    let mut copies = Vec::new();
-    loop {
-        let to = Utf8PathBuf::from_path_buf(held.join(format!("copy-{}", copies.len()))).unwrap();
-        aside(path, &to);
-        let file = to.join("store.sqlite3");
-        connection
-            .execute("VACUUM INTO ?1", [file.as_str()])
-            .unwrap();
-        copies.push(to);
-        let open: u64 = connection
-            .query_row(
-                "SELECT count(*) FROM state_executions WHERE ended_at IS NULL AND run IS NULL",
-                [],
-                |row| row.get(0),
-            )
-            .unwrap();
-        if open == 0 || copies.len() > 60 {
-            return copies;
-        }
-    }
+    let to = dir.held.path().join(format!("copy-{n}"));
+    let to = Utf8PathBuf::from_path_buf(to).unwrap();
+    aside(&dir.path, &to);
+    let file = to.join("store.sqlite3");
+    connection.execute("VACUUM INTO ?1", [file.as_str()]).unwrap();
+    to
 }
 
 /// Copies what is beside the database: keys.

@@ -66,11 +66,17 @@ pub enum RunChange {
         bounds: String,
     },
     /// The children are made.
-    Open { children: u64, items: u64 },
+    Open {
+        children: u64,
+        items: u64,
+    },
     /// What it may do is another thing now.
     Bound(String),
     Redrive,
-    End { status: Status, written: bool },
+    End {
+        status: Status,
+        written: bool,
+    },
 }
 
 /// The end of an express child.
@@ -153,7 +159,11 @@ impl Db<'_> {
 
     /// The Map runs that are open: what a start goes on with.
     pub fn open_map_runs(&self) -> Result<Vec<MapRun>, Error> {
-        self.all(&format!("{RUN} WHERE r.ended_at IS NULL ORDER BY r.key"), [], map_run)
+        self.all(
+            &format!("{RUN} WHERE r.ended_at IS NULL ORDER BY r.key"),
+            [],
+            map_run,
+        )
     }
 
     /// How many children of a run have ended, by how they did.
@@ -360,7 +370,12 @@ impl Tx<'_> {
     /// the redrive. Gives where to go on, if there are more, and the items in children that cannot be tried again.
     ///
     /// None of the run's children may be open.
-    pub fn list_redrive(&self, run: u64, from: u64, mut place: u64) -> Result<(Option<u64>, u64, u64), Error> {
+    pub fn list_redrive(
+        &self,
+        run: u64,
+        from: u64,
+        mut place: u64,
+    ) -> Result<(Option<u64>, u64, u64), Error> {
         let page = self.map_children(run, from, PAGE)?;
         let next = page.last().filter(|_| page.len() == PAGE as usize);
         let (next, mut failed) = (next.map(|last| last.child + 1), 0);
@@ -401,9 +416,11 @@ impl Tx<'_> {
 
     /// Deletes about `limit` rows, at most, of what belongs to the Map runs of an execution. Gives how many.
     pub(super) fn forget_children(&self, execution: u64, limit: usize) -> Result<usize, Error> {
-        let runs: Vec<u64> = self.all("SELECT key FROM map_runs WHERE execution = ?1", [execution], |row| {
-            row.get(0)
-        })?;
+        let runs: Vec<u64> = self.all(
+            "SELECT key FROM map_runs WHERE execution = ?1",
+            [execution],
+            |row| row.get(0),
+        )?;
         let mut gone = 0;
         for run in runs {
             let children: Vec<u64> = self.all(

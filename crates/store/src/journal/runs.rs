@@ -52,7 +52,8 @@ pub struct RunFilter {
     pub limit: u32,
 }
 
-const SELECT: &str = "SELECT x.*, t.name AS tenant, r.execution AS parent, r.task AS parent_task, c.items AS child_items,
+const SELECT: &str =
+    "SELECT x.*, t.name AS tenant, r.execution AS parent, r.task AS parent_task, c.items AS child_items,
     x.ended_at IS NOT NULL AND EXISTS (SELECT 1 FROM snapshots s WHERE s.execution = x.key) AS redrivable
     FROM state_executions x JOIN tenants t ON t.id = x.tenant_id
     LEFT JOIN map_runs r ON r.key = x.run LEFT JOIN map_children c ON c.run = x.run AND c.child = x.child";
@@ -101,7 +102,11 @@ impl Db<'_> {
         }
         sql.push_str(" ORDER BY x.child DESC LIMIT ?4");
         let before = filter.before.unwrap_or(i64::MAX as u64);
-        self.all(&sql, params![of, before, filter.status.map(Word), filter.limit], run)
+        self.all(
+            &sql,
+            params![of, before, filter.status.map(Word), filter.limit],
+            run,
+        )
     }
 
     /// Keys of a machine's open executions; children of Map runs end with those that they belong to.

@@ -128,7 +128,9 @@ impl Call {
             .await
         {
             Ok(()) => Ok(json!({})),
-            Err(engine::Error::NotOpen(_)) => Err(Fault::validation(format!("Map Run is not running: '{text}'"))),
+            Err(engine::Error::NotOpen(_)) => {
+                Err(Fault::validation(format!("Map Run is not running: '{text}'")))
+            }
             Err(error) => Err(error.into()),
         }
     }

@@ -83,7 +83,8 @@ async fn things(world: &World, owner: &Who) -> Things {
     let token = make("GetActivityTask", json!({ "activityArn": activity }), "taskToken").await;
     let wait = json!({ "StartAt": "W", "States": { "W": { "Type": "Wait", "Seconds": 3600, "End": true } },
         "ProcessorConfig": { "Mode": "DISTRIBUTED", "ExecutionType": "STANDARD" } });
-    let maps = json!({ "StartAt": "M", "States": { "M": { "Type": "Map", "ItemProcessor": wait, "End": true } } });
+    let maps =
+        json!({ "StartAt": "M", "States": { "M": { "Type": "Map", "ItemProcessor": wait, "End": true } } });
     let new = json!({ "name": "maps", "definition": maps.to_string(), "roleArn": role });
     let maps = make("CreateStateMachine", new, "stateMachineArn").await;
     let of = json!({ "stateMachineArn": maps, "input": "[1, 2]" });
