@@ -79,6 +79,7 @@ impl Engine {
         let longest: Vec<(u64, u64)> = self
             .used
             .iter()
+            .filter(|(_, key)| !Self::in_memory(**key))
             .take(folds)
             .map(|(at, key)| (*at, *key))
             .collect();

@@ -252,25 +252,21 @@ impl Engine {
     /// Nothing happens to an execution that has ended, unless it is to be tried again.
     fn over(&mut self, key: u64, parked: Vec<Input>, mut recovered: Option<Recovered>) {
         for input in parked {
-            let answer = match input {
-                // A child is tried again by its run and by nobody else.
-                Input::Redrive { answer, .. } => answer,
-                Input::Again { kin, .. } => {
-                    match recovered.take().filter(|recovered| recovered.state.can_redrive()) {
-                        None => self.child_over(kin, false),
-                        Some(recovered) => self.child_again(key, kin, recovered),
-                    }
-                    continue;
-                }
-                input => {
-                    self.refuse(input, Error::NotOpen(key));
-                    continue;
-                }
+            let mut redrivable = |is_child: bool| {
+                recovered
+                    .take_if(|recovered| recovered.kin.is_some() == is_child && recovered.state.can_redrive())
             };
-            recovered = recovered.filter(|recovered| recovered.kin.is_none());
-            match recovered.take().filter(|recovered| recovered.state.can_redrive()) {
-                None => drop(answer.send(Err(Error::NotRedrivable(key)))),
-                Some(recovered) => self.redrive(key, recovered, answer),
+            match input {
+                // A child is tried again by its run and by nobody else.
+                Input::Redrive { answer, .. } => match redrivable(false) {
+                    None => drop(answer.send(Err(Error::NotRedrivable(key)))),
+                    Some(recovered) => self.redrive(key, recovered, answer),
+                },
+                Input::Again { kin, .. } => match redrivable(true) {
+                    None => self.child_over(kin, false),
+                    Some(recovered) => self.child_again(key, kin, recovered),
+                },
+                input => self.refuse(input, Error::NotOpen(key)),
             }
         }
     }

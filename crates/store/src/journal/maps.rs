@@ -440,6 +440,11 @@ impl Tx<'_> {
                      (SELECT child FROM map_children WHERE run = ?1 LIMIT ?2)",
                 params![run, limit.saturating_sub(gone)],
             )?;
+            gone += self.run(
+                "DELETE FROM map_redrives WHERE run = ?1 AND place IN
+                     (SELECT place FROM map_redrives WHERE run = ?1 LIMIT ?2)",
+                params![run, limit.saturating_sub(gone)],
+            )?;
             if gone >= limit {
                 return Ok(gone);
             }
