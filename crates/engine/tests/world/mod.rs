@@ -3,6 +3,8 @@
 #![allow(clippy::disallowed_methods, reason = "a test's clock is the machine's")]
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub mod maps;
+
 use std::sync::Arc;
 
 use asl::Machine;
