@@ -328,6 +328,8 @@ impl Engine {
     /// Everything about runs is forgotten, with the children that only memory knows.
     pub(crate) fn forget_runs(&mut self) {
         self.runs.clear();
+        // Who asked for something was told; the rest was for runs, and follows from rows again.
+        self.parked.clear();
         self.callers.clear();
         self.agenda.clear();
         self.chores.clear();
