@@ -100,7 +100,8 @@ fn run(machine: &Machine, input: Value) {
                     task,
                     output: json!([]),
                 }),
-                Command::CancelTask { .. } | Command::CancelTimer { .. } => {}
+                // Nothing is redriven here.
+                Command::RedriveMapRun { .. } | Command::CancelTask { .. } | Command::CancelTimer { .. } => {}
             }
         }
         assert!(answered < TASKS, "two states do not want so much");

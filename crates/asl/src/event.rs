@@ -75,6 +75,26 @@ pub enum Event {
         items: u64,
         succeeded: bool,
     },
+    /// The answer to [`Command::RedriveMapRun`]: which children are tried again is known, and kept by whoever runs them.
+    MapRunReopened {
+        task: u64,
+        /// Children that are tried again; from now on they are numbered from 0 in this order.
+        children: u64,
+        /// Items in all children of the run, those that succeeded too.
+        items: u64,
+        /// Items in children that failed and cannot be tried again.
+        failed: u64,
+    },
+    /// Somebody changes what an open Map run may do.
+    MapRunChanged {
+        task: u64,
+        /// Children at the same time; 0: as many as may be.
+        most: Option<u64>,
+        /// Items that may fail.
+        failures: Option<u64>,
+        /// Which part of the items may.
+        percentage: Option<f64>,
+    },
     /// The answer to [`Command::CloseMapRun`].
     MapRunClosed {
         task: u64,
@@ -132,12 +152,18 @@ pub enum Command {
         /// AWS's name of it.
         arn: String,
     },
-    /// Starts a child and reports [`Event::ChildEnded`] when it has ended.
+    /// Finds the children of a distributed Map that did not succeed, and reports [`Event::MapRunReopened`].
+    RedriveMapRun {
+        task: u64,
+        state: String,
+        arn: String,
+    },
+    /// Starts a child, or tries it again, and reports [`Event::ChildEnded`] when it has ended.
     StartChild {
         task: u64,
-        /// From 0, in the order of the items.
+        /// From 0, in the order of the items; after a redrive, of those children that are tried again.
         child: u64,
-        /// Of the child execution.
+        /// Of the child execution; after a redrive, see [`Family`](crate::Family).
         name: String,
         seed: [u64; 2],
     },

@@ -206,6 +206,9 @@ pub(crate) struct Children {
     pub most: u64,
     /// All have ended; their outputs are being collected.
     pub closing: bool,
+    /// How often the run was tried again.
+    #[serde(default)]
+    pub redrives: u32,
 }
 
 impl Strand {
@@ -269,7 +272,7 @@ pub struct OpenTask<'a> {
 }
 
 /// A distributed Map that runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct OpenRun<'a> {
     /// Its number, from the same series as those of tasks.
     pub task: u64,
@@ -278,8 +281,17 @@ pub struct OpenRun<'a> {
     pub children: Option<u64>,
     /// Children that were started and have not ended.
     pub open: &'a BTreeSet<u64>,
+    /// Children that were started, those that have ended too.
+    pub begun: u64,
     /// All children have ended and their outputs are wanted.
     pub closing: bool,
+    /// How often the run was tried again; children are then numbered anew.
+    pub redrives: u32,
+    /// Children at the same time, at most.
+    pub most: u64,
+    /// Items that may fail, and which part of all.
+    pub failures: Option<u64>,
+    pub percentage: Option<f64>,
 }
 
 /// A timer that runs.
@@ -380,7 +392,12 @@ impl Execution {
                 state: &strand.state,
                 children: children.total,
                 open: &children.open,
+                begun: children.next,
                 closing: children.closing,
+                redrives: children.redrives,
+                most: children.most,
+                failures: children.failures,
+                percentage: children.percentage,
             }),
             _ => None,
         })

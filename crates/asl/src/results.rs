@@ -30,41 +30,9 @@ impl Writing {
 
     /// The objects to write, the manifest last: who finds it finds all.
     pub fn files(&self, run: &MapRun, children: &[Ended]) -> Vec<File> {
-        let kind = |status: &Status| match status {
-            Status::Succeeded { .. } => "SUCCEEDED",
-            Status::Running => "PENDING",
-            Status::Failed { .. } | Status::TimedOut | Status::Aborted { .. } => "FAILED",
-        };
-        let suffix = if self.lines { "jsonl" } else { "json" };
-        let mut files = Vec::new();
-        let mut named = json!({});
-        for wanted in ["FAILED", "PENDING", "SUCCEEDED"] {
-            let records: Vec<Value> = children
-                .iter()
-                .filter(|child| kind(&child.status) == wanted)
-                .flat_map(|child| self.records(run, child))
-                .collect();
-            named[wanted] = json!([]);
-            if records.is_empty() {
-                continue;
-            }
-            let file = File {
-                key: format!("{}/{wanted}_0.{suffix}", self.prefix),
-                bytes: self.text(records).into_bytes(),
-            };
-            named[wanted] = json!([{ "Key": file.key, "Size": file.bytes.len() }]);
-            files.push(file);
-        }
-        let manifest = json!({
-            "DestinationBucket": self.bucket,
-            "MapRunArn": self.arn,
-            "ResultFiles": named,
-        });
-        files.push(File {
-            key: self.manifest(),
-            bytes: manifest.to_string().into_bytes(),
-        });
-        files
+        let mut results = Results::new(self);
+        children.iter().for_each(|child| results.add(run, child));
+        results.files()
     }
 
     /// The output of the run.
@@ -94,12 +62,78 @@ impl Writing {
             _ => vec![run.record(child)],
         }
     }
+}
 
-    fn text(&self, records: Vec<Value>) -> String {
-        if !self.lines {
-            return Value::Array(records).to_string();
+const KINDS: [&str; 3] = ["FAILED", "PENDING", "SUCCEEDED"];
+
+/// Files in the making: children are added one after the other, and only texts are held.
+pub struct Results<'a> {
+    writing: &'a Writing,
+    texts: [String; 3],
+}
+
+impl<'a> Results<'a> {
+    pub fn new(writing: &'a Writing) -> Self {
+        Self {
+            writing,
+            texts: Default::default(),
         }
-        let lines = records.iter().map(|record| format!("{record}\n"));
-        lines.collect()
+    }
+
+    /// Adds the next child, in the order of the items.
+    pub fn add(&mut self, run: &MapRun, child: &Ended) {
+        let kind = match child.status {
+            Status::Failed { .. } | Status::TimedOut | Status::Aborted { .. } => 0,
+            Status::Running => 1,
+            Status::Succeeded { .. } => 2,
+        };
+        let text = &mut self.texts[kind];
+        for record in self.writing.records(run, child) {
+            if !self.writing.lines {
+                text.push(if text.is_empty() { '[' } else { ',' });
+            }
+            text.push_str(&record.to_string());
+            if self.writing.lines {
+                text.push('\n');
+            }
+        }
+    }
+
+    /// Bytes so far.
+    pub fn size(&self) -> usize {
+        self.texts.iter().map(String::len).sum()
+    }
+
+    /// As [`Writing::files`].
+    pub fn files(self) -> Vec<File> {
+        let writing = self.writing;
+        let suffix = if writing.lines { "jsonl" } else { "json" };
+        let mut files = Vec::new();
+        let mut named = json!({});
+        for (kind, mut text) in KINDS.into_iter().zip(self.texts) {
+            named[kind] = json!([]);
+            if text.is_empty() {
+                continue;
+            }
+            if !writing.lines {
+                text.push(']');
+            }
+            let file = File {
+                key: format!("{}/{kind}_0.{suffix}", writing.prefix),
+                bytes: text.into_bytes(),
+            };
+            named[kind] = json!([{ "Key": file.key, "Size": file.bytes.len() }]);
+            files.push(file);
+        }
+        let manifest = json!({
+            "DestinationBucket": writing.bucket,
+            "MapRunArn": writing.arn,
+            "ResultFiles": named,
+        });
+        files.push(File {
+            key: writing.manifest(),
+            bytes: manifest.to_string().into_bytes(),
+        });
+        files
     }
 }

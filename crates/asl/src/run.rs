@@ -6,6 +6,7 @@
 
 use crate::event::Event;
 use crate::execution::{Execution, Position, Status, Strand};
+use crate::family::Family;
 use crate::fault::{self, Fault};
 use crate::instant;
 use crate::items::Reading;
@@ -63,14 +64,14 @@ impl<'m> MapRun<'m> {
             return None;
         };
         let mut run = Run::new(machine, execution.clone(), strand.since);
-        // Its own series: what is drawn here is not drawn from the execution.
-        run.random = run.random.branch(task);
         let state = run.state(&strand)?;
         let machine::Kind::Map(map) = &state.kind else {
             return None;
         };
         let spec = map.run.as_deref()?;
         let arn = run.run_arn(task, spec);
+        // Its own series: what is drawn here is not drawn from the execution.
+        run.random = run.random.branch(task);
         Some(Self {
             run,
             strand,
@@ -237,24 +238,27 @@ impl<'m> MapRun<'m> {
 
     /// The event that starts a child, with what [`Command::StartChild`](crate::Command) says.
     pub fn start(&self, name: &str, seed: [u64; 2], input: Value) -> Event {
+        self.family().event(name.to_owned(), seed, input)
+    }
+
+    /// What the children have in common.
+    pub fn family(&self) -> Family {
         let origin = self.run.x.origin.as_ref();
         let label = self.label();
-        Event::Start {
-            id: self.child_id(name),
-            name: name.to_owned(),
-            input,
+        let under = |text: &String| format!("{text}/{label}");
+        Family {
+            id: self.child_id(""),
             role: origin.map(|origin| origin.role.clone()).unwrap_or_default(),
-            machine_id: origin
-                .map(|origin| format!("{}/{label}", origin.machine_id))
-                .unwrap_or_default(),
+            machine_id: origin.map(|origin| under(&origin.machine_id)).unwrap_or_default(),
             machine_name: origin
-                .map(|origin| format!("{}/{label}", origin.machine_name))
+                .map(|origin| under(&origin.machine_name))
                 .unwrap_or_default(),
-            seed,
+            series: self.run.random.seed(),
         }
     }
 
-    fn label(&self) -> &str {
+    /// The state's label, or the one that was made up for it.
+    pub fn label(&self) -> &str {
         let path = self.arn.rsplit_once(':').map_or("", |(path, _)| path);
         path.rsplit_once('/').map_or("", |(_, label)| label)
     }

@@ -117,6 +117,18 @@ impl<'m> Run<'m> {
                 children,
                 items,
             } => self.run_opened(*task, *children, *items),
+            Event::MapRunReopened {
+                task,
+                children,
+                items,
+                failed,
+            } => self.run_reopened(*task, *children, *items, *failed),
+            Event::MapRunChanged {
+                task,
+                most,
+                failures,
+                percentage,
+            } => self.run_changed(*task, *most, *failures, *percentage),
             Event::MapRunFailed { task, error, cause } => {
                 self.run_failed(*task, error.as_deref(), cause.as_deref())
             }
@@ -415,6 +427,7 @@ impl<'m> Run<'m> {
         self.commands.retain(|command| match command {
             Command::Schedule { task, .. }
             | Command::OpenMapRun { task, .. }
+            | Command::RedriveMapRun { task, .. }
             | Command::StartChild { task, .. }
             | Command::CloseMapRun { task } => x.tasks.contains_key(task),
             Command::CancelTask { task } => !tasks.contains(task),

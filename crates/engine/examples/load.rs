@@ -44,7 +44,7 @@ const WORKERS: usize = 200;
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     let [_, dir, mode, open, seconds] = arguments.as_slice() else {
-        eprintln!("usage: load DIR engine|rows|raw|resume OPEN SECONDS");
+        eprintln!("usage: load DIR engine|rows|raw|resume|express-map|standard-map OPEN SECONDS");
         std::process::exit(2);
     };
     let dir = Utf8PathBuf::from(dir);
@@ -58,6 +58,8 @@ fn main() {
         "engine" => runtime.block_on(engine(&dir, open, seconds)),
         "rows" => runtime.block_on(rows(&dir, open, seconds)),
         "raw" => raw(&dir, open, seconds),
+        "express-map" => runtime.block_on(map(&dir, open, "EXPRESS")),
+        "standard-map" => runtime.block_on(map(&dir, open, "STANDARD")),
         "resume" => runtime.block_on(resume(&dir, open)),
         other => panic!("no mode {other}"),
     };
@@ -71,6 +73,7 @@ fn setup(store: Store) -> Setup {
         bits: || store::random_bits().unwrap(),
         refuses: Arc::new(|_, _| None),
         own: |_| true,
+        objects: None,
         limits: Limits::default(),
     }
 }
@@ -389,6 +392,62 @@ fn raw(dir: &Utf8Path, group: usize, seconds: u64) -> Value {
     waits.sort_unstable();
     let p99 = waits[waits.len() * 99 / 100] as f64 / 1e3;
     json!({ "group": group, "p99_ms": p99, "transitions_per_s": count as f64 / from.elapsed().as_secs_f64() })
+}
+
+/// An object of so many numbers, whatever is asked for.
+struct Numbers(usize);
+
+impl engine::Objects for Numbers {
+    fn read(&self, _: u64, _: &Value) -> std::io::Result<Vec<u8>> {
+        let numbers: Vec<usize> = (0..self.0).collect();
+        Ok(serde_json::to_vec(&numbers)?)
+    }
+
+    fn list(&self, _: u64, _: &Value) -> std::io::Result<Vec<Value>> {
+        Ok(Vec::new())
+    }
+
+    fn write(&self, _: u64, _: &str, _: &str, _: &[u8]) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A distributed Map over so many items, to its end.
+async fn map(dir: &Utf8Path, items: usize, kind: &str) -> Value {
+    let store = open_store(dir).await;
+    let mut setup = setup(store.clone());
+    setup.objects = Some(Arc::new(Numbers(items)));
+    let (engine, handle) = engine::new(setup);
+    let running = tokio::spawn(engine.run(std::future::pending()));
+    let text = json!({ "StartAt": "M", "States": { "M": { "Type": "Map", "End": true,
+        "ItemReader": { "Resource": "arn:aws:states:::s3:getObject", "Parameters": { "Bucket": "b", "Key": "k" } },
+        "ItemProcessor": { "ProcessorConfig": { "Mode": "DISTRIBUTED", "ExecutionType": kind },
+            "StartAt": "P", "States": { "P": { "Type": "Pass", "End": true } } },
+        "ResultWriter": { "Resource": "arn:aws:states:::s3:putObject", "Parameters": { "Bucket": "b" } } } } })
+    .to_string();
+    let machine = Machine::parse(&text).unwrap();
+    let (empty, from) = (resident(), Instant::now());
+    let begun = handle.start(start(&machine, &text, 0, json!({}))).await.unwrap();
+    let (mut most, mut opened) = (0.0_f64, None);
+    let status = loop {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        most = most.max(resident());
+        let rows = store.read(move |db| Ok((db.run_by_key(begun.key)?, db.map_runs(begun.key, None, 1)?)));
+        let (run, runs) = rows.await.unwrap_or_else(|error: store::Error| panic!("{error}"));
+        if runs.first().is_some_and(|run| run.children.is_some()) {
+            opened.get_or_insert(from.elapsed().as_secs_f64());
+        }
+        let run = run.unwrap().0;
+        if run.ended_at.is_some() {
+            break run.status;
+        }
+    };
+    let elapsed = from.elapsed().as_secs_f64();
+    running.abort();
+    json!({
+        "items": items, "status": status, "seconds": elapsed, "opened_s": opened,
+        "children_per_s": items as f64 / elapsed, "resident_mb_before": empty, "resident_mb_at_most": most,
+    })
 }
 
 /// Makes so many waiting executions, ends as a crash would, and starts again.

@@ -9,9 +9,11 @@ use tokio::sync::oneshot;
 
 use crate::{
     Engine, Error, Offer, Started,
+    chores::Chore,
     desk::{Place, Poller, Token},
     handle::{Answer, Input, Report, Start},
     live::{Express, Live},
+    news::Cursor,
     recover,
     timers::Due,
 };
@@ -21,6 +23,9 @@ pub(crate) enum Act {
     Started(Answer<Started>, Started, String),
     Done(Answer<()>),
     Moved(Answer<Timestamp>, Timestamp),
+    Chore(Chore),
+    /// All executions up to here have heard of an activity.
+    Told(Cursor),
     Deliver {
         resource: String,
         token: Token,
@@ -36,7 +41,8 @@ impl Act {
             Self::Started(answer, ..) => drop(answer.send(Err(error.clone()))),
             Self::Done(answer) => drop(answer.send(Err(error.clone()))),
             Self::Moved(answer, _) => drop(answer.send(Err(error.clone()))),
-            Self::Deliver { .. } => {}
+            // What is kept says what is to be done.
+            Self::Chore(_) | Self::Told(_) | Self::Deliver { .. } => {}
         }
     }
 }
@@ -49,7 +55,14 @@ fn refuse(input: Input, error: Error) {
         Input::Report { answer, .. } | Input::Settle(answer) => drop(answer.send(Err(error))),
         Input::Stop { answer, .. } => drop(answer.send(Err(error))),
         Input::Redrive { answer, .. } => drop(answer.send(Err(error))),
-        Input::Poll { .. } | Input::Take { .. } => {}
+        Input::Change { answer, .. } => drop(answer.send(Err(error))),
+        // What it belongs to has ended.
+        Input::Poll { .. }
+        | Input::Take { .. }
+        | Input::Happen { .. }
+        | Input::Again { .. }
+        | Input::Chore(_)
+        | Input::News => {}
     }
 }
 
@@ -90,6 +103,11 @@ impl Engine {
                 true => drop(answer.send(Err(Error::NotRedrivable(key)))),
                 false => self.park(key, Input::Redrive { key, answer }),
             },
+            Input::Happen { key, event } => self.agenda.push_back((key, event)),
+            Input::Chore(chore) => self.chores.push_front(chore),
+            Input::Again { key, kin } => self.park(key, Input::Again { key, kin }),
+            Input::Change { key, event, answer } => self.change_run(key, event, answer),
+            Input::News => self.ask_for_news(),
             Input::Settle(answer) => self.settling.push(answer),
         }
     }
@@ -107,6 +125,7 @@ impl Engine {
             definition: start.definition.clone(),
             input: start.input.to_string(),
             at,
+            kin: None,
         });
         self.insert(key, Live::new(start.owner, start.program.clone(), at));
         let started = Started { key, at };
@@ -121,7 +140,7 @@ impl Engine {
         let mut live = Live::new(start.owner, start.program.clone(), at);
         live.express = Some(Box::new(Express {
             started_at: at,
-            answer,
+            answer: Some(answer),
         }));
         self.insert(key, live);
         self.timers
@@ -154,7 +173,12 @@ impl Engine {
             ended_at: express.started_at + self.setup.limits.express,
             status,
         };
-        let _ = express.answer.send(Ok(ended));
+        let kin = live.kin;
+        if let Some(kin) = kin {
+            self.express_child_over(kin, ended.started_at, ended.ended_at, ended.status);
+        } else if let Some(answer) = express.answer {
+            let _ = answer.send(Ok(ended));
+        }
         self.finish(key);
     }
 
@@ -313,14 +337,11 @@ impl Engine {
             for command in step.commands {
                 match command {
                     Command::StartTimer { timer, at } => self.set(key, timer, at),
-                    Command::OpenMapRun { task, .. } => queue.push_back(Event::MapRunFailed {
-                        task,
-                        error: Some("States.Runtime".into()),
-                        cause: Some("This engine does not run distributed Maps yet.".into()),
-                    }),
-                    _ => {}
+                    command => self.map_command(key, at, &event, command),
                 }
             }
+            self.map_event(key, at, &event);
+            self.heard(key, &event);
             for task in came {
                 queue.extend(self.offer(key, task));
             }
@@ -418,6 +439,13 @@ impl Engine {
             Input::Take { resource, poller, .. } | Input::Poll { resource, poller } => {
                 self.desk.wait_for_task(resource, poller)
             }
+            // It is still to happen: only the reading failed.
+            input @ (Input::Happen { .. } | Input::Again { .. } | Input::Chore(_))
+                if matches!(error, Error::Store(_)) =>
+            {
+                self.take(input)
+            }
+            Input::Happen { key, event } => self.heard(key, &event),
             other => refuse(other, error),
         }
     }
@@ -429,6 +457,8 @@ impl Engine {
                 let _ = answer.send(Ok(started));
             }
             Act::Done(answer) => drop(answer.send(Ok(()))),
+            Act::Chore(chore) => self.chores.push_back(chore),
+            Act::Told(cursor) => self.tell_on(Some(cursor)),
             Act::Moved(answer, at) => drop(answer.send(Ok(at))),
             Act::Deliver {
                 resource,

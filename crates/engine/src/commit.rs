@@ -4,7 +4,7 @@ use std::{pin::Pin, sync::Arc};
 
 use store::Status;
 
-use crate::{Engine, Error, act::Act, run::EXPRESS, timers::Due};
+use crate::{Engine, Error, act::Act, maps::told, run::EXPRESS, timers::Due};
 
 pub(crate) type Done = (Vec<Act>, Result<(), store::Error>);
 pub(crate) type InFlight = Pin<Box<dyn Future<Output = Done> + Send>>;
@@ -79,6 +79,7 @@ impl Engine {
         let longest: Vec<(u64, u64)> = self
             .used
             .iter()
+            .filter(|(_, key)| !Self::in_memory(**key))
             .take(folds)
             .map(|(at, key)| (*at, *key))
             .collect();
@@ -162,18 +163,20 @@ impl Engine {
                 ended_at: live.at,
                 status,
             };
+            if let Some(kin) = live.kin {
+                return self.express_child_over(kin, ended.started_at, ended.ended_at, ended.status);
+            }
             // Whoever started it may not wait any more.
-            let _ = express.answer.send(Ok(ended));
+            if let Some(answer) = express.answer {
+                let _ = answer.send(Ok(ended));
+            }
             return;
         }
         self.history -= live.pending.len();
-        let (status, output, error, cause) = match status {
-            asl::Status::Running => return,
-            asl::Status::Succeeded { output } => (Status::Succeeded, Some(output.to_string()), None, None),
-            asl::Status::Failed { error, cause } => (Status::Failed, None, error, cause),
-            asl::Status::TimedOut => (Status::TimedOut, None, None, None),
-            asl::Status::Aborted { error, cause } => (Status::Aborted, None, error, cause),
-        };
+        let (status, output, error, cause) = told(status);
+        if status == Status::Running {
+            return;
+        }
         self.ending.insert(key, self.sent + 1);
         let piece = live.pending.take();
         let snapshot = live.state.can_redrive().then(|| live.fold(key).snapshot);
@@ -186,7 +189,11 @@ impl Engine {
             at: live.at,
             history: piece,
             snapshot,
+            kin: live.kin,
         });
+        if let Some(kin) = live.kin {
+            self.child_over(kin, status == Status::Succeeded);
+        }
     }
 
     fn settled(&mut self) {

@@ -1,13 +1,15 @@
 //! What the rest of a program says to the engine, and what it hears.
 
-use asl::{Machine, Status};
+use asl::{Event, Machine, Status};
 use jiff::Timestamp;
 use model::TenantName;
 use serde_json::Value;
+use store::Kin;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     Error, Offer,
+    chores::Chore,
     desk::{self, Poller},
 };
 
@@ -80,6 +82,26 @@ pub(crate) enum Input {
         key: u64,
         answer: Answer<Timestamp>,
     },
+    /// Something that happens to an execution, which had to be read first.
+    Happen {
+        key: u64,
+        event: Event,
+    },
+    /// A chore for a Map run of an execution that had to be read first.
+    Chore(Chore),
+    /// A child of a Map run is tried again with it.
+    Again {
+        key: u64,
+        kin: Kin,
+    },
+    /// A Map run may do something else from now on.
+    Change {
+        key: u64,
+        event: Event,
+        answer: Answer<()>,
+    },
+    /// An activity was made or deleted.
+    News,
     /// Folds all there is to fold.
     Settle(Answer<()>),
 }
@@ -171,6 +193,30 @@ impl Handle {
     /// Tries the states of an execution again that did not succeed, and gives the time at which it goes on.
     pub async fn redrive(&self, key: u64) -> Result<Timestamp, Error> {
         self.ask(|answer| Input::Redrive { key, answer }).await
+    }
+
+    /// Changes what the open Map run `task` of an execution may do: children at the same time (0: as many as may be),
+    /// items that may fail, and which part of them. `None` leaves it as it is.
+    pub async fn change_run(
+        &self,
+        key: u64,
+        task: u64,
+        most: Option<u64>,
+        failures: Option<u64>,
+        percentage: Option<f64>,
+    ) -> Result<(), Error> {
+        let event = Event::MapRunChanged {
+            task,
+            most,
+            failures,
+            percentage,
+        };
+        self.ask(|answer| Input::Change { key, event, answer }).await
+    }
+
+    /// Activities were made or deleted: the store says which, and executions that use them hear of it.
+    pub async fn activities_changed(&self) -> Result<(), Error> {
+        self.0.send(Input::News).await.map_err(|_| Error::Closed)
     }
 
     /// Answers when every execution is folded: the log is empty but for its last event.

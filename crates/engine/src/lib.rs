@@ -13,11 +13,16 @@
 //! or releases: who works on tasks is no concern of its own. Time and randomness come in as functions.
 
 mod act;
+mod children;
+mod chores;
 mod commit;
 mod desk;
 mod error;
 mod handle;
 mod live;
+mod maps;
+mod news;
+mod objects;
 mod port;
 mod read;
 mod recover;
@@ -28,6 +33,7 @@ pub use desk::Offer;
 pub use error::Error;
 pub use handle::{Ended, Handle, Start, Started};
 pub use live::Order;
+pub use objects::Objects;
 pub use port::Local;
 pub use recover::{Recovered, history, recover};
 pub use run::{Engine, Limits, Refuses, Setup, new};

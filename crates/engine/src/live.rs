@@ -6,7 +6,7 @@ use asl::{Event, Execution, HistoryEvent, Machine};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use store::{Fold, Piece, Snapshot};
+use store::{Fold, Kin, Piece, Snapshot};
 
 use crate::{
     Recovered,
@@ -32,7 +32,8 @@ pub struct Order {
 /// What an express execution has instead of a log.
 pub(crate) struct Express {
     pub started_at: Timestamp,
-    pub answer: Answer<Ended>,
+    /// `None`: it is a child of a Map run.
+    pub answer: Option<Answer<Ended>>,
 }
 
 pub(crate) struct Live {
@@ -53,6 +54,8 @@ pub(crate) struct Live {
     /// No event happened before.
     pub at: Timestamp,
     pub express: Option<Box<Express>>,
+    /// Whose child it is.
+    pub kin: Option<Kin>,
 }
 
 /// History that is in no piece yet, as text.
@@ -111,12 +114,14 @@ impl Live {
             touched: 0,
             at,
             express: None,
+            kin: None,
         }
     }
 
     /// Could the event change anything?
     pub fn fits(&self, event: &Event) -> bool {
         let open = |task: &u64| self.state.open_tasks().find(|open| open.task == *task);
+        let run = |task: &u64| self.state.open_runs().find(|open| open.task == *task);
         match event {
             Event::TimerFired { timer } => self.state.open_timers().any(|open| open.timer == *timer),
             Event::TaskStarted { task, .. } => open(task).is_some_and(|open| !open.started),
@@ -124,14 +129,15 @@ impl Live {
             | Event::TaskSucceeded { task, .. }
             | Event::TaskFailed { task, .. }
             | Event::TaskTimedOut { task, .. } => open(task).is_some(),
-            Event::Start { .. }
-            | Event::Cancel { .. }
-            | Event::Redrive { .. }
-            | Event::Activity { .. }
-            | Event::MapRunOpened { .. }
-            | Event::MapRunFailed { .. }
-            | Event::ChildEnded { .. }
-            | Event::MapRunClosed { .. } => true,
+            Event::Start { .. } | Event::Cancel { .. } | Event::Redrive { .. } | Event::Activity { .. } => {
+                true
+            }
+            Event::MapRunOpened { task, .. } | Event::MapRunReopened { task, .. } => {
+                run(task).is_some_and(|run| run.children.is_none())
+            }
+            Event::MapRunFailed { task, .. } | Event::MapRunChanged { task, .. } => run(task).is_some(),
+            Event::ChildEnded { task, child, .. } => run(task).is_some_and(|run| run.open.contains(child)),
+            Event::MapRunClosed { task, .. } => run(task).is_some_and(|run| run.closing),
         }
     }
 
@@ -179,6 +185,7 @@ impl From<Recovered> for Live {
             unfolded: recovered.unfolded,
             orders: recovered.orders,
             pending,
+            kin: recovered.kin,
             state: recovered.state,
             ..Self::new(recovered.owner, recovered.machine, recovered.at)
         }

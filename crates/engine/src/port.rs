@@ -169,6 +169,7 @@ impl Flow for Local {
         made.await.map_err(kept)?;
         let arn = self.arn(&format!("activity:{name}"));
         (self.known)(&arn);
+        self.engine.activities_changed().await?;
         Ok(arn)
     }
 

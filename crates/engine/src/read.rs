@@ -52,6 +52,9 @@ pub(crate) struct Opened {
     pub moving: Vec<(u64, Recovered)>,
     /// Open tasks of the others.
     pub waiting: Vec<(Waiting, Vec<Order>)>,
+    pub runs: Vec<store::MapRun>,
+    /// Open children of Map runs that are over.
+    pub strays: Vec<u64>,
 }
 
 pub(crate) fn open(db: &Db<'_>) -> Result<Opened, Error> {
@@ -96,6 +99,8 @@ pub(crate) fn open(db: &Db<'_>) -> Result<Opened, Error> {
         key,
         moving,
         waiting,
+        runs: db.open_map_runs()?,
+        strays: db.stray_children()?,
     })
 }
 
@@ -247,13 +252,21 @@ impl Engine {
     /// Nothing happens to an execution that has ended, unless it is to be tried again.
     fn over(&mut self, key: u64, parked: Vec<Input>, mut recovered: Option<Recovered>) {
         for input in parked {
-            let Input::Redrive { answer, .. } = input else {
-                self.refuse(input, Error::NotOpen(key));
-                continue;
+            let mut redrivable = |is_child: bool| {
+                recovered
+                    .take_if(|recovered| recovered.kin.is_some() == is_child && recovered.state.can_redrive())
             };
-            match recovered.take().filter(|recovered| recovered.state.can_redrive()) {
-                None => drop(answer.send(Err(Error::NotRedrivable(key)))),
-                Some(recovered) => self.redrive(key, recovered, answer),
+            match input {
+                // A child is tried again by its run and by nobody else.
+                Input::Redrive { answer, .. } => match redrivable(false) {
+                    None => drop(answer.send(Err(Error::NotRedrivable(key)))),
+                    Some(recovered) => self.redrive(key, recovered, answer),
+                },
+                Input::Again { kin, .. } => match redrivable(true) {
+                    None => self.child_over(kin, false),
+                    Some(recovered) => self.child_again(key, kin, recovered),
+                },
+                input => self.refuse(input, Error::NotOpen(key)),
             }
         }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use asl::{Command, Event, Execution, HistoryEvent, Machine, Step};
 use jiff::Timestamp;
-use store::{Db, Logged, Piece, Run, Snapshot};
+use store::{Db, Kin, Logged, Piece, Run, Snapshot};
 
 use crate::{Error, Order, live};
 
@@ -24,6 +24,8 @@ pub struct Recovered {
     pub history: Vec<HistoryEvent>,
     /// When its last event happened.
     pub at: Timestamp,
+    /// Whose child it is.
+    pub kin: Option<Kin>,
 }
 
 /// Reads an open execution, log included. `None`: there is none with this key, or it has ended.
@@ -62,6 +64,7 @@ pub(crate) fn replay(
         orders,
         history: Vec::new(),
         at: run.started_at,
+        kin: run.kin,
     };
     for logged in events.iter().filter(|logged| logged.seq > seq) {
         let event = serde_json::from_str(&logged.event).map_err(|_| damaged())?;
@@ -118,6 +121,7 @@ pub(crate) fn note(orders: &mut BTreeMap<u64, Order>, event: &Event, step: &Step
             }
             Command::CancelTask { task } => over.extend(orders.remove(task)),
             Command::OpenMapRun { .. }
+            | Command::RedriveMapRun { .. }
             | Command::StartChild { .. }
             | Command::CloseMapRun { .. }
             | Command::StartTimer { .. }

@@ -1,7 +1,7 @@
 //! The loop.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     pin::Pin,
     sync::Arc,
     time::Duration,
@@ -9,16 +9,19 @@ use std::{
 
 use jiff::{SignedDuration, Timestamp};
 use store::{Batch, Store};
-use tokio::{sync::mpsc, time::sleep};
+use tokio::{sync::mpsc, task::JoinSet, time::sleep};
 use tracing::{error, warn};
 
 use crate::{
-    Error, Handle,
+    Error, Handle, Objects,
     act::Act,
+    chores::Chore,
     commit::InFlight,
     desk::Desk,
     handle::{Answer, Input, Start},
     live::Live,
+    maps::{Done, Open},
+    news::Telling,
     timers::{Due, Timers},
 };
 
@@ -35,6 +38,8 @@ pub struct Limits {
     pub inbox: usize,
     /// How long an express execution may take.
     pub express: SignedDuration,
+    /// Express children of distributed Maps in memory; further ones wait.
+    pub children: usize,
 }
 
 impl Default for Limits {
@@ -45,6 +50,7 @@ impl Default for Limits {
             history: 64 << 20,
             inbox: 4096,
             express: SignedDuration::from_mins(5),
+            children: 1024,
         }
     }
 }
@@ -62,6 +68,8 @@ pub struct Setup {
     pub refuses: Refuses,
     /// Did the workers of this resource end with the process? What they had begun is then offered again.
     pub own: fn(&str) -> bool,
+    /// Where distributed Maps read and write objects. `None`: those that want to fail.
+    pub objects: Option<Arc<dyn Objects>>,
     pub limits: Limits,
 }
 
@@ -97,6 +105,26 @@ pub struct Engine {
     pub(crate) owed: u64,
     /// Every event before it is dropped from the log.
     pub(crate) dropped: u64,
+    /// Map runs that are open, by execution and task.
+    pub(crate) runs: HashMap<(u64, u64), Open>,
+    /// Runs that may have children to start, one after the other.
+    pub(crate) callers: VecDeque<(u64, u64)>,
+    /// What happens next to executions, in memory or not.
+    pub(crate) agenda: VecDeque<(u64, asl::Event)>,
+    pub(crate) chores: VecDeque<Chore>,
+    /// Chores, and other work beside the loop.
+    pub(crate) jobs: JoinSet<Done>,
+    /// Chores under way.
+    pub(crate) busy: usize,
+    /// Express children of Map runs in memory.
+    pub(crate) brood: usize,
+    /// Children are being looked up.
+    pub(crate) fetching: bool,
+    /// Executions that are hearing of an activity, or being looked for.
+    pub(crate) telling: Option<Telling>,
+    pub(crate) asking: bool,
+    /// There may be news that were not there when they were last looked for.
+    pub(crate) more_news: bool,
     pub(crate) settling: Vec<Answer<()>>,
     /// Executions whose end is not committed yet, by the commit that it is in.
     pub(crate) ending: HashMap<u64, u64>,
@@ -141,6 +169,17 @@ pub fn new(setup: Setup) -> (Engine, Handle) {
         done: 0,
         owed: 0,
         dropped: 0,
+        runs: HashMap::new(),
+        callers: VecDeque::new(),
+        agenda: VecDeque::new(),
+        chores: VecDeque::new(),
+        jobs: JoinSet::new(),
+        busy: 0,
+        brood: 0,
+        fetching: false,
+        telling: None,
+        asking: false,
+        more_news: false,
         settling: Vec::new(),
         ending: HashMap::new(),
         last: Timestamp::MIN,
@@ -156,16 +195,24 @@ impl Engine {
         let mut inputs = Vec::with_capacity(256);
         loop {
             self.ring();
+            self.go_on();
             self.send();
             self.read();
             let due_in = self.due_in();
-            let room = self.batch.events.len() < BATCH;
+            let room = self.has_room();
             let idle = !self.dirty.is_empty() && self.in_flight.is_none();
             tokio::select! {
                 biased;
                 () = &mut cancel => break,
                 done = maybe(&mut self.in_flight) => self.committed(done).await,
                 read = maybe(&mut self.reading) => self.was_read(read),
+                Some(done) = self.jobs.join_next(), if room && !self.jobs.is_empty() => match done {
+                    Ok(done) => self.done(done),
+                    Err(error) => {
+                        error!("work beside the loop ended badly: {error}");
+                        (self.busy, self.fetching, self.asking) = (self.busy.saturating_sub(1), false, false);
+                    }
+                },
                 count = self.inbox.recv_many(&mut inputs, 256), if room => {
                     if count == 0 {
                         break;
@@ -178,6 +225,11 @@ impl Engine {
         }
         self.end().await;
         Ok(())
+    }
+
+    /// Does the next commit take more events?
+    pub(crate) fn has_room(&self) -> bool {
+        self.batch.events.len() < BATCH
     }
 
     /// Time, which does not go back.
@@ -214,9 +266,9 @@ impl Engine {
 
     /// Reads everything that is open, as if nothing had been there before.
     async fn resume(&mut self) -> Result<(), Error> {
-        let express = |key: &u64| *key > EXPRESS;
-        self.live.retain(|key, _| express(key));
-        self.used.retain(|_, key| express(key));
+        self.forget_runs();
+        self.live.retain(|key, live| *key > EXPRESS && live.kin.is_none());
+        self.used.retain(|_, key| self.live.contains_key(key));
         self.dirty.clear();
         self.history = 0;
         self.desk.clear();
@@ -247,6 +299,8 @@ impl Engine {
             }
             self.soon(after, until);
         }
+        self.resume_runs(opened.runs, opened.strays);
+        self.ask_for_news();
         for resource in self.desk.matches() {
             self.hand_out(&resource);
         }

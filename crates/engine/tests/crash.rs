@@ -2,7 +2,8 @@
 //! and nothing happens twice.
 //!
 //! The test starts itself again as the process that is killed. That one starts executions of five tasks, each of which
-//! adds one to a number, and says what the engine has acknowledged. `KILLS` is how often it is killed.
+//! adds one to a number, and distributed Maps with children of both kinds, and says what the engine has acknowledged.
+//! `KILLS` is how often it is killed.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -22,6 +23,8 @@ use serde_json::json;
 use world::{OWNER, chain, open, resource, run, start};
 
 const LENGTH: usize = 5;
+/// The machine with distributed Maps.
+const MAPS: u64 = 2;
 const CHILD: &str = "ENGINE_CRASH_DIR";
 /// One in so many fsyncs fails in the process that is killed; 0: none.
 const FAULTS: &str = "ENGINE_CRASH_FAULTS";
@@ -49,7 +52,7 @@ async fn check(dir: &Utf8Path, acknowledged: &BTreeSet<String>) -> usize {
     loop {
         let open = running
             .store
-            .read(|db| db.open_runs(1))
+            .read(|db| Ok([db.open_runs(1)?, db.open_runs(MAPS)?].concat()))
             .await
             .unwrap_or_else(|error: store::Error| panic!("{error}"));
         if open.is_empty() {
@@ -64,9 +67,9 @@ async fn check(dir: &Utf8Path, acknowledged: &BTreeSet<String>) -> usize {
     loop {
         let filter = store::RunFilter {
             machine: 1,
-            status: None,
             before,
             limit: 500,
+            ..store::RunFilter::default()
         };
         let page = store
             .read(move |db| db.runs(&filter))
@@ -102,6 +105,7 @@ async fn check(dir: &Utf8Path, acknowledged: &BTreeSet<String>) -> usize {
             assert!(seen.insert(run.name.clone()), "{} is there twice", run.name);
         }
     }
+    check_maps(&store, &mut seen).await;
     let lost: Vec<&String> = acknowledged.difference(&seen).collect();
     assert!(lost.is_empty(), "acknowledged and lost: {lost:?}");
     drop(store);
@@ -111,6 +115,103 @@ async fn check(dir: &Utf8Path, acknowledged: &BTreeSet<String>) -> usize {
         .unwrap();
     assert_eq!(verdict, "ok");
     seen.len()
+}
+
+async fn read<T: Send + 'static>(
+    store: &store::Store,
+    work: impl FnOnce(&store::Db<'_>) -> Result<T, store::Error> + Send + 'static,
+) -> T {
+    store.read(work).await.unwrap()
+}
+
+/// A distributed Map over four items: each child has a task, and a Map with three express children.
+fn maps() -> String {
+    let quick = json!({ "ProcessorConfig": { "Mode": "DISTRIBUTED", "ExecutionType": "EXPRESS" },
+        "StartAt": "P", "States": { "P": { "Type": "Pass", "End": true } } });
+    let child = json!({ "ProcessorConfig": { "Mode": "DISTRIBUTED", "ExecutionType": "STANDARD" },
+        "StartAt": "W", "States": {
+            "W": { "Type": "Task", "Resource": resource("work"), "Next": "L" },
+            "L": { "Type": "Pass", "Result": [7, 8, 9], "Next": "I" },
+            "I": { "Type": "Map", "ItemProcessor": quick, "End": true },
+        } });
+    let outer = json!({ "Type": "Map", "ItemProcessor": child, "MaxConcurrency": 3, "End": true });
+    json!({ "StartAt": "M", "States": { "M": outer } }).to_string()
+}
+
+/// Every run has all its children, each of which was there once; none is left open.
+async fn check_maps(store: &store::Store, seen: &mut BTreeSet<String>) {
+    assert_eq!(read(store, |db| db.open_map_runs()).await, []);
+    assert_eq!(read(store, |db| db.stray_children()).await, [0; 0]);
+    let mut before = None;
+    loop {
+        let filter = store::RunFilter {
+            machine: MAPS,
+            before,
+            limit: 500,
+            ..store::RunFilter::default()
+        };
+        let page = read(store, move |db| db.runs(&filter)).await;
+        let Some(last) = page.last() else { return };
+        before = Some(last.key);
+        for run in page {
+            let output = "[[7,8,9],[7,8,9],[7,8,9],[7,8,9]]";
+            assert_eq!(
+                run.output.as_deref(),
+                Some(output),
+                "{}: {:?}",
+                run.name,
+                run.error
+            );
+            let children = check_run(store, run.key, 4).await;
+            assert_eq!(children.len(), 4, "children of {}", run.name);
+            for child in children {
+                let (events, last) = store
+                    .read(move |db| engine::history(db, child, 1, 1000))
+                    .await
+                    .unwrap();
+                let ids: Vec<u64> = events.iter().map(|event| event.id).collect();
+                assert_eq!(ids, (1..=last).collect::<Vec<u64>>(), "{}", run.name);
+                for kind in [
+                    "ActivityScheduled",
+                    "ActivitySucceeded",
+                    "MapRunStarted",
+                    "MapRunSucceeded",
+                ] {
+                    let count = events.iter().filter(|event| event.kind == *kind).count();
+                    assert_eq!(count, 1, "{kind} of a child of {}", run.name);
+                }
+                assert_eq!(
+                    check_run(store, child, 3).await,
+                    [0; 0],
+                    "express children are no executions"
+                );
+            }
+            assert!(seen.insert(run.name.clone()), "{} is there twice", run.name);
+        }
+    }
+}
+
+/// The one run of an execution: gives its children that are executions.
+async fn check_run(store: &store::Store, key: u64, many: u64) -> Vec<u64> {
+    let runs = read(store, move |db| db.map_runs(key, None, 10)).await;
+    let [run] = &runs[..] else {
+        panic!("{} runs", runs.len());
+    };
+    let of = run.key;
+    let counts = read(store, move |db| db.map_counts(of)).await;
+    let all = store::Children {
+        children: many,
+        items: many,
+    };
+    assert_eq!(counts, [(store::Status::Succeeded, all)], "{}", run.arn);
+    assert_eq!((run.status, run.children), (store::Status::Succeeded, Some(many)));
+    let filter = store::RunFilter {
+        run: Some(of),
+        limit: 100,
+        ..store::RunFilter::default()
+    };
+    let children = read(store, move |db| db.runs(&filter)).await;
+    children.iter().map(|child| child.key).collect()
 }
 
 /// Does tasks until the engine is gone; tells of each answer that was acknowledged.
@@ -140,11 +241,20 @@ async fn child(dir: &Utf8Path) {
     for starter in 0..4 {
         let handle = running.handle.clone();
         jobs.push(tokio::spawn(async move {
-            let text = chain(LENGTH);
+            let (chain, maps) = (chain(LENGTH), maps());
             for number in 0.. {
                 let name = format!("{seed}-{starter}-{number}");
+                let mut begin = match starter {
+                    0 => start(
+                        &maps,
+                        &name,
+                        json!([{ "n": 0 }, { "n": 1 }, { "n": 2 }, { "n": 3 }]),
+                    ),
+                    _ => start(&chain, &name, json!({ "n": 0 })),
+                };
+                begin.machine = if starter == 0 { MAPS } else { 1 };
                 // One line, one write.
-                match handle.start(start(&text, &name, json!({ "n": 0 }))).await {
+                match handle.start(begin).await {
                     Ok(_) => println!("{name}"),
                     Err(_) => println!("{REFUSED}"),
                 }

@@ -53,6 +53,7 @@ impl Story {
             definition: definition.to_string(),
             input: input.to_string(),
             at,
+            kin: None,
         };
         let text = |text: &str| text.to_owned();
         let event = Event::Start {
@@ -138,7 +139,39 @@ impl Story {
         self.keep(batch).await;
     }
 
+    /// Something that happens to a Map run, if one is open.
+    fn next_of_run(&self, choice: u32) -> Option<Event> {
+        let run = self
+            .state
+            .open_runs()
+            .next()
+            .filter(|_| choice.is_multiple_of(2))?;
+        let (task, number) = (run.task, u64::from(choice / 64));
+        Some(
+            match run.open.iter().nth(number as usize % run.open.len().max(1)) {
+                _ if run.children.is_none() => Event::MapRunOpened {
+                    task,
+                    children: number % 5,
+                    items: number % 5,
+                },
+                Some(child) => Event::ChildEnded {
+                    task,
+                    child: *child,
+                    items: 1,
+                    succeeded: number % 7 > 0,
+                },
+                None => Event::MapRunClosed {
+                    task,
+                    output: json!([choice % 5]),
+                },
+            },
+        )
+    }
+
     fn next(&self, choice: u32, before: &[Event]) -> Event {
+        if let Some(event) = self.next_of_run(choice) {
+            return event;
+        }
         let pick = |many: usize| (choice / 64) as usize % many.max(1);
         let task = self.orders.get(pick(self.orders.len())).copied();
         let timers: Vec<u64> = self.state.open_timers().map(|open| open.timer).collect();
@@ -183,7 +216,7 @@ proptest! {
 
     #[test]
     fn every_prefix_of_the_log_is_the_execution(
-        definition in generate::definition(),
+        definition in generate::either(),
         choices in prop::collection::vec(any::<u32>(), 0..40),
     ) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();

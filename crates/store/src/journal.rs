@@ -6,14 +6,16 @@ mod activities;
 mod executions;
 mod log;
 mod machines;
+mod maps;
 mod runs;
 mod tasks;
 mod transition;
 
-pub use activities::Activity;
+pub use activities::{Activity, News};
 pub use executions::{Execution, ExecutionFilter, ExecutionSummary, HistoryRow, Status};
 pub use log::{Batch, Begin, Finish, Fold, Logged, Piece, Snapshot, Waiting};
 pub use machines::{Alias, MachineFilter, MachineVersion, NewMachine, StateMachine, Tags};
+pub use maps::{ChildEnd, Children, Kin, MapChild, MapRun, RunChange, RunStep};
 pub use runs::{Run, RunFilter};
 pub use tasks::{Due, Lease, Task, TaskKey};
 pub use transition::{End, NewExecution, NewTask, Transition};

@@ -43,9 +43,10 @@ pub use evidence::{
 };
 pub use inbox::{Delivery, DeliveryVerdict, NewDelivery, Received};
 pub use journal::{
-    Activity, Alias, Batch, Begin, Due, End, Execution, ExecutionFilter, ExecutionSummary, Finish, Fold,
-    HistoryRow, Lease, Logged, MachineFilter, MachineVersion, NewExecution, NewMachine, NewTask, Piece, Run,
-    RunFilter, Snapshot, StateMachine, Status, Tags, Task, TaskKey, Transition, Waiting,
+    Activity, Alias, Batch, Begin, ChildEnd, Children, Due, End, Execution, ExecutionFilter,
+    ExecutionSummary, Finish, Fold, HistoryRow, Kin, Lease, Logged, MachineFilter, MachineVersion, MapChild,
+    MapRun, NewExecution, NewMachine, NewTask, News, Piece, Run, RunChange, RunFilter, RunStep, Snapshot,
+    StateMachine, Status, Tags, Task, TaskKey, Transition, Waiting,
 };
 pub use keys::random_bits;
 pub use ledger::LedgerFilter;

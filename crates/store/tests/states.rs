@@ -18,6 +18,7 @@ fn begin(key: u64) -> Begin {
         definition: "{}".into(),
         input: "{}".into(),
         at: at(key as i64),
+        kin: None,
     }
 }
 
@@ -34,6 +35,7 @@ fn finish(key: u64) -> Finish {
             events: "[]".into(),
         }),
         snapshot: None,
+        kin: None,
     }
 }
 

@@ -92,6 +92,9 @@ pub struct Platform {
 pub struct States {
     /// Callers on loopback that sign with keys of nobody act as developers of this tenant. Without it they are refused.
     pub unsigned: Option<model::TenantName>,
+    /// Where distributed Maps read and write objects: `BUCKET/KEY` below the directory with the number of the tenant, as
+    /// in ARNs (`000000000007`). Without it such Maps fail, and others have their items from their input.
+    pub objects: Option<Utf8PathBuf>,
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]

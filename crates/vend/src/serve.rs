@@ -129,6 +129,7 @@ async fn states(
     let known = Arc::new(web::Known::default());
     known.load(&world.store).await?;
     let refuses = Arc::clone(&known);
+    let buckets = world.platform.states.objects.clone();
     let (engine, handle) = engine::new(engine::Setup {
         store: world.store.clone(),
         clock: clock::now,
@@ -136,6 +137,7 @@ async fn states(
         refuses: Arc::new(move |owner, resource| refuses.refuses(owner, resource)),
         // Workers of activities are processes of their own: one that has a task goes on with it.
         own: |_| false,
+        objects: buckets.map(|path| Arc::new(web::Buckets(path)) as Arc<dyn engine::Objects>),
         limits: engine::Limits::default(),
     });
     let cancel = stop.clone();

@@ -64,6 +64,7 @@ impl Reader {
         processor.finish(&mut self.report);
         let run = flavour.map(|flavour| {
             let definition = fields.members().get(name).cloned().unwrap_or_default();
+            let definition = self.alone(definition);
             Box::new(self.distributed(fields, flavour, definition))
         });
         Some(Map {
@@ -75,6 +76,17 @@ impl Reader {
             percentage,
             run,
         })
+    }
+
+    /// The definition of a processor as that of a machine of its own.
+    fn alone(&self, mut definition: Value) -> Value {
+        if let Some(members) = definition.as_object_mut() {
+            members.retain(|name, _| name != "ProcessorConfig" && name != "QueryLanguage");
+            if self.jsonata {
+                members.insert("QueryLanguage".into(), "JSONata".into());
+            }
+        }
+        definition
     }
 
     fn items(&mut self, fields: &Fields) -> Items {

@@ -6,11 +6,12 @@ use super::data::About;
 use super::task::Amount;
 use crate::event::Command;
 use crate::execution::{Children, Position, Strand};
+use crate::family;
 use crate::fault::{self, Fault};
 use crate::history;
 use crate::intrinsic;
 use crate::limit;
-use crate::machine::{Distributed, Map, State};
+use crate::machine::{Distributed, Kind, Map, State};
 use crate::payload::Payload;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -55,6 +56,7 @@ impl<'m> Run<'m> {
             percentage,
             most: most.min(limit::CHILDREN),
             closing: false,
+            redrives: 0,
         }));
         self.commands.push(Command::OpenMapRun {
             task,
@@ -128,6 +130,67 @@ impl<'m> Run<'m> {
         })
     }
 
+    /// The run goes on with the children that did not succeed; what they are is found by whoever keeps them.
+    pub(super) fn redrive_run(&mut self, id: u64, redriven: u64) {
+        let Some(mut strand) = self.x.strands.remove(&id) else {
+            return;
+        };
+        let run = match self.state(&strand).map(|state| &state.kind) {
+            Some(Kind::Map(map)) => map.run.as_deref(),
+            _ => None,
+        };
+        let (Some(run), Position::Run(children)) = (run, &mut strand.position) else {
+            strand.position = Position::Attempt;
+            self.x.strands.insert(id, strand);
+            return self.x.ready.push_back(id);
+        };
+        children.redrives = children.redrives.saturating_add(1);
+        let (task, count) = (children.task, children.redrives);
+        let arn = self.run_arn(task, run);
+        let details = json!({ "mapRunArn": arn, "redriveCount": count });
+        strand.last = self.emit("MapRunRedriven", redriven, details);
+        self.commands.push(Command::RedriveMapRun {
+            task,
+            state: strand.state.clone(),
+            arn,
+        });
+        self.x.tasks.insert(task, id);
+        self.x.strands.insert(id, strand);
+    }
+
+    pub(super) fn run_reopened(&mut self, task: u64, children: u64, items: u64, failed: u64) -> bool {
+        self.with_run(task, |run, id, strand, _, mut all| {
+            if all.total.is_some() {
+                return Some((strand, all));
+            }
+            all.total = Some(children);
+            (all.items, all.failed) = (items, failed);
+            run.go_on(id, strand, all);
+            None
+        })
+    }
+
+    pub(super) fn run_changed(
+        &mut self,
+        task: u64,
+        most: Option<u64>,
+        failures: Option<u64>,
+        percentage: Option<f64>,
+    ) -> bool {
+        self.with_run(task, |run, id, strand, _, mut children| {
+            if let Some(most) = most {
+                children.most = most.wrapping_sub(1).min(limit::CHILDREN - 1) + 1;
+            }
+            children.failures = failures.or(children.failures);
+            children.percentage = percentage.or(children.percentage);
+            if children.total.is_none() {
+                return Some((strand, children));
+            }
+            run.go_on(id, strand, children);
+            None
+        })
+    }
+
     pub(super) fn child_ended(&mut self, task: u64, child: u64, items: u64, succeeded: bool) -> bool {
         self.with_run(task, |run, id, strand, _, mut children| {
             if !children.open.remove(&child) {
@@ -191,12 +254,12 @@ impl<'m> Run<'m> {
             let child = children.next;
             children.next += 1;
             children.open.insert(child);
-            let (name, seed) = self.child(children.task, child);
+            let series = self.random.branch(children.task).seed();
             self.commands.push(Command::StartChild {
                 task: children.task,
                 child,
-                name,
-                seed,
+                name: family::name(series, child),
+                seed: family::seed(series, child),
             });
         }
         if children.next == total && children.open.is_empty() && !children.closing {
@@ -205,15 +268,6 @@ impl<'m> Run<'m> {
         }
         strand.position = Position::Run(children);
         self.x.strands.insert(id, strand);
-    }
-
-    /// The name and the seed of a child execution.
-    fn child(&self, task: u64, child: u64) -> (String, [u64; 2]) {
-        let series = self.random.branch(task);
-        (
-            intrinsic::uuid(series.digest("name", child)),
-            series.branch(child).seed(),
-        )
     }
 
     fn fail_run(&mut self, id: u64, mut strand: Strand, children: Box<Children>, fault: Fault) {

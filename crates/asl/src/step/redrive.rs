@@ -1,7 +1,8 @@
 //! Redrive: an execution that ended without success goes on from the states that did not succeed.
 //!
 //! When an execution ends so, its lines of control are kept as they were before the failure took them down. Branches and
-//! iterations that had succeeded stay so; what had failed, or was under way, is attempted again from its beginning.
+//! iterations that had succeeded stay so; what had failed, or was under way, is attempted again from its beginning. A distributed Map goes on with the children that did
+//! not succeed.
 
 use super::Run;
 use crate::execution::{Parent, Position, Status, Strand};
@@ -41,16 +42,22 @@ impl Run<'_> {
         let details = json!({ "redriveCount": self.x.redrives });
         let redriven = self.emit("ExecutionRedriven", self.x.history, details);
         self.start_deadline();
+        let mut open = Vec::new();
         for (id, mut strand) in std::mem::take(&mut self.x.fallen) {
             strand.last = redriven;
             strand.retries = 0;
             strand.attempts.clear();
             let waits = holds(&strand);
+            let runs = matches!(strand.position, Position::Run(_));
             self.x.strands.insert(id, strand);
-            if !waits {
-                self.x.ready.push_back(id);
+            match runs {
+                true => open.push(id),
+                false if !waits => self.x.ready.push_back(id),
+                false => {}
             }
         }
+        // Which states they are in is known when those around them are there again.
+        open.into_iter().for_each(|id| self.redrive_run(id, redriven));
         true
     }
 }
@@ -62,8 +69,14 @@ fn holds(strand: &Strand) -> bool {
 
 /// Sets a strand back to where it can begin again.
 fn rest(strand: &mut Strand) {
-    match &strand.position {
+    match &mut strand.position {
         Position::Enter | Position::Parallel { .. } | Position::Map { .. } => {}
+        // The same run goes on, unless it never had children.
+        Position::Run(children) if children.total.is_some() || children.redrives > 0 => {
+            children.total = None;
+            children.open.clear();
+            (children.next, children.failed, children.closing) = (0, 0, false);
+        }
         _ => strand.position = Position::Attempt,
     }
 }

@@ -297,3 +297,105 @@ fn results_are_written_with_a_manifest() {
         json!({ "Bucket": "b", "Key": key("manifest.json") })
     );
 }
+
+/// The run goes on with what did not succeed, under the same name; what those are is for whoever keeps the children.
+#[test]
+fn a_run_that_failed_is_tried_again_and_not_begun_anew() {
+    let mut story = Story::new(map(json!({ "MaxConcurrency": 2 })), json!([1, 2, 3, 4]));
+    let [Command::OpenMapRun { arn, .. }] = &story.commands[..] else {
+        panic!("{:?}", story.commands);
+    };
+    let arn = arn.clone();
+    let run = MapRun::of(&story.machine, &story.execution, 1).unwrap();
+    assert_eq!(run.arn(), arn);
+    let family = run.family();
+    let [Command::StartChild { name, seed, .. }, _] = story.event(open(4)) else {
+        panic!("{:?}", story.commands);
+    };
+    let (name, seed) = (name.clone(), *seed);
+    assert_eq!(family.name(0), name);
+    let run = MapRun::of(&story.machine, &story.execution, 1).unwrap();
+    assert_eq!(family.start(0, json!(1)), run.start(&name, seed, json!(1)));
+    story.event(ended(0, true));
+    story.event(ended(1, false));
+    assert_eq!(story.failure().0, "States.ExceedToleratedFailureThreshold");
+    let commands = story.event(Event::Redrive { count: 1 }).to_vec();
+    let again = |state: &str| Command::RedriveMapRun {
+        task: 1,
+        state: state.into(),
+        arn: arn.clone(),
+    };
+    let [Command::RedriveMapRun { state, .. }] = &commands[..] else {
+        panic!("{commands:?}");
+    };
+    assert_eq!(commands, [again(state)]);
+    let last = story.history.last().unwrap();
+    assert_eq!(last.kind.as_str(), "MapRunRedriven");
+    assert_eq!(last.details, json!({ "mapRunArn": arn, "redriveCount": 1 }));
+    // Late news of before changes nothing.
+    assert!(story.event(ended(2, true)).is_empty());
+    let reopened = Event::MapRunReopened {
+        task: 1,
+        children: 3,
+        items: 4,
+        failed: 0,
+    };
+    assert_eq!(started(story.event(reopened.clone())), [0, 1]);
+    assert!(story.event(reopened).is_empty());
+    assert_eq!(started(story.event(ended(0, true))), [2]);
+    story.event(ended(1, true));
+    assert_eq!(story.event(ended(2, true)), [Command::CloseMapRun { task: 1 }]);
+    let output = json!([1, 2, 3, 4]);
+    story.event(Event::MapRunClosed { task: 1, output });
+    assert_eq!(story.output(), json!([1, 2, 3, 4]));
+}
+
+#[test]
+fn a_run_that_never_had_children_is_begun_anew() {
+    let mut story = Story::new(map(json!({})), json!([1]));
+    let error = Some("States.ItemReaderFailed".to_owned());
+    let (task, cause) = (1, None);
+    story.event(Event::MapRunFailed { task, error, cause });
+    let commands = story.event(Event::Redrive { count: 1 });
+    assert!(
+        matches!(commands, [Command::OpenMapRun { task: 2, .. }]),
+        "{commands:?}"
+    );
+}
+
+#[test]
+fn what_an_open_run_may_do_can_be_changed() {
+    let changed = |most, failures, percentage| Event::MapRunChanged {
+        task: 1,
+        most,
+        failures,
+        percentage,
+    };
+    let mut story = Story::new(map(json!({ "MaxConcurrency": 1 })), json!([1, 2, 3]));
+    assert!(story.event(changed(Some(2), None, None)).is_empty());
+    assert_eq!(started(story.event(open(9))), [0, 1]);
+    assert_eq!(started(story.event(changed(Some(4), Some(1), None))), [2, 3]);
+    assert_eq!(started(story.event(ended(0, false))), [4], "one may fail");
+    assert_eq!(started(story.event(changed(Some(0), None, None))), [5, 6, 7, 8]);
+    let commands = story.event(changed(None, Some(0), None));
+    assert_eq!(commands, [Command::CancelTask { task: 1 }]);
+    assert_eq!(story.failure().0, "States.ExceedToleratedFailureThreshold");
+}
+
+/// A processor is a machine of its own: it speaks the language of the machine around it.
+#[test]
+fn the_machine_of_the_children_can_be_read_from_its_text() {
+    let definition = json!({ "QueryLanguage": "JSONata", "StartAt": "M", "States": { "M": {
+        "Type": "Map", "End": true, "Items": [1],
+        "ItemProcessor": {
+            "ProcessorConfig": { "Mode": "DISTRIBUTED", "ExecutionType": "EXPRESS" },
+            "StartAt": "P", "States": { "P": { "Type": "Pass", "Output": "{% $states.input + 1 %}", "End": true } },
+        },
+    }}});
+    let machine = asl::Machine::parse(&definition.to_string()).unwrap();
+    let inner = machine.processor("M").unwrap();
+    let text = inner.definition().to_string();
+    let read = asl::Machine::parse_as(inner.flavour(), &text).unwrap();
+    assert_eq!(read.definition(), inner.definition());
+    assert_eq!(read.flavour(), asl::Flavour::Express);
+}

@@ -88,7 +88,7 @@ impl World {
                 resource: "arn:aws:states:local:1:activity:build".into(),
                 exists: pick(16) == 0,
             },
-            (13, ..) if pick(8) == 0 => Event::Redrive {
+            (13, ..) if pick(3) == 0 => Event::Redrive {
                 count: execution.redrives() + 1,
             },
             (0, ..) => journal[pick(journal.len())].0.clone(),
@@ -158,6 +158,18 @@ impl World {
                 task,
                 output: json!([choice]),
             },
+            4 if pick.is_multiple_of(2) => Event::MapRunChanged {
+                task,
+                most: Some(u64::from(choice / 64 % 4)),
+                failures: Some(u64::from(choice / 512 % 3)),
+                percentage: None,
+            },
+            _ if run.children.is_none() && run.redrives > 0 => Event::MapRunReopened {
+                task,
+                children: u64::from(choice / 64 % 4),
+                items: 8,
+                failed: u64::from(choice / 512 % 2),
+            },
             _ if run.children.is_none() => Event::MapRunOpened {
                 task,
                 children: u64::from(choice / 64 % 5),
@@ -209,6 +221,10 @@ impl World {
                     assert!(*task > self.scheduled, "task numbers are never used again");
                     self.scheduled = *task;
                     self.runs.insert(*task, BTreeSet::new());
+                }
+                Command::RedriveMapRun { task, .. } => {
+                    let was = self.runs.insert(*task, BTreeSet::new());
+                    assert!(was.is_none(), "only a run that ended is tried again");
                 }
                 Command::StartChild { task, child, .. } => {
                     let open = self.runs.get_mut(task).expect("the run of a child is open");

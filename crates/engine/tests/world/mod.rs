@@ -3,6 +3,8 @@
 #![allow(clippy::disallowed_methods, reason = "a test's clock is the machine's")]
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub mod maps;
+
 use std::sync::Arc;
 
 use asl::Machine;
@@ -42,6 +44,7 @@ pub fn setup(store: &Store, limits: Limits) -> Setup {
         bits: || store::random_bits().unwrap(),
         refuses: Arc::new(|_, resource| resource.contains(":nobody").then(|| "nobody".to_owned())),
         own: |_| true,
+        objects: None,
         limits,
     }
 }

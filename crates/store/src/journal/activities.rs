@@ -1,11 +1,11 @@
 use jiff::Timestamp;
-use model::TenantName;
+use model::{Digest, TenantName};
 use rusqlite::{Row, params};
 use serde_json::json;
 
 use crate::{
     By, Db, Error, Tx,
-    sql::{At, Columns as _},
+    sql::{At, Columns as _, Hash},
 };
 
 /// A kind of work that workers ask for.
@@ -16,7 +16,59 @@ pub struct Activity {
     pub created_at: Timestamp,
 }
 
+/// An activity was made or deleted, and the executions that use it have not all heard of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct News {
+    /// Number of the tenant.
+    pub owner: u64,
+    pub name: String,
+    /// Grows with each piece of news.
+    pub number: u64,
+    /// It was made.
+    pub there: bool,
+}
+
 impl Db<'_> {
+    /// What executions are still to hear about activities.
+    pub fn activity_news(&self) -> Result<Vec<News>, Error> {
+        self.all("SELECT * FROM activity_news ORDER BY number", [], |row| {
+            Ok(News {
+                owner: row.get("tenant_id")?,
+                name: row.get("name")?,
+                number: row.get("number")?,
+                there: row.get("there")?,
+            })
+        })
+    }
+
+    /// Definitions of a tenant's open executions in which `name` may be written.
+    pub fn open_definitions(&self, owner: u64, name: &str) -> Result<Vec<(Digest, String)>, Error> {
+        self.all(
+            "SELECT m.digest, m.definition FROM machines m
+             WHERE (instr(m.definition, ?2) > 0 OR instr(m.definition, char(92) || 'u') > 0)
+             AND EXISTS (SELECT 1 FROM state_executions x
+                 WHERE x.definition = m.digest AND x.tenant_id = ?1 AND x.ended_at IS NULL)",
+            params![owner, name],
+            |row| Ok((row.digest("digest")?, row.get("definition")?)),
+        )
+    }
+
+    /// Keys, above `after`, of a tenant's open executions of a definition.
+    pub fn open_of_definition(
+        &self,
+        owner: u64,
+        definition: &Digest,
+        after: u64,
+        limit: u32,
+    ) -> Result<Vec<u64>, Error> {
+        self.all(
+            "SELECT key FROM state_executions
+             WHERE definition = ?2 AND tenant_id = ?1 AND ended_at IS NULL AND key > ?3 ORDER BY key LIMIT ?4",
+            params![owner, Hash(*definition), after, limit],
+            |row| row.get(0),
+        )
+    }
+
     pub fn activity(&self, tenant: &TenantName, name: &str) -> Result<Option<Activity>, Error> {
         self.one(
             "SELECT a.* FROM activities a JOIN tenants t ON t.id = a.tenant_id WHERE t.name = ?1 AND a.name = ?2",
@@ -52,6 +104,7 @@ impl Tx<'_> {
             params![owner, name, At(by.at)],
         )?;
         if made > 0 {
+            self.tell(owner, name, true)?;
             self.note(by, "activity.create", Some(tenant), name, json!({}))?;
         }
         self.activity(tenant, name)?
@@ -66,8 +119,29 @@ impl Tx<'_> {
         )?;
         match gone {
             0 => Ok(()),
-            _ => self.note(by, "activity.delete", Some(tenant), name, json!({})),
+            _ => {
+                self.tell(self.tenant_key(tenant)?, name, false)?;
+                self.note(by, "activity.delete", Some(tenant), name, json!({}))
+            }
         }
+    }
+
+    fn tell(&self, owner: i64, name: &str, there: bool) -> Result<(), Error> {
+        self.run(
+            "INSERT OR REPLACE INTO activity_news VALUES
+                 (?1, ?2, 1 + (SELECT ifnull(max(number), 0) FROM activity_news), ?3)",
+            params![owner, name, there],
+        )
+        .map(drop)
+    }
+
+    /// All have heard of it; newer news of the same activity stay.
+    pub fn activity_told(&self, news: &News) -> Result<(), Error> {
+        self.run(
+            "DELETE FROM activity_news WHERE tenant_id = ?1 AND name = ?2 AND number = ?3 AND there = ?4",
+            params![news.owner, news.name, news.number, news.there],
+        )
+        .map(drop)
     }
 }
 

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use model::{TenantName, ledger::Deed};
 use rusqlite::{Row, params};
 
-use super::Status;
+use super::{ChildEnd, Kin, RunStep, Status};
 use crate::{
     Db, Error, Tx,
     sql::{At, Columns as _, Word},
@@ -40,6 +40,8 @@ pub struct Begin {
     pub definition: String,
     pub input: String,
     pub at: Timestamp,
+    /// Of a child of a Map run.
+    pub kin: Option<Kin>,
 }
 
 /// A part of a history.
@@ -92,6 +94,8 @@ pub struct Finish {
     pub history: Option<Piece>,
     /// What it takes to try it again, if it may be.
     pub snapshot: Option<Snapshot>,
+    /// Of a child of a Map run.
+    pub kin: Option<Kin>,
 }
 
 /// What is committed together.
@@ -101,6 +105,11 @@ pub struct Batch {
     pub events: Vec<Logged>,
     /// Executions that had ended and go on.
     pub reopened: Vec<(u64, Timestamp)>,
+    /// Children of Map runs that go on under another number: before they are reopened.
+    pub placed: Vec<(u64, Kin)>,
+    pub runs: Vec<RunStep>,
+    /// Express children of Map runs that ended.
+    pub ended: Vec<ChildEnd>,
     pub folds: Vec<Fold>,
     pub finishes: Vec<Finish>,
     pub deeds: Vec<(Deed, Timestamp)>,
@@ -114,6 +123,9 @@ impl Batch {
         self.begins.is_empty()
             && self.events.is_empty()
             && self.reopened.is_empty()
+            && self.placed.is_empty()
+            && self.runs.is_empty()
+            && self.ended.is_empty()
             && self.folds.is_empty()
             && self.finishes.is_empty()
             && self.deeds.is_empty()
@@ -127,7 +139,8 @@ impl Db<'_> {
         let seq: Option<u64> = self.value("SELECT max(seq) FROM events", [])?;
         let row: Option<u64> = self.value("SELECT max(key) FROM state_executions", [])?;
         let logged: Option<u64> = self.value("SELECT max(execution) FROM events", [])?;
-        Ok((seq.unwrap_or(0), row.max(logged).unwrap_or(0)))
+        let run: Option<u64> = self.value("SELECT max(key) FROM map_runs", [])?;
+        Ok((seq.unwrap_or(0), row.max(logged).max(run).unwrap_or(0)))
     }
 
     /// Events after `after`, in their order, of one execution or of all.
@@ -229,6 +242,15 @@ impl Tx<'_> {
                 params![logged.seq, logged.execution, At(logged.at), logged.event],
             )?;
         }
+        for (execution, kin) in &batch.placed {
+            self.place(*execution, kin)?;
+        }
+        for step in &batch.runs {
+            self.run_step(step)?;
+        }
+        for end in &batch.ended {
+            self.child_ended(end)?;
+        }
         for (execution, at) in &batch.reopened {
             self.run(
                 "UPDATE state_executions SET status = ?2, output = NULL, error = NULL, cause = NULL,
@@ -258,8 +280,8 @@ impl Tx<'_> {
         let definition = self.keep_machine(&begin.definition)?;
         self.insert(
             "INSERT INTO state_executions
-                 (key, tenant_id, machine, name, arn, origin, definition, input, started_at, status)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+                 (key, tenant_id, machine, name, arn, origin, definition, input, started_at, status, run, child, place)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
             params![
                 begin.key,
                 self.tenant_key(&begin.tenant)?,
@@ -270,7 +292,10 @@ impl Tx<'_> {
                 crate::sql::Hash(definition),
                 begin.input,
                 At(begin.at),
-                Word(Status::Running)
+                Word(Status::Running),
+                begin.kin.map(|kin| kin.run),
+                begin.kin.map(|kin| kin.child),
+                begin.kin.map(|kin| kin.place)
             ],
             || Error::exists("execution", &begin.arn),
         )
@@ -320,6 +345,9 @@ impl Tx<'_> {
                 At(finish.at)
             ],
         )?;
+        if let Some(kin) = &finish.kin {
+            self.count(kin.run, finish.status, 1, kin.items)?;
+        }
         match &finish.snapshot {
             Some(snapshot) => self.keep_snapshot(snapshot)?,
             None => drop(self.run("DELETE FROM snapshots WHERE execution = ?1", [finish.execution])?),

@@ -93,7 +93,10 @@ pub fn transition(
             // What is not open any more is found below, however it ended.
             Command::CancelTask { .. } | Command::CancelTimer { .. } => {}
             // The definitions of releases have no distributed Maps.
-            Command::OpenMapRun { .. } | Command::StartChild { .. } | Command::CloseMapRun { .. } => {}
+            Command::OpenMapRun { .. }
+            | Command::RedriveMapRun { .. }
+            | Command::StartChild { .. }
+            | Command::CloseMapRun { .. } => {}
         }
     }
     let tasks: BTreeSet<u64> = step.execution.open_tasks().map(|task| task.task).collect();

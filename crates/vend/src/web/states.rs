@@ -11,12 +11,15 @@ mod executions;
 mod fault;
 mod known;
 mod machines;
+mod maps;
+mod objects;
 mod sign;
 mod tags;
 mod versions;
 mod who;
 
 pub use known::Known;
+pub use objects::Buckets;
 
 use axum::{
     body::{Body, to_bytes},
@@ -42,7 +45,7 @@ pub struct States {
 }
 
 /// Every operation, with what its caller must be allowed to do.
-pub const OPERATIONS: [(&str, Action); 35] = [
+pub const OPERATIONS: [(&str, Action); 37] = [
     ("CreateStateMachine", Action::Develop),
     ("UpdateStateMachine", Action::Develop),
     ("DeleteStateMachine", Action::Develop),
@@ -77,6 +80,8 @@ pub const OPERATIONS: [(&str, Action); 35] = [
     ("UntagResource", Action::Develop),
     ("ListTagsForResource", Action::View),
     ("ListMapRuns", Action::View),
+    ("DescribeMapRun", Action::View),
+    ("UpdateMapRun", Action::Develop),
     ("TestState", Action::View),
 ];
 

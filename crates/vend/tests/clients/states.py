@@ -235,6 +235,78 @@ def express():
     return machine
 
 
+def until(found, timeout=20):
+    for _ in range(timeout * 50):
+        if found():
+            return
+        time.sleep(0.02)
+    raise AssertionError("it does not come about")
+
+
+def maps(activity):
+    config = {"Mode": "DISTRIBUTED", "ExecutionType": "STANDARD"}
+    child = {**json.loads(definition(("Work each", {"Type": "Task", "Resource": activity}))), "ProcessorConfig": config}
+    state = {"Type": "Map", "ItemsPath": "$.all", "MaxConcurrency": 2, "Label": "each", "ItemProcessor": child}
+    machine = sfn.create_state_machine(name="maps", definition=definition(("Map", state)), roleArn=ROLE)["stateMachineArn"]
+    arn = sfn.start_execution(stateMachineArn=machine, input='{"all": [1, 2, 3]}')["executionArn"]
+    [listed] = sfn.list_map_runs(executionArn=arn)["mapRuns"]
+    run = listed["mapRunArn"]
+    assert (listed["executionArn"], listed["stateMachineArn"]) == (arn, machine), listed
+    assert ":mapRun:maps/each:" in run, run
+    until(lambda: len(sfn.list_executions(mapRunArn=run)["executions"]) == 2)
+    found = sfn.describe_map_run(mapRunArn=run)
+    assert (found["status"], found["executionArn"], found["maxConcurrency"]) == ("RUNNING", arn, 2), found
+    assert found["itemCounts"]["running"] == 2 and found["itemCounts"]["pending"] == 1, found
+    assert found["executionCounts"]["total"] == 3 and found["redriveCount"] == 0, found
+    refused("ResourceNotFound", other.describe_map_run, mapRunArn=run)
+    refused("ResourceNotFound", other.list_executions, mapRunArn=run)
+    refused("ResourceNotFound", other.update_map_run, mapRunArn=run, maxConcurrency=3)
+    refused("ValidationException", sfn.update_map_run, mapRunArn=run, toleratedFailurePercentage=101)
+    refused("InvalidArn", sfn.describe_map_run, mapRunArn=arn)
+    sfn.update_map_run(mapRunArn=run, maxConcurrency=3)
+    until(lambda: len(sfn.list_executions(mapRunArn=run)["executions"]) == 3)
+
+    item = sfn.list_executions(mapRunArn=run, statusFilter="RUNNING")["executions"][0]
+    assert item["mapRunArn"] == run and item["itemCount"] == 1, item
+    child = sfn.describe_execution(executionArn=item["executionArn"])
+    assert child["mapRunArn"] == run and child["stateMachineArn"] == machine + "/each", child
+    then = sfn.describe_state_machine_for_execution(executionArn=item["executionArn"])
+    assert (then["mapRunArn"], then["label"]) == (run, "each") and "Work each" in then["definition"], then
+    assert [item["executionArn"] for item in sfn.list_executions(stateMachineArn=machine)["executions"]] == [arn]
+
+    work(activity, lambda token, given: sfn.send_task_success(taskToken=token, output=json.dumps(given * 10)))
+    work(activity, lambda token, given: sfn.send_task_failure(taskToken=token, error="Broken"))
+    found = wait(arn)
+    assert (found["status"], found["error"]) == ("FAILED", "States.ExceedToleratedFailureThreshold"), found
+    until(lambda: sfn.describe_map_run(mapRunArn=run)["executionCounts"]["aborted"] == 1)
+    found = sfn.describe_map_run(mapRunArn=run)
+    counts = found["executionCounts"]
+    assert found["status"] == "FAILED" and found["stopDate"], found
+    assert (counts["succeeded"], counts["failed"], counts["pending"], counts["running"]) == (1, 1, 0, 0), counts
+    refused("ValidationException", sfn.update_map_run, mapRunArn=run, maxConcurrency=3)
+    [failed] = sfn.list_executions(mapRunArn=run, statusFilter="FAILED")["executions"]
+    assert sfn.describe_execution(executionArn=failed["executionArn"])["redriveStatus"] == "REDRIVABLE_BY_MAP_RUN"
+    refused("ExecutionNotRedrivable", sfn.redrive_execution, executionArn=failed["executionArn"])
+
+    sfn.redrive_execution(executionArn=arn)
+    work(activity, lambda token, given: sfn.send_task_success(taskToken=token, output=json.dumps(given * 10)), 2)
+    found = wait(arn)
+    assert (found["status"], json.loads(found["output"])) == ("SUCCEEDED", [10, 20, 30]), found
+    found = sfn.describe_map_run(mapRunArn=run)
+    assert (found["status"], found["redriveCount"], found["itemCounts"]["succeeded"]) == ("SUCCEEDED", 1, 3), found
+    assert found["redriveDate"] and found["itemCounts"]["pendingRedrive"] == 0, found
+    kinds = [event["type"] for event in sfn.get_execution_history(executionArn=arn)["events"]]
+    assert kinds.count("MapRunStarted") == 1 and kinds.count("MapRunRedriven") == 1, kinds
+    [redriven] = [event for event in sfn.get_execution_history(executionArn=arn)["events"] if event["type"] == "MapRunRedriven"]
+    assert redriven["mapRunRedrivenEventDetails"] == {"mapRunArn": run, "redriveCount": 1}, redriven
+
+    reads = {**state, "ItemReader": {"Resource": "arn:aws:states:::s3:getObject", "Parameters": {"Bucket": "b", "Key": "k"}}}
+    del reads["ItemsPath"]
+    sfn.update_state_machine(stateMachineArn=machine, definition=definition(("Map", reads)))
+    found = wait(sfn.start_execution(stateMachineArn=machine)["executionArn"])
+    assert found["error"] == "States.ItemReaderFailed" and "no object store" in found["cause"], found
+
+
 def checks():
     good = sfn.validate_state_machine_definition(definition=definition(("P", {"Type": "Pass"})))
     assert (good["result"], good["diagnostics"]) == ("OK", [])
@@ -253,7 +325,7 @@ def identity(machine):
 
 def command_line(machine, activity, quick):
     names = [item["name"] for item in aws("list-state-machines")["stateMachines"]]
-    assert names == ["nobody", "orders", "quick", "waits"], names
+    assert names == ["maps", "nobody", "orders", "quick", "waits"], names
     started = aws("start-execution", "--state-machine-arn", machine, "--input", '{"by": "cli"}')
     worker = threading.Thread(target=work, args=(activity, lambda token, given: sfn.send_task_success(taskToken=token, output='"ok"')))
     worker.start()
@@ -268,6 +340,11 @@ def command_line(machine, activity, quick):
 
 
 def deletions(machine, activity):
+    # What waits goes on waiting when its activity is deleted; what comes next fails.
+    twice = definition(("First", {"Type": "Task", "Resource": activity}), ("Then", {"Type": "Task", "Resource": activity}))
+    twice = sfn.create_state_machine(name="twice", definition=twice, roleArn=ROLE)["stateMachineArn"]
+    waiting = sfn.start_execution(stateMachineArn=twice)["executionArn"]
+    token = sfn.get_activity_task(activityArn=activity)["taskToken"]
     running = sfn.start_execution(stateMachineArn=machine)["executionArn"]
     sfn.delete_state_machine(stateMachineArn=machine)
     sfn.delete_state_machine(stateMachineArn=machine)
@@ -275,6 +352,9 @@ def deletions(machine, activity):
     refused("StateMachineDoesNotExist", sfn.start_execution, stateMachineArn=machine)
     sfn.delete_activity(activityArn=activity)
     refused("ActivityDoesNotExist", sfn.get_activity_task, activityArn=activity)
+    sfn.send_task_success(taskToken=token, output="{}")
+    found = wait(waiting)
+    assert (found["error"], found["cause"]) == ("States.Runtime", f"The activity {activity} does not exist."), found
     gone = definition(("Work", {"Type": "Task", "Resource": activity}))
     machine = sfn.create_state_machine(name="gone", definition=gone, roleArn=ROLE)["stateMachineArn"]
     found = wait(sfn.start_execution(stateMachineArn=machine)["executionArn"])
@@ -286,6 +366,7 @@ machine, alias = machines(activity)
 executions(machine, alias, activity)
 waits()
 quick = express()
+maps(activity)
 checks()
 identity(machine)
 command_line(machine, activity, quick)

@@ -200,6 +200,8 @@ impl World {
                     let event = self.close(task, around)?;
                     self.now.push_back(event);
                 }
+                // Nothing is redriven here.
+                Command::RedriveMapRun { .. } => {}
                 Command::StartTimer { timer, at } => self.put(at, Due::Timer(timer)),
                 Command::CancelTimer { timer } => {
                     self.later

@@ -49,6 +49,7 @@ impl Call {
         let made = made.await?;
         let text = arn::activity(owner.account, &made.name);
         self.state.states.known.add(&text);
+        self.state.states.engine.activities_changed().await?;
         Ok(json!({ "activityArn": text, "creationDate": seconds(made.created_at) }))
     }
 
@@ -100,6 +101,7 @@ impl Call {
             })
             .await?;
         self.state.states.known.remove(text);
+        self.state.states.engine.activities_changed().await?;
         Ok(json!({}))
     }
 

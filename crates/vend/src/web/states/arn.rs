@@ -31,6 +31,11 @@ pub enum Kind {
     Activity {
         name: String,
     },
+    /// The machine's name has the label of the Map state behind it.
+    MapRun {
+        machine: String,
+        name: String,
+    },
 }
 
 impl Arn {
@@ -64,6 +69,10 @@ impl Arn {
                 name: own(name),
             },
             ["express", machine, name, _] => Kind::Express {
+                machine: own(machine),
+                name: own(name),
+            },
+            ["mapRun", machine, name] => Kind::MapRun {
                 machine: own(machine),
                 name: own(name),
             },
@@ -130,6 +139,13 @@ mod tests {
                 execution(7, "m", "x"),
                 Kind::Execution {
                     machine: name("m"),
+                    name: name("x"),
+                },
+            ),
+            (
+                "arn:aws:states:local:000000000007:mapRun:m/l:x".into(),
+                Kind::MapRun {
+                    machine: name("m/l"),
                     name: name("x"),
                 },
             ),

@@ -89,6 +89,8 @@ impl Call {
             "ListExecutions" => self.list_executions().await,
             "GetExecutionHistory" => self.history().await,
             "ListMapRuns" => self.list_map_runs().await,
+            "DescribeMapRun" => self.describe_map_run().await,
+            "UpdateMapRun" => self.update_map_run().await,
             "CreateActivity" => self.create_activity().await,
             "DescribeActivity" => self.describe_activity().await,
             "ListActivities" => self.list_activities().await,

@@ -142,7 +142,7 @@ impl Call {
     }
 
     /// The execution that an ARN names.
-    async fn run_of(&self, text: &str) -> Result<Run, Fault> {
+    pub async fn run_of(&self, text: &str) -> Result<Run, Fault> {
         let (owner, kind) = self.arn(text).await?;
         match kind {
             Kind::Execution { .. } => {}
@@ -181,6 +181,12 @@ impl Call {
 
     pub async fn redrive(&self) -> Result<Value, Fault> {
         let run = self.run_of(self.text("executionArn")?).await?;
+        if run.kin.is_some() {
+            return Err(Fault::new(
+                "ExecutionNotRedrivable",
+                "Execution Not Redrivable: 'A child of a Map Run is redriven with it'",
+            ));
+        }
         match self.state.states.engine.redrive(run.key).await {
             Ok(at) => Ok(json!({ "redriveDate": seconds(at) })),
             Err(engine::Error::NotRedrivable(_) | engine::Error::NotOpen(_)) => Err(Fault::new(
@@ -206,7 +212,11 @@ impl Call {
             "redriveCount": run.redrives,
             "redriveStatus": "NOT_REDRIVABLE",
         });
+        if let Some(found) = self.run_around(&run).await? {
+            answer["mapRunArn"] = found.into();
+        }
         match run.redrivable {
+            true if run.kin.is_some() => answer["redriveStatus"] = "REDRIVABLE_BY_MAP_RUN".into(),
             true => answer["redriveStatus"] = "REDRIVABLE".into(),
             false => answer["redriveStatusReason"] = not_redrivable(run.status).into(),
         }
@@ -236,6 +246,16 @@ impl Call {
         Ok(answer)
     }
 
+    /// The ARN of the Map run that an execution is a child of.
+    async fn run_around(&self, run: &Run) -> Result<Option<String>, Fault> {
+        let Some(kin) = run.kin else { return Ok(None) };
+        let found = self
+            .state
+            .store
+            .read(move |db| db.map_run_of(kin.execution, kin.task));
+        Ok(found.await?.map(|found| found.arn))
+    }
+
     /// The machine as it was when the execution began.
     pub async fn describe_machine_of(&self) -> Result<Value, Fault> {
         let text = self.text("executionArn")?;
@@ -261,10 +281,26 @@ impl Call {
         answer["roleArn"] = origin["role"].clone();
         answer["revisionId"] = origin["revision"].clone();
         answer["updateDate"] = seconds(run.started_at);
+        if let Some(found) = self.run_around(&run).await? {
+            answer["mapRunArn"] = found.into();
+            answer["label"] = name.rsplit('/').next().unwrap_or_default().into();
+        }
         Ok(answer)
     }
 
+    /// `statusFilter`
+    pub fn status(&self) -> Result<Option<Status>, Fault> {
+        let read = |word: &str| {
+            serde_json::from_value(word.into())
+                .map_err(|_| Fault::validation("the status filter is no status"))
+        };
+        self.maybe("statusFilter")?.map(read).transpose()
+    }
+
     pub async fn list_executions(&self) -> Result<Value, Fault> {
+        if let Some(run) = self.maybe("mapRunArn")? {
+            return self.list_children(run).await;
+        }
         let meant = self.meant(self.text("stateMachineArn")?).await?;
         if meant.machine.express {
             return Err(Fault::new(
@@ -272,19 +308,14 @@ impl Call {
                 "This operation is not supported by this type of state machine",
             ));
         }
-        let status = match self.maybe("statusFilter")? {
-            None => None,
-            Some(word) => Some(
-                serde_json::from_value::<Status>(word.into())
-                    .map_err(|_| Fault::validation("the status filter is no status"))?,
-            ),
-        };
+        let status = self.status()?;
         let (limit, before, machine) = (self.most()?, self.number_token()?, meant.machine.key);
         let filter = RunFilter {
             machine,
             status,
             before,
             limit,
+            ..RunFilter::default()
         };
         let found = self.state.store.read(move |db| db.runs(&filter)).await?;
         let next = found
@@ -292,19 +323,7 @@ impl Call {
             .filter(|_| found.len() == limit as usize)
             .map(|last| last.key.to_string());
         let of = meant.arn();
-        let item = |run: &Run| {
-            let mut item = json!({
-                "executionArn": run.arn,
-                "stateMachineArn": of,
-                "name": run.name,
-                "status": run.status,
-                "startDate": seconds(run.started_at),
-            });
-            if let Some(at) = run.ended_at {
-                item["stopDate"] = seconds(at);
-            }
-            item
-        };
+        let item = |run: &Run| listed(run, &of);
         Ok(page("executions", found.iter().map(item).collect(), next))
     }
 
@@ -339,12 +358,31 @@ impl Call {
         let items = events.iter().map(|event| shown(event, with_data));
         Ok(page("events", items.collect(), next))
     }
+}
 
-    /// Distributed Maps are refused with the definition, so that no execution has a run of one.
-    pub async fn list_map_runs(&self) -> Result<Value, Fault> {
-        self.run_of(self.text("executionArn")?).await?;
-        Ok(page("mapRuns", Vec::new(), None))
+/// The machine that an execution is of; of a child of a Map run, with the label of the Map state.
+pub fn machine_of(run: &Run) -> String {
+    let origin: Value = serde_json::from_str(&run.origin).unwrap_or_default();
+    arn::machine(run.owner, origin["machine"].as_str().unwrap_or_default())
+}
+
+/// What a list shows of an execution of the machine `of`.
+pub fn listed(run: &Run, of: &str) -> Value {
+    let mut item = json!({
+        "executionArn": run.arn,
+        "stateMachineArn": of,
+        "name": run.name,
+        "status": run.status,
+        "startDate": seconds(run.started_at),
+        "redriveCount": run.redrives,
+    });
+    if let Some(at) = run.ended_at {
+        item["stopDate"] = seconds(at);
     }
+    if let Some(at) = run.redriven_at {
+        item["redriveDate"] = seconds(at);
+    }
+    item
 }
 
 fn not_redrivable(status: Status) -> &'static str {

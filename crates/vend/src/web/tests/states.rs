@@ -56,6 +56,8 @@ struct Things {
     activity: String,
     execution: String,
     token: String,
+    mapper: String,
+    run: String,
 }
 
 /// What acme has: a machine with versions and an alias, an activity, an execution whose task a worker has.
@@ -82,6 +84,16 @@ async fn things(world: &World, owner: &Who) -> Things {
     let alias = make("CreateStateMachineAlias", alias, "stateMachineAliasArn").await;
     let execution = make("StartExecution", of, "executionArn").await;
     let token = make("GetActivityTask", json!({ "activityArn": activity }), "taskToken").await;
+    let wait = json!({ "StartAt": "W", "States": { "W": { "Type": "Wait", "Seconds": 3600, "End": true } },
+        "ProcessorConfig": { "Mode": "DISTRIBUTED", "ExecutionType": "STANDARD" } });
+    let maps =
+        json!({ "StartAt": "M", "States": { "M": { "Type": "Map", "ItemProcessor": wait, "End": true } } });
+    let new = json!({ "name": "maps", "definition": maps.to_string(), "roleArn": role });
+    let maps = make("CreateStateMachine", new, "stateMachineArn").await;
+    let of = json!({ "stateMachineArn": maps, "input": "[1, 2]" });
+    let mapper = make("StartExecution", of, "executionArn").await;
+    let (_, runs) = call(world, owner, "ListMapRuns", &json!({ "executionArn": mapper })).await;
+    let run = runs["mapRuns"][0]["mapRunArn"].as_str().unwrap().to_owned();
     Things {
         machine,
         quick,
@@ -91,6 +103,8 @@ async fn things(world: &World, owner: &Who) -> Things {
         activity,
         execution,
         token,
+        mapper,
+        run,
     }
 }
 
@@ -105,6 +119,8 @@ fn cases(things: &Things) -> Vec<(&'static str, Value, Option<&'static str>)> {
         activity,
         execution,
         token,
+        mapper,
+        run,
     } = things;
     let (no_machine, no_execution) = (Some("StateMachineDoesNotExist"), Some("ExecutionDoesNotExist"));
     let (no_activity, no_resource) = (Some("ActivityDoesNotExist"), Some("ResourceNotFound"));
@@ -192,7 +208,14 @@ fn cases(things: &Things) -> Vec<(&'static str, Value, Option<&'static str>)> {
             json!({ "executionArn": execution }),
             no_execution,
         ),
-        ("ListMapRuns", json!({ "executionArn": execution }), no_execution),
+        ("ListMapRuns", json!({ "executionArn": mapper }), no_execution),
+        ("ListExecutions", json!({ "mapRunArn": run }), no_resource),
+        ("DescribeMapRun", json!({ "mapRunArn": run }), no_resource),
+        (
+            "UpdateMapRun",
+            json!({ "mapRunArn": run, "maxConcurrency": 2 }),
+            no_resource,
+        ),
         ("CreateActivity", json!({ "name": "other" }), None),
         (
             "DescribeActivity",

@@ -341,6 +341,7 @@ async fn states(store: &Store, clock: fn() -> Timestamp, stop: &CancellationToke
         bits: crate::clock::bits,
         refuses: Arc::new(move |owner, resource| refuses.refuses(owner, resource)),
         own: |_| false,
+        objects: None,
         limits: engine::Limits::default(),
     });
     tokio::spawn(engine.run(stop.clone().cancelled_owned()));

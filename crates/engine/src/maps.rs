@@ -1,0 +1,380 @@
+//! Runs of distributed Maps: their children are executions of their own, and each step of a run is an event of the
+//! execution that it is in.
+//!
+//! What is in memory of a run is which of its children are open. All of it follows from rows: after a start, what the
+//! execution says of its run and what became of those children say what is next.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
+
+use asl::{Command, Event};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use store::{MapChild, RunChange, RunStep, Status};
+use tracing::error;
+
+use crate::{
+    Engine, Error,
+    act::Act,
+    chores::{self, Around, Chore, Deed, Kindred, Outcome},
+    handle::{Answer, Input},
+    objects::Buckets,
+};
+
+/// An open run.
+#[derive(Default)]
+pub(crate) struct Open {
+    /// `None` until a chore has found it out.
+    pub kindred: Option<Arc<Kindred>>,
+    /// Keys of the children that were started and have not ended, by number.
+    pub children: BTreeMap<u64, u64>,
+    /// Children that are to be started, or to be looked after.
+    pub calls: VecDeque<u64>,
+    written: bool,
+}
+
+/// Something that took time is done.
+pub(crate) enum Done {
+    Chore(Chore, Outcome),
+    Fetched {
+        execution: u64,
+        task: u64,
+        places: Vec<u64>,
+        children: Result<Vec<MapChild>, Error>,
+    },
+    News(crate::news::Page),
+}
+
+/// What a run may do, as it is kept and described.
+fn bounds(execution: &asl::Execution, task: u64) -> String {
+    let open = execution.open_runs().find(|open| open.task == task);
+    open.map_or(
+        Value::Null,
+        |open| json!({ "most": open.most, "failures": open.failures, "percentage": open.percentage }),
+    )
+    .to_string()
+}
+
+impl Engine {
+    fn run_step(&mut self, execution: u64, task: u64, at: Timestamp, change: RunChange) {
+        self.batch.runs.push(RunStep {
+            execution,
+            task,
+            at,
+            change,
+        });
+    }
+
+    /// Lets what was put off happen, and starts what takes time.
+    pub(crate) fn go_on(&mut self) {
+        while self.has_room() {
+            let Some((key, event)) = self.agenda.pop_front() else {
+                break;
+            };
+            match self.live.contains_key(&key) {
+                true => self.happen(key, event),
+                false => self.park(key, Input::Happen { key, event }),
+            }
+        }
+        self.call();
+        self.start_chores();
+    }
+
+    /// A command of an execution about a run of its own.
+    pub(crate) fn map_command(&mut self, key: u64, at: Timestamp, event: &Event, command: Command) {
+        let chore = |task, deed| {
+            Act::Chore(Chore {
+                execution: key,
+                task,
+                deed,
+            })
+        };
+        match command {
+            Command::OpenMapRun { task, arn, .. } => {
+                self.key += 1;
+                let bounds = self.bounds_of(key, task);
+                let change = RunChange::Begin {
+                    key: self.key,
+                    arn,
+                    bounds,
+                };
+                self.run_step(key, task, at, change);
+                self.runs.insert((key, task), Open::default());
+                self.acts.push(chore(task, Deed::Open));
+            }
+            Command::RedriveMapRun { task, .. } => {
+                self.run_step(key, task, at, RunChange::Redrive);
+                self.runs.insert((key, task), Open::default());
+                self.acts.push(chore(task, Deed::Redrive));
+            }
+            Command::StartChild { task, child, .. } => {
+                if let Some(open) = self.runs.get_mut(&(key, task)) {
+                    if open.calls.is_empty() {
+                        self.callers.push_back((key, task));
+                    }
+                    open.calls.push_back(child);
+                }
+            }
+            Command::CloseMapRun { task } => self.acts.push(chore(task, Deed::Close)),
+            Command::CancelTask { task } => {
+                let status = match about(event) == Some(task) {
+                    true => Status::Failed,
+                    false => Status::Aborted,
+                };
+                self.run_over(key, task, at, status);
+            }
+            _ => {}
+        }
+    }
+
+    /// What an event about a run means for its row, once the commands that follow from it are seen to.
+    pub(crate) fn map_event(&mut self, key: u64, at: Timestamp, event: &Event) {
+        match event {
+            Event::MapRunOpened {
+                task,
+                children,
+                items,
+            } => {
+                let (children, items) = (*children, *items);
+                self.run_step(key, *task, at, RunChange::Open { children, items });
+            }
+            Event::MapRunChanged { task, .. } if self.runs.contains_key(&(key, *task)) => {
+                let bounds = self.bounds_of(key, *task);
+                self.run_step(key, *task, at, RunChange::Bound(bounds));
+            }
+            Event::MapRunClosed { task, .. } => self.run_over(key, *task, at, Status::Succeeded),
+            _ => {}
+        }
+    }
+
+    fn bounds_of(&self, key: u64, task: u64) -> String {
+        let live = self.live.get(&key);
+        live.map_or_else(|| "null".into(), |live| bounds(&live.state, task))
+    }
+
+    /// The run has ended; the children that have not are stopped.
+    fn run_over(&mut self, key: u64, task: u64, at: Timestamp, status: Status) {
+        let Some(open) = self.runs.remove(&(key, task)) else {
+            return;
+        };
+        let written = open.written;
+        self.run_step(key, task, at, RunChange::End { status, written });
+        self.agenda.extend(open.children.into_values().map(stopped));
+    }
+
+    pub(crate) fn done(&mut self, done: Done) {
+        match done {
+            Done::Chore(chore, outcome) => {
+                self.busy = self.busy.saturating_sub(1);
+                self.chore_done(chore, outcome);
+            }
+            Done::Fetched {
+                execution,
+                task,
+                places,
+                children,
+            } => {
+                self.fetching = false;
+                self.fetched((execution, task), places, children);
+            }
+            Done::News(page) => self.news(page),
+        }
+    }
+
+    pub(crate) fn start_chores(&mut self) {
+        for _ in 0..self.chores.len() {
+            if self.busy >= chores::AT_ONCE {
+                return;
+            }
+            let Some(chore) = self.chores.pop_front() else {
+                return;
+            };
+            if !self.runs.contains_key(&(chore.execution, chore.task)) {
+                continue;
+            }
+            let Some(live) = self.live.get(&chore.execution) else {
+                self.park(chore.execution, Input::Chore(chore));
+                continue;
+            };
+            let around = Around {
+                store: self.setup.store.clone(),
+                buckets: Buckets {
+                    objects: self.setup.objects.clone(),
+                    owner: live.owner,
+                },
+                machine: live.machine.clone(),
+                state: live.state.clone(),
+            };
+            self.busy += 1;
+            self.jobs
+                .spawn(async move { Done::Chore(chore, chores::work(chore, around).await) });
+        }
+    }
+
+    fn chore_done(&mut self, chore: Chore, outcome: Outcome) {
+        let (execution, task) = (chore.execution, chore.task);
+        let Some(open) = self.runs.get_mut(&(execution, task)) else {
+            return;
+        };
+        let event = match outcome {
+            Outcome::Ready(kindred) => {
+                self.know(execution, task, kindred);
+                return self.resume_run(execution, task);
+            }
+            Outcome::Opened {
+                kindred,
+                children,
+                items,
+            } => {
+                self.know(execution, task, kindred);
+                Event::MapRunOpened {
+                    task,
+                    children,
+                    items,
+                }
+            }
+            Outcome::Reopened {
+                kindred,
+                children,
+                items,
+                failed,
+            } => {
+                self.know(execution, task, kindred);
+                Event::MapRunReopened {
+                    task,
+                    children,
+                    items,
+                    failed,
+                }
+            }
+            Outcome::Closed { output, written } => {
+                open.written = written;
+                Event::MapRunClosed { task, output }
+            }
+            Outcome::Failed(asl::Failure { error, cause }) => {
+                let (error, cause) = (Some(error), Some(cause));
+                Event::MapRunFailed { task, error, cause }
+            }
+            Outcome::Busy(children) => {
+                self.agenda.extend(children.into_iter().map(stopped));
+                return self.chores.push_back(chore);
+            }
+            Outcome::Broken(error) => {
+                error!(error = &error as &dyn std::error::Error, "a Map run has to wait");
+                return self.chores.push_back(chore);
+            }
+            Outcome::Gone => return drop(self.runs.remove(&(execution, task))),
+        };
+        self.agenda.push_back((execution, event));
+    }
+
+    fn know(&mut self, execution: u64, task: u64, kindred: Kindred) {
+        if let Some(open) = self.runs.get_mut(&(execution, task)) {
+            open.kindred = Some(Arc::new(kindred));
+            self.callers.push_back((execution, task));
+        }
+    }
+
+    /// After a start: what the execution says of its run is what is next.
+    fn resume_run(&mut self, execution: u64, task: u64) {
+        let Some(live) = self.live.get(&execution) else {
+            let deed = Deed::Resume;
+            return self.chores.push_back(Chore {
+                execution,
+                task,
+                deed,
+            });
+        };
+        let Some(run) = live.state.open_runs().find(|open| open.task == task) else {
+            return;
+        };
+        let deed = match (run.children, run.closing) {
+            (None, _) if run.redrives > 0 => Deed::Redrive,
+            (None, _) => Deed::Open,
+            (_, true) => Deed::Close,
+            (_, false) => {
+                let calls: VecDeque<u64> = run.open.iter().copied().collect();
+                if let Some(open) = self.runs.get_mut(&(execution, task)) {
+                    open.calls = calls;
+                    self.callers.push_back((execution, task));
+                }
+                return;
+            }
+        };
+        self.chores.push_back(Chore {
+            execution,
+            task,
+            deed,
+        });
+    }
+
+    /// All that was open when the engine ended.
+    pub(crate) fn resume_runs(&mut self, runs: Vec<store::MapRun>, strays: Vec<u64>) {
+        for run in runs {
+            let (execution, task) = (run.execution, run.task);
+            self.runs.insert((execution, task), Open::default());
+            let deed = Deed::Resume;
+            self.chores.push_back(Chore {
+                execution,
+                task,
+                deed,
+            });
+        }
+        self.agenda.extend(strays.into_iter().map(stopped));
+    }
+
+    /// Everything about runs is forgotten, with the children that only memory knows.
+    pub(crate) fn forget_runs(&mut self) {
+        self.runs.clear();
+        // Who asked for something was told; the rest was for runs, and follows from rows again.
+        self.parked.clear();
+        self.callers.clear();
+        self.agenda.clear();
+        self.chores.clear();
+        self.jobs = tokio::task::JoinSet::new();
+        (self.busy, self.brood, self.fetching) = (0, 0, false);
+        (self.telling, self.asking) = (None, false);
+    }
+
+    pub(crate) fn change_run(&mut self, key: u64, event: Event, answer: Answer<()>) {
+        let Some(live) = self.live.get(&key) else {
+            return self.park(key, Input::Change { key, event, answer });
+        };
+        if !live.fits(&event) {
+            return drop(answer.send(Err(Error::NotOpen(key))));
+        }
+        self.happen(key, event);
+        self.acts.push(Act::Done(answer));
+    }
+}
+
+fn stopped(child: u64) -> (u64, Event) {
+    let (error, cause) = (None, None);
+    (child, Event::Cancel { error, cause })
+}
+
+/// Which run an event is about.
+fn about(event: &Event) -> Option<u64> {
+    match event {
+        Event::MapRunOpened { task, .. }
+        | Event::MapRunReopened { task, .. }
+        | Event::MapRunChanged { task, .. }
+        | Event::MapRunFailed { task, .. }
+        | Event::MapRunClosed { task, .. }
+        | Event::ChildEnded { task, .. } => Some(*task),
+        _ => None,
+    }
+}
+
+/// An end, as rows have it.
+pub(crate) fn told(status: asl::Status) -> (Status, Option<String>, Option<String>, Option<String>) {
+    match status {
+        asl::Status::Running => (Status::Running, None, None, None),
+        asl::Status::Succeeded { output } => (Status::Succeeded, Some(output.to_string()), None, None),
+        asl::Status::Failed { error, cause } => (Status::Failed, None, error, cause),
+        asl::Status::TimedOut => (Status::TimedOut, None, None, None),
+        asl::Status::Aborted { error, cause } => (Status::Aborted, None, error, cause),
+    }
+}
