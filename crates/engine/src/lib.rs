@@ -26,8 +26,8 @@ mod timers;
 
 pub use desk::Offer;
 pub use error::Error;
-pub use handle::{Ended, Handle, Start, Started};
-pub use live::Order;
+pub use handle::{Also, Ended, Handle, Start, Started};
+pub use live::{Order, Own};
 pub use port::Local;
 pub use recover::{Recovered, history, recover};
-pub use run::{Engine, Limits, Refuses, Setup, new};
+pub use run::{Engine, Limits, PLATFORM, Refuses, Setup, Witness, new};

@@ -22,11 +22,22 @@ pub struct Order {
     pub token: Token,
     /// Seconds.
     pub heartbeat: Option<u64>,
+    /// From 1; orders of before it was kept have 0.
+    #[serde(default)]
+    pub attempt: u32,
     /// A worker has it.
     pub started: bool,
     /// Not here when the order is read at a start, which does not need it.
     #[serde(skip)]
     pub input: Value,
+}
+
+/// What is told to whom it concerns of an execution of the platform's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Own {
+    pub name: String,
+    /// What was kept with it.
+    pub origin: String,
 }
 
 /// What an express execution has instead of a log.
@@ -53,6 +64,7 @@ pub(crate) struct Live {
     /// No event happened before.
     pub at: Timestamp,
     pub express: Option<Box<Express>>,
+    pub own: Option<Arc<Own>>,
 }
 
 /// History that is in no piece yet, as text.
@@ -111,6 +123,7 @@ impl Live {
             touched: 0,
             at,
             express: None,
+            own: None,
         }
     }
 
@@ -180,6 +193,7 @@ impl From<Recovered> for Live {
             orders: recovered.orders,
             pending,
             state: recovered.state,
+            own: recovered.own,
             ..Self::new(recovered.owner, recovered.machine, recovered.at)
         }
     }

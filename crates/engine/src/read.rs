@@ -176,7 +176,7 @@ impl Engine {
             match taken {
                 Ok(false) => {
                     start.fresh = true;
-                    self.begin(*start, answer);
+                    self.begin(*start, None, answer);
                 }
                 Ok(true) => {
                     self.names.remove(&start.arn);

@@ -7,13 +7,15 @@ use std::{
     time::Duration,
 };
 
+use asl::HistoryEvent;
 use jiff::{SignedDuration, Timestamp};
-use store::{Batch, Store};
+use model::ledger::Deed;
+use store::{Batch, Begin, Store};
 use tokio::{sync::mpsc, time::sleep};
 use tracing::{error, warn};
 
 use crate::{
-    Error, Handle,
+    Also, Error, Handle, Own,
     act::Act,
     commit::InFlight,
     desk::Desk,
@@ -52,6 +54,18 @@ impl Default for Limits {
 /// Why nobody will work on tasks of a resource in an execution of a tenant, by its number.
 pub type Refuses = Arc<dyn Fn(u64, &str) -> Option<String> + Send + Sync>;
 
+/// The owner of executions that no tenant has.
+pub const PLATFORM: u64 = 0;
+
+/// Who is told what the platform's own executions do.
+pub trait Witness: Send + Sync {
+    /// Lines of the ledger for what happened, which are written in the same transaction.
+    fn deeds(&self, own: &Own, events: &[HistoryEvent]) -> Vec<Deed>;
+
+    /// It is on record that the execution is over.
+    fn ended(&self, own: &Own, status: &str);
+}
+
 /// What the engine is given.
 pub struct Setup {
     pub store: Store,
@@ -62,6 +76,7 @@ pub struct Setup {
     pub refuses: Refuses,
     /// Did the workers of this resource end with the process? What they had begun is then offered again.
     pub own: fn(&str) -> bool,
+    pub witness: Option<Arc<dyn Witness>>,
     pub limits: Limits,
 }
 
@@ -84,6 +99,8 @@ pub struct Engine {
     pub(crate) names: HashSet<String>,
     pub(crate) reading: Option<Pin<Box<dyn Future<Output = crate::read::Read> + Send>>>,
     pub(crate) batch: Batch,
+    /// Executions that begin with the batch, each with what else is in the transaction.
+    pub(crate) alsos: Vec<(Begin, Also)>,
     pub(crate) acts: Vec<Act>,
     pub(crate) in_flight: Option<InFlight>,
     pub(crate) seq: u64,
@@ -131,6 +148,7 @@ pub fn new(setup: Setup) -> (Engine, Handle) {
         names: HashSet::new(),
         reading: None,
         batch: Batch::default(),
+        alsos: Vec::new(),
         acts: Vec::new(),
         in_flight: None,
         seq: 0,
@@ -226,6 +244,7 @@ impl Engine {
         self.ending.clear();
         self.reading = None;
         self.batch = Batch::default();
+        self.alsos.clear();
         let opened = self.setup.store.read(crate::read::open).await?;
         (self.seq, self.key) = (opened.seq, self.key.max(opened.key));
         self.dropped = 0;

@@ -45,7 +45,7 @@ impl Story {
         };
         let begin = Begin {
             key: KEY,
-            tenant: world::tenant(),
+            tenant: Some(world::tenant()),
             machine: 1,
             name: "x".into(),
             arn: "x".into(),

@@ -1,19 +1,13 @@
-//! The durable engine's rows: executions, their histories, tasks and timers.
-//!
-//! A transition is committed whole, against the version that it was decided on, or not at all.
+//! The durable engine's rows: what runs and ran, the log of it, and the histories; and what is a release among them.
 
 mod activities;
 mod executions;
 mod log;
 mod machines;
 mod runs;
-mod tasks;
-mod transition;
 
 pub use activities::Activity;
-pub use executions::{Execution, ExecutionFilter, ExecutionSummary, HistoryRow, Status};
+pub use executions::{ExecutionFilter, ExecutionSummary, NewExecution, Status};
 pub use log::{Batch, Begin, Finish, Fold, Logged, Piece, Snapshot, Waiting};
 pub use machines::{Alias, MachineFilter, MachineVersion, NewMachine, StateMachine, Tags};
 pub use runs::{Run, RunFilter};
-pub use tasks::{Due, Lease, Task, TaskKey};
-pub use transition::{End, NewExecution, NewTask, Transition};

@@ -43,9 +43,9 @@ pub use evidence::{
 };
 pub use inbox::{Delivery, DeliveryVerdict, NewDelivery, Received};
 pub use journal::{
-    Activity, Alias, Batch, Begin, Due, End, Execution, ExecutionFilter, ExecutionSummary, Finish, Fold,
-    HistoryRow, Lease, Logged, MachineFilter, MachineVersion, NewExecution, NewMachine, NewTask, Piece, Run,
-    RunFilter, Snapshot, StateMachine, Status, Tags, Task, TaskKey, Transition, Waiting,
+    Activity, Alias, Batch, Begin, ExecutionFilter, ExecutionSummary, Finish, Fold, Logged, MachineFilter,
+    MachineVersion, NewExecution, NewMachine, Piece, Run, RunFilter, Snapshot, StateMachine, Status, Tags,
+    Waiting,
 };
 pub use keys::random_bits;
 pub use ledger::LedgerFilter;

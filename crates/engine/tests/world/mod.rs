@@ -42,6 +42,7 @@ pub fn setup(store: &Store, limits: Limits) -> Setup {
         bits: || store::random_bits().unwrap(),
         refuses: Arc::new(|_, resource| resource.contains(":nobody").then(|| "nobody".to_owned())),
         own: |_| true,
+        witness: None,
         limits,
     }
 }
@@ -98,7 +99,7 @@ pub fn resource(name: &str) -> String {
 
 pub fn start(text: &str, name: &str, input: Value) -> Start {
     Start {
-        tenant: tenant(),
+        tenant: Some(tenant()),
         owner: OWNER,
         machine: 1,
         machine_arn: "arn:aws:states:local:000000000001:stateMachine:m".into(),

@@ -14,8 +14,9 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Run {
     pub key: u64,
-    pub tenant: TenantName,
-    /// Number of the tenant.
+    /// `None`: the platform's own.
+    pub tenant: Option<TenantName>,
+    /// Number of the tenant; 0: the platform.
     pub owner: u64,
     /// Key of the state machine, which may be gone.
     pub machine: u64,
@@ -48,7 +49,7 @@ pub struct RunFilter {
 
 const SELECT: &str = "SELECT x.*, t.name AS tenant,
     x.ended_at IS NOT NULL AND EXISTS (SELECT 1 FROM snapshots s WHERE s.execution = x.key) AS redrivable
-    FROM state_executions x JOIN tenants t ON t.id = x.tenant_id";
+    FROM state_executions x LEFT JOIN tenants t ON t.id = x.tenant_id";
 
 impl Db<'_> {
     pub fn run(&self, arn: &str) -> Result<Option<Run>, Error> {
@@ -60,7 +61,8 @@ impl Db<'_> {
         self.one(
             "SELECT x.*, t.name AS tenant, m.definition AS text,
              x.ended_at IS NOT NULL AND EXISTS (SELECT 1 FROM snapshots s WHERE s.execution = x.key) AS redrivable
-             FROM state_executions x JOIN tenants t ON t.id = x.tenant_id JOIN machines m ON m.digest = x.definition WHERE x.key = ?1",
+             FROM state_executions x LEFT JOIN tenants t ON t.id = x.tenant_id
+             JOIN machines m ON m.digest = x.definition WHERE x.key = ?1",
             [key],
             |row| Ok((run(row)?, row.get("text")?)),
         )
@@ -93,22 +95,24 @@ impl Db<'_> {
 }
 
 impl Tx<'_> {
-    /// Forgets executions of state machines that ended before `ended_before`, and those of a machine beyond its newest
-    /// `keep`; `limit` at most. Gives how many.
+    /// Forgets executions of tenants' state machines that ended before `ended_before`, and those of a machine beyond
+    /// its newest `keep`; `limit` at most. Gives how many.
     pub fn prune_runs(&self, ended_before: Timestamp, keep: u32, limit: u32) -> Result<usize, Error> {
         let old = self.run(
             "DELETE FROM state_executions WHERE key IN (SELECT key FROM state_executions
-             WHERE ended_at IS NOT NULL AND ended_at < ?1 ORDER BY ended_at LIMIT ?2)",
+             WHERE ended_at IS NOT NULL AND ended_at < ?1 AND tenant_id IS NOT NULL ORDER BY ended_at LIMIT ?2)",
             params![At(ended_before), limit],
         )?;
-        let machines: Vec<u64> = self.all("SELECT DISTINCT machine FROM state_executions", [], |row| {
-            row.get(0)
-        })?;
+        let machines: Vec<u64> = self.all(
+            "SELECT DISTINCT machine FROM state_executions WHERE tenant_id IS NOT NULL",
+            [],
+            |row| row.get(0),
+        )?;
         let mut many = 0;
         for machine in machines {
             many += self.run(
                 "DELETE FROM state_executions WHERE key IN (SELECT key FROM state_executions
-                 WHERE machine = ?1 AND ended_at IS NOT NULL AND key <=
+                 WHERE machine = ?1 AND ended_at IS NOT NULL AND tenant_id IS NOT NULL AND key <=
                      (SELECT key FROM state_executions WHERE machine = ?1 ORDER BY key DESC LIMIT 1 OFFSET ?2)
                  LIMIT ?3)",
                 params![machine, keep, limit],
@@ -124,8 +128,8 @@ impl Tx<'_> {
 fn run(row: &Row<'_>) -> rusqlite::Result<Run> {
     Ok(Run {
         key: row.get("key")?,
-        tenant: row.parsed("tenant")?,
-        owner: row.get("tenant_id")?,
+        tenant: row.maybe_parsed("tenant")?,
+        owner: row.get::<_, Option<u64>>("tenant_id")?.unwrap_or(0),
         machine: row.get("machine")?,
         name: row.get("name")?,
         arn: row.get("arn")?,

@@ -8,8 +8,20 @@
 use model::spec;
 use serde_json::{Value, json};
 
-/// A Task's resource: the activity of this name. The account is nobody's; on AWS it is the customer's.
+/// Names of the platform's own things begin so. The account is nobody's; on AWS it is the customer's.
+const ACCOUNT: &str = "arn:aws:states:local:000000000000:";
+/// A Task's resource: the activity of this name.
 const ACTIVITY: &str = "arn:aws:states:local:000000000000:activity:";
+
+/// The whole name of something of the platform's own.
+pub fn arn(rest: &str) -> String {
+    format!("{ACCOUNT}{rest}")
+}
+
+/// Is somebody in this process there for the resource?
+pub fn is_known(resource: &str) -> bool {
+    activity(resource).is_some_and(|name| super::ACTIVITIES.contains(&name))
+}
 
 /// The name of the activity in a resource, if it is one of ours.
 pub fn activity(resource: &str) -> Option<&str> {
@@ -29,9 +41,9 @@ pub fn is_final(resource: &str) -> bool {
     activity(resource).is_some_and(|name| FINAL.contains(&name))
 }
 
-/// The resource of tasks that people answer.
-pub fn asking() -> String {
-    format!("{ACTIVITY}approve")
+/// Do people answer tasks of this resource?
+pub fn is_asking(resource: &str) -> bool {
+    activity(resource) == Some("approve")
 }
 
 /// The resources of all activities.
