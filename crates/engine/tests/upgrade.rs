@@ -201,9 +201,11 @@ fn before(dir: &Utf8Path, executions: &[&Old]) {
          PRAGMA user_version = 7;",
     )
     .unwrap();
+    db.execute_batch("BEGIN").unwrap();
     for (index, old) in executions.iter().enumerate() {
         old.keep(&db, index as i64 + 1);
     }
+    db.execute_batch("COMMIT").unwrap();
 }
 
 struct Dir {

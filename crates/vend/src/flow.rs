@@ -12,6 +12,7 @@ pub mod healthy;
 pub mod intake;
 pub mod runs;
 pub mod start;
+pub mod unreadable;
 pub mod unwind;
 pub mod variables;
 pub mod workers;
@@ -21,6 +22,8 @@ mod bake;
 mod build;
 mod deploy;
 mod destroy;
+#[cfg(test)]
+mod laws;
 mod plan;
 mod provision;
 mod record;

@@ -54,6 +54,7 @@ pub async fn run(data: Data, mut lent: Lent) -> Result<(), Error> {
     let _ = tokio::fs::remove_dir_all(data.serve().join("tmp")).await;
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
+    flow::unreadable::end(&store, By::platform(clock::now())).await?;
     let pokes = Arc::new(Pokes::default());
     let states = states(&store, &pokes, &platform, &stop, &tasks).await?;
     let world = compose(

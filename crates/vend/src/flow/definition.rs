@@ -319,7 +319,7 @@ fn add(states: &mut serde_json::Map<String, Value>, (name, state): (String, Valu
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
 
     #[test]
@@ -349,7 +349,7 @@ mod tests {
         assert_eq!(asking["States"]["PlanUnchanged"]["Default"], "Plan");
     }
 
-    fn sample(approval: bool) -> spec::Environment {
+    pub fn sample(approval: bool) -> spec::Environment {
         let text = if approval {
             "app: shop\nenvironments:\n  production: { branch: main, approval: { required: 1 } }\n"
         } else {
