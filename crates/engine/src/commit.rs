@@ -190,6 +190,7 @@ impl Engine {
 
     fn drop_folded(&mut self) {
         let before = self.dirty.first_key_value().map_or(self.seq + 1, |(seq, _)| *seq);
+        let before = self.unread.map_or(before, |unread| unread.min(before));
         if before >= self.dropped + DROP || (self.dirty.is_empty() && before > self.dropped + 1) {
             self.dropped = before;
             self.batch.folded_before = Some(before);

@@ -114,6 +114,8 @@ pub struct Engine {
     pub(crate) owed: u64,
     /// Every event before it is dropped from the log.
     pub(crate) dropped: u64,
+    /// No event from here on is dropped.
+    pub(crate) unread: Option<u64>,
     pub(crate) settling: Vec<Answer<()>>,
     /// Executions whose end is not committed yet, by the commit that it is in.
     pub(crate) ending: HashMap<u64, u64>,
@@ -159,6 +161,7 @@ pub fn new(setup: Setup) -> (Engine, Handle) {
         done: 0,
         owed: 0,
         dropped: 0,
+        unread: None,
         settling: Vec::new(),
         ending: HashMap::new(),
         last: Timestamp::MIN,
@@ -247,7 +250,7 @@ impl Engine {
         self.alsos.clear();
         let opened = self.setup.store.read(crate::read::open).await?;
         (self.seq, self.key) = (opened.seq, self.key.max(opened.key));
-        self.dropped = 0;
+        (self.dropped, self.unread) = (0, opened.unread);
         for (key, recovered) in opened.moving {
             self.revive(key, recovered);
         }
