@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use asl::{Command, Event, Purpose, Timeout};
+use asl::{Command, Event, Timeout};
 use jiff::{SignedDuration, Timestamp};
 use store::{Begin, Logged};
 use tokio::sync::oneshot;
@@ -303,28 +303,6 @@ impl Engine {
             self.want(execution);
             let soon = self.now() + SignedDuration::from_millis(20);
             self.timers.alive(execution, task, soon);
-        }
-    }
-
-    fn interrupt(&mut self, key: u64, error: &str, cause: &str, spared: fn(&str) -> bool) {
-        let open = |live: &Live| live.orders.keys().copied().collect::<Vec<u64>>();
-        if self.live.get(&key).is_some_and(|live| live.orders.is_empty()) {
-            let waits =
-                |timer: &asl::OpenTimer<'_>| matches!(timer.purpose, Purpose::Backoff | Purpose::Wait);
-            let timers = self.live.get(&key).map_or_else(Vec::new, |live| {
-                let timers = live.state.open_timers().filter(waits);
-                timers.map(|open| open.timer).collect()
-            });
-            for timer in timers {
-                self.happen(key, Event::TimerFired { timer });
-            }
-        }
-        for task in self.live.get(&key).map_or_else(Vec::new, open) {
-            let order = self.live.get(&key).and_then(|live| live.orders.get(&task));
-            if order.is_some_and(|order| !spared(&order.resource)) {
-                let (error, cause) = (Some(error.to_owned()), Some(cause.to_owned()));
-                self.happen(key, Event::TaskFailed { task, error, cause });
-            }
         }
     }
 

@@ -17,6 +17,7 @@ mod commit;
 mod desk;
 mod error;
 mod handle;
+mod interrupt;
 mod live;
 mod port;
 mod read;

@@ -3,12 +3,12 @@
 //! The engine knows nothing of releases: it is given a definition and an input, and what else belongs into the
 //! transaction. An execution's row says what it is; all that it does is read from its run.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use engine::{Own, PLATFORM, Recovered, Start, Witness};
 use jiff::SignedDuration;
 use model::{ExecutionId, Place, ledger::Deed, port::Fault};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use store::{By, Db, Error, NewExecution, Tx};
 use tracing::info;
 
@@ -151,15 +151,15 @@ fn deed(execution: &str, tenant: Option<&str>, event: &asl::HistoryEvent) -> Opt
     if !told && !ends {
         return None;
     }
-    let known = ["name", "error", "cause"].into_iter();
-    let detail: Map<String, Value> = known
-        .filter_map(|key| Some((key.to_owned(), event.details.get(key)?.clone())))
+    let detail: BTreeMap<&str, &Value> = ["name", "error", "cause"]
+        .into_iter()
+        .filter_map(|key| Some((key, event.details.get(key)?)))
         .collect();
     Some(Deed {
         actor: "platform".into(),
         action: format!("execution.{kind}"),
         tenant: tenant.map(str::to_owned),
         object: execution.to_owned(),
-        detail: detail.into(),
+        detail: json!(detail),
     })
 }
