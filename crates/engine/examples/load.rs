@@ -1,8 +1,8 @@
 //! How many durable transitions a second, and how soon after an answer there is the next task.
 //!
-//! `load DIR MODE OPEN SECONDS`, one JSON object on stdout. Modes: `engine` (through the engine), `rows` (a step as rows,
-//! one commit each, as releases are kept), `raw` (SQLite alone: one event a transition, as many in a commit as there are
-//! executions open), `resume` (how long a start takes with so many executions open).
+//! `load DIR MODE OPEN SECONDS`, one JSON object on stdout. Modes: `engine` (through the engine), `raw` (SQLite alone: one
+//! event a transition, as many in a commit as there are executions open), `resume` (how long a start takes with so many
+//! executions open).
 //!
 //! A transition is an event of an execution that is committed: a worker took a task, or answered it.
 
@@ -44,7 +44,7 @@ const WORKERS: usize = 200;
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     let [_, dir, mode, open, seconds] = arguments.as_slice() else {
-        eprintln!("usage: load DIR engine|rows|raw|resume|express-map|standard-map OPEN SECONDS");
+        eprintln!("usage: load DIR engine|raw|resume|express-map|standard-map OPEN SECONDS");
         std::process::exit(2);
     };
     let dir = Utf8PathBuf::from(dir);
@@ -56,7 +56,6 @@ fn main() {
         .unwrap();
     let figures = match mode.as_str() {
         "engine" => runtime.block_on(engine(&dir, open, seconds)),
-        "rows" => runtime.block_on(rows(&dir, open, seconds)),
         "raw" => raw(&dir, open, seconds),
         "express-map" => runtime.block_on(map(&dir, open, "EXPRESS")),
         "standard-map" => runtime.block_on(map(&dir, open, "STANDARD")),
@@ -74,6 +73,7 @@ fn setup(store: Store) -> Setup {
         refuses: Arc::new(|_, _| None),
         own: |_| true,
         objects: None,
+        witness: None,
         limits: Limits::default(),
     }
 }
@@ -91,7 +91,7 @@ fn tenant() -> TenantName {
 
 fn start(machine: &Machine, text: &str, number: u64, input: Value) -> Start {
     Start {
-        tenant: tenant(),
+        tenant: Some(tenant()),
         owner: 1,
         machine: 1,
         machine_arn: "arn:aws:states:local:000000000001:stateMachine:m".into(),
@@ -245,116 +245,6 @@ fn resident() -> f64 {
     let text = std::fs::read_to_string("/proc/self/statm").unwrap();
     let pages: f64 = text.split(' ').nth(1).unwrap().parse().unwrap();
     pages * 4096.0 / 1e6
-}
-
-/// A step as rows, one after the other: each is decided on what the one before left.
-async fn rows(dir: &Utf8Path, open: usize, seconds: u64) -> Value {
-    let store = open_store(dir).await;
-    let machine = Machine::parse(MACHINE).unwrap();
-    let mut executions = Vec::new();
-    for number in 0..open as u64 {
-        let id = model::ExecutionId::from_bits(number);
-        let new = store::NewExecution {
-            id: id.clone(),
-            place: None,
-            kind: "load".into(),
-            machine: MACHINE.into(),
-            input: "{}".into(),
-            state: "{}".into(),
-            deadline_at: None,
-        };
-        let by = By::platform(Timestamp::now());
-        store
-            .write(move |tx| tx.start_execution(&new, &by))
-            .await
-            .unwrap();
-        let mut kept = Kept {
-            id,
-            version: 0,
-            state: asl::Execution::new(),
-        };
-        let event = Event::Start {
-            id: "x".into(),
-            name: "x".into(),
-            input: json!({ "left": TASKS, "order": "0123456789", "price": 12.5 }),
-            role: "r".into(),
-            machine_id: "m".into(),
-            machine_name: "m".into(),
-            seed: [1, number],
-        };
-        keep(&store, &machine, &mut kept, &event).await;
-        executions.push(kept);
-    }
-    let (mut count, from) = (0u64, Instant::now());
-    'all: loop {
-        for kept in &mut executions {
-            let task = kept.state.open_tasks().next().map(|task| task.task);
-            let Some(task) = task else { break 'all };
-            let worker = Some("w".into());
-            keep(&store, &machine, kept, &Event::TaskStarted { task, worker }).await;
-            let output = json!({ "left": 1, "order": "0123456789", "price": 12.5 });
-            keep(&store, &machine, kept, &Event::TaskSucceeded { task, output }).await;
-            count += 2;
-        }
-        if from.elapsed().as_secs() >= seconds {
-            break;
-        }
-    }
-    json!({ "open": open, "transitions_per_s": count as f64 / from.elapsed().as_secs_f64() })
-}
-
-struct Kept {
-    id: model::ExecutionId,
-    version: u64,
-    state: asl::Execution,
-}
-
-async fn keep(store: &Store, machine: &Machine, kept: &mut Kept, event: &Event) {
-    let at = Timestamp::now();
-    let before = kept.state.clone();
-    let step = asl::step(machine, before.clone(), event, at);
-    let state = serde_json::to_string(&step.execution).unwrap();
-    let mut transition = store::Transition::new(kept.id.clone(), kept.version, at, state);
-    transition.history = step
-        .history
-        .iter()
-        .map(|event| store::HistoryRow {
-            id: event.id,
-            previous: event.previous,
-            at: event.at,
-            kind: event.kind.to_string(),
-            details: event.details.to_string(),
-        })
-        .collect();
-    for command in &step.commands {
-        if let asl::Command::Schedule {
-            task,
-            resource,
-            input,
-            attempt,
-            ..
-        } = command
-        {
-            transition.scheduled.push(store::NewTask {
-                task: *task,
-                resource: resource.clone(),
-                input: input.to_string(),
-                ticket: model::Ticket::of(&kept.id, *task, *attempt),
-                attempt: *attempt,
-                not_before: None,
-                heartbeat_ms: None,
-                timeout_at: None,
-            });
-        }
-    }
-    let open: Vec<u64> = step.execution.open_tasks().map(|task| task.task).collect();
-    transition.ended = before
-        .open_tasks()
-        .map(|task| task.task)
-        .filter(|task| !open.contains(task))
-        .collect();
-    kept.version = store.write(move |tx| tx.commit(transition)).await.unwrap();
-    kept.state = step.execution;
 }
 
 /// SQLite and nothing else: what the disk and the library allow.

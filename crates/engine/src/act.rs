@@ -1,6 +1,6 @@
 //! What inputs do to executions, and what is done once that is committed.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
 use asl::{Command, Event, Timeout};
 use jiff::{SignedDuration, Timestamp};
@@ -8,7 +8,7 @@ use store::{Begin, Logged};
 use tokio::sync::oneshot;
 
 use crate::{
-    Engine, Error, Offer, Started,
+    Also, Engine, Error, Offer, Own, Started,
     chores::Chore,
     desk::{Place, Poller, Token},
     handle::{Answer, Input, Report, Start},
@@ -26,10 +26,13 @@ pub(crate) enum Act {
     Chore(Chore),
     /// All executions up to here have heard of an activity.
     Told(Cursor),
+    /// An execution of the platform's own, and how it ended.
+    Over(u64, Arc<Own>, &'static str),
     Deliver {
         resource: String,
         token: Token,
         input: serde_json::Value,
+        attempt: u32,
         answer: oneshot::Sender<Offer>,
     },
 }
@@ -42,7 +45,16 @@ impl Act {
             Self::Done(answer) => drop(answer.send(Err(error.clone()))),
             Self::Moved(answer, _) => drop(answer.send(Err(error.clone()))),
             // What is kept says what is to be done.
-            Self::Chore(_) | Self::Told(_) | Self::Deliver { .. } => {}
+            Self::Chore(_) | Self::Told(_) | Self::Deliver { .. } | Self::Over(..) => {}
+        }
+    }
+
+    /// The execution that there is not if this is about one whose start is refused.
+    pub(crate) fn of(&self) -> Option<u64> {
+        match self {
+            Self::Started(_, started, _) => Some(started.key),
+            Self::Over(key, ..) => Some(*key),
+            Self::Done(_) | Self::Moved(..) | Self::Chore(_) | Self::Told(_) | Self::Deliver { .. } => None,
         }
     }
 }
@@ -50,15 +62,18 @@ impl Act {
 /// Refuses an input that will not happen.
 fn refuse(input: Input, error: Error) {
     match input {
-        Input::Start(_, answer) => drop(answer.send(Err(error))),
+        Input::Start(_, answer) | Input::StartWith(_, _, answer) => drop(answer.send(Err(error))),
         Input::Express(_, answer) => drop(answer.send(Err(error))),
-        Input::Report { answer, .. } | Input::Settle(answer) => drop(answer.send(Err(error))),
+        Input::Report { answer, .. } | Input::Interrupt { answer, .. } | Input::Settle(answer) => {
+            drop(answer.send(Err(error)))
+        }
         Input::Stop { answer, .. } => drop(answer.send(Err(error))),
         Input::Redrive { answer, .. } => drop(answer.send(Err(error))),
         Input::Change { answer, .. } => drop(answer.send(Err(error))),
         // What it belongs to has ended.
         Input::Poll { .. }
         | Input::Take { .. }
+        | Input::Watch { .. }
         | Input::Happen { .. }
         | Input::Again { .. }
         | Input::Chore(_)
@@ -69,7 +84,8 @@ fn refuse(input: Input, error: Error) {
 impl Engine {
     pub(crate) fn take(&mut self, input: Input) {
         match input {
-            Input::Start(start, answer) if start.fresh => self.begin(*start, answer),
+            Input::Start(start, answer) if start.fresh => self.begin(*start, None, answer),
+            Input::StartWith(start, also, answer) => self.begin(*start, Some(also), answer),
             Input::Start(start, answer) => match self.names.insert(start.arn.clone()) {
                 true => self.naming.push((start, answer)),
                 false => drop(answer.send(Err(Error::Exists(start.arn)))),
@@ -93,6 +109,18 @@ impl Engine {
                 report,
                 answer,
             } => self.report(owner, token, report, answer),
+            Input::Watch { token, over } => self.desk.watch(&token, over),
+            Input::Interrupt { key, .. } if !self.live.contains_key(&key) => self.park(key, input),
+            Input::Interrupt {
+                key,
+                error,
+                cause,
+                spared,
+                answer,
+            } => {
+                self.interrupt(key, &error, &cause, spared);
+                self.acts.push(Act::Done(answer));
+            }
             Input::Stop {
                 key,
                 error,
@@ -112,10 +140,10 @@ impl Engine {
         }
     }
 
-    pub(crate) fn begin(&mut self, start: Start, answer: Answer<Started>) {
+    pub(crate) fn begin(&mut self, start: Start, also: Option<Also>, answer: Answer<Started>) {
         self.key += 1;
         let (key, at) = (self.key, self.now());
-        self.batch.begins.push(Begin {
+        let begin = Begin {
             key,
             tenant: start.tenant.clone(),
             machine: start.machine,
@@ -126,8 +154,19 @@ impl Engine {
             input: start.input.to_string(),
             at,
             kin: None,
+        };
+        let mut live = Live::new(start.owner, start.program.clone(), at);
+        live.own = start.tenant.is_none().then(|| {
+            Arc::new(Own {
+                name: start.name.clone(),
+                origin: start.origin.clone(),
+            })
         });
-        self.insert(key, Live::new(start.owner, start.program.clone(), at));
+        match also {
+            None => self.batch.begins.push(begin),
+            Some(also) => self.alsos.push((begin, also)),
+        }
+        self.insert(key, live);
         let started = Started { key, at };
         self.acts.push(Act::Started(answer, started, start.arn.clone()));
         let event = self.first(start);
@@ -210,7 +249,7 @@ impl Engine {
         let Some(order) = live.orders.get(&task) else {
             return self.take(Input::Poll { resource, poller });
         };
-        let (started, input) = (order.started, order.input.clone());
+        let (started, input, attempt) = (order.started, order.input.clone(), order.attempt);
         if !started {
             let worker = poller.worker;
             self.happen(execution, Event::TaskStarted { task, worker });
@@ -219,6 +258,7 @@ impl Engine {
             resource,
             token,
             input,
+            attempt,
             answer: poller.answer,
         });
     }
@@ -328,6 +368,10 @@ impl Engine {
             let is_open = live.state.is_open();
             if live.express.is_none() {
                 self.history += live.pending.push(&step.history);
+                if let (Some(own), Some(witness)) = (&live.own, &self.setup.witness) {
+                    let deeds = witness.deeds(own, &step.history).into_iter();
+                    self.batch.deeds.extend(deeds.map(|deed| (key, deed, at)));
+                }
                 self.log(key, at, &event);
             }
             for order in over {
@@ -415,6 +459,7 @@ impl Engine {
             resource: resource.to_string(),
             token,
             input: order.input.clone(),
+            attempt: order.attempt,
             answer: poller.answer,
         });
         Some(Event::TaskStarted {
@@ -460,20 +505,29 @@ impl Engine {
             Act::Chore(chore) => self.chores.push_back(chore),
             Act::Told(cursor) => self.tell_on(Some(cursor)),
             Act::Moved(answer, at) => drop(answer.send(Ok(at))),
+            Act::Over(_, own, status) => {
+                if let Some(witness) = &self.setup.witness {
+                    witness.ended(&own, status);
+                }
+            }
             Act::Deliver {
                 resource,
                 token,
                 input,
+                attempt,
                 answer,
             } => {
-                if self.desk.place(&token).is_none() {
+                let Some(place) = self.desk.place(&token) else {
                     // It ended before anybody had it: whoever waits goes on waiting.
                     let poller = Poller { worker: None, answer };
                     return self.take(Input::Poll { resource, poller });
-                }
+                };
                 let offer = Offer {
                     token: token.to_string(),
                     input,
+                    execution: place.execution,
+                    task: place.task,
+                    attempt,
                 };
                 if answer.send(offer).is_err() {
                     self.desk.return_task(&resource, token);

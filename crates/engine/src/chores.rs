@@ -47,7 +47,7 @@ pub(crate) struct Kindred {
     pub run: u64,
     pub redriven: bool,
     pub owner: u64,
-    pub tenant: TenantName,
+    pub tenant: Option<TenantName>,
     /// Key of the state machine.
     pub machine: u64,
     pub origin: String,

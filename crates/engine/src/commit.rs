@@ -1,18 +1,42 @@
 //! What is committed, and when it is folded.
 
-use std::{pin::Pin, sync::Arc};
+use std::{collections::HashMap, pin::Pin, sync::Arc};
 
-use store::Status;
+use store::{Batch, Begin, Status, Tx};
 
-use crate::{Engine, Error, act::Act, maps::told, run::EXPRESS, timers::Due};
+use crate::{Also, Engine, Error, act::Act, maps::told, run::EXPRESS, timers::Due};
 
-pub(crate) type Done = (Vec<Act>, Result<(), store::Error>);
+/// What is to be done, and what was kept: all but executions whose start was refused.
+pub(crate) type Done = (Vec<Act>, Result<Refused, store::Error>);
+pub(crate) type Refused = Vec<(u64, store::Error)>;
 pub(crate) type InFlight = Pin<Box<dyn Future<Output = Done> + Send>>;
 
 /// Executions that one commit folds beside its events.
 const FOLDS: usize = 8;
 /// Events are dropped from the log when there are so many to drop.
 const DROP: u64 = 1024;
+
+/// Keeps a batch whole, but for executions whose start is refused by what comes with it.
+fn keep(tx: &mut Tx<'_>, mut batch: Batch, alsos: Vec<(Begin, Also)>) -> Result<Refused, store::Error> {
+    let mut refused = Vec::new();
+    for (begin, also) in alsos {
+        let key = begin.key;
+        let first = Batch {
+            begins: vec![begin],
+            ..Batch::default()
+        };
+        let begun = tx.attempt(|tx| {
+            tx.append(&first)?;
+            also(tx, key)
+        })?;
+        if let Err(error) = begun {
+            batch.forget(key);
+            refused.push((key, error));
+        }
+    }
+    tx.append(&batch)?;
+    Ok(refused)
+}
 
 impl Engine {
     /// Commits what has been decided, unless a commit is under way.
@@ -33,26 +57,56 @@ impl Engine {
         }
         self.sent += 1;
         let (batch, acts) = (std::mem::take(&mut self.batch), std::mem::take(&mut self.acts));
-        let store = self.setup.store.clone();
+        let (store, alsos) = (self.setup.store.clone(), std::mem::take(&mut self.alsos));
         self.in_flight = Some(Box::pin(async move {
-            let kept = store.write(move |tx| tx.append(&batch)).await;
+            let kept = store.write(move |tx| keep(tx, batch, alsos)).await;
             (acts, kept)
         }));
     }
 
     pub(crate) async fn committed(&mut self, (acts, kept): Done) {
         match kept {
-            Ok(()) => {
-                self.done = self.sent;
-                let done = self.done;
-                self.ending.retain(|_, commit| *commit > done);
-                acts.into_iter().for_each(|act| self.act(act));
-            }
+            Ok(refused) => self.acted(acts, refused),
             Err(error) => {
                 let error = Error::Store(Arc::new(error));
                 acts.into_iter().for_each(|act| self.undo(act, &error));
                 self.again(error).await;
             }
+        }
+    }
+
+    fn acted(&mut self, acts: Vec<Act>, refused: Refused) {
+        self.done = self.sent;
+        let done = self.done;
+        self.ending.retain(|_, commit| *commit > done);
+        let refused: HashMap<u64, Error> = refused
+            .into_iter()
+            .map(|(key, error)| (key, Error::Refused(Arc::new(error))))
+            .collect();
+        refused.keys().for_each(|key| self.forget(*key));
+        for act in acts {
+            match act.of().and_then(|key| refused.get(&key)) {
+                Some(error) => self.undo(act, error),
+                None => self.act(act),
+            }
+        }
+    }
+
+    /// The execution never began.
+    fn forget(&mut self, key: u64) {
+        self.batch.forget(key);
+        self.ending.remove(&key);
+        let Some(live) = self.live.remove(&key) else {
+            return;
+        };
+        self.used.remove(&live.touched);
+        if let Some(unfolded) = live.unfolded {
+            self.dirty.remove(&unfolded);
+        }
+        self.history -= live.pending.len();
+        for order in live.orders.values() {
+            self.desk.forget(&order.token);
+            self.timers.over(key, order.task);
         }
     }
 
@@ -137,6 +191,7 @@ impl Engine {
 
     fn drop_folded(&mut self) {
         let before = self.dirty.first_key_value().map_or(self.seq + 1, |(seq, _)| *seq);
+        let before = self.unread.map_or(before, |unread| unread.min(before));
         if before >= self.dropped + DROP || (self.dirty.is_empty() && before > self.dropped + 1) {
             self.dropped = before;
             self.batch.folded_before = Some(before);
@@ -173,13 +228,18 @@ impl Engine {
             return;
         }
         self.history -= live.pending.len();
+        if let Some(own) = live.own.clone() {
+            self.acts.push(Act::Over(key, own, status.as_str()));
+        }
         let (status, output, error, cause) = told(status);
         if status == Status::Running {
             return;
         }
         self.ending.insert(key, self.sent + 1);
         let piece = live.pending.take();
-        let snapshot = live.state.can_redrive().then(|| live.fold(key).snapshot);
+        // What the platform does is tried again by beginning anew.
+        let redrivable = live.own.is_none() && live.state.can_redrive();
+        let snapshot = redrivable.then(|| live.fold(key).snapshot);
         self.batch.finishes.push(store::Finish {
             execution: key,
             status,
@@ -214,12 +274,13 @@ impl Engine {
         loop {
             if let Some(running) = self.in_flight.take() {
                 let (acts, kept) = running.await;
-                if let Err(error) = kept {
-                    let error = Error::Store(Arc::new(error));
-                    return acts.into_iter().for_each(|act| self.undo(act, &error));
+                match kept {
+                    Ok(refused) => self.acted(acts, refused),
+                    Err(error) => {
+                        let error = Error::Store(Arc::new(error));
+                        return acts.into_iter().for_each(|act| self.undo(act, &error));
+                    }
                 }
-                self.done = self.sent;
-                acts.into_iter().for_each(|act| self.act(act));
             }
             self.fold_oldest(256);
             self.send();

@@ -17,6 +17,11 @@ pub struct Offer {
     /// Who shows it answers for the task.
     pub token: String,
     pub input: Value,
+    /// Key of the execution, and the task's number in it.
+    pub execution: u64,
+    pub task: u64,
+    /// From 1; grows with each retry.
+    pub attempt: u32,
 }
 
 pub(crate) struct Poller {
@@ -38,6 +43,8 @@ pub(crate) struct Desk {
     tokens: HashMap<Token, Place>,
     waiting: HashMap<String, VecDeque<Token>>,
     pollers: HashMap<String, VecDeque<Poller>>,
+    /// Dropped when the task is over.
+    watchers: HashMap<Token, oneshot::Sender<()>>,
 }
 
 /// Entries of those who stopped waiting are swept when a queue of pollers is longer than this.
@@ -47,6 +54,7 @@ impl Desk {
     /// Everything about tasks is forgotten; who waits goes on waiting.
     pub fn clear(&mut self) {
         self.tokens.clear();
+        self.watchers.clear();
         self.waiting.clear();
     }
 
@@ -60,6 +68,14 @@ impl Desk {
 
     pub fn forget(&mut self, token: &str) {
         self.tokens.remove(token);
+        self.watchers.remove(token);
+    }
+
+    /// Drops `over` when the task is over, at once if it is.
+    pub fn watch(&mut self, token: &str, over: oneshot::Sender<()>) {
+        if let Some((token, _)) = self.tokens.get_key_value(token) {
+            self.watchers.insert(token.clone(), over);
+        }
     }
 
     /// A poller of `resource` that still waits.

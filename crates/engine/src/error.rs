@@ -17,6 +17,9 @@ pub enum Error {
     /// Another execution has this name.
     #[error("the execution {0} exists already")]
     Exists(String),
+    /// What was to be in the same transaction did not want it.
+    #[error("it was refused")]
+    Refused(#[source] Arc<store::Error>),
     /// Nothing was kept of it; asking again may help.
     #[error("the engine could not keep it")]
     Store(#[source] Arc<store::Error>),

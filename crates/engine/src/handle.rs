@@ -4,7 +4,7 @@ use asl::{Event, Machine, Status};
 use jiff::Timestamp;
 use model::TenantName;
 use serde_json::Value;
-use store::Kin;
+use store::{Kin, Tx};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
@@ -16,8 +16,9 @@ use crate::{
 /// An execution to be started.
 #[derive(Debug, Clone)]
 pub struct Start {
-    pub tenant: TenantName,
-    /// Number of the tenant: who may answer for the execution's tasks.
+    /// `None`: it is the platform's own.
+    pub tenant: Option<TenantName>,
+    /// Number of the tenant, or [`PLATFORM`](crate::PLATFORM): who may answer for the execution's tasks.
     pub owner: u64,
     /// Key of the state machine.
     pub machine: u64,
@@ -35,6 +36,10 @@ pub struct Start {
     /// The name was made up just now: nobody else has it.
     pub fresh: bool,
 }
+
+/// What else is in the transaction in which an execution begins, after its row, whose key it is given. When it fails,
+/// nothing of the start is kept.
+pub type Also = Box<dyn FnOnce(&mut Tx<'_>, u64) -> Result<(), store::Error> + Send>;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Started {
@@ -54,6 +59,8 @@ pub(crate) type Answer<T> = oneshot::Sender<Result<T, Error>>;
 
 pub(crate) enum Input {
     Start(Box<Start>, Answer<Started>),
+    /// With what else is in its transaction.
+    StartWith(Box<Start>, Also, Answer<Started>),
     /// In memory only.
     Express(Box<Start>, Answer<Ended>),
     Poll {
@@ -70,6 +77,18 @@ pub(crate) enum Input {
         owner: u64,
         token: String,
         report: Report,
+        answer: Answer<()>,
+    },
+    /// Somebody wants to know when the task is over.
+    Watch {
+        token: String,
+        over: oneshot::Sender<()>,
+    },
+    Interrupt {
+        key: u64,
+        error: String,
+        cause: String,
+        spared: fn(&str) -> bool,
         answer: Answer<()>,
     },
     Stop {
@@ -129,6 +148,12 @@ impl Handle {
         self.ask(|answer| Input::Start(Box::new(start), answer)).await
     }
 
+    /// The same, with something else in the same transaction. Nobody else has the execution's name.
+    pub async fn start_with(&self, start: Start, also: Also) -> Result<Started, Error> {
+        self.ask(|answer| Input::StartWith(Box::new(start), also, answer))
+            .await
+    }
+
     /// Runs an execution in memory, and answers when it has ended. It is nowhere afterwards.
     pub async fn express(&self, start: Start) -> Result<Ended, Error> {
         self.ask(|answer| Input::Express(Box::new(start), answer)).await
@@ -172,6 +197,36 @@ impl Handle {
 
     pub async fn heartbeat(&self, owner: u64, token: &str) -> Result<(), Error> {
         self.report(owner, token, Report::Alive).await
+    }
+
+    /// Waits until the task is over, whoever ended it: for a worker that would work in vain.
+    pub async fn over(&self, token: &str) {
+        let (over, watched) = oneshot::channel();
+        let token = token.to_owned();
+        if self.0.send(Input::Watch { token, over }).await.is_ok() {
+            // It is dropped when the task is over.
+            let _ = watched.await;
+        }
+    }
+
+    /// Fails every open task of an execution, but those of resources that are spared. When none is open, what waits
+    /// to be tried again is tried first, so that there is something to fail: the definition says what follows.
+    pub async fn interrupt(
+        &self,
+        key: u64,
+        error: impl Into<String>,
+        cause: impl Into<String>,
+        spared: fn(&str) -> bool,
+    ) -> Result<(), Error> {
+        let (error, cause) = (error.into(), cause.into());
+        self.ask(|answer| Input::Interrupt {
+            key,
+            error,
+            cause,
+            spared,
+            answer,
+        })
+        .await
     }
 
     /// Ends an execution, and gives the time at which it ended.

@@ -22,11 +22,22 @@ pub struct Order {
     pub token: Token,
     /// Seconds.
     pub heartbeat: Option<u64>,
+    /// From 1; orders of before it was kept have 0.
+    #[serde(default)]
+    pub attempt: u32,
     /// A worker has it.
     pub started: bool,
     /// Not here when the order is read at a start, which does not need it.
     #[serde(skip)]
     pub input: Value,
+}
+
+/// What is told to whom it concerns of an execution of the platform's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Own {
+    pub name: String,
+    /// What was kept with it.
+    pub origin: String,
 }
 
 /// What an express execution has instead of a log.
@@ -56,6 +67,7 @@ pub(crate) struct Live {
     pub express: Option<Box<Express>>,
     /// Whose child it is.
     pub kin: Option<Kin>,
+    pub own: Option<Arc<Own>>,
 }
 
 /// History that is in no piece yet, as text.
@@ -115,6 +127,7 @@ impl Live {
             at,
             express: None,
             kin: None,
+            own: None,
         }
     }
 
@@ -187,6 +200,7 @@ impl From<Recovered> for Live {
             pending,
             kin: recovered.kin,
             state: recovered.state,
+            own: recovered.own,
             ..Self::new(recovered.owner, recovered.machine, recovered.at)
         }
     }

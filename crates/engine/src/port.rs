@@ -54,7 +54,7 @@ impl Local {
         let asked = arn.to_owned();
         let found = self.store.read(move |db| db.run(&asked)).await.map_err(kept)?;
         found
-            .filter(|run| run.tenant == self.tenant)
+            .filter(|run| run.tenant.as_ref() == Some(&self.tenant))
             .ok_or_else(|| Fault::order(format!("there is no execution {arn}")))
     }
 }
@@ -102,7 +102,7 @@ impl Flow for Local {
         let program =
             Machine::parse(&found.definition).map_err(|problems| Fault::order(asl::refusal(&problems)))?;
         let start = Start {
-            tenant: self.tenant.clone(),
+            tenant: Some(self.tenant.clone()),
             owner: self.owner,
             machine: found.key,
             machine_arn: machine.to_owned(),

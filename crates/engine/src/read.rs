@@ -55,6 +55,23 @@ pub(crate) struct Opened {
     pub runs: Vec<store::MapRun>,
     /// Open children of Map runs that are over.
     pub strays: Vec<u64>,
+    /// The first event of an execution that cannot be read: neither it nor what follows may be dropped.
+    pub unread: Option<u64>,
+}
+
+/// What cannot be read stops nobody else.
+fn readable<T>(read: Result<T, Error>) -> Result<Option<T>, Error> {
+    match read {
+        Ok(value) => Ok(Some(value)),
+        Err(error @ Error::Damaged(_)) => {
+            error!(
+                error = &error as &dyn std::error::Error,
+                "an execution cannot go on"
+            );
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 pub(crate) fn open(db: &Db<'_>) -> Result<Opened, Error> {
@@ -64,23 +81,29 @@ pub(crate) fn open(db: &Db<'_>) -> Result<Opened, Error> {
         events.entry(logged.execution).or_default().push(logged);
     }
     let mut machines = HashMap::<String, Machine>::new();
-    let mut moving = Vec::new();
+    let (mut moving, mut unread) = (Vec::new(), None);
     for (key, events) in events {
         let Some((run, text)) = db.run_by_key(key)?.filter(|(run, _)| run.ended_at.is_none()) else {
             continue;
         };
         let machine = match machines.get(&text) {
-            Some(machine) => machine.clone(),
-            None => {
-                let machine = Machine::parse(&text).map_err(|_| Error::Damaged(key))?;
-                machines.insert(text, machine.clone());
-                machine
-            }
+            Some(machine) => Ok(machine.clone()),
+            None => Machine::parse(&text).map_err(|_| Error::Damaged(key)),
         };
         let snapshot = db.snapshot(key)?;
-        let recovered = recover::replay(&run, machine, snapshot, &events)?;
-        if recovered.unfolded.is_some() {
-            moving.push((key, recovered));
+        let recovered = machine.and_then(|machine| {
+            machines.entry(text).or_insert_with(|| machine.clone());
+            recover::replay(&run, machine, snapshot, &events)
+        });
+        match readable(recovered)? {
+            Some(recovered) if recovered.unfolded.is_some() => moving.push((key, recovered)),
+            Some(_) => {}
+            None => {
+                unread = unread
+                    .into_iter()
+                    .chain(events.first().map(|first| first.seq))
+                    .min()
+            }
         }
     }
     let (mut waiting, mut after) = (Vec::new(), 0);
@@ -90,8 +113,10 @@ pub(crate) fn open(db: &Db<'_>) -> Result<Opened, Error> {
         after = last.execution;
         for mut row in page.into_iter().filter(|row| row.open != "[]") {
             let open = std::mem::take(&mut row.open);
-            let orders = serde_json::from_str(&open).map_err(|_| Error::Damaged(row.execution))?;
-            waiting.push((row, orders));
+            let orders = serde_json::from_str(&open).map_err(|_| Error::Damaged(row.execution));
+            if let Some(orders) = readable(orders)? {
+                waiting.push((row, orders));
+            }
         }
     }
     Ok(Opened {
@@ -101,6 +126,7 @@ pub(crate) fn open(db: &Db<'_>) -> Result<Opened, Error> {
         waiting,
         runs: db.open_map_runs()?,
         strays: db.stray_children()?,
+        unread,
     })
 }
 
@@ -181,7 +207,7 @@ impl Engine {
             match taken {
                 Ok(false) => {
                     start.fresh = true;
-                    self.begin(*start, answer);
+                    self.begin(*start, None, answer);
                 }
                 Ok(true) => {
                     self.names.remove(&start.arn);

@@ -1,12 +1,12 @@
 //! From rows to executions: a snapshot, and the events after it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use asl::{Command, Event, Execution, HistoryEvent, Machine, Step};
 use jiff::Timestamp;
 use store::{Db, Kin, Logged, Piece, Run, Snapshot};
 
-use crate::{Error, Order, live};
+use crate::{Error, Order, PLATFORM, live, live::Own};
 
 /// An open execution as its rows say it is.
 #[derive(Debug, Clone)]
@@ -26,6 +26,8 @@ pub struct Recovered {
     pub at: Timestamp,
     /// Whose child it is.
     pub kin: Option<Kin>,
+    /// It is the platform's own.
+    pub own: Option<Arc<Own>>,
 }
 
 /// Reads an open execution, log included. `None`: there is none with this key, or it has ended.
@@ -65,6 +67,12 @@ pub(crate) fn replay(
         history: Vec::new(),
         at: run.started_at,
         kin: run.kin,
+        own: (run.owner == PLATFORM && run.kin.is_none()).then(|| {
+            Arc::new(Own {
+                name: run.name.clone(),
+                origin: run.origin.clone(),
+            })
+        }),
     };
     for logged in events.iter().filter(|logged| logged.seq > seq) {
         let event = serde_json::from_str(&logged.event).map_err(|_| damaged())?;
@@ -105,6 +113,7 @@ pub(crate) fn note(orders: &mut BTreeMap<u64, Order>, event: &Event, step: &Step
                 resource,
                 input,
                 heartbeat,
+                attempt,
                 token,
                 ..
             } => {
@@ -113,6 +122,7 @@ pub(crate) fn note(orders: &mut BTreeMap<u64, Order>, event: &Event, step: &Step
                     resource: resource.as_str().into(),
                     token: token.as_str().into(),
                     heartbeat: *heartbeat,
+                    attempt: *attempt,
                     started: false,
                     input: input.clone(),
                 };

@@ -7,13 +7,15 @@ use std::{
     time::Duration,
 };
 
+use asl::HistoryEvent;
 use jiff::{SignedDuration, Timestamp};
-use store::{Batch, Store};
+use model::ledger::Deed;
+use store::{Batch, Begin, Store};
 use tokio::{sync::mpsc, task::JoinSet, time::sleep};
 use tracing::{error, warn};
 
 use crate::{
-    Error, Handle, Objects,
+    Also, Error, Handle, Objects, Own,
     act::Act,
     chores::Chore,
     commit::InFlight,
@@ -58,6 +60,18 @@ impl Default for Limits {
 /// Why nobody will work on tasks of a resource in an execution of a tenant, by its number.
 pub type Refuses = Arc<dyn Fn(u64, &str) -> Option<String> + Send + Sync>;
 
+/// The owner of executions that no tenant has.
+pub const PLATFORM: u64 = 0;
+
+/// Who is told what the platform's own executions do.
+pub trait Witness: Send + Sync {
+    /// Lines of the ledger for what happened, which are written in the same transaction.
+    fn deeds(&self, own: &Own, events: &[HistoryEvent]) -> Vec<Deed>;
+
+    /// It is on record that the execution is over.
+    fn ended(&self, own: &Own, status: &str);
+}
+
 /// What the engine is given.
 pub struct Setup {
     pub store: Store,
@@ -70,6 +84,7 @@ pub struct Setup {
     pub own: fn(&str) -> bool,
     /// Where distributed Maps read and write objects. `None`: those that want to fail.
     pub objects: Option<Arc<dyn Objects>>,
+    pub witness: Option<Arc<dyn Witness>>,
     pub limits: Limits,
 }
 
@@ -92,6 +107,8 @@ pub struct Engine {
     pub(crate) names: HashSet<String>,
     pub(crate) reading: Option<Pin<Box<dyn Future<Output = crate::read::Read> + Send>>>,
     pub(crate) batch: Batch,
+    /// Executions that begin with the batch, each with what else is in the transaction.
+    pub(crate) alsos: Vec<(Begin, Also)>,
     pub(crate) acts: Vec<Act>,
     pub(crate) in_flight: Option<InFlight>,
     pub(crate) seq: u64,
@@ -125,6 +142,8 @@ pub struct Engine {
     pub(crate) asking: bool,
     /// There may be news that were not there when they were last looked for.
     pub(crate) more_news: bool,
+    /// No event from here on is dropped.
+    pub(crate) unread: Option<u64>,
     pub(crate) settling: Vec<Answer<()>>,
     /// Executions whose end is not committed yet, by the commit that it is in.
     pub(crate) ending: HashMap<u64, u64>,
@@ -159,6 +178,7 @@ pub fn new(setup: Setup) -> (Engine, Handle) {
         names: HashSet::new(),
         reading: None,
         batch: Batch::default(),
+        alsos: Vec::new(),
         acts: Vec::new(),
         in_flight: None,
         seq: 0,
@@ -180,6 +200,7 @@ pub fn new(setup: Setup) -> (Engine, Handle) {
         telling: None,
         asking: false,
         more_news: false,
+        unread: None,
         settling: Vec::new(),
         ending: HashMap::new(),
         last: Timestamp::MIN,
@@ -278,9 +299,10 @@ impl Engine {
         self.ending.clear();
         self.reading = None;
         self.batch = Batch::default();
+        self.alsos.clear();
         let opened = self.setup.store.read(crate::read::open).await?;
         (self.seq, self.key) = (opened.seq, self.key.max(opened.key));
-        self.dropped = 0;
+        (self.dropped, self.unread) = (0, opened.unread);
         for (key, recovered) in opened.moving {
             self.revive(key, recovered);
         }

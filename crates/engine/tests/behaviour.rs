@@ -447,3 +447,71 @@ async fn a_history_reads_the_same_from_the_log_and_from_rows() {
     }
     running.end().await;
 }
+
+/// What cannot be read stays as it is, and stops nobody else.
+#[tokio::test]
+async fn an_execution_that_cannot_be_read_stops_no_other() {
+    let dir = dir();
+    let store = open(&dir.path).await;
+    let begin = |key: u64, definition: &str| store::Begin {
+        key,
+        tenant: Some(world::tenant()),
+        machine: 1,
+        name: format!("{key}"),
+        arn: format!("{key}"),
+        origin: "{}".into(),
+        definition: definition.into(),
+        input: "{}".into(),
+        at: Timestamp::now(),
+        kin: None,
+    };
+    let logged = |seq, execution| store::Logged {
+        seq,
+        execution,
+        at: Timestamp::now(),
+        event: r#"{"of":"another version"}"#.into(),
+    };
+    let broken = store::Snapshot {
+        execution: 3,
+        seq: 0,
+        wake: None,
+        open: "[7]".into(),
+        orders: "[]".into(),
+        state: "{}".into(),
+    };
+    let batch = store::Batch {
+        begins: vec![begin(1, "{}"), begin(2, &chain(1)), begin(3, &chain(1))],
+        events: vec![logged(1, 1), logged(2, 2)],
+        folds: vec![store::Fold {
+            snapshot: broken,
+            history: None,
+        }],
+        ..store::Batch::default()
+    };
+    let kept = store.write(move |tx| tx.append(&batch)).await;
+    kept.unwrap_or_else(|error: store::Error| panic!("{error}"));
+    let running = run(store, Limits::default()).await;
+    let begun = running
+        .handle
+        .start(start(&chain(1), "a", json!({})))
+        .await
+        .unwrap();
+    let offer = running.handle.poll(&resource("work"), None).await.unwrap();
+    running
+        .handle
+        .succeed(OWNER, &offer.token, json!({}))
+        .await
+        .unwrap();
+    assert_eq!(ended(&running.store, begun.key).await.status, Status::Succeeded);
+    running.handle.settle().await.unwrap();
+    let store = running.end().await;
+    let left = store.read(|db| db.log(None, 0)).await;
+    let left = left.unwrap_or_else(|error: store::Error| panic!("{error}"));
+    assert_eq!(
+        left[..2]
+            .iter()
+            .map(|logged| logged.execution)
+            .collect::<Vec<_>>(),
+        [1, 2]
+    );
+}

@@ -101,6 +101,21 @@ impl<'a> Tx<'a> {
         }
     }
 
+    /// Runs `work` so that, when it fails, what it did is undone and what was done before it stays. The outer error is
+    /// that nobody knows what stays: the transaction must not be committed.
+    pub fn attempt<T>(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> Result<T, Error>,
+    ) -> Result<Result<T, Error>, Error> {
+        self.run("SAVEPOINT attempt", [])?;
+        let outcome = work(self);
+        if outcome.is_err() {
+            self.run("ROLLBACK TO attempt", [])?;
+        }
+        self.run("RELEASE attempt", [])?;
+        Ok(outcome)
+    }
+
     /// The number of rows that changed.
     pub(crate) fn run(&self, sql: &str, params: impl Params) -> Result<usize, Error> {
         Ok(self.connection.prepare_cached(sql)?.execute(params)?)

@@ -1,7 +1,6 @@
 use std::sync::Arc;
 
 use camino::Utf8PathBuf;
-use model::ExecutionId;
 
 /// What can go wrong with the store.
 #[derive(Debug, thiserror::Error)]
@@ -15,13 +14,6 @@ pub enum Error {
     Refused { message: String, next: Option<String> },
     #[error("no {what} is left")]
     Exhausted { what: &'static str },
-    /// The execution has moved on since it was read.
-    #[error("execution {execution} is at version {found}, not {expected}")]
-    Version {
-        execution: ExecutionId,
-        expected: u64,
-        found: u64,
-    },
     /// A sealed value does not open: it was altered or moved, or its key is another one.
     #[error(
         "the sealed {what} cannot be opened: it was altered, or the key is not the one it was sealed with"

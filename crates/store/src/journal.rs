@@ -1,6 +1,4 @@
-//! The durable engine's rows: executions, their histories, tasks and timers.
-//!
-//! A transition is committed whole, against the version that it was decided on, or not at all.
+//! The durable engine's rows: what runs and ran, the log of it, and the histories; and what is a release among them.
 
 mod activities;
 mod executions;
@@ -8,14 +6,10 @@ mod log;
 mod machines;
 mod maps;
 mod runs;
-mod tasks;
-mod transition;
 
 pub use activities::{Activity, News};
-pub use executions::{Execution, ExecutionFilter, ExecutionSummary, HistoryRow, Status};
+pub use executions::{ExecutionFilter, ExecutionSummary, NewExecution, Status};
 pub use log::{Batch, Begin, Finish, Fold, Logged, Piece, Snapshot, Waiting};
 pub use machines::{Alias, MachineFilter, MachineVersion, NewMachine, StateMachine, Tags};
 pub use maps::{ChildEnd, Children, Kin, MapChild, MapRun, RunChange, RunStep};
 pub use runs::{Run, RunFilter};
-pub use tasks::{Due, Lease, Task, TaskKey};
-pub use transition::{End, NewExecution, NewTask, Transition};

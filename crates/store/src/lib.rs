@@ -43,10 +43,9 @@ pub use evidence::{
 };
 pub use inbox::{Delivery, DeliveryVerdict, NewDelivery, Received};
 pub use journal::{
-    Activity, Alias, Batch, Begin, ChildEnd, Children, Due, End, Execution, ExecutionFilter,
-    ExecutionSummary, Finish, Fold, HistoryRow, Kin, Lease, Logged, MachineFilter, MachineVersion, MapChild,
-    MapRun, NewExecution, NewMachine, NewTask, News, Piece, Run, RunChange, RunFilter, RunStep, Snapshot,
-    StateMachine, Status, Tags, Task, TaskKey, Transition, Waiting,
+    Activity, Alias, Batch, Begin, ChildEnd, Children, ExecutionFilter, ExecutionSummary, Finish, Fold, Kin,
+    Logged, MachineFilter, MachineVersion, MapChild, MapRun, NewExecution, NewMachine, News, Piece, Run,
+    RunChange, RunFilter, RunStep, Snapshot, StateMachine, Status, Tags, Waiting,
 };
 pub use keys::random_bits;
 pub use ledger::LedgerFilter;

@@ -23,7 +23,8 @@ const STEPS: &[&str] = &[
     include_str!("../migrations/05-people.sql"),
     include_str!("../migrations/06-kept-releases.sql"),
     include_str!("../migrations/07-states.sql"),
-    include_str!("../migrations/08-map-runs.sql"),
+    include_str!("../migrations/08-releases.sql"),
+    include_str!("../migrations/09-map-runs.sql"),
 ];
 
 /// Makes the directory if it is not there, and keeps every other process out of it while the file is open.
@@ -98,5 +99,10 @@ pub(crate) fn open_reader(path: &Utf8Path) -> Result<Connection, Error> {
 }
 
 pub(crate) fn migrate(connection: &mut Connection) -> Result<(), Error> {
-    Ok(Migrations::from_iter(STEPS.iter().map(|step| M::up(step))).to_latest(connection)?)
+    let steps = STEPS.iter().map(|step| M::up(step).foreign_key_check());
+    // A table that is made anew under its name must not take with it what refers to it.
+    connection.pragma_update(None, "foreign_keys", false)?;
+    let migrated = Migrations::from_iter(steps).to_latest(connection);
+    connection.pragma_update(None, "foreign_keys", true)?;
+    Ok(migrated?)
 }

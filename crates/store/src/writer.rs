@@ -215,6 +215,8 @@ mod tests {
         let keys = Keys::open(dir, true).unwrap();
         let mut connection = schema::open(&dir.join("db")).unwrap();
         schema::migrate(&mut connection).unwrap();
+        // No page is free within the file.
+        connection.execute_batch("VACUUM").unwrap();
         let pages: u32 = connection
             .query_row("PRAGMA page_count", [], |row| row.get(0))
             .unwrap();

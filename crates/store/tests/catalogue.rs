@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use model::{ExecutionId, HostId, release::ReleaseState};
 use store::{Error, HostState, PushState};
-use world::{World, app, at, by, execution, host, place, push, release, tenant};
+use world::{World, app, at, by, end, host, place, push, release, start, tenant};
 
 #[tokio::test]
 async fn names_are_taken_once_and_free_again_after_deletion() {
@@ -138,7 +138,7 @@ async fn the_newest_push_runs_and_older_ones_are_superseded() {
                 }
                 let next = tx.next_push(&dev, &first, &by(1))?.unwrap();
                 assert_eq!(next.commit.message, "c");
-                tx.start_execution(&execution(1, Some(&dev)), &by(1))?;
+                start(tx, 1, Some(&dev), "{}", &by(1))?;
                 tx.enqueue_push(&push(&dev, "d"), &by(2))?;
                 assert_eq!(
                     tx.next_push(&dev, &ExecutionId::from_bits(2), &by(2))?,
@@ -146,14 +146,7 @@ async fn the_newest_push_runs_and_older_ones_are_superseded() {
                     "one runs"
                 );
                 assert_eq!(tx.places_to_release()?, []);
-                let mut end = store::Transition::new(first, 0, at(3), "{}".into());
-                end.end = Some(store::End {
-                    status: store::Status::Succeeded,
-                    output: None,
-                    error: None,
-                    cause: None,
-                });
-                tx.commit(end)?;
+                end(tx, 1, store::Status::Succeeded, 3)?;
                 assert_eq!(tx.places_to_release()?, std::slice::from_ref(&dev));
                 assert!(tx.next_push(&dev, &ExecutionId::from_bits(2), &by(3))?.is_some());
                 Ok(())
@@ -281,30 +274,39 @@ async fn what_an_execution_under_way_goes_back_to_or_speaks_of_is_kept() {
             let image = |n: u64| model::Digest::of(format!("image r{n}"));
             assert_eq!(tx.kept_releases(&dev)?, BTreeSet::from([4, 5, 6, 7, 8, 9]));
             assert!(!tx.keepers()?.images.contains(&image(1)));
-            let rollback = store::NewExecution {
-                input: r#"{"kind":"rollback","to":1}"#.into(),
-                ..execution(1, Some(&dev))
+            let elsewhere: model::Place = "acme/other/dev".parse().unwrap();
+            start(tx, 1, Some(&dev), r#"{"kind":"rollback","to":1}"#, &by(1))?;
+            start(tx, 2, Some(&dev), r#"{"plan":{"release":2,"from":2}}"#, &by(1))?;
+            start(tx, 3, Some(&elsewhere), r#"{"to":3}"#, &by(1))?;
+            let snapshot = store::Snapshot {
+                execution: 1001,
+                seq: 1,
+                wake: None,
+                open: "[]".into(),
+                orders: "[]".into(),
+                state: format!(r#"{{"made":{{"build":"{}"}}}}"#, image(98)),
             };
-            tx.start_execution(&rollback, &by(1))?;
-            let resize = store::NewExecution {
-                input: r#"{"plan":{"release":2,"from":2}}"#.into(),
-                state: format!(
-                    r#"{{"made":{{"build":"{}","log":"deploy/t-x-1-1.h-1"}}}}"#,
+            let logged = store::Logged {
+                seq: 2,
+                execution: 1002,
+                at: at(1),
+                event: format!(
+                    r#"{{"output":{{"build":"{}","log":"deploy/t-x-1-1.h-1"}}}}"#,
                     image(99)
                 ),
-                ..execution(2, Some(&dev))
             };
-            tx.start_execution(&resize, &by(1))?;
-            let elsewhere: model::Place = "acme/other/dev".parse().unwrap();
-            let other = store::NewExecution {
-                input: r#"{"to":3}"#.into(),
-                ..execution(3, Some(&elsewhere))
-            };
-            tx.start_execution(&other, &by(1))?;
+            tx.append(&store::Batch {
+                folds: vec![store::Fold {
+                    snapshot,
+                    history: None,
+                }],
+                events: vec![logged],
+                ..store::Batch::default()
+            })?;
             let kept = tx.keepers()?;
             assert!(kept.images.contains(&image(1)) && kept.images.contains(&image(2)));
             assert!(!kept.images.contains(&image(3)), "it is of another environment");
-            assert_eq!(kept.mentioned, BTreeSet::from([image(99)]));
+            assert_eq!(kept.mentioned, BTreeSet::from([image(98), image(99)]));
             assert_eq!(kept.logs, BTreeSet::from(["deploy/t-x-1-1.h-1".parse().unwrap()]));
             Ok(())
         })

@@ -13,8 +13,8 @@ use model::{
         ScriptFailure, Verdict,
     },
 };
-use store::{DeploymentState, End, Error, NewBake, NewBuild, NewDeployment, Status, Transition, WorkState};
-use world::{World, app, at, by, commit, execution, release, tenant};
+use store::{DeploymentState, Error, NewBake, NewBuild, NewDeployment, Status, WorkState};
+use world::{World, app, at, by, commit, end, release, start, tenant};
 
 fn ticket(task: u64) -> Ticket {
     Ticket::of(&ExecutionId::from_bits(1), task, 0)
@@ -161,7 +161,7 @@ async fn what_an_execution_under_way_has_made_is_kept_until_it_ends() {
                 execution: Some(ExecutionId::from_bits(1)),
                 log: None,
             };
-            tx.start_execution(&execution(1, Some(&dev)), &by(0))?;
+            start(tx, 1, Some(&dev), "{}", &by(0))?;
             tx.begin_build(&new_build(&dev, 1), &by(1))?;
             tx.finish_build(&ticket(1), Ok(&built()), &by(1))?;
             tx.begin_bake(&bake, &by(1))?;
@@ -174,14 +174,7 @@ async fn what_an_execution_under_way_has_made_is_kept_until_it_ends() {
                 tx.delete_image(&baked().image, &by(3)),
                 Err(Error::Refused { .. })
             ));
-            let mut end = Transition::new(ExecutionId::from_bits(1), 0, at(4), "{}".into());
-            end.end = Some(End {
-                status: Status::Aborted,
-                output: None,
-                error: None,
-                cause: None,
-            });
-            tx.commit(end)?;
+            end(tx, 1, Status::Aborted, 4)?;
             assert_eq!(tx.keepers()?, store::Keepers::default());
             tx.delete_image(&baked().image, &by(5))?;
             assert!(tx.images()?.is_empty());

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use model::ledger::{Broken, Deed, Verifier};
 use proptest::prelude::*;
 use store::{Error, HostState, LedgerFilter, Tx};
-use world::{World, at, by, execution, host, place, push, release, tenant};
+use world::{World, at, by, host, place, push, release, start, tenant};
 
 /// Does one of many things to a few names; many of them are refused.
 fn act(tx: &Tx<'_>, seed: u64, action: u8, which: u8) -> Result<(), Error> {
@@ -42,7 +42,7 @@ fn act(tx: &Tx<'_>, seed: u64, action: u8, which: u8) -> Result<(), Error> {
         12 => tx.delete_environment(&place, &by(second)),
         13 => tx.delete_app(&place.tenant, &place.app, &by(second)),
         14 => tx.delete_tenant(&place.tenant, &by(second)),
-        _ => tx.start_execution(&execution(seed, Some(&place)), &by(second)),
+        _ => start(tx, seed, Some(&place), "{}", &by(second)),
     }
 }
 

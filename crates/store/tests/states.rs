@@ -10,7 +10,7 @@ use world::{World, at, by};
 fn begin(key: u64) -> Begin {
     Begin {
         key,
-        tenant: "acme".parse().unwrap(),
+        tenant: Some("acme".parse().unwrap()),
         machine: key % 2,
         name: format!("x{key}"),
         arn: format!("arn:{key}"),

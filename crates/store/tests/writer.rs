@@ -67,24 +67,22 @@ async fn what_is_queued_together_is_committed_together() {
     let world = World::new();
     let file = world.dir().join("store.sqlite3");
     let (go, wait) = mpsc::channel::<()>();
+    let (begun, begins) = tokio::sync::oneshot::channel();
     let store = world.store.clone();
     let first = tokio::spawn(async move {
         store
             .write(move |tx| {
                 tx.set_setting("first", Some("1"), &by(0))?;
+                begun.send(()).unwrap();
                 wait.recv().unwrap();
                 Ok::<_, Error>(())
             })
             .await
     });
+    begins.await.unwrap();
     // Readers go on while the writer is in the middle of its work.
-    while world
-        .store
-        .read(|db| db.setting("first"))
-        .await
-        .unwrap()
-        .is_some()
-    {}
+    let seen = world.store.read(|db| db.setting("first")).await.unwrap();
+    assert_eq!(seen, None);
     let mut second = Box::pin(world.store.write(move |tx| {
         let outside = rusqlite::Connection::open(&file).unwrap();
         let committed: u32 = outside

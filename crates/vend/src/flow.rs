@@ -8,19 +8,22 @@ pub mod commands;
 pub mod compare;
 pub mod definition;
 pub mod deletion;
-pub mod engine;
 pub mod healthy;
 pub mod intake;
-pub mod journal;
+pub mod runs;
 pub mod start;
+pub mod unreadable;
 pub mod unwind;
 pub mod variables;
+pub mod workers;
 
 mod approve;
 mod bake;
 mod build;
 mod deploy;
 mod destroy;
+#[cfg(test)]
+mod laws;
 mod plan;
 mod provision;
 mod record;
@@ -47,13 +50,15 @@ use crate::{
 /// What stages and reconcilers act on.
 pub struct World {
     pub store: store::Store,
+    /// What moves executions.
+    pub engine: engine::Handle,
     pub node: host::client::Client,
     pub edge: edge::Client,
     pub platform: Platform,
     pub data: Data,
     /// Which repositories elsewhere may be fetched.
     pub remotes: crate::git::remote::Remotes,
-    pub pokes: Pokes,
+    pub pokes: Arc<Pokes>,
     pub routes: crate::reconcile::routes::Handle,
 }
 

@@ -54,41 +54,28 @@ pub async fn run(data: Data, mut lent: Lent) -> Result<(), Error> {
     let _ = tokio::fs::remove_dir_all(data.serve().join("tmp")).await;
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
-    let world = compose(&data, platform, store.clone(), &stop, &tasks);
-    let states = states(&world, &stop, &tasks).await?;
-    let (engine, handle) = flow::engine::new(Arc::clone(&world));
-    let cancel = stop.clone();
-    tasks.spawn(async move {
-        if let Err(error) = engine.run(cancel).await {
-            error!(
-                error = &error as &dyn std::error::Error,
-                "the engine stopped: {}",
-                chain(&error)
-            );
-        }
-    });
-    tasks.spawn(flow::intake::run(
-        Arc::clone(&world),
-        handle.clone(),
-        stop.clone(),
-    ));
-    tasks.spawn(flow::deletion::run(
-        Arc::clone(&world),
-        handle.clone(),
-        stop.clone(),
-    ));
-    tasks.spawn(reconcile::fleet::run(
-        Arc::clone(&world),
-        handle.clone(),
-        stop.clone(),
-    ));
+    flow::unreadable::end(&store, By::platform(clock::now())).await?;
+    let pokes = Arc::new(Pokes::default());
+    let states = states(&store, &pokes, &platform, &stop, &tasks).await?;
+    let world = compose(
+        &data,
+        platform,
+        states.engine.clone(),
+        pokes,
+        store.clone(),
+        &stop,
+        &tasks,
+    );
+    tasks.spawn(flow::workers::run(Arc::clone(&world), stop.clone()));
+    tasks.spawn(flow::intake::run(Arc::clone(&world), stop.clone()));
+    tasks.spawn(flow::deletion::run(Arc::clone(&world), stop.clone()));
+    tasks.spawn(reconcile::fleet::run(Arc::clone(&world), stop.clone()));
     tasks.spawn(reconcile::retention::run(Arc::clone(&world), stop.clone()));
 
     let state = web::State::new(web::Setup {
         store,
         commands: Arc::new(Flows {
             world: Arc::clone(&world),
-            engine: handle,
         }),
         sight: Arc::new(Eyes(Arc::clone(&world))),
         repositories: data.repositories(),
@@ -120,24 +107,30 @@ pub async fn run(data: Data, mut lent: Lent) -> Result<(), Error> {
     Ok(())
 }
 
-/// The engine of the users' state machines.
+/// The engine: it moves releases, and the users' state machines.
 async fn states(
-    world: &Arc<World>,
+    store: &Store,
+    pokes: &Arc<Pokes>,
+    platform: &Platform,
     stop: &CancellationToken,
     tasks: &TaskTracker,
 ) -> Result<web::States, store::Error> {
     let known = Arc::new(web::Known::default());
-    known.load(&world.store).await?;
+    known.load(store).await?;
     let refuses = Arc::clone(&known);
-    let buckets = world.platform.states.objects.clone();
+    let buckets = platform.states.objects.clone();
     let (engine, handle) = engine::new(engine::Setup {
-        store: world.store.clone(),
+        store: store.clone(),
         clock: clock::now,
         bits: clock::bits,
-        refuses: Arc::new(move |owner, resource| refuses.refuses(owner, resource)),
-        // Workers of activities are processes of their own: one that has a task goes on with it.
-        own: |_| false,
+        refuses: Arc::new(move |owner, resource| match owner {
+            engine::PLATFORM if flow::definition::is_known(resource) => None,
+            _ => refuses.refuses(owner, resource),
+        }),
+        // Workers of tenants' activities are processes of their own: one that has a task goes on with it.
+        own: flow::definition::is_known,
         objects: buckets.map(|path| Arc::new(web::Buckets(path)) as Arc<dyn engine::Objects>),
+        witness: Some(Arc::new(flow::runs::Clerk(Arc::clone(pokes)))),
         limits: engine::Limits::default(),
     });
     let cancel = stop.clone();
@@ -145,7 +138,7 @@ async fn states(
         if let Err(error) = engine.run(cancel.cancelled_owned()).await {
             error!(
                 error = &error as &dyn std::error::Error,
-                "the engine of state machines stopped: {}",
+                "the engine stopped: {}",
                 chain(&error)
             );
         }
@@ -153,7 +146,7 @@ async fn states(
     Ok(web::States {
         engine: handle,
         known,
-        unsigned: world.platform.states.unsigned.clone(),
+        unsigned: platform.states.unsigned.clone(),
     })
 }
 
@@ -174,6 +167,8 @@ async fn settle(store: &Store, data: &Data, platform: &Platform) -> Result<(), s
 fn compose(
     data: &Data,
     platform: Platform,
+    engine: engine::Handle,
+    pokes: Arc<Pokes>,
     store: Store,
     stop: &CancellationToken,
     tasks: &TaskTracker,
@@ -184,12 +179,13 @@ fn compose(
     tasks.spawn(routes.run(stop.clone()));
     Arc::new(World {
         store,
+        engine,
         node,
         edge,
         remotes: Remotes::new(&platform, data),
         platform,
         data: data.clone(),
-        pokes: Pokes::default(),
+        pokes,
         routes: handle,
     })
 }

@@ -80,7 +80,7 @@ fn number(figures: &Value, name: &str) -> f64 {
 
 fn measure(load: &Load, rounds: usize, table: &mut Table) -> anyhow::Result<()> {
     for open in OPEN {
-        let (mut ours, mut raw, mut rows, mut alone, mut commits) = (vec![], vec![], vec![], vec![], vec![]);
+        let (mut ours, mut raw, mut alone, mut commits) = (vec![], vec![], vec![], vec![]);
         for _ in 0..rounds {
             let engine = load.run("engine", open)?;
             // SQLite alone, with commits as large as the engine's were.
@@ -88,7 +88,6 @@ fn measure(load: &Load, rounds: usize, table: &mut Table) -> anyhow::Result<()> 
             let sqlite = load.run("raw", group as u32)?;
             raw.push(number(&sqlite, "transitions_per_s"));
             commits.push(number(&sqlite, "p99_ms"));
-            rows.push(number(&load.run("rows", open.min(100))?, "transitions_per_s"));
             alone.push(group);
             ours.push(engine);
         }
@@ -109,11 +108,6 @@ fn measure(load: &Load, rounds: usize, table: &mut Table) -> anyhow::Result<()> 
             format!("{open} open: ratio to SQLite alone"),
             "",
             &ratios(&speed, &raw),
-        );
-        table.row(
-            format!("{open} open: ratio to a step as rows, one commit each"),
-            "",
-            &ratios(&speed, &rows),
         );
         table.row(
             format!("{open} open: processor time a transition"),

@@ -45,6 +45,7 @@ pub fn setup(store: &Store, limits: Limits) -> Setup {
         refuses: Arc::new(|_, resource| resource.contains(":nobody").then(|| "nobody".to_owned())),
         own: |_| true,
         objects: None,
+        witness: None,
         limits,
     }
 }
@@ -101,7 +102,7 @@ pub fn resource(name: &str) -> String {
 
 pub fn start(text: &str, name: &str, input: Value) -> Start {
     Start {
-        tenant: tenant(),
+        tenant: Some(tenant()),
         owner: OWNER,
         machine: 1,
         machine_arn: "arn:aws:states:local:000000000001:stateMachine:m".into(),

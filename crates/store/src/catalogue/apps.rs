@@ -148,7 +148,7 @@ impl Tx<'_> {
             ));
         }
         self.run(
-            "DELETE FROM executions WHERE tenant = ?1 AND app = ?2",
+            "DELETE FROM state_executions WHERE key IN (SELECT run FROM executions WHERE tenant = ?1 AND app = ?2)",
             [tenant.as_str(), name.as_str()],
         )?;
         self.run("DELETE FROM apps WHERE id = ?1", [key])?;

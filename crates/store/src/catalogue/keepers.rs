@@ -21,7 +21,16 @@ pub struct Keepers {
 const WANTED: &str = "SELECT r.image, r.revision, r.source FROM releases r
     JOIN environments e ON e.id = r.environment_id JOIN apps a ON a.id = e.app_id JOIN tenants t ON t.id = a.tenant_id
     JOIN executions x ON x.tenant = t.name AND x.app = a.name AND x.environment = e.name
-    WHERE x.ended_at IS NULL AND r.number IN (x.input ->> '$.to', x.input ->> '$.plan.release')";
+    JOIN state_executions s ON s.key = x.run
+    WHERE x.ended_at IS NULL AND r.number IN (s.input ->> '$.to', s.input ->> '$.plan.release')";
+
+/// All that an execution's state can be made of: what it began with, what it was when it was folded, and what was said
+/// to it since.
+const SAID: &str = "SELECT s.input AS text FROM executions x JOIN state_executions s ON s.key = x.run
+    WHERE x.ended_at IS NULL
+    UNION ALL SELECT s.state FROM executions x JOIN snapshots s ON s.execution = x.run WHERE x.ended_at IS NULL
+    UNION ALL SELECT e.event FROM events e
+        WHERE e.execution IN (SELECT x.run FROM executions x WHERE x.ended_at IS NULL)";
 
 impl Db<'_> {
     /// Of every environment: the live release, pending ones, five more that were live, those of hosts that are
@@ -71,13 +80,8 @@ impl Db<'_> {
     }
 
     fn keep_mentioned(&self, kept: &mut Keepers) -> Result<(), Error> {
-        let texts: Vec<(String, String)> = self.all(
-            "SELECT x.input, s.state FROM executions x JOIN execution_states s ON s.execution = x.key
-             WHERE x.ended_at IS NULL",
-            [],
-            |row| Ok((row.get("input")?, row.get("state")?)),
-        )?;
-        for text in texts.iter().flat_map(|(input, state)| [input, state]) {
+        let texts: Vec<String> = self.all(SAID, [], |row| row.get("text"))?;
+        for text in &texts {
             kept.mentioned.extend(digests(text));
             kept.logs.extend(logs(text));
         }

@@ -2,10 +2,12 @@ use jiff::Timestamp;
 use model::{AppName, Digest, EnvironmentName, ExecutionId, Place, TenantName};
 use rusqlite::{Row, params};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
+use super::Finish;
 use crate::{
-    Db, Error, Tx,
-    sql::{At, Columns as _},
+    By, Db, Error, Tx,
+    sql::{At, Columns as _, Word},
 };
 
 /// As Step Functions says it.
@@ -28,6 +30,8 @@ pub struct ExecutionSummary {
     pub place: Option<Place>,
     /// `release`, `rollback`, `environment-destroy`.
     pub kind: String,
+    /// Key of its run: what it does.
+    pub run: u64,
     pub status: Status,
     pub error: Option<String>,
     pub cause: Option<String>,
@@ -37,30 +41,15 @@ pub struct ExecutionSummary {
     pub deadline_at: Option<Timestamp>,
 }
 
-/// All of an execution but its history.
+/// An execution to be started.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Execution {
-    pub summary: ExecutionSummary,
-    /// The machine's definition.
-    pub machine: String,
-    pub input: String,
-    pub output: Option<String>,
-    /// What a transition must name, and raises.
-    pub version: u64,
-    pub state: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HistoryRow {
-    /// From 1 in its execution.
-    pub id: u64,
-    /// 0 for the first.
-    pub previous: u64,
-    pub at: Timestamp,
-    /// AWS's type: `TaskStateEntered`.
+pub struct NewExecution {
+    pub id: ExecutionId,
+    pub place: Option<Place>,
     pub kind: String,
-    /// JSON.
-    pub details: String,
+    /// Key of its run, which is there already.
+    pub run: u64,
+    pub deadline_at: Option<Timestamp>,
 }
 
 /// Which executions to list. `None` does not choose.
@@ -79,31 +68,23 @@ pub struct ExecutionFilter {
 }
 
 impl Db<'_> {
-    pub fn execution(&self, id: &ExecutionId) -> Result<Execution, Error> {
-        self.one(
-            "SELECT x.*, m.definition, s.version, s.state FROM executions x
-             JOIN machines m ON m.digest = x.machine JOIN execution_states s ON s.execution = x.key
-             WHERE x.id = ?1",
-            [id.as_str()],
-            execution,
-        )?
-        .ok_or_else(|| Error::missing("execution", id))
-    }
-
     pub fn execution_summary(&self, id: &ExecutionId) -> Result<ExecutionSummary, Error> {
         self.one("SELECT * FROM executions WHERE id = ?1", [id.as_str()], summary)?
             .ok_or_else(|| Error::missing("execution", id))
     }
 
-    /// Version and state: what changes from one transition to the next.
-    pub fn execution_state(&self, id: &ExecutionId) -> Result<(u64, String), Error> {
-        self.one(
-            "SELECT s.version, s.state FROM execution_states s JOIN executions x ON x.key = s.execution
-             WHERE x.id = ?1",
-            [id.as_str()],
-            |row| Ok((row.get(0)?, row.get(1)?)),
-        )?
-        .ok_or_else(|| Error::missing("execution", id))
+    /// The execution that has this run.
+    pub fn execution_of_run(&self, run: u64) -> Result<Option<ExecutionSummary>, Error> {
+        self.one("SELECT * FROM executions WHERE run = ?1", [run], summary)
+    }
+
+    /// Executions that are past their deadline, `limit` at most.
+    pub fn overdue(&self, now: Timestamp, limit: u32) -> Result<Vec<ExecutionSummary>, Error> {
+        self.all(
+            "SELECT * FROM executions WHERE ended_at IS NULL AND deadline_at <= ?1 ORDER BY deadline_at LIMIT ?2",
+            params![At(now), limit],
+            summary,
+        )
     }
 
     /// Every execution under way, oldest first: what a restart resumes.
@@ -162,55 +143,61 @@ impl Db<'_> {
             ],
         )
     }
-
-    /// Is an execution of this environment under way that does more than wait in a task of `waiting` (a resource that
-    /// people answer)?
-    pub fn is_moving(&self, place: &Place, waiting: &str) -> Result<bool, Error> {
-        self.value(
-            "SELECT EXISTS (SELECT 1 FROM executions x
-             WHERE x.tenant = ?1 AND x.app = ?2 AND x.environment = ?3 AND x.ended_at IS NULL
-             AND NOT EXISTS (SELECT 1 FROM tasks t WHERE t.execution = x.key AND t.resource = ?4))",
-            [
-                place.tenant.as_str(),
-                place.app.as_str(),
-                place.environment.as_str(),
-                waiting,
-            ],
-        )
-    }
-
-    /// Rows with an id above `after`, in their order.
-    pub fn history(&self, id: &ExecutionId, after: u64, limit: u32) -> Result<Vec<HistoryRow>, Error> {
-        self.all(
-            "SELECT id, previous, at, kind, details FROM history WHERE execution = ?1 AND id > ?2
-             ORDER BY id LIMIT ?3",
-            params![self.execution_key(id)?, after, limit],
-            |row| {
-                Ok(HistoryRow {
-                    id: row.get("id")?,
-                    previous: row.get("previous")?,
-                    at: row.at("at")?,
-                    kind: row.get("kind")?,
-                    details: row.get("details")?,
-                })
-            },
-        )
-    }
-
-    pub(crate) fn execution_key(&self, id: &ExecutionId) -> Result<i64, Error> {
-        self.one("SELECT key FROM executions WHERE id = ?1", [id.as_str()], |row| {
-            row.get(0)
-        })?
-        .ok_or_else(|| Error::missing("execution", id))
-    }
 }
 
 impl Tx<'_> {
+    /// Writes down what a run is. In the same transaction in which the run begins.
+    pub fn start_execution(&self, new: &NewExecution, by: &By) -> Result<(), Error> {
+        let place = new.place.as_ref();
+        self.insert(
+            "INSERT INTO executions (id, tenant, app, environment, kind, run, status, started_at, started_by,
+                 deadline_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+            params![
+                new.id.as_str(),
+                place.map(|place| place.tenant.as_str()),
+                place.map(|place| place.app.as_str()),
+                place.map(|place| place.environment.as_str()),
+                new.kind,
+                new.run,
+                Word(Status::Running),
+                At(by.at),
+                by.actor,
+                new.deadline_at.map(At)
+            ],
+            || Error::exists("execution", &new.id),
+        )?;
+        let detail = json!({ "kind": new.kind, "place": place.map(ToString::to_string) });
+        self.note(
+            by,
+            "execution.start",
+            place.map(|place| &place.tenant),
+            &new.id,
+            detail,
+        )
+    }
+
+    /// The run is over, and so is the execution.
+    pub(super) fn end_execution(&self, finish: &Finish) -> Result<(), Error> {
+        let timed_out = (finish.status == Status::TimedOut).then_some("States.Timeout");
+        self.run(
+            "UPDATE executions SET status = ?2, error = ?3, cause = ?4, ended_at = ?5 WHERE run = ?1",
+            params![
+                finish.execution,
+                Word(finish.status),
+                finish.error.as_deref().or(timed_out),
+                finish.cause,
+                At(finish.at)
+            ],
+        )
+        .map(drop)
+    }
+
     /// Forgets executions that ended before `ended_before`, the oldest first and `limit` at most, with their
     /// histories. Gives how many.
     pub fn prune_executions(&self, ended_before: Timestamp, limit: u32) -> Result<usize, Error> {
         let pruned = self.run(
-            "DELETE FROM executions WHERE key IN (SELECT key FROM executions
+            "DELETE FROM state_executions WHERE key IN (SELECT run FROM executions
              WHERE ended_at IS NOT NULL AND ended_at < ?1 ORDER BY ended_at LIMIT ?2)",
             params![At(ended_before), limit],
         )?;
@@ -223,8 +210,7 @@ impl Tx<'_> {
     /// Forgets definitions that nothing has any more.
     pub(super) fn prune_definitions(&self) -> Result<(), Error> {
         self.run(
-            "DELETE FROM machines WHERE NOT EXISTS (SELECT 1 FROM executions x WHERE x.machine = digest)
-             AND NOT EXISTS (SELECT 1 FROM state_machines m WHERE m.definition = digest)
+            "DELETE FROM machines WHERE NOT EXISTS (SELECT 1 FROM state_machines m WHERE m.definition = digest)
              AND NOT EXISTS (SELECT 1 FROM state_machine_versions v WHERE v.definition = digest)
              AND NOT EXISTS (SELECT 1 FROM state_executions s WHERE s.definition = digest)",
             [],
@@ -265,6 +251,7 @@ fn summary(row: &Row<'_>) -> rusqlite::Result<ExecutionSummary> {
             environment,
         }),
         kind: row.get("kind")?,
+        run: row.get("run")?,
         status: row.word("status")?,
         error: row.get("error")?,
         cause: row.get("cause")?,
@@ -272,16 +259,5 @@ fn summary(row: &Row<'_>) -> rusqlite::Result<ExecutionSummary> {
         started_by: row.get("started_by")?,
         ended_at: row.maybe_at("ended_at")?,
         deadline_at: row.maybe_at("deadline_at")?,
-    })
-}
-
-fn execution(row: &Row<'_>) -> rusqlite::Result<Execution> {
-    Ok(Execution {
-        summary: summary(row)?,
-        machine: row.get("definition")?,
-        input: row.get("input")?,
-        output: row.get("output")?,
-        version: row.get("version")?,
-        state: row.get("state")?,
     })
 }

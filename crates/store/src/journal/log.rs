@@ -29,7 +29,8 @@ pub struct Logged {
 pub struct Begin {
     /// Never given before.
     pub key: u64,
-    pub tenant: TenantName,
+    /// `None`: the platform's own.
+    pub tenant: Option<TenantName>,
     /// Key of the state machine.
     pub machine: u64,
     pub name: String,
@@ -76,7 +77,7 @@ pub struct Snapshot {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Waiting {
     pub execution: u64,
-    /// Number of its tenant.
+    /// Number of its tenant; 0: the platform.
     pub owner: u64,
     pub seq: u64,
     pub open: String,
@@ -112,7 +113,8 @@ pub struct Batch {
     pub ended: Vec<ChildEnd>,
     pub folds: Vec<Fold>,
     pub finishes: Vec<Finish>,
-    pub deeds: Vec<(Deed, Timestamp)>,
+    /// Lines of the ledger, with the execution that they are about.
+    pub deeds: Vec<(u64, Deed, Timestamp)>,
     /// Every event before this one is folded or of an execution that ended. The last event of the log is always kept,
     /// because numbers go on from it.
     pub folded_before: Option<u64>,
@@ -130,6 +132,16 @@ impl Batch {
             && self.finishes.is_empty()
             && self.deeds.is_empty()
             && self.folded_before.is_none()
+    }
+
+    /// Takes out what is about one execution.
+    pub fn forget(&mut self, execution: u64) {
+        self.begins.retain(|begin| begin.key != execution);
+        self.events.retain(|logged| logged.execution != execution);
+        self.reopened.retain(|(key, _)| *key != execution);
+        self.folds.retain(|fold| fold.snapshot.execution != execution);
+        self.finishes.retain(|finish| finish.execution != execution);
+        self.deeds.retain(|(key, ..)| *key != execution);
     }
 }
 
@@ -183,14 +195,14 @@ impl Db<'_> {
     /// Snapshots of executions with a key above `after`, in the order of keys.
     pub fn waiting(&self, after: u64, limit: u32) -> Result<Vec<Waiting>, Error> {
         self.all(
-            "SELECT s.execution, s.seq, s.open, x.tenant_id FROM snapshots s
+            "SELECT s.execution, s.seq, s.open, ifnull(x.tenant_id, 0) AS owner FROM snapshots s
              JOIN state_executions x ON x.key = s.execution
              WHERE s.execution > ?1 ORDER BY s.execution LIMIT ?2",
             params![after, limit],
             |row| {
                 Ok(Waiting {
                     execution: row.get("execution")?,
-                    owner: row.get("tenant_id")?,
+                    owner: row.get("owner")?,
                     seq: row.get("seq")?,
                     open: row.get("open")?,
                 })
@@ -264,7 +276,7 @@ impl Tx<'_> {
         for finish in &batch.finishes {
             self.finish(finish)?;
         }
-        for (deed, at) in &batch.deeds {
+        for (_, deed, at) in &batch.deeds {
             self.record(deed.clone(), *at)?;
         }
         if let Some(before) = batch.folded_before {
@@ -284,7 +296,11 @@ impl Tx<'_> {
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
             params![
                 begin.key,
-                self.tenant_key(&begin.tenant)?,
+                begin
+                    .tenant
+                    .as_ref()
+                    .map(|tenant| self.tenant_key(tenant))
+                    .transpose()?,
                 begin.machine,
                 begin.name,
                 begin.arn,
@@ -333,9 +349,9 @@ impl Tx<'_> {
     }
 
     fn finish(&self, finish: &Finish) -> Result<(), Error> {
-        self.run(
+        let owner: Option<Option<u64>> = self.one(
             "UPDATE state_executions SET status = ?2, output = ?3, error = ?4, cause = ?5, ended_at = ?6
-             WHERE key = ?1",
+             WHERE key = ?1 RETURNING tenant_id",
             params![
                 finish.execution,
                 Word(finish.status),
@@ -344,9 +360,13 @@ impl Tx<'_> {
                 finish.cause,
                 At(finish.at)
             ],
+            |row| row.get(0),
         )?;
         if let Some(kin) = &finish.kin {
             self.count(kin.run, finish.status, 1, kin.items)?;
+        }
+        if owner == Some(None) {
+            self.end_execution(finish)?;
         }
         match &finish.snapshot {
             Some(snapshot) => self.keep_snapshot(snapshot)?,

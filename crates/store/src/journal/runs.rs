@@ -14,8 +14,9 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Run {
     pub key: u64,
-    pub tenant: TenantName,
-    /// Number of the tenant.
+    /// `None`: the platform's own.
+    pub tenant: Option<TenantName>,
+    /// Number of the tenant; 0: the platform.
     pub owner: u64,
     /// Key of the state machine, which may be gone.
     pub machine: u64,
@@ -55,7 +56,7 @@ pub struct RunFilter {
 const SELECT: &str =
     "SELECT x.*, t.name AS tenant, r.execution AS parent, r.task AS parent_task, c.items AS child_items,
     x.ended_at IS NOT NULL AND EXISTS (SELECT 1 FROM snapshots s WHERE s.execution = x.key) AS redrivable
-    FROM state_executions x JOIN tenants t ON t.id = x.tenant_id
+    FROM state_executions x LEFT JOIN tenants t ON t.id = x.tenant_id
     LEFT JOIN map_runs r ON r.key = x.run LEFT JOIN map_children c ON c.run = x.run AND c.child = x.child";
 
 impl Db<'_> {
@@ -120,20 +121,20 @@ impl Db<'_> {
 }
 
 impl Tx<'_> {
-    /// Forgets executions of state machines that ended before `ended_before`, and those of a machine beyond its newest
-    /// `keep`; `limit` at most. Children of Map runs go before the execution that they belong to, and count too. Gives
-    /// how many.
+    /// Forgets executions of tenants' state machines that ended before `ended_before`, and those of a machine beyond
+    /// its newest `keep`; `limit` at most. Children of Map runs go before the execution that they belong to, and count
+    /// too. Gives how many.
     pub fn prune_runs(&self, ended_before: Timestamp, keep: u32, limit: u32) -> Result<usize, Error> {
         let mut gone = 0;
         let old = self.all(
-            "SELECT key FROM state_executions WHERE ended_at IS NOT NULL AND ended_at < ?1 AND run IS NULL
-             ORDER BY ended_at LIMIT ?2",
+            "SELECT key FROM state_executions WHERE ended_at IS NOT NULL AND ended_at < ?1
+             AND run IS NULL AND tenant_id IS NOT NULL ORDER BY ended_at LIMIT ?2",
             params![At(ended_before), limit],
             |row| row.get(0),
         )?;
         gone += self.forget(old, limit)?;
         let machines: Vec<u64> = self.all(
-            "SELECT DISTINCT machine FROM state_executions WHERE run IS NULL",
+            "SELECT DISTINCT machine FROM state_executions WHERE run IS NULL AND tenant_id IS NOT NULL",
             [],
             |row| row.get(0),
         )?;
@@ -175,8 +176,8 @@ impl Tx<'_> {
 fn run(row: &Row<'_>) -> rusqlite::Result<Run> {
     Ok(Run {
         key: row.get("key")?,
-        tenant: row.parsed("tenant")?,
-        owner: row.get("tenant_id")?,
+        tenant: row.maybe_parsed("tenant")?,
+        owner: row.get::<_, Option<u64>>("tenant_id")?.unwrap_or(0),
         machine: row.get("machine")?,
         name: row.get("name")?,
         arn: row.get("arn")?,

@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use camino::{Utf8Path, Utf8PathBuf};
 use jiff::{SignedDuration, Timestamp};
 use model::{AppName, Digest, ExecutionId, HostId, Place, TenantName, port::Commit, port::HostRole, spec};
-use store::{By, Error, NewExecution, NewHost, NewPush, NewRelease, Store, Tx};
+use store::{
+    Batch, Begin, By, Error, Finish, NewExecution, NewHost, NewPush, NewRelease, Piece, Status, Store, Tx,
+};
 
 pub struct World {
     pub store: Store,
@@ -110,16 +112,55 @@ pub fn push(place: &Place, text: &str) -> NewPush {
     }
 }
 
-pub fn execution(bits: u64, place: Option<&Place>) -> NewExecution {
-    NewExecution {
+/// The first commit of an execution with its run.
+pub fn start(tx: &Tx<'_>, bits: u64, place: Option<&Place>, input: &str, by: &By) -> Result<(), Error> {
+    let run = 1000 + bits;
+    let begin = Begin {
+        key: run,
+        tenant: None,
+        machine: 0,
+        name: ExecutionId::from_bits(bits).to_string(),
+        arn: format!("platform:{bits}"),
+        origin: "{}".into(),
+        definition: r#"{"StartAt":"Build"}"#.into(),
+        input: input.into(),
+        at: by.at,
+        kin: None,
+    };
+    tx.append(&Batch {
+        begins: vec![begin],
+        ..Batch::default()
+    })?;
+    let new = NewExecution {
         id: ExecutionId::from_bits(bits),
         place: place.cloned(),
         kind: "release".into(),
-        machine: r#"{"StartAt":"Build"}"#.into(),
-        input: "{}".into(),
-        state: r#"{"at":"start"}"#.into(),
-        deadline_at: None,
-    }
+        run,
+        deadline_at: Some(at(40)),
+    };
+    tx.start_execution(&new, by)
+}
+
+/// Its last commit.
+pub fn end(tx: &Tx<'_>, bits: u64, status: Status, second: i64) -> Result<(), Error> {
+    let finish = Finish {
+        execution: 1000 + bits,
+        status,
+        output: None,
+        error: (status == Status::Failed).then(|| "Vend.Customer".into()),
+        cause: None,
+        at: at(second),
+        history: Some(Piece {
+            first: 1,
+            events: "[]".into(),
+        }),
+        snapshot: None,
+        kin: None,
+    };
+    tx.append(&Batch {
+        finishes: vec![finish],
+        ..Batch::default()
+    })
 }
 
 pub fn release(text: &str) -> NewRelease {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use asl::Event;
+use engine::PLATFORM;
 use futures_util::future::BoxFuture;
 use model::{
     AppName, ApprovalId, ExecutionId, Place, TenantName,
@@ -12,12 +12,11 @@ use model::{
 };
 use store::{By, NewPush, PushState};
 
-use super::{Outcome, World, approve, definition, deletion, engine, plan, start, stored};
+use super::{Outcome, World, approve, definition, deletion, plan, runs, start, stored, workers};
 use crate::web::{Commands, Pushed};
 
 pub struct Flows {
     pub world: Arc<World>,
-    pub engine: engine::Handle,
 }
 
 /// A rule of the store that forbids something is the caller's to mend; all else is the platform's.
@@ -78,13 +77,12 @@ impl Commands for Flows {
     fn rollback(&self, place: Place, to: Option<u64>, by: By) -> BoxFuture<'_, Result<ExecutionId, Fault>> {
         Box::pin(async move {
             let to = self.target(&place, to).await?;
-            self.started(start::rollback(&self.world, place, to, by).await)
-                .await
+            start::rollback(&self.world, place, to, by).await.map_err(refused)
         })
     }
 
     fn destroy(&self, place: Place, by: By) -> BoxFuture<'_, Result<ExecutionId, Fault>> {
-        Box::pin(async move { self.started(start::destroy(&self.world, place, by).await).await })
+        Box::pin(async move { start::destroy(&self.world, place, by).await.map_err(refused) })
     }
 
     fn delete_app(
@@ -101,10 +99,7 @@ impl Commands for Flows {
     }
 
     fn scale(&self, place: Place, hosts: u32, by: By) -> BoxFuture<'_, Result<ExecutionId, Fault>> {
-        Box::pin(async move {
-            self.started(start::scale(&self.world, place, hosts, by).await)
-                .await
-        })
+        Box::pin(async move { start::scale(&self.world, place, hosts, by).await.map_err(refused) })
     }
 
     fn retry(&self, place: Place, by: By) -> BoxFuture<'_, Result<u64, Fault>> {
@@ -140,62 +135,60 @@ impl Commands for Flows {
 
     fn cancel(&self, execution: ExecutionId, by: By) -> BoxFuture<'_, Result<(), Fault>> {
         Box::pin(async move {
-            let (id, cause) = (execution.clone(), format!("{} cancelled it", by.actor));
+            let (id, cause) = (execution, format!("{} cancelled it", by.actor));
             let cancelled = self.world.store.write(move |tx| {
                 let found = tx.execution_summary(&id)?;
                 if found.ended_at.is_some() {
                     let message = format!("{id} is over already");
                     return Err(store::Error::Refused { message, next: None });
                 }
-                let tasks = tx.tasks(&id)?;
-                if tasks.iter().any(|task| definition::is_final(&task.resource))
-                    || found.kind == start::DESTROY
-                {
+                let run = runs::open(tx, found.run)?;
+                let mut orders = run.iter().flat_map(|run| run.orders.values());
+                let is_final = orders.any(|order| definition::is_final(&order.resource));
+                if is_final || found.kind == start::DESTROY {
                     return Err(store::Error::Refused {
                         message: format!("{id} is removing things, and stops when they are gone"),
                         next: Some(format!("vend executions show {id} --follow")),
                     });
                 }
-                tx.record(
-                    deletion::deed(&by, "execution.cancel", found.place.as_ref(), id.as_str()),
-                    by.at,
-                )
+                let deed = deletion::deed(&by, "execution.cancel", found.place.as_ref(), id.as_str());
+                tx.record(deed, by.at)?;
+                Ok(found.run)
             });
-            cancelled.await.map_err(refused)?;
-            self.engine.tell(engine::News::Cancel(execution, cause)).await;
-            Ok(())
+            let run = cancelled.await.map_err(refused)?;
+            workers::interrupt(&self.world, run, "Vend.Cancelled", &cause).await
         })
     }
 
     fn voted(&self, approval: ApprovalId) -> BoxFuture<'_, Result<(), Fault>> {
         Box::pin(async move {
-            let approval = self
-                .world
-                .store
-                .read(move |db| db.approval(&approval))
-                .await
-                .map_err(refused)?;
-            let task = approval.task;
-            let event = match approve::answer(&approval) {
+            let read = self.world.store.read(move |db| {
+                let approval = db.approval(&approval)?;
+                let run = runs::open(db, db.execution_summary(&approval.execution)?.run)?;
+                let token = run.and_then(|run| Some(run.orders.get(&approval.task)?.token.to_string()));
+                Ok((approval, token))
+            });
+            let (approval, token) = read.await.map_err(refused)?;
+            // Nobody waits for the answer any more.
+            let Some(token) = token else { return Ok(()) };
+            let engine = &self.world.engine;
+            let answered = match approve::answer(&approval) {
                 Ok(Outcome::Later) => return Ok(()),
-                Ok(Outcome::Done(output)) => Event::TaskSucceeded { task, output },
-                Err(fault) => engine::failed(task, &fault),
+                Ok(Outcome::Done(output)) => engine.succeed(PLATFORM, &token, output).await,
+                Err(fault) => {
+                    let (error, cause) = runs::failure(&fault);
+                    engine.fail(PLATFORM, &token, Some(error), Some(cause)).await
+                }
             };
-            self.engine
-                .tell(engine::News::Happened(approval.execution, event))
-                .await;
-            Ok(())
+            match answered {
+                Ok(()) | Err(engine::Error::TaskGone) => Ok(()),
+                Err(error) => Err(error.into()),
+            }
         })
     }
 }
 
 impl Flows {
-    async fn started(&self, started: Result<ExecutionId, store::Error>) -> Result<ExecutionId, Fault> {
-        let execution = started.map_err(refused)?;
-        self.engine.tell(engine::News::Wake).await;
-        Ok(execution)
-    }
-
     /// The release to go back to: the one asked for, or the newest that was live before this one.
     async fn target(&self, place: &Place, to: Option<u64>) -> Result<u64, Fault> {
         let own = place.clone();
@@ -264,8 +257,6 @@ impl Flows {
             .write(move |tx| deletion::order(tx, &own, &by))
             .await
             .map_err(refused)?;
-        let executions = deletion::once(&self.world, &self.engine, &what).await?;
-        self.engine.tell(engine::News::Wake).await;
-        Ok(executions)
+        deletion::once(&self.world, &what).await
     }
 }

@@ -8,8 +8,20 @@
 use model::spec;
 use serde_json::{Value, json};
 
-/// A Task's resource: the activity of this name. The account is nobody's; on AWS it is the customer's.
+/// Names of the platform's own things begin so. The account is nobody's; on AWS it is the customer's.
+const ACCOUNT: &str = "arn:aws:states:local:000000000000:";
+/// A Task's resource: the activity of this name.
 const ACTIVITY: &str = "arn:aws:states:local:000000000000:activity:";
+
+/// The whole name of something of the platform's own.
+pub fn arn(rest: &str) -> String {
+    format!("{ACCOUNT}{rest}")
+}
+
+/// Is somebody in this process there for the resource?
+pub fn is_known(resource: &str) -> bool {
+    activity(resource).is_some_and(|name| super::ACTIVITIES.contains(&name))
+}
 
 /// The name of the activity in a resource, if it is one of ours.
 pub fn activity(resource: &str) -> Option<&str> {
@@ -29,9 +41,9 @@ pub fn is_final(resource: &str) -> bool {
     activity(resource).is_some_and(|name| FINAL.contains(&name))
 }
 
-/// The resource of tasks that people answer.
-pub fn asking() -> String {
-    format!("{ACTIVITY}approve")
+/// Do people answer tasks of this resource?
+pub fn is_asking(resource: &str) -> bool {
+    activity(resource) == Some("approve")
 }
 
 /// The resources of all activities.
@@ -307,7 +319,7 @@ fn add(states: &mut serde_json::Map<String, Value>, (name, state): (String, Valu
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
 
     #[test]
@@ -337,7 +349,7 @@ mod tests {
         assert_eq!(asking["States"]["PlanUnchanged"]["Default"], "Plan");
     }
 
-    fn sample(approval: bool) -> spec::Environment {
+    pub fn sample(approval: bool) -> spec::Environment {
         let text = if approval {
             "app: shop\nenvironments:\n  production: { branch: main, approval: { required: 1 } }\n"
         } else {

@@ -16,7 +16,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{World, engine, start, stored};
+use super::{World, start, stored, workers};
 
 const SETTING: &str = "deletions";
 const EVERY: Duration = Duration::from_secs(2);
@@ -70,15 +70,13 @@ fn keep(tx: &mut Tx<'_>, all: &[Deletion], by: &By) -> Result<(), Error> {
     tx.set_setting(SETTING, Some(&text), by)
 }
 
-pub async fn run(world: Arc<World>, engine: engine::Handle, cancel: CancellationToken) {
+pub async fn run(world: Arc<World>, cancel: CancellationToken) {
     loop {
         match world.store.read(ordered).await {
             Ok(all) => {
                 for what in &all {
-                    match once(&world, &engine, what).await {
-                        Ok(started) if started.is_empty() => {}
-                        Ok(_) => engine.tell(engine::News::Wake).await,
-                        Err(fault) => warn!("a deletion could not go on: {fault}"),
+                    if let Err(fault) = once(&world, what).await {
+                        warn!("a deletion could not go on: {fault}");
                     }
                 }
             }
@@ -100,31 +98,23 @@ pub fn covers(db: &Db<'_>, tenant: &TenantName, app: &AppName) -> Result<bool, E
 }
 
 /// Stops what is open in an environment that is to go, but for its destruction.
-async fn cancel(world: &World, engine: &engine::Handle, place: &Place) -> Result<(), Fault> {
+async fn cancel(world: &World, place: &Place) -> Result<(), Fault> {
     let open = world
         .store
         .read(|db| db.open_executions())
         .await
         .map_err(stored)?;
     for execution in open {
-        if execution.place.as_ref() == Some(place) && execution.kind != "environment-destroy" {
-            engine
-                .tell(engine::News::Cancel(
-                    execution.id,
-                    "its app is being deleted".into(),
-                ))
-                .await;
+        if execution.place.as_ref() == Some(place) && execution.kind != start::DESTROY {
+            let cause = "its app is being deleted";
+            workers::interrupt(world, execution.run, "Vend.Cancelled", cause).await?;
         }
     }
     Ok(())
 }
 
 /// Does what can be done now: destroys environments, then deletes what has none any more.
-pub async fn once(
-    world: &World,
-    engine: &engine::Handle,
-    what: &Deletion,
-) -> Result<Vec<ExecutionId>, Fault> {
+pub async fn once(world: &World, what: &Deletion) -> Result<Vec<ExecutionId>, Fault> {
     let own = what.clone();
     let environments = world
         .store
@@ -141,7 +131,7 @@ pub async fn once(
         match start::destroy(world, environment.place.clone(), by).await {
             Ok(execution) => started.push(execution),
             // Something is under way, its own destruction included: the next round looks again.
-            Err(Error::Refused { .. }) => cancel(world, engine, &environment.place).await?,
+            Err(Error::Refused { .. }) => cancel(world, &environment.place).await?,
             Err(error) => return Err(stored(error)),
         }
     }

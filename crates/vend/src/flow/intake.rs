@@ -23,7 +23,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{World, chain, deletion, engine, start, stored};
+use super::{World, chain, deletion, start, stored};
 use crate::git::Repository;
 
 const EVERY: Duration = Duration::from_secs(5);
@@ -54,8 +54,8 @@ impl Work {
     }
 }
 
-pub async fn run(world: Arc<World>, engine: engine::Handle, cancel: CancellationToken) {
-    let mut under_way: JoinSet<(Key, usize)> = JoinSet::new();
+pub async fn run(world: Arc<World>, cancel: CancellationToken) {
+    let mut under_way: JoinSet<Key> = JoinSet::new();
     let mut busy: BTreeSet<Key> = BTreeSet::new();
     // What was tried and is still there waits for time or news: trying it again at once would not end.
     let mut tried: BTreeMap<Key, Tried> = BTreeMap::new();
@@ -68,7 +68,10 @@ pub async fn run(world: Arc<World>, engine: engine::Handle, cancel: Cancellation
                     busy.insert(key.clone());
                     tried.insert(key.clone(), work.tried());
                     let world = Arc::clone(&world);
-                    under_way.spawn(async move { (key, take_in(&world, work).await) });
+                    under_way.spawn(async move {
+                        take_in(&world, work).await;
+                        key
+                    });
                 }
             }
             Err(fault) => warn!("pushes could not be taken in: {fault}"),
@@ -76,12 +79,7 @@ pub async fn run(world: Arc<World>, engine: engine::Handle, cancel: Cancellation
         tokio::select! {
             () = cancel.cancelled() => return under_way.shutdown().await,
             Some(ended) = under_way.join_next() => match ended {
-                Ok((key, started)) => {
-                    busy.remove(&key);
-                    if started > 0 {
-                        engine.tell(engine::News::Wake).await;
-                    }
-                }
+                Ok(key) => drop(busy.remove(&key)),
                 // Nobody knows whose it was: what is under way is begun anew, and finds what it has done.
                 Err(error) => {
                     warn!(%error, "an intake broke off");
@@ -133,9 +131,8 @@ fn chosen(
     waiting
 }
 
-/// Takes an app's pushes in, in their order, and starts what is to be released. The number of executions.
-async fn take_in(world: &World, work: Work) -> usize {
-    let mut started = 0;
+/// Takes an app's pushes in, in their order, and starts what is to be released.
+async fn take_in(world: &World, work: Work) {
     for push in &work.pushes {
         if let Err(fault) = assign(world, push).await {
             warn!(push.id, "push {} could not be taken in: {fault}", push.id);
@@ -150,12 +147,10 @@ async fn take_in(world: &World, work: Work) -> usize {
     }
     for place in places {
         let name = place.to_string();
-        match begin(world, place).await {
-            Ok(begun) => started += usize::from(begun),
-            Err(fault) => warn!("the release of {name} could not be begun: {fault}"),
+        if let Err(fault) = begin(world, place).await {
+            warn!("the release of {name} could not be begun: {fault}");
         }
     }
-    started
 }
 
 /// Finds the environments that a push is for, or ends it with the reason.
@@ -327,7 +322,7 @@ async fn ignore(world: &World, push: u64, reason: &str) -> Result<(), Fault> {
 }
 
 /// Starts the release of the newest push that waits for an environment.
-async fn begin(world: &World, place: Place) -> Result<bool, Fault> {
+async fn begin(world: &World, place: Place) -> Result<(), Fault> {
     let own = place.clone();
     let newest = world
         .store
@@ -335,7 +330,7 @@ async fn begin(world: &World, place: Place) -> Result<bool, Fault> {
         .await
         .map_err(stored)?;
     let Some(push) = newest.into_iter().find(|push| push.state == PushState::Waiting) else {
-        return Ok(false);
+        return Ok(());
     };
     let (tenant, app) = (place.tenant.clone(), place.app.clone());
     let is_to_go = world
@@ -344,8 +339,7 @@ async fn begin(world: &World, place: Place) -> Result<bool, Fault> {
         .await
         .map_err(stored)?;
     if is_to_go {
-        ignore(world, push.id, "its app is being deleted").await?;
-        return Ok(false);
+        return ignore(world, push.id, "its app is being deleted").await;
     }
     let found = read(world, &push).await.and_then(|app| {
         let own = app
@@ -355,17 +349,13 @@ async fn begin(world: &World, place: Place) -> Result<bool, Fault> {
         own.ok_or_else(|| format!("{SPEC_FILE} has no environment {} any more", place.environment))
     });
     match found {
-        Ok(spec) => Ok(start::release(world, place, push.id, spec)
-            .await
-            .map_err(stored)?
-            .is_some()),
+        Ok(spec) => start::release(world, place, push, spec).await.map_err(stored),
         Err(reason) => {
             let by = By::platform(crate::clock::now());
             let failed = world
                 .store
                 .write(move |tx| tx.finish_push(push.id, PushState::Failed, Some(&reason), &by));
-            failed.await.map_err(stored)?;
-            Ok(false)
+            failed.await.map_err(stored)
         }
     }
 }

@@ -2,9 +2,12 @@
 
 use model::{DeploymentId, ExecutionId, Place, plan::PlanKind, spec};
 use serde_json::json;
-use store::{By, Error, Tx};
+use store::{By, Db, Error, Push, Tx};
 
-use super::{World, definition, journal};
+use super::{
+    World, definition,
+    runs::{self, New},
+};
 
 /// The kind of an execution that takes an environment down.
 pub const DESTROY: &str = "environment-destroy";
@@ -16,51 +19,53 @@ fn fresh() -> (ExecutionId, DeploymentId) {
     )
 }
 
-/// Takes the newest waiting push of an environment into an execution. `None`: another one is under way, or a newer push
-/// came between reading its `vend.yaml` and this.
-pub async fn release(
-    world: &World,
-    place: Place,
-    push: u64,
-    spec: spec::Environment,
-) -> Result<Option<ExecutionId>, Error> {
+/// Takes the newest waiting push of an environment into an execution, unless another one is under way, or what was read
+/// is not so any more: the next look reads it again.
+pub async fn release(world: &World, place: Place, push: Push, spec: spec::Environment) -> Result<(), Error> {
     let (id, deployment) = fresh();
     let by = By::platform(crate::clock::now());
-    let started = world.store.write(move |tx| {
-        let Some(taken) = tx.next_push(&place, &id, &by)? else {
-            return Ok(None);
-        };
-        if taken.id != push {
-            return Err(Error::Refused {
-                message: "a newer push came".into(),
-                next: None,
-            });
+    let (own, wanted) = (place.clone(), spec.clone());
+    let approval = world.store.read(move |db| rule(db, &own, &wanted)).await?;
+    let input = json!({
+        "kind": PlanKind::Release,
+        "place": place,
+        "push": push.id,
+        "commit": push.commit,
+        "pusher": push.pushed_by,
+        "spec": spec,
+        "approval_rule": approval,
+        "deployment": deployment,
+    });
+    let new = New {
+        id: id.clone(),
+        kind: "release",
+        place: place.clone(),
+        definition: definition::release(&spec, approval.as_ref()),
+        input,
+        by: by.clone(),
+    };
+    let started = runs::begin(world, new, move |tx| {
+        let taken = tx.next_push(&place, &id, &by)?;
+        if taken.is_none_or(|taken| taken.id != push.id) || rule(tx, &place, &spec)? != approval {
+            return Err(refusal("another push or another release came first", None));
         }
-        let approval = rule(tx, &place, &spec)?;
-        tx.set_spec(&place, &spec, &by)?;
-        let input = json!({
-            "kind": PlanKind::Release,
-            "place": place,
-            "push": push,
-            "commit": taken.commit,
-            "pusher": taken.pushed_by,
-            "spec": spec,
-            "approval_rule": approval,
-            "deployment": deployment,
-        });
-        let definition = definition::release(&spec, approval.as_ref());
-        journal::begin(tx, id, "release", &place, &definition, &input, &by).map(Some)
+        tx.set_spec(&place, &spec, &by)
     });
     match started.await {
-        Err(Error::Refused { .. }) => Ok(None),
-        other => other,
+        Ok(_) | Err(Error::Refused { .. }) => Ok(()),
+        Err(error) => Err(error),
     }
+}
+
+fn refusal(message: impl Into<String>, next: Option<String>) -> Error {
+    let message = message.into();
+    Error::Refused { message, next }
 }
 
 /// The rule that a release is under: the live release's, so that a push cannot take its own approval away. A rule that
 /// a push changes holds from the release after it; one that it brings where there was none holds at once.
-fn rule(tx: &Tx<'_>, place: &Place, spec: &spec::Environment) -> Result<Option<spec::Approval>, Error> {
-    let live = tx.live_release(place)?;
+fn rule(db: &Db<'_>, place: &Place, spec: &spec::Environment) -> Result<Option<spec::Approval>, Error> {
+    let live = db.live_release(place)?;
     Ok(live
         .and_then(|live| live.content.spec.approval)
         .or_else(|| spec.approval.clone()))
@@ -68,108 +73,109 @@ fn rule(tx: &Tx<'_>, place: &Place, spec: &spec::Environment) -> Result<Option<s
 
 /// Refuses when something moves: two executions of one environment would undo each other's work. One that waits for
 /// people does not move; it looks again before it does (see `plan::confirm`).
-fn refuse_moving(tx: &Tx<'_>, place: &Place) -> Result<(), Error> {
-    if !tx.is_moving(place, &definition::asking())? {
-        return Ok(());
+fn refuse_moving(db: &Db<'_>, place: &Place) -> Result<(), Error> {
+    match runs::is_moving(db, place)? {
+        true => Err(under_way(place)),
+        false => Ok(()),
     }
-    Err(Error::Refused {
-        message: format!("an execution of {place} is under way"),
-        next: Some(format!("vend executions list {place}")),
-    })
 }
 
-/// Refuses when anything is open, also what only waits.
-fn refuse_busy(tx: &Tx<'_>, place: &Place) -> Result<(), Error> {
-    if !tx.is_busy(place)? {
-        return Ok(());
-    }
-    Err(Error::Refused {
-        message: format!("an execution of {place} is under way"),
-        next: Some(format!("vend executions list {place}")),
-    })
+fn under_way(place: &Place) -> Error {
+    let list = format!("vend executions list {place}");
+    refusal(format!("an execution of {place} is under way"), Some(list))
 }
 
 pub async fn rollback(world: &World, place: Place, to: u64, by: By) -> Result<ExecutionId, Error> {
     let (id, deployment) = fresh();
-    let started = world.store.write(move |tx| {
-        refuse_moving(tx, &place)?;
-        let input = json!({ "kind": PlanKind::Rollback, "place": place, "to": to, "deployment": deployment });
-        journal::begin(tx, id, "rollback", &place, &definition::rollback(), &input, &by)
-    });
-    started.await
-}
-
-/// Brings the live release to its number of hosts. `None`: something is under way, or nothing is live.
-pub async fn resize(
-    world: &World,
-    place: &Place,
-    kind: &'static str,
-    by: By,
-) -> Result<Option<ExecutionId>, Error> {
-    let place = place.clone();
-    world
-        .store
-        .write(move |tx| begin_resize(tx, &place, kind, &by))
-        .await
-}
-
-pub fn begin_resize(
-    tx: &mut Tx<'_>,
-    place: &Place,
-    kind: &str,
-    by: &By,
-) -> Result<Option<ExecutionId>, Error> {
-    let (id, deployment) = fresh();
-    let Some(live) = tx.environment(place)?.live else {
-        return Ok(None);
+    let new = New {
+        id,
+        kind: "rollback",
+        place: place.clone(),
+        definition: definition::rollback(),
+        input: json!({ "kind": PlanKind::Rollback, "place": place, "to": to, "deployment": deployment }),
+        by,
     };
-    if tx.is_moving(place, &definition::asking())? {
-        return Ok(None);
+    runs::begin(world, new, move |tx| refuse_moving(tx, &place)).await
+}
+
+/// Brings the live release to its number of hosts, unless something is under way, or nothing is live. Says whether it
+/// began.
+pub async fn resize(world: &World, place: &Place, kind: &'static str, by: By) -> Result<bool, Error> {
+    match bring(world, place, kind, by, |_| Ok(())).await {
+        Ok(_) => Ok(true),
+        Err(Error::Refused { .. }) => Ok(false),
+        Err(error) => Err(error),
     }
-    let input = json!({
-        "kind": PlanKind::Rollback,
-        "place": place,
-        "plan": { "release": live, "from": live },
-        "deployment": deployment,
-    });
-    journal::begin(tx, id, kind, place, &definition::resize(), &input, by).map(Some)
 }
 
 /// Changes the number of hosts of the live release, for good.
 pub async fn scale(world: &World, place: Place, hosts: u32, by: By) -> Result<ExecutionId, Error> {
-    let started = world.store.write(move |tx| {
+    let (own, actor) = (place.clone(), by.clone());
+    bring(world, &place, "scale", by, move |tx| {
+        tx.set_desired(&own, Some(hosts), &actor)
+    })
+    .await
+}
+
+/// Begins an execution of the live release's fleet, with `change` in the same transaction.
+async fn bring(
+    world: &World,
+    place: &Place,
+    kind: &'static str,
+    by: By,
+    change: impl FnOnce(&mut Tx<'_>) -> Result<(), Error> + Send + 'static,
+) -> Result<ExecutionId, Error> {
+    let (id, deployment) = fresh();
+    let own = place.clone();
+    let environment = world.store.read(move |db| db.environment(&own)).await?;
+    let live = environment.live.ok_or_else(|| {
+        let message = format!("{place} has no release yet: there is nothing to scale");
+        refusal(message, Some("push a commit first".into()))
+    })?;
+    let new = New {
+        id,
+        kind,
+        place: place.clone(),
+        definition: definition::resize(),
+        input: json!({
+            "kind": PlanKind::Rollback,
+            "place": place,
+            "plan": { "release": live, "from": live },
+            "deployment": deployment,
+        }),
+        by,
+    };
+    let place = place.clone();
+    runs::begin(world, new, move |tx| {
         refuse_moving(tx, &place)?;
-        tx.set_desired(&place, Some(hosts), &by)?;
-        let nothing = || Error::Refused {
-            message: format!("{place} has no release yet: there is nothing to scale"),
-            next: Some("push a commit first".into()),
-        };
-        begin_resize(tx, &place, "scale", &by)?.ok_or_else(nothing)
-    });
-    started.await
+        if tx.environment(&place)?.live != Some(live) {
+            return Err(under_way(&place));
+        }
+        change(tx)
+    })
+    .await
 }
 
 pub async fn destroy(world: &World, place: Place, by: By) -> Result<ExecutionId, Error> {
     let (id, _) = fresh();
-    let started = world.store.write(move |tx| {
-        let environment = tx.environment(&place)?;
-        if environment.protected {
-            return Err(Error::Refused {
-                message: format!("{place} is protected"),
-                next: Some(format!("vend environments unprotect {place}")),
-            });
+    let new = New {
+        id,
+        kind: DESTROY,
+        place: place.clone(),
+        definition: definition::environment_destroy(),
+        input: json!({ "kind": PlanKind::Destroy, "place": place }),
+        by,
+    };
+    runs::begin(world, new, move |tx| {
+        if tx.environment(&place)?.protected {
+            let unprotect = format!("vend environments unprotect {place}");
+            return Err(refusal(format!("{place} is protected"), Some(unprotect)));
         }
-        refuse_busy(tx, &place)?;
-        let input = json!({ "kind": PlanKind::Destroy, "place": place });
-        journal::begin(
-            tx,
-            id,
-            DESTROY,
-            &place,
-            &definition::environment_destroy(),
-            &input,
-            &by,
-        )
-    });
-    started.await
+        // Also what only waits for people.
+        match tx.is_busy(&place)? {
+            true => Err(under_way(&place)),
+            false => Ok(()),
+        }
+    })
+    .await
 }

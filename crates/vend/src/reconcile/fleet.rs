@@ -14,20 +14,19 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::patience;
-use crate::flow::{World, engine, start, stored, unwind};
+use crate::flow::{World, start, stored, unwind};
 
 const EVERY: Duration = Duration::from_secs(3);
 /// A fleet is brought to its size at most this often; one that cannot be, more and more seldom (see `patience`).
 const PATIENCE: SignedDuration = SignedDuration::from_secs(60);
 
-pub async fn run(world: Arc<World>, engine: engine::Handle, cancel: CancellationToken) {
+pub async fn run(world: Arc<World>, cancel: CancellationToken) {
     let mut tried: HashMap<Place, Timestamp> = HashMap::new();
     let mut failed = false;
     loop {
         let done = once(&world, &mut tried).await;
         match &done {
-            Ok(true) => engine.tell(engine::News::Wake).await,
-            Ok(false) => {}
+            Ok(()) => {}
             // The roles start side by side: that the node does not answer the first time says nothing yet.
             Err(fault) if !failed => debug!("hosts could not be looked after: {fault}"),
             Err(fault) => warn!("hosts could not be looked after: {fault}"),
@@ -41,8 +40,7 @@ pub async fn run(world: Arc<World>, engine: engine::Handle, cancel: Cancellation
     }
 }
 
-/// True when executions were started.
-async fn once(world: &World, tried: &mut HashMap<Place, Timestamp>) -> Result<bool, Fault> {
+async fn once(world: &World, tried: &mut HashMap<Place, Timestamp>) -> Result<(), Fault> {
     retire(world).await?;
     let seen = world.node.list().await?;
     let rows = world
@@ -181,7 +179,7 @@ async fn mark_dead(world: &World, rows: &[store::Host], seen: &[HostSeen]) -> Re
 
 /// Starts an execution for every environment whose live release has fewer hosts than it is to have, or whose
 /// database does not run.
-async fn resize(world: &World, tried: &mut HashMap<Place, Timestamp>) -> Result<bool, Fault> {
+async fn resize(world: &World, tried: &mut HashMap<Place, Timestamp>) -> Result<(), Fault> {
     let environments = world
         .store
         .read(|db| db.environments(None))
@@ -189,7 +187,6 @@ async fn resize(world: &World, tried: &mut HashMap<Place, Timestamp>) -> Result<
         .map_err(stored)?;
     let seen = world.node.list().await?;
     let now = crate::clock::now();
-    let mut started = false;
     for environment in environments {
         let Some(live) = environment.live else { continue };
         let patient = tried
@@ -211,14 +208,12 @@ async fn resize(world: &World, tried: &mut HashMap<Place, Timestamp>) -> Result<
         if start::resize(world, &environment.place, patience::HEAL, by)
             .await
             .map_err(stored)?
-            .is_some()
         {
             info!("{} has too few hosts: replacing them", environment.place);
             tried.insert(environment.place, now);
-            started = true;
         }
     }
-    Ok(started)
+    Ok(())
 }
 
 async fn is_short(

@@ -67,6 +67,7 @@ mod tests {
         ExecutionSummary {
             key: second.unsigned_abs(),
             id: ExecutionId::from_bits(second.unsigned_abs()),
+            run: second.unsigned_abs(),
             kind: kind.into(),
             place: None,
             status,

@@ -136,7 +136,7 @@ mod tests {
         port::{Baked, Commit},
         spec,
     };
-    use store::{NewBake, NewExecution, NewRelease};
+    use store::{Batch, Begin, NewBake, NewExecution, NewRelease};
 
     use super::*;
 
@@ -232,13 +232,27 @@ mod tests {
                 baked(tx, n, &over)?;
                 released(tx, n)?;
             }
+            let begin = Begin {
+                key: 1,
+                tenant: None,
+                machine: 0,
+                name: running.to_string(),
+                arn: "x".into(),
+                origin: "{}".into(),
+                definition: "{}".into(),
+                input: format!(r#"{{"revision":"{mentioned}"}}"#),
+                at: at(5).at,
+                kin: None,
+            };
+            tx.append(&Batch {
+                begins: vec![begin],
+                ..Batch::default()
+            })?;
             let execution = NewExecution {
                 id: running.clone(),
                 place: Some(place),
                 kind: "release".into(),
-                machine: "{}".into(),
-                input: "{}".into(),
-                state: format!(r#"{{"revision":"{mentioned}"}}"#),
+                run: 1,
                 deadline_at: None,
             };
             tx.start_execution(&execution, &at(5))?;

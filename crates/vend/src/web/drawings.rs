@@ -21,7 +21,7 @@ use super::{
 use crate::states::draw;
 
 /// Events that are read at a time; each may carry a payload.
-const PIECE: u32 = 1_000;
+const PIECE: usize = 1_000;
 
 /// The definition of an execution and its events, which is what a drawing needs.
 #[utoipa::path(get, path = "/v1/executions/{execution}/drawing", operation_id = "drawings.show", tag = "executions",
@@ -67,55 +67,49 @@ async fn read(state: &State, caller: &Caller, id: &str) -> Result<Drawing, Refus
 
 async fn of_execution(state: &State, caller: &Caller, id: &str) -> Result<(String, Vec<Value>), Refusal> {
     let id: ExecutionId = executions::parse(id)?;
-    executions::allowed(state, caller, Action::View, &id).await?;
-    let read = move |db: &Db<'_>| -> Result<_, store::Error> {
-        let mut events = Vec::new();
-        loop {
-            let piece = db.history(&id, events.len() as u64, PIECE)?;
-            events.extend(piece.iter().map(|row| {
-                let details = serde_json::from_str(&row.details).unwrap_or_default();
-                event(row.id, row.previous, &row.kind, &details)
-            }));
-            if piece.len() < PIECE as usize {
-                return Ok((db.execution(&id)?.machine, events));
-            }
-        }
-    };
-    Ok(state.store.read(read).await?)
+    let found = executions::allowed(state, caller, Action::View, &id).await?;
+    told(state, found.run, &format!("execution `{id}`")).await
 }
 
 async fn of_run(state: &State, caller: &Caller, arn: &str) -> Result<(String, Vec<Value>), Refusal> {
     let (asked, what) = (arn.to_owned(), format!("execution `{arn}`"));
+    let missing = || Refusal::not_found(&what);
     let found = state.store.read(move |db| db.run(&asked)).await?;
-    let run = found.ok_or_else(|| Refusal::not_found(&what))?;
-    caller.may(Action::View, Some(&run.tenant), &what)?;
-    let key = run.key;
+    let run = found.ok_or_else(missing)?;
+    // Those of the platform's own are seen by their ids.
+    let tenant = run.tenant.as_ref().ok_or_else(missing)?;
+    caller.may(Action::View, Some(tenant), &what)?;
+    told(state, run.key, &what).await
+}
+
+/// The definition of a run, and all its events.
+async fn told(state: &State, run: u64, what: &str) -> Result<(String, Vec<Value>), Refusal> {
     let read = move |db: &Db<'_>| -> Result<_, engine::Error> {
         let mut events = Vec::new();
         loop {
-            let (piece, last) = engine::history(db, key, events.len() as u64 + 1, PIECE as usize)?;
+            let (piece, last) = engine::history(db, run, events.len() as u64 + 1, PIECE)?;
             let none = piece.is_empty();
-            let slim = |own: &asl::HistoryEvent| event(own.id, own.previous, own.kind.as_str(), &own.details);
-            events.extend(piece.iter().map(slim));
+            events.extend(piece.iter().map(event));
             if none || events.len() as u64 >= last {
-                return Ok((db.run_by_key(key)?.map(|(_, text)| text), events));
+                return Ok((db.run_by_key(run)?.map(|(_, text)| text), events));
             }
         }
     };
     let read = state.store.read(read).await;
     let (definition, events) = read.map_err(|error| Refusal::internal(&error))?;
-    Ok((definition.ok_or_else(|| Refusal::not_found(&what))?, events))
+    Ok((definition.ok_or_else(|| Refusal::not_found(what))?, events))
 }
 
 /// In the shape of GetExecutionHistory, without payloads.
-fn event(id: u64, previous: u64, kind: &str, details: &Value) -> Value {
-    let mut event = json!({ "id": id, "previousEventId": previous, "type": kind });
+fn event(own: &asl::HistoryEvent) -> Value {
+    let kind = own.kind.as_str();
+    let mut event = json!({ "id": own.id, "previousEventId": own.previous, "type": kind });
     for (end, member) in [
         ("StateEntered", "stateEnteredEventDetails"),
         ("StateExited", "stateExitedEventDetails"),
     ] {
         if kind.ends_with(end) {
-            event[member] = json!({ "name": details["name"] });
+            event[member] = json!({ "name": own.details["name"] });
         }
     }
     event

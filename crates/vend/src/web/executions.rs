@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use axum::{Json, extract::State as Held, http::StatusCode};
-use jiff::Timestamp;
+use engine::Recovered;
 use model::{
     ExecutionId,
     plan::Plan,
@@ -11,7 +11,7 @@ use model::{
     wire::{Execution, ExecutionDetail, ExecutionState, HistoryEvent, Page, PlanAnswer},
 };
 use serde_json::Value;
-use store::{ApprovalState, Db, ExecutionFilter, ExecutionSummary, HistoryRow, Status};
+use store::{ApprovalState, Db, ExecutionFilter, ExecutionSummary, Status};
 
 use super::{
     auth::Caller,
@@ -21,16 +21,20 @@ use super::{
     scope::{Scope, numbered},
     state::State,
 };
+use crate::flow::runs;
 
 /// Events of a history that are shown.
-const HISTORY: u32 = 5_000;
+const HISTORY: usize = 5_000;
 
 /// The execution as people see it; what it waits for included when it is under way.
-pub fn wire(db: &Db<'_>, summary: ExecutionSummary, now: Timestamp) -> Result<Execution, store::Error> {
-    let open = summary.ended_at.is_none();
-    let (stage, waiting) = match open {
-        true => (stage(db, &summary.id)?, waiting(db, &summary.id, now)?),
-        false => (None, None),
+pub fn wire(db: &Db<'_>, summary: ExecutionSummary) -> Result<Execution, store::Error> {
+    let run = match summary.ended_at {
+        None => runs::open(db, summary.run)?,
+        Some(_) => None,
+    };
+    let (stage, waiting) = match run {
+        Some(run) => (stage(&run), waiting(db, &summary.id, &run)?),
+        None => (None, None),
     };
     Ok(Execution {
         state: match summary.status {
@@ -59,14 +63,17 @@ fn activity(resource: &str) -> &str {
 }
 
 /// What is being worked on.
-fn stage(db: &Db<'_>, id: &ExecutionId) -> Result<Option<String>, store::Error> {
-    let tasks = db.tasks(id)?;
-    let names: Vec<&str> = tasks.iter().map(|task| activity(&task.resource)).collect();
-    Ok((!names.is_empty()).then(|| names.join(", ")))
+fn stage(run: &Recovered) -> Option<String> {
+    let names: Vec<&str> = run
+        .orders
+        .values()
+        .map(|order| activity(&order.resource))
+        .collect();
+    (!names.is_empty()).then(|| names.join(", "))
 }
 
 /// The reason of a wait, in one sentence, with the command that ends it where there is one.
-fn waiting(db: &Db<'_>, id: &ExecutionId, now: Timestamp) -> Result<Option<String>, store::Error> {
+fn waiting(db: &Db<'_>, id: &ExecutionId, run: &Recovered) -> Result<Option<String>, store::Error> {
     let approvals = db.approvals_of_execution(id)?;
     let asked = approvals
         .iter()
@@ -78,33 +85,23 @@ fn waiting(db: &Db<'_>, id: &ExecutionId, now: Timestamp) -> Result<Option<Strin
             approval.expires_at, approval.id
         )));
     }
-    let tasks = db.tasks(id)?;
-    let mut reasons = Vec::new();
-    for task in &tasks {
-        let name = activity(&task.resource);
-        if task.lease.is_none() && task.not_before > now {
-            reasons.push(format!(
-                "{name} is tried again at {}, attempt {}",
-                task.not_before, task.attempt
-            ));
-        } else if task.lease.is_none() {
-            reasons.push(format!("{name} has no worker yet"));
-        }
-    }
-    if tasks.is_empty()
-        && let Some((_, at)) = db.timers(id)?.first()
+    let idle = run.orders.values().filter(|order| !order.started);
+    let mut reasons: Vec<String> = idle
+        .map(|order| format!("{} has no worker yet", activity(&order.resource)))
+        .collect();
+    if run.orders.is_empty()
+        && let Some(at) = run.state.open_timers().map(|timer| timer.at).min()
     {
         reasons.push(format!("the clock, until {at}"));
     }
     Ok((!reasons.is_empty()).then(|| reasons.join("; ")))
 }
 
-fn history(rows: Vec<HistoryRow>) -> Vec<HistoryEvent> {
+fn history(rows: Vec<asl::HistoryEvent>) -> Vec<HistoryEvent> {
     let mut states: HashMap<u64, String> = HashMap::new();
     let mut events = Vec::with_capacity(rows.len());
     for row in rows {
-        let details: Value = serde_json::from_str(&row.details).unwrap_or_default();
-        let named = details["name"].as_str().map(str::to_owned);
+        let named = row.details["name"].as_str().map(str::to_owned);
         // Events of a task do not repeat the state's name: it is that of the event before.
         let state = named.or_else(|| states.get(&row.previous).cloned());
         if let Some(state) = &state {
@@ -113,8 +110,8 @@ fn history(rows: Vec<HistoryRow>) -> Vec<HistoryEvent> {
         events.push(HistoryEvent {
             id: row.id,
             at: row.at,
-            detail: detail(&row.kind, &details),
-            kind: row.kind,
+            detail: detail(row.kind.as_str(), &row.details),
+            kind: row.kind.to_string(),
             state,
         });
     }
@@ -176,7 +173,7 @@ pub async fn list(
     Query(scope): Query<Scope>,
 ) -> Result<Json<Page<Execution>>, Refusal> {
     let scope = scope.within(&caller)?;
-    let (limit, now) = (scope.limit(), state.now());
+    let limit = scope.limit();
     let filter = ExecutionFilter {
         before: scope.before()?,
         tenant: scope.tenant,
@@ -190,7 +187,7 @@ pub async fn list(
         .store
         .read(move |db| {
             let found = db.executions(&filter)?;
-            let wire = |summary: ExecutionSummary| Ok((summary.key, wire(db, summary, now)?));
+            let wire = |summary: ExecutionSummary| Ok((summary.key, wire(db, summary)?));
             found
                 .into_iter()
                 .map(wire)
@@ -216,11 +213,11 @@ pub async fn show(
 ) -> Result<Json<ExecutionDetail>, Refusal> {
     let id = parse(&id)?;
     allowed(&state, &caller, Action::View, &id).await?;
-    let now = state.now();
     let read = move |db: &Db<'_>| -> Result<ExecutionDetail, store::Error> {
+        let summary = db.execution_summary(&id)?;
         Ok(ExecutionDetail {
-            execution: wire(db, db.execution_summary(&id)?, now)?,
-            history: history(db.history(&id, 0, HISTORY)?),
+            history: history(runs::history(db, summary.run, HISTORY)?),
+            execution: wire(db, summary)?,
             logs: logs::of_execution(db, &id)?
                 .into_iter()
                 .map(|entry| entry.log)
@@ -249,8 +246,7 @@ pub async fn cancel(
         return Err(Refusal::conflict(format!("execution {id} has ended")));
     }
     state.commands.cancel(id.clone(), state.by(&caller.0)).await?;
-    let now = state.now();
-    let read = move |db: &Db<'_>| wire(db, db.execution_summary(&id)?, now);
+    let read = move |db: &Db<'_>| wire(db, db.execution_summary(&id)?);
     Ok((StatusCode::ACCEPTED, Json(state.store.read(read).await?)))
 }
 
@@ -259,10 +255,9 @@ fn plan_of(db: &Db<'_>, id: &ExecutionId) -> Result<Option<Plan>, store::Error> 
     if let Some(approval) = db.approvals_of_execution(id)?.pop() {
         return Ok(Some(approval.plan));
     }
-    let rows = db.history(id, 0, HISTORY)?;
-    Ok(rows.iter().rev().find_map(|row| {
-        let details: Value = serde_json::from_str(&row.details).ok()?;
-        let mut output: Value = serde_json::from_str(details["output"].as_str()?).ok()?;
+    let events = runs::history(db, db.execution_summary(id)?.run, HISTORY)?;
+    Ok(events.iter().rev().find_map(|event| {
+        let mut output: Value = serde_json::from_str(event.details["output"].as_str()?).ok()?;
         serde_json::from_value(output["plan"].take()).ok()
     }))
 }
@@ -296,12 +291,13 @@ mod tests {
 
     #[test]
     fn events_know_their_state_and_say_what_failed() {
-        let row = |id, previous, kind: &str, details: &str| HistoryRow {
-            id,
-            previous,
-            at: Timestamp::UNIX_EPOCH,
-            kind: kind.into(),
-            details: details.into(),
+        let row = |id, previous, kind: &str, details: &str| -> asl::HistoryEvent {
+            let details: Value = serde_json::from_str(details).unwrap();
+            let at = jiff::Timestamp::UNIX_EPOCH;
+            let event = serde_json::json!({
+                "id": id, "previous": previous, "at": at, "kind": kind, "details": details,
+            });
+            serde_json::from_value(event).unwrap()
         };
         let events = history(vec![
             row(1, 0, "TaskStateEntered", r#"{"name":"Build","input":"{}"}"#),

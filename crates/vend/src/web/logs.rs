@@ -17,9 +17,12 @@ use super::{
     scope::{Scope, keyed},
     state::State,
 };
+use crate::flow::runs;
 
 /// Executions whose logs are listed.
 const EXECUTIONS: u32 = 30;
+/// Events of a history that are read for the logs that they name.
+const HISTORY: usize = 2_000;
 
 /// Logs of builds and bakes of an execution.
 pub fn of_execution(db: &Db<'_>, id: &ExecutionId) -> Result<Vec<LogEntry>, store::Error> {
@@ -32,12 +35,14 @@ pub fn of_execution(db: &Db<'_>, id: &ExecutionId) -> Result<Vec<LogEntry>, stor
         .filter_map(|(log, place, at)| Some(entry(&log?, place, at)))
         .collect();
     // What tasks say they wrote, such as the log of a deployment.
-    let place = db.execution_summary(id)?.place;
-    for row in db.history(id, 0, 2_000)? {
-        let Some(place) = place.clone() else { break };
-        for log in named(&row.details) {
+    let execution = db.execution_summary(id)?;
+    for event in runs::history(db, execution.run, HISTORY)? {
+        let Some(place) = execution.place.clone() else {
+            break;
+        };
+        for log in named(&event.details.to_string()) {
             if !entries.iter().any(|known| known.log == log.as_str()) {
-                entries.push(entry(&log, place.clone(), row.at));
+                entries.push(entry(&log, place.clone(), event.at));
             }
         }
     }

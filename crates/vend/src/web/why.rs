@@ -1,6 +1,5 @@
 //! Why an app is as it is: one sentence for each environment, and the next command to type.
 
-use jiff::Timestamp;
 use model::{
     AppName, TenantName,
     wire::{Execution, ExecutionState, Why, WhyEnvironment},
@@ -14,15 +13,14 @@ use crate::{output::without_next, reconcile::patience};
 const RECENT: u32 = 20;
 
 pub async fn of(state: &State, tenant: TenantName, app: AppName) -> Result<Why, Refusal> {
-    let now = state.now();
-    Ok(state.store.read(move |db| why(db, tenant, app, now)).await?)
+    Ok(state.store.read(move |db| why(db, tenant, app)).await?)
 }
 
-fn why(db: &Db<'_>, tenant: TenantName, app: AppName, now: Timestamp) -> Result<Why, store::Error> {
+fn why(db: &Db<'_>, tenant: TenantName, app: AppName) -> Result<Why, store::Error> {
     db.app(&tenant, &app)?;
     let mut environments = Vec::new();
     for environment in db.environments(Some((&tenant, Some(&app))))? {
-        environments.push(of_environment(db, environment, now)?);
+        environments.push(of_environment(db, environment)?);
     }
     let notes = notes(db, &tenant, &app)?;
     let nothing = environments.is_empty() && notes.is_empty();
@@ -63,11 +61,7 @@ fn notes(db: &Db<'_>, tenant: &TenantName, app: &AppName) -> Result<Vec<String>,
     Ok(notes)
 }
 
-fn of_environment(
-    db: &Db<'_>,
-    environment: store::Environment,
-    now: Timestamp,
-) -> Result<WhyEnvironment, store::Error> {
+fn of_environment(db: &Db<'_>, environment: store::Environment) -> Result<WhyEnvironment, store::Error> {
     let place = environment.place;
     let push = db
         .pushes(&place.tenant, &place.app, Some(&place.environment), None, 1)?
@@ -94,7 +88,7 @@ fn of_environment(
     // Old executions are forgotten, and what they released goes on.
     let summary = push.execution.as_ref().map(|id| db.execution_summary(id));
     let execution = match summary {
-        Some(Ok(summary)) => Some(executions::wire(db, summary, now)?),
+        Some(Ok(summary)) => Some(executions::wire(db, summary)?),
         None | Some(Err(store::Error::Missing { .. })) => None,
         Some(Err(error)) => return Err(error),
     };

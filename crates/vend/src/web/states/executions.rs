@@ -47,7 +47,7 @@ impl Call {
             "trace": self.maybe("traceHeader")?,
         });
         let start = Start {
-            tenant: meant.owner.tenant.clone(),
+            tenant: Some(meant.owner.tenant.clone()),
             owner: account,
             machine: machine.key,
             machine_arn: meant.arn(),

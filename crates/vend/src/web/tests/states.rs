@@ -352,6 +352,77 @@ async fn every_operation_refuses_those_who_may_not() {
     assert_eq!(tags, json!({ "tags": [] }));
 }
 
+/// Releases run on the same engine, and are no part of anybody's account.
+#[tokio::test]
+async fn what_the_platform_runs_is_nobodys_to_see_or_to_answer() {
+    let world = World::new().await;
+    let states = &world.state.states;
+    let own = |rest: &str| format!("arn:aws:states:local:000000000000:{rest}");
+    let (activity, execution) = (own("activity:source"), own("execution:release:x-1"));
+    states.known.add(&activity);
+    let task = json!({ "Type": "Task", "Resource": activity, "End": true });
+    let definition = json!({ "StartAt": "W", "States": { "W": task } }).to_string();
+    let start = engine::Start {
+        tenant: None,
+        owner: engine::PLATFORM,
+        machine: 0,
+        machine_arn: own("stateMachine:release"),
+        machine_name: "release".into(),
+        role: "vend".into(),
+        program: asl::Machine::parse(&definition).unwrap(),
+        definition,
+        name: "x-1".into(),
+        arn: execution.clone(),
+        origin: "{}".into(),
+        input: json!({}),
+        fresh: true,
+    };
+    let begun = states
+        .engine
+        .start_with(start, Box::new(|_, _| Ok(())))
+        .await
+        .unwrap();
+    let offer = states.engine.poll(&activity, None).await.unwrap();
+    let things = Things {
+        machine: own("stateMachine:release"),
+        quick: own("stateMachine:release"),
+        alias: own("stateMachine:release:live"),
+        version: own("stateMachine:release:1"),
+        free: own("stateMachine:release:2"),
+        activity,
+        mapper: execution.clone(),
+        run: own("mapRun:release/Map:x"),
+        execution,
+        token: offer.token.clone(),
+    };
+    let everybody = [
+        Who::User(0),
+        world.bearer(Operator, None).await,
+        world.bearer(Operator, Some("acme")).await,
+        world.bearer(Developer, Some("acme")).await,
+    ];
+    for who in &everybody {
+        for (operation, input, told) in cases(&things) {
+            let (_, answer) = call(&world, who, operation, &input).await;
+            assert!(
+                !answer.to_string().contains("x-1") || answer["__type"].is_string(),
+                "{operation}: {answer}"
+            );
+            if told.is_some() {
+                assert!(answer["__type"].is_string(), "{operation} by {who:?}: {answer}");
+            }
+        }
+    }
+    // It is as it was, and its own worker can answer.
+    let answered = states.engine.succeed(engine::PLATFORM, &offer.token, json!({}));
+    answered.await.unwrap();
+    let run = world.state.store.read(move |db| db.run_by_key(begun.key)).await;
+    let (run, _) = run
+        .unwrap_or_else(|error: store::Error| panic!("{error}"))
+        .unwrap();
+    assert_eq!(run.status, store::Status::Succeeded);
+}
+
 #[tokio::test]
 async fn every_operation_works_for_those_who_may() {
     for who in ["developer", "operator", "platform"] {

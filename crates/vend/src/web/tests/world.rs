@@ -342,6 +342,7 @@ async fn states(store: &Store, clock: fn() -> Timestamp, stop: &CancellationToke
         refuses: Arc::new(move |owner, resource| refuses.refuses(owner, resource)),
         own: |_| false,
         objects: None,
+        witness: None,
         limits: engine::Limits::default(),
     });
     tokio::spawn(engine.run(stop.clone().cancelled_owned()));
@@ -421,14 +422,30 @@ fn seed(tx: &mut store::Tx<'_>) -> Result<(), store::Error> {
         &by,
     )?;
     let machine = r#"{"StartAt":"End","States":{"End":{"Type":"Succeed"}}}"#;
+    // Above the keys that the engine gives.
+    let run = 1 << 40;
+    let begin = store::Begin {
+        key: run,
+        tenant: None,
+        machine: 0,
+        name: execution().to_string(),
+        arn: "arn:aws:states:local:000000000000:execution:release:x".into(),
+        origin: "{}".into(),
+        definition: machine.into(),
+        input: "{}".into(),
+        at: by.at,
+        kin: None,
+    };
+    tx.append(&store::Batch {
+        begins: vec![begin],
+        ..store::Batch::default()
+    })?;
     tx.start_execution(
         &store::NewExecution {
             id: execution(),
             place: Some(place()),
             kind: "release".into(),
-            machine: machine.into(),
-            input: "{}".into(),
-            state: "{}".into(),
+            run,
             deadline_at: None,
         },
         &by,

@@ -1,0 +1,185 @@
+//! Who works on the tasks of releases, in this process: whatever is offered is done, and answered by its token.
+//!
+//! The process is the lease. What it had begun when it ended is offered again by the engine, to the next process, and
+//! done again under the same ticket.
+
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+
+use engine::{Offer, PLATFORM};
+use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
+use model::{Ticket, port::Fault};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::JoinSet,
+    time::{interval, sleep},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, warn};
+
+use super::{Attempt, Outcome, World, definition, runs, stored};
+
+/// Activities that run at the same time. One that waits for somebody's answer is not counted.
+const AT_ONCE: usize = 64;
+/// What waits for an answer from elsewhere is looked at again after this, should the news of it have been lost.
+const ASK_AGAIN: Duration = Duration::from_secs(30);
+/// How often deadlines are looked at. They are weeks away.
+const LOOK: Duration = Duration::from_secs(15);
+const WORKER: &str = "serve";
+
+/// Works until cancelled. Activities that run then are dropped; they are done again after the next start.
+pub async fn run(world: Arc<World>, cancel: CancellationToken) {
+    let room = Arc::new(Semaphore::new(AT_ONCE));
+    let polls = definition::resources()
+        .into_iter()
+        .map(|resource| poll(&world, resource));
+    let mut polls: FuturesUnordered<_> = polls.collect();
+    let mut jobs = JoinSet::new();
+    let mut look = interval(LOOK);
+    loop {
+        let offered = async {
+            let free = Arc::clone(&room).acquire_owned().await;
+            (free.expect("nobody closes it"), polls.next().await)
+        };
+        tokio::select! {
+            () = cancel.cancelled() => return,
+            (free, offered) = offered => {
+                let Some((resource, Ok(offer))) = offered else { return };
+                polls.push(poll(&world, resource.clone()));
+                let job = Job { world: Arc::clone(&world), room: Arc::clone(&room), resource, offer };
+                jobs.spawn(job.run(free));
+            }
+            Some(_) = jobs.join_next(), if !jobs.is_empty() => {}
+            _ = look.tick() => end_overdue(&world).await,
+        }
+    }
+}
+
+/// Waits for a task of a resource.
+async fn poll(world: &World, resource: String) -> (String, Result<Offer, engine::Error>) {
+    let offer = world.engine.poll(&resource, Some(WORKER.into())).await;
+    (resource, offer)
+}
+
+/// A task that somebody works on.
+struct Job {
+    world: Arc<World>,
+    room: Arc<Semaphore>,
+    resource: String,
+    offer: Offer,
+}
+
+impl Job {
+    /// Works on the task until it is answered, or nobody wants the answer any more.
+    async fn run(self, free: OwnedSemaphorePermit) {
+        let engine = &self.world.engine;
+        let outcome = tokio::select! {
+            () = engine.over(&self.offer.token) => return,
+            outcome = self.work(free) => outcome,
+        };
+        let token = &self.offer.token;
+        let answered = match outcome {
+            Ok(output) => engine.succeed(PLATFORM, token, output).await,
+            Err(fault) => {
+                let (error, cause) = runs::failure(&fault);
+                engine.fail(PLATFORM, token, Some(error), Some(cause)).await
+            }
+        };
+        match answered {
+            Ok(()) => {}
+            Err(engine::Error::TaskGone | engine::Error::Closed) => debug!("nobody wants an answer any more"),
+            // The engine reads what is kept, and offers the task again.
+            Err(error) => warn!(error = &error as &dyn std::error::Error, "an answer was not kept"),
+        }
+    }
+
+    async fn work(&self, free: OwnedSemaphorePermit) -> Result<serde_json::Value, Fault> {
+        let activity = definition::activity(&self.resource).unwrap_or_default();
+        let attempt = self.attempt(activity).await?;
+        let mut free = Some(free);
+        loop {
+            let done = AssertUnwindSafe(super::run(&self.world, activity, &attempt))
+                .catch_unwind()
+                .await;
+            match done {
+                Ok(Ok(Outcome::Done(output))) => return Ok(output),
+                Ok(Ok(Outcome::Later)) => {}
+                Ok(Err(fault)) => return Err(fault),
+                Err(_) => {
+                    error!(activity, "an activity panicked");
+                    return Err(Fault::platform(format!("the activity {activity} broke off")));
+                }
+            }
+            drop(free.take());
+            sleep(ASK_AGAIN).await;
+            free = Arc::clone(&self.room).acquire_owned().await.ok();
+        }
+    }
+
+    async fn attempt(&self, activity: &str) -> Result<Attempt, Fault> {
+        let Offer {
+            execution,
+            task,
+            attempt,
+            ..
+        } = self.offer;
+        let found = self
+            .world
+            .store
+            .read(move |db| db.execution_of_run(execution))
+            .await;
+        let nobodys = || Fault::order("the task is of no execution that is known");
+        let execution = found.map_err(stored)?.ok_or_else(nobodys)?.id;
+        let steady = format!("t-{}-{activity}", &execution.as_str()[2..]);
+        Ok(Attempt {
+            ticket: Ticket::of(&execution, task, attempt),
+            steady: steady
+                .parse()
+                .expect("an execution's id and an activity's name make a ticket"),
+            execution,
+            task,
+            input: self.offer.input.clone(),
+        })
+    }
+}
+
+/// Fails what has taken longer than it may. What undoes it has its own time.
+async fn end_overdue(world: &World) {
+    let now = crate::clock::now();
+    let overdue = world.store.read(move |db| db.overdue(now, 1000)).await;
+    let overdue = overdue.unwrap_or_else(|error| {
+        warn!(error = &error as &dyn std::error::Error, "cannot read deadlines");
+        Vec::new()
+    });
+    for execution in overdue {
+        let cause = "the execution took longer than it may";
+        let told = interrupt(world, execution.run, "Vend.Deadline", cause).await;
+        // It is told once. Only then: a crash in between tells it again.
+        let id = execution.id.clone();
+        let forgotten = match told {
+            Ok(()) => world
+                .store
+                .write(move |tx| tx.forget_deadline(&id))
+                .await
+                .map_err(stored),
+            Err(fault) => Err(fault),
+        };
+        if let Err(fault) = forgotten {
+            warn!(execution.id = %execution.id, "cannot end what is overdue: {fault}");
+        }
+    }
+}
+
+/// Fails what an execution does. What undoes or destroys is never stopped half way: nothing else would finish it.
+pub async fn interrupt(world: &World, run: u64, error: &str, cause: &str) -> Result<(), Fault> {
+    match world
+        .engine
+        .interrupt(run, error, cause, definition::is_final)
+        .await
+    {
+        // It has ended meanwhile.
+        Ok(()) | Err(engine::Error::NotOpen(_)) => Ok(()),
+        Err(error) => Err(Fault::platform(format!(
+            "the engine did not do its part: {error}"
+        ))),
+    }
+}
