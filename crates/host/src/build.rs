@@ -5,6 +5,7 @@
 //! is a bounded log without secrets, reports, and one tar that is checked before it is kept.
 
 mod artifact;
+pub mod batch;
 mod console;
 mod error;
 mod key;
