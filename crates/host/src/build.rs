@@ -9,6 +9,7 @@ pub mod batch;
 mod console;
 mod error;
 mod key;
+pub mod local;
 pub mod protocol;
 mod queue;
 pub mod report;

@@ -184,9 +184,11 @@ impl Caches {
         new: &Utf8Path,
     ) -> Result<(), Error> {
         fs::create_dir(new).map_err(io_error("create", new))?;
-        let previous = self.lease(name)?;
-        if let Some(previous) = previous.as_ref().or(restored) {
-            link_tree(&previous.files, new)?;
+        {
+            let previous = self.lease(name)?;
+            if let Some(previous) = previous.as_ref().or(restored) {
+                link_tree(&previous.files, new)?;
+            }
         }
         for (directory, open) in written {
             let to = new.join(directory);
