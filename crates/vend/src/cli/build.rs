@@ -110,8 +110,12 @@ pub async fn run(arguments: &BuildArgs, global: &Global) -> Outcome {
     tell(built, arguments, &output)
 }
 
-fn failed(error: &dyn std::error::Error) -> Failure {
-    Failure::failed("the build cannot be made").cause(host::container::chain(error))
+fn failed(error: &local::Error) -> Failure {
+    let failure = Failure::failed("the build cannot be made").cause(host::container::chain(error));
+    match error {
+        local::Error::Container(_) => failure.next("vend doctor"),
+        _ => failure,
+    }
 }
 
 fn directory(path: &std::path::Path) -> Result<Utf8PathBuf, Failure> {
