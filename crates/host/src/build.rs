@@ -8,7 +8,7 @@ mod artifact;
 pub mod batch;
 mod console;
 mod error;
-mod key;
+pub mod key;
 pub mod local;
 pub mod protocol;
 mod queue;

@@ -16,7 +16,7 @@ use crate::tree;
 const BYTES: usize = 120;
 
 /// The text of a key.
-pub(super) fn expand(
+pub fn expand(
     key: &str,
     variables: &BTreeMap<String, String>,
     hash: &dyn Fn(&[String]) -> Result<String, String>,

@@ -170,7 +170,7 @@ fn batch(order: &BuildOrder) -> Vec<(String, String)> {
         .collect()
 }
 
-fn codebuild(ticket: &Ticket, order: &BuildOrder, image: Digest) -> [(&'static str, String); 19] {
+fn codebuild(ticket: &Ticket, order: &BuildOrder, image: Digest) -> [(&'static str, String); 20] {
     // There is no region here; tools that insist on one get a name that reaches nothing.
     const REGION: &str = "local";
     let (commit, source) = (&order.commit, source_directory(order));
@@ -191,6 +191,8 @@ fn codebuild(ticket: &Ticket, order: &BuildOrder, image: Digest) -> [(&'static s
         ("CODEBUILD_BUILD_NUMBER", order.number.to_string()),
         ("CODEBUILD_BUILD_SUCCEEDING", "1".to_owned()),
         ("CODEBUILD_INITIATOR", "vend".to_owned()),
+        // The platform's own key keeps what it keeps; this is what scripts that print it get.
+        ("CODEBUILD_KMS_KEY_ID", "alias/vend".to_owned()),
         ("CODEBUILD_LOG_PATH", format!("build/{ticket}")),
         ("CODEBUILD_RESOLVED_SOURCE_VERSION", commit.id.clone()),
         ("CODEBUILD_SOURCE_REPO_URL", commit.repository.clone()),

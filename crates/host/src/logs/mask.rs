@@ -9,6 +9,8 @@ const STARS: &[u8] = b"***";
 const LINE_BYTES: usize = 16;
 /// A secret shorter than this has no base64 form that is told from other text.
 const ENCODED_BYTES: usize = 6;
+/// A longer secret is a key or a file, which nobody writes into a URL; its lines are masked in any case.
+const ESCAPED_BYTES: usize = 4096;
 
 /// Replaces secrets by `***`: their exact values, the long lines of those of several lines, their base64 forms in any
 /// alignment (so also inside of an encoded `user:password`), and how URLs, JSON, XML and shells write them.
@@ -146,11 +148,10 @@ fn forms(secret: &str) -> Vec<Vec<u8>> {
     if trimmed.len() >= ENCODED_BYTES {
         forms.extend(encoded(trimmed.as_bytes()));
     }
-    forms.extend(
-        escaped(trimmed)
-            .map(String::into_bytes)
-            .filter(|form| !form.is_empty()),
-    );
+    if trimmed.len() <= ESCAPED_BYTES {
+        let escaped = escaped(trimmed).map(String::into_bytes);
+        forms.extend(escaped.filter(|form| !form.is_empty()));
+    }
     forms
 }
 
