@@ -415,3 +415,45 @@ fn batches_come_to_builds() {
     );
     assert_eq!((shards[0].shard, shards[1].shard), (Some((0, 2)), Some((1, 2))));
 }
+
+#[test]
+fn aliases_are_written_out_within_bounds() {
+    let text = "version: 0.2\nx-common: &common\n  commands: &list [one, two]\n  on-failure: CONTINUE\nphases:\n  pre_build: { commands: *list }\n  build:\n    <<: *common\n    on-failure: ABORT\n    finally: *list\n";
+    let (spec, warnings) = Buildspec::parse(text, "b").unwrap();
+    assert_eq!(warnings.len(), 1, "AWS ignores the key: {warnings:?}");
+    let [pre, build] = spec.phases.as_slice() else {
+        panic!("{spec:?}")
+    };
+    assert_eq!(
+        (pre.commands.as_slice(), build.commands.as_slice()),
+        (
+            &["one".to_owned(), "two".to_owned()][..],
+            &["one".to_owned(), "two".to_owned()][..]
+        )
+    );
+    assert_eq!((&build.on_failure, build.finally.len()), (&OnFailure::Abort, 2));
+    check("a: &a [*a]", &["1:8: the alias stands for what it is in itself"]);
+    let bomb: String = (1..12)
+        .map(|level| {
+            format!(
+                "a{level}: &a{level} [{}]\n",
+                vec![format!("*a{}", level - 1); 10].join(", ")
+            )
+        })
+        .collect();
+    let Err(problems) = Buildspec::parse(&format!("a0: &a0 [lol]\n{bomb}"), "b") else {
+        panic!("it is too large")
+    };
+    assert!(
+        problems[0].message.contains("too large with its aliases"),
+        "{problems:?}"
+    );
+    let long = "x".repeat(300_000);
+    let Err(problems) = Buildspec::parse(&format!("a: &a {long}\nb: [*a, *a, *a, *a]\n"), "b") else {
+        panic!("it is too large")
+    };
+    assert!(
+        problems[0].message.contains("too large with its aliases"),
+        "{problems:?}"
+    );
+}

@@ -41,7 +41,7 @@ impl Buildspec {
 }
 
 fn document(reader: &mut Reader<'_>, text: &str) -> Option<Buildspec> {
-    let Some(root) = reader.document(text) else {
+    let Some(root) = reader.document_with_aliases(text) else {
         if reader.problems.is_empty() {
             let problem = Problem::error(reader.file, 0, 0, "the file is empty");
             reader
