@@ -25,21 +25,38 @@ const TOOLS: [Tool; 5] = [
     ("rust", include_str!("tools/rust.sh")),
 ];
 
+/// Versions of Node.js that npm's registry has beside Debian's, each as a package of its own.
+const NODES: [u32; 8] = [14, 16, 20, 21, 22, 23, 24, 25];
+
 /// The layers of an image of builds above its base, in order. Each key stands for the script and all that is below.
-fn layers(base: Digest, tools: &BTreeSet<String>) -> Vec<(&'static str, &'static str, Digest)> {
-    let wanted = TOOLS.iter().filter(|(name, _)| tools.contains(*name));
+fn layers(base: Digest, tools: &BTreeSet<String>) -> Vec<(String, String, Digest)> {
+    let mut wanted = vec![(STANDARD.to_owned(), STANDARD_SCRIPT.to_owned())];
+    let chosen = TOOLS.iter().filter(|(name, _)| tools.contains(*name));
+    wanted.extend(chosen.map(|(name, script)| ((*name).to_owned(), (*script).to_owned())));
+    let nodes = NODES
+        .iter()
+        .filter(|major| tools.contains(&format!("nodejs-{major}")));
+    wanted.extend(nodes.map(|major| (format!("nodejs-{major}"), node(*major))));
     let mut below = base;
-    let mut layers = Vec::new();
-    for (name, script) in [(STANDARD, STANDARD_SCRIPT)].iter().chain(wanted) {
-        below = platform_key(below, name, script);
-        layers.push((*name, *script, below));
-    }
-    layers
+    let layer = |(name, script): (String, String)| {
+        below = platform_key(below, &name, &script);
+        (name, script, below)
+    };
+    wanted.into_iter().map(layer).collect()
+}
+
+/// Puts a version of Node.js before Debian's, with an npm that it runs.
+fn node(major: u32) -> String {
+    let npm = if major < 18 { 8 } else { 10 };
+    format!(
+        "#!/bin/sh\nset -eu\nnpm install -g --no-fund --no-audit npm@{npm}\nnpm install -g --no-fund --no-audit node@{major}\n"
+    )
 }
 
 /// Whether a runtime of this name can be added to `standard`.
 pub fn is_tool(name: &str) -> bool {
-    TOOLS.iter().any(|(known, _)| *known == name)
+    let node = name.strip_prefix("nodejs-").and_then(|major| major.parse().ok());
+    TOOLS.iter().any(|(known, _)| *known == name) || node.is_some_and(|major| NODES.contains(&major))
 }
 
 impl Oven {
@@ -84,11 +101,11 @@ impl Oven {
         let mut reused = true;
         for (name, text, key) in layers(base.key, tools) {
             let run = Run {
-                name: name.to_owned(),
+                name: name.clone(),
                 id: format!("bake-{name}-{}", key.short()),
                 key,
                 lowers: keys.iter().rev().copied().collect(),
-                source: script::Source::Text(text.to_owned()),
+                source: script::Source::Text(text),
                 variables: std::collections::BTreeMap::new(),
                 commit: None,
                 cache: PLATFORM_CACHE.to_owned(),

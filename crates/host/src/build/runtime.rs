@@ -41,6 +41,15 @@ pub(super) fn tools(order: &BuildOrder) -> BTreeSet<String> {
     let phases = &order.buildspec.phases;
     let asked = phases.iter().flat_map(|phase| phase.runtime_versions.keys());
     let mut tools: BTreeSet<String> = asked.filter(|name| bake::is_tool(name)).cloned().collect();
+    let node = phases
+        .iter()
+        .find_map(|phase| phase.runtime_versions.get("nodejs"));
+    let major = node.and_then(|version| major(version, &order.buildspec.env.variables));
+    tools.extend(
+        major
+            .map(|major| format!("nodejs-{major}"))
+            .filter(|name| bake::is_tool(name)),
+    );
     let commands = phases
         .iter()
         .flat_map(|phase| phase.commands.iter().chain(&phase.finally));
@@ -53,6 +62,15 @@ pub(super) fn tools(order: &BuildOrder) -> BTreeSet<String> {
         }
     }
     tools
+}
+
+/// The first number of a version, which may be that of a variable.
+fn major<'a>(version: &'a str, variables: &'a BTreeMap<String, String>) -> Option<&'a str> {
+    let version = match variable(version) {
+        Some(name) => variables.get(name)?,
+        None => version,
+    };
+    version.split('.').next()
 }
 
 /// The names of the programs that a command runs, as far as they can be seen without running it.

@@ -319,6 +319,9 @@ pub async fn runtimes_are_added_when_they_are_asked_for(world: &World) {
     let message =
         "Unknown runtime version named '1.3' of golang. This build image has the following versions: 1.";
     fails(world, &order(world, text), &[message]).await;
+    let text = "version: 0.2\nenv: { variables: { N: 20.x } }\nphases:\n  install: { runtime-versions: { nodejs: $N } }\n  build: { commands: [node --version, npm --version] }\n";
+    let (_, log) = succeeds(world, &order(world, text)).await;
+    has(&log, &["\nv20."]);
     // Nobody asks, and everybody knows the command.
     let (_, log) = succeeds(
         world,
