@@ -125,7 +125,7 @@ fn words(target: &str) -> Option<&'static Path> {
         "jsonata" => "jsonata.dict",
         "vend" | "buildspec" | "appspec" | "checks" => "yaml.dict",
         "edge" => "http.dict",
-        "junit" => "junit.dict",
+        "reports" => "reports.dict",
         "unit" => "unit.dict",
         "webhook" => "webhook.dict",
         _ => return None,

@@ -8,9 +8,11 @@
 mod error;
 mod script;
 mod source;
+mod toolbox;
 mod turn;
 
 pub use error::Error;
+pub use toolbox::is_tool;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},

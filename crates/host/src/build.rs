@@ -5,19 +5,25 @@
 //! is a bounded log without secrets, reports, and one tar that is checked before it is kept.
 
 mod artifact;
+pub mod batch;
 mod console;
 mod error;
-pub mod junit;
+pub mod key;
+pub mod local;
 pub mod protocol;
 mod queue;
+pub mod report;
 pub mod runner;
 mod runtime;
 mod sandbox;
 pub mod shell;
+pub mod tools;
+mod verdict;
 
 pub use error::Error;
 
 use std::{
+    collections::BTreeMap,
     fs::File,
     io,
     os::fd::OwnedFd,
@@ -28,19 +34,22 @@ use std::{
 use camino::Utf8PathBuf;
 use model::{
     Digest, Ticket,
-    port::{BuildOrder, Builder, Built, Fault, LogRef, PhaseStatus, TestReport},
+    port::{BuildOrder, Builder, Built, Fault, GIT_CREDENTIALS, LogRef, PhaseStatus},
+    spec::build::Shell,
 };
 use tracing::info;
 
 use self::{
-    console::{Console, Outcome},
+    console::{Console, Kept},
     queue::Queue,
+    report::History,
+    sandbox::{CacheNames, Keys},
 };
 use crate::{
     bake::Oven,
     cache::Lease,
     container::{Containers, Exit},
-    layer::{self, copy::Deletions, io_error},
+    layer::{copy::Deletions, io_error},
     logs, objects,
     ticket::Stop,
     tree,
@@ -48,6 +57,10 @@ use crate::{
 };
 
 const LOG_BYTES: u64 = 64 << 20;
+/// So many caches with keys are kept of a branch.
+const KEYS: usize = 5;
+/// The file beside a branch's cache that holds what earlier runs of its tests said.
+const HISTORY: &str = "tests.json.zst";
 
 /// Builds, so many at a time. Clones share everything.
 #[derive(Debug, Clone)]
@@ -62,6 +75,7 @@ struct Inner {
     oven: Oven,
     program: Utf8PathBuf,
     queue: Queue,
+    labels: BTreeMap<String, String>,
 }
 
 /// What a yard stands on.
@@ -79,6 +93,8 @@ pub struct Site {
     pub program: Utf8PathBuf,
     /// How many builds run at a time.
     pub at_once: usize,
+    /// What this machine is beside its `arch` and `os`, for builds that ask for it.
+    pub labels: BTreeMap<String, String>,
 }
 
 impl Builder for Yard {
@@ -120,6 +136,22 @@ struct Ground {
     uid_base: u32,
 }
 
+/// What a container is made from.
+struct Prepared {
+    image: Digest,
+    /// From the top down.
+    lowers: Vec<Utf8PathBuf>,
+    caches: Restored,
+}
+
+/// What is kept between builds, as one build stands on it.
+struct Restored {
+    /// The tenant's downloads.
+    _downloads: Option<Lease>,
+    own: Option<Lease>,
+    names: CacheNames,
+}
+
 /// What is left of a container that has ended.
 struct Ran {
     exit: Exit,
@@ -142,6 +174,7 @@ impl Yard {
             oven: site.oven,
             program: site.program,
             queue: Queue::new(site.at_once),
+            labels: own_labels(site.labels),
         })))
     }
 
@@ -154,6 +187,7 @@ impl Yard {
     ) -> Result<Built, Error> {
         let mut console = self.console(order, &log)?;
         check_secrets(order)?;
+        self.check_labels(order)?;
         console.began("QUEUED");
         let tenant = &order.place.tenant;
         let place = self.0.queue.enter(tenant, |waiting| {
@@ -175,11 +209,11 @@ impl Yard {
     }
 
     fn console(&self, order: &BuildOrder, log: &LogRef) -> Result<Console, Error> {
-        let secrets = order
-            .secrets
-            .values()
-            .map(|secret| secret.expose().to_owned())
-            .collect();
+        let values = order.secrets.values().map(|secret| secret.expose());
+        let mut secrets: Vec<String> = values.map(str::to_owned).collect();
+        // The password alone is as secret as the whole.
+        let git = order.secrets.get(GIT_CREDENTIALS);
+        secrets.extend(git.and_then(|secret| Some(secret.expose().split_once(':')?.1.to_owned())));
         Ok(Console::open(&self.0.logs, log.clone(), secrets, LOG_BYTES)?)
     }
 
@@ -192,7 +226,7 @@ impl Yard {
         mut console: Console,
         mut stop: Stop,
     ) -> Result<Built, Error> {
-        let (image, lowers, caches) = match self.prepare(work, order, &mut console, &mut stop).await {
+        let prepared = match self.prepare(work, order, ticket, &mut console, &mut stop).await {
             Ok(prepared) => prepared,
             Err(error) => {
                 let status = match error {
@@ -205,24 +239,42 @@ impl Yard {
             }
         };
         let uids = self.0.oven.uids().take().ok_or(Error::Full)?;
-        let job = sandbox::job(ticket, order, image);
+        let job = sandbox::job(ticket, order, prepared.image);
         let ground = Ground {
-            lowers,
+            lowers: prepared.lowers,
             uid_base: uids.base,
         };
-        let ran = self.execute(work, order, job, ground, console, stop).await?;
+        let mut ran = self.execute(work, order, job, ground, console, stop).await?;
         let upper = work.directory().join("scratch/upper");
         let came_to_its_end = ran.console.outcome.succeeded.is_some();
-        let judged = judge(order, ran);
         if came_to_its_end {
-            self.harvest(order, &upper, uids.base).await?;
+            self.compare(order, &mut ran.console)?;
         }
-        drop(caches);
-        let outcome = judged?;
-        let (artifact, size_bytes) = self.keep(work.directory().join("artifact.tar")).await?;
+        let judged = verdict::judge(order, ran);
+        if came_to_its_end {
+            self.harvest(order, &upper, uids.base, prepared.caches).await?;
+        }
+        let mut outcome = judged?;
+        let mut secondary = BTreeMap::new();
+        let mut main = None;
+        for Kept {
+            identifier,
+            name,
+            path,
+        } in std::mem::take(&mut outcome.artifacts)
+        {
+            let (digest, size) = self.keep(path).await?;
+            match identifier {
+                Some(identifier) => drop(secondary.insert(identifier, digest)),
+                None => main = Some((digest, size, name)),
+            }
+        }
+        let (artifact, size_bytes, name) = main.ok_or(Error::NoArtifact)?;
         Ok(Built {
             artifact,
             size_bytes,
+            name,
+            secondary,
             phases: outcome.phases,
             reports: outcome.reports,
             exported: outcome.exported,
@@ -235,49 +287,122 @@ impl Yard {
         &self,
         work: &Work,
         order: &BuildOrder,
+        ticket: &Ticket,
         console: &mut Console,
         stop: &mut Stop,
-    ) -> Result<(Digest, Vec<Utf8PathBuf>, Vec<Lease>), Error> {
+    ) -> Result<Prepared, Error> {
         console.began("PROVISIONING");
-        let image = match self.0.oven.find_standard()? {
-            Some(image) => image,
-            None => {
-                console
-                    .line("Waiting for the build image, which is made once on this machine (its log is bake/platform-standard)");
-                let oven = self.0.oven.clone();
-                // Every build needs it: it is made to its end, whoever stops waiting.
-                let standard = tokio::spawn(async move { oven.standard().await });
-                let standard = tokio::select! {
-                    standard = standard => standard.map_err(|_| Error::Interrupted)?,
-                    reason = stop.asked() => return Err(Error::Stopped(reason)),
-                };
-                standard.map_err(Error::Image)?.image
-            }
-        };
-        let caches = self.0.oven.caches();
-        let names = [
-            format!("{}/builds", order.place.tenant),
-            sandbox::cache_name(order),
-        ];
-        let leases: Result<Vec<Option<Lease>>, layer::Error> =
-            names.iter().map(|name| caches.lease(name)).collect();
-        let leases: Vec<Lease> = leases?.into_iter().flatten().collect();
+        let image = self.image(order, console, stop).await?;
         console.ended(PhaseStatus::Succeeded, None);
         console.began("DOWNLOAD_SOURCE");
         let source = work.directory().join("source");
-        let (objects, order, to) = (self.0.objects.clone(), order.clone(), source.clone());
+        let (objects, own, to) = (self.0.objects.clone(), order.clone(), source.clone());
         // To its end, also when the build is to stop: the directory can be removed when nobody writes there.
-        tokio::task::spawn_blocking(move || sandbox::unpack(&objects, &order, &to))
+        tokio::task::spawn_blocking(move || sandbox::unpack(&objects, &own, &to))
             .await
             .map_err(|_| Error::Interrupted)??;
         if let Some(reason) = stop.reason() {
             return Err(Error::Stopped(reason));
         }
+        let caches = self.restore(ticket, order, image, &source, console)?;
         console.ended(PhaseStatus::Succeeded, None);
         let mut lowers = vec![source];
         lowers.extend(self.0.oven.images().lowers(&image)?);
-        lowers.extend(leases.iter().map(|lease| lease.files.clone()));
-        Ok((image, lowers, leases))
+        let leases = caches.own.iter().chain(&caches._downloads);
+        lowers.extend(leases.map(|lease| lease.files.clone()));
+        Ok(Prepared {
+            image,
+            lowers,
+            caches,
+        })
+    }
+
+    /// What the container stands on: `standard` with the runtimes that the buildspec asks for, or another image.
+    async fn image(
+        &self,
+        order: &BuildOrder,
+        console: &mut Console,
+        stop: &mut Stop,
+    ) -> Result<Digest, Error> {
+        let oven = self.0.oven.clone();
+        if let Some(base) = runtime::base(order) {
+            console.line(&format!("The build runs in {base}"));
+            let base = base.to_owned();
+            let made = tokio::spawn(async move { oven.bare(&base).await });
+            return tokio::select! {
+                made = made => made.map_err(|_| Error::Interrupted)?.map_err(Error::Image),
+                reason = stop.asked() => Err(Error::Stopped(reason)),
+            };
+        }
+        let tools = runtime::tools(order);
+        if let Some(image) = oven.find_toolbox(&tools)? {
+            return Ok(image);
+        }
+        let names: Vec<&str> = ["standard"]
+            .into_iter()
+            .chain(tools.iter().map(String::as_str))
+            .collect();
+        let log = names.join("-");
+        console.line(&format!(
+            "Waiting for the build image with {}, which is made once on this machine (its log is bake/platform-{log})",
+            names.join(", ")
+        ));
+        // Every build needs it: it is made to its end, whoever stops waiting.
+        let made = tokio::spawn(async move { oven.toolbox(&tools, &log).await });
+        tokio::select! {
+            made = made => Ok(made.map_err(|_| Error::Interrupted)?.map_err(Error::Image)?.image),
+            reason = stop.asked() => Err(Error::Stopped(reason)),
+        }
+    }
+
+    /// Finds what earlier builds kept. A key that cannot be expanded is told, and nothing is kept.
+    fn restore(
+        &self,
+        ticket: &Ticket,
+        order: &BuildOrder,
+        image: Digest,
+        layer: &camino::Utf8Path,
+        console: &mut Console,
+    ) -> Result<Restored, Error> {
+        let caches = self.0.oven.caches();
+        let cache = &order.buildspec.cache;
+        let source = layer.join(sandbox::source_directory(order).trim_start_matches('/'));
+        let variables = sandbox::variables(ticket, order, image);
+        let hash = |patterns: &[String]| key::hash_files(source.as_std_path(), patterns);
+        let expand = |text: &String| key::expand(text, &variables, &hash);
+        let keys = cache.key.as_ref().map(|text| {
+            Ok(Keys {
+                key: expand(text)?,
+                fallback: cache
+                    .fallback_keys
+                    .iter()
+                    .map(expand)
+                    .collect::<Result<_, String>>()?,
+            })
+        });
+        let names = match keys.transpose() {
+            Ok(keys) => {
+                let inner = |name: &str| caches.inner(name).unwrap_or_default();
+                sandbox::cache_names(order, keys.as_ref(), &inner)
+            }
+            Err(why) => {
+                let why: String = why;
+                console.line(&format!("The cache is not used: its key {why}"));
+                CacheNames::default()
+            }
+        };
+        let own = caches.lease_first(&names.restore)?;
+        if !cache.paths.is_empty() {
+            console.line(match &own {
+                Some(_) => "The cache is restored",
+                None => "There is no cache to restore",
+            });
+        }
+        Ok(Restored {
+            _downloads: caches.lease(&sandbox::downloads_name(order))?,
+            own,
+            names,
+        })
     }
 
     /// Runs the container to its end. The job goes in and frames come out by pipes, each with a thread of its own.
@@ -304,10 +429,10 @@ impl Yard {
         });
         // A runner that never reads its job is stopped by the deadline, which closes the pipe.
         let tell = tokio::task::spawn_blocking(move || job.write(File::from(job_writer)));
-        let artifact = work.directory().join("artifact.tar");
+        let directory = work.directory().to_owned();
         let most = order.limits.disk_mib.saturating_mul(1 << 20);
         let follow = tokio::task::spawn_blocking(move || {
-            let followed = console.follow(io::BufReader::new(File::from(frames)), &artifact, most);
+            let followed = console.follow(io::BufReader::new(File::from(frames)), &directory, most);
             (console, followed)
         });
         let timeout = timeout(order);
@@ -330,21 +455,49 @@ impl Yard {
         order: &BuildOrder,
         upper: &camino::Utf8Path,
         uid_base: u32,
+        restored: Restored,
     ) -> Result<(), Error> {
         let caches = self.0.oven.caches().clone();
-        let (tenant, own) = (
-            format!("{}/builds", order.place.tenant),
-            sandbox::cache_name(order),
-        );
+        let downloads = sandbox::downloads_name(order);
+        let keyed = sandbox::keyed(order, &order.commit.branch);
         let (kept, upper) = (sandbox::kept(order), upper.to_owned());
         tokio::task::spawn_blocking(move || {
-            let downloads = sandbox::DOWNLOADS.map(str::to_owned);
-            caches.harvest(&tenant, &upper, &downloads, uid_base, Deletions::Ignore)?;
-            caches.harvest(&own, &upper, &kept, uid_base, Deletions::Apply)
+            let directories = sandbox::DOWNLOADS.map(str::to_owned);
+            caches.harvest(&downloads, &upper, &directories, uid_base, Deletions::Ignore)?;
+            let Restored { own, names, .. } = restored;
+            let Some(name) = names.save else {
+                return Ok(());
+            };
+            if names.fixed && caches.lease(&name)?.is_some() {
+                return Ok(());
+            }
+            caches.harvest_on(&name, own.as_ref(), &upper, &kept, uid_base, Deletions::Apply)?;
+            drop(own);
+            if names.fixed {
+                caches.trim(&keyed, KEYS)
+            } else {
+                Ok(())
+            }
         })
         .await
         .map_err(|_| Error::Interrupted)??;
         Ok(())
+    }
+
+    /// Compares the build's tests with those of the branch's builds before.
+    fn compare(&self, order: &BuildOrder, console: &mut Console) -> Result<(), Error> {
+        if order.buildspec.reports.is_empty() {
+            return Ok(());
+        }
+        let caches = self.0.oven.caches();
+        let mut name = sandbox::cache_name(order, &order.commit.branch);
+        if let Some(task) = &order.task {
+            name = format!("{name}-{}", task.identifier);
+        }
+        let past = caches.note(&name, HISTORY, report::PAST_BYTES);
+        let mut history = History::read(&past.unwrap_or_default());
+        console.compare(&mut history);
+        Ok(caches.write_note(&name, HISTORY, &history.write())?)
     }
 
     /// Checks the artifact's tar, which the customer's side wrote, and keeps it.
@@ -361,14 +514,57 @@ impl Yard {
     }
 }
 
+impl Yard {
+    /// Whether this machine is what the build asks for.
+    fn check_labels(&self, order: &BuildOrder) -> Result<(), Error> {
+        let mut wanted = order.labels.clone();
+        wanted.extend(order.task.iter().flat_map(|task| task.labels.clone()));
+        if matches!(order.buildspec.env.shell, Shell::PowerShell | Shell::Cmd) {
+            wanted.insert("os".to_owned(), "windows".to_owned());
+        }
+        let have = &self.0.labels;
+        let missing = wanted.iter().find(|(name, value)| have.get(*name) != Some(value));
+        match missing {
+            None => Ok(()),
+            Some((name, value)) => Err(Error::NoBuilder {
+                label: format!("{name}: {value}"),
+                have: have
+                    .iter()
+                    .map(|(name, value)| format!("{name}: {value}"))
+                    .collect::<Vec<_>>()
+                    .join(", "),
+            }),
+        }
+    }
+}
+
+/// What the machine is, and what its operator says of it.
+fn own_labels(mut labels: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let arch = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    labels.insert("arch".to_owned(), arch.to_owned());
+    labels.insert("os".to_owned(), "linux".to_owned());
+    labels
+}
+
 fn check_secrets(order: &BuildOrder) -> Result<(), Error> {
     let env = &order.buildspec.env;
-    let wanted = env.parameter_store.iter().chain(&env.secrets_manager);
-    for (variable, secret) in wanted {
+    let parameters = env
+        .parameter_store
+        .iter()
+        .map(|(variable, name)| (variable, name.trim_start_matches('/')));
+    let secrets = env
+        .secrets_manager
+        .iter()
+        .map(|(variable, secret)| (variable, secret.name()));
+    for (variable, secret) in parameters.chain(secrets) {
         if !order.secrets.contains_key(variable) {
             return Err(Error::NoSecret {
                 variable: variable.clone(),
-                secret: secret.clone(),
+                secret: secret.to_owned(),
             });
         }
     }
@@ -382,99 +578,4 @@ fn timeout(order: &BuildOrder) -> Duration {
 fn pipe() -> Result<(OwnedFd, OwnedFd), Error> {
     rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
         .map_err(|errno| io_error("open", camino::Utf8Path::new("a pipe"))(errno.into()).into())
-}
-
-/// What a build came to.
-fn judge(order: &BuildOrder, ran: Ran) -> Result<Outcome, Error> {
-    let Ran {
-        exit,
-        mut console,
-        followed,
-        stopped,
-    } = ran;
-    let judged = match stopped {
-        Some(reason) => Err(Error::Stopped(reason)),
-        None => verdict(order, exit, &console, followed),
-    };
-    if let Err(error) = &judged {
-        let status = match error {
-            Error::Stopped(_) => PhaseStatus::Stopped,
-            _ if exit.timed_out => PhaseStatus::TimedOut,
-            _ => PhaseStatus::Failed,
-        };
-        console.ended(status, Some(error.to_string()));
-    }
-    console.began("FINALIZING");
-    console.ended(PhaseStatus::Succeeded, None);
-    let outcome = console.end();
-    judged.map(|()| outcome)
-}
-
-fn verdict(order: &BuildOrder, exit: Exit, console: &Console, followed: io::Result<()>) -> Result<(), Error> {
-    let outcome = &console.outcome;
-    if exit.timed_out {
-        let last = console.last_lines();
-        return Err(Error::TimedOut {
-            timeout: timeout(order),
-            doing: console.doing(),
-            last: format!("{last}{}", hint(order, &last)),
-        });
-    }
-    let last = outcome.last.clone().unwrap_or_default();
-    if exit.oom && outcome.succeeded != Some(true) {
-        return Err(Error::Memory {
-            memory_mib: order.limits.memory_mib,
-            last,
-        });
-    }
-    match followed {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
-            return Err(Error::Artifact(order.limits.disk_mib.saturating_mul(1 << 20)));
-        }
-        Err(error) => return Err(Error::Disturbed(error)),
-    }
-    match (outcome.succeeded, outcome.failed()) {
-        (None, _) => Err(Error::Silent {
-            code: exit.code,
-            last: console.last_lines(),
-        }),
-        (Some(true), None) => check_tests(order, &outcome.reports),
-        (Some(_), failed) => Err(Error::Failed {
-            phase: failed.map_or_else(|| "the build".to_owned(), |phase| phase.name.clone()),
-            message: failed.and_then(|phase| phase.message.clone()).unwrap_or_default(),
-            last: format!("{last}{}", hint(order, &last)),
-        }),
-    }
-}
-
-/// A limit that stops a command speaks through the command's own error, which does not name the limit.
-fn hint(order: &BuildOrder, last: &str) -> String {
-    let limits = &order.limits;
-    if last.contains("Resource temporarily unavailable") || last.contains("Cannot fork") {
-        format!("\n(a build may have {} processes at a time)", limits.pids)
-    } else if last.contains("No space left on device") {
-        format!("\n(a build may write {} MiB to its disk)", limits.disk_mib)
-    } else {
-        String::new()
-    }
-}
-
-fn check_tests(order: &BuildOrder, reports: &[TestReport]) -> Result<(), Error> {
-    let wanted = order.limits.pass_rate_percent;
-    if junit::pass_rate_percent(reports) >= wanted {
-        return Ok(());
-    }
-    let passed = reports.iter().map(|report| report.passed).sum();
-    let failed: u32 = reports.iter().map(|report| report.failed).sum();
-    let failures = reports.iter().flat_map(|report| &report.failures).take(5);
-    let failures: String = failures
-        .map(|(name, message)| format!("\n{name}: {message}"))
-        .collect();
-    Err(Error::Tests {
-        passed,
-        ran: passed + failed,
-        wanted,
-        failures,
-    })
 }

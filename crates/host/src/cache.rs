@@ -74,10 +74,84 @@ impl Caches {
         }))
     }
 
+    /// The first of these caches that has anything.
+    pub fn lease_first(&self, names: &[String]) -> Result<Option<Lease>, Error> {
+        for name in names {
+            if let Some(lease) = self.lease(name)? {
+                return Ok(Some(lease));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The names of the caches below `name`, the newest first.
+    pub fn inner(&self, name: &str) -> Result<Vec<String>, Error> {
+        let home = self.root.join(name);
+        let entries = match home.read_dir_utf8() {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(io_error("read", &home)(error)),
+        };
+        let mut found: Vec<(std::time::SystemTime, String)> = entries
+            .flatten()
+            .filter_map(|entry| {
+                Some((
+                    entry.metadata().ok()?.modified().ok()?,
+                    entry.file_name().to_owned(),
+                ))
+            })
+            .collect();
+        found.sort_unstable();
+        Ok(found.into_iter().rev().map(|(_, name)| name).collect())
+    }
+
+    /// Removes the caches below `name` but the newest so many, and those that a container stands on.
+    pub fn trim(&self, name: &str, most: usize) -> Result<(), Error> {
+        for inner in self.inner(name)?.into_iter().skip(most) {
+            let path = self.root.join(name).join(inner);
+            let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+            if !used.keys().any(|own| own.starts_with(&path)) {
+                remove_tree(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A file beside a cache's generations, which goes when the cache is forgotten; `None` when there is none.
+    pub fn note(&self, name: &str, file: &str, most: usize) -> Option<Vec<u8>> {
+        use io::Read as _;
+        let file = fs::File::open(self.root.join(name).join(file)).ok()?;
+        let mut bytes = Vec::new();
+        file.take(most as u64).read_to_end(&mut bytes).ok()?;
+        Some(bytes)
+    }
+
+    /// Writes such a file, at once or not at all.
+    pub fn write_note(&self, name: &str, file: &str, bytes: &[u8]) -> Result<(), Error> {
+        let home = self.root.join(name);
+        fs::create_dir_all(&home).map_err(io_error("create", &home))?;
+        let new = home.join(format!(".new-{}", random()));
+        fs::write(&new, bytes).map_err(io_error("write", &new))?;
+        fs::rename(&new, home.join(file)).map_err(io_error("rename", &new))
+    }
+
     /// Takes what a container wrote below `directories` (relative to its root) into a new generation.
     pub fn harvest(
         &self,
         name: &str,
+        upper: &Utf8Path,
+        directories: &[String],
+        uid_base: u32,
+        deletions: Deletions,
+    ) -> Result<(), Error> {
+        self.harvest_on(name, None, upper, directories, uid_base, deletions)
+    }
+
+    /// The same of a container that stood on `restored`, another cache: the first generation goes on from that.
+    pub fn harvest_on(
+        &self,
+        name: &str,
+        restored: Option<&Lease>,
         upper: &Utf8Path,
         directories: &[String],
         uid_base: u32,
@@ -92,10 +166,8 @@ impl Caches {
         }
         let home = self.root.join(name);
         fs::create_dir_all(&home).map_err(io_error("create", &home))?;
-        let mut bits = [0; 8];
-        getrandom::fill(&mut bits).expect("the kernel gives random bytes");
-        let new = home.join(format!(".new-{}", hex::encode(bits)));
-        let taken = self.take(name, &written, uid_base, deletions, &new);
+        let new = home.join(format!(".new-{}", random()));
+        let taken = self.take(name, restored, &written, uid_base, deletions, &new);
         if taken.is_err() {
             remove_tree(&new)?;
         }
@@ -105,14 +177,18 @@ impl Caches {
     fn take(
         &self,
         name: &str,
+        restored: Option<&Lease>,
         written: &[(&String, OwnedFd)],
         uid_base: u32,
         deletions: Deletions,
         new: &Utf8Path,
     ) -> Result<(), Error> {
         fs::create_dir(new).map_err(io_error("create", new))?;
-        if let Some(previous) = self.lease(name)? {
-            link_tree(&previous.files, new)?;
+        {
+            let previous = self.lease(name)?;
+            if let Some(previous) = previous.as_ref().or(restored) {
+                link_tree(&previous.files, new)?;
+            }
         }
         for (directory, open) in written {
             let to = new.join(directory);
@@ -162,6 +238,12 @@ impl Caches {
         numbers.sort_unstable();
         Ok(numbers)
     }
+}
+
+fn random() -> String {
+    let mut bits = [0; 8];
+    getrandom::fill(&mut bits).expect("the kernel gives random bytes");
+    hex::encode(bits)
 }
 
 /// A directory that a container wrote. It may have put a link anywhere in its place or above: that is none.

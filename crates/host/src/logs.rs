@@ -1,21 +1,23 @@
-//! Logs that stay, by name, read by offset while they grow.
+//! Logs that stay, by name, read by offset while they grow. One that has ended is compressed.
 //!
 //! The room exists so that everything that customers' programs say is kept in one way: bounded, and without the
 //! secrets that they were given. It knows nothing of builds or hosts.
 
+mod kept;
 mod mask;
+mod sweep;
 
+pub use kept::probe;
 pub use mask::Mask;
+pub use sweep::{Limits, Swept};
 
 use std::{
-    collections::BTreeSet,
     fs::{self, File},
     io::{self, Read, Seek, SeekFrom, Write},
     os::unix::fs::PermissionsExt as _,
 };
 
 use camino::{Utf8Path, Utf8PathBuf};
-use jiff::{SignedDuration, Timestamp};
 use model::port::{Fault, LogChunk, LogRef, Logs};
 
 /// The most that one read gives.
@@ -57,6 +59,7 @@ impl Directory {
         let path = self.path(log);
         let parent = path.parent().expect("a log is in the directory of logs");
         fs::create_dir_all(parent).map_err(io_error("create", parent))?;
+        kept::expand(&path).map_err(io_error("go on with", &path))?;
         let file = File::options()
             .create(true)
             .append(true)
@@ -80,13 +83,7 @@ impl Directory {
         let path = self.path(log);
         let mut file = match File::open(&path) {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Ok(LogChunk {
-                    text: String::new(),
-                    next: offset,
-                    ended: false,
-                });
-            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return ended(&path, offset),
             Err(error) => return Err(io_error("open", &path)(error)),
         };
         // Before the bytes are read: a log that ends in between is not yet reported as ended.
@@ -97,20 +94,17 @@ impl Directory {
             .and_then(|_| file.take(CHUNK_BYTES as u64).read_to_end(&mut bytes))
             .map_err(io_error("read", &path))?;
         let at_end = offset.saturating_add(bytes.len() as u64) >= metadata.len();
-        if !(over && at_end) {
-            bytes.truncate(bytes.len() - unfinished(&bytes));
-        }
-        Ok(LogChunk {
-            next: offset + bytes.len() as u64,
-            text: String::from_utf8_lossy(&bytes).into_owned(),
-            ended: over && at_end,
-        })
+        Ok(piece(bytes, offset, over && at_end))
     }
 
     /// The last lines of a log from `offset` on, as far as 4 KiB hold them.
     pub fn tail(&self, log: &LogRef, offset: u64, lines: usize) -> String {
         const BYTES: u64 = 4096;
-        let length = fs::metadata(self.path(log)).map_or(0, |metadata| metadata.len());
+        let path = self.path(log);
+        let length = match fs::metadata(&path) {
+            Ok(metadata) => metadata.len(),
+            Err(_) => kept::Kept::open(&path).map_or(0, |kept| kept.length),
+        };
         let from = offset.max(length.saturating_sub(BYTES));
         let text = self.chunk(log, from).map(|chunk| chunk.text).unwrap_or_default();
         let all: Vec<&str> = text
@@ -124,122 +118,41 @@ impl Directory {
     /// Removes a log. One that is not there is removed.
     pub fn remove(&self, log: &LogRef) -> Result<(), Error> {
         let path = self.path(log);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error("remove", &path)(error)),
-            _ => Ok(()),
-        }
-    }
-}
-
-/// How much is kept of logs that nobody needs any more.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// Since their last line.
-    pub age: SignedDuration,
-    /// Of all logs together. Beyond it the oldest go.
-    pub bytes: u64,
-    /// One whose last line is younger than this stays in any case.
-    pub grace: SignedDuration,
-}
-
-/// What [`Directory::sweep`] removed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Swept {
-    pub logs: u64,
-    pub bytes: u64,
-}
-
-/// A log as a sweep sees it.
-struct Found {
-    path: Utf8PathBuf,
-    written: Timestamp,
-    bytes: u64,
-    wanted: bool,
-}
-
-impl Directory {
-    /// Removes logs that are older than the limits allow, and then the text of the oldest until the rest is within them:
-    /// who reads such a one is told. What is in `keep` stays.
-    pub fn sweep(&self, keep: &BTreeSet<LogRef>, now: Timestamp, limits: Limits) -> Result<Swept, Error> {
-        let mut found = Vec::new();
-        self.find(&self.root, keep, now - limits.grace, &mut found)?;
-        found.sort_by_key(|log| log.written);
-        let mut total: u64 = found.iter().map(|log| log.bytes).sum();
-        let mut swept = Swept::default();
-        for log in &found {
-            let age = now.duration_since(log.written);
-            let freed = if log.wanted || age < limits.grace {
-                0
-            } else if age > limits.age {
-                fs::remove_file(&log.path).map_err(io_error("remove", &log.path))?;
-                log.bytes
-            } else if total > limits.bytes && log.bytes > NOTE.len() as u64 {
-                empty(log)?;
-                log.bytes - NOTE.len() as u64
-            } else {
-                0
-            };
-            total -= freed;
-            swept.bytes += freed;
-            swept.logs += u64::from(freed > 0);
-        }
-        Ok(swept)
-    }
-
-    /// Every log below a directory. Empty directories go, unless they are younger than `settled`: somebody may be about to
-    /// write there.
-    fn find(
-        &self,
-        dir: &Utf8Path,
-        keep: &BTreeSet<LogRef>,
-        settled: Timestamp,
-        found: &mut Vec<Found>,
-    ) -> Result<(), Error> {
-        for entry in dir.read_dir_utf8().map_err(io_error("read", dir))? {
-            let entry = entry.map_err(io_error("read", dir))?;
-            let path = entry.path();
-            let metadata = match fs::symlink_metadata(path) {
-                Ok(metadata) => metadata,
-                // Written under another name first, and renamed meanwhile.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(io_error("read", path)(error)),
-            };
-            let modified = metadata.modified().map_err(io_error("read", path))?;
-            let Ok(written) = Timestamp::try_from(modified) else {
-                continue;
-            };
-            if metadata.is_dir() {
-                self.find(path, keep, settled, found)?;
-                if written < settled {
-                    let _ = fs::remove_dir(path);
+        for path in [kept::path(&path), path] {
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(io_error("remove", &path)(error));
                 }
-                continue;
-            }
-            let name = path.strip_prefix(&self.root).ok();
-            if let Some(name) = name.and_then(|name| name.as_str().parse::<LogRef>().ok()) {
-                found.push(Found {
-                    path: path.to_owned(),
-                    written,
-                    bytes: metadata.len(),
-                    wanted: keep.contains(&name),
-                });
+                _ => {}
             }
         }
         Ok(())
     }
 }
 
-const NOTE: &str = "[vend] this log was removed to make room\n";
+/// A piece of a log that is not there, or is compressed.
+fn ended(path: &Utf8Path, offset: u64) -> Result<LogChunk, Error> {
+    let read = kept::Kept::open(path).and_then(|kept| Ok((kept.read(offset, CHUNK_BYTES)?, kept.length)));
+    match read {
+        Ok((bytes, length)) => {
+            let at_end = offset.saturating_add(bytes.len() as u64) >= length;
+            Ok(piece(bytes, offset, at_end))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(piece(Vec::new(), offset, false)),
+        Err(error) => Err(io_error("read", path)(error)),
+    }
+}
 
-/// Leaves a note where a log was, as old as its last line.
-fn empty(log: &Found) -> Result<(), Error> {
-    let note = || -> io::Result<()> {
-        let mut file = File::options().write(true).truncate(true).open(&log.path)?;
-        file.write_all(NOTE.as_bytes())?;
-        file.set_modified(log.written.into())?;
-        file.set_permissions(fs::Permissions::from_mode(0o400))
-    };
-    note().map_err(io_error("empty", &log.path))
+/// Invalid UTF-8 becomes U+FFFD; a character is not split unless nothing follows.
+fn piece(mut bytes: Vec<u8>, offset: u64, last: bool) -> LogChunk {
+    if !last {
+        bytes.truncate(bytes.len() - unfinished(&bytes));
+    }
+    LogChunk {
+        next: offset.saturating_add(bytes.len() as u64),
+        text: String::from_utf8_lossy(&bytes).into_owned(),
+        ended: last,
+    }
 }
 
 impl Logs for Directory {
@@ -287,7 +200,12 @@ impl Writer {
         let rest = self.mask.finish();
         self.add(&rest)
             .and_then(|()| self.file.set_permissions(fs::Permissions::from_mode(0o400)))
-            .map_err(io_error("end", &path))
+            .map_err(io_error("end", &path))?;
+        // One that stays plain is read all the same.
+        if let Err(error) = kept::compress(&path) {
+            tracing::warn!(%path, %error, "a log is not compressed");
+        }
+        Ok(())
     }
 
     fn add(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -362,7 +280,11 @@ fn io_error(doing: &'static str, path: &Utf8Path) -> impl FnOnce(io::Error) -> E
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::collections::BTreeSet;
+
+    use jiff::SignedDuration;
+
+    use super::{sweep::NOTE, *};
 
     fn logs() -> (tempfile::TempDir, Directory, LogRef) {
         let temporary = tempfile::tempdir().unwrap();
@@ -473,6 +395,42 @@ mod tests {
         );
         logs.sweep(&BTreeSet::new(), now + day * 200, limits).unwrap();
         assert!(!logs.path(&wanted).exists() && !logs.path(&ancient).parent().unwrap().exists());
+    }
+
+    #[test]
+    fn a_log_that_has_ended_is_compressed_and_read_as_before() {
+        let (_temporary, logs, log) = logs();
+        let text = "a line that is said again and again\n".repeat(10_000);
+        let mut writer = logs.append(&log, Mask::default(), 1 << 20).unwrap();
+        writer.write_all(text.as_bytes()).unwrap();
+        let live = logs.chunk(&log, 0).unwrap();
+        writer.end().unwrap();
+        assert!(!logs.path(&log).exists() && kept::path(&logs.path(&log)).metadata().unwrap().len() < 4096);
+        let (mut read, mut offset) = (String::new(), 0);
+        loop {
+            let chunk = logs.chunk(&log, offset).unwrap();
+            (read, offset) = (read + &chunk.text, chunk.next);
+            if chunk.ended {
+                break;
+            }
+        }
+        assert!(read == text && logs.chunk(&log, 0).unwrap().text == live.text);
+        assert_eq!(logs.tail(&log, 0, 1), "a line that is said again and again");
+        let mut again = logs.append(&log, Mask::default(), 1 << 20).unwrap();
+        again.line("and once more").unwrap();
+        let last = logs.chunk(&log, offset).unwrap();
+        assert_eq!((last.text.as_str(), last.ended), ("and once more\n", false));
+        again.end().unwrap();
+        let limits = Limits {
+            age: SignedDuration::from_hours(1),
+            bytes: 0,
+            grace: SignedDuration::ZERO,
+        };
+        let later = crate::now() + SignedDuration::from_mins(30);
+        assert_eq!(logs.sweep(&BTreeSet::new(), later, limits).unwrap().logs, 1);
+        assert_eq!(logs.chunk(&log, 0).unwrap().text, NOTE);
+        logs.remove(&log).unwrap();
+        assert!(!logs.chunk(&log, 0).unwrap().ended);
     }
 
     #[test]

@@ -49,6 +49,8 @@ pub struct NodeConfig {
     pub bakes_at_once: usize,
     /// How many builds run at a time; more wait.
     pub builds_at_once: usize,
+    /// What this machine is beside its `arch` and `os`, for builds that ask for it.
+    pub labels: std::collections::BTreeMap<String, String>,
     /// Make at the start what the first push would wait for.
     pub prepare: bool,
 }
@@ -67,6 +69,7 @@ impl NodeConfig {
             },
             bakes_at_once: 2,
             builds_at_once: 2,
+            labels: std::collections::BTreeMap::new(),
             prepare: true,
         }
     }
@@ -213,6 +216,7 @@ async fn open(config: &NodeConfig) -> Result<Node, Error> {
         oven: oven.clone(),
         program: hosts.program().to_owned(),
         at_once: config.builds_at_once,
+        labels: config.labels.clone(),
     };
     Ok(Node {
         yard: Yard::open(site)?,

@@ -7,6 +7,8 @@
 
 #[path = "build/bake.rs"]
 mod bake;
+#[path = "build/spec.rs"]
+mod spec;
 #[path = "build/stop.rs"]
 mod stop;
 #[path = "support/mod.rs"]
@@ -49,6 +51,15 @@ const CASES: &[Case] = cases![
     yard::hostile_sources_are_refused,
     yard::absolute_links_are_data,
     yard::caches_are_kept,
+    spec::failures_are_followed_by_what_the_file_says,
+    spec::the_commands_of_codebuild_are_there,
+    spec::artifacts_have_names_and_others_beside_them,
+    spec::reports_of_every_kind_are_compared_and_gate,
+    spec::caches_have_keys_and_branches,
+    spec::caches_of_tenants_do_not_meet,
+    spec::builders_must_be_what_a_build_asks_for,
+    spec::git_is_given_credentials_for_one_host,
+    spec::runtimes_are_added_when_they_are_asked_for,
     yard::builds_wait_their_turn_and_repeat,
     stop::a_stopped_build_ends_at_once_and_stays_stopped,
     stop::a_build_that_is_stopped_while_its_source_comes_leaves_nothing,
@@ -58,6 +69,11 @@ const CASES: &[Case] = cases![
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let own = std::env::args().next().unwrap_or_default();
+    let own = own.rsplit('/').next().unwrap_or_default();
+    if host::build::tools::is_tool(own) {
+        return host::build::tools::main(own, &arguments);
+    }
     if arguments
         .first()
         .is_some_and(|argument| argument == "build-runner")

@@ -53,6 +53,8 @@ pub enum Subject {
     Database,
     Configuration,
     Secret,
+    /// What tests said of the release: of each report group.
+    Tests,
 }
 
 impl Plan {

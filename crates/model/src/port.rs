@@ -14,7 +14,10 @@ mod upkeep;
 mod work;
 
 pub use bake::{BakeOrder, Baked, Bakery, Commit, Layer};
-pub use build::{BuildLimits, BuildOrder, Builder, Built, PhaseReport, PhaseStatus, TestReport};
+pub use build::{
+    BuildLimits, BuildOrder, Builder, Built, Coverage, GIT_CREDENTIALS, PhaseReport, PhaseStatus, Share,
+    Slower, TestChanges, TestReport,
+};
 pub use deploy::{
     CheckOrder, CheckResult, Death, DeployOrder, Deployed, Deployer, EventReport, EventStatus,
     LifecycleEvent, ScriptCode, ScriptFailure, Verdict,

@@ -28,7 +28,8 @@ pub use yaml::{MAX_BYTES, decode};
 pub mod build {
     //! The parts of a buildspec.
     pub use super::buildspec::{
-        Artifacts, Env, OnFailure, Phase, PhaseName, Report, ReportFormat, Shell, Version,
+        Artifacts, Batch, Cache, Env, OnFailure, Phase, PhaseName, Report, ReportFormat, SecretRef, Shell,
+        Task, Version,
     };
 }
 

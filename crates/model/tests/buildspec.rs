@@ -4,7 +4,11 @@
 
 mod common;
 
-use model::spec::{Buildspec, is_later};
+use model::spec::{
+    Buildspec,
+    build::{OnFailure, PhaseName, ReportFormat, Task},
+    is_later,
+};
 
 #[test]
 fn agrees_with_the_user_guide() {
@@ -70,22 +74,46 @@ fn messages() {
             "2:42: Expected Commands[1] to be of string type: found a list",
         ],
     );
-    check(
-        "version: 0.2\nphases: { build: { on-failure: RETRY-3, commands: [x] } }",
-        &["2:32: `RETRY-3` is not available yet"],
-    );
+    for (value, expected) in [
+        (
+            "NEVER",
+            "`phases.build.on-failure` must be ABORT, CONTINUE or RETRY, not `NEVER`",
+        ),
+        (
+            "RETRY-101",
+            "`phases.build.on-failure` tries again 0 to 100 times, not `101`",
+        ),
+        ("RETRY-2-", "`` is not a regular expression: it is empty"),
+        (
+            "'RETRY-(x'",
+            "`(x` is not a regular expression: error: unclosed group",
+        ),
+    ] {
+        check(
+            &format!("version: 0.2\nphases: {{ build: {{ on-failure: {value}, commands: [x] }} }}"),
+            &[&format!("2:32: {expected}")],
+        );
+    }
     for (rest, expected) in [
         (
             "env: { variables: { CODEBUILD_X: 1 } }",
             "3:21: `CODEBUILD_X`: names that start with `CODEBUILD_` are reserved",
         ),
         (
-            "env: { git-credential-helper: yes }",
-            "3:31: `git-credential-helper` is not available yet",
+            "env: { git-credential-helper: maybe }",
+            "3:31: `env.git-credential-helper` must be true or false, not `maybe`",
         ),
         (
             "env: { shell: powershell.exe }",
-            "3:15: `powershell.exe` is not available yet",
+            "3:15: the shell is one of Windows: the build needs a builder with the label `os: windows`",
+        ),
+        (
+            "env: { secrets-manager: { A: 'a:b:c:d:e' } }",
+            "3:30: `a:b:c:d:e` must be `secret-id:json-key:version-stage:version-id`, of which the first is needed",
+        ),
+        (
+            "env: { secrets-manager: { A: ':b' } }",
+            "3:30: `:b` must be `secret-id:json-key:version-stage:version-id`, of which the first is needed",
         ),
         (
             "env: { shell: zsh }",
@@ -101,16 +129,16 @@ fn messages() {
             "3:39: `artifacts.discard-paths` must be true or false, not `maybe`",
         ),
         (
-            "artifacts: { files: x, secondary-artifacts: { a: { files: y } } }",
-            "3:24: `secondary-artifacts` is not available yet",
+            "artifacts: { secondary-artifacts: { a: { files: y } } }",
+            "3:12: `artifacts.files` is missing: there is no artifact but the secondary ones",
         ),
         (
-            "artifacts: { files: x, s3-prefix: y }",
-            "3:24: `s3-prefix` is not available yet: artifacts are addressed by their content",
+            "artifacts: { files: x, secondary-artifacts: { a: { name: y } } }",
+            "3:50: `artifacts.secondary-artifacts.a.files` is missing",
         ),
         (
-            "reports: { r: { files: x, file-format: JaCoCoXML } }",
-            "3:40: `JACOCOXML` is not available yet",
+            "artifacts: { files: x, secondary-artifacts: { a-b: { files: y } } }",
+            "3:47: `a-b` must be letters, digits and underscores, as an identifier is",
         ),
         (
             "reports: { r: { files: x, file-format: JUNIT } }",
@@ -121,12 +149,56 @@ fn messages() {
             "3:12: `reports.r` names no files",
         ),
         (
-            "cache: { paths: x, key: y }",
-            "3:20: `cache.key` is not available yet: the app has one cache, restored before and saved after each build",
+            "cache: { paths: x, fallback-keys: [y] }",
+            "3:35: `cache.fallback-keys` is ignored without `cache.key`",
+        ),
+        (
+            "cache: { paths: x, key: k, fallback-keys: [1, 2, 3, 4, 5, 6] }",
+            "3:43: `cache.fallback-keys` has at most 5 keys",
+        ),
+        (
+            "cache: { paths: x, action: keep }",
+            "3:28: `cache.action` must be `restore` or `save`, not `keep`",
+        ),
+        (
+            "cache: { key: k }",
+            "3:8: `cache.paths` is missing: nothing is kept",
         ),
         (
             "batch: { build-list: [] }",
-            "3:1: `batch` is not available yet: this is run as one build, as `start-build` does on AWS",
+            "3:10: `batch.build-list` names no builds",
+        ),
+        (
+            "batch: { fast-fail: true }",
+            "3:8: `batch` must have one of `build-list`, `build-graph`, `build-matrix` and `build-fanout`",
+        ),
+        (
+            "batch: { build-list: [{ identifier: a }], build-fanout: { parallelism: 2 } }",
+            "3:43: `batch` must have one of `build-list`, `build-graph`, `build-matrix` and `build-fanout`",
+        ),
+        (
+            "batch: { build-list: [{ identifier: a }, { identifier: a }] }",
+            "3:42: two builds are called `a`",
+        ),
+        (
+            "batch: { build-list: [{ env: {} }] }",
+            "3:23: a build of `batch.build-list` has no `identifier`",
+        ),
+        (
+            "batch: { build-graph: [{ identifier: a, depend-on: [b] }] }",
+            "3:24: `a` depends on `b`, and no build is called so",
+        ),
+        (
+            "batch: { build-graph: [{ identifier: a, depend-on: b }, { identifier: b, depend-on: [a] }] }",
+            "3:23: `a` depends on itself, by way of others or at once",
+        ),
+        (
+            "batch: { build-fanout: { parallelism: 101 } }",
+            "3:39: `batch.build-fanout.parallelism` must be a number from 1 to 100, not `101`",
+        ),
+        (
+            "batch: { build-matrix: { dynamic: { buildspec: [a, b, c, d, e, f, g, h, i, j, k], env: { image: [a, b, c, d, e, f, g, h, i, j] } } } }",
+            "3:35: the matrix has too many combinations: a batch has at most 100 builds",
         ),
         (
             "artefacts: { files: x }",
@@ -172,8 +244,216 @@ fn what_a_build_needs() {
     );
     let artifacts = spec.artifacts.unwrap();
     assert!(artifacts.discard_paths && !spec.reports[0].discard_paths);
-    assert_eq!(spec.cache_paths, ["/root/.m2"]);
+    assert_eq!(spec.cache.paths, ["/root/.m2"]);
+    assert!(spec.cache.restore && spec.cache.save);
+    assert_eq!(spec.env.secrets_manager["S"].json_key.as_deref(), Some("y"));
+    assert_eq!(install.on_failure, OnFailure::Transition);
     let old = "version: 0.1\nenvironment_variables:\n  plaintext: { A: b }\nphases: { build: { commands: [x] } }\nartifacts: { type: zip, files: [a] }\n";
     let (old, warnings) = Buildspec::parse(old, "b").unwrap();
     assert_eq!((old.env.variables["A"].as_str(), warnings.len()), ("b", 0));
+}
+
+/// A buildspec that holds, with these lines after its phases.
+fn spec(rest: &str) -> Buildspec {
+    let text = format!("version: 0.2\n{BUILD}{rest}\n");
+    Buildspec::parse(&text, "b")
+        .unwrap_or_else(|problems| panic!("{problems:?}"))
+        .0
+}
+
+#[test]
+fn failures_are_followed_by_what_the_file_says() {
+    let retry = |times, pattern: Option<&str>| OnFailure::Retry {
+        times,
+        pattern: pattern.map(str::to_owned),
+    };
+    for (text, expected) in [
+        ("ABORT", OnFailure::Abort),
+        ("CONTINUE", OnFailure::Continue),
+        ("RETRY", retry(3, None)),
+        ("RETRY-0", retry(0, None)),
+        ("RETRY-100", retry(100, None)),
+        ("RETRY-.*timed out.*", retry(3, Some(".*timed out.*"))),
+        ("RETRY-7-.*timed-out", retry(7, Some(".*timed-out"))),
+        ("RETRY-7up", retry(3, Some("7up"))),
+    ] {
+        let text =
+            format!("version: 0.2\nphases: {{ post_build: {{ on-failure: '{text}', commands: [x] }} }}");
+        let (spec, _) = Buildspec::parse(&text, "b").unwrap();
+        assert_eq!(
+            (spec.phases[0].name, &spec.phases[0].on_failure),
+            (PhaseName::PostBuild, &expected),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn secrets_are_named_by_parts_or_arns() {
+    let arn = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:prod/db-a1B2c3";
+    for (text, name, parts) in [
+        ("db", "db", [None, None, None]),
+        ("/prod/db:user", "prod/db", [Some("user"), None, None]),
+        (
+            "db:user:AWSPREVIOUS:7",
+            "db",
+            [Some("user"), Some("AWSPREVIOUS"), Some("7")],
+        ),
+        ("db:::7", "db", [None, None, Some("7")]),
+        (arn, "prod/db", [None, None, None]),
+        (
+            &format!("{arn}:user::7"),
+            "prod/db",
+            [Some("user"), None, Some("7")],
+        ),
+        (
+            "arn:aws:secretsmanager:x:1:secret:short-name",
+            "short-name",
+            [None, None, None],
+        ),
+    ] {
+        let spec = spec(&format!("env: {{ secrets-manager: {{ A: '{text}' }} }}"));
+        let secret = &spec.env.secrets_manager["A"];
+        let found = [&secret.json_key, &secret.stage, &secret.version].map(|part| part.as_deref());
+        assert_eq!((secret.name(), found), (name, parts), "{text}");
+    }
+}
+
+#[test]
+fn artifacts_caches_and_reports_in_full() {
+    let spec = spec(
+        "artifacts: { files: a, name: 'n-$(date)', s3-prefix: p, enable-symlinks: yes, secondary-artifacts: { one: { files: [b], base-directory: 'dist*', discard-paths: yes, exclude-paths: 'c/**' } } }\n\
+         cache: { paths: [node_modules/**/*], key: 'k-$(codebuild-hash-files p.json)', fallback-keys: [k-], action: restore }\n\
+         reports: { a: { files: x, file-format: junitxml }, b: { files: x, file-format: SimpleCov }, c: { files: x, file-format: VISUALSTUDIOTRX } }",
+    );
+    let artifacts = spec.artifacts.unwrap();
+    assert_eq!(
+        (artifacts.name.as_deref(), artifacts.s3_prefix.as_deref()),
+        (Some("n-$(date)"), Some("p"))
+    );
+    let one = &artifacts.secondary["one"];
+    assert_eq!(
+        (one.base_directory.as_deref(), one.discard_paths),
+        (Some("dist*"), true)
+    );
+    assert_eq!(
+        (one.exclude_paths.as_slice(), one.files.as_slice()),
+        (&["c/**".to_owned()][..], &["b".to_owned()][..])
+    );
+    let cache = spec.cache;
+    assert_eq!(
+        (cache.key.as_deref(), cache.restore, cache.save),
+        (Some("k-$(codebuild-hash-files p.json)"), true, false)
+    );
+    assert_eq!(cache.fallback_keys, ["k-"]);
+    let formats: Vec<ReportFormat> = spec.reports.iter().map(|report| report.format).collect();
+    assert_eq!(
+        formats,
+        [
+            ReportFormat::JunitXml,
+            ReportFormat::SimpleCov,
+            ReportFormat::VisualStudioTrx
+        ]
+    );
+    for (name, format) in ReportFormat::ALL {
+        assert_eq!(ReportFormat::named(&name.to_lowercase()), Some(format));
+    }
+}
+
+/// The builds of a batch: identifier, buildspec, what it waits for, variables, labels.
+fn tasks(batch: &str, expected: &[&str]) -> Vec<Task> {
+    let tasks = spec(&format!("batch: {batch}")).batch.unwrap().tasks;
+    let found: Vec<String> = tasks
+        .iter()
+        .map(|task| {
+            let pairs = |all: &std::collections::BTreeMap<String, String>| {
+                all.iter()
+                    .map(|(name, value)| format!("{name}={value}"))
+                    .collect::<Vec<_>>()
+                    .join(",")
+            };
+            let own = task.buildspec.as_deref().unwrap_or("-");
+            let (after, variables, labels) = (
+                task.depend_on.join(","),
+                pairs(&task.variables),
+                pairs(&task.labels),
+            );
+            format!("{} {own} <{after}> {variables} [{labels}]", task.identifier)
+        })
+        .collect();
+    assert_eq!(found, expected, "{batch}");
+    tasks
+}
+
+#[test]
+fn batches_come_to_builds() {
+    tasks(
+        "{ fast-fail: yes, build-list: [{ identifier: a, buildspec: a.yml, debug-session: true }, { identifier: b, env: { type: ARM_CONTAINER, compute-type: BUILD_GENERAL1_SMALL, variables: { X: 1 } } }] }",
+        &["a a.yml <>  []", "b - <> X=1 [arch=arm64]"],
+    );
+    tasks(
+        "{ build-graph: [{ identifier: c, depend-on: [a, b] }, { identifier: b, depend-on: a, env: { fleet: big } }, { identifier: a }] }",
+        &["a - <>  []", "b - <a>  [fleet=big]", "c - <a,b>  []"],
+    );
+    let matrix = tasks(
+        "{ build-matrix: { static: { ignore-failure: true, env: { type: LINUX_CONTAINER, variables: { S: s } } }, dynamic: { buildspec: [x.yml, y.yml], env: { image: [i, 'aws/codebuild/amazonlinux-aarch64-standard:3.0'], variables: { V: [1, 2] } } } } }",
+        &[
+            "build1 x.yml <> S=s,V=1 [arch=amd64]",
+            "build2 x.yml <> S=s,V=2 [arch=amd64]",
+            "build3 x.yml <> S=s,V=1 [arch=arm64]",
+            "build4 x.yml <> S=s,V=2 [arch=arm64]",
+            "build5 y.yml <> S=s,V=1 [arch=amd64]",
+            "build6 y.yml <> S=s,V=2 [arch=amd64]",
+            "build7 y.yml <> S=s,V=1 [arch=arm64]",
+            "build8 y.yml <> S=s,V=2 [arch=arm64]",
+        ],
+    );
+    assert!(matrix.iter().all(|task| task.ignore_failure) && matrix[0].image.as_deref() == Some("i"));
+    let shards = tasks(
+        "{ build-fanout: { parallelism: 2 } }",
+        &["shard1 - <>  []", "shard2 - <>  []"],
+    );
+    assert_eq!((shards[0].shard, shards[1].shard), (Some((0, 2)), Some((1, 2))));
+}
+
+#[test]
+fn aliases_are_written_out_within_bounds() {
+    let text = "version: 0.2\nx-common: &common\n  commands: &list [one, two]\n  on-failure: CONTINUE\nphases:\n  pre_build: { commands: *list }\n  build:\n    <<: *common\n    on-failure: ABORT\n    finally: *list\n";
+    let (spec, warnings) = Buildspec::parse(text, "b").unwrap();
+    assert_eq!(warnings.len(), 1, "AWS ignores the key: {warnings:?}");
+    let [pre, build] = spec.phases.as_slice() else {
+        panic!("{spec:?}")
+    };
+    assert_eq!(
+        (pre.commands.as_slice(), build.commands.as_slice()),
+        (
+            &["one".to_owned(), "two".to_owned()][..],
+            &["one".to_owned(), "two".to_owned()][..]
+        )
+    );
+    assert_eq!((&build.on_failure, build.finally.len()), (&OnFailure::Abort, 2));
+    check("a: &a [*a]", &["1:8: the alias stands for what it is in itself"]);
+    let bomb: String = (1..12)
+        .map(|level| {
+            format!(
+                "a{level}: &a{level} [{}]\n",
+                vec![format!("*a{}", level - 1); 10].join(", ")
+            )
+        })
+        .collect();
+    let Err(problems) = Buildspec::parse(&format!("a0: &a0 [lol]\n{bomb}"), "b") else {
+        panic!("it is too large")
+    };
+    assert!(
+        problems[0].message.contains("too large with its aliases"),
+        "{problems:?}"
+    );
+    let long = "x".repeat(300_000);
+    let Err(problems) = Buildspec::parse(&format!("a: &a {long}\nb: [*a, *a, *a, *a]\n"), "b") else {
+        panic!("it is too large")
+    };
+    assert!(
+        problems[0].message.contains("too large with its aliases"),
+        "{problems:?}"
+    );
 }

@@ -7,6 +7,7 @@ mod access;
 mod approvals;
 mod apps;
 mod audit;
+mod build;
 mod check;
 mod client;
 mod console;
@@ -128,6 +129,8 @@ fn quoted(word: &str) -> String {
 pub enum Command {
     /// Check vend.yaml, buildspec and appspec of a working tree, without a platform.
     Check(check::Check),
+    /// Build a working tree as a push would, without a platform.
+    Build(build::BuildArgs),
     /// Push this working tree's branch to an app and show how it goes.
     Push(push::Push),
     /// Show an app with its environments, what is live and what is under way.
@@ -212,6 +215,13 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// Does it make containers in this process?
+    pub fn makes_containers(&self) -> bool {
+        matches!(self, Self::Build(_))
+    }
+}
+
 /// Runs a command. `whole` is the complete command line of the program, for completions.
 pub async fn run(command: Command, global: &Global, whole: clap::Command) -> ExitCode {
     match dispatch(command, global, whole).await {
@@ -226,6 +236,7 @@ type Outcome = Result<ExitCode, Failure>;
 async fn dispatch(command: Command, global: &Global, whole: clap::Command) -> Outcome {
     match command {
         Command::Check(check) => return check::run(&check, global),
+        Command::Build(build) => return build::run(&build, global).await,
         Command::Push(push) => return push::run(&push, global).await,
         Command::Status(status) => return status::status(&status, global).await,
         Command::Why(why) => status::why(&why, global).await?,

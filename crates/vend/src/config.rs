@@ -6,8 +6,10 @@ use std::{
 };
 
 use camino::{Utf8Path, Utf8PathBuf};
-use jiff::SignedDuration;
-use model::port::{BuildLimits, Resources};
+use model::{
+    port::{BuildLimits, Resources},
+    spec,
+};
 use serde::Deserialize;
 use store::Subnets;
 
@@ -294,7 +296,7 @@ impl Platform {
         })
     }
 
-    pub fn build_limits(&self, timeout: SignedDuration, pass_rate_percent: f64) -> BuildLimits {
+    pub fn build_limits(&self, build: &spec::Build) -> BuildLimits {
         let Builds {
             cpu,
             memory_mib,
@@ -306,8 +308,9 @@ impl Platform {
             memory_mib,
             disk_mib,
             pids,
-            timeout,
-            pass_rate_percent,
+            timeout: build.timeout,
+            pass_rate_percent: build.pass_rate,
+            coverage_percent: build.coverage,
         }
     }
 

@@ -85,6 +85,7 @@ fn inside(arguments: &[String]) -> Option<ExitCode> {
     let name = Path::new(arguments.first()?).file_name()?.to_str()?;
     let rest: Vec<String> = arguments.iter().skip(1).cloned().collect();
     match (name, rest.first().map(String::as_str)) {
+        (tool, _) if host::build::tools::is_tool(tool) => Some(host::build::tools::main(tool, &rest)),
         ("systemctl" | "service", _) => Some(host::agent::systemctl::main(name, &rest)),
         (_, Some("agent")) => host::agent::main(),
         (_, Some("build-runner")) => Some(host::build::runner::main()),
@@ -102,13 +103,18 @@ fn in_runtime(command: Command, global: cli::Global, lent: role::Lent) -> ExitCo
         return ExitCode::from(2);
     };
     let data = config::Data(path);
-    if matches!(command, Command::Node)
-        && let Err(error) = host::container::enter_private_mounts()
-    {
+    let makes_containers = match &command {
+        Command::Node => true,
+        // Without the right to, it will say so itself.
+        Command::Client(command) => command.makes_containers() && rustix::process::geteuid().is_root(),
+        _ => false,
+    };
+    if makes_containers && let Err(error) = host::container::enter_private_mounts() {
         return roles::failed(&error);
     }
-    let mut runtime = match command {
+    let mut runtime = match &command {
         Command::Serve | Command::Node => tokio::runtime::Builder::new_multi_thread(),
+        Command::Client(command) if command.makes_containers() => tokio::runtime::Builder::new_multi_thread(),
         _ => tokio::runtime::Builder::new_current_thread(),
     };
     let runtime = match runtime.enable_all().build() {

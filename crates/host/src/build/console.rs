@@ -6,17 +6,23 @@ use std::{
     time::Instant,
 };
 
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 use jiff::Timestamp;
 use model::port::{LogRef, PhaseReport, PhaseStatus, TestReport};
 
-use super::protocol::{Event, Frame, read_frame};
+use super::{
+    protocol::{Event, Frame, read_frame},
+    report::{Case, History, Outcome as Ended},
+};
 use crate::logs::{self, Mask};
 
 const REPORTS: usize = 50;
 const PHASES: usize = 100;
 const LAST_LINES: usize = 15;
 const FAILURES: usize = 50;
+/// Tests that are compared with earlier runs.
+const CASES: usize = 20_000;
+const ARTIFACTS: usize = 13;
 /// Characters of one text that a build says about itself. Its log may say more.
 const TEXT: usize = 4096;
 
@@ -25,7 +31,7 @@ pub(super) struct Console {
     logs: logs::Directory,
     log: LogRef,
     writer: logs::Writer,
-    secrets: Vec<String>,
+    mask: Mask,
     fresh_line: bool,
     current: Option<(String, Timestamp, Instant)>,
     command: Option<(String, u64)>,
@@ -43,6 +49,18 @@ pub(super) struct Outcome {
     /// The runner came to its end.
     pub succeeded: Option<bool>,
     pub artifact_bytes: u64,
+    pub artifacts: Vec<Kept>,
+    /// By report group.
+    cases: BTreeMap<String, Vec<Case>>,
+}
+
+/// An artifact whose tar lies in the build's directory, not yet checked.
+#[derive(Debug)]
+pub(super) struct Kept {
+    /// `None`: the one that becomes the revision.
+    pub identifier: Option<String>,
+    pub name: Option<String>,
+    pub path: Utf8PathBuf,
 }
 
 impl Outcome {
@@ -61,12 +79,13 @@ impl Console {
         secrets: Vec<String>,
         cap: u64,
     ) -> Result<Self, logs::Error> {
-        let writer = logs.append(&log, Mask::new(secrets.iter().map(String::as_str)), cap)?;
+        let mask = Mask::new(secrets.iter().map(String::as_str));
+        let writer = logs.append(&log, mask.clone(), cap)?;
         Ok(Self {
             logs: logs.clone(),
             log,
             writer,
-            secrets,
+            mask,
             fresh_line: true,
             current: None,
             command: None,
@@ -129,14 +148,17 @@ impl Console {
         self.logs.tail(&self.log, from, LAST_LINES)
     }
 
-    /// Reads frames to their end. The artifact goes to a new file, up to `most` bytes.
-    pub fn follow(&mut self, mut from: impl Read, artifact: &Utf8PathBuf, most: u64) -> io::Result<()> {
-        let mut file = std::fs::File::create_new(artifact)?;
+    /// Reads frames to their end. Artifacts go to new files in a directory, up to `most` bytes together.
+    pub fn follow(&mut self, mut from: impl Read, directory: &Utf8Path, most: u64) -> io::Result<()> {
+        let mut file = None;
         while let Some(frame) = read_frame(&mut from)? {
             match frame {
                 Frame::Output(bytes) => {
                     self.fresh_line = bytes.last().is_none_or(|byte| *byte == b'\n');
                     let _ = self.writer.write_all(&bytes);
+                }
+                Frame::Event(Event::Artifact { identifier, name }) => {
+                    file = Some(self.artifact(directory, identifier, name)?);
                 }
                 Frame::Artifact(bytes) => {
                     self.outcome.artifact_bytes += bytes.len() as u64;
@@ -146,12 +168,43 @@ impl Console {
                             "the artifact is too large",
                         ));
                     }
+                    let file = file
+                        .as_mut()
+                        .ok_or_else(|| io::Error::other("bytes of no artifact"))?;
                     file.write_all(&bytes)?;
                 }
                 Frame::Event(event) => self.event(event),
             }
         }
         Ok(())
+    }
+
+    fn artifact(
+        &mut self,
+        directory: &Utf8Path,
+        identifier: Option<String>,
+        name: Option<String>,
+    ) -> io::Result<std::fs::File> {
+        let plain =
+            |text: &String| text.len() <= 128 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        if self.outcome.artifacts.len() >= ARTIFACTS || !identifier.as_ref().is_none_or(plain) {
+            return Err(io::Error::other("an artifact that the buildspec cannot name"));
+        }
+        let path = match &identifier {
+            None => directory.join("artifact.tar"),
+            Some(identifier) => directory.join(format!("artifact-{identifier}.tar")),
+        };
+        let file = std::fs::File::create_new(&path)?;
+        let name = name.map(|name| bounded(self.mask.conceal(&name)));
+        if let Some(name) = &name {
+            self.line(&format!("The artifact's name is {name}"));
+        }
+        self.outcome.artifacts.push(Kept {
+            identifier,
+            name,
+            path,
+        });
+        Ok(file)
     }
 
     fn event(&mut self, event: Event) {
@@ -180,6 +233,9 @@ impl Console {
             }
             Event::Note { text } => self.line(&text),
             Event::Report(report) => self.report(report),
+            Event::Cases { group, cases } => self.cases(group, cases),
+            // Follows its own frames.
+            Event::Artifact { .. } => {}
             Event::Exported(variables) => self.exported(variables),
             Event::Finished { succeeded } => self.outcome.succeeded = Some(succeeded),
         }
@@ -193,10 +249,19 @@ impl Console {
             *name = bounded(self.conceal(std::mem::take(name)));
             *message = bounded(self.conceal(std::mem::take(message)));
         }
-        self.line(&format!(
-            "Report {}: {} tests, {} passed, {} failed, {} skipped",
-            report.group, report.total, report.passed, report.failed, report.skipped
-        ));
+        report.changes = None;
+        if report.total > 0 || report.coverage.is_none() {
+            self.line(&format!(
+                "Report {}: {} tests, {} passed, {} failed, {} skipped",
+                report.group, report.total, report.passed, report.failed, report.skipped
+            ));
+        }
+        if let Some(percent) = report.coverage.and_then(|coverage| coverage.lines_percent()) {
+            self.line(&format!(
+                "Report {}: {percent:.1} % of lines reached",
+                report.group
+            ));
+        }
         if self.outcome.reports.len() < REPORTS {
             self.outcome.reports.push(report);
         }
@@ -215,11 +280,44 @@ impl Console {
         }
     }
 
+    fn cases(&mut self, group: String, cases: Vec<Case>) {
+        let told: usize = self.outcome.cases.values().map(Vec::len).sum();
+        let group = bounded(self.conceal(group));
+        let own = cases
+            .into_iter()
+            .take(CASES.saturating_sub(told))
+            .map(|case| Case {
+                name: bounded(self.mask.conceal(&case.name)),
+                duration_ms: case.duration_ms,
+                // What is compared is whether it failed.
+                outcome: match case.outcome {
+                    Ended::Failed(_) => Ended::Failed(String::new()),
+                    other => other,
+                },
+            });
+        let own: Vec<Case> = own.collect();
+        self.outcome.cases.entry(group).or_default().extend(own);
+    }
+
+    /// Compares the reports with the branch's runs before this one, which becomes one of them.
+    pub fn compare(&mut self, history: &mut History) {
+        let cases = std::mem::take(&mut self.outcome.cases);
+        let mut lines = Vec::new();
+        for report in &mut self.outcome.reports {
+            let own = cases.get(&report.group).map_or(&[][..], Vec::as_slice);
+            if own.is_empty() && report.coverage.is_none() {
+                continue;
+            }
+            report.changes = history.add(&report.group, own, report.coverage.as_ref());
+            if let Some(changes) = &report.changes {
+                lines.push(format!("Report {}: {}", report.group, changes.summary()));
+            }
+        }
+        lines.iter().for_each(|line| self.line(line));
+    }
+
     fn conceal(&self, text: String) -> String {
-        let mut mask = Mask::new(self.secrets.iter().map(String::as_str));
-        let mut shown = mask.feed(text.as_bytes());
-        shown.extend(mask.finish());
-        String::from_utf8_lossy(&shown).into_owned()
+        self.mask.conceal(&text)
     }
 
     /// The log stays open for who writes the last line.
@@ -256,7 +354,7 @@ mod tests {
     #[test]
     fn what_a_build_says_of_itself_is_bounded() {
         let directory = tempfile::tempdir().unwrap();
-        let directory = camino::Utf8Path::from_path(directory.path()).unwrap();
+        let directory = Utf8Path::from_path(directory.path()).unwrap();
         let logs = logs::Directory::open(directory).unwrap();
         let mut console = Console::open(&logs, "build/t".parse().unwrap(), Vec::new(), 1 << 20).unwrap();
         let mut frames = Frames(Vec::new());
@@ -276,9 +374,7 @@ mod tests {
                 message,
             })
             .unwrap();
-        console
-            .follow(&frames.0[..], &directory.join("artifact"), 1)
-            .unwrap();
+        console.follow(&frames.0[..], directory, 1).unwrap();
         let outcome = console.end();
         assert_eq!(outcome.exported.len(), 1);
         let phase = &outcome.phases[0];

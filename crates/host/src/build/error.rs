@@ -38,6 +38,12 @@ pub enum Error {
         wanted: f64,
         failures: String,
     },
+    #[error("{}, and this environment asks for {wanted} %", reached(*found))]
+    Coverage { found: Option<f64>, wanted: f64 },
+    #[error("no builder has the label `{label}`: the only one is this machine ({have})")]
+    NoBuilder { label: String, have: String },
+    #[error("the build ended without an artifact")]
+    NoArtifact,
     #[error("the build's artifact has more than {0} bytes")]
     Artifact(u64),
     #[error("the build disturbed its own runner")]
@@ -83,8 +89,12 @@ impl From<Error> for Fault {
             | Error::TimedOut { .. }
             | Error::Memory { .. }
             | Error::Tests { .. }
+            | Error::Coverage { .. }
+            | Error::NoArtifact
             | Error::Artifact(_)
             | Error::Disturbed(_) => Self::customer(text).next("correct the build and push again"),
+            Error::NoBuilder { .. } => Self::customer(text)
+                .next("take the label out of the buildspec, or start a builder that has it"),
             Error::Stopped(_) => Self::order(text),
             Error::Full | Error::Interrupted | Error::Logs(_) | Error::Silent { .. } => Self::platform(text),
             Error::Container(_) => Self::platform(text).next("vend doctor"),
@@ -96,5 +106,12 @@ impl From<Error> for Fault {
             Error::Tree(error) => error.into(),
             Error::Layer(error) => error.into(),
         }
+    }
+}
+
+fn reached(found: Option<f64>) -> String {
+    match found {
+        Some(found) => format!("tests reach {found:.1} % of lines"),
+        None => "no report tells which lines tests reach".to_owned(),
     }
 }

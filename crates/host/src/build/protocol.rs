@@ -15,6 +15,8 @@ use model::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::report::Case;
+
 /// The most that one frame carries.
 pub const FRAME_BYTES: usize = 1 << 20;
 /// A job is larger than no sane buildspec with its variables.
@@ -59,6 +61,17 @@ pub enum Event {
         text: String,
     },
     Report(TestReport),
+    /// Tests of a report group, before its report.
+    Cases {
+        group: String,
+        cases: Vec<Case>,
+    },
+    /// The bytes that follow are those of this artifact; `None` is the one that becomes the revision.
+    Artifact {
+        identifier: Option<String>,
+        /// What the buildspec calls it, expanded.
+        name: Option<String>,
+    },
     Exported(BTreeMap<String, String>),
     /// The last frame.
     Finished {

@@ -2,28 +2,30 @@
 //!
 //! Knows nothing of containers, limits or clocks: the node stops it from outside and stamps what it says.
 
+mod outputs;
+
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    io::{self, Read as _, Write},
+    io::{self, Write},
     os::fd::AsFd as _,
-    path::Path,
     process::ExitCode,
 };
 
 use model::{
     port::PhaseStatus,
-    spec::build::{OnFailure, Phase, PhaseName, ReportFormat, Version},
+    spec::build::{OnFailure, Phase, PhaseName, Version},
 };
 
 use super::{
-    artifact::{self, Content, Wanted},
-    junit,
     protocol::{Event, Frames, Job},
     runtime,
     shell::{Shell, Shells, User, user},
+    tools,
 };
-use crate::tree::Packer;
+
+/// So much of what a phase says is searched for the pattern of `on-failure`.
+const TAIL_BYTES: usize = 64 << 10;
 
 /// Reads a job from standard input, runs it, and writes frames to standard output.
 pub fn main() -> ExitCode {
@@ -41,6 +43,7 @@ fn run() -> io::Result<()> {
     let shells = Shells::new()?;
     let job = Job::read(File::from(io::stdin().as_fd().try_clone_to_owned()?))?;
     let frames = Frames(File::from(io::stdout().as_fd().try_clone_to_owned()?));
+    tools::install()?;
     Runner::new(job, frames, shells).run()
 }
 
@@ -54,6 +57,8 @@ struct Runner<W: Write> {
     shell: Option<(Shell, Option<User>)>,
     environment: BTreeMap<String, String>,
     succeeding: bool,
+    /// The end of what the phase has said, while it is of use.
+    tail: Option<Vec<u8>>,
 }
 
 impl<W: Write> Runner<W> {
@@ -68,6 +73,7 @@ impl<W: Write> Runner<W> {
             shell: None,
             environment,
             succeeding: true,
+            tail: None,
         }
     }
 
@@ -95,7 +101,7 @@ impl<W: Write> Runner<W> {
         }
     }
 
-    /// Whether the build goes on to its artifacts. A failed `install` or `pre_build` ends it, a failed `build` does not.
+    /// Whether the build goes on to its artifacts: not after a failed `install` or `pre_build`, unless the file says so.
     fn phases(&mut self) -> io::Result<bool> {
         for phase in self.job.buildspec.phases.clone() {
             self.began(phase.name.report())?;
@@ -103,14 +109,50 @@ impl<W: Write> Runner<W> {
             let failed = failure.is_some();
             self.ended(phase.name.report(), failure)?;
             let early = matches!(phase.name, PhaseName::Install | PhaseName::PreBuild);
-            if failed && early && phase.on_failure == OnFailure::Abort {
+            let over = match phase.on_failure {
+                OnFailure::Abort => true,
+                OnFailure::Continue => false,
+                OnFailure::Transition | OnFailure::Retry { .. } => early,
+            };
+            if failed && over {
                 return Ok(false);
             }
         }
         Ok(true)
     }
 
+    /// Runs a phase, and again where that is wanted of such a failure.
     fn phase(&mut self, phase: &Phase) -> io::Result<Failure> {
+        let OnFailure::Retry { times, pattern } = &phase.on_failure else {
+            return self.once(phase);
+        };
+        let pattern = match pattern.as_deref().map(retry_pattern).transpose() {
+            Ok(pattern) => pattern,
+            Err(why) => return self.fail(format!("YAML_FILE_ERROR: on-failure: {why}")),
+        };
+        let succeeding = self.succeeding;
+        for left in (0..*times).rev() {
+            self.tail = pattern.as_ref().map(|_| Vec::new());
+            let failure = self.once(phase)?;
+            let said = self.tail.take().unwrap_or_default();
+            let Some(message) = &failure else {
+                return Ok(None);
+            };
+            let said = String::from_utf8_lossy(&said);
+            let alike = |pattern: &regex::Regex| pattern.is_match(message) || pattern.is_match(&said);
+            if !pattern.as_ref().is_none_or(alike) {
+                return Ok(failure);
+            }
+            let name = phase.name.report();
+            self.frames.note(format!(
+                "{message}. Trying phase {name} again, then {left} more times"
+            ))?;
+            self.set_succeeding(succeeding)?;
+        }
+        self.once(phase)
+    }
+
+    fn once(&mut self, phase: &Phase) -> io::Result<Failure> {
         let who = match phase.run_as.as_deref().filter(|name| *name != "root") {
             None => None,
             Some(name) => match user(name, &fs::read_to_string("/etc/passwd").unwrap_or_default()) {
@@ -154,7 +196,13 @@ impl<W: Write> Runner<W> {
     fn command(&mut self, command: &str, who: Option<&User>) -> io::Result<i32> {
         self.shell_for(who)?;
         let (shell, _) = self.shell.as_mut().expect("a shell was started");
-        let status = shell.run(command, &mut |bytes| self.frames.output(bytes))?;
+        let status = shell.run(command, &mut |bytes| {
+            if let Some(tail) = &mut self.tail {
+                tail.extend_from_slice(bytes);
+                tail.drain(..tail.len().saturating_sub(TAIL_BYTES));
+            }
+            self.frames.output(bytes)
+        })?;
         if status.gone || self.job.buildspec.version == Version::V0_1 {
             self.shell = None;
         }
@@ -185,124 +233,24 @@ impl<W: Write> Runner<W> {
     }
 
     fn fail(&mut self, message: String) -> io::Result<Failure> {
-        if self.succeeding {
-            self.succeeding = false;
-            self.environment
-                .insert("CODEBUILD_BUILD_SUCCEEDING".to_owned(), "0".to_owned());
-            if let Some((shell, _)) = &mut self.shell {
-                let status = shell.run("export CODEBUILD_BUILD_SUCCEEDING=0", &mut |_| Ok(()))?;
-                if status.gone {
-                    self.shell = None;
-                }
-            }
-        }
+        self.set_succeeding(false)?;
         Ok(Some(message))
     }
 
-    /// The values that exported variables have at the end of the last phase. Secrets are not exported.
-    fn export(&mut self) -> io::Result<()> {
-        let mut exported = BTreeMap::new();
-        for name in &self.job.buildspec.env.exported_variables {
-            let plain = name
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-            if !plain || name.starts_with("AWS_") || self.job.secrets.contains_key(name) {
-                continue;
+    /// Whether the build succeeds so far, for it and for its commands.
+    fn set_succeeding(&mut self, succeeding: bool) -> io::Result<()> {
+        if self.succeeding == succeeding {
+            return Ok(());
+        }
+        self.succeeding = succeeding;
+        let value = if succeeding { "1" } else { "0" };
+        self.environment
+            .insert("CODEBUILD_BUILD_SUCCEEDING".to_owned(), value.to_owned());
+        if let Some((shell, _)) = &mut self.shell {
+            let export = format!("export CODEBUILD_BUILD_SUCCEEDING={value}");
+            if shell.run(&export, &mut |_| Ok(()))?.gone {
+                self.shell = None;
             }
-            let value = match &mut self.shell {
-                Some((shell, _)) => {
-                    shell.print(&format!("command printf '%s' \"${{{name}-}}\""), &mut |_| Ok(()))?
-                }
-                None => self.environment.get(name).cloned(),
-            };
-            exported.extend(value.map(|value| (name.clone(), value)));
-        }
-        self.frames.event(&Event::Exported(exported))
-    }
-
-    fn upload(&mut self) -> io::Result<()> {
-        self.began("UPLOAD_ARTIFACTS")?;
-        let failure = match self.succeeding {
-            true => self.artifact()?,
-            // A failed build has no artifact. Its reports tell why.
-            false => None,
-        };
-        self.reports()?;
-        self.ended("UPLOAD_ARTIFACTS", failure)
-    }
-
-    fn artifact(&mut self) -> io::Result<Failure> {
-        let everything = ["**/*".to_owned()];
-        let wanted = match &self.job.buildspec.artifacts {
-            Some(artifacts) => Wanted {
-                files: &artifacts.files,
-                base_directory: artifacts.base_directory.as_deref(),
-                exclude_paths: &artifacts.exclude_paths,
-                discard_paths: artifacts.discard_paths,
-                enable_symlinks: artifacts.enable_symlinks,
-            },
-            None => Wanted {
-                files: &everything,
-                enable_symlinks: true,
-                ..Wanted::default()
-            },
-        };
-        let found = match artifact::find(Path::new(&self.job.source_directory), &wanted) {
-            Ok(found) => found,
-            Err(message) => return self.fail(format!("CLIENT_ERROR: {message}")),
-        };
-        for note in &found.notes {
-            self.frames.note(note)?;
-        }
-        if found.files.is_empty() {
-            return self.fail("CLIENT_ERROR: no matching artifact paths found".to_owned());
-        }
-        self.frames.note(format!("Found {} file(s)", found.files.len()))?;
-        let packed = self.pack(&found);
-        match packed {
-            Ok(()) => Ok(None),
-            Err(error) => self.fail(format!("CLIENT_ERROR: {}", crate::logs::chain(&error))),
-        }
-    }
-
-    fn pack(&mut self, found: &artifact::Found) -> Result<(), crate::tree::Error> {
-        let to = io::BufWriter::with_capacity(1 << 18, Artifact(&mut self.frames));
-        let mut packer = Packer::new(to, self.job.mtime);
-        for (name, content) in &found.files {
-            match content {
-                Content::File(path) => packer.file(name, path)?,
-                Content::Link(target) => packer.symlink(name, target)?,
-            }
-        }
-        let (mut to, _) = packer.finish()?;
-        to.flush().map_err(crate::tree::Error::Archive)
-    }
-
-    fn reports(&mut self) -> io::Result<()> {
-        for wanted in self.job.buildspec.reports.clone() {
-            let ReportFormat::JunitXml = wanted.format;
-            let files = Wanted {
-                files: &wanted.files,
-                base_directory: wanted.base_directory.as_deref(),
-                ..Wanted::default()
-            };
-            let mut report = junit::empty(&format!("{}-{}", self.job.project, wanted.group));
-            match artifact::find(Path::new(&self.job.source_directory), &files) {
-                Ok(found) if !found.files.is_empty() => {
-                    for (name, content) in &found.files {
-                        if let Content::File(path) = content
-                            && let Err(why) = add_report(&mut report, path)
-                        {
-                            self.frames
-                                .note(format!("Error processing report {}: {why}", name.display()))?;
-                        }
-                    }
-                }
-                _ => self
-                    .frames
-                    .note(format!("No report files found for report group {}", wanted.group))?,
-            }
-            self.frames.event(&Event::Report(report))?;
         }
         Ok(())
     }
@@ -329,24 +277,6 @@ impl<W: Write> Runner<W> {
     }
 }
 
-fn add_report(report: &mut model::port::TestReport, path: &Path) -> Result<(), String> {
-    let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(junit::FILE_BYTES as u64 + 1).read_to_end(&mut bytes))
-        .map_err(|error| error.to_string())?;
-    junit::add(report, &bytes).map_err(|error| error.to_string())
-}
-
-/// The artifact's bytes as frames.
-struct Artifact<'a, W: Write>(&'a mut Frames<W>);
-
-impl<W: Write> Write for Artifact<'_, W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.artifact(bytes)?;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+fn retry_pattern(pattern: &str) -> Result<regex::Regex, regex::Error> {
+    regex::RegexBuilder::new(pattern).size_limit(1 << 20).build()
 }

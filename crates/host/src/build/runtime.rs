@@ -1,6 +1,13 @@
 //! `runtime-versions`: which runtimes the build image has, and whether they are what a buildspec wants.
 
-use std::{collections::BTreeMap, process::Command};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    process::Command,
+};
+
+use model::port::BuildOrder;
+
+use crate::bake;
 
 /// CodeBuild's name of a runtime, how it tells its version, and how many parts of the version name it.
 const RUNTIMES: [(&str, &[&str], usize); 7] = [
@@ -12,6 +19,80 @@ const RUNTIMES: [(&str, &[&str], usize); 7] = [
     ("php", &["php", "--version"], 2),
     ("dotnet", &["dotnet", "--version"], 2),
 ];
+
+/// Commands that come with a runtime.
+const COMMANDS: [(&str, &[&str]); 5] = [
+    ("golang", &["go", "gofmt"]),
+    ("java", &["java", "javac", "mvn", "ant", "mvnw", "gradlew"]),
+    ("php", &["php", "composer", "phpunit"]),
+    ("ruby", &["ruby", "gem", "bundle", "bundler", "rake", "rspec"]),
+    ("rust", &["cargo", "rustc"]),
+];
+
+/// The base that a build runs in when it is not `standard`, which also stands for all of CodeBuild's own images.
+pub(super) fn base(order: &BuildOrder) -> Option<&str> {
+    let own = order.task.as_ref().and_then(|task| task.image.as_deref());
+    own.or(order.image.as_deref())
+        .filter(|name| !matches!(*name, "" | "standard") && !name.starts_with("aws/codebuild/"))
+}
+
+/// The runtimes that are put into the build's image: those that the buildspec asks for, and those whose commands it runs.
+pub(super) fn tools(order: &BuildOrder) -> BTreeSet<String> {
+    let phases = &order.buildspec.phases;
+    let asked = phases.iter().flat_map(|phase| phase.runtime_versions.keys());
+    let mut tools: BTreeSet<String> = asked.filter(|name| bake::is_tool(name)).cloned().collect();
+    let node = phases
+        .iter()
+        .find_map(|phase| phase.runtime_versions.get("nodejs"));
+    let major = node.and_then(|version| major(version, &order.buildspec.env.variables));
+    tools.extend(
+        major
+            .map(|major| format!("nodejs-{major}"))
+            .filter(|name| bake::is_tool(name)),
+    );
+    let commands = phases
+        .iter()
+        .flat_map(|phase| phase.commands.iter().chain(&phase.finally));
+    let called: BTreeSet<&str> = commands.flat_map(|command| called(command)).collect();
+    for (name, commands) in COMMANDS {
+        // Who brings rustup does not want Debian's compiler.
+        let own = name == "rust" && called.contains("rustup");
+        if !own && commands.iter().any(|command| called.contains(command)) {
+            tools.insert(name.to_owned());
+        }
+    }
+    tools
+}
+
+/// The first number of a version, which may be that of a variable.
+fn major<'a>(version: &'a str, variables: &'a BTreeMap<String, String>) -> Option<&'a str> {
+    let version = match variable(version) {
+        Some(name) => variables.get(name)?,
+        None => version,
+    };
+    version.split('.').next()
+}
+
+/// The names of the programs that a command runs, as far as they can be seen without running it.
+fn called(command: &str) -> impl Iterator<Item = &str> {
+    const BEFORE: [&str; 14] = [
+        "sudo", "exec", "time", "env", "if", "then", "else", "elif", "do", "while", "until", "!", "{",
+        "nohup",
+    ];
+    let parts = command.split(['\n', ';', '&', '|', '(', ')', '`']);
+    parts.filter_map(|part| {
+        let assigns = |word: &&str| word.split_once('=').is_some_and(|(name, _)| is_name(name));
+        let mut words = part
+            .split_whitespace()
+            .skip_while(|word| BEFORE.contains(word) || assigns(word));
+        let word = words.next()?.trim_matches(['"', '\'']);
+        Some(word.rsplit('/').next().unwrap_or(word))
+    })
+}
+
+fn is_name(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+}
 
 /// The runtimes of this system that a buildspec asks for, with their versions: `python` → `3.11`.
 pub fn installed<'a>(wanted: impl IntoIterator<Item = &'a String>) -> BTreeMap<String, String> {
@@ -76,11 +157,15 @@ fn variable(text: &str) -> Option<&str> {
     )
 }
 
-/// `latest`, `3.x`, `3` and `3.11` are what 3.11 is; `3.1` is not.
+/// `latest`, `3.x`, `3` and `3.11` are what 3.11 is; `3.1` is not. `corretto17` is a Java 17.
 fn matches(wanted: &str, have: &str) -> bool {
     if wanted == "latest" {
         return true;
     }
+    let wanted = ["corretto", "openjdk"]
+        .iter()
+        .find_map(|vendor| wanted.strip_prefix(vendor))
+        .unwrap_or(wanted);
     let mut have = have.split('.');
     wanted.split('.').all(|part| {
         let actual = have.next();
@@ -137,6 +222,29 @@ mod tests {
                 "{error}"
             );
         }
+    }
+
+    #[test]
+    fn programs_are_seen_in_commands() {
+        let seen = |command: &'static str| called(command).collect::<Vec<_>>();
+        assert_eq!(seen("mvn install"), ["mvn"]);
+        assert_eq!(
+            seen("cd app && CGO_ENABLED=0 go build ./... | tee log"),
+            ["cd", "go", "tee"]
+        );
+        assert_eq!(
+            seen("if ! ./mvnw -q test; then\n  sudo ant\nfi"),
+            ["mvnw", "ant", "fi"]
+        );
+        assert_eq!(seen("echo go"), ["echo"]);
+        assert_eq!(seen("V=$(php -v)"), ["php"]);
+        assert!(seen("").is_empty());
+    }
+
+    #[test]
+    fn java_is_java_whoever_built_it() {
+        assert!(matches("corretto17", "17") && matches("openjdk17", "17") && matches("corretto17.0", "17.0"));
+        assert!(!matches("corretto11", "17") && !matches("corretto", "17"));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::{
 use camino::{Utf8Path, Utf8PathBuf};
 use model::{
     Digest, Ticket,
-    port::{BuildOrder, Resources},
+    port::{BuildOrder, GIT_CREDENTIALS, Resources},
 };
 
 use super::{Error, protocol::Job};
@@ -108,7 +108,7 @@ pub(super) fn job(ticket: &Ticket, order: &BuildOrder, image: Digest) -> Job {
 }
 
 /// CodeBuild's variables, then the buildspec's, then the order's: the later wins, but for the reserved `CODEBUILD_`.
-fn variables(ticket: &Ticket, order: &BuildOrder, image: Digest) -> BTreeMap<String, String> {
+pub(super) fn variables(ticket: &Ticket, order: &BuildOrder, image: Digest) -> BTreeMap<String, String> {
     let mut all = network_environment();
     for (name, value) in [
         ("PATH", PATH),
@@ -121,12 +121,56 @@ fn variables(ticket: &Ticket, order: &BuildOrder, image: Digest) -> BTreeMap<Str
         all.insert(name.to_owned(), value.to_owned());
     }
     all.extend(order.buildspec.env.variables.clone());
+    all.extend(order.task.iter().flat_map(|task| task.variables.clone()));
     all.extend(order.variables.clone());
+    all.extend(git(order));
+    all.extend(batch(order));
     all.extend(codebuild(ticket, order, image).map(|(name, value)| (name.to_owned(), value)));
     all
 }
 
-fn codebuild(ticket: &Ticket, order: &BuildOrder, image: Digest) -> [(&'static str, String); 19] {
+/// Git's own way to be configured by the environment: its helper answers for the repository's host, and no other.
+fn git(order: &BuildOrder) -> Vec<(String, String)> {
+    let host = order
+        .commit
+        .repository
+        .split_once("://")
+        .and_then(|(scheme, rest)| {
+            let host = rest.split('/').next()?.rsplit('@').next()?;
+            (!host.is_empty()).then(|| format!("{scheme}://{host}"))
+        });
+    let (true, Some(host)) = (order.secrets.contains_key(GIT_CREDENTIALS), host) else {
+        return Vec::new();
+    };
+    let helper = format!(
+        "!f() {{ test \"$1\" = get && printf 'username=%s\\npassword=%s\\n' \"${{{GIT_CREDENTIALS}%%:*}}\" \"${{{GIT_CREDENTIALS}#*:}}\"; }}; f"
+    );
+    [
+        ("GIT_CONFIG_COUNT", "1".to_owned()),
+        ("GIT_CONFIG_KEY_0", format!("credential.{host}.helper")),
+        ("GIT_CONFIG_VALUE_0", helper),
+        ("GIT_TERMINAL_PROMPT", "0".to_owned()),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .to_vec()
+}
+
+/// Which build of a batch this is.
+fn batch(order: &BuildOrder) -> Vec<(String, String)> {
+    let Some(task) = &order.task else {
+        return Vec::new();
+    };
+    let mut all = vec![("CODEBUILD_BATCH_BUILD_IDENTIFIER", task.identifier.clone())];
+    if let Some((shard, of)) = task.shard {
+        all.push(("CODEBUILD_CURRENT_SHARD", shard.to_string()));
+        all.push(("CODEBUILD_TOTAL_SHARDS", of.to_string()));
+    }
+    all.into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
+}
+
+fn codebuild(ticket: &Ticket, order: &BuildOrder, image: Digest) -> [(&'static str, String); 20] {
     // There is no region here; tools that insist on one get a name that reaches nothing.
     const REGION: &str = "local";
     let (commit, source) = (&order.commit, source_directory(order));
@@ -147,6 +191,8 @@ fn codebuild(ticket: &Ticket, order: &BuildOrder, image: Digest) -> [(&'static s
         ("CODEBUILD_BUILD_NUMBER", order.number.to_string()),
         ("CODEBUILD_BUILD_SUCCEEDING", "1".to_owned()),
         ("CODEBUILD_INITIATOR", "vend".to_owned()),
+        // The platform's own key keeps what it keeps; this is what scripts that print it get.
+        ("CODEBUILD_KMS_KEY_ID", "alias/vend".to_owned()),
         ("CODEBUILD_LOG_PATH", format!("build/{ticket}")),
         ("CODEBUILD_RESOLVED_SOURCE_VERSION", commit.id.clone()),
         ("CODEBUILD_SOURCE_REPO_URL", commit.repository.clone()),
@@ -163,10 +209,15 @@ fn codebuild(ticket: &Ticket, order: &BuildOrder, image: Digest) -> [(&'static s
     ]
 }
 
+/// The name of the downloads that all builds of a tenant share.
+pub(super) fn downloads_name(order: &BuildOrder) -> String {
+    format!("{}/builds", order.place.tenant)
+}
+
 /// The directories that a buildspec keeps between builds, relative to the container's root: the part of each path before
 /// its first glob.
 pub(super) fn kept(order: &BuildOrder) -> Vec<String> {
-    let paths = order.buildspec.cache_paths.iter();
+    let paths = order.buildspec.cache.paths.iter();
     let directories = paths.filter_map(|path| {
         let plain: Vec<&str> = path
             .split('/')
@@ -189,8 +240,77 @@ pub(super) fn kept(order: &BuildOrder) -> Vec<String> {
     directories.collect()
 }
 
+/// Where what a buildspec keeps is looked for and put.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct CacheNames {
+    /// In the order in which they are tried.
+    pub restore: Vec<String>,
+    pub save: Option<String>,
+    /// What is under the name to save never changes.
+    pub fixed: bool,
+}
+
+/// The branches whose caches a build may stand on: its own first, and the usual names of the one that all others come
+/// from. What another branch left is never trusted.
+fn branches(order: &BuildOrder) -> Vec<&str> {
+    let own = order.commit.branch.as_str();
+    let mut all = vec![own];
+    all.extend(["main", "master"].into_iter().filter(|branch| *branch != own));
+    all
+}
+
 /// The name of an app's own cache: one for each branch, so that a branch cannot put anything into another's builds.
-pub(super) fn cache_name(order: &BuildOrder) -> String {
-    let branch = Digest::of(&order.commit.branch).short();
+pub(super) fn cache_name(order: &BuildOrder, branch: &str) -> String {
+    let branch = Digest::of(branch).short();
     format!("{}/app-{}/{branch}", order.place.tenant, order.place.app)
+}
+
+/// Where a branch's caches with keys are.
+pub(super) fn keyed(order: &BuildOrder, branch: &str) -> String {
+    format!("{}-keys", cache_name(order, branch))
+}
+
+/// A buildspec's key and the beginnings that will do, expanded.
+#[derive(Debug, Default)]
+pub(super) struct Keys {
+    pub key: String,
+    pub fallback: Vec<String>,
+}
+
+/// `inner` tells which caches are below a name, the newest first.
+pub(super) fn cache_names(
+    order: &BuildOrder,
+    keys: Option<&Keys>,
+    inner: &dyn Fn(&str) -> Vec<String>,
+) -> CacheNames {
+    let cache = &order.buildspec.cache;
+    let mut names = CacheNames::default();
+    if cache.paths.is_empty() {
+        return names;
+    }
+    let own = cache_name(order, &order.commit.branch);
+    let Some(Keys { key, fallback }) = keys else {
+        let all = branches(order)
+            .into_iter()
+            .map(|branch| cache_name(order, branch));
+        names.restore = all.filter(|_| cache.restore).collect();
+        names.save = cache.save.then_some(own);
+        return names;
+    };
+    let exact = |branch: &str| format!("{}/{}", keyed(order, branch), hex::encode(key));
+    let wanted: Vec<String> = fallback.iter().map(hex::encode).collect();
+    for branch in branches(order).into_iter().filter(|_| cache.restore) {
+        names.restore.push(exact(branch));
+    }
+    for branch in branches(order).into_iter().filter(|_| cache.restore) {
+        let keyed = keyed(order, branch);
+        let there = inner(&keyed);
+        for wanted in &wanted {
+            let alike = there.iter().filter(|name| name.starts_with(wanted.as_str()));
+            names.restore.extend(alike.map(|name| format!("{keyed}/{name}")));
+        }
+    }
+    names.save = cache.save.then(|| exact(&order.commit.branch));
+    names.fixed = true;
+    names
 }

@@ -93,6 +93,12 @@ impl Shells {
         let mut command = Command::new(match kind {
             Kind::Sh => "/bin/sh",
             Kind::Bash => "/bin/bash",
+            Kind::PowerShell | Kind::Cmd => {
+                return Err(io::Error::new(
+                    io::ErrorKind::Unsupported,
+                    "the shell is one of Windows",
+                ));
+            }
         });
         command
             .env_clear()

@@ -1,6 +1,6 @@
 //! Takes secrets out of a stream of bytes, however the stream is cut into pieces.
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
 use aho_corasick::AhoCorasick;
 
@@ -9,14 +9,16 @@ const STARS: &[u8] = b"***";
 const LINE_BYTES: usize = 16;
 /// A secret shorter than this has no base64 form that is told from other text.
 const ENCODED_BYTES: usize = 6;
+/// A longer secret is a key or a file, which nobody writes into a URL; its lines are masked in any case.
+const ESCAPED_BYTES: usize = 4096;
 
-/// Replaces secrets by `***`: their exact values, the long lines of those of several lines, and their base64 forms in
-/// any alignment (so also inside of an encoded `user:password`).
+/// Replaces secrets by `***`: their exact values, the long lines of those of several lines, their base64 forms in any
+/// alignment (so also inside of an encoded `user:password`), and how URLs, JSON, XML and shells write them.
 ///
 /// Holds back the end of the stream only while it may be the beginning of a secret.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Mask {
-    patterns: Vec<Vec<u8>>,
+    patterns: Arc<[Vec<u8>]>,
     search: Option<AhoCorasick>,
     held: Vec<u8>,
     /// So many bytes at the start of `held` belong to a secret whose stars were written.
@@ -31,11 +33,26 @@ impl Mask {
         let search = (!patterns.is_empty())
             .then(|| AhoCorasick::new(&patterns).expect("secrets fit the search: their sizes are bounded"));
         Self {
-            patterns,
+            patterns: patterns.into(),
             search,
             held: Vec::new(),
             covered: 0,
         }
+    }
+
+    /// A text of its own, without secrets.
+    pub fn conceal(&self, text: &str) -> String {
+        if self.search.is_none() {
+            return text.to_owned();
+        }
+        let mut own = Self {
+            patterns: Arc::clone(&self.patterns),
+            search: self.search.clone(),
+            ..Self::default()
+        };
+        let mut shown = own.feed(text.as_bytes());
+        shown.extend(own.finish());
+        String::from_utf8_lossy(&shown).into_owned()
     }
 
     /// What can be shown now.
@@ -131,7 +148,50 @@ fn forms(secret: &str) -> Vec<Vec<u8>> {
     if trimmed.len() >= ENCODED_BYTES {
         forms.extend(encoded(trimmed.as_bytes()));
     }
+    if trimmed.len() <= ESCAPED_BYTES {
+        let escaped = escaped(trimmed).map(String::into_bytes);
+        forms.extend(escaped.filter(|form| !form.is_empty()));
+    }
     forms
+}
+
+/// How texts are written inside of other texts.
+fn escaped(text: &str) -> impl Iterator<Item = String> {
+    let percent = |text: &str, keep: &str, upper: bool, plus: bool| -> String {
+        let one = |byte: u8| match byte {
+            b' ' if plus => "+".to_owned(),
+            byte if byte.is_ascii_alphanumeric() || keep.as_bytes().contains(&byte) => {
+                char::from(byte).to_string()
+            }
+            byte if upper => format!("%{byte:02X}"),
+            byte => format!("%{byte:02x}"),
+        };
+        text.bytes().map(one).collect()
+    };
+    // What browsers, Python, Go, Java and curl leave as it is differs.
+    let mut forms = Vec::new();
+    for keep in ["-_.~", "-_.!~*'()", "-_.*", "-_.~/", ""] {
+        for upper in [true, false] {
+            forms.push(percent(text, keep, upper, false));
+            forms.push(percent(text, keep, upper, true));
+        }
+    }
+    let json = serde_json::to_string(text).unwrap_or_default();
+    forms.push(
+        json.get(1..json.len().saturating_sub(1))
+            .unwrap_or_default()
+            .to_owned(),
+    );
+    let xml = text
+        .replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;");
+    forms.push(xml.replace('"', "&quot;").replace('\'', "&#x27;"));
+    forms.push(xml.replace('"', "&quot;").replace('\'', "&#39;"));
+    forms.push(xml.replace('"', "&quot;").replace('\'', "&apos;"));
+    forms.push(xml);
+    forms.push(text.replace('\'', r"'\''"));
+    forms.into_iter()
 }
 
 /// The base64 digits that a text has at each of the three places that it can have among others, in both alphabets.
@@ -208,6 +268,24 @@ mod tests {
                 shown.contains("***") && !shown.contains("dW50ZXIy") && !shown.contains("VudGVy"),
                 "{shown}"
             );
+        }
+    }
+
+    #[test]
+    fn escaped_secrets_are_masked() {
+        let secret = "p@ss w/rd&\"it's\"";
+        for text in [
+            "p%40ss%20w%2Frd%26%22it%27s%22",
+            "p%40ss+w%2frd%26%22it%27s%22",
+            "p%40ss%20w/rd%26%22it%27s%22",
+            r#"p@ss w/rd&\"it's\""#,
+            "p@ss w/rd&amp;&quot;it&#39;s&quot;",
+            "p@ss w/rd&amp;\"it's\"",
+            r#"p@ss w/rd&"it'\''s""#,
+        ] {
+            let (first, second) = text.split_at(5);
+            let shown = masked(&[secret], &[b"<", first.as_bytes(), second.as_bytes(), b">"]);
+            assert_eq!(shown, "<***>", "{text}");
         }
     }
 

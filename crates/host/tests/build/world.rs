@@ -23,7 +23,7 @@ use model::{
     port::{BakeOrder, Baked, BuildLimits, BuildOrder, Built, Commit, Fault, LogRef, Resources},
     spec::{
         Buildspec,
-        build::{Env, OnFailure, Phase, PhaseName, Version},
+        build::{Cache, Env, OnFailure, Phase, PhaseName, Version},
     },
 };
 
@@ -94,6 +94,7 @@ async fn open(node: &Utf8Path) -> World {
         oven: oven.clone(),
         program: std::env::current_exe().unwrap().try_into().unwrap(),
         at_once: 2,
+        labels: BTreeMap::from([("fleet".to_owned(), "big".to_owned())]),
     });
     World {
         containers,
@@ -203,7 +204,11 @@ impl World {
                 pids: 200,
                 timeout: SignedDuration::from_mins(5),
                 pass_rate_percent: 100.0,
+                coverage_percent: None,
             },
+            labels: BTreeMap::new(),
+            image: None,
+            task: None,
         }
     }
 }
@@ -216,7 +221,8 @@ pub fn buildspec(phases: Vec<Phase>) -> Buildspec {
         phases,
         artifacts: None,
         reports: Vec::new(),
-        cache_paths: Vec::new(),
+        cache: Cache::default(),
+        batch: None,
     }
 }
 
@@ -225,7 +231,7 @@ pub fn phase(name: PhaseName, commands: &[&str], finally: &[&str]) -> Phase {
     Phase {
         name,
         run_as: None,
-        on_failure: OnFailure::Abort,
+        on_failure: OnFailure::Transition,
         commands: texts(commands),
         finally: texts(finally),
         runtime_versions: BTreeMap::new(),

@@ -13,6 +13,9 @@ pub trait Builder {
     -> impl Future<Output = Result<Built, Fault>> + Send;
 }
 
+/// The variable that holds `USER:PASSWORD` for the host of the app's repository.
+pub const GIT_CREDENTIALS: &str = "VEND_GIT_CREDENTIALS";
+
 #[derive(Clone, Serialize, Deserialize)]
 pub struct BuildOrder {
     pub place: Place,
@@ -24,9 +27,19 @@ pub struct BuildOrder {
     pub number: u64,
     /// Variables that override the buildspec's own.
     pub variables: BTreeMap<String, String>,
-    /// Values of the buildspec's `secrets-manager` and `parameter-store` variables; masked in the log.
+    /// Values of the buildspec's `secrets-manager` and `parameter-store` variables; masked in the log. Also
+    /// [`GIT_CREDENTIALS`], where the buildspec asks for git's helper.
     #[serde(serialize_with = "secret::all_in_the_clear")]
     pub secrets: BTreeMap<String, Secret>,
+    /// What the builder must be, such as `arch: arm64`.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// What the build stands on: absent and `standard` are the platform's own image, another name is a base.
+    #[serde(default)]
+    pub image: Option<String>,
+    /// The build of a batch that this is.
+    #[serde(default)]
+    pub task: Option<spec::build::Task>,
     pub limits: BuildLimits,
 }
 
@@ -40,6 +53,9 @@ pub struct BuildLimits {
     pub timeout: SignedDuration,
     /// The share of tests that must pass, 0 to 100. Reports below it fail the build.
     pub pass_rate_percent: f64,
+    /// The share of lines that tests must reach, 0 to 100. Reports below it, and a build without any, fail.
+    #[serde(default)]
+    pub coverage_percent: Option<f64>,
 }
 
 /// A build that succeeded. A build that failed is a [`Fault`] that blames the customer, with its log as evidence.
@@ -52,6 +68,12 @@ pub struct Built {
     pub reports: Vec<TestReport>,
     pub exported: BTreeMap<String, String>,
     pub log: LogRef,
+    /// What the buildspec calls the artifact, expanded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Tars of the secondary artifacts, by identifier.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub secondary: BTreeMap<String, Digest>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -87,4 +109,93 @@ pub struct TestReport {
     pub duration_ms: u64,
     /// Names of failed tests with their messages, the first 50.
     pub failures: Vec<(String, String)>,
+    /// Of a group that tells which lines tests reach.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub coverage: Option<Coverage>,
+    /// Against the branch's run before; absent from the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changes: Option<TestChanges>,
+}
+
+/// What tests reach.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Coverage {
+    pub lines: Share,
+    pub branches: Share,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Share {
+    pub covered: u64,
+    pub total: u64,
+}
+
+impl Coverage {
+    pub fn add(&mut self, other: &Self) {
+        self.lines.add(&other.lines);
+        self.branches.add(&other.branches);
+    }
+
+    /// 0 to 100; `None` where there are no lines.
+    pub fn lines_percent(&self) -> Option<f64> {
+        (self.lines.total > 0).then(|| 100.0 * self.lines.covered as f64 / self.lines.total as f64)
+    }
+}
+
+impl Share {
+    pub fn count(&mut self, covered: bool) {
+        self.total = self.total.saturating_add(1);
+        self.covered = self.covered.saturating_add(covered.into());
+    }
+
+    pub fn add(&mut self, other: &Self) {
+        self.total = self.total.saturating_add(other.total);
+        self.covered = self.covered.saturating_add(other.covered);
+    }
+}
+
+/// What a run of tests says against the runs before, on the same branch. Names, the first 50 of each kind.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct TestChanges {
+    /// Failed, and did not before.
+    pub new_failures: Vec<String>,
+    /// Passed, and did not before.
+    pub fixed: Vec<String>,
+    /// Passed and failed in turns in the last ten runs.
+    pub flaky: Vec<String>,
+    pub slower: Vec<Slower>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub coverage_before_percent: Option<f64>,
+}
+
+impl TestChanges {
+    /// For a line of a log or a plan: `2 new failures, 1 fixed, 1 flaky, 1 slower`.
+    pub fn summary(&self) -> String {
+        let counts = [
+            (self.new_failures.len(), "new failures"),
+            (self.fixed.len(), "fixed"),
+            (self.flaky.len(), "flaky"),
+            (self.slower.len(), "slower"),
+        ];
+        let told: Vec<String> = counts
+            .iter()
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, what)| match (count, *what) {
+                (1, "new failures") => "1 new failure".to_owned(),
+                (count, what) => format!("{count} {what}"),
+            })
+            .collect();
+        match told.is_empty() {
+            true => "as the run before".to_owned(),
+            false => told.join(", "),
+        }
+    }
+}
+
+/// A test that took at least twice its usual time, and half a second more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Slower {
+    pub name: String,
+    pub before_ms: u64,
+    pub after_ms: u64,
 }

@@ -63,6 +63,15 @@ pub struct Build {
     pub timeout: SignedDuration,
     /// Percent of tests that must pass. Default 100.
     pub pass_rate: f64,
+    /// Percent of lines that tests must reach. `None`: nobody asks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub coverage: Option<f64>,
+    /// What builds run in: `standard` when absent, else a base.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// The buildspec's `batch` is run, rather than one build of the whole.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub batch: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

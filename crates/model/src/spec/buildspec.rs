@@ -1,8 +1,13 @@
 //! `buildspec.yml`, versions 0.1 and 0.2.
 //! <https://docs.aws.amazon.com/codebuild/latest/userguide/build-spec-ref.html>
 
+mod batch;
+mod env;
 mod outputs;
 mod parse;
+mod phases;
+
+pub use batch::{Batch, Task};
 
 use std::collections::BTreeMap;
 
@@ -16,8 +21,9 @@ pub struct Buildspec {
     pub phases: Vec<Phase>,
     pub artifacts: Option<Artifacts>,
     pub reports: Vec<Report>,
-    /// Directories kept between builds of an app.
-    pub cache_paths: Vec<String>,
+    pub cache: Cache,
+    /// The builds that this one is divided into, when it is run as a batch.
+    pub batch: Option<Batch>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,9 +43,39 @@ pub struct Env {
     pub variables: BTreeMap<String, String>,
     /// Variable → name in the vault.
     pub parameter_store: BTreeMap<String, String>,
-    /// Variable → `id[:json-key[:stage[:version]]]` in the vault.
-    pub secrets_manager: BTreeMap<String, String>,
+    /// Variable → where its value is in the vault.
+    pub secrets_manager: BTreeMap<String, SecretRef>,
     pub exported_variables: Vec<String>,
+    /// Git gets the app's `git-credentials` for the host that its repository is on.
+    pub git_credential_helper: bool,
+}
+
+/// `id[:json-key[:version-stage[:version-id]]]`. An id that is an ARN has colons of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecretRef {
+    /// As the file writes it.
+    pub id: String,
+    /// The field to take of a secret that is a JSON object; the whole text when absent.
+    pub json_key: Option<String>,
+    /// `AWSCURRENT` when absent.
+    pub stage: Option<String>,
+    pub version: Option<String>,
+}
+
+impl SecretRef {
+    /// The name in the vault: the id, or the name in an ARN, without the six characters that AWS adds to it.
+    pub fn name(&self) -> &str {
+        let Some(arn) = self.id.strip_prefix("arn:") else {
+            return self.id.trim_start_matches('/');
+        };
+        let name = arn.rsplit(':').next().unwrap_or_default();
+        match name.rsplit_once('-') {
+            Some((name, added)) if added.len() == 6 && added.bytes().all(|b| b.is_ascii_alphanumeric()) => {
+                name
+            }
+            _ => name,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +84,8 @@ pub enum Shell {
     #[default]
     Sh,
     Bash,
+    PowerShell,
+    Cmd,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -94,12 +132,24 @@ impl PhaseName {
     }
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// What follows a phase that failed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnFailure {
+    /// Nothing is written: `install` and `pre_build` end the build, `post_build` follows `build`.
     #[default]
+    Transition,
+    /// No other phase follows.
     Abort,
+    /// The next phase follows.
     Continue,
+    /// The phase is run again, while what it said matches, and then as with [`OnFailure::Transition`].
+    Retry {
+        /// 0 to 100.
+        times: u32,
+        /// A regular expression; `None` matches everything.
+        pattern: Option<String>,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -112,6 +162,22 @@ pub struct Artifacts {
     pub enable_symlinks: bool,
     /// Expanded by the shell.
     pub name: Option<String>,
+    /// A prefix of the name where artifacts of many builds lie side by side.
+    pub s3_prefix: Option<String>,
+    /// By identifier. Theirs is empty.
+    pub secondary: BTreeMap<String, Artifacts>,
+}
+
+/// Directories kept between builds of an app.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Cache {
+    pub paths: Vec<String>,
+    /// Expanded by the shell. What is kept under a key never changes; without one, each build leaves its own state.
+    pub key: Option<String>,
+    /// Beginnings of keys, tried in this order when there is nothing under the key. At most 5.
+    pub fallback_keys: Vec<String>,
+    pub restore: bool,
+    pub save: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -123,9 +189,50 @@ pub struct Report {
     pub format: ReportFormat,
 }
 
+/// The ten formats that CodeBuild reads: six of tests, four of coverage.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ReportFormat {
     #[default]
     JunitXml,
+    NunitXml,
+    Nunit3Xml,
+    CucumberJson,
+    TestNgXml,
+    VisualStudioTrx,
+    CloverXml,
+    CoberturaXml,
+    JacocoXml,
+    SimpleCov,
+}
+
+impl ReportFormat {
+    pub const ALL: [(&'static str, Self); 10] = [
+        ("JUNITXML", Self::JunitXml),
+        ("NUNITXML", Self::NunitXml),
+        ("NUNIT3XML", Self::Nunit3Xml),
+        ("CUCUMBERJSON", Self::CucumberJson),
+        ("TESTNGXML", Self::TestNgXml),
+        ("VISUALSTUDIOTRX", Self::VisualStudioTrx),
+        ("CLOVERXML", Self::CloverXml),
+        ("COBERTURAXML", Self::CoberturaXml),
+        ("JACOCOXML", Self::JacocoXml),
+        ("SIMPLECOV", Self::SimpleCov),
+    ];
+
+    /// In any case of letters.
+    pub fn named(name: &str) -> Option<Self> {
+        let found = Self::ALL
+            .iter()
+            .find(|(known, _)| known.eq_ignore_ascii_case(name));
+        found.map(|(_, format)| *format)
+    }
+
+    /// Does it tell which lines tests reach, rather than how tests ended?
+    pub fn is_coverage(self) -> bool {
+        matches!(
+            self,
+            Self::CloverXml | Self::CoberturaXml | Self::JacocoXml | Self::SimpleCov
+        )
+    }
 }

@@ -33,11 +33,20 @@ impl<'f> Reader<'f> {
 
     /// The root mapping of `text`; what stands in the way is a problem.
     pub fn document(&mut self, text: &str) -> Option<Node> {
+        self.root(yaml::parse(self.file, text))
+    }
+
+    /// The same of a file that may have aliases.
+    pub fn document_with_aliases(&mut self, text: &str) -> Option<Node> {
+        self.root(yaml::parse_with_aliases(self.file, text))
+    }
+
+    fn root(&mut self, document: Result<Document, Problem>) -> Option<Node> {
         let Document {
             root,
             duplicates,
             second,
-        } = match yaml::parse(self.file, text) {
+        } = match document {
             Ok(document) => document,
             Err(problem) => {
                 self.problems.push(problem);

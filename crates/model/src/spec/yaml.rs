@@ -1,11 +1,14 @@
 //! YAML as a tree that knows where each node stands.
 //!
 //! Bounded before anything is built: bytes, depth, nodes. Aliases are refused, so that no file is larger than it
-//! looks. What a plain scalar means (`0755`, `yes`, `3.10`) is not decided here: CodeDeploy, CodeBuild and we ourselves
+//! looks; where they are wanted, as in buildspecs, what they stand for counts as if it were written out. What a plain scalar means (`0755`, `yes`, `3.10`) is not decided here: CodeDeploy, CodeBuild and we ourselves
 //! read them differently.
+
+mod alias;
 
 use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span};
 
+use self::alias::{Anchors, depth, merge, weight};
 use crate::Problem;
 
 /// The largest file that is read.
@@ -134,11 +137,20 @@ pub fn decode<'b>(file: &str, bytes: &'b [u8]) -> Result<&'b str, Problem> {
 
 /// Reads the first document of `text`. One problem at most: after it, nothing in the file can be trusted.
 pub fn parse(file: &str, text: &str) -> Result<Document, Problem> {
+    read(file, text, None)
+}
+
+/// The same of a file that may have aliases (`*name`) and merge keys (`<<`).
+pub fn parse_with_aliases(file: &str, text: &str) -> Result<Document, Problem> {
+    read(file, text, Some(Anchors::default()))
+}
+
+fn read(file: &str, text: &str, anchors: Option<Anchors>) -> Result<Document, Problem> {
     if text.len() > MAX_BYTES {
         return Err(too_large(file, text.len()));
     }
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let mut builder = Builder::new(file);
+    let mut builder = Builder::new(file, anchors);
     let mut parser = Parser::new_from_str(text);
     while let Some(event) = parser.next_event() {
         let (event, span) = event.map_err(|error| syntax(file, text, &error))?;
@@ -210,10 +222,13 @@ fn syntax(file: &str, text: &str, error: &ScanError) -> Problem {
 
 enum Open {
     Sequence {
+        /// The number of its anchor; 0 is none.
+        anchor: usize,
         node: Node,
         items: Vec<Node>,
     },
     Mapping {
+        anchor: usize,
         node: Node,
         entries: Vec<(Node, Node)>,
         /// Where each key stands in `entries`, so that a file of many keys stays linear.
@@ -228,11 +243,14 @@ struct Builder<'f> {
     nodes: usize,
     documents: usize,
     document: Document,
+    /// `None`: aliases are refused.
+    anchors: Option<Anchors>,
 }
 
 impl<'f> Builder<'f> {
-    fn new(file: &'f str) -> Self {
+    fn new(file: &'f str, anchors: Option<Anchors>) -> Self {
         Self {
+            anchors,
             file,
             open: Vec::new(),
             nodes: 0,
@@ -256,7 +274,7 @@ impl<'f> Builder<'f> {
                     return Ok(true);
                 }
             }
-            Event::Scalar(text, style, _, tag) => {
+            Event::Scalar(text, style, anchor, tag) => {
                 let style = match style {
                     ScalarStyle::Plain => Style::Plain,
                     ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted => Style::Quoted,
@@ -264,18 +282,21 @@ impl<'f> Builder<'f> {
                 };
                 let text = text.into_owned();
                 let node = self.node(at, tag.map(|tag| tag.to_string()), Value::Scalar { text, style })?;
+                self.remember(anchor, &node)?;
                 self.close(node)?;
             }
-            Event::SequenceStart(_, tag) => {
+            Event::SequenceStart(anchor, tag) => {
                 let node = self.node(at, tag.map(|tag| tag.to_string()), Value::Sequence(Vec::new()))?;
                 self.deepen(Open::Sequence {
+                    anchor,
                     node,
                     items: Vec::new(),
                 })?;
             }
-            Event::MappingStart(_, tag) => {
+            Event::MappingStart(anchor, tag) => {
                 let node = self.node(at, tag.map(|tag| tag.to_string()), Value::Mapping(Vec::new()))?;
                 self.deepen(Open::Mapping {
+                    anchor,
                     node,
                     entries: Vec::new(),
                     index: std::collections::HashMap::new(),
@@ -283,6 +304,10 @@ impl<'f> Builder<'f> {
                 })?;
             }
             Event::SequenceEnd | Event::MappingEnd => self.end()?,
+            Event::Alias(anchor) if self.anchors.is_some() => {
+                let node = self.alias(at, anchor)?;
+                self.close(node)?;
+            }
             Event::Alias(_) => {
                 return Err(self
                     .problem(at, "an alias (`*name`) is not allowed")
@@ -295,6 +320,48 @@ impl<'f> Builder<'f> {
 
     fn problem(&self, (line, column): (u32, u32), message: impl Into<String>) -> Problem {
         Problem::error(self.file, line, column, message)
+    }
+
+    /// What an alias stands for, as if it were written out here.
+    fn alias(&mut self, at: (u32, u32), anchor: usize) -> Result<Node, Problem> {
+        let found = self
+            .anchors
+            .as_ref()
+            .and_then(|anchors| anchors.nodes.get(&anchor));
+        let Some(found) = found else {
+            return Err(self.problem(at, "the alias stands for what it is in itself"));
+        };
+        if self.open.len() + depth(found) > MAX_DEPTH {
+            return Err(self.problem(at, too_deep()));
+        }
+        let (node, (nodes, bytes)) = (found.clone(), weight(found));
+        self.pay(at, nodes, bytes)?;
+        Ok(node)
+    }
+
+    fn remember(&mut self, anchor: usize, node: &Node) -> Result<(), Problem> {
+        if anchor == 0 || self.anchors.is_none() {
+            return Ok(());
+        }
+        let (nodes, bytes) = weight(node);
+        self.pay((node.line, node.column), nodes, bytes)?;
+        if let Some(anchors) = &mut self.anchors {
+            anchors.nodes.insert(anchor, node.clone());
+        }
+        Ok(())
+    }
+
+    /// Copies count as if they stood in the file.
+    fn pay(&mut self, at: (u32, u32), nodes: usize, bytes: usize) -> Result<(), Problem> {
+        self.nodes += nodes;
+        let total = self.anchors.as_mut().map_or(0, |anchors| {
+            anchors.bytes += bytes;
+            anchors.bytes
+        });
+        if self.nodes > MAX_NODES || total > MAX_BYTES {
+            return Err(self.problem(at, "the file is too large with its aliases written out"));
+        }
+        Ok(())
     }
 
     fn node(&mut self, at: (u32, u32), tag: Option<String>, value: Value) -> Result<Node, Problem> {
@@ -322,19 +389,32 @@ impl<'f> Builder<'f> {
     }
 
     fn end(&mut self) -> Result<(), Problem> {
-        let node = match self.open.pop() {
-            Some(Open::Sequence { mut node, items }) => {
+        let (anchor, node) = match self.open.pop() {
+            Some(Open::Sequence {
+                anchor,
+                mut node,
+                items,
+            }) => {
                 node.value = Value::Sequence(items);
-                node
+                (anchor, node)
             }
             Some(Open::Mapping {
-                mut node, entries, ..
+                anchor,
+                mut node,
+                entries,
+                ..
             }) => {
+                let entries = if self.anchors.is_some() {
+                    merge(entries)
+                } else {
+                    entries
+                };
                 node.value = Value::Mapping(entries);
-                node
+                (anchor, node)
             }
             None => return Ok(()),
         };
+        self.remember(anchor, &node)?;
         self.close(node)
     }
 

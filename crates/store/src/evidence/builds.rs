@@ -1,7 +1,7 @@
 use jiff::Timestamp;
 use model::{
     AppName, Digest, ExecutionId, Place, TenantName, Ticket,
-    port::{Built, Commit, Fault, LogRef},
+    port::{Built, Commit, Fault, LogRef, TestReport},
 };
 use rusqlite::{Row, params};
 use serde_json::json;
@@ -70,6 +70,24 @@ impl Db<'_> {
             [execution.as_str()],
             build,
         )
+    }
+
+    /// What the builds of a release said of its tests; nothing for a release that was not built.
+    pub fn reports_of_release(&self, place: &Place, number: u64) -> Result<Vec<TestReport>, Error> {
+        let execution: Option<Option<String>> = self.one(
+            "SELECT r.execution FROM releases r WHERE r.environment_id = ?1 AND r.number = ?2",
+            params![self.environment_key(place)?, number],
+            |row| row.get(0),
+        )?;
+        let Some(execution) = execution.flatten().and_then(|id| id.parse::<ExecutionId>().ok()) else {
+            return Ok(Vec::new());
+        };
+        let builds = self.builds_of_execution(&execution)?;
+        Ok(builds
+            .into_iter()
+            .filter_map(|build| build.built)
+            .flat_map(|built| built.reports)
+            .collect())
     }
 
     fn build_of_ticket(&self, ticket: &Ticket) -> Result<Option<Build>, Error> {

@@ -204,6 +204,9 @@ pub fn spec() -> spec::Environment {
             buildspec: None,
             timeout: second,
             pass_rate: 100.0,
+            coverage: None,
+            image: None,
+            batch: false,
         },
         deploy: spec::Deploy {
             appspec: None,

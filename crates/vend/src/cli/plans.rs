@@ -83,6 +83,7 @@ fn values(change: &Change) -> String {
         (Subject::File, ..) => String::new(),
         (Subject::Secret, Some(_), Some(_)) => "another value".to_owned(),
         (Subject::Secret, ..) => String::new(),
+        (Subject::Tests, Some(before), Some(after)) if before == after => shown(&change.after),
         (_, Some(_), Some(_)) => format!("{} → {}", shown(&change.before), shown(&change.after)),
         (_, None, after) => shown(after),
         (_, before, None) => shown(before),

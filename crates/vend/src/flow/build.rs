@@ -2,10 +2,14 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use host::build::batch;
 use model::{
-    Place, Secret,
-    port::{BuildOrder, Builder as _, Commit, Fault},
-    spec,
+    Place, Secret, Ticket,
+    port::{BuildOrder, Builder as _, Built, Commit, Fault, GIT_CREDENTIALS, TestReport},
+    spec::{
+        self,
+        build::{SecretRef, Task},
+    },
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -13,6 +17,9 @@ use serde_json::{Value, json};
 use store::{By, NewBuild};
 
 use super::{Attempt, World, chain, state::Sourced, stored, variables};
+
+/// The secret that git's helper answers with: `USER:PASSWORD`.
+const GIT_SECRET: &str = "git-credentials";
 
 #[derive(Deserialize)]
 struct Input {
@@ -29,14 +36,59 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
         return Ok(json!({ "revision": input.source.digest, "log": null, "reports": [] }));
     };
     let buildspec = read(world, &input, path.as_str()).await?;
+    let batch = buildspec.batch.clone().filter(|_| input.spec.build.batch);
+    let Some(batch) = batch else {
+        let built = build(world, attempt, &input, buildspec, None).await?;
+        return Ok(answer(&built, &built.reports));
+    };
+    // As many as the node's queue takes at a time, and those that wait there in its order.
+    let one = |task: Task| {
+        let buildspec = buildspec.clone();
+        let input = &input;
+        async move {
+            let buildspec = match &task.buildspec {
+                Some(path) => read(world, input, path).await?,
+                None => buildspec,
+            };
+            build(world, attempt, input, buildspec, Some(task)).await
+        }
+    };
+    let built = batch::run(&batch, batch.tasks.len(), one, |_| ()).await?;
+    let reports: Vec<TestReport> = built
+        .iter()
+        .flat_map(|(_, built)| built.reports.clone())
+        .collect();
+    // The revision is what the last build leaves.
+    let Some((_, last)) = built.last() else {
+        return Err(Fault::customer("no build of the batch succeeded"));
+    };
+    Ok(answer(last, &reports))
+}
+
+fn answer(built: &Built, reports: &[TestReport]) -> Value {
+    json!({ "revision": built.artifact, "log": built.log, "reports": reports })
+}
+
+/// One build, with its row.
+async fn build(
+    world: &Arc<World>,
+    attempt: &Attempt,
+    input: &Input,
+    buildspec: spec::Buildspec,
+    task: Option<Task>,
+) -> Result<Built, Fault> {
+    let ticket = match &task {
+        Some(task) => attempt.steady.part(&task.identifier.to_lowercase()),
+        None => attempt.steady.clone(),
+    };
     let secrets = secrets(world, &input.place, &buildspec).await?;
     let new = NewBuild {
-        ticket: attempt.steady.clone(),
+        ticket: ticket.clone(),
         place: input.place.clone(),
         execution: Some(attempt.execution.clone()),
         commit: input.commit.clone(),
         source: input.source.digest,
-        log: format!("build/{}", attempt.steady).parse().ok(),
+        log: format!("build/{ticket}").parse().ok(),
     };
     let by = By::platform(crate::clock::now());
     let row = world
@@ -48,26 +100,26 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
         place: input.place.clone(),
         source: input.source.digest,
         buildspec,
-        commit: input.commit,
+        commit: input.commit.clone(),
         number: row.number,
         variables: BTreeMap::new(),
         secrets,
-        limits: world
-            .platform
-            .build_limits(input.spec.build.timeout, input.spec.build.pass_rate),
+        limits: world.platform.build_limits(&input.spec.build),
+        labels: BTreeMap::new(),
+        image: input.spec.build.image.clone(),
+        task,
     };
-    let built = world.node.build(&attempt.steady, &order).await;
-    let (ticket, outcome, by) = (
-        attempt.steady.clone(),
-        built.clone(),
-        By::platform(crate::clock::now()),
-    );
+    let built = world.node.build(&ticket, &order).await;
+    finish(world, ticket, built.clone()).await?;
+    built
+}
+
+async fn finish(world: &World, ticket: Ticket, outcome: Result<Built, Fault>) -> Result<(), Fault> {
+    let by = By::platform(crate::clock::now());
     let finished = world
         .store
         .write(move |tx| tx.finish_build(&ticket, outcome.as_ref(), &by));
-    finished.await.map_err(stored)?;
-    let built = built?;
-    Ok(json!({ "revision": built.artifact, "log": built.log, "reports": built.reports }))
+    finished.await.map_err(stored)
 }
 
 async fn read(world: &World, input: &Input, path: &str) -> Result<spec::Buildspec, Fault> {
@@ -87,35 +139,78 @@ async fn secrets(
     buildspec: &spec::Buildspec,
 ) -> Result<BTreeMap<String, Secret>, Fault> {
     let env = &buildspec.env;
-    let wanted: Vec<(String, String)> = env
-        .parameter_store
-        .iter()
-        .chain(&env.secrets_manager)
-        .map(|(name, id)| (name.clone(), id.clone()))
-        .collect();
     let mut secrets = BTreeMap::new();
-    for (variable, id) in wanted {
-        let mut parts = id.split(':');
-        let name = parts
-            .next()
-            .unwrap_or_default()
-            .trim_start_matches('/')
-            .to_owned();
-        let key = parts.next().filter(|key| !key.is_empty());
-        let value = variables::reveal(world, place, &name, None)
-            .await?
-            .ok_or_else(|| missing(place, &name))?;
-        let value = match key {
-            None => value,
-            Some(key) => field(&value, key).ok_or_else(|| {
-                Fault::order(format!(
-                    "the secret `{name}` is not a JSON object with the text field `{key}`"
-                ))
-            })?,
-        };
-        secrets.insert(variable, value);
+    for (variable, name) in &env.parameter_store {
+        let name = name.trim_start_matches('/');
+        let value = variables::reveal(world, place, name, None).await?;
+        secrets.insert(variable.clone(), value.ok_or_else(|| missing(place, name))?);
+    }
+    for (variable, wanted) in &env.secrets_manager {
+        secrets.insert(variable.clone(), secret(world, place, wanted).await?);
+    }
+    if env.git_credential_helper {
+        let value = variables::reveal(world, place, GIT_SECRET, None).await?;
+        secrets.insert(
+            GIT_CREDENTIALS.to_owned(),
+            value.ok_or_else(|| missing(place, GIT_SECRET))?,
+        );
     }
     Ok(secrets)
+}
+
+async fn secret(world: &World, place: &Place, wanted: &SecretRef) -> Result<Secret, Fault> {
+    let name = wanted.name();
+    let version = version(world, place, wanted).await?;
+    let value = variables::reveal(world, place, name, version)
+        .await?
+        .ok_or_else(|| missing(place, name))?;
+    match &wanted.json_key {
+        None => Ok(value),
+        Some(key) => field(&value, key).ok_or_else(|| {
+            Fault::order(format!(
+                "the secret `{name}` is not a JSON object with the text field `{key}`"
+            ))
+        }),
+    }
+}
+
+/// The number of the version that is wanted; `None` is the newest. Versions here are numbered from 1.
+async fn version(world: &World, place: &Place, wanted: &SecretRef) -> Result<Option<u64>, Fault> {
+    if let Some(id) = &wanted.version {
+        let number = id.trim_start_matches('v').parse().ok();
+        let name = wanted.name();
+        return number.map(Some).ok_or_else(|| {
+            Fault::order(format!(
+                "the secret `{name}` has no version `{id}`: versions are numbers"
+            ))
+        });
+    }
+    match wanted.stage.as_deref() {
+        None | Some("AWSCURRENT") => Ok(None),
+        Some("AWSPREVIOUS") => {
+            let own = place.clone();
+            let current = world
+                .store
+                .read(move |db| db.current_secrets(&own))
+                .await
+                .map_err(stored)?;
+            let number = current.get(wanted.name()).copied().unwrap_or(0);
+            number
+                .checked_sub(1)
+                .filter(|number| *number > 0)
+                .map(Some)
+                .ok_or_else(|| {
+                    Fault::order(format!(
+                        "the secret `{}` has no version before this one",
+                        wanted.name()
+                    ))
+                })
+        }
+        Some(stage) => Err(Fault::order(format!(
+            "the secret `{}` has no stage `{stage}`: there are AWSCURRENT and AWSPREVIOUS",
+            wanted.name()
+        ))),
+    }
 }
 
 fn field(value: &Secret, key: &str) -> Option<Secret> {

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use camino::Utf8Path;
 use model::{
     plan::{Change, Subject},
+    port::{Coverage, TestReport},
     release::Release,
     spec::{
         App, Approval, Deploy, Environment, Health, Host, MinimumHealthy, Scaling, Strategy, Variable,
@@ -124,6 +125,42 @@ pub fn changes(sides: &Sides<'_>) -> Vec<Change> {
         }
     });
     changes
+}
+
+/// What the tests of both releases said, one line for each report group.
+pub fn tests(before: &[TestReport], after: &[TestReport]) -> Vec<Change> {
+    let old = |group: &str| before.iter().find(|report| report.group == group).map(said);
+    let line = |report: &TestReport| {
+        let mut text = said(report);
+        if let Some(changes) = &report.changes {
+            text = format!("{text} ({})", changes.summary());
+        }
+        Change::new(
+            Subject::Tests,
+            report.group.clone(),
+            old(&report.group),
+            Some(text),
+        )
+    };
+    after.iter().map(line).collect()
+}
+
+fn said(report: &TestReport) -> String {
+    let mut parts = Vec::new();
+    if report.total > 0 || report.coverage.is_none() {
+        parts.push(format!(
+            "{} of {} passed",
+            report.passed,
+            report.passed + report.failed
+        ));
+    }
+    if report.skipped > 0 {
+        parts.push(format!("{} skipped", report.skipped));
+    }
+    if let Some(percent) = report.coverage.as_ref().and_then(Coverage::lines_percent) {
+        parts.push(format!("{percent:.1} % of lines"));
+    }
+    parts.join(", ")
 }
 
 fn files(files: &[(String, String)]) -> Vec<Change> {

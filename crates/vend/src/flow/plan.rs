@@ -162,6 +162,15 @@ pub async fn of(world: &World, place: &Place, kind: PlanKind, release: u64) -> R
             (Vec::new(), vec![after.commit.clone()], tree.map_err(wrong)?.len())
         }
     };
+    let reports = async |number: u64| {
+        let place = place.clone();
+        let read = world.store.read(move |db| db.reports_of_release(&place, number));
+        read.await.map_err(stored)
+    };
+    let old = match &before {
+        Some(before) => reports(before.number).await?,
+        None => Vec::new(),
+    };
     let sides = compare::Sides {
         before: before.as_ref(),
         after: &after,
@@ -170,7 +179,8 @@ pub async fn of(world: &World, place: &Place, kind: PlanKind, release: u64) -> R
         tree,
         hostname: &world.platform.hostname(place),
     };
-    let changes = compare::changes(&sides);
+    let mut changes = compare::changes(&sides);
+    changes.extend(compare::tests(&old, &reports(release).await?));
     Ok(Plan {
         place: place.to_string(),
         kind,

@@ -186,6 +186,11 @@ fn build(reader: &mut Reader<'_>, fields: Fields<'_>, tree: Tree<'_>) -> Build {
         buildspec,
         timeout: timeout.unwrap_or(hours(1)),
         pass_rate: pass_rate.unwrap_or(100.0),
+        coverage: value(fields, "coverage").and_then(|node| percent(reader, node, "build.coverage")),
+        image: value(fields, "image").and_then(|node| reader.text(node, "build.image")),
+        batch: value(fields, "batch")
+            .and_then(|node| reader.flag(node, "build.batch", false))
+            .unwrap_or(false),
     }
 }
 

@@ -125,9 +125,22 @@ static BUILD: Section = Section {
             Kind::Percent,
             "The share of tests that must pass. Default 100 %.",
         ),
-        later("image"),
+        key(
+            "coverage",
+            Kind::Percent,
+            "The share of lines that tests must reach, as the reports tell it. Nobody asks by default.",
+        ),
+        key(
+            "image",
+            Kind::Text,
+            "What builds run in: `standard` (default), or a base by its name.",
+        ),
+        key(
+            "batch",
+            Kind::Flag,
+            "Run the builds of the buildspec's `batch`, rather than one build of the whole.",
+        ),
         later("cache"),
-        later("coverage"),
     ],
 };
 

@@ -1,11 +1,13 @@
 //! What a build leaves behind: artifacts, reports, a cache.
 
+use std::collections::BTreeMap;
+
 use super::{
-    Artifacts, Report, ReportFormat,
-    parse::{Fields, key, value},
+    Artifacts, Cache, Report, ReportFormat,
+    parse::{Fields, value},
 };
 use crate::spec::{
-    read::{LATER, Reader, nearest, quoted, shown},
+    read::{Reader, nearest, quoted, shown},
     yaml::Node,
 };
 
@@ -17,46 +19,80 @@ const ARTIFACTS: &[&str] = &[
     "exclude-paths",
     "enable-symlinks",
     "s3-prefix",
-    "secondary-artifacts",
     "type",
+    "secondary-artifacts",
 ];
+/// As many as a project on CodeBuild may have.
+const SECONDARY: usize = 12;
 
-pub(super) fn artifacts(reader: &mut Reader<'_>, node: &Node) -> Option<Artifacts> {
+pub(super) fn artifacts(reader: &mut Reader<'_>, node: &Node) -> Artifacts {
+    let mut artifacts = one(reader, node, "artifacts", ARTIFACTS);
     let fields = reader.mapping(node, "artifacts");
-    reader.ignored(fields, "artifacts", ARTIFACTS);
-    let secondary = value(fields, "secondary-artifacts");
-    if let Some(inner) = secondary {
-        reader.mapping(inner, "artifacts.secondary-artifacts");
-        let at = key(fields, "secondary-artifacts").unwrap_or(inner);
-        reader.later(at, "secondary-artifacts");
+    let Some(inner) = value(fields, "secondary-artifacts") else {
+        return artifacts;
+    };
+    for (key, node) in reader.mapping(inner, "artifacts.secondary-artifacts") {
+        let name = key.text().unwrap_or_default();
+        let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        if name.is_empty() || name.len() > 128 || !name.chars().all(plain) {
+            let message = format!(
+                "{} must be letters, digits and underscores, as an identifier is",
+                quoted(name)
+            );
+            reader.error(key, message);
+        } else if artifacts.secondary.len() == SECONDARY {
+            reader.error(
+                key,
+                format!("a build has at most {SECONDARY} secondary artifacts"),
+            );
+            break;
+        }
+        let path = format!(
+            "artifacts.secondary-artifacts.{}",
+            name.chars().take(60).collect::<String>()
+        );
+        let own = one(reader, node, &path, &ARTIFACTS[..ARTIFACTS.len() - 1]);
+        artifacts.secondary.insert(name.to_owned(), own);
     }
-    if let Some(node) = key(fields, "s3-prefix") {
-        let message = format!("`s3-prefix` {LATER}: artifacts are addressed by their content");
-        reader.warn(node, message);
-    }
+    artifacts
+}
+
+fn one(reader: &mut Reader<'_>, node: &Node, path: &str, known: &[&str]) -> Artifacts {
+    let fields = reader.mapping(node, path);
+    reader.ignored(fields, path, known);
     let files = value(fields, "files")
-        .map(|node| globs(reader, node, "artifacts.files"))
+        .map(|node| globs(reader, node, &format!("{path}.files")))
         .unwrap_or_default();
-    if value(fields, "files").is_none() && secondary.is_none() {
-        reader.error(node, "`artifacts.files` is missing").help =
-            Some("write `files: ['**/*']` for everything".to_owned());
+    if value(fields, "files").is_none() {
+        let message = format!("`{path}.files` is missing");
+        // The reference asks for it in any case, and samples that have only secondary artifacts leave it out.
+        let problem = match value(fields, "secondary-artifacts") {
+            Some(_) => reader.warn(
+                node,
+                format!("{message}: there is no artifact but the secondary ones"),
+            ),
+            None => reader.error(node, message),
+        };
+        problem.help = Some("write `files: ['**/*']` for everything".to_owned());
     }
     let mut flag = |name: &str| {
         value(fields, name)
-            .and_then(|node| reader.flag(node, &format!("artifacts.{name}"), true))
+            .and_then(|node| reader.flag(node, &format!("{path}.{name}"), true))
             .unwrap_or(false)
     };
     let (discard_paths, enable_symlinks) = (flag("discard-paths"), flag("enable-symlinks"));
-    Some(Artifacts {
+    Artifacts {
         files,
-        base_directory: text(reader, fields, "artifacts", "base-directory"),
+        base_directory: text(reader, fields, path, "base-directory"),
         exclude_paths: value(fields, "exclude-paths")
-            .map(|node| globs(reader, node, "artifacts.exclude-paths"))
+            .map(|node| globs(reader, node, &format!("{path}.exclude-paths")))
             .unwrap_or_default(),
         discard_paths,
         enable_symlinks,
-        name: text(reader, fields, "artifacts", "name"),
-    })
+        name: text(reader, fields, path, "name"),
+        s3_prefix: text(reader, fields, path, "s3-prefix"),
+        secondary: BTreeMap::new(),
+    }
 }
 
 fn text(reader: &mut Reader<'_>, fields: Fields<'_>, path: &str, name: &str) -> Option<String> {
@@ -78,18 +114,6 @@ fn globs(reader: &mut Reader<'_>, node: &Node, what: &str) -> Vec<String> {
 }
 
 const REPORT: &[&str] = &["files", "base-directory", "discard-paths", "file-format"];
-const FORMATS: &[&str] = &[
-    "CUCUMBERJSON",
-    "NUNITXML",
-    "NUNIT3XML",
-    "TESTNGXML",
-    "VISUALSTUDIOTRX",
-    "CLOVERXML",
-    "COBERTURAXML",
-    "JACOCOXML",
-    "SIMPLECOV",
-];
-
 pub(super) fn reports(reader: &mut Reader<'_>, node: &Node) -> Vec<Report> {
     let groups = reader.mapping(node, "reports");
     if let Some((key, _)) = groups.get(5) {
@@ -113,25 +137,7 @@ fn report(reader: &mut Reader<'_>, key: &Node, node: &Node) -> Report {
     if files.is_empty() {
         reader.error(key, format!("{} names no files", quoted(&path)));
     }
-    if let Some(node) = value(fields, "file-format") {
-        let text = reader
-            .text(node, &format!("{path}.file-format"))
-            .unwrap_or_default()
-            .to_ascii_uppercase();
-        match text.as_str() {
-            "JUNITXML" | "" => {}
-            known if FORMATS.contains(&known) => {
-                reader.later(node, known);
-            }
-            _ => {
-                let near = nearest(&text.to_lowercase(), FORMATS.iter().copied().chain(["JUNITXML"]));
-                let found = shown(node);
-                reader
-                    .error(node, format!("{found} is not a format of reports"))
-                    .help = near.map(|near| format!("did you mean `{near}`?"));
-            }
-        }
-    }
+    let format = value(fields, "file-format").and_then(|node| format(reader, node, &path));
     Report {
         group: group.to_owned(),
         files,
@@ -139,22 +145,50 @@ fn report(reader: &mut Reader<'_>, key: &Node, node: &Node) -> Report {
         discard_paths: value(fields, "discard-paths")
             .and_then(|node| reader.flag(node, &format!("{path}.discard-paths"), true))
             .unwrap_or(false),
-        format: ReportFormat::JunitXml,
+        format: format.unwrap_or_default(),
     }
 }
 
-pub(super) fn cache(reader: &mut Reader<'_>, node: &Node) -> Vec<String> {
+fn format(reader: &mut Reader<'_>, node: &Node, path: &str) -> Option<ReportFormat> {
+    let text = reader.text(node, &format!("{path}.file-format"))?;
+    let found = ReportFormat::named(&text);
+    if found.is_none() {
+        let names = ReportFormat::ALL.map(|(name, _)| name);
+        let message = format!("{} is not a format of reports", shown(node));
+        reader.error(node, message).help = Some(match nearest(&text, names) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("known: {}", names.join(", ")),
+        });
+    }
+    found
+}
+
+pub(super) fn cache(reader: &mut Reader<'_>, node: &Node) -> Cache {
     let fields = reader.mapping(node, "cache");
     reader.ignored(fields, "cache", &["paths", "key", "fallback-keys", "action"]);
-    for name in ["key", "fallback-keys", "action"] {
-        if let Some(node) = key(fields, name) {
-            let message = format!(
-                "`cache.{name}` {LATER}: the app has one cache, restored before and saved after each build"
-            );
-            reader.warn(node, message);
+    let action =
+        value(fields, "action").and_then(|node| reader.word(node, "cache.action", &["restore", "save"]));
+    let key = text(reader, fields, "cache", "key");
+    let mut fallback_keys = Vec::new();
+    if let Some(node) = value(fields, "fallback-keys") {
+        fallback_keys = reader.texts(node, "cache.fallback-keys");
+        if fallback_keys.len() > 5 {
+            reader.error(node, "`cache.fallback-keys` has at most 5 keys");
+        }
+        if key.is_none() {
+            reader.warn(node, "`cache.fallback-keys` is ignored without `cache.key`");
         }
     }
-    value(fields, "paths")
-        .map(|node| globs(reader, node, "cache.paths"))
-        .unwrap_or_default()
+    if value(fields, "paths").is_none() {
+        reader.warn(node, "`cache.paths` is missing: nothing is kept");
+    }
+    Cache {
+        paths: value(fields, "paths")
+            .map(|node| globs(reader, node, "cache.paths"))
+            .unwrap_or_default(),
+        key,
+        fallback_keys,
+        restore: action != Some("save"),
+        save: action != Some("restore"),
+    }
 }

@@ -1,0 +1,335 @@
+//! Buildspecs as people write them, in containers.
+
+use std::collections::BTreeMap;
+
+use model::{
+    Secret,
+    port::{BuildOrder, GIT_CREDENTIALS},
+    spec::Buildspec,
+};
+
+use crate::{
+    world::World,
+    yard::{fails, has, succeeds, unpack},
+};
+
+fn spec(text: &str) -> Buildspec {
+    Buildspec::parse(text, "buildspec.yml")
+        .unwrap_or_else(|problems| panic!("{problems:?}"))
+        .0
+}
+
+fn order(world: &World, text: &str) -> BuildOrder {
+    world.build_order(&[("a", "")], spec(text))
+}
+
+#[track_caller]
+fn has_not(log: &str, fragments: &[&str]) {
+    for fragment in fragments {
+        assert!(!log.contains(fragment), "`{fragment}` in:\n{log}");
+    }
+}
+
+pub async fn failures_are_followed_by_what_the_file_says(world: &World) {
+    let text = "version: 0.2\nphases:\n  build:\n    on-failure: ABORT\n    commands: ['false']\n    finally: [echo tidied]\n  post_build:\n    commands: [echo after]\n";
+    let (_, log) = fails(world, &order(world, text), &["BUILD failed"]).await;
+    has(&log, &["\ntidied\n"]);
+    has_not(&log, &["POST_BUILD", "UPLOAD_ARTIFACTS"]);
+
+    let flaky = "n=$(cat /tmp/n 2>/dev/null || echo 0); echo $((n + 1)) > /tmp/n; echo \"try $n says timed out\"; [ $n -ge 2 ]";
+    let phases = |on_failure: &str| {
+        format!(
+            "version: 0.2\nphases:\n  pre_build:\n    on-failure: '{on_failure}'\n    commands:\n      - |\n        {flaky}\n    finally: [echo \"finally $CODEBUILD_BUILD_SUCCEEDING\"]\n  build:\n    commands: [echo \"built $CODEBUILD_BUILD_SUCCEEDING\"]\n"
+        )
+    };
+    for enough in ["RETRY", "RETRY-2", "RETRY-.*timed out.*", "RETRY-5-exit status 1"] {
+        let (_, log) = succeeds(world, &order(world, &phases(enough))).await;
+        has(
+            &log,
+            &[
+                "finally 0",
+                "finally 1",
+                "\nbuilt 1\n",
+                "Trying phase PRE_BUILD again",
+            ],
+        );
+    }
+    for (little, tries) in [("RETRY-1", 2), ("RETRY-0", 1), ("RETRY-.*refused.*", 1)] {
+        let (_, log) = fails(world, &order(world, &phases(little)), &["PRE_BUILD failed"]).await;
+        has(&log, &[&format!("try {} says", tries - 1)]);
+        has_not(&log, &[&format!("try {tries} says")]);
+        has_not(&log, &["\nbuilt"]);
+    }
+}
+
+pub async fn the_commands_of_codebuild_are_there(world: &World) {
+    let text = "version: 0.2\nphases:\n  build:\n    commands:\n      - codebuild-breakpoint\n      - codebuild-hash-files '*.lock'\n      - codebuild-tests-run --test-command 'echo runs' --files-search \"codebuild-glob-search 'tests/*.py'\"\n      - echo \"batch $CODEBUILD_BATCH_BUILD_IDENTIFIER\"\nbatch:\n  build-fanout: { parallelism: 2 }\n";
+    let files = [
+        ("x.lock", "1"),
+        ("tests/a.py", ""),
+        ("tests/b.py", ""),
+        ("tests/c.py", ""),
+    ];
+    let spec = spec(text);
+    for (task, runs) in spec
+        .batch
+        .clone()
+        .unwrap()
+        .tasks
+        .into_iter()
+        .zip(["runs tests/a.py tests/c.py", "runs tests/b.py"])
+    {
+        let name = task.identifier.clone();
+        let mut order = world.build_order(&files, spec.clone());
+        order.task = Some(task);
+        let (_, log) = succeeds(world, &order).await;
+        has(
+            &log,
+            &["codebuild-breakpoint is ignored", runs, &format!("batch {name}")],
+        );
+    }
+}
+
+pub async fn artifacts_have_names_and_others_beside_them(world: &World) {
+    let text = "version: 0.2\nphases:\n  build:\n    commands: [mkdir -p out/deep, echo 1 > out/app, echo 2 > out/deep/doc, 'V=7']\nartifacts:\n  name: app-$V-$(echo x)\n  s3-prefix: nightly\n  files: [app]\n  base-directory: out\n  secondary-artifacts:\n    docs: { files: ['**/doc'], discard-paths: yes, name: docs }\n    all: { files: ['**/*'], base-directory: 'o*', exclude-paths: app }\n";
+    let (built, log) = succeeds(world, &order(world, text)).await;
+    let name = built.name.unwrap();
+    assert!(
+        name.starts_with("nightly/t-") && name.ends_with("/app-7-x"),
+        "{name}"
+    );
+    assert_eq!(
+        unpack(world, &built.artifact).into_keys().collect::<Vec<_>>(),
+        ["app"]
+    );
+    let secondary: BTreeMap<String, Vec<String>> = built
+        .secondary
+        .iter()
+        .map(|(name, digest)| (name.clone(), unpack(world, digest).into_keys().collect()))
+        .collect();
+    assert_eq!(
+        (secondary["docs"].as_slice(), secondary["all"].as_slice()),
+        (&["doc".to_owned()][..], &["deep/doc".to_owned()][..])
+    );
+    has(&log, &["Found 1 file(s) for docs"]);
+    let missing = "version: 0.2\nphases: { build: { commands: ['true'] } }\nartifacts: { files: a, secondary-artifacts: { b: { files: nothing } } }\n";
+    fails(
+        world,
+        &order(world, missing),
+        &["UPLOAD_ARTIFACTS failed", "no matching artifact paths found"],
+    )
+    .await;
+}
+
+pub async fn reports_of_every_kind_are_compared_and_gate(world: &World) {
+    let text = "version: 0.2\nphases: { build: { commands: ['true'] } }\nreports:\n  unit: { files: [unit.xml] }\n  arn:aws:codebuild:x:1:report-group/nunit: { files: [nunit.xml], file-format: Nunit3Xml }\n  cover: { files: [clover.xml], file-format: CLOVERXML }\n";
+    let nunit = "<test-run><test-case fullname='N.a' result='Passed' duration='0.1'/></test-run>";
+    let source = |outcome: &str, covered: u32| {
+        let unit = format!(
+            "<testsuite><testcase name='a' time='0.01'>{outcome}</testcase><testcase name='b'/></testsuite>"
+        );
+        let clover = format!(
+            "<coverage><project><metrics statements='10' coveredstatements='{covered}'/></project></coverage>"
+        );
+        let mut order = world.build_order(
+            &[("unit.xml", &unit), ("nunit.xml", nunit), ("clover.xml", &clover)],
+            spec(text),
+        );
+        order.commit.branch = format!("reports-{}", world.salt);
+        order.limits.pass_rate_percent = 60.0;
+        order
+    };
+    let (first, _) = succeeds(world, &source("", 9)).await;
+    let groups: Vec<&str> = first.reports.iter().map(|report| report.group.as_str()).collect();
+    assert_eq!(groups, ["shop-unit", "nunit", "shop-cover"]);
+    assert!(first.reports.iter().all(|report| report.changes.is_none()));
+    assert_eq!(first.reports[2].coverage.unwrap().lines_percent(), Some(90.0));
+
+    let (second, log) = succeeds(world, &source("<failure message='broke'/>", 8)).await;
+    let changes = second.reports[0].changes.as_ref().unwrap();
+    assert_eq!(changes.new_failures, ["a"]);
+    assert_eq!(
+        second.reports[2]
+            .changes
+            .as_ref()
+            .unwrap()
+            .coverage_before_percent,
+        Some(90.0)
+    );
+    has(
+        &log,
+        &[
+            "Report shop-unit: 1 new failure",
+            "Report nunit: as the run before",
+            "Report shop-cover: 80.0 % of lines reached",
+        ],
+    );
+    let mut strict = source("<failure message='broke'/>", 8);
+    strict.limits.pass_rate_percent = 100.0;
+    fails(world, &strict, &["2 of 3 tests passed", "a: broke"]).await;
+    let (fourth, _) = succeeds(world, &source("", 8)).await;
+    let changes = fourth.reports[0].changes.as_ref().unwrap();
+    assert_eq!(
+        (changes.fixed.as_slice(), changes.flaky.as_slice()),
+        (&["a".to_owned()][..], &["a".to_owned()][..])
+    );
+
+    let mut covered = source("", 8);
+    covered.limits.coverage_percent = Some(80.5);
+    fails(
+        world,
+        &covered,
+        &["tests reach 80.0 % of lines, and this environment asks for 80.5 %"],
+    )
+    .await;
+    let mut none = order(world, "version: 0.2\nphases: { build: { commands: ['true'] } }\n");
+    none.limits.coverage_percent = Some(1.0);
+    fails(world, &none, &["no report tells which lines tests reach"]).await;
+}
+
+/// A build that tells what it found in its cache, and leaves a file there.
+fn cached(world: &World, branch: &str, lock: &str, cache: &str, leave: &str) -> BuildOrder {
+    let text = format!(
+        "version: 0.2\nphases: {{ build: {{ commands: ['mkdir -p deps; ls deps > found; touch deps/{leave}'] }} }}\nartifacts: {{ files: found }}\ncache: {{ paths: ['deps/**/*'], {cache} }}\n"
+    );
+    let mut order = world.build_order(&[("x.lock", lock)], spec(&text));
+    order.place = format!(
+        "acme/app{}/dev",
+        world.salt.trim_start_matches('.').to_lowercase()
+    )
+    .parse()
+    .unwrap();
+    order.commit.branch = branch.to_owned();
+    order
+}
+
+async fn found(world: &World, order: &BuildOrder) -> String {
+    let (built, _) = succeeds(world, order).await;
+    let found = String::from_utf8(unpack(world, &built.artifact)["found"].clone()).unwrap();
+    found.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+pub async fn caches_have_keys_and_branches(world: &World) {
+    let check = async |branch: &str, lock: &str, cache: &str, leave: &str, expected: &str| {
+        let found = found(world, &cached(world, branch, lock, cache, leave)).await;
+        assert_eq!(found, expected, "{branch} {lock} {cache} {leave}");
+    };
+    check("main", "1", "", "of-main", "").await;
+    check("feature", "1", "", "of-feature", "of-main").await;
+    check("feature", "1", "action: restore", "lost", "of-feature of-main").await;
+    check("feature", "1", "action: save", "other", "").await;
+    check("main", "1", "", "more", "of-main").await;
+    check("other", "1", "", "x", "more of-main").await;
+    let keyed = "key: 'npm-$(codebuild-hash-files x.lock)', fallback-keys: [npm-]";
+    check("main", "1", keyed, "one", "").await;
+    check("main", "1", keyed, "again", "one").await;
+    check("main", "1", keyed, "", "one").await;
+    check("main", "2", keyed, "two", "one").await;
+    check("main", "2", keyed, "", "one two").await;
+    check("side", "2", keyed, "side", "one two").await;
+    check("main", "2", keyed, "", "one two").await;
+    check("main", "3", "key: 'npm-$(codebuild-hash-files x.lock)'", "", "").await;
+    let (_, log) = succeeds(world, &cached(world, "main", "1", "key: $(date)", "x")).await;
+    has(
+        &log,
+        &["The cache is not used", "`date` cannot be run before the build"],
+    );
+}
+
+pub async fn caches_of_tenants_do_not_meet(world: &World) {
+    let mine = cached(world, "main", "1", "key: same", "mine");
+    found(world, &mine).await;
+    for (tenant, app) in [
+        ("beta", mine.place.app.to_string()),
+        ("acme", format!("{}x", mine.place.app)),
+    ] {
+        let mut theirs = cached(world, "main", "1", "key: same", "theirs");
+        theirs.place = format!("{tenant}/{app}/dev").parse().unwrap();
+        assert_eq!(found(world, &theirs).await, "", "{tenant}/{app}");
+    }
+    assert_eq!(found(world, &mine).await, "mine");
+}
+
+pub async fn builders_must_be_what_a_build_asks_for(world: &World) {
+    let build = "version: 0.2\nphases: { build: { commands: ['true'] } }\n";
+    let mut arm = order(
+        world,
+        &format!(
+            "{build}batch: {{ build-list: [{{ identifier: a, env: {{ type: ARM_CONTAINER }} }}, {{ identifier: b, env: {{ fleet: big }} }}] }}\n"
+        ),
+    );
+    let tasks = arm.buildspec.batch.clone().unwrap().tasks;
+    let here = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        other => other,
+    };
+    arm.task = Some(tasks[0].clone());
+    if here == "amd64" {
+        fails(
+            world,
+            &arm,
+            &[
+                "no builder has the label `arch: arm64`",
+                "arch: amd64, fleet: big, os: linux",
+            ],
+        )
+        .await;
+    }
+    arm.task = Some(tasks[1].clone());
+    succeeds(world, &arm).await;
+    let windows = order(
+        world,
+        "version: 0.2\nenv: { shell: powershell.exe }\nphases: { build: { commands: [dir] } }\n",
+    );
+    fails(world, &windows, &["no builder has the label `os: windows`"]).await;
+    let mut bare = order(
+        world,
+        "version: 0.2\nphases: { build: { commands: ['! command -v gcc', 'head -1 /etc/os-release'] } }\n",
+    );
+    bare.image = Some("debian-12".to_owned());
+    let (_, log) = succeeds(world, &bare).await;
+    has(&log, &["The build runs in debian-12", "Debian GNU/Linux 12"]);
+    bare.image = Some("no-such-base".to_owned());
+    fails(world, &bare, &["no-such-base"]).await;
+}
+
+pub async fn git_is_given_credentials_for_one_host(world: &World) {
+    let ask = |host: &str| {
+        format!("printf 'protocol=http\\nhost={host}\\n\\n' | git credential fill | tee seen; wc -l < seen")
+    };
+    let (own, other) = (ask("git.example"), ask("elsewhere.example"));
+    let text = format!(
+        "version: 0.2\nenv: {{ git-credential-helper: yes }}\nphases:\n  build:\n    commands:\n      - |\n        {own}\n      - |\n        {other}\n"
+    );
+    let mut order = order(world, &text);
+    order.secrets.insert(
+        GIT_CREDENTIALS.to_owned(),
+        Secret::new("ada:tigers-in-the-night".to_owned()),
+    );
+    let (_, log) = succeeds(world, &order).await;
+    has(&log, &["username=ada\npassword=***\n4\n", "\n0\n"]);
+    has_not(&log, &["tigers"]);
+}
+
+pub async fn runtimes_are_added_when_they_are_asked_for(world: &World) {
+    let text = "version: 0.2\nphases:\n  install: { runtime-versions: { golang: latest, python: 3.x } }\n  build: { commands: [go version, python3 --version] }\n";
+    let (_, log) = succeeds(world, &order(world, text)).await;
+    has(&log, &["go version go1.", "Python 3."]);
+    let text = "version: 0.2\nphases:\n  install: { runtime-versions: { golang: 1.3 } }\n";
+    let message =
+        "Unknown runtime version named '1.3' of golang. This build image has the following versions: 1.";
+    fails(world, &order(world, text), &[message]).await;
+    let text = "version: 0.2\nenv: { variables: { N: 20.x } }\nphases:\n  install: { runtime-versions: { nodejs: $N } }\n  build: { commands: [node --version, npm --version] }\n";
+    let (_, log) = succeeds(world, &order(world, text)).await;
+    has(&log, &["\nv20."]);
+    // Nobody asks, and everybody knows the command.
+    let (_, log) = succeeds(
+        world,
+        &order(
+            world,
+            "version: 0.2\nphases: { build: { commands: [ruby --version] } }\n",
+        ),
+    )
+    .await;
+    has(&log, &["ruby 3."]);
+}

@@ -1,0 +1,361 @@
+//! `vend build --local`: runs a buildspec on a working tree as a platform would, without one.
+
+mod tree;
+mod watch;
+
+use std::{collections::BTreeMap, path::PathBuf, process::ExitCode, sync::Arc};
+
+use camino::{Utf8Path, Utf8PathBuf};
+use clap::Args;
+use host::build::{
+    batch::{self, End},
+    local::{self, Workshop},
+};
+use jiff::SignedDuration;
+use model::{
+    Problem, Secret, Ticket,
+    port::{BuildLimits, BuildOrder, Builder as _, Built, Commit, Fault, GIT_CREDENTIALS, Resources},
+    spec::{self, Buildspec, build::Task},
+};
+use serde_json::json;
+
+use super::{Failure, Global, Outcome};
+use crate::output::{Output, Tone, clean};
+
+/// Where images and caches of local builds stay. It is none of a platform's.
+const HOME: &str = "/var/cache/vend/builds";
+
+/// Needs root: a build runs in a container with a network of its own.
+#[derive(Debug, Args)]
+pub struct BuildArgs {
+    /// Build this working tree, with what is not committed, on this machine.
+    #[arg(long, value_name = "DIR")]
+    local: PathBuf,
+    /// The buildspec, relative to the tree [default: buildspec.yml].
+    #[arg(long, value_name = "FILE")]
+    buildspec: Option<Utf8PathBuf>,
+    /// What the build runs in: `standard`, or a base by its name.
+    #[arg(long, value_name = "IMAGE")]
+    image: Option<String>,
+    /// Put the artifacts here; the directory must be empty or not there.
+    #[arg(long, value_name = "DIR")]
+    artifacts: Option<Utf8PathBuf>,
+    /// A variable of the build. One that the buildspec takes from a secret is kept out of the log.
+    #[arg(long = "env", value_name = "NAME=VALUE")]
+    variables: Vec<String>,
+    /// Run the builds of the buildspec's `batch`, rather than one build of the whole.
+    #[arg(long)]
+    batch: bool,
+    /// So many builds of a batch run at a time.
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    at_once: usize,
+    /// Stop the build after this time.
+    #[arg(long, value_name = "TIME", default_value = "1h")]
+    timeout: SignedDuration,
+    /// Where images and caches of local builds stay [default: /var/cache/vend/builds].
+    #[arg(long, value_name = "DIR", env = "VEND_BUILDS")]
+    home: Option<Utf8PathBuf>,
+}
+
+/// What all builds of one call have in common.
+struct Order {
+    tree: Utf8PathBuf,
+    source: model::Digest,
+    commit: Commit,
+    variables: BTreeMap<String, String>,
+    limits: BuildLimits,
+    image: Option<String>,
+    place: model::Place,
+}
+
+pub async fn run(arguments: &BuildArgs, global: &Global) -> Outcome {
+    let output = global.output();
+    let tree = directory(&arguments.local)?;
+    let path = buildspec(arguments, &tree)?;
+    let spec = read(&tree, &path, &output)?;
+    let batch = match (arguments.batch, &spec.batch) {
+        (true, None) => return Err(Failure::usage(format!("{path} has no `batch`"))),
+        (true, Some(batch)) => Some(batch.clone()),
+        (false, _) => None,
+    };
+    if !rustix::process::geteuid().is_root() {
+        return Err(
+            Failure::refused("a build needs root, for its container").next("sudo vend build --local DIR")
+        );
+    }
+    if let Some(to) = &arguments.artifacts {
+        local::is_free(to).map_err(|error| failed(&error))?;
+    }
+    let home = arguments.home.clone().unwrap_or_else(|| HOME.into());
+    let program = std::env::current_exe()
+        .ok()
+        .and_then(|path| Utf8PathBuf::try_from(path).ok());
+    let program = program.ok_or_else(|| Failure::failed("this program cannot find itself"))?;
+    let resources = resources();
+    let shop = Workshop::open(&home, program, arguments.at_once, resources.clone()).await;
+    let shop = Arc::new(shop.map_err(|error| failed(&error))?);
+    let order = order(arguments, tree, &shop, resources)?;
+    let built = match batch {
+        Some(batch) => all(&shop, &order, &spec, &batch, arguments, &output).await,
+        None => {
+            let one = one(&shop, &order, spec, None, &output).await;
+            one.and_then(|built| {
+                unpack(&shop, &built, arguments.artifacts.as_deref())?;
+                Ok(vec![(String::new(), built)])
+            })
+        }
+    };
+    let shop = Arc::into_inner(shop).expect("every build has ended");
+    shop.close().await.map_err(|error| failed(&error))?;
+    tell(built, arguments, &output)
+}
+
+fn failed(error: &local::Error) -> Failure {
+    let failure = Failure::failed("the build cannot be made").cause(host::container::chain(error));
+    match error {
+        local::Error::Container(_) => failure.next("vend doctor"),
+        _ => failure,
+    }
+}
+
+fn directory(path: &std::path::Path) -> Result<Utf8PathBuf, Failure> {
+    let found = path.canonicalize().map_err(|error| Failure::file(path, &error))?;
+    let found = Utf8PathBuf::try_from(found).map_err(|_| Failure::usage("the tree's path is not UTF-8"))?;
+    match found.is_dir() {
+        true => Ok(found),
+        false => Err(Failure::usage(format!("{found} is not a directory"))),
+    }
+}
+
+fn buildspec(arguments: &BuildArgs, tree: &Utf8Path) -> Result<Utf8PathBuf, Failure> {
+    if let Some(path) = &arguments.buildspec {
+        return Ok(path.clone());
+    }
+    let names = ["buildspec.yml", "buildspec.yaml"].map(Utf8PathBuf::from);
+    let found = names.into_iter().find(|name| tree.join(name).is_file());
+    found.ok_or_else(|| {
+        Failure::usage(format!("there is no buildspec.yml in {tree}"))
+            .next("vend build --local DIR --buildspec FILE")
+    })
+}
+
+/// Reads a buildspec of the tree, or one beside it; says on standard error what is odd about it.
+fn read(tree: &Utf8Path, path: &Utf8Path, output: &Output) -> Result<Buildspec, Failure> {
+    let file = tree.join(path);
+    let bytes = std::fs::read(&file).map_err(|error| Failure::file(file.as_std_path(), &error))?;
+    let text = spec::decode(path.as_str(), &bytes).map_err(|problem| wrong(&[problem]))?;
+    let (spec, warnings) = Buildspec::parse(text, path.as_str()).map_err(|problems| wrong(&problems))?;
+    for warning in warnings {
+        eprintln!(
+            "{} {}",
+            output.tone(Tone::Wait, "warning"),
+            clean(&warning.to_string())
+        );
+    }
+    Ok(spec)
+}
+
+fn wrong(problems: &[Problem]) -> Failure {
+    let all: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    Failure::usage("the buildspec is not valid").cause(all.join("\n       "))
+}
+
+/// All processors, and most of the memory.
+fn resources() -> Resources {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let memory = rustix::system::sysinfo();
+    let total_mib = (memory.totalram as u64).saturating_mul(memory.mem_unit.into()) >> 20;
+    Resources {
+        cpu: cores as f64,
+        memory_mib: (total_mib / 4 * 3).max(512),
+        disk_mib: 20 * 1024,
+        pids: 4096,
+    }
+}
+
+fn order(
+    arguments: &BuildArgs,
+    tree: Utf8PathBuf,
+    shop: &Workshop,
+    resources: Resources,
+) -> Result<Order, Failure> {
+    let mut variables = BTreeMap::new();
+    for pair in &arguments.variables {
+        let (name, value) = pair
+            .split_once('=')
+            .filter(|(name, _)| !name.is_empty())
+            .ok_or_else(|| Failure::usage(format!("--env {pair}: a variable is NAME=VALUE")))?;
+        variables.insert(name.to_owned(), value.to_owned());
+    }
+    if !arguments.timeout.is_positive() {
+        return Err(Failure::usage("--timeout must be a time such as 90s or 1h"));
+    }
+    let commit = tree::commit(&tree);
+    let mtime = u64::try_from(commit.committed_at.as_second()).unwrap_or(0);
+    let source = shop
+        .keep(&tree, tree::files(&tree), mtime)
+        .map_err(|error| failed(&error))?;
+    Ok(Order {
+        place: tree::place(&tree),
+        tree,
+        source,
+        commit,
+        variables,
+        image: arguments.image.clone(),
+        limits: BuildLimits {
+            cpu: resources.cpu,
+            memory_mib: resources.memory_mib,
+            disk_mib: resources.disk_mib,
+            pids: resources.pids,
+            timeout: arguments.timeout,
+            pass_rate_percent: 100.0,
+            coverage_percent: None,
+        },
+    })
+}
+
+/// Variables that the buildspec takes from secrets come from the command line here.
+fn divided(order: &Order, spec: &Buildspec) -> (BTreeMap<String, String>, BTreeMap<String, Secret>) {
+    let is_secret = |name: &String| {
+        spec.env.parameter_store.contains_key(name)
+            || spec.env.secrets_manager.contains_key(name)
+            || name == GIT_CREDENTIALS
+    };
+    let (secrets, plain): (BTreeMap<_, _>, BTreeMap<_, _>) = order
+        .variables
+        .clone()
+        .into_iter()
+        .partition(|(name, _)| is_secret(name));
+    let secrets = secrets
+        .into_iter()
+        .map(|(name, value)| (name, Secret::new(value)));
+    (plain, secrets.collect())
+}
+
+async fn one(
+    shop: &Arc<Workshop>,
+    order: &Order,
+    spec: Buildspec,
+    task: Option<Task>,
+    output: &Output,
+) -> Result<Built, Fault> {
+    let name = task.as_ref().map(|task| task.identifier.clone());
+    let ticket = ticket(name.as_deref());
+    let (variables, secrets) = divided(order, &spec);
+    let order = BuildOrder {
+        place: order.place.clone(),
+        source: order.source,
+        buildspec: spec,
+        commit: order.commit.clone(),
+        number: 1,
+        variables,
+        secrets,
+        limits: order.limits.clone(),
+        labels: BTreeMap::new(),
+        image: order.image.clone(),
+        task,
+    };
+    let log = format!("build/{ticket}")
+        .parse()
+        .map_err(|_| Fault::order("the ticket cannot name a log"))?;
+    let mut watch = watch::Watch::new(Arc::clone(shop), log, name, output.clone());
+    let built = {
+        let yard = shop.yard.clone();
+        let building = yard.build(&ticket, &order);
+        tokio::pin!(building);
+        loop {
+            tokio::select! {
+                built = &mut building => break built,
+                () = watch.tick() => {}
+            }
+        }
+    };
+    watch.rest();
+    built
+}
+
+/// A name that no other build on this machine has.
+fn ticket(task: Option<&str>) -> Ticket {
+    let now = super::now().as_microsecond();
+    let task = task.map_or(String::new(), |task| format!("-{}", task.to_lowercase()));
+    let text = format!("t-{now}-{}{task}", std::process::id());
+    text.parse().expect("numbers and identifiers make a ticket")
+}
+
+async fn all(
+    shop: &Arc<Workshop>,
+    order: &Order,
+    spec: &Buildspec,
+    batch: &spec::build::Batch,
+    arguments: &BuildArgs,
+    output: &Output,
+) -> Result<Vec<(String, Built)>, Fault> {
+    let build = |task: Task| async move {
+        let own = match &task.buildspec {
+            Some(path) => read(&order.tree, Utf8Path::new(path), output)
+                .map_err(|failure| Fault::customer(failure.cause.unwrap_or(failure.what)))?,
+            None => spec.clone(),
+        };
+        one(shop, order, own, Some(task), output).await
+    };
+    let ended = |end: End<'_>| {
+        let (word, tone, name) = match end {
+            End::Succeeded(name) => ("succeeded", Tone::Good, name),
+            End::Failed(name) => ("failed", Tone::Bad, name),
+            End::Skipped(name) => ("skipped", Tone::Wait, name),
+        };
+        eprintln!("{} {}", output.tone(tone, word), clean(name));
+    };
+    let built = batch::run(batch, arguments.at_once, build, ended).await?;
+    for (name, built) in &built {
+        unpack(
+            shop,
+            built,
+            arguments.artifacts.as_ref().map(|to| to.join(name)).as_deref(),
+        )?;
+    }
+    Ok(built)
+}
+
+fn unpack(shop: &Workshop, built: &Built, to: Option<&Utf8Path>) -> Result<(), Fault> {
+    match to {
+        Some(to) => shop
+            .unpack(built, to)
+            .map_err(|error| Fault::platform(host::container::chain(&error))),
+        None => Ok(()),
+    }
+}
+
+/// The last lines: what came of it.
+fn tell(built: Result<Vec<(String, Built)>, Fault>, arguments: &BuildArgs, output: &Output) -> Outcome {
+    let built = match built {
+        Ok(built) => built,
+        Err(fault) if output.json => {
+            output.show(&json!({ "ok": false, "fault": fault }), |_| String::new());
+            return Ok(ExitCode::FAILURE);
+        }
+        Err(fault) => {
+            let failure = Failure::failed("the build failed").cause(fault.message);
+            return Err(match fault.next {
+                Some(next) if next != "correct the build and push again" => failure.next(next),
+                _ => failure,
+            });
+        }
+    };
+    let all: BTreeMap<&str, &Built> = built.iter().map(|(name, built)| (name.as_str(), built)).collect();
+    let value = match all.get("") {
+        Some(one) => json!({ "ok": true, "built": one }),
+        None => json!({ "ok": true, "batch": all }),
+    };
+    output.show(&value, |_| {
+        let mut text = String::new();
+        for (name, built) in &built {
+            text.push_str(&watch::summary(name, built, output));
+        }
+        if let Some(to) = &arguments.artifacts {
+            text.push_str(&format!("artifacts  {to}\n"));
+        }
+        text
+    });
+    Ok(ExitCode::SUCCESS)
+}

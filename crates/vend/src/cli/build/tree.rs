@@ -1,0 +1,136 @@
+//! What git knows of a working tree; nothing, when it is none of git's.
+
+use std::{
+    collections::BTreeSet,
+    os::unix::ffi::OsStrExt as _,
+    path::PathBuf,
+    process::{Command, Stdio},
+};
+
+use camino::Utf8Path;
+use host::build::local;
+use model::{Place, port::Commit};
+
+fn git(tree: &Utf8Path, arguments: &[&str]) -> Option<Vec<u8>> {
+    // The tree may be somebody else's: root reads it, and runs none of its hooks or helpers.
+    let output = Command::new("git")
+        .args([
+            "-c",
+            "safe.directory=*",
+            "-c",
+            "core.fsmonitor=false",
+            "-C",
+            tree.as_str(),
+        ])
+        .args(arguments)
+        .env("GIT_OPTIONAL_LOCKS", "0")
+        .stderr(Stdio::null())
+        .output()
+        .ok()?;
+    output.status.success().then_some(output.stdout)
+}
+
+/// The files of a clone that git does not ignore, and its `.git`; `None` of any other directory: everything.
+pub fn files(tree: &Utf8Path) -> Option<BTreeSet<PathBuf>> {
+    let listed = git(
+        tree,
+        &["ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+    )?;
+    let names = listed.split(|byte| *byte == 0).filter(|name| !name.is_empty());
+    let mut all: BTreeSet<PathBuf> = names
+        .map(|name| PathBuf::from(std::ffi::OsStr::from_bytes(name)))
+        .collect();
+    local::below(tree, ".git", &mut all).ok()?;
+    Some(all)
+}
+
+/// The commit that the tree stands on.
+pub fn commit(tree: &Utf8Path) -> Commit {
+    let line = |arguments: &[&str]| {
+        let text = String::from_utf8_lossy(&git(tree, arguments)?).trim().to_owned();
+        (!text.is_empty()).then_some(text)
+    };
+    let told = |format: &str| line(&["log", "-1", &format!("--format={format}")]);
+    let at = told("%ct").and_then(|seconds| jiff::Timestamp::from_second(seconds.parse().ok()?).ok());
+    Commit {
+        id: told("%H").unwrap_or_else(|| "0".repeat(40)),
+        author: told("%an <%ae>").unwrap_or_else(|| "local".to_owned()),
+        message: told("%B").unwrap_or_default(),
+        branch: line(&["symbolic-ref", "--short", "HEAD"]).unwrap_or_else(|| "local".to_owned()),
+        repository: line(&["remote", "get-url", "origin"]).unwrap_or_else(|| format!("file://{tree}")),
+        committed_at: at.unwrap_or(jiff::Timestamp::UNIX_EPOCH),
+    }
+}
+
+/// Whose caches the build uses: those of the directory's name.
+pub fn place(tree: &Utf8Path) -> Place {
+    let name = tree.file_name().unwrap_or_default().to_lowercase();
+    let name: String = name
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+        .take(40)
+        .collect();
+    let name = name.trim_matches('-');
+    let place = |app: &str| format!("local/{app}/local").parse::<Place>();
+    let letter = name.starts_with(|c: char| c.is_ascii_lowercase());
+    let own = if letter {
+        place(name)
+    } else {
+        place(&format!("app-{name}").chars().take(40).collect::<String>())
+    };
+    own.or_else(|_| place("app"))
+        .expect("`local/app/local` is a place")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_directory_has_a_place() {
+        for (path, app) in [
+            ("/src/Shop_2", "shop-2"),
+            ("/src/2048", "app-2048"),
+            ("/", "app"),
+            ("/src/...", "app"),
+            (&format!("/{}", "x".repeat(80)), &"x".repeat(40)),
+        ] {
+            assert_eq!(place(Utf8Path::new(path)).app.to_string(), app, "{path}");
+        }
+    }
+
+    #[test]
+    fn what_git_ignores_is_no_part_of_a_tree() {
+        let directory = tempfile::tempdir().unwrap();
+        let tree = Utf8Path::from_path(directory.path()).unwrap();
+        for (name, text) in [("a", "1"), (".gitignore", "target\n"), ("target", "large")] {
+            std::fs::write(tree.join(name), text).unwrap();
+        }
+        assert_eq!(files(tree), None);
+        assert_eq!(commit(tree).branch, "local");
+        git(tree, &["init", "-q", "-b", "trunk"]).unwrap();
+        git(tree, &["add", "a"]).unwrap();
+        git(
+            tree,
+            &[
+                "-c",
+                "user.name=Ada",
+                "-c",
+                "user.email=ada@acme.example",
+                "commit",
+                "-qm",
+                "one",
+            ],
+        )
+        .unwrap();
+        let files = files(tree).unwrap();
+        let has = |name: &str| files.contains(&PathBuf::from(name));
+        assert!(has("a") && has(".gitignore") && has(".git/HEAD") && !has("target"));
+        let commit = commit(tree);
+        assert_eq!(
+            (commit.branch.as_str(), commit.author.as_str()),
+            ("trunk", "Ada <ada@acme.example>")
+        );
+        assert_eq!(commit.id.len(), 40);
+    }
+}

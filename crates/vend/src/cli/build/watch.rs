@@ -1,0 +1,278 @@
+//! A build's log as it comes: each line with its time and its phase.
+
+use std::{sync::Arc, time::Duration};
+
+use host::build::local::Workshop;
+use indicatif::{ProgressBar, ProgressStyle};
+use model::port::{Built, LogRef};
+
+use crate::output::{Output, Tone, clean};
+
+/// How often the log is looked at.
+const LOOK: Duration = Duration::from_millis(40);
+const PREFIX: &str = "[Container] ";
+
+/// Writes a log to the terminal while it grows. It goes to standard error when standard output is for a program.
+pub struct Watch {
+    shop: Arc<Workshop>,
+    log: LogRef,
+    offset: u64,
+    /// The build of a batch that it is about.
+    name: Option<String>,
+    output: Output,
+    lines: Lines,
+    /// The log of the image that the build waits for, and how far it was read.
+    image: Option<(LogRef, u64)>,
+    bar: Option<ProgressBar>,
+}
+
+impl Watch {
+    pub fn new(shop: Arc<Workshop>, log: LogRef, name: Option<String>, output: Output) -> Self {
+        Self {
+            shop,
+            log,
+            offset: 0,
+            name,
+            output,
+            lines: Lines::default(),
+            image: None,
+            bar: None,
+        }
+    }
+
+    pub async fn tick(&mut self) {
+        tokio::time::sleep(LOOK).await;
+        self.look();
+        self.progress();
+    }
+
+    /// What is left after the end.
+    pub fn rest(&mut self) {
+        self.look();
+        let last = self.lines.end();
+        self.write(&last);
+        self.bar = None;
+    }
+
+    fn look(&mut self) {
+        while let Ok(chunk) = self.shop.read(&self.log, self.offset) {
+            let more = chunk.next > self.offset;
+            self.offset = chunk.next;
+            let lines = self.lines.feed(&chunk.text);
+            self.write(&lines);
+            if !more {
+                return;
+            }
+        }
+    }
+
+    fn write(&mut self, lines: &[Line]) {
+        for line in lines {
+            if let Some(log) = line
+                .text
+                .split_once("(its log is ")
+                .and_then(|(_, rest)| rest.strip_suffix(')'))
+            {
+                self.image = log.parse().ok().map(|log| (log, 0));
+            } else if self.image.is_some() {
+                self.image = None;
+                self.bar = None;
+            }
+            let text = self.shown(line);
+            match (&self.bar, self.output.json) {
+                (Some(bar), _) => bar.suspend(|| eprintln!("{text}")),
+                (None, true) => eprintln!("{text}"),
+                (None, false) => self.output.text(&format!("{text}\n")),
+            }
+        }
+    }
+
+    fn shown(&self, line: &Line) -> String {
+        let name = self
+            .name
+            .as_ref()
+            .map_or(String::new(), |name| format!("{} ", clean(name)));
+        let head = format!("{name}{} {:<16}", line.time, line.phase);
+        let tone = match line.kind {
+            Kind::Output => Tone::Plain,
+            Kind::Platform => Tone::Strong,
+            Kind::Failure => Tone::Bad,
+        };
+        format!(
+            "{} {}",
+            self.output.tone(Tone::Faint, &head),
+            self.output.tone(tone, &clean(&line.text))
+        )
+    }
+
+    /// The last line of the log of an image that is being made.
+    fn progress(&mut self) {
+        let Some((log, offset)) = &mut self.image else {
+            return;
+        };
+        let Ok(chunk) = self.shop.read(log, *offset) else {
+            return;
+        };
+        *offset = chunk.next;
+        let Some(line) = chunk.text.lines().rfind(|line| !line.trim().is_empty()) else {
+            return;
+        };
+        if self.output.terminal {
+            let bar = self.bar.get_or_insert_with(|| {
+                let style = ProgressStyle::with_template("{spinner} {elapsed} {wide_msg}")
+                    .expect("the template is one of indicatif's");
+                let bar = ProgressBar::new_spinner().with_style(style);
+                bar.enable_steady_tick(Duration::from_millis(100));
+                bar
+            });
+            bar.set_message(clean(line));
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Output,
+    Platform,
+    Failure,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Line {
+    time: String,
+    phase: String,
+    kind: Kind,
+    text: String,
+}
+
+/// Cuts a log into lines, and keeps which phase goes on and what time it is there.
+#[derive(Debug, Default)]
+struct Lines {
+    partial: String,
+    phase: String,
+    time: String,
+}
+
+impl Lines {
+    fn feed(&mut self, text: &str) -> Vec<Line> {
+        self.partial.push_str(text);
+        let mut lines = Vec::new();
+        while let Some(end) = self.partial.find('\n') {
+            let line: String = self.partial.drain(..=end).collect();
+            lines.push(self.line(line.trim_end()));
+        }
+        lines
+    }
+
+    fn end(&mut self) -> Vec<Line> {
+        let rest = std::mem::take(&mut self.partial);
+        if rest.is_empty() {
+            Vec::new()
+        } else {
+            vec![self.line(&rest)]
+        }
+    }
+
+    fn line(&mut self, line: &str) -> Line {
+        let mut kind = Kind::Output;
+        let mut text = line;
+        // `[Container] 2026/11/21 07:00:00.123456 words`
+        if let Some(rest) = line.strip_prefix(PREFIX)
+            && let Some((time, words)) = rest.split_once(' ').and_then(|(_, rest)| rest.split_once(' '))
+        {
+            self.time = time.split('.').next().unwrap_or(time).to_owned();
+            (kind, text) = (Kind::Platform, words);
+            if let Some(phase) = words.strip_prefix("Entering phase ") {
+                self.phase = phase.to_owned();
+            }
+            if words.contains("State: FAILED") || words.starts_with("Command did not exit") {
+                kind = Kind::Failure;
+            }
+        }
+        Line {
+            time: self.time.clone(),
+            phase: self.phase.clone(),
+            kind,
+            text: text.to_owned(),
+        }
+    }
+}
+
+/// The phases with their times, the tests, and the whole.
+pub fn summary(name: &str, built: &Built, output: &Output) -> String {
+    let mut text = String::new();
+    if !name.is_empty() {
+        text.push_str(&format!("{}\n", output.tone(Tone::Strong, &clean(name))));
+    }
+    for phase in &built.phases {
+        let seconds = phase.duration_ms as f64 / 1000.0;
+        text.push_str(&format!("  {:<18} {seconds:>9.2} s\n", clean(&phase.name)));
+    }
+    for report in &built.reports {
+        let mut line = format!(
+            "  {}  {} of {} passed",
+            clean(&report.group),
+            report.passed,
+            report.passed + report.failed
+        );
+        if let Some(percent) = report
+            .coverage
+            .as_ref()
+            .and_then(|coverage| coverage.lines_percent())
+        {
+            line = format!("  {}  {percent:.1} % of lines reached", clean(&report.group));
+        }
+        if let Some(changes) = &report.changes {
+            line.push_str(&format!(", {}", changes.summary()));
+        }
+        text.push_str(&format!("{line}\n"));
+    }
+    for (name, value) in &built.exported {
+        text.push_str(&format!("  {}={}\n", clean(name), clean(value)));
+    }
+    let total: u64 = built.phases.iter().map(|phase| phase.duration_ms).sum();
+    let done = format!("built in {:.1} s", total as f64 / 1000.0);
+    let size = format!("{} of {} bytes", built.artifact.short(), built.size_bytes);
+    text.push_str(&format!("{}, artifact {size}\n", output.tone(Tone::Good, &done)));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_know_their_phase_and_time() {
+        let mut lines = Lines::default();
+        let mut found = lines.feed("[Container] 2026/11/21 07:00:01.5 Entering phase BUILD\nhel");
+        found.extend(lines.feed(
+            "lo\n[Container] 2026/11/21 07:00:02.9 Command did not exit successfully x exit status 1\nend",
+        ));
+        found.extend(lines.end());
+        let told: Vec<(&str, &str, Kind, &str)> = found
+            .iter()
+            .map(|line| {
+                (
+                    line.time.as_str(),
+                    line.phase.as_str(),
+                    line.kind,
+                    line.text.as_str(),
+                )
+            })
+            .collect();
+        assert_eq!(
+            told,
+            [
+                ("07:00:01", "BUILD", Kind::Platform, "Entering phase BUILD"),
+                ("07:00:01", "BUILD", Kind::Output, "hello"),
+                (
+                    "07:00:02",
+                    "BUILD",
+                    Kind::Failure,
+                    "Command did not exit successfully x exit status 1"
+                ),
+                ("07:00:02", "BUILD", Kind::Output, "end"),
+            ]
+        );
+    }
+}

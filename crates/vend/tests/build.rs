@@ -1,0 +1,190 @@
+//! `vend build --local`: the real binary, real containers, no platform.
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::Path,
+    process::{Command, Output},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+static ONE: Mutex<()> = Mutex::new(());
+
+/// One build at a time: they share a directory, so that the image is made once. `None` where no container can be.
+fn place() -> Option<MutexGuard<'static, ()>> {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: containers need root");
+        return None;
+    }
+    Some(ONE.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+fn vend(tree: &Path, arguments: &[&str]) -> Output {
+    let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join("local-builds");
+    Command::new(env!("CARGO_BIN_EXE_vend"))
+        .arg("build")
+        .arg("--local")
+        .arg(tree)
+        .arg("--home")
+        .arg(home)
+        .args(arguments)
+        .output()
+        .unwrap()
+}
+
+fn tree(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        let path = directory.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    directory
+}
+
+#[track_caller]
+fn has(text: &str, fragments: &[&str]) {
+    for fragment in fragments {
+        assert!(text.contains(fragment), "no `{fragment}` in:\n{text}");
+    }
+}
+
+fn said(output: &Output) -> String {
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
+}
+
+const WHOLE: &str = "version: 0.2
+env:
+  parameter-store: { TOKEN: /shop/token }
+  exported-variables: [VERSION]
+phases:
+  pre_build: { commands: ['echo token $TOKEN', 'VERSION=1.$WORD'] }
+  build: { commands: [mkdir -p out, cp src/app.txt out, echo '<testsuite><testcase name=\"t\"/></testsuite>' > t.xml] }
+artifacts:
+  base-directory: out
+  files: ['**/*']
+  secondary-artifacts: { reports: { files: [t.xml] } }
+reports: { unit: { files: t.xml } }
+";
+
+#[test]
+fn a_working_tree_is_built() {
+    let Some(_one) = place() else { return };
+    let tree = tree(&[("buildspec.yml", WHOLE), ("src/app.txt", "hello")]);
+    let to = tempfile::tempdir().unwrap();
+    let to = to.path().join("new");
+    let artifacts = to.to_str().unwrap();
+    let given = [
+        "--env",
+        "TOKEN=tigers-in-the-night",
+        "--env",
+        "WORD=7",
+        "--artifacts",
+        artifacts,
+    ];
+    let output = vend(tree.path(), &given);
+    let text = said(&output);
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    has(
+        &text,
+        &[
+            "BUILD            Running command mkdir -p out",
+            "token ***",
+            "unit  1 of 1 passed",
+            "VERSION=1.7",
+            "built in ",
+        ],
+    );
+    assert!(!text.contains("tigers"), "{text}");
+    assert_eq!(fs::read_to_string(to.join("app.txt")).unwrap(), "hello");
+    assert!(to.join("reports/t.xml").exists());
+    // A second time the directory is in the way, and nothing is built.
+    let output = vend(tree.path(), &given);
+    assert_eq!(output.status.code(), Some(1));
+    has(&said(&output), &["is not empty"]);
+
+    let output = vend(tree.path(), &["--env", "TOKEN=tigers-in-the-night", "--json"]);
+    let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        (
+            answer["ok"].as_bool(),
+            answer["built"]["reports"][0]["passed"].as_u64()
+        ),
+        (Some(true), Some(1))
+    );
+}
+
+#[test]
+fn a_failure_says_what_failed() {
+    let Some(_one) = place() else { return };
+    let spec = "version: 0.2\nphases: { build: { commands: ['echo the last words; exit 7'] } }\n";
+    let tree = tree(&[("ci/build.yml", spec)]);
+    let output = vend(tree.path(), &["--buildspec", "ci/build.yml"]);
+    assert_eq!(output.status.code(), Some(1));
+    has(
+        &said(&output),
+        &[
+            "error: the build failed",
+            "echo the last words; exit 7",
+            "exit status 7",
+            "its last lines",
+            "the last words",
+        ],
+    );
+    let output = vend(tree.path(), &["--buildspec", "ci/build.yml", "--json"]);
+    let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(answer["ok"], false);
+    for (arguments, fragment) in [
+        (&[][..], "there is no buildspec.yml"),
+        (
+            &["--buildspec", "ci/build.yml", "--env", "X"],
+            "a variable is NAME=VALUE",
+        ),
+        (&["--buildspec", "ci/build.yml", "--batch"], "has no `batch`"),
+        (
+            &["--buildspec", "ci/build.yml", "--timeout", "0s"],
+            "--timeout must be a time",
+        ),
+    ] {
+        let output = vend(tree.path(), arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        has(&said(&output), &[fragment]);
+    }
+}
+
+#[test]
+fn a_batch_follows_its_graph() {
+    let Some(_one) = place() else { return };
+    let spec = "version: 0.2
+phases: { build: { commands: ['echo \"from $NAME\" > out.txt', '[ \"$NAME\" != bad ]'] } }
+artifacts: { files: [out.txt] }
+batch:
+  build-graph:
+    - { identifier: last, env: { variables: { NAME: last } }, depend-on: [first, bad] }
+    - { identifier: first, env: { variables: { NAME: first } } }
+    - { identifier: bad, env: { variables: { NAME: bad } }, ignore-failure: true }
+";
+    let tree = tree(&[("buildspec.yml", spec)]);
+    let to = tempfile::tempdir().unwrap();
+    let output = vend(
+        tree.path(),
+        &["--batch", "--artifacts", to.path().to_str().unwrap()],
+    );
+    let text = said(&output);
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    has(&text, &["failed bad", "succeeded first", "succeeded last"]);
+    let names: BTreeSet<String> = fs::read_dir(to.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    assert_eq!(names, BTreeSet::from(["first".to_owned(), "last".to_owned()]));
+    assert_eq!(
+        fs::read_to_string(to.path().join("last/out.txt")).unwrap(),
+        "from last\n"
+    );
+}
