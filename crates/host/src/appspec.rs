@@ -35,8 +35,8 @@ pub enum Error {
         path: PathBuf,
         source: io::Error,
     },
-    #[error("the revision cannot be unpacked: {0}")]
-    Tar(tree::Error),
+    #[error("the revision cannot be unpacked: {}", crate::logs::chain(.0))]
+    Archive(#[source] tree::Error),
 }
 
 impl Error {

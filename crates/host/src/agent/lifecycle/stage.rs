@@ -23,6 +23,7 @@ use crate::{
         install::{Records, install},
     },
     now,
+    tree::Format,
 };
 
 /// So many revisions of a group stay on the disk, as with CodeDeploy's agent.
@@ -133,9 +134,13 @@ impl Inner {
     pub(super) async fn download(&self, stage: &Stage, log: &mut ScriptLog) -> Result<bool, ScriptFailure> {
         let tar = stage.bundle(&self.layout);
         let archive = stage.current.archive();
+        let appspec = stage.appspec.clone();
         let unpacked = self.files.run(move || -> Result<(), Error> {
             if tar.is_file() {
-                bundle::unpack(&tar, &archive)?;
+                bundle::unpack(&tar, Format::Any, &archive)?;
+                if appspec.is_some() {
+                    bundle::strip(&archive, appspec.as_deref())?;
+                }
                 super::discard(&tar);
             }
             Ok(())
@@ -227,6 +232,7 @@ impl Inner {
         let hooks = Hooks {
             reaper: &self.reaper,
             facts: &facts,
+            current: &stage.current,
             clock: now,
             secrets: &secrets,
             // What the start's own script does to a service is its business; what checks afterwards would wait in vain.
