@@ -15,7 +15,7 @@ mod control;
 mod files;
 mod layout;
 mod lifecycle;
-mod log;
+pub(crate) mod log;
 pub mod reaper;
 pub mod run;
 mod server;

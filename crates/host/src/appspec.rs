@@ -13,11 +13,14 @@ use model::{Problem, spec::Appspec};
 use crate::tree;
 
 pub mod bundle;
+mod group;
 pub mod hooks;
 pub mod install;
+pub mod local;
 pub mod plan;
 mod scriptlog;
 
+pub use group::{Group, REVISIONS};
 pub use plan::plan;
 pub use scriptlog::ScriptLog;
 

@@ -9,6 +9,7 @@ mod apps;
 mod audit;
 mod check;
 mod client;
+mod codedeploy;
 mod credentials;
 mod executions;
 mod failure;
@@ -98,6 +99,9 @@ fn quoted(word: &str) -> String {
 pub enum Command {
     /// Check vend.yaml, buildspec and appspec of a working tree, without a platform.
     Check(check::Check),
+    /// Deploy a bundle on this machine, without a platform, as AWS's codedeploy-local does.
+    #[command(name = "codedeploy-local")]
+    CodedeployLocal(codedeploy::Codedeploy),
     /// Push this working tree's branch to an app and show how it goes.
     Push(push::Push),
     /// Show an app with its environments, what is live and what is under way.
@@ -193,6 +197,7 @@ type Outcome = Result<ExitCode, Failure>;
 async fn dispatch(command: Command, global: &Global, whole: clap::Command) -> Outcome {
     match command {
         Command::Check(check) => return check::run(&check, global),
+        Command::CodedeployLocal(codedeploy) => return codedeploy::run(&codedeploy, global).await,
         Command::Push(push) => return push::run(&push, global).await,
         Command::Status(status) => return status::status(&status, global).await,
         Command::Why(why) => status::why(&why, global).await?,

@@ -155,7 +155,9 @@ impl Inner {
         *self.begun_at.lock().unwrap_or_else(PoisonError::into_inner) = stage.begun_at;
         self.check(order, &stage)?;
         let log = self.layout.shared_logs().join(format!("deploy-{ticket}.log"));
-        let mut log = ScriptLog::streaming(&log).map_err(platform)?;
+        let mut log = ScriptLog::streaming(&log)
+            .map_err(platform)?
+            .also_in(&self.layout.deployments, order.deployment.as_str());
         let mut record = Record::new(ticket, &order.events);
         for event in &order.events {
             record.begin(*event, now());

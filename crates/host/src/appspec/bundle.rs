@@ -4,7 +4,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fs, io,
     ops::Bound,
     path::{Path, PathBuf},
 };
@@ -162,6 +162,33 @@ pub fn strip(archive: &Path, named: Option<&Utf8Path>) -> Result<(), Error> {
     fs::rename(archive, &aside).map_err(Error::files("move", archive))?;
     fs::rename(aside.join(name), archive).map_err(Error::files("move", holder))?;
     fs::remove_dir_all(&aside).map_err(Error::files("remove", &aside))
+}
+
+/// Copies a tree into a new directory: links as links, modes kept.
+///
+/// # Errors
+/// When something cannot be read or written, or is no file, directory or link.
+pub fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            copy(&entry.path(), &target)?;
+        } else if kind.is_symlink() {
+            std::os::unix::fs::symlink(fs::read_link(entry.path())?, &target)?;
+        } else if !kind.is_file() {
+            let path = entry.path();
+            return Err(io::Error::other(format!(
+                "{} is a device or a pipe",
+                path.display()
+            )));
+        } else {
+            fs::copy(entry.path(), &target)?;
+        }
+    }
+    fs::set_permissions(to, fs::metadata(from)?.permissions())
 }
 
 fn entries(directory: &Path) -> Result<Vec<PathBuf>, Error> {

@@ -202,8 +202,14 @@ fn copy(source: &Utf8Path, destination: &Utf8Path) -> Result<(), Error> {
         symlink(target, &fresh).map_err(failed())?;
     } else {
         fs::copy(source, &fresh).map_err(failed())?;
-        chown(&fresh, Some(metadata.uid()), Some(metadata.gid())).map_err(failed())?;
-        fs::set_permissions(&fresh, metadata.permissions()).map_err(failed())?;
+        let kept = match chown(&fresh, Some(metadata.uid()), Some(metadata.gid())) {
+            Ok(()) => 0o7777,
+            // Only root can give files away; a program must then not run as its new owner.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => 0o777,
+            Err(error) => return Err(failed()(error)),
+        };
+        let mode = fs::Permissions::from_mode(metadata.mode() & kept);
+        fs::set_permissions(&fresh, mode).map_err(failed())?;
         let times = metadata
             .modified()
             .map(|modified| fs::FileTimes::new().set_modified(modified));

@@ -3,6 +3,7 @@
 
 mod acl;
 mod agent;
+mod config;
 mod parse;
 mod psych;
 mod range;
@@ -10,6 +11,8 @@ mod range;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+
+pub use config::AgentConfiguration;
 
 use crate::port::LifecycleEvent;
 
