@@ -10,8 +10,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::signal::unix::{SignalKind, signal};
 
 pub mod api;
+mod boot;
 mod client;
 mod control;
+mod depend;
 mod files;
 mod layout;
 mod lifecycle;
@@ -23,11 +25,14 @@ mod service;
 mod services;
 pub mod spawn;
 pub mod systemctl;
+mod timers;
 #[doc(hidden)]
 pub mod unit;
+mod units;
 pub mod users;
 
 pub use client::Client;
+use files::Files;
 pub use layout::Layout;
 use reaper::{Reaper, Scope};
 use services::Services;
@@ -83,9 +88,10 @@ pub async fn run(layout: Layout, scope: Scope) -> Result<(), Error> {
     layout.make().map_err(Error::Begin)?;
     let reaper = Reaper::new(scope);
     let reaping = tokio::spawn(reaper.clone().run());
-    let services = Services::new(layout.clone(), reaper.clone());
+    let files = Files::begin().map_err(Error::Begin)?;
+    let services = Services::new(layout.clone(), reaper.clone(), files.clone());
     let listener = server::listen(&layout).map_err(Error::Begin)?;
-    let agent = server::Agent::begin(layout, reaper, services.clone()).map_err(Error::Begin)?;
+    let agent = server::Agent::begin(layout, reaper, services.clone(), files);
     let serving = tokio::spawn(server::serve(listener, agent));
     tokio::select! {
         _ = terminate.recv() => {}

@@ -75,15 +75,14 @@ pub struct Agent {
 }
 
 impl Agent {
-    pub fn begin(layout: Layout, reaper: Reaper, services: Services) -> io::Result<Self> {
-        let files = Files::begin()?;
-        Ok(Self {
+    pub fn begin(layout: Layout, reaper: Reaper, services: Services, files: Files) -> Self {
+        Self {
             deployments: Deployments::begin(layout.clone(), reaper.clone(), services.clone(), files),
             layout,
             reaper,
             services,
             started_at: now(),
-        })
+        }
     }
 }
 

@@ -2,11 +2,13 @@
 //! ask through a channel and read its status.
 
 use std::{
+    path::PathBuf,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
 use model::Secret;
+use rustix::process::Signal;
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinHandle,
@@ -22,7 +24,9 @@ use super::{
 
 use crate::now;
 
+mod family;
 mod launch;
+mod notify;
 
 pub use launch::Collectors;
 use launch::{Main, Started};
@@ -54,6 +58,10 @@ pub struct Surroundings {
     pub secrets: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
     /// Told of every service that ends though it should go on.
     pub deaths: watch::Sender<()>,
+    /// Where notification sockets are.
+    pub notify: PathBuf,
+    /// One forking service starts at a time.
+    pub forking: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Surroundings {
@@ -70,6 +78,8 @@ pub enum Wish {
     Stop,
     Restart,
     Reload,
+    /// A signal for all of its processes, or for the main one alone.
+    Signal(Signal, bool),
     /// Takes effect at the next start.
     Define(Box<Definition>),
     ResetFailed,
@@ -193,6 +203,13 @@ impl Supervisor {
                 self.fresh_start().await
             }
             Wish::Reload => self.reload().await,
+            Wish::Signal(signal, only_main) => match &self.phase {
+                Phase::Up(main) => {
+                    launch::signal(main, signal, only_main);
+                    Ok(())
+                }
+                _ => Err("it does not run".to_owned()),
+            },
             Wish::Define(definition) => {
                 self.definition = *definition;
                 let description = self.definition.unit.description.clone();
@@ -265,13 +282,18 @@ impl Supervisor {
                 self.phase = Phase::Done;
                 Ok(())
             }
-            Ok(Started::Finished | Started::Skipped) => {
+            Ok(how @ (Started::Finished | Started::Skipped)) => {
+                if matches!(how, Started::Finished) {
+                    launch::after(&self.definition, &self.surroundings, invocation, Exit::Code(0)).await;
+                }
                 self.enter(ServiceState::Inactive, "dead", None);
                 Ok(())
             }
             Err(why) => {
                 self.surroundings.note(&format!("did not start: {why}"));
-                launch::sweep(invocation).await;
+                let unit = &self.definition.unit;
+                launch::sweep(unit, None, invocation).await;
+                launch::after(&self.definition, &self.surroundings, invocation, Exit::Unknown).await;
                 self.publish(|status| status.last_exit = Some(why.clone()));
                 self.after_end(Exit::Unknown, Duration::ZERO);
                 Err(why)
@@ -284,17 +306,33 @@ impl Supervisor {
         let Phase::Up(mut main) = std::mem::replace(&mut self.phase, Phase::Idle) else {
             return;
         };
-        launch::sweep(&main.invocation).await;
+        if let Some(next) = launch::successor(&self.definition.unit, &self.surroundings, &main) {
+            self.surroundings
+                .note(&format!("pid {} ended with {exit}, pid {} took over", main.pid, next.pid));
+            self.publish(|status| status.pid = Some(next.pid.cast_unsigned()));
+            self.phase = Phase::Up(next);
+            return;
+        }
+        launch::sweep(&self.definition.unit, main.session, &main.invocation).await;
         main.said().await;
         self.surroundings.note(&format!("ended with {exit}"));
+        launch::after(&self.definition, &self.surroundings, &main.invocation, exit).await;
         self.publish(|status| status.last_exit = Some(exit.to_string()));
         self.after_end(exit, main.since.elapsed());
     }
 
     fn after_end(&mut self, exit: Exit, lived: Duration) {
         let unit = &self.definition.unit;
-        let good = exit.is_success() || matches!(exit, Exit::Code(code) if unit.success.contains(&code));
-        if !restarts(unit.restart, exit, good) {
+        let good = exit.is_success() || unit.success.contains(&exit);
+        let again = match (
+            unit.never_after.contains(&exit),
+            unit.always_after.contains(&exit),
+        ) {
+            (true, _) => false,
+            (_, true) => true,
+            _ => restarts(unit.restart, exit, good),
+        };
+        if !again {
             let (state, sub) = if good {
                 (ServiceState::Inactive, "dead")
             } else {
@@ -331,17 +369,24 @@ impl Supervisor {
                 let exit = launch::stop(&self.definition, &self.surroundings, main).await;
                 self.surroundings.note(&format!("stopped, {exit}"));
             }
-            Phase::Done => launch::stop_lines(&self.definition, &self.surroundings, None).await,
+            Phase::Done => {
+                launch::stop_lines(&self.definition, &self.surroundings, None).await;
+                let invocation = launch::invocation();
+                launch::after(&self.definition, &self.surroundings, &invocation, Exit::Code(0)).await;
+            }
             Phase::Idle | Phase::Waiting(_) => {}
         }
         self.enter(ServiceState::Inactive, "dead", None);
     }
 
     async fn reload(&mut self) -> Result<(), String> {
-        let Phase::Up(main) = &self.phase else {
-            return Err("it does not run, so it cannot be reloaded".to_owned());
+        let main = match &self.phase {
+            Phase::Up(main) => Some(main),
+            Phase::Done => None,
+            _ => return Err("it does not run, so it cannot be reloaded".to_owned()),
         };
-        if self.definition.unit.reload.is_empty() {
+        let unit = &self.definition.unit;
+        if unit.reload.is_empty() && unit.reload_signal.is_none() {
             return Err("it has no ExecReload=: use restart".to_owned());
         }
         launch::reload(&self.definition, &self.surroundings, main).await

@@ -25,7 +25,7 @@ mount --make-rprivate /
 ip link set lo up
 mount -t tmpfs tmpfs "$1/fs"
 mkdir "$1/fs/upper" "$1/fs/work" "$1/fs/root"
-mount -t overlay overlay -o "lowerdir=/,upperdir=$1/fs/upper,workdir=$1/fs/work" "$1/fs/root"
+mount -t overlay overlay -o "lowerdir=$3,upperdir=$1/fs/upper,workdir=$1/fs/work" "$1/fs/root"
 cd "$1/fs/root"
 rm -rf srv/app etc/systemd/system/multi-user.target.wants lib/systemd/system/multi-user.target.wants
 mkdir -p run/vend etc/systemd/system lib/systemd/system srv
@@ -46,6 +46,11 @@ pub struct World {
 impl World {
     /// `None`, and a word about it, where namespaces cannot be made.
     pub async fn start() -> Option<Self> {
+        Self::start_on(Path::new("/")).await
+    }
+
+    /// The same on another root file system.
+    pub async fn start_on(root: &Path) -> Option<Self> {
         let program = program();
         if !rustix::process::geteuid().is_root() || !program.exists() {
             println!(
@@ -72,7 +77,7 @@ impl World {
                 SET_UP,
                 "sh",
             ])
-            .args([directory.path(), &program])
+            .args([directory.path(), &program, root])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(errors)

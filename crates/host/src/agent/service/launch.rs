@@ -3,29 +3,30 @@
 use std::{
     collections::BTreeMap,
     fs,
-    os::unix::fs::chown,
+    os::unix::fs::{PermissionsExt as _, chown},
     path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use model::Secret;
-use rustix::{
-    process::{Pid, Signal, kill_process},
-    thread::CapabilitySet,
-};
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::{
     sync::oneshot,
     task::JoinSet,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
-use super::{Definition, Surroundings};
+use super::{
+    Definition, Surroundings,
+    family::{self, Member, family, session_of},
+    notify::Socket,
+};
 use crate::agent::{
     log,
     reaper::Exit,
     spawn::{self, Launch, Running, signal_group},
-    unit::{self, Kind, Line, Unit},
+    unit::{self, Directory, KillMode, Kind, Line, Unit, condition},
     users::{Identity, Users},
 };
 use crate::logs::Mask;
@@ -35,6 +36,13 @@ use crate::logs::Mask;
 pub struct Collectors(Arc<Mutex<JoinSet<()>>>);
 
 impl Collectors {
+    /// Runs something to its end.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let mut tasks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(task);
+    }
+
     /// Reads a pipe into a log; into nothing when there is none, so that the writer never stops. Tells its end.
     pub fn collect(
         &self,
@@ -43,9 +51,7 @@ impl Collectors {
         mask: Mask,
     ) -> oneshot::Receiver<()> {
         let (done, end) = oneshot::channel();
-        let mut tasks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        while tasks.try_join_next().is_some() {}
-        tasks.spawn(async move {
+        self.spawn(async move {
             log::collect(from, into, mask).await;
             // Nobody may wait for it.
             let _ = done.send(());
@@ -61,6 +67,10 @@ pub struct Main {
     /// In the environment of each process of this start, which is how they are found again.
     pub invocation: String,
     pub since: Instant,
+    /// Its session, where its processes are found when it is gone.
+    pub session: Option<i32>,
+    /// Ends the reading of its notifications.
+    _notified: Option<oneshot::Sender<()>>,
     /// All that it wrote is in the log.
     logged: Option<oneshot::Receiver<()>>,
 }
@@ -97,74 +107,71 @@ pub async fn start(
     invocation: &str,
 ) -> Result<Started, String> {
     let unit = &definition.unit;
-    if let Some(unmet) = unit.capabilities.iter().find(|wanted| !is_met(wanted)) {
-        around.note(&format!("not started: ConditionCapability={unmet} is not met"));
-        return Ok(Started::Skipped);
+    match condition::unmet(&unit.conditions) {
+        Some(unmet) if unmet.asserts => return Err(format!("{unmet} does not hold")),
+        Some(unmet) => {
+            around.note(&format!("not started: {unmet} does not hold"));
+            return Ok(Started::Skipped);
+        }
+        None => {}
     }
-    let job = Job::new(definition, around, invocation, None)?;
+    let mut job = Job::new(definition, around, invocation, None)?;
     job.directories()?;
-    job.all(&unit.start_pre, unit.start_timeout).await?;
-    let since = Instant::now();
+    for line in &unit.start_if {
+        if let Some(code) = job.asks(line).await? {
+            around.note(&format!("not started: ExecCondition= says {code}"));
+            return Ok(Started::Skipped);
+        }
+    }
+    let deadline = Instant::now() + unit.start_timeout;
+    job.helpers(&unit.start_pre, unit.start_timeout).await?;
     let main = match unit.kind {
         Kind::Oneshot => {
             job.all(&unit.start, unit.start_timeout).await?;
             None
         }
-        Kind::Simple => {
-            let line = unit.start.first().ok_or("its unit file has no ExecStart=")?;
-            let running = job.begin(line)?;
-            Some((running.process.pid, running.process.exit, running.logged))
-        }
-        Kind::Forking => {
-            job.all(&unit.start, unit.start_timeout).await?;
-            let pid = daemon(unit, invocation).await?;
-            Some((pid, around.reaper.watch(pid), None))
-        }
+        Kind::Simple => Some(job.simple()?),
+        Kind::Notify => Some(job.notify(deadline).await?),
+        Kind::Forking => job.forking(deadline).await?,
     };
-    job.all(&unit.start_post, unit.start_timeout).await?;
-    Ok(main.map_or(Started::Finished, |(pid, exit, logged)| {
-        Started::Runs(Main {
-            pid,
-            exit,
-            logged,
-            invocation: invocation.to_owned(),
-            since,
-        })
-    }))
+    if let Some(main) = &main {
+        job.main(main.pid);
+    }
+    job.helpers(&unit.start_post, unit.start_timeout).await?;
+    Ok(main.map_or(Started::Finished, Started::Runs))
 }
 
-/// Whether processes of the host can have a capability, or, with `!`, cannot. One that the kernel has no name for is
-/// nobody's.
-fn is_met(condition: &str) -> bool {
-    let (wanted, name) = match condition.strip_prefix('!') {
-        Some(name) => (false, name),
-        None => (true, condition),
-    };
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let bounding = status
-        .lines()
-        .find_map(|line| u64::from_str_radix(line.strip_prefix("CapBnd:")?.trim(), 16).ok())
-        .unwrap_or(0);
-    let name = name.trim().to_ascii_uppercase();
-    let flag = CapabilitySet::from_name(name.strip_prefix("CAP_").unwrap_or(&name));
-    flag.is_some_and(|flag| bounding & flag.bits() != 0) == wanted
-}
-
-/// Ends a service: its ExecStop lines, SIGTERM, and SIGKILL when its time is over.
+/// Ends a service: its ExecStop lines, its signal, and SIGKILL when its time is over.
 pub async fn stop(definition: &Definition, around: &Surroundings, mut main: Main) -> Exit {
+    let unit = &definition.unit;
     stop_lines(definition, around, Some(&main)).await;
-    signal_group(main.pid, Signal::TERM);
-    let exit = match timeout(definition.unit.stop_timeout, &mut main.exit).await {
+    let members = family(Some(main.pid), main.session, &main.invocation);
+    match unit.kill_mode {
+        KillMode::All => members.iter().for_each(|member| member.signal(unit.kill_signal)),
+        KillMode::Mixed | KillMode::Main => signal_one(main.pid, unit.kill_signal),
+        KillMode::Nothing => {}
+    }
+    let exit = match timeout(unit.stop_timeout.max(SHORTEST_STOP), &mut main.exit).await {
         Ok(exit) => exit.unwrap_or(Exit::Unknown),
+        Err(_) if !unit.kills || unit.kill_mode == KillMode::Nothing => {
+            around.note("did not stop in time, and its unit says that it may not be killed");
+            Exit::Unknown
+        }
         Err(_) => {
             around.note("did not stop in time: killed");
-            signal_group(main.pid, Signal::KILL);
+            signal_one(main.pid, Signal::KILL);
             main.exit.await.unwrap_or(Exit::Unknown)
         }
     };
-    sweep(&main.invocation).await;
+    if unit.kills && matches!(unit.kill_mode, KillMode::All | KillMode::Mixed) {
+        end(members, unit.kill_mode == KillMode::Mixed).await;
+    }
+    after(definition, around, &main.invocation, exit).await;
     exit
 }
+
+/// `TimeoutStopSec=0` means that nothing waits for ever: it still gets the time that a signal needs.
+const SHORTEST_STOP: Duration = Duration::from_secs(2);
 
 /// The ExecStop lines. Their failure stops nothing.
 pub async fn stop_lines(definition: &Definition, around: &Surroundings, main: Option<&Main>) {
@@ -172,7 +179,7 @@ pub async fn stop_lines(definition: &Definition, around: &Surroundings, main: Op
     let pid = main.map(|main| main.pid);
     let unit = &definition.unit;
     let outcome = match Job::new(definition, around, &invocation, pid) {
-        Ok(job) => job.all(&unit.stop, unit.stop_timeout).await,
+        Ok(job) => job.helpers(&unit.stop, unit.stop_timeout).await,
         Err(why) => Err(why),
     };
     if let Err(why) = outcome {
@@ -180,62 +187,111 @@ pub async fn stop_lines(definition: &Definition, around: &Surroundings, main: Op
     }
 }
 
-pub async fn reload(definition: &Definition, around: &Surroundings, main: &Main) -> Result<(), String> {
-    let job = Job::new(definition, around, &main.invocation, Some(main.pid))?;
-    job.all(&definition.unit.reload, definition.unit.start_timeout)
-        .await
-}
-
-/// Ends what a service left behind: SIGTERM, a second, SIGKILL.
-pub async fn sweep(invocation: &str) {
-    for pid in processes_of(invocation) {
-        signal_group(pid, Signal::TERM);
-    }
-    for _ in 0..20 {
-        if processes_of(invocation).is_empty() {
-            return;
-        }
-        sleep(Duration::from_millis(50)).await;
-    }
-    for pid in processes_of(invocation) {
-        if let Some(pid) = Pid::from_raw(pid) {
-            let _ = kill_process(pid, Signal::KILL);
-        }
-    }
-}
-
-/// Every process that carries an invocation id.
-pub fn processes_of(invocation: &str) -> Vec<i32> {
-    let mark = format!("INVOCATION_ID={invocation}");
-    let Ok(entries) = fs::read_dir("/proc") else {
-        return Vec::new();
-    };
-    entries
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok())
-        .filter(|pid| {
-            let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-            environment
-                .split(|byte| *byte == 0)
-                .any(|variable| variable == mark.as_bytes())
-        })
-        .collect()
-}
-
-/// The daemon that a forking service left: as its PID file says, or the first process of it that lives.
-async fn daemon(unit: &Unit, invocation: &str) -> Result<i32, String> {
-    const PATIENCE: u32 = 100;
-    for _ in 0..PATIENCE {
-        let found = match &unit.pid_file {
-            Some(file) => read_pid(file),
-            None => processes_of(invocation).into_iter().min(),
+/// What follows the end of a service, however it came: the ExecStopPost lines, and no runtime directory.
+pub async fn after(definition: &Definition, around: &Surroundings, invocation: &str, exit: Exit) {
+    let unit = &definition.unit;
+    if !unit.stop_post.is_empty() {
+        let (code, status) = match exit {
+            Exit::Code(code) => ("exited", code.to_string()),
+            Exit::Signal(signal) => ("killed", signal.to_string()),
+            Exit::Unknown => ("exited", String::new()),
         };
-        match found {
-            Some(pid) => return Ok(pid),
-            None if unit.pid_file.is_none() => break,
-            None => sleep(Duration::from_millis(50)).await,
+        let result = if exit.is_success() { "success" } else { "exit-code" };
+        let outcome = match Job::new(definition, around, invocation, None) {
+            Ok(mut job) => {
+                job.set("SERVICE_RESULT", result);
+                job.set("EXIT_CODE", code);
+                job.set("EXIT_STATUS", &status);
+                job.helpers(&unit.stop_post, unit.stop_timeout).await
+            }
+            Err(why) => Err(why),
+        };
+        if let Err(why) = outcome {
+            around.note(&format!("ExecStopPost: {why}"));
         }
     }
-    Err("Type=forking, but it left no daemon behind".to_owned())
+    if !unit.keeps_runtime {
+        let runtime = unit
+            .directories
+            .iter()
+            .filter(|directory| directory.kind == "RuntimeDirectory");
+        for directory in runtime {
+            // What is not there need not go.
+            let _ = fs::remove_dir_all(&directory.path);
+        }
+    }
+}
+
+pub async fn reload(
+    definition: &Definition,
+    around: &Surroundings,
+    main: Option<&Main>,
+) -> Result<(), String> {
+    let unit = &definition.unit;
+    if let (Some(signal), Some(main)) = (unit.reload_signal.filter(|_| unit.reload.is_empty()), main) {
+        signal_one(main.pid, signal);
+        return Ok(());
+    }
+    let invocation = main.map_or_else(invocation, |main| main.invocation.clone());
+    let job = Job::new(definition, around, &invocation, main.map(|main| main.pid))?;
+    job.all(&unit.reload, unit.start_timeout).await
+}
+
+/// Sends a signal to a service's processes.
+pub fn signal(main: &Main, signal: Signal, only_main: bool) {
+    match only_main {
+        true => signal_one(main.pid, signal),
+        false => family(Some(main.pid), main.session, &main.invocation)
+            .iter()
+            .for_each(|member| member.signal(signal)),
+    }
+}
+
+fn signal_one(pid: i32, signal: Signal) {
+    if let Some(pid) = Pid::from_raw(pid) {
+        let _ = kill_process(pid, signal);
+    }
+}
+
+/// Ends what a service left behind when its main process ended by itself.
+pub async fn sweep(unit: &Unit, session: Option<i32>, invocation: &str) {
+    if matches!(unit.kill_mode, KillMode::All | KillMode::Mixed) {
+        end(
+            family(None, session, invocation),
+            unit.kill_mode == KillMode::Mixed,
+        )
+        .await;
+    }
+}
+
+/// SIGTERM, a second, SIGKILL; or SIGKILL at once.
+async fn end(members: Vec<Member>, at_once: bool) {
+    if !at_once {
+        members.iter().for_each(|member| member.signal(Signal::TERM));
+        for _ in 0..20 {
+            if !members.iter().any(|member| member.lives()) {
+                return;
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+    members.iter().for_each(|member| member.signal(Signal::KILL));
+}
+
+/// The process that took over from a main process that ended, as its PID file says: a server that replaces its own
+/// program while it serves.
+pub fn successor(unit: &Unit, around: &Surroundings, old: &Main) -> Option<Main> {
+    let pid = read_pid(unit.pid_file.as_deref()?).filter(|pid| *pid != old.pid)?;
+    let family = family(None, old.session, &old.invocation);
+    family.iter().any(|member| member.pid == pid).then(|| Main {
+        pid,
+        exit: around.reaper.watch(pid),
+        invocation: old.invocation.clone(),
+        since: old.since,
+        session: session_of(pid),
+        _notified: None,
+        logged: None,
+    })
 }
 
 fn read_pid(file: &Path) -> Option<i32> {
@@ -262,7 +318,17 @@ struct Job<'a> {
     around: &'a Surroundings,
     environment: BTreeMap<String, Secret>,
     identity: Option<Identity>,
+    invocation: String,
 }
+
+/// What systemd tells a service of its directories.
+const VARIABLES: [(&str, &str); 5] = [
+    ("RuntimeDirectory", "RUNTIME_DIRECTORY"),
+    ("StateDirectory", "STATE_DIRECTORY"),
+    ("CacheDirectory", "CACHE_DIRECTORY"),
+    ("LogsDirectory", "LOGS_DIRECTORY"),
+    ("ConfigurationDirectory", "CONFIGURATION_DIRECTORY"),
+];
 
 impl<'a> Job<'a> {
     fn new(
@@ -287,27 +353,181 @@ impl<'a> Job<'a> {
             }
         }
         environment.extend(definition.environment.iter().cloned());
+        for name in &unit.unset {
+            environment.remove(name);
+        }
         environment.insert("INVOCATION_ID".to_owned(), text(invocation));
         if let Some(pid) = main {
             environment.insert("MAINPID".to_owned(), text(&pid.to_string()));
+        }
+        for (kind, variable) in VARIABLES {
+            let paths = unit.directories.iter().filter(|directory| directory.kind == kind);
+            let paths: Vec<&str> = paths.filter_map(|directory| directory.path.to_str()).collect();
+            if !paths.is_empty() {
+                environment.insert(variable.to_owned(), text(&paths.join(":")));
+            }
         }
         Ok(Self {
             unit,
             around,
             environment,
             identity: identity(unit)?,
+            invocation: invocation.to_owned(),
         })
     }
 
+    fn set(&mut self, name: &str, value: &str) {
+        let value = Secret::new(value.to_owned());
+        self.environment.insert(name.to_owned(), value);
+    }
+
+    fn main(&mut self, pid: i32) {
+        self.set("MAINPID", &pid.to_string());
+    }
+
     fn directories(&self) -> Result<(), String> {
-        for directory in &self.unit.directories {
-            let failed = |error: std::io::Error| format!("cannot make {}: {error}", directory.display());
-            fs::create_dir_all(directory).map_err(failed)?;
+        for Directory { path, kind } in &self.unit.directories {
+            let failed = |error: std::io::Error| format!("cannot make {}: {error}", path.display());
+            fs::create_dir_all(path).map_err(failed)?;
             if let Some(identity) = &self.identity {
-                chown(directory, Some(identity.uid), Some(identity.gid)).map_err(failed)?;
+                chown(path, Some(identity.uid), Some(identity.gid)).map_err(failed)?;
             }
+            let mode = self.unit.directory_modes.get(kind).copied().unwrap_or(0o755);
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(failed)?;
         }
         Ok(())
+    }
+
+    fn running(
+        &self,
+        pid: i32,
+        exit: oneshot::Receiver<Exit>,
+        logged: Option<oneshot::Receiver<()>>,
+    ) -> Main {
+        Main {
+            pid,
+            exit,
+            invocation: self.invocation.clone(),
+            since: Instant::now(),
+            session: session_of(pid),
+            _notified: None,
+            logged,
+        }
+    }
+
+    fn first(&self) -> Result<&'a Line, String> {
+        self.unit
+            .start
+            .first()
+            .ok_or_else(|| "its unit file has no ExecStart=".to_owned())
+    }
+
+    fn simple(&self) -> Result<Main, String> {
+        let running = self.begin(self.first()?)?;
+        Ok(self.running(running.process.pid, running.process.exit, running.logged))
+    }
+
+    /// Running when it says that it is ready.
+    async fn notify(&mut self, deadline: Instant) -> Result<Main, String> {
+        let socket = Socket::bind(&self.around.notify, &self.invocation)
+            .map_err(|error| format!("cannot make its notification socket: {error}"))?;
+        self.set("NOTIFY_SOCKET", &socket.path().to_string_lossy());
+        let mut main = self.simple()?;
+        loop {
+            let message = tokio::select! {
+                message = socket.next() => message,
+                exit = &mut main.exit => {
+                    main.said().await;
+                    return Err(format!("it ended with {} before it was ready", exit.unwrap_or(Exit::Unknown)));
+                }
+                () = sleep_until(deadline) => {
+                    let limit = self.unit.start_timeout.as_secs();
+                    return Err(format!("it did not say that it is ready within {limit} s"));
+                }
+            };
+            if let Some(status) = message.status {
+                self.around.note(&format!("says: {status}"));
+            }
+            if let Some(pid) = message.main.filter(|pid| *pid != main.pid) {
+                main = self.running(pid, self.around.reaper.watch(pid), main.logged.take());
+            }
+            if message.ready {
+                break;
+            }
+        }
+        let (end, ended) = oneshot::channel();
+        self.around.collectors.spawn(socket.drain(ended));
+        main._notified = Some(end);
+        Ok(main)
+    }
+
+    /// Running when its first process ended: the daemon that it left is found by its PID file, its mark, or as the
+    /// only one that appeared meanwhile. `None` when there is none and the unit does without.
+    async fn forking(&self, deadline: Instant) -> Result<Option<Main>, String> {
+        // Two that fork at the same time could be taken for each other; but neither waits for ever.
+        let patience = Duration::from_secs(15);
+        let _turn = timeout(patience, self.around.forking.lock()).await;
+        let begun = family::ticks();
+        self.all(&self.unit.start, self.unit.start_timeout).await?;
+        loop {
+            let found = match &self.unit.pid_file {
+                Some(file) => read_pid(file),
+                None => self.left(begun),
+            };
+            match found {
+                Some(pid) => return Ok(Some(self.running(pid, self.around.reaper.watch(pid), None))),
+                None if self.unit.pid_file.is_none() || Instant::now() >= deadline => break,
+                None => sleep(Duration::from_millis(20)).await,
+            }
+        }
+        match self.unit.remain_after_exit {
+            true => Ok(None),
+            false => Err("Type=forking, but it left no daemon behind".to_owned()),
+        }
+    }
+
+    fn left(&self, begun: u64) -> Option<i32> {
+        if !self.unit.guesses {
+            return None;
+        }
+        let marked = family(None, None, &self.invocation);
+        let marked = marked.iter().map(|member| member.pid).min();
+        marked.or_else(|| {
+            let orphans = family::orphans_since(begun);
+            orphans.into_iter().find(|pid| !self.around.reaper.knows(*pid))
+        })
+    }
+
+    /// Whether an ExecCondition line says no, and how: 1 to 254 do, anything else is a failure.
+    async fn asks(&self, line: &Line) -> Result<Option<i32>, String> {
+        let mut running = self.begin(line)?.process;
+        match timeout(self.unit.start_timeout, &mut running.exit).await {
+            Ok(Ok(Exit::Code(0))) => Ok(None),
+            Ok(Ok(Exit::Code(code @ 1..=254))) => Ok(Some(code)),
+            Ok(exit) => Err(format!(
+                "ExecCondition= ended with {}",
+                exit.unwrap_or(Exit::Unknown)
+            )),
+            Err(_) => {
+                signal_group(running.pid, Signal::KILL);
+                Err("ExecCondition= did not end in time".to_owned())
+            }
+        }
+    }
+
+    /// Lines around the main process: with `PermissionsStartOnly=`, not as its user.
+    async fn helpers(&self, lines: &[Line], limit: Duration) -> Result<(), String> {
+        if !self.unit.privileged_helpers {
+            return self.all(lines, limit).await;
+        }
+        let lines: Vec<Line> = lines
+            .iter()
+            .map(|line| Line {
+                privileged: true,
+                ..line.clone()
+            })
+            .collect();
+        self.all(&lines, limit).await
     }
 
     /// Runs lines one after the other, up to the first whose failure matters.
@@ -327,7 +547,7 @@ impl<'a> Job<'a> {
         let program = line.arguments.first().map(String::as_str).unwrap_or_default();
         match timeout(limit, &mut running.exit).await {
             Ok(Ok(exit)) if exit.is_success() => Ok(()),
-            Ok(Ok(Exit::Code(code))) if self.unit.success.contains(&code) => Ok(()),
+            Ok(Ok(exit)) if self.unit.success.contains(&exit) => Ok(()),
             Ok(exit) => Err(format!("{program} ended with {}", exit.unwrap_or(Exit::Unknown))),
             Err(_) => {
                 signal_group(running.pid, Signal::KILL);
@@ -354,7 +574,18 @@ impl<'a> Job<'a> {
             .map(|(name, value)| (name.clone(), value.clone()))
             .collect();
         launch.identity = self.identity.clone().filter(|_| !line.privileged);
-        launch.directory = Some(self.unit.directory.clone().unwrap_or_else(|| "/".into()));
+        let home = self
+            .identity
+            .as_ref()
+            .and_then(|identity| identity.home.as_deref());
+        launch.directory = Some(match &self.unit.directory {
+            Some(directory) if directory == Path::new("~") => home.unwrap_or("/root").into(),
+            Some(directory) => directory.clone(),
+            None => "/".into(),
+        });
+        launch.limits.clone_from(&self.unit.limits);
+        launch.nice = self.unit.nice;
+        launch.oom_score = self.unit.oom_score;
         launch.umask = Some(self.unit.umask.unwrap_or(0o022));
         let mut running = spawn::start(&self.around.reaper, &launch)
             .map_err(|error| format!("cannot start {program}: {error}"))?;
@@ -396,17 +627,4 @@ fn environment_file(path: &Path) -> Option<Vec<(String, Secret)>> {
         (!line.starts_with(['#', ';'])).then(|| (name.trim().to_owned(), Secret::new(value)))
     };
     Some(text.lines().filter_map(variable).collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn conditions_are_about_what_processes_can_have() {
-        assert!(is_met("!CAP_NO_SUCH_THING") && !is_met("CAP_NO_SUCH_THING"));
-        for name in ["CAP_CHOWN", "cap_sys_admin"] {
-            assert_ne!(is_met(name), is_met(&format!("!{name}")));
-        }
-    }
 }
