@@ -307,13 +307,15 @@ impl Supervisor {
             return;
         };
         if let Some(next) = launch::successor(&self.definition.unit, &self.surroundings, &main) {
-            self.surroundings
-                .note(&format!("pid {} ended with {exit}, pid {} took over", main.pid, next.pid));
+            self.surroundings.note(&format!(
+                "pid {} ended with {exit}, pid {} took over",
+                main.pid, next.pid
+            ));
             self.publish(|status| status.pid = Some(next.pid.cast_unsigned()));
             self.phase = Phase::Up(next);
             return;
         }
-        launch::sweep(&self.definition.unit, main.session, &main.invocation).await;
+        launch::sweep(&self.definition.unit, Some(&main), &main.invocation).await;
         main.said().await;
         self.surroundings.note(&format!("ended with {exit}"));
         launch::after(&self.definition, &self.surroundings, &main.invocation, exit).await;

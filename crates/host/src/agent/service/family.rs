@@ -33,16 +33,19 @@ impl Member {
     }
 }
 
-/// The family of a main process, of the session that it led or joined, and of an invocation.
+/// The family of a main process that lives or lived, of the sessions that it led and joined, and of an invocation.
 pub fn family(main: Option<i32>, session: Option<i32>, invocation: &str) -> Vec<Member> {
     let own = std::process::id().cast_signed();
     let all: Vec<Process> = all();
     let foreign = |session: i32| session <= 1 || session == look(own).map_or(0, |own| own.session);
     let session = session.filter(|session| !foreign(*session));
+    let sessions = [main, session];
     let mut inside: HashSet<i32> = all
         .iter()
         .filter(|process| {
-            Some(process.pid) == main || Some(process.session) == session || carries(process.pid, invocation)
+            Some(process.pid) == main
+                || sessions.contains(&Some(process.session))
+                || carries(process.pid, invocation)
         })
         .map(|process| process.pid)
         .collect();

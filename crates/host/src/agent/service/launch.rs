@@ -254,13 +254,11 @@ fn signal_one(pid: i32, signal: Signal) {
 }
 
 /// Ends what a service left behind when its main process ended by itself.
-pub async fn sweep(unit: &Unit, session: Option<i32>, invocation: &str) {
+pub async fn sweep(unit: &Unit, main: Option<&Main>, invocation: &str) {
     if matches!(unit.kill_mode, KillMode::All | KillMode::Mixed) {
-        end(
-            family(None, session, invocation),
-            unit.kill_mode == KillMode::Mixed,
-        )
-        .await;
+        let (pid, session) = (main.map(|main| main.pid), main.and_then(|main| main.session));
+        let left = family(pid, session, invocation);
+        end(left, unit.kill_mode == KillMode::Mixed).await;
     }
 }
 
@@ -282,7 +280,7 @@ async fn end(members: Vec<Member>, at_once: bool) {
 /// program while it serves.
 pub fn successor(unit: &Unit, around: &Surroundings, old: &Main) -> Option<Main> {
     let pid = read_pid(unit.pid_file.as_deref()?).filter(|pid| *pid != old.pid)?;
-    let family = family(None, old.session, &old.invocation);
+    let family = family(Some(old.pid), old.session, &old.invocation);
     family.iter().any(|member| member.pid == pid).then(|| Main {
         pid,
         exit: around.reaper.watch(pid),
