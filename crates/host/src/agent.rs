@@ -7,7 +7,10 @@
 use std::{io, time::Duration};
 
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    task::JoinHandle,
+};
 
 pub mod api;
 mod boot;
@@ -24,6 +27,7 @@ mod server;
 mod service;
 mod services;
 pub mod spawn;
+mod syslog;
 pub mod systemctl;
 mod timers;
 #[doc(hidden)]
@@ -91,6 +95,11 @@ pub async fn run(layout: Layout, scope: Scope) -> Result<(), Error> {
     let files = Files::begin().map_err(Error::Begin)?;
     let services = Services::new(layout.clone(), reaper.clone(), files.clone());
     let listener = server::listen(&layout).map_err(Error::Begin)?;
+    let heard = if std::process::id() == 1 {
+        hear(&layout, &services)
+    } else {
+        None
+    };
     let agent = server::Agent::begin(layout, reaper, services.clone(), files);
     let serving = tokio::spawn(server::serve(listener, agent));
     tokio::select! {
@@ -99,11 +108,23 @@ pub async fn run(layout: Layout, scope: Scope) -> Result<(), Error> {
     }
     services.stop_all().await;
     serving.abort();
+    drop(heard.map(|heard| heard.abort()));
     if scope == Scope::Everything && std::process::id() == 1 {
         farewell().await;
     }
     reaping.abort();
     Ok(())
+}
+
+/// The system's log. A host without one goes on: what is said to it is lost, as on a machine without a log.
+fn hear(layout: &Layout, services: &Services) -> Option<JoinHandle<()>> {
+    match syslog::listen(&layout.syslog) {
+        Ok(socket) => Some(tokio::spawn(syslog::serve(socket?, services.clone()))),
+        Err(error) => {
+            tracing::warn!("nobody reads {}: {error}", layout.syslog.display());
+            None
+        }
+    }
 }
 
 /// Asks all that is left in the host to end. What does not is killed by the kernel with its PID 1.

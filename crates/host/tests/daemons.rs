@@ -118,8 +118,11 @@ impl Host {
             .await;
         self.says(leak(call("start")), "0").await;
         self.says(works.0, works.1).await;
-        self.says(leak(format!("systemctl is-enabled {service}")), "enabled")
-            .await;
+        self.says(
+            leak(format!("systemctl is-enabled {service} | cut -d- -f1")),
+            "enabled",
+        )
+        .await;
     }
 }
 
@@ -151,4 +154,96 @@ async fn nginx() {
         "0\nfailed",
     )
     .await;
+}
+
+#[tokio::test]
+async fn apache() {
+    let Some(host) = Host::with("apache2 procps").await else {
+        return;
+    };
+    let page = (bash(PAGE), "200");
+    host.lives("apache2", page, "apache2").await;
+    host.says("systemctl reload apache2; echo $?", "0").await;
+    host.says(page.0, page.1).await;
+    host.says(
+        "a2enmod -q rewrite; service apache2 restart; apachectl -M 2>/dev/null | grep -c rewrite",
+        "1",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn redis() {
+    let Some(host) = Host::with("redis-server procps").await else {
+        return;
+    };
+    host.lives("redis-server", ("redis-cli ping", "PONG"), "redis-server")
+        .await;
+    host.says("stat -c '%U %a' /run/redis", "redis 2755").await;
+    host.says("systemctl is-active redis", "active").await;
+    // It says itself when it is ready, and it is restarted when it dies.
+    let pid = "systemctl show -p MainPID --value redis-server";
+    let first = host.run(pid, 10).await.stdout;
+    host.says(
+        "kill -9 $(cat /run/redis/redis-server.pid); sleep 2; redis-cli ping",
+        "PONG",
+    )
+    .await;
+    assert_ne!(host.run(pid, 10).await.stdout, first);
+}
+
+#[tokio::test]
+async fn cron() {
+    let Some(host) = Host::with("cron procps").await else {
+        return;
+    };
+    let works = ("test -e /run/crond.pid && pgrep -c cron", "1");
+    host.lives("cron", works, "cron").await;
+}
+
+#[tokio::test]
+async fn php_fpm() {
+    let Some(host) = Host::with("php-fpm procps").await else {
+        return;
+    };
+    let works = ("test -S /run/php/php8.2-fpm.sock && pgrep -c php-fpm", "3");
+    host.lives("php8.2-fpm", works, "php-fpm8.2").await;
+    host.says("systemctl reload php8.2-fpm; echo $?", "0").await;
+    host.says(works.0, works.1).await;
+    host.says("systemctl list-timers | grep -c phpsessionclean.service", "1")
+        .await;
+    host.says("systemctl start phpsessionclean; echo $?", "0").await;
+}
+
+#[tokio::test]
+async fn postgresql() {
+    let Some(host) = Host::with("postgresql procps").await else {
+        return;
+    };
+    let query = "cd /; su postgres -c \"psql -qtAc 'select 40 + 2'\"";
+    host.lives("postgresql@15-main", (query, "42"), "postgres").await;
+    // The service of the whole brings and takes its instances.
+    host.says("systemctl stop postgresql; pgrep -c postgres", "0")
+        .await;
+    host.says("systemctl start postgresql; echo $?", "0").await;
+    host.says(query, "42").await;
+    host.says(
+        "service postgresql restart; systemctl is-active postgresql@15-main",
+        "active",
+    )
+    .await;
+    host.says("systemctl reload postgresql; echo $?", "0").await;
+    host.says(query, "42").await;
+}
+
+#[tokio::test]
+async fn mariadb() {
+    let Some(host) = Host::with("mariadb-server procps").await else {
+        return;
+    };
+    let query = "mariadb -NBe 'select 40 + 2'";
+    host.lives("mariadb", (query, "42"), "mariadbd").await;
+    host.says("service mysql status > /dev/null; echo $?", "0").await;
+    host.says("systemctl show-environment | grep -c WSREP; true", "0")
+        .await;
 }

@@ -27,6 +27,10 @@ pub struct Layout {
     pub generators: Vec<PathBuf>,
     /// `tmpfiles.d` of packages, the first directory wins.
     pub temporary: Vec<PathBuf>,
+    /// `/dev/log`
+    pub syslog: PathBuf,
+    /// Where Debian's package manager keeps which files packages must not replace.
+    pub diversions: PathBuf,
     /// Where programs go that answer under other names. `/usr/sbin`.
     pub programs: PathBuf,
 }
@@ -67,6 +71,8 @@ impl Layout {
             temporary: ["etc/tmpfiles.d", "run/tmpfiles.d", "usr/lib/tmpfiles.d"]
                 .map(|directory| root.join(directory))
                 .to_vec(),
+            syslog: root.join("dev/log"),
+            diversions: root.join("var/lib/dpkg/diversions"),
             programs: root.join("usr/sbin"),
         }
     }
@@ -108,6 +114,26 @@ impl Layout {
         }
     }
 
+    /// A package that brings a `systemctl` of its own must not put it over the one that answers (`dpkg-divert(1)`).
+    fn divert(&self) {
+        let Ok(mut text) = fs::read_to_string(&self.diversions) else {
+            return;
+        };
+        let before = text.len();
+        for path in ["/bin/systemctl", "/usr/bin/systemctl", "/usr/sbin/service"] {
+            if !text.lines().any(|line| line == path) {
+                text.push_str(&format!("{path}\n{path}.package\n:\n"));
+            }
+        }
+        if text.len() > before {
+            let fresh = self.diversions.with_extension("vend");
+            let written = fs::write(&fresh, text).and_then(|()| fs::rename(&fresh, &self.diversions));
+            if let Err(error) = written {
+                tracing::warn!("packages may replace systemctl: {error}");
+            }
+        }
+    }
+
     /// Makes the directories that are missing.
     pub fn make(&self) -> io::Result<()> {
         for directory in [
@@ -134,6 +160,7 @@ impl Layout {
         }
         if std::process::id() == 1 {
             self.names();
+            self.divert();
             // Maintainer scripts ask systemctl where this is.
             fs::create_dir_all(self.systemd.join("system"))?;
         }

@@ -31,7 +31,13 @@ rm -rf srv/app etc/systemd/system/multi-user.target.wants lib/systemd/system/mul
 mkdir -p run/vend etc/systemd/system lib/systemd/system srv
 mount --bind "$1/run" run/vend
 mount -t proc proc proc
-mount --rbind /dev dev
+mount -t tmpfs -o mode=755 tmpfs dev
+mkdir dev/pts dev/shm
+mount -t devpts -o newinstance,ptmxmode=0666,mode=0620,gid=5 devpts dev/pts
+mount -t tmpfs -o mode=1777 tmpfs dev/shm
+for name in null zero full random urandom tty; do touch "dev/$name"; mount --bind "/dev/$name" "dev/$name"; done
+ln -s pts/ptmx dev/ptmx; ln -s /proc/self/fd dev/fd
+ln -s fd/0 dev/stdin; ln -s fd/1 dev/stdout; ln -s fd/2 dev/stderr
 cp "$2" sbin/vend
 for name in usr/bin/systemctl usr/sbin/service; do rm -f "$name"; ln "sbin/vend" "$name"; done
 exec env -i /usr/sbin/chroot . /sbin/vend agent

@@ -22,7 +22,10 @@ use crate::agent::{
 impl Call<'_> {
     pub(super) fn is_enabled(&self, unit: &str, out: &mut ControlOutcome) {
         let word = self.enabled(unit);
-        let code = u8::from(!matches!(word, "enabled" | "static" | "alias"));
+        let code = u8::from(!matches!(
+            word,
+            "enabled" | "enabled-runtime" | "static" | "alias"
+        ));
         if word == "not-found" {
             let why = format!("Failed to get unit file state for {unit}: No such file or directory\n");
             fail(out, why);
@@ -49,11 +52,22 @@ impl Call<'_> {
             "masked"
         } else if self.links(unit, &parsed).iter().any(linked) {
             "enabled"
+        } else if self.is_generated(unit) {
+            "enabled-runtime"
         } else if parsed.wanted_by.is_empty() && parsed.required_by.is_empty() && parsed.aliases.is_empty() {
             "static"
         } else {
             "disabled"
         }
+    }
+
+    /// Linked by a package's generator.
+    fn is_generated(&self, unit: &str) -> bool {
+        let directory = self.services.layout().systemd.join("generator");
+        let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+        entries
+            .into_iter()
+            .any(|entry| entry.path().join(unit).is_symlink())
     }
 
     fn script_is_enabled(&self, unit: &str) -> bool {
