@@ -27,6 +27,7 @@ mod server;
 mod service;
 mod services;
 pub mod spawn;
+mod succession;
 mod syslog;
 pub mod systemctl;
 mod timers;
@@ -91,9 +92,13 @@ pub async fn run(layout: Layout, scope: Scope) -> Result<(), Error> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Begin)?;
     layout.make().map_err(Error::Begin)?;
     let reaper = Reaper::new(scope);
-    let reaping = tokio::spawn(reaper.clone().run());
     let files = Files::begin().map_err(Error::Begin)?;
     let services = Services::new(layout.clone(), reaper.clone(), files.clone());
+    if let Some(legacy) = succession::legacy() {
+        services.inherit(legacy, succession::taken);
+    }
+    // What ended meanwhile is waited for once somebody asks after it.
+    let reaping = tokio::spawn(reaper.clone().run());
     let listener = server::listen(&layout).map_err(Error::Begin)?;
     let heard = if std::process::id() == 1 {
         hear(&layout, &services)
@@ -108,7 +113,9 @@ pub async fn run(layout: Layout, scope: Scope) -> Result<(), Error> {
     }
     services.stop_all().await;
     serving.abort();
-    drop(heard.map(|heard| heard.abort()));
+    if let Some(heard) = heard {
+        heard.abort();
+    }
     if scope == Scope::Everything && std::process::id() == 1 {
         farewell().await;
     }

@@ -31,6 +31,10 @@ macro_rules! world {
 }
 
 // After the macro, which it uses.
+#[path = "agent/samples.rs"]
+mod samples;
+#[path = "agent/succession.rs"]
+mod succession;
 #[path = "agent/words.rs"]
 mod words;
 

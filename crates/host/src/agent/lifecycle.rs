@@ -98,6 +98,11 @@ impl Deployments {
             .unwrap_or_else(|| Err(Fault::platform("the deployment was interrupted")))
     }
 
+    /// No deployment runs.
+    pub fn is_idle(&self) -> bool {
+        self.inner.turn.available_permits() > 0
+    }
+
     /// Waits for a process of the app to end though it should go on.
     pub async fn death(&self, since: Timestamp) -> Death {
         let begun_at = *self.inner.begun_at.lock().unwrap_or_else(PoisonError::into_inner);

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -18,14 +19,16 @@ use super::{
     layout::Layout,
     log::{self, Log},
     reaper::Reaper,
-    service::{self, Collectors, Definition, Handle, Surroundings, Wish},
+    service::{self, Collectors, Definition, Handle, Held, Surroundings, Wish},
     timers::Ticking,
     unit::{Line, Restart, Unit},
     units::Units,
 };
 
+mod hold;
 mod start;
 
+pub use hold::Legacy;
 pub use start::short;
 
 /// A unit that was started again so often in a row does not stay up.
@@ -49,6 +52,7 @@ struct Registry {
     variables: BTreeMap<String, Secret>,
     targets: BTreeSet<String>,
     timers: BTreeMap<String, Ticking>,
+    daemons: BTreeMap<String, DaemonOrder>,
 }
 
 #[derive(Clone)]
@@ -207,6 +211,7 @@ impl Services {
         if order.name.is_empty() || order.command.is_empty() {
             return Err("a daemon needs a name and a command".to_owned());
         }
+        self.lock().daemons.insert(order.name.clone(), order.clone());
         let handle = self.define(daemon(order)).await?;
         self.remember(&order.name);
         handle.ask(Wish::Start).await
@@ -257,11 +262,11 @@ impl Services {
                 handle.ask(Wish::Define(Box::new(definition))).await?;
                 Ok(handle)
             }
-            None => Ok(self.adopt(definition)),
+            None => Ok(self.adopt(definition, None)),
         }
     }
 
-    fn adopt(&self, definition: Definition) -> Handle {
+    fn adopt(&self, definition: Definition, held: Option<(Held, Option<OwnedFd>)>) -> Handle {
         let name = definition.unit.name.clone();
         let registry = Arc::downgrade(&self.registry);
         let other = registry.clone();
@@ -285,7 +290,7 @@ impl Services {
             notify: self.layout.systemd.clone(),
             forking: Arc::clone(&self.forking),
         };
-        let (handle, task) = service::supervise(definition, surroundings);
+        let (handle, task) = service::supervise(definition, surroundings, held);
         let entry = Entry {
             handle: handle.clone(),
             task,

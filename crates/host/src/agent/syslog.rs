@@ -2,7 +2,7 @@
 
 use std::{
     fs, io,
-    os::unix::fs::PermissionsExt as _,
+    os::unix::{fs::PermissionsExt as _, net::UnixDatagram as StdDatagram},
     path::Path,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -21,7 +21,12 @@ const MESSAGE: usize = 8 << 10;
 /// When it cannot be made.
 pub fn listen(path: &Path) -> io::Result<Option<UnixDatagram>> {
     if path.symlink_metadata().is_ok() {
-        return Ok(None);
+        let refused = StdDatagram::unbound()?.connect(path).err();
+        if refused.is_none_or(|error| error.kind() != io::ErrorKind::ConnectionRefused) {
+            return Ok(None);
+        }
+        // Its listener is gone.
+        fs::remove_file(path)?;
     }
     let socket = UnixDatagram::bind(path)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o666))?;

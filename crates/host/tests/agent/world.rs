@@ -265,7 +265,7 @@ impl Drop for World {
     }
 }
 
-fn program() -> PathBuf {
+pub fn program() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let profile = test.parent().and_then(Path::parent).unwrap();
     profile.join("examples/agent")

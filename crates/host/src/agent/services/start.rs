@@ -105,7 +105,7 @@ impl Services {
         }
     }
 
-    fn start_timer(&self, unit: &str) -> Result<(), String> {
+    pub(super) fn start_timer(&self, unit: &str) -> Result<(), String> {
         let not_found = || format!("Unit {unit} not found.");
         let (_, text) = self.units.text(unit).ok_or_else(not_found)?;
         let name = unit.strip_suffix(".timer").unwrap_or(unit);
@@ -247,7 +247,7 @@ impl Services {
             return Ok(entry.handle.clone());
         }
         let definition = self.read_definition(unit)?;
-        Ok(self.adopt(definition))
+        Ok(self.adopt(definition, None))
     }
 
     /// A unit file may have changed since. Gives what it conflicts with.
@@ -261,7 +261,7 @@ impl Services {
         Ok(conflicts)
     }
 
-    fn read_definition(&self, unit: &str) -> Result<Definition, String> {
+    pub(super) fn read_definition(&self, unit: &str) -> Result<Definition, String> {
         let parsed = self.units.load(unit)?;
         if !parsed.notes.is_empty() {
             let mut log = Log::new(&self.layout.shared_logs(), short(unit));
