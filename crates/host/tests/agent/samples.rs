@@ -70,7 +70,7 @@ async fn bundles_of_others_deploy_unmodified() {
     for (name, text) in samples {
         let world = world!();
         world.configure(&[]).await;
-        let users = "touch /said; chmod 666 /said; for name in codedeployuser ec2-user wheel operator mary bob; do \
+        let users = "touch /said; chmod 666 /said; for name in codedeployuser ec2-user wheel operator adm mary bob; do \
                      grep -q ^$name: /etc/passwd || echo $name:x:4000:4000::/tmp:/bin/sh >> /etc/passwd; \
                      grep -q ^$name: /etc/shadow || echo $name:*:19000:::::: >> /etc/shadow; grep -q ^$name: /etc/group || echo $name:x:4000: >> /etc/group; done; \
                      command -v setfacl || { printf '#!/bin/sh\\nexit 0\\n' > /usr/bin/setfacl; chmod +x /usr/bin/setfacl; }";
