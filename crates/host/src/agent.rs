@@ -7,27 +7,37 @@
 use std::{io, time::Duration};
 
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    task::JoinHandle,
+};
 
 pub mod api;
+mod boot;
 mod client;
 mod control;
+mod depend;
 mod files;
 mod layout;
 mod lifecycle;
-mod log;
+pub(crate) mod log;
 pub mod reaper;
 pub mod run;
 mod server;
 mod service;
 mod services;
 pub mod spawn;
+mod succession;
+mod syslog;
 pub mod systemctl;
+mod timers;
 #[doc(hidden)]
 pub mod unit;
+mod units;
 pub mod users;
 
 pub use client::Client;
+use files::Files;
 pub use layout::Layout;
 use reaper::{Reaper, Scope};
 use services::Services;
@@ -82,10 +92,20 @@ pub async fn run(layout: Layout, scope: Scope) -> Result<(), Error> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Begin)?;
     layout.make().map_err(Error::Begin)?;
     let reaper = Reaper::new(scope);
+    let files = Files::begin().map_err(Error::Begin)?;
+    let services = Services::new(layout.clone(), reaper.clone(), files.clone());
+    if let Some(legacy) = succession::legacy() {
+        services.inherit(legacy, succession::taken);
+    }
+    // What ended meanwhile is waited for once somebody asks after it.
     let reaping = tokio::spawn(reaper.clone().run());
-    let services = Services::new(layout.clone(), reaper.clone());
     let listener = server::listen(&layout).map_err(Error::Begin)?;
-    let agent = server::Agent::begin(layout, reaper, services.clone()).map_err(Error::Begin)?;
+    let heard = if std::process::id() == 1 {
+        hear(&layout, &services)
+    } else {
+        None
+    };
+    let agent = server::Agent::begin(layout, reaper, services.clone(), files);
     let serving = tokio::spawn(server::serve(listener, agent));
     tokio::select! {
         _ = terminate.recv() => {}
@@ -93,11 +113,25 @@ pub async fn run(layout: Layout, scope: Scope) -> Result<(), Error> {
     }
     services.stop_all().await;
     serving.abort();
+    if let Some(heard) = heard {
+        heard.abort();
+    }
     if scope == Scope::Everything && std::process::id() == 1 {
         farewell().await;
     }
     reaping.abort();
     Ok(())
+}
+
+/// The system's log. A host without one goes on: what is said to it is lost, as on a machine without a log.
+fn hear(layout: &Layout, services: &Services) -> Option<JoinHandle<()>> {
+    match syslog::listen(&layout.syslog) {
+        Ok(socket) => Some(tokio::spawn(syslog::serve(socket?, services.clone()))),
+        Err(error) => {
+            tracing::warn!("nobody reads {}: {error}", layout.syslog.display());
+            None
+        }
+    }
 }
 
 /// Asks all that is left in the host to end. What does not is killed by the kernel with its PID 1.

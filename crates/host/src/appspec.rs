@@ -13,11 +13,14 @@ use model::{Problem, spec::Appspec};
 use crate::tree;
 
 pub mod bundle;
+mod group;
 pub mod hooks;
 pub mod install;
+pub mod local;
 pub mod plan;
 mod scriptlog;
 
+pub use group::{Group, REVISIONS};
 pub use plan::plan;
 pub use scriptlog::ScriptLog;
 
@@ -35,8 +38,8 @@ pub enum Error {
         path: PathBuf,
         source: io::Error,
     },
-    #[error("the revision cannot be unpacked: {0}")]
-    Tar(tree::Error),
+    #[error("the revision cannot be unpacked: {}", crate::logs::chain(.0))]
+    Archive(#[source] tree::Error),
 }
 
 impl Error {

@@ -7,10 +7,11 @@
 mod archive;
 mod pack;
 mod unpack;
+mod zip;
 
 pub use archive::{Kind, Member, stays_inside, visit};
 pub use pack::{Packer, pack};
-pub use unpack::{open_beneath, unpack, unpack_some};
+pub use unpack::{Format, open_beneath, unpack, unpack_file, unpack_some};
 
 use std::path::PathBuf;
 
@@ -45,6 +46,8 @@ pub enum Error {
     Archive(#[source] std::io::Error),
     #[error("the archive is {0}; bring a plain tar (other formats are not available yet)")]
     Format(&'static str),
+    #[error("the archive is {0}: bring a tar, tgz or zip, and say which it is")]
+    Other(&'static str),
     #[error("the archive has an entry `{path}` that is refused: {reason}")]
     Refused { path: String, reason: &'static str },
     #[error("the archive is too large: {0}")]

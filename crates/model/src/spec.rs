@@ -35,7 +35,9 @@ pub mod build {
 
 pub mod deploy {
     //! The parts of an appspec.
-    pub use super::appspec::{Context, FileExists, FileMapping, Permission, Script};
+    pub use super::appspec::{
+        AgentConfiguration, Context, FileExists, FileMapping, Mode, Permission, Script,
+    };
 }
 
 pub mod check {

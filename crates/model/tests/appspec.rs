@@ -152,6 +152,18 @@ fn says_what_will_really_happen() {
             "3:10: the time-outs of `AfterInstall` add up to 3601 seconds: AWS ends an event after 3600",
         ),
         (
+            permission("pattern: 'lib/*.so'"),
+            "5:14: `lib/*.so` matches nothing: a pattern is compared with single names",
+        ),
+        (
+            "hooks: { AfterInstall: [{ location: run.sh --fast }] }".to_owned(),
+            "3:37: `location` is a path, never a command line: this one has a space in its name",
+        ),
+        (
+            "files: [{ source: a, destination: /srv }]\npermissions: [{ object: /var/lib }]".to_owned(),
+            "4:25: a permission for `/var/lib` changes nothing: `files` puts nothing there",
+        ),
+        (
             permission("context: { user: u, type: t }"),
             "5:22: the agent reads the SELinux user from `name`, not from `user`",
         ),
@@ -174,7 +186,10 @@ fn knows_what_the_host_needs() {
     let (spec, _) = Appspec::parse(text, "a").unwrap();
     let permission = &spec.permissions[0];
     assert_eq!(
-        (permission.mode, permission.owner.as_deref()),
+        (
+            permission.mode.as_ref().map(|mode| mode.bits()),
+            permission.owner.as_deref()
+        ),
         (Some(0o4755), Some("1000"))
     );
     assert_eq!((permission.files, permission.directories), (false, true));
@@ -183,7 +198,10 @@ fn knows_what_the_host_needs() {
         permission.context.as_ref().unwrap().range.as_deref(),
         Some("s0-s2:c1.c3")
     );
-    assert_eq!(spec.hooks.len(), 1);
+    assert_eq!(
+        (spec.hooks.len(), spec.custom["Other"][0].location.as_str()),
+        (1, "y")
+    );
     let script = &spec.hooks[&model::port::LifecycleEvent::AfterInstall][0];
     assert_eq!(
         (script.sudo, script.runas.as_deref(), script.timeout),

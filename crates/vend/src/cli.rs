@@ -10,6 +10,7 @@ mod audit;
 mod build;
 mod check;
 mod client;
+mod codedeploy;
 mod console;
 mod credentials;
 mod executions;
@@ -131,6 +132,9 @@ pub enum Command {
     Check(check::Check),
     /// Build a working tree as a push would, without a platform.
     Build(build::BuildArgs),
+    /// Deploy a bundle on this machine, without a platform, as AWS's codedeploy-local does.
+    #[command(name = "codedeploy-local")]
+    CodedeployLocal(codedeploy::Codedeploy),
     /// Push this working tree's branch to an app and show how it goes.
     Push(push::Push),
     /// Show an app with its environments, what is live and what is under way.
@@ -237,6 +241,7 @@ async fn dispatch(command: Command, global: &Global, whole: clap::Command) -> Ou
     match command {
         Command::Check(check) => return check::run(&check, global),
         Command::Build(build) => return build::run(&build, global).await,
+        Command::CodedeployLocal(codedeploy) => return codedeploy::run(&codedeploy, global).await,
         Command::Push(push) => return push::run(&push, global).await,
         Command::Status(status) => return status::status(&status, global).await,
         Command::Why(why) => status::why(&why, global).await?,

@@ -180,6 +180,11 @@ pub struct ControlOrder {
     pub quiet: bool,
     #[serde(default)]
     pub all: bool,
+    /// Of `kill`.
+    #[serde(default)]
+    pub signal: Option<String>,
+    #[serde(default)]
+    pub only_main: bool,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

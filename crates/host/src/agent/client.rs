@@ -67,6 +67,12 @@ impl Client {
         self.send(Method::PUT, &uri, body, limit).await
     }
 
+    /// Has another program take over from the agent. What the host runs goes on; the next question is answered by it.
+    pub async fn succeed(&self, digest: &Digest, program: Body, limit: Duration) -> Result<(), Error> {
+        let uri = format!("/v1/program/{digest}");
+        self.send(Method::PUT, &uri, program, limit).await
+    }
+
     /// Does the agent remember this ticket: does its deployment run, or has it an answer?
     pub async fn knows(&self, ticket: &Ticket) -> Result<bool, Error> {
         self.get(&format!("/v1/tickets/{ticket}")).await

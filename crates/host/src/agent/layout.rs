@@ -21,6 +21,18 @@ pub struct Layout {
     /// Unit files, the first directory wins.
     pub units: Vec<PathBuf>,
     pub init: PathBuf,
+    /// What programs look for to know that `systemctl` answers. `/run/systemd`.
+    pub systemd: PathBuf,
+    /// Programs of packages that make units.
+    pub generators: Vec<PathBuf>,
+    /// `tmpfiles.d` of packages, the first directory wins.
+    pub temporary: Vec<PathBuf>,
+    /// `/dev/log`
+    pub syslog: PathBuf,
+    /// Where Debian's package manager keeps which files packages must not replace.
+    pub diversions: PathBuf,
+    /// Where programs go that answer under other names. `/usr/sbin`.
+    pub programs: PathBuf,
 }
 
 impl Layout {
@@ -39,12 +51,29 @@ impl Layout {
             logs: root.join("var/log/vend"),
             units: [
                 "etc/systemd/system",
+                "run/systemd/system",
+                "run/systemd/generator",
+                "usr/local/lib/systemd/system",
                 "lib/systemd/system",
                 "usr/lib/systemd/system",
+                "run/systemd/generator.late",
             ]
             .map(|directory| root.join(directory))
             .to_vec(),
             init: root.join("etc/init.d"),
+            systemd: root.join("run/systemd"),
+            generators: [
+                "etc/systemd/system-generators",
+                "usr/lib/systemd/system-generators",
+            ]
+            .map(|directory| root.join(directory))
+            .to_vec(),
+            temporary: ["etc/tmpfiles.d", "run/tmpfiles.d", "usr/lib/tmpfiles.d"]
+                .map(|directory| root.join(directory))
+                .to_vec(),
+            syslog: root.join("dev/log"),
+            diversions: root.join("var/lib/dpkg/diversions"),
+            programs: root.join("usr/sbin"),
         }
     }
 
@@ -71,6 +100,40 @@ impl Layout {
         self.deployments.join("deployment-instructions")
     }
 
+    /// Scripts say `shutdown` and `init` too: where nothing answers, this program does.
+    fn names(&self) {
+        let Ok(program) = fs::read_link("/proc/self/exe") else {
+            return;
+        };
+        for name in super::systemctl::NAMES {
+            let link = self.programs.join(name);
+            if link.symlink_metadata().is_err() {
+                // An image that cannot be written to does without.
+                let _ = symlink(&program, link);
+            }
+        }
+    }
+
+    /// A package that brings a `systemctl` of its own must not put it over the one that answers (`dpkg-divert(1)`).
+    fn divert(&self) {
+        let Ok(mut text) = fs::read_to_string(&self.diversions) else {
+            return;
+        };
+        let before = text.len();
+        for path in ["/bin/systemctl", "/usr/bin/systemctl", "/usr/sbin/service"] {
+            if !text.lines().any(|line| line == path) {
+                text.push_str(&format!("{path}\n{path}.package\n:\n"));
+            }
+        }
+        if text.len() > before {
+            let fresh = self.diversions.with_extension("vend");
+            let written = fs::write(&fresh, text).and_then(|()| fs::rename(&fresh, &self.diversions));
+            if let Err(error) = written {
+                tracing::warn!("packages may replace systemctl: {error}");
+            }
+        }
+    }
+
     /// Makes the directories that are missing.
     pub fn make(&self) -> io::Result<()> {
         for directory in [
@@ -85,7 +148,7 @@ impl Layout {
                 .mode(0o700)
                 .create(directory)?;
         }
-        for directory in [&self.deployments, &self.instructions()] {
+        for directory in [&self.deployments, &self.instructions(), &self.systemd] {
             fs::DirBuilder::new()
                 .recursive(true)
                 .mode(0o755)
@@ -94,6 +157,12 @@ impl Layout {
         // Whoever brought them before a restart brings them again.
         for left in fs::read_dir(self.revisions())? {
             fs::remove_file(left?.path())?;
+        }
+        if std::process::id() == 1 {
+            self.names();
+            self.divert();
+            // Maintainer scripts ask systemctl where this is.
+            fs::create_dir_all(self.systemd.join("system"))?;
         }
         if let Some(parent) = self.logs.parent() {
             fs::create_dir_all(parent)?;

@@ -98,6 +98,11 @@ impl Deployments {
             .unwrap_or_else(|| Err(Fault::platform("the deployment was interrupted")))
     }
 
+    /// No deployment runs.
+    pub fn is_idle(&self) -> bool {
+        self.inner.turn.available_permits() > 0
+    }
+
     /// Waits for a process of the app to end though it should go on.
     pub async fn death(&self, since: Timestamp) -> Death {
         let begun_at = *self.inner.begun_at.lock().unwrap_or_else(PoisonError::into_inner);
@@ -155,7 +160,9 @@ impl Inner {
         *self.begun_at.lock().unwrap_or_else(PoisonError::into_inner) = stage.begun_at;
         self.check(order, &stage)?;
         let log = self.layout.shared_logs().join(format!("deploy-{ticket}.log"));
-        let mut log = ScriptLog::streaming(&log).map_err(platform)?;
+        let mut log = ScriptLog::streaming(&log)
+            .map_err(platform)?
+            .also_in(&self.layout.deployments, order.deployment.as_str());
         let mut record = Record::new(ticket, &order.events);
         for event in &order.events {
             record.begin(*event, now());

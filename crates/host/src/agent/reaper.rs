@@ -107,6 +107,11 @@ impl Reaper {
         exit
     }
 
+    /// Does somebody wait for this process?
+    pub fn knows(&self, pid: i32) -> bool {
+        self.lock().contains_key(&pid)
+    }
+
     /// Waits for children for ever.
     pub async fn run(self) -> io::Result<()> {
         let mut children = signal(SignalKind::child())?;

@@ -46,6 +46,7 @@ use super::{
     service::Wish,
     services::Services,
     spawn::Launch,
+    succession,
     users::Users,
 };
 use crate::{check, now};
@@ -75,15 +76,14 @@ pub struct Agent {
 }
 
 impl Agent {
-    pub fn begin(layout: Layout, reaper: Reaper, services: Services) -> io::Result<Self> {
-        let files = Files::begin()?;
-        Ok(Self {
+    pub fn begin(layout: Layout, reaper: Reaper, services: Services, files: Files) -> Self {
+        Self {
             deployments: Deployments::begin(layout.clone(), reaper.clone(), services.clone(), files),
             layout,
             reaper,
             services,
             started_at: now(),
-        })
+        }
     }
 }
 
@@ -144,6 +144,10 @@ fn router(agent: Agent) -> Router {
         .route(
             "/v1/revisions/{digest}",
             put(put_revision).layer(DefaultBodyLimit::disable()),
+        )
+        .route(
+            "/v1/program/{digest}",
+            put(put_program).layer(DefaultBodyLimit::disable()),
         )
         .route("/v1/deploy", post(deploy))
         .route("/v1/tickets/{ticket}", get(knows))
@@ -320,34 +324,60 @@ async fn put_revision(
 ) -> Result<Json<()>, Refusal> {
     let digest: Digest = digest.parse().map_err(|_| Fault::order("not a digest"))?;
     let path = agent.layout.revisions().join(format!("{}.tar", digest.hex()));
+    keep(&digest, body, &path, 0o600).await.map(Json)
+}
+
+/// Keeps a program, and has it take over from this one when the answer is out. Services go on meanwhile.
+async fn put_program(
+    State(agent): State<Agent>,
+    Path(digest): Path<String>,
+    body: Body,
+) -> Result<Json<()>, Refusal> {
+    /// For the answer to leave.
+    const ANSWER: Duration = Duration::from_millis(200);
+    let digest: Digest = digest.parse().map_err(|_| Fault::order("not a digest"))?;
+    if !agent.deployments.is_idle() {
+        return Err(Fault::order("a deployment runs: the agent takes over when it has ended").into());
+    }
+    let path = agent.layout.state.join("program");
+    keep(&digest, body, &path, 0o700).await?;
+    tokio::spawn(async move {
+        tokio::time::sleep(ANSWER).await;
+        let legacy = agent.services.leave().await;
+        let error = succession::execute(&path, &legacy);
+        tracing::error!("the new agent cannot take over: {error}");
+    });
+    Ok(Json(()))
+}
+
+/// Keeps the bytes that a digest names, and no others.
+async fn keep(digest: &Digest, body: Body, path: &std::path::Path, mode: u32) -> Result<(), Refusal> {
     let fresh = Fresh(path.with_extension("new"));
-    let failed = |error: io::Error| Fault::platform(format!("the host cannot keep the revision: {error}"));
+    let failed = |error: io::Error| Fault::platform(format!("the host cannot keep what was sent: {error}"));
     let mut options = fs::OpenOptions::new();
     let mut file = options
         .write(true)
         .create(true)
         .truncate(true)
-        .mode(0o600)
+        .mode(mode)
         .open(&fresh.0)
         .map_err(failed)?;
     let (mut hash, mut length) = (Sha256::new(), 0);
     let mut stream = body.into_data_stream();
     while let Some(bytes) = stream.next().await {
-        let bytes = bytes.map_err(|error| Fault::platform(format!("the revision broke off: {error}")))?;
+        let bytes = bytes.map_err(|error| Fault::platform(format!("what was sent broke off: {error}")))?;
         length += bytes.len() as u64;
         if length > REVISION {
-            return Err(
-                Fault::customer(format!("the revision is larger than {} GiB", REVISION >> 30)).into(),
-            );
+            let most = REVISION >> 30;
+            return Err(Fault::customer(format!("what was sent is larger than {most} GiB")).into());
         }
         hash.update(&bytes);
         file.write_all(&bytes).map_err(failed)?;
     }
-    if Digest::from_bytes(hash.finalize().into()) != digest {
-        return Err(Fault::platform("the revision is not what its digest says").into());
+    if Digest::from_bytes(hash.finalize().into()) != *digest {
+        return Err(Fault::platform("what was sent is not what its digest says").into());
     }
-    fs::rename(&fresh.0, &path).map_err(failed)?;
-    Ok(Json(()))
+    fs::rename(&fresh.0, path).map_err(|error| failed(error).into())
 }
 
 /// A file that is removed unless it was renamed.

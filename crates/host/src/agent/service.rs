@@ -2,11 +2,14 @@
 //! ask through a channel and read its status.
 
 use std::{
+    os::fd::{AsRawFd, OwnedFd},
+    path::PathBuf,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
 use model::Secret;
+use rustix::process::Signal;
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinHandle,
@@ -22,9 +25,12 @@ use super::{
 
 use crate::now;
 
+mod family;
+mod job;
 mod launch;
+mod notify;
 
-pub use launch::Collectors;
+pub use launch::{Collectors, Held};
 use launch::{Main, Started};
 
 /// A service that runs this long has recovered from its crashes.
@@ -54,6 +60,10 @@ pub struct Surroundings {
     pub secrets: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
     /// Told of every service that ends though it should go on.
     pub deaths: watch::Sender<()>,
+    /// Where notification sockets are.
+    pub notify: PathBuf,
+    /// One forking service starts at a time.
+    pub forking: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Surroundings {
@@ -70,6 +80,8 @@ pub enum Wish {
     Stop,
     Restart,
     Reload,
+    /// A signal for all of its processes, or for the main one alone.
+    Signal(Signal, bool),
     /// Takes effect at the next start.
     Define(Box<Definition>),
     ResetFailed,
@@ -80,10 +92,16 @@ struct Ask {
     answer: oneshot::Sender<Result<(), String>>,
 }
 
+enum Letter {
+    Ask(Ask),
+    /// What another agent must know to go on with it.
+    Hold(oneshot::Sender<Option<Held>>),
+}
+
 /// How others reach a service.
 #[derive(Clone)]
 pub struct Handle {
-    asks: mpsc::Sender<Ask>,
+    letters: mpsc::Sender<Letter>,
     status: watch::Receiver<ServiceStatus>,
 }
 
@@ -95,8 +113,16 @@ impl Handle {
     pub async fn ask(&self, wish: Wish) -> Result<(), String> {
         let (answer, outcome) = oneshot::channel();
         let gone = |_| "its supervisor ended".to_owned();
-        self.asks.send(Ask { wish, answer }).await.map_err(|_| gone(()))?;
+        let letter = Letter::Ask(Ask { wish, answer });
+        self.letters.send(letter).await.map_err(|_| gone(()))?;
         outcome.await.map_err(|_| gone(()))?
+    }
+
+    /// What another agent must know to go on with it; `None` when it does not run.
+    pub async fn hold(&self) -> Option<Held> {
+        let (answer, held) = oneshot::channel();
+        self.letters.send(Letter::Hold(answer)).await.ok()?;
+        held.await.ok()?
     }
 
     pub fn status(&self) -> ServiceStatus {
@@ -104,9 +130,13 @@ impl Handle {
     }
 }
 
-/// Begins to supervise a service that does not run yet.
-pub fn supervise(definition: Definition, surroundings: Surroundings) -> (Handle, JoinHandle<()>) {
-    let (asks, inbox) = mpsc::channel(16);
+/// Begins to supervise a service: one that does not run yet, or that another agent started.
+pub fn supervise(
+    definition: Definition,
+    surroundings: Surroundings,
+    held: Option<(Held, Option<OwnedFd>)>,
+) -> (Handle, JoinHandle<()>) {
+    let (letters, inbox) = mpsc::channel(16);
     let (sender, status) = watch::channel(ServiceStatus {
         name: definition.unit.name.clone(),
         description: definition.unit.description.clone(),
@@ -121,14 +151,17 @@ pub fn supervise(definition: Definition, surroundings: Surroundings) -> (Handle,
         asked_at: None,
         since: now(),
     });
-    let supervisor = Supervisor {
+    let mut supervisor = Supervisor {
         definition,
         surroundings,
         status: sender,
         phase: Phase::Idle,
         inbox,
     };
-    (Handle { asks, status }, tokio::spawn(supervisor.run()))
+    if let Some((held, output)) = held {
+        supervisor.resume(&held, output);
+    }
+    (Handle { letters, status }, tokio::spawn(supervisor.run()))
 }
 
 enum Phase {
@@ -143,7 +176,7 @@ enum Phase {
 enum Event {
     Ended(Exit),
     Again,
-    Ask(Option<Ask>),
+    Letter(Option<Letter>),
 }
 
 struct Supervisor {
@@ -151,7 +184,7 @@ struct Supervisor {
     surroundings: Surroundings,
     status: watch::Sender<ServiceStatus>,
     phase: Phase,
-    inbox: mpsc::Receiver<Ask>,
+    inbox: mpsc::Receiver<Letter>,
 }
 
 impl Supervisor {
@@ -160,13 +193,13 @@ impl Supervisor {
             let event = match &mut self.phase {
                 Phase::Up(main) => tokio::select! {
                     exit = &mut main.exit => Event::Ended(exit.unwrap_or(Exit::Unknown)),
-                    ask = self.inbox.recv() => Event::Ask(ask),
+                    letter = self.inbox.recv() => Event::Letter(letter),
                 },
                 Phase::Waiting(at) => tokio::select! {
                     () = sleep_until(*at) => Event::Again,
-                    ask = self.inbox.recv() => Event::Ask(ask),
+                    letter = self.inbox.recv() => Event::Letter(letter),
                 },
-                Phase::Idle | Phase::Done => Event::Ask(self.inbox.recv().await),
+                Phase::Idle | Phase::Done => Event::Letter(self.inbox.recv().await),
             };
             match event {
                 Event::Ended(exit) => self.ended(exit).await,
@@ -174,8 +207,43 @@ impl Supervisor {
                     self.publish(|status| status.restarts += 1);
                     let _ = self.start().await;
                 }
-                Event::Ask(Some(ask)) => self.answer(ask).await,
-                Event::Ask(None) => return self.stop().await,
+                Event::Letter(Some(Letter::Ask(ask))) => self.answer(ask).await,
+                // Whoever asked may have left.
+                Event::Letter(Some(Letter::Hold(answer))) => drop(answer.send(self.held())),
+                Event::Letter(None) => return self.stop().await,
+            }
+        }
+    }
+
+    fn held(&self) -> Option<Held> {
+        let (pid, main) = match &self.phase {
+            Phase::Up(main) => (Some(main.pid), Some(main)),
+            Phase::Done => (None, None),
+            // It is started again at once.
+            Phase::Waiting(_) => (Some(i32::MAX), None),
+            Phase::Idle => return None,
+        };
+        Some(Held {
+            name: self.definition.unit.name.clone(),
+            origin: self.definition.origin,
+            pid,
+            invocation: main.map(|main| main.invocation.clone()).unwrap_or_default(),
+            session: main.and_then(|main| main.session),
+            output: main.and_then(|main| main.output.as_ref()).map(AsRawFd::as_raw_fd),
+        })
+    }
+
+    fn resume(&mut self, held: &Held, output: Option<OwnedFd>) {
+        let quiet = self.definition.unit.quiet;
+        self.publish(|status| status.asked_at = Some(now()));
+        match launch::resume(held, output, &self.surroundings, quiet) {
+            Some(main) => {
+                self.enter(ServiceState::Active, "running", Some(main.pid.cast_unsigned()));
+                self.phase = Phase::Up(main);
+            }
+            None => {
+                self.enter(ServiceState::Active, "exited", None);
+                self.phase = Phase::Done;
             }
         }
     }
@@ -193,6 +261,13 @@ impl Supervisor {
                 self.fresh_start().await
             }
             Wish::Reload => self.reload().await,
+            Wish::Signal(signal, only_main) => match &self.phase {
+                Phase::Up(main) => {
+                    launch::signal(main, signal, only_main);
+                    Ok(())
+                }
+                _ => Err("it does not run".to_owned()),
+            },
             Wish::Define(definition) => {
                 self.definition = *definition;
                 let description = self.definition.unit.description.clone();
@@ -231,13 +306,14 @@ impl Supervisor {
             loop {
                 tokio::select! {
                     outcome = &mut starting => break outcome,
-                    ask = self.inbox.recv() => match ask {
-                        Some(Ask { wish: Wish::Start, answer }) => waiting.push(answer),
-                        Some(Ask { wish: Wish::Stop, answer }) => {
+                    letter = self.inbox.recv() => match letter {
+                        Some(Letter::Ask(Ask { wish: Wish::Start, answer })) => waiting.push(answer),
+                        Some(Letter::Ask(Ask { wish: Wish::Stop, answer })) => {
                             waiting.push(answer);
                             break Err("it was stopped while it started".to_owned());
                         }
-                        Some(ask) => {
+                        Some(Letter::Hold(answer)) => drop(answer.send(None)),
+                        Some(Letter::Ask(ask)) => {
                             let _ = ask.answer.send(Err("it is being started".to_owned()));
                         }
                         None => break Err("the agent ends".to_owned()),
@@ -265,13 +341,18 @@ impl Supervisor {
                 self.phase = Phase::Done;
                 Ok(())
             }
-            Ok(Started::Finished | Started::Skipped) => {
+            Ok(how @ (Started::Finished | Started::Skipped)) => {
+                if matches!(how, Started::Finished) {
+                    launch::after(&self.definition, &self.surroundings, invocation, Exit::Code(0)).await;
+                }
                 self.enter(ServiceState::Inactive, "dead", None);
                 Ok(())
             }
             Err(why) => {
                 self.surroundings.note(&format!("did not start: {why}"));
-                launch::sweep(invocation).await;
+                let unit = &self.definition.unit;
+                launch::sweep(unit, None, invocation).await;
+                launch::after(&self.definition, &self.surroundings, invocation, Exit::Unknown).await;
                 self.publish(|status| status.last_exit = Some(why.clone()));
                 self.after_end(Exit::Unknown, Duration::ZERO);
                 Err(why)
@@ -284,17 +365,35 @@ impl Supervisor {
         let Phase::Up(mut main) = std::mem::replace(&mut self.phase, Phase::Idle) else {
             return;
         };
-        launch::sweep(&main.invocation).await;
+        if let Some(next) = launch::successor(&self.definition.unit, &self.surroundings, &main) {
+            self.surroundings.note(&format!(
+                "pid {} ended with {exit}, pid {} took over",
+                main.pid, next.pid
+            ));
+            self.publish(|status| status.pid = Some(next.pid.cast_unsigned()));
+            self.phase = Phase::Up(next);
+            return;
+        }
+        launch::sweep(&self.definition.unit, Some(&main), &main.invocation).await;
         main.said().await;
         self.surroundings.note(&format!("ended with {exit}"));
+        launch::after(&self.definition, &self.surroundings, &main.invocation, exit).await;
         self.publish(|status| status.last_exit = Some(exit.to_string()));
         self.after_end(exit, main.since.elapsed());
     }
 
     fn after_end(&mut self, exit: Exit, lived: Duration) {
         let unit = &self.definition.unit;
-        let good = exit.is_success() || matches!(exit, Exit::Code(code) if unit.success.contains(&code));
-        if !restarts(unit.restart, exit, good) {
+        let good = exit.is_success() || unit.success.contains(&exit);
+        let again = match (
+            unit.never_after.contains(&exit),
+            unit.always_after.contains(&exit),
+        ) {
+            (true, _) => false,
+            (_, true) => true,
+            _ => restarts(unit.restart, exit, good),
+        };
+        if !again {
             let (state, sub) = if good {
                 (ServiceState::Inactive, "dead")
             } else {
@@ -331,17 +430,24 @@ impl Supervisor {
                 let exit = launch::stop(&self.definition, &self.surroundings, main).await;
                 self.surroundings.note(&format!("stopped, {exit}"));
             }
-            Phase::Done => launch::stop_lines(&self.definition, &self.surroundings, None).await,
+            Phase::Done => {
+                launch::stop_lines(&self.definition, &self.surroundings, None).await;
+                let invocation = launch::invocation();
+                launch::after(&self.definition, &self.surroundings, &invocation, Exit::Code(0)).await;
+            }
             Phase::Idle | Phase::Waiting(_) => {}
         }
         self.enter(ServiceState::Inactive, "dead", None);
     }
 
     async fn reload(&mut self) -> Result<(), String> {
-        let Phase::Up(main) = &self.phase else {
-            return Err("it does not run, so it cannot be reloaded".to_owned());
+        let main = match &self.phase {
+            Phase::Up(main) => Some(main),
+            Phase::Done => None,
+            _ => return Err("it does not run, so it cannot be reloaded".to_owned()),
         };
-        if self.definition.unit.reload.is_empty() {
+        let unit = &self.definition.unit;
+        if unit.reload.is_empty() && unit.reload_signal.is_none() {
             return Err("it has no ExecReload=: use restart".to_owned());
         }
         launch::reload(&self.definition, &self.surroundings, main).await

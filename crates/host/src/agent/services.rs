@@ -1,11 +1,11 @@
 //! All services of a host, by name.
 
 use std::{
-    collections::BTreeMap,
-    fs,
+    collections::{BTreeMap, BTreeSet},
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
@@ -14,12 +14,22 @@ use tokio::{sync::watch, task::JoinHandle};
 
 use super::{
     api::{Configuration, DaemonOrder, Origin, ServiceState, ServiceStatus},
+    boot,
+    files::Files,
     layout::Layout,
     log::{self, Log},
     reaper::Reaper,
-    service::{self, Collectors, Definition, Handle, Surroundings, Wish},
-    unit::{self, Line, Restart, Unit},
+    service::{self, Collectors, Definition, Handle, Held, Surroundings, Wish},
+    timers::Ticking,
+    unit::{Line, Restart, Unit},
+    units::Units,
 };
+
+mod hold;
+mod start;
+
+pub use hold::Legacy;
+pub use start::short;
 
 /// A unit that was started again so often in a row does not stay up.
 const CRASHES: u32 = 3;
@@ -38,11 +48,20 @@ struct Registry {
     /// In the order in which they were first started.
     order: Vec<String>,
     configuration: Option<Configuration>,
+    /// What `systemctl set-environment` set.
+    variables: BTreeMap<String, Secret>,
+    targets: BTreeSet<String>,
+    timers: BTreeMap<String, Ticking>,
+    daemons: BTreeMap<String, DaemonOrder>,
 }
 
 #[derive(Clone)]
 pub struct Services {
     layout: Layout,
+    units: Units,
+    files: Files,
+    began: Instant,
+    forking: Arc<tokio::sync::Mutex<()>>,
     reaper: Reaper,
     collectors: Collectors,
     registry: Arc<Mutex<Registry>>,
@@ -52,9 +71,13 @@ pub struct Services {
 }
 
 impl Services {
-    pub fn new(layout: Layout, reaper: Reaper) -> Self {
+    pub fn new(layout: Layout, reaper: Reaper, files: Files) -> Self {
         Self {
+            units: Units::new(&layout),
             layout,
+            files,
+            began: Instant::now(),
+            forking: Arc::default(),
             reaper,
             collectors: Collectors::default(),
             registry: Arc::default(),
@@ -120,17 +143,34 @@ impl Services {
         }
     }
 
-    /// Starts, stops, …: a service that is known, or that has a unit file.
-    ///
-    /// # Errors
-    /// With the reason, as a person should read it.
-    pub async fn ask(&self, name: &str, wish: Wish) -> Result<(), String> {
-        let handle = self.find(name)?;
-        if matches!(wish, Wish::Start | Wish::Restart) {
-            self.refresh(name, &handle).await?;
-            self.remember(name);
+    pub fn reaper(&self) -> &Reaper {
+        &self.reaper
+    }
+
+    pub fn units(&self) -> &Units {
+        &self.units
+    }
+
+    /// How long the host is up.
+    pub fn uptime(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// A variable of every service that starts from now on; `None` takes it away.
+    pub fn set_variable(&self, name: &str, value: Option<&str>) {
+        let mut registry = self.lock();
+        match value {
+            Some(value) => {
+                let value = Secret::new(value.to_owned());
+                registry.variables.insert(name.to_owned(), value);
+            }
+            None => drop(registry.variables.remove(name)),
         }
-        handle.ask(wish).await
+    }
+
+    /// Those that were set so.
+    pub fn variables(&self) -> BTreeMap<String, Secret> {
+        self.lock().variables.clone()
     }
 
     pub fn status(&self, name: &str) -> Option<ServiceStatus> {
@@ -171,6 +211,7 @@ impl Services {
         if order.name.is_empty() || order.command.is_empty() {
             return Err("a daemon needs a name and a command".to_owned());
         }
+        self.lock().daemons.insert(order.name.clone(), order.clone());
         let handle = self.define(daemon(order)).await?;
         self.remember(&order.name);
         handle.ask(Wish::Start).await
@@ -206,110 +247,8 @@ impl Services {
         let _ = self.booting.subscribe().wait_for(|booting| !booting).await;
     }
 
-    async fn start_enabled(&self) {
-        let mut names = Vec::new();
-        for directory in &self.layout.units {
-            let Ok(entries) = fs::read_dir(directory.join("multi-user.target.wants")) else {
-                continue;
-            };
-            for entry in entries.filter_map(Result::ok) {
-                if let Some(name) = entry
-                    .file_name()
-                    .to_str()
-                    .and_then(|name| name.strip_suffix(".service"))
-                {
-                    names.push(name.to_owned());
-                }
-            }
-        }
-        names.sort();
-        names.dedup();
-        for name in names {
-            if let Err(why) = self.ask(&name, Wish::Start).await {
-                tracing::warn!(service = %name, "enabled service {name} did not start: {why}");
-            }
-        }
-    }
-
-    /// The text of a unit with its drop-ins, and where it is. A template serves its instances.
-    pub fn unit_file(&self, name: &str) -> Option<(PathBuf, String)> {
-        let template = name.split_once('@').map(|(prefix, _)| format!("{prefix}@"));
-        let names = [Some(name.to_owned()), template];
-        names.into_iter().flatten().find_map(|name| self.read_unit(&name))
-    }
-
-    /// Reads a unit file anew.
-    pub fn load(&self, name: &str) -> Result<unit::Parsed, String> {
-        let (path, text) = self
-            .unit_file(name)
-            .ok_or_else(|| format!("Unit {name}.service not found."))?;
-        if is_masked(&path) {
-            return Err(format!("Unit {name}.service is masked."));
-        }
-        Ok(unit::parse(name, &text))
-    }
-
     pub fn layout(&self) -> &Layout {
         &self.layout
-    }
-
-    fn read_unit(&self, name: &str) -> Option<(PathBuf, String)> {
-        if name.is_empty() || name.contains('/') || name.starts_with('.') {
-            return None;
-        }
-        let path = self
-            .layout
-            .units
-            .iter()
-            .map(|directory| directory.join(format!("{name}.service")))
-            .find(|path| path.symlink_metadata().is_ok())?;
-        let mut text = bounded(&path);
-        for directory in self.layout.units.iter().rev() {
-            let Ok(entries) = fs::read_dir(directory.join(format!("{name}.service.d"))) else {
-                continue;
-            };
-            let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-            files.retain(|file| file.extension().is_some_and(|extension| extension == "conf"));
-            files.sort();
-            for file in files {
-                text.push('\n');
-                text.push_str(&bounded(&file));
-            }
-        }
-        Some((path, text))
-    }
-
-    fn find(&self, name: &str) -> Result<Handle, String> {
-        if let Some(entry) = self.lock().entries.get(name) {
-            return Ok(entry.handle.clone());
-        }
-        let definition = self.read_definition(name)?;
-        Ok(self.adopt(definition))
-    }
-
-    /// A unit file may have changed since.
-    async fn refresh(&self, name: &str, handle: &Handle) -> Result<(), String> {
-        if handle.status().origin == Origin::Unit {
-            let definition = self.read_definition(name)?;
-            handle.ask(Wish::Define(Box::new(definition))).await?;
-        }
-        Ok(())
-    }
-
-    fn read_definition(&self, name: &str) -> Result<Definition, String> {
-        let parsed = self.load(name)?;
-        if !parsed.notes.is_empty() {
-            let mut log = Log::new(&self.layout.shared_logs(), name);
-            parsed
-                .notes
-                .iter()
-                .for_each(|note| log.note(&format!("unit file: {note}")));
-        }
-        Ok(Definition {
-            unit: parsed.unit,
-            origin: Origin::Unit,
-            environment: Vec::new(),
-        })
     }
 
     async fn define(&self, definition: Definition) -> Result<Handle, String> {
@@ -323,11 +262,11 @@ impl Services {
                 handle.ask(Wish::Define(Box::new(definition))).await?;
                 Ok(handle)
             }
-            None => Ok(self.adopt(definition)),
+            None => Ok(self.adopt(definition, None)),
         }
     }
 
-    fn adopt(&self, definition: Definition) -> Handle {
+    fn adopt(&self, definition: Definition, held: Option<(Held, Option<OwnedFd>)>) -> Handle {
         let name = definition.unit.name.clone();
         let registry = Arc::downgrade(&self.registry);
         let other = registry.clone();
@@ -348,8 +287,10 @@ impl Services {
                     .unwrap_or_default()
             }),
             deaths: self.deaths.clone(),
+            notify: self.layout.systemd.clone(),
+            forking: Arc::clone(&self.forking),
         };
-        let (handle, task) = service::supervise(definition, surroundings);
+        let (handle, task) = service::supervise(definition, surroundings, held);
         let entry = Entry {
             handle: handle.clone(),
             task,
@@ -382,8 +323,10 @@ impl Services {
 
 fn environment(registry: &Mutex<Registry>) -> Vec<(String, Secret)> {
     let registry = registry.lock().unwrap_or_else(PoisonError::into_inner);
+    let variables = registry.variables.iter();
+    let variables = variables.map(|(name, value)| (name.clone(), value.clone()));
     let Some(configuration) = &registry.configuration else {
-        return Vec::new();
+        return variables.collect();
     };
     let mut environment = vec![("PORT".to_owned(), Secret::new(configuration.port.to_string()))];
     environment.extend(
@@ -392,6 +335,7 @@ fn environment(registry: &Mutex<Registry>) -> Vec<(String, Secret)> {
             .iter()
             .map(|(name, value)| (name.clone(), value.clone())),
     );
+    environment.extend(variables);
     environment
 }
 
@@ -491,20 +435,4 @@ fn daemon(order: &DaemonOrder) -> Definition {
             .map(|(name, value)| (name.clone(), value.clone()))
             .collect(),
     }
-}
-
-/// A unit that is a link to /dev/null, or empty.
-pub fn is_masked(path: &Path) -> bool {
-    fs::read_link(path).is_ok_and(|target| target == Path::new("/dev/null"))
-}
-
-fn bounded(path: &Path) -> String {
-    let small =
-        fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.len() <= unit::LIMIT as u64);
-    let bytes = if small {
-        fs::read(path).unwrap_or_default()
-    } else {
-        Vec::new()
-    };
-    String::from_utf8_lossy(&bytes).into_owned()
 }

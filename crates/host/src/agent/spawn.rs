@@ -30,6 +30,10 @@ pub struct Launch {
     pub identity: Option<Identity>,
     pub directory: Option<PathBuf>,
     pub umask: Option<u32>,
+    /// Soft and hard limits by the number of the resource.
+    pub limits: Vec<(u32, u64, u64)>,
+    pub nice: Option<i32>,
+    pub oom_score: Option<i32>,
 }
 
 impl Launch {
@@ -45,6 +49,9 @@ impl Launch {
             identity: None,
             directory: None,
             umask: None,
+            limits: Vec::new(),
+            nice: None,
+            oom_score: None,
         }
     }
 
@@ -102,7 +109,7 @@ fn spawn(reaper: &Reaper, launch: &Launch, pipes: bool) -> io::Result<Running> {
         None
     };
     command.stdout(writer).stdin(Stdio::piped());
-    child::prepare(&mut command, launch.identity.as_ref(), launch.umask);
+    child::prepare(&mut command, launch);
     let (mut child, exit) = reaper.spawn(&mut command)?;
     // The command holds the write ends: readers see the end only when it is gone.
     drop(command);
@@ -149,12 +156,17 @@ mod child {
 
     use std::{io, os::unix::process::CommandExt as _, process::Command};
 
-    use super::Identity;
+    use super::Launch;
 
     /// The child leads a session of its own, drops to the identity, and is as killable as any process even when the
     /// agent is not.
-    pub fn prepare(command: &mut Command, identity: Option<&Identity>, umask: Option<u32>) {
+    pub fn prepare(command: &mut Command, launch: &Launch) {
+        let identity = launch.identity.as_ref();
         let identity = identity.map(|identity| (identity.uid, identity.gid, identity.groups.clone()));
+        let (umask, nice, limits) = (launch.umask, launch.nice, launch.limits.clone());
+        let score = launch.oom_score.unwrap_or(0).clamp(-1000, 1000);
+        // Made before the fork: nothing is allocated after it.
+        let score = std::ffi::CString::new(score.to_string()).unwrap_or_default();
         // SAFETY: the closure runs in the forked child of a process that may have threads, so it makes only
         // async-signal-safe system calls on memory that was made before the fork: it neither allocates nor locks.
         unsafe {
@@ -162,7 +174,8 @@ mod child {
                 if libc::setsid() < 0 {
                     return Err(io::Error::last_os_error());
                 }
-                killable();
+                killable(&score);
+                limited(&limits, nice);
                 if let Some(umask) = umask {
                     libc::umask(umask);
                 }
@@ -174,16 +187,42 @@ mod child {
         }
     }
 
+    /// Limits that a host may not raise stay as they are.
+    fn limited(limits: &[(u32, u64, u64)], nice: Option<i32>) {
+        for (resource, soft, hard) in limits {
+            let limit = libc::rlimit {
+                rlim_cur: *soft,
+                rlim_max: *hard,
+            };
+            // SAFETY: a system call on a value that outlives it.
+            unsafe {
+                let _ = libc::syscall(
+                    libc::SYS_prlimit64,
+                    0,
+                    libc::c_long::from(*resource),
+                    &raw const limit,
+                    0,
+                );
+            }
+        }
+        if let Some(nice) = nice {
+            // SAFETY: a system call on numbers: 0 is this process.
+            unsafe {
+                let _ = libc::syscall(libc::SYS_setpriority, 0, 0, libc::c_long::from(nice));
+            }
+        }
+    }
+
     /// Takes back a protection from the out-of-memory killer that the agent itself may have.
-    fn killable() {
-        // SAFETY: system calls on static strings.
+    fn killable(score: &std::ffi::CStr) {
+        // SAFETY: system calls on strings that outlive them.
         unsafe {
             let file = libc::open(
                 c"/proc/self/oom_score_adj".as_ptr(),
                 libc::O_WRONLY | libc::O_CLOEXEC,
             );
             if file >= 0 {
-                let _ = libc::write(file, c"0".as_ptr().cast(), 1);
+                let _ = libc::write(file, score.as_ptr().cast(), score.count_bytes());
                 libc::close(file);
             }
         }

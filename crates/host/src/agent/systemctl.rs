@@ -1,4 +1,5 @@
-//! The programs `systemctl` and `service` of a host: our binary under their names. They ask the agent, as root only.
+//! The programs `systemctl` and `service` of a host, and the old ones around them: our binary under their names. They ask
+//! the agent, as root only.
 
 use std::{
     ffi::OsStr,
@@ -16,8 +17,14 @@ use super::{
 
 /// Is this a name that our binary answers to, inside a host?
 pub fn is_name(argv0: &str) -> bool {
-    matches!(base(argv0), "systemctl" | "service")
+    let name = base(argv0);
+    matches!(name, "systemctl" | "service") || NAMES.contains(&name)
 }
+
+/// Names of programs that scripts of machines call, besides those two.
+pub const NAMES: [&str; 7] = [
+    "init", "telinit", "shutdown", "halt", "poweroff", "reboot", "runlevel",
+];
 
 /// Does what was asked for by that name.
 pub fn main(argv0: &str, arguments: &[String]) -> ExitCode {
@@ -27,8 +34,30 @@ pub fn main(argv0: &str, arguments: &[String]) -> ExitCode {
     }
     let layout = Layout::host();
     match base(argv0) {
-        "systemctl" => systemctl(&layout, arguments),
-        _ => service(&layout, arguments),
+        "systemctl" => systemctl(arguments),
+        "service" => service(&layout, arguments),
+        name => machine(name, arguments),
+    }
+}
+
+/// Whether a host runs is for the platform to say; that it runs as people expect it is for here.
+fn machine(name: &str, arguments: &[String]) -> ExitCode {
+    let level = arguments
+        .iter()
+        .find(|word| !word.starts_with('-'))
+        .map(String::as_str);
+    match (name, level) {
+        ("runlevel", _) => {
+            println!("N 2");
+            ExitCode::SUCCESS
+        }
+        ("init" | "telinit", Some("q" | "Q")) => answer(&order("daemon-reload", None)),
+        ("init" | "telinit", Some("2" | "3" | "4" | "5")) => ExitCode::SUCCESS,
+        ("shutdown", _) if arguments.iter().any(|word| word == "-c") => ExitCode::SUCCESS,
+        (name, _) => {
+            eprintln!("{name}: the platform decides when a host ends; use `vend hosts` or deploy anew");
+            ExitCode::from(1)
+        }
     }
 }
 
@@ -39,7 +68,7 @@ fn base(argv0: &str) -> &str {
         .unwrap_or(argv0)
 }
 
-fn systemctl(layout: &Layout, arguments: &[String]) -> ExitCode {
+fn systemctl(arguments: &[String]) -> ExitCode {
     let order = match parse(arguments) {
         Ok(order) => order,
         Err(why) => {
@@ -47,22 +76,6 @@ fn systemctl(layout: &Layout, arguments: &[String]) -> ExitCode {
             return ExitCode::from(1);
         }
     };
-    if let [unit] = order.units.as_slice()
-        && let Some(script) = init_script(layout, unit)
-        && matches!(
-            order.verb.as_str(),
-            "start" | "stop" | "restart" | "reload" | "status" | "is-active"
-        )
-    {
-        return init(
-            &script,
-            if order.verb == "is-active" {
-                "status"
-            } else {
-                &order.verb
-            },
-        );
-    }
     answer(&order)
 }
 
@@ -76,8 +89,11 @@ fn service(layout: &Layout, arguments: &[String]) -> ExitCode {
     match words[..] {
         [] if arguments.iter().any(|word| word == "--status-all") => answer(&order("list-units", None)),
         [name, verb, ..] => match init_script(layout, name) {
-            Some(script) => init(&script, verb),
-            None => answer(&order(verb, Some(name))),
+            // What systemd has no verb for is the script's own.
+            Some(script) if !matches!(verb, "start" | "stop" | "restart" | "try-restart") => {
+                init(&script, verb)
+            }
+            _ => answer(&order(verb, Some(name))),
         },
         _ => {
             eprintln!("Usage: service NAME start|stop|restart|reload|status");
@@ -95,6 +111,8 @@ fn order(verb: &str, unit: Option<&str>) -> ControlOrder {
         now: false,
         quiet: false,
         all: false,
+        signal: None,
+        only_main: false,
     }
 }
 
@@ -126,16 +144,20 @@ fn parse(arguments: &[String]) -> Result<ControlOrder, String> {
             "-p" | "--property" => parsed
                 .properties
                 .extend(words.next().map(|word| list(word)).unwrap_or_default()),
-            "-t" | "--type" | "-s" | "--signal" | "-n" | "--lines" | "-o" | "--output" | "--state" => {
+            "-s" | "--signal" => parsed.signal = words.next().cloned(),
+            "-t" | "--type" | "-n" | "--lines" | "-o" | "--output" | "--state" | "--kill-whom"
+            | "--kill-who" | "--job-mode" | "-H" | "-M" | "--root" => {
                 words.next();
             }
+            "--kill-whom=main" | "--kill-who=main" => parsed.only_main = true,
             "--value" => parsed.value_only = true,
             "--now" => parsed.now = true,
             "-q" | "--quiet" => parsed.quiet = true,
             "-a" | "--all" => parsed.all = true,
             "--user" => return Err("systemctl --user: not available in a host".to_owned()),
-            "--version" => parsed.verb = "is-system-running".to_owned(),
+            "--version" => "is-system-running".clone_into(&mut parsed.verb),
             option if option.starts_with("--property=") => parsed.properties.extend(list(&option[11..])),
+            option if option.starts_with("--signal=") => parsed.signal = Some(option[9..].to_owned()),
             option if option.starts_with("-p") => parsed.properties.extend(list(&option[2..])),
             option if option.starts_with('-') => {}
             verb if parsed.verb.is_empty() => verb.clone_into(&mut parsed.verb),
@@ -165,7 +187,11 @@ fn init_script(layout: &Layout, name: &str) -> Option<PathBuf> {
 }
 
 fn init(script: &Path, verb: &str) -> ExitCode {
-    let error = Command::new(script).arg(verb).current_dir("/").exec();
+    let error = Command::new(script)
+        .arg(verb)
+        .env("SYSTEMCTL_SKIP_REDIRECT", "1")
+        .current_dir("/")
+        .exec();
     eprintln!("cannot run {}: {error}", script.display());
     ExitCode::from(1)
 }

@@ -1,10 +1,19 @@
 //! Unit files in systemd's format, as far as simple services use it. Pure: text in, a unit and notes out.
 //! <https://www.freedesktop.org/software/systemd/man/latest/systemd.service.html>
 
-use std::{path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
+use rustix::process::Signal;
+
+use super::reaper::Exit;
+
+pub mod condition;
+mod read;
 mod syntax;
+pub mod timer;
 
+pub use condition::Condition;
+pub use read::{Parsed, parse, signal};
 pub use syntax::{expand, expand_line, split};
 
 /// Largest unit file that is read, in bytes.
@@ -12,9 +21,11 @@ pub const LIMIT: usize = 256 << 10;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Kind {
-    /// Also `exec`, `notify` and `idle`: running as soon as it is started.
+    /// Also `exec` and `idle`: running as soon as it is started.
     #[default]
     Simple,
+    /// Running when it says so on its socket (`sd_notify(3)`).
+    Notify,
     /// Running when its first process ended and left a daemon.
     Forking,
     /// Done when its processes ended.
@@ -29,6 +40,40 @@ pub enum Restart {
     OnFailure,
     OnAbnormal,
     Always,
+}
+
+/// Which processes of a service a stop signals (`systemd.kill(5)`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum KillMode {
+    #[default]
+    All,
+    /// The signal for the main process, SIGKILL for what is left.
+    Mixed,
+    /// The main process alone: what else it started goes on.
+    Main,
+    Nothing,
+}
+
+/// What a unit has to do with others, by their full names.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Links {
+    pub requires: Vec<String>,
+    pub wants: Vec<String>,
+    pub after: Vec<String>,
+    pub before: Vec<String>,
+    /// Stopped and restarted with these.
+    pub part_of: Vec<String>,
+    pub conflicts: Vec<String>,
+    /// Reloaded with these.
+    pub reloads_with: Vec<String>,
+}
+
+/// A directory to make for a service, owned by its user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Directory {
+    pub path: PathBuf,
+    /// Which of the kinds of directories it is, as in `RuntimeDirectory=`.
+    pub kind: &'static str,
 }
 
 /// One command line of a unit, after splitting and before variables.
@@ -57,8 +102,11 @@ pub struct Unit {
     pub start_post: Vec<Line>,
     pub stop: Vec<Line>,
     pub reload: Vec<Line>,
-    /// Capabilities without which it is not started, silently; `!` in front of those with which it is not.
-    pub capabilities: Vec<String>,
+    pub stop_post: Vec<Line>,
+    /// Lines that decide whether it is started: 1 to 254 is a no.
+    pub start_if: Vec<Line>,
+    pub conditions: Vec<Condition>,
+    pub links: Links,
     pub environment: Vec<(String, String)>,
     /// Path, and whether it may be missing.
     pub environment_files: Vec<(PathBuf, bool)>,
@@ -72,18 +120,46 @@ pub struct Unit {
     pub stop_timeout: Duration,
     pub pid_file: Option<PathBuf>,
     pub remain_after_exit: bool,
-    /// Exit codes that are a success besides 0.
-    pub success: Vec<i32>,
-    /// Directories to make for it, owned by its user.
-    pub directories: Vec<PathBuf>,
+    /// Exit codes and signals that are a success besides 0.
+    pub success: Vec<Exit>,
+    /// Ends after which it is not started again, or in any case.
+    pub never_after: Vec<Exit>,
+    pub always_after: Vec<Exit>,
+    pub directories: Vec<Directory>,
+    /// Of those kinds that have one of their own.
+    pub directory_modes: BTreeMap<&'static str, u32>,
+    /// Its runtime directories stay when it stops.
+    pub keeps_runtime: bool,
+    /// Variables of the host's environment that it does not get.
+    pub unset: Vec<String>,
+    pub kill_mode: KillMode,
+    pub kill_signal: Signal,
+    /// Of a `notify-reload` unit.
+    pub reload_signal: Option<Signal>,
+    /// What does not end in time is killed.
+    pub kills: bool,
+    /// `ExecStart` alone runs as its user.
+    pub privileged_helpers: bool,
+    /// A forking unit without a PID file may have its daemon looked for.
+    pub guesses: bool,
+    /// Soft and hard limits by the number of the resource, as `setrlimit(2)` takes them.
+    pub limits: Vec<(u32, u64, u64)>,
+    pub nice: Option<i32>,
+    pub oom_score: Option<i32>,
     /// Discards its output.
     pub quiet: bool,
-    /// Targets of `[Install]`.
+    /// Units of `[Install]`.
     pub wanted_by: Vec<String>,
+    pub required_by: Vec<String>,
     pub aliases: Vec<String>,
+    pub also: Vec<String>,
 }
 
 impl Unit {
+    pub fn can_reload(&self) -> bool {
+        !self.reload.is_empty() || self.reload_signal.is_some()
+    }
+
     /// A unit that runs nothing yet.
     pub fn new(name: &str) -> Self {
         Self {
@@ -95,7 +171,10 @@ impl Unit {
             start_post: Vec::new(),
             stop: Vec::new(),
             reload: Vec::new(),
-            capabilities: Vec::new(),
+            stop_post: Vec::new(),
+            start_if: Vec::new(),
+            conditions: Vec::new(),
+            links: Links::default(),
             environment: Vec::new(),
             environment_files: Vec::new(),
             directory: None,
@@ -109,238 +188,27 @@ impl Unit {
             pid_file: None,
             remain_after_exit: false,
             success: Vec::new(),
+            never_after: Vec::new(),
+            always_after: Vec::new(),
             directories: Vec::new(),
+            directory_modes: BTreeMap::new(),
+            keeps_runtime: false,
+            unset: Vec::new(),
+            kill_mode: KillMode::All,
+            kill_signal: Signal::TERM,
+            reload_signal: None,
+            kills: true,
+            privileged_helpers: false,
+            guesses: true,
+            limits: Vec::new(),
+            nice: None,
+            oom_score: None,
             quiet: false,
             wanted_by: Vec::new(),
+            required_by: Vec::new(),
             aliases: Vec::new(),
+            also: Vec::new(),
         }
-    }
-}
-
-/// A unit, and what of its file was not understood.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Parsed {
-    pub unit: Unit,
-    pub notes: Vec<String>,
-}
-
-/// Reads a unit file, with its drop-ins appended. Total: what is not understood becomes a note.
-pub fn parse(name: &str, text: &str) -> Parsed {
-    let mut reader = Reader {
-        unit: Unit::new(name),
-        notes: Vec::new(),
-        section: String::new(),
-    };
-    for line in syntax::logical_lines(text) {
-        reader.line(&line);
-    }
-    if reader.unit.start.is_empty() && reader.unit.kind != Kind::Oneshot {
-        reader.notes.push("it has no ExecStart=".to_owned());
-    }
-    Parsed {
-        unit: reader.unit,
-        notes: reader.notes,
-    }
-}
-
-struct Reader {
-    unit: Unit,
-    notes: Vec<String>,
-    section: String,
-}
-
-impl Reader {
-    fn line(&mut self, line: &str) {
-        if let Some(section) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-            section.clone_into(&mut self.section);
-            return;
-        }
-        let Some((key, value)) = line.split_once('=') else {
-            self.note(format!("`{line}` is neither a section nor an assignment"));
-            return;
-        };
-        let (key, value) = (key.trim(), value.trim());
-        match self.section.as_str() {
-            "Unit" => self.about(key, value),
-            "Service" => self.service(key, value),
-            "Install" => self.install(key, value),
-            _ => {}
-        }
-    }
-
-    fn about(&mut self, key: &str, value: &str) {
-        match key {
-            "Description" => self.unit.description = expand(value, &self.unit.name),
-            // There is no order between services: they are restarted until they work.
-            "Documentation" | "After" | "Before" | "Wants" | "Requires" | "PartOf" | "BindsTo" => {}
-            "ConditionCapability" if value.is_empty() => self.unit.capabilities.clear(),
-            "ConditionCapability" => self.unit.capabilities.push(value.to_owned()),
-            key if key.starts_with("StartLimit") => {}
-            _ => self.note(format!("{key}= is ignored")),
-        }
-    }
-
-    fn install(&mut self, key: &str, value: &str) {
-        match key {
-            "WantedBy" | "RequiredBy" => self
-                .unit
-                .wanted_by
-                .extend(value.split_whitespace().map(str::to_owned)),
-            "Alias" => self
-                .unit
-                .aliases
-                .extend(value.split_whitespace().map(str::to_owned)),
-            _ => self.note(format!("{key}= is ignored")),
-        }
-    }
-
-    fn service(&mut self, key: &str, value: &str) {
-        let name = self.unit.name.clone();
-        let path = |value: &str| PathBuf::from(expand(value.trim_start_matches(['-', '~']), &name));
-        match key {
-            "Type" => self.kind(value),
-            "ExecStartPre" => self.command(value, |unit| &mut unit.start_pre),
-            "ExecStart" => self.command(value, |unit| &mut unit.start),
-            "ExecStartPost" => self.command(value, |unit| &mut unit.start_post),
-            "ExecStop" => self.command(value, |unit| &mut unit.stop),
-            "ExecReload" => self.command(value, |unit| &mut unit.reload),
-            "Environment" => self.environment(value),
-            "EnvironmentFile" if value.is_empty() => self.unit.environment_files.clear(),
-            "EnvironmentFile" => self
-                .unit
-                .environment_files
-                .push((path(value), value.starts_with('-'))),
-            "WorkingDirectory" => self.unit.directory = Some(path(value)).filter(|path| path.is_absolute()),
-            "User" => self.unit.user = some(expand(value, &name)),
-            "Group" => self.unit.group = some(expand(value, &name)),
-            "UMask" => self.unit.umask = u32::from_str_radix(value, 8).ok(),
-            "Restart" => self.restart(value),
-            "RestartSec" => self.time(key, value, |unit| &mut unit.restart_delay),
-            "TimeoutStartSec" => self.time(key, value, |unit| &mut unit.start_timeout),
-            "TimeoutStopSec" => self.time(key, value, |unit| &mut unit.stop_timeout),
-            "TimeoutSec" => {
-                self.time(key, value, |unit| &mut unit.start_timeout);
-                self.time(key, value, |unit| &mut unit.stop_timeout);
-            }
-            "PIDFile" => self.unit.pid_file = Some(run_path(path(value))),
-            "RemainAfterExit" => self.unit.remain_after_exit = truth(value),
-            "SuccessExitStatus" => {
-                self.unit.success.extend(
-                    value
-                        .split_whitespace()
-                        .filter_map(|code| code.parse::<i32>().ok()),
-                );
-            }
-            "RuntimeDirectory" => self.directories("/run", value),
-            "StateDirectory" => self.directories("/var/lib", value),
-            "CacheDirectory" => self.directories("/var/cache", value),
-            "LogsDirectory" => self.directories("/var/log", value),
-            "StandardOutput" | "StandardError" => self.output(key, value),
-            "NotifyAccess" | "KillMode" | "SyslogIdentifier" | "RuntimeDirectoryMode" => {}
-            _ => self.note(format!("{key}= is ignored")),
-        }
-    }
-
-    fn kind(&mut self, value: &str) {
-        self.unit.kind = match value {
-            "simple" | "exec" | "notify" | "notify-reload" | "idle" => Kind::Simple,
-            "forking" => Kind::Forking,
-            "oneshot" => Kind::Oneshot,
-            _ => {
-                self.note(format!("Type={value} is not available: taken as simple"));
-                Kind::Simple
-            }
-        };
-    }
-
-    fn restart(&mut self, value: &str) {
-        self.unit.restart = match value {
-            "no" => Restart::Never,
-            "on-success" => Restart::OnSuccess,
-            "on-failure" => Restart::OnFailure,
-            "on-abnormal" | "on-abort" | "on-watchdog" => Restart::OnAbnormal,
-            "always" => Restart::Always,
-            _ => {
-                self.note(format!("Restart={value} is not known: taken as no"));
-                Restart::Never
-            }
-        };
-    }
-
-    fn output(&mut self, key: &str, value: &str) {
-        match value {
-            "null" => self.unit.quiet = true,
-            "journal" | "inherit" | "syslog" | "journal+console" | "syslog+console" => {}
-            _ => self.note(format!(
-                "{key}={value} is not available: the output goes to the service's log"
-            )),
-        }
-    }
-
-    fn environment(&mut self, value: &str) {
-        if value.is_empty() {
-            self.unit.environment.clear();
-        }
-        for word in split(value) {
-            match word.split_once('=') {
-                Some((key, value)) => {
-                    let value = expand(value, &self.unit.name);
-                    self.unit.environment.push((key.to_owned(), value));
-                }
-                None => self.note(format!("Environment=: `{word}` is not an assignment")),
-            }
-        }
-    }
-
-    fn command(&mut self, value: &str, of: impl Fn(&mut Unit) -> &mut Vec<Line>) {
-        if value.is_empty() {
-            of(&mut self.unit).clear();
-            return;
-        }
-        match syntax::command(value, &self.unit.name) {
-            Some(line) => of(&mut self.unit).push(line),
-            None => self.note(format!("`{value}` is not a command line")),
-        }
-    }
-
-    fn time(&mut self, key: &str, value: &str, of: impl Fn(&mut Unit) -> &mut Duration) {
-        match syntax::time(value) {
-            Some(time) => *of(&mut self.unit) = time,
-            None => self.note(format!("{key}={value} is not a time")),
-        }
-    }
-
-    fn directories(&mut self, base: &str, value: &str) {
-        for word in value.split_whitespace() {
-            let word = expand(word.split(':').next().unwrap_or_default(), &self.unit.name);
-            if word.starts_with('/') || word.split('/').any(|part| part == "..") {
-                self.note(format!("`{word}` is not below {base}"));
-            } else {
-                self.unit.directories.push(PathBuf::from(base).join(word));
-            }
-        }
-    }
-
-    fn note(&mut self, note: String) {
-        if self.notes.len() < 50 {
-            self.notes.push(note);
-        }
-    }
-}
-
-fn some(text: String) -> Option<String> {
-    (!text.is_empty()).then_some(text)
-}
-
-fn truth(value: &str) -> bool {
-    matches!(value, "yes" | "true" | "on" | "1")
-}
-
-fn run_path(path: PathBuf) -> PathBuf {
-    if path.is_absolute() {
-        path
-    } else {
-        PathBuf::from("/run").join(path)
     }
 }
 

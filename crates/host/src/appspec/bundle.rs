@@ -1,13 +1,18 @@
-//! A revision on the disk: unpacked from its tar, and listed.
+//! A revision on the disk: unpacked from a tar, tgz or zip, and listed.
 //!
 //! Names that cannot be a line of the clean-up file are refused: a line break in one could name any other file.
 
-use std::{collections::BTreeMap, fs, ops::Bound, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    ops::Bound,
+    path::{Path, PathBuf},
+};
 
 use camino::{Utf8Path, Utf8PathBuf};
 
 use super::Error;
-use crate::tree::{self, Limits};
+use crate::tree::{self, Format, Limits};
 
 /// Most entries of a revision.
 const ENTRIES: usize = 500_000;
@@ -109,17 +114,17 @@ impl Bundle {
 /// Unpacks a revision into a new directory. Nothing is left when it fails.
 ///
 /// # Errors
-/// When it is no tar, or has something that is refused: see [`crate::tree`].
-pub fn unpack(tar: &Path, into: &Path) -> Result<(), Error> {
+/// When it is not of that format, or has something that is refused: see [`crate::tree`].
+pub fn unpack(bundle: &Path, format: Format, into: &Path) -> Result<(), Error> {
     if into.symlink_metadata().is_ok() {
         fs::remove_dir_all(into).map_err(Error::files("remove", into))?;
     }
     fs::create_dir_all(into).map_err(Error::files("make", into))?;
     let unpack = || {
-        let file = fs::File::open(tar).map_err(Error::files("open", tar))?;
+        let file = fs::File::open(bundle).map_err(Error::files("open", bundle))?;
         let into =
             Utf8Path::from_path(into).ok_or_else(|| Error::Refused("a path that is not UTF-8".to_owned()))?;
-        tree::unpack(file, into, &Limits::SOURCE).map_err(Error::Tar)
+        tree::unpack_file(file, format, into, &Limits::SOURCE).map_err(Error::Archive)
     };
     let outcome = unpack();
     if outcome.is_err() {
@@ -127,6 +132,76 @@ pub fn unpack(tar: &Path, into: &Path) -> Result<(), Error> {
         let _ = fs::remove_dir_all(into);
     }
     outcome.map(drop)
+}
+
+/// Takes away a directory around everything, as archives of a repository have one: when no appspec is at the top and
+/// one is in exactly one directory, that directory becomes the revision. `named`: what the appspec is called, where it
+/// is not `appspec.*`.
+///
+/// # Errors
+/// When something cannot be listed or moved.
+pub fn strip(archive: &Path, named: Option<&Utf8Path>) -> Result<(), Error> {
+    let top = entries(archive)?;
+    if has_appspec(&top, archive, named) {
+        return Ok(());
+    }
+    let mut holders = Vec::new();
+    for directory in top.iter().filter(|path| path.is_dir() && !path.is_symlink()) {
+        if has_appspec(&entries(directory)?, directory, named) {
+            holders.push(directory.clone());
+        }
+    }
+    let [holder] = holders.as_slice() else {
+        return Ok(());
+    };
+    let name = holder.file_name().unwrap_or_default();
+    let aside = archive.with_extension("temp");
+    if aside.symlink_metadata().is_ok() {
+        fs::remove_dir_all(&aside).map_err(Error::files("remove", &aside))?;
+    }
+    fs::rename(archive, &aside).map_err(Error::files("move", archive))?;
+    fs::rename(aside.join(name), archive).map_err(Error::files("move", holder))?;
+    fs::remove_dir_all(&aside).map_err(Error::files("remove", &aside))
+}
+
+/// Copies a tree into a new directory: links as links, modes kept.
+///
+/// # Errors
+/// When something cannot be read or written, or is no file, directory or link.
+pub fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            copy(&entry.path(), &target)?;
+        } else if kind.is_symlink() {
+            std::os::unix::fs::symlink(fs::read_link(entry.path())?, &target)?;
+        } else if !kind.is_file() {
+            let path = entry.path();
+            return Err(io::Error::other(format!(
+                "{} is a device or a pipe",
+                path.display()
+            )));
+        } else {
+            fs::copy(entry.path(), &target)?;
+        }
+    }
+    fs::set_permissions(to, fs::metadata(from)?.permissions())
+}
+
+fn entries(directory: &Path) -> Result<Vec<PathBuf>, Error> {
+    let listed = fs::read_dir(directory).map_err(Error::files("list", directory))?;
+    Ok(listed.filter_map(Result::ok).map(|entry| entry.path()).collect())
+}
+
+fn has_appspec(entries: &[PathBuf], directory: &Path, named: Option<&Utf8Path>) -> bool {
+    let appspec = |path: &PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str());
+        name.is_some_and(|name| name.starts_with("appspec."))
+    };
+    entries.iter().any(appspec) || named.is_some_and(|named| directory.join(named).is_file())
 }
 
 fn too_many() -> Error {
@@ -177,7 +252,7 @@ mod tests {
         for case in cases {
             let directory = tempfile::tempdir().unwrap();
             let into = directory.path().join("archive");
-            let outcome = unpack(tar_of(case).path(), &into);
+            let outcome = unpack(tar_of(case).path(), Format::Any, &into);
             assert!(outcome.is_err(), "{case:?}");
             assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0, "{case:?}");
         }
@@ -193,7 +268,7 @@ mod tests {
             ("lib/a", EntryType::Regular, "text"),
             ("lib/b", EntryType::Symlink, "../lib/a"),
         ]);
-        unpack(tar.path(), &into).unwrap();
+        unpack(tar.path(), Format::Tar, &into).unwrap();
         assert_eq!(fs::read_to_string(into.join("lib/b")).unwrap(), "text");
         let root = Utf8PathBuf::from_path_buf(into).unwrap();
         let bundle = Bundle::list(&root).unwrap();
@@ -208,10 +283,40 @@ mod tests {
     }
 
     #[test]
+    fn a_directory_around_everything_is_taken_away() {
+        let cases: &[(&[&str], Option<&str>, &[&str])] = &[
+            (&["shop-1/appspec.yml", "shop-1/a"], None, &["a", "appspec.yml"]),
+            (&["shop-1/appspec.json", "other/a"], None, &["appspec.json"]),
+            (&["shop-1/my.yml"], Some("my.yml"), &["my.yml"]),
+            (&["shop-1/my.yml"], None, &["shop-1"]),
+            (&["a/appspec.yml", "b/appspec.yml"], None, &["a", "b"]),
+            (&["a/appspec.yml", "appspec.yml"], None, &["a", "appspec.yml"]),
+            (&["a/b/appspec.yml"], None, &["a"]),
+        ];
+        for (files, named, expected) in cases {
+            let scratch = tempfile::tempdir().unwrap();
+            let archive = scratch.path().join("deployment-archive");
+            for file in *files {
+                let path = archive.join(file);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, "").unwrap();
+            }
+            strip(&archive, named.map(Utf8Path::new)).unwrap();
+            let mut found: Vec<String> = fs::read_dir(&archive)
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+                .collect();
+            found.sort();
+            assert_eq!(found, *expected, "{files:?}");
+            assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 1, "{files:?}");
+        }
+    }
+
+    #[test]
     fn garbage_is_no_tar() {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), vec![b'x'; 4096]).unwrap();
         let directory = tempfile::tempdir().unwrap();
-        assert!(unpack(file.path(), &directory.path().join("a")).is_err());
+        assert!(unpack(file.path(), Format::Any, &directory.path().join("a")).is_err());
     }
 }

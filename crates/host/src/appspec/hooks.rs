@@ -1,9 +1,10 @@
 //! The scripts of one lifecycle event.
 //!
 //! Stricter than CodeDeploy's agent: a location that leaves the revision is refused, and a script that does not end in
-//! its time is killed after a grace. `sudo` needs no program here: the agent is root.
+//! its time is killed after a grace. `sudo` needs no program where the agent is root.
 
 use std::{
+    ffi::OsStr,
     fs, io,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
@@ -15,6 +16,7 @@ use model::{
     port::{LifecycleEvent, ScriptCode, ScriptFailure},
     spec::{Appspec, deploy::Script},
 };
+use rustix::process::geteuid;
 use tokio::{
     io::{AsyncBufRead, AsyncBufReadExt as _, BufReader},
     net::unix::pipe,
@@ -81,6 +83,8 @@ pub fn total_timeout(spec: &Appspec, event: LifecycleEvent) -> Option<u64> {
 pub struct Hooks<'a> {
     pub reaper: &'a Reaper,
     pub facts: &'a Facts,
+    /// The deployment that runs: what scripts say is logged there, also when they are those of an earlier revision.
+    pub current: &'a Deployment,
     pub clock: Clock,
     /// Values that must not be seen in logs.
     pub secrets: &'a [String],
@@ -96,10 +100,22 @@ impl Hooks<'_> {
         spec: &Appspec,
         log: &mut ScriptLog,
     ) -> Result<bool, ScriptFailure> {
-        let Some(scripts) = spec.hooks.get(&event).filter(|scripts| !scripts.is_empty()) else {
+        let scripts = spec.hooks.get(&event).map_or(&[][..], Vec::as_slice);
+        self.scripts(&event.to_string(), scripts, of, log).await
+    }
+
+    /// The same for an event of any name.
+    pub async fn scripts(
+        &self,
+        event: &str,
+        scripts: &[Script],
+        of: &Deployment,
+        log: &mut ScriptLog,
+    ) -> Result<bool, ScriptFailure> {
+        if scripts.is_empty() {
             return Ok(false);
-        };
-        if let Err(error) = log.begin(&of.scripts_log()) {
+        }
+        if let Err(error) = log.begin(&self.current.scripts_log()) {
             return Err(failure(
                 log,
                 ScriptCode::UnknownError,
@@ -116,7 +132,7 @@ impl Hooks<'_> {
 
     async fn script(
         &self,
-        event: LifecycleEvent,
+        event: &str,
         of: &Deployment,
         script: &Script,
         log: &mut ScriptLog,
@@ -128,13 +144,16 @@ impl Hooks<'_> {
         };
         self.say(log, format!("Script - {location}\n"));
         let launch = self.launch(event, script, &path);
+        let user = script
+            .runas
+            .as_ref()
+            .map(|user| format!(" run as user {user}"))
+            .unwrap_or_default();
         let mut running = match start(self.reaper, &launch, &path) {
             Ok(running) => running,
             Err(error) => {
-                let message = format!(
-                    "Script at specified location: {location} {}",
-                    why_not(&error, &path)
-                );
+                let why = why_not(&error, Path::new(&launch.program));
+                let message = format!("Script at specified location: {location}{user} {why}");
                 return Err(failure(log, ScriptCode::ScriptFailed, location, message));
             }
         };
@@ -149,11 +168,6 @@ impl Hooks<'_> {
         if end.exit.is_none() || end.open.is_some() {
             run::end(running.pid, &mut running.exit, end.exit.is_some()).await;
         }
-        let user = script
-            .runas
-            .as_ref()
-            .map(|user| format!(" run as user {user}"))
-            .unwrap_or_default();
         let (code, what) = match (end.exit, end.open) {
             (None, _) => (
                 ScriptCode::ScriptTimedOut,
@@ -189,24 +203,28 @@ impl Hooks<'_> {
         std::future::pending().await
     }
 
-    fn launch(&self, event: LifecycleEvent, script: &Script, path: &Path) -> Launch {
-        let mut launch = match &script.runas {
-            Some(user) => Launch::new("su", [user.as_ref(), "-c".as_ref(), path.as_os_str()]),
-            None => Launch::new(path, [] as [&str; 0]),
-        };
+    fn launch(&self, event: &str, script: &Script, path: &Path) -> Launch {
+        let mut words: Vec<&OsStr> = Vec::new();
+        if script.sudo && !geteuid().is_root() {
+            words.push("sudo".as_ref());
+        }
+        if let Some(user) = &script.runas {
+            words.extend::<[&OsStr; 3]>(["su".as_ref(), user.as_ref(), "-c".as_ref()]);
+        }
+        words.push(path.as_os_str());
+        let mut launch = Launch::new(words[0], &words[1..]);
         let facts = self.facts;
         launch.environment.clone_from(&facts.environment);
-        let event = event.to_string();
         for (name, value) in [
-            ("APPLICATION_NAME", &facts.application),
+            ("APPLICATION_NAME", facts.application.as_str()),
             ("DEPLOYMENT_ID", &facts.deployment),
             ("DEPLOYMENT_GROUP_NAME", &facts.group_name),
             ("DEPLOYMENT_GROUP_ID", &facts.group),
-            ("LIFECYCLE_EVENT", &event),
+            ("LIFECYCLE_EVENT", event),
         ] {
             launch
                 .environment
-                .push((name.to_owned(), Secret::new(value.clone())));
+                .push((name.to_owned(), Secret::new(value.to_owned())));
         }
         launch
     }

@@ -29,6 +29,9 @@ use super::{
 };
 use crate::agent::users::Users;
 
+/// How a line of the clean-up file begins that names a file with an SELinux rule of its own.
+const CONTEXT: &[u8] = b"semanage\0";
+
 /// Where a group keeps what it did.
 #[derive(Debug, Clone)]
 pub struct Records {
@@ -109,7 +112,13 @@ fn clean_up(record: &Path) -> Result<(), Error> {
         .rposition(|byte| *byte == b'\n')
         .map_or(0, |end| end + 1);
     for line in text[..whole].split(|byte| *byte == b'\n').rev() {
-        if line.first() == Some(&b'/') {
+        if let Some(file) = line.strip_prefix(CONTEXT) {
+            // As with the agent, a rule that is gone already is fine.
+            let _ = run_quietly(
+                "semanage",
+                &["fcontext", "-d", "--", &String::from_utf8_lossy(file)],
+            );
+        } else if line.first() == Some(&b'/') {
             let path = PathBuf::from(OsString::from_vec(line.to_vec()));
             remove(&path).map_err(Error::files("remove", &path))?;
         }
@@ -151,10 +160,12 @@ fn execute(instruction: &Instruction, cleanup: &mut File) -> Result<(), Error> {
             fs::create_dir(directory).map_err(Error::files("make", directory))?;
             record(cleanup, directory)
         }
-        Instruction::Chmod { mode, file } => fs::set_permissions(file, fs::Permissions::from_mode(*mode))
-            .map_err(Error::files("set the mode of", file)),
+        Instruction::Chmod { mode, file } => {
+            fs::set_permissions(file, fs::Permissions::from_mode(mode.bits()))
+                .map_err(Error::files("set the mode of", file))
+        }
         Instruction::Setfacl { acl, file } => set_acl(acl, file),
-        Instruction::Semanage { context, file } => set_context(context, file),
+        Instruction::Semanage { context, file } => set_context(context, file, cleanup),
         Instruction::Chown { owner, group, file } => change_owner(owner.as_deref(), group.as_deref(), file),
     }
 }
@@ -191,8 +202,14 @@ fn copy(source: &Utf8Path, destination: &Utf8Path) -> Result<(), Error> {
         symlink(target, &fresh).map_err(failed())?;
     } else {
         fs::copy(source, &fresh).map_err(failed())?;
-        chown(&fresh, Some(metadata.uid()), Some(metadata.gid())).map_err(failed())?;
-        fs::set_permissions(&fresh, metadata.permissions()).map_err(failed())?;
+        let kept = match chown(&fresh, Some(metadata.uid()), Some(metadata.gid())) {
+            Ok(()) => 0o7777,
+            // Only root can give files away; a program must then not run as its new owner.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => 0o777,
+            Err(error) => return Err(failed()(error)),
+        };
+        let mode = fs::Permissions::from_mode(metadata.mode() & kept);
+        fs::set_permissions(&fresh, mode).map_err(failed())?;
         let times = metadata
             .modified()
             .map(|modified| fs::FileTimes::new().set_modified(modified));
@@ -237,7 +254,8 @@ fn change_owner(owner: Option<&str>, group: Option<&str>, file: &Utf8Path) -> Re
 }
 
 /// Tells the policy of the host, and then labels the file by it.
-fn set_context(context: &Context, file: &Utf8Path) -> Result<(), Error> {
+fn set_context(context: &Context, file: &Utf8Path, cleanup: &mut File) -> Result<(), Error> {
+    let file = &file.canonicalize_utf8().map_err(Error::files("find", file))?;
     let mut manage = vec!["fcontext", "-a", "-t", context.r#type.as_str()];
     for (option, value) in [("-s", &context.name), ("-r", &context.range)] {
         manage.extend(value.iter().flat_map(|value| [option, value.as_str()]));
@@ -258,7 +276,8 @@ fn set_context(context: &Context, file: &Utf8Path) -> Result<(), Error> {
             Err(error) => return Err(refuse(format!("cannot run: {error}"))),
         }
     }
-    Ok(())
+    let line = [CONTEXT, file.as_str().as_bytes(), b"\n"].concat();
+    cleanup.write_all(&line).map_err(Error::files("record", file))
 }
 
 fn set_acl(acl: &[String], file: &Utf8Path) -> Result<(), Error> {
@@ -321,7 +340,15 @@ fn full_acl(acl: &[String], mode: u32) -> Vec<String> {
             }
         }
         if named(true) && !has(true, 'm', false) {
-            full.push(format!("d:m::{group}"));
+            let given = acl
+                .iter()
+                .zip(&entries)
+                .find(|(_, ace)| ace.default && ace.kind == 'g' && !ace.named)
+                .and_then(|(text, _)| text.rsplit(':').next());
+            full.push(match given {
+                Some(rights) => format!("d:m::{rights}"),
+                None => format!("d:m::{group}"),
+            });
         }
     }
     full
@@ -368,5 +395,7 @@ mod tests {
                 "u::7", "g::5", "o::0", "m::5", "d:u::7", "d:g::5", "d:o::0", "d:m::5"
             ]
         );
+        let acl = ["default:group::rw-".to_owned(), "default:user:adm:r--".to_owned()];
+        assert_eq!(full_acl(&acl, 0o750).last().map(String::as_str), Some("d:m::rw-"));
     }
 }

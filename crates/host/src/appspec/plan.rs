@@ -9,7 +9,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use camino::{Utf8Component, Utf8Path, Utf8PathBuf};
 use model::spec::{
     Appspec,
-    deploy::{Context, FileExists, Permission},
+    deploy::{Context, FileExists, Mode, Permission},
 };
 use serde::Serialize;
 
@@ -27,8 +27,7 @@ pub enum Instruction {
         directory: Utf8PathBuf,
     },
     Chmod {
-        #[serde(serialize_with = "octal")]
-        mode: u32,
+        mode: Mode,
         file: Utf8PathBuf,
     },
     Setfacl {
@@ -37,6 +36,7 @@ pub enum Instruction {
     },
     /// The policy is told, as `semanage fcontext` and `restorecon` do it.
     Semanage {
+        #[serde(serialize_with = "labelled")]
         context: Context,
         file: Utf8PathBuf,
     },
@@ -47,8 +47,15 @@ pub enum Instruction {
     },
 }
 
-fn octal<S: serde::Serializer>(mode: &u32, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&format!("{mode:03o}"))
+/// As the agent's own class holds a context.
+fn labelled<S: serde::Serializer>(context: &Context, serializer: S) -> Result<S::Ok, S::Error> {
+    let whole = serde_json::json!({
+        "user": context.name,
+        "role": null,
+        "type": context.r#type,
+        "range": context.range,
+    });
+    whole.serialize(serializer)
 }
 
 /// What is at a path of the host, symbolic links followed.
@@ -248,7 +255,7 @@ impl<F: Fn(&Utf8Path) -> Seen> Planner<'_, F> {
                  the application specification file. Update the files section of the AppSpec file, and then try again."
             ));
         }
-        if let Some(mode) = permission.mode {
+        if let Some(mode) = permission.mode.clone() {
             let file = file.clone();
             self.instructions.push(Instruction::Chmod { mode, file });
         }

@@ -9,6 +9,8 @@ use std::{
 
 use jiff::Timestamp;
 
+use crate::agent::log::Log;
+
 /// The report holds fewer characters than this.
 const TAIL: usize = 2048;
 
@@ -19,6 +21,7 @@ pub struct ScriptLog {
     length: usize,
     scripts: Option<File>,
     stream: Option<File>,
+    deployments: Option<(Log, String)>,
 }
 
 impl ScriptLog {
@@ -28,6 +31,16 @@ impl ScriptLog {
             stream: Some(open(path)?),
             ..Self::default()
         })
+    }
+
+    /// Every line goes to the log of all deployments too, where people's log collectors look for it.
+    pub fn also_in(mut self, root: &Path, deployment: &str) -> Self {
+        let directory = root.join("deployment-logs");
+        // Without the directory there is no such log, and scripts run all the same.
+        let _ = fs::create_dir_all(&directory);
+        let log = Log::new(&directory, "codedeploy-agent-deployments");
+        self.deployments = Some((log, deployment.to_owned()));
+        self
     }
 
     /// Begins an event: an empty report, and the `scripts.log` of the revision whose scripts run.
@@ -48,6 +61,10 @@ impl ScriptLog {
         for file in [&mut self.scripts, &mut self.stream].into_iter().flatten() {
             // A full disk must not fail a script that works.
             let _ = write!(file, "{moment} {line}{end}");
+        }
+        if let Some((log, deployment)) = &mut self.deployments {
+            let moment = at.strftime("%Y-%m-%d %H:%M:%S%.3f");
+            log.append(format!("[{moment}] [{deployment}]{}\n", line.trim()).as_bytes());
         }
         self.length += line.chars().count();
         self.tail.push_back(line);

@@ -13,7 +13,7 @@ use super::{Error, Limits, Totals};
 
 /// Long names and extended headers are read into memory: no honest one is longer.
 const HEADER_BYTES: u64 = 64 * 1024;
-const PATH_BYTES: usize = 4096;
+pub(super) const PATH_BYTES: usize = 4096;
 const NAME_BYTES: usize = 255;
 const DEPTH: usize = 128;
 
@@ -48,7 +48,9 @@ pub fn visit(
     mut each: impl FnMut(&Member, &mut dyn Read) -> Result<(), Error>,
 ) -> Result<Totals, Error> {
     let mut reader = BufReader::with_capacity(1 << 16, reader);
-    format(reader.fill_buf().map_err(Error::Archive)?)?;
+    if let Some(other) = other_than_tar(reader.fill_buf().map_err(Error::Archive)?) {
+        return Err(Error::Format(other));
+    }
     let mut archive = tar::Archive::new(reader);
     let mut names = Names::default();
     let mut totals = Totals::default();
@@ -66,18 +68,22 @@ pub fn visit(
     Ok(totals)
 }
 
-fn format(start: &[u8]) -> Result<(), Error> {
+/// What an archive is by its first bytes, where that is not a tar.
+pub(super) fn other_than_tar(start: &[u8]) -> Option<&'static str> {
     match start {
-        [0x1f, 0x8b, ..] => Err(Error::Format("compressed with gzip")),
-        [b'P', b'K', 3 | 5, ..] => Err(Error::Format("a zip file")),
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => Err(Error::Format("compressed with zstd")),
-        [b'B', b'Z', b'h', ..] => Err(Error::Format("compressed with bzip2")),
-        [0xfd, b'7', b'z', b'X', b'Z', ..] => Err(Error::Format("compressed with xz")),
-        _ => Ok(()),
+        [0x1f, 0x8b, ..] => Some(GZIP),
+        [b'P', b'K', 3 | 5, ..] => Some(ZIP),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => Some("compressed with zstd"),
+        [b'B', b'Z', b'h', ..] => Some("compressed with bzip2"),
+        [0xfd, b'7', b'z', b'X', b'Z', ..] => Some("compressed with xz"),
+        _ => None,
     }
 }
 
-fn within(limits: &Limits, totals: &Totals, member: &Member) -> Result<(), Error> {
+pub(super) const GZIP: &str = "compressed with gzip";
+pub(super) const ZIP: &str = "a zip file";
+
+pub(super) fn within(limits: &Limits, totals: &Totals, member: &Member) -> Result<(), Error> {
     let complain = |text| Err(Error::TooLarge(text));
     if totals.entries > limits.entries {
         return complain(format!("more than {} files", limits.entries));
@@ -198,7 +204,7 @@ fn member(header: &tar::Header, names: Names) -> Result<Member, Error> {
     })
 }
 
-fn clean(raw: &[u8]) -> Result<PathBuf, &'static str> {
+pub(super) fn clean(raw: &[u8]) -> Result<PathBuf, &'static str> {
     if raw.contains(&0) {
         return Err("its name has a zero byte");
     }
@@ -222,7 +228,7 @@ fn clean(raw: &[u8]) -> Result<PathBuf, &'static str> {
 }
 
 /// The target of a symbolic link at `path`, when it is absolute or does not lead out of the tree.
-fn inside(path: &Path, raw: &[u8]) -> Result<PathBuf, &'static str> {
+pub(super) fn inside(path: &Path, raw: &[u8]) -> Result<PathBuf, &'static str> {
     if raw.contains(&0) || raw.len() > PATH_BYTES {
         return Err("its target is not a path");
     }
@@ -247,7 +253,7 @@ pub fn stays_inside(path: &Path, target: &Path) -> bool {
     inside(path, target.as_os_str().as_bytes()).is_ok()
 }
 
-fn shown(raw: &[u8]) -> String {
+pub(super) fn shown(raw: &[u8]) -> String {
     let text = String::from_utf8_lossy(raw);
     let text: String = text.chars().take(200).flat_map(char::escape_debug).collect();
     text

@@ -5,13 +5,14 @@ use std::{
     collections::{BTreeMap, HashMap},
     ffi::OsStr,
     fs::File,
-    io::{self, Read},
+    io::{self, Read, Seek as _},
     os::fd::OwnedFd,
     path::{Component, Path, PathBuf},
     sync::Arc,
 };
 
 use camino::Utf8Path;
+use flate2::read::MultiGzDecoder;
 use rustix::{
     fs::{
         AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Timespec, Timestamps, fchmod, futimens, linkat,
@@ -20,7 +21,11 @@ use rustix::{
     io::Errno,
 };
 
-use super::{Error, Kind, Limits, Member, Totals, io_error, visit};
+use super::{
+    Error, Kind, Limits, Member, Totals,
+    archive::{GZIP, ZIP, other_than_tar},
+    io_error, visit, zip,
+};
 
 /// Unpacks a tar into an existing directory. What was unpacked before a failure is left for the caller to remove.
 pub fn unpack(reader: impl Read, into: &Utf8Path, limits: &Limits) -> Result<Totals, Error> {
@@ -34,6 +39,71 @@ pub fn unpack_some(
     limits: &Limits,
     chosen: impl Fn(&Member) -> bool,
 ) -> Result<Totals, Error> {
+    unpack_members(into, |each| {
+        visit(reader, limits, |member, bytes| match chosen(member) {
+            true => each(member, bytes),
+            false => Ok(()),
+        })
+    })
+}
+
+/// What an archive is said to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// Whatever of these it is.
+    Any,
+    /// Compressed or not, as GNU tar takes it.
+    Tar,
+    Tgz,
+    Zip,
+}
+
+/// Unpacks an archive of any of these formats into an existing directory.
+pub fn unpack_file(
+    mut file: File,
+    format: Format,
+    into: &Utf8Path,
+    limits: &Limits,
+) -> Result<Totals, Error> {
+    let mut start = [0; 6];
+    let length = read_start(&mut file, &mut start).map_err(Error::Archive)?;
+    match (other_than_tar(&start[..length]), format) {
+        (None, Format::Any | Format::Tar) => unpack(file, into, limits),
+        (Some(GZIP), Format::Any | Format::Tar | Format::Tgz) => {
+            // What is no member is not counted by the limits: names of one member after the other, for one.
+            let most = limits
+                .total_bytes
+                .saturating_add(limits.entries.saturating_mul(BETWEEN));
+            unpack(MultiGzDecoder::new(file).take(most), into, limits)
+        }
+        (Some(ZIP), Format::Any | Format::Zip) => unpack_members(into, |each| zip::visit(file, limits, each)),
+        (other, _) => Err(Error::Other(
+            other.unwrap_or("no archive of the kind that it is said to be"),
+        )),
+    }
+}
+
+/// Bytes of headers and padding that a member of a compressed tar may bring.
+const BETWEEN: u64 = 4096;
+
+fn read_start(file: &mut File, start: &mut [u8]) -> io::Result<usize> {
+    let mut length = 0;
+    loop {
+        match file.read(&mut start[length..])? {
+            0 => break,
+            read => length += read,
+        }
+    }
+    file.rewind()?;
+    Ok(length)
+}
+
+type Each<'a> = &'a mut dyn FnMut(&Member, &mut dyn Read) -> Result<(), Error>;
+
+fn unpack_members(
+    into: &Utf8Path,
+    visit: impl FnOnce(Each<'_>) -> Result<Totals, Error>,
+) -> Result<Totals, Error> {
     let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = openat(CWD, into.as_std_path(), flags, Mode::empty())
         .map_err(io_error("open", into.as_std_path()))?;
@@ -42,10 +112,7 @@ pub fn unpack_some(
         directories: HashMap::new(),
         links: BTreeMap::new(),
     };
-    let totals = visit(reader, limits, |member, bytes| match chosen(member) {
-        true => tree.add(member, bytes),
-        false => Ok(()),
-    })?;
+    let totals = visit(&mut |member, bytes| tree.add(member, bytes))?;
     tree.check_links()?;
     Ok(totals)
 }

@@ -25,13 +25,19 @@ mount --make-rprivate /
 ip link set lo up
 mount -t tmpfs tmpfs "$1/fs"
 mkdir "$1/fs/upper" "$1/fs/work" "$1/fs/root"
-mount -t overlay overlay -o "lowerdir=/,upperdir=$1/fs/upper,workdir=$1/fs/work" "$1/fs/root"
+mount -t overlay overlay -o "lowerdir=$3,upperdir=$1/fs/upper,workdir=$1/fs/work" "$1/fs/root"
 cd "$1/fs/root"
 rm -rf srv/app etc/systemd/system/multi-user.target.wants lib/systemd/system/multi-user.target.wants
 mkdir -p run/vend etc/systemd/system lib/systemd/system srv
 mount --bind "$1/run" run/vend
 mount -t proc proc proc
-mount --rbind /dev dev
+mount -t tmpfs -o mode=755 tmpfs dev
+mkdir dev/pts dev/shm
+mount -t devpts -o newinstance,ptmxmode=0666,mode=0620,gid=5 devpts dev/pts
+mount -t tmpfs -o mode=1777 tmpfs dev/shm
+for name in null zero full random urandom tty; do touch "dev/$name"; mount --bind "/dev/$name" "dev/$name"; done
+ln -s pts/ptmx dev/ptmx; ln -s /proc/self/fd dev/fd
+ln -s fd/0 dev/stdin; ln -s fd/1 dev/stdout; ln -s fd/2 dev/stderr
 cp "$2" sbin/vend
 for name in usr/bin/systemctl usr/sbin/service; do rm -f "$name"; ln "sbin/vend" "$name"; done
 exec env -i /usr/sbin/chroot . /sbin/vend agent
@@ -46,6 +52,11 @@ pub struct World {
 impl World {
     /// `None`, and a word about it, where namespaces cannot be made.
     pub async fn start() -> Option<Self> {
+        Self::start_on(Path::new("/")).await
+    }
+
+    /// The same on another root file system.
+    pub async fn start_on(root: &Path) -> Option<Self> {
         let program = program();
         if !rustix::process::geteuid().is_root() || !program.exists() {
             println!(
@@ -72,7 +83,7 @@ impl World {
                 SET_UP,
                 "sh",
             ])
-            .args([directory.path(), &program])
+            .args([directory.path(), &program, root])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(errors)
@@ -254,7 +265,7 @@ impl Drop for World {
     }
 }
 
-fn program() -> PathBuf {
+pub fn program() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let profile = test.parent().and_then(Path::parent).unwrap();
     profile.join("examples/agent")

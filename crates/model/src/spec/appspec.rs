@@ -3,6 +3,7 @@
 
 mod acl;
 mod agent;
+mod config;
 mod parse;
 mod psych;
 mod range;
@@ -10,6 +11,8 @@ mod range;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+
+pub use config::AgentConfiguration;
 
 use crate::port::LifecycleEvent;
 
@@ -19,6 +22,9 @@ pub struct Appspec {
     pub file_exists_behavior: Option<FileExists>,
     pub permissions: Vec<Permission>,
     pub hooks: BTreeMap<LifecycleEvent, Vec<Script>>,
+    /// Hooks that are no lifecycle event, by name. Only `codedeploy-local --events` ever runs them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub custom: BTreeMap<String, Vec<Script>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,10 +52,25 @@ pub struct Permission {
     pub directories: bool,
     pub owner: Option<String>,
     pub group: Option<String>,
-    pub mode: Option<u32>,
+    pub mode: Option<Mode>,
     /// `[default:]user|group|mask|other[:name]:rwx`
     pub acls: Vec<String>,
     pub context: Option<Context>,
+}
+
+/// A mode as the agent keeps it: three or four octal digits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Mode(String);
+
+impl Mode {
+    pub fn digits(&self) -> &str {
+        &self.0
+    }
+
+    pub fn bits(&self) -> u32 {
+        u32::from_str_radix(&self.0, 8).unwrap_or(0) & 0o7777
+    }
 }
 
 /// An SELinux context.

@@ -17,6 +17,11 @@ pub trait Files {
 
     /// The content of a file, and a little more than [`super::MAX_BYTES`] of it at most; `None` when it cannot be read.
     fn read(&self, path: &Utf8Path) -> Option<Vec<u8>>;
+
+    /// Is a part of this path a symbolic link? Only a working tree knows; git reads a link's own text.
+    fn is_link(&self, _path: &Utf8Path) -> bool {
+        false
+    }
 }
 
 /// What a check found.
@@ -148,7 +153,7 @@ fn buildspec(file: &str, bytes: &[u8]) -> Read {
 
 fn appspec(file: &str, bytes: &[u8]) -> Read {
     let text = decode(file, bytes).map_err(|problem| vec![problem])?;
-    Appspec::normalise(text, file)
+    Appspec::check(text, file)
 }
 
 fn checks(file: &str, bytes: &[u8]) -> Read {
@@ -169,6 +174,12 @@ fn one(
     path: &Utf8Path,
     read: Reads,
 ) {
+    if files.is_link(path) {
+        let message =
+            "it is reached through a symbolic link: a push reads the link's own text, not where it leads";
+        let problem = Problem::error(path.as_str(), 0, 0, message);
+        problems.push(problem.help("put the file itself there"));
+    }
     let value = match files.read(path).map(|bytes| read(path.as_str(), &bytes)) {
         Some(Ok((value, warnings))) => {
             problems.extend(warnings);

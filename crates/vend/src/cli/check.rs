@@ -95,6 +95,12 @@ impl Files for Tree<'_> {
     fn read(&self, path: &Utf8Path) -> Option<Vec<u8>> {
         read(&self.inside(path)?).ok()
     }
+
+    fn is_link(&self, path: &Utf8Path) -> bool {
+        path.ancestors()
+            .filter(|part| !part.as_str().is_empty())
+            .any(|part| self.0.join(part).is_symlink())
+    }
 }
 
 /// At most what a spec may be long, and one byte more to show that it is longer. Waits for no pipe.
@@ -158,6 +164,8 @@ mod tests {
                 "write `mode: \"0644\"`\n",
                 "warning: a.yml:3:1: `Files` is not a known key: AWS ignores it without a word, and so does a push\n",
                 "  fix: did you mean `files`?\n",
+                "warning: a.yml:5:13: a permission for `/srv` changes nothing: `files` puts nothing there\n",
+                "  fix: only what this deployment creates gets permissions; set others in a hook\n",
                 "warning: a.yml:8:3: `AfterInstal` is not a lifecycle event: ",
                 "AWS takes the file, and never runs its scripts\n",
                 "  fix: did you mean `AfterInstall`?\n",

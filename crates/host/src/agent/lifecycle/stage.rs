@@ -18,15 +18,13 @@ use super::{Inner, unknown};
 use crate::{
     agent::layout::Layout,
     appspec::{
-        self, Deployment, Error, ScriptLog, bundle,
-        hooks::{Facts, Hooks, Whose, whose},
-        install::{Records, install},
+        self, Deployment, Error, Group, REVISIONS, ScriptLog, bundle,
+        hooks::{Facts, Hooks},
+        install::install,
     },
     now,
+    tree::Format,
 };
-
-/// So many revisions of a group stay on the disk, as with CodeDeploy's agent.
-const REVISIONS: usize = 5;
 
 /// How long a Procfile's processes are watched after their start.
 const WATCH: Duration = Duration::from_millis(50);
@@ -36,62 +34,29 @@ pub struct Stage {
     pub current: Deployment,
     pub appspec: Option<Utf8PathBuf>,
     order: DeployOrder,
-    group: String,
-    group_directory: PathBuf,
-    instructions: PathBuf,
+    group: Group,
     pub begun_at: Timestamp,
 }
 
 impl Stage {
     pub fn new(layout: &Layout, order: &DeployOrder) -> Self {
         let place = &order.place;
-        let group = format!("{}.{}.{}", place.tenant, place.app, place.environment);
-        let group_directory = layout.deployments.join(&group);
+        let name = format!("{}.{}.{}", place.tenant, place.app, place.environment);
+        let group = Group::new(&layout.deployments, &name);
         Self {
-            current: Deployment {
-                directory: group_directory.join(order.deployment.as_str()),
-            },
+            current: group.deployment(order.deployment.as_str()),
             appspec: order.appspec.clone(),
             order: order.clone(),
-            instructions: layout.instructions(),
             begun_at: now(),
-            group_directory,
             group,
         }
     }
 
-    /// Where the revision's tar is put before it is unpacked.
+    /// Where the revision's archive is put before it is unpacked.
     pub fn bundle(&self, layout: &Layout) -> PathBuf {
         layout
             .revisions()
             .join(format!("{}.tar", self.order.revision.hex()))
-    }
-
-    fn pointer(&self, what: &str) -> PathBuf {
-        self.instructions.join(format!("{}_{what}", self.group))
-    }
-
-    /// The deployment that a pointer names. Only one of this group can be meant.
-    fn pointed(&self, what: &str) -> Option<Deployment> {
-        let text = fs::read_to_string(self.pointer(what)).ok()?;
-        let directory = PathBuf::from(text.trim_end());
-        (directory.parent() == Some(&self.group_directory)).then_some(Deployment { directory })
-    }
-
-    fn point(&self, what: &str) -> io::Result<()> {
-        fs::write(
-            self.pointer(what),
-            self.current.directory.as_os_str().as_encoded_bytes(),
-        )
-    }
-
-    /// Whose scripts an event runs: `None` when there is no such deployment yet.
-    fn scripts_of(&self, event: LifecycleEvent) -> Option<Deployment> {
-        match whose(event, false, self.current.archive().is_dir()) {
-            Whose::Current => Some(self.current.clone()),
-            Whose::LastSuccessful => self.pointed("last_successful_install"),
-            Whose::MostRecent => self.pointed("most_recent_install"),
-        }
     }
 
     fn facts(&self) -> Facts {
@@ -99,31 +64,8 @@ impl Stage {
             application: self.order.place.app.to_string(),
             deployment: self.order.deployment.to_string(),
             group_name: self.order.place.environment.to_string(),
-            group: self.group.clone(),
+            group: self.group.name().to_owned(),
             environment: Vec::new(),
-        }
-    }
-
-    /// Removes the oldest revisions of the group but this one and the last that was installed.
-    fn tidy(&self) {
-        let Ok(entries) = fs::read_dir(&self.group_directory) else {
-            return;
-        };
-        let last = self.pointed("last_successful_install");
-        let keep = |path: &PathBuf| {
-            *path != self.current.directory && last.as_ref().is_none_or(|last| *path != last.directory)
-        };
-        let mut others: Vec<_> = entries
-            .filter_map(|entry| Some(entry.ok()?.path()))
-            .filter(keep)
-            .filter_map(|path| Some((fs::metadata(&path).ok()?.modified().ok()?, path)))
-            .collect();
-        others.sort();
-        let too_many = (others.len() + 2).saturating_sub(REVISIONS);
-        for (_, path) in others.into_iter().take(too_many) {
-            if let Err(error) = fs::remove_dir_all(&path) {
-                tracing::warn!("an old revision stays at {}: {error}", path.display());
-            }
         }
     }
 }
@@ -133,9 +75,13 @@ impl Inner {
     pub(super) async fn download(&self, stage: &Stage, log: &mut ScriptLog) -> Result<bool, ScriptFailure> {
         let tar = stage.bundle(&self.layout);
         let archive = stage.current.archive();
+        let appspec = stage.appspec.clone();
         let unpacked = self.files.run(move || -> Result<(), Error> {
             if tar.is_file() {
-                bundle::unpack(&tar, &archive)?;
+                bundle::unpack(&tar, Format::Any, &archive)?;
+                if appspec.is_some() {
+                    bundle::strip(&archive, appspec.as_deref())?;
+                }
                 super::discard(&tar);
             }
             Ok(())
@@ -146,9 +92,10 @@ impl Inner {
         };
         outcome.map_err(|why| unknown(why, log))?;
         stage
-            .point("most_recent_install")
+            .group
+            .unpacked(&stage.current)
             .map_err(|error| unknown(format!("cannot keep the record: {error}"), log))?;
-        stage.tidy();
+        stage.group.tidy(&stage.current, REVISIONS);
         Ok(true)
     }
 
@@ -165,7 +112,8 @@ impl Inner {
             log.note(&remark, now());
         }
         stage
-            .point("last_successful_install")
+            .group
+            .installed(&stage.current)
             .map_err(|error| unknown(format!("cannot keep the record: {error}"), log))?;
         Ok(true)
     }
@@ -173,7 +121,7 @@ impl Inner {
     async fn install_files(&self, stage: &Stage, spec: Appspec) -> Result<Vec<String>, String> {
         let archive =
             Utf8PathBuf::from_path_buf(stage.current.archive()).map_err(|_| "a path that is not UTF-8")?;
-        let records = Records::of(&stage.instructions, &stage.group);
+        let records = stage.group.records();
         let installed = self
             .files
             .run(move || install(&archive, &spec, FileExists::Disallow, &records));
@@ -216,7 +164,10 @@ impl Inner {
         event: LifecycleEvent,
         log: &mut ScriptLog,
     ) -> Result<bool, ScriptFailure> {
-        let (Some(path), Some(of)) = (&stage.appspec, stage.scripts_of(event)) else {
+        let (Some(path), Some(of)) = (
+            &stage.appspec,
+            stage.group.scripts_of(Some(event), &stage.current),
+        ) else {
             return Ok(false);
         };
         let spec = appspec::read(&of, path).map_err(|why| unknown(why, log))?;
@@ -227,6 +178,7 @@ impl Inner {
         let hooks = Hooks {
             reaper: &self.reaper,
             facts: &facts,
+            current: &stage.current,
             clock: now,
             secrets: &secrets,
             // What the start's own script does to a service is its business; what checks afterwards would wait in vain.
@@ -255,7 +207,7 @@ fn put_app(archive: &Path, app: &Path) -> io::Result<()> {
             fs::remove_dir_all(left)?;
         }
     }
-    copy_tree(archive, &fresh)?;
+    bundle::copy(archive, &fresh)?;
     if app.symlink_metadata().is_ok() {
         use rustix::fs::{CWD, RenameFlags, renameat_with};
         let exchanged = renameat_with(CWD, &fresh, CWD, app, RenameFlags::EXCHANGE);
@@ -266,23 +218,6 @@ fn put_app(archive: &Path, app: &Path) -> io::Result<()> {
         fs::remove_dir_all(app)?;
     }
     fs::rename(&fresh, app)
-}
-
-fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
-    fs::create_dir(to)?;
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        let target = to.join(entry.file_name());
-        let kind = entry.file_type()?;
-        if kind.is_dir() {
-            copy_tree(&entry.path(), &target)?;
-        } else if kind.is_symlink() {
-            std::os::unix::fs::symlink(fs::read_link(entry.path())?, &target)?;
-        } else {
-            fs::copy(entry.path(), &target)?;
-        }
-    }
-    fs::set_permissions(to, fs::metadata(from)?.permissions())
 }
 
 /// A process that ended, as a failure of the event that it ended in.

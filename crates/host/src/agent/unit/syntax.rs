@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::Line;
+use crate::agent::units::kind;
 
 /// Lines with continuations joined, without comments and empty ones.
 pub fn logical_lines(text: &str) -> Vec<String> {
@@ -88,7 +89,11 @@ pub fn command(value: &str, unit: &str) -> Option<Line> {
 
 /// Specifiers: `%n`, `%N`, `%p`, `%i`, `%I`, the usual directories, `%%`. Others stay as they are.
 pub fn expand(text: &str, unit: &str) -> String {
-    let (prefix, instance) = unit.split_once('@').unwrap_or((unit, ""));
+    let stem = match kind(unit) {
+        Some(_) => unit.rsplit_once('.').map_or(unit, |(stem, _)| stem),
+        None => unit,
+    };
+    let (prefix, instance) = stem.split_once('@').unwrap_or((stem, ""));
     let mut out = String::with_capacity(text.len());
     let mut chars = text.chars();
     while let Some(c) = chars.next() {
@@ -97,10 +102,12 @@ pub fn expand(text: &str, unit: &str) -> String {
             continue;
         }
         match chars.next() {
+            Some('n') if kind(unit).is_some() => out.push_str(unit),
             Some('n') => out.extend([unit, ".service"]),
-            Some('N') => out.push_str(unit),
+            Some('N') => out.push_str(stem),
             Some('p') => out.push_str(prefix),
-            Some('i' | 'I') => out.push_str(instance),
+            Some('i') => out.push_str(instance),
+            Some('I') => out.push_str(&unescaped(instance)),
             Some('t') => out.push_str("/run"),
             Some('S') => out.push_str("/var/lib"),
             Some('C') => out.push_str("/var/cache"),
@@ -112,6 +119,34 @@ pub fn expand(text: &str, unit: &str) -> String {
         }
     }
     out
+}
+
+/// The path or text that an instance's name stands for: `-` is `/`, and `\xNN` a byte.
+fn unescaped(instance: &str) -> String {
+    let mut bytes = Vec::with_capacity(instance.len());
+    let mut rest = instance.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let escaped = match rest {
+            [b'\\', b'x', high, low, ..] => {
+                let digit = |byte: u8| char::from(byte).to_digit(16);
+                digit(*high)
+                    .zip(digit(*low))
+                    .and_then(|(high, low)| u8::try_from(high * 16 + low).ok())
+            }
+            _ => None,
+        };
+        match escaped {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &rest[4..];
+            }
+            None => {
+                bytes.push(if *first == b'-' { b'/' } else { *first });
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// Variables of a command line: `${NAME}` anywhere in a word, `$NAME` as a word of its own, which is split again.
@@ -220,6 +255,17 @@ mod tests {
             expand_line(&command(":/bin/x ${PORT}", "u").unwrap(), value)[1],
             "${PORT}"
         );
+    }
+
+    #[test]
+    fn specifiers() {
+        assert_eq!(
+            expand("%p %i %I %n %%", "db@15-main"),
+            "db 15-main 15/main db@15-main.service %"
+        );
+        assert_eq!(expand("%I", r"a@x\x2dy"), "x-y");
+        assert_eq!(expand("%n %N %i", "php8.2@a.timer"), "php8.2@a.timer php8.2@a a");
+        assert_eq!(expand("%n", "php8.2"), "php8.2.service");
     }
 
     #[test]

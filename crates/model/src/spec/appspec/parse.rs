@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use camino::Utf8Path;
 use serde_json::Value as Json;
 
 use super::{
-    Appspec, Context, FileExists, FileMapping, Permission, Script,
+    Appspec, Context, FileExists, FileMapping, Mode, Permission, Script,
     agent::{self, Agent},
     psych,
 };
@@ -22,18 +23,23 @@ impl Appspec {
     /// Reads an appspec as the agent does. The message of the first error starts with the agent's exact words; what
     /// to do about it stands in `help`. Hooks that are not lifecycle events are left out, with a warning.
     pub fn parse(text: &str, file: &str) -> Result<(Self, Vec<Problem>), Vec<Problem>> {
-        read(text, file).map(|(agent, warnings)| (Self::from(&agent), warnings))
+        read(text, file, false).map(|(agent, warnings)| (Self::from(&agent), warnings))
     }
 
     /// The same as the JSON that the agent's own classes hold: for comparing, and for `vend check --json`. Knows all
     /// hooks, whatever they are called.
     pub fn normalise(text: &str, file: &str) -> Result<(Json, Vec<Problem>), Vec<Problem>> {
-        read(text, file).map(|(agent, warnings)| (agent.json(), warnings))
+        read(text, file, false).map(|(agent, warnings)| (agent.json(), warnings))
+    }
+
+    /// The same for `vend check`: what the agent takes and a deployment here refuses is an error.
+    pub fn check(text: &str, file: &str) -> Result<(Json, Vec<Problem>), Vec<Problem>> {
+        read(text, file, true).map(|(agent, warnings)| (agent.json(), warnings))
     }
 }
 
 /// Errors stay in the agent's order, because it stops at the first.
-fn read(text: &str, file: &str) -> Result<(Agent, Vec<Problem>), Vec<Problem>> {
+fn read(text: &str, file: &str, strict: bool) -> Result<(Agent, Vec<Problem>), Vec<Problem>> {
     let mut reader = Reader::new(file);
     let document = yaml::parse(file, text).map_err(|problem| vec![problem])?;
     for key in &document.duplicates {
@@ -51,7 +57,7 @@ fn read(text: &str, file: &str) -> Result<(Agent, Vec<Problem>), Vec<Problem>> {
     let agent = agent::read(&mut reader, document.root.as_ref());
     if let (Some(agent), Some(root)) = (&agent, &document.root) {
         let mut warnings = Reader::new(file);
-        surprises(&mut warnings, root, agent);
+        surprises(&mut warnings, root, agent, strict);
         warnings.problems.sort_by_key(|problem| problem.line);
         reader.problems.extend(warnings.problems);
     }
@@ -80,11 +86,11 @@ const PERMISSION: &[&str] = &[
 const CONTEXT: &[&str] = &["name", "type", "range", "user"];
 
 /// What is accepted and does not do what it looks like.
-fn surprises(reader: &mut Reader<'_>, root: &Node, agent: &Agent) {
+fn surprises(reader: &mut Reader<'_>, root: &Node, agent: &Agent, strict: bool) {
     reader.ignored(entries(root), "", TOP);
     for item in items(root.get("files")) {
         reader.ignored(entries(item), "files", FILE);
-        outside(reader, item.get("source"), "source");
+        outside(reader, item.get("source"), "source", strict);
         if let Some(node) = item.get("destination")
             && !psych::to_s(node).starts_with('/')
             && psych::truthy(node)
@@ -96,6 +102,7 @@ fn surprises(reader: &mut Reader<'_>, root: &Node, agent: &Agent) {
     }
     for item in items(root.get("permissions")) {
         reader.ignored(entries(item), "permissions", PERMISSION);
+        idle(reader, item, agent);
         if let Some(context) = item.get("context") {
             reader.ignored(entries(context), "context", CONTEXT);
             if let Some(user) = context.get("user").filter(|_| context.get("name").is_none()) {
@@ -115,7 +122,7 @@ fn surprises(reader: &mut Reader<'_>, root: &Node, agent: &Agent) {
             *totals.entry(name).or_default() += seconds.sum::<u64>();
         }
         for (key, scripts) in hooks {
-            event(reader, key, scripts, &totals);
+            event(reader, key, scripts, &totals, strict);
         }
     }
 }
@@ -134,24 +141,60 @@ fn entries(node: &Node) -> &[(Node, Node)] {
     }
 }
 
-fn outside(reader: &mut Reader<'_>, node: Option<&Node>, what: &str) {
-    if let Some(node) = node
-        && psych::to_s(node).split('/').any(|part| part == "..")
-    {
-        reader
-            .warn(
-                node,
-                format!("`{what}` leaves the bundle: the deployment refuses it"),
-            )
-            .help = Some("the agent of AWS would follow it; write a path inside the bundle".to_owned());
+/// What of a permission matches nothing, whatever the bundle holds.
+fn idle(reader: &mut Reader<'_>, permission: &Node, agent: &Agent) {
+    let patterns = permission.get("pattern").into_iter();
+    for pattern in patterns.chain(items(permission.get("except"))) {
+        let text = psych::to_s(pattern);
+        if text.contains('/') {
+            let message = format!(
+                "{} matches nothing: a pattern is compared with single names",
+                quoted(&text)
+            );
+            reader.warn(pattern, message).help =
+                Some("leave out the directory, or write a permission for that directory".to_owned());
+        }
+    }
+    let Some(node) = permission.get("object") else {
+        return;
+    };
+    let object = psych::to_s(node);
+    let object = Utf8Path::new(object.trim());
+    let touched = |(_, destination): &(String, String)| {
+        let destination = Utf8Path::new(destination);
+        destination.starts_with(object) || object.starts_with(destination)
+    };
+    if object.is_absolute() && !object.as_str().contains("..") && !agent.files.iter().any(touched) {
+        let message = format!("a permission for `{object}` changes nothing: `files` puts nothing there");
+        reader.warn(node, message).help =
+            Some("only what this deployment creates gets permissions; set others in a hook".to_owned());
     }
 }
 
-fn event(reader: &mut Reader<'_>, key: &Node, scripts: &Node, totals: &BTreeMap<&str, u64>) {
+/// The agent follows `..` out of the bundle; a deployment here does not.
+fn outside(reader: &mut Reader<'_>, node: Option<&Node>, what: &str, strict: bool) {
+    let Some(node) = node.filter(|node| psych::to_s(node).split('/').any(|part| part == "..")) else {
+        return;
+    };
+    let message = format!("`{what}` leaves the bundle: the deployment refuses it");
+    let problem = match strict {
+        true => reader.error(node, message),
+        false => reader.warn(node, message),
+    };
+    problem.help = Some("the agent of AWS would follow it; write a path inside the bundle".to_owned());
+}
+
+fn event(reader: &mut Reader<'_>, key: &Node, scripts: &Node, totals: &BTreeMap<&str, u64>, strict: bool) {
     let name = psych::to_s(key);
     for script in items(Some(scripts)) {
         reader.ignored(entries(script), &name, SCRIPT);
-        outside(reader, script.get("location"), "location");
+        outside(reader, script.get("location"), "location", strict);
+        if let Some(node) = script.get("location")
+            && psych::to_s(node).trim().contains(char::is_whitespace)
+        {
+            let message = "`location` is a path, never a command line: this one has a space in its name";
+            reader.warn(node, message).help = Some("put the arguments into the script".to_owned());
+        }
     }
     let total = totals.get(name.as_str()).copied().unwrap_or_default();
     let explicit = items(Some(scripts))
@@ -205,9 +248,12 @@ fn lifecycle(name: &str) -> Option<LifecycleEvent> {
 impl From<&Agent> for Appspec {
     fn from(agent: &Agent) -> Self {
         let mut hooks: BTreeMap<LifecycleEvent, Vec<Script>> = BTreeMap::new();
+        let mut custom: BTreeMap<String, Vec<Script>> = BTreeMap::new();
         for (name, scripts) in &agent.hooks {
-            let Some(event) = lifecycle(name).filter(|event| event.is_scriptable()) else {
-                continue;
+            let of_event = match lifecycle(name) {
+                Some(event) if event.is_scriptable() => hooks.entry(event).or_default(),
+                Some(_) => continue,
+                None => custom.entry(name.clone()).or_default(),
             };
             let scripts = scripts.iter().map(|script| Script {
                 location: script.location.clone(),
@@ -215,7 +261,7 @@ impl From<&Agent> for Appspec {
                 sudo: script.sudo.as_ref().is_some_and(psych::truthy),
                 timeout: script.timeout,
             });
-            hooks.entry(event).or_default().extend(scripts);
+            of_event.extend(scripts);
         }
         Self {
             files: agent
@@ -233,6 +279,7 @@ impl From<&Agent> for Appspec {
             }),
             permissions: agent.permissions.iter().map(Permission::from).collect(),
             hooks,
+            custom,
         }
     }
 }
@@ -248,10 +295,7 @@ impl From<&agent::Permission> for Permission {
             directories: is("directory"),
             owner: permission.owner.as_ref().map(psych::to_s),
             group: permission.group.as_ref().map(psych::to_s),
-            mode: permission
-                .mode
-                .as_deref()
-                .and_then(|mode| u32::from_str_radix(mode, 8).ok()),
+            mode: permission.mode.clone().map(Mode),
             acls: permission.acls.clone().unwrap_or_default(),
             context: permission.context.as_ref().map(|context| Context {
                 name: context.user.clone(),

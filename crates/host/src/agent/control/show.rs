@@ -1,0 +1,203 @@
+//! What `systemctl` shows of units.
+
+use super::{Call, fail};
+use crate::agent::{
+    api::{ControlOutcome, ServiceState, ServiceStatus},
+    services::short,
+    units::kind,
+};
+
+impl Call<'_> {
+    pub(super) fn cat(&self, unit: &str, out: &mut ControlOutcome) {
+        match self.services.units().text(unit) {
+            Some((path, text)) => out.stdout.push_str(&format!("# {}\n{text}\n", path.display())),
+            None => fail(out, format!("No files found for {unit}.\n")),
+        }
+    }
+
+    pub(super) fn status(&self, unit: &str, out: &mut ControlOutcome) {
+        let file = self.path(unit);
+        let (status, active) = (self.state(unit), self.active(unit));
+        if status.is_none() && file.is_empty() && active == ServiceState::Inactive {
+            out.code = 4;
+            out.stderr.push_str(&format!("Unit {unit} could not be found.\n"));
+            return;
+        }
+        let mark = if active == ServiceState::Active {
+            '●'
+        } else {
+            '○'
+        };
+        let described = status
+            .as_ref()
+            .map_or_else(|| self.description(unit), |status| status.description.clone());
+        let path = if file.is_empty() { "vend" } else { &file };
+        out.stdout.push_str(&format!("{mark} {unit} - {described}\n"));
+        out.stdout
+            .push_str(&format!("     Loaded: loaded ({path}; {})\n", self.enabled(unit)));
+        match &status {
+            Some(status) => self.life(status, out),
+            None => {
+                let sub = if active == ServiceState::Active {
+                    "active"
+                } else {
+                    "dead"
+                };
+                out.stdout
+                    .push_str(&format!("     Active: {} ({sub})\n", active.word()));
+            }
+        }
+        if active != ServiceState::Active {
+            out.code = out.code.max(3);
+        }
+    }
+
+    fn life(&self, status: &ServiceStatus, out: &mut ControlOutcome) {
+        let (word, sub, since) = (status.state.word(), &status.sub, status.since);
+        out.stdout
+            .push_str(&format!("     Active: {word} ({sub}) since {since}\n"));
+        if let Some(pid) = status.pid {
+            out.stdout.push_str(&format!("   Main PID: {pid}\n"));
+        }
+        if status.restarts > 0 {
+            out.stdout.push_str(&format!(
+                "   Restarts: {}, {} crashes in a row\n",
+                status.restarts, status.crashes
+            ));
+        }
+        if let Some(exit) = &status.last_exit {
+            out.stdout.push_str(&format!("  Last exit: {exit}\n"));
+        }
+    }
+
+    /// Where a unit comes from; empty when it has no file.
+    fn path(&self, unit: &str) -> String {
+        let units = self.services.units();
+        let path = units
+            .text(unit)
+            .map(|(path, _)| path)
+            .or_else(|| units.script(unit));
+        path.map_or_else(String::new, |path| path.display().to_string())
+    }
+
+    fn description(&self, unit: &str) -> String {
+        let parsed = self.services.units().load(unit);
+        parsed.map_or_else(|_| unit.to_owned(), |parsed| parsed.unit.description)
+    }
+
+    pub(super) fn show(&self, unit: &str, out: &mut ControlOutcome) {
+        for (key, value) in self.properties(unit) {
+            if self.order.properties.is_empty() || self.order.properties.iter().any(|wanted| wanted == key) {
+                let line = match self.order.value_only {
+                    true => format!("{value}\n"),
+                    false => format!("{key}={value}\n"),
+                };
+                out.stdout.push_str(&line);
+            }
+        }
+    }
+
+    fn properties(&self, unit: &str) -> Vec<(&'static str, String)> {
+        let status = self.state(unit);
+        let state = self.active(unit);
+        let loaded = self.services.units().load(unit);
+        let load = match &loaded {
+            Err(why) if why.ends_with("masked.") => "masked",
+            Err(_) if status.is_none() && state == ServiceState::Inactive => "not-found",
+            _ => "loaded",
+        };
+        let of = |get: fn(&ServiceStatus) -> String, default: &str| {
+            status.as_ref().map_or_else(|| default.to_owned(), get)
+        };
+        let failed = state == ServiceState::Failed;
+        let yes = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
+        let parsed = loaded.ok().map(|parsed| parsed.unit);
+        let names = |list: fn(&crate::agent::unit::Unit) -> &[String]| {
+            parsed
+                .as_ref()
+                .map(|unit| list(unit).join(" "))
+                .unwrap_or_default()
+        };
+        vec![
+            ("Id", unit.to_owned()),
+            ("Names", unit.to_owned()),
+            ("LoadState", load.to_owned()),
+            ("ActiveState", state.word().to_owned()),
+            ("SubState", of(|status| status.sub.clone(), "dead")),
+            ("MainPID", of(|status| status.pid.unwrap_or(0).to_string(), "0")),
+            ("NRestarts", of(|status| status.restarts.to_string(), "0")),
+            ("UnitFileState", self.enabled(unit).replace("not-found", "")),
+            ("Result", if failed { "exit-code" } else { "success" }.to_owned()),
+            (
+                "Description",
+                of(|status| status.description.clone(), &self.description(unit)),
+            ),
+            ("FragmentPath", self.path(unit)),
+            ("Requires", names(|unit| &unit.links.requires)),
+            ("Wants", names(|unit| &unit.links.wants)),
+            ("After", names(|unit| &unit.links.after)),
+            ("NeedDaemonReload", "no".to_owned()),
+            (
+                "CanReload",
+                yes(parsed.as_ref().is_some_and(|unit| unit.can_reload())),
+            ),
+        ]
+    }
+
+    pub(super) fn list_units(&self, out: &mut ControlOutcome) {
+        for status in self.services.list() {
+            if self.order.all || status.state != ServiceState::Inactive {
+                let name = format!("{}.service", status.name);
+                let (word, sub) = (status.state.word(), &status.sub);
+                out.stdout.push_str(&format!(
+                    "{name:<32} loaded {word:<10} {sub:<12} {}\n",
+                    status.description
+                ));
+            }
+        }
+        for (timer, unit, _) in self.services.timers() {
+            out.stdout.push_str(&format!(
+                "{timer:<32} loaded active     waiting      starts {unit}\n"
+            ));
+        }
+    }
+
+    pub(super) fn list_files(&self, out: &mut ControlOutcome) {
+        let mut names = self.services.units().all();
+        names.extend(
+            self.services
+                .list()
+                .into_iter()
+                .map(|status| format!("{}.service", status.name)),
+        );
+        for name in names {
+            out.stdout
+                .push_str(&format!("{name:<40} {}\n", self.enabled(&name)));
+        }
+    }
+
+    pub(super) fn list_timers(&self, out: &mut ControlOutcome) {
+        for (timer, unit, next) in self.services.timers() {
+            let next = next.map_or_else(|| "-".to_owned(), |next| next.to_string());
+            out.stdout.push_str(&format!("{next:<32} {timer:<32} {unit}\n"));
+        }
+    }
+
+    pub(super) fn dependencies(&self, unit: &str, out: &mut ControlOutcome) {
+        out.stdout.push_str(&format!("{unit}\n"));
+        let links = self.services.units().links(unit).unwrap_or_default();
+        for other in links.requires.iter().chain(&links.wants) {
+            let mark = if self.services.is_active(other) {
+                '●'
+            } else {
+                '○'
+            };
+            let name = if kind(other) == Some("service") {
+                short(other)
+            } else {
+                other
+            };
+            out.stdout.push_str(&format!("{mark} └─{name}\n"));
+        }
+    }
+}

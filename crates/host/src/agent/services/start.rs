@@ -1,0 +1,317 @@
+//! Starting and stopping units with what they have to do with each other.
+
+use std::collections::BTreeSet;
+
+use super::{Services, boot};
+use crate::agent::{
+    api::{Origin, ServiceState},
+    depend,
+    log::Log,
+    service::{Definition, Handle, Wish},
+    timers::Ticking,
+    unit::{Links, timer},
+    units::kind,
+};
+
+/// Units that make a machine out of hardware, and look after what a host does not own.
+const OF_A_MACHINE: [&str; 11] = [
+    "systemd-",
+    "getty",
+    "console-getty",
+    "serial-getty",
+    "dbus",
+    "basic.target",
+    "sysinit.target",
+    "apt-daily",
+    "e2scrub",
+    "fstrim",
+    "network",
+];
+
+impl Services {
+    /// Starts, stops, …: a service that is known, or a unit that has a file or a script. A name without a kind is a
+    /// service's.
+    ///
+    /// # Errors
+    /// With the reason, as a person should read it.
+    pub async fn ask(&self, name: &str, wish: Wish) -> Result<(), String> {
+        let unit = self.full(name);
+        match wish {
+            Wish::Start => self.start(&unit).await,
+            Wish::Stop => self.stop(&unit).await,
+            Wish::Restart => self.restart(&unit).await,
+            Wish::Reload => self.reload(&unit).await,
+            wish => self.find(&unit)?.ask(wish).await,
+        }
+    }
+
+    /// The whole name of a unit, under which it is known.
+    pub fn full(&self, name: &str) -> String {
+        let full = match kind(name) {
+            Some(_) => name.to_owned(),
+            None => format!("{name}.service"),
+        };
+        match self.knows(&full) {
+            true => full,
+            false => self.units.canonical(&full),
+        }
+    }
+
+    /// Starts a unit after what it needs and wants.
+    ///
+    /// # Errors
+    /// When it, or something that it requires, does not start.
+    pub async fn start(&self, unit: &str) -> Result<(), String> {
+        if self.origin(unit).is_some_and(|origin| origin != Origin::Unit) {
+            return self.start_one(unit).await;
+        }
+        let mut failed = BTreeSet::new();
+        let mut outcome = Ok(());
+        for step in depend::order(unit, |name| self.links(name)) {
+            let started = match failed.contains(&step.unit) {
+                true => Err(format!("a unit that {} requires did not start", step.unit)),
+                false => Box::pin(self.start_one(&step.unit)).await,
+            };
+            if let Err(why) = started {
+                failed.extend(step.required_by);
+                if step.unit == unit {
+                    outcome = Err(why);
+                } else {
+                    tracing::warn!("{} did not start: {why}", step.unit);
+                }
+            }
+        }
+        outcome
+    }
+
+    async fn start_one(&self, unit: &str) -> Result<(), String> {
+        match kind(unit) {
+            Some("service") => {
+                let handle = self.find(unit)?;
+                let conflicts = self.refresh(unit, &handle).await?;
+                for other in conflicts.iter().filter(|other| self.is_active(other)) {
+                    Box::pin(self.stop(other)).await?;
+                }
+                self.remember(short(unit));
+                handle.ask(Wish::Start).await
+            }
+            Some("target") => {
+                self.lock().targets.insert(unit.to_owned());
+                Ok(())
+            }
+            Some("timer") => self.start_timer(unit),
+            // Sockets, mounts, paths: what they would do is done by the host, or not at all.
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn start_timer(&self, unit: &str) -> Result<(), String> {
+        let not_found = || format!("Unit {unit} not found.");
+        let (_, text) = self.units.text(unit).ok_or_else(not_found)?;
+        let name = unit.strip_suffix(".timer").unwrap_or(unit);
+        let timer = timer::parse(name, &text);
+        let mut log = Log::new(&self.layout.shared_logs(), unit);
+        timer
+            .notes
+            .iter()
+            .for_each(|note| log.note(&format!("unit file: {note}")));
+        let ticking = Ticking::start(timer, self.clone());
+        self.lock().timers.insert(unit.to_owned(), ticking);
+        Ok(())
+    }
+
+    /// Stops a unit, and first what cannot be without it.
+    ///
+    /// # Errors
+    /// When there is no such unit.
+    pub async fn stop(&self, unit: &str) -> Result<(), String> {
+        for other in self.dependents(unit) {
+            Box::pin(self.stop(&other)).await?;
+        }
+        match kind(unit) {
+            Some("service") if self.knows(unit) => self.find(unit)?.ask(Wish::Stop).await,
+            Some("service") => self.units.load(unit).map(drop),
+            Some("target") => {
+                self.lock().targets.remove(unit);
+                Ok(())
+            }
+            Some("timer") => {
+                self.lock().timers.remove(unit);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn restart(&self, unit: &str) -> Result<(), String> {
+        let dependents = self.dependents(unit);
+        if kind(unit) != Some("service") || !self.is_active(unit) {
+            self.stop(unit).await?;
+            self.start(unit).await?;
+        } else {
+            for other in &dependents {
+                Box::pin(self.stop(other)).await?;
+            }
+            let handle = self.find(unit)?;
+            self.refresh(unit, &handle).await?;
+            self.remember(short(unit));
+            handle.ask(Wish::Restart).await?;
+        }
+        for other in dependents.iter().rev() {
+            Box::pin(self.start(other)).await?;
+        }
+        Ok(())
+    }
+
+    async fn reload(&self, unit: &str) -> Result<(), String> {
+        let handle = self.find(unit)?;
+        self.refresh(unit, &handle).await?;
+        handle.ask(Wish::Reload).await?;
+        for other in self.running() {
+            let links = self.links(&other).unwrap_or_default();
+            if links.reloads_with.iter().any(|with| with == unit) {
+                self.find(&other)?.ask(Wish::Reload).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Services that run and go down with a unit.
+    fn dependents(&self, unit: &str) -> Vec<String> {
+        let depends = |other: &String| {
+            let links = self.links(other).unwrap_or_default();
+            other != unit
+                && links
+                    .requires
+                    .iter()
+                    .chain(&links.part_of)
+                    .any(|name| name == unit)
+        };
+        self.running().into_iter().filter(depends).collect()
+    }
+
+    /// Units of files that are up.
+    fn running(&self) -> Vec<String> {
+        let services = self.list().into_iter();
+        services
+            .filter(|status| status.origin == Origin::Unit && status.state == ServiceState::Active)
+            .map(|status| format!("{}.service", status.name))
+            .collect()
+    }
+
+    pub fn is_active(&self, unit: &str) -> bool {
+        match kind(unit) {
+            Some("service") => self
+                .status(short(unit))
+                .is_some_and(|status| status.state == ServiceState::Active),
+            Some("timer") => self.lock().timers.contains_key(unit),
+            Some("target") => self.lock().targets.contains(unit),
+            _ => false,
+        }
+    }
+
+    /// Timers, what they start, and when.
+    pub fn timers(&self) -> Vec<(String, String, Option<jiff::Timestamp>)> {
+        let registry = self.lock();
+        let timers = registry.timers.iter();
+        timers
+            .map(|(name, timer)| (name.clone(), timer.unit.clone(), timer.next()))
+            .collect()
+    }
+
+    /// What a unit has to do with others, without what only a machine has.
+    fn links(&self, unit: &str) -> Option<Links> {
+        let mut links = match self.origin(unit) {
+            Some(origin) if origin != Origin::Unit => return None,
+            _ => self.units.links(unit)?,
+        };
+        let ours = |name: &String| !OF_A_MACHINE.iter().any(|start| name.starts_with(start));
+        for list in [&mut links.requires, &mut links.wants] {
+            list.retain(ours);
+            list.iter_mut()
+                .for_each(|name| *name = self.units.canonical(name));
+        }
+        Some(links)
+    }
+
+    fn origin(&self, unit: &str) -> Option<Origin> {
+        self.status(short(unit)).map(|status| status.origin)
+    }
+
+    fn knows(&self, unit: &str) -> bool {
+        self.lock().entries.contains_key(short(unit))
+    }
+
+    fn find(&self, unit: &str) -> Result<Handle, String> {
+        if let Some(entry) = self.lock().entries.get(short(unit)) {
+            return Ok(entry.handle.clone());
+        }
+        let definition = self.read_definition(unit)?;
+        Ok(self.adopt(definition, None))
+    }
+
+    /// A unit file may have changed since. Gives what it conflicts with.
+    async fn refresh(&self, unit: &str, handle: &Handle) -> Result<Vec<String>, String> {
+        if handle.status().origin != Origin::Unit {
+            return Ok(Vec::new());
+        }
+        let definition = self.read_definition(unit)?;
+        let conflicts = definition.unit.links.conflicts.clone();
+        handle.ask(Wish::Define(Box::new(definition))).await?;
+        Ok(conflicts)
+    }
+
+    pub(super) fn read_definition(&self, unit: &str) -> Result<Definition, String> {
+        let parsed = self.units.load(unit)?;
+        if !parsed.notes.is_empty() {
+            let mut log = Log::new(&self.layout.shared_logs(), short(unit));
+            parsed
+                .notes
+                .iter()
+                .for_each(|note| log.note(&format!("unit file: {note}")));
+        }
+        Ok(Definition {
+            unit: parsed.unit,
+            origin: Origin::Unit,
+            environment: Vec::new(),
+        })
+    }
+
+    /// Reads what units are made of anew.
+    pub async fn reread(&self) {
+        let (layout, reaper) = (self.layout.clone(), self.reaper.clone());
+        // A work that broke off has said so.
+        let _ = self.files.run(move || boot::reload(&layout, &reaper)).await;
+    }
+
+    /// As at boot: what packages want to be there, then what is enabled.
+    pub(super) async fn start_enabled(&self) {
+        self.reread().await;
+        for target in ["multi-user.target", "timers.target"] {
+            if let Err(why) = self.start(target).await {
+                tracing::warn!("{target} was not reached: {why}");
+            }
+        }
+        for unit in boot::scripts(&self.layout) {
+            if self.units.script(&unit).is_some()
+                && let Err(why) = self.start(&unit).await
+            {
+                tracing::warn!(service = %unit, "{unit} did not start: {why}");
+            }
+        }
+        let mut registry = self.lock();
+        let reached = [
+            "default.target",
+            "basic.target",
+            "sysinit.target",
+            "network.target",
+            "network-online.target",
+        ];
+        registry.targets.extend(reached.map(str::to_owned));
+    }
+}
+
+/// A service's name as people say it.
+pub fn short(unit: &str) -> &str {
+    unit.strip_suffix(".service").unwrap_or(unit)
+}

@@ -1,0 +1,172 @@
+//! The agent is replaced while what it runs goes on; and it runs in any root file system.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use axum::body::Body;
+use host::agent::api::{DaemonOrder, Origin, ServiceState};
+use model::Digest;
+
+use super::world::{World, program};
+
+#[tokio::test]
+async fn a_new_agent_takes_over_and_nothing_is_restarted() {
+    let world = world!();
+    world.file("/srv/app/ready", "");
+    world.file(
+        "/etc/systemd/system/unit.service",
+        "[Service]\nRestart=always\nRestartSec=100ms\nExecStart=/bin/sh -c 'while :; do echo tick; sleep 0.1; done'\n",
+    );
+    world.file(
+        "/etc/systemd/system/once.service",
+        "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/true\n",
+    );
+    world.file("/etc/systemd/system/often.timer", "[Timer]\nOnCalendar=hourly\n");
+    let web = "trap 'echo with $API_TOKEN of $GREETING' USR1; echo up; while :; do sleep 0.05; done";
+    world.configure(&[("web", web)]).await;
+    let daemon = DaemonOrder {
+        name: "daemon".to_owned(),
+        command: ["sleep", "1000"].map(str::to_owned).to_vec(),
+        user: None,
+        directory: None,
+        environment: BTreeMap::new(),
+        stop_timeout_ms: 1000,
+    };
+    world.agent.daemon(&daemon).await.unwrap();
+    let outcome = world.sh("systemctl start unit once often.timer").await;
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    assert!(world.until(|| world.log("web").contains("up")).await);
+    let names = ["web", "unit", "daemon"];
+    let mut before = Vec::new();
+    for name in names {
+        before.push(world.pid_of(name).await);
+    }
+    let began = world.agent.health().await.unwrap().started_at;
+
+    let bytes = fs::read(program()).unwrap();
+    let limit = Duration::from_secs(60);
+    let wrong = world
+        .agent
+        .succeed(&Digest::of(b"another"), Body::from(bytes.clone()), limit)
+        .await;
+    assert!(wrong.is_err(), "a program that is not what its digest says");
+    let digest = Digest::of(&bytes);
+    world
+        .agent
+        .succeed(&digest, Body::from(bytes), limit)
+        .await
+        .unwrap();
+    let is_new = async || {
+        let health = world.agent.health().await;
+        health.is_ok_and(|health| health.started_at > began)
+    };
+    assert!(world.until_async(is_new).await, "the new agent answers");
+
+    let health = world.agent.health().await.unwrap();
+    assert!(health.pid == 1 && health.configured, "{health:?}");
+    for (name, pid) in names.into_iter().zip(before) {
+        assert_eq!(world.pid_of(name).await, pid, "{name} goes on");
+        assert_eq!(world.status(name).await.restarts, 0, "{name}");
+    }
+    assert_eq!(world.status("daemon").await.origin, Origin::Daemon);
+    assert_eq!(world.status("once").await.state, ServiceState::Active);
+    let timers = world.sh("systemctl list-timers").await.stdout;
+    assert!(timers.contains("often.timer"), "{timers}");
+
+    // Their outputs are still read, masked as before; and they are still looked after.
+    let ticks = world.log("unit").matches("tick").count();
+    assert!(
+        world
+            .until(|| world.log("unit").matches("tick").count() > ticks + 3)
+            .await
+    );
+    world.sh("systemctl kill --kill-whom=main -s USR1 web").await;
+    assert!(
+        world
+            .until(|| world.log("web").contains("with *** of hello"))
+            .await,
+        "{}",
+        world.log("web")
+    );
+    let pid = world.pid_of("unit").await;
+    world.sh(&format!("kill -9 {pid}")).await;
+    let again = async || {
+        let status = world.status("unit").await;
+        status.restarts == 1 && status.pid.is_some_and(|new| new != pid)
+    };
+    assert!(world.until_async(again).await, "{:?}", world.status("unit").await);
+    let outcome = world
+        .sh("systemctl stop unit; pgrep -f '[e]cho tick' | wc -l")
+        .await;
+    assert_eq!(outcome.stdout.trim(), "0");
+}
+
+/// Debian's, fetched once and kept beside the build.
+fn static_busybox() -> Option<PathBuf> {
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("busybox-static");
+    let program = directory.join("bin/busybox");
+    if !program.exists() {
+        fs::create_dir_all(&directory).unwrap();
+        let fetch = "apt-get download -qq busybox-static && dpkg-deb -x busybox-static_*.deb .";
+        let fetched = Command::new("sh")
+            .args(["-c", fetch])
+            .current_dir(&directory)
+            .status();
+        fetched.ok().filter(|status| status.success())?;
+    }
+    Some(program)
+}
+
+/// A root with nothing of glibc in it: busybox alone, as in small musl distributions.
+fn busybox(root: &Path) -> bool {
+    let Some(busybox) = static_busybox() else {
+        return false;
+    };
+    for directory in [
+        "bin", "sbin", "usr/bin", "usr/sbin", "etc", "proc", "dev", "run", "tmp", "var", "srv",
+    ] {
+        fs::create_dir_all(root.join(directory)).unwrap();
+    }
+    fs::copy(busybox, root.join("bin/busybox")).unwrap();
+    for name in ["sh", "sleep", "echo", "cat", "su", "id", "ls", "env"] {
+        std::os::unix::fs::symlink("busybox", root.join("bin").join(name)).unwrap();
+    }
+    fs::write(
+        root.join("etc/passwd"),
+        "root:x:0:0::/root:/bin/sh\nwww:x:33:33::/srv:/bin/sh\n",
+    )
+    .unwrap();
+    fs::write(root.join("etc/group"), "root:x:0:\nwww:x:33:\n").unwrap();
+    true
+}
+
+#[tokio::test]
+async fn it_needs_nothing_of_the_root_that_it_runs_in() {
+    let root = tempfile::tempdir().unwrap();
+    if !busybox(root.path()) {
+        println!("skipped: Debian's busybox-static cannot be fetched");
+        return;
+    }
+    let Some(world) = World::start_on(root.path()).await else {
+        return;
+    };
+    world.file("/srv/app/ready", "");
+    world.file(
+        "/etc/systemd/system/small.service",
+        "[Service]\nUser=www\nExecStart=/bin/sh -c 'echo as $(id -un); exec sleep 1000'\n",
+    );
+    world
+        .configure(&[("web", "echo up on $PORT; exec sleep 1000")])
+        .await;
+    assert!(world.until(|| world.log("web").contains("up on 8080")).await);
+    let outcome = world
+        .sh("systemctl start small && systemctl is-active small")
+        .await;
+    assert_eq!(outcome.stdout, "active\n", "{outcome:?}");
+    assert!(world.until(|| world.log("small").contains("as www")).await);
+}
