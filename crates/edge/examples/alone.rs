@@ -6,7 +6,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use camino::Utf8PathBuf;
 use jiff::SignedDuration;
-use model::route::{Action, Algorithm, HealthCheck, Rule, Table, Target, TargetGroup, Weighted};
+use model::route::{Action, Conditions, HealthCheck, Rule, Table, Target, TargetGroup, Transforms, Weighted};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -25,7 +25,7 @@ async fn main() -> Result<(), Failure> {
     let config = edge::Config {
         listeners: vec![std::net::TcpListener::bind(listen)?],
         admin: folder.join("edge.sock"),
-        snapshot: folder.join("table.json"),
+        snapshot: folder.join("table.log"),
         workers: 1,
         access_log: options
             .iter()
@@ -66,11 +66,14 @@ fn table(target: SocketAddr, hosts: u32) -> Result<Table, Failure> {
             place: place.clone(),
             hosts: vec![format!("h{n}.test")],
             paths: Vec::new(),
+            conditions: Conditions::default(),
+            transforms: Transforms::default(),
             action: Action::Forward {
                 groups: vec![Weighted {
                     group: group.clone(),
                     weight: 1,
                 }],
+                stickiness: None,
             },
         });
         table.target_groups.insert(group, group_of(target));
@@ -91,8 +94,9 @@ fn group_of(address: SocketAddr) -> TargetGroup {
             healthy: 2,
             unhealthy: 2,
             codes: vec![(200, 399)],
+            ..HealthCheck::default()
         },
         deregistration_delay: SignedDuration::from_secs(30),
-        algorithm: Algorithm::RoundRobin,
+        ..TargetGroup::default()
     }
 }

@@ -66,8 +66,8 @@ impl Log {
         let _ = write!(block, " {}\" {status} {bytes} {us}us ", record.version);
         match record.lease {
             Some(lease) => {
-                let target = &lease.target.spec;
-                let _ = write!(block, "{} {} {} ", lease.group.name, target.id, target.address);
+                let target = &lease.target;
+                let _ = write!(block, "{} {} {} ", lease.group.name, target.id(), target.address);
             }
             None => block.push_str("- - - "),
         }

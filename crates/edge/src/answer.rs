@@ -2,7 +2,9 @@
 
 use std::{borrow::Cow, io::Write};
 
-use crate::{clock, head::Ask};
+use model::route::Redirect;
+
+use crate::{clock, head::Ask, table::Fixed};
 
 /// One answer, for HTTP/1.1 and HTTP/2 alike.
 #[derive(Debug, Clone)]
@@ -52,27 +54,48 @@ impl Answer {
         Self::new(504, why)
     }
 
-    pub fn fixed(status: u16, content_type: &str, body: &str) -> Self {
+    /// A transform found its pattern, and what came of it is no request.
+    pub fn untransformed() -> Self {
+        Self::new(500, "the request cannot be transformed as its rule says")
+    }
+
+    pub fn fixed(fixed: &Fixed) -> Self {
         Self {
-            status,
-            content_type: Cow::Owned(content_type.to_owned()),
+            status: fixed.status,
+            content_type: Cow::Owned(fixed.content_type.to_string()),
             location: None,
-            body: Cow::Owned(body.to_owned()),
+            body: Cow::Owned(fixed.body.to_string()),
         }
     }
 
-    /// A redirect, with ALB's `#{protocol}`, `#{host}`, `#{port}`, `#{path}` and `#{query}` filled in. They hold what the
-    /// parser let through: nothing that could end a header.
-    pub fn redirect(status: u16, location: &str, ask: &Ask) -> Self {
-        let location = location
-            .replace("#{protocol}", "http")
-            .replace("#{host}", &ask.host)
-            .replace("#{port}", &ask.port.to_string())
-            .replace("#{path}", ask.path().trim_start_matches('/'))
-            .replace("#{query}", ask.query());
+    /// A redirect, with ALB's placeholders filled in. They hold what the parser let through: nothing that could end a
+    /// header. A port that its protocol has anyway is left out.
+    pub fn redirect(redirect: &Redirect, ask: &Ask) -> Self {
+        let port = ask.port.to_string();
+        let fill = |text: &str| {
+            text.replace("#{protocol}", ask.scheme())
+                .replace("#{host}", &ask.host)
+                .replace("#{port}", &port)
+                .replace("#{path}", ask.path().trim_start_matches('/'))
+                .replace("#{query}", ask.query())
+        };
+        let protocol = fill(&redirect.protocol).to_ascii_lowercase();
+        let (host, port, path, query) = (
+            fill(&redirect.host),
+            fill(&redirect.port),
+            fill(&redirect.path),
+            fill(&redirect.query),
+        );
+        let usual = matches!((&*protocol, &*port), ("http", "80") | ("https", "443"));
+        let port = if usual { String::new() } else { format!(":{port}") };
+        let query = if query.is_empty() {
+            query
+        } else {
+            format!("?{query}")
+        };
         Self {
-            location: Some(location),
-            ..Self::new(status, "")
+            location: Some(format!("{protocol}://{host}{port}{path}{query}")),
+            ..Self::new(redirect.status, "")
         }
     }
 

@@ -11,7 +11,7 @@ use hyper::{
     header::{CONTENT_TYPE, HOST},
 };
 use hyper_util::rt::TokioIo;
-use model::route::{Invalid, Table, TargetHealth};
+use model::route::{Delta, Invalid, Table, TargetHealth};
 use serde::de::DeserializeOwned;
 
 use crate::{
@@ -63,6 +63,19 @@ impl Client {
         self.call::<InForce>(Method::PUT, "/v1/table", body)
             .await
             .map(|table| table.version)
+    }
+
+    /// The same for a change of the table in force, which must be the one that the change starts from.
+    pub async fn change(&self, delta: &Delta) -> Result<u64, Error> {
+        let body = serde_json::to_vec(delta).map_err(Error::Answer)?;
+        self.call::<InForce>(Method::PATCH, "/v1/table", body)
+            .await
+            .map(|table| table.version)
+    }
+
+    /// The table in force.
+    pub async fn table(&self) -> Result<Table, Error> {
+        self.call(Method::GET, "/v1/routes", Vec::new()).await
     }
 
     /// The version of the table in force; 0 when there is none yet.

@@ -26,7 +26,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     answer::Answer,
-    head::{Ask, Method},
+    head::{Ask, Method, is_confusing},
     http1::{frame::Framing, parse::passes},
     link::{Buffer, Link, NEVER},
     worker::{Ends, Watched, Worker},
@@ -248,7 +248,12 @@ fn write(
         .authority()
         .map(|authority| authority.as_str())
         .or(field);
-    ask.start(parts.method.as_str(), target, ends.local.port());
+    ask.start(parts.method.as_str(), target, ends);
+    if is_confusing(ask.path()) {
+        return Err(Answer::bad_request(
+            "the path means another one to whoever resolves it",
+        ));
+    }
     if !authority.is_some_and(|authority| !authority.is_empty() && ask.name_host(authority)) {
         return Err(Answer::bad_request("the request names no host"));
     }

@@ -12,8 +12,10 @@ mod access;
 mod admin;
 mod answer;
 mod balance;
+mod book;
 mod client;
 mod clock;
+mod condition;
 #[doc(hidden)]
 pub mod fuzz;
 mod head;
@@ -25,7 +27,9 @@ mod live;
 mod metrics;
 mod snapshot;
 mod socket;
+mod sticky;
 mod table;
+mod target;
 mod upstream;
 mod worker;
 
@@ -61,7 +65,7 @@ pub struct Config {
     pub listeners: Vec<TcpListener>,
     /// Where the admin socket is to be: `<data>/run/edge.sock`.
     pub admin: Utf8PathBuf,
-    /// Where the table is kept: `<data>/edge/table.json`.
+    /// Where the table is kept: `<data>/edge/table.log`.
     pub snapshot: Utf8PathBuf,
     /// Threads that serve; one per core is best. 0 counts as 1.
     pub workers: usize,
@@ -112,11 +116,12 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
             (Some(sender), Some(ended))
         }
     };
+    let (prober, admissions) = mpsc::unbounded_channel();
     let mut keeper = Keeper {
         shared: Arc::clone(&shared),
-        snapshot: config.snapshot.clone(),
+        log: snapshot::Log::new(config.snapshot.clone()),
         workers: Vec::new(),
-        digest: 0,
+        prober,
     };
     restore(&mut keeper);
     let door = socket::listen(&config.admin).map_err(|source| Error::Admin {
@@ -134,7 +139,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let (changes, inbox) = mpsc::channel(16);
     let mut control = JoinSet::new();
     control.spawn(keeper.run(inbox));
-    control.spawn(health::run(Arc::clone(&shared)));
+    control.spawn(health::run(admissions));
     control.spawn(Admin { shared, changes }.run(door));
     let early = tokio::select! {
         () = shutdown => false,
@@ -184,7 +189,7 @@ fn restore(keeper: &mut Keeper) {
             cause = std::error::Error::source(&error).map(tracing::field::display),
             "starting without a route table; the snapshot is put aside until a new one comes"
         );
-        if let Err(error) = snapshot::set_aside(&keeper.snapshot) {
+        if let Err(error) = keeper.log.set_aside() {
             tracing::warn!(%error, "cannot put the snapshot aside");
         }
     }

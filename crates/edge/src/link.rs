@@ -17,7 +17,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::balance::Target;
+use crate::target::Target;
 
 /// No deadline.
 pub const NEVER: u64 = u64::MAX;

@@ -4,6 +4,7 @@
 
 use std::{
     fmt::Write,
+    sync::OnceLock,
     sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
@@ -54,27 +55,43 @@ impl Histogram {
 #[derive(Default)]
 pub struct Counters {
     pub requests: AtomicU64,
-    /// Answers of targets, by class: 1xx to 5xx.
-    pub classes: [AtomicU64; 5],
     /// Answers that the balancer had to make because no target gave a good one: 502, 503, 504.
     pub failures: AtomicU64,
+    /// Requests that went to any target because none was healthy.
+    pub panics: AtomicU64,
     pub active: AtomicU32,
-    pub latency: Histogram,
+    /// Only groups that have answered have one.
+    answers: OnceLock<Box<Answers>>,
+}
+
+#[derive(Default)]
+struct Answers {
+    /// Of targets, by class: 1xx to 5xx.
+    classes: [AtomicU64; 5],
+    latency: Histogram,
 }
 
 impl Counters {
     pub fn answered(&self, status: u16, took: Duration) {
-        if let Some(class) = self.classes.get(usize::from(status / 100).wrapping_sub(1)) {
+        let answers = self.answers.get_or_init(Box::default);
+        if let Some(class) = answers.classes.get(usize::from(status / 100).wrapping_sub(1)) {
             class.fetch_add(1, Relaxed);
         }
-        self.latency.record(took);
+        answers.latency.record(took);
+    }
+
+    /// Answers of targets in a class, 1 to 5.
+    fn class(&self, class: usize) -> u64 {
+        self.answers
+            .get()
+            .map_or(0, |answers| answers.classes[class - 1].load(Relaxed))
     }
 
     pub fn stats(&self, group: &str) -> GroupStats {
         GroupStats {
             group: group.to_owned(),
             requests: self.requests.load(Relaxed),
-            target_5xx: self.classes[4].load(Relaxed),
+            target_5xx: self.class(5),
             edge_5xx: self.failures.load(Relaxed),
             active: self.active.load(Relaxed),
         }
@@ -91,11 +108,12 @@ pub fn write(out: &mut String, groups: &[(String, &Counters)]) {
     };
     metric("requests_total", "counter", &|c| c.requests.load(Relaxed));
     metric("failures_total", "counter", &|c| c.failures.load(Relaxed));
+    metric("panics_total", "counter", &|c| c.panics.load(Relaxed));
     metric("requests_active", "gauge", &|c| u64::from(c.active.load(Relaxed)));
     let _ = writeln!(out, "# TYPE vend_edge_target_responses_total counter");
     for (group, counters) in groups {
-        for (class, count) in (1..).zip(&counters.classes) {
-            let count = count.load(Relaxed);
+        for class in 1..=5 {
+            let count = counters.class(class);
             let _ = writeln!(
                 out,
                 "vend_edge_target_responses_total{{group=\"{group}\",class=\"{class}xx\"}} {count}"
@@ -104,7 +122,9 @@ pub fn write(out: &mut String, groups: &[(String, &Counters)]) {
     }
     let _ = writeln!(out, "# TYPE vend_edge_latency_seconds histogram");
     for (group, counters) in groups {
-        counters.latency.write(out, group);
+        if let Some(answers) = counters.answers.get() {
+            answers.latency.write(out, group);
+        }
     }
 }
 

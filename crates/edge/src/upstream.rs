@@ -13,10 +13,12 @@ use tokio::net::TcpStream;
 
 use crate::{
     answer::Answer,
-    balance::{Group, Target},
+    balance::Group,
     head::Ask,
     link::{Link, NEVER},
-    table::Action,
+    sticky::{self, Cookies},
+    table::{Action, Rule},
+    target::Target,
     worker::{Watched, Worker},
 };
 
@@ -97,13 +99,23 @@ pub struct Lease {
     pub link: Rc<Link>,
     pub group: Arc<Group>,
     pub target: Arc<Target>,
+    pub rule: Arc<Rule>,
     /// The connection has served a request before, and may have been closed in the meantime.
     pub reused: bool,
+    /// What is added to the answer.
+    pub cookies: Option<Box<Cookies>>,
+    tick: u64,
     started: Instant,
 }
 
 impl Lease {
-    fn new(up: Watched, group: Arc<Group>, target: Arc<Target>, reused: bool) -> Self {
+    fn new(up: Watched, chosen: Chosen, reused: bool, tick: u64) -> Self {
+        let Chosen {
+            rule,
+            group,
+            target,
+            cookies,
+        } = chosen;
         target.requests.fetch_add(1, Relaxed);
         target.active.fetch_add(1, Relaxed);
         group.counters.requests.fetch_add(1, Relaxed);
@@ -111,9 +123,12 @@ impl Lease {
         Self {
             link: Rc::clone(&up.link),
             up: Some(up),
+            rule,
             group,
             target,
             reused,
+            cookies,
+            tick,
             started: Instant::now(),
         }
     }
@@ -121,14 +136,14 @@ impl Lease {
     /// The target has answered.
     pub fn answered(&self, status: u16) {
         self.group.counters.answered(status, self.started.elapsed());
-        if status >= 500 {
-            self.target.errors.fetch_add(1, Relaxed);
-        }
+        self.target
+            .met(status >= 500, self.group.policy.ejection.as_ref(), self.tick);
     }
 
     /// The target has not answered, or not well.
     pub fn failed(&self) {
-        self.target.errors.fetch_add(1, Relaxed);
+        self.target
+            .met(true, self.group.policy.ejection.as_ref(), self.tick);
     }
 
     /// The answer is complete and the connection good for another request.
@@ -183,22 +198,24 @@ impl Attempts {
 ///
 /// It looks the rule up anew after every wait, so that a request that had to wait goes where the table points by then.
 /// There is no waiting between the last look and the return: who writes at once writes to a target that is in the table.
-pub async fn lease(worker: &Rc<Worker>, ask: &Ask, attempts: &mut Attempts) -> Result<Lease, Answer> {
+pub async fn lease(worker: &Rc<Worker>, ask: &mut Ask, attempts: &mut Attempts) -> Result<Lease, Answer> {
     loop {
-        let (group, target) = choose(worker, ask, attempts)?;
+        let chosen = choose(worker, ask, attempts)?;
+        transform(&chosen.rule, ask)?;
+        let target = Arc::clone(&chosen.target);
         let pooled = match attempts.wants_fresh() {
             true => None,
             false => worker.pool.take(&target, worker.tick(), ask.is_idempotent()),
         };
         if let Some(up) = pooled {
-            return Ok(Lease::new(up, group, target, true));
+            return Ok(Lease::new(up, chosen, true, worker.tick()));
         }
-        let connecting = tokio::time::timeout(worker.limits.connect, TcpStream::connect(target.spec.address));
+        let connecting = tokio::time::timeout(worker.limits.connect, TcpStream::connect(target.address));
         let failure = match connecting.await {
             Ok(Ok(_)) if target.is_leaving() => continue,
             Ok(Ok(stream)) => {
-                let up = worker.register(stream, Some(Arc::clone(&target)));
-                return Ok(Lease::new(up, group, target, false));
+                let up = worker.register(stream, Some(target));
+                return Ok(Lease::new(up, chosen, false, worker.tick()));
             }
             Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
                 Answer::bad_gateway("the target refused the connection")
@@ -206,35 +223,60 @@ pub async fn lease(worker: &Rc<Worker>, ask: &Ask, attempts: &mut Attempts) -> R
             Ok(Err(_)) => Answer::bad_gateway("the target cannot be reached"),
             Err(_) => Answer::gateway_timeout("the target did not accept the connection in time"),
         };
-        target.errors.fetch_add(1, Relaxed);
+        target.met(true, chosen.group.policy.ejection.as_ref(), worker.tick());
         worker.shared.totals.retries.fetch_add(1, Relaxed);
         attempts.tried.push(target.serial);
         attempts.last = Some(failure);
     }
 }
 
-fn choose(worker: &Worker, ask: &Ask, attempts: &mut Attempts) -> Result<(Arc<Group>, Arc<Target>), Answer> {
+/// What the table says of one request.
+struct Chosen {
+    rule: Arc<Rule>,
+    group: Arc<Group>,
+    target: Arc<Target>,
+    cookies: Option<Box<Cookies>>,
+}
+
+fn choose(worker: &Worker, ask: &Ask, attempts: &mut Attempts) -> Result<Chosen, Answer> {
     let live = worker.shared.live.load();
-    let group = match live.rules.find(&ask.host, ask.path()) {
-        Some(Action::Forward(weights)) => weights.pick().ok_or_else(Answer::no_targets)?,
-        Some(Action::Fixed {
-            status,
-            content_type,
-            body,
-        }) => return Err(Answer::fixed(*status, content_type, body)),
-        Some(Action::Redirect { status, location }) => return Err(Answer::redirect(*status, location, ask)),
-        None => {
-            worker.shared.totals.unmatched.fetch_add(1, Relaxed);
-            return Err(Answer::unmatched());
-        }
+    let Some(rule) = live.rules.find(ask) else {
+        worker.shared.totals.unmatched.fetch_add(1, Relaxed);
+        return Err(Answer::unmatched());
     };
-    match group.pick(&attempts.tried) {
-        Some(target) => Ok((Arc::clone(group), Arc::clone(target))),
+    let weights = match &rule.action {
+        Action::Forward(weights) => weights,
+        Action::Fixed(fixed) => return Err(Answer::fixed(fixed)),
+        Action::Redirect(redirect) => return Err(Answer::redirect(redirect, ask)),
+    };
+    let group = sticky::wanted_group(ask, weights).or_else(|| weights.pick());
+    let group = group.ok_or_else(Answer::no_targets)?;
+    let wanted = sticky::wanted_target(ask, group);
+    match group.pick(&attempts.tried, wanted, worker.tick()) {
+        Some(target) => Ok(Chosen {
+            cookies: Cookies::new(ask, weights, group, target),
+            rule: Arc::clone(rule),
+            group: Arc::clone(group),
+            target: Arc::clone(target),
+        }),
         None => {
             group.counters.failures.fetch_add(1, Relaxed);
             Err(attempts.last.take().unwrap_or_else(Answer::no_targets))
         }
     }
+}
+
+/// Changes what the target gets, as the rule says.
+fn transform(rule: &Rule, ask: &mut Ask) -> Result<(), Answer> {
+    let Some(rest) = rule.rest.as_ref().filter(|rest| rest.transforms()) else {
+        return Ok(());
+    };
+    let (url, host) = match (rest.url(ask), rest.host(ask)) {
+        (Ok(url), Ok(host)) => (url, host),
+        _ => return Err(Answer::untransformed()),
+    };
+    ask.transform(url.as_deref(), host.as_deref());
+    Ok(())
 }
 
 /// How long a worker waits for things. All are bounded.

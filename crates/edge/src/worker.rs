@@ -114,7 +114,7 @@ impl Worker {
     pub fn register(
         self: &Rc<Self>,
         stream: TcpStream,
-        target: Option<Arc<crate::balance::Target>>,
+        target: Option<Arc<crate::target::Target>>,
     ) -> Watched {
         let link = Rc::new(Link::new(stream, target));
         let key = self.links.borrow_mut().insert(Rc::clone(&link));
@@ -222,6 +222,8 @@ impl Drop for Admission {
 pub struct Ends {
     pub peer: SocketAddr,
     pub local: SocketAddr,
+    /// The client speaks TLS.
+    pub tls: bool,
 }
 
 async fn accept(worker: Rc<Worker>, listener: TcpListener) {
@@ -234,7 +236,11 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener) {
             Ok((stream, peer)) => {
                 let admission = worker.admit();
                 let local = stream.local_addr().unwrap_or(peer);
-                let ends = Ends { peer, local };
+                let ends = Ends {
+                    peer,
+                    local,
+                    tls: false,
+                };
                 let client = worker.register(stream, None);
                 let worker = Rc::clone(&worker);
                 tokio::task::spawn_local(async move {

@@ -75,7 +75,7 @@ pub async fn edge(data: Data, mut lent: Lent) -> ExitCode {
     let config = edge::Config {
         listeners: vec![http],
         admin: data.edge_socket(),
-        snapshot: data.edge().join("table.json"),
+        snapshot: data.edge().join("table.log"),
         workers: std::thread::available_parallelism().map_or(1, usize::from),
         access_log: Some(data.edge().join("access.log")),
         limits: edge::Limits::default(),

@@ -8,7 +8,10 @@ use std::mem::MaybeUninit;
 use httparse::Header;
 
 use super::frame::{Bad, Body, Framing};
-use crate::{head::Ask, worker::Ends};
+use crate::{
+    head::{Ask, is_confusing},
+    worker::Ends,
+};
 
 /// Fields of one head.
 const FIELDS: usize = 100;
@@ -228,7 +231,10 @@ pub fn request(head: &[u8], ends: &Ends, bits: (u64, u64), ask: &mut Ask) -> Res
     }
 
     let (authority, target) = split_target(method, target)?;
-    ask.start(method, target, ends.local.port());
+    ask.start(method, target, ends);
+    if is_confusing(ask.path()) {
+        return Err(Bad("the path means another one to whoever resolves it"));
+    }
     name_host(ask, &fields, authority, http10, ends)?;
     for (name, value) in fields.plain() {
         ask.header(name.as_bytes(), value);

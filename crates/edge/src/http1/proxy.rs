@@ -28,7 +28,7 @@ pub(super) async fn exchange(session: &mut Session, request: Request) -> After {
     }
     let mut attempts = Attempts::default();
     loop {
-        let lease = match upstream::lease(&session.worker, &session.ask, &mut attempts).await {
+        let lease = match upstream::lease(&session.worker, &mut session.ask, &mut attempts).await {
             Ok(lease) => lease,
             Err(answer) => return local(session, &answer, &mut request, None, started).await,
         };
@@ -89,6 +89,7 @@ async fn attempt(
         keep: request.keep && written.is_ok(),
         whole: &whole,
         to_head: ask.is_head(),
+        cookies: lease.cookies.as_deref(),
         upgrade: request.upgrade,
         pumping: &pumping,
         begun,
@@ -153,7 +154,7 @@ async fn give_up(
         return After::Close;
     }
     if let Fail::Bad(bad) = &fail {
-        tracing::debug!(target.id = %lease.target.spec.id, reason = bad.0, "refused an answer");
+        tracing::debug!(target.id = %lease.target.id(), reason = bad.0, "refused an answer");
     }
     let answer = fail.answer();
     if answer.status >= 500 {

@@ -6,7 +6,7 @@ use http_body_util::BodyExt;
 use hyper::{
     HeaderMap, Response, StatusCode,
     body::{Bytes, Frame, Incoming},
-    header::{HeaderName, HeaderValue},
+    header::{HeaderName, HeaderValue, SET_COOKIE},
 };
 use tokio::{
     sync::{mpsc, oneshot},
@@ -24,6 +24,7 @@ use crate::{
         relay::{Fail, find_head},
     },
     link::{Buffer, Link, NEVER},
+    sticky::Cookies,
     upstream::{self, Attempts, Lease},
     worker::Worker,
 };
@@ -45,7 +46,7 @@ impl Stream {
     pub async fn run(mut self) {
         let mut attempts = Attempts::default();
         loop {
-            let lease = match upstream::lease(&self.worker, &self.ask, &mut attempts).await {
+            let lease = match upstream::lease(&self.worker, &mut self.ask, &mut attempts).await {
                 Ok(lease) => lease,
                 Err(answer) => return self.answer(None, answer),
             };
@@ -123,6 +124,7 @@ impl Stream {
             worker: &self.worker,
             target,
             to_head: self.ask.is_head(),
+            cookies: lease.cookies.as_deref(),
             pumping: &pumping,
         };
         let mut answer = std::pin::pin!(back.answer(&mut self.response, buffer));
@@ -150,6 +152,7 @@ struct Back<'a> {
     worker: &'a Worker,
     target: &'a Link,
     to_head: bool,
+    cookies: Option<&'a Cookies>,
     pumping: &'a Cell<bool>,
 }
 
@@ -210,7 +213,7 @@ impl Back<'_> {
                 },
                 None => return Err(Fail::ClientGone),
             };
-            let (reply, head) =
+            let (reply, mut head) =
                 read_reply(&buffer.filled_part()[..length], self.to_head).map_err(Fail::Bad)?;
             buffer.consume(length);
             if reply.status == 101 {
@@ -218,6 +221,7 @@ impl Back<'_> {
             }
             // hyper's server does not pass interim answers on.
             if !reply.is_interim() {
+                self.add_cookies(head.headers_mut());
                 break (reply, head);
             }
         };
@@ -236,6 +240,18 @@ impl Back<'_> {
         let bytes = self.body(reply.body, &frames, buffer).await?;
         over.set(true);
         Ok((reply.status, bytes, reply.keep))
+    }
+
+    fn add_cookies(&self, fields: &mut HeaderMap) {
+        let Some(cookies) = self.cookies else { return };
+        let own = fields.get_all(SET_COOKIE).iter().map(HeaderValue::as_bytes);
+        let values: Vec<_> = cookies
+            .of(own)
+            .filter_map(|value| HeaderValue::from_str(value).ok())
+            .collect();
+        for value in values {
+            fields.append(SET_COOKIE, value);
+        }
     }
 
     async fn body(

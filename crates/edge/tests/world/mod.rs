@@ -15,7 +15,7 @@ use std::{
 use camino::{Utf8Path, Utf8PathBuf};
 use edge::{Client, Config, Limits};
 use jiff::SignedDuration;
-use model::route::{Action, Algorithm, HealthCheck, Rule, Table, Target, TargetGroup, Weighted};
+use model::route::{Action, Conditions, HealthCheck, Rule, Table, Target, TargetGroup, Transforms, Weighted};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -68,7 +68,7 @@ impl Edge {
         let config = Config {
             listeners: vec![listener],
             admin: folder.join("run/edge.sock"),
-            snapshot: folder.join("edge/table.json"),
+            snapshot: folder.join("edge/table.log"),
             workers,
             access_log: Some(folder.join("access.log")),
             limits,
@@ -288,9 +288,10 @@ pub fn group(addresses: &[SocketAddr]) -> TargetGroup {
             healthy: 2,
             unhealthy: 2,
             codes: vec![(200, 399)],
+            ..HealthCheck::default()
         },
         deregistration_delay: SignedDuration::from_secs(10),
-        algorithm: Algorithm::RoundRobin,
+        ..TargetGroup::default()
     }
 }
 
@@ -300,6 +301,8 @@ pub fn rule(priority: u32, host: &str, action: Action) -> Rule {
         place: "acme/shop/dev".parse().unwrap(),
         hosts: vec![host.to_owned()],
         paths: Vec::new(),
+        conditions: Conditions::default(),
+        transforms: Transforms::default(),
         action,
     }
 }
@@ -313,6 +316,7 @@ pub fn forward(weights: &[(&str, u32)]) -> Action {
                 weight: *weight,
             })
             .collect(),
+        stickiness: None,
     }
 }
 

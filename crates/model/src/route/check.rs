@@ -296,7 +296,8 @@ fn wrong_stickiness(time: SignedDuration) -> Option<&'static str> {
 }
 
 impl TargetGroup {
-    pub(super) fn check(&self, name: &str) -> Result<(), Invalid> {
+    /// Checks the group under its name.
+    pub fn check(&self, name: &str) -> Result<(), Invalid> {
         let why = self
             .wrong()
             .or_else(|| self.wrong_health())

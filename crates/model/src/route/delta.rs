@@ -10,8 +10,9 @@ use super::{Rule, Table, TargetGroup};
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Delta {
-    /// The table that must be in force. 0: whatever is in force goes first.
-    pub from: u64,
+    /// The table that must be in force. None: whatever is in force goes first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<u64>,
     pub version: u64,
     /// New, or in place of those with the same priority.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -27,6 +28,17 @@ pub struct Delta {
     pub without_groups: Vec<String>,
 }
 
+impl Delta {
+    /// Does it change nothing but the version?
+    pub fn is_empty(&self) -> bool {
+        self.from.is_some()
+            && self.rules.is_empty()
+            && self.target_groups.is_empty()
+            && self.without_rules.is_empty()
+            && self.without_groups.is_empty()
+    }
+}
+
 impl Table {
     /// What turns this table into the next.
     pub fn delta(&self, next: &Self) -> Delta {
@@ -35,7 +47,7 @@ impl Table {
         let changed = |rule: &&Rule| before.get(&rule.priority) != Some(rule);
         let other = |(name, group): &(&String, &TargetGroup)| self.target_groups.get(*name) != Some(group);
         Delta {
-            from: self.version,
+            from: Some(self.version),
             version: next.version,
             rules: next.rules.iter().filter(changed).cloned().collect(),
             target_groups: next
@@ -56,7 +68,7 @@ impl Table {
 
     /// The table after a change; rules end in priority order. It is not checked.
     pub fn change(&mut self, delta: Delta) {
-        if delta.from == 0 {
+        if delta.from.is_none() {
             *self = Self::default();
         }
         let mut rules: BTreeMap<u32, Rule> = std::mem::take(&mut self.rules)

@@ -228,7 +228,7 @@ proptest! {
         there.change(serde_json::from_str(&serde_json::to_string(&delta).unwrap()).unwrap());
         prop_assert_eq!(&there, &to);
         let none = to.delta(&Table { version: 5, ..to.clone() });
-        prop_assert_eq!(none, Delta { from: 4, version: 5, ..Delta::default() });
+        prop_assert_eq!(none, Delta { from: Some(4), version: 5, ..Delta::default() });
         there.change(from.clone().into());
         prop_assert_eq!(there, from);
     }
