@@ -166,6 +166,7 @@ impl Book {
             .keys()
             .filter(|key| !table.target_groups.contains_key(&*key.0.name));
         delta.without_groups = names.map(|key| key.0.name.to_string()).collect();
+        delta.without_groups.sort_unstable();
         let same = |rule: &route::Rule| {
             self.rules
                 .get(&rule.priority)
@@ -403,4 +404,114 @@ pub fn stats(groups: &[Arc<Group>]) -> Vec<GroupStats> {
         .iter()
         .map(|group| Counters::stats(&group.counters, &group.name))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use model::route::{Action, Conditions, Rule as Spec, Table, TargetGroup, Transforms, Weighted};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn any_table() -> impl Strategy<Value = Table> {
+        let targets = prop::collection::btree_set(1..5u16, 0..3);
+        let groups = prop::collection::btree_map("[a-d]", (targets, 2..4u32), 1..4);
+        let rules =
+            prop::collection::btree_map(1..9u32, (prop::collection::vec(0..4usize, 1..3), 0..3u32), 0..6);
+        (groups, rules).prop_map(|(groups, rules)| {
+            let names: Vec<String> = groups.keys().cloned().collect();
+            let named = |n: &usize| names[n % names.len()].clone();
+            Table {
+                version: 0,
+                rules: rules
+                    .into_iter()
+                    .map(|(priority, (to, host))| spec(priority, host, to.iter().map(named)))
+                    .collect(),
+                target_groups: groups
+                    .into_iter()
+                    .map(|(name, (ports, bad))| (name, group(&ports, bad)))
+                    .collect(),
+            }
+        })
+    }
+
+    fn group(ports: &std::collections::BTreeSet<u16>, unhealthy: u32) -> TargetGroup {
+        let target = |port: &u16| route::Target {
+            id: format!("h-{port}"),
+            address: ([127, 0, 0, 1], *port).into(),
+        };
+        let mut group = TargetGroup {
+            targets: ports.iter().map(target).collect(),
+            ..TargetGroup::default()
+        };
+        group.health.unhealthy = unhealthy;
+        group
+    }
+
+    fn spec(priority: u32, host: u32, to: impl Iterator<Item = String>) -> Spec {
+        Spec {
+            priority,
+            place: "acme/shop/dev".parse().unwrap(),
+            hosts: vec![format!("h{host}.test")],
+            paths: Vec::new(),
+            conditions: Conditions::default(),
+            transforms: Transforms::default(),
+            action: Action::Forward {
+                groups: to.map(|group| Weighted { group, weight: 1 }).collect(),
+                stickiness: None,
+            },
+        }
+    }
+
+    /// Every rule goes to the very group that is under its name, and every group knows its rules.
+    fn is_consistent(book: &Book) {
+        for rule in book.rules.values() {
+            for group in rule.groups() {
+                let (Key(held), users) = book.groups.get_key_value(&*group.name).unwrap();
+                assert!(Arc::ptr_eq(held, group), "a rule has an older group");
+                assert!(users.list().contains(&rule.priority));
+            }
+        }
+        for (Key(group), users) in &book.groups {
+            for user in users.list() {
+                assert!(
+                    book.rules[user].groups().any(|g| g.name == group.name),
+                    "a rule has gone"
+                );
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_book_is_its_table_after_any_changes(tables in prop::collection::vec(any_table(), 1..6)) {
+            let mut book = Book::default();
+            let mut held: HashMap<u64, Arc<Target>> = HashMap::new();
+            for (version, mut table) in (1..).zip(tables) {
+                table.version = version;
+                let delta = book.delta(table.clone());
+                prop_assert_eq!(book.check(&delta), Ok(()));
+                let before = book.source();
+                prop_assert_eq!(&before.delta(&table), &delta);
+                let turn = book.apply(&delta, 0);
+                prop_assert_eq!(book.source(), table);
+                is_consistent(&book);
+                // What came and went is what is there.
+                for (target, _) in &turn.left {
+                    prop_assert!(held.remove(&target.serial).is_some());
+                    target.leave(1_000_000);
+                }
+                for (target, _) in &turn.probed {
+                    target.rejoin();
+                    held.insert(target.serial, Arc::clone(target));
+                }
+                let mut there: Vec<u64> = held.keys().copied().collect();
+                let mut wanted: Vec<u64> =
+                    book.groups().iter().flat_map(|g| g.targets.iter().map(|t| t.serial)).collect();
+                there.sort_unstable();
+                wanted.sort_unstable();
+                prop_assert_eq!(there, wanted);
+            }
+        }
+    }
 }
