@@ -23,7 +23,7 @@ async fn main() -> Result<(), Failure> {
     let table = table(target.parse()?, hosts.parse()?)?;
     let client = edge::Client::new(folder.join("edge.sock"));
     let config = edge::Config {
-        listeners: vec![std::net::TcpListener::bind(listen)?],
+        listeners: vec![edge::Listener::http(std::net::TcpListener::bind(listen)?)],
         admin: folder.join("edge.sock"),
         snapshot: folder.join("table.log"),
         workers: 1,

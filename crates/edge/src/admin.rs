@@ -8,6 +8,7 @@
 //! | `GET /v1/routes` | 200, the [`model::route::Table`] in force |
 //! | `GET /v1/health` | 200, a list of [`model::route::TargetHealth`] |
 //! | `GET /v1/stats` | 200, a list of [`crate::GroupStats`] |
+//! | `GET /v1/certificates` | 200, a list of [`crate::CertificateSeen`] |
 //! | `GET /metrics` | 200, Prometheus text |
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
@@ -32,6 +33,7 @@ use tokio::{
 use crate::{
     book, clock,
     live::{Change, Error, Shared, Wish},
+    tls::Certificates,
 };
 
 /// Bytes of a table: 100,000 hosts have room.
@@ -56,6 +58,8 @@ pub struct Refusal {
 pub struct Admin {
     pub shared: Arc<Shared>,
     pub changes: mpsc::Sender<Change>,
+    /// One for each folder of them.
+    pub certificates: Vec<Arc<Certificates>>,
 }
 
 impl Admin {
@@ -111,6 +115,10 @@ impl Admin {
             (&Method::GET, "/v1/stats") => {
                 let groups = self.shared.book().groups();
                 json(StatusCode::OK, &book::stats(&groups))
+            }
+            (&Method::GET, "/v1/certificates") => {
+                let seen: Vec<_> = self.certificates.iter().flat_map(|held| held.seen()).collect();
+                json(StatusCode::OK, &seen)
             }
             (&Method::GET, "/metrics") => metrics(&self.shared),
             _ => refusal(StatusCode::NOT_FOUND, "there is no such operation"),

@@ -15,7 +15,7 @@ use model::route::{Delta, Invalid, Table, TargetHealth};
 use serde::de::DeserializeOwned;
 
 use crate::{
-    GroupStats,
+    CertificateSeen, GroupStats,
     admin::{InForce, Refusal},
     socket,
 };
@@ -93,6 +93,11 @@ impl Client {
     /// All target groups in numbers.
     pub async fn stats(&self) -> Result<Vec<GroupStats>, Error> {
         self.call(Method::GET, "/v1/stats", Vec::new()).await
+    }
+
+    /// All certificates, with what is wrong with them.
+    pub async fn certificates(&self) -> Result<Vec<CertificateSeen>, Error> {
+        self.call(Method::GET, "/v1/certificates", Vec::new()).await
     }
 
     /// Everything that is counted, as Prometheus text.

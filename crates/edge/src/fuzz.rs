@@ -145,5 +145,6 @@ fn ends() -> Ends {
         peer: SocketAddr::from((Ipv4Addr::new(192, 0, 2, 1), 4_000)),
         local: SocketAddr::from((Ipv4Addr::LOCALHOST, 80)),
         tls: false,
+        identity: None,
     }
 }

@@ -166,6 +166,9 @@ impl Ask {
             self.scheme(),
             ends.local.port()
         );
+        if let Some(identity) = &ends.identity {
+            self.wire.extend_from_slice(identity.as_bytes());
+        }
     }
 
     /// Keeps the ids that the client brought and makes those that are missing.

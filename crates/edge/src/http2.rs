@@ -67,7 +67,7 @@ pub async fn serve(worker: Rc<Worker>, client: Watched, input: Buffer, ends: End
         busy: Rc::clone(&busy),
         input: RefCell::new(input),
     };
-    let service = service_fn(move |request| handle(Rc::clone(&busy), ends, request));
+    let service = service_fn(move |request| handle(Rc::clone(&busy), ends.clone(), request));
     let connection = Builder::new(Local)
         .max_concurrent_streams(STREAMS)
         .max_header_list_size(u32::try_from(worker.limits.head).unwrap_or(u32::MAX))
@@ -127,8 +127,8 @@ impl hyper::rt::Write for Io {
         self.busy.link.poll_write(cx, data)
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.busy.link.poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -23,13 +23,17 @@ mod health;
 mod http1;
 mod http2;
 mod link;
+mod listener;
 mod live;
 mod metrics;
+mod pass;
+mod proxy;
 mod snapshot;
 mod socket;
 mod sticky;
 mod table;
 mod target;
+mod tls;
 mod upstream;
 mod worker;
 
@@ -50,11 +54,14 @@ use tokio::{
 };
 
 pub use client::{Client, Error as ClientError};
+pub use listener::{Listener, Speaks};
 pub use metrics::GroupStats;
+pub use tls::{Clients, Seen as CertificateSeen, Tls, Version};
 pub use upstream::Limits;
 
 use access::Log;
 use admin::Admin;
+use listener::Door;
 use live::{Keeper, Shared};
 use worker::{Order, Worker};
 
@@ -62,7 +69,7 @@ use worker::{Order, Worker};
 #[derive(Debug)]
 pub struct Config {
     /// Already bound. The supervisor holds them too: connections that arrive during a restart wait in their queue.
-    pub listeners: Vec<TcpListener>,
+    pub listeners: Vec<Listener>,
     /// Where the admin socket is to be: `<data>/run/edge.sock`.
     pub admin: Utf8PathBuf,
     /// Where the table is kept: `<data>/edge/table.log`.
@@ -89,6 +96,8 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    #[error("a listener cannot speak TLS")]
+    Tls(#[from] tls::Error),
     #[error("cannot start a worker")]
     Start(#[source] io::Error),
     #[error("a worker has ended before its time")]
@@ -124,13 +133,14 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         prober,
     };
     restore(&mut keeper);
+    let (doors, certificates) = listener::doors(&config.listeners)?;
     let door = socket::listen(&config.admin).map_err(|source| Error::Admin {
         path: config.admin.clone(),
         source,
     })?;
     let mut workers = JoinSet::new();
     for number in 0..config.workers.max(1) {
-        let (orders, ended) = start(&config, number, &shared, log.clone()).map_err(Error::Start)?;
+        let (orders, ended) = start(&config, &doors, number, &shared, log.clone()).map_err(Error::Start)?;
         keeper.workers.push(orders);
         workers.spawn(ended);
     }
@@ -140,7 +150,19 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let mut control = JoinSet::new();
     control.spawn(keeper.run(inbox));
     control.spawn(health::run(admissions));
-    control.spawn(Admin { shared, changes }.run(door));
+    for (folder, watched) in certificates.clone() {
+        control.spawn(watched.watch(folder));
+    }
+    let certificates = certificates
+        .into_iter()
+        .map(|(_, certificates)| certificates)
+        .collect();
+    let admin = Admin {
+        shared,
+        changes,
+        certificates,
+    };
+    control.spawn(admin.run(door));
     let early = tokio::select! {
         () = shutdown => false,
         Some(_) = workers.join_next() => true,
@@ -200,15 +222,16 @@ type Orders = mpsc::UnboundedSender<Order>;
 /// Starts one worker. The future is ready when its thread has ended, in whatever way.
 fn start(
     config: &Config,
+    doors: &[Door],
     number: usize,
     shared: &Arc<Shared>,
     log: Option<SyncSender<String>>,
 ) -> io::Result<(Orders, impl Future<Output = ()> + use<>)> {
     let mut listeners = Vec::new();
-    for listener in &config.listeners {
-        let listener = listener.try_clone()?;
-        listener.set_nonblocking(true)?;
-        listeners.push(listener);
+    for (listener, door) in config.listeners.iter().zip(doors) {
+        let socket = listener.socket.try_clone()?;
+        socket.set_nonblocking(true)?;
+        listeners.push((socket, door.clone()));
     }
     let (sender, orders) = mpsc::unbounded_channel();
     let (ending, ended) = oneshot::channel::<()>();
@@ -230,7 +253,7 @@ fn start(
 
 fn serve(
     mut runtime: tokio::runtime::Builder,
-    listeners: Vec<TcpListener>,
+    listeners: Vec<(TcpListener, Door)>,
     shared: Arc<Shared>,
     limits: Limits,
     log: Option<SyncSender<String>>,
@@ -240,7 +263,7 @@ fn serve(
     runtime.block_on(async {
         let listeners = listeners
             .into_iter()
-            .map(tokio::net::TcpListener::from_std)
+            .map(|(socket, door)| Ok((tokio::net::TcpListener::from_std(socket)?, door)))
             .collect::<io::Result<_>>()?;
         let log = log.map(|sender| Log::new(sender, Arc::clone(&shared)));
         Worker::new(shared, limits, log).run(listeners, orders).await;

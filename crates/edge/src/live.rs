@@ -5,7 +5,7 @@
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
@@ -118,6 +118,7 @@ impl Keeper {
     }
 
     async fn apply(&mut self, wish: Wish) -> Result<u64, Error> {
+        let started = Instant::now();
         let delta = match wish {
             Wish::Delta(delta) => delta,
             Wish::Table(table) => {
@@ -149,6 +150,7 @@ impl Keeper {
         }
         self.log.append(&delta).map_err(Error::Snapshot)?;
         self.switch(&delta);
+        let took_us = started.elapsed().as_micros();
         self.settle().await;
         self.log.sync().await.map_err(Error::Sync)?;
         if self.log.is_long() {
@@ -161,6 +163,7 @@ impl Keeper {
         tracing::info!(
             table.version = version,
             rules = delta.rules.len(),
+            took_us,
             "table in force"
         );
         Ok(version)

@@ -151,6 +151,8 @@ pub struct Totals {
     /// Requests refused because they were malformed or too large.
     pub refused: AtomicU64,
     pub retries: AtomicU64,
+    /// Bytes that passed through, both ways.
+    pub passed: AtomicU64,
     pub log_dropped: AtomicU64,
 }
 
@@ -162,6 +164,7 @@ impl Totals {
             ("unmatched_total", self.unmatched.load(Relaxed)),
             ("malformed_total", self.refused.load(Relaxed)),
             ("retries_total", self.retries.load(Relaxed)),
+            ("passed_bytes_total", self.passed.load(Relaxed)),
             ("access_log_dropped_total", self.log_dropped.load(Relaxed)),
         ] {
             let kind = if name.ends_with("_total") {

@@ -15,7 +15,7 @@ use crate::{
     answer::Answer,
     balance::Group,
     head::Ask,
-    link::{Link, NEVER},
+    link::{Link, NEVER, Stream},
     sticky::{self, Cookies},
     table::{Action, Rule},
     target::Target,
@@ -214,7 +214,7 @@ pub async fn lease(worker: &Rc<Worker>, ask: &mut Ask, attempts: &mut Attempts) 
         let failure = match connecting.await {
             Ok(Ok(_)) if target.is_leaving() => continue,
             Ok(Ok(stream)) => {
-                let up = worker.register(stream, Some(target));
+                let up = worker.register(Stream::Tcp(stream), Some(target));
                 return Ok(Lease::new(up, chosen, false, worker.tick()));
             }
             Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {

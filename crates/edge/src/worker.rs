@@ -11,7 +11,7 @@ use std::{
 
 use slab::Slab;
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::TcpListener,
     sync::{Notify, mpsc, oneshot},
     task::JoinSet,
 };
@@ -19,8 +19,9 @@ use tokio::{
 use crate::{
     Limits,
     access::Log,
-    clock, http1,
-    link::{Buffers, LARGE, Link},
+    clock,
+    link::{Buffers, LARGE, Link, Stream},
+    listener::{self, Door},
     live::Shared,
     upstream::Pool,
 };
@@ -111,11 +112,7 @@ impl Worker {
     }
 
     /// Puts a connection under watch.
-    pub fn register(
-        self: &Rc<Self>,
-        stream: TcpStream,
-        target: Option<Arc<crate::target::Target>>,
-    ) -> Watched {
+    pub fn register(self: &Rc<Self>, stream: Stream, target: Option<Arc<crate::target::Target>>) -> Watched {
         let link = Rc::new(Link::new(stream, target));
         let key = self.links.borrow_mut().insert(Rc::clone(&link));
         Watched {
@@ -128,12 +125,12 @@ impl Worker {
     /// Serves until it is told to stop and its clients are gone or its time is over.
     pub async fn run(
         self: Rc<Self>,
-        listeners: Vec<TcpListener>,
+        doors: Vec<(TcpListener, Door)>,
         mut orders: mpsc::UnboundedReceiver<Order>,
     ) {
         let mut accepting = JoinSet::new();
-        for listener in listeners {
-            accepting.spawn_local(accept(Rc::clone(&self), listener));
+        for (listener, door) in doors {
+            accepting.spawn_local(accept(Rc::clone(&self), listener, Rc::new(door)));
         }
         let mut watch = tokio::time::interval(WATCH);
         let mut end = u64::MAX;
@@ -218,15 +215,17 @@ impl Drop for Admission {
 }
 
 /// Where a connection came from and arrived.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct Ends {
     pub peer: SocketAddr,
     pub local: SocketAddr,
     /// The client speaks TLS.
     pub tls: bool,
+    /// Header lines that say who the client has shown to be.
+    pub identity: Option<Rc<str>>,
 }
 
-async fn accept(worker: Rc<Worker>, listener: TcpListener) {
+async fn accept(worker: Rc<Worker>, listener: TcpListener, door: Rc<Door>) {
     loop {
         while worker.clients.get() >= worker.limits.connections {
             // The rest waits in the kernel's queue.
@@ -240,11 +239,11 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener) {
                     peer,
                     local,
                     tls: false,
+                    identity: None,
                 };
-                let client = worker.register(stream, None);
-                let worker = Rc::clone(&worker);
+                let (worker, door) = (Rc::clone(&worker), Rc::clone(&door));
                 tokio::task::spawn_local(async move {
-                    http1::serve(worker, client, ends).await;
+                    listener::serve(worker, &door, stream, ends).await;
                     drop(admission);
                 });
                 // Other workers may take the next one.

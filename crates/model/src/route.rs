@@ -19,7 +19,7 @@ pub use check::{Invalid, VALUES, VALUES_PER_RULE, WILDCARDS, regex};
 pub use condition::{Conditions, HeaderCondition, Network, Pair, Rewrite, folds, matches};
 pub use delta::Delta;
 pub use group::{
-    Algorithm, Ejection, HealthCheck, HealthProtocol, Protocol, Stickiness, Target, TargetGroup,
+    Algorithm, Ejection, HealthCheck, HealthProtocol, Protocol, ProxyWord, Stickiness, Target, TargetGroup,
     TargetHealth, TargetState,
 };
 

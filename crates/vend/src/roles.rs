@@ -73,7 +73,7 @@ pub async fn edge(data: Data, mut lent: Lent) -> ExitCode {
         return ExitCode::FAILURE;
     };
     let config = edge::Config {
-        listeners: vec![http],
+        listeners: vec![edge::Listener::http(http)],
         admin: data.edge_socket(),
         snapshot: data.edge().join("table.log"),
         workers: std::thread::available_parallelism().map_or(1, usize::from),

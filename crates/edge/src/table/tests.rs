@@ -40,6 +40,7 @@ impl Asked<'_> {
             peer: std::net::SocketAddr::new(source.parse().unwrap(), 4_000),
             local: "127.0.0.1:80".parse().unwrap(),
             tls: false,
+            identity: None,
         };
         let mut ask = Ask::default();
         ask.start(method, target, &ends);

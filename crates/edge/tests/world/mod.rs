@@ -13,7 +13,7 @@ use std::{
 };
 
 use camino::{Utf8Path, Utf8PathBuf};
-use edge::{Client, Config, Limits};
+use edge::{Client, Config, Limits, Listener as Listening};
 use jiff::SignedDuration;
 use model::route::{Action, Conditions, HealthCheck, Rule, Table, Target, TargetGroup, Transforms, Weighted};
 use tokio::{
@@ -62,11 +62,20 @@ impl Edge {
     }
 
     pub fn on(folder: &tempfile::TempDir, listener: Listener, limits: Limits, workers: usize) -> Self {
+        Self::listening(folder, vec![Listening::http(listener)], limits, workers)
+    }
+
+    pub fn listening(
+        folder: &tempfile::TempDir,
+        listeners: Vec<Listening>,
+        limits: Limits,
+        workers: usize,
+    ) -> Self {
         let folder = Utf8Path::from_path(folder.path()).unwrap().to_owned();
-        let address = listener.local_addr().unwrap();
+        let address = listeners[0].socket.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let config = Config {
-            listeners: vec![listener],
+            listeners,
             admin: folder.join("run/edge.sock"),
             snapshot: folder.join("edge/table.log"),
             workers,

@@ -145,7 +145,7 @@ impl Rule {
         match &self.action {
             Action::Forward { groups, stickiness } => {
                 check_weights(rule, groups, is_group)?;
-                answer(stickiness.and_then(|time| wrong_stickiness(time)))
+                answer(stickiness.and_then(wrong_stickiness))
             }
             // The ranges are ALB's.
             Action::FixedResponse {

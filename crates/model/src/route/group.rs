@@ -24,6 +24,9 @@ pub struct TargetGroup {
     /// A target that fails requests is left out for a while, before its health check finds out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ejection: Option<Ejection>,
+    /// Connections that pass through as bytes begin with who they are from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<ProxyWord>,
     /// Its hosts sleep or are starting: requests wait for the first healthy one, for a bounded time.
     #[serde(default, skip_serializing_if = "is_default")]
     pub waking: bool,
@@ -70,6 +73,14 @@ pub enum Stickiness {
         cookie: String,
         duration: SignedDuration,
     },
+}
+
+/// The version of the PROXY protocol in which targets are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProxyWord {
+    V1,
+    V2,
 }
 
 /// When a target is left out because of what requests met.
