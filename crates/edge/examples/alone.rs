@@ -32,6 +32,7 @@ async fn main() -> Result<(), Failure> {
             .any(|o| o == "log")
             .then(|| folder.join("access.log")),
         limits: edge::Limits::default(),
+        acme: None,
     };
     let apply = async {
         while client.version().await.is_err() {

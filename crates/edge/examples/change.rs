@@ -34,6 +34,7 @@ fn main() -> Result<(), Failure> {
         workers: 1,
         access_log: None,
         limits: edge::Limits::default(),
+        acme: None,
     };
     let before = resident();
     let client = edge::Client::new(folder.join("edge.sock"));

@@ -59,6 +59,13 @@ impl Answer {
         Self::new(500, "the request cannot be transformed as its rule says")
     }
 
+    pub fn text(text: String) -> Self {
+        Self {
+            body: Cow::Owned(text),
+            ..Self::new(200, "")
+        }
+    }
+
     pub fn fixed(fixed: &Fixed) -> Self {
         Self {
             status: fixed.status,

@@ -9,6 +9,7 @@
 //! targets, `admin` is the door for the control side, and `client` the other side of that door.
 
 mod access;
+mod acme;
 mod admin;
 mod answer;
 mod balance;
@@ -53,6 +54,7 @@ use tokio::{
     task::JoinSet,
 };
 
+pub use acme::{Acme, Challenge};
 pub use client::{Client, Error as ClientError};
 pub use listener::{Listener, Speaks};
 pub use metrics::GroupStats;
@@ -79,6 +81,8 @@ pub struct Config {
     /// The access log is written only when there is a path.
     pub access_log: Option<Utf8PathBuf>,
     pub limits: Limits,
+    /// Certificates to be got from an authority.
+    pub acme: Option<Acme>,
 }
 
 /// Why the edge cannot run.
@@ -152,6 +156,19 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     control.spawn(health::run(admissions));
     for (folder, watched) in certificates.clone() {
         control.spawn(watched.watch(folder));
+    }
+    if let Some(acme) = config.acme.clone() {
+        match certificates
+            .iter()
+            .find(|(folder, _)| *folder == acme.certificates)
+        {
+            Some((_, held)) => {
+                control.spawn(acme::run(acme, Arc::clone(held), Arc::clone(&shared)));
+            }
+            None => {
+                tracing::error!(folder = %acme.certificates, "no listener has the certificates of the authority");
+            }
+        }
     }
     let certificates = certificates
         .into_iter()

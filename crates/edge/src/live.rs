@@ -4,6 +4,7 @@
 //! written, in force, and then safe from a power cut; whoever asked for it hears of it after that.
 
 use std::{
+    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
     time::{Duration, Instant},
 };
@@ -51,12 +52,32 @@ pub struct Shared {
     /// Ids of requests start here, so that those of two edges or two starts differ.
     pub seed: AtomicU64,
     book: Mutex<Book>,
+    /// Answers to challenges of an authority (HTTP-01), by token.
+    challenges: ArcSwap<HashMap<String, String>>,
 }
 
 impl Shared {
     /// The control side's record. Workers never ask for it.
     pub fn book(&self) -> MutexGuard<'_, Book> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Answers a challenge of HTTP-01, or no longer.
+    pub fn answer_challenge(&self, token: &str, answer: Option<&str>) {
+        self.challenges.rcu(|held| {
+            let mut next = HashMap::clone(held);
+            match answer {
+                Some(answer) => _ = next.insert(token.to_owned(), answer.to_owned()),
+                None => _ = next.remove(token),
+            }
+            next
+        });
+    }
+
+    /// The answer to a request for this path, if it is a challenge.
+    pub fn challenge(&self, path: &str) -> Option<String> {
+        let token = path.strip_prefix("/.well-known/acme-challenge/")?;
+        self.challenges.load().get(token).cloned()
     }
 }
 

@@ -134,7 +134,8 @@ fn read(path: &Utf8Path) -> Result<Vec<u8>, Error> {
     })
 }
 
-fn roots(path: &Utf8Path) -> Result<RootCertStore, Error> {
+/// Roots to trust, from a PEM file.
+pub fn roots(path: &Utf8Path) -> Result<RootCertStore, Error> {
     let mut roots = RootCertStore::empty();
     for certificate in all::<CertificateDer<'static>>(path)? {
         roots.add(certificate).map_err(|error| Error::Useless {

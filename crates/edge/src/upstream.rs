@@ -239,6 +239,9 @@ struct Chosen {
 }
 
 fn choose(worker: &Worker, ask: &Ask, attempts: &mut Attempts) -> Result<Chosen, Answer> {
+    if let Some(answer) = worker.shared.challenge(ask.path()) {
+        return Err(Answer::text(answer));
+    }
     let live = worker.shared.live.load();
     let Some(rule) = live.rules.find(ask) else {
         worker.shared.totals.unmatched.fetch_add(1, Relaxed);

@@ -79,6 +79,7 @@ pub async fn edge(data: Data, mut lent: Lent) -> ExitCode {
         workers: std::thread::available_parallelism().map_or(1, usize::from),
         access_log: Some(data.edge().join("access.log")),
         limits: edge::Limits::default(),
+        acme: None,
     };
     code(edge::run(config, ended()).await)
 }

@@ -32,7 +32,7 @@ pub struct Seen {
     pub name: String,
     pub hosts: Vec<String>,
     pub until: Option<Timestamp>,
-    /// Why the file, as it is now, is not used.
+    /// Why the file, as it is now, is not used, or why there is no newer one.
     pub problem: Option<String>,
 }
 
@@ -43,6 +43,8 @@ pub struct Certificates {
     /// What answers a challenge of TLS-ALPN-01, by host.
     challenges: Mutex<HashMap<String, Arc<CertifiedKey>>>,
     held: Mutex<BTreeMap<String, Held>>,
+    /// Why the last renewal failed, by name.
+    failures: Mutex<BTreeMap<String, String>>,
 }
 
 #[derive(Debug, Default)]
@@ -120,17 +122,32 @@ impl Certificates {
 
     pub fn seen(&self) -> Vec<Seen> {
         let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let seen = held.iter().map(|(name, held)| Seen {
-            name: name.clone(),
-            hosts: held
-                .good
-                .as_ref()
-                .map(|good| good.hosts.clone())
-                .unwrap_or_default(),
-            until: held.good.as_ref().and_then(|good| good.until),
-            problem: held.problem.clone(),
+        let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut names: Vec<&String> = held.keys().chain(failures.keys()).collect();
+        names.sort_unstable();
+        names.dedup();
+        let seen = names.into_iter().map(|name| {
+            let held = held.get(name);
+            let good = held.and_then(|held| held.good.as_ref());
+            Seen {
+                name: name.clone(),
+                hosts: good.map(|good| good.hosts.clone()).unwrap_or_default(),
+                until: good.and_then(|good| good.until),
+                problem: held
+                    .and_then(|held| held.problem.clone())
+                    .or_else(|| failures.get(name).cloned()),
+            }
         });
         seen.collect()
+    }
+
+    /// How the renewal of a certificate went: none is well.
+    pub fn renewed(&self, name: &str, failure: Option<String>) {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        match failure {
+            Some(failure) => _ = failures.insert(name.to_owned(), failure),
+            None => _ = failures.remove(name),
+        }
     }
 
     /// Answers challenges of TLS-ALPN-01 for a host, or no longer.

@@ -71,6 +71,16 @@ impl Edge {
         limits: Limits,
         workers: usize,
     ) -> Self {
+        Self::renewing(folder, listeners, limits, workers, None)
+    }
+
+    pub fn renewing(
+        folder: &tempfile::TempDir,
+        listeners: Vec<Listening>,
+        limits: Limits,
+        workers: usize,
+        acme: Option<edge::Acme>,
+    ) -> Self {
         let folder = Utf8Path::from_path(folder.path()).unwrap().to_owned();
         let address = listeners[0].socket.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
@@ -81,6 +91,7 @@ impl Edge {
             workers,
             access_log: Some(folder.join("access.log")),
             limits,
+            acme,
         };
         let running = tokio::spawn(async move {
             edge::run(config, async {
