@@ -6,6 +6,7 @@
 //! | `PATCH /v1/table` | the same for a [`model::route::Delta`] |
 //! | `GET /v1/table` | 200 [`InForce`] |
 //! | `GET /v1/routes` | 200, the [`model::route::Table`] in force |
+//! | `POST /v1/explain` | 200 [`crate::Explanation`] of a [`crate::Question`] |
 //! | `GET /v1/health` | 200, a list of [`model::route::TargetHealth`] |
 //! | `GET /v1/stats` | 200, a list of [`crate::GroupStats`] |
 //! | `GET /v1/certificates` | 200, a list of [`crate::CertificateSeen`] |
@@ -32,6 +33,7 @@ use tokio::{
 
 use crate::{
     book, clock,
+    explain::{Question, explain},
     live::{Change, Error, Shared, Wish},
     tls::Certificates,
 };
@@ -116,6 +118,7 @@ impl Admin {
                 let groups = self.shared.book().groups();
                 json(StatusCode::OK, &book::stats(&groups))
             }
+            (&Method::POST, "/v1/explain") => self.explain(request.into_body()).await,
             (&Method::GET, "/v1/certificates") => {
                 let seen: Vec<_> = self.certificates.iter().flat_map(|held| held.seen()).collect();
                 json(StatusCode::OK, &seen)
@@ -123,6 +126,22 @@ impl Admin {
             (&Method::GET, "/metrics") => metrics(&self.shared),
             _ => refusal(StatusCode::NOT_FOUND, "there is no such operation"),
         })
+    }
+
+    async fn explain(&self, body: Incoming) -> Response<Full<Bytes>> {
+        const QUESTION: usize = 64 * 1024;
+        let bytes = Limited::new(body, QUESTION)
+            .collect()
+            .await
+            .map(|body| body.to_bytes());
+        let question = bytes
+            .ok()
+            .and_then(|bytes| serde_json::from_slice::<Question>(&bytes).ok());
+        match question.map(|question| explain(&self.shared, &question)) {
+            Some(Ok(explanation)) => json(StatusCode::OK, &explanation),
+            Some(Err(why)) => refusal(StatusCode::BAD_REQUEST, why),
+            None => refusal(StatusCode::BAD_REQUEST, "this is not a question"),
+        }
     }
 
     async fn change<T: DeserializeOwned>(

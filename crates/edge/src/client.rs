@@ -15,7 +15,7 @@ use model::route::{Delta, Invalid, Table, TargetHealth};
 use serde::de::DeserializeOwned;
 
 use crate::{
-    CertificateSeen, GroupStats,
+    CertificateSeen, Explanation, GroupStats, Question,
     admin::{InForce, Refusal},
     socket,
 };
@@ -93,6 +93,12 @@ impl Client {
     /// All target groups in numbers.
     pub async fn stats(&self) -> Result<Vec<GroupStats>, Error> {
         self.call(Method::GET, "/v1/stats", Vec::new()).await
+    }
+
+    /// What would become of a request.
+    pub async fn explain(&self, question: &Question) -> Result<Explanation, Error> {
+        let body = serde_json::to_vec(question).map_err(Error::Answer)?;
+        self.call(Method::POST, "/v1/explain", body).await
     }
 
     /// All certificates, with what is wrong with them.

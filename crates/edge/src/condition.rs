@@ -53,22 +53,41 @@ impl Rest {
     }
 
     pub fn fits(&self, ask: &Ask) -> bool {
+        self.fails(ask).is_none()
+    }
+
+    /// The first condition that does not hold.
+    pub fn fails(&self, ask: &Ask) -> Option<&'static str> {
         let asked = &self.conditions;
         let path = ask.path();
         let none = self.paths.is_empty() && self.path.is_empty();
-        (none || self.paths.iter().any(|p| matches(p, path)) || self.path.iter().any(|r| r.is_match(path)))
-            && (asked.methods.is_empty() || asked.methods.iter().any(|m| m == ask.method_name()))
-            && (self.host.is_empty() || self.host.iter().any(|r| r.is_match(&ask.host)))
-            && (asked.sources.is_empty()
-                || ask
-                    .peer
-                    .is_some_and(|peer| asked.sources.iter().any(|network| network.contains(peer))))
-            && asked.queries.iter().all(|pairs| has_query(pairs, ask.query()))
-            && asked
-                .headers
-                .iter()
-                .zip(&self.headers)
-                .all(|(header, regexes)| has_header(header, regexes, ask))
+        if !none
+            && !self.paths.iter().any(|p| matches(p, path))
+            && !self.path.iter().any(|r| r.is_match(path))
+        {
+            Some("path")
+        } else if !asked.methods.is_empty() && !asked.methods.iter().any(|m| m == ask.method_name()) {
+            Some("method")
+        } else if !self.host.is_empty() && !self.host.iter().any(|r| r.is_match(&ask.host)) {
+            Some("host")
+        } else if !asked.sources.is_empty()
+            && !ask
+                .peer
+                .is_some_and(|peer| asked.sources.iter().any(|network| network.contains(peer)))
+        {
+            Some("source")
+        } else if !asked.queries.iter().all(|pairs| has_query(pairs, ask.query())) {
+            Some("query")
+        } else if !asked
+            .headers
+            .iter()
+            .zip(&self.headers)
+            .all(|(header, regexes)| has_header(header, regexes, ask))
+        {
+            Some("header")
+        } else {
+            None
+        }
     }
 
     pub fn transforms(&self) -> bool {

@@ -17,6 +17,7 @@ mod book;
 mod client;
 mod clock;
 mod condition;
+mod explain;
 #[doc(hidden)]
 pub mod fuzz;
 mod head;
@@ -56,6 +57,7 @@ use tokio::{
 
 pub use acme::{Acme, Challenge};
 pub use client::{Client, Error as ClientError};
+pub use explain::{Explanation, Question};
 pub use listener::{Listener, Speaks};
 pub use metrics::GroupStats;
 pub use tls::{Clients, Seen as CertificateSeen, Tls, Version};

@@ -74,9 +74,19 @@ impl Rule {
         &self.place
     }
 
+    /// Is one of its patterns for this host?
+    pub fn is_for(&self, host: &str) -> bool {
+        self.hosts.is_empty() || self.hosts.iter().any(|pattern| matches(pattern, host))
+    }
+
     /// Do all conditions hold but those of the host's patterns?
     pub fn fits(&self, ask: &Ask) -> bool {
         self.rest.as_ref().is_none_or(|rest| rest.fits(ask))
+    }
+
+    /// The first of them that does not.
+    pub fn fails(&self, ask: &Ask) -> Option<&'static str> {
+        self.rest.as_ref()?.fails(ask)
     }
 
     /// Names of the groups that it forwards to.

@@ -188,3 +188,51 @@ async fn soon_shorter<F: Future<Output = u64>>(
     }
     panic!("the log has grown to {longest} bytes");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_is_explained_without_being_sent() {
+    let folder = tempfile::tempdir().unwrap();
+    let origin = Origin::named("origin").await;
+    let edge = Edge::start(&folder);
+    let mut table = shop(1, &[origin.address]);
+    table.rules[0].priority = 10;
+    let mut api = rule(5, "shop.test", forward(&[("shop", 1)]));
+    api.paths = vec!["/api/*".into()];
+    let away = Redirect {
+        host: "new.test".into(),
+        ..Redirect::default()
+    };
+    table.rules.extend([
+        api,
+        rule(20, "old.test", Action::Redirect(away)),
+        rule(1, "other.test", forward(&[("shop", 1)])),
+    ]);
+    edge.apply(&table).await;
+    let ask = |url: &str| {
+        let question = edge::Question {
+            method: "GET".into(),
+            url: url.into(),
+            source: None,
+            headers: Vec::new(),
+        };
+        let client = edge.client.clone();
+        async move { client.explain(&question).await }
+    };
+    let shop = ask("https://shop.test/cart?x=1").await.unwrap();
+    assert_eq!(shop.rule.map(|rule| rule.priority), Some(10));
+    assert_eq!(shop.passed_over, [(5, "path".to_owned())]);
+    assert_eq!(shop.groups, [("shop".to_owned(), 100.0)]);
+    assert_eq!(shop.targets[0].target.address, origin.address);
+    let old = ask("old.test/a?b=c").await.unwrap();
+    assert_eq!(old.answer.as_deref(), Some("302 http://new.test/a?b=c"));
+    assert_eq!(
+        ask("none.test").await.unwrap().answer.as_deref(),
+        Some("503 host not found")
+    );
+    assert!(matches!(
+        ask("ftp://none.test").await,
+        Err(ClientError::Refused { status: 400, .. })
+    ));
+    assert!(origin.requests().is_empty());
+    edge.stop().await;
+}
