@@ -10,6 +10,7 @@ mod audit;
 mod check;
 mod client;
 mod credentials;
+pub mod edge;
 mod executions;
 mod failure;
 mod git;

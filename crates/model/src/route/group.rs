@@ -100,8 +100,9 @@ pub struct Target {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct HealthCheck {
-    #[serde(default, skip_serializing_if = "is_default")]
+    #[serde(skip_serializing_if = "is_default")]
     pub protocol: HealthProtocol,
     /// For gRPC the method: `/grpc.health.v1.Health/Check`.
     pub path: String,
