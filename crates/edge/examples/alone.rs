@@ -30,7 +30,8 @@ async fn main() -> Result<(), Failure> {
         access_log: options
             .iter()
             .any(|o| o == "log")
-            .then(|| folder.join("access.log")),
+            .then(|| edge::Log::short(folder.join("access.log"))),
+        metrics: None,
         limits: edge::Limits::default(),
         acme: None,
     };

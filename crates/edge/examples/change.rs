@@ -33,6 +33,7 @@ fn main() -> Result<(), Failure> {
         snapshot: folder.join("table.log"),
         workers: 1,
         access_log: None,
+        metrics: None,
         limits: edge::Limits::default(),
         acme: None,
     };

@@ -92,6 +92,43 @@ impl Admin {
         }
     }
 
+    /// Gives numbers away until it is dropped.
+    pub async fn run_metrics(self, listener: std::net::TcpListener) {
+        let listener = listener
+            .set_nonblocking(true)
+            .and_then(|()| tokio::net::TcpListener::from_std(listener));
+        let listener = match listener {
+            Ok(listener) => listener,
+            Err(error) => return tracing::error!(%error, "cannot listen for who wants numbers"),
+        };
+        let mut callers = JoinSet::new();
+        loop {
+            tokio::select! {
+                accepted = listener.accept(), if callers.len() < CALLERS => {
+                    let Ok((stream, _)) = accepted else {
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                        continue;
+                    };
+                    let shared = Arc::clone(&self.shared);
+                    let service = service_fn(move |request: Request<Incoming>| {
+                        let known = request.method() == Method::GET && request.uri().path() == "/metrics";
+                        let answer = match known {
+                            true => metrics(&shared),
+                            false => refusal(StatusCode::NOT_FOUND, "there is only GET /metrics"),
+                        };
+                        std::future::ready(Ok::<_, Infallible>(answer))
+                    });
+                    let mut server = http1::Builder::new();
+                    server.timer(hyper_util::rt::TokioTimer::new());
+                    callers.spawn(async move {
+                        let _ = server.serve_connection(TokioIo::new(stream), service).await;
+                    });
+                }
+                Some(_) = callers.join_next() => {}
+            }
+        }
+    }
+
     async fn answer(self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
         let live = self.shared.live.load_full();
         Ok(match (request.method(), request.uri().path()) {
@@ -195,6 +232,8 @@ fn metrics(shared: &Shared) -> Response<Full<Bytes>> {
         .map(|group| (escape(&group.name), &*group.counters))
         .collect();
     crate::metrics::write(&mut out, &groups);
+    let rules = shared.book().rules();
+    crate::metrics::write_table(&mut out, &rules, &held, escape);
     let mut response = Response::new(Full::from(out));
     let text = hyper::header::HeaderValue::from_static("text/plain; version=0.0.4");
     response.headers_mut().insert(CONTENT_TYPE, text);

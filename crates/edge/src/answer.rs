@@ -13,6 +13,8 @@ pub struct Answer {
     pub content_type: Cow<'static, str>,
     pub location: Option<String>,
     pub body: Cow<'static, str>,
+    /// Seconds after which it may be tried again.
+    pub retry_after: Option<u32>,
 }
 
 impl Answer {
@@ -22,6 +24,7 @@ impl Answer {
             content_type: Cow::Borrowed("text/plain; charset=utf-8"),
             location: None,
             body: Cow::Borrowed(body),
+            retry_after: None,
         }
     }
 
@@ -50,6 +53,32 @@ impl Answer {
         Self::new(503, "no targets are registered")
     }
 
+    /// Somebody asks more than they may.
+    pub fn too_many(why: &'static str) -> Self {
+        Self {
+            retry_after: Some(1),
+            ..Self::new(429, why)
+        }
+    }
+
+    /// The hosts of a group are starting. A browser shows this and asks again by itself.
+    pub fn waking(html: bool) -> Self {
+        const PAGE: &str = "<!doctype html><meta charset=utf-8><meta http-equiv=refresh content=2>\
+            <title>Starting</title><p>This is starting, and will be here in a moment.";
+        let plain = Self {
+            retry_after: Some(2),
+            ..Self::new(503, "this is starting; try again in a moment")
+        };
+        match html {
+            true => Self {
+                content_type: Cow::Borrowed("text/html; charset=utf-8"),
+                body: Cow::Borrowed(PAGE),
+                ..plain
+            },
+            false => plain,
+        }
+    }
+
     pub fn gateway_timeout(why: &'static str) -> Self {
         Self::new(504, why)
     }
@@ -72,6 +101,7 @@ impl Answer {
             content_type: Cow::Owned(fixed.content_type.to_string()),
             location: None,
             body: Cow::Owned(fixed.body.to_string()),
+            retry_after: None,
         }
     }
 
@@ -125,6 +155,9 @@ impl Answer {
         }
         if let Some(location) = &self.location {
             let _ = write!(out, "Location: {location}\r\n");
+        }
+        if let Some(seconds) = self.retry_after {
+            let _ = write!(out, "Retry-After: {seconds}\r\n");
         }
         out.extend_from_slice(connection.as_bytes());
         out.extend_from_slice(b"\r\n");

@@ -208,8 +208,12 @@ impl Book {
         renewed.sort_unstable();
         renewed.dedup();
         for priority in renewed {
-            if let Some(source) = self.take_rule(priority, &mut turn) {
-                self.put_rule(&source.source(), &mut turn);
+            if let Some(before) = self.take_rule(priority, &mut turn) {
+                self.put_rule(&before.source(), &mut turn);
+                let hits = before.hits.load(Relaxed);
+                self.rules
+                    .get(&priority)
+                    .inspect(|rule| rule.hits.store(hits, Relaxed));
             }
         }
         self.take_groups(delta, whole, &mut turn);

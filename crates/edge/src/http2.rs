@@ -16,7 +16,7 @@ use std::{
 use hyper::{
     HeaderMap, Request, Response, StatusCode,
     body::{Body, Bytes, Frame, Incoming},
-    header::{CONTENT_LENGTH, COOKIE, HOST, HeaderValue, TE},
+    header::{CONTENT_LENGTH, COOKIE, HOST, HeaderValue, RETRY_AFTER, TE},
     http::request::Parts,
     rt::{Executor, ReadBufCursor},
     server::conn::http2::Builder,
@@ -185,6 +185,9 @@ fn local(answer: Answer, head: bool) -> Response<Out> {
     *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::BAD_GATEWAY);
     let headers = response.headers_mut();
     headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    if let Some(seconds) = answer.retry_after {
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
     for (name, value) in [
         ("content-type", Some(&*answer.content_type)),
         ("location", answer.location.as_deref()),

@@ -30,6 +30,7 @@ mod live;
 mod metrics;
 mod pass;
 mod proxy;
+mod quota;
 mod snapshot;
 mod socket;
 mod sticky;
@@ -55,6 +56,7 @@ use tokio::{
     task::JoinSet,
 };
 
+pub use access::{Format, Log};
 pub use acme::{Acme, Challenge};
 pub use client::{Client, Error as ClientError};
 pub use explain::{Explanation, Question};
@@ -63,7 +65,7 @@ pub use metrics::GroupStats;
 pub use tls::{Clients, Seen as CertificateSeen, Tls, Version};
 pub use upstream::Limits;
 
-use access::Log;
+use access::Writer;
 use admin::Admin;
 use listener::Door;
 use live::{Keeper, Shared};
@@ -81,7 +83,9 @@ pub struct Config {
     /// Threads that serve; one per core is best. 0 counts as 1.
     pub workers: usize,
     /// The access log is written only when there is a path.
-    pub access_log: Option<Utf8PathBuf>,
+    pub access_log: Option<Log>,
+    /// Where numbers are given away in Prometheus' format, over HTTP and to anybody who can connect.
+    pub metrics: Option<TcpListener>,
     pub limits: Limits,
     /// Certificates to be got from an authority.
     pub acme: Option<Acme>,
@@ -123,9 +127,9 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         .store(RandomState::new().build_hasher().finish(), Relaxed);
     let (log, logger) = match &config.access_log {
         None => (None, None),
-        Some(path) => {
-            let (sender, ended) = access::open(path).map_err(|source| Error::Log {
-                path: path.clone(),
+        Some(log) => {
+            let (sender, ended) = access::open(&log.path).map_err(|source| Error::Log {
+                path: log.path.clone(),
                 source,
             })?;
             (Some(sender), Some(ended))
@@ -181,6 +185,9 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         changes,
         certificates,
     };
+    if let Some(listener) = config.metrics {
+        control.spawn(admin.clone().run_metrics(listener));
+    }
     control.spawn(admin.run(door));
     let early = tokio::select! {
         () = shutdown => false,
@@ -255,6 +262,7 @@ fn start(
     let (sender, orders) = mpsc::unbounded_channel();
     let (ending, ended) = oneshot::channel::<()>();
     let (shared, limits) = (Arc::clone(shared), config.limits.clone());
+    let log = log.zip(config.access_log.clone());
     let runtime = tokio::runtime::Builder::new_current_thread();
     std::thread::Builder::new()
         .name(format!("edge-{number}"))
@@ -275,7 +283,7 @@ fn serve(
     listeners: Vec<(TcpListener, Door)>,
     shared: Arc<Shared>,
     limits: Limits,
-    log: Option<SyncSender<String>>,
+    log: Option<(SyncSender<String>, Log)>,
     orders: mpsc::UnboundedReceiver<Order>,
 ) -> io::Result<()> {
     let runtime = runtime.enable_all().build_local(Default::default())?;
@@ -284,7 +292,7 @@ fn serve(
             .into_iter()
             .map(|(socket, door)| Ok((tokio::net::TcpListener::from_std(socket)?, door)))
             .collect::<io::Result<_>>()?;
-        let log = log.map(|sender| Log::new(sender, Arc::clone(&shared)));
+        let log = log.map(|(sender, log)| Writer::new(sender, &log, Arc::clone(&shared)));
         Worker::new(shared, limits, log).run(listeners, orders).await;
         Ok(())
     })

@@ -9,6 +9,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use crate::{
+    answer::Answer,
     http1,
     link::Stream,
     pass, proxy,
@@ -130,6 +131,25 @@ pub async fn serve(worker: Rc<Worker>, door: &Door, stream: TcpStream, ends: End
         Spoken::Http | Spoken::Https(_) => http1::serve(worker, client, ends).await,
         Spoken::Tcp(host) => pass::through(&worker, &client, ends, Some(host)).await,
         Spoken::Sni => pass::through(&worker, &client, ends, None).await,
+    }
+}
+
+/// Turns a connection of a source away that has too many.
+pub fn refuse(worker: &Worker, door: &Door, stream: &TcpStream) {
+    worker
+        .shared
+        .totals
+        .limited
+        .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    if matches!(door.speaks, Spoken::Http) {
+        let mut out = Vec::new();
+        Answer::too_many("too many connections from this address").write(
+            &mut out,
+            "Connection: close\r\n",
+            false,
+        );
+        // A word on the way out; who does not listen misses it.
+        let _ = stream.try_write(&out);
     }
 }
 

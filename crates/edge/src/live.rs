@@ -5,7 +5,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, AtomicU64},
+    },
     time::{Duration, Instant},
 };
 
@@ -17,6 +20,7 @@ use crate::{
     book::Book,
     clock, health,
     metrics::Totals,
+    quota::Quota,
     snapshot::{self, Log},
     table::Rules,
     worker::Order,
@@ -51,6 +55,11 @@ pub struct Shared {
     pub totals: Totals,
     /// Ids of requests start here, so that those of two edges or two starts differ.
     pub seed: AtomicU64,
+    /// Connections and requests of sources, and requests of tenants.
+    pub sources: Quota<u128>,
+    pub tenants: Quota<Box<str>>,
+    /// Requests that wait for hosts to wake.
+    pub waking: AtomicU32,
     book: Mutex<Book>,
     /// Answers to challenges of an authority (HTTP-01), by token.
     challenges: ArcSwap<HashMap<String, String>>,

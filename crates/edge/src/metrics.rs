@@ -9,7 +9,12 @@ use std::{
     time::Duration,
 };
 
+use std::sync::Arc;
+
+use model::route::TargetState;
 use serde::{Deserialize, Serialize};
+
+use crate::{balance::Group, table::Rule};
 
 /// Upper ends of the latency buckets: 2^8 µs (0.256 ms) to 2^26 µs (67 s), and one for what took longer.
 const FIRST: u32 = 8;
@@ -66,6 +71,8 @@ pub struct Counters {
 
 #[derive(Default)]
 struct Answers {
+    /// Bytes of answers' bodies.
+    sent: AtomicU64,
     /// Of targets, by class: 1xx to 5xx.
     classes: [AtomicU64; 5],
     latency: Histogram,
@@ -78,6 +85,14 @@ impl Counters {
             class.fetch_add(1, Relaxed);
         }
         answers.latency.record(took);
+    }
+
+    /// So many bytes of an answer's body have gone to a client.
+    pub fn sent(&self, bytes: u64) {
+        self.answers
+            .get_or_init(Box::default)
+            .sent
+            .fetch_add(bytes, Relaxed);
     }
 
     /// Answers of targets in a class, 1 to 5.
@@ -109,6 +124,9 @@ pub fn write(out: &mut String, groups: &[(String, &Counters)]) {
     metric("requests_total", "counter", &|c| c.requests.load(Relaxed));
     metric("failures_total", "counter", &|c| c.failures.load(Relaxed));
     metric("panics_total", "counter", &|c| c.panics.load(Relaxed));
+    metric("sent_bytes_total", "counter", &|c| {
+        c.answers.get().map_or(0, |answers| answers.sent.load(Relaxed))
+    });
     metric("requests_active", "gauge", &|c| u64::from(c.active.load(Relaxed)));
     let _ = writeln!(out, "# TYPE vend_edge_target_responses_total counter");
     for (group, counters) in groups {
@@ -124,6 +142,42 @@ pub fn write(out: &mut String, groups: &[(String, &Counters)]) {
     for (group, counters) in groups {
         if let Some(answers) = counters.answers.get() {
             answers.latency.write(out, group);
+        }
+    }
+}
+
+/// Rules and targets as Prometheus text.
+pub fn write_table(
+    out: &mut String,
+    rules: &[Arc<Rule>],
+    groups: &[Arc<Group>],
+    escape: impl Fn(&str) -> String,
+) {
+    let _ = writeln!(out, "# TYPE vend_edge_rule_requests_total counter");
+    for rule in rules {
+        let (priority, place, hits) = (rule.priority, escape(rule.place()), rule.hits.load(Relaxed));
+        let _ = writeln!(
+            out,
+            "vend_edge_rule_requests_total{{rule=\"{priority}\",place=\"{place}\"}} {hits}"
+        );
+    }
+    let _ = writeln!(out, "# TYPE vend_edge_targets gauge");
+    for group in groups {
+        let name = escape(&group.name);
+        for (state, word) in [
+            (TargetState::Healthy, "healthy"),
+            (TargetState::Unhealthy, "unhealthy"),
+            (TargetState::Initial, "initial"),
+        ] {
+            let count = group
+                .targets
+                .iter()
+                .filter(|target| target.state() == state)
+                .count();
+            let _ = writeln!(
+                out,
+                "vend_edge_targets{{group=\"{name}\",state=\"{word}\"}} {count}"
+            );
         }
     }
 }
@@ -151,6 +205,8 @@ pub struct Totals {
     /// Requests refused because they were malformed or too large.
     pub refused: AtomicU64,
     pub retries: AtomicU64,
+    /// Connections and requests refused with 429.
+    pub limited: AtomicU64,
     /// Bytes that passed through, both ways.
     pub passed: AtomicU64,
     pub log_dropped: AtomicU64,
@@ -164,6 +220,7 @@ impl Totals {
             ("unmatched_total", self.unmatched.load(Relaxed)),
             ("malformed_total", self.refused.load(Relaxed)),
             ("retries_total", self.retries.load(Relaxed)),
+            ("limited_total", self.limited.load(Relaxed)),
             ("passed_bytes_total", self.passed.load(Relaxed)),
             ("access_log_dropped_total", self.log_dropped.load(Relaxed)),
         ] {

@@ -7,7 +7,7 @@
 use std::{
     collections::HashSet,
     hash::{BuildHasher, RandomState},
-    sync::Arc,
+    sync::{Arc, atomic::AtomicU64},
 };
 
 use hashbrown::HashTable;
@@ -41,6 +41,8 @@ pub struct Rule {
     /// Conditions beside the host's patterns, and transforms; most rules have none.
     pub rest: Option<Box<Rest>>,
     pub action: Action,
+    /// Requests that it has decided about.
+    pub hits: AtomicU64,
 }
 
 impl Rule {
@@ -52,6 +54,7 @@ impl Rule {
             hosts: rule.hosts.iter().map(|host| host.as_str().into()).collect(),
             rest: Rest::new(rule).map(Box::new),
             action: compile(&rule.action, group),
+            hits: AtomicU64::new(0),
         }
     }
 

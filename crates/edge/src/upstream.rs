@@ -14,8 +14,10 @@ use tokio::net::TcpStream;
 use crate::{
     answer::Answer,
     balance::Group,
+    clock,
     head::Ask,
     link::{Link, NEVER, Stream},
+    quota,
     sticky::{self, Cookies},
     table::{Action, Rule},
     target::Target,
@@ -169,6 +171,12 @@ pub struct Attempts {
     tried: Vec<u64>,
     last: Option<Answer>,
     count: u32,
+    /// It has been counted as a request of its source and tenant, and of its rule.
+    counted: bool,
+    /// All hosts of its group sleep or start.
+    sleeps: bool,
+    /// They have been waited for.
+    waited: bool,
 }
 
 impl Attempts {
@@ -200,7 +208,14 @@ impl Attempts {
 /// There is no waiting between the last look and the return: who writes at once writes to a target that is in the table.
 pub async fn lease(worker: &Rc<Worker>, ask: &mut Ask, attempts: &mut Attempts) -> Result<Lease, Answer> {
     loop {
-        let chosen = choose(worker, ask, attempts)?;
+        let chosen = match choose(worker, ask, attempts) {
+            Err(answer) if attempts.sleeps => match wake(worker, ask, attempts).await {
+                Some(waited) => return Err(waited),
+                None if attempts.waited => continue,
+                None => return Err(answer),
+            },
+            chosen => chosen?,
+        };
         transform(&chosen.rule, ask)?;
         let target = Arc::clone(&chosen.target);
         let pooled = match attempts.wants_fresh() {
@@ -230,6 +245,53 @@ pub async fn lease(worker: &Rc<Worker>, ask: &mut Ask, attempts: &mut Attempts) 
     }
 }
 
+/// Waits for a group to wake: one look of it, or the answer when that was enough. A browser is not kept for longer than
+/// two seconds without a word; everybody else waits for as long as `limits.wake` says, so many at a time.
+async fn wake(worker: &Worker, ask: &Ask, attempts: &mut Attempts) -> Option<Answer> {
+    const LOOK: Duration = Duration::from_millis(20);
+    const SHORT: Duration = Duration::from_secs(2);
+    let (shared, limits) = (&worker.shared, &worker.limits);
+    let html = ask
+        .fields("accept")
+        .any(|value| memchr::memmem::find(value, b"text/html").is_some());
+    let browser = html && ask.method == crate::head::Method::Get;
+    let patience = if browser {
+        SHORT.min(limits.wake)
+    } else {
+        limits.wake
+    };
+    let end = clock::ticks().saturating_add(clock::span(patience));
+    if shared.waking.fetch_add(1, Relaxed) >= limits.sleepers {
+        shared.waking.fetch_sub(1, Relaxed);
+        return Some(Answer::waking(browser));
+    }
+    let _counted = Waiting(&shared.waking);
+    while clock::ticks() < end {
+        tokio::time::sleep(LOOK).await;
+        let live = shared.live.load();
+        let awake = match live.rules.find(ask).map(|rule| &rule.action) {
+            Some(Action::Forward(weights)) => weights
+                .groups()
+                .any(|group| !group.policy.waking || group.has_healthy()),
+            _ => true,
+        };
+        if awake {
+            (attempts.waited, attempts.sleeps) = (true, false);
+            return None;
+        }
+    }
+    Some(Answer::waking(browser))
+}
+
+/// One request that waits.
+struct Waiting<'a>(&'a std::sync::atomic::AtomicU32);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
 /// What the table says of one request.
 struct Chosen {
     rule: Arc<Rule>,
@@ -242,11 +304,31 @@ fn choose(worker: &Worker, ask: &Ask, attempts: &mut Attempts) -> Result<Chosen,
     if let Some(answer) = worker.shared.challenge(ask.path()) {
         return Err(Answer::text(answer));
     }
-    let live = worker.shared.live.load();
+    let (shared, limits, tick) = (&worker.shared, &worker.limits, worker.tick());
+    let first = !std::mem::replace(&mut attempts.counted, true);
+    if first
+        && limits.source_requests > 0
+        && let Some(peer) = ask.peer
+        && !shared
+            .sources
+            .request(quota::source(peer), limits.source_requests, tick)
+    {
+        shared.totals.limited.fetch_add(1, Relaxed);
+        return Err(Answer::too_many("too many requests from this address"));
+    }
+    let live = shared.live.load();
     let Some(rule) = live.rules.find(ask) else {
         worker.shared.totals.unmatched.fetch_add(1, Relaxed);
         return Err(Answer::unmatched());
     };
+    if first {
+        rule.hits.fetch_add(1, Relaxed);
+        let tenant = || rule.place().split('/').next().unwrap_or_default().into();
+        if limits.tenant_requests > 0 && !shared.tenants.request(tenant(), limits.tenant_requests, tick) {
+            shared.totals.limited.fetch_add(1, Relaxed);
+            return Err(Answer::too_many("too many requests for this tenant"));
+        }
+    }
     let weights = match &rule.action {
         Action::Forward(weights) => weights,
         Action::Fixed(fixed) => return Err(Answer::fixed(fixed)),
@@ -255,6 +337,10 @@ fn choose(worker: &Worker, ask: &Ask, attempts: &mut Attempts) -> Result<Chosen,
     let group = sticky::wanted_group(ask, weights).or_else(|| weights.pick());
     let group = group.ok_or_else(Answer::no_targets)?;
     let wanted = sticky::wanted_target(ask, group);
+    attempts.sleeps = group.policy.waking && !group.has_healthy();
+    if attempts.sleeps {
+        return Err(Answer::waking(false));
+    }
     match group.pick(&attempts.tried, wanted, worker.tick()) {
         Some(target) => Ok(Chosen {
             cookies: Cookies::new(ask, weights, group, target),
@@ -303,6 +389,16 @@ pub struct Limits {
     pub tunnel: Duration,
     /// For requests under way when the edge is told to stop.
     pub drain: Duration,
+    /// Open connections of one source at all workers; 0 is no limit.
+    pub source_connections: u32,
+    /// Requests of one source a second, twice that at once; 0 is no limit. An IPv6 source is a network of 64 bits.
+    pub source_requests: u32,
+    /// The same for all requests that one tenant gets.
+    pub tenant_requests: u32,
+    /// How long a request waits for a sleeping group; a browser at most 2 s, and then gets a page that asks again.
+    pub wake: Duration,
+    /// Requests that may wait so, of all groups.
+    pub sleepers: u32,
 }
 
 impl Default for Limits {
@@ -317,6 +413,11 @@ impl Default for Limits {
             upstream_idle: Duration::from_secs(4),
             tunnel: Duration::from_secs(600),
             drain: Duration::from_secs(30),
+            source_connections: 0,
+            source_requests: 0,
+            tenant_requests: 0,
+            wake: Duration::from_secs(30),
+            sleepers: 1024,
         }
     }
 }

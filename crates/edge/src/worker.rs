@@ -18,11 +18,12 @@ use tokio::{
 
 use crate::{
     Limits,
-    access::Log,
+    access::Writer,
     clock,
     link::{Buffers, LARGE, Link, Stream},
     listener::{self, Door},
     live::Shared,
+    quota,
     upstream::Pool,
 };
 
@@ -47,7 +48,7 @@ pub struct Worker {
     pub limits: Limits,
     pub pool: Pool,
     pub buffers: Buffers,
-    pub log: Option<Log>,
+    pub log: Option<Writer>,
     links: RefCell<Slab<Rc<Link>>>,
     tick: Cell<u64>,
     stopping: Cell<bool>,
@@ -59,7 +60,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    pub fn new(shared: Arc<Shared>, limits: Limits, log: Option<Log>) -> Rc<Self> {
+    pub fn new(shared: Arc<Shared>, limits: Limits, log: Option<Writer>) -> Rc<Self> {
         // A buffer has room for one head, and for a part of the next.
         let limits = Limits {
             head: limits.head.min(LARGE / 2),
@@ -243,7 +244,17 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, door: Rc<Door>) {
                 };
                 let (worker, door) = (Rc::clone(&worker), Rc::clone(&door));
                 tokio::task::spawn_local(async move {
-                    listener::serve(worker, &door, stream, ends).await;
+                    let shared = Arc::clone(&worker.shared);
+                    let source = quota::source(ends.peer.ip());
+                    let most = worker.limits.source_connections;
+                    if most == 0 {
+                        listener::serve(worker, &door, stream, ends).await;
+                    } else if shared.sources.open(source, most, worker.tick()) {
+                        listener::serve(Rc::clone(&worker), &door, stream, ends).await;
+                        shared.sources.close(source, worker.tick());
+                    } else {
+                        listener::refuse(&worker, &door, &stream);
+                    }
                     drop(admission);
                 });
                 // Other workers may take the next one.

@@ -10,7 +10,7 @@ use std::{
 };
 
 use camino::{Utf8Path, Utf8PathBuf};
-use edge::{Acme, CertificateSeen, Challenge, Limits, Listener, Speaks, Tls, Version};
+use edge::{Acme, CertificateSeen, Challenge, Listener, Speaks, Tls, Version};
 use rcgen::{CertificateParams, KeyPair};
 use world::{Edge, until};
 
@@ -149,13 +149,9 @@ async fn certificate(challenge: Challenge) -> (Edge, tempfile::TempDir, Authorit
         speaks: Speaks::Https(Box::new(tls)),
         proxied: false,
     };
-    let edge = Edge::renewing(
-        &folder,
-        vec![Listener::http(http), secure],
-        Limits::default(),
-        1,
-        Some(acme),
-    );
+    let edge = Edge::configured(&folder, vec![Listener::http(http), secure], |config| {
+        config.acme = Some(acme)
+    });
     (edge, folder, authority)
 }
 

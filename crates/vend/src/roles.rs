@@ -92,7 +92,8 @@ pub async fn edge(data: Data, mut lent: Lent) -> ExitCode {
         admin: data.edge_socket(),
         snapshot: data.edge().join("table.log"),
         workers: std::thread::available_parallelism().map_or(1, usize::from),
-        access_log: Some(data.edge().join("access.log")),
+        access_log: Some(edge::Log::short(data.edge().join("access.log"))),
+        metrics: None,
         limits: edge::Limits::default(),
         acme: None,
     };

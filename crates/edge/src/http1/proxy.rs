@@ -125,6 +125,7 @@ async fn finish(
         let (_, down) = tunnel::carry(&session.worker, client, (&lease.link, buffer)).await;
         done.bytes = down;
     }
+    lease.group.counters.sent(done.bytes);
     session.log(Some(&lease), done.status, done.bytes, started);
     let whole = request.body.is_over();
     if whole && done.keep_target {

@@ -55,6 +55,7 @@ impl Stream {
             let result = self.attempt(&lease, &mut buffer, &mut sent).await;
             match result {
                 Ok((status, bytes, keep)) => {
+                    lease.group.counters.sent(bytes);
                     self.log(Some(&lease), status, bytes);
                     lease.answered(status);
                     if keep && buffer.is_empty() {

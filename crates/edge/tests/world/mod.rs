@@ -71,28 +71,31 @@ impl Edge {
         limits: Limits,
         workers: usize,
     ) -> Self {
-        Self::renewing(folder, listeners, limits, workers, None)
+        Self::configured(folder, listeners, |config| {
+            (config.limits, config.workers) = (limits, workers);
+        })
     }
 
-    pub fn renewing(
+    /// With one worker and whatever `edit` says.
+    pub fn configured(
         folder: &tempfile::TempDir,
         listeners: Vec<Listening>,
-        limits: Limits,
-        workers: usize,
-        acme: Option<edge::Acme>,
+        edit: impl FnOnce(&mut Config),
     ) -> Self {
         let folder = Utf8Path::from_path(folder.path()).unwrap().to_owned();
         let address = listeners[0].socket.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
-        let config = Config {
+        let mut config = Config {
             listeners,
             admin: folder.join("run/edge.sock"),
             snapshot: folder.join("edge/table.log"),
-            workers,
-            access_log: Some(folder.join("access.log")),
-            limits,
-            acme,
+            workers: 1,
+            access_log: Some(edge::Log::short(folder.join("access.log"))),
+            metrics: None,
+            limits: Limits::default(),
+            acme: None,
         };
+        edit(&mut config);
         let running = tokio::spawn(async move {
             edge::run(config, async {
                 let _ = stopped.await;

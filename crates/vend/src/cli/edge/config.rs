@@ -29,7 +29,12 @@ struct Config {
     #[serde(default)]
     acme: Option<Authority>,
     #[serde(default)]
-    access_log: Option<Utf8PathBuf>,
+    access_log: Option<Logged>,
+    /// Where Prometheus asks.
+    #[serde(default)]
+    metrics: Option<SocketAddr>,
+    #[serde(default)]
+    limits: Limited,
     /// One per core when nothing is said.
     #[serde(default)]
     workers: Option<usize>,
@@ -88,6 +93,34 @@ enum Way {
     #[default]
     Http,
     Tls,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Logged {
+    path: Utf8PathBuf,
+    #[serde(default)]
+    format: Shape,
+    /// One request in so many.
+    #[serde(default)]
+    one_in: u32,
+}
+
+#[derive(Debug, Default, Clone, Copy, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Shape {
+    #[default]
+    Short,
+    Alb,
+    Json,
+}
+
+/// Limits of who asks; 0 is none.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Limited {
+    connections_per_source: u32,
+    requests_per_source: u32,
 }
 
 /// A rule, with exactly one of its actions. Rules are asked in the order of the file.
@@ -196,6 +229,36 @@ impl Config {
 
     fn listeners(&self) -> Result<Vec<Listener>, Failure> {
         self.listeners.iter().map(Listens::bind).collect()
+    }
+
+    fn log(&self) -> Option<edge::Log> {
+        let log = self.access_log.as_ref()?;
+        Some(edge::Log {
+            path: log.path.clone(),
+            format: match log.format {
+                Shape::Short => edge::Format::Short,
+                Shape::Alb => edge::Format::Alb,
+                Shape::Json => edge::Format::Json,
+            },
+            one_in: log.one_in,
+        })
+    }
+
+    fn metrics(&self) -> Result<Option<TcpListener>, Failure> {
+        let Some(address) = self.metrics else { return Ok(None) };
+        let failed = |error: std::io::Error| Failure {
+            cause: Some(error.to_string()),
+            ..Failure::failed(format!("cannot listen at {address}"))
+        };
+        TcpListener::bind(address).map(Some).map_err(failed)
+    }
+
+    fn limits(&self) -> edge::Limits {
+        edge::Limits {
+            source_connections: self.limits.connections_per_source,
+            source_requests: self.limits.requests_per_source,
+            ..edge::Limits::default()
+        }
     }
 
     fn acme(&self, data: &Data) -> Result<Option<Acme>, Failure> {
@@ -322,8 +385,9 @@ pub async fn run(file: &Utf8Path, data: &Data) -> Result<(), Failure> {
         admin: data.edge_socket(),
         snapshot: data.edge().join("table.log"),
         workers: config.workers.unwrap_or(cores),
-        access_log: config.access_log.clone(),
-        limits: edge::Limits::default(),
+        access_log: config.log(),
+        metrics: config.metrics()?,
+        limits: config.limits(),
         acme: config.acme(data)?,
     };
     let client = Client::new(data.edge_socket());
