@@ -79,6 +79,11 @@ impl Answer {
         }
     }
 
+    /// ALB's own number: what the client speaks is not what the group's targets do.
+    pub fn incompatible() -> Self {
+        Self::new(464, "the targets speak another version of HTTP than the request")
+    }
+
     pub fn gateway_timeout(why: &'static str) -> Self {
         Self::new(504, why)
     }

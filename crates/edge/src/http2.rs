@@ -1,6 +1,7 @@
 //! HTTP/2 from clients, by hyper; targets get HTTP/1.1, through the same pool, rules and checks as everybody.
 
 mod drive;
+pub mod forward;
 
 use std::{
     cell::{Cell, RefCell},
@@ -137,13 +138,14 @@ impl hyper::rt::Write for Io {
 }
 
 /// The body of an answer.
-enum Out {
+pub enum Out {
     Whole(Option<Bytes>),
     Parts(Parting),
+    Passing(forward::Passing),
 }
 
 /// A body that comes in parts. Its end is an end only when it was said to be one: a part must not pass for the whole.
-struct Parting {
+pub struct Parting {
     frames: mpsc::Receiver<io::Result<Frame<Bytes>>>,
     over: Rc<Cell<bool>>,
 }
@@ -170,6 +172,7 @@ impl Body for Out {
         match &mut *self {
             Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Parts(parting) => parting.poll(cx),
+            Self::Passing(passing) => passing.poll(cx),
         }
     }
 

@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use model::route::Protocol;
 use tokio::net::TcpStream;
 
 use crate::{
@@ -196,6 +197,12 @@ impl Attempts {
         }
     }
 
+    /// There is no connection to a target.
+    pub fn failed(&mut self, target: &Target, answer: Answer) {
+        self.tried.push(target.serial);
+        self.last = Some(answer);
+    }
+
     /// Connections that idled are not trusted again after one was lost.
     fn wants_fresh(&self) -> bool {
         self.count > 0
@@ -206,7 +213,7 @@ impl Attempts {
 ///
 /// It looks the rule up anew after every wait, so that a request that had to wait goes where the table points by then.
 /// There is no waiting between the last look and the return: who writes at once writes to a target that is in the table.
-pub async fn lease(worker: &Rc<Worker>, ask: &mut Ask, attempts: &mut Attempts) -> Result<Lease, Answer> {
+pub async fn lease(worker: &Rc<Worker>, ask: &mut Ask, attempts: &mut Attempts) -> Result<Leased, Answer> {
     loop {
         let chosen = match choose(worker, ask, attempts) {
             Err(answer) if attempts.sleeps => match wake(worker, ask, attempts).await {
@@ -217,20 +224,23 @@ pub async fn lease(worker: &Rc<Worker>, ask: &mut Ask, attempts: &mut Attempts) 
             chosen => chosen?,
         };
         transform(&chosen.rule, ask)?;
+        if chosen.group.policy.protocol != Protocol::Http1 {
+            return Ok(Leased::Shared(chosen));
+        }
         let target = Arc::clone(&chosen.target);
         let pooled = match attempts.wants_fresh() {
             true => None,
             false => worker.pool.take(&target, worker.tick(), ask.is_idempotent()),
         };
         if let Some(up) = pooled {
-            return Ok(Lease::new(up, chosen, true, worker.tick()));
+            return Ok(Leased::One(Lease::new(up, chosen, true, worker.tick())));
         }
         let connecting = tokio::time::timeout(worker.limits.connect, TcpStream::connect(target.address));
         let failure = match connecting.await {
             Ok(Ok(_)) if target.is_leaving() => continue,
             Ok(Ok(stream)) => {
                 let up = worker.register(Stream::Tcp(stream), Some(target));
-                return Ok(Lease::new(up, chosen, false, worker.tick()));
+                return Ok(Leased::One(Lease::new(up, chosen, false, worker.tick())));
             }
             Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
                 Answer::bad_gateway("the target refused the connection")
@@ -240,8 +250,7 @@ pub async fn lease(worker: &Rc<Worker>, ask: &mut Ask, attempts: &mut Attempts) 
         };
         target.met(true, chosen.group.policy.ejection.as_ref(), worker.tick());
         worker.shared.totals.retries.fetch_add(1, Relaxed);
-        attempts.tried.push(target.serial);
-        attempts.last = Some(failure);
+        attempts.failed(&target, failure);
     }
 }
 
@@ -292,12 +301,20 @@ impl Drop for Waiting<'_> {
     }
 }
 
+/// A way to a target.
+pub enum Leased {
+    /// A connection for this request alone.
+    One(Lease),
+    /// The target speaks HTTP/2: its connection is for all.
+    Shared(Chosen),
+}
+
 /// What the table says of one request.
-struct Chosen {
-    rule: Arc<Rule>,
-    group: Arc<Group>,
-    target: Arc<Target>,
-    cookies: Option<Box<Cookies>>,
+pub struct Chosen {
+    pub rule: Arc<Rule>,
+    pub group: Arc<Group>,
+    pub target: Arc<Target>,
+    pub cookies: Option<Box<Cookies>>,
 }
 
 fn choose(worker: &Worker, ask: &Ask, attempts: &mut Attempts) -> Result<Chosen, Answer> {

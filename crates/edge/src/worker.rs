@@ -20,6 +20,7 @@ use crate::{
     Limits,
     access::Writer,
     clock,
+    http2::forward,
     link::{Buffers, LARGE, Link, Stream},
     listener::{self, Door},
     live::Shared,
@@ -47,6 +48,8 @@ pub struct Worker {
     pub shared: Arc<Shared>,
     pub limits: Limits,
     pub pool: Pool,
+    /// Connections to targets that speak HTTP/2.
+    pub streams: forward::Shared,
     pub buffers: Buffers,
     pub log: Option<Writer>,
     links: RefCell<Slab<Rc<Link>>>,
@@ -71,6 +74,7 @@ impl Worker {
             shared,
             limits,
             pool: Pool::default(),
+            streams: forward::Shared::default(),
             buffers: Buffers::default(),
             log,
             links: RefCell::default(),
@@ -157,6 +161,7 @@ impl Worker {
             }
         }
         self.pool.clear();
+        self.streams.clear();
     }
 
     fn stop(&self) {

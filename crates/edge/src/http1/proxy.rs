@@ -13,7 +13,7 @@ use crate::{
     answer::Answer,
     head::Method,
     link::Buffer,
-    upstream::{self, Attempts, Lease},
+    upstream::{self, Attempts, Lease, Leased},
 };
 
 /// Takes a request whose head has been read through to its end.
@@ -29,7 +29,11 @@ pub(super) async fn exchange(session: &mut Session, request: Request) -> After {
     let mut attempts = Attempts::default();
     loop {
         let lease = match upstream::lease(&session.worker, &mut session.ask, &mut attempts).await {
-            Ok(lease) => lease,
+            Ok(Leased::One(lease)) => lease,
+            // As ALB: these targets are for clients that speak HTTP/2.
+            Ok(Leased::Shared(_)) => {
+                return local(session, &Answer::incompatible(), &mut request, None, started).await;
+            }
             Err(answer) => return local(session, &answer, &mut request, None, started).await,
         };
         let mut buffer = session.worker.buffers.take();

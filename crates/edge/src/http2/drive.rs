@@ -13,7 +13,11 @@ use tokio::{
     time::timeout,
 };
 
-use super::{FRAMES, Out, Parting, local};
+use super::{
+    FRAMES, Out, Parting,
+    forward::{forward, grpc_answer, is_grpc},
+    local,
+};
 use crate::{
     access::Record,
     answer::Answer,
@@ -25,7 +29,7 @@ use crate::{
     },
     link::{Buffer, Link, NEVER},
     sticky::Cookies,
-    upstream::{self, Attempts, Lease},
+    upstream::{self, Attempts, Lease, Leased},
     worker::Worker,
 };
 
@@ -47,7 +51,12 @@ impl Stream {
         let mut attempts = Attempts::default();
         loop {
             let lease = match upstream::lease(&self.worker, &mut self.ask, &mut attempts).await {
-                Ok(lease) => lease,
+                Ok(Leased::One(lease)) => lease,
+                Ok(Leased::Shared(chosen)) => match forward(&mut self, chosen, &mut attempts).await {
+                    Ok(true) => return,
+                    Ok(false) => continue,
+                    Err(answer) => return self.answer(None, answer),
+                },
                 Err(answer) => return self.answer(None, answer),
             };
             let mut buffer = self.worker.buffers.take();
@@ -86,11 +95,14 @@ impl Stream {
         self.log(lease, answer.status, answer.body.len() as u64);
         if let Some(response) = self.response.take() {
             // A client that has gone needs no answer.
-            let _ = response.send(local(answer, self.ask.is_head()));
+            let _ = response.send(match is_grpc(&self.ask) {
+                true => grpc_answer(&answer),
+                false => local(answer, self.ask.is_head()),
+            });
         }
     }
 
-    fn log(&self, lease: Option<&Lease>, status: u16, bytes: u64) {
+    pub fn log(&self, lease: Option<&Lease>, status: u16, bytes: u64) {
         if let Some(log) = &self.worker.log {
             log.write(&Record {
                 peer: self.peer,
