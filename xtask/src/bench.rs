@@ -4,6 +4,7 @@
 //! that it cannot measure a short cut that users do not have. It asserts nothing about times: machines differ.
 
 mod corridor;
+mod edge;
 mod load;
 mod memory;
 mod platform;
@@ -22,6 +23,7 @@ use self::table::Table;
 #[derive(Args)]
 pub struct Bench {
     /// `corridor`: from a push to traffic, on this machine, as root. `states`: the engine of state machines.
+    /// `edge`: the load balancer beside others.
     name: String,
     /// Fewer repetitions.
     #[arg(long)]
@@ -51,7 +53,14 @@ impl Bench {
                 table.keep(&states::kept())?;
                 went
             }
-            other => bail!("no benchmark `{other}`: there are `corridor` and `states`"),
+            "edge" => {
+                let mut table = Table::default();
+                let went = edge::run(self, &mut table);
+                table.print();
+                table.keep(&crate::target().join("bench/edge.json"))?;
+                went
+            }
+            other => bail!("no benchmark `{other}`: there are `corridor`, `states` and `edge`"),
         }
     }
 

@@ -98,6 +98,7 @@ fn tools() -> anyhow::Result<()> {
         ("python3", "python3", "a server for checks to look at"),
         ("ip", "iproute2", "test networks"),
         ("pgrep", "procps", "scripts and units that signal processes"),
+        ("pebble", "pebble", "an authority for certificates"),
     ];
     for (program, package, why) in wanted {
         if !has(program) {

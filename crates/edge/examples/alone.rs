@@ -6,7 +6,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use camino::Utf8PathBuf;
 use jiff::SignedDuration;
-use model::route::{Action, Algorithm, HealthCheck, Rule, Table, Target, TargetGroup, Weighted};
+use model::route::{Action, Conditions, HealthCheck, Rule, Table, Target, TargetGroup, Transforms, Weighted};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -23,15 +23,17 @@ async fn main() -> Result<(), Failure> {
     let table = table(target.parse()?, hosts.parse()?)?;
     let client = edge::Client::new(folder.join("edge.sock"));
     let config = edge::Config {
-        listeners: vec![std::net::TcpListener::bind(listen)?],
+        listeners: vec![edge::Listener::http(std::net::TcpListener::bind(listen)?)],
         admin: folder.join("edge.sock"),
-        snapshot: folder.join("table.json"),
+        snapshot: folder.join("table.log"),
         workers: 1,
         access_log: options
             .iter()
             .any(|o| o == "log")
-            .then(|| folder.join("access.log")),
+            .then(|| edge::Log::short(folder.join("access.log"))),
+        metrics: None,
         limits: edge::Limits::default(),
+        acme: None,
     };
     let apply = async {
         while client.version().await.is_err() {
@@ -66,11 +68,14 @@ fn table(target: SocketAddr, hosts: u32) -> Result<Table, Failure> {
             place: place.clone(),
             hosts: vec![format!("h{n}.test")],
             paths: Vec::new(),
+            conditions: Conditions::default(),
+            transforms: Transforms::default(),
             action: Action::Forward {
                 groups: vec![Weighted {
                     group: group.clone(),
                     weight: 1,
                 }],
+                stickiness: None,
             },
         });
         table.target_groups.insert(group, group_of(target));
@@ -91,8 +96,9 @@ fn group_of(address: SocketAddr) -> TargetGroup {
             healthy: 2,
             unhealthy: 2,
             codes: vec![(200, 399)],
+            ..HealthCheck::default()
         },
         deregistration_delay: SignedDuration::from_secs(30),
-        algorithm: Algorithm::RoundRobin,
+        ..TargetGroup::default()
     }
 }

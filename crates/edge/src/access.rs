@@ -1,9 +1,10 @@
 //! The access log: one line per request, handed on in blocks. When the disk is slower than the requests, lines are
 //! dropped and counted; memory is bounded and no request waits for a log.
 
+mod line;
+
 use std::{
-    cell::RefCell,
-    fmt::Write as _,
+    cell::{Cell, RefCell},
     fs::{File, OpenOptions},
     io::{self, Write as _},
     net::SocketAddr,
@@ -19,7 +20,7 @@ use std::{
 use camino::{Utf8Path, Utf8PathBuf};
 use tokio::sync::oneshot;
 
-use crate::{clock, head::Ask, live::Shared, upstream::Lease};
+use crate::{head::Ask, live::Shared, upstream::Lease};
 
 /// Bytes that a worker gathers before it hands them on.
 const BLOCK: usize = 32 * 1024;
@@ -38,40 +39,72 @@ pub struct Record<'a> {
     pub took: Duration,
 }
 
-/// One worker's end of the log.
+/// Where lines go, and what they look like.
+#[derive(Debug, Clone)]
 pub struct Log {
-    block: RefCell<String>,
-    writer: SyncSender<String>,
-    shared: Arc<Shared>,
+    pub path: Utf8PathBuf,
+    pub format: Format,
+    /// One request in so many is written; 0 counts as 1.
+    pub one_in: u32,
 }
 
 impl Log {
-    pub fn new(writer: SyncSender<String>, shared: Arc<Shared>) -> Self {
+    /// Every request, in short.
+    pub fn short(path: Utf8PathBuf) -> Self {
+        Self {
+            path,
+            format: Format::Short,
+            one_in: 1,
+        }
+    }
+}
+
+/// What a line looks like.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Format {
+    /// For eyes.
+    #[default]
+    Short,
+    /// The fields of ALB's access logs, in their order; what is not known is `-`.
+    Alb,
+    /// One JSON object a line.
+    Json,
+}
+
+/// One worker's end of the log.
+pub struct Writer {
+    block: RefCell<String>,
+    writer: SyncSender<String>,
+    format: Format,
+    one_in: u32,
+    turn: Cell<u32>,
+    shared: Arc<Shared>,
+}
+
+impl Writer {
+    pub fn new(writer: SyncSender<String>, log: &Log, shared: Arc<Shared>) -> Self {
         Self {
             block: RefCell::default(),
             writer,
+            format: log.format,
+            one_in: log.one_in.max(1),
+            turn: Cell::new(0),
             shared,
         }
     }
 
     pub fn write(&self, record: &Record<'_>) {
-        let mut block = self.block.borrow_mut();
-        let ask = record.ask;
-        let _ = write!(block, "{:.3} {} \"", clock::now(), record.peer);
-        push_quoted(&mut block, ask.method_name());
-        block.push(' ');
-        push_quoted(&mut block, &ask.host);
-        push_quoted(&mut block, ask.target());
-        let (status, bytes, us) = (record.status, record.bytes, record.took.as_micros());
-        let _ = write!(block, " {}\" {status} {bytes} {us}us ", record.version);
-        match record.lease {
-            Some(lease) => {
-                let target = &lease.target.spec;
-                let _ = write!(block, "{} {} {} ", lease.group.name, target.id, target.address);
-            }
-            None => block.push_str("- - - "),
+        let turn = self.turn.get() + 1;
+        self.turn.set(if turn >= self.one_in { 0 } else { turn });
+        if turn < self.one_in {
+            return;
         }
-        push_quoted(&mut block, &ask.id);
+        let mut block = self.block.borrow_mut();
+        match self.format {
+            Format::Short => line::short(&mut block, record),
+            Format::Alb => line::alb(&mut block, record),
+            Format::Json => line::json(&mut block, record),
+        }
         block.push('\n');
         if block.len() >= BLOCK {
             drop(block);
@@ -94,20 +127,9 @@ impl Log {
     }
 }
 
-impl Drop for Log {
+impl Drop for Writer {
     fn drop(&mut self) {
         self.flush();
-    }
-}
-
-/// What a client sent, so that it can neither end the quotation nor the line. At most 1 KiB of it.
-fn push_quoted(out: &mut String, text: &str) {
-    for c in text.chars().take(1024) {
-        match c {
-            '"' | '\\' => out.extend(['\\', c]),
-            ' '..='~' => out.push(c),
-            _ => out.push('?'),
-        }
     }
 }
 

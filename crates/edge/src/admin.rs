@@ -3,9 +3,13 @@
 //! | method and path | answer |
 //! |---|---|
 //! | `PUT /v1/table` | 200 [`InForce`], 422 [`model::route::Invalid`], 409 the same when stale, 500 [`Refusal`] |
+//! | `PATCH /v1/table` | the same for a [`model::route::Delta`] |
 //! | `GET /v1/table` | 200 [`InForce`] |
+//! | `GET /v1/routes` | 200, the [`model::route::Table`] in force |
+//! | `POST /v1/explain` | 200 [`crate::Explanation`] of a [`crate::Question`] |
 //! | `GET /v1/health` | 200, a list of [`model::route::TargetHealth`] |
 //! | `GET /v1/stats` | 200, a list of [`crate::GroupStats`] |
+//! | `GET /v1/certificates` | 200, a list of [`crate::CertificateSeen`] |
 //! | `GET /metrics` | 200, Prometheus text |
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
@@ -20,7 +24,7 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use model::route::Invalid;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::{
     net::UnixListener,
     sync::{mpsc, oneshot},
@@ -28,8 +32,10 @@ use tokio::{
 };
 
 use crate::{
-    clock,
-    live::{Change, Error, Shared},
+    book, clock,
+    explain::{Question, explain},
+    live::{Change, Error, Shared, Wish},
+    tls::Certificates,
 };
 
 /// Bytes of a table: 100,000 hosts have room.
@@ -54,6 +60,8 @@ pub struct Refusal {
 pub struct Admin {
     pub shared: Arc<Shared>,
     pub changes: mpsc::Sender<Change>,
+    /// One for each folder of them.
+    pub certificates: Vec<Arc<Certificates>>,
 }
 
 impl Admin {
@@ -84,34 +92,111 @@ impl Admin {
         }
     }
 
+    /// Gives numbers away until it is dropped.
+    pub async fn run_metrics(self, listener: std::net::TcpListener) {
+        let listener = listener
+            .set_nonblocking(true)
+            .and_then(|()| tokio::net::TcpListener::from_std(listener));
+        let listener = match listener {
+            Ok(listener) => listener,
+            Err(error) => return tracing::error!(%error, "cannot listen for who wants numbers"),
+        };
+        let mut callers = JoinSet::new();
+        loop {
+            tokio::select! {
+                accepted = listener.accept(), if callers.len() < CALLERS => {
+                    let Ok((stream, _)) = accepted else {
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                        continue;
+                    };
+                    let shared = Arc::clone(&self.shared);
+                    let service = service_fn(move |request: Request<Incoming>| {
+                        let known = request.method() == Method::GET && request.uri().path() == "/metrics";
+                        let answer = match known {
+                            true => metrics(&shared),
+                            false => refusal(StatusCode::NOT_FOUND, "there is only GET /metrics"),
+                        };
+                        std::future::ready(Ok::<_, Infallible>(answer))
+                    });
+                    let mut server = http1::Builder::new();
+                    server.timer(hyper_util::rt::TokioTimer::new());
+                    callers.spawn(async move {
+                        let _ = server.serve_connection(TokioIo::new(stream), service).await;
+                    });
+                }
+                Some(_) = callers.join_next() => {}
+            }
+        }
+    }
+
     async fn answer(self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
         let live = self.shared.live.load_full();
         Ok(match (request.method(), request.uri().path()) {
-            (&Method::PUT, "/v1/table") => self.put_table(request.into_body()).await,
+            (&Method::PUT, "/v1/table") => self.change(request.into_body(), Wish::Table).await,
+            (&Method::PATCH, "/v1/table") => self.change(request.into_body(), Wish::Delta).await,
+            (&Method::GET, "/v1/routes") => {
+                let table = self.shared.book().source();
+                json(StatusCode::OK, &table)
+            }
             (&Method::GET, "/v1/table") => json(
                 StatusCode::OK,
                 &InForce {
                     version: live.version,
                 },
             ),
-            (&Method::GET, "/v1/health") => json(StatusCode::OK, &live.health(clock::ticks())),
-            (&Method::GET, "/v1/stats") => json(StatusCode::OK, &live.stats()),
+            (&Method::GET, "/v1/health") => {
+                let (groups, leaving) = {
+                    let book = self.shared.book();
+                    (book.groups(), book.leaving(clock::ticks()))
+                };
+                json(StatusCode::OK, &book::health(&groups, &leaving))
+            }
+            (&Method::GET, "/v1/stats") => {
+                let groups = self.shared.book().groups();
+                json(StatusCode::OK, &book::stats(&groups))
+            }
+            (&Method::POST, "/v1/explain") => self.explain(request.into_body()).await,
+            (&Method::GET, "/v1/certificates") => {
+                let seen: Vec<_> = self.certificates.iter().flat_map(|held| held.seen()).collect();
+                json(StatusCode::OK, &seen)
+            }
             (&Method::GET, "/metrics") => metrics(&self.shared),
             _ => refusal(StatusCode::NOT_FOUND, "there is no such operation"),
         })
     }
 
-    async fn put_table(&self, body: Incoming) -> Response<Full<Bytes>> {
+    async fn explain(&self, body: Incoming) -> Response<Full<Bytes>> {
+        const QUESTION: usize = 64 * 1024;
+        let bytes = Limited::new(body, QUESTION)
+            .collect()
+            .await
+            .map(|body| body.to_bytes());
+        let question = bytes
+            .ok()
+            .and_then(|bytes| serde_json::from_slice::<Question>(&bytes).ok());
+        match question.map(|question| explain(&self.shared, &question)) {
+            Some(Ok(explanation)) => json(StatusCode::OK, &explanation),
+            Some(Err(why)) => refusal(StatusCode::BAD_REQUEST, why),
+            None => refusal(StatusCode::BAD_REQUEST, "this is not a question"),
+        }
+    }
+
+    async fn change<T: DeserializeOwned>(
+        &self,
+        body: Incoming,
+        wish: fn(T) -> Wish,
+    ) -> Response<Full<Bytes>> {
         let bytes = match Limited::new(body, TABLE).collect().await {
             Ok(body) => body.to_bytes(),
             Err(error) => return refusal(StatusCode::BAD_REQUEST, format!("cannot read the table: {error}")),
         };
-        let table = match serde_json::from_slice(&bytes) {
-            Ok(table) => table,
+        let wish = match serde_json::from_slice(&bytes) {
+            Ok(wanted) => wish(wanted),
             Err(error) => return refusal(StatusCode::BAD_REQUEST, format!("this is not a table: {error}")),
         };
+        drop(bytes);
         let (done, answer) = oneshot::channel();
-        let sent = self.changes.send(Change { table, done }).await.is_ok();
+        let sent = self.changes.send(Change { wish, done }).await.is_ok();
         let answer = match sent {
             true => answer.await.unwrap_or(Err(Error::Closing)),
             false => Err(Error::Closing),
@@ -121,9 +206,12 @@ impl Admin {
             Err(Error::Invalid(invalid @ Invalid::Stale { .. })) => json(StatusCode::CONFLICT, &invalid),
             Err(Error::Invalid(invalid)) => json(StatusCode::UNPROCESSABLE_ENTITY, &invalid),
             Err(error @ Error::Closing) => refusal(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
-            Err(Error::Snapshot(source)) => {
-                tracing::error!(error = %source, "cannot write the snapshot");
-                let message = format!("{}: {source}", Error::Snapshot(source.kind().into()));
+            Err(error @ (Error::Snapshot(_) | Error::Sync(_))) => {
+                let cause = std::error::Error::source(&error)
+                    .map(ToString::to_string)
+                    .unwrap_or_default();
+                tracing::error!(cause, "cannot write the snapshot");
+                let message = format!("{error}: {cause}");
                 refusal(StatusCode::INTERNAL_SERVER_ERROR, message)
             }
         }
@@ -133,19 +221,19 @@ impl Admin {
 fn metrics(shared: &Shared) -> Response<Full<Bytes>> {
     let mut out = String::new();
     shared.totals.write(&mut out);
-    let live = shared.live.load_full();
+    let held = shared.book().groups();
     let escape = |name: &str| {
         name.replace('\\', "\\\\")
             .replace('"', "\\\"")
             .replace('\n', "\\n")
     };
-    let mut groups: Vec<_> = live
-        .groups
-        .values()
+    let groups: Vec<_> = held
+        .iter()
         .map(|group| (escape(&group.name), &*group.counters))
         .collect();
-    groups.sort_by(|a, b| a.0.cmp(&b.0));
     crate::metrics::write(&mut out, &groups);
+    let rules = shared.book().rules();
+    crate::metrics::write_table(&mut out, &rules, &held, escape);
     let mut response = Response::new(Full::from(out));
     let text = hyper::header::HeaderValue::from_static("text/plain; version=0.0.4");
     response.headers_mut().insert(CONTENT_TYPE, text);

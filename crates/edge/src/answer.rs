@@ -2,7 +2,9 @@
 
 use std::{borrow::Cow, io::Write};
 
-use crate::{clock, head::Ask};
+use model::route::Redirect;
+
+use crate::{clock, head::Ask, table::Fixed};
 
 /// One answer, for HTTP/1.1 and HTTP/2 alike.
 #[derive(Debug, Clone)]
@@ -11,6 +13,8 @@ pub struct Answer {
     pub content_type: Cow<'static, str>,
     pub location: Option<String>,
     pub body: Cow<'static, str>,
+    /// Seconds after which it may be tried again.
+    pub retry_after: Option<u32>,
 }
 
 impl Answer {
@@ -20,6 +24,7 @@ impl Answer {
             content_type: Cow::Borrowed("text/plain; charset=utf-8"),
             location: None,
             body: Cow::Borrowed(body),
+            retry_after: None,
         }
     }
 
@@ -48,31 +53,91 @@ impl Answer {
         Self::new(503, "no targets are registered")
     }
 
+    /// Somebody asks more than they may.
+    pub fn too_many(why: &'static str) -> Self {
+        Self {
+            retry_after: Some(1),
+            ..Self::new(429, why)
+        }
+    }
+
+    /// The hosts of a group are starting. A browser shows this and asks again by itself.
+    pub fn waking(html: bool) -> Self {
+        const PAGE: &str = "<!doctype html><meta charset=utf-8><meta http-equiv=refresh content=2>\
+            <title>Starting</title><p>This is starting, and will be here in a moment.";
+        let plain = Self {
+            retry_after: Some(2),
+            ..Self::new(503, "this is starting; try again in a moment")
+        };
+        match html {
+            true => Self {
+                content_type: Cow::Borrowed("text/html; charset=utf-8"),
+                body: Cow::Borrowed(PAGE),
+                ..plain
+            },
+            false => plain,
+        }
+    }
+
+    /// ALB's own number: what the client speaks is not what the group's targets do.
+    pub fn incompatible() -> Self {
+        Self::new(464, "the targets speak another version of HTTP than the request")
+    }
+
     pub fn gateway_timeout(why: &'static str) -> Self {
         Self::new(504, why)
     }
 
-    pub fn fixed(status: u16, content_type: &str, body: &str) -> Self {
+    /// A transform found its pattern, and what came of it is no request.
+    pub fn untransformed() -> Self {
+        Self::new(500, "the request cannot be transformed as its rule says")
+    }
+
+    pub fn text(text: String) -> Self {
         Self {
-            status,
-            content_type: Cow::Owned(content_type.to_owned()),
-            location: None,
-            body: Cow::Owned(body.to_owned()),
+            body: Cow::Owned(text),
+            ..Self::new(200, "")
         }
     }
 
-    /// A redirect, with ALB's `#{protocol}`, `#{host}`, `#{port}`, `#{path}` and `#{query}` filled in. They hold what the
-    /// parser let through: nothing that could end a header.
-    pub fn redirect(status: u16, location: &str, ask: &Ask) -> Self {
-        let location = location
-            .replace("#{protocol}", "http")
-            .replace("#{host}", &ask.host)
-            .replace("#{port}", &ask.port.to_string())
-            .replace("#{path}", ask.path().trim_start_matches('/'))
-            .replace("#{query}", ask.query());
+    pub fn fixed(fixed: &Fixed) -> Self {
         Self {
-            location: Some(location),
-            ..Self::new(status, "")
+            status: fixed.status,
+            content_type: Cow::Owned(fixed.content_type.to_string()),
+            location: None,
+            body: Cow::Owned(fixed.body.to_string()),
+            retry_after: None,
+        }
+    }
+
+    /// A redirect, with ALB's placeholders filled in. They hold what the parser let through: nothing that could end a
+    /// header. A port that its protocol has anyway is left out.
+    pub fn redirect(redirect: &Redirect, ask: &Ask) -> Self {
+        let port = ask.port.to_string();
+        let fill = |text: &str| {
+            text.replace("#{protocol}", ask.scheme())
+                .replace("#{host}", &ask.host)
+                .replace("#{port}", &port)
+                .replace("#{path}", ask.path().trim_start_matches('/'))
+                .replace("#{query}", ask.query())
+        };
+        let protocol = fill(&redirect.protocol).to_ascii_lowercase();
+        let (host, port, path, query) = (
+            fill(&redirect.host),
+            fill(&redirect.port),
+            fill(&redirect.path),
+            fill(&redirect.query),
+        );
+        let usual = matches!((&*protocol, &*port), ("http", "80") | ("https", "443"));
+        let port = if usual { String::new() } else { format!(":{port}") };
+        let query = if query.is_empty() {
+            query
+        } else {
+            format!("?{query}")
+        };
+        Self {
+            location: Some(format!("{protocol}://{host}{port}{path}{query}")),
+            ..Self::new(redirect.status, "")
         }
     }
 
@@ -95,6 +160,9 @@ impl Answer {
         }
         if let Some(location) = &self.location {
             let _ = write!(out, "Location: {location}\r\n");
+        }
+        if let Some(seconds) = self.retry_after {
+            let _ = write!(out, "Retry-After: {seconds}\r\n");
         }
         out.extend_from_slice(connection.as_bytes());
         out.extend_from_slice(b"\r\n");

@@ -3,109 +3,22 @@
 //! It decides from atomics alone and waits for nothing. Who is healthy is written by `health`.
 
 use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst},
+    Arc,
+    atomic::{AtomicU64, Ordering::Relaxed},
 };
 
-use model::route::{self, Algorithm, HealthCheck, TargetHealth, TargetState};
+use jiff::SignedDuration;
+use model::route::{self, Algorithm, TargetState};
 
-use crate::metrics::Counters;
-
-/// One target of one group, shared by the tables in which it stays.
-pub struct Target {
-    /// Never used twice in a process: the key of connection pools.
-    pub serial: u64,
-    pub spec: route::Target,
-    state: AtomicU8,
-    reason: Mutex<Option<String>>,
-    /// 0 while it is in the table, else the tick at which its last requests are cut.
-    leaves: AtomicU64,
-    pub requests: AtomicU64,
-    pub errors: AtomicU64,
-    pub active: AtomicU32,
-}
-
-impl Target {
-    pub fn new(spec: route::Target) -> Self {
-        static SERIAL: AtomicU64 = AtomicU64::new(1);
-        Self {
-            serial: SERIAL.fetch_add(1, Relaxed),
-            spec,
-            state: AtomicU8::new(TargetState::Initial as u8),
-            reason: Mutex::new(None),
-            leaves: AtomicU64::new(0),
-            requests: AtomicU64::new(0),
-            errors: AtomicU64::new(0),
-            active: AtomicU32::new(0),
-        }
-    }
-
-    pub fn state(&self) -> TargetState {
-        if self.is_leaving() {
-            return TargetState::Draining;
-        }
-        match self.state.load(Relaxed) {
-            s if s == TargetState::Healthy as u8 => TargetState::Healthy,
-            s if s == TargetState::Unhealthy as u8 => TargetState::Unhealthy,
-            _ => TargetState::Initial,
-        }
-    }
-
-    pub fn judge(&self, state: TargetState, reason: Option<String>) {
-        self.state.store(state as u8, Relaxed);
-        if let Ok(mut held) = self.reason.lock() {
-            *held = reason;
-        }
-    }
-
-    /// The target has left the table; `until` is the tick at which what is under way is cut.
-    pub fn leave(&self, until: u64) {
-        self.leaves.store(until.max(1), SeqCst);
-    }
-
-    /// A target that comes back before it is gone is probed afresh.
-    pub fn rejoin(&self) {
-        self.judge(TargetState::Initial, None);
-        self.leaves.store(0, SeqCst);
-    }
-
-    pub fn is_leaving(&self) -> bool {
-        self.leaves.load(SeqCst) != 0
-    }
-
-    /// Its time to finish is over.
-    pub fn is_gone(&self, tick: u64) -> bool {
-        let leaves = self.leaves.load(Relaxed);
-        leaves != 0 && leaves <= tick
-    }
-
-    pub fn seen(&self, group: &str) -> TargetHealth {
-        let state = self.state();
-        let reason = match state {
-            TargetState::Healthy | TargetState::Draining => None,
-            _ => self.reason.lock().map_or(None, |reason| reason.clone()),
-        };
-        TargetHealth {
-            group: group.to_owned(),
-            target: self.spec.clone(),
-            state,
-            reason,
-            requests: self.requests.load(Relaxed),
-            errors: self.errors.load(Relaxed),
-            active: self.active.load(Relaxed),
-        }
-    }
-}
+use crate::{clock, metrics::Counters, sticky::token, target::Target};
 
 /// One target group of one table.
 pub struct Group {
     pub name: Box<str>,
     pub targets: Box<[Arc<Target>]>,
-    pub health: Arc<HealthCheck>,
-    pub algorithm: Algorithm,
+    /// The group as it was written, but for its targets; shared by groups that are written alike.
+    pub policy: Arc<route::TargetGroup>,
     pub counters: Arc<Counters>,
-    /// Ticks that requests under way have when their target leaves.
-    pub drain: u64,
     turn: AtomicU64,
 }
 
@@ -113,74 +26,152 @@ impl Group {
     pub fn new(
         name: &str,
         targets: Box<[Arc<Target>]>,
-        spec: &route::TargetGroup,
+        policy: Arc<route::TargetGroup>,
         counters: Arc<Counters>,
     ) -> Self {
         Self {
             name: name.into(),
             targets,
-            health: Arc::new(spec.health.clone()),
-            algorithm: spec.algorithm,
+            policy,
             counters,
-            drain: crate::clock::signed(spec.deregistration_delay),
             turn: AtomicU64::new(0),
         }
     }
 
-    /// The next target that is not in `tried`. Healthy ones first; when there is none, any: nothing is gained by
-    /// refusing everybody, as ALB says.
-    pub fn pick(&self, tried: &[u64]) -> Option<&Arc<Target>> {
-        let open = |target: &&Arc<Target>| !tried.contains(&target.serial);
-        let healthy = |target: &&Arc<Target>| open(target) && target.state() == TargetState::Healthy;
-        match self.targets.iter().filter(healthy).count() {
-            0 => self.among(self.targets.iter().filter(open).count(), open),
-            count => self.among(count, healthy),
+    /// What it was made from.
+    pub fn source(&self) -> route::TargetGroup {
+        route::TargetGroup {
+            targets: self.targets.iter().map(|target| target.source()).collect(),
+            ..route::TargetGroup::clone(&self.policy)
         }
     }
 
-    fn among(&self, count: usize, fits: impl Fn(&&Arc<Target>) -> bool) -> Option<&Arc<Target>> {
+    /// Ticks that requests under way have when their target leaves.
+    pub fn drain(&self) -> u64 {
+        clock::signed(self.policy.deregistration_delay)
+    }
+
+    pub fn has_healthy(&self) -> bool {
+        self.targets
+            .iter()
+            .any(|target| target.state() == TargetState::Healthy)
+    }
+
+    /// The next target that is not in `tried`. Healthy ones that are not left out first; then healthy ones; when there is
+    /// none, any: nothing is gained by refusing everybody, as ALB says. `wanted` is the token of the target that the
+    /// client has stayed with.
+    pub fn pick(&self, tried: &[u64], wanted: Option<u64>, tick: u64) -> Option<&Arc<Target>> {
+        let open = |target: &Arc<Target>| !tried.contains(&target.serial);
+        let healthy = |target: &Arc<Target>| open(target) && target.state() == TargetState::Healthy;
+        let good = |target: &Arc<Target>| healthy(target) && !target.is_ejected(tick);
+        if let Some(wanted) = wanted
+            && let Some(same) = self
+                .targets
+                .iter()
+                .find(|t| healthy(t) && token(&self.name, t) == wanted)
+        {
+            return Some(same);
+        }
+        let count = |fits: &dyn Fn(&Arc<Target>) -> bool| self.targets.iter().filter(|t| fits(t)).count();
+        match count(&good) {
+            0 => {}
+            n => return self.among(n, tick, good),
+        }
+        match count(&healthy) {
+            0 => {
+                self.counters.panics.fetch_add(1, Relaxed);
+                self.among(count(&open), tick, open)
+            }
+            n => self.among(n, tick, healthy),
+        }
+    }
+
+    fn among(&self, count: usize, tick: u64, fits: impl Fn(&Arc<Target>) -> bool) -> Option<&Arc<Target>> {
         if count == 0 {
             return None;
         }
-        let turn = (self.turn.fetch_add(1, Relaxed) % count as u64) as usize;
-        // A state may change between the count and now: then the turn starts over.
-        let in_turn = || {
-            let mut fitting = self.targets.iter().filter(&fits);
+        let turn = self.turn.fetch_add(1, Relaxed);
+        let nth = |n: u64| {
+            let n = (n % count as u64) as usize;
+            // A state may change between the count and now: then it starts over.
+            let mut fitting = self.targets.iter().filter(|target| fits(target));
             fitting
-                .nth(turn)
-                .or_else(|| self.targets.iter().find(&fits))
+                .nth(n)
+                .or_else(|| self.targets.iter().find(|target| fits(target)))
                 .or_else(|| self.targets.first())
         };
-        match self.algorithm {
-            Algorithm::RoundRobin => in_turn(),
+        match self.policy.algorithm {
+            Algorithm::RoundRobin => {
+                let first = nth(turn)?;
+                match count > 1 && self.is_too_new(first, turn, tick) {
+                    true => nth(turn + 1),
+                    false => Some(first),
+                }
+            }
             Algorithm::LeastOutstanding => {
-                let first = in_turn()?;
-                let least = self
-                    .targets
-                    .iter()
-                    .filter(&fits)
-                    .min_by_key(|target| target.active.load(Relaxed))?;
+                let first = nth(turn)?;
+                let fitting = self.targets.iter().filter(|target| fits(target));
+                let least = fitting.min_by_key(|target| target.active.load(Relaxed))?;
                 let tie = first.active.load(Relaxed) <= least.active.load(Relaxed);
                 Some(if tie { first } else { least })
             }
+            Algorithm::WeightedRandom => nth(scatter(turn)),
+            Algorithm::AnomalyMitigation => {
+                let first = nth(scatter(turn))?;
+                // Of the requests that an anomalous target would get, one in eight is enough to see that it is well again.
+                match count >= 3 && self.is_anomalous(first, &fits) && !scatter(!turn).is_multiple_of(8) {
+                    true => nth(scatter(turn) + 1 + scatter(!turn) % (count as u64 - 1)),
+                    false => Some(first),
+                }
+            }
         }
     }
+
+    /// In slow start the share of a target grows in line with the time since it became healthy, from a sixteenth on.
+    fn is_too_new(&self, target: &Target, turn: u64, tick: u64) -> bool {
+        let whole = clock::signed(self.policy.slow_start);
+        let age = tick.saturating_sub(target.since.load(Relaxed));
+        whole > age && {
+            let share = (age * 16 / whole).max(1);
+            scatter(turn) % 16 >= share
+        }
+    }
+
+    /// It fails at least one request in ten, and three times as many as the others do on average.
+    fn is_anomalous(&self, target: &Arc<Target>, fits: impl Fn(&Arc<Target>) -> bool) -> bool {
+        let trouble = target.trouble();
+        let others = self
+            .targets
+            .iter()
+            .filter(|other| other.serial != target.serial && fits(other));
+        let (sum, count) = others.fold((0, 0), |(sum, count), other| {
+            (sum + u64::from(other.trouble()), count + 1)
+        });
+        trouble > 65_536 / 10 && u64::from(trouble) * count > 3 * sum
+    }
+}
+
+/// Numbers that look like chance, in the order of turns.
+fn scatter(turn: u64) -> u64 {
+    let mixed = turn.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb) >> 16
 }
 
 /// Groups by weight.
 pub struct Weights {
-    /// Each with the sum of the weights up to and including its own; those of weight 0 are left out.
+    /// Each with the sum of the weights up to and including its own.
     groups: Box<[(u32, Arc<Group>)]>,
-    total: u32,
     stride: u32,
+    /// Seconds for which a client stays with its group; 0 is not at all.
+    sticky: u32,
     turn: AtomicU64,
 }
 
 impl Weights {
-    pub fn new(groups: impl Iterator<Item = (u32, Arc<Group>)>) -> Self {
+    pub fn new(groups: impl Iterator<Item = (u32, Arc<Group>)>, stickiness: Option<SignedDuration>) -> Self {
         let mut total = 0;
         let groups = groups
-            .filter(|(weight, _)| *weight > 0)
             .map(|(weight, group)| {
                 total += weight;
                 (total, group)
@@ -188,19 +179,55 @@ impl Weights {
             .collect();
         Self {
             groups,
-            total,
             stride: stride(total),
+            sticky: stickiness.map_or(0, |time| u32::try_from(time.as_secs()).unwrap_or(u32::MAX)),
             turn: AtomicU64::new(0),
         }
+    }
+
+    /// What it was made from.
+    pub fn source(&self) -> route::Action {
+        let mut before = 0;
+        let groups = self.groups.iter().map(|(sum, group)| route::Weighted {
+            group: group.name.to_string(),
+            weight: sum - std::mem::replace(&mut before, *sum),
+        });
+        route::Action::Forward {
+            groups: groups.collect(),
+            stickiness: self
+                .stickiness()
+                .map(|seconds| SignedDuration::from_secs(seconds.into())),
+        }
+    }
+
+    pub fn groups(&self) -> impl Iterator<Item = &Arc<Group>> {
+        self.groups.iter().map(|(_, group)| group)
+    }
+
+    /// Seconds for which a client stays with its group.
+    pub fn stickiness(&self) -> Option<u32> {
+        (self.sticky > 0).then_some(self.sticky)
+    }
+
+    /// The group with this name, if it gets anything.
+    pub fn named(&self, is: impl Fn(&Group) -> bool) -> Option<&Arc<Group>> {
+        let mut before = 0;
+        self.groups
+            .iter()
+            .find(|(sum, group)| std::mem::replace(&mut before, *sum) < *sum && is(group))
+            .map(|(_, group)| group)
     }
 
     /// The next group. In each run of `total` picks every group has exactly its weight, evenly spread: the picks walk
     /// round the circle of weights in steps of nearly the golden ratio, which leaves no gap much wider than another.
     pub fn pick(&self) -> Option<&Arc<Group>> {
-        if self.total == 0 {
-            return None;
+        let (total, first) = self.groups.last()?;
+        match (*total, self.groups.len()) {
+            (0, _) => return None,
+            (_, 1) => return Some(first),
+            _ => {}
         }
-        let total = u64::from(self.total);
+        let total = u64::from(*total);
         let turn = self.turn.fetch_add(1, Relaxed) % total;
         let place = (turn * u64::from(self.stride) % total) as u32;
         let index = self.groups.partition_point(|(sum, _)| *sum <= place);
@@ -225,8 +252,6 @@ fn gcd(a: u32, b: u32) -> u32 {
 mod tests {
     use std::collections::BTreeMap;
 
-    use jiff::SignedDuration;
-
     use super::*;
 
     fn group(name: &str, targets: usize, algorithm: Algorithm) -> Arc<Group> {
@@ -237,20 +262,11 @@ mod tests {
             })
             .collect();
         let spec = route::TargetGroup {
-            targets: targets.clone(),
-            health: HealthCheck {
-                path: "/".into(),
-                interval: SignedDuration::from_secs(1),
-                timeout: SignedDuration::from_secs(1),
-                healthy: 2,
-                unhealthy: 2,
-                codes: vec![(200, 399)],
-            },
-            deregistration_delay: SignedDuration::ZERO,
             algorithm,
+            ..route::TargetGroup::default()
         };
-        let targets = targets.into_iter().map(|t| Arc::new(Target::new(t))).collect();
-        Arc::new(Group::new(name, targets, &spec, Arc::default()))
+        let targets = targets.iter().map(|t| Arc::new(Target::new(t))).collect();
+        Arc::new(Group::new(name, targets, Arc::new(spec), Arc::default()))
     }
 
     fn shares(picks: impl Iterator<Item = String>) -> BTreeMap<String, usize> {
@@ -276,6 +292,7 @@ mod tests {
                     .iter()
                     .enumerate()
                     .map(|(n, w)| (*w, group(&n.to_string(), 0, Algorithm::RoundRobin))),
+                None,
             );
             for _ in 0..2 {
                 let picks: Vec<String> = (0..total)
@@ -300,13 +317,13 @@ mod tests {
                 }
             }
         }
-        assert!(Weights::new(std::iter::empty()).pick().is_none());
+        assert!(Weights::new(std::iter::empty(), None).pick().is_none());
     }
 
     #[test]
     fn only_healthy_targets_get_requests_unless_there_are_none() {
         let group = group("g", 4, Algorithm::RoundRobin);
-        let picks = |n: usize| shares((0..n).map(|_| group.pick(&[]).unwrap().spec.id.clone()));
+        let picks = |n: usize| shares((0..n).map(|_| group.pick(&[], None, 0).unwrap().id().to_owned()));
         assert_eq!(picks(8).len(), 4, "all are initial: fail open");
         group.targets[1].judge(TargetState::Healthy, None);
         group.targets[2].judge(TargetState::Healthy, None);
@@ -322,7 +339,7 @@ mod tests {
         let group = group("g", 3, Algorithm::RoundRobin);
         group.targets[0].judge(TargetState::Healthy, None);
         let mut tried = Vec::new();
-        while let Some(target) = group.pick(&tried) {
+        while let Some(target) = group.pick(&tried, None, 0) {
             tried.push(target.serial);
         }
         assert_eq!(tried.len(), 3);
@@ -335,12 +352,106 @@ mod tests {
         group.targets[0].active.store(2, Relaxed);
         group.targets[2].active.store(1, Relaxed);
         for _ in 0..5 {
-            assert_eq!(group.pick(&[]).unwrap().spec.id, "h-1");
+            assert_eq!(group.pick(&[], None, 0).unwrap().id(), "h-1");
         }
         group.targets[1].active.store(1, Relaxed);
         assert_eq!(
-            shares((0..6).map(|_| group.pick(&[]).unwrap().spec.id.clone())).len(),
+            shares((0..6).map(|_| group.pick(&[], None, 0).unwrap().id().to_owned())).len(),
             2
         );
+    }
+
+    fn healthy(targets: usize, algorithm: Algorithm, edit: impl FnOnce(&mut route::TargetGroup)) -> Group {
+        let made = group("g", targets, algorithm);
+        let mut policy = route::TargetGroup::clone(&made.policy);
+        edit(&mut policy);
+        for target in &made.targets {
+            target.judge(TargetState::Healthy, None);
+        }
+        Group::new("g", made.targets.clone(), Arc::new(policy), Arc::default())
+    }
+
+    fn picks(group: &Group, n: usize, tick: u64) -> BTreeMap<String, usize> {
+        shares((0..n).map(|_| group.pick(&[], None, tick).unwrap().id().to_owned()))
+    }
+
+    #[test]
+    fn chance_is_fair() {
+        let group = healthy(4, Algorithm::WeightedRandom, |_| ());
+        let got = picks(&group, 4_000, 0);
+        assert!(got.values().all(|n| (900..1100).contains(n)), "{got:?}");
+    }
+
+    #[test]
+    fn an_anomalous_target_gets_little_until_it_is_well() {
+        let group = healthy(4, Algorithm::AnomalyMitigation, |_| ());
+        for _ in 0..64 {
+            group.targets[1].met(true, None, 0);
+            group.targets[0].met(false, None, 0);
+        }
+        let got = picks(&group, 4_000, 0);
+        assert!(got["h-1"] > 0 && got["h-1"] < 250, "{got:?}");
+        assert!(got["h-0"] > 1000 && got["h-2"] > 1000, "{got:?}");
+        for _ in 0..128 {
+            group.targets[1].met(false, None, 0);
+        }
+        assert!(picks(&group, 4_000, 0)["h-1"] > 900);
+        // Where all fail alike, none is anomalous.
+        for target in &group.targets {
+            (0..64).for_each(|_| target.met(true, None, 0));
+        }
+        assert!(picks(&group, 4_000, 0).values().all(|n| *n > 900));
+    }
+
+    #[test]
+    fn a_target_in_slow_start_gets_a_growing_share() {
+        let group = healthy(2, Algorithm::RoundRobin, |policy| {
+            policy.slow_start = SignedDuration::from_secs(100)
+        });
+        group.targets[0].since.store(0, Relaxed);
+        group.targets[1].since.store(1_000_000, Relaxed);
+        let share = |tick| picks(&group, 2_000, tick).get("h-1").copied().unwrap_or(0);
+        let (start, half, end) = (share(1_000_000), share(1_050_000), share(1_100_000));
+        assert!((20..150).contains(&start), "{start}");
+        assert!((400..600).contains(&half), "{half}");
+        assert_eq!(end, 1_000);
+    }
+
+    #[test]
+    fn a_failing_target_is_left_out_for_a_while() {
+        let ejection = route::Ejection {
+            failures: 3,
+            time: SignedDuration::from_secs(10),
+        };
+        let group = healthy(2, Algorithm::RoundRobin, |_| ());
+        let bad = &group.targets[0];
+        for failed in [true, true, false, true, true] {
+            bad.met(failed, Some(&ejection), 0);
+        }
+        assert_eq!(picks(&group, 4, 0).len(), 2, "not three in a row");
+        bad.met(true, Some(&ejection), 0);
+        assert_eq!(picks(&group, 4, 9_999), BTreeMap::from([("h-1".into(), 4)]));
+        assert_eq!(picks(&group, 4, 10_000).len(), 2);
+        group.targets[1].judge(TargetState::Unhealthy, None);
+        assert_eq!(
+            picks(&group, 4, 0),
+            BTreeMap::from([("h-0".into(), 4)]),
+            "better than an unhealthy one"
+        );
+        assert_eq!(group.counters.panics.load(Relaxed), 0);
+        bad.judge(TargetState::Unhealthy, None);
+        assert_eq!(picks(&group, 4, 0).len(), 2);
+        assert_eq!(group.counters.panics.load(Relaxed), 4, "failing open is counted");
+    }
+
+    #[test]
+    fn a_client_stays_with_its_target_while_that_is_healthy() {
+        let group = healthy(3, Algorithm::RoundRobin, |_| ());
+        let wanted = token("g", &group.targets[2]);
+        for _ in 0..4 {
+            assert_eq!(group.pick(&[], Some(wanted), 0).unwrap().id(), "h-2");
+        }
+        group.targets[2].judge(TargetState::Unhealthy, None);
+        assert_ne!(group.pick(&[], Some(wanted), 0).unwrap().id(), "h-2");
     }
 }

@@ -11,11 +11,11 @@ use hyper::{
     header::{CONTENT_TYPE, HOST},
 };
 use hyper_util::rt::TokioIo;
-use model::route::{Invalid, Table, TargetHealth};
+use model::route::{Delta, Invalid, Table, TargetHealth};
 use serde::de::DeserializeOwned;
 
 use crate::{
-    GroupStats,
+    CertificateSeen, Explanation, GroupStats, Question,
     admin::{InForce, Refusal},
     socket,
 };
@@ -65,6 +65,19 @@ impl Client {
             .map(|table| table.version)
     }
 
+    /// The same for a change of the table in force, which must be the one that the change starts from.
+    pub async fn change(&self, delta: &Delta) -> Result<u64, Error> {
+        let body = serde_json::to_vec(delta).map_err(Error::Answer)?;
+        self.call::<InForce>(Method::PATCH, "/v1/table", body)
+            .await
+            .map(|table| table.version)
+    }
+
+    /// The table in force.
+    pub async fn table(&self) -> Result<Table, Error> {
+        self.call(Method::GET, "/v1/routes", Vec::new()).await
+    }
+
     /// The version of the table in force; 0 when there is none yet.
     pub async fn version(&self) -> Result<u64, Error> {
         self.call::<InForce>(Method::GET, "/v1/table", Vec::new())
@@ -80,6 +93,17 @@ impl Client {
     /// All target groups in numbers.
     pub async fn stats(&self) -> Result<Vec<GroupStats>, Error> {
         self.call(Method::GET, "/v1/stats", Vec::new()).await
+    }
+
+    /// What would become of a request.
+    pub async fn explain(&self, question: &Question) -> Result<Explanation, Error> {
+        let body = serde_json::to_vec(question).map_err(Error::Answer)?;
+        self.call(Method::POST, "/v1/explain", body).await
+    }
+
+    /// All certificates, with what is wrong with them.
+    pub async fn certificates(&self) -> Result<Vec<CertificateSeen>, Error> {
+        self.call(Method::GET, "/v1/certificates", Vec::new()).await
     }
 
     /// Everything that is counted, as Prometheus text.

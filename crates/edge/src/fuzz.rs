@@ -1,13 +1,24 @@
 //! What the fuzz targets outside of this crate can reach of its parsers. No interface: it is hidden, and only asserts.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::{
+    future::Future,
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
+
+use model::route;
 
 use crate::{
+    book::Book,
     head::Ask,
     http1::{
         frame::{Bad, Body, Chunks, Framing},
         parse,
     },
+    proxy, snapshot,
+    table::Rule,
+    tls::facts,
     worker::Ends,
 };
 
@@ -105,6 +116,105 @@ fn decode(pieces: &[&[u8]]) -> Result<Option<(Vec<u8>, usize)>, Bad> {
     Ok(None)
 }
 
+/// Reads a change of the table from any bytes. What is found good is applied; what is then in force must be what the
+/// change says, and each rule must be found, or not, as a walk over all rules finds it.
+///
+/// # Panics
+/// When it is not so.
+pub fn change(bytes: &[u8]) {
+    let Ok(delta) = serde_json::from_slice::<route::Delta>(bytes) else {
+        return;
+    };
+    let mut book = Book::default();
+    if book.check(&delta).is_err() {
+        return;
+    }
+    let mut table = route::Table::default();
+    table.change(delta.clone());
+    book.apply(&delta, 0);
+    assert_eq!(book.source(), table, "what is in force is not what was said");
+    let rules = book.index();
+    let all = book.rules();
+    for rule in &table.rules {
+        let host = rule
+            .hosts
+            .first()
+            .map_or("a.test", String::as_str)
+            .replace(['*', '?'], "x");
+        let path = rule
+            .paths
+            .first()
+            .map_or("/", String::as_str)
+            .replace(['*', '?'], "y");
+        let mut ask = Ask::default();
+        ask.start("GET", &path, &ends());
+        if !path.starts_with('/') || !ask.name_host(&host) {
+            continue;
+        }
+        ask.end();
+        let found = rules.find(&ask).map(|rule| rule.priority);
+        let walked = all.iter().find(|rule| rule.is_for(&ask.host) && rule.fits(&ask));
+        assert_eq!(found, walked.map(|rule| rule.priority), "{host}{path}");
+        if let Some(rest) = &rule_of(&all, rule.priority).rest {
+            let _ = (rest.url(&ask).is_ok(), rest.host(&ask).is_ok());
+        }
+    }
+}
+
+fn rule_of(rules: &[Arc<Rule>], priority: u32) -> &Rule {
+    rules
+        .iter()
+        .find(|rule| rule.priority == priority)
+        .expect("it is in force")
+}
+
+/// Reads the word of a proxy from any bytes. What was read, written anew, must read the same.
+///
+/// # Panics
+/// When it does not.
+pub fn proxied(bytes: &[u8]) {
+    let read = |bytes: &[u8]| {
+        let mut input = bytes;
+        let mut reading = std::pin::pin!(proxy::read(&mut input));
+        // Bytes in memory are never waited for.
+        match reading.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(word) => word,
+            Poll::Pending => panic!("it waits for bytes that are there"),
+        }
+    };
+    if let Ok(Some((from, to))) = read(bytes) {
+        for again in [proxy::write_first(from, to), proxy::write_second(from, to)] {
+            let word = read(&again).expect("what is written can be read");
+            let same = |(a, b): (SocketAddr, SocketAddr)| (a.ip().to_canonical(), b.ip().to_canonical());
+            assert!(
+                word.is_none_or(|word| same(word) == same((from, to))),
+                "another word"
+            );
+        }
+    }
+}
+
+/// Reads a snapshot from any bytes: what comes of it is no more than what is in it.
+///
+/// # Panics
+/// When more is said to have been read than there is.
+pub fn snapshot(bytes: &[u8]) {
+    let mut book = Book::default();
+    let read = snapshot::parse(bytes, |delta| {
+        book.check(&delta)?;
+        book.apply(&delta, 0);
+        Ok(())
+    });
+    if let Ok(read) = read {
+        assert!(read.table <= read.length && read.length <= bytes.len() as u64);
+    }
+}
+
+/// Reads a certificate from any bytes.
+pub fn certificate(bytes: &[u8]) {
+    let _ = facts(bytes);
+}
+
 /// The length of the head, which is the same when it arrives byte by byte.
 fn find(bytes: &[u8]) -> Option<usize> {
     let whole = parse::Scan::default().find(bytes);
@@ -144,5 +254,42 @@ fn ends() -> Ends {
     Ends {
         peer: SocketAddr::from((Ipv4Addr::new(192, 0, 2, 1), 4_000)),
         local: SocketAddr::from((Ipv4Addr::LOCALHOST, 80)),
+        tls: false,
+        identity: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    /// Seeds of the fuzz targets, whole and with a byte changed: the targets themselves need another toolchain.
+    fn seeds(target: &str) -> Vec<Vec<u8>> {
+        let folder = format!("{}/../../fuzz/seeds/{target}", env!("CARGO_MANIFEST_DIR"));
+        let files = std::fs::read_dir(folder).unwrap();
+        files
+            .map(|file| std::fs::read(file.unwrap().path()).unwrap())
+            .collect()
+    }
+
+    proptest! {
+        #[test]
+        fn seeds_and_their_like_hold(at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+            let targets: [(&str, fn(&[u8])); 7] = [
+                ("edge_request", super::request), ("edge_reply", super::reply), ("edge_chunked", super::chunked),
+                ("edge_change", super::change), ("edge_proxy", super::proxied), ("edge_snapshot", super::snapshot),
+                ("edge_certificate", super::certificate),
+            ];
+            for (target, run) in targets {
+                for mut seed in seeds(target) {
+                    run(&seed);
+                    if !seed.is_empty() {
+                        let at = at.index(seed.len());
+                        seed[at] = byte;
+                        run(&seed);
+                    }
+                }
+            }
+        }
     }
 }

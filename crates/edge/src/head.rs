@@ -39,22 +39,30 @@ pub struct Ask {
     pub host: String,
     /// Where the client connected to.
     pub port: u16,
+    /// The client's address.
+    pub peer: Option<IpAddr>,
+    /// The client speaks TLS.
+    pub tls: bool,
     /// The request id, for the log.
     pub id: String,
     method_name: String,
     target: String,
     path_len: usize,
+    /// Bytes of the first line and the `Host` line of `wire`, which transforms replace.
+    top: usize,
 }
 
 impl Ask {
     /// Begins a request. `target` is a path with an optional query, or `*`.
-    pub fn start(&mut self, method: &str, target: &str, port: u16) {
+    pub fn start(&mut self, method: &str, target: &str, ends: &Ends) {
         // What a large request has left behind is not kept for the next.
         self.wire.clear();
         self.wire.shrink_to(16 * 1024);
         self.host.clear();
         self.id.clear();
-        self.port = port;
+        self.port = ends.local.port();
+        self.peer = Some(ends.peer.ip().to_canonical());
+        self.tls = ends.tls;
         self.method = Method::of(method);
         self.method_name.clear();
         self.method_name.push_str(method);
@@ -65,6 +73,7 @@ impl Ask {
         self.wire.push(b' ');
         self.wire.extend_from_slice(target.as_bytes());
         self.wire.extend_from_slice(b" HTTP/1.1\r\n");
+        self.top = 0;
     }
 
     /// The `Host` line. False when it is not a host.
@@ -76,7 +85,58 @@ impl Ask {
         self.host.push_str(host);
         self.host.make_ascii_lowercase();
         self.header(b"Host", authority.as_bytes());
+        self.top = self.wire.len();
         true
+    }
+
+    /// The target gets this path and query, and this host, in place of the client's. What was replaced before is
+    /// replaced again: a request may be sent to several targets.
+    pub fn transform(&mut self, url: Option<&str>, host: Option<&str>) {
+        if self.top == 0 {
+            return;
+        }
+        let mut lines = self.wire[..self.top].split(|b| *b == b'\n').skip(1);
+        let host = match host {
+            Some(host) => format!("Host: {host}\r").into_bytes(),
+            None => lines.next().unwrap_or_default().to_vec(),
+        };
+        let first = format!(
+            "{} {} HTTP/1.1\r\n",
+            self.method_name,
+            url.unwrap_or(&self.target)
+        );
+        let top = [first.as_bytes(), &host, b"\n"].concat();
+        let length = top.len();
+        self.wire.splice(..self.top, top);
+        self.top = length;
+    }
+
+    /// The values of a header field as the client sent them, in order. The name's case does not matter.
+    pub fn fields<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+        let via = name.eq_ignore_ascii_case("x-forwarded-for");
+        self.lines().filter_map(move |line| {
+            let (key, value) = line.split_at_checked(name.len())?;
+            let value = value
+                .strip_prefix(b": ")
+                .filter(|_| key.eq_ignore_ascii_case(name.as_bytes()))?;
+            // The last address is our own word.
+            match via {
+                true => Some(&value[..value.windows(2).rposition(|pair| pair == b", ")?]),
+                false => Some(value),
+            }
+        })
+    }
+
+    /// The lines of the head, but for the first.
+    fn lines(&self) -> impl Iterator<Item = &[u8]> {
+        let lines = self.wire.split(|b| *b == b'\n').skip(1);
+        lines
+            .map(|line| line.strip_suffix(b"\r").unwrap_or(line))
+            .take_while(|line| !line.is_empty())
+    }
+
+    pub fn scheme(&self) -> &'static str {
+        if self.tls { "https" } else { "http" }
     }
 
     pub fn header(&mut self, name: &[u8], value: &[u8]) {
@@ -102,9 +162,13 @@ impl Ask {
         };
         let _ = write!(
             self.wire,
-            "\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Port: {}\r\n",
+            "\r\nX-Forwarded-Proto: {}\r\nX-Forwarded-Port: {}\r\n",
+            self.scheme(),
             ends.local.port()
         );
+        if let Some(identity) = &ends.identity {
+            self.wire.extend_from_slice(identity.as_bytes());
+        }
     }
 
     /// Keeps the ids that the client brought and makes those that are missing.
@@ -171,6 +235,36 @@ impl Ask {
     }
 }
 
+/// Can this be the host of a request, without a port?
+pub fn is_host(host: &str) -> bool {
+    !host.is_empty() && host_of(host) == Some(host)
+}
+
+/// Does a path mean another one to whoever resolves dot segments or takes a backslash for a slash? Rules look at paths as
+/// they are, so such a path could pass one rule by and arrive as if by another.
+pub fn is_confusing(path: &str) -> bool {
+    let dots = |segment: &str| {
+        let mut rest = segment;
+        let mut count = 0;
+        while let Some(next) = rest.strip_prefix('.').or_else(|| {
+            let encoded = rest.get(..3).filter(|code| code.eq_ignore_ascii_case("%2e"))?;
+            rest.strip_prefix(encoded)
+        }) {
+            (rest, count) = (next, count + 1);
+        }
+        rest.is_empty() && (count == 1 || count == 2)
+    };
+    if memchr::memchr3(b'.', b'\\', b'%', path.as_bytes()).is_none() {
+        return false;
+    }
+    let code = |wanted: &str| {
+        path.as_bytes()
+            .windows(3)
+            .any(|three| three.eq_ignore_ascii_case(wanted.as_bytes()))
+    };
+    path.contains('\\') || code("%5c") || code("%00") || path.split('/').any(dots)
+}
+
 /// The last `digits` hexadecimal digits of a number.
 fn push_hex(out: &mut String, bits: u64, digits: u32) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
@@ -213,6 +307,29 @@ fn host_of(authority: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn paths_that_mean_another_are_known() {
+        for (path, expected) in [
+            ("/a/b.c", false),
+            ("/a/../b", true),
+            ("/a/..", true),
+            ("/./a", true),
+            ("/a/...", false),
+            ("/a/.hidden", false),
+            ("/%2e%2E/a", true),
+            ("/.%2e/a", true),
+            ("/%2e%2e%2e/a", false),
+            ("/a%2fb", false),
+            ("/a\\b", true),
+            ("/a%5Cb", true),
+            ("/a%00", true),
+            ("/%é", false),
+            ("*", false),
+        ] {
+            assert_eq!(is_confusing(path), expected, "{path}");
+        }
+    }
 
     #[test]
     fn hosts_lose_port_and_final_dot() {

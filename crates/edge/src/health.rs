@@ -1,185 +1,190 @@
 //! Asks every target whether it is well. One task; what it finds is read by `balance`.
 
+mod grpc;
+
 use std::{
-    cmp::Reverse,
-    collections::{BinaryHeap, HashMap, HashSet},
-    sync::Arc,
+    cmp::Ordering,
+    collections::BinaryHeap,
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
-use model::route::{HealthCheck, TargetState};
+use model::route::{HealthCheck, HealthProtocol, TargetGroup, TargetState};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
+    sync::mpsc,
     task::JoinSet,
-    time::Instant,
 };
 
-use crate::{balance::Target, live::Shared};
+use crate::{clock, target::Target};
 
 /// Probes under way at the same time.
 const PARALLEL: usize = 256;
-/// A target that is not yet known is asked this often, so that a new host serves as soon as it can.
-const EAGER: Duration = Duration::from_millis(200);
+/// A target that is not yet known is asked this often, in ms, so that a new host serves as soon as it can.
+const EAGER: u64 = 200;
 /// Bytes of an answer that are looked at for its status.
 const HEAD: usize = 1024;
 
-/// What is remembered of one target between two probes.
-struct Patient {
+/// Targets to be asked from now on, each in the way that its group says.
+pub type Admissions = Vec<(Arc<Target>, Arc<TargetGroup>)>;
+
+/// When a target is to be asked next. One that has been admitted again since means nothing.
+struct Due {
+    tick: u64,
     target: Arc<Target>,
-    check: Arc<HealthCheck>,
-    since: Instant,
-    due: Instant,
-    good: u32,
-    bad: u32,
-    asked: bool,
+    policy: Arc<TargetGroup>,
+    admission: u32,
 }
 
-/// The end of one probe: the target's serial and what was wrong.
-type Finding = (u64, Result<(), String>);
+impl Ord for Due {
+    /// The greatest is the one that is due first.
+    fn cmp(&self, other: &Self) -> Ordering {
+        other.tick.cmp(&self.tick)
+    }
+}
 
-/// Who is due, soonest first. An entry whose time is not its patient's is left over and means nothing.
-type Queue = BinaryHeap<Reverse<(Instant, u64)>>;
+impl PartialOrd for Due {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Due {
+    fn eq(&self, other: &Self) -> bool {
+        self.tick == other.tick
+    }
+}
+
+impl Eq for Due {}
+
+impl Due {
+    fn stands(&self) -> bool {
+        !self.target.is_leaving() && self.target.admission.load(Relaxed) == self.admission
+    }
+}
 
 /// Probes until it is dropped.
-pub async fn run(shared: Arc<Shared>) {
-    let mut patients: HashMap<u64, Patient> = HashMap::new();
-    let mut queue = Queue::new();
-    let mut probes: JoinSet<Finding> = JoinSet::new();
-    admit(&shared, &mut patients, &mut queue);
+pub async fn run(mut admissions: mpsc::UnboundedReceiver<Admissions>) {
+    let mut queue = BinaryHeap::new();
+    let mut probes = JoinSet::new();
     loop {
-        let next = ask_due(&mut patients, &mut queue, &mut probes);
+        let next = ask_due(&mut queue, &mut probes);
         tokio::select! {
-            () = shared.changed.notified() => admit(&shared, &mut patients, &mut queue),
+            admitted = admissions.recv() => match admitted {
+                Some(admitted) => queue.extend(admitted.into_iter().map(admit)),
+                None => return,
+            },
             Some(found) = probes.join_next() => {
-                if let Ok((serial, result)) = found
-                    && let Some(patient) = patients.get_mut(&serial)
-                {
-                    patient.judge(result, Instant::now());
-                    queue.push(Reverse((patient.due, serial)));
+                if let Ok((mut due, result)) = found && Due::stands(&due) {
+                    due.tick = judge(&due.target, &due.policy.health, result, clock::ticks());
+                    queue.push(due);
                 }
             }
-            () = tokio::time::sleep_until(next) => {}
+            () = tokio::time::sleep(Duration::from_millis(next)) => {}
         }
     }
 }
 
-/// Starts the probes that are due, as many as may run, and says when to look again.
-fn ask_due(
-    patients: &mut HashMap<u64, Patient>,
-    queue: &mut Queue,
-    probes: &mut JoinSet<Finding>,
-) -> Instant {
-    let now = Instant::now();
-    while let Some(Reverse((due, serial))) = queue.peek().copied() {
-        if due > now {
-            return due;
+fn admit((target, policy): (Arc<Target>, Arc<TargetGroup>)) -> Due {
+    let tick = clock::ticks();
+    for streak in [&target.good, &target.bad] {
+        streak.store(0, Relaxed);
+    }
+    if target.state() == TargetState::Initial {
+        target.since.store(tick, Relaxed);
+    }
+    Due {
+        tick,
+        admission: target.admission.fetch_add(1, Relaxed).wrapping_add(1),
+        target,
+        policy,
+    }
+}
+
+/// Starts the probes that are due, as many as may run, and says in how many ms to look again.
+fn ask_due(queue: &mut BinaryHeap<Due>, probes: &mut JoinSet<(Due, Result<(), String>)>) -> u64 {
+    let now = clock::ticks();
+    while let Some(next) = queue.peek() {
+        if next.tick > now {
+            return next.tick - now;
         }
         if probes.len() >= PARALLEL {
             break;
         }
-        queue.pop();
-        let Some(patient) = patients.get_mut(&serial).filter(|p| p.due == due && !p.asked) else {
+        let Some(due) = queue.pop().filter(Due::stands) else {
             continue;
         };
-        patient.asked = true;
-        let (address, check) = (patient.target.spec.address, Arc::clone(&patient.check));
-        probes.spawn(async move { (serial, probe(address, &check).await) });
+        probes.spawn(async move {
+            let result = probe(due.target.address, &due.policy.health).await;
+            (due, result)
+        });
     }
     // The end of a probe or a change of the table comes first.
-    now + Duration::from_secs(3600)
+    3_600_000
 }
 
-/// Takes over who is in the table now.
-fn admit(shared: &Shared, patients: &mut HashMap<u64, Patient>, queue: &mut Queue) {
-    let live = shared.live.load_full();
-    let mut present = HashSet::new();
-    for group in live.groups.values() {
-        for target in &group.targets {
-            present.insert(target.serial);
-            // One that has succeeded before and is new has left and come back.
-            let known = patients
-                .get_mut(&target.serial)
-                .filter(|patient| patient.good == 0 || target.state() != TargetState::Initial);
-            if let Some(patient) = known {
-                patient.check = Arc::clone(&group.health);
-            } else {
-                let patient = Patient::new(Arc::clone(target), &group.health);
-                queue.push(Reverse((patient.due, target.serial)));
-                patients.insert(target.serial, patient);
-            }
+/// As ALB: a new target is healthy after one success; after that it takes as many in a row as are asked for, either way.
+/// A new target that does not answer stays new for as long as `unhealthy` probes at full interval would take: until then
+/// it is most likely only starting. Returns the tick of the next probe.
+fn judge(target: &Target, check: &HealthCheck, result: Result<(), String>, now: u64) -> u64 {
+    let interval = clock::signed(check.interval);
+    let state = target.state();
+    let (up, down) = match result {
+        Ok(()) => (&target.good, &target.bad),
+        Err(_) => (&target.bad, &target.good),
+    };
+    let streak = u32::from(up.load(Relaxed)) + 1;
+    up.store(streak.min(255) as u8, Relaxed);
+    down.store(0, Relaxed);
+    let age = now.saturating_sub(target.since.load(Relaxed));
+    let next = match (&result, state) {
+        (_, TargetState::Draining) => state,
+        (Ok(()), TargetState::Initial) => TargetState::Healthy,
+        (Ok(()), TargetState::Unhealthy) if streak >= check.healthy => TargetState::Healthy,
+        (Err(_), TargetState::Healthy) if streak >= check.unhealthy => TargetState::Unhealthy,
+        (Err(_), TargetState::Initial) if age >= interval.saturating_mul(check.unhealthy.into()) => {
+            TargetState::Unhealthy
+        }
+        _ => state,
+    };
+    if next != state {
+        let (id, reason) = (target.id(), result.as_ref().err());
+        tracing::info!(target.id = %id, state = ?next, ?reason, "health of a target changed");
+        if next == TargetState::Healthy {
+            target.since.store(now, Relaxed);
         }
     }
-    patients.retain(|serial, _| present.contains(serial));
-}
-
-impl Patient {
-    fn new(target: Arc<Target>, check: &Arc<HealthCheck>) -> Self {
-        Self {
-            target,
-            check: Arc::clone(check),
-            since: Instant::now(),
-            due: Instant::now(),
-            good: 0,
-            bad: 0,
-            asked: false,
-        }
+    if next != TargetState::Draining {
+        target.judge(next, result.err());
     }
-
-    /// As ALB: a new target is healthy after one success; after that it takes as many in a row as are asked for, either
-    /// way. A new target that does not answer stays new for as long as `unhealthy` probes at full interval would take:
-    /// until then it is most likely only starting.
-    fn judge(&mut self, result: Result<(), String>, now: Instant) {
-        self.asked = false;
-        let interval = self.check.interval.unsigned_abs();
-        let state = self.target.state();
-        match &result {
-            Ok(()) => (self.good, self.bad) = (self.good.saturating_add(1), 0),
-            Err(_) => (self.good, self.bad) = (0, self.bad.saturating_add(1)),
-        }
-        let next = match (&result, state) {
-            (_, TargetState::Draining) => state,
-            (Ok(()), TargetState::Initial) => TargetState::Healthy,
-            (Ok(()), TargetState::Unhealthy) if self.good >= self.check.healthy => TargetState::Healthy,
-            (Err(_), TargetState::Healthy) if self.bad >= self.check.unhealthy => TargetState::Unhealthy,
-            (Err(_), TargetState::Initial) if now - self.since >= interval * self.check.unhealthy => {
-                TargetState::Unhealthy
-            }
-            _ => state,
-        };
-        if next != state {
-            let (id, reason) = (&self.target.spec.id, result.as_ref().err());
-            tracing::info!(target.id = %id, state = ?next, ?reason, "health of a target changed");
-        }
-        if next != TargetState::Draining {
-            self.target.judge(next, result.err());
-        }
-        self.due = now
-            + match next {
-                TargetState::Initial => interval.min(EAGER),
-                // Those that came together part here, so that their probes are spread over the interval.
-                _ if state == TargetState::Initial => interval.mul_f64(share(self.target.serial)),
-                _ => interval,
-            };
+    now + match next {
+        TargetState::Initial => interval.min(EAGER),
+        // Those that came together part here, so that their probes are spread over the interval.
+        _ if state == TargetState::Initial => interval * (target.serial.wrapping_mul(619) % 1000 + 1) / 1000,
+        _ => interval,
     }
-}
-
-/// A part of the whole, in (0, 1], that differs between neighbours.
-fn share(serial: u64) -> f64 {
-    (serial.wrapping_mul(619) % 1000 + 1) as f64 / 1000.0
 }
 
 async fn probe(address: std::net::SocketAddr, check: &HealthCheck) -> Result<(), String> {
     let limit = check.timeout.unsigned_abs();
-    let status = tokio::time::timeout(limit, ask(address, &check.path))
+    let asked = async {
+        match check.protocol {
+            HealthProtocol::Http => ask(address, &check.path).await.map(Some),
+            HealthProtocol::Tcp => TcpStream::connect(address).await.map(|_| None),
+            HealthProtocol::Grpc => grpc::ask(address, &check.path).await.map(Some),
+        }
+    };
+    let status = tokio::time::timeout(limit, asked)
         .await
         .map_err(|_| format!("no answer within {} ms", limit.as_millis()))?
         .map_err(|error| match error.kind() {
             std::io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
-            std::io::ErrorKind::InvalidData => "the answer is not HTTP".to_owned(),
+            std::io::ErrorKind::InvalidData => "the answer is not what the health check speaks".to_owned(),
             std::io::ErrorKind::UnexpectedEof => "the connection was closed without an answer".to_owned(),
             _ => error.to_string(),
         })?;
+    let Some(status) = status else { return Ok(()) };
     match check
         .codes
         .iter()
@@ -247,27 +252,24 @@ mod tests {
         }
     }
 
-    fn patient() -> Patient {
+    fn target() -> (Target, HealthCheck) {
         let spec = model::route::Target {
             id: "h-1".into(),
             address: ([127, 0, 0, 1], 1).into(),
         };
         let check = HealthCheck {
-            path: "/".into(),
             interval: jiff::SignedDuration::from_secs(5),
-            timeout: jiff::SignedDuration::from_secs(2),
             healthy: 2,
             unhealthy: 3,
-            codes: vec![(200, 299)],
+            ..HealthCheck::default()
         };
-        Patient::new(Arc::new(Target::new(spec)), &Arc::new(check))
+        (Target::new(&spec), check)
     }
 
     #[test]
     fn thresholds_count_in_a_row() {
         use TargetState::{Healthy, Initial, Unhealthy};
-        let mut patient = patient();
-        let start = patient.since;
+        let (target, check) = target();
         for (at, good, expected) in [
             (0, false, Initial),
             (1, true, Healthy),
@@ -287,22 +289,18 @@ mod tests {
             } else {
                 Err("status 500".to_owned())
             };
-            patient.judge(result, start + Duration::from_secs(at));
-            assert_eq!(patient.target.state(), expected, "at {at}");
+            judge(&target, &check, result, at * 1000);
+            assert_eq!(target.state(), expected, "at {at}");
         }
     }
 
     #[test]
     fn a_target_that_never_answers_is_unhealthy_in_the_end() {
-        let mut patient = patient();
-        let start = patient.since;
-        patient.judge(Err("connection refused".into()), start + Duration::from_secs(14));
-        assert_eq!(patient.target.state(), TargetState::Initial);
-        patient.judge(Err("connection refused".into()), start + Duration::from_secs(15));
-        assert_eq!(patient.target.seen("g").state, TargetState::Unhealthy);
-        assert_eq!(
-            patient.target.seen("g").reason.as_deref(),
-            Some("connection refused")
-        );
+        let (target, check) = target();
+        judge(&target, &check, Err("connection refused".into()), 14_000);
+        assert_eq!(target.state(), TargetState::Initial);
+        judge(&target, &check, Err("connection refused".into()), 15_000);
+        assert_eq!(target.seen("g").state, TargetState::Unhealthy);
+        assert_eq!(target.seen("g").reason.as_deref(), Some("connection refused"));
     }
 }

@@ -7,7 +7,7 @@ pub mod frame;
 pub mod parse;
 mod proxy;
 pub mod relay;
-mod tunnel;
+pub mod tunnel;
 
 use std::{io, rc::Rc};
 

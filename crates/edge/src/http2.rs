@@ -1,6 +1,7 @@
 //! HTTP/2 from clients, by hyper; targets get HTTP/1.1, through the same pool, rules and checks as everybody.
 
 mod drive;
+pub mod forward;
 
 use std::{
     cell::{Cell, RefCell},
@@ -16,7 +17,7 @@ use std::{
 use hyper::{
     HeaderMap, Request, Response, StatusCode,
     body::{Body, Bytes, Frame, Incoming},
-    header::{CONTENT_LENGTH, COOKIE, HOST, HeaderValue, TE},
+    header::{CONTENT_LENGTH, COOKIE, HOST, HeaderValue, RETRY_AFTER, TE},
     http::request::Parts,
     rt::{Executor, ReadBufCursor},
     server::conn::http2::Builder,
@@ -26,7 +27,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     answer::Answer,
-    head::{Ask, Method},
+    head::{Ask, Method, is_confusing},
     http1::{frame::Framing, parse::passes},
     link::{Buffer, Link, NEVER},
     worker::{Ends, Watched, Worker},
@@ -67,7 +68,7 @@ pub async fn serve(worker: Rc<Worker>, client: Watched, input: Buffer, ends: End
         busy: Rc::clone(&busy),
         input: RefCell::new(input),
     };
-    let service = service_fn(move |request| handle(Rc::clone(&busy), ends, request));
+    let service = service_fn(move |request| handle(Rc::clone(&busy), ends.clone(), request));
     let connection = Builder::new(Local)
         .max_concurrent_streams(STREAMS)
         .max_header_list_size(u32::try_from(worker.limits.head).unwrap_or(u32::MAX))
@@ -127,8 +128,8 @@ impl hyper::rt::Write for Io {
         self.busy.link.poll_write(cx, data)
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.busy.link.poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -137,13 +138,14 @@ impl hyper::rt::Write for Io {
 }
 
 /// The body of an answer.
-enum Out {
+pub enum Out {
     Whole(Option<Bytes>),
     Parts(Parting),
+    Passing(forward::Passing),
 }
 
 /// A body that comes in parts. Its end is an end only when it was said to be one: a part must not pass for the whole.
-struct Parting {
+pub struct Parting {
     frames: mpsc::Receiver<io::Result<Frame<Bytes>>>,
     over: Rc<Cell<bool>>,
 }
@@ -170,6 +172,7 @@ impl Body for Out {
         match &mut *self {
             Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Parts(parting) => parting.poll(cx),
+            Self::Passing(passing) => passing.poll(cx),
         }
     }
 
@@ -185,6 +188,9 @@ fn local(answer: Answer, head: bool) -> Response<Out> {
     *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::BAD_GATEWAY);
     let headers = response.headers_mut();
     headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    if let Some(seconds) = answer.retry_after {
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
     for (name, value) in [
         ("content-type", Some(&*answer.content_type)),
         ("location", answer.location.as_deref()),
@@ -248,7 +254,12 @@ fn write(
         .authority()
         .map(|authority| authority.as_str())
         .or(field);
-    ask.start(parts.method.as_str(), target, ends.local.port());
+    ask.start(parts.method.as_str(), target, ends);
+    if is_confusing(ask.path()) {
+        return Err(Answer::bad_request(
+            "the path means another one to whoever resolves it",
+        ));
+    }
     if !authority.is_some_and(|authority| !authority.is_empty() && ask.name_host(authority)) {
         return Err(Answer::bad_request("the request names no host"));
     }

@@ -9,11 +9,15 @@
 //! targets, `admin` is the door for the control side, and `client` the other side of that door.
 
 mod access;
+mod acme;
 mod admin;
 mod answer;
 mod balance;
+mod book;
 mod client;
 mod clock;
+mod condition;
+mod explain;
 #[doc(hidden)]
 pub mod fuzz;
 mod head;
@@ -21,11 +25,18 @@ mod health;
 mod http1;
 mod http2;
 mod link;
+mod listener;
 mod live;
 mod metrics;
+mod pass;
+mod proxy;
+mod quota;
 mod snapshot;
 mod socket;
+mod sticky;
 mod table;
+mod target;
+mod tls;
 mod upstream;
 mod worker;
 
@@ -45,12 +56,18 @@ use tokio::{
     task::JoinSet,
 };
 
+pub use access::{Format, Log};
+pub use acme::{Acme, Challenge};
 pub use client::{Client, Error as ClientError};
+pub use explain::{Explanation, Question};
+pub use listener::{Listener, Speaks};
 pub use metrics::GroupStats;
+pub use tls::{Clients, Seen as CertificateSeen, Tls, Version};
 pub use upstream::Limits;
 
-use access::Log;
+use access::Writer;
 use admin::Admin;
+use listener::Door;
 use live::{Keeper, Shared};
 use worker::{Order, Worker};
 
@@ -58,16 +75,20 @@ use worker::{Order, Worker};
 #[derive(Debug)]
 pub struct Config {
     /// Already bound. The supervisor holds them too: connections that arrive during a restart wait in their queue.
-    pub listeners: Vec<TcpListener>,
+    pub listeners: Vec<Listener>,
     /// Where the admin socket is to be: `<data>/run/edge.sock`.
     pub admin: Utf8PathBuf,
-    /// Where the table is kept: `<data>/edge/table.json`.
+    /// Where the table is kept: `<data>/edge/table.log`.
     pub snapshot: Utf8PathBuf,
     /// Threads that serve; one per core is best. 0 counts as 1.
     pub workers: usize,
     /// The access log is written only when there is a path.
-    pub access_log: Option<Utf8PathBuf>,
+    pub access_log: Option<Log>,
+    /// Where numbers are given away in Prometheus' format, over HTTP and to anybody who can connect.
+    pub metrics: Option<TcpListener>,
     pub limits: Limits,
+    /// Certificates to be got from an authority.
+    pub acme: Option<Acme>,
 }
 
 /// Why the edge cannot run.
@@ -85,6 +106,8 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    #[error("a listener cannot speak TLS")]
+    Tls(#[from] tls::Error),
     #[error("cannot start a worker")]
     Start(#[source] io::Error),
     #[error("a worker has ended before its time")]
@@ -104,28 +127,30 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         .store(RandomState::new().build_hasher().finish(), Relaxed);
     let (log, logger) = match &config.access_log {
         None => (None, None),
-        Some(path) => {
-            let (sender, ended) = access::open(path).map_err(|source| Error::Log {
-                path: path.clone(),
+        Some(log) => {
+            let (sender, ended) = access::open(&log.path).map_err(|source| Error::Log {
+                path: log.path.clone(),
                 source,
             })?;
             (Some(sender), Some(ended))
         }
     };
+    let (prober, admissions) = mpsc::unbounded_channel();
     let mut keeper = Keeper {
         shared: Arc::clone(&shared),
-        snapshot: config.snapshot.clone(),
+        log: snapshot::Log::new(config.snapshot.clone()),
         workers: Vec::new(),
-        digest: 0,
+        prober,
     };
     restore(&mut keeper);
+    let (doors, certificates) = listener::doors(&config.listeners)?;
     let door = socket::listen(&config.admin).map_err(|source| Error::Admin {
         path: config.admin.clone(),
         source,
     })?;
     let mut workers = JoinSet::new();
     for number in 0..config.workers.max(1) {
-        let (orders, ended) = start(&config, number, &shared, log.clone()).map_err(Error::Start)?;
+        let (orders, ended) = start(&config, &doors, number, &shared, log.clone()).map_err(Error::Start)?;
         keeper.workers.push(orders);
         workers.spawn(ended);
     }
@@ -134,8 +159,36 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let (changes, inbox) = mpsc::channel(16);
     let mut control = JoinSet::new();
     control.spawn(keeper.run(inbox));
-    control.spawn(health::run(Arc::clone(&shared)));
-    control.spawn(Admin { shared, changes }.run(door));
+    control.spawn(health::run(admissions));
+    for (folder, watched) in certificates.clone() {
+        control.spawn(watched.watch(folder));
+    }
+    if let Some(acme) = config.acme.clone() {
+        match certificates
+            .iter()
+            .find(|(folder, _)| *folder == acme.certificates)
+        {
+            Some((_, held)) => {
+                control.spawn(acme::run(acme, Arc::clone(held), Arc::clone(&shared)));
+            }
+            None => {
+                tracing::error!(folder = %acme.certificates, "no listener has the certificates of the authority");
+            }
+        }
+    }
+    let certificates = certificates
+        .into_iter()
+        .map(|(_, certificates)| certificates)
+        .collect();
+    let admin = Admin {
+        shared,
+        changes,
+        certificates,
+    };
+    if let Some(listener) = config.metrics {
+        control.spawn(admin.clone().run_metrics(listener));
+    }
+    control.spawn(admin.run(door));
     let early = tokio::select! {
         () = shutdown => false,
         Some(_) = workers.join_next() => true,
@@ -184,7 +237,7 @@ fn restore(keeper: &mut Keeper) {
             cause = std::error::Error::source(&error).map(tracing::field::display),
             "starting without a route table; the snapshot is put aside until a new one comes"
         );
-        if let Err(error) = snapshot::set_aside(&keeper.snapshot) {
+        if let Err(error) = keeper.log.set_aside() {
             tracing::warn!(%error, "cannot put the snapshot aside");
         }
     }
@@ -195,19 +248,21 @@ type Orders = mpsc::UnboundedSender<Order>;
 /// Starts one worker. The future is ready when its thread has ended, in whatever way.
 fn start(
     config: &Config,
+    doors: &[Door],
     number: usize,
     shared: &Arc<Shared>,
     log: Option<SyncSender<String>>,
 ) -> io::Result<(Orders, impl Future<Output = ()> + use<>)> {
     let mut listeners = Vec::new();
-    for listener in &config.listeners {
-        let listener = listener.try_clone()?;
-        listener.set_nonblocking(true)?;
-        listeners.push(listener);
+    for (listener, door) in config.listeners.iter().zip(doors) {
+        let socket = listener.socket.try_clone()?;
+        socket.set_nonblocking(true)?;
+        listeners.push((socket, door.clone()));
     }
     let (sender, orders) = mpsc::unbounded_channel();
     let (ending, ended) = oneshot::channel::<()>();
     let (shared, limits) = (Arc::clone(shared), config.limits.clone());
+    let log = log.zip(config.access_log.clone());
     let runtime = tokio::runtime::Builder::new_current_thread();
     std::thread::Builder::new()
         .name(format!("edge-{number}"))
@@ -225,19 +280,19 @@ fn start(
 
 fn serve(
     mut runtime: tokio::runtime::Builder,
-    listeners: Vec<TcpListener>,
+    listeners: Vec<(TcpListener, Door)>,
     shared: Arc<Shared>,
     limits: Limits,
-    log: Option<SyncSender<String>>,
+    log: Option<(SyncSender<String>, Log)>,
     orders: mpsc::UnboundedReceiver<Order>,
 ) -> io::Result<()> {
     let runtime = runtime.enable_all().build_local(Default::default())?;
     runtime.block_on(async {
         let listeners = listeners
             .into_iter()
-            .map(tokio::net::TcpListener::from_std)
+            .map(|(socket, door)| Ok((tokio::net::TcpListener::from_std(socket)?, door)))
             .collect::<io::Result<_>>()?;
-        let log = log.map(|sender| Log::new(sender, Arc::clone(&shared)));
+        let log = log.map(|(sender, log)| Writer::new(sender, &log, Arc::clone(&shared)));
         Worker::new(shared, limits, log).run(listeners, orders).await;
         Ok(())
     })

@@ -16,15 +16,83 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
 };
+use tokio_rustls::server::TlsStream;
 
-use crate::balance::Target;
+use crate::target::Target;
 
 /// No deadline.
 pub const NEVER: u64 = u64::MAX;
 
+/// What a connection is read from and written to.
+pub enum Stream {
+    Tcp(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Stream {
+    fn tcp(&self) -> &TcpStream {
+        match self {
+            Self::Tcp(tcp) => tcp,
+            Self::Tls(tls) => tls.get_ref().0,
+        }
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>, space: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(tcp) => Pin::new(tcp).poll_read(cx, space),
+            // Many end without saying so; what was read is whole, or its framing shows that it is not.
+            Self::Tls(tls) => match Pin::new(tls).poll_read(cx, space) {
+                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    Poll::Ready(Ok(()))
+                }
+                read => read,
+            },
+        }
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Tcp(tcp) => Pin::new(tcp).poll_write(cx, data),
+            Self::Tls(tls) => Pin::new(tls).poll_write(cx, data),
+        }
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(_) => Poll::Ready(Ok(())),
+            Self::Tls(tls) => Pin::new(tls).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            Self::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
+        }
+    }
+
+    fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(tcp) => tcp.poll_read_ready(cx),
+            Self::Tls(tls) => {
+                let (tcp, session) = tls.get_mut();
+                let waiting = session
+                    .process_new_packets()
+                    .map_err(io::Error::other)?
+                    .plaintext_bytes_to_read();
+                if waiting > 0 {
+                    return Poll::Ready(Ok(()));
+                }
+                // What the handshake has left of the runtime's word is old: the kernel is asked.
+                tcp.poll_peek(cx, &mut ReadBuf::new(&mut [0])).map_ok(|_| ())
+            }
+        }
+    }
+}
+
 /// One connection. All waiting on it happens on one task.
 pub struct Link {
-    io: RefCell<TcpStream>,
+    io: RefCell<Stream>,
     /// The tick at which waiting ends.
     deadline: Cell<u64>,
     expired: Cell<bool>,
@@ -36,9 +104,9 @@ pub struct Link {
 }
 
 impl Link {
-    pub fn new(stream: TcpStream, target: Option<Arc<Target>>) -> Self {
+    pub fn new(stream: Stream, target: Option<Arc<Target>>) -> Self {
         // Heads and bodies go out in one send; waiting for more would only delay them.
-        let _ = stream.set_nodelay(true);
+        let _ = stream.tcp().set_nodelay(true);
         Self {
             io: RefCell::new(stream),
             deadline: Cell::new(NEVER),
@@ -97,7 +165,7 @@ impl Link {
     fn poll_read(&self, cx: &mut Context<'_>, space: &mut [u8]) -> Poll<io::Result<usize>> {
         self.check(cx)?;
         let mut space = ReadBuf::new(space);
-        match Pin::new(&mut *self.io.borrow_mut()).poll_read(cx, &mut space) {
+        match self.io.borrow_mut().poll_read(cx, &mut space) {
             Poll::Ready(result) => Poll::Ready(result.map(|()| space.filled().len())),
             Poll::Pending => Poll::Pending,
         }
@@ -105,18 +173,24 @@ impl Link {
 
     pub fn poll_write(&self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         self.check(cx)?;
-        Pin::new(&mut *self.io.borrow_mut()).poll_write(cx, data)
+        self.io.borrow_mut().poll_write(cx, data)
+    }
+
+    /// Until what was written has left for the kernel. Only TLS holds something back.
+    pub fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.check(cx)?;
+        self.io.borrow_mut().poll_flush(cx)
     }
 
     pub fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.io.borrow_mut()).poll_shutdown(cx)
+        self.io.borrow_mut().poll_shutdown(cx)
     }
 
     /// Until there is something to read, the end included.
     pub async fn readable(&self) -> io::Result<()> {
         poll_fn(|cx| {
             self.check(cx)?;
-            self.io.borrow().poll_read_ready(cx)
+            self.io.borrow_mut().poll_readable(cx)
         })
         .await
     }
@@ -163,12 +237,16 @@ impl Link {
                 written => *sent += written,
             }
         }
-        Ok(())
+        poll_fn(|cx| self.poll_flush(cx)).await
     }
 
     /// Writes what the kernel takes at once, even when waiting is over.
     pub fn write_now(&self, data: &[u8]) {
-        let _ = self.io.borrow().try_write(data);
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut io = self.io.borrow_mut();
+        if io.poll_write(&mut cx, data).is_ready() {
+            let _ = io.poll_flush(&mut cx);
+        }
     }
 
     /// Nothing more will be written.
@@ -181,7 +259,7 @@ impl Link {
     pub fn is_fresh(&self) -> bool {
         let silent =
             |result: io::Result<usize>| matches!(result, Err(e) if e.kind() == io::ErrorKind::WouldBlock);
-        !self.expired.get() && silent(self.io.borrow().try_read(&mut [0]))
+        !self.expired.get() && silent(self.io.borrow().tcp().try_read(&mut [0]))
     }
 
     /// The same, asking the kernel itself.
@@ -189,7 +267,7 @@ impl Link {
         use rustix::net::{RecvFlags, recv};
         let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
         self.is_fresh()
-            && recv(&*self.io.borrow(), &mut [0; 1], flags)
+            && recv(self.io.borrow().tcp(), &mut [0; 1], flags)
                 .is_err_and(|error| error == rustix::io::Errno::AGAIN)
     }
 }

@@ -1,27 +1,27 @@
 //! The table in force and its change: checked whole, written to disk, swapped for all workers at once.
 //!
-//! One task, the `Keeper`, makes every change, so that changes never overlap. Workers only ever read.
+//! One task, the `Keeper`, makes every change, so that changes never overlap. Workers only ever read. A change is
+//! written, in force, and then safe from a power cut; whoever asked for it hears of it after that.
 
 use std::{
-    collections::{HashMap, hash_map::DefaultHasher},
-    hash::Hasher,
+    collections::HashMap,
     sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, AtomicU64},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
-use camino::Utf8PathBuf;
-use model::route::{self, Invalid, TargetHealth};
-use tokio::sync::{Notify, mpsc, oneshot};
+use model::route::{self, Delta, Invalid};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    balance::{Group, Target},
-    clock,
-    metrics::{GroupStats, Totals},
-    snapshot,
+    book::Book,
+    clock, health,
+    metrics::Totals,
+    quota::Quota,
+    snapshot::{self, Log},
     table::Rules,
     worker::Order,
 };
@@ -33,109 +33,19 @@ pub enum Error {
     Invalid(#[from] Invalid),
     #[error("the table cannot be written to disk, so the old one stays in force")]
     Snapshot(#[source] std::io::Error),
+    #[error(
+        "the table is in force, but a power cut now would bring an older one back: the disk does not confirm it"
+    )]
+    Sync(#[source] std::io::Error),
     #[error("the edge is shutting down")]
     Closing,
 }
 
-/// One table in force.
+/// One table in force, as workers see it.
 #[derive(Default)]
 pub struct Live {
     pub version: u64,
     pub rules: Rules,
-    pub groups: HashMap<Box<str>, Arc<Group>>,
-    /// Targets that have left this table or one before it and may still have requests, with their groups.
-    pub leaving: Vec<(Box<str>, Arc<Target>)>,
-}
-
-impl Live {
-    /// The next table. Targets and counters that stay are the same objects; those that go are told so by `switch`.
-    fn next(&self, table: &route::Table, tick: u64) -> Self {
-        let mut leaving: Vec<_> = self
-            .leaving
-            .iter()
-            .filter(|(_, target)| !target.is_gone(tick))
-            .cloned()
-            .collect();
-        let mut groups = HashMap::with_capacity(table.target_groups.len());
-        for (name, spec) in &table.target_groups {
-            let before = self.groups.get(name.as_str());
-            let known = |wanted: &route::Target| {
-                before
-                    .into_iter()
-                    .flat_map(|group| &group.targets)
-                    .find(|target| target.spec == *wanted)
-                    .cloned()
-            };
-            let targets = spec.targets.iter().map(|wanted| {
-                known(wanted)
-                    .or_else(|| take(&mut leaving, name, wanted))
-                    .unwrap_or_else(|| Arc::new(Target::new(wanted.clone())))
-            });
-            let targets = targets.collect();
-            let counters = before.map_or_else(Arc::default, |group| Arc::clone(&group.counters));
-            let group = Group::new(name, targets, spec, counters);
-            groups.insert(Box::from(name.as_str()), Arc::new(group));
-        }
-        Self {
-            version: table.version,
-            rules: Rules::new(table, &groups),
-            groups,
-            leaving,
-        }
-    }
-
-    /// The targets of `self` that are not in `next`, with the tick at which their requests are cut.
-    fn left(&self, next: &Self, tick: u64) -> Vec<(Box<str>, Arc<Target>, u64)> {
-        let mut left = Vec::new();
-        for (name, group) in &self.groups {
-            let stays = |target: &Arc<Target>| {
-                let group = next.groups.get(name);
-                group.is_some_and(|group| group.targets.iter().any(|t| t.serial == target.serial))
-            };
-            let delay = next.groups.get(name).unwrap_or(group).drain;
-            for target in group.targets.iter().filter(|target| !stays(target)) {
-                left.push((name.clone(), Arc::clone(target), tick.saturating_add(delay)));
-            }
-        }
-        left
-    }
-
-    pub fn health(&self, tick: u64) -> Vec<TargetHealth> {
-        let mut health: Vec<TargetHealth> = self
-            .groups
-            .values()
-            .flat_map(|group| group.targets.iter().map(|target| target.seen(&group.name)))
-            .collect();
-        let busy = self
-            .leaving
-            .iter()
-            .filter(|(_, target)| target.active.load(Relaxed) > 0 && !target.is_gone(tick));
-        health.extend(busy.map(|(group, target)| target.seen(group)));
-        health.sort_by(|a, b| (&a.group, &a.target.id).cmp(&(&b.group, &b.target.id)));
-        health
-    }
-
-    pub fn stats(&self) -> Vec<GroupStats> {
-        let mut stats: Vec<GroupStats> = self
-            .groups
-            .values()
-            .map(|group| group.counters.stats(&group.name))
-            .collect();
-        stats.sort_by(|a, b| a.group.cmp(&b.group));
-        stats
-    }
-}
-
-/// A target on its way out that is wanted again.
-fn take(
-    leaving: &mut Vec<(Box<str>, Arc<Target>)>,
-    group: &str,
-    wanted: &route::Target,
-) -> Option<Arc<Target>> {
-    let index = leaving
-        .iter()
-        .position(|(name, target)| **name == *group && target.spec == *wanted)?;
-    Some(leaving.swap_remove(index).1)
 }
 
 /// What all threads of the edge share.
@@ -143,93 +53,171 @@ fn take(
 pub struct Shared {
     pub live: ArcSwap<Live>,
     pub totals: Totals,
-    /// The health prober looks at the table again.
-    pub changed: Notify,
     /// Ids of requests start here, so that those of two edges or two starts differ.
     pub seed: AtomicU64,
+    /// Connections and requests of sources, and requests of tenants.
+    pub sources: Quota<u128>,
+    pub tenants: Quota<Box<str>>,
+    /// Requests that wait for hosts to wake.
+    pub waking: AtomicU32,
+    book: Mutex<Book>,
+    /// Answers to challenges of an authority (HTTP-01), by token.
+    challenges: ArcSwap<HashMap<String, String>>,
 }
 
-/// One wish for another table.
+impl Shared {
+    /// The control side's record. Workers never ask for it.
+    pub fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Answers a challenge of HTTP-01, or no longer.
+    pub fn answer_challenge(&self, token: &str, answer: Option<&str>) {
+        self.challenges.rcu(|held| {
+            let mut next = HashMap::clone(held);
+            match answer {
+                Some(answer) => _ = next.insert(token.to_owned(), answer.to_owned()),
+                None => _ = next.remove(token),
+            }
+            next
+        });
+    }
+
+    /// The answer to a request for this path, if it is a challenge.
+    pub fn challenge(&self, path: &str) -> Option<String> {
+        let token = path.strip_prefix("/.well-known/acme-challenge/")?;
+        self.challenges.load().get(token).cloned()
+    }
+}
+
+/// What is wished for.
+pub enum Wish {
+    /// A whole table.
+    Table(route::Table),
+    Delta(Delta),
+}
+
 pub struct Change {
-    pub table: route::Table,
+    pub wish: Wish,
     pub done: oneshot::Sender<Result<u64, Error>>,
 }
 
 /// Makes the changes, one after the other.
 pub struct Keeper {
     pub shared: Arc<Shared>,
-    pub snapshot: Utf8PathBuf,
+    pub log: Log,
     pub workers: Vec<mpsc::UnboundedSender<Order>>,
-    /// Of the table in force, as bytes.
-    pub digest: u64,
+    pub prober: mpsc::UnboundedSender<health::Admissions>,
 }
 
 impl Keeper {
-    /// Puts the snapshot in force, without waiting for workers: there are none yet.
+    /// Puts the snapshot in force, without waiting for workers: there are none yet. One that cannot be read whole is not
+    /// put in force at all.
     pub fn start(&mut self) -> Result<(), snapshot::Error> {
-        if let Some(table) = snapshot::read(&self.snapshot)? {
-            self.digest = digest(&bytes(&table));
-            self.switch(&table);
-        }
+        let mut book = Book::default();
+        let mut probed = Vec::new();
+        self.log.read(|delta| {
+            book.check(&delta)?;
+            probed.extend(book.apply(&delta, 0).probed);
+            Ok(())
+        })?;
+        let live = Live {
+            version: book.version,
+            rules: book.index(),
+        };
+        // What came and went again before the last line is not asked.
+        probed.retain(|(target, _)| Arc::strong_count(target) > 1);
+        *self.shared.book() = book;
+        self.shared.live.store(Arc::new(live));
+        let _ = self.prober.send(probed);
         Ok(())
     }
 
     pub async fn run(mut self, mut changes: mpsc::Receiver<Change>) {
-        while let Some(change) = changes.recv().await {
-            let answer = self.apply(change.table).await;
-            // Who asked may have gone away; the change stands.
-            let _ = change.done.send(answer);
+        loop {
+            tokio::select! {
+                change = changes.recv() => {
+                    let Some(change) = change else { return };
+                    let answer = self.apply(change.wish).await;
+                    // Who asked may have gone away; the change stands.
+                    let _ = change.done.send(answer);
+                }
+                () = self.log.rewritten() => {}
+            }
         }
     }
 
-    async fn apply(&mut self, table: route::Table) -> Result<u64, Error> {
-        table.check()?;
-        let have = self.shared.live.load().version;
-        let bytes = bytes(&table);
-        let digest = digest(&bytes);
-        if table.version < have || (table.version == have && have != 0 && digest != self.digest) {
-            return Err(Invalid::Stale {
-                got: table.version,
-                have,
+    async fn apply(&mut self, wish: Wish) -> Result<u64, Error> {
+        let started = Instant::now();
+        let delta = match wish {
+            Wish::Delta(delta) => delta,
+            Wish::Table(table) => {
+                table.check()?;
+                let have = self.shared.book().version;
+                if table.version < have {
+                    let got = table.version;
+                    return Err(Invalid::Stale { got, have }.into());
+                }
+                self.shared.book().delta(table)
             }
-            .into());
+        };
+        let version = delta.version;
+        {
+            let book = self.shared.book();
+            book.check(&delta)?;
+            if version == book.version && version != 0 {
+                // The table in force may be sent again, and nothing else under its number.
+                let stale = Invalid::Stale {
+                    got: version,
+                    have: version,
+                };
+                return if delta.is_empty() {
+                    Ok(version)
+                } else {
+                    Err(stale.into())
+                };
+            }
         }
-        let path = self.snapshot.clone();
-        tokio::task::spawn_blocking(move || snapshot::write(&path, &bytes))
-            .await
-            .map_err(|_| Error::Closing)?
-            .map_err(Error::Snapshot)?;
-        self.digest = digest;
-        self.switch(&table);
+        self.log.append(&delta).map_err(Error::Snapshot)?;
+        self.switch(&delta);
+        let took_us = started.elapsed().as_micros();
         self.settle().await;
+        self.log.sync().await.map_err(Error::Sync)?;
+        if self.log.is_long() {
+            let (version, rules, groups) = {
+                let book = self.shared.book();
+                (book.version, book.rules(), book.groups())
+            };
+            self.log.rewrite(version, rules, groups);
+        }
         tracing::info!(
-            table.version = table.version,
-            rules = table.rules.len(),
+            table.version = version,
+            rules = delta.rules.len(),
+            took_us,
             "table in force"
         );
-        Ok(table.version)
+        Ok(version)
     }
 
-    fn switch(&self, table: &route::Table) {
+    fn switch(&self, delta: &Delta) {
         let tick = clock::ticks();
-        let old = self.shared.live.load_full();
-        let mut next = old.next(table, tick);
-        let left = old.left(&next, tick);
-        next.leaving.extend(
-            left.iter()
-                .map(|(group, target, _)| (group.clone(), Arc::clone(target))),
-        );
-        for target in next.groups.values().flat_map(|group| &group.targets) {
-            if target.is_leaving() {
-                target.rejoin();
-            }
+        let turn = self.shared.book().apply(delta, tick);
+        for (target, _) in turn.probed.iter().filter(|(target, _)| target.is_leaving()) {
+            target.rejoin();
         }
-        self.shared.live.store(Arc::new(next));
+        let mut rules = self.shared.live.load().rules.clone();
+        rules.change(&turn.gone, &turn.new);
+        let live = Live {
+            version: delta.version,
+            rules,
+        };
+        self.shared.live.store(Arc::new(live));
         // Only now: a worker that finds a target leaving looks again, and must then find the new table.
-        for (_, target, until) in left {
-            target.leave(until);
+        for (target, drain) in turn.left {
+            target.leave(tick.saturating_add(drain).max(1));
         }
-        self.shared.changed.notify_one();
+        // The prober ends with the edge.
+        let _ = self.prober.send(turn.probed);
     }
 
     /// Waits until every worker has been between two steps since the switch: from then on none of them can begin a
@@ -250,14 +238,4 @@ impl Keeper {
         };
         let _ = tokio::time::timeout(Duration::from_secs(1), all).await;
     }
-}
-
-fn bytes(table: &route::Table) -> Vec<u8> {
-    serde_json::to_vec(table).expect("a table has only text keys")
-}
-
-fn digest(bytes: &[u8]) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    hasher.write(bytes);
-    hasher.finish()
 }

@@ -4,11 +4,17 @@
 
 use std::{
     fmt::Write,
+    sync::OnceLock,
     sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
 
+use std::sync::Arc;
+
+use model::route::TargetState;
 use serde::{Deserialize, Serialize};
+
+use crate::{balance::Group, table::Rule};
 
 /// Upper ends of the latency buckets: 2^8 µs (0.256 ms) to 2^26 µs (67 s), and one for what took longer.
 const FIRST: u32 = 8;
@@ -54,27 +60,53 @@ impl Histogram {
 #[derive(Default)]
 pub struct Counters {
     pub requests: AtomicU64,
-    /// Answers of targets, by class: 1xx to 5xx.
-    pub classes: [AtomicU64; 5],
     /// Answers that the balancer had to make because no target gave a good one: 502, 503, 504.
     pub failures: AtomicU64,
+    /// Requests that went to any target because none was healthy.
+    pub panics: AtomicU64,
     pub active: AtomicU32,
-    pub latency: Histogram,
+    /// Only groups that have answered have one.
+    answers: OnceLock<Box<Answers>>,
+}
+
+#[derive(Default)]
+struct Answers {
+    /// Bytes of answers' bodies.
+    sent: AtomicU64,
+    /// Of targets, by class: 1xx to 5xx.
+    classes: [AtomicU64; 5],
+    latency: Histogram,
 }
 
 impl Counters {
     pub fn answered(&self, status: u16, took: Duration) {
-        if let Some(class) = self.classes.get(usize::from(status / 100).wrapping_sub(1)) {
+        let answers = self.answers.get_or_init(Box::default);
+        if let Some(class) = answers.classes.get(usize::from(status / 100).wrapping_sub(1)) {
             class.fetch_add(1, Relaxed);
         }
-        self.latency.record(took);
+        answers.latency.record(took);
+    }
+
+    /// So many bytes of an answer's body have gone to a client.
+    pub fn sent(&self, bytes: u64) {
+        self.answers
+            .get_or_init(Box::default)
+            .sent
+            .fetch_add(bytes, Relaxed);
+    }
+
+    /// Answers of targets in a class, 1 to 5.
+    fn class(&self, class: usize) -> u64 {
+        self.answers
+            .get()
+            .map_or(0, |answers| answers.classes[class - 1].load(Relaxed))
     }
 
     pub fn stats(&self, group: &str) -> GroupStats {
         GroupStats {
             group: group.to_owned(),
             requests: self.requests.load(Relaxed),
-            target_5xx: self.classes[4].load(Relaxed),
+            target_5xx: self.class(5),
             edge_5xx: self.failures.load(Relaxed),
             active: self.active.load(Relaxed),
         }
@@ -91,11 +123,15 @@ pub fn write(out: &mut String, groups: &[(String, &Counters)]) {
     };
     metric("requests_total", "counter", &|c| c.requests.load(Relaxed));
     metric("failures_total", "counter", &|c| c.failures.load(Relaxed));
+    metric("panics_total", "counter", &|c| c.panics.load(Relaxed));
+    metric("sent_bytes_total", "counter", &|c| {
+        c.answers.get().map_or(0, |answers| answers.sent.load(Relaxed))
+    });
     metric("requests_active", "gauge", &|c| u64::from(c.active.load(Relaxed)));
     let _ = writeln!(out, "# TYPE vend_edge_target_responses_total counter");
     for (group, counters) in groups {
-        for (class, count) in (1..).zip(&counters.classes) {
-            let count = count.load(Relaxed);
+        for class in 1..=5 {
+            let count = counters.class(class);
             let _ = writeln!(
                 out,
                 "vend_edge_target_responses_total{{group=\"{group}\",class=\"{class}xx\"}} {count}"
@@ -104,7 +140,45 @@ pub fn write(out: &mut String, groups: &[(String, &Counters)]) {
     }
     let _ = writeln!(out, "# TYPE vend_edge_latency_seconds histogram");
     for (group, counters) in groups {
-        counters.latency.write(out, group);
+        if let Some(answers) = counters.answers.get() {
+            answers.latency.write(out, group);
+        }
+    }
+}
+
+/// Rules and targets as Prometheus text.
+pub fn write_table(
+    out: &mut String,
+    rules: &[Arc<Rule>],
+    groups: &[Arc<Group>],
+    escape: impl Fn(&str) -> String,
+) {
+    let _ = writeln!(out, "# TYPE vend_edge_rule_requests_total counter");
+    for rule in rules {
+        let (priority, place, hits) = (rule.priority, escape(rule.place()), rule.hits.load(Relaxed));
+        let _ = writeln!(
+            out,
+            "vend_edge_rule_requests_total{{rule=\"{priority}\",place=\"{place}\"}} {hits}"
+        );
+    }
+    let _ = writeln!(out, "# TYPE vend_edge_targets gauge");
+    for group in groups {
+        let name = escape(&group.name);
+        for (state, word) in [
+            (TargetState::Healthy, "healthy"),
+            (TargetState::Unhealthy, "unhealthy"),
+            (TargetState::Initial, "initial"),
+        ] {
+            let count = group
+                .targets
+                .iter()
+                .filter(|target| target.state() == state)
+                .count();
+            let _ = writeln!(
+                out,
+                "vend_edge_targets{{group=\"{name}\",state=\"{word}\"}} {count}"
+            );
+        }
     }
 }
 
@@ -131,6 +205,10 @@ pub struct Totals {
     /// Requests refused because they were malformed or too large.
     pub refused: AtomicU64,
     pub retries: AtomicU64,
+    /// Connections and requests refused with 429.
+    pub limited: AtomicU64,
+    /// Bytes that passed through, both ways.
+    pub passed: AtomicU64,
     pub log_dropped: AtomicU64,
 }
 
@@ -142,6 +220,8 @@ impl Totals {
             ("unmatched_total", self.unmatched.load(Relaxed)),
             ("malformed_total", self.refused.load(Relaxed)),
             ("retries_total", self.retries.load(Relaxed)),
+            ("limited_total", self.limited.load(Relaxed)),
+            ("passed_bytes_total", self.passed.load(Relaxed)),
             ("access_log_dropped_total", self.log_dropped.load(Relaxed)),
         ] {
             let kind = if name.ends_with("_total") {

@@ -1,97 +1,410 @@
 //! The table on disk: what the edge starts from when every other role is dead.
+//!
+//! One file of lines, each with its own checksum: first how many lines the table has, then the table in pieces, then
+//! every change since. A change is one line at the end, so that it costs what it is and not what the table is. When the
+//! changes outgrow the table, the file is written anew beside and takes the old one's place in one step.
 
 use std::{
-    fs::{self, File},
-    io::{self, Write},
+    fs::{self, File, OpenOptions},
+    io::{self, BufRead, BufReader, BufWriter, Read, Write},
+    sync::Arc,
 };
 
-use camino::Utf8Path;
-use model::route::Table;
+use camino::{Utf8Path, Utf8PathBuf};
+use model::route::{Delta, Invalid};
+use serde::{Deserialize, Serialize};
+use tokio::task::JoinHandle;
+
+use crate::{balance::Group, table::Rule};
+
+/// Rules or groups in one line of the table.
+const PIECE: usize = 256;
+/// Bytes of one line. A change of everything at once has room.
+const LINE: u64 = 256 * 1024 * 1024;
+/// Changes below this are not worth a new file.
+const SHORT: u64 = 1024 * 1024;
 
 /// Why there is no table to start from. A file that is not there is no error.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("cannot read {path}")]
     Read {
-        path: String,
+        path: Utf8PathBuf,
         #[source]
         source: io::Error,
     },
-    #[error("{path} is not a route table")]
-    Json {
-        path: String,
-        #[source]
-        source: serde_json::Error,
-    },
-    #[error("{path} holds a route table that is not valid")]
+    #[error("line {line} of {path} is not as it was written")]
+    Damaged { path: Utf8PathBuf, line: usize },
+    #[error("line {line} of {path} holds no valid change of the table")]
     Invalid {
-        path: String,
+        path: Utf8PathBuf,
+        line: usize,
         #[source]
-        source: model::route::Invalid,
+        source: Invalid,
     },
 }
 
-/// The table that was last acknowledged.
-pub fn read(path: &Utf8Path) -> Result<Option<Table>, Error> {
-    let bytes = match fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => {
-            let path = path.to_string();
-            return Err(Error::Read { path, source });
+/// The first line.
+#[derive(Serialize, Deserialize)]
+struct Head {
+    version: u64,
+    /// Lines of the table that follow.
+    lines: usize,
+}
+
+/// The file, open for more.
+pub struct Log {
+    path: Utf8PathBuf,
+    file: Option<Arc<File>>,
+    /// Bytes of the file, and of the table at its start.
+    length: u64,
+    table: u64,
+    /// A new file in the making, and the lines that have been added to the old one since.
+    making: Option<(JoinHandle<io::Result<(File, u64)>>, Vec<u8>)>,
+}
+
+impl Log {
+    pub fn new(path: Utf8PathBuf) -> Self {
+        Self {
+            path,
+            file: None,
+            length: 0,
+            table: 0,
+            making: None,
         }
-    };
-    let table: Table = serde_json::from_slice(&bytes).map_err(|source| Error::Json {
-        path: path.to_string(),
-        source,
-    })?;
-    table.check().map_err(|source| Error::Invalid {
-        path: path.to_string(),
-        source,
-    })?;
-    Ok(Some(table))
+    }
+
+    /// Gives the table and every change since to `sink`, in order. A last line that is not whole was never acknowledged:
+    /// it is left out, and overwritten by the next.
+    pub fn read(&mut self, sink: impl FnMut(Delta) -> Result<(), Invalid>) -> Result<(), Error> {
+        let path = self.path.clone();
+        let failed = |source| Error::Read {
+            path: path.clone(),
+            source,
+        };
+        let file = match OpenOptions::new().read(true).write(true).open(&self.path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(source) => return Err(failed(source)),
+        };
+        let read = parse(&file, sink).map_err(|bad| match bad {
+            Bad::Read(source) => failed(source),
+            Bad::Line(line) => Error::Damaged {
+                path: path.clone(),
+                line,
+            },
+            Bad::Invalid(line, source) => Error::Invalid {
+                path: path.clone(),
+                line,
+                source,
+            },
+        })?;
+        file.set_len(read.length).map_err(failed)?;
+        (self.length, self.table) = (read.length, read.table);
+        self.file = Some(Arc::new(file));
+        Ok(())
+    }
+
+    /// Puts an unreadable snapshot aside, so that its evidence stays and the next one can be written.
+    pub fn set_aside(&self) -> io::Result<()> {
+        fs::rename(&self.path, format!("{}.bad", self.path))
+    }
+
+    /// Writes one change. It survives the end of the process, not yet of the machine.
+    pub fn append(&mut self, delta: &Delta) -> io::Result<()> {
+        let mut line = Vec::new();
+        write_line(&mut line, delta)?;
+        if line.len() as u64 > LINE {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        if self.file.is_none() {
+            self.create()?;
+        }
+        let file = self.file.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        use std::os::unix::fs::FileExt;
+        if let Err(error) = file.write_all_at(&line, self.length) {
+            // Half a line would hide the next one.
+            let _ = file.set_len(self.length);
+            return Err(error);
+        }
+        self.length += line.len() as u64;
+        if let Some((_, since)) = &mut self.making {
+            since.extend_from_slice(&line);
+        }
+        Ok(())
+    }
+
+    fn create(&mut self) -> io::Result<()> {
+        let (file, length) = write(&self.path, 0, &[], &[])?;
+        fs::rename(new_path(&self.path), &self.path)?;
+        sync_folder(&self.path)?;
+        (self.file, self.length, self.table) = (Some(Arc::new(file)), length, length);
+        Ok(())
+    }
+
+    /// Waits until what was written survives a power cut.
+    pub async fn sync(&self) -> io::Result<()> {
+        let Some(file) = self.file.clone() else {
+            return Ok(());
+        };
+        tokio::task::spawn_blocking(move || file.sync_data())
+            .await
+            .map_err(io::Error::other)?
+    }
+
+    /// The changes have outgrown the table.
+    pub fn is_long(&self) -> bool {
+        self.making.is_none() && self.length > SHORT.max(self.table * 2)
+    }
+
+    /// Begins to write the table anew, beside.
+    pub fn rewrite(&mut self, version: u64, rules: Vec<Arc<Rule>>, groups: Vec<Arc<Group>>) {
+        let path = self.path.clone();
+        let making = tokio::task::spawn_blocking(move || write(&path, version, &rules, &groups));
+        self.making = Some((making, Vec::new()));
+    }
+
+    /// When a new file is ready, takes it in the old one's place. Pending while there is none in the making.
+    pub async fn rewritten(&mut self) {
+        let Some((making, _)) = &mut self.making else {
+            return std::future::pending().await;
+        };
+        let made = making.await;
+        let since = self.making.take().map(|(_, since)| since).unwrap_or_default();
+        let replaced = made
+            .map_err(io::Error::other)
+            .and_then(|made| made)
+            .and_then(|made| self.replace(made, &since));
+        if let Err(error) = replaced {
+            // The old file goes on; it is tried again when there are more changes.
+            self.table = self.length;
+            tracing::warn!(%error, path = %self.path, "cannot write the route table anew");
+        }
+    }
+
+    fn replace(&mut self, (file, length): (File, u64), since: &[u8]) -> io::Result<()> {
+        use std::os::unix::fs::FileExt;
+        file.write_all_at(since, length)?;
+        file.sync_all()?;
+        fs::rename(new_path(&self.path), &self.path)?;
+        sync_folder(&self.path)?;
+        self.length = length + since.len() as u64;
+        (self.file, self.table) = (Some(Arc::new(file)), length);
+        Ok(())
+    }
 }
 
-/// Replaces the snapshot in one step. When this returns, the new table survives a power cut.
-pub fn write(path: &Utf8Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = path
-        .parent()
+fn new_path(path: &Utf8Path) -> Utf8PathBuf {
+    Utf8PathBuf::from(format!("{path}.new"))
+}
+
+fn folder(path: &Utf8Path) -> &Utf8Path {
+    path.parent()
         .filter(|p| !p.as_str().is_empty())
-        .unwrap_or(Utf8Path::new("."));
-    fs::create_dir_all(folder)?;
-    let new = path.with_extension("json.new");
-    let mut file = File::create(&new)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&new, path)?;
-    File::open(folder)?.sync_all()
+        .unwrap_or(Utf8Path::new("."))
 }
 
-/// Puts an unreadable snapshot aside, so that its evidence stays and the next one can be written.
-pub fn set_aside(path: &Utf8Path) -> io::Result<()> {
-    fs::rename(path, path.with_extension("json.bad"))
+fn sync_folder(path: &Utf8Path) -> io::Result<()> {
+    File::open(folder(path))?.sync_all()
+}
+
+/// Writes a whole table beside `path`, and says how long it is.
+fn write(
+    path: &Utf8Path,
+    version: u64,
+    rules: &[Arc<Rule>],
+    groups: &[Arc<Group>],
+) -> io::Result<(File, u64)> {
+    fs::create_dir_all(folder(path))?;
+    let file = OpenOptions::new()
+        .write(true)
+        .read(true)
+        .create(true)
+        .truncate(true)
+        .open(new_path(path))?;
+    let mut out = BufWriter::new(&file);
+    let lines = groups.len().div_ceil(PIECE) + rules.len().div_ceil(PIECE);
+    write_line(&mut out, &Head { version, lines })?;
+    // Groups first, so that every rule finds its own.
+    for piece in groups.chunks(PIECE) {
+        let delta = Delta {
+            target_groups: piece
+                .iter()
+                .map(|group| (group.name.to_string(), group.source()))
+                .collect(),
+            ..Delta::default()
+        };
+        write_line(&mut out, &delta)?;
+    }
+    for piece in rules.chunks(PIECE) {
+        let delta = Delta {
+            rules: piece.iter().map(|rule| rule.source()).collect(),
+            ..Delta::default()
+        };
+        write_line(&mut out, &delta)?;
+    }
+    out.flush()?;
+    drop(out);
+    file.sync_all()?;
+    let length = file.metadata()?.len();
+    Ok((file, length))
+}
+
+fn write_line(out: &mut impl Write, value: &impl Serialize) -> io::Result<()> {
+    let json = serde_json::to_vec(value)?;
+    write!(out, "{:08x} ", crc32fast::hash(&json))?;
+    out.write_all(&json)?;
+    out.write_all(b"\n")
+}
+
+/// What was read.
+pub struct ReadOut {
+    pub length: u64,
+    pub table: u64,
+}
+
+/// What stopped the reading.
+#[derive(Debug)]
+pub enum Bad {
+    Read(io::Error),
+    /// Lines count from 1.
+    Line(usize),
+    Invalid(usize, Invalid),
+}
+
+/// Reads the lines of a snapshot.
+pub fn parse(input: impl Read, sink: impl FnMut(Delta) -> Result<(), Invalid>) -> Result<ReadOut, Bad> {
+    let mut sink = sink;
+    let mut input = BufReader::with_capacity(256 * 1024, input);
+    let (mut line, mut number) = (Vec::new(), 0);
+    let mut read = ReadOut { length: 0, table: 0 };
+    let mut head: Option<Head> = None;
+    loop {
+        line.clear();
+        let count = input
+            .by_ref()
+            .take(LINE)
+            .read_until(b'\n', &mut line)
+            .map_err(Bad::Read)?;
+        number += 1;
+        let in_table = head
+            .as_ref()
+            .is_none_or(|head| number <= head.lines.saturating_add(1));
+        let json = whole(&line);
+        let Some(json) = json.filter(|_| count > 0) else {
+            // The table was safe before it was acknowledged; a change may have been cut off.
+            let at_end = !in_table && input.fill_buf().map_err(Bad::Read)?.is_empty();
+            return if at_end { Ok(read) } else { Err(Bad::Line(number)) };
+        };
+        let refused = |source| Bad::Invalid(number, source);
+        let damaged = |_| Bad::Line(number);
+        let mut delta = Delta::default();
+        match &head {
+            None => head = Some(serde_json::from_slice(json).map_err(damaged)?),
+            Some(_) => delta = serde_json::from_slice(json).map_err(damaged)?,
+        }
+        // Pieces of the table belong to no version until all of them are there.
+        match head.as_ref().filter(|_| in_table) {
+            None => sink(delta).map_err(refused)?,
+            Some(head) => {
+                (delta.from, delta.version) = (Some(0), 0);
+                if number == head.lines.saturating_add(1) {
+                    delta.version = head.version;
+                }
+                sink(delta).map_err(refused)?;
+            }
+        }
+        read.length += count as u64;
+        if in_table {
+            read.table = read.length;
+        }
+    }
+}
+
+/// The content of a line that is as it was written.
+fn whole(line: &[u8]) -> Option<&[u8]> {
+    let (sum, json) = line.strip_suffix(b"\n")?.split_at_checked(9)?;
+    let sum = u32::from_str_radix(str::from_utf8(sum).ok()?.strip_suffix(' ')?, 16).ok()?;
+    (crc32fast::hash(json) == sum).then_some(json)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn log(folder: &tempfile::TempDir) -> Log {
+        Log::new(Utf8Path::from_path(folder.path()).unwrap().join("deep/table.log"))
+    }
+
+    fn change(version: u64) -> Delta {
+        Delta {
+            from: Some(version - 1),
+            version,
+            ..Delta::default()
+        }
+    }
+
+    fn versions(log: &mut Log) -> Result<Vec<u64>, Error> {
+        let mut versions = Vec::new();
+        log.read(|delta| {
+            versions.push(delta.version);
+            Ok(())
+        })?;
+        Ok(versions)
+    }
+
     #[test]
-    fn a_table_reads_back_and_a_broken_one_is_named() {
+    fn changes_read_back_and_a_torn_one_is_overwritten() {
         let folder = tempfile::tempdir().unwrap();
-        let path = Utf8Path::from_path(folder.path())
-            .unwrap()
-            .join("deep/table.json");
-        assert!(read(&path).unwrap().is_none());
-        let table = Table {
-            version: 3,
-            ..Table::default()
-        };
-        write(&path, &serde_json::to_vec(&table).unwrap()).unwrap();
-        assert_eq!(read(&path).unwrap().unwrap(), table);
-        fs::write(&path, "{\"version\":").unwrap();
-        assert!(matches!(read(&path), Err(Error::Json { .. })));
-        set_aside(&path).unwrap();
-        assert!(read(&path).unwrap().is_none());
+        assert!(versions(&mut log(&folder)).unwrap().is_empty());
+        let mut first = log(&folder);
+        for version in 1..=3 {
+            first.append(&change(version)).unwrap();
+        }
+        let whole = fs::read(&first.path).unwrap();
+        let last = whole.len() - whole.split_inclusive(|b| *b == b'\n').next_back().unwrap().len();
+        for cut in last..whole.len() {
+            fs::write(&first.path, &whole[..cut]).unwrap();
+            let mut again = log(&folder);
+            assert_eq!(versions(&mut again).unwrap(), [0, 1, 2], "cut at {cut}");
+            again.append(&change(3)).unwrap();
+            assert_eq!(fs::read(&first.path).unwrap(), whole);
+        }
+    }
+
+    #[test]
+    fn damage_is_named_and_put_aside() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut first = log(&folder);
+        for version in 1..=3 {
+            first.append(&change(version)).unwrap();
+        }
+        let mut bytes = fs::read(&first.path).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::write(&first.path, &bytes).unwrap();
+        assert!(matches!(
+            versions(&mut log(&folder)),
+            Err(Error::Damaged { line: 2 | 3, .. })
+        ));
+        first.set_aside().unwrap();
+        assert!(versions(&mut log(&folder)).unwrap().is_empty());
+        fs::write(&first.path, "{\"version\": 9, \"rules\": [").unwrap();
+        assert!(matches!(
+            versions(&mut log(&folder)),
+            Err(Error::Damaged { line: 1, .. })
+        ));
+    }
+
+    #[tokio::test]
+    async fn a_new_file_has_what_came_meanwhile() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut first = log(&folder);
+        first.append(&change(1)).unwrap();
+        first.rewrite(1, Vec::new(), Vec::new());
+        first.append(&change(2)).unwrap();
+        first.rewritten().await;
+        first.append(&change(3)).unwrap();
+        assert_eq!(versions(&mut log(&folder)).unwrap(), [1, 2, 3]);
     }
 }

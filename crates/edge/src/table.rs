@@ -1,242 +1,341 @@
-//! The route table, compiled for looking up: one hash look-up for an exact host, one per label for `*.domain`,
-//! and a walk only over rules whose hosts are freer patterns or that name no host.
+//! The rules, compiled for looking up: one hash look-up for an exact host, one per label for `*.domain`, and a walk
+//! only over rules whose hosts are freer patterns or that name no host.
 //!
-//! Pure: it knows of no socket, no clock and no health.
+//! A change shares all that it does not touch with the table before: an index is many small ones, of which a change
+//! copies those in which its hosts are. It knows of no socket, no clock and no health.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashSet,
+    hash::{BuildHasher, RandomState},
+    sync::{Arc, atomic::AtomicU64},
+};
 
+use hashbrown::HashTable;
 use model::route::{self, matches};
 
-use crate::balance::{Group, Weights};
+use crate::{
+    balance::{Group, Weights},
+    condition::Rest,
+    head::Ask,
+};
 
 /// What to do with a request.
 pub enum Action {
     Forward(Weights),
-    Fixed {
-        status: u16,
-        content_type: Box<str>,
-        body: Box<str>,
-    },
-    Redirect {
-        status: u16,
-        location: Box<str>,
-    },
+    Fixed(Box<Fixed>),
+    Redirect(Box<route::Redirect>),
 }
 
-struct Rule {
-    /// The host has been answered by an index when these are asked.
-    paths: Box<[Box<str>]>,
-    action: Action,
+/// An answer of our own.
+pub struct Fixed {
+    pub status: u16,
+    pub content_type: Box<str>,
+    pub body: Box<str>,
 }
 
-/// Rule numbers in priority order.
-type Ranks = Vec<u32>;
-
-/// Compiled rules.
-#[derive(Default)]
-pub struct Rules {
-    /// In priority order.
-    rules: Vec<Rule>,
-    exact: HashMap<Box<str>, Ranks>,
-    /// `*.example.com` by `example.com`.
-    suffix: HashMap<Box<str>, Ranks>,
-    /// Other patterns, in priority order.
-    free: Vec<(Box<str>, u32)>,
-    /// Rules without a host condition.
-    any: Ranks,
+/// One rule. Its size counts: there may be a hundred thousand.
+pub struct Rule {
+    pub priority: u32,
+    place: Box<str>,
+    hosts: Box<[Box<str>]>,
+    /// Conditions beside the host's patterns, and transforms; most rules have none.
+    pub rest: Option<Box<Rest>>,
+    pub action: Action,
+    /// Requests that it has decided about.
+    pub hits: AtomicU64,
 }
 
-impl Rules {
-    /// From a table that `check` found good.
-    pub fn new(table: &route::Table, groups: &HashMap<Box<str>, Arc<Group>>) -> Self {
-        let mut sorted: Vec<&route::Rule> = table.rules.iter().collect();
-        sorted.sort_by_key(|rule| rule.priority);
-        let mut rules = Self::default();
-        for (rank, rule) in (0..).zip(sorted) {
-            rules.index(rank, &rule.hosts);
-            rules.rules.push(Rule {
-                paths: rule.paths.iter().map(|path| path.as_str().into()).collect(),
-                action: compile(&rule.action, groups),
-            });
-        }
-        rules
-    }
-
-    fn index(&mut self, rank: u32, hosts: &[String]) {
-        if hosts.is_empty() {
-            self.any.push(rank);
-        }
-        for host in hosts {
-            let plain = |text: &str| !text.contains(['*', '?']);
-            match host.strip_prefix("*.") {
-                _ if plain(host) => note(&mut self.exact, host, rank),
-                Some(domain) if plain(domain) && !domain.is_empty() => note(&mut self.suffix, domain, rank),
-                _ => self.free.push((host.as_str().into(), rank)),
-            }
+impl Rule {
+    /// From a rule that was found good; `group` knows the groups that it names.
+    pub fn new(rule: &route::Rule, group: impl Fn(&str) -> Option<Arc<Group>>) -> Self {
+        Self {
+            priority: rule.priority,
+            place: rule.place.to_string().into(),
+            hosts: rule.hosts.iter().map(|host| host.as_str().into()).collect(),
+            rest: Rest::new(rule).map(Box::new),
+            action: compile(&rule.action, group),
+            hits: AtomicU64::new(0),
         }
     }
 
-    /// The action of the first rule, by priority, whose conditions all hold. `host` is in lower case, without port.
-    pub fn find(&self, host: &str, path: &str) -> Option<&Action> {
-        let mut best = u32::MAX;
-        self.best_of(self.exact.get(host), path, &mut best);
-        if !self.suffix.is_empty() {
-            for (dot, _) in host.match_indices('.') {
-                self.best_of(self.suffix.get(&host[dot + 1..]), path, &mut best);
-            }
-        }
-        let free = self
-            .free
-            .iter()
-            .find(|(pattern, rank)| *rank >= best || (matches(pattern, host) && self.path_fits(*rank, path)));
-        if let Some((_, rank)) = free {
-            best = best.min(*rank);
-        }
-        self.best_of(Some(&self.any), path, &mut best);
-        self.rules.get(best as usize).map(|rule| &rule.action)
-    }
-
-    fn best_of(&self, ranks: Option<&Ranks>, path: &str, best: &mut u32) {
-        let found = ranks
-            .into_iter()
-            .flatten()
-            .find(|rank| **rank >= *best || self.path_fits(**rank, path));
-        if let Some(rank) = found {
-            *best = (*best).min(*rank);
+    /// What it was compiled from.
+    pub fn source(&self) -> route::Rule {
+        let (paths, conditions, transforms) =
+            self.rest.as_ref().map(|rest| rest.source()).unwrap_or_default();
+        route::Rule {
+            priority: self.priority,
+            place: self.place.parse().expect("it was written from a place"),
+            hosts: self.hosts.iter().map(|host| host.to_string()).collect(),
+            paths,
+            conditions,
+            transforms,
+            action: source(&self.action),
         }
     }
 
-    fn path_fits(&self, rank: u32, path: &str) -> bool {
-        let paths = &self.rules[rank as usize].paths;
-        paths.is_empty() || paths.iter().any(|pattern| matches(pattern, path))
+    pub fn place(&self) -> &str {
+        &self.place
+    }
+
+    /// Is one of its patterns for this host?
+    pub fn is_for(&self, host: &str) -> bool {
+        self.hosts.is_empty() || self.hosts.iter().any(|pattern| matches(pattern, host))
+    }
+
+    /// Do all conditions hold but those of the host's patterns?
+    pub fn fits(&self, ask: &Ask) -> bool {
+        self.rest.as_ref().is_none_or(|rest| rest.fits(ask))
+    }
+
+    /// The first of them that does not.
+    pub fn fails(&self, ask: &Ask) -> Option<&'static str> {
+        self.rest.as_ref()?.fails(ask)
+    }
+
+    /// Names of the groups that it forwards to.
+    pub fn groups(&self) -> impl Iterator<Item = &Arc<Group>> {
+        match &self.action {
+            Action::Forward(weights) => Some(weights.groups()),
+            _ => None,
+        }
+        .into_iter()
+        .flatten()
     }
 }
 
-fn note(index: &mut HashMap<Box<str>, Ranks>, host: &str, rank: u32) {
-    let ranks = index.entry(host.into()).or_default();
-    if ranks.last() != Some(&rank) {
-        ranks.push(rank);
-    }
-}
-
-fn compile(action: &route::Action, groups: &HashMap<Box<str>, Arc<Group>>) -> Action {
+fn compile(action: &route::Action, group: impl Fn(&str) -> Option<Arc<Group>>) -> Action {
     match action {
-        route::Action::Forward { groups: weighted } => Action::Forward(Weights::new(
-            weighted
-                .iter()
-                .filter_map(|w| Some((w.weight, Arc::clone(groups.get(w.group.as_str())?)))),
-        )),
+        route::Action::Forward { groups, stickiness } => {
+            let known = groups.iter().filter_map(|w| Some((w.weight, group(&w.group)?)));
+            Action::Forward(Weights::new(known, *stickiness))
+        }
         route::Action::FixedResponse {
             status,
             content_type,
             body,
-        } => Action::Fixed {
+        } => Action::Fixed(Box::new(Fixed {
             status: *status,
             content_type: content_type.as_str().into(),
             body: body.as_str().into(),
-        },
-        route::Action::Redirect { status, location } => Action::Redirect {
-            status: *status,
-            location: location.as_str().into(),
-        },
+        })),
+        route::Action::Redirect(redirect) => Action::Redirect(Box::new(redirect.clone())),
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
+fn source(action: &Action) -> route::Action {
+    match action {
+        Action::Forward(weights) => weights.source(),
+        Action::Fixed(fixed) => route::Action::FixedResponse {
+            status: fixed.status,
+            content_type: fixed.content_type.to_string(),
+            body: fixed.body.to_string(),
+        },
+        Action::Redirect(redirect) => route::Action::Redirect(route::Redirect::clone(redirect)),
+    }
+}
 
-    use super::*;
+/// How a host pattern is found.
+enum Pattern<'a> {
+    Exact(&'a str),
+    /// `*.example.com` by `example.com`.
+    Suffix(&'a str),
+    Free,
+}
 
-    fn rule(priority: u32, hosts: &[&str], paths: &[&str]) -> route::Rule {
-        route::Rule {
-            priority,
-            place: "acme/shop/dev".parse().unwrap(),
-            hosts: hosts.iter().map(|h| (*h).to_owned()).collect(),
-            paths: paths.iter().map(|p| (*p).to_owned()).collect(),
-            action: route::Action::FixedResponse {
-                status: 200,
-                content_type: "text/plain".into(),
-                body: priority.to_string(),
-            },
+impl<'a> Pattern<'a> {
+    fn of(host: &'a str) -> Self {
+        let plain = |text: &str| !text.contains(['*', '?']);
+        match host.strip_prefix("*.") {
+            _ if plain(host) => Self::Exact(host),
+            Some(domain) if plain(domain) && !domain.is_empty() => Self::Suffix(domain),
+            _ => Self::Free,
         }
     }
 
-    fn compiled(rules: Vec<route::Rule>) -> (route::Table, Rules) {
-        let table = route::Table {
-            version: 1,
-            rules,
-            ..Default::default()
+    fn name(&self) -> &'a str {
+        match self {
+            Self::Exact(name) | Self::Suffix(name) => name,
+            Self::Free => "",
+        }
+    }
+}
+
+/// Compiled rules.
+#[derive(Clone, Default)]
+pub struct Rules {
+    exact: Index,
+    suffix: Index,
+    /// Rules with other host patterns, in priority order.
+    free: Arc<Vec<Arc<Rule>>>,
+    /// Rules without a condition on the host, or with one that only regular expressions answer; in priority order.
+    any: Arc<Vec<Arc<Rule>>>,
+}
+
+impl Rules {
+    /// Takes rules out and puts others in.
+    pub fn change(&mut self, gone: &[Arc<Rule>], new: &[Arc<Rule>]) {
+        for rule in gone {
+            self.index(rule, Index::remove);
+        }
+        for rule in new {
+            self.index(rule, Index::insert);
+        }
+        let is_free = |rule: &Arc<Rule>| {
+            rule.hosts
+                .iter()
+                .any(|host| matches!(Pattern::of(host), Pattern::Free))
         };
-        table.check().unwrap();
-        let rules = Rules::new(&table, &HashMap::new());
-        (table, rules)
+        exchange(&mut self.free, gone, new, is_free);
+        exchange(&mut self.any, gone, new, |rule| rule.hosts.is_empty());
     }
 
-    fn found(rules: &Rules, host: &str, path: &str) -> Option<u32> {
-        match rules.find(host, path) {
-            Some(Action::Fixed { body, .. }) => Some(body.parse().unwrap()),
-            _ => None,
+    fn index(&mut self, rule: &Arc<Rule>, put: fn(&mut Index, &str, &Arc<Rule>)) {
+        for host in &rule.hosts {
+            match Pattern::of(host) {
+                Pattern::Exact(host) => put(&mut self.exact, host, rule),
+                Pattern::Suffix(domain) => put(&mut self.suffix, domain, rule),
+                Pattern::Free => {}
+            }
         }
     }
 
-    fn naive(table: &route::Table, host: &str, path: &str) -> Option<u32> {
-        let any =
-            |patterns: &[String], text| patterns.is_empty() || patterns.iter().any(|p| matches(p, text));
-        table
-            .rules
+    /// The first rule, by priority, whose conditions all hold.
+    pub fn find(&self, ask: &Ask) -> Option<&Arc<Rule>> {
+        let host = ask.host.as_str();
+        let mut best: Option<&Arc<Rule>> = None;
+        self.exact.best(host, ask, &mut best);
+        if !self.suffix.is_empty() {
+            for (dot, _) in host.match_indices('.') {
+                self.suffix.best(&host[dot + 1..], ask, &mut best);
+            }
+        }
+        let free = |rule: &&Arc<Rule>| {
+            let mut patterns = rule
+                .hosts
+                .iter()
+                .filter(|host| matches!(Pattern::of(host), Pattern::Free));
+            patterns.any(|pattern| matches(pattern, host)) && rule.fits(ask)
+        };
+        let sooner = |best: Option<&Arc<Rule>>, rule: &Arc<Rule>| {
+            best.is_none_or(|best| rule.priority < best.priority)
+        };
+        let found = self.free.iter().take_while(|rule| sooner(best, rule)).find(free);
+        best = found.or(best);
+        let found = self
+            .any
             .iter()
-            .filter(|rule| any(&rule.hosts, host) && any(&rule.paths, path))
-            .map(|rule| rule.priority)
-            .min()
+            .take_while(|rule| sooner(best, rule))
+            .find(|rule| rule.fits(ask));
+        found.or(best)
+    }
+}
+
+/// Replaces rules in a list that is in priority order, if any of them belongs there.
+fn exchange(
+    list: &mut Arc<Vec<Arc<Rule>>>,
+    gone: &[Arc<Rule>],
+    new: &[Arc<Rule>],
+    belongs: impl Fn(&Arc<Rule>) -> bool,
+) {
+    if !gone.iter().chain(new).any(&belongs) {
+        return;
+    }
+    let gone: HashSet<u32> = gone
+        .iter()
+        .filter(|rule| belongs(rule))
+        .map(|rule| rule.priority)
+        .collect();
+    let kept = list.iter().filter(|rule| !gone.contains(&rule.priority));
+    let mut next: Vec<Arc<Rule>> = kept
+        .chain(new.iter().filter(|rule| belongs(rule)))
+        .cloned()
+        .collect();
+    next.sort_by_key(|rule| rule.priority);
+    *list = Arc::new(next);
+}
+
+/// Parts of an index: a change copies one.
+const PARTS: usize = 1024;
+
+/// Other bits than the ones that the part itself goes by.
+fn part_of(hash: u64) -> usize {
+    (hash >> 32) as usize % PARTS
+}
+
+/// Rules by name. A name may have several.
+#[derive(Clone, Default)]
+struct Index {
+    parts: Vec<Arc<HashTable<Entry>>>,
+    hasher: RandomState,
+}
+
+/// A rule under the name that is the part `host` of it.
+#[derive(Clone)]
+struct Entry {
+    rule: Arc<Rule>,
+    host: u32,
+}
+
+impl Entry {
+    fn name(&self) -> &str {
+        Pattern::of(&self.rule.hosts[self.host as usize]).name()
+    }
+}
+
+impl Index {
+    fn is_empty(&self) -> bool {
+        self.parts.is_empty()
     }
 
-    #[test]
-    fn the_first_rule_by_priority_decides() {
-        let (_, rules) = compiled(vec![
-            rule(50, &[], &["/status"]),
-            rule(30, &["shop.example.com"], &[]),
-            rule(20, &["shop.example.com", "*.example.com"], &["/api/*", "/v?"]),
-            rule(40, &["*.example.com"], &[]),
-            rule(35, &["s*p.example.com"], &[]),
-            rule(10, &["*"], &["/first/*"]),
-        ]);
-        for (host, path, expected) in [
-            ("shop.example.com", "/", Some(30)),
-            ("shop.example.com", "/api/x", Some(20)),
-            ("shop.example.com", "/v1", Some(20)),
-            ("shop.example.com", "/v12", Some(30)),
-            ("shop.example.com", "/first/", Some(10)),
-            ("a.b.example.com", "/", Some(40)),
-            ("step.example.com", "/", Some(35)),
-            ("example.com", "/", None),
-            ("", "/status", Some(50)),
-            ("other.org", "/Status", None),
-        ] {
-            assert_eq!(found(&rules, host, path), expected, "{host}{path}");
+    fn insert(&mut self, name: &str, rule: &Arc<Rule>) {
+        if self.parts.is_empty() {
+            let empty = Arc::new(HashTable::new());
+            self.parts = vec![empty; PARTS];
+        }
+        let hash = self.hasher.hash_one(name);
+        let part = Arc::make_mut(&mut self.parts[part_of(hash)]);
+        let there = part.find(hash, |e| Arc::ptr_eq(&e.rule, rule) && e.name() == name);
+        // A name that a rule has twice, or as `a` and `*.a`, needs one entry here.
+        if let (None, Some(host)) = (
+            there,
+            rule.hosts
+                .iter()
+                .position(|host| Pattern::of(host).name() == name),
+        ) {
+            let entry = Entry {
+                rule: Arc::clone(rule),
+                host: host as u32,
+            };
+            let hasher = &self.hasher;
+            part.insert_unique(hash, entry, |entry| hasher.hash_one(entry.name()));
         }
     }
 
-    fn pattern(letters: &'static str) -> impl Strategy<Value = String> {
-        proptest::string::string_regex(letters).unwrap()
+    fn remove(&mut self, name: &str, rule: &Arc<Rule>) {
+        let hash = self.hasher.hash_one(name);
+        let Some(part) = self.parts.get_mut(part_of(hash)) else {
+            return;
+        };
+        let part = Arc::make_mut(part);
+        if let Ok(found) = part.find_entry(hash, |e| e.rule.priority == rule.priority && e.name() == name) {
+            found.remove();
+        }
     }
 
-    proptest! {
-        #[test]
-        fn lookup_is_the_naive_model(
-            rules in prop::collection::vec(
-                (prop::collection::vec(pattern("(\\*\\.)?[ab*?]{1,2}(\\.[ab*]{1,2}){0,2}"), 0..3),
-                 prop::collection::vec(pattern("/[ab*?]{0,3}"), 0..3)), 0..12),
-            priorities in Just((1..=12u32).collect::<Vec<_>>()).prop_shuffle(),
-            asked in prop::collection::vec((pattern("[ab]{1,2}(\\.[ab]{1,2}){0,3}"), pattern("/[ab]{0,3}")), 1..20),
-        ) {
-            let rules = rules.into_iter().zip(priorities).map(|((hosts, paths), priority)| {
-                route::Rule { hosts, paths, ..rule(priority, &[], &[]) }
-            }).collect();
-            let (table, compiled) = compiled(rules);
-            for (host, path) in asked {
-                prop_assert_eq!(found(&compiled, &host, &path), naive(&table, &host, &path), "{}{}", host, path);
+    fn best<'a>(&'a self, name: &str, ask: &Ask, best: &mut Option<&'a Arc<Rule>>) {
+        let hash = self.hasher.hash_one(name);
+        let Some(part) = self.parts.get(part_of(hash)) else {
+            return;
+        };
+        for entry in part.iter_hash(hash) {
+            let sooner = best.is_none_or(|best| entry.rule.priority < best.priority);
+            if sooner && entry.name() == name && entry.rule.fits(ask) {
+                *best = Some(&entry.rule);
             }
         }
     }
 }
+
+#[cfg(test)]
+#[path = "table/tests.rs"]
+mod tests;

@@ -9,14 +9,19 @@ use std::{
     time::{Duration, Instant},
 };
 
+use model::route::Protocol;
 use tokio::net::TcpStream;
 
 use crate::{
     answer::Answer,
-    balance::{Group, Target},
+    balance::Group,
+    clock,
     head::Ask,
-    link::{Link, NEVER},
-    table::Action,
+    link::{Link, NEVER, Stream},
+    quota,
+    sticky::{self, Cookies},
+    table::{Action, Rule},
+    target::Target,
     worker::{Watched, Worker},
 };
 
@@ -97,13 +102,23 @@ pub struct Lease {
     pub link: Rc<Link>,
     pub group: Arc<Group>,
     pub target: Arc<Target>,
+    pub rule: Arc<Rule>,
     /// The connection has served a request before, and may have been closed in the meantime.
     pub reused: bool,
+    /// What is added to the answer.
+    pub cookies: Option<Box<Cookies>>,
+    tick: u64,
     started: Instant,
 }
 
 impl Lease {
-    fn new(up: Watched, group: Arc<Group>, target: Arc<Target>, reused: bool) -> Self {
+    fn new(up: Watched, chosen: Chosen, reused: bool, tick: u64) -> Self {
+        let Chosen {
+            rule,
+            group,
+            target,
+            cookies,
+        } = chosen;
         target.requests.fetch_add(1, Relaxed);
         target.active.fetch_add(1, Relaxed);
         group.counters.requests.fetch_add(1, Relaxed);
@@ -111,9 +126,12 @@ impl Lease {
         Self {
             link: Rc::clone(&up.link),
             up: Some(up),
+            rule,
             group,
             target,
             reused,
+            cookies,
+            tick,
             started: Instant::now(),
         }
     }
@@ -121,14 +139,14 @@ impl Lease {
     /// The target has answered.
     pub fn answered(&self, status: u16) {
         self.group.counters.answered(status, self.started.elapsed());
-        if status >= 500 {
-            self.target.errors.fetch_add(1, Relaxed);
-        }
+        self.target
+            .met(status >= 500, self.group.policy.ejection.as_ref(), self.tick);
     }
 
     /// The target has not answered, or not well.
     pub fn failed(&self) {
-        self.target.errors.fetch_add(1, Relaxed);
+        self.target
+            .met(true, self.group.policy.ejection.as_ref(), self.tick);
     }
 
     /// The answer is complete and the connection good for another request.
@@ -154,6 +172,12 @@ pub struct Attempts {
     tried: Vec<u64>,
     last: Option<Answer>,
     count: u32,
+    /// It has been counted as a request of its source and tenant, and of its rule.
+    counted: bool,
+    /// All hosts of its group sleep or start.
+    sleeps: bool,
+    /// They have been waited for.
+    waited: bool,
 }
 
 impl Attempts {
@@ -173,6 +197,12 @@ impl Attempts {
         }
     }
 
+    /// There is no connection to a target.
+    pub fn failed(&mut self, target: &Target, answer: Answer) {
+        self.tried.push(target.serial);
+        self.last = Some(answer);
+    }
+
     /// Connections that idled are not trusted again after one was lost.
     fn wants_fresh(&self) -> bool {
         self.count > 0
@@ -183,22 +213,34 @@ impl Attempts {
 ///
 /// It looks the rule up anew after every wait, so that a request that had to wait goes where the table points by then.
 /// There is no waiting between the last look and the return: who writes at once writes to a target that is in the table.
-pub async fn lease(worker: &Rc<Worker>, ask: &Ask, attempts: &mut Attempts) -> Result<Lease, Answer> {
+pub async fn lease(worker: &Rc<Worker>, ask: &mut Ask, attempts: &mut Attempts) -> Result<Leased, Answer> {
     loop {
-        let (group, target) = choose(worker, ask, attempts)?;
+        let chosen = match choose(worker, ask, attempts) {
+            Err(answer) if attempts.sleeps => match wake(worker, ask, attempts).await {
+                Some(waited) => return Err(waited),
+                None if attempts.waited => continue,
+                None => return Err(answer),
+            },
+            chosen => chosen?,
+        };
+        transform(&chosen.rule, ask)?;
+        if chosen.group.policy.protocol != Protocol::Http1 {
+            return Ok(Leased::Shared(chosen));
+        }
+        let target = Arc::clone(&chosen.target);
         let pooled = match attempts.wants_fresh() {
             true => None,
             false => worker.pool.take(&target, worker.tick(), ask.is_idempotent()),
         };
         if let Some(up) = pooled {
-            return Ok(Lease::new(up, group, target, true));
+            return Ok(Leased::One(Lease::new(up, chosen, true, worker.tick())));
         }
-        let connecting = tokio::time::timeout(worker.limits.connect, TcpStream::connect(target.spec.address));
+        let connecting = tokio::time::timeout(worker.limits.connect, TcpStream::connect(target.address));
         let failure = match connecting.await {
             Ok(Ok(_)) if target.is_leaving() => continue,
             Ok(Ok(stream)) => {
-                let up = worker.register(stream, Some(Arc::clone(&target)));
-                return Ok(Lease::new(up, group, target, false));
+                let up = worker.register(Stream::Tcp(stream), Some(target));
+                return Ok(Leased::One(Lease::new(up, chosen, false, worker.tick())));
             }
             Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
                 Answer::bad_gateway("the target refused the connection")
@@ -206,35 +248,141 @@ pub async fn lease(worker: &Rc<Worker>, ask: &Ask, attempts: &mut Attempts) -> R
             Ok(Err(_)) => Answer::bad_gateway("the target cannot be reached"),
             Err(_) => Answer::gateway_timeout("the target did not accept the connection in time"),
         };
-        target.errors.fetch_add(1, Relaxed);
+        target.met(true, chosen.group.policy.ejection.as_ref(), worker.tick());
         worker.shared.totals.retries.fetch_add(1, Relaxed);
-        attempts.tried.push(target.serial);
-        attempts.last = Some(failure);
+        attempts.failed(&target, failure);
     }
 }
 
-fn choose(worker: &Worker, ask: &Ask, attempts: &mut Attempts) -> Result<(Arc<Group>, Arc<Target>), Answer> {
-    let live = worker.shared.live.load();
-    let group = match live.rules.find(&ask.host, ask.path()) {
-        Some(Action::Forward(weights)) => weights.pick().ok_or_else(Answer::no_targets)?,
-        Some(Action::Fixed {
-            status,
-            content_type,
-            body,
-        }) => return Err(Answer::fixed(*status, content_type, body)),
-        Some(Action::Redirect { status, location }) => return Err(Answer::redirect(*status, location, ask)),
-        None => {
-            worker.shared.totals.unmatched.fetch_add(1, Relaxed);
-            return Err(Answer::unmatched());
-        }
+/// Waits for a group to wake: one look of it, or the answer when that was enough. A browser is not kept for longer than
+/// two seconds without a word; everybody else waits for as long as `limits.wake` says, so many at a time.
+async fn wake(worker: &Worker, ask: &Ask, attempts: &mut Attempts) -> Option<Answer> {
+    const LOOK: Duration = Duration::from_millis(20);
+    const SHORT: Duration = Duration::from_secs(2);
+    let (shared, limits) = (&worker.shared, &worker.limits);
+    let html = ask
+        .fields("accept")
+        .any(|value| memchr::memmem::find(value, b"text/html").is_some());
+    let browser = html && ask.method == crate::head::Method::Get;
+    let patience = if browser {
+        SHORT.min(limits.wake)
+    } else {
+        limits.wake
     };
-    match group.pick(&attempts.tried) {
-        Some(target) => Ok((Arc::clone(group), Arc::clone(target))),
+    let end = clock::ticks().saturating_add(clock::span(patience));
+    if shared.waking.fetch_add(1, Relaxed) >= limits.sleepers {
+        shared.waking.fetch_sub(1, Relaxed);
+        return Some(Answer::waking(browser));
+    }
+    let _counted = Waiting(&shared.waking);
+    while clock::ticks() < end {
+        tokio::time::sleep(LOOK).await;
+        let live = shared.live.load();
+        let awake = match live.rules.find(ask).map(|rule| &rule.action) {
+            Some(Action::Forward(weights)) => weights
+                .groups()
+                .any(|group| !group.policy.waking || group.has_healthy()),
+            _ => true,
+        };
+        if awake {
+            (attempts.waited, attempts.sleeps) = (true, false);
+            return None;
+        }
+    }
+    Some(Answer::waking(browser))
+}
+
+/// One request that waits.
+struct Waiting<'a>(&'a std::sync::atomic::AtomicU32);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+/// A way to a target.
+pub enum Leased {
+    /// A connection for this request alone.
+    One(Lease),
+    /// The target speaks HTTP/2: its connection is for all.
+    Shared(Chosen),
+}
+
+/// What the table says of one request.
+pub struct Chosen {
+    pub rule: Arc<Rule>,
+    pub group: Arc<Group>,
+    pub target: Arc<Target>,
+    pub cookies: Option<Box<Cookies>>,
+}
+
+fn choose(worker: &Worker, ask: &Ask, attempts: &mut Attempts) -> Result<Chosen, Answer> {
+    if let Some(answer) = worker.shared.challenge(ask.path()) {
+        return Err(Answer::text(answer));
+    }
+    let (shared, limits, tick) = (&worker.shared, &worker.limits, worker.tick());
+    let first = !std::mem::replace(&mut attempts.counted, true);
+    if first
+        && limits.source_requests > 0
+        && let Some(peer) = ask.peer
+        && !shared
+            .sources
+            .request(quota::source(peer), limits.source_requests, tick)
+    {
+        shared.totals.limited.fetch_add(1, Relaxed);
+        return Err(Answer::too_many("too many requests from this address"));
+    }
+    let live = shared.live.load();
+    let Some(rule) = live.rules.find(ask) else {
+        worker.shared.totals.unmatched.fetch_add(1, Relaxed);
+        return Err(Answer::unmatched());
+    };
+    if first {
+        rule.hits.fetch_add(1, Relaxed);
+        let tenant = || rule.place().split('/').next().unwrap_or_default().into();
+        if limits.tenant_requests > 0 && !shared.tenants.request(tenant(), limits.tenant_requests, tick) {
+            shared.totals.limited.fetch_add(1, Relaxed);
+            return Err(Answer::too_many("too many requests for this tenant"));
+        }
+    }
+    let weights = match &rule.action {
+        Action::Forward(weights) => weights,
+        Action::Fixed(fixed) => return Err(Answer::fixed(fixed)),
+        Action::Redirect(redirect) => return Err(Answer::redirect(redirect, ask)),
+    };
+    let group = sticky::wanted_group(ask, weights).or_else(|| weights.pick());
+    let group = group.ok_or_else(Answer::no_targets)?;
+    let wanted = sticky::wanted_target(ask, group);
+    attempts.sleeps = group.policy.waking && !group.has_healthy();
+    if attempts.sleeps {
+        return Err(Answer::waking(false));
+    }
+    match group.pick(&attempts.tried, wanted, worker.tick()) {
+        Some(target) => Ok(Chosen {
+            cookies: Cookies::new(ask, weights, group, target),
+            rule: Arc::clone(rule),
+            group: Arc::clone(group),
+            target: Arc::clone(target),
+        }),
         None => {
             group.counters.failures.fetch_add(1, Relaxed);
             Err(attempts.last.take().unwrap_or_else(Answer::no_targets))
         }
     }
+}
+
+/// Changes what the target gets, as the rule says.
+fn transform(rule: &Rule, ask: &mut Ask) -> Result<(), Answer> {
+    let Some(rest) = rule.rest.as_ref().filter(|rest| rest.transforms()) else {
+        return Ok(());
+    };
+    let (url, host) = match (rest.url(ask), rest.host(ask)) {
+        (Ok(url), Ok(host)) => (url, host),
+        _ => return Err(Answer::untransformed()),
+    };
+    ask.transform(url.as_deref(), host.as_deref());
+    Ok(())
 }
 
 /// How long a worker waits for things. All are bounded.
@@ -258,6 +406,16 @@ pub struct Limits {
     pub tunnel: Duration,
     /// For requests under way when the edge is told to stop.
     pub drain: Duration,
+    /// Open connections of one source at all workers; 0 is no limit.
+    pub source_connections: u32,
+    /// Requests of one source a second, twice that at once; 0 is no limit. An IPv6 source is a network of 64 bits.
+    pub source_requests: u32,
+    /// The same for all requests that one tenant gets.
+    pub tenant_requests: u32,
+    /// How long a request waits for a sleeping group; a browser at most 2 s, and then gets a page that asks again.
+    pub wake: Duration,
+    /// Requests that may wait so, of all groups.
+    pub sleepers: u32,
 }
 
 impl Default for Limits {
@@ -272,6 +430,11 @@ impl Default for Limits {
             upstream_idle: Duration::from_secs(4),
             tunnel: Duration::from_secs(600),
             drain: Duration::from_secs(30),
+            source_connections: 0,
+            source_requests: 0,
+            tenant_requests: 0,
+            wake: Duration::from_secs(30),
+            sleepers: 1024,
         }
     }
 }

@@ -11,17 +11,20 @@ use std::{
 
 use slab::Slab;
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::TcpListener,
     sync::{Notify, mpsc, oneshot},
     task::JoinSet,
 };
 
 use crate::{
     Limits,
-    access::Log,
-    clock, http1,
-    link::{Buffers, LARGE, Link},
+    access::Writer,
+    clock,
+    http2::forward,
+    link::{Buffers, LARGE, Link, Stream},
+    listener::{self, Door},
     live::Shared,
+    quota,
     upstream::Pool,
 };
 
@@ -45,8 +48,10 @@ pub struct Worker {
     pub shared: Arc<Shared>,
     pub limits: Limits,
     pub pool: Pool,
+    /// Connections to targets that speak HTTP/2.
+    pub streams: forward::Shared,
     pub buffers: Buffers,
-    pub log: Option<Log>,
+    pub log: Option<Writer>,
     links: RefCell<Slab<Rc<Link>>>,
     tick: Cell<u64>,
     stopping: Cell<bool>,
@@ -58,7 +63,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    pub fn new(shared: Arc<Shared>, limits: Limits, log: Option<Log>) -> Rc<Self> {
+    pub fn new(shared: Arc<Shared>, limits: Limits, log: Option<Writer>) -> Rc<Self> {
         // A buffer has room for one head, and for a part of the next.
         let limits = Limits {
             head: limits.head.min(LARGE / 2),
@@ -69,6 +74,7 @@ impl Worker {
             shared,
             limits,
             pool: Pool::default(),
+            streams: forward::Shared::default(),
             buffers: Buffers::default(),
             log,
             links: RefCell::default(),
@@ -111,11 +117,7 @@ impl Worker {
     }
 
     /// Puts a connection under watch.
-    pub fn register(
-        self: &Rc<Self>,
-        stream: TcpStream,
-        target: Option<Arc<crate::balance::Target>>,
-    ) -> Watched {
+    pub fn register(self: &Rc<Self>, stream: Stream, target: Option<Arc<crate::target::Target>>) -> Watched {
         let link = Rc::new(Link::new(stream, target));
         let key = self.links.borrow_mut().insert(Rc::clone(&link));
         Watched {
@@ -128,12 +130,12 @@ impl Worker {
     /// Serves until it is told to stop and its clients are gone or its time is over.
     pub async fn run(
         self: Rc<Self>,
-        listeners: Vec<TcpListener>,
+        doors: Vec<(TcpListener, Door)>,
         mut orders: mpsc::UnboundedReceiver<Order>,
     ) {
         let mut accepting = JoinSet::new();
-        for listener in listeners {
-            accepting.spawn_local(accept(Rc::clone(&self), listener));
+        for (listener, door) in doors {
+            accepting.spawn_local(accept(Rc::clone(&self), listener, Rc::new(door)));
         }
         let mut watch = tokio::time::interval(WATCH);
         let mut end = u64::MAX;
@@ -159,6 +161,7 @@ impl Worker {
             }
         }
         self.pool.clear();
+        self.streams.clear();
     }
 
     fn stop(&self) {
@@ -218,13 +221,17 @@ impl Drop for Admission {
 }
 
 /// Where a connection came from and arrived.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct Ends {
     pub peer: SocketAddr,
     pub local: SocketAddr,
+    /// The client speaks TLS.
+    pub tls: bool,
+    /// Header lines that say who the client has shown to be.
+    pub identity: Option<Rc<str>>,
 }
 
-async fn accept(worker: Rc<Worker>, listener: TcpListener) {
+async fn accept(worker: Rc<Worker>, listener: TcpListener, door: Rc<Door>) {
     loop {
         while worker.clients.get() >= worker.limits.connections {
             // The rest waits in the kernel's queue.
@@ -234,11 +241,25 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener) {
             Ok((stream, peer)) => {
                 let admission = worker.admit();
                 let local = stream.local_addr().unwrap_or(peer);
-                let ends = Ends { peer, local };
-                let client = worker.register(stream, None);
-                let worker = Rc::clone(&worker);
+                let ends = Ends {
+                    peer,
+                    local,
+                    tls: false,
+                    identity: None,
+                };
+                let (worker, door) = (Rc::clone(&worker), Rc::clone(&door));
                 tokio::task::spawn_local(async move {
-                    http1::serve(worker, client, ends).await;
+                    let shared = Arc::clone(&worker.shared);
+                    let source = quota::source(ends.peer.ip());
+                    let most = worker.limits.source_connections;
+                    if most == 0 {
+                        listener::serve(worker, &door, stream, ends).await;
+                    } else if shared.sources.open(source, most, worker.tick()) {
+                        listener::serve(Rc::clone(&worker), &door, stream, ends).await;
+                        shared.sources.close(source, worker.tick());
+                    } else {
+                        listener::refuse(&worker, &door, &stream);
+                    }
                     drop(admission);
                 });
                 // Other workers may take the next one.

@@ -15,7 +15,7 @@ use std::{
 
 use edge::{ClientError, Limits};
 use jiff::SignedDuration;
-use model::route::{Action, Algorithm, Invalid, Table, TargetState};
+use model::route::{Action, Algorithm, Invalid, Redirect, Table, TargetState};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use world::{
     Edge, Origin, body, field, forward, group, in_front_of, message, read_request, refusing, rule, shop,
@@ -39,10 +39,13 @@ async fn the_edge_answers_itself_when_no_target_does() {
     table.rules.push(rule(
         3,
         "old.test",
-        Action::Redirect {
+        Action::Redirect(Redirect {
             status: 301,
-            location: "https://new.test/#{path}?#{query}".into(),
-        },
+            protocol: "HTTPS".into(),
+            host: "new.test".into(),
+            port: "443".into(),
+            ..Redirect::default()
+        }),
     ));
     table.rules.push(rule(4, "dead.test", forward(&[("dead", 1)])));
     table
@@ -316,7 +319,7 @@ async fn a_table_is_taken_whole_or_not_at_all_and_survives_everybody() {
     assert_eq!(edge.client.version().await.unwrap(), 7);
     let log = std::fs::read_to_string(edge.folder.join("access.log")).unwrap();
     assert!(log.contains("\"GET shop.test/ HTTP/1.1\" 200 6 "), "{log}");
-    let snapshot = edge.folder.join("edge/table.json");
+    let snapshot = edge.folder.join("edge/table.log");
     edge.stop().await;
 
     std::fs::write(&snapshot, "{\"version\": 9, \"rules\": [").unwrap();
@@ -325,7 +328,7 @@ async fn a_table_is_taken_whole_or_not_at_all_and_survives_everybody() {
         body(&edge.get("shop.test", "/").await) == "host not found"
     })
     .await;
-    assert!(snapshot.with_extension("json.bad").exists());
+    assert!(snapshot.with_extension("log.bad").exists());
     edge.apply(&shop(1, &[origin.address])).await;
     assert_eq!(body(&edge.get("shop.test", "/").await), "origin");
     edge.stop().await;

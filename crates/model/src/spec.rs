@@ -7,6 +7,7 @@ mod app;
 mod appspec;
 mod buildspec;
 mod checks;
+mod plain;
 mod read;
 mod report;
 mod yaml;
@@ -19,6 +20,7 @@ pub use app::{
 pub use appspec::Appspec;
 pub use buildspec::Buildspec;
 pub use checks::Checks;
+pub use plain::plain;
 pub use read::{LATER, is_later, written};
 pub use report::{
     CheckReport, Checked, Files, check_appspec, check_buildspec, check_checks, check_tree, checked,

@@ -13,6 +13,7 @@ mod client;
 mod codedeploy;
 mod console;
 mod credentials;
+pub mod edge;
 mod executions;
 mod failure;
 mod git;

@@ -53,9 +53,8 @@ enum Command {
     /// The role that makes containers, as root.
     #[command(hide = true)]
     Node,
-    /// The load balancer.
-    #[command(hide = true)]
-    Edge,
+    /// The load balancer: alone, as a file says, or what the one of this machine does.
+    Edge(cli::edge::Edge),
     /// Write the reference documents that are generated from the code.
     #[command(hide = true)]
     Reference(reference::Reference),
@@ -70,7 +69,7 @@ fn main() -> ExitCode {
     }
     let arguments = Arguments::parse();
     let lent = match arguments.command {
-        Command::Serve | Command::Edge | Command::Node => role::Lent::take(),
+        Command::Serve | Command::Edge(_) | Command::Node => role::Lent::take(),
         _ => role::Lent::default(),
     };
     logs(&arguments.command);
@@ -128,7 +127,11 @@ fn in_runtime(command: Command, global: cli::Global, lent: role::Lent) -> ExitCo
             Command::Down => roles::down(data).await,
             Command::Serve => roles::code(serve::run(data, lent).await),
             Command::Node => roles::node(data).await,
-            Command::Edge => roles::edge(data, lent).await,
+            Command::Edge(edge) => match (&edge.ask, &edge.config) {
+                (Some(ask), _) => cli::edge::ask(ask, &data, &global).await,
+                (None, Some(file)) => cli::edge::alone(file, &data, &global).await,
+                (None, None) => roles::edge(data, lent).await,
+            },
             Command::Client(command) => cli::run(command, &global, Arguments::command()).await,
             Command::Doctor(_) | Command::Reference(_) => ExitCode::SUCCESS,
         }
@@ -138,7 +141,8 @@ fn in_runtime(command: Command, global: cli::Global, lent: role::Lent) -> ExitCo
 /// Roles log what they do; everything else logs only what went wrong.
 fn logs(command: &Command) {
     let default = match command {
-        Command::Up(_) | Command::Serve | Command::Node | Command::Edge => "info",
+        Command::Edge(edge) if edge.ask.is_some() => "error",
+        Command::Up(_) | Command::Serve | Command::Node | Command::Edge(_) => "info",
         _ => "error",
     };
     let filter = EnvFilter::try_from_env("VEND_LOG").unwrap_or_else(|_| EnvFilter::new(default));

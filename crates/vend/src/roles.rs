@@ -72,18 +72,36 @@ pub async fn edge(data: Data, mut lent: Lent) -> ExitCode {
         eprintln!("error: edge is started by `vend up` or by systemd, which lend it its socket `http`");
         return ExitCode::FAILURE;
     };
+    let mut listeners = vec![edge::Listener::http(http)];
+    // Lent by systemd where there are certificates.
+    if let Some(https) = lent.tcp("https") {
+        let tls = edge::Tls {
+            certificates: data.edge().join("certificates"),
+            minimum: edge::Version::default(),
+            ciphers: Vec::new(),
+            clients: None,
+        };
+        listeners.push(edge::Listener {
+            socket: https,
+            speaks: edge::Speaks::Https(Box::new(tls)),
+            proxied: false,
+        });
+    }
     let config = edge::Config {
-        listeners: vec![http],
+        listeners,
         admin: data.edge_socket(),
-        snapshot: data.edge().join("table.json"),
+        snapshot: data.edge().join("table.log"),
         workers: std::thread::available_parallelism().map_or(1, usize::from),
-        access_log: Some(data.edge().join("access.log")),
+        access_log: Some(edge::Log::short(data.edge().join("access.log"))),
+        metrics: None,
         limits: edge::Limits::default(),
+        acme: None,
     };
     code(edge::run(config, ended()).await)
 }
 
-async fn ended() {
+/// Until this process is told to stop.
+pub async fn ended() {
     let (Ok(mut terminate), Ok(mut interrupt)) =
         (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {

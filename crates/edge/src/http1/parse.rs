@@ -8,7 +8,10 @@ use std::mem::MaybeUninit;
 use httparse::Header;
 
 use super::frame::{Bad, Body, Framing};
-use crate::{head::Ask, worker::Ends};
+use crate::{
+    head::{Ask, is_confusing},
+    worker::Ends,
+};
 
 /// Fields of one head.
 const FIELDS: usize = 100;
@@ -76,7 +79,8 @@ impl Kind {
             17 if is("transfer-encoding") => Self::TransferEncoding,
             17 if is("x-forwarded-proto") => Self::Dropped,
             // Gateway interfaces make the same variable of `_` and `-`: such a field would pass for ours.
-            12 | 14..=17 if name.contains('_') => Self::of_underscored(name),
+            17.. if name[..12].eq_ignore_ascii_case("x-amzn-mtls-") => Self::Dropped,
+            12 | 14..=40 if name.contains('_') => Self::of_underscored(name),
             _ => Self::Plain,
         }
     }
@@ -228,7 +232,10 @@ pub fn request(head: &[u8], ends: &Ends, bits: (u64, u64), ask: &mut Ask) -> Res
     }
 
     let (authority, target) = split_target(method, target)?;
-    ask.start(method, target, ends.local.port());
+    ask.start(method, target, ends);
+    if is_confusing(ask.path()) {
+        return Err(Bad("the path means another one to whoever resolves it"));
+    }
     name_host(ask, &fields, authority, http10, ends)?;
     for (name, value) in fields.plain() {
         ask.header(name.as_bytes(), value);

@@ -13,7 +13,7 @@ use crate::{
     answer::Answer,
     head::Method,
     link::Buffer,
-    upstream::{self, Attempts, Lease},
+    upstream::{self, Attempts, Lease, Leased},
 };
 
 /// Takes a request whose head has been read through to its end.
@@ -28,8 +28,12 @@ pub(super) async fn exchange(session: &mut Session, request: Request) -> After {
     }
     let mut attempts = Attempts::default();
     loop {
-        let lease = match upstream::lease(&session.worker, &session.ask, &mut attempts).await {
-            Ok(lease) => lease,
+        let lease = match upstream::lease(&session.worker, &mut session.ask, &mut attempts).await {
+            Ok(Leased::One(lease)) => lease,
+            // As ALB: these targets are for clients that speak HTTP/2.
+            Ok(Leased::Shared(_)) => {
+                return local(session, &Answer::incompatible(), &mut request, None, started).await;
+            }
             Err(answer) => return local(session, &answer, &mut request, None, started).await,
         };
         let mut buffer = session.worker.buffers.take();
@@ -89,6 +93,7 @@ async fn attempt(
         keep: request.keep && written.is_ok(),
         whole: &whole,
         to_head: ask.is_head(),
+        cookies: lease.cookies.as_deref(),
         upgrade: request.upgrade,
         pumping: &pumping,
         begun,
@@ -124,6 +129,7 @@ async fn finish(
         let (_, down) = tunnel::carry(&session.worker, client, (&lease.link, buffer)).await;
         done.bytes = down;
     }
+    lease.group.counters.sent(done.bytes);
     session.log(Some(&lease), done.status, done.bytes, started);
     let whole = request.body.is_over();
     if whole && done.keep_target {
@@ -153,7 +159,7 @@ async fn give_up(
         return After::Close;
     }
     if let Fail::Bad(bad) = &fail {
-        tracing::debug!(target.id = %lease.target.spec.id, reason = bad.0, "refused an answer");
+        tracing::debug!(target.id = %lease.target.id(), reason = bad.0, "refused an answer");
     }
     let answer = fail.answer();
     if answer.status >= 500 {

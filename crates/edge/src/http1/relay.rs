@@ -9,6 +9,7 @@ use super::{
 use crate::{
     answer::Answer,
     link::{Buffer, Link, NEVER},
+    sticky::Cookies,
     worker::Worker,
 };
 
@@ -77,6 +78,8 @@ pub struct Way<'a> {
     pub http10: bool,
     pub keep: bool,
     pub to_head: bool,
+    /// What is added to the answer.
+    pub cookies: Option<&'a Cookies>,
     pub upgrade: bool,
     /// The request is still on its way: the target cannot be blamed for waiting.
     pub pumping: &'a Cell<bool>,
@@ -175,7 +178,10 @@ impl Way<'_> {
                         out.extend_from_slice(b"Connection: Upgrade\r\n\r\n");
                         Ok(reply)
                     }
-                    _ => Ok(reply),
+                    _ => {
+                        self.add_cookies(out);
+                        Ok(reply)
+                    }
                 };
             }
             if !self.http10 {
@@ -184,6 +190,19 @@ impl Way<'_> {
             }
         }
         Err(Fail::Bad(Bad("the target sends interim answers without end")))
+    }
+
+    fn add_cookies(&self, out: &mut Vec<u8>) {
+        let Some(cookies) = self.cookies else { return };
+        let own = out.split(|b| *b == b'\n').filter_map(|line| {
+            let (name, value) = line.split_at_checked("set-cookie: ".len())?;
+            name.eq_ignore_ascii_case(b"set-cookie: ").then_some(value)
+        });
+        let lines: String = cookies
+            .of(own)
+            .map(|value| format!("Set-Cookie: {value}\r\n"))
+            .collect();
+        out.extend_from_slice(lines.as_bytes());
     }
 
     /// Sends `out`, then the body behind it. Returns the bytes of the body as sent.

@@ -6,14 +6,18 @@ use http_body_util::BodyExt;
 use hyper::{
     HeaderMap, Response, StatusCode,
     body::{Bytes, Frame, Incoming},
-    header::{HeaderName, HeaderValue},
+    header::{HeaderName, HeaderValue, SET_COOKIE},
 };
 use tokio::{
     sync::{mpsc, oneshot},
     time::timeout,
 };
 
-use super::{FRAMES, Out, Parting, local};
+use super::{
+    FRAMES, Out, Parting,
+    forward::{forward, grpc_answer, is_grpc},
+    local,
+};
 use crate::{
     access::Record,
     answer::Answer,
@@ -24,7 +28,8 @@ use crate::{
         relay::{Fail, find_head},
     },
     link::{Buffer, Link, NEVER},
-    upstream::{self, Attempts, Lease},
+    sticky::Cookies,
+    upstream::{self, Attempts, Lease, Leased},
     worker::Worker,
 };
 
@@ -45,8 +50,13 @@ impl Stream {
     pub async fn run(mut self) {
         let mut attempts = Attempts::default();
         loop {
-            let lease = match upstream::lease(&self.worker, &self.ask, &mut attempts).await {
-                Ok(lease) => lease,
+            let lease = match upstream::lease(&self.worker, &mut self.ask, &mut attempts).await {
+                Ok(Leased::One(lease)) => lease,
+                Ok(Leased::Shared(chosen)) => match forward(&mut self, chosen, &mut attempts).await {
+                    Ok(true) => return,
+                    Ok(false) => continue,
+                    Err(answer) => return self.answer(None, answer),
+                },
                 Err(answer) => return self.answer(None, answer),
             };
             let mut buffer = self.worker.buffers.take();
@@ -54,6 +64,7 @@ impl Stream {
             let result = self.attempt(&lease, &mut buffer, &mut sent).await;
             match result {
                 Ok((status, bytes, keep)) => {
+                    lease.group.counters.sent(bytes);
                     self.log(Some(&lease), status, bytes);
                     lease.answered(status);
                     if keep && buffer.is_empty() {
@@ -84,11 +95,14 @@ impl Stream {
         self.log(lease, answer.status, answer.body.len() as u64);
         if let Some(response) = self.response.take() {
             // A client that has gone needs no answer.
-            let _ = response.send(local(answer, self.ask.is_head()));
+            let _ = response.send(match is_grpc(&self.ask) {
+                true => grpc_answer(&answer),
+                false => local(answer, self.ask.is_head()),
+            });
         }
     }
 
-    fn log(&self, lease: Option<&Lease>, status: u16, bytes: u64) {
+    pub fn log(&self, lease: Option<&Lease>, status: u16, bytes: u64) {
         if let Some(log) = &self.worker.log {
             log.write(&Record {
                 peer: self.peer,
@@ -123,6 +137,7 @@ impl Stream {
             worker: &self.worker,
             target,
             to_head: self.ask.is_head(),
+            cookies: lease.cookies.as_deref(),
             pumping: &pumping,
         };
         let mut answer = std::pin::pin!(back.answer(&mut self.response, buffer));
@@ -150,6 +165,7 @@ struct Back<'a> {
     worker: &'a Worker,
     target: &'a Link,
     to_head: bool,
+    cookies: Option<&'a Cookies>,
     pumping: &'a Cell<bool>,
 }
 
@@ -210,7 +226,7 @@ impl Back<'_> {
                 },
                 None => return Err(Fail::ClientGone),
             };
-            let (reply, head) =
+            let (reply, mut head) =
                 read_reply(&buffer.filled_part()[..length], self.to_head).map_err(Fail::Bad)?;
             buffer.consume(length);
             if reply.status == 101 {
@@ -218,6 +234,7 @@ impl Back<'_> {
             }
             // hyper's server does not pass interim answers on.
             if !reply.is_interim() {
+                self.add_cookies(head.headers_mut());
                 break (reply, head);
             }
         };
@@ -236,6 +253,18 @@ impl Back<'_> {
         let bytes = self.body(reply.body, &frames, buffer).await?;
         over.set(true);
         Ok((reply.status, bytes, reply.keep))
+    }
+
+    fn add_cookies(&self, fields: &mut HeaderMap) {
+        let Some(cookies) = self.cookies else { return };
+        let own = fields.get_all(SET_COOKIE).iter().map(HeaderValue::as_bytes);
+        let values: Vec<_> = cookies
+            .of(own)
+            .filter_map(|value| HeaderValue::from_str(value).ok())
+            .collect();
+        for value in values {
+            fields.append(SET_COOKIE, value);
+        }
     }
 
     async fn body(

@@ -13,9 +13,9 @@ use std::{
 };
 
 use camino::{Utf8Path, Utf8PathBuf};
-use edge::{Client, Config, Limits};
+use edge::{Client, Config, Limits, Listener as Listening};
 use jiff::SignedDuration;
-use model::route::{Action, Algorithm, HealthCheck, Rule, Table, Target, TargetGroup, Weighted};
+use model::route::{Action, Conditions, HealthCheck, Rule, Table, Target, TargetGroup, Transforms, Weighted};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -62,17 +62,40 @@ impl Edge {
     }
 
     pub fn on(folder: &tempfile::TempDir, listener: Listener, limits: Limits, workers: usize) -> Self {
+        Self::listening(folder, vec![Listening::http(listener)], limits, workers)
+    }
+
+    pub fn listening(
+        folder: &tempfile::TempDir,
+        listeners: Vec<Listening>,
+        limits: Limits,
+        workers: usize,
+    ) -> Self {
+        Self::configured(folder, listeners, |config| {
+            (config.limits, config.workers) = (limits, workers);
+        })
+    }
+
+    /// With one worker and whatever `edit` says.
+    pub fn configured(
+        folder: &tempfile::TempDir,
+        listeners: Vec<Listening>,
+        edit: impl FnOnce(&mut Config),
+    ) -> Self {
         let folder = Utf8Path::from_path(folder.path()).unwrap().to_owned();
-        let address = listener.local_addr().unwrap();
+        let address = listeners[0].socket.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
-        let config = Config {
-            listeners: vec![listener],
+        let mut config = Config {
+            listeners,
             admin: folder.join("run/edge.sock"),
-            snapshot: folder.join("edge/table.json"),
-            workers,
-            access_log: Some(folder.join("access.log")),
-            limits,
+            snapshot: folder.join("edge/table.log"),
+            workers: 1,
+            access_log: Some(edge::Log::short(folder.join("access.log"))),
+            metrics: None,
+            limits: Limits::default(),
+            acme: None,
         };
+        edit(&mut config);
         let running = tokio::spawn(async move {
             edge::run(config, async {
                 let _ = stopped.await;
@@ -288,9 +311,10 @@ pub fn group(addresses: &[SocketAddr]) -> TargetGroup {
             healthy: 2,
             unhealthy: 2,
             codes: vec![(200, 399)],
+            ..HealthCheck::default()
         },
         deregistration_delay: SignedDuration::from_secs(10),
-        algorithm: Algorithm::RoundRobin,
+        ..TargetGroup::default()
     }
 }
 
@@ -300,6 +324,8 @@ pub fn rule(priority: u32, host: &str, action: Action) -> Rule {
         place: "acme/shop/dev".parse().unwrap(),
         hosts: vec![host.to_owned()],
         paths: Vec::new(),
+        conditions: Conditions::default(),
+        transforms: Transforms::default(),
         action,
     }
 }
@@ -313,6 +339,7 @@ pub fn forward(weights: &[(&str, u32)]) -> Action {
                 weight: *weight,
             })
             .collect(),
+        stickiness: None,
     }
 }
 

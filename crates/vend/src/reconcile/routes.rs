@@ -14,7 +14,7 @@ use jiff::SignedDuration;
 use model::{
     HostId, Place,
     port::{Fault, HostRole},
-    route::{Action, Algorithm, HealthCheck, Rule, Table, Target, TargetGroup, Weighted},
+    route::{Action, Conditions, HealthCheck, Rule, Table, Target, TargetGroup, Transforms, Weighted},
     spec,
 };
 use store::{Db, HostState, Store};
@@ -83,6 +83,7 @@ fn rule(served: &Served) -> Rule {
     let action = match live {
         Some(_) => Action::Forward {
             groups: served.fleets.keys().map(weighted).collect(),
+            stickiness: None,
         },
         None => Action::FixedResponse {
             status: 503,
@@ -95,6 +96,8 @@ fn rule(served: &Served) -> Rule {
         place: served.place.clone(),
         hosts: vec![served.hostname.clone()],
         paths: Vec::new(),
+        conditions: Conditions::default(),
+        transforms: Transforms::default(),
         action,
     }
 }
@@ -117,9 +120,10 @@ fn target_group(fleet: &Fleet) -> TargetGroup {
             healthy: health.healthy,
             unhealthy: health.unhealthy,
             codes: health.codes.clone(),
+            ..HealthCheck::default()
         },
         deregistration_delay: DEREGISTRATION_DELAY,
-        algorithm: Algorithm::RoundRobin,
+        ..TargetGroup::default()
     }
 }
 
@@ -204,7 +208,11 @@ impl Routes {
             return Ok(());
         }
         let next = table(version + 1, &served);
-        let applied = self.edge.apply(&next).await;
+        // What the edge has of this task is changed; anything else is replaced.
+        let applied = match self.applied.as_ref().filter(|applied| applied.version == version) {
+            Some(applied) => self.edge.change(&applied.delta(&next)).await,
+            None => self.edge.apply(&next).await,
+        };
         if let Err(error) = applied {
             // Ask for the version next time: the edge may have been given another table meanwhile.
             self.applied = None;

@@ -1,0 +1,319 @@
+//! Certificates from an authority (ACME, RFC 8555), long before the old ones end.
+//!
+//! What is got is written where certificates are anyway, so that `tls` finds it there, after a restart as well. A
+//! failure is kept beside the certificate's name for people to see, and tried again more and more seldom.
+
+mod http;
+
+use std::{
+    collections::HashMap,
+    error::Error as _,
+    io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt,
+    sync::Arc,
+    time::Duration,
+};
+
+use camino::{Utf8Path, Utf8PathBuf};
+use instant_acme::{
+    Account, AccountCredentials, AuthorizationStatus, ChallengeType, Identifier, NewAccount, NewOrder,
+    OrderStatus, RetryPolicy,
+};
+use jiff::Timestamp;
+use rustls::{
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    sign::CertifiedKey,
+};
+
+use crate::{
+    clock,
+    live::Shared,
+    tls::{Certificates, facts, provider},
+};
+
+/// How often it is looked whether a certificate must be renewed.
+const EVERY: Duration = Duration::from_secs(30);
+/// After a failure; it doubles up to `SELDOM`.
+const SOON: i64 = 60;
+const SELDOM: i64 = 12 * 3600;
+/// For one order, from its beginning to the certificate.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// Where certificates come from, and which are wanted.
+#[derive(Debug, Clone)]
+pub struct Acme {
+    /// The authority's directory: `https://acme-v02.api.letsencrypt.org/directory`.
+    pub directory: String,
+    /// `mailto:` addresses; the authority may write there.
+    pub contact: Vec<String>,
+    /// PEM: who may have signed the authority's own certificate. Else the machine's.
+    pub roots: Option<Utf8PathBuf>,
+    /// The folder of the account's key; only for us.
+    pub account: Utf8PathBuf,
+    /// The folder of certificates of the listener that is to have them.
+    pub certificates: Utf8PathBuf,
+    pub challenge: Challenge,
+    /// By name, the hosts of each certificate.
+    pub wanted: Vec<(String, Vec<String>)>,
+}
+
+/// How it is shown that a host is ours.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Challenge {
+    /// A file at port 80; any plain HTTP listener answers.
+    #[default]
+    Http,
+    /// A handshake at port 443; the listener of the certificates answers.
+    Tls,
+}
+
+/// Why there is no new certificate.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("the authority refused")]
+    Authority(#[from] instant_acme::Error),
+    #[error("the authority does not offer to check `{0}` in this way")]
+    Way(String),
+    #[error("the authority could not check `{host}`: {why}")]
+    Check { host: String, why: String },
+    #[error("the order ended as {0}")]
+    Order(String),
+    #[error("the answer to the challenge cannot be made")]
+    Answer(#[from] rcgen::Error),
+    #[error("the key of the answer cannot be used")]
+    Key(#[source] rustls::Error),
+    #[error("cannot read or write {path}")]
+    File {
+        path: Utf8PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("the account cannot be read: {0}")]
+    Account(String),
+    #[error("no trusted roots for the authority")]
+    Roots(#[source] crate::tls::Error),
+    #[error("no certificate after {} s", PATIENCE.as_secs())]
+    Late,
+}
+
+/// Renews until it is dropped.
+pub async fn run(acme: Acme, certificates: Arc<Certificates>, shared: Arc<Shared>) {
+    // When each is tried again after a failure, and how long that was put off.
+    let mut later: HashMap<String, (Timestamp, i64)> = HashMap::new();
+    loop {
+        for (name, hosts) in &acme.wanted {
+            let now = clock::now();
+            let waits = later.get(name).is_some_and(|(at, _)| *at > now);
+            if waits || !is_due(&acme.certificates.join(format!("{name}.pem")), hosts, now) {
+                continue;
+            }
+            let order = tokio::time::timeout(PATIENCE, renew(&acme, name, hosts, &certificates, &shared));
+            match order.await.unwrap_or(Err(Error::Late)) {
+                Ok(()) => {
+                    tracing::info!(certificate = %name, ?hosts, "certificate from the authority");
+                    certificates.renewed(name, None);
+                    later.remove(name);
+                }
+                Err(error) => {
+                    let wait = later.get(name).map_or(SOON, |(_, wait)| (wait * 2).min(SELDOM));
+                    let reason = chain(&error);
+                    tracing::error!(certificate = %name, reason, again_in_s = wait, "a certificate was not renewed");
+                    certificates.renewed(name, Some(reason));
+                    later.insert(name.clone(), (now + jiff::SignedDuration::from_secs(wait), wait));
+                }
+            }
+        }
+        tokio::time::sleep(EVERY).await;
+    }
+}
+
+fn chain(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+/// There is none, it is for other hosts, or two thirds of its time are over.
+fn is_due(path: &Utf8Path, hosts: &[String], now: Timestamp) -> bool {
+    let read = || {
+        let bytes = std::fs::read(path).ok()?;
+        let first = CertificateDer::from_pem_slice(&bytes).ok()?;
+        let facts = facts(&first)?;
+        let named = webpki::EndEntityCert::try_from(&first).ok()?;
+        let all = hosts.iter().all(|host| {
+            named
+                .valid_dns_names()
+                .any(|name| name.eq_ignore_ascii_case(host))
+        });
+        let whole = facts.until.duration_since(facts.from);
+        Some(!all || now.duration_since(facts.from) > whole * 2 / 3)
+    };
+    read().unwrap_or(true)
+}
+
+async fn renew(
+    acme: &Acme,
+    name: &str,
+    hosts: &[String],
+    certificates: &Certificates,
+    shared: &Shared,
+) -> Result<(), Error> {
+    let account = account(acme).await?;
+    let hosts: Vec<Identifier> = hosts.iter().map(|host| Identifier::Dns(host.clone())).collect();
+    let mut order = account.new_order(&NewOrder::new(&hosts)).await?;
+    let mut answers = Answers {
+        certificates,
+        shared,
+        given: Vec::new(),
+    };
+    let mut authorizations = order.authorizations();
+    while let Some(authorization) = authorizations.next().await {
+        let mut authorization = authorization?;
+        if authorization.status == AuthorizationStatus::Valid {
+            continue;
+        }
+        let host = authorization.identifier().to_string();
+        let way = match acme.challenge {
+            Challenge::Http => ChallengeType::Http01,
+            Challenge::Tls => ChallengeType::TlsAlpn01,
+        };
+        let mut challenge = authorization
+            .challenge(way)
+            .ok_or_else(|| Error::Way(host.clone()))?;
+        let key = challenge.key_authorization();
+        match acme.challenge {
+            Challenge::Http => answers.http(&challenge.token, key.as_str()),
+            Challenge::Tls => answers.tls(&host, key.digest().as_ref())?,
+        }
+        challenge.set_ready().await?;
+    }
+    let policy = RetryPolicy::new().timeout(PATIENCE);
+    let status = order.poll_ready(&policy).await?;
+    if status != OrderStatus::Ready {
+        return Err(refused(&mut order, status).await);
+    }
+    let key = order.finalize().await?;
+    let chain = order.poll_certificate(&policy).await?;
+    drop(answers);
+    let path = acme.certificates.join(format!("{name}.pem"));
+    write(&path, format!("{chain}{key}").as_bytes())?;
+    let (folder, path) = (&acme.certificates, path.clone());
+    certificates
+        .read(folder)
+        .map_err(|source| Error::File { path, source })
+}
+
+/// What the authority says of the host that it could not check.
+async fn refused(order: &mut instant_acme::Order, status: OrderStatus) -> Error {
+    let mut authorizations = order.authorizations();
+    while let Some(Ok(authorization)) = authorizations.next().await {
+        let problem = authorization
+            .challenges
+            .iter()
+            .find_map(|challenge| challenge.error.as_ref());
+        if let Some(problem) = problem {
+            return Error::Check {
+                host: authorization.identifier().to_string(),
+                why: problem.to_string(),
+            };
+        }
+    }
+    Error::Order(format!("{status:?}").to_ascii_lowercase())
+}
+
+/// Answers to challenges, for as long as the order goes on.
+struct Answers<'a> {
+    certificates: &'a Certificates,
+    shared: &'a Shared,
+    given: Vec<(Challenge, String)>,
+}
+
+impl Answers<'_> {
+    fn http(&mut self, token: &str, answer: &str) {
+        self.shared.answer_challenge(token, Some(answer));
+        self.given.push((Challenge::Http, token.to_owned()));
+    }
+
+    /// A certificate that nobody has signed, with the proof in it (RFC 8737, section 3).
+    fn tls(&mut self, host: &str, digest: &[u8]) -> Result<(), Error> {
+        let key = rcgen::KeyPair::generate()?;
+        let mut params = rcgen::CertificateParams::new(vec![host.to_owned()])?;
+        params.custom_extensions = vec![rcgen::CustomExtension::new_acme_identifier(digest)];
+        let made = params.self_signed(&key)?;
+        let der = PrivateKeyDer::Pkcs8(key.serialize_der().into());
+        // Not compared with the certificate: that has an extension which only this protocol knows.
+        let key = provider()
+            .key_provider
+            .load_private_key(der)
+            .map_err(Error::Key)?;
+        let key = CertifiedKey::new(vec![made.der().clone()], key);
+        self.certificates.challenge(host, Some(Arc::new(key)));
+        self.given.push((Challenge::Tls, host.to_owned()));
+        Ok(())
+    }
+}
+
+impl Drop for Answers<'_> {
+    fn drop(&mut self) {
+        for (way, name) in &self.given {
+            match way {
+                Challenge::Http => self.shared.answer_challenge(name, None),
+                Challenge::Tls => self.certificates.challenge(name, None),
+            }
+        }
+    }
+}
+
+/// The account that was made before, or a new one.
+async fn account(acme: &Acme) -> Result<Account, Error> {
+    let path = acme.account.join("account.json");
+    let builder = Account::builder_with_http(http::client(acme.roots.as_deref()).map_err(Error::Roots)?);
+    match std::fs::read(&path) {
+        Ok(bytes) => {
+            let known: AccountCredentials =
+                serde_json::from_slice(&bytes).map_err(|error| Error::Account(error.to_string()))?;
+            Ok(builder.from_credentials(known).await?)
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let contact: Vec<&str> = acme.contact.iter().map(String::as_str).collect();
+            let wanted = NewAccount {
+                contact: &contact,
+                terms_of_service_agreed: true,
+                only_return_existing: false,
+            };
+            let (account, credentials) = builder.create(&wanted, acme.directory.clone(), None).await?;
+            let bytes =
+                serde_json::to_vec(&credentials).map_err(|error| Error::Account(error.to_string()))?;
+            write(&path, &bytes)?;
+            Ok(account)
+        }
+        Err(source) => Err(Error::File { path, source }),
+    }
+}
+
+/// Writes in one step what only we may read.
+fn write(path: &Utf8Path, bytes: &[u8]) -> Result<(), Error> {
+    let written = || {
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        let new = path.with_extension("new");
+        let _ = std::fs::remove_file(&new);
+        let mut file = std::fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&new)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&new, path)
+    };
+    written().map_err(|source| Error::File {
+        path: path.to_owned(),
+        source,
+    })
+}

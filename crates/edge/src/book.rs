@@ -1,0 +1,521 @@
+//! What is in force, as the control side knows it: every rule by priority and every group by name. Workers see only
+//! the rules, as an index; `Book` makes the next index from the one before and what a change says.
+
+use std::{
+    collections::{BTreeMap, HashMap, hash_map::Entry},
+    sync::{Arc, Weak, atomic::Ordering::Relaxed},
+};
+
+use model::route::{self, Delta, Invalid, TargetHealth};
+
+use crate::{
+    balance::Group,
+    metrics::{Counters, GroupStats},
+    table::{Rule, Rules},
+    target::Target,
+};
+
+/// The record. Cheap to keep: what it holds is what the workers use.
+#[derive(Default)]
+pub struct Book {
+    pub version: u64,
+    rules: BTreeMap<u32, Arc<Rule>>,
+    groups: HashMap<Key, Held>,
+    /// Targets that have left and may still have requests, with their groups.
+    leaving: Vec<(Box<str>, Arc<Target>)>,
+    policies: Vec<Weak<route::TargetGroup>>,
+}
+
+/// A group under its own name.
+struct Key(Arc<Group>);
+
+impl std::borrow::Borrow<str> for Key {
+    fn borrow(&self) -> &str {
+        &self.0.name
+    }
+}
+
+impl std::hash::Hash for Key {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        (*self.0.name).hash(state);
+    }
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.name == other.0.name
+    }
+}
+
+impl Eq for Key {}
+
+/// Which rules forward to a group.
+#[derive(Default)]
+enum Held {
+    #[default]
+    Nobody,
+    One(u32),
+    Many(Box<[u32]>),
+}
+
+impl Held {
+    fn list(&self) -> &[u32] {
+        match self {
+            Self::Nobody => &[],
+            Self::One(one) => std::slice::from_ref(one),
+            Self::Many(many) => many,
+        }
+    }
+
+    fn set(&mut self, list: Vec<u32>) {
+        *self = match list.as_slice() {
+            [] => Self::Nobody,
+            [one] => Self::One(*one),
+            _ => Self::Many(list.into()),
+        };
+    }
+
+    fn add(&mut self, rule: u32) {
+        if !self.list().contains(&rule) {
+            self.set([self.list(), &[rule]].concat());
+        }
+    }
+
+    fn remove(&mut self, rule: u32) {
+        self.set(
+            self.list()
+                .iter()
+                .copied()
+                .filter(|other| *other != rule)
+                .collect(),
+        );
+    }
+}
+
+/// What a change did.
+#[derive(Default)]
+pub struct Turn {
+    pub gone: Vec<Arc<Rule>>,
+    pub new: Vec<Arc<Rule>>,
+    /// Targets that have left, with what their group grants them in ticks.
+    pub left: Vec<(Arc<Target>, u64)>,
+    /// Targets to be probed from now on, or in another way.
+    pub probed: Vec<(Arc<Target>, Arc<route::TargetGroup>)>,
+}
+
+impl Book {
+    /// Can this be applied? Nothing is changed.
+    pub fn check(&self, delta: &Delta) -> Result<(), Invalid> {
+        let fresh = delta.from.is_none();
+        let stale = delta.version < self.version || delta.from.is_some_and(|from| from != self.version);
+        if stale {
+            return Err(Invalid::Stale {
+                got: delta.version,
+                have: self.version,
+            });
+        }
+        let going: std::collections::HashSet<&str> =
+            delta.without_groups.iter().map(String::as_str).collect();
+        let is_group = |name: &str| {
+            let stays = !fresh && !going.contains(name) && self.groups.contains_key(name);
+            delta.target_groups.contains_key(name) || stays
+        };
+        for (name, group) in &delta.target_groups {
+            group.check(name)?;
+        }
+        let mut replaced = std::collections::HashSet::new();
+        for rule in &delta.rules {
+            if !replaced.insert(rule.priority) {
+                return Err(Invalid::Priority(rule.priority));
+            }
+            rule.check(is_group)?;
+        }
+        if fresh {
+            return Ok(());
+        }
+        replaced.extend(&delta.without_rules);
+        for name in delta.without_groups.iter().filter(|name| !is_group(name)) {
+            let users = self.groups.get(name.as_str()).map_or(&[][..], Held::list);
+            if let Some(rule) = users.iter().find(|rule| !replaced.contains(rule)) {
+                return Err(Invalid::Group {
+                    rule: *rule,
+                    group: name.clone(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// What turns the table in force into this one.
+    pub fn delta(&self, table: route::Table) -> Delta {
+        let mut delta = Delta {
+            from: Some(self.version),
+            version: table.version,
+            ..Delta::default()
+        };
+        let staying: std::collections::HashSet<u32> = table.rules.iter().map(|rule| rule.priority).collect();
+        let known = |name: &str| self.groups.get_key_value(name).map(|(Key(group), _)| group);
+        delta.without_rules = self
+            .rules
+            .keys()
+            .copied()
+            .filter(|p| !staying.contains(p))
+            .collect();
+        let names = self
+            .groups
+            .keys()
+            .filter(|key| !table.target_groups.contains_key(&*key.0.name));
+        delta.without_groups = names.map(|key| key.0.name.to_string()).collect();
+        delta.without_groups.sort_unstable();
+        let same = |rule: &route::Rule| {
+            self.rules
+                .get(&rule.priority)
+                .is_some_and(|held| held.source() == *rule)
+        };
+        delta.rules = table.rules.into_iter().filter(|rule| !same(rule)).collect();
+        let groups = table.target_groups.into_iter();
+        delta.target_groups = groups
+            .filter(|(name, group)| known(name).is_none_or(|held| held.source() != *group))
+            .collect();
+        delta
+    }
+
+    /// Applies what `check` found good.
+    pub fn apply(&mut self, delta: &Delta, tick: u64) -> Turn {
+        let mut turn = Turn::default();
+        self.leaving.retain(|(_, target)| !target.is_gone(tick));
+        let whole = delta.from.is_none();
+        let all: Vec<u32> = if whole {
+            self.rules.keys().copied().collect()
+        } else {
+            Vec::new()
+        };
+        for priority in all.iter().chain(&delta.without_rules) {
+            self.take_rule(*priority, &mut turn);
+        }
+        for rule in &delta.rules {
+            self.take_rule(rule.priority, &mut turn);
+        }
+        let mut renewed = Vec::new();
+        for (name, spec) in &delta.target_groups {
+            renewed.extend(self.put_group(name, spec, &mut turn));
+        }
+        for rule in &delta.rules {
+            self.put_rule(rule, &mut turn);
+        }
+        // Rules that stayed, of groups that did not: the same rule, to the new group.
+        renewed.retain(|priority| self.rules.contains_key(priority));
+        renewed.sort_unstable();
+        renewed.dedup();
+        for priority in renewed {
+            if let Some(before) = self.take_rule(priority, &mut turn) {
+                self.put_rule(&before.source(), &mut turn);
+                let hits = before.hits.load(Relaxed);
+                self.rules
+                    .get(&priority)
+                    .inspect(|rule| rule.hits.store(hits, Relaxed));
+            }
+        }
+        self.take_groups(delta, whole, &mut turn);
+        self.version = delta.version;
+        turn
+    }
+
+    fn take_groups(&mut self, delta: &Delta, whole: bool, turn: &mut Turn) {
+        let gone: Vec<String> = match whole {
+            false => delta.without_groups.clone(),
+            true => {
+                let names = self.groups.keys().map(|key| key.0.name.to_string());
+                names
+                    .filter(|name| !delta.target_groups.contains_key(name))
+                    .collect()
+            }
+        };
+        for name in gone
+            .iter()
+            .filter(|name| !delta.target_groups.contains_key(*name))
+        {
+            if let Some((Key(group), _)) = self.groups.remove_entry(name.as_str()) {
+                for target in &group.targets {
+                    self.leaving.push((group.name.clone(), Arc::clone(target)));
+                    turn.left.push((Arc::clone(target), group.drain()));
+                }
+            }
+        }
+    }
+
+    fn take_rule(&mut self, priority: u32, turn: &mut Turn) -> Option<Arc<Rule>> {
+        let rule = self.rules.remove(&priority)?;
+        for group in rule.groups() {
+            if let Some(users) = self.groups.get_mut(&*group.name) {
+                users.remove(priority);
+            }
+        }
+        turn.gone.push(Arc::clone(&rule));
+        Some(rule)
+    }
+
+    fn put_rule(&mut self, spec: &route::Rule, turn: &mut Turn) {
+        let group = |name: &str| self.groups.get_key_value(name).map(|(key, _)| Arc::clone(&key.0));
+        let rule = Arc::new(Rule::new(spec, group));
+        for group in rule.groups() {
+            if let Some(users) = self.groups.get_mut(&*group.name) {
+                users.add(spec.priority);
+            }
+        }
+        self.rules.insert(spec.priority, Arc::clone(&rule));
+        turn.new.push(rule);
+    }
+
+    /// Returns the rules that forward to the group as it was.
+    fn put_group(&mut self, name: &str, spec: &route::TargetGroup, turn: &mut Turn) -> Vec<u32> {
+        let before = self.groups.remove_entry(name);
+        let known = |wanted: &route::Target| {
+            let (Key(group), _) = before.as_ref()?;
+            group.targets.iter().find(|target| target.is(wanted)).cloned()
+        };
+        let mut targets = Vec::with_capacity(spec.targets.len());
+        let policy = self.policy(spec);
+        let same_check = before
+            .as_ref()
+            .is_some_and(|(Key(group), _)| group.policy.health == policy.health);
+        for wanted in &spec.targets {
+            let stayed = known(wanted);
+            if stayed.is_none() || !same_check {
+                turn.probed
+                    .push((self.target(name, wanted, stayed.clone()), Arc::clone(&policy)));
+            }
+            let probed = turn.probed.last().map(|(target, _)| Arc::clone(target));
+            targets.extend(stayed.or(probed));
+        }
+        let (counters, users) = match &before {
+            Some((Key(group), users)) => (Arc::clone(&group.counters), users.list().to_vec()),
+            None => (Arc::default(), Vec::new()),
+        };
+        if let Some((Key(group), _)) = &before {
+            let gone = group
+                .targets
+                .iter()
+                .filter(|old| !targets.iter().any(|new| new.serial == old.serial));
+            for target in gone {
+                self.leaving.push((name.into(), Arc::clone(target)));
+                let drain = crate::clock::signed(policy.deregistration_delay);
+                turn.left.push((Arc::clone(target), drain));
+            }
+        }
+        let group = Arc::new(Group::new(name, targets.into(), policy, counters));
+        let mut held = Held::default();
+        held.set(users.clone());
+        match self.groups.entry(Key(group)) {
+            Entry::Vacant(free) => _ = free.insert(held),
+            Entry::Occupied(_) => unreachable!("it was removed above"),
+        }
+        users
+    }
+
+    /// One that stayed, one on its way out that is wanted again, or a new one.
+    fn target(&mut self, group: &str, wanted: &route::Target, stayed: Option<Arc<Target>>) -> Arc<Target> {
+        if let Some(stayed) = stayed {
+            return stayed;
+        }
+        let back = self
+            .leaving
+            .iter()
+            .position(|(name, target)| **name == *group && target.is(wanted));
+        match back {
+            Some(index) => self.leaving.swap_remove(index).1,
+            None => Arc::new(Target::new(wanted)),
+        }
+    }
+
+    /// One value for all groups that are written alike.
+    fn policy(&mut self, spec: &route::TargetGroup) -> Arc<route::TargetGroup> {
+        const REMEMBERED: usize = 64;
+        let wanted = route::TargetGroup {
+            targets: Vec::new(),
+            ..spec.clone()
+        };
+        self.policies.retain(|policy| policy.strong_count() > 0);
+        let known = self
+            .policies
+            .iter()
+            .filter_map(Weak::upgrade)
+            .find(|policy| **policy == wanted);
+        known.unwrap_or_else(|| {
+            let policy = Arc::new(wanted);
+            if self.policies.len() >= REMEMBERED {
+                self.policies.remove(0);
+            }
+            self.policies.push(Arc::downgrade(&policy));
+            policy
+        })
+    }
+
+    /// The index of all rules, from nothing.
+    pub fn index(&self) -> Rules {
+        let mut rules = Rules::default();
+        let all: Vec<_> = self.rules.values().cloned().collect();
+        rules.change(&[], &all);
+        rules
+    }
+
+    pub fn rules(&self) -> Vec<Arc<Rule>> {
+        self.rules.values().cloned().collect()
+    }
+
+    pub fn groups(&self) -> Vec<Arc<Group>> {
+        let mut groups: Vec<_> = self.groups.keys().map(|key| Arc::clone(&key.0)).collect();
+        groups.sort_by(|a, b| a.name.cmp(&b.name));
+        groups
+    }
+
+    /// Targets that have left and still have requests.
+    pub fn leaving(&self, tick: u64) -> Vec<(Box<str>, Arc<Target>)> {
+        let busy = |target: &Target| target.active.load(Relaxed) > 0 && !target.is_gone(tick);
+        self.leaving
+            .iter()
+            .filter(|(_, target)| busy(target))
+            .cloned()
+            .collect()
+    }
+
+    /// The whole table as it was written.
+    pub fn source(&self) -> route::Table {
+        route::Table {
+            version: self.version,
+            rules: self.rules.values().map(|rule| rule.source()).collect(),
+            target_groups: self
+                .groups()
+                .iter()
+                .map(|group| (group.name.to_string(), group.source()))
+                .collect(),
+        }
+    }
+}
+
+pub fn health(groups: &[Arc<Group>], leaving: &[(Box<str>, Arc<Target>)]) -> Vec<TargetHealth> {
+    let present = groups
+        .iter()
+        .flat_map(|group| group.targets.iter().map(|target| target.seen(&group.name)));
+    let mut health: Vec<TargetHealth> = present.collect();
+    health.extend(leaving.iter().map(|(group, target)| target.seen(group)));
+    health.sort_by(|a, b| (&a.group, &a.target.id).cmp(&(&b.group, &b.target.id)));
+    health
+}
+
+pub fn stats(groups: &[Arc<Group>]) -> Vec<GroupStats> {
+    groups
+        .iter()
+        .map(|group| Counters::stats(&group.counters, &group.name))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use model::route::{Action, Conditions, Rule as Spec, Table, TargetGroup, Transforms, Weighted};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn any_table() -> impl Strategy<Value = Table> {
+        let targets = prop::collection::btree_set(1..5u16, 0..3);
+        let groups = prop::collection::btree_map("[a-d]", (targets, 2..4u32), 1..4);
+        let rules =
+            prop::collection::btree_map(1..9u32, (prop::collection::vec(0..4usize, 1..3), 0..3u32), 0..6);
+        (groups, rules).prop_map(|(groups, rules)| {
+            let names: Vec<String> = groups.keys().cloned().collect();
+            let named = |n: &usize| names[n % names.len()].clone();
+            Table {
+                version: 0,
+                rules: rules
+                    .into_iter()
+                    .map(|(priority, (to, host))| spec(priority, host, to.iter().map(named)))
+                    .collect(),
+                target_groups: groups
+                    .into_iter()
+                    .map(|(name, (ports, bad))| (name, group(&ports, bad)))
+                    .collect(),
+            }
+        })
+    }
+
+    fn group(ports: &std::collections::BTreeSet<u16>, unhealthy: u32) -> TargetGroup {
+        let target = |port: &u16| route::Target {
+            id: format!("h-{port}"),
+            address: ([127, 0, 0, 1], *port).into(),
+        };
+        let mut group = TargetGroup {
+            targets: ports.iter().map(target).collect(),
+            ..TargetGroup::default()
+        };
+        group.health.unhealthy = unhealthy;
+        group
+    }
+
+    fn spec(priority: u32, host: u32, to: impl Iterator<Item = String>) -> Spec {
+        Spec {
+            priority,
+            place: "acme/shop/dev".parse().unwrap(),
+            hosts: vec![format!("h{host}.test")],
+            paths: Vec::new(),
+            conditions: Conditions::default(),
+            transforms: Transforms::default(),
+            action: Action::Forward {
+                groups: to.map(|group| Weighted { group, weight: 1 }).collect(),
+                stickiness: None,
+            },
+        }
+    }
+
+    /// Every rule goes to the very group that is under its name, and every group knows its rules.
+    fn is_consistent(book: &Book) {
+        for rule in book.rules.values() {
+            for group in rule.groups() {
+                let (Key(held), users) = book.groups.get_key_value(&*group.name).unwrap();
+                assert!(Arc::ptr_eq(held, group), "a rule has an older group");
+                assert!(users.list().contains(&rule.priority));
+            }
+        }
+        for (Key(group), users) in &book.groups {
+            for user in users.list() {
+                assert!(
+                    book.rules[user].groups().any(|g| g.name == group.name),
+                    "a rule has gone"
+                );
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_book_is_its_table_after_any_changes(tables in prop::collection::vec(any_table(), 1..6)) {
+            let mut book = Book::default();
+            let mut held: HashMap<u64, Arc<Target>> = HashMap::new();
+            for (version, mut table) in (1..).zip(tables) {
+                table.version = version;
+                let delta = book.delta(table.clone());
+                prop_assert_eq!(book.check(&delta), Ok(()));
+                let before = book.source();
+                prop_assert_eq!(&before.delta(&table), &delta);
+                let turn = book.apply(&delta, 0);
+                prop_assert_eq!(book.source(), table);
+                is_consistent(&book);
+                // What came and went is what is there.
+                for (target, _) in &turn.left {
+                    prop_assert!(held.remove(&target.serial).is_some());
+                    target.leave(1_000_000);
+                }
+                for (target, _) in &turn.probed {
+                    target.rejoin();
+                    held.insert(target.serial, Arc::clone(target));
+                }
+                let mut there: Vec<u64> = held.keys().copied().collect();
+                let mut wanted: Vec<u64> =
+                    book.groups().iter().flat_map(|g| g.targets.iter().map(|t| t.serial)).collect();
+                there.sort_unstable();
+                wanted.sort_unstable();
+                prop_assert_eq!(there, wanted);
+            }
+        }
+    }
+}

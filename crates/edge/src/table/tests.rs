@@ -1,0 +1,454 @@
+use model::route::{Conditions, HeaderCondition, Pair, Rewrite, Transforms};
+use proptest::prelude::*;
+
+use super::*;
+use crate::worker::Ends;
+
+fn rule(priority: u32, hosts: &[&str], paths: &[&str]) -> route::Rule {
+    route::Rule {
+        priority,
+        place: "acme/shop/dev".parse().unwrap(),
+        hosts: hosts.iter().map(|h| (*h).to_owned()).collect(),
+        paths: paths.iter().map(|p| (*p).to_owned()).collect(),
+        conditions: Conditions::default(),
+        transforms: Transforms::default(),
+        action: route::Action::FixedResponse {
+            status: 200,
+            content_type: "text/plain".into(),
+            body: priority.to_string(),
+        },
+    }
+}
+
+fn compiled(rules: &[route::Rule]) -> Rules {
+    let new: Vec<_> = rules
+        .iter()
+        .map(|rule| Arc::new(Rule::new(rule, |_| None)))
+        .collect();
+    let mut rules = Rules::default();
+    rules.change(&[], &new);
+    rules
+}
+
+/// A request: method, host, path with query, source, header lines.
+struct Asked<'a>(&'a str, &'a str, &'a str, &'a str, &'a [(&'a str, &'a str)]);
+
+impl Asked<'_> {
+    fn ask(&self) -> Ask {
+        let Self(method, host, target, source, headers) = self;
+        let ends = Ends {
+            peer: std::net::SocketAddr::new(source.parse().unwrap(), 4_000),
+            local: "127.0.0.1:80".parse().unwrap(),
+            tls: false,
+            identity: None,
+        };
+        let mut ask = Ask::default();
+        ask.start(method, target, &ends);
+        assert!(ask.name_host(host));
+        let via = |name: &str| name.eq_ignore_ascii_case("x-forwarded-for");
+        for (name, value) in headers.iter().filter(|(name, _)| !via(name)) {
+            ask.header(name.as_bytes(), value.as_bytes());
+        }
+        ask.forwarded(
+            headers
+                .iter()
+                .filter(|(name, _)| via(name))
+                .map(|(_, value)| value.as_bytes()),
+            &ends,
+        );
+        ask.end();
+        ask
+    }
+}
+
+fn ask(host: &str, path: &str) -> Ask {
+    Asked("GET", host, path, "192.0.2.1", &[]).ask()
+}
+
+fn found(rules: &Rules, ask: &Ask) -> Option<u32> {
+    rules.find(ask).map(|rule| rule.priority)
+}
+
+#[test]
+fn the_first_rule_by_priority_decides() {
+    let rules = compiled(&[
+        rule(50, &[], &["/status"]),
+        rule(30, &["shop.example.com"], &[]),
+        rule(20, &["shop.example.com", "*.example.com"], &["/api/*", "/v?"]),
+        rule(40, &["*.example.com"], &[]),
+        rule(35, &["s*p.example.com"], &[]),
+        rule(10, &["*"], &["/first/*"]),
+        rule(60, &["x.org", "*.x.org"], &[]),
+    ]);
+    for (host, path, expected) in [
+        ("shop.example.com", "/", Some(30)),
+        ("shop.example.com", "/api/x", Some(20)),
+        ("shop.example.com", "/v1", Some(20)),
+        ("shop.example.com", "/v12", Some(30)),
+        ("shop.example.com", "/first/", Some(10)),
+        ("SHOP.Example.com", "/", Some(30)),
+        ("a.b.example.com", "/", Some(40)),
+        ("step.example.com", "/", Some(35)),
+        ("example.com", "/", None),
+        ("other.org", "/status", Some(50)),
+        ("other.org", "/Status", None),
+        ("x.org", "/", Some(60)),
+        ("www.x.org", "/", Some(60)),
+    ] {
+        assert_eq!(found(&rules, &ask(host, path)), expected, "{host}{path}");
+    }
+}
+
+fn only(edit: impl FnOnce(&mut route::Rule)) -> Rules {
+    let mut only = rule(1, &[], &[]);
+    edit(&mut only);
+    only.check(|_| false).unwrap();
+    compiled(&[only])
+}
+
+fn strings(values: &[&str]) -> Vec<String> {
+    values.iter().map(|v| (*v).to_owned()).collect()
+}
+
+fn header(name: &str, values: &[&str]) -> HeaderCondition {
+    HeaderCondition {
+        name: name.into(),
+        values: strings(values),
+        regexes: Vec::new(),
+    }
+}
+
+fn pair(key: Option<&str>, value: &str) -> Pair {
+    Pair {
+        key: key.map(str::to_owned),
+        value: value.into(),
+    }
+}
+
+/// The examples of AWS's page on the condition types of rules, each with what it says of them.
+#[test]
+fn albs_documented_conditions_hold() {
+    let check = |name: &str, rules: Rules, asked: &[(Asked<'_>, bool)]| {
+        for (asked, expected) in asked {
+            let got = rules.find(&asked.ask()).is_some();
+            assert_eq!(
+                got, *expected,
+                "{name}: {} {} {} {} {:?}",
+                asked.0, asked.1, asked.2, asked.3, asked.4
+            );
+        }
+    };
+    let from = "192.0.2.1";
+    let host = |name| Asked("GET", name, "/", from, &[]);
+    let hosts = only(|r| r.hosts = strings(&["*.example.com"]));
+    check(
+        "host-header",
+        hosts,
+        &[
+            (host("test.example.com"), true),
+            (host("TEST.EXAMPLE.COM"), true),
+            (host("a.test.example.com"), true),
+            (host("example.com"), false),
+        ],
+    );
+    let regex = only(|r| r.conditions.host_regexes = strings(&["^(.+)\\.example\\.com$"]));
+    check(
+        "host-header regex",
+        regex,
+        &[(host("a.example.com"), true), (host("example.com"), false)],
+    );
+
+    let path = |path| Asked("GET", "any.test", path, from, &[]);
+    let paths = only(|r| r.paths = strings(&["/img/*"]));
+    check(
+        "path-pattern",
+        paths,
+        &[
+            (path("/img/picture.jpg"), true),
+            (path("/img/"), true),
+            (path("/img/a/b?c=/d"), true),
+            (path("/IMG/picture.jpg"), false),
+            (path("/image"), false),
+            (path("/js/?/img/"), false),
+        ],
+    );
+    let paths = only(|r| r.paths = strings(&["/img/*/pics"]));
+    check(
+        "path-pattern",
+        paths,
+        &[(path("/img/a/pics"), true), (path("/img/a/pics2"), false)],
+    );
+
+    let method = |method| Asked(method, "any.test", "/", from, &[]);
+    let methods = only(|r| r.conditions.methods = strings(&["CUSTOM-METHOD"]));
+    check(
+        "http-request-method",
+        methods,
+        &[
+            (method("CUSTOM-METHOD"), true),
+            (method("custom-method"), false),
+            (method("GET"), false),
+        ],
+    );
+
+    let agents = || only(|r| r.conditions.headers = vec![header("User-Agent", &["*Chrome*", "*Safari*"])]);
+    check(
+        "http-header",
+        agents(),
+        &[
+            (
+                Asked(
+                    "GET",
+                    "a.test",
+                    "/",
+                    from,
+                    &[("user-agent", "Mozilla/5.0 Chrome/79")],
+                ),
+                true,
+            ),
+            (
+                Asked(
+                    "GET",
+                    "a.test",
+                    "/",
+                    from,
+                    &[("User-Agent", "x"), ("User-Agent", "SAFARI")],
+                ),
+                true,
+            ),
+            (
+                Asked("GET", "a.test", "/", from, &[("User-Agent", "Firefox")]),
+                false,
+            ),
+            (
+                Asked("GET", "a.test", "/", from, &[("X-User-Agent", "Chrome")]),
+                false,
+            ),
+            (Asked("GET", "a.test", "/", from, &[]), false),
+        ],
+    );
+    let via = || only(|r| r.conditions.headers = vec![header("X-Forwarded-For", &["203.0.113.*"])]);
+    check(
+        "http-header of proxies",
+        via(),
+        &[
+            (
+                Asked("GET", "a.test", "/", from, &[("X-Forwarded-For", "203.0.113.9")]),
+                true,
+            ),
+            (Asked("GET", "a.test", "/", "203.0.113.9", &[]), false),
+        ],
+    );
+    let both = only(|r| {
+        r.conditions.headers = vec![header("a", &["1"]), header("a", &["2"])];
+    });
+    check(
+        "two http-header conditions",
+        both,
+        &[
+            (Asked("GET", "a.test", "/", from, &[("A", "1"), ("a", "2")]), true),
+            (Asked("GET", "a.test", "/", from, &[("a", "1")]), false),
+        ],
+    );
+
+    let queries =
+        only(|r| r.conditions.queries = vec![vec![pair(Some("version"), "v1"), pair(None, "*example*")]]);
+    check(
+        "query-string",
+        queries,
+        &[
+            (path("/?version=v1"), true),
+            (path("/?a=b&VERSION=V1"), true),
+            (path("/?version=v2"), false),
+            (path("/?any=an-Example-value"), true),
+            (path("/?example"), true),
+            (path("/version=v1"), false),
+            (path("/?version"), false),
+        ],
+    );
+    let escaped = only(|r| r.conditions.queries = vec![vec![pair(Some("q"), r"\*x\?")]]);
+    check(
+        "query-string escapes",
+        escaped,
+        &[(path("/?q=*x?"), true), (path("/?q=axb"), false)],
+    );
+
+    let sources = only(|r| {
+        r.conditions.sources = vec![
+            "192.0.2.0/24".parse().unwrap(),
+            "198.51.100.10/32".parse().unwrap(),
+        ];
+    });
+    let source = |source| {
+        Asked(
+            "GET",
+            "any.test",
+            "/",
+            source,
+            &[("X-Forwarded-For", "192.0.2.7")],
+        )
+    };
+    check(
+        "source-ip",
+        sources,
+        &[
+            (source("192.0.2.200"), true),
+            (source("198.51.100.10"), true),
+            (source("198.51.100.11"), false),
+            (source("::ffff:192.0.2.1"), true),
+            (source("2001:db8::1"), false),
+        ],
+    );
+}
+
+/// The examples of AWS's page on transforms.
+#[test]
+fn albs_documented_transforms_hold() {
+    let rewrite = |regex: &str, replace: &str| {
+        Some(Rewrite {
+            regex: regex.into(),
+            replace: replace.into(),
+        })
+    };
+    let top = |transforms: Transforms, host: &str, target: &str| {
+        let rules = only(|r| r.transforms = transforms);
+        let mut ask = ask(host, target);
+        let rest = rules.find(&ask).unwrap().rest.as_ref().unwrap();
+        let (Ok(url), Ok(host)) = (rest.url(&ask), rest.host(&ask)) else {
+            return "untransformed".to_owned();
+        };
+        ask.transform(url.as_deref(), host.as_deref());
+        // A second attempt writes the same.
+        ask.transform(url.as_deref(), host.as_deref());
+        let wire = String::from_utf8(ask.wire).unwrap();
+        wire.lines().take(2).collect::<Vec<_>>().join(" | ")
+    };
+    let host = |regex, replace| Transforms {
+        host: rewrite(regex, replace),
+        url: None,
+    };
+    let url = |regex, replace| Transforms {
+        host: None,
+        url: rewrite(regex, replace),
+    };
+    for (transforms, from, target, expected) in [
+        (
+            host("^mywebsite-(.+).com$", "internal.dev.$1.myweb.com"),
+            "mywebsite-example.com",
+            "/project-a",
+            "GET /project-a HTTP/1.1 | Host: internal.dev.example.myweb.com",
+        ),
+        (
+            url("^/dp/([A-Za-z0-9]+)/?$", "/product.php?id=$1"),
+            "a.test",
+            "/dp/B09G3HRMW",
+            "GET /product.php?id=B09G3HRMW HTTP/1.1 | Host: a.test",
+        ),
+        (
+            url("^/v1/", "/"),
+            "a.test:81",
+            "/v1/x?y=z",
+            "GET /x?y=z HTTP/1.1 | Host: a.test:81",
+        ),
+        (
+            url("^/none", "/"),
+            "a.test",
+            "/x",
+            "GET /x HTTP/1.1 | Host: a.test",
+        ),
+        (
+            url("x", "$10$a$"),
+            "a.test",
+            "/x",
+            "GET /0$a$ HTTP/1.1 | Host: a.test",
+        ),
+        (url("^/", ""), "a.test", "/x", "untransformed"),
+        (host("^a", "a b"), "a.test", "/x", "untransformed"),
+        (
+            Transforms {
+                host: rewrite("a", "b"),
+                url: rewrite("a", "b"),
+            },
+            "a.test",
+            "/a/a",
+            "GET /b/a HTTP/1.1 | Host: b.test",
+        ),
+    ] {
+        assert_eq!(top(transforms, from, target), expected);
+    }
+}
+
+fn naive(rules: &[route::Rule], ask: &Ask) -> Option<u32> {
+    let any =
+        |patterns: &[String], text: &str| patterns.is_empty() || patterns.iter().any(|p| matches(p, text));
+    let fits = |rule: &&route::Rule| {
+        any(&rule.hosts, &ask.host)
+            && any(&rule.paths, ask.path())
+            && (rule.conditions.methods.is_empty()
+                || rule.conditions.methods.iter().any(|m| m == ask.method_name()))
+    };
+    rules.iter().filter(fits).map(|rule| rule.priority).min()
+}
+
+fn pattern(letters: &'static str) -> impl Strategy<Value = String> {
+    proptest::string::string_regex(letters).unwrap()
+}
+
+fn any_rules() -> impl Strategy<Value = Vec<route::Rule>> {
+    let hosts = prop::collection::vec(pattern("(\\*\\.)?[ab*?]{1,2}(\\.[ab*]{1,2}){0,2}"), 0..3);
+    let paths = prop::collection::vec(pattern("/[ab*?]{0,3}"), 0..3);
+    let methods = prop::collection::vec(pattern("GET|PUT"), 0..2);
+    let each = (1..20u32, hosts, paths, methods).prop_map(|(priority, hosts, paths, methods)| {
+        let conditions = Conditions {
+            methods,
+            ..Conditions::default()
+        };
+        (
+            priority,
+            route::Rule {
+                hosts,
+                paths,
+                conditions,
+                ..rule(priority, &[], &[])
+            },
+        )
+    });
+    let all = prop::collection::vec(each, 0..12);
+    all.prop_map(|rules| {
+        rules
+            .into_iter()
+            .collect::<std::collections::BTreeMap<_, _>>()
+            .into_values()
+            .collect()
+    })
+}
+
+proptest! {
+    #[test]
+    fn lookup_is_the_naive_model_after_every_change(
+        tables in prop::collection::vec(any_rules(), 1..5),
+        asked in prop::collection::vec(
+            (pattern("GET|PUT"), pattern("[ab]{1,2}(\\.[ab]{1,2}){0,3}"), pattern("/[ab]{0,3}")), 1..20),
+    ) {
+        let mut rules = Rules::default();
+        let mut held: Vec<Arc<Rule>> = Vec::new();
+        for table in &tables {
+            // What the next table shares stays the same object; the rest is exchanged.
+            let stays = |rule: &Arc<Rule>| table.contains(&rule.source());
+            let gone: Vec<_> = held.iter().filter(|rule| !stays(rule)).cloned().collect();
+            held.retain(stays);
+            let fresh = table.iter().filter(|rule| !held.iter().any(|h| h.priority == rule.priority));
+            let new: Vec<_> = fresh.map(|rule| Arc::new(Rule::new(rule, |_| None))).collect();
+            let before = rules.clone();
+            rules.change(&gone, &new);
+            held.extend(new);
+            let again = compiled(table);
+            for (method, host, path) in &asked {
+                let ask = Asked(method, host, path, "192.0.2.1", &[]).ask();
+                prop_assert_eq!(found(&rules, &ask), naive(table, &ask), "{} {}{}", method, host, path);
+                prop_assert_eq!(found(&again, &ask), naive(table, &ask));
+                let _ = before.find(&ask);
+            }
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! Certificates by name, from files that may change at any time. A file that cannot be used is named and changes
+//! nothing: what was good before goes on.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    io,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use arc_swap::ArcSwap;
+use camino::{Utf8Path, Utf8PathBuf};
+use jiff::Timestamp;
+use rustls::{
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    server::{ClientHello, ResolvesServerCert},
+    sign::CertifiedKey,
+};
+use serde::{Deserialize, Serialize};
+
+use super::{CHALLENGE, facts, provider};
+
+/// How often the folder is looked at.
+const EVERY: Duration = Duration::from_secs(2);
+/// The name of the certificate that clients get who ask for no name, or for one that is not there.
+const DEFAULT: &str = "default";
+
+/// One certificate, as people see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    /// The file's, without its ending.
+    pub name: String,
+    pub hosts: Vec<String>,
+    pub until: Option<Timestamp>,
+    /// Why the file, as it is now, is not used, or why there is no newer one.
+    pub problem: Option<String>,
+}
+
+/// The certificates of an edge.
+#[derive(Debug, Default)]
+pub struct Certificates {
+    serving: ArcSwap<Serving>,
+    /// What answers a challenge of TLS-ALPN-01, by host.
+    challenges: Mutex<HashMap<String, Arc<CertifiedKey>>>,
+    held: Mutex<BTreeMap<String, Held>>,
+    /// Why the last renewal failed, by name.
+    failures: Mutex<BTreeMap<String, String>>,
+}
+
+#[derive(Debug, Default)]
+struct Serving {
+    /// In lower case; `*.example.com` by `.example.com`.
+    hosts: HashMap<String, Arc<CertifiedKey>>,
+    default: Option<Arc<CertifiedKey>>,
+}
+
+/// One name of the folder.
+#[derive(Debug)]
+struct Held {
+    stamp: Stamp,
+    good: Option<Good>,
+    problem: Option<String>,
+}
+
+#[derive(Debug, Clone)]
+struct Good {
+    key: Arc<CertifiedKey>,
+    hosts: Vec<String>,
+    until: Option<Timestamp>,
+}
+
+/// What changes when a file does.
+type Stamp = Vec<(Utf8PathBuf, u64, Option<SystemTime>)>;
+
+impl Certificates {
+    /// Looks at the folder until it is dropped.
+    pub async fn watch(self: Arc<Self>, folder: Utf8PathBuf) {
+        loop {
+            tokio::time::sleep(EVERY).await;
+            let (certificates, folder) = (Arc::clone(&self), folder.clone());
+            let read = tokio::task::spawn_blocking(move || certificates.read(&folder)).await;
+            if let Ok(Err(error)) = read {
+                tracing::warn!(%error, "cannot look at the certificates");
+            }
+        }
+    }
+
+    /// Takes over what has changed in the folder.
+    pub fn read(&self, folder: &Utf8Path) -> io::Result<()> {
+        let found = names(folder)?;
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut changed = held.len();
+        held.retain(|name, _| found.contains_key(name));
+        changed -= held.len();
+        for (name, stamp) in found {
+            if held.get(&name).is_some_and(|held| held.stamp == stamp) {
+                continue;
+            }
+            changed += 1;
+            let before = held.remove(&name).and_then(|held| held.good);
+            let (good, problem) = match load(folder, &name) {
+                Ok(good) => {
+                    tracing::info!(
+                        certificate = name,
+                        hosts = good.hosts.len(),
+                        "certificate in force"
+                    );
+                    (Some(good), None)
+                }
+                Err(problem) => {
+                    tracing::error!(certificate = name, problem, "a certificate cannot be used");
+                    (before, Some(problem))
+                }
+            };
+            held.insert(name, Held { stamp, good, problem });
+        }
+        if changed > 0 {
+            self.serving.store(Arc::new(Serving::of(&held)));
+        }
+        Ok(())
+    }
+
+    pub fn seen(&self) -> Vec<Seen> {
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut names: Vec<&String> = held.keys().chain(failures.keys()).collect();
+        names.sort_unstable();
+        names.dedup();
+        let seen = names.into_iter().map(|name| {
+            let held = held.get(name);
+            let good = held.and_then(|held| held.good.as_ref());
+            Seen {
+                name: name.clone(),
+                hosts: good.map(|good| good.hosts.clone()).unwrap_or_default(),
+                until: good.and_then(|good| good.until),
+                problem: held
+                    .and_then(|held| held.problem.clone())
+                    .or_else(|| failures.get(name).cloned()),
+            }
+        });
+        seen.collect()
+    }
+
+    /// How the renewal of a certificate went: none is well.
+    pub fn renewed(&self, name: &str, failure: Option<String>) {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        match failure {
+            Some(failure) => _ = failures.insert(name.to_owned(), failure),
+            None => _ = failures.remove(name),
+        }
+    }
+
+    /// Answers challenges of TLS-ALPN-01 for a host, or no longer.
+    pub fn challenge(&self, host: &str, key: Option<Arc<CertifiedKey>>) {
+        let mut challenges = self.challenges.lock().unwrap_or_else(PoisonError::into_inner);
+        match key {
+            Some(key) => _ = challenges.insert(host.to_owned(), key),
+            None => _ = challenges.remove(host),
+        }
+    }
+}
+
+impl Serving {
+    fn of(held: &BTreeMap<String, Held>) -> Self {
+        let mut serving = Self::default();
+        for (name, good) in held
+            .iter()
+            .filter_map(|(name, held)| Some((name, held.good.as_ref()?)))
+        {
+            for host in &good.hosts {
+                let host = host.strip_prefix('*').unwrap_or(host).to_ascii_lowercase();
+                serving.hosts.entry(host).or_insert_with(|| Arc::clone(&good.key));
+            }
+            if name == DEFAULT || serving.default.is_none() {
+                serving.default = Some(Arc::clone(&good.key));
+            }
+        }
+        serving
+    }
+
+    fn find(&self, host: &str) -> Option<&Arc<CertifiedKey>> {
+        let host = host.to_ascii_lowercase();
+        let wild = || self.hosts.get(&host[host.find('.')?..]);
+        self.hosts.get(&host).or_else(wild)
+    }
+}
+
+impl ResolvesServerCert for Certificates {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let mut protocols = hello.alpn().into_iter().flatten();
+        if protocols.any(|protocol| protocol == CHALLENGE) {
+            let challenges = self.challenges.lock().unwrap_or_else(PoisonError::into_inner);
+            return challenges.get(hello.server_name()?).cloned();
+        }
+        let serving = self.serving.load();
+        let named = hello.server_name().and_then(|host| serving.find(host));
+        named.or(serving.default.as_ref()).cloned()
+    }
+}
+
+/// The names of a folder, with what changes when their files do.
+fn names(folder: &Utf8Path) -> io::Result<BTreeMap<String, Stamp>> {
+    let mut names: BTreeMap<String, Stamp> = BTreeMap::new();
+    let entries = match folder.read_dir_utf8() {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(names),
+        Err(error) => return Err(error),
+    };
+    for entry in entries {
+        let path = entry?.into_path();
+        let (Some(name), Some("pem" | "crt" | "key" | "ocsp")) = (path.file_stem(), path.extension()) else {
+            continue;
+        };
+        let about = match path.metadata() {
+            Ok(about) => about,
+            // It went away in this moment.
+            Err(_) => continue,
+        };
+        let stamp = (path.clone(), about.len(), about.modified().ok());
+        names.entry(name.to_owned()).or_default().push(stamp);
+    }
+    for stamp in names.values_mut() {
+        stamp.sort();
+    }
+    Ok(names)
+}
+
+fn load(folder: &Utf8Path, name: &str) -> Result<Good, String> {
+    let file = |ending: &str| folder.join(format!("{name}.{ending}"));
+    let read =
+        |path: Utf8PathBuf| std::fs::read(&path).map_err(|error| format!("cannot read {path}: {error}"));
+    let (chain, key) = match file("pem").exists() {
+        true => {
+            let both = read(file("pem"))?;
+            (both.clone(), both)
+        }
+        false => (read(file("crt"))?, read(file("key"))?),
+    };
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&chain).collect();
+    let chain = chain.map_err(|error| format!("the certificates are not PEM: {error}"))?;
+    let key =
+        PrivateKeyDer::from_pem_slice(&key).map_err(|error| format!("there is no private key: {error}"))?;
+    let first = chain.first().ok_or("there is no certificate")?.clone();
+    let hosts = hosts(&first)?;
+    let until = facts(&first).map(|facts| facts.until);
+    let mut key = CertifiedKey::from_der(chain, key, &provider()).map_err(|error| match error {
+        rustls::Error::InconsistentKeys(_) => "the key is not that of the certificate".to_owned(),
+        error => format!("the key cannot be used: {error}"),
+    })?;
+    if let Ok(answer) = std::fs::read(file("ocsp")) {
+        key.ocsp = Some(answer);
+    }
+    Ok(Good {
+        key: Arc::new(key),
+        hosts,
+        until,
+    })
+}
+
+fn hosts(certificate: &CertificateDer<'_>) -> Result<Vec<String>, String> {
+    let read = webpki::EndEntityCert::try_from(certificate);
+    let read = read.map_err(|error| format!("the certificate cannot be read: {error}"))?;
+    Ok(read.valid_dns_names().map(str::to_owned).collect())
+}

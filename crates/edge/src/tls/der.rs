@@ -1,0 +1,113 @@
+//! What is asked of a certificate beside its key and names: until when it is good, and its number (RFC 5280,
+//! section 4.1). A reader of DER that goes only as far as that.
+
+use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
+
+/// Of one certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    /// Hexadecimal.
+    pub serial: String,
+    pub from: Timestamp,
+    pub until: Timestamp,
+}
+
+const INTEGER: u8 = 0x02;
+const UTC_TIME: u8 = 0x17;
+const GENERALIZED_TIME: u8 = 0x18;
+const SEQUENCE: u8 = 0x30;
+const VERSION: u8 = 0xa0;
+
+/// Reads them; none when this is no certificate.
+pub fn facts(der: &[u8]) -> Option<Facts> {
+    let mut outer = Reader(Reader(der).expect(SEQUENCE)?);
+    let mut body = Reader(outer.expect(SEQUENCE)?);
+    let (tag, first) = body.next()?;
+    let serial = match tag {
+        VERSION => body.expect(INTEGER)?,
+        INTEGER => first,
+        _ => return None,
+    };
+    // The signature's algorithm and the issuer.
+    body.expect(SEQUENCE)?;
+    body.expect(SEQUENCE)?;
+    let mut validity = Reader(body.expect(SEQUENCE)?);
+    Some(Facts {
+        serial: serial.iter().map(|byte| format!("{byte:02x}")).collect(),
+        from: time(validity.next()?)?,
+        until: time(validity.next()?)?,
+    })
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    /// The next value, with its tag.
+    fn next(&mut self) -> Option<(u8, &'a [u8])> {
+        let (&tag, rest) = self.0.split_first()?;
+        let (&short, rest) = rest.split_first()?;
+        let (length, rest) = match short {
+            0..=0x7f => (usize::from(short), rest),
+            // Lengths of up to three bytes: a certificate is never larger.
+            0x81..=0x83 => {
+                let (digits, rest) = rest.split_at_checked(usize::from(short & 3))?;
+                (
+                    digits.iter().fold(0, |sum, digit| sum << 8 | usize::from(*digit)),
+                    rest,
+                )
+            }
+            _ => return None,
+        };
+        let (value, rest) = rest.split_at_checked(length)?;
+        self.0 = rest;
+        Some((tag, value))
+    }
+
+    fn expect(&mut self, wanted: u8) -> Option<&'a [u8]> {
+        self.next()
+            .filter(|(tag, _)| *tag == wanted)
+            .map(|(_, value)| value)
+    }
+}
+
+/// Both forms end in seconds and `Z` (RFC 5280, section 4.1.2.5).
+fn time((tag, value): (u8, &[u8])) -> Option<Timestamp> {
+    let text = str::from_utf8(value).ok()?.strip_suffix('Z')?;
+    let digits = match (tag, text.len()) {
+        // Two digits of a year are of 1950 to 2049.
+        (UTC_TIME, 12) if text >= "50" => format!("19{text}"),
+        (UTC_TIME, 12) => format!("20{text}"),
+        (GENERALIZED_TIME, 14) => text.to_owned(),
+        _ => return None,
+    };
+    let time = DateTime::strptime("%Y%m%d%H%M%S", &digits).ok()?;
+    TimeZone::UTC.to_timestamp(time).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_says_its_number_and_time() {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut wanted = rcgen::CertificateParams::new(vec!["a.test".to_owned()]).unwrap();
+        for (year, utc) in [(2031, true), (2077, false)] {
+            wanted.not_before = rcgen::date_time_ymd(1999, 1, 2);
+            wanted.not_after = rcgen::date_time_ymd(year, 3, 4);
+            wanted.serial_number = Some(vec![0x01, 0xab].into());
+            let made = wanted.self_signed(&key).unwrap();
+            let facts = facts(made.der()).unwrap();
+            assert_eq!(facts.serial, "01ab");
+            assert_eq!(facts.from.to_string(), "1999-01-02T00:00:00Z");
+            assert_eq!(
+                facts.until.to_string(),
+                format!("{year}-03-04T00:00:00Z"),
+                "{utc}"
+            );
+            for cut in 0..made.der().len().min(80) {
+                assert_eq!(super::facts(&made.der()[..cut]), None);
+            }
+        }
+    }
+}

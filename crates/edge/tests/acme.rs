@@ -1,0 +1,221 @@
+//! Certificates from a real authority: Let's Encrypt's own test server, pebble (a package of Debian), with its DNS.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
+
+mod world;
+
+use std::{
+    net::{TcpListener as Socket, UdpSocket},
+    process::{Child, Command, Stdio},
+};
+
+use camino::{Utf8Path, Utf8PathBuf};
+use edge::{Acme, CertificateSeen, Challenge, Listener, Speaks, Tls, Version};
+use rcgen::{CertificateParams, KeyPair};
+use world::{Edge, until};
+
+/// Processes that end with the test.
+struct Processes(Vec<Child>);
+
+impl Drop for Processes {
+    fn drop(&mut self) {
+        for child in &mut self.0 {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+struct Authority {
+    directory: String,
+    /// Where it and its names are asked.
+    ports: [u16; 2],
+    roots: Utf8PathBuf,
+    _running: Processes,
+}
+
+fn free() -> u16 {
+    Socket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A port that is free for UDP and TCP.
+fn free_for_dns() -> u16 {
+    loop {
+        let port = free();
+        if UdpSocket::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+/// An authority that finds every host at this machine, at these ports.
+fn authority(home: &Utf8Path, http: u16, tls: u16) -> Authority {
+    let key = KeyPair::generate().unwrap();
+    let made = CertificateParams::new(vec!["localhost".to_owned()])
+        .unwrap()
+        .self_signed(&key)
+        .unwrap();
+    let roots = home.join("authority.pem");
+    std::fs::write(&roots, made.pem()).unwrap();
+    std::fs::write(home.join("authority.key"), key.serialize_pem()).unwrap();
+    let (port, management, dns) = (free(), free(), free_for_dns());
+    let config = serde_json::json!({"pebble": {
+        "listenAddress": format!("127.0.0.1:{port}"),
+        "managementListenAddress": format!("127.0.0.1:{management}"),
+        "certificate": roots, "privateKey": home.join("authority.key"),
+        "httpPort": http, "tlsPort": tls,
+        "ocspResponderURL": "", "externalAccountBindingRequired": false,
+    }});
+    std::fs::write(home.join("pebble.json"), config.to_string()).unwrap();
+    let names = Command::new("pebble-challtestsrv")
+        .args([
+            "-defaultIPv6",
+            "",
+            "-http01",
+            "",
+            "-https01",
+            "",
+            "-tlsalpn01",
+            "",
+            "-management",
+            "",
+        ])
+        .args(["-defaultIPv4", "127.0.0.1", "-dns01", &format!("127.0.0.1:{dns}")])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("pebble is installed: apt-get install pebble");
+    let pebble = Command::new("pebble")
+        .args([
+            "-config",
+            home.join("pebble.json").as_str(),
+            "-dnsserver",
+            &format!("127.0.0.1:{dns}"),
+        ])
+        .env("PEBBLE_VA_NOSLEEP", "1")
+        .stdout(std::fs::File::create(home.join("pebble.log")).unwrap())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("pebble is installed: apt-get install pebble");
+    Authority {
+        directory: format!("https://localhost:{port}/dir"),
+        ports: [port, dns],
+        roots,
+        _running: Processes(vec![names, pebble]),
+    }
+}
+
+async fn certificate(challenge: Challenge) -> (Edge, tempfile::TempDir, Authority) {
+    let folder = tempfile::tempdir().unwrap();
+    let home = Utf8Path::from_path(folder.path()).unwrap().to_owned();
+    let (http, https) = (
+        Socket::bind("127.0.0.1:0").unwrap(),
+        Socket::bind("127.0.0.1:0").unwrap(),
+    );
+    let port = |socket: &Socket| socket.local_addr().unwrap().port();
+    // Whoever is not to be asked is not there.
+    let (for_http, for_tls) = match challenge {
+        Challenge::Http => (port(&http), free()),
+        Challenge::Tls => (free(), port(&https)),
+    };
+    let authority = authority(&home, for_http, for_tls);
+    for port in authority.ports {
+        until("the authority answers", || async {
+            tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok()
+        })
+        .await;
+    }
+    let certificates = home.join("certificates");
+    let acme = Acme {
+        directory: authority.directory.clone(),
+        contact: vec!["mailto:ops@shop.test".into()],
+        roots: Some(authority.roots.clone()),
+        account: home.join("acme"),
+        certificates: certificates.clone(),
+        challenge,
+        wanted: vec![
+            ("shop".into(), vec!["shop.test".into(), "www.shop.test".into()]),
+            ("bad".into(), vec!["*.shop.test".into()]),
+        ],
+    };
+    let tls = Tls {
+        certificates,
+        minimum: Version::Tls12,
+        ciphers: Vec::new(),
+        clients: None,
+    };
+    let secure = Listener {
+        socket: https,
+        speaks: Speaks::Https(Box::new(tls)),
+        proxied: false,
+    };
+    let edge = Edge::configured(&folder, vec![Listener::http(http), secure], |config| {
+        config.acme = Some(acme)
+    });
+    (edge, folder, authority)
+}
+
+async fn seen(edge: &Edge, name: &str) -> Option<CertificateSeen> {
+    let all = edge.client.certificates().await.ok()?;
+    all.into_iter().find(|seen| seen.name == name)
+}
+
+async fn is_got(challenge: Challenge) {
+    let (edge, folder, _authority) = certificate(challenge).await;
+    until("the certificate is there", || async {
+        let seen = seen(&edge, "shop").await;
+        let failure = seen.as_ref().and_then(|seen| seen.problem.clone());
+        assert_eq!(
+            failure,
+            None,
+            "{}",
+            std::fs::read_to_string(folder.path().join("pebble.log")).unwrap()
+        );
+        seen.is_some_and(|seen| seen.until.is_some())
+    })
+    .await;
+    let mut got = seen(&edge, "shop").await.unwrap();
+    got.hosts.sort();
+    assert_eq!(
+        (got.hosts, got.problem),
+        (vec!["shop.test".to_owned(), "www.shop.test".to_owned()], None)
+    );
+    // A wildcard cannot be shown in this way: the reason is there for people to see.
+    until("the failure is seen", || async {
+        seen(&edge, "bad").await.is_some()
+    })
+    .await;
+    let bad = seen(&edge, "bad").await.unwrap();
+    assert!(
+        bad.problem
+            .as_deref()
+            .is_some_and(|why| why.contains("*.shop.test") || why.contains("shop.test")),
+        "{bad:?}"
+    );
+    assert_eq!(bad.until, None);
+    use std::os::unix::fs::PermissionsExt;
+    for file in ["certificates/shop.pem", "acme/account.json"] {
+        let mode = std::fs::metadata(folder.path().join(file))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o600, "{file}");
+    }
+    // What was answered for the check is answered no longer.
+    assert!(
+        edge.get("shop.test", "/.well-known/acme-challenge/x")
+            .await
+            .contains("503")
+    );
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_authority_gives_a_certificate_over_http() {
+    is_got(Challenge::Http).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_authority_gives_a_certificate_over_tls() {
+    is_got(Challenge::Tls).await;
+}

@@ -1,0 +1,169 @@
+//! Target groups: who gets requests, how they are shared out, and how it is known who is well.
+
+use std::net::SocketAddr;
+
+use jiff::SignedDuration;
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct TargetGroup {
+    pub targets: Vec<Target>,
+    pub health: HealthCheck,
+    /// How long requests under way may go on after a target has left.
+    pub deregistration_delay: SignedDuration,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub algorithm: Algorithm,
+    /// What targets speak.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub protocol: Protocol,
+    /// How long the share of a target grows after it became healthy; zero is not at all.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub slow_start: SignedDuration,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stickiness: Option<Stickiness>,
+    /// A target that fails requests is left out for a while, before its health check finds out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ejection: Option<Ejection>,
+    /// Connections that pass through as bytes begin with who they are from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<ProxyWord>,
+    /// Its hosts sleep or are starting: requests wait for the first healthy one, for a bounded time.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub waking: bool,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// Which healthy target of a group gets the next request.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Algorithm {
+    #[default]
+    RoundRobin,
+    /// The one with the fewest requests under way.
+    LeastOutstanding,
+    /// By chance.
+    WeightedRandom,
+    /// By chance, and less to a target that fails much more often than the others (ALB's anomaly mitigation).
+    AnomalyMitigation,
+}
+
+/// What targets speak.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Protocol {
+    #[default]
+    Http1,
+    /// HTTP/2 without TLS, by prior knowledge.
+    Http2,
+    /// The same; failures of the balancer's own are gRPC statuses.
+    Grpc,
+}
+
+/// How a client stays with the target that it first got.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stickiness {
+    /// By a cookie of the balancer's own, for 1 s to 7 days after the last request.
+    Duration(SignedDuration),
+    /// For as long as the application's own cookie of this name lasts, and so long at most.
+    Application {
+        cookie: String,
+        duration: SignedDuration,
+    },
+}
+
+/// The version of the PROXY protocol in which targets are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProxyWord {
+    V1,
+    V2,
+}
+
+/// When a target is left out because of what requests met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ejection {
+    /// Failures in a row: connections refused or lost, answers that did not come or were 5xx.
+    pub failures: u32,
+    /// How long it is left out.
+    pub time: SignedDuration,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Target {
+    /// The host's id.
+    pub id: String,
+    pub address: SocketAddr,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HealthCheck {
+    #[serde(skip_serializing_if = "is_default")]
+    pub protocol: HealthProtocol,
+    /// For gRPC the method: `/grpc.health.v1.Health/Check`.
+    pub path: String,
+    pub interval: SignedDuration,
+    pub timeout: SignedDuration,
+    /// Successes in a row that make an unhealthy target healthy, 2 to 10.
+    pub healthy: u32,
+    /// Failures in a row that make a healthy target unhealthy, 2 to 10.
+    pub unhealthy: u32,
+    /// Status codes that count as success, both ends included: HTTP's, or gRPC's 0 to 99.
+    pub codes: Vec<(u16, u16)>,
+}
+
+impl Default for HealthCheck {
+    /// ALB's.
+    fn default() -> Self {
+        Self {
+            protocol: HealthProtocol::Http,
+            path: "/".into(),
+            interval: SignedDuration::from_secs(30),
+            timeout: SignedDuration::from_secs(5),
+            healthy: 5,
+            unhealthy: 2,
+            codes: vec![(200, 200)],
+        }
+    }
+}
+
+/// How a target is asked whether it is well.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HealthProtocol {
+    /// One GET; the status decides.
+    #[default]
+    Http,
+    /// It accepts a connection.
+    Tcp,
+    /// One unary gRPC call with an empty message; the gRPC status decides.
+    Grpc,
+}
+
+/// What the edge sees of one target.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TargetHealth {
+    pub group: String,
+    pub target: Target,
+    pub state: TargetState,
+    /// Why, when it is not healthy: `connection refused`, `status 500`.
+    pub reason: Option<String>,
+    pub requests: u64,
+    pub errors: u64,
+    pub active: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum TargetState {
+    /// Not probed often enough yet. Gets traffic only when nothing is healthy.
+    Initial,
+    Healthy,
+    Unhealthy,
+    /// Left the table; finishes its requests.
+    Draining,
+}

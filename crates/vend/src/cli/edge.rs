@@ -1,0 +1,347 @@
+//! `vend edge`: the load balancer alone, and questions to the one of this machine.
+
+mod config;
+
+use std::{io::IsTerminal as _, process::ExitCode, time::Duration};
+
+use camino::{Utf8Path, Utf8PathBuf};
+use clap::{Args, Subcommand};
+use edge::{Client, ClientError, Explanation, GroupStats, Question};
+use model::route::{Action, Rule, Table as Routes, TargetState};
+
+use super::{Exit, Failure, Global};
+use crate::{
+    config::Data,
+    flow::chain,
+    output::{Output, Table, Tone, cell},
+};
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Edge {
+    /// Run the load balancer alone, as this file says. Without it, it is started by `vend up` or systemd.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<Utf8PathBuf>,
+    #[command(subcommand)]
+    pub ask: Option<Ask>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Ask {
+    /// Show the rules in force, in the order in which they are asked.
+    Routes,
+    /// Say which rule decides about a request, why, and to which targets it may go.
+    Explain {
+        /// https://shop.example.com/cart?id=7
+        url: String,
+        #[arg(long, default_value = "GET")]
+        method: String,
+        /// The client's address.
+        #[arg(long, value_name = "ADDRESS")]
+        source: Option<std::net::IpAddr>,
+        /// `NAME: VALUE`; may be given several times.
+        #[arg(long = "header", value_name = "HEADER")]
+        headers: Vec<String>,
+    },
+    /// Show the target groups that are busiest now.
+    Top {
+        /// Show one second, and end.
+        #[arg(long)]
+        once: bool,
+    },
+    /// Show the certificates, and what is wrong with them.
+    Certificates,
+}
+
+/// Runs the load balancer alone until it is told to stop.
+pub async fn alone(file: &Utf8Path, data: &Data, global: &Global) -> ExitCode {
+    match config::run(file, data).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(&global.output()),
+    }
+}
+
+pub async fn ask(ask: &Ask, data: &Data, global: &Global) -> ExitCode {
+    let client = Client::new(data.edge_socket());
+    let output = global.output();
+    let answered = match ask {
+        Ask::Routes => routes(&client, &output).await,
+        Ask::Explain {
+            url,
+            method,
+            source,
+            headers,
+        } => match headers.iter().map(|line| header(line)).collect() {
+            Ok(headers) => {
+                let question = Question {
+                    method: method.to_ascii_uppercase(),
+                    url: url.clone(),
+                    source: *source,
+                    headers,
+                };
+                explain(&client, &question, &output).await
+            }
+            Err(failure) => Err(failure),
+        },
+        Ask::Top { once } => top(&client, *once, &output).await,
+        Ask::Certificates => certificates(&client, &output).await,
+    };
+    match answered {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(&output),
+    }
+}
+
+fn header(line: &str) -> Result<(String, String), Failure> {
+    let (name, value) = line
+        .split_once(':')
+        .ok_or_else(|| Failure::usage(format!("`{line}` is not a header: NAME: VALUE")))?;
+    Ok((name.trim().to_owned(), value.trim().to_owned()))
+}
+
+fn failed(error: ClientError) -> Failure {
+    match &error {
+        ClientError::Unreachable { .. } => Failure {
+            cause: Some(chain(&error)),
+            next: Some("vend up".into()),
+            ..Failure::new(
+                Exit::Unreachable,
+                "the load balancer of this machine cannot be asked",
+            )
+        },
+        ClientError::Refused { message, .. } => Failure::usage(message.clone()),
+        _ => Failure::failed(chain(&error)),
+    }
+}
+
+async fn routes(client: &Client, output: &Output) -> Result<(), Failure> {
+    let mut routes: Routes = client.table().await.map_err(failed)?;
+    routes.rules.sort_by_key(|rule| rule.priority);
+    output.show(&routes, |routes| {
+        let mut table = Table::new(["PRIORITY", "HOSTS", "PATHS", "MORE", "ACTION", "WHERE"]);
+        for rule in &routes.rules {
+            table.row([
+                cell(rule.priority),
+                cell(any(&rule.hosts)),
+                cell(any(&rule.paths)),
+                cell(more(rule)),
+                cell(action(&rule.action)),
+                cell(&rule.place),
+            ]);
+        }
+        table.render(output, "no rules")
+    });
+    Ok(())
+}
+
+fn any(values: &[String]) -> String {
+    if values.is_empty() {
+        "any".into()
+    } else {
+        values.join(" ")
+    }
+}
+
+/// Conditions and transforms that have no column.
+fn more(rule: &Rule) -> String {
+    let asked = &rule.conditions;
+    let counts = [
+        ("header", asked.headers.len()),
+        ("method", asked.methods.len()),
+        ("query", asked.queries.len()),
+        ("source", asked.sources.len()),
+        ("regex", asked.host_regexes.len() + asked.path_regexes.len()),
+        (
+            "transform",
+            [&rule.transforms.host, &rule.transforms.url]
+                .into_iter()
+                .flatten()
+                .count(),
+        ),
+    ];
+    let named: Vec<&str> = counts
+        .iter()
+        .filter(|(_, count)| *count > 0)
+        .map(|(name, _)| *name)
+        .collect();
+    if named.is_empty() {
+        "-".into()
+    } else {
+        named.join(" ")
+    }
+}
+
+fn action(action: &Action) -> String {
+    match action {
+        Action::Forward { groups, .. } => {
+            let group = |group: &model::route::Weighted| format!("{}={}", group.group, group.weight);
+            groups.iter().map(group).collect::<Vec<_>>().join(" ")
+        }
+        Action::FixedResponse { status, .. } => format!("answer {status}"),
+        Action::Redirect(redirect) => format!(
+            "redirect {} {}://{}:{}{}?{}",
+            redirect.status,
+            redirect.protocol.to_ascii_lowercase(),
+            redirect.host,
+            redirect.port,
+            redirect.path,
+            redirect.query
+        ),
+    }
+}
+
+async fn explain(client: &Client, question: &Question, output: &Output) -> Result<(), Failure> {
+    let explanation = client.explain(question).await.map_err(failed)?;
+    output.show(&explanation, |explanation| explained(explanation, output));
+    Ok(())
+}
+
+fn explained(explanation: &Explanation, output: &Output) -> String {
+    let mut lines = Vec::new();
+    for (priority, condition) in &explanation.passed_over {
+        lines.push(format!(
+            "rule {priority} is for this host, but its condition on the {condition} does not hold"
+        ));
+    }
+    match &explanation.rule {
+        Some(rule) => lines.push(format!(
+            "rule {} of {} decides: hosts {}, paths {}: {}",
+            rule.priority,
+            rule.place,
+            any(&rule.hosts),
+            any(&rule.paths),
+            action(&rule.action)
+        )),
+        None => lines.push("no rule is for this request".into()),
+    }
+    if let Some(answer) = &explanation.answer {
+        lines.push(format!("the client gets {answer}"));
+    }
+    for (group, share) in &explanation.groups {
+        lines.push(format!("{share:.1} % go to the group {group}"));
+    }
+    if !explanation.groups.is_empty()
+        && explanation
+            .targets
+            .iter()
+            .all(|t| t.state != TargetState::Healthy)
+    {
+        lines.push("no target is healthy: requests go to any of them".into());
+    }
+    let mut table = Table::new([
+        "GROUP", "TARGET", "ADDRESS", "STATE", "WHY", "REQUESTS", "ERRORS", "ACTIVE",
+    ]);
+    for target in &explanation.targets {
+        let state = match target.state {
+            TargetState::Healthy => ("healthy".to_owned(), Tone::Good),
+            TargetState::Unhealthy => ("unhealthy".to_owned(), Tone::Bad),
+            TargetState::Initial => cell("initial"),
+            TargetState::Draining => cell("draining"),
+        };
+        table.row([
+            cell(&target.group),
+            cell(&target.target.id),
+            cell(target.target.address),
+            state,
+            cell(target.reason.as_deref().unwrap_or("-")),
+            cell(target.requests),
+            cell(target.errors),
+            cell(target.active),
+        ]);
+    }
+    let mut text = lines.join("\n") + "\n";
+    if !explanation.targets.is_empty() {
+        text += &table.render(output, "");
+    }
+    text
+}
+
+/// Groups that are shown.
+const BUSIEST: usize = 20;
+
+async fn top(client: &Client, once: bool, output: &Output) -> Result<(), Failure> {
+    let mut before = client.stats().await.map_err(failed)?;
+    loop {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let now = client.stats().await.map_err(failed)?;
+        let busiest = busiest(&before, &now);
+        if !once && std::io::stdout().is_terminal() {
+            // Clears the screen, and begins at its top.
+            output.text("\u{1b}[2J\u{1b}[H");
+        }
+        output.show(&busiest, |busiest| {
+            let mut table = Table::new([
+                "GROUP",
+                "REQUESTS/S",
+                "5XX/S OF TARGETS",
+                "5XX/S OF EDGE",
+                "ACTIVE",
+            ]);
+            for group in busiest {
+                table.row([
+                    cell(&group.group),
+                    cell(group.requests),
+                    cell(group.target_5xx),
+                    cell(group.edge_5xx),
+                    cell(group.active),
+                ]);
+            }
+            table.render(output, "no target groups")
+        });
+        if once {
+            return Ok(());
+        }
+        before = now;
+    }
+}
+
+/// What came between two looks, busiest first.
+fn busiest(before: &[GroupStats], now: &[GroupStats]) -> Vec<GroupStats> {
+    let old = |name: &str| {
+        before
+            .binary_search_by(|group| group.group.as_str().cmp(name))
+            .ok()
+            .map(|at| &before[at])
+    };
+    let mut between: Vec<GroupStats> = now
+        .iter()
+        .map(|group| {
+            let old = old(&group.group);
+            let since = |value: fn(&GroupStats) -> u64| value(group).saturating_sub(old.map_or(0, value));
+            GroupStats {
+                group: group.group.clone(),
+                requests: since(|g| g.requests),
+                target_5xx: since(|g| g.target_5xx),
+                edge_5xx: since(|g| g.edge_5xx),
+                active: group.active,
+            }
+        })
+        .collect();
+    between.sort_by_key(|group| std::cmp::Reverse((group.requests, group.active)));
+    between.truncate(BUSIEST);
+    between
+}
+
+async fn certificates(client: &Client, output: &Output) -> Result<(), Failure> {
+    let seen = client.certificates().await.map_err(failed)?;
+    output.show(&seen, |seen| {
+        let mut table = Table::new(["NAME", "HOSTS", "UNTIL", "PROBLEM"]);
+        for certificate in seen {
+            table.row([
+                cell(&certificate.name),
+                cell(any(&certificate.hosts)),
+                cell(
+                    certificate
+                        .until
+                        .map_or("-".to_owned(), |until| until.to_string()),
+                ),
+                match &certificate.problem {
+                    Some(problem) => (problem.clone(), Tone::Bad),
+                    None => cell("-"),
+                },
+            ]);
+        }
+        table.render(output, "no certificates")
+    });
+    Ok(())
+}

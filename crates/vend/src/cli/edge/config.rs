@@ -1,0 +1,503 @@
+//! `edge.yaml`: listeners, rules and target groups of a load balancer without a platform. A file that changes is put in
+//! force at once, but for its listeners; one that is wrong is named and changes nothing.
+
+use std::{collections::BTreeMap, net::SocketAddr, net::TcpListener, time::Duration};
+
+use camino::{Utf8Path, Utf8PathBuf};
+use edge::{Acme, Challenge, Client, Clients, Listener, Speaks, Tls, Version};
+use jiff::SignedDuration;
+use model::{
+    Place,
+    route::{
+        Action, Algorithm, Conditions, Ejection, HealthCheck, Protocol, ProxyWord, Redirect, Rule,
+        Stickiness, Table, Target, TargetGroup, Transforms, Weighted,
+    },
+};
+use serde::Deserialize;
+
+use super::Failure;
+use crate::{config::Data, flow::chain, roles::ended};
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Config {
+    listeners: Vec<Listens>,
+    #[serde(default)]
+    rules: Vec<Written>,
+    #[serde(default)]
+    target_groups: BTreeMap<String, Group>,
+    #[serde(default)]
+    acme: Option<Authority>,
+    #[serde(default)]
+    access_log: Option<Logged>,
+    /// Where Prometheus asks.
+    #[serde(default)]
+    metrics: Option<SocketAddr>,
+    #[serde(default)]
+    limits: Limited,
+    /// One per core when nothing is said.
+    #[serde(default)]
+    workers: Option<usize>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Listens {
+    address: SocketAddr,
+    speaks: Spoken,
+    /// Of `https`: the folder of certificates.
+    certificates: Option<Utf8PathBuf>,
+    /// Of `https`: `1.2` or `1.3`.
+    minimum: Option<f64>,
+    #[serde(default)]
+    ciphers: Vec<String>,
+    clients: Option<Trusted>,
+    /// Of `tcp`: the host whose rule says where connections go.
+    host: Option<String>,
+    #[serde(default)]
+    proxied: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Spoken {
+    Http,
+    Https,
+    Tcp,
+    Sni,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Trusted {
+    trust: Utf8PathBuf,
+    revoked: Option<Utf8PathBuf>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Authority {
+    directory: String,
+    #[serde(default)]
+    contact: Vec<String>,
+    roots: Option<Utf8PathBuf>,
+    #[serde(default)]
+    challenge: Way,
+    /// By name, the hosts of each certificate.
+    certificates: BTreeMap<String, Vec<String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Way {
+    #[default]
+    Http,
+    Tls,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Logged {
+    path: Utf8PathBuf,
+    #[serde(default)]
+    format: Shape,
+    /// One request in so many.
+    #[serde(default)]
+    one_in: u32,
+}
+
+#[derive(Debug, Default, Clone, Copy, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Shape {
+    #[default]
+    Short,
+    Alb,
+    Json,
+}
+
+/// Limits of who asks; 0 is none.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Limited {
+    connections_per_source: u32,
+    requests_per_source: u32,
+}
+
+/// A rule, with exactly one of its actions. Rules are asked in the order of the file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    #[serde(default)]
+    hosts: Vec<String>,
+    #[serde(default)]
+    paths: Vec<String>,
+    #[serde(default)]
+    conditions: Conditions,
+    #[serde(default)]
+    transforms: Transforms,
+    forward: Option<BTreeMap<String, u32>>,
+    stickiness: Option<SignedDuration>,
+    redirect: Option<Redirect>,
+    answer: Option<Fixed>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Fixed {
+    status: u16,
+    #[serde(default = "plain_text")]
+    content_type: String,
+    #[serde(default)]
+    body: String,
+}
+
+fn plain_text() -> String {
+    "text/plain; charset=utf-8".into()
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Group {
+    targets: Vec<SocketAddr>,
+    #[serde(default)]
+    health: HealthCheck,
+    #[serde(default = "five_minutes")]
+    deregistration_delay: SignedDuration,
+    #[serde(default)]
+    algorithm: Algorithm,
+    #[serde(default)]
+    protocol: Protocol,
+    #[serde(default)]
+    slow_start: SignedDuration,
+    stickiness: Option<Stickiness>,
+    ejection: Option<Ejection>,
+    proxy: Option<ProxyWord>,
+}
+
+/// ALB's.
+fn five_minutes() -> SignedDuration {
+    SignedDuration::from_mins(5)
+}
+
+fn read(file: &Utf8Path) -> Result<Config, Failure> {
+    let bad = |why: String| Failure {
+        cause: Some(why),
+        ..Failure::usage(format!("{file} cannot be used"))
+    };
+    let bytes = std::fs::read(file).map_err(|error| bad(error.to_string()))?;
+    let name = file.as_str();
+    // What programs write may be larger than what people do.
+    if file.extension() == Some("json") {
+        return serde_json::from_slice(&bytes).map_err(|error| bad(error.to_string()));
+    }
+    let text = model::spec::decode(name, &bytes).map_err(|problem| bad(problem.to_string()))?;
+    let value = model::spec::plain(name, text).map_err(|problems| {
+        let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        bad(problems.join("\n"))
+    })?;
+    serde_json::from_value(value).map_err(|error| bad(error.to_string()))
+}
+
+impl Config {
+    fn table(&self, version: u64) -> Result<Table, Failure> {
+        let place: Place = "local/edge/main".parse().expect("these are names");
+        let mut table = Table {
+            version,
+            ..Table::default()
+        };
+        for (priority, rule) in (1..).zip(&self.rules) {
+            table.rules.push(Rule {
+                priority,
+                place: place.clone(),
+                hosts: rule.hosts.iter().map(|host| host.to_ascii_lowercase()).collect(),
+                paths: rule.paths.clone(),
+                conditions: rule.conditions.clone(),
+                transforms: rule.transforms.clone(),
+                action: rule.action().ok_or_else(|| {
+                    Failure::usage(format!(
+                        "rule {priority} must have one of forward, redirect and answer"
+                    ))
+                })?,
+            });
+        }
+        let groups = self
+            .target_groups
+            .iter()
+            .map(|(name, group)| (name.clone(), group.made()));
+        table.target_groups = groups.collect();
+        table
+            .check()
+            .map_err(|invalid| Failure::usage(invalid.to_string()))?;
+        Ok(table)
+    }
+
+    fn listeners(&self) -> Result<Vec<Listener>, Failure> {
+        self.listeners.iter().map(Listens::bind).collect()
+    }
+
+    fn log(&self) -> Option<edge::Log> {
+        let log = self.access_log.as_ref()?;
+        Some(edge::Log {
+            path: log.path.clone(),
+            format: match log.format {
+                Shape::Short => edge::Format::Short,
+                Shape::Alb => edge::Format::Alb,
+                Shape::Json => edge::Format::Json,
+            },
+            one_in: log.one_in,
+        })
+    }
+
+    fn metrics(&self) -> Result<Option<TcpListener>, Failure> {
+        let Some(address) = self.metrics else { return Ok(None) };
+        let failed = |error: std::io::Error| Failure {
+            cause: Some(error.to_string()),
+            ..Failure::failed(format!("cannot listen at {address}"))
+        };
+        TcpListener::bind(address).map(Some).map_err(failed)
+    }
+
+    fn limits(&self) -> edge::Limits {
+        edge::Limits {
+            source_connections: self.limits.connections_per_source,
+            source_requests: self.limits.requests_per_source,
+            ..edge::Limits::default()
+        }
+    }
+
+    fn acme(&self, data: &Data) -> Result<Option<Acme>, Failure> {
+        let Some(authority) = &self.acme else {
+            return Ok(None);
+        };
+        let folder = self
+            .listeners
+            .iter()
+            .find_map(|listens| listens.certificates.clone());
+        let certificates =
+            folder.ok_or_else(|| Failure::usage("`acme` needs an https listener with `certificates`"))?;
+        Ok(Some(Acme {
+            directory: authority.directory.clone(),
+            contact: authority.contact.clone(),
+            roots: authority.roots.clone(),
+            account: data.edge().join("acme"),
+            certificates,
+            challenge: match authority.challenge {
+                Way::Http => Challenge::Http,
+                Way::Tls => Challenge::Tls,
+            },
+            wanted: authority.certificates.clone().into_iter().collect(),
+        }))
+    }
+}
+
+impl Written {
+    fn action(&self) -> Option<Action> {
+        let weighted = |(group, weight): (&String, &u32)| Weighted {
+            group: group.clone(),
+            weight: *weight,
+        };
+        match (&self.forward, &self.redirect, &self.answer) {
+            (Some(groups), None, None) => Some(Action::Forward {
+                groups: groups.iter().map(weighted).collect(),
+                stickiness: self.stickiness,
+            }),
+            (None, Some(redirect), None) => Some(Action::Redirect(redirect.clone())),
+            (None, None, Some(fixed)) => Some(Action::FixedResponse {
+                status: fixed.status,
+                content_type: fixed.content_type.clone(),
+                body: fixed.body.clone(),
+            }),
+            _ => None,
+        }
+    }
+}
+
+impl Group {
+    fn made(&self) -> TargetGroup {
+        let target = |address: &SocketAddr| Target {
+            id: address.to_string(),
+            address: *address,
+        };
+        TargetGroup {
+            targets: self.targets.iter().map(target).collect(),
+            health: self.health.clone(),
+            deregistration_delay: self.deregistration_delay,
+            algorithm: self.algorithm,
+            protocol: self.protocol,
+            slow_start: self.slow_start,
+            stickiness: self.stickiness.clone(),
+            ejection: self.ejection,
+            proxy: self.proxy,
+            waking: false,
+        }
+    }
+}
+
+impl Listens {
+    fn bind(&self) -> Result<Listener, Failure> {
+        let needs = |what: &str| Failure::usage(format!("the listener {} needs `{what}`", self.address));
+        let speaks = match self.speaks {
+            Spoken::Http => Speaks::Http,
+            Spoken::Sni => Speaks::Sni,
+            Spoken::Tcp => Speaks::Tcp {
+                host: self.host.clone().ok_or_else(|| needs("host"))?,
+            },
+            Spoken::Https => Speaks::Https(Box::new(Tls {
+                certificates: self.certificates.clone().ok_or_else(|| needs("certificates"))?,
+                minimum: match self.minimum {
+                    None => Version::Tls12,
+                    Some(version) if version == 1.2 => Version::Tls12,
+                    Some(version) if version == 1.3 => Version::Tls13,
+                    Some(_) => return Err(needs("minimum: 1.2 or 1.3")),
+                },
+                ciphers: self.ciphers.clone(),
+                clients: self.clients.as_ref().map(|clients| Clients {
+                    trust: clients.trust.clone(),
+                    revoked: clients.revoked.clone(),
+                }),
+            })),
+        };
+        let socket = TcpListener::bind(self.address).map_err(|error| Failure {
+            cause: Some(error.to_string()),
+            ..Failure::failed(format!("cannot listen at {}", self.address))
+        })?;
+        Ok(Listener {
+            socket,
+            speaks,
+            proxied: self.proxied,
+        })
+    }
+}
+
+/// How often the file is looked at.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// Runs until it is told to stop.
+pub async fn run(file: &Utf8Path, data: &Data) -> Result<(), Failure> {
+    let config = read(file)?;
+    // Nothing is bound for a file that is wrong.
+    config.table(1)?;
+    let listeners = config.listeners()?;
+    for listener in &listeners {
+        if let Ok(address) = listener.socket.local_addr() {
+            println!("listening at {address}");
+        }
+    }
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let running = edge::Config {
+        listeners,
+        admin: data.edge_socket(),
+        snapshot: data.edge().join("table.log"),
+        workers: config.workers.unwrap_or(cores),
+        access_log: config.log(),
+        metrics: config.metrics()?,
+        limits: config.limits(),
+        acme: config.acme(data)?,
+    };
+    let client = Client::new(data.edge_socket());
+    tokio::select! {
+        ended = edge::run(running, ended()) => ended.map_err(|error| Failure::failed(chain(&error))),
+        failure = keep(file, config, &client) => Err(failure),
+    }
+}
+
+/// Puts the file in force, and what it becomes. Returns only when the edge takes no table at all.
+async fn keep(file: &Utf8Path, config: Config, client: &Client) -> Failure {
+    let mut changed = written(file);
+    let mut wanted = Some(config);
+    loop {
+        if let Some(config) = wanted.take()
+            && let Err(failure) = apply(&config, client).await
+        {
+            tracing::error!(
+                why = failure.what,
+                cause = failure.cause,
+                "the file is not put in force"
+            );
+        }
+        tokio::time::sleep(EVERY).await;
+        let now = written(file);
+        if now != changed {
+            changed = now;
+            match read(file) {
+                Ok(config) => wanted = Some(config),
+                Err(failure) => tracing::error!(
+                    why = failure.what,
+                    cause = failure.cause,
+                    "the old file stays in force"
+                ),
+            }
+        }
+    }
+}
+
+fn written(file: &Utf8Path) -> Option<(std::time::SystemTime, u64)> {
+    let about = std::fs::metadata(file).ok()?;
+    Some((about.modified().ok()?, about.len()))
+}
+
+async fn apply(config: &Config, client: &Client) -> Result<(), Failure> {
+    let mut tries = 0;
+    loop {
+        // The door opens a moment after the start.
+        match client.version().await {
+            Ok(version) => {
+                let table = config.table(version + 1)?;
+                return client.apply(&table).await.map(|_| ()).map_err(super::failed);
+            }
+            Err(error) if tries > 100 => return Err(super::failed(error)),
+            Err(_) => tries += 1,
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn guide() -> Vec<String> {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/guides/edge.md");
+        let text = std::fs::read_to_string(path).unwrap();
+        let blocks = text.split("```yaml\n").skip(1);
+        blocks.map(|block| block.split("```").next().unwrap().to_owned()).collect()
+    }
+
+    fn config(text: &str) -> Result<Config, String> {
+        let value = model::spec::plain("edge.yaml", text).map_err(|problems| problems[0].to_string())?;
+        serde_json::from_value(value).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_guide_shows_files_that_work() {
+        let blocks = guide();
+        let whole = config(&blocks.concat()).unwrap();
+        let table = whole.table(1).unwrap();
+        assert_eq!((table.rules.len(), table.target_groups.len()), (4, 3));
+        assert_eq!(table.rules[2].priority, 3, "in the order of the file");
+        let data = Data("/tmp".into());
+        let acme = whole.acme(&data).unwrap().unwrap();
+        assert_eq!(acme.certificates, "/etc/vend/certificates");
+        assert_eq!(whole.limits().source_requests, 100);
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        let listener = "listeners: [{ address: '127.0.0.1:0', speaks: http }]\n";
+        for (text, expected) in [
+            ("listeners: [{ address: x, speaks: http }]", "invalid socket address"),
+            ("listeners: [{ address: '127.0.0.1:0', speaks: ftp }]", "unknown variant `ftp`"),
+            (&format!("{listener}rule: []"), "unknown field `rule`"),
+        ] {
+            let error = config(text).err().unwrap();
+            assert!(error.contains(expected), "{error}");
+        }
+        for (rules, expected) in [
+            ("rules: [{ hosts: [a.test] }]", "one of forward, redirect and answer"),
+            ("rules: [{ hosts: [a.test], forward: { none: 1 } }]", "which is not in the table"),
+        ] {
+            let error = config(&format!("{listener}{rules}")).unwrap().table(1).err().unwrap();
+            assert!(error.what.contains(expected), "{}", error.what);
+        }
+    }
+}
