@@ -122,6 +122,7 @@ impl Caches {
                 uid_base,
                 skip: &["lock", "partial"],
                 deletions,
+                epoch: None,
             }
             .tree(&from, &to)?;
         }
@@ -165,7 +166,7 @@ impl Caches {
 }
 
 /// A directory that a container wrote. It may have put a link anywhere in its place or above: that is none.
-fn inside(upper: &Utf8Path, directory: &str) -> Option<OwnedFd> {
+pub(crate) fn inside(upper: &Utf8Path, directory: &str) -> Option<OwnedFd> {
     let root = openat(
         CWD,
         upper.as_std_path(),

@@ -7,6 +7,8 @@
 
 #[path = "build/bake.rs"]
 mod bake;
+#[path = "build/images.rs"]
+mod images;
 #[path = "build/stop.rs"]
 mod stop;
 #[path = "support/mod.rs"]
@@ -36,6 +38,14 @@ const CASES: &[Case] = cases![
     bake::two_at_a_time_make_one_layer,
     bake::a_bake_is_stopped_by_its_deadline,
     bake::a_stopped_bake_ends_unless_another_waits_for_its_layer,
+    images::what_is_exported_comes_back_as_the_same_image,
+    images::other_tools_read_what_is_exported,
+    images::a_registry_s_image_is_a_base,
+    images::registries_ask_who_one_is,
+    images::registries_inside_are_not_reached,
+    images::a_tar_and_a_layout_are_bases,
+    images::two_bakes_from_nothing_are_one_image,
+    images::bases_are_made_and_made_again_the_same,
     yard::a_python_app_is_built_and_tested,
     yard::a_failing_command_stops_its_phase,
     yard::an_early_failure_ends_the_build,

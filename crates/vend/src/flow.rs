@@ -10,6 +10,7 @@ pub mod definition;
 pub mod deletion;
 pub mod engine;
 pub mod healthy;
+pub mod images;
 pub mod intake;
 pub mod journal;
 pub mod start;
@@ -62,6 +63,8 @@ pub struct World {
 pub struct Pokes {
     pub pushes: Notify,
     pub fleet: Notify,
+    /// What nothing needs is to go now.
+    pub sweep: Notify,
 }
 
 /// One attempt at one task.
