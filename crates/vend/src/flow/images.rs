@@ -7,6 +7,7 @@ use model::{
     Digest, Place, Secret,
     plan::{Change, Subject},
     port::{Blame, Fault, ImageAbout, ImageDiff, Shelf as _},
+    release::Release,
     spec,
 };
 use serde_json::{Value, json};
@@ -127,17 +128,23 @@ fn told(diff: &ImageDiff) -> Vec<Change> {
     changes
 }
 
-/// Signs that the checks of a release held on a host that runs an image.
-pub fn verdict(image: &Digest, place: &Place, release: u64, checks: usize) -> Value {
-    statement(
-        image,
+/// Signs that a release's checks held on hosts of its image.
+pub async fn passed(world: &World, place: &Place, release: &Release, checks: usize) -> Result<(), Fault> {
+    if checks == 0 {
+        return Ok(());
+    }
+    let (image, by) = (release.image, By::platform(crate::clock::now()));
+    let statement = statement(
+        &image,
         "https://in-toto.io/attestation/test-result/v0.1",
         json!({
             "result": "PASSED",
-            "configuration": [{ "name": "checks", "uri": format!("vend:{place}/releases/{release}") }],
+            "configuration": [{ "name": "checks", "uri": format!("vend:{place}/releases/{}", release.number) }],
             "passedTests": [format!("{checks} checks on hosts of {place}")],
         }),
-    )
+    );
+    let signed = world.store.write(move |tx| tx.attest(&image, Predicate::Verdict, &statement, &by));
+    signed.await.map_err(stored)
 }
 
 /// An in-toto statement, version 1, about an image.

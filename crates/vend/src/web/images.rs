@@ -17,7 +17,6 @@ use model::{
     wire::{ImageShown, Imported},
 };
 use serde::Deserialize;
-use utoipa::IntoParams;
 
 use super::{auth::Caller, hosts::images_of, input::Query, refusal::Refusal, scope::Scope, state::State};
 
@@ -94,10 +93,9 @@ pub async fn bases(Held(state): Held<State>, caller: Caller) -> Result<Json<Base
 }
 
 /// How an image is written.
-#[derive(Debug, Deserialize, IntoParams)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-#[expect(unused_qualifications, reason = "made by the macro")]
 pub struct Exporting {
     /// `gzip` (when absent), `zstd` or `none`.
     compression: Option<String>,
