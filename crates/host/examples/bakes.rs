@@ -51,7 +51,11 @@ fn run(node: &str, steps: &str, mode: &str, rest: &[String]) -> Result<(), Failu
         match mode {
             "base" => world.base().await,
             "cold" => world.cold().await,
-            "many" => world.many(rest.first().map_or(Ok(50), |count| count.parse())?).await,
+            "many" => {
+                world
+                    .many(rest.first().map_or(Ok(50), |count| count.parse())?)
+                    .await
+            }
             other => Err(format!("no mode `{other}`").into()),
         }
     })
@@ -142,7 +146,10 @@ impl World {
             self.bake(&self.order(&format!("# image {number}\n"))?).await?;
         }
         let images = self.oven.images().list()?.len();
-        println!("{}", serde_json::json!({ "images": images, "layers": self.node.join("layers") }));
+        println!(
+            "{}",
+            serde_json::json!({ "images": images, "layers": self.node.join("layers") })
+        );
         Ok(())
     }
 
@@ -150,7 +157,9 @@ impl World {
     async fn bake(&self, order: &BakeOrder) -> Result<f64, Fault> {
         let mut bits = [0; 8];
         getrandom::fill(&mut bits).expect("the kernel gives random bytes");
-        let ticket = format!("t-{}", hex::encode(bits)).parse().expect("it is a ticket");
+        let ticket = format!("t-{}", hex::encode(bits))
+            .parse()
+            .expect("it is a ticket");
         let started = Instant::now();
         self.oven.bake(&ticket, order).await?;
         Ok(started.elapsed().as_secs_f64())

@@ -289,6 +289,10 @@ impl Images {
                 swept.images.push(image.digest);
             }
         }
+        // Proof before what cannot be undone: whatever the above came to, no layer of an image that is there goes.
+        for image in self.list()? {
+            needed.extend(image.layers);
+        }
         for layer in self.layers.sweep(&needed, unused_since)? {
             swept.layers += 1;
             swept.bytes += layer.size_bytes;

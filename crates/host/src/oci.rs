@@ -191,7 +191,7 @@ pub(crate) fn unpack_layer(
 }
 
 /// Unpacks the tar of a whole root file system, plain or packed.
-pub(crate) fn unpack_tar(tar: &mut dyn Read, into: &camino::Utf8Path) -> Result<(), Error> {
+pub fn unpack_tar(tar: &mut dyn Read, into: &camino::Utf8Path) -> Result<(), Error> {
     let mut start = [0; 4];
     let mut tar = tar;
     let length = read_start(&mut tar, &mut start)?;

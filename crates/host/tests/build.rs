@@ -9,6 +9,8 @@
 mod bake;
 #[path = "build/images.rs"]
 mod images;
+#[path = "build/kill.rs"]
+mod kill;
 #[path = "build/stop.rs"]
 mod stop;
 #[path = "support/mod.rs"]
@@ -46,6 +48,7 @@ const CASES: &[Case] = cases![
     images::a_tar_and_a_layout_are_bases,
     images::two_bakes_from_nothing_are_one_image,
     images::bases_are_made_and_made_again_the_same,
+    kill::a_killed_bake_leaves_nothing,
     yard::a_python_app_is_built_and_tested,
     yard::a_failing_command_stops_its_phase,
     yard::an_early_failure_ends_the_build,
@@ -73,6 +76,12 @@ fn main() -> ExitCode {
         .is_some_and(|argument| argument == "build-runner")
     {
         return host::build::runner::main();
+    }
+    if let [first, node] = arguments.as_slice()
+        && first == kill::BAKES
+    {
+        kill::bake(node);
+        return ExitCode::SUCCESS;
     }
     if arguments.iter().any(|argument| argument == "--list") {
         // Nothing is ignored here: test runners ask for that list too.

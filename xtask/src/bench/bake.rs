@@ -25,7 +25,10 @@ const STEPS: [(&str, &str); 3] = [
         "2.sh",
         "#!/bin/sh\nset -e\nuseradd -m deploy\nfor i in $(seq 2000); do echo $i > /home/deploy/$i; done\nchown -R deploy /home/deploy\n",
     ),
-    ("3.sh", "#!/bin/sh\nset -e\nmkdir -p /opt/app\necho 1 > /opt/app/VERSION\n"),
+    (
+        "3.sh",
+        "#!/bin/sh\nset -e\nmkdir -p /opt/app\necho 1 > /opt/app/VERSION\n",
+    ),
 ];
 const IMAGES: u32 = 50;
 
@@ -58,7 +61,12 @@ pub fn run(options: &Bench, table: &mut Table) -> anyhow::Result<()> {
         table.note(format!("buildah was not measured: {error:#}"));
     }
     rounds(options, &ours, peer.as_ref().ok(), table)?;
-    disk(&ours, peer.as_ref().ok(), base["bytes"].as_u64().unwrap_or_default(), table)?;
+    disk(
+        &ours,
+        peer.as_ref().ok(),
+        base["bytes"].as_u64().unwrap_or_default(),
+        table,
+    )?;
     let load = fs::read_to_string("/proc/loadavg")?;
     table.note(format!("load at the end: {}", load.trim()));
     Ok(())
@@ -90,7 +98,11 @@ fn rounds(options: &Bench, ours: &Ours, peer: Option<&Peer>, table: &mut Table) 
     if peer.is_some() {
         table.row("buildah bud: cold", "s", &theirs.cold);
         table.row("buildah bud: cached", "ms", &ms(&theirs.cached));
-        table.row("buildah bud: after a change in the last step", "s", &theirs.changed);
+        table.row(
+            "buildah bud: after a change in the last step",
+            "s",
+            &theirs.changed,
+        );
         let ratio = |own: &[f64], theirs: &[f64]| Some(median(own)? / median(theirs)?);
         for (name, own, theirs, most) in [
             ("cold: ours / buildah's", &own.cold, &theirs.cold, Some(0.8)),
@@ -112,14 +124,22 @@ fn disk(ours: &Ours, peer: Option<&Peer>, base: u64, table: &mut Table) -> anyho
     let made = ours.run(&["many", &IMAGES.to_string()])?;
     let layers = made["layers"].as_str().context("there are no layers")?;
     let bytes = usage(Path::new(layers))?;
-    table.row(format!("disk of {IMAGES} images on one base"), "MB", &[bytes as f64 / 1e6]);
+    table.row(
+        format!("disk of {IMAGES} images on one base"),
+        "MB",
+        &[bytes as f64 / 1e6],
+    );
     table.row("of it the base", "MB", &[base as f64 / 1e6]);
     if let Some(peer) = peer {
         for number in 0..IMAGES {
             peer.bud(&format!("# image {number}\n"), &format!("many-{number}"))?;
         }
         let bytes = usage(&peer.storage)?;
-        table.row(format!("buildah: disk of {IMAGES} images"), "MB", &[bytes as f64 / 1e6]);
+        table.row(
+            format!("buildah: disk of {IMAGES} images"),
+            "MB",
+            &[bytes as f64 / 1e6],
+        );
     }
     Ok(())
 }
@@ -134,7 +154,10 @@ impl Ours {
     fn run(&self, mode: &[&str]) -> anyhow::Result<Value> {
         let mut command = Command::new(&self.program);
         command.args([&self.node, &self.steps]).args(mode);
-        let output = command.stderr(Stdio::inherit()).output().context("cannot run the bakes")?;
+        let output = command
+            .stderr(Stdio::inherit())
+            .output()
+            .context("cannot run the bakes")?;
         if !output.status.success() {
             bail!("the bakes ended with {}", output.status);
         }
@@ -202,7 +225,16 @@ impl Peer {
         let context = self.context.to_string_lossy();
         let started = Instant::now();
         // Its weakest isolation, which is its fastest and works on any machine.
-        self.call(&["bud", "--quiet", "--layers", "--isolation", "chroot", "--tag", name, &context])?;
+        self.call(&[
+            "bud",
+            "--quiet",
+            "--layers",
+            "--isolation",
+            "chroot",
+            "--tag",
+            name,
+            &context,
+        ])?;
         Ok(started.elapsed().as_secs_f64())
     }
 
@@ -228,12 +260,18 @@ fn write(path: &Path, text: &str) -> anyhow::Result<()> {
 }
 
 fn seconds(value: &Value, name: &str) -> anyhow::Result<f64> {
-    value[name].as_f64().with_context(|| format!("the bakes do not say `{name}`"))
+    value[name]
+        .as_f64()
+        .with_context(|| format!("the bakes do not say `{name}`"))
 }
 
 /// Bytes on the disk, each file once.
 fn usage(path: &Path) -> anyhow::Result<u64> {
-    let output = Command::new("du").args(["-sB1"]).arg(path).output().context("cannot run du")?;
+    let output = Command::new("du")
+        .args(["-sB1"])
+        .arg(path)
+        .output()
+        .context("cannot run du")?;
     let text = String::from_utf8_lossy(&output.stdout);
     let bytes = text.split_whitespace().next().and_then(|word| word.parse().ok());
     bytes.context("du says nothing")

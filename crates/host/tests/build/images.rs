@@ -326,15 +326,17 @@ impl Registry {
         });
         let config = home.join("registry.yml");
         let text = format!(
-            "version: 0.1\nlog: {{ accesslog: {{ disabled: true }}, level: panic }}\nstorage:\n  filesystem: {{ rootdirectory: {home}/registry }}\nhttp:\n  addr: {address}\n{auth}"
+            "version: 0.1\nlog: {{ accesslog: {{ disabled: true }}, level: error }}\nstorage:\n  filesystem: {{ rootdirectory: {home}/registry }}\nhttp:\n  addr: {address}\n{auth}"
         );
         fs::write(&config, text).unwrap();
         let child = Command::new("docker-registry")
             .args(["serve", config.as_str()])
+            .stderr(std::process::Stdio::null())
             .spawn()
             .unwrap();
-        let registry = Self { child, address };
+        let mut registry = Self { child, address };
         while std::net::TcpStream::connect(&registry.address).is_err() {
+            assert!(registry.child.try_wait().unwrap().is_none(), "the registry ended");
             std::thread::sleep(std::time::Duration::from_millis(20));
         }
         Some(registry)

@@ -77,7 +77,7 @@ pub fn bases(node: &Utf8Path, layers: &Layers) -> Bases {
     .unwrap()
 }
 
-async fn open(node: &Utf8Path) -> World {
+pub async fn open(node: &Utf8Path) -> World {
     let containers = Containers::open(node).await.unwrap();
     let objects = objects::Directory::open(node, 4 << 30).unwrap();
     let logs = logs::Directory::open(node).unwrap();

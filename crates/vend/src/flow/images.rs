@@ -143,7 +143,9 @@ pub async fn passed(world: &World, place: &Place, release: &Release, checks: usi
             "passedTests": [format!("{checks} checks on hosts of {place}")],
         }),
     );
-    let signed = world.store.write(move |tx| tx.attest(&image, Predicate::Verdict, &statement, &by));
+    let signed = world
+        .store
+        .write(move |tx| tx.attest(&image, Predicate::Verdict, &statement, &by));
     signed.await.map_err(stored)
 }
 
