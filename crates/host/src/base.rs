@@ -196,11 +196,10 @@ impl Bases {
             return Ok(false);
         };
         let name = record.made_by.strip_prefix(MADE_BY).unwrap_or_default();
-        let mut named = all.iter().filter(|known| known.base == name).peekable();
-        if named.peek().is_none() {
+        if !all.iter().any(|known| known.base == name) {
             return Ok(false);
         }
-        for known in named {
+        for known in all.iter().filter(|known| known.base == name) {
             let current = self.layers.get(&known.key)?;
             // An image that came back from elsewhere has the same files under another key.
             if known.key == *key || current.is_some_and(|current| current.identity() == record.identity()) {
@@ -333,7 +332,9 @@ impl Bases {
     fn pull(&self, base: &Base, reference: &Reference, login: Option<Login>) -> Result<Record, Error> {
         let repository = Repository::open(reference, login, self.reach.clone(), false);
         let image = oci::find(&repository, &reference.wanted())?;
-        let key = Digest::of_parts([b"vend base oci 1", &image.digest.as_bytes()[..]]);
+        // Two names of one image may part one day.
+        let name = base.to_string();
+        let key = Digest::of_parts([b"vend base oci 1", name.as_bytes(), image.digest.as_bytes()]);
         self.adopt(base, key, image.digest, |files| {
             flatten(&repository, &image, files)
         })

@@ -510,7 +510,7 @@ pub async fn a_tar_and_a_layout_are_bases(world: &World) {
         .unwrap();
     tar.follow_symlinks(false);
     tar.sparse(false);
-    for name in ["bin", "lib", "lib64", "usr/bin", "usr/lib", "etc"] {
+    for name in ["bin", "lib", "lib64", "usr/bin", "usr/lib", "usr/lib64", "etc"] {
         let from = world.layers.files(&base.key).join(name);
         match fs::symlink_metadata(&from).unwrap().is_dir() {
             true => tar.append_dir_all(name, &from).unwrap(),

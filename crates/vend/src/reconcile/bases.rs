@@ -126,8 +126,8 @@ async fn renew(store: &Store, live: &Live, stale: &BTreeSet<Digest>, now: Timest
     Ok(queued)
 }
 
-/// Nothing is queued behind what goes on or waits already: that stands on the new base anyway. Nor once more after it has
-/// failed or was refused: people have to look.
+/// Nothing is queued behind what goes on or waits already: that stands on the new base anyway. Nor twice a day: one that
+/// failed or was refused is for people to look at.
 fn queue(
     tx: &mut Tx<'_>,
     place: &Place,
@@ -136,15 +136,11 @@ fn queue(
     now: Timestamp,
 ) -> Result<bool, Error> {
     let last = tx.pushes(&place.tenant, &place.app, Some(&place.environment), None, 1)?;
-    let refused = |push: &store::Push| {
-        push.state == store::PushState::Failed && matches!(push.origin.as_str(), REFRESH | AUTOMATIC)
+    let lately = |push: &store::Push| {
+        matches!(push.origin.as_str(), REFRESH | AUTOMATIC) && push.changed_at + AGE > now
     };
-    let lately = |push: &store::Push| push.changed_at + AGE > now;
-    if tx.is_busy(place)?
-        || last
-            .iter()
-            .any(|push| push.state == store::PushState::Waiting || (refused(push) && lately(push)))
-    {
+    let waits = |push: &store::Push| push.state == store::PushState::Waiting;
+    if tx.is_busy(place)? || last.iter().any(|push| waits(push) || lately(push)) {
         return Ok(false);
     }
     let push = NewPush {
