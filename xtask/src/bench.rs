@@ -3,6 +3,7 @@
 //! The room drives release binaries through their command lines and nothing else. It knows no crate of the platform, so
 //! that it cannot measure a short cut that users do not have. It asserts nothing about times: machines differ.
 
+mod bake;
 mod corridor;
 mod edge;
 mod load;
@@ -23,7 +24,7 @@ use self::table::Table;
 #[derive(Args)]
 pub struct Bench {
     /// `corridor`: from a push to traffic, on this machine, as root. `states`: the engine of state machines.
-    /// `edge`: the load balancer beside others.
+    /// `bake`: images, beside buildah, as root. `edge`: the load balancer beside others.
     name: String,
     /// Fewer repetitions.
     #[arg(long)]
@@ -60,7 +61,14 @@ impl Bench {
                 table.keep(&crate::target().join("bench/edge.json"))?;
                 went
             }
-            other => bail!("no benchmark `{other}`: there are `corridor`, `states` and `edge`"),
+            "bake" => {
+                let mut table = Table::default();
+                let went = bake::run(self, &mut table);
+                table.print();
+                table.keep(&crate::target().join("bench/bake.json"))?;
+                went
+            }
+            other => bail!("no benchmark `{other}`: there are `corridor`, `states`, `bake` and `edge`"),
         }
     }
 

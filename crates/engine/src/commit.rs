@@ -95,6 +95,7 @@ impl Engine {
     /// The execution never began.
     fn forget(&mut self, key: u64) {
         self.batch.forget(key);
+        self.runs.retain(|(execution, _), _| *execution != key);
         self.ending.remove(&key);
         let Some(live) = self.live.remove(&key) else {
             return;

@@ -26,6 +26,7 @@ use jiff::Timestamp;
 use model::{
     AppName, Digest, TenantName, Ticket,
     port::{BakeOrder, Baked, Bakery, Fault, LogRef, Resources},
+    spec::Base,
 };
 use tokio::sync::Semaphore;
 use tracing::info;
@@ -36,11 +37,11 @@ use self::{
     turn::{Turn, Unwanted, Waits},
 };
 use crate::{
-    base::{self, Bases},
+    base::{self, Bases, Wanted},
     cache::Caches,
     container::Containers,
     image::{Images, Swept},
-    layer::{self, Layers},
+    layer::{self, Layers, Record},
     logs::{self, Mask},
     objects,
     ticket::Stop,
@@ -158,6 +159,21 @@ impl Oven {
         &self.0.images
     }
 
+    /// Held by whoever needs images to stay while he looks at them or makes one.
+    pub(crate) async fn together(&self) -> tokio::sync::OwnedRwLockReadGuard<()> {
+        Arc::clone(&self.0.quiet).read_owned().await
+    }
+
+    /// Where there is room for a while: emptied when a node starts.
+    pub(crate) fn workshop(&self) -> Utf8PathBuf {
+        self.0.node.join("bakes")
+    }
+
+    /// What layers take of the disk.
+    pub(crate) fn bytes(&self) -> Result<u64, layer::Error> {
+        Ok(self.0.layers.list()?.iter().map(|record| record.size_bytes).sum())
+    }
+
     pub fn bases(&self) -> &Bases {
         &self.0.bases
     }
@@ -175,7 +191,8 @@ impl Oven {
 
     /// The image that builds run in, if it was made.
     pub fn find_standard(&self) -> Result<Option<Digest>, layer::Error> {
-        let base = match self.0.bases.find(base::DEBIAN) {
+        let debian = Base::Named(base::DEBIAN);
+        let base = match self.0.bases.find(Wanted::of(&debian)) {
             Ok(Some(base)) => base,
             Ok(None) => return Ok(None),
             Err(base::Error::Layer(error)) => return Err(error),
@@ -224,7 +241,7 @@ impl Oven {
                 keep.insert(image.digest);
             }
         }
-        let bases = self.0.bases.keys()?.into_iter().collect();
+        let bases = self.0.bases.all()?.iter().map(|known| known.key).collect();
         Ok(images.sweep(&keep, &bases, unused_since)?)
     }
 
@@ -254,7 +271,12 @@ impl Oven {
     ) -> Result<Baked, Error> {
         let _together = self.0.quiet.read().await;
         let started = Instant::now();
-        let base = self.0.bases.ensure(base, |line| journal.line(line)).await?;
+        let base = base::parse(base)?;
+        let base = self
+            .0
+            .bases
+            .ensure(Wanted::of(&base), |line| journal.line(line))
+            .await?;
         let key = platform_key(base.key, name, script);
         let run = Run {
             name: name.to_owned(),
@@ -264,6 +286,8 @@ impl Oven {
             source: script::Source::Text(script.to_owned()),
             variables: BTreeMap::new(),
             commit: None,
+            script: Digest::of(script),
+            epoch: base.epoch,
             cache: PLATFORM_CACHE.to_owned(),
             deadline: started + PLATFORM_TIMEOUT,
             timeout: PLATFORM_TIMEOUT,
@@ -282,15 +306,11 @@ impl Oven {
         let _together = self.0.quiet.read().await;
         let started = Instant::now();
         let timeout = order.timeout.try_into().unwrap_or(Duration::ZERO);
-        let base = self
-            .0
-            .bases
-            .ensure(&order.base, |line| journal.line(line))
-            .await?;
+        let base = self.base(order, journal).await?;
         let steps = self.steps(order, base.key).await?;
         let mut keys = vec![base.key];
         let mut reused = true;
-        for (number, Step { script, key }) in steps.into_iter().enumerate() {
+        for (number, Step { script, key, digest }) in steps.into_iter().enumerate() {
             let run = Run {
                 name: script.to_string(),
                 id: format!("bake-{}-{number}", Digest::of(ticket.as_str()).short()),
@@ -307,6 +327,8 @@ impl Oven {
                     .zip(variables(order))
                     .collect(),
                 commit: Some(order.commit.clone()),
+                script: digest,
+                epoch: base.epoch,
                 cache: order.place.tenant.to_string(),
                 deadline: started + timeout,
                 timeout,
@@ -373,7 +395,7 @@ impl Oven {
         let records = self.0.images.records(&image)?;
         Ok(Baked {
             image,
-            layers: records.iter().map(layer::Record::summary).collect(),
+            layers: records.iter().map(Record::summary).collect(),
             reused,
             duration_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
             log: None,
@@ -408,9 +430,49 @@ impl Oven {
         Ok(index)
     }
 
+    /// The base of an order, made or unpacked if it is not there.
+    async fn base(&self, order: &BakeOrder, journal: &mut Journal) -> Result<Record, Error> {
+        let base = base::parse(&order.base)?;
+        if let Base::Named(_) | Base::Oci(_) = base {
+            let wanted = wanted(&base, order);
+            return Ok(self.0.bases.ensure(wanted, |line| journal.line(line)).await?);
+        }
+        if let Some(record) = self.find_base(order).await? {
+            return Ok(record);
+        }
+        journal.line(&format!("unpacking the base {base}"));
+        let index = self.index(&order.source).await?;
+        let (key, digest) = source::base_key(&index, &base).ok_or_else(|| source::no_base(&base))?;
+        let (this, order) = (self.clone(), order.clone());
+        let unpacked = tokio::task::spawn_blocking(move || {
+            let Inner {
+                bases, objects, node, ..
+            } = &*this.0;
+            let home = node.join("bakes");
+            bases.adopt(&base, key, digest, |files| {
+                source::unpack_base(objects, &order, &base, &home, files)
+            })
+        });
+        Ok(unpacked.await.map_err(|_| Error::Interrupted)??)
+    }
+
+    async fn find_base(&self, order: &BakeOrder) -> Result<Option<Record>, Error> {
+        let base = base::parse(&order.base)?;
+        if let Base::Named(_) | Base::Oci(_) = base {
+            return Ok(self.0.bases.find(wanted(&base, order))?);
+        }
+        let index = self.index(&order.source).await?;
+        let (key, _) = source::base_key(&index, &base).ok_or_else(|| source::no_base(&base))?;
+        let found = self.0.layers.get(&key)?;
+        if found.is_some() {
+            self.0.layers.touch(&key, crate::now())?;
+        }
+        Ok(found)
+    }
+
     async fn find_image(&self, order: &BakeOrder) -> Result<Option<Baked>, Error> {
         let started = Instant::now();
-        let Some(base) = self.0.bases.find(&order.base)? else {
+        let Some(base) = self.find_base(order).await? else {
             return Ok(None);
         };
         let mut keys = vec![base.key];
@@ -458,9 +520,19 @@ impl Bakery for Oven {
     }
 }
 
+fn wanted<'a>(base: &'a Base, order: &'a BakeOrder) -> Wanted<'a> {
+    // The platform's own are the same for everybody.
+    let tenant = matches!(base, Base::Oci(_)).then_some(&order.place.tenant);
+    Wanted {
+        base,
+        tenant,
+        login: order.login.as_ref(),
+    }
+}
+
 fn platform_key(base: Digest, name: &str, script: &str) -> Digest {
     Digest::of_parts([
-        b"vend platform 1",
+        b"vend platform 2",
         &base.as_bytes()[..],
         name.as_bytes(),
         script.as_bytes(),

@@ -1,8 +1,10 @@
-//! Bases that images stand on. Knows nothing of customers.
+//! Bases that images stand on. Knows nothing of customers' scripts.
 //!
-//! A base is a layer without a parent, made once by `mmdebstrap`. Its key is the digest of what is installed in it, so a
-//! base that is made again from newer packages is another one, and what stands on the old one stays as it was.
+//! A base is a layer without a parent. Those of the platform are made by `mmdebstrap`, and their key is the digest of
+//! what is installed in them; those of others are unpacked, and their key is that of what they were unpacked from. A base
+//! that is looked at again and has become another one is another layer: what stands on the old one stays as it was.
 
+mod distribution;
 mod mirror;
 mod trust;
 
@@ -11,18 +13,34 @@ pub use mirror::Mirror;
 use std::{collections::BTreeMap, fs, io, process::Stdio, time::Duration};
 
 use camino::{Utf8Path, Utf8PathBuf};
-use model::{Digest, port::Fault};
+use jiff::{SignedDuration, Timestamp};
+use model::{
+    Digest, Secret, TenantName,
+    port::Fault,
+    spec::{Base, NotABase, Reference},
+};
+use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
-use crate::layer::{self, Layers, Record, Staging, io_error};
+use self::distribution::Distribution;
+use crate::{
+    layer::{self, Layers, Record, Staging, archive, io_error, touch},
+    oci::{
+        self, Reach,
+        registry::{Login, Repository},
+        unpack::Deletions,
+    },
+};
 
-/// The one base that there is.
-pub const DEBIAN: &str = "debian-12";
+/// The base that is used where none is named.
+pub const DEBIAN: &str = Base::NAMES[0];
 /// Small, but what scripts and hooks expect of any machine is there.
 const PACKAGES: &str = "ca-certificates,curl,iproute2,netbase,procps";
 /// Changes when what is written into a base changes.
-const VERSION: &str = "vend base 1";
+const VERSION: &str = "vend base 2";
 const DEADLINE: Duration = Duration::from_secs(30 * 60);
+/// A base of a registry that nobody asked for so long is looked for anew, and its layer goes when no image needs it.
+const FORGOTTEN: SignedDuration = SignedDuration::from_hours(30 * 24);
 /// Runs a program with lower priority than what serves, and lets nothing of it live longer than its caller: all that it
 /// starts is in a process namespace, whose first process dies with us.
 const ALONE: [&str; 10] = [
@@ -38,129 +56,302 @@ const ALONE: [&str; 10] = [
     "10",
 ];
 
-/// Bases: which layer each name means is in `<node>/bases/<name>.json`.
+/// Bases: which layer each name means is in `<node>/bases/*.json`.
 #[derive(Debug, Clone)]
 pub struct Bases {
     root: Utf8PathBuf,
     layers: Layers,
     mirror: Mirror,
+    reach: Reach,
+}
+
+/// Who wants which base.
+#[derive(Clone, Copy)]
+pub struct Wanted<'a> {
+    pub base: &'a Base,
+    /// What one tenant's login got from a registry is not another's; `None` is the platform.
+    pub tenant: Option<&'a TenantName>,
+    pub login: Option<&'a Secret>,
+}
+
+impl<'a> Wanted<'a> {
+    /// A base that needs no login.
+    pub fn of(base: &'a Base) -> Self {
+        Self {
+            base,
+            tenant: None,
+            login: None,
+        }
+    }
+}
+
+/// Which layer a name means.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Known {
+    /// A [`Base`] as text.
+    pub base: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<TenantName>,
+    pub key: Digest,
+    /// When it was last seen to be so.
+    pub checked_at: Timestamp,
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("there is no base `{0}`; there is {DEBIAN}")]
-    Unknown(String),
+    #[error("there is no base `{name}`: {why}")]
+    Unknown { name: String, why: NotABase },
     #[error("mmdebstrap is not installed")]
     Missing,
-    #[error("mmdebstrap could not make {DEBIAN} from {mirror}: {last}")]
-    Failed { mirror: String, last: String },
-    #[error("mmdebstrap did not make {DEBIAN} from {mirror} in {} minutes", DEADLINE.as_secs() / 60)]
-    TimedOut { mirror: String },
+    #[error("mmdebstrap could not make {base} from {mirror}: {last}")]
+    Failed {
+        base: &'static str,
+        mirror: String,
+        last: String,
+    },
+    #[error("mmdebstrap did not make {base} from {mirror} in {} minutes", DEADLINE.as_secs() / 60)]
+    TimedOut { base: &'static str, mirror: String },
     #[error(transparent)]
     Layer(#[from] layer::Error),
+    #[error(transparent)]
+    Oci(#[from] oci::Error),
 }
 
 impl From<Error> for Fault {
     fn from(error: Error) -> Self {
         let text = crate::logs::chain(&error);
         match error {
-            Error::Unknown(_) => Self::customer(text).next(format!("write `base: {DEBIAN}` in vend.yaml")),
+            Error::Unknown { .. } => {
+                Self::customer(text).next(format!("write `base: {DEBIAN}` in vend.yaml"))
+            }
             Error::Missing => Self::platform(text).next("apt-get install mmdebstrap"),
             Error::Failed { .. } | Error::TimedOut { .. } => {
                 Self::platform(text).next("see whether this machine reaches the mirror")
             }
             Error::Layer(error) => error.into(),
+            Error::Oci(error) => error.into(),
         }
     }
 }
 
+/// Reads the name of a base.
+pub fn parse(name: &str) -> Result<Base, Error> {
+    name.parse().map_err(|why| Error::Unknown {
+        name: name.chars().take(80).collect(),
+        why,
+    })
+}
+
+/// Holds a file's lock until it is dropped.
+struct Held(#[expect(dead_code, reason = "let go when it is dropped")] fs::File);
+
 impl Bases {
-    /// The bases under `<data>/node`.
-    pub fn open(node: &Utf8Path, layers: Layers, mirror: Mirror) -> Result<Self, Error> {
+    /// The bases under `<data>/node`. Registries are asked within `reach`.
+    pub fn open(node: &Utf8Path, layers: Layers, mirror: Mirror, reach: Reach) -> Result<Self, Error> {
         let root = node.join("bases");
         fs::create_dir_all(&root).map_err(io_error("create", &root))?;
-        Ok(Self { root, layers, mirror })
+        Ok(Self {
+            root,
+            layers,
+            mirror,
+            reach,
+        })
     }
 
-    /// The layer of a base, if it was made.
-    pub fn find(&self, name: &str) -> Result<Option<Record>, Error> {
-        if name != DEBIAN {
-            return Err(Error::Unknown(name.chars().take(80).collect()));
-        }
-        let path = self.root.join(format!("{name}.json"));
-        let key = match fs::read_to_string(&path) {
-            Ok(text) => text.trim().trim_matches('"').parse::<Digest>().ok(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(io_error("read", &path)(error).into()),
-        };
-        match key {
-            Some(key) => Ok(self.layers.get(&key)?),
+    /// The layer of a base of the platform or a registry, if it was made.
+    pub fn find(&self, wanted: Wanted<'_>) -> Result<Option<Record>, Error> {
+        match self.known(&slug(wanted))? {
+            Some(known) => Ok(self.layers.get(&known.key)?),
             None => Ok(None),
         }
     }
 
-    /// The layers that bases are, which no sweep may remove.
-    pub fn keys(&self) -> Result<Vec<Digest>, Error> {
-        Ok(self.find(DEBIAN)?.map(|record| record.key).into_iter().collect())
+    /// All that is known of names, and so which layers no sweep may remove. What nobody asked for in a long time is
+    /// forgotten.
+    pub fn all(&self) -> Result<Vec<Known>, Error> {
+        let mut all = Vec::new();
+        for entry in self
+            .root
+            .read_dir_utf8()
+            .map_err(io_error("read", &self.root))?
+            .flatten()
+        {
+            let path = entry.path();
+            let Some(slug) = path.file_name().and_then(|name| name.strip_suffix(".json")) else {
+                continue;
+            };
+            let old = crate::now() - FORGOTTEN;
+            if slug.starts_with("oci-") && !layer::used_since(path, old)? {
+                fs::remove_file(path).map_err(io_error("remove", path))?;
+                continue;
+            }
+            all.extend(self.known(slug)?);
+        }
+        Ok(all)
     }
 
-    /// The layer of a base, made if it was not. Who else wants it meanwhile waits. `progress` gets lines.
-    pub async fn ensure(&self, name: &str, mut progress: impl FnMut(&str) + Send) -> Result<Record, Error> {
-        if let Some(record) = self.find(name)? {
+    /// Whether a layer is a base that has become another one meanwhile.
+    pub fn is_stale(&self, key: &Digest, all: &[Known]) -> Result<bool, Error> {
+        let Some(record) = self.layers.get(key)? else {
+            return Ok(false);
+        };
+        let name = record.made_by.strip_prefix(MADE_BY).unwrap_or_default();
+        if !all.iter().any(|known| known.base == name) {
+            return Ok(false);
+        }
+        for known in all.iter().filter(|known| known.base == name) {
+            let current = self.layers.get(&known.key)?;
+            // An image that came back from elsewhere has the same files under another key.
+            if known.key == *key || current.is_some_and(|current| current.identity() == record.identity()) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The layer of a base of the platform or a registry, made if it was not. Who else wants it meanwhile waits.
+    /// `progress` gets lines.
+    pub async fn ensure(
+        &self,
+        wanted: Wanted<'_>,
+        mut progress: impl FnMut(&str) + Send,
+    ) -> Result<Record, Error> {
+        let slug = slug(wanted);
+        if let Some(record) = self.find(wanted)? {
+            let _ = touch(&self.root.join(format!("{slug}.json")), crate::now());
             return Ok(record);
         }
-        let path = self.root.join(format!("{name}.lock"));
+        let _held = self.lock(&slug, wanted.base, &mut progress).await?;
+        match self.find(wanted)? {
+            Some(record) => Ok(record),
+            None => self.make(wanted, progress).await,
+        }
+    }
+
+    /// Looks whether a base has become another one, and makes that. Whether it has.
+    pub async fn refresh(
+        &self,
+        wanted: Wanted<'_>,
+        mut progress: impl FnMut(&str) + Send,
+    ) -> Result<bool, Error> {
+        let slug = slug(wanted);
+        let _held = self.lock(&slug, wanted.base, &mut progress).await?;
+        let before = self.known(&slug)?.map(|known| known.key);
+        let record = self.make(wanted, progress).await?;
+        Ok(before.is_some_and(|before| before != record.key))
+    }
+
+    /// A base whose key says all about it, unpacked by `fill` if it is not there. Blocking.
+    pub(crate) fn adopt(
+        &self,
+        base: &Base,
+        key: Digest,
+        source: Digest,
+        fill: impl FnOnce(&Utf8Path) -> Result<(), oci::Error>,
+    ) -> Result<Record, Error> {
+        if let Some(record) = self.layers.get(&key)? {
+            self.layers.touch(&key, crate::now())?;
+            return Ok(record);
+        }
+        let staging = self.layers.stage()?;
+        let files = staging.files();
+        let begun = crate::now().as_second();
+        fill(&files)?;
+        // Directories that nobody dated are as old as the newest of what was.
+        let epoch = archive::latest(&files, begun)?;
+        archive::settle_times(&files, epoch)?;
+        self.publish(base, staging, key, source, epoch)
+    }
+
+    fn known(&self, slug: &str) -> Result<Option<Known>, Error> {
+        let path = self.root.join(format!("{slug}.json"));
+        match fs::read(&path) {
+            // One that an older version wrote means nothing to this one: the base is made again.
+            Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(io_error("read", &path)(error).into()),
+        }
+    }
+
+    async fn lock(
+        &self,
+        slug: &str,
+        base: &Base,
+        progress: &mut (impl FnMut(&str) + Send),
+    ) -> Result<Held, Error> {
+        let path = self.root.join(format!("{slug}.lock"));
         let file = fs::File::create(&path).map_err(io_error("create", &path))?;
         if file.try_lock().is_err() {
             progress(&format!(
-                "waiting for the base {name}, which is being made (once on this machine)"
+                "waiting for the base {base}, which is being made (once on this machine)"
             ));
         }
         // Let go with the file, whatever happens.
-        let _lock = tokio::task::spawn_blocking(move || file.lock().map(|()| file))
-            .await
-            .unwrap_or_else(|_| Err(io::Error::other("interrupted")))
-            .map_err(io_error("lock", &self.root))?;
-        match self.find(name)? {
-            Some(record) => Ok(record),
-            None => self.make(name, progress).await,
-        }
+        let locked = tokio::task::spawn_blocking(move || file.lock().map(|()| file)).await;
+        let locked = locked.unwrap_or_else(|_| Err(io::Error::other("interrupted")));
+        Ok(Held(locked.map_err(io_error("lock", &self.root))?))
     }
 
-    async fn make(&self, name: &str, mut progress: impl FnMut(&str) + Send) -> Result<Record, Error> {
-        progress(&format!(
-            "making the base {name} from {} (once on this machine)",
-            self.mirror.debian
-        ));
-        let staging = self.layers.stage()?;
-        self.bootstrap(&staging, &mut progress).await?;
-        let this = self.clone();
-        let name = name.to_owned();
-        tokio::task::spawn_blocking(move || this.finish(&name, staging))
-            .await
-            .map_err(|_| io_error("finish", &self.root)(io::Error::other("interrupted")))?
+    async fn make(&self, wanted: Wanted<'_>, mut progress: impl FnMut(&str) + Send) -> Result<Record, Error> {
+        let record = match wanted.base {
+            Base::Named(name) => {
+                let distribution = Distribution::find(name).expect("every name has a distribution");
+                self.bootstrap(distribution, &mut progress).await?
+            }
+            Base::Oci(reference) => {
+                progress(&format!("asking {} for {}", reference.registry, wanted.base));
+                let (this, reference, base) = (self.clone(), reference.clone(), wanted.base.clone());
+                let login = wanted.login.map(Login::read);
+                blocking(move || this.pull(&base, &reference, login)).await?
+            }
+            base @ (Base::Layout { .. } | Base::Tar(_)) => {
+                let why = "it is of a source tree, which is not here".to_owned();
+                return Err(oci::Error::Refused {
+                    what: base.to_string(),
+                    why,
+                }
+                .into());
+            }
+        };
+        let known = Known {
+            base: wanted.base.to_string(),
+            tenant: wanted.tenant.cloned(),
+            key: record.key,
+            checked_at: crate::now(),
+        };
+        let path = self.root.join(format!("{}.json", slug(wanted)));
+        let new = path.with_extension("new");
+        let json = serde_json::to_vec_pretty(&known).expect("what is known of a base is plain data");
+        fs::write(&new, json)
+            .and_then(|()| fs::rename(&new, &path))
+            .map_err(io_error("write", &path))?;
+        Ok(record)
+    }
+
+    /// An image of a registry as one layer: its own, one over the other.
+    fn pull(&self, base: &Base, reference: &Reference, login: Option<Login>) -> Result<Record, Error> {
+        let repository = Repository::open(reference, login, self.reach.clone(), false);
+        let image = oci::find(&repository, &reference.wanted())?;
+        // Two names of one image may part one day.
+        let name = base.to_string();
+        let key = Digest::of_parts([b"vend base oci 1", name.as_bytes(), image.digest.as_bytes()]);
+        self.adopt(base, key, image.digest, |files| {
+            flatten(&repository, &image, files)
+        })
     }
 
     async fn bootstrap(
         &self,
-        staging: &Staging,
+        distribution: &'static Distribution,
         progress: &mut (impl FnMut(&str) + Send),
-    ) -> Result<(), Error> {
-        let cache = self.root.join("archives");
-        fs::create_dir_all(&cache).map_err(io_error("create", &cache))?;
-        let mut child = tokio::process::Command::new(ALONE[0])
-            .args(&ALONE[1..])
-            .arg("mmdebstrap")
-            .args(arguments(&cache, &staging.files(), &self.mirror))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(|error| match error.kind() {
-                io::ErrorKind::NotFound => Error::Missing,
-                _ => io_error("run", Utf8Path::new("mmdebstrap"))(error).into(),
-            })?;
+    ) -> Result<Record, Error> {
+        let mirror = distribution.archive(&self.mirror).to_owned();
+        progress(&format!(
+            "making the base {} from {mirror} (once on this machine)",
+            distribution.name
+        ));
+        let staging = self.layers.stage()?;
+        let mut child = self.mmdebstrap(distribution, &staging.files())?;
         let mut lines = BufReader::new(child.stderr.take().expect("standard error is a pipe")).lines();
         let mut last = String::new();
         let work = async {
@@ -173,50 +364,139 @@ impl Bases {
             }
             child.wait().await
         };
-        let mirror = || self.mirror.debian.clone();
+        let base = distribution.name;
         let status = tokio::time::timeout(DEADLINE, work)
             .await
-            .map_err(|_| Error::TimedOut { mirror: mirror() })?
+            .map_err(|_| Error::TimedOut {
+                base,
+                mirror: mirror.clone(),
+            })?
             .map_err(io_error("wait for", Utf8Path::new("mmdebstrap")))?;
         match status.success() {
-            true => Ok(()),
+            true => {}
             // nice(1): the program could not be found.
-            false if status.code() == Some(127) => Err(Error::Missing),
-            false => Err(Error::Failed {
-                mirror: mirror(),
-                last,
-            }),
+            false if status.code() == Some(127) => return Err(Error::Missing),
+            false => return Err(Error::Failed { base, mirror, last }),
         }
+        let this = self.clone();
+        blocking(move || this.finish(distribution, staging)).await
     }
 
-    fn finish(&self, name: &str, staging: Staging) -> Result<Record, Error> {
+    fn mmdebstrap(
+        &self,
+        distribution: &Distribution,
+        target: &Utf8Path,
+    ) -> Result<tokio::process::Child, Error> {
+        let cache = self.root.join("archives").join(distribution.name);
+        fs::create_dir_all(&cache).map_err(io_error("create", &cache))?;
+        let (suite, sources) = distribution.sources(&self.mirror);
+        let mut command = tokio::process::Command::new(ALONE[0]);
+        command
+            .args(&ALONE[1..])
+            .arg("mmdebstrap")
+            .args(arguments(&cache));
+        if let Some(key) = distribution.key() {
+            let path = self.root.join(format!("{}.gpg", distribution.name));
+            fs::write(&path, key).map_err(io_error("write", &path))?;
+            command.arg(format!("--keyring={path}"));
+        }
+        command
+            .args([suite, target.as_str()])
+            .args(sources)
+            .env("SOURCE_DATE_EPOCH", distribution.epoch.to_string())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound => Error::Missing,
+                _ => io_error("run", Utf8Path::new("mmdebstrap"))(error).into(),
+            })
+    }
+
+    fn finish(&self, distribution: &Distribution, staging: Staging) -> Result<Record, Error> {
         let files = staging.files();
         let trusted = trust::install(&files)?;
         settle(&files)?;
-        let mut parts = vec![VERSION.to_owned(), name.to_owned()];
-        parts.extend(packages(&files)?);
+        archive::settle_times(&files, distribution.epoch)?;
+        let packages = packages(&files)?;
+        let source = Digest::of_parts(&packages);
+        let mut parts = vec![VERSION.to_owned(), distribution.name.to_owned()];
+        parts.extend(packages);
         parts.extend(trusted);
+        let key = Digest::of_parts(&parts);
+        if let Some(record) = self.layers.get(&key)? {
+            return Ok(record);
+        }
+        self.publish(
+            &Base::Named(distribution.name),
+            staging,
+            key,
+            source,
+            distribution.epoch,
+        )
+    }
+
+    fn publish(
+        &self,
+        base: &Base,
+        staging: Staging,
+        key: Digest,
+        source: Digest,
+        epoch: i64,
+    ) -> Result<Record, Error> {
+        let files = staging.files();
         let record = Record {
-            key: Digest::of_parts(&parts),
+            key,
             parent: None,
-            made_by: format!("base {name}"),
+            made_by: format!("{MADE_BY}{base}"),
             size_bytes: layer::size(&files)?,
             commit: None,
             created_at: crate::now(),
+            content: Some(archive::seal(&files)?.digest),
+            source: Some(source),
+            epoch,
         };
         self.layers.publish(staging, &record)?;
-        let path = self.root.join(format!("{name}.json"));
-        let new = self.root.join(format!(".{name}.json"));
-        fs::write(&new, format!("\"{}\"\n", record.key))
-            .and_then(|()| fs::rename(&new, &path))
-            .map_err(io_error("write", &path))?;
         Ok(record)
     }
 }
 
-fn arguments(cache: &Utf8Path, target: &Utf8Path, mirror: &Mirror) -> Vec<String> {
+/// Before the name of a base in the record of its layer.
+pub(crate) const MADE_BY: &str = "base ";
+
+/// All layers of an image, one over the other.
+pub(crate) fn flatten(
+    source: &dyn oci::Source,
+    image: &oci::Image,
+    into: &Utf8Path,
+) -> Result<(), oci::Error> {
+    (0..image.manifest.layers.len())
+        .try_for_each(|number| oci::unpack_layer(source, image, number, into, Deletions::Apply))
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|_| io_error("finish", Utf8Path::new("a base"))(io::Error::other("interrupted")))?
+}
+
+/// The file name of what is known of a base.
+fn slug(wanted: Wanted<'_>) -> String {
+    match wanted.base {
+        Base::Named(name) => (*name).to_owned(),
+        other => {
+            let tenant = wanted.tenant.map(TenantName::as_str).unwrap_or_default();
+            format!("oci-{}", Digest::of_parts([tenant, &other.to_string()]).short())
+        }
+    }
+}
+
+fn arguments(cache: &Utf8Path) -> Vec<String> {
     let cache = crate::build::shell::quoted(cache.as_str());
-    let mut arguments = vec![
+    vec![
         "--variant=minbase".to_owned(),
         format!("--include={PACKAGES}"),
         "--format=directory".to_owned(),
@@ -226,21 +506,28 @@ fn arguments(cache: &Utf8Path, target: &Utf8Path, mirror: &Mirror) -> Vec<String
         r#"--setup-hook=mkdir -p "$1/var/cache/apt/archives""#.to_owned(),
         format!("--setup-hook=sync-in {cache} /var/cache/apt/archives"),
         format!("--customize-hook=sync-out /var/cache/apt/archives {cache}"),
-        "bookworm".to_owned(),
-        target.to_string(),
-    ];
-    arguments.extend(mirror.lines());
-    arguments
+    ]
 }
 
-/// What makes a fresh Debian fit to be a layer.
+/// What makes a fresh system fit to be a layer, and the same as another of the same packages.
 fn settle(files: &Utf8Path) -> Result<(), Error> {
     // Containers have their own.
     for path in ["etc/hostname", "etc/resolv.conf", "var/lib/dbus/machine-id"] {
         let _ = fs::remove_file(files.join(path));
     }
-    for path in ["dev", "run", "tmp", "var/cache/apt/archives"] {
+    for path in [
+        "dev",
+        "run",
+        "tmp",
+        "var/cache/apt/archives",
+        "var/cache/ldconfig",
+        "var/log/apt",
+    ] {
         empty(&files.join(path))?;
+    }
+    // When it was made, and in what order.
+    for log in ["alternatives", "bootstrap", "dpkg", "fontconfig"] {
+        let _ = fs::remove_file(files.join(format!("var/log/{log}.log")));
     }
     let write = |path: &str, text: &str, mode: u32| {
         let path = files.join(path);
@@ -263,7 +550,11 @@ fn settle(files: &Utf8Path) -> Result<(), Error> {
 }
 
 fn empty(directory: &Utf8Path) -> Result<(), Error> {
-    for entry in directory.read_dir_utf8().map_err(io_error("read", directory))? {
+    let entries = match directory.read_dir_utf8() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(io_error("read", directory))?,
+    };
+    for entry in entries {
         let entry = entry.map_err(io_error("read", directory))?;
         let kind = entry.file_type().map_err(io_error("read", entry.path()))?;
         let removed = if kind.is_dir() {

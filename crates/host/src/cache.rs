@@ -198,6 +198,7 @@ impl Caches {
                 uid_base,
                 skip: &["lock", "partial"],
                 deletions,
+                epoch: None,
             }
             .tree(&from, &to)?;
         }
@@ -247,7 +248,7 @@ fn random() -> String {
 }
 
 /// A directory that a container wrote. It may have put a link anywhere in its place or above: that is none.
-fn inside(upper: &Utf8Path, directory: &str) -> Option<OwnedFd> {
+pub(crate) fn inside(upper: &Utf8Path, directory: &str) -> Option<OwnedFd> {
     let root = openat(
         CWD,
         upper.as_std_path(),

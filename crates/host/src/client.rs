@@ -15,9 +15,10 @@ use jiff::{SignedDuration, Timestamp};
 use model::{
     AppName, Digest, HostId, Place, TenantName, Ticket,
     port::{
-        BakeOrder, Baked, Bakery, BuildOrder, Builder, Built, CheckOrder, DatabaseOrder, DatabaseUp,
-        Databases, Death, DeployOrder, Deployed, Deployer, Fault, HostOrder, HostSeen, HostUp, Hosts, Keep,
-        LogChunk, LogRef, Logs, Network, Objects, Swept, Upkeep, Verdict, Work,
+        BakeOrder, Baked, Bakery, BaseOrder, BasesSeen, BuildOrder, Builder, Built, CheckOrder,
+        DatabaseOrder, DatabaseUp, Databases, Death, DeployOrder, Deployed, Deployer, Fault, HostOrder,
+        HostSeen, HostUp, Hosts, ImageAbout, ImageDiff, ImageUsage, Keep, LogChunk, LogRef, Logs, Network,
+        Objects, Shelf, Swept, Upkeep, Verdict, Work,
     },
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -30,6 +31,7 @@ use crate::{
     node::{
         Health,
         api::{Destroying, Reading, Stopping, Ticketed, Watching},
+        images::Comparing,
         upkeep::Forgetting,
     },
     socket,
@@ -280,6 +282,49 @@ impl Logs for Client {
             QUICK,
         )
         .await
+    }
+}
+
+impl Shelf for Client {
+    async fn describe(&self, image: &Digest) -> Result<ImageAbout, Fault> {
+        self.post("/v1/images/describe", image, CHANGE).await
+    }
+
+    async fn compare(&self, before: &Digest, after: &Digest) -> Result<ImageDiff, Fault> {
+        let (before, after) = (*before, *after);
+        self.post("/v1/images/compare", &Comparing { before, after }, CHANGE)
+            .await
+    }
+
+    async fn bases(&self) -> Result<BasesSeen, Fault> {
+        self.post("/v1/bases/list", &(), QUICK).await
+    }
+
+    async fn refresh(&self, order: &BaseOrder) -> Result<bool, Fault> {
+        self.post("/v1/bases/refresh", order, MAKE).await
+    }
+
+    async fn usage(&self) -> Result<ImageUsage, Fault> {
+        self.post("/v1/images/usage", &(), QUICK).await
+    }
+}
+
+impl Client {
+    /// The bill of materials of an image: SPDX 2.3.
+    pub async fn bill(&self, image: &Digest) -> Result<serde_json::Value, Fault> {
+        self.post("/v1/images/bill", image, CHANGE).await
+    }
+
+    /// An image as a tar of an OCI layout, as it comes. `query` is of [`crate::node`].
+    pub async fn export(&self, image: &Digest, query: &str) -> Result<Body, Fault> {
+        let uri = format!("/v1/images/export/{image}?{query}");
+        let response = tokio::time::timeout(MAKE, self.send(Method::GET, &uri, Body::empty())).await;
+        Ok(Body::new(response.map_err(|_| late(&uri, MAKE))??.into_body()))
+    }
+
+    /// Takes in an image from a tar of an OCI layout.
+    pub async fn import(&self, tar: Body) -> Result<Digest, Fault> {
+        self.exchange(Method::PUT, "/v1/images/import", tar, MAKE).await
     }
 }
 

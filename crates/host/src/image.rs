@@ -1,13 +1,28 @@
-//! Images: lists of layers, by digest. Knows nothing of how layers are made.
+//! Images: lists of layers, by digest, and what can be told of them. Knows nothing of how layers are made.
+
+pub mod bill;
+mod check;
+mod diff;
+mod view;
 
 use std::{collections::BTreeSet, fs, io::Write as _};
 
 use camino::{Utf8Path, Utf8PathBuf};
 use jiff::Timestamp;
-use model::Digest;
+use model::{
+    Digest,
+    port::{ImageAbout, ImageDiff, ScriptAbout},
+};
 use serde::{Deserialize, Serialize};
 
-use crate::layer::{Error, Layers, Record, io_error, touch, used_since};
+use self::view::View;
+use crate::{
+    base,
+    layer::{Error, Layers, Record, archive, io_error, touch, used_since},
+    oci::{self, export, layout::Layout, unpack::Deletions},
+};
+
+pub use crate::oci::manifest::Packing;
 
 /// Images under `<node>/images/<64 hex digits>.json`.
 #[derive(Debug, Clone)]
@@ -18,7 +33,7 @@ pub struct Images {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Image {
-    /// Of the keys of its layers.
+    /// Of what its layers hold: the same files are the same image, whoever made them.
     pub digest: Digest,
     /// Keys, the base first.
     pub layers: Vec<Digest>,
@@ -43,13 +58,18 @@ impl Images {
     }
 
     /// The digest of the image that these layers are, the base first.
-    pub fn digest_of(layers: &[Digest]) -> Digest {
-        Digest::of_parts(layers.iter().map(Digest::as_bytes))
+    pub fn digest_of(&self, layers: &[Digest]) -> Result<Digest, Error> {
+        let identity = |key: &Digest| {
+            let record = self.layers.get(key)?.ok_or(Error::Missing(*key))?;
+            Ok(*record.identity().as_bytes())
+        };
+        let identities: Result<Vec<[u8; 32]>, Error> = layers.iter().map(identity).collect();
+        Ok(Digest::of_parts(identities?))
     }
 
     /// Keeps an image. One that is there stays as it is, and counts as used at `created_at`.
     pub fn keep(&self, layers: &[Digest], created_at: Timestamp) -> Result<Digest, Error> {
-        let digest = Self::digest_of(layers);
+        let digest = self.digest_of(layers)?;
         if self.get(&digest)?.is_some() {
             touch(&self.path(&digest), created_at)?;
             return Ok(digest);
@@ -105,6 +125,136 @@ impl Images {
             .collect())
     }
 
+    /// What is known of an image, and its bill of materials. Whether it is stale is not known here.
+    pub fn describe(&self, digest: &Digest) -> Result<(ImageAbout, serde_json::Value), Error> {
+        let image = self.get(digest)?.ok_or(Error::Missing(*digest))?;
+        let records = self.records(digest)?;
+        let view = View::new(self.lowers(digest)?);
+        let packages = bill::packages(&view)?;
+        let (first, top) = (records.first(), records.last());
+        let base = first.map(|record| record.made_by.trim_start_matches(base::MADE_BY).to_owned());
+        let base = base.unwrap_or_default();
+        // A bill says when it was made; one of the same image is the same.
+        let created = top.and_then(|record| Timestamp::from_second(record.epoch).ok());
+        let distribution = distribution(&view)?;
+        let bill = bill::spdx(digest, &distribution, created.unwrap_or_default(), &packages);
+        let scripts = records.iter().skip(1).filter_map(|record| {
+            let (path, digest) = (record.made_by.clone(), record.source?);
+            Some(ScriptAbout { path, digest })
+        });
+        let about = ImageAbout {
+            digest: *digest,
+            base,
+            stale: false,
+            layers: records.iter().map(Record::summary).collect(),
+            scripts: scripts.collect(),
+            commit: top.and_then(|record| record.commit.clone()),
+            bill: Digest::of(bill.to_string()),
+            packages: packages.len() as u64,
+            size_bytes: records.iter().map(|record| record.size_bytes).sum(),
+            checks: check::all(&view)?,
+            created_at: image.created_at,
+        };
+        Ok((about, bill))
+    }
+
+    /// What differs between two images. Layers that both have are not looked at.
+    pub fn compare(&self, before: &Digest, after: &Digest) -> Result<ImageDiff, Error> {
+        let (old, new) = (self.records(before)?, self.records(after)?);
+        let common = old.iter().zip(&new).take_while(|(a, b)| a.key == b.key).count();
+        let size = |records: &[Record]| records.iter().map(|record| record.size_bytes).sum();
+        diff::compare(&diff::Sides {
+            before: View::new(self.lowers(before)?),
+            after: View::new(self.lowers(after)?),
+            own: (old.len() - common, new.len() - common),
+            sizes: (size(&old), size(&new)),
+        })
+    }
+
+    /// Writes an image into an empty directory as an OCI layout. Gives the digest of its manifest.
+    pub fn export(
+        &self,
+        digest: &Digest,
+        into: &Utf8Path,
+        packing: Packing,
+        tag: Option<&str>,
+    ) -> Result<Digest, oci::Error> {
+        let records = self.records(digest)?;
+        export::write(&self.layers, digest, &records, into, packing, tag)
+    }
+
+    /// Takes an image in. Layers that are here already, by what they hold, are not unpacked again.
+    pub fn import(&self, layout: &Layout, tag: Option<&str>) -> Result<Digest, oci::Error> {
+        let image = layout.find(tag)?;
+        let known = self.layers.list()?;
+        let mut keys: Vec<Digest> = Vec::new();
+        let history = image
+            .config
+            .history
+            .iter()
+            .filter(|step| step.empty_layer != Some(true));
+        let mut history = history.cloned();
+        for (number, diff) in image.config.rootfs.diff_ids.iter().enumerate() {
+            let step = history.next();
+            let parent = keys.last().copied();
+            let same = known
+                .iter()
+                .find(|record| record.content == Some(*diff) && record.parent == parent);
+            let key = match same {
+                Some(record) => {
+                    self.layers.touch(&record.key, crate::now())?;
+                    record.key
+                }
+                None => self.take(layout, &image, number, parent, step)?,
+            };
+            keys.push(key);
+        }
+        Ok(self.keep(&keys, crate::now())?)
+    }
+
+    /// One layer of an image that is taken in.
+    fn take(
+        &self,
+        layout: &Layout,
+        image: &oci::Image,
+        number: usize,
+        parent: Option<Digest>,
+        step: Option<oci::manifest::History>,
+    ) -> Result<Digest, oci::Error> {
+        let diff = image.config.rootfs.diff_ids[number];
+        let key = Digest::of_parts([
+            b"vend layer oci 1".to_vec(),
+            parent.map(|parent| parent.hex()).unwrap_or_default().into(),
+            diff.hex().into(),
+        ]);
+        if self.layers.get(&key)?.is_some() {
+            self.layers.touch(&key, crate::now())?;
+            return Ok(key);
+        }
+        let staging = self.layers.stage()?;
+        let files = staging.files();
+        let begun = crate::now().as_second();
+        oci::unpack_layer(layout, image, number, &files, Deletions::Mark)?;
+        let latest = archive::latest(&files, begun)?;
+        archive::settle_times(&files, latest)?;
+        let said = step
+            .as_ref()
+            .and_then(|step| step.created.as_ref()?.parse::<Timestamp>().ok());
+        let record = Record {
+            key,
+            parent,
+            made_by: made_by(step.as_ref(), number),
+            size_bytes: crate::layer::size(&files)?,
+            commit: export::commit(&image.config, step.as_ref()),
+            created_at: crate::now(),
+            content: Some(archive::seal(&files)?.digest),
+            source: Some(diff),
+            epoch: said.map_or(latest, Timestamp::as_second),
+        };
+        self.layers.publish(staging, &record)?;
+        Ok(key)
+    }
+
     pub fn list(&self) -> Result<Vec<Image>, Error> {
         let entries = self.root.read_dir_utf8().map_err(io_error("read", &self.root))?;
         let mut images = Vec::new();
@@ -139,6 +289,10 @@ impl Images {
                 swept.images.push(image.digest);
             }
         }
+        // Proof before what cannot be undone: whatever the above came to, no layer of an image that is there goes.
+        for image in self.list()? {
+            needed.extend(image.layers);
+        }
         for layer in self.layers.sweep(&needed, unused_since)? {
             swept.layers += 1;
             swept.bytes += layer.size_bytes;
@@ -149,6 +303,36 @@ impl Images {
     fn path(&self, digest: &Digest) -> Utf8PathBuf {
         self.root.join(format!("{}.json", digest.hex()))
     }
+}
+
+/// What made a layer of somebody's image, as he says.
+fn made_by(step: Option<&oci::manifest::History>, number: usize) -> String {
+    const CHARS: usize = 200;
+    let said = step.and_then(|step| step.created_by.clone()).unwrap_or_default();
+    let plain: String = said.chars().filter(|c| !c.is_control()).take(CHARS).collect();
+    match (plain.is_empty(), number) {
+        (false, _) => plain,
+        (true, 0) => format!("{}imported", base::MADE_BY),
+        (true, _) => "imported".to_owned(),
+    }
+}
+
+/// Whose packages an image has: `debian`, `ubuntu`, `alpine`.
+fn distribution(view: &View) -> Result<String, Error> {
+    const BYTES: u64 = 1 << 16;
+    for path in ["usr/lib/os-release", "etc/os-release"] {
+        let text = view.read(Utf8Path::new(path), BYTES)?.unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let id = text.lines().find_map(|line| line.strip_prefix("ID="));
+        let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        if let Some(id) = id
+            .map(|id| id.trim_matches('"'))
+            .filter(|id| !id.is_empty() && id.chars().all(plain))
+        {
+            return Ok(id.to_owned());
+        }
+    }
+    Ok("linux".to_owned())
 }
 
 #[cfg(test)]
@@ -166,6 +350,9 @@ mod tests {
             size_bytes: 1,
             commit: None,
             created_at: Timestamp::UNIX_EPOCH,
+            content: None,
+            source: None,
+            epoch: 0,
         };
         layers.publish(staging, &record).unwrap();
         assert_eq!(layers.get(&key).unwrap(), Some(record));

@@ -3,6 +3,7 @@
 //! The room exists so that what was made once is never made again, and so that a layer is either all there or not there.
 //! It knows nothing of scripts or bases.
 
+pub(crate) mod archive;
 pub(crate) mod copy;
 
 use std::{
@@ -36,9 +37,24 @@ pub struct Record {
     /// The commit that it was first made for.
     pub commit: Option<Commit>,
     pub created_at: Timestamp,
+    /// The digest of its files as a tar: the `diff_id` of the OCI image specification. A layer that was made before they
+    /// were kept has none.
+    #[serde(default)]
+    pub content: Option<Digest>,
+    /// Of the script that made it, or of what a base was made from: a list of packages, a manifest, a tar.
+    #[serde(default)]
+    pub source: Option<Digest>,
+    /// Nothing in it, and in what is made on it, is later, in seconds since 1970.
+    #[serde(default)]
+    pub epoch: i64,
 }
 
 impl Record {
+    /// What it is, apart from what made it.
+    pub fn identity(&self) -> Digest {
+        self.content.unwrap_or(self.key)
+    }
+
     pub fn summary(&self) -> Layer {
         Layer {
             key: self.key,
@@ -121,6 +137,13 @@ impl Layers {
     /// The files of a layer, as an overlay's lower directory.
     pub fn files(&self, key: &Digest) -> Utf8PathBuf {
         self.directory(key).join("root")
+    }
+
+    /// What the next script of the same image finds and the image does not have, such as lists of packages, if the layer
+    /// has any: an overlay's lower directory.
+    pub fn aside(&self, key: &Digest) -> Option<Utf8PathBuf> {
+        let path = self.directory(key).join("aside");
+        path.is_dir().then_some(path)
     }
 
     /// A place to make a layer in, on the same disk.
@@ -220,6 +243,11 @@ impl Staging {
     pub fn files(&self) -> Utf8PathBuf {
         self.path.join("root")
     }
+
+    /// Where belongs what only the next script finds.
+    pub fn aside(&self) -> Utf8PathBuf {
+        self.path.join("aside")
+    }
 }
 
 impl Drop for Staging {
@@ -255,6 +283,10 @@ pub(crate) fn remove_tree(path: &Utf8Path) -> Result<(), Error> {
 pub(crate) fn io_error(doing: &'static str, path: &Utf8Path) -> impl FnOnce(io::Error) -> Error + use<> {
     let path = path.to_owned();
     move |source| Error::Io { doing, path, source }
+}
+
+pub(crate) fn not_text(path: &std::path::Path) -> Error {
+    io_error("read", Utf8Path::new(&*path.to_string_lossy()))(io::Error::other("its name is not UTF-8 text"))
 }
 
 /// Bytes of the files in a tree.

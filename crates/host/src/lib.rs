@@ -23,6 +23,7 @@ pub mod image;
 pub mod layer;
 pub mod logs;
 pub mod objects;
+pub mod oci;
 pub mod tree;
 mod uids;
 mod work;

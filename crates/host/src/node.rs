@@ -4,6 +4,7 @@
 //! flight is done again under the same ticket.
 
 pub(crate) mod api;
+pub(crate) mod images;
 mod objects;
 mod prepare;
 pub(crate) mod upkeep;
@@ -30,7 +31,9 @@ use crate::{
     hosts::Hosts,
     image::Images,
     layer::Layers,
-    logs, now, socket,
+    logs, now,
+    oci::Reach,
+    socket,
     ticket::Tickets,
 };
 
@@ -51,6 +54,10 @@ pub struct NodeConfig {
     pub builds_at_once: usize,
     /// What this machine is beside its `arch` and `os`, for builds that ask for it.
     pub labels: std::collections::BTreeMap<String, String>,
+    /// Networks that registries may be at although they are not public: address and length of the prefix.
+    pub registries: Vec<(std::net::IpAddr, u8)>,
+    /// What images may take of the disk.
+    pub image_budget_bytes: u64,
     /// Make at the start what the first push would wait for.
     pub prepare: bool,
 }
@@ -70,6 +77,8 @@ impl NodeConfig {
             bakes_at_once: 2,
             builds_at_once: 2,
             labels: std::collections::BTreeMap::new(),
+            registries: Vec::new(),
+            image_budget_bytes: 50 << 30,
             prepare: true,
         }
     }
@@ -138,6 +147,7 @@ pub(crate) struct Node {
     pub logs: logs::Directory,
     pub preparing: Preparing,
     pub upkeep: Turn,
+    pub image_budget_bytes: u64,
 }
 
 /// How long requests may go on after the end was asked for.
@@ -230,6 +240,7 @@ async fn open(config: &NodeConfig) -> Result<Node, Error> {
         logs,
         preparing: Preparing::default(),
         upkeep: Turn::default(),
+        image_budget_bytes: config.image_budget_bytes,
     })
 }
 
@@ -247,7 +258,14 @@ fn oven(
         objects: objects.clone(),
         logs: logs.clone(),
         images: Images::open(node, layers.clone())?,
-        bases: Bases::open(node, layers.clone(), Mirror::of_this_machine())?,
+        bases: Bases::open(
+            node,
+            layers.clone(),
+            Mirror::of_this_machine(),
+            Reach::Public {
+                also: config.registries.clone(),
+            },
+        )?,
         layers,
         limits: config.bake_limits.clone(),
         at_once: config.bakes_at_once,
@@ -258,6 +276,7 @@ fn oven(
 fn router(node: Node) -> Router {
     Router::new()
         .merge(api::router())
+        .merge(images::router())
         .merge(objects::router())
         .merge(upkeep::router())
         .with_state(node)

@@ -7,6 +7,10 @@
 
 #[path = "build/bake.rs"]
 mod bake;
+#[path = "build/images.rs"]
+mod images;
+#[path = "build/kill.rs"]
+mod kill;
 #[path = "build/spec.rs"]
 mod spec;
 #[path = "build/stop.rs"]
@@ -38,6 +42,15 @@ const CASES: &[Case] = cases![
     bake::two_at_a_time_make_one_layer,
     bake::a_bake_is_stopped_by_its_deadline,
     bake::a_stopped_bake_ends_unless_another_waits_for_its_layer,
+    images::what_is_exported_comes_back_as_the_same_image,
+    images::other_tools_read_what_is_exported,
+    images::a_registry_s_image_is_a_base,
+    images::registries_ask_who_one_is,
+    images::registries_inside_are_not_reached,
+    images::a_tar_and_a_layout_are_bases,
+    images::two_bakes_from_nothing_are_one_image,
+    images::bases_are_made_and_made_again_the_same,
+    kill::a_killed_bake_leaves_nothing,
     yard::a_python_app_is_built_and_tested,
     yard::a_failing_command_stops_its_phase,
     yard::an_early_failure_ends_the_build,
@@ -79,6 +92,12 @@ fn main() -> ExitCode {
         .is_some_and(|argument| argument == "build-runner")
     {
         return host::build::runner::main();
+    }
+    if let [first, node] = arguments.as_slice()
+        && first == kill::BAKES
+    {
+        kill::bake(node);
+        return ExitCode::SUCCESS;
     }
     if arguments.iter().any(|argument| argument == "--list") {
         // Nothing is ignored here: test runners ask for that list too.

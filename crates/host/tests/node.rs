@@ -344,6 +344,7 @@ async fn bake(client: &Client, ticket: &str, script: &str) -> Digest {
         place: place(),
         source: client.put(&tar).await.unwrap(),
         base: "debian-12".into(),
+        login: None,
         scripts: vec!["install.sh".into()],
         inputs: vec![],
         commit: Commit {

@@ -9,6 +9,7 @@ mod build;
 mod deploy;
 mod flow;
 mod hosts;
+mod images;
 mod objects;
 mod upkeep;
 mod work;
@@ -26,6 +27,10 @@ pub use flow::{Flow, FlowOrder, FlowState, FlowTask};
 pub use hosts::{
     DatabaseEngine, DatabaseOrder, DatabaseUp, Databases, HostOrder, HostRole, HostSeen, HostState, HostUp,
     Hosts, Network, Resources,
+};
+pub use images::{
+    BaseOrder, BaseSeen, BasesSeen, FileChange, ImageAbout, ImageCheck, ImageDiff, ImageUsage, PackageChange,
+    ScriptAbout, Shelf,
 };
 pub use objects::{LogChunk, LogRef, Logs, Objects};
 pub use upkeep::{Keep, Swept, Upkeep};

@@ -48,3 +48,11 @@ pub fn all_in_the_clear<S: Serializer>(
 ) -> Result<S::Ok, S::Error> {
     serializer.collect_map(secrets.iter().map(|(name, secret)| (name, secret.expose())))
 }
+
+/// The same for a secret that may be absent.
+pub fn maybe_in_the_clear<S: Serializer>(secret: &Option<Secret>, serializer: S) -> Result<S::Ok, S::Error> {
+    match secret {
+        Some(secret) => serializer.serialize_some(secret.expose()),
+        None => serializer.serialize_none(),
+    }
+}

@@ -5,6 +5,7 @@
 
 mod access;
 mod catalogue;
+mod images;
 mod record;
 mod release;
 mod run;
@@ -14,6 +15,7 @@ pub use access::{
     WebhookSecret, Whoami,
 };
 pub use catalogue::{App, Environment, EnvironmentState, NewApp, NewTenant, Place, Scale, Started, Tenant};
+pub use images::{ImageShown, Imported};
 pub use record::{Delivery, DeliveryDetail, DeliveryVerdict, PublicKey};
 pub use release::{
     Approval, ApprovalState, Decision, DeployedHost, Deployment, NewDecision, NewRollback, PlanAnswer, Push,

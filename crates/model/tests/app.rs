@@ -164,8 +164,20 @@ fn messages() {
             "vend.yaml:2:21: `strategy` must be `blue-green`, not `blue-gren` (did you mean `blue-green`?)",
         ),
         (
-            "app: a\nimage: { base: \"oci:x\" }",
-            "vend.yaml:2:16: `oci:x` is not available yet",
+            "app: a\nimage: { base: \"oci:X\" }",
+            "vend.yaml:2:16: `oci:X` is not a base: its name must be lower-case letters, digits and `._-` between slashes",
+        ),
+        (
+            "app: a\nimage: { base: debian-21 }",
+            "vend.yaml:2:16: `debian-21` is not a base: there is debian-12, debian-13, ubuntu-24.04, `oci:REGISTRY/NAME:TAG`, `layout:PATH` and `tar:PATH` (did you mean `debian-12`?)",
+        ),
+        (
+            "app: a\nimage: { base: \"tar:missing.tar\" }",
+            "vend.yaml:2:16: `missing.tar` is not in the repository",
+        ),
+        (
+            "app: a\nimage: { login: hunter2 }",
+            "vend.yaml:2:17: `image.login` must be the name of a secret (write `\"{{secret:NAME}}\"`)",
         ),
         (
             "app: a\nimage: { scripts: [../x] }",

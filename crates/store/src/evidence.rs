@@ -1,9 +1,11 @@
 //! What was done for releases, and what came of it: builds, bakes, deployments, verdicts.
 
+mod attestations;
 mod bakes;
 mod builds;
 mod deployments;
 
+pub use attestations::{Attestation, Predicate};
 pub use bakes::{Bake, Image, NewBake};
 pub use builds::{Build, NewBuild};
 pub use deployments::{Deployment, DeploymentState, JudgedHost, NewDeployment};

@@ -39,6 +39,8 @@ fn built() -> Built {
         reports: vec![],
         exported: BTreeMap::new(),
         log: "build/t-1".parse().unwrap(),
+        name: None,
+        secondary: BTreeMap::new(),
     }
 }
 
@@ -247,4 +249,49 @@ async fn a_deployment_has_one_row_for_each_host_and_event() {
             Ok(())
         })
         .await;
+}
+
+#[tokio::test]
+async fn what_is_signed_about_an_image_can_be_verified() {
+    use base64::{Engine as _, engine::general_purpose::STANDARD};
+    let world = World::new();
+    let image = Digest::of("image");
+    let statement = serde_json::json!({ "_type": "https://in-toto.io/Statement/v1" });
+    let signed = statement.clone();
+    world
+        .write(move |tx| {
+            tx.attest(&image, store::Predicate::Provenance, &signed, &by(1))?;
+            tx.attest(&image, store::Predicate::Checks, &signed, &by(2))?;
+            tx.attest(&image, store::Predicate::Provenance, &signed, &by(3))
+        })
+        .await;
+    let (found, key) = world
+        .store
+        .read(move |db| Ok::<_, Error>((db.attestations(&image)?, db.ledger_key())))
+        .await
+        .unwrap();
+    let kinds: Vec<store::Predicate> = found.iter().map(|one| one.predicate).collect();
+    assert_eq!(
+        kinds,
+        [store::Predicate::Checks, store::Predicate::Provenance],
+        "signed again is the newest, once"
+    );
+    let envelope = &found[1].envelope;
+    let text = |value: &serde_json::Value| STANDARD.decode(value.as_str().unwrap()).unwrap();
+    let payload = text(&envelope["payload"]);
+    assert_eq!(
+        serde_json::from_slice::<serde_json::Value>(&payload).unwrap(),
+        statement
+    );
+    let kind = envelope["payloadType"].as_str().unwrap();
+    // DSSE, "Protocol": what is signed is not the payload alone.
+    let mut message = format!("DSSEv1 {} {kind} {} ", kind.len(), payload.len()).into_bytes();
+    message.extend(&payload);
+    let signature: [u8; 64] = text(&envelope["signatures"][0]["sig"]).try_into().unwrap();
+    let key = hex::decode(key.to_string().strip_prefix("ed25519:").unwrap()).unwrap();
+    let key = ed25519_dalek::VerifyingKey::from_bytes(&key.try_into().unwrap()).unwrap();
+    let signature = ed25519_dalek::Signature::from_bytes(&signature);
+    key.verify_strict(&message, &signature).unwrap();
+    message.push(b' ');
+    assert!(key.verify_strict(&message, &signature).is_err());
 }

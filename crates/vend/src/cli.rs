@@ -18,7 +18,9 @@ mod executions;
 mod failure;
 mod git;
 mod hosts;
+mod images;
 mod logs;
+mod packer;
 mod plans;
 mod progress;
 mod push;
@@ -181,7 +183,7 @@ pub enum Command {
     Hosts(hosts::Hosts),
     /// Baked images.
     #[command(subcommand, visible_alias = "image")]
-    Images(hosts::Images),
+    Images(images::Images),
     /// Releases put on hosts, with their lifecycle events.
     #[command(subcommand, visible_alias = "deployment")]
     Deployments(hosts::Deployments),
@@ -260,7 +262,7 @@ async fn dispatch(command: Command, global: &Global, whole: clap::Command) -> Ou
         Command::Approvals(approvals) => approvals::approvals(&approvals, global).await?,
         Command::Plan(plans) => approvals::plans(&plans, global).await?,
         Command::Hosts(hosts) => hosts::hosts(&hosts, global).await?,
-        Command::Images(images) => hosts::images(&images, global).await?,
+        Command::Images(images) => images::run(&images, global).await?,
         Command::Deployments(deployments) => hosts::deployments(&deployments, global).await?,
         Command::Targets(targets) => hosts::targets(&targets, global).await?,
         Command::Secrets(secrets) => access::secrets(&secrets, global).await?,

@@ -69,8 +69,12 @@ pub enum Error {
     },
     #[error("{path}: `pool` must be a private IPv4 network of /8 to /20, such as 10.64.0.0/10")]
     Pool { path: Utf8PathBuf },
-    #[error("{path}: `{text}` in `sources.allow` is not a network, such as 10.1.2.0/24")]
-    Network { path: Utf8PathBuf, text: String },
+    #[error("{path}: `{text}` in `{key}` is not a network, such as 10.1.2.0/24")]
+    Network {
+        path: Utf8PathBuf,
+        text: String,
+        key: &'static str,
+    },
 }
 
 /// `platform.toml`. A platform without the file runs on these defaults.
@@ -85,7 +89,46 @@ pub struct Platform {
     pub sizes: BTreeMap<String, Size>,
     pub builds: Builds,
     pub sources: Sources,
+    pub images: Images,
+    pub registries: Registries,
     pub states: States,
+}
+
+/// What is baked.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Images {
+    /// What images may take of the disk. Near it what nothing needs goes at once; at it new bakes wait.
+    pub budget_gib: u64,
+}
+
+/// Where images come from.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Registries {
+    /// Networks that registries may be at although they are not public, such as `10.1.2.0/24`.
+    pub allow: Vec<String>,
+}
+
+impl Default for Images {
+    fn default() -> Self {
+        Self { budget_gib: 50 }
+    }
+}
+
+impl Registries {
+    /// Address and length of the prefix of each network; one that is not a network was refused when the file was read.
+    pub fn networks(&self) -> Vec<(IpAddr, u8)> {
+        let networks = self.allow.iter().filter_map(|text| Network::parse(text));
+        networks
+            .map(|network| {
+                (
+                    network.base,
+                    u8::try_from(network.prefix).expect("a prefix has at most 128 bits"),
+                )
+            })
+            .collect()
+    }
 }
 
 /// The Step Functions API.
@@ -173,6 +216,8 @@ impl Default for Platform {
             ]),
             builds: Builds::default(),
             sources: Sources::default(),
+            images: Images::default(),
+            registries: Registries::default(),
             states: States::default(),
         }
     }
@@ -278,11 +323,17 @@ impl Platform {
             });
         }
         let wrong = |text: &&String| Network::parse(text).is_none();
-        if let Some(text) = platform.sources.allow.iter().find(wrong) {
-            return Err(Error::Network {
-                path: path.to_owned(),
-                text: text.clone(),
-            });
+        for (key, allowed) in [
+            ("sources.allow", &platform.sources.allow),
+            ("registries.allow", &platform.registries.allow),
+        ] {
+            if let Some(text) = allowed.iter().find(wrong) {
+                return Err(Error::Network {
+                    path: path.to_owned(),
+                    text: text.clone(),
+                    key,
+                });
+            }
         }
         Ok(platform)
     }

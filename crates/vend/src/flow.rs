@@ -9,6 +9,7 @@ pub mod compare;
 pub mod definition;
 pub mod deletion;
 pub mod healthy;
+pub mod images;
 pub mod intake;
 pub mod runs;
 pub mod start;
@@ -67,6 +68,8 @@ pub struct World {
 pub struct Pokes {
     pub pushes: Notify,
     pub fleet: Notify,
+    /// What nothing needs is to go now.
+    pub sweep: Notify,
 }
 
 /// One attempt at one task.

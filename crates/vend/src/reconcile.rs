@@ -1,5 +1,6 @@
 //! What runs every day and after every restart: idempotent, without input, periodically and when poked.
 
+pub mod bases;
 pub mod fleet;
 pub mod patience;
 pub mod retention;

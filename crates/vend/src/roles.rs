@@ -5,7 +5,12 @@ use std::{error::Error, process::ExitCode};
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::{config::Data, flow::chain, role::Lent, up::Users};
+use crate::{
+    config::{Data, Platform},
+    flow::chain,
+    role::Lent,
+    up::Users,
+};
 
 #[derive(Debug, Args)]
 pub struct Up {
@@ -27,7 +32,13 @@ pub fn code<E: Error>(result: Result<(), E>) -> ExitCode {
 }
 
 pub async fn node(data: Data) -> ExitCode {
+    let platform = match Platform::load(&data.platform_toml()) {
+        Ok(platform) => platform,
+        Err(error) => return failed(&error),
+    };
     let mut config = host::node::NodeConfig::new(data.0);
+    config.image_budget_bytes = platform.images.budget_gib << 30;
+    config.registries = platform.registries.networks();
     config.group = Some(Users::of_this_machine().group);
     code(host::node::serve(config, ended()).await)
 }

@@ -2,10 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
+use axum::body::Body;
 use futures_util::future::BoxFuture;
 use model::{
-    Place,
-    port::{Fault, HostSeen, Hosts as _, LogChunk, LogRef, Logs as _},
+    Digest, Place,
+    port::{
+        BasesSeen, Fault, HostSeen, Hosts as _, ImageAbout, ImageDiff, LogChunk, LogRef, Logs as _,
+        Shelf as _,
+    },
     route::TargetHealth,
 };
 use store::{By, Store};
@@ -71,6 +75,7 @@ pub async fn run(data: Data, mut lent: Lent) -> Result<(), Error> {
     tasks.spawn(flow::deletion::run(Arc::clone(&world), stop.clone()));
     tasks.spawn(reconcile::fleet::run(Arc::clone(&world), stop.clone()));
     tasks.spawn(reconcile::retention::run(Arc::clone(&world), stop.clone()));
+    tasks.spawn(reconcile::bases::run(Arc::clone(&world), stop.clone()));
 
     let state = web::State::new(web::Setup {
         store,
@@ -251,5 +256,29 @@ impl web::Sight for Eyes {
 
     fn preparing(&self) -> BoxFuture<'_, Result<Option<String>, Fault>> {
         Box::pin(async move { Ok(self.0.node.health().await?.preparing) })
+    }
+
+    fn image(&self, image: Digest) -> BoxFuture<'_, Result<ImageAbout, Fault>> {
+        Box::pin(async move { self.0.node.describe(&image).await })
+    }
+
+    fn bill(&self, image: Digest) -> BoxFuture<'_, Result<serde_json::Value, Fault>> {
+        Box::pin(async move { self.0.node.bill(&image).await })
+    }
+
+    fn compare(&self, before: Digest, after: Digest) -> BoxFuture<'_, Result<ImageDiff, Fault>> {
+        Box::pin(async move { self.0.node.compare(&before, &after).await })
+    }
+
+    fn bases(&self) -> BoxFuture<'_, Result<BasesSeen, Fault>> {
+        Box::pin(self.0.node.bases())
+    }
+
+    fn export(&self, image: Digest, query: String) -> BoxFuture<'_, Result<Body, Fault>> {
+        Box::pin(async move { self.0.node.export(&image, &query).await })
+    }
+
+    fn import(&self, tar: Body) -> BoxFuture<'_, Result<Digest, Fault>> {
+        Box::pin(self.0.node.import(tar))
     }
 }

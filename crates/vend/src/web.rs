@@ -19,6 +19,7 @@ mod git;
 mod hooks;
 mod hosts;
 mod idempotency;
+mod images;
 mod input;
 mod listen;
 mod logs;

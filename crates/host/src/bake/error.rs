@@ -13,6 +13,8 @@ pub enum Error {
     NoScript(Utf8PathBuf),
     #[error("the image's inputs `{0}` match no file of the source tree")]
     NoInput(String),
+    #[error("the image's base `{0}` is not in the source tree")]
+    NoBase(Utf8PathBuf),
     #[error("{0}")]
     Pattern(String),
     #[error("{script} failed with exit code {code}{}", logs::said(last))]
@@ -58,7 +60,7 @@ impl From<Error> for Fault {
     fn from(error: Error) -> Self {
         let text = logs::chain(&error);
         match error {
-            Error::NoScript(_) | Error::NoInput(_) | Error::Pattern(_) => {
+            Error::NoScript(_) | Error::NoInput(_) | Error::NoBase(_) | Error::Pattern(_) => {
                 Self::customer(text).next("correct `image:` in vend.yaml and push again")
             }
             Error::Failed { script, .. } | Error::Memory { script, .. } | Error::TimedOut { script, .. } => {

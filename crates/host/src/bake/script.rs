@@ -4,7 +4,10 @@ use std::{
     collections::BTreeMap,
     fs,
     io::{self, Read as _},
-    os::{fd::OwnedFd, unix::fs::PermissionsExt as _},
+    os::{
+        fd::{AsRawFd as _, OwnedFd},
+        unix::fs::PermissionsExt as _,
+    },
     time::{Duration, Instant},
 };
 
@@ -16,9 +19,10 @@ use model::{
 
 use super::{Error, Inner, Journal, turn::Unwanted, unpack_inputs};
 use crate::{
+    cache::inside,
     container::{Bind, Exit, Net, Output, Preset, Rootfs, Spec},
     layer::{
-        Record,
+        Record, archive,
         copy::{Copy, Deletions},
         io_error,
     },
@@ -32,8 +36,11 @@ const SOURCE: &str = "/srv/vend/source";
 const INLINE: &str = "bake.sh";
 /// Downloads are kept for the next bake, and not in the layer.
 const CACHES: [&str; 3] = ["var/cache/apt/archives", "root/.cache/pip", "root/.npm"];
-/// Not a part of a layer: the caches, and places that a container has of its own.
-const SKIPPED: [&str; 12] = [
+/// What the next script of the image finds, and the image does not have: it is another one every hour.
+const ASIDE: &str = "var/lib/apt/lists";
+/// Not a part of a layer: the caches, places that a container has of its own, and what says when and where something was
+/// done instead of what, such as logs and ids of machines.
+const SKIPPED: [&str; 27] = [
     // With the archives: what apt makes of its lists, tens of megabytes, is made again when it is missing.
     "var/cache/apt",
     CACHES[1],
@@ -47,6 +54,21 @@ const SKIPPED: [&str; 12] = [
     "etc/hostname",
     "etc/hosts",
     ".dockerenv",
+    ASIDE,
+    "etc/machine-id",
+    "root/.bash_history",
+    "root/.python_history",
+    "root/.wget-hsts",
+    "var/cache/ldconfig",
+    "var/cache/man",
+    "var/lib/dbus/machine-id",
+    "var/lib/systemd/random-seed",
+    "var/log/alternatives.log",
+    "var/log/apt",
+    "var/log/btmp",
+    "var/log/dpkg.log",
+    "var/log/lastlog",
+    "var/log/wtmp",
 ];
 
 /// All about the making of one layer.
@@ -61,6 +83,10 @@ pub(super) struct Run {
     pub source: Source,
     pub variables: BTreeMap<String, String>,
     pub commit: Option<Commit>,
+    /// Of the script.
+    pub script: Digest,
+    /// Of the base: see [`Record::epoch`].
+    pub epoch: i64,
     /// Whose downloads it shares.
     pub cache: String,
     pub deadline: Instant,
@@ -112,7 +138,11 @@ async fn make(
     let command = prepare(oven, run, &source).await?;
     let uids = oven.uids.take().ok_or(Error::Full)?;
     let cache = oven.caches.lease(&format!("{}/bakes", run.cache))?;
-    let mut lowers: Vec<Utf8PathBuf> = run.lowers.iter().map(|key| oven.layers.files(key)).collect();
+    let mut lowers: Vec<Utf8PathBuf> = Vec::new();
+    for key in &run.lowers {
+        lowers.extend(oven.layers.aside(key));
+        lowers.push(oven.layers.files(key));
+    }
     lowers.extend(cache.iter().map(|cache| cache.files.clone()));
     let rootfs = Rootfs {
         lowers,
@@ -213,6 +243,8 @@ fn environment(run: &Run) -> Vec<(String, String)> {
     ] {
         environment.insert(name.to_owned(), value.to_owned());
     }
+    // Tools that know it write the same today and tomorrow (reproducible-builds.org, "SOURCE_DATE_EPOCH").
+    environment.insert("SOURCE_DATE_EPOCH".to_owned(), run.epoch.to_string());
     environment.extend(run.variables.clone());
     environment.into_iter().collect()
 }
@@ -260,14 +292,23 @@ async fn publish(oven: &Inner, run: &Run, upper: &Utf8Path, uid_base: u32) -> Re
     let (layers, upper) = (oven.layers.clone(), upper.to_owned());
     let (key, parent) = (run.key, run.lowers.first().copied());
     let (made_by, commit) = (run.name.clone(), run.commit.clone());
+    let (script, epoch) = (run.script, run.epoch);
     tokio::task::spawn_blocking(move || {
         let staging = layers.stage()?;
+        let files = staging.files();
         let copy = Copy {
             uid_base,
             skip: &SKIPPED,
             deletions: Deletions::Mark,
+            epoch: Some(epoch),
         };
-        let size_bytes = copy.tree(&upper, &staging.files())?;
+        let size_bytes = copy.tree(&upper, &files)?;
+        if let Some(open) = inside(&upper, ASIDE) {
+            let aside = staging.aside().join(ASIDE);
+            fs::create_dir_all(&aside).map_err(io_error("create", &aside))?;
+            let from = Utf8PathBuf::from(format!("/proc/self/fd/{}/.", open.as_raw_fd()));
+            Copy { skip: &[], ..copy }.tree(&from, &aside)?;
+        }
         let record = Record {
             key,
             parent,
@@ -275,6 +316,9 @@ async fn publish(oven: &Inner, run: &Run, upper: &Utf8Path, uid_base: u32) -> Re
             size_bytes,
             commit,
             created_at: crate::now(),
+            content: Some(archive::seal(&files)?.digest),
+            source: Some(script),
+            epoch,
         };
         layers.publish(staging, &record)?;
         Ok(size_bytes)

@@ -8,12 +8,12 @@ use std::{
 
 use camino::Utf8PathBuf;
 use globset::GlobSet;
-use model::{Digest, port::BakeOrder};
+use model::{Digest, port::BakeOrder, spec::Base};
 use sha2::{Digest as _, Sha256};
 
 use super::Error;
 use crate::{
-    objects,
+    objects, oci,
     tree::{self, Kind, Limits, Member},
 };
 
@@ -50,6 +50,8 @@ struct Entry {
 pub(super) struct Step {
     pub script: Utf8PathBuf,
     pub key: Digest,
+    /// Of the script's own bytes and mode.
+    pub digest: Digest,
 }
 
 impl Index {
@@ -86,7 +88,7 @@ impl Index {
                 let found = self.0.get(script.as_std_path()).filter(|entry| entry.is_file);
                 let found = found.ok_or_else(|| Error::NoScript(script.clone()))?;
                 let mut parts: Vec<Vec<u8>> =
-                    vec![b"vend layer 2".into(), parent.hex().into(), base.hex().into()];
+                    vec![b"vend layer 3".into(), parent.hex().into(), base.hex().into()];
                 // What a script downloads comes out of its tenant's cache: another tenant, who could run the same script
                 // on a cache of his making, must not make this tenant's layers.
                 parts.push(order.place.tenant.as_str().into());
@@ -106,14 +108,96 @@ impl Index {
                 Ok(Step {
                     script: script.clone(),
                     key: parent,
+                    digest: found.digest,
                 })
             })
             .collect()
     }
 
+    /// What tells two versions of a file apart, or of a directory with all in it; `None` where there is nothing.
+    pub fn digest_of(&self, path: &camino::Utf8Path) -> Option<Digest> {
+        let mut below = self
+            .0
+            .iter()
+            .filter(|(own, _)| own.starts_with(path.as_std_path()))
+            .flat_map(|(own, entry)| {
+                [
+                    own.as_os_str().as_encoded_bytes().to_vec(),
+                    entry.digest.hex().into(),
+                ]
+            })
+            .peekable();
+        below.peek()?;
+        Some(Digest::of_parts(below))
+    }
+
     fn matches(&self, pattern: &str) -> Result<bool, Error> {
         let globs = globs(&[pattern.to_owned()])?;
         Ok(self.0.keys().any(|path| within(&globs, path)))
+    }
+}
+
+/// The key of a base that is in the source tree, and the digest of what it is made from.
+pub(super) fn base_key(index: &Index, base: &Base) -> Option<(Digest, Digest)> {
+    let (kind, path, tag) = match base {
+        Base::Tar(path) => ("tar", path, ""),
+        Base::Layout { path, tag } => ("layout", path, tag.as_deref().unwrap_or_default()),
+        Base::Named(_) | Base::Oci(_) => return None,
+    };
+    let digest = index.digest_of(path)?;
+    Some((
+        Digest::of_parts(["vend base tree 1", kind, tag, &digest.hex()]),
+        digest,
+    ))
+}
+
+pub(super) fn no_base(base: &Base) -> Error {
+    match base {
+        Base::Tar(path) | Base::Layout { path, .. } => Error::NoBase(path.clone()),
+        other => Error::NoBase(other.to_string().into()),
+    }
+}
+
+/// Unpacks a base that is in the source tree. `home` is for what is needed meanwhile.
+pub(super) fn unpack_base(
+    objects: &objects::Directory,
+    order: &BakeOrder,
+    base: &Base,
+    home: &camino::Utf8Path,
+    into: &camino::Utf8Path,
+) -> Result<(), oci::Error> {
+    let path = match base {
+        Base::Tar(path) | Base::Layout { path, .. } => path.as_std_path(),
+        Base::Named(_) | Base::Oci(_) => return Ok(()),
+    };
+    let work = tempfile::tempdir_in(home).map_err(|source| oci::Error::Io {
+        doing: "make a directory in",
+        path: home.into(),
+        source,
+    })?;
+    let work = camino::Utf8Path::from_path(work.path()).expect("it is in a directory whose name is text");
+    let broken = |error: &dyn std::error::Error| oci::Error::Refused {
+        what: base.to_string(),
+        why: crate::logs::chain(error),
+    };
+    let mut object = objects
+        .open_object(&order.source)
+        .map_err(|error| broken(&error))?;
+    tree::unpack_some(&mut object, work, &Limits::SOURCE, |member| {
+        member.path.starts_with(path)
+    })
+    .map_err(|error| broken(&error))?;
+    match base {
+        Base::Layout { path, tag } => {
+            let layout = oci::layout::Layout::open(&work.join(path))?;
+            let image = layout.find(tag.as_deref())?;
+            crate::base::flatten(&layout, &image, into)
+        }
+        _ => {
+            let name = camino::Utf8Path::from_path(path).expect("the path of a base is text");
+            let mut file = tree::open_beneath(work, name).map_err(|error| broken(&error))?;
+            oci::unpack_tar(&mut file, into)
+        }
     }
 }
 

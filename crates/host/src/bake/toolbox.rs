@@ -8,11 +8,15 @@ use std::{collections::BTreeSet, time::Instant};
 use model::{
     Digest,
     port::{Baked, Fault},
+    spec::Base,
 };
 
 use super::{Error, Oven, PLATFORM_CACHE, PLATFORM_TIMEOUT, STANDARD, STANDARD_SCRIPT, finish, platform_key};
 use super::{Journal, Stop, script, script::Run};
-use crate::{base, layer};
+use crate::{
+    base::{self, Wanted},
+    layer,
+};
 
 /// A runtime that is not in `standard`: its name on CodeBuild, and what installs it.
 type Tool = (&'static str, &'static str);
@@ -62,7 +66,7 @@ pub fn is_tool(name: &str) -> bool {
 impl Oven {
     /// `standard` with these runtimes, if it was made. Names that are none of a tool's are passed over.
     pub fn find_toolbox(&self, tools: &BTreeSet<String>) -> Result<Option<Digest>, layer::Error> {
-        let base = match self.0.bases.find(base::DEBIAN) {
+        let base = match self.0.bases.find(Wanted::of(&Base::Named(base::DEBIAN))) {
             Ok(Some(base)) => base,
             Ok(None) => return Ok(None),
             Err(base::Error::Layer(error)) => return Err(error),
@@ -92,10 +96,11 @@ impl Oven {
     async fn bake_toolbox(&self, tools: &BTreeSet<String>, journal: &mut Journal) -> Result<Baked, Error> {
         let _together = self.0.quiet.read().await;
         let started = Instant::now();
+        let debian = Base::Named(base::DEBIAN);
         let base = self
             .0
             .bases
-            .ensure(base::DEBIAN, |line| journal.line(line))
+            .ensure(Wanted::of(&debian), |line| journal.line(line))
             .await?;
         let mut keys = vec![base.key];
         let mut reused = true;
@@ -105,9 +110,11 @@ impl Oven {
                 id: format!("bake-{name}-{}", key.short()),
                 key,
                 lowers: keys.iter().rev().copied().collect(),
+                script: Digest::of(&text),
                 source: script::Source::Text(text),
                 variables: std::collections::BTreeMap::new(),
                 commit: None,
+                epoch: base.epoch,
                 cache: PLATFORM_CACHE.to_owned(),
                 deadline: Instant::now() + PLATFORM_TIMEOUT,
                 timeout: PLATFORM_TIMEOUT,
@@ -120,7 +127,13 @@ impl Oven {
 
     /// The root file system of a base by its name, to build in it as it is.
     pub async fn bare(&self, base: &str) -> Result<Digest, Fault> {
-        let base = self.0.bases.ensure(base, |_| ()).await.map_err(Error::from)?;
+        let base = base::parse(base)?;
+        let base = self
+            .0
+            .bases
+            .ensure(Wanted::of(&base), |_| ())
+            .await
+            .map_err(Error::from)?;
         Ok(self
             .0
             .images

@@ -1,12 +1,14 @@
-//! Where Debian's packages come from: where the machine's own come from, unless the operator says otherwise.
+//! Where packages come from: where the machine's own come from, unless the operator says otherwise.
 
 use std::fs;
 
-/// Two archives, without a slash at the end.
+/// Archives, without a slash at the end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mirror {
     pub debian: String,
     pub security: String,
+    pub ubuntu: String,
+    pub ubuntu_security: String,
 }
 
 impl Default for Mirror {
@@ -14,12 +16,14 @@ impl Default for Mirror {
         Self {
             debian: "http://deb.debian.org/debian".to_owned(),
             security: "http://deb.debian.org/debian-security".to_owned(),
+            ubuntu: "http://archive.ubuntu.com/ubuntu".to_owned(),
+            ubuntu_security: "http://security.ubuntu.com/ubuntu".to_owned(),
         }
     }
 }
 
 impl Mirror {
-    /// The archives of a machine that runs Debian 12 itself, Debian's own elsewhere.
+    /// The archives of a machine that runs Debian or Ubuntu itself, the distribution's own elsewhere.
     pub fn of_this_machine() -> Self {
         let files = ["/etc/apt/sources.list".into()].into_iter().chain(
             fs::read_dir("/etc/apt/sources.list.d")
@@ -38,22 +42,18 @@ impl Mirror {
         let mut mirror = Self::default();
         for (address, suites) in sources(text) {
             let address = address.trim_end_matches('/').to_owned();
-            if suites.contains(&"bookworm") {
+            let has = |names: [&str; 2]| names.iter().any(|name| suites.contains(name));
+            if has(["bookworm", "trixie"]) {
                 mirror.debian = address;
-            } else if suites.contains(&"bookworm-security") {
+            } else if has(["bookworm-security", "trixie-security"]) {
                 mirror.security = address;
+            } else if suites.contains(&"noble") {
+                mirror.ubuntu = address;
+            } else if suites.contains(&"noble-security") {
+                mirror.ubuntu_security = address;
             }
         }
         mirror
-    }
-
-    /// Lines of a `sources.list`, as arguments of mmdebstrap.
-    pub(super) fn lines(&self) -> [String; 3] {
-        [
-            format!("deb {} bookworm main", self.debian),
-            format!("deb {} bookworm-updates main", self.debian),
-            format!("deb {} bookworm-security main", self.security),
-        ]
     }
 }
 

@@ -20,7 +20,9 @@ use crate::{
     container::{self, Containers},
     image::Images,
     layer::{self, Layers},
-    logs, objects, tree,
+    logs, objects,
+    oci::Reach,
+    tree,
 };
 
 /// What objects of past builds may take.
@@ -89,7 +91,13 @@ impl Workshop {
             objects: objects.clone(),
             logs: logs.clone(),
             images: Images::open(directory, layers.clone())?,
-            bases: Bases::open(directory, layers.clone(), Mirror::of_this_machine())?,
+            bases: Bases::open(
+                directory,
+                layers.clone(),
+                Mirror::of_this_machine(),
+                // Whoever runs this reaches what the machine reaches.
+                Reach::Anywhere,
+            )?,
             layers,
             limits,
             at_once: 1,

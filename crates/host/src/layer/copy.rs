@@ -27,6 +27,8 @@ pub(crate) struct Copy<'a> {
     /// Paths relative to the tree that are left out, with all below them.
     pub skip: &'a [&'a str],
     pub deletions: Deletions,
+    /// No time is later than this, in seconds since 1970, and all are whole: what was written when makes no other layer.
+    pub epoch: Option<i64>,
 }
 
 /// What is done with the marks that an overlay leaves for what was deleted.
@@ -176,6 +178,9 @@ impl Walk<'_> {
             tv_sec: seconds,
             tv_nsec: nanoseconds,
         };
+        if let Some(epoch) = self.copy.epoch {
+            return set_time(to, metadata.mtime().min(epoch));
+        }
         let times = Timestamps {
             last_access: time(metadata.atime(), metadata.atime_nsec()),
             last_modification: time(metadata.mtime(), metadata.mtime_nsec()),
@@ -245,12 +250,27 @@ pub(crate) fn is_directory(path: &Utf8Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir())
 }
 
-fn opaque(path: &Utf8Path) -> bool {
-    let mut answer = [0; 1];
-    lgetxattr(path.as_std_path(), "trusted.overlay.opaque", &mut answer[..]).is_ok_and(|_| answer == *b"y")
+/// Both times of what is there, a link included, in seconds since 1970.
+pub(crate) fn set_time(path: &Utf8Path, seconds: i64) -> Result<(), Error> {
+    let time = Timespec {
+        tv_sec: seconds,
+        tv_nsec: 0,
+    };
+    let times = Timestamps {
+        last_access: time,
+        last_modification: time,
+    };
+    utimensat(CWD, path.as_std_path(), &times, AtFlags::SYMLINK_NOFOLLOW)
+        .map_err(|errno| io_error("change", path)(errno.into()))
 }
 
-fn names(path: &Utf8Path) -> Result<Vec<CString>, Error> {
+/// Does a directory hide the one below it?
+pub(crate) fn opaque(path: impl AsRef<std::path::Path>) -> bool {
+    let mut answer = [0; 1];
+    lgetxattr(path.as_ref(), "trusted.overlay.opaque", &mut answer[..]).is_ok_and(|_| answer == *b"y")
+}
+
+pub(crate) fn names(path: &Utf8Path) -> Result<Vec<CString>, Error> {
     let mut bytes = vec![0_u8; 1 << 16];
     let length = match llistxattr(path.as_std_path(), &mut bytes[..]) {
         Ok(length) => length,
@@ -264,7 +284,7 @@ fn names(path: &Utf8Path) -> Result<Vec<CString>, Error> {
         .collect())
 }
 
-fn value(path: &Utf8Path, name: &CStr) -> Result<Vec<u8>, Error> {
+pub(crate) fn value(path: &Utf8Path, name: &CStr) -> Result<Vec<u8>, Error> {
     let mut bytes = vec![0_u8; 1 << 16];
     let length = lgetxattr(path.as_std_path(), name, &mut bytes[..])
         .map_err(|errno| io_error("read", path)(errno.into()))?;

@@ -120,7 +120,12 @@ async fn build(State(node): State<Node>, Order(call): Order<Ticketed<BuildOrder>
 
 async fn bake(State(node): State<Node>, Order(call): Order<Ticketed<BakeOrder>>) -> Response {
     let (oven, ticket) = (node.oven.clone(), call.ticket.clone());
-    let digest = digest(&call.order);
+    // What is kept about a ticket must not help to guess a secret.
+    let secretless = BakeOrder {
+        login: None,
+        ..call.order.clone()
+    };
+    let digest = digest(&secretless);
     let key = call.ticket.clone();
     let work = |stop| async move { oven.bake_until(&ticket, &call.order, stop).await };
     answer(node.tickets.until_stopped(&key, digest, work).await)

@@ -10,7 +10,12 @@ use std::sync::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::{bake::Oven, base};
+use model::spec::Base;
+
+use crate::{
+    bake::Oven,
+    base::{self, Wanted},
+};
 
 /// Whether it goes on. Clones are the same.
 #[derive(Debug, Clone, Default)]
@@ -20,10 +25,12 @@ impl Preparing {
     /// What is being made, for people.
     pub fn what(&self, oven: &Oven) -> Option<String> {
         let goes_on = self.0.load(Ordering::Relaxed);
-        goes_on.then(|| match oven.bases().find(base::DEBIAN) {
-            Ok(Some(_)) => "build image".to_owned(),
-            _ => format!("base {}", base::DEBIAN),
-        })
+        goes_on.then(
+            || match oven.bases().find(Wanted::of(&Base::Named(base::DEBIAN))) {
+                Ok(Some(_)) => "build image".to_owned(),
+                _ => format!("base {}", base::DEBIAN),
+            },
+        )
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use camino::Utf8Path;
+use camino::{Utf8Path, Utf8PathBuf};
 use host::{
     bake::{Kitchen, Oven},
     base::{Bases, Mirror},
@@ -15,6 +15,7 @@ use host::{
     image::Images,
     layer::Layers,
     logs, objects,
+    oci::Reach,
     ticket::Tickets,
 };
 use jiff::SignedDuration;
@@ -28,6 +29,7 @@ use model::{
 };
 
 pub struct World {
+    node: Utf8PathBuf,
     pub containers: Containers,
     pub objects: objects::Directory,
     pub logs: logs::Directory,
@@ -63,7 +65,19 @@ pub fn run<F: Future<Output = World>>(cases: impl FnOnce(World) -> F) {
     });
 }
 
-async fn open(node: &Utf8Path) -> World {
+/// Registries may be on this machine's loopback, which customers cannot have.
+pub fn bases(node: &Utf8Path, layers: &Layers) -> Bases {
+    let also = vec![("127.0.0.1".parse().unwrap(), 32)];
+    Bases::open(
+        node,
+        layers.clone(),
+        Mirror::of_this_machine(),
+        Reach::Public { also },
+    )
+    .unwrap()
+}
+
+pub async fn open(node: &Utf8Path) -> World {
     let containers = Containers::open(node).await.unwrap();
     let objects = objects::Directory::open(node, 4 << 30).unwrap();
     let logs = logs::Directory::open(node).unwrap();
@@ -76,7 +90,7 @@ async fn open(node: &Utf8Path) -> World {
         logs: logs.clone(),
         layers: layers.clone(),
         images,
-        bases: Bases::open(node, layers.clone(), Mirror::of_this_machine()).unwrap(),
+        bases: bases(node, &layers),
         limits: Resources {
             cpu: 2.0,
             memory_mib: 1024,
@@ -97,6 +111,7 @@ async fn open(node: &Utf8Path) -> World {
         labels: BTreeMap::from([("fleet".to_owned(), "big".to_owned())]),
     });
     World {
+        node: node.to_owned(),
         containers,
         objects,
         logs,
@@ -116,6 +131,11 @@ async fn open(node: &Utf8Path) -> World {
 }
 
 impl World {
+    /// The node's directory.
+    pub fn node(&self) -> &Utf8Path {
+        &self.node
+    }
+
     pub fn ticket(&self) -> Ticket {
         let number = self.tickets.fetch_add(1, Ordering::Relaxed);
         let salt = self.salt.trim_start_matches('.').to_lowercase();
@@ -179,6 +199,7 @@ impl World {
             place: "acme/shop/dev".parse().unwrap(),
             source: self.source(files),
             base: "debian-12".to_owned(),
+            login: None,
             scripts: scripts.iter().map(|script| (*script).into()).collect(),
             inputs: vec!["infra/**".to_owned()],
             commit: commit(),

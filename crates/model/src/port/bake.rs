@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{Fault, LogRef};
-use crate::{Digest, Place, Ticket};
+use crate::{Digest, Place, Secret, Ticket};
 
 /// What a commit says about itself. Travels with every push, revision, image and release.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -28,13 +28,20 @@ pub trait Bakery {
     fn find(&self, order: &BakeOrder) -> impl Future<Output = Result<Option<Baked>, Fault>> + Send;
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct BakeOrder {
     pub place: Place,
     /// A tar of the source tree: where scripts and inputs come from.
     pub source: Digest,
-    /// A base of the platform, such as `debian-12`.
+    /// A [`crate::spec::Base`] as text, such as `debian-12`.
     pub base: String,
+    /// What the base's registry is asked with: `USER:PASSWORD`, or a token alone.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "crate::secret::maybe_in_the_clear"
+    )]
+    pub login: Option<Secret>,
     /// Run as root in the image, in this order; paths in the source tree.
     pub scripts: Vec<Utf8PathBuf>,
     /// Globs: the files of the source tree that the scripts see. The scripts themselves always count.

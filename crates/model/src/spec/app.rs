@@ -1,5 +1,6 @@
 //! `vend.yaml`, normalised: defaults filled in, an environment's overrides applied.
 
+mod base;
 mod environment;
 mod grammar;
 mod host;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{AppName, EnvironmentName, port::DatabaseEngine};
 
+pub use base::{Base, NotABase, Reference};
 pub(crate) use environment::is_branch;
 pub(super) use host::is_variable;
 pub use parse::Tree;
@@ -50,10 +52,29 @@ pub struct Environment {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Image {
-    /// A base of the platform. Default `debian-12`.
+    /// A [`Base`]. Default `debian-12`.
     pub base: String,
     pub scripts: Vec<Utf8PathBuf>,
     pub inputs: Vec<String>,
+    /// The secret of the app with which the base's registry is asked: `USER:PASSWORD`, or a token alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub login: Option<String>,
+    /// What happens when the base has become another one.
+    #[serde(default)]
+    pub refresh: Refresh,
+}
+
+/// What happens to an environment whose image stands on an older base.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Refresh {
+    /// It is shown as stale.
+    Manual,
+    /// Its release is made again, and goes the way of any other, approvals included.
+    #[default]
+    Release,
+    /// The same, and nobody is asked.
+    Automatic,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

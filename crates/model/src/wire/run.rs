@@ -152,6 +152,10 @@ pub struct Image {
     #[schema(value_type = String)]
     pub digest: Digest,
     pub place: Place,
+    /// What it stands on, as the newest of them says.
+    pub base: String,
+    /// Its base has become another one since.
+    pub stale: bool,
     /// Releases that stand on it, newest first.
     pub releases: Vec<u64>,
     /// Of the first of them.

@@ -174,6 +174,7 @@ impl Tx<'_> {
                 digest.short()
             )));
         }
+        self.run("DELETE FROM attestations WHERE image = ?1", [Hash(*digest)])?;
         match self.run("DELETE FROM images WHERE digest = ?1", [Hash(*digest)])? {
             0 => Err(Error::missing("image", digest)),
             _ => self.note(by, "image.delete", None, digest, json!({})),

@@ -199,6 +199,8 @@ pub fn spec() -> spec::Environment {
             base: "debian-12".into(),
             scripts: vec![],
             inputs: vec![],
+            login: None,
+            refresh: spec::Refresh::Release,
         },
         build: spec::Build {
             buildspec: None,

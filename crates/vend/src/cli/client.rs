@@ -6,8 +6,8 @@ use std::{
     time::Duration,
 };
 
-use axum::body::Bytes;
-use http_body_util::{BodyExt as _, Full};
+use axum::body::{Body, Bytes};
+use http_body_util::BodyExt as _;
 use hyper::{Method, Request, Response, StatusCode, body::Incoming, header};
 use hyper_util::rt::TokioIo;
 use model::{
@@ -22,6 +22,8 @@ use super::{credentials, failure::Failure};
 const CONNECT: Duration = Duration::from_secs(5);
 /// A handler may wait for the node or a plan.
 const ANSWER: Duration = Duration::from_secs(120);
+/// What is large is made or taken in before it is answered.
+const BULK: Duration = Duration::from_secs(3600);
 /// Of one JSON answer.
 const MAX_ANSWER_BYTES: usize = 64 << 20;
 
@@ -121,7 +123,15 @@ impl Client {
 
     /// An answer that may be long, piece by piece.
     pub async fn stream(&self, path: &str) -> Result<Incoming, Failure> {
-        Ok(self.call(Method::GET, path, None).await?.into_body())
+        let request = self.request(&Method::GET, path, None)?;
+        Ok(self.send(request, BULK).await?.into_body())
+    }
+
+    /// Sends a file as it is.
+    pub async fn upload<T: DeserializeOwned>(&self, path: &str, file: tokio::fs::File) -> Result<T, Failure> {
+        let body = Body::from_stream(tokio_util::io::ReaderStream::with_capacity(file, 1 << 18));
+        let request = self.request(&Method::PUT, path, Some(body))?;
+        decode(self.send(request, BULK).await?).await
     }
 
     async fn call(
@@ -130,14 +140,18 @@ impl Client {
         path: &str,
         body: Option<Vec<u8>>,
     ) -> Result<Response<Incoming>, Failure> {
-        let request = self.request(&method, path, body)?;
+        let request = self.request(&method, path, body.map(Body::from))?;
+        self.send(request, ANSWER).await
+    }
+
+    async fn send(&self, request: Request<Body>, within: Duration) -> Result<Response<Incoming>, Failure> {
         let answer = async {
             match &self.door {
                 Door::Local(data) => exchange(local(data).await?, request).await,
                 Door::Remote(authority) => exchange(remote(authority).await?, request).await,
             }
         };
-        let response = tokio::time::timeout(ANSWER, answer)
+        let response = tokio::time::timeout(within, answer)
             .await
             .map_err(|_| Failure::unreachable("the platform did not answer in time"))??;
         match response.status().is_success() {
@@ -146,12 +160,7 @@ impl Client {
         }
     }
 
-    fn request(
-        &self,
-        method: &Method,
-        path: &str,
-        body: Option<Vec<u8>>,
-    ) -> Result<Request<Full<Bytes>>, Failure> {
+    fn request(&self, method: &Method, path: &str, body: Option<Body>) -> Result<Request<Body>, Failure> {
         let host = match &self.door {
             Door::Local(_) => "vend",
             Door::Remote(authority) => authority,
@@ -175,7 +184,7 @@ impl Client {
             request = request.header("idempotency-key", format!("{key:016x}"));
         }
         request
-            .body(Full::from(body.unwrap_or_default()))
+            .body(body.unwrap_or_default())
             .map_err(|error| Failure::usage(format!("not a request: {error}")))
     }
 }
@@ -229,7 +238,7 @@ async fn remote(authority: &str) -> Result<TcpStream, Failure> {
     }
 }
 
-async fn exchange<S>(stream: S, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Failure>
+async fn exchange<S>(stream: S, request: Request<Body>) -> Result<Response<Incoming>, Failure>
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {

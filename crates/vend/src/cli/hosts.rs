@@ -1,10 +1,10 @@
-//! Hosts, images, deployments, and what the load balancer sees.
+//! Hosts, deployments, and what the load balancer sees.
 
 use clap::{Args, Subcommand};
 use model::{
     port::{CheckResult, EventReport, EventStatus, HostState},
     route::TargetState,
-    wire::{Deployment, EdgeStatus, Host, Image},
+    wire::{Deployment, EdgeStatus, Host},
 };
 
 use super::{
@@ -18,14 +18,6 @@ use crate::output::{Output, Table, Tone, ago, cell, clean, duration, headline, m
 
 #[derive(Debug, Subcommand)]
 pub enum Hosts {
-    List {
-        /// TENANT, TENANT/APP or TENANT/APP/ENVIRONMENT
-        target: Option<String>,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-pub enum Images {
     List {
         /// TENANT, TENANT/APP or TENANT/APP/ENVIRONMENT
         target: Option<String>,
@@ -78,27 +70,6 @@ pub async fn hosts(command: &Hosts, global: &Global) -> Result<(), Failure> {
             ]);
         }
         table.render(&output, "no hosts")
-    });
-    Ok(())
-}
-
-pub async fn images(command: &Images, global: &Global) -> Result<(), Failure> {
-    let Images::List { target } = command;
-    let path = format!("/v1/images?{}", target::scope(target.as_deref())?);
-    let page = global.client()?.list::<Image>(&path, 10_000).await?;
-    let output = global.output();
-    output.show(&page, |page| {
-        let mut table = Table::new(["IMAGE", "WHERE", "RELEASES", "CREATED"]);
-        for image in &page.items {
-            let releases: Vec<String> = image.releases.iter().map(|number| format!("v{number}")).collect();
-            table.row([
-                cell(&image.digest.to_string()[..19]),
-                cell(&image.place),
-                cell(releases.join(" ")),
-                cell(ago(image.created_at, now())),
-            ]);
-        }
-        table.render(&output, "no images")
     });
     Ok(())
 }

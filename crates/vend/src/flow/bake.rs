@@ -27,9 +27,11 @@ struct Input {
 
 pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> {
     let input: Input = attempt.read()?;
+    super::images::room(world, attempt).await?;
     let order = BakeOrder {
         place: input.place.clone(),
         source: input.source.digest,
+        login: super::images::login(world, &input.place, &input.spec.image).await?,
         base: input.spec.image.base,
         scripts: input.spec.image.scripts,
         inputs: input.spec.image.inputs,
@@ -59,5 +61,6 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
         .write(move |tx| tx.finish_bake(&ticket, outcome.as_ref(), &by));
     finished.await.map_err(stored)?;
     let baked = baked?;
+    super::images::attest(world, &baked.image).await?;
     Ok(json!({ "image": baked.image, "reused": baked.reused, "log": baked.log }))
 }

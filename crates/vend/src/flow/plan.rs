@@ -97,6 +97,7 @@ async fn create(world: &World, attempt: &Attempt, input: &Input) -> Result<u64, 
             "the execution reached its plan without a source, a build and an image",
         ));
     };
+    super::images::admit(world, &input.place, &made.bake.image).await?;
     let place = input.place.clone();
     let new = NewRelease {
         commit: commit.clone(),
@@ -181,6 +182,9 @@ pub async fn of(world: &World, place: &Place, kind: PlanKind, release: u64) -> R
     };
     let mut changes = compare::changes(&sides);
     changes.extend(compare::tests(&old, &reports(release).await?));
+    if let Some(before) = &before {
+        changes.extend(super::images::changes(world, &before.image, &after.image).await?);
+    }
     Ok(Plan {
         place: place.to_string(),
         kind,

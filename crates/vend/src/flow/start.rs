@@ -8,6 +8,7 @@ use super::{
     World, definition,
     runs::{self, New},
 };
+use crate::reconcile::bases::AUTOMATIC;
 
 /// The kind of an execution that takes an environment down.
 pub const DESTROY: &str = "environment-destroy";
@@ -24,8 +25,11 @@ fn fresh() -> (ExecutionId, DeploymentId) {
 pub async fn release(world: &World, place: Place, push: Push, spec: spec::Environment) -> Result<(), Error> {
     let (id, deployment) = fresh();
     let by = By::platform(crate::clock::now());
-    let (own, wanted) = (place.clone(), spec.clone());
-    let approval = world.store.read(move |db| rule(db, &own, &wanted)).await?;
+    let (own, wanted, origin) = (place.clone(), spec.clone(), push.origin.clone());
+    let approval = world
+        .store
+        .read(move |db| rule(db, &own, &wanted, &origin))
+        .await?;
     let input = json!({
         "kind": PlanKind::Release,
         "place": place,
@@ -46,7 +50,8 @@ pub async fn release(world: &World, place: Place, push: Push, spec: spec::Enviro
     };
     let started = runs::begin(world, new, move |tx| {
         let taken = tx.next_push(&place, &id, &by)?;
-        if taken.is_none_or(|taken| taken.id != push.id) || rule(tx, &place, &spec)? != approval {
+        if taken.is_none_or(|taken| taken.id != push.id) || rule(tx, &place, &spec, &push.origin)? != approval
+        {
             return Err(refusal("another push or another release came first", None));
         }
         tx.set_spec(&place, &spec, &by)
@@ -64,7 +69,16 @@ fn refusal(message: impl Into<String>, next: Option<String>) -> Error {
 
 /// The rule that a release is under: the live release's, so that a push cannot take its own approval away. A rule that
 /// a push changes holds from the release after it; one that it brings where there was none holds at once.
-fn rule(db: &Db<'_>, place: &Place, spec: &spec::Environment) -> Result<Option<spec::Approval>, Error> {
+fn rule(
+    db: &Db<'_>,
+    place: &Place,
+    spec: &spec::Environment,
+    origin: &str,
+) -> Result<Option<spec::Approval>, Error> {
+    if origin == AUTOMATIC {
+        // The release that is live said so, and went through its own approval.
+        return Ok(None);
+    }
     let live = db.live_release(place)?;
     Ok(live
         .and_then(|live| live.content.spec.approval)

@@ -77,6 +77,7 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
         .filter(|host| unhealthy.iter().all(|(own, _)| own != *host))
         .collect();
     let checked = check(world, &place, &release, &well).await?;
+    super::images::passed(world, &place, &release, checked).await?;
     Ok(json!({ "healthy": well.len(), "checks": checked }))
 }
 

@@ -67,7 +67,7 @@ async fn forget_runs(store: &Store, now: Timestamp) -> Result<(), Error> {
 
 async fn sweep_often(world: &World) {
     loop {
-        sleep(SWEEP_EVERY).await;
+        tokio::select! { () = sleep(SWEEP_EVERY) => {}, () = world.pokes.sweep.notified() => {} }
         match sweep(&world.store, &world.node).await {
             Ok(swept) if swept.is_empty() => {}
             Ok(swept) => info!(

@@ -1,12 +1,13 @@
 //! What handlers need from the rooms beside them, in two small traits. `flow` implements the first; the clients of
 //! node and edge together implement the second. `web` knows neither by name.
 
+use axum::body::Body;
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use model::{
-    AppName, ApprovalId, ExecutionId, Place, TenantName,
+    AppName, ApprovalId, Digest, ExecutionId, Place, TenantName,
     plan::Plan,
-    port::{Commit, Fault, HostSeen, LogChunk, LogRef},
+    port::{BasesSeen, Commit, Fault, HostSeen, ImageAbout, ImageDiff, LogChunk, LogRef},
     route::TargetHealth,
 };
 use store::By;
@@ -78,4 +79,19 @@ pub trait Sight: Send + Sync + 'static {
 
     /// What the node makes now that the first push will need, for people.
     fn preparing(&self) -> BoxFuture<'_, Result<Option<String>, Fault>>;
+
+    fn image(&self, image: Digest) -> BoxFuture<'_, Result<ImageAbout, Fault>>;
+
+    /// SPDX 2.3.
+    fn bill(&self, image: Digest) -> BoxFuture<'_, Result<serde_json::Value, Fault>>;
+
+    fn compare(&self, before: Digest, after: Digest) -> BoxFuture<'_, Result<ImageDiff, Fault>>;
+
+    fn bases(&self) -> BoxFuture<'_, Result<BasesSeen, Fault>>;
+
+    /// An image as a tar of an OCI layout. `query` says how: `compression=gzip&tag=v1`.
+    fn export(&self, image: Digest, query: String) -> BoxFuture<'_, Result<Body, Fault>>;
+
+    /// Takes in an image from a tar of an OCI layout.
+    fn import(&self, tar: Body) -> BoxFuture<'_, Result<Digest, Fault>>;
 }

@@ -97,12 +97,18 @@ pub async fn images(
 ) -> Result<Json<Page<Image>>, Refusal> {
     let scope = scope.within(&caller)?;
     let own = scope.clone();
-    let images = state.store.read(move |db| images_of(db, &own)).await?;
+    let mut images = state.store.read(move |db| images_of(db, &own)).await?;
+    // The catalogue is worth showing when the node cannot be asked, too.
+    if let Ok(bases) = state.sight.bases().await {
+        for image in &mut images {
+            image.stale = bases.stale.contains(&image.digest);
+        }
+    }
     let key = |image: &Image| format!("{} {}", image.place, image.digest);
     Ok(Json(keyed(images, scope.cursor.as_deref(), scope.limit(), key)))
 }
 
-fn images_of(db: &Db<'_>, scope: &Scope) -> Result<Vec<Image>, store::Error> {
+pub(super) fn images_of(db: &Db<'_>, scope: &Scope) -> Result<Vec<Image>, store::Error> {
     let mut images = BTreeMap::new();
     for environment in db.environments(scope.of_app())? {
         let place = environment.place;
@@ -115,6 +121,8 @@ fn images_of(db: &Db<'_>, scope: &Scope) -> Result<Vec<Image>, store::Error> {
                 .or_insert_with(|| Image {
                     digest: release.content.image,
                     place: place.clone().into(),
+                    base: release.content.spec.image.base.clone(),
+                    stale: false,
                     releases: Vec::new(),
                     created_at: release.content.created_at,
                 });

@@ -17,7 +17,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     approvals, apps, audit, console, deployments, drawings, environments, executions, git, hooks, hosts,
-    idempotency, input, logs, platform,
+    idempotency, images, input, logs, platform,
     refusal::{Kind, Refusal},
     releases, secrets,
     state::State,
@@ -77,6 +77,10 @@ fn operations() -> OpenApiRouter<State> {
         .routes(routes!(deployments::show))
         .routes(routes!(hosts::list))
         .routes(routes!(hosts::images))
+        .routes(routes!(images::show))
+        .routes(routes!(images::bill))
+        .routes(routes!(images::diff))
+        .routes(routes!(images::bases))
         .routes(routes!(hosts::edge))
         .routes(routes!(logs::list))
         .routes(routes!(logs::read))
@@ -90,19 +94,29 @@ fn operations() -> OpenApiRouter<State> {
         .routes(routes!(audit::public_key))
 }
 
+/// What is as large as an image, and takes its time.
+fn bulk() -> OpenApiRouter<State> {
+    OpenApiRouter::new()
+        .routes(routes!(images::export))
+        .routes(routes!(images::import))
+}
+
 /// The document of `/v1`, made from the handlers.
 pub fn openapi() -> utoipa::openapi::OpenApi {
-    operations().into_openapi()
+    operations().merge(bulk()).into_openapi()
 }
 
 /// Everything that is served. The doors ([`super::unix`], [`super::tcp`]) say who is at the other end.
 pub fn router(state: State) -> Router {
-    let (v1, document) = operations().split_for_parts();
+    let (v1, mut document) = operations().split_for_parts();
+    let (bulk, more) = bulk().split_for_parts();
+    document.merge(more);
     let document = document.to_json().expect("the document is plain data");
     let document = ([("content-type", "application/json")], document);
     v1.layer(middleware::from_fn_with_state(state.clone(), idempotency::once))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(middleware::from_fn(in_time))
+        .merge(bulk.layer(DefaultBodyLimit::disable()))
         .route("/v1/openapi.json", get(|| async move { document }))
         .route("/healthz", get(platform::alive))
         .route("/git/{tenant}/{repository}/{*rest}", any(git::serve))

@@ -49,6 +49,7 @@ fn order(source: Digest) -> BakeOrder {
         place: "acme/shop/dev".parse().unwrap(),
         source,
         base: "debian-12".to_owned(),
+        login: None,
         scripts: vec!["infra/one.sh".into(), "infra/two.sh".into()],
         inputs: vec!["infra/**".to_owned()],
         commit: Commit {

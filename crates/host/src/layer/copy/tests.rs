@@ -55,6 +55,7 @@ const WHOLE: Copy<'_> = Copy {
     uid_base: BASE,
     skip: &["skipped"],
     deletions: Deletions::Mark,
+    epoch: None,
 };
 
 #[test]

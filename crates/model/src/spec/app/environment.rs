@@ -4,16 +4,15 @@ use camino::{Utf8Component, Utf8Path, Utf8PathBuf};
 use jiff::SignedDuration;
 
 use super::{
-    Approval, Build, Database, Deploy, Environment, Image, MinimumHealthy, Scaling, Strategy,
-    grammar::BASES,
-    host::host,
+    Approval, Base, Build, Database, Deploy, Environment, Image, MinimumHealthy, Refresh, Scaling, Strategy,
+    host::{host, is_secret},
     parse::{Tree, entry},
 };
 use crate::{
     EnvironmentName, Problem,
     port::DatabaseEngine,
     spec::{
-        read::{Reader, quoted, shown},
+        read::{Reader, nearest, quoted, shown},
         yaml::{Node, Value},
     },
 };
@@ -100,10 +99,13 @@ pub(crate) fn is_branch(text: &str) -> bool {
 }
 
 fn image(reader: &mut Reader<'_>, fields: Fields<'_>, tree: Tree<'_>) -> Image {
-    let base = value(fields, "base")
-        .and_then(Node::text)
-        .unwrap_or(BASES[0])
-        .to_owned();
+    let base = base(reader, value(fields, "base"), tree);
+    let login = value(fields, "login").and_then(|node| login(reader, node));
+    let refresh = match value(fields, "refresh").and_then(Node::text) {
+        Some("manual") => Refresh::Manual,
+        Some("automatic") => Refresh::Automatic,
+        _ => Refresh::Release,
+    };
     let scripts = match value(fields, "scripts") {
         Some(node) => reader
             .list(node, "image.scripts", true)
@@ -122,7 +124,53 @@ fn image(reader: &mut Reader<'_>, fields: Fields<'_>, tree: Tree<'_>) -> Image {
         base,
         scripts,
         inputs,
+        login,
+        refresh,
     }
+}
+
+/// The base's text as it is always written; one that is wrong was reported, and the default stands for it.
+fn base(reader: &mut Reader<'_>, node: Option<&Node>, tree: Tree<'_>) -> String {
+    let usual = || Base::NAMES[0].to_owned();
+    let Some(node) = node else { return usual() };
+    let Some(text) = reader.text(node, "image.base") else {
+        return usual();
+    };
+    let base = match text.parse::<Base>() {
+        Ok(base) => base,
+        Err(error) => {
+            let near = nearest(&text, Base::NAMES.iter().copied());
+            let problem = reader.error(node, format!("{} is not a base: {error}", quoted(&text)));
+            problem.help = near.map(|near| format!("did you mean `{near}`?"));
+            return usual();
+        }
+    };
+    let file = match &base {
+        Base::Tar(path) => Some(path.clone()),
+        Base::Layout { path, .. } => Some(path.join("index.json")),
+        Base::Named(_) | Base::Oci(_) => None,
+    };
+    if let Some(file) = file.filter(|file| !tree(file)) {
+        reader.error(
+            node,
+            format!("{} is not in the repository", quoted(file.as_str())),
+        );
+    }
+    base.to_string()
+}
+
+fn login(reader: &mut Reader<'_>, node: &Node) -> Option<String> {
+    let text = reader.text(node, "image.login")?;
+    let name = text
+        .trim()
+        .strip_prefix("{{secret:")
+        .and_then(|rest| rest.strip_suffix("}}"));
+    let name = name.map(str::trim).filter(|name| is_secret(name));
+    if name.is_none() {
+        let problem = reader.error(node, "`image.login` must be the name of a secret");
+        problem.help = Some("write `\"{{secret:NAME}}\"`".to_owned());
+    }
+    name.map(str::to_owned)
 }
 
 fn glob(reader: &mut Reader<'_>, node: &Node) -> Option<String> {

@@ -23,6 +23,8 @@ pub(super) enum Kind {
     Duration,
     Percent,
     Word(&'static [&'static str]),
+    /// A [`super::Base`].
+    Base,
     /// Only `embedded` so far.
     Engine,
     MinimumHealthy,
@@ -100,8 +102,18 @@ static IMAGE: Section = Section {
     keys: &[
         key(
             "base",
-            Kind::Word(BASES),
-            "A base of the platform. Default `debian-12`.",
+            Kind::Base,
+            "What the image stands on: a base of the platform, `oci:REGISTRY/NAME:TAG`, or of the source tree `layout:PATH` or `tar:PATH`. Default `debian-12`.",
+        ),
+        key(
+            "login",
+            Kind::Text,
+            "`{{secret:NAME}}`: what the base's registry is asked with, `USER:PASSWORD` or a token alone.",
+        ),
+        key(
+            "refresh",
+            Kind::Word(&["manual", "release", "automatic"]),
+            "When the base has become another one: only show it, make the release again as after a push (approvals included), or make it again without asking. Default `release`.",
         ),
         key("scripts", Kind::Paths, "Run as root in the image, in this order."),
         key(
@@ -269,17 +281,9 @@ static SCALING: Section = Section {
     ],
 };
 
-/// Bases that can be baked.
-pub(super) const BASES: &[&str] = &["debian-12"];
-
 /// Words that are known and not built, by the key that they may stand for.
 pub(super) fn later_word(key: &str, word: &str) -> bool {
     match key {
-        "base" => {
-            matches!(word, "debian-13" | "ubuntu-24.04")
-                || word.starts_with("oci:")
-                || word.starts_with("tar:")
-        }
         "strategy" => matches!(word, "in-place" | "canary" | "linear"),
         "engine" => matches!(word, "aws" | "postgres" | "postgresql" | "mysql"),
         _ => false,

@@ -119,7 +119,7 @@ fn variable(reader: &mut Reader<'_>, node: &Node, name: &str) -> Option<Variable
     }
 }
 
-fn is_secret(name: &str) -> bool {
+pub(super) fn is_secret(name: &str) -> bool {
     name.len() <= 64
         && name.starts_with(|c: char| c.is_ascii_alphanumeric())
         && name

@@ -2,7 +2,10 @@
 
 use serde_json::{Map, Value, json};
 
-use super::grammar::{ENVIRONMENT, Key, Kind, Section, TOP};
+use super::{
+    Base,
+    grammar::{ENVIRONMENT, Key, Kind, Section, TOP},
+};
 
 /// JSON Schema, draft 2020-12, of the whole file.
 pub fn schema() -> Value {
@@ -53,6 +56,10 @@ fn kind(kind: &Kind) -> Value {
             { "type": "string", "pattern": "^[0-9]+([.][0-9]+)? ?%?$" },
         ] }),
         Kind::Word(words) => json!({ "enum": words }),
+        Kind::Base => json!({ "anyOf": [
+            { "enum": Base::NAMES },
+            { "type": "string", "pattern": "^(oci|tar|layout):.+$" },
+        ] }),
         Kind::Engine => json!({ "enum": ["embedded"] }),
         Kind::MinimumHealthy => json!({ "anyOf": [
             { "enum": ["one-at-a-time", "half-at-a-time", "all-at-once"] },

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use axum::http::{Method, StatusCode};
+use model::Digest;
 use model::policy::Role::{self, Approver, Auditor, Developer, Operator};
 use serde_json::{Value, json};
 
@@ -73,6 +74,7 @@ fn cases() -> Vec<Case> {
     let execution = format!("/v1/executions/{}", world::execution());
     let approval = format!("/v1/approvals/{}", world::approval());
     let delivery = format!("/v1/webhooks/{}", world::delivery());
+    let image = format!("/v1/images/{}", Digest::of("image"));
     let in_acme = "tenant=acme&app=shop&environment=dev";
     vec![
         case("version", get(), "/v1/version", Allowed, EVERYBODY),
@@ -303,6 +305,30 @@ fn cases() -> Vec<Case> {
         ),
         case("hosts.list", get(), "/v1/hosts", SeesNothing, EVERYBODY),
         case("images.list", get(), "/v1/images", SeesNothing, EVERYBODY),
+        case("images.show", get(), &image, NotFound, EVERYBODY),
+        case(
+            "images.bill",
+            get(),
+            &format!("{image}/bill"),
+            NotFound,
+            EVERYBODY,
+        ),
+        case(
+            "images.diff",
+            get(),
+            &format!("{image}/diff/{}", Digest::of("image")),
+            NotFound,
+            EVERYBODY,
+        ),
+        case(
+            "images.export",
+            get(),
+            &format!("{image}/export?tag=v1"),
+            NotFound,
+            EVERYBODY,
+        ),
+        case("images.import", put(), "/v1/images", Forbidden, &[]).body(json!({})),
+        case("bases.list", get(), "/v1/bases", Allowed, EVERYBODY),
         case("edge.status", get(), "/v1/edge", SeesNothing, EVERYBODY),
         case("logs.list", get(), "/v1/logs", SeesNothing, EVERYBODY),
         case(

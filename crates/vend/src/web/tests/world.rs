@@ -20,7 +20,9 @@ use model::{
     Ticket,
     plan::{Plan, PlanKind},
     policy::{Principal, Role},
-    port::{Commit, Fault, HostRole, HostSeen, HostState, LogChunk, LogRef},
+    port::{
+        BasesSeen, Commit, Fault, HostRole, HostSeen, HostState, ImageAbout, ImageDiff, LogChunk, LogRef,
+    },
     route::TargetHealth,
     spec,
     webhook::Provider,
@@ -147,6 +149,42 @@ impl Sight for Machine {
 
     fn preparing(&self) -> BoxFuture<'_, Result<Option<String>, Fault>> {
         done(Some("build image".to_owned()))
+    }
+
+    fn image(&self, image: Digest) -> BoxFuture<'_, Result<ImageAbout, Fault>> {
+        done(ImageAbout {
+            digest: image,
+            base: "debian-12".to_owned(),
+            stale: false,
+            layers: Vec::new(),
+            scripts: Vec::new(),
+            commit: None,
+            bill: Digest::of("bill"),
+            packages: 0,
+            size_bytes: 0,
+            checks: Vec::new(),
+            created_at: now(),
+        })
+    }
+
+    fn bill(&self, _: Digest) -> BoxFuture<'_, Result<Value, Fault>> {
+        done(Value::Null)
+    }
+
+    fn compare(&self, _: Digest, _: Digest) -> BoxFuture<'_, Result<ImageDiff, Fault>> {
+        done(ImageDiff::default())
+    }
+
+    fn bases(&self) -> BoxFuture<'_, Result<BasesSeen, Fault>> {
+        done(BasesSeen::default())
+    }
+
+    fn export(&self, _: Digest, query: String) -> BoxFuture<'_, Result<Body, Fault>> {
+        done(Body::from(query))
+    }
+
+    fn import(&self, _: Body) -> BoxFuture<'_, Result<Digest, Fault>> {
+        done(Digest::of("imported"))
     }
 }
 

@@ -1,0 +1,317 @@
+//! What an image is made of: its packages, as SPDX.
+
+use std::collections::BTreeSet;
+
+use camino::Utf8Path;
+use jiff::Timestamp;
+use model::Digest;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::view::View;
+use crate::layer::Error;
+
+/// The largest list of packages that is read.
+const LIST_BYTES: u64 = 64 << 20;
+const METADATA_BYTES: u64 = 1 << 20;
+/// Where Python and npm put what is installed for all.
+const PYTHON: [&str; 2] = ["usr/lib", "usr/local/lib"];
+const NODE: [&str; 2] = ["usr/lib/node_modules", "usr/local/lib/node_modules"];
+
+/// One thing that is installed.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Package {
+    pub kind: Kind,
+    pub name: String,
+    pub version: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub architecture: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    Deb,
+    Apk,
+    Pypi,
+    Npm,
+}
+
+impl Kind {
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Deb => "deb",
+            Self::Apk => "apk",
+            Self::Pypi => "pypi",
+            Self::Npm => "npm",
+        }
+    }
+}
+
+/// The packages of an image, sorted.
+pub(crate) fn packages(view: &View) -> Result<BTreeSet<Package>, Error> {
+    let text = |path: &str, most| -> Result<String, Error> {
+        let bytes = view.read(Utf8Path::new(path), most)?.unwrap_or_default();
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    let mut all: BTreeSet<Package> = dpkg(&text("var/lib/dpkg/status", LIST_BYTES)?).collect();
+    // Images without a package manager say it file by file.
+    for name in view.list(Utf8Path::new("var/lib/dpkg/status.d"))? {
+        let one = text(&format!("var/lib/dpkg/status.d/{name}"), METADATA_BYTES)?;
+        all.extend(stanzas(&one).filter_map(|stanza| deb(&stanza)));
+    }
+    all.extend(apk(&text("lib/apk/db/installed", LIST_BYTES)?));
+    for home in PYTHON {
+        for python in view
+            .list(Utf8Path::new(home))?
+            .iter()
+            .filter(|name| name.starts_with("python3"))
+        {
+            for packages in ["dist-packages", "site-packages"] {
+                let home = format!("{home}/{python}/{packages}");
+                for name in view
+                    .list(Utf8Path::new(&home))?
+                    .iter()
+                    .filter(|name| name.ends_with(".dist-info"))
+                {
+                    all.extend(wheel(&text(&format!("{home}/{name}/METADATA"), METADATA_BYTES)?));
+                }
+            }
+        }
+    }
+    for home in NODE {
+        for name in view.list(Utf8Path::new(home))? {
+            let scoped = match name.starts_with('@') {
+                true => view.list(&Utf8Path::new(home).join(&name))?,
+                false => vec![String::new()],
+            };
+            for inner in scoped {
+                let path = Utf8Path::new(home).join(&name).join(inner).join("package.json");
+                all.extend(npm(&text(path.as_str(), METADATA_BYTES)?));
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// The fields of one paragraph (deb-control(5)); continued lines are left out.
+type Stanza<'a> = Vec<(&'a str, &'a str)>;
+
+fn stanzas(text: &str) -> impl Iterator<Item = Stanza<'_>> {
+    text.split("\n\n").map(|paragraph| {
+        paragraph
+            .lines()
+            .filter(|line| !line.starts_with([' ', '\t']))
+            .filter_map(|line| line.split_once(':'))
+            .map(|(name, value)| (name, value.trim()))
+            .collect()
+    })
+}
+
+fn field<'a>(stanza: &Stanza<'a>, name: &str) -> Option<&'a str> {
+    let found = stanza.iter().find(|(own, _)| own.eq_ignore_ascii_case(name));
+    found.map(|(_, value)| *value).filter(|value| !value.is_empty())
+}
+
+fn deb(stanza: &Stanza<'_>) -> Option<Package> {
+    Some(Package {
+        kind: Kind::Deb,
+        name: field(stanza, "Package")?.to_owned(),
+        version: field(stanza, "Version")?.to_owned(),
+        architecture: field(stanza, "Architecture").unwrap_or_default().to_owned(),
+    })
+}
+
+/// The installed packages of dpkg's status file.
+pub fn dpkg(text: &str) -> impl Iterator<Item = Package> {
+    stanzas(text)
+        .filter(|stanza| field(stanza, "Status").is_some_and(|status| status.ends_with(" installed")))
+        .filter_map(|stanza| deb(&stanza))
+}
+
+/// Packages that dpkg began and did not finish with, and in what state they are.
+pub(crate) fn unfinished(text: &str) -> Vec<String> {
+    let done = [" installed", " not-installed", " config-files"];
+    stanzas(text)
+        .filter_map(|stanza| Some((field(&stanza, "Package")?, field(&stanza, "Status")?)))
+        .filter(|(_, status)| !done.iter().any(|done| status.ends_with(done)))
+        .map(|(name, status)| format!("{name} ({status})"))
+        .collect()
+}
+
+/// The packages of Alpine's database of what is installed.
+pub fn apk(text: &str) -> impl Iterator<Item = Package> {
+    text.split("\n\n").filter_map(|paragraph| {
+        let field = |name: &str| {
+            paragraph
+                .lines()
+                .find_map(|line| line.strip_prefix(name))
+                .map(str::trim)
+        };
+        Some(Package {
+            kind: Kind::Apk,
+            name: field("P:")?.to_owned(),
+            version: field("V:")?.to_owned(),
+            architecture: field("A:").unwrap_or_default().to_owned(),
+        })
+    })
+}
+
+/// The package of a wheel's METADATA ("Core metadata specifications" of the Python packaging guide).
+pub fn wheel(text: &str) -> Option<Package> {
+    let stanza = stanzas(text).next()?;
+    Some(Package {
+        kind: Kind::Pypi,
+        name: field(&stanza, "Name")?.to_ascii_lowercase(),
+        version: field(&stanza, "Version")?.to_owned(),
+        architecture: String::new(),
+    })
+}
+
+fn npm(text: &str) -> Option<Package> {
+    #[derive(Deserialize)]
+    struct Own {
+        name: String,
+        version: String,
+    }
+    let own: Own = serde_json::from_str(text).ok()?;
+    Some(Package {
+        kind: Kind::Npm,
+        name: own.name,
+        version: own.version,
+        architecture: String::new(),
+    })
+}
+
+impl Package {
+    /// Its package URL (github.com/package-url/purl-spec).
+    fn purl(&self, distribution: &str) -> String {
+        let space = match self.kind {
+            Kind::Deb | Kind::Apk => format!("{distribution}/"),
+            Kind::Pypi | Kind::Npm => String::new(),
+        };
+        let name = self.name.split('/').map(escaped).collect::<Vec<_>>().join("/");
+        let mut purl = format!(
+            "pkg:{}/{space}{name}@{}",
+            self.kind.word(),
+            escaped(&self.version)
+        );
+        if !self.architecture.is_empty() {
+            purl.push_str(&format!("?arch={}", escaped(&self.architecture)));
+        }
+        purl
+    }
+}
+
+fn escaped(text: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
+    let one = |b: u8| {
+        if plain(b) {
+            char::from(b).to_string()
+        } else {
+            format!("%{b:02X}")
+        }
+    };
+    text.bytes().map(one).collect()
+}
+
+/// The bill of an image as SPDX 2.3. The same image has the same bill.
+pub(crate) fn spdx(
+    image: &Digest,
+    distribution: &str,
+    created: Timestamp,
+    packages: &BTreeSet<Package>,
+) -> Value {
+    let id = |number: usize| format!("SPDXRef-Package-{number}");
+    let listed: Vec<Value> = packages
+        .iter()
+        .enumerate()
+        .map(|(number, package)| {
+            json!({
+                "SPDXID": id(number),
+                "name": package.name,
+                "versionInfo": package.version,
+                "downloadLocation": "NOASSERTION",
+                "filesAnalyzed": false,
+                "externalRefs": [{
+                    "referenceCategory": "PACKAGE-MANAGER",
+                    "referenceType": "purl",
+                    "referenceLocator": package.purl(distribution),
+                }],
+            })
+        })
+        .collect();
+    let root = json!({
+        "SPDXID": "SPDXRef-Image",
+        "name": image.to_string(),
+        "downloadLocation": "NOASSERTION",
+        "filesAnalyzed": false,
+        "primaryPackagePurpose": "CONTAINER",
+        "checksums": [{ "algorithm": "SHA256", "checksumValue": image.hex() }],
+    });
+    let describes = json!({
+        "spdxElementId": "SPDXRef-DOCUMENT", "relationshipType": "DESCRIBES", "relatedSpdxElement": "SPDXRef-Image",
+    });
+    let contains = (0..packages.len()).map(|number| {
+        json!({ "spdxElementId": "SPDXRef-Image", "relationshipType": "CONTAINS", "relatedSpdxElement": id(number) })
+    });
+    let packages: Vec<Value> = std::iter::once(root).chain(listed).collect();
+    let relationships: Vec<Value> = std::iter::once(describes).chain(contains).collect();
+    json!({
+        "spdxVersion": "SPDX-2.3",
+        "dataLicense": "CC0-1.0",
+        "SPDXID": "SPDXRef-DOCUMENT",
+        "name": format!("image-{}", image.short()),
+        "documentNamespace": format!("urn:vend:image:{}", image.hex()),
+        "creationInfo": { "created": created.to_string(), "creators": ["Tool: vend"] },
+        "documentDescribes": ["SPDXRef-Image"],
+        "packages": packages,
+        "relationships": relationships,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STATUS: &str = "Package: adduser\nStatus: install ok installed\nArchitecture: all\nVersion: 3.134\nDescription: x\n Package: fake\n\n\
+        Package: gone\nStatus: deinstall ok config-files\nVersion: 1\n\nPackage: half\nStatus: install ok half-configured\nVersion: 2\n";
+
+    #[test]
+    fn only_what_is_installed_counts() {
+        let found: Vec<Package> = dpkg(STATUS).collect();
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].purl("debian"), "pkg:deb/debian/adduser@3.134?arch=all");
+        assert_eq!(unfinished(STATUS), ["half (install ok half-configured)"]);
+        assert_eq!(dpkg("").count() + dpkg("Package\n\n:\n").count(), 0);
+    }
+
+    #[test]
+    fn other_kinds_are_read() {
+        let alpine: Vec<Package> = apk("C:Q1\nP:musl\nV:1.2.4-r2\nA:x86_64\n\nP:broken\n").collect();
+        assert_eq!(
+            alpine[0].purl("alpine"),
+            "pkg:apk/alpine/musl@1.2.4-r2?arch=x86_64"
+        );
+        assert_eq!(alpine.len(), 1);
+        let wheel = wheel("Metadata-Version: 2.1\nName: Flask\nVersion: 3.0\n\nName: no\n").unwrap();
+        assert_eq!(wheel.purl(""), "pkg:pypi/flask@3.0");
+        let npm = npm(r#"{"name":"@a/b","version":"1.0.0+x"}"#).unwrap();
+        assert_eq!(npm.purl(""), "pkg:npm/%40a/b@1.0.0%2Bx");
+    }
+
+    #[test]
+    fn a_bill_names_every_package_once() {
+        let packages: BTreeSet<Package> = dpkg(STATUS).collect();
+        let bill = spdx(&Digest::of("x"), "debian", Timestamp::UNIX_EPOCH, &packages);
+        assert_eq!(bill["packages"].as_array().unwrap().len(), 2);
+        assert_eq!(
+            bill["relationships"][1]["relatedSpdxElement"],
+            "SPDXRef-Package-0"
+        );
+        assert_eq!(
+            bill,
+            spdx(&Digest::of("x"), "debian", Timestamp::UNIX_EPOCH, &packages)
+        );
+    }
+}

@@ -1,0 +1,152 @@
+//! What one image has and another has not.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{self, Read},
+    os::unix::fs::MetadataExt as _,
+};
+
+use camino::Utf8Path;
+use model::port::{FileChange, ImageDiff, PackageChange};
+
+use super::{
+    bill::{self, Kind},
+    view::{Found, View},
+};
+use crate::layer::{Error, io_error};
+
+/// Files beyond are counted, not listed.
+const LISTED: usize = 1000;
+
+/// Both images, and how many layers at the bottom they have in common.
+pub(crate) struct Sides {
+    pub before: View,
+    pub after: View,
+    /// Of each, from the top, that the other does not have.
+    pub own: (usize, usize),
+    pub sizes: (u64, u64),
+}
+
+pub(crate) fn compare(sides: &Sides) -> Result<ImageDiff, Error> {
+    let mut paths = sides.before.touched(sides.own.0)?;
+    paths.extend(sides.after.touched(sides.own.1)?);
+    let mut diff = ImageDiff {
+        packages: packages(sides)?,
+        size_before: sides.sizes.0,
+        size_after: sides.sizes.1,
+        ..ImageDiff::default()
+    };
+    for path in paths {
+        let (before, after) = (sides.before.find(&path)?, sides.after.find(&path)?);
+        if same(before.as_ref(), after.as_ref())? {
+            continue;
+        }
+        diff.files_changed += 1;
+        if diff.files.len() < LISTED {
+            diff.files.push(FileChange {
+                path: path.to_string(),
+                before: before.as_ref().map(shown).transpose()?,
+                after: after.as_ref().map(shown).transpose()?,
+            });
+        }
+    }
+    Ok(diff)
+}
+
+fn packages(sides: &Sides) -> Result<Vec<PackageChange>, Error> {
+    type Versions = BTreeMap<(Kind, String), String>;
+    let of = |view: &View| -> Result<Versions, Error> {
+        let packages = bill::packages(view)?;
+        Ok(packages
+            .into_iter()
+            .map(|package| ((package.kind, package.name), package.version))
+            .collect())
+    };
+    let (before, after) = (of(&sides.before)?, of(&sides.after)?);
+    let mut names: Vec<&(Kind, String)> = before.keys().chain(after.keys()).collect();
+    names.sort_unstable();
+    names.dedup();
+    let changed = names
+        .into_iter()
+        .filter(|name| before.get(*name) != after.get(*name));
+    Ok(changed
+        .map(|name| PackageChange {
+            kind: name.0.word().to_owned(),
+            name: name.1.clone(),
+            before: before.get(name).cloned(),
+            after: after.get(name).cloned(),
+        })
+        .collect())
+}
+
+fn same(before: Option<&Found>, after: Option<&Found>) -> Result<bool, Error> {
+    let (Some(before), Some(after)) = (before, after) else {
+        return Ok(before.is_none() && after.is_none());
+    };
+    if before.path == after.path {
+        return Ok(true);
+    }
+    let (a, b) = (&before.metadata, &after.metadata);
+    if (a.mode(), a.uid(), a.gid()) != (b.mode(), b.uid(), b.gid()) {
+        return Ok(false);
+    }
+    if a.is_symlink() {
+        return Ok(link(&before.path)? == link(&after.path)?);
+    }
+    match a.is_file() {
+        true => Ok(a.len() == b.len() && same_bytes(&before.path, &after.path)?),
+        false => Ok(true),
+    }
+}
+
+fn same_bytes(one: &Utf8Path, other: &Utf8Path) -> Result<bool, Error> {
+    let open = |path: &Utf8Path| fs::File::open(path).map_err(io_error("read", path));
+    let (mut one_file, mut other_file) = (open(one)?, open(other)?);
+    let (mut one_bytes, mut other_bytes) = (vec![0; 1 << 16], vec![0; 1 << 16]);
+    loop {
+        let read = fill(&mut one_file, &mut one_bytes).map_err(io_error("read", one))?;
+        let other_read = fill(&mut other_file, &mut other_bytes).map_err(io_error("read", other))?;
+        if one_bytes[..read] != other_bytes[..other_read] {
+            return Ok(false);
+        }
+        if read == 0 {
+            return Ok(true);
+        }
+    }
+}
+
+fn fill(from: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut length = 0;
+    while length < buffer.len() {
+        match from.read(&mut buffer[length..])? {
+            0 => break,
+            read => length += read,
+        }
+    }
+    Ok(length)
+}
+
+fn link(path: &Utf8Path) -> Result<String, Error> {
+    let target = fs::read_link(path).map_err(io_error("read", path))?;
+    Ok(target.to_string_lossy().into_owned())
+}
+
+fn shown(found: &Found) -> Result<String, Error> {
+    let metadata = &found.metadata;
+    let rest = format!(
+        "{:o} {}:{}",
+        metadata.mode() & 0o7777,
+        metadata.uid(),
+        metadata.gid()
+    );
+    Ok(if metadata.is_symlink() {
+        format!("link to {}", link(&found.path)?)
+    } else if metadata.is_dir() {
+        format!("directory {rest}")
+    } else if metadata.is_file() {
+        format!("file {rest} {} bytes", metadata.len())
+    } else {
+        format!("special {rest}")
+    })
+}

@@ -1,0 +1,277 @@
+//! Bases stay new: each that a live release stands on is looked at once a day, and what stands on one that has become
+//! another is made again as a push of its own commit, through the normal flow.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use jiff::{SignedDuration, Timestamp};
+use model::{
+    Digest, Place, TenantName,
+    port::{BaseOrder, BaseSeen, Fault, Shelf},
+    release::Release,
+    spec::{Base, Refresh},
+};
+use store::{By, Error, NewPush, Store, Tx};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::flow::{World, images, stored};
+
+/// Between two rounds; a round does little when nothing is old.
+const EVERY: Duration = Duration::from_secs(3600);
+/// From the start to the first round: pushes that wait go first.
+const FIRST: Duration = Duration::from_secs(300);
+/// How old a look at a base may be.
+const AGE: SignedDuration = SignedDuration::from_hours(24);
+/// A push that was made because a base moved, and one that nobody is asked about.
+pub const REFRESH: &str = "refresh";
+pub const AUTOMATIC: &str = "refresh-automatic";
+
+pub async fn run(world: Arc<World>, cancel: CancellationToken) {
+    let work = async {
+        sleep(FIRST).await;
+        loop {
+            if let Err(fault) = round(&world).await {
+                warn!("bases could not be looked at: {fault}");
+            }
+            sleep(EVERY).await;
+        }
+    };
+    tokio::select! { () = cancel.cancelled() => {}, () = work => {} }
+}
+
+/// What is live, and on which image.
+type Live = BTreeMap<Place, Release>;
+
+async fn round(world: &Arc<World>) -> Result<(), Fault> {
+    let live = world.store.read(|db| live(db)).await.map_err(stored)?;
+    let seen = world.node.bases().await?;
+    for (place, release) in due(&live, &seen.bases, crate::clock::now()) {
+        let image = &release.spec.image;
+        let order = BaseOrder {
+            base: image.base.clone(),
+            tenant: tenant_of(&image.base, &place),
+            login: images::login(world, &place, image).await?,
+        };
+        match world.node.refresh(&order).await {
+            Ok(true) => info!(
+                base = image.base,
+                "the base {} has become another one", image.base
+            ),
+            Ok(false) => {}
+            Err(fault) => warn!(base = image.base, "cannot look at a base: {fault}"),
+        }
+    }
+    let stale = world.node.bases().await?.stale;
+    if renew(&world.store, &live, &stale, crate::clock::now()).await? > 0 {
+        world.pokes.pushes.notify_one();
+    }
+    Ok(())
+}
+
+fn live(db: &store::Db<'_>) -> Result<Live, Error> {
+    let mut live = Live::new();
+    for environment in db.environments(None)? {
+        if let Some(release) = environment.live {
+            let release = db.release(&environment.place, release)?;
+            live.insert(environment.place, release.content);
+        }
+    }
+    Ok(live)
+}
+
+/// What a registry gives depends on who asks.
+fn tenant_of(base: &str, place: &Place) -> Option<TenantName> {
+    matches!(base.parse(), Ok(Base::Oci(_))).then(|| place.tenant.clone())
+}
+
+/// One release for each base that may move and was not looked at lately.
+fn due(live: &Live, seen: &[BaseSeen], now: Timestamp) -> Vec<(Place, Release)> {
+    let mut asked = BTreeSet::new();
+    let mut due = Vec::new();
+    for (place, release) in live {
+        let base = &release.spec.image.base;
+        let tenant = tenant_of(base, place);
+        let moves = base.parse::<Base>().is_ok_and(|base| base.moves());
+        let fresh = seen
+            .iter()
+            .any(|seen| seen.base == *base && seen.tenant == tenant && seen.checked_at + AGE > now);
+        if moves && !fresh && asked.insert((base.clone(), tenant)) {
+            due.push((place.clone(), release.clone()));
+        }
+    }
+    due
+}
+
+/// Queues each live release that stands on an old base once more, where its own `vend.yaml` wants that. How many.
+async fn renew(store: &Store, live: &Live, stale: &BTreeSet<Digest>, now: Timestamp) -> Result<usize, Fault> {
+    let wanted = live.iter().filter(|(_, release)| stale.contains(&release.image));
+    let mut queued = 0;
+    for (place, release) in wanted {
+        let origin = match release.spec.image.refresh {
+            Refresh::Manual => continue,
+            Refresh::Release => REFRESH,
+            Refresh::Automatic => AUTOMATIC,
+        };
+        let (place, commit) = (place.clone(), release.commit.clone());
+        let done = store
+            .write(move |tx| queue(tx, &place, commit, origin, now))
+            .await;
+        queued += usize::from(done.map_err(stored)?);
+    }
+    Ok(queued)
+}
+
+/// Nothing is queued behind what goes on or waits already: that stands on the new base anyway. Nor twice a day: one that
+/// failed or was refused is for people to look at.
+fn queue(
+    tx: &mut Tx<'_>,
+    place: &Place,
+    commit: model::port::Commit,
+    origin: &str,
+    now: Timestamp,
+) -> Result<bool, Error> {
+    let last = tx.pushes(&place.tenant, &place.app, Some(&place.environment), None, 1)?;
+    let lately = |push: &store::Push| {
+        matches!(push.origin.as_str(), REFRESH | AUTOMATIC) && push.changed_at + AGE > now
+    };
+    let waits = |push: &store::Push| push.state == store::PushState::Waiting;
+    if tx.is_busy(place)? || last.iter().any(|push| waits(push) || lately(push)) {
+        return Ok(false);
+    }
+    let push = NewPush {
+        tenant: place.tenant.clone(),
+        app: place.app.clone(),
+        environment: Some(place.environment.clone()),
+        branch: commit.branch.clone(),
+        commit,
+        origin: origin.to_owned(),
+    };
+    tx.enqueue_push(&push, &By::platform(now))?;
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use model::{port::Commit, spec};
+    use store::NewRelease;
+
+    use super::*;
+
+    fn now() -> Timestamp {
+        Timestamp::from_second(1_790_000_000).unwrap()
+    }
+
+    fn place(environment: &str) -> Place {
+        format!("acme/shop/{environment}").parse().unwrap()
+    }
+
+    /// A store with one live release of an image in each environment, whose `image:` is as given.
+    async fn world(environments: &[(&'static str, &'static str)]) -> (tempfile::TempDir, Store) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = camino::Utf8PathBuf::from_path_buf(directory.path().join("serve")).unwrap();
+        let store = Store::open(&path).unwrap();
+        let environments = environments.to_vec();
+        let written = store.write(move |tx| {
+            let by = By::platform(now());
+            let first = place(environments[0].0);
+            tx.create_tenant(&first.tenant, &by)?;
+            tx.create_app(&first.tenant, &first.app, None, &by)?;
+            for (name, image) in &environments {
+                let place = place(name);
+                tx.ensure_environment(&place, name, &by)?;
+                let text = format!("app: shop\nimage: {image}\nenvironments: {{ {name}: }}\n");
+                let (app, _) = spec::App::parse(&text, "vend.yaml", &|_| true).expect("it is right");
+                let commit = Commit {
+                    id: "0".repeat(40),
+                    author: String::new(),
+                    message: String::new(),
+                    branch: (*name).to_owned(),
+                    repository: String::new(),
+                    committed_at: now(),
+                };
+                let new = NewRelease {
+                    commit,
+                    source: Digest::of("source"),
+                    image: Digest::of(name),
+                    revision: Digest::of("revision"),
+                    spec: app.environments[0].clone(),
+                    secrets: Default::default(),
+                    execution: None,
+                };
+                tx.create_release(&place, &new, &by)?;
+                tx.set_live(&place, 1, now(), &by)?;
+            }
+            Ok::<(), Error>(())
+        });
+        written.await.unwrap();
+        (directory, store)
+    }
+
+    #[tokio::test]
+    async fn what_stands_on_an_old_base_is_queued_once_as_its_owner_wants() {
+        let (_directory, store) = world(&[
+            ("dev", "{ refresh: automatic }"),
+            ("production", "{ base: debian-13 }"),
+            ("staging", "{ refresh: manual }"),
+            ("test", "{}"),
+        ])
+        .await;
+        let live = store.read(|db| live(db)).await.unwrap();
+        let stale = ["dev", "production", "staging"].map(Digest::of).into();
+        assert_eq!(renew(&store, &live, &stale, now()).await.unwrap(), 2);
+        assert_eq!(
+            renew(&store, &live, &stale, now()).await.unwrap(),
+            0,
+            "they wait already"
+        );
+        let pushes = store
+            .read(|db| db.pushes(&"acme".parse().unwrap(), &"shop".parse().unwrap(), None, None, 10))
+            .await
+            .unwrap();
+        let found: Vec<(&str, &str)> = pushes
+            .iter()
+            .map(|push| (push.branch.as_str(), push.origin.as_str()))
+            .collect();
+        assert_eq!(found, [("production", REFRESH), ("dev", AUTOMATIC)]);
+    }
+
+    #[tokio::test]
+    async fn each_base_is_looked_at_once_a_day() {
+        let (_directory, store) = world(&[
+            ("dev", "{}"),
+            ("production", "{}"),
+            ("staging", "{ base: \"oci:registry.example/a:1\" }"),
+            ("test", "{ base: \"tar:base.tar\" }"),
+        ])
+        .await;
+        let live = store.read(|db| live(db)).await.unwrap();
+        let names = |seen: &[BaseSeen]| -> Vec<String> {
+            let due = due(&live, seen, now());
+            due.into_iter()
+                .map(|(_, release)| release.spec.image.base)
+                .collect()
+        };
+        assert_eq!(names(&[]), ["debian-12", "oci:registry.example/a:1"]);
+        let seen = |base: &str, tenant: Option<&str>, hours: i64| BaseSeen {
+            base: base.to_owned(),
+            tenant: tenant.map(|tenant| tenant.parse().unwrap()),
+            key: Digest::of("key"),
+            checked_at: now() - SignedDuration::from_hours(hours),
+        };
+        assert_eq!(names(&[seen("debian-12", None, 1)]), ["oci:registry.example/a:1"]);
+        let both = [
+            seen("debian-12", None, 30),
+            seen("oci:registry.example/a:1", Some("acme"), 1),
+        ];
+        assert_eq!(names(&both), ["debian-12"]);
+        assert_eq!(
+            names(&[seen("oci:registry.example/a:1", Some("rival"), 1)]).len(),
+            2
+        );
+    }
+}

@@ -1,0 +1,152 @@
+//! Images: what they hold, what was signed about them, and in and out.
+//!
+//! An image belongs to the tenants whose releases stand on it; to everybody else it is not there.
+
+use axum::{
+    Json,
+    body::Body,
+    extract::{Path, State as Held},
+    http::header,
+    response::{IntoResponse, Response},
+};
+use model::{
+    Digest,
+    ledger::Deed,
+    policy::Action,
+    port::{BasesSeen, ImageDiff},
+    wire::{ImageShown, Imported},
+};
+use serde::Deserialize;
+
+use super::{auth::Caller, hosts::images_of, input::Query, refusal::Refusal, scope::Scope, state::State};
+
+/// Refuses an image of which nothing in the caller's scope knows.
+async fn seen(state: &State, caller: &Caller, image: Digest) -> Result<(), Refusal> {
+    let scope = Scope::default().within(caller)?;
+    if scope.tenant.is_none() {
+        return Ok(());
+    }
+    let images = state.store.read(move |db| images_of(db, &scope)).await?;
+    match images.iter().any(|own| own.digest == image) {
+        true => Ok(()),
+        false => Err(Refusal::not_found("image")),
+    }
+}
+
+/// What an image is made of, and what was signed about it.
+#[utoipa::path(get, path = "/v1/images/{digest}", operation_id = "images.show", tag = "images",
+    params(("digest" = String, Path)), responses((status = 200, body = ImageShown), Refusal))]
+pub async fn show(
+    Held(state): Held<State>,
+    caller: Caller,
+    Path(image): Path<Digest>,
+) -> Result<Json<ImageShown>, Refusal> {
+    seen(&state, &caller, image).await?;
+    let about = state.sight.image(image).await?;
+    let signed = state.store.read(move |db| db.attestations(&image)).await?;
+    Ok(Json(ImageShown {
+        about,
+        attestations: signed.into_iter().map(|one| one.envelope).collect(),
+    }))
+}
+
+/// The bill of materials of an image, as SPDX 2.3.
+#[utoipa::path(get, path = "/v1/images/{digest}/bill", operation_id = "images.bill", tag = "images",
+    params(("digest" = String, Path)), responses((status = 200, body = Object), Refusal))]
+pub async fn bill(
+    Held(state): Held<State>,
+    caller: Caller,
+    Path(image): Path<Digest>,
+) -> Result<Json<serde_json::Value>, Refusal> {
+    seen(&state, &caller, image).await?;
+    Ok(Json(state.sight.bill(image).await?))
+}
+
+/// What differs between two images.
+#[utoipa::path(get, path = "/v1/images/{digest}/diff/{other}", operation_id = "images.diff", tag = "images",
+    params(("digest" = String, Path), ("other" = String, Path)), responses((status = 200, body = ImageDiff), Refusal))]
+pub async fn diff(
+    Held(state): Held<State>,
+    caller: Caller,
+    Path((before, after)): Path<(Digest, Digest)>,
+) -> Result<Json<ImageDiff>, Refusal> {
+    seen(&state, &caller, before).await?;
+    seen(&state, &caller, after).await?;
+    Ok(Json(state.sight.compare(before, after).await?))
+}
+
+/// The bases that are known: the platform's own, and those of the caller.
+#[utoipa::path(get, path = "/v1/bases", operation_id = "bases.list", tag = "images",
+    responses((status = 200, body = BasesSeen), Refusal))]
+pub async fn bases(Held(state): Held<State>, caller: Caller) -> Result<Json<BasesSeen>, Refusal> {
+    let scope = Scope::default().within(&caller)?;
+    let mut seen = state.sight.bases().await?;
+    if let Some(own) = &scope.tenant {
+        seen.bases
+            .retain(|base| base.tenant.as_ref().is_none_or(|tenant| tenant == own));
+        let scope = scope.clone();
+        let images = state.store.read(move |db| images_of(db, &scope)).await?;
+        seen.stale
+            .retain(|stale| images.iter().any(|image| image.digest == *stale));
+    }
+    Ok(Json(seen))
+}
+
+/// How an image is written.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct Exporting {
+    /// `gzip` (when absent), `zstd` or `none`.
+    compression: Option<String>,
+    /// What the image is called in the layout.
+    tag: Option<String>,
+}
+
+/// An image as a tar of an OCI layout.
+#[utoipa::path(get, path = "/v1/images/{digest}/export", operation_id = "images.export", tag = "images",
+    params(("digest" = String, Path), Exporting),
+    responses((status = 200, body = String, content_type = "application/x-tar"), Refusal))]
+pub async fn export(
+    Held(state): Held<State>,
+    caller: Caller,
+    Path(image): Path<Digest>,
+    Query(how): Query<Exporting>,
+) -> Result<Response, Refusal> {
+    seen(&state, &caller, image).await?;
+    let plain = |text: &String| {
+        text.len() <= 128
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+    };
+    let compression = how.compression.unwrap_or_else(|| "gzip".to_owned());
+    if !plain(&compression) || !how.tag.as_ref().is_none_or(plain) {
+        return Err(Refusal::invalid("a tag is letters, digits and `._-`"));
+    }
+    let tag = how.tag.map(|tag| format!("&tag={tag}")).unwrap_or_default();
+    let body = state
+        .sight
+        .export(image, format!("compression={compression}{tag}"))
+        .await?;
+    Ok(([(header::CONTENT_TYPE, "application/x-tar")], body).into_response())
+}
+
+/// Takes in an image: the body is a tar of an OCI layout.
+#[utoipa::path(put, path = "/v1/images", operation_id = "images.import", tag = "images",
+    request_body(content = String, content_type = "application/x-tar"),
+    responses((status = 200, body = Imported), Refusal))]
+pub async fn import(Held(state): Held<State>, caller: Caller, body: Body) -> Result<Json<Imported>, Refusal> {
+    caller.may(Action::Operate, None, "platform")?;
+    let image = state.sight.import(body).await?;
+    let deed = Deed {
+        actor: caller.0.actor.clone(),
+        action: "image.import".to_owned(),
+        tenant: None,
+        object: image.to_string(),
+        detail: serde_json::json!({}),
+    };
+    let now = state.now();
+    state.store.write(move |tx| tx.record(deed, now)).await?;
+    Ok(Json(Imported { image }))
+}
