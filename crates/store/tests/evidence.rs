@@ -39,6 +39,8 @@ fn built() -> Built {
         reports: vec![],
         exported: BTreeMap::new(),
         log: "build/t-1".parse().unwrap(),
+        name: None,
+        secondary: BTreeMap::new(),
     }
 }
 
