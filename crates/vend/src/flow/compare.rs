@@ -132,7 +132,7 @@ pub fn tests(before: &[TestReport], after: &[TestReport]) -> Vec<Change> {
     let old = |group: &str| before.iter().find(|report| report.group == group).map(said);
     let line = |report: &TestReport| {
         let mut text = said(report);
-        if let Some(changes) = &report.changes {
+        if let Some(changes) = report.changes.as_ref().filter(|changes| !changes.is_empty()) {
             text = format!("{text} ({})", changes.summary());
         }
         Change::new(
