@@ -10,7 +10,7 @@ use model::{
     DeploymentId, Digest, ExecutionId, HostId, Place, Ticket,
     port::{
         Baked, Built, CheckResult, EventReport, EventStatus, Fault, LifecycleEvent, ScriptCode,
-        ScriptFailure, Verdict,
+        ScriptFailure, TestReport, Verdict,
     },
 };
 use store::{DeploymentState, Error, NewBake, NewBuild, NewDeployment, Status, WorkState};
@@ -73,6 +73,45 @@ async fn a_repeated_ticket_is_the_same_build_and_its_first_answer_stays() {
             assert_eq!(builds[1].built, Some(built()));
             assert_eq!(builds[0].log, fault.evidence);
             assert_eq!(tx.builds_of_execution(&ExecutionId::from_bits(1))?.len(), 2);
+            Ok(())
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_release_knows_what_its_builds_said_of_tests() {
+    let world = World::new();
+    let dev = world.environment("acme/shop/dev").await;
+    world
+        .write(move |tx| {
+            let tested = |group: &str| Built {
+                reports: vec![TestReport {
+                    group: group.to_owned(),
+                    total: 2,
+                    passed: 1,
+                    failed: 1,
+                    skipped: 0,
+                    duration_ms: 5,
+                    failures: vec![],
+                    coverage: None,
+                    changes: None,
+                }],
+                ..built()
+            };
+            for (task, group) in [(1, "unit"), (2, "e2e")] {
+                tx.begin_build(&new_build(&dev, task), &by(1))?;
+                tx.finish_build(&ticket(task), Ok(&tested(group)), &by(2))?;
+            }
+            let mut built = release("x");
+            built.execution = Some(ExecutionId::from_bits(1));
+            let first = tx.create_release(&dev, &built, &by(3))?.content.number;
+            let second = tx.create_release(&dev, &release("y"), &by(4))?.content.number;
+            let groups = |number: u64| -> Result<Vec<String>, Error> {
+                let reports = tx.reports_of_release(&dev, number)?;
+                Ok(reports.into_iter().map(|report| report.group).collect())
+            };
+            assert_eq!(groups(first)?, ["unit", "e2e"]);
+            assert!(groups(second)?.is_empty() && groups(99)?.is_empty());
             Ok(())
         })
         .await;

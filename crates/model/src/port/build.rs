@@ -169,6 +169,14 @@ pub struct TestChanges {
 }
 
 impl TestChanges {
+    /// Nothing is to be told.
+    pub fn is_empty(&self) -> bool {
+        self.new_failures.is_empty()
+            && self.fixed.is_empty()
+            && self.flaky.is_empty()
+            && self.slower.is_empty()
+    }
+
     /// For a line of a log or a plan: `2 new failures, 1 fixed, 1 flaky, 1 slower`.
     pub fn summary(&self) -> String {
         let counts = [

@@ -132,7 +132,7 @@ pub fn tests(before: &[TestReport], after: &[TestReport]) -> Vec<Change> {
     let old = |group: &str| before.iter().find(|report| report.group == group).map(said);
     let line = |report: &TestReport| {
         let mut text = said(report);
-        if let Some(changes) = &report.changes {
+        if let Some(changes) = report.changes.as_ref().filter(|changes| !changes.is_empty()) {
             text = format!("{text} ({})", changes.summary());
         }
         Change::new(
@@ -344,9 +344,53 @@ fn pairs(mut before: BTreeMap<String, String>, after: BTreeMap<String, String>) 
 #[cfg(test)]
 mod tests {
     use jiff::Timestamp;
-    use model::{Digest, port::Commit};
+    use model::{
+        Digest,
+        port::{Commit, TestChanges},
+    };
 
     use super::*;
+
+    #[test]
+    fn tests_are_a_line_for_each_group() {
+        let report = |group: &str, passed, failed| TestReport {
+            group: group.to_owned(),
+            total: passed + failed,
+            passed,
+            failed,
+            skipped: 0,
+            duration_ms: 0,
+            failures: Vec::new(),
+            coverage: None,
+            changes: None,
+        };
+        let mut covered = report("cover", 0, 0);
+        let mut coverage = Coverage::default();
+        [true, false, true, true]
+            .into_iter()
+            .for_each(|reached| coverage.lines.count(reached));
+        covered.coverage = Some(coverage);
+        let mut broken = report("unit", 7, 1);
+        broken.changes = Some(TestChanges {
+            new_failures: vec!["a".to_owned()],
+            ..TestChanges::default()
+        });
+        let told: Vec<(String, Option<String>, Option<String>)> =
+            tests(&[report("unit", 8, 0)], &[broken, covered])
+                .into_iter()
+                .map(|change| (change.name, change.before, change.after))
+                .collect();
+        let line = |name: &str, before: Option<&str>, after: &str| {
+            (name.to_owned(), before.map(str::to_owned), Some(after.to_owned()))
+        };
+        assert_eq!(
+            told,
+            [
+                line("unit", Some("8 of 8 passed"), "7 of 8 passed (1 new failure)"),
+                line("cover", None, "75.0 % of lines"),
+            ]
+        );
+    }
 
     fn release(number: u64, yaml: &str) -> Release {
         let there = |path: &Utf8Path| path == "Procfile";
