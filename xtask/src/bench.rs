@@ -4,6 +4,7 @@
 //! that it cannot measure a short cut that users do not have. It asserts nothing about times: machines differ.
 
 mod corridor;
+mod deploy;
 mod load;
 mod memory;
 mod platform;
@@ -21,7 +22,8 @@ use self::table::Table;
 
 #[derive(Args)]
 pub struct Bench {
-    /// `corridor`: from a push to traffic, on this machine, as root. `states`: the engine of state machines.
+    /// `corridor`: from a push to traffic, on this machine, as root. `deploy`: a deployment on one host, and its agent, as
+    /// root. `states`: the engine of state machines.
     name: String,
     /// Fewer repetitions.
     #[arg(long)]
@@ -51,21 +53,36 @@ impl Bench {
                 table.keep(&states::kept())?;
                 went
             }
-            other => bail!("no benchmark `{other}`: there are `corridor` and `states`"),
+            "deploy" => self.deploy(),
+            other => bail!("no benchmark `{other}`: there are `corridor`, `deploy` and `states`"),
         }
     }
 
-    fn corridor(&self) -> anyhow::Result<()> {
-        let binary = match &self.binary {
+    fn deploy(&self) -> anyhow::Result<()> {
+        let binary = self.release()?;
+        let mut table = Table::default();
+        let went = deploy::run(&binary, self, &mut table);
+        table.print();
+        table.keep(&deploy::kept())?;
+        went
+    }
+
+    /// The binary that is measured.
+    fn release(&self) -> anyhow::Result<PathBuf> {
+        match &self.binary {
             Some(binary) => {
-                std::path::absolute(binary).with_context(|| format!("no path: {}", binary.display()))?
+                std::path::absolute(binary).with_context(|| format!("no path: {}", binary.display()))
             }
             None => {
                 let build = crate::cargo(["build", "--release", "--package", "vend"]);
                 crate::step("the release binary", build)?;
-                crate::binary("release")
+                Ok(crate::binary("release"))
             }
-        };
+        }
+    }
+
+    fn corridor(&self) -> anyhow::Result<()> {
+        let binary = self.release()?;
         let mut table = Table::default();
         let bytes = std::fs::metadata(&binary)
             .with_context(|| format!("no binary {}", binary.display()))?
