@@ -184,7 +184,7 @@ impl Host {
         let deadline = Instant::now() + Duration::from_secs(20);
         let mut executed = None;
         while Instant::now() < deadline {
-            let pid = memory::children(self.0.id()).into_iter().next();
+            let pid = memory::children(self.0.id()).next();
             let is_agent =
                 pid.filter(|pid| memory::argument(*pid, 0).is_some_and(|name| name.ends_with("vend-bench")));
             if executed.is_none() && is_agent.is_some() {
