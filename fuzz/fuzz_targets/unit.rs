@@ -1,7 +1,7 @@
-//! Any text is a unit file, and its command lines can be put together.
+//! Any text is a unit file and a timer, and its command lines can be put together.
 #![no_main]
 
-use host::agent::unit::{expand_line, parse, split};
+use host::agent::unit::{expand_line, parse, split, timer};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
@@ -10,4 +10,7 @@ fuzz_target!(|text: &str| {
         let _ = expand_line(line, |name| (name.len() % 2 == 0).then_some("a b"));
     }
     let _ = split(text);
+    for calendar in timer::parse("fuzz", text).calendar {
+        let _ = calendar.next(jiff::civil::date(2026, 2, 28).at(23, 59, 59, 0));
+    }
 });

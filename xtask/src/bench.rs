@@ -5,6 +5,7 @@
 
 mod bake;
 mod corridor;
+mod deploy;
 mod edge;
 mod load;
 mod memory;
@@ -23,8 +24,9 @@ use self::table::Table;
 
 #[derive(Args)]
 pub struct Bench {
-    /// `corridor`: from a push to traffic, on this machine, as root. `states`: the engine of state machines.
-    /// `bake`: images, beside buildah, as root. `edge`: the load balancer beside others.
+    /// `corridor`: from a push to traffic, on this machine, as root. `deploy`: a deployment on one host, and its agent,
+    /// as root. `bake`: images, beside buildah, as root. `edge`: the load balancer beside others. `states`: the engine
+    /// of state machines.
     name: String,
     /// Fewer repetitions.
     #[arg(long)]
@@ -68,21 +70,36 @@ impl Bench {
                 table.keep(&crate::target().join("bench/bake.json"))?;
                 went
             }
-            other => bail!("no benchmark `{other}`: there are `corridor`, `states`, `bake` and `edge`"),
+            "deploy" => self.deploy(),
+            other => bail!("no benchmark `{other}`: there are `bake`, `corridor`, `deploy`, `edge` and `states`"),
         }
     }
 
-    fn corridor(&self) -> anyhow::Result<()> {
-        let binary = match &self.binary {
+    fn deploy(&self) -> anyhow::Result<()> {
+        let binary = self.release()?;
+        let mut table = Table::default();
+        let went = deploy::run(&binary, self, &mut table);
+        table.print();
+        table.keep(&deploy::kept())?;
+        went
+    }
+
+    /// The binary that is measured.
+    fn release(&self) -> anyhow::Result<PathBuf> {
+        match &self.binary {
             Some(binary) => {
-                std::path::absolute(binary).with_context(|| format!("no path: {}", binary.display()))?
+                std::path::absolute(binary).with_context(|| format!("no path: {}", binary.display()))
             }
             None => {
                 let build = crate::cargo(["build", "--release", "--package", "vend"]);
                 crate::step("the release binary", build)?;
-                crate::binary("release")
+                Ok(crate::binary("release"))
             }
-        };
+        }
+    }
+
+    fn corridor(&self) -> anyhow::Result<()> {
+        let binary = self.release()?;
         let mut table = Table::default();
         let bytes = std::fs::metadata(&binary)
             .with_context(|| format!("no binary {}", binary.display()))?

@@ -325,11 +325,15 @@ impl Hosts {
     /// As a person or a reconciler sees it.
     async fn seen(&self, record: Record, running: bool) -> HostSeen {
         let usage = self.containers.usage(record.host.as_str());
-        let configured = running && {
-            let agent = self.agent(&record.host);
-            let health = tokio::time::timeout(Duration::from_secs(1), agent.health()).await;
-            health.is_ok_and(|health| health.is_ok_and(|health| health.configured))
+        let health = match running {
+            true => {
+                let agent = self.agent(&record.host);
+                let health = tokio::time::timeout(Duration::from_secs(1), agent.health()).await;
+                health.ok().and_then(Result::ok)
+            }
+            false => None,
         };
+        let disk = health.as_ref().and_then(|health| health.disk);
         HostSeen {
             state: if running {
                 HostState::Running
@@ -339,7 +343,9 @@ impl Hosts {
             memory_bytes: usage.memory_bytes,
             cpu_ms: usage.cpu_ms,
             pids: usage.processes,
-            configured,
+            disk_bytes: disk.map(|disk| disk.used_bytes),
+            disk_total_bytes: disk.map(|disk| disk.total_bytes),
+            configured: health.is_some_and(|health| health.configured),
             host: record.host,
             place: record.place,
             role: record.role,

@@ -244,6 +244,11 @@ async fn survivors_are_managed(hosts: &Hosts) {
             host.pids
         );
         assert_eq!((host.state, host.configured), (HostState::Running, true));
+        assert!(
+            host.disk_bytes
+                .is_some_and(|used| Some(used) < host.disk_total_bytes),
+            "{host:?}"
+        );
         assert!(host.pids >= 2 && host.memory_bytes > 0);
     }
     // The same ticket gives the first answer; another ticket finds the host as it is; another order is refused.

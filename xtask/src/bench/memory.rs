@@ -38,7 +38,7 @@ fn all() -> impl Iterator<Item = u32> {
     entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
 }
 
-fn children(parent: u32) -> impl Iterator<Item = u32> {
+pub fn children(parent: u32) -> impl Iterator<Item = u32> {
     all().filter(move |pid| {
         let stat = fs::read_to_string(process(*pid).join("stat")).unwrap_or_default();
         // The name before it, in brackets, may hold anything.
@@ -51,13 +51,13 @@ fn children(parent: u32) -> impl Iterator<Item = u32> {
     })
 }
 
-fn argument(pid: u32, index: usize) -> Option<String> {
+pub fn argument(pid: u32, index: usize) -> Option<String> {
     let line = fs::read(process(pid).join("cmdline")).ok()?;
     let argument = line.split(|byte| *byte == 0).nth(index)?;
     Some(String::from_utf8_lossy(argument).into_owned())
 }
 
-fn pss(pid: u32) -> Option<f64> {
+pub fn pss(pid: u32) -> Option<f64> {
     let text = fs::read_to_string(process(pid).join("smaps_rollup")).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
     let kib: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;

@@ -21,6 +21,15 @@ pub struct Health {
     /// Services that run, and services that do not though they should.
     pub active: usize,
     pub failed: usize,
+    /// The host's own disk.
+    #[serde(default)]
+    pub disk: Option<Disk>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disk {
+    pub used_bytes: u64,
+    pub total_bytes: u64,
 }
 
 /// What a host's processes get. Only ever in memory: after a restart of the host it is asked for again.

@@ -34,8 +34,8 @@ use tokio::{net::UnixListener, sync::Semaphore, task::JoinSet};
 
 use super::{
     api::{
-        Configuration, ControlOrder, ControlOutcome, DaemonOrder, Deploy, Health, LogFile, Reports, RunOrder,
-        RunOutcome, ServiceStatus,
+        Configuration, ControlOrder, ControlOutcome, DaemonOrder, Deploy, Disk, Health, LogFile, Reports,
+        RunOrder, RunOutcome, ServiceStatus,
     },
     control,
     files::Files,
@@ -193,6 +193,16 @@ async fn health(State(agent): State<Agent>) -> Json<Health> {
         started_at: agent.started_at,
         active,
         failed,
+        disk: disk(),
+    })
+}
+
+fn disk() -> Option<Disk> {
+    let root = rustix::fs::statvfs("/").ok()?;
+    let bytes = |blocks: u64| blocks.saturating_mul(root.f_frsize);
+    Some(Disk {
+        used_bytes: bytes(root.f_blocks.saturating_sub(root.f_bfree)),
+        total_bytes: bytes(root.f_blocks),
     })
 }
 

@@ -100,6 +100,11 @@ pub struct HostSeen {
     pub cpu_ms: u64,
     /// Processes that run in it.
     pub pids: u32,
+    /// In use of its own disk, and all of it, as its agent says; `None` when that does not answer.
+    #[serde(default)]
+    pub disk_bytes: Option<u64>,
+    #[serde(default)]
+    pub disk_total_bytes: Option<u64>,
     /// Its agent holds the environment; false after the agent's memory was lost.
     pub configured: bool,
 }

@@ -119,6 +119,11 @@ pub struct Host {
     pub cpu_ms: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pids: Option<u32>,
+    /// Of its own disk, as its agent says: in use, and in all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_bytes: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_total_bytes: Option<u64>,
     #[schema(value_type = String, format = DateTime)]
     pub created_at: Timestamp,
 }

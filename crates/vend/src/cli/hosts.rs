@@ -48,7 +48,8 @@ pub async fn hosts(command: &Hosts, global: &Global) -> Result<(), Failure> {
     let output = global.output();
     output.show(&page, |page| {
         let mut table = Table::new([
-            "HOST", "WHERE", "ROLE", "WANTED", "SEEN", "RELEASE", "ADDRESS", "MEMORY", "PIDS", "CREATED",
+            "HOST", "WHERE", "ROLE", "WANTED", "SEEN", "RELEASE", "ADDRESS", "MEMORY", "DISK", "PIDS",
+            "CREATED",
         ]);
         for host in &page.items {
             let seen = match host.seen {
@@ -65,6 +66,7 @@ pub async fn hosts(command: &Hosts, global: &Global) -> Result<(), Failure> {
                 maybe(host.release.map(|number| format!("v{number}"))),
                 cell(&host.address),
                 maybe(host.memory_bytes.map(size)),
+                maybe(host.disk_bytes.map(size)),
                 maybe(host.pids),
                 cell(ago(host.created_at, now())),
             ]);

@@ -47,6 +47,8 @@ fn wire(host: store::Host, seen: Option<&HostSeen>) -> Host {
         memory_bytes: seen.map(|seen| seen.memory_bytes),
         cpu_ms: seen.map(|seen| seen.cpu_ms),
         pids: seen.map(|seen| seen.pids),
+        disk_bytes: seen.and_then(|seen| seen.disk_bytes),
+        disk_total_bytes: seen.and_then(|seen| seen.disk_total_bytes),
         created_at: host.created_at,
     }
 }

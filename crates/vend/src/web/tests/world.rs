@@ -139,6 +139,8 @@ impl Sight for Machine {
             memory_bytes: 1,
             cpu_ms: 1,
             pids: 1,
+            disk_bytes: Some(1),
+            disk_total_bytes: Some(2),
             configured: true,
         }])
     }
