@@ -249,7 +249,9 @@ impl Config {
     }
 
     fn metrics(&self) -> Result<Option<TcpListener>, Failure> {
-        let Some(address) = self.metrics else { return Ok(None) };
+        let Some(address) = self.metrics else {
+            return Ok(None);
+        };
         let failed = |error: std::io::Error| Failure {
             cause: Some(error.to_string()),
             ..Failure::failed(format!("cannot listen at {address}"))
@@ -460,7 +462,9 @@ mod tests {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/guides/edge.md");
         let text = std::fs::read_to_string(path).unwrap();
         let blocks = text.split("```yaml\n").skip(1);
-        blocks.map(|block| block.split("```").next().unwrap().to_owned()).collect()
+        blocks
+            .map(|block| block.split("```").next().unwrap().to_owned())
+            .collect()
     }
 
     fn config(text: &str) -> Result<Config, String> {
@@ -485,18 +489,34 @@ mod tests {
     fn what_is_wrong_is_said() {
         let listener = "listeners: [{ address: '127.0.0.1:0', speaks: http }]\n";
         for (text, expected) in [
-            ("listeners: [{ address: x, speaks: http }]", "invalid socket address"),
-            ("listeners: [{ address: '127.0.0.1:0', speaks: ftp }]", "unknown variant `ftp`"),
+            (
+                "listeners: [{ address: x, speaks: http }]",
+                "invalid socket address",
+            ),
+            (
+                "listeners: [{ address: '127.0.0.1:0', speaks: ftp }]",
+                "unknown variant `ftp`",
+            ),
             (&format!("{listener}rule: []"), "unknown field `rule`"),
         ] {
             let error = config(text).err().unwrap();
             assert!(error.contains(expected), "{error}");
         }
         for (rules, expected) in [
-            ("rules: [{ hosts: [a.test] }]", "one of forward, redirect and answer"),
-            ("rules: [{ hosts: [a.test], forward: { none: 1 } }]", "which is not in the table"),
+            (
+                "rules: [{ hosts: [a.test] }]",
+                "one of forward, redirect and answer",
+            ),
+            (
+                "rules: [{ hosts: [a.test], forward: { none: 1 } }]",
+                "which is not in the table",
+            ),
         ] {
-            let error = config(&format!("{listener}{rules}")).unwrap().table(1).err().unwrap();
+            let error = config(&format!("{listener}{rules}"))
+                .unwrap()
+                .table(1)
+                .err()
+                .unwrap();
             assert!(error.what.contains(expected), "{}", error.what);
         }
     }
