@@ -263,6 +263,8 @@ fn ends() -> Ends {
 mod tests {
     use proptest::prelude::*;
 
+    type Target = fn(&[u8]);
+
     /// Seeds of the fuzz targets, whole and with a byte changed: the targets themselves need another toolchain.
     fn seeds(target: &str) -> Vec<Vec<u8>> {
         let folder = format!("{}/../../fuzz/seeds/{target}", env!("CARGO_MANIFEST_DIR"));
@@ -275,7 +277,7 @@ mod tests {
     proptest! {
         #[test]
         fn seeds_and_their_like_hold(at in any::<prop::sample::Index>(), byte in any::<u8>()) {
-            let targets: [(&str, fn(&[u8])); 7] = [
+            let targets: [(&str, Target); 7] = [
                 ("edge_request", super::request), ("edge_reply", super::reply), ("edge_chunked", super::chunked),
                 ("edge_change", super::change), ("edge_proxy", super::proxied), ("edge_snapshot", super::snapshot),
                 ("edge_certificate", super::certificate),

@@ -52,6 +52,9 @@ struct Head {
     lines: usize,
 }
 
+/// A whole table on disk, and its length.
+type Made = (File, u64);
+
 /// The file, open for more.
 pub struct Log {
     path: Utf8PathBuf,
@@ -60,7 +63,7 @@ pub struct Log {
     length: u64,
     table: u64,
     /// A new file in the making, and the lines that have been added to the old one since.
-    making: Option<(JoinHandle<io::Result<(File, u64)>>, Vec<u8>)>,
+    making: Option<(JoinHandle<io::Result<Made>>, Vec<u8>)>,
 }
 
 impl Log {
@@ -182,7 +185,7 @@ impl Log {
         }
     }
 
-    fn replace(&mut self, (file, length): (File, u64), since: &[u8]) -> io::Result<()> {
+    fn replace(&mut self, (file, length): Made, since: &[u8]) -> io::Result<()> {
         use std::os::unix::fs::FileExt;
         file.write_all_at(since, length)?;
         file.sync_all()?;
@@ -209,12 +212,7 @@ fn sync_folder(path: &Utf8Path) -> io::Result<()> {
 }
 
 /// Writes a whole table beside `path`, and says how long it is.
-fn write(
-    path: &Utf8Path,
-    version: u64,
-    rules: &[Arc<Rule>],
-    groups: &[Arc<Group>],
-) -> io::Result<(File, u64)> {
+fn write(path: &Utf8Path, version: u64, rules: &[Arc<Rule>], groups: &[Arc<Group>]) -> io::Result<Made> {
     fs::create_dir_all(folder(path))?;
     let file = OpenOptions::new()
         .write(true)

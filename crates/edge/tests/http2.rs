@@ -226,3 +226,80 @@ async fn a_request_that_is_reset_frees_its_target() {
     soon("the target is let go", left.recv()).await.unwrap();
     edge.stop().await;
 }
+
+/// One frame (RFC 9113, section 4.1).
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let mut frame = (payload.len() as u32).to_be_bytes()[1..].to_vec();
+    frame.extend([kind, flags]);
+    frame.extend(stream.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
+/// GET http://shop.test/, in HPACK.
+const HEAD: &[u8] = b"\x82\x86\x84\x41\x09shop.test";
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// What hostile clients send without end: the frames of round `n`.
+type Flood = fn(u32) -> Vec<u8>;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn floods_of_frames_end_their_connection_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let origin = Origin::named("origin").await;
+    let edge = in_front_of(&origin, &folder).await;
+    let floods: [(&str, Flood); 3] = [
+        // Requests that are taken back at once (CVE-2023-44487).
+        ("rapid reset", |n| {
+            let stream = n * 2 + 1;
+            [
+                frame(1, 5, stream, HEAD),
+                frame(3, 0, stream, &8u32.to_be_bytes()),
+            ]
+            .concat()
+        }),
+        // A head that never ends (CVE-2024-27316).
+        ("continuation", |n| match n {
+            0 => frame(1, 0, 1, HEAD),
+            _ => frame(
+                9,
+                0,
+                1,
+                &[b"\x00\x01x\x7f\x81\x07".as_slice(), &[b'y'; 256]].concat(),
+            ),
+        }),
+        // Frames that carry nothing, each of which must be answered.
+        ("settings", |_| frame(4, 0, 0, &[])),
+    ];
+    for (name, flood) in floods {
+        let mut stream = edge.connect().await;
+        stream
+            .write_all(&[PREFACE, &frame(4, 0, 0, &[])].concat())
+            .await
+            .unwrap();
+        let mut answers = vec![0; 64 * 1024];
+        let ended = soon(name, async {
+            for n in 0..1_000_000 {
+                if stream.write_all(&flood(n)).await.is_err() {
+                    return true;
+                }
+                // What comes back is read, as a client would that wants to go on for long.
+                while let Ok(count) = stream.try_read(&mut answers) {
+                    if count == 0 {
+                        return true;
+                    }
+                }
+            }
+            false
+        })
+        .await;
+        // Answers to settings cost little and are owed: a client may ask on, one connection's worth.
+        assert!(ended || name == "settings", "{name} goes on");
+        assert_eq!(
+            world::body(&edge.get("shop.test", "/").await),
+            "origin",
+            "after {name}"
+        );
+    }
+    edge.stop().await;
+}

@@ -44,7 +44,7 @@ const CASES: [Case; 6] = [
     }),
     ("small body, HTTP/2 in TLS", |s, seconds| {
         let url = format!("https://127.0.0.1:{}/small", s.https);
-        let host = format!("host: h{}.test", s.hosts / 2);
+        let host = format!(":authority: h{}.test", s.hosts / 2);
         words(&[
             "h2load",
             "-c16",
@@ -164,7 +164,7 @@ impl Run<'_> {
     ) -> anyhow::Result<()> {
         let mut running = Vec::new();
         for peer in peers {
-            let home = self.home.join(format!("{}-{}", peer.name, self.hosts));
+            let home = self.home.join(format!("{}-{}", peer.program, self.hosts));
             fs::create_dir_all(&home)?;
             let (http, https) = (free()?, free()?);
             let setup = Setup {
@@ -276,6 +276,10 @@ impl Proxy {
         let used = self.processor() - before;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let count = requests(&text).with_context(|| format!("{} says nothing: {text}", command[0]))?;
+        // An error is answered sooner than a request is forwarded.
+        if text.contains("Non-2xx") || text.contains("status codes: 0 2xx") {
+            bail!("not every request was answered well: {text}");
+        }
         if count == 0.0 {
             bail!("no request was answered: {text}");
         }

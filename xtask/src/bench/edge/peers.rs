@@ -125,7 +125,7 @@ fn haproxy(setup: &Setup<'_>, _: &Path) -> anyhow::Result<Vec<String>> {
     let config = format!(
         r"global
   nbthread 1
-  maxconn 16384
+  maxconn 4096
   log {home}/log.sock local0
 defaults
   mode http
