@@ -7,9 +7,11 @@
 
 mod cidr;
 mod config;
+mod environment;
 mod foundation;
 mod place;
 mod policy;
+mod priority;
 mod size;
 mod template;
 mod word;
@@ -20,8 +22,10 @@ pub use config::{
     Alarms, App, Config, Custom, Database, Endpoint, Engine, Environment, Foundation, Mails, Nat, Network, Retention,
     Runtime, Scaling, Schedule, Slack, Strategy, Zones,
 };
+pub use environment::environment;
 pub use foundation::foundation;
 pub use place::Placement;
+pub use priority::Priorities;
 pub use size::{Architecture, Size};
 pub use template::{
     MAX_BYTES, MAX_INLINE_BYTES, MAX_OUTPUTS, MAX_PARAMETERS, MAX_RESOURCES, Resource, Template,

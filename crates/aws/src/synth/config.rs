@@ -10,7 +10,7 @@ use super::{
     cidr::Cidr,
     place::Placement,
     size::Size,
-    word::{Account, Arn, ChatId, Domain, Label, Mail, Prefix, Region, Zone},
+    word::{Account, Arn, ChatId, Domain, Label, Mail, Prefix, Region, Url, Zone},
 };
 
 /// All of it: a platform's `aws.toml`.
@@ -171,8 +171,29 @@ pub struct App {
     /// The foundation where its pipeline lives. Default: that of the only environment, or the only foundation.
     #[serde(default)]
     pub pipeline: Option<Label>,
+    /// Where the source is. Default: what the receiver puts into the bucket of artifacts.
+    #[serde(default)]
+    pub repository: Option<Repository>,
     #[serde(default)]
     pub environments: BTreeMap<EnvironmentName, Environment>,
+}
+
+/// A repository that CodeBuild fetches itself, by a connection that was made once in AWS's console.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Repository {
+    pub kind: Forge,
+    /// `https://…/OWNER/NAME.git`
+    pub url: Url,
+    pub connection: Arn,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Forge {
+    Github,
+    Gitlab,
+    Bitbucket,
 }
 
 /// One environment. Everything has a default but the foundation, where there are several.
@@ -321,6 +342,10 @@ impl Config {
     pub fn check(&self) -> Result<(), Error> {
         let mut ranges: Vec<(&Label, Cidr)> = Vec::new();
         for (label, foundation) in &self.foundations {
+            if ["pipeline", "flow"].contains(&label.as_str()) {
+                let why = "stacks of pipelines are called so".to_owned();
+                return Err(Error::config(format!("foundations.{label}"), why));
+            }
             let range = foundation.network.range(label)?;
             if let Some((other, _)) = ranges.iter().find(|(_, other)| other.overlaps(range)) {
                 let why = format!("its range {range} overlaps that of `{other}`");

@@ -15,6 +15,9 @@ mod stacks;
 
 use serde_json::{Value, json};
 
+pub(super) use balancer::{TLS, attributes, redirect, unknown, unprotected};
+pub(super) use egress::closed;
+
 use super::{
     Error, Stack,
     config::{Config, Foundation},

@@ -96,8 +96,13 @@ impl Role {
         self
     }
 
-    pub(super) fn managed(mut self, policy: &str) -> Self {
-        self.managed.push(sub(format!("arn:${{AWS::Partition}}:iam::aws:policy/{policy}")));
+    /// Attaches one of AWS's own policies.
+    pub(super) fn managed(self, policy: &str) -> Self {
+        self.attach(sub(format!("arn:${{AWS::Partition}}:iam::aws:policy/{policy}")))
+    }
+
+    pub(super) fn attach(mut self, policy: Value) -> Self {
+        self.managed.push(policy);
         self
     }
 
@@ -127,13 +132,28 @@ impl Role {
             let policy = json!([{ "PolicyName": "duty", "PolicyDocument": document(statements) }]);
             properties.insert("Policies".into(), policy);
         }
-        let why: Map<String, Value> =
-            self.grants.iter().map(|grant| (grant.sid.to_owned(), json!(grant.why))).collect();
-        let mut role = Resource::new(self.id, "AWS::IAM::Role", self.about, properties.into());
-        if !why.is_empty() {
-            role = role.note("why", why.into());
-        }
-        role
+        explained(Resource::new(self.id, "AWS::IAM::Role", self.about, properties.into()), &self.grants)
+    }
+}
+
+/// Grants as a policy of their own: a role's inline policies have 10,240 characters together, a managed one 6,144.
+pub(super) fn managed(
+    id: impl Into<String>,
+    about: impl Into<String>,
+    platform: &str,
+    grants: &[Grant],
+) -> Resource {
+    let statements = grants.iter().map(Grant::statement).collect();
+    let properties = json!({ "Path": format!("/{platform}/"), "PolicyDocument": document(statements) });
+    explained(Resource::new(id, "AWS::IAM::ManagedPolicy", about, properties), grants)
+}
+
+/// The reason of each statement beside the statements.
+fn explained(resource: Resource, grants: &[Grant]) -> Resource {
+    let why: Map<String, Value> = grants.iter().map(|grant| (grant.sid.to_owned(), json!(grant.why))).collect();
+    match why.is_empty() {
+        true => resource,
+        false => resource.note("why", why.into()),
     }
 }
 

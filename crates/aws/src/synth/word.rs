@@ -145,6 +145,17 @@ word!(
     }
 );
 
+word!(
+    /// The address of a repository.
+    Url,
+    "an address such as `https://github.com/acme/shop.git`",
+    |text| {
+        text.len() <= 300
+            && text.strip_prefix("https://").is_some_and(|rest| rest.contains('/') && !rest.starts_with('/'))
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b":/_-.~".contains(&b))
+    }
+);
+
 fn label(text: &str, most: usize) -> bool {
     text.len() <= most
         && text.starts_with(|c: char| c.is_ascii_lowercase())

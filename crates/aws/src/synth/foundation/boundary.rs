@@ -12,11 +12,11 @@ use crate::synth::{
 };
 
 /// Services that roles of the platform may use at all.
-const SERVICES: [&str; 30] = [
+const SERVICES: [&str; 31] = [
     "acm", "apigateway", "application-autoscaling", "autoscaling", "cloudformation", "cloudwatch", "codebuild", "codedeploy",
     "codedeploy-commands-secure", "codeconnections", "dynamodb", "ec2", "ec2messages", "ecr", "ecs", "elasticloadbalancing",
     "events", "iam", "kms", "lambda", "logs", "rds", "route53", "s3", "secretsmanager", "sns", "ssm", "ssmmessages", "states",
-    "sts",
+    "sts", "xray",
 ];
 
 /// Calls that make an identity or change what it may do, and that can be asked for the boundary of their identity.

@@ -110,7 +110,8 @@ fn release_grants(scope: &Scope<'_>) -> Vec<Grant> {
         grant(
             "Validate",
             "Traffic moves when the new hosts are healthy and no alarm rings; these calls know no single resources",
-            "cloudwatch:DescribeAlarms ec2:DescribeImages elasticloadbalancing:DescribeTargetHealth",
+            "autoscaling:DescribeAutoScalingGroups cloudwatch:DescribeAlarms ec2:DescribeImages \
+             elasticloadbalancing:DescribeTargetHealth",
             [json!("*")],
         ),
     ]

@@ -6,19 +6,26 @@ use serde_json::{Value, json};
 
 use super::Scope;
 use crate::synth::{
-    policy::{Grant, Role, arn, global_arn, grant},
+    policy::{Grant, Role, arn, global_arn, grant, managed},
     template::{Template, att, re, sub},
 };
 
 pub(super) fn add(template: &mut Template, scope: &Scope<'_>) {
-    let role = Role::of_service("StacksRole", "CloudFormation: makes and changes environments.", "cloudformation.amazonaws.com")
-        .named(json!(format!("{}-stacks", scope.name())))
-        .grants(hosts(scope))
-        .grants(traffic(scope))
-        .grants(data(scope))
-        .grants(release(scope))
-        .grants(containers(scope))
-        .grants(identities(scope));
+    let duties = [
+        ("StacksHosts", "Hosts, alarms and logs.", hosts(scope)),
+        ("StacksTraffic", "Load balancing, names and certificates.", traffic(scope)),
+        ("StacksData", "Databases and what encrypts them.", data(scope)),
+        ("StacksReleases", "CodeDeploy and rules.", release(scope)),
+        ("StacksContainers", "Containers and their images.", containers(scope)),
+        ("StacksIdentities", "Roles of hosts and tasks.", identities(scope)),
+    ];
+    let about = "CloudFormation: makes and changes environments.";
+    let mut role = Role::of_service("StacksRole", about, "cloudformation.amazonaws.com")
+        .named(json!(format!("{}-stacks", scope.name())));
+    for (id, about, grants) in duties {
+        template.add(managed(id, about, scope.platform, &grants));
+        role = role.attach(re(id));
+    }
     template.add(role.resource(scope.platform, re("Boundary")));
     template.export("StacksRole", "What environments are made with", att("StacksRole.Arn"));
 }
