@@ -9,27 +9,32 @@ mod cidr;
 mod config;
 mod environment;
 mod foundation;
+mod packer;
+mod pipeline;
 mod place;
 mod policy;
 mod priority;
 mod size;
 mod template;
+mod whole;
 mod word;
 mod yaml;
 
 pub use cidr::Cidr;
 pub use config::{
-    Alarms, App, Config, Custom, Database, Endpoint, Engine, Environment, Foundation, Mails, Nat, Network, Retention,
-    Runtime, Scaling, Schedule, Slack, Strategy, Zones,
+    Alarms, App, Config, Custom, Database, Endpoint, Engine, Environment, Forge, Foundation, Mails, Nat, Network, Repository, Retention, Runtime, Scaling, Schedule, Slack, Strategy, Test, Zones,
 };
 pub use environment::environment;
 pub use foundation::foundation;
+pub use packer::packer;
+pub use pipeline::{flow, machine, pipeline};
 pub use place::Placement;
 pub use priority::Priorities;
 pub use size::{Architecture, Size};
 pub use template::{
     MAX_BYTES, MAX_INLINE_BYTES, MAX_OUTPUTS, MAX_PARAMETERS, MAX_RESOURCES, Resource, Template,
 };
+pub use whole::{File, Output, all};
 pub use word::{Account, Arn, ChatId, Domain, Label, Mail, NotA, Prefix, Region, Zone};
 
 /// Why there is no template. Display says where the cause stands in the operator's file or in `vend.yaml`.

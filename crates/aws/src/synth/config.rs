@@ -174,8 +174,20 @@ pub struct App {
     /// Where the source is. Default: what the receiver puts into the bucket of artifacts.
     #[serde(default)]
     pub repository: Option<Repository>,
+    /// Run against an environment when its traffic has moved; a failure moves it back.
+    #[serde(default)]
+    pub tests: Vec<Test>,
     #[serde(default)]
     pub environments: BTreeMap<EnvironmentName, Environment>,
+}
+
+/// A buildspec that tests an environment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Test {
+    pub name: Label,
+    /// Path in the source tree.
+    pub buildspec: String,
 }
 
 /// A repository that CodeBuild fetches itself, by a connection that was made once in AWS's console.

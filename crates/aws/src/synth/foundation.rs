@@ -84,11 +84,6 @@ pub fn foundation(config: &Config, label: &Label) -> Result<Stack, Error> {
     Ok(Stack { name, region: options.region.clone(), template, notes: Vec::new() })
 }
 
-/// The name by which other stacks know a foundation.
-pub(super) fn stack_name(config: &Config, label: &Label) -> String {
-    format!("{}-{label}", config.platform)
-}
-
 /// CloudWatch keeps logs for certain numbers of days only: the next one that is not less, and ten years at most.
 pub(super) fn days(wanted: u32) -> u32 {
     const STEPS: [u32; 22] = [

@@ -96,11 +96,6 @@ impl Role {
         self
     }
 
-    /// Attaches one of AWS's own policies.
-    pub(super) fn managed(self, policy: &str) -> Self {
-        self.attach(sub(format!("arn:${{AWS::Partition}}:iam::aws:policy/{policy}")))
-    }
-
     pub(super) fn attach(mut self, policy: Value) -> Self {
         self.managed.push(policy);
         self

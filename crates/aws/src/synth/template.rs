@@ -266,11 +266,6 @@ pub fn import(stack: &str, id: &str) -> Value {
     json!({ "Fn::ImportValue": format!("{stack}-{id}") })
 }
 
-/// No value at all.
-pub fn nothing() -> Value {
-    re("AWS::NoValue")
-}
-
 /// A logical id out of names: `logical(&["blue", "http-rule"])` is `BlueHttpRule`.
 pub fn logical(parts: &[&str]) -> String {
     let mut id = String::new();

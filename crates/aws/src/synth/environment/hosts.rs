@@ -18,6 +18,7 @@ pub(super) fn add(template: &mut Template, scope: &Scope<'_>) -> Result<(), Erro
         template.condition(half.id("IsBaked"), json!({ "Fn::Not": [{ "Fn::Equals": [re(half.id("Image")), ""] }] }));
         template.add(launch(scope, *half, &types, &script));
         template.add(group(scope, *half, &types));
+        template.output(&half.id("GroupName"), "The group of hosts, for flows", re(half.id("Group")));
         template.add(hook(scope, *half));
         if let Some(warm) = scope.options.scaling.warm {
             template.add(warm_pool(*half, warm));

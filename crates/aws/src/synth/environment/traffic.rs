@@ -12,6 +12,7 @@ use crate::synth::{
 pub(super) fn add(template: &mut Template, scope: &Scope<'_>, notes: &mut Vec<String>) {
     for half in scope.halves() {
         template.add(targets(scope, *half));
+        template.output(&half.id("TargetsArn"), "The target group, for flows", re(half.id("Targets")));
     }
     health_notes(scope, notes);
     if scope.options.dedicated_balancer {
