@@ -153,7 +153,6 @@ fn source(
            region                      = var.region\n  \
            subnet_id                   = var.subnet\n  \
            associate_public_ip_address = false\n  \
-           temporary_security_group_source_cidrs = [\"127.0.0.1/32\"]\n  \
            instance_type               = \"{builder}\"\n  \
            iam_instance_profile        = var.profile\n  \
            communicator                = \"ssh\"\n  \
@@ -170,12 +169,12 @@ fn source(
            snapshot_tags               = local.tags\n  \
            run_tags                    = local.tags\n  \
            run_volume_tags             = local.tags\n\n  \
-           # No port is open: the script below puts Session Manager's agent on the base, which answers by the profile.\n  \
-           user_data_file              = \"vend/agents.sh\"\n\n  \
-           metadata_options {{\n    http_endpoint               = \"enabled\"\n    http_tokens                 = \"required\"\n    \
-             http_put_response_hop_limit = 1\n  }}\n\n  \
+           # No port is open: the script puts Session Manager's agent on the base, which answers by the profile.\n  \
+           user_data_file                        = \"vend/agents.sh\"\n  \
+           temporary_security_group_source_cidrs = [\"127.0.0.1/32\"]\n\n  \
            launch_block_device_mappings {{\n    device_name           = \"/dev/xvda\"\n    volume_type           = \"gp3\"\n    \
-             volume_size           = 10\n    delete_on_termination = true\n  }}\n\n  \
+             volume_size           = 10\n    iops                  = 3000\n    \
+             throughput            = 125\n    delete_on_termination = true\n  }}\n\n  \
            source_ami_filter {{\n    filters = {{\n      name                = \"{base}-{}-*\"\n      architecture        = \"{word}\"\n      \
              virtualization-type = \"hvm\"\n      root-device-type    = \"ebs\"\n    }}\n    owners      = [\"{DEBIAN}\"]\n    \
              most_recent = true\n  }}\n}}\n\n",

@@ -34,12 +34,12 @@ pub(super) fn items(whole: &Whole<'_>) -> Vec<Value> {
 struct Target {
     states: States,
     /// Where a state goes when it fails.
-    on_failure: &'static str,
+    on_failure: String,
 }
 
 impl Target {
-    fn new(on_failure: &'static str) -> Self {
-        Self { states: States::new(), on_failure }
+    fn new(on_failure: impl Into<String>) -> Self {
+        Self { states: States::new(), on_failure: on_failure.into() }
     }
 
     fn processor(self, start: &str) -> Value {
@@ -60,7 +60,7 @@ impl Target {
             "TimeoutSeconds": 120,
             "Assign": assign,
             "Retry": retry(),
-            "Catch": catch(self.on_failure),
+            "Catch": catch(&self.on_failure),
             "Next": next,
         });
         if state["Assign"].as_object().is_some_and(serde_json::Map::is_empty) {
@@ -85,8 +85,8 @@ impl Target {
     /// Says why, and fails.
     fn refuse(&mut self, name: &str, error: &str, cause: &str) {
         let failure = json!({ "failure": { "Error": error, "Cause": cause } });
-        let next = self.on_failure;
-        self.pass(name, failure, next);
+        let next = self.on_failure.clone();
+        self.pass(name, failure, &next);
     }
 
     /// Brings parameters of the stack to `changes`, an object in JSONata, and waits until CloudFormation is done.
@@ -167,7 +167,7 @@ pub(super) fn release(whole: &Whole<'_>) -> Value {
     let strategy = whole.options().map_or(Strategy::BlueGreen, |options| options.strategy);
     let host = whole.runtime() == Runtime::Host;
     let mut target = Target::new("Unwind");
-    target.pass("Begin", json!({ "target": "{% $states.input %}", "image": "{% $image %}" }), "Look");
+    target.pass("Enter", json!({ "target": "{% $states.input %}", "image": "{% $image %}" }), "Look");
     let first = if host && items(whole).iter().any(|item| item["copied"] == true) { "Copied" } else { "Start" };
     target.look("Look", "Choose");
     if let Strategy::InPlace = strategy {
@@ -197,13 +197,13 @@ pub(super) fn release(whole: &Whole<'_>) -> Value {
     let output = json!({ "role": "{% $target.role %}", "stack": "{% $target.stack %}", "old": "{% $old %}", "new": "{% $new %}" });
     target.add("Released", json!({ "Type": "Pass", "Output": output, "End": true }));
     // The way back must not lead into itself.
-    target.on_failure = "Failed";
+    target.on_failure = "NotReleased".into();
     target.pass("Unwind", json!({ "reason": "{% $failure %}" }), "Back");
     target.update("Back", unwound, "Unwound");
-    target.pass("Unwound", json!({ "failure": "{% $reason %}" }), "Failed");
+    target.pass("Unwound", json!({ "failure": "{% $reason %}" }), "NotReleased");
     let fail = json!({ "Type": "Fail", "Error": "{% $failure.Error %}", "Cause": "{% $failure.Cause %}" });
-    target.add("Failed", fail);
-    target.processor("Begin")
+    target.add("NotReleased", fail);
+    target.processor("Enter")
 }
 
 /// An image of another account becomes one of the target's own, under its key.
@@ -326,16 +326,17 @@ fn shift(target: &mut Target, strategy: Strategy) {
 
 /// The states that bring a released target to `changes`.
 fn only(name: &str, changes: &str) -> Value {
-    let mut target = Target::new("Failed");
+    let id = |part: &str| format!("{name}{part}");
+    let mut target = Target::new(id("Failed"));
     let assign = json!({
         "target": "{% $states.input %}", "old": "{% $states.input.old %}", "new": "{% $states.input.new %}",
     });
-    target.pass("Begin", assign, name);
-    target.update(name, changes, "Done");
-    target.add("Done", json!({ "Type": "Succeed" }));
+    target.pass(&id("Enter"), assign, name);
+    target.update(name, changes, &id("Done"));
+    target.add(id("Done"), json!({ "Type": "Succeed" }));
     let fail = json!({ "Type": "Fail", "Error": "{% $failure.Error %}", "Cause": "{% $failure.Cause %}" });
-    target.add("Failed", fail);
-    target.processor("Begin")
+    target.add(id("Failed"), fail);
+    target.processor(&id("Enter"))
 }
 
 /// The old half takes the traffic again, if it still runs.
