@@ -10,6 +10,7 @@ mod platform;
 mod sample;
 mod stages;
 mod states;
+mod synth;
 mod table;
 
 use std::{path::PathBuf, time::Instant};
@@ -21,7 +22,8 @@ use self::table::Table;
 
 #[derive(Args)]
 pub struct Bench {
-    /// `corridor`: from a push to traffic, on this machine, as root. `states`: the engine of state machines.
+    /// `corridor`: from a push to traffic, on this machine, as root. `states`: the engine of state machines. `synth`:
+    /// templates for AWS.
     name: String,
     /// Fewer repetitions.
     #[arg(long)]
@@ -51,7 +53,14 @@ impl Bench {
                 table.keep(&states::kept())?;
                 went
             }
-            other => bail!("no benchmark `{other}`: there are `corridor` and `states`"),
+            "synth" => {
+                let mut table = Table::default();
+                let went = synth::run(self, &mut table);
+                table.print();
+                table.keep(&crate::target().join("bench/synth.json"))?;
+                went
+            }
+            other => bail!("no benchmark `{other}`: there are `corridor`, `states` and `synth`"),
         }
     }
 

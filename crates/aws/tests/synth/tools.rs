@@ -103,6 +103,27 @@ fn yaml_and_json_say_the_same() {
     assert_eq!(said.trim(), count.to_string());
 }
 
+/// The foundation and an environment, applied. Without a database: moto's does not know the secret that RDS makes.
+#[test]
+fn what_moto_makes_is_there() {
+    let Some(python) = program("clients/bin/python") else {
+        return;
+    };
+    let directory = directory("moto");
+    let config = toml::from_str("[foundations.production]\nregion = 'eu-central-1'\ndomain = 'apps.example.com'\n").unwrap();
+    let app = crate::app("{ min: 1, max: 2 }");
+    let output = aws::synth::all(&config, &app, &mut aws::synth::Priorities::default()).unwrap();
+    for stack in &output.stacks {
+        fs::write(directory.join(format!("{}.yaml", stack.name)), stack.template.yaml()).unwrap();
+    }
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/synth/applied.py");
+    let mut command = Command::new(python);
+    let said = run(command.arg(script).arg(&directory).args(["vend-production", "vend-production-shop-production"]));
+    println!("{said}");
+    let seen = said.lines().last().and_then(|line| line.split(['{', ',']).find_map(|part| part.trim().strip_prefix("\"seen\": ")));
+    assert!(seen.and_then(|count| count.parse::<u32>().ok()).is_some_and(|count| count > 40), "{said}");
+}
+
 #[test]
 fn checkov_finds_nothing() {
     let Some(checkov) = program("checkov/bin/checkov") else {

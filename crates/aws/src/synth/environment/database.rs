@@ -223,6 +223,7 @@ fn single(template: &mut Template, scope: &Scope<'_>, wanted: &Wanted<'_>) {
     let about = "A last snapshot stays when it goes, and when it must be replaced.";
     let database = Resource::new("Database", "AWS::RDS::DBInstance", about, properties)
         .skip("E3691", "A version without a patch level stays right when RDS patches by itself; the rule knows whole ones only.")
+        .skip("W3691", "The same: what the rule calls deprecated is a version without a patch level.")
         .skip("CKV_AWS_118", "Enhanced monitoring is on: MonitoringInterval is 60.")
         .skip("CKV_AWS_161", "Apps log in with the password that RDS keeps and changes: their drivers know no IAM tokens.")
         .snapshot();
