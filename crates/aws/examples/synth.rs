@@ -11,7 +11,10 @@ use model::spec;
 const CONFIG: &str = "[foundations.production]\nregion = 'eu-central-1'\ndomain = 'apps.example.com'\n";
 
 fn main() {
-    let count: usize = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(1_000);
+    let count: usize = std::env::args()
+        .nth(1)
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(1_000);
     let config: Config = toml::from_str(CONFIG).expect("the configuration is sound");
     let label = "production".parse().expect("it is a label");
     let mut priorities = Priorities::default();
@@ -33,7 +36,13 @@ fn main() {
     }
     let seconds = from.elapsed().as_secs_f64();
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.split_whitespace().next()?.parse::<f64>().ok());
+    let peak = status.lines().find_map(|line| {
+        line.strip_prefix("VmHWM:")?
+            .split_whitespace()
+            .next()?
+            .parse::<f64>()
+            .ok()
+    });
     println!(
         "{{\"seconds\":{seconds},\"resources\":{resources},\"bytes\":{bytes},\"largest\":{largest},\"peak_mb\":{}}}",
         peak.unwrap_or(f64::NAN) / 1e3

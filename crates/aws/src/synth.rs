@@ -22,7 +22,8 @@ mod yaml;
 
 pub use cidr::Cidr;
 pub use config::{
-    Alarms, App, Config, Custom, Database, Endpoint, Engine, Environment, Forge, Foundation, Mails, Nat, Network, Repository, Retention, Runtime, Scaling, Schedule, Slack, Strategy, Test, Zones,
+    Alarms, App, Config, Custom, Database, Endpoint, Engine, Environment, Forge, Foundation, Mails, Nat,
+    Network, Repository, Retention, Runtime, Scaling, Schedule, Slack, Strategy, Test, Zones,
 };
 pub use environment::environment;
 pub use foundation::foundation;
@@ -43,7 +44,12 @@ pub enum Error {
     #[error("{at}: {why}")]
     Config { at: String, why: String },
     #[error("the stack `{stack}` would have {count} {what}; CloudFormation takes {most}")]
-    TooLarge { stack: String, what: &'static str, count: usize, most: usize },
+    TooLarge {
+        stack: String,
+        what: &'static str,
+        count: usize,
+        most: usize,
+    },
     #[error("the stack `{stack}` would have two resources `{id}`")]
     Twice { stack: String, id: String },
 }

@@ -27,15 +27,25 @@ impl Cidr {
 
     /// The range's part number `index` when it is cut into parts of `bits`; none beyond its end.
     pub fn part(self, bits: u8, index: u32) -> Option<Self> {
-        let more = bits.checked_sub(self.bits).filter(|more| *more < 32 && bits <= 32)?;
-        (u64::from(index) < 1 << more).then(|| Self { first: self.first | index << (32 - u32::from(bits)), bits })
+        let more = bits
+            .checked_sub(self.bits)
+            .filter(|more| *more < 32 && bits <= 32)?;
+        (u64::from(index) < 1 << more).then(|| Self {
+            first: self.first | index << (32 - u32::from(bits)),
+            bits,
+        })
     }
 
     /// May a VPC use it? RFC 1918 and 6598, and between /16 and /28.
     fn is_private(self) -> bool {
-        [(0x0A00_0000, 8), (0xAC10_0000, 12), (0xC0A8_0000, 16), (0x6440_0000, 10)]
-            .iter()
-            .any(|&(first, bits)| self.bits >= bits && self.first & mask(bits) == first)
+        [
+            (0x0A00_0000, 8),
+            (0xAC10_0000, 12),
+            (0xC0A8_0000, 16),
+            (0x6440_0000, 10),
+        ]
+        .iter()
+        .any(|&(first, bits)| self.bits >= bits && self.first & mask(bits) == first)
     }
 }
 
@@ -48,15 +58,23 @@ impl FromStr for Cidr {
 
     fn from_str(text: &str) -> Result<Self, NotA> {
         let wanted = "a private range such as `10.1.0.0/16`, from /16 to /20, with its first address";
-        let not = || NotA { text: text.to_owned(), wanted };
+        let not = || NotA {
+            text: text.to_owned(),
+            wanted,
+        };
         let (address, bits) = text.split_once('/').ok_or_else(not)?;
         let address: Ipv4Addr = address.parse().map_err(|_| not())?;
         let bits: u8 = bits.parse().map_err(|_| not())?;
         if !(16..=20).contains(&bits) {
             return Err(not());
         }
-        let range = Self { first: u32::from(address), bits };
-        (range.first & !mask(bits) == 0 && range.is_private()).then_some(range).ok_or_else(not)
+        let range = Self {
+            first: u32::from(address),
+            bits,
+        };
+        (range.first & !mask(bits) == 0 && range.is_private())
+            .then_some(range)
+            .ok_or_else(not)
     }
 }
 
@@ -90,7 +108,16 @@ mod tests {
 
     #[test]
     fn ranges_are_private_and_aligned() {
-        for bad in ["", "10.1.0.0", "10.1.0.1/16", "10.0.0.0/8", "10.0.0.0/21", "8.8.0.0/16", "10.1.0.0/-1", "10.1.0.0/99"] {
+        for bad in [
+            "",
+            "10.1.0.0",
+            "10.1.0.1/16",
+            "10.0.0.0/8",
+            "10.0.0.0/21",
+            "8.8.0.0/16",
+            "10.1.0.0/-1",
+            "10.1.0.0/99",
+        ] {
             assert!(bad.parse::<Cidr>().is_err(), "{bad}");
         }
         assert_eq!(cidr("100.64.0.0/16").to_string(), "100.64.0.0/16");

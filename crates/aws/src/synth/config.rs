@@ -160,7 +160,11 @@ pub struct Retention {
 
 impl Default for Retention {
     fn default() -> Self {
-        Self { logs: 90, artifacts: 90, trail: 400 }
+        Self {
+            logs: 90,
+            artifacts: 90,
+            trail: 400,
+        }
     }
 }
 
@@ -345,7 +349,11 @@ pub struct Alarms {
 
 impl Default for Alarms {
     fn default() -> Self {
-        Self { errors: 10, latency: 2_000, log_errors: 10 }
+        Self {
+            errors: 10,
+            latency: 2_000,
+            log_errors: 10,
+        }
     }
 }
 
@@ -378,14 +386,21 @@ impl Config {
             return Err(Error::config(at, format!("there is no foundation `{from}`")));
         };
         if from != label && (source.account.is_none() || foundation.account.is_none()) {
-            let why = format!("both `{label}` and `{from}` must name their `account`: each trusts the other by number");
+            let why = format!(
+                "both `{label}` and `{from}` must name their `account`: each trusts the other by number"
+            );
             return Err(Error::config(at, why));
         }
         Ok(())
     }
 
     pub(super) fn foundation(&self, label: &Label) -> Result<&Foundation, Error> {
-        let none = || Error::config("foundations".to_owned(), format!("there is no foundation `{label}`"));
+        let none = || {
+            Error::config(
+                "foundations".to_owned(),
+                format!("there is no foundation `{label}`"),
+            )
+        };
         self.foundations.get(label).ok_or_else(none)
     }
 }

@@ -94,7 +94,13 @@ impl Scope<'_> {
 
     /// `app/environment`, as part of names and paths.
     fn path(&self) -> String {
-        format!("{}/{}/{}/{}", self.platform(), self.label, self.app, self.spec.name)
+        format!(
+            "{}/{}/{}/{}",
+            self.platform(),
+            self.label,
+            self.app,
+            self.spec.name
+        )
     }
 
     fn at(&self, key: &str) -> String {
@@ -138,12 +144,29 @@ pub fn environment(
 ) -> Result<Stack, Error> {
     let foundation = config.foundation(label)?;
     let default = config::Environment::default();
-    let options = config.apps.get(app).and_then(|app| app.environments.get(&spec.name)).unwrap_or(&default);
+    let options = config
+        .apps
+        .get(app)
+        .and_then(|app| app.environments.get(&spec.name))
+        .unwrap_or(&default);
     let engine = spec.database.as_ref().map(|_| database::engine(options));
     let name = stack_name(config, label, app, spec);
-    let scope = Scope { config, app, spec, options, label, foundation, engine, name };
+    let scope = Scope {
+        config,
+        app,
+        spec,
+        options,
+        label,
+        foundation,
+        engine,
+        name,
+    };
     check(&scope)?;
-    let mut template = Template::new(format!("{app}, {}: on the foundation {label} of {}", spec.name, scope.platform()));
+    let mut template = Template::new(format!(
+        "{app}, {}: on the foundation {label} of {}",
+        spec.name,
+        scope.platform()
+    ));
     let mut notes = Vec::new();
     parameters(&mut template, &scope);
     access::add(&mut template, &scope);
@@ -159,7 +182,12 @@ pub fn environment(
     }
     alarm::add(&mut template, &scope);
     template.check(&scope.name)?;
-    Ok(Stack { name: scope.name.clone(), region: foundation.region.clone(), template, notes })
+    Ok(Stack {
+        name: scope.name.clone(),
+        region: foundation.region.clone(),
+        template,
+        notes,
+    })
 }
 
 /// `vend-production-shop-production`
@@ -170,19 +198,30 @@ pub(super) fn stack_name(config: &Config, label: &Label, app: &AppName, spec: &s
 fn check(scope: &Scope<'_>) -> Result<(), Error> {
     let options = scope.options;
     if scope.name.len() > MAX_NAME {
-        let why = format!("the stack's name `{}` is longer than {MAX_NAME} characters", scope.name);
+        let why = format!(
+            "the stack's name `{}` is longer than {MAX_NAME} characters",
+            scope.name
+        );
         return Err(Error::config(format!("apps.{}", scope.app), why));
     }
-    options.placement.check(scope.at("").trim_end_matches('.'), options, scope.engine)?;
+    options
+        .placement
+        .check(scope.at("").trim_end_matches('.'), options, scope.engine)?;
     if options.scaling.spot.is_some() && options.scaling.warm.is_some() {
         let why = "a warm pool holds hosts of one kind; the Spot market wants several".to_owned();
         return Err(Error::config(scope.at("scaling.warm"), why));
     }
     if scope.is_container() && options.scaling.warm.is_some() {
-        return Err(Error::config(scope.at("scaling.warm"), "only hosts have a warm pool".to_owned()));
+        return Err(Error::config(
+            scope.at("scaling.warm"),
+            "only hosts have a warm pool".to_owned(),
+        ));
     }
     if options.runtime == Runtime::Fargate && options.scaling.step.is_some() {
-        return Err(Error::config(scope.at("scaling.step"), "steps are for hosts; containers follow `cpu` or `requests`".to_owned()));
+        return Err(Error::config(
+            scope.at("scaling.step"),
+            "steps are for hosts; containers follow `cpu` or `requests`".to_owned(),
+        ));
     }
     if scope.is_container() && options.strategy == Strategy::InPlace {
         let why = "containers are never changed in place: a new one stands beside the old".to_owned();
@@ -208,7 +247,10 @@ fn parameters(template: &mut Template, scope: &Scope<'_>) {
             "Description": format!("Has the {word} half any hosts?"),
         });
         template.parameter(half.id("Runs"), runs);
-        template.condition(half.id("IsRunning"), json!({ "Fn::Equals": [re(half.id("Runs")), "yes"] }));
+        template.condition(
+            half.id("IsRunning"),
+            json!({ "Fn::Equals": [re(half.id("Runs")), "yes"] }),
+        );
         if scope.halves().len() > 1 {
             let weight = json!({
                 "Type": "Number",

@@ -58,13 +58,27 @@ pub fn foundation(config: &Config, label: &Label) -> Result<Stack, Error> {
     config.check()?;
     let options = config.foundation(label)?;
     let from_here = |other: &&Foundation| other.deploys_from.as_ref() == Some(label);
-    let mut targets: Vec<&Account> = config.foundations.values().filter(from_here).filter_map(|other| other.account.as_ref()).collect();
+    let mut targets: Vec<&Account> = config
+        .foundations
+        .values()
+        .filter(from_here)
+        .filter_map(|other| other.account.as_ref())
+        .collect();
     targets.retain(|account| Some(*account) != options.account.as_ref());
     targets.sort();
     targets.dedup();
-    let source = options.deploys_from.as_ref().and_then(|from| config.foundations.get(from)?.account.as_ref());
+    let source = options
+        .deploys_from
+        .as_ref()
+        .and_then(|from| config.foundations.get(from)?.account.as_ref());
     let source = source.filter(|account| Some(*account) != options.account.as_ref());
-    let scope = Scope { platform: config.platform.as_str(), label, options, targets, source };
+    let scope = Scope {
+        platform: config.platform.as_str(),
+        label,
+        options,
+        targets,
+        source,
+    };
     let mut template = Template::new(format!(
         "{} on AWS: what the environments of kind {label} in {} share",
         scope.platform, options.region
@@ -81,13 +95,19 @@ pub fn foundation(config: &Config, label: &Label) -> Result<Stack, Error> {
     stacks::add(&mut template, &scope);
     let name = scope.name();
     template.check(&name)?;
-    Ok(Stack { name, region: options.region.clone(), template, notes: Vec::new() })
+    Ok(Stack {
+        name,
+        region: options.region.clone(),
+        template,
+        notes: Vec::new(),
+    })
 }
 
 /// CloudWatch keeps logs for certain numbers of days only: the next one that is not less, and ten years at most.
 pub(super) fn days(wanted: u32) -> u32 {
     const STEPS: [u32; 22] = [
-        1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653,
+        1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288,
+        3653,
     ];
     STEPS.into_iter().find(|step| *step >= wanted).unwrap_or(3653)
 }

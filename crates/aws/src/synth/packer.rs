@@ -76,7 +76,10 @@ fn base(name: &str) -> Result<&'static str, Error> {
     match name {
         "debian-12" => Ok("debian-12"),
         "debian-13" => Ok("debian-13"),
-        other => Err(Error::config("image.base", format!("`{other}` has no image on AWS that is known here"))),
+        other => Err(Error::config(
+            "image.base",
+            format!("`{other}` has no image on AWS that is known here"),
+        )),
     }
 }
 
@@ -104,7 +107,11 @@ fn variables(out: &mut String) {
     let variables = [
         ("region", None, "Where the image is made."),
         ("subnet", None, "A subnet from which the internet can be reached."),
-        ("profile", None, "The instance profile by which Session Manager reaches the host."),
+        (
+            "profile",
+            None,
+            "The instance profile by which Session Manager reaches the host.",
+        ),
         ("key", None, "The foundation's key, by its ARN."),
         ("commit", None, "The commit that the scripts are of."),
         ("author", Some(""), "Who wrote it."),
@@ -112,7 +119,11 @@ fn variables(out: &mut String) {
         ("inputs", Some(""), "The digest of all that the image is made of."),
     ];
     for (name, default, about) in variables {
-        let _ = writeln!(out, "variable \"{name}\" {{\n  type        = string\n  description = {}", quoted(about));
+        let _ = writeln!(
+            out,
+            "variable \"{name}\" {{\n  type        = string\n  description = {}",
+            quoted(about)
+        );
         if let Some(default) = default {
             let _ = writeln!(out, "  default     = {}", quoted(default));
         }
@@ -201,7 +212,10 @@ fn build(out: &mut String, environment: &spec::Environment, architecture: Archit
     }
     for script in &environment.image.scripts {
         if script.as_str().chars().any(char::is_control) {
-            return Err(Error::config("image.scripts", format!("`{}` holds a control character", script.as_str().escape_debug())));
+            return Err(Error::config(
+                "image.scripts",
+                format!("`{}` holds a control character", script.as_str().escape_debug()),
+            ));
         }
         let _ = write!(
             out,

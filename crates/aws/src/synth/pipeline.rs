@@ -47,12 +47,20 @@ impl Scope<'_> {
 
     /// The bucket of artifacts, by its name.
     fn bucket(&self) -> Value {
-        sub(format!("{}-{}-artifacts-${{AWS::AccountId}}-${{AWS::Region}}", self.platform(), self.label))
+        sub(format!(
+            "{}-{}-artifacts-${{AWS::AccountId}}-${{AWS::Region}}",
+            self.platform(),
+            self.label
+        ))
     }
 
     /// Something in the bucket of artifacts.
     fn objects(&self, path: &str) -> Value {
-        let bucket = format!("{}-{}-artifacts-${{AWS::AccountId}}-${{AWS::Region}}", self.platform(), self.label);
+        let bucket = format!(
+            "{}-{}-artifacts-${{AWS::AccountId}}-${{AWS::Region}}",
+            self.platform(),
+            self.label
+        );
         sub(format!("arn:${{AWS::Partition}}:s3:::{bucket}/{path}"))
     }
 
@@ -62,11 +70,17 @@ impl Scope<'_> {
     }
 
     fn runtime(&self, environment: &spec::Environment) -> Runtime {
-        self.options.environments.get(&environment.name).map_or(Runtime::Host, |options| options.runtime)
+        self.options
+            .environments
+            .get(&environment.name)
+            .map_or(Runtime::Host, |options| options.runtime)
     }
 
     fn has_containers(&self) -> bool {
-        self.app.environments.iter().any(|environment| self.runtime(environment) != Runtime::Host)
+        self.app
+            .environments
+            .iter()
+            .any(|environment| self.runtime(environment) != Runtime::Host)
     }
 }
 
@@ -74,20 +88,32 @@ impl Scope<'_> {
 pub(super) fn home<'c>(config: &'c Config, app: &AppName) -> Result<&'c Label, Error> {
     let at = || format!("apps.{app}.pipeline");
     if let Some(label) = config.apps.get(app).and_then(|app| app.pipeline.as_ref()) {
-        let (label, _) = config.foundations.get_key_value(label).ok_or_else(|| Error::config(at(), format!("there is no foundation `{label}`")))?;
+        let (label, _) = config
+            .foundations
+            .get_key_value(label)
+            .ok_or_else(|| Error::config(at(), format!("there is no foundation `{label}`")))?;
         return Ok(label);
     }
     let mut all = config.foundations.keys();
     match (all.next(), all.next()) {
         (Some(only), None) => Ok(only),
-        _ => Err(Error::config(at(), "there are several foundations: say in which it lives".to_owned())),
+        _ => Err(Error::config(
+            at(),
+            "there are several foundations: say in which it lives".to_owned(),
+        )),
     }
 }
 
 fn scope<'c>(config: &'c Config, app: &'c spec::App, default: &'c config::App) -> Result<Scope<'c>, Error> {
     let label = home(config, &app.app)?;
     let options = config.apps.get(&app.app).unwrap_or(default);
-    Ok(Scope { config, app, options, label, foundation: config.foundation(label)? })
+    Ok(Scope {
+        config,
+        app,
+        options,
+        label,
+        foundation: config.foundation(label)?,
+    })
 }
 
 /// The stack of an app's pipeline.
@@ -100,11 +126,18 @@ pub fn pipeline(config: &Config, app: &spec::App) -> Result<Stack, Error> {
     let name = scope.name();
     // Names of CodeBuild's projects and of functions are the stack's, and what they are for.
     if name.len() > 54 {
-        let why = format!("the pipeline's name `{name}` is longer than 54 characters, and a function's name is 64 at most");
+        let why = format!(
+            "the pipeline's name `{name}` is longer than 54 characters, and a function's name is 64 at most"
+        );
         return Err(Error::config(format!("apps.{}", app.app), why));
     }
     template.check(&name)?;
-    Ok(Stack { name, region: scope.foundation.region.clone(), template, notes: Vec::new() })
+    Ok(Stack {
+        name,
+        region: scope.foundation.region.clone(),
+        template,
+        notes: Vec::new(),
+    })
 }
 
 /// The log group of something of a pipeline.

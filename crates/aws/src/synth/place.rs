@@ -37,7 +37,10 @@ impl Placement {
             return Ok(());
         };
         if let Some(other) = named.next() {
-            return refuse(other, format!("`{key}` is named too: an environment stands in one place"));
+            return refuse(
+                other,
+                format!("`{key}` is named too: an environment stands in one place"),
+            );
         }
         let missing = match key {
             "local_zone" => self.not_in_local_zone(wanted, engine),
@@ -46,16 +49,22 @@ impl Placement {
         };
         let why = match missing {
             Some(missing) => missing.to_owned(),
-            None => "hosts are placed in the zones of a region only; subnets elsewhere are not made yet".to_owned(),
+            None => "hosts are placed in the zones of a region only; subnets elsewhere are not made yet"
+                .to_owned(),
         };
         refuse(key, why)
     }
 
     fn not_in_local_zone(&self, wanted: &Environment, engine: Option<Engine>) -> Option<&'static str> {
-        let los_angeles = self.local_zone.as_deref().is_some_and(|zone| zone.starts_with("us-west-2-lax-1"));
+        let los_angeles = self
+            .local_zone
+            .as_deref()
+            .is_some_and(|zone| zone.starts_with("us-west-2-lax-1"));
         match (wanted.runtime, engine) {
             (Runtime::Fargate, _) => Some("Fargate runs in a region's own zones only"),
-            (_, Some(Engine::AuroraMysql | Engine::AuroraPostgres)) => Some("Aurora runs in a region's own zones only"),
+            (_, Some(Engine::AuroraMysql | Engine::AuroraPostgres)) => {
+                Some("Aurora runs in a region's own zones only")
+            }
             (_, Some(_)) if !los_angeles => Some("of the Local Zones only Los Angeles has RDS"),
             _ => None,
         }
@@ -66,9 +75,9 @@ fn not_in_wavelength(wanted: &Environment, engine: Option<Engine>) -> Option<&'s
     match (wanted.runtime, engine) {
         (Runtime::Fargate, _) => Some("Fargate runs in a region's own zones only"),
         (_, Some(_)) => Some("Wavelength Zones have no RDS"),
-        _ if wanted.dedicated_balancer => {
-            Some("traffic reaches a Wavelength Zone by carrier addresses and weighted DNS, not by a load balancer")
-        }
+        _ if wanted.dedicated_balancer => Some(
+            "traffic reaches a Wavelength Zone by carrier addresses and weighted DNS, not by a load balancer",
+        ),
         _ if wanted.scaling.spot.is_some() => Some("Wavelength Zones have no Spot market"),
         _ => None,
     }
@@ -95,18 +104,37 @@ mod tests {
     #[test]
     fn the_reason_is_the_missing_service() {
         let host = Environment::default();
-        let fargate = Environment { runtime: Runtime::Fargate, ..host.clone() };
-        let lax = || Placement { local_zone: Some("us-west-2-lax-1a".into()), ..Placement::default() };
-        let wave = || Placement { wavelength: Some("eu-central-1-wl1-ber-wlz-1".into()), ..Placement::default() };
+        let fargate = Environment {
+            runtime: Runtime::Fargate,
+            ..host.clone()
+        };
+        let lax = || Placement {
+            local_zone: Some("us-west-2-lax-1a".into()),
+            ..Placement::default()
+        };
+        let wave = || Placement {
+            wavelength: Some("eu-central-1-wl1-ber-wlz-1".into()),
+            ..Placement::default()
+        };
         let arn = "arn:aws:outposts:eu-central-1:123456789012:outpost/op-0123456789abcdef0";
-        let outpost = || Placement { outpost: Some(arn.parse().unwrap()), ..Placement::default() };
-        assert!(Placement::default().check("e", &host, Some(Engine::Mysql)).is_ok());
+        let outpost = || Placement {
+            outpost: Some(arn.parse().unwrap()),
+            ..Placement::default()
+        };
+        assert!(
+            Placement::default()
+                .check("e", &host, Some(Engine::Mysql))
+                .is_ok()
+        );
         assert!(why(lax(), &fargate, None).contains("Fargate"));
         assert!(why(lax(), &host, Some(Engine::AuroraMysql)).contains("Aurora"));
         assert!(why(lax(), &host, Some(Engine::Mysql)).contains("not made yet"));
         assert!(why(wave(), &host, Some(Engine::Mysql)).contains("no RDS"));
         assert!(why(outpost(), &host, Some(Engine::Mariadb)).contains("MariaDB"));
-        let both = Placement { wavelength: wave().wavelength, ..lax() };
+        let both = Placement {
+            wavelength: wave().wavelength,
+            ..lax()
+        };
         assert!(why(both, &host, None).contains("one place"));
     }
 }

@@ -22,7 +22,13 @@ pub(super) fn grant(
     resources: impl IntoIterator<Item = Value>,
 ) -> Grant {
     let actions = actions.split_whitespace().collect();
-    Grant { sid, why, actions, resources: resources.into_iter().collect(), condition: None }
+    Grant {
+        sid,
+        why,
+        actions,
+        resources: resources.into_iter().collect(),
+        condition: None,
+    }
 }
 
 impl Grant {
@@ -77,13 +83,22 @@ impl Role {
 
     /// A role of a service that does not say for which account it calls.
     pub(super) fn of_silent_service(id: impl Into<String>, about: impl Into<String>, service: &str) -> Self {
-        let trust = json!({ "Effect": "Allow", "Principal": { "Service": service }, "Action": "sts:AssumeRole" });
+        let trust =
+            json!({ "Effect": "Allow", "Principal": { "Service": service }, "Action": "sts:AssumeRole" });
         Self::new(id, about, trust)
     }
 
     pub(super) fn new(id: impl Into<String>, about: impl Into<String>, trust: Value) -> Self {
         let (id, about) = (id.into(), about.into());
-        Self { id, about, trust, path: "", name: None, managed: Vec::new(), grants: Vec::new() }
+        Self {
+            id,
+            about,
+            trust,
+            path: "",
+            name: None,
+            managed: Vec::new(),
+            grants: Vec::new(),
+        }
     }
 
     pub(super) fn named(mut self, name: Value) -> Self {
@@ -127,7 +142,10 @@ impl Role {
             let policy = json!([{ "PolicyName": "duty", "PolicyDocument": document(statements) }]);
             properties.insert("Policies".into(), policy);
         }
-        explained(Resource::new(self.id, "AWS::IAM::Role", self.about, properties.into()), &self.grants)
+        explained(
+            Resource::new(self.id, "AWS::IAM::Role", self.about, properties.into()),
+            &self.grants,
+        )
     }
 }
 
@@ -140,12 +158,18 @@ pub(super) fn managed(
 ) -> Resource {
     let statements = grants.iter().map(Grant::statement).collect();
     let properties = json!({ "Path": format!("/{platform}/"), "PolicyDocument": document(statements) });
-    explained(Resource::new(id, "AWS::IAM::ManagedPolicy", about, properties), grants)
+    explained(
+        Resource::new(id, "AWS::IAM::ManagedPolicy", about, properties),
+        grants,
+    )
 }
 
 /// The reason of each statement beside the statements.
 fn explained(resource: Resource, grants: &[Grant]) -> Resource {
-    let why: Map<String, Value> = grants.iter().map(|grant| (grant.sid.to_owned(), json!(grant.why))).collect();
+    let why: Map<String, Value> = grants
+        .iter()
+        .map(|grant| (grant.sid.to_owned(), json!(grant.why)))
+        .collect();
     match why.is_empty() {
         true => resource,
         false => resource.note("why", why.into()),
@@ -158,10 +182,14 @@ pub(super) fn document(statements: Vec<Value>) -> Value {
 
 /// `arn:PARTITION:SERVICE:REGION:ACCOUNT:REST` of the stack's own region and account.
 pub(super) fn arn(service: &str, rest: &str) -> Value {
-    sub(format!("arn:${{AWS::Partition}}:{service}:${{AWS::Region}}:${{AWS::AccountId}}:{rest}"))
+    sub(format!(
+        "arn:${{AWS::Partition}}:{service}:${{AWS::Region}}:${{AWS::AccountId}}:{rest}"
+    ))
 }
 
 /// The same for services that know no region.
 pub(super) fn global_arn(service: &str, rest: &str) -> Value {
-    sub(format!("arn:${{AWS::Partition}}:{service}::${{AWS::AccountId}}:{rest}"))
+    sub(format!(
+        "arn:${{AWS::Partition}}:{service}::${{AWS::AccountId}}:{rest}"
+    ))
 }

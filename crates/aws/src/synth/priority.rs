@@ -20,15 +20,23 @@ impl Priorities {
     pub(super) fn of(&mut self, listener: &str, owner: &str, host: &str) -> Result<u32, Error> {
         let given = self.0.entry(listener.to_owned()).or_default();
         let rule = &format!("{owner}/{host}");
-        let other = given.keys().find(|key| *key != rule && key.rsplit('/').next() == Some(host));
+        let other = given
+            .keys()
+            .find(|key| *key != rule && key.rsplit('/').next() == Some(host));
         if let Some(other) = other {
-            let why = format!("`{host}` is asked for by {owner} and was given to {}", other.trim_end_matches(host).trim_end_matches('/'));
+            let why = format!(
+                "`{host}` is asked for by {owner} and was given to {}",
+                other.trim_end_matches(host).trim_end_matches('/')
+            );
             return Err(Error::config(format!("priorities.{listener}"), why));
         }
         if let Some(priority) = given.get(rule) {
             return match (1..=MAX).contains(priority) {
                 true => Ok(*priority),
-                false => Err(Error::config(format!("priorities.{listener}.{rule}"), format!("it must be from 1 to {MAX}"))),
+                false => Err(Error::config(
+                    format!("priorities.{listener}.{rule}"),
+                    format!("it must be from 1 to {MAX}"),
+                )),
             };
         }
         let taken: BTreeSet<u32> = given.values().copied().collect();
@@ -68,7 +76,10 @@ mod tests {
         assert_eq!(priorities.of("p", "x/y", "b"), Ok(2));
         assert_eq!(priorities.check(), Ok(()));
         let taken = priorities.of("p", "z/z", "b").unwrap_err().to_string();
-        assert!(taken.ends_with("`b` is asked for by z/z and was given to x/y"), "{taken}");
+        assert!(
+            taken.ends_with("`b` is asked for by z/z and was given to x/y"),
+            "{taken}"
+        );
     }
 
     #[test]

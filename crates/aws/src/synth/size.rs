@@ -58,25 +58,37 @@ pub(super) fn types(
         (None, None) if name.contains('.') => vec![name.to_owned()],
         (None, None) => {
             let names: Vec<&str> = BUILT_IN.iter().map(|(class, _)| *class).collect();
-            let why = format!("there is no such size class: there are {}, and instance types", names.join(", "));
+            let why = format!(
+                "there is no such size class: there are {}, and instance types",
+                names.join(", ")
+            );
             return Err(Error::config(at(), why));
         }
     };
     let mut kinds = Vec::new();
     for one in &types {
-        kinds.push(architecture(one).ok_or_else(|| Error::config(at(), format!("`{one}` is not an instance type")))?);
+        kinds.push(
+            architecture(one)
+                .ok_or_else(|| Error::config(at(), format!("`{one}` is not an instance type")))?,
+        );
     }
     match kinds.as_slice() {
         [] => Err(Error::config(at(), "it names no instance type".to_owned())),
         [first, rest @ ..] if rest.iter().all(|other| other == first) => Ok((types, *first)),
-        _ => Err(Error::config(at(), "its instance types have different architectures: one image cannot run on all".to_owned())),
+        _ => Err(Error::config(
+            at(),
+            "its instance types have different architectures: one image cannot run on all".to_owned(),
+        )),
     }
 }
 
 /// The architecture of an instance type: Graviton's families have a `g` after their generation, or are `a1`.
 fn architecture(name: &str) -> Option<Architecture> {
     let (family, size) = name.split_once('.')?;
-    let letters = |text: &str| text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    let letters = |text: &str| {
+        text.bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+    };
     let generation = family.find(|c: char| c.is_ascii_digit())?;
     let shape = generation > 0 && !size.is_empty() && name.len() <= 30 && letters(family) && letters(size);
     let attributes = family[generation..].trim_start_matches(|c: char| c.is_ascii_digit());
@@ -113,7 +125,9 @@ mod tests {
 
     #[test]
     fn a_class_has_one_architecture() {
-        let mixed = Size { types: vec!["t4g.small".to_owned(), "t3.small".to_owned()] };
+        let mixed = Size {
+            types: vec!["t4g.small".to_owned(), "t3.small".to_owned()],
+        };
         let own = BTreeMap::from([("odd".to_owned(), mixed)]);
         assert!(types("odd", &own).is_err());
         assert!(types("huge", &own).is_err());

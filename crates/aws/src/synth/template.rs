@@ -43,7 +43,12 @@ pub struct Resource {
 }
 
 impl Resource {
-    pub fn new(id: impl Into<String>, kind: &'static str, about: impl Into<String>, properties: Value) -> Self {
+    pub fn new(
+        id: impl Into<String>,
+        kind: &'static str,
+        about: impl Into<String>,
+        properties: Value,
+    ) -> Self {
         Self {
             id: id.into(),
             kind,
@@ -87,10 +92,20 @@ impl Resource {
     /// Says why a rule of a linter does not hold here; the linter reads it, and so do people.
     pub fn skip(mut self, rule: &str, why: &str) -> Self {
         match rule.starts_with("CKV") {
-            true => push(&mut self.metadata, "checkov", "skip", json!({ "id": rule, "comment": why })),
+            true => push(
+                &mut self.metadata,
+                "checkov",
+                "skip",
+                json!({ "id": rule, "comment": why }),
+            ),
             false => {
                 push(&mut self.metadata, "cfn-lint", "config", json!(rule));
-                push(&mut self.metadata, "vend", "ignored", json!({ "id": rule, "comment": why }));
+                push(
+                    &mut self.metadata,
+                    "vend",
+                    "ignored",
+                    json!({ "id": rule, "comment": why }),
+                );
             }
         }
         self
@@ -181,7 +196,8 @@ impl Template {
 
     /// A value for people only.
     pub fn output(&mut self, id: &str, about: &str, value: Value) {
-        self.outputs.push((id.to_owned(), json!({ "Description": about, "Value": value })));
+        self.outputs
+            .push((id.to_owned(), json!({ "Description": about, "Value": value })));
     }
 
     /// The resource of this id.
@@ -191,7 +207,9 @@ impl Template {
 
     /// The resources of this type.
     pub fn of<'t>(&'t self, kind: &'t str) -> impl Iterator<Item = &'t Resource> {
-        self.resources.iter().filter(move |resource| resource.kind == kind)
+        self.resources
+            .iter()
+            .filter(move |resource| resource.kind == kind)
     }
 
     /// The template as CloudFormation reads it.
@@ -204,7 +222,10 @@ impl Template {
                 body.insert(name.into(), part.iter().cloned().collect::<Map<_, _>>().into());
             }
         }
-        let resources = self.resources.iter().map(|resource| (resource.id.clone(), resource.body()));
+        let resources = self
+            .resources
+            .iter()
+            .map(|resource| (resource.id.clone(), resource.body()));
         body.insert("Resources".into(), resources.collect::<Map<_, _>>().into());
         if !self.outputs.is_empty() {
             let outputs: Map<String, Value> = self.outputs.iter().cloned().collect();
@@ -225,7 +246,12 @@ impl Template {
 
     /// Refuses what CloudFormation would refuse for its number or size, and an id that stands twice.
     pub fn check(&self, name: &str) -> Result<(), Error> {
-        let too_large = |what, count, most| Error::TooLarge { stack: name.to_owned(), what, count, most };
+        let too_large = |what, count, most| Error::TooLarge {
+            stack: name.to_owned(),
+            what,
+            count,
+            most,
+        };
         let limits = [
             ("resources", self.resources.len(), MAX_RESOURCES),
             ("parameters", self.parameters.len(), MAX_PARAMETERS),
@@ -237,10 +263,17 @@ impl Template {
                 return Err(too_large(what, count, most));
             }
         }
-        let mut ids: Vec<&str> = self.resources.iter().map(|resource| resource.id.as_str()).collect();
+        let mut ids: Vec<&str> = self
+            .resources
+            .iter()
+            .map(|resource| resource.id.as_str())
+            .collect();
         ids.sort_unstable();
         if let Some(twice) = ids.windows(2).find(|pair| pair[0] == pair[1]) {
-            return Err(Error::Twice { stack: name.to_owned(), id: twice[0].to_owned() });
+            return Err(Error::Twice {
+                stack: name.to_owned(),
+                id: twice[0].to_owned(),
+            });
         }
         Ok(())
     }
@@ -269,7 +302,10 @@ pub fn import(stack: &str, id: &str) -> Value {
 /// A logical id out of names: `logical(&["blue", "http-rule"])` is `BlueHttpRule`.
 pub fn logical(parts: &[&str]) -> String {
     let mut id = String::new();
-    for word in parts.iter().flat_map(|part| part.split(|c: char| !c.is_ascii_alphanumeric())) {
+    for word in parts
+        .iter()
+        .flat_map(|part| part.split(|c: char| !c.is_ascii_alphanumeric()))
+    {
         let mut letters = word.chars();
         id.extend(letters.next().map(|first| first.to_ascii_uppercase()));
         id.push_str(letters.as_str());

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use model::spec;
 
 use super::{
-    Config, Error, Label, Priorities, Runtime, Stack, environment, flow, foundation, machine, packer, pipeline,
+    Config, Error, Label, Priorities, Runtime, Stack, environment, flow, foundation, machine, packer,
+    pipeline,
 };
 
 /// A file beside the templates: its path, from the directory of the output, and its text.
@@ -26,7 +27,10 @@ pub struct Output {
 pub fn all(config: &Config, app: &spec::App, priorities: &mut Priorities) -> Result<Output, Error> {
     priorities.check()?;
     unknown(config, app)?;
-    let mut output = Output { stacks: Vec::new(), files: Vec::new() };
+    let mut output = Output {
+        stacks: Vec::new(),
+        files: Vec::new(),
+    };
     for label in config.foundations.keys() {
         output.stacks.push(foundation(config, label)?);
     }
@@ -56,23 +60,36 @@ fn unknown(config: &Config, app: &spec::App) -> Result<(), Error> {
         None => Ok(()),
         Some(name) => {
             let why = "vend.yaml has no such environment".to_owned();
-            Err(Error::config(format!("apps.{}.environments.{name}", app.app), why))
+            Err(Error::config(
+                format!("apps.{}.environments.{name}", app.app),
+                why,
+            ))
         }
     }
 }
 
 /// The foundations into which an environment's releases go, in order.
 fn targets(config: &Config, app: &spec::App, own: &spec::Environment) -> Result<Vec<Label>, Error> {
-    let options = config.apps.get(&app.app).and_then(|app| app.environments.get(&own.name));
+    let options = config
+        .apps
+        .get(&app.app)
+        .and_then(|app| app.environments.get(&own.name));
     let named = options.and_then(|options| options.foundation.clone());
-    let alike = || config.foundations.keys().find(|label| label.as_str() == own.name.as_str()).cloned();
+    let alike = || {
+        config
+            .foundations
+            .keys()
+            .find(|label| label.as_str() == own.name.as_str())
+            .cloned()
+    };
     let only = || match config.foundations.len() {
         1 => config.foundations.keys().next().cloned(),
         _ => None,
     };
     let at = || format!("apps.{}.environments.{}.foundation", app.app, own.name);
     let first = named.or_else(alike).or_else(only);
-    let first = first.ok_or_else(|| Error::config(at(), "there are several foundations: say which one".to_owned()))?;
+    let first = first
+        .ok_or_else(|| Error::config(at(), "there are several foundations: say which one".to_owned()))?;
     let mut all = vec![first];
     all.extend(options.iter().flat_map(|options| options.also.iter().cloned()));
     let mut sorted = all.clone();
@@ -91,13 +108,23 @@ fn files(
     targets: &[Label],
 ) -> Result<(), Error> {
     let definition = machine(config, app, own, targets)?;
-    files.push(File { path: format!("flows/{}-{}.asl.json", app.app, own.name), text: format!("{definition:#}\n") });
-    let runtime = config.apps.get(&app.app).and_then(|app| app.environments.get(&own.name)).map(|own| own.runtime);
+    files.push(File {
+        path: format!("flows/{}-{}.asl.json", app.app, own.name),
+        text: format!("{definition:#}\n"),
+    });
+    let runtime = config
+        .apps
+        .get(&app.app)
+        .and_then(|app| app.environments.get(&own.name))
+        .map(|own| own.runtime);
     if runtime.unwrap_or_default() != Runtime::Host {
         return Ok(());
     }
     for (name, text) in packer(config, app, own)? {
-        files.push(File { path: format!("packer/{}/{}/{name}", app.app, own.name), text });
+        files.push(File {
+            path: format!("packer/{}/{}/{name}", app.app, own.name),
+            text,
+        });
     }
     Ok(())
 }

@@ -161,7 +161,9 @@ fn label(text: &str, most: usize) -> bool {
         && text.starts_with(|c: char| c.is_ascii_lowercase())
         && !text.ends_with('-')
         && !text.contains("--")
-        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }
 
 #[cfg(test)]
@@ -173,7 +175,14 @@ mod tests {
         for good in ["eu-central-1", "us-gov-west-1"] {
             assert!(good.parse::<Region>().is_ok(), "{good}");
         }
-        for bad in ["", "eu", "eu-central", "eu-central-x", "EU-central-1", "${AWS::Region}"] {
+        for bad in [
+            "",
+            "eu",
+            "eu-central",
+            "eu-central-x",
+            "EU-central-1",
+            "${AWS::Region}",
+        ] {
             assert!(bad.parse::<Region>().is_err(), "{bad}");
         }
         assert!("ops@example.com".parse::<Mail>().is_ok());

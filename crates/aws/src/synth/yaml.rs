@@ -33,7 +33,10 @@ pub(super) fn template(template: &Template) -> String {
     let mut out = String::with_capacity(4096 + template.resources.len() * 700);
     out.push_str("AWSTemplateFormatVersion: \"2010-09-09\"\n");
     entry(&mut out, "Description", &Value::from(template.about.as_str()), 0);
-    for (name, part) in [("Parameters", &template.parameters), ("Conditions", &template.conditions)] {
+    for (name, part) in [
+        ("Parameters", &template.parameters),
+        ("Conditions", &template.conditions),
+    ] {
         section(&mut out, name, part);
     }
     out.push_str("\nResources:\n");
@@ -78,7 +81,10 @@ fn below(out: &mut String, value: &Value, depth: usize) {
             // Two tags cannot stand on one value.
             Some(_) => {
                 out.truncate(out.len() - tag.len() - 1);
-                let (name, _) = TAGS.iter().find(|(_, short)| *short == tag).expect("it was found there");
+                let (name, _) = TAGS
+                    .iter()
+                    .find(|(_, short)| *short == tag)
+                    .expect("it was found there");
                 let _ = write!(out, "\n{:1$}{name}:", "", depth + 2);
                 below(out, operand, depth + 2);
             }
@@ -202,7 +208,9 @@ fn is_plain(text: &str) -> bool {
         && !number
         && !text.ends_with(' ')
         && !text.contains(" #")
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b" /_.:-+=()*?;<>".contains(&b))
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b" /_.:-+=()*?;<>".contains(&b))
         && !text.match_indices(':').any(colon)
         && !WORDS.iter().any(|word| text.eq_ignore_ascii_case(word))
 }
@@ -255,11 +263,22 @@ mod tests {
     #[test]
     fn functions_are_short_and_never_two_on_one_value() {
         check(json!({ "Ref": "Vpc" }), "k: !Ref Vpc\n");
-        check(json!({ "Fn::Select": [0, { "Fn::GetAZs": "" }] }), "k: !Select [0, !GetAZs \"\"]\n");
-        check(json!({ "Fn::Base64": { "Fn::Sub": "a\nb\n" } }), "k:\n  Fn::Base64: !Sub |\n    a\n    b\n");
-        check(json!([{ "Fn::Base64": { "Ref": "A" } }]), "k:\n  -\n    Fn::Base64: !Ref A\n");
-        check(json!({ "Fn::If": ["C", { "a": 1 }, { "Ref": "AWS::NoValue" }] }),
-            "k: !If\n  - C\n  - a: 1\n  - !Ref AWS::NoValue\n");
+        check(
+            json!({ "Fn::Select": [0, { "Fn::GetAZs": "" }] }),
+            "k: !Select [0, !GetAZs \"\"]\n",
+        );
+        check(
+            json!({ "Fn::Base64": { "Fn::Sub": "a\nb\n" } }),
+            "k:\n  Fn::Base64: !Sub |\n    a\n    b\n",
+        );
+        check(
+            json!([{ "Fn::Base64": { "Ref": "A" } }]),
+            "k:\n  -\n    Fn::Base64: !Ref A\n",
+        );
+        check(
+            json!({ "Fn::If": ["C", { "a": 1 }, { "Ref": "AWS::NoValue" }] }),
+            "k: !If\n  - C\n  - a: 1\n  - !Ref AWS::NoValue\n",
+        );
         check(json!([{ "Fn::Sub": "${A}" }]), "k: [!Sub \"${A}\"]\n");
     }
 

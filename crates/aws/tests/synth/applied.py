@@ -44,6 +44,8 @@ def looks(client):
         "AWS::Logs::LogGroup": lambda i: any(
             group["logGroupName"] == i for group in logs.describe_log_groups(logGroupNamePrefix=i)["logGroups"]),
         "AWS::RDS::DBInstance": lambda i: has(client("rds").describe_db_instances, "DBInstances", DBInstanceIdentifier=i),
+        "AWS::KMS::Alias": lambda i: any(one["AliasName"] == i for one in client("kms").list_aliases()["Aliases"]),
+        "AWS::EC2::EIP": lambda i: any(i in (one["PublicIp"], one["AllocationId"]) for one in ec2.describe_addresses()["Addresses"]),
         "AWS::KMS::Key": lambda i: any(key["KeyId"] == i for key in client("kms").list_keys()["Keys"]),
     }
 

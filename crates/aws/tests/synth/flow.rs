@@ -40,10 +40,16 @@ impl World {
     }
 
     fn answer(&mut self, resource: &str, input: &Value) -> Result<Value, (String, String)> {
-        let what = resource.rsplit(":::").next().unwrap().trim_start_matches("aws-sdk:");
+        let what = resource
+            .rsplit(":::")
+            .next()
+            .unwrap()
+            .trim_start_matches("aws-sdk:");
         self.calls.push(what.to_owned());
         Ok(match what {
-            "codebuild:startBuild.sync" if input["ProjectName"].as_str().unwrap().ends_with("-tests") && self.tests_fail => {
+            "codebuild:startBuild.sync"
+                if input["ProjectName"].as_str().unwrap().ends_with("-tests") && self.tests_fail =>
+            {
                 return Err(("States.TaskFailed".into(), "tests failed".into()));
             }
             "codebuild:startBuild.sync" => {
@@ -69,7 +75,10 @@ impl World {
                 json!({ "AutoScalingGroups": [{ "Instances": [up, up] }] })
             }
             "codedeploy:createDeployment" => {
-                assert_eq!(input["Revision"]["S3Location"]["Key"], "revision/shop/abc123-production.zip");
+                assert_eq!(
+                    input["Revision"]["S3Location"]["Key"],
+                    "revision/shop/abc123-production.zip"
+                );
                 json!({ "DeploymentId": "d-1" })
             }
             "codedeploy:getDeployment" => json!({ "DeploymentInfo": { "Status": self.deployment } }),
@@ -107,17 +116,26 @@ impl World {
             .iter()
             .map(|(key, value)| json!({ "ParameterKey": key, "ParameterValue": value }))
             .collect();
-        let outputs: Vec<Value> = ["BlueGroupName", "GreenGroupName", "BlueTargetsArn", "GreenTargetsArn"]
-            .iter()
-            .map(|key| json!({ "OutputKey": key, "OutputValue": key }))
-            .collect();
+        let outputs: Vec<Value> = [
+            "BlueGroupName",
+            "GreenGroupName",
+            "BlueTargetsArn",
+            "GreenTargetsArn",
+        ]
+        .iter()
+        .map(|key| json!({ "OutputKey": key, "OutputValue": key }))
+        .collect();
         json!({ "Stacks": [{ "Parameters": parameters, "Outputs": outputs, "StackStatus": self.status }] })
     }
 
     fn update(&mut self, input: &Value) -> Value {
         assert_eq!(input["UsePreviousTemplate"], true);
         let given = input["Parameters"].as_array().unwrap();
-        assert_eq!(given.len(), self.parameters.len(), "every parameter is given or kept");
+        assert_eq!(
+            given.len(),
+            self.parameters.len(),
+            "every parameter is given or kept"
+        );
         let mut changed = false;
         for parameter in given {
             let key = parameter["ParameterKey"].as_str().unwrap();
@@ -178,12 +196,25 @@ fn run(options: &str, world: &mut World) -> Status {
         at += SignedDuration::from_millis(1);
         for command in outcome.commands {
             match command {
-                Command::Schedule { task, resource, input, role, .. } => {
+                Command::Schedule {
+                    task,
+                    resource,
+                    input,
+                    role,
+                    ..
+                } => {
                     let is_own = !resource.contains("aws-sdk");
-                    assert!(is_own || role.is_some_and(|role| role.contains("-release")), "{resource} has no role");
+                    assert!(
+                        is_own || role.is_some_and(|role| role.contains("-release")),
+                        "{resource} has no role"
+                    );
                     events.push(match world.answer(&resource, &input) {
                         Ok(output) => Event::TaskSucceeded { task, output },
-                        Err((error, cause)) => Event::TaskFailed { task, error: Some(error), cause: Some(cause) },
+                        Err((error, cause)) => Event::TaskFailed {
+                            task,
+                            error: Some(error),
+                            cause: Some(cause),
+                        },
                     });
                 }
                 Command::StartTimer { timer, at } => drop(timers.insert(timer, at)),
@@ -201,7 +232,10 @@ fn filled(text: &str) -> String {
         .replace("${AWS::AccountId}", "111111111111")
         .replace("${AWS::Region}", "eu-central-1")
         .replace("${Builds}", "arn:aws:sns:eu-central-1:111111111111:builds")
-        .replace("${Operations}", "arn:aws:sns:eu-central-1:111111111111:operations")
+        .replace(
+            "${Operations}",
+            "arn:aws:sns:eu-central-1:111111111111:operations",
+        )
 }
 
 const FIRST: [(&str, &str); 7] = [
@@ -263,7 +297,12 @@ fn a_canary_and_a_line_move_in_their_steps() {
     assert_eq!(world.weights, ["100", "90", "0", "0"]);
     let mut world = World::new(&LIVE);
     assert_eq!(run("strategy = 'linear'", &mut world).as_str(), "SUCCEEDED");
-    assert_eq!(world.weights, ["100", "90", "80", "70", "60", "50", "40", "30", "20", "10", "0", "0"]);
+    assert_eq!(
+        world.weights,
+        [
+            "100", "90", "80", "70", "60", "50", "40", "30", "20", "10", "0", "0"
+        ]
+    );
 }
 
 #[test]
@@ -276,7 +315,14 @@ fn an_alarm_brings_all_traffic_back() {
     world.is("GreenWeight", "0");
     world.is("GreenRuns", "no");
     world.is("BlueRuns", "yes");
-    assert_eq!(world.calls.iter().filter(|call| *call == "dynamodb:deleteItem").count(), 1);
+    assert_eq!(
+        world
+            .calls
+            .iter()
+            .filter(|call| *call == "dynamodb:deleteItem")
+            .count(),
+        1
+    );
 }
 
 #[test]
@@ -284,7 +330,10 @@ fn a_deployment_that_fails_leaves_the_old_half_serving() {
     let mut world = World::new(&LIVE);
     world.deployment = "Failed";
     let status = run("", &mut world);
-    assert!(failure(&status).contains("deployment d-1 is Failed"), "{status:?}");
+    assert!(
+        failure(&status).contains("deployment d-1 is Failed"),
+        "{status:?}"
+    );
     world.is("BlueWeight", "100");
     world.is("GreenRuns", "no");
 }
@@ -294,9 +343,19 @@ fn a_change_that_cloudformation_takes_back_is_not_tried_for_ever() {
     let mut world = World::new(&LIVE);
     world.rolled_back = true;
     let status = run("", &mut world);
-    assert!(failure(&status).contains("UPDATE_ROLLBACK_COMPLETE"), "{status:?}");
+    assert!(
+        failure(&status).contains("UPDATE_ROLLBACK_COMPLETE"),
+        "{status:?}"
+    );
     world.is("BlueWeight", "100");
-    assert_eq!(world.calls.iter().filter(|call| *call == "cloudformation:updateStack").count(), 1);
+    assert_eq!(
+        world
+            .calls
+            .iter()
+            .filter(|call| *call == "cloudformation:updateStack")
+            .count(),
+        1
+    );
 }
 
 #[test]
@@ -323,5 +382,8 @@ fn an_image_of_another_account_is_copied() {
     let mut world = World::new(&LIVE);
     let status = run("also = ['other']", &mut world);
     assert_eq!(status.as_str(), "SUCCEEDED", "{status:?}");
-    assert_eq!(world.calls.iter().filter(|call| *call == "ec2:copyImage").count(), 1);
+    assert_eq!(
+        world.calls.iter().filter(|call| *call == "ec2:copyImage").count(),
+        1
+    );
 }

@@ -37,7 +37,10 @@ pub fn files(name: &str) -> BTreeMap<String, String> {
             files.insert(file.path, file.text);
         }
     }
-    files.insert("priorities.json".into(), format!("{:#}\n", serde_json::to_value(&priorities).unwrap()));
+    files.insert(
+        "priorities.json".into(),
+        format!("{:#}\n", serde_json::to_value(&priorities).unwrap()),
+    );
     files
 }
 
@@ -58,7 +61,10 @@ fn the_files_of_every_case_are_as_they_were() {
             let kept = fs::read_to_string(directory.join(path)).unwrap_or_default();
             let differs = kept.lines().zip(text.lines()).position(|(a, b)| a != b);
             let line = differs.unwrap_or_else(|| kept.lines().count().min(text.lines().count())) + 1;
-            assert!(kept == *text, "{name}/{path}:{line} is not as it was; `BLESS=1 cargo test -p aws --test synth` writes it anew");
+            assert!(
+                kept == *text,
+                "{name}/{path}:{line} is not as it was; `BLESS=1 cargo test -p aws --test synth` writes it anew"
+            );
         }
     }
 }

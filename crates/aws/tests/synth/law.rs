@@ -1,107 +1,20 @@
 //! What holds of every template, whatever was asked for.
 
-use aws::synth::{Config, MAX_BYTES, Priorities, Resource, Stack, Template, all, environment, foundation};
+use aws::synth::{Config, MAX_BYTES, Priorities, Resource, Template, all, environment, foundation};
 use model::spec;
 use serde_json::Value;
 
-/// Every so many combinations of a foundation's options, and of an environment's, and all of the case `shop`.
-pub fn matrix() -> &'static [Stack] {
-    static ALL: std::sync::LazyLock<Vec<Stack>> =
-        std::sync::LazyLock::new(|| [foundations(), environments(), shop()].concat());
-    &ALL
-}
-
-/// Picks the item for combination `n`: digits of `n` in a mixed base.
-struct Pick(usize);
-
-impl Pick {
-    fn one<T: Copy>(&mut self, items: &[T]) -> T {
-        let item = items[self.0 % items.len()];
-        self.0 /= items.len();
-        item
-    }
-}
-
-fn foundations() -> Vec<Stack> {
-    let needed = "endpoints = ['codedeploy', 'codedeploy-commands-secure', 'ec2messages', 'logs', 'secretsmanager', 'ssm', 'ssmmessages'], ";
-    let mut stacks = Vec::new();
-    for n in 0..64 {
-        let mut pick = Pick(n);
-        let nat = pick.one(&["per-zone", "one", "instance", "none"]);
-        let zones = pick.one(&["2", "3"]);
-        let endpoints = if nat == "none" { needed } else { pick.one(&["", "endpoints = ['sts', 'ecr-dkr'], "]) };
-        let (trail, firewall) = pick.one(&[("true", "true"), ("false", "false")]);
-        let more = pick.one(&["", "zone = 'Z0ABC'\nprotected = false\nbudget = 0\nslack = { workspace = 'T01', channel = 'C01' }\n\
-                                   mail = { operations = ['a@b.example', 'c@d.example'] }"]);
-        let text = format!(
-            "[foundations.production]\nregion = 'eu-central-1'\ndomain = 'a.example.com'\ntrail = {trail}\nfirewall = {firewall}\n{more}\n\
-             network = {{ {endpoints}cidr = '10.{}.0.0/16', nat = '{nat}', zones = '{zones}' }}\n",
-            20 + n
-        );
-        let config: Config = toml::from_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
-        let mut stack = foundation(&config, &"production".parse().unwrap()).unwrap();
-        stack.name = format!("foundation-{n}");
-        stacks.push(stack);
-    }
-    stacks
-}
-
-fn environments() -> Vec<Stack> {
-    let mut stacks = Vec::new();
-    // Prime to all the bases, so that the combinations are spread over all there are.
-    for n in (0..3 * 4 * 7 * 2 * 2 * 2 * 3 * 4).step_by(61) {
-        let mut pick = Pick(n);
-        let runtime = pick.one(&["host", "fargate", "ec2"]);
-        let strategy = pick.one(&["blue-green", "canary", "linear", "in-place"]);
-        let engine = pick.one(&["", "mariadb", "mysql", "postgres", "aurora-mysql", "aurora-postgres", "default"]);
-        let (dedicated, plain, bare) = (pick.one(&[true, false]), pick.one(&[true, false]), pick.one(&[true, false]));
-        let domains = pick.one(&["", "{ host = 'x.example.org', zone = 'Z0DEF' }",
-            "{ host = 'y.example.org', certificate = 'arn:aws:acm:eu-central-1:111111111111:certificate/a' }"]);
-        let scaling = pick.one(&["", "cpu = 40, requests = 100", "spot = 1, schedule = [{ cron = '0 1 * * *', min = 1 }]", "drain = 300"]);
-        let strategy = if runtime == "host" { strategy } else { "blue-green" };
-        let database = match engine {
-            "" | "default" => String::new(),
-            engine => format!("database = {{ engine = '{engine}', multi_az = {dedicated} }}\n"),
-        };
-        let text = format!(
-            "[foundations.production]\nregion = 'eu-central-1'\ndomain = 'a.example.com'\n\
-             [apps.shop.environments.live]\nruntime = '{runtime}'\nstrategy = '{strategy}'\nscaling = {{ {scaling} }}\n{database}\
-             dedicated_balancer = {dedicated}\nplain_http = {plain}\nbare = {bare}\ndomains = [{domains}]\n"
-        );
-        let config: Config = toml::from_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
-        let base = if engine.is_empty() { "" } else { "database: { engine: mariadb }\n" };
-        let healthy = ["one-at-a-time", "half-at-a-time", "all-at-once", "60%", "1"][n % 5];
-        let size = ["small", "medium", "large", "nano"][n % 4];
-        let yaml = format!(
-            "app: shop\n{base}deploy: {{ minimum_healthy: {healthy} }}\nhost: {{ size: {size}, env: {{ A: '1', B: '{{{{secret:b}}}}' }} }}\n\
-             environments:\n  live: {{ scaling: {{ min: 1, max: {} }} }}\n",
-            1 + n % 3
-        );
-        let (app, _) = spec::App::parse(&yaml, "vend.yaml", &|_| true).unwrap_or_else(|problems| panic!("{problems:?}"));
-        let label = "production".parse().unwrap();
-        let mut stack = environment(&config, &app.app, &app.environments[0], &label, &mut Priorities::default()).unwrap();
-        stack.name = format!("environment-{n}");
-        stacks.push(stack);
-    }
-    stacks
-}
-
-/// The stacks of the case `shop`, which has everything.
-fn shop() -> Vec<Stack> {
-    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/synth/cases");
-    let config = toml::from_str(&std::fs::read_to_string(root.join("shop.toml")).unwrap()).unwrap();
-    let yaml = std::fs::read_to_string(root.join("shop.yaml")).unwrap();
-    let (app, _) = spec::App::parse(&yaml, "vend.yaml", &|_| true).unwrap();
-    all(&config, &app, &mut Priorities::default()).unwrap().stacks
-}
-
 fn every(check: impl Fn(&str, &Template)) {
-    assert!(matrix().len() > 100);
-    matrix().iter().for_each(|stack| check(&stack.name, &stack.template));
+    assert!(crate::matrix::matrix().len() > 100);
+    crate::matrix::matrix()
+        .iter()
+        .for_each(|stack| check(&stack.name, &stack.template));
 }
 
 fn each<'t>(template: &'t Template, kind: &'static str) -> impl Iterator<Item = (&'t str, &'t Value)> {
-    template.of(kind).map(|resource| (resource.id.as_str(), &resource.properties))
+    template
+        .of(kind)
+        .map(|resource| (resource.id.as_str(), &resource.properties))
 }
 
 #[test]
@@ -109,9 +22,16 @@ fn every_role_is_inside_the_boundary_and_below_the_platforms_path() {
     every(|name, template| {
         for (id, role) in each(template, "AWS::IAM::Role") {
             assert!(!role["PermissionsBoundary"].is_null(), "{name} {id}");
-            assert!(role["Path"].as_str().unwrap().starts_with("/vend/"), "{name} {id}");
+            assert!(
+                role["Path"].as_str().unwrap().starts_with("/vend/"),
+                "{name} {id}"
+            );
         }
-        assert_eq!(template.of("AWS::IAM::User").count() + template.of("AWS::IAM::AccessKey").count(), 0, "{name}");
+        assert_eq!(
+            template.of("AWS::IAM::User").count() + template.of("AWS::IAM::AccessKey").count(),
+            0,
+            "{name}"
+        );
     });
 }
 
@@ -137,14 +57,23 @@ fn every_store_is_encrypted() {
         }
         for (id, database) in each(template, "AWS::RDS::DBInstance") {
             let member = !database["DBClusterIdentifier"].is_null();
-            assert!(member || (database["StorageEncrypted"] == true && !database["KmsKeyId"].is_null()), "{name} {id}");
+            assert!(
+                member || (database["StorageEncrypted"] == true && !database["KmsKeyId"].is_null()),
+                "{name} {id}"
+            );
         }
         for (id, launch) in each(template, "AWS::EC2::LaunchTemplate") {
-            for disk in launch["LaunchTemplateData"]["BlockDeviceMappings"].as_array().unwrap() {
+            for disk in launch["LaunchTemplateData"]["BlockDeviceMappings"]
+                .as_array()
+                .unwrap()
+            {
                 assert_eq!(disk["Ebs"]["Encrypted"], true, "{name} {id}");
                 assert!(!disk["Ebs"]["KmsKeyId"].is_null(), "{name} {id}");
             }
-            assert_eq!(launch["LaunchTemplateData"]["MetadataOptions"]["HttpTokens"], "required", "{name} {id}");
+            assert_eq!(
+                launch["LaunchTemplateData"]["MetadataOptions"]["HttpTokens"], "required",
+                "{name} {id}"
+            );
             assert!(launch["LaunchTemplateData"]["KeyName"].is_null(), "{name} {id}");
         }
         for (id, table) in each(template, "AWS::DynamoDB::Table") {
@@ -158,11 +87,21 @@ fn no_store_is_public() {
     every(|name, template| {
         for (id, bucket) in each(template, "AWS::S3::Bucket") {
             let block = bucket["PublicAccessBlockConfiguration"].as_object().unwrap();
-            assert!(block.len() == 4 && block.values().all(|closed| *closed == true), "{name} {id}");
-            assert_eq!(bucket["VersioningConfiguration"]["Status"], "Enabled", "{name} {id}");
+            assert!(
+                block.len() == 4 && block.values().all(|closed| *closed == true),
+                "{name} {id}"
+            );
+            assert_eq!(
+                bucket["VersioningConfiguration"]["Status"], "Enabled",
+                "{name} {id}"
+            );
             let policy = template.resource(&format!("{id}Policy")).unwrap();
             let first = &policy.properties["PolicyDocument"]["Statement"][0];
-            assert_eq!((&first["Effect"], &first["Sid"]), (&"Deny".into(), &"TlsOnly".into()), "{name} {id}");
+            assert_eq!(
+                (&first["Effect"], &first["Sid"]),
+                (&"Deny".into(), &"TlsOnly".into()),
+                "{name} {id}"
+            );
         }
         for (id, database) in each(template, "AWS::RDS::DBInstance") {
             assert_eq!(database["PubliclyAccessible"], false, "{name} {id}");
@@ -177,10 +116,14 @@ fn no_store_is_public() {
 fn the_world_reaches_load_balancers_only_and_on_two_ports() {
     every(|name, template| {
         for (id, group) in each(template, "AWS::EC2::SecurityGroup") {
-            assert!(!group["SecurityGroupEgress"].as_array().unwrap().is_empty(), "{name} {id} would let everything out");
+            assert!(
+                !group["SecurityGroupEgress"].as_array().unwrap().is_empty(),
+                "{name} {id} would let everything out"
+            );
             for rule in group["SecurityGroupIngress"].as_array().unwrap() {
                 let world = rule["CidrIp"] == "0.0.0.0/0" || rule["CidrIpv6"] == "::/0";
-                let port = rule["FromPort"] == rule["ToPort"] && (rule["FromPort"] == 80 || rule["FromPort"] == 443);
+                let port =
+                    rule["FromPort"] == rule["ToPort"] && (rule["FromPort"] == 80 || rule["FromPort"] == 443);
                 assert!(!world || (id == "BalancerGroup" && port), "{name} {id}: {rule}");
             }
         }
@@ -214,18 +157,36 @@ fn every_permission_has_its_reason_and_none_is_for_everything() {
     every(|name, template| {
         for resource in &template.resources {
             let documents: Vec<&Value> = match resource.kind {
-                "AWS::IAM::Role" => resource.properties["Policies"].as_array().into_iter().flatten().map(|own| &own["PolicyDocument"]).collect(),
-                "AWS::IAM::ManagedPolicy" if resource.id != "Boundary" => vec![&resource.properties["PolicyDocument"]],
+                "AWS::IAM::Role" => resource.properties["Policies"]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .map(|own| &own["PolicyDocument"])
+                    .collect(),
+                "AWS::IAM::ManagedPolicy" if resource.id != "Boundary" => {
+                    vec![&resource.properties["PolicyDocument"]]
+                }
                 _ => continue,
             };
-            let why = &resource.metadata().get("vend").map_or(Value::Null, |own| own["why"].clone());
+            let why = &resource
+                .metadata()
+                .get("vend")
+                .map_or(Value::Null, |own| own["why"].clone());
             for statement in documents.iter().flat_map(|document| statements(document)) {
                 let sid = statement["Sid"].as_str().unwrap();
-                assert!(why[sid].as_str().is_some_and(|why| why.len() > 10), "{name} {} {sid} has no reason", resource.id);
+                assert!(
+                    why[sid].as_str().is_some_and(|why| why.len() > 10),
+                    "{name} {} {sid} has no reason",
+                    resource.id
+                );
                 for action in statement["Action"].as_array().unwrap() {
                     let action = action.as_str().unwrap();
                     let look = action.split(':').nth(1).unwrap().starts_with("Describe");
-                    assert!(!action.contains('*') || look, "{name} {} {sid}: {action}", resource.id);
+                    assert!(
+                        !action.contains('*') || look,
+                        "{name} {} {sid}: {action}",
+                        resource.id
+                    );
                 }
             }
         }
@@ -238,9 +199,19 @@ fn policies_are_as_long_as_iam_takes_them() {
     let size = |document: &Value| document.to_string().len();
     every(|name, template| {
         for (id, role) in each(template, "AWS::IAM::Role") {
-            let inline: usize = role["Policies"].as_array().into_iter().flatten().map(|own| size(&own["PolicyDocument"])).sum();
+            let inline: usize = role["Policies"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .map(|own| size(&own["PolicyDocument"]))
+                .sum();
             assert!(inline < 9_000, "{name} {id}: {inline}");
-            assert!(role["ManagedPolicyArns"].as_array().is_none_or(|arns| arns.len() <= 10), "{name} {id}");
+            assert!(
+                role["ManagedPolicyArns"]
+                    .as_array()
+                    .is_none_or(|arns| arns.len() <= 10),
+                "{name} {id}"
+            );
         }
         for (id, policy) in each(template, "AWS::IAM::ManagedPolicy") {
             assert!(size(&policy["PolicyDocument"]) < 5_500, "{name} {id}");
@@ -258,12 +229,29 @@ fn the_boundary_denies_identities_without_it() {
             return;
         };
         let all = statements(&boundary.properties["PolicyDocument"]);
-        let deny = all.iter().find(|one| one["Sid"] == "NoIdentityWithoutThisBoundary").unwrap();
+        let deny = all
+            .iter()
+            .find(|one| one["Sid"] == "NoIdentityWithoutThisBoundary")
+            .unwrap();
         assert_eq!(deny["Effect"], "Deny");
-        let own = deny["Condition"]["StringNotEquals"]["iam:PermissionsBoundary"]["Fn::Sub"].as_str().unwrap();
-        assert!(own.ends_with(":policy/vend/vend-production-boundary") || own.contains("-boundary"), "{name} {own}");
-        for action in ["iam:CreateRole", "iam:CreateUser", "iam:PutRolePolicy", "iam:AttachRolePolicy", "iam:PutRolePermissionsBoundary"] {
-            assert!(deny["Action"].as_array().unwrap().iter().any(|one| one == action), "{name} {action}");
+        let own = deny["Condition"]["StringNotEquals"]["iam:PermissionsBoundary"]["Fn::Sub"]
+            .as_str()
+            .unwrap();
+        assert!(
+            own.ends_with(":policy/vend/vend-production-boundary") || own.contains("-boundary"),
+            "{name} {own}"
+        );
+        for action in [
+            "iam:CreateRole",
+            "iam:CreateUser",
+            "iam:PutRolePolicy",
+            "iam:AttachRolePolicy",
+            "iam:PutRolePermissionsBoundary",
+        ] {
+            assert!(
+                deny["Action"].as_array().unwrap().iter().any(|one| one == action),
+                "{name} {action}"
+            );
         }
     });
 }
@@ -274,7 +262,10 @@ fn templates_fit_and_their_ids_are_ids() {
         assert!(template.yaml().len() < MAX_BYTES, "{name}");
         template.check(name).unwrap();
         for Resource { id, .. } in &template.resources {
-            assert!(id.len() <= 255 && id.bytes().all(|b| b.is_ascii_alphanumeric()), "{name} {id}");
+            assert!(
+                id.len() <= 255 && id.bytes().all(|b| b.is_ascii_alphanumeric()),
+                "{name} {id}"
+            );
         }
     });
 }
@@ -285,21 +276,41 @@ fn kept(before: &Template, after: &Template, but: &[&str]) {
         if but.iter().any(|prefix| resource.id.starts_with(prefix)) {
             continue;
         }
-        assert_eq!(Some(resource), after.resource(&resource.id), "{} changed", resource.id);
+        assert_eq!(
+            Some(resource),
+            after.resource(&resource.id),
+            "{} changed",
+            resource.id
+        );
     }
 }
 
 fn one(options: &str) -> Template {
-    let text = format!("[foundations.production]\nregion = 'eu-central-1'\ndomain = 'a.example.com'\n{options}\n");
-    foundation(&toml::from_str(&text).unwrap(), &"production".parse().unwrap()).unwrap().template
+    let text =
+        format!("[foundations.production]\nregion = 'eu-central-1'\ndomain = 'a.example.com'\n{options}\n");
+    foundation(&toml::from_str(&text).unwrap(), &"production".parse().unwrap())
+        .unwrap()
+        .template
 }
 
 #[test]
 fn a_change_of_one_option_leaves_the_rest_of_a_foundation() {
     let plain = one("mail = { operations = ['m@x.example'] }");
-    kept(&plain, &one("mail = { operations = ['a@x.example', 'm@x.example', 'z@x.example'] }"), &[]);
-    kept(&plain, &one("mail = { operations = ['m@x.example'] }\nfirewall = true"), &[]);
-    kept(&plain, &one("mail = { operations = ['m@x.example'] }\nnetwork = { endpoints = ['ssm'] }"), &[]);
+    kept(
+        &plain,
+        &one("mail = { operations = ['a@x.example', 'm@x.example', 'z@x.example'] }"),
+        &[],
+    );
+    kept(
+        &plain,
+        &one("mail = { operations = ['m@x.example'] }\nfirewall = true"),
+        &[],
+    );
+    kept(
+        &plain,
+        &one("mail = { operations = ['m@x.example'] }\nnetwork = { endpoints = ['ssm'] }"),
+        &[],
+    );
     // What lists all zones changes with a third; no subnet moves.
     let third = one("mail = { operations = ['m@x.example'] }\nnetwork = { zones = '3' }");
     kept(&plain, &third, &["Balancer", "S3Endpoint", "DynamodbEndpoint"]);
@@ -310,37 +321,83 @@ fn a_change_of_one_option_leaves_the_rest_of_an_environment() {
     let made = |options: &str, priorities: &mut Priorities| {
         let config = crate::config(options);
         let app = crate::app("{ min: 1, max: 2 }");
-        environment(&config, &app.app, &app.environments[0], &"production".parse().unwrap(), priorities).unwrap().template
+        environment(
+            &config,
+            &app.app,
+            &app.environments[0],
+            &"production".parse().unwrap(),
+            priorities,
+        )
+        .unwrap()
+        .template
     };
     let mut priorities = Priorities::default();
-    let plain = made("domains = [{ host = 'm.example.org', zone = 'Z0DEF' }]", &mut priorities);
-    let more = "domains = [{ host = 'a.example.org', zone = 'Z0DEF' }, { host = 'm.example.org', zone = 'Z0DEF' }]";
+    let plain = made(
+        "domains = [{ host = 'm.example.org', zone = 'Z0DEF' }]",
+        &mut priorities,
+    );
+    let more =
+        "domains = [{ host = 'a.example.org', zone = 'Z0DEF' }, { host = 'm.example.org', zone = 'Z0DEF' }]";
     kept(&plain, &made(more, &mut priorities), &[]);
-    kept(&plain, &made("domains = [{ host = 'm.example.org', zone = 'Z0DEF' }]\nplain_http = true", &mut priorities), &[]);
+    kept(
+        &plain,
+        &made(
+            "domains = [{ host = 'm.example.org', zone = 'Z0DEF' }]\nplain_http = true",
+            &mut priorities,
+        ),
+        &[],
+    );
     let scaling = "domains = [{ host = 'm.example.org', zone = 'Z0DEF' }]\nscaling = { requests = 10 }";
-    kept(&plain, &made(scaling, &mut priorities), &["BlueByCpu", "GreenByCpu"]);
+    kept(
+        &plain,
+        &made(scaling, &mut priorities),
+        &["BlueByCpu", "GreenByCpu"],
+    );
 }
 
 #[test]
 fn what_contradicts_itself_is_refused() {
     let refused = |text: &str| {
         let config: Config = toml::from_str(text).unwrap_or_else(|error| panic!("{error}\n{text}"));
-        let (app, _) = spec::App::parse("app: shop\nenvironments: { live: {} }\n", "vend.yaml", &|_| true).unwrap();
-        all(&config, &app, &mut Priorities::default()).unwrap_err().to_string()
+        let (app, _) =
+            spec::App::parse("app: shop\nenvironments: { live: {} }\n", "vend.yaml", &|_| true).unwrap();
+        all(&config, &app, &mut Priorities::default())
+            .unwrap_err()
+            .to_string()
     };
     let base = "region = 'eu-central-1'\ndomain = 'a.example.com'\n";
-    let overlap = format!("[foundations.production]\n{base}[foundations.other]\n{base}network = {{ cidr = '10.3.16.0/20' }}\n");
-    assert!(refused(&overlap).contains("overlaps that of `other`"), "{}", refused(&overlap));
+    let overlap = format!(
+        "[foundations.production]\n{base}[foundations.other]\n{base}network = {{ cidr = '10.3.16.0/20' }}\n"
+    );
+    assert!(
+        refused(&overlap).contains("overlaps that of `other`"),
+        "{}",
+        refused(&overlap)
+    );
     let nat = format!("[foundations.production]\n{base}network = {{ nat = 'none' }}\n");
-    assert!(refused(&nat).contains("hosts need the endpoint"), "{}", refused(&nat));
-    let options = |more: &str| format!("[foundations.production]\n{base}[apps.shop.environments.live]\n{more}\n");
+    assert!(
+        refused(&nat).contains("hosts need the endpoint"),
+        "{}",
+        refused(&nat)
+    );
+    let options =
+        |more: &str| format!("[foundations.production]\n{base}[apps.shop.environments.live]\n{more}\n");
     for (more, why) in [
         ("scaling = { spot = 1, warm = 1 }", "Spot market"),
-        ("runtime = 'fargate'\nstrategy = 'in-place'", "never changed in place"),
+        (
+            "runtime = 'fargate'\nstrategy = 'in-place'",
+            "never changed in place",
+        ),
         ("domains = [{ host = 'x.example.org' }]", "neither `zone`"),
         ("scaling = { cpu = 0 }", "percentage"),
-        ("scaling = { schedule = [{ cron = 'now', min = 1 }] }", "five fields of cron"),
-        ("placement = { wavelength = 'eu-central-1-wl1-ber-wlz-1' }\ndedicated_balancer = true", "weighted DNS"),
+        (
+            "scaling = { schedule = [{ cron = 'now', min = 1 }] }",
+            "five fields of cron",
+        ),
+        (
+            "placement = { wavelength = 'eu-central-1-wl1-ber-wlz-1' }\ndedicated_balancer = true",
+            "weighted DNS",
+        ),
         ("placement = { local_zone = 'us-west-2-lax-1a' }", "not made yet"),
         ("foundation = 'nowhere'", "no foundation `nowhere`"),
     ] {
@@ -348,5 +405,9 @@ fn what_contradicts_itself_is_refused() {
         assert!(said.contains(why), "{more}: {said}");
     }
     let alone = format!("[foundations.production]\n{base}[apps.shop.environments.gone]\n");
-    assert!(refused(&alone).contains("no such environment"), "{}", refused(&alone));
+    assert!(
+        refused(&alone).contains("no such environment"),
+        "{}",
+        refused(&alone)
+    );
 }

@@ -5,6 +5,7 @@
 mod flow;
 mod golden;
 mod law;
+mod matrix;
 mod tools;
 
 use aws::synth::Config;

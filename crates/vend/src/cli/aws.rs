@@ -63,14 +63,20 @@ fn synth(own: &Synth, output: &Output) -> Result<(), Failure> {
     let given = own.out.join("priorities.json");
     let mut priorities = priorities(&given)?;
     let made = synth::all(&config, &app, &mut priorities).map_err(|error| {
-        Failure::refused("the templates cannot be made").cause(error.to_string()).next("vend aws synth --help")
+        Failure::refused("the templates cannot be made")
+            .cause(error.to_string())
+            .next("vend aws synth --help")
     })?;
     let mut written = Vec::new();
     for stack in &made.stacks {
         let template = format!("{}.yaml", stack.name);
         let text = stack.template.yaml();
         if text.len() > synth::MAX_BYTES {
-            let cause = format!("{template} has {} bytes; CloudFormation takes {}", text.len(), synth::MAX_BYTES);
+            let cause = format!(
+                "{template} has {} bytes; CloudFormation takes {}",
+                text.len(),
+                synth::MAX_BYTES
+            );
             return Err(Failure::refused("a template is too large").cause(cause));
         }
         write(&own.out.join(&template), &text)?;
@@ -100,12 +106,22 @@ fn people(written: &[Written], output: &Output) -> String {
     let mut table = Table::new(["STACK", "REGION", "RESOURCES", "KB"]);
     for one in written {
         let kb = format!("{:.0}", one.bytes as f64 / 1e3);
-        table.row([(one.name.clone(), Tone::Strong), cell(&one.region), cell(one.resources), cell(kb)]);
+        table.row([
+            (one.name.clone(), Tone::Strong),
+            cell(&one.region),
+            cell(one.resources),
+            cell(kb),
+        ]);
     }
     let mut text = table.render(output, "nothing\n");
     for one in written {
         for note in &one.notes {
-            text.push_str(&format!("{} {}: {}\n", output.tone(Tone::Wait, "note"), one.name, clean(note)));
+            text.push_str(&format!(
+                "{} {}: {}\n",
+                output.tone(Tone::Wait, "note"),
+                one.name,
+                clean(note)
+            ));
         }
     }
     text
@@ -113,8 +129,9 @@ fn people(written: &[Written], output: &Output) -> String {
 
 fn config(own: &Synth) -> Result<Config, Failure> {
     let path = own.config.clone().unwrap_or_else(|| own.dir.join("aws.toml"));
-    let bytes = check::read(&path)
-        .map_err(|error| Failure::file(&path, &error).next("vend aws synth --config FILE, see docs/aws.md"))?;
+    let bytes = check::read(&path).map_err(|error| {
+        Failure::file(&path, &error).next("vend aws synth --config FILE, see docs/aws.md")
+    })?;
     let bad = |cause: String| Failure::usage(format!("{} cannot be read", path.display())).cause(cause);
     if bytes.len() > spec::MAX_BYTES {
         return Err(bad(format!("it has more than {} bytes", spec::MAX_BYTES)));
@@ -125,16 +142,25 @@ fn config(own: &Synth) -> Result<Config, Failure> {
 
 fn app(dir: &Path) -> Result<spec::App, Failure> {
     let tree = check::Tree(dir);
-    let missing = || Failure::failed(format!("{} holds no vend.yaml", dir.display())).next("vend aws synth DIR --out OUT");
+    let missing = || {
+        Failure::failed(format!("{} holds no vend.yaml", dir.display())).next("vend aws synth DIR --out OUT")
+    };
     let bytes = tree.read("vend.yaml".into()).ok_or_else(missing)?;
     let exists = |path: &camino::Utf8Path| tree.exists(path);
     let bad = |problems: Vec<Problem>| {
-        let first = problems.iter().find(|problem| problem.is_error()).map(ToString::to_string);
+        let first = problems
+            .iter()
+            .find(|problem| problem.is_error())
+            .map(ToString::to_string);
         let next = format!("vend check {}", dir.display());
-        Failure::refused("vend.yaml is not right").cause(first.unwrap_or_default()).next(next)
+        Failure::refused("vend.yaml is not right")
+            .cause(first.unwrap_or_default())
+            .next(next)
     };
     let text = spec::decode("vend.yaml", &bytes).map_err(|problem| bad(vec![problem]))?;
-    spec::App::parse(text, "vend.yaml", &exists).map(|(app, _)| app).map_err(bad)
+    spec::App::parse(text, "vend.yaml", &exists)
+        .map(|(app, _)| app)
+        .map_err(bad)
 }
 
 fn priorities(path: &Path) -> Result<Priorities, Failure> {
@@ -149,7 +175,10 @@ fn priorities(path: &Path) -> Result<Priorities, Failure> {
 
 fn split(directory: &Path, template: &synth::Template) -> Result<(), Failure> {
     for resource in &template.resources {
-        let alone = synth::Template { resources: vec![resource.clone()], ..synth::Template::new(&resource.about) };
+        let alone = synth::Template {
+            resources: vec![resource.clone()],
+            ..synth::Template::new(&resource.about)
+        };
         write(&directory.join(format!("{}.yaml", resource.id)), &alone.yaml())?;
     }
     Ok(())

@@ -13,9 +13,30 @@ pub(super) fn add(template: &mut Template, scope: &Scope<'_>) {
     let wanted = &scope.options.alarms;
     for half in scope.halves() {
         let latency = f64::from(wanted.latency) / 1_000.0;
-        template.add(of_half(scope, *half, "Errors", "HTTPCode_Target_5XX_Count", json!({ "Statistic": "Sum" }), json!(wanted.errors)));
-        template.add(of_half(scope, *half, "Latency", "TargetResponseTime", json!({ "ExtendedStatistic": "p95" }), json!(latency)));
-        template.add(of_half(scope, *half, "Unhealthy", "UnHealthyHostCount", json!({ "Statistic": "Minimum" }), json!(1)));
+        template.add(of_half(
+            scope,
+            *half,
+            "Errors",
+            "HTTPCode_Target_5XX_Count",
+            json!({ "Statistic": "Sum" }),
+            json!(wanted.errors),
+        ));
+        template.add(of_half(
+            scope,
+            *half,
+            "Latency",
+            "TargetResponseTime",
+            json!({ "ExtendedStatistic": "p95" }),
+            json!(latency),
+        ));
+        template.add(of_half(
+            scope,
+            *half,
+            "Unhealthy",
+            "UnHealthyHostCount",
+            json!({ "Statistic": "Minimum" }),
+            json!(1),
+        ));
     }
     let properties = json!({
         "AlarmDescription": format!("{}: lines with ERROR in the log", scope.name),
@@ -29,11 +50,23 @@ pub(super) fn add(template: &mut Template, scope: &Scope<'_>) {
         "TreatMissingData": "notBreaching",
         "AlarmActions": [scope.shared("OperationsTopic")],
     });
-    template.add(Resource::new("LogErrors", "AWS::CloudWatch::Alarm", "Too many lines with ERROR.", properties));
+    template.add(Resource::new(
+        "LogErrors",
+        "AWS::CloudWatch::Alarm",
+        "Too many lines with ERROR.",
+        properties,
+    ));
 }
 
 /// An alarm about what the load balancer sees of a half.
-fn of_half(scope: &Scope<'_>, half: Half, what: &str, metric: &str, statistic: Value, threshold: Value) -> Resource {
+fn of_half(
+    scope: &Scope<'_>,
+    half: Half,
+    what: &str,
+    metric: &str,
+    statistic: Value,
+    threshold: Value,
+) -> Resource {
     let mut properties = json!({
         "AlarmDescription": format!("{} {}: {metric}", scope.name, half.word().to_lowercase()),
         "Namespace": "AWS/ApplicationELB",
@@ -67,7 +100,12 @@ fn log_group(template: &mut Template, scope: &Scope<'_>) {
         "KmsKeyId": scope.shared("KeyArn"),
         "RetentionInDays": days(scope.foundation.retention.logs),
     });
-    template.add(Resource::new("LogGroup", "AWS::Logs::LogGroup", "What hosts and the app write.", properties));
+    template.add(Resource::new(
+        "LogGroup",
+        "AWS::Logs::LogGroup",
+        "What hosts and the app write.",
+        properties,
+    ));
     let properties = json!({
         "LogGroupName": re("LogGroup"),
         "FilterPattern": "ERROR",
@@ -75,5 +113,10 @@ fn log_group(template: &mut Template, scope: &Scope<'_>) {
             "MetricNamespace": "Vend", "MetricName": format!("{}-errors", scope.name), "MetricValue": "1", "DefaultValue": 0,
         }],
     });
-    template.add(Resource::new("LogErrorFilter", "AWS::Logs::MetricFilter", "Counts lines with ERROR.", properties));
+    template.add(Resource::new(
+        "LogErrorFilter",
+        "AWS::Logs::MetricFilter",
+        "Counts lines with ERROR.",
+        properties,
+    ));
 }

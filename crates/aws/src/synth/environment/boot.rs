@@ -30,9 +30,15 @@ pub(super) fn script(scope: &Scope<'_>) -> Result<Value, Error> {
     if scope.engine.is_some() {
         secret.push_str(&database(scope));
     }
-    let text = TEXT.replace("@LOG@", &format!("/{}", scope.path())).replace("@PLAIN@", &plain).replace("@SECRET@", &secret);
+    let text = TEXT
+        .replace("@LOG@", &format!("/{}", scope.path()))
+        .replace("@PLAIN@", &plain)
+        .replace("@SECRET@", &secret);
     if text.len() > MAX_BYTES {
-        let why = format!("all variables together are too long for a host on AWS: {} bytes of {MAX_BYTES}", text.len());
+        let why = format!(
+            "all variables together are too long for a host on AWS: {} bytes of {MAX_BYTES}",
+            text.len()
+        );
         return Err(Error::config("host.env", why));
     }
     Ok(sub(text))
@@ -41,7 +47,10 @@ pub(super) fn script(scope: &Scope<'_>) -> Result<Value, Error> {
 /// A value between double quotes, for systemd and then for CloudFormation.
 fn escaped(scope: &Scope<'_>, name: &str, text: &str) -> Result<String, Error> {
     if text.chars().any(char::is_control) {
-        let why = format!("`{name}` of {} holds a control character, which a host on AWS cannot be given", scope.spec.name);
+        let why = format!(
+            "`{name}` of {} holds a control character, which a host on AWS cannot be given",
+            scope.spec.name
+        );
         return Err(Error::config("host.env", why));
     }
     let mut out = String::with_capacity(text.len());

@@ -1,5 +1,7 @@
 //! Containers instead of hosts: a service for each half, on Fargate or on hosts of the environment's own.
 
+mod capacity;
+
 use model::spec::Variable;
 use serde_json::{Value, json};
 
@@ -7,7 +9,7 @@ use super::{Half, Scope, access, database, scaling};
 use crate::synth::{
     Error,
     config::Runtime,
-    policy::{Grant, Role, arn, grant},
+    policy::{Role, arn, grant},
     size::{self, Architecture},
     template::{Resource, Template, att, re, sub},
 };
@@ -25,13 +27,20 @@ const SIZES: [(&str, u32, u32); 6] = [
 pub(super) fn add(template: &mut Template, scope: &Scope<'_>) -> Result<(), Error> {
     let size = &scope.spec.host.size;
     let found = SIZES.iter().find(|(name, ..)| name == size);
-    let none = || Error::config("host.size", format!("`{size}` is no size of a container: there are nano, small, medium, large, xlarge and 2xlarge"));
+    let none = || {
+        Error::config(
+            "host.size",
+            format!(
+                "`{size}` is no size of a container: there are nano, small, medium, large, xlarge and 2xlarge"
+            ),
+        )
+    };
     let (_, cpu, memory) = *found.ok_or_else(none)?;
     let (types, architecture) = size::types(size, &scope.config.sizes)?;
     cluster(template, scope);
     execution(template, scope);
     match scope.options.runtime {
-        Runtime::Ec2 => capacity(template, scope, &types, architecture),
+        Runtime::Ec2 => capacity::add(template, scope, &types, architecture),
         _ if has_providers(scope) => {
             let spot = json!([{ "CapacityProvider": "FARGATE_SPOT", "Weight": 1 }]);
             providers(template, json!(["FARGATE", "FARGATE_SPOT"]), spot);
@@ -56,42 +65,59 @@ fn cluster(template: &mut Template, scope: &Scope<'_>) {
             "LogConfiguration": { "CloudWatchLogGroupName": re("LogGroup"), "CloudWatchEncryptionEnabled": true },
         } },
     });
-    template.add(Resource::new("Cluster", "AWS::ECS::Cluster", "Where the containers run; shells in them leave a record.", properties));
+    template.add(Resource::new(
+        "Cluster",
+        "AWS::ECS::Cluster",
+        "Where the containers run; shells in them leave a record.",
+        properties,
+    ));
 }
 
 /// What ECS itself does for a task before it runs.
 fn execution(template: &mut Template, scope: &Scope<'_>) {
-    let account = scope.source().map_or("${AWS::AccountId}", |account| account.as_str());
+    let account = scope
+        .source()
+        .map_or("${AWS::AccountId}", |account| account.as_str());
     let repository = sub(format!(
         "arn:${{AWS::Partition}}:ecr:${{AWS::Region}}:{account}:repository/{}/{}",
         scope.platform(),
         scope.app
     ));
-    let role = Role::of_service("StartRole", "ECS: fetches the image and the secrets, opens the log.", "ecs-tasks.amazonaws.com")
-        .path("host/")
-        .grant(grant("LogIn", "A registry's token knows no single resources", "ecr:GetAuthorizationToken", [json!("*")]))
-        .grant(grant(
-            "Pull",
-            "The app's image",
-            "ecr:BatchCheckLayerAvailability ecr:BatchGetImage ecr:GetDownloadUrlForLayer",
-            [repository],
-        ))
-        .grant(grant("Logs", "Logs go into this environment's group", "logs:CreateLogStream logs:PutLogEvents", [arn(
-            "logs",
-            &format!("log-group:/{}:*", scope.path()),
-        )]))
-        .grant(access::secrets(scope))
-        .grant(grant("Decrypt", "Image and secrets are encrypted", "kms:Decrypt", access::keys(scope)));
+    let role = Role::of_service(
+        "StartRole",
+        "ECS: fetches the image and the secrets, opens the log.",
+        "ecs-tasks.amazonaws.com",
+    )
+    .path("host/")
+    .grant(grant(
+        "LogIn",
+        "A registry's token knows no single resources",
+        "ecr:GetAuthorizationToken",
+        [json!("*")],
+    ))
+    .grant(grant(
+        "Pull",
+        "The app's image",
+        "ecr:BatchCheckLayerAvailability ecr:BatchGetImage ecr:GetDownloadUrlForLayer",
+        [repository],
+    ))
+    .grant(grant(
+        "Logs",
+        "Logs go into this environment's group",
+        "logs:CreateLogStream logs:PutLogEvents",
+        [arn("logs", &format!("log-group:/{}:*", scope.path()))],
+    ))
+    .grant(access::secrets(scope))
+    .grant(grant(
+        "Decrypt",
+        "Image and secrets are encrypted",
+        "kms:Decrypt",
+        access::keys(scope),
+    ));
     template.add(role.resource(scope.platform(), scope.shared("Boundary")));
 }
 
-fn definition(
-    scope: &Scope<'_>,
-    half: Half,
-    cpu: u32,
-    memory: u32,
-    architecture: Architecture,
-) -> Resource {
+fn definition(scope: &Scope<'_>, half: Half, cpu: u32, memory: u32, architecture: Architecture) -> Resource {
     let (plain, secrets) = variables(scope);
     let runtime = match scope.options.runtime {
         Runtime::Fargate => "FARGATE",
@@ -124,15 +150,29 @@ fn definition(
         "TaskRoleArn": att("HostRole.Arn"),
         "ContainerDefinitions": [container],
     });
-    let about = format!("What a container of the {} half is. Without an image there is none.", half.word().to_lowercase());
-    let definition = Resource::new(half.id("Definition"), "AWS::ECS::TaskDefinition", about, properties);
+    let about = format!(
+        "What a container of the {} half is. Without an image there is none.",
+        half.word().to_lowercase()
+    );
+    let definition = Resource::new(
+        half.id("Definition"),
+        "AWS::ECS::TaskDefinition",
+        about,
+        properties,
+    );
     let odd = |variable: &Variable| matches!(variable, Variable::Plain(text) if text.contains("${"));
     let definition = match scope.spec.host.env.values().any(odd) {
-        true => definition.skip("E1029", "A variable of the app holds `${`, which is the app's and not CloudFormation's."),
+        true => definition.skip(
+            "E1029",
+            "A variable of the app holds `${`, which is the app's and not CloudFormation's.",
+        ),
         false => definition,
     };
     definition
-        .skip("CKV_AWS_336", "Apps may write beside themselves, as on hosts; the file system goes with the container.")
+        .skip(
+            "CKV_AWS_336",
+            "Apps may write beside themselves, as on hosts; the file system goes with the container.",
+        )
         .when(half.id("IsRunning"))
 }
 
@@ -196,9 +236,15 @@ fn service(scope: &Scope<'_>, half: Half) -> Resource {
                 { "CapacityProvider": "FARGATE_SPOT", "Weight": 1 },
             ]);
         }
-        _ => properties["CapacityProviderStrategy"] = json!([{ "CapacityProvider": re("Capacity"), "Weight": 1 }]),
+        _ => {
+            properties["CapacityProviderStrategy"] =
+                json!([{ "CapacityProvider": re("Capacity"), "Weight": 1 }])
+        }
     }
-    let about = format!("The containers of the {} half. A release decides whether there are any.", half.word().to_lowercase());
+    let about = format!(
+        "The containers of the {} half. A release decides whether there are any.",
+        half.word().to_lowercase()
+    );
     // A target group takes targets once a rule leads to it.
     let service = Resource::new(half.id("Service"), "AWS::ECS::Service", about, properties).after("Rule");
     let service = match has_providers(scope) {
@@ -243,9 +289,16 @@ fn scale(template: &mut Template, scope: &Scope<'_>, half: Half) -> Result<(), E
         properties["ScheduledActions"] = json!(schedules);
     }
     let about = "How many containers there may be.";
-    let target = Resource::new(half.id("Scale"), "AWS::ApplicationAutoScaling::ScalableTarget", about, properties);
+    let target = Resource::new(
+        half.id("Scale"),
+        "AWS::ApplicationAutoScaling::ScalableTarget",
+        about,
+        properties,
+    );
     template.add(target.when(half.id("IsRunning")));
-    let cpu = options.cpu.or_else(|| (max > min && options.requests.is_none()).then_some(60));
+    let cpu = options
+        .cpu
+        .or_else(|| (max > min && options.requests.is_none()).then_some(60));
     if let Some(cpu) = cpu {
         let metric = json!({ "PredefinedMetricType": "ECSServiceAverageCPUUtilization" });
         template.add(tracking(half, "ByCpu", metric, cpu));
@@ -266,7 +319,10 @@ fn cron(five: &str) -> String {
         ("*", weekday) => ("?".to_owned(), shifted(weekday)),
         (day, _) => (day.to_owned(), "?".to_owned()),
     };
-    format!("cron({} {} {day} {} {weekday} *)", fields[0], fields[1], fields[3])
+    format!(
+        "cron({} {} {day} {} {weekday} *)",
+        fields[0], fields[1], fields[3]
+    )
 }
 
 /// Cron counts the days of a week from Sunday, 0 (or 7); AWS from Sunday, 1. A step after `/` is not a day.
@@ -288,97 +344,24 @@ fn tracking(half: Half, what: &str, metric: Value, target: u32) -> Resource {
         "TargetTrackingScalingPolicyConfiguration": { "PredefinedMetricSpecification": metric, "TargetValue": target },
     });
     let about = "Keeps the load of each container.";
-    Resource::new(half.id(what), "AWS::ApplicationAutoScaling::ScalingPolicy", about, properties).when(half.id("IsRunning"))
-}
-
-/// Hosts for containers, as many as the containers need.
-fn capacity(template: &mut Template, scope: &Scope<'_>, types: &[String], architecture: Architecture) {
-    let path = match architecture {
-        Architecture::Arm64 => "arm64/",
-        Architecture::X86_64 => "",
-    };
-    let image = json!({
-        "Type": "AWS::SSM::Parameter::Value<AWS::EC2::Image::Id>",
-        "Default": format!("/aws/service/ecs/optimized-ami/amazon-linux-2023/{path}recommended/image_id"),
-        "Description": "The image of hosts for containers",
-    });
-    template.parameter("HostImage", image);
-    let role = Role::of_silent_service("CapacityRole", "Hosts for containers: answer to ECS.", "ec2.amazonaws.com")
-        .path("host/")
-        .grants(agent())
-        .resource(scope.platform(), scope.shared("Boundary"))
-        .skip("CKV_AWS_111", "ECS's agent and Session Manager learn the names of resources only when they call.");
-    template.add(role);
-    let profile = json!({ "Path": format!("/{}/host/", scope.platform()), "Roles": [re("CapacityRole")] });
-    template.add(Resource::new("CapacityProfile", "AWS::IAM::InstanceProfile", "Gives hosts their role.", profile));
-    let script = "#!/bin/bash\n\
-        printf 'ECS_CLUSTER=%s\\nECS_AWSVPC_BLOCK_IMDS=true\\nECS_ENABLE_SPOT_INSTANCE_DRAINING=true\\n' '${Cluster}' >> /etc/ecs/ecs.config\n";
-    let data = json!({
-        "ImageId": re("HostImage"),
-        "InstanceType": types[0],
-        "IamInstanceProfile": { "Arn": att("CapacityProfile.Arn") },
-        "SecurityGroupIds": [att("HostGroup.GroupId")],
-        "Monitoring": { "Enabled": true },
-        "EbsOptimized": true,
-        "MetadataOptions": { "HttpEndpoint": "enabled", "HttpTokens": "required", "HttpPutResponseHopLimit": 1 },
-        "BlockDeviceMappings": [{
-            "DeviceName": "/dev/xvda",
-            "Ebs": {
-                "VolumeType": "gp3", "VolumeSize": scope.options.disk.unwrap_or(30), "Encrypted": true,
-                "KmsKeyId": scope.shared("KeyArn"), "DeleteOnTermination": true,
-            },
-        }],
-        "UserData": { "Fn::Base64": sub(script) },
-    });
-    let about = "How a host for containers starts.";
-    template.add(Resource::new("CapacityLaunch", "AWS::EC2::LaunchTemplate", about, json!({ "LaunchTemplateData": data })));
-    let properties = json!({
-        "MinSize": "0",
-        "MaxSize": scope.spec.scaling.max.saturating_mul(2).to_string(),
-        "VPCZoneIdentifier": scope.subnets("Private"),
-        "NewInstancesProtectedFromScaleIn": true,
-        "CapacityRebalance": scope.options.scaling.spot.is_some(),
-        "LaunchTemplate": { "LaunchTemplateId": re("CapacityLaunch"), "Version": att("CapacityLaunch.LatestVersionNumber") },
-        "Tags": [{ "Key": "Name", "Value": sub("${AWS::StackName}-capacity"), "PropagateAtLaunch": true }],
-    });
-    template.add(Resource::new("CapacityGroup", "AWS::AutoScaling::AutoScalingGroup", "Hosts for containers.", properties));
-    let properties = json!({ "AutoScalingGroupProvider": {
-        "AutoScalingGroupArn": re("CapacityGroup"),
-        "ManagedScaling": { "Status": "ENABLED", "TargetCapacity": 100 },
-        "ManagedTerminationProtection": "ENABLED",
-        "ManagedDraining": "ENABLED",
-    } });
-    template.add(Resource::new("Capacity", "AWS::ECS::CapacityProvider", "As many hosts as containers need.", properties));
-    providers(template, json!([re("Capacity")]), json!([{ "CapacityProvider": re("Capacity"), "Weight": 1 }]));
+    Resource::new(
+        half.id(what),
+        "AWS::ApplicationAutoScaling::ScalingPolicy",
+        about,
+        properties,
+    )
+    .when(half.id("IsRunning"))
 }
 
 fn providers(template: &mut Template, providers: Value, strategy: Value) {
-    let properties =
-        json!({ "Cluster": re("Cluster"), "CapacityProviders": providers, "DefaultCapacityProviderStrategy": strategy });
+    let properties = json!({ "Cluster": re("Cluster"), "CapacityProviders": providers, "DefaultCapacityProviderStrategy": strategy });
     let about = "Where the cluster's containers find room.";
-    template.add(Resource::new("Providers", "AWS::ECS::ClusterCapacityProviderAssociations", about, properties));
-}
-
-/// What ECS's agent and Session Manager's do on a host.
-fn agent() -> Vec<Grant> {
-    vec![
-        grant(
-            "Join",
-            "ECS's agent joins its cluster and says how its containers are; it learns the names of resources only then",
-            "ec2:DescribeTags ecs:DeregisterContainerInstance ecs:DiscoverPollEndpoint ecs:Poll ecs:RegisterContainerInstance \
-             ecs:StartTelemetrySession ecs:SubmitAttachmentStateChanges ecs:SubmitContainerStateChange ecs:SubmitTaskStateChange \
-             ecs:UpdateContainerInstancesState",
-            [json!("*")],
-        ),
-        grant("LogIn", "A registry's token knows no single resources", "ecr:GetAuthorizationToken", [json!("*")]),
-        grant(
-            "Sessions",
-            "Shells by Session Manager, on record, instead of SSH; its channels know no single resources",
-            "ssm:UpdateInstanceInformation ssmmessages:CreateControlChannel ssmmessages:CreateDataChannel \
-             ssmmessages:OpenControlChannel ssmmessages:OpenDataChannel",
-            [json!("*")],
-        ),
-    ]
+    template.add(Resource::new(
+        "Providers",
+        "AWS::ECS::ClusterCapacityProviderAssociations",
+        about,
+        properties,
+    ));
 }
 
 #[cfg(test)]

@@ -15,7 +15,11 @@ pub(super) const SECRET: &str = "${{}.MasterUserSecret.SecretArn}";
 
 /// `vend.yaml` names MariaDB until it can name more.
 pub(super) fn engine(options: &config::Environment) -> Engine {
-    options.database.as_ref().and_then(|database| database.engine).unwrap_or(Engine::Mariadb)
+    options
+        .database
+        .as_ref()
+        .and_then(|database| database.engine)
+        .unwrap_or(Engine::Mariadb)
 }
 
 pub(super) fn port(engine: Engine) -> u16 {
@@ -34,12 +38,20 @@ pub(super) fn scheme(engine: Engine) -> &'static str {
 }
 
 pub(super) fn id(engine: Engine) -> &'static str {
-    if is_aurora(engine) { "DatabaseCluster" } else { "Database" }
+    if is_aurora(engine) {
+        "DatabaseCluster"
+    } else {
+        "Database"
+    }
 }
 
 /// The address inside a `Fn::Sub`.
 pub(super) fn address(engine: Engine) -> &'static str {
-    if is_aurora(engine) { "${DatabaseCluster.Endpoint.Address}" } else { "${Database.Endpoint.Address}" }
+    if is_aurora(engine) {
+        "${DatabaseCluster.Endpoint.Address}"
+    } else {
+        "${Database.Endpoint.Address}"
+    }
 }
 
 /// Letters, digits and underscores, beginning with a letter, 63 at most.
@@ -71,18 +83,35 @@ struct Wanted<'c> {
 
 fn wanted<'c>(scope: &Scope<'c>, engine: Engine, own: &'c Database) -> Result<Wanted<'c>, Error> {
     let production = scope.is_production();
-    let size = own.size.as_deref().unwrap_or(if is_aurora(engine) { "t4g.medium" } else { "t4g.small" });
-    let plain = |text: &str| !text.is_empty() && text.len() <= 40 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_".contains(&b));
+    let size = own.size.as_deref().unwrap_or(if is_aurora(engine) {
+        "t4g.medium"
+    } else {
+        "t4g.small"
+    });
+    let plain = |text: &str| {
+        !text.is_empty()
+            && text.len() <= 40
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b".-_".contains(&b))
+    };
     let version = own.version.as_deref().unwrap_or(version(engine));
     for (key, text) in [("database.size", size), ("database.version", version)] {
         if !plain(text) {
-            return Err(Error::config(scope.at(key), format!("`{}` is no such name", text.escape_debug())));
+            return Err(Error::config(
+                scope.at(key),
+                format!("`{}` is no such name", text.escape_debug()),
+            ));
         }
     }
     let storage = own.storage.unwrap_or(20);
     let backup = own.backup.unwrap_or(if production { 35 } else { 14 });
     let rotate = own.rotate.unwrap_or(30);
-    for (key, value, range) in [("storage", storage, 20..=16_384), ("backup", backup, 1..=35), ("rotate", rotate, 1..=1_000)] {
+    for (key, value, range) in [
+        ("storage", storage, 20..=16_384),
+        ("backup", backup, 1..=35),
+        ("rotate", rotate, 1..=1_000),
+    ] {
         if !range.contains(&value) {
             let why = format!("{value} is not from {} to {}", range.start(), range.end());
             return Err(Error::config(scope.at(&format!("database.{key}")), why));
@@ -141,29 +170,50 @@ pub(super) fn add(template: &mut Template, scope: &Scope<'_>) -> Result<(), Erro
     let wanted = wanted(scope, engine, own)?;
     let about = "Where data lies: in the tier without any way out.";
     let subnets = json!({ "DBSubnetGroupDescription": sub("${AWS::StackName}"), "SubnetIds": scope.subnets("Isolated") });
-    template.add(Resource::new("DatabaseSubnets", "AWS::RDS::DBSubnetGroup", about, subnets));
+    template.add(Resource::new(
+        "DatabaseSubnets",
+        "AWS::RDS::DBSubnetGroup",
+        about,
+        subnets,
+    ));
     monitoring(template, scope);
     match is_aurora(engine) {
         true => aurora(template, scope, &wanted),
         false => single(template, scope, &wanted),
     }
     let days = json!({ "AutomaticallyAfterDays": wanted.rotate });
-    let properties = json!({ "SecretId": secret(scope), "RotationRules": days, "RotateImmediatelyOnUpdate": false });
+    let properties =
+        json!({ "SecretId": secret(scope), "RotationRules": days, "RotateImmediatelyOnUpdate": false });
     let about = "The password changes by itself; RDS does it without a function.";
-    template.add(Resource::new("DatabasePasswordChanges", "AWS::SecretsManager::RotationSchedule", about, properties));
+    template.add(Resource::new(
+        "DatabasePasswordChanges",
+        "AWS::SecretsManager::RotationSchedule",
+        about,
+        properties,
+    ));
     if !scope.is_container() {
         changed(template, scope);
     }
-    template.output("DatabaseSecret", "Where user and password of the database are", secret(scope));
+    template.output(
+        "DatabaseSecret",
+        "Where user and password of the database are",
+        secret(scope),
+    );
     Ok(())
 }
 
 /// Connections without TLS are refused.
 fn parameters(wanted: &Wanted<'_>) -> Value {
     match wanted.engine {
-        Engine::Postgres | Engine::AuroraPostgres => json!({ "rds.force_ssl": "1", "log_min_duration_statement": "1000" }),
-        Engine::Mysql | Engine::Mariadb => json!({ "require_secure_transport": "1", "slow_query_log": "1", "long_query_time": "1" }),
-        Engine::AuroraMysql => json!({ "require_secure_transport": "ON", "slow_query_log": "1", "long_query_time": "1" }),
+        Engine::Postgres | Engine::AuroraPostgres => {
+            json!({ "rds.force_ssl": "1", "log_min_duration_statement": "1000" })
+        }
+        Engine::Mysql | Engine::Mariadb => {
+            json!({ "require_secure_transport": "1", "slow_query_log": "1", "long_query_time": "1" })
+        }
+        Engine::AuroraMysql => {
+            json!({ "require_secure_transport": "ON", "slow_query_log": "1", "long_query_time": "1" })
+        }
     }
 }
 
@@ -181,16 +231,25 @@ fn monitoring(template: &mut Template, scope: &Scope<'_>) {
         "What the machine below the database does, second by second",
         "logs:CreateLogGroup logs:CreateLogStream logs:DescribeLogStreams logs:GetLogEvents logs:PutLogEvents \
          logs:PutRetentionPolicy",
-        [arn("logs", "log-group:RDSOSMetrics"), arn("logs", "log-group:RDSOSMetrics:*")],
+        [
+            arn("logs", "log-group:RDSOSMetrics"),
+            arn("logs", "log-group:RDSOSMetrics:*"),
+        ],
     );
-    let role = Role::of_service("DatabaseMonitoringRole", about, "monitoring.rds.amazonaws.com").path("host/").grant(write);
+    let role = Role::of_service("DatabaseMonitoringRole", about, "monitoring.rds.amazonaws.com")
+        .path("host/")
+        .grant(write);
     template.add(role.resource(scope.platform(), scope.shared("Boundary")));
 }
 
 fn single(template: &mut Template, scope: &Scope<'_>, wanted: &Wanted<'_>) {
-    let properties =
-        json!({ "Family": family(wanted), "Description": sub("${AWS::StackName}"), "Parameters": parameters(wanted) });
-    template.add(Resource::new("DatabaseParameters", "AWS::RDS::DBParameterGroup", "Connections are encrypted.", properties));
+    let properties = json!({ "Family": family(wanted), "Description": sub("${AWS::StackName}"), "Parameters": parameters(wanted) });
+    template.add(Resource::new(
+        "DatabaseParameters",
+        "AWS::RDS::DBParameterGroup",
+        "Connections are encrypted.",
+        properties,
+    ));
     let properties = json!({
         "Engine": word(wanted.engine),
         "EngineVersion": wanted.version,
@@ -234,19 +293,29 @@ fn single(template: &mut Template, scope: &Scope<'_>, wanted: &Wanted<'_>) {
 fn modest(database: Resource, wanted: &Wanted<'_>) -> Resource {
     let mut database = database;
     if !wanted.multi_az {
-        database = database.skip("CKV_AWS_157", "One zone: `multi_az` is true by default in production only.");
+        database = database.skip(
+            "CKV_AWS_157",
+            "One zone: `multi_az` is true by default in production only.",
+        );
     }
     if !wanted.protected {
-        database = database.skip("CKV_AWS_293", "`protected` is true by default in production only.");
+        database = database.skip(
+            "CKV_AWS_293",
+            "`protected` is true by default in production only.",
+        );
     }
     database
 }
 
 fn aurora(template: &mut Template, scope: &Scope<'_>, wanted: &Wanted<'_>) {
-    let properties =
-        json!({ "Family": family(wanted), "Description": sub("${AWS::StackName}"), "Parameters": parameters(wanted) });
+    let properties = json!({ "Family": family(wanted), "Description": sub("${AWS::StackName}"), "Parameters": parameters(wanted) });
     let about = "Connections are encrypted.";
-    template.add(Resource::new("DatabaseParameters", "AWS::RDS::DBClusterParameterGroup", about, properties));
+    template.add(Resource::new(
+        "DatabaseParameters",
+        "AWS::RDS::DBClusterParameterGroup",
+        about,
+        properties,
+    ));
     let properties = json!({
         "Engine": word(wanted.engine),
         "EngineVersion": wanted.version,
@@ -266,10 +335,17 @@ fn aurora(template: &mut Template, scope: &Scope<'_>, wanted: &Wanted<'_>) {
     });
     let about = "A last snapshot stays when it goes, and when it must be replaced.";
     let cluster = Resource::new("DatabaseCluster", "AWS::RDS::DBCluster", about, properties)
-        .skip("CKV_AWS_162", "Apps log in with the password that RDS keeps and changes: their drivers know no IAM tokens.")
+        .skip(
+            "CKV_AWS_162",
+            "Apps log in with the password that RDS keeps and changes: their drivers know no IAM tokens.",
+        )
         .snapshot();
     template.add(cluster);
-    let ids: &[&str] = if wanted.multi_az { &["DatabaseFirst", "DatabaseSecond"] } else { &["DatabaseFirst"] };
+    let ids: &[&str] = if wanted.multi_az {
+        &["DatabaseFirst", "DatabaseSecond"]
+    } else {
+        &["DatabaseFirst"]
+    };
     for id in ids {
         let properties = json!({
             "Engine": word(wanted.engine),
@@ -283,10 +359,12 @@ fn aurora(template: &mut Template, scope: &Scope<'_>, wanted: &Wanted<'_>) {
             "CACertificateIdentifier": "rds-ca-rsa2048-g1",
         });
         let about = "One of the cluster's machines; it holds no data of its own.";
-        template.add(Resource::new(*id, "AWS::RDS::DBInstance", about, properties).skip(
-            "I3011",
-            "A machine of a cluster has no data; the cluster has the policy.",
-        ));
+        template.add(
+            Resource::new(*id, "AWS::RDS::DBInstance", about, properties).skip(
+                "I3011",
+                "A machine of a cluster has no data; the cluster has the policy.",
+            ),
+        );
     }
 }
 
@@ -300,9 +378,23 @@ fn changed(template: &mut Template, scope: &Scope<'_>) {
     )
     .when(json!({ "StringEquals": { "ssm:resourceTag/vend:environment": re("AWS::StackName") } }));
     let document = sub("arn:${AWS::Partition}:ssm:${AWS::Region}::document/AWS-RunShellScript");
-    let run = grant("RunShell", "The command is a line of shell", "ssm:SendCommand", [document.clone()]);
-    let role = Role::of_service("PasswordRole", "Tells hosts of a new password.", "events.amazonaws.com").path("host/");
-    template.add(role.grant(command).grant(run).resource(scope.platform(), scope.shared("Boundary")));
+    let run = grant(
+        "RunShell",
+        "The command is a line of shell",
+        "ssm:SendCommand",
+        [document.clone()],
+    );
+    let role = Role::of_service(
+        "PasswordRole",
+        "Tells hosts of a new password.",
+        "events.amazonaws.com",
+    )
+    .path("host/");
+    template.add(
+        role.grant(command)
+            .grant(run)
+            .resource(scope.platform(), scope.shared("Boundary")),
+    );
     let pattern = json!({
         "source": ["aws.secretsmanager"],
         "detail-type": ["AWS Service Event via CloudTrail"],
@@ -326,5 +418,10 @@ fn changed(template: &mut Template, scope: &Scope<'_>) {
             },
         }],
     });
-    template.add(Resource::new("PasswordChanged", "AWS::Events::Rule", "A new password reaches the hosts.", properties));
+    template.add(Resource::new(
+        "PasswordChanged",
+        "AWS::Events::Rule",
+        "A new password reaches the hosts.",
+        properties,
+    ));
 }

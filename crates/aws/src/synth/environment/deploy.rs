@@ -9,7 +9,12 @@ use crate::synth::template::{Resource, Template, att, re};
 pub(super) fn add(template: &mut Template, scope: &Scope<'_>) {
     let application = json!({ "ApplicationName": re("AWS::StackName"), "ComputePlatform": "Server" });
     let about = "What CodeDeploy calls this environment.";
-    template.add(Resource::new("Application", "AWS::CodeDeploy::Application", about, application));
+    template.add(Resource::new(
+        "Application",
+        "AWS::CodeDeploy::Application",
+        about,
+        application,
+    ));
     let configuration = configuration(template, scope);
     for half in scope.halves() {
         template.add(group(scope, *half, &configuration));
@@ -26,9 +31,15 @@ fn configuration(template: &mut Template, scope: &Scope<'_>) -> Value {
         MinimumHealthy::Percent(percent) => ("FLEET_PERCENT", percent.min(99)),
         MinimumHealthy::Count(count) => ("HOST_COUNT", count),
     };
-    let properties = json!({ "ComputePlatform": "Server", "MinimumHealthyHosts": { "Type": kind, "Value": value } });
+    let properties =
+        json!({ "ComputePlatform": "Server", "MinimumHealthyHosts": { "Type": kind, "Value": value } });
     let about = "How many hosts must stay healthy while others are deployed.";
-    template.add(Resource::new("DeploymentPace", "AWS::CodeDeploy::DeploymentConfig", about, properties));
+    template.add(Resource::new(
+        "DeploymentPace",
+        "AWS::CodeDeploy::DeploymentConfig",
+        about,
+        properties,
+    ));
     re("DeploymentPace")
 }
 
@@ -70,5 +81,10 @@ fn group(scope: &Scope<'_>, half: Half, configuration: &Value) -> Resource {
         "Puts revisions on the hosts of the {} half, also on those that scaling adds later.",
         half.word().to_lowercase()
     );
-    Resource::new(half.id("Deployments"), "AWS::CodeDeploy::DeploymentGroup", about, properties)
+    Resource::new(
+        half.id("Deployments"),
+        "AWS::CodeDeploy::DeploymentGroup",
+        about,
+        properties,
+    )
 }

@@ -15,10 +15,17 @@ pub(super) fn add(template: &mut Template, scope: &Scope<'_>) -> Result<(), Erro
     base(template, architecture);
     let script = boot::script(scope)?;
     for half in scope.halves() {
-        template.condition(half.id("IsBaked"), json!({ "Fn::Not": [{ "Fn::Equals": [re(half.id("Image")), ""] }] }));
+        template.condition(
+            half.id("IsBaked"),
+            json!({ "Fn::Not": [{ "Fn::Equals": [re(half.id("Image")), ""] }] }),
+        );
         template.add(launch(scope, *half, &types, &script));
         template.add(group(scope, *half, &types));
-        template.output(&half.id("GroupName"), "The group of hosts, for flows", re(half.id("Group")));
+        template.output(
+            &half.id("GroupName"),
+            "The group of hosts, for flows",
+            re(half.id("Group")),
+        );
         template.add(hook(scope, *half));
         if let Some(warm) = scope.options.scaling.warm {
             template.add(warm_pool(*half, warm));
@@ -72,7 +79,12 @@ fn launch(scope: &Scope<'_>, half: Half, types: &[String], script: &Value) -> Re
         "How a host of the {} half starts: no SSH key, metadata by session only, an encrypted disk.",
         half.word().to_lowercase()
     );
-    Resource::new(half.id("Launch"), "AWS::EC2::LaunchTemplate", about, json!({ "LaunchTemplateData": data }))
+    Resource::new(
+        half.id("Launch"),
+        "AWS::EC2::LaunchTemplate",
+        about,
+        json!({ "LaunchTemplateData": data }),
+    )
 }
 
 fn group(scope: &Scope<'_>, half: Half, types: &[String]) -> Resource {
@@ -102,8 +114,13 @@ fn group(scope: &Scope<'_>, half: Half, types: &[String]) -> Resource {
         "The hosts of the {} half. A release decides whether there are any; scaling decides how many.",
         half.word().to_lowercase()
     );
-    Resource::new(half.id("Group"), "AWS::AutoScaling::AutoScalingGroup", about, properties)
-        .policy("UpdatePolicy", update(scope))
+    Resource::new(
+        half.id("Group"),
+        "AWS::AutoScaling::AutoScalingGroup",
+        about,
+        properties,
+    )
+    .policy("UpdatePolicy", update(scope))
 }
 
 /// Several types, so that a host is to be had when the first is not; beyond the first hosts on the spot market, if asked.
@@ -151,7 +168,12 @@ fn hook(scope: &Scope<'_>, half: Half) -> Resource {
         "DefaultResult": "CONTINUE",
     });
     let about = "A host that goes gets no new requests, and time to finish the old ones.";
-    Resource::new(half.id("Drain"), "AWS::AutoScaling::LifecycleHook", about, properties)
+    Resource::new(
+        half.id("Drain"),
+        "AWS::AutoScaling::LifecycleHook",
+        about,
+        properties,
+    )
 }
 
 fn warm_pool(half: Half, warm: u32) -> Resource {
@@ -162,5 +184,10 @@ fn warm_pool(half: Half, warm: u32) -> Resource {
         "InstanceReusePolicy": { "ReuseOnScaleIn": false },
     });
     let about = "Hosts that have started once and cost only their disk until they are needed.";
-    Resource::new(half.id("WarmPool"), "AWS::AutoScaling::WarmPool", about, properties)
+    Resource::new(
+        half.id("WarmPool"),
+        "AWS::AutoScaling::WarmPool",
+        about,
+        properties,
+    )
 }

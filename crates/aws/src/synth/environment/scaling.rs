@@ -20,7 +20,13 @@ pub(super) fn add(template: &mut Template, scope: &Scope<'_>, half: Half) -> Res
     if let Some(cpu) = cpu {
         percent(scope, "scaling.cpu", cpu)?;
         let metric = json!({ "PredefinedMetricType": "ASGAverageCPUUtilization" });
-        template.add(tracking(half, "ByCpu", &format!("Keeps processors at {cpu} %."), metric, cpu));
+        template.add(tracking(
+            half,
+            "ByCpu",
+            &format!("Keeps processors at {cpu} %."),
+            metric,
+            cpu,
+        ));
     }
     if let Some(requests) = options.requests {
         let metric = json!({ "PredefinedMetricType": "ALBRequestCountPerTarget", "ResourceLabel": label(scope, half) });
@@ -38,7 +44,12 @@ pub(super) fn add(template: &mut Template, scope: &Scope<'_>, half: Half) -> Res
 }
 
 fn percent(scope: &Scope<'_>, key: &str, value: u32) -> Result<(), Error> {
-    let why = || Error::config(scope.at(key), format!("{value} is not a percentage from 1 to 100"));
+    let why = || {
+        Error::config(
+            scope.at(key),
+            format!("{value} is not a percentage from 1 to 100"),
+        )
+    };
     (1..=100).contains(&value).then_some(()).ok_or_else(why)
 }
 
@@ -54,7 +65,12 @@ fn tracking(half: Half, what: &str, about: &str, metric: Value, target: u32) -> 
         "EstimatedInstanceWarmup": 120,
         "TargetTrackingConfiguration": { "PredefinedMetricSpecification": metric, "TargetValue": target },
     });
-    Resource::new(half.id(what), "AWS::AutoScaling::ScalingPolicy", about, properties)
+    Resource::new(
+        half.id(what),
+        "AWS::AutoScaling::ScalingPolicy",
+        about,
+        properties,
+    )
 }
 
 fn steps(template: &mut Template, scope: &Scope<'_>, half: Half, percent: u32) {
@@ -70,7 +86,12 @@ fn steps(template: &mut Template, scope: &Scope<'_>, half: Half, percent: u32) {
         ],
     });
     let about = "Adds a host, or two when it is much too much.";
-    template.add(Resource::new(half.id("BySteps"), "AWS::AutoScaling::ScalingPolicy", about, policy));
+    template.add(Resource::new(
+        half.id("BySteps"),
+        "AWS::AutoScaling::ScalingPolicy",
+        about,
+        policy,
+    ));
     let shrink = json!({
         "AutoScalingGroupName": re(half.id("Group")),
         "PolicyType": "StepScaling",
@@ -78,7 +99,12 @@ fn steps(template: &mut Template, scope: &Scope<'_>, half: Half, percent: u32) {
         "MetricAggregationType": "Average",
         "StepAdjustments": [{ "MetricIntervalUpperBound": 0, "ScalingAdjustment": -1 }],
     });
-    template.add(Resource::new(half.id("ByStepsBack"), "AWS::AutoScaling::ScalingPolicy", "Takes a host away.", shrink));
+    template.add(Resource::new(
+        half.id("ByStepsBack"),
+        "AWS::AutoScaling::ScalingPolicy",
+        "Takes a host away.",
+        shrink,
+    ));
     let alarms = [
         ("Busy", "GreaterThanOrEqualToThreshold", percent, 2, "BySteps"),
         ("Idle", "LessThanThreshold", percent / 2, 15, "ByStepsBack"),
@@ -97,7 +123,12 @@ fn steps(template: &mut Template, scope: &Scope<'_>, half: Half, percent: u32) {
             "TreatMissingData": "notBreaching",
             "AlarmActions": [re(half.id(policy))],
         });
-        template.add(Resource::new(half.id(what), "AWS::CloudWatch::Alarm", "Asks for a step.", properties));
+        template.add(Resource::new(
+            half.id(what),
+            "AWS::CloudWatch::Alarm",
+            "Asks for a step.",
+            properties,
+        ));
     }
 }
 
@@ -117,14 +148,22 @@ fn scheduled(scope: &Scope<'_>, half: Half, schedule: &Schedule) -> Result<Resou
 
 /// Five fields of digits, names and signs. What they mean is for AWS to judge.
 pub(super) fn check(scope: &Scope<'_>, schedule: &Schedule) -> Result<(), Error> {
-    let field = |field: &str| field.len() <= 60 && field.bytes().all(|b| b.is_ascii_alphanumeric() || b"*,-/?#".contains(&b));
+    let field = |field: &str| {
+        field.len() <= 60
+            && field
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"*,-/?#".contains(&b))
+    };
     let fields: Vec<&str> = schedule.cron.split(' ').collect();
     if fields.len() != 5 || !fields.iter().all(|part| !part.is_empty() && field(part)) {
         let why = format!("`{}` is not five fields of cron", schedule.cron.escape_debug());
         return Err(Error::config(scope.at("scaling.schedule"), why));
     }
     if schedule.max.is_some_and(|max| max < schedule.min) {
-        return Err(Error::config(scope.at("scaling.schedule"), "`max` is less than `min`".to_owned()));
+        return Err(Error::config(
+            scope.at("scaling.schedule"),
+            "`max` is less than `min`".to_owned(),
+        ));
     }
     Ok(())
 }

@@ -12,7 +12,11 @@ use crate::synth::{
 pub(super) fn add(template: &mut Template, scope: &Scope<'_>, notes: &mut Vec<String>) {
     for half in scope.halves() {
         template.add(targets(scope, *half));
-        template.output(&half.id("TargetsArn"), "The target group, for flows", re(half.id("Targets")));
+        template.output(
+            &half.id("TargetsArn"),
+            "The target group, for flows",
+            re(half.id("Targets")),
+        );
     }
     health_notes(scope, notes);
     if scope.options.dedicated_balancer {
@@ -26,12 +30,22 @@ fn interval(scope: &Scope<'_>) -> i64 {
 }
 
 fn timeout(scope: &Scope<'_>) -> i64 {
-    scope.spec.host.health.timeout.as_secs().clamp(2, 120).min(interval(scope) - 1)
+    scope
+        .spec
+        .host
+        .health
+        .timeout
+        .as_secs()
+        .clamp(2, 120)
+        .min(interval(scope) - 1)
 }
 
 fn health_notes(scope: &Scope<'_>, notes: &mut Vec<String>) {
     let health = &scope.spec.host.health;
-    for (what, wanted, got) in [("interval", health.interval, interval(scope)), ("timeout", health.timeout, timeout(scope))] {
+    for (what, wanted, got) in [
+        ("interval", health.interval, interval(scope)),
+        ("timeout", health.timeout, timeout(scope)),
+    ] {
         if wanted.as_millis() != i128::from(got) * 1_000 {
             notes.push(format!(
                 "host.health.{what} is {got} s on AWS instead of {} s: a load balancer checks in whole seconds, at most every 5",
@@ -47,7 +61,15 @@ fn codes(scope: &Scope<'_>) -> String {
         true => low.to_string(),
         false => format!("{low}-{high}"),
     };
-    scope.spec.host.health.codes.iter().map(range).collect::<Vec<_>>().join(",")
+    scope
+        .spec
+        .host
+        .health
+        .codes
+        .iter()
+        .map(range)
+        .collect::<Vec<_>>()
+        .join(",")
 }
 
 fn targets(scope: &Scope<'_>, half: Half) -> Resource {
@@ -72,7 +94,10 @@ fn targets(scope: &Scope<'_>, half: Half) -> Resource {
             { "Key": "load_balancing.algorithm.type", "Value": "least_outstanding_requests" },
         ],
     });
-    let about = format!("The hosts of the {} half, and how the load balancer asks whether they are well.", half.word().to_lowercase());
+    let about = format!(
+        "The hosts of the {} half, and how the load balancer asks whether they are well.",
+        half.word().to_lowercase()
+    );
     Resource::new(half.id("Targets"), "AWS::ElasticLoadBalancingV2::TargetGroup", about, properties)
         .skip("CKV_AWS_378", "TLS ends at the load balancer; from there to the hosts the way is inside the network, between two groups.")
 }
@@ -99,15 +124,25 @@ fn balancer(template: &mut Template, scope: &Scope<'_>) {
         "SecurityGroupEgress": [crate::synth::foundation::closed()],
         "Tags": [{ "Key": "Name", "Value": sub("${AWS::StackName}-balancer") }],
     });
-    let group = Resource::new("BalancerGroup", "AWS::EC2::SecurityGroup", "What the world reaches of this environment.", properties)
-        .skip("CKV_AWS_260", "Port 80 is open so that it can redirect to 443.");
+    let group = Resource::new(
+        "BalancerGroup",
+        "AWS::EC2::SecurityGroup",
+        "What the world reaches of this environment.",
+        properties,
+    )
+    .skip("CKV_AWS_260", "Port 80 is open so that it can redirect to 443.");
     template.add(group);
     let port = scope.spec.host.port;
     let properties = json!({
         "GroupId": att("BalancerGroup.GroupId"), "IpProtocol": "tcp", "FromPort": port, "ToPort": port,
         "DestinationSecurityGroupId": att("HostGroup.GroupId"), "Description": "Hosts",
     });
-    template.add(Resource::new("BalancerToHosts", "AWS::EC2::SecurityGroupEgress", "To the hosts, and nowhere else.", properties));
+    template.add(Resource::new(
+        "BalancerToHosts",
+        "AWS::EC2::SecurityGroupEgress",
+        "To the hosts, and nowhere else.",
+        properties,
+    ));
     let protected = scope.is_production();
     let prefix = format!("balancer/{}-{}", scope.app, scope.spec.name);
     let properties = json!({
@@ -120,10 +155,20 @@ fn balancer(template: &mut Template, scope: &Scope<'_>) {
         "Tags": [{ "Key": "Name", "Value": sub("${AWS::StackName}") }],
     });
     let about = "This environment's own load balancer.";
-    let resource = Resource::new("Balancer", "AWS::ElasticLoadBalancingV2::LoadBalancer", about, properties);
+    let resource = Resource::new(
+        "Balancer",
+        "AWS::ElasticLoadBalancingV2::LoadBalancer",
+        about,
+        properties,
+    );
     template.add(unprotected(resource, protected));
     let http = json!({ "LoadBalancerArn": re("Balancer"), "Port": 80, "Protocol": "HTTP", "DefaultActions": redirect() });
-    template.add(Resource::new("HttpListener", "AWS::ElasticLoadBalancingV2::Listener", "Sends everybody to HTTPS.", http));
+    template.add(Resource::new(
+        "HttpListener",
+        "AWS::ElasticLoadBalancingV2::Listener",
+        "Sends everybody to HTTPS.",
+        http,
+    ));
     let https = json!({
         "LoadBalancerArn": re("Balancer"),
         "Port": 443,
@@ -132,5 +177,10 @@ fn balancer(template: &mut Template, scope: &Scope<'_>) {
         "Certificates": [{ "CertificateArn": re("Certificate") }],
         "DefaultActions": unknown(),
     });
-    template.add(Resource::new("HttpsListener", "AWS::ElasticLoadBalancingV2::Listener", "Knows this environment's names.", https));
+    template.add(Resource::new(
+        "HttpsListener",
+        "AWS::ElasticLoadBalancingV2::Listener",
+        "Knows this environment's names.",
+        https,
+    ));
 }

@@ -19,7 +19,12 @@ pub(super) fn add(template: &mut Template, scope: &Scope<'_>) {
         "logs:CreateLogStream logs:PutLogEvents",
         [att("TrailLogGroup.Arn")],
     );
-    let role = Role::of_silent_service("TrailRole", "Writes the trail into its log group.", "cloudtrail.amazonaws.com").grant(write);
+    let role = Role::of_silent_service(
+        "TrailRole",
+        "Writes the trail into its log group.",
+        "cloudtrail.amazonaws.com",
+    )
+    .grant(write);
     template.add(role.resource(scope.platform, re("Boundary")));
     let properties = json!({
         "TrailName": scope.name(),
@@ -35,7 +40,10 @@ pub(super) fn add(template: &mut Template, scope: &Scope<'_>) {
     });
     let about = "Every call in every region of the account, by whom and from where.";
     let trail = Resource::new("Trail", "AWS::CloudTrail::Trail", about, properties)
-        .skip("CKV_AWS_252", "A topic would tell of each file every five minutes; what matters raises an alarm of its own.")
+        .skip(
+            "CKV_AWS_252",
+            "A topic would tell of each file every five minutes; what matters raises an alarm of its own.",
+        )
         .after("LogsBucketPolicy");
     template.add(trail);
 }

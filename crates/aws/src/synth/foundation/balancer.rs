@@ -28,14 +28,26 @@ fn zone(template: &mut Template, scope: &Scope<'_>) {
         let about = "Names of all environments. The zone above must point to its name servers once, see the output NameServers.";
         template.add(Resource::new("Zone", "AWS::Route53::HostedZone", about, properties).retained());
         let servers = json!({ "Fn::Join": [" ", att("Zone.NameServers")] });
-        template.output("NameServers", "What the zone above must name for this domain", servers);
+        template.output(
+            "NameServers",
+            "What the zone above must name for this domain",
+            servers,
+        );
     }
     template.export("Zone", "The zone of all names", zone_id(scope));
-    template.export("Domain", "What names end in", json!(scope.options.domain.as_str()));
+    template.export(
+        "Domain",
+        "What names end in",
+        json!(scope.options.domain.as_str()),
+    );
 }
 
 fn zone_id(scope: &Scope<'_>) -> Value {
-    scope.options.zone.as_ref().map_or_else(|| re("Zone"), |zone| json!(zone.as_str()))
+    scope
+        .options
+        .zone
+        .as_ref()
+        .map_or_else(|| re("Zone"), |zone| json!(zone.as_str()))
 }
 
 fn certificate(template: &mut Template, scope: &Scope<'_>) {
@@ -47,8 +59,16 @@ fn certificate(template: &mut Template, scope: &Scope<'_>) {
         "DomainValidationOptions": [{ "DomainName": format!("*.{domain}"), "HostedZoneId": zone_id(scope) }],
     });
     let about = "For all names below the domain; renews itself as long as the zone answers.";
-    let certificate = Resource::new("Certificate", "AWS::CertificateManager::Certificate", about, properties)
-        .skip("CKV2_AWS_71", "Environments come and go with their branches: one certificate for all names below the domain.");
+    let certificate = Resource::new(
+        "Certificate",
+        "AWS::CertificateManager::Certificate",
+        about,
+        properties,
+    )
+    .skip(
+        "CKV2_AWS_71",
+        "Environments come and go with their branches: one certificate for all names below the domain.",
+    );
     template.add(certificate);
 }
 
@@ -61,7 +81,8 @@ fn group(template: &mut Template, scope: &Scope<'_>) {
         "SecurityGroupEgress": [closed()],
         "Tags": named("balancer"),
     });
-    let about = "The only group that the world reaches. What goes out of it is one rule for each tier of hosts.";
+    let about =
+        "The only group that the world reaches. What goes out of it is one rule for each tier of hosts.";
     let group = Resource::new("BalancerGroup", "AWS::EC2::SecurityGroup", about, properties)
         .skip("CKV_AWS_260", "Port 80 is open so that it can redirect to 443.");
     template.add(group);
@@ -75,14 +96,29 @@ fn group(template: &mut Template, scope: &Scope<'_>) {
             "Description": "Hosts, on the port that their own group opens",
         });
         let about = "To hosts; which port is open is each environment's own.";
-        template.add(Resource::new(format!("BalancerToHosts{letter}"), "AWS::EC2::SecurityGroupEgress", about, properties));
+        template.add(Resource::new(
+            format!("BalancerToHosts{letter}"),
+            "AWS::EC2::SecurityGroupEgress",
+            about,
+            properties,
+        ));
     }
-    template.export("BalancerGroup", "The load balancer's security group", att("BalancerGroup.GroupId"));
+    template.export(
+        "BalancerGroup",
+        "The load balancer's security group",
+        att("BalancerGroup.GroupId"),
+    );
 }
 
 fn balancer(template: &mut Template, scope: &Scope<'_>) {
-    let subnets: Vec<Value> =
-        scope.options.network.zones.letters().iter().map(|letter| re(format!("PublicSubnet{letter}"))).collect();
+    let subnets: Vec<Value> = scope
+        .options
+        .network
+        .zones
+        .letters()
+        .iter()
+        .map(|letter| re(format!("PublicSubnet{letter}")))
+        .collect();
     let properties = json!({
         "Type": "application",
         "Scheme": "internet-facing",
@@ -92,20 +128,40 @@ fn balancer(template: &mut Template, scope: &Scope<'_>) {
         "LoadBalancerAttributes": attributes(re("LogsBucket"), "balancer/shared", scope.options.protected),
         "Tags": named("balancer"),
     });
-    let resource = Resource::new("Balancer", "AWS::ElasticLoadBalancingV2::LoadBalancer", "Shared by all environments.", properties)
-        .after("GatewayAttachment")
-        .after("LogsBucketPolicy");
+    let resource = Resource::new(
+        "Balancer",
+        "AWS::ElasticLoadBalancingV2::LoadBalancer",
+        "Shared by all environments.",
+        properties,
+    )
+    .after("GatewayAttachment")
+    .after("LogsBucketPolicy");
     template.add(unprotected(resource, scope.options.protected));
-    template.export("BalancerName", "The load balancer, as metrics name it", att("Balancer.LoadBalancerFullName"));
-    template.export("BalancerDns", "The load balancer's own name", att("Balancer.DNSName"));
-    template.export("BalancerZone", "The zone of the load balancer's own name", att("Balancer.CanonicalHostedZoneID"));
+    template.export(
+        "BalancerName",
+        "The load balancer, as metrics name it",
+        att("Balancer.LoadBalancerFullName"),
+    );
+    template.export(
+        "BalancerDns",
+        "The load balancer's own name",
+        att("Balancer.DNSName"),
+    );
+    template.export(
+        "BalancerZone",
+        "The zone of the load balancer's own name",
+        att("Balancer.CanonicalHostedZoneID"),
+    );
 }
 
 /// A load balancer that may be deleted says that it was asked for.
 pub(crate) fn unprotected(resource: Resource, protected: bool) -> Resource {
     match protected {
         true => resource,
-        false => resource.skip("CKV_AWS_150", "`protected = false` asks for one that can be deleted."),
+        false => resource.skip(
+            "CKV_AWS_150",
+            "`protected = false` asks for one that can be deleted.",
+        ),
     }
 }
 
@@ -136,7 +192,12 @@ pub(crate) fn unknown() -> Value {
 
 fn listeners(template: &mut Template) {
     let properties = json!({ "LoadBalancerArn": re("Balancer"), "Port": 80, "Protocol": "HTTP", "DefaultActions": redirect() });
-    template.add(Resource::new("HttpListener", "AWS::ElasticLoadBalancingV2::Listener", "Sends everybody to HTTPS.", properties));
+    template.add(Resource::new(
+        "HttpListener",
+        "AWS::ElasticLoadBalancingV2::Listener",
+        "Sends everybody to HTTPS.",
+        properties,
+    ));
     let properties = json!({
         "LoadBalancerArn": re("Balancer"),
         "Port": 443,
@@ -146,7 +207,12 @@ fn listeners(template: &mut Template) {
         "DefaultActions": unknown(),
     });
     let about = "Knows environments by their rules; what no rule knows is `host not found`.";
-    template.add(Resource::new("HttpsListener", "AWS::ElasticLoadBalancingV2::Listener", about, properties));
+    template.add(Resource::new(
+        "HttpsListener",
+        "AWS::ElasticLoadBalancingV2::Listener",
+        about,
+        properties,
+    ));
     template.export("HttpListener", "Port 80", re("HttpListener"));
     template.export("HttpsListener", "Port 443", re("HttpsListener"));
 }
@@ -172,20 +238,40 @@ fn firewall(template: &mut Template, scope: &Scope<'_>) {
         ],
         "VisibilityConfig": metric(&scope.name()),
     });
-    template.add(Resource::new("Firewall", "AWS::WAFv2::WebACL", "Stops what AWS knows as attacks.", properties));
+    template.add(Resource::new(
+        "Firewall",
+        "AWS::WAFv2::WebACL",
+        "Stops what AWS knows as attacks.",
+        properties,
+    ));
     let properties = json!({ "ResourceArn": re("Balancer"), "WebACLArn": att("Firewall.Arn") });
-    template.add(Resource::new("FirewallBeforeBalancer", "AWS::WAFv2::WebACLAssociation", "In front of the load balancer.", properties));
+    template.add(Resource::new(
+        "FirewallBeforeBalancer",
+        "AWS::WAFv2::WebACLAssociation",
+        "In front of the load balancer.",
+        properties,
+    ));
     let group = json!({
         "LogGroupName": format!("aws-waf-logs-{}", scope.name()),
         "KmsKeyId": att("Key.Arn"),
         "RetentionInDays": super::days(scope.options.retention.logs),
     });
-    template.add(Resource::new("FirewallLogGroup", "AWS::Logs::LogGroup", "What was stopped.", group));
+    template.add(Resource::new(
+        "FirewallLogGroup",
+        "AWS::Logs::LogGroup",
+        "What was stopped.",
+        group,
+    ));
     let properties = json!({
         "ResourceArn": att("Firewall.Arn"),
         "LogDestinationConfigs": [sub("arn:${AWS::Partition}:logs:${AWS::Region}:${AWS::AccountId}:log-group:${FirewallLogGroup}")],
         "RedactedFields": [{ "SingleHeader": { "Name": "authorization" } }, { "SingleHeader": { "Name": "cookie" } }],
     });
     let about = "Without what lets somebody in.";
-    template.add(Resource::new("FirewallLogs", "AWS::WAFv2::LoggingConfiguration", about, properties));
+    template.add(Resource::new(
+        "FirewallLogs",
+        "AWS::WAFv2::LoggingConfiguration",
+        about,
+        properties,
+    ));
 }

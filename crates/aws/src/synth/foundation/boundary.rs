@@ -13,29 +13,83 @@ use crate::synth::{
 
 /// Services that roles of the platform may use at all.
 const SERVICES: [&str; 31] = [
-    "acm", "apigateway", "application-autoscaling", "autoscaling", "cloudformation", "cloudwatch", "codebuild", "codedeploy",
-    "codedeploy-commands-secure", "codeconnections", "dynamodb", "ec2", "ec2messages", "ecr", "ecs", "elasticloadbalancing",
-    "events", "iam", "kms", "lambda", "logs", "rds", "route53", "s3", "secretsmanager", "sns", "ssm", "ssmmessages", "states",
-    "sts", "xray",
+    "acm",
+    "apigateway",
+    "application-autoscaling",
+    "autoscaling",
+    "cloudformation",
+    "cloudwatch",
+    "codebuild",
+    "codedeploy",
+    "codedeploy-commands-secure",
+    "codeconnections",
+    "dynamodb",
+    "ec2",
+    "ec2messages",
+    "ecr",
+    "ecs",
+    "elasticloadbalancing",
+    "events",
+    "iam",
+    "kms",
+    "lambda",
+    "logs",
+    "rds",
+    "route53",
+    "s3",
+    "secretsmanager",
+    "sns",
+    "ssm",
+    "ssmmessages",
+    "states",
+    "sts",
+    "xray",
 ];
 
 /// Calls that make an identity or change what it may do, and that can be asked for the boundary of their identity.
 const ASKED: [&str; 8] = [
-    "iam:AttachRolePolicy", "iam:CreateRole", "iam:CreateUser", "iam:DeleteRolePolicy", "iam:DetachRolePolicy",
-    "iam:PutRolePermissionsBoundary", "iam:PutRolePolicy", "iam:PutUserPermissionsBoundary",
+    "iam:AttachRolePolicy",
+    "iam:CreateRole",
+    "iam:CreateUser",
+    "iam:DeleteRolePolicy",
+    "iam:DetachRolePolicy",
+    "iam:PutRolePermissionsBoundary",
+    "iam:PutRolePolicy",
+    "iam:PutUserPermissionsBoundary",
 ];
 
 /// Calls that change an identity and cannot be asked: only for roles below the platform's path, all of which have it.
-const PATHED: [&str; 5] =
-    ["iam:DeleteRole", "iam:PassRole", "iam:UpdateAssumeRolePolicy", "iam:UpdateRole", "iam:UpdateRoleDescription"];
+const PATHED: [&str; 5] = [
+    "iam:DeleteRole",
+    "iam:PassRole",
+    "iam:UpdateAssumeRolePolicy",
+    "iam:UpdateRole",
+    "iam:UpdateRoleDescription",
+];
 
 /// Calls that nothing of the platform has to make: people come by federation, and evidence stays.
 const NEVER: [&str; 21] = [
-    "cloudtrail:DeleteTrail", "cloudtrail:PutEventSelectors", "cloudtrail:StopLogging", "cloudtrail:UpdateTrail",
-    "iam:AddUserToGroup", "iam:AttachGroupPolicy", "iam:AttachUserPolicy", "iam:Create*AccessKey*", "iam:CreateGroup",
-    "iam:Create*Provider", "iam:CreateLoginProfile", "iam:Delete*PermissionsBoundary", "iam:PutGroupPolicy", "iam:PutUserPolicy",
-    "iam:Update*Provider*", "iam:UpdateLoginProfile", "kms:DisableKey", "kms:ScheduleKeyDeletion", "organizations:*",
-    "s3:PutAccountPublicAccessBlock", "s3:PutBucketPublicAccessBlock",
+    "cloudtrail:DeleteTrail",
+    "cloudtrail:PutEventSelectors",
+    "cloudtrail:StopLogging",
+    "cloudtrail:UpdateTrail",
+    "iam:AddUserToGroup",
+    "iam:AttachGroupPolicy",
+    "iam:AttachUserPolicy",
+    "iam:Create*AccessKey*",
+    "iam:CreateGroup",
+    "iam:Create*Provider",
+    "iam:CreateLoginProfile",
+    "iam:Delete*PermissionsBoundary",
+    "iam:PutGroupPolicy",
+    "iam:PutUserPolicy",
+    "iam:Update*Provider*",
+    "iam:UpdateLoginProfile",
+    "kms:DisableKey",
+    "kms:ScheduleKeyDeletion",
+    "organizations:*",
+    "s3:PutAccountPublicAccessBlock",
+    "s3:PutBucketPublicAccessBlock",
 ];
 
 pub(super) fn add(template: &mut Template, scope: &Scope<'_>) {
@@ -47,9 +101,23 @@ pub(super) fn add(template: &mut Template, scope: &Scope<'_>) {
         "PolicyDocument": document(statements(scope, &own)),
     });
     let grants_nothing = "A boundary grants nothing: it limits what the policies of roles grant, each of which names its actions and why.";
-    let mut policy = Resource::new("Boundary", "AWS::IAM::ManagedPolicy", "What no role can do, whatever its own policy says.", properties)
-        .skip("W3037", "Patterns such as iam:Create*Provider stand for all actions of their kind, also those of tomorrow.");
-    for rule in ["CKV_AWS_107", "CKV_AWS_108", "CKV_AWS_109", "CKV_AWS_110", "CKV_AWS_111"] {
+    let mut policy = Resource::new(
+        "Boundary",
+        "AWS::IAM::ManagedPolicy",
+        "What no role can do, whatever its own policy says.",
+        properties,
+    )
+    .skip(
+        "W3037",
+        "Patterns such as iam:Create*Provider stand for all actions of their kind, also those of tomorrow.",
+    );
+    for rule in [
+        "CKV_AWS_107",
+        "CKV_AWS_108",
+        "CKV_AWS_109",
+        "CKV_AWS_110",
+        "CKV_AWS_111",
+    ] {
         policy = policy.skip(rule, grants_nothing);
     }
     template.add(policy);

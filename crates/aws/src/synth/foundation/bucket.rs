@@ -16,7 +16,10 @@ pub(super) fn add(template: &mut Template, scope: &Scope<'_>) {
 
 /// `vend-production-artifacts-ACCOUNT-REGION`: names of buckets are the world's.
 fn name(scope: &Scope<'_>, purpose: &str) -> Value {
-    sub(format!("{}-{purpose}-${{AWS::AccountId}}-${{AWS::Region}}", scope.name()))
+    sub(format!(
+        "{}-{purpose}-${{AWS::AccountId}}-${{AWS::Region}}",
+        scope.name()
+    ))
 }
 
 fn bucket(scope: &Scope<'_>, id: &str, purpose: &str, encryption: Value, rules: Value) -> Value {
@@ -31,8 +34,7 @@ fn bucket(scope: &Scope<'_>, id: &str, purpose: &str, encryption: Value, rules: 
         "LifecycleConfiguration": { "Rules": rules },
     });
     if id != "LogsBucket" {
-        properties["LoggingConfiguration"] =
-            json!({ "DestinationBucketName": re("LogsBucket"), "LogFilePrefix": format!("buckets/{purpose}/") });
+        properties["LoggingConfiguration"] = json!({ "DestinationBucketName": re("LogsBucket"), "LogFilePrefix": format!("buckets/{purpose}/") });
     }
     properties
 }
@@ -59,7 +61,12 @@ fn policy(bucket: &str, more: Vec<Value>) -> Resource {
     })];
     statements.extend(more);
     let properties = json!({ "Bucket": re(bucket), "PolicyDocument": document(statements) });
-    Resource::new(format!("{bucket}Policy"), "AWS::S3::BucketPolicy", "Who else may use it, and how.", properties)
+    Resource::new(
+        format!("{bucket}Policy"),
+        "AWS::S3::BucketPolicy",
+        "Who else may use it, and how.",
+        properties,
+    )
 }
 
 fn logs(template: &mut Template, scope: &Scope<'_>) {
@@ -71,9 +78,17 @@ fn logs(template: &mut Template, scope: &Scope<'_>) {
     let s3 = json!({ "ServerSideEncryptionByDefault": { "SSEAlgorithm": "AES256" } });
     let about = "Access logs and the audit trail. The services that write access logs cannot use a key of one's own: S3 encrypts here;\n\
                  the trail encrypts its files with the foundation's key itself.";
-    let bucket = Resource::new("LogsBucket", "AWS::S3::Bucket", about, bucket(scope, "LogsBucket", "logs", s3, rules))
-        .skip("CKV_AWS_18", "It is the bucket into which the others log; a log of its own would grow by being written.")
-        .retained();
+    let bucket = Resource::new(
+        "LogsBucket",
+        "AWS::S3::Bucket",
+        about,
+        bucket(scope, "LogsBucket", "logs", s3, rules),
+    )
+    .skip(
+        "CKV_AWS_18",
+        "It is the bucket into which the others log; a log of its own would grow by being written.",
+    )
+    .retained();
     template.add(bucket);
     let own = json!({ "StringEquals": { "aws:SourceAccount": re("AWS::AccountId") } });
     let mut statements = vec![
@@ -95,7 +110,10 @@ fn logs(template: &mut Template, scope: &Scope<'_>) {
         }),
     ];
     if scope.options.trail {
-        let trail = sub(format!("arn:${{AWS::Partition}}:cloudtrail:${{AWS::Region}}:${{AWS::AccountId}}:trail/{}", scope.name()));
+        let trail = sub(format!(
+            "arn:${{AWS::Partition}}:cloudtrail:${{AWS::Region}}:${{AWS::AccountId}}:trail/{}",
+            scope.name()
+        ));
         let principal = json!({ "Service": "cloudtrail.amazonaws.com" });
         statements.push(json!({
             "Sid": "TrailLooks", "Effect": "Allow", "Principal": principal, "Action": "s3:GetBucketAcl",
@@ -135,7 +153,11 @@ fn artifacts(template: &mut Template, scope: &Scope<'_>) {
         }));
     }
     template.add(policy("ArtifactsBucket", statements));
-    template.export("ArtifactsBucket", "Revisions and build outputs", re("ArtifactsBucket"));
+    template.export(
+        "ArtifactsBucket",
+        "Revisions and build outputs",
+        re("ArtifactsBucket"),
+    );
 }
 
 fn templates(template: &mut Template, scope: &Scope<'_>) {
@@ -144,7 +166,15 @@ fn templates(template: &mut Template, scope: &Scope<'_>) {
         abandoned(),
     ]);
     let properties = bucket(scope, "TemplatesBucket", "templates", with_key(), rules);
-    template.add(Resource::new("TemplatesBucket", "AWS::S3::Bucket", "Templates, each version of them.", properties).retained());
+    template.add(
+        Resource::new(
+            "TemplatesBucket",
+            "AWS::S3::Bucket",
+            "Templates, each version of them.",
+            properties,
+        )
+        .retained(),
+    );
     template.add(policy("TemplatesBucket", Vec::new()));
     template.export("TemplatesBucket", "Templates", re("TemplatesBucket"));
 }

@@ -26,8 +26,14 @@ pub(super) fn add(template: &mut Template, scope: &Scope<'_>) -> Result<(), Erro
     if network.nat == Nat::None
         && let Some(missing) = NEEDED.iter().find(|needed| !network.endpoints.contains(needed))
     {
-        let why = format!("without NAT, hosts need the endpoint `{}`, which is not in `endpoints`", missing.service());
-        return Err(Error::config(format!("foundations.{}.network.nat", scope.label), why));
+        let why = format!(
+            "without NAT, hosts need the endpoint `{}`, which is not in `endpoints`",
+            missing.service()
+        );
+        return Err(Error::config(
+            format!("foundations.{}.network.nat", scope.label),
+            why,
+        ));
     }
     let letters = network.zones.letters();
     match network.nat {
@@ -46,19 +52,32 @@ pub(super) fn add(template: &mut Template, scope: &Scope<'_>) -> Result<(), Erro
 fn gateway(template: &mut Template, letter: &str) {
     let address = json!({ "Domain": "vpc", "Tags": named(&format!("nat-{}", letter.to_lowercase())) });
     let about = "The address that the world sees of hosts.";
-    template.add(Resource::new(format!("NatAddress{letter}"), "AWS::EC2::EIP", about, address).after("GatewayAttachment"));
+    template.add(
+        Resource::new(format!("NatAddress{letter}"), "AWS::EC2::EIP", about, address)
+            .after("GatewayAttachment"),
+    );
     let properties = json!({
         "AllocationId": att(format!("NatAddress{letter}.AllocationId")),
         "SubnetId": re(format!("PublicSubnet{letter}")),
         "Tags": named(&format!("nat-{}", letter.to_lowercase())),
     });
-    template.add(Resource::new(format!("Nat{letter}"), "AWS::EC2::NatGateway", "Hosts' way out.", properties));
+    template.add(Resource::new(
+        format!("Nat{letter}"),
+        "AWS::EC2::NatGateway",
+        "Hosts' way out.",
+        properties,
+    ));
 }
 
 fn private_routes(template: &mut Template, nat: Nat, letter: &str, first: &str) {
     let table = format!("PrivateRoutes{letter}");
     let tags = json!({ "VpcId": re("Vpc"), "Tags": named(&format!("private-{}", letter.to_lowercase())) });
-    template.add(Resource::new(&table, "AWS::EC2::RouteTable", "Routes of one zone's private tier.", tags));
+    template.add(Resource::new(
+        &table,
+        "AWS::EC2::RouteTable",
+        "Routes of one zone's private tier.",
+        tags,
+    ));
     let mut route = json!({ "RouteTableId": re(&table), "DestinationCidrBlock": "0.0.0.0/0" });
     match nat {
         Nat::PerZone => route["NatGatewayId"] = re(format!("Nat{letter}")),
@@ -67,7 +86,12 @@ fn private_routes(template: &mut Template, nat: Nat, letter: &str, first: &str) 
         Nat::None => route = Value::Null,
     }
     if !route.is_null() {
-        template.add(Resource::new(format!("PrivateRoute{letter}"), "AWS::EC2::Route", "Out, by NAT.", route));
+        template.add(Resource::new(
+            format!("PrivateRoute{letter}"),
+            "AWS::EC2::Route",
+            "Out, by NAT.",
+            route,
+        ));
     }
     template.add(association("Private", letter, &table));
 }
@@ -94,7 +118,12 @@ fn instance(template: &mut Template, scope: &Scope<'_>, letters: &[&str]) {
         "SecurityGroupEgress": ports(scope).map(|port| rule_out(port, "What hosts may call")).collect::<Vec<_>>(),
         "Tags": named("nat"),
     });
-    template.add(Resource::new("NatGroup", "AWS::EC2::SecurityGroup", "Who may use the NAT instance, and for what.", group));
+    template.add(Resource::new(
+        "NatGroup",
+        "AWS::EC2::SecurityGroup",
+        "Who may use the NAT instance, and for what.",
+        group,
+    ));
     let interface = json!({
         "SubnetId": re(format!("PublicSubnet{}", letters[0])),
         "GroupSet": [att("NatGroup.GroupId")],
@@ -102,12 +131,23 @@ fn instance(template: &mut Template, scope: &Scope<'_>, letters: &[&str]) {
         "Tags": named("nat"),
     });
     let about = "The NAT instance's place: routes go here, whatever instance stands behind.";
-    template.add(Resource::new("NatInterface", "AWS::EC2::NetworkInterface", about, interface));
+    template.add(Resource::new(
+        "NatInterface",
+        "AWS::EC2::NetworkInterface",
+        about,
+        interface,
+    ));
     let address = json!({ "Domain": "vpc", "Tags": named("nat") });
     let about = "The address that the world sees of hosts.";
     template.add(Resource::new("NatAddress", "AWS::EC2::EIP", about, address).after("GatewayAttachment"));
-    let bound = json!({ "AllocationId": att("NatAddress.AllocationId"), "NetworkInterfaceId": re("NatInterface") });
-    template.add(Resource::new("NatAddressAssociation", "AWS::EC2::EIPAssociation", "The address, in its place.", bound));
+    let bound =
+        json!({ "AllocationId": att("NatAddress.AllocationId"), "NetworkInterfaceId": re("NatInterface") });
+    template.add(Resource::new(
+        "NatAddressAssociation",
+        "AWS::EC2::EIPAssociation",
+        "The address, in its place.",
+        bound,
+    ));
     template.add(launch());
     let properties = json!({
         "LaunchTemplate": { "LaunchTemplateId": re("NatLaunch"), "Version": att("NatLaunch.LatestVersionNumber") },
@@ -115,9 +155,18 @@ fn instance(template: &mut Template, scope: &Scope<'_>, letters: &[&str]) {
     });
     let about = "Translates addresses; takes no connections from outside.";
     let instance = Resource::new("NatInstance", "AWS::EC2::Instance", about, properties)
-        .skip("CKV_AWS_8", "The disk is encrypted in the launch template, where the rule does not look.")
-        .skip("CKV_AWS_79", "IMDSv2 is required in the launch template, where the rule does not look.")
-        .skip("CKV_AWS_126", "Detailed monitoring is on in the launch template, where the rule does not look.")
+        .skip(
+            "CKV_AWS_8",
+            "The disk is encrypted in the launch template, where the rule does not look.",
+        )
+        .skip(
+            "CKV_AWS_79",
+            "IMDSv2 is required in the launch template, where the rule does not look.",
+        )
+        .skip(
+            "CKV_AWS_126",
+            "Detailed monitoring is on in the launch template, where the rule does not look.",
+        )
         .skip("CKV_AWS_135", "T4g is optimised for EBS without asking.")
         .after("NatAddressAssociation");
     template.add(instance);
@@ -147,12 +196,23 @@ fn launch() -> Resource {
         "NetworkInterfaces": [{ "DeviceIndex": 0, "NetworkInterfaceId": re("NatInterface") }],
         "UserData": { "Fn::Base64": script },
     });
-    Resource::new("NatLaunch", "AWS::EC2::LaunchTemplate", "How the NAT instance starts.", json!({ "LaunchTemplateData": data }))
+    Resource::new(
+        "NatLaunch",
+        "AWS::EC2::LaunchTemplate",
+        "How the NAT instance starts.",
+        json!({ "LaunchTemplateData": data }),
+    )
 }
 
 /// The ports that hosts may call on the internet.
 pub(super) fn ports<'s>(scope: &'s Scope<'_>) -> impl Iterator<Item = u16> + 's {
-    let more = scope.options.network.egress.iter().copied().filter(|port| ![80, 443].contains(port));
+    let more = scope
+        .options
+        .network
+        .egress
+        .iter()
+        .copied()
+        .filter(|port| ![80, 443].contains(port));
     [80, 443].into_iter().chain(more)
 }
 
@@ -161,7 +221,10 @@ fn rule_out(port: u16, about: &str) -> Value {
 }
 
 fn endpoints(template: &mut Template, scope: &Scope<'_>, letters: &[&str]) {
-    let mut tables: Vec<Value> = letters.iter().map(|letter| re(format!("PrivateRoutes{letter}"))).collect();
+    let mut tables: Vec<Value> = letters
+        .iter()
+        .map(|letter| re(format!("PrivateRoutes{letter}")))
+        .collect();
     tables.push(re("PublicRoutes"));
     for (id, service) in [("S3Endpoint", "s3"), ("DynamodbEndpoint", "dynamodb")] {
         let properties = json!({
@@ -170,7 +233,12 @@ fn endpoints(template: &mut Template, scope: &Scope<'_>, letters: &[&str]) {
             "ServiceName": sub(format!("com.amazonaws.${{AWS::Region}}.{service}")),
             "RouteTableIds": tables,
         });
-        template.add(Resource::new(id, "AWS::EC2::VPCEndpoint", "Costs nothing, and saves NAT's price by the byte.", properties));
+        template.add(Resource::new(
+            id,
+            "AWS::EC2::VPCEndpoint",
+            "Costs nothing, and saves NAT's price by the byte.",
+            properties,
+        ));
     }
     let mut wanted = scope.options.network.endpoints.clone();
     wanted.sort();
@@ -185,8 +253,16 @@ fn endpoints(template: &mut Template, scope: &Scope<'_>, letters: &[&str]) {
         "SecurityGroupEgress": [closed()],
         "Tags": named("endpoints"),
     });
-    template.add(Resource::new("EndpointGroup", "AWS::EC2::SecurityGroup", "Who may use the endpoints.", group));
-    let subnets: Vec<Value> = letters.iter().map(|letter| re(format!("PrivateSubnet{letter}"))).collect();
+    template.add(Resource::new(
+        "EndpointGroup",
+        "AWS::EC2::SecurityGroup",
+        "Who may use the endpoints.",
+        group,
+    ));
+    let subnets: Vec<Value> = letters
+        .iter()
+        .map(|letter| re(format!("PrivateSubnet{letter}")))
+        .collect();
     for endpoint in wanted {
         let id = format!("{}Endpoint", logical(&[endpoint.service()]));
         let own = json!({
@@ -205,7 +281,12 @@ fn endpoints(template: &mut Template, scope: &Scope<'_>, letters: &[&str]) {
             "SecurityGroupIds": [att("EndpointGroup.GroupId")],
             "PolicyDocument": document(vec![own]),
         });
-        template.add(Resource::new(id, "AWS::EC2::VPCEndpoint", "A service inside the network, for this account only.", properties));
+        template.add(Resource::new(
+            id,
+            "AWS::EC2::VPCEndpoint",
+            "A service inside the network, for this account only.",
+            properties,
+        ));
     }
 }
 

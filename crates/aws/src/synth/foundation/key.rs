@@ -8,7 +8,13 @@ use crate::synth::{
     template::{Resource, Template, att, re, sub},
 };
 
-const USE: [&str; 5] = ["kms:Decrypt", "kms:DescribeKey", "kms:Encrypt", "kms:GenerateDataKey*", "kms:ReEncrypt*"];
+const USE: [&str; 5] = [
+    "kms:Decrypt",
+    "kms:DescribeKey",
+    "kms:Encrypt",
+    "kms:GenerateDataKey*",
+    "kms:ReEncrypt*",
+];
 
 pub(super) fn add(template: &mut Template, scope: &Scope<'_>) {
     let properties = json!({
@@ -23,7 +29,12 @@ pub(super) fn add(template: &mut Template, scope: &Scope<'_>) {
         .retained();
     template.add(key);
     let alias = json!({ "AliasName": sub("alias/${AWS::StackName}"), "TargetKeyId": re("Key") });
-    template.add(Resource::new("KeyAlias", "AWS::KMS::Alias", "The key's name.", alias));
+    template.add(Resource::new(
+        "KeyAlias",
+        "AWS::KMS::Alias",
+        "The key's name.",
+        alias,
+    ));
     template.export("KeyArn", "The key that encrypts every store", att("Key.Arn"));
 }
 
@@ -55,7 +66,11 @@ fn statements(scope: &Scope<'_>) -> Vec<Value> {
             "Resource": "*",
         }),
         autoscaling("HostsDisks", json!(USE), json!({})),
-        autoscaling("HostsDisksGrants", json!("kms:CreateGrant"), json!({ "kms:GrantIsForAWSResource": "true" })),
+        autoscaling(
+            "HostsDisksGrants",
+            json!("kms:CreateGrant"),
+            json!({ "kms:GrantIsForAWSResource": "true" }),
+        ),
     ];
     if scope.options.trail {
         statements.push(json!({
@@ -102,5 +117,9 @@ fn autoscaling(sid: &str, actions: Value, more: Value) -> Value {
 
 /// The accounts that deploy from here, as principals.
 pub(super) fn accounts(scope: &Scope<'_>) -> Value {
-    scope.targets.iter().map(|account| sub(format!("arn:${{AWS::Partition}}:iam::{account}:root"))).collect()
+    scope
+        .targets
+        .iter()
+        .map(|account| sub(format!("arn:${{AWS::Partition}}:iam::{account}:root")))
+        .collect()
 }

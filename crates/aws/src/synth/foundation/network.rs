@@ -20,9 +20,24 @@ struct Tier {
 }
 
 const TIERS: [Tier; 3] = [
-    Tier { word: "Public", bits: 4, first: 0, about: "Load balancers and ways out; no hosts." },
-    Tier { word: "Private", bits: 3, first: 2, about: "Hosts: they reach out, nothing reaches in but the load balancer." },
-    Tier { word: "Isolated", bits: 4, first: 12, about: "Data: no way out and none in, but from hosts." },
+    Tier {
+        word: "Public",
+        bits: 4,
+        first: 0,
+        about: "Load balancers and ways out; no hosts.",
+    },
+    Tier {
+        word: "Private",
+        bits: 3,
+        first: 2,
+        about: "Hosts: they reach out, nothing reaches in but the load balancer.",
+    },
+    Tier {
+        word: "Isolated",
+        bits: 4,
+        first: 12,
+        about: "Data: no way out and none in, but from hosts.",
+    },
 ];
 
 pub(super) fn add(template: &mut Template, scope: &Scope<'_>) -> Result<(), Error> {
@@ -36,9 +51,16 @@ pub(super) fn add(template: &mut Template, scope: &Scope<'_>) -> Result<(), Erro
             let part = part.expect("tiers lie inside the network");
             template.add(subnet(tier, zone, letter, part));
         }
-        let ids: Vec<_> = letters.iter().map(|letter| re(format!("{}Subnet{letter}", tier.word))).collect();
+        let ids: Vec<_> = letters
+            .iter()
+            .map(|letter| re(format!("{}Subnet{letter}", tier.word)))
+            .collect();
         let all = json!({ "Fn::Join": [",", ids] });
-        template.export(&format!("{}Subnets", tier.word), &format!("Subnets, with commas. {}", tier.about), all);
+        template.export(
+            &format!("{}Subnets", tier.word),
+            &format!("Subnets, with commas. {}", tier.about),
+            all,
+        );
     }
     public_routes(template, letters);
     isolated_routes(template, letters);
@@ -55,9 +77,19 @@ fn vpc(template: &mut Template, range: Cidr) {
     });
     template.add(Resource::new("Vpc", "AWS::EC2::VPC", "The network.", properties));
     let tags = json!({ "Tags": named("gateway") });
-    template.add(Resource::new("Gateway", "AWS::EC2::InternetGateway", "The way to the internet.", tags));
+    template.add(Resource::new(
+        "Gateway",
+        "AWS::EC2::InternetGateway",
+        "The way to the internet.",
+        tags,
+    ));
     let attached = json!({ "InternetGatewayId": re("Gateway"), "VpcId": re("Vpc") });
-    template.add(Resource::new("GatewayAttachment", "AWS::EC2::VPCGatewayAttachment", "The way, open.", attached));
+    template.add(Resource::new(
+        "GatewayAttachment",
+        "AWS::EC2::VPCGatewayAttachment",
+        "The way, open.",
+        attached,
+    ));
     template.export("Vpc", "The network", re("Vpc"));
     template.export("VpcCidr", "The network's range", att("Vpc.CidrBlock"));
 }
@@ -70,14 +102,25 @@ fn subnet(tier: &Tier, zone: usize, letter: &str, part: Cidr) -> Resource {
         "MapPublicIpOnLaunch": false,
         "Tags": named(&format!("{}-{}", tier.word.to_lowercase(), letter.to_lowercase())),
     });
-    Resource::new(format!("{}Subnet{letter}", tier.word), "AWS::EC2::Subnet", tier.about, properties)
+    Resource::new(
+        format!("{}Subnet{letter}", tier.word),
+        "AWS::EC2::Subnet",
+        tier.about,
+        properties,
+    )
 }
 
 fn public_routes(template: &mut Template, letters: &[&str]) {
     let tags = json!({ "VpcId": re("Vpc"), "Tags": named("public") });
-    template.add(Resource::new("PublicRoutes", "AWS::EC2::RouteTable", "Routes of the public tier.", tags));
+    template.add(Resource::new(
+        "PublicRoutes",
+        "AWS::EC2::RouteTable",
+        "Routes of the public tier.",
+        tags,
+    ));
     let route = json!({ "RouteTableId": re("PublicRoutes"), "DestinationCidrBlock": "0.0.0.0/0", "GatewayId": re("Gateway") });
-    let route = Resource::new("PublicRoute", "AWS::EC2::Route", "To the internet.", route).after("GatewayAttachment");
+    let route =
+        Resource::new("PublicRoute", "AWS::EC2::Route", "To the internet.", route).after("GatewayAttachment");
     template.add(route);
     for letter in letters {
         template.add(association("Public", letter, "PublicRoutes"));
@@ -87,7 +130,12 @@ fn public_routes(template: &mut Template, letters: &[&str]) {
 fn isolated_routes(template: &mut Template, letters: &[&str]) {
     let tags = json!({ "VpcId": re("Vpc"), "Tags": named("isolated") });
     let about = "Routes of the isolated tier: there are none, and none may be added.";
-    template.add(Resource::new("IsolatedRoutes", "AWS::EC2::RouteTable", about, tags));
+    template.add(Resource::new(
+        "IsolatedRoutes",
+        "AWS::EC2::RouteTable",
+        about,
+        tags,
+    ));
     for letter in letters {
         template.add(association("Isolated", letter, "IsolatedRoutes"));
     }
@@ -112,7 +160,8 @@ fn flow_logs(template: &mut Template, scope: &Scope<'_>) {
         "logs:CreateLogStream logs:DescribeLogStreams logs:PutLogEvents",
         [att("FlowLogGroup.Arn")],
     );
-    let role = Role::of_service("FlowLogRole", "Writes flow logs.", "vpc-flow-logs.amazonaws.com").grant(write);
+    let role =
+        Role::of_service("FlowLogRole", "Writes flow logs.", "vpc-flow-logs.amazonaws.com").grant(write);
     template.add(role.resource(scope.platform, re("Boundary")));
     let properties = json!({
         "ResourceType": "VPC",
@@ -124,5 +173,10 @@ fn flow_logs(template: &mut Template, scope: &Scope<'_>) {
         "MaxAggregationInterval": 600,
         "Tags": [{ "Key": "Name", "Value": sub("${AWS::StackName}-network") }],
     });
-    template.add(Resource::new("FlowLog", "AWS::EC2::FlowLog", "Every connection leaves a line.", properties));
+    template.add(Resource::new(
+        "FlowLog",
+        "AWS::EC2::FlowLog",
+        "Every connection leaves a line.",
+        properties,
+    ));
 }

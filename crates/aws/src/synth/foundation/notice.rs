@@ -11,8 +11,18 @@ use crate::synth::{
 
 pub(super) fn add(template: &mut Template, scope: &Scope<'_>) {
     let mails = &scope.options.mail;
-    one(template, "Operations", "Alarms, failures and the budget.", &mails.operations);
-    one(template, "Builds", "What was pushed, built and deployed.", &mails.builds);
+    one(
+        template,
+        "Operations",
+        "Alarms, failures and the budget.",
+        &mails.operations,
+    );
+    one(
+        template,
+        "Builds",
+        "What was pushed, built and deployed.",
+        &mails.builds,
+    );
     chat(template, scope);
     budget(template, scope);
 }
@@ -41,14 +51,24 @@ fn one(template: &mut Template, word: &str, about: &str, mails: &[Mail]) {
         "Condition": { "Bool": { "aws:SecureTransport": "false" } },
     });
     let properties = json!({ "Topics": [re(&id)], "PolicyDocument": document(vec![services, tls]) });
-    template.add(Resource::new(format!("{id}Policy"), "AWS::SNS::TopicPolicy", "Who may say something.", properties));
+    template.add(Resource::new(
+        format!("{id}Policy"),
+        "AWS::SNS::TopicPolicy",
+        "Who may say something.",
+        properties,
+    ));
     let mut seen: Vec<&Mail> = mails.iter().collect();
     seen.sort();
     seen.dedup();
     for mail in seen {
         let properties = json!({ "TopicArn": re(&id), "Protocol": "email", "Endpoint": mail.as_str() });
         let about = "Gets a mail first that asks whether it wants any.";
-        template.add(Resource::new(listed(&format!("{word}Mail"), mail.as_str()), "AWS::SNS::Subscription", about, properties));
+        template.add(Resource::new(
+            listed(&format!("{word}Mail"), mail.as_str()),
+            "AWS::SNS::Subscription",
+            about,
+            properties,
+        ));
     }
     template.export(&id, about, re(&id));
 }
@@ -63,7 +83,8 @@ fn chat(template: &mut Template, scope: &Scope<'_>) {
         "cloudwatch:DescribeAlarms cloudwatch:GetMetricData",
         [json!("*")],
     );
-    let role = Role::of_silent_service("ChatRole", "What the chat may see.", "chatbot.amazonaws.com").grant(look);
+    let role =
+        Role::of_silent_service("ChatRole", "What the chat may see.", "chatbot.amazonaws.com").grant(look);
     template.add(role.resource(scope.platform, re("Boundary")));
     let properties = json!({
         "ConfigurationName": sub("${AWS::StackName}"),
@@ -76,7 +97,12 @@ fn chat(template: &mut Template, scope: &Scope<'_>) {
         "GuardrailPolicies": [sub("arn:${AWS::Partition}:iam::aws:policy/CloudWatchReadOnlyAccess")],
     });
     let about = "The same in a channel. The workspace must have been connected once, in AWS's console.";
-    template.add(Resource::new("Chat", "AWS::Chatbot::SlackChannelConfiguration", about, properties));
+    template.add(Resource::new(
+        "Chat",
+        "AWS::Chatbot::SlackChannelConfiguration",
+        about,
+        properties,
+    ));
 }
 
 fn budget(template: &mut Template, scope: &Scope<'_>) {
@@ -101,5 +127,7 @@ fn budget(template: &mut Template, scope: &Scope<'_>) {
         "NotificationsWithSubscribers": [notify("ACTUAL", 80), notify("FORECASTED", 100)],
     });
     let about = "The account's month: a word at 80 % spent, and when the whole is to be expected.";
-    template.add(Resource::new("Budget", "AWS::Budgets::Budget", about, properties).after("OperationsTopicPolicy"));
+    template.add(
+        Resource::new("Budget", "AWS::Budgets::Budget", about, properties).after("OperationsTopicPolicy"),
+    );
 }

@@ -20,7 +20,10 @@ fn stacks(scope: &Scope<'_>) -> String {
 }
 
 fn groups(scope: &Scope<'_>) -> Value {
-    arn("autoscaling", &format!("autoScalingGroup:*:autoScalingGroupName/{}", stacks(scope)))
+    arn(
+        "autoscaling",
+        &format!("autoScalingGroup:*:autoScalingGroupName/{}", stacks(scope)),
+    )
 }
 
 fn deploy(template: &mut Template, scope: &Scope<'_>) {
@@ -67,7 +70,9 @@ fn deploy(template: &mut Template, scope: &Scope<'_>) {
 
 /// What a pipeline does here, from this account or from the one that builds.
 fn release(template: &mut Template, scope: &Scope<'_>) {
-    let account = scope.source.map_or_else(|| "${AWS::AccountId}".to_owned(), ToString::to_string);
+    let account = scope
+        .source
+        .map_or_else(|| "${AWS::AccountId}".to_owned(), ToString::to_string);
     let trust = json!({
         "Effect": "Allow",
         "Principal": { "AWS": sub(format!("arn:${{AWS::Partition}}:iam::{account}:root")) },
@@ -76,15 +81,23 @@ fn release(template: &mut Template, scope: &Scope<'_>) {
             "aws:PrincipalArn": sub(format!("arn:${{AWS::Partition}}:iam::{account}:role/{}/flow/*", scope.platform)),
         } },
     });
-    let role = Role::new("ReleaseRole", "Pipelines: move a release into an environment of this foundation, and nothing else.", trust)
-        .named(json!(format!("{}-release", scope.name())))
-        .grants(release_grants(scope));
+    let role = Role::new(
+        "ReleaseRole",
+        "Pipelines: move a release into an environment of this foundation, and nothing else.",
+        trust,
+    )
+    .named(json!(format!("{}-release", scope.name())))
+    .grants(release_grants(scope));
     let role = match scope.source {
         Some(_) => role.grants(copy_grants(scope)),
         None => role,
     };
     template.add(role.resource(scope.platform, re("Boundary")));
-    template.export("ReleaseRole", "What pipelines become here", att("ReleaseRole.Arn"));
+    template.export(
+        "ReleaseRole",
+        "What pipelines become here",
+        att("ReleaseRole.Arn"),
+    );
 }
 
 fn release_grants(scope: &Scope<'_>) -> Vec<Grant> {
@@ -135,13 +148,19 @@ fn copy_grants(scope: &Scope<'_>) -> Vec<Grant> {
             "CopyImageKeys",
             "The copy is read with the key there and written with the key here",
             "kms:Decrypt kms:DescribeKey kms:Encrypt kms:GenerateDataKeyWithoutPlaintext kms:ReEncryptFrom kms:ReEncryptTo",
-            [att("Key.Arn"), sub(format!("arn:${{AWS::Partition}}:kms:{region}:{source}:key/*"))],
+            [
+                att("Key.Arn"),
+                sub(format!("arn:${{AWS::Partition}}:kms:{region}:{source}:key/*")),
+            ],
         ),
         grant(
             "CopyImageGrants",
             "EC2 copies for as long as a grant lets it",
             "kms:CreateGrant",
-            [att("Key.Arn"), sub(format!("arn:${{AWS::Partition}}:kms:{region}:{source}:key/*"))],
+            [
+                att("Key.Arn"),
+                sub(format!("arn:${{AWS::Partition}}:kms:{region}:{source}:key/*")),
+            ],
         )
         .when(json!({ "Bool": { "kms:GrantIsForAWSResource": "true" } })),
     ]
@@ -160,16 +179,28 @@ fn audit(template: &mut Template, scope: &Scope<'_>) {
         "s3:GetBucketVersioning s3:GetObject s3:GetObjectVersion s3:ListBucket s3:ListBucketVersions",
         [att("LogsBucket.Arn"), sub("${LogsBucket.Arn}/*")],
     );
-    let decrypt = grant("DecryptEvidence", "The trail's files are encrypted", "kms:Decrypt", [att("Key.Arn")]);
+    let decrypt = grant(
+        "DecryptEvidence",
+        "The trail's files are encrypted",
+        "kms:Decrypt",
+        [att("Key.Arn")],
+    );
     let search = grant(
         "SearchLogs",
         "Logs of the foundation and its environments",
         "logs:FilterLogEvents logs:GetLogEvents logs:GetQueryResults logs:StartQuery logs:StopQuery",
-        [arn("logs", &format!("log-group:/{}/{}/*", scope.platform, scope.label))],
+        [arn(
+            "logs",
+            &format!("log-group:/{}/{}/*", scope.platform, scope.label),
+        )],
     );
-    let role = Role::new("AuditRole", "Auditors, with a second factor: read the evidence, change nothing.", trust)
-        .named(json!(format!("{}-audit", scope.name())))
-        .grants([read, decrypt, search]);
+    let role = Role::new(
+        "AuditRole",
+        "Auditors, with a second factor: read the evidence, change nothing.",
+        trust,
+    )
+    .named(json!(format!("{}-audit", scope.name())))
+    .grants([read, decrypt, search]);
     template.add(role.resource(scope.platform, re("Boundary")));
     template.export("AuditRole", "What auditors become", att("AuditRole.Arn"));
 }

@@ -13,10 +13,18 @@ use crate::synth::{
 pub(super) fn add(template: &mut Template, scope: &Scope<'_>) {
     let duties = [
         ("StacksHosts", "Hosts, alarms and logs.", hosts(scope)),
-        ("StacksTraffic", "Load balancing, names and certificates.", traffic(scope)),
+        (
+            "StacksTraffic",
+            "Load balancing, names and certificates.",
+            traffic(scope),
+        ),
         ("StacksData", "Databases and what encrypts them.", data(scope)),
         ("StacksReleases", "CodeDeploy and rules.", release(scope)),
-        ("StacksContainers", "Containers and their images.", containers(scope)),
+        (
+            "StacksContainers",
+            "Containers and their images.",
+            containers(scope),
+        ),
         ("StacksIdentities", "Roles of hosts and tasks.", identities(scope)),
     ];
     let about = "CloudFormation: makes and changes environments.";
@@ -27,7 +35,11 @@ pub(super) fn add(template: &mut Template, scope: &Scope<'_>) {
         role = role.attach(re(id));
     }
     template.add(role.resource(scope.platform, re("Boundary")));
-    template.export("StacksRole", "What environments are made with", att("StacksRole.Arn"));
+    template.export(
+        "StacksRole",
+        "What environments are made with",
+        att("StacksRole.Arn"),
+    );
 }
 
 /// Below this, CloudFormation names what a stack of an environment holds.
@@ -54,7 +66,9 @@ fn hosts(scope: &Scope<'_>) -> Vec<Grant> {
             "LookUpImages",
             "The image of an environment's first day is the newest of its base, by a public parameter",
             "ssm:GetParameters",
-            [sub("arn:${AWS::Partition}:ssm:${AWS::Region}::parameter/aws/service/*")],
+            [sub(
+                "arn:${AWS::Partition}:ssm:${AWS::Region}::parameter/aws/service/*",
+            )],
         ),
         grant(
             "Groups",
@@ -66,7 +80,10 @@ fn hosts(scope: &Scope<'_>) -> Vec<Grant> {
              autoscaling:SuspendProcesses autoscaling:UpdateAutoScalingGroup autoscaling:EnableMetricsCollection \
              autoscaling:DisableMetricsCollection autoscaling:AttachLoadBalancerTargetGroups \
              autoscaling:DetachLoadBalancerTargetGroups",
-            [arn("autoscaling", &format!("autoScalingGroup:*:autoScalingGroupName/{below}"))],
+            [arn(
+                "autoscaling",
+                &format!("autoScalingGroup:*:autoScalingGroupName/{below}"),
+            )],
         ),
         grant(
             "HostsStart",
@@ -99,7 +116,10 @@ fn hosts(scope: &Scope<'_>) -> Vec<Grant> {
             "The logs of an environment",
             "logs:AssociateKmsKey logs:CreateLogGroup logs:DeleteLogGroup logs:DeleteMetricFilter logs:ListTagsForResource \
              logs:PutMetricFilter logs:PutRetentionPolicy logs:TagResource logs:UntagResource",
-            [arn("logs", &format!("log-group:/{}/{}/*", scope.platform, scope.label))],
+            [arn(
+                "logs",
+                &format!("log-group:/{}/{}/*", scope.platform, scope.label),
+            )],
         ),
     ]
 }
@@ -163,7 +183,12 @@ fn data(scope: &Scope<'_>) -> Vec<Grant> {
              rds:DeleteDBSubnetGroup rds:ListTagsForResource rds:ModifyDBCluster rds:ModifyDBClusterParameterGroup \
              rds:ModifyDBInstance rds:ModifyDBParameterGroup rds:ModifyDBSubnetGroup rds:RebootDBInstance \
              rds:RemoveTagsFromResource",
-            [arn("rds", &format!("*:{below}")), arn("rds", "cluster-pg:default.*"), arn("rds", "og:default:*"), arn("rds", "pg:default.*")],
+            [
+                arn("rds", &format!("*:{below}")),
+                arn("rds", "cluster-pg:default.*"),
+                arn("rds", "og:default:*"),
+                arn("rds", "pg:default.*"),
+            ],
         ),
         grant(
             "Passwords",
@@ -178,9 +203,12 @@ fn data(scope: &Scope<'_>) -> Vec<Grant> {
             "kms:Decrypt kms:Encrypt kms:GenerateDataKey kms:GenerateDataKeyWithoutPlaintext kms:ReEncryptFrom kms:ReEncryptTo",
             [att("Key.Arn")],
         ),
-        grant("KeyGrants", "RDS, EC2 and Secrets Manager use the key for as long as a grant lets them", "kms:CreateGrant", [
-            att("Key.Arn"),
-        ])
+        grant(
+            "KeyGrants",
+            "RDS, EC2 and Secrets Manager use the key for as long as a grant lets them",
+            "kms:CreateGrant",
+            [att("Key.Arn")],
+        )
         .when(json!({ "Bool": { "kms:GrantIsForAWSResource": "true" } })),
     ]
 }
@@ -262,8 +290,12 @@ fn identities(scope: &Scope<'_>) -> Vec<Grant> {
     let role = || global_arn("iam", &format!("role/{}/host/*", scope.platform));
     let boundary = json!({ "StringEquals": { "iam:PermissionsBoundary": re("Boundary") } });
     let linked = [
-        "autoscaling.amazonaws.com", "ecs.amazonaws.com", "ecs.application-autoscaling.amazonaws.com",
-        "elasticloadbalancing.amazonaws.com", "rds.amazonaws.com", "spot.amazonaws.com",
+        "autoscaling.amazonaws.com",
+        "ecs.amazonaws.com",
+        "ecs.application-autoscaling.amazonaws.com",
+        "elasticloadbalancing.amazonaws.com",
+        "rds.amazonaws.com",
+        "spot.amazonaws.com",
     ];
     vec![
         grant(

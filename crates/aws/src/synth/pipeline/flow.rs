@@ -13,22 +13,45 @@ use crate::synth::{
 };
 
 /// The stack of one environment's flow. `targets`: the foundations into which a release goes, in order.
-pub fn flow(config: &Config, app: &spec::App, environment: &spec::Environment, targets: &[Label]) -> Result<Stack, Error> {
+pub fn flow(
+    config: &Config,
+    app: &spec::App,
+    environment: &spec::Environment,
+    targets: &[Label],
+) -> Result<Stack, Error> {
     let default = config::App::default();
     let scope = scope(config, app, &default)?;
-    let name = format!("{}-flow-{}-{}-{}", scope.platform(), home(config, &app.app)?, app.app, environment.name);
+    let name = format!(
+        "{}-flow-{}-{}-{}",
+        scope.platform(),
+        home(config, &app.app)?,
+        app.app,
+        environment.name
+    );
     if name.len() > 80 {
         let why = format!("the flow's name `{name}` is longer than the 80 characters of a state machine's");
         return Err(Error::config(format!("apps.{}", app.app), why));
     }
     let definition = machine(config, app, environment, targets)?;
     let mut template = Template::new(format!("{}, {}: how a release moves", app.app, environment.name));
-    let path = format!("/{}/{}/{}/flow/{}", scope.platform(), scope.label, app.app, environment.name);
+    let path = format!(
+        "/{}/{}/{}/flow/{}",
+        scope.platform(),
+        scope.label,
+        app.app,
+        environment.name
+    );
     // Step Functions writes into groups below this path without a policy of their own.
     let path = format!("/aws/vendedlogs/states{path}");
-    template.add(Resource::new("LogGroup", "AWS::Logs::LogGroup", "What every execution did.", log_group(&scope, &path)));
+    template.add(Resource::new(
+        "LogGroup",
+        "AWS::Logs::LogGroup",
+        "What every execution did.",
+        log_group(&scope, &path),
+    ));
     role(&mut template, &scope, targets);
-    let topics = json!({ "Builds": scope.shared("BuildsTopic"), "Operations": scope.shared("OperationsTopic") });
+    let topics =
+        json!({ "Builds": scope.shared("BuildsTopic"), "Operations": scope.shared("OperationsTopic") });
     let properties = json!({
         "StateMachineName": name,
         "StateMachineType": "STANDARD",
@@ -43,18 +66,35 @@ pub fn flow(config: &Config, app: &spec::App, environment: &spec::Environment, t
         "TracingConfiguration": { "Enabled": true },
     });
     let about = "From a commit to traffic, with a way back from every step.";
-    template.add(Resource::new("Flow", "AWS::StepFunctions::StateMachine", about, properties));
+    template.add(Resource::new(
+        "Flow",
+        "AWS::StepFunctions::StateMachine",
+        about,
+        properties,
+    ));
     rule(&mut template, &scope, environment);
     template.check(&name)?;
-    Ok(Stack { name, region: scope.foundation.region.clone(), template, notes: Vec::new() })
+    Ok(Stack {
+        name,
+        region: scope.foundation.region.clone(),
+        template,
+        notes: Vec::new(),
+    })
 }
 
 fn role(template: &mut Template, scope: &Scope<'_>, targets: &[Label]) {
     let pipeline = scope.name();
     let releases = targets.iter().map(|label| {
-        let account = scope.config.foundations.get(label).and_then(|target| target.account.as_ref());
+        let account = scope
+            .config
+            .foundations
+            .get(label)
+            .and_then(|target| target.account.as_ref());
         let account = account.map_or("${AWS::AccountId}", |account| account.as_str());
-        sub(format!("arn:${{AWS::Partition}}:iam::{account}:role/{platform}/{platform}-{label}-release", platform = scope.platform()))
+        sub(format!(
+            "arn:${{AWS::Partition}}:iam::{account}:role/{platform}/{platform}-{label}-release",
+            platform = scope.platform()
+        ))
     });
     let role = Role::of_service("FlowRole", "The flow: builds, asks, and becomes the release role of each target.", "states.amazonaws.com")
         .path("flow/")
@@ -104,15 +144,24 @@ fn building(scope: &Scope<'_>) -> Vec<Grant> {
             "HearOfBuilds",
             "Step Functions hears of the end of a build by a rule of its own",
             "events:DescribeRule events:PutRule events:PutTargets",
-            [arn("events", "rule/StepFunctionsGetEventForCodeBuildStartBuildRule")],
+            [arn(
+                "events",
+                "rule/StepFunctionsGetEventForCodeBuildStartBuildRule",
+            )],
         ),
     ]
 }
 
 /// Pushes of the environment's branch start the flow.
 fn rule(template: &mut Template, scope: &Scope<'_>, environment: &spec::Environment) {
-    let start = grant("Start", "A push starts the flow", "states:StartExecution", [re("Flow")]);
-    let role = Role::of_service("StartRole", "The rule: starts the flow.", "events.amazonaws.com").grant(start);
+    let start = grant(
+        "Start",
+        "A push starts the flow",
+        "states:StartExecution",
+        [re("Flow")],
+    );
+    let role =
+        Role::of_service("StartRole", "The rule: starts the flow.", "events.amazonaws.com").grant(start);
     template.add(role.resource(scope.platform(), scope.shared("Boundary")));
     let pattern = json!({
         "source": ["vend.receiver"],
@@ -132,5 +181,10 @@ fn rule(template: &mut Template, scope: &Scope<'_>, environment: &spec::Environm
             "RetryPolicy": { "MaximumEventAgeInSeconds": 3_600, "MaximumRetryAttempts": 20 },
         }],
     });
-    template.add(Resource::new("Push", "AWS::Events::Rule", "A push to the environment's branch.", properties));
+    template.add(Resource::new(
+        "Push",
+        "AWS::Events::Rule",
+        "A push to the environment's branch.",
+        properties,
+    ));
 }

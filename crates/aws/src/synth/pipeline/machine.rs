@@ -33,7 +33,11 @@ pub fn machine(
     let default = config::App::default();
     let scope = scope(config, app, &default)?;
     check(&scope, environment, targets)?;
-    let whole = Whole { scope, environment, targets };
+    let whole = Whole {
+        scope,
+        environment,
+        targets,
+    };
     let mut states = States::new();
     whole.make(&mut states);
     whole.approve(&mut states);
@@ -58,7 +62,10 @@ fn check(scope: &Scope<'_>, environment: &spec::Environment, targets: &[Label]) 
                 "`{label}` is in {region} and the pipeline in {}: Step Functions reaches its own region only, so give the app a pipeline there",
                 scope.foundation.region
             );
-            return Err(Error::config(format!("apps.{}.environments.{}", scope.app.app, environment.name), why));
+            return Err(Error::config(
+                format!("apps.{}.environments.{}", scope.app.app, environment.name),
+                why,
+            ));
         }
     }
     Ok(())
@@ -99,7 +106,11 @@ impl Whole<'_> {
 
     fn bucket(&self) -> String {
         let scope = &self.scope;
-        format!("{}-{}-artifacts-${{AWS::AccountId}}-${{AWS::Region}}", scope.platform(), scope.label)
+        format!(
+            "{}-{}-artifacts-${{AWS::AccountId}}-${{AWS::Region}}",
+            scope.platform(),
+            scope.label
+        )
     }
 
     /// A build of one of the app's projects, at the push's commit.
@@ -116,7 +127,8 @@ impl Whole<'_> {
             Some(_) => arguments["SourceVersion"] = json!("{% $push.commit %}"),
             None => {
                 let path = format!("{}/source/{}/", self.bucket(), scope.app.app);
-                arguments["SourceLocationOverride"] = json!(format!("{{% '{path}' & $push.commit & '.zip' %}}"));
+                arguments["SourceLocationOverride"] =
+                    json!(format!("{{% '{path}' & $push.commit & '.zip' %}}"));
             }
         }
         for (key, value) in more.as_object().into_iter().flatten() {
@@ -135,7 +147,10 @@ impl Whole<'_> {
         let name = format!("$push.commit & '-{}.zip'", self.environment.name);
         let buildspec = self.environment.build.buildspec.as_ref().map_or_else(
             // Nothing to build: the revision is the source.
-            || "version: 0.2\nphases: { build: { commands: ['true'] } }\nartifacts: { files: ['**/*'] }\n".to_owned(),
+            || {
+                "version: 0.2\nphases: { build: { commands: ['true'] } }\nartifacts: { files: ['**/*'] }\n"
+                    .to_owned()
+            },
             ToString::to_string,
         );
         let minutes = self.environment.build.timeout.as_mins().clamp(5, 2_160);
@@ -147,24 +162,36 @@ impl Whole<'_> {
         let mut build = self.project("build", minutes * 60 + 8 * 3_600, more);
         build["Output"] = json!(format!("{{% 'revision/{app}/' & {name} %}}"));
         build["End"] = json!(true);
-        let word = if self.runtime() == Runtime::Host { "bake" } else { "pack" };
+        let word = if self.runtime() == Runtime::Host {
+            "bake"
+        } else {
+            "pack"
+        };
         let mut bake = self.project(word, 9 * 3_600, json!({}));
-        bake["Output"] = json!("{% $states.result.Build.ExportedEnvironmentVariables[Name = 'IMAGE'].Value %}");
+        bake["Output"] =
+            json!("{% $states.result.Build.ExportedEnvironmentVariables[Name = 'IMAGE'].Value %}");
         bake["End"] = json!(true);
         states.insert("Make".to_owned(), json!({
             "Type": "Pass", "Comment": "What was pushed.", "Assign": { "push": "{% $states.input %}" }, "Next": "BuildAndBake",
         }));
-        let next = if self.environment.approval.is_some() { "Approve" } else { "Turn" };
-        states.insert("BuildAndBake".to_owned(), json!({
-            "Type": "Parallel",
-            "Branches": [
-                { "StartAt": "Build", "States": { "Build": build } },
-                { "StartAt": "Bake", "States": { "Bake": bake } },
-            ],
-            "Assign": { "revision": "{% $states.result[0] %}", "image": "{% $states.result[1] %}" },
-            "Catch": catch("TellFailure"),
-            "Next": next,
-        }));
+        let next = if self.environment.approval.is_some() {
+            "Approve"
+        } else {
+            "Turn"
+        };
+        states.insert(
+            "BuildAndBake".to_owned(),
+            json!({
+                "Type": "Parallel",
+                "Branches": [
+                    { "StartAt": "Build", "States": { "Build": build } },
+                    { "StartAt": "Bake", "States": { "Bake": bake } },
+                ],
+                "Assign": { "revision": "{% $states.result[0] %}", "image": "{% $states.result[1] %}" },
+                "Catch": catch("TellFailure"),
+                "Next": next,
+            }),
+        );
     }
 
     /// The question is bound to one image and one revision, neither of which can change.
@@ -282,9 +309,15 @@ impl Whole<'_> {
         if tests.is_empty() {
             return;
         }
-        let items: Vec<Value> =
-            tests.iter().map(|test| json!({ "name": test.name.as_str(), "buildspec": test.buildspec })).collect();
-        let mut test = self.project("tests", 9 * 3_600, json!({ "BuildspecOverride": "{% $states.input.buildspec %}" }));
+        let items: Vec<Value> = tests
+            .iter()
+            .map(|test| json!({ "name": test.name.as_str(), "buildspec": test.buildspec }))
+            .collect();
+        let mut test = self.project(
+            "tests",
+            9 * 3_600,
+            json!({ "BuildspecOverride": "{% $states.input.buildspec %}" }),
+        );
         test["End"] = json!(true);
         states.insert("Tests".to_owned(), json!({
             "Type": "Map",
@@ -318,8 +351,13 @@ impl Whole<'_> {
         };
         let live = format!("{{% '{subject}: live at commit ' & $push.commit %}}");
         // What is changed in place leaves nothing behind.
-        let retire = self.options().is_none_or(|own| own.strategy != config::Strategy::InPlace);
-        states.insert("TellSuccess".to_owned(), told("${Builds}", &live, if retire { "Keep" } else { "Live" }));
+        let retire = self
+            .options()
+            .is_none_or(|own| own.strategy != config::Strategy::InPlace);
+        states.insert(
+            "TellSuccess".to_owned(),
+            told("${Builds}", &live, if retire { "Keep" } else { "Live" }),
+        );
         if retire {
             self.retire(states);
         }
@@ -327,7 +365,8 @@ impl Whole<'_> {
         self.leave(states, "LeaveAfterFailure", "TellFailure");
         let failed = format!("{{% '{subject}: not released, ' & $failure.Error & ': ' & $failure.Cause %}}");
         states.insert("TellFailure".to_owned(), told("${Operations}", &failed, "Failed"));
-        let fail = json!({ "Type": "Fail", "Error": "{% $failure.Error %}", "Cause": "{% $failure.Cause %}" });
+        let fail =
+            json!({ "Type": "Fail", "Error": "{% $failure.Error %}", "Cause": "{% $failure.Cause %}" });
         states.insert("Failed".to_owned(), fail);
     }
 

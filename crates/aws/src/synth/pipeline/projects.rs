@@ -25,7 +25,12 @@ struct Project {
 
 pub(super) fn add(template: &mut Template, scope: &Scope<'_>) -> Result<(), Error> {
     let architecture = architecture(scope)?;
-    let longest = scope.app.environments.iter().map(|environment| environment.build.timeout.as_mins()).max();
+    let longest = scope
+        .app
+        .environments
+        .iter()
+        .map(|environment| environment.build.timeout.as_mins())
+        .max();
     let mut all = vec![
         Project {
             id: "Build",
@@ -78,7 +83,10 @@ pub(super) fn add(template: &mut Template, scope: &Scope<'_>) -> Result<(), Erro
 fn architecture(scope: &Scope<'_>) -> Result<Architecture, Error> {
     let mut found = Vec::new();
     for environment in &scope.app.environments {
-        found.push((environment, size::types(&environment.host.size, &scope.config.sizes)?.1));
+        found.push((
+            environment,
+            size::types(&environment.host.size, &scope.config.sizes)?.1,
+        ));
     }
     let Some((first, architecture)) = found.first() else {
         return Ok(Architecture::Arm64);
@@ -96,9 +104,20 @@ fn architecture(scope: &Scope<'_>) -> Result<Architecture, Error> {
 }
 
 fn log(template: &mut Template, scope: &Scope<'_>, project: &Project) {
-    let path = format!("/{}/{}/{}/{}", scope.platform(), scope.label, scope.app.app, project.word);
+    let path = format!(
+        "/{}/{}/{}/{}",
+        scope.platform(),
+        scope.label,
+        scope.app.app,
+        project.word
+    );
     let about = format!("What the project `{}` says.", project.word);
-    template.add(Resource::new(format!("{}LogGroup", project.id), "AWS::Logs::LogGroup", about, log_group(scope, &path)));
+    template.add(Resource::new(
+        format!("{}LogGroup", project.id),
+        "AWS::Logs::LogGroup",
+        about,
+        log_group(scope, &path),
+    ));
 }
 
 fn role(template: &mut Template, scope: &Scope<'_>, project: &Project) {
@@ -146,8 +165,24 @@ fn role(template: &mut Template, scope: &Scope<'_>, project: &Project) {
             "Buildspecs name parameters and secrets of this app's builds",
             "secretsmanager:GetSecretValue ssm:GetParameters",
             [
-                arn("secretsmanager", &format!("secret:{}/{}/{}/build/*", scope.platform(), scope.label, scope.app.app)),
-                arn("ssm", &format!("parameter/{}/{}/{}/build/*", scope.platform(), scope.label, scope.app.app)),
+                arn(
+                    "secretsmanager",
+                    &format!(
+                        "secret:{}/{}/{}/build/*",
+                        scope.platform(),
+                        scope.label,
+                        scope.app.app
+                    ),
+                ),
+                arn(
+                    "ssm",
+                    &format!(
+                        "parameter/{}/{}/{}/build/*",
+                        scope.platform(),
+                        scope.label,
+                        scope.app.app
+                    ),
+                ),
             ],
         )),
         _ => role,
@@ -165,7 +200,11 @@ fn role(template: &mut Template, scope: &Scope<'_>, project: &Project) {
 /// What Packer does: a host, a disk, an image, and away with the host.
 fn baking(scope: &Scope<'_>) -> Vec<Grant> {
     let tagged = || json!({ "StringEquals": { "aws:ResourceTag/vend:platform": scope.platform() } });
-    let bucket = format!("arn:${{AWS::Partition}}:s3:::{}-{}-templates-${{AWS::AccountId}}-${{AWS::Region}}", scope.platform(), scope.label);
+    let bucket = format!(
+        "arn:${{AWS::Partition}}:s3:::{}-{}-templates-${{AWS::AccountId}}-${{AWS::Region}}",
+        scope.platform(),
+        scope.label
+    );
     vec![
         grant("ReadTemplate", "Packer's template and the scripts of hosts", "s3:GetObject", [
             sub(format!("{bucket}/packer/{}/*", scope.app.app)),
@@ -223,7 +262,12 @@ fn baking(scope: &Scope<'_>) -> Vec<Grant> {
 
 fn packing() -> Vec<Grant> {
     vec![
-        grant("LogIn", "A registry's token knows no single resources", "ecr:GetAuthorizationToken", [json!("*")]),
+        grant(
+            "LogIn",
+            "A registry's token knows no single resources",
+            "ecr:GetAuthorizationToken",
+            [json!("*")],
+        ),
         grant(
             "Push",
             "The app's image",
@@ -302,7 +346,10 @@ fn resource(scope: &Scope<'_>, project: &Project, architecture: Architecture) ->
     });
     let resource = Resource::new(project.id, "AWS::CodeBuild::Project", project.about, properties);
     match project.privileged {
-        true => resource.skip("CKV_AWS_316", "An image of a container is made by a daemon in the build's own machine."),
+        true => resource.skip(
+            "CKV_AWS_316",
+            "An image of a container is made by a daemon in the build's own machine.",
+        ),
         false => resource,
     }
 }
@@ -312,7 +359,10 @@ fn bake_variables(scope: &Scope<'_>) -> Value {
     let accounts: Vec<String> = others(scope).map(|account| format!("\"{account}\"")).collect();
     let variable = |name: &str, value: Value| json!({ "Name": name, "Type": "PLAINTEXT", "Value": value });
     json!([
-        variable("VEND_SUBNET", json!({ "Fn::Select": [0, { "Fn::Split": [",", scope.shared("PrivateSubnets")] }] })),
+        variable(
+            "VEND_SUBNET",
+            json!({ "Fn::Select": [0, { "Fn::Split": [",", scope.shared("PrivateSubnets")] }] })
+        ),
         variable("VEND_PROFILE", re("BuilderProfile")),
         variable("VEND_KEY", scope.shared("KeyArn")),
         variable("VEND_TEMPLATES", scope.shared("TemplatesBucket")),
@@ -326,7 +376,9 @@ fn others<'s>(scope: &'s Scope<'_>) -> impl Iterator<Item = &'s Account> {
         .config
         .foundations
         .values()
-        .filter(|other| other.deploys_from.as_ref() == Some(scope.label) && other.account != scope.foundation.account)
+        .filter(|other| {
+            other.deploys_from.as_ref() == Some(scope.label) && other.account != scope.foundation.account
+        })
         .filter_map(|other| other.account.as_ref())
         .collect();
     accounts.sort();
@@ -337,23 +389,32 @@ fn others<'s>(scope: &'s Scope<'_>) -> impl Iterator<Item = &'s Account> {
 /// What the host that becomes an image may do: answer Session Manager.
 fn builder(template: &mut Template, scope: &Scope<'_>) {
     let name = format!("{}-builder", scope.name());
-    let role = Role::of_silent_service("BuilderRole", "The host that becomes an image: answers Session Manager.", "ec2.amazonaws.com")
-        .path("host/")
-        .named(json!(name))
-        .grant(grant(
-            "Sessions",
-            "Packer reaches it by Session Manager; its channels know no single resources",
-            "ssm:UpdateInstanceInformation ssmmessages:CreateControlChannel ssmmessages:CreateDataChannel \
+    let role = Role::of_silent_service(
+        "BuilderRole",
+        "The host that becomes an image: answers Session Manager.",
+        "ec2.amazonaws.com",
+    )
+    .path("host/")
+    .named(json!(name))
+    .grant(grant(
+        "Sessions",
+        "Packer reaches it by Session Manager; its channels know no single resources",
+        "ssm:UpdateInstanceInformation ssmmessages:CreateControlChannel ssmmessages:CreateDataChannel \
              ssmmessages:OpenControlChannel ssmmessages:OpenDataChannel",
-            [json!("*")],
-        ))
-        .resource(scope.platform(), scope.shared("Boundary"))
-        .skip("CKV_AWS_111", "Session Manager's calls know no single resources.");
+        [json!("*")],
+    ))
+    .resource(scope.platform(), scope.shared("Boundary"))
+    .skip("CKV_AWS_111", "Session Manager's calls know no single resources.");
     template.add(role);
     let properties = json!({
         "InstanceProfileName": name, "Path": format!("/{}/host/", scope.platform()), "Roles": [re("BuilderRole")],
     });
-    template.add(Resource::new("BuilderProfile", "AWS::IAM::InstanceProfile", "Gives it its role.", properties));
+    template.add(Resource::new(
+        "BuilderProfile",
+        "AWS::IAM::InstanceProfile",
+        "Gives it its role.",
+        properties,
+    ));
 }
 
 /// Images of containers: tags never move, and what is old goes.
@@ -371,8 +432,9 @@ fn repository(template: &mut Template, scope: &Scope<'_>) {
         "EncryptionConfiguration": { "EncryptionType": "KMS", "KmsKey": scope.shared("KeyArn") },
         "LifecyclePolicy": { "LifecyclePolicyText": lifecycle.to_string() },
     });
-    let others: Vec<Value> =
-        others(scope).map(|account| sub(format!("arn:${{AWS::Partition}}:iam::{account}:root"))).collect();
+    let others: Vec<Value> = others(scope)
+        .map(|account| sub(format!("arn:${{AWS::Partition}}:iam::{account}:root")))
+        .collect();
     if !others.is_empty() {
         properties["RepositoryPolicyText"] = document(vec![json!({
             "Sid": "AccountsThatDeployWhatIsBuiltHere",

@@ -29,11 +29,24 @@ fn state(template: &mut Template, scope: &Scope<'_>) {
         "GenerateSecretString": { "PasswordLength": 48, "ExcludePunctuation": true },
         "KmsKeyId": scope.shared("KeyArn"),
     });
-    let secret = Resource::new("WebhookSecret", "AWS::SecretsManager::Secret", "What webhooks are signed with.", secret)
-        .skip("CKV2_AWS_57", "The repository has the same secret: it changes there and here together, by a person.");
+    let secret = Resource::new(
+        "WebhookSecret",
+        "AWS::SecretsManager::Secret",
+        "What webhooks are signed with.",
+        secret,
+    )
+    .skip(
+        "CKV2_AWS_57",
+        "The repository has the same secret: it changes there and here together, by a person.",
+    );
     template.add(secret);
     let properties = json!({ "Name": scope.name(), "KmsKeyIdentifier": scope.shared("KeyArn") });
-    let bus = Resource::new("Bus", "AWS::Events::EventBus", "Pushes of this app; flows listen.", properties);
+    let bus = Resource::new(
+        "Bus",
+        "AWS::Events::EventBus",
+        "Pushes of this app; flows listen.",
+        properties,
+    );
     template.add(bus);
     let properties = json!({
         "TableName": scope.name(),
@@ -50,26 +63,61 @@ fn state(template: &mut Template, scope: &Scope<'_>) {
 
 fn function(template: &mut Template, scope: &Scope<'_>) {
     let path = format!("/aws/lambda/{}", scope.name());
-    template.add(Resource::new("ReceiverLogGroup", "AWS::Logs::LogGroup", "What the receiver says.", log_group(scope, &path)));
-    let flows = format!("stateMachine:{}-flow-{}-{}-*", scope.platform(), scope.label, scope.app.app);
+    template.add(Resource::new(
+        "ReceiverLogGroup",
+        "AWS::Logs::LogGroup",
+        "What the receiver says.",
+        log_group(scope, &path),
+    ));
+    let flows = format!(
+        "stateMachine:{}-flow-{}-{}-*",
+        scope.platform(),
+        scope.label,
+        scope.app.app
+    );
     let role = Role::of_silent_service("ReceiverRole", "The receiver.", "lambda.amazonaws.com")
-        .grant(grant("Logs", "What it says goes into its log group", "logs:CreateLogStream logs:PutLogEvents", [att("ReceiverLogGroup.Arn")]))
-        .grant(grant("ReadSecret", "It verifies the signatures of webhooks", "secretsmanager:GetSecretValue", [re("WebhookSecret")]))
-        .grant(grant("TellPush", "A push that is verified goes on the bus", "events:PutEvents", [att("Bus.Arn")]))
+        .grant(grant(
+            "Logs",
+            "What it says goes into its log group",
+            "logs:CreateLogStream logs:PutLogEvents",
+            [att("ReceiverLogGroup.Arn")],
+        ))
+        .grant(grant(
+            "ReadSecret",
+            "It verifies the signatures of webhooks",
+            "secretsmanager:GetSecretValue",
+            [re("WebhookSecret")],
+        ))
+        .grant(grant(
+            "TellPush",
+            "A push that is verified goes on the bus",
+            "events:PutEvents",
+            [att("Bus.Arn")],
+        ))
         .grant(grant(
             "Remember",
             "A webhook is taken once, and answers of approvers are counted",
             "dynamodb:GetItem dynamodb:PutItem dynamodb:UpdateItem",
             [att("Table.Arn")],
         ))
-        .grant(grant("Ask", "Approvers get a mail", "sns:Publish", [scope.shared("BuildsTopic")]))
+        .grant(grant(
+            "Ask",
+            "Approvers get a mail",
+            "sns:Publish",
+            [scope.shared("BuildsTopic")],
+        ))
         .grant(grant(
             "Answer",
             "The flow goes on when enough have answered",
             "states:SendTaskFailure states:SendTaskHeartbeat states:SendTaskSuccess",
             [arn("states", &flows)],
         ))
-        .grant(grant("Encrypt", "Secret, table, bus and topic are encrypted", "kms:Decrypt kms:GenerateDataKey", [scope.shared("KeyArn")]))
+        .grant(grant(
+            "Encrypt",
+            "Secret, table, bus and topic are encrypted",
+            "kms:Decrypt kms:GenerateDataKey",
+            [scope.shared("KeyArn")],
+        ))
         .grant(grant(
             "Trace",
             "Where a request spent its time; traces know no single resources",
@@ -112,7 +160,12 @@ fn api(template: &mut Template, scope: &Scope<'_>) {
         "ProtocolType": "HTTP",
         "Description": "Webhooks and answers of approvers",
     });
-    template.add(Resource::new("Api", "AWS::ApiGatewayV2::Api", "What the repository and approvers reach.", properties));
+    template.add(Resource::new(
+        "Api",
+        "AWS::ApiGatewayV2::Api",
+        "What the repository and approvers reach.",
+        properties,
+    ));
     let integration = json!({
         "ApiId": re("Api"),
         "IntegrationType": "AWS_PROXY",
@@ -120,7 +173,12 @@ fn api(template: &mut Template, scope: &Scope<'_>) {
         "PayloadFormatVersion": "2.0",
         "TimeoutInMillis": 20_000,
     });
-    template.add(Resource::new("ApiToReceiver", "AWS::ApiGatewayV2::Integration", "All of it goes to the receiver.", integration));
+    template.add(Resource::new(
+        "ApiToReceiver",
+        "AWS::ApiGatewayV2::Integration",
+        "All of it goes to the receiver.",
+        integration,
+    ));
     for (id, key) in [
         ("WebhookRoute", "POST /webhooks"),
         ("QuestionRoute", "GET /approvals/{id}"),
@@ -134,7 +192,12 @@ fn api(template: &mut Template, scope: &Scope<'_>) {
         template.add(route);
     }
     let path = format!("/{}/{}/{}/api", scope.platform(), scope.label, scope.app.app);
-    template.add(Resource::new("ApiLogGroup", "AWS::Logs::LogGroup", "Who called.", log_group(scope, &path)));
+    template.add(Resource::new(
+        "ApiLogGroup",
+        "AWS::Logs::LogGroup",
+        "Who called.",
+        log_group(scope, &path),
+    ));
     let format = r#"{"id":"$context.requestId","ip":"$context.identity.sourceIp","route":"$context.routeKey","status":"$context.status","time":"$context.requestTime"}"#;
     let properties = json!({
         "ApiId": re("Api"),
@@ -143,14 +206,32 @@ fn api(template: &mut Template, scope: &Scope<'_>) {
         "AccessLogSettings": { "DestinationArn": att("ApiLogGroup.Arn"), "Format": format },
         "DefaultRouteSettings": { "ThrottlingBurstLimit": 50, "ThrottlingRateLimit": 20 },
     });
-    template.add(Resource::new("ApiStage", "AWS::ApiGatewayV2::Stage", "Open, and not faster than a repository pushes.", properties));
+    template.add(Resource::new(
+        "ApiStage",
+        "AWS::ApiGatewayV2::Stage",
+        "Open, and not faster than a repository pushes.",
+        properties,
+    ));
     let properties = json!({
         "Action": "lambda:InvokeFunction",
         "FunctionName": att("Receiver.Arn"),
         "Principal": "apigateway.amazonaws.com",
         "SourceArn": sub("arn:${AWS::Partition}:execute-api:${AWS::Region}:${AWS::AccountId}:${Api}/*"),
     });
-    template.add(Resource::new("ApiMayCall", "AWS::Lambda::Permission", "The API, and nobody else, calls the receiver.", properties));
-    template.output("WebhookUrl", "What the repository calls", sub("${Api.ApiEndpoint}/webhooks"));
-    template.output("WebhookSecret", "Where the secret of webhooks is", re("WebhookSecret"));
+    template.add(Resource::new(
+        "ApiMayCall",
+        "AWS::Lambda::Permission",
+        "The API, and nobody else, calls the receiver.",
+        properties,
+    ));
+    template.output(
+        "WebhookUrl",
+        "What the repository calls",
+        sub("${Api.ApiEndpoint}/webhooks"),
+    );
+    template.output(
+        "WebhookSecret",
+        "Where the secret of webhooks is",
+        re("WebhookSecret"),
+    );
 }

@@ -16,7 +16,11 @@ const OLD: &str = "$before.GreenRuns = 'yes' and ($before.BlueRuns != 'yes' or $
 pub(super) fn items(whole: &Whole<'_>) -> Vec<Value> {
     let scope = &whole.scope;
     let one = |label| {
-        let account = scope.config.foundations.get(label).and_then(|target| target.account.as_ref());
+        let account = scope
+            .config
+            .foundations
+            .get(label)
+            .and_then(|target| target.account.as_ref());
         let copied = account.is_some() && account != scope.foundation.account.as_ref();
         let account = account.map_or("${AWS::AccountId}", |account| account.as_str());
         let platform = scope.platform();
@@ -39,7 +43,10 @@ struct Target {
 
 impl Target {
     fn new(on_failure: impl Into<String>) -> Self {
-        Self { states: States::new(), on_failure: on_failure.into() }
+        Self {
+            states: States::new(),
+            on_failure: on_failure.into(),
+        }
     }
 
     fn processor(self, start: &str) -> Value {
@@ -64,7 +71,10 @@ impl Target {
             "Next": next,
         });
         if state["Assign"].as_object().is_some_and(serde_json::Map::is_empty) {
-            state.as_object_mut().expect("a state is an object").remove("Assign");
+            state
+                .as_object_mut()
+                .expect("a state is an object")
+                .remove("Assign");
         }
         self.add(name, state);
     }
@@ -79,7 +89,10 @@ impl Target {
             .iter()
             .map(|(condition, next)| json!({ "Condition": format!("{{% {condition} %}}"), "Next": next }))
             .collect();
-        self.add(name, json!({ "Type": "Choice", "Choices": choices, "Default": default }));
+        self.add(
+            name,
+            json!({ "Type": "Choice", "Choices": choices, "Default": default }),
+        );
     }
 
     /// Says why, and fails.
@@ -93,7 +106,9 @@ impl Target {
     /// What is as it should be is not touched.
     fn update(&mut self, name: &str, changes: &str, next: &str) {
         let id = |part: &str| format!("{name}{part}");
-        let differs = format!("$count($filter($keys({changes}), function($k) {{ $lookup($before, $k) != $lookup({changes}, $k) }})) > 0");
+        let differs = format!(
+            "$count($filter($keys({changes}), function($k) {{ $lookup($before, $k) != $lookup({changes}, $k) }})) > 0"
+        );
         self.pass(name, json!({ "asked": false }), &id("Look"));
         self.look(&id("Look"), &id("Ready"));
         self.choice(
@@ -116,8 +131,17 @@ impl Target {
             "Capabilities": ["CAPABILITY_NAMED_IAM"],
             "Parameters": parameters,
         });
-        self.task(&id("Update"), "cloudformation:updateStack", arguments, json!({ "asked": true }), &id("Wait"));
-        self.add(id("Wait"), json!({ "Type": "Wait", "Seconds": 10, "Next": id("Look") }));
+        self.task(
+            &id("Update"),
+            "cloudformation:updateStack",
+            arguments,
+            json!({ "asked": true }),
+            &id("Wait"),
+        );
+        self.add(
+            id("Wait"),
+            json!({ "Type": "Wait", "Seconds": 10, "Next": id("Look") }),
+        );
         let cause = "{% 'CloudFormation took the change of ' & $target.stack & ' back: it is ' & $status %}";
         self.refuse(&id("Refused"), "Vend.Stack", cause);
     }
@@ -129,7 +153,13 @@ impl Target {
             "outputs": "{% $merge($states.result.Stacks[0].Outputs.{ OutputKey: OutputValue }) %}",
             "status": "{% $states.result.Stacks[0].StackStatus %}",
         });
-        self.task(name, "cloudformation:describeStacks", json!({ "StackName": "{% $target.stack %}" }), assign, next);
+        self.task(
+            name,
+            "cloudformation:describeStacks",
+            json!({ "StackName": "{% $target.stack %}" }),
+            assign,
+            next,
+        );
     }
 
     /// Looks every 15 seconds until `good` holds, and fails when `bad` does or it was looked for `minutes`.
@@ -145,7 +175,10 @@ impl Target {
         choices.extend(look.bad.map(|bad| (bad.to_owned(), refused.as_str())));
         choices.push((format!("$tries >= {tries}"), refused.as_str()));
         self.choice(&id("Done"), &choices, &id("Wait"));
-        self.add(id("Wait"), json!({ "Type": "Wait", "Seconds": 15, "Next": id("Look") }));
+        self.add(
+            id("Wait"),
+            json!({ "Type": "Wait", "Seconds": 15, "Next": id("Look") }),
+        );
         self.refuse(&refused, look.error, look.cause);
     }
 }
@@ -164,23 +197,40 @@ struct Look<'l> {
 
 /// A release into one target.
 pub(super) fn release(whole: &Whole<'_>) -> Value {
-    let strategy = whole.options().map_or(Strategy::BlueGreen, |options| options.strategy);
+    let strategy = whole
+        .options()
+        .map_or(Strategy::BlueGreen, |options| options.strategy);
     let host = whole.runtime() == Runtime::Host;
     let mut target = Target::new("Unwind");
-    target.pass("Enter", json!({ "target": "{% $states.input %}", "image": "{% $image %}" }), "Look");
-    let first = if host && items(whole).iter().any(|item| item["copied"] == true) { "Copied" } else { "Start" };
+    target.pass(
+        "Enter",
+        json!({ "target": "{% $states.input %}", "image": "{% $image %}" }),
+        "Look",
+    );
+    let first = if host && items(whole).iter().any(|item| item["copied"] == true) {
+        "Copied"
+    } else {
+        "Start"
+    };
     target.look("Look", "Choose");
     if let Strategy::InPlace = strategy {
         target.pass("Choose", json!({ "old": "Blue", "new": "Blue" }), first);
     } else {
         let new = format!("{{% ($now := {OLD}; $now = 'Blue' ? 'Green' : 'Blue') %}}");
-        target.pass("Choose", json!({ "old": format!("{{% {OLD} %}}"), "new": new }), first);
+        target.pass(
+            "Choose",
+            json!({ "old": format!("{{% {OLD} %}}"), "new": new }),
+            first,
+        );
     }
     if first == "Copied" {
         copy(&mut target);
     }
     let (changes, unwound) = match strategy {
-        Strategy::InPlace => ("{ 'BlueImage': $image, 'BlueRuns': 'yes' }", "{ 'BlueRuns': 'yes' }"),
+        Strategy::InPlace => (
+            "{ 'BlueImage': $image, 'BlueRuns': 'yes' }",
+            "{ 'BlueRuns': 'yes' }",
+        ),
         _ => (
             "{ ($new & 'Image'): $image, ($new & 'Runs'): 'yes', ($new & 'Weight'): '0', ($old & 'Weight'): '100' }",
             "{ ($new & 'Runs'): 'no', ($new & 'Weight'): '0', ($old & 'Weight'): '100' }",
@@ -190,12 +240,23 @@ pub(super) fn release(whole: &Whole<'_>) -> Value {
     if host {
         hosts(&mut target, whole);
     }
-    healthy(&mut target, whole, if strategy == Strategy::InPlace { "Released" } else { "Weights" });
+    healthy(
+        &mut target,
+        whole,
+        if strategy == Strategy::InPlace {
+            "Released"
+        } else {
+            "Weights"
+        },
+    );
     if strategy != Strategy::InPlace {
         shift(&mut target, strategy);
     }
     let output = json!({ "role": "{% $target.role %}", "stack": "{% $target.stack %}", "old": "{% $old %}", "new": "{% $new %}" });
-    target.add("Released", json!({ "Type": "Pass", "Output": output, "End": true }));
+    target.add(
+        "Released",
+        json!({ "Type": "Pass", "Output": output, "End": true }),
+    );
     // The way back must not lead into itself.
     target.on_failure = "NotReleased".into();
     target.pass("Unwind", json!({ "reason": "{% $failure %}" }), "Back");
@@ -219,7 +280,13 @@ fn copy(target: &mut Target) {
         "CopyImageTags": true,
         "ClientToken": "{% $states.context.Execution.Name %}",
     });
-    target.task("Copy", "ec2:copyImage", arguments, json!({ "image": "{% $states.result.ImageId %}" }), "Copying");
+    target.task(
+        "Copy",
+        "ec2:copyImage",
+        arguments,
+        json!({ "image": "{% $states.result.ImageId %}" }),
+        "Copying",
+    );
     let look = Look {
         what: "ec2:describeImages",
         arguments: json!({ "ImageIds": ["{% $image %}"] }),
@@ -258,7 +325,13 @@ fn hosts(target: &mut Target, whole: &Whole<'_>) {
             "S3Location": { "Bucket": whole.bucket(), "Key": "{% $revision %}", "BundleType": "zip" },
         },
     });
-    target.task("Deploy", "codedeploy:createDeployment", arguments, json!({ "deployment": "{% $states.result.DeploymentId %}" }), "Deploying");
+    target.task(
+        "Deploy",
+        "codedeploy:createDeployment",
+        arguments,
+        json!({ "deployment": "{% $states.result.DeploymentId %}" }),
+        "Deploying",
+    );
     let look = Look {
         what: "codedeploy:getDeployment",
         arguments: json!({ "DeploymentId": "{% $deployment %}" }),
@@ -306,13 +379,20 @@ fn shift(target: &mut Target, strategy: Strategy) {
     let weights = format!("{{% $lookup($before, $old & 'Runs') = 'yes' ? {weights} : [100] %}}");
     target.pass("Weights", json!({ "weights": weights, "step": 0 }), "Weight");
     target.pass("Weight", json!({ "weight": "{% $weights[$step] %}" }), "Shift");
-    target.update("Shift", "{ ($new & 'Weight'): $string($weight), ($old & 'Weight'): $string(100 - $weight) }", "Shifted");
+    target.update(
+        "Shift",
+        "{ ($new & 'Weight'): $string($weight), ($old & 'Weight'): $string(100 - $weight) }",
+        "Shifted",
+    );
     if pause == 0 {
         target.add("Shifted", json!({ "Type": "Pass", "Next": "Released" }));
         return;
     }
     target.choice("Shifted", &[("$weight >= 100".to_owned(), "Released")], "Watch");
-    target.add("Watch", json!({ "Type": "Wait", "Seconds": pause, "Next": "Alarms" }));
+    target.add(
+        "Watch",
+        json!({ "Type": "Wait", "Seconds": pause, "Next": "Alarms" }),
+    );
     target.task(
         "Alarms",
         "cloudwatch:describeAlarms",
@@ -343,12 +423,17 @@ fn only(name: &str, changes: &str) -> Value {
 pub(super) fn back(whole: &Whole<'_>) -> Value {
     let changes = match whole.options().map(|options| options.strategy) {
         Some(Strategy::InPlace) => "{}",
-        _ => "($lookup($before, $old & 'Runs') = 'yes' ? { ($new & 'Weight'): '0', ($old & 'Weight'): '100' } : {})",
+        _ => {
+            "($lookup($before, $old & 'Runs') = 'yes' ? { ($new & 'Weight'): '0', ($old & 'Weight'): '100' } : {})"
+        }
     };
     only("Return", changes)
 }
 
 /// The old half stops, unless it has the traffic again.
 pub(super) fn retire() -> Value {
-    only("Stop", "($lookup($before, $old & 'Weight') = '0' ? { ($old & 'Runs'): 'no' } : {})")
+    only(
+        "Stop",
+        "($lookup($before, $old & 'Weight') = '0' ? { ($old & 'Runs'): 'no' } : {})",
+    )
 }
