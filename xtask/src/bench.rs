@@ -13,6 +13,7 @@ mod platform;
 mod sample;
 mod stages;
 mod states;
+mod synth;
 mod table;
 
 use std::{path::PathBuf, time::Instant};
@@ -26,7 +27,7 @@ use self::table::Table;
 pub struct Bench {
     /// `corridor`: from a push to traffic, on this machine, as root. `deploy`: a deployment on one host, and its agent,
     /// as root. `bake`: images, beside buildah, as root. `edge`: the load balancer beside others. `states`: the engine
-    /// of state machines.
+    /// of state machines. `synth`: templates for AWS.
     name: String,
     /// Fewer repetitions.
     #[arg(long)]
@@ -71,7 +72,16 @@ impl Bench {
                 went
             }
             "deploy" => self.deploy(),
-            other => bail!("no benchmark `{other}`: there are `bake`, `corridor`, `deploy`, `edge` and `states`"),
+            "synth" => {
+                let mut table = Table::default();
+                let went = synth::run(self, &mut table);
+                table.print();
+                table.keep(&crate::target().join("bench/synth.json"))?;
+                went
+            }
+            other => bail!(
+                "no benchmark `{other}`: there are `bake`, `corridor`, `deploy`, `edge`, `states` and `synth`"
+            ),
         }
     }
 

@@ -53,6 +53,7 @@ fn test() -> anyhow::Result<()> {
     step("what the tests need", vend(["doctor", "--install"]))?;
     tools()?;
     clients()?;
+    checkov()?;
     step("format", cargo(["fmt", "--all", "--check"]))?;
     step(
         "format of the fuzz targets",
@@ -99,6 +100,7 @@ fn tools() -> anyhow::Result<()> {
         ("ip", "iproute2", "test networks"),
         ("pgrep", "procps", "scripts and units that signal processes"),
         ("pebble", "pebble", "an authority for certificates"),
+        ("packer", "packer", "Packer's own opinion of our templates"),
     ];
     for (program, package, why) in wanted {
         if !has(program) {
@@ -121,16 +123,27 @@ fn install(package: &str, why: &str) -> anyhow::Result<()> {
     step(package, apt)
 }
 
-/// The clients of AWS that tests drive, and moto, in an environment of their own beside the build.
+/// The clients of AWS that tests drive, moto, and cfn-lint, in an environment of their own beside the build.
 fn clients() -> anyhow::Result<PathBuf> {
-    const WANTED: [&str; 3] = [
+    let wanted = [
         "awscli==1.46.2",
         "boto3==1.44.5",
+        "cfn-lint==1.58.0",
         "moto[stepfunctions,server]==5.2.5",
     ];
-    let directory = target().join("clients");
+    python("clients", &wanted)
+}
+
+/// checkov, apart from the clients: it wants other versions of the same packages.
+fn checkov() -> anyhow::Result<PathBuf> {
+    python("checkov", &["checkov==3.3.30"])
+}
+
+/// An environment of Python with these packages.
+fn python(name: &str, packages: &[&str]) -> anyhow::Result<PathBuf> {
+    let directory = target().join(name);
     let done = directory.join("installed");
-    let wanted = WANTED.join("\n");
+    let wanted = packages.join("\n");
     if std::fs::read_to_string(&done).is_ok_and(|text| text == wanted) {
         return Ok(directory);
     }
@@ -140,8 +153,8 @@ fn clients() -> anyhow::Result<PathBuf> {
     let mut install = Command::new(directory.join("bin/pip"));
     install
         .args(["install", "--quiet", "--disable-pip-version-check"])
-        .args(WANTED);
-    step("the AWS CLI, boto3 and moto", install)?;
+        .args(packages);
+    step(&packages.join(", "), install)?;
     std::fs::write(&done, wanted).with_context(|| format!("cannot write {}", done.display()))?;
     Ok(directory)
 }

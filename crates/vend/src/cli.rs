@@ -7,6 +7,7 @@ mod access;
 mod approvals;
 mod apps;
 mod audit;
+mod aws;
 mod build;
 mod check;
 mod client;
@@ -204,6 +205,9 @@ pub enum Command {
     /// State machines in Amazon States Language, without a platform: check, run, test and draw them.
     #[command(subcommand)]
     States(states::States),
+    /// The same files, on AWS: its templates.
+    #[command(subcommand)]
+    Aws(aws::Aws),
     /// What git calls.
     #[command(subcommand)]
     Git(git::Git),
@@ -270,6 +274,7 @@ async fn dispatch(command: Command, global: &Global, whole: clap::Command) -> Ou
         Command::Webhooks(webhooks) => return webhooks::run(&webhooks, global).await,
         Command::Audit(audit) => return audit::run(&audit, global).await,
         Command::States(states) => return states::run(&states, global).await,
+        Command::Aws(aws) => aws::run(&aws, global)?,
         Command::Git(git) => git::run(&git, global).await?,
         Command::Login(login) => access::login(&login, global).await?,
         Command::Console(_) => console::run(global).await?,

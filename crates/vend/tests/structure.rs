@@ -43,7 +43,7 @@ const ARROWS: [(&str, &[&str]); 10] = [
     ("store", &["model"]),
     ("host", &["model"]),
     ("edge", &["model"]),
-    ("aws", &["model"]),
+    ("aws", &["asl", "jsonata", "model"]),
     ("engine", &["asl", "model", "store"]),
     (
         "vend",

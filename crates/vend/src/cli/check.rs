@@ -77,7 +77,7 @@ fn together(reports: Vec<CheckReport>) -> CheckReport {
 }
 
 /// A working tree on disk. What leads out of it is not there.
-struct Tree<'d>(&'d Path);
+pub(super) struct Tree<'d>(pub &'d Path);
 
 impl Tree<'_> {
     fn inside(&self, path: &Utf8Path) -> Option<PathBuf> {
@@ -104,7 +104,7 @@ impl Files for Tree<'_> {
 }
 
 /// At most what a spec may be long, and one byte more to show that it is longer. Waits for no pipe.
-fn read(path: &Path) -> std::io::Result<Vec<u8>> {
+pub(super) fn read(path: &Path) -> std::io::Result<Vec<u8>> {
     if !std::fs::metadata(path)?.is_file() {
         return Err(std::io::Error::other("it is not a file"));
     }

@@ -1,0 +1,72 @@
+//! From plans to what AWS reads: CloudFormation templates, Packer's, and state machines.
+//!
+//! Pure: the same input gives the same bytes; nothing is read, called or timed. The room knows the model of `vend.yaml`
+//! and what an operator decides ([`Config`]); it must not know a client of AWS, because a template has to be right before
+//! there is an account. Ids in templates come from what a resource is for, never from its place in a list, so that a change
+//! in one corner replaces nothing in another.
+
+mod cidr;
+mod config;
+mod environment;
+mod foundation;
+mod packer;
+mod pipeline;
+mod place;
+mod policy;
+mod priority;
+mod size;
+mod template;
+mod whole;
+mod word;
+mod yaml;
+
+pub use cidr::Cidr;
+pub use config::{
+    Alarms, App, Config, Custom, Database, Endpoint, Engine, Environment, Forge, Foundation, Mails, Nat,
+    Network, Repository, Retention, Runtime, Scaling, Schedule, Slack, Strategy, Test, Zones,
+};
+pub use environment::environment;
+pub use foundation::foundation;
+pub use packer::packer;
+pub use pipeline::{flow, machine, pipeline};
+pub use place::Placement;
+pub use priority::Priorities;
+pub use size::{Architecture, Size};
+pub use template::{
+    MAX_BYTES, MAX_INLINE_BYTES, MAX_OUTPUTS, MAX_PARAMETERS, MAX_RESOURCES, Resource, Template,
+};
+pub use whole::{File, Output, all};
+pub use word::{Account, Arn, ChatId, Domain, Label, Mail, NotA, Prefix, Region, Zone};
+
+/// Why there is no template. Display says where the cause stands in the operator's file or in `vend.yaml`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    #[error("{at}: {why}")]
+    Config { at: String, why: String },
+    #[error("the stack `{stack}` would have {count} {what}; CloudFormation takes {most}")]
+    TooLarge {
+        stack: String,
+        what: &'static str,
+        count: usize,
+        most: usize,
+    },
+    #[error("the stack `{stack}` would have two resources `{id}`")]
+    Twice { stack: String, id: String },
+}
+
+impl Error {
+    fn config(at: impl Into<String>, why: String) -> Self {
+        Self::Config { at: at.into(), why }
+    }
+}
+
+/// One stack: what CloudFormation is given, and what a person should know about it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stack {
+    /// Its name on AWS, and the name of its file.
+    pub name: String,
+    pub region: Region,
+    pub template: Template,
+    /// What `vend.yaml` says and AWS does otherwise, in sentences.
+    pub notes: Vec<String>,
+}

@@ -1,0 +1,265 @@
+//! One environment of an app: hosts or containers in two halves, their database, names, alarms and deployments.
+//!
+//! Blue and green are both in the template, and which of them runs, with which image and how much of the traffic, are
+//! parameters of the stack. A release changes parameters, so the stack never drifts from its template, and the way back is
+//! to set them as they were. (CodeDeploy's own blue-green deletes the Auto Scaling group that CloudFormation made.)
+
+mod access;
+mod alarm;
+mod boot;
+mod container;
+mod database;
+mod deploy;
+mod hosts;
+mod names;
+mod scaling;
+mod traffic;
+
+use model::{AppName, spec};
+use serde_json::{Value, json};
+
+use super::{
+    Error, Priorities, Stack,
+    config::{self, Config, Engine, Foundation, Runtime, Strategy},
+    template::{Template, att, import, re},
+    word::{Account, Label},
+};
+
+/// CodeDeploy names applications, and we name them after stacks, with at most 100 characters.
+const MAX_NAME: usize = 90;
+
+/// A half of an environment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Half {
+    Blue,
+    Green,
+}
+
+impl Half {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Blue => "Blue",
+            Self::Green => "Green",
+        }
+    }
+
+    /// `BlueGroup`
+    fn id(self, what: &str) -> String {
+        format!("{}{what}", self.word())
+    }
+}
+
+/// What every part of an environment needs to know.
+struct Scope<'c> {
+    config: &'c Config,
+    app: &'c AppName,
+    spec: &'c spec::Environment,
+    options: &'c config::Environment,
+    label: &'c Label,
+    foundation: &'c Foundation,
+    engine: Option<Engine>,
+    name: String,
+}
+
+impl Scope<'_> {
+    fn platform(&self) -> &str {
+        self.config.platform.as_str()
+    }
+
+    /// Something of the foundation.
+    fn shared(&self, id: &str) -> Value {
+        import(&format!("{}-{}", self.config.platform, self.label), id)
+    }
+
+    fn subnets(&self, tier: &str) -> Value {
+        json!({ "Fn::Split": [",", self.shared(&format!("{tier}Subnets"))] })
+    }
+
+    /// An environment that is changed in place has one half.
+    fn halves(&self) -> &'static [Half] {
+        match self.options.strategy {
+            Strategy::InPlace => &[Half::Blue],
+            _ => &[Half::Blue, Half::Green],
+        }
+    }
+
+    fn is_container(&self) -> bool {
+        self.options.runtime != Runtime::Host
+    }
+
+    /// Is it one of those whose data is dear?
+    fn is_production(&self) -> bool {
+        self.label.as_str() == "production" || self.spec.name.as_str() == "production"
+    }
+
+    /// `app/environment`, as part of names and paths.
+    fn path(&self) -> String {
+        format!(
+            "{}/{}/{}/{}",
+            self.platform(),
+            self.label,
+            self.app,
+            self.spec.name
+        )
+    }
+
+    fn at(&self, key: &str) -> String {
+        format!("apps.{}.environments.{}.{key}", self.app, self.spec.name)
+    }
+
+    fn drain(&self) -> u32 {
+        self.options.scaling.drain.unwrap_or(60).min(3_600)
+    }
+
+    /// The account that builds, when it is another.
+    fn source(&self) -> Option<&Account> {
+        let from = self.foundation.deploys_from.as_ref()?;
+        let account = self.config.foundations.get(from)?.account.as_ref();
+        account.filter(|account| Some(*account) != self.foundation.account.as_ref())
+    }
+
+    fn security_group(&self) -> Value {
+        match self.options.dedicated_balancer {
+            true => att("BalancerGroup.GroupId"),
+            false => self.shared("BalancerGroup"),
+        }
+    }
+
+    /// The load balancer as metrics name it.
+    fn balancer(&self) -> Value {
+        match self.options.dedicated_balancer {
+            true => att("Balancer.LoadBalancerFullName"),
+            false => self.shared("BalancerName"),
+        }
+    }
+}
+
+/// The stack of one environment in one foundation.
+pub fn environment(
+    config: &Config,
+    app: &AppName,
+    spec: &spec::Environment,
+    label: &Label,
+    priorities: &mut Priorities,
+) -> Result<Stack, Error> {
+    let foundation = config.foundation(label)?;
+    let default = config::Environment::default();
+    let options = config
+        .apps
+        .get(app)
+        .and_then(|app| app.environments.get(&spec.name))
+        .unwrap_or(&default);
+    let engine = spec.database.as_ref().map(|_| database::engine(options));
+    let name = stack_name(config, label, app, spec);
+    let scope = Scope {
+        config,
+        app,
+        spec,
+        options,
+        label,
+        foundation,
+        engine,
+        name,
+    };
+    check(&scope)?;
+    let mut template = Template::new(format!(
+        "{app}, {}: on the foundation {label} of {}",
+        spec.name,
+        scope.platform()
+    ));
+    let mut notes = Vec::new();
+    parameters(&mut template, &scope);
+    access::add(&mut template, &scope);
+    traffic::add(&mut template, &scope, &mut notes);
+    names::add(&mut template, &scope, priorities)?;
+    database::add(&mut template, &scope)?;
+    match scope.is_container() {
+        true => container::add(&mut template, &scope)?,
+        false => {
+            hosts::add(&mut template, &scope)?;
+            deploy::add(&mut template, &scope);
+        }
+    }
+    alarm::add(&mut template, &scope);
+    template.check(&scope.name)?;
+    Ok(Stack {
+        name: scope.name.clone(),
+        region: foundation.region.clone(),
+        template,
+        notes,
+    })
+}
+
+/// `vend-production-shop-production`
+pub(super) fn stack_name(config: &Config, label: &Label, app: &AppName, spec: &spec::Environment) -> String {
+    format!("{}-{label}-{app}-{}", config.platform, spec.name)
+}
+
+fn check(scope: &Scope<'_>) -> Result<(), Error> {
+    let options = scope.options;
+    if scope.name.len() > MAX_NAME {
+        let why = format!(
+            "the stack's name `{}` is longer than {MAX_NAME} characters",
+            scope.name
+        );
+        return Err(Error::config(format!("apps.{}", scope.app), why));
+    }
+    options
+        .placement
+        .check(scope.at("").trim_end_matches('.'), options, scope.engine)?;
+    if options.scaling.spot.is_some() && options.scaling.warm.is_some() {
+        let why = "a warm pool holds hosts of one kind; the Spot market wants several".to_owned();
+        return Err(Error::config(scope.at("scaling.warm"), why));
+    }
+    if scope.is_container() && options.scaling.warm.is_some() {
+        return Err(Error::config(
+            scope.at("scaling.warm"),
+            "only hosts have a warm pool".to_owned(),
+        ));
+    }
+    if options.runtime == Runtime::Fargate && options.scaling.step.is_some() {
+        return Err(Error::config(
+            scope.at("scaling.step"),
+            "steps are for hosts; containers follow `cpu` or `requests`".to_owned(),
+        ));
+    }
+    if scope.is_container() && options.strategy == Strategy::InPlace {
+        let why = "containers are never changed in place: a new one stands beside the old".to_owned();
+        return Err(Error::config(scope.at("strategy"), why));
+    }
+    Ok(())
+}
+
+/// What a release changes.
+fn parameters(template: &mut Template, scope: &Scope<'_>) {
+    for half in scope.halves() {
+        let word = half.word().to_lowercase();
+        let image = json!({
+            "Type": "String",
+            "Default": "",
+            "Description": format!("The image of the {word} half; empty before the first release"),
+        });
+        template.parameter(half.id("Image"), image);
+        let runs = json!({
+            "Type": "String",
+            "Default": "no",
+            "AllowedValues": ["yes", "no"],
+            "Description": format!("Has the {word} half any hosts?"),
+        });
+        template.parameter(half.id("Runs"), runs);
+        template.condition(
+            half.id("IsRunning"),
+            json!({ "Fn::Equals": [re(half.id("Runs")), "yes"] }),
+        );
+        if scope.halves().len() > 1 {
+            let weight = json!({
+                "Type": "Number",
+                "Default": if *half == Half::Blue { 100 } else { 0 },
+                "MinValue": 0,
+                "MaxValue": 100,
+                "Description": format!("Percent of the traffic that the {word} half gets"),
+            });
+            template.parameter(half.id("Weight"), weight);
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! Who reaches whom: the load balancer hosts, hosts their data, and nobody else anybody.
+
+use serde_json::{Value, json};
+
+use super::{Scope, database};
+use crate::synth::{
+    config::{Endpoint, Nat},
+    foundation::closed,
+    policy::{Grant, Role, arn, grant},
+    template::{Resource, Template, att, re, sub},
+};
+
+pub(super) fn add(template: &mut Template, scope: &Scope<'_>) {
+    hosts(template, scope);
+    if let Some(engine) = scope.engine {
+        data(template, scope, database::port(engine));
+    }
+    role(template, scope);
+}
+
+fn tags(name: &str) -> Value {
+    json!([{ "Key": "Name", "Value": sub(format!("${{AWS::StackName}}-{name}")) }])
+}
+
+fn hosts(template: &mut Template, scope: &Scope<'_>) {
+    let port = scope.spec.host.port;
+    let out = |port: u16| json!({ "IpProtocol": "tcp", "FromPort": port, "ToPort": port, "CidrIp": "0.0.0.0/0", "Description": "Packages and services" });
+    let more = scope
+        .foundation
+        .network
+        .egress
+        .iter()
+        .copied()
+        .filter(|port| ![80, 443].contains(port));
+    let egress: Vec<Value> = [80, 443].into_iter().chain(more).map(out).collect();
+    let properties = json!({
+        "GroupDescription": "Hosts: from the load balancer, on the port of the app",
+        "VpcId": scope.shared("Vpc"),
+        "SecurityGroupIngress": [{
+            "IpProtocol": "tcp", "FromPort": port, "ToPort": port, "SourceSecurityGroupId": scope.security_group(),
+            "Description": "The load balancer",
+        }],
+        "SecurityGroupEgress": egress,
+        "Tags": tags("hosts"),
+    });
+    let about = "Hosts take connections from the load balancer only, on the app's port; there is no SSH.";
+    template.add(Resource::new(
+        "HostGroup",
+        "AWS::EC2::SecurityGroup",
+        about,
+        properties,
+    ));
+}
+
+fn data(template: &mut Template, scope: &Scope<'_>, port: u16) {
+    let properties = json!({
+        "GroupDescription": "Data: from the hosts of this environment",
+        "VpcId": scope.shared("Vpc"),
+        "SecurityGroupIngress": [{
+            "IpProtocol": "tcp", "FromPort": port, "ToPort": port, "SourceSecurityGroupId": att("HostGroup.GroupId"),
+            "Description": "Hosts of this environment",
+        }],
+        "SecurityGroupEgress": [closed()],
+        "Tags": tags("data"),
+    });
+    template.add(Resource::new(
+        "DataGroup",
+        "AWS::EC2::SecurityGroup",
+        "Data is reached by this environment's hosts only.",
+        properties,
+    ));
+    let properties = json!({
+        "GroupId": att("HostGroup.GroupId"), "IpProtocol": "tcp", "FromPort": port, "ToPort": port,
+        "DestinationSecurityGroupId": att("DataGroup.GroupId"), "Description": "The database",
+    });
+    template.add(Resource::new(
+        "HostsToData",
+        "AWS::EC2::SecurityGroupEgress",
+        "Hosts reach their data.",
+        properties,
+    ));
+}
+
+/// What hosts, or the containers of tasks, may do.
+fn role(template: &mut Template, scope: &Scope<'_>) {
+    let (service, about) = match scope.is_container() {
+        true => (
+            "ecs-tasks.amazonaws.com",
+            "What the app may do: nothing of AWS but its own logs and a shell on record.",
+        ),
+        false => (
+            "ec2.amazonaws.com",
+            "What hosts may do: fetch their revision, read their secrets, write their logs.",
+        ),
+    };
+    let role = match scope.is_container() {
+        true => Role::of_service("HostRole", about, service).grant(sessions_of_tasks()),
+        false => Role::of_silent_service("HostRole", about, service).grants(host(scope)),
+    };
+    let role = role
+        .path("host/")
+        .resource(scope.platform(), scope.shared("Boundary"));
+    template.add(match scope.is_container() {
+        true => role,
+        false => role.skip(
+            "CKV_AWS_111",
+            "Session Manager's and EC2's message calls know no single resources.",
+        ),
+    });
+    if !scope.is_container() {
+        let properties = json!({ "Path": format!("/{}/host/", scope.platform()), "Roles": [re("HostRole")] });
+        template.add(Resource::new(
+            "HostProfile",
+            "AWS::IAM::InstanceProfile",
+            "Gives hosts their role.",
+            properties,
+        ));
+    }
+}
+
+fn sessions_of_tasks() -> Grant {
+    grant(
+        "Sessions",
+        "A shell in a container, by Session Manager; its channels know no single resources",
+        "ssmmessages:CreateControlChannel ssmmessages:CreateDataChannel ssmmessages:OpenControlChannel \
+         ssmmessages:OpenDataChannel",
+        [json!("*")],
+    )
+}
+
+fn host(scope: &Scope<'_>) -> Vec<Grant> {
+    let bucket = revisions(scope);
+    let mut grants = vec![
+        grant(
+            "FetchRevisions",
+            "CodeDeploy's agent fetches this app's revisions",
+            "s3:GetObject s3:GetObjectVersion",
+            [bucket],
+        ),
+        grant(
+            "Logs",
+            "Logs go into this environment's group",
+            "logs:CreateLogStream logs:DescribeLogStreams logs:PutLogEvents",
+            [
+                arn("logs", &format!("log-group:/{}", scope.path())),
+                arn("logs", &format!("log-group:/{}:*", scope.path())),
+            ],
+        ),
+        grant(
+            "Decrypt",
+            "Revisions and secrets are encrypted",
+            "kms:Decrypt",
+            keys(scope),
+        ),
+        grant(
+            "Sessions",
+            "Shells and commands by Session Manager, on record, instead of SSH; its channels know no single resources",
+            "ec2messages:AcknowledgeMessage ec2messages:DeleteMessage ec2messages:FailMessage ec2messages:GetEndpoint \
+             ec2messages:GetMessages ec2messages:SendReply ssm:ListInstanceAssociations ssm:UpdateInstanceInformation \
+             ssmmessages:CreateControlChannel ssmmessages:CreateDataChannel ssmmessages:OpenControlChannel \
+             ssmmessages:OpenDataChannel",
+            [json!("*")],
+        ),
+    ];
+    grants.push(secrets(scope));
+    let network = &scope.foundation.network;
+    if network.nat == Nat::None || network.endpoints.contains(&Endpoint::CodedeployCommandsSecure) {
+        grants.push(grant(
+            "CommandsByEndpoint",
+            "Through its endpoint, CodeDeploy's agent is known by its role",
+            "codedeploy-commands-secure:GetDeploymentSpecification codedeploy-commands-secure:PollHostCommand \
+             codedeploy-commands-secure:PutHostCommandAcknowledgement codedeploy-commands-secure:PutHostCommandComplete",
+            [json!("*")],
+        ));
+    }
+    grants
+}
+
+/// Secrets of this environment, and its database's.
+pub(super) fn secrets(scope: &Scope<'_>) -> Grant {
+    let mut resources = vec![arn("secretsmanager", &format!("secret:{}/*", scope.path()))];
+    if scope.engine.is_some() {
+        resources.push(database::secret(scope));
+    }
+    grant(
+        "Secrets",
+        "The app's variables come from this environment's secrets",
+        "secretsmanager:GetSecretValue",
+        resources,
+    )
+}
+
+/// The key here, and that of the account which built, if it is another.
+pub(super) fn keys(scope: &Scope<'_>) -> Vec<Value> {
+    let mut keys = vec![scope.shared("KeyArn")];
+    if let Some(account) = scope.source() {
+        keys.push(sub(format!(
+            "arn:${{AWS::Partition}}:kms:${{AWS::Region}}:{account}:key/*"
+        )));
+    }
+    keys
+}
+
+/// Where this app's revisions lie: in the foundation that builds.
+fn revisions(scope: &Scope<'_>) -> Value {
+    let account = scope
+        .source()
+        .map_or("${AWS::AccountId}", |account| account.as_str());
+    let from = scope.foundation.deploys_from.as_ref().unwrap_or(scope.label);
+    let platform = scope.platform();
+    sub(format!(
+        "arn:${{AWS::Partition}}:s3:::{platform}-{from}-artifacts-{account}-${{AWS::Region}}/revision/{}/*",
+        scope.app
+    ))
+}

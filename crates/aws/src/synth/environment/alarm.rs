@@ -1,0 +1,122 @@
+//! What rings: answers of 5xx, slowness, unhealthy hosts, lines with ERROR.
+
+use serde_json::{Value, json};
+
+use super::{Half, Scope};
+use crate::synth::{
+    foundation::days,
+    template::{Resource, Template, att, re},
+};
+
+pub(super) fn add(template: &mut Template, scope: &Scope<'_>) {
+    log_group(template, scope);
+    let wanted = &scope.options.alarms;
+    for half in scope.halves() {
+        let latency = f64::from(wanted.latency) / 1_000.0;
+        template.add(of_half(
+            scope,
+            *half,
+            "Errors",
+            "HTTPCode_Target_5XX_Count",
+            json!({ "Statistic": "Sum" }),
+            json!(wanted.errors),
+        ));
+        template.add(of_half(
+            scope,
+            *half,
+            "Latency",
+            "TargetResponseTime",
+            json!({ "ExtendedStatistic": "p95" }),
+            json!(latency),
+        ));
+        template.add(of_half(
+            scope,
+            *half,
+            "Unhealthy",
+            "UnHealthyHostCount",
+            json!({ "Statistic": "Minimum" }),
+            json!(1),
+        ));
+    }
+    let properties = json!({
+        "AlarmDescription": format!("{}: lines with ERROR in the log", scope.name),
+        "Namespace": "Vend",
+        "MetricName": format!("{}-errors", scope.name),
+        "Statistic": "Sum",
+        "Period": 300,
+        "EvaluationPeriods": 1,
+        "Threshold": wanted.log_errors,
+        "ComparisonOperator": "GreaterThanOrEqualToThreshold",
+        "TreatMissingData": "notBreaching",
+        "AlarmActions": [scope.shared("OperationsTopic")],
+    });
+    template.add(Resource::new(
+        "LogErrors",
+        "AWS::CloudWatch::Alarm",
+        "Too many lines with ERROR.",
+        properties,
+    ));
+}
+
+/// An alarm about what the load balancer sees of a half.
+fn of_half(
+    scope: &Scope<'_>,
+    half: Half,
+    what: &str,
+    metric: &str,
+    statistic: Value,
+    threshold: Value,
+) -> Resource {
+    let mut properties = json!({
+        "AlarmDescription": format!("{} {}: {metric}", scope.name, half.word().to_lowercase()),
+        "Namespace": "AWS/ApplicationELB",
+        "MetricName": metric,
+        "Dimensions": [
+            { "Name": "LoadBalancer", "Value": scope.balancer() },
+            { "Name": "TargetGroup", "Value": att(half.id("Targets.TargetGroupFullName")) },
+        ],
+        "Period": if what == "Errors" { 300 } else { 60 },
+        "EvaluationPeriods": if what == "Errors" { 1 } else { 5 },
+        "Threshold": threshold,
+        "ComparisonOperator": "GreaterThanOrEqualToThreshold",
+        "TreatMissingData": "notBreaching",
+        "AlarmActions": [scope.shared("OperationsTopic")],
+        "OKActions": [scope.shared("OperationsTopic")],
+    });
+    for (key, value) in statistic.as_object().into_iter().flatten() {
+        properties[key] = value.clone();
+    }
+    let about = match what {
+        "Errors" => "Too many answers of 5xx.",
+        "Latency" => "Too slow for more than one in twenty.",
+        _ => "A host that is not well, for five minutes.",
+    };
+    Resource::new(half.id(what), "AWS::CloudWatch::Alarm", about, properties)
+}
+
+fn log_group(template: &mut Template, scope: &Scope<'_>) {
+    let properties = json!({
+        "LogGroupName": format!("/{}", scope.path()),
+        "KmsKeyId": scope.shared("KeyArn"),
+        "RetentionInDays": days(scope.foundation.retention.logs),
+    });
+    template.add(Resource::new(
+        "LogGroup",
+        "AWS::Logs::LogGroup",
+        "What hosts and the app write.",
+        properties,
+    ));
+    let properties = json!({
+        "LogGroupName": re("LogGroup"),
+        "FilterPattern": "ERROR",
+        "MetricTransformations": [{
+            "MetricNamespace": "Vend", "MetricName": format!("{}-errors", scope.name), "MetricValue": "1", "DefaultValue": 0,
+        }],
+    });
+    template.add(Resource::new(
+        "LogErrorFilter",
+        "AWS::Logs::MetricFilter",
+        "Counts lines with ERROR.",
+        properties,
+    ));
+}

@@ -1,0 +1,427 @@
+//! The database of an environment: RDS, or Aurora. RDS makes its password, keeps it in Secrets Manager, and changes it.
+
+use serde_json::{Value, json};
+
+use super::Scope;
+use crate::synth::{
+    Error,
+    config::{self, Database, Engine},
+    policy::{Role, arn, grant},
+    template::{Resource, Template, att, re, sub},
+};
+
+/// The secret's ARN inside a `Fn::Sub`, of the resource `{}`.
+pub(super) const SECRET: &str = "${{}.MasterUserSecret.SecretArn}";
+
+/// `vend.yaml` names MariaDB until it can name more.
+pub(super) fn engine(options: &config::Environment) -> Engine {
+    options
+        .database
+        .as_ref()
+        .and_then(|database| database.engine)
+        .unwrap_or(Engine::Mariadb)
+}
+
+pub(super) fn port(engine: Engine) -> u16 {
+    match engine {
+        Engine::Postgres | Engine::AuroraPostgres => 5432,
+        _ => 3306,
+    }
+}
+
+/// As URLs of databases begin.
+pub(super) fn scheme(engine: Engine) -> &'static str {
+    match engine {
+        Engine::Postgres | Engine::AuroraPostgres => "postgresql",
+        _ => "mysql",
+    }
+}
+
+pub(super) fn id(engine: Engine) -> &'static str {
+    if is_aurora(engine) {
+        "DatabaseCluster"
+    } else {
+        "Database"
+    }
+}
+
+/// The address inside a `Fn::Sub`.
+pub(super) fn address(engine: Engine) -> &'static str {
+    if is_aurora(engine) {
+        "${DatabaseCluster.Endpoint.Address}"
+    } else {
+        "${Database.Endpoint.Address}"
+    }
+}
+
+/// Letters, digits and underscores, beginning with a letter, 63 at most.
+pub(super) fn name(scope: &Scope<'_>) -> String {
+    scope.app.as_str().replace('-', "_")
+}
+
+/// The secret's ARN.
+pub(super) fn secret(scope: &Scope<'_>) -> Value {
+    let engine = scope.engine.unwrap_or(Engine::Mariadb);
+    att(format!("{}.MasterUserSecret.SecretArn", id(engine)))
+}
+
+fn is_aurora(engine: Engine) -> bool {
+    matches!(engine, Engine::AuroraMysql | Engine::AuroraPostgres)
+}
+
+/// What is made when nothing more is said.
+struct Wanted<'c> {
+    engine: Engine,
+    version: &'c str,
+    size: String,
+    storage: u32,
+    multi_az: bool,
+    backup: u32,
+    protected: bool,
+    rotate: u32,
+}
+
+fn wanted<'c>(scope: &Scope<'c>, engine: Engine, own: &'c Database) -> Result<Wanted<'c>, Error> {
+    let production = scope.is_production();
+    let size = own.size.as_deref().unwrap_or(if is_aurora(engine) {
+        "t4g.medium"
+    } else {
+        "t4g.small"
+    });
+    let plain = |text: &str| {
+        !text.is_empty()
+            && text.len() <= 40
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b".-_".contains(&b))
+    };
+    let version = own.version.as_deref().unwrap_or(version(engine));
+    for (key, text) in [("database.size", size), ("database.version", version)] {
+        if !plain(text) {
+            return Err(Error::config(
+                scope.at(key),
+                format!("`{}` is no such name", text.escape_debug()),
+            ));
+        }
+    }
+    let storage = own.storage.unwrap_or(20);
+    let backup = own.backup.unwrap_or(if production { 35 } else { 14 });
+    let rotate = own.rotate.unwrap_or(30);
+    for (key, value, range) in [
+        ("storage", storage, 20..=16_384),
+        ("backup", backup, 1..=35),
+        ("rotate", rotate, 1..=1_000),
+    ] {
+        if !range.contains(&value) {
+            let why = format!("{value} is not from {} to {}", range.start(), range.end());
+            return Err(Error::config(scope.at(&format!("database.{key}")), why));
+        }
+    }
+    Ok(Wanted {
+        engine,
+        version,
+        size: size.to_owned(),
+        storage,
+        multi_az: own.multi_az.unwrap_or(production),
+        backup,
+        protected: own.protected.unwrap_or(production),
+        rotate,
+    })
+}
+
+/// Without a patch level, so that patches come by themselves.
+fn version(engine: Engine) -> &'static str {
+    match engine {
+        Engine::Mariadb => "10.11",
+        Engine::Mysql => "8.4",
+        Engine::Postgres => "17",
+        Engine::AuroraMysql => "8.0.mysql_aurora.3.08.2",
+        Engine::AuroraPostgres => "16.8",
+    }
+}
+
+fn word(engine: Engine) -> &'static str {
+    match engine {
+        Engine::Mariadb => "mariadb",
+        Engine::Mysql => "mysql",
+        Engine::Postgres => "postgres",
+        Engine::AuroraMysql => "aurora-mysql",
+        Engine::AuroraPostgres => "aurora-postgresql",
+    }
+}
+
+/// The first parts of a version that name a family of parameters.
+fn family(wanted: &Wanted<'_>) -> String {
+    let parts: Vec<&str> = wanted.version.split('.').collect();
+    let first = |count: usize| parts[..count.min(parts.len())].join(".");
+    match wanted.engine {
+        Engine::Mariadb | Engine::Mysql => format!("{}{}", word(wanted.engine), first(2)),
+        Engine::Postgres | Engine::AuroraPostgres => format!("{}{}", word(wanted.engine), first(1)),
+        Engine::AuroraMysql => format!("aurora-mysql{}", first(2)),
+    }
+}
+
+pub(super) fn add(template: &mut Template, scope: &Scope<'_>) -> Result<(), Error> {
+    let Some(engine) = scope.engine else {
+        return Ok(());
+    };
+    let default = Database::default();
+    let own = scope.options.database.as_ref().unwrap_or(&default);
+    let wanted = wanted(scope, engine, own)?;
+    let about = "Where data lies: in the tier without any way out.";
+    let subnets = json!({ "DBSubnetGroupDescription": sub("${AWS::StackName}"), "SubnetIds": scope.subnets("Isolated") });
+    template.add(Resource::new(
+        "DatabaseSubnets",
+        "AWS::RDS::DBSubnetGroup",
+        about,
+        subnets,
+    ));
+    monitoring(template, scope);
+    match is_aurora(engine) {
+        true => aurora(template, scope, &wanted),
+        false => single(template, scope, &wanted),
+    }
+    let days = json!({ "AutomaticallyAfterDays": wanted.rotate });
+    let properties =
+        json!({ "SecretId": secret(scope), "RotationRules": days, "RotateImmediatelyOnUpdate": false });
+    let about = "The password changes by itself; RDS does it without a function.";
+    template.add(Resource::new(
+        "DatabasePasswordChanges",
+        "AWS::SecretsManager::RotationSchedule",
+        about,
+        properties,
+    ));
+    if !scope.is_container() {
+        changed(template, scope);
+    }
+    template.output(
+        "DatabaseSecret",
+        "Where user and password of the database are",
+        secret(scope),
+    );
+    Ok(())
+}
+
+/// Connections without TLS are refused.
+fn parameters(wanted: &Wanted<'_>) -> Value {
+    match wanted.engine {
+        Engine::Postgres | Engine::AuroraPostgres => {
+            json!({ "rds.force_ssl": "1", "log_min_duration_statement": "1000" })
+        }
+        Engine::Mysql | Engine::Mariadb => {
+            json!({ "require_secure_transport": "1", "slow_query_log": "1", "long_query_time": "1" })
+        }
+        Engine::AuroraMysql => {
+            json!({ "require_secure_transport": "ON", "slow_query_log": "1", "long_query_time": "1" })
+        }
+    }
+}
+
+fn logs(engine: Engine) -> Value {
+    match engine {
+        Engine::Postgres | Engine::AuroraPostgres => json!(["postgresql"]),
+        _ => json!(["error", "slowquery"]),
+    }
+}
+
+fn monitoring(template: &mut Template, scope: &Scope<'_>) {
+    let about = "The database's machine writes what it does into the logs.";
+    let write = grant(
+        "WriteMetrics",
+        "What the machine below the database does, second by second",
+        "logs:CreateLogGroup logs:CreateLogStream logs:DescribeLogStreams logs:GetLogEvents logs:PutLogEvents \
+         logs:PutRetentionPolicy",
+        [
+            arn("logs", "log-group:RDSOSMetrics"),
+            arn("logs", "log-group:RDSOSMetrics:*"),
+        ],
+    );
+    let role = Role::of_service("DatabaseMonitoringRole", about, "monitoring.rds.amazonaws.com")
+        .path("host/")
+        .grant(write);
+    template.add(role.resource(scope.platform(), scope.shared("Boundary")));
+}
+
+fn single(template: &mut Template, scope: &Scope<'_>, wanted: &Wanted<'_>) {
+    let properties = json!({ "Family": family(wanted), "Description": sub("${AWS::StackName}"), "Parameters": parameters(wanted) });
+    template.add(Resource::new(
+        "DatabaseParameters",
+        "AWS::RDS::DBParameterGroup",
+        "Connections are encrypted.",
+        properties,
+    ));
+    let properties = json!({
+        "Engine": word(wanted.engine),
+        "EngineVersion": wanted.version,
+        "DBInstanceClass": format!("db.{}", wanted.size),
+        "DBName": name(scope),
+        "AllocatedStorage": wanted.storage.to_string(),
+        "MaxAllocatedStorage": wanted.storage.saturating_mul(4).min(65_536),
+        "StorageType": "gp3",
+        "StorageEncrypted": true,
+        "KmsKeyId": scope.shared("KeyArn"),
+        "MasterUsername": "vend",
+        "ManageMasterUserPassword": true,
+        "MasterUserSecret": { "KmsKeyId": scope.shared("KeyArn") },
+        "MultiAZ": wanted.multi_az,
+        "PubliclyAccessible": false,
+        "DBSubnetGroupName": re("DatabaseSubnets"),
+        "DBParameterGroupName": re("DatabaseParameters"),
+        "VPCSecurityGroups": [att("DataGroup.GroupId")],
+        "BackupRetentionPeriod": wanted.backup,
+        "CopyTagsToSnapshot": true,
+        "DeleteAutomatedBackups": false,
+        "DeletionProtection": wanted.protected,
+        "AutoMinorVersionUpgrade": true,
+        "EnableCloudwatchLogsExports": logs(wanted.engine),
+        "EnablePerformanceInsights": false,
+        "MonitoringInterval": 60,
+        "MonitoringRoleArn": att("DatabaseMonitoringRole.Arn"),
+        "CACertificateIdentifier": "rds-ca-rsa2048-g1",
+    });
+    let about = "A last snapshot stays when it goes, and when it must be replaced.";
+    let database = Resource::new("Database", "AWS::RDS::DBInstance", about, properties)
+        .skip("E3691", "A version without a patch level stays right when RDS patches by itself; the rule knows whole ones only.")
+        .skip("W3691", "The same: what the rule calls deprecated is a version without a patch level.")
+        .skip("CKV_AWS_118", "Enhanced monitoring is on: MonitoringInterval is 60.")
+        .skip("CKV_AWS_161", "Apps log in with the password that RDS keeps and changes: their drivers know no IAM tokens.")
+        .snapshot();
+    template.add(modest(database, wanted));
+}
+
+/// Says what was asked for in an environment whose data is not dear.
+fn modest(database: Resource, wanted: &Wanted<'_>) -> Resource {
+    let mut database = database;
+    if !wanted.multi_az {
+        database = database.skip(
+            "CKV_AWS_157",
+            "One zone: `multi_az` is true by default in production only.",
+        );
+    }
+    if !wanted.protected {
+        database = database.skip(
+            "CKV_AWS_293",
+            "`protected` is true by default in production only.",
+        );
+    }
+    database
+}
+
+fn aurora(template: &mut Template, scope: &Scope<'_>, wanted: &Wanted<'_>) {
+    let properties = json!({ "Family": family(wanted), "Description": sub("${AWS::StackName}"), "Parameters": parameters(wanted) });
+    let about = "Connections are encrypted.";
+    template.add(Resource::new(
+        "DatabaseParameters",
+        "AWS::RDS::DBClusterParameterGroup",
+        about,
+        properties,
+    ));
+    let properties = json!({
+        "Engine": word(wanted.engine),
+        "EngineVersion": wanted.version,
+        "DatabaseName": name(scope),
+        "StorageEncrypted": true,
+        "KmsKeyId": scope.shared("KeyArn"),
+        "MasterUsername": "vend",
+        "ManageMasterUserPassword": true,
+        "MasterUserSecret": { "KmsKeyId": scope.shared("KeyArn") },
+        "DBSubnetGroupName": re("DatabaseSubnets"),
+        "DBClusterParameterGroupName": re("DatabaseParameters"),
+        "VpcSecurityGroupIds": [att("DataGroup.GroupId")],
+        "BackupRetentionPeriod": wanted.backup,
+        "CopyTagsToSnapshot": true,
+        "DeletionProtection": wanted.protected,
+        "EnableCloudwatchLogsExports": logs(wanted.engine),
+    });
+    let about = "A last snapshot stays when it goes, and when it must be replaced.";
+    let cluster = Resource::new("DatabaseCluster", "AWS::RDS::DBCluster", about, properties)
+        .skip(
+            "CKV_AWS_162",
+            "Apps log in with the password that RDS keeps and changes: their drivers know no IAM tokens.",
+        )
+        .snapshot();
+    template.add(cluster);
+    let ids: &[&str] = if wanted.multi_az {
+        &["DatabaseFirst", "DatabaseSecond"]
+    } else {
+        &["DatabaseFirst"]
+    };
+    for id in ids {
+        let properties = json!({
+            "Engine": word(wanted.engine),
+            "DBClusterIdentifier": re("DatabaseCluster"),
+            "DBInstanceClass": format!("db.{}", wanted.size),
+            "PubliclyAccessible": false,
+            "DBSubnetGroupName": re("DatabaseSubnets"),
+            "AutoMinorVersionUpgrade": true,
+            "MonitoringInterval": 60,
+            "MonitoringRoleArn": att("DatabaseMonitoringRole.Arn"),
+            "CACertificateIdentifier": "rds-ca-rsa2048-g1",
+        });
+        let about = "One of the cluster's machines; it holds no data of its own.";
+        template.add(
+            Resource::new(*id, "AWS::RDS::DBInstance", about, properties).skip(
+                "I3011",
+                "A machine of a cluster has no data; the cluster has the policy.",
+            ),
+        );
+    }
+}
+
+/// Hosts fetch a password that has changed.
+fn changed(template: &mut Template, scope: &Scope<'_>) {
+    let command = grant(
+        "RunOnHosts",
+        "Tells the hosts of this environment to fetch their variables anew",
+        "ssm:SendCommand",
+        [arn("ec2", "instance/*")],
+    )
+    .when(json!({ "StringEquals": { "ssm:resourceTag/vend:environment": re("AWS::StackName") } }));
+    let document = sub("arn:${AWS::Partition}:ssm:${AWS::Region}::document/AWS-RunShellScript");
+    let run = grant(
+        "RunShell",
+        "The command is a line of shell",
+        "ssm:SendCommand",
+        [document.clone()],
+    );
+    let role = Role::of_service(
+        "PasswordRole",
+        "Tells hosts of a new password.",
+        "events.amazonaws.com",
+    )
+    .path("host/");
+    template.add(
+        role.grant(command)
+            .grant(run)
+            .resource(scope.platform(), scope.shared("Boundary")),
+    );
+    let pattern = json!({
+        "source": ["aws.secretsmanager"],
+        "detail-type": ["AWS Service Event via CloudTrail"],
+        "detail": {
+            "eventSource": ["secretsmanager.amazonaws.com"],
+            "eventName": ["RotationSucceeded"],
+            "additionalEventData": { "SecretId": [secret(scope)] },
+        },
+    });
+    let properties = json!({
+        "Description": "Hosts fetch the new password of their database",
+        "EventPattern": pattern,
+        "State": "ENABLED",
+        "Targets": [{
+            "Id": "hosts",
+            "Arn": document,
+            "RoleArn": att("PasswordRole.Arn"),
+            "Input": "{\"commands\":[\"/usr/local/sbin/vend-environment restart\"]}",
+            "RunCommandParameters": {
+                "RunCommandTargets": [{ "Key": "tag:vend:environment", "Values": [re("AWS::StackName")] }],
+            },
+        }],
+    });
+    template.add(Resource::new(
+        "PasswordChanged",
+        "AWS::Events::Rule",
+        "A new password reaches the hosts.",
+        properties,
+    ));
+}

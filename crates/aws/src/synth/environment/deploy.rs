@@ -1,0 +1,90 @@
+//! CodeDeploy: one application, and a deployment group for each half.
+
+use model::spec::MinimumHealthy;
+use serde_json::{Value, json};
+
+use super::{Half, Scope};
+use crate::synth::template::{Resource, Template, att, re};
+
+pub(super) fn add(template: &mut Template, scope: &Scope<'_>) {
+    let application = json!({ "ApplicationName": re("AWS::StackName"), "ComputePlatform": "Server" });
+    let about = "What CodeDeploy calls this environment.";
+    template.add(Resource::new(
+        "Application",
+        "AWS::CodeDeploy::Application",
+        about,
+        application,
+    ));
+    let configuration = configuration(template, scope);
+    for half in scope.halves() {
+        template.add(group(scope, *half, &configuration));
+    }
+}
+
+/// One of CodeDeploy's own, or one that is made for a number of hosts or a percentage.
+fn configuration(template: &mut Template, scope: &Scope<'_>) -> Value {
+    let (kind, value) = match scope.spec.deploy.minimum_healthy {
+        MinimumHealthy::OneAtATime => return json!("CodeDeployDefault.OneAtATime"),
+        MinimumHealthy::HalfAtATime => return json!("CodeDeployDefault.HalfAtATime"),
+        MinimumHealthy::AllAtOnce => return json!("CodeDeployDefault.AllAtOnce"),
+        // A hundred percent could never deploy on a host that is there: CodeDeploy takes 99 and rounds up.
+        MinimumHealthy::Percent(percent) => ("FLEET_PERCENT", percent.min(99)),
+        MinimumHealthy::Count(count) => ("HOST_COUNT", count),
+    };
+    let properties =
+        json!({ "ComputePlatform": "Server", "MinimumHealthyHosts": { "Type": kind, "Value": value } });
+    let about = "How many hosts must stay healthy while others are deployed.";
+    template.add(Resource::new(
+        "DeploymentPace",
+        "AWS::CodeDeploy::DeploymentConfig",
+        about,
+        properties,
+    ));
+    re("DeploymentPace")
+}
+
+fn group(scope: &Scope<'_>, half: Half, configuration: &Value) -> Resource {
+    let topic = |name: &str, events: &[&str]| {
+        json!({
+            "TriggerName": name.to_lowercase(),
+            "TriggerTargetArn": scope.shared(&format!("{name}Topic")),
+            "TriggerEvents": events,
+        })
+    };
+    let mut properties = json!({
+        "ApplicationName": re("Application"),
+        "DeploymentGroupName": half.word().to_lowercase(),
+        "ServiceRoleArn": scope.shared("DeployRole"),
+        "AutoScalingGroups": [re(half.id("Group"))],
+        "DeploymentConfigName": configuration,
+        "OutdatedInstancesStrategy": "UPDATE",
+        "TerminationHookEnabled": true,
+        "AutoRollbackConfiguration": { "Enabled": true, "Events": ["DEPLOYMENT_FAILURE", "DEPLOYMENT_STOP_ON_ALARM"] },
+        "AlarmConfiguration": {
+            "Enabled": true,
+            "IgnorePollAlarmFailure": false,
+            "Alarms": [{ "Name": re(half.id("Errors")) }, { "Name": re(half.id("Latency")) }],
+        },
+        "TriggerConfigurations": [
+            topic("Builds", &["DeploymentStart", "DeploymentSuccess"]),
+            topic("Operations", &["DeploymentFailure", "DeploymentStop", "DeploymentRollback"]),
+        ],
+        "DeploymentStyle": { "DeploymentType": "IN_PLACE", "DeploymentOption": "WITHOUT_TRAFFIC_CONTROL" },
+    });
+    // Only hosts that serve while they are deployed must be taken out of the traffic: a half that is new gets none yet.
+    if scope.halves().len() == 1 {
+        properties["DeploymentStyle"]["DeploymentOption"] = json!("WITH_TRAFFIC_CONTROL");
+        properties["LoadBalancerInfo"] =
+            json!({ "TargetGroupInfoList": [{ "Name": att(half.id("Targets.TargetGroupName")) }] });
+    }
+    let about = format!(
+        "Puts revisions on the hosts of the {} half, also on those that scaling adds later.",
+        half.word().to_lowercase()
+    );
+    Resource::new(
+        half.id("Deployments"),
+        "AWS::CodeDeploy::DeploymentGroup",
+        about,
+        properties,
+    )
+}

@@ -1,0 +1,193 @@
+//! Hosts: how they start, and the groups that keep their number.
+
+use model::spec::MinimumHealthy;
+use serde_json::{Value, json};
+
+use super::{Half, Scope, boot, scaling};
+use crate::synth::{
+    Error,
+    size::{self, Architecture},
+    template::{Resource, Template, att, re, sub},
+};
+
+pub(super) fn add(template: &mut Template, scope: &Scope<'_>) -> Result<(), Error> {
+    let (types, architecture) = size::types(&scope.spec.host.size, &scope.config.sizes)?;
+    base(template, architecture);
+    let script = boot::script(scope)?;
+    for half in scope.halves() {
+        template.condition(
+            half.id("IsBaked"),
+            json!({ "Fn::Not": [{ "Fn::Equals": [re(half.id("Image")), ""] }] }),
+        );
+        template.add(launch(scope, *half, &types, &script));
+        template.add(group(scope, *half, &types));
+        template.output(
+            &half.id("GroupName"),
+            "The group of hosts, for flows",
+            re(half.id("Group")),
+        );
+        template.add(hook(scope, *half));
+        if let Some(warm) = scope.options.scaling.warm {
+            template.add(warm_pool(*half, warm));
+        }
+        scaling::add(template, scope, *half)?;
+    }
+    Ok(())
+}
+
+/// What hosts would start from if nothing were baked yet.
+fn base(template: &mut Template, architecture: Architecture) {
+    let image = json!({
+        "Type": "AWS::SSM::Parameter::Value<AWS::EC2::Image::Id>",
+        "Default": format!("/aws/service/debian/release/12/latest/{}", architecture.debian()),
+        "Description": "The base image, which stands in until one is baked",
+    });
+    template.parameter("BaseImage", image);
+}
+
+fn launch(scope: &Scope<'_>, half: Half, types: &[String], script: &Value) -> Resource {
+    let tags = |kind: &str| {
+        json!({
+            "ResourceType": kind,
+            "Tags": [
+                { "Key": "Name", "Value": sub(format!("${{AWS::StackName}}-{}", half.word().to_lowercase())) },
+                { "Key": "vend:environment", "Value": re("AWS::StackName") },
+            ],
+        })
+    };
+    let data = json!({
+        "ImageId": { "Fn::If": [half.id("IsBaked"), re(half.id("Image")), re("BaseImage")] },
+        "InstanceType": types[0],
+        "IamInstanceProfile": { "Arn": att("HostProfile.Arn") },
+        "SecurityGroupIds": [att("HostGroup.GroupId")],
+        "Monitoring": { "Enabled": true },
+        "EbsOptimized": true,
+        "MetadataOptions": {
+            "HttpEndpoint": "enabled", "HttpTokens": "required", "HttpPutResponseHopLimit": 1, "InstanceMetadataTags": "disabled",
+        },
+        "BlockDeviceMappings": [{
+            "DeviceName": "/dev/xvda",
+            "Ebs": {
+                "VolumeType": "gp3", "VolumeSize": scope.options.disk.unwrap_or(20), "Encrypted": true,
+                "KmsKeyId": scope.shared("KeyArn"), "DeleteOnTermination": true,
+            },
+        }],
+        "TagSpecifications": [tags("instance"), tags("volume")],
+        "UserData": { "Fn::Base64": script },
+    });
+    let about = format!(
+        "How a host of the {} half starts: no SSH key, metadata by session only, an encrypted disk.",
+        half.word().to_lowercase()
+    );
+    Resource::new(
+        half.id("Launch"),
+        "AWS::EC2::LaunchTemplate",
+        about,
+        json!({ "LaunchTemplateData": data }),
+    )
+}
+
+fn group(scope: &Scope<'_>, half: Half, types: &[String]) -> Resource {
+    let running = |number: u32| json!({ "Fn::If": [half.id("IsRunning"), number.to_string(), "0"] });
+    let launch = json!({ "LaunchTemplateId": re(half.id("Launch")), "Version": att(half.id("Launch.LatestVersionNumber")) });
+    let options = &scope.options.scaling;
+    let mut properties = json!({
+        "MinSize": running(scope.spec.scaling.min),
+        "MaxSize": running(scope.spec.scaling.max),
+        "VPCZoneIdentifier": scope.subnets("Private"),
+        "TargetGroupARNs": [re(half.id("Targets"))],
+        "HealthCheckType": "ELB",
+        "HealthCheckGracePeriod": 300,
+        "CapacityRebalance": options.spot.is_some(),
+        "MetricsCollection": [{ "Granularity": "1Minute" }],
+        "NotificationConfigurations": [{
+            "TopicARN": scope.shared("OperationsTopic"),
+            "NotificationTypes": ["autoscaling:EC2_INSTANCE_LAUNCH_ERROR", "autoscaling:EC2_INSTANCE_TERMINATE_ERROR"],
+        }],
+        "Tags": [{ "Key": "Name", "Value": sub(format!("${{AWS::StackName}}-{}", half.word().to_lowercase())), "PropagateAtLaunch": true }],
+    });
+    match options.warm {
+        Some(_) => properties["LaunchTemplate"] = launch,
+        None => properties["MixedInstancesPolicy"] = mixed(launch, types, options.spot),
+    }
+    let about = format!(
+        "The hosts of the {} half. A release decides whether there are any; scaling decides how many.",
+        half.word().to_lowercase()
+    );
+    Resource::new(
+        half.id("Group"),
+        "AWS::AutoScaling::AutoScalingGroup",
+        about,
+        properties,
+    )
+    .policy("UpdatePolicy", update(scope))
+}
+
+/// Several types, so that a host is to be had when the first is not; beyond the first hosts on the spot market, if asked.
+fn mixed(launch: Value, types: &[String], spot: Option<u32>) -> Value {
+    let overrides: Vec<Value> = types.iter().map(|name| json!({ "InstanceType": name })).collect();
+    json!({
+        "InstancesDistribution": {
+            "OnDemandAllocationStrategy": "prioritized",
+            "OnDemandBaseCapacity": spot.unwrap_or(0),
+            "OnDemandPercentageAboveBaseCapacity": if spot.is_some() { 0 } else { 100 },
+            "SpotAllocationStrategy": "price-capacity-optimized",
+        },
+        "LaunchTemplate": { "LaunchTemplateSpecification": launch, "Overrides": overrides },
+    })
+}
+
+/// A new image replaces hosts a few at a time; sizes that scaling has changed stay.
+fn update(scope: &Scope<'_>) -> Value {
+    let (min, max) = (scope.spec.scaling.min, scope.spec.scaling.max);
+    // At least one host must be replaceable, and a group that runs keeps what deployments keep.
+    let kept = match scope.spec.deploy.minimum_healthy {
+        MinimumHealthy::AllAtOnce => 0,
+        MinimumHealthy::OneAtATime => min.saturating_sub(1),
+        MinimumHealthy::HalfAtATime => min / 2,
+        MinimumHealthy::Percent(percent) => (min * percent.min(100)).div_ceil(100),
+        MinimumHealthy::Count(count) => count,
+    };
+    json!({
+        "AutoScalingRollingUpdate": {
+            "MaxBatchSize": (min / 2).max(1),
+            "MinInstancesInService": kept.min(max.saturating_sub(1)),
+            "PauseTime": "PT2M",
+            "SuspendProcesses": ["AZRebalance", "AlarmNotification", "ScheduledActions"],
+        },
+        "AutoScalingScheduledAction": { "IgnoreUnmodifiedGroupSizeProperties": true },
+    })
+}
+
+/// A host that must go finishes what it does.
+fn hook(scope: &Scope<'_>, half: Half) -> Resource {
+    let properties = json!({
+        "AutoScalingGroupName": re(half.id("Group")),
+        "LifecycleTransition": "autoscaling:EC2_INSTANCE_TERMINATING",
+        "HeartbeatTimeout": scope.drain().clamp(30, 7_200),
+        "DefaultResult": "CONTINUE",
+    });
+    let about = "A host that goes gets no new requests, and time to finish the old ones.";
+    Resource::new(
+        half.id("Drain"),
+        "AWS::AutoScaling::LifecycleHook",
+        about,
+        properties,
+    )
+}
+
+fn warm_pool(half: Half, warm: u32) -> Resource {
+    let properties = json!({
+        "AutoScalingGroupName": re(half.id("Group")),
+        "MinSize": { "Fn::If": [half.id("IsRunning"), warm, 0] },
+        "PoolState": "Stopped",
+        "InstanceReusePolicy": { "ReuseOnScaleIn": false },
+    });
+    let about = "Hosts that have started once and cost only their disk until they are needed.";
+    Resource::new(
+        half.id("WarmPool"),
+        "AWS::AutoScaling::WarmPool",
+        about,
+        properties,
+    )
+}

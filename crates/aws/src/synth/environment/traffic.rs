@@ -1,0 +1,186 @@
+//! Target groups, and the load balancer of one environment alone.
+
+use serde_json::{Value, json};
+
+use super::{Half, Scope};
+use crate::synth::{
+    config::Runtime,
+    foundation::{attributes, redirect, unknown, unprotected},
+    template::{Resource, Template, att, re, sub},
+};
+
+pub(super) fn add(template: &mut Template, scope: &Scope<'_>, notes: &mut Vec<String>) {
+    for half in scope.halves() {
+        template.add(targets(scope, *half));
+        template.output(
+            &half.id("TargetsArn"),
+            "The target group, for flows",
+            re(half.id("Targets")),
+        );
+    }
+    health_notes(scope, notes);
+    if scope.options.dedicated_balancer {
+        balancer(template, scope);
+    }
+}
+
+/// Seconds between checks: a load balancer takes 5 to 300, and needs the time-out to be shorter.
+fn interval(scope: &Scope<'_>) -> i64 {
+    scope.spec.host.health.interval.as_secs().clamp(5, 300)
+}
+
+fn timeout(scope: &Scope<'_>) -> i64 {
+    scope
+        .spec
+        .host
+        .health
+        .timeout
+        .as_secs()
+        .clamp(2, 120)
+        .min(interval(scope) - 1)
+}
+
+fn health_notes(scope: &Scope<'_>, notes: &mut Vec<String>) {
+    let health = &scope.spec.host.health;
+    for (what, wanted, got) in [
+        ("interval", health.interval, interval(scope)),
+        ("timeout", health.timeout, timeout(scope)),
+    ] {
+        if wanted.as_millis() != i128::from(got) * 1_000 {
+            notes.push(format!(
+                "host.health.{what} is {got} s on AWS instead of {} s: a load balancer checks in whole seconds, at most every 5",
+                wanted.as_secs_f64()
+            ));
+        }
+    }
+}
+
+/// `200-299,302`
+fn codes(scope: &Scope<'_>) -> String {
+    let range = |(low, high): &(u16, u16)| match low == high {
+        true => low.to_string(),
+        false => format!("{low}-{high}"),
+    };
+    scope
+        .spec
+        .host
+        .health
+        .codes
+        .iter()
+        .map(range)
+        .collect::<Vec<_>>()
+        .join(",")
+}
+
+fn targets(scope: &Scope<'_>, half: Half) -> Resource {
+    let health = &scope.spec.host.health;
+    let properties = json!({
+        "VpcId": scope.shared("Vpc"),
+        "TargetType": if scope.options.runtime == Runtime::Host { "instance" } else { "ip" },
+        "Protocol": "HTTP",
+        "ProtocolVersion": "HTTP1",
+        "Port": scope.spec.host.port,
+        "HealthCheckEnabled": true,
+        "HealthCheckProtocol": "HTTP",
+        "HealthCheckPort": "traffic-port",
+        "HealthCheckPath": health.path,
+        "HealthCheckIntervalSeconds": interval(scope),
+        "HealthCheckTimeoutSeconds": timeout(scope),
+        "HealthyThresholdCount": health.healthy,
+        "UnhealthyThresholdCount": health.unhealthy,
+        "Matcher": { "HttpCode": codes(scope) },
+        "TargetGroupAttributes": [
+            { "Key": "deregistration_delay.timeout_seconds", "Value": scope.drain().to_string() },
+            { "Key": "load_balancing.algorithm.type", "Value": "least_outstanding_requests" },
+        ],
+    });
+    let about = format!(
+        "The hosts of the {} half, and how the load balancer asks whether they are well.",
+        half.word().to_lowercase()
+    );
+    Resource::new(half.id("Targets"), "AWS::ElasticLoadBalancingV2::TargetGroup", about, properties)
+        .skip("CKV_AWS_378", "TLS ends at the load balancer; from there to the hosts the way is inside the network, between two groups.")
+}
+
+/// Where a rule sends what it takes: to the halves, by their weights.
+pub(super) fn forward(scope: &Scope<'_>) -> Value {
+    let one = |half: &Half| {
+        let mut target = json!({ "TargetGroupArn": re(half.id("Targets")) });
+        if scope.halves().len() > 1 {
+            target["Weight"] = re(half.id("Weight"));
+        }
+        target
+    };
+    let targets: Vec<Value> = scope.halves().iter().map(one).collect();
+    json!([{ "Type": "forward", "ForwardConfig": { "TargetGroups": targets } }])
+}
+
+fn balancer(template: &mut Template, scope: &Scope<'_>) {
+    let open = |port: u16, about: &str| json!({ "IpProtocol": "tcp", "FromPort": port, "ToPort": port, "CidrIp": "0.0.0.0/0", "Description": about });
+    let properties = json!({
+        "GroupDescription": "The load balancer: from everywhere, to the hosts of this environment",
+        "VpcId": scope.shared("Vpc"),
+        "SecurityGroupIngress": [open(80, "HTTP, redirected"), open(443, "HTTPS")],
+        "SecurityGroupEgress": [crate::synth::foundation::closed()],
+        "Tags": [{ "Key": "Name", "Value": sub("${AWS::StackName}-balancer") }],
+    });
+    let group = Resource::new(
+        "BalancerGroup",
+        "AWS::EC2::SecurityGroup",
+        "What the world reaches of this environment.",
+        properties,
+    )
+    .skip("CKV_AWS_260", "Port 80 is open so that it can redirect to 443.");
+    template.add(group);
+    let port = scope.spec.host.port;
+    let properties = json!({
+        "GroupId": att("BalancerGroup.GroupId"), "IpProtocol": "tcp", "FromPort": port, "ToPort": port,
+        "DestinationSecurityGroupId": att("HostGroup.GroupId"), "Description": "Hosts",
+    });
+    template.add(Resource::new(
+        "BalancerToHosts",
+        "AWS::EC2::SecurityGroupEgress",
+        "To the hosts, and nowhere else.",
+        properties,
+    ));
+    let protected = scope.is_production();
+    let prefix = format!("balancer/{}-{}", scope.app, scope.spec.name);
+    let properties = json!({
+        "Type": "application",
+        "Scheme": "internet-facing",
+        "IpAddressType": "ipv4",
+        "Subnets": scope.subnets("Public"),
+        "SecurityGroups": [att("BalancerGroup.GroupId")],
+        "LoadBalancerAttributes": attributes(scope.shared("LogsBucket"), &prefix, protected),
+        "Tags": [{ "Key": "Name", "Value": sub("${AWS::StackName}") }],
+    });
+    let about = "This environment's own load balancer.";
+    let resource = Resource::new(
+        "Balancer",
+        "AWS::ElasticLoadBalancingV2::LoadBalancer",
+        about,
+        properties,
+    );
+    template.add(unprotected(resource, protected));
+    let http = json!({ "LoadBalancerArn": re("Balancer"), "Port": 80, "Protocol": "HTTP", "DefaultActions": redirect() });
+    template.add(Resource::new(
+        "HttpListener",
+        "AWS::ElasticLoadBalancingV2::Listener",
+        "Sends everybody to HTTPS.",
+        http,
+    ));
+    let https = json!({
+        "LoadBalancerArn": re("Balancer"),
+        "Port": 443,
+        "Protocol": "HTTPS",
+        "SslPolicy": crate::synth::foundation::TLS,
+        "Certificates": [{ "CertificateArn": re("Certificate") }],
+        "DefaultActions": unknown(),
+    });
+    template.add(Resource::new(
+        "HttpsListener",
+        "AWS::ElasticLoadBalancingV2::Listener",
+        "Knows this environment's names.",
+        https,
+    ));
+}

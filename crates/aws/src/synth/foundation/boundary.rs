@@ -1,0 +1,158 @@
+//! The boundary: what no role of the platform can do, whatever its own policy says.
+//!
+//! A boundary grants nothing. It lets through the services that the platform uses, and of IAM only what makes further
+//! roles inside the same boundary: a role that could make a stronger one would have its permissions.
+
+use serde_json::{Value, json};
+
+use super::Scope;
+use crate::synth::{
+    policy::{document, global_arn},
+    template::{Resource, Template, re, sub},
+};
+
+/// Services that roles of the platform may use at all.
+const SERVICES: [&str; 31] = [
+    "acm",
+    "apigateway",
+    "application-autoscaling",
+    "autoscaling",
+    "cloudformation",
+    "cloudwatch",
+    "codebuild",
+    "codedeploy",
+    "codedeploy-commands-secure",
+    "codeconnections",
+    "dynamodb",
+    "ec2",
+    "ec2messages",
+    "ecr",
+    "ecs",
+    "elasticloadbalancing",
+    "events",
+    "iam",
+    "kms",
+    "lambda",
+    "logs",
+    "rds",
+    "route53",
+    "s3",
+    "secretsmanager",
+    "sns",
+    "ssm",
+    "ssmmessages",
+    "states",
+    "sts",
+    "xray",
+];
+
+/// Calls that make an identity or change what it may do, and that can be asked for the boundary of their identity.
+const ASKED: [&str; 8] = [
+    "iam:AttachRolePolicy",
+    "iam:CreateRole",
+    "iam:CreateUser",
+    "iam:DeleteRolePolicy",
+    "iam:DetachRolePolicy",
+    "iam:PutRolePermissionsBoundary",
+    "iam:PutRolePolicy",
+    "iam:PutUserPermissionsBoundary",
+];
+
+/// Calls that change an identity and cannot be asked: only for roles below the platform's path, all of which have it.
+const PATHED: [&str; 5] = [
+    "iam:DeleteRole",
+    "iam:PassRole",
+    "iam:UpdateAssumeRolePolicy",
+    "iam:UpdateRole",
+    "iam:UpdateRoleDescription",
+];
+
+/// Calls that nothing of the platform has to make: people come by federation, and evidence stays.
+const NEVER: [&str; 21] = [
+    "cloudtrail:DeleteTrail",
+    "cloudtrail:PutEventSelectors",
+    "cloudtrail:StopLogging",
+    "cloudtrail:UpdateTrail",
+    "iam:AddUserToGroup",
+    "iam:AttachGroupPolicy",
+    "iam:AttachUserPolicy",
+    "iam:Create*AccessKey*",
+    "iam:CreateGroup",
+    "iam:Create*Provider",
+    "iam:CreateLoginProfile",
+    "iam:Delete*PermissionsBoundary",
+    "iam:PutGroupPolicy",
+    "iam:PutUserPolicy",
+    "iam:Update*Provider*",
+    "iam:UpdateLoginProfile",
+    "kms:DisableKey",
+    "kms:ScheduleKeyDeletion",
+    "organizations:*",
+    "s3:PutAccountPublicAccessBlock",
+    "s3:PutBucketPublicAccessBlock",
+];
+
+pub(super) fn add(template: &mut Template, scope: &Scope<'_>) {
+    let own = name(scope);
+    let properties = json!({
+        "ManagedPolicyName": own,
+        "Path": format!("/{}/", scope.platform),
+        "Description": "What no role of the platform can do, whatever its own policy says",
+        "PolicyDocument": document(statements(scope, &own)),
+    });
+    let grants_nothing = "A boundary grants nothing: it limits what the policies of roles grant, each of which names its actions and why.";
+    let mut policy = Resource::new(
+        "Boundary",
+        "AWS::IAM::ManagedPolicy",
+        "What no role can do, whatever its own policy says.",
+        properties,
+    )
+    .skip(
+        "W3037",
+        "Patterns such as iam:Create*Provider stand for all actions of their kind, also those of tomorrow.",
+    );
+    for rule in [
+        "CKV_AWS_107",
+        "CKV_AWS_108",
+        "CKV_AWS_109",
+        "CKV_AWS_110",
+        "CKV_AWS_111",
+    ] {
+        policy = policy.skip(rule, grants_nothing);
+    }
+    template.add(policy);
+    template.export("Boundary", "The boundary of all roles", re("Boundary"));
+}
+
+/// `vend-production-boundary`
+fn name(scope: &Scope<'_>) -> String {
+    format!("{}-boundary", scope.name())
+}
+
+fn statements(scope: &Scope<'_>, own: &str) -> Vec<Value> {
+    // Written out, because a policy cannot refer to itself.
+    let boundary = global_arn("iam", &format!("policy/{}/{own}", scope.platform));
+    let below = global_arn("iam", &format!("role/{}/*", scope.platform));
+    let linked = global_arn("iam", "role/aws-service-role/*");
+    let services: Vec<String> = SERVICES.iter().map(|service| format!("{service}:*")).collect();
+    vec![
+        json!({ "Sid": "ServicesOfThePlatform", "Effect": "Allow", "Action": services, "Resource": "*" }),
+        json!({
+            "Sid": "NoIdentityWithoutThisBoundary",
+            "Effect": "Deny",
+            "Action": ASKED,
+            "Resource": "*",
+            "Condition": { "StringNotEquals": { "iam:PermissionsBoundary": boundary } },
+        }),
+        json!({
+            "Sid": "NoIdentityOfOthers", "Effect": "Deny", "Action": PATHED, "NotResource": [below, linked],
+        }),
+        json!({
+            "Sid": "ThisBoundaryStays",
+            "Effect": "Deny",
+            "Action": ["iam:CreatePolicyVersion", "iam:DeletePolicy", "iam:DeletePolicyVersion", "iam:SetDefaultPolicyVersion"],
+            "Resource": sub(format!("arn:${{AWS::Partition}}:iam::${{AWS::AccountId}}:policy/{}/*", scope.platform)),
+        }),
+        json!({ "Sid": "PeopleAndEvidence", "Effect": "Deny", "Action": NEVER, "Resource": "*" }),
+    ]
+}

@@ -1,0 +1,182 @@
+//! The network: three tiers over the zones, and what leaves a trace of its traffic.
+
+use serde_json::json;
+
+use super::{Scope, named};
+use crate::synth::{
+    Error,
+    cidr::Cidr,
+    policy::{Role, grant},
+    template::{Resource, Template, att, re, sub},
+};
+
+/// A tier's subnets: how much of the network each has, and where the first lies. A third zone, added later, moves nothing.
+struct Tier {
+    word: &'static str,
+    /// Bits more than the network's own.
+    bits: u8,
+    first: u32,
+    about: &'static str,
+}
+
+const TIERS: [Tier; 3] = [
+    Tier {
+        word: "Public",
+        bits: 4,
+        first: 0,
+        about: "Load balancers and ways out; no hosts.",
+    },
+    Tier {
+        word: "Private",
+        bits: 3,
+        first: 2,
+        about: "Hosts: they reach out, nothing reaches in but the load balancer.",
+    },
+    Tier {
+        word: "Isolated",
+        bits: 4,
+        first: 12,
+        about: "Data: no way out and none in, but from hosts.",
+    },
+];
+
+pub(super) fn add(template: &mut Template, scope: &Scope<'_>) -> Result<(), Error> {
+    let range = scope.options.network.range(scope.label)?;
+    vpc(template, range);
+    let letters = scope.options.network.zones.letters();
+    for tier in &TIERS {
+        for (zone, letter) in letters.iter().enumerate() {
+            let bits = range.bits() + tier.bits;
+            let part = range.part(bits, tier.first + u32::try_from(zone).unwrap_or(0));
+            let part = part.expect("tiers lie inside the network");
+            template.add(subnet(tier, zone, letter, part));
+        }
+        let ids: Vec<_> = letters
+            .iter()
+            .map(|letter| re(format!("{}Subnet{letter}", tier.word)))
+            .collect();
+        let all = json!({ "Fn::Join": [",", ids] });
+        template.export(
+            &format!("{}Subnets", tier.word),
+            &format!("Subnets, with commas. {}", tier.about),
+            all,
+        );
+    }
+    public_routes(template, letters);
+    isolated_routes(template, letters);
+    flow_logs(template, scope);
+    Ok(())
+}
+
+fn vpc(template: &mut Template, range: Cidr) {
+    let properties = json!({
+        "CidrBlock": range.to_string(),
+        "EnableDnsHostnames": true,
+        "EnableDnsSupport": true,
+        "Tags": named("network"),
+    });
+    template.add(Resource::new("Vpc", "AWS::EC2::VPC", "The network.", properties));
+    let tags = json!({ "Tags": named("gateway") });
+    template.add(Resource::new(
+        "Gateway",
+        "AWS::EC2::InternetGateway",
+        "The way to the internet.",
+        tags,
+    ));
+    let attached = json!({ "InternetGatewayId": re("Gateway"), "VpcId": re("Vpc") });
+    template.add(Resource::new(
+        "GatewayAttachment",
+        "AWS::EC2::VPCGatewayAttachment",
+        "The way, open.",
+        attached,
+    ));
+    template.export("Vpc", "The network", re("Vpc"));
+    template.export("VpcCidr", "The network's range", att("Vpc.CidrBlock"));
+}
+
+fn subnet(tier: &Tier, zone: usize, letter: &str, part: Cidr) -> Resource {
+    let properties = json!({
+        "VpcId": re("Vpc"),
+        "CidrBlock": part.to_string(),
+        "AvailabilityZone": { "Fn::Select": [zone, { "Fn::GetAZs": "" }] },
+        "MapPublicIpOnLaunch": false,
+        "Tags": named(&format!("{}-{}", tier.word.to_lowercase(), letter.to_lowercase())),
+    });
+    Resource::new(
+        format!("{}Subnet{letter}", tier.word),
+        "AWS::EC2::Subnet",
+        tier.about,
+        properties,
+    )
+}
+
+fn public_routes(template: &mut Template, letters: &[&str]) {
+    let tags = json!({ "VpcId": re("Vpc"), "Tags": named("public") });
+    template.add(Resource::new(
+        "PublicRoutes",
+        "AWS::EC2::RouteTable",
+        "Routes of the public tier.",
+        tags,
+    ));
+    let route = json!({ "RouteTableId": re("PublicRoutes"), "DestinationCidrBlock": "0.0.0.0/0", "GatewayId": re("Gateway") });
+    let route =
+        Resource::new("PublicRoute", "AWS::EC2::Route", "To the internet.", route).after("GatewayAttachment");
+    template.add(route);
+    for letter in letters {
+        template.add(association("Public", letter, "PublicRoutes"));
+    }
+}
+
+fn isolated_routes(template: &mut Template, letters: &[&str]) {
+    let tags = json!({ "VpcId": re("Vpc"), "Tags": named("isolated") });
+    let about = "Routes of the isolated tier: there are none, and none may be added.";
+    template.add(Resource::new(
+        "IsolatedRoutes",
+        "AWS::EC2::RouteTable",
+        about,
+        tags,
+    ));
+    for letter in letters {
+        template.add(association("Isolated", letter, "IsolatedRoutes"));
+    }
+}
+
+/// A subnet on its route table.
+pub(super) fn association(tier: &str, letter: &str, table: &str) -> Resource {
+    let properties = json!({ "SubnetId": re(format!("{tier}Subnet{letter}")), "RouteTableId": re(table) });
+    Resource::new(
+        format!("{tier}Subnet{letter}Routes"),
+        "AWS::EC2::SubnetRouteTableAssociation",
+        "Its routes.",
+        properties,
+    )
+}
+
+fn flow_logs(template: &mut Template, scope: &Scope<'_>) {
+    template.add(scope.log_group("FlowLogGroup", "Who spoke with whom.", "network"));
+    let write = grant(
+        "WriteFlowLogs",
+        "The network's records go into its log group",
+        "logs:CreateLogStream logs:DescribeLogStreams logs:PutLogEvents",
+        [att("FlowLogGroup.Arn")],
+    );
+    let role =
+        Role::of_service("FlowLogRole", "Writes flow logs.", "vpc-flow-logs.amazonaws.com").grant(write);
+    template.add(role.resource(scope.platform, re("Boundary")));
+    let properties = json!({
+        "ResourceType": "VPC",
+        "ResourceId": re("Vpc"),
+        "TrafficType": "ALL",
+        "LogDestinationType": "cloud-watch-logs",
+        "LogGroupName": re("FlowLogGroup"),
+        "DeliverLogsPermissionArn": att("FlowLogRole.Arn"),
+        "MaxAggregationInterval": 600,
+        "Tags": [{ "Key": "Name", "Value": sub("${AWS::StackName}-network") }],
+    });
+    template.add(Resource::new(
+        "FlowLog",
+        "AWS::EC2::FlowLog",
+        "Every connection leaves a line.",
+        properties,
+    ));
+}

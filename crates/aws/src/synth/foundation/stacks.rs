@@ -1,0 +1,340 @@
+//! CloudFormation's role: what the stacks of environments are made with.
+//!
+//! Whoever updates a stack lends CloudFormation this role, and needs none of its permissions.
+
+use serde_json::{Value, json};
+
+use super::Scope;
+use crate::synth::{
+    policy::{Grant, Role, arn, global_arn, grant, managed},
+    template::{Template, att, re, sub},
+};
+
+pub(super) fn add(template: &mut Template, scope: &Scope<'_>) {
+    let duties = [
+        ("StacksHosts", "Hosts, alarms and logs.", hosts(scope)),
+        (
+            "StacksTraffic",
+            "Load balancing, names and certificates.",
+            traffic(scope),
+        ),
+        ("StacksData", "Databases and what encrypts them.", data(scope)),
+        ("StacksReleases", "CodeDeploy and rules.", release(scope)),
+        (
+            "StacksContainers",
+            "Containers and their images.",
+            containers(scope),
+        ),
+        ("StacksIdentities", "Roles of hosts and tasks.", identities(scope)),
+    ];
+    let about = "CloudFormation: makes and changes environments.";
+    let mut role = Role::of_service("StacksRole", about, "cloudformation.amazonaws.com")
+        .named(json!(format!("{}-stacks", scope.name())));
+    for (id, about, grants) in duties {
+        template.add(managed(id, about, scope.platform, &grants));
+        role = role.attach(re(id));
+    }
+    template.add(role.resource(scope.platform, re("Boundary")));
+    template.export(
+        "StacksRole",
+        "What environments are made with",
+        att("StacksRole.Arn"),
+    );
+}
+
+/// Below this, CloudFormation names what a stack of an environment holds.
+fn below(scope: &Scope<'_>) -> String {
+    format!("{}-*", scope.name())
+}
+
+fn any() -> [Value; 1] {
+    [json!("*")]
+}
+
+fn hosts(scope: &Scope<'_>) -> Vec<Grant> {
+    let below = below(scope);
+    vec![
+        grant(
+            "Look",
+            "CloudFormation reads back what it makes; read calls know no single resources",
+            "application-autoscaling:Describe* autoscaling:Describe* cloudwatch:DescribeAlarms ec2:Describe* \
+             ec2:GetLaunchTemplateData elasticloadbalancing:Describe* kms:DescribeKey logs:DescribeLogGroups \
+             logs:DescribeMetricFilters rds:Describe* route53:GetChange",
+            any(),
+        ),
+        grant(
+            "LookUpImages",
+            "The image of an environment's first day is the newest of its base, by a public parameter",
+            "ssm:GetParameters",
+            [sub(
+                "arn:${AWS::Partition}:ssm:${AWS::Region}::parameter/aws/service/*",
+            )],
+        ),
+        grant(
+            "Groups",
+            "The hosts of an environment, and how many there are",
+            "autoscaling:CreateAutoScalingGroup autoscaling:CreateOrUpdateTags autoscaling:DeleteAutoScalingGroup \
+             autoscaling:DeleteLifecycleHook autoscaling:DeletePolicy autoscaling:DeleteScheduledAction autoscaling:DeleteTags \
+             autoscaling:DeleteWarmPool autoscaling:PutLifecycleHook autoscaling:PutScalingPolicy \
+             autoscaling:PutScheduledUpdateGroupAction autoscaling:PutWarmPool autoscaling:ResumeProcesses \
+             autoscaling:SuspendProcesses autoscaling:UpdateAutoScalingGroup autoscaling:EnableMetricsCollection \
+             autoscaling:DisableMetricsCollection autoscaling:AttachLoadBalancerTargetGroups \
+             autoscaling:DetachLoadBalancerTargetGroups",
+            [arn(
+                "autoscaling",
+                &format!("autoScalingGroup:*:autoScalingGroupName/{below}"),
+            )],
+        ),
+        grant(
+            "HostsStart",
+            "Launch templates, and security groups of hosts and data; the network itself is not theirs to change",
+            "ec2:AuthorizeSecurityGroupEgress ec2:AuthorizeSecurityGroupIngress ec2:CreateLaunchTemplate \
+             ec2:CreateLaunchTemplateVersion ec2:CreateSecurityGroup ec2:CreateTags ec2:DeleteLaunchTemplate \
+             ec2:DeleteLaunchTemplateVersions ec2:DeleteSecurityGroup ec2:ModifyLaunchTemplate ec2:RevokeSecurityGroupEgress \
+             ec2:RevokeSecurityGroupIngress ec2:RunInstances ec2:DeleteTags",
+            [
+                arn("ec2", "instance/*"),
+                arn("ec2", "launch-template/*"),
+                arn("ec2", "network-interface/*"),
+                arn("ec2", "security-group/*"),
+                arn("ec2", "security-group-rule/*"),
+                arn("ec2", "subnet/*"),
+                arn("ec2", "volume/*"),
+                arn("ec2", "vpc/*"),
+                sub("arn:${AWS::Partition}:ec2:${AWS::Region}::image/*"),
+                sub("arn:${AWS::Partition}:ec2:${AWS::Region}::snapshot/*"),
+            ],
+        ),
+        grant(
+            "Alarms",
+            "What rings when an environment is not well, and what it counts",
+            "cloudwatch:DeleteAlarms cloudwatch:PutMetricAlarm cloudwatch:TagResource cloudwatch:UntagResource",
+            [arn("cloudwatch", "alarm:*")],
+        ),
+        grant(
+            "Logs",
+            "The logs of an environment",
+            "logs:AssociateKmsKey logs:CreateLogGroup logs:DeleteLogGroup logs:DeleteMetricFilter logs:ListTagsForResource \
+             logs:PutMetricFilter logs:PutRetentionPolicy logs:TagResource logs:UntagResource",
+            [arn(
+                "logs",
+                &format!("log-group:/{}/{}/*", scope.platform, scope.label),
+            )],
+        ),
+    ]
+}
+
+fn traffic(scope: &Scope<'_>) -> Vec<Grant> {
+    let zone = scope.options.zone.as_ref().map_or_else(
+        || sub("arn:${AWS::Partition}:route53:::hostedzone/${Zone}"),
+        |zone| sub(format!("arn:${{AWS::Partition}}:route53:::hostedzone/{zone}")),
+    );
+    vec![
+        grant(
+            "Balancing",
+            "Target groups, rules, and load balancers of one environment alone",
+            "elasticloadbalancing:AddListenerCertificates elasticloadbalancing:AddTags elasticloadbalancing:CreateListener \
+             elasticloadbalancing:CreateLoadBalancer elasticloadbalancing:CreateRule elasticloadbalancing:CreateTargetGroup \
+             elasticloadbalancing:DeleteListener elasticloadbalancing:DeleteLoadBalancer elasticloadbalancing:DeleteRule \
+             elasticloadbalancing:DeleteTargetGroup elasticloadbalancing:ModifyListener \
+             elasticloadbalancing:ModifyLoadBalancerAttributes elasticloadbalancing:ModifyRule \
+             elasticloadbalancing:ModifyTargetGroup elasticloadbalancing:ModifyTargetGroupAttributes \
+             elasticloadbalancing:RemoveListenerCertificates elasticloadbalancing:RemoveTags \
+             elasticloadbalancing:SetRulePriorities elasticloadbalancing:SetSecurityGroups elasticloadbalancing:SetSubnets",
+            [
+                arn("elasticloadbalancing", "listener-rule/app/*"),
+                arn("elasticloadbalancing", "listener/app/*"),
+                arn("elasticloadbalancing", "loadbalancer/app/*"),
+                arn("elasticloadbalancing", "targetgroup/*"),
+            ],
+        ),
+        grant(
+            "Names",
+            "Records in the foundation's zone",
+            "route53:ChangeResourceRecordSets route53:GetHostedZone route53:ListResourceRecordSets",
+            [zone],
+        ),
+        grant(
+            "CustomersNames",
+            "Records and proofs of names that customers bring, in zones of this account",
+            "route53:ChangeResourceRecordSets route53:GetHostedZone route53:ListResourceRecordSets",
+            [sub("arn:${AWS::Partition}:route53:::hostedzone/*")],
+        )
+        .when(json!({ "ForAllValues:StringEquals": { "route53:ChangeResourceRecordSetsRecordTypes": ["A", "AAAA", "CNAME"] } })),
+        grant(
+            "Certificates",
+            "Certificates of names that customers bring",
+            "acm:AddTagsToCertificate acm:DeleteCertificate acm:DescribeCertificate acm:ListTagsForCertificate \
+             acm:RequestCertificate",
+            [arn("acm", "certificate/*")],
+        ),
+    ]
+}
+
+fn data(scope: &Scope<'_>) -> Vec<Grant> {
+    let below = below(scope);
+    vec![
+        grant(
+            "Databases",
+            "The database of an environment",
+            "rds:AddTagsToResource rds:CreateDBCluster rds:CreateDBClusterParameterGroup rds:CreateDBInstance \
+             rds:CreateDBParameterGroup rds:CreateDBSnapshot rds:CreateDBClusterSnapshot rds:CreateDBSubnetGroup \
+             rds:DeleteDBCluster rds:DeleteDBClusterParameterGroup rds:DeleteDBInstance rds:DeleteDBParameterGroup \
+             rds:DeleteDBSubnetGroup rds:ListTagsForResource rds:ModifyDBCluster rds:ModifyDBClusterParameterGroup \
+             rds:ModifyDBInstance rds:ModifyDBParameterGroup rds:ModifyDBSubnetGroup rds:RebootDBInstance \
+             rds:RemoveTagsFromResource",
+            [
+                arn("rds", &format!("*:{below}")),
+                arn("rds", "cluster-pg:default.*"),
+                arn("rds", "og:default:*"),
+                arn("rds", "pg:default.*"),
+            ],
+        ),
+        grant(
+            "Passwords",
+            "RDS makes the database's password and keeps it; CloudFormation says how often it changes",
+            "secretsmanager:CreateSecret secretsmanager:DescribeSecret secretsmanager:RotateSecret secretsmanager:TagResource \
+             secretsmanager:CancelRotateSecret",
+            [arn("secretsmanager", "secret:rds!*")],
+        ),
+        grant(
+            "Key",
+            "Disks, databases, secrets and logs are encrypted with the foundation's key",
+            "kms:Decrypt kms:Encrypt kms:GenerateDataKey kms:GenerateDataKeyWithoutPlaintext kms:ReEncryptFrom kms:ReEncryptTo",
+            [att("Key.Arn")],
+        ),
+        grant(
+            "KeyGrants",
+            "RDS, EC2 and Secrets Manager use the key for as long as a grant lets them",
+            "kms:CreateGrant",
+            [att("Key.Arn")],
+        )
+        .when(json!({ "Bool": { "kms:GrantIsForAWSResource": "true" } })),
+    ]
+}
+
+fn release(scope: &Scope<'_>) -> Vec<Grant> {
+    let below = below(scope);
+    vec![
+        grant(
+            "Deployments",
+            "Where CodeDeploy puts revisions, and how",
+            "codedeploy:CreateApplication codedeploy:CreateDeploymentConfig \
+             codedeploy:CreateDeploymentGroup codedeploy:DeleteApplication codedeploy:DeleteDeploymentConfig \
+             codedeploy:DeleteDeploymentGroup codedeploy:GetApplication codedeploy:GetDeploymentConfig \
+             codedeploy:GetDeploymentGroup codedeploy:ListTagsForResource codedeploy:TagResource codedeploy:UntagResource \
+             codedeploy:UpdateDeploymentGroup",
+            [
+                arn("codedeploy", &format!("application:{below}")),
+                arn("codedeploy", &format!("deploymentconfig:{below}")),
+                arn("codedeploy", &format!("deploymentgroup:{below}")),
+            ],
+        ),
+        grant(
+            "DeploymentsUseDefaults",
+            "A deployment group may name one of AWS's own configurations",
+            "codedeploy:GetDeploymentConfig",
+            [arn("codedeploy", "deploymentconfig:CodeDeployDefault.*")],
+        ),
+        grant(
+            "Rules",
+            "A password that changed is told to the hosts that use it",
+            "events:DeleteRule events:DescribeRule events:PutRule events:PutTargets events:RemoveTargets events:TagResource",
+            [arn("events", &format!("rule/{below}"))],
+        ),
+    ]
+}
+
+fn containers(scope: &Scope<'_>) -> Vec<Grant> {
+    let below = below(scope);
+    vec![
+        grant(
+            "Containers",
+            "Environments whose runtime is containers",
+            "ecs:CreateCluster ecs:CreateService ecs:DeleteCluster ecs:DeleteService ecs:DescribeClusters ecs:DescribeServices \
+             ecs:PutClusterCapacityProviders ecs:TagResource ecs:UntagResource ecs:UpdateCluster ecs:UpdateClusterSettings \
+             ecs:UpdateService ecs:CreateCapacityProvider ecs:DeleteCapacityProvider ecs:UpdateCapacityProvider",
+            [
+                arn("ecs", &format!("capacity-provider/{below}")),
+                arn("ecs", &format!("cluster/{below}")),
+                arn("ecs", &format!("service/{below}")),
+            ],
+        ),
+        grant(
+            "ContainersDefinitions",
+            "Definitions of tasks and the look of providers; these calls know no single resources",
+            "ecs:DeregisterTaskDefinition ecs:DescribeCapacityProviders ecs:DescribeTaskDefinition ecs:RegisterTaskDefinition",
+            any(),
+        ),
+        grant(
+            "ContainersScale",
+            "How many containers there are",
+            "application-autoscaling:DeleteScalingPolicy application-autoscaling:DeleteScheduledAction \
+             application-autoscaling:DeregisterScalableTarget application-autoscaling:ListTagsForResource \
+             application-autoscaling:PutScalingPolicy application-autoscaling:PutScheduledAction \
+             application-autoscaling:RegisterScalableTarget application-autoscaling:TagResource",
+            [arn("application-autoscaling", "scalable-target/*")],
+        ),
+        grant(
+            "Images",
+            "Where the images of an environment lie",
+            "ecr:CreateRepository ecr:DeleteRepository ecr:DescribeRepositories ecr:GetLifecyclePolicy \
+             ecr:GetRepositoryPolicy ecr:ListTagsForResource ecr:PutImageScanningConfiguration ecr:PutImageTagMutability \
+             ecr:PutLifecyclePolicy ecr:SetRepositoryPolicy ecr:TagResource",
+            [arn("ecr", &format!("repository/{below}"))],
+        ),
+    ]
+}
+
+fn identities(scope: &Scope<'_>) -> Vec<Grant> {
+    let role = || global_arn("iam", &format!("role/{}/host/*", scope.platform));
+    let boundary = json!({ "StringEquals": { "iam:PermissionsBoundary": re("Boundary") } });
+    let linked = [
+        "autoscaling.amazonaws.com",
+        "ecs.amazonaws.com",
+        "ecs.application-autoscaling.amazonaws.com",
+        "elasticloadbalancing.amazonaws.com",
+        "rds.amazonaws.com",
+        "spot.amazonaws.com",
+    ];
+    vec![
+        grant(
+            "MakeRoles",
+            "Hosts and tasks have a role of their own, inside the boundary",
+            "iam:AttachRolePolicy iam:CreateRole iam:DeleteRolePolicy iam:DetachRolePolicy iam:PutRolePolicy",
+            [role()],
+        )
+        .when(boundary),
+        grant(
+            "KeepRoles",
+            "What a role of a host is called, read back and taken away",
+            "iam:DeleteRole iam:GetRole iam:GetRolePolicy iam:ListAttachedRolePolicies iam:ListRolePolicies iam:TagRole \
+             iam:UntagRole iam:UpdateAssumeRolePolicy",
+            [role()],
+        ),
+        grant(
+            "Profiles",
+            "EC2 gives a role to a host by a profile",
+            "iam:AddRoleToInstanceProfile iam:CreateInstanceProfile iam:DeleteInstanceProfile iam:GetInstanceProfile \
+             iam:RemoveRoleFromInstanceProfile",
+            [global_arn("iam", &format!("instance-profile/{}/host/*", scope.platform))],
+        ),
+        grant(
+            "LendRoles",
+            "Hosts, tasks, CodeDeploy and rules get their role from CloudFormation",
+            "iam:PassRole",
+            [role(), att("DeployRole.Arn")],
+        )
+        .when(json!({ "StringEquals": { "iam:PassedToService": [
+            "codedeploy.amazonaws.com", "ec2.amazonaws.com", "ecs-tasks.amazonaws.com", "events.amazonaws.com",
+            "monitoring.rds.amazonaws.com",
+        ] } })),
+        grant(
+            "ServicesOwnRoles",
+            "The first use of a service in an account makes the role that the service acts with",
+            "iam:CreateServiceLinkedRole",
+            [global_arn("iam", "role/aws-service-role/*")],
+        )
+        .when(json!({ "StringEquals": { "iam:AWSServiceName": linked } })),
+    ]
+}

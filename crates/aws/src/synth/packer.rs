@@ -1,0 +1,246 @@
+//! The app's scripts as a Packer template: the same image that hosts of the embedded engine start from, as an AMI.
+//!
+//! HCL that Packer 1.6 and later read; what only later ones have, `required_plugins`, stands in a file of its own.
+
+use std::fmt::Write as _;
+
+use model::spec;
+
+use super::{
+    Error,
+    config::Config,
+    size::{self, Architecture},
+};
+
+/// The files of a Packer template: name and text. Packer runs at the root of the repository, with all of them but the
+/// first two in its directory `vend`.
+pub type Files = Vec<(&'static str, String)>;
+
+/// What reaches a host that has no open port: Session Manager's agent, on a base that has none.
+const AGENTS: &str = r#"#!/bin/bash
+# Runs once, when the host that becomes an image starts.
+set -eu
+architecture=$(dpkg --print-architecture)
+curl -fsSL --retry 5 -o /tmp/ssm.deb "https://s3.amazonaws.com/ec2-downloads-linux/SSMAgent/latest/debian_$architecture/amazon-ssm-agent.deb"
+dpkg -i /tmp/ssm.deb
+rm /tmp/ssm.deb
+systemctl enable --now amazon-ssm-agent
+"#;
+
+/// What every host on AWS has.
+const HOST: &str = r#"#!/bin/bash
+# CodeDeploy's agent, CloudWatch's agent, the command line of AWS, jq.
+set -euo pipefail
+export DEBIAN_FRONTEND=noninteractive
+cloud-init status --wait || true
+apt-get update
+apt-get install -y --no-install-recommends awscli ca-certificates curl jq ruby
+cd "$(mktemp -d)"
+curl -fsSL --retry 5 -o codedeploy "https://aws-codedeploy-$REGION.s3.$REGION.amazonaws.com/latest/install"
+ruby codedeploy auto
+systemctl enable codedeploy-agent
+curl -fsSL --retry 5 -o cloudwatch.deb "https://amazoncloudwatch-agent.s3.amazonaws.com/debian/$ARCHITECTURE/latest/amazon-cloudwatch-agent.deb"
+dpkg -i cloudwatch.deb
+rm -rf "$PWD" /var/lib/apt/lists/*
+"#;
+
+/// Who owns Debian's images on AWS.
+const DEBIAN: &str = "136693071363";
+
+/// The template that bakes the environment's image. Paths of scripts are from the root of the repository, where Packer runs.
+pub fn packer(config: &Config, app: &spec::App, environment: &spec::Environment) -> Result<Files, Error> {
+    let (_, architecture) = size::types(&environment.host.size, &config.sizes)?;
+    let base = base(&environment.image.base)?;
+    let mut out = String::new();
+    variables(&mut out);
+    source(&mut out, config, app, environment, base, architecture);
+    build(&mut out, environment, architecture)?;
+    let plugins = "packer {\n  required_plugins {\n    amazon = {\n      version = \">= 1.3.0\"\n      \
+                   source  = \"github.com/hashicorp/amazon\"\n    }\n  }\n}\n";
+    let mut inputs: Vec<&str> = environment.image.inputs.iter().map(String::as_str).collect();
+    inputs.extend(environment.image.scripts.iter().map(|script| script.as_str()));
+    inputs.sort_unstable();
+    inputs.dedup();
+    let inputs = inputs.iter().map(|pattern| format!("{pattern}\n")).collect();
+    Ok(vec![
+        ("image.pkr.hcl", out),
+        ("plugins.pkr.hcl", plugins.to_owned()),
+        ("agents.sh", AGENTS.to_owned()),
+        ("host.sh", HOST.to_owned()),
+        ("inputs.txt", inputs),
+    ])
+}
+
+/// The first part of the names of a base's images.
+fn base(name: &str) -> Result<&'static str, Error> {
+    match name {
+        "debian-12" => Ok("debian-12"),
+        "debian-13" => Ok("debian-13"),
+        other => Err(Error::config(
+            "image.base",
+            format!("`{other}` has no image on AWS that is known here"),
+        )),
+    }
+}
+
+/// A text in HCL's quotes: no interpolation, no line of its own.
+fn quoted(text: &str) -> String {
+    let mut out = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => {
+                out.push('\\');
+                out.push(c);
+            }
+            '\n' => out.push_str("\\n"),
+            c if c.is_control() => {
+                let _ = write!(out, "\\u{:04x}", u32::from(c));
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out.replace("${", "$${").replace("%{", "%%{")
+}
+
+fn variables(out: &mut String) {
+    let variables = [
+        ("region", None, "Where the image is made."),
+        ("subnet", None, "A subnet from which the internet can be reached."),
+        (
+            "profile",
+            None,
+            "The instance profile by which Session Manager reaches the host.",
+        ),
+        ("key", None, "The foundation's key, by its ARN."),
+        ("commit", None, "The commit that the scripts are of."),
+        ("author", Some(""), "Who wrote it."),
+        ("message", Some(""), "What it says."),
+        ("inputs", Some(""), "The digest of all that the image is made of."),
+    ];
+    for (name, default, about) in variables {
+        let _ = writeln!(
+            out,
+            "variable \"{name}\" {{\n  type        = string\n  description = {}",
+            quoted(about)
+        );
+        if let Some(default) = default {
+            let _ = writeln!(out, "  default     = {}", quoted(default));
+        }
+        out.push_str("}\n\n");
+    }
+    out.push_str(
+        "variable \"accounts\" {\n  type        = list(string)\n  description = \"Accounts that may start hosts from the image.\"\n  \
+         default     = []\n}\n\n",
+    );
+}
+
+fn source(
+    out: &mut String,
+    config: &Config,
+    app: &spec::App,
+    environment: &spec::Environment,
+    base: &str,
+    architecture: Architecture,
+) {
+    let name = format!("{}-{}-{}", config.platform, app.app, environment.name);
+    let (builder, word) = match architecture {
+        Architecture::Arm64 => ("t4g.small", "arm64"),
+        Architecture::X86_64 => ("t3.small", "x86_64"),
+    };
+    let platform = quoted(config.platform.as_str());
+    let _ = write!(
+        out,
+        "# The timestamp makes each image's name its own.\n\
+         locals {{\n  name = \"{name}-${{formatdate(\"YYYYMMDD-hhmmss\", timestamp())}}\"\n  \
+           tags = {{\n    \"vend:platform\"    = {platform}\n    \"vend:app\"         = \"{}\"\n    \
+             \"vend:environment\" = \"{}\"\n    \"vend:commit\"      = var.commit\n    \"vend:author\"      = var.author\n    \
+             \"vend:message\"     = var.message\n    \"vend:inputs\"      = var.inputs\n  }}\n}}\n\n",
+        app.app, environment.name
+    );
+    let _ = write!(
+        out,
+        "source \"amazon-ebs\" \"image\" {{\n  \
+           region                      = var.region\n  \
+           subnet_id                   = var.subnet\n  \
+           associate_public_ip_address = false\n  \
+           instance_type               = \"{builder}\"\n  \
+           iam_instance_profile        = var.profile\n  \
+           communicator                = \"ssh\"\n  \
+           ssh_interface               = \"session_manager\"\n  \
+           ssh_username                = \"admin\"\n  \
+           ami_name                    = local.name\n  \
+           ami_description             = \"Commit ${{var.commit}}\"\n  \
+           ami_users                   = var.accounts\n  \
+           snapshot_users              = var.accounts\n  \
+           ena_support                 = true\n  \
+           encrypt_boot                = true\n  \
+           kms_key_id                  = var.key\n  \
+           tags                        = local.tags\n  \
+           snapshot_tags               = local.tags\n  \
+           run_tags                    = local.tags\n  \
+           run_volume_tags             = local.tags\n\n  \
+           # No port is open: the script puts Session Manager's agent on the base, which answers by the profile.\n  \
+           user_data_file                        = \"vend/agents.sh\"\n  \
+           temporary_security_group_source_cidrs = [\"127.0.0.1/32\"]\n\n  \
+           launch_block_device_mappings {{\n    device_name           = \"/dev/xvda\"\n    volume_type           = \"gp3\"\n    \
+             volume_size           = 10\n    iops                  = 3000\n    \
+             throughput            = 125\n    delete_on_termination = true\n  }}\n\n  \
+           source_ami_filter {{\n    filters = {{\n      name                = \"{base}-{}-*\"\n      architecture        = \"{word}\"\n      \
+             virtualization-type = \"hvm\"\n      root-device-type    = \"ebs\"\n    }}\n    owners      = [\"{DEBIAN}\"]\n    \
+             most_recent = true\n  }}\n}}\n\n",
+        architecture.debian()
+    );
+}
+
+fn build(out: &mut String, environment: &spec::Environment, architecture: Architecture) -> Result<(), Error> {
+    out.push_str("build {\n  sources = [\"source.amazon-ebs.image\"]\n\n");
+    let _ = write!(
+        out,
+        "  # What hosts on AWS have beside the app: CodeDeploy's agent, CloudWatch's, the command line, jq.\n  \
+           provisioner \"shell\" {{\n    execute_command  = \"sudo -n env {{{{ .Vars }}}} bash '{{{{ .Path }}}}'\"\n    \
+           environment_vars = [\"ARCHITECTURE={}\", \"REGION=${{var.region}}\"]\n    script           = \"vend/host.sh\"\n  }}\n\n",
+        architecture.debian()
+    );
+    if !environment.image.inputs.is_empty() || !environment.image.scripts.is_empty() {
+        out.push_str(
+            "  # The files that the scripts see, as `image.inputs` names them.\n  \
+               provisioner \"file\" {\n    source      = \"vend/inputs.tar\"\n    destination = \"/tmp/inputs.tar\"\n  }\n\n  \
+               provisioner \"shell\" {\n    inline = [\"sudo install -d /var/lib/vend/bake\", \
+               \"sudo tar -xf /tmp/inputs.tar -C /var/lib/vend/bake\", \"rm /tmp/inputs.tar\"]\n  }\n\n",
+        );
+    }
+    for script in &environment.image.scripts {
+        if script.as_str().chars().any(char::is_control) {
+            return Err(Error::config(
+                "image.scripts",
+                format!("`{}` holds a control character", script.as_str().escape_debug()),
+            ));
+        }
+        let _ = write!(
+            out,
+            "  provisioner \"shell\" {{\n    script           = {}\n    execute_command  = \"cd /var/lib/vend/bake && sudo -n env {{{{ .Vars }}}} \
+               bash '{{{{ .Path }}}}'\"\n    environment_vars = [\"VEND_COMMIT=${{var.commit}}\", \"VEND_AUTHOR=${{var.author}}\", \
+               \"VEND_MESSAGE=${{var.message}}\"]\n  }}\n\n",
+            quoted(script.as_str())
+        );
+    }
+    out.push_str(
+        "  # An image is nobody's yet: no keys, no identity, no history.\n  \
+           provisioner \"shell\" {\n    inline = [\"sudo rm -rf /var/lib/vend/bake /etc/ssh/ssh_host_* /root/.ssh /home/admin/.ssh \
+         /var/lib/cloud/instances\", \"sudo truncate -s 0 /etc/machine-id\"]\n  }\n\n  \
+           post-processor \"manifest\" {\n    output     = \"manifest.json\"\n    strip_path = true\n    \
+           custom_data = {\n      commit = var.commit\n      inputs = var.inputs\n    }\n  }\n}\n",
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_does_not_leave_its_quotes() {
+        assert_eq!(quoted("a\"b\\c\n${d} %{e}"), r#""a\"b\\c\n$${d} %%{e}""#);
+    }
+}

@@ -1,0 +1,190 @@
+//! One environment's flow: the state machine that moves a release, its role, and the rule that starts it.
+
+use model::spec;
+use serde_json::json;
+
+use super::{Scope, home, log_group, machine::machine, scope};
+use crate::synth::{
+    Error, Stack,
+    config::{self, Config},
+    policy::{Grant, Role, arn, grant},
+    template::{Resource, Template, att, re, sub},
+    word::Label,
+};
+
+/// The stack of one environment's flow. `targets`: the foundations into which a release goes, in order.
+pub fn flow(
+    config: &Config,
+    app: &spec::App,
+    environment: &spec::Environment,
+    targets: &[Label],
+) -> Result<Stack, Error> {
+    let default = config::App::default();
+    let scope = scope(config, app, &default)?;
+    let name = format!(
+        "{}-flow-{}-{}-{}",
+        scope.platform(),
+        home(config, &app.app)?,
+        app.app,
+        environment.name
+    );
+    if name.len() > 80 {
+        let why = format!("the flow's name `{name}` is longer than the 80 characters of a state machine's");
+        return Err(Error::config(format!("apps.{}", app.app), why));
+    }
+    let definition = machine(config, app, environment, targets)?;
+    let mut template = Template::new(format!("{}, {}: how a release moves", app.app, environment.name));
+    let path = format!(
+        "/{}/{}/{}/flow/{}",
+        scope.platform(),
+        scope.label,
+        app.app,
+        environment.name
+    );
+    // Step Functions writes into groups below this path without a policy of their own.
+    let path = format!("/aws/vendedlogs/states{path}");
+    template.add(Resource::new(
+        "LogGroup",
+        "AWS::Logs::LogGroup",
+        "What every execution did.",
+        log_group(&scope, &path),
+    ));
+    role(&mut template, &scope, targets);
+    let topics =
+        json!({ "Builds": scope.shared("BuildsTopic"), "Operations": scope.shared("OperationsTopic") });
+    let properties = json!({
+        "StateMachineName": name,
+        "StateMachineType": "STANDARD",
+        "RoleArn": att("FlowRole.Arn"),
+        "DefinitionString": json!({ "Fn::Sub": [format!("{definition:#}"), topics] }),
+        "EncryptionConfiguration": { "Type": "CUSTOMER_MANAGED_KMS_KEY", "KmsKeyId": scope.shared("KeyArn"), "KmsDataKeyReusePeriodSeconds": 300 },
+        "LoggingConfiguration": {
+            "Level": "ALL",
+            "IncludeExecutionData": true,
+            "Destinations": [{ "CloudWatchLogsLogGroup": { "LogGroupArn": att("LogGroup.Arn") } }],
+        },
+        "TracingConfiguration": { "Enabled": true },
+    });
+    let about = "From a commit to traffic, with a way back from every step.";
+    template.add(Resource::new(
+        "Flow",
+        "AWS::StepFunctions::StateMachine",
+        about,
+        properties,
+    ));
+    rule(&mut template, &scope, environment);
+    template.check(&name)?;
+    Ok(Stack {
+        name,
+        region: scope.foundation.region.clone(),
+        template,
+        notes: Vec::new(),
+    })
+}
+
+fn role(template: &mut Template, scope: &Scope<'_>, targets: &[Label]) {
+    let pipeline = scope.name();
+    let releases = targets.iter().map(|label| {
+        let account = scope
+            .config
+            .foundations
+            .get(label)
+            .and_then(|target| target.account.as_ref());
+        let account = account.map_or("${AWS::AccountId}", |account| account.as_str());
+        sub(format!(
+            "arn:${{AWS::Partition}}:iam::{account}:role/{platform}/{platform}-{label}-release",
+            platform = scope.platform()
+        ))
+    });
+    let role = Role::of_service("FlowRole", "The flow: builds, asks, and becomes the release role of each target.", "states.amazonaws.com")
+        .path("flow/")
+        .grants(building(scope))
+        .grant(grant("Ask", "The receiver asks approvers", "lambda:InvokeFunction", [
+            arn("lambda", &format!("function:{pipeline}")),
+            arn("lambda", &format!("function:{pipeline}:*")),
+        ]))
+        .grant(grant(
+            "TakeTurns",
+            "Two releases never move one environment at the same time",
+            "dynamodb:DeleteItem dynamodb:PutItem",
+            [arn("dynamodb", &format!("table/{pipeline}"))],
+        ))
+        .grant(grant("Become", "What is done in a target is done as its release role", "sts:AssumeRole", releases))
+        .grant(grant("Tell", "How it ended", "sns:Publish", [scope.shared("BuildsTopic"), scope.shared("OperationsTopic")]))
+        .grant(grant("Encrypt", "State, table and topics are encrypted", "kms:Decrypt kms:GenerateDataKey", [scope.shared("KeyArn")]))
+        .grant(grant(
+            "Log",
+            "Step Functions asks for the delivery of its log; these calls know no single resources",
+            "logs:CreateLogDelivery logs:DeleteLogDelivery logs:DescribeLogGroups logs:DescribeResourcePolicies logs:GetLogDelivery \
+             logs:ListLogDeliveries logs:PutResourcePolicy logs:UpdateLogDelivery",
+            [json!("*")],
+        ))
+        .grant(grant(
+            "Trace",
+            "Where an execution spent its time; traces know no single resources",
+            "xray:GetSamplingRules xray:GetSamplingTargets xray:PutTelemetryRecords xray:PutTraceSegments",
+            [json!("*")],
+        ));
+    let resource = role
+        .resource(scope.platform(), scope.shared("Boundary"))
+        .skip("CKV_AWS_111", "The delivery of logs knows no single resources.")
+        .skip("CKV_AWS_107", "The delivery of logs knows no single resources.");
+    template.add(resource);
+}
+
+fn building(scope: &Scope<'_>) -> Vec<Grant> {
+    vec![
+        grant(
+            "Build",
+            "Builds, bakes and tests; a flow that is stopped stops them",
+            "codebuild:BatchGetBuilds codebuild:StartBuild codebuild:StopBuild",
+            [arn("codebuild", &format!("project/{}-*", scope.name()))],
+        ),
+        grant(
+            "HearOfBuilds",
+            "Step Functions hears of the end of a build by a rule of its own",
+            "events:DescribeRule events:PutRule events:PutTargets",
+            [arn(
+                "events",
+                "rule/StepFunctionsGetEventForCodeBuildStartBuildRule",
+            )],
+        ),
+    ]
+}
+
+/// Pushes of the environment's branch start the flow.
+fn rule(template: &mut Template, scope: &Scope<'_>, environment: &spec::Environment) {
+    let start = grant(
+        "Start",
+        "A push starts the flow",
+        "states:StartExecution",
+        [re("Flow")],
+    );
+    let role =
+        Role::of_service("StartRole", "The rule: starts the flow.", "events.amazonaws.com").grant(start);
+    template.add(role.resource(scope.platform(), scope.shared("Boundary")));
+    let pattern = json!({
+        "source": ["vend.receiver"],
+        "detail-type": ["push"],
+        "detail": { "app": [scope.app.app.as_str()], "branch": [environment.branch] },
+    });
+    let properties = json!({
+        "Description": format!("A push to {} of {}", environment.branch, scope.app.app),
+        "EventBusName": scope.name(),
+        "EventPattern": pattern,
+        "State": "ENABLED",
+        "Targets": [{
+            "Id": "flow",
+            "Arn": re("Flow"),
+            "RoleArn": att("StartRole.Arn"),
+            "InputPath": "$.detail",
+            "RetryPolicy": { "MaximumEventAgeInSeconds": 3_600, "MaximumRetryAttempts": 20 },
+        }],
+    });
+    template.add(Resource::new(
+        "Push",
+        "AWS::Events::Rule",
+        "A push to the environment's branch.",
+        properties,
+    ));
+}

@@ -1,0 +1,389 @@
+//! `vend.yaml` compiled to Amazon States Language for Step Functions: the same order of a release as on one machine, with
+//! AWS's services in the place of the platform's activities.
+//!
+//! Build and bake side by side, people asked where the environment asks for it, then each target in turn: the idle half
+//! gets the image and hosts, the revision is deployed and found healthy, and the traffic moves. What has to be undone is
+//! what the stack's parameters were. The old half stays for `keep_old`.
+
+mod target;
+
+use model::spec;
+use serde_json::{Map, Value, json};
+
+use super::{Scope, scope};
+use crate::synth::{
+    Error,
+    config::{self, Config, Runtime},
+    word::Label,
+};
+
+/// Seconds for which a release may hold an environment; after it the next one takes its turn.
+const TURN_S: u32 = 24 * 3_600;
+
+/// States by name, in the order in which they were added.
+type States = Map<String, Value>;
+
+/// The definition. It holds `${…}` of CloudFormation: pseudo-parameters, and `${Builds}` and `${Operations}` for the topics.
+pub fn machine(
+    config: &Config,
+    app: &spec::App,
+    environment: &spec::Environment,
+    targets: &[Label],
+) -> Result<Value, Error> {
+    let default = config::App::default();
+    let scope = scope(config, app, &default)?;
+    check(&scope, environment, targets)?;
+    let whole = Whole {
+        scope,
+        environment,
+        targets,
+    };
+    let mut states = States::new();
+    whole.make(&mut states);
+    whole.approve(&mut states);
+    whole.turn(&mut states, "Turn", "Release");
+    whole.release(&mut states);
+    whole.tests(&mut states);
+    whole.end(&mut states);
+    Ok(json!({
+        "Comment": format!("{}, {}: from a commit to traffic", app.app, environment.name),
+        "QueryLanguage": "JSONata",
+        "StartAt": "Make",
+        "States": states,
+    }))
+}
+
+/// Step Functions calls services of its own region only.
+fn check(scope: &Scope<'_>, environment: &spec::Environment, targets: &[Label]) -> Result<(), Error> {
+    for label in targets {
+        let region = &scope.config.foundation(label)?.region;
+        if *region != scope.foundation.region {
+            let why = format!(
+                "`{label}` is in {region} and the pipeline in {}: Step Functions reaches its own region only, so give the app a pipeline there",
+                scope.foundation.region
+            );
+            return Err(Error::config(
+                format!("apps.{}.environments.{}", scope.app.app, environment.name),
+                why,
+            ));
+        }
+    }
+    Ok(())
+}
+
+struct Whole<'c> {
+    scope: Scope<'c>,
+    environment: &'c spec::Environment,
+    targets: &'c [Label],
+}
+
+/// The ARN of an integration.
+fn call(what: &str) -> String {
+    format!("arn:${{AWS::Partition}}:states:::{what}")
+}
+
+/// What AWS got wrong for a moment may go right the next time.
+fn retry() -> Value {
+    json!([{
+        "ErrorEquals": ["States.TaskFailed", "States.Timeout"], "IntervalSeconds": 5, "BackoffRate": 2, "MaxAttempts": 3,
+        "MaxDelaySeconds": 60, "JitterStrategy": "FULL",
+    }])
+}
+
+/// Goes to `next` with what went wrong in `$failure`.
+fn catch(next: &str) -> Value {
+    json!([{ "ErrorEquals": ["States.ALL"], "Assign": { "failure": "{% $states.errorOutput %}" }, "Next": next }])
+}
+
+impl Whole<'_> {
+    fn runtime(&self) -> Runtime {
+        self.scope.runtime(self.environment)
+    }
+
+    fn options(&self) -> Option<&config::Environment> {
+        self.scope.options.environments.get(&self.environment.name)
+    }
+
+    fn bucket(&self) -> String {
+        let scope = &self.scope;
+        format!(
+            "{}-{}-artifacts-${{AWS::AccountId}}-${{AWS::Region}}",
+            scope.platform(),
+            scope.label
+        )
+    }
+
+    /// A build of one of the app's projects, at the push's commit.
+    fn project(&self, word: &str, seconds: i64, more: Value) -> Value {
+        let scope = &self.scope;
+        let mut arguments = json!({
+            "ProjectName": format!("{}-{word}", scope.name()),
+            "EnvironmentVariablesOverride": [
+                { "Name": "VEND_COMMIT", "Type": "PLAINTEXT", "Value": "{% $push.commit %}" },
+                { "Name": "VEND_ENVIRONMENT", "Type": "PLAINTEXT", "Value": self.environment.name.as_str() },
+            ],
+        });
+        match scope.options.repository {
+            Some(_) => arguments["SourceVersion"] = json!("{% $push.commit %}"),
+            None => {
+                let path = format!("{}/source/{}/", self.bucket(), scope.app.app);
+                arguments["SourceLocationOverride"] =
+                    json!(format!("{{% '{path}' & $push.commit & '.zip' %}}"));
+            }
+        }
+        for (key, value) in more.as_object().into_iter().flatten() {
+            arguments[key] = value.clone();
+        }
+        json!({
+            "Type": "Task",
+            "Resource": call("codebuild:startBuild.sync"),
+            "Arguments": arguments,
+            "TimeoutSeconds": seconds,
+        })
+    }
+
+    fn make(&self, states: &mut States) {
+        let app = &self.scope.app.app;
+        let name = format!("$push.commit & '-{}.zip'", self.environment.name);
+        let buildspec = self.environment.build.buildspec.as_ref().map_or_else(
+            // Nothing to build: the revision is the source.
+            || {
+                "version: 0.2\nphases: { build: { commands: ['true'] } }\nartifacts: { files: ['**/*'] }\n"
+                    .to_owned()
+            },
+            ToString::to_string,
+        );
+        let minutes = self.environment.build.timeout.as_mins().clamp(5, 2_160);
+        let artifacts = json!({
+            "Type": "S3", "Location": self.bucket(), "Path": format!("revision/{app}"), "NamespaceType": "NONE",
+            "Name": format!("{{% {name} %}}"), "Packaging": "ZIP",
+        });
+        let more = json!({ "BuildspecOverride": buildspec, "ArtifactsOverride": artifacts, "TimeoutInMinutesOverride": minutes });
+        let mut build = self.project("build", minutes * 60 + 8 * 3_600, more);
+        build["Output"] = json!(format!("{{% 'revision/{app}/' & {name} %}}"));
+        build["End"] = json!(true);
+        let word = if self.runtime() == Runtime::Host {
+            "bake"
+        } else {
+            "pack"
+        };
+        let mut bake = self.project(word, 9 * 3_600, json!({}));
+        bake["Output"] =
+            json!("{% $states.result.Build.ExportedEnvironmentVariables[Name = 'IMAGE'].Value %}");
+        bake["End"] = json!(true);
+        states.insert("Make".to_owned(), json!({
+            "Type": "Pass", "Comment": "What was pushed.", "Assign": { "push": "{% $states.input %}" }, "Next": "BuildAndBake",
+        }));
+        let next = if self.environment.approval.is_some() {
+            "Approve"
+        } else {
+            "Turn"
+        };
+        states.insert(
+            "BuildAndBake".to_owned(),
+            json!({
+                "Type": "Parallel",
+                "Branches": [
+                    { "StartAt": "Build", "States": { "Build": build } },
+                    { "StartAt": "Bake", "States": { "Bake": bake } },
+                ],
+                "Assign": { "revision": "{% $states.result[0] %}", "image": "{% $states.result[1] %}" },
+                "Catch": catch("TellFailure"),
+                "Next": next,
+            }),
+        );
+    }
+
+    /// The question is bound to one image and one revision, neither of which can change.
+    fn approve(&self, states: &mut States) {
+        let Some(approval) = &self.environment.approval else {
+            return;
+        };
+        let state = json!({
+            "Type": "Task",
+            "Comment": "The receiver asks by mail, counts answers, and tells with the token.",
+            "Resource": call("lambda:invoke.waitForTaskToken"),
+            "Arguments": {
+                "FunctionName": self.scope.name(),
+                "Payload": {
+                    "kind": "approval",
+                    "token": "{% $states.context.Task.Token %}",
+                    "app": self.scope.app.app.as_str(),
+                    "environment": self.environment.name.as_str(),
+                    "push": "{% $push %}",
+                    "image": "{% $image %}",
+                    "revision": "{% $revision %}",
+                    "by": approval.by,
+                    "required": approval.required,
+                    "author_may_approve": approval.author_may_approve,
+                },
+            },
+            "TimeoutSeconds": approval.expires.as_secs(),
+            "Assign": { "approval": "{% $states.result %}" },
+            "Catch": catch("TellFailure"),
+            "Next": "Turn",
+        });
+        states.insert("Approve".to_owned(), state);
+    }
+
+    /// Takes the environment, or waits until it is free.
+    fn turn(&self, states: &mut States, name: &str, next: &str) {
+        let state = json!({
+            "Type": "Task",
+            "Comment": "Two releases never move one environment at the same time.",
+            "Resource": call("dynamodb:putItem"),
+            "Arguments": {
+                "TableName": self.scope.name(),
+                "Item": {
+                    "key": { "S": self.lock() },
+                    "owner": { "S": "{% $states.context.Execution.Id %}" },
+                    "expires": { "N": format!("{{% $string($floor($millis() / 1000) + {TURN_S}) %}}") },
+                },
+                "ConditionExpression": "attribute_not_exists(#key) OR #expires < :now OR #owner = :owner",
+                "ExpressionAttributeNames": { "#key": "key", "#expires": "expires", "#owner": "owner" },
+                "ExpressionAttributeValues": {
+                    ":now": { "N": "{% $string($floor($millis() / 1000)) %}" },
+                    ":owner": { "S": "{% $states.context.Execution.Id %}" },
+                },
+            },
+            "TimeoutSeconds": 60,
+            "Retry": [{
+                "ErrorEquals": ["DynamoDB.ConditionalCheckFailedException"],
+                "IntervalSeconds": 30, "BackoffRate": 1, "MaxAttempts": TURN_S / 30,
+            }],
+            "Catch": catch("TellFailure"),
+            "Next": next,
+        });
+        states.insert(name.to_owned(), state);
+    }
+
+    fn lock(&self) -> String {
+        format!("turn/{}", self.environment.name)
+    }
+
+    /// Lets the next one in. What is not held any more is not let go.
+    fn leave(&self, states: &mut States, name: &str, next: &str) {
+        let state = json!({
+            "Type": "Task",
+            "Resource": call("dynamodb:deleteItem"),
+            "Arguments": {
+                "TableName": self.scope.name(),
+                "Key": { "key": { "S": self.lock() } },
+                "ConditionExpression": "#owner = :owner",
+                "ExpressionAttributeNames": { "#owner": "owner" },
+                "ExpressionAttributeValues": { ":owner": { "S": "{% $states.context.Execution.Id %}" } },
+            },
+            "TimeoutSeconds": 60,
+            "Retry": [{ "ErrorEquals": ["States.TaskFailed"], "IntervalSeconds": 5, "BackoffRate": 2, "MaxAttempts": 3 }],
+            "Catch": [{ "ErrorEquals": ["States.ALL"], "Next": next }],
+            "Next": next,
+        });
+        states.insert(name.to_owned(), state);
+    }
+
+    fn release(&self, states: &mut States) {
+        let tested = !self.scope.options.tests.is_empty();
+        let next = if tested { "Tests" } else { "Leave" };
+        let mut map = self.each(target::release(self));
+        map["Comment"] = json!("Each target, one after the other or all at once.");
+        map["Items"] = json!(target::items(self));
+        map["Assign"] = json!({ "released": "{% $states.result %}" });
+        map["Catch"] = catch("LeaveAfterFailure");
+        map["Next"] = json!(next);
+        states.insert("Release".to_owned(), map);
+    }
+
+    /// A Map over targets, whose items are to be given.
+    fn each(&self, processor: Value) -> Value {
+        let parallel = self.options().is_some_and(|options| options.parallel);
+        json!({
+            "Type": "Map",
+            "MaxConcurrency": if parallel { self.targets.len() } else { 1 },
+            "ItemProcessor": processor,
+        })
+    }
+
+    /// Tests run against what serves, while the old half still stands.
+    fn tests(&self, states: &mut States) {
+        let tests = &self.scope.options.tests;
+        if tests.is_empty() {
+            return;
+        }
+        let items: Vec<Value> = tests
+            .iter()
+            .map(|test| json!({ "name": test.name.as_str(), "buildspec": test.buildspec }))
+            .collect();
+        let mut test = self.project(
+            "tests",
+            9 * 3_600,
+            json!({ "BuildspecOverride": "{% $states.input.buildspec %}" }),
+        );
+        test["End"] = json!(true);
+        states.insert("Tests".to_owned(), json!({
+            "Type": "Map",
+            "Items": items,
+            "MaxConcurrency": 3,
+            "ItemProcessor": { "ProcessorConfig": { "Mode": "INLINE" }, "StartAt": "Test", "States": { "Test": test } },
+            "Catch": catch("GoBack"),
+            "Next": "Leave",
+        }));
+        let mut map = self.each(target::back(self));
+        map["Comment"] = json!("The old half takes the traffic again.");
+        map["Items"] = json!("{% $released %}");
+        map["Catch"] = json!([{ "ErrorEquals": ["States.ALL"], "Next": "LeaveAfterFailure" }]);
+        map["Next"] = json!("LeaveAfterFailure");
+        states.insert("GoBack".to_owned(), map);
+    }
+
+    fn end(&self, states: &mut States) {
+        self.leave(states, "Leave", "TellSuccess");
+        let subject = format!("{}, {}", self.scope.app.app, self.environment.name);
+        let told = |topic: &str, text: &str, next: &str| {
+            json!({
+                "Type": "Task",
+                "Resource": call("sns:publish"),
+                "Arguments": { "TopicArn": topic, "Subject": subject, "Message": text },
+                "TimeoutSeconds": 60,
+                "Retry": retry(),
+                "Catch": [{ "ErrorEquals": ["States.ALL"], "Next": next }],
+                "Next": next,
+            })
+        };
+        let live = format!("{{% '{subject}: live at commit ' & $push.commit %}}");
+        // What is changed in place leaves nothing behind.
+        let retire = self
+            .options()
+            .is_none_or(|own| own.strategy != config::Strategy::InPlace);
+        states.insert(
+            "TellSuccess".to_owned(),
+            told("${Builds}", &live, if retire { "Keep" } else { "Live" }),
+        );
+        if retire {
+            self.retire(states);
+        }
+        states.insert("Live".to_owned(), json!({ "Type": "Succeed" }));
+        self.leave(states, "LeaveAfterFailure", "TellFailure");
+        let failed = format!("{{% '{subject}: not released, ' & $failure.Error & ': ' & $failure.Cause %}}");
+        states.insert("TellFailure".to_owned(), told("${Operations}", &failed, "Failed"));
+        let fail =
+            json!({ "Type": "Fail", "Error": "{% $failure.Error %}", "Cause": "{% $failure.Cause %}" });
+        states.insert("Failed".to_owned(), fail);
+    }
+
+    /// The old half goes when nobody will want it back. A release that came meanwhile is not disturbed: it is waited for,
+    /// and a half with traffic stays.
+    fn retire(&self, states: &mut States) {
+        let seconds = self.environment.deploy.keep_old.as_secs().max(1);
+        let keep = json!({
+            "Type": "Wait", "Comment": "Until then, going back is a matter of weights.", "Seconds": seconds, "Next": "TurnToRetire",
+        });
+        states.insert("Keep".to_owned(), keep);
+        self.turn(states, "TurnToRetire", "Retire");
+        let mut map = self.each(target::retire());
+        map["Items"] = json!("{% $released %}");
+        map["Catch"] = catch("LeaveAfterFailure");
+        map["Next"] = json!("LeaveForGood");
+        states.insert("Retire".to_owned(), map);
+        self.leave(states, "LeaveForGood", "Live");
+    }
+}

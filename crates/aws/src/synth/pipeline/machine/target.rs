@@ -1,0 +1,439 @@
+//! What a release does in one target: an environment's stack in one account, as the release role there.
+
+use serde_json::{Value, json};
+
+use super::{States, Whole, call, catch, retry};
+use crate::synth::{
+    config::{Runtime, Strategy},
+    environment::stack_name,
+};
+
+/// Which half has the traffic: `old`; the other gets the release: `new`. At first it is blue.
+const OLD: &str = "$before.GreenRuns = 'yes' and ($before.BlueRuns != 'yes' or $number($before.GreenWeight) > $number($before.BlueWeight)) \
+                   ? 'Green' : $before.BlueRuns = 'yes' ? 'Blue' : 'Green'";
+
+/// The targets, as items of a Map.
+pub(super) fn items(whole: &Whole<'_>) -> Vec<Value> {
+    let scope = &whole.scope;
+    let one = |label| {
+        let account = scope
+            .config
+            .foundations
+            .get(label)
+            .and_then(|target| target.account.as_ref());
+        let copied = account.is_some() && account != scope.foundation.account.as_ref();
+        let account = account.map_or("${AWS::AccountId}", |account| account.as_str());
+        let platform = scope.platform();
+        json!({
+            "stack": stack_name(scope.config, label, &scope.app.app, whole.environment),
+            "role": format!("arn:${{AWS::Partition}}:iam::{account}:role/{platform}/{platform}-{label}-release"),
+            "key": format!("alias/{platform}-{label}"),
+            "copied": copied,
+        })
+    };
+    whole.targets.iter().map(one).collect()
+}
+
+/// The states of one target, from `start` on.
+struct Target {
+    states: States,
+    /// Where a state goes when it fails.
+    on_failure: String,
+}
+
+impl Target {
+    fn new(on_failure: impl Into<String>) -> Self {
+        Self {
+            states: States::new(),
+            on_failure: on_failure.into(),
+        }
+    }
+
+    fn processor(self, start: &str) -> Value {
+        json!({ "ProcessorConfig": { "Mode": "INLINE" }, "StartAt": start, "States": self.states })
+    }
+
+    fn add(&mut self, name: impl Into<String>, state: Value) {
+        self.states.insert(name.into(), state);
+    }
+
+    /// A call of a service, as the target's release role.
+    fn task(&mut self, name: &str, what: &str, arguments: Value, assign: Value, next: &str) {
+        let mut state = json!({
+            "Type": "Task",
+            "Resource": call(&format!("aws-sdk:{what}")),
+            "Credentials": { "RoleArn": "{% $target.role %}" },
+            "Arguments": arguments,
+            "TimeoutSeconds": 120,
+            "Assign": assign,
+            "Retry": retry(),
+            "Catch": catch(&self.on_failure),
+            "Next": next,
+        });
+        if state["Assign"].as_object().is_some_and(serde_json::Map::is_empty) {
+            state
+                .as_object_mut()
+                .expect("a state is an object")
+                .remove("Assign");
+        }
+        self.add(name, state);
+    }
+
+    fn pass(&mut self, name: &str, assign: Value, next: &str) {
+        self.add(name, json!({ "Type": "Pass", "Assign": assign, "Next": next }));
+    }
+
+    /// `name` is left for the first condition that holds, else for `default`.
+    fn choice(&mut self, name: &str, choices: &[(String, &str)], default: &str) {
+        let choices: Vec<Value> = choices
+            .iter()
+            .map(|(condition, next)| json!({ "Condition": format!("{{% {condition} %}}"), "Next": next }))
+            .collect();
+        self.add(
+            name,
+            json!({ "Type": "Choice", "Choices": choices, "Default": default }),
+        );
+    }
+
+    /// Says why, and fails.
+    fn refuse(&mut self, name: &str, error: &str, cause: &str) {
+        let failure = json!({ "failure": { "Error": error, "Cause": cause } });
+        let next = self.on_failure.clone();
+        self.pass(name, failure, &next);
+    }
+
+    /// Brings parameters of the stack to `changes`, an object in JSONata, and waits until CloudFormation is done.
+    /// What is as it should be is not touched.
+    fn update(&mut self, name: &str, changes: &str, next: &str) {
+        let id = |part: &str| format!("{name}{part}");
+        let differs = format!(
+            "$count($filter($keys({changes}), function($k) {{ $lookup($before, $k) != $lookup({changes}, $k) }})) > 0"
+        );
+        self.pass(name, json!({ "asked": false }), &id("Look"));
+        self.look(&id("Look"), &id("Ready"));
+        self.choice(
+            &id("Ready"),
+            &[
+                ("$contains($status, /_IN_PROGRESS$/) and $status != 'UPDATE_COMPLETE_CLEANUP_IN_PROGRESS'".to_owned(), &id("Wait")),
+                (format!("$not({differs})"), next),
+                ("$asked".to_owned(), &id("Refused")),
+            ],
+            &id("Update"),
+        );
+        let parameters = format!(
+            "{{% [$map($keys($before), function($k) {{ ($k in $keys({changes})) \
+               ? {{ 'ParameterKey': $k, 'ParameterValue': $lookup({changes}, $k) }} \
+               : {{ 'ParameterKey': $k, 'UsePreviousValue': true }} }})] %}}"
+        );
+        let arguments = json!({
+            "StackName": "{% $target.stack %}",
+            "UsePreviousTemplate": true,
+            "Capabilities": ["CAPABILITY_NAMED_IAM"],
+            "Parameters": parameters,
+        });
+        self.task(
+            &id("Update"),
+            "cloudformation:updateStack",
+            arguments,
+            json!({ "asked": true }),
+            &id("Wait"),
+        );
+        self.add(
+            id("Wait"),
+            json!({ "Type": "Wait", "Seconds": 10, "Next": id("Look") }),
+        );
+        let cause = "{% 'CloudFormation took the change of ' & $target.stack & ' back: it is ' & $status %}";
+        self.refuse(&id("Refused"), "Vend.Stack", cause);
+    }
+
+    /// What the stack is now: `before`, `outputs`, `status`.
+    fn look(&mut self, name: &str, next: &str) {
+        let assign = json!({
+            "before": "{% $merge($states.result.Stacks[0].Parameters.{ ParameterKey: ParameterValue }) %}",
+            "outputs": "{% $merge($states.result.Stacks[0].Outputs.{ OutputKey: OutputValue }) %}",
+            "status": "{% $states.result.Stacks[0].StackStatus %}",
+        });
+        self.task(
+            name,
+            "cloudformation:describeStacks",
+            json!({ "StackName": "{% $target.stack %}" }),
+            assign,
+            next,
+        );
+    }
+
+    /// Looks every 15 seconds until `good` holds, and fails when `bad` does or it was looked for `minutes`.
+    fn until(&mut self, name: &str, look: Look<'_>, next: &str) {
+        let id = |part: &str| format!("{name}{part}");
+        self.pass(name, json!({ "tries": 0 }), &id("Look"));
+        let mut assign = look.assign;
+        assign["tries"] = json!("{% $tries + 1 %}");
+        self.task(&id("Look"), look.what, look.arguments, assign, &id("Done"));
+        let tries = look.minutes * 4;
+        let refused = id("Refused");
+        let mut choices = vec![(look.good.to_owned(), next)];
+        choices.extend(look.bad.map(|bad| (bad.to_owned(), refused.as_str())));
+        choices.push((format!("$tries >= {tries}"), refused.as_str()));
+        self.choice(&id("Done"), &choices, &id("Wait"));
+        self.add(
+            id("Wait"),
+            json!({ "Type": "Wait", "Seconds": 15, "Next": id("Look") }),
+        );
+        self.refuse(&refused, look.error, look.cause);
+    }
+}
+
+/// What is looked at until it is well.
+struct Look<'l> {
+    what: &'l str,
+    arguments: Value,
+    assign: Value,
+    good: &'l str,
+    bad: Option<&'l str>,
+    minutes: u32,
+    error: &'l str,
+    cause: &'l str,
+}
+
+/// A release into one target.
+pub(super) fn release(whole: &Whole<'_>) -> Value {
+    let strategy = whole
+        .options()
+        .map_or(Strategy::BlueGreen, |options| options.strategy);
+    let host = whole.runtime() == Runtime::Host;
+    let mut target = Target::new("Unwind");
+    target.pass(
+        "Enter",
+        json!({ "target": "{% $states.input %}", "image": "{% $image %}" }),
+        "Look",
+    );
+    let first = if host && items(whole).iter().any(|item| item["copied"] == true) {
+        "Copied"
+    } else {
+        "Start"
+    };
+    target.look("Look", "Choose");
+    if let Strategy::InPlace = strategy {
+        target.pass("Choose", json!({ "old": "Blue", "new": "Blue" }), first);
+    } else {
+        let new = format!("{{% ($now := {OLD}; $now = 'Blue' ? 'Green' : 'Blue') %}}");
+        target.pass(
+            "Choose",
+            json!({ "old": format!("{{% {OLD} %}}"), "new": new }),
+            first,
+        );
+    }
+    if first == "Copied" {
+        copy(&mut target);
+    }
+    let (changes, unwound) = match strategy {
+        Strategy::InPlace => (
+            "{ 'BlueImage': $image, 'BlueRuns': 'yes' }",
+            "{ 'BlueRuns': 'yes' }",
+        ),
+        _ => (
+            "{ ($new & 'Image'): $image, ($new & 'Runs'): 'yes', ($new & 'Weight'): '0', ($old & 'Weight'): '100' }",
+            "{ ($new & 'Runs'): 'no', ($new & 'Weight'): '0', ($old & 'Weight'): '100' }",
+        ),
+    };
+    target.update("Start", changes, if host { "Hosts" } else { "Healthy" });
+    if host {
+        hosts(&mut target, whole);
+    }
+    healthy(
+        &mut target,
+        whole,
+        if strategy == Strategy::InPlace {
+            "Released"
+        } else {
+            "Weights"
+        },
+    );
+    if strategy != Strategy::InPlace {
+        shift(&mut target, strategy);
+    }
+    let output = json!({ "role": "{% $target.role %}", "stack": "{% $target.stack %}", "old": "{% $old %}", "new": "{% $new %}" });
+    target.add(
+        "Released",
+        json!({ "Type": "Pass", "Output": output, "End": true }),
+    );
+    // The way back must not lead into itself.
+    target.on_failure = "NotReleased".into();
+    target.pass("Unwind", json!({ "reason": "{% $failure %}" }), "Back");
+    target.update("Back", unwound, "Unwound");
+    target.pass("Unwound", json!({ "failure": "{% $reason %}" }), "NotReleased");
+    let fail = json!({ "Type": "Fail", "Error": "{% $failure.Error %}", "Cause": "{% $failure.Cause %}" });
+    target.add("NotReleased", fail);
+    target.processor("Enter")
+}
+
+/// An image of another account becomes one of the target's own, under its key.
+fn copy(target: &mut Target) {
+    target.choice("Copied", &[("$target.copied".to_owned(), "Copy")], "Start");
+    let arguments = json!({
+        "SourceImageId": "{% $image %}",
+        "SourceRegion": "${AWS::Region}",
+        "Name": "{% $target.stack & '-' & $states.context.Execution.Name %}",
+        "Description": "{% 'Commit ' & $push.commit %}",
+        "Encrypted": true,
+        "KmsKeyId": "{% $target.key %}",
+        "CopyImageTags": true,
+        "ClientToken": "{% $states.context.Execution.Name %}",
+    });
+    target.task(
+        "Copy",
+        "ec2:copyImage",
+        arguments,
+        json!({ "image": "{% $states.result.ImageId %}" }),
+        "Copying",
+    );
+    let look = Look {
+        what: "ec2:describeImages",
+        arguments: json!({ "ImageIds": ["{% $image %}"] }),
+        assign: json!({ "state": "{% $states.result.Images[0].State %}" }),
+        good: "$state = 'available'",
+        bad: Some("$state in ['failed', 'error', 'invalid']"),
+        minutes: 60,
+        error: "Vend.Image",
+        cause: "{% 'the copy of the image is ' & $state %}",
+    };
+    target.until("Copying", look, "Start");
+}
+
+/// The new half's hosts come up, and CodeDeploy puts the revision on them.
+fn hosts(target: &mut Target, whole: &Whole<'_>) {
+    let least = whole.environment.scaling.min;
+    let good = format!("$up >= {least}");
+    let look = Look {
+        what: "autoscaling:describeAutoScalingGroups",
+        arguments: json!({ "AutoScalingGroupNames": ["{% $lookup($outputs, $new & 'GroupName') %}"] }),
+        assign: json!({ "up": "{% $count($states.result.AutoScalingGroups[0].Instances[LifecycleState = 'InService']) %}" }),
+        good: &good,
+        bad: None,
+        minutes: 30,
+        error: "Vend.Hosts",
+        cause: "{% 'only ' & $string($up) & ' hosts came up' %}",
+    };
+    target.until("Hosts", look, "Deploy");
+    let arguments = json!({
+        "ApplicationName": "{% $target.stack %}",
+        "DeploymentGroupName": "{% $lowercase($new) %}",
+        "Description": "{% $push.commit %}",
+        "FileExistsBehavior": "OVERWRITE",
+        "Revision": {
+            "RevisionType": "S3",
+            "S3Location": { "Bucket": whole.bucket(), "Key": "{% $revision %}", "BundleType": "zip" },
+        },
+    });
+    target.task(
+        "Deploy",
+        "codedeploy:createDeployment",
+        arguments,
+        json!({ "deployment": "{% $states.result.DeploymentId %}" }),
+        "Deploying",
+    );
+    let look = Look {
+        what: "codedeploy:getDeployment",
+        arguments: json!({ "DeploymentId": "{% $deployment %}" }),
+        assign: json!({
+            "state": "{% $states.result.DeploymentInfo.Status %}",
+            "why": "{% ($why := $states.result.DeploymentInfo.ErrorInformation.Message; $exists($why) ? $why : 'it says no more') %}",
+        }),
+        good: "$state = 'Succeeded'",
+        bad: Some("$state in ['Failed', 'Stopped']"),
+        minutes: 240,
+        error: "Vend.Deployment",
+        cause: "{% 'deployment ' & $deployment & ' is ' & $state & ': ' & $why %}",
+    };
+    target.until("Deploying", look, "Healthy");
+}
+
+/// All targets of the new half are well, and as many as there have to be.
+fn healthy(target: &mut Target, whole: &Whole<'_>, next: &str) {
+    let good = format!("$well >= {} and $ill = 0", whole.environment.scaling.min);
+    let health = "$states.result.TargetHealthDescriptions.TargetHealth";
+    let look = Look {
+        what: "elasticloadbalancingv2:describeTargetHealth",
+        arguments: json!({ "TargetGroupArn": "{% $lookup($outputs, $new & 'TargetsArn') %}" }),
+        assign: json!({
+            "well": format!("{{% $count({health}[State = 'healthy']) %}}"),
+            "ill": format!("{{% $count({health}[$not(State in ['healthy', 'draining'])]) %}}"),
+        }),
+        good: &good,
+        bad: None,
+        minutes: 30,
+        error: "Vend.Health",
+        cause: "{% $string($well) & ' hosts are well and ' & $string($ill) & ' are not' %}",
+    };
+    target.until("Healthy", look, next);
+}
+
+/// The traffic moves: at once, or in steps between which no alarm of the new half may ring.
+fn shift(target: &mut Target, strategy: Strategy) {
+    let (weights, pause) = match strategy {
+        Strategy::Canary => ("[10, 100]", 600),
+        Strategy::Linear => ("[10, 20, 30, 40, 50, 60, 70, 80, 90, 100]", 60),
+        _ => ("[100]", 0),
+    };
+    // Without an old half there is nobody to share with.
+    let weights = format!("{{% $lookup($before, $old & 'Runs') = 'yes' ? {weights} : [100] %}}");
+    target.pass("Weights", json!({ "weights": weights, "step": 0 }), "Weight");
+    target.pass("Weight", json!({ "weight": "{% $weights[$step] %}" }), "Shift");
+    target.update(
+        "Shift",
+        "{ ($new & 'Weight'): $string($weight), ($old & 'Weight'): $string(100 - $weight) }",
+        "Shifted",
+    );
+    if pause == 0 {
+        target.add("Shifted", json!({ "Type": "Pass", "Next": "Released" }));
+        return;
+    }
+    target.choice("Shifted", &[("$weight >= 100".to_owned(), "Released")], "Watch");
+    target.add(
+        "Watch",
+        json!({ "Type": "Wait", "Seconds": pause, "Next": "Alarms" }),
+    );
+    target.task(
+        "Alarms",
+        "cloudwatch:describeAlarms",
+        json!({ "AlarmNamePrefix": "{% $target.stack & '-' & $new %}", "StateValue": "ALARM" }),
+        json!({ "ringing": "{% $join([$states.result.MetricAlarms.AlarmName], ', ') %}", "step": "{% $step + 1 %}" }),
+        "Quiet",
+    );
+    target.choice("Quiet", &[("$ringing = ''".to_owned(), "Weight")], "Loud");
+    target.refuse("Loud", "Vend.Alarm", "{% 'an alarm rings: ' & $ringing %}");
+}
+
+/// The states that bring a released target to `changes`.
+fn only(name: &str, changes: &str) -> Value {
+    let id = |part: &str| format!("{name}{part}");
+    let mut target = Target::new(id("Failed"));
+    let assign = json!({
+        "target": "{% $states.input %}", "old": "{% $states.input.old %}", "new": "{% $states.input.new %}",
+    });
+    target.pass(&id("Enter"), assign, name);
+    target.update(name, changes, &id("Done"));
+    target.add(id("Done"), json!({ "Type": "Succeed" }));
+    let fail = json!({ "Type": "Fail", "Error": "{% $failure.Error %}", "Cause": "{% $failure.Cause %}" });
+    target.add(id("Failed"), fail);
+    target.processor(&id("Enter"))
+}
+
+/// The old half takes the traffic again, if it still runs.
+pub(super) fn back(whole: &Whole<'_>) -> Value {
+    let changes = match whole.options().map(|options| options.strategy) {
+        Some(Strategy::InPlace) => "{}",
+        _ => {
+            "($lookup($before, $old & 'Runs') = 'yes' ? { ($new & 'Weight'): '0', ($old & 'Weight'): '100' } : {})"
+        }
+    };
+    only("Return", changes)
+}
+
+/// The old half stops, unless it has the traffic again.
+pub(super) fn retire() -> Value {
+    only(
+        "Stop",
+        "($lookup($before, $old & 'Weight') = '0' ? { ($old & 'Runs'): 'no' } : {})",
+    )
+}

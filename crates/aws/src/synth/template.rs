@@ -1,0 +1,323 @@
+//! A CloudFormation template as a value: resources with meaningful logical ids, in the order in which they are added.
+//!
+//! Source: the CloudFormation user guide, "Template anatomy" and "CloudFormation quotas".
+
+use serde_json::{Map, Value, json};
+
+use super::{Error, yaml};
+
+/// A template may not be longer, in bytes, when it is read from S3.
+pub const MAX_BYTES: usize = 1_000_000;
+/// A template may not be longer, in bytes, when it is sent with the call.
+pub const MAX_INLINE_BYTES: usize = 51_200;
+pub const MAX_RESOURCES: usize = 500;
+pub const MAX_PARAMETERS: usize = 200;
+pub const MAX_OUTPUTS: usize = 200;
+const MAX_DESCRIPTION_BYTES: usize = 1024;
+
+/// One stack's template. Its parts are written in the order in which they were added, so the same input gives the
+/// same bytes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Template {
+    pub about: String,
+    pub parameters: Vec<(String, Value)>,
+    pub conditions: Vec<(String, Value)>,
+    pub resources: Vec<Resource>,
+    pub outputs: Vec<(String, Value)>,
+}
+
+/// One resource. `about` is its comment in YAML.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Resource {
+    pub id: String,
+    pub kind: &'static str,
+    pub about: String,
+    pub properties: Value,
+    /// `Retain` or `Snapshot`: what happens to the data when the resource goes.
+    keep: Option<&'static str>,
+    after: Vec<String>,
+    condition: Option<String>,
+    /// `CreationPolicy` and `UpdatePolicy`.
+    policies: Vec<(&'static str, Value)>,
+    metadata: Map<String, Value>,
+}
+
+impl Resource {
+    pub fn new(
+        id: impl Into<String>,
+        kind: &'static str,
+        about: impl Into<String>,
+        properties: Value,
+    ) -> Self {
+        Self {
+            id: id.into(),
+            kind,
+            about: about.into(),
+            properties,
+            keep: None,
+            after: Vec::new(),
+            condition: None,
+            policies: Vec::new(),
+            metadata: Map::new(),
+        }
+    }
+
+    /// Neither deleting the stack nor replacing the resource takes its data.
+    pub fn retained(mut self) -> Self {
+        self.keep = Some("Retain");
+        self
+    }
+
+    /// A last snapshot is taken before the resource goes.
+    pub fn snapshot(mut self) -> Self {
+        self.keep = Some("Snapshot");
+        self
+    }
+
+    pub fn after(mut self, id: impl Into<String>) -> Self {
+        self.after.push(id.into());
+        self
+    }
+
+    pub fn when(mut self, condition: impl Into<String>) -> Self {
+        self.condition = Some(condition.into());
+        self
+    }
+
+    pub fn policy(mut self, name: &'static str, value: Value) -> Self {
+        self.policies.push((name, value));
+        self
+    }
+
+    /// Says why a rule of a linter does not hold here; the linter reads it, and so do people.
+    pub fn skip(mut self, rule: &str, why: &str) -> Self {
+        match rule.starts_with("CKV") {
+            true => push(
+                &mut self.metadata,
+                "checkov",
+                "skip",
+                json!({ "id": rule, "comment": why }),
+            ),
+            false => {
+                push(&mut self.metadata, "cfn-lint", "config", json!(rule));
+                push(
+                    &mut self.metadata,
+                    "vend",
+                    "ignored",
+                    json!({ "id": rule, "comment": why }),
+                );
+            }
+        }
+        self
+    }
+
+    /// What the resource is for, in words that a reader of the template needs beside single properties.
+    pub fn note(mut self, key: &str, value: Value) -> Self {
+        let entry = self.metadata.entry("vend").or_insert_with(|| json!({}));
+        entry[key] = value;
+        self
+    }
+
+    pub fn metadata(&self) -> &Map<String, Value> {
+        &self.metadata
+    }
+
+    /// The resource as CloudFormation reads it.
+    pub fn body(&self) -> Value {
+        let mut body = Map::new();
+        body.insert("Type".into(), json!(self.kind));
+        if let Some(condition) = &self.condition {
+            body.insert("Condition".into(), json!(condition));
+        }
+        match self.after.as_slice() {
+            [] => {}
+            [one] => drop(body.insert("DependsOn".into(), json!(one))),
+            many => drop(body.insert("DependsOn".into(), json!(many))),
+        }
+        if let Some(keep) = self.keep {
+            body.insert("DeletionPolicy".into(), json!(keep));
+            body.insert("UpdateReplacePolicy".into(), json!(keep));
+        }
+        for (name, value) in &self.policies {
+            body.insert((*name).into(), value.clone());
+        }
+        if !self.metadata.is_empty() {
+            body.insert("Metadata".into(), Value::Object(self.metadata.clone()));
+        }
+        if self.properties.as_object().is_some_and(|own| !own.is_empty()) {
+            body.insert("Properties".into(), self.properties.clone());
+        }
+        Value::Object(body)
+    }
+}
+
+/// cfn-lint wants its ignored rules one level deeper than checkov its skipped ones.
+fn push(metadata: &mut Map<String, Value>, tool: &str, key: &str, item: Value) {
+    let entry = metadata.entry(tool).or_insert_with(|| json!({}));
+    let list = match tool {
+        "cfn-lint" => &mut entry[key]["ignore_checks"],
+        _ => &mut entry[key],
+    };
+    match list.as_array_mut() {
+        Some(list) => list.push(item),
+        None => *list = json!([item]),
+    }
+}
+
+impl Template {
+    pub fn new(about: impl Into<String>) -> Self {
+        Self {
+            about: about.into(),
+            parameters: Vec::new(),
+            conditions: Vec::new(),
+            resources: Vec::new(),
+            outputs: Vec::new(),
+        }
+    }
+
+    pub fn add(&mut self, resource: Resource) {
+        self.resources.push(resource);
+    }
+
+    pub fn parameter(&mut self, id: impl Into<String>, value: Value) {
+        self.parameters.push((id.into(), value));
+    }
+
+    pub fn condition(&mut self, id: impl Into<String>, value: Value) {
+        self.conditions.push((id.into(), value));
+    }
+
+    /// A value for people and for other stacks, exported as `STACK-ID`.
+    pub fn export(&mut self, id: &str, about: &str, value: Value) {
+        let name = sub(format!("${{AWS::StackName}}-{id}"));
+        let output = json!({ "Description": about, "Value": value, "Export": { "Name": name } });
+        self.outputs.push((id.to_owned(), output));
+    }
+
+    /// A value for people only.
+    pub fn output(&mut self, id: &str, about: &str, value: Value) {
+        self.outputs
+            .push((id.to_owned(), json!({ "Description": about, "Value": value })));
+    }
+
+    /// The resource of this id.
+    pub fn resource(&self, id: &str) -> Option<&Resource> {
+        self.resources.iter().find(|resource| resource.id == id)
+    }
+
+    /// The resources of this type.
+    pub fn of<'t>(&'t self, kind: &'t str) -> impl Iterator<Item = &'t Resource> {
+        self.resources
+            .iter()
+            .filter(move |resource| resource.kind == kind)
+    }
+
+    /// The template as CloudFormation reads it.
+    pub fn body(&self) -> Value {
+        let mut body = Map::new();
+        body.insert("AWSTemplateFormatVersion".into(), json!("2010-09-09"));
+        body.insert("Description".into(), json!(self.about));
+        for (name, part) in [("Parameters", &self.parameters), ("Conditions", &self.conditions)] {
+            if !part.is_empty() {
+                body.insert(name.into(), part.iter().cloned().collect::<Map<_, _>>().into());
+            }
+        }
+        let resources = self
+            .resources
+            .iter()
+            .map(|resource| (resource.id.clone(), resource.body()));
+        body.insert("Resources".into(), resources.collect::<Map<_, _>>().into());
+        if !self.outputs.is_empty() {
+            let outputs: Map<String, Value> = self.outputs.iter().cloned().collect();
+            body.insert("Outputs".into(), outputs.into());
+        }
+        Value::Object(body)
+    }
+
+    /// Readable YAML, each resource under its comment.
+    pub fn yaml(&self) -> String {
+        yaml::template(self)
+    }
+
+    /// The same in JSON.
+    pub fn json(&self) -> String {
+        format!("{:#}\n", self.body())
+    }
+
+    /// Refuses what CloudFormation would refuse for its number or size, and an id that stands twice.
+    pub fn check(&self, name: &str) -> Result<(), Error> {
+        let too_large = |what, count, most| Error::TooLarge {
+            stack: name.to_owned(),
+            what,
+            count,
+            most,
+        };
+        let limits = [
+            ("resources", self.resources.len(), MAX_RESOURCES),
+            ("parameters", self.parameters.len(), MAX_PARAMETERS),
+            ("outputs", self.outputs.len(), MAX_OUTPUTS),
+            ("bytes of description", self.about.len(), MAX_DESCRIPTION_BYTES),
+        ];
+        for (what, count, most) in limits {
+            if count > most {
+                return Err(too_large(what, count, most));
+            }
+        }
+        let mut ids: Vec<&str> = self
+            .resources
+            .iter()
+            .map(|resource| resource.id.as_str())
+            .collect();
+        ids.sort_unstable();
+        if let Some(twice) = ids.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(Error::Twice {
+                stack: name.to_owned(),
+                id: twice[0].to_owned(),
+            });
+        }
+        Ok(())
+    }
+}
+
+/// The value of a parameter, or the main name of a resource.
+pub fn re(id: impl Into<String>) -> Value {
+    json!({ "Ref": id.into() })
+}
+
+/// An attribute of a resource: `att("Key.Arn")`.
+pub fn att(id: impl Into<String>) -> Value {
+    json!({ "Fn::GetAtt": id.into() })
+}
+
+/// Text with `${…}` filled in.
+pub fn sub(text: impl Into<String>) -> Value {
+    json!({ "Fn::Sub": text.into() })
+}
+
+/// What another stack exports.
+pub fn import(stack: &str, id: &str) -> Value {
+    json!({ "Fn::ImportValue": format!("{stack}-{id}") })
+}
+
+/// A logical id out of names: `logical(&["blue", "http-rule"])` is `BlueHttpRule`.
+pub fn logical(parts: &[&str]) -> String {
+    let mut id = String::new();
+    for word in parts
+        .iter()
+        .flat_map(|part| part.split(|c: char| !c.is_ascii_alphanumeric()))
+    {
+        let mut letters = word.chars();
+        id.extend(letters.next().map(|first| first.to_ascii_uppercase()));
+        id.push_str(letters.as_str());
+    }
+    id
+}
+
+/// An id for an item of a list that people write: what it is, and four digits of what it says, so that the others keep
+/// theirs when one goes.
+pub fn listed(prefix: &str, text: &str) -> String {
+    use sha2::Digest as _;
+    let digest = sha2::Sha256::digest(text.as_bytes());
+    let words: String = logical(&[text]).chars().take(40).collect();
+    format!("{prefix}{words}{:02x}{:02x}", digest[0], digest[1])
+}

@@ -1,0 +1,130 @@
+//! Everything at once: the stacks of all foundations, of an app's pipeline, flows and environments, and Packer's files.
+
+use std::collections::BTreeMap;
+
+use model::spec;
+
+use super::{
+    Config, Error, Label, Priorities, Runtime, Stack, environment, flow, foundation, machine, packer,
+    pipeline,
+};
+
+/// A file beside the templates: its path, from the directory of the output, and its text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct File {
+    pub path: String,
+    pub text: String,
+}
+
+/// What there is to write, in the order in which stacks are made.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Output {
+    pub stacks: Vec<Stack>,
+    pub files: Vec<File>,
+}
+
+/// All of an app, and the foundations. `priorities` gets what is new.
+pub fn all(config: &Config, app: &spec::App, priorities: &mut Priorities) -> Result<Output, Error> {
+    priorities.check()?;
+    unknown(config, app)?;
+    let mut output = Output {
+        stacks: Vec::new(),
+        files: Vec::new(),
+    };
+    for label in config.foundations.keys() {
+        output.stacks.push(foundation(config, label)?);
+    }
+    output.stacks.push(pipeline(config, app)?);
+    let mut taken = BTreeMap::new();
+    for own in &app.environments {
+        let targets = targets(config, app, own)?;
+        for label in &targets {
+            let stack = environment(config, &app.app, own, label, priorities)?;
+            if let Some(other) = taken.insert(stack.name.clone(), &own.name) {
+                let why = format!("`{other}` and `{}` are both the stack `{}`", own.name, stack.name);
+                return Err(Error::config(format!("apps.{}", app.app), why));
+            }
+            output.stacks.push(stack);
+        }
+        output.stacks.push(flow(config, app, own, &targets)?);
+        files(&mut output.files, config, app, own, &targets)?;
+    }
+    Ok(output)
+}
+
+/// Refuses options of environments that `vend.yaml` does not have.
+fn unknown(config: &Config, app: &spec::App) -> Result<(), Error> {
+    let options = config.apps.get(&app.app);
+    let mut names = options.iter().flat_map(|options| options.environments.keys());
+    match names.find(|name| !app.environments.iter().any(|own| own.name == **name)) {
+        None => Ok(()),
+        Some(name) => {
+            let why = "vend.yaml has no such environment".to_owned();
+            Err(Error::config(
+                format!("apps.{}.environments.{name}", app.app),
+                why,
+            ))
+        }
+    }
+}
+
+/// The foundations into which an environment's releases go, in order.
+fn targets(config: &Config, app: &spec::App, own: &spec::Environment) -> Result<Vec<Label>, Error> {
+    let options = config
+        .apps
+        .get(&app.app)
+        .and_then(|app| app.environments.get(&own.name));
+    let named = options.and_then(|options| options.foundation.clone());
+    let alike = || {
+        config
+            .foundations
+            .keys()
+            .find(|label| label.as_str() == own.name.as_str())
+            .cloned()
+    };
+    let only = || match config.foundations.len() {
+        1 => config.foundations.keys().next().cloned(),
+        _ => None,
+    };
+    let at = || format!("apps.{}.environments.{}.foundation", app.app, own.name);
+    let first = named.or_else(alike).or_else(only);
+    let first = first
+        .ok_or_else(|| Error::config(at(), "there are several foundations: say which one".to_owned()))?;
+    let mut all = vec![first];
+    all.extend(options.iter().flat_map(|options| options.also.iter().cloned()));
+    let mut sorted = all.clone();
+    sorted.sort();
+    if let Some(pair) = sorted.windows(2).find(|pair| pair[0] == pair[1]) {
+        return Err(Error::config(at(), format!("`{}` is named twice", pair[0])));
+    }
+    Ok(all)
+}
+
+fn files(
+    files: &mut Vec<File>,
+    config: &Config,
+    app: &spec::App,
+    own: &spec::Environment,
+    targets: &[Label],
+) -> Result<(), Error> {
+    let definition = machine(config, app, own, targets)?;
+    files.push(File {
+        path: format!("flows/{}-{}.asl.json", app.app, own.name),
+        text: format!("{definition:#}\n"),
+    });
+    let runtime = config
+        .apps
+        .get(&app.app)
+        .and_then(|app| app.environments.get(&own.name))
+        .map(|own| own.runtime);
+    if runtime.unwrap_or_default() != Runtime::Host {
+        return Ok(());
+    }
+    for (name, text) in packer(config, app, own)? {
+        files.push(File {
+            path: format!("packer/{}/{}/{name}", app.app, own.name),
+            text,
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,389 @@
+//! Flows, run by our own interpreter against a small world that answers as AWS's services do.
+
+use std::collections::BTreeMap;
+
+use asl::{Command, Event, Execution, Machine, Status, step};
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+
+use crate::{app, config};
+
+/// One stack, as CloudFormation and the services behind it show it.
+#[derive(Default)]
+struct World {
+    parameters: BTreeMap<String, String>,
+    /// Answers of `describeStacks` until an update is done.
+    busy: u32,
+    status: String,
+    /// Weights of blue after each update.
+    weights: Vec<String>,
+    calls: Vec<String>,
+    /// What the next update ends in, if not well.
+    rolled_back: bool,
+    deployment: &'static str,
+    /// An alarm rings after so many calls about alarms.
+    alarm_after: Option<u32>,
+    alarms: u32,
+    tests_fail: bool,
+    taken: bool,
+}
+
+impl World {
+    fn new(parameters: &[(&str, &str)]) -> Self {
+        let own = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
+        Self {
+            parameters: parameters.iter().map(own).collect(),
+            status: "CREATE_COMPLETE".into(),
+            deployment: "Succeeded",
+            ..Self::default()
+        }
+    }
+
+    fn answer(&mut self, resource: &str, input: &Value) -> Result<Value, (String, String)> {
+        let what = resource
+            .rsplit(":::")
+            .next()
+            .unwrap()
+            .trim_start_matches("aws-sdk:");
+        self.calls.push(what.to_owned());
+        Ok(match what {
+            "codebuild:startBuild.sync"
+                if input["ProjectName"].as_str().unwrap().ends_with("-tests") && self.tests_fail =>
+            {
+                return Err(("States.TaskFailed".into(), "tests failed".into()));
+            }
+            "codebuild:startBuild.sync" => {
+                assert_eq!(input["EnvironmentVariablesOverride"][0]["Value"], "abc123");
+                json!({ "Build": { "ExportedEnvironmentVariables": [{ "Name": "IMAGE", "Value": "ami-new" }] } })
+            }
+            "lambda:invoke.waitForTaskToken" => {
+                assert_eq!(input["Payload"]["image"], "ami-new");
+                assert!(!input["Payload"]["token"].as_str().unwrap().is_empty());
+                json!({ "approved": true })
+            }
+            "dynamodb:putItem" => {
+                if std::mem::take(&mut self.taken) {
+                    return Err(("DynamoDB.ConditionalCheckFailedException".into(), "taken".into()));
+                }
+                json!({})
+            }
+            "dynamodb:deleteItem" | "sns:publish" => json!({}),
+            "cloudformation:describeStacks" => self.describe(),
+            "cloudformation:updateStack" => self.update(input),
+            "autoscaling:describeAutoScalingGroups" => {
+                let up = json!({ "LifecycleState": "InService" });
+                json!({ "AutoScalingGroups": [{ "Instances": [up, up] }] })
+            }
+            "codedeploy:createDeployment" => {
+                assert_eq!(
+                    input["Revision"]["S3Location"]["Key"],
+                    "revision/shop/abc123-production.zip"
+                );
+                json!({ "DeploymentId": "d-1" })
+            }
+            "codedeploy:getDeployment" => json!({ "DeploymentInfo": { "Status": self.deployment } }),
+            "elasticloadbalancingv2:describeTargetHealth" => {
+                let well = json!({ "TargetHealth": { "State": "healthy" } });
+                json!({ "TargetHealthDescriptions": [well, well] })
+            }
+            "cloudwatch:describeAlarms" => {
+                self.alarms += 1;
+                match self.alarm_after.is_some_and(|after| self.alarms > after) {
+                    true => json!({ "MetricAlarms": [{ "AlarmName": "errors" }] }),
+                    false => json!({ "MetricAlarms": [] }),
+                }
+            }
+            "ec2:copyImage" => json!({ "ImageId": "ami-copy" }),
+            "ec2:describeImages" => json!({ "Images": [{ "State": "available" }] }),
+            other => panic!("the world has no {other}"),
+        })
+    }
+
+    fn describe(&mut self) -> Value {
+        if self.busy > 0 {
+            self.busy -= 1;
+            if self.busy == 0 {
+                self.status = "UPDATE_COMPLETE".into();
+            }
+            if self.busy == 0 && std::mem::take(&mut self.rolled_back) {
+                self.status = "UPDATE_ROLLBACK_COMPLETE".into();
+                self.parameters.insert("GreenImage".into(), String::new());
+                self.parameters.insert("GreenRuns".into(), "no".into());
+            }
+        }
+        let parameters: Vec<Value> = self
+            .parameters
+            .iter()
+            .map(|(key, value)| json!({ "ParameterKey": key, "ParameterValue": value }))
+            .collect();
+        let outputs: Vec<Value> = [
+            "BlueGroupName",
+            "GreenGroupName",
+            "BlueTargetsArn",
+            "GreenTargetsArn",
+        ]
+        .iter()
+        .map(|key| json!({ "OutputKey": key, "OutputValue": key }))
+        .collect();
+        json!({ "Stacks": [{ "Parameters": parameters, "Outputs": outputs, "StackStatus": self.status }] })
+    }
+
+    fn update(&mut self, input: &Value) -> Value {
+        assert_eq!(input["UsePreviousTemplate"], true);
+        let given = input["Parameters"].as_array().unwrap();
+        assert_eq!(
+            given.len(),
+            self.parameters.len(),
+            "every parameter is given or kept"
+        );
+        let mut changed = false;
+        for parameter in given {
+            let key = parameter["ParameterKey"].as_str().unwrap();
+            if let Some(value) = parameter["ParameterValue"].as_str() {
+                changed |= self.parameters[key] != value;
+                self.parameters.insert(key.to_owned(), value.to_owned());
+            } else {
+                assert_eq!(parameter["UsePreviousValue"], true);
+            }
+        }
+        assert!(changed, "CloudFormation refuses an update that changes nothing");
+        self.weights.extend(self.parameters.get("BlueWeight").cloned());
+        self.status = "UPDATE_IN_PROGRESS".into();
+        self.busy = 2;
+        json!({})
+    }
+
+    fn is(&self, key: &str, value: &str) {
+        assert_eq!(self.parameters[key], value, "{key} of {:?}", self.parameters);
+    }
+}
+
+/// Runs the flow of the environment to its end.
+fn run(options: &str, world: &mut World) -> Status {
+    let config = config(options);
+    let app = app("{ min: 2, max: 4 }");
+    let own = &app.environments[0];
+    let mut targets = vec!["production".parse().unwrap()];
+    targets.extend(config.apps[&app.app].environments[&own.name].also.iter().cloned());
+    let definition = aws::synth::machine(&config, &app, own, &targets).unwrap();
+    let text = filled(&definition.to_string());
+    let machine = Machine::parse(&text).unwrap_or_else(|problems| panic!("{problems:#?}"));
+    let mut execution = Execution::new();
+    let mut at: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+    let mut events = vec![Event::Start {
+        id: "arn:aws:states:eu-central-1:111111111111:execution:f:1".into(),
+        name: "1".into(),
+        input: json!({ "app": "shop", "branch": "main", "commit": "abc123", "author": "a", "message": "m" }),
+        role: "arn:aws:iam::111111111111:role/f".into(),
+        machine_id: "arn:aws:states:eu-central-1:111111111111:stateMachine:f".into(),
+        machine_name: "f".into(),
+        seed: [1, 2],
+    }];
+    let mut timers: BTreeMap<u64, Timestamp> = BTreeMap::new();
+    for _ in 0..20_000 {
+        let Some(event) = events.pop() else {
+            // Nothing else to do: the next timer.
+            let Some((&timer, &when)) = timers.iter().min_by_key(|(_, when)| **when) else {
+                break;
+            };
+            timers.remove(&timer);
+            at = at.max(when);
+            events.push(Event::TimerFired { timer });
+            continue;
+        };
+        let outcome = step(&machine, execution, &event, at);
+        execution = outcome.execution;
+        at += SignedDuration::from_millis(1);
+        for command in outcome.commands {
+            match command {
+                Command::Schedule {
+                    task,
+                    resource,
+                    input,
+                    role,
+                    ..
+                } => {
+                    let is_own = !resource.contains("aws-sdk");
+                    assert!(
+                        is_own || role.is_some_and(|role| role.contains("-release")),
+                        "{resource} has no role"
+                    );
+                    events.push(match world.answer(&resource, &input) {
+                        Ok(output) => Event::TaskSucceeded { task, output },
+                        Err((error, cause)) => Event::TaskFailed {
+                            task,
+                            error: Some(error),
+                            cause: Some(cause),
+                        },
+                    });
+                }
+                Command::StartTimer { timer, at } => drop(timers.insert(timer, at)),
+                Command::CancelTimer { timer } => drop(timers.remove(&timer)),
+                _ => {}
+            }
+        }
+    }
+    execution.status().clone()
+}
+
+/// What CloudFormation fills in.
+fn filled(text: &str) -> String {
+    text.replace("${AWS::Partition}", "aws")
+        .replace("${AWS::AccountId}", "111111111111")
+        .replace("${AWS::Region}", "eu-central-1")
+        .replace("${Builds}", "arn:aws:sns:eu-central-1:111111111111:builds")
+        .replace(
+            "${Operations}",
+            "arn:aws:sns:eu-central-1:111111111111:operations",
+        )
+}
+
+const FIRST: [(&str, &str); 7] = [
+    ("BaseImage", "/aws/service/debian"),
+    ("BlueImage", ""),
+    ("BlueRuns", "no"),
+    ("BlueWeight", "100"),
+    ("GreenImage", ""),
+    ("GreenRuns", "no"),
+    ("GreenWeight", "0"),
+];
+
+const LIVE: [(&str, &str); 7] = [
+    ("BaseImage", "/aws/service/debian"),
+    ("BlueImage", "ami-old"),
+    ("BlueRuns", "yes"),
+    ("BlueWeight", "100"),
+    ("GreenImage", ""),
+    ("GreenRuns", "no"),
+    ("GreenWeight", "0"),
+];
+
+fn failure(status: &Status) -> String {
+    match status {
+        Status::Failed { error, cause } => format!("{error:?} {cause:?}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_first_release_goes_to_blue_and_gets_all_at_once() {
+    let mut world = World::new(&FIRST);
+    let status = run("strategy = 'canary'", &mut world);
+    assert_eq!(status.as_str(), "SUCCEEDED", "{status:?}");
+    world.is("BlueImage", "ami-new");
+    world.is("BlueRuns", "yes");
+    world.is("BlueWeight", "100");
+    world.is("GreenRuns", "no");
+    assert_eq!(world.alarms, 0, "there is nobody to share the traffic with");
+}
+
+#[test]
+fn the_next_release_goes_to_the_idle_half_and_the_old_one_stops() {
+    let mut world = World::new(&LIVE);
+    world.taken = true;
+    let status = run("", &mut world);
+    assert_eq!(status.as_str(), "SUCCEEDED", "{status:?}");
+    world.is("GreenImage", "ami-new");
+    world.is("GreenWeight", "100");
+    world.is("BlueWeight", "0");
+    world.is("BlueRuns", "no");
+    world.is("BlueImage", "ami-old");
+}
+
+#[test]
+fn a_canary_and_a_line_move_in_their_steps() {
+    let mut world = World::new(&LIVE);
+    assert_eq!(run("strategy = 'canary'", &mut world).as_str(), "SUCCEEDED");
+    assert_eq!(world.weights, ["100", "90", "0", "0"]);
+    let mut world = World::new(&LIVE);
+    assert_eq!(run("strategy = 'linear'", &mut world).as_str(), "SUCCEEDED");
+    assert_eq!(
+        world.weights,
+        [
+            "100", "90", "80", "70", "60", "50", "40", "30", "20", "10", "0", "0"
+        ]
+    );
+}
+
+#[test]
+fn an_alarm_brings_all_traffic_back() {
+    let mut world = World::new(&LIVE);
+    world.alarm_after = Some(2);
+    let status = run("strategy = 'linear'", &mut world);
+    assert!(failure(&status).contains("Vend.Alarm"), "{status:?}");
+    world.is("BlueWeight", "100");
+    world.is("GreenWeight", "0");
+    world.is("GreenRuns", "no");
+    world.is("BlueRuns", "yes");
+    assert_eq!(
+        world
+            .calls
+            .iter()
+            .filter(|call| *call == "dynamodb:deleteItem")
+            .count(),
+        1
+    );
+}
+
+#[test]
+fn a_deployment_that_fails_leaves_the_old_half_serving() {
+    let mut world = World::new(&LIVE);
+    world.deployment = "Failed";
+    let status = run("", &mut world);
+    assert!(
+        failure(&status).contains("deployment d-1 is Failed"),
+        "{status:?}"
+    );
+    world.is("BlueWeight", "100");
+    world.is("GreenRuns", "no");
+}
+
+#[test]
+fn a_change_that_cloudformation_takes_back_is_not_tried_for_ever() {
+    let mut world = World::new(&LIVE);
+    world.rolled_back = true;
+    let status = run("", &mut world);
+    assert!(
+        failure(&status).contains("UPDATE_ROLLBACK_COMPLETE"),
+        "{status:?}"
+    );
+    world.is("BlueWeight", "100");
+    assert_eq!(
+        world
+            .calls
+            .iter()
+            .filter(|call| *call == "cloudformation:updateStack")
+            .count(),
+        1
+    );
+}
+
+#[test]
+fn failing_tests_bring_the_old_half_back() {
+    let mut world = World::new(&LIVE);
+    world.tests_fail = true;
+    let status = run("tests", &mut world);
+    assert!(failure(&status).contains("tests failed"), "{status:?}");
+    world.is("BlueWeight", "100");
+    world.is("GreenWeight", "0");
+    world.is("BlueRuns", "yes");
+}
+
+#[test]
+fn in_place_changes_the_only_half() {
+    let mut world = World::new(&[("BaseImage", "b"), ("BlueImage", "ami-old"), ("BlueRuns", "yes")]);
+    let status = run("strategy = 'in-place'", &mut world);
+    assert_eq!(status.as_str(), "SUCCEEDED", "{status:?}");
+    world.is("BlueImage", "ami-new");
+}
+
+#[test]
+fn an_image_of_another_account_is_copied() {
+    let mut world = World::new(&LIVE);
+    let status = run("also = ['other']", &mut world);
+    assert_eq!(status.as_str(), "SUCCEEDED", "{status:?}");
+    assert_eq!(
+        world.calls.iter().filter(|call| *call == "ec2:copyImage").count(),
+        1
+    );
+}

@@ -1,0 +1,413 @@
+//! What holds of every template, whatever was asked for.
+
+use aws::synth::{Config, MAX_BYTES, Priorities, Resource, Template, all, environment, foundation};
+use model::spec;
+use serde_json::Value;
+
+fn every(check: impl Fn(&str, &Template)) {
+    assert!(crate::matrix::matrix().len() > 100);
+    crate::matrix::matrix()
+        .iter()
+        .for_each(|stack| check(&stack.name, &stack.template));
+}
+
+fn each<'t>(template: &'t Template, kind: &'static str) -> impl Iterator<Item = (&'t str, &'t Value)> {
+    template
+        .of(kind)
+        .map(|resource| (resource.id.as_str(), &resource.properties))
+}
+
+#[test]
+fn every_role_is_inside_the_boundary_and_below_the_platforms_path() {
+    every(|name, template| {
+        for (id, role) in each(template, "AWS::IAM::Role") {
+            assert!(!role["PermissionsBoundary"].is_null(), "{name} {id}");
+            assert!(
+                role["Path"].as_str().unwrap().starts_with("/vend/"),
+                "{name} {id}"
+            );
+        }
+        assert_eq!(
+            template.of("AWS::IAM::User").count() + template.of("AWS::IAM::AccessKey").count(),
+            0,
+            "{name}"
+        );
+    });
+}
+
+#[test]
+fn every_store_is_encrypted() {
+    every(|name, template| {
+        for (kind, key) in [
+            ("AWS::Logs::LogGroup", "KmsKeyId"),
+            ("AWS::SNS::Topic", "KmsMasterKeyId"),
+            ("AWS::SecretsManager::Secret", "KmsKeyId"),
+            ("AWS::RDS::DBCluster", "KmsKeyId"),
+            ("AWS::CodeBuild::Project", "EncryptionKey"),
+            ("AWS::CloudTrail::Trail", "KMSKeyId"),
+        ] {
+            for (id, properties) in each(template, kind) {
+                assert!(!properties[key].is_null(), "{name} {id}");
+            }
+        }
+        for (id, bucket) in each(template, "AWS::S3::Bucket") {
+            let rule = &bucket["BucketEncryption"]["ServerSideEncryptionConfiguration"][0]["ServerSideEncryptionByDefault"];
+            let wanted = if id == "LogsBucket" { "AES256" } else { "aws:kms" };
+            assert_eq!(rule["SSEAlgorithm"], wanted, "{name} {id}");
+        }
+        for (id, database) in each(template, "AWS::RDS::DBInstance") {
+            let member = !database["DBClusterIdentifier"].is_null();
+            assert!(
+                member || (database["StorageEncrypted"] == true && !database["KmsKeyId"].is_null()),
+                "{name} {id}"
+            );
+        }
+        for (id, launch) in each(template, "AWS::EC2::LaunchTemplate") {
+            for disk in launch["LaunchTemplateData"]["BlockDeviceMappings"]
+                .as_array()
+                .unwrap()
+            {
+                assert_eq!(disk["Ebs"]["Encrypted"], true, "{name} {id}");
+                assert!(!disk["Ebs"]["KmsKeyId"].is_null(), "{name} {id}");
+            }
+            assert_eq!(
+                launch["LaunchTemplateData"]["MetadataOptions"]["HttpTokens"], "required",
+                "{name} {id}"
+            );
+            assert!(launch["LaunchTemplateData"]["KeyName"].is_null(), "{name} {id}");
+        }
+        for (id, table) in each(template, "AWS::DynamoDB::Table") {
+            assert_eq!(table["SSESpecification"]["SSEType"], "KMS", "{name} {id}");
+        }
+    });
+}
+
+#[test]
+fn no_store_is_public() {
+    every(|name, template| {
+        for (id, bucket) in each(template, "AWS::S3::Bucket") {
+            let block = bucket["PublicAccessBlockConfiguration"].as_object().unwrap();
+            assert!(
+                block.len() == 4 && block.values().all(|closed| *closed == true),
+                "{name} {id}"
+            );
+            assert_eq!(
+                bucket["VersioningConfiguration"]["Status"], "Enabled",
+                "{name} {id}"
+            );
+            let policy = template.resource(&format!("{id}Policy")).unwrap();
+            let first = &policy.properties["PolicyDocument"]["Statement"][0];
+            assert_eq!(
+                (&first["Effect"], &first["Sid"]),
+                (&"Deny".into(), &"TlsOnly".into()),
+                "{name} {id}"
+            );
+        }
+        for (id, database) in each(template, "AWS::RDS::DBInstance") {
+            assert_eq!(database["PubliclyAccessible"], false, "{name} {id}");
+        }
+        for (id, subnet) in each(template, "AWS::EC2::Subnet") {
+            assert_eq!(subnet["MapPublicIpOnLaunch"], false, "{name} {id}");
+        }
+    });
+}
+
+#[test]
+fn the_world_reaches_load_balancers_only_and_on_two_ports() {
+    every(|name, template| {
+        for (id, group) in each(template, "AWS::EC2::SecurityGroup") {
+            assert!(
+                !group["SecurityGroupEgress"].as_array().unwrap().is_empty(),
+                "{name} {id} would let everything out"
+            );
+            for rule in group["SecurityGroupIngress"].as_array().unwrap() {
+                let world = rule["CidrIp"] == "0.0.0.0/0" || rule["CidrIpv6"] == "::/0";
+                let port =
+                    rule["FromPort"] == rule["ToPort"] && (rule["FromPort"] == 80 || rule["FromPort"] == 443);
+                assert!(!world || (id == "BalancerGroup" && port), "{name} {id}: {rule}");
+            }
+        }
+        for (id, rule) in each(template, "AWS::EC2::SecurityGroupIngress") {
+            assert_ne!(rule["CidrIp"], "0.0.0.0/0", "{name} {id}");
+        }
+    });
+}
+
+#[test]
+fn the_isolated_tier_has_no_way_out() {
+    every(|name, template| {
+        for (id, route) in each(template, "AWS::EC2::Route") {
+            assert_ne!(route["RouteTableId"]["Ref"], "IsolatedRoutes", "{name} {id}");
+        }
+        for (id, endpoint) in each(template, "AWS::EC2::VPCEndpoint") {
+            assert!(!endpoint.to_string().contains("Isolated"), "{name} {id}");
+        }
+        for (id, subnets) in each(template, "AWS::RDS::DBSubnetGroup") {
+            assert!(subnets.to_string().contains("IsolatedSubnets"), "{name} {id}");
+        }
+    });
+}
+
+fn statements(document: &Value) -> &Vec<Value> {
+    document["Statement"].as_array().unwrap()
+}
+
+#[test]
+fn every_permission_has_its_reason_and_none_is_for_everything() {
+    every(|name, template| {
+        for resource in &template.resources {
+            let documents: Vec<&Value> = match resource.kind {
+                "AWS::IAM::Role" => resource.properties["Policies"]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .map(|own| &own["PolicyDocument"])
+                    .collect(),
+                "AWS::IAM::ManagedPolicy" if resource.id != "Boundary" => {
+                    vec![&resource.properties["PolicyDocument"]]
+                }
+                _ => continue,
+            };
+            let why = &resource
+                .metadata()
+                .get("vend")
+                .map_or(Value::Null, |own| own["why"].clone());
+            for statement in documents.iter().flat_map(|document| statements(document)) {
+                let sid = statement["Sid"].as_str().unwrap();
+                assert!(
+                    why[sid].as_str().is_some_and(|why| why.len() > 10),
+                    "{name} {} {sid} has no reason",
+                    resource.id
+                );
+                for action in statement["Action"].as_array().unwrap() {
+                    let action = action.as_str().unwrap();
+                    let look = action.split(':').nth(1).unwrap().starts_with("Describe");
+                    assert!(
+                        !action.contains('*') || look,
+                        "{name} {} {sid}: {action}",
+                        resource.id
+                    );
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn policies_are_as_long_as_iam_takes_them() {
+    // Names are longer when they are filled in; what JSON needs around them is shorter. The margin covers the difference.
+    let size = |document: &Value| document.to_string().len();
+    every(|name, template| {
+        for (id, role) in each(template, "AWS::IAM::Role") {
+            let inline: usize = role["Policies"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .map(|own| size(&own["PolicyDocument"]))
+                .sum();
+            assert!(inline < 9_000, "{name} {id}: {inline}");
+            assert!(
+                role["ManagedPolicyArns"]
+                    .as_array()
+                    .is_none_or(|arns| arns.len() <= 10),
+                "{name} {id}"
+            );
+        }
+        for (id, policy) in each(template, "AWS::IAM::ManagedPolicy") {
+            assert!(size(&policy["PolicyDocument"]) < 5_500, "{name} {id}");
+        }
+        for (id, bucket) in each(template, "AWS::KMS::Key") {
+            assert!(size(&bucket["KeyPolicy"]) < 30_000, "{name} {id}");
+        }
+    });
+}
+
+#[test]
+fn the_boundary_denies_identities_without_it() {
+    every(|name, template| {
+        let Some(boundary) = template.resource("Boundary") else {
+            return;
+        };
+        let all = statements(&boundary.properties["PolicyDocument"]);
+        let deny = all
+            .iter()
+            .find(|one| one["Sid"] == "NoIdentityWithoutThisBoundary")
+            .unwrap();
+        assert_eq!(deny["Effect"], "Deny");
+        let own = deny["Condition"]["StringNotEquals"]["iam:PermissionsBoundary"]["Fn::Sub"]
+            .as_str()
+            .unwrap();
+        assert!(
+            own.ends_with(":policy/vend/vend-production-boundary") || own.contains("-boundary"),
+            "{name} {own}"
+        );
+        for action in [
+            "iam:CreateRole",
+            "iam:CreateUser",
+            "iam:PutRolePolicy",
+            "iam:AttachRolePolicy",
+            "iam:PutRolePermissionsBoundary",
+        ] {
+            assert!(
+                deny["Action"].as_array().unwrap().iter().any(|one| one == action),
+                "{name} {action}"
+            );
+        }
+    });
+}
+
+#[test]
+fn templates_fit_and_their_ids_are_ids() {
+    every(|name, template| {
+        assert!(template.yaml().len() < MAX_BYTES, "{name}");
+        template.check(name).unwrap();
+        for Resource { id, .. } in &template.resources {
+            assert!(
+                id.len() <= 255 && id.bytes().all(|b| b.is_ascii_alphanumeric()),
+                "{name} {id}"
+            );
+        }
+    });
+}
+
+/// What a change of the options leaves as it is.
+fn kept(before: &Template, after: &Template, but: &[&str]) {
+    for resource in &before.resources {
+        if but.iter().any(|prefix| resource.id.starts_with(prefix)) {
+            continue;
+        }
+        assert_eq!(
+            Some(resource),
+            after.resource(&resource.id),
+            "{} changed",
+            resource.id
+        );
+    }
+}
+
+fn one(options: &str) -> Template {
+    let text =
+        format!("[foundations.production]\nregion = 'eu-central-1'\ndomain = 'a.example.com'\n{options}\n");
+    foundation(&toml::from_str(&text).unwrap(), &"production".parse().unwrap())
+        .unwrap()
+        .template
+}
+
+#[test]
+fn a_change_of_one_option_leaves_the_rest_of_a_foundation() {
+    let plain = one("mail = { operations = ['m@x.example'] }");
+    kept(
+        &plain,
+        &one("mail = { operations = ['a@x.example', 'm@x.example', 'z@x.example'] }"),
+        &[],
+    );
+    kept(
+        &plain,
+        &one("mail = { operations = ['m@x.example'] }\nfirewall = true"),
+        &[],
+    );
+    kept(
+        &plain,
+        &one("mail = { operations = ['m@x.example'] }\nnetwork = { endpoints = ['ssm'] }"),
+        &[],
+    );
+    // What lists all zones changes with a third; no subnet moves.
+    let third = one("mail = { operations = ['m@x.example'] }\nnetwork = { zones = '3' }");
+    kept(&plain, &third, &["Balancer", "S3Endpoint", "DynamodbEndpoint"]);
+}
+
+#[test]
+fn a_change_of_one_option_leaves_the_rest_of_an_environment() {
+    let made = |options: &str, priorities: &mut Priorities| {
+        let config = crate::config(options);
+        let app = crate::app("{ min: 1, max: 2 }");
+        environment(
+            &config,
+            &app.app,
+            &app.environments[0],
+            &"production".parse().unwrap(),
+            priorities,
+        )
+        .unwrap()
+        .template
+    };
+    let mut priorities = Priorities::default();
+    let plain = made(
+        "domains = [{ host = 'm.example.org', zone = 'Z0DEF' }]",
+        &mut priorities,
+    );
+    let more =
+        "domains = [{ host = 'a.example.org', zone = 'Z0DEF' }, { host = 'm.example.org', zone = 'Z0DEF' }]";
+    kept(&plain, &made(more, &mut priorities), &[]);
+    kept(
+        &plain,
+        &made(
+            "domains = [{ host = 'm.example.org', zone = 'Z0DEF' }]\nplain_http = true",
+            &mut priorities,
+        ),
+        &[],
+    );
+    let scaling = "domains = [{ host = 'm.example.org', zone = 'Z0DEF' }]\nscaling = { requests = 10 }";
+    kept(
+        &plain,
+        &made(scaling, &mut priorities),
+        &["BlueByCpu", "GreenByCpu"],
+    );
+}
+
+#[test]
+fn what_contradicts_itself_is_refused() {
+    let refused = |text: &str| {
+        let config: Config = toml::from_str(text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+        let (app, _) =
+            spec::App::parse("app: shop\nenvironments: { live: {} }\n", "vend.yaml", &|_| true).unwrap();
+        all(&config, &app, &mut Priorities::default())
+            .unwrap_err()
+            .to_string()
+    };
+    let base = "region = 'eu-central-1'\ndomain = 'a.example.com'\n";
+    let overlap = format!(
+        "[foundations.production]\n{base}[foundations.other]\n{base}network = {{ cidr = '10.3.16.0/20' }}\n"
+    );
+    assert!(
+        refused(&overlap).contains("overlaps that of `other`"),
+        "{}",
+        refused(&overlap)
+    );
+    let nat = format!("[foundations.production]\n{base}network = {{ nat = 'none' }}\n");
+    assert!(
+        refused(&nat).contains("hosts need the endpoint"),
+        "{}",
+        refused(&nat)
+    );
+    let options =
+        |more: &str| format!("[foundations.production]\n{base}[apps.shop.environments.live]\n{more}\n");
+    for (more, why) in [
+        ("scaling = { spot = 1, warm = 1 }", "Spot market"),
+        (
+            "runtime = 'fargate'\nstrategy = 'in-place'",
+            "never changed in place",
+        ),
+        ("domains = [{ host = 'x.example.org' }]", "neither `zone`"),
+        ("scaling = { cpu = 0 }", "percentage"),
+        (
+            "scaling = { schedule = [{ cron = 'now', min = 1 }] }",
+            "five fields of cron",
+        ),
+        (
+            "placement = { wavelength = 'eu-central-1-wl1-ber-wlz-1' }\ndedicated_balancer = true",
+            "weighted DNS",
+        ),
+        ("placement = { local_zone = 'us-west-2-lax-1a' }", "not made yet"),
+        ("foundation = 'nowhere'", "no foundation `nowhere`"),
+    ] {
+        let said = refused(&options(more));
+        assert!(said.contains(why), "{more}: {said}");
+    }
+    let alone = format!("[foundations.production]\n{base}[apps.shop.environments.gone]\n");
+    assert!(
+        refused(&alone).contains("no such environment"),
+        "{}",
+        refused(&alone)
+    );
+}

@@ -1,0 +1,35 @@
+//! Templates, flows and Packer's files, as goldens, by laws, and by what others wrote to check them.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod flow;
+mod golden;
+mod law;
+mod matrix;
+mod tools;
+
+use aws::synth::Config;
+use model::spec;
+
+/// A platform with two foundations. `options` is what the app's production wants, or `tests` for an app with tests.
+fn config(options: &str) -> Config {
+    let (tests, options) = match options {
+        "tests" => ("tests = [{ name = 'smoke', buildspec = 'smoke.yml' }]", ""),
+        options => ("", options),
+    };
+    let text = format!(
+        "[foundations.production]\nregion = 'eu-central-1'\naccount = '111111111111'\ndomain = 'apps.example.com'\n\
+         [foundations.other]\nregion = 'eu-central-1'\naccount = '222222222222'\ndomain = 'other.example.com'\n\
+         deploys_from = 'production'\nnetwork = {{ cidr = '10.7.0.0/16' }}\n\
+         [apps.shop]\npipeline = 'production'\n{tests}\n[apps.shop.environments.production]\n{options}\n"
+    );
+    toml::from_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"))
+}
+
+/// An app with one environment that asks for approval.
+fn app(scaling: &str) -> spec::App {
+    let text = format!(
+        "app: shop\nhost: {{ env: {{ A: b }} }}\nenvironments:\n  production:\n    approval: {{ required: 1 }}\n    scaling: {scaling}\n"
+    );
+    spec::App::parse(&text, "vend.yaml", &|_| true).unwrap().0
+}

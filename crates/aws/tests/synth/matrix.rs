@@ -1,0 +1,134 @@
+//! Stacks of many combinations of options.
+
+use aws::synth::{Config, Priorities, Stack, all, environment, foundation};
+use model::spec;
+
+/// Every so many combinations of a foundation's options, and of an environment's, and all of the case `shop`.
+pub fn matrix() -> &'static [Stack] {
+    static ALL: std::sync::LazyLock<Vec<Stack>> =
+        std::sync::LazyLock::new(|| [foundations(), environments(), shop()].concat());
+    &ALL
+}
+
+/// Picks the item for combination `n`: digits of `n` in a mixed base.
+struct Pick(usize);
+
+impl Pick {
+    fn one<T: Copy>(&mut self, items: &[T]) -> T {
+        let item = items[self.0 % items.len()];
+        self.0 /= items.len();
+        item
+    }
+}
+
+fn foundations() -> Vec<Stack> {
+    let needed = "endpoints = ['codedeploy', 'codedeploy-commands-secure', 'ec2messages', 'logs', 'secretsmanager', 'ssm', 'ssmmessages'], ";
+    let mut stacks = Vec::new();
+    for n in 0..64 {
+        let mut pick = Pick(n);
+        let nat = pick.one(&["per-zone", "one", "instance", "none"]);
+        let zones = pick.one(&["2", "3"]);
+        let endpoints = if nat == "none" {
+            needed
+        } else {
+            pick.one(&["", "endpoints = ['sts', 'ecr-dkr'], "])
+        };
+        let (trail, firewall) = pick.one(&[("true", "true"), ("false", "false")]);
+        let more = pick.one(&[
+            "",
+            "zone = 'Z0ABC'\nprotected = false\nbudget = 0\nslack = { workspace = 'T01', channel = 'C01' }\n\
+                                   mail = { operations = ['a@b.example', 'c@d.example'] }",
+        ]);
+        let text = format!(
+            "[foundations.production]\nregion = 'eu-central-1'\ndomain = 'a.example.com'\ntrail = {trail}\nfirewall = {firewall}\n{more}\n\
+             network = {{ {endpoints}cidr = '10.{}.0.0/16', nat = '{nat}', zones = '{zones}' }}\n",
+            20 + n
+        );
+        let config: Config = toml::from_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+        let mut stack = foundation(&config, &"production".parse().unwrap()).unwrap();
+        stack.name = format!("foundation-{n}");
+        stacks.push(stack);
+    }
+    stacks
+}
+
+fn environments() -> Vec<Stack> {
+    let mut stacks = Vec::new();
+    // Prime to all the bases, so that the combinations are spread over all there are.
+    for n in (0..3 * 4 * 7 * 2 * 2 * 2 * 3 * 4).step_by(61) {
+        let mut pick = Pick(n);
+        let runtime = pick.one(&["host", "fargate", "ec2"]);
+        let strategy = pick.one(&["blue-green", "canary", "linear", "in-place"]);
+        let engine = pick.one(&[
+            "",
+            "mariadb",
+            "mysql",
+            "postgres",
+            "aurora-mysql",
+            "aurora-postgres",
+            "default",
+        ]);
+        let (dedicated, plain, bare) = (
+            pick.one(&[true, false]),
+            pick.one(&[true, false]),
+            pick.one(&[true, false]),
+        );
+        let domains = pick.one(&[
+            "",
+            "{ host = 'x.example.org', zone = 'Z0DEF' }",
+            "{ host = 'y.example.org', certificate = 'arn:aws:acm:eu-central-1:111111111111:certificate/a' }",
+        ]);
+        let scaling = pick.one(&[
+            "",
+            "cpu = 40, requests = 100",
+            "spot = 1, schedule = [{ cron = '0 1 * * *', min = 1 }]",
+            "drain = 300",
+        ]);
+        let strategy = if runtime == "host" { strategy } else { "blue-green" };
+        let database = match engine {
+            "" | "default" => String::new(),
+            engine => format!("database = {{ engine = '{engine}', multi_az = {dedicated} }}\n"),
+        };
+        let text = format!(
+            "[foundations.production]\nregion = 'eu-central-1'\ndomain = 'a.example.com'\n\
+             [apps.shop.environments.live]\nruntime = '{runtime}'\nstrategy = '{strategy}'\nscaling = {{ {scaling} }}\n{database}\
+             dedicated_balancer = {dedicated}\nplain_http = {plain}\nbare = {bare}\ndomains = [{domains}]\n"
+        );
+        let config: Config = toml::from_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+        let base = if engine.is_empty() {
+            ""
+        } else {
+            "database: { engine: mariadb }\n"
+        };
+        let healthy = ["one-at-a-time", "half-at-a-time", "all-at-once", "60%", "1"][n % 5];
+        let size = ["small", "medium", "large", "nano"][n % 4];
+        let yaml = format!(
+            "app: shop\n{base}deploy: {{ minimum_healthy: {healthy} }}\nhost: {{ size: {size}, env: {{ A: '1', B: '{{{{secret:b}}}}' }} }}\n\
+             environments:\n  live: {{ scaling: {{ min: 1, max: {} }} }}\n",
+            1 + n % 3
+        );
+        let (app, _) =
+            spec::App::parse(&yaml, "vend.yaml", &|_| true).unwrap_or_else(|problems| panic!("{problems:?}"));
+        let label = "production".parse().unwrap();
+        let mut stack = environment(
+            &config,
+            &app.app,
+            &app.environments[0],
+            &label,
+            &mut Priorities::default(),
+        )
+        .unwrap();
+        stack.name = format!("environment-{n}");
+        stacks.push(stack);
+    }
+    stacks
+}
+
+/// The stacks of the case `shop`, which has everything.
+fn shop() -> Vec<Stack> {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/synth/cases");
+    let config = toml::from_str(&std::fs::read_to_string(root.join("shop.toml")).unwrap()).unwrap();
+    let yaml = std::fs::read_to_string(root.join("shop.yaml")).unwrap();
+    let (app, _) = spec::App::parse(&yaml, "vend.yaml", &|_| true).unwrap();
+    all(&config, &app, &mut Priorities::default()).unwrap().stacks
+}
