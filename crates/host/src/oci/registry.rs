@@ -264,9 +264,9 @@ impl Repository {
         };
         let realm = get("realm").unwrap_or_default();
         // A login is never sent in the clear because somebody said so.
-        if !realm.starts_with("https://")
-            && !(realm.starts_with("http://") && self.origin.starts_with("http://"))
-        {
+        let is_safe = realm.starts_with("https://")
+            || (realm.starts_with("http://") && self.origin.starts_with("http://"));
+        if !is_safe {
             return Err(self.denied());
         }
         let actions = if self.writes { "pull,push" } else { "pull" };
