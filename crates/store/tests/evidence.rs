@@ -269,11 +269,10 @@ async fn what_is_signed_about_an_image_can_be_verified() {
             tx.attest(&image, store::Predicate::Checks, &signed, &by(2))?;
             tx.attest(&image, store::Predicate::Provenance, &signed, &by(3))
         })
-        .await
-        .unwrap();
+        .await;
     let (found, key) = world
         .store
-        .read(move |db| Ok::<_, Error>((db.attestations(&image)?, db.public_key())))
+        .read(move |db| Ok::<_, Error>((db.attestations(&image)?, db.ledger_key())))
         .await
         .unwrap();
     let kinds: Vec<store::Predicate> = found.iter().map(|one| one.predicate).collect();
