@@ -35,7 +35,7 @@ use crate::{
 /// The base that is used where none is named.
 pub const DEBIAN: &str = Base::NAMES[0];
 /// Small, but what scripts and hooks expect of any machine is there.
-const PACKAGES: &str = "ca-certificates,curl,iproute2,netbase,procps";
+const PACKAGES: &str = "apt,ca-certificates,curl,iproute2,netbase,procps";
 /// Changes when what is written into a base changes.
 const VERSION: &str = "vend base 2";
 const DEADLINE: Duration = Duration::from_secs(30 * 60);

@@ -70,9 +70,17 @@ impl Images {
     /// Keeps an image. One that is there stays as it is, and counts as used at `created_at`.
     pub fn keep(&self, layers: &[Digest], created_at: Timestamp) -> Result<Digest, Error> {
         let digest = self.digest_of(layers)?;
-        if self.get(&digest)?.is_some() {
-            touch(&self.path(&digest), created_at)?;
-            return Ok(digest);
+        if let Some(image) = self.get(&digest)? {
+            let there = image.layers.iter().map(|key| self.layers.get(key));
+            // The same files may have been made under other keys, whose layers are gone.
+            if there
+                .collect::<Result<Vec<_>, Error>>()?
+                .iter()
+                .all(Option::is_some)
+            {
+                touch(&self.path(&digest), created_at)?;
+                return Ok(digest);
+            }
         }
         let image = Image {
             digest,

@@ -7,7 +7,7 @@
 use std::{
     fmt,
     io::Read,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -264,9 +264,9 @@ impl Repository {
         };
         let realm = get("realm").unwrap_or_default();
         // A login is never sent in the clear because somebody said so.
-        if !realm.starts_with("https://")
-            && !(realm.starts_with("http://") && self.origin.starts_with("http://"))
-        {
+        let is_safe = realm.starts_with("https://")
+            || (realm.starts_with("http://") && self.origin.starts_with("http://"));
+        if !is_safe {
             return Err(self.denied());
         }
         let actions = if self.writes { "pull,push" } else { "pull" };
@@ -401,6 +401,11 @@ fn agent(reach: Reach) -> Agent {
         true => RootCerts::WebPki,
         false => RootCerts::from(authorities),
     };
+    // The cryptography that the load balancer has too: one library in the binary.
+    let tls = TlsConfig::builder()
+        .root_certs(roots)
+        .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+        .build();
     let config = Agent::config_builder()
         .http_status_as_error(false)
         .max_redirects(5)
@@ -411,7 +416,7 @@ fn agent(reach: Reach) -> Agent {
         .timeout_send_body(Some(BLOB))
         .timeout_recv_body(Some(BLOB))
         .user_agent("vend")
-        .tls_config(TlsConfig::builder().root_certs(roots).build())
+        .tls_config(tls)
         .build();
     let lookup = reach::Lookup {
         reach,

@@ -536,7 +536,8 @@ pub async fn a_tar_and_a_layout_are_bases(world: &World) {
     ] {
         order.base = base.to_owned();
         let baked = world.oven.bake(&world.ticket(), &order).await.unwrap();
-        assert_eq!(baked.layers[0].made_by, format!("base {base}"));
+        // The same files under two names are one image, which keeps the name that it first had.
+        assert!(baked.layers[0].made_by.starts_with(&format!("base {base}")));
         assert!(world.oven.find(&order).await.unwrap().is_some());
     }
     order.base = "layout:images/base:v2".to_owned();

@@ -239,7 +239,7 @@ fn refusal(signed: &[Attestation], stale: bool) -> Option<String> {
     if of(Predicate::Provenance).next().is_none() {
         return Some("the platform has not signed it".to_owned());
     }
-    let Some(newest) = of(Predicate::Checks).last() else {
+    let Some(newest) = of(Predicate::Checks).next_back() else {
         return Some("nobody looked into it".to_owned());
     };
     let result = &newest.statement["predicate"];

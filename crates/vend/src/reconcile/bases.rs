@@ -48,7 +48,7 @@ pub async fn run(world: Arc<World>, cancel: CancellationToken) {
 type Live = BTreeMap<Place, Release>;
 
 async fn round(world: &Arc<World>) -> Result<(), Fault> {
-    let live = world.store.read(|db| live(db)).await.map_err(stored)?;
+    let live = world.store.read(live).await.map_err(stored)?;
     let seen = world.node.bases().await?;
     for (place, release) in due(&live, &seen.bases, crate::clock::now()) {
         let image = &release.spec.image;
