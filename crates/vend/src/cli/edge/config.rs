@@ -347,9 +347,8 @@ impl Listens {
             Spoken::Https => Speaks::Https(Box::new(Tls {
                 certificates: self.certificates.clone().ok_or_else(|| needs("certificates"))?,
                 minimum: match self.minimum {
-                    None => Version::Tls12,
-                    Some(version) if version == 1.2 => Version::Tls12,
-                    Some(version) if version == 1.3 => Version::Tls13,
+                    None | Some(1.2) => Version::Tls12,
+                    Some(1.3) => Version::Tls13,
                     Some(_) => return Err(needs("minimum: 1.2 or 1.3")),
                 },
                 ciphers: self.ciphers.clone(),
