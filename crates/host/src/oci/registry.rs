@@ -397,10 +397,8 @@ fn agent(reach: Reach) -> Agent {
                 .collect()
         })
         .unwrap_or_default();
-    let roots = match authorities.is_empty() {
-        true => RootCerts::WebPki,
-        false => RootCerts::from(authorities),
-    };
+    // A machine without the bundle trusts nobody: registries in TLS are then refused.
+    let roots = RootCerts::from(authorities);
     // The cryptography that the load balancer has too: one library in the binary.
     let tls = TlsConfig::builder()
         .root_certs(roots)
