@@ -32,7 +32,7 @@ pub enum Ask {
     Routes,
     /// Say which rule decides about a request, why, and to which targets it may go.
     Explain {
-        /// https://shop.example.com/cart?id=7
+        /// `https://shop.example.com/cart?id=7`
         url: String,
         #[arg(long, default_value = "GET")]
         method: String,

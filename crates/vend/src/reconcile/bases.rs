@@ -221,7 +221,7 @@ mod tests {
             ("test", "{}"),
         ])
         .await;
-        let live = store.read(|db| live(db)).await.unwrap();
+        let live = store.read(live).await.unwrap();
         let stale = ["dev", "production", "staging"].map(Digest::of).into();
         assert_eq!(renew(&store, &live, &stale, now()).await.unwrap(), 2);
         assert_eq!(
@@ -249,7 +249,7 @@ mod tests {
             ("test", "{ base: \"tar:base.tar\" }"),
         ])
         .await;
-        let live = store.read(|db| live(db)).await.unwrap();
+        let live = store.read(live).await.unwrap();
         let names = |seen: &[BaseSeen]| -> Vec<String> {
             let due = due(&live, seen, now());
             due.into_iter()
