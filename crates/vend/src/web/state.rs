@@ -23,6 +23,8 @@ const GIT_CALLS: usize = 16;
 const HOOK_CALLS: usize = 4;
 /// Pages of the console that are open and kept up to date.
 const VIEWERS: usize = 128;
+/// Histories that are read whole at once: each holds one of the store's readers for as long as it takes.
+const DRAWINGS: usize = 2;
 
 /// The URLs of an environment.
 pub type Urls = Arc<dyn Fn(&Place) -> Vec<String> + Send + Sync>;
@@ -68,6 +70,7 @@ pub struct Inner {
     pub git_calls: Semaphore,
     pub hook_calls: Semaphore,
     pub viewers: Arc<Semaphore>,
+    pub drawings: Semaphore,
     pub announcer: Announcer,
     pub sessions: Sessions,
 }
@@ -99,6 +102,7 @@ impl State {
             git_calls: Semaphore::new(GIT_CALLS),
             hook_calls: Semaphore::new(HOOK_CALLS),
             viewers: Arc::new(Semaphore::new(VIEWERS)),
+            drawings: Semaphore::new(DRAWINGS),
             announcer,
             sessions: Sessions::new()?,
         })))
