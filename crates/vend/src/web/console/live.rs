@@ -1,7 +1,7 @@
 //! One way to answer for every page: whole to a browser that opens it, and its body again, each time that it has
 //! changed, to the event stream of the open page.
 
-use std::{convert::Infallible, future::ready, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::ready, time::Duration};
 
 use axum::{
     extract::FromRequestParts,
@@ -15,9 +15,9 @@ use futures_util::stream;
 use maud::Markup;
 use model::Digest;
 use store::Progress;
-use tokio::{sync::OwnedSemaphorePermit, time::sleep};
+use tokio::time::sleep;
 
-use super::{door::Viewer, frame};
+use super::{door::Viewer, frame, seats::Seat};
 use crate::web::{
     refusal::{Kind, Refusal},
     state::State,
@@ -64,7 +64,7 @@ struct Watch<F, P> {
     sent: Option<Digest>,
     looks: u32,
     settled: bool,
-    _permit: OwnedSemaphorePermit,
+    _seat: Option<Seat>,
 }
 
 /// The page as it is now, or the stream of what it becomes.
@@ -94,7 +94,7 @@ where
         let actor = &ask.viewer.0.0.actor;
         return Ok(frame::whole(&page.title, Some(actor), &page.body, !page.settled).into_response());
     }
-    let permit = Arc::clone(&state.viewers).try_acquire_owned().map_err(|_| {
+    let seat = state.seats.take(&ask.viewer.0.0).ok_or_else(|| {
         Refusal::new(Kind::Unavailable, "too many pages are open").next("close some, or load the page again")
     })?;
     let watch = Watch {
@@ -104,7 +104,7 @@ where
         sent: None,
         looks: LOOKS,
         settled: false,
-        _permit: permit,
+        _seat: Some(seat),
     };
     let events = stream::unfold(watch, |watch| next(watch));
     Ok(Sse::new(events).keep_alive(KeepAlive::default()).into_response())
@@ -148,7 +148,6 @@ mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
     use store::Status;
-    use tokio::sync::Semaphore;
 
     use super::*;
 
@@ -171,7 +170,6 @@ mod tests {
                 settled: false,
             }))
         };
-        let viewers = Arc::new(Semaphore::new(1));
         let mut watch = Watch {
             render,
             progress,
@@ -179,7 +177,7 @@ mod tests {
             sent: None,
             looks: 4,
             settled: false,
-            _permit: viewers.try_acquire_owned().unwrap(),
+            _seat: None,
         };
         let mut sent = 0;
         while let Some((_, after)) = next(watch).await {
