@@ -214,6 +214,18 @@ async fn frame(body: &mut std::pin::Pin<Box<Body>>) -> Option<String> {
 }
 
 #[tokio::test]
+async fn a_link_signs_nobody_in_by_itself() {
+    let world = World::new().await;
+    let (_, _, form) = page(&world, &Who::Nobody, "/console/sign-in").await;
+    assert!(form.contains("<button type=\"submit\">"), "{form}");
+    let (status, _, script) = page(&world, &Who::Nobody, "/console/console.js").await;
+    assert_eq!(status, StatusCode::OK);
+    for way in ["submit", "click(", "fetch(", "XMLHttpRequest", "sendBeacon"] {
+        assert!(!script.contains(way), "the script sends the form: {way}");
+    }
+}
+
+#[tokio::test]
 async fn a_token_becomes_a_cookie_that_scripts_cannot_read() {
     let world = World::new().await;
     let token = world.token(Developer, Some("acme")).await;
