@@ -17,7 +17,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{World, start, stored, workers};
+use super::{World, cancel, start, stored};
 
 const SETTING: &str = "deletions";
 const EVERY: Duration = Duration::from_secs(2);
@@ -102,7 +102,7 @@ pub fn covers(db: &Db<'_>, tenant: &TenantName, app: &AppName) -> Result<bool, E
 }
 
 /// Stops what is open in an environment that is to go, but for its destruction.
-async fn cancel(world: &World, place: &Place) -> Result<(), Fault> {
+async fn clear(world: &World, place: &Place) -> Result<(), Fault> {
     let open = world
         .store
         .read(|db| db.open_executions())
@@ -110,8 +110,7 @@ async fn cancel(world: &World, place: &Place) -> Result<(), Fault> {
         .map_err(stored)?;
     for execution in open {
         if execution.place.as_ref() == Some(place) && execution.kind != start::DESTROY {
-            let cause = "its app is being deleted";
-            workers::interrupt(world, execution.run, "Vend.Cancelled", cause).await?;
+            cancel::interrupt(&world.engine, execution.run, "its app is being deleted").await?;
         }
     }
     Ok(())
@@ -135,7 +134,7 @@ pub async fn once(world: &World, what: &Deletion) -> Result<Vec<ExecutionId>, Fa
         match start::destroy(world, environment.place.clone(), by).await {
             Ok(execution) => started.push(execution),
             // Something is under way, its own destruction included: the next round looks again.
-            Err(Error::Refused { .. }) => cancel(world, &environment.place).await?,
+            Err(Error::Refused { .. }) => clear(world, &environment.place).await?,
             Err(error) => return Err(stored(error)),
         }
     }
