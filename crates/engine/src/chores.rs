@@ -235,11 +235,10 @@ async fn redrive(kindred: Kindred, around: Arc<Around>, items: u64) -> Result<Ou
 }
 
 async fn close(kindred: Kindred, around: Arc<Around>, task: u64) -> Result<Outcome, Error> {
-    let run = kindred.run;
-    let store = around.store.clone();
-    let closed = store.read(move |db| {
-        let Some(map) = MapRun::of(&around.machine, &around.state, task) else {
-            return Ok::<_, Error>(Ok(Outcome::Gone));
+    let (run, own) = (kindred.run, Arc::clone(&around));
+    let collected = around.store.read(move |db| {
+        let Some(map) = MapRun::of(&own.machine, &own.state, task) else {
+            return Ok::<_, Error>(Ok(Collected::Enough(Outcome::Gone)));
         };
         let writing = match map.writing() {
             Ok(writing) => writing,
@@ -248,23 +247,47 @@ async fn close(kindred: Kindred, around: Arc<Around>, task: u64) -> Result<Outco
         let Some(writing) = writing else {
             let children = outputs(db, run, &kindred.family)?;
             let output = map.output(children);
-            return Ok(Ok(Outcome::Closed {
+            return Ok(Ok(Collected::Enough(Outcome::Closed {
                 output,
                 written: false,
-            }));
+            })));
         };
         let Some(results) = results(db, &kindred, &map, &writing)? else {
             return Ok(Err(Buckets::too_many(RESULTS)));
         };
-        if let Err(failure) = around.buckets.keep(&writing, results.files()) {
-            return Ok(Err(failure));
-        }
-        Ok(Ok(Outcome::Closed {
-            output: writing.output(),
-            written: true,
-        }))
+        let files = results.files();
+        Ok(Ok(Collected::Files(writing, files)))
     });
-    Ok(closed.await?.unwrap_or_else(Outcome::Failed))
+    let (writing, files) = match collected.await? {
+        Ok(Collected::Files(writing, files)) => (writing, files),
+        Ok(Collected::Enough(outcome)) => return Ok(outcome),
+        Err(failure) => return Ok(Outcome::Failed(failure)),
+    };
+    // Not in the read, which would keep a reader, and the log of the database, for as long as the disk takes.
+    let written = spawn_blocking(move || {
+        around.buckets.keep(&writing, files)?;
+        Ok(writing.output())
+    });
+    let written = written.await.unwrap_or_else(|error| {
+        Err(Failure {
+            error: "States.Runtime".into(),
+            cause: format!("The platform could not write the results: {error}"),
+        })
+    });
+    Ok(match written {
+        Ok(output) => Outcome::Closed {
+            output,
+            written: true,
+        },
+        Err(failure) => Outcome::Failed(failure),
+    })
+}
+
+/// What the children left.
+enum Collected {
+    /// There is nothing to be written.
+    Enough(Outcome),
+    Files(Writing, Vec<asl::File>),
 }
 
 /// The children that succeeded: no more of them than make a result that is too large already.

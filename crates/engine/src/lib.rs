@@ -36,5 +36,5 @@ pub use handle::{Also, Ended, Handle, Start, Started};
 pub use live::{Order, Own};
 pub use objects::Objects;
 pub use port::Local;
-pub use recover::{Recovered, history, recover};
+pub use recover::{Mark, Recovered, history, outline, recover};
 pub use run::{Engine, Limits, PLATFORM, Refuses, Setup, Witness, new};

@@ -2,8 +2,9 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use asl::{Command, Event, Execution, HistoryEvent, Machine, Step};
+use asl::{Command, Event, Execution, HistoryEvent, Kind, Machine, Step};
 use jiff::Timestamp;
+use serde::{Deserialize, Deserializer};
 use store::{Db, Kin, Logged, Piece, Run, Snapshot};
 
 use crate::{Error, Order, PLATFORM, live, live::Own};
@@ -155,6 +156,9 @@ pub fn history(db: &Db<'_>, key: u64, first: u64, limit: usize) -> Result<(Vec<H
         let pieces = db.pieces(key, from, 16)?;
         let before = from;
         for piece in &pieces {
+            if from >= until {
+                break;
+            }
             let events = events(key, piece)?;
             let events = events
                 .into_iter()
@@ -172,6 +176,52 @@ pub fn history(db: &Db<'_>, key: u64, first: u64, limit: usize) -> Result<(Vec<H
             .filter(|event| event.id >= from && event.id < until),
     );
     Ok((found, last))
+}
+
+/// An event without its payloads: what a picture of the execution needs.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Mark {
+    pub id: u64,
+    /// The event that caused this one; 0 for the first ones.
+    pub previous: u64,
+    pub kind: Kind,
+    /// What the event's details call `name`: of a state that is entered or left, the state.
+    #[serde(rename = "details", deserialize_with = "named")]
+    pub name: Option<String>,
+}
+
+fn named<'de, D: Deserializer<'de>>(details: D) -> Result<Option<String>, D::Error> {
+    #[derive(Deserialize)]
+    struct Named {
+        name: Option<String>,
+    }
+    Ok(Option::<Named>::deserialize(details)?.and_then(|named| named.name))
+}
+
+/// All that happened to an execution, read once and without payloads.
+pub fn outline(db: &Db<'_>, key: u64) -> Result<Vec<Mark>, Error> {
+    const PIECES: u32 = 16;
+    let newest = recover(db, key)?;
+    let (mut found, mut next, mut more) = (Vec::<Mark>::new(), 1, true);
+    while more {
+        let pieces = db.pieces(key, next, PIECES)?;
+        let first = next;
+        for piece in &pieces {
+            let marks: Vec<Mark> = serde_json::from_str(&piece.events).map_err(|_| Error::Damaged(key))?;
+            found.extend(marks.into_iter().filter(|mark| mark.id >= first));
+            next = found.last().map_or(next, |mark| mark.id + 1);
+        }
+        more = next > first && pieces.len() == PIECES as usize;
+    }
+    let rest = newest.map(|open| open.history).unwrap_or_default();
+    let rest = rest.into_iter().filter(|event| event.id >= next);
+    found.extend(rest.map(|event| Mark {
+        id: event.id,
+        previous: event.previous,
+        name: event.details["name"].as_str().map(str::to_owned),
+        kind: event.kind,
+    }));
+    Ok(found)
 }
 
 fn last(db: &Db<'_>, key: u64) -> Result<u64, Error> {

@@ -9,7 +9,7 @@ mod runs;
 
 pub use activities::{Activity, News};
 pub use executions::{ExecutionFilter, ExecutionSummary, NewExecution, Status};
-pub use log::{Batch, Begin, Finish, Fold, Logged, Piece, Snapshot, Waiting};
+pub use log::{Batch, Begin, Finish, Fold, Logged, Piece, Progress, Snapshot, Waiting};
 pub use machines::{Alias, MachineFilter, MachineVersion, NewMachine, StateMachine, Tags};
 pub use maps::{ChildEnd, Children, Kin, MapChild, MapRun, RunChange, RunStep};
 pub use runs::{Run, RunFilter};

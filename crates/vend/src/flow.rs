@@ -4,6 +4,7 @@
 //! answers. Stages know nothing of one another, of the definition they stand in, or of who asked; the engine knows
 //! nothing of what they do.
 
+pub mod cancel;
 pub mod commands;
 pub mod compare;
 pub mod definition;

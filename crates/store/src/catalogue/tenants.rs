@@ -26,6 +26,17 @@ impl Db<'_> {
             .ok_or_else(|| Error::missing("tenant", name))
     }
 
+    /// Keys above `after` of open executions of the tenant's state machines, `limit` at most, in their order. Children
+    /// of Map runs end with those that they belong to.
+    pub fn open_runs_of(&self, name: &TenantName, after: u64, limit: u32) -> Result<Vec<u64>, Error> {
+        self.all(
+            "SELECT key FROM state_executions WHERE tenant_id = (SELECT id FROM tenants WHERE name = ?1)
+             AND key > ?2 AND ended_at IS NULL AND run IS NULL ORDER BY key LIMIT ?3",
+            params![name.as_str(), after, limit],
+            |row| row.get(0),
+        )
+    }
+
     pub(crate) fn tenant_key(&self, name: &TenantName) -> Result<i64, Error> {
         self.one("SELECT id FROM tenants WHERE name = ?1", [name.as_str()], |row| {
             row.get(0)
@@ -47,8 +58,8 @@ impl Tx<'_> {
         self.tenant(name)
     }
 
-    /// Deletes a tenant that has no apps any more, with its tokens, and destroys its data key: nothing that was
-    /// sealed for it can be opened again.
+    /// Deletes a tenant that has neither apps nor open executions any more, with its tokens, and destroys its data
+    /// key: nothing that was sealed for it can be opened again.
     pub fn delete_tenant(&self, name: &TenantName, by: &By) -> Result<(), Error> {
         let key = self.tenant_key(name)?;
         let apps: u32 = self.value("SELECT count(*) FROM apps WHERE tenant_id = ?1", [key])?;
@@ -56,6 +67,17 @@ impl Tx<'_> {
             return Err(Error::refused_with(
                 format!("tenant `{name}` still has {apps} apps"),
                 "delete its apps first",
+            ));
+        }
+        // What moves them would write to rows that are gone.
+        let open: u32 = self.value(
+            "SELECT count(*) FROM state_executions WHERE tenant_id = ?1 AND ended_at IS NULL",
+            [key],
+        )?;
+        if open > 0 {
+            return Err(Error::refused_with(
+                format!("tenant `{name}` still has {open} executions of state machines under way"),
+                "stop them first",
             ));
         }
         self.run(

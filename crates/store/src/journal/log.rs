@@ -146,6 +146,15 @@ impl Batch {
     }
 }
 
+/// See [`Db::progress`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    pub status: Status,
+    pub redrives: u32,
+    /// Number of its last event, while the log or a snapshot knows it.
+    pub seq: Option<u64>,
+}
+
 impl Db<'_> {
     /// Number of the last event, and the highest key of an execution.
     pub fn log_ends(&self) -> Result<(u64, u64), Error> {
@@ -188,6 +197,23 @@ impl Db<'_> {
                     open: row.get("open")?,
                     orders: row.get("orders")?,
                     state: row.get("state")?,
+                })
+            },
+        )
+    }
+
+    /// How far an execution is: it has not changed as long as this has not. `None`: there is none with this key.
+    pub fn progress(&self, execution: u64) -> Result<Option<Progress>, Error> {
+        self.one(
+            "SELECT x.status, x.redrives, ifnull((SELECT e.seq FROM events e
+                 WHERE e.seq > ifnull(s.seq, 0) AND e.execution = x.key ORDER BY e.seq DESC LIMIT 1), s.seq) AS seq
+             FROM state_executions x LEFT JOIN snapshots s ON s.execution = x.key WHERE x.key = ?1",
+            [execution],
+            |row| {
+                Ok(Progress {
+                    status: row.word("status")?,
+                    redrives: row.get("redrives")?,
+                    seq: row.get("seq")?,
                 })
             },
         )

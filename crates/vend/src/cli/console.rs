@@ -6,14 +6,14 @@ use serde::Serialize;
 
 use super::{Failure, Global};
 
-/// Print the address of the console. On the platform's own machine the link signs in, and is good for half an hour.
+/// Print the address of the console. On the platform's own machine the link brings a token, good for half an hour.
 #[derive(Debug, Args)]
 pub struct Console {}
 
 #[derive(Serialize)]
 struct Answer {
     url: String,
-    /// The link signs in.
+    /// The link brings a token to sign in with.
     signs_in: bool,
 }
 

@@ -12,7 +12,7 @@ use model::{
 };
 use store::{By, NewPush, PushState};
 
-use super::{Outcome, World, approve, definition, deletion, plan, runs, start, stored, workers};
+use super::{Outcome, World, approve, cancel, definition, deletion, plan, runs, start, stored};
 use crate::web::{Commands, Pushed};
 
 pub struct Flows {
@@ -135,7 +135,7 @@ impl Commands for Flows {
 
     fn cancel(&self, execution: ExecutionId, by: By) -> BoxFuture<'_, Result<(), Fault>> {
         Box::pin(async move {
-            let (id, cause) = (execution, format!("{} cancelled it", by.actor));
+            let (id, cause) = (execution, cancel::cause(&by.actor));
             let cancelled = self.world.store.write(move |tx| {
                 let found = tx.execution_summary(&id)?;
                 if found.ended_at.is_some() {
@@ -151,12 +151,13 @@ impl Commands for Flows {
                         next: Some(format!("vend executions show {id} --follow")),
                     });
                 }
-                let deed = deletion::deed(&by, "execution.cancel", found.place.as_ref(), id.as_str());
+                // From now on it is cancelled, whatever becomes of this process.
+                let deed = deletion::deed(&by, cancel::ACTION, found.place.as_ref(), id.as_str());
                 tx.record(deed, by.at)?;
                 Ok(found.run)
             });
             let run = cancelled.await.map_err(refused)?;
-            workers::interrupt(&self.world, run, "Vend.Cancelled", &cause).await
+            cancel::interrupt(&self.world.engine, run, &cause).await
         })
     }
 

@@ -4,6 +4,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::{StreamExt as _, stream};
 use model::{
     AppName, ExecutionId, Place, TenantName,
     ledger::Deed,
@@ -11,15 +12,18 @@ use model::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use store::{By, Db, Error, Tx};
+use store::{By, Db, Error, Store, Tx};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{World, start, stored, workers};
+use super::{World, cancel, start, stored};
 
 const SETTING: &str = "deletions";
 const EVERY: Duration = Duration::from_secs(2);
+/// Executions that are read at a time, and those that are stopped at the same time.
+const PAGE: u32 = 512;
+const STOPS: usize = 64;
 
 /// An app, or a whole tenant, that is to go.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,7 +102,7 @@ pub fn covers(db: &Db<'_>, tenant: &TenantName, app: &AppName) -> Result<bool, E
 }
 
 /// Stops what is open in an environment that is to go, but for its destruction.
-async fn cancel(world: &World, place: &Place) -> Result<(), Fault> {
+async fn clear(world: &World, place: &Place) -> Result<(), Fault> {
     let open = world
         .store
         .read(|db| db.open_executions())
@@ -106,8 +110,7 @@ async fn cancel(world: &World, place: &Place) -> Result<(), Fault> {
         .map_err(stored)?;
     for execution in open {
         if execution.place.as_ref() == Some(place) && execution.kind != start::DESTROY {
-            let cause = "its app is being deleted";
-            workers::interrupt(world, execution.run, "Vend.Cancelled", cause).await?;
+            cancel::interrupt(&world.engine, execution.run, "its app is being deleted").await?;
         }
     }
     Ok(())
@@ -131,7 +134,7 @@ pub async fn once(world: &World, what: &Deletion) -> Result<Vec<ExecutionId>, Fa
         match start::destroy(world, environment.place.clone(), by).await {
             Ok(execution) => started.push(execution),
             // Something is under way, its own destruction included: the next round looks again.
-            Err(Error::Refused { .. }) => cancel(world, &environment.place).await?,
+            Err(Error::Refused { .. }) => clear(world, &environment.place).await?,
             Err(error) => return Err(stored(error)),
         }
     }
@@ -141,7 +144,46 @@ pub async fn once(world: &World, what: &Deletion) -> Result<Vec<ExecutionId>, Fa
     Ok(started)
 }
 
+/// Stops the open executions of a tenant's state machines. Some may be open afterwards: children of Map runs end by
+/// and by, and others may have been started meanwhile.
+async fn halt(store: &Store, engine: &engine::Handle, tenant: &TenantName) -> Result<(), Fault> {
+    let mut after = 0;
+    loop {
+        let own = tenant.clone();
+        let open = store.read(move |db| db.open_runs_of(&own, after, PAGE)).await;
+        let open = open.map_err(stored)?;
+        let Some(last) = open.last() else {
+            return Ok(());
+        };
+        after = *last;
+        let stop = |key| async move {
+            let cause = "its tenant is being deleted";
+            (
+                key,
+                engine
+                    .stop(key, Some("Vend.Cancelled".into()), Some(cause.into()))
+                    .await,
+            )
+        };
+        let mut stopped = stream::iter(open).map(stop).buffer_unordered(STOPS);
+        while let Some((key, stopped)) = stopped.next().await {
+            match stopped {
+                // It may have ended meanwhile.
+                Ok(_) | Err(engine::Error::NotOpen(_)) => {}
+                Err(error) => warn!(
+                    key,
+                    error = &error as &dyn std::error::Error,
+                    "an execution could not be stopped"
+                ),
+            }
+        }
+    }
+}
+
 async fn finish(world: &World, what: &Deletion) -> Result<(), Fault> {
+    if what.app.is_none() {
+        halt(&world.store, &world.engine, &what.tenant).await?;
+    }
     // First: while the order is there, it is done again until it is done.
     world.node.forget(&what.tenant, what.app.as_ref()).await?;
     let own = what.clone();
@@ -186,4 +228,106 @@ async fn finish(world: &World, what: &Deletion) -> Result<(), Fault> {
         what.app.as_ref().map(|app| format!("/{app}")).unwrap_or_default()
     );
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use camino::Utf8PathBuf;
+    use engine::{Handle, Limits, Setup, Start};
+
+    use super::*;
+
+    const WAIT: &str = r#"{"StartAt":"Wait","States":{"Wait":{"Type":"Wait","Seconds":900,"End":true}}}"#;
+    const MAP: &str = r#"{"StartAt":"Each","States":{"Each":{"Type":"Map","End":true,"ItemProcessor":{
+        "ProcessorConfig":{"Mode":"DISTRIBUTED","ExecutionType":"STANDARD"},"StartAt":"Wait",
+        "States":{"Wait":{"Type":"Wait","Seconds":900,"End":true}}}}}}"#;
+
+    fn engine(store: &Store, cancel: &CancellationToken) -> Handle {
+        let (engine, handle) = engine::new(Setup {
+            store: store.clone(),
+            clock: crate::clock::now,
+            bits: crate::clock::bits,
+            refuses: Arc::new(|_, _| None),
+            own: |_| false,
+            objects: None,
+            witness: None,
+            limits: Limits::default(),
+        });
+        tokio::spawn(engine.run(cancel.clone().cancelled_owned()));
+        handle
+    }
+
+    fn start((tenant, owner): (&TenantName, u64), text: &str, name: &str) -> Start {
+        Start {
+            tenant: Some(tenant.clone()),
+            owner,
+            machine: owner,
+            machine_arn: format!("machine:{owner}"),
+            machine_name: "m".into(),
+            role: "role".into(),
+            program: asl::Machine::parse(text).unwrap(),
+            definition: text.into(),
+            name: name.into(),
+            arn: format!("execution:{owner}:{name}"),
+            origin: "{}".into(),
+            input: json!([1, 2, 3]),
+            fresh: false,
+        }
+    }
+
+    /// Children of a tenant's Map runs that are open.
+    async fn children(store: &Store, key: u64) -> usize {
+        let open = store.read(move |db| {
+            let run = db.map_run_of(key, 1)?;
+            run.map_or_else(|| Ok(Vec::new()), |run| db.open_children(run.key))
+        });
+        open.await
+            .map_err(|error: Error| error.to_string())
+            .unwrap()
+            .len()
+    }
+
+    #[tokio::test]
+    async fn a_tenant_goes_when_nothing_of_it_moves_any_more() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = Utf8PathBuf::from_path_buf(directory.path().to_owned()).unwrap();
+        let (store, cancel) = (Store::open(&path).unwrap(), CancellationToken::new());
+        let by = || By::platform(crate::clock::now());
+        let names: [TenantName; 2] = ["acme".parse().unwrap(), "other".parse().unwrap()];
+        for name in names.clone() {
+            store
+                .write(move |tx| tx.create_tenant(&name, &by()))
+                .await
+                .unwrap();
+        }
+        let (engine, acme, other) = (engine(&store, &cancel), (&names[0], 1), (&names[1], 2));
+        engine.start(start(acme, WAIT, "waits")).await.unwrap();
+        let map = engine.start(start(acme, MAP, "maps")).await.unwrap().key;
+        let stays = engine.start(start(other, WAIT, "waits")).await.unwrap().key;
+        while children(&store, map).await < 3 {
+            tokio::task::yield_now().await;
+        }
+
+        let delete = || {
+            let name = names[0].clone();
+            store.write(move |tx| tx.delete_tenant(&name, &by()))
+        };
+        let refused = delete().await.unwrap_err();
+        assert!(matches!(refused, Error::Refused { .. }), "{refused}");
+        while let Err(error) = delete().await {
+            assert!(matches!(error, Error::Refused { .. }), "{error}");
+            halt(&store, &engine, &names[0]).await.unwrap();
+        }
+
+        engine.settle().await.unwrap();
+        let open = |name: &TenantName| {
+            let name = name.clone();
+            store.read(move |db| db.open_runs_of(&name, 0, 9))
+        };
+        assert_eq!(open(&names[0]).await.unwrap(), Vec::<u64>::new());
+        assert_eq!(open(&names[1]).await.unwrap(), [stays], "another tenant goes on");
+        cancel.cancel();
+    }
 }

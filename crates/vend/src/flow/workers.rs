@@ -5,7 +5,7 @@
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
-use engine::{Offer, PLATFORM};
+use engine::{Handle, Offer, PLATFORM};
 use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
 use model::{Ticket, port::Fault};
 use tokio::{
@@ -16,7 +16,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
-use super::{Attempt, Outcome, World, definition, runs, stored};
+use super::{Attempt, Outcome, World, cancel, definition, runs, stored};
 
 /// Activities that run at the same time. One that waits for somebody's answer is not counted.
 const AT_ONCE: usize = 64;
@@ -35,6 +35,9 @@ pub async fn run(world: Arc<World>, cancel: CancellationToken) {
     let mut polls: FuturesUnordered<_> = polls.collect();
     let mut jobs = JoinSet::new();
     let mut look = interval(LOOK);
+    if let Err(fault) = cancel::again(&world.store, &world.engine).await {
+        warn!("cannot look for what was cancelled: {fault}");
+    }
     loop {
         let offered = async {
             let free = Arc::clone(&room).acquire_owned().await;
@@ -152,7 +155,7 @@ async fn end_overdue(world: &World) {
     });
     for execution in overdue {
         let cause = "the execution took longer than it may";
-        let told = interrupt(world, execution.run, "Vend.Deadline", cause).await;
+        let told = interrupt(&world.engine, execution.run, "Vend.Deadline", cause).await;
         // It is told once. Only then: a crash in between tells it again.
         let id = execution.id.clone();
         let forgotten = match told {
@@ -170,12 +173,8 @@ async fn end_overdue(world: &World) {
 }
 
 /// Fails what an execution does. What undoes or destroys is never stopped half way: nothing else would finish it.
-pub async fn interrupt(world: &World, run: u64, error: &str, cause: &str) -> Result<(), Fault> {
-    match world
-        .engine
-        .interrupt(run, error, cause, definition::is_final)
-        .await
-    {
+pub async fn interrupt(engine: &Handle, run: u64, error: &str, cause: &str) -> Result<(), Fault> {
+    match engine.interrupt(run, error, cause, definition::is_final).await {
         // It has ended meanwhile.
         Ok(()) | Err(engine::Error::NotOpen(_)) => Ok(()),
         Err(error) => Err(Fault::platform(format!(

@@ -8,6 +8,9 @@ mod frame;
 mod live;
 mod machines;
 mod releases;
+mod seats;
+
+pub use seats::Seats;
 
 use axum::{
     Router,

@@ -20,9 +20,6 @@ use super::{
 };
 use crate::states::draw;
 
-/// Events that are read at a time; each may carry a payload.
-const PIECE: usize = 1_000;
-
 /// The definition of an execution and its events, which is what a drawing needs.
 #[utoipa::path(get, path = "/v1/executions/{execution}/drawing", operation_id = "drawings.show", tag = "executions",
     params(("execution" = String, Path)),
@@ -84,24 +81,18 @@ async fn of_run(state: &State, caller: &Caller, arn: &str) -> Result<(String, Ve
 
 /// The definition of a run, and all its events.
 async fn told(state: &State, run: u64, what: &str) -> Result<(String, Vec<Value>), Refusal> {
-    let read = move |db: &Db<'_>| -> Result<_, engine::Error> {
-        let mut events = Vec::new();
-        loop {
-            let (piece, last) = engine::history(db, run, events.len() as u64 + 1, PIECE)?;
-            let none = piece.is_empty();
-            events.extend(piece.iter().map(event));
-            if none || events.len() as u64 >= last {
-                return Ok((db.run_by_key(run)?.map(|(_, text)| text), events));
-            }
-        }
-    };
-    let read = state.store.read(read).await;
-    let (definition, events) = read.map_err(|error| Refusal::internal(&error))?;
-    Ok((definition.ok_or_else(|| Refusal::not_found(what))?, events))
+    let _turn = state.drawings.acquire().await.expect("nobody closes it");
+    let read = state.store.read(move |db: &Db<'_>| {
+        let definition = db.run_by_key(run)?.map(|(_, text)| text);
+        Ok::<_, engine::Error>((definition, engine::outline(db, run)?))
+    });
+    let (definition, marks) = read.await.map_err(|error| Refusal::internal(&error))?;
+    let definition = definition.ok_or_else(|| Refusal::not_found(what))?;
+    Ok((definition, marks.iter().map(event).collect()))
 }
 
 /// In the shape of GetExecutionHistory, without payloads.
-fn event(own: &asl::HistoryEvent) -> Value {
+fn event(own: &engine::Mark) -> Value {
     let kind = own.kind.as_str();
     let mut event = json!({ "id": own.id, "previousEventId": own.previous, "type": kind });
     for (end, member) in [
@@ -109,7 +100,7 @@ fn event(own: &asl::HistoryEvent) -> Value {
         ("StateExited", "stateExitedEventDetails"),
     ] {
         if kind.ends_with(end) {
-            event[member] = json!({ "name": own.details["name"] });
+            event[member] = json!({ "name": own.name });
         }
     }
     event

@@ -12,6 +12,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     auth::Sessions,
     commands::{Commands, Sight},
+    console::Seats,
     git::{self, Announcer, Repositories},
     states::States,
 };
@@ -21,8 +22,8 @@ use crate::git::remote::Remotes;
 const GIT_CALLS: usize = 16;
 /// Deliveries that are read at once: each may have 25 MiB in memory.
 const HOOK_CALLS: usize = 4;
-/// Pages of the console that are open and kept up to date.
-const VIEWERS: usize = 128;
+/// Histories that are read whole at once: each holds one of the store's readers for as long as it takes.
+const DRAWINGS: usize = 2;
 
 /// The URLs of an environment.
 pub type Urls = Arc<dyn Fn(&Place) -> Vec<String> + Send + Sync>;
@@ -67,7 +68,8 @@ pub struct Inner {
     pub tasks: TaskTracker,
     pub git_calls: Semaphore,
     pub hook_calls: Semaphore,
-    pub viewers: Arc<Semaphore>,
+    pub seats: Arc<Seats>,
+    pub drawings: Semaphore,
     pub announcer: Announcer,
     pub sessions: Sessions,
 }
@@ -98,7 +100,8 @@ impl State {
             tasks,
             git_calls: Semaphore::new(GIT_CALLS),
             hook_calls: Semaphore::new(HOOK_CALLS),
-            viewers: Arc::new(Semaphore::new(VIEWERS)),
+            seats: Arc::default(),
+            drawings: Semaphore::new(DRAWINGS),
             announcer,
             sessions: Sessions::new()?,
         })))

@@ -1,8 +1,9 @@
 //! An object store that is a directory: `BUCKET/KEY` in it is an object.
 
 use std::{
-    fs::File,
-    io::{self, Read as _},
+    fs::{File, Permissions},
+    io::{self, Read as _, Write as _},
+    os::unix::fs::PermissionsExt as _,
     path::{Component, Path, PathBuf},
 };
 
@@ -12,6 +13,8 @@ use serde_json::{Value, json};
 const MOST: u64 = 256 * 1024 * 1024;
 /// Objects that one listing may have.
 const LISTED: usize = 100_000;
+/// How names of files begin and end that are being written: they are no objects.
+const DRAFT: (&str, &str) = (".vend-", ".part");
 
 /// Where distributed Maps read their items and write their results.
 #[derive(Debug, Clone, Default)]
@@ -43,6 +46,7 @@ impl Objects {
                 } else if let Some(key) = path.strip_prefix(&bucket).ok().and_then(Path::to_str)
                     && kind.is_file()
                     && key.starts_with(prefix)
+                    && !is_draft(&path)
                 {
                     found.push(described(key, &entry.metadata()?));
                 }
@@ -55,16 +59,31 @@ impl Objects {
         Ok(found)
     }
 
-    /// Writes an object; without a directory it is dropped.
+    /// Writes an object, or replaces it: whole or not at all, and on the disk when this returns. Without a directory
+    /// it is dropped.
     pub fn write(&self, bucket: &str, key: &str, bytes: &[u8]) -> io::Result<()> {
-        if self.0.is_none() {
+        let Some(root) = &self.0 else {
             return Ok(());
-        }
+        };
         let path = self.path(bucket, key)?;
-        if let Some(parent) = path.parent() {
-            std::fs::create_dir_all(parent)?;
+        let parent = path.parent().unwrap_or(root);
+        std::fs::create_dir_all(parent)?;
+        let mut draft = tempfile::Builder::new()
+            .prefix(DRAFT.0)
+            .suffix(DRAFT.1)
+            // As any new file: the process says what of it others may do.
+            .permissions(Permissions::from_mode(0o666))
+            .tempfile_in(parent)?;
+        draft.write_all(bytes)?;
+        draft.as_file().sync_all()?;
+        draft.persist(&path).map_err(|failed| failed.error)?;
+        // Directories above may be new too, that of the tenant itself among them.
+        for directory in parent.ancestors().take_while(|above| above.starts_with(root)) {
+            File::open(directory)?.sync_all()?;
         }
-        std::fs::write(path, bytes)
+        root.parent()
+            .filter(|above| !above.as_os_str().is_empty())
+            .map_or(Ok(()), |above| File::open(above)?.sync_all())
     }
 
     /// A path in the directory; a definition cannot lead out of it.
@@ -74,13 +93,18 @@ impl Objects {
         };
         let plain = |path: &Path| path.components().all(|part| matches!(part, Component::Normal(_)));
         let names = Path::new(bucket).components().count() == 1;
-        if !names || !plain(Path::new(bucket)) || !plain(Path::new(key)) {
+        if !names || !plain(Path::new(bucket)) || !plain(Path::new(key)) || is_draft(Path::new(key)) {
             return Err(io::Error::other(format!(
                 "\"{bucket}/{key}\" does not name an object"
             )));
         }
         Ok(root.join(bucket).join(key))
     }
+}
+
+fn is_draft(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str());
+    name.is_some_and(|name| name.starts_with(DRAFT.0) && name.ends_with(DRAFT.1))
 }
 
 fn text<'a>(parameters: &'a Value, name: &str) -> &'a str {
@@ -137,5 +161,30 @@ mod tests {
                 .unwrap()
                 .is_empty()
         );
+    }
+
+    #[test]
+    fn an_object_is_replaced_whole_or_not_at_all() {
+        let directory = tempfile::tempdir().unwrap();
+        let objects = Objects(Some(directory.path().join("root")));
+        objects.write("bucket", "a/b.json", b"before").unwrap();
+        let mut reader = File::open(directory.path().join("root/bucket/a/b.json")).unwrap();
+        objects.write("bucket", "a/b.json", b"after").unwrap();
+        let mut read = String::new();
+        reader.read_to_string(&mut read).unwrap();
+        assert_eq!(read, "before", "whoever reads it reads what it was");
+        let object = json!({ "Bucket": "bucket", "Key": "a/b.json" });
+        assert_eq!(objects.read(&object).unwrap(), b"after");
+
+        objects.write("bucket", "a", b"x").unwrap_err();
+        let left = std::fs::read_dir(directory.path().join("root/bucket")).unwrap();
+        assert_eq!(left.count(), 1, "nothing is left of what failed");
+
+        // As a process that was killed leaves it.
+        std::fs::write(directory.path().join("root/bucket/a/.vend-x.part"), "half").unwrap();
+        let listed = objects.list(&json!({ "Bucket": "bucket" })).unwrap();
+        assert_eq!((listed.len(), &listed[0]["Key"]), (1, &json!("a/b.json")));
+        let draft = json!({ "Bucket": "bucket", "Key": "a/.vend-x.part" });
+        assert!(objects.read(&draft).is_err());
     }
 }

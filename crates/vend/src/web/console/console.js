@@ -1,4 +1,5 @@
-// Keeps the page as it is on the platform, and takes the token out of the link that `vend console` prints.
+// Keeps the page as it is on the platform, and takes the token out of the link that `vend console` prints. Whoever
+// opened the link says that they want to sign in with it: it may be somebody else's.
 "use strict";
 
 const token = new URLSearchParams(location.hash.slice(1)).get("token");
@@ -6,7 +7,7 @@ const field = document.getElementById("token");
 if (field && token) {
   history.replaceState(null, "", location.pathname);
   field.value = token;
-  field.form.submit();
+  field.form.querySelector("button").focus();
 }
 
 const main = document.querySelector("main[data-live]");

@@ -62,8 +62,8 @@ fn form(status: StatusCode, wrong: Option<&str>) -> Response {
             button type="submit" { "Sign in" }
         }
         p {
-            "On the platform's own machine " code { "vend console" } " prints a link that signs in. Others ask an \
-             operator for a token (" code { "vend tokens create" } ")."
+            "On the platform's own machine " code { "vend console" } " prints a link that fills this in. Others \
+             ask an operator for a token (" code { "vend tokens create" } ")."
         }
     };
     (status, frame::whole("Sign in", None, &body, false)).into_response()

@@ -1,7 +1,7 @@
 //! One way to answer for every page: whole to a browser that opens it, and its body again, each time that it has
 //! changed, to the event stream of the open page.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::ready, time::Duration};
 
 use axum::{
     extract::FromRequestParts,
@@ -13,9 +13,11 @@ use axum::{
 };
 use futures_util::stream;
 use maud::Markup;
-use tokio::{sync::OwnedSemaphorePermit, time::sleep};
+use model::Digest;
+use store::Progress;
+use tokio::time::sleep;
 
-use super::{door::Viewer, frame};
+use super::{door::Viewer, frame, seats::Seat};
 use crate::web::{
     refusal::{Kind, Refusal},
     state::State,
@@ -54,12 +56,15 @@ impl FromRequestParts<State> for Ask {
     }
 }
 
-struct Watch<F> {
+struct Watch<F, P> {
     render: F,
-    sent: String,
+    progress: P,
+    /// What the page was made from, and what it was, when it was sent last.
+    seen: Option<Progress>,
+    sent: Option<Digest>,
     looks: u32,
     settled: bool,
-    _permit: OwnedSemaphorePermit,
+    _seat: Option<Seat>,
 }
 
 /// The page as it is now, or the stream of what it becomes.
@@ -68,28 +73,48 @@ where
     F: Fn() -> R + Send + 'static,
     R: Future<Output = Result<Page, Refusal>> + Send + 'static,
 {
+    answer_of(state, ask, || ready(Ok(None)), render).await
+}
+
+/// The same of a page that is made only from what `progress` tells of: it is made again when that is another.
+pub async fn answer_of<P, S, F, R>(
+    state: &State,
+    ask: Ask,
+    progress: P,
+    render: F,
+) -> Result<Response, Refusal>
+where
+    P: Fn() -> S + Send + 'static,
+    S: Future<Output = Result<Option<Progress>, Refusal>> + Send + 'static,
+    F: Fn() -> R + Send + 'static,
+    R: Future<Output = Result<Page, Refusal>> + Send + 'static,
+{
     if !ask.stream {
         let page = render().await?;
         let actor = &ask.viewer.0.0.actor;
         return Ok(frame::whole(&page.title, Some(actor), &page.body, !page.settled).into_response());
     }
-    let permit = Arc::clone(&state.viewers).try_acquire_owned().map_err(|_| {
+    let seat = state.seats.take(&ask.viewer.0.0).ok_or_else(|| {
         Refusal::new(Kind::Unavailable, "too many pages are open").next("close some, or load the page again")
     })?;
     let watch = Watch {
         render,
-        sent: String::new(),
+        progress,
+        seen: None,
+        sent: None,
         looks: LOOKS,
         settled: false,
-        _permit: permit,
+        _seat: Some(seat),
     };
     let events = stream::unfold(watch, |watch| next(watch));
     Ok(Sse::new(events).keep_alive(KeepAlive::default()).into_response())
 }
 
 /// Waits for the next change.
-async fn next<F, R>(mut watch: Watch<F>) -> Option<(Result<Event, Infallible>, Watch<F>)>
+async fn next<P, S, F, R>(mut watch: Watch<F, P>) -> Option<(Result<Event, Infallible>, Watch<F, P>)>
 where
+    P: Fn() -> S,
+    S: Future<Output = Result<Option<Progress>, Refusal>>,
     F: Fn() -> R,
     R: Future<Output = Result<Page, Refusal>>,
 {
@@ -98,16 +123,67 @@ where
     }
     while watch.looks > 0 {
         watch.looks -= 1;
-        let page = (watch.render)().await.ok()?;
-        let body = page.body.into_string();
-        watch.settled = page.settled;
-        if body != watch.sent || page.settled {
-            let event = if page.settled { "last" } else { "body" };
-            let event = Event::default().event(event).json_data(&body).ok()?;
-            watch.sent = body;
-            return Some((Ok(event), watch));
+        // Before the page: what happens meanwhile makes it again.
+        let now = (watch.progress)().await.ok()?;
+        if now.is_none() || now != watch.seen {
+            let page = (watch.render)().await.ok()?;
+            let body = page.body.into_string();
+            let sent = Some(Digest::of(&body));
+            watch.settled = page.settled;
+            watch.seen = now;
+            if sent != watch.sent || page.settled {
+                let event = if page.settled { "last" } else { "body" };
+                let event = Event::default().event(event).json_data(&body).ok()?;
+                watch.sent = sent;
+                return Some((Ok(event), watch));
+            }
         }
         sleep(EVERY).await;
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use store::Status;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_page_is_made_again_only_when_something_happened() {
+        let (looks, made) = (AtomicU32::new(0), AtomicU32::new(0));
+        let progress = || {
+            let look = looks.fetch_add(1, Ordering::Relaxed);
+            ready(Ok(Some(Progress {
+                status: Status::Running,
+                redrives: 0,
+                seq: Some(u64::from(look / 2)),
+            })))
+        };
+        let render = || {
+            let count = made.fetch_add(1, Ordering::Relaxed);
+            ready(Ok(Page {
+                title: String::new(),
+                body: maud::html! { (count) },
+                settled: false,
+            }))
+        };
+        let mut watch = Watch {
+            render,
+            progress,
+            seen: None,
+            sent: None,
+            looks: 4,
+            settled: false,
+            _seat: None,
+        };
+        let mut sent = 0;
+        while let Some((_, after)) = next(watch).await {
+            (watch, sent) = (after, sent + 1);
+        }
+        let counts = (looks.load(Ordering::Relaxed), made.load(Ordering::Relaxed));
+        assert_eq!((counts, sent), ((4, 2), 2));
+    }
 }

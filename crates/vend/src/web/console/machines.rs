@@ -1,5 +1,7 @@
 //! The users' state machines and their executions, as pictures.
 
+use std::fmt::{self, Write as _};
+
 use axum::{extract::State as Held, response::Response};
 use maud::{Markup, PreEscaped, html};
 use model::{TenantName, policy::Action};
@@ -19,6 +21,9 @@ use crate::{
 const MOST: u32 = 100;
 /// Events on one page; the whole history is had by `aws stepfunctions get-execution-history`.
 const EVENTS: usize = 2_000;
+/// Bytes of an input, an output, and the details of an event; the whole is had in the same way.
+const TEXT: usize = 16 * 1024;
+const DETAILS: usize = 2 * 1024;
 
 pub async fn list(Held(state): Held<State>, ask: Ask) -> Result<Response, Refusal> {
     let caller = ask.viewer.0.clone();
@@ -125,8 +130,13 @@ async fn one(state: State, caller: Caller, tenant: TenantName, name: String) -> 
 
 pub async fn run(Held(state): Held<State>, Path(key): Path<u64>, ask: Ask) -> Result<Response, Refusal> {
     let caller = ask.viewer.0.clone();
-    let own = state.clone();
-    live::answer(&state, ask, move || execution(own.clone(), caller.clone(), key)).await
+    let (own, store) = (state.clone(), state.store.clone());
+    let progress = move || {
+        let store = store.clone();
+        async move { Ok(store.read(move |db| db.progress(key)).await?) }
+    };
+    let render = move || execution(own.clone(), caller.clone(), key);
+    live::answer_of(&state, ask, progress, render).await
 }
 
 async fn execution(state: State, caller: Caller, key: u64) -> Result<Page, Refusal> {
@@ -136,8 +146,10 @@ async fn execution(state: State, caller: Caller, key: u64) -> Result<Page, Refus
     // The platform's own are pages of their own, by their ids.
     let tenant = run.tenant.as_ref().ok_or_else(|| Refusal::not_found(&what))?;
     caller.may(Action::View, Some(tenant), &what)?;
+    let turn = state.drawings.acquire().await.expect("nobody closes it");
     let read = state.store.read(move |db| engine::history(db, key, 1, EVENTS));
     let (events, last) = read.await.map_err(|error| Refusal::internal(&error))?;
+    drop(turn);
     let picture = drawings::picture(&state, &caller, &run.arn).await.ok();
     let body = html! {
         h1 { (run.name) " " (tinted(&word(run.status))) }
@@ -186,7 +198,7 @@ fn row(event: &asl::HistoryEvent) -> Markup {
         td { (event.previous) }
         td {
             (text.unwrap_or_default())
-            @if !details.is_null() { details { summary { "details" } pre { (format!("{details:#}")) } } }
+            @if !details.is_null() { details { summary { "details" } pre { (cut(details, DETAILS)) } } }
         }
     }
 }
@@ -201,5 +213,46 @@ fn picture(definition: &str) -> Markup {
 }
 
 fn pretty(json: &str) -> String {
-    serde_json::from_str::<Value>(json).map_or_else(|_| json.to_owned(), |value| format!("{value:#}"))
+    let value: Value = serde_json::from_str(json).unwrap_or_else(|_| json.into());
+    cut(&value, TEXT)
+}
+
+/// The first bytes of a value, written to be read.
+fn cut(value: &Value, most: usize) -> String {
+    let mut text = Cut(String::new(), most);
+    // Whatever does not fit ends it.
+    if write!(text, "{value:#}").is_err() {
+        text.0.push('…');
+    }
+    text.0
+}
+
+struct Cut(String, usize);
+
+impl fmt::Write for Cut {
+    fn write_str(&mut self, part: &str) -> fmt::Result {
+        let fits = part.floor_char_boundary(self.1 - self.0.len());
+        self.0.push_str(&part[..fits]);
+        if fits < part.len() {
+            Err(fmt::Error)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_long_is_cut_between_letters() {
+        let long = Value::from("é".repeat(1 << 16));
+        for most in 0..9 {
+            let text = cut(&long, most);
+            let kept = text.strip_suffix('…').unwrap();
+            assert!(kept.len() <= most && kept.len() + 1 >= most, "{most}: {text}");
+        }
+        assert_eq!(cut(&Value::from("é"), 4), "\"é\"");
+    }
 }

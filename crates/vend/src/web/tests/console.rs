@@ -43,6 +43,10 @@ async fn page(world: &World, who: &Who, path: &str) -> (StatusCode, HeaderMap, S
 
 /// A machine of acme with an execution that waits; gives the execution's page.
 async fn started(world: &World, owner: &Who) -> String {
+    begun(world, owner, MACHINE, json!({ "a": "<b>" })).await
+}
+
+async fn begun(world: &World, owner: &Who, definition: &str, input: serde_json::Value) -> String {
     let Who::Bearer(token) = owner else {
         panic!("a bearer")
     };
@@ -56,12 +60,12 @@ async fn started(world: &World, owner: &Who) -> String {
     };
     let machine = call(
         "CreateStateMachine",
-        json!({ "name": "thinker", "definition": MACHINE, "roleArn": "arn:aws:iam::123456789012:role/r" }),
+        json!({ "name": "thinker", "definition": definition, "roleArn": "arn:aws:iam::123456789012:role/r" }),
     )
     .await;
     let started = call(
         "StartExecution",
-        json!({ "stateMachineArn": machine["stateMachineArn"], "input": "{\"a\":\"<b>\"}" }),
+        json!({ "stateMachineArn": machine["stateMachineArn"], "input": input.to_string() }),
     )
     .await;
     let arn = started["executionArn"].as_str().unwrap().to_owned();
@@ -128,6 +132,57 @@ async fn an_execution_is_drawn_in_the_colours_of_its_states() {
 }
 
 #[tokio::test]
+async fn a_long_history_is_drawn_whole_and_shown_in_part() {
+    const EACH: &str = r#"{"StartAt":"Each","States":{"Each":{"Type":"Map","ItemsPath":"$.items","Next":"Wait",
+        "ItemProcessor":{"StartAt":"Think","States":{"Think":{"Type":"Pass","End":true}}}},
+        "Wait":{"Type":"Wait","Seconds":9,"End":true}}}"#;
+    let world = World::new().await;
+    let owner = world.bearer(Developer, Some("acme")).await;
+    let items: Vec<String> = (0..1500).map(|item| format!("{item:050}")).collect();
+    let run = begun(
+        &world,
+        &owner,
+        EACH,
+        json!({ "items": items, "last": "the tail" }),
+    )
+    .await;
+    let key: u64 = run.rsplit('/').next().unwrap().parse().unwrap();
+    let engine = &world.state.states.engine;
+    let store = &world.state.store;
+    let both = || async move {
+        let read = store.read(move |db| {
+            let (events, last) = engine::history(db, key, 1, usize::MAX)?;
+            assert_eq!(events.len() as u64, last);
+            Ok::<_, engine::Error>((events, engine::outline(db, key)?))
+        });
+        read.await.unwrap()
+    };
+    // From the log, and from the pieces.
+    for settled in [false, true] {
+        if settled {
+            engine.settle().await.unwrap();
+        }
+        let (events, marks) = both().await;
+        assert!(events.len() > 6000, "{}", events.len());
+        let marked = events.into_iter().map(|event| engine::Mark {
+            id: event.id,
+            previous: event.previous,
+            name: event.details["name"].as_str().map(str::to_owned),
+            kind: event.kind,
+        });
+        assert!(marked.eq(marks), "settled: {settled}");
+    }
+    let (_, _, text) = page(&world, &owner, &run).await;
+    assert!(
+        text.contains("<title>Wait (Wait, running)</title>"),
+        "{}",
+        text.len()
+    );
+    assert!(text.contains("events are shown."), "{}", text.len());
+    assert!(!text.contains("the tail"), "an input is cut: {}", text.len());
+}
+
+#[tokio::test]
 async fn an_open_page_hears_what_changed() {
     let world = World::new().await;
     let owner = world.bearer(Developer, Some("acme")).await;
@@ -156,6 +211,18 @@ async fn frame(body: &mut std::pin::Pin<Box<Body>>) -> Option<String> {
     let frame = std::future::poll_fn(|context| body.as_mut().poll_frame(context)).await?;
     let data = frame.unwrap().into_data().unwrap();
     Some(String::from_utf8(data.to_vec()).unwrap())
+}
+
+#[tokio::test]
+async fn a_link_signs_nobody_in_by_itself() {
+    let world = World::new().await;
+    let (_, _, form) = page(&world, &Who::Nobody, "/console/sign-in").await;
+    assert!(form.contains("<button type=\"submit\">"), "{form}");
+    let (status, _, script) = page(&world, &Who::Nobody, "/console/console.js").await;
+    assert_eq!(status, StatusCode::OK);
+    for way in ["submit", "click(", "fetch(", "XMLHttpRequest", "sendBeacon"] {
+        assert!(!script.contains(way), "the script sends the form: {way}");
+    }
 }
 
 #[tokio::test]
