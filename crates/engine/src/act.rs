@@ -133,6 +133,7 @@ impl Engine {
             },
             Input::Happen { key, event } => self.agenda.push_back((key, event)),
             Input::Chore(chore) => self.chores.push_front(chore),
+            Input::Again { key, .. } if self.live.contains_key(&key) => {}
             Input::Again { key, kin } => self.park(key, Input::Again { key, kin }),
             Input::Change { key, event, answer } => self.change_run(key, event, answer),
             Input::News => self.ask_for_news(),
@@ -491,6 +492,8 @@ impl Engine {
                 self.take(input)
             }
             Input::Happen { key, event } => self.heard(key, &event),
+            // What cannot be read is not tried again, and its run need not wait for it.
+            Input::Again { kin, .. } => self.child_over(kin, false),
             other => refuse(other, error),
         }
     }

@@ -112,6 +112,13 @@ impl Engine {
         match (child.status, child.execution) {
             (None, _) => self.begin_child(kindred, kin, &child.input),
             (Some(Status::Running), Some(key)) => drop(open.children.insert(kin.place, key)),
+            // Its end is on record, and is yet to be heard of here.
+            (Some(_), Some(key)) if child.waits && self.ending.contains_key(&key) => {
+                if open.calls.is_empty() {
+                    self.callers.push_back((execution, task));
+                }
+                open.calls.push_back(child.place);
+            }
             (Some(_), Some(key)) if child.waits => {
                 open.children.insert(kin.place, key);
                 self.park(key, Input::Again { key, kin });
@@ -167,6 +174,12 @@ impl Engine {
         }
         self.insert(key, live);
         self.happen(key, event);
+    }
+
+    /// Is the execution, as far as its run knows, the open child of that place?
+    pub(crate) fn has_child(&self, kin: Kin, key: u64) -> bool {
+        let open = self.runs.get(&(kin.execution, kin.task));
+        open.is_some_and(|open| open.children.get(&kin.place) == Some(&key))
     }
 
     /// A child has ended: its run hears of it.

@@ -275,9 +275,13 @@ impl Engine {
         }
     }
 
-    /// Nothing happens to an execution that has ended, unless it is to be tried again.
+    /// Nothing happens to an execution that has ended, unless it is to be tried again: then the rest does.
     fn over(&mut self, key: u64, parked: Vec<Input>, mut recovered: Option<Recovered>) {
         for input in parked {
+            if self.live.contains_key(&key) {
+                self.take(input);
+                continue;
+            }
             let mut redrivable = |is_child: bool| {
                 recovered
                     .take_if(|recovered| recovered.kin.is_some() == is_child && recovered.state.can_redrive())
@@ -288,6 +292,8 @@ impl Engine {
                     None => drop(answer.send(Err(Error::NotRedrivable(key)))),
                     Some(recovered) => self.redrive(key, recovered, answer),
                 },
+                // Its run is over, and tries nothing any more.
+                Input::Again { kin, .. } if !self.has_child(kin, key) => {}
                 Input::Again { kin, .. } => match redrivable(true) {
                     None => self.child_over(kin, false),
                     Some(recovered) => self.child_again(key, kin, recovered),
