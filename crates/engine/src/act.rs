@@ -38,12 +38,12 @@ pub(crate) enum Act {
 }
 
 impl Act {
-    fn fail(self, error: &Error) {
+    fn fail(self, error: Error) {
         // Whoever asked may not wait any more.
         match self {
-            Self::Started(answer, ..) => drop(answer.send(Err(error.clone()))),
-            Self::Done(answer) => drop(answer.send(Err(error.clone()))),
-            Self::Moved(answer, _) => drop(answer.send(Err(error.clone()))),
+            Self::Started(answer, ..) => drop(answer.send(Err(error))),
+            Self::Done(answer) => drop(answer.send(Err(error))),
+            Self::Moved(answer, _) => drop(answer.send(Err(error))),
             // What is kept says what is to be done.
             Self::Chore(_) | Self::Told(_) | Self::Deliver { .. } | Self::Over(..) => {}
         }
@@ -470,7 +470,7 @@ impl Engine {
     }
 
     /// What was to be done is not: who asked is told, who waits for a task goes on waiting.
-    pub(crate) fn undo(&mut self, act: Act, error: &Error) {
+    pub(crate) fn undo(&mut self, act: Act, error: Error) {
         match act {
             Act::Deliver { resource, answer, .. } => {
                 let worker = None;

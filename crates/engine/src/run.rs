@@ -336,7 +336,7 @@ impl Engine {
             "a commit failed: reading again what is kept"
         );
         let acts = std::mem::take(&mut self.acts);
-        acts.into_iter().for_each(|act| self.undo(act, &error));
+        acts.into_iter().for_each(|act| self.undo(act, error.clone()));
         let parked = std::mem::take(&mut self.parked);
         for input in parked.into_values().flatten() {
             self.refuse(input, error.clone());
