@@ -472,11 +472,32 @@ impl Engine {
     /// What was to be done is not: who asked is told, who waits for a task goes on waiting.
     pub(crate) fn undo(&mut self, act: Act, error: Error) {
         match act {
-            Act::Deliver { resource, answer, .. } => {
+            Act::Deliver {
+                resource,
+                token,
+                answer,
+                ..
+            } => {
+                self.not_handed_out(&token);
                 let worker = None;
                 self.desk.wait_for_task(resource, Poller { worker, answer });
             }
             other => other.fail(error),
+        }
+    }
+
+    /// A task of an execution that only memory knows is still there: nobody got it.
+    fn not_handed_out(&mut self, token: &Token) {
+        let place = self
+            .desk
+            .place(token)
+            .filter(|place| Self::in_memory(place.execution));
+        let Some(Place { execution, task, .. }) = place else {
+            return;
+        };
+        let live = self.live.get_mut(&execution);
+        if let Some(order) = live.and_then(|live| live.orders.get_mut(&task)) {
+            order.started = false;
         }
     }
 

@@ -362,6 +362,19 @@ impl Engine {
         self.insert(key, live);
     }
 
+    /// Tasks of executions that only memory knows, which a commit that failed takes nothing from.
+    pub(crate) fn offer_kept(&mut self) {
+        let orders = |live: &Live| live.orders.values().cloned().collect();
+        let kept: Vec<(u64, u64, Vec<Order>)> = self
+            .live
+            .iter()
+            .map(|(key, live)| (*key, live.owner, orders(live)))
+            .collect();
+        for (key, owner, orders) in kept {
+            self.offer_again(key, owner, orders);
+        }
+    }
+
     /// Tasks that nobody has, or that nobody has any more, are there to be taken.
     pub(crate) fn offer_again(&mut self, key: u64, owner: u64, orders: Vec<Order>) {
         for order in orders {

@@ -300,6 +300,7 @@ impl Engine {
         self.reading = None;
         self.batch = Batch::default();
         self.alsos.clear();
+        self.offer_kept();
         let opened = self.setup.store.read(crate::read::open).await?;
         (self.seq, self.key) = (opened.seq, self.key.max(opened.key));
         (self.dropped, self.unread) = (0, opened.unread);

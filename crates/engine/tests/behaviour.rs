@@ -448,6 +448,42 @@ async fn a_history_reads_the_same_from_the_log_and_from_rows() {
     running.end().await;
 }
 
+/// Somebody starts an execution that cannot be kept, and the commit with it.
+async fn fail_a_commit(handle: &engine::Handle, name: &str) {
+    let bad = engine::Start {
+        tenant: Some("nobody".parse().unwrap()),
+        ..start(&chain(1), name, json!({}))
+    };
+    assert!(matches!(handle.start(bad).await, Err(Error::Store(_))));
+}
+
+#[tokio::test]
+async fn a_commit_that_fails_takes_no_task_from_an_express_execution() {
+    let dir = dir();
+    let running = run(open(&dir.path).await, Limits::default()).await;
+    let handle = running.handle.clone();
+    let own = handle.clone();
+    let express = tokio::spawn(async move { own.express(start(&chain(2), "e", json!({ "n": 1 }))).await });
+    let offer = handle.poll(&resource("work"), None).await.unwrap();
+    // While a worker has the task, and while nobody has.
+    fail_a_commit(&handle, "x").await;
+    handle
+        .succeed(OWNER, &offer.token, json!({ "n": 2 }))
+        .await
+        .unwrap();
+    fail_a_commit(&handle, "y").await;
+    let offer = handle.poll(&resource("work"), None).await.unwrap();
+    assert_eq!(offer.input, json!({ "n": 2 }));
+    handle
+        .succeed(OWNER, &offer.token, json!({ "n": 3 }))
+        .await
+        .unwrap();
+    let ended = express.await.unwrap().unwrap();
+    let output = json!({ "n": 3 });
+    assert_eq!(ended.status, asl::Status::Succeeded { output });
+    running.end().await;
+}
+
 /// What cannot be read stays as it is, and stops nobody else.
 #[tokio::test]
 async fn an_execution_that_cannot_be_read_stops_no_other() {
