@@ -141,7 +141,7 @@ impl Engine {
         }
     }
 
-    pub(crate) fn begin(&mut self, start: Start, also: Option<Also>, answer: Answer<Started>) {
+    pub(crate) fn begin(&mut self, mut start: Start, also: Option<Also>, answer: Answer<Started>) {
         self.key += 1;
         let (key, at) = (self.key, self.now());
         let begin = Begin {
@@ -151,7 +151,7 @@ impl Engine {
             name: start.name.clone(),
             arn: start.arn.clone(),
             origin: start.origin.clone(),
-            definition: start.definition.clone(),
+            definition: std::mem::take(&mut start.definition).into(),
             input: start.input.to_string(),
             at,
             kin: None,

@@ -7,7 +7,7 @@ use asl::{Ended, Execution, Failure, Family, Machine, MapRun, Results, Writing, 
 use jiff::Timestamp;
 use model::TenantName;
 use serde_json::Value;
-use store::{MapChild, Status, Store};
+use store::{Definition, MapChild, Status, Store};
 use tokio::task::spawn_blocking;
 
 use crate::{Error, objects::Buckets};
@@ -54,7 +54,7 @@ pub(crate) struct Kindred {
     pub family: Family,
     pub program: Machine,
     /// The text of `program`.
-    pub definition: String,
+    pub definition: Definition,
 }
 
 pub(crate) enum Outcome {
@@ -138,7 +138,7 @@ async fn doing(chore: Chore, around: Around) -> Result<Outcome, Error> {
         machine: parent.machine,
         origin: origin(&parent.origin, run.family().machine()),
         family: run.family(),
-        definition: program.definition().to_string(),
+        definition: text(&program),
         program,
     };
     drop(run);
@@ -148,6 +148,13 @@ async fn doing(chore: Chore, around: Around) -> Result<Outcome, Error> {
         Deed::Redrive => redrive(kindred, around, row.items).await,
         Deed::Close => close(kindred, around, task).await,
     }
+}
+
+/// The digest is computed here, beside the loop and the writer.
+fn text(program: &Machine) -> Definition {
+    let definition = Definition::from(program.definition().to_string());
+    definition.digest();
+    definition
 }
 
 /// As that of the execution that the run is in, but of the machine with the label.

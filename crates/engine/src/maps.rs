@@ -12,7 +12,7 @@ use std::{
 use asl::{Command, Event};
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use store::{MapChild, RunChange, RunStep, Status};
+use store::{Definition, MapChild, RunChange, RunStep, Status};
 use tracing::error;
 
 use crate::{
@@ -270,11 +270,20 @@ impl Engine {
         self.agenda.push_back((execution, event));
     }
 
-    fn know(&mut self, execution: u64, task: u64, kindred: Kindred) {
+    fn know(&mut self, execution: u64, task: u64, mut kindred: Kindred) {
+        kindred.definition = self.once(kindred.definition);
         if let Some(open) = self.runs.get_mut(&(execution, task)) {
             open.kindred = Some(Arc::new(kindred));
             self.callers.push_back((execution, task));
         }
+    }
+
+    /// The same definition, as other runs have it: many may be open, and their texts are long.
+    fn once(&mut self, definition: Definition) -> Definition {
+        self.definitions.retain(|_, seen| seen.get().is_some());
+        let seen = self.definitions.entry(definition.digest());
+        let seen = seen.or_insert_with(|| definition.seen());
+        seen.get().unwrap_or(definition)
     }
 
     /// After a start: what the execution says of its run is what is next.

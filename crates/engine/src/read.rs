@@ -1,6 +1,9 @@
 //! What is read from the store: everything at a start, and executions that something happens to after a long time.
 
-use std::collections::{BTreeMap, HashMap, hash_map::Entry};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet, hash_map::Entry},
+    sync::Arc,
+};
 
 use asl::Machine;
 use jiff::Timestamp;
@@ -28,7 +31,7 @@ pub(crate) struct Read {
 }
 
 /// An execution with its definition, and its snapshot, as far as they are there.
-type Row = (u64, Option<(Run, String)>, Option<Snapshot>);
+type Row = (u64, Option<(Run, Arc<str>)>, Option<Snapshot>);
 
 /// Somebody who starts an execution under a name, and whether it is taken.
 struct Named {
@@ -147,6 +150,16 @@ async fn named(store: &Store, naming: Vec<(Box<Start>, Answer<Started>)>) -> Vec
     naming.into_iter().enumerate().map(one).collect()
 }
 
+/// The text, as those before had it: children of a run have the same, and it may be long.
+fn shared(texts: &mut HashSet<Arc<str>>, text: String) -> Arc<str> {
+    if let Some(text) = texts.get(text.as_str()) {
+        return Arc::clone(text);
+    }
+    let text = Arc::<str>::from(text);
+    texts.insert(Arc::clone(&text));
+    text
+}
+
 async fn waking(store: &Store, after: Option<Timestamp>, until: Timestamp) -> Waking {
     let rows = store.read(move |db| Ok(db.waking(after, until, u32::MAX)?)).await;
     Waking { after, until, rows }
@@ -182,8 +195,13 @@ impl Engine {
         self.reading = Some(Box::pin(async move {
             let keys = wanted.clone();
             let executions = store.read(move |db| {
-                let row = |key: u64| Ok((key, db.run_by_key(key)?, db.snapshot(key)?));
-                keys.into_iter().map(row).collect()
+                let mut texts = HashSet::new();
+                let mut row = |key: u64| {
+                    let run = db.run_by_key(key)?;
+                    let run = run.map(|(run, text)| (run, shared(&mut texts, text)));
+                    Ok((key, run, db.snapshot(key)?))
+                };
+                keys.into_iter().map(&mut row).collect()
             });
             Read {
                 executions: executions.await,
@@ -246,7 +264,7 @@ impl Engine {
         }
     }
 
-    fn was_read_one(&mut self, key: u64, run: Option<(Run, String)>, snapshot: Option<Snapshot>) {
+    fn was_read_one(&mut self, key: u64, run: Option<(Run, Arc<str>)>, snapshot: Option<Snapshot>) {
         let parked = self.parked.remove(&key).unwrap_or_default();
         let (run, text, snapshot) = match (run, snapshot) {
             (Some((run, text)), Some(snapshot)) => (run, text, snapshot),
@@ -311,7 +329,7 @@ impl Engine {
         self.acts.push(crate::act::Act::Moved(answer, at));
     }
 
-    fn machine(&mut self, key: u64, text: String) -> Result<Machine, Error> {
+    fn machine(&mut self, key: u64, text: Arc<str>) -> Result<Machine, Error> {
         if let Some(machine) = self.machines.get(&text) {
             return Ok(machine.clone());
         }

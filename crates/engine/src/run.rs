@@ -9,8 +9,8 @@ use std::{
 
 use asl::HistoryEvent;
 use jiff::{SignedDuration, Timestamp};
-use model::ledger::Deed;
-use store::{Batch, Begin, Store};
+use model::{Digest, ledger::Deed};
+use store::{Batch, Begin, Seen, Store};
 use tokio::{sync::mpsc, task::JoinSet, time::sleep};
 use tracing::{error, warn};
 
@@ -99,7 +99,9 @@ pub struct Engine {
     pub(crate) history: usize,
     pub(crate) desk: Desk,
     pub(crate) timers: Timers,
-    pub(crate) machines: HashMap<String, asl::Machine>,
+    pub(crate) machines: HashMap<Arc<str>, asl::Machine>,
+    /// Definitions of children of open runs.
+    pub(crate) definitions: HashMap<Digest, Seen>,
     /// What happens next to executions that are being read.
     pub(crate) parked: HashMap<u64, Vec<Input>>,
     pub(crate) wanted: Vec<u64>,
@@ -172,6 +174,7 @@ pub fn new(setup: Setup) -> (Engine, Handle) {
         desk: Desk::default(),
         timers: Timers::default(),
         machines: HashMap::new(),
+        definitions: HashMap::new(),
         parked: HashMap::new(),
         wanted: Vec::new(),
         naming: Vec::new(),
