@@ -132,7 +132,10 @@ impl Engine {
                 false => self.park(key, Input::Redrive { key, answer }),
             },
             Input::Happen { key, event } => self.agenda.push_back((key, event)),
-            Input::Chore(chore) => self.chores.push_front(chore),
+            Input::Chore(chore) => {
+                self.waking = self.waking.saturating_sub(1);
+                self.chores.push_front(chore);
+            }
             Input::Again { key, .. } if self.live.contains_key(&key) => {}
             Input::Again { key, kin } => self.park(key, Input::Again { key, kin }),
             Input::Change { key, event, answer } => self.change_run(key, event, answer),
@@ -515,6 +518,7 @@ impl Engine {
             Input::Happen { key, event } => self.heard(key, &event),
             // What cannot be read is not tried again, and its run need not wait for it.
             Input::Again { kin, .. } => self.child_over(kin, false),
+            Input::Chore(_) => self.waking = self.waking.saturating_sub(1),
             other => refuse(other, error),
         }
     }

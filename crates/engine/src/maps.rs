@@ -57,6 +57,9 @@ fn bounds(execution: &asl::Execution, task: u64) -> String {
     .to_string()
 }
 
+/// Executions that are to be read at once for what was put off; the rest of it waits.
+const WANTED: usize = 256;
+
 impl Engine {
     fn run_step(&mut self, execution: u64, task: u64, at: Timestamp, change: RunChange) {
         self.batch.runs.push(RunStep {
@@ -69,7 +72,7 @@ impl Engine {
 
     /// Lets what was put off happen, and starts what takes time.
     pub(crate) fn go_on(&mut self) {
-        while self.has_room() {
+        while self.has_room() && self.wanted.len() < WANTED {
             let Some((key, event)) = self.agenda.pop_front() else {
                 break;
             };
@@ -185,7 +188,7 @@ impl Engine {
 
     pub(crate) fn start_chores(&mut self) {
         for _ in 0..self.chores.len() {
-            if self.busy >= chores::AT_ONCE {
+            if self.busy + self.waking >= chores::AT_ONCE {
                 return;
             }
             let Some(chore) = self.chores.pop_front() else {
@@ -195,6 +198,7 @@ impl Engine {
                 continue;
             }
             let Some(live) = self.live.get(&chore.execution) else {
+                self.waking += 1;
                 self.park(chore.execution, Input::Chore(chore));
                 continue;
             };
@@ -343,7 +347,7 @@ impl Engine {
         self.agenda.clear();
         self.chores.clear();
         self.jobs = tokio::task::JoinSet::new();
-        (self.busy, self.brood, self.fetching) = (0, 0, false);
+        (self.busy, self.waking, self.brood, self.fetching) = (0, 0, 0, false);
         (self.telling, self.asking) = (None, false);
     }
 

@@ -135,6 +135,8 @@ pub struct Engine {
     pub(crate) jobs: JoinSet<Done>,
     /// Chores under way.
     pub(crate) busy: usize,
+    /// Chores whose execution is being read for them.
+    pub(crate) waking: usize,
     /// Express children of Map runs in memory.
     pub(crate) brood: usize,
     /// Children are being looked up.
@@ -198,6 +200,7 @@ pub fn new(setup: Setup) -> (Engine, Handle) {
         chores: VecDeque::new(),
         jobs: JoinSet::new(),
         busy: 0,
+        waking: 0,
         brood: 0,
         fetching: false,
         telling: None,

@@ -302,3 +302,37 @@ async fn executions_hear_of_an_activity_that_was_deleted() {
     );
     running.end().await;
 }
+
+/// More children than are read at once are stopped with their run, though none of them is in memory.
+#[tokio::test]
+async fn a_run_stops_children_that_left_the_memory() {
+    const CHILDREN: u64 = 400;
+    let dir = dir();
+    let limits = Limits {
+        live: 8,
+        ..Limits::default()
+    };
+    let running = run(open(&dir.path).await, limits).await;
+    let items: Vec<u64> = (0..CHILDREN).collect();
+    let text = map(json!({}));
+    let begun = running
+        .handle
+        .start(start(&text, "a", json!(items)))
+        .await
+        .unwrap();
+    let run_key = loop {
+        let found = runs(&running.store, begun.key).await;
+        if let Some(found) = found.first()
+            && children(&running.store, found.key).await.len() as u64 == CHILDREN
+        {
+            break found.key;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
+    running.handle.settle().await.unwrap();
+    running.handle.stop(begun.key, None, None).await.unwrap();
+    for child in children(&running.store, run_key).await {
+        assert_eq!(ended(&running.store, child.key).await.status, Status::Aborted);
+    }
+    running.end().await;
+}
