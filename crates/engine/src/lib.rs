@@ -21,6 +21,7 @@ mod error;
 mod handle;
 mod interrupt;
 mod live;
+mod lost;
 mod maps;
 mod news;
 mod objects;

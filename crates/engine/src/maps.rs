@@ -45,6 +45,8 @@ pub(crate) enum Done {
         children: Result<Vec<MapChild>, Error>,
     },
     News(crate::news::Page),
+    /// Open children of an execution that is lost.
+    Strays(Result<Vec<u64>, Error>),
 }
 
 /// What a run may do, as it is kept and described.
@@ -158,13 +160,17 @@ impl Engine {
     }
 
     /// The run has ended; the children that have not are stopped.
-    fn run_over(&mut self, key: u64, task: u64, at: Timestamp, status: Status) {
+    pub(crate) fn run_over(&mut self, key: u64, task: u64, at: Timestamp, status: Status) {
         let Some(open) = self.runs.remove(&(key, task)) else {
             return;
         };
         let written = open.written;
         self.run_step(key, task, at, RunChange::End { status, written });
-        self.agenda.extend(open.children.into_values().map(stopped));
+        self.stop_all(open.children.into_values());
+    }
+
+    pub(crate) fn stop_all(&mut self, children: impl IntoIterator<Item = u64>) {
+        self.agenda.extend(children.into_iter().map(stopped));
     }
 
     pub(crate) fn done(&mut self, done: Done) {
@@ -183,6 +189,7 @@ impl Engine {
                 self.fetched((execution, task), places, children);
             }
             Done::News(page) => self.news(page),
+            Done::Strays(found) => self.strays(found),
         }
     }
 
@@ -262,7 +269,7 @@ impl Engine {
                 Event::MapRunFailed { task, error, cause }
             }
             Outcome::Busy(children) => {
-                self.agenda.extend(children.into_iter().map(stopped));
+                self.stop_all(children);
                 return self.chores.push_back(chore);
             }
             Outcome::Broken(error) => {
@@ -335,7 +342,7 @@ impl Engine {
                 deed,
             });
         }
-        self.agenda.extend(strays.into_iter().map(stopped));
+        self.stop_all(strays);
     }
 
     /// Everything about runs is forgotten, with the children that only memory knows.

@@ -15,6 +15,7 @@ use crate::{
     desk::Place,
     handle::{Answer, Input, Start},
     live::Live,
+    lost::is_lost,
     recover,
     timers::Due,
 };
@@ -58,7 +59,9 @@ pub(crate) struct Opened {
     pub runs: Vec<store::MapRun>,
     /// Open children of Map runs that are over.
     pub strays: Vec<u64>,
-    /// The first event of an execution that cannot be read: neither it nor what follows may be dropped.
+    /// Open executions of tenants that cannot be read.
+    pub lost: Vec<Run>,
+    /// The first event of another execution that cannot be read: neither it nor what follows may be dropped.
     pub unread: Option<u64>,
 }
 
@@ -84,7 +87,7 @@ pub(crate) fn open(db: &Db<'_>) -> Result<Opened, Error> {
         events.entry(logged.execution).or_default().push(logged);
     }
     let mut machines = HashMap::<String, Machine>::new();
-    let (mut moving, mut unread) = (Vec::new(), None);
+    let (mut moving, mut lost, mut unread) = (Vec::new(), Vec::new(), None);
     for (key, events) in events {
         let Some((run, text)) = db.run_by_key(key)?.filter(|(run, _)| run.ended_at.is_none()) else {
             continue;
@@ -101,6 +104,7 @@ pub(crate) fn open(db: &Db<'_>) -> Result<Opened, Error> {
         match readable(recovered)? {
             Some(recovered) if recovered.unfolded.is_some() => moving.push((key, recovered)),
             Some(_) => {}
+            None if is_lost(&run) => lost.push(run),
             None => {
                 unread = unread
                     .into_iter()
@@ -117,11 +121,17 @@ pub(crate) fn open(db: &Db<'_>) -> Result<Opened, Error> {
         for mut row in page.into_iter().filter(|row| row.open != "[]") {
             let open = std::mem::take(&mut row.open);
             let orders = serde_json::from_str(&open).map_err(|_| Error::Damaged(row.execution));
-            if let Some(orders) = readable(orders)? {
-                waiting.push((row, orders));
+            match readable(orders)? {
+                Some(orders) => waiting.push((row, orders)),
+                None => {
+                    let run = db.run_by_key(row.execution)?.map(|(run, _)| run);
+                    lost.extend(run.filter(is_lost));
+                }
             }
         }
     }
+    lost.sort_unstable_by_key(|run| run.key);
+    lost.dedup_by_key(|run| run.key);
     Ok(Opened {
         seq,
         key,
@@ -129,6 +139,7 @@ pub(crate) fn open(db: &Db<'_>) -> Result<Opened, Error> {
         waiting,
         runs: db.open_map_runs()?,
         strays: db.stray_children()?,
+        lost,
         unread,
     })
 }
@@ -176,6 +187,10 @@ impl Engine {
     }
 
     pub(crate) fn want(&mut self, key: u64) {
+        // It is over; what is kept does not say so yet.
+        if self.ending.contains_key(&key) {
+            return;
+        }
         if let Entry::Vacant(place) = self.parked.entry(key) {
             place.insert(Vec::new());
             self.wanted.push(key);
@@ -275,20 +290,33 @@ impl Engine {
             .machine(key, text)
             .and_then(|machine| recover::replay(&run, machine, Some(snapshot), &[]));
         match recovered {
-            Err(error) => {
-                error!(
-                    error = &error as &dyn std::error::Error,
-                    "an execution cannot go on"
-                );
-                for input in parked {
-                    self.refuse(input, error.clone());
-                }
-            }
+            Err(error) => self.unreadable(&run, parked, error),
             Ok(recovered) if has_ended => self.over(key, parked, Some(recovered)),
             Ok(recovered) => {
                 self.wake(key, &recovered);
                 self.insert(key, Live::from(recovered));
                 parked.into_iter().for_each(|input| self.take(input));
+            }
+        }
+    }
+
+    fn unreadable(&mut self, run: &Run, parked: Vec<Input>, error: Error) {
+        error!(
+            error = &error as &dyn std::error::Error,
+            "an execution cannot go on"
+        );
+        let lost = is_lost(run);
+        if lost {
+            self.give_up(run);
+        }
+        for input in parked {
+            match input {
+                // That is what was asked for.
+                Input::Stop { answer, .. } if lost => {
+                    let at = self.now();
+                    self.acts.push(crate::act::Act::Moved(answer, at));
+                }
+                input => self.refuse(input, error.clone()),
             }
         }
     }

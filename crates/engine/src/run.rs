@@ -22,8 +22,10 @@ use crate::{
     desk::Desk,
     handle::{Answer, Input, Start},
     live::Live,
+    lost,
     maps::{Done, Open},
     news::Telling,
+    read::{self, Opened},
     timers::{Due, Timers},
 };
 
@@ -107,7 +109,7 @@ pub struct Engine {
     pub(crate) wanted: Vec<u64>,
     pub(crate) naming: Vec<(Box<Start>, Answer<crate::Started>)>,
     pub(crate) names: HashSet<String>,
-    pub(crate) reading: Option<Pin<Box<dyn Future<Output = crate::read::Read> + Send>>>,
+    pub(crate) reading: Option<Pin<Box<dyn Future<Output = read::Read> + Send>>>,
     pub(crate) batch: Batch,
     /// Executions that begin with the batch, each with what else is in the transaction.
     pub(crate) alsos: Vec<(Begin, Also)>,
@@ -307,7 +309,7 @@ impl Engine {
         self.batch = Batch::default();
         self.alsos.clear();
         self.offer_kept();
-        let opened = self.setup.store.read(crate::read::open).await?;
+        let opened = self.opened().await?;
         (self.seq, self.key) = (opened.seq, self.key.max(opened.key));
         (self.dropped, self.unread) = (0, opened.unread);
         for (key, recovered) in opened.moving {
@@ -334,6 +336,18 @@ impl Engine {
             self.hand_out(&resource);
         }
         Ok(())
+    }
+
+    /// All that is open, once what is lost of it has been ended.
+    async fn opened(&mut self) -> Result<Opened, Error> {
+        let opened = self.setup.store.read(read::open).await?;
+        if opened.lost.is_empty() {
+            return Ok(opened);
+        }
+        let ends = lost::end(&opened.lost, &opened.runs, self.now());
+        let kept = self.setup.store.write(move |tx| tx.append(&ends)).await;
+        kept.map_err(|error: store::Error| Error::from(error))?;
+        self.setup.store.read(read::open).await
     }
 
     /// A commit failed: nothing of what was decided since the last one is true.

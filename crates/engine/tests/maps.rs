@@ -336,3 +336,62 @@ async fn a_run_stops_children_that_left_the_memory() {
     }
     running.end().await;
 }
+
+/// What cannot be read of a Map, at a start or later, ends: its run hears of a child, and the children of an execution.
+#[tokio::test]
+async fn what_is_lost_of_a_map_holds_up_nothing() {
+    for (open_orders, state, of_parent) in [
+        ("[7]", "{}", false),
+        ("[7]", "{}", true),
+        ("[]", r#"{"of":7}"#, true),
+    ] {
+        let dir = dir();
+        let running = run(open(&dir.path).await, Limits::default()).await;
+        let begun = running
+            .handle
+            .start(start(&map(json!({})), "a", json!([1, 2])))
+            .await
+            .unwrap();
+        for _ in 0..2 {
+            running.handle.poll(&resource("work"), None).await.unwrap();
+        }
+        let found = runs(&running.store, begun.key).await.remove(0);
+        let below = children(&running.store, found.key).await;
+        running.handle.settle().await.unwrap();
+        let store = running.end().await;
+        let lost = if of_parent { begun.key } else { below[0].key };
+        let snapshot = read(&store, move |db| db.snapshot(lost)).await.unwrap();
+        let snapshot = store::Snapshot {
+            open: open_orders.into(),
+            state: state.into(),
+            ..snapshot
+        };
+        let batch = store::Batch {
+            folds: vec![store::Fold {
+                snapshot,
+                history: None,
+            }],
+            ..store::Batch::default()
+        };
+        let kept: Result<(), store::Error> = store.write(move |tx| tx.append(&batch)).await;
+        kept.unwrap();
+        let running = run(store, Limits::default()).await;
+        let over = ended(&running.store, begun.key).await;
+        let error = match of_parent {
+            true => "Vend.Unreadable",
+            false => "States.ExceedToleratedFailureThreshold",
+        };
+        assert_eq!(over.error.as_deref(), Some(error));
+        for child in below {
+            let child = ended(&running.store, child.key).await;
+            let is_lost = child.key == lost;
+            assert_eq!(
+                child.status,
+                if is_lost { Status::Failed } else { Status::Aborted }
+            );
+        }
+        let found = runs(&running.store, begun.key).await.remove(0);
+        assert_eq!(found.status, Status::Failed);
+        running.end().await;
+    }
+}
