@@ -134,7 +134,7 @@ impl Engine {
             Input::Happen { key, event } => self.agenda.push_back((key, event)),
             Input::Chore(chore) => {
                 self.waking = self.waking.saturating_sub(1);
-                self.chores.push_front(chore);
+                self.queue_first(chore);
             }
             Input::Again { key, .. } if self.live.contains_key(&key) => {}
             Input::Again { key, kin } => self.park(key, Input::Again { key, kin }),
@@ -216,9 +216,9 @@ impl Engine {
             ended_at: express.started_at + self.setup.limits.express,
             status,
         };
-        let kin = live.kin;
+        let (owner, kin) = (live.owner, live.kin);
         if let Some(kin) = kin {
-            self.express_child_over(kin, ended.started_at, ended.ended_at, ended.status);
+            self.express_child_over(owner, kin, ended.started_at, ended.ended_at, ended.status);
         } else if let Some(answer) = express.answer {
             let _ = answer.send(Ok(ended));
         }
@@ -530,7 +530,7 @@ impl Engine {
                 let _ = answer.send(Ok(started));
             }
             Act::Done(answer) => drop(answer.send(Ok(()))),
-            Act::Chore(chore) => self.chores.push_back(chore),
+            Act::Chore(chore) => self.queue(chore),
             Act::Told(cursor) => self.tell_on(Some(cursor)),
             Act::Moved(answer, at) => drop(answer.send(Ok(at))),
             Act::Over(_, own, status) => {

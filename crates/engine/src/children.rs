@@ -3,7 +3,7 @@
 //! Which child is meant and what became of it so far is read from rows each time, so that a child is started once whatever
 //! came in between.
 
-use std::sync::Arc;
+use std::{collections::hash_map::Entry, sync::Arc};
 
 use asl::Event;
 use jiff::Timestamp;
@@ -29,7 +29,7 @@ impl Engine {
             return;
         }
         for _ in 0..self.callers.len() {
-            let Some(caller) = self.callers.pop_front() else {
+            let Some(caller) = self.callers.pop() else {
                 return;
             };
             let Some(open) = self.runs.get_mut(&caller) else {
@@ -39,19 +39,20 @@ impl Engine {
                 continue;
             };
             let is_express = kindred.program.flavour() == asl::Flavour::Express;
+            let brood = self.brood.get(&kindred.owner).copied().unwrap_or(0);
             let room = match is_express {
-                true => self.setup.limits.children.saturating_sub(self.brood),
+                true => self.setup.limits.children.saturating_sub(brood),
                 false => FETCH,
             };
             let most = FETCH.min(room).min(open.calls.len());
             if most == 0 {
-                self.callers.push_back(caller);
+                self.callers.push_back(open.owner, caller);
                 continue;
             }
             let places: Vec<u64> = open.calls.drain(..most).collect();
             let rest = !open.calls.is_empty();
             if rest {
-                self.callers.push_back(caller);
+                self.callers.push_back(open.owner, caller);
             }
             let (store, (execution, task)) = (self.setup.store.clone(), caller);
             self.fetching = true;
@@ -88,7 +89,7 @@ impl Engine {
             Err(error) => {
                 warn!(error = &error as &dyn std::error::Error, "cannot read children");
                 open.calls.extend(places);
-                self.callers.push_back(run);
+                self.callers.push_back(open.owner, run);
             }
         }
     }
@@ -115,7 +116,7 @@ impl Engine {
             // Its end is on record, and is yet to be heard of here.
             (Some(_), Some(key)) if child.waits && self.ending.contains_key(&key) => {
                 if open.calls.is_empty() {
-                    self.callers.push_back((execution, task));
+                    self.callers.push_back(open.owner, (execution, task));
                 }
                 open.calls.push_back(child.place);
             }
@@ -138,7 +139,7 @@ impl Engine {
         let key = match is_express {
             true => {
                 self.express += 1;
-                self.brood += 1;
+                *self.brood.entry(kindred.owner).or_default() += 1;
                 live.express = Some(Box::new(Express {
                     started_at: at,
                     answer: None,
@@ -200,12 +201,18 @@ impl Engine {
     /// An express child has ended: that is all that is kept of it.
     pub(crate) fn express_child_over(
         &mut self,
+        owner: u64,
         kin: Kin,
         started_at: Timestamp,
         ended_at: Timestamp,
         status: asl::Status,
     ) {
-        self.brood = self.brood.saturating_sub(1);
+        if let Entry::Occupied(mut brood) = self.brood.entry(owner) {
+            *brood.get_mut() -= 1;
+            if *brood.get() == 0 {
+                brood.remove();
+            }
+        }
         let (status, output, error, cause) = told(status);
         self.batch.ended.push(ChildEnd {
             run: kin.run,

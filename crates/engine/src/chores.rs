@@ -20,8 +20,8 @@ const PAGE_BYTES: usize = 1 << 20;
 /// Bytes of results that a ResultWriter writes.
 const RESULTS: usize = 256 << 20;
 /// Before something is looked at again.
-const PAUSE: Duration = Duration::from_millis(50);
-const LONG: Duration = Duration::from_secs(1);
+pub(crate) const PAUSE: Duration = Duration::from_millis(50);
+pub(crate) const LONG: Duration = Duration::from_secs(1);
 
 /// Something to be done for the Map run `task` of an execution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,14 +96,8 @@ pub(crate) struct Around {
 pub(crate) async fn work(chore: Chore, around: Around) -> Outcome {
     let store = around.store.clone();
     match doing(chore, around).await {
-        Ok(outcome) => {
-            if let Outcome::Busy(_) = &outcome {
-                tokio::time::sleep(PAUSE).await;
-            }
-            outcome
-        }
+        Ok(outcome) => outcome,
         Err(error) => {
-            tokio::time::sleep(LONG).await;
             let execution = chore.execution;
             let there = store.read(move |db| db.run_by_key(execution));
             match there.await {

@@ -225,7 +225,13 @@ impl Engine {
                 status,
             };
             if let Some(kin) = live.kin {
-                return self.express_child_over(kin, ended.started_at, ended.ended_at, ended.status);
+                return self.express_child_over(
+                    live.owner,
+                    kin,
+                    ended.started_at,
+                    ended.ended_at,
+                    ended.status,
+                );
             }
             // Whoever started it may not wait any more.
             if let Some(answer) = express.answer {

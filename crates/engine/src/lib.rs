@@ -30,6 +30,7 @@ mod read;
 mod recover;
 mod run;
 mod timers;
+mod turns;
 
 pub use desk::Offer;
 pub use error::Error;

@@ -7,6 +7,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,
+    time::Duration,
 };
 
 use asl::{Command, Event};
@@ -16,7 +17,7 @@ use store::{Definition, MapChild, RunChange, RunStep, Status};
 use tracing::error;
 
 use crate::{
-    Engine, Error,
+    Engine, Error, PLATFORM,
     act::Act,
     chores::{self, Around, Chore, Deed, Kindred, Outcome},
     handle::{Answer, Input},
@@ -24,8 +25,9 @@ use crate::{
 };
 
 /// An open run.
-#[derive(Default)]
 pub(crate) struct Open {
+    /// Number of the tenant.
+    pub owner: u64,
     /// `None` until a chore has found it out.
     pub kindred: Option<Arc<Kindred>>,
     /// Keys of the children that were started and have not ended, by number.
@@ -35,9 +37,23 @@ pub(crate) struct Open {
     written: bool,
 }
 
+impl Open {
+    fn new(owner: u64) -> Self {
+        Self {
+            owner,
+            kindred: None,
+            children: BTreeMap::new(),
+            calls: VecDeque::new(),
+            written: false,
+        }
+    }
+}
+
 /// Something that took time is done.
 pub(crate) enum Done {
     Chore(Chore, Outcome),
+    /// It is time to do it again.
+    Later(Chore),
     Fetched {
         execution: u64,
         task: u64,
@@ -106,18 +122,20 @@ impl Engine {
                     bounds,
                 };
                 self.run_step(key, task, at, change);
-                self.runs.insert((key, task), Open::default());
+                let owner = self.live.get(&key).map_or(PLATFORM, |live| live.owner);
+                self.runs.insert((key, task), Open::new(owner));
                 self.acts.push(chore(task, Deed::Open));
             }
             Command::RedriveMapRun { task, .. } => {
                 self.run_step(key, task, at, RunChange::Redrive);
-                self.runs.insert((key, task), Open::default());
+                let owner = self.live.get(&key).map_or(PLATFORM, |live| live.owner);
+                self.runs.insert((key, task), Open::new(owner));
                 self.acts.push(chore(task, Deed::Redrive));
             }
             Command::StartChild { task, child, .. } => {
                 if let Some(open) = self.runs.get_mut(&(key, task)) {
                     if open.calls.is_empty() {
-                        self.callers.push_back((key, task));
+                        self.callers.push_back(open.owner, (key, task));
                     }
                     open.calls.push_back(child);
                 }
@@ -188,9 +206,32 @@ impl Engine {
                 self.fetching = false;
                 self.fetched((execution, task), places, children);
             }
+            Done::Later(chore) => self.queue(chore),
             Done::News(page) => self.news(page),
             Done::Strays(found) => self.strays(found),
         }
+    }
+
+    /// Does a chore in its owner's turn, if its run is still open.
+    pub(crate) fn queue(&mut self, chore: Chore) {
+        if let Some(open) = self.runs.get(&(chore.execution, chore.task)) {
+            self.chores.push_back(open.owner, chore);
+        }
+    }
+
+    /// The same, before the others of its owner.
+    pub(crate) fn queue_first(&mut self, chore: Chore) {
+        if let Some(open) = self.runs.get(&(chore.execution, chore.task)) {
+            self.chores.push_front(open.owner, chore);
+        }
+    }
+
+    /// Waits outside the places that others want.
+    pub(crate) fn later(&mut self, chore: Chore, pause: Duration) {
+        self.jobs.spawn(async move {
+            tokio::time::sleep(pause).await;
+            Done::Later(chore)
+        });
     }
 
     pub(crate) fn start_chores(&mut self) {
@@ -198,7 +239,7 @@ impl Engine {
             if self.busy + self.waking >= chores::AT_ONCE {
                 return;
             }
-            let Some(chore) = self.chores.pop_front() else {
+            let Some(chore) = self.chores.pop() else {
                 return;
             };
             if !self.runs.contains_key(&(chore.execution, chore.task)) {
@@ -270,11 +311,11 @@ impl Engine {
             }
             Outcome::Busy(children) => {
                 self.stop_all(children);
-                return self.chores.push_back(chore);
+                return self.later(chore, chores::PAUSE);
             }
             Outcome::Broken(error) => {
                 error!(error = &error as &dyn std::error::Error, "a Map run has to wait");
-                return self.chores.push_back(chore);
+                return self.later(chore, chores::LONG);
             }
             Outcome::Gone => return drop(self.runs.remove(&(execution, task))),
         };
@@ -285,7 +326,7 @@ impl Engine {
         kindred.definition = self.once(kindred.definition);
         if let Some(open) = self.runs.get_mut(&(execution, task)) {
             open.kindred = Some(Arc::new(kindred));
-            self.callers.push_back((execution, task));
+            self.callers.push_back(open.owner, (execution, task));
         }
     }
 
@@ -301,7 +342,7 @@ impl Engine {
     fn resume_run(&mut self, execution: u64, task: u64) {
         let Some(live) = self.live.get(&execution) else {
             let deed = Deed::Resume;
-            return self.chores.push_back(Chore {
+            return self.queue(Chore {
                 execution,
                 task,
                 deed,
@@ -318,12 +359,12 @@ impl Engine {
                 let calls: VecDeque<u64> = run.open.iter().copied().collect();
                 if let Some(open) = self.runs.get_mut(&(execution, task)) {
                     open.calls = calls;
-                    self.callers.push_back((execution, task));
+                    self.callers.push_back(open.owner, (execution, task));
                 }
                 return;
             }
         };
-        self.chores.push_back(Chore {
+        self.queue(Chore {
             execution,
             task,
             deed,
@@ -334,9 +375,9 @@ impl Engine {
     pub(crate) fn resume_runs(&mut self, runs: Vec<store::MapRun>, strays: Vec<u64>) {
         for run in runs {
             let (execution, task) = (run.execution, run.task);
-            self.runs.insert((execution, task), Open::default());
+            self.runs.insert((execution, task), Open::new(run.owner));
             let deed = Deed::Resume;
-            self.chores.push_back(Chore {
+            self.queue(Chore {
                 execution,
                 task,
                 deed,
@@ -354,7 +395,8 @@ impl Engine {
         self.agenda.clear();
         self.chores.clear();
         self.jobs = tokio::task::JoinSet::new();
-        (self.busy, self.waking, self.brood, self.fetching) = (0, 0, 0, false);
+        self.brood.clear();
+        (self.busy, self.waking, self.fetching) = (0, 0, false);
         (self.telling, self.asking) = (None, false);
     }
 

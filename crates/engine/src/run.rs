@@ -27,6 +27,7 @@ use crate::{
     news::Telling,
     read::{self, Opened},
     timers::{Due, Timers},
+    turns::Turns,
 };
 
 /// What the engine must not grow beyond.
@@ -42,7 +43,7 @@ pub struct Limits {
     pub inbox: usize,
     /// How long an express execution may take.
     pub express: SignedDuration,
-    /// Express children of distributed Maps in memory; further ones wait.
+    /// Express children of distributed Maps of one tenant in memory; further ones wait.
     pub children: usize,
 }
 
@@ -128,19 +129,19 @@ pub struct Engine {
     pub(crate) dropped: u64,
     /// Map runs that are open, by execution and task.
     pub(crate) runs: HashMap<(u64, u64), Open>,
-    /// Runs that may have children to start, one after the other.
-    pub(crate) callers: VecDeque<(u64, u64)>,
+    /// Runs that may have children to start.
+    pub(crate) callers: Turns<(u64, u64)>,
     /// What happens next to executions, in memory or not.
     pub(crate) agenda: VecDeque<(u64, asl::Event)>,
-    pub(crate) chores: VecDeque<Chore>,
+    pub(crate) chores: Turns<Chore>,
     /// Chores, and other work beside the loop.
     pub(crate) jobs: JoinSet<Done>,
     /// Chores under way.
     pub(crate) busy: usize,
     /// Chores whose execution is being read for them.
     pub(crate) waking: usize,
-    /// Express children of Map runs in memory.
-    pub(crate) brood: usize,
+    /// Express children of Map runs in memory, by owner.
+    pub(crate) brood: HashMap<u64, usize>,
     /// Children are being looked up.
     pub(crate) fetching: bool,
     /// Executions that are hearing of an activity, or being looked for.
@@ -197,13 +198,13 @@ pub fn new(setup: Setup) -> (Engine, Handle) {
         owed: 0,
         dropped: 0,
         runs: HashMap::new(),
-        callers: VecDeque::new(),
+        callers: Turns::default(),
         agenda: VecDeque::new(),
-        chores: VecDeque::new(),
+        chores: Turns::default(),
         jobs: JoinSet::new(),
         busy: 0,
         waking: 0,
-        brood: 0,
+        brood: HashMap::new(),
         fetching: false,
         telling: None,
         asking: false,

@@ -395,3 +395,43 @@ async fn what_is_lost_of_a_map_holds_up_nothing() {
         running.end().await;
     }
 }
+
+/// A tenant whose express children fill their place leaves others theirs.
+#[tokio::test]
+async fn a_tenant_with_many_children_holds_up_no_other() {
+    let dir = dir();
+    let limits = Limits {
+        children: 2,
+        ..Limits::default()
+    };
+    let store = open(&dir.path).await;
+    let by = store::By::platform(jiff::Timestamp::now());
+    let name: model::TenantName = "other".parse().unwrap();
+    let other = name.clone();
+    let made: Result<_, store::Error> = store.write(move |tx| tx.create_tenant(&other, &by)).await;
+    made.unwrap();
+    let running = run(store, limits).await;
+    let wait = json!({ "StartAt": "W", "States": { "W": { "Type": "Wait", "Seconds": 200, "End": true } } });
+    let text = over("EXPRESS", wait, json!({}));
+    let long = running
+        .handle
+        .start(start(&text, "long", json!([1, 2, 3, 4])))
+        .await
+        .unwrap();
+    while runs(&running.store, long.key)
+        .await
+        .first()
+        .is_none_or(|run| run.children.is_none())
+    {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let text = over("EXPRESS", pass(), json!({}));
+    let theirs = engine::Start {
+        tenant: Some(name),
+        owner: 2,
+        ..start(&text, "short", json!([1, 2, 3]))
+    };
+    let short = running.handle.start(theirs).await.unwrap();
+    assert_eq!(ended(&running.store, short.key).await.status, Status::Succeeded);
+    running.end().await;
+}
