@@ -11,7 +11,7 @@ use store::{Begin, ChildEnd, Kin, MapChild, Status};
 use tracing::warn;
 
 use crate::{
-    Engine, Error,
+    Engine, Error, beside,
     chores::Kindred,
     handle::Input,
     live::{Express, Live},
@@ -56,16 +56,21 @@ impl Engine {
             }
             let (store, (execution, task)) = (self.setup.store.clone(), caller);
             self.fetching = true;
-            self.jobs.spawn(async move {
-                let (wanted, run, redriven) = (places.clone(), kindred.run, kindred.redriven);
-                let found = store.read(move |db| Ok(db.map_places(run, redriven, &wanted)?));
-                Done::Fetched {
-                    execution,
-                    task,
-                    places,
-                    children: found.await,
-                }
-            });
+            let done = move |places, children| Done::Fetched {
+                execution,
+                task,
+                places,
+                children,
+            };
+            let wanted = places.clone();
+            let reading = async move {
+                let (run, redriven, asked) = (kindred.run, kindred.redriven, wanted.clone());
+                let found = store.read(move |db| Ok(db.map_places(run, redriven, &asked)?));
+                done(wanted, found.await)
+            };
+            self.jobs.spawn(beside::whole(reading, move || {
+                done(places, Err(store::Error::Panicked.into()))
+            }));
             return;
         }
     }

@@ -82,6 +82,8 @@ pub(crate) enum Outcome {
     Gone,
     /// It is to be done again.
     Broken(Error),
+    /// The same; nobody knows why.
+    Cut,
 }
 
 /// The run and the execution that it is in, as they are now.

@@ -13,6 +13,7 @@
 //! or releases: who works on tasks is no concern of its own. Time and randomness come in as functions.
 
 mod act;
+mod beside;
 mod children;
 mod chores;
 mod commit;

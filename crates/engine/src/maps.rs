@@ -19,6 +19,7 @@ use tracing::error;
 use crate::{
     Engine, Error, PLATFORM,
     act::Act,
+    beside,
     chores::{self, Around, Chore, Deed, Kindred, Outcome},
     handle::{Answer, Input},
     objects::Buckets,
@@ -260,8 +261,10 @@ impl Engine {
                 state: live.state.clone(),
             };
             self.busy += 1;
-            self.jobs
-                .spawn(async move { Done::Chore(chore, chores::work(chore, around).await) });
+            self.jobs.spawn(beside::whole(
+                async move { Done::Chore(chore, chores::work(chore, around).await) },
+                move || Done::Chore(chore, Outcome::Cut),
+            ));
         }
     }
 
@@ -317,6 +320,7 @@ impl Engine {
                 error!(error = &error as &dyn std::error::Error, "a Map run has to wait");
                 return self.later(chore, chores::LONG);
             }
+            Outcome::Cut => return self.later(chore, chores::LONG),
             Outcome::Gone => return drop(self.runs.remove(&(execution, task))),
         };
         self.agenda.push_back((execution, event));

@@ -238,10 +238,7 @@ impl Engine {
                 read = maybe(&mut self.reading) => self.was_read(read),
                 Some(done) = self.jobs.join_next(), if room && !self.jobs.is_empty() => match done {
                     Ok(done) => self.done(done),
-                    Err(error) => {
-                        error!("work beside the loop ended badly: {error}");
-                        (self.busy, self.fetching, self.asking) = (self.busy.saturating_sub(1), false, false);
-                    }
+                    Err(error) => error!("work beside the loop was cut off: {error}"),
                 },
                 count = self.inbox.recv_many(&mut inputs, 256), if room => {
                     if count == 0 {
