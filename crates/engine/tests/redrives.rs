@@ -306,3 +306,23 @@ async fn no_child_outlives_a_redrive_that_is_stopped() {
     }
     running.end().await;
 }
+
+/// What is asked for while an execution is being read to be tried again happens to it then.
+#[tokio::test]
+async fn who_stops_right_after_a_redrive_stops_it() {
+    let dir = dir();
+    let running = run(open(&dir.path).await, Limits::default()).await;
+    let handle = running.handle.clone();
+    let begun = handle
+        .start(start(&world::chain(1), "a", json!(1)))
+        .await
+        .unwrap();
+    fail(&handle).await;
+    ended(&running.store, begun.key).await;
+    handle.settle().await.unwrap();
+    let (again, stopped) = tokio::join!(handle.redrive(begun.key), handle.stop(begun.key, None, None));
+    again.unwrap();
+    stopped.unwrap();
+    assert_eq!(ended(&running.store, begun.key).await.status, Status::Aborted);
+    running.end().await;
+}
