@@ -17,7 +17,7 @@ pub struct Machine(Arc<Checked>);
 
 #[derive(Debug)]
 struct Checked {
-    definition: Value,
+    definition: Arc<Value>,
     program: Arc<Program>,
     timeout: Option<u64>,
     flavour: Flavour,
@@ -50,7 +50,7 @@ impl Machine {
     pub fn parse_as(flavour: Flavour, text: &str) -> Result<Self, Vec<Diagnostic>> {
         let (definition, program, timeout) = parse::definition(flavour, text)?;
         Ok(Self(Arc::new(Checked {
-            definition,
+            definition: Arc::new(definition),
             program: Arc::new(program),
             timeout,
             flavour,
@@ -61,7 +61,7 @@ impl Machine {
     pub(crate) fn single(name: &str, state: &Value, jsonata: bool) -> Result<Self, Vec<Diagnostic>> {
         let (definition, program, timeout) = parse::single(name, state, jsonata)?;
         Ok(Self(Arc::new(Checked {
-            definition,
+            definition: Arc::new(definition),
             program: Arc::new(program),
             timeout,
             flavour: Flavour::Standard,
@@ -77,7 +77,7 @@ impl Machine {
         let map = self.0.program.map(state)?;
         let run = map.run.as_ref()?;
         Some(Self(Arc::new(Checked {
-            definition: run.definition.clone(),
+            definition: Arc::clone(&run.definition),
             program: Arc::clone(&map.processor),
             timeout: None,
             flavour: run.flavour,
@@ -404,7 +404,7 @@ pub enum Items {
 #[derive(Debug)]
 pub struct Distributed {
     /// `ItemProcessor`, as the definition of the child executions.
-    pub definition: Value,
+    pub definition: Arc<Value>,
     pub flavour: Flavour,
     pub label: Option<String>,
     pub reader: Option<Reader>,

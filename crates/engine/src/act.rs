@@ -38,12 +38,12 @@ pub(crate) enum Act {
 }
 
 impl Act {
-    fn fail(self, error: &Error) {
+    fn fail(self, error: Error) {
         // Whoever asked may not wait any more.
         match self {
-            Self::Started(answer, ..) => drop(answer.send(Err(error.clone()))),
-            Self::Done(answer) => drop(answer.send(Err(error.clone()))),
-            Self::Moved(answer, _) => drop(answer.send(Err(error.clone()))),
+            Self::Started(answer, ..) => drop(answer.send(Err(error))),
+            Self::Done(answer) => drop(answer.send(Err(error))),
+            Self::Moved(answer, _) => drop(answer.send(Err(error))),
             // What is kept says what is to be done.
             Self::Chore(_) | Self::Told(_) | Self::Deliver { .. } | Self::Over(..) => {}
         }
@@ -132,7 +132,11 @@ impl Engine {
                 false => self.park(key, Input::Redrive { key, answer }),
             },
             Input::Happen { key, event } => self.agenda.push_back((key, event)),
-            Input::Chore(chore) => self.chores.push_front(chore),
+            Input::Chore(chore) => {
+                self.waking = self.waking.saturating_sub(1);
+                self.queue_first(chore);
+            }
+            Input::Again { key, .. } if self.live.contains_key(&key) => {}
             Input::Again { key, kin } => self.park(key, Input::Again { key, kin }),
             Input::Change { key, event, answer } => self.change_run(key, event, answer),
             Input::News => self.ask_for_news(),
@@ -140,7 +144,7 @@ impl Engine {
         }
     }
 
-    pub(crate) fn begin(&mut self, start: Start, also: Option<Also>, answer: Answer<Started>) {
+    pub(crate) fn begin(&mut self, mut start: Start, also: Option<Also>, answer: Answer<Started>) {
         self.key += 1;
         let (key, at) = (self.key, self.now());
         let begin = Begin {
@@ -150,7 +154,7 @@ impl Engine {
             name: start.name.clone(),
             arn: start.arn.clone(),
             origin: start.origin.clone(),
-            definition: start.definition.clone(),
+            definition: std::mem::take(&mut start.definition).into(),
             input: start.input.to_string(),
             at,
             kin: None,
@@ -212,9 +216,9 @@ impl Engine {
             ended_at: express.started_at + self.setup.limits.express,
             status,
         };
-        let kin = live.kin;
+        let (owner, kin) = (live.owner, live.kin);
         if let Some(kin) = kin {
-            self.express_child_over(kin, ended.started_at, ended.ended_at, ended.status);
+            self.express_child_over(owner, kin, ended.started_at, ended.ended_at, ended.status);
         } else if let Some(answer) = express.answer {
             let _ = answer.send(Ok(ended));
         }
@@ -469,13 +473,34 @@ impl Engine {
     }
 
     /// What was to be done is not: who asked is told, who waits for a task goes on waiting.
-    pub(crate) fn undo(&mut self, act: Act, error: &Error) {
+    pub(crate) fn undo(&mut self, act: Act, error: Error) {
         match act {
-            Act::Deliver { resource, answer, .. } => {
+            Act::Deliver {
+                resource,
+                token,
+                answer,
+                ..
+            } => {
+                self.not_handed_out(&token);
                 let worker = None;
                 self.desk.wait_for_task(resource, Poller { worker, answer });
             }
             other => other.fail(error),
+        }
+    }
+
+    /// A task of an execution that only memory knows is still there: nobody got it.
+    fn not_handed_out(&mut self, token: &Token) {
+        let place = self
+            .desk
+            .place(token)
+            .filter(|place| Self::in_memory(place.execution));
+        let Some(Place { execution, task, .. }) = place else {
+            return;
+        };
+        let live = self.live.get_mut(&execution);
+        if let Some(order) = live.and_then(|live| live.orders.get_mut(&task)) {
+            order.started = false;
         }
     }
 
@@ -491,6 +516,9 @@ impl Engine {
                 self.take(input)
             }
             Input::Happen { key, event } => self.heard(key, &event),
+            // What cannot be read is not tried again, and its run need not wait for it.
+            Input::Again { kin, .. } => self.child_over(kin, false),
+            Input::Chore(_) => self.waking = self.waking.saturating_sub(1),
             other => refuse(other, error),
         }
     }
@@ -502,7 +530,7 @@ impl Engine {
                 let _ = answer.send(Ok(started));
             }
             Act::Done(answer) => drop(answer.send(Ok(()))),
-            Act::Chore(chore) => self.chores.push_back(chore),
+            Act::Chore(chore) => self.queue(chore),
             Act::Told(cursor) => self.tell_on(Some(cursor)),
             Act::Moved(answer, at) => drop(answer.send(Ok(at))),
             Act::Over(_, own, status) => {

@@ -3,7 +3,7 @@
 //! Which child is meant and what became of it so far is read from rows each time, so that a child is started once whatever
 //! came in between.
 
-use std::sync::Arc;
+use std::{collections::hash_map::Entry, sync::Arc};
 
 use asl::Event;
 use jiff::Timestamp;
@@ -11,7 +11,7 @@ use store::{Begin, ChildEnd, Kin, MapChild, Status};
 use tracing::warn;
 
 use crate::{
-    Engine, Error,
+    Engine, Error, beside,
     chores::Kindred,
     handle::Input,
     live::{Express, Live},
@@ -29,7 +29,7 @@ impl Engine {
             return;
         }
         for _ in 0..self.callers.len() {
-            let Some(caller) = self.callers.pop_front() else {
+            let Some(caller) = self.callers.pop() else {
                 return;
             };
             let Some(open) = self.runs.get_mut(&caller) else {
@@ -39,32 +39,38 @@ impl Engine {
                 continue;
             };
             let is_express = kindred.program.flavour() == asl::Flavour::Express;
+            let brood = self.brood.get(&kindred.owner).copied().unwrap_or(0);
             let room = match is_express {
-                true => self.setup.limits.children.saturating_sub(self.brood),
+                true => self.setup.limits.children.saturating_sub(brood),
                 false => FETCH,
             };
             let most = FETCH.min(room).min(open.calls.len());
             if most == 0 {
-                self.callers.push_back(caller);
+                self.callers.push_back(open.owner, caller);
                 continue;
             }
             let places: Vec<u64> = open.calls.drain(..most).collect();
             let rest = !open.calls.is_empty();
             if rest {
-                self.callers.push_back(caller);
+                self.callers.push_back(open.owner, caller);
             }
             let (store, (execution, task)) = (self.setup.store.clone(), caller);
             self.fetching = true;
-            self.jobs.spawn(async move {
-                let (wanted, run, redriven) = (places.clone(), kindred.run, kindred.redriven);
-                let found = store.read(move |db| Ok(db.map_places(run, redriven, &wanted)?));
-                Done::Fetched {
-                    execution,
-                    task,
-                    places,
-                    children: found.await,
-                }
-            });
+            let done = move |places, children| Done::Fetched {
+                execution,
+                task,
+                places,
+                children,
+            };
+            let wanted = places.clone();
+            let reading = async move {
+                let (run, redriven, asked) = (kindred.run, kindred.redriven, wanted.clone());
+                let found = store.read(move |db| Ok(db.map_places(run, redriven, &asked)?));
+                done(wanted, found.await)
+            };
+            self.jobs.spawn(beside::whole(reading, move || {
+                done(places, Err(store::Error::Panicked.into()))
+            }));
             return;
         }
     }
@@ -88,7 +94,7 @@ impl Engine {
             Err(error) => {
                 warn!(error = &error as &dyn std::error::Error, "cannot read children");
                 open.calls.extend(places);
-                self.callers.push_back(run);
+                self.callers.push_back(open.owner, run);
             }
         }
     }
@@ -112,6 +118,13 @@ impl Engine {
         match (child.status, child.execution) {
             (None, _) => self.begin_child(kindred, kin, &child.input),
             (Some(Status::Running), Some(key)) => drop(open.children.insert(kin.place, key)),
+            // Its end is on record, and is yet to be heard of here.
+            (Some(_), Some(key)) if child.waits && self.ending.contains_key(&key) => {
+                if open.calls.is_empty() {
+                    self.callers.push_back(open.owner, (execution, task));
+                }
+                open.calls.push_back(child.place);
+            }
             (Some(_), Some(key)) if child.waits => {
                 open.children.insert(kin.place, key);
                 self.park(key, Input::Again { key, kin });
@@ -131,7 +144,7 @@ impl Engine {
         let key = match is_express {
             true => {
                 self.express += 1;
-                self.brood += 1;
+                *self.brood.entry(kindred.owner).or_default() += 1;
                 live.express = Some(Box::new(Express {
                     started_at: at,
                     answer: None,
@@ -169,6 +182,12 @@ impl Engine {
         self.happen(key, event);
     }
 
+    /// Is the execution, as far as its run knows, the open child of that place?
+    pub(crate) fn has_child(&self, kin: Kin, key: u64) -> bool {
+        let open = self.runs.get(&(kin.execution, kin.task));
+        open.is_some_and(|open| open.children.get(&kin.place) == Some(&key))
+    }
+
     /// A child has ended: its run hears of it.
     pub(crate) fn child_over(&mut self, kin: Kin, succeeded: bool) {
         let Some(open) = self.runs.get_mut(&(kin.execution, kin.task)) else {
@@ -187,12 +206,18 @@ impl Engine {
     /// An express child has ended: that is all that is kept of it.
     pub(crate) fn express_child_over(
         &mut self,
+        owner: u64,
         kin: Kin,
         started_at: Timestamp,
         ended_at: Timestamp,
         status: asl::Status,
     ) {
-        self.brood = self.brood.saturating_sub(1);
+        if let Entry::Occupied(mut brood) = self.brood.entry(owner) {
+            *brood.get_mut() -= 1;
+            if *brood.get() == 0 {
+                brood.remove();
+            }
+        }
         let (status, output, error, cause) = told(status);
         self.batch.ended.push(ChildEnd {
             run: kin.run,

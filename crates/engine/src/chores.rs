@@ -7,7 +7,7 @@ use asl::{Ended, Execution, Failure, Family, Machine, MapRun, Results, Writing, 
 use jiff::Timestamp;
 use model::TenantName;
 use serde_json::Value;
-use store::{MapChild, Status, Store};
+use store::{Definition, MapChild, Status, Store};
 use tokio::task::spawn_blocking;
 
 use crate::{Error, objects::Buckets};
@@ -20,8 +20,8 @@ const PAGE_BYTES: usize = 1 << 20;
 /// Bytes of results that a ResultWriter writes.
 const RESULTS: usize = 256 << 20;
 /// Before something is looked at again.
-const PAUSE: Duration = Duration::from_millis(50);
-const LONG: Duration = Duration::from_secs(1);
+pub(crate) const PAUSE: Duration = Duration::from_millis(50);
+pub(crate) const LONG: Duration = Duration::from_secs(1);
 
 /// Something to be done for the Map run `task` of an execution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +54,7 @@ pub(crate) struct Kindred {
     pub family: Family,
     pub program: Machine,
     /// The text of `program`.
-    pub definition: String,
+    pub definition: Definition,
 }
 
 pub(crate) enum Outcome {
@@ -82,6 +82,8 @@ pub(crate) enum Outcome {
     Gone,
     /// It is to be done again.
     Broken(Error),
+    /// The same; nobody knows why.
+    Cut,
 }
 
 /// The run and the execution that it is in, as they are now.
@@ -96,14 +98,8 @@ pub(crate) struct Around {
 pub(crate) async fn work(chore: Chore, around: Around) -> Outcome {
     let store = around.store.clone();
     match doing(chore, around).await {
-        Ok(outcome) => {
-            if let Outcome::Busy(_) = &outcome {
-                tokio::time::sleep(PAUSE).await;
-            }
-            outcome
-        }
+        Ok(outcome) => outcome,
         Err(error) => {
-            tokio::time::sleep(LONG).await;
             let execution = chore.execution;
             let there = store.read(move |db| db.run_by_key(execution));
             match there.await {
@@ -138,7 +134,7 @@ async fn doing(chore: Chore, around: Around) -> Result<Outcome, Error> {
         machine: parent.machine,
         origin: origin(&parent.origin, run.family().machine()),
         family: run.family(),
-        definition: program.definition().to_string(),
+        definition: text(&program),
         program,
     };
     drop(run);
@@ -148,6 +144,13 @@ async fn doing(chore: Chore, around: Around) -> Result<Outcome, Error> {
         Deed::Redrive => redrive(kindred, around, row.items).await,
         Deed::Close => close(kindred, around, task).await,
     }
+}
+
+/// The digest is computed here, beside the loop and the writer.
+fn text(program: &Machine) -> Definition {
+    let definition = Definition::from(program.definition().to_string());
+    definition.digest();
+    definition
 }
 
 /// As that of the execution that the run is in, but of the machine with the label.

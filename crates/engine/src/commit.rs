@@ -69,7 +69,7 @@ impl Engine {
             Ok(refused) => self.acted(acts, refused),
             Err(error) => {
                 let error = Error::Store(Arc::new(error));
-                acts.into_iter().for_each(|act| self.undo(act, &error));
+                acts.into_iter().for_each(|act| self.undo(act, error.clone()));
                 self.again(error).await;
             }
         }
@@ -79,15 +79,20 @@ impl Engine {
         self.done = self.sent;
         let done = self.done;
         self.ending.retain(|_, commit| *commit > done);
-        let refused: HashMap<u64, Error> = refused
+        refused.iter().for_each(|(key, _)| self.forget(*key));
+        let mut refused: HashMap<u64, Option<store::Error>> = refused
             .into_iter()
-            .map(|(key, error)| (key, Error::Refused(Arc::new(error))))
+            .map(|(key, error)| (key, Some(error)))
             .collect();
-        refused.keys().for_each(|key| self.forget(*key));
         for act in acts {
-            match act.of().and_then(|key| refused.get(&key)) {
-                Some(error) => self.undo(act, error),
+            match act.of().and_then(|key| refused.get_mut(&key)) {
                 None => self.act(act),
+                // Whoever asked for the start has the error to itself; nobody else asked.
+                Some(error) => {
+                    if let Some(error) = error.take() {
+                        self.undo(act, Error::Refused(Arc::new(error)));
+                    }
+                }
             }
         }
     }
@@ -220,7 +225,13 @@ impl Engine {
                 status,
             };
             if let Some(kin) = live.kin {
-                return self.express_child_over(kin, ended.started_at, ended.ended_at, ended.status);
+                return self.express_child_over(
+                    live.owner,
+                    kin,
+                    ended.started_at,
+                    ended.ended_at,
+                    ended.status,
+                );
             }
             // Whoever started it may not wait any more.
             if let Some(answer) = express.answer {
@@ -279,7 +290,7 @@ impl Engine {
                     Ok(refused) => self.acted(acts, refused),
                     Err(error) => {
                         let error = Error::Store(Arc::new(error));
-                        return acts.into_iter().for_each(|act| self.undo(act, &error));
+                        return acts.into_iter().for_each(|act| self.undo(act, error.clone()));
                     }
                 }
             }

@@ -71,6 +71,13 @@ impl Desk {
         self.watchers.remove(token);
     }
 
+    /// Forgets all tasks of an execution.
+    pub fn forget_all(&mut self, execution: u64) {
+        self.tokens.retain(|_, place| place.execution != execution);
+        let tokens = &self.tokens;
+        self.watchers.retain(|token, _| tokens.contains_key(token));
+    }
+
     /// Drops `over` when the task is over, at once if it is.
     pub fn watch(&mut self, token: &str, over: oneshot::Sender<()>) {
         if let Some((token, _)) = self.tokens.get_key_value(token) {

@@ -13,6 +13,7 @@
 //! or releases: who works on tasks is no concern of its own. Time and randomness come in as functions.
 
 mod act;
+mod beside;
 mod children;
 mod chores;
 mod commit;
@@ -21,6 +22,7 @@ mod error;
 mod handle;
 mod interrupt;
 mod live;
+mod lost;
 mod maps;
 mod news;
 mod objects;
@@ -29,6 +31,7 @@ mod read;
 mod recover;
 mod run;
 mod timers;
+mod turns;
 
 pub use desk::Offer;
 pub use error::Error;

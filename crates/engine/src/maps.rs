@@ -7,25 +7,28 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,
+    time::Duration,
 };
 
 use asl::{Command, Event};
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use store::{MapChild, RunChange, RunStep, Status};
+use store::{Definition, MapChild, RunChange, RunStep, Status};
 use tracing::error;
 
 use crate::{
-    Engine, Error,
+    Engine, Error, PLATFORM,
     act::Act,
+    beside,
     chores::{self, Around, Chore, Deed, Kindred, Outcome},
     handle::{Answer, Input},
     objects::Buckets,
 };
 
 /// An open run.
-#[derive(Default)]
 pub(crate) struct Open {
+    /// Number of the tenant.
+    pub owner: u64,
     /// `None` until a chore has found it out.
     pub kindred: Option<Arc<Kindred>>,
     /// Keys of the children that were started and have not ended, by number.
@@ -35,9 +38,23 @@ pub(crate) struct Open {
     written: bool,
 }
 
+impl Open {
+    fn new(owner: u64) -> Self {
+        Self {
+            owner,
+            kindred: None,
+            children: BTreeMap::new(),
+            calls: VecDeque::new(),
+            written: false,
+        }
+    }
+}
+
 /// Something that took time is done.
 pub(crate) enum Done {
     Chore(Chore, Outcome),
+    /// It is time to do it again.
+    Later(Chore),
     Fetched {
         execution: u64,
         task: u64,
@@ -45,6 +62,8 @@ pub(crate) enum Done {
         children: Result<Vec<MapChild>, Error>,
     },
     News(crate::news::Page),
+    /// Open children of an execution that is lost.
+    Strays(Result<Vec<u64>, Error>),
 }
 
 /// What a run may do, as it is kept and described.
@@ -56,6 +75,9 @@ fn bounds(execution: &asl::Execution, task: u64) -> String {
     )
     .to_string()
 }
+
+/// Executions that are to be read at once for what was put off; the rest of it waits.
+const WANTED: usize = 256;
 
 impl Engine {
     fn run_step(&mut self, execution: u64, task: u64, at: Timestamp, change: RunChange) {
@@ -69,7 +91,7 @@ impl Engine {
 
     /// Lets what was put off happen, and starts what takes time.
     pub(crate) fn go_on(&mut self) {
-        while self.has_room() {
+        while self.has_room() && self.wanted.len() < WANTED {
             let Some((key, event)) = self.agenda.pop_front() else {
                 break;
             };
@@ -101,18 +123,20 @@ impl Engine {
                     bounds,
                 };
                 self.run_step(key, task, at, change);
-                self.runs.insert((key, task), Open::default());
+                let owner = self.live.get(&key).map_or(PLATFORM, |live| live.owner);
+                self.runs.insert((key, task), Open::new(owner));
                 self.acts.push(chore(task, Deed::Open));
             }
             Command::RedriveMapRun { task, .. } => {
                 self.run_step(key, task, at, RunChange::Redrive);
-                self.runs.insert((key, task), Open::default());
+                let owner = self.live.get(&key).map_or(PLATFORM, |live| live.owner);
+                self.runs.insert((key, task), Open::new(owner));
                 self.acts.push(chore(task, Deed::Redrive));
             }
             Command::StartChild { task, child, .. } => {
                 if let Some(open) = self.runs.get_mut(&(key, task)) {
                     if open.calls.is_empty() {
-                        self.callers.push_back((key, task));
+                        self.callers.push_back(open.owner, (key, task));
                     }
                     open.calls.push_back(child);
                 }
@@ -155,13 +179,17 @@ impl Engine {
     }
 
     /// The run has ended; the children that have not are stopped.
-    fn run_over(&mut self, key: u64, task: u64, at: Timestamp, status: Status) {
+    pub(crate) fn run_over(&mut self, key: u64, task: u64, at: Timestamp, status: Status) {
         let Some(open) = self.runs.remove(&(key, task)) else {
             return;
         };
         let written = open.written;
         self.run_step(key, task, at, RunChange::End { status, written });
-        self.agenda.extend(open.children.into_values().map(stopped));
+        self.stop_all(open.children.into_values());
+    }
+
+    pub(crate) fn stop_all(&mut self, children: impl IntoIterator<Item = u64>) {
+        self.agenda.extend(children.into_iter().map(stopped));
     }
 
     pub(crate) fn done(&mut self, done: Done) {
@@ -179,22 +207,47 @@ impl Engine {
                 self.fetching = false;
                 self.fetched((execution, task), places, children);
             }
+            Done::Later(chore) => self.queue(chore),
             Done::News(page) => self.news(page),
+            Done::Strays(found) => self.strays(found),
         }
+    }
+
+    /// Does a chore in its owner's turn, if its run is still open.
+    pub(crate) fn queue(&mut self, chore: Chore) {
+        if let Some(open) = self.runs.get(&(chore.execution, chore.task)) {
+            self.chores.push_back(open.owner, chore);
+        }
+    }
+
+    /// The same, before the others of its owner.
+    pub(crate) fn queue_first(&mut self, chore: Chore) {
+        if let Some(open) = self.runs.get(&(chore.execution, chore.task)) {
+            self.chores.push_front(open.owner, chore);
+        }
+    }
+
+    /// Waits outside the places that others want.
+    pub(crate) fn later(&mut self, chore: Chore, pause: Duration) {
+        self.jobs.spawn(async move {
+            tokio::time::sleep(pause).await;
+            Done::Later(chore)
+        });
     }
 
     pub(crate) fn start_chores(&mut self) {
         for _ in 0..self.chores.len() {
-            if self.busy >= chores::AT_ONCE {
+            if self.busy + self.waking >= chores::AT_ONCE {
                 return;
             }
-            let Some(chore) = self.chores.pop_front() else {
+            let Some(chore) = self.chores.pop() else {
                 return;
             };
             if !self.runs.contains_key(&(chore.execution, chore.task)) {
                 continue;
             }
             let Some(live) = self.live.get(&chore.execution) else {
+                self.waking += 1;
                 self.park(chore.execution, Input::Chore(chore));
                 continue;
             };
@@ -208,8 +261,10 @@ impl Engine {
                 state: live.state.clone(),
             };
             self.busy += 1;
-            self.jobs
-                .spawn(async move { Done::Chore(chore, chores::work(chore, around).await) });
+            self.jobs.spawn(beside::whole(
+                async move { Done::Chore(chore, chores::work(chore, around).await) },
+                move || Done::Chore(chore, Outcome::Cut),
+            ));
         }
     }
 
@@ -258,30 +313,40 @@ impl Engine {
                 Event::MapRunFailed { task, error, cause }
             }
             Outcome::Busy(children) => {
-                self.agenda.extend(children.into_iter().map(stopped));
-                return self.chores.push_back(chore);
+                self.stop_all(children);
+                return self.later(chore, chores::PAUSE);
             }
             Outcome::Broken(error) => {
                 error!(error = &error as &dyn std::error::Error, "a Map run has to wait");
-                return self.chores.push_back(chore);
+                return self.later(chore, chores::LONG);
             }
+            Outcome::Cut => return self.later(chore, chores::LONG),
             Outcome::Gone => return drop(self.runs.remove(&(execution, task))),
         };
         self.agenda.push_back((execution, event));
     }
 
-    fn know(&mut self, execution: u64, task: u64, kindred: Kindred) {
+    fn know(&mut self, execution: u64, task: u64, mut kindred: Kindred) {
+        kindred.definition = self.once(kindred.definition);
         if let Some(open) = self.runs.get_mut(&(execution, task)) {
             open.kindred = Some(Arc::new(kindred));
-            self.callers.push_back((execution, task));
+            self.callers.push_back(open.owner, (execution, task));
         }
+    }
+
+    /// The same definition, as other runs have it: many may be open, and their texts are long.
+    fn once(&mut self, definition: Definition) -> Definition {
+        self.definitions.retain(|_, seen| seen.get().is_some());
+        let seen = self.definitions.entry(definition.digest());
+        let seen = seen.or_insert_with(|| definition.seen());
+        seen.get().unwrap_or(definition)
     }
 
     /// After a start: what the execution says of its run is what is next.
     fn resume_run(&mut self, execution: u64, task: u64) {
         let Some(live) = self.live.get(&execution) else {
             let deed = Deed::Resume;
-            return self.chores.push_back(Chore {
+            return self.queue(Chore {
                 execution,
                 task,
                 deed,
@@ -298,12 +363,12 @@ impl Engine {
                 let calls: VecDeque<u64> = run.open.iter().copied().collect();
                 if let Some(open) = self.runs.get_mut(&(execution, task)) {
                     open.calls = calls;
-                    self.callers.push_back((execution, task));
+                    self.callers.push_back(open.owner, (execution, task));
                 }
                 return;
             }
         };
-        self.chores.push_back(Chore {
+        self.queue(Chore {
             execution,
             task,
             deed,
@@ -314,15 +379,15 @@ impl Engine {
     pub(crate) fn resume_runs(&mut self, runs: Vec<store::MapRun>, strays: Vec<u64>) {
         for run in runs {
             let (execution, task) = (run.execution, run.task);
-            self.runs.insert((execution, task), Open::default());
+            self.runs.insert((execution, task), Open::new(run.owner));
             let deed = Deed::Resume;
-            self.chores.push_back(Chore {
+            self.queue(Chore {
                 execution,
                 task,
                 deed,
             });
         }
-        self.agenda.extend(strays.into_iter().map(stopped));
+        self.stop_all(strays);
     }
 
     /// Everything about runs is forgotten, with the children that only memory knows.
@@ -334,7 +399,8 @@ impl Engine {
         self.agenda.clear();
         self.chores.clear();
         self.jobs = tokio::task::JoinSet::new();
-        (self.busy, self.brood, self.fetching) = (0, 0, false);
+        self.brood.clear();
+        (self.busy, self.waking, self.fetching) = (0, 0, false);
         (self.telling, self.asking) = (None, false);
     }
 

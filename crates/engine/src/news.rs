@@ -8,7 +8,7 @@ use model::Digest;
 use serde_json::Value;
 use store::{Db, News};
 
-use crate::{Engine, Error, act::Act, maps::Done};
+use crate::{Engine, Error, act::Act, beside, maps::Done};
 
 /// Executions that hear of something at once.
 const PAGE: u32 = 256;
@@ -94,7 +94,7 @@ impl Engine {
         (self.telling, self.asking) = (None, true);
         self.more_news &= cursor.is_some();
         let store = self.setup.store.clone();
-        self.jobs.spawn(async move {
+        let reading = async move {
             let page = store.read(move |db| next(db, cursor)).await;
             let Ok(Some((cursor, keys))) = &page else {
                 return Done::News(page);
@@ -105,7 +105,10 @@ impl Engine {
             let news = cursor.news.clone();
             let told = store.write(move |tx| tx.activity_told(&news)).await;
             Done::News(told.map_err(Error::from).and(page))
-        });
+        };
+        self.jobs.spawn(beside::whole(reading, || {
+            Done::News(Err(store::Error::Panicked.into()))
+        }));
     }
 
     pub(crate) fn news(&mut self, page: Page) {

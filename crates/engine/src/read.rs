@@ -1,6 +1,9 @@
 //! What is read from the store: everything at a start, and executions that something happens to after a long time.
 
-use std::collections::{BTreeMap, HashMap, hash_map::Entry};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet, hash_map::Entry},
+    sync::Arc,
+};
 
 use asl::Machine;
 use jiff::Timestamp;
@@ -12,6 +15,7 @@ use crate::{
     desk::Place,
     handle::{Answer, Input, Start},
     live::Live,
+    lost::is_lost,
     recover,
     timers::Due,
 };
@@ -28,7 +32,7 @@ pub(crate) struct Read {
 }
 
 /// An execution with its definition, and its snapshot, as far as they are there.
-type Row = (u64, Option<(Run, String)>, Option<Snapshot>);
+type Row = (u64, Option<(Run, Arc<str>)>, Option<Snapshot>);
 
 /// Somebody who starts an execution under a name, and whether it is taken.
 struct Named {
@@ -55,7 +59,9 @@ pub(crate) struct Opened {
     pub runs: Vec<store::MapRun>,
     /// Open children of Map runs that are over.
     pub strays: Vec<u64>,
-    /// The first event of an execution that cannot be read: neither it nor what follows may be dropped.
+    /// Open executions of tenants that cannot be read.
+    pub lost: Vec<Run>,
+    /// The first event of another execution that cannot be read: neither it nor what follows may be dropped.
     pub unread: Option<u64>,
 }
 
@@ -81,7 +87,7 @@ pub(crate) fn open(db: &Db<'_>) -> Result<Opened, Error> {
         events.entry(logged.execution).or_default().push(logged);
     }
     let mut machines = HashMap::<String, Machine>::new();
-    let (mut moving, mut unread) = (Vec::new(), None);
+    let (mut moving, mut lost, mut unread) = (Vec::new(), Vec::new(), None);
     for (key, events) in events {
         let Some((run, text)) = db.run_by_key(key)?.filter(|(run, _)| run.ended_at.is_none()) else {
             continue;
@@ -98,6 +104,7 @@ pub(crate) fn open(db: &Db<'_>) -> Result<Opened, Error> {
         match readable(recovered)? {
             Some(recovered) if recovered.unfolded.is_some() => moving.push((key, recovered)),
             Some(_) => {}
+            None if is_lost(&run) => lost.push(run),
             None => {
                 unread = unread
                     .into_iter()
@@ -114,11 +121,17 @@ pub(crate) fn open(db: &Db<'_>) -> Result<Opened, Error> {
         for mut row in page.into_iter().filter(|row| row.open != "[]") {
             let open = std::mem::take(&mut row.open);
             let orders = serde_json::from_str(&open).map_err(|_| Error::Damaged(row.execution));
-            if let Some(orders) = readable(orders)? {
-                waiting.push((row, orders));
+            match readable(orders)? {
+                Some(orders) => waiting.push((row, orders)),
+                None => {
+                    let run = db.run_by_key(row.execution)?.map(|(run, _)| run);
+                    lost.extend(run.filter(is_lost));
+                }
             }
         }
     }
+    lost.sort_unstable_by_key(|run| run.key);
+    lost.dedup_by_key(|run| run.key);
     Ok(Opened {
         seq,
         key,
@@ -126,6 +139,7 @@ pub(crate) fn open(db: &Db<'_>) -> Result<Opened, Error> {
         waiting,
         runs: db.open_map_runs()?,
         strays: db.stray_children()?,
+        lost,
         unread,
     })
 }
@@ -147,6 +161,16 @@ async fn named(store: &Store, naming: Vec<(Box<Start>, Answer<Started>)>) -> Vec
     naming.into_iter().enumerate().map(one).collect()
 }
 
+/// The text, as those before had it: children of a run have the same, and it may be long.
+fn shared(texts: &mut HashSet<Arc<str>>, text: String) -> Arc<str> {
+    if let Some(text) = texts.get(text.as_str()) {
+        return Arc::clone(text);
+    }
+    let text = Arc::<str>::from(text);
+    texts.insert(Arc::clone(&text));
+    text
+}
+
 async fn waking(store: &Store, after: Option<Timestamp>, until: Timestamp) -> Waking {
     let rows = store.read(move |db| Ok(db.waking(after, until, u32::MAX)?)).await;
     Waking { after, until, rows }
@@ -163,6 +187,10 @@ impl Engine {
     }
 
     pub(crate) fn want(&mut self, key: u64) {
+        // It is over; what is kept does not say so yet.
+        if self.ending.contains_key(&key) {
+            return;
+        }
         if let Entry::Vacant(place) = self.parked.entry(key) {
             place.insert(Vec::new());
             self.wanted.push(key);
@@ -182,8 +210,13 @@ impl Engine {
         self.reading = Some(Box::pin(async move {
             let keys = wanted.clone();
             let executions = store.read(move |db| {
-                let row = |key: u64| Ok((key, db.run_by_key(key)?, db.snapshot(key)?));
-                keys.into_iter().map(row).collect()
+                let mut texts = HashSet::new();
+                let mut row = |key: u64| {
+                    let run = db.run_by_key(key)?;
+                    let run = run.map(|(run, text)| (run, shared(&mut texts, text)));
+                    Ok((key, run, db.snapshot(key)?))
+                };
+                keys.into_iter().map(&mut row).collect()
             });
             Read {
                 executions: executions.await,
@@ -246,7 +279,7 @@ impl Engine {
         }
     }
 
-    fn was_read_one(&mut self, key: u64, run: Option<(Run, String)>, snapshot: Option<Snapshot>) {
+    fn was_read_one(&mut self, key: u64, run: Option<(Run, Arc<str>)>, snapshot: Option<Snapshot>) {
         let parked = self.parked.remove(&key).unwrap_or_default();
         let (run, text, snapshot) = match (run, snapshot) {
             (Some((run, text)), Some(snapshot)) => (run, text, snapshot),
@@ -257,15 +290,7 @@ impl Engine {
             .machine(key, text)
             .and_then(|machine| recover::replay(&run, machine, Some(snapshot), &[]));
         match recovered {
-            Err(error) => {
-                error!(
-                    error = &error as &dyn std::error::Error,
-                    "an execution cannot go on"
-                );
-                for input in parked {
-                    self.refuse(input, error.clone());
-                }
-            }
+            Err(error) => self.unreadable(&run, parked, error),
             Ok(recovered) if has_ended => self.over(key, parked, Some(recovered)),
             Ok(recovered) => {
                 self.wake(key, &recovered);
@@ -275,9 +300,34 @@ impl Engine {
         }
     }
 
-    /// Nothing happens to an execution that has ended, unless it is to be tried again.
+    fn unreadable(&mut self, run: &Run, parked: Vec<Input>, error: Error) {
+        error!(
+            error = &error as &dyn std::error::Error,
+            "an execution cannot go on"
+        );
+        let lost = is_lost(run);
+        if lost {
+            self.give_up(run);
+        }
+        for input in parked {
+            match input {
+                // That is what was asked for.
+                Input::Stop { answer, .. } if lost => {
+                    let at = self.now();
+                    self.acts.push(crate::act::Act::Moved(answer, at));
+                }
+                input => self.refuse(input, error.clone()),
+            }
+        }
+    }
+
+    /// Nothing happens to an execution that has ended, unless it is to be tried again: then the rest does.
     fn over(&mut self, key: u64, parked: Vec<Input>, mut recovered: Option<Recovered>) {
         for input in parked {
+            if self.live.contains_key(&key) {
+                self.take(input);
+                continue;
+            }
             let mut redrivable = |is_child: bool| {
                 recovered
                     .take_if(|recovered| recovered.kin.is_some() == is_child && recovered.state.can_redrive())
@@ -288,6 +338,8 @@ impl Engine {
                     None => drop(answer.send(Err(Error::NotRedrivable(key)))),
                     Some(recovered) => self.redrive(key, recovered, answer),
                 },
+                // Its run is over, and tries nothing any more.
+                Input::Again { kin, .. } if !self.has_child(kin, key) => {}
                 Input::Again { kin, .. } => match redrivable(true) {
                     None => self.child_over(kin, false),
                     Some(recovered) => self.child_again(key, kin, recovered),
@@ -305,7 +357,7 @@ impl Engine {
         self.acts.push(crate::act::Act::Moved(answer, at));
     }
 
-    fn machine(&mut self, key: u64, text: String) -> Result<Machine, Error> {
+    fn machine(&mut self, key: u64, text: Arc<str>) -> Result<Machine, Error> {
         if let Some(machine) = self.machines.get(&text) {
             return Ok(machine.clone());
         }
@@ -354,6 +406,19 @@ impl Engine {
             self.dirty.insert(seq, key);
         }
         self.insert(key, live);
+    }
+
+    /// Tasks of executions that only memory knows, which a commit that failed takes nothing from.
+    pub(crate) fn offer_kept(&mut self) {
+        let orders = |live: &Live| live.orders.values().cloned().collect();
+        let kept: Vec<(u64, u64, Vec<Order>)> = self
+            .live
+            .iter()
+            .map(|(key, live)| (*key, live.owner, orders(live)))
+            .collect();
+        for (key, owner, orders) in kept {
+            self.offer_again(key, owner, orders);
+        }
     }
 
     /// Tasks that nobody has, or that nobody has any more, are there to be taken.

@@ -9,8 +9,8 @@ use std::{
 
 use asl::HistoryEvent;
 use jiff::{SignedDuration, Timestamp};
-use model::ledger::Deed;
-use store::{Batch, Begin, Store};
+use model::{Digest, ledger::Deed};
+use store::{Batch, Begin, Seen, Store};
 use tokio::{sync::mpsc, task::JoinSet, time::sleep};
 use tracing::{error, warn};
 
@@ -22,9 +22,12 @@ use crate::{
     desk::Desk,
     handle::{Answer, Input, Start},
     live::Live,
+    lost,
     maps::{Done, Open},
     news::Telling,
+    read::{self, Opened},
     timers::{Due, Timers},
+    turns::Turns,
 };
 
 /// What the engine must not grow beyond.
@@ -40,7 +43,7 @@ pub struct Limits {
     pub inbox: usize,
     /// How long an express execution may take.
     pub express: SignedDuration,
-    /// Express children of distributed Maps in memory; further ones wait.
+    /// Express children of distributed Maps of one tenant in memory; further ones wait.
     pub children: usize,
 }
 
@@ -99,13 +102,15 @@ pub struct Engine {
     pub(crate) history: usize,
     pub(crate) desk: Desk,
     pub(crate) timers: Timers,
-    pub(crate) machines: HashMap<String, asl::Machine>,
+    pub(crate) machines: HashMap<Arc<str>, asl::Machine>,
+    /// Definitions of children of open runs.
+    pub(crate) definitions: HashMap<Digest, Seen>,
     /// What happens next to executions that are being read.
     pub(crate) parked: HashMap<u64, Vec<Input>>,
     pub(crate) wanted: Vec<u64>,
     pub(crate) naming: Vec<(Box<Start>, Answer<crate::Started>)>,
     pub(crate) names: HashSet<String>,
-    pub(crate) reading: Option<Pin<Box<dyn Future<Output = crate::read::Read> + Send>>>,
+    pub(crate) reading: Option<Pin<Box<dyn Future<Output = read::Read> + Send>>>,
     pub(crate) batch: Batch,
     /// Executions that begin with the batch, each with what else is in the transaction.
     pub(crate) alsos: Vec<(Begin, Also)>,
@@ -124,17 +129,19 @@ pub struct Engine {
     pub(crate) dropped: u64,
     /// Map runs that are open, by execution and task.
     pub(crate) runs: HashMap<(u64, u64), Open>,
-    /// Runs that may have children to start, one after the other.
-    pub(crate) callers: VecDeque<(u64, u64)>,
+    /// Runs that may have children to start.
+    pub(crate) callers: Turns<(u64, u64)>,
     /// What happens next to executions, in memory or not.
     pub(crate) agenda: VecDeque<(u64, asl::Event)>,
-    pub(crate) chores: VecDeque<Chore>,
+    pub(crate) chores: Turns<Chore>,
     /// Chores, and other work beside the loop.
     pub(crate) jobs: JoinSet<Done>,
     /// Chores under way.
     pub(crate) busy: usize,
-    /// Express children of Map runs in memory.
-    pub(crate) brood: usize,
+    /// Chores whose execution is being read for them.
+    pub(crate) waking: usize,
+    /// Express children of Map runs in memory, by owner.
+    pub(crate) brood: HashMap<u64, usize>,
     /// Children are being looked up.
     pub(crate) fetching: bool,
     /// Executions that are hearing of an activity, or being looked for.
@@ -172,6 +179,7 @@ pub fn new(setup: Setup) -> (Engine, Handle) {
         desk: Desk::default(),
         timers: Timers::default(),
         machines: HashMap::new(),
+        definitions: HashMap::new(),
         parked: HashMap::new(),
         wanted: Vec::new(),
         naming: Vec::new(),
@@ -190,12 +198,13 @@ pub fn new(setup: Setup) -> (Engine, Handle) {
         owed: 0,
         dropped: 0,
         runs: HashMap::new(),
-        callers: VecDeque::new(),
+        callers: Turns::default(),
         agenda: VecDeque::new(),
-        chores: VecDeque::new(),
+        chores: Turns::default(),
         jobs: JoinSet::new(),
         busy: 0,
-        brood: 0,
+        waking: 0,
+        brood: HashMap::new(),
         fetching: false,
         telling: None,
         asking: false,
@@ -229,10 +238,7 @@ impl Engine {
                 read = maybe(&mut self.reading) => self.was_read(read),
                 Some(done) = self.jobs.join_next(), if room && !self.jobs.is_empty() => match done {
                     Ok(done) => self.done(done),
-                    Err(error) => {
-                        error!("work beside the loop ended badly: {error}");
-                        (self.busy, self.fetching, self.asking) = (self.busy.saturating_sub(1), false, false);
-                    }
+                    Err(error) => error!("work beside the loop was cut off: {error}"),
                 },
                 count = self.inbox.recv_many(&mut inputs, 256), if room => {
                     if count == 0 {
@@ -300,7 +306,8 @@ impl Engine {
         self.reading = None;
         self.batch = Batch::default();
         self.alsos.clear();
-        let opened = self.setup.store.read(crate::read::open).await?;
+        self.offer_kept();
+        let opened = self.opened().await?;
         (self.seq, self.key) = (opened.seq, self.key.max(opened.key));
         (self.dropped, self.unread) = (0, opened.unread);
         for (key, recovered) in opened.moving {
@@ -329,6 +336,18 @@ impl Engine {
         Ok(())
     }
 
+    /// All that is open, once what is lost of it has been ended.
+    async fn opened(&mut self) -> Result<Opened, Error> {
+        let opened = self.setup.store.read(read::open).await?;
+        if opened.lost.is_empty() {
+            return Ok(opened);
+        }
+        let ends = lost::end(&opened.lost, &opened.runs, self.now());
+        let kept = self.setup.store.write(move |tx| tx.append(&ends)).await;
+        kept.map_err(|error: store::Error| Error::from(error))?;
+        self.setup.store.read(read::open).await
+    }
+
     /// A commit failed: nothing of what was decided since the last one is true.
     pub(crate) async fn again(&mut self, error: Error) {
         error!(
@@ -336,7 +355,7 @@ impl Engine {
             "a commit failed: reading again what is kept"
         );
         let acts = std::mem::take(&mut self.acts);
-        acts.into_iter().for_each(|act| self.undo(act, &error));
+        acts.into_iter().for_each(|act| self.undo(act, error.clone()));
         let parked = std::mem::take(&mut self.parked);
         for input in parked.into_values().flatten() {
             self.refuse(input, error.clone());

@@ -448,7 +448,43 @@ async fn a_history_reads_the_same_from_the_log_and_from_rows() {
     running.end().await;
 }
 
-/// What cannot be read stays as it is, and stops nobody else.
+/// Somebody starts an execution that cannot be kept, and the commit with it.
+async fn fail_a_commit(handle: &engine::Handle, name: &str) {
+    let bad = engine::Start {
+        tenant: Some("nobody".parse().unwrap()),
+        ..start(&chain(1), name, json!({}))
+    };
+    assert!(matches!(handle.start(bad).await, Err(Error::Store(_))));
+}
+
+#[tokio::test]
+async fn a_commit_that_fails_takes_no_task_from_an_express_execution() {
+    let dir = dir();
+    let running = run(open(&dir.path).await, Limits::default()).await;
+    let handle = running.handle.clone();
+    let own = handle.clone();
+    let express = tokio::spawn(async move { own.express(start(&chain(2), "e", json!({ "n": 1 }))).await });
+    let offer = handle.poll(&resource("work"), None).await.unwrap();
+    // While a worker has the task, and while nobody has.
+    fail_a_commit(&handle, "x").await;
+    handle
+        .succeed(OWNER, &offer.token, json!({ "n": 2 }))
+        .await
+        .unwrap();
+    fail_a_commit(&handle, "y").await;
+    let offer = handle.poll(&resource("work"), None).await.unwrap();
+    assert_eq!(offer.input, json!({ "n": 2 }));
+    handle
+        .succeed(OWNER, &offer.token, json!({ "n": 3 }))
+        .await
+        .unwrap();
+    let ended = express.await.unwrap().unwrap();
+    let output = json!({ "n": 3 });
+    assert_eq!(ended.status, asl::Status::Succeeded { output });
+    running.end().await;
+}
+
+/// What cannot be read ends as failed, by name, and stops nobody else.
 #[tokio::test]
 async fn an_execution_that_cannot_be_read_stops_no_other() {
     let dir = dir();
@@ -471,21 +507,27 @@ async fn an_execution_that_cannot_be_read_stops_no_other() {
         at: Timestamp::now(),
         event: r#"{"of":"another version"}"#.into(),
     };
-    let broken = store::Snapshot {
-        execution: 3,
+    let broken = |execution, open: &str| store::Snapshot {
+        execution,
         seq: 0,
         wake: None,
-        open: "[7]".into(),
+        open: open.into(),
         orders: "[]".into(),
-        state: "{}".into(),
+        state: "{\"of\":7}".into(),
+    };
+    let fold = |snapshot| store::Fold {
+        snapshot,
+        history: None,
     };
     let batch = store::Batch {
-        begins: vec![begin(1, "{}"), begin(2, &chain(1)), begin(3, &chain(1))],
+        begins: vec![
+            begin(1, "{}"),
+            begin(2, &chain(1)),
+            begin(3, &chain(1)),
+            begin(4, &chain(1)),
+        ],
         events: vec![logged(1, 1), logged(2, 2)],
-        folds: vec![store::Fold {
-            snapshot: broken,
-            history: None,
-        }],
+        folds: vec![fold(broken(3, "[7]")), fold(broken(4, "[]"))],
         ..store::Batch::default()
     };
     let kept = store.write(move |tx| tx.append(&batch)).await;
@@ -504,14 +546,20 @@ async fn an_execution_that_cannot_be_read_stops_no_other() {
         .unwrap();
     assert_eq!(ended(&running.store, begun.key).await.status, Status::Succeeded);
     running.handle.settle().await.unwrap();
+    // Nothing has happened yet to the last one.
+    let unknown = running.handle.stop(4, None, None).await;
+    unknown.unwrap();
+    for key in 1..=4 {
+        let lost = ended(&running.store, key).await;
+        assert_eq!(
+            (lost.status, lost.error.as_deref()),
+            (Status::Failed, Some("Vend.Unreadable")),
+            "{key}"
+        );
+    }
+    running.handle.settle().await.unwrap();
     let store = running.end().await;
     let left = store.read(|db| db.log(None, 0)).await;
     let left = left.unwrap_or_else(|error: store::Error| panic!("{error}"));
-    assert_eq!(
-        left[..2]
-            .iter()
-            .map(|logged| logged.execution)
-            .collect::<Vec<_>>(),
-        [1, 2]
-    );
+    assert!(left.len() <= 1, "the log is dropped: {left:?}");
 }

@@ -302,3 +302,136 @@ async fn executions_hear_of_an_activity_that_was_deleted() {
     );
     running.end().await;
 }
+
+/// More children than are read at once are stopped with their run, though none of them is in memory.
+#[tokio::test]
+async fn a_run_stops_children_that_left_the_memory() {
+    const CHILDREN: u64 = 400;
+    let dir = dir();
+    let limits = Limits {
+        live: 8,
+        ..Limits::default()
+    };
+    let running = run(open(&dir.path).await, limits).await;
+    let items: Vec<u64> = (0..CHILDREN).collect();
+    let text = map(json!({}));
+    let begun = running
+        .handle
+        .start(start(&text, "a", json!(items)))
+        .await
+        .unwrap();
+    let run_key = loop {
+        let found = runs(&running.store, begun.key).await;
+        if let Some(found) = found.first()
+            && children(&running.store, found.key).await.len() as u64 == CHILDREN
+        {
+            break found.key;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
+    running.handle.settle().await.unwrap();
+    running.handle.stop(begun.key, None, None).await.unwrap();
+    for child in children(&running.store, run_key).await {
+        assert_eq!(ended(&running.store, child.key).await.status, Status::Aborted);
+    }
+    running.end().await;
+}
+
+/// What cannot be read of a Map, at a start or later, ends: its run hears of a child, and the children of an execution.
+#[tokio::test]
+async fn what_is_lost_of_a_map_holds_up_nothing() {
+    for (open_orders, state, of_parent) in [
+        ("[7]", "{}", false),
+        ("[7]", "{}", true),
+        ("[]", r#"{"of":7}"#, true),
+    ] {
+        let dir = dir();
+        let running = run(open(&dir.path).await, Limits::default()).await;
+        let begun = running
+            .handle
+            .start(start(&map(json!({})), "a", json!([1, 2])))
+            .await
+            .unwrap();
+        for _ in 0..2 {
+            running.handle.poll(&resource("work"), None).await.unwrap();
+        }
+        let found = runs(&running.store, begun.key).await.remove(0);
+        let below = children(&running.store, found.key).await;
+        running.handle.settle().await.unwrap();
+        let store = running.end().await;
+        let lost = if of_parent { begun.key } else { below[0].key };
+        let snapshot = read(&store, move |db| db.snapshot(lost)).await.unwrap();
+        let snapshot = store::Snapshot {
+            open: open_orders.into(),
+            state: state.into(),
+            ..snapshot
+        };
+        let batch = store::Batch {
+            folds: vec![store::Fold {
+                snapshot,
+                history: None,
+            }],
+            ..store::Batch::default()
+        };
+        let kept: Result<(), store::Error> = store.write(move |tx| tx.append(&batch)).await;
+        kept.unwrap();
+        let running = run(store, Limits::default()).await;
+        let over = ended(&running.store, begun.key).await;
+        let error = match of_parent {
+            true => "Vend.Unreadable",
+            false => "States.ExceedToleratedFailureThreshold",
+        };
+        assert_eq!(over.error.as_deref(), Some(error));
+        for child in below {
+            let child = ended(&running.store, child.key).await;
+            let is_lost = child.key == lost;
+            assert_eq!(
+                child.status,
+                if is_lost { Status::Failed } else { Status::Aborted }
+            );
+        }
+        let found = runs(&running.store, begun.key).await.remove(0);
+        assert_eq!(found.status, Status::Failed);
+        running.end().await;
+    }
+}
+
+/// A tenant whose express children fill their place leaves others theirs.
+#[tokio::test]
+async fn a_tenant_with_many_children_holds_up_no_other() {
+    let dir = dir();
+    let limits = Limits {
+        children: 2,
+        ..Limits::default()
+    };
+    let store = open(&dir.path).await;
+    let by = store::By::platform(jiff::Timestamp::now());
+    let name: model::TenantName = "other".parse().unwrap();
+    let other = name.clone();
+    let made: Result<_, store::Error> = store.write(move |tx| tx.create_tenant(&other, &by)).await;
+    made.unwrap();
+    let running = run(store, limits).await;
+    let wait = json!({ "StartAt": "W", "States": { "W": { "Type": "Wait", "Seconds": 200, "End": true } } });
+    let text = over("EXPRESS", wait, json!({}));
+    let long = running
+        .handle
+        .start(start(&text, "long", json!([1, 2, 3, 4])))
+        .await
+        .unwrap();
+    while runs(&running.store, long.key)
+        .await
+        .first()
+        .is_none_or(|run| run.children.is_none())
+    {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let text = over("EXPRESS", pass(), json!({}));
+    let theirs = engine::Start {
+        tenant: Some(name),
+        owner: 2,
+        ..start(&text, "short", json!([1, 2, 3]))
+    };
+    let short = running.handle.start(theirs).await.unwrap();
+    assert_eq!(ended(&running.store, short.key).await.status, Status::Succeeded);
+    running.end().await;
+}

@@ -305,3 +305,31 @@ async fn the_ledger_has_a_line_for_each_event_whenever_it_was_committed() {
     running.end().await;
     assert_eq!(*scribe.0.lock().unwrap(), ["a SUCCEEDED"]);
 }
+
+/// Whoever was refused can take the reason out of what it is told, however soon it looks.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_refusal_belongs_to_who_is_refused() {
+    const ASK: usize = 200;
+    let dir = dir();
+    let running = run(open(&dir.path).await, Limits::default()).await;
+    for round in 0..5 {
+        let asked = (0..ASK).map(|n| {
+            let handle = running.handle.clone();
+            let also: Also = Box::new(|_, _| {
+                let message = "somebody was first".into();
+                Err(store::Error::Refused { message, next: None })
+            });
+            tokio::spawn(async move {
+                match handle.start_with(own(&format!("a{round}-{n}")), also).await {
+                    Err(Error::Refused(error)) => Arc::try_unwrap(error),
+                    other => panic!("not refused: {other:?}"),
+                }
+            })
+        });
+        for asked in asked.collect::<Vec<_>>() {
+            let error = asked.await.unwrap();
+            assert!(matches!(error, Ok(store::Error::Refused { .. })), "{error:?}");
+        }
+    }
+    running.end().await;
+}

@@ -272,3 +272,57 @@ fn aside(from: &Utf8Path, to: &Utf8Path) {
         }
     }
 }
+
+/// The execution is stopped while its children are being read to be tried again: none of them goes on.
+#[tokio::test]
+async fn no_child_outlives_a_redrive_that_is_stopped() {
+    const CHILDREN: u64 = 60;
+    let dir = dir();
+    let running = run(open(&dir.path).await, Limits::default()).await;
+    let (handle, store) = (running.handle.clone(), running.store.clone());
+    let items: Vec<u64> = (0..CHILDREN).collect();
+    let text = map(json!({ "ToleratedFailurePercentage": 99 }));
+    let begun = handle.start(start(&text, "a", json!(items))).await.unwrap();
+    for _ in 0..CHILDREN {
+        fail(&handle).await;
+    }
+    ended(&store, begun.key).await;
+    let run = runs(&store, begun.key).await[0].key;
+    for pause in 0..24 {
+        handle.redrive(begun.key).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+        handle.stop(begun.key, None, None).await.unwrap();
+        for child in children(&store, run).await {
+            ended(&store, child.key).await;
+        }
+        handle.settle().await.unwrap();
+        let found = runs(&store, begun.key).await.remove(0);
+        assert_eq!(found.status, Status::Aborted, "after {pause} ms");
+        let open = children(&store, run)
+            .await
+            .into_iter()
+            .filter(|child| child.ended_at.is_none());
+        assert_eq!(open.count(), 0, "after {pause} ms");
+    }
+    running.end().await;
+}
+
+/// What is asked for while an execution is being read to be tried again happens to it then.
+#[tokio::test]
+async fn who_stops_right_after_a_redrive_stops_it() {
+    let dir = dir();
+    let running = run(open(&dir.path).await, Limits::default()).await;
+    let handle = running.handle.clone();
+    let begun = handle
+        .start(start(&world::chain(1), "a", json!(1)))
+        .await
+        .unwrap();
+    fail(&handle).await;
+    ended(&running.store, begun.key).await;
+    handle.settle().await.unwrap();
+    let (again, stopped) = tokio::join!(handle.redrive(begun.key), handle.stop(begun.key, None, None));
+    again.unwrap();
+    stopped.unwrap();
+    assert_eq!(ended(&running.store, begun.key).await.status, Status::Aborted);
+    running.end().await;
+}

@@ -1,6 +1,7 @@
 //! The durable engine's rows: what runs and ran, the log of it, and the histories; and what is a release among them.
 
 mod activities;
+mod definition;
 mod executions;
 mod log;
 mod machines;
@@ -8,6 +9,7 @@ mod maps;
 mod runs;
 
 pub use activities::{Activity, News};
+pub use definition::{Definition, Seen};
 pub use executions::{ExecutionFilter, ExecutionSummary, NewExecution, Status};
 pub use log::{Batch, Begin, Finish, Fold, Logged, Piece, Progress, Snapshot, Waiting};
 pub use machines::{Alias, MachineFilter, MachineVersion, NewMachine, StateMachine, Tags};

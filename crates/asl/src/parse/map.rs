@@ -118,7 +118,7 @@ impl Reader {
             self.report.schema(&fields.at("Label"), message);
         }
         Distributed {
-            definition,
+            definition: Arc::new(definition),
             flavour,
             label: label.map(str::to_owned),
             reader: self.item_reader(fields),

@@ -45,7 +45,7 @@ impl Story {
             name: "x".into(),
             arn: "x".into(),
             origin: "{}".into(),
-            definition: definition.to_string(),
+            definition: definition.to_string().into(),
             input: input.to_string(),
             at,
             kin: None,

@@ -1,5 +1,5 @@
 use jiff::Timestamp;
-use model::{AppName, Digest, EnvironmentName, ExecutionId, Place, TenantName};
+use model::{AppName, EnvironmentName, ExecutionId, Place, TenantName};
 use rusqlite::{Row, params};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -225,15 +225,6 @@ impl Tx<'_> {
             [id.as_str()],
         )
         .map(drop)
-    }
-
-    pub(super) fn keep_machine(&self, definition: &str) -> Result<Digest, Error> {
-        let digest = Digest::of(definition);
-        self.run(
-            "INSERT INTO machines VALUES (?1, ?2) ON CONFLICT DO NOTHING",
-            params![crate::sql::Hash(digest), definition],
-        )?;
-        Ok(digest)
     }
 }
 

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use model::{TenantName, ledger::Deed};
 use rusqlite::{Row, params};
 
-use super::{ChildEnd, Kin, RunStep, Status};
+use super::{ChildEnd, Definition, Kin, RunStep, Status};
 use crate::{
     Db, Error, Tx,
     sql::{At, Columns as _, Word},
@@ -38,7 +38,7 @@ pub struct Begin {
     pub arn: String,
     /// JSON; the store does not read it.
     pub origin: String,
-    pub definition: String,
+    pub definition: Definition,
     pub input: String,
     pub at: Timestamp,
     /// Of a child of a Map run.
@@ -316,7 +316,7 @@ impl Tx<'_> {
     }
 
     fn begin(&self, begin: &Begin) -> Result<(), Error> {
-        let definition = self.keep_machine(&begin.definition)?;
+        let definition = self.keep_definition(&begin.definition)?;
         self.insert(
             "INSERT INTO state_executions
                  (key, tenant_id, machine, name, arn, origin, definition, input, started_at, status, run, child, place)

@@ -160,7 +160,7 @@ impl Db<'_> {
 
 impl Tx<'_> {
     pub fn create_state_machine(&self, new: &NewMachine, by: &By) -> Result<StateMachine, Error> {
-        let definition = self.keep_machine(&new.definition)?;
+        let definition = self.keep_definition(&new.definition.as_str().into())?;
         self.insert(
             "INSERT INTO state_machines
                  (tenant_id, name, express, definition, role, settings, revision, created_at, updated_at)
@@ -184,7 +184,7 @@ impl Tx<'_> {
 
     /// Changes everything but the name and the type.
     pub fn update_state_machine(&self, new: &NewMachine, by: &By) -> Result<StateMachine, Error> {
-        let definition = self.keep_machine(&new.definition)?;
+        let definition = self.keep_definition(&new.definition.as_str().into())?;
         let found = self.known(&new.tenant, &new.name)?;
         self.run(
             "UPDATE state_machines SET definition = ?2, role = ?3, settings = ?4, revision = ?5, updated_at = ?6

@@ -117,7 +117,7 @@ mod tests {
             name: id.to_string(),
             arn: id.to_string(),
             origin: "{}".into(),
-            definition: super::super::definition::rollback().to_string(),
+            definition: super::super::definition::rollback().to_string().into(),
             input: "{}".into(),
             at: by().at,
             kin: None,
