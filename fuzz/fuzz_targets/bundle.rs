@@ -40,7 +40,11 @@ fn size(directory: &Path) -> u64 {
     entries
         .map(|entry| {
             let metadata = entry.path().symlink_metadata().expect("it is there");
-            if metadata.is_dir() { size(&entry.path()) } else { metadata.len() }
+            if metadata.is_dir() {
+                size(&entry.path())
+            } else {
+                metadata.len()
+            }
         })
         .sum()
 }

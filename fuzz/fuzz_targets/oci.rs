@@ -19,7 +19,11 @@ fuzz_target!(|bytes: &[u8]| {
     let into = Utf8Path::from_path(&inside).expect("the path is UTF-8");
     let mut tar = bytes;
     let _ = host::oci::unpack_tar(&mut tar, into);
-    assert_eq!(fs::read_dir(around.path()).expect("it is there").count(), 2, "something was written beside the tree");
+    assert_eq!(
+        fs::read_dir(around.path()).expect("it is there").count(),
+        2,
+        "something was written beside the tree"
+    );
     let outside = fs::read(around.path().join("outside")).expect("it is there");
     assert_eq!(outside, b"untouched");
 });

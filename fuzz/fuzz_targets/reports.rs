@@ -27,7 +27,9 @@ fuzz_target!(|bytes: &[u8]| {
         Found::Cases(cases) => {
             let mut history = History::default();
             assert_eq!(history.add("unit", &cases, None), None);
-            let changes = history.add("unit", &cases, None).expect("a second run is compared");
+            let changes = history
+                .add("unit", &cases, None)
+                .expect("a second run is compared");
             assert!(changes.new_failures.is_empty() && changes.fixed.is_empty() && changes.flaky.is_empty());
         }
     }
