@@ -83,7 +83,7 @@ fn owners_modes_capabilities_and_deletions_come_through() {
     assert_eq!(to("su").ino(), to("su2").ino());
     assert_eq!(to("link").uid(), 5);
     assert!(to("gone").file_type().is_char_device() && to("gone").rdev() == 0);
-    assert!(opaque(&pair.to.join("opaque")));
+    assert!(opaque(pair.to.join("opaque")));
     assert_eq!(names(&pair.to.join("opaque")).unwrap().len(), 1);
     let capability = value(&pair.to.join("ping"), c"security.capability").unwrap();
     assert_eq!(capability[..8], [1, 0, 0, 2, 0, 0x20, 0, 0]);
@@ -152,7 +152,7 @@ fn merging_deletes_replaces_and_adds() {
     .tree(&pair.from, &pair.to)
     .unwrap();
     assert!(pair.to.join("dir/old").exists() && pair.to.join("dir/new").exists());
-    assert!(!pair.to.join("replaced/old").exists() && !opaque(&pair.to.join("replaced")));
+    assert!(!pair.to.join("replaced/old").exists() && !opaque(pair.to.join("replaced")));
     assert!(fs::symlink_metadata(pair.to.join("gone")).is_err());
 }
 
