@@ -416,7 +416,9 @@ impl<'m> Run<'m> {
         let (mut tasks, mut timers) = (BTreeSet::new(), BTreeSet::new());
         for command in &self.commands {
             match command {
-                Command::Schedule { task, .. } | Command::OpenMapRun { task, .. } => {
+                Command::Schedule { task, .. }
+                | Command::OpenMapRun { task, .. }
+                | Command::RedriveMapRun { task, .. } => {
                     tasks.insert(*task);
                 }
                 Command::StartTimer { timer, .. } => drop(timers.insert(*timer)),

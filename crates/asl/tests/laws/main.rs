@@ -433,3 +433,24 @@ fn generated_machines_reach_every_end() {
     );
     assert!(longest > 50, "{longest}");
 }
+
+/// The branch beside the run fails again before the run goes on: nobody has heard of that, so nothing is cancelled.
+#[test]
+fn a_redrive_that_fails_at_once_cancels_no_run() {
+    let children = json!({ "StartAt": "Child", "States": { "Child": { "Type": "Pass", "End": true } },
+        "ProcessorConfig": { "Mode": "DISTRIBUTED", "ExecutionType": "STANDARD" } });
+    let work = json!({ "Type": "Task", "Resource": "arn:aws:states:local:1:activity:build", "Next": "Fail" });
+    let map = json!({ "Type": "Map", "ItemProcessor": children, "ItemsPath": "$.items", "End": true });
+    let branches = json!([
+        { "StartAt": "Work", "States": { "Work": work, "Fail": { "Type": "Fail", "Error": "Broken" } } },
+        { "StartAt": "Map", "States": { "Map": map } },
+    ]);
+    let both = json!({ "Type": "Parallel", "Branches": branches, "End": true });
+    let machine = json!({ "StartAt": "Both", "States": { "Both": both } });
+    let machine = Machine::parse(&machine.to_string()).unwrap();
+    live(
+        &machine,
+        json!({"n": 1, "items": [1, 2, 3]}),
+        &[1137810210, 2139729784, 230302701],
+    );
+}
