@@ -34,6 +34,7 @@ async fn main() -> Result<(), Failure> {
         metrics: None,
         limits: edge::Limits::default(),
         acme: None,
+        dns: None,
     };
     let apply = async {
         while client.version().await.is_err() {

@@ -36,6 +36,7 @@ fn main() -> Result<(), Failure> {
         metrics: None,
         limits: edge::Limits::default(),
         acme: None,
+        dns: None,
     };
     let before = resident();
     let client = edge::Client::new(folder.join("edge.sock"));

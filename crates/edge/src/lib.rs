@@ -17,6 +17,7 @@ mod book;
 mod client;
 mod clock;
 mod condition;
+mod dns;
 mod explain;
 #[doc(hidden)]
 pub mod fuzz;
@@ -59,6 +60,7 @@ use tokio::{
 pub use access::{Format, Log};
 pub use acme::{Acme, Challenge};
 pub use client::{Client, Error as ClientError};
+pub use dns::{Dns, NameSeen, Wanted as ZoneWanted, Zone};
 pub use explain::{Explanation, Question};
 pub use listener::{Listener, Speaks};
 pub use metrics::GroupStats;
@@ -89,6 +91,8 @@ pub struct Config {
     pub limits: Limits,
     /// Certificates to be got from an authority.
     pub acme: Option<Acme>,
+    /// Names that are answered.
+    pub dns: Option<Dns>,
 }
 
 /// Why the edge cannot run.
@@ -162,6 +166,10 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     control.spawn(health::run(admissions));
     for (folder, watched) in certificates.clone() {
         control.spawn(watched.watch(folder));
+    }
+    if let Some(dns) = config.dns {
+        let _ = shared.names.zones.set(dns.zones.clone());
+        control.spawn(dns::run(dns, Arc::clone(&shared)));
     }
     if let Some(acme) = config.acme.clone() {
         match certificates

@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     book::Book,
-    clock, health,
+    clock, dns, health,
     metrics::Totals,
     quota::Quota,
     snapshot::{self, Log},
@@ -60,6 +60,8 @@ pub struct Shared {
     pub tenants: Quota<Box<str>>,
     /// Requests that wait for hosts to wake.
     pub waking: AtomicU32,
+    /// Names that are answered beside those of the table.
+    pub names: dns::Held,
     book: Mutex<Book>,
     /// Answers to challenges of an authority (HTTP-01), by token.
     challenges: ArcSwap<HashMap<String, String>>,

@@ -73,6 +73,11 @@ impl Rule {
         }
     }
 
+    /// Patterns of hosts.
+    pub fn hosts(&self) -> impl Iterator<Item = &str> {
+        self.hosts.iter().map(|host| &**host)
+    }
+
     pub fn place(&self) -> &str {
         &self.place
     }

@@ -94,6 +94,7 @@ impl Edge {
             metrics: None,
             limits: Limits::default(),
             acme: None,
+            dns: None,
         };
         edit(&mut config);
         let running = tokio::spawn(async move {

@@ -172,6 +172,8 @@ struct Group {
     stickiness: Option<Stickiness>,
     ejection: Option<Ejection>,
     proxy: Option<ProxyWord>,
+    /// Names lead to the targets themselves, for so long.
+    direct: Option<SignedDuration>,
 }
 
 /// ALB's.
@@ -331,6 +333,7 @@ impl Group {
             ejection: self.ejection,
             proxy: self.proxy,
             waking: false,
+            direct: self.direct,
         }
     }
 }
