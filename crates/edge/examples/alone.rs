@@ -34,6 +34,7 @@ async fn main() -> Result<(), Failure> {
         metrics: None,
         limits: edge::Limits::default(),
         acme: None,
+        datagrams: Vec::new(),
         dns: None,
     };
     let apply = async {

@@ -36,6 +36,7 @@ fn main() -> Result<(), Failure> {
         metrics: None,
         limits: edge::Limits::default(),
         acme: None,
+        datagrams: Vec::new(),
         dns: None,
     };
     let before = resident();

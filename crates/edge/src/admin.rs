@@ -227,6 +227,7 @@ fn metrics(shared: &Shared) -> Response<Full<Bytes>> {
     let mut out = String::new();
     shared.totals.write(&mut out);
     shared.names.write(&mut out);
+    shared.datagrams.write(&mut out);
     let held = shared.book().groups();
     let escape = |name: &str| {
         name.replace('\\', "\\\\")

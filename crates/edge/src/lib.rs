@@ -38,6 +38,7 @@ mod sticky;
 mod table;
 mod target;
 mod tls;
+mod udp;
 mod upstream;
 mod worker;
 
@@ -65,6 +66,7 @@ pub use explain::{Explanation, Question};
 pub use listener::{Listener, Speaks};
 pub use metrics::GroupStats;
 pub use tls::{Clients, Seen as CertificateSeen, Tls, Version};
+pub use udp::Datagrams;
 pub use upstream::Limits;
 
 use access::Writer;
@@ -91,6 +93,8 @@ pub struct Config {
     pub limits: Limits,
     /// Certificates to be got from an authority.
     pub acme: Option<Acme>,
+    /// Sockets at which datagrams come.
+    pub datagrams: Vec<Datagrams>,
     /// Names that are answered.
     pub dns: Option<Dns>,
 }
@@ -166,6 +170,9 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     control.spawn(health::run(admissions));
     for (folder, watched) in certificates.clone() {
         control.spawn(watched.watch(folder));
+    }
+    for datagrams in config.datagrams {
+        control.spawn(udp::run(datagrams, Arc::clone(&shared)));
     }
     if let Some(dns) = config.dns {
         let _ = shared.names.zones.set(dns.zones.clone());

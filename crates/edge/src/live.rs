@@ -23,6 +23,7 @@ use crate::{
     quota::Quota,
     snapshot::{self, Log},
     table::Rules,
+    udp,
     worker::Order,
 };
 
@@ -62,6 +63,7 @@ pub struct Shared {
     pub waking: AtomicU32,
     /// Names that are answered beside those of the table.
     pub names: dns::Held,
+    pub datagrams: udp::Held,
     book: Mutex<Book>,
     /// Answers to challenges of an authority (HTTP-01), by token.
     challenges: ArcSwap<HashMap<String, String>>,

@@ -107,6 +107,7 @@ pub async fn edge(data: Data, mut lent: Lent) -> ExitCode {
         metrics: None,
         limits: edge::Limits::default(),
         acme: None,
+        datagrams: Vec::new(),
         dns: None,
     };
     code(edge::run(config, ended()).await)

@@ -94,6 +94,7 @@ impl Edge {
             metrics: None,
             limits: Limits::default(),
             acme: None,
+            datagrams: Vec::new(),
             dns: None,
         };
         edit(&mut config);
