@@ -6,7 +6,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use camino::Utf8PathBuf;
 use jiff::SignedDuration;
-use model::route::{Action, Conditions, HealthCheck, Rule, Table, Target, TargetGroup, Transforms, Weighted};
+use model::route::{Action, Conditions, HealthCheck, Rule, Table, Target, TargetGroup, Own, Transforms, Weighted};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -72,6 +72,7 @@ fn table(target: SocketAddr, hosts: u32) -> Result<Table, Failure> {
             paths: Vec::new(),
             conditions: Conditions::default(),
             transforms: Transforms::default(),
+            own: Own::default(),
             action: Action::Forward {
                 groups: vec![Weighted {
                     group: group.clone(),

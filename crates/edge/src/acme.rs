@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// How often it is looked whether a certificate must be renewed.
-const EVERY: Duration = Duration::from_secs(30);
+const EVERY: Duration = Duration::from_secs(5);
 /// After a failure; it doubles up to `SELDOM`.
 const SOON: i64 = 60;
 const SELDOM: i64 = 12 * 3600;
@@ -105,7 +105,7 @@ pub async fn run(acme: Acme, certificates: Arc<Certificates>, shared: Arc<Shared
     // When each is tried again after a failure, and how long that was put off.
     let mut later: HashMap<String, (Timestamp, i64)> = HashMap::new();
     loop {
-        for (name, hosts) in &acme.wanted {
+        for (name, hosts) in &wanted(&acme, &shared) {
             let now = clock::now();
             let waits = later.get(name).is_some_and(|(at, _)| *at > now);
             if waits || !is_due(&acme.certificates.join(format!("{name}.pem")), hosts, now) {
@@ -129,6 +129,19 @@ pub async fn run(acme: Acme, certificates: Arc<Certificates>, shared: Arc<Shared
         }
         tokio::time::sleep(EVERY).await;
     }
+}
+
+/// What was asked for, and what rules want for their hosts.
+fn wanted(acme: &Acme, shared: &Shared) -> Vec<(String, Vec<String>)> {
+    let mut wanted = acme.wanted.clone();
+    let rules = shared.book().rules();
+    for rule in rules.iter().filter(|rule| rule.wants_certificate()) {
+        let hosts: Vec<String> = rule.hosts().map(str::to_owned).collect();
+        if let Some(name) = hosts.first().filter(|name| wanted.iter().all(|(known, _)| known != *name)) {
+            wanted.push((name.clone(), hosts));
+        }
+    }
+    wanted
 }
 
 fn chain(error: &Error) -> String {

@@ -11,6 +11,7 @@
 //! | `GET /v1/stats` | 200, a list of [`crate::GroupStats`] |
 //! | `GET /v1/certificates` | 200, a list of [`crate::CertificateSeen`] |
 //! | `GET /v1/names` | 200, a list of [`crate::NameSeen`] |
+//! | `GET /v1/sockets` | 200, a list of [`crate::OwnSeen`] |
 //! | `GET /metrics` | 200, Prometheus text |
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
@@ -165,6 +166,7 @@ impl Admin {
                 StatusCode::OK,
                 &dns::seen(&self.shared, clock::ticks()),
             ),
+            (&Method::GET, "/v1/sockets") => json(StatusCode::OK, &self.shared.own.seen()),
             (&Method::GET, "/metrics") => metrics(&self.shared),
             _ => refusal(StatusCode::NOT_FOUND, "there is no such operation"),
         })

@@ -256,6 +256,7 @@ fn ends() -> Ends {
         local: SocketAddr::from((Ipv4Addr::LOCALHOST, 80)),
         tls: false,
         identity: None,
+        only: None,
     }
 }
 

@@ -29,6 +29,7 @@ mod link;
 mod listener;
 mod live;
 mod metrics;
+mod own;
 mod pass;
 mod proxy;
 mod quota;
@@ -65,6 +66,7 @@ pub use dns::{Dns, NameSeen, Wanted as ZoneWanted, Zone};
 pub use explain::{Explanation, Question};
 pub use listener::{Listener, Speaks};
 pub use metrics::GroupStats;
+pub use own::OwnSeen;
 pub use tls::{Clients, Seen as CertificateSeen, Tls, Version};
 pub use udp::Datagrams;
 pub use upstream::Limits;
@@ -171,6 +173,12 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     for (folder, watched) in certificates.clone() {
         control.spawn(watched.watch(folder));
     }
+    let sockets = own::Sockets {
+        shared: Arc::clone(&shared),
+        workers: orders.clone().into(),
+        secure: doors.iter().find(|door| door.is_secure()).cloned(),
+    };
+    control.spawn(sockets.run());
     for datagrams in config.datagrams {
         control.spawn(udp::run(datagrams, Arc::clone(&shared)));
     }

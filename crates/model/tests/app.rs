@@ -371,7 +371,6 @@ notify: { mail: [team@acme.example], slack: "{{secret:slack-hook}}" }
         "scaling.cpu",
         "scaling.schedule",
         "database.multi_az",
-        "domains",
         "branches",
         "expires",
         "sleep_after",

@@ -295,7 +295,7 @@ fn of_host(rule: &Arc<Rule>, host: &str, names: &Names, zones: &[Zone], tick: u6
 
 #[cfg(test)]
 mod tests {
-    use model::route::{Action, Conditions, Rule as Spec, Transforms};
+    use model::route::{Action, Conditions, Rule as Spec, Own, Transforms};
 
     use super::*;
 
@@ -308,6 +308,7 @@ mod tests {
                 paths: Vec::new(),
                 conditions: Conditions::default(),
                 transforms: Transforms::default(),
+                own: Own::default(),
                 action: Action::FixedResponse {
                     status: 200,
                     content_type: "text/plain".into(),

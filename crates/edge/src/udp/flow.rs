@@ -215,6 +215,7 @@ fn choose(
         local: opened.at,
         tls: false,
         identity: None,
+        only: None,
     };
     let mut ask = Ask::default();
     ask.start("CONNECT", "", &ends);

@@ -15,7 +15,7 @@ use std::{
 use camino::{Utf8Path, Utf8PathBuf};
 use edge::{Client, Config, Limits, Listener as Listening};
 use jiff::SignedDuration;
-use model::route::{Action, Conditions, HealthCheck, Rule, Table, Target, TargetGroup, Transforms, Weighted};
+use model::route::{Action, Conditions, HealthCheck, Rule, Table, Target, TargetGroup, Own, Transforms, Weighted};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -328,6 +328,7 @@ pub fn rule(priority: u32, host: &str, action: Action) -> Rule {
         paths: Vec::new(),
         conditions: Conditions::default(),
         transforms: Transforms::default(),
+        own: Own::default(),
         action,
     }
 }

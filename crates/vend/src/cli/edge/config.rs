@@ -1,16 +1,20 @@
 //! `edge.yaml`: listeners, rules and target groups of a load balancer without a platform. A file that changes is put in
 //! force at once, but for its listeners; one that is wrong is named and changes nothing.
 
-use std::{collections::BTreeMap, net::SocketAddr, net::TcpListener, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{SocketAddr, TcpListener, UdpSocket},
+    time::Duration,
+};
 
 use camino::{Utf8Path, Utf8PathBuf};
-use edge::{Acme, Challenge, Client, Clients, Listener, Speaks, Tls, Version};
+use edge::{Acme, Challenge, Client, Clients, Datagrams, Dns, Listener, Speaks, Tls, Version};
 use jiff::SignedDuration;
 use model::{
     Place,
     route::{
         Action, Algorithm, Conditions, Ejection, HealthCheck, Protocol, ProxyWord, Redirect, Rule,
-        Stickiness, Table, Target, TargetGroup, Transforms, Weighted,
+        Stickiness, Table, Target, TargetGroup, Own, Transforms, Weighted,
     },
 };
 use serde::Deserialize;
@@ -28,6 +32,8 @@ struct Config {
     target_groups: BTreeMap<String, Group>,
     #[serde(default)]
     acme: Option<Authority>,
+    #[serde(default)]
+    dns: Option<crate::config::Dns>,
     #[serde(default)]
     access_log: Option<Logged>,
     /// Where Prometheus asks.
@@ -52,7 +58,7 @@ struct Listens {
     #[serde(default)]
     ciphers: Vec<String>,
     clients: Option<Trusted>,
-    /// Of `tcp`: the host whose rule says where connections go.
+    /// Of `tcp` and `udp`: the host whose rule says where connections go.
     host: Option<String>,
     #[serde(default)]
     proxied: bool,
@@ -64,6 +70,7 @@ enum Spoken {
     Http,
     Https,
     Tcp,
+    Udp,
     Sni,
 }
 
@@ -93,6 +100,7 @@ enum Way {
     #[default]
     Http,
     Tls,
+    Dns,
 }
 
 #[derive(Debug, Deserialize)]
@@ -215,6 +223,7 @@ impl Config {
                 paths: rule.paths.clone(),
                 conditions: rule.conditions.clone(),
                 transforms: rule.transforms.clone(),
+                own: Own::default(),
                 action: rule.action().ok_or_else(|| {
                     Failure::usage(format!(
                         "rule {priority} must have one of forward, redirect and answer"
@@ -234,7 +243,34 @@ impl Config {
     }
 
     fn listeners(&self) -> Result<Vec<Listener>, Failure> {
-        self.listeners.iter().map(Listens::bind).collect()
+        let streams = self.listeners.iter().filter(|listens| listens.speaks != Spoken::Udp);
+        streams.map(Listens::bind).collect()
+    }
+
+    fn datagrams(&self) -> Result<Vec<Datagrams>, Failure> {
+        let these = self.listeners.iter().filter(|listens| listens.speaks == Spoken::Udp);
+        these.map(Listens::datagrams).collect()
+    }
+
+    fn names(&self) -> Result<Option<Dns>, Failure> {
+        let Some(dns) = self.dns.as_ref().filter(|dns| !dns.listen.is_empty()) else {
+            return Ok(None);
+        };
+        let bind = |at: &SocketAddr| match (UdpSocket::bind(at), TcpListener::bind(at)) {
+            (Ok(udp), Ok(tcp)) => Ok((udp, tcp)),
+            (Err(error), _) | (_, Err(error)) => Err(Failure {
+                cause: Some(error.to_string()),
+                ..Failure::failed(format!("cannot answer for names at {at}"))
+            }),
+        };
+        if dns.zones.is_empty() {
+            return Err(Failure::usage("`dns` needs `zones`"));
+        }
+        Ok(Some(Dns {
+            zones: dns.ready("").map_err(|why| Failure::usage(format!("`dns`: {why}")))?,
+            sockets: dns.listen.iter().map(bind).collect::<Result<_, Failure>>()?,
+            rate: dns.rate,
+        }))
     }
 
     fn log(&self) -> Option<edge::Log> {
@@ -288,6 +324,7 @@ impl Config {
             challenge: match authority.challenge {
                 Way::Http => Challenge::Http,
                 Way::Tls => Challenge::Tls,
+                Way::Dns => Challenge::Dns,
             },
             wanted: authority.certificates.clone().into_iter().collect(),
         }))
@@ -339,11 +376,23 @@ impl Group {
 }
 
 impl Listens {
+    fn datagrams(&self) -> Result<Datagrams, Failure> {
+        let host = self.host.clone().ok_or_else(|| {
+            Failure::usage(format!("the listener {} needs `host`", self.address))
+        })?;
+        let socket = UdpSocket::bind(self.address).map_err(|error| Failure {
+            cause: Some(error.to_string()),
+            ..Failure::failed(format!("cannot listen at {}", self.address))
+        })?;
+        Ok(Datagrams::new(socket, host))
+    }
+
     fn bind(&self) -> Result<Listener, Failure> {
         let needs = |what: &str| Failure::usage(format!("the listener {} needs `{what}`", self.address));
         let speaks = match self.speaks {
             Spoken::Http => Speaks::Http,
             Spoken::Sni => Speaks::Sni,
+            Spoken::Udp => unreachable!("datagrams have sockets of their own"),
             Spoken::Tcp => Speaks::Tcp {
                 host: self.host.clone().ok_or_else(|| needs("host"))?,
             },
@@ -397,6 +446,8 @@ pub async fn run(file: &Utf8Path, data: &Data) -> Result<(), Failure> {
         metrics: config.metrics()?,
         limits: config.limits(),
         acme: config.acme(data)?,
+        datagrams: config.datagrams()?,
+        dns: config.names()?,
     };
     let client = Client::new(data.edge_socket());
     tokio::select! {
