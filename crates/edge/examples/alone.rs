@@ -6,7 +6,9 @@ use std::{net::SocketAddr, time::Duration};
 
 use camino::Utf8PathBuf;
 use jiff::SignedDuration;
-use model::route::{Action, Conditions, HealthCheck, Rule, Table, Target, TargetGroup, Own, Transforms, Weighted};
+use model::route::{
+    Action, Conditions, HealthCheck, Own, Rule, Table, Target, TargetGroup, Transforms, Weighted,
+};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -11,7 +11,7 @@ use std::{
 
 use camino::Utf8PathBuf;
 use model::route::{
-    Action, Conditions, Delta, HealthCheck, Rule, Table, Target, TargetGroup, Own, Transforms, Weighted,
+    Action, Conditions, Delta, HealthCheck, Own, Rule, Table, Target, TargetGroup, Transforms, Weighted,
 };
 
 #[global_allocator]

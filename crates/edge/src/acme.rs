@@ -137,7 +137,10 @@ fn wanted(acme: &Acme, shared: &Shared) -> Vec<(String, Vec<String>)> {
     let rules = shared.book().rules();
     for rule in rules.iter().filter(|rule| rule.wants_certificate()) {
         let hosts: Vec<String> = rule.hosts().map(str::to_owned).collect();
-        if let Some(name) = hosts.first().filter(|name| wanted.iter().all(|(known, _)| known != *name)) {
+        if let Some(name) = hosts
+            .first()
+            .filter(|name| wanted.iter().all(|(known, _)| known != *name))
+        {
             wanted.push((name.clone(), hosts));
         }
     }

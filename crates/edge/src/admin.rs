@@ -162,10 +162,7 @@ impl Admin {
                 let seen: Vec<_> = self.certificates.iter().flat_map(|held| held.seen()).collect();
                 json(StatusCode::OK, &seen)
             }
-            (&Method::GET, "/v1/names") => json(
-                StatusCode::OK,
-                &dns::seen(&self.shared, clock::ticks()),
-            ),
+            (&Method::GET, "/v1/names") => json(StatusCode::OK, &dns::seen(&self.shared, clock::ticks())),
             (&Method::GET, "/v1/sockets") => json(StatusCode::OK, &self.shared.own.seen()),
             (&Method::GET, "/metrics") => metrics(&self.shared),
             _ => refusal(StatusCode::NOT_FOUND, "there is no such operation"),

@@ -412,7 +412,7 @@ pub fn stats(groups: &[Arc<Group>]) -> Vec<GroupStats> {
 
 #[cfg(test)]
 mod tests {
-    use model::route::{Action, Conditions, Rule as Spec, Table, TargetGroup, Own, Transforms, Weighted};
+    use model::route::{Action, Conditions, Own, Rule as Spec, Table, TargetGroup, Transforms, Weighted};
     use proptest::prelude::*;
 
     use super::*;

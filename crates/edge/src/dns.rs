@@ -27,6 +27,8 @@ use arc_swap::ArcSwap;
 use hickory_proto::rr::Name;
 use serde::{Deserialize, Serialize};
 
+pub use answer::{Server, Way};
+pub use names::seen;
 pub use serve::run;
 
 /// The zones that are served, and where they are asked for.
@@ -121,6 +123,11 @@ impl Zone {
         host.strip_suffix(self.text.as_str())
             .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
     }
+}
+
+/// Can it be read as a message? For fuzzing.
+pub fn reads(bytes: &[u8]) -> bool {
+    hickory_proto::op::Message::from_vec(bytes).is_ok()
 }
 
 /// A name of labels that hosts have.
@@ -230,5 +237,3 @@ impl Held {
         }
     }
 }
-
-pub use names::seen;

@@ -18,8 +18,9 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     book::Book,
-    clock, dns, health, own,
+    clock, dns, health,
     metrics::Totals,
+    own,
     quota::Quota,
     snapshot::{self, Log},
     table::Rules,

@@ -130,7 +130,12 @@ impl Sockets {
                     open.insert(key, (wanted, opened));
                 }
             }
-            *self.shared.own.seen.lock().unwrap_or_else(PoisonError::into_inner) = seen;
+            *self
+                .shared
+                .own
+                .seen
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner) = seen;
             tokio::select! {
                 () = self.shared.own.changed.notified() => {}
                 () = tokio::time::sleep(AGAIN), if failed => {}

@@ -109,7 +109,11 @@ struct Place(Arc<Shared>, SocketAddr);
 
 impl Place {
     fn new(shared: &Arc<Shared>, at: SocketAddr) -> Self {
-        let mut own = shared.datagrams.own.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut own = shared
+            .datagrams
+            .own
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         own.push(at);
         Self(Arc::clone(shared), at)
     }
@@ -117,7 +121,12 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut own = self.0.datagrams.own.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut own = self
+            .0
+            .datagrams
+            .own
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if let Some(at) = own.iter().position(|at| *at == self.1) {
             own.swap_remove(at);
         }
@@ -201,7 +210,11 @@ impl Listening {
         // A target that turns the datagram away has a second one after it.
         let mut refused = None;
         for _ in 0..2 {
-            if self.flows.get(&from).is_some_and(|flow| !is_settled(flow, clock::ticks())) {
+            if self
+                .flows
+                .get(&from)
+                .is_some_and(|flow| !is_settled(flow, clock::ticks()))
+            {
                 self.flows.remove(&from);
             }
             if !self.flows.contains_key(&from) && !self.start(from, refused).await {
@@ -210,7 +223,10 @@ impl Listening {
             let Some(flow) = self.flows.get(&from) else { return };
             match flow.send(packet).await {
                 Ok(()) => {
-                    self.shared.datagrams.bytes.fetch_add(packet.len() as u64, Relaxed);
+                    self.shared
+                        .datagrams
+                        .bytes
+                        .fetch_add(packet.len() as u64, Relaxed);
                     return;
                 }
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
@@ -272,7 +288,9 @@ mod tests {
         ] {
             assert!(!plausible(bad), "{bad}");
         }
-        assert!(plausible("192.0.2.1:5001") && plausible("198.51.100.9:5000") && plausible("[2001:db8::1]:9"));
+        assert!(
+            plausible("192.0.2.1:5001") && plausible("198.51.100.9:5000") && plausible("[2001:db8::1]:9")
+        );
         drop(one);
         assert!(plausible("192.0.2.1:5000"), "the listener is gone");
     }

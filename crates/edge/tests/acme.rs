@@ -69,24 +69,26 @@ fn authority(home: &Utf8Path, http: u16, tls: u16, names: Option<u16>) -> Author
         "ocspResponderURL": "", "externalAccountBindingRequired": false,
     }});
     std::fs::write(home.join("pebble.json"), config.to_string()).unwrap();
-    let everything = || Command::new("pebble-challtestsrv")
-        .args([
-            "-defaultIPv6",
-            "",
-            "-http01",
-            "",
-            "-https01",
-            "",
-            "-tlsalpn01",
-            "",
-            "-management",
-            "",
-        ])
-        .args(["-defaultIPv4", "127.0.0.1", "-dns01", &format!("127.0.0.1:{dns}")])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("pebble is installed: apt-get install pebble");
+    let everything = || {
+        Command::new("pebble-challtestsrv")
+            .args([
+                "-defaultIPv6",
+                "",
+                "-http01",
+                "",
+                "-https01",
+                "",
+                "-tlsalpn01",
+                "",
+                "-management",
+                "",
+            ])
+            .args(["-defaultIPv4", "127.0.0.1", "-dns01", &format!("127.0.0.1:{dns}")])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("pebble is installed: apt-get install pebble")
+    };
     let own = names.is_none().then(everything);
     let pebble = Command::new("pebble")
         .args([
@@ -143,7 +145,9 @@ async fn certificate(challenge: Challenge) -> (Edge, tempfile::TempDir, Authorit
         Challenge::Dns => (free(), free()),
     };
     let names = (challenge == Challenge::Dns).then(built_in);
-    let asked = names.as_ref().map(|dns| dns.sockets[0].1.local_addr().unwrap().port());
+    let asked = names
+        .as_ref()
+        .map(|dns| dns.sockets[0].1.local_addr().unwrap().port());
     let authority = authority(&home, for_http, for_tls, asked);
     // The built-in name server answers only when the edge runs.
     for port in authority.ports.into_iter().filter(|port| Some(*port) != asked) {
@@ -224,9 +228,7 @@ async fn is_got(challenge: Challenge) {
     .await;
     let bad = seen(&edge, "bad").await.unwrap();
     assert!(
-        bad.problem
-            .as_deref()
-            .is_some_and(|why| why.contains(cannot)),
+        bad.problem.as_deref().is_some_and(|why| why.contains(cannot)),
         "{bad:?}"
     );
     assert_eq!(bad.until, None);

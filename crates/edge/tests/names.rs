@@ -130,7 +130,8 @@ async fn what_is_routed_has_a_name() {
     );
     let servers = dig(at, "apps.test NS").await;
     assert!(
-        servers.contains("IN\tNS\tns1.apps.test.") && servers.contains("ns1.apps.test.\t\t60\tIN\tA\t203.0.113.7"),
+        servers.contains("IN\tNS\tns1.apps.test.")
+            && servers.contains("ns1.apps.test.\t\t60\tIN\tA\t203.0.113.7"),
         "{servers}"
     );
     assert_eq!(short(at, "ns1.apps.test A").await, ["203.0.113.7"]);
@@ -162,17 +163,25 @@ async fn what_is_routed_has_a_name() {
             "{question}: {got}"
         );
     }
-    assert_eq!(short(at, "dev.shop.acme.apps.test ANY").await, ["\"RFC8482\" \"\""]);
+    assert_eq!(
+        short(at, "dev.shop.acme.apps.test ANY").await,
+        ["\"RFC8482\" \"\""]
+    );
     let transfer = dig(at, "apps.test AXFR").await;
     assert!(transfer.contains("Transfer failed"), "{transfer}");
     // Who asks in odd letters is answered in them: it is how resolvers know their own questions.
     let odd = dig(at, "+qr DeV.sHop.acme.APPS.test A").await;
-    assert!(odd.contains("DeV.sHop.acme.APPS.test. 60\tIN\tA\t203.0.113.7"), "{odd}");
+    assert!(
+        odd.contains("DeV.sHop.acme.APPS.test. 60\tIN\tA\t203.0.113.7"),
+        "{odd}"
+    );
 
     let seen = edge.client.names().await.unwrap();
     let why = |name: &str, kind: &str| {
         let found = seen.iter().find(|seen| seen.name == name && seen.kind == kind);
-        found.map(|seen| (seen.values.join(" "), seen.why.clone())).unwrap()
+        found
+            .map(|seen| (seen.values.join(" "), seen.why.clone()))
+            .unwrap()
     };
     assert_eq!(
         why("shop.acme.apps.test", "A"),
@@ -182,9 +191,16 @@ async fn what_is_routed_has_a_name() {
         )
     );
     assert!(why("elsewhere.example", "").1.contains("in no zone"));
-    assert!(why("a?.apps.test", "").1.contains("a pattern that DNS does not know"));
+    assert!(
+        why("a?.apps.test", "")
+            .1
+            .contains("a pattern that DNS does not know")
+    );
     let numbers = edge.client.metrics().await.unwrap();
-    assert!(numbers.contains("vend_edge_names_answers_total{code=\"nxdomain\"} 3"), "{numbers}");
+    assert!(
+        numbers.contains("vend_edge_names_answers_total{code=\"nxdomain\"} 3"),
+        "{numbers}"
+    );
 
     // A change is answered as soon as it is in force; and all of it is there without anybody else.
     let mut next = table(&["new.apps.test"]);
@@ -204,7 +220,9 @@ async fn what_is_routed_has_a_name() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_does_not_fit_is_asked_for_over_tcp() {
     let folder = tempfile::tempdir().unwrap();
-    let servers: Vec<String> = (0..24).map(|n| format!("{n}.{}.example", "x".repeat(30 + n))).collect();
+    let servers: Vec<String> = (0..24)
+        .map(|n| format!("{n}.{}.example", "x".repeat(30 + n)))
+        .collect();
     let names: Vec<&str> = servers.iter().map(String::as_str).collect();
     let (edge, at) = edge(&folder, vec![zone("apps.test", &names)], 0);
     for edns in ["+noedns", "+bufsize=512", "+bufsize=4096"] {
@@ -267,7 +285,9 @@ async fn names_of_hosts_follow_weights_health_and_scaling() {
         let edge = &edge;
         until("health is known", move || async move {
             let health = edge.client.health().await.unwrap();
-            let well = health.iter().filter(|t| t.state == model::route::TargetState::Healthy);
+            let well = health
+                .iter()
+                .filter(|t| t.state == model::route::TargetState::Healthy);
             well.count() == count
         })
     };
@@ -276,12 +296,23 @@ async fn names_of_hosts_follow_weights_health_and_scaling() {
     let mut firsts = BTreeSet::new();
     for _ in 0..8 {
         let got = dig(at, "game.apps.test A").await;
-        let records: Vec<&str> = got.lines().filter(|line| line.starts_with("game.apps.test.\t")).collect();
-        let addresses: Vec<&str> = records.iter().filter_map(|line| line.split('\t').next_back()).collect();
-        assert!(records.iter().all(|line| line.contains("\t5\tIN")), "the group's own TTL: {got}");
+        let records: Vec<&str> = got
+            .lines()
+            .filter(|line| line.starts_with("game.apps.test.\t"))
+            .collect();
+        let addresses: Vec<&str> = records
+            .iter()
+            .filter_map(|line| line.split('\t').next_back())
+            .collect();
+        assert!(
+            records.iter().all(|line| line.contains("\t5\tIN")),
+            "the group's own TTL: {got}"
+        );
         match addresses.as_slice() {
             ["127.0.0.2"] => blue_answers += 1,
-            ["127.0.0.3", "127.0.0.4"] | ["127.0.0.4", "127.0.0.3"] => _ = firsts.insert(addresses[0].to_owned()),
+            ["127.0.0.3", "127.0.0.4"] | ["127.0.0.4", "127.0.0.3"] => {
+                _ = firsts.insert(addresses[0].to_owned())
+            }
             other => panic!("{other:?}: {got}"),
         }
     }
@@ -292,14 +323,21 @@ async fn names_of_hosts_follow_weights_health_and_scaling() {
     table.rules = vec![rule(1, "game.apps.test", forward(&[("blue", 0), ("green", 1)]))];
     edge.apply(&table).await;
     assert_eq!(short(at, "game.apps.test A").await, ["127.0.0.3", "127.0.0.4"]);
-    assert!(short(at, "game.apps.test AAAA").await.is_empty(), "hosts have no such address");
+    assert!(
+        short(at, "game.apps.test AAAA").await.is_empty(),
+        "hosts have no such address"
+    );
     drop(third);
     until("a host that fell ill is not named", || async move {
         short(at, "game.apps.test A").await == ["127.0.0.3"]
     })
     .await;
     let seen = edge.client.names().await.unwrap();
-    let why = &seen.iter().find(|seen| seen.name == "game.apps.test").unwrap().why;
+    let why = &seen
+        .iter()
+        .find(|seen| seen.name == "game.apps.test")
+        .unwrap()
+        .why;
     assert!(why.ends_with("group green with 1 of 1: 1 of 2 healthy"), "{why}");
     drop(green);
     until("when all are ill, all are named", || async move {
@@ -308,7 +346,9 @@ async fn names_of_hosts_follow_weights_health_and_scaling() {
     .await;
 
     table.version = 3;
-    table.target_groups.insert("green".into(), made(&["127.0.0.4", "127.0.0.9"]));
+    table
+        .target_groups
+        .insert("green".into(), made(&["127.0.0.4", "127.0.0.9"]));
     edge.apply(&table).await;
     assert_eq!(
         short(at, "game.apps.test A").await,
@@ -354,7 +394,11 @@ async fn answers_cannot_be_aimed_at_somebody() {
             match packet[2] & 2 {
                 0 => full += 1,
                 _ => {
-                    assert_eq!(length, question(0, "shop.apps.test").len(), "no longer than what was sent");
+                    assert_eq!(
+                        length,
+                        question(0, "shop.apps.test").len(),
+                        "no longer than what was sent"
+                    );
                     deferred += 1;
                 }
             }
@@ -437,12 +481,48 @@ fn what_is_no_zone_is_said() {
     let no = ["0.0.0.0".parse().unwrap()];
     let bad_server = ["a b".to_owned()];
     for (wanted, expected) in [
-        (ZoneWanted { apex: "a..b", ..wanted }, "`a..b` is not a domain name"),
-        (ZoneWanted { addresses: &[], ..wanted }, "has no addresses"),
-        (ZoneWanted { addresses: &no, ..wanted }, "`0.0.0.0` cannot be the address"),
-        (ZoneWanted { contact: Some("x"), ..wanted }, "`x` is not a mail address"),
-        (ZoneWanted { servers: &bad_server, ..wanted }, "`a b` is not a domain name"),
-        (ZoneWanted { ttl: 100_000, ..wanted }, "a day at most"),
+        (
+            ZoneWanted {
+                apex: "a..b",
+                ..wanted
+            },
+            "`a..b` is not a domain name",
+        ),
+        (
+            ZoneWanted {
+                addresses: &[],
+                ..wanted
+            },
+            "has no addresses",
+        ),
+        (
+            ZoneWanted {
+                addresses: &no,
+                ..wanted
+            },
+            "`0.0.0.0` cannot be the address",
+        ),
+        (
+            ZoneWanted {
+                contact: Some("x"),
+                ..wanted
+            },
+            "`x` is not a mail address",
+        ),
+        (
+            ZoneWanted {
+                servers: &bad_server,
+                ..wanted
+            },
+            "`a b` is not a domain name",
+        ),
+        (
+            ZoneWanted {
+                ttl: 100_000,
+                ..wanted
+            },
+            "a day at most",
+        ),
     ] {
         let error = Zone::new(wanted).err().unwrap();
         assert!(error.contains(expected), "{error}");

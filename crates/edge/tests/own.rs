@@ -70,21 +70,34 @@ async fn a_rule_has_a_listener_of_its_own_beside_the_shared_one() {
     // Who comes second does not get it, and everything else goes on.
     first.rules[1].own = own(&[(one, Speaks::Http), (two, Speaks::Https)]);
     edge.apply(&first).await;
-    until("it listens", || async move { get(one, "shop.test").await.is_some() }).await;
+    until(
+        "it listens",
+        || async move { get(one, "shop.test").await.is_some() },
+    )
+    .await;
     for _ in 0..8 {
         assert_eq!(body(&get(one, "shop.test").await.unwrap()), "the shop");
         let stranger = get(one, "other.test").await.unwrap();
-        assert_eq!(status(&stranger), 503, "only its own hosts are to be had there: {stranger}");
+        assert_eq!(
+            status(&stranger),
+            503,
+            "only its own hosts are to be had there: {stranger}"
+        );
     }
     assert_eq!(body(&edge.get("shop.test", "/").await), "the shop");
     assert_eq!(body(&edge.get("other.test", "/").await), "the other");
     let seen = edge.client.sockets().await.unwrap();
     let problem = |at: SocketAddr, host: &str| {
-        let found = seen.iter().find(|seen| seen.address == at && seen.hosts == [host]);
+        let found = seen
+            .iter()
+            .find(|seen| seen.address == at && seen.hosts == [host]);
         found.unwrap().problem.clone()
     };
     assert_eq!(problem(one, "shop.test"), None);
-    assert_eq!(problem(one, "other.test").unwrap(), "acme/shop/dev has this port already");
+    assert_eq!(
+        problem(one, "other.test").unwrap(),
+        "acme/shop/dev has this port already"
+    );
     assert!(problem(two, "other.test").unwrap().contains("no HTTPS"));
 
     // A connection that is open goes on while the socket gets another meaning, and when it is closed.
@@ -96,7 +109,9 @@ async fn a_rule_has_a_listener_of_its_own_beside_the_shared_one() {
     second.rules[1].own = own(&[(one, Speaks::Http)]);
     edge.apply(&second).await;
     until("it is the other's", || async move {
-        get(one, "other.test").await.is_some_and(|answer| body(&answer) == "the other")
+        get(one, "other.test")
+            .await
+            .is_some_and(|answer| body(&answer) == "the other")
     })
     .await;
     stream.write_all(ask).await.unwrap();
@@ -106,11 +121,16 @@ async fn a_rule_has_a_listener_of_its_own_beside_the_shared_one() {
     edge.stop().await;
     let edge = Edge::with(&folder, Limits::default(), 2);
     until("it listens again", || async move {
-        get(one, "other.test").await.is_some_and(|answer| body(&answer) == "the other")
+        get(one, "other.test")
+            .await
+            .is_some_and(|answer| body(&answer) == "the other")
     })
     .await;
     edge.apply(&table(3, &shop, &other)).await;
-    until("it listens no more", || async move { get(one, "other.test").await.is_none() }).await;
+    until("it listens no more", || async move {
+        get(one, "other.test").await.is_none()
+    })
+    .await;
     edge.stop().await;
 }
 
@@ -129,13 +149,22 @@ async fn a_rule_has_ports_for_bytes_and_datagrams() {
             let _ = datagrams.send_to(&packet[..length], from).await;
         }
     });
-    let edge = Edge::listening(&folder, vec![Listener::http(Socket::bind("127.0.0.1:0").unwrap())], Limits::default(), 1);
+    let edge = Edge::listening(
+        &folder,
+        vec![Listener::http(Socket::bind("127.0.0.1:0").unwrap())],
+        Limits::default(),
+        1,
+    );
     let port = free();
     let idle = SignedDuration::from_secs(30);
     let mut table = table(1, &origin, &origin);
     table.rules[0].own = own(&[(port, Speaks::Tcp), (port, Speaks::Udp { idle })]);
     edge.apply(&table).await;
-    until("it listens", || async move { TcpStream::connect(port).await.is_ok() }).await;
+    until(
+        "it listens",
+        || async move { TcpStream::connect(port).await.is_ok() },
+    )
+    .await;
     let mut stream = TcpStream::connect(port).await.unwrap();
     stream.write_all(b"bytes").await.unwrap();
     let mut answer = [0; 5];

@@ -68,7 +68,10 @@ fn table(version: u64, weights: &[(&str, u32)], groups: &[(&str, &[&App])]) -> T
     Table {
         version,
         rules: vec![rule(1, "game.test", forward(weights))],
-        target_groups: groups.iter().map(|(name, apps)| ((*name).to_owned(), group(apps))).collect(),
+        target_groups: groups
+            .iter()
+            .map(|(name, apps)| ((*name).to_owned(), group(apps)))
+            .collect(),
     }
 }
 
@@ -109,7 +112,10 @@ async fn ask(client: &UdpSocket, text: &str) -> String {
 
 async fn number(edge: &Edge, name: &str) -> u64 {
     let numbers = edge.client.metrics().await.unwrap();
-    let line = numbers.lines().find(|line| line.starts_with(&format!("{name} "))).unwrap();
+    let line = numbers
+        .lines()
+        .find(|line| line.starts_with(&format!("{name} ")))
+        .unwrap();
     line.rsplit(' ').next().unwrap().parse().unwrap()
 }
 
@@ -129,7 +135,12 @@ async fn a_flow_stays_where_it_is_while_routes_change() {
         assert!(first.ends_with(&format!(" {n}")), "{first}");
     }
     let of = |name: &str| clients.iter().filter(|(_, got)| got == name).count();
-    assert!(of("blue") >= 10 && of("green") >= 10, "by weight: {} and {}", of("blue"), of("green"));
+    assert!(
+        of("blue") >= 10 && of("green") >= 10,
+        "by weight: {} and {}",
+        of("blue"),
+        of("green")
+    );
 
     // All weight to one; the other one's group leaves the table altogether.
     edge.apply(&table(2, &[("blue", 1)], &groups[..1])).await;
@@ -137,7 +148,11 @@ async fn a_flow_stays_where_it_is_while_routes_change() {
         assert_eq!(ask(client, "x").await, format!("{name} x"), "its flow goes on");
     }
     for _ in 0..32 {
-        assert_eq!(ask(&client(at).await, "y").await, "blue y", "new flows follow the table");
+        assert_eq!(
+            ask(&client(at).await, "y").await,
+            "blue y",
+            "new flows follow the table"
+        );
     }
     assert_eq!(number(&edge, "vend_edge_datagram_flows").await, 96);
     edge.stop().await;

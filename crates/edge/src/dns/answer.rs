@@ -211,7 +211,10 @@ impl Server {
             return held;
         }
         // One makes them, the others wait for that: they would do the same.
-        let _made = self.making.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let _made = self
+            .making
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         let held = self.names.load_full();
         if held.version == wanted {
             return held;
@@ -269,9 +272,11 @@ fn glue(zone: &Zone) -> Vec<Record> {
     let kinds = [RecordType::A, RecordType::AAAA];
     inside
         .flat_map(|server| {
-            let data = kinds
-                .iter()
-                .flat_map(|kind| zone.addresses.iter().filter_map(|address| of_kind(address, *kind)));
+            let data = kinds.iter().flat_map(|kind| {
+                zone.addresses
+                    .iter()
+                    .filter_map(|address| of_kind(address, *kind))
+            });
             data.map(|data| Record::from_rdata(server.clone(), zone.ttl, data))
         })
         .collect()

@@ -69,7 +69,10 @@ impl Names {
         };
         let mut nodes = BTreeMap::new();
         for rule in &rules {
-            for host in rule.hosts().filter(|host| zones.iter().any(|zone| zone.holds(host))) {
+            for host in rule
+                .hosts()
+                .filter(|host| zones.iter().any(|zone| zone.holds(host)))
+            {
                 // The first by priority says what the name is.
                 if let Some(key) = key(host)
                     && let Slot::Vacant(free) = nodes.entry(key.into_boxed_str())
@@ -86,7 +89,9 @@ impl Names {
 
     /// Is this name there, or one below it?
     pub fn reaches(&self, key: &str) -> bool {
-        let mut from = self.nodes.range::<str, _>((Bound::Included(key), Bound::Unbounded));
+        let mut from = self
+            .nodes
+            .range::<str, _>((Bound::Included(key), Bound::Unbounded));
         from.next().is_some_and(|(found, _)| found.starts_with(key))
     }
 
@@ -120,7 +125,10 @@ impl Names {
 pub enum Leads {
     Here,
     /// For so many seconds, to some of these.
-    There { ttl: u32, addresses: Vec<IpAddr> },
+    There {
+        ttl: u32,
+        addresses: Vec<IpAddr>,
+    },
 }
 
 /// Picks a group by weight, as the load balancer does, and then those of its targets that may get something.
@@ -128,10 +136,7 @@ pub fn leads(rule: &Rule, tick: u64) -> Leads {
     let Action::Forward(weights) = &rule.action else {
         return Leads::Here;
     };
-    match weights
-        .pick()
-        .and_then(|group| Some((group, direct(group)?)))
-    {
+    match weights.pick().and_then(|group| Some((group, direct(group)?))) {
         None => Leads::Here,
         Some((group, ttl)) => {
             let mut addresses: Vec<IpAddr> = open(group, tick).iter().map(|t| t.address.ip()).collect();
@@ -282,7 +287,11 @@ fn of_host(rule: &Arc<Rule>, host: &str, names: &Names, zones: &[Zone], tick: u6
         };
         let targets = open(group, tick);
         let addresses: Vec<IpAddr> = targets.iter().map(|target| target.address.ip()).collect();
-        let well = group.targets.iter().filter(|t| t.state() == TargetState::Healthy).count();
+        let well = group
+            .targets
+            .iter()
+            .filter(|t| t.state() == TargetState::Healthy)
+            .count();
         let why = format!(
             "{from}, group {} with {weight} of {all}: {well} of {} healthy",
             group.name,
@@ -295,7 +304,7 @@ fn of_host(rule: &Arc<Rule>, host: &str, names: &Names, zones: &[Zone], tick: u6
 
 #[cfg(test)]
 mod tests {
-    use model::route::{Action, Conditions, Rule as Spec, Own, Transforms};
+    use model::route::{Action, Conditions, Own, Rule as Spec, Transforms};
 
     use super::*;
 
@@ -315,7 +324,10 @@ mod tests {
                     body: String::new(),
                 },
             };
-            (key(host).unwrap().into_boxed_str(), Arc::new(Rule::new(&spec, |_| None)))
+            (
+                key(host).unwrap().into_boxed_str(),
+                Arc::new(Rule::new(&spec, |_| None)),
+            )
         };
         Names {
             version: Some(1),

@@ -42,7 +42,12 @@ pub async fn run(dns: Dns, shared: Arc<Shared>) {
                 continue;
             }
         };
-        tasks.spawn(datagrams(udp, Arc::clone(&server), Arc::clone(&limit), Arc::clone(&shared)));
+        tasks.spawn(datagrams(
+            udp,
+            Arc::clone(&server),
+            Arc::clone(&limit),
+            Arc::clone(&shared),
+        ));
         tasks.spawn(connections(tcp, Arc::clone(&server)));
     }
     while tasks.join_next().await.is_some() {}

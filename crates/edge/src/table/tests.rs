@@ -1,4 +1,4 @@
-use model::route::{Conditions, HeaderCondition, Pair, Rewrite, Own, Transforms};
+use model::route::{Conditions, HeaderCondition, Own, Pair, Rewrite, Transforms};
 use proptest::prelude::*;
 
 use super::*;

@@ -205,11 +205,7 @@ impl Back {
 
 /// The client's target: a group by weight, then one of its healthy targets, both by a hash of the client. A target that
 /// comes or goes moves only its own clients. When none is healthy, any of them.
-fn choose(
-    shared: &Shared,
-    opened: &Opened<'_>,
-    refused: Option<u64>,
-) -> Option<(Arc<Group>, Arc<Target>)> {
+fn choose(shared: &Shared, opened: &Opened<'_>, refused: Option<u64>) -> Option<(Arc<Group>, Arc<Target>)> {
     let ends = Ends {
         peer: opened.from,
         local: opened.at,

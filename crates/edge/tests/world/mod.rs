@@ -15,7 +15,9 @@ use std::{
 use camino::{Utf8Path, Utf8PathBuf};
 use edge::{Client, Config, Limits, Listener as Listening};
 use jiff::SignedDuration;
-use model::route::{Action, Conditions, HealthCheck, Rule, Table, Target, TargetGroup, Own, Transforms, Weighted};
+use model::route::{
+    Action, Conditions, HealthCheck, Own, Rule, Table, Target, TargetGroup, Transforms, Weighted,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},

@@ -44,7 +44,9 @@ pub enum Speaks {
     /// Bytes, for the one host of the rule.
     Tcp,
     /// Datagrams, for the one host of the rule. A flow ends after so long without one.
-    Udp { idle: SignedDuration },
+    Udp {
+        idle: SignedDuration,
+    },
 }
 
 impl Rule {
@@ -61,7 +63,9 @@ impl Rule {
             }
             let bytes = matches!(listens.speaks, Speaks::Tcp | Speaks::Udp { .. });
             if bytes && !(self.hosts.len() == 1 && plain(&self.hosts[0])) {
-                return Err(format!("bytes that come at {at} name no host, so that it needs exactly one"));
+                return Err(format!(
+                    "bytes that come at {at} name no host, so that it needs exactly one"
+                ));
             }
             if matches!(listens.speaks, Speaks::Udp { idle } if idle <= SignedDuration::ZERO) {
                 return Err("flows need a time".into());

@@ -90,7 +90,9 @@ impl std::fmt::Display for Transport {
 pub enum Leads {
     Balancer,
     /// The healthy hosts by weight, to be kept for so long.
-    Hosts { ttl: SignedDuration },
+    Hosts {
+        ttl: SignedDuration,
+    },
 }
 
 /// A name of the customer's own.

@@ -58,7 +58,11 @@ impl Dns {
             return Ok(Vec::new());
         }
         let own = [domain.to_owned()];
-        let zones = if self.zones.is_empty() { &own[..] } else { &self.zones };
+        let zones = if self.zones.is_empty() {
+            &own[..]
+        } else {
+            &self.zones
+        };
         let made = zones.iter().map(|apex| {
             Zone::new(ZoneWanted {
                 apex,
@@ -132,8 +136,12 @@ pub struct Dedicated {
 
 impl Dedicated {
     pub fn listeners(&self) -> Vec<Listens> {
-        let listens = |address: Option<SocketAddr>, speaks| address.map(|address| Listens { address, speaks });
-        let both = [listens(self.http, Speaks::Http), listens(self.https, Speaks::Https)];
+        let listens =
+            |address: Option<SocketAddr>, speaks| address.map(|address| Listens { address, speaks });
+        let both = [
+            listens(self.http, Speaks::Http),
+            listens(self.https, Speaks::Https),
+        ];
         both.into_iter().flatten().collect()
     }
 }
@@ -177,7 +185,13 @@ pub fn wrong(platform: &Platform) -> Option<String> {
     if let Err(why) = platform.dns.ready(&platform.domain) {
         return Some(format!("`[dns]`: {why}"));
     }
-    if platform.dns.listen.iter().any(|at| at.ip() == IpAddr::V4(Ipv4Addr::UNSPECIFIED)) && platform.dns.listen.len() > 1 {
+    if platform
+        .dns
+        .listen
+        .iter()
+        .any(|at| at.ip() == IpAddr::V4(Ipv4Addr::UNSPECIFIED))
+        && platform.dns.listen.len() > 1
+    {
         return Some("`dns.listen` has 0.0.0.0, which is every address, and others beside it".into());
     }
     if platform.acme.is_some() && platform.listen.https.is_none() {
@@ -215,7 +229,38 @@ mod tests {
             assert!(why.contains(expected), "{why}");
         }
         assert_eq!(wrong(&format!("{dns}addresses = ['192.0.2.1']")), None);
-        assert_eq!(wrong(""), None, "no names are served, and nothing is needed for them");
+        assert_eq!(
+            wrong(""),
+            None,
+            "no names are served, and nothing is needed for them"
+        );
+    }
+
+    #[test]
+    fn the_guide_shows_files_that_work() {
+        let guide =
+            std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/guides/names.md"))
+                .unwrap();
+        let blocks = |kind: &str| {
+            let blocks = guide.split(&format!("```{kind}\n")).skip(1);
+            blocks
+                .map(|block| block.split("```").next().unwrap())
+                .collect::<String>()
+        };
+        let platform: Platform = toml::from_str(&blocks("toml")).unwrap();
+        assert_eq!(super::wrong(&platform), None);
+        assert_eq!(
+            platform.dns.ready(&platform.domain).unwrap()[0].apex(),
+            "apps.example.com"
+        );
+        let own = &platform.listen.dedicated["shop.example.com"];
+        assert_eq!(own.listeners().len(), 2);
+        let file = format!("app: shop\n{}", blocks("yaml"));
+        let there = |path: &camino::Utf8Path| path == "Procfile";
+        let (app, warnings) = model::spec::App::parse(&file, "vend.yaml", &there).unwrap();
+        assert!(warnings.is_empty(), "{warnings:?}");
+        let environment = &app.environments[0];
+        assert_eq!((environment.listeners.len(), environment.domains.len()), (2, 1));
     }
 
     #[test]

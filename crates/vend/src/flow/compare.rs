@@ -260,7 +260,10 @@ fn settings(environment: &Environment) -> BTreeMap<String, String> {
     let mut all = BTreeMap::new();
     let mut set = |key: &str, value: String| drop(all.insert(key.to_owned(), value));
     for port in listeners {
-        set(&format!("listeners.{}-{}", port.protocol, port.port), listener(port));
+        set(
+            &format!("listeners.{}-{}", port.protocol, port.port),
+            listener(port),
+        );
     }
     for domain in domains {
         set(&format!("domains.{}", domain.host), named(domain));

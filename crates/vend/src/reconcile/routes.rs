@@ -70,23 +70,23 @@ pub fn table(version: u64, environments: &[Served]) -> Table {
         version,
         ..Table::default()
     };
-    for served in environments {
+    let mut oldest_first: Vec<&Served> = environments.iter().collect();
+    oldest_first.sort_by_key(|served| served.number);
+    let mut taken = BTreeSet::new();
+    for served in oldest_first {
         for (release, fleet) in &served.fleets {
             let name = group(&served.place, *release);
             for port in &fleet.ports {
                 let group = port_group(fleet, port);
-                table.target_groups.insert(format!("{name}/{}", label(port)), group);
+                table
+                    .target_groups
+                    .insert(format!("{name}/{}", label(port)), group);
             }
             table.target_groups.insert(name, target_group(fleet));
         }
-        table.rules.extend(rules(served));
+        table.rules.extend(rules(served, &mut taken));
     }
     table.rules.sort_by_key(|rule| rule.priority);
-    // The first environment that has a domain keeps it.
-    let mut taken = BTreeSet::new();
-    table
-        .rules
-        .retain(|rule| rule.priority < 1 << STEP || rule.hosts.iter().all(|host| taken.insert(host.clone())));
     table
 }
 
@@ -99,8 +99,8 @@ fn label(port: &spec::Port) -> String {
     format!("{}-{}", port.protocol, port.port)
 }
 
-/// The rule of the environment's own names, of each domain, and of each port.
-fn rules(served: &Served) -> Vec<Rule> {
+/// The rule of the environment's own names, of each domain that nobody has `taken`, and of each port.
+fn rules(served: &Served, taken: &mut BTreeSet<String>) -> Vec<Rule> {
     let own = Rule {
         priority: served.number + 1,
         place: served.place.clone(),
@@ -111,7 +111,11 @@ fn rules(served: &Served) -> Vec<Rule> {
         action: action(served, ""),
         own: Own::default(),
     };
-    let domains = served.domains.iter().map(|(domain, listeners)| Rule {
+    let free = served
+        .domains
+        .iter()
+        .filter(|(domain, _)| taken.insert(domain.host.clone()));
+    let domains = free.map(|(domain, listeners)| Rule {
         hosts: vec![domain.host.clone()],
         own: Own {
             listeners: listeners.clone(),
@@ -150,13 +154,22 @@ fn action(served: &Served, port: &str) -> Action {
     let weighted = |(release, _): (&u64, &Fleet)| {
         let name = group(&served.place, *release);
         Weighted {
-            group: if port.is_empty() { name } else { format!("{name}/{port}") },
+            group: if port.is_empty() {
+                name
+            } else {
+                format!("{name}/{port}")
+            },
             weight: if Some(*release) == live { 100 } else { 0 },
         }
     };
     match live {
         Some(_) => Action::Forward {
-            groups: served.fleets.iter().filter(|(_, fleet)| has(fleet)).map(weighted).collect(),
+            groups: served
+                .fleets
+                .iter()
+                .filter(|(_, fleet)| has(fleet))
+                .map(weighted)
+                .collect(),
             stickiness: None,
         },
         None => Action::FixedResponse {
@@ -375,4 +388,105 @@ fn fleets(db: &Db<'_>, place: &Place, hosts: &[store::Host]) -> Result<BTreeMap<
         }
     }
     Ok(fleets)
+}
+
+#[cfg(test)]
+mod tests {
+    use model::spec::App;
+
+    use super::*;
+
+    /// An environment with these keys, its first release live, on one host.
+    fn served(place: &str, number: u32, keys: &str) -> Served {
+        let text = format!("app: shop\n{keys}\n");
+        let there = |path: &camino::Utf8Path| path == "Procfile";
+        let (app, _) = App::parse(&text, "vend.yaml", &there).unwrap();
+        let environment = app.environments.into_iter().next().unwrap();
+        let place: Place = place.parse().unwrap();
+        let platform = Platform::default();
+        let fleet = |n: u8| Fleet {
+            spec: environment.host.clone(),
+            ports: environment.listeners.clone(),
+            hosts: vec![(HostId::from_bits(n.into()), Ipv4Addr::new(10, 64, 0, n))],
+        };
+        Served {
+            hostnames: platform.hostnames(&place),
+            domains: environment
+                .domains
+                .iter()
+                .map(|domain| (domain.clone(), Vec::new()))
+                .collect(),
+            apps: platform.listen.of_apps(),
+            live: Some(2),
+            fleets: BTreeMap::from([(1, fleet(1)), (2, fleet(2))]),
+            place,
+            number,
+        }
+    }
+
+    const KEYS: &str = "listeners: [{ protocol: udp, port: 5514, host_port: 514, name: hosts }]
+domains: [{ host: first.example.com }, { host: shop.example.com, certificate: acme }]";
+
+    #[test]
+    fn ports_and_domains_have_rules_of_their_own() {
+        let table = table(7, &[served("acme/shop/production", 3, KEYS)]);
+        table.check().unwrap();
+        let hosts: Vec<_> = table.rules.iter().map(|rule| rule.hosts.join(" ")).collect();
+        let own = "production.shop.acme.localhost";
+        assert_eq!(
+            hosts,
+            [
+                format!("{own} shop.acme.localhost"),
+                "first.example.com".into(),
+                "shop.example.com".into(),
+                format!("udp-5514.{own}")
+            ]
+        );
+        assert!(table.rules[2].own.acme && table.rules[2].action == table.rules[0].action);
+        let port = &table.rules[3];
+        assert_eq!(port.own.listeners[0].address, "127.0.0.1:5514".parse().unwrap());
+        let Action::Forward { groups, .. } = &port.action else {
+            panic!("{port:?}")
+        };
+        let weights: Vec<_> = groups
+            .iter()
+            .map(|group| (group.group.as_str(), group.weight))
+            .collect();
+        assert_eq!(
+            weights,
+            [
+                ("acme/shop/production/v1/udp-5514", 0),
+                ("acme/shop/production/v2/udp-5514", 100)
+            ]
+        );
+        let group = &table.target_groups["acme/shop/production/v2/udp-5514"];
+        assert_eq!(group.targets[0].address, "10.64.0.2:514".parse().unwrap());
+        assert_eq!(
+            (group.health.port, group.direct),
+            (Some(8080), Some(SignedDuration::from_secs(10)))
+        );
+    }
+
+    #[test]
+    fn the_first_environment_keeps_a_domain_and_nobody_gets_anothers_name() {
+        let thief = "domains: [{ host: shop.example.com }, { host: other.example.com }]";
+        let table = table(
+            7,
+            &[
+                served("evil/shop/production", 4, thief),
+                served("acme/shop/production", 3, KEYS),
+            ],
+        );
+        table.check().unwrap();
+        let with = |host: &str| {
+            let mut rules = table.rules.iter().filter(|rule| rule.hosts == [host]);
+            let place = rules.next().map(|rule| rule.place.to_string());
+            assert!(rules.next().is_none(), "one rule has {host}");
+            place
+        };
+        assert_eq!(with("shop.example.com").as_deref(), Some("acme/shop/production"));
+        assert_eq!(with("other.example.com").as_deref(), Some("evil/shop/production"));
+        let own = table.rules.iter().position(|rule| rule.hosts.len() == 2);
+        assert_eq!(own, Some(0), "environments' own names come first");
+    }
 }

@@ -22,7 +22,10 @@ pub(super) fn listeners(reader: &mut Reader<'_>, node: Option<&Node>) -> Vec<Por
         };
         let same = |other: &Port| (other.protocol, other.port) == (port.protocol, port.port);
         if ports.iter().any(same) {
-            reader.error(item, format!("`listeners` has the {} port {} twice", port.protocol, port.port));
+            reader.error(
+                item,
+                format!("`listeners` has the {} port {} twice", port.protocol, port.port),
+            );
         }
         ports.push(port);
     }
@@ -56,15 +59,17 @@ fn port(reader: &mut Reader<'_>, item: &Node, fields: Fields<'_>) -> Option<Port
     let idle = match value(fields, "idle") {
         None => None,
         Some(node) if protocol == Transport::Tcp => {
-            reader.error(node, "`idle` is for `udp`: a TCP connection ends when one side closes it");
+            reader.error(
+                node,
+                "`idle` is for `udp`: a TCP connection ends when one side closes it",
+            );
             None
         }
         Some(node) => reader.duration(node, "listeners.idle", second..=second * 3600),
     };
     let ttl = value(fields, "ttl")
         .and_then(|node| reader.duration(node, "listeners.ttl", SignedDuration::ZERO..=second * 3600));
-    let leads = value(fields, "name")
-        .and_then(|node| reader.word(node, "name", &["balancer", "hosts"]));
+    let leads = value(fields, "name").and_then(|node| reader.word(node, "name", &["balancer", "hosts"]));
     Some(Port {
         protocol,
         port,
@@ -98,8 +103,8 @@ pub(super) fn domains(reader: &mut Reader<'_>, node: Option<&Node>) -> Vec<Domai
         if domains.iter().any(|domain| domain.host == text) {
             reader.error(host, format!("`domains` has {} twice", quoted(&text)));
         }
-        let certificate = value(fields, "certificate")
-            .and_then(|node| reader.word(node, "certificate", &["file", "acme"]));
+        let certificate =
+            value(fields, "certificate").and_then(|node| reader.word(node, "certificate", &["file", "acme"]));
         let dedicated = value(fields, "dedicated_balancer")
             .and_then(|node| reader.flag(node, "domains.dedicated_balancer", false));
         domains.push(Domain {

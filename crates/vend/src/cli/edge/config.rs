@@ -13,8 +13,8 @@ use jiff::SignedDuration;
 use model::{
     Place,
     route::{
-        Action, Algorithm, Conditions, Ejection, HealthCheck, Protocol, ProxyWord, Redirect, Rule,
-        Stickiness, Table, Target, TargetGroup, Own, Transforms, Weighted,
+        Action, Algorithm, Conditions, Ejection, HealthCheck, Own, Protocol, ProxyWord, Redirect, Rule,
+        Stickiness, Table, Target, TargetGroup, Transforms, Weighted,
     },
 };
 use serde::Deserialize;
@@ -243,12 +243,18 @@ impl Config {
     }
 
     fn listeners(&self) -> Result<Vec<Listener>, Failure> {
-        let streams = self.listeners.iter().filter(|listens| listens.speaks != Spoken::Udp);
+        let streams = self
+            .listeners
+            .iter()
+            .filter(|listens| listens.speaks != Spoken::Udp);
         streams.map(Listens::bind).collect()
     }
 
     fn datagrams(&self) -> Result<Vec<Datagrams>, Failure> {
-        let these = self.listeners.iter().filter(|listens| listens.speaks == Spoken::Udp);
+        let these = self
+            .listeners
+            .iter()
+            .filter(|listens| listens.speaks == Spoken::Udp);
         these.map(Listens::datagrams).collect()
     }
 
@@ -267,7 +273,9 @@ impl Config {
             return Err(Failure::usage("`dns` needs `zones`"));
         }
         Ok(Some(Dns {
-            zones: dns.ready("").map_err(|why| Failure::usage(format!("`dns`: {why}")))?,
+            zones: dns
+                .ready("")
+                .map_err(|why| Failure::usage(format!("`dns`: {why}")))?,
             sockets: dns.listen.iter().map(bind).collect::<Result<_, Failure>>()?,
             rate: dns.rate,
         }))
@@ -377,9 +385,10 @@ impl Group {
 
 impl Listens {
     fn datagrams(&self) -> Result<Datagrams, Failure> {
-        let host = self.host.clone().ok_or_else(|| {
-            Failure::usage(format!("the listener {} needs `host`", self.address))
-        })?;
+        let host = self
+            .host
+            .clone()
+            .ok_or_else(|| Failure::usage(format!("the listener {} needs `host`", self.address)))?;
         let socket = UdpSocket::bind(self.address).map_err(|error| Failure {
             cause: Some(error.to_string()),
             ..Failure::failed(format!("cannot listen at {}", self.address))
@@ -536,6 +545,48 @@ mod tests {
         let acme = whole.acme(&data).unwrap().unwrap();
         assert_eq!(acme.certificates, "/etc/vend/certificates");
         assert_eq!(whole.limits().source_requests, 100);
+    }
+
+    #[test]
+    fn datagrams_and_names_are_bound_as_written() {
+        let text = "
+listeners:
+  - { address: '127.0.0.1:0', speaks: http }
+  - { address: '127.0.0.1:0', speaks: udp, host: game.test }
+rules: [{ hosts: [game.test], forward: { game: 1 } }]
+target_groups: { game: { targets: ['127.0.0.1:9'], direct: 10s, health: { port: 80 } } }
+";
+        let file = config(text).unwrap();
+        assert_eq!(file.listeners().unwrap().len(), 1);
+        assert_eq!(file.datagrams().unwrap()[0].host, "game.test");
+        let group = &file.table(1).unwrap().target_groups["game"];
+        assert_eq!(
+            (group.direct, group.health.port),
+            (Some(SignedDuration::from_secs(10)), Some(80))
+        );
+        assert!(file.names().unwrap().is_none());
+        let dns = |more: &str| {
+            config(&format!("{text}dns: {{ listen: ['127.0.0.1:0'], {more} }}"))
+                .unwrap()
+                .names()
+        };
+        assert!(
+            dns("zones: [game.test], addresses: [192.0.2.1]")
+                .unwrap()
+                .is_some()
+        );
+        assert!(
+            dns("zones: [game.test]")
+                .unwrap_err()
+                .what
+                .contains("has no addresses")
+        );
+        assert!(
+            dns("addresses: [192.0.2.1]")
+                .unwrap_err()
+                .what
+                .contains("`dns` needs `zones`")
+        );
     }
 
     #[test]
