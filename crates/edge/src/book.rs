@@ -460,7 +460,10 @@ mod tests {
             paths: Vec::new(),
             conditions: Conditions::default(),
             transforms: Transforms::default(),
-            own: Own::default(),
+            own: Own {
+                acme: host == 1,
+                ..Own::default()
+            },
             action: Action::Forward {
                 groups: to.map(|group| Weighted { group, weight: 1 }).collect(),
                 stickiness: None,

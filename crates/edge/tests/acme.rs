@@ -232,6 +232,17 @@ async fn is_got(challenge: Challenge) {
         "{bad:?}"
     );
     assert_eq!(bad.until, None);
+    // What a rule wants for its host is got as well.
+    let mut table = world::shop(1, &[]);
+    table.rules[0].hosts = vec!["own.shop.test".into()];
+    table.rules[0].own.acme = true;
+    edge.apply(&table).await;
+    until("the rule's certificate is there", || async {
+        seen(&edge, "own.shop.test")
+            .await
+            .is_some_and(|seen| seen.until.is_some())
+    })
+    .await;
     use std::os::unix::fs::PermissionsExt;
     for file in ["certificates/shop.pem", "acme/account.json"] {
         let mode = std::fs::metadata(folder.path().join(file))

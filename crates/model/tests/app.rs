@@ -230,8 +230,8 @@ fn messages() {
         ),
         ("app: a\ntests: []", "vend.yaml:2:1: `tests` is not available yet"),
         (
-            "app: a\nenvironments: { p: { domains: [] } }",
-            "vend.yaml:2:22: `domains` is not available yet",
+            "app: a\nenvironments: { p: { expires: 7d } }",
+            "vend.yaml:2:22: `expires` is not available yet",
         ),
         (
             "app: a\nenvironments: { p: { branches: \"f/*\" } }",

@@ -338,7 +338,7 @@ mod tests {
     /// The examples of RFC 4592, section 2.2.1, and what lies between names.
     #[test]
     fn wildcards_stand_for_what_is_not_there() {
-        let names = names(&["*.example", "sub.*.example", "host1.example", "a.b.c.example"]);
+        let names = names(&["*.example", "host1.example", "a.b.c.example"]);
         let look = |host: &str| match names.find(&key(host).unwrap(), "example\0", |_| false) {
             Found::Rule(rule) => rule.hosts().next().unwrap().to_owned(),
             Found::Empty => "empty".to_owned(),

@@ -42,6 +42,7 @@ impl Asked<'_> {
             local: "127.0.0.1:80".parse().unwrap(),
             tls: false,
             identity: None,
+            only: None,
         };
         let mut ask = Ask::default();
         ask.start(method, target, &ends);
