@@ -103,7 +103,11 @@ fn table(hosts: &[&str]) -> Table {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_routed_has_a_name() {
     let folder = tempfile::tempdir().unwrap();
-    let (edge, at) = edge(&folder, vec![zone("apps.test", &[])], 0);
+    let (edge, at) = edge(
+        &folder,
+        vec![zone("apps.test", &["ns1.apps.test", "ns.infra.apps.test"])],
+        0,
+    );
     let hosts = [
         "dev.shop.acme.apps.test",
         "shop.acme.apps.test",
@@ -135,12 +139,15 @@ async fn what_is_routed_has_a_name() {
         "{servers}"
     );
     assert_eq!(short(at, "ns1.apps.test A").await, ["203.0.113.7"]);
+    assert_eq!(short(at, "ns.infra.apps.test A").await, ["203.0.113.7"]);
 
     // There, but not of this kind; there only because of what is below; not there.
     for (question, status) in [
         ("dev.shop.acme.apps.test MX", "NOERROR"),
         ("acme.apps.test A", "NOERROR"),
         ("wild.apps.test A", "NOERROR"),
+        ("infra.apps.test A", "NOERROR"),
+        ("x.infra.apps.test A", "NXDOMAIN"),
         ("none.apps.test A", "NXDOMAIN"),
         ("x.dev.shop.acme.apps.test A", "NXDOMAIN"),
         ("ab.apps.test A", "NXDOMAIN"),
@@ -198,7 +205,7 @@ async fn what_is_routed_has_a_name() {
     );
     let numbers = edge.client.metrics().await.unwrap();
     assert!(
-        numbers.contains("vend_edge_names_answers_total{code=\"nxdomain\"} 3"),
+        numbers.contains("vend_edge_names_answers_total{code=\"nxdomain\"} 4"),
         "{numbers}"
     );
 
@@ -209,7 +216,11 @@ async fn what_is_routed_has_a_name() {
     assert_eq!(short(at, "new.apps.test A").await, ["203.0.113.7"]);
     assert!(dig(at, "shop.acme.apps.test A").await.contains("NXDOMAIN"));
     edge.stop().await;
-    let (edge, at) = self::edge(&folder, vec![zone("apps.test", &[])], 0);
+    let (edge, at) = self::edge(
+        &folder,
+        vec![zone("apps.test", &["ns1.apps.test", "ns.infra.apps.test"])],
+        0,
+    );
     until("it answers from its snapshot", || async move {
         short(at, "new.apps.test A").await == ["203.0.113.7"]
     })

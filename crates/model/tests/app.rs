@@ -435,7 +435,7 @@ environments:
     let [production, dev] = &app.environments[..] else {
         panic!("{app:?}")
     };
-    let second = jiff::SignedDuration::from_secs(1);
+    let second = SignedDuration::from_secs(1);
     let udp = model::spec::Port {
         protocol: model::spec::Transport::Udp,
         port: 5514,

@@ -160,14 +160,15 @@ impl Server {
     ) -> Option<Vec<Record>> {
         let record = |ttl, data| Record::from_rdata(name.clone(), ttl, data);
         let texts = self.shared.names.texts.load();
-        let text_below = |key: &str| {
-            let mut all = texts.keys().filter_map(|name| super::names::key(name));
-            all.any(|text| text.starts_with(key))
+        let beside = |key: &str| {
+            let servers = zone.servers.iter().map(plain);
+            let mut all = texts.keys().cloned().chain(servers);
+            all.any(|name| super::names::key(&name).is_some_and(|name| name.starts_with(key)))
         };
-        let found = names.find(key, apex, text_below);
+        let found = names.find(key, apex, beside);
         let own = texts.get(&plain(name));
         let server = zone.servers.iter().any(|server| server == name);
-        if matches!(found, Found::Nothing) && !server {
+        if matches!(found, Found::Nothing) {
             return None;
         }
         if kind == RecordType::ANY {
@@ -191,8 +192,10 @@ impl Server {
             );
         }
         let leads = match found {
+            // Whatever a wildcard says: this server is here.
+            _ if server => Leads::Here,
             Found::Rule(rule) => leads(rule, clock::ticks()),
-            _ if key == apex || server => Leads::Here,
+            _ if key == apex => Leads::Here,
             _ => return Some(Vec::new()),
         };
         let (ttl, addresses) = match &leads {

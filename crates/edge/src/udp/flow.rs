@@ -113,7 +113,8 @@ impl Drop for Flow {
 /// there is no better one.
 pub fn is_settled(flow: &Flow, now: u64) -> bool {
     let ill = flow.target.state() == TargetState::Unhealthy || flow.target.is_ejected(now);
-    !flow.target.is_gone(now) && !(ill && flow.group.targets.iter().any(|target| is_well(target, now)))
+    let better = ill && flow.group.targets.iter().any(|target| is_well(target, now));
+    !flow.target.is_gone(now) && !better
 }
 
 fn is_well(target: &Target, now: u64) -> bool {

@@ -242,13 +242,14 @@ mod tests {
             std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/guides/names.md"))
                 .unwrap();
         let blocks = |kind: &str| {
-            let blocks = guide.split(&format!("```{kind}\n")).skip(1);
+            let start = format!("```{kind}\n");
+            let blocks = guide.split(&start).skip(1);
             blocks
                 .map(|block| block.split("```").next().unwrap())
                 .collect::<String>()
         };
         let platform: Platform = toml::from_str(&blocks("toml")).unwrap();
-        assert_eq!(super::wrong(&platform), None);
+        assert_eq!(wrong(&platform), None);
         assert_eq!(
             platform.dns.ready(&platform.domain).unwrap()[0].apex(),
             "apps.example.com"
