@@ -4,6 +4,7 @@ use crate::limit;
 use crate::machine::Flavour;
 use crate::payload::Payload;
 use jiff::Timestamp;
+use jsonata::json;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -69,6 +70,7 @@ pub enum Status {
     /// Also before the start.
     Running,
     Succeeded {
+        #[serde(deserialize_with = "json::exact")]
         output: Value,
     },
     Failed {

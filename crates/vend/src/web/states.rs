@@ -108,7 +108,7 @@ async fn answer(state: State, peer: Peer, request: Request) -> Result<Value, Fau
     let input = match body.is_empty() {
         true => Value::Object(serde_json::Map::new()),
         false => {
-            serde_json::from_slice(&body).map_err(|_| Fault::new("SerializationException", "not JSON"))?
+            asl::json::read(&body).map_err(|_| Fault::new("SerializationException", "not JSON"))?
         }
     };
     let (name, action) = operation;

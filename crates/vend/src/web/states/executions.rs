@@ -28,7 +28,7 @@ impl Call {
         if input.len() > INPUT {
             return Err(wrong("the input is longer than 262144 bytes"));
         }
-        let input = serde_json::from_str(input).map_err(|error| wrong(&error.to_string()))?;
+        let input = asl::json::read(input).map_err(|error| wrong(&error.to_string()))?;
         let given = self.maybe("name")?.map(arn::checked).transpose()?;
         let name = given.map_or_else(fresh_name, str::to_owned);
         let (account, machine) = (meant.owner.account, &meant.machine);
@@ -90,7 +90,7 @@ impl Call {
         let found = self.state.store.read(move |db| db.run(&asked)).await?;
         let same = |run: &Run| {
             run.ended_at.is_none()
-                && serde_json::from_str::<Value>(&run.input).is_ok_and(|kept| kept == *input)
+                && asl::json::read(&run.input).is_ok_and(|kept| kept == *input)
         };
         match found.filter(same) {
             Some(run) => Ok(json!({ "executionArn": text, "startDate": seconds(run.started_at) })),
