@@ -1,8 +1,11 @@
 //! Executions and their histories.
 
 use engine::Start;
+use model::TenantName;
 use serde_json::{Value, json};
 use store::{Run, RunFilter, Status};
+
+use crate::flow::deletion;
 
 use super::{
     arn::{self, Kind},
@@ -18,6 +21,12 @@ impl Call {
     /// The execution that the request asks to start, and whether its name was made up.
     async fn asked(&self) -> Result<(Meant, Start), Fault> {
         let meant = self.meant(self.text("stateMachineArn")?).await?;
+        if self.leaves(Some(meant.owner.tenant.clone())).await? {
+            return Err(Fault::new(
+                "StateMachineDeleting",
+                format!("State Machine Deleting: '{}': its tenant is being deleted", meant.arn()),
+            ));
+        }
         let wrong = |why: &str| {
             Fault::new(
                 "InvalidExecutionInput",
@@ -142,6 +151,13 @@ impl Call {
     }
 
     /// The execution that an ARN names.
+    /// Is the tenant to be deleted?
+    async fn leaves(&self, tenant: Option<TenantName>) -> Result<bool, Fault> {
+        let Some(tenant) = tenant else { return Ok(false) };
+        let leaving = self.state.store.read(move |db| deletion::leaving(db, &tenant));
+        Ok(leaving.await?)
+    }
+
     pub async fn run_of(&self, text: &str) -> Result<Run, Fault> {
         let (owner, kind) = self.arn(text).await?;
         match kind {
@@ -185,6 +201,12 @@ impl Call {
             return Err(Fault::new(
                 "ExecutionNotRedrivable",
                 "Execution Not Redrivable: 'A child of a Map Run is redriven with it'",
+            ));
+        }
+        if self.leaves(run.tenant.clone()).await? {
+            return Err(Fault::new(
+                "ExecutionNotRedrivable",
+                "Execution Not Redrivable: 'Its tenant is being deleted'",
             ));
         }
         match self.state.states.engine.redrive(run.key).await {
