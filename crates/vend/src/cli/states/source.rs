@@ -32,8 +32,7 @@ pub fn text(path: &Path) -> Result<String, Failure> {
 /// The text of a file, or `given` itself when it starts like JSON.
 pub fn text_or_json(given: &str) -> Result<String, Failure> {
     let path = Path::new(given);
-    let looks_like_json =
-        given.trim_start().starts_with(['{', '[', '"']) || asl::json::read(given).is_ok();
+    let looks_like_json = given.trim_start().starts_with(['{', '[', '"']) || asl::json::read(given).is_ok();
     match looks_like_json && !path.is_file() {
         true => Ok(given.to_owned()),
         false => text(path),

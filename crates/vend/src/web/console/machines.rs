@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     states::draw::{Drawing, Statuses},
-    web::{auth::Caller, drawings, input::Path, refusal::Refusal, state::State},
+    web::{auth::Caller, drawings::Sketch, input::Path, refusal::Refusal, state::State},
 };
 
 /// Machines of a tenant, and executions of a machine, on one page.
@@ -147,10 +147,14 @@ async fn execution(state: State, caller: Caller, key: u64) -> Result<Page, Refus
     let tenant = run.tenant.as_ref().ok_or_else(|| Refusal::not_found(&what))?;
     caller.may(Action::View, Some(tenant), &what)?;
     let turn = state.drawings.acquire().await.expect("nobody closes it");
-    let read = state.store.read(move |db| engine::history(db, key, 1, EVENTS));
-    let (events, last) = read.await.map_err(|error| Refusal::internal(&error))?;
+    let read = state.store.read(move |db| {
+        let (events, last) = engine::history(db, key, 1, EVENTS)?;
+        let sketch = Sketch::of(db, key, &events, last <= events.len() as u64)?;
+        Ok::<_, engine::Error>((events, last, sketch))
+    });
+    let (events, last, sketch) = read.await.map_err(|error| Refusal::internal(&error))?;
+    let picture = sketch.and_then(|sketch| sketch.svg());
     drop(turn);
-    let picture = drawings::picture(&state, &caller, &run.arn).await.ok();
     let body = html! {
         h1 { (run.name) " " (tinted(&word(run.status))) }
         (facts(&run))

@@ -2,7 +2,12 @@
 
 use axum::{Json, extract::State as Held, response::Response};
 use maud::{Markup, html};
-use model::wire::{Environment, Execution, ExecutionDetail, HistoryEvent};
+use model::{
+    ExecutionId,
+    policy::Action,
+    wire::{Environment, Execution, ExecutionDetail, HistoryEvent},
+};
+use store::Db;
 
 use super::{
     door::Viewer,
@@ -11,7 +16,8 @@ use super::{
 };
 use crate::web::{
     auth::Caller,
-    drawings, environments, executions,
+    drawings::Sketch,
+    environments, executions,
     input::{Path, Query},
     logs,
     refusal::Refusal,
@@ -87,14 +93,43 @@ pub async fn execution(
     ask: Ask,
 ) -> Result<Response, Refusal> {
     let caller = ask.viewer.0.clone();
-    let own = state.clone();
-    live::answer(&state, ask, move || show(own.clone(), caller.clone(), id.clone())).await
+    let (own, asked, store) = (
+        state.clone(),
+        executions::parse::<ExecutionId>(&id)?,
+        state.store.clone(),
+    );
+    // What the page is made of: events, who has approved, and whether it is over.
+    let progress = move || {
+        let (store, id) = (store.clone(), asked.clone());
+        let read = move |db: &Db<'_>| {
+            let approvals = db.approvals_of_execution(&id)?;
+            let given: Vec<_> = approvals
+                .iter()
+                .map(|asked| (asked.state, asked.given()))
+                .collect();
+            let execution = db.execution_summary(&id)?;
+            Ok::<_, store::Error>((db.progress(execution.run)?, given, execution.ended_at))
+        };
+        async move { Ok(store.read(read).await?) }
+    };
+    let render = move || show(own.clone(), caller.clone(), id.clone());
+    live::answer_of(&state, ask, progress, render).await
 }
 
 async fn show(state: State, caller: Caller, id: String) -> Result<Page, Refusal> {
+    let id: ExecutionId = executions::parse(&id)?;
+    executions::allowed(&state, &caller, Action::View, &id).await?;
+    let turn = state.drawings.acquire().await.expect("nobody closes it");
+    let read = state.store.read(move |db| {
+        let (detail, events) = executions::told(db, &id)?;
+        let run = db.execution_summary(&id)?.run;
+        let all = events.len() < executions::HISTORY;
+        Ok::<_, engine::Error>((detail, Sketch::of(db, run, &events, all)?))
+    });
+    let (detail, sketch) = read.await.map_err(|error| Refusal::internal(&error))?;
     // A machine that cannot be drawn still has events.
-    let picture = drawings::picture(&state, &caller, &id).await.ok();
-    let Json(detail) = executions::show(Held(state), caller, Path(id)).await?;
+    let picture = sketch.and_then(|sketch| sketch.svg());
+    drop(turn);
     let ExecutionDetail {
         execution,
         history,

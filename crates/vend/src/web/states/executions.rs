@@ -24,7 +24,10 @@ impl Call {
         if self.leaves(Some(meant.owner.tenant.clone())).await? {
             return Err(Fault::new(
                 "StateMachineDeleting",
-                format!("State Machine Deleting: '{}': its tenant is being deleted", meant.arn()),
+                format!(
+                    "State Machine Deleting: '{}': its tenant is being deleted",
+                    meant.arn()
+                ),
             ));
         }
         let wrong = |why: &str| {
@@ -98,8 +101,7 @@ impl Call {
         let asked = text.to_owned();
         let found = self.state.store.read(move |db| db.run(&asked)).await?;
         let same = |run: &Run| {
-            run.ended_at.is_none()
-                && asl::json::read(&run.input).is_ok_and(|kept| kept == *input)
+            run.ended_at.is_none() && asl::json::read(&run.input).is_ok_and(|kept| kept == *input)
         };
         match found.filter(same) {
             Some(run) => Ok(json!({ "executionArn": text, "startDate": seconds(run.started_at) })),
