@@ -321,6 +321,16 @@ impl Call {
         self.maybe("statusFilter")?.map(read).transpose()
     }
 
+    /// `redriveFilter`: only executions that were tried again, or only those that were not.
+    pub fn redriven(&self) -> Result<Option<bool>, Fault> {
+        match self.maybe("redriveFilter")? {
+            None => Ok(None),
+            Some("REDRIVEN") => Ok(Some(true)),
+            Some("NOT_REDRIVEN") => Ok(Some(false)),
+            Some(_) => Err(Fault::validation("the redrive filter is no filter")),
+        }
+    }
+
     pub async fn list_executions(&self) -> Result<Value, Fault> {
         if let Some(run) = self.maybe("mapRunArn")? {
             return self.list_children(run).await;
@@ -337,6 +347,7 @@ impl Call {
         let filter = RunFilter {
             machine,
             status,
+            redriven: self.redriven()?,
             before,
             limit,
             ..RunFilter::default()
