@@ -64,24 +64,20 @@ fn activity(resource: &str) -> &str {
 }
 
 /// Which stage is tried again, when, and why.
-fn again(db: &Db<'_>, run: u64, timer: &OpenTimer<'_>) -> Result<String, store::Error> {
+fn again(timer: &OpenTimer<'_>, told: &[HistoryEvent]) -> String {
     let OpenTimer {
         at, state, attempts, ..
     } = timer;
-    let told = history(&runs::history(db, run, HISTORY)?);
-    let mut failures = told.into_iter().rev().filter(|event| {
+    let failure = told.iter().rev().find(|event| {
         event.state.as_deref() == Some(state)
             && (event.kind.ends_with("Failed") || event.kind.ends_with("TimedOut"))
     });
-    let why = failures.next().map(|event| match event.detail {
-        Some(detail) => format!(": {detail}"),
-        None => ": it timed out".into(),
-    });
-    Ok(format!(
-        "attempt {} of {state}, at {at}{}",
-        attempts.saturating_add(1),
-        why.unwrap_or_default()
-    ))
+    let why = failure.map(|event| event.detail.as_deref().unwrap_or("it timed out"));
+    let next = attempts.saturating_add(1);
+    match why {
+        Some(why) => format!("attempt {next} of {state}, at {at}: {why}"),
+        None => format!("attempt {next} of {state}, at {at}"),
+    }
 }
 
 /// What is being worked on.
@@ -117,7 +113,7 @@ fn waiting(db: &Db<'_>, summary: &ExecutionSummary, run: &Recovered) -> Result<O
         .min_by_key(|timer| timer.at)
     {
         reasons.push(match timer.purpose {
-            Purpose::Backoff => again(db, summary.run, &timer)?,
+            Purpose::Backoff => again(&timer, &history(&runs::history(db, summary.run, HISTORY)?)),
             _ => format!("the clock, until {}", timer.at),
         });
     }
@@ -321,6 +317,37 @@ pub async fn plan(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_retry_says_of_what_and_why() {
+        let event = |state: &str, kind: &str, detail: Option<&str>| HistoryEvent {
+            id: 1,
+            at: jiff::Timestamp::UNIX_EPOCH,
+            kind: kind.into(),
+            state: Some(state.into()),
+            detail: detail.map(str::to_owned),
+        };
+        let told = [
+            event("Bake", "ActivityFailed", Some("too early (Vend.Platform)")),
+            event("Bake", "ActivityFailed", Some("the disk is full (Vend.Platform)")),
+            event("Build", "ActivityTimedOut", None),
+        ];
+        let timer = |state| OpenTimer {
+            timer: 1,
+            at: jiff::Timestamp::UNIX_EPOCH,
+            purpose: Purpose::Backoff,
+            state,
+            attempts: 2,
+        };
+        assert_eq!(
+            again(&timer("Bake"), &told),
+            "attempt 3 of Bake, at 1970-01-01T00:00:00Z: the disk is full (Vend.Platform)"
+        );
+        assert_eq!(
+            again(&timer("Build"), &told),
+            "attempt 3 of Build, at 1970-01-01T00:00:00Z: it timed out"
+        );
+    }
 
     #[test]
     fn events_know_their_state_and_say_what_failed() {

@@ -9,7 +9,7 @@ use serde_json::Value;
 use store::{MachineFilter, Run, RunFilter, StateMachine, Status};
 
 use super::{
-    frame::{at, state as tinted, table, took, word},
+    frame::{at, cell, state as tinted, table, took, word},
     live::{self, Ask, Page},
 };
 use crate::{
@@ -55,7 +55,7 @@ async fn every(state: State, caller: Caller) -> Result<Page, Refusal> {
             td { a href={ "/console/machines/" (machine.tenant) "/" (machine.name) } { (machine.name) } }
             td { (machine.tenant) }
             td { @if machine.express { "express" } @else { "standard" } }
-            td { (at(machine.updated_at)) }
+            td { (cell(machine.updated_at)) }
         }
     };
     let body = html! {
@@ -103,7 +103,7 @@ async fn one(state: State, caller: Caller, tenant: TenantName, name: String) -> 
     let (runs, machine) = read.await?.ok_or_else(|| Refusal::not_found(what))?;
     let row = |run: &Run| {
         html! {
-            td { (at(run.started_at)) }
+            td { (cell(run.started_at)) }
             td { a href={ "/console/runs/" (run.key) } { (run.name) } }
             td { (tinted(&word(run.status))) }
             td { (took(run.started_at, run.ended_at)) }
@@ -197,7 +197,7 @@ fn row(event: &asl::HistoryEvent) -> Markup {
         .find_map(|member| details[*member].as_str());
     html! {
         td { (event.id) }
-        td { (at(event.at)) }
+        td { (cell(event.at)) }
         td { (event.kind.as_str()) }
         td { (event.previous) }
         td {

@@ -11,7 +11,7 @@ use store::Db;
 
 use super::{
     door::Viewer,
-    frame::{at, state as tinted, table, took, word},
+    frame::{at, cell, state as tinted, table, took, word},
     live::{self, Ask, Page},
 };
 use crate::web::{
@@ -75,7 +75,7 @@ fn environment(environment: &Environment) -> Markup {
 
 fn execution_row(execution: &Execution) -> Markup {
     html! {
-        td { (at(execution.started_at)) }
+        td { (cell(execution.started_at)) }
         td { a href={ "/console/executions/" (execution.id) } { (execution.kind) } }
         td { @if let Some(place) = &execution.place { (place) } }
         td {
@@ -191,7 +191,7 @@ fn facts(execution: &Execution) -> Markup {
 fn event(event: &HistoryEvent) -> Markup {
     html! {
         td { (event.id) }
-        td { (at(event.at)) }
+        td { (cell(event.at)) }
         td { (event.state.as_deref().unwrap_or_default()) }
         td { (event.kind) }
         td { (event.detail.as_deref().unwrap_or_default()) }
