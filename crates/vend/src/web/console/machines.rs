@@ -209,7 +209,7 @@ fn row(event: &asl::HistoryEvent) -> Markup {
 
 /// The machine as `vend states draw` draws it; nothing when it cannot be drawn.
 fn picture(definition: &str) -> Markup {
-    let definition = serde_json::from_str(definition).unwrap_or_default();
+    let definition = asl::json::read(definition).unwrap_or_default();
     match Drawing::of(&definition) {
         Ok(drawing) => html! { div.scroll.picture { (PreEscaped(drawing.svg(&Statuses::default()))) } },
         Err(error) => html! { p.faint { (error) } },
@@ -217,7 +217,7 @@ fn picture(definition: &str) -> Markup {
 }
 
 fn pretty(json: &str) -> String {
-    let value: Value = serde_json::from_str(json).unwrap_or_else(|_| json.into());
+    let value = asl::json::read(json).unwrap_or_else(|_| json.into());
     cut(&value, TEXT)
 }
 
@@ -248,6 +248,13 @@ impl fmt::Write for Cut {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn payloads_are_shown_as_they_are() {
+        let value = r#"{"$serde_json::private::Number":"1"}"#;
+        assert_eq!(pretty(value), "{\n  \"$serde_json::private::Number\": \"1\"\n}");
+        assert_eq!(pretty("1E5"), "1E5");
+    }
 
     #[test]
     fn what_is_long_is_cut_between_letters() {
