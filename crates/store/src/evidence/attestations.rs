@@ -100,13 +100,14 @@ fn sealed(payload: &str, key: &SigningKey) -> Value {
 fn is_genuine(one: &Attestation, image: &Digest, key: &VerifyingKey) -> bool {
     let decoded = |value: &Value| STANDARD.decode(value.as_str()?).ok();
     let payload = decoded(&one.envelope["payload"]).and_then(|bytes| String::from_utf8(bytes).ok());
+    let stated = one.statement.to_string();
     let signature = decoded(&one.envelope["signatures"][0]["sig"]);
     let signature = signature.and_then(|bytes| Signature::from_slice(&bytes).ok());
     let (Some(payload), Some(signature)) = (payload, signature) else {
         return false;
     };
     one.statement["subject"][0]["digest"]["sha256"] == image.hex()
-        && payload == one.statement.to_string()
+        && payload == stated
         && key.verify_strict(&encoded(&payload), &signature).is_ok()
 }
 

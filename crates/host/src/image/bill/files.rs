@@ -18,9 +18,9 @@ fn package(kind: Kind, name: &str, version: &str) -> Option<Package> {
 /// the same for all.
 pub fn gem(file: &str) -> Option<Package> {
     let stem = file.strip_suffix(".gemspec")?;
-    let starts = stem.match_indices('-').map(|(at, _)| at);
+    let mut starts = stem.match_indices('-').map(|(at, _)| at);
     let digit = |at: &usize| stem[at + 1..].starts_with(|c: char| c.is_ascii_digit());
-    let at = starts.filter(digit).last()?;
+    let at = starts.rfind(digit)?;
     let version = stem[at + 1..].split('-').next()?;
     package(Kind::Gem, &stem[..at], version)
 }
