@@ -385,7 +385,8 @@ mod tests {
 
     #[test]
     fn other_kinds_are_read() {
-        let alpine: Vec<Package> = apk("C:Q1\nP:musl\nV:1.2.4-r2\nA:x86_64\n\nP:broken\n\nP:\nV:1\n").collect();
+        let alpine: Vec<Package> =
+            apk("C:Q1\nP:musl\nV:1.2.4-r2\nA:x86_64\n\nP:broken\n\nP:\nV:1\n").collect();
         assert_eq!(
             alpine[0].purl("alpine"),
             "pkg:apk/alpine/musl@1.2.4-r2?arch=x86_64"
