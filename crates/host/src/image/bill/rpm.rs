@@ -85,4 +85,17 @@ mod tests {
         assert_eq!(rpm(b""), None);
         assert_eq!(rpm(&database[..database.len() / 4]), None);
     }
+
+    proptest::proptest! {
+        #[test]
+        fn a_damaged_database_is_read_or_refused(damage in proptest::collection::vec((0..60_000_usize, proptest::num::u8::ANY), 1..40)) {
+            let mut database = zstd::decode_all(DATABASE).unwrap();
+            for (at, byte) in damage {
+                database[at] = byte;
+            }
+            for package in rpm(&database).into_iter().flatten() {
+                assert!(!package.name.is_empty() && !package.version.is_empty());
+            }
+        }
+    }
 }
