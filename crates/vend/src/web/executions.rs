@@ -103,7 +103,7 @@ fn waiting(db: &Db<'_>, summary: &ExecutionSummary, run: &Recovered) -> Result<O
             approval.expires_at, approval.id
         )));
     }
-    let bakes = db.bakes_of_execution(id)?.into_iter();
+    let bakes = db.bakes_of_execution(&summary.id)?.into_iter();
     let mut bakes = bakes.filter(|bake| bake.state == WorkState::Running);
     if let Some(why) = bakes.find_map(|bake| bake.waits) {
         return Ok(Some(format!("room: {why} ({MORE_ROOM})")));
