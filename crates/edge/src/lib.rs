@@ -159,7 +159,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let (changes, inbox) = mpsc::channel(16);
     let mut control = JoinSet::new();
     control.spawn(keeper.run(inbox));
-    control.spawn(health::run(admissions));
+    health::start(admissions).map_err(Error::Start)?;
     for (folder, watched) in certificates.clone() {
         control.spawn(watched.watch(folder));
     }

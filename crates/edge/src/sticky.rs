@@ -98,7 +98,7 @@ pub fn wanted_target(ask: &Ask, group: &Group) -> Option<u64> {
 
 /// A number for a target of a group; the same after a restart, and on every edge.
 pub fn token(group: &str, target: &Target) -> u64 {
-    let address = target.address.to_string();
+    let address = target.address().to_string();
     fnv([
         group.as_bytes(),
         b"\0",

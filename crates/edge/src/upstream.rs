@@ -119,10 +119,13 @@ impl Lease {
             target,
             cookies,
         } = chosen;
-        target.requests.fetch_add(1, Relaxed);
-        target.active.fetch_add(1, Relaxed);
-        group.counters.requests.fetch_add(1, Relaxed);
-        group.counters.active.fetch_add(1, Relaxed);
+        let (deeds, counters) = (target.deeds(), group.counters());
+        for count in [&deeds.requests, &counters.requests] {
+            count.fetch_add(1, Relaxed);
+        }
+        for active in [&deeds.active, &counters.active] {
+            active.fetch_add(1, Relaxed);
+        }
         Self {
             link: Rc::clone(&up.link),
             up: Some(up),
@@ -138,7 +141,7 @@ impl Lease {
 
     /// The target has answered.
     pub fn answered(&self, status: u16) {
-        self.group.counters.answered(status, self.started.elapsed());
+        self.group.counters().answered(status, self.started.elapsed());
         self.target
             .met(status >= 500, self.group.policy.ejection.as_ref(), self.tick);
     }
@@ -161,8 +164,8 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.target.active.fetch_sub(1, Relaxed);
-        self.group.counters.active.fetch_sub(1, Relaxed);
+        self.target.deeds().active.fetch_sub(1, Relaxed);
+        self.group.counters().active.fetch_sub(1, Relaxed);
     }
 }
 
@@ -235,7 +238,7 @@ pub async fn lease(worker: &Rc<Worker>, ask: &mut Ask, attempts: &mut Attempts) 
         if let Some(up) = pooled {
             return Ok(Leased::One(Lease::new(up, chosen, true, worker.tick())));
         }
-        let connecting = tokio::time::timeout(worker.limits.connect, TcpStream::connect(target.address));
+        let connecting = tokio::time::timeout(worker.limits.connect, TcpStream::connect(target.address()));
         let failure = match connecting.await {
             Ok(Ok(_)) if target.is_leaving() => continue,
             Ok(Ok(stream)) => {
@@ -366,7 +369,7 @@ fn choose(worker: &Worker, ask: &Ask, attempts: &mut Attempts) -> Result<Chosen,
             target: Arc::clone(target),
         }),
         None => {
-            group.counters.failures.fetch_add(1, Relaxed);
+            group.counters().failures.fetch_add(1, Relaxed);
             Err(attempts.last.take().unwrap_or_else(Answer::no_targets))
         }
     }

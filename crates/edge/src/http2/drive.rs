@@ -64,7 +64,7 @@ impl Stream {
             let result = self.attempt(&lease, &mut buffer, &mut sent).await;
             match result {
                 Ok((status, bytes, keep)) => {
-                    lease.group.counters.sent(bytes);
+                    lease.group.counters().sent(bytes);
                     self.log(Some(&lease), status, bytes);
                     lease.answered(status);
                     if keep && buffer.is_empty() {
@@ -83,7 +83,7 @@ impl Stream {
                     let answer = fail.answer();
                     if answer.status >= 500 {
                         lease.failed();
-                        lease.group.counters.failures.fetch_add(1, Relaxed);
+                        lease.group.counters().failures.fetch_add(1, Relaxed);
                     }
                     return self.answer(Some(&lease), answer);
                 }
