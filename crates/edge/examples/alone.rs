@@ -34,6 +34,8 @@ async fn main() -> Result<(), Failure> {
         metrics: None,
         limits: edge::Limits::default(),
         acme: None,
+        secrets: folder.join("secrets"),
+        roots: None,
     };
     let apply = async {
         while client.version().await.is_err() {
@@ -70,6 +72,7 @@ fn table(target: SocketAddr, hosts: u32) -> Result<Table, Failure> {
             paths: Vec::new(),
             conditions: Conditions::default(),
             transforms: Transforms::default(),
+            authenticate: None,
             action: Action::Forward {
                 groups: vec![Weighted {
                     group: group.clone(),

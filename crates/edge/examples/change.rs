@@ -36,6 +36,8 @@ fn main() -> Result<(), Failure> {
         metrics: None,
         limits: edge::Limits::default(),
         acme: None,
+        secrets: folder.join("secrets"),
+        roots: None,
     };
     let before = resident();
     let client = edge::Client::new(folder.join("edge.sock"));
@@ -165,6 +167,7 @@ fn rule(n: u32) -> Rule {
         paths: Vec::new(),
         conditions: Conditions::default(),
         transforms: Transforms::default(),
+        authenticate: None,
         action: Action::Forward {
             groups: vec![Weighted {
                 group: format!("g{n}"),

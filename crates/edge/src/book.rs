@@ -448,6 +448,7 @@ mod tests {
             paths: Vec::new(),
             conditions: Conditions::default(),
             transforms: Transforms::default(),
+            authenticate: None,
             action: Action::Forward {
                 groups: to.map(|group| Weighted { group, weight: 1 }).collect(),
                 stickiness: None,

@@ -17,7 +17,7 @@ use std::{
 use hyper::{
     HeaderMap, Request, Response, StatusCode,
     body::{Body, Bytes, Frame, Incoming},
-    header::{CONTENT_LENGTH, COOKIE, HOST, HeaderValue, RETRY_AFTER, TE},
+    header::{CONTENT_LENGTH, COOKIE, HOST, HeaderValue, RETRY_AFTER, SET_COOKIE, TE},
     http::request::Parts,
     rt::{Executor, ReadBufCursor},
     server::conn::http2::Builder,
@@ -190,6 +190,11 @@ fn local(answer: Answer, head: bool) -> Response<Out> {
     headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     if let Some(seconds) = answer.retry_after {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    for cookie in &answer.cookies {
+        if let Ok(cookie) = HeaderValue::from_str(cookie) {
+            headers.append(SET_COOKIE, cookie);
+        }
     }
     for (name, value) in [
         ("content-type", Some(&*answer.content_type)),

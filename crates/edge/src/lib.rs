@@ -14,6 +14,7 @@ mod admin;
 mod answer;
 mod balance;
 mod book;
+mod call;
 mod client;
 mod clock;
 mod condition;
@@ -27,6 +28,7 @@ mod http2;
 mod link;
 mod listener;
 mod live;
+mod login;
 mod metrics;
 mod pass;
 mod proxy;
@@ -89,6 +91,11 @@ pub struct Config {
     pub limits: Limits,
     /// Certificates to be got from an authority.
     pub acme: Option<Acme>,
+    /// The folder of the secrets by which the edge is a client of providers of identities, each a file under its name,
+    /// and of the edge's own keys.
+    pub secrets: Utf8PathBuf,
+    /// PEM: who may have signed a provider's certificate. Else the machine's.
+    pub roots: Option<Utf8PathBuf>,
 }
 
 /// Why the edge cannot run.
@@ -125,6 +132,12 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     shared
         .seed
         .store(RandomState::new().build_hasher().finish(), Relaxed);
+    match login::Desk::open(config.secrets.clone(), config.roots.clone()) {
+        Ok(desk) => _ = shared.desk.set(desk),
+        Err(error) => {
+            tracing::error!(%error, folder = %config.secrets, "nobody can sign in: there are no keys")
+        }
+    }
     let (log, logger) = match &config.access_log {
         None => (None, None),
         Some(log) => {

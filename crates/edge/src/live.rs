@@ -6,7 +6,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU32, AtomicU64},
     },
     time::{Duration, Instant},
@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     book::Book,
-    clock, health,
+    clock, health, login,
     metrics::Totals,
     quota::Quota,
     snapshot::{self, Log},
@@ -60,6 +60,8 @@ pub struct Shared {
     pub tenants: Quota<Box<str>>,
     /// Requests that wait for hosts to wake.
     pub waking: AtomicU32,
+    /// Where people sign in; none when its keys cannot be read.
+    pub desk: OnceLock<login::Desk>,
     book: Mutex<Book>,
     /// Answers to challenges of an authority (HTTP-01), by token.
     challenges: ArcSwap<HashMap<String, String>>,

@@ -17,6 +17,7 @@ use crate::{
     balance::{Group, Weights},
     condition::Rest,
     head::Ask,
+    login::Login,
 };
 
 /// What to do with a request.
@@ -38,7 +39,7 @@ pub struct Rule {
     pub priority: u32,
     /// Its place and its hosts, with line breaks between them.
     text: Box<str>,
-    /// Conditions beside the host's patterns, and transforms; most rules have none.
+    /// Conditions beside the host's patterns, transforms, and who must sign in; most rules have none.
     pub rest: Option<Box<Rest>>,
     pub action: Action,
     /// Requests that it has decided about.
@@ -72,6 +73,7 @@ impl Rule {
             paths,
             conditions,
             transforms,
+            authenticate: self.login().map(|login| Box::new(login.spec.clone())),
             action: source(&self.action),
         }
     }
@@ -92,6 +94,11 @@ impl Rule {
     /// Do all conditions hold but those of the host's patterns?
     pub fn fits(&self, ask: &Ask) -> bool {
         self.rest.as_ref().is_none_or(|rest| rest.fits(ask))
+    }
+
+    /// Who must have signed in.
+    pub fn login(&self) -> Option<&Login> {
+        self.rest.as_ref()?.login.as_ref()
     }
 
     /// The first of them that does not.

@@ -107,6 +107,8 @@ pub async fn edge(data: Data, mut lent: Lent) -> ExitCode {
         metrics: None,
         limits: edge::Limits::default(),
         acme: None,
+        secrets: data.edge().join("secrets"),
+        roots: None,
     };
     code(edge::run(config, ended()).await)
 }

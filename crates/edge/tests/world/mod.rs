@@ -94,6 +94,8 @@ impl Edge {
             metrics: None,
             limits: Limits::default(),
             acme: None,
+            secrets: folder.join("secrets"),
+            roots: None,
         };
         edit(&mut config);
         let running = tokio::spawn(async move {
@@ -326,6 +328,7 @@ pub fn rule(priority: u32, host: &str, action: Action) -> Rule {
         paths: Vec::new(),
         conditions: Conditions::default(),
         transforms: Transforms::default(),
+        authenticate: None,
         action,
     }
 }

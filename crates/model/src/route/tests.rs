@@ -82,6 +82,7 @@ pub fn rule(priority: u32) -> Rule {
         paths: vec!["/*".into()],
         conditions: Conditions::default(),
         transforms: Transforms::default(),
+        authenticate: None,
         action: Action::Forward {
             groups: vec![Weighted {
                 group: "a".into(),

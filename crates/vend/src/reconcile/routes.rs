@@ -98,6 +98,7 @@ fn rule(served: &Served) -> Rule {
         paths: Vec::new(),
         conditions: Conditions::default(),
         transforms: Transforms::default(),
+        authenticate: None,
         action,
     }
 }

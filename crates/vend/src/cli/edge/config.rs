@@ -9,7 +9,7 @@ use jiff::SignedDuration;
 use model::{
     Place,
     route::{
-        Action, Algorithm, Conditions, Ejection, HealthCheck, Protocol, ProxyWord, Redirect, Rule,
+        Action, Algorithm, Authenticate, Conditions, Ejection, HealthCheck, Protocol, ProxyWord, Redirect, Rule,
         Stickiness, Table, Target, TargetGroup, Transforms, Weighted,
     },
 };
@@ -28,6 +28,10 @@ struct Config {
     target_groups: BTreeMap<String, Group>,
     #[serde(default)]
     acme: Option<Authority>,
+    /// The folder of the secrets that rules name.
+    secrets: Option<Utf8PathBuf>,
+    /// PEM: who may have signed the certificates of providers of identities.
+    roots: Option<Utf8PathBuf>,
     #[serde(default)]
     access_log: Option<Logged>,
     /// Where Prometheus asks.
@@ -135,6 +139,7 @@ struct Written {
     conditions: Conditions,
     #[serde(default)]
     transforms: Transforms,
+    authenticate: Option<Authenticate>,
     forward: Option<BTreeMap<String, u32>>,
     stickiness: Option<SignedDuration>,
     redirect: Option<Redirect>,
@@ -213,6 +218,7 @@ impl Config {
                 paths: rule.paths.clone(),
                 conditions: rule.conditions.clone(),
                 transforms: rule.transforms.clone(),
+                authenticate: rule.authenticate.clone().map(Box::new),
                 action: rule.action().ok_or_else(|| {
                     Failure::usage(format!(
                         "rule {priority} must have one of forward, redirect and answer"
@@ -394,6 +400,8 @@ pub async fn run(file: &Utf8Path, data: &Data) -> Result<(), Failure> {
         metrics: config.metrics()?,
         limits: config.limits(),
         acme: config.acme(data)?,
+        secrets: config.secrets.clone().unwrap_or_else(|| data.edge().join("secrets")),
+        roots: config.roots.clone(),
     };
     let client = Client::new(data.edge_socket());
     tokio::select! {
