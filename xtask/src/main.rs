@@ -54,6 +54,7 @@ fn test() -> anyhow::Result<()> {
     tools()?;
     clients()?;
     checkov()?;
+    provider()?;
     step("format", cargo(["fmt", "--all", "--check"]))?;
     step(
         "format of the fuzz targets",
@@ -100,6 +101,7 @@ fn tools() -> anyhow::Result<()> {
         ("ip", "iproute2", "test networks"),
         ("pgrep", "procps", "scripts and units that signal processes"),
         ("pebble", "pebble", "an authority for certificates"),
+        ("npm", "npm", "a provider of identities, and peers of benchmarks"),
         ("packer", "packer", "Packer's own opinion of our templates"),
     ];
     for (program, package, why) in wanted {
@@ -137,6 +139,20 @@ fn clients() -> anyhow::Result<PathBuf> {
 /// checkov, apart from the clients: it wants other versions of the same packages.
 fn checkov() -> anyhow::Result<PathBuf> {
     python("checkov", &["checkov==3.3.30"])
+}
+
+/// A provider of identities, from npm.
+fn provider() -> anyhow::Result<()> {
+    let directory = target().join("provider");
+    if directory.join("node_modules/oidc-provider").exists() {
+        return Ok(());
+    }
+    let mut install = Command::new("npm");
+    install
+        .args(["install", "--silent", "--no-audit", "--no-fund", "--prefix"])
+        .arg(&directory)
+        .arg("oidc-provider@9.13.3");
+    step("oidc-provider", install)
 }
 
 /// An environment of Python with these packages.

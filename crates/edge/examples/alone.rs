@@ -36,6 +36,7 @@ async fn main() -> Result<(), Failure> {
         acme: None,
         secrets: folder.join("secrets"),
         roots: None,
+        zone: None,
     };
     let apply = async {
         while client.version().await.is_err() {

@@ -38,6 +38,7 @@ fn main() -> Result<(), Failure> {
         acme: None,
         secrets: folder.join("secrets"),
         roots: None,
+        zone: None,
     };
     let before = resident();
     let client = edge::Client::new(folder.join("edge.sock"));

@@ -96,6 +96,17 @@ impl Group {
     /// none, any: nothing is gained by refusing everybody, as ALB says. `wanted` is the token of the target that the
     /// client has stayed with.
     pub fn pick(&self, tried: &[u64], wanted: Option<u64>, tick: u64) -> Option<&Arc<Target>> {
+        self.pick_near(None, tried, wanted, tick)
+    }
+
+    /// The same, and of those that are as good one in this zone.
+    pub fn pick_near(
+        &self,
+        zone: Option<&str>,
+        tried: &[u64],
+        wanted: Option<u64>,
+        tick: u64,
+    ) -> Option<&Arc<Target>> {
         let open = |target: &Arc<Target>| !tried.contains(&target.serial);
         let healthy = |target: &Arc<Target>| open(target) && target.state() == TargetState::Healthy;
         let good = |target: &Arc<Target>| healthy(target) && !target.is_ejected(tick);
@@ -108,6 +119,15 @@ impl Group {
             return Some(same);
         }
         let count = |fits: &dyn Fn(&Arc<Target>) -> bool| self.targets().iter().filter(|t| fits(t)).count();
+        let zones = &self.policy.zones;
+        if let Some(zone) = zone.filter(|_| !zones.is_empty()) {
+            let near =
+                |target: &Arc<Target>| good(target) && zones.get(target.id()).is_some_and(|of| of == zone);
+            match count(&near) {
+                0 => {}
+                n => return self.among(n, tick, near),
+            }
+        }
         match count(&good) {
             0 => {}
             n => return self.among(n, tick, good),
@@ -516,6 +536,29 @@ mod tests {
             group.counters().panics.load(Relaxed),
             4,
             "failing open is counted"
+        );
+    }
+
+    #[test]
+    fn targets_of_the_own_zone_come_first() {
+        let group = healthy(4, Algorithm::RoundRobin, |policy| {
+            let zones = [("h-0", "a"), ("h-1", "a"), ("h-2", "b")];
+            policy.zones = zones.map(|(id, zone)| (id.to_owned(), zone.to_owned())).into();
+        });
+        let picks =
+            |zone| shares((0..8).map(|_| group.pick_near(zone, &[], None, 0).unwrap().id().to_owned()));
+        assert_eq!(
+            picks(Some("a")),
+            BTreeMap::from([("h-0".into(), 4), ("h-1".into(), 4)])
+        );
+        assert_eq!(picks(None).len(), 4, "an edge without a zone");
+        assert_eq!(picks(Some("c")).len(), 4, "nobody is there");
+        group.targets()[1].judge(TargetState::Unhealthy, None);
+        assert_eq!(picks(Some("a")), BTreeMap::from([("h-0".into(), 8)]));
+        group.targets()[0].judge(TargetState::Unhealthy, None);
+        assert_eq!(
+            picks(Some("a")),
+            BTreeMap::from([("h-2".into(), 4), ("h-3".into(), 4)])
         );
     }
 

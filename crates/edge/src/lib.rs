@@ -96,6 +96,8 @@ pub struct Config {
     pub secrets: Utf8PathBuf,
     /// PEM: who may have signed a provider's certificate. Else the machine's.
     pub roots: Option<Utf8PathBuf>,
+    /// The zone in which it runs: targets of it are preferred where a group says the zones of its targets.
+    pub zone: Option<String>,
 }
 
 /// Why the edge cannot run.
@@ -132,6 +134,9 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     shared
         .seed
         .store(RandomState::new().build_hasher().finish(), Relaxed);
+    if let Some(zone) = &config.zone {
+        let _ = shared.zone.set(zone.clone());
+    }
     match login::Desk::open(config.secrets.clone(), config.roots.clone()) {
         Ok(desk) => _ = shared.desk.set(desk),
         Err(error) => {

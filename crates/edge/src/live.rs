@@ -60,6 +60,8 @@ pub struct Shared {
     pub tenants: Quota<Box<str>>,
     /// Requests that wait for hosts to wake.
     pub waking: AtomicU32,
+    /// Where the edge itself is.
+    pub zone: OnceLock<String>,
     /// Where people sign in; none when its keys cannot be read.
     pub desk: OnceLock<login::Desk>,
     book: Mutex<Book>,

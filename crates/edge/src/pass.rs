@@ -113,7 +113,8 @@ pub fn choose(worker: &Worker, ask: &Ask, tried: &[u64]) -> Option<(Arc<Group>, 
         return None;
     };
     let group = weights.pick()?;
-    let target = group.pick(tried, None, worker.tick())?;
+    let zone = worker.shared.zone.get().map(String::as_str);
+    let target = group.pick_near(zone, tried, None, worker.tick())?;
     Some((Arc::clone(group), Arc::clone(target)))
 }
 

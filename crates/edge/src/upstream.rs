@@ -398,7 +398,8 @@ fn choose(worker: &Worker, ask: &Ask, attempts: &mut Attempts) -> Result<Chosen,
     if attempts.sleeps {
         return Err(Answer::waking(false));
     }
-    match group.pick(&attempts.tried, wanted, worker.tick()) {
+    let zone = shared.zone.get().map(String::as_str);
+    match group.pick_near(zone, &attempts.tried, wanted, worker.tick()) {
         Some(target) => Ok(Chosen {
             cookies: Cookies::new(ask, weights, group, target, attempts.cookies()),
             rule: Arc::clone(rule),

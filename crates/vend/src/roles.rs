@@ -109,6 +109,7 @@ pub async fn edge(data: Data, mut lent: Lent) -> ExitCode {
         acme: None,
         secrets: data.edge().join("secrets"),
         roots: None,
+        zone: None,
     };
     code(edge::run(config, ended()).await)
 }

@@ -96,6 +96,7 @@ impl Edge {
             acme: None,
             secrets: folder.join("secrets"),
             roots: None,
+            zone: None,
         };
         edit(&mut config);
         let running = tokio::spawn(async move {

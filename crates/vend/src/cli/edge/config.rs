@@ -9,8 +9,8 @@ use jiff::SignedDuration;
 use model::{
     Place,
     route::{
-        Action, Algorithm, Authenticate, Conditions, Ejection, HealthCheck, Protocol, ProxyWord, Redirect, Rule,
-        Stickiness, Table, Target, TargetGroup, Transforms, Weighted,
+        Action, Algorithm, Authenticate, Conditions, Ejection, HealthCheck, Protocol, ProxyWord, Redirect,
+        Rule, Stickiness, Table, Target, TargetGroup, Transforms, Weighted,
     },
 };
 use serde::Deserialize;
@@ -28,6 +28,8 @@ struct Config {
     target_groups: BTreeMap<String, Group>,
     #[serde(default)]
     acme: Option<Authority>,
+    /// Where it runs, for groups whose targets have zones.
+    zone: Option<String>,
     /// The folder of the secrets that rules name.
     secrets: Option<Utf8PathBuf>,
     /// PEM: who may have signed the certificates of providers of identities.
@@ -177,6 +179,9 @@ struct Group {
     stickiness: Option<Stickiness>,
     ejection: Option<Ejection>,
     proxy: Option<ProxyWord>,
+    /// By address.
+    #[serde(default)]
+    zones: BTreeMap<String, String>,
 }
 
 /// ALB's.
@@ -336,6 +341,7 @@ impl Group {
             stickiness: self.stickiness.clone(),
             ejection: self.ejection,
             proxy: self.proxy,
+            zones: self.zones.clone(),
             waking: false,
         }
     }
@@ -400,8 +406,12 @@ pub async fn run(file: &Utf8Path, data: &Data) -> Result<(), Failure> {
         metrics: config.metrics()?,
         limits: config.limits(),
         acme: config.acme(data)?,
-        secrets: config.secrets.clone().unwrap_or_else(|| data.edge().join("secrets")),
+        secrets: config
+            .secrets
+            .clone()
+            .unwrap_or_else(|| data.edge().join("secrets")),
         roots: config.roots.clone(),
+        zone: config.zone.clone(),
     };
     let client = Client::new(data.edge_socket());
     tokio::select! {
@@ -484,7 +494,11 @@ mod tests {
         let blocks = guide();
         let whole = config(&blocks.concat()).unwrap();
         let table = whole.table(1).unwrap();
-        assert_eq!((table.rules.len(), table.target_groups.len()), (4, 3));
+        assert_eq!((table.rules.len(), table.target_groups.len()), (5, 3));
+        assert_eq!(
+            table.rules[2].authenticate.as_ref().unwrap().client_secret,
+            "intranet"
+        );
         assert_eq!(table.rules[2].priority, 3, "in the order of the file");
         let data = Data("/tmp".into());
         let acme = whole.acme(&data).unwrap().unwrap();
