@@ -4,7 +4,7 @@ use std::{borrow::Cow, io::Write};
 
 use model::route::Redirect;
 
-use crate::{clock, head::Ask, table::Fixed};
+use crate::{clock, head::Ask, http1::frame::TOO_LARGE, table::Fixed};
 
 /// One answer, for HTTP/1.1 and HTTP/2 alike.
 #[derive(Debug, Clone)]
@@ -33,7 +33,8 @@ impl Answer {
 
     /// The request cannot be understood in one way only.
     pub fn bad_request(why: &'static str) -> Self {
-        Self::new(400, why)
+        let status = if why == TOO_LARGE.0 { 413 } else { 400 };
+        Self::new(status, why)
     }
 
     pub fn not_allowed() -> Self {

@@ -94,12 +94,7 @@ impl Group {
 
     /// The next target that is not in `tried`. Healthy ones that are not left out first; then healthy ones; when there is
     /// none, any: nothing is gained by refusing everybody, as ALB says. `wanted` is the token of the target that the
-    /// client has stayed with.
-    pub fn pick(&self, tried: &[u64], wanted: Option<u64>, tick: u64) -> Option<&Arc<Target>> {
-        self.pick_near(None, tried, wanted, tick)
-    }
-
-    /// The same, and of those that are as good one in this zone.
+    /// client has stayed with. Of those that are as good, one in `zone`.
     pub fn pick_near(
         &self,
         zone: Option<&str>,
@@ -344,6 +339,12 @@ mod tests {
 
     use super::*;
     use crate::health::Why;
+
+    impl Group {
+        fn pick(&self, tried: &[u64], wanted: Option<u64>, tick: u64) -> Option<&Arc<Target>> {
+            self.pick_near(None, tried, wanted, tick)
+        }
+    }
 
     fn group(name: &str, targets: usize, algorithm: Algorithm) -> Arc<Group> {
         let targets: Vec<route::Target> = (0..targets)

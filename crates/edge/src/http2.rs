@@ -28,7 +28,10 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     answer::Answer,
     head::{Ask, Method, is_confusing},
-    http1::{frame::Framing, parse::passes},
+    http1::{
+        frame::{Framing, TOO_LARGE},
+        parse::passes,
+    },
     link::{Buffer, Link, NEVER},
     worker::{Ends, Watched, Worker},
 };
@@ -216,6 +219,10 @@ async fn handle(busy: Rc<Busy>, ends: Ends, request: Request<Incoming>) -> Resul
         Ok(framing) => framing,
         Err(answer) => return Ok(local(answer, false)),
     };
+    let most = busy.worker.limits.body;
+    if most > 0 && body.size_hint().lower() > most {
+        return Ok(local(Answer::bad_request(TOO_LARGE.0), false));
+    }
     let head = ask.is_head();
     let (sender, response) = oneshot::channel();
     let stream = drive::Stream {

@@ -441,6 +441,8 @@ pub struct Limits {
     pub connections: usize,
     /// Bytes of a request's or an answer's head.
     pub head: usize,
+    /// Bytes of a request's body; 0 is no limit. What streams to a target of HTTP/2 without a length is not limited.
+    pub body: u64,
     /// From the first byte of a head to its last.
     pub head_time: Duration,
     /// Between two requests, and between two reads of a request's body.
@@ -472,6 +474,7 @@ impl Default for Limits {
         Self {
             connections: 32_768,
             head: 32 * 1024,
+            body: 0,
             head_time: Duration::from_secs(15),
             idle: Duration::from_secs(60),
             connect: Duration::from_secs(3),

@@ -23,7 +23,7 @@ use crate::{
     answer::Answer,
     head::Ask,
     http1::{
-        frame::{Bad, Body, Framing},
+        frame::{Bad, Body, Framing, TOO_LARGE},
         parse::{self, Reply},
         relay::{Fail, find_head},
     },
@@ -172,7 +172,7 @@ struct Back<'a> {
 impl Back<'_> {
     async fn pump(&self, body: &mut Incoming, framing: Framing, out: &mut Vec<u8>) -> Result<(), Fail> {
         let limits = &self.worker.limits;
-        let mut trailers = None;
+        let (mut trailers, mut total) = (None, 0);
         while trailers.is_none() {
             // While the client is waited for, the target is not.
             self.target.arm(NEVER);
@@ -184,7 +184,13 @@ impl Back<'_> {
             };
             out.clear();
             match frame.into_data() {
-                Ok(data) => framing.data(out, &data),
+                Ok(data) => {
+                    total += data.len() as u64;
+                    if limits.body > 0 && total > limits.body {
+                        return Err(Fail::ClientBad(TOO_LARGE));
+                    }
+                    framing.data(out, &data);
+                }
                 Err(frame) => trailers = frame.into_trailers().ok(),
             }
             if !self.write(out).await {

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Setup, words};
+use super::{Setup, has, words};
 
 /// One proxy.
 pub struct Peer {
@@ -19,8 +19,14 @@ pub struct Peer {
     pub start: fn(&Setup<'_>, &Path) -> anyhow::Result<Vec<String>>,
 }
 
+impl Peer {
+    pub fn is_there(&self) -> bool {
+        self.program == "vend" || has(self.program)
+    }
+}
+
 /// Ours is the first: ratios are to it.
-pub const PEERS: [Peer; 4] = [
+pub static PEERS: [Peer; 4] = [
     Peer {
         name: "vend",
         program: "vend",
@@ -125,7 +131,7 @@ fn haproxy(setup: &Setup<'_>, _: &Path) -> anyhow::Result<Vec<String>> {
     let config = format!(
         r"global
   nbthread 1
-  maxconn 4096
+  maxconn 16384
   log {home}/log.sock local0
 defaults
   mode http

@@ -127,6 +127,8 @@ enum Shape {
 struct Limited {
     connections_per_source: u32,
     requests_per_source: u32,
+    /// Bytes of a request's body.
+    body: u64,
 }
 
 /// A rule, with exactly one of its actions. Rules are asked in the order of the file.
@@ -274,6 +276,7 @@ impl Config {
         edge::Limits {
             source_connections: self.limits.connections_per_source,
             source_requests: self.limits.requests_per_source,
+            body: self.limits.body,
             ..edge::Limits::default()
         }
     }
