@@ -101,6 +101,9 @@ fn tools() -> anyhow::Result<()> {
         ("ip", "iproute2", "test networks"),
         ("pgrep", "procps", "scripts and units that signal processes"),
         ("pebble", "pebble", "an authority for certificates"),
+        ("curl", "curl", "a client of the load balancer"),
+        ("h2load", "nghttp2-client", "another"),
+        ("openssl", "openssl", "a third"),
         ("npm", "npm", "a provider of identities, and peers of benchmarks"),
         ("packer", "packer", "Packer's own opinion of our templates"),
     ];
@@ -125,13 +128,15 @@ fn install(package: &str, why: &str) -> anyhow::Result<()> {
     step(package, apt)
 }
 
-/// The clients of AWS that tests drive, moto, and cfn-lint, in an environment of their own beside the build.
+/// The clients of AWS that tests drive, moto, cfn-lint, and clients of the load balancer, in an environment of their own beside the build.
 fn clients() -> anyhow::Result<PathBuf> {
     let wanted = [
         "awscli==1.46.2",
         "boto3==1.44.5",
         "cfn-lint==1.58.0",
+        "grpcio==1.85.1",
         "moto[stepfunctions,server]==5.2.5",
+        "websockets==15.0.1",
     ];
     python("clients", &wanted)
 }

@@ -180,7 +180,12 @@ impl Body for Out {
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self, Self::Whole(None))
+        match self {
+            Self::Whole(bytes) => bytes.is_none(),
+            Self::Parts(_) => false,
+            // A gRPC answer that fails at once is one head, and clients take no empty end after it.
+            Self::Passing(passing) => passing.is_end_stream(),
+        }
     }
 }
 

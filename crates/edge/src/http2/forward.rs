@@ -73,6 +73,10 @@ pub struct Passing {
 }
 
 impl Passing {
+    pub fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<std::io::Result<Frame<Bytes>>>> {
         let frame = Pin::new(&mut self.body).poll_frame(cx);
         if let Poll::Ready(Some(Ok(frame))) = &frame {
