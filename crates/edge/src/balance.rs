@@ -64,7 +64,7 @@ impl Group {
 
     /// The same, to look at only.
     pub fn counted(&self) -> &Counters {
-        static NONE: Counters = Counters::NONE;
+        static NONE: Counters = Counters::none();
         self.counters.get().map_or(&NONE, |counters| counters)
     }
 

@@ -80,13 +80,15 @@ struct Answers {
 
 impl Counters {
     /// What groups have that were never asked for.
-    pub const NONE: Self = Self {
-        requests: AtomicU64::new(0),
-        failures: AtomicU64::new(0),
-        panics: AtomicU64::new(0),
-        active: AtomicU32::new(0),
-        answers: OnceLock::new(),
-    };
+    pub const fn none() -> Self {
+        Self {
+            requests: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+            panics: AtomicU64::new(0),
+            active: AtomicU32::new(0),
+            answers: OnceLock::new(),
+        }
+    }
 
     pub fn answered(&self, status: u16, took: Duration) {
         let answers = self.answers.get_or_init(Box::default);
