@@ -248,7 +248,7 @@ impl Browser<'_> {
             let answer = self.get(&url).await;
             match field(&answer, "location") {
                 Some(next) if next.starts_with('/') => {
-                    let host = url.splitn(4, '/').nth(2).unwrap();
+                    let host = url.split('/').nth(2).unwrap();
                     url = format!("https://{host}{next}");
                 }
                 Some(next) => url = next.to_owned(),
