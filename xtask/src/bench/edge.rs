@@ -25,8 +25,8 @@ use self::{
 };
 use super::{Bench, Table, table::median};
 
-/// Connections that are held idle.
-const IDLE: usize = 10_000;
+/// Connections that are held idle, where there may be so many files.
+const IDLE: u64 = 10_000;
 /// Hosts with which everything is measured that does not depend on how many there are.
 const MIDDLE: u32 = 10_000;
 
@@ -39,6 +39,29 @@ pub struct Setup<'a> {
     pub origin: SocketAddr,
     /// PEM, chain and key in one.
     pub certificate: &'a Path,
+    /// Connections of clients that it may be given.
+    pub clients: u64,
+}
+
+/// How many connections can be held: each is a file here, and a proxy reckons with two of its own.
+fn clients() -> anyhow::Result<u64> {
+    const OTHERS: u64 = 512;
+    let wanted = 2 * IDLE + 4 * OTHERS;
+    let raised = Rlimit {
+        current: Some(wanted),
+        maximum: Some(wanted),
+    };
+    let files = getrlimit(Resource::Nofile).maximum;
+    let most = match files {
+        Some(files) if files < wanted && setrlimit(Resource::Nofile, raised).is_err() => files,
+        _ => wanted,
+    };
+    let limit = Rlimit {
+        current: Some(most),
+        maximum: Some(most),
+    };
+    setrlimit(Resource::Nofile, limit).context("cannot raise the number of open files")?;
+    Ok(IDLE.min(most.saturating_sub(2 * OTHERS) / 2))
 }
 
 fn words(words: &[&str]) -> Vec<String> {
@@ -54,15 +77,7 @@ pub fn run(options: &Bench, table: &mut Table) -> anyhow::Result<()> {
         fs::remove_dir_all(&home).context("cannot empty the directory of the run before")?;
     }
     fs::create_dir_all(&home)?;
-    let files = getrlimit(Resource::Nofile).maximum;
-    // Each idle connection is a file here, and one or two there.
-    setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: files,
-            maximum: files,
-        },
-    )?;
+    let clients = clients()?;
     for peer in PEERS.iter().filter(|peer| !peer.is_there()) {
         table.note(format!("{} was not measured: it is not installed", peer.name));
     }
@@ -74,13 +89,15 @@ pub fn run(options: &Bench, table: &mut Table) -> anyhow::Result<()> {
     };
     let started = load_average()?;
     let mut sizes = Sizes::new();
-    for hosts in hosts {
+    let apart = ["lost", "change"].contains(&options.only.as_deref().unwrap_or_default());
+    for hosts in hosts.iter().filter(|_| !apart) {
         let run = Run {
             home: &home,
             binary: &binary,
             origin: address,
             certificate: &certificate,
             hosts: *hosts,
+            clients,
             rounds,
             seconds,
             only: options.only.as_deref(),
@@ -127,6 +144,7 @@ struct Run<'a> {
     origin: SocketAddr,
     certificate: &'a Path,
     hosts: u32,
+    clients: u64,
     rounds: u32,
     seconds: u32,
     only: Option<&'a str>,
@@ -143,6 +161,7 @@ impl Run<'_> {
             https,
             origin: self.origin,
             certificate: self.certificate,
+            clients: self.clients,
         }
     }
 
@@ -192,9 +211,9 @@ impl Run<'_> {
         }
         if self.hosts == MIDDLE && wanted(self.only, "idle") {
             for (peer, proxy) in &running {
-                let taken = proxy.idle(self.hosts, IDLE)?;
+                let taken = proxy.idle(self.hosts, self.clients)?;
                 table.row(
-                    format!("memory of {IDLE} idle connections: {}", peer.name),
+                    format!("memory of {} idle connections: {}", self.clients, peer.name),
                     "MB",
                     &[taken],
                 );

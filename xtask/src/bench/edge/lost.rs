@@ -67,6 +67,8 @@ pub fn run(
         let change = json!({ "from": edge.version, "version": edge.version + 1, "rules": [rule(1, new)],
             "target_groups": { new: group(origin) }, "without_groups": [old] });
         edge.change("PATCH", &change)?;
+        // Long enough for every visitor to ask in between.
+        std::thread::sleep(Duration::from_millis(5));
     }
     let seen = load.end();
     lost(table, &format!("{changes} route changes"), &seen);
@@ -89,7 +91,7 @@ fn lost(table: &mut Table, during: &str, seen: &load::Seen) {
 }
 
 fn rule(priority: u32, group: &str) -> Value {
-    json!({ "priority": priority, "place": "bench/alone/dev", "hosts": ["h0.test"],
+    json!({ "priority": priority, "place": { "tenant": "bench", "app": "alone", "environment": "dev" }, "hosts": ["h0.test"],
         "action": { "forward": { "groups": [{ "group": group, "weight": 1 }] } } })
 }
 

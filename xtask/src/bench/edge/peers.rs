@@ -127,11 +127,13 @@ fn haproxy(setup: &Setup<'_>, _: &Path) -> anyhow::Result<Vec<String>> {
     }
     fs::write(setup.home.join("map"), map)?;
     let (home, origin, pem) = (setup.home.display(), setup.origin, setup.certificate.display());
+    // The load comes beside what idles.
+    let clients = setup.clients + 256;
     let (http, https) = (setup.http, setup.https);
     let config = format!(
         r"global
   nbthread 1
-  maxconn 16384
+  maxconn {clients}
   log {home}/log.sock local0
 defaults
   mode http

@@ -105,9 +105,9 @@ impl Proxy {
     }
 
     /// MB that so many connections take which have had one answer each and wait.
-    pub fn idle(&self, hosts: u32, connections: usize) -> anyhow::Result<f64> {
+    pub fn idle(&self, hosts: u32, connections: u64) -> anyhow::Result<f64> {
         let before = self.process.memory();
-        let mut held = Vec::with_capacity(connections);
+        let mut held = Vec::new();
         for _ in 0..connections {
             let stream =
                 TcpStream::connect(("127.0.0.1", self.http)).context("cannot hold so many connections")?;
