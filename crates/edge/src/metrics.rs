@@ -79,6 +79,17 @@ struct Answers {
 }
 
 impl Counters {
+    /// What groups have that were never asked for.
+    pub const fn none() -> Self {
+        Self {
+            requests: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+            panics: AtomicU64::new(0),
+            active: AtomicU32::new(0),
+            answers: OnceLock::new(),
+        }
+    }
+
     pub fn answered(&self, status: u16, took: Duration) {
         let answers = self.answers.get_or_init(Box::default);
         if let Some(class) = answers.classes.get(usize::from(status / 100).wrapping_sub(1)) {
@@ -170,7 +181,7 @@ pub fn write_table(
             (TargetState::Initial, "initial"),
         ] {
             let count = group
-                .targets
+                .targets()
                 .iter()
                 .filter(|target| target.state() == state)
                 .count();

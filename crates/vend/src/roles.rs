@@ -123,6 +123,9 @@ pub async fn edge(data: Data, mut lent: Lent) -> ExitCode {
         acme: platform.acme.as_ref().map(|authority| authority.acme(&data)),
         datagrams: Vec::new(),
         dns,
+        secrets: data.edge().join("secrets"),
+        roots: None,
+        zone: None,
     };
     code(edge::run(config, ended()).await)
 }

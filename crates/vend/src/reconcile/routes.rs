@@ -108,6 +108,7 @@ fn rules(served: &Served, taken: &mut BTreeSet<String>) -> Vec<Rule> {
         paths: Vec::new(),
         conditions: Conditions::default(),
         transforms: Transforms::default(),
+        authenticate: None,
         action: action(served, ""),
         own: Own::default(),
     };
