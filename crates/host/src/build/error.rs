@@ -40,6 +40,8 @@ pub enum Error {
     },
     #[error("{}, and this environment asks for {wanted} %", reached(*found))]
     Coverage { found: Option<f64>, wanted: f64 },
+    #[error("DOWNLOAD_SOURCE failed: {0}")]
+    Runtime(String),
     #[error("no builder has the label `{label}`: the only one is this machine ({have})")]
     NoBuilder { label: String, have: String },
     #[error("the build ended without an artifact")]
@@ -86,6 +88,7 @@ impl From<Error> for Fault {
         match error {
             Error::NoSecret { secret, .. } => Self::customer(text).next(format!("vend secrets set {secret}")),
             Error::Failed { .. }
+            | Error::Runtime(_)
             | Error::TimedOut { .. }
             | Error::Memory { .. }
             | Error::Tests { .. }
