@@ -97,7 +97,7 @@ impl From<Error> for Fault {
             | Error::Artifact(_)
             | Error::Disturbed(_) => Self::customer(text).next("correct the build and push again"),
             Error::NoBuilder { .. } => Self::customer(text)
-                .next("take the label out of the buildspec, or start a builder that has it"),
+                .next("take the label out of the buildspec, or give it to this machine: `labels` of `[builds]` in platform.toml"),
             Error::Stopped(_) => Self::order(text),
             Error::Full | Error::Interrupted | Error::Logs(_) | Error::Silent { .. } => Self::platform(text),
             Error::Container(_) => Self::platform(text).next("vend doctor"),
