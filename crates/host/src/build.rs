@@ -235,7 +235,11 @@ impl Yard {
                     Error::Stopped(_) => PhaseStatus::Stopped,
                     _ => PhaseStatus::Failed,
                 };
-                console.ended(status, Some(logs::chain(&error)));
+                let message = match &error {
+                    Error::Runtime(why) => why.clone(),
+                    error => logs::chain(error),
+                };
+                console.ended(status, Some(message));
                 console.end();
                 return Err(error);
             }

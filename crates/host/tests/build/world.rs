@@ -21,6 +21,7 @@ use host::{
 use jiff::SignedDuration;
 use model::{
     Digest, Ticket,
+    address::Network,
     port::{BakeOrder, Baked, BuildLimits, BuildOrder, Built, Commit, Fault, LogRef, Resources},
     spec::{
         Buildspec,
@@ -67,7 +68,7 @@ pub fn run<F: Future<Output = World>>(cases: impl FnOnce(World) -> F) {
 
 /// Registries may be on this machine's loopback, which customers cannot have.
 pub fn bases(node: &Utf8Path, layers: &Layers) -> Bases {
-    let also = vec![("127.0.0.1".parse().unwrap(), 32)];
+    let also = vec![Network::exact("127.0.0.1").unwrap()];
     Bases::open(
         node,
         layers.clone(),
