@@ -60,7 +60,10 @@ impl Apps {
             let started = Instant::now();
             app.build(&tree, &builds)?;
             let seconds = started.elapsed().as_secs_f64();
-            println!("-- {} ({}): built unmodified in {seconds:.0} s", app.name, app.language);
+            println!(
+                "-- {} ({}): built unmodified in {seconds:.0} s",
+                app.name, app.language
+            );
             built += 1;
         }
         println!("-- {built} apps built, {skipped} skipped");
@@ -79,8 +82,19 @@ impl App {
         let archive = home.join(format!("{}.tar.gz", self.name));
         if !archive.exists() {
             let mut fetch = Command::new("curl");
-            fetch.args(["--silent", "--fail", "--location", "--max-time", "120", "--output"]);
-            let status = fetch.arg(&archive).arg(self.url).status().context("cannot run curl")?;
+            fetch.args([
+                "--silent",
+                "--fail",
+                "--location",
+                "--max-time",
+                "120",
+                "--output",
+            ]);
+            let status = fetch
+                .arg(&archive)
+                .arg(self.url)
+                .status()
+                .context("cannot run curl")?;
             if !status.success() {
                 return Ok(None);
             }
@@ -101,7 +115,11 @@ impl App {
             return Ok(());
         }
         fs::remove_file(archive).with_context(|| format!("cannot remove {}", archive.display()))?;
-        bail!("{} is not what it was: its SHA-256 is not {}", self.url, self.sha256)
+        bail!(
+            "{} is not what it was: its SHA-256 is not {}",
+            self.url,
+            self.sha256
+        )
     }
 
     fn build(&self, tree: &Path, home: &Path) -> anyhow::Result<()> {

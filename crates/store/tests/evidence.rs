@@ -216,7 +216,10 @@ async fn what_an_execution_under_way_has_made_is_kept_until_it_ends() {
             let kept = tx.keepers()?;
             assert!(kept.images.contains(&baked().image) && kept.revisions.contains(&built().artifact));
             assert!(kept.sources.contains(&Digest::of("source")));
-            assert!(kept.revisions.contains(&beside), "what lies beside an artifact stays with it");
+            assert!(
+                kept.revisions.contains(&beside),
+                "what lies beside an artifact stays with it"
+            );
             assert!(matches!(
                 tx.delete_image(&baked().image, &by(3)),
                 Err(Error::Refused { .. })

@@ -360,7 +360,10 @@ mod tests {
         let text = "[builds]\nat_once = 3\nlabels = { fleet = \"big\" }\n";
         let builds = toml::from_str::<Platform>(text).unwrap().builds;
         assert_eq!((builds.at_once, builds.labels["fleet"].as_str()), (3, "big"));
-        assert_eq!((builds.cpu, Builds::default().at_once), (Builds::default().cpu, 2));
+        assert_eq!(
+            (builds.cpu, Builds::default().at_once),
+            (Builds::default().cpu, 2)
+        );
     }
 
     #[test]

@@ -78,7 +78,9 @@ impl Db<'_> {
             [],
             |row| Ok((row.digest("artifact")?, row.parsed::<Digest>("beside")?)),
         )?;
-        let with_kept = beside.into_iter().filter(|(artifact, _)| kept.revisions.contains(artifact));
+        let with_kept = beside
+            .into_iter()
+            .filter(|(artifact, _)| kept.revisions.contains(artifact));
         let beside: Vec<Digest> = with_kept.map(|(_, beside)| beside).collect();
         kept.revisions.extend(beside);
         Ok(())
