@@ -1,5 +1,6 @@
 //! Set-up, tests, fuzzing and benchmarks of the project: `cargo xtask test`, `cargo xtask bench NAME`.
 
+mod apps;
 mod bench;
 mod fuzz;
 
@@ -26,6 +27,8 @@ enum Task {
     Test,
     /// Measures, as a user would see it, and prints medians with the targets.
     Bench(bench::Bench),
+    /// Builds apps that others wrote for CodeBuild, unmodified.
+    Apps(apps::Apps),
     /// Feeds parsers with bytes that nobody thought of.
     Fuzz(fuzz::Fuzz),
     /// Writes the reference documents that are generated from the code.
@@ -36,6 +39,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().task {
         Task::Test => test(),
         Task::Bench(bench) => bench.run(),
+        Task::Apps(apps) => apps.run(),
         Task::Fuzz(fuzz) => fuzz.run(),
         Task::Reference => reference(),
     };

@@ -204,13 +204,22 @@ async fn what_an_execution_under_way_has_made_is_kept_until_it_ends() {
             };
             start(tx, 1, Some(&dev), "{}", &by(0))?;
             tx.begin_build(&new_build(&dev, 1), &by(1))?;
-            tx.finish_build(&ticket(1), Ok(&built()), &by(1))?;
+            let beside = Digest::of("beside");
+            let built_with = Built {
+                secondary: BTreeMap::from([("docs".to_owned(), beside)]),
+                ..built()
+            };
+            tx.finish_build(&ticket(1), Ok(&built_with), &by(1))?;
             tx.begin_bake(&bake, &by(1))?;
             tx.finish_bake(&ticket(3), Ok(&baked()), &by(2))?;
             assert_eq!(tx.image(&baked().image)?.baked, baked());
             let kept = tx.keepers()?;
             assert!(kept.images.contains(&baked().image) && kept.revisions.contains(&built().artifact));
             assert!(kept.sources.contains(&Digest::of("source")));
+            assert!(
+                kept.revisions.contains(&beside),
+                "what lies beside an artifact stays with it"
+            );
             assert!(matches!(
                 tx.delete_image(&baked().image, &by(3)),
                 Err(Error::Refused { .. })

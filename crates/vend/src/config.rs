@@ -183,6 +183,10 @@ pub struct Builds {
     pub memory_mib: u64,
     pub disk_mib: u64,
     pub pids: u32,
+    /// So many builds run at a time; more wait.
+    pub at_once: usize,
+    /// What this machine is beside its `arch` and `os`, for builds that ask for it.
+    pub labels: BTreeMap<String, String>,
 }
 
 /// Repositories elsewhere.
@@ -265,6 +269,8 @@ impl Default for Builds {
             memory_mib: 4096,
             disk_mib: 10 * 1024,
             pids: 1024,
+            at_once: 2,
+            labels: BTreeMap::new(),
         }
     }
 }
@@ -328,6 +334,7 @@ impl Platform {
             memory_mib,
             disk_mib,
             pids,
+            ..
         } = self.builds;
         BuildLimits {
             cpu,
@@ -372,6 +379,17 @@ impl Pool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_builder_has_labels() {
+        let text = "[builds]\nat_once = 3\nlabels = { fleet = \"big\" }\n";
+        let builds = toml::from_str::<Platform>(text).unwrap().builds;
+        assert_eq!((builds.at_once, builds.labels["fleet"].as_str()), (3, "big"));
+        assert_eq!(
+            (builds.cpu, Builds::default().at_once),
+            (Builds::default().cpu, 2)
+        );
+    }
 
     #[test]
     fn only_a_private_network_is_a_pool() {
