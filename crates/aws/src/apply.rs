@@ -4,9 +4,9 @@
 use serde::Serialize;
 
 use crate::{
-    change::{self, Change, Order, State},
+    change::{self, Change, State},
     client,
-    plan::{self, Doing, Wanted, asked, body, dangers, ready, role, ticket},
+    plan::{self, Doing, Wanted, asked, body, dangers, role, ticket},
     site::{Found, Site},
     stack::{self, Event, Stack, Status},
     synth::{Kind, MAX_INLINE_BYTES, Template},
@@ -54,25 +54,19 @@ pub async fn apply(
         let (now, _) = watch::wait(&site.client, &stack.id, None, &mut |_| {}).await?;
         found = now.filter(|stack| !stack.status.is_gone()).map(Found::from);
     }
-    let outcome = match (plan::doing(wanted, found.as_ref()), found) {
-        (Doing::Nothing, _) => return Ok(Outcome::Unchanged),
-        (Doing::Change, Some(found)) => update(site, wanted, &found.stack, agreed, tell).await?,
+    match (plan::doing(wanted, found.as_ref()), found) {
+        (Doing::Nothing, _) => Ok(Outcome::Unchanged),
+        (Doing::Change, Some(found)) => update(site, wanted, &found.stack, agreed, tell).await,
         (Doing::CreateAgain, Some(found)) => {
             clear(site, wanted, &found.stack, start, tell).await?;
-            create(site, wanted, agreed, start, tell).await?
+            create(site, wanted, agreed, start, tell).await
         }
-        (Doing::Create, _) => create(site, wanted, agreed, start, tell).await?,
-        (_, found) => {
-            return Err(Error::Stuck {
-                stack: wanted.name.clone(),
-                status: found.map_or_else(|| Status("gone".into()), |found| found.stack.status),
-            });
-        }
-    };
-    if outcome == Outcome::Done && wanted.is_guarded() {
-        stack::protect(&site.client, &wanted.name, true).await?;
+        (Doing::Create, _) => create(site, wanted, agreed, start, tell).await,
+        (_, found) => Err(Error::Stuck {
+            stack: wanted.name.clone(),
+            status: found.map_or_else(|| Status("gone".into()), |found| found.stack.status),
+        }),
     }
-    Ok(outcome)
 }
 
 /// Takes away what a failed creation left.
@@ -84,8 +78,19 @@ async fn clear(
     tell: &mut dyn FnMut(&Event),
 ) -> Result<(), Error> {
     let role = role(site, wanted).await?;
+    // It was protected when it was begun, and holds nothing.
+    if stack.is_protected {
+        stack::protect(&site.client, &stack.name, false).await?;
+    }
     let mark = watch::mark(&site.client, &stack.id).await?;
-    stack::delete(&site.client, &stack.id, role.as_deref(), &[], &token("clear", start)).await?;
+    stack::delete(
+        &site.client,
+        &stack.id,
+        role.as_deref(),
+        &[],
+        &token("clear", start),
+    )
+    .await?;
     let (now, _) = watch::wait(&site.client, &stack.id, mark, tell).await?;
     match now {
         Some(stack) if !stack.status.is_gone() => Err(Error::Stuck {
@@ -97,7 +102,10 @@ async fn clear(
 }
 
 fn token(what: &str, start: &str) -> String {
-    format!("vend-{what}-{}", &crate::sign::digest(start.as_bytes())[..24])
+    format!(
+        "vend-{}",
+        &crate::sign::digest(format!("{what}|{start}").as_bytes())[..24]
+    )
 }
 
 async fn create(
@@ -143,31 +151,10 @@ async fn begin(
 ) -> Result<Outcome, Error> {
     let body = body(site, wanted, template).await?;
     let role = role(site, wanted).await?;
-    let ticket = ticket(wanted, start);
-    let order = Order {
-        stack: &wanted.name,
-        ticket: &ticket,
-        is_new: true,
-        body: &body,
-        kept: Vec::new(),
-        role: role.as_deref(),
-    };
-    change::ask(&site.client, &order).await?;
-    match ready(site, &wanted.name, &ticket).await? {
-        State::Ready(_) | State::Making => {}
-        State::Failed(why) => return Err(discard(site, wanted, start, why).await?),
-        State::Empty => return Err(discard(site, wanted, start, "the template is empty".into()).await?),
-    }
-    finish(site, wanted, &ticket, None, tell).await
-}
-
-/// A change set that failed leaves a stack that was never made.
-async fn discard(site: &Site, wanted: &Wanted, start: &str, why: String) -> Result<Error, client::Error> {
-    stack::delete(&site.client, &wanted.name, None, &[], &token("discard", start)).await?;
-    Ok(Error::ChangeSet {
-        stack: wanted.name.clone(),
-        why,
-    })
+    let guards = wanted.is_guarded();
+    let token = token(&wanted.name, start);
+    stack::create(&site.client, &wanted.name, &body, role.as_deref(), guards, &token).await?;
+    settle(site, wanted, None, tell).await
 }
 
 async fn update(
@@ -190,27 +177,32 @@ async fn update(
             return Err(Error::ChangeSet { stack, why });
         }
     };
-    let lost: Vec<&Change> = dangers(&changes).filter(|change| !agreed.contains(&change.id)).collect();
+    let lost: Vec<&Change> = dangers(&changes)
+        .filter(|change| !agreed.contains(&change.id))
+        .collect();
     if !lost.is_empty() {
         change::forget(&site.client, &wanted.name, &ticket).await?;
-        let lost: Vec<String> = lost.iter().map(|change| format!("{} ({})", change.id, change.kind)).collect();
+        let lost: Vec<String> = lost
+            .iter()
+            .map(|change| format!("{} ({})", change.id, change.kind))
+            .collect();
         return Err(Error::Loss {
             stack: wanted.name.clone(),
             lost: lost.join(", "),
         });
     }
     let mark = watch::mark(&site.client, &wanted.name).await?;
-    finish(site, wanted, &ticket, mark, tell).await
+    change::execute(&site.client, &wanted.name, &ticket).await?;
+    settle(site, wanted, mark, tell).await
 }
 
-async fn finish(
+/// Waits for what was begun, and says how it ended.
+async fn settle(
     site: &Site,
     wanted: &Wanted,
-    ticket: &str,
     mark: Option<String>,
     tell: &mut dyn FnMut(&Event),
 ) -> Result<Outcome, Error> {
-    change::execute(&site.client, &wanted.name, ticket).await?;
     let (now, events) = watch::wait(&site.client, &wanted.name, mark, tell).await?;
     let status = now.map_or_else(|| Status("DELETE_COMPLETE".into()), |stack| stack.status);
     if status.is_good() {
@@ -237,7 +229,13 @@ mod tests {
         let stack = synth::foundation(&config, &"production".parse().unwrap()).unwrap();
         let seed = super::seed(&stack.template);
         assert!(seed.yaml().len() < synth::MAX_INLINE_BYTES / 2);
-        for id in ["Key", "LogsBucket", "TemplatesBucket", "TemplatesBucketPolicy", "LogsBucketPolicy"] {
+        for id in [
+            "Key",
+            "LogsBucket",
+            "TemplatesBucket",
+            "TemplatesBucketPolicy",
+            "LogsBucketPolicy",
+        ] {
             assert!(seed.resource(id).is_some(), "{id}");
         }
         assert!(seed.resource("Vpc").is_none() && seed.resource("Balancer").is_none());

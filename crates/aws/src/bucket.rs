@@ -1,11 +1,11 @@
 //! Buckets: what goes into them, and out of them when they go.
 
-use hyper::{Method, body::Bytes};
 use crate::{
     call,
     client::{Client, Error, Node, Rest},
     sign::{checksum, encoded},
 };
+use hyper::{Method, body::Bytes};
 
 /// Objects that one call deletes.
 const BATCH: usize = 1000;
@@ -29,7 +29,11 @@ pub fn url(client: &Client, bucket: &str, key: &str) -> String {
         "aws-cn" => "amazonaws.com.cn",
         _ => "amazonaws.com",
     };
-    format!("https://{bucket}.s3.{}.{end}/{}", client.region(), encoded(key, "/"))
+    format!(
+        "https://{bucket}.s3.{}.{end}/{}",
+        client.region(),
+        encoded(key, "/")
+    )
 }
 
 /// Deletes every version of every object, and uploads that nobody ended. Gives the number of what went; None: there is no

@@ -26,7 +26,12 @@ pub struct Call {
 }
 
 impl Call {
-    const fn new(service: &'static str, operation: &'static str, protocol: Protocol, why: &'static str) -> Self {
+    const fn new(
+        service: &'static str,
+        operation: &'static str,
+        protocol: Protocol,
+        why: &'static str,
+    ) -> Self {
         Self {
             service,
             operation,
@@ -78,6 +83,7 @@ calls! {
         Call::new("sts", "AssumeRoleWithWebIdentity", STS, "the same with a token of another issuer").needs("");
     CALLER = Call::new("sts", "GetCallerIdentity", STS, "say who calls, and in which account").needs("");
 
+    CREATE_STACK = Call::new("cloudformation", "CreateStack", CFN, "make what is not there");
     CREATE_CHANGE_SET = Call::new("cloudformation", "CreateChangeSet", CFN, "ask what a change would do");
     DESCRIBE_CHANGE_SET = Call::new("cloudformation", "DescribeChangeSet", CFN, "read what it would do");
     DELETE_CHANGE_SET = Call::new("cloudformation", "DeleteChangeSet", CFN, "leave nothing of a plan");
@@ -104,7 +110,6 @@ calls! {
     DELETE_OBJECTS = Call::new("s3", "DeleteObjects", Protocol::Rest, "empty a bucket").needs("s3:DeleteObjectVersion");
     DELETE_BUCKET = Call::new("s3", "DeleteBucket", Protocol::Rest, "destroy a bucket that a stack kept");
 
-    CREATE_ALIAS = Call::new("kms", "CreateAlias", KMS, "find the key again that a destroyed foundation leaves");
     DESCRIBE_KEY = Call::new("kms", "DescribeKey", KMS, "see whether a kept key is on its way out");
     DELETE_KEY = Call::new("kms", "ScheduleKeyDeletion", KMS, "destroy a key that a stack kept");
     DELETE_REPOSITORY = Call::new("ecr", "DeleteRepository", ECR, "destroy images that a stack kept");

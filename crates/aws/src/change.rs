@@ -122,12 +122,20 @@ pub enum Body {
     At(String),
 }
 
+impl Body {
+    pub(crate) fn fill(&self, form: &mut Form) {
+        match self {
+            Self::Inline(text) => form.add("TemplateBody", text),
+            Self::At(url) => form.add("TemplateURL", url),
+        };
+    }
+}
+
 /// What is asked for.
 pub struct Order<'a> {
     pub stack: &'a str,
     /// Name of the change set, and its token: a repeat is the same.
     pub ticket: &'a str,
-    pub is_new: bool,
     pub body: &'a Body,
     /// Parameters that keep their values.
     pub kept: Vec<&'a str>,
@@ -148,14 +156,12 @@ pub enum State {
 /// Asks for a change set.
 pub async fn ask(client: &Client, order: &Order<'_>) -> Result<(), Error> {
     let mut form = Form::default();
-    form.add("StackName", order.stack).add("ChangeSetName", order.ticket);
-    form.add("ChangeSetType", if order.is_new { "CREATE" } else { "UPDATE" });
+    form.add("StackName", order.stack)
+        .add("ChangeSetName", order.ticket);
+    form.add("ChangeSetType", "UPDATE");
     form.add("ClientToken", order.ticket).maybe("RoleARN", order.role);
     form.list("Capabilities.member", ["CAPABILITY_NAMED_IAM"]);
-    match order.body {
-        Body::Inline(text) => form.add("TemplateBody", text),
-        Body::At(url) => form.add("TemplateURL", url),
-    };
+    order.body.fill(&mut form);
     for (index, id) in order.kept.iter().enumerate() {
         let name = format!("Parameters.member.{}", index + 1);
         form.add(&format!("{name}.ParameterKey"), id);
@@ -231,18 +237,30 @@ mod tests {
     fn what_is_lost_is_seen() {
         let database = "AWS::RDS::DBInstance";
         let replaced = read("Modify", "True", database, "ReplaceAndSnapshot");
-        assert_eq!((replaced.deed, replaced.loss), (Deed::Replace, Some(Loss::Snapshot)));
+        assert_eq!(
+            (replaced.deed, replaced.loss),
+            (Deed::Replace, Some(Loss::Snapshot))
+        );
         assert_eq!(replaced.properties, ["Engine", "Tags"]);
         assert_eq!(read("Modify", "Conditional", database, "").loss, Some(Loss::Lost));
         assert_eq!(read("Modify", "False", database, "").loss, None);
-        assert_eq!(read("Remove", "", "AWS::S3::Bucket", "Delete").loss, Some(Loss::Lost));
-        assert_eq!(read("Remove", "", "AWS::S3::Bucket", "Retain").loss, Some(Loss::Left));
+        assert_eq!(
+            read("Remove", "", "AWS::S3::Bucket", "Delete").loss,
+            Some(Loss::Lost)
+        );
+        assert_eq!(
+            read("Remove", "", "AWS::S3::Bucket", "Retain").loss,
+            Some(Loss::Left)
+        );
         assert_eq!(read("Remove", "", "AWS::EC2::VPC", "Delete").loss, None);
     }
 
     #[test]
     fn a_change_set_without_changes_is_no_failure() {
-        assert_eq!(failed("The submitted information didn't contain changes. Submit…"), State::Empty);
+        assert_eq!(
+            failed("The submitted information didn't contain changes. Submit…"),
+            State::Empty
+        );
         assert_eq!(failed("Template error"), State::Failed("Template error".into()));
     }
 }

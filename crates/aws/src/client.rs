@@ -154,18 +154,6 @@ impl Client {
         &self.region
     }
 
-    pub(crate) fn machine(&self) -> &Machine {
-        &self.machine
-    }
-
-    /// The same services elsewhere.
-    pub fn within(&self, region: &str) -> Self {
-        Self {
-            region: region.to_owned(),
-            ..self.clone()
-        }
-    }
-
     /// The partition in ARNs.
     pub fn partition(&self) -> &'static str {
         match &self.region {
@@ -414,7 +402,10 @@ impl Client {
 /// AWS's name of an error, and its message: in any of the protocols.
 fn refusal(answer: &http::Answer) -> (String, String) {
     if let Ok(json) = serde_json::from_slice::<Value>(&answer.body) {
-        let header = answer.headers.get("x-amzn-errortype").and_then(|kind| kind.to_str().ok());
+        let header = answer
+            .headers
+            .get("x-amzn-errortype")
+            .and_then(|kind| kind.to_str().ok());
         let kind = json["__type"].as_str().or(header).unwrap_or_default();
         let kind = kind.split(':').next().unwrap_or_default();
         let kind = kind.rsplit('#').next().unwrap_or_default();
@@ -422,7 +413,10 @@ fn refusal(answer: &http::Answer) -> (String, String) {
         return (kind.to_owned(), message.unwrap_or_default().to_owned());
     }
     let node = Node::parse(&answer.body).unwrap_or_default();
-    let error = node.get("Error").or_else(|| node.at(&["Errors", "Error"])).unwrap_or(&node);
+    let error = node
+        .get("Error")
+        .or_else(|| node.at(&["Errors", "Error"]))
+        .unwrap_or(&node);
     match error.maybe("Code") {
         Some(code) => (code, error.text("Message").to_owned()),
         None => (answer.status.to_string(), "no reason is given".to_owned()),
@@ -435,7 +429,9 @@ mod tests {
 
     fn client(region: &str, endpoint: Option<&'static str>) -> Client {
         let machine = Machine {
-            variable: Arc::new(move |name| endpoint.filter(|_| name == "AWS_ENDPOINT_URL").map(str::to_owned)),
+            variable: Arc::new(move |name| {
+                endpoint.filter(|_| name == "AWS_ENDPOINT_URL").map(str::to_owned)
+            }),
             now: || Timestamp::UNIX_EPOCH,
             bits: || 0,
         };
@@ -451,7 +447,12 @@ mod tests {
             client(region, None).endpoint(service, bucket).unwrap().authority
         };
         for (region, service, bucket, host) in [
-            ("eu-central-1", "cloudformation", None, "cloudformation.eu-central-1.amazonaws.com"),
+            (
+                "eu-central-1",
+                "cloudformation",
+                None,
+                "cloudformation.eu-central-1.amazonaws.com",
+            ),
             ("eu-central-1", "iam", None, "iam.amazonaws.com"),
             ("eu-central-1", "ecr", None, "api.ecr.eu-central-1.amazonaws.com"),
             ("eu-central-1", "s3", Some("b"), "b.s3.eu-central-1.amazonaws.com"),
@@ -462,7 +463,11 @@ mod tests {
         }
         let own = client("eu-central-1", Some("http://127.0.0.1:5000"));
         assert_eq!(own.endpoint("s3", Some("b")).unwrap().authority, "127.0.0.1:5000");
-        assert!(client("eu-central-1", Some("nowhere")).endpoint("s3", None).is_err());
+        assert!(
+            client("eu-central-1", Some("nowhere"))
+                .endpoint("s3", None)
+                .is_err()
+        );
         assert_eq!(own.signing_region("iam"), "us-east-1");
     }
 
@@ -475,11 +480,18 @@ mod tests {
                 headers: hyper::HeaderMap::new(),
             })
         };
-        let (code, message) = read("<ErrorResponse><Error><Code>A</Code><Message>m</Message></Error></ErrorResponse>");
+        let (code, message) =
+            read("<ErrorResponse><Error><Code>A</Code><Message>m</Message></Error></ErrorResponse>");
         assert_eq!((code.as_str(), message.as_str()), ("A", "m"));
-        assert_eq!(read("<Response><Errors><Error><Code>B</Code></Error></Errors></Response>").0, "B");
+        assert_eq!(
+            read("<Response><Errors><Error><Code>B</Code></Error></Errors></Response>").0,
+            "B"
+        );
         assert_eq!(read("<Error><Code>NoSuchBucket</Code></Error>").0, "NoSuchBucket");
-        assert_eq!(read(r#"{"__type":"com.amazon#C","message":"m"}"#), ("C".into(), "m".into()));
+        assert_eq!(
+            read(r#"{"__type":"com.amazon#C","message":"m"}"#),
+            ("C".into(), "m".into())
+        );
         assert_eq!(read("gone").0, "400");
     }
 }

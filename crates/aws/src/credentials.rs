@@ -70,8 +70,14 @@ pub enum Error {
 
 /// Where keys come from.
 enum Origin {
-    Chain { machine: Machine, profile: Option<String> },
-    Role { base: client::Client, role: Role },
+    Chain {
+        machine: Machine,
+        profile: Option<String>,
+    },
+    Role {
+        base: client::Client,
+        role: Role,
+    },
 }
 
 /// A source of credentials, shared by clients.

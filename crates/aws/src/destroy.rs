@@ -49,12 +49,18 @@ pub struct Left {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "fate")]
 pub enum Fate {
-    Deleted { objects: usize },
+    Deleted {
+        objects: usize,
+    },
     /// It was not there any more.
     Gone,
     /// Days until it goes.
-    Scheduled { days: u32 },
-    Kept { why: String },
+    Scheduled {
+        days: u32,
+    },
+    Kept {
+        why: String,
+    },
 }
 
 /// Types that a stack keeps when it goes, and that are deleted after it.
@@ -95,7 +101,9 @@ pub async fn destroy(
 }
 
 fn kept(held: Vec<Held>) -> Vec<Left> {
-    let ours = held.into_iter().filter(|held| KEPT.contains(&held.kind.as_str()) && !held.physical.is_empty());
+    let ours = held
+        .into_iter()
+        .filter(|held| KEPT.contains(&held.kind.as_str()) && !held.physical.is_empty());
     ours.map(|held| Left {
         id: held.id,
         kind: held.kind,
@@ -141,11 +149,16 @@ async fn is_cleared(client: &Client, stack: &str) -> Result<bool, Error> {
 }
 
 /// What destroyed stacks of these names have left, by CloudFormation's own record.
-pub async fn left(site: &Site, names: &[&str]) -> Result<Vec<Left>, Error> {
+pub async fn left(site: &Site, names: &[&str]) -> Result<Vec<Left>, Broken> {
     let mut all = Vec::new();
     for id in stack::destroyed(&site.client, names).await? {
         let held = stack::resources(&site.client, &id).await?;
-        all.extend(kept(held).into_iter().filter(|own| !all.contains(own)).collect::<Vec<_>>());
+        all.extend(
+            kept(held)
+                .into_iter()
+                .filter(|own| !all.contains(own))
+                .collect::<Vec<_>>(),
+        );
     }
     Ok(all)
 }
@@ -158,7 +171,9 @@ pub async fn sweep(site: &Site, left: &Left, forgets: bool) -> Result<Fate, Erro
     match left.kind.as_str() {
         "AWS::S3::Bucket" => drain(client, name).await,
         "AWS::DynamoDB::Table" => {
-            let done = client.json(&call::DELETE_TABLE, json!({ "TableName": name })).await;
+            let done = client
+                .json(&call::DELETE_TABLE, json!({ "TableName": name }))
+                .await;
             fate(done.map(drop), deleted, &["ResourceNotFoundException"])
         }
         "AWS::ECR::Repository" => {
@@ -209,7 +224,12 @@ async fn key(client: &Client, id: &str, forgets: bool) -> Result<Fate, Error> {
         let why = "snapshots of databases cannot be read without it".to_owned();
         return Ok(Fate::Kept { why });
     }
-    client.json(&call::DELETE_KEY, json!({ "KeyId": id, "PendingWindowInDays": DAYS })).await?;
+    client
+        .json(
+            &call::DELETE_KEY,
+            json!({ "KeyId": id, "PendingWindowInDays": DAYS }),
+        )
+        .await?;
     Ok(Fate::Scheduled { days: DAYS })
 }
 
@@ -217,9 +237,16 @@ async fn key(client: &Client, id: &str, forgets: bool) -> Result<Fate, Error> {
 async fn zone(client: &Client, id: &str) -> Result<(), Broken> {
     let path = format!("/2013-04-01/hostedzone/{}", id.trim_start_matches("/hostedzone/"));
     loop {
-        let answer = client.rest(&call::ZONE_RECORDS, rest(Method::GET, format!("{path}/rrset"), Bytes::new())).await?;
+        let answer = client
+            .rest(
+                &call::ZONE_RECORDS,
+                rest(Method::GET, format!("{path}/rrset"), Bytes::new()),
+            )
+            .await?;
         let page = Node::parse(&answer.body).unwrap_or_default();
-        let records = page.get("ResourceRecordSets").map_or(&[][..], |list| list.children.as_slice());
+        let records = page
+            .get("ResourceRecordSets")
+            .map_or(&[][..], |list| list.children.as_slice());
         // A zone's own two go with it.
         let own = |record: &&Node| !["NS", "SOA"].contains(&record.text("Type"));
         let changes: String = records.iter().filter(own).map(removal).collect();
@@ -230,9 +257,17 @@ async fn zone(client: &Client, id: &str) -> Result<(), Broken> {
             "<ChangeResourceRecordSetsRequest xmlns=\"https://route53.amazonaws.com/doc/2013-04-01/\"><ChangeBatch>\
              <Changes>{changes}</Changes></ChangeBatch></ChangeResourceRecordSetsRequest>"
         );
-        client.rest(&call::CHANGE_RECORDS, rest(Method::POST, format!("{path}/rrset/"), body.into())).await?;
+        client
+            .rest(
+                &call::CHANGE_RECORDS,
+                rest(Method::POST, format!("{path}/rrset/"), body.into()),
+            )
+            .await?;
     }
-    client.rest(&call::DELETE_ZONE, rest(Method::DELETE, path, Bytes::new())).await.map(drop)
+    client
+        .rest(&call::DELETE_ZONE, rest(Method::DELETE, path, Bytes::new()))
+        .await
+        .map(drop)
 }
 
 fn rest(method: Method, path: String, body: Bytes) -> Rest<'static> {

@@ -39,7 +39,9 @@ impl Mark {
         let (_, text) = outputs.into_iter().find(|(id, _)| *id == ID)?;
         let get = |name: &str| {
             let mut pairs = text.split(' ').filter_map(|pair| pair.split_once('='));
-            pairs.find(|(key, _)| *key == name).map(|(_, value)| value.to_owned())
+            pairs
+                .find(|(key, _)| *key == name)
+                .map(|(_, value)| value.to_owned())
         };
         let kind = get("kind")?;
         Some(Self {

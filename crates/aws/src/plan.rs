@@ -98,7 +98,7 @@ pub fn dangers(changes: &[Change]) -> impl Iterator<Item = &Change> {
 }
 
 /// What can be done with a stack in this state.
-pub(crate) fn doing(wanted: &Wanted, found: Option<&Found>) -> Doing {
+pub fn doing(wanted: &Wanted, found: Option<&Found>) -> Doing {
     let Some(Found { stack, mark }) = found else {
         return Doing::Create;
     };
@@ -145,7 +145,10 @@ pub async fn plan(site: &Site, wanted: &Wanted, found: Option<&Found>, keeps: bo
 /// Names one attempt to change a stack: from `at`, when it was changed last. The same attempt has the same ticket, in
 /// another process too.
 pub(crate) fn ticket(wanted: &Wanted, at: &str) -> String {
-    let text = format!("{}|{}|{}|{at}", wanted.name, wanted.mark.digest, wanted.mark.cents);
+    let text = format!(
+        "{}|{}|{}|{at}",
+        wanted.name, wanted.mark.digest, wanted.mark.cents
+    );
     format!("vend-{}", &digest(text.as_bytes())[..24])
 }
 
@@ -158,9 +161,13 @@ pub(crate) async fn asked(site: &Site, wanted: &Wanted, stack: &Stack) -> Result
     let order = Order {
         stack: &wanted.name,
         ticket: &ticket,
-        is_new: false,
         body: &body,
-        kept: stack.parameters.iter().filter(is_kept).map(String::as_str).collect(),
+        kept: stack
+            .parameters
+            .iter()
+            .filter(is_kept)
+            .map(String::as_str)
+            .collect(),
         role: role.as_deref(),
     };
     change::ask(&site.client, &order).await?;
@@ -182,7 +189,9 @@ pub(crate) async fn ready(site: &Site, stack: &str, ticket: &str) -> Result<Stat
 pub(crate) async fn role(site: &Site, wanted: &Wanted) -> Result<Option<String>, Error> {
     match wanted.mark.kind {
         Kind::Environment => {
-            let role = site.stacks_role(&wanted.mark.platform, &wanted.mark.foundation).await?;
+            let role = site
+                .stacks_role(&wanted.mark.platform, &wanted.mark.foundation)
+                .await?;
             Ok(Some(role))
         }
         _ => Ok(None),
@@ -195,7 +204,9 @@ pub(crate) async fn body(site: &Site, wanted: &Wanted, template: &Template) -> R
     if text.len() <= MAX_INLINE_BYTES {
         return Ok(Body::Inline(text));
     }
-    let bucket = site.templates(&wanted.mark.platform, &wanted.mark.foundation).await?;
+    let bucket = site
+        .templates(&wanted.mark.platform, &wanted.mark.foundation)
+        .await?;
     let key = format!("stacks/{}/{}.yaml", wanted.name, wanted.mark.digest);
     bucket::put(&site.client, &bucket, &key, text.into_bytes()).await?;
     Ok(Body::At(bucket::url(&site.client, &bucket, &key)))
@@ -207,7 +218,8 @@ mod tests {
 
     fn wanted() -> Wanted {
         let config: synth::Config =
-            toml::from_str("[foundations.production]\nregion = 'eu-central-1'\ndomain = 'a.example.com'\n").unwrap();
+            toml::from_str("[foundations.production]\nregion = 'eu-central-1'\ndomain = 'a.example.com'\n")
+                .unwrap();
         let stack = synth::foundation(&config, &"production".parse().unwrap()).unwrap();
         Wanted::new("vend", &stack, List::shipped())
     }
@@ -233,7 +245,12 @@ mod tests {
     fn the_state_of_a_stack_says_what_can_be_done() {
         let wanted = wanted();
         let own = || Some(wanted.mark.clone());
-        let other = || Some(Mark { digest: "x".into(), ..wanted.mark.clone() });
+        let other = || {
+            Some(Mark {
+                digest: "x".into(),
+                ..wanted.mark.clone()
+            })
+        };
         let doing = |status: &str, mark| doing(&wanted, Some(&found(status, mark)));
         assert_eq!(super::doing(&wanted, None), Doing::Create);
         assert_eq!(doing("CREATE_COMPLETE", own()), Doing::Nothing);
@@ -243,7 +260,10 @@ mod tests {
         assert_eq!(doing("ROLLBACK_COMPLETE", None), Doing::CreateAgain);
         assert_eq!(doing("REVIEW_IN_PROGRESS", None), Doing::Create);
         assert!(matches!(doing("UPDATE_IN_PROGRESS", own()), Doing::Wait { .. }));
-        assert!(matches!(doing("UPDATE_ROLLBACK_FAILED", own()), Doing::Stuck { .. }));
+        assert!(matches!(
+            doing("UPDATE_ROLLBACK_FAILED", own()),
+            Doing::Stuck { .. }
+        ));
         assert!(matches!(doing("DELETE_FAILED", own()), Doing::Stuck { .. }));
     }
 

@@ -46,8 +46,9 @@ pub struct Price {
 impl List {
     /// The list that comes with the program.
     pub fn shipped() -> &'static Self {
-        static LIST: LazyLock<List> =
-            LazyLock::new(|| serde_json::from_str(include_str!("price/list.json")).expect("a test reads the list"));
+        static LIST: LazyLock<List> = LazyLock::new(|| {
+            serde_json::from_str(include_str!("price/list.json")).expect("a test reads the list")
+        });
         &LIST
     }
 
@@ -112,7 +113,9 @@ impl List {
         let count = least(&own["MinSize"])?;
         let launch = template.of("AWS::EC2::LaunchTemplate").next()?;
         let data = &launch.properties["LaunchTemplateData"];
-        let disk = data["BlockDeviceMappings"][0]["Ebs"]["VolumeSize"].as_f64().unwrap_or(8.0);
+        let disk = data["BlockDeviceMappings"][0]["Ebs"]["VolumeSize"]
+            .as_f64()
+            .unwrap_or(8.0);
         let price = here.and_then(|here| Some(instance(here, &data["InstanceType"])? + disk * here.gp3));
         Some(price.map(|price| price * count))
     }
@@ -143,7 +146,9 @@ fn service(resource: &Resource, template: &Template, here: Option<&Region>) -> O
 fn database(here: &Region, own: &Value) -> Option<f64> {
     let copies = if own["MultiAZ"] == true { 2.0 } else { 1.0 };
     let hour = here.database.get(own["DBInstanceClass"].as_str()?)?;
-    let storage = own["AllocatedStorage"].as_str().and_then(|text| text.parse::<f64>().ok());
+    let storage = own["AllocatedStorage"]
+        .as_str()
+        .and_then(|text| text.parse::<f64>().ok());
     Some((hour * HOURS + storage.unwrap_or(0.0) * here.database_gib) * copies)
 }
 

@@ -49,7 +49,10 @@ pub fn sign(
     let Signed {
         method, path, query, ..
     } = request;
-    let canonical = format!("{method}\n{path}\n{query}\n{lines}\n{names}\n{}", digest(request.body));
+    let canonical = format!(
+        "{method}\n{path}\n{query}\n{lines}\n{names}\n{}",
+        digest(request.body)
+    );
     let authorization = authorization(credentials, service, &names, &canonical, &stamp);
     let mut made = vec![("x-amz-date", stamp), ("authorization", authorization)];
     made.extend(token.map(|token| ("x-amz-security-token", token)));
@@ -114,7 +117,13 @@ fn mac(key: &[u8], text: &[u8]) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    fn signature(method: &str, query: &str, token: Option<&str>, headers: &[(&str, &str)], body: &[u8]) -> String {
+    fn signature(
+        method: &str,
+        query: &str,
+        token: Option<&str>,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> String {
         let credentials = Credentials {
             key_id: "AKIDEXAMPLE".into(),
             secret: Secret::new("wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY".into()),
@@ -140,12 +149,21 @@ mod tests {
     #[test]
     fn signs_as_aws_does() {
         let post = signature("POST", "", None, &[HOST], b"");
-        assert_eq!(post, "5da7c1a2acd57cee7505fc6676e4e544621c30862966e37dddb68e92efbe5d6b");
+        assert_eq!(
+            post,
+            "5da7c1a2acd57cee7505fc6676e4e544621c30862966e37dddb68e92efbe5d6b"
+        );
         let get = signature("GET", "Param1=value1&Param2=value2", None, &[HOST], b"");
-        assert_eq!(get, "b97d918cfa904a5beff61c982a1b6f458b799221646efd99d3219ec94cdf2500");
+        assert_eq!(
+            get,
+            "b97d918cfa904a5beff61c982a1b6f458b799221646efd99d3219ec94cdf2500"
+        );
         let form = [("content-type", "application/x-www-form-urlencoded"), HOST];
         let form = signature("POST", "", None, &form, b"Param1=value1");
-        assert_eq!(form, "ff11897932ad3f4e8b18135d722051e5ac45fc38421b1da7b9d196a0fe09473a");
+        assert_eq!(
+            form,
+            "ff11897932ad3f4e8b18135d722051e5ac45fc38421b1da7b9d196a0fe09473a"
+        );
     }
 
     #[test]

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use crate::{
     call,
+    change::Body,
     client::{Client, Error, Form, Node},
 };
 
@@ -121,7 +122,10 @@ fn stack(node: &Node) -> Stack {
         status: Status(texts(node, "StackStatus")),
         why: node.maybe("StackStatusReason"),
         outputs: node.list("Outputs").map(output).collect(),
-        parameters: node.list("Parameters").map(|node| texts(node, "ParameterKey")).collect(),
+        parameters: node
+            .list("Parameters")
+            .map(|node| texts(node, "ParameterKey"))
+            .collect(),
         is_protected: node.text("EnableTerminationProtection") == "true",
         at: updated.unwrap_or_else(|| texts(node, "CreationTime")),
         drift: node
@@ -133,7 +137,11 @@ fn stack(node: &Node) -> Stack {
 /// All stacks of the region that are there.
 pub async fn all(client: &Client) -> Result<Vec<Stack>, Error> {
     let pages = pages(client, &call::DESCRIBE_STACKS, &Form::default()).await?;
-    Ok(pages.iter().flat_map(|page| page.list("Stacks")).map(stack).collect())
+    Ok(pages
+        .iter()
+        .flat_map(|page| page.list("Stacks"))
+        .map(stack)
+        .collect())
 }
 
 /// One stack by name or id; by its id it is found after its end too.
@@ -213,12 +221,25 @@ pub async fn destroyed(client: &Client, names: &[&str]) -> Result<Vec<String>, E
     Ok(ours.map(|node| texts(node, "StackId")).collect())
 }
 
-/// The template that runs, as it was sent.
-pub async fn template(client: &Client, stack: &str) -> Result<String, Error> {
+/// Makes a stack that is not there; it is rolled back when it fails. `token`: a repeat is the same stack.
+pub async fn create(
+    client: &Client,
+    name: &str,
+    body: &Body,
+    role: Option<&str>,
+    protects: bool,
+    token: &str,
+) -> Result<(), Error> {
     let mut form = Form::default();
-    form.add("StackName", stack).add("TemplateStage", "Original");
-    let answer = client.query(&call::GET_TEMPLATE, form).await?;
-    Ok(texts(&answer, "TemplateBody"))
+    form.add("StackName", name).maybe("RoleARN", role);
+    form.list("Capabilities.member", ["CAPABILITY_NAMED_IAM"]);
+    form.add("OnFailure", "ROLLBACK").add("ClientRequestToken", token);
+    form.add(
+        "EnableTerminationProtection",
+        if protects { "true" } else { "false" },
+    );
+    body.fill(&mut form);
+    client.query(&call::CREATE_STACK, form).await.map(drop)
 }
 
 /// Deletes; with the role that made it, where there is one. `token`: a repeat is the same deletion.
@@ -273,7 +294,11 @@ pub async fn detected(client: &Client, id: &str) -> Result<(String, String, Opti
     form.add("StackDriftDetectionId", id);
     let answer = client.query(&call::DRIFT_STATUS, form).await?;
     let why = answer.maybe("DetectionStatusReason");
-    Ok((texts(&answer, "DetectionStatus"), texts(&answer, "StackDriftStatus"), why))
+    Ok((
+        texts(&answer, "DetectionStatus"),
+        texts(&answer, "StackDriftStatus"),
+        why,
+    ))
 }
 
 /// What is not as the template says.
@@ -288,7 +313,8 @@ pub async fn drifts(client: &Client, stack: &str) -> Result<Vec<Drift>, Error> {
 
 fn drift(node: &Node) -> Drift {
     let difference = |node: &Node| {
-        let [path, expected, actual] = ["PropertyPath", "ExpectedValue", "ActualValue"].map(|name| texts(node, name));
+        let [path, expected, actual] =
+            ["PropertyPath", "ExpectedValue", "ActualValue"].map(|name| texts(node, name));
         (path, expected, actual)
     };
     Drift {
@@ -325,7 +351,9 @@ mod tests {
         assert!(status("UPDATE_ROLLBACK_IN_PROGRESS").is_moving());
         assert!(!status("REVIEW_IN_PROGRESS").is_moving());
         assert!(status("UPDATE_COMPLETE_CLEANUP_IN_PROGRESS").is_moving());
-        assert!(status("UPDATE_ROLLBACK_COMPLETE").is_usable() && !status("UPDATE_ROLLBACK_COMPLETE").is_good());
+        assert!(
+            status("UPDATE_ROLLBACK_COMPLETE").is_usable() && !status("UPDATE_ROLLBACK_COMPLETE").is_good()
+        );
         assert!(status("ROLLBACK_COMPLETE").is_stillborn() && !status("ROLLBACK_COMPLETE").is_usable());
         assert!(status("DELETE_FAILED").is_failure());
     }
@@ -339,6 +367,9 @@ mod tests {
               <ActualValue>false</ActualValue></member></PropertyDifferences></m>",
         );
         let drift = drift(&node.unwrap());
-        assert_eq!(drift.differences, [("/EnableKeyRotation".into(), "true".into(), "false".into())]);
+        assert_eq!(
+            drift.differences,
+            [("/EnableKeyRotation".into(), "true".into(), "false".into())]
+        );
     }
 }

@@ -39,7 +39,9 @@ impl Steps {
         let broken =
             |why: String| Refused::Broken(Fault::platform(format!("{}: {why}", self.endpoint.authority)));
         let call = self.request(operation, input.to_string());
-        let answer = http::exchange(&self.endpoint, call, PATIENCE).await.map_err(broken)?;
+        let answer = http::exchange(&self.endpoint, call, PATIENCE)
+            .await
+            .map_err(broken)?;
         let (is_ok, bytes) = (answer.status < 300, answer.body);
         let answer: Value = serde_json::from_slice(&bytes).map_err(|error| broken(error.to_string()))?;
         if is_ok {

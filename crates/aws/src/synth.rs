@@ -22,8 +22,8 @@ mod yaml;
 
 pub use cidr::Cidr;
 pub use config::{
-    Alarms, App, Config, Custom, Database, Endpoint, Engine, Environment, Forge, Foundation, Mails, Nat,
-    Network, Repository, Retention, Runtime, Scaling, Schedule, Slack, Strategy, Test, Zones,
+    Access, Alarms, App, Config, Custom, Database, Endpoint, Engine, Environment, Forge, Foundation, Mails,
+    Nat, Network, Repository, Retention, Runtime, Scaling, Schedule, Slack, Strategy, Test, Zones,
 };
 pub use environment::environment;
 pub use foundation::foundation;

@@ -12,22 +12,43 @@ use crate::{
 
 const FIRST: Duration = Duration::from_millis(200);
 const MOST: Duration = Duration::from_secs(5);
+/// CloudFormation answers before it has begun: so long the first event may take.
+const BEGIN: Duration = Duration::from_secs(60);
+/// CloudFormation gives up a resource after three hours at the latest.
+const PATIENCE: Duration = Duration::from_secs(4 * 3600);
 
 /// Pauses between two looks: short at first, because much is done at once.
-pub(crate) struct Pace(Duration);
+pub(crate) struct Pace {
+    next: Duration,
+    rested: Duration,
+}
 
 impl Pace {
     pub fn new() -> Self {
-        Self(FIRST)
+        Self {
+            next: FIRST,
+            rested: Duration::ZERO,
+        }
     }
 
     pub async fn rest(&mut self) {
-        tokio::time::sleep(self.0).await;
-        self.0 = (self.0 * 3 / 2).min(MOST);
+        tokio::time::sleep(self.next).await;
+        self.rested += self.next;
+        self.next = (self.next * 3 / 2).min(MOST);
+    }
+
+    /// Has it been waited for longer than CloudFormation takes to begin?
+    fn is_late(&self) -> bool {
+        self.rested > BEGIN
+    }
+
+    /// Has it been waited for longer than anything takes?
+    fn is_over(&self) -> bool {
+        self.rested > PATIENCE
     }
 }
 
-/// Waits until the stack stands still, and tells what happens after the event `mark`. `id` is the stack's id, by which it
+/// Waits until the stack stands still, four hours at most, and tells what happens after the event `mark`. `id` is the stack's id, by which it
 /// is found after its end too. None: there is no such stack.
 pub async fn wait(
     client: &Client,
@@ -51,7 +72,8 @@ pub async fn wait(
             seen.push(event);
         }
         match now {
-            Some(stack) if stack.status.is_moving() => pace.rest().await,
+            _ if seen.is_empty() && !pace.is_late() => pace.rest().await,
+            Some(stack) if stack.status.is_moving() && !pace.is_over() => pace.rest().await,
             other => return Ok((other, seen)),
         }
     }
@@ -62,7 +84,10 @@ pub async fn mark(client: &Client, stack: &str) -> Result<Option<String>, Error>
     let mut form = Form::default();
     form.add("StackName", stack);
     match client.query(&call::DESCRIBE_STACK_EVENTS, form).await {
-        Ok(page) => Ok(page.list("StackEvents").next().and_then(|event| event.maybe("EventId"))),
+        Ok(page) => Ok(page
+            .list("StackEvents")
+            .next()
+            .and_then(|event| event.maybe("EventId"))),
         Err(error) if stack::is_missing(&error) => Ok(None),
         Err(error) => Err(error),
     }
@@ -91,7 +116,9 @@ pub fn cause(stack: &str, events: &[Event]) -> Option<Cause> {
         event.resource != stack && !why.is_empty() && !why.contains("cancelled")
     };
     let rollback = |event: &&Event| event.status.0.contains("ROLLBACK") && event.why.is_some();
-    let found = failures().find(is_first).or_else(|| failures().find(|event| event.why.is_some()));
+    let found = failures()
+        .find(is_first)
+        .or_else(|| failures().find(|event| event.why.is_some()));
     let event = found.or_else(|| events.iter().find(rollback))?;
     Some(Cause {
         resource: event.resource.clone(),
@@ -104,7 +131,10 @@ pub fn cause(stack: &str, events: &[Event]) -> Option<Cause> {
 /// What a service said, without the numbers that only its support reads.
 fn sentence(why: &str) -> String {
     let mut text = why.split("(Service:").next().unwrap_or_default().trim();
-    for start in ["Resource handler returned message:", "Properties validation failed for resource"] {
+    for start in [
+        "Resource handler returned message:",
+        "Properties validation failed for resource",
+    ] {
         if let Some(rest) = text.strip_prefix(start) {
             text = rest.trim();
         }
@@ -123,12 +153,15 @@ pub async fn asked(client: &Client, cause: Cause) -> Cause {
         return cause;
     }
     let mut form = Form::default();
-    form.add("AutoScalingGroupName", &cause.physical).add("MaxRecords", "20");
+    form.add("AutoScalingGroupName", &cause.physical)
+        .add("MaxRecords", "20");
     // The event's own words are better than an error about them.
     let Ok(answer) = client.query(&call::SCALING_ACTIVITIES, form).await else {
         return cause;
     };
-    let failed = answer.list("Activities").find(|activity| activity.text("StatusCode") == "Failed");
+    let failed = answer
+        .list("Activities")
+        .find(|activity| activity.text("StatusCode") == "Failed");
     match failed.and_then(|activity| activity.maybe("StatusMessage")) {
         Some(why) => Cause {
             why: format!("{}: {}", cause.why, sentence(&why)),
@@ -181,14 +214,23 @@ mod tests {
                 "Resource handler returned message: \"You have attempted to create more buckets than allowed (Service: S3, \
                  Status Code: 400, Request ID: X)\" (RequestToken: y)",
             ),
-            event("s", "ROLLBACK_IN_PROGRESS", "The following resource(s) failed to create: [B]."),
+            event(
+                "s",
+                "ROLLBACK_IN_PROGRESS",
+                "The following resource(s) failed to create: [B].",
+            ),
         ];
         let cause = cause("s", &events).unwrap();
         assert_eq!(
             cause.to_string(),
             "B (AWS::X::Y): You have attempted to create more buckets than allowed"
         );
-        assert!(super::cause("s", &events[3..]).unwrap().why.contains("failed to create: [B]"));
+        assert!(
+            super::cause("s", &events[3..])
+                .unwrap()
+                .why
+                .contains("failed to create: [B]")
+        );
         assert_eq!(super::cause("s", &events[..1]), None);
     }
 

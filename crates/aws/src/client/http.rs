@@ -43,7 +43,11 @@ impl Endpoint {
         Some(Self {
             is_tls,
             authority: authority.to_owned(),
-            prefix: if path.is_empty() { String::new() } else { format!("/{path}") },
+            prefix: if path.is_empty() {
+                String::new()
+            } else {
+                format!("/{path}")
+            },
         })
     }
 
@@ -57,7 +61,10 @@ impl Endpoint {
     }
 
     fn port(&self) -> u16 {
-        let own = self.authority.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
+        let own = self
+            .authority
+            .rsplit_once(':')
+            .and_then(|(_, port)| port.parse().ok());
         own.unwrap_or(if self.is_tls { 443 } else { 80 })
     }
 }
@@ -151,7 +158,8 @@ fn config() -> Result<TlsConnector, &'static str> {
         Some(Arc::new(config))
     });
     let config = CONFIG.clone();
-    let config = config.ok_or("this machine has no root certificates: install ca-certificates, or set SSL_CERT_FILE")?;
+    let config = config
+        .ok_or("this machine has no root certificates: install ca-certificates, or set SSL_CERT_FILE")?;
     Ok(TlsConnector::from(config))
 }
 
@@ -176,12 +184,22 @@ mod tests {
     #[test]
     fn endpoints_are_addresses_of_http() {
         let plain = Endpoint::parse("http://127.0.0.1:7070/states").unwrap();
-        assert_eq!((plain.host(), plain.port(), plain.prefix.as_str()), ("127.0.0.1", 7070, "/states"));
+        assert_eq!(
+            (plain.host(), plain.port(), plain.prefix.as_str()),
+            ("127.0.0.1", 7070, "/states")
+        );
         let tls = Endpoint::parse("https://states.eu-central-1.amazonaws.com/").unwrap();
         assert_eq!((tls.port(), tls.prefix.as_str(), tls.is_tls), (443, "", true));
         let six = Endpoint::parse("http://[::1]:80").unwrap();
         assert_eq!((six.host(), six.port()), ("::1", 80));
-        for bad in ["ftp://a", "http://", "https://a b", "http://a@b/", "http://a/?x", "a.example"] {
+        for bad in [
+            "ftp://a",
+            "http://",
+            "https://a b",
+            "http://a@b/",
+            "http://a/?x",
+            "a.example",
+        ] {
             assert_eq!(Endpoint::parse(bad), None, "{bad}");
         }
     }

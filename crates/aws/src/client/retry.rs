@@ -91,7 +91,9 @@ mod tests {
     #[test]
     fn pauses_grow_to_an_end() {
         assert_eq!(pause(Why::Final, 1, 7), None);
-        let pauses: Vec<Duration> = (1..).map_while(|tries| pause(Why::Throttled, tries, u64::MAX)).collect();
+        let pauses: Vec<Duration> = (1..)
+            .map_while(|tries| pause(Why::Throttled, tries, u64::MAX))
+            .collect();
         assert_eq!(pauses.len() as u32, THROTTLED - 1);
         assert!(pauses.iter().all(|pause| *pause <= MOST && *pause >= FIRST));
         assert!(pauses.windows(2).all(|pair| pair[1] >= pair[0] / 2));

@@ -29,11 +29,17 @@ impl Node {
                         return None;
                     }
                     let name = element.local_name().as_ref().to_owned();
-                    open.push(Self { name, ..Self::default() });
+                    open.push(Self {
+                        name,
+                        ..Self::default()
+                    });
                 }
                 Event::Empty(element) => {
                     let name = element.local_name().as_ref().to_owned();
-                    open.last_mut()?.children.push(Self { name, ..Self::default() });
+                    open.last_mut()?.children.push(Self {
+                        name,
+                        ..Self::default()
+                    });
                 }
                 Event::End(_) => {
                     let done = open.pop()?;
@@ -80,13 +86,17 @@ impl Node {
 
     /// The same, where an empty text is none.
     pub fn maybe(&self, name: &str) -> Option<String> {
-        Some(self.text(name)).filter(|text| !text.is_empty()).map(str::to_owned)
+        Some(self.text(name))
+            .filter(|text| !text.is_empty())
+            .map(str::to_owned)
     }
 
     /// The items of a list that is in this one: `member` of the Query protocol, `item` of EC2's.
     pub fn list(&self, name: &str) -> impl Iterator<Item = &Self> {
         let items = self.get(name).map_or(&[][..], |list| list.children.as_slice());
-        items.iter().filter(|item| item.name == "member" || item.name == "item")
+        items
+            .iter()
+            .filter(|item| item.name == "member" || item.name == "item")
     }
 }
 
@@ -96,7 +106,8 @@ mod tests {
 
     #[test]
     fn reads_what_aws_answers() {
-        let text = b"<?xml version=\"1.0\"?><A xmlns=\"x\"><R><L><member><N>a &amp; b</N></member><member/></L>\
+        let text =
+            b"<?xml version=\"1.0\"?><A xmlns=\"x\"><R><L><member><N>a &amp; b</N></member><member/></L>\
                      <n:Q> 7 </n:Q></R></A>";
         let node = Node::parse(text).unwrap();
         let result = node.get("R").unwrap();
@@ -116,7 +127,14 @@ mod tests {
     #[test]
     fn refuses_what_is_not_or_goes_too_deep() {
         let deep = "<a>".repeat(100) + &"</a>".repeat(100);
-        for bad in ["", "{}", "<a>", "<a></b>", "<!DOCTYPE a [<!ENTITY x \"y\">]><a>&x;</a>", &deep] {
+        for bad in [
+            "",
+            "{}",
+            "<a>",
+            "<a></b>",
+            "<!DOCTYPE a [<!ENTITY x \"y\">]><a>&x;</a>",
+            &deep,
+        ] {
             assert_eq!(Node::parse(bad.as_bytes()), None, "{bad}");
         }
     }

@@ -126,5 +126,9 @@ async fn process(program: &str) -> Result<Keys, Error> {
         let line = said.lines().last().unwrap_or_default();
         return Err(failed(format!("{}: {line}", done.status)));
     }
-    remote::keys(&done.stdout, ["AccessKeyId", "SecretAccessKey", "SessionToken", "Expiration"]).map_err(failed)
+    remote::keys(
+        &done.stdout,
+        ["AccessKeyId", "SecretAccessKey", "SessionToken", "Expiration"],
+    )
+    .map_err(failed)
 }

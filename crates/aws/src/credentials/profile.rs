@@ -29,8 +29,14 @@ pub enum Way {
     /// A program that prints them.
     Process(String),
     /// A token that somebody else signed, in a file.
-    Identity { role: Role, file: String },
-    Role { role: Role, from: Box<Way> },
+    Identity {
+        role: Role,
+        file: String,
+    },
+    Role {
+        role: Role,
+        from: Box<Way>,
+    },
     Environment,
     Container,
     Instance,
@@ -195,12 +201,20 @@ mod tests {
         };
         assert!(matches!(*from, Way::Container));
         assert!(matches!(way("run"), Ok(Some(Way::Process(program))) if program == "/bin/x y"));
-        assert_eq!(Profiles::parse(CONFIG, KEYS).get("default", "region"), Some("eu-west-1"));
+        assert_eq!(
+            Profiles::parse(CONFIG, KEYS).get("default", "region"),
+            Some("eu-west-1")
+        );
     }
 
     #[test]
     fn what_leads_nowhere_is_said() {
-        let said = |profile: &str| way(profile).err().map(|error| error.to_string()).unwrap_or_default();
+        let said = |profile: &str| {
+            way(profile)
+                .err()
+                .map(|error| error.to_string())
+                .unwrap_or_default()
+        };
         assert!(said("a").contains("name each other"));
         assert!(said("sso").contains("credential_process"));
         assert!(said("nobody").contains("in no file"));

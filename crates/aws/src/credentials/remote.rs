@@ -38,7 +38,10 @@ fn form(role: &Role) -> Form {
     let mut form = Form::default();
     form.add("RoleArn", &role.arn);
     form.add("RoleSessionName", role.session.as_deref().unwrap_or("vend"));
-    form.maybe("DurationSeconds", role.duration.map(|seconds| seconds.to_string()).as_deref());
+    form.maybe(
+        "DurationSeconds",
+        role.duration.map(|seconds| seconds.to_string()).as_deref(),
+    );
     form
 }
 
@@ -62,9 +65,12 @@ fn session(role: &Role, answer: Result<Node, crate::client::Error>) -> Result<Ke
 }
 
 pub(super) fn has_container(machine: &Machine) -> bool {
-    ["AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI"]
-        .iter()
-        .any(|name| machine.get(name).is_some())
+    [
+        "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    ]
+    .iter()
+    .any(|name| machine.get(name).is_some())
 }
 
 /// What ECS, EKS and CodeBuild give to a container.
@@ -76,19 +82,26 @@ pub(super) async fn container(machine: &Machine) -> Result<Keys, Error> {
     let (address, path) = match machine.get("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI") {
         Some(path) => (CONTAINER.to_owned(), path),
         None => {
-            let full = machine.get("AWS_CONTAINER_CREDENTIALS_FULL_URI").unwrap_or_default();
+            let full = machine
+                .get("AWS_CONTAINER_CREDENTIALS_FULL_URI")
+                .unwrap_or_default();
             let start = full.find("://").map_or(0, |at| at + 3);
             let path = full[start..].find('/').map_or(full.len(), |at| start + at);
             (full[..path].to_owned(), full[path..].to_owned())
         }
     };
-    let endpoint = http::Endpoint::parse(&address).ok_or_else(|| failed(format!("{address} is no address")))?;
+    let endpoint =
+        http::Endpoint::parse(&address).ok_or_else(|| failed(format!("{address} is no address")))?;
     let token = match machine.get("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE") {
-        Some(file) => std::fs::read_to_string(&file).map(Some).map_err(|source| Error::File { path: file, source })?,
+        Some(file) => std::fs::read_to_string(&file)
+            .map(Some)
+            .map_err(|source| Error::File { path: file, source })?,
         None => machine.get("AWS_CONTAINER_AUTHORIZATION_TOKEN"),
     };
     let headers = token.map(|token| ("authorization".to_owned(), token.trim().to_owned()));
-    let body = metadata(&endpoint, Method::GET, &path, headers).await.map_err(failed)?;
+    let body = metadata(&endpoint, Method::GET, &path, headers)
+        .await
+        .map_err(failed)?;
     keys(&body, ["AccessKeyId", "SecretAccessKey", "Token", "Expiration"]).map_err(failed)
 }
 
@@ -98,22 +111,35 @@ pub(super) async fn instance(machine: &Machine) -> Result<Keys, Error> {
         from: "the instance's metadata".into(),
         why,
     };
-    if machine.get("AWS_EC2_METADATA_DISABLED").is_some_and(|value| value == "true") {
+    if machine
+        .get("AWS_EC2_METADATA_DISABLED")
+        .is_some_and(|value| value == "true")
+    {
         return Err(failed("AWS_EC2_METADATA_DISABLED is set".into()));
     }
     let address = machine.get("AWS_EC2_METADATA_SERVICE_ENDPOINT");
     let address = address.as_deref().unwrap_or(INSTANCE);
-    let endpoint = http::Endpoint::parse(address).ok_or_else(|| failed(format!("{address} is no address")))?;
-    let ttl = ("x-aws-ec2-metadata-token-ttl-seconds".to_owned(), "300".to_owned());
-    let token = metadata(&endpoint, Method::PUT, "/latest/api/token", Some(ttl)).await.map_err(failed)?;
+    let endpoint =
+        http::Endpoint::parse(address).ok_or_else(|| failed(format!("{address} is no address")))?;
+    let ttl = (
+        "x-aws-ec2-metadata-token-ttl-seconds".to_owned(),
+        "300".to_owned(),
+    );
+    let token = metadata(&endpoint, Method::PUT, "/latest/api/token", Some(ttl))
+        .await
+        .map_err(failed)?;
     let token = String::from_utf8_lossy(&token).trim().to_owned();
     let signed = || Some(("x-aws-ec2-metadata-token".to_owned(), token.clone()));
     let path = "/latest/meta-data/iam/security-credentials/";
-    let role = metadata(&endpoint, Method::GET, path, signed()).await.map_err(failed)?;
+    let role = metadata(&endpoint, Method::GET, path, signed())
+        .await
+        .map_err(failed)?;
     let role = String::from_utf8_lossy(&role);
     let role = role.lines().next().unwrap_or_default().trim();
     let path = format!("{path}{}", crate::sign::encoded(role, ""));
-    let body = metadata(&endpoint, Method::GET, &path, signed()).await.map_err(failed)?;
+    let body = metadata(&endpoint, Method::GET, &path, signed())
+        .await
+        .map_err(failed)?;
     keys(&body, ["AccessKeyId", "SecretAccessKey", "Token", "Expiration"]).map_err(failed)
 }
 
@@ -158,10 +184,13 @@ mod tests {
     #[test]
     fn keys_are_read_and_never_quoted() {
         let names = ["AccessKeyId", "SecretAccessKey", "Token", "Expiration"];
-        let body = br#"{"AccessKeyId":"A","SecretAccessKey":"S","Token":"T","Expiration":"2030-01-01T00:00:00Z"}"#;
+        let body =
+            br#"{"AccessKeyId":"A","SecretAccessKey":"S","Token":"T","Expiration":"2030-01-01T00:00:00Z"}"#;
         let found = keys(body, names).ok().unwrap();
         assert_eq!((found.id.as_str(), found.expires.is_some()), ("A", true));
-        let said = keys(br#"{"AccessKeyId":"A","SecretAccessKey": hidden"#, names).err().unwrap();
+        let said = keys(br#"{"AccessKeyId":"A","SecretAccessKey": hidden"#, names)
+            .err()
+            .unwrap();
         assert!(!said.contains("hidden"));
         assert!(keys(br#"{"Code":"Failed"}"#, names).is_err());
     }

@@ -19,7 +19,7 @@ use model::{AppName, spec};
 use serde_json::{Value, json};
 
 use super::{
-    Error, Priorities, Kind, Stack,
+    Error, Kind, Priorities, Stack,
     config::{self, Config, Engine, Foundation, Runtime, Strategy},
     template::{Template, att, import, re},
     word::{Account, Label},

@@ -135,7 +135,9 @@ impl Resource {
             many => drop(body.insert("DependsOn".into(), json!(many))),
         }
         if let Some(keep) = self.keep {
-            body.insert("DeletionPolicy".into(), json!(keep));
+            // A creation that is rolled back takes what it made with it: a name that is kept would be taken the next time.
+            let at_the_end = if keep == "Retain" { "RetainExceptOnCreate" } else { keep };
+            body.insert("DeletionPolicy".into(), json!(at_the_end));
             body.insert("UpdateReplacePolicy".into(), json!(keep));
         }
         for (name, value) in &self.policies {
@@ -215,7 +217,11 @@ impl Template {
                 let mut names: Vec<&str> = resource.after.iter().map(String::as_str).collect();
                 let found: Vec<String> = references(&body);
                 names.extend(found.iter().map(String::as_str));
-                for own in self.resources.iter().filter(|own| names.contains(&own.id.as_str())) {
+                for own in self
+                    .resources
+                    .iter()
+                    .filter(|own| names.contains(&own.id.as_str()))
+                {
                     if !wanted.contains(&own.id.as_str()) {
                         wanted.push(&own.id);
                     }
@@ -224,7 +230,8 @@ impl Template {
             at += 1;
         }
         let mut part = self.clone();
-        part.resources.retain(|resource| wanted.contains(&resource.id.as_str()));
+        part.resources
+            .retain(|resource| wanted.contains(&resource.id.as_str()));
         part
     }
 
@@ -310,7 +317,9 @@ fn references(value: &Value) -> Vec<String> {
             for (key, value) in own {
                 match (key.as_str(), value) {
                     ("Ref", Value::String(name)) => found.push(name.clone()),
-                    ("Fn::GetAtt", Value::String(path)) => found.extend(path.split('.').next().map(str::to_owned)),
+                    ("Fn::GetAtt", Value::String(path)) => {
+                        found.extend(path.split('.').next().map(str::to_owned))
+                    }
                     ("Fn::Sub", Value::String(text)) => found.extend(filled(text)),
                     _ => found.extend(references(value)),
                 }
