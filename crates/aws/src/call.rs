@@ -92,7 +92,6 @@ calls! {
     DESCRIBE_STACK_EVENTS = Call::new("cloudformation", "DescribeStackEvents", CFN, "show progress and reasons");
     LIST_STACKS = Call::new("cloudformation", "ListStacks", CFN, "find what destroyed stacks have left");
     LIST_STACK_RESOURCES = Call::new("cloudformation", "ListStackResources", CFN, "know what a stack holds");
-    GET_TEMPLATE = Call::new("cloudformation", "GetTemplate", CFN, "eject what runs; price what was there before");
     DELETE_STACK = Call::new("cloudformation", "DeleteStack", CFN, "destroy");
     PROTECT_STACK = Call::new("cloudformation", "UpdateTerminationProtection", CFN, "protect and unprotect");
     CONTINUE = Call::new("cloudformation", "ContinueUpdateRollback", CFN, "leave UPDATE_ROLLBACK_FAILED");

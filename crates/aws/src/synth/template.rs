@@ -136,7 +136,11 @@ impl Resource {
         }
         if let Some(keep) = self.keep {
             // A creation that is rolled back takes what it made with it: a name that is kept would be taken the next time.
-            let at_the_end = if keep == "Retain" { "RetainExceptOnCreate" } else { keep };
+            let at_the_end = if keep == "Retain" {
+                "RetainExceptOnCreate"
+            } else {
+                keep
+            };
             body.insert("DeletionPolicy".into(), json!(at_the_end));
             body.insert("UpdateReplacePolicy".into(), json!(keep));
         }
