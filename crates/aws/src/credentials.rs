@@ -20,10 +20,13 @@ use crate::client;
 /// So long before their end credentials are not used any more.
 const MARGIN: SignedDuration = SignedDuration::from_mins(5);
 
+/// Reads a variable of the environment.
+pub type Variable = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
+
 /// What the room takes from the machine. `variable` reads a variable of the environment, `now` the clock, `bits` chance.
 #[derive(Clone)]
 pub struct Machine {
-    pub variable: Arc<dyn Fn(&str) -> Option<String> + Send + Sync>,
+    pub variable: Variable,
     pub now: fn() -> Timestamp,
     pub bits: fn() -> u64,
 }

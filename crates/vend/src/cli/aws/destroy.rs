@@ -87,7 +87,7 @@ pub async fn run(own: &Destroy, output: &Output) -> Result<ExitCode, Failure> {
         }
     }
     sweep(own, &loaded, left, &mut report, output).await?;
-    output.show(&report, |report| summary(report));
+    output.show(&report, summary);
     Ok(ExitCode::SUCCESS)
 }
 
