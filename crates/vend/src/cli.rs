@@ -205,7 +205,7 @@ pub enum Command {
     /// State machines in Amazon States Language, without a platform: check, run, test and draw them.
     #[command(subcommand)]
     States(states::States),
-    /// The same files, on AWS: its templates.
+    /// The same files, on AWS: templates, plans, stacks.
     #[command(subcommand)]
     Aws(aws::Aws),
     /// What git calls.
@@ -274,7 +274,7 @@ async fn dispatch(command: Command, global: &Global, whole: clap::Command) -> Ou
         Command::Webhooks(webhooks) => return webhooks::run(&webhooks, global).await,
         Command::Audit(audit) => return audit::run(&audit, global).await,
         Command::States(states) => return states::run(&states, global).await,
-        Command::Aws(aws) => aws::run(&aws, global)?,
+        Command::Aws(aws) => return aws::run(&aws, global).await,
         Command::Git(git) => git::run(&git, global).await?,
         Command::Login(login) => access::login(&login, global).await?,
         Command::Console(_) => console::run(global).await?,
