@@ -61,7 +61,7 @@ pub use acme::{Acme, Challenge};
 pub use client::{Client, Error as ClientError};
 pub use explain::{Explanation, Question};
 pub use listener::{Listener, Speaks};
-pub use metrics::GroupStats;
+pub use metrics::{GroupStats, upper_us};
 pub use tls::{Clients, Seen as CertificateSeen, Tls, Version};
 pub use upstream::Limits;
 

@@ -215,6 +215,8 @@ pub fn spec() -> spec::Environment {
             strategy: spec::Strategy::BlueGreen,
             minimum_healthy: spec::MinimumHealthy::OneAtATime,
             keep_old: second,
+            drain: second,
+            steps: None,
         },
         host: spec::Host {
             size: "small".into(),

@@ -11,7 +11,7 @@ use model::{
     port::{Coverage, TestReport},
     release::Release,
     spec::{
-        App, Approval, Deploy, Environment, Health, Host, MinimumHealthy, Scaling, Strategy, Variable,
+        Analysis, App, Approval, Deploy, Environment, Health, Host, MinimumHealthy, Scaling, Steps, Variable,
         written,
     },
 };
@@ -237,10 +237,31 @@ fn settings(environment: &Environment) -> BTreeMap<String, String> {
     let mut set = |key: &str, value: String| drop(all.insert(key.to_owned(), value));
     let Deploy {
         appspec,
-        strategy: Strategy::BlueGreen,
+        strategy,
         minimum_healthy,
         keep_old,
+        drain,
+        steps,
     } = deploy;
+    set("deploy.strategy", strategy.word().to_owned());
+    set("deploy.drain", written(*drain));
+    if let Some(Steps {
+        percent,
+        interval,
+        analysis,
+    }) = steps
+    {
+        let Analysis {
+            errors,
+            slower,
+            sample,
+        } = analysis;
+        set("deploy.percent", format!("{percent}%"));
+        set("deploy.interval", written(*interval));
+        set("deploy.analysis.errors", format!("{errors}%"));
+        set("deploy.analysis.slower", format!("{slower}%"));
+        set("deploy.analysis.sample", sample.to_string());
+    }
     if let Some(appspec) = appspec {
         set("deploy.appspec", appspec.to_string());
     }

@@ -74,7 +74,7 @@ fn fail_release(
     let own = Some(&execution.id);
     for deployment in tx.deployments(place, LOOKED_AT)? {
         if deployment.execution.as_ref() == own {
-            tx.finish_deployment(&deployment.id, DeploymentState::Failed, Some(reason), by)?;
+            tx.finish_deployment(&deployment.id, DeploymentState::Failed, None, Some(reason), by)?;
         }
     }
     let release = tx.release_of_execution(place, &execution.id)?;

@@ -17,7 +17,7 @@ use model::{
     route::{Action, Conditions, HealthCheck, Rule, Table, Target, TargetGroup, Transforms, Weighted},
     spec,
 };
-use store::{Db, HostState, Store};
+use store::{Arriving, Db, HostState, Store};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -36,6 +36,8 @@ pub struct Served {
     pub hostname: String,
     /// The release that gets the traffic.
     pub live: Option<u64>,
+    /// The one that gets a part of it.
+    pub arriving: Option<Arriving>,
     /// Hosts that take, or may soon take, or lately took traffic, by release.
     pub fleets: BTreeMap<u64, Fleet>,
 }
@@ -44,11 +46,20 @@ pub struct Served {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Fleet {
     pub spec: spec::Host,
+    /// How long requests under way may go on after their host has left the table.
+    pub drain: SignedDuration,
+    /// Hosts that serve; the others are probed.
+    pub serving: u32,
     pub hosts: Vec<(HostId, Ipv4Addr)>,
 }
 
-/// How long requests under way may go on after their host has left the table.
-pub const DEREGISTRATION_DELAY: SignedDuration = SignedDuration::from_secs(30);
+/// How long requests under way of a release's hosts may go on.
+pub fn delay(db: &Db<'_>, place: &Place, release: Option<u64>) -> Result<SignedDuration, store::Error> {
+    match release {
+        Some(release) => Ok(db.release(place, release)?.content.spec.deploy.drain),
+        None => Ok(spec::Deploy::DRAIN),
+    }
+}
 
 /// The name of the target group of one release.
 pub fn group(place: &Place, release: u64) -> String {
@@ -63,26 +74,60 @@ pub fn table(version: u64, environments: &[Served]) -> Table {
         ..Table::default()
     };
     for served in environments {
+        let weights = weights(served);
+        let all_out = weights.values().all(|weight| *weight == 0);
         for (release, fleet) in &served.fleets {
+            let mut group_of = target_group(fleet);
+            // Every host is out to get a release: requests wait for the first that is back.
+            group_of.waking = all_out && served.arriving.is_some_and(|own| own.release == *release);
             table
                 .target_groups
-                .insert(group(&served.place, *release), target_group(fleet));
+                .insert(group(&served.place, *release), group_of);
         }
-        table.rules.push(rule(served));
+        table.rules.push(rule(served, &weights));
     }
     table.rules.sort_by_key(|rule| rule.priority);
     table
 }
 
-fn rule(served: &Served) -> Rule {
-    let live = served.live.filter(|release| served.fleets.contains_key(release));
-    let weighted = |release: &u64| Weighted {
-        group: group(&served.place, *release),
-        weight: if Some(*release) == live { 100 } else { 0 },
+/// What each release gets: all for the live one, a share for one that arrives by steps, or as many parts as hosts serve.
+fn weights(served: &Served) -> BTreeMap<u64, u32> {
+    let arriving = served
+        .arriving
+        .filter(|own| served.fleets.contains_key(&own.release));
+    let weight = |(release, fleet): (&u64, &Fleet)| {
+        let is_live = Some(*release) == served.live;
+        let weight = match arriving {
+            None if is_live => 100,
+            None => 0,
+            Some(Arriving { release: new, share }) => match (share, new == *release) {
+                (Some(share), true) => share.min(100),
+                (Some(share), false) if is_live => 100 - share.min(100),
+                (None, new) if new || is_live => fleet.serving,
+                _ => 0,
+            },
+        };
+        (*release, weight)
     };
-    let action = match live {
+    served.fleets.iter().map(weight).collect()
+}
+
+fn rule(served: &Served, weights: &BTreeMap<u64, u32>) -> Rule {
+    let live = served.live.filter(|release| served.fleets.contains_key(release));
+    let any = live.or(served
+        .arriving
+        .map(|own| own.release)
+        .filter(|own| served.fleets.contains_key(own)));
+    // When all are out, whoever comes back first is to get what waits.
+    let all_out = weights.values().all(|weight| *weight == 0);
+    let awaited = served.arriving.filter(|_| all_out).map(|own| own.release);
+    let weighted = |(release, weight): (&u64, &u32)| Weighted {
+        group: group(&served.place, *release),
+        weight: if awaited == Some(*release) { 1 } else { *weight },
+    };
+    let action = match any {
         Some(_) => Action::Forward {
-            groups: served.fleets.keys().map(weighted).collect(),
+            groups: weights.iter().map(weighted).collect(),
             stickiness: None,
         },
         None => Action::FixedResponse {
@@ -122,7 +167,7 @@ fn target_group(fleet: &Fleet) -> TargetGroup {
             codes: health.codes.clone(),
             ..HealthCheck::default()
         },
-        deregistration_delay: DEREGISTRATION_DELAY,
+        deregistration_delay: fleet.drain,
         ..TargetGroup::default()
     }
 }
@@ -235,9 +280,10 @@ impl Routes {
             let served = |environment: store::Environment| {
                 Ok(Served {
                     hostname: platform.hostname(&environment.place),
-                    fleets: fleets(db, &environment.place, &hosts)?,
+                    fleets: fleets(db, &environment, &hosts)?,
                     number: environment.number,
                     live: environment.live,
+                    arriving: environment.arriving,
                     place: environment.place,
                 })
             };
@@ -250,8 +296,26 @@ impl Routes {
     }
 }
 
-fn fleets(db: &Db<'_>, place: &Place, hosts: &[store::Host]) -> Result<BTreeMap<u64, Fleet>, store::Error> {
+fn fleets(
+    db: &Db<'_>,
+    environment: &store::Environment,
+    hosts: &[store::Host],
+) -> Result<BTreeMap<u64, Fleet>, store::Error> {
+    let place = &environment.place;
     let mut fleets: BTreeMap<u64, Fleet> = BTreeMap::new();
+    let empty = |release: u64| {
+        let spec = db.release(place, release)?.content.spec;
+        Ok::<_, store::Error>(Fleet {
+            spec: spec.host,
+            drain: spec.deploy.drain,
+            serving: 0,
+            hosts: Vec::new(),
+        })
+    };
+    // What arrives has its group before its first host: when all hosts are out, requests wait there.
+    if let Some(arriving) = environment.arriving {
+        fleets.insert(arriving.release, empty(arriving.release)?);
+    }
     for host in hosts
         .iter()
         .filter(|host| host.place == *place && host.role == HostRole::App)
@@ -261,14 +325,9 @@ fn fleets(db: &Db<'_>, place: &Place, hosts: &[store::Host]) -> Result<BTreeMap<
         {
             let fleet = match fleets.entry(release) {
                 Entry::Occupied(found) => found.into_mut(),
-                Entry::Vacant(new) => {
-                    let spec = db.release(place, release)?.content.spec.host;
-                    new.insert(Fleet {
-                        spec,
-                        hosts: Vec::new(),
-                    })
-                }
+                Entry::Vacant(new) => new.insert(empty(release)?),
             };
+            fleet.serving += u32::from(host.state == HostState::Serving);
             fleet.hosts.push((host.id.clone(), host.address));
         }
     }

@@ -85,6 +85,9 @@ fn waiting(db: &Db<'_>, id: &ExecutionId, run: &Recovered) -> Result<Option<Stri
             approval.expires_at, approval.id
         )));
     }
+    if let Some(held) = held(db, id, run)? {
+        return Ok(Some(held));
+    }
     let idle = run.orders.values().filter(|order| !order.started);
     let mut reasons: Vec<String> = idle
         .map(|order| format!("{} has no worker yet", activity(&order.resource)))
@@ -95,6 +98,30 @@ fn waiting(db: &Db<'_>, id: &ExecutionId, run: &Recovered) -> Result<Option<Stri
         reasons.push(format!("the clock, until {at}"));
     }
     Ok((!reasons.is_empty()).then(|| reasons.join("; ")))
+}
+
+/// Whom a gate waits for, or whom an approved plan does.
+fn held(db: &Db<'_>, id: &ExecutionId, run: &Recovered) -> Result<Option<String>, store::Error> {
+    let Some(place) = db.execution_summary(id)?.place else {
+        return Ok(None);
+    };
+    let at = |name: &str| run.orders.values().any(|order| activity(&order.resource) == name);
+    if at("confirm") {
+        let mut open = db.open_executions()?.into_iter();
+        let other = open.find(|other| other.id != *id && other.place.as_ref() == Some(&place));
+        return Ok(other.map(|other| {
+            let (kind, by) = (&other.kind, &other.started_by);
+            format!("{kind} {} of {place}, which {by} started, to end", other.id)
+        }));
+    }
+    let deployment = db.open_deployment(&place)?;
+    let paused = deployment
+        .filter(|own| own.execution.as_ref() == Some(id))
+        .and_then(|own| own.paused);
+    Ok(paused.map(|(who, since)| match at("gate") {
+        true => format!("{who}, who paused it at {since} (vend deploy resume {place})"),
+        false => format!("its step to end; {who} paused it (vend deploy resume {place})"),
+    }))
 }
 
 fn history(rows: Vec<asl::HistoryEvent>) -> Vec<HistoryEvent> {

@@ -107,6 +107,15 @@ impl Commands for Recorder {
         done(())
     }
 
+    fn hold(&self, deployment: DeploymentId, held: bool, by: By) -> BoxFuture<'_, Result<(), Fault>> {
+        self.note(format!("hold {deployment} {held} by {}", by.actor));
+        done(())
+    }
+
+    fn abort(&self, deployment: DeploymentId, by: By) -> BoxFuture<'_, Result<ExecutionId, Fault>> {
+        done(self.note(format!("abort {deployment} by {}", by.actor)))
+    }
+
     fn voted(&self, approval: ApprovalId) -> BoxFuture<'_, Result<(), Fault>> {
         self.note(format!("voted {approval}"));
         done(())
