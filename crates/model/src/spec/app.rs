@@ -235,6 +235,17 @@ pub struct Health {
     pub healthy: u32,
     pub unhealthy: u32,
     pub codes: Vec<(u16, u16)>,
+    /// How long an app may take from its start to being healthy.
+    #[serde(default = "Health::usual_within")]
+    pub within: SignedDuration,
+}
+
+impl Health {
+    pub const WITHIN: SignedDuration = SignedDuration::from_secs(90);
+
+    fn usual_within() -> SignedDuration {
+        Self::WITHIN
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -228,6 +228,7 @@ pub fn spec() -> spec::Environment {
                 healthy: 2,
                 unhealthy: 3,
                 codes: vec![(200, 399)],
+                within: second,
             },
             env: BTreeMap::new(),
         },

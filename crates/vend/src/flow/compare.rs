@@ -296,7 +296,7 @@ fn settings(environment: &Environment) -> BTreeMap<String, String> {
     all
 }
 
-fn of_health(health: &Health) -> [(&'static str, String); 6] {
+fn of_health(health: &Health) -> [(&'static str, String); 7] {
     let Health {
         path,
         interval,
@@ -304,6 +304,7 @@ fn of_health(health: &Health) -> [(&'static str, String); 6] {
         healthy,
         unhealthy,
         codes,
+        within,
     } = health;
     let range = |(low, high): &(u16, u16)| match low == high {
         true => low.to_string(),
@@ -317,6 +318,7 @@ fn of_health(health: &Health) -> [(&'static str, String); 6] {
         ("host.health.healthy", healthy.to_string()),
         ("host.health.unhealthy", unhealthy.to_string()),
         ("host.health.codes", codes.join(",")),
+        ("host.health.within", written(*within)),
     ]
 }
 

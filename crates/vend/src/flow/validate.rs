@@ -29,8 +29,6 @@ struct Input {
     plan: Planned,
 }
 
-/// An app may take this long from the end of its start script to its first healthy answer.
-const HEALTHY_WITHIN: Duration = Duration::from_secs(90);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// What a check finds wrong may be right a moment later, while services come up.
 const CHECKS_WITHIN: Duration = Duration::from_secs(20);
@@ -191,7 +189,7 @@ async fn wait_until_healthy(
     deaths: &Deaths,
 ) -> Result<Vec<(HostId, Ill)>, Fault> {
     let group = routes::group(place, release.number);
-    let deadline = Instant::now() + HEALTHY_WITHIN;
+    let deadline = Instant::now() + release.spec.host.health.within.unsigned_abs();
     loop {
         let seen = world.edge.health().await;
         let seen =

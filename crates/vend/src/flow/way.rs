@@ -75,3 +75,123 @@ fn by_steps(deploy: &Deploy) -> String {
         shares.join(", ")
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use model::{Digest, port::Commit};
+
+    use super::*;
+
+    fn release(strategy: &str, image: &str) -> Release {
+        Release {
+            number: 1,
+            commit: Commit {
+                id: "0".repeat(40),
+                author: String::new(),
+                message: String::new(),
+                branch: "main".into(),
+                repository: String::new(),
+                committed_at: Timestamp::UNIX_EPOCH,
+            },
+            source: Digest::of("source"),
+            image: Digest::of(image),
+            revision: Digest::of("revision"),
+            spec: super::super::definition::tests::with(strategy),
+            secrets: std::collections::BTreeMap::new(),
+            created_at: Timestamp::UNIX_EPOCH,
+        }
+    }
+
+    #[test]
+    fn a_strategy_is_followed_where_it_can_be() {
+        use PlanKind::{Release as Forward, Rollback as Back};
+        let live = release("blue-green", "a");
+        let now = |live, serving, kept| Now { live, serving, kept };
+        for (strategy, image, kind, now, rolls, steps, told_) in [
+            (
+                "blue-green",
+                "a",
+                Forward,
+                now(Some(&live), 2, 0),
+                false,
+                false,
+                None,
+            ),
+            (
+                "in-place",
+                "a",
+                Forward,
+                now(Some(&live), 2, 0),
+                true,
+                false,
+                Some("in place, one host at a time"),
+            ),
+            (
+                "in-place",
+                "b",
+                Forward,
+                now(Some(&live), 2, 0),
+                false,
+                false,
+                Some("on new hosts: "),
+            ),
+            ("in-place", "a", Forward, now(None, 0, 0), false, false, None),
+            (
+                "in-place",
+                "a",
+                Forward,
+                now(Some(&live), 0, 0),
+                false,
+                false,
+                Some("on new hosts: "),
+            ),
+            (
+                "in-place",
+                "a",
+                Back,
+                now(Some(&live), 2, 2),
+                false,
+                false,
+                Some("on the hosts that were kept"),
+            ),
+            (
+                "canary",
+                "b",
+                Forward,
+                now(Some(&live), 2, 0),
+                false,
+                true,
+                Some("canary: 10 %, then all, 10m each"),
+            ),
+            (
+                "linear",
+                "b",
+                Forward,
+                now(Some(&live), 1, 0),
+                false,
+                true,
+                Some("linear: 10 %, 20 %"),
+            ),
+            ("canary", "b", Forward, now(None, 0, 0), false, false, None),
+            ("canary", "b", Back, now(Some(&live), 2, 0), false, false, None),
+            (
+                "canary",
+                "b",
+                Back,
+                now(Some(&live), 2, 1),
+                false,
+                false,
+                Some("on the hosts that were kept"),
+            ),
+        ] {
+            let after = release(strategy, image);
+            let way = of(kind, now, &after);
+            assert_eq!(way, Way { rolls, steps }, "{strategy} {kind:?}");
+            let said = told(way, kind, now, &after).and_then(|change| change.after);
+            assert_eq!(said.is_some(), told_.is_some(), "{strategy} {kind:?}: {said:?}");
+            let start = told_.unwrap_or_default();
+            assert!(said.unwrap_or_default().starts_with(start), "{strategy} {kind:?}");
+        }
+    }
+}

@@ -333,3 +333,97 @@ fn fleets(
     }
     Ok(fleets)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn served(live: Option<u64>, arriving: Option<(u64, Option<u32>)>, fleets: &[(u64, u32)]) -> Served {
+        let deployment = crate::flow::definition::tests::with("canary");
+        let fleet = |(release, serving): &(u64, u32)| {
+            let fleet = Fleet {
+                spec: deployment.host.clone(),
+                drain: SignedDuration::from_secs(7),
+                serving: *serving,
+                hosts: Vec::new(),
+            };
+            (*release, fleet)
+        };
+        Served {
+            place: "acme/shop/dev".parse().unwrap(),
+            number: 1,
+            hostname: "dev.shop.acme.localhost".into(),
+            live,
+            arriving: arriving.map(|(release, share)| Arriving { release, share }),
+            fleets: fleets.iter().map(fleet).collect(),
+        }
+    }
+
+    fn parts(served: Served) -> Vec<(String, u32, bool)> {
+        let table = table(1, &[served]);
+        let Action::Forward { groups, .. } = &table.rules[0].action else {
+            return Vec::new();
+        };
+        let part = |weighted: &Weighted| {
+            let waking = table.target_groups[&weighted.group].waking;
+            (
+                weighted.group.rsplit('/').next().unwrap().to_owned(),
+                weighted.weight,
+                waking,
+            )
+        };
+        groups.iter().map(part).collect()
+    }
+
+    #[test]
+    fn the_traffic_is_shared_as_the_rows_say() {
+        let all = |parts: &[(&str, u32, bool)]| -> Vec<(String, u32, bool)> {
+            parts
+                .iter()
+                .map(|(name, weight, waking)| ((*name).to_owned(), *weight, *waking))
+                .collect()
+        };
+        for (what, given, expected) in [
+            ("nothing is live", served(None, None, &[]), all(&[])),
+            (
+                "probed before it gets traffic",
+                served(Some(1), None, &[(1, 2), (2, 0)]),
+                all(&[("v1", 100, false), ("v2", 0, false)]),
+            ),
+            (
+                "a step",
+                served(Some(1), Some((2, Some(30))), &[(1, 2), (2, 2)]),
+                all(&[("v1", 70, false), ("v2", 30, false)]),
+            ),
+            (
+                "in place",
+                served(Some(1), Some((2, None)), &[(1, 3), (2, 1)]),
+                all(&[("v1", 3, false), ("v2", 1, false)]),
+            ),
+            (
+                "a kept fleet gets nothing",
+                served(Some(2), Some((3, None)), &[(1, 2), (2, 1), (3, 1)]),
+                all(&[("v1", 0, false), ("v2", 1, false), ("v3", 1, false)]),
+            ),
+            (
+                "every host is out",
+                served(Some(1), Some((2, None)), &[(2, 0)]),
+                all(&[("v2", 1, true)]),
+            ),
+            (
+                "every host is out, and the last is looked at",
+                served(Some(1), Some((2, None)), &[(1, 0), (2, 0)]),
+                all(&[("v1", 0, false), ("v2", 1, true)]),
+            ),
+        ] {
+            assert_eq!(parts(given), expected, "{what}");
+        }
+        let table = table(1, &[served(Some(1), None, &[(1, 1)])]);
+        assert!(
+            table
+                .target_groups
+                .values()
+                .all(|group| group.deregistration_delay == SignedDuration::from_secs(7))
+        );
+    }
+}

@@ -12,5 +12,7 @@ mod guestbook;
 mod hostile;
 mod isolation;
 mod load;
+mod middle;
 mod platform;
+mod strategies;
 mod webhooks;

@@ -275,6 +275,11 @@ static HEALTH: Section = Section {
             "Failures in a row that make a host unhealthy. Default 3.",
         ),
         key(
+            "within",
+            Kind::Duration,
+            "How long the app may take from its start to being healthy. Default `90s`, at most `10m`.",
+        ),
+        key(
             "codes",
             Kind::Codes,
             "Status codes that count as success. Default `200-399`.",

@@ -519,6 +519,7 @@ fn seed(tx: &mut store::Tx<'_>) -> Result<(), store::Error> {
             id: deployment(),
             place: place(),
             release: 1,
+            strategy: spec::Strategy::BlueGreen,
             execution: Some(execution()),
         },
         &by,
