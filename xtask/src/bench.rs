@@ -13,6 +13,7 @@ mod platform;
 mod sample;
 mod stages;
 mod states;
+mod strategies;
 mod synth;
 mod table;
 
@@ -25,8 +26,8 @@ use self::table::Table;
 
 #[derive(Args)]
 pub struct Bench {
-    /// `corridor`: from a push to traffic, on this machine, as root. `deploy`: a deployment on one host, and its agent,
-    /// as root. `bake`: images, beside buildah, as root. `edge`: the load balancer beside others. `states`: the engine
+    /// `corridor`: from a push to traffic, on this machine, as root. `deploy`: a deployment on one host, its agent, and
+    /// every strategy under load (`--only strategies`, `fifty`, `kept`), as root. `bake`: images, beside buildah, as root. `edge`: the load balancer beside others. `states`: the engine
     /// of state machines. `synth`: templates for AWS.
     name: String,
     /// Fewer repetitions.
@@ -88,7 +89,8 @@ impl Bench {
     fn deploy(&self) -> anyhow::Result<()> {
         let binary = self.release()?;
         let mut table = Table::default();
-        let went = deploy::run(&binary, self, &mut table);
+        let went =
+            deploy::run(&binary, self, &mut table).and_then(|()| strategies::run(&binary, self, &mut table));
         table.print();
         table.keep(&deploy::kept())?;
         went

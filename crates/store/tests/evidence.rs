@@ -252,7 +252,7 @@ async fn a_deployment_has_one_row_for_each_host_and_event() {
                 id: id.clone(),
                 place: dev.clone(),
                 release: 1,
-                execution: None,
+                execution: Some(ExecutionId::from_bits(5)),
                 strategy: model::spec::Strategy::Canary,
             };
             let begun = tx.begin_deployment(&new, &by(1))?;
@@ -289,7 +289,10 @@ async fn a_deployment_has_one_row_for_each_host_and_event() {
             assert_eq!(tx.pause_deployment(&id, false, &by(4))?.paused, None);
             tx.record_analysis(&id, &serde_json::json!({ "step": 1 }), &by(4))?;
             assert_eq!(tx.analyses(&id)?, [(by(4).at, serde_json::json!({ "step": 1 }))]);
-            assert_eq!(tx.open_deployment(&dev)?.unwrap().id, id);
+            assert_eq!(
+                tx.open_deployment(&dev, &ExecutionId::from_bits(5))?.unwrap().id,
+                id
+            );
             let reason = Some("start.sh failed");
             let code = Some("HEALTH_CONSTRAINTS");
             tx.finish_deployment(&id, DeploymentState::Failed, code, reason, &by(4))?;
@@ -298,7 +301,7 @@ async fn a_deployment_has_one_row_for_each_host_and_event() {
             let ended = &tx.deployments(&dev, 10)?[0];
             assert_eq!(ended.state, DeploymentState::Failed, "the first answer stays");
             assert_eq!(ended.code.as_deref(), code);
-            assert_eq!(tx.open_deployment(&dev)?, None);
+            assert_eq!(tx.open_deployment(&dev, &ExecutionId::from_bits(5))?, None);
             let refused = tx.pause_deployment(&id, true, &by(6)).unwrap_err();
             assert!(refused.to_string().contains("it is Failed"), "{refused}");
             Ok(())

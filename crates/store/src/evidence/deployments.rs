@@ -121,10 +121,20 @@ impl Db<'_> {
         )
     }
 
-    /// The one under way in an environment, if any.
-    pub fn open_deployment(&self, place: &Place) -> Result<Option<Deployment>, Error> {
-        let newest = self.deployments(place, 20)?;
-        Ok(newest.into_iter().find(|own| !own.state.has_ended()))
+    /// The one of an execution that has not ended, if any.
+    pub fn open_deployment(
+        &self,
+        place: &Place,
+        execution: &ExecutionId,
+    ) -> Result<Option<Deployment>, Error> {
+        let sql = format!(
+            "{SELECT} WHERE d.environment_id = ?1 AND d.execution = ?2 AND d.ended_at IS NULL ORDER BY d.rowid LIMIT 1"
+        );
+        self.one(
+            &sql,
+            params![self.environment_key(place)?, execution.as_str()],
+            deployment,
+        )
     }
 
     /// Of one release, in their order.

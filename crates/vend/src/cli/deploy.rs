@@ -85,8 +85,13 @@ async fn newest(target: &str, client: &Client) -> Result<String, Failure> {
     let list = format!("/v1/deployments?{}", own.query());
     let page: Page<Deployment> = client.list(&list, 20).await?;
     let ended = ["Succeeded", "Failed", "Stopped"];
-    let open = page.items.iter().find(|own| !ended.contains(&own.state.as_str()));
-    match open {
+    let open = || {
+        page.items
+            .iter()
+            .filter(|own| !ended.contains(&own.state.as_str()))
+    };
+    // One that waits for another is not the one that is meant.
+    match open().find(|own| own.state != "Queued").or(open().next()) {
         Some(open) => Ok(open.id.to_string()),
         None => Err(Failure::failed(format!("no deployment of {target} is under way"))
             .next(format!("vend deployments list {target}"))),

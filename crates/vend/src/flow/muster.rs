@@ -42,17 +42,28 @@ pub async fn tend(
         return fill(&turn, wanted).await;
     };
     let others = hosts(world, place, old).await?;
-    if plan.rolls {
-        // In place there is one fleet, of two releases.
-        let others = others.iter().filter(|host| stands(host)).count();
-        return fill(&turn, wanted.saturating_sub(others)).await;
-    }
-    fill(&turn, wanted).await?;
+    // In place there is one fleet of two releases. What is missing there joins with the old one, and is taken along.
+    let missing = match plan.rolls {
+        false => {
+            fill(&turn, wanted).await?;
+            0
+        }
+        true => wanted.saturating_sub(
+            hosts(world, place, plan.release)
+                .await?
+                .iter()
+                .filter(|host| stands(host))
+                .count(),
+        ),
+    };
     if environment.live != Some(old) || self::failed(&others) >= TRIED {
         return Ok(());
     }
     let (_, release) = provision::load(world, turn.place, old).await?;
-    let wanted = provision::desired(&environment, &release) as usize;
+    let wanted = match plan.rolls {
+        true => missing,
+        false => provision::desired(&environment, &release) as usize,
+    };
     let old = Turn {
         to: &release,
         serves: true,

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use model::{
-    Digest, Place,
+    DeploymentId, Digest, Place,
     plan::{Plan, PlanKind},
     port::{Commit, Fault, HostRole},
     release::Release,
@@ -12,11 +12,11 @@ use model::{
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
-use store::{By, HostState, NewRelease};
+use store::{By, DeploymentState, HostState, NewRelease};
 
 use super::{
     Attempt, Outcome, World, chain, compare, provision, roll,
-    state::Sourced,
+    state::{Planned, Sourced},
     stored, variables, wave,
     way::{self, Now, Way},
 };
@@ -69,14 +69,21 @@ pub async fn confirm(world: &Arc<World>, attempt: &Attempt) -> Result<Outcome, F
     struct Confirmed {
         place: Place,
         to: Option<u64>,
-        plan: Planned,
+        plan: Agreed,
+        deployment: DeploymentId,
     }
     #[derive(Deserialize)]
-    struct Planned {
-        release: u64,
+    struct Agreed {
         digest: Digest,
+        #[serde(flatten)]
+        what: Planned,
     }
-    let Confirmed { place, to, plan } = attempt.read()?;
+    let Confirmed {
+        place,
+        to,
+        plan,
+        deployment,
+    } = attempt.read()?;
     let open = world
         .store
         .read(|db| db.open_executions())
@@ -85,6 +92,11 @@ pub async fn confirm(world: &Arc<World>, attempt: &Attempt) -> Result<Outcome, F
     let another =
         |open: &store::ExecutionSummary| open.id != attempt.execution && open.place.as_ref() == Some(&place);
     if open.iter().any(another) {
+        let (_, release) = provision::load(world, &place, plan.what.release).await?;
+        provision::begin(world, attempt, &place, &plan.what, &deployment, &release).await?;
+        let queued =
+            move |tx: &mut store::Tx<'_>| tx.set_deployment_state(&deployment, DeploymentState::Queued);
+        world.store.write(queued).await.map_err(stored)?;
         return Ok(Outcome::Later);
     }
     let kind = if to.is_some() {
@@ -92,7 +104,7 @@ pub async fn confirm(world: &Arc<World>, attempt: &Attempt) -> Result<Outcome, F
     } else {
         PlanKind::Release
     };
-    let now = of(world, &place, kind, plan.release).await?.digest();
+    let now = of(world, &place, kind, plan.what.release).await?.digest();
     Ok(Outcome::Done(json!({ "same": now == plan.digest })))
 }
 

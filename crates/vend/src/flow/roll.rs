@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use model::{DeploymentId, Place, port::Fault, release::Release};
+use model::{DeploymentId, Place, port::Fault, release::Release, route::TargetState};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use store::{Arriving, By, DeploymentState, Host, HostState, NewDeployment};
 use tracing::warn;
 
 use super::{
-    Attempt, World, muster, provision, shift,
+    Attempt, World, chain, muster, provision, shift,
     state::Planned,
     stored,
     turn::Turn,
@@ -228,8 +228,11 @@ async fn all(turn: &Turn<'_>, hosts: Vec<Host>) -> Result<Vec<Fault>, Fault> {
 
 /// One fleet of two releases.
 struct Fleet {
-    /// Not touched, in the order in which they get it.
+    /// Not touched, in the order in which they get it: those that are not healthy first, then those of which nothing
+    /// is known.
     left: Vec<Host>,
+    /// How many of them are not healthy.
+    ill: usize,
     /// Taken out, and neither well nor failed: what was cut off.
     begun: Vec<Host>,
     done: usize,
@@ -243,6 +246,7 @@ impl Fleet {
         Standing {
             total,
             left: self.left.len() as u32,
+            ill: self.ill as u32,
             done: self.done as u32,
             failed: self.failed as u32,
         }
@@ -258,12 +262,25 @@ async fn fleet(world: &World, place: &Place, plan: &Planned) -> Result<Fleet, Fa
         }
         Ok(hosts)
     });
-    Ok(sorted(read.await.map_err(stored)?, new))
+    let mut fleet = sorted(read.await.map_err(stored)?, new);
+    let seen = world.edge.health().await;
+    let seen =
+        seen.map_err(|error| Fault::platform(format!("the edge does not answer: {}", chain(&error))))?;
+    let state = |host: &Host| seen.iter().find(|target| target.target.id == host.id.as_str());
+    let rank = |host: &Host| match state(host).map(|target| target.state) {
+        Some(TargetState::Unhealthy) => 0,
+        Some(TargetState::Healthy) => 2,
+        _ => 1,
+    };
+    fleet.left.sort_by_key(rank);
+    fleet.ill = fleet.left.iter().filter(|host| rank(host) == 0).count();
+    Ok(fleet)
 }
 
 fn sorted(hosts: Vec<Host>, new: u64) -> Fleet {
     let mut fleet = Fleet {
         left: Vec::new(),
+        ill: 0,
         begun: Vec::new(),
         done: 0,
         failed: 0,

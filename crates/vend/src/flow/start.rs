@@ -97,9 +97,7 @@ fn refuse_moving(db: &Db<'_>, place: &Place) -> Result<(), Error> {
 
 /// For whom it would have to wait, and how to end that.
 fn behind(db: &Db<'_>, place: &Place, moving: &ExecutionSummary) -> Result<Error, Error> {
-    let deployment = db.open_deployment(place)?;
-    let deployment = deployment.filter(|own| own.execution.as_ref() == Some(&moving.id));
-    let (what, next) = match deployment {
+    let (what, next) = match db.open_deployment(place, &moving.id)? {
         Some(own) => (
             format!("deployment {} of v{}", own.id, own.release),
             format!("vend deploy abort {place}"),

@@ -8,6 +8,7 @@ use store::{ApprovalState, By, Db, Error, ExecutionFilter, ExecutionSummary, Hos
 use tracing::info;
 
 use super::{World, definition, deletion, runs, stored, workers};
+use crate::reconcile::bases::{AUTOMATIC, REFRESH};
 
 /// How the ledger calls it, and how the execution's failure.
 pub const ACTION: &str = "execution.supersede";
@@ -44,7 +45,11 @@ fn judge(db: &Db<'_>, place: &Place) -> Result<Option<Order>, Error> {
     let newest = db
         .pushes(&place.tenant, &place.app, Some(&place.environment), None, 1)?
         .pop();
-    let Some(push) = newest else { return Ok(None) };
+    let is_someones = |push: &Push| !matches!(push.origin.as_str(), REFRESH | AUTOMATIC);
+    let Some(push) = newest.filter(is_someones) else {
+        // A newer base can wait.
+        return Ok(None);
+    };
     let filter = ExecutionFilter {
         tenant: Some(place.tenant.clone()),
         app: Some(place.app.clone()),
@@ -101,8 +106,7 @@ fn broken(db: &Db<'_>, place: &Place, execution: &ExecutionId) -> Result<Option<
     {
         return Ok(Some("it waits for people".into()));
     }
-    let own = db.open_deployment(place)?;
-    let Some(own) = own.filter(|own| own.execution.as_ref() == Some(execution)) else {
+    let Some(own) = db.open_deployment(place, execution)? else {
         return Ok(None);
     };
     if let Some((who, _)) = &own.paused {

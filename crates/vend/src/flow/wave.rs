@@ -13,6 +13,8 @@ pub struct Standing {
     pub total: u32,
     /// Hosts that were not touched yet and serve.
     pub left: u32,
+    /// How many of them are not healthy: they go first, and nobody misses them.
+    pub ill: u32,
     /// Hosts that have the new release and serve.
     pub done: u32,
     pub failed: u32,
@@ -40,6 +42,7 @@ pub fn next(rule: MinimumHealthy, standing: Standing) -> Wave {
     let Standing {
         total,
         left,
+        ill,
         done,
         failed,
     } = standing;
@@ -49,6 +52,9 @@ pub fn next(rule: MinimumHealthy, standing: Standing) -> Wave {
             true => Wave::Done,
             false => Wave::Failed { needed },
         };
+    }
+    if ill > 0 {
+        return Wave::Next(ill.min(left));
     }
     let healthy = left + done;
     if failed > 0 && healthy <= needed {
@@ -84,6 +90,7 @@ mod tests {
         Standing {
             total,
             left,
+            ill: 0,
             done,
             failed,
         }
@@ -113,6 +120,15 @@ mod tests {
         ] {
             assert_eq!(next(rule, at), expected, "{rule:?} {at:?}");
         }
+        let ill = Standing {
+            ill: 2,
+            ..standing(4, 4, 0, 0)
+        };
+        assert_eq!(
+            next(OneAtATime, ill),
+            Wave::Next(2),
+            "those that serve nobody go first"
+        );
         // 95 % of 10 is all ten.
         assert_eq!(impossible(Percent(95), 10), Some(10));
         assert_eq!(impossible(Count(3), 3), Some(3));

@@ -114,10 +114,7 @@ fn held(db: &Db<'_>, id: &ExecutionId, run: &Recovered) -> Result<Option<String>
             format!("{kind} {} of {place}, which {by} started, to end", other.id)
         }));
     }
-    let deployment = db.open_deployment(&place)?;
-    let paused = deployment
-        .filter(|own| own.execution.as_ref() == Some(id))
-        .and_then(|own| own.paused);
+    let paused = db.open_deployment(&place, id)?.and_then(|own| own.paused);
     Ok(paused.map(|(who, since)| match at("gate") {
         true => format!("{who}, who paused it at {since} (vend deploy resume {place})"),
         false => format!("its step to end; {who} paused it (vend deploy resume {place})"),

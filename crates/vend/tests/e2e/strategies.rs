@@ -290,6 +290,17 @@ fn a_canary_that_is_worse_than_the_old_hosts_is_taken_back() {
     );
     app.says("one");
     platform.release(&app.copy, &stage.app, "dev");
+    // Nobody comes: it is watched for longer, and goes on without a verdict.
+    app.says("quiet");
+    platform.release(&app.copy, &stage.app, "dev");
+    let quiet = stage.deployment();
+    let verdicts: Vec<&Value> = quiet["analyses"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|own| &own["verdict"])
+        .collect();
+    assert_eq!(verdicts, ["unknown"; 4], "{quiet:#}");
     let (load, troubled) = (
         Load::on(&platform.http(), &stage.host),
         Load::at(&platform.http(), &stage.host, "/trouble"),
@@ -314,9 +325,9 @@ fn a_canary_that_is_worse_than_the_old_hosts_is_taken_back() {
         analysis["new"]["failed"].as_u64() > Some(0) && analysis["old"]["failed"] == 0,
         "{analysis:#}"
     );
-    let ledger = platform.vend(&["audit", "list", "--json"]);
+    let ledger = platform.vend(&["audit", "list", "--all", "--json"]);
     assert!(ledger.contains("deployment.analyse"), "the verdict is on record");
-    stage.serves("one");
+    stage.serves("quiet");
     // What was as good goes on, and says so.
     app.says("three");
     platform.release(&app.copy, &stage.app, "dev");
