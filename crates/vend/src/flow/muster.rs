@@ -69,10 +69,9 @@ pub async fn tend(
         serves: true,
         ..turn
     };
-    match fill(&old, wanted).await {
-        // What it is about is the new release.
-        Err(fault) => warn!("a host of {} could not be replaced: {fault}", turn.place),
-        Ok(()) => {}
+    // What it is about is the new release.
+    if let Err(fault) = fill(&old, wanted).await {
+        warn!("a host of {place} could not be replaced: {fault}");
     }
     Ok(())
 }
