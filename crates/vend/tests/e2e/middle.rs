@@ -211,10 +211,16 @@ fn in_place_a_host_that_joins_late_catches_up() {
     let load = Load::on(&platform.http(), &stage.host);
     app.says("two");
     let number = stage.held(&app);
+    let before = stage.hosts();
     platform.vend(&["scale", &stage.dev, "3"]);
-    eventually("a host joins", MINUTE, || {
-        (stage.count(1, "serving") == 3).then_some(())
+    // It joins with the release that is live, while none or one of the others has the new one.
+    let joined = eventually("a host joins", MINUTE, || {
+        let known = |host: &&Value| before.iter().all(|old| old["id"] != host["id"]);
+        let hosts = stage.hosts();
+        let joined = hosts.iter().find(known)?.clone();
+        (joined["wanted"] == "serving").then_some(joined)
     });
+    assert_eq!(joined["release"], 1, "{joined:#}");
     platform.vend(&["deploy", "resume", &stage.dev]);
     let push = platform.ended(&stage.app, number);
     assert_eq!(push["state"], "done", "{push:#}\n{}", platform.log());
