@@ -5,8 +5,8 @@
 //! task and waits for the edge's word.
 
 use std::{
-    collections::{BTreeMap, btree_map::Entry},
-    net::{Ipv4Addr, SocketAddr},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     time::Duration,
 };
 
@@ -14,8 +14,11 @@ use jiff::SignedDuration;
 use model::{
     HostId, Place,
     port::{Fault, HostRole},
-    route::{Action, Conditions, HealthCheck, Rule, Table, Target, TargetGroup, Transforms, Weighted},
-    spec,
+    route::{
+        Action, Conditions, HealthCheck, Listens, Own, Rule, Speaks, Table, Target, TargetGroup, Transforms,
+        Weighted,
+    },
+    spec::{self, Certificate, Leads, Transport},
 };
 use store::{Arriving, Db, HostState, Store};
 use tokio::sync::{mpsc, oneshot};
@@ -23,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    config::Platform,
+    config::{Dedicated, Platform},
     flow::{chain, stored},
 };
 
@@ -33,7 +36,11 @@ pub struct Served {
     pub place: Place,
     /// The environment's number on the platform: its rule's priority, kept as long as it lives.
     pub number: u32,
-    pub hostname: String,
+    pub hostnames: Vec<String>,
+    /// Domains of the live release, with what listens for each alone.
+    pub domains: Vec<(spec::Domain, Vec<Listens>)>,
+    /// Where ports of apps are.
+    pub apps: IpAddr,
     /// The release that gets the traffic.
     pub live: Option<u64>,
     /// The one that gets a part of it.
@@ -50,6 +57,7 @@ pub struct Fleet {
     pub drain: SignedDuration,
     /// Hosts that serve; the others are probed.
     pub serving: u32,
+    pub ports: Vec<spec::Port>,
     pub hosts: Vec<(HostId, Ipv4Addr)>,
 }
 
@@ -73,18 +81,29 @@ pub fn table(version: u64, environments: &[Served]) -> Table {
         version,
         ..Table::default()
     };
-    for served in environments {
+    let mut oldest_first: Vec<&Served> = environments.iter().collect();
+    oldest_first.sort_by_key(|served| served.number);
+    let mut taken = BTreeSet::new();
+    for served in oldest_first {
         let weights = weights(served);
+        // Every host is out to get a release: requests wait for the first that is back.
         let all_out = weights.values().all(|weight| *weight == 0);
         for (release, fleet) in &served.fleets {
-            let mut group_of = target_group(fleet);
-            // Every host is out to get a release: requests wait for the first that is back.
-            group_of.waking = all_out && served.arriving.is_some_and(|own| own.release == *release);
-            table
-                .target_groups
-                .insert(group(&served.place, *release), group_of);
+            let name = group(&served.place, *release);
+            for port in &fleet.ports {
+                let group = port_group(fleet, port);
+                table
+                    .target_groups
+                    .insert(format!("{name}/{}", label(port)), group);
+            }
+            let waking = all_out && served.arriving.is_some_and(|own| own.release == *release);
+            let group_of = TargetGroup {
+                waking,
+                ..target_group(fleet)
+            };
+            table.target_groups.insert(name, group_of);
         }
-        table.rules.push(rule(served, &weights));
+        table.rules.extend(rules(served, &weights, &mut taken));
     }
     table.rules.sort_by_key(|rule| rule.priority);
     table
@@ -112,22 +131,93 @@ fn weights(served: &Served) -> BTreeMap<u64, u32> {
     served.fleets.iter().map(weight).collect()
 }
 
-fn rule(served: &Served, weights: &BTreeMap<u64, u32>) -> Rule {
+/// Bits of the number of an environment in a priority. Rules of its domains and ports come after those of all
+/// environments' own names, which they can thus not take.
+const STEP: u32 = 24;
+
+/// `udp-5514`
+fn label(port: &spec::Port) -> String {
+    format!("{}-{}", port.protocol, port.port)
+}
+
+/// The rule of the environment's own names, of each domain that nobody has `taken`, and of each port.
+fn rules(served: &Served, weights: &BTreeMap<u64, u32>, taken: &mut BTreeSet<String>) -> Vec<Rule> {
+    let own = Rule {
+        priority: served.number + 1,
+        place: served.place.clone(),
+        hosts: served.hostnames.clone(),
+        paths: Vec::new(),
+        conditions: Conditions::default(),
+        transforms: Transforms::default(),
+        action: action(served, weights, ""),
+        own: Own::default(),
+    };
+    let free = served
+        .domains
+        .iter()
+        .filter(|(domain, _)| taken.insert(domain.host.clone()));
+    let domains = free.map(|(domain, listeners)| Rule {
+        hosts: vec![domain.host.clone()],
+        own: Own {
+            listeners: listeners.clone(),
+            acme: domain.certificate == Certificate::Acme,
+        },
+        ..own.clone()
+    });
+    let live = served.live.and_then(|release| served.fleets.get(&release));
+    let ports = live.into_iter().flat_map(|fleet| &fleet.ports).map(|port| Rule {
+        hosts: vec![format!("{}.{}", label(port), served.hostnames[0])],
+        action: action(served, weights, &label(port)),
+        own: Own {
+            listeners: vec![Listens {
+                address: SocketAddr::from((served.apps, port.port)),
+                speaks: match port.protocol {
+                    Transport::Tcp => Speaks::Tcp,
+                    Transport::Udp => Speaks::Udp { idle: port.idle },
+                },
+            }],
+            acme: false,
+        },
+        ..own.clone()
+    });
+    let others = (1..).zip(domains.chain(ports)).map(|(n, rule)| Rule {
+        priority: (n << STEP) + served.number + 1,
+        ..rule
+    });
+    let others: Vec<Rule> = others.collect();
+    [own].into_iter().chain(others).collect()
+}
+
+/// To the fleets by weight; of those that have the port, when it is one of a port.
+fn action(served: &Served, weights: &BTreeMap<u64, u32>, port: &str) -> Action {
+    let has = |fleet: &Fleet| port.is_empty() || fleet.ports.iter().any(|own| label(own) == port);
     let live = served.live.filter(|release| served.fleets.contains_key(release));
-    let any = live.or(served
-        .arriving
-        .map(|own| own.release)
-        .filter(|own| served.fleets.contains_key(own)));
+    let arriving = served.arriving.map(|own| own.release);
+    let any = live.or(arriving.filter(|release| served.fleets.contains_key(release)));
     // When all are out, whoever comes back first is to get what waits.
     let all_out = weights.values().all(|weight| *weight == 0);
-    let awaited = served.arriving.filter(|_| all_out).map(|own| own.release);
-    let weighted = |(release, weight): (&u64, &u32)| Weighted {
-        group: group(&served.place, *release),
-        weight: if awaited == Some(*release) { 1 } else { *weight },
+    let weighted = |(release, _): (&u64, &Fleet)| {
+        let name = group(&served.place, *release);
+        Weighted {
+            group: if port.is_empty() {
+                name
+            } else {
+                format!("{name}/{port}")
+            },
+            weight: match all_out && arriving == Some(*release) {
+                true => 1,
+                false => weights.get(release).copied().unwrap_or(0),
+            },
+        }
     };
-    let action = match any {
+    match any {
         Some(_) => Action::Forward {
-            groups: weights.iter().map(weighted).collect(),
+            groups: served
+                .fleets
+                .iter()
+                .filter(|(_, fleet)| has(fleet))
+                .map(weighted)
+                .collect(),
             stickiness: None,
         },
         None => Action::FixedResponse {
@@ -135,16 +225,21 @@ fn rule(served: &Served, weights: &BTreeMap<u64, u32>) -> Rule {
             content_type: "text/plain; charset=utf-8".into(),
             body: format!("{} has no release yet\n", served.place),
         },
-    };
-    Rule {
-        priority: served.number + 1,
-        place: served.place.clone(),
-        hosts: vec![served.hostname.clone()],
-        paths: Vec::new(),
-        conditions: Conditions::default(),
-        transforms: Transforms::default(),
-        action,
     }
+}
+
+/// The hosts at one of their ports. They are asked how they are where their HTTP is.
+fn port_group(fleet: &Fleet, port: &spec::Port) -> TargetGroup {
+    let mut group = target_group(fleet);
+    group.health.port = Some(fleet.spec.port);
+    for target in &mut group.targets {
+        target.address.set_port(port.host_port);
+    }
+    group.direct = match port.leads {
+        Leads::Balancer => None,
+        Leads::Hosts { ttl } => Some(ttl),
+    };
+    group
 }
 
 fn target_group(fleet: &Fleet) -> TargetGroup {
@@ -279,7 +374,9 @@ impl Routes {
             let hosts = db.standing_hosts(None)?;
             let served = |environment: store::Environment| {
                 Ok(Served {
-                    hostname: platform.hostname(&environment.place),
+                    hostnames: platform.hostnames(&environment.place),
+                    domains: domains(db, &environment, &platform)?,
+                    apps: platform.listen.of_apps(),
                     fleets: fleets(db, &environment, &hosts)?,
                     number: environment.number,
                     live: environment.live,
@@ -296,6 +393,26 @@ impl Routes {
     }
 }
 
+/// Names that the live release asks for and may have.
+fn domains(
+    db: &Db<'_>,
+    environment: &store::Environment,
+    platform: &Platform,
+) -> Result<Vec<(spec::Domain, Vec<Listens>)>, store::Error> {
+    let Some(live) = environment.live else {
+        return Ok(Vec::new());
+    };
+    let wanted = db.release(&environment.place, live)?.content.spec.domains;
+    let free = wanted.into_iter().filter(|domain| !platform.owns(&domain.host));
+    let listening = free.map(|domain| {
+        let own = platform.listen.dedicated.get(&domain.host);
+        let listeners = own.filter(|_| domain.dedicated_balancer);
+        let listeners = listeners.map(Dedicated::listeners).unwrap_or_default();
+        (domain, listeners)
+    });
+    Ok(listening.collect())
+}
+
 fn fleets(
     db: &Db<'_>,
     environment: &store::Environment,
@@ -309,6 +426,7 @@ fn fleets(
             spec: spec.host,
             drain: spec.deploy.drain,
             serving: 0,
+            ports: spec.listeners,
             hosts: Vec::new(),
         })
     };
@@ -335,95 +453,4 @@ fn fleets(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn served(live: Option<u64>, arriving: Option<(u64, Option<u32>)>, fleets: &[(u64, u32)]) -> Served {
-        let deployment = crate::flow::definition::tests::with("canary");
-        let fleet = |(release, serving): &(u64, u32)| {
-            let fleet = Fleet {
-                spec: deployment.host.clone(),
-                drain: SignedDuration::from_secs(7),
-                serving: *serving,
-                hosts: Vec::new(),
-            };
-            (*release, fleet)
-        };
-        Served {
-            place: "acme/shop/dev".parse().unwrap(),
-            number: 1,
-            hostname: "dev.shop.acme.localhost".into(),
-            live,
-            arriving: arriving.map(|(release, share)| Arriving { release, share }),
-            fleets: fleets.iter().map(fleet).collect(),
-        }
-    }
-
-    fn parts(served: Served) -> Vec<(String, u32, bool)> {
-        let table = table(1, &[served]);
-        let Action::Forward { groups, .. } = &table.rules[0].action else {
-            return Vec::new();
-        };
-        let part = |weighted: &Weighted| {
-            let waking = table.target_groups[&weighted.group].waking;
-            (
-                weighted.group.rsplit('/').next().unwrap().to_owned(),
-                weighted.weight,
-                waking,
-            )
-        };
-        groups.iter().map(part).collect()
-    }
-
-    #[test]
-    fn the_traffic_is_shared_as_the_rows_say() {
-        let all = |parts: &[(&str, u32, bool)]| -> Vec<(String, u32, bool)> {
-            parts
-                .iter()
-                .map(|(name, weight, waking)| ((*name).to_owned(), *weight, *waking))
-                .collect()
-        };
-        for (what, given, expected) in [
-            ("nothing is live", served(None, None, &[]), all(&[])),
-            (
-                "probed before it gets traffic",
-                served(Some(1), None, &[(1, 2), (2, 0)]),
-                all(&[("v1", 100, false), ("v2", 0, false)]),
-            ),
-            (
-                "a step",
-                served(Some(1), Some((2, Some(30))), &[(1, 2), (2, 2)]),
-                all(&[("v1", 70, false), ("v2", 30, false)]),
-            ),
-            (
-                "in place",
-                served(Some(1), Some((2, None)), &[(1, 3), (2, 1)]),
-                all(&[("v1", 3, false), ("v2", 1, false)]),
-            ),
-            (
-                "a kept fleet gets nothing",
-                served(Some(2), Some((3, None)), &[(1, 2), (2, 1), (3, 1)]),
-                all(&[("v1", 0, false), ("v2", 1, false), ("v3", 1, false)]),
-            ),
-            (
-                "every host is out",
-                served(Some(1), Some((2, None)), &[(2, 0)]),
-                all(&[("v2", 1, true)]),
-            ),
-            (
-                "every host is out, and the last is looked at",
-                served(Some(1), Some((2, None)), &[(1, 0), (2, 0)]),
-                all(&[("v1", 0, false), ("v2", 1, true)]),
-            ),
-        ] {
-            assert_eq!(parts(given), expected, "{what}");
-        }
-        let table = table(1, &[served(Some(1), None, &[(1, 1)])]);
-        assert!(
-            table
-                .target_groups
-                .values()
-                .all(|group| group.deregistration_delay == SignedDuration::from_secs(7))
-        );
-    }
-}
+mod tests;

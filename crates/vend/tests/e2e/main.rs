@@ -13,6 +13,7 @@ mod hostile;
 mod isolation;
 mod load;
 mod middle;
+mod names;
 mod platform;
 mod strategies;
 mod webhooks;

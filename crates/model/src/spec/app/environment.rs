@@ -8,6 +8,7 @@ use super::{
     deploy::deploy,
     host::{host, is_secret},
     parse::{Tree, entry},
+    ports::{domains, listeners},
 };
 use crate::{
     EnvironmentName,
@@ -39,6 +40,8 @@ pub(super) fn environment(
         .map(|_| approval(reader, section(fields, "approval")));
     let scaling = scaling(reader, section(fields, "scaling"));
     let deploy = deploy(reader, section(fields, "deploy"), &build, scaling, tree);
+    let listeners = listeners(reader, entry(fields, "listeners"));
+    let domains = domains(reader, entry(fields, "domains"));
     Some(Environment {
         name,
         branch: branch?,
@@ -50,6 +53,8 @@ pub(super) fn environment(
         checks,
         approval,
         scaling,
+        listeners,
+        domains,
     })
 }
 
