@@ -35,6 +35,10 @@ impl Histogram {
         self.sum_us.fetch_add(us, Relaxed);
     }
 
+    fn counts(&self) -> Vec<u64> {
+        self.buckets.iter().map(|bucket| bucket.load(Relaxed)).collect()
+    }
+
     fn write(&self, out: &mut String, group: &str) {
         let mut sum = 0;
         let mut line = |suffix: &str, bound: &str, value: f64| {
@@ -120,6 +124,10 @@ impl Counters {
             target_5xx: self.class(5),
             edge_5xx: self.failures.load(Relaxed),
             active: self.active.load(Relaxed),
+            times: self
+                .answers
+                .get()
+                .map_or_else(Vec::new, |answers| answers.latency.counts()),
         }
     }
 }
@@ -204,6 +212,14 @@ pub struct GroupStats {
     pub edge_5xx: u64,
     /// Requests under way.
     pub active: u32,
+    /// How many answers took how long: see [`upper_us`]. Empty before the first one.
+    #[serde(default)]
+    pub times: Vec<u64>,
+}
+
+/// Below how many microseconds the times of a bucket of [`GroupStats::times`] are; `None`: it takes all that is longer.
+pub fn upper_us(bucket: usize) -> Option<u64> {
+    (bucket < BUCKETS - 1).then(|| 1 << (FIRST as usize + bucket))
 }
 
 /// What belongs to no target group.

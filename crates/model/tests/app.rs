@@ -156,12 +156,32 @@ fn messages() {
             "vend.yaml:2:1: a second document starts here, and only one is read",
         ),
         (
-            "app: a\ndeploy: { strategy: canary }",
-            "vend.yaml:2:21: `canary` is not available yet",
+            "app: a\ndeploy: { strategy: blue-gren }",
+            "vend.yaml:2:21: `strategy` must be `blue-green` or `in-place` or `canary` or `linear`, not `blue-gren` (did you mean `blue-green`?)",
         ),
         (
-            "app: a\ndeploy: { strategy: blue-gren }",
-            "vend.yaml:2:21: `strategy` must be `blue-green`, not `blue-gren` (did you mean `blue-green`?)",
+            "app: a\ndeploy: { interval: 5m }",
+            "vend.yaml:2:21: `deploy.interval` is of the strategy canary or linear only",
+        ),
+        (
+            "app: a\ndeploy: { strategy: canary, steps: 4 }",
+            "vend.yaml:2:36: `deploy.steps` is of the strategy linear only",
+        ),
+        (
+            "app: a\ndeploy: { strategy: linear, steps: 4, percent: 25% }",
+            "vend.yaml:2:36: `deploy.percent` and `deploy.steps` say the same: keep one of them",
+        ),
+        (
+            "app: a\ndeploy: { strategy: canary, percent: 0.5% }",
+            "vend.yaml:2:38: `deploy.percent` must be a whole percentage from 1 to 99, not `0.5%`",
+        ),
+        (
+            "app: a\ndeploy: { strategy: canary, analysis: { slower: fast } }",
+            "vend.yaml:2:49: `deploy.analysis.slower` must be a percentage such as `50%`, not `fast`",
+        ),
+        (
+            "app: a\nscaling: { min: 10 }\ndeploy: { strategy: in-place, minimum_healthy: 95% }",
+            "vend.yaml:3:48: no host could ever be taken out: 10 of 10 must stay healthy (ask for fewer healthy hosts, or have more of them)",
         ),
         (
             "app: a\nimage: { base: \"oci:X\" }",
@@ -418,6 +438,38 @@ fn the_schema_knows_the_same_keys() {
         let free = path.len() > 1 && (path[path.len() - 2] == "env");
         assert!(free || says(&file(&wrong), "not a known key"), "{}", file(&wrong));
     }
+}
+
+#[test]
+fn steps_are_of_canary_and_linear() {
+    use model::spec::{Analysis, Steps, Strategy};
+    let deploy = |text: &str| {
+        read(&format!("app: a\ndeploy: {text}")).unwrap().0.environments[0]
+            .deploy
+            .clone()
+    };
+    let steps = |percent, interval: &str, analysis| {
+        let interval = interval.parse().unwrap();
+        Some(Steps {
+            percent,
+            interval,
+            analysis,
+        })
+    };
+    let usual = Analysis::default();
+    assert_eq!(deploy("{}").steps, None);
+    assert_eq!(deploy("{ strategy: in-place }").strategy, Strategy::InPlace);
+    assert_eq!(deploy("{ strategy: canary }").steps, steps(10, "10m", usual));
+    assert_eq!(deploy("{ strategy: linear }").steps, steps(10, "1m", usual));
+    let third = deploy(
+        "{ strategy: linear, steps: 3, interval: 5s, analysis: { errors: 2.5%, slower: 50%, sample: 7 } }",
+    );
+    let analysis = Analysis {
+        errors: 2.5,
+        slower: 50,
+        sample: 7,
+    };
+    assert_eq!(third.steps, steps(34, "5s", analysis));
 }
 
 #[test]

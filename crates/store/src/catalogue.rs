@@ -10,7 +10,7 @@ mod tenants;
 
 pub use apps::App;
 pub(crate) use environments::place;
-pub use environments::{Environment, Subnets};
+pub use environments::{Arriving, Environment, Subnets};
 pub use hosts::{Host, HostState, NewHost};
 pub use keepers::Keepers;
 pub use pushes::{NewPush, Push, PushState};

@@ -14,6 +14,7 @@ mod client;
 mod codedeploy;
 mod console;
 mod credentials;
+mod deploy;
 pub mod edge;
 mod executions;
 mod failure;
@@ -151,6 +152,9 @@ pub enum Command {
     Reject(approvals::Reject),
     /// Go back to a kept release.
     Rollback(releases::Rollback),
+    /// Pause, resume or abort a deployment.
+    #[command(subcommand)]
+    Deploy(deploy::Deploy),
     /// Show the logs of an app, or one log by its name.
     Logs(logs::Logs),
     /// Set the number of hosts of an environment.
@@ -255,6 +259,7 @@ async fn dispatch(command: Command, global: &Global, whole: clap::Command) -> Ou
         Command::Approve(approve) => approvals::approve(&approve, global).await?,
         Command::Reject(reject) => approvals::reject(&reject, global).await?,
         Command::Rollback(rollback) => return releases::rollback(&rollback, global).await,
+        Command::Deploy(deploy) => return deploy::run(&deploy, global).await,
         Command::Logs(logs) => logs::run(&logs, global).await?,
         Command::Scale(scale) => apps::scale(&scale, global).await?,
         Command::Tenants(tenants) => apps::tenants(&tenants, global).await?,

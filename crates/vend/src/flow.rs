@@ -19,20 +19,30 @@ pub mod unwind;
 pub mod variables;
 pub mod workers;
 
+mod analyse;
 mod approve;
 mod bake;
 mod build;
 mod deploy;
 mod destroy;
+mod gate;
+mod judge;
 #[cfg(test)]
 mod laws;
+mod muster;
 mod plan;
 mod provision;
 mod record;
+mod roll;
 mod shift;
 mod source;
 mod state;
+mod step;
+pub mod supersede;
+mod turn;
 mod validate;
+mod wave;
+mod way;
 mod words;
 
 pub use provision::desired;
@@ -71,6 +81,8 @@ pub struct Pokes {
     pub fleet: Notify,
     /// What nothing needs is to go now.
     pub sweep: Notify,
+    /// What waits for somebody's word is to be looked at again.
+    pub held: Notify,
 }
 
 /// One attempt at one task.
@@ -118,7 +130,7 @@ impl Attempt {
 }
 
 /// Every activity, as [`run`] knows them.
-pub const ACTIVITIES: [&str; 17] = [
+pub const ACTIVITIES: [&str; 23] = [
     "source",
     "build",
     "bake",
@@ -128,6 +140,12 @@ pub const ACTIVITIES: [&str; 17] = [
     "provision",
     "deploy",
     "validate",
+    "gate",
+    "arrange",
+    "roll",
+    "settle",
+    "step",
+    "analyse",
     "shift",
     "record",
     "unwind",
@@ -150,6 +168,12 @@ pub async fn run(world: &Arc<World>, activity: &str, attempt: &Attempt) -> Resul
         "provision" => provision::run(world, attempt).await?,
         "deploy" => deploy::run(world, attempt).await?,
         "validate" => validate::run(world, attempt).await?,
+        "gate" => return gate::pass(world, attempt).await,
+        "arrange" => roll::arrange(world, attempt).await?,
+        "roll" => roll::run(world, attempt).await?,
+        "settle" => roll::settle(world, attempt).await?,
+        "step" => step::run(world, attempt).await?,
+        "analyse" => analyse::run(world, attempt).await?,
         "shift" => shift::run(world, attempt).await?,
         "record" => record::run(world, attempt).await?,
         "unwind" => unwind::run(world, attempt).await?,

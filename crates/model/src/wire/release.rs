@@ -172,11 +172,22 @@ pub struct Deployment {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub execution: Option<ExecutionId>,
-    /// `running`, `succeeded`, `failed`, `stopped`
+    /// `blue-green`, `in-place`, `canary`, `linear`
+    pub strategy: String,
+    /// As CodeDeploy says it: `Created`, `Queued`, `InProgress`, `Baking`, `Ready`, `Succeeded`, `Failed`, `Stopped`.
     pub state: String,
     /// Why it failed or was stopped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// CodeDeploy's code of the reason: `HEALTH_CONSTRAINTS`, `ALARM_ACTIVE`, `MANUAL_STOP`, `TIMEOUT`, …
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+    /// Who holds it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused_by: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub paused_at: Option<Timestamp>,
     #[schema(value_type = String, format = DateTime)]
     pub started_at: Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -185,6 +196,39 @@ pub struct Deployment {
     /// What was done on each host. Only in the answer for one deployment.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hosts: Vec<DeployedHost>,
+    /// What the load balancer's numbers said after each step. Only in the answer for one deployment.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub analyses: Vec<Analysis>,
+}
+
+/// New hosts beside old ones, in the same minutes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Analysis {
+    #[schema(value_type = String, format = DateTime)]
+    pub at: Timestamp,
+    /// From 1.
+    pub step: u32,
+    pub steps: u32,
+    /// Of the traffic that the new hosts got.
+    pub percent: u32,
+    /// `as-good`, `worse`, or `unknown` when there were too few requests.
+    pub verdict: String,
+    /// What is worse.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    pub new: Traffic,
+    pub old: Traffic,
+}
+
+/// What hosts did in a while.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Traffic {
+    pub requests: u64,
+    /// 5xx, the load balancer's own included.
+    pub failed: u64,
+    /// Of a hundred requests ninety-nine took less.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub p99_ms: Option<f64>,
 }
 
 /// What a deployment did on one host.

@@ -215,6 +215,8 @@ pub fn spec() -> spec::Environment {
             strategy: spec::Strategy::BlueGreen,
             minimum_healthy: spec::MinimumHealthy::OneAtATime,
             keep_old: second,
+            drain: second,
+            steps: None,
         },
         host: spec::Host {
             size: "small".into(),
@@ -226,6 +228,7 @@ pub fn spec() -> spec::Environment {
                 healthy: 2,
                 unhealthy: 3,
                 codes: vec![(200, 399)],
+                within: second,
             },
             env: BTreeMap::new(),
         },

@@ -336,6 +336,7 @@ fn busiest(before: &[GroupStats], now: &[GroupStats]) -> Vec<GroupStats> {
                 target_5xx: since(|g| g.target_5xx),
                 edge_5xx: since(|g| g.edge_5xx),
                 active: group.active,
+                times: Vec::new(),
             }
         })
         .collect();

@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 use model::{
     port::{CheckResult, EventReport, EventStatus, HostState},
     route::TargetState,
-    wire::{Deployment, EdgeStatus, Host},
+    wire::{Analysis, Deployment, EdgeStatus, Host, Traffic},
 };
 
 use super::{
@@ -83,11 +83,12 @@ pub async fn deployments(command: &Deployments, global: &Global) -> Result<(), F
             let path = format!("/v1/deployments?{}", Target::read(target)?.query());
             let page = client.list::<Deployment>(&path, 200).await?;
             output.show(&page, |page| {
-                let mut table = Table::new(["DEPLOYMENT", "RELEASE", "STATE", "STARTED", "WHY"]);
+                let mut table = Table::new(["DEPLOYMENT", "RELEASE", "STRATEGY", "STATE", "STARTED", "WHY"]);
                 for deployment in &page.items {
                     table.row([
                         cell(&deployment.id),
                         cell(format!("v{}", deployment.release)),
+                        cell(&deployment.strategy),
                         cell(&deployment.state),
                         cell(ago(deployment.started_at, now())),
                         maybe(deployment.reason.as_ref()),
@@ -106,14 +107,27 @@ pub async fn deployments(command: &Deployments, global: &Global) -> Result<(), F
 
 fn deployment_text(deployment: &Deployment, output: &Output) -> String {
     let mut text = format!(
-        "{} of v{} in {}: {}\n",
+        "{} of v{} in {}, {}: {}\n",
         deployment.id,
         deployment.release,
         deployment.place,
+        clean(&deployment.strategy),
         clean(&deployment.state)
     );
+    if let (Some(who), Some(since)) = (&deployment.paused_by, deployment.paused_at) {
+        text.push_str(&format!(
+            "paused {} by {}\nnext: vend deploy resume {}\n",
+            ago(since, now()),
+            clean(who),
+            deployment.place
+        ));
+    }
     if let Some(reason) = &deployment.reason {
-        text.push_str(&format!("cause: {}\n", clean(reason)));
+        let code = deployment.code.as_ref().map(|code| format!(" ({})", clean(code)));
+        text.push_str(&format!("cause: {}{}\n", clean(reason), code.unwrap_or_default()));
+    }
+    for analysis in &deployment.analyses {
+        text.push_str(&analysis_text(analysis, output));
     }
     for host in &deployment.hosts {
         text.push_str(&format!("{}\n", host.host));
@@ -125,6 +139,29 @@ fn deployment_text(deployment: &Deployment, output: &Output) -> String {
         }
     }
     text
+}
+
+/// `step 1 of 3, 10 %: as-good  new 120 requests, 0 failed, p99 12 ms  old …`
+fn analysis_text(analysis: &Analysis, output: &Output) -> String {
+    let tone = match analysis.verdict.as_str() {
+        "as-good" => Tone::Good,
+        "worse" => Tone::Bad,
+        _ => Tone::Wait,
+    };
+    let part = |traffic: &Traffic| {
+        let p99 = traffic.p99_ms.map(|p99| format!(", p99 {p99:.1} ms"));
+        let (requests, failed) = (traffic.requests, traffic.failed);
+        format!("{requests} requests, {failed} failed{}", p99.unwrap_or_default())
+    };
+    let verdict = output.tone(tone, &clean(&analysis.verdict));
+    format!(
+        "step {} of {}, {} %: {verdict}; new {}; old {}\n",
+        analysis.step,
+        analysis.steps,
+        analysis.percent,
+        part(&analysis.new),
+        part(&analysis.old)
+    )
 }
 
 fn event_text(event: &EventReport, output: &Output) -> String {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use engine::PLATFORM;
 use futures_util::future::BoxFuture;
 use model::{
-    AppName, ApprovalId, ExecutionId, Place, TenantName,
+    AppName, ApprovalId, DeploymentId, ExecutionId, Place, TenantName,
     plan::{Plan, PlanKind},
     port::Fault,
     release::ReleaseState,
@@ -172,6 +172,35 @@ impl Commands for Flows {
             recorded.await.map_err(refused)?;
             let which = base.map_or(bases::Which::All, bases::Which::One);
             bases::round(&self.world, &which).await
+        })
+    }
+
+    fn hold(&self, deployment: DeploymentId, held: bool, by: By) -> BoxFuture<'_, Result<(), Fault>> {
+        Box::pin(async move {
+            let written = self
+                .world
+                .store
+                .write(move |tx| tx.pause_deployment(&deployment, held, &by));
+            written.await.map_err(refused)?;
+            self.world.pokes.held.notify_waiters();
+            // Whoever pushed the fix does not wait for what somebody holds.
+            self.world.pokes.pushes.notify_one();
+            Ok(())
+        })
+    }
+
+    fn abort(&self, deployment: DeploymentId, by: By) -> BoxFuture<'_, Result<ExecutionId, Fault>> {
+        Box::pin(async move {
+            let read = self.world.store.read(move |db| db.deployment(&deployment));
+            let found = read.await.map_err(refused)?;
+            let execution = found.execution.filter(|_| !found.state.has_ended());
+            let execution = execution.ok_or_else(|| {
+                let state = found.state.word();
+                Fault::order(format!("deployment {} has ended: it is {state}", found.id))
+                    .next(format!("vend deployments list {}", found.place))
+            })?;
+            self.cancel(execution.clone(), by).await?;
+            Ok(execution)
         })
     }
 

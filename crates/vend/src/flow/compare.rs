@@ -11,8 +11,8 @@ use model::{
     port::{Coverage, TestReport},
     release::Release,
     spec::{
-        App, Approval, Certificate, Deploy, Domain, Environment, Health, Host, Leads, MinimumHealthy, Port,
-        Scaling, Strategy, Transport, Variable, written,
+        Analysis, App, Approval, Certificate, Deploy, Domain, Environment, Health, Host, Leads,
+        MinimumHealthy, Port, Scaling, Steps, Transport, Variable, written,
     },
 };
 
@@ -270,10 +270,31 @@ fn settings(environment: &Environment) -> BTreeMap<String, String> {
     }
     let Deploy {
         appspec,
-        strategy: Strategy::BlueGreen,
+        strategy,
         minimum_healthy,
         keep_old,
+        drain,
+        steps,
     } = deploy;
+    set("deploy.strategy", strategy.word().to_owned());
+    set("deploy.drain", written(*drain));
+    if let Some(Steps {
+        percent,
+        interval,
+        analysis,
+    }) = steps
+    {
+        let Analysis {
+            errors,
+            slower,
+            sample,
+        } = analysis;
+        set("deploy.percent", format!("{percent}%"));
+        set("deploy.interval", written(*interval));
+        set("deploy.analysis.errors", format!("{errors}%"));
+        set("deploy.analysis.slower", format!("{slower}%"));
+        set("deploy.analysis.sample", sample.to_string());
+    }
     if let Some(appspec) = appspec {
         set("deploy.appspec", appspec.to_string());
     }
@@ -308,7 +329,7 @@ fn settings(environment: &Environment) -> BTreeMap<String, String> {
     all
 }
 
-fn of_health(health: &Health) -> [(&'static str, String); 6] {
+fn of_health(health: &Health) -> [(&'static str, String); 7] {
     let Health {
         path,
         interval,
@@ -316,6 +337,7 @@ fn of_health(health: &Health) -> [(&'static str, String); 6] {
         healthy,
         unhealthy,
         codes,
+        within,
     } = health;
     let range = |(low, high): &(u16, u16)| match low == high {
         true => low.to_string(),
@@ -329,6 +351,7 @@ fn of_health(health: &Health) -> [(&'static str, String); 6] {
         ("host.health.healthy", healthy.to_string()),
         ("host.health.unhealthy", unhealthy.to_string()),
         ("host.health.codes", codes.join(",")),
+        ("host.health.within", written(*within)),
     ]
 }
 

@@ -5,7 +5,7 @@ use axum::body::Body;
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use model::{
-    AppName, ApprovalId, Digest, ExecutionId, Place, TenantName,
+    AppName, ApprovalId, DeploymentId, Digest, ExecutionId, Place, TenantName,
     plan::Plan,
     port::{BasesSeen, Commit, Fault, HostSeen, ImageAbout, ImageDiff, LogChunk, LogRef},
     route::TargetHealth,
@@ -68,6 +68,12 @@ pub trait Commands: Send + Sync + 'static {
 
     /// Looks now whether bases have become others, and has what stands on them made again. `base`: one of them only.
     fn refresh_bases(&self, base: Option<String>, by: By) -> BoxFuture<'_, Result<Refreshed, Fault>>;
+
+    /// Holds a deployment before its next step, or lets it go on.
+    fn hold(&self, deployment: DeploymentId, held: bool, by: By) -> BoxFuture<'_, Result<(), Fault>>;
+
+    /// Ends a deployment; what it did is undone by the execution that it gives.
+    fn abort(&self, deployment: DeploymentId, by: By) -> BoxFuture<'_, Result<ExecutionId, Fault>>;
 
     /// Somebody voted, and the vote is stored: look whether its execution can go on.
     fn voted(&self, approval: ApprovalId) -> BoxFuture<'_, Result<(), Fault>>;

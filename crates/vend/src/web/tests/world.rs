@@ -113,6 +113,15 @@ impl Commands for Recorder {
         done(Refreshed::default())
     }
 
+    fn hold(&self, deployment: DeploymentId, held: bool, by: By) -> BoxFuture<'_, Result<(), Fault>> {
+        self.note(format!("hold {deployment} {held} by {}", by.actor));
+        done(())
+    }
+
+    fn abort(&self, deployment: DeploymentId, by: By) -> BoxFuture<'_, Result<ExecutionId, Fault>> {
+        done(self.note(format!("abort {deployment} by {}", by.actor)))
+    }
+
     fn voted(&self, approval: ApprovalId) -> BoxFuture<'_, Result<(), Fault>> {
         self.note(format!("voted {approval}"));
         done(())
@@ -516,6 +525,7 @@ fn seed(tx: &mut store::Tx<'_>) -> Result<(), store::Error> {
             id: deployment(),
             place: place(),
             release: 1,
+            strategy: spec::Strategy::BlueGreen,
             execution: Some(execution()),
         },
         &by,
