@@ -14,8 +14,8 @@ mod yaml;
 
 pub(crate) use app::is_branch;
 pub use app::{
-    App, Approval, Base, Build, Database, Deploy, Environment, Health, Host, Image, MinimumHealthy, NotABase,
-    Reference, Refresh, Scaling, Strategy, Tree, Variable, schema,
+    App, Approval, Base, Build, Database, Deploy, Environment, Health, Host, Image, Migrate, MinimumHealthy,
+    NotABase, Reference, Refresh, Scaling, Strategy, Tree, Variable, schema,
 };
 pub use appspec::Appspec;
 pub use buildspec::Buildspec;

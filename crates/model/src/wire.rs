@@ -18,8 +18,8 @@ pub use catalogue::{App, Environment, EnvironmentState, NewApp, NewTenant, Place
 pub use images::{ImageShown, Imported};
 pub use record::{Delivery, DeliveryDetail, DeliveryVerdict, PublicKey};
 pub use release::{
-    Approval, ApprovalState, Decision, DeployedHost, Deployment, NewDecision, NewRollback, PlanAnswer, Push,
-    PushState, Release, Why, WhyEnvironment,
+    Approval, ApprovalState, Decision, DeployedHost, Deployment, Migration, MigrationState, NewDecision,
+    NewRollback, PlanAnswer, Push, PushState, Release, Why, WhyEnvironment,
 };
 pub use run::{
     Drawing, EdgeStatus, EdgeTarget, Execution, ExecutionDetail, ExecutionState, HistoryEvent, Host, Image,

@@ -39,8 +39,8 @@ pub use commands::Command;
 pub use db::{By, Db, Tx};
 pub use error::Error;
 pub use evidence::{
-    Attestation, Bake, Build, Deployment, DeploymentState, Image, JudgedHost, NewBake, NewBuild,
-    NewDeployment, Predicate, WorkState,
+    Attestation, Bake, Build, Deployment, DeploymentState, Image, JudgedHost, Migration, MigrationState,
+    NewBake, NewBuild, NewDeployment, NewMigration, Predicate, WorkState,
 };
 pub use inbox::{Delivery, DeliveryVerdict, NewDelivery, Received};
 pub use journal::{

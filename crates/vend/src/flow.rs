@@ -26,6 +26,7 @@ mod deploy;
 mod destroy;
 #[cfg(test)]
 mod laws;
+mod migrate;
 mod plan;
 mod provision;
 mod record;
@@ -118,7 +119,7 @@ impl Attempt {
 }
 
 /// Every activity, as [`run`] knows them.
-pub const ACTIVITIES: [&str; 17] = [
+pub const ACTIVITIES: [&str; 18] = [
     "source",
     "build",
     "bake",
@@ -126,6 +127,7 @@ pub const ACTIVITIES: [&str; 17] = [
     "approve",
     "confirm",
     "provision",
+    "migrate",
     "deploy",
     "validate",
     "shift",
@@ -148,6 +150,7 @@ pub async fn run(world: &Arc<World>, activity: &str, attempt: &Attempt) -> Resul
         "approve" => return approve::ask(world, attempt).await,
         "confirm" => return plan::confirm(world, attempt).await,
         "provision" => provision::run(world, attempt).await?,
+        "migrate" => migrate::run(world, attempt).await?,
         "deploy" => deploy::run(world, attempt).await?,
         "validate" => validate::run(world, attempt).await?,
         "shift" => shift::run(world, attempt).await?,

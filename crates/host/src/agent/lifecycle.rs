@@ -236,6 +236,7 @@ impl Inner {
             LifecycleEvent::BlockTraffic | LifecycleEvent::AllowTraffic => Ok(false),
             LifecycleEvent::DownloadBundle => self.download(stage, log).await,
             LifecycleEvent::Install => self.install(stage, log).await,
+            LifecycleEvent::Migrate => self.migrate(stage, log).await,
             LifecycleEvent::ApplicationStart if stage.appspec.is_none() => self.start(log).await,
             event => self.hooks(stage, event, log).await,
         }

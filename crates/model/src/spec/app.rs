@@ -103,6 +103,24 @@ pub struct Deploy {
     pub minimum_healthy: MinimumHealthy,
     /// How long the old hosts stay after a switch.
     pub keep_old: SignedDuration,
+    /// What brings the data to where the release needs it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub migrate: Option<Migrate>,
+}
+
+/// A script of the revision that runs once for each release, on one of its hosts, before any of them gets traffic.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Migrate {
+    /// Path in the revision.
+    pub script: Utf8PathBuf,
+    /// Its time as a whole. Default 10 minutes.
+    pub timeout: SignedDuration,
+    /// Who runs it; root when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runas: Option<String>,
+    /// Releases from before it do not work with the data that it leaves.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub irreversible: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

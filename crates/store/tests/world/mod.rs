@@ -215,6 +215,7 @@ pub fn spec() -> spec::Environment {
             strategy: spec::Strategy::BlueGreen,
             minimum_healthy: spec::MinimumHealthy::OneAtATime,
             keep_old: second,
+            migrate: None,
         },
         host: spec::Host {
             size: "small".into(),

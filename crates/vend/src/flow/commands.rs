@@ -9,6 +9,7 @@ use model::{
     plan::{Plan, PlanKind},
     port::Fault,
     release::ReleaseState,
+    wire::NewRollback,
 };
 use store::{By, NewPush, PushState};
 
@@ -74,10 +75,16 @@ impl Commands for Flows {
         })
     }
 
-    fn rollback(&self, place: Place, to: Option<u64>, by: By) -> BoxFuture<'_, Result<ExecutionId, Fault>> {
+    fn rollback(
+        &self,
+        place: Place,
+        order: NewRollback,
+        by: By,
+    ) -> BoxFuture<'_, Result<ExecutionId, Fault>> {
         Box::pin(async move {
-            let to = self.target(&place, to).await?;
-            start::rollback(&self.world, place, to, by).await.map_err(refused)
+            let to = self.target(&place, order.to).await?;
+            let begun = start::rollback(&self.world, place, to, order.across_migrations, by);
+            begun.await.map_err(refused)
         })
     }
 

@@ -11,8 +11,8 @@ use model::{
     port::{Coverage, TestReport},
     release::Release,
     spec::{
-        App, Approval, Deploy, Environment, Health, Host, MinimumHealthy, Scaling, Strategy, Variable,
-        written,
+        App, Approval, Deploy, Environment, Health, Host, Migrate, MinimumHealthy, Scaling, Strategy,
+        Variable, written,
     },
 };
 
@@ -240,12 +240,16 @@ fn settings(environment: &Environment) -> BTreeMap<String, String> {
         strategy: Strategy::BlueGreen,
         minimum_healthy,
         keep_old,
+        migrate,
     } = deploy;
     if let Some(appspec) = appspec {
         set("deploy.appspec", appspec.to_string());
     }
     set("deploy.minimum_healthy", healthy(*minimum_healthy));
     set("deploy.keep_old", written(*keep_old));
+    if let Some(migrate) = migrate {
+        set("deploy.migrate", migration(migrate));
+    }
     let Host {
         size: _,
         port,
@@ -273,6 +277,20 @@ fn settings(environment: &Environment) -> BTreeMap<String, String> {
     set("scaling.min", min.to_string());
     set("scaling.max", max.to_string());
     all
+}
+
+fn migration(migrate: &Migrate) -> String {
+    let user = migrate.runas.as_deref().unwrap_or("root");
+    let mark = if migrate.irreversible {
+        ", irreversible"
+    } else {
+        ""
+    };
+    format!(
+        "{} as {user}, at most {}{mark}",
+        migrate.script,
+        written(migrate.timeout)
+    )
 }
 
 fn of_health(health: &Health) -> [(&'static str, String); 6] {

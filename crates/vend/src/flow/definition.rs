@@ -132,6 +132,9 @@ pub fn release(environment: &spec::Environment, approval: Option<&spec::Approval
         );
     }
     tail(&mut states);
+    if let Some(migrate) = &environment.deploy.migrate {
+        migrating(&mut states, migrate.timeout.as_secs());
+    }
     json!({
         "Comment": format!("A push to {} of branch {}", environment.name, environment.branch),
         "StartAt": "Source",
@@ -258,6 +261,19 @@ fn tail(states: &mut serde_json::Map<String, Value>) {
     );
 }
 
+/// A migration of the release's own, between its hosts and what is deployed to them. Neither a rollback nor a change of
+/// the number of hosts has one: the release's ran when it was made.
+fn migrating(states: &mut serde_json::Map<String, Value>, script_s: i64) {
+    states["Provision"]["Next"] = json!("Migrate");
+    let stage = Stage {
+        name: "Migrate",
+        activity: "migrate",
+        result: "$.migrated",
+        timeout_s: script_s + 900,
+    };
+    add(states, task(&stage, "Deploy"));
+}
+
 /// Build and bake need nothing of one another but the source.
 fn make(build_timeout_s: i64) -> Value {
     let branch = |name: &'static str, activity: &'static str, timeout_s| {
@@ -327,6 +343,7 @@ pub mod tests {
         for definition in [
             release(&sample(false), None),
             release(&sample(true), sample(true).approval.as_ref()),
+            release(&migrating_sample(), None),
             rollback(),
             resize(),
             environment_destroy(),
@@ -349,14 +366,33 @@ pub mod tests {
         assert_eq!(asking["States"]["PlanUnchanged"]["Default"], "Plan");
     }
 
+    #[test]
+    fn only_a_release_with_a_migration_migrates_and_before_anything_is_deployed() {
+        let migrating = release(&migrating_sample(), None);
+        assert_eq!(migrating["States"]["Provision"]["Next"], "Migrate");
+        assert_eq!(migrating["States"]["Migrate"]["Next"], "Deploy");
+        assert_eq!(migrating["States"]["Migrate"]["TimeoutSeconds"], 300 + 900);
+        for flow in [release(&sample(false), None), rollback(), resize()] {
+            assert!(flow["States"].get("Migrate").is_none());
+            assert_eq!(flow["States"]["Provision"]["Next"], "Deploy");
+        }
+    }
+
     pub fn sample(approval: bool) -> spec::Environment {
-        let text = if approval {
+        parsed(if approval {
             "app: shop\nenvironments:\n  production: { branch: main, approval: { required: 1 } }\n"
         } else {
             "app: shop\nenvironments:\n  production: { branch: main }\n"
-        };
-        let (app, _) =
-            spec::App::parse(text, "vend.yaml", &|path: &camino::Utf8Path| path == "Procfile").unwrap();
+        })
+    }
+
+    pub fn migrating_sample() -> spec::Environment {
+        parsed("app: shop\ndeploy: { migrate: { script: migrate.sh, timeout: 5m } }\n")
+    }
+
+    fn parsed(text: &str) -> spec::Environment {
+        let tree = |path: &camino::Utf8Path| path == "Procfile" || path == "migrate.sh";
+        let (app, _) = spec::App::parse(text, "vend.yaml", &tree).unwrap();
         app.environments[0].clone()
     }
 }

@@ -27,6 +27,10 @@ fn flows() -> Vec<(&'static str, Value)> {
             "approved release",
             definition::release(&asking, asking.approval.as_ref()),
         ),
+        (
+            "migrating release",
+            definition::release(&definition::tests::migrating_sample(), None),
+        ),
         ("rollback", definition::rollback()),
         ("resize", definition::resize()),
         ("destruction", definition::environment_destroy()),
@@ -121,7 +125,7 @@ proptest! {
     })]
 
     #[test]
-    fn whatever_happens_to_a_flow_is_kept(flow in 0..5_usize, choices in prop::collection::vec(any::<u32>(), 0..40)) {
+    fn whatever_happens_to_a_flow_is_kept(flow in 0..6_usize, choices in prop::collection::vec(any::<u32>(), 0..40)) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         runtime.block_on(async {
             let held = tempfile::tempdir().unwrap();

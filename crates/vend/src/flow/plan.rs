@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use store::{By, HostState, NewRelease};
 
-use super::{Attempt, Outcome, World, chain, compare, provision, state::Sourced, stored, variables};
+use super::{Attempt, Outcome, World, chain, compare, migrate, provision, state::Sourced, stored, variables};
 
 #[derive(Deserialize)]
 struct Input {
@@ -181,6 +181,9 @@ pub async fn of(world: &World, place: &Place, kind: PlanKind, release: u64) -> R
         hostname: &world.platform.hostname(place),
     };
     let mut changes = compare::changes(&sides);
+    let own = place.clone();
+    let crossed = world.store.read(move |db| db.irreversible_after(&own, release));
+    changes.extend(migrate::changes(kind, &after, &crossed.await.map_err(stored)?));
     changes.extend(compare::tests(&old, &reports(release).await?));
     if let Some(before) = &before {
         changes.extend(super::images::changes(world, &before.image, &after.image).await?);

@@ -5,7 +5,7 @@ use serde_json::json;
 use store::{By, Db, Error, Push, Tx};
 
 use super::{
-    World, definition,
+    World, definition, migrate,
     runs::{self, New},
 };
 use crate::reconcile::bases::AUTOMATIC;
@@ -99,7 +99,14 @@ fn under_way(place: &Place) -> Error {
     refusal(format!("an execution of {place} is under way"), Some(list))
 }
 
-pub async fn rollback(world: &World, place: Place, to: u64, by: By) -> Result<ExecutionId, Error> {
+/// `across`: also to before a migration that is marked irreversible.
+pub async fn rollback(
+    world: &World,
+    place: Place,
+    to: u64,
+    across: bool,
+    by: By,
+) -> Result<ExecutionId, Error> {
     let (id, deployment) = fresh();
     let new = New {
         id,
@@ -109,7 +116,13 @@ pub async fn rollback(world: &World, place: Place, to: u64, by: By) -> Result<Ex
         input: json!({ "kind": PlanKind::Rollback, "place": place, "to": to, "deployment": deployment }),
         by,
     };
-    runs::begin(world, new, move |tx| refuse_moving(tx, &place)).await
+    runs::begin(world, new, move |tx| {
+        if !across {
+            migrate::refuse_crossing(tx, &place, to)?;
+        }
+        refuse_moving(tx, &place)
+    })
+    .await
 }
 
 /// Brings the live release to its number of hosts, unless something is under way, or nothing is live. Says whether it

@@ -9,6 +9,7 @@ use model::{
     plan::Plan,
     port::{BasesSeen, Commit, Fault, HostSeen, ImageAbout, ImageDiff, LogChunk, LogRef},
     route::TargetHealth,
+    wire::NewRollback,
 };
 use store::By;
 
@@ -41,7 +42,8 @@ pub trait Commands: Send + Sync + 'static {
     /// What going back would change. `to`: none for the release before the live one.
     fn plan_rollback(&self, place: Place, to: Option<u64>) -> BoxFuture<'_, Result<Plan, Fault>>;
 
-    fn rollback(&self, place: Place, to: Option<u64>, by: By) -> BoxFuture<'_, Result<ExecutionId, Fault>>;
+    fn rollback(&self, place: Place, order: NewRollback, by: By)
+    -> BoxFuture<'_, Result<ExecutionId, Fault>>;
 
     /// Destroys an environment with its hosts, its database and its routes. Refuses a protected one.
     fn destroy(&self, place: Place, by: By) -> BoxFuture<'_, Result<ExecutionId, Fault>>;

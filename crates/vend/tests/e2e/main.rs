@@ -12,5 +12,6 @@ mod guestbook;
 mod hostile;
 mod isolation;
 mod load;
+mod migrate;
 mod platform;
 mod webhooks;

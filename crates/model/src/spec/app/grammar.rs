@@ -181,7 +181,24 @@ static DEPLOY: Section = Section {
         later("steps"),
         later("interval"),
         later("alarms"),
-        later("migrate"),
+        key(
+            "migrate",
+            Kind::Section(&MIGRATE),
+            "A script that runs once for each release, on one new host, before any host gets traffic.",
+        ),
+    ],
+};
+
+static MIGRATE: Section = Section {
+    keys: &[
+        key("script", Kind::Path, "Path of the script in what is deployed."),
+        key("timeout", Kind::Duration, "Default `10m`, at most `4h`."),
+        key("runas", Kind::Text, "The user who runs it. Default `root`."),
+        key(
+            "irreversible",
+            Kind::Flag,
+            "Earlier releases do not work with the data that it leaves: going back to one must be asked for with `--across-migrations`. Default false.",
+        ),
     ],
 };
 

@@ -26,6 +26,7 @@ use model::{
     route::TargetHealth,
     spec,
     webhook::Provider,
+    wire::NewRollback,
 };
 use serde_json::Value;
 use store::{By, Store};
@@ -72,8 +73,13 @@ impl Commands for Recorder {
         done(plan(&place))
     }
 
-    fn rollback(&self, place: Place, to: Option<u64>, by: By) -> BoxFuture<'_, Result<ExecutionId, Fault>> {
-        done(self.note(format!("rollback {place} {to:?} by {}", by.actor)))
+    fn rollback(
+        &self,
+        place: Place,
+        order: NewRollback,
+        by: By,
+    ) -> BoxFuture<'_, Result<ExecutionId, Fault>> {
+        done(self.note(format!("rollback {place} {:?} by {}", order.to, by.actor)))
     }
 
     fn destroy(&self, place: Place, by: By) -> BoxFuture<'_, Result<ExecutionId, Fault>> {
