@@ -346,15 +346,17 @@ async fn put_program(
     /// For the answer to leave.
     const ANSWER: Duration = Duration::from_millis(200);
     let digest: Digest = digest.parse().map_err(|_| Fault::order("not a digest"))?;
-    if !agent.deployments.is_idle() {
+    // One that comes from now on waits, and is ordered again of the next agent.
+    let Some(peace) = agent.deployments.rest() else {
         return Err(Fault::order("a deployment runs: the agent takes over when it has ended").into());
-    }
+    };
     let path = agent.layout.state.join("program");
     keep(&digest, body, &path, 0o700).await?;
     tokio::spawn(async move {
         tokio::time::sleep(ANSWER).await;
         let legacy = agent.services.leave().await;
         let error = succession::execute(&path, &legacy);
+        drop(peace);
         tracing::error!("the new agent cannot take over: {error}");
     });
     Ok(Json(()))

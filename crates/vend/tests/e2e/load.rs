@@ -18,7 +18,7 @@ environments:
   dev: { branch: dev }
 ";
 
-struct Load {
+pub struct Load {
     stop: Arc<AtomicBool>,
     good: Arc<AtomicU64>,
     bad: Arc<Mutex<Vec<String>>>,
@@ -26,7 +26,7 @@ struct Load {
 }
 
 impl Load {
-    fn on(address: &str, host: &str) -> Self {
+    pub fn on(address: &str, host: &str) -> Self {
         let load = Self {
             stop: Arc::default(),
             good: Arc::default(),
@@ -55,7 +55,7 @@ impl Load {
     }
 
     /// The number of good answers and the bad ones.
-    fn end(self) -> (u64, Vec<String>) {
+    pub fn end(self) -> (u64, Vec<String>) {
         self.stop.store(true, Ordering::Relaxed);
         self.visitors
             .into_iter()

@@ -14,4 +14,5 @@ mod isolation;
 mod load;
 mod migrate;
 mod platform;
+mod upgrade;
 mod webhooks;
