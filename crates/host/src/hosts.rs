@@ -17,6 +17,7 @@ use model::{
 use sha2::{Digest as _, Sha256};
 use tracing::{info, warn};
 
+pub(crate) use self::logs::chunk;
 pub use self::record::Record;
 pub(crate) use self::succession::Attempts;
 use self::succession::Changing;
@@ -136,7 +137,7 @@ impl Hosts {
                 "service" => logs::app(&run).unwrap_or_else(|| "logs/service.log".to_owned()),
                 service => format!("logs/{service}.log"),
             };
-            logs::chunk(&run, &name, offset)
+            chunk(&run, &name, offset)
         });
         Some(match read.await {
             Ok(Ok(chunk)) => Ok(chunk),

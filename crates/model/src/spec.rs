@@ -15,7 +15,7 @@ mod yaml;
 pub(crate) use app::is_branch;
 pub use app::{
     App, Approval, Base, Build, Database, Deploy, Environment, Health, Host, Image, Migrate, MinimumHealthy,
-    NotABase, Reference, Refresh, Scaling, Strategy, Tree, Variable, schema,
+    NotABase, Placement, Reference, Refresh, Scaling, Strategy, Tree, Variable, is_label, schema,
 };
 pub use appspec::Appspec;
 pub use buildspec::Buildspec;

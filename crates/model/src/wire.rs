@@ -23,7 +23,7 @@ pub use release::{
 };
 pub use run::{
     Drawing, EdgeStatus, EdgeTarget, Execution, ExecutionDetail, ExecutionState, HistoryEvent, Host, Image,
-    LogEntry, LogText,
+    Invitation, LogEntry, LogText, Machine, NewInvitation,
 };
 
 use serde::{Deserialize, Serialize};

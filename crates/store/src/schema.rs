@@ -26,7 +26,7 @@ const STEPS: &[&str] = &[
     include_str!("../migrations/08-releases.sql"),
     include_str!("../migrations/09-map-runs.sql"),
     include_str!("../migrations/10-attestations.sql"),
-    include_str!("../migrations/15-migrations.sql"),
+    include_str!("../migrations/15-migrations-and-machines.sql"),
 ];
 
 /// Makes the directory if it is not there, and keeps every other process out of it while the file is open.

@@ -12,6 +12,7 @@ pub mod deletion;
 pub mod healthy;
 pub mod images;
 pub mod intake;
+pub mod machines;
 pub mod runs;
 pub mod start;
 pub mod unreadable;
@@ -36,6 +37,7 @@ mod state;
 mod validate;
 mod words;
 
+pub use deploy::fault as lifecycle_fault;
 pub use provision::desired;
 
 use std::sync::Arc;
@@ -57,6 +59,8 @@ pub struct World {
     pub engine: engine::Handle,
     pub node: host::client::Client,
     pub edge: edge::Client,
+    /// Machines of customers' own.
+    pub machines: crate::machines::Door,
     pub platform: Platform,
     pub data: Data,
     /// Which repositories elsewhere may be fetched.
@@ -70,6 +74,7 @@ pub struct World {
 pub struct Pokes {
     pub pushes: Notify,
     pub fleet: Notify,
+    pub machines: Notify,
     /// What nothing needs is to go now.
     pub sweep: Notify,
 }
@@ -119,7 +124,7 @@ impl Attempt {
 }
 
 /// Every activity, as [`run`] knows them.
-pub const ACTIVITIES: [&str; 18] = [
+pub const ACTIVITIES: [&str; 19] = [
     "source",
     "build",
     "bake",
@@ -131,6 +136,7 @@ pub const ACTIVITIES: [&str; 18] = [
     "deploy",
     "validate",
     "shift",
+    "machines",
     "record",
     "unwind",
     "unroute",
@@ -154,6 +160,7 @@ pub async fn run(world: &Arc<World>, activity: &str, attempt: &Attempt) -> Resul
         "deploy" => deploy::run(world, attempt).await?,
         "validate" => validate::run(world, attempt).await?,
         "shift" => shift::run(world, attempt).await?,
+        "machines" => machines::run(world, attempt).await?,
         "record" => record::run(world, attempt).await?,
         "unwind" => unwind::run(world, attempt).await?,
         "unroute" => destroy::unroute(world, attempt).await?,

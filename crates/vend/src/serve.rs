@@ -1,11 +1,11 @@
 //! `vend serve`: the rooms that decide, put together.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::body::Body;
 use futures_util::future::BoxFuture;
 use model::{
-    Digest, Place,
+    Digest, HostId, Place,
     port::{
         BasesSeen, Fault, HostSeen, Hosts as _, ImageAbout, ImageDiff, LogChunk, LogRef, Logs as _,
         Shelf as _,
@@ -22,7 +22,7 @@ use crate::{
     config::{Data, Platform, Pool},
     flow::{self, Pokes, World, chain, commands::Flows},
     git::remote::Remotes,
-    reconcile,
+    machines, reconcile,
     role::Lent,
     web,
 };
@@ -33,6 +33,8 @@ pub enum Error {
     NoSocket(&'static str),
     #[error("cannot open the database")]
     Store(#[from] store::Error),
+    #[error("cannot take in machines")]
+    Machines(#[from] Fault),
     #[error(transparent)]
     Config(#[from] crate::config::Error),
     #[error("cannot use a lent socket")]
@@ -61,9 +63,11 @@ pub async fn run(data: Data, mut lent: Lent) -> Result<(), Error> {
     flow::unreadable::end(&store, By::platform(clock::now())).await?;
     let pokes = Arc::new(Pokes::default());
     let states = states(&store, &pokes, &platform, &stop, &tasks).await?;
+    let machines = machines::open(&store, &platform, &stop, &tasks).await?;
     let world = compose(
         &data,
         platform,
+        machines,
         states.engine.clone(),
         pokes,
         store.clone(),
@@ -74,6 +78,7 @@ pub async fn run(data: Data, mut lent: Lent) -> Result<(), Error> {
     tasks.spawn(flow::intake::run(Arc::clone(&world), stop.clone()));
     tasks.spawn(flow::deletion::run(Arc::clone(&world), stop.clone()));
     tasks.spawn(reconcile::fleet::run(Arc::clone(&world), stop.clone()));
+    tasks.spawn(reconcile::machines::run(Arc::clone(&world), stop.clone()));
     tasks.spawn(reconcile::retention::run(Arc::clone(&world), stop.clone()));
     tasks.spawn(reconcile::bases::run(Arc::clone(&world), stop.clone()));
 
@@ -172,6 +177,7 @@ async fn settle(store: &Store, data: &Data, platform: &Platform) -> Result<(), s
 fn compose(
     data: &Data,
     platform: Platform,
+    machines: machines::Door,
     engine: engine::Handle,
     pokes: Arc<Pokes>,
     store: Store,
@@ -187,6 +193,7 @@ fn compose(
         engine,
         node,
         edge,
+        machines,
         remotes: Remotes::new(&platform, data),
         platform,
         data: data.clone(),
@@ -238,7 +245,16 @@ struct Eyes(Arc<World>);
 
 impl web::Sight for Eyes {
     fn log(&self, log: LogRef, offset: u64) -> BoxFuture<'_, Result<LogChunk, Fault>> {
-        Box::pin(async move { self.0.node.read(&log, offset).await })
+        Box::pin(async move {
+            match self.0.machines.live.log(&log, offset).await {
+                Some(of_machine) => of_machine,
+                None => self.0.node.read(&log, offset).await,
+            }
+        })
+    }
+
+    fn machine(&self, id: &HostId) -> Option<SocketAddr> {
+        self.0.machines.live.address(id)
     }
 
     fn hosts(&self) -> BoxFuture<'_, Result<Vec<HostSeen>, Fault>> {

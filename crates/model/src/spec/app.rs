@@ -18,6 +18,7 @@ use crate::{AppName, EnvironmentName, port::DatabaseEngine};
 
 pub use base::{Base, NotABase, Reference};
 pub(crate) use environment::is_branch;
+pub use environment::is_label;
 pub(super) use host::is_variable;
 pub use parse::Tree;
 pub use schema::schema;
@@ -48,6 +49,16 @@ pub struct Environment {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approval: Option<Approval>,
     pub scaling: Scaling,
+    /// Machines of the customer's own, in the place of hosts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placement: Option<Placement>,
+}
+
+/// Where releases are deployed, when not on hosts of the platform.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Placement {
+    /// The labels that a registered machine of the tenant must have.
+    pub registered: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

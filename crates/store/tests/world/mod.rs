@@ -234,5 +234,6 @@ pub fn spec() -> spec::Environment {
         checks: None,
         approval: None,
         scaling: spec::Scaling { min: 1, max: 1 },
+        placement: None,
     }
 }

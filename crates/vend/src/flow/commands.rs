@@ -5,16 +5,19 @@ use std::sync::Arc;
 use engine::PLATFORM;
 use futures_util::future::BoxFuture;
 use model::{
-    AppName, ApprovalId, ExecutionId, Place, TenantName,
+    AppName, ApprovalId, ExecutionId, HostId, Place, TenantName,
     plan::{Plan, PlanKind},
     port::Fault,
     release::ReleaseState,
     wire::NewRollback,
 };
-use store::{By, NewPush, PushState};
+use store::{By, NewInvitation, NewPush, PushState};
 
 use super::{Outcome, World, approve, cancel, definition, deletion, plan, runs, start, stored};
-use crate::web::{Commands, Pushed};
+use crate::{
+    machines::Pass,
+    web::{Commands, Pushed},
+};
 
 pub struct Flows {
     pub world: Arc<World>,
@@ -72,6 +75,19 @@ impl Commands for Flows {
         Box::pin(async move {
             let to = self.target(&place, to).await?;
             plan::of(&self.world, &place, PlanKind::Rollback, to).await
+        })
+    }
+
+    fn invite(&self, new: NewInvitation, by: By) -> BoxFuture<'_, Result<Pass, Fault>> {
+        Box::pin(async move { self.world.machines.invite(&self.world.store, new, by).await })
+    }
+
+    fn remove_machine(&self, id: HostId, by: By) -> BoxFuture<'_, Result<(), Fault>> {
+        Box::pin(async move {
+            let drained = self.world.store.write(move |tx| tx.drain_machine(&id, &by));
+            drained.await.map_err(refused)?;
+            self.world.pokes.machines.notify_one();
+            Ok(())
         })
     }
 

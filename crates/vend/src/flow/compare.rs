@@ -232,6 +232,7 @@ fn settings(environment: &Environment) -> BTreeMap<String, String> {
         checks,
         approval,
         scaling,
+        placement,
     } = environment;
     let mut all = BTreeMap::new();
     let mut set = |key: &str, value: String| drop(all.insert(key.to_owned(), value));
@@ -266,6 +267,9 @@ fn settings(environment: &Environment) -> BTreeMap<String, String> {
             Variable::Secret(secret) => format!("{{{{secret:{secret}}}}}"),
         };
         set(&format!("env.{name}"), text);
+    }
+    for (name, value) in placement.iter().flat_map(|placement| &placement.registered) {
+        set(&format!("placement.registered.{name}"), value.clone());
     }
     if let Some(checks) = checks {
         set("checks", checks.to_string());

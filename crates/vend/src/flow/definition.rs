@@ -135,6 +135,9 @@ pub fn release(environment: &spec::Environment, approval: Option<&spec::Approval
     if let Some(migrate) = &environment.deploy.migrate {
         migrating(&mut states, migrate.timeout.as_secs());
     }
+    if environment.placement.is_some() {
+        on_machines(&mut states);
+    }
     json!({
         "Comment": format!("A push to {} of branch {}", environment.name, environment.branch),
         "StartAt": "Source",
@@ -159,6 +162,13 @@ pub fn rollback() -> Value {
     );
     tail(&mut states);
     json!({ "Comment": "Back to a kept release", "StartAt": "Plan", "States": states })
+}
+
+/// The same on machines of the customer's own.
+pub fn rollback_on_machines() -> Value {
+    let mut flow = rollback();
+    on_machines(flow["States"].as_object_mut().expect("a flow has states"));
+    flow
 }
 
 /// As many hosts of the live release as there are to be: after `vend scale`, and after a host died.
@@ -274,6 +284,36 @@ fn migrating(states: &mut serde_json::Map<String, Value>, script_s: i64) {
     add(states, task(&stage, "Deploy"));
 }
 
+/// Where there are machines already, one stage deploys to them in the place of those that make hosts and move traffic.
+fn on_machines(states: &mut serde_json::Map<String, Value>) {
+    for stage in ["Provision", "Migrate", "Deploy", "Validate", "Shift"] {
+        states.remove(stage);
+    }
+    let stage = Stage {
+        name: "Machines",
+        activity: "machines",
+        result: "$.deployed",
+        timeout_s: 8 * 3600,
+    };
+    add(states, task(&stage, "Record"));
+    let redirect = |next: &mut Value| {
+        if next == "Provision" {
+            *next = json!("Machines");
+        }
+    };
+    for state in states.values_mut().filter_map(Value::as_object_mut) {
+        state.get_mut("Next").map(redirect);
+        for choice in state
+            .get_mut("Choices")
+            .and_then(Value::as_array_mut)
+            .into_iter()
+            .flatten()
+        {
+            choice.get_mut("Next").map(redirect);
+        }
+    }
+}
+
 /// Build and bake need nothing of one another but the source.
 fn make(build_timeout_s: i64) -> Value {
     let branch = |name: &'static str, activity: &'static str, timeout_s| {
@@ -344,7 +384,9 @@ pub mod tests {
             release(&sample(false), None),
             release(&sample(true), sample(true).approval.as_ref()),
             release(&migrating_sample(), None),
+            release(&placed_sample(), placed_sample().approval.as_ref()),
             rollback(),
+            rollback_on_machines(),
             resize(),
             environment_destroy(),
         ] {
@@ -378,6 +420,18 @@ pub mod tests {
         }
     }
 
+    #[test]
+    fn machines_are_deployed_to_in_one_stage_after_the_approval() {
+        let flow = release(&placed_sample(), placed_sample().approval.as_ref());
+        let next = &flow["States"]["PlanUnchanged"]["Choices"][0]["Next"];
+        assert_eq!(
+            (next, &flow["States"]["Machines"]["Next"]),
+            (&json!("Machines"), &json!("Record"))
+        );
+        assert_eq!(rollback_on_machines()["States"]["Plan"]["Next"], "Machines");
+        assert!(flow["States"].get("Provision").is_none());
+    }
+
     pub fn sample(approval: bool) -> spec::Environment {
         parsed(if approval {
             "app: shop\nenvironments:\n  production: { branch: main, approval: { required: 1 } }\n"
@@ -388,6 +442,10 @@ pub mod tests {
 
     pub fn migrating_sample() -> spec::Environment {
         parsed("app: shop\ndeploy: { migrate: { script: migrate.sh, timeout: 5m } }\n")
+    }
+
+    pub fn placed_sample() -> spec::Environment {
+        parsed("app: shop\nplacement: { registered: { role: web } }\napproval: { required: 1 }\n")
     }
 
     fn parsed(text: &str) -> spec::Environment {

@@ -31,7 +31,15 @@ fn flows() -> Vec<(&'static str, Value)> {
             "migrating release",
             definition::release(&definition::tests::migrating_sample(), None),
         ),
+        (
+            "release on machines",
+            definition::release(
+                &definition::tests::placed_sample(),
+                definition::tests::placed_sample().approval.as_ref(),
+            ),
+        ),
         ("rollback", definition::rollback()),
+        ("rollback on machines", definition::rollback_on_machines()),
         ("resize", definition::resize()),
         ("destruction", definition::environment_destroy()),
     ]
@@ -125,7 +133,7 @@ proptest! {
     })]
 
     #[test]
-    fn whatever_happens_to_a_flow_is_kept(flow in 0..6_usize, choices in prop::collection::vec(any::<u32>(), 0..40)) {
+    fn whatever_happens_to_a_flow_is_kept(flow in 0..8_usize, choices in prop::collection::vec(any::<u32>(), 0..40)) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         runtime.block_on(async {
             let held = tempfile::tempdir().unwrap();

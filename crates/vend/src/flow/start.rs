@@ -112,7 +112,10 @@ pub async fn rollback(
         id,
         kind: "rollback",
         place: place.clone(),
-        definition: definition::rollback(),
+        definition: match is_placed(world, &place, to).await? {
+            true => definition::rollback_on_machines(),
+            false => definition::rollback(),
+        },
         input: json!({ "kind": PlanKind::Rollback, "place": place, "to": to, "deployment": deployment }),
         by,
     };
@@ -123,6 +126,13 @@ pub async fn rollback(
         refuse_moving(tx, &place)
     })
     .await
+}
+
+/// Is the release for machines of the customer's own?
+async fn is_placed(world: &World, place: &Place, release: u64) -> Result<bool, Error> {
+    let place = place.clone();
+    let read = world.store.read(move |db| db.release(&place, release));
+    Ok(read.await?.content.spec.placement.is_some())
 }
 
 /// Brings the live release to its number of hosts, unless something is under way, or nothing is live. Says whether it
@@ -159,6 +169,11 @@ async fn bring(
         let message = format!("{place} has no release yet: there is nothing to scale");
         refusal(message, Some("push a commit first".into()))
     })?;
+    if is_placed(world, place, live).await? {
+        let message = format!("{place} is on registered machines: it has as many as there are");
+        let next = format!("vend hosts invite {}", place.tenant);
+        return Err(refusal(message, Some(next)));
+    }
     let new = New {
         id,
         kind,

@@ -12,6 +12,7 @@ mod guestbook;
 mod hostile;
 mod isolation;
 mod load;
+mod machine;
 mod migrate;
 mod platform;
 mod upgrade;

@@ -47,6 +47,11 @@ pub fn tenant(prefix: &str) -> String {
 impl Platform {
     /// Starts `vend up` and waits until every role answers. Blocks while another test has the directory.
     pub fn start() -> Self {
+        Self::start_with("")
+    }
+
+    /// The same with more in its `platform.toml`.
+    pub fn start_with(more: &str) -> Self {
         let data = shared();
         std::fs::create_dir_all(&data).unwrap();
         let lock = File::create(data.join("test.lock")).unwrap();
@@ -54,7 +59,7 @@ impl Platform {
         // The git hosts of the tests are on this machine.
         std::fs::write(
             data.join("platform.toml"),
-            "[sources]\nallow = [\"127.0.0.0/8\"]\n",
+            format!("[sources]\nallow = [\"127.0.0.0/8\"]\n{more}"),
         )
         .unwrap();
         let platform = Self {

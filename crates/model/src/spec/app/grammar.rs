@@ -64,7 +64,7 @@ macro_rules! shared {
             later("notify"),
             later("listeners"),
             later("runtime"),
-            later("placement"),
+            key("placement", Kind::Section(&PLACEMENT), "Where releases are deployed, when not on hosts of the platform."),
         ]
     };
 }
@@ -200,6 +200,14 @@ static MIGRATE: Section = Section {
             "Earlier releases do not work with the data that it leaves: going back to one must be asked for with `--across-migrations`. Default false.",
         ),
     ],
+};
+
+static PLACEMENT: Section = Section {
+    keys: &[key(
+        "registered",
+        Kind::Variables,
+        "Labels: releases are deployed to the tenant's registered machines that have all of them.",
+    )],
 };
 
 static HOST: Section = Section {

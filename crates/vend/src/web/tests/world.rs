@@ -1,7 +1,7 @@
 //! A platform with two tenants, `acme` and `other`; `acme` has one of everything.
 
 use std::{
-    net::Ipv4Addr,
+    net::{Ipv4Addr, SocketAddr},
     sync::{Arc, Mutex},
 };
 
@@ -29,12 +29,13 @@ use model::{
     wire::NewRollback,
 };
 use serde_json::Value;
-use store::{By, Store};
+use store::{By, NewInvitation, Store};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::{Data, Platform},
     git::remote::Remotes,
+    machines::Pass,
     web::{self, Commands, Pushed, Sight, listen::Peer},
 };
 
@@ -71,6 +72,19 @@ impl Commands for Recorder {
     fn plan_rollback(&self, place: Place, to: Option<u64>) -> BoxFuture<'_, Result<Plan, Fault>> {
         self.note(format!("plan {place} {to:?}"));
         done(plan(&place))
+    }
+
+    fn invite(&self, new: NewInvitation, by: By) -> BoxFuture<'_, Result<Pass, Fault>> {
+        self.note(format!("invite {} by {}", new.tenant, by.actor));
+        done(Pass {
+            text: Secret::new("vendjoin_x".to_owned()),
+            url: "https://platform.example:7443".into(),
+        })
+    }
+
+    fn remove_machine(&self, id: HostId, by: By) -> BoxFuture<'_, Result<(), Fault>> {
+        self.note(format!("remove {id} by {}", by.actor));
+        done(())
     }
 
     fn rollback(
@@ -123,6 +137,10 @@ impl Commands for Recorder {
 struct Machine;
 
 impl Sight for Machine {
+    fn machine(&self, _: &HostId) -> Option<SocketAddr> {
+        None
+    }
+
     fn log(&self, log: LogRef, offset: u64) -> BoxFuture<'_, Result<LogChunk, Fault>> {
         let text = format!("the text of {log}\n");
         let text = text.get(offset as usize..).unwrap_or_default().to_owned();
@@ -202,6 +220,10 @@ pub fn now() -> Timestamp {
 
 pub fn place() -> Place {
     "acme/shop/dev".parse().unwrap()
+}
+
+pub fn machine() -> HostId {
+    HostId::from_bits(2)
 }
 
 pub fn host() -> HostId {
@@ -436,6 +458,14 @@ fn seed(tx: &mut store::Tx<'_>) -> Result<(), store::Error> {
         &by,
     )?;
     tx.ensure_environment(&place(), "dev", &by)?;
+    let invitation = NewInvitation {
+        tenant: acme.clone(),
+        labels: [("role".to_owned(), "web".to_owned())].into(),
+        expires_at: now() + SignedDuration::from_secs(60),
+    };
+    let secret = Secret::new("a machine's".into());
+    tx.invite_machine(&secret, &invitation, &by)?;
+    tx.join_machine(&machine(), &secret, "box", Digest::of("key"), now())?;
     let push = store::NewPush {
         tenant: acme.clone(),
         app: shop.clone(),
