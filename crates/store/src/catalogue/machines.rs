@@ -43,7 +43,8 @@ pub struct NewInvitation {
 /// Machines of one tenant, and invitations that wait.
 const MOST: usize = 1000;
 
-const SELECT: &str = "SELECT m.*, t.name AS tenant, a.name AS app, e.name AS environment FROM registered_machines m
+const SELECT: &str =
+    "SELECT m.*, t.name AS tenant, a.name AS app, e.name AS environment FROM registered_machines m
     JOIN tenants t ON t.id = m.tenant_id LEFT JOIN environments e ON e.id = m.environment_id
     LEFT JOIN apps a ON a.id = e.app_id";
 
@@ -184,9 +185,11 @@ impl Tx<'_> {
             "UPDATE registered_machines SET seen_at = ?2 WHERE key = ?1",
             params![Hash(key), At(now)],
         )?;
-        self.one("SELECT id FROM registered_machines WHERE key = ?1", [Hash(key)], |row| {
-            row.parsed("id")
-        })
+        self.one(
+            "SELECT id FROM registered_machines WHERE key = ?1",
+            [Hash(key)],
+            |row| row.parsed("id"),
+        )
     }
 
     /// A machine is about to come with another key.
@@ -271,7 +274,10 @@ impl Tx<'_> {
         if machine.leaving {
             return Ok(());
         }
-        self.run("UPDATE registered_machines SET leaving = 1 WHERE id = ?1", [id.as_str()])?;
+        self.run(
+            "UPDATE registered_machines SET leaving = 1 WHERE id = ?1",
+            [id.as_str()],
+        )?;
         self.note(
             by,
             "machine.drain",

@@ -434,14 +434,15 @@ fn approval(reader: &mut Reader<'_>, fields: Fields<'_>) -> Approval {
 fn placement(reader: &mut Reader<'_>, fields: Fields<'_>) -> Option<Placement> {
     let node = value(section(fields, "placement"), "registered")?;
     let mut registered = BTreeMap::new();
-    for (name, label) in reader.mapping(node, "placement.registered") {
+    let labels = reader.mapping(node, "placement.registered");
+    for (name, label) in labels {
         let name = name.text().unwrap_or_default();
         match (is_label(name), label.text().filter(|text| is_label(text))) {
             (true, Some(text)) => drop(registered.insert(name.to_owned(), text.to_owned())),
             _ => drop(reader.error(label, format!("{} is not a label", quoted(name)))),
         }
     }
-    if registered.is_empty() {
+    if labels.is_empty() {
         reader.error(node, "`placement.registered` names no label").help =
             Some("write the labels of the machines, such as `{ role: web }`".to_owned());
     }
