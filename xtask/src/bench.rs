@@ -48,49 +48,24 @@ pub struct Bench {
 
 impl Bench {
     pub fn run(&self) -> anyhow::Result<()> {
-        match self.name.as_str() {
-            "corridor" => self.corridor(),
-            "states" => {
-                let mut table = Table::default();
-                let went = states::run(self, &mut table);
-                table.print();
-                table.keep(&states::kept())?;
-                went
-            }
-            "edge" => {
-                let mut table = Table::default();
-                let went = edge::run(self, &mut table);
-                table.print();
-                table.keep(&crate::target().join("bench/edge.json"))?;
-                went
-            }
-            "bake" => {
-                let mut table = Table::default();
-                let went = bake::run(self, &mut table);
-                table.print();
-                table.keep(&crate::target().join("bench/bake.json"))?;
-                went
-            }
-            "deploy" => self.deploy(),
-            "synth" => {
-                let mut table = Table::default();
-                let went = synth::run(self, &mut table);
-                table.print();
-                table.keep(&crate::target().join("bench/synth.json"))?;
-                went
-            }
+        let mut table = Table::default();
+        let figures = &mut table;
+        let went = match self.name.as_str() {
+            "bake" => bake::run(self, figures),
+            "corridor" => self.corridor(figures),
+            "deploy" => self
+                .release()
+                .and_then(|binary| deploy::run(&binary, self, figures)),
+            "edge" => edge::run(self, figures),
+            "states" => states::run(self, figures),
+            "synth" => synth::run(self, figures),
             other => bail!(
                 "no benchmark `{other}`: there are `bake`, `corridor`, `deploy`, `edge`, `states` and `synth`"
             ),
-        }
-    }
-
-    fn deploy(&self) -> anyhow::Result<()> {
-        let binary = self.release()?;
-        let mut table = Table::default();
-        let went = deploy::run(&binary, self, &mut table);
+        };
+        // Figures that came before a failure are figures, too.
         table.print();
-        table.keep(&deploy::kept())?;
+        table.keep(&kept(&self.name))?;
         went
     }
 
@@ -108,22 +83,25 @@ impl Bench {
         }
     }
 
-    fn corridor(&self) -> anyhow::Result<()> {
+    fn corridor(&self, table: &mut Table) -> anyhow::Result<()> {
         let binary = self.release()?;
-        let mut table = Table::default();
         let bytes = std::fs::metadata(&binary)
             .with_context(|| format!("no binary {}", binary.display()))?
             .len();
         table.row("binary", "MB", &[bytes as f64 / 1e6]).target(40.0);
-        let went = corridor::run(&binary, self, &mut table);
-        if self.cold_build && went.is_ok() {
-            let seconds = cold_build()?;
-            table.row("cold release build", "s", &[seconds]).target(300.0);
+        corridor::run(&binary, self, table)?;
+        if self.cold_build {
+            table
+                .row("cold release build", "s", &[cold_build()?])
+                .target(300.0);
         }
-        table.print();
-        table.keep(&crate::target().join("bench/corridor.json"))?;
-        went
+        Ok(())
     }
+}
+
+/// Where the figures of a benchmark's last run are.
+fn kept(name: &str) -> PathBuf {
+    crate::target().join(format!("bench/{name}.json"))
 }
 
 /// Seconds for the release binary, with nothing but the sources of its dependencies there.

@@ -10,41 +10,11 @@ use std::{
     time::Duration,
 };
 
-use camino::Utf8PathBuf;
 use engine::{Error, Limits};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
-use store::{Run, Status, Store};
-use world::{OWNER, chain, open, resource, run, run_with, setup, start};
-
-struct Dir {
-    path: Utf8PathBuf,
-    _held: tempfile::TempDir,
-}
-
-fn dir() -> Dir {
-    let held = tempfile::tempdir().unwrap();
-    let path = Utf8PathBuf::from_path_buf(held.path().join("store")).unwrap();
-    Dir { path, _held: held }
-}
-
-async fn found(store: &Store, key: u64) -> Run {
-    let row = store.read(move |db| db.run_by_key(key)).await;
-    row.unwrap_or_else(|error: store::Error| panic!("{error}"))
-        .unwrap()
-        .0
-}
-
-async fn ended(store: &Store, key: u64) -> Run {
-    for _ in 0..2000 {
-        let run = found(store, key).await;
-        if run.ended_at.is_some() {
-            return run;
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    panic!("it does not end");
-}
+use store::{Status, Store};
+use world::{OWNER, chain, dir, ended, found, open, resource, run, run_with, setup, start};
 
 async fn kinds(store: &Store, key: u64) -> Vec<String> {
     let (events, _) = store

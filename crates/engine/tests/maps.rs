@@ -11,11 +11,9 @@ use engine::{Error, Limits};
 use serde_json::{Value, json};
 use store::{RunFilter, Status};
 use world::{
-    OWNER,
-    maps::{
-        Buckets, answer, children, counts, dir, ended, fail, map, nothing_is_offered, over, pass, read, runs,
-    },
-    open, resource, run, run_with, setup, start,
+    OWNER, dir, ended,
+    maps::{Buckets, answer, children, counts, fail, map, nothing_is_offered, over, pass, runs},
+    open, read, resource, run, run_with, setup, start,
 };
 
 #[tokio::test]

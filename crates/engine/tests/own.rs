@@ -7,23 +7,11 @@ mod world;
 use std::sync::{Arc, Mutex};
 
 use asl::HistoryEvent;
-use camino::Utf8PathBuf;
 use engine::{Also, Error, Limits, Own, PLATFORM, Setup, Start, Witness};
 use model::ledger::Deed;
 use serde_json::{Value, json};
 use store::{LedgerFilter, Store};
-use world::{Running, open, run, run_with, setup, start};
-
-struct Dir {
-    path: Utf8PathBuf,
-    _held: tempfile::TempDir,
-}
-
-fn dir() -> Dir {
-    let held = tempfile::tempdir().unwrap();
-    let path = Utf8PathBuf::from_path_buf(held.path().join("store")).unwrap();
-    Dir { path, _held: held }
-}
+use world::{Running, dir, open, run, run_with, setup, start};
 
 fn resource(name: &str) -> String {
     format!("arn:aws:states:local:000000000000:activity:{name}")

@@ -12,8 +12,8 @@ use engine::{Error, Handle, Limits};
 use serde_json::json;
 use store::{Status, Store};
 use world::{
-    OWNER, Running,
-    maps::{Dir, answer, children, counts, dir, ended, fail, map, nothing_is_offered, over, pass, runs},
+    Dir, OWNER, Running, dir, ended,
+    maps::{answer, children, counts, fail, map, nothing_is_offered, over, pass, runs},
     open, resource, run, start,
 };
 

@@ -9,12 +9,13 @@ mod world;
 use std::time::Duration;
 
 use asl::{Event, Execution, HistoryEvent, Machine, step};
-use camino::{Utf8Path, Utf8PathBuf};
+use camino::Utf8Path;
 use engine::{Limits, Offer, PLATFORM, history, recover};
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, params};
 use serde_json::{Value, json};
 use store::{Error, Status, Store};
+use world::dir;
 
 /// The schema up to the version before.
 const BEFORE: [&str; 7] = [
@@ -206,17 +207,6 @@ fn before(dir: &Utf8Path, executions: &[&Old]) {
         old.keep(&db, index as i64 + 1);
     }
     db.execute_batch("COMMIT").unwrap();
-}
-
-struct Dir {
-    path: Utf8PathBuf,
-    _held: tempfile::TempDir,
-}
-
-fn dir() -> Dir {
-    let held = tempfile::tempdir().unwrap();
-    let path = Utf8PathBuf::from_path_buf(held.path().join("store")).unwrap();
-    Dir { path, _held: held }
 }
 
 async fn run_of(store: &Store, bits: u64) -> u64 {

@@ -13,10 +13,7 @@ use std::{
 use engine::Limits;
 use serde_json::json;
 use store::Status;
-use world::{
-    maps::{dir, ended, over},
-    open, run, start,
-};
+use world::{dir, ended, maps::over, open, run, start};
 
 struct Counting;
 

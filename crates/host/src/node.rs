@@ -54,8 +54,8 @@ pub struct NodeConfig {
     pub builds_at_once: usize,
     /// What this machine is beside its `arch` and `os`, for builds that ask for it.
     pub labels: std::collections::BTreeMap<String, String>,
-    /// Networks that registries may be at although they are not public: address and length of the prefix.
-    pub registries: Vec<(std::net::IpAddr, u8)>,
+    /// Networks that registries may be at although they are not public.
+    pub registries: Vec<model::address::Network>,
     /// What images may take of the disk.
     pub image_budget_bytes: u64,
     /// Make at the start what the first push would wait for.

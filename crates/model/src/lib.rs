@@ -3,6 +3,7 @@
 //! The room exists so that every decision of the platform can be read, tested and argued about without a
 //! machine under it. It knows nothing of tokio, SQL, files or clocks: time and randomness arrive as values.
 
+pub mod address;
 pub mod digest;
 pub mod id;
 pub mod ledger;

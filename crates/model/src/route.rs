@@ -15,8 +15,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::Place;
 
+pub use crate::address::Network;
 pub use check::{Invalid, VALUES, VALUES_PER_RULE, WILDCARDS, regex};
-pub use condition::{Conditions, HeaderCondition, Network, Pair, Rewrite, folds, matches};
+pub use condition::{Conditions, HeaderCondition, Pair, Rewrite, folds, matches};
 pub use delta::Delta;
 pub use group::{
     Algorithm, Ejection, HealthCheck, HealthProtocol, Protocol, ProxyWord, Stickiness, Target, TargetGroup,

@@ -2,11 +2,12 @@
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{Ipv4Addr, SocketAddr},
 };
 
 use camino::{Utf8Path, Utf8PathBuf};
 use model::{
+    address::Network,
     port::{BuildLimits, Resources},
     spec,
 };
@@ -118,17 +119,9 @@ impl Default for Images {
 }
 
 impl Registries {
-    /// Address and length of the prefix of each network; one that is not a network was refused when the file was read.
-    pub fn networks(&self) -> Vec<(IpAddr, u8)> {
-        let networks = self.allow.iter().filter_map(|text| Network::parse(text));
-        networks
-            .map(|network| {
-                (
-                    network.base,
-                    u8::try_from(network.prefix).expect("a prefix has at most 128 bits"),
-                )
-            })
-            .collect()
+    /// The networks that are allowed; one that is not a network was refused when the file was read.
+    pub fn networks(&self) -> Vec<Network> {
+        networks(&self.allow)
     }
 }
 
@@ -213,13 +206,6 @@ pub struct Sources {
     pub timeout_s: u64,
 }
 
-/// Addresses that begin with the same bits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Network {
-    base: IpAddr,
-    prefix: u32,
-}
-
 impl Default for Platform {
     fn default() -> Self {
         let size = |cpu, memory_mib| Size {
@@ -270,48 +256,12 @@ impl Default for Sources {
 impl Sources {
     /// The networks that are allowed; one that is not a network was refused when the file was read.
     pub fn networks(&self) -> Vec<Network> {
-        self.allow
-            .iter()
-            .filter_map(|text| Network::parse(text))
-            .collect()
+        networks(&self.allow)
     }
 }
 
-impl Network {
-    /// Reads `10.1.2.0/24`, or one address.
-    fn parse(text: &str) -> Option<Self> {
-        let (base, prefix) = text.split_once('/').unwrap_or((text, ""));
-        let base: IpAddr = base.parse().ok()?;
-        let whole = if base.is_ipv4() { 32 } else { 128 };
-        let prefix = if prefix.is_empty() {
-            whole
-        } else {
-            prefix.parse().ok()?
-        };
-        let network = Self { base, prefix };
-        (prefix <= whole && network.bits(base) == bits(base)).then_some(network)
-    }
-
-    pub fn holds(&self, address: IpAddr) -> bool {
-        address.is_ipv4() == self.base.is_ipv4() && self.bits(address) == self.bits(self.base)
-    }
-
-    /// The bits of an address that the network decides.
-    fn bits(&self, address: IpAddr) -> u128 {
-        let whole = if self.base.is_ipv4() { 32 } else { 128 };
-        let free = whole - self.prefix;
-        match free {
-            128 => 0,
-            _ => bits(address) >> free << free,
-        }
-    }
-}
-
-fn bits(address: IpAddr) -> u128 {
-    match address {
-        IpAddr::V4(four) => u32::from(four).into(),
-        IpAddr::V6(six) => six.into(),
-    }
+fn networks(allowed: &[String]) -> Vec<Network> {
+    allowed.iter().filter_map(|text| Network::exact(text)).collect()
 }
 
 impl Default for Builds {
@@ -347,7 +297,7 @@ impl Platform {
                 path: path.to_owned(),
             });
         }
-        let wrong = |text: &&String| Network::parse(text).is_none();
+        let wrong = |text: &&String| Network::exact(text).is_none();
         for (key, allowed) in [
             ("sources.allow", &platform.sources.allow),
             ("registries.allow", &platform.registries.allow),
@@ -440,22 +390,6 @@ mod tests {
                 expected,
                 "{pool}"
             );
-        }
-    }
-
-    #[test]
-    fn networks_hold_their_addresses() {
-        let holds = |network: &str, address: &str| {
-            Network::parse(network).map(|network| network.holds(address.parse().unwrap()))
-        };
-        assert_eq!(holds("10.1.2.0/24", "10.1.2.77"), Some(true));
-        assert_eq!(holds("10.1.2.0/24", "10.1.3.1"), Some(false));
-        assert_eq!(holds("127.0.0.1", "127.0.0.1"), Some(true));
-        assert_eq!(holds("127.0.0.1", "127.0.0.2"), Some(false));
-        assert_eq!(holds("::/0", "fd00::1"), Some(true));
-        assert_eq!(holds("0.0.0.0/0", "fd00::1"), Some(false));
-        for bad in ["10.1.2.3/24", "10.0.0.0/33", "x", "10.0.0.0/-1", ""] {
-            assert_eq!(Network::parse(bad), None, "{bad}");
         }
     }
 

@@ -3,7 +3,7 @@
 use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -29,10 +29,6 @@ mount -t tmpfs tmpfs dev
 cp "$3" sbin/vend-bench
 exec env -i /usr/sbin/chroot . /sbin/vend-bench agent
 "#;
-
-pub fn kept() -> PathBuf {
-    crate::target().join("bench/deploy.json")
-}
 
 pub fn run(binary: &Path, bench: &Bench, table: &mut Table) -> anyhow::Result<()> {
     let scratch = crate::target().join("bench/deploy");

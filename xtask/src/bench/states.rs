@@ -7,7 +7,7 @@ use std::{
     io::Read as _,
     net::TcpStream,
     os::unix::process::CommandExt as _,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -254,9 +254,4 @@ impl Drop for Killed {
         }
         let _ = self.0.wait();
     }
-}
-
-/// Where the figures are kept.
-pub fn kept() -> PathBuf {
-    Path::new(&crate::target()).join("bench/states.json")
 }

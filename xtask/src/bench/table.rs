@@ -71,8 +71,11 @@ impl Table {
         }
     }
 
-    /// Writes every single value, for comparisons between runs.
+    /// Writes every single value, for comparisons between runs. A run without figures leaves the last one's.
     pub fn keep(&self, path: &Path) -> anyhow::Result<()> {
+        if self.rows.is_empty() {
+            return Ok(());
+        }
         let row = |row: &Row| {
             json!({ "measure": row.name, "unit": row.unit, "median": median(&row.values), "target": row.target,
                 "values": row.values })

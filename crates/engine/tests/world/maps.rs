@@ -2,23 +2,11 @@
 
 use std::{collections::BTreeMap, io, path::PathBuf, time::Duration};
 
-use camino::Utf8PathBuf;
 use engine::{Handle, Objects};
 use serde_json::{Value, json};
 use store::{MapRun, Run, RunFilter, Store};
 
-use super::{OWNER, resource};
-
-pub struct Dir {
-    pub path: Utf8PathBuf,
-    pub held: tempfile::TempDir,
-}
-
-pub fn dir() -> Dir {
-    let held = tempfile::tempdir().unwrap();
-    let path = Utf8PathBuf::from_path_buf(held.path().join("store")).unwrap();
-    Dir { path, held }
-}
+use super::{OWNER, read, resource};
 
 /// Buckets in a directory.
 pub struct Buckets(pub PathBuf);
@@ -38,28 +26,6 @@ impl Objects for Buckets {
         std::fs::create_dir_all(path.parent().unwrap())?;
         std::fs::write(path, bytes)
     }
-}
-
-pub async fn read<T: Send + 'static>(
-    store: &Store,
-    work: impl FnOnce(&store::Db<'_>) -> Result<T, store::Error> + Send + 'static,
-) -> T {
-    store.read(work).await.unwrap()
-}
-
-pub async fn found(store: &Store, key: u64) -> Run {
-    read(store, move |db| db.run_by_key(key)).await.unwrap().0
-}
-
-pub async fn ended(store: &Store, key: u64) -> Run {
-    for _ in 0..6000 {
-        let run = found(store, key).await;
-        if run.ended_at.is_some() {
-            return run;
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    panic!("it does not end");
 }
 
 pub async fn runs(store: &Store, key: u64) -> Vec<MapRun> {

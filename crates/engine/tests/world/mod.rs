@@ -5,18 +5,30 @@
 
 pub mod maps;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use asl::Machine;
-use camino::Utf8Path;
+use camino::{Utf8Path, Utf8PathBuf};
 use engine::{Handle, Limits, Setup, Start};
 use jiff::Timestamp;
 use model::TenantName;
 use serde_json::Value;
-use store::{By, Store};
+use store::{By, Run, Store};
 use tokio::{sync::oneshot, task::JoinHandle};
 
 pub const OWNER: u64 = 1;
+
+/// Where a store is, for as long as a test wants it.
+pub struct Dir {
+    pub path: Utf8PathBuf,
+    pub held: tempfile::TempDir,
+}
+
+pub fn dir() -> Dir {
+    let held = tempfile::tempdir().unwrap();
+    let path = Utf8PathBuf::from_path_buf(held.path().join("store")).unwrap();
+    Dir { path, held }
+}
 
 /// An engine that runs.
 pub struct Running {
@@ -80,6 +92,28 @@ impl Running {
         let _ = self.task.await;
         self.store
     }
+}
+
+pub async fn read<T: Send + 'static>(
+    store: &Store,
+    work: impl FnOnce(&store::Db<'_>) -> Result<T, store::Error> + Send + 'static,
+) -> T {
+    store.read(work).await.unwrap()
+}
+
+pub async fn found(store: &Store, key: u64) -> Run {
+    read(store, move |db| db.run_by_key(key)).await.unwrap().0
+}
+
+pub async fn ended(store: &Store, key: u64) -> Run {
+    for _ in 0..6000 {
+        let run = found(store, key).await;
+        if run.ended_at.is_some() {
+            return run;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("it does not end");
 }
 
 /// A machine of tasks, one after the other.

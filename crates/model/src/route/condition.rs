@@ -1,12 +1,8 @@
 //! What a rule asks of a request beside host and path, and the patterns in which it asks.
 
-use std::{
-    fmt,
-    net::{IpAddr, Ipv6Addr},
-    str::FromStr,
-};
-
 use serde::{Deserialize, Serialize};
+
+use crate::address::Network;
 
 /// Conditions of one rule. All must hold; of the values of one, any.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,73 +61,6 @@ pub struct Pair {
 pub struct Rewrite {
     pub regex: String,
     pub replace: String,
-}
-
-/// A range of addresses: `192.0.2.0/24`, `2001:db8::/32`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Network {
-    address: IpAddr,
-    bits: u8,
-}
-
-impl Network {
-    /// Is the address in it? IPv4 addresses in IPv6's clothes are IPv4.
-    pub fn contains(&self, address: IpAddr) -> bool {
-        match (self.address, address.to_canonical()) {
-            (IpAddr::V4(ours), IpAddr::V4(other)) => {
-                same_start(ours.to_bits().into(), other.to_bits().into(), self.bits, 32)
-            }
-            (IpAddr::V6(ours), IpAddr::V6(other)) => {
-                same_start(ours.to_bits(), other.to_bits(), self.bits, Ipv6Addr::BITS)
-            }
-            _ => false,
-        }
-    }
-}
-
-fn same_start(a: u128, b: u128, bits: u8, of: u32) -> bool {
-    let rest = of.saturating_sub(bits.into());
-    (a ^ b).checked_shr(rest).unwrap_or(0) == 0
-}
-
-impl fmt::Display for Network {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.address, self.bits)
-    }
-}
-
-impl FromStr for Network {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("`{text}` is not a range of addresses such as 192.0.2.0/24");
-        let (address, bits) = text.split_once('/').ok_or_else(wrong)?;
-        let address: IpAddr = address.parse().map_err(|_| wrong())?;
-        let most = if address.is_ipv4() { 32 } else { 128 };
-        let parsed: u8 = bits.parse().map_err(|_| wrong())?;
-        match parsed <= most && parsed.to_string() == bits {
-            true => Ok(Self {
-                address,
-                bits: parsed,
-            }),
-            false => Err(wrong()),
-        }
-    }
-}
-
-impl TryFrom<String> for Network {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
-    }
-}
-
-impl From<Network> for String {
-    fn from(network: Network) -> Self {
-        network.to_string()
-    }
 }
 
 /// Does `text` match `pattern`, in which `*` stands for any characters and `?` for exactly one? In linear space and

@@ -84,17 +84,27 @@ fn wire(db: &Db<'_>, environment: store::Environment, urls: &[String]) -> Result
 pub async fn all(state: &State, caller: &Caller) -> Result<Vec<Environment>, Refusal> {
     let tenant = caller.0.tenant.clone();
     caller.may(Action::View, tenant.as_ref(), "tenant")?;
+    of(state, tenant, None).await
+}
+
+/// The environments of everybody, of a tenant, or of one app, which must be there.
+async fn of(
+    state: &State,
+    tenant: Option<TenantName>,
+    app: Option<AppName>,
+) -> Result<Vec<Environment>, Refusal> {
     let urls = Arc::clone(&state.urls);
     let read = move |db: &Db<'_>| {
-        let environments = db.environments(tenant.as_ref().map(|tenant| (tenant, None)))?;
+        if let (Some(tenant), Some(app)) = (&tenant, &app) {
+            db.app(tenant, app)?;
+        }
+        let within = tenant.as_ref().map(|tenant| (tenant, app.as_ref()));
+        let environments = db.environments(within)?.into_iter();
         let wire = |environment: store::Environment| {
             let urls = urls(&environment.place);
             wire(db, environment, &urls)
         };
-        environments
-            .into_iter()
-            .map(wire)
-            .collect::<Result<_, store::Error>>()
+        environments.map(wire).collect::<Result<_, store::Error>>()
     };
     Ok(state.store.read(read).await?)
 }
@@ -115,22 +125,7 @@ pub async fn list(
     Query(paging): Query<Paging>,
 ) -> Result<Json<Page<Environment>>, Refusal> {
     caller.may(Action::View, Some(&tenant), &apps::named(&tenant, &app))?;
-    let urls = Arc::clone(&state.urls);
-    let environments = state
-        .store
-        .read(move |db| {
-            db.app(&tenant, &app)?;
-            let environments = db.environments(Some((&tenant, Some(&app))))?;
-            let wire = |environment: store::Environment| {
-                let urls = urls(&environment.place);
-                wire(db, environment, &urls)
-            };
-            environments
-                .into_iter()
-                .map(wire)
-                .collect::<Result<Vec<_>, store::Error>>()
-        })
-        .await?;
+    let environments = of(&state, Some(tenant), Some(app)).await?;
     let key = |environment: &Environment| environment.place.environment.to_string();
     Ok(Json(keyed(
         environments,
