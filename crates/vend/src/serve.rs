@@ -63,17 +63,16 @@ pub async fn run(data: Data, mut lent: Lent) -> Result<(), Error> {
     flow::unreadable::end(&store, By::platform(clock::now())).await?;
     let pokes = Arc::new(Pokes::default());
     let states = states(&store, &pokes, &platform, &stop, &tasks).await?;
-    let machines = machines::open(&store, &platform, &stop, &tasks).await?;
     let world = compose(
         &data,
         platform,
-        machines,
         states.engine.clone(),
         pokes,
         store.clone(),
         &stop,
         &tasks,
-    );
+    )
+    .await?;
     tasks.spawn(flow::workers::run(Arc::clone(&world), stop.clone()));
     tasks.spawn(flow::intake::run(Arc::clone(&world), stop.clone()));
     tasks.spawn(flow::deletion::run(Arc::clone(&world), stop.clone()));
@@ -174,21 +173,21 @@ async fn settle(store: &Store, data: &Data, platform: &Platform) -> Result<(), s
     }
 }
 
-fn compose(
+async fn compose(
     data: &Data,
     platform: Platform,
-    machines: machines::Door,
     engine: engine::Handle,
     pokes: Arc<Pokes>,
     store: Store,
     stop: &CancellationToken,
     tasks: &TaskTracker,
-) -> Arc<World> {
+) -> Result<Arc<World>, Fault> {
+    let machines = machines::open(&store, &platform, stop, tasks).await?;
     let node = host::client::Client::new(data.node_socket());
     let edge = edge::Client::new(data.edge_socket());
     let (routes, handle) = reconcile::routes::new(store.clone(), edge.clone(), platform.clone());
     tasks.spawn(routes.run(stop.clone()));
-    Arc::new(World {
+    Ok(Arc::new(World {
         store,
         engine,
         node,
@@ -199,7 +198,7 @@ fn compose(
         data: data.clone(),
         pokes,
         routes: handle,
-    })
+    }))
 }
 
 /// An environment's address as people type it: with the port of the edge, unless it is HTTP's own.
