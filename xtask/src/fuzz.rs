@@ -56,6 +56,7 @@ fn targets() -> anyhow::Result<Vec<String>> {
     Ok(targets)
 }
 
+/// Installs what is missing: nightly, and cargo-fuzz, which builds with its sanitizer.
 fn prerequisites() -> anyhow::Result<()> {
     let answers = |arguments: &[&str]| {
         let status = rustup(arguments)
@@ -65,12 +66,13 @@ fn prerequisites() -> anyhow::Result<()> {
         status.is_ok_and(|status| status.success())
     };
     if !answers(&["rustc", "--version"]) {
-        bail!(
-            "libFuzzer's targets need the nightly toolchain: rustup toolchain install nightly --profile minimal"
-        );
+        let mut install = Command::new("rustup");
+        install.args(["toolchain", "install", "nightly", "--profile", "minimal"]);
+        crate::step("the nightly toolchain", install)?;
     }
     if !answers(&["cargo", "fuzz", "--version"]) {
-        bail!("cargo-fuzz is not installed: cargo install cargo-fuzz --locked");
+        let install = rustup(&["cargo", "install", "cargo-fuzz", "--locked"]);
+        crate::step("cargo-fuzz", install)?;
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 use crate::execution::Execution;
 use crate::history::HistoryEvent;
 use jiff::Timestamp;
+use jsonata::json;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -14,6 +15,7 @@ pub enum Event {
     Start {
         id: String,
         name: String,
+        #[serde(deserialize_with = "json::exact")]
         input: Value,
         role: String,
         machine_id: String,
@@ -40,10 +42,12 @@ pub enum Event {
     /// The request of a `.sync` or `.waitForTaskToken` task was accepted; its answer is still to come.
     TaskSubmitted {
         task: u64,
+        #[serde(deserialize_with = "json::exact")]
         output: Value,
     },
     TaskSucceeded {
         task: u64,
+        #[serde(deserialize_with = "json::exact")]
         output: Value,
     },
     TaskFailed {
@@ -98,6 +102,7 @@ pub enum Event {
     /// The answer to [`Command::CloseMapRun`].
     MapRunClosed {
         task: u64,
+        #[serde(deserialize_with = "json::exact")]
         output: Value,
     },
     TimerFired {
@@ -126,6 +131,7 @@ pub enum Command {
         /// Unique in the execution and never used again: a retry is another task.
         task: u64,
         resource: String,
+        #[serde(deserialize_with = "json::exact")]
         input: Value,
         /// Seconds. The interpreter runs a timer for it; a worker may want to know.
         timeout: Option<u64>,

@@ -4,6 +4,7 @@ use crate::limit;
 use crate::machine::Flavour;
 use crate::payload::Payload;
 use jiff::Timestamp;
+use jsonata::json;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -69,6 +70,7 @@ pub enum Status {
     /// Also before the start.
     Running,
     Succeeded {
+        #[serde(deserialize_with = "json::exact")]
         output: Value,
     },
     Failed {
@@ -302,6 +304,8 @@ pub struct OpenTimer<'a> {
     pub purpose: Purpose,
     /// Empty when the timer belongs to the execution and to no state.
     pub state: &'a str,
+    /// Attempts at the state before it, in this visit.
+    pub attempts: u32,
 }
 
 /// A state that was entered and not left.
@@ -422,16 +426,14 @@ impl Execution {
     pub fn open_timers(&self) -> impl Iterator<Item = OpenTimer<'_>> {
         self.timers.iter().map(|(timer, Timer { at, purpose, strand })| {
             let whole = matches!(purpose, Purpose::Deadline | Purpose::Continue);
-            let state = self
-                .strands
-                .get(strand)
-                .filter(|_| !whole)
-                .map_or("", |strand| &strand.state);
+            let strand = self.strands.get(strand).filter(|_| !whole);
+            let state = strand.map_or("", |strand| &strand.state);
             OpenTimer {
                 timer: *timer,
                 at: *at,
                 purpose: *purpose,
                 state,
+                attempts: strand.map_or(0, |strand| strand.retries.saturating_add(1)),
             }
         })
     }

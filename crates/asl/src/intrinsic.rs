@@ -10,6 +10,7 @@ use crate::fault::{self, Fault};
 use crate::limit;
 use crate::path::Path;
 use crate::scope::Scope;
+use jsonata::json;
 use serde_json::Value;
 
 /// A call, checked as far as it can be without data.
@@ -280,7 +281,7 @@ fn argument(text: &str, depth: usize) -> Result<(Argument, &str), String> {
     }
     let end = text.find([',', ')', ' ']).unwrap_or(text.len());
     let (word, rest) = text.split_at(end);
-    match serde_json::from_str(word) {
+    match json::read(word) {
         Ok(value @ (Value::Null | Value::Bool(_) | Value::Number(_))) => Ok((Argument::Literal(value), rest)),
         _ => Err(format!("'{word}' is not an argument")),
     }

@@ -4,6 +4,7 @@ use crate::fault;
 use crate::limit;
 use crate::machine::Format;
 use crate::run::Failure;
+use jsonata::json;
 use serde_json::{Map, Value};
 use std::collections::VecDeque;
 use std::io::Read;
@@ -223,7 +224,7 @@ impl Reading {
 }
 
 fn parsed(bytes: &[u8]) -> Result<Value, Failure> {
-    serde_json::from_slice(bytes).map_err(|error| failed(format!("The object is not JSON: {error}")))
+    json::read(bytes).map_err(|error| failed(format!("The object is not JSON: {error}")))
 }
 
 /// Inventories are compressed; those that are not are taken as they are.

@@ -39,6 +39,7 @@ pub use execution::{Execution, OpenRun, OpenState, OpenTask, OpenTimer, Purpose,
 pub use family::Family;
 pub use history::{HistoryEvent, Kind};
 pub use items::{Answer, Reading, Request};
+pub use jsonata::json;
 pub use machine::{Flavour, Machine};
 pub use references::references;
 pub use results::{File, Results, Writing};

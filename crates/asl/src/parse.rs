@@ -12,6 +12,7 @@ use crate::check::{self, Code, Diagnostic, Report, Severity, join};
 use crate::limit;
 use crate::machine::{Flavour, Program};
 use fields::Fields;
+use jsonata::json;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -98,7 +99,7 @@ fn read(text: &str) -> Result<Value, Diagnostic> {
         );
         return Err(unreadable(message, 1, 1));
     }
-    serde_json::from_str(text).map_err(|error| {
+    json::read(text).map_err(|error| {
         let line = u32::try_from(error.line()).unwrap_or(u32::MAX).max(1);
         let column = u32::try_from(error.column()).unwrap_or(u32::MAX).max(1);
         unreadable(error.to_string(), line, column)

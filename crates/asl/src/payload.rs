@@ -3,6 +3,7 @@
 
 use crate::limit;
 use crate::size;
+use jsonata::json;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 use std::fmt;
@@ -72,7 +73,7 @@ impl Serialize for Payload {
 
 impl<'de> Deserialize<'de> for Payload {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Value::deserialize(deserializer).map(Self::new)
+        json::exact(deserializer).map(Self::new)
     }
 }
 

@@ -160,7 +160,8 @@ impl<'m> MapRun<'m> {
             Value::Object(members) => members
                 .into_iter()
                 .map(|(key, value)| {
-                    let item = json!({ "Key": key, "Value": value });
+                    let mut item = json!({ "Key": key });
+                    item["Value"] = value;
                     (Some(key), item)
                 })
                 .collect(),

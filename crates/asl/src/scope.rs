@@ -101,7 +101,10 @@ impl<'a> Scope<'a> {
     /// `$states`
     pub fn states(&self) -> &Value {
         self.states.get_or_init(|| {
-            let mut states = json!({ "input": self.input, "context": self.context });
+            // Not with `json!`, which writes numbers anew.
+            let mut states = json!({});
+            states["input"] = self.input.clone();
+            states["context"] = self.context.clone();
             for (name, value) in [("result", self.result), ("errorOutput", self.error)] {
                 if let Some(value) = value {
                     states[name] = value.clone();

@@ -10,6 +10,7 @@ use crate::machine::Machine;
 use crate::step::inspect::{self, Ended, Inspection};
 use crate::{Diagnostic, refusal};
 use jiff::Timestamp;
+use jsonata::json;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -172,8 +173,8 @@ pub fn test(request: &TestRequest, at: Timestamp, seed: [u64; 2]) -> Result<Test
 }
 
 fn parsed(what: &str, text: &str) -> Result<Value, Refusal> {
-    let value: Value = serde_json::from_str(text)
-        .map_err(|error| Refusal::validation(format!("Invalid JSON in {what}: {error}")))?;
+    let value =
+        json::read(text).map_err(|error| Refusal::validation(format!("Invalid JSON in {what}: {error}")))?;
     match crate::size::within(&value, crate::limit::PAYLOAD, crate::limit::DEPTH) {
         Some(_) => Ok(value),
         None => Err(Refusal::validation(format!("The {what} is too large."))),
@@ -361,7 +362,7 @@ impl<'a> Texts<'a> {
         let plain = value.to_string();
         let same = |text: &&&str| {
             // Blanks only make a text longer.
-            text.len() >= plain.len() && serde_json::from_str::<Value>(text).is_ok_and(|own| own == *value)
+            text.len() >= plain.len() && json::read(text).is_ok_and(|own| own == *value)
         };
         self.0.iter().find(same).map_or(plain, |text| (*text).to_owned())
     }

@@ -22,7 +22,8 @@ use crate::{
 pub(crate) enum Act {
     Started(Answer<Started>, Started, String),
     Done(Answer<()>),
-    Moved(Answer<Timestamp>, Timestamp),
+    /// Of an execution that was stopped or is tried again.
+    Moved(u64, Answer<Timestamp>, Timestamp),
     Chore(Chore),
     /// All executions up to here have heard of an activity.
     Told(Cursor),
@@ -43,18 +44,18 @@ impl Act {
         match self {
             Self::Started(answer, ..) => drop(answer.send(Err(error))),
             Self::Done(answer) => drop(answer.send(Err(error))),
-            Self::Moved(answer, _) => drop(answer.send(Err(error))),
+            Self::Moved(_, answer, _) => drop(answer.send(Err(error))),
             // What is kept says what is to be done.
             Self::Chore(_) | Self::Told(_) | Self::Deliver { .. } | Self::Over(..) => {}
         }
     }
 
-    /// The execution that there is not if this is about one whose start is refused.
+    /// The execution that there is not if this is about one that is refused.
     pub(crate) fn of(&self) -> Option<u64> {
         match self {
             Self::Started(_, started, _) => Some(started.key),
-            Self::Over(key, ..) => Some(*key),
-            Self::Done(_) | Self::Moved(..) | Self::Chore(_) | Self::Told(_) | Self::Deliver { .. } => None,
+            Self::Over(key, ..) | Self::Moved(key, ..) => Some(*key),
+            Self::Done(_) | Self::Chore(_) | Self::Told(_) | Self::Deliver { .. } => None,
         }
     }
 }
@@ -349,7 +350,7 @@ impl Engine {
         }
         let at = self.now();
         self.happen(key, Event::Cancel { error, cause });
-        self.acts.push(Act::Moved(answer, at));
+        self.acts.push(Act::Moved(key, answer, at));
     }
 
     /// Lets an event happen to an execution in memory, and all that follows from it at once.
@@ -532,7 +533,7 @@ impl Engine {
             Act::Done(answer) => drop(answer.send(Ok(()))),
             Act::Chore(chore) => self.queue(chore),
             Act::Told(cursor) => self.tell_on(Some(cursor)),
-            Act::Moved(answer, at) => drop(answer.send(Ok(at))),
+            Act::Moved(_, answer, at) => drop(answer.send(Ok(at))),
             Act::Over(_, own, status) => {
                 if let Some(witness) = &self.setup.witness {
                     witness.ended(&own, status);

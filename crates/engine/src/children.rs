@@ -137,7 +137,7 @@ impl Engine {
         let at = self.now();
         let event = kindred
             .family
-            .start(kin.child, serde_json::from_str(input).unwrap_or_default());
+            .start(kin.child, asl::json::read(input).unwrap_or_default());
         let is_express = kindred.program.flavour() == asl::Flavour::Express;
         let mut live = Live::new(kindred.owner, kindred.program.clone(), at);
         live.kin = Some(kin);

@@ -342,7 +342,7 @@ fn ended(family: &Family, child: MapChild) -> Option<Ended> {
     let status = match child.status? {
         Status::Running => asl::Status::Running,
         Status::Succeeded => asl::Status::Succeeded {
-            output: serde_json::from_str(child.output.as_deref()?).ok()?,
+            output: asl::json::read(child.output.as_deref()?).ok()?,
         },
         Status::Failed => asl::Status::Failed { error, cause },
         Status::TimedOut => asl::Status::TimedOut,
@@ -351,7 +351,7 @@ fn ended(family: &Family, child: MapChild) -> Option<Ended> {
     let started = child.started_at.unwrap_or(Timestamp::UNIX_EPOCH);
     Some(Ended {
         name: family.name(child.child),
-        input: serde_json::from_str(&child.input).unwrap_or_default(),
+        input: asl::json::read(&child.input).unwrap_or_default(),
         status,
         started,
         stopped: child.ended_at.unwrap_or(started),

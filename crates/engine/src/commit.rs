@@ -6,7 +6,7 @@ use store::{Batch, Begin, Status, Tx};
 
 use crate::{Also, Engine, Error, act::Act, maps::told, run::EXPRESS, timers::Due};
 
-/// What is to be done, and what was kept: all but executions whose start was refused.
+/// What is to be done, and what was kept: all but executions that were refused.
 pub(crate) type Done = (Vec<Act>, Result<Refused, store::Error>);
 pub(crate) type Refused = Vec<(u64, store::Error)>;
 pub(crate) type InFlight = Pin<Box<dyn Future<Output = Done> + Send>>;
@@ -16,7 +16,8 @@ const FOLDS: usize = 8;
 /// Events are dropped from the log when there are so many to drop.
 const DROP: u64 = 1024;
 
-/// Keeps a batch whole, but for executions whose start is refused by what comes with it.
+/// Keeps a batch whole, but for executions whose start is refused by what comes with it, and those whose tenant was deleted
+/// after their start, or their being tried again, was decided.
 fn keep(tx: &mut Tx<'_>, mut batch: Batch, alsos: Vec<(Begin, Also)>) -> Result<Refused, store::Error> {
     let mut refused = Vec::new();
     for (begin, also) in alsos {
@@ -33,6 +34,10 @@ fn keep(tx: &mut Tx<'_>, mut batch: Batch, alsos: Vec<(Begin, Also)>) -> Result<
             batch.forget(key);
             refused.push((key, error));
         }
+    }
+    for (key, error) in tx.homeless(&batch)? {
+        batch.forget(key);
+        refused.push((key, error));
     }
     tx.append(&batch)?;
     Ok(refused)
@@ -89,6 +94,9 @@ impl Engine {
                 None => self.act(act),
                 // Whoever asked for the start has the error to itself; nobody else asked.
                 Some(error) => {
+                    if let Act::Started(_, _, arn) = &act {
+                        self.names.remove(arn);
+                    }
                     if let Some(error) = error.take() {
                         self.undo(act, Error::Refused(Arc::new(error)));
                     }

@@ -181,7 +181,9 @@ impl Live {
 /// The orders of a snapshot, with their inputs.
 pub(crate) fn orders(snapshot: &Snapshot) -> Option<BTreeMap<u64, Order>> {
     let open: Vec<Order> = serde_json::from_str(&snapshot.open).ok()?;
-    let inputs: Vec<Value> = serde_json::from_str(&snapshot.orders).ok()?;
+    let Value::Array(inputs) = asl::json::read(&snapshot.orders).ok()? else {
+        return None;
+    };
     if open.len() != inputs.len() {
         return None;
     }

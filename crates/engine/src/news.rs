@@ -57,7 +57,7 @@ fn next(db: &Db<'_>, cursor: Option<Cursor>) -> Page {
             let resource = activity(&news);
             let mut definitions = Vec::new();
             for (digest, text) in db.open_definitions(news.owner, &news.name)? {
-                if serde_json::from_str(&text).is_ok_and(|definition| uses(&definition, &resource)) {
+                if asl::json::read(&text).is_ok_and(|definition| uses(&definition, &resource)) {
                     definitions.push(digest);
                 }
             }

@@ -120,7 +120,7 @@ impl Flow for Local {
             Ok(_) => Ok(arn),
             Err(Error::Exists(_)) => {
                 let run = self.run(&arn).await?;
-                let same = serde_json::from_str::<Value>(&run.input).is_ok_and(|kept| kept == *input);
+                let same = asl::json::read(&run.input).is_ok_and(|kept| kept == *input);
                 match same && run.ended_at.is_none() {
                     true => Ok(arn),
                     false => Err(Fault::order(format!("the execution {arn} exists already"))),
@@ -135,7 +135,7 @@ impl Flow for Local {
         Ok(match run.status {
             Status::Running => FlowState::Running,
             Status::Succeeded => FlowState::Succeeded {
-                output: serde_json::from_str(&run.output.unwrap_or_default())
+                output: asl::json::read(&run.output.unwrap_or_default())
                     .map_err(|error| Fault::platform(format!("the output is not JSON: {error}")))?,
             },
             Status::Failed => FlowState::Failed {

@@ -312,9 +312,9 @@ impl Engine {
         for input in parked {
             match input {
                 // That is what was asked for.
-                Input::Stop { answer, .. } if lost => {
+                Input::Stop { key, answer, .. } if lost => {
                     let at = self.now();
-                    self.acts.push(crate::act::Act::Moved(answer, at));
+                    self.acts.push(crate::act::Act::Moved(key, answer, at));
                 }
                 input => self.refuse(input, error.clone()),
             }
@@ -354,7 +354,7 @@ impl Engine {
         self.insert(key, Live::from(recovered));
         self.batch.reopened.push((key, at));
         self.happen(key, asl::Event::Redrive { count });
-        self.acts.push(crate::act::Act::Moved(answer, at));
+        self.acts.push(crate::act::Act::Moved(key, answer, at));
     }
 
     fn machine(&mut self, key: u64, text: Arc<str>) -> Result<Machine, Error> {

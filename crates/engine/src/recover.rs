@@ -190,6 +190,17 @@ pub struct Mark {
     pub name: Option<String>,
 }
 
+impl From<&HistoryEvent> for Mark {
+    fn from(event: &HistoryEvent) -> Self {
+        Self {
+            id: event.id,
+            previous: event.previous,
+            kind: event.kind.clone(),
+            name: event.details["name"].as_str().map(str::to_owned),
+        }
+    }
+}
+
 fn named<'de, D: Deserializer<'de>>(details: D) -> Result<Option<String>, D::Error> {
     #[derive(Deserialize)]
     struct Named {
@@ -215,12 +226,7 @@ pub fn outline(db: &Db<'_>, key: u64) -> Result<Vec<Mark>, Error> {
     }
     let rest = newest.map(|open| open.history).unwrap_or_default();
     let rest = rest.into_iter().filter(|event| event.id >= next);
-    found.extend(rest.map(|event| Mark {
-        id: event.id,
-        previous: event.previous,
-        name: event.details["name"].as_str().map(str::to_owned),
-        kind: event.kind,
-    }));
+    found.extend(rest.map(|event| Mark::from(&event)));
     Ok(found)
 }
 

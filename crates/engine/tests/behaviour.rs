@@ -420,9 +420,11 @@ async fn a_history_reads_the_same_from_the_log_and_from_rows() {
 
 /// Somebody starts an execution that cannot be kept, and the commit with it.
 async fn fail_a_commit(handle: &engine::Handle, name: &str) {
+    handle.start(start(&wait(900), name, json!({}))).await.unwrap();
+    // A name that was used, though its giver said it was not.
     let bad = engine::Start {
-        tenant: Some("nobody".parse().unwrap()),
-        ..start(&chain(1), name, json!({}))
+        fresh: true,
+        ..start(&wait(900), name, json!({}))
     };
     assert!(matches!(handle.start(bad).await, Err(Error::Store(_))));
 }

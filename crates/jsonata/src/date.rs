@@ -17,7 +17,7 @@ use crate::{
 
 pub const TABLE: &[(&str, &str, Body)] = &[
     ("now", "<s?s?:s>", now),
-    ("millis", "<:n>", |run, _| Ok(Value::Number(run.now))),
+    ("millis", "<:n>", |run, _| Ok(Value::from(run.now))),
     ("toMillis", "<s-s?:n>", to_millis),
     ("fromMillis", "<n-s?s?:s>", from_millis),
 ];
@@ -55,9 +55,9 @@ fn to_millis<'a>(run: &Run<'a>, args: &[Value<'a>]) -> Result<Value<'a>> {
         return Ok(Value::Undefined);
     };
     match picture(run, args, 1)? {
-        Some(picture) => Ok(parse::parse(run, text, picture)?.map_or(Value::Undefined, Value::Number)),
+        Some(picture) => Ok(parse::parse(run, text, picture)?.map_or(Value::Undefined, Value::from)),
         None => match parse::iso(text) {
-            Some(millis) => Ok(Value::Number(millis)),
+            Some(millis) => Ok(Value::from(millis)),
             None => Err(fault("D3110").text(text)),
         },
     }
@@ -78,5 +78,5 @@ pub fn parse_integer<'a>(run: &Run<'a>, args: &[Value<'a>]) -> Result<Value<'a>>
     };
     let picture = picture(run, args, 1)?.unwrap_or_default();
     run.tick(text.len() as u64)?;
-    Ok(Value::Number(integer::Picture::parse(picture)?.read(text)?))
+    Ok(Value::from(integer::Picture::parse(picture)?.read(text)?))
 }

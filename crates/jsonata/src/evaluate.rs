@@ -40,7 +40,7 @@ impl<'a> Run<'a> {
             Kind::Name(name) => self.member(input, name),
             Kind::Variable(name) => self.variable(name, input, frame),
             Kind::String(text) => Ok(Value::String(text)),
-            Kind::Number(value) => Ok(Value::Number(*value)),
+            Kind::Number(value) => Ok(Value::from(*value)),
             Kind::Bool(value) => Ok(Value::Bool(*value)),
             Kind::Null => Ok(Value::Null),
             Kind::Regex(pattern) => self.function(Function::Regex(pattern, node.position)),
@@ -113,9 +113,9 @@ impl<'a> Run<'a> {
     fn negate(&self, value: Value<'a>, position: usize) -> Result<Value<'a>> {
         match value {
             Value::Undefined => Ok(value),
-            Value::Number(number) => {
+            Value::Number(number, _) => {
                 self.finite(number)?;
-                Ok(Value::Number(-number))
+                Ok(Value::from(-number))
             }
             _ => Err(fault("D1002").at(position).token("-").value(value)),
         }
@@ -232,7 +232,7 @@ impl<'a> Run<'a> {
     /// A number that JSON can hold.
     pub fn finite(&self, number: f64) -> Result<f64> {
         if number.is_infinite() {
-            return Err(fault("D1001").value(Value::Number(number)));
+            return Err(fault("D1001").value(Value::from(number)));
         }
         Ok(number)
     }
@@ -242,7 +242,7 @@ impl<'a> Run<'a> {
         Ok(match value {
             Value::Undefined | Value::Null | Value::Function(_) => false,
             Value::Bool(value) => value,
-            Value::Number(number) => !number.is_nan() && self.finite(number)? != 0.0,
+            Value::Number(number, _) => !number.is_nan() && self.finite(number)? != 0.0,
             Value::String(text) => !text.is_empty(),
             Value::Object(object) => object.len() > 0,
             Value::Tuples(tuples) => !tuples.is_empty(),

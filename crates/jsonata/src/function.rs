@@ -142,7 +142,7 @@ pub fn text_arg<'a>(args: &[Value<'a>], index: usize) -> Option<&'a str> {
 
 pub fn number_arg(args: &[Value<'_>], index: usize) -> Option<f64> {
     match arg(args, index) {
-        Value::Number(number) => Some(number),
+        Value::Number(number, _) => Some(number),
         _ => None,
     }
 }

@@ -16,6 +16,7 @@ mod date;
 mod error;
 mod evaluate;
 mod function;
+pub mod json;
 mod names;
 mod number;
 mod pattern;

@@ -1,10 +1,8 @@
 //! Numbers as JavaScript writes and rounds them: `Number::toString`, `toFixed`, `toPrecision` (ECMA-262, section 21.1.3).
 
-use serde_json::Number;
-
 /// The nearest double; beyond the largest one infinity, which no operator takes.
-pub fn double(number: &Number) -> f64 {
-    number.as_str().parse().expect("a number of JSON is one of Rust")
+pub fn double(literal: &str) -> f64 {
+    literal.parse().expect("a number of JSON is one of Rust")
 }
 
 /// The shortest decimal text that reads back as the same number.

@@ -204,7 +204,7 @@ fn symbol(value: Value<'_>) -> char {
         Value::Undefined => 'm',
         Value::Null => 'l',
         Value::Bool(_) => 'b',
-        Value::Number(_) => 'n',
+        Value::Number(..) => 'n',
         Value::String(_) => 's',
         Value::Array(_) | Value::Tuples(_) => 'a',
         Value::Object(_) => 'o',

@@ -12,7 +12,9 @@ pub enum Value<'a> {
     Undefined,
     Null,
     Bool(bool),
-    Number(f64),
+    /// With the literal that it has in JSON, as long as it is only handed on: nothing but [`Run::json`](crate::run::Run)
+    /// and copies look at that. What is computed has none.
+    Number(f64, Option<&'a str>),
     String(&'a str),
     Array(Array<'a>),
     Object(Object<'a>),
@@ -98,7 +100,7 @@ impl<'a> Array<'a> {
         match self.items {
             Items::Json(items) => items.get(index).map_or(Value::Undefined, Value::from),
             Items::Values(items) => items.get(index).copied().unwrap_or(Value::Undefined),
-            Items::Range { first, count } if index < count => Value::Number(first + index as f64),
+            Items::Range { first, count } if index < count => Value::from(first + index as f64),
             Items::Range { .. } => Value::Undefined,
         }
     }
@@ -194,7 +196,7 @@ impl<'a> From<&'a Json> for Value<'a> {
         match json {
             Json::Null => Value::Null,
             Json::Bool(value) => Value::Bool(*value),
-            Json::Number(value) => Value::Number(number::double(value)),
+            Json::Number(value) => Value::literal(value.as_str()),
             Json::String(value) => Value::String(value),
             Json::Array(items) => Value::Array(Array {
                 items: Items::Json(items),
@@ -213,11 +215,16 @@ impl<'a> From<bool> for Value<'a> {
 
 impl<'a> From<f64> for Value<'a> {
     fn from(value: f64) -> Value<'a> {
-        Value::Number(value)
+        Value::Number(value, None)
     }
 }
 
 impl<'a> Value<'a> {
+    /// A number of JSON.
+    pub fn literal(text: &'a str) -> Value<'a> {
+        Value::Number(number::double(text), Some(text))
+    }
+
     pub fn is_undefined(self) -> bool {
         matches!(self, Value::Undefined)
     }
@@ -231,7 +238,7 @@ impl<'a> Value<'a> {
         match (self, other) {
             (Value::Undefined, Value::Undefined) | (Value::Null, Value::Null) => true,
             (Value::Bool(left), Value::Bool(right)) => left == right,
-            (Value::Number(left), Value::Number(right)) => left == right,
+            (Value::Number(left, _), Value::Number(right, _)) => left == right,
             (Value::String(left), Value::String(right)) => left == right,
             (Value::Array(left), Value::Array(right)) => left.same(&right),
             (Value::Object(left), Value::Object(right)) => left.same(&right),
@@ -257,8 +264,8 @@ impl<'a> Value<'a> {
         match self {
             Value::Undefined | Value::Null => text.push_str("null"),
             Value::Bool(value) => text.push_str(if value { "true" } else { "false" }),
-            Value::Number(value) if value.is_finite() => text.push_str(&number::text(value)),
-            Value::Number(_) => text.push_str("null"),
+            Value::Number(value, _) if value.is_finite() => text.push_str(&number::text(value)),
+            Value::Number(..) => text.push_str("null"),
             Value::String(value) => {
                 let end = value.floor_char_boundary(BRIEF_BYTES);
                 text.push_str(&quote(&value[..end]));

@@ -86,7 +86,7 @@ fn numbers_are_printed_as_javascript_prints_them() {
     check(
         |_| {},
         &[
-            ("$states.input.x", "1"),
+            ("$states.input.x + 0", "1"),
             ("1.0", "1"),
             ("6 / 2", "3"),
             ("1 / 3", "0.3333333333333333"),
@@ -96,11 +96,55 @@ fn numbers_are_printed_as_javascript_prints_them() {
             ("'' & 1e21", r#""1e+21""#),
             ("-0", "0"),
             ("$round(2.5)", "2"),
-            ("big", "12345678901234567000"),
+            ("big + 0", "12345678901234567000"),
             ("1 / 0", "D1001: Number out of range: null"),
             ("$formatBase(-255, 16)", r#""-ff""#),
         ],
     );
+}
+
+/// A number that an expression only hands on, in arrays, objects and through functions too, is written as it was.
+#[test]
+fn numbers_that_nobody_computes_with_keep_their_literals() {
+    let kept = [
+        ("n", "1.50E+02"),
+        ("[n, 1, {'n': n}]", r#"[1.50E+02,1,{"n":1.50E+02}]"#),
+        ("($x := n; $x)", "1.50E+02"),
+        ("true ? n : 0", "1.50E+02"),
+        ("list[1]", "-0.0e-0"),
+        ("list[$ = 150]", "1.50E+02"),
+        ("list^(>$)", "[1E2000,1.50E+02,100,-0.0e-0]"),
+        ("$sort(list)", "[-0.0e-0,100,1.50E+02,1E2000]"),
+        ("$reverse(list)", "[100,1E2000,-0.0e-0,1.50E+02]"),
+        ("$append(list[0], [7.0])", "[1.50E+02,7]"),
+        ("$map(list, function($v) { $v })", "[1.50E+02,-0.0e-0,1E2000,100]"),
+        ("$filter(list, function($v) { $v = 150 })", "1.50E+02"),
+        ("$distinct([n, 150, n])", "[1.50E+02]"),
+        ("$merge([{'n': n}])", r#"{"n":1.50E+02}"#),
+        ("$lookup({'n': n}, 'n')", "1.50E+02"),
+        ("$clone({'n': n})", r#"{"n":1.50E+02}"#),
+        ("$parse('[1e05]')", "[1e05]"),
+        ("n + 0", "150"),
+        ("-n", "-150"),
+        ("$sum([n])", "150"),
+        ("$string(n)", r#""150""#),
+        ("'' & n", r#""150""#),
+        ("n = 150", "true"),
+        ("n in [150]", "true"),
+        ("1.50", "1.5"),
+        ("long", "9007199254740993"),
+        ("long = 9007199254740992", "true"),
+    ];
+    let data =
+        jsonata::json::read(r#"{"n":1.50E+02,"list":[1.50E+02,-0.0e-0,1E2000,100],"long":9007199254740993}"#)
+            .unwrap();
+    for (text, expected) in kept {
+        let mut scope = Scope::new(Timestamp::UNIX_EPOCH);
+        scope.input = Some(&data);
+        scope.states = true;
+        let value = Expression::parse(text).unwrap().evaluate(&scope);
+        assert_eq!(value.unwrap().unwrap().to_string(), expected, "{text}");
+    }
 }
 
 #[test]
@@ -203,7 +247,7 @@ fn step_functions_adds_functions_on_request() {
             ("$uuid() = $uuid()", "false"),
             (
                 "$parse('{\"b\": [1, null], \"a\": 1.0}')",
-                r#"{"b":[1,null],"a":1}"#,
+                r#"{"b":[1,null],"a":1.0}"#,
             ),
             ("$eval('1')", "T1006: Attempted to invoke a non-function"),
             ("$", "undefined"),

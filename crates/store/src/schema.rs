@@ -26,6 +26,7 @@ const STEPS: &[&str] = &[
     include_str!("../migrations/08-releases.sql"),
     include_str!("../migrations/09-map-runs.sql"),
     include_str!("../migrations/10-attestations.sql"),
+    include_str!("../migrations/11-children-that-failed.sql"),
     include_str!("../migrations/15-migrations-and-machines.sql"),
 ];
 

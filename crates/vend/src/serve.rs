@@ -127,7 +127,16 @@ async fn states(
     let known = Arc::new(web::Known::default());
     known.load(store).await?;
     let refuses = Arc::clone(&known);
-    let buckets = platform.states.objects.clone();
+    let buckets = platform.states.objects.clone().map(web::Buckets).map(Arc::new);
+    if let Some(buckets) = buckets.clone() {
+        // Files have the time of the last tick of the kernel's clock.
+        let since = (clock::now() - Duration::from_secs(1)).into();
+        tasks.spawn_blocking(move || {
+            if let Err(error) = buckets.sweep(since) {
+                warn!(%error, "what was left half-written among the objects could not be removed");
+            }
+        });
+    }
     let (engine, handle) = engine::new(engine::Setup {
         store: store.clone(),
         clock: clock::now,
@@ -138,7 +147,7 @@ async fn states(
         }),
         // Workers of tenants' activities are processes of their own: one that has a task goes on with it.
         own: flow::definition::is_known,
-        objects: buckets.map(|path| Arc::new(web::Buckets(path)) as Arc<dyn engine::Objects>),
+        objects: buckets.map(|buckets| buckets as Arc<dyn engine::Objects>),
         witness: Some(Arc::new(flow::runs::Clerk(Arc::clone(pokes)))),
         limits: engine::Limits::default(),
     });

@@ -4,6 +4,7 @@ use super::{Answer, Failure};
 use crate::scope::Budget;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use jsonata::json;
 use serde_json::Value;
 use sha2::Digest;
 use std::fmt::Write;
@@ -145,7 +146,7 @@ pub fn split(value: &Value, delimiters: &Value) -> Answer {
 }
 
 pub fn parse(value: &Value) -> Answer {
-    serde_json::from_str(string(value)?).map_err(|error| format!("the argument is not JSON: {error}").into())
+    json::read(string(value)?).map_err(|error| format!("the argument is not JSON: {error}").into())
 }
 
 /// A version 4 UUID of random bytes.

@@ -3,6 +3,7 @@
 use super::filter::{Comparison, Filter, Operand, WORDS};
 use super::function::Function;
 use super::{Hop, Path, Root};
+use jsonata::json;
 use serde_json::Value;
 
 const STEPS: usize = 64;
@@ -386,7 +387,7 @@ impl Reader<'_> {
             Some('[') => self.list(),
             _ => {
                 let word = self.take(|next| next.is_ascii_alphanumeric() || "+-.".contains(next));
-                let value = serde_json::from_str(word).map_err(|_| format!("'{word}' is not a value"))?;
+                let value = json::read(word).map_err(|_| format!("'{word}' is not a value"))?;
                 Ok(Operand::Literal(value))
             }
         }

@@ -108,7 +108,7 @@ impl<'m> Run<'m> {
         let mut context = json!({
             "Execution": {
                 "Id": origin.id,
-                "Input": *origin.input,
+                "Input": null,
                 "StartTime": instant::text(origin.at),
                 "Name": origin.name,
                 "RoleArn": origin.role,
@@ -116,6 +116,8 @@ impl<'m> Run<'m> {
             "StateMachine": { "Id": origin.machine_id, "Name": origin.machine_name },
             "State": { "Name": strand.state, "EnteredTime": instant::text(strand.since) },
         });
+        // A value goes in as it is: `json!` would write its numbers anew.
+        context["Execution"]["Input"] = Value::clone(&origin.input);
         if !self.x.synchronous {
             context["Execution"]["RedriveCount"] = self.x.redrives.into();
             if let Some(at) = self.x.redriven {
@@ -135,7 +137,8 @@ impl<'m> Run<'m> {
             context["Task"] = json!({ "Token": self.token(number) });
         }
         if let Some(item) = item.or_else(|| self.item(strand)) {
-            context["Map"] = json!({ "Item": { "Index": item.index, "Value": item.value } });
+            context["Map"] = json!({ "Item": { "Index": item.index, "Value": null } });
+            context["Map"]["Item"]["Value"] = item.value.clone();
             if let Some(key) = item.key {
                 context["Map"]["Item"]["Key"] = key.into();
             }

@@ -5,6 +5,7 @@ use crate::check::Severity;
 use crate::limit;
 use crate::machine::Flavour;
 use crate::validate::validate;
+use jsonata::json;
 use serde_json::Value;
 
 /// A state by itself.
@@ -24,7 +25,7 @@ pub fn state(definition: &str, name: Option<&str>) -> Result<Found, Refusal> {
     if !found.diagnostics.is_empty() {
         return Err(Refusal::definition(&found.diagnostics));
     }
-    let machine: Value = serde_json::from_str(definition).unwrap_or_default();
+    let machine = json::read(definition).unwrap_or_default();
     let Some(state) = inside(&machine, name) else {
         let message = format!("State '{name}' does not exist in the state machine definition");
         return Err(Refusal::validation(message));
@@ -40,7 +41,7 @@ fn alone(definition: &str) -> Result<Found, Refusal> {
     if definition.len() > limit::DEFINITION {
         return Err(Refusal::validation("The definition is too long."));
     }
-    let state: Value = serde_json::from_str(definition).map_err(|error| Refusal {
+    let state = json::read(definition).map_err(|error| Refusal {
         code: "InvalidDefinition",
         message: format!("Invalid State Machine Definition: 'INVALID_JSON_DESCRIPTION: {error}'"),
     })?;

@@ -29,7 +29,7 @@ pub fn format(run: &Run<'_>, millis: f64, picture: Option<&str>, zone: Option<&s
     };
     let parts = analyse(picture.unwrap_or(ISO))?;
     let shifted = millis + (60.0 * zone.hours + zone.minutes) * 60_000.0;
-    let moment = Moment::new(shifted).ok_or_else(|| fault("D1001").value(Value::Number(shifted)))?;
+    let moment = Moment::new(shifted).ok_or_else(|| fault("D1001").value(Value::from(shifted)))?;
     let mut text = String::new();
     for part in &parts {
         match part {

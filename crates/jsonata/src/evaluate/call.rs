@@ -130,7 +130,7 @@ impl<'a> Run<'a> {
         match value {
             Value::Undefined | Value::Null => false,
             Value::Bool(value) => value,
-            Value::Number(number) => number != 0.0 && !number.is_nan(),
+            Value::Number(number, _) => number != 0.0 && !number.is_nan(),
             Value::String(text) => !text.is_empty(),
             _ => true,
         }

@@ -50,14 +50,14 @@ impl<'a> Run<'a> {
     fn arithmetic(&self, operator: &str, left: Value<'a>, right: Value<'a>) -> Result<Value<'a>> {
         let number = |value, code| match value {
             Value::Undefined => Ok(None),
-            Value::Number(number) if !number.is_nan() => self.finite(number).map(Some),
+            Value::Number(number, _) if !number.is_nan() => self.finite(number).map(Some),
             _ => Err(fault(code).value(value)),
         };
         let (left, right) = (number(left, "T2001")?, number(right, "T2002")?);
         let (Some(left), Some(right)) = (left, right) else {
             return Ok(Value::Undefined);
         };
-        Ok(Value::Number(match operator {
+        Ok(Value::from(match operator {
             "+" => left + right,
             "-" => left - right,
             "*" => left * right,
@@ -116,14 +116,14 @@ impl<'a> Run<'a> {
 }
 
 fn comparison<'a>(operator: &str, left: Value<'a>, right: Value<'a>) -> Result<Value<'a>> {
-    let comparable = |value| matches!(value, Value::Undefined | Value::String(_) | Value::Number(_));
+    let comparable = |value| matches!(value, Value::Undefined | Value::String(_) | Value::Number(..));
     if !comparable(left) || !comparable(right) {
-        let left_fits = matches!(left, Value::String(_) | Value::Number(_));
+        let left_fits = matches!(left, Value::String(_) | Value::Number(..));
         return Err(fault("T2010").value(if left_fits { right } else { left }));
     }
     let order = match (left, right) {
         (Value::Undefined, _) | (_, Value::Undefined) => return Ok(Value::Undefined),
-        (Value::Number(left), Value::Number(right)) => left.partial_cmp(&right),
+        (Value::Number(left, _), Value::Number(right, _)) => left.partial_cmp(&right),
         (Value::String(left), Value::String(right)) => Some(text::compare(left, right)),
         _ => return Err(fault("T2009").value(left).other(right)),
     };
@@ -138,7 +138,7 @@ fn comparison<'a>(operator: &str, left: Value<'a>, right: Value<'a>) -> Result<V
 fn range<'a>(left: Value<'a>, right: Value<'a>) -> Result<Value<'a>> {
     let integer = |value, code| match value {
         Value::Undefined => Ok(None),
-        Value::Number(number) if number.fract() == 0.0 => Ok(Some(number)),
+        Value::Number(number, _) if number.fract() == 0.0 => Ok(Some(number)),
         _ => Err(fault(code).value(value)),
     };
     let (first, last) = (integer(left, "T2003")?, integer(right, "T2004")?);
@@ -150,7 +150,7 @@ fn range<'a>(left: Value<'a>, right: Value<'a>) -> Result<Value<'a>> {
     }
     let count = last - first + 1.0;
     if count > RANGE {
-        return Err(fault("D2014").value(Value::Number(count)));
+        return Err(fault("D2014").value(Value::from(count)));
     }
     Ok(Value::Array(Array::range(first, count as usize)))
 }

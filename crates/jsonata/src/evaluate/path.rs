@@ -230,13 +230,13 @@ impl<'a> Run<'a> {
     pub(super) fn choices(&self, chosen: Value<'a>, index: usize, length: usize) -> Result<usize> {
         let is_here = |number: f64| place(number, length) == Some(index);
         match chosen {
-            Value::Number(number) if !number.is_nan() => Ok(usize::from(is_here(self.finite(number)?))),
+            Value::Number(number, _) if !number.is_nan() => Ok(usize::from(is_here(self.finite(number)?))),
             Value::Array(numbers) => {
                 self.tick(numbers.len() as u64)?;
                 let mut count = 0;
                 for number in numbers.iter() {
                     match number {
-                        Value::Number(number) if !number.is_nan() => {
+                        Value::Number(number, _) if !number.is_nan() => {
                             count += usize::from(is_here(self.finite(number)?));
                         }
                         _ => return self.truth(chosen).map(usize::from),

@@ -70,15 +70,15 @@ impl<'a> Run<'a> {
             (Value::Undefined, Value::Undefined) => return Ok(Ordering::Equal),
             (Value::Undefined, _) => return Ok(Ordering::Greater),
             (_, Value::Undefined) => return Ok(Ordering::Less),
-            (Value::Number(left), Value::Number(right)) => {
+            (Value::Number(left, _), Value::Number(right, _)) => {
                 left.partial_cmp(&right).unwrap_or(Ordering::Greater)
             }
             (Value::String(left), Value::String(right)) => text::compare(left, right),
-            (Value::Number(_) | Value::String(_), Value::Number(_) | Value::String(_)) => {
+            (Value::Number(..) | Value::String(_), Value::Number(..) | Value::String(_)) => {
                 return Err(fault("T2007").at(position).value(left).other(right));
             }
             _ => {
-                let left_fits = matches!(left, Value::Number(_) | Value::String(_));
+                let left_fits = matches!(left, Value::Number(..) | Value::String(_));
                 return Err(fault("T2008")
                     .at(position)
                     .value(if left_fits { right } else { left }));

@@ -57,12 +57,12 @@ impl<'a> Run<'a> {
         let sorted = if stream.plain {
             let mut places = Vec::with_capacity(stream.tuples.len());
             for (index, tuple) in stream.tuples.iter().enumerate() {
-                let names = self.slice(&[(Key::Label(u32::MAX), Value::Number(index as f64))])?;
+                let names = self.slice(&[(Key::Label(u32::MAX), Value::from(index as f64))])?;
                 let at = self.tuple_object(tuple)?;
                 places.push(Tuple { at, names });
             }
             let place = |tuple: &Tuple<'a>| match tuple.names {
-                [(_, Value::Number(index))] => stream.tuples[*index as usize],
+                [(_, Value::Number(index, _))] => stream.tuples[*index as usize],
                 _ => *tuple,
             };
             let sorted = self.sort_tuples(step, &places, frame)?;
@@ -111,7 +111,7 @@ impl<'a> Run<'a> {
             let bound = step
                 .index
                 .as_deref()
-                .map(|name| (Key::Name(name), Value::Number(index as f64)));
+                .map(|name| (Key::Name(name), Value::from(index as f64)));
             let names = self.slice(bound.as_slice())?;
             result.push(Tuple { at, names });
         }
@@ -147,7 +147,7 @@ impl<'a> Run<'a> {
             let index = step
                 .index
                 .as_deref()
-                .map(|name| (Key::Name(name), Value::Number(index as f64)));
+                .map(|name| (Key::Name(name), Value::from(index as f64)));
             let ancestor = step
                 .ancestor
                 .as_ref()
@@ -188,7 +188,7 @@ impl<'a> Run<'a> {
                 Stage::Index(name) => {
                     let mut indexed = Vec::with_capacity(stream.tuples.len());
                     for (index, tuple) in stream.tuples.iter().enumerate() {
-                        let added = [(Key::Name(name.as_str()), Value::Number(index as f64))];
+                        let added = [(Key::Name(name.as_str()), Value::from(index as f64))];
                         indexed.push(Tuple {
                             at: tuple.at,
                             names: self.join_names(tuple.names, &added)?,
@@ -210,7 +210,7 @@ impl<'a> Run<'a> {
         let mut results = Vec::new();
         for (index, tuple) in stream.tuples.iter().enumerate() {
             let chosen = match predicate.kind {
-                Kind::Number(number) => Value::Number(number),
+                Kind::Number(number) => Value::from(number),
                 _ if stream.plain => self.eval(predicate, self.tuple_object(tuple)?, frame)?,
                 _ => self.eval(predicate, tuple.at, self.tuple_frame(frame, tuple)?)?,
             };

@@ -26,7 +26,11 @@ impl<'a> Run<'a> {
             Value::Undefined | Value::Function(_) => return Ok(None),
             Value::Null => Json::Null,
             Value::Bool(value) => Json::Bool(value),
-            Value::Number(value) => json_number(value)?,
+            Value::Number(_, Some(literal)) => {
+                self.charge(literal.len())?;
+                Json::Number(Number::from_string_unchecked(literal.to_owned()))
+            }
+            Value::Number(value, None) => json_number(value)?,
             Value::String(text) => {
                 self.charge(text.len())?;
                 Json::String(text.to_owned())
@@ -60,7 +64,7 @@ impl<'a> Run<'a> {
         match value {
             Value::String(text) => return Ok(text.to_owned()),
             Value::Function(_) | Value::Undefined => return Ok(String::new()),
-            Value::Number(number) if !number.is_finite() => return Err(fault("D3001").value(value)),
+            Value::Number(number, _) if !number.is_finite() => return Err(fault("D3001").value(value)),
             _ => {}
         }
         let value = match value {
@@ -78,8 +82,10 @@ impl<'a> Run<'a> {
         match value {
             Value::Undefined | Value::Null => out.push_str("null"),
             Value::Bool(value) => out.push_str(if value { "true" } else { "false" }),
-            Value::Number(number) if number.is_nan() => out.push_str("null"),
-            Value::Number(number) => out.push_str(&number::text(number::significant(self.finite(number)?))),
+            Value::Number(number, _) if number.is_nan() => out.push_str("null"),
+            Value::Number(number, _) => {
+                out.push_str(&number::text(number::significant(self.finite(number)?)))
+            }
             Value::String(text) => {
                 self.charge(text.len())?;
                 out.push_str(&quote(text));
@@ -147,8 +153,11 @@ impl<'a> Run<'a> {
     pub fn copy(&self, value: Value<'a>, depth: usize) -> Result<Value<'a>> {
         self.enter(depth)?;
         Ok(match value {
-            Value::Number(number) if number.is_nan() => Value::Null,
-            Value::Number(number) => Value::Number(number::significant(self.finite(number)?)),
+            Value::Number(number, _) if number.is_nan() => Value::Null,
+            Value::Number(number, literal) => {
+                let written = number::significant(self.finite(number)?);
+                Value::Number(written, literal.filter(|_| written == number))
+            }
             Value::Function(_) => Value::String(""),
             Value::Array(items) => {
                 self.charge(items.len() * size_of::<Value>())?;
@@ -221,7 +230,10 @@ impl<'a> Run<'a> {
             }
             Json::Null => Ok(Value::Null),
             Json::Bool(value) => Ok(Value::Bool(*value)),
-            Json::Number(value) => Ok(Value::Number(number::double(value))),
+            Json::Number(value) => {
+                self.charge(value.as_str().len())?;
+                Ok(Value::literal(self.arena.alloc_str(value.as_str())))
+            }
         }
     }
 
@@ -287,5 +299,5 @@ fn json_number(value: f64) -> Result<Json> {
     };
     number
         .map(Json::Number)
-        .ok_or_else(|| fault("D1001").value(Value::Number(value)))
+        .ok_or_else(|| fault("D1001").value(Value::from(value)))
 }

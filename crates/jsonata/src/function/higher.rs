@@ -39,7 +39,7 @@ fn gather<'a>(
     };
     let mut results = Vec::new();
     for (index, item) in items.iter().enumerate() {
-        let given = [item, Value::Number(index as f64), Value::Array(items)];
+        let given = [item, Value::from(index as f64), Value::Array(items)];
         results.extend(keep(item, call(run, arg(args, 1), given)?)?);
     }
     run.sequence(&results)
@@ -67,7 +67,7 @@ fn single<'a>(run: &Run<'a>, args: &[Value<'a>]) -> Result<Value<'a>> {
             let result = call(
                 run,
                 function,
-                [item, Value::Number(index as f64), Value::Array(items)],
+                [item, Value::from(index as f64), Value::Array(items)],
             )?;
             run.truth(result)?
         };
@@ -95,7 +95,7 @@ fn reduce<'a>(run: &Run<'a>, args: &[Value<'a>]) -> Result<Value<'a>> {
         let args = [
             result,
             items.get(index),
-            Value::Number(index as f64),
+            Value::from(index as f64),
             Value::Array(items),
         ];
         result = run.apply_to(function, &args[..arity.min(4)])?;

@@ -34,7 +34,7 @@ fn numbers<'a>(run: &Run<'a>, args: &[Value<'a>]) -> Result<Option<Vec<f64>>> {
     run.charge(items.len() * size_of::<f64>())?;
     run.tick(items.len() as u64 / 8)?;
     let number = |value| match value {
-        Value::Number(number) => number,
+        Value::Number(number, _) => number,
         _ => f64::NAN,
     };
     Ok(Some(items.iter().map(number).collect()))
@@ -43,14 +43,14 @@ fn numbers<'a>(run: &Run<'a>, args: &[Value<'a>]) -> Result<Option<Vec<f64>>> {
 fn sum<'a>(run: &Run<'a>, args: &[Value<'a>]) -> Result<Value<'a>> {
     // Not `sum`: that one starts from -0.
     Ok(numbers(run, args)?.map_or(Value::Undefined, |numbers| {
-        Value::Number(numbers.iter().fold(0.0, |total, number| total + number))
+        Value::from(numbers.iter().fold(0.0, |total, number| total + number))
     }))
 }
 
 fn count<'a>(_: &Run<'a>, args: &[Value<'a>]) -> Result<Value<'a>> {
     Ok(match arg(args, 0) {
-        Value::Array(items) => Value::Number(items.len() as f64),
-        _ => Value::Number(0.0),
+        Value::Array(items) => Value::from(items.len() as f64),
+        _ => Value::from(0.0),
     })
 }
 
@@ -59,7 +59,7 @@ fn extreme<'a>(run: &Run<'a>, args: &[Value<'a>], choose: fn(f64, f64) -> f64) -
     Ok(numbers
         .into_iter()
         .reduce(choose)
-        .map_or(Value::Undefined, Value::Number))
+        .map_or(Value::Undefined, Value::from))
 }
 
 fn average<'a>(run: &Run<'a>, args: &[Value<'a>]) -> Result<Value<'a>> {
@@ -68,7 +68,7 @@ fn average<'a>(run: &Run<'a>, args: &[Value<'a>]) -> Result<Value<'a>> {
         return Ok(Value::Undefined);
     }
     let total = numbers.iter().fold(0.0, |total, number| total + number);
-    Ok(Value::Number(total / numbers.len() as f64))
+    Ok(Value::from(total / numbers.len() as f64))
 }
 
 fn zip<'a>(run: &Run<'a>, args: &[Value<'a>]) -> Result<Value<'a>> {
@@ -118,14 +118,14 @@ fn sort<'a>(run: &Run<'a>, args: &[Value<'a>]) -> Result<Value<'a>> {
     };
     let comparator = arg(args, 1);
     let sorted = if comparator.is_undefined() {
-        let numbers = items.iter().all(|item| matches!(item, Value::Number(_)));
+        let numbers = items.iter().all(|item| matches!(item, Value::Number(..)));
         if !numbers && !items.iter().all(|item| matches!(item, Value::String(_))) {
             return Err(fault("D3070"));
         }
         run.merge_sort(items, &mut |left, right| {
             run.read_both(*left, *right)?;
             Ok(match (left, right) {
-                (Value::Number(left), Value::Number(right)) => left > right,
+                (Value::Number(left, _), Value::Number(right, _)) => left > right,
                 (Value::String(left), Value::String(right)) => text::compare(left, right).is_gt(),
                 _ => false,
             })
@@ -172,7 +172,7 @@ fn distinct<'a>(run: &Run<'a>, args: &[Value<'a>]) -> Result<Value<'a>> {
                 texts.insert(text)
             }
             // 0 and -0 are one number.
-            Value::Number(number) if !number.is_nan() => numbers.insert((number + 0.0).to_bits()),
+            Value::Number(number, _) if !number.is_nan() => numbers.insert((number + 0.0).to_bits()),
             item => {
                 let mut is_new = true;
                 for other in &others {

@@ -21,7 +21,7 @@ pub const TABLE: &[Entry] = &[
     ("abs", "<n-:n>", |_, args| Ok(map(args, f64::abs))),
     ("sqrt", "<n-:n>", sqrt),
     ("power", "<n-n:n>", power),
-    ("random", "<:n>", |run, _| Ok(Value::Number(unit(run.random())))),
+    ("random", "<:n>", |run, _| Ok(Value::from(unit(run.random())))),
     ("boolean", "<x-:b>", |run, args| truth(run, args, true)),
     ("not", "<x-:b>", |run, args| truth(run, args, false)),
     ("formatNumber", "<n-so?:s>", figures::format_number),
@@ -31,7 +31,7 @@ pub const TABLE: &[Entry] = &[
 ];
 
 fn map<'a>(args: &[Value<'a>], function: impl Fn(f64) -> f64) -> Value<'a> {
-    number_arg(args, 0).map_or(Value::Undefined, |value| Value::Number(function(value)))
+    number_arg(args, 0).map_or(Value::Undefined, |value| Value::from(function(value)))
 }
 
 /// A number from 0 to below 1.
@@ -48,7 +48,7 @@ fn truth<'a>(run: &Run<'a>, args: &[Value<'a>], wanted: bool) -> Result<Value<'a
 
 fn sqrt<'a>(_: &Run<'a>, args: &[Value<'a>]) -> Result<Value<'a>> {
     match number_arg(args, 0) {
-        Some(value) if value < 0.0 => Err(fault("D3060").value(Value::Number(value))),
+        Some(value) if value < 0.0 => Err(fault("D3060").value(Value::from(value))),
         _ => Ok(map(args, f64::sqrt)),
     }
 }
@@ -65,9 +65,9 @@ fn power<'a>(_: &Run<'a>, args: &[Value<'a>]) -> Result<Value<'a>> {
         base.powf(exponent)
     };
     if result.is_finite() {
-        return Ok(Value::Number(result));
+        return Ok(Value::from(result));
     }
-    let fault = fault("D3061").value(Value::Number(base));
+    let fault = fault("D3061").value(Value::from(base));
     Err(fault.insert("exp", arg(args, 1).brief()))
 }
 
@@ -77,7 +77,7 @@ fn base<'a>(run: &Run<'a>, args: &[Value<'a>]) -> Result<Value<'a>> {
     };
     let radix = number::round(number_arg(args, 1).unwrap_or(10.0), 0.0);
     if !(2.0..=36.0).contains(&radix) {
-        return Err(fault("D3100").value(Value::Number(radix)));
+        return Err(fault("D3100").value(Value::from(radix)));
     }
     run.string(&number::radix(number::round(value, 0.0), radix as u32))
 }
@@ -85,12 +85,12 @@ fn base<'a>(run: &Run<'a>, args: &[Value<'a>]) -> Result<Value<'a>> {
 fn cast<'a>(run: &Run<'a>, args: &[Value<'a>]) -> Result<Value<'a>> {
     let value = arg(args, 0);
     match value {
-        Value::Undefined | Value::Number(_) => Ok(value),
-        Value::Bool(value) => Ok(Value::Number(f64::from(u8::from(value)))),
+        Value::Undefined | Value::Number(..) => Ok(value),
+        Value::Bool(value) => Ok(Value::from(f64::from(u8::from(value)))),
         Value::String(text) => {
             run.read(text)?;
             match parse(text) {
-                Some(number) => Ok(Value::Number(number)),
+                Some(number) => Ok(Value::from(number)),
                 None => Err(fault("D3030").value(value)),
             }
         }

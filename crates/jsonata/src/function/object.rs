@@ -102,7 +102,7 @@ fn kind<'a>(_: &Run<'a>, args: &[Value<'a>]) -> Result<Value<'a>> {
         Value::Undefined => return Ok(Value::Undefined),
         Value::Null => "null",
         Value::Bool(_) => "boolean",
-        Value::Number(_) => "number",
+        Value::Number(..) => "number",
         Value::String(_) => "string",
         Value::Array(_) | Value::Tuples(_) => "array",
         Value::Object(_) => "object",

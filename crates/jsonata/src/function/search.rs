@@ -119,7 +119,7 @@ impl<'a> Matches<'a> {
             end: found.end,
             length: found.end - found.start,
             groups: groups.collect(),
-            index: Value::Number(self.mark.1 as f64),
+            index: Value::from(self.mark.1 as f64),
         })
     }
 
@@ -130,7 +130,7 @@ impl<'a> Matches<'a> {
             _ => return Err(fault("T1010")),
         };
         let [start, end, groups, next] = ["start", "end", "groups", "next"].map(|key| object.get(key));
-        let is_number = |value| matches!(value, Value::Number(_));
+        let is_number = |value| matches!(value, Value::Number(..));
         if !(is_number(start) || is_number(end) || matches!(groups, Value::Array(_)) || next.is_function()) {
             return Err(fault("T1010"));
         }
@@ -141,7 +141,7 @@ impl<'a> Matches<'a> {
         };
         run.tick(self.text.len() as u64 / 64)?;
         let byte = |value| match value {
-            Value::Number(unit) => text::byte_of_unit(self.text, unit.max(0.0) as usize),
+            Value::Number(unit, _) => text::byte_of_unit(self.text, unit.max(0.0) as usize),
             _ => 0,
         };
         let found = object.get("match");
@@ -150,7 +150,7 @@ impl<'a> Matches<'a> {
             _ => 0,
         };
         let index = match start {
-            Value::Number(unit) => unit,
+            Value::Number(unit, _) => unit,
             _ => 0.0,
         };
         let passed = text::byte_of_unit(self.text, index.max(0.0) as usize + length);
@@ -226,7 +226,7 @@ impl<'a> Run<'a> {
         let Some(found) = self.search(cursor, first)? else {
             return Ok(Value::Undefined);
         };
-        let units = |byte| Value::Number(text::units(&cursor.text[..byte]) as f64);
+        let units = |byte| Value::from(text::units(&cursor.text[..byte]) as f64);
         let span = |(start, end): (usize, usize)| Value::String(&cursor.text[start..end]);
         let groups: Vec<Value> = found
             .groups
@@ -250,7 +250,7 @@ impl<'a> Run<'a> {
 /// A limit as an argument: none is no limit.
 fn limit(args: &[Value<'_>], index: usize, code: &'static str) -> Result<f64> {
     match number_arg(args, index) {
-        Some(limit) if limit < 0.0 => Err(fault(code).value(Value::Number(limit))),
+        Some(limit) if limit < 0.0 => Err(fault(code).value(Value::from(limit))),
         limit => Ok(limit.unwrap_or(f64::INFINITY)),
     }
 }
@@ -378,7 +378,7 @@ fn object_of<'a>(run: &Run<'a>, one: &Match<'a>) -> Result<Value<'a>> {
         _ => 0.0,
     };
     let end = match one.index {
-        Value::Number(start) => Value::Number(start + length),
+        Value::Number(start, _) => Value::from(start + length),
         other => other,
     };
     let groups = run.array(&one.groups)?;

@@ -4,6 +4,7 @@
 use super::{Entry, arg, digest, math::unit, number_arg, text_arg};
 use crate::{
     error::{Fault, Result, fault},
+    json,
     run::{Run, mix},
     value::Value,
 };
@@ -52,7 +53,7 @@ fn range<'a>(run: &Run<'a>, args: &[Value<'a>]) -> Result<Value<'a>> {
             return run.sequence(&numbers);
         }
         run.tick(1)?;
-        numbers.push(Value::Number(number));
+        numbers.push(Value::from(number));
     }
 }
 
@@ -75,7 +76,7 @@ fn random<'a>(run: &Run<'a>, args: &[Value<'a>]) -> Result<Value<'a>> {
         || run.random(),
         |seed| mix(seed.to_bits() ^ 0x9e37_79b9_7f4a_7c15),
     );
-    Ok(Value::Number(unit(bits)))
+    Ok(Value::from(unit(bits)))
 }
 
 /// A random identifier (RFC 9562, version 4).
@@ -98,7 +99,6 @@ fn parse<'a>(run: &Run<'a>, args: &[Value<'a>]) -> Result<Value<'a>> {
     };
     // Parsed JSON takes up to some thirty times its text.
     run.charge(text.len().saturating_mul(32))?;
-    let json: serde_json::Value =
-        serde_json::from_str(text).map_err(|error| wrong(&format!("Unable to parse JSON: {error}")))?;
+    let json = json::read(text).map_err(|error| wrong(&format!("Unable to parse JSON: {error}")))?;
     run.adopt(&json, 0)
 }

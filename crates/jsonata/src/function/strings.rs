@@ -97,7 +97,7 @@ fn length<'a>(run: &Run<'a>, args: &[Value<'a>]) -> Result<Value<'a>> {
         return Ok(Value::Undefined);
     };
     run.tick(text.len() as u64 / 64)?;
-    Ok(Value::Number(text.chars().count() as f64))
+    Ok(Value::from(text.chars().count() as f64))
 }
 
 fn trim<'a>(run: &Run<'a>, args: &[Value<'a>]) -> Result<Value<'a>> {

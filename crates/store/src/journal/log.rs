@@ -270,6 +270,35 @@ impl Db<'_> {
 }
 
 impl Tx<'_> {
+    /// Executions that a batch begins or reopens, and whose tenant there is not any more: keeping them would fail.
+    pub fn homeless(&self, batch: &Batch) -> Result<Vec<(u64, Error)>, Error> {
+        let mut gone = Vec::new();
+        let mut known: Option<(&TenantName, bool)> = None;
+        for begin in &batch.begins {
+            let Some(tenant) = &begin.tenant else { continue };
+            // Those that begin together are mostly of one tenant.
+            let is_there = match known {
+                Some((name, is_there)) if name == tenant => is_there,
+                _ => match self.tenant_key(tenant) {
+                    Ok(_) => true,
+                    Err(Error::Missing { .. }) => false,
+                    Err(error) => return Err(error),
+                },
+            };
+            known = Some((tenant, is_there));
+            if !is_there {
+                gone.push((begin.key, Error::missing("tenant", tenant)));
+            }
+        }
+        for (key, _) in &batch.reopened {
+            let row = "SELECT 1 FROM state_executions WHERE key = ?1";
+            if self.one(row, [key], |row| row.get::<_, u64>(0))?.is_none() {
+                gone.push((*key, Error::missing("execution", key)));
+            }
+        }
+        Ok(gone)
+    }
+
     /// Commits what several executions did.
     pub fn append(&self, batch: &Batch) -> Result<(), Error> {
         for begin in &batch.begins {

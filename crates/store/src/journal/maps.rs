@@ -198,9 +198,9 @@ impl Db<'_> {
         let found = self.one(
             "SELECT count(*) AS children, ifnull(sum(c.items), 0) AS items FROM state_executions x
              JOIN map_children c ON c.run = x.run AND c.child = x.child
-             WHERE x.run = ?1 AND x.ended_at IS NOT NULL AND x.status <> ?2
+             WHERE x.run = ?1 AND x.run IS NOT NULL AND x.ended_at IS NOT NULL AND x.status <> 'SUCCEEDED'
              AND NOT EXISTS (SELECT 1 FROM snapshots s WHERE s.execution = x.key)",
-            params![run, Word(Status::Succeeded)],
+            [run],
             |row| {
                 Ok(Children {
                     children: row.get("children")?,

@@ -46,11 +46,21 @@ pub struct RunFilter {
     /// The children of this Map run, last first, and not the executions of a machine.
     pub run: Option<u64>,
     pub status: Option<Status>,
+    /// Only those that were tried again, or only those that were not.
+    pub redriven: Option<bool>,
     /// Only those that wait to be tried again with their Map run.
     pub waiting: bool,
     /// Only those with a smaller key; of children: with a smaller number.
     pub before: Option<u64>,
     pub limit: u32,
+}
+
+fn tried(filter: &RunFilter) -> &'static str {
+    match filter.redriven {
+        None => "",
+        Some(true) => " AND x.redrives > 0",
+        Some(false) => " AND x.redrives = 0",
+    }
 }
 
 const SELECT: &str =
@@ -86,6 +96,7 @@ impl Db<'_> {
             Some(_) => " AND x.status = ?3",
             None => " AND ?3 IS NULL",
         });
+        sql.push_str(tried(filter));
         sql.push_str(" ORDER BY x.key DESC LIMIT ?4");
         let before = filter.before.unwrap_or(i64::MAX as u64);
         self.all(
@@ -101,6 +112,7 @@ impl Db<'_> {
         if filter.waiting {
             sql.push_str(" AND x.place IS NULL");
         }
+        sql.push_str(tried(filter));
         sql.push_str(" ORDER BY x.child DESC LIMIT ?4");
         let before = filter.before.unwrap_or(i64::MAX as u64);
         self.all(

@@ -101,6 +101,14 @@ pub fn covers(db: &Db<'_>, tenant: &TenantName, app: &AppName) -> Result<bool, E
         .any(|what| what.tenant == *tenant && what.app.as_ref().is_none_or(|own| own == app)))
 }
 
+/// Is the whole tenant to go? Nothing of it begins any more: otherwise whoever goes on starting keeps it from going.
+pub fn leaving(db: &Db<'_>, tenant: &TenantName) -> Result<bool, Error> {
+    let ordered = ordered(db)?;
+    Ok(ordered
+        .iter()
+        .any(|what| what.tenant == *tenant && what.app.is_none()))
+}
+
 /// Stops what is open in an environment that is to go, but for its destruction.
 async fn clear(world: &World, place: &Place) -> Result<(), Fault> {
     let open = world

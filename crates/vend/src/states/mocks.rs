@@ -71,7 +71,7 @@ pub struct Answer {
 
 /// `null` is a value.
 fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
-    Value::deserialize(deserializer).map(Some)
+    asl::json::exact(deserializer).map(Some)
 }
 
 #[derive(Debug, Clone, Deserialize)]

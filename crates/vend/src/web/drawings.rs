@@ -46,11 +46,47 @@ pub async fn svg(
 }
 
 /// The SVG document of an execution.
-pub async fn picture(state: &State, caller: &Caller, id: &str) -> Result<String, Refusal> {
+async fn picture(state: &State, caller: &Caller, id: &str) -> Result<String, Refusal> {
     let found = read(state, caller, id).await?;
     let drawing = draw::Drawing::of(&found.definition)
         .map_err(|error| Refusal::new(Kind::Unprocessable, format!("{id} cannot be drawn: {error}")))?;
     Ok(drawing.svg(&draw::Statuses::read(&found.events)))
+}
+
+/// What a drawing is made of, by whoever has read the events already, or the first of them.
+pub struct Sketch {
+    definition: String,
+    marks: Vec<engine::Mark>,
+}
+
+impl Sketch {
+    /// Of a run of which `events`, from the first on, are known. `None`: there is no such run.
+    ///
+    /// # Errors
+    /// What is kept of it cannot be read.
+    pub fn of(
+        db: &Db<'_>,
+        run: u64,
+        events: &[asl::HistoryEvent],
+        all: bool,
+    ) -> Result<Option<Self>, engine::Error> {
+        let Some((_, definition)) = db.run_by_key(run)? else {
+            return Ok(None);
+        };
+        let marks = match all {
+            true => events.iter().map(engine::Mark::from).collect(),
+            false => engine::outline(db, run)?,
+        };
+        Ok(Some(Self { definition, marks }))
+    }
+
+    /// The SVG document; nothing when it cannot be drawn.
+    pub fn svg(&self) -> Option<String> {
+        let definition = serde_json::from_str(&self.definition).ok()?;
+        let events: Vec<Value> = self.marks.iter().map(event).collect();
+        let drawing = draw::Drawing::of(&definition).ok()?;
+        Some(drawing.svg(&draw::Statuses::read(&events)))
+    }
 }
 
 async fn read(state: &State, caller: &Caller, id: &str) -> Result<Drawing, Refusal> {

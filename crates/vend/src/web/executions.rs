@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use asl::{OpenTimer, Purpose};
 use axum::{Json, extract::State as Held, http::StatusCode};
 use engine::Recovered;
 use model::{
@@ -24,7 +25,7 @@ use super::{
 use crate::flow::runs;
 
 /// Events of a history that are shown.
-const HISTORY: usize = 5_000;
+pub const HISTORY: usize = 5_000;
 
 /// The execution as people see it; what it waits for included when it is under way.
 pub fn wire(db: &Db<'_>, summary: ExecutionSummary) -> Result<Execution, store::Error> {
@@ -33,7 +34,7 @@ pub fn wire(db: &Db<'_>, summary: ExecutionSummary) -> Result<Execution, store::
         Some(_) => None,
     };
     let (stage, waiting) = match run {
-        Some(run) => (stage(&run), waiting(db, &summary.id, &run)?),
+        Some(run) => (stage(&run), waiting(db, &summary, &run)?),
         None => (None, None),
     };
     Ok(Execution {
@@ -62,6 +63,23 @@ fn activity(resource: &str) -> &str {
     resource.rsplit(':').next().unwrap_or(resource)
 }
 
+/// Which stage is tried again, when, and why.
+fn again(timer: &OpenTimer<'_>, told: &[HistoryEvent]) -> String {
+    let OpenTimer {
+        at, state, attempts, ..
+    } = timer;
+    let failure = told.iter().rev().find(|event| {
+        event.state.as_deref() == Some(state)
+            && (event.kind.ends_with("Failed") || event.kind.ends_with("TimedOut"))
+    });
+    let why = failure.map(|event| event.detail.as_deref().unwrap_or("it timed out"));
+    let next = attempts.saturating_add(1);
+    match why {
+        Some(why) => format!("attempt {next} of {state}, at {at}: {why}"),
+        None => format!("attempt {next} of {state}, at {at}"),
+    }
+}
+
 /// What is being worked on.
 fn stage(run: &Recovered) -> Option<String> {
     let names: Vec<&str> = run
@@ -73,8 +91,8 @@ fn stage(run: &Recovered) -> Option<String> {
 }
 
 /// The reason of a wait, in one sentence, with the command that ends it where there is one.
-fn waiting(db: &Db<'_>, id: &ExecutionId, run: &Recovered) -> Result<Option<String>, store::Error> {
-    let approvals = db.approvals_of_execution(id)?;
+fn waiting(db: &Db<'_>, summary: &ExecutionSummary, run: &Recovered) -> Result<Option<String>, store::Error> {
+    let approvals = db.approvals_of_execution(&summary.id)?;
     let asked = approvals
         .iter()
         .find(|approval| approval.state == ApprovalState::Open);
@@ -89,15 +107,20 @@ fn waiting(db: &Db<'_>, id: &ExecutionId, run: &Recovered) -> Result<Option<Stri
     let mut reasons: Vec<String> = idle
         .map(|order| format!("{} has no worker yet", activity(&order.resource)))
         .collect();
-    if run.orders.is_empty()
-        && let Some(at) = run.state.open_timers().map(|timer| timer.at).min()
+    let timers = run.state.open_timers();
+    if let Some(timer) = timers
+        .filter(|timer| run.orders.is_empty() || timer.purpose == Purpose::Backoff)
+        .min_by_key(|timer| timer.at)
     {
-        reasons.push(format!("the clock, until {at}"));
+        reasons.push(match timer.purpose {
+            Purpose::Backoff => again(&timer, &history(&runs::history(db, summary.run, HISTORY)?)),
+            _ => format!("the clock, until {}", timer.at),
+        });
     }
     Ok((!reasons.is_empty()).then(|| reasons.join("; ")))
 }
 
-fn history(rows: Vec<asl::HistoryEvent>) -> Vec<HistoryEvent> {
+fn history(rows: &[asl::HistoryEvent]) -> Vec<HistoryEvent> {
     let mut states: HashMap<u64, String> = HashMap::new();
     let mut events = Vec::with_capacity(rows.len());
     for row in rows {
@@ -213,18 +236,24 @@ pub async fn show(
 ) -> Result<Json<ExecutionDetail>, Refusal> {
     let id = parse(&id)?;
     allowed(&state, &caller, Action::View, &id).await?;
-    let read = move |db: &Db<'_>| -> Result<ExecutionDetail, store::Error> {
-        let summary = db.execution_summary(&id)?;
-        Ok(ExecutionDetail {
-            history: history(runs::history(db, summary.run, HISTORY)?),
-            execution: wire(db, summary)?,
-            logs: logs::of_execution(db, &id)?
-                .into_iter()
-                .map(|entry| entry.log)
-                .collect(),
-        })
-    };
+    let read = move |db: &Db<'_>| Ok::<_, store::Error>(told(db, &id)?.0);
     Ok(Json(state.store.read(read).await?))
+}
+
+/// All that is told of an execution, and the events that it is told from, which are read once.
+pub fn told(
+    db: &Db<'_>,
+    id: &ExecutionId,
+) -> Result<(ExecutionDetail, Vec<asl::HistoryEvent>), store::Error> {
+    let summary = db.execution_summary(id)?;
+    let events = runs::history(db, summary.run, HISTORY)?;
+    let logs = logs::among(db, &summary, &events)?;
+    let detail = ExecutionDetail {
+        logs: logs.into_iter().map(|entry| entry.log).collect(),
+        execution: wire(db, summary)?,
+        history: history(&events),
+    };
+    Ok((detail, events))
 }
 
 pub fn parse<T: std::str::FromStr>(id: &str) -> Result<T, Refusal> {
@@ -290,6 +319,37 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_retry_says_of_what_and_why() {
+        let event = |state: &str, kind: &str, detail: Option<&str>| HistoryEvent {
+            id: 1,
+            at: jiff::Timestamp::UNIX_EPOCH,
+            kind: kind.into(),
+            state: Some(state.into()),
+            detail: detail.map(str::to_owned),
+        };
+        let told = [
+            event("Bake", "ActivityFailed", Some("too early (Vend.Platform)")),
+            event("Bake", "ActivityFailed", Some("the disk is full (Vend.Platform)")),
+            event("Build", "ActivityTimedOut", None),
+        ];
+        let timer = |state| OpenTimer {
+            timer: 1,
+            at: jiff::Timestamp::UNIX_EPOCH,
+            purpose: Purpose::Backoff,
+            state,
+            attempts: 2,
+        };
+        assert_eq!(
+            again(&timer("Bake"), &told),
+            "attempt 3 of Bake, at 1970-01-01T00:00:00Z: the disk is full (Vend.Platform)"
+        );
+        assert_eq!(
+            again(&timer("Build"), &told),
+            "attempt 3 of Build, at 1970-01-01T00:00:00Z: it timed out"
+        );
+    }
+
+    #[test]
     fn events_know_their_state_and_say_what_failed() {
         let row = |id, previous, kind: &str, details: &str| -> asl::HistoryEvent {
             let details: Value = serde_json::from_str(details).unwrap();
@@ -299,7 +359,7 @@ mod tests {
             });
             serde_json::from_value(event).unwrap()
         };
-        let events = history(vec![
+        let events = history(&[
             row(1, 0, "TaskStateEntered", r#"{"name":"Build","input":"{}"}"#),
             row(
                 2,

@@ -8,7 +8,7 @@ use model::{
     wire::{LogEntry, LogText, Page},
 };
 use serde::Deserialize;
-use store::{Db, ExecutionFilter};
+use store::{Db, ExecutionFilter, ExecutionSummary};
 
 use super::{
     auth::Caller,
@@ -24,8 +24,20 @@ const EXECUTIONS: u32 = 30;
 /// Events of a history that are read for the logs that they name.
 const HISTORY: usize = 2_000;
 
-/// Logs of builds and bakes of an execution.
+/// Logs of an execution.
 pub fn of_execution(db: &Db<'_>, id: &ExecutionId) -> Result<Vec<LogEntry>, store::Error> {
+    let execution = db.execution_summary(id)?;
+    let events = runs::history(db, execution.run, HISTORY)?;
+    among(db, &execution, &events)
+}
+
+/// The same, by whoever has read its events.
+pub fn among(
+    db: &Db<'_>,
+    execution: &ExecutionSummary,
+    events: &[asl::HistoryEvent],
+) -> Result<Vec<LogEntry>, store::Error> {
+    let id = &execution.id;
     let builds = db.builds_of_execution(id)?.into_iter();
     let builds = builds.map(|build| (build.log, build.place, build.started_at));
     let bakes = db.bakes_of_execution(id)?.into_iter();
@@ -35,8 +47,7 @@ pub fn of_execution(db: &Db<'_>, id: &ExecutionId) -> Result<Vec<LogEntry>, stor
         .filter_map(|(log, place, at)| Some(entry(&log?, place, at)))
         .collect();
     // What tasks say they wrote, such as the log of a deployment.
-    let execution = db.execution_summary(id)?;
-    for event in runs::history(db, execution.run, HISTORY)? {
+    for event in events.iter().take(HISTORY) {
         let Some(place) = execution.place.clone() else {
             break;
         };

@@ -107,9 +107,7 @@ async fn answer(state: State, peer: Peer, request: Request) -> Result<Value, Fau
     let caller = who::caller(&state, peer, &parts, &body).await?;
     let input = match body.is_empty() {
         true => Value::Object(serde_json::Map::new()),
-        false => {
-            serde_json::from_slice(&body).map_err(|_| Fault::new("SerializationException", "not JSON"))?
-        }
+        false => asl::json::read(&body).map_err(|_| Fault::new("SerializationException", "not JSON"))?,
     };
     let (name, action) = operation;
     let call = Call::new(state, caller, action, &parts.headers, input)?;

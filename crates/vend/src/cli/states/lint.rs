@@ -53,7 +53,7 @@ pub fn run(lint: &Lint, global: &Global) -> Outcome {
     };
     let validation = asl::validate(&text, lint.kind.into(), severity, asl::limit::DIAGNOSTICS);
     let good = validation.result == Verdict::Ok;
-    let definition = serde_json::from_str(&text).ok().filter(|_| good);
+    let definition = asl::json::read(&text).ok().filter(|_| good);
     let answer = Answer {
         validation,
         variable_references: definition.map(|definition| serde_json::json!(asl::references(&definition))),

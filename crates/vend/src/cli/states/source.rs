@@ -32,8 +32,7 @@ pub fn text(path: &Path) -> Result<String, Failure> {
 /// The text of a file, or `given` itself when it starts like JSON.
 pub fn text_or_json(given: &str) -> Result<String, Failure> {
     let path = Path::new(given);
-    let looks_like_json =
-        given.trim_start().starts_with(['{', '[', '"']) || serde_json::from_str::<Value>(given).is_ok();
+    let looks_like_json = given.trim_start().starts_with(['{', '[', '"']) || asl::json::read(given).is_ok();
     match looks_like_json && !path.is_file() {
         true => Ok(given.to_owned()),
         false => text(path),
@@ -49,7 +48,7 @@ pub fn value(what: &str, given: Option<&str>) -> Result<Value, Failure> {
 }
 
 pub fn parsed(what: &str, text: &str) -> Result<Value, Failure> {
-    serde_json::from_str(text).map_err(|error| {
+    asl::json::read(text).map_err(|error| {
         Failure::usage(format!("the {what} is not JSON"))
             .cause(error.to_string())
             .next(format!(

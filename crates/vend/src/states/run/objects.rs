@@ -5,6 +5,7 @@ use std::{
     io::{self, Read as _, Write as _},
     os::unix::fs::PermissionsExt as _,
     path::{Component, Path, PathBuf},
+    time::SystemTime,
 };
 
 use serde_json::{Value, json};
@@ -84,6 +85,23 @@ impl Objects {
         root.parent()
             .filter(|above| !above.as_os_str().is_empty())
             .map_or(Ok(()), |above| File::open(above)?.sync_all())
+    }
+
+    /// Removes what was being written before `since` when its writer was killed. Takes as long as the directory is large.
+    pub fn sweep(&self, since: SystemTime) -> io::Result<()> {
+        let mut open: Vec<PathBuf> = self.0.iter().cloned().collect();
+        while let Some(directory) = open.pop() {
+            for entry in std::fs::read_dir(directory)? {
+                let entry = entry?;
+                let (path, kind) = (entry.path(), entry.file_type()?);
+                if kind.is_dir() {
+                    open.push(path);
+                } else if is_draft(&path) && kind.is_file() && entry.metadata()?.modified()? < since {
+                    std::fs::remove_file(path)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// A path in the directory; a definition cannot lead out of it.
@@ -181,10 +199,19 @@ mod tests {
         assert_eq!(left.count(), 1, "nothing is left of what failed");
 
         // As a process that was killed leaves it.
-        std::fs::write(directory.path().join("root/bucket/a/.vend-x.part"), "half").unwrap();
+        let file = directory.path().join("root/bucket/a/.vend-x.part");
+        std::fs::write(&file, "half").unwrap();
         let listed = objects.list(&json!({ "Bucket": "bucket" })).unwrap();
         assert_eq!((listed.len(), &listed[0]["Key"]), (1, &json!("a/b.json")));
         let draft = json!({ "Bucket": "bucket", "Key": "a/.vend-x.part" });
         assert!(objects.read(&draft).is_err());
+
+        // Older than what writes now: a crash left it.
+        let left = std::fs::metadata(&file).unwrap().modified().unwrap();
+        objects.sweep(left).unwrap();
+        assert!(file.exists(), "somebody may be writing it");
+        objects.sweep(left + std::time::Duration::from_secs(1)).unwrap();
+        assert!(!file.exists());
+        assert!(objects.read(&object).is_ok());
     }
 }

@@ -2,13 +2,17 @@
 // opened the link says that they want to sign in with it: it may be somebody else's.
 "use strict";
 
-const token = new URLSearchParams(location.hash.slice(1)).get("token");
 const field = document.getElementById("token");
-if (field && token) {
+const fill = () => {
+  const token = new URLSearchParams(location.hash.slice(1)).get("token");
+  if (!field || !token) return;
   history.replaceState(null, "", location.pathname);
   field.value = token;
   field.form.querySelector("button").focus();
-}
+};
+fill();
+// The link was opened where this page was already.
+addEventListener("hashchange", fill);
 
 const main = document.querySelector("main[data-live]");
 if (main) {

@@ -80,6 +80,11 @@ pub fn at(at: Timestamp) -> String {
     at.strftime("%Y-%m-%d %H:%M:%S").to_string()
 }
 
+/// The same where there is little room: it is not broken in two.
+pub fn cell(time: Timestamp) -> Markup {
+    html! { time { (at(time)) } }
+}
+
 /// From one time to another: `3.2 s`, `4 min 10 s`, `2 h 5 min`.
 pub fn took(from: Timestamp, to: Option<Timestamp>) -> String {
     let Some(to) = to else { return String::new() };

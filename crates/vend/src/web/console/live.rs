@@ -14,7 +14,6 @@ use axum::{
 use futures_util::stream;
 use maud::Markup;
 use model::Digest;
-use store::Progress;
 use tokio::time::sleep;
 
 use super::{door::Viewer, frame, seats::Seat};
@@ -56,28 +55,29 @@ impl FromRequestParts<State> for Ask {
     }
 }
 
-struct Watch<F, P> {
+struct Watch<F, P, T> {
     render: F,
     progress: P,
     /// What the page was made from, and what it was, when it was sent last.
-    seen: Option<Progress>,
+    seen: Option<T>,
     sent: Option<Digest>,
     looks: u32,
     settled: bool,
     _seat: Option<Seat>,
 }
 
-/// The page as it is now, or the stream of what it becomes.
+/// The page as it is now, or the stream of what it becomes. It is made again when something was written.
 pub async fn answer<F, R>(state: &State, ask: Ask, render: F) -> Result<Response, Refusal>
 where
     F: Fn() -> R + Send + 'static,
     R: Future<Output = Result<Page, Refusal>> + Send + 'static,
 {
-    answer_of(state, ask, || ready(Ok(None)), render).await
+    let commits = state.store.commits();
+    answer_of(state, ask, move || ready(Ok(*commits.borrow())), render).await
 }
 
 /// The same of a page that is made only from what `progress` tells of: it is made again when that is another.
-pub async fn answer_of<P, S, F, R>(
+pub async fn answer_of<P, S, T, F, R>(
     state: &State,
     ask: Ask,
     progress: P,
@@ -85,7 +85,8 @@ pub async fn answer_of<P, S, F, R>(
 ) -> Result<Response, Refusal>
 where
     P: Fn() -> S + Send + 'static,
-    S: Future<Output = Result<Option<Progress>, Refusal>> + Send + 'static,
+    S: Future<Output = Result<T, Refusal>> + Send + 'static,
+    T: PartialEq + Send + 'static,
     F: Fn() -> R + Send + 'static,
     R: Future<Output = Result<Page, Refusal>> + Send + 'static,
 {
@@ -111,10 +112,11 @@ where
 }
 
 /// Waits for the next change.
-async fn next<P, S, F, R>(mut watch: Watch<F, P>) -> Option<(Result<Event, Infallible>, Watch<F, P>)>
+async fn next<P, S, T, F, R>(mut watch: Watch<F, P, T>) -> Option<(Result<Event, Infallible>, Watch<F, P, T>)>
 where
     P: Fn() -> S,
-    S: Future<Output = Result<Option<Progress>, Refusal>>,
+    S: Future<Output = Result<T, Refusal>>,
+    T: PartialEq,
     F: Fn() -> R,
     R: Future<Output = Result<Page, Refusal>>,
 {
@@ -124,8 +126,8 @@ where
     while watch.looks > 0 {
         watch.looks -= 1;
         // Before the page: what happens meanwhile makes it again.
-        let now = (watch.progress)().await.ok()?;
-        if now.is_none() || now != watch.seen {
+        let now = Some((watch.progress)().await.ok()?);
+        if now != watch.seen {
             let page = (watch.render)().await.ok()?;
             let body = page.body.into_string();
             let sent = Some(Digest::of(&body));
@@ -147,8 +149,6 @@ where
 mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
-    use store::Status;
-
     use super::*;
 
     #[tokio::test]
@@ -156,11 +156,7 @@ mod tests {
         let (looks, made) = (AtomicU32::new(0), AtomicU32::new(0));
         let progress = || {
             let look = looks.fetch_add(1, Ordering::Relaxed);
-            ready(Ok(Some(Progress {
-                status: Status::Running,
-                redrives: 0,
-                seq: Some(u64::from(look / 2)),
-            })))
+            ready(Ok(look / 2))
         };
         let render = || {
             let count = made.fetch_add(1, Ordering::Relaxed);

@@ -9,12 +9,12 @@ use serde_json::Value;
 use store::{MachineFilter, Run, RunFilter, StateMachine, Status};
 
 use super::{
-    frame::{at, state as tinted, table, took, word},
+    frame::{at, cell, state as tinted, table, took, word},
     live::{self, Ask, Page},
 };
 use crate::{
     states::draw::{Drawing, Statuses},
-    web::{auth::Caller, drawings, input::Path, refusal::Refusal, state::State},
+    web::{auth::Caller, drawings::Sketch, input::Path, refusal::Refusal, state::State},
 };
 
 /// Machines of a tenant, and executions of a machine, on one page.
@@ -55,7 +55,7 @@ async fn every(state: State, caller: Caller) -> Result<Page, Refusal> {
             td { a href={ "/console/machines/" (machine.tenant) "/" (machine.name) } { (machine.name) } }
             td { (machine.tenant) }
             td { @if machine.express { "express" } @else { "standard" } }
-            td { (at(machine.updated_at)) }
+            td { (cell(machine.updated_at)) }
         }
     };
     let body = html! {
@@ -103,7 +103,7 @@ async fn one(state: State, caller: Caller, tenant: TenantName, name: String) -> 
     let (runs, machine) = read.await?.ok_or_else(|| Refusal::not_found(what))?;
     let row = |run: &Run| {
         html! {
-            td { (at(run.started_at)) }
+            td { (cell(run.started_at)) }
             td { a href={ "/console/runs/" (run.key) } { (run.name) } }
             td { (tinted(&word(run.status))) }
             td { (took(run.started_at, run.ended_at)) }
@@ -147,10 +147,14 @@ async fn execution(state: State, caller: Caller, key: u64) -> Result<Page, Refus
     let tenant = run.tenant.as_ref().ok_or_else(|| Refusal::not_found(&what))?;
     caller.may(Action::View, Some(tenant), &what)?;
     let turn = state.drawings.acquire().await.expect("nobody closes it");
-    let read = state.store.read(move |db| engine::history(db, key, 1, EVENTS));
-    let (events, last) = read.await.map_err(|error| Refusal::internal(&error))?;
+    let read = state.store.read(move |db| {
+        let (events, last) = engine::history(db, key, 1, EVENTS)?;
+        let sketch = Sketch::of(db, key, &events, last <= events.len() as u64)?;
+        Ok::<_, engine::Error>((events, last, sketch))
+    });
+    let (events, last, sketch) = read.await.map_err(|error| Refusal::internal(&error))?;
+    let picture = sketch.and_then(|sketch| sketch.svg());
     drop(turn);
-    let picture = drawings::picture(&state, &caller, &run.arn).await.ok();
     let body = html! {
         h1 { (run.name) " " (tinted(&word(run.status))) }
         (facts(&run))
@@ -193,7 +197,7 @@ fn row(event: &asl::HistoryEvent) -> Markup {
         .find_map(|member| details[*member].as_str());
     html! {
         td { (event.id) }
-        td { (at(event.at)) }
+        td { (cell(event.at)) }
         td { (event.kind.as_str()) }
         td { (event.previous) }
         td {
@@ -205,7 +209,7 @@ fn row(event: &asl::HistoryEvent) -> Markup {
 
 /// The machine as `vend states draw` draws it; nothing when it cannot be drawn.
 fn picture(definition: &str) -> Markup {
-    let definition = serde_json::from_str(definition).unwrap_or_default();
+    let definition = asl::json::read(definition).unwrap_or_default();
     match Drawing::of(&definition) {
         Ok(drawing) => html! { div.scroll.picture { (PreEscaped(drawing.svg(&Statuses::default()))) } },
         Err(error) => html! { p.faint { (error) } },
@@ -213,7 +217,7 @@ fn picture(definition: &str) -> Markup {
 }
 
 fn pretty(json: &str) -> String {
-    let value: Value = serde_json::from_str(json).unwrap_or_else(|_| json.into());
+    let value = asl::json::read(json).unwrap_or_else(|_| json.into());
     cut(&value, TEXT)
 }
 
@@ -244,6 +248,13 @@ impl fmt::Write for Cut {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn payloads_are_shown_as_they_are() {
+        let value = r#"{"$serde_json::private::Number":"1"}"#;
+        assert_eq!(pretty(value), "{\n  \"$serde_json::private::Number\": \"1\"\n}");
+        assert_eq!(pretty("1E5"), "1E5");
+    }
 
     #[test]
     fn what_is_long_is_cut_between_letters() {

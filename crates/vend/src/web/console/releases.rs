@@ -2,16 +2,22 @@
 
 use axum::{Json, extract::State as Held, response::Response};
 use maud::{Markup, html};
-use model::wire::{Environment, Execution, ExecutionDetail, HistoryEvent};
+use model::{
+    ExecutionId,
+    policy::Action,
+    wire::{Environment, Execution, ExecutionDetail, HistoryEvent},
+};
+use store::Db;
 
 use super::{
     door::Viewer,
-    frame::{at, state as tinted, table, took, word},
+    frame::{at, cell, state as tinted, table, took, word},
     live::{self, Ask, Page},
 };
 use crate::web::{
     auth::Caller,
-    drawings, environments, executions,
+    drawings::Sketch,
+    environments, executions,
     input::{Path, Query},
     logs,
     refusal::Refusal,
@@ -69,7 +75,7 @@ fn environment(environment: &Environment) -> Markup {
 
 fn execution_row(execution: &Execution) -> Markup {
     html! {
-        td { (at(execution.started_at)) }
+        td { (cell(execution.started_at)) }
         td { a href={ "/console/executions/" (execution.id) } { (execution.kind) } }
         td { @if let Some(place) = &execution.place { (place) } }
         td {
@@ -87,14 +93,43 @@ pub async fn execution(
     ask: Ask,
 ) -> Result<Response, Refusal> {
     let caller = ask.viewer.0.clone();
-    let own = state.clone();
-    live::answer(&state, ask, move || show(own.clone(), caller.clone(), id.clone())).await
+    let (own, asked, store) = (
+        state.clone(),
+        executions::parse::<ExecutionId>(&id)?,
+        state.store.clone(),
+    );
+    // What the page is made of: events, who has approved, and whether it is over.
+    let progress = move || {
+        let (store, id) = (store.clone(), asked.clone());
+        let read = move |db: &Db<'_>| {
+            let approvals = db.approvals_of_execution(&id)?;
+            let given: Vec<_> = approvals
+                .iter()
+                .map(|asked| (asked.state, asked.given()))
+                .collect();
+            let execution = db.execution_summary(&id)?;
+            Ok::<_, store::Error>((db.progress(execution.run)?, given, execution.ended_at))
+        };
+        async move { Ok(store.read(read).await?) }
+    };
+    let render = move || show(own.clone(), caller.clone(), id.clone());
+    live::answer_of(&state, ask, progress, render).await
 }
 
 async fn show(state: State, caller: Caller, id: String) -> Result<Page, Refusal> {
+    let id: ExecutionId = executions::parse(&id)?;
+    executions::allowed(&state, &caller, Action::View, &id).await?;
+    let turn = state.drawings.acquire().await.expect("nobody closes it");
+    let read = state.store.read(move |db| {
+        let (detail, events) = executions::told(db, &id)?;
+        let run = db.execution_summary(&id)?.run;
+        let all = events.len() < executions::HISTORY;
+        Ok::<_, engine::Error>((detail, Sketch::of(db, run, &events, all)?))
+    });
+    let (detail, sketch) = read.await.map_err(|error| Refusal::internal(&error))?;
     // A machine that cannot be drawn still has events.
-    let picture = drawings::picture(&state, &caller, &id).await.ok();
-    let Json(detail) = executions::show(Held(state), caller, Path(id)).await?;
+    let picture = sketch.and_then(|sketch| sketch.svg());
+    drop(turn);
     let ExecutionDetail {
         execution,
         history,
@@ -156,7 +191,7 @@ fn facts(execution: &Execution) -> Markup {
 fn event(event: &HistoryEvent) -> Markup {
     html! {
         td { (event.id) }
-        td { (at(event.at)) }
+        td { (cell(event.at)) }
         td { (event.state.as_deref().unwrap_or_default()) }
         td { (event.kind) }
         td { (event.detail.as_deref().unwrap_or_default()) }

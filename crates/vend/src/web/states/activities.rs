@@ -137,7 +137,7 @@ impl Call {
         if output.len() > OUTPUT {
             return Err(wrong("the output is longer than 262144 bytes"));
         }
-        let output = serde_json::from_str(output).map_err(|error| wrong(&error.to_string()))?;
+        let output = asl::json::read(output).map_err(|error| wrong(&error.to_string()))?;
         self.state.states.engine.succeed(owner, token, output).await?;
         Ok(json!({}))
     }

@@ -1,8 +1,11 @@
 //! Executions and their histories.
 
 use engine::Start;
+use model::TenantName;
 use serde_json::{Value, json};
 use store::{Run, RunFilter, Status};
+
+use crate::flow::deletion;
 
 use super::{
     arn::{self, Kind},
@@ -18,6 +21,15 @@ impl Call {
     /// The execution that the request asks to start, and whether its name was made up.
     async fn asked(&self) -> Result<(Meant, Start), Fault> {
         let meant = self.meant(self.text("stateMachineArn")?).await?;
+        if self.leaves(Some(meant.owner.tenant.clone())).await? {
+            return Err(Fault::new(
+                "StateMachineDeleting",
+                format!(
+                    "State Machine Deleting: '{}': its tenant is being deleted",
+                    meant.arn()
+                ),
+            ));
+        }
         let wrong = |why: &str| {
             Fault::new(
                 "InvalidExecutionInput",
@@ -28,7 +40,7 @@ impl Call {
         if input.len() > INPUT {
             return Err(wrong("the input is longer than 262144 bytes"));
         }
-        let input = serde_json::from_str(input).map_err(|error| wrong(&error.to_string()))?;
+        let input = asl::json::read(input).map_err(|error| wrong(&error.to_string()))?;
         let given = self.maybe("name")?.map(arn::checked).transpose()?;
         let name = given.map_or_else(fresh_name, str::to_owned);
         let (account, machine) = (meant.owner.account, &meant.machine);
@@ -89,8 +101,7 @@ impl Call {
         let asked = text.to_owned();
         let found = self.state.store.read(move |db| db.run(&asked)).await?;
         let same = |run: &Run| {
-            run.ended_at.is_none()
-                && serde_json::from_str::<Value>(&run.input).is_ok_and(|kept| kept == *input)
+            run.ended_at.is_none() && asl::json::read(&run.input).is_ok_and(|kept| kept == *input)
         };
         match found.filter(same) {
             Some(run) => Ok(json!({ "executionArn": text, "startDate": seconds(run.started_at) })),
@@ -142,6 +153,13 @@ impl Call {
     }
 
     /// The execution that an ARN names.
+    /// Is the tenant to be deleted?
+    async fn leaves(&self, tenant: Option<TenantName>) -> Result<bool, Fault> {
+        let Some(tenant) = tenant else { return Ok(false) };
+        let leaving = self.state.store.read(move |db| deletion::leaving(db, &tenant));
+        Ok(leaving.await?)
+    }
+
     pub async fn run_of(&self, text: &str) -> Result<Run, Fault> {
         let (owner, kind) = self.arn(text).await?;
         match kind {
@@ -185,6 +203,12 @@ impl Call {
             return Err(Fault::new(
                 "ExecutionNotRedrivable",
                 "Execution Not Redrivable: 'A child of a Map Run is redriven with it'",
+            ));
+        }
+        if self.leaves(run.tenant.clone()).await? {
+            return Err(Fault::new(
+                "ExecutionNotRedrivable",
+                "Execution Not Redrivable: 'Its tenant is being deleted'",
             ));
         }
         match self.state.states.engine.redrive(run.key).await {
@@ -297,6 +321,16 @@ impl Call {
         self.maybe("statusFilter")?.map(read).transpose()
     }
 
+    /// `redriveFilter`: only executions that were tried again, or only those that were not.
+    pub fn redriven(&self) -> Result<Option<bool>, Fault> {
+        match self.maybe("redriveFilter")? {
+            None => Ok(None),
+            Some("REDRIVEN") => Ok(Some(true)),
+            Some("NOT_REDRIVEN") => Ok(Some(false)),
+            Some(_) => Err(Fault::validation("the redrive filter is no filter")),
+        }
+    }
+
     pub async fn list_executions(&self) -> Result<Value, Fault> {
         if let Some(run) = self.maybe("mapRunArn")? {
             return self.list_children(run).await;
@@ -313,6 +347,7 @@ impl Call {
         let filter = RunFilter {
             machine,
             status,
+            redriven: self.redriven()?,
             before,
             limit,
             ..RunFilter::default()

@@ -125,6 +125,8 @@ impl From<engine::Error> for Fault {
                 "TaskTimedOut",
                 "Task Timed Out: 'Provided task does not exist anymore'",
             ),
+            // Its tenant went meanwhile.
+            engine::Error::Refused(error) => Self::denied(error.to_string()),
             other => {
                 tracing::error!(
                     error = &other as &dyn std::error::Error,

@@ -343,7 +343,7 @@ pub fn described(meant: &Meant) -> Result<Value, Fault> {
     for (name, value) in settings.as_object().into_iter().flatten() {
         answer[name] = value.clone();
     }
-    let definition: Value = serde_json::from_str(meant.definition()).unwrap_or_default();
+    let definition = asl::json::read(meant.definition()).unwrap_or_default();
     let references = asl::references(&definition);
     if !references.is_empty() {
         answer["variableReferences"] = json!(references);

@@ -147,6 +147,7 @@ impl Call {
         let filter = RunFilter {
             run: Some(run.key),
             status: if waiting { None } else { self.status()? },
+            redriven: self.redriven()?,
             waiting,
             before: self.number_token()?,
             limit: self.most()?,
@@ -177,7 +178,8 @@ fn counted(db: &store::Db<'_>, run: &MapRun) -> Result<Counted, engine::Error> {
         left: 0,
         lost: Children::default(),
     };
-    if counted.of(Status::Succeeded).children < run.children.unwrap_or_default() {
+    let fallen = [Status::Failed, Status::TimedOut, Status::Aborted];
+    if fallen.iter().any(|status| counted.of(*status).children > 0) {
         counted.lost = db.map_lost(run.key)?;
     }
     let around = match run.ended_at {

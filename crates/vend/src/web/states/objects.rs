@@ -3,7 +3,7 @@
 //! `DIRECTORY/ACCOUNT/BUCKET/KEY` is an object, where `ACCOUNT` is the number of the tenant as it stands in ARNs. No
 //! tenant can name another's.
 
-use std::io;
+use std::{io, time::SystemTime};
 
 use camino::Utf8PathBuf;
 use serde_json::Value;
@@ -15,6 +15,11 @@ pub struct Buckets(pub Utf8PathBuf);
 impl Buckets {
     fn of(&self, owner: u64) -> Objects {
         Objects(Some(self.0.join(format!("{owner:012}")).into()))
+    }
+
+    /// Removes what an earlier process was writing, before `since`, when it was killed. Blocks.
+    pub fn sweep(&self, since: SystemTime) -> io::Result<()> {
+        Objects(Some(self.0.clone().into())).sweep(since)
     }
 }
 

@@ -18,6 +18,7 @@ use tokio::net::TcpListener;
 
 use super::world::{Who, World};
 use crate::{
+    flow::deletion,
     states::draw::{Drawing, Statuses, Tint},
     web::{self, listen::Peer, states::OPERATIONS},
 };
@@ -452,6 +453,49 @@ async fn every_operation_works_for_those_who_may() {
             }
         }
     }
+}
+
+#[tokio::test]
+async fn nothing_begins_for_a_tenant_that_is_to_go() {
+    let world = World::new().await;
+    let owner = world.bearer(Developer, Some("acme")).await;
+    let things = things(&world, &owner).await;
+    let start = json!({ "stateMachineArn": things.machine });
+    for (filter, count) in [("NOT_REDRIVEN", 1), ("REDRIVEN", 0)] {
+        let list = json!({ "stateMachineArn": things.machine, "redriveFilter": filter });
+        let (_, answer) = call(&world, &owner, "ListExecutions", &list).await;
+        assert_eq!(
+            answer["executions"].as_array().unwrap().len(),
+            count,
+            "{filter}: {answer}"
+        );
+    }
+    let (status, answer) = call(&world, &owner, "StartExecution", &start).await;
+    assert_eq!(status, StatusCode::OK, "{answer}");
+    let order = deletion::Deletion {
+        tenant: "acme".parse().unwrap(),
+        app: None,
+        actor: "person:root".into(),
+    };
+    let by = store::By::platform(crate::clock::now());
+    let ordered = world
+        .state
+        .store
+        .write(move |tx| deletion::order(tx, &order, &by));
+    ordered.await.unwrap();
+    let sync = json!({ "stateMachineArn": things.quick });
+    for (operation, input) in [("StartExecution", &start), ("StartSyncExecution", &sync)] {
+        let (_, answer) = call(&world, &owner, operation, input).await;
+        assert_eq!(answer["__type"], "StateMachineDeleting", "{answer}");
+    }
+    let (_, answer) = call(
+        &world,
+        &owner,
+        "RedriveExecution",
+        &json!({ "executionArn": things.execution }),
+    )
+    .await;
+    assert_eq!(answer["__type"], "ExecutionNotRedrivable", "{answer}");
 }
 
 #[tokio::test]

@@ -1,0 +1,3 @@
+//! What several targets ask of their inputs.
+
+pub mod delivery;
