@@ -248,6 +248,34 @@ fn messages() {
             "app: a\ninclude: [x]",
             "vend.yaml:2:1: `include` is not available yet",
         ),
+        (
+            "app: a\ndeploy: { migrate: { timeout: 5m } }",
+            "vend.yaml:2:20: `deploy.migrate.script` is missing (write `script: PATH`, a script of the repository)",
+        ),
+        (
+            "app: a\ndeploy: { migrate: { script: Procfile, timeout: 5h } }",
+            "vend.yaml:2:49: `deploy.migrate.timeout` must be from 1s to 4h, not `5h`",
+        ),
+        (
+            "app: a\ndeploy: { migrate: { script: Procfile, runas: \"-x\" } }",
+            "vend.yaml:2:47: `-x` is not the name of a user",
+        ),
+        (
+            "app: a\ndeploy: { migrate: { script: ../up.sh } }",
+            "vend.yaml:2:30: `../up.sh` is not a path inside the repository (write it from the root of the repository, without `..`)",
+        ),
+        (
+            "app: a\nplacement: { registered: {} }",
+            "vend.yaml:2:26: `placement.registered` names no label (write the labels of the machines, such as `{ role: web }`)",
+        ),
+        (
+            "app: a\nplacement: { registered: { role: \"a b\" } }",
+            "vend.yaml:2:34: `role` is not a label",
+        ),
+        (
+            "app: a\nplacement: { registered: { role: web } }\ndatabase: { engine: mariadb }",
+            "vend.yaml:3:11: `database beside placement.registered` is not available yet",
+        ),
         ("app: a\ntests: []", "vend.yaml:2:1: `tests` is not available yet"),
         (
             "app: a\nenvironments: { p: { expires: 7d } }",

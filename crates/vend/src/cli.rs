@@ -4,6 +4,7 @@
 //! nothing of how the platform is made; what it can do, any other client can.
 
 mod access;
+pub mod agent;
 mod approvals;
 mod apps;
 mod audit;

@@ -101,6 +101,7 @@ pub struct Platform {
     pub states: States,
     pub dns: Dns,
     pub acme: Option<Authority>,
+    pub machines: Machines,
 }
 
 /// What is baked.
@@ -141,6 +142,29 @@ pub struct States {
     /// Where distributed Maps read and write objects: `BUCKET/KEY` below the directory with the number of the tenant, as
     /// in ARNs (`000000000007`). Without it such Maps fail, and others have their items from their input.
     pub objects: Option<Utf8PathBuf>,
+}
+
+/// Machines of customers' own.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Machines {
+    /// Where they dial. Without it no machine can join.
+    pub listen: Option<SocketAddr>,
+    /// `HOST:PORT` under which machines reach that, where it is another.
+    pub address: Option<String>,
+    /// How long the certificate of a machine is good. It gets another after a third of that; one that was away for longer
+    /// needs another invitation.
+    pub certificate_s: u32,
+}
+
+impl Default for Machines {
+    fn default() -> Self {
+        Self {
+            listen: None,
+            address: None,
+            certificate_s: 7 * 24 * 3600,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -225,6 +249,7 @@ impl Default for Platform {
             states: States::default(),
             dns: Dns::default(),
             acme: None,
+            machines: Machines::default(),
         }
     }
 }

@@ -20,6 +20,7 @@ use crate::{AppName, EnvironmentName, port::DatabaseEngine};
 
 pub use base::{Base, NotABase, Reference};
 pub(crate) use environment::is_branch;
+pub use environment::is_label;
 pub(super) use host::is_variable;
 pub use parse::Tree;
 pub use schema::schema;
@@ -54,6 +55,9 @@ pub struct Environment {
     pub listeners: Vec<Port>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub domains: Vec<Domain>,
+    /// Machines of the customer's own, in the place of hosts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placement: Option<Placement>,
 }
 
 /// A TCP or UDP port of the app.
@@ -112,6 +116,13 @@ pub struct Domain {
 pub enum Certificate {
     File,
     Acme,
+}
+
+/// Where releases are deployed, when not on hosts of the platform.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Placement {
+    /// The labels that a registered machine of the tenant must have.
+    pub registered: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -173,6 +184,9 @@ pub struct Deploy {
     /// Of canary and linear.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub steps: Option<Steps>,
+    /// What brings the data to where the release needs it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub migrate: Option<Migrate>,
 }
 
 impl Deploy {
@@ -212,6 +226,21 @@ impl Default for Analysis {
             sample: 100,
         }
     }
+}
+
+/// A script of the revision that runs once for each release, on one of its hosts, before any of them gets traffic.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Migrate {
+    /// Path in the revision.
+    pub script: Utf8PathBuf,
+    /// Its time as a whole. Default 10 minutes.
+    pub timeout: SignedDuration,
+    /// Who runs it; root when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runas: Option<String>,
+    /// Releases from before it do not work with the data that it leaves.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub irreversible: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -6,7 +6,7 @@ use super::Place;
 use crate::{
     AppName, ApprovalId, DeploymentId, Digest, EnvironmentName, ExecutionId, HostId, TenantName,
     plan::Plan,
-    port::{Commit, EventReport, Verdict},
+    port::{Commit, EventReport, LogRef, Verdict},
     release::ReleaseState,
 };
 
@@ -79,6 +79,40 @@ pub struct Release {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub spec: Option<serde_json::Value>,
+    /// What it did to the data. Only in the answer for one release.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub migration: Option<Migration>,
+}
+
+/// The migration of a release: a script of its revision that ran once, on one host, before traffic.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Migration {
+    pub script: String,
+    pub state: MigrationState,
+    /// Releases from before it do not work with the data that it left.
+    pub irreversible: bool,
+    #[schema(value_type = String)]
+    pub host: HostId,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub log: Option<LogRef>,
+    #[schema(value_type = String, format = DateTime)]
+    pub started_at: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub ended_at: Option<Timestamp>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum MigrationState {
+    Running,
+    Succeeded,
+    /// It may have done a part of its work.
+    Failed,
 }
 
 /// Go back to a release.
@@ -88,6 +122,9 @@ pub struct NewRollback {
     /// The release to go back to; the one before the live one when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<u64>,
+    /// Also to before a migration that is marked irreversible.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub across_migrations: bool,
 }
 
 /// What would change, and the digest that an approval of it is bound to.

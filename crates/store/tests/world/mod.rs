@@ -217,6 +217,7 @@ pub fn spec() -> spec::Environment {
             keep_old: second,
             drain: second,
             steps: None,
+            migrate: None,
         },
         host: spec::Host {
             size: "small".into(),
@@ -238,5 +239,6 @@ pub fn spec() -> spec::Environment {
         scaling: spec::Scaling { min: 1, max: 1 },
         listeners: vec![],
         domains: vec![],
+        placement: None,
     }
 }

@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 use model::{
     port::{CheckResult, EventReport, EventStatus, HostState},
     route::TargetState,
-    wire::{Analysis, Deployment, EdgeStatus, Host, Traffic},
+    wire::{Analysis, Deployment, EdgeStatus, Host, Invitation, Machine, NewInvitation, Page, Traffic},
 };
 
 use super::{
@@ -22,6 +22,23 @@ pub enum Hosts {
         /// TENANT, TENANT/APP or TENANT/APP/ENVIRONMENT
         target: Option<String>,
     },
+    /// Let one machine of a tenant's own in: gives what it runs to join.
+    Invite {
+        tenant: String,
+        /// What the machine is for, such as role=web: environments name these.
+        #[arg(long = "label", value_name = "NAME=VALUE", value_parser = label)]
+        labels: Vec<(String, String)>,
+        /// Minutes until nobody is let in with it any more.
+        #[arg(long, value_name = "MINUTES", default_value_t = 60)]
+        expires: u32,
+    },
+    /// Remove a registered machine: it gets nothing new, its app is stopped, and its key is nobody's any more.
+    Remove { id: String },
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 #[derive(Debug, Subcommand)]
@@ -42,11 +59,57 @@ pub struct Targets {
 }
 
 pub async fn hosts(command: &Hosts, global: &Global) -> Result<(), Failure> {
-    let Hosts::List { target } = command;
-    let path = format!("/v1/hosts?{}", target::scope(target.as_deref())?);
+    match command {
+        Hosts::List { target } => list(target.as_deref(), global).await,
+        Hosts::Invite {
+            tenant,
+            labels,
+            expires,
+        } => {
+            let new = NewInvitation {
+                labels: labels.iter().cloned().collect(),
+                expires_in: Some(expires.saturating_mul(60)),
+            };
+            let path = format!("/v1/tenants/{}/machines/invitations", escape(tenant));
+            let invitation: Invitation = global.client()?.post(&path, &new).await?;
+            global.output().show(&invitation, |invitation| {
+                let Invitation { token, url, .. } = invitation;
+                format!(
+                    "run on the machine, as root, until {}:\nvend agent --join {url} --token {}\n",
+                    invitation.expires_at,
+                    token.expose()
+                )
+            });
+            Ok(())
+        }
+        Hosts::Remove { id } => {
+            let client = global.client()?;
+            let machine: Machine = client.delete(&format!("/v1/machines/{}", escape(id))).await?;
+            let output = global.output();
+            output.show(&machine, |machine| {
+                format!(
+                    "{} leaves: its app is stopped, and then nobody knows its key\n",
+                    machine.id
+                )
+            });
+            Ok(())
+        }
+    }
+}
+
+/// Hosts of the platform, and machines of customers where there are any.
+async fn list(target: Option<&str>, global: &Global) -> Result<(), Failure> {
+    let path = format!("/v1/hosts?{}", target::scope(target)?);
     let page = global.client()?.list::<Host>(&path, 10_000).await?;
+    let path = format!("/v1/machines?{}", target::scope(target)?);
+    let machines = global.client()?.list::<Machine>(&path, 10_000).await?;
     let output = global.output();
-    output.show(&page, |page| {
+    let both = Everything {
+        page: &page,
+        machines: &machines.items,
+    };
+    output.show(&both, |both| {
+        let Everything { page, machines } = both;
         let mut table = Table::new([
             "HOST", "WHERE", "ROLE", "WANTED", "SEEN", "RELEASE", "ADDRESS", "MEMORY", "DISK", "PIDS",
             "CREATED",
@@ -71,9 +134,52 @@ pub async fn hosts(command: &Hosts, global: &Global) -> Result<(), Failure> {
                 cell(ago(host.created_at, now())),
             ]);
         }
-        table.render(&output, "no hosts")
+        let hosts = table.render(&output, "no hosts");
+        match machines {
+            [] => hosts,
+            machines => format!("{hosts}\n{}", machines_text(machines, &output)),
+        }
     });
     Ok(())
+}
+
+#[derive(serde::Serialize)]
+struct Everything<'a> {
+    #[serde(flatten)]
+    page: &'a Page<Host>,
+    machines: &'a [Machine],
+}
+
+fn machines_text(machines: &[Machine], output: &Output) -> String {
+    let mut table = Table::new([
+        "MACHINE", "NAME", "STATE", "LABELS", "WHERE", "RELEASE", "ADDRESS", "JOINED",
+    ]);
+    for machine in machines {
+        let labels: Vec<String> = machine
+            .labels
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        let tone = match machine.state.as_str() {
+            "connected" => Tone::Good,
+            "leaving" => Tone::Wait,
+            _ => Tone::Bad,
+        };
+        table.row([
+            cell(&machine.id),
+            cell(headline(&machine.name, 40)),
+            (machine.state.clone(), tone),
+            cell(labels.join(" ")),
+            match &machine.place {
+                Some(place) => cell(place),
+                None => cell(&machine.tenant),
+            },
+            maybe(machine.release.map(|number| format!("v{number}"))),
+            maybe(machine.address.as_ref()),
+            cell(ago(machine.joined_at, now())),
+        ]);
+    }
+    table.render(output, "")
 }
 
 pub async fn deployments(command: &Deployments, global: &Global) -> Result<(), Failure> {

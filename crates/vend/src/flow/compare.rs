@@ -11,7 +11,7 @@ use model::{
     port::{Coverage, TestReport},
     release::Release,
     spec::{
-        Analysis, App, Approval, Certificate, Deploy, Domain, Environment, Health, Host, Leads,
+        Analysis, App, Approval, Certificate, Deploy, Domain, Environment, Health, Host, Leads, Migrate,
         MinimumHealthy, Port, Scaling, Steps, Transport, Variable, written,
     },
 };
@@ -256,6 +256,7 @@ fn settings(environment: &Environment) -> BTreeMap<String, String> {
         scaling,
         listeners,
         domains,
+        placement,
     } = environment;
     let mut all = BTreeMap::new();
     let mut set = |key: &str, value: String| drop(all.insert(key.to_owned(), value));
@@ -275,6 +276,7 @@ fn settings(environment: &Environment) -> BTreeMap<String, String> {
         keep_old,
         drain,
         steps,
+        migrate,
     } = deploy;
     set("deploy.strategy", strategy.word().to_owned());
     set("deploy.drain", written(*drain));
@@ -300,6 +302,9 @@ fn settings(environment: &Environment) -> BTreeMap<String, String> {
     }
     set("deploy.minimum_healthy", healthy(*minimum_healthy));
     set("deploy.keep_old", written(*keep_old));
+    if let Some(migrate) = migrate {
+        set("deploy.migrate", migration(migrate));
+    }
     let Host {
         size: _,
         port,
@@ -317,6 +322,9 @@ fn settings(environment: &Environment) -> BTreeMap<String, String> {
         };
         set(&format!("env.{name}"), text);
     }
+    for (name, value) in placement.iter().flat_map(|placement| &placement.registered) {
+        set(&format!("placement.registered.{name}"), value.clone());
+    }
     if let Some(checks) = checks {
         set("checks", checks.to_string());
     }
@@ -327,6 +335,20 @@ fn settings(environment: &Environment) -> BTreeMap<String, String> {
     set("scaling.min", min.to_string());
     set("scaling.max", max.to_string());
     all
+}
+
+fn migration(migrate: &Migrate) -> String {
+    let user = migrate.runas.as_deref().unwrap_or("root");
+    let mark = if migrate.irreversible {
+        ", irreversible"
+    } else {
+        ""
+    };
+    format!(
+        "{} as {user}, at most {}{mark}",
+        migrate.script,
+        written(migrate.timeout)
+    )
 }
 
 fn of_health(health: &Health) -> [(&'static str, String); 7] {

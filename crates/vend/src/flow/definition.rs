@@ -7,7 +7,7 @@
 
 mod tail;
 
-use model::spec::{self, Strategy};
+use model::spec;
 use serde_json::{Value, json};
 
 /// Names of the platform's own things begin so. The account is nobody's; on AWS it is the customer's.
@@ -85,7 +85,7 @@ pub fn release(environment: &spec::Environment, approval: Option<&spec::Approval
         task(&Stage::new("Source", "source", "$.source", 900), "Make"),
     );
     states.insert("Make".into(), make(build_timeout));
-    let first = tail::add(&mut states, &environment.deploy);
+    let first = tail::add(&mut states, environment);
     let after_plan = if approval.is_some() { "Approve" } else { first };
     add(&mut states, task(&PLAN, after_plan));
     if let Some(approval) = approval {
@@ -113,12 +113,9 @@ pub fn release(environment: &spec::Environment, approval: Option<&spec::Approval
 
 /// Going back to a release that is still kept, on its hosts or in place, and all traffic at once: whoever goes back is in
 /// a hurry. It was approved once; going back asks nobody.
-pub fn rollback(deploy: &spec::Deploy) -> Value {
+pub fn rollback(environment: &spec::Environment) -> Value {
     let mut states = serde_json::Map::new();
-    let first = match deploy.strategy {
-        Strategy::InPlace => tail::add(&mut states, deploy),
-        _ => tail::at_once(&mut states),
-    };
+    let first = tail::back(&mut states, environment);
     add(&mut states, task(&PLAN, first));
     json!({ "Comment": "Back to a kept release", "StartAt": "Plan", "States": states })
 }
@@ -213,12 +210,15 @@ pub mod tests {
 
     #[test]
     fn every_definition_is_valid_and_every_task_has_a_deadline() {
-        let mut all = vec![resize(), environment_destroy(), rollback(&sample(false).deploy)];
+        let mut all = vec![resize(), environment_destroy(), rollback(&sample(false))];
         for strategy in STRATEGIES {
             let environment = with(strategy);
-            all.extend([release(&environment, None), rollback(&environment.deploy)]);
+            all.extend([release(&environment, None), rollback(&environment)]);
         }
-        all.push(release(&sample(true), sample(true).approval.as_ref()));
+        for environment in [sample(true), migrating_sample(), placed_sample()] {
+            all.push(release(&environment, environment.approval.as_ref()));
+            all.push(rollback(&environment));
+        }
         for definition in all {
             asl::Machine::parse(&definition.to_string()).unwrap_or_else(|problems| panic!("{problems:?}"));
             for (name, state) in definition["States"].as_object().unwrap() {
@@ -256,7 +256,35 @@ pub mod tests {
         }
         let canary = release(&with("canary"), None);
         assert_eq!(canary["States"]["Watch"]["Seconds"], 600);
-        assert!(rollback(&with("canary").deploy)["States"].get("Step").is_none());
+        assert!(rollback(&with("canary"))["States"].get("Step").is_none());
+    }
+
+    #[test]
+    fn only_a_release_with_a_migration_migrates_and_before_anything_is_deployed() {
+        let migrating = release(&migrating_sample(), None);
+        assert_eq!(migrating["States"]["Provision"]["Next"], "Migrate");
+        assert_eq!(migrating["States"]["Migrate"]["Next"], "Deploy");
+        assert_eq!(migrating["States"]["Migrate"]["TimeoutSeconds"], 300 + 900);
+        for flow in [
+            release(&sample(false), None),
+            rollback(&migrating_sample()),
+            resize(),
+        ] {
+            assert!(flow["States"].get("Migrate").is_none());
+            assert_eq!(flow["States"]["Provision"]["Next"], "Deploy");
+        }
+    }
+
+    #[test]
+    fn machines_are_deployed_to_in_one_stage_after_the_approval() {
+        let flow = release(&placed_sample(), placed_sample().approval.as_ref());
+        let next = &flow["States"]["PlanUnchanged"]["Choices"][0]["Next"];
+        assert_eq!(
+            (next, &flow["States"]["Machines"]["Next"]),
+            (&json!("Machines"), &json!("Record"))
+        );
+        assert_eq!(rollback(&placed_sample())["States"]["Plan"]["Next"], "Machines");
+        assert!(flow["States"].get("Provision").is_none());
     }
 
     pub const STRATEGIES: [&str; 4] = ["blue-green", "in-place", "canary", "linear"];
@@ -266,17 +294,24 @@ pub mod tests {
     }
 
     pub fn sample(approval: bool) -> spec::Environment {
-        let text = if approval {
+        parsed(if approval {
             "app: shop\nenvironments:\n  production: { branch: main, approval: { required: 1 } }\n"
         } else {
             "app: shop\nenvironments:\n  production: { branch: main }\n"
-        };
-        parsed(text)
+        })
+    }
+
+    pub fn migrating_sample() -> spec::Environment {
+        parsed("app: shop\ndeploy: { migrate: { script: migrate.sh, timeout: 5m } }\n")
+    }
+
+    pub fn placed_sample() -> spec::Environment {
+        parsed("app: shop\nplacement: { registered: { role: web } }\napproval: { required: 1 }\n")
     }
 
     fn parsed(text: &str) -> spec::Environment {
-        let (app, _) =
-            spec::App::parse(text, "vend.yaml", &|path: &camino::Utf8Path| path == "Procfile").unwrap();
+        let tree = |path: &camino::Utf8Path| path == "Procfile" || path == "migrate.sh";
+        let (app, _) = spec::App::parse(text, "vend.yaml", &tree).unwrap();
         app.environments[0].clone()
     }
 }

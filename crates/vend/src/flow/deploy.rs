@@ -93,6 +93,7 @@ pub fn order(
         revision: release.revision,
         appspec: release.spec.deploy.appspec.clone(),
         events,
+        migration: None,
     }
 }
 

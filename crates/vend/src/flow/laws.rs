@@ -48,10 +48,16 @@ fn flows() -> Vec<(String, Value, Way)> {
         let environment = definition::tests::with(strategy);
         flows.push((strategy, definition::release(&environment, None), way));
         if way == rolls {
-            flows.push(("back in place", definition::rollback(&environment.deploy), way));
+            flows.push(("back in place", definition::rollback(&environment), way));
         }
     }
-    flows.push(("rollback", definition::rollback(&asking.deploy), direct));
+    flows.push(("rollback", definition::rollback(&asking), direct));
+    let placed = definition::tests::placed_sample();
+    let machines = definition::release(&placed, placed.approval.as_ref());
+    flows.push(("release on machines", machines, direct));
+    flows.push(("rollback on machines", definition::rollback(&placed), direct));
+    let migrating = definition::release(&definition::tests::migrating_sample(), None);
+    flows.push(("migrating release", migrating, direct));
     // Its plan may say that it cannot go the way that was asked for.
     flows.push((
         "in place on new hosts",
@@ -177,7 +183,7 @@ proptest! {
     })]
 
     #[test]
-    fn whatever_happens_to_a_flow_is_kept(flow in 0..10_usize, choices in prop::collection::vec(any::<u32>(), 0..40)) {
+    fn whatever_happens_to_a_flow_is_kept(flow in 0..13_usize, choices in prop::collection::vec(any::<u32>(), 0..40)) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         runtime.block_on(async {
             let held = tempfile::tempdir().unwrap();

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use store::{By, DeploymentState, HostState, NewRelease};
 
 use super::{
-    Attempt, Outcome, World, chain, compare, provision, roll,
+    Attempt, Outcome, World, chain, compare, migrate, provision, roll,
     state::{Planned, Sourced},
     stored, variables, wave,
     way::{self, Now, Way},
@@ -222,6 +222,9 @@ async fn with_way(world: &World, place: &Place, kind: PlanKind, release: u64) ->
     };
     let mut changes = compare::changes(&sides);
     changes.extend(way::told(way, kind, now, &after));
+    let own = place.clone();
+    let crossed = world.store.read(move |db| db.irreversible_after(&own, release));
+    changes.extend(migrate::changes(kind, &after, &crossed.await.map_err(stored)?));
     changes.extend(compare::tests(&old, &reports(release).await?));
     if let Some(before) = &before {
         changes.extend(super::images::changes(world, &before.image, &after.image).await?);

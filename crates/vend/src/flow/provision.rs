@@ -243,7 +243,7 @@ async fn database_host(world: &World, environment: &store::Environment) -> Resul
 }
 
 /// What the agent starts by itself: the `Procfile` of an app without an appspec.
-async fn processes(
+pub(super) async fn processes(
     world: &World,
     place: &Place,
     release: &Release,

@@ -5,7 +5,7 @@ use serde_json::json;
 use store::{By, Db, Error, ExecutionSummary, Push, Tx};
 
 use super::{
-    World, definition,
+    World, definition, migrate,
     runs::{self, New},
 };
 use crate::reconcile::bases::AUTOMATIC;
@@ -119,7 +119,14 @@ fn under_way(place: &Place) -> Error {
     refusal(format!("an execution of {place} is under way"), Some(list))
 }
 
-pub async fn rollback(world: &World, place: Place, to: u64, by: By) -> Result<ExecutionId, Error> {
+/// `across`: also to before a migration that is marked irreversible.
+pub async fn rollback(
+    world: &World,
+    place: Place,
+    to: u64,
+    across: bool,
+    by: By,
+) -> Result<ExecutionId, Error> {
     let (id, deployment) = fresh();
     let own = place.clone();
     let release = world.store.read(move |db| db.release(&own, to)).await?;
@@ -127,13 +134,26 @@ pub async fn rollback(world: &World, place: Place, to: u64, by: By) -> Result<Ex
         id,
         kind: "rollback",
         place: place.clone(),
-        definition: definition::rollback(&release.content.spec.deploy),
+        definition: definition::rollback(&release.content.spec),
         input: json!({
             "kind": PlanKind::Rollback, "place": place, "to": to, "deployment": deployment, "undo": fresh().1,
         }),
         by,
     };
-    runs::begin(world, new, move |tx| refuse_moving(tx, &place)).await
+    runs::begin(world, new, move |tx| {
+        if !across {
+            migrate::refuse_crossing(tx, &place, to)?;
+        }
+        refuse_moving(tx, &place)
+    })
+    .await
+}
+
+/// Is the release for machines of the customer's own?
+async fn is_placed(world: &World, place: &Place, release: u64) -> Result<bool, Error> {
+    let place = place.clone();
+    let read = world.store.read(move |db| db.release(&place, release));
+    Ok(read.await?.content.spec.placement.is_some())
 }
 
 /// Brings the live release to its number of hosts, unless something is under way, or nothing is live. Says whether it
@@ -183,6 +203,11 @@ async fn bring(
         let message = format!("{place} has no release yet: there is nothing to scale");
         refusal(message, Some("push a commit first".into()))
     })?;
+    if is_placed(world, place, live).await? {
+        let message = format!("{place} is on registered machines: it has as many as there are");
+        let next = format!("vend hosts invite {}", place.tenant);
+        return Err(refusal(message, Some(next)));
+    }
     let new = New {
         id,
         kind,

@@ -51,9 +51,13 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
     }
     let (reason, by) = (input.failure.cause.clone(), By::platform(crate::clock::now()));
     let (push, deployment, error) = (input.push, input.deployment, input.failure.error);
+    let migrated = input.plan.map(|plan| (input.place, plan.release));
     let execution = attempt.execution.clone();
     let finished = world.store.write(move |tx| {
         tx.void_approvals(&execution, "nobody waits for the answer any more", &by)?;
+        if let Some((place, release)) = migrated {
+            tx.end_migration(&place, release, Some(&reason), None, &by)?;
+        }
         // An execution that failed before its first host has no deployment.
         if tx.deployment(&deployment).is_ok() {
             let (state, code) = verdict(tx, &deployment, &error)?;

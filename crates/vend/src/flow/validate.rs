@@ -283,7 +283,7 @@ async fn judged(
 }
 
 /// Every check that failed, the first few in full.
-fn failed(host: &HostId, verdict: &Verdict) -> Fault {
+pub(super) fn failed(host: &HostId, verdict: &Verdict) -> Fault {
     const SHOWN: usize = 5;
     let wrong: Vec<String> = verdict
         .results
@@ -316,7 +316,11 @@ async fn check_until(world: &World, order: CheckOrder) -> Result<Verdict, Fault>
     }
 }
 
-async fn read_checks(world: &World, place: &Place, release: &Release) -> Result<Option<Checks>, Fault> {
+pub(super) async fn read_checks(
+    world: &World,
+    place: &Place,
+    release: &Release,
+) -> Result<Option<Checks>, Fault> {
     let Some(path) = &release.spec.checks else {
         return Ok(None);
     };
@@ -332,7 +336,7 @@ async fn read_checks(world: &World, place: &Place, release: &Release) -> Result<
     }
 }
 
-async fn keep(
+pub(super) async fn keep(
     world: &World,
     place: &Place,
     release: u64,

@@ -243,6 +243,9 @@ async fn is_whole(
         .await
         .map_err(stored)?;
     let (release, hosts) = rows;
+    if release.spec.placement.is_some() {
+        return Ok(false);
+    }
     let serving = hosts
         .iter()
         .filter(|host| host.state == HostState::Serving)

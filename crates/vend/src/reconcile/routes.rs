@@ -224,7 +224,10 @@ fn action(served: &Served, weights: &BTreeMap<u64, u32>, port: &str) -> Action {
         None => Action::FixedResponse {
             status: 503,
             content_type: "text/plain; charset=utf-8".into(),
-            body: format!("{} has no release yet\n", served.place),
+            body: match served.live {
+                Some(_) => format!("no host of {} serves here\n", served.place),
+                None => format!("{} has no release yet\n", served.place),
+            },
         },
     }
 }

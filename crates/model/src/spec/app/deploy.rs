@@ -4,7 +4,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use jiff::SignedDuration;
 
 use super::{
-    Analysis, Build, Deploy, MinimumHealthy, Scaling, Steps, Strategy,
+    Analysis, Build, Deploy, Migrate, MinimumHealthy, Scaling, Steps, Strategy,
     environment::{Fields, first, path, percent, section, value},
     parse::Tree,
 };
@@ -12,7 +12,7 @@ use crate::{
     Problem,
     spec::{
         read::{Reader, quoted, shown},
-        yaml::Node,
+        yaml::{Node, Value},
     },
 };
 
@@ -49,7 +49,20 @@ pub(super) fn deploy(
         keep_old: keep_old.unwrap_or(SignedDuration::from_mins(10)),
         drain: drain.unwrap_or(Deploy::DRAIN),
         steps: steps(reader, fields, strategy),
+        migrate: value(fields, "migrate")
+            .and_then(|node| migrate(reader, node, fields, build, tree))
+            .filter(|_| on_new_hosts(reader, fields, strategy)),
     })
+}
+
+/// A migration runs on a host of the new release, before any of them is served; in place there is none.
+fn on_new_hosts(reader: &mut Reader<'_>, fields: Fields<'_>, strategy: Strategy) -> bool {
+    let node = value(fields, "migrate").filter(|_| strategy == Strategy::InPlace);
+    if let Some(node) = node {
+        let message = "`deploy.migrate` needs hosts of the new release beside the old ones, and in place there are none";
+        reader.error(node, message).help = Some("take another `deploy.strategy`".to_owned());
+    }
+    node.is_none()
 }
 
 /// The steps of canary and linear; keys that nobody would follow are refused.
@@ -160,21 +173,7 @@ fn appspec(
     tree: Tree<'_>,
 ) -> Option<Option<Utf8PathBuf>> {
     let appspec = match value(fields, "appspec") {
-        Some(node) => {
-            let path = path(reader, node, "deploy.appspec")?;
-            let message = format!("{} is not in the repository", quoted(path.as_str()));
-            match (tree(&path), &build.buildspec) {
-                (true, _) => {}
-                (false, Some(_)) => {
-                    reader.warn(node, message).help =
-                        Some("the build must make it, and its artifacts must hold it".to_owned());
-                }
-                (false, None) => {
-                    reader.error(node, message);
-                }
-            }
-            Some(path)
-        }
+        Some(node) => Some(deployed(reader, node, "deploy.appspec", build, tree)?),
         None => first(tree, &["appspec.yml", "appspec.yaml", "appspec.json"]),
     };
     if appspec.is_none() && !tree(Utf8Path::new("Procfile")) {
@@ -185,6 +184,74 @@ fn appspec(
         reader.problems.push(problem);
     }
     Some(appspec)
+}
+
+/// A path of a file that is deployed: in the source tree, unless a build makes it.
+fn deployed(
+    reader: &mut Reader<'_>,
+    node: &Node,
+    what: &str,
+    build: &Build,
+    tree: Tree<'_>,
+) -> Option<Utf8PathBuf> {
+    let path = path(reader, node, what)?;
+    let message = format!("{} is not in the repository", quoted(path.as_str()));
+    match (tree(&path), &build.buildspec) {
+        (true, _) => {}
+        (false, Some(_)) => {
+            reader.warn(node, message).help =
+                Some("the build must make it, and its artifacts must hold it".to_owned());
+        }
+        (false, None) => {
+            reader.error(node, message);
+        }
+    }
+    Some(path)
+}
+
+fn migrate(
+    reader: &mut Reader<'_>,
+    node: &Node,
+    deploy: Fields<'_>,
+    build: &Build,
+    tree: Tree<'_>,
+) -> Option<Migrate> {
+    let fields = section(deploy, "migrate");
+    let Some(script) = value(fields, "script") else {
+        if matches!(node.value, Value::Mapping(_)) {
+            reader.error(node, "`deploy.migrate.script` is missing").help =
+                Some("write `script: PATH`, a script of the repository".to_owned());
+        }
+        return None;
+    };
+    let script = deployed(reader, script, "deploy.migrate.script", build, tree);
+    let longest = SignedDuration::from_hours(4);
+    let timeout = value(fields, "timeout").and_then(|node| {
+        reader.duration(
+            node,
+            "deploy.migrate.timeout",
+            SignedDuration::from_secs(1)..=longest,
+        )
+    });
+    Some(Migrate {
+        script: script?,
+        timeout: timeout.unwrap_or(SignedDuration::from_mins(10)),
+        runas: value(fields, "runas").and_then(|node| user(reader, node)),
+        irreversible: value(fields, "irreversible")
+            .and_then(|node| reader.flag(node, "deploy.migrate.irreversible", false))
+            .unwrap_or(false),
+    })
+}
+
+/// The name of a user of the image (`useradd(8)`).
+fn user(reader: &mut Reader<'_>, node: &Node) -> Option<String> {
+    let text = reader.text(node, "deploy.migrate.runas")?;
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    let is_name = text.len() <= 32 && !text.starts_with('-') && text.chars().all(plain) && !text.is_empty();
+    if !is_name {
+        reader.error(node, format!("{} is not the name of a user", quoted(&text)));
+    }
+    is_name.then_some(text)
 }
 
 fn minimum_healthy(reader: &mut Reader<'_>, node: &Node) -> Option<MinimumHealthy> {

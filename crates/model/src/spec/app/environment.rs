@@ -1,10 +1,12 @@
 //! One environment, from its merged keys. Unknown keys and words were reported where they stand in the file.
 
+use std::collections::BTreeMap;
+
 use camino::{Utf8Component, Utf8Path, Utf8PathBuf};
 use jiff::SignedDuration;
 
 use super::{
-    Approval, Base, Build, Database, Environment, Image, Refresh, Scaling,
+    Approval, Base, Build, Database, Environment, Image, Placement, Refresh, Scaling,
     deploy::deploy,
     host::{host, is_secret},
     parse::{Tree, entry},
@@ -42,6 +44,7 @@ pub(super) fn environment(
     let deploy = deploy(reader, section(fields, "deploy"), &build, scaling, tree);
     let listeners = listeners(reader, entry(fields, "listeners"));
     let domains = domains(reader, entry(fields, "domains"));
+    let placement = placement(reader, fields);
     Some(Environment {
         name,
         branch: branch?,
@@ -55,6 +58,7 @@ pub(super) fn environment(
         scaling,
         listeners,
         domains,
+        placement,
     })
 }
 
@@ -309,6 +313,42 @@ fn approval(reader: &mut Reader<'_>, fields: Fields<'_>) -> Approval {
         author_may_approve: author.unwrap_or(false),
         expires: expires.unwrap_or(SignedDuration::from_hours(24)),
     }
+}
+
+fn placement(reader: &mut Reader<'_>, fields: Fields<'_>) -> Option<Placement> {
+    let node = value(section(fields, "placement"), "registered")?;
+    let mut registered = BTreeMap::new();
+    let labels = reader.mapping(node, "placement.registered");
+    for (name, label) in labels {
+        let name = name.text().unwrap_or_default();
+        match (is_label(name), label.text().filter(|text| is_label(text))) {
+            (true, Some(text)) => drop(registered.insert(name.to_owned(), text.to_owned())),
+            _ => drop(reader.error(label, format!("{} is not a label", quoted(name)))),
+        }
+    }
+    if labels.is_empty() {
+        reader.error(node, "`placement.registered` names no label").help =
+            Some("write the labels of the machines, such as `{ role: web }`".to_owned());
+    }
+    // What stands beside a fleet of the platform's own needs its network.
+    for (inner, path) in [
+        (value(fields, "database"), "database beside placement.registered"),
+        (
+            value(section(fields, "deploy"), "migrate"),
+            "deploy.migrate beside placement.registered",
+        ),
+    ] {
+        if let Some(inner) = inner {
+            reader.later(inner, path);
+        }
+    }
+    Some(Placement { registered })
+}
+
+/// A label's name or value: what is safe in a command line, an environment and a table.
+pub fn is_label(text: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    !text.is_empty() && text.len() <= 63 && text.chars().all(plain)
 }
 
 fn scaling(reader: &mut Reader<'_>, fields: Fields<'_>) -> Scaling {

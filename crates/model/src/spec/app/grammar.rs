@@ -68,7 +68,7 @@ macro_rules! shared {
             later("tests"),
             later("notify"),
             later("runtime"),
-            later("placement"),
+            key("placement", Kind::Section(&PLACEMENT), "Where releases are deployed, when not on hosts of the platform."),
         ]
     };
 }
@@ -208,7 +208,11 @@ static DEPLOY: Section = Section {
             "Canary and linear: how much worse than the old hosts the new ones may be in the same minutes.",
         ),
         later("alarms"),
-        later("migrate"),
+        key(
+            "migrate",
+            Kind::Section(&MIGRATE),
+            "A script that runs once for each release, on one new host, before any host gets traffic.",
+        ),
     ],
 };
 
@@ -230,6 +234,27 @@ static ANALYSIS: Section = Section {
             "So many requests to the new hosts are needed to judge. Default 100.",
         ),
     ],
+};
+
+static MIGRATE: Section = Section {
+    keys: &[
+        key("script", Kind::Path, "Path of the script in what is deployed."),
+        key("timeout", Kind::Duration, "Default `10m`, at most `4h`."),
+        key("runas", Kind::Text, "The user who runs it. Default `root`."),
+        key(
+            "irreversible",
+            Kind::Flag,
+            "Earlier releases do not work with the data that it leaves: going back to one must be asked for with `--across-migrations`. Default false.",
+        ),
+    ],
+};
+
+static PLACEMENT: Section = Section {
+    keys: &[key(
+        "registered",
+        Kind::Variables,
+        "Labels: releases are deployed to the tenant's registered machines that have all of them.",
+    )],
 };
 
 static HOST: Section = Section {

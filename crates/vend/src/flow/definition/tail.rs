@@ -2,7 +2,7 @@
 //!
 //! A pause takes effect at a gate, between two steps: what is done on hosts is never held half way.
 
-use model::spec::{Deploy, Strategy};
+use model::spec::{Environment, Strategy};
 use serde_json::{Map, Value, json};
 
 use super::{Stage, add as put, retry, task};
@@ -19,15 +19,42 @@ const HOLD: Stage = Stage::new("Hold", "gate", "$.gate", HELD);
 const SHIFT: Stage = Stage::new("Shift", "shift", "$.shifted", 900);
 const RECORD: Stage = Stage::new("Record", "record", "$.seal", 300);
 
-/// The states of a strategy. Gives the first one.
-pub fn add(states: &mut Map<String, Value>, deploy: &Deploy) -> &'static str {
-    match (deploy.strategy, &deploy.steps) {
+/// The states of a release's strategy. Gives the first one.
+pub fn add(states: &mut Map<String, Value>, environment: &Environment) -> &'static str {
+    let deploy = &environment.deploy;
+    if environment.placement.is_some() {
+        return on_machines(states);
+    }
+    let first = match (deploy.strategy, &deploy.steps) {
         (Strategy::InPlace, _) => in_place(states),
         (Strategy::Canary | Strategy::Linear, Some(steps)) => {
             by_steps(states, steps.interval.as_secs().max(1))
         }
         _ => at_once(states),
+    };
+    if let Some(migrate) = &deploy.migrate {
+        let script_s = migrate.timeout.as_secs();
+        let stage = Stage::new("Migrate", "migrate", "$.migrated", script_s + 900);
+        chain(states, &[PROVISION, stage], DEPLOY.name);
     }
+    first
+}
+
+/// Those of a way back: whatever the strategy is, traffic moves at once. The release's migration ran when it was made.
+pub fn back(states: &mut Map<String, Value>, environment: &Environment) -> &'static str {
+    match (&environment.placement, environment.deploy.strategy) {
+        (Some(_), _) => on_machines(states),
+        (None, Strategy::InPlace) => in_place(states),
+        _ => at_once(states),
+    }
+}
+
+/// Where there are machines already, one stage deploys to them in the place of those that make hosts and move traffic.
+fn on_machines(states: &mut Map<String, Value>) -> &'static str {
+    let machines = Stage::new("Machines", "machines", "$.deployed", 8 * HOUR);
+    chain(states, &[machines, RECORD], "Live");
+    ends(states);
+    "Machines"
 }
 
 /// New hosts, and all traffic at once.

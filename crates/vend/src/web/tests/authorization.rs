@@ -76,6 +76,7 @@ fn cases() -> Vec<Case> {
     let delivery = format!("/v1/webhooks/{}", world::delivery());
     let deployment = format!("/v1/deployments/{}", world::deployment());
     let image = format!("/v1/images/{}", Digest::of("image"));
+    let machine = format!("/v1/machines/{}", world::machine());
     let in_acme = "tenant=acme&app=shop&environment=dev";
     vec![
         case("version", get(), "/v1/version", Allowed, EVERYBODY),
@@ -321,6 +322,17 @@ fn cases() -> Vec<Case> {
         )
         .status(202),
         case("hosts.list", get(), "/v1/hosts", SeesNothing, EVERYBODY),
+        case(
+            "machines.invite",
+            post(),
+            "/v1/tenants/acme/machines/invitations",
+            NotFound,
+            OPERATORS,
+        )
+        .body(json!({ "labels": { "role": "web" } }))
+        .status(201),
+        case("machines.list", get(), "/v1/machines", SeesNothing, EVERYBODY),
+        case("machines.remove", delete(), &machine, NotFound, OPERATORS).status(202),
         case("images.list", get(), "/v1/images", SeesNothing, EVERYBODY),
         case("images.show", get(), &image, NotFound, EVERYBODY),
         case(
