@@ -95,8 +95,8 @@ async fn an_environment_gets_machines_of_its_tenant_with_its_labels_that_nobody_
             let claimed = tx.claim_machines(place, &labels("web"), &by(2))?;
             Ok(claimed.into_iter().map(|machine| machine.id).collect())
         };
-        assert_eq!(claim(&dev)?, [web.clone()]);
-        assert_eq!(claim(&dev)?, [web.clone()], "again");
+        assert_eq!(claim(&dev)?, std::slice::from_ref(&web));
+        assert_eq!(claim(&dev)?, std::slice::from_ref(&web), "again");
         assert_eq!(claim(&next)?, [], "it has an environment");
         tx.drain_machine(&web, &by(3))?;
         assert_eq!(claim(&dev)?, [], "it leaves");
