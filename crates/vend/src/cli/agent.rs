@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 /// Without options it is PID 1 inside a host, and never comes here.
 #[derive(Debug, Args)]
 pub struct Agent {
-    /// The platform's listener for machines, such as https://platform.example:7443
+    /// The platform's listener for machines, such as `https://platform.example:7443`
     #[arg(long, value_name = "URL")]
     join: String,
     /// What `vend hosts invite` gave. Only the first time.
