@@ -115,7 +115,7 @@ fn command(target: &str, seconds: u32) -> anyhow::Result<Command> {
 /// Bytes of an input. Longer ones are slow, and say little that is new.
 fn longest(target: &str) -> u32 {
     match target {
-        "tar" => 16_384,
+        "tar" | "oci" | "packages" => 16_384,
         _ => 4_096,
     }
 }

@@ -100,6 +100,7 @@ fn tools() -> anyhow::Result<()> {
         ("ip", "iproute2", "test networks"),
         ("pgrep", "procps", "scripts and units that signal processes"),
         ("pebble", "pebble", "an authority for certificates"),
+        ("dig", "dnsutils", "a client of name servers"),
         ("packer", "packer", "Packer's own opinion of our templates"),
     ];
     for (program, package, why) in wanted {

@@ -27,7 +27,7 @@ pub use config::{
 };
 pub use environment::environment;
 pub use foundation::foundation;
-pub use packer::packer;
+pub use packer::{alone, packer};
 pub use pipeline::{flow, machine, pipeline};
 pub use place::Placement;
 pub use priority::Priorities;

@@ -6,7 +6,9 @@ use std::{net::SocketAddr, time::Duration};
 
 use camino::Utf8PathBuf;
 use jiff::SignedDuration;
-use model::route::{Action, Conditions, HealthCheck, Rule, Table, Target, TargetGroup, Transforms, Weighted};
+use model::route::{
+    Action, Conditions, HealthCheck, Own, Rule, Table, Target, TargetGroup, Transforms, Weighted,
+};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -34,6 +36,8 @@ async fn main() -> Result<(), Failure> {
         metrics: None,
         limits: edge::Limits::default(),
         acme: None,
+        datagrams: Vec::new(),
+        dns: None,
     };
     let apply = async {
         while client.version().await.is_err() {
@@ -70,6 +74,7 @@ fn table(target: SocketAddr, hosts: u32) -> Result<Table, Failure> {
             paths: Vec::new(),
             conditions: Conditions::default(),
             transforms: Transforms::default(),
+            own: Own::default(),
             action: Action::Forward {
                 groups: vec![Weighted {
                     group: group.clone(),

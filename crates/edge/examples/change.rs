@@ -11,7 +11,7 @@ use std::{
 
 use camino::Utf8PathBuf;
 use model::route::{
-    Action, Conditions, Delta, HealthCheck, Rule, Table, Target, TargetGroup, Transforms, Weighted,
+    Action, Conditions, Delta, HealthCheck, Own, Rule, Table, Target, TargetGroup, Transforms, Weighted,
 };
 
 #[global_allocator]
@@ -36,6 +36,8 @@ fn main() -> Result<(), Failure> {
         metrics: None,
         limits: edge::Limits::default(),
         acme: None,
+        datagrams: Vec::new(),
+        dns: None,
     };
     let before = resident();
     let client = edge::Client::new(folder.join("edge.sock"));
@@ -165,6 +167,7 @@ fn rule(n: u32) -> Rule {
         paths: Vec::new(),
         conditions: Conditions::default(),
         transforms: Transforms::default(),
+        own: Own::default(),
         action: Action::Forward {
             groups: vec![Weighted {
                 group: format!("g{n}"),

@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// How often it is looked whether a certificate must be renewed.
-const EVERY: Duration = Duration::from_secs(30);
+const EVERY: Duration = Duration::from_secs(5);
 /// After a failure; it doubles up to `SELDOM`.
 const SOON: i64 = 60;
 const SELDOM: i64 = 12 * 3600;
@@ -65,6 +65,8 @@ pub enum Challenge {
     Http,
     /// A handshake at port 443; the listener of the certificates answers.
     Tls,
+    /// A text in the names of the platform's zones; the built-in name server answers. The only way to a wildcard.
+    Dns,
 }
 
 /// Why there is no new certificate.
@@ -74,6 +76,8 @@ pub enum Error {
     Authority(#[from] instant_acme::Error),
     #[error("the authority does not offer to check `{0}` in this way")]
     Way(String),
+    #[error("`{0}` is in no zone of this platform: what the authority asks for cannot be put into its names")]
+    Zone(String),
     #[error("the authority could not check `{host}`: {why}")]
     Check { host: String, why: String },
     #[error("the order ended as {0}")]
@@ -101,7 +105,7 @@ pub async fn run(acme: Acme, certificates: Arc<Certificates>, shared: Arc<Shared
     // When each is tried again after a failure, and how long that was put off.
     let mut later: HashMap<String, (Timestamp, i64)> = HashMap::new();
     loop {
-        for (name, hosts) in &acme.wanted {
+        for (name, hosts) in &wanted(&acme, &shared) {
             let now = clock::now();
             let waits = later.get(name).is_some_and(|(at, _)| *at > now);
             if waits || !is_due(&acme.certificates.join(format!("{name}.pem")), hosts, now) {
@@ -125,6 +129,22 @@ pub async fn run(acme: Acme, certificates: Arc<Certificates>, shared: Arc<Shared
         }
         tokio::time::sleep(EVERY).await;
     }
+}
+
+/// What was asked for, and what rules want for their hosts.
+fn wanted(acme: &Acme, shared: &Shared) -> Vec<(String, Vec<String>)> {
+    let mut wanted = acme.wanted.clone();
+    let rules = shared.book().rules();
+    for rule in rules.iter().filter(|rule| rule.wants_certificate()) {
+        let hosts: Vec<String> = rule.hosts().map(str::to_owned).collect();
+        if let Some(name) = hosts
+            .first()
+            .filter(|name| wanted.iter().all(|(known, _)| known != *name))
+        {
+            wanted.push((name.clone(), hosts));
+        }
+    }
+    wanted
 }
 
 fn chain(error: &Error) -> String {
@@ -180,6 +200,7 @@ async fn renew(
         let way = match acme.challenge {
             Challenge::Http => ChallengeType::Http01,
             Challenge::Tls => ChallengeType::TlsAlpn01,
+            Challenge::Dns => ChallengeType::Dns01,
         };
         let mut challenge = authorization
             .challenge(way)
@@ -188,6 +209,7 @@ async fn renew(
         match acme.challenge {
             Challenge::Http => answers.http(&challenge.token, key.as_str()),
             Challenge::Tls => answers.tls(&host, key.digest().as_ref())?,
+            Challenge::Dns => answers.dns(&host, key.dns_value())?,
         }
         challenge.set_ready().await?;
     }
@@ -229,13 +251,33 @@ async fn refused(order: &mut instant_acme::Order, status: OrderStatus) -> Error 
 struct Answers<'a> {
     certificates: &'a Certificates,
     shared: &'a Shared,
-    given: Vec<(Challenge, String)>,
+    given: Vec<Given>,
+}
+
+enum Given {
+    Token(String),
+    Certificate(String),
+    /// A name and its text.
+    Text(String, String),
 }
 
 impl Answers<'_> {
+    /// RFC 8555, section 8.4. A wildcard is shown at the name that it is below.
+    fn dns(&mut self, host: &str, text: String) -> Result<(), Error> {
+        let host = host.strip_prefix("*.").unwrap_or(host);
+        let names = &self.shared.names;
+        if !names.zones().iter().any(|zone| zone.holds(host)) {
+            return Err(Error::Zone(host.to_owned()));
+        }
+        let name = format!("_acme-challenge.{host}");
+        names.text(&name, &text, true);
+        self.given.push(Given::Text(name, text));
+        Ok(())
+    }
+
     fn http(&mut self, token: &str, answer: &str) {
         self.shared.answer_challenge(token, Some(answer));
-        self.given.push((Challenge::Http, token.to_owned()));
+        self.given.push(Given::Token(token.to_owned()));
     }
 
     /// A certificate that nobody has signed, with the proof in it (RFC 8737, section 3).
@@ -252,17 +294,18 @@ impl Answers<'_> {
             .map_err(Error::Key)?;
         let key = CertifiedKey::new(vec![made.der().clone()], key);
         self.certificates.challenge(host, Some(Arc::new(key)));
-        self.given.push((Challenge::Tls, host.to_owned()));
+        self.given.push(Given::Certificate(host.to_owned()));
         Ok(())
     }
 }
 
 impl Drop for Answers<'_> {
     fn drop(&mut self) {
-        for (way, name) in &self.given {
-            match way {
-                Challenge::Http => self.shared.answer_challenge(name, None),
-                Challenge::Tls => self.certificates.challenge(name, None),
+        for given in &self.given {
+            match given {
+                Given::Token(token) => self.shared.answer_challenge(token, None),
+                Given::Certificate(host) => self.certificates.challenge(host, None),
+                Given::Text(name, text) => self.shared.names.text(name, text, false),
             }
         }
     }

@@ -10,6 +10,8 @@
 //! | `GET /v1/health` | 200, a list of [`model::route::TargetHealth`] |
 //! | `GET /v1/stats` | 200, a list of [`crate::GroupStats`] |
 //! | `GET /v1/certificates` | 200, a list of [`crate::CertificateSeen`] |
+//! | `GET /v1/names` | 200, a list of [`crate::NameSeen`] |
+//! | `GET /v1/sockets` | 200, a list of [`crate::OwnSeen`] |
 //! | `GET /metrics` | 200, Prometheus text |
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
@@ -32,7 +34,7 @@ use tokio::{
 };
 
 use crate::{
-    book, clock,
+    book, clock, dns,
     explain::{Question, explain},
     live::{Change, Error, Shared, Wish},
     tls::Certificates,
@@ -160,6 +162,8 @@ impl Admin {
                 let seen: Vec<_> = self.certificates.iter().flat_map(|held| held.seen()).collect();
                 json(StatusCode::OK, &seen)
             }
+            (&Method::GET, "/v1/names") => json(StatusCode::OK, &dns::seen(&self.shared, clock::ticks())),
+            (&Method::GET, "/v1/sockets") => json(StatusCode::OK, &self.shared.own.seen()),
             (&Method::GET, "/metrics") => metrics(&self.shared),
             _ => refusal(StatusCode::NOT_FOUND, "there is no such operation"),
         })
@@ -221,6 +225,8 @@ impl Admin {
 fn metrics(shared: &Shared) -> Response<Full<Bytes>> {
     let mut out = String::new();
     shared.totals.write(&mut out);
+    shared.names.write(&mut out);
+    shared.datagrams.write(&mut out);
     let held = shared.book().groups();
     let escape = |name: &str| {
         name.replace('\\', "\\\\")

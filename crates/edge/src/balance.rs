@@ -51,6 +51,11 @@ impl Group {
         clock::signed(self.policy.deregistration_delay)
     }
 
+    /// Counts the turns of whoever takes the targets in turn.
+    pub fn turn(&self) -> u64 {
+        self.turn.fetch_add(1, Relaxed)
+    }
+
     pub fn has_healthy(&self) -> bool {
         self.targets
             .iter()
@@ -185,12 +190,19 @@ impl Weights {
         }
     }
 
+    /// Groups with their weights.
+    pub fn weighted(&self) -> impl Iterator<Item = (u32, &Arc<Group>)> {
+        let mut before = 0;
+        self.groups
+            .iter()
+            .map(move |(sum, group)| (sum - std::mem::replace(&mut before, *sum), group))
+    }
+
     /// What it was made from.
     pub fn source(&self) -> route::Action {
-        let mut before = 0;
-        let groups = self.groups.iter().map(|(sum, group)| route::Weighted {
+        let groups = self.weighted().map(|(weight, group)| route::Weighted {
             group: group.name.to_string(),
-            weight: sum - std::mem::replace(&mut before, *sum),
+            weight,
         });
         route::Action::Forward {
             groups: groups.collect(),

@@ -412,7 +412,7 @@ pub fn stats(groups: &[Arc<Group>]) -> Vec<GroupStats> {
 
 #[cfg(test)]
 mod tests {
-    use model::route::{Action, Conditions, Rule as Spec, Table, TargetGroup, Transforms, Weighted};
+    use model::route::{Action, Conditions, Own, Rule as Spec, Table, TargetGroup, Transforms, Weighted};
     use proptest::prelude::*;
 
     use super::*;
@@ -460,6 +460,10 @@ mod tests {
             paths: Vec::new(),
             conditions: Conditions::default(),
             transforms: Transforms::default(),
+            own: Own {
+                acme: host == 1,
+                ..Own::default()
+            },
             action: Action::Forward {
                 groups: to.map(|group| Weighted { group, weight: 1 }).collect(),
                 stickiness: None,

@@ -15,7 +15,7 @@ use model::route::{Delta, Invalid, Table, TargetHealth};
 use serde::de::DeserializeOwned;
 
 use crate::{
-    CertificateSeen, Explanation, GroupStats, Question,
+    CertificateSeen, Explanation, GroupStats, NameSeen, OwnSeen, Question,
     admin::{InForce, Refusal},
     socket,
 };
@@ -104,6 +104,16 @@ impl Client {
     /// All certificates, with what is wrong with them.
     pub async fn certificates(&self) -> Result<Vec<CertificateSeen>, Error> {
         self.call(Method::GET, "/v1/certificates", Vec::new()).await
+    }
+
+    /// All names that are answered, and those that are not, with the reason.
+    pub async fn names(&self) -> Result<Vec<NameSeen>, Error> {
+        self.call(Method::GET, "/v1/names", Vec::new()).await
+    }
+
+    /// Sockets that rules have for themselves.
+    pub async fn sockets(&self) -> Result<Vec<OwnSeen>, Error> {
+        self.call(Method::GET, "/v1/sockets", Vec::new()).await
     }
 
     /// Everything that is counted, as Prometheus text.

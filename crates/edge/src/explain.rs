@@ -105,6 +105,7 @@ fn asked(question: &Question) -> Result<Ask, String> {
         local: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
         tls,
         identity: None,
+        only: None,
     };
     let mut ask = Ask::default();
     ask.start(&question.method, &target, &ends);

@@ -11,11 +11,13 @@ use model::route;
 
 use crate::{
     book::Book,
+    dns,
     head::Ask,
     http1::{
         frame::{Bad, Body, Chunks, Framing},
         parse,
     },
+    live::Shared,
     proxy, snapshot,
     table::Rule,
     tls::facts,
@@ -250,12 +252,53 @@ fn left(body: &Body) -> Option<u64> {
     }
 }
 
+/// Answers any packet as a query of names, in every way.
+///
+/// # Panics
+/// When an answer is answered, is much longer than what was asked without a reason, or cannot be read.
+pub fn names(bytes: &[u8]) {
+    static SERVER: std::sync::OnceLock<dns::Server> = std::sync::OnceLock::new();
+    let server = SERVER.get_or_init(|| {
+        let wanted = dns::Wanted {
+            apex: "apps.test",
+            servers: &[],
+            addresses: &[Ipv4Addr::LOCALHOST.into()],
+            contact: None,
+            ttl: 60,
+        };
+        let zone = dns::Zone::new(wanted).expect("it is a zone");
+        let shared = Arc::new(Shared::default());
+        shared
+            .names
+            .text("_acme-challenge.shop.apps.test", &"x".repeat(250), true);
+        shared
+            .names
+            .text("_acme-challenge.shop.apps.test", &"y".repeat(250), true);
+        dns::Server::new(vec![zone], shared)
+    });
+    for way in [dns::Way::Udp, dns::Way::Deferred, dns::Way::Tcp] {
+        let Some(answer) = server.answer(bytes, way) else {
+            continue;
+        };
+        assert!(bytes[2] & 0x80 == 0, "an answer is answered");
+        assert!(answer.len() >= 12 && answer[..2] == bytes[..2] && answer[2] & 0x80 != 0);
+        assert!(dns::reads(&answer), "it cannot be read");
+        match way {
+            dns::Way::Udp => assert!(answer.len() <= 1232, "longer than a network carries"),
+            // A name that is written short is written out.
+            dns::Way::Deferred => assert!(answer.len() <= bytes.len() + 255, "it was to be short"),
+            dns::Way::Tcp => {}
+        }
+    }
+}
+
 fn ends() -> Ends {
     Ends {
         peer: SocketAddr::from((Ipv4Addr::new(192, 0, 2, 1), 4_000)),
         local: SocketAddr::from((Ipv4Addr::LOCALHOST, 80)),
         tls: false,
         identity: None,
+        only: None,
     }
 }
 
@@ -277,10 +320,10 @@ mod tests {
     proptest! {
         #[test]
         fn seeds_and_their_like_hold(at in any::<prop::sample::Index>(), byte in any::<u8>()) {
-            let targets: [(&str, Target); 7] = [
+            let targets: [(&str, Target); 8] = [
                 ("edge_request", super::request), ("edge_reply", super::reply), ("edge_chunked", super::chunked),
                 ("edge_change", super::change), ("edge_proxy", super::proxied), ("edge_snapshot", super::snapshot),
-                ("edge_certificate", super::certificate),
+                ("edge_certificate", super::certificate), ("edge_names", super::names),
             ];
             for (target, run) in targets {
                 for mut seed in seeds(target) {

@@ -2,7 +2,7 @@
 
 use std::{io::Write, net::IpAddr};
 
-use crate::{clock, worker::Ends};
+use crate::{clock, listener::Only, worker::Ends};
 
 /// The methods that change how a request is handled; all others are `Other`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -43,6 +43,8 @@ pub struct Ask {
     pub peer: Option<IpAddr>,
     /// The client speaks TLS.
     pub tls: bool,
+    /// The hosts that are to be had where it came; all when there are none.
+    pub only: Option<Only>,
     /// The request id, for the log.
     pub id: String,
     method_name: String,
@@ -63,6 +65,7 @@ impl Ask {
         self.port = ends.local.port();
         self.peer = Some(ends.peer.ip().to_canonical());
         self.tls = ends.tls;
+        self.only.clone_from(&ends.only);
         self.method = Method::of(method);
         self.method_name.clear();
         self.method_name.push_str(method);

@@ -116,7 +116,9 @@ fn ask_due(queue: &mut BinaryHeap<Due>, probes: &mut JoinSet<(Due, Result<(), St
             continue;
         };
         probes.spawn(async move {
-            let result = probe(due.target.address, &due.policy.health).await;
+            let mut address = due.target.address;
+            address.set_port(due.policy.health.port.unwrap_or(address.port()));
+            let result = probe(address, &due.policy.health).await;
             (due, result)
         });
     }

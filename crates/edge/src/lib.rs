@@ -17,6 +17,7 @@ mod book;
 mod client;
 mod clock;
 mod condition;
+mod dns;
 mod explain;
 #[doc(hidden)]
 pub mod fuzz;
@@ -28,6 +29,7 @@ mod link;
 mod listener;
 mod live;
 mod metrics;
+mod own;
 mod pass;
 mod proxy;
 mod quota;
@@ -37,6 +39,7 @@ mod sticky;
 mod table;
 mod target;
 mod tls;
+mod udp;
 mod upstream;
 mod worker;
 
@@ -59,10 +62,13 @@ use tokio::{
 pub use access::{Format, Log};
 pub use acme::{Acme, Challenge};
 pub use client::{Client, Error as ClientError};
+pub use dns::{Dns, NameSeen, Wanted as ZoneWanted, Zone};
 pub use explain::{Explanation, Question};
 pub use listener::{Listener, Speaks};
 pub use metrics::GroupStats;
+pub use own::OwnSeen;
 pub use tls::{Clients, Seen as CertificateSeen, Tls, Version};
+pub use udp::Datagrams;
 pub use upstream::Limits;
 
 use access::Writer;
@@ -89,6 +95,10 @@ pub struct Config {
     pub limits: Limits,
     /// Certificates to be got from an authority.
     pub acme: Option<Acme>,
+    /// Sockets at which datagrams come.
+    pub datagrams: Vec<Datagrams>,
+    /// Names that are answered.
+    pub dns: Option<Dns>,
 }
 
 /// Why the edge cannot run.
@@ -162,6 +172,19 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     control.spawn(health::run(admissions));
     for (folder, watched) in certificates.clone() {
         control.spawn(watched.watch(folder));
+    }
+    let sockets = own::Sockets {
+        shared: Arc::clone(&shared),
+        workers: orders.clone().into(),
+        secure: doors.iter().find(|door| door.is_secure()).cloned(),
+    };
+    control.spawn(sockets.run());
+    for datagrams in config.datagrams {
+        control.spawn(udp::run(datagrams, Arc::clone(&shared)));
+    }
+    if let Some(dns) = config.dns {
+        let _ = shared.names.zones.set(dns.zones.clone());
+        control.spawn(dns::run(dns, Arc::clone(&shared)));
     }
     if let Some(acme) = config.acme.clone() {
         match certificates

@@ -57,6 +57,41 @@ impl Listener {
 pub struct Door {
     speaks: Spoken,
     proxied: bool,
+    /// The hosts that are to be had there; all when there are none.
+    pub only: Option<Only>,
+}
+
+/// Hosts, or patterns of them.
+pub type Only = Arc<[Box<str>]>;
+
+impl Door {
+    pub fn http() -> Self {
+        Self {
+            speaks: Spoken::Http,
+            proxied: false,
+            only: None,
+        }
+    }
+
+    /// Bytes, to the target group of the rule for this host.
+    pub fn bytes(host: &str) -> Self {
+        Self {
+            speaks: Spoken::Tcp(host.into()),
+            ..Self::http()
+        }
+    }
+
+    pub fn only<'a>(self, hosts: impl Iterator<Item = &'a str>) -> Self {
+        Self {
+            only: Some(hosts.map(Box::from).collect()),
+            proxied: false,
+            ..self
+        }
+    }
+
+    pub fn is_secure(&self) -> bool {
+        matches!(self.speaks, Spoken::Https(_))
+    }
 }
 
 #[derive(Clone)]
@@ -99,6 +134,7 @@ pub fn doors(listeners: &[Listener]) -> Result<(Vec<Door>, Watched), tls::Error>
         doors.push(Door {
             speaks,
             proxied: listener.proxied,
+            only: None,
         });
     }
     Ok((doors, folders.into_iter().collect()))

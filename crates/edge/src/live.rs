@@ -18,11 +18,13 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     book::Book,
-    clock, health,
+    clock, dns, health,
     metrics::Totals,
+    own,
     quota::Quota,
     snapshot::{self, Log},
     table::Rules,
+    udp,
     worker::Order,
 };
 
@@ -60,6 +62,11 @@ pub struct Shared {
     pub tenants: Quota<Box<str>>,
     /// Requests that wait for hosts to wake.
     pub waking: AtomicU32,
+    /// Names that are answered beside those of the table.
+    pub names: dns::Held,
+    pub datagrams: udp::Held,
+    /// Sockets that rules have for themselves.
+    pub own: own::Held,
     book: Mutex<Book>,
     /// Answers to challenges of an authority (HTTP-01), by token.
     challenges: ArcSwap<HashMap<String, String>>,
@@ -215,6 +222,9 @@ impl Keeper {
         // Only now: a worker that finds a target leaving looks again, and must then find the new table.
         for (target, drain) in turn.left {
             target.leave(tick.saturating_add(drain).max(1));
+        }
+        if turn.gone.iter().chain(&turn.new).any(|rule| rule.has_own()) {
+            self.shared.own.changed.notify_one();
         }
         // The prober ends with the edge.
         let _ = self.prober.send(turn.probed);

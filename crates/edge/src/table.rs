@@ -41,6 +41,7 @@ pub struct Rule {
     /// Conditions beside the host's patterns, and transforms; most rules have none.
     pub rest: Option<Box<Rest>>,
     pub action: Action,
+    own: Option<Box<route::Own>>,
     /// Requests that it has decided about.
     pub hits: AtomicU64,
 }
@@ -54,6 +55,7 @@ impl Rule {
             hosts: rule.hosts.iter().map(|host| host.as_str().into()).collect(),
             rest: Rest::new(rule).map(Box::new),
             action: compile(&rule.action, group),
+            own: (!rule.own.is_empty()).then(|| Box::new(rule.own.clone())),
             hits: AtomicU64::new(0),
         }
     }
@@ -70,7 +72,28 @@ impl Rule {
             conditions,
             transforms,
             action: source(&self.action),
+            own: self.own.as_deref().cloned().unwrap_or_default(),
         }
+    }
+
+    /// Sockets of its own.
+    pub fn listeners(&self) -> &[route::Listens] {
+        self.own.as_ref().map_or(&[], |own| &own.listeners)
+    }
+
+    /// Are its hosts to have a certificate from the authority?
+    pub fn wants_certificate(&self) -> bool {
+        self.own.as_ref().is_some_and(|own| own.acme)
+    }
+
+    /// Has it anything for itself?
+    pub fn has_own(&self) -> bool {
+        self.own.is_some()
+    }
+
+    /// Patterns of hosts.
+    pub fn hosts(&self) -> impl Iterator<Item = &str> {
+        self.hosts.iter().map(|host| &**host)
     }
 
     pub fn place(&self) -> &str {

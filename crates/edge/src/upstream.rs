@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use model::route::Protocol;
+use model::route::{Protocol, matches};
 use tokio::net::TcpStream;
 
 use crate::{
@@ -334,7 +334,11 @@ fn choose(worker: &Worker, ask: &Ask, attempts: &mut Attempts) -> Result<Chosen,
         return Err(Answer::too_many("too many requests from this address"));
     }
     let live = shared.live.load();
-    let Some(rule) = live.rules.find(ask) else {
+    let here = ask
+        .only
+        .as_ref()
+        .is_none_or(|only| only.iter().any(|host| matches(host, &ask.host)));
+    let Some(rule) = live.rules.find(ask).filter(|_| here) else {
         worker.shared.totals.unmatched.fetch_add(1, Relaxed);
         return Err(Answer::unmatched());
     };

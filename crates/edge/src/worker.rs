@@ -2,6 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    collections::HashMap,
     io,
     net::SocketAddr,
     rc::Rc,
@@ -13,7 +14,7 @@ use slab::Slab;
 use tokio::{
     net::TcpListener,
     sync::{Notify, mpsc, oneshot},
-    task::JoinSet,
+    task::{AbortHandle, JoinSet},
 };
 
 use crate::{
@@ -22,7 +23,7 @@ use crate::{
     clock,
     http2::forward,
     link::{Buffers, LARGE, Link, Stream},
-    listener::{self, Door},
+    listener::{self, Door, Only},
     live::Shared,
     quota,
     upstream::Pool,
@@ -39,6 +40,10 @@ pub const LAST: Duration = Duration::from_secs(1);
 pub enum Order {
     /// Close idle connections to targets that have left; answer when done.
     Sweep(oneshot::Sender<()>),
+    /// Accept at one more socket, under this number.
+    Listen(u64, std::net::TcpListener, Door),
+    /// Accept there no more.
+    Close(u64),
     /// Accept no more, finish what is under way, end at the given tick at the latest.
     Stop(u64),
 }
@@ -137,6 +142,7 @@ impl Worker {
         for (listener, door) in doors {
             accepting.spawn_local(accept(Rc::clone(&self), listener, Rc::new(door)));
         }
+        let mut own = HashMap::new();
         let mut watch = tokio::time::interval(WATCH);
         let mut end = u64::MAX;
         while !(self.stopping.get() && (self.clients.get() == 0 || self.tick.get() >= end)) {
@@ -146,6 +152,19 @@ impl Worker {
                     Some(Order::Sweep(done)) => {
                         self.pool.sweep();
                         let _ = done.send(());
+                    }
+                    Some(Order::Listen(serial, socket, door)) => match TcpListener::from_std(socket) {
+                        Ok(socket) if !self.stopping.get() => {
+                            let task = accept(Rc::clone(&self), socket, Rc::new(door));
+                            own.insert(serial, accepting.spawn_local(task));
+                        }
+                        Ok(_) => {}
+                        Err(error) => tracing::error!(%error, "cannot listen at a rule's own socket"),
+                    },
+                    Some(Order::Close(serial)) => {
+                        if let Some(task) = own.remove(&serial) {
+                            AbortHandle::abort(&task);
+                        }
                     }
                     Some(Order::Stop(until)) => {
                         accepting.abort_all();
@@ -229,6 +248,8 @@ pub struct Ends {
     pub tls: bool,
     /// Header lines that say who the client has shown to be.
     pub identity: Option<Rc<str>>,
+    /// The hosts that are to be had there; all when there are none.
+    pub only: Option<Only>,
 }
 
 async fn accept(worker: Rc<Worker>, listener: TcpListener, door: Rc<Door>) {
@@ -246,6 +267,7 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, door: Rc<Door>) {
                     local,
                     tls: false,
                     identity: None,
+                    only: door.only.clone(),
                 };
                 let (worker, door) = (Rc::clone(&worker), Rc::clone(&door));
                 tokio::task::spawn_local(async move {

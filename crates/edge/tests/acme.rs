@@ -10,7 +10,7 @@ use std::{
 };
 
 use camino::{Utf8Path, Utf8PathBuf};
-use edge::{Acme, CertificateSeen, Challenge, Listener, Speaks, Tls, Version};
+use edge::{Acme, CertificateSeen, Challenge, Dns, Listener, Speaks, Tls, Version, Zone, ZoneWanted};
 use rcgen::{CertificateParams, KeyPair};
 use world::{Edge, until};
 
@@ -48,8 +48,9 @@ fn free_for_dns() -> u16 {
     }
 }
 
-/// An authority that finds every host at this machine, at these ports.
-fn authority(home: &Utf8Path, http: u16, tls: u16) -> Authority {
+/// An authority that finds every host at this machine, at these ports. It asks the name server at `names`, or one of
+/// its own that knows every name.
+fn authority(home: &Utf8Path, http: u16, tls: u16, names: Option<u16>) -> Authority {
     let key = KeyPair::generate().unwrap();
     let made = CertificateParams::new(vec!["localhost".to_owned()])
         .unwrap()
@@ -58,7 +59,8 @@ fn authority(home: &Utf8Path, http: u16, tls: u16) -> Authority {
     let roots = home.join("authority.pem");
     std::fs::write(&roots, made.pem()).unwrap();
     std::fs::write(home.join("authority.key"), key.serialize_pem()).unwrap();
-    let (port, management, dns) = (free(), free(), free_for_dns());
+    let (port, management) = (free(), free());
+    let dns = names.unwrap_or_else(free_for_dns);
     let config = serde_json::json!({"pebble": {
         "listenAddress": format!("127.0.0.1:{port}"),
         "managementListenAddress": format!("127.0.0.1:{management}"),
@@ -67,24 +69,27 @@ fn authority(home: &Utf8Path, http: u16, tls: u16) -> Authority {
         "ocspResponderURL": "", "externalAccountBindingRequired": false,
     }});
     std::fs::write(home.join("pebble.json"), config.to_string()).unwrap();
-    let names = Command::new("pebble-challtestsrv")
-        .args([
-            "-defaultIPv6",
-            "",
-            "-http01",
-            "",
-            "-https01",
-            "",
-            "-tlsalpn01",
-            "",
-            "-management",
-            "",
-        ])
-        .args(["-defaultIPv4", "127.0.0.1", "-dns01", &format!("127.0.0.1:{dns}")])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("pebble is installed: apt-get install pebble");
+    let everything = || {
+        Command::new("pebble-challtestsrv")
+            .args([
+                "-defaultIPv6",
+                "",
+                "-http01",
+                "",
+                "-https01",
+                "",
+                "-tlsalpn01",
+                "",
+                "-management",
+                "",
+            ])
+            .args(["-defaultIPv4", "127.0.0.1", "-dns01", &format!("127.0.0.1:{dns}")])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("pebble is installed: apt-get install pebble")
+    };
+    let own = names.is_none().then(everything);
     let pebble = Command::new("pebble")
         .args([
             "-config",
@@ -101,7 +106,27 @@ fn authority(home: &Utf8Path, http: u16, tls: u16) -> Authority {
         directory: format!("https://localhost:{port}/dir"),
         ports: [port, dns],
         roots,
-        _running: Processes(vec![names, pebble]),
+        _running: Processes(own.into_iter().chain([pebble]).collect()),
+    }
+}
+
+/// The edge's own name server, for `shop.test`.
+fn built_in() -> Dns {
+    let zone = ZoneWanted {
+        apex: "shop.test",
+        servers: &[],
+        addresses: &[[127, 0, 0, 1].into()],
+        contact: None,
+        ttl: 60,
+    };
+    let port = free_for_dns();
+    Dns {
+        zones: vec![Zone::new(zone).unwrap()],
+        sockets: vec![(
+            UdpSocket::bind(("127.0.0.1", port)).unwrap(),
+            Socket::bind(("127.0.0.1", port)).unwrap(),
+        )],
+        rate: 0,
     }
 }
 
@@ -117,9 +142,15 @@ async fn certificate(challenge: Challenge) -> (Edge, tempfile::TempDir, Authorit
     let (for_http, for_tls) = match challenge {
         Challenge::Http => (port(&http), free()),
         Challenge::Tls => (free(), port(&https)),
+        Challenge::Dns => (free(), free()),
     };
-    let authority = authority(&home, for_http, for_tls);
-    for port in authority.ports {
+    let names = (challenge == Challenge::Dns).then(built_in);
+    let asked = names
+        .as_ref()
+        .map(|dns| dns.sockets[0].1.local_addr().unwrap().port());
+    let authority = authority(&home, for_http, for_tls, asked);
+    // The built-in name server answers only when the edge runs.
+    for port in authority.ports.into_iter().filter(|port| Some(*port) != asked) {
         until("the authority answers", || async {
             tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok()
         })
@@ -133,10 +164,16 @@ async fn certificate(challenge: Challenge) -> (Edge, tempfile::TempDir, Authorit
         account: home.join("acme"),
         certificates: certificates.clone(),
         challenge,
-        wanted: vec![
-            ("shop".into(), vec!["shop.test".into(), "www.shop.test".into()]),
-            ("bad".into(), vec!["*.shop.test".into()]),
-        ],
+        wanted: match challenge {
+            Challenge::Dns => vec![
+                ("shop".into(), vec!["shop.test".into(), "*.shop.test".into()]),
+                ("bad".into(), vec!["elsewhere.test".into()]),
+            ],
+            _ => vec![
+                ("shop".into(), vec!["shop.test".into(), "www.shop.test".into()]),
+                ("bad".into(), vec!["*.shop.test".into()]),
+            ],
+        },
     };
     let tls = Tls {
         certificates,
@@ -150,7 +187,8 @@ async fn certificate(challenge: Challenge) -> (Edge, tempfile::TempDir, Authorit
         proxied: false,
     };
     let edge = Edge::configured(&folder, vec![Listener::http(http), secure], |config| {
-        config.acme = Some(acme)
+        config.acme = Some(acme);
+        config.dns = names;
     });
     (edge, folder, authority)
 }
@@ -176,23 +214,35 @@ async fn is_got(challenge: Challenge) {
     .await;
     let mut got = seen(&edge, "shop").await.unwrap();
     got.hosts.sort();
-    assert_eq!(
-        (got.hosts, got.problem),
-        (vec!["shop.test".to_owned(), "www.shop.test".to_owned()], None)
-    );
-    // A wildcard cannot be shown in this way: the reason is there for people to see.
+    let (second, cannot) = match challenge {
+        Challenge::Dns => ("*.shop.test", "elsewhere.test` is in no zone"),
+        _ => ("www.shop.test", "shop.test"),
+    };
+    let mut hosts = vec!["shop.test".to_owned(), second.to_owned()];
+    hosts.sort();
+    assert_eq!((got.hosts, got.problem), (hosts, None));
+    // What cannot be shown in this way has its reason for people to see.
     until("the failure is seen", || async {
         seen(&edge, "bad").await.is_some()
     })
     .await;
     let bad = seen(&edge, "bad").await.unwrap();
     assert!(
-        bad.problem
-            .as_deref()
-            .is_some_and(|why| why.contains("*.shop.test") || why.contains("shop.test")),
+        bad.problem.as_deref().is_some_and(|why| why.contains(cannot)),
         "{bad:?}"
     );
     assert_eq!(bad.until, None);
+    // What a rule wants for its host is got as well.
+    let mut table = world::shop(1, &[]);
+    table.rules[0].hosts = vec!["own.shop.test".into()];
+    table.rules[0].own.acme = true;
+    edge.apply(&table).await;
+    until("the rule's certificate is there", || async {
+        seen(&edge, "own.shop.test")
+            .await
+            .is_some_and(|seen| seen.until.is_some())
+    })
+    .await;
     use std::os::unix::fs::PermissionsExt;
     for file in ["certificates/shop.pem", "acme/account.json"] {
         let mode = std::fs::metadata(folder.path().join(file))
@@ -218,4 +268,10 @@ async fn an_authority_gives_a_certificate_over_http() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_authority_gives_a_certificate_over_tls() {
     is_got(Challenge::Tls).await;
+}
+
+/// A wildcard and the name that it is below are asked for at one name, with two texts.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_authority_gives_a_wildcard_over_the_built_in_names() {
+    is_got(Challenge::Dns).await;
 }

@@ -4,6 +4,7 @@
 //! what is installed in them; those of others are unpacked, and their key is that of what they were unpacked from. A base
 //! that is looked at again and has become another one is another layer: what stands on the old one stays as it was.
 
+mod calm;
 mod distribution;
 mod mirror;
 mod settle;
@@ -24,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use self::{
+    calm::Calm,
     distribution::Distribution,
     settle::{packages, settle},
 };
@@ -355,7 +357,8 @@ impl Bases {
             distribution.name
         ));
         let staging = self.layers.stage()?;
-        let mut child = self.mmdebstrap(distribution, &staging.files())?;
+        let calm = Calm::over(&staging)?;
+        let mut child = self.mmdebstrap(distribution, &calm.root())?;
         let mut lines = BufReader::new(child.stderr.take().expect("standard error is a pipe")).lines();
         let mut last = String::new();
         let work = async {
@@ -382,6 +385,7 @@ impl Bases {
             false if status.code() == Some(127) => return Err(Error::Missing),
             false => return Err(Error::Failed { base, mirror, last }),
         }
+        calm.end()?;
         let this = self.clone();
         blocking(move || this.finish(distribution, staging)).await
     }

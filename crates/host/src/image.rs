@@ -138,14 +138,14 @@ impl Images {
         let image = self.get(digest)?.ok_or(Error::Missing(*digest))?;
         let records = self.records(digest)?;
         let view = View::new(self.lowers(digest)?);
-        let packages = bill::packages(&view)?;
+        let contents = bill::contents(&view)?;
         let (first, top) = (records.first(), records.last());
         let base = first.map(|record| record.made_by.trim_start_matches(base::MADE_BY).to_owned());
         let base = base.unwrap_or_default();
         // A bill says when it was made; one of the same image is the same.
         let created = top.and_then(|record| Timestamp::from_second(record.epoch).ok());
         let distribution = distribution(&view)?;
-        let bill = bill::spdx(digest, &distribution, created.unwrap_or_default(), &packages);
+        let bill = bill::spdx(digest, &distribution, created.unwrap_or_default(), &contents);
         let scripts = records.iter().skip(1).filter_map(|record| {
             let (path, digest) = (record.made_by.clone(), record.source?);
             Some(ScriptAbout { path, digest })
@@ -158,7 +158,7 @@ impl Images {
             scripts: scripts.collect(),
             commit: top.and_then(|record| record.commit.clone()),
             bill: Digest::of(bill.to_string()),
-            packages: packages.len() as u64,
+            packages: contents.packages.len() as u64,
             size_bytes: records.iter().map(|record| record.size_bytes).sum(),
             checks: check::all(&view)?,
             created_at: image.created_at,

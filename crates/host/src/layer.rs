@@ -244,6 +244,11 @@ impl Staging {
         self.path.join("root")
     }
 
+    /// Where there is room for what does not belong to the layer. To be removed before the layer is published.
+    pub fn workshop(&self) -> Utf8PathBuf {
+        self.path.join("work")
+    }
+
     /// Where belongs what only the next script finds.
     pub fn aside(&self) -> Utf8PathBuf {
         self.path.join("aside")

@@ -11,6 +11,8 @@ mod bake;
 mod images;
 #[path = "build/kill.rs"]
 mod kill;
+#[path = "build/share.rs"]
+mod share;
 #[path = "build/spec.rs"]
 mod spec;
 #[path = "build/stop.rs"]
@@ -50,7 +52,11 @@ const CASES: &[Case] = cases![
     images::a_tar_and_a_layout_are_bases,
     images::two_bakes_from_nothing_are_one_image,
     images::bases_are_made_and_made_again_the_same,
+    share::ten_apps_share_their_base_on_disk_and_in_memory,
+    share::other_runtimes_run_what_is_exported,
+    share::bakes_in_two_places_are_one_image,
     kill::a_killed_bake_leaves_nothing,
+    kill::a_bake_that_is_killed_at_any_instant_is_taken_up_as_it_was,
     yard::a_python_app_is_built_and_tested,
     yard::a_failing_command_stops_its_phase,
     yard::an_early_failure_ends_the_build,
@@ -93,10 +99,10 @@ fn main() -> ExitCode {
     {
         return host::build::runner::main();
     }
-    if let [first, node] = arguments.as_slice()
+    if let [first, node, rest @ ..] = arguments.as_slice()
         && first == kill::BAKES
     {
-        kill::bake(node);
+        kill::bake(node, rest.first().map(String::as_str));
         return ExitCode::SUCCESS;
     }
     if arguments.iter().any(|argument| argument == "--list") {

@@ -7,6 +7,7 @@ mod check;
 mod condition;
 mod delta;
 mod group;
+mod own;
 
 use std::collections::BTreeMap;
 
@@ -23,6 +24,7 @@ pub use group::{
     Algorithm, Ejection, HealthCheck, HealthProtocol, Protocol, ProxyWord, Stickiness, Target, TargetGroup,
     TargetHealth, TargetState,
 };
+pub use own::{Listens, Own, Speaks};
 
 /// Everything that the edge needs to serve.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -52,6 +54,9 @@ pub struct Rule {
     #[serde(default, skip_serializing_if = "Transforms::is_empty")]
     pub transforms: Transforms,
     pub action: Action,
+    /// What the load balancer has for this rule alone.
+    #[serde(default, skip_serializing_if = "Own::is_empty")]
+    pub own: Own,
 }
 
 /// Changes of a request before it is forwarded, as ALB's `transforms`: one of each kind at most.

@@ -14,8 +14,9 @@ mod yaml;
 
 pub(crate) use app::is_branch;
 pub use app::{
-    App, Approval, Base, Build, Database, Deploy, Environment, Health, Host, Image, MinimumHealthy, NotABase,
-    Reference, Refresh, Scaling, Strategy, Tree, Variable, schema,
+    App, Approval, Base, Build, Certificate, Database, Deploy, Domain, Environment, Health, Host, Image,
+    Leads, MinimumHealthy, NotABase, Port, Reference, Refresh, Scaling, Strategy, Transport, Tree, Variable,
+    schema,
 };
 pub use appspec::Appspec;
 pub use buildspec::Buildspec;

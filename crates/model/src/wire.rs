@@ -15,7 +15,7 @@ pub use access::{
     WebhookSecret, Whoami,
 };
 pub use catalogue::{App, Environment, EnvironmentState, NewApp, NewTenant, Place, Scale, Started, Tenant};
-pub use images::{ImageShown, Imported};
+pub use images::{ImageShown, Imported, NewRefresh, Refreshed, RefreshedBase};
 pub use record::{Delivery, DeliveryDetail, DeliveryVerdict, PublicKey};
 pub use release::{
     Approval, ApprovalState, Decision, DeployedHost, Deployment, NewDecision, NewRollback, PlanAnswer, Push,

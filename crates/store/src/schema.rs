@@ -27,6 +27,7 @@ const STEPS: &[&str] = &[
     include_str!("../migrations/09-map-runs.sql"),
     include_str!("../migrations/10-attestations.sql"),
     include_str!("../migrations/11-children-that-failed.sql"),
+    include_str!("../migrations/13-bakes-that-wait.sql"),
 ];
 
 /// Makes the directory if it is not there, and keeps every other process out of it while the file is open.

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
 };
 
 use camino::{Utf8Path, Utf8PathBuf};
@@ -13,6 +13,10 @@ use model::{
 };
 use serde::Deserialize;
 use store::Subnets;
+
+mod edge;
+
+pub use edge::{Authority, Dedicated, Dns};
 
 /// The one data directory of a platform. Each role owns one directory in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,6 +74,8 @@ pub enum Error {
     },
     #[error("{path}: `pool` must be a private IPv4 network of /8 to /20, such as 10.64.0.0/10")]
     Pool { path: Utf8PathBuf },
+    #[error("{path}: {why}")]
+    Wrong { path: Utf8PathBuf, why: String },
     #[error("{path}: `{text}` in `{key}` is not a network, such as 10.1.2.0/24")]
     Network {
         path: Utf8PathBuf,
@@ -93,6 +99,8 @@ pub struct Platform {
     pub images: Images,
     pub registries: Registries,
     pub states: States,
+    pub dns: Dns,
+    pub acme: Option<Authority>,
 }
 
 /// What is baked.
@@ -142,6 +150,12 @@ pub struct Listen {
     pub http: SocketAddr,
     /// Of serve: API, git and webhooks.
     pub api: SocketAddr,
+    /// Of the edge, with the certificates in `edge/certificates`.
+    pub https: Option<SocketAddr>,
+    /// Where the TCP and UDP ports of apps are; where `http` is, when nothing is said.
+    pub apps: Option<IpAddr>,
+    /// By domain, what listens for it alone.
+    pub dedicated: BTreeMap<String, Dedicated>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -205,6 +219,8 @@ impl Default for Platform {
             images: Images::default(),
             registries: Registries::default(),
             states: States::default(),
+            dns: Dns::default(),
+            acme: None,
         }
     }
 }
@@ -214,6 +230,9 @@ impl Default for Listen {
         Self {
             http: ([127, 0, 0, 1], 8080).into(),
             api: ([127, 0, 0, 1], 7070).into(),
+            https: None,
+            apps: None,
+            dedicated: BTreeMap::new(),
         }
     }
 }
@@ -284,6 +303,12 @@ impl Platform {
                     key,
                 });
             }
+        }
+        if let Some(why) = edge::wrong(&platform) {
+            return Err(Error::Wrong {
+                path: path.to_owned(),
+                why,
+            });
         }
         Ok(platform)
     }

@@ -1,7 +1,7 @@
 //! What every role does first: take the sockets that were lent to it, and end with its supervisor.
 
 use std::{
-    net::TcpListener,
+    net::{TcpListener, UdpSocket},
     os::{
         fd::{FromRawFd as _, OwnedFd},
         unix::net::UnixListener,
@@ -44,6 +44,10 @@ impl Lent {
 
     pub fn tcp(&mut self, name: &str) -> Option<TcpListener> {
         self.one(name).map(TcpListener::from)
+    }
+
+    pub fn udp(&mut self, name: &str) -> Option<UdpSocket> {
+        self.one(name).map(UdpSocket::from)
     }
 
     pub fn unix(&mut self, name: &str) -> Option<UnixListener> {

@@ -83,11 +83,18 @@ pub async fn edge(data: Data, mut lent: Lent) -> ExitCode {
         eprintln!("error: edge is started by `vend up` or by systemd, which lend it its socket `http`");
         return ExitCode::FAILURE;
     };
+    let platform = match Platform::load(&data.platform_toml()) {
+        Ok(platform) => platform,
+        Err(error) => return failed(&error),
+    };
     let mut listeners = vec![edge::Listener::http(http)];
-    // Lent by systemd where there are certificates.
     if let Some(https) = lent.tcp("https") {
+        // There may be no certificate yet; one that comes is seen.
+        if let Err(error) = std::fs::create_dir_all(data.certificates()) {
+            return failed(&error);
+        }
         let tls = edge::Tls {
-            certificates: data.edge().join("certificates"),
+            certificates: data.certificates(),
             minimum: edge::Version::default(),
             ciphers: Vec::new(),
             clients: None,
@@ -98,6 +105,13 @@ pub async fn edge(data: Data, mut lent: Lent) -> ExitCode {
             proxied: false,
         });
     }
+    let dns = match names(&platform, &mut lent) {
+        Ok(dns) => dns,
+        Err(why) => {
+            eprintln!("error: {}: `[dns]`: {why}", data.platform_toml());
+            return ExitCode::FAILURE;
+        }
+    };
     let config = edge::Config {
         listeners,
         admin: data.edge_socket(),
@@ -106,9 +120,31 @@ pub async fn edge(data: Data, mut lent: Lent) -> ExitCode {
         access_log: Some(edge::Log::short(data.edge().join("access.log"))),
         metrics: None,
         limits: edge::Limits::default(),
-        acme: None,
+        acme: platform.acme.as_ref().map(|authority| authority.acme(&data)),
+        datagrams: Vec::new(),
+        dns,
     };
     code(edge::run(config, ended()).await)
+}
+
+/// The zones at the sockets that were lent for them.
+fn names(platform: &Platform, lent: &mut Lent) -> Result<Option<edge::Dns>, String> {
+    let zones = platform.dns.ready(&platform.domain)?;
+    let mut sockets = Vec::new();
+    while let (Some(udp), Some(tcp)) = (lent.udp("dns-udp"), lent.tcp("dns-tcp")) {
+        sockets.push((udp, tcp));
+    }
+    if zones.is_empty() {
+        return Ok(None);
+    }
+    if sockets.is_empty() {
+        return Err("nobody lent the sockets `dns-udp` and `dns-tcp`".into());
+    }
+    Ok(Some(edge::Dns {
+        zones,
+        sockets,
+        rate: platform.dns.rate,
+    }))
 }
 
 /// Until this process is told to stop.

@@ -5,7 +5,7 @@
 //! the socket's queue instead of being refused. It knows nothing of what the roles do.
 
 use std::{
-    net::{SocketAddr, TcpListener},
+    net::{SocketAddr, TcpListener, UdpSocket},
     os::{
         fd::OwnedFd,
         unix::{fs::PermissionsExt as _, net::UnixListener},
@@ -66,6 +66,11 @@ pub enum Error {
 pub struct Endpoints {
     pub http: SocketAddr,
     pub api: SocketAddr,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub https: Option<SocketAddr>,
+    /// The built-in name server.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dns: Vec<SocketAddr>,
 }
 
 /// Whom the unprivileged roles run as. Both share a group, so that serve reaches the others' sockets.
@@ -261,6 +266,19 @@ fn roles(data: &Data, platform: &Platform, users: Users) -> Result<(Vec<Role>, E
     let (http, http_at) = listen(platform.listen.http)?;
     let (api, api_at) = listen(platform.listen.api)?;
     let local = listen_local(&data.api_socket())?;
+    let mut of_edge = vec![("http", http)];
+    let mut https_at = None;
+    if let Some(https) = platform.listen.https {
+        let (https, at) = listen(https)?;
+        of_edge.push(("https", https));
+        https_at = Some(at);
+    }
+    let mut dns_at = Vec::new();
+    for address in &platform.dns.listen {
+        let (udp, tcp, at) = listen_names(*address)?;
+        of_edge.extend([("dns-udp", udp), ("dns-tcp", tcp)]);
+        dns_at.push(at);
+    }
     let roles = vec![
         Role {
             name: "node",
@@ -270,7 +288,7 @@ fn roles(data: &Data, platform: &Platform, users: Users) -> Result<(Vec<Role>, E
         Role {
             name: "edge",
             user: Some(users.edge),
-            sockets: vec![("http", http)],
+            sockets: of_edge,
         },
         Role {
             name: "serve",
@@ -283,8 +301,29 @@ fn roles(data: &Data, platform: &Platform, users: Users) -> Result<(Vec<Role>, E
         Endpoints {
             http: http_at,
             api: api_at,
+            https: https_at,
+            dns: dns_at,
         },
     ))
+}
+
+/// One port for UDP and TCP. A free one (port 0) is looked for until it is free for both.
+fn listen_names(address: SocketAddr) -> Result<(OwnedFd, OwnedFd, SocketAddr), Error> {
+    const TRIES: usize = 64;
+    let mut tries = 0;
+    loop {
+        let (tcp, at) = listen(address)?;
+        match UdpSocket::bind(at) {
+            Ok(udp) => return Ok((udp.into(), tcp, at)),
+            Err(_) if address.port() == 0 && tries < TRIES => tries += 1,
+            Err(source) => {
+                return Err(Error::Listen {
+                    address: address.to_string(),
+                    source,
+                });
+            }
+        }
+    }
 }
 
 fn listen(address: SocketAddr) -> Result<(OwnedFd, SocketAddr), Error> {
@@ -442,6 +481,8 @@ mod tests {
         let endpoints = Endpoints {
             http: ([127, 0, 0, 1], 8080).into(),
             api: ([127, 0, 0, 1], 7070).into(),
+            https: None,
+            dns: Vec::new(),
         };
         let role = |role: &str, reason: Option<&str>| RoleHealth {
             role: role.into(),

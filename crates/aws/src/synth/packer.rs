@@ -2,8 +2,13 @@
 //!
 //! HCL that Packer 1.6 and later read; what only later ones have, `required_plugins`, stands in a file of its own.
 
+mod alone;
+
+pub use alone::alone;
+
 use std::fmt::Write as _;
 
+use camino::Utf8Path;
 use model::spec;
 
 use super::{
@@ -44,8 +49,41 @@ dpkg -i cloudwatch.deb
 rm -rf "$PWD" /var/lib/apt/lists/*
 "#;
 
-/// Who owns Debian's images on AWS.
-const DEBIAN: &str = "136693071363";
+/// Where scripts find themselves and what they see, here as on a platform's own bakes.
+const SOURCE: &str = "/srv/vend/source";
+
+/// The machine images that AWS has of a base.
+struct Machine {
+    owner: &'static str,
+    /// The first part of their names, before and after the architecture, as Debian calls it.
+    name: (&'static str, &'static str),
+    /// Who one is on a host of theirs.
+    user: &'static str,
+}
+
+impl Machine {
+    fn images(&self, architecture: &str) -> String {
+        format!("{}{architecture}{}", self.name.0, self.name.1)
+    }
+}
+
+fn machine(base: &str) -> Option<Machine> {
+    let debian = |name| Machine {
+        owner: "136693071363",
+        name: (name, ""),
+        user: "admin",
+    };
+    match base {
+        "debian-12" => Some(debian("debian-12-")),
+        "debian-13" => Some(debian("debian-13-")),
+        "ubuntu-24.04" => Some(Machine {
+            owner: "099720109477",
+            name: ("ubuntu/images/hvm-ssd-gp3/ubuntu-noble-24.04-", "-server"),
+            user: "ubuntu",
+        }),
+        _ => None,
+    }
+}
 
 /// The template that bakes the environment's image. Paths of scripts are from the root of the repository, where Packer runs.
 pub fn packer(config: &Config, app: &spec::App, environment: &spec::Environment) -> Result<Files, Error> {
@@ -53,8 +91,8 @@ pub fn packer(config: &Config, app: &spec::App, environment: &spec::Environment)
     let base = base(&environment.image.base)?;
     let mut out = String::new();
     variables(&mut out);
-    source(&mut out, config, app, environment, base, architecture);
-    build(&mut out, environment, architecture)?;
+    source(&mut out, config, app, environment, &base, architecture);
+    build(&mut out, app, environment, architecture)?;
     let plugins = "packer {\n  required_plugins {\n    amazon = {\n      version = \">= 1.3.0\"\n      \
                    source  = \"github.com/hashicorp/amazon\"\n    }\n  }\n}\n";
     let mut inputs: Vec<&str> = environment.image.inputs.iter().map(String::as_str).collect();
@@ -71,36 +109,61 @@ pub fn packer(config: &Config, app: &spec::App, environment: &spec::Environment)
     ])
 }
 
-/// The first part of the names of a base's images.
-fn base(name: &str) -> Result<&'static str, Error> {
-    match name {
-        "debian-12" => Ok("debian-12"),
-        "debian-13" => Ok("debian-13"),
-        other => Err(Error::config(
+/// The machine images that a pipeline's hosts can start from. Ubuntu's hosts have another user, and CodeDeploy's agent
+/// no package for them.
+fn base(name: &str) -> Result<Machine, Error> {
+    let known = machine(name).filter(|machine| machine.user == "admin");
+    known.ok_or_else(|| {
+        Error::config(
             "image.base",
-            format!("`{other}` has no image on AWS that is known here"),
-        )),
-    }
+            format!("`{name}` has no image on AWS that is known here"),
+        )
+    })
 }
 
-/// A text in HCL's quotes: no interpolation, no line of its own.
+/// A text as HCL writes it, in quotes (HCL native syntax, "Template Expressions").
 fn quoted(text: &str) -> String {
-    let mut out = String::from("\"");
-    for c in text.chars() {
+    format!("\"{}\"", inner(text))
+}
+
+/// The same without the quotes: no interpolation, no line of its own.
+fn inner(text: &str) -> String {
+    let mut out = String::new();
+    let mut characters = text.chars().peekable();
+    while let Some(c) = characters.next() {
         match c {
-            '"' | '\\' => {
-                out.push('\\');
-                out.push(c);
-            }
+            '"' | '\\' => out.extend(['\\', c]),
             '\n' => out.push_str("\\n"),
+            // A brace after these would begin an expression.
+            '$' | '%' if characters.peek() == Some(&'{') => out.extend([c, c]),
             c if c.is_control() => {
                 let _ = write!(out, "\\u{:04x}", u32::from(c));
             }
             c => out.push(c),
         }
     }
-    out.push('"');
-    out.replace("${", "$${").replace("%{", "%%{")
+    out
+}
+
+/// Runs one script as a bake does: as root, where its inputs lie, with these variables, whose values are inside of HCL's
+/// quotes already.
+fn step(script: &Utf8Path, variables: &[(&str, String)]) -> String {
+    let line = format!(
+        "cd {SOURCE} && chmod 755 {0} && ./{0}",
+        format_args!("'{}'", script.as_str().replace('\'', r"'\''"))
+    );
+    let debian = [("DEBIAN_FRONTEND", "noninteractive".to_owned())];
+    let own: Vec<String> = debian
+        .iter()
+        .chain(variables)
+        .map(|(name, value)| format!("      \"{name}={value}\",\n"))
+        .collect();
+    format!(
+        "\n  provisioner \"shell\" {{\n    environment_vars = [\n{}    ]\n    execute_command = \
+         \"chmod +x {{{{ .Path }}}}; sudo -H env {{{{ .Vars }}}} /bin/sh {{{{ .Path }}}}\"\n    inline          = [{}]\n  }}\n",
+        own.concat(),
+        quoted(&line)
+    )
 }
 
 fn variables(out: &mut String) {
@@ -140,7 +203,7 @@ fn source(
     config: &Config,
     app: &spec::App,
     environment: &spec::Environment,
-    base: &str,
+    base: &Machine,
     architecture: Architecture,
 ) {
     let name = format!("{}-{}-{}", config.platform, app.app, environment.name);
@@ -168,7 +231,7 @@ fn source(
            iam_instance_profile        = var.profile\n  \
            communicator                = \"ssh\"\n  \
            ssh_interface               = \"session_manager\"\n  \
-           ssh_username                = \"admin\"\n  \
+           ssh_username                = \"{}\"\n  \
            ami_name                    = local.name\n  \
            ami_description             = \"Commit ${{var.commit}}\"\n  \
            ami_users                   = var.accounts\n  \
@@ -186,14 +249,21 @@ fn source(
            launch_block_device_mappings {{\n    device_name           = \"/dev/xvda\"\n    volume_type           = \"gp3\"\n    \
              volume_size           = 10\n    iops                  = 3000\n    \
              throughput            = 125\n    delete_on_termination = true\n  }}\n\n  \
-           source_ami_filter {{\n    filters = {{\n      name                = \"{base}-{}-*\"\n      architecture        = \"{word}\"\n      \
-             virtualization-type = \"hvm\"\n      root-device-type    = \"ebs\"\n    }}\n    owners      = [\"{DEBIAN}\"]\n    \
+           source_ami_filter {{\n    filters = {{\n      name                = \"{}-*\"\n      architecture        = \"{word}\"\n      \
+             virtualization-type = \"hvm\"\n      root-device-type    = \"ebs\"\n    }}\n    owners      = [\"{}\"]\n    \
              most_recent = true\n  }}\n}}\n\n",
-        architecture.debian()
+        base.user,
+        base.images(architecture.debian()),
+        base.owner
     );
 }
 
-fn build(out: &mut String, environment: &spec::Environment, architecture: Architecture) -> Result<(), Error> {
+fn build(
+    out: &mut String,
+    app: &spec::App,
+    environment: &spec::Environment,
+    architecture: Architecture,
+) -> Result<(), Error> {
     out.push_str("build {\n  sources = [\"source.amazon-ebs.image\"]\n\n");
     let _ = write!(
         out,
@@ -203,13 +273,21 @@ fn build(out: &mut String, environment: &spec::Environment, architecture: Archit
         architecture.debian()
     );
     if !environment.image.inputs.is_empty() || !environment.image.scripts.is_empty() {
-        out.push_str(
+        let _ = write!(
+            out,
             "  # The files that the scripts see, as `image.inputs` names them.\n  \
-               provisioner \"file\" {\n    source      = \"vend/inputs.tar\"\n    destination = \"/tmp/inputs.tar\"\n  }\n\n  \
-               provisioner \"shell\" {\n    inline = [\"sudo install -d /var/lib/vend/bake\", \
-               \"sudo tar -xf /tmp/inputs.tar -C /var/lib/vend/bake\", \"rm /tmp/inputs.tar\"]\n  }\n\n",
+               provisioner \"file\" {{\n    source      = \"vend/inputs.tar\"\n    destination = \"/tmp/inputs.tar\"\n  }}\n\n  \
+               provisioner \"shell\" {{\n    inline = [\"sudo install -d {SOURCE}\", \
+               \"sudo tar -xf /tmp/inputs.tar -C {SOURCE}\", \"rm /tmp/inputs.tar\"]\n  }}\n",
         );
     }
+    let variables = [
+        ("VEND_APP", inner(app.app.as_str())),
+        ("VEND_ENVIRONMENT", inner(environment.name.as_str())),
+        ("VEND_COMMIT_ID", "${var.commit}".to_owned()),
+        ("VEND_COMMIT_AUTHOR", "${var.author}".to_owned()),
+        ("VEND_COMMIT_MESSAGE", "${var.message}".to_owned()),
+    ];
     for script in &environment.image.scripts {
         if script.as_str().chars().any(char::is_control) {
             return Err(Error::config(
@@ -217,20 +295,15 @@ fn build(out: &mut String, environment: &spec::Environment, architecture: Archit
                 format!("`{}` holds a control character", script.as_str().escape_debug()),
             ));
         }
-        let _ = write!(
-            out,
-            "  provisioner \"shell\" {{\n    script           = {}\n    execute_command  = \"cd /var/lib/vend/bake && sudo -n env {{{{ .Vars }}}} \
-               bash '{{{{ .Path }}}}'\"\n    environment_vars = [\"VEND_COMMIT=${{var.commit}}\", \"VEND_AUTHOR=${{var.author}}\", \
-               \"VEND_MESSAGE=${{var.message}}\"]\n  }}\n\n",
-            quoted(script.as_str())
-        );
+        out.push_str(&step(script, &variables));
     }
-    out.push_str(
-        "  # An image is nobody's yet: no keys, no identity, no history.\n  \
-           provisioner \"shell\" {\n    inline = [\"sudo rm -rf /var/lib/vend/bake /etc/ssh/ssh_host_* /root/.ssh /home/admin/.ssh \
-         /var/lib/cloud/instances\", \"sudo truncate -s 0 /etc/machine-id\"]\n  }\n\n  \
-           post-processor \"manifest\" {\n    output     = \"manifest.json\"\n    strip_path = true\n    \
-           custom_data = {\n      commit = var.commit\n      inputs = var.inputs\n    }\n  }\n}\n",
+    let _ = write!(
+        out,
+        "\n  # An image is nobody's yet: no keys, no identity, no history.\n  \
+           provisioner \"shell\" {{\n    inline = [\"sudo rm -rf {SOURCE} /etc/ssh/ssh_host_* /root/.ssh /home/admin/.ssh \
+         /var/lib/cloud/instances\", \"sudo truncate -s 0 /etc/machine-id\"]\n  }}\n\n  \
+           post-processor \"manifest\" {{\n    output     = \"manifest.json\"\n    strip_path = true\n    \
+           custom_data = {{\n      commit = var.commit\n      inputs = var.inputs\n    }}\n  }}\n}}\n",
     );
     Ok(())
 }
@@ -241,6 +314,11 @@ mod tests {
 
     #[test]
     fn text_does_not_leave_its_quotes() {
-        assert_eq!(quoted("a\"b\\c\n${d} %{e}"), r#""a\"b\\c\n$${d} %%{e}""#);
+        for (text, expected) in [
+            ("a\"b\\c\n${d} %{e}", r#""a\"b\\c\n$${d} %%{e}""#),
+            ("$x %y $${z}\u{1}", r#""$x %y $$${z}\u0001""#),
+        ] {
+            assert_eq!(quoted(text), expected);
+        }
     }
 }

@@ -1,4 +1,4 @@
-use model::route::{Conditions, HeaderCondition, Pair, Rewrite, Transforms};
+use model::route::{Conditions, HeaderCondition, Own, Pair, Rewrite, Transforms};
 use proptest::prelude::*;
 
 use super::*;
@@ -12,6 +12,7 @@ fn rule(priority: u32, hosts: &[&str], paths: &[&str]) -> route::Rule {
         paths: paths.iter().map(|p| (*p).to_owned()).collect(),
         conditions: Conditions::default(),
         transforms: Transforms::default(),
+        own: Own::default(),
         action: route::Action::FixedResponse {
             status: 200,
             content_type: "text/plain".into(),
@@ -41,6 +42,7 @@ impl Asked<'_> {
             local: "127.0.0.1:80".parse().unwrap(),
             tls: false,
             identity: None,
+            only: None,
         };
         let mut ask = Ask::default();
         ask.start(method, target, &ends);

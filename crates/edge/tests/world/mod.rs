@@ -15,7 +15,9 @@ use std::{
 use camino::{Utf8Path, Utf8PathBuf};
 use edge::{Client, Config, Limits, Listener as Listening};
 use jiff::SignedDuration;
-use model::route::{Action, Conditions, HealthCheck, Rule, Table, Target, TargetGroup, Transforms, Weighted};
+use model::route::{
+    Action, Conditions, HealthCheck, Own, Rule, Table, Target, TargetGroup, Transforms, Weighted,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -94,6 +96,8 @@ impl Edge {
             metrics: None,
             limits: Limits::default(),
             acme: None,
+            datagrams: Vec::new(),
+            dns: None,
         };
         edit(&mut config);
         let running = tokio::spawn(async move {
@@ -326,6 +330,7 @@ pub fn rule(priority: u32, host: &str, action: Action) -> Rule {
         paths: Vec::new(),
         conditions: Conditions::default(),
         transforms: Transforms::default(),
+        own: Own::default(),
         action,
     }
 }

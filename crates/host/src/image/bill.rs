@@ -1,6 +1,13 @@
 //! What an image is made of: its packages, as SPDX.
 
-use std::collections::BTreeSet;
+mod files;
+mod rpm;
+mod sqlite;
+
+pub use files::{cargo, gem, go};
+pub use rpm::rpm;
+
+use std::{collections::BTreeSet, fs, os::unix::fs::MetadataExt as _};
 
 use camino::Utf8Path;
 use jiff::Timestamp;
@@ -9,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::view::View;
-use crate::layer::Error;
+use crate::layer::{Error, io_error};
 
 /// The largest list of packages that is read.
 const LIST_BYTES: u64 = 64 << 20;
@@ -17,6 +24,17 @@ const METADATA_BYTES: u64 = 1 << 20;
 /// Where Python and npm put what is installed for all.
 const PYTHON: [&str; 2] = ["usr/lib", "usr/local/lib"];
 const NODE: [&str; 2] = ["usr/lib/node_modules", "usr/local/lib/node_modules"];
+/// Where rpm keeps its database: of today, of yesterday, and of the years before, which is not read.
+const RPM: [&str; 2] = ["usr/lib/sysimage/rpm", "var/lib/rpm"];
+const RPM_UNREAD: [&str; 2] = ["Packages", "Packages.db"];
+const RPM_BYTES: u64 = 256 << 20;
+const GEMS: [&str; 3] = ["var/lib/gems", "usr/lib/ruby/gems", "usr/local/lib/ruby/gems"];
+const CARGO: [&str; 2] = ["root/.cargo/.crates.toml", "usr/local/cargo/.crates.toml"];
+/// Programs that no package manager put there. More of them in one directory are not looked into.
+const PROGRAMS: [&str; 4] = ["usr/local/bin", "root/go/bin", "go/bin", "app"];
+const LOOKED_INTO: usize = 200;
+/// Go's programs are smaller.
+const PROGRAM_BYTES: u64 = 512 << 20;
 
 /// One thing that is installed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -35,6 +53,10 @@ pub enum Kind {
     Apk,
     Pypi,
     Npm,
+    Rpm,
+    Gem,
+    Cargo,
+    Golang,
 }
 
 impl Kind {
@@ -44,41 +66,73 @@ impl Kind {
             Self::Apk => "apk",
             Self::Pypi => "pypi",
             Self::Npm => "npm",
+            Self::Rpm => "rpm",
+            Self::Gem => "gem",
+            Self::Cargo => "cargo",
+            Self::Golang => "golang",
         }
     }
 }
 
-/// The packages of an image, sorted.
-pub(crate) fn packages(view: &View) -> Result<BTreeSet<Package>, Error> {
-    let text = |path: &str, most| -> Result<String, Error> {
-        let bytes = view.read(Utf8Path::new(path), most)?.unwrap_or_default();
-        Ok(String::from_utf8_lossy(&bytes).into_owned())
-    };
-    let mut all: BTreeSet<Package> = dpkg(&text("var/lib/dpkg/status", LIST_BYTES)?).collect();
+/// What an image is made of, as far as it says.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Contents {
+    /// Sorted.
+    pub packages: BTreeSet<Package>,
+    /// Lists of packages that are there and could not be read: the packages in them are missing above.
+    pub unread: Vec<String>,
+}
+
+/// The packages of an image.
+pub(crate) fn contents(view: &View) -> Result<Contents, Error> {
+    let mut contents = Contents::default();
+    let all = &mut contents.packages;
+    all.extend(dpkg(&text(view, "var/lib/dpkg/status", LIST_BYTES)?));
     // Images without a package manager say it file by file.
     for name in view.list(Utf8Path::new("var/lib/dpkg/status.d"))? {
-        let one = text(&format!("var/lib/dpkg/status.d/{name}"), METADATA_BYTES)?;
+        let one = text(view, &format!("var/lib/dpkg/status.d/{name}"), METADATA_BYTES)?;
         all.extend(stanzas(&one).filter_map(|stanza| deb(&stanza)));
     }
-    all.extend(apk(&text("lib/apk/db/installed", LIST_BYTES)?));
+    all.extend(apk(&text(view, "lib/apk/db/installed", LIST_BYTES)?));
+    python(view, all)?;
+    node(view, all)?;
+    for home in GEMS {
+        for version in view.list(Utf8Path::new(home))? {
+            let path = Utf8Path::new(home).join(version).join("specifications");
+            all.extend(view.list(&path)?.iter().filter_map(|name| gem(name)));
+        }
+    }
+    for path in CARGO {
+        all.extend(cargo(&text(view, path, METADATA_BYTES)?));
+    }
+    programs(view, all)?;
+    rpms(view, &mut contents)?;
+    Ok(contents)
+}
+
+fn text(view: &View, path: &str, most: u64) -> Result<String, Error> {
+    let bytes = view.read(Utf8Path::new(path), most)?.unwrap_or_default();
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn python(view: &View, all: &mut BTreeSet<Package>) -> Result<(), Error> {
     for home in PYTHON {
-        for python in view
-            .list(Utf8Path::new(home))?
-            .iter()
-            .filter(|name| name.starts_with("python3"))
-        {
+        let versions = view.list(Utf8Path::new(home))?;
+        for python in versions.iter().filter(|name| name.starts_with("python3")) {
             for packages in ["dist-packages", "site-packages"] {
                 let home = format!("{home}/{python}/{packages}");
-                for name in view
-                    .list(Utf8Path::new(&home))?
-                    .iter()
-                    .filter(|name| name.ends_with(".dist-info"))
-                {
-                    all.extend(wheel(&text(&format!("{home}/{name}/METADATA"), METADATA_BYTES)?));
+                let names = view.list(Utf8Path::new(&home))?;
+                for name in names.iter().filter(|name| name.ends_with(".dist-info")) {
+                    let path = format!("{home}/{name}/METADATA");
+                    all.extend(wheel(&text(view, &path, METADATA_BYTES)?));
                 }
             }
         }
     }
+    Ok(())
+}
+
+fn node(view: &View, all: &mut BTreeSet<Package>) -> Result<(), Error> {
     for home in NODE {
         for name in view.list(Utf8Path::new(home))? {
             let scoped = match name.starts_with('@') {
@@ -87,11 +141,47 @@ pub(crate) fn packages(view: &View) -> Result<BTreeSet<Package>, Error> {
             };
             for inner in scoped {
                 let path = Utf8Path::new(home).join(&name).join(inner).join("package.json");
-                all.extend(npm(&text(path.as_str(), METADATA_BYTES)?));
+                all.extend(npm(&text(view, path.as_str(), METADATA_BYTES)?));
             }
         }
     }
-    Ok(all)
+    Ok(())
+}
+
+fn programs(view: &View, all: &mut BTreeSet<Package>) -> Result<(), Error> {
+    for home in PROGRAMS {
+        for name in view.list(Utf8Path::new(home))?.iter().take(LOOKED_INTO) {
+            let Some(found) = view.find(&Utf8Path::new(home).join(name))? else {
+                continue;
+            };
+            let metadata = &found.metadata;
+            if metadata.is_file() && metadata.mode() & 0o111 != 0 && metadata.len() <= PROGRAM_BYTES {
+                let mut file = fs::File::open(&found.path).map_err(io_error("read", &found.path))?;
+                all.extend(go(&mut file).map_err(io_error("read", &found.path))?);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn rpms(view: &View, contents: &mut Contents) -> Result<(), Error> {
+    for home in RPM {
+        let path = Utf8Path::new(home).join("rpmdb.sqlite");
+        if view.find(&path)?.is_some_and(|found| found.metadata.is_file()) {
+            match view.read(&path, RPM_BYTES)?.and_then(|bytes| rpm(&bytes)) {
+                Some(packages) => contents.packages.extend(packages),
+                None => contents.unread.push(path.to_string()),
+            }
+            continue;
+        }
+        for old in RPM_UNREAD {
+            let path = Utf8Path::new(home).join(old);
+            if view.find(&path)?.is_some_and(|found| found.metadata.is_file()) {
+                contents.unread.push(path.to_string());
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The fields of one paragraph (deb-control(5)); continued lines are left out.
@@ -147,6 +237,7 @@ pub fn apk(text: &str) -> impl Iterator<Item = Package> {
                 .lines()
                 .find_map(|line| line.strip_prefix(name))
                 .map(str::trim)
+                .filter(|value| !value.is_empty())
         };
         Some(Package {
             kind: Kind::Apk,
@@ -187,17 +278,22 @@ impl Package {
     /// Its package URL (github.com/package-url/purl-spec).
     fn purl(&self, distribution: &str) -> String {
         let space = match self.kind {
-            Kind::Deb | Kind::Apk => format!("{distribution}/"),
-            Kind::Pypi | Kind::Npm => String::new(),
+            Kind::Deb | Kind::Apk | Kind::Rpm => format!("{distribution}/"),
+            Kind::Pypi | Kind::Npm | Kind::Gem | Kind::Cargo | Kind::Golang => String::new(),
+        };
+        // Of rpm's versions the epoch stands apart, of Debian's it does not.
+        let (epoch, version) = match (self.kind, self.version.split_once(':')) {
+            (Kind::Rpm, Some((epoch, version))) => (Some(epoch), version),
+            _ => (None, self.version.as_str()),
         };
         let name = self.name.split('/').map(escaped).collect::<Vec<_>>().join("/");
-        let mut purl = format!(
-            "pkg:{}/{space}{name}@{}",
-            self.kind.word(),
-            escaped(&self.version)
-        );
+        let mut purl = format!("pkg:{}/{space}{name}@{}", self.kind.word(), escaped(version));
         if !self.architecture.is_empty() {
             purl.push_str(&format!("?arch={}", escaped(&self.architecture)));
+        }
+        if let Some(epoch) = epoch {
+            let mark = if self.architecture.is_empty() { '?' } else { '&' };
+            purl.push_str(&format!("{mark}epoch={}", escaped(epoch)));
         }
         purl
     }
@@ -216,12 +312,8 @@ fn escaped(text: &str) -> String {
 }
 
 /// The bill of an image as SPDX 2.3. The same image has the same bill.
-pub(crate) fn spdx(
-    image: &Digest,
-    distribution: &str,
-    created: Timestamp,
-    packages: &BTreeSet<Package>,
-) -> Value {
+pub(crate) fn spdx(image: &Digest, distribution: &str, created: Timestamp, contents: &Contents) -> Value {
+    let packages = &contents.packages;
     let id = |number: usize| format!("SPDXRef-Package-{number}");
     let listed: Vec<Value> = packages
         .iter()
@@ -257,7 +349,7 @@ pub(crate) fn spdx(
     });
     let packages: Vec<Value> = std::iter::once(root).chain(listed).collect();
     let relationships: Vec<Value> = std::iter::once(describes).chain(contains).collect();
-    json!({
+    let mut bill = json!({
         "spdxVersion": "SPDX-2.3",
         "dataLicense": "CC0-1.0",
         "SPDXID": "SPDXRef-DOCUMENT",
@@ -267,7 +359,12 @@ pub(crate) fn spdx(
         "documentDescribes": ["SPDXRef-Image"],
         "packages": packages,
         "relationships": relationships,
-    })
+    });
+    if !contents.unread.is_empty() {
+        let unread = contents.unread.join(", ");
+        bill["comment"] = format!("Not all packages are listed: {unread} could not be read.").into();
+    }
+    bill
 }
 
 #[cfg(test)]
@@ -288,7 +385,8 @@ mod tests {
 
     #[test]
     fn other_kinds_are_read() {
-        let alpine: Vec<Package> = apk("C:Q1\nP:musl\nV:1.2.4-r2\nA:x86_64\n\nP:broken\n").collect();
+        let alpine: Vec<Package> =
+            apk("C:Q1\nP:musl\nV:1.2.4-r2\nA:x86_64\n\nP:broken\n\nP:\nV:1\n").collect();
         assert_eq!(
             alpine[0].purl("alpine"),
             "pkg:apk/alpine/musl@1.2.4-r2?arch=x86_64"
@@ -302,8 +400,11 @@ mod tests {
 
     #[test]
     fn a_bill_names_every_package_once() {
-        let packages: BTreeSet<Package> = dpkg(STATUS).collect();
-        let bill = spdx(&Digest::of("x"), "debian", Timestamp::UNIX_EPOCH, &packages);
+        let mut contents = Contents {
+            packages: dpkg(STATUS).collect(),
+            unread: Vec::new(),
+        };
+        let bill = spdx(&Digest::of("x"), "debian", Timestamp::UNIX_EPOCH, &contents);
         assert_eq!(bill["packages"].as_array().unwrap().len(), 2);
         assert_eq!(
             bill["relationships"][1]["relatedSpdxElement"],
@@ -311,7 +412,11 @@ mod tests {
         );
         assert_eq!(
             bill,
-            spdx(&Digest::of("x"), "debian", Timestamp::UNIX_EPOCH, &packages)
+            spdx(&Digest::of("x"), "debian", Timestamp::UNIX_EPOCH, &contents)
         );
+        assert!(bill.get("comment").is_none());
+        contents.unread.push("var/lib/rpm/Packages".to_owned());
+        let bill = spdx(&Digest::of("x"), "debian", Timestamp::UNIX_EPOCH, &contents);
+        assert!(bill["comment"].as_str().unwrap().contains("var/lib/rpm/Packages"));
     }
 }

@@ -57,8 +57,8 @@ pub(crate) fn compare(sides: &Sides) -> Result<ImageDiff, Error> {
 fn packages(sides: &Sides) -> Result<Vec<PackageChange>, Error> {
     type Versions = BTreeMap<(Kind, String), String>;
     let of = |view: &View| -> Result<Versions, Error> {
-        let packages = bill::packages(view)?;
-        Ok(packages
+        Ok(bill::contents(view)?
+            .packages
             .into_iter()
             .map(|package| ((package.kind, package.name), package.version))
             .collect())

@@ -111,7 +111,7 @@ pub async fn bases_are_made_and_made_again_the_same(world: &World) {
 }
 
 /// A small image that was baked, for tests that only read it.
-async fn small(world: &World) -> (Digest, Vec<host::layer::Record>) {
+pub async fn small(world: &World) -> (Digest, Vec<host::layer::Record>) {
     let script = format!(
         "# {}\nset -e\nuseradd deploy; mkdir /opt/full; echo a > /opt/full/a; ln /opt/full/a /opt/full/b\n\
          ln -s /opt/full/a /opt/link; cp /bin/true /opt/cap; setcap cap_net_raw+ep /opt/cap || true\n\
@@ -129,14 +129,14 @@ async fn small(world: &World) -> (Digest, Vec<host::layer::Record>) {
 }
 
 /// Standard output of a tool, which must succeed.
-fn run(program: &str, arguments: &[&str]) -> String {
+pub fn run(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{program} {arguments:?}: {said}");
     String::from_utf8(output.stdout).unwrap()
 }
 
-fn there(program: &str) -> bool {
+pub fn there(program: &str) -> bool {
     let found = Command::new("sh")
         .args(["-c", &format!("command -v {program}")])
         .output();

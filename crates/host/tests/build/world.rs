@@ -67,7 +67,7 @@ pub fn run<F: Future<Output = World>>(cases: impl FnOnce(World) -> F) {
 
 /// Registries may be on this machine's loopback, which customers cannot have.
 pub fn bases(node: &Utf8Path, layers: &Layers) -> Bases {
-    let also = vec![("127.0.0.1".parse().unwrap(), 32)];
+    let also = vec!["127.0.0.1/32".parse().unwrap()];
     Bases::open(
         node,
         layers.clone(),

@@ -100,7 +100,7 @@ pub struct ImageDiff {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PackageChange {
-    /// `deb`, `apk`, `pypi` or `npm`.
+    /// `deb`, `rpm`, `apk`, `pypi`, `npm`, `gem`, `cargo` or `golang`.
     pub kind: String,
     pub name: String,
     pub before: Option<String>,

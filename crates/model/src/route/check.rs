@@ -41,6 +41,8 @@ pub enum Invalid {
     Answer { rule: u32, why: String },
     #[error("a condition of the rule with the priority {rule} cannot be used: {why}")]
     Condition { rule: u32, why: String },
+    #[error("the rule with the priority {rule} cannot have what it wants for itself: {why}")]
+    Own { rule: u32, why: String },
     #[error("the target group `{group}` cannot be used: {why}")]
     TargetGroup { group: String, why: String },
     #[error("`{0}` is not a host name or pattern")]
@@ -84,6 +86,7 @@ impl Rule {
         for rewrite in rewrites.into_iter().flatten() {
             rewrite.check().map_err(|why| Invalid::Condition { rule, why })?;
         }
+        self.check_own().map_err(|why| Invalid::Own { rule, why })?;
         self.check_action(is_group)
     }
 

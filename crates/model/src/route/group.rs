@@ -30,6 +30,10 @@ pub struct TargetGroup {
     /// Its hosts sleep or are starting: requests wait for the first healthy one, for a bounded time.
     #[serde(default, skip_serializing_if = "is_default")]
     pub waking: bool,
+    /// Its names are answered with the addresses of its healthy targets, to be kept for so long, and not with the load
+    /// balancer's: what Route 53's weighted records are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub direct: Option<SignedDuration>,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -104,6 +108,9 @@ pub struct Target {
 pub struct HealthCheck {
     #[serde(skip_serializing_if = "is_default")]
     pub protocol: HealthProtocol,
+    /// Where it is asked; else where it gets traffic.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
     /// For gRPC the method: `/grpc.health.v1.Health/Check`.
     pub path: String,
     pub interval: SignedDuration,
@@ -121,6 +128,7 @@ impl Default for HealthCheck {
     fn default() -> Self {
         Self {
             protocol: HealthProtocol::Http,
+            port: None,
             path: "/".into(),
             interval: SignedDuration::from_secs(30),
             timeout: SignedDuration::from_secs(5),

@@ -48,6 +48,7 @@ pub fn rule(priority: u32) -> Rule {
         paths: vec!["/*".into()],
         conditions: Conditions::default(),
         transforms: Transforms::default(),
+        own: Own::default(),
         action: Action::Forward {
             groups: vec![Weighted {
                 group: "a".into(),

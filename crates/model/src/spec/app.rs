@@ -6,6 +6,7 @@ mod grammar;
 mod host;
 mod merge;
 mod parse;
+mod ports;
 mod schema;
 
 use std::collections::BTreeMap;
@@ -48,6 +49,68 @@ pub struct Environment {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approval: Option<Approval>,
     pub scaling: Scaling,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub listeners: Vec<Port>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub domains: Vec<Domain>,
+}
+
+/// A TCP or UDP port of the app.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Port {
+    pub protocol: Transport,
+    /// At the load balancer.
+    pub port: u16,
+    /// At the hosts.
+    pub host_port: u16,
+    /// UDP: a flow ends after so long without a datagram.
+    pub idle: SignedDuration,
+    pub leads: Leads,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Transport {
+    Tcp,
+    Udp,
+}
+
+impl std::fmt::Display for Transport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        })
+    }
+}
+
+/// What the name of a port is answered with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Leads {
+    Balancer,
+    /// The healthy hosts by weight, to be kept for so long.
+    Hosts {
+        ttl: SignedDuration,
+    },
+}
+
+/// A name of the customer's own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Domain {
+    /// Lower case, without the last dot.
+    pub host: String,
+    pub certificate: Certificate,
+    /// Also at addresses of its own.
+    pub dedicated_balancer: bool,
+}
+
+/// Where a domain's certificate comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Certificate {
+    File,
+    Acme,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

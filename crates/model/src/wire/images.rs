@@ -19,3 +19,33 @@ pub struct Imported {
     #[schema(value_type = String)]
     pub image: crate::Digest,
 }
+
+/// Which bases are looked at.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewRefresh {
+    /// As `vend.yaml` names it; all that live releases stand on when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<String>,
+}
+
+/// What came of looking at bases.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Refreshed {
+    pub bases: Vec<RefreshedBase>,
+    /// Environments whose live release is made again on the new base, as its own `vend.yaml` wants.
+    pub queued: Vec<super::Place>,
+}
+
+/// What came of looking at one base.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RefreshedBase {
+    pub base: String,
+    /// Whose login was used, when it is a registry's.
+    #[schema(value_type = Option<String>)]
+    pub tenant: Option<crate::TenantName>,
+    pub changed: bool,
+    /// Why it could not be looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}

@@ -21,6 +21,10 @@ pub struct Push {
     pub commit: Commit,
     /// Who pushed.
     pub pusher: String,
+    /// What brought it: `git`, a delivery (`w-…`), `redeploy`, or a base that became another one: `refresh`, and
+    /// `refresh-automatic` where nobody is asked.
+    #[serde(default)]
+    pub origin: String,
     pub state: PushState,
     /// Why it is where it is, in one sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]

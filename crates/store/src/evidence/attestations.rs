@@ -1,5 +1,5 @@
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use ed25519_dalek::Signer as _;
+use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
 use jiff::Timestamp;
 use model::Digest;
 use rusqlite::{Row, params};
@@ -48,6 +48,15 @@ impl Db<'_> {
         let sql = "SELECT * FROM attestations WHERE image = ?1 ORDER BY id";
         self.all(sql, [Hash(*image)], attestation)
     }
+
+    /// Those of them that the platform's key has signed and that are about this image: whoever can write the database, and
+    /// has not the key, cannot make one.
+    pub fn genuine_attestations(&self, image: &Digest) -> Result<Vec<Attestation>, Error> {
+        let key = self.keys.signing.verifying_key();
+        let mut all = self.attestations(image)?;
+        all.retain(|one| is_genuine(one, image, &key));
+        Ok(all)
+    }
 }
 
 impl Tx<'_> {
@@ -61,13 +70,7 @@ impl Tx<'_> {
         by: &By,
     ) -> Result<(), Error> {
         let payload = statement.to_string();
-        let signature = self.keys.signing.sign(&encoded(&payload));
-        let key = Digest::of(self.keys.signing.verifying_key().as_bytes());
-        let envelope = json!({
-            "payloadType": PAYLOAD_TYPE,
-            "payload": STANDARD.encode(&payload),
-            "signatures": [{ "keyid": key, "sig": STANDARD.encode(signature.to_bytes()) }],
-        });
+        let envelope = sealed(&payload, &self.keys.signing);
         let known = self.run(
             "DELETE FROM attestations WHERE image = ?1 AND predicate = ?2 AND statement = ?3",
             params![Hash(*image), Word(predicate), payload],
@@ -83,6 +86,31 @@ impl Tx<'_> {
     }
 }
 
+/// A DSSE envelope.
+fn sealed(payload: &str, key: &SigningKey) -> Value {
+    let signature = key.sign(&encoded(payload));
+    let id = Digest::of(key.verifying_key().as_bytes());
+    json!({
+        "payloadType": PAYLOAD_TYPE,
+        "payload": STANDARD.encode(payload),
+        "signatures": [{ "keyid": id, "sig": STANDARD.encode(signature.to_bytes()) }],
+    })
+}
+
+fn is_genuine(one: &Attestation, image: &Digest, key: &VerifyingKey) -> bool {
+    let decoded = |value: &Value| STANDARD.decode(value.as_str()?).ok();
+    let payload = decoded(&one.envelope["payload"]).and_then(|bytes| String::from_utf8(bytes).ok());
+    let stated = one.statement.to_string();
+    let signature = decoded(&one.envelope["signatures"][0]["sig"]);
+    let signature = signature.and_then(|bytes| Signature::from_slice(&bytes).ok());
+    let (Some(payload), Some(signature)) = (payload, signature) else {
+        return false;
+    };
+    one.statement["subject"][0]["digest"]["sha256"] == image.hex()
+        && payload == stated
+        && key.verify_strict(&encoded(&payload), &signature).is_ok()
+}
+
 fn attestation(row: &Row<'_>) -> rusqlite::Result<Attestation> {
     Ok(Attestation {
         predicate: row.word("predicate")?,
@@ -90,4 +118,39 @@ fn attestation(row: &Row<'_>) -> rusqlite::Result<Attestation> {
         envelope: row.json("envelope")?,
         at: row.at("at")?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_another_key_signed_or_another_image_got_is_not_genuine() {
+        let (own, other) = (SigningKey::from_bytes(&[1; 32]), SigningKey::from_bytes(&[2; 32]));
+        let image = Digest::of("image");
+        let about = |image: &Digest| json!({ "subject": [{ "digest": { "sha256": image.hex() } }], "result": "PASSED" });
+        let check = |statement: Value, envelope: Value, expected: bool| {
+            let one = Attestation {
+                predicate: Predicate::Checks,
+                statement,
+                envelope,
+                at: Timestamp::UNIX_EPOCH,
+            };
+            assert_eq!(
+                is_genuine(&one, &image, &own.verifying_key()),
+                expected,
+                "{one:?}"
+            );
+        };
+        let statement = about(&image);
+        let seal = |statement: &Value, key: &SigningKey| sealed(&statement.to_string(), key);
+        check(statement.clone(), seal(&statement, &own), true);
+        check(statement.clone(), seal(&statement, &other), false);
+        check(statement.clone(), Value::Null, false);
+        let foreign = about(&Digest::of("another"));
+        check(foreign.clone(), seal(&foreign, &own), false);
+        let mut changed = statement.clone();
+        changed["result"] = "FAILED".into();
+        check(changed, seal(&statement, &own), false);
+    }
 }

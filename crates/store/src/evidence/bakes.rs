@@ -21,6 +21,8 @@ pub struct Bake {
     pub baked: Option<Baked>,
     pub fault: Option<Fault>,
     pub log: Option<LogRef>,
+    /// Why it cannot begin yet.
+    pub waits: Option<String>,
     pub started_at: Timestamp,
     pub ended_at: Option<Timestamp>,
 }
@@ -113,6 +115,15 @@ impl Tx<'_> {
             .ok_or_else(|| Error::missing("bake", &new.ticket))
     }
 
+    /// Notes why a bake cannot begin yet; `None` when it goes on.
+    pub fn bake_waits(&self, ticket: &Ticket, why: Option<&str>) -> Result<(), Error> {
+        let sql = "UPDATE bakes SET waits = ?2 WHERE ticket = ?1";
+        match self.run(sql, params![ticket.as_str(), why])? {
+            0 => Err(Error::missing("bake", ticket)),
+            _ => Ok(()),
+        }
+    }
+
     /// Keeps what came of it, the image included. The first answer stays.
     pub fn finish_bake(
         &self,
@@ -136,7 +147,8 @@ impl Tx<'_> {
             .and_then(|baked| baked.log.as_ref())
             .or(fault.and_then(|fault| fault.evidence.as_ref()));
         self.run(
-            "UPDATE bakes SET state = ?2, baked = ?3, image = ?4, fault = ?5, log = coalesce(?6, log), ended_at = ?7
+            "UPDATE bakes SET state = ?2, baked = ?3, image = ?4, fault = ?5, log = coalesce(?6, log), ended_at = ?7,
+             waits = NULL
              WHERE ticket = ?1",
             params![
                 ticket.as_str(),
@@ -191,6 +203,7 @@ fn bake(row: &Row<'_>) -> rusqlite::Result<Bake> {
         baked: row.maybe_json("baked")?,
         fault: row.maybe_json("fault")?,
         log: row.maybe_parsed("log")?,
+        waits: row.get("waits")?,
         started_at: row.at("started_at")?,
         ended_at: row.maybe_at("ended_at")?,
     })

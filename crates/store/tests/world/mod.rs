@@ -233,5 +233,7 @@ pub fn spec() -> spec::Environment {
         checks: None,
         approval: None,
         scaling: spec::Scaling { min: 1, max: 1 },
+        listeners: vec![],
+        domains: vec![],
     }
 }

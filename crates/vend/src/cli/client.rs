@@ -134,6 +134,12 @@ impl Client {
         decode(self.send(request, BULK).await?).await
     }
 
+    /// A POST whose answer may take as long as an image.
+    pub async fn work<B: Serialize, T: DeserializeOwned>(&self, path: &str, body: &B) -> Result<T, Failure> {
+        let request = self.request(&Method::POST, path, Some(Body::from(encode(body))))?;
+        decode(self.send(request, BULK).await?).await
+    }
+
     async fn call(
         &self,
         method: Method,

@@ -1,6 +1,7 @@
 //! `vend edge`: the load balancer alone, and questions to the one of this machine.
 
 mod config;
+mod names;
 
 use std::{io::IsTerminal as _, process::ExitCode, time::Duration};
 
@@ -49,6 +50,10 @@ pub enum Ask {
         #[arg(long)]
         once: bool,
     },
+    /// Show the names that the built-in name server answers, and why each is there.
+    Names,
+    /// Show the sockets that domains and ports of apps have for themselves, and what is wrong with them.
+    Sockets,
     /// Show the certificates, and what is wrong with them.
     Certificates,
 }
@@ -84,6 +89,8 @@ pub async fn ask(ask: &Ask, data: &Data, global: &Global) -> ExitCode {
             Err(failure) => Err(failure),
         },
         Ask::Top { once } => top(&client, *once, &output).await,
+        Ask::Names => names::names(&client, &output).await,
+        Ask::Sockets => names::sockets(&client, &output).await,
         Ask::Certificates => certificates(&client, &output).await,
     };
     match answered {

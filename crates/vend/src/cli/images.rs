@@ -17,7 +17,7 @@ use model::{
     Digest, Secret,
     port::{BasesSeen, ImageDiff},
     spec::{Base, Reference},
-    wire::{Image, ImageShown, Imported},
+    wire::{Image, ImageShown, Imported, NewRefresh, Refreshed},
 };
 
 use super::{Failure, Global, now, packer, target};
@@ -48,6 +48,11 @@ pub enum Images {
     Diff { before: Digest, after: Digest },
     /// Show the bases that the platform knows.
     Bases,
+    /// Look now whether bases have become others. What stands on one that has is baked and deployed again.
+    Refresh {
+        /// As vend.yaml names it; all that live releases stand on when absent.
+        base: Option<String>,
+    },
     /// Write an image as an OCI layout, which skopeo, podman, buildah and others read.
     Export {
         image: Digest,
@@ -115,6 +120,7 @@ pub async fn run(command: &Images, global: &Global) -> Result<(), Failure> {
             Ok(())
         }
         Images::Bases => bases(global).await,
+        Images::Refresh { base } => refresh(base.clone(), global).await,
         Images::Export {
             image,
             to,
@@ -170,6 +176,29 @@ async fn bases(global: &Global) -> Result<(), Failure> {
             ]);
         }
         table.render(&output, "no bases yet")
+    });
+    Ok(())
+}
+
+async fn refresh(base: Option<String>, global: &Global) -> Result<(), Failure> {
+    let order = NewRefresh { base };
+    let refreshed: Refreshed = global.client()?.work("/v1/bases/refresh", &order).await?;
+    let output = global.output();
+    output.show(&refreshed, |refreshed| {
+        let mut table = Table::new(["BASE", "TENANT", "FOUND"]);
+        for seen in &refreshed.bases {
+            let found = match (&seen.error, seen.changed) {
+                (Some(error), _) => (clean(error).to_string(), Tone::Bad),
+                (None, true) => ("another one".to_owned(), Tone::Wait),
+                (None, false) => ("the same".to_owned(), Tone::Good),
+            };
+            table.row([cell(&seen.base), maybe(seen.tenant.as_ref()), found]);
+        }
+        let mut text = table.render(&output, "no live release stands on such a base");
+        for place in &refreshed.queued {
+            text.push_str(&format!("{place} is made again on the new base\n"));
+        }
+        text
     });
     Ok(())
 }

@@ -27,7 +27,6 @@ struct Input {
 
 pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> {
     let input: Input = attempt.read()?;
-    super::images::room(world, attempt).await?;
     let order = BakeOrder {
         place: input.place.clone(),
         source: input.source.digest,
@@ -45,12 +44,12 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
         log: format!("bake/{}", attempt.steady).parse().ok(),
     };
     let by = By::platform(crate::clock::now());
-    world
-        .store
-        .write(move |tx| tx.begin_bake(&new, &by))
-        .await
-        .map_err(stored)?;
-    let baked = world.node.bake(&attempt.steady, &order).await;
+    let begun = world.store.write(move |tx| tx.begin_bake(&new, &by));
+    let bake = begun.await.map_err(stored)?;
+    let baked = match super::images::room(world, &bake).await {
+        Ok(()) => world.node.bake(&attempt.steady, &order).await,
+        Err(full) => Err(full),
+    };
     let (ticket, outcome, by) = (
         attempt.steady.clone(),
         baked.clone(),

@@ -9,11 +9,15 @@ use model::{
     plan::{Plan, PlanKind},
     port::Fault,
     release::ReleaseState,
+    wire::Refreshed,
 };
 use store::{By, NewPush, PushState};
 
 use super::{Outcome, World, approve, cancel, definition, deletion, plan, runs, start, stored};
-use crate::web::{Commands, Pushed};
+use crate::{
+    reconcile::bases,
+    web::{Commands, Pushed},
+};
 
 pub struct Flows {
     pub world: Arc<World>,
@@ -158,6 +162,16 @@ impl Commands for Flows {
             });
             let run = cancelled.await.map_err(refused)?;
             cancel::interrupt(&self.world.engine, run, &cause).await
+        })
+    }
+
+    fn refresh_bases(&self, base: Option<String>, by: By) -> BoxFuture<'_, Result<Refreshed, Fault>> {
+        Box::pin(async move {
+            let deed = deletion::deed(&by, "bases.refresh", None, base.as_deref().unwrap_or("all"));
+            let recorded = self.world.store.write(move |tx| tx.record(deed, by.at));
+            recorded.await.map_err(refused)?;
+            let which = base.map_or(bases::Which::All, bases::Which::One);
+            bases::round(&self.world, &which).await
         })
     }
 

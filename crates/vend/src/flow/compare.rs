@@ -11,8 +11,8 @@ use model::{
     port::{Coverage, TestReport},
     release::Release,
     spec::{
-        App, Approval, Deploy, Environment, Health, Host, MinimumHealthy, Scaling, Strategy, Variable,
-        written,
+        App, Approval, Certificate, Deploy, Domain, Environment, Health, Host, Leads, MinimumHealthy, Port,
+        Scaling, Strategy, Transport, Variable, written,
     },
 };
 
@@ -218,6 +218,28 @@ fn usual(release: &Release) -> Option<Environment> {
     app.environments.into_iter().next()
 }
 
+fn listener(port: &Port) -> String {
+    let mut text = format!("to port {}", port.host_port);
+    if port.protocol == Transport::Udp {
+        text += &format!(", idle {}", written(port.idle));
+    }
+    if let Leads::Hosts { ttl } = port.leads {
+        text += &format!(", its name leads to hosts for {}", written(ttl));
+    }
+    text
+}
+
+fn named(domain: &Domain) -> String {
+    let certificate = match domain.certificate {
+        Certificate::File => "certificate from a file",
+        Certificate::Acme => "certificate from the authority",
+    };
+    match domain.dedicated_balancer {
+        true => format!("{certificate}, listeners of its own"),
+        false => certificate.to_owned(),
+    }
+}
+
 /// Everything of the configuration that is not told elsewhere in the plan, by key, as `vend.yaml` would write it. A
 /// field that is added to the spec must be put here or left out by name.
 fn settings(environment: &Environment) -> BTreeMap<String, String> {
@@ -232,9 +254,20 @@ fn settings(environment: &Environment) -> BTreeMap<String, String> {
         checks,
         approval,
         scaling,
+        listeners,
+        domains,
     } = environment;
     let mut all = BTreeMap::new();
     let mut set = |key: &str, value: String| drop(all.insert(key.to_owned(), value));
+    for port in listeners {
+        set(
+            &format!("listeners.{}-{}", port.protocol, port.port),
+            listener(port),
+        );
+    }
+    for domain in domains {
+        set(&format!("domains.{}", domain.host), named(domain));
+    }
     let Deploy {
         appspec,
         strategy: Strategy::BlueGreen,

@@ -6,16 +6,16 @@ use std::{sync::Arc, time::Duration};
 use model::{
     Digest, Place, Secret,
     plan::{Change, Subject},
-    port::{Blame, Fault, ImageAbout, ImageDiff, Shelf as _},
+    port::{Blame, Fault, ImageAbout, ImageDiff, ImageUsage, Shelf as _},
     release::Release,
     spec,
 };
 use serde_json::{Value, json};
-use store::{Attestation, By, Predicate};
+use store::{Attestation, Bake, By, Predicate};
 
-use super::{Attempt, World, build, stored, variables};
+use super::{World, build, stored, variables};
 
-/// A bake that waits for room looks again so often, and gives up after so many looks.
+/// A bake that waits for room looks again soon, then more and more seldom up to this, and gives up after so many looks.
 const LOOK: Duration = Duration::from_secs(15);
 const LOOKS: u32 = 120;
 /// The environment whose images must be proven, unless another is called so.
@@ -30,43 +30,60 @@ pub async fn login(world: &World, place: &Place, image: &spec::Image) -> Result<
     secret.map(Some).ok_or_else(|| build::missing(place, name))
 }
 
-/// Waits until the images' part of the disk has room. Near its end what nothing needs is removed at once.
-pub async fn room(world: &Arc<World>, attempt: &Attempt) -> Result<(), Fault> {
+/// Waits until the images' part of the disk has room, and says why it waits. Near the end of that part what nothing needs
+/// is removed at once.
+pub async fn room(world: &Arc<World>, bake: &Bake) -> Result<(), Fault> {
+    let mut said = bake.waits.clone();
     for look in 0..LOOKS {
         let usage = world.node.usage().await?;
         if usage.is_near() {
             world.pokes.sweep.notify_one();
         }
-        if !usage.is_full() {
+        let full = usage.is_full().then(|| fullness(&usage));
+        if said != full {
+            if let Some(why) = &full {
+                tracing::warn!(place = %bake.place, "a bake waits: {why}");
+            }
+            let (ticket, why) = (bake.ticket.clone(), full.clone());
+            let noted = world
+                .store
+                .write(move |tx| tx.bake_waits(&ticket, why.as_deref()));
+            noted.await.map_err(stored)?;
+            said.clone_from(&full);
+        }
+        if full.is_none() {
             return Ok(());
         }
-        if look == 0 {
-            tracing::warn!(
-                execution = %attempt.execution, bytes = usage.bytes, budget_bytes = usage.budget_bytes,
-                "a bake waits: images have used up their part of the disk"
-            );
-        }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(LOOK.min(Duration::from_secs(1 << look.min(10)))).await;
     }
-    let usage = world.node.usage().await?;
-    Err(Fault::platform(format!(
-        "the image was not begun: images take {:.1} of their {:.1} GB, and what is left is needed by live hosts, by the last \
-         releases or was used in the last hours",
-        usage.bytes as f64 / 1e9,
-        usage.budget_bytes as f64 / 1e9
-    ))
-    .next("raise `images.budget_gib` in platform.toml, or destroy environments that are not used"))
+    let why = said.unwrap_or_default();
+    Err(Fault::platform(format!("the image was not begun: {why}")).next(MORE_ROOM))
+}
+
+/// What makes room for images.
+pub const MORE_ROOM: &str =
+    "raise `images.budget_gib` in platform.toml, or destroy environments that are not used";
+
+fn fullness(usage: &ImageUsage) -> String {
+    let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
+    format!(
+        "images take {:.1} of their {:.1} GiB of the disk, and what is left is needed by live hosts, by the last releases or \
+         was used in the last hours",
+        gib(usage.bytes),
+        gib(usage.budget_bytes)
+    )
+}
+
+/// What the platform has signed about an image, oldest first.
+async fn signed(world: &World, image: &Digest) -> Result<Vec<Attestation>, Fault> {
+    let image = *image;
+    let read = world.store.read(move |db| db.genuine_attestations(&image));
+    read.await.map_err(stored)
 }
 
 /// Signs what an image is and what was looked at in it.
 pub async fn attest(world: &World, image: &Digest) -> Result<(), Fault> {
-    let digest = *image;
-    let signed = world
-        .store
-        .read(move |db| db.attestations(&digest))
-        .await
-        .map_err(stored)?;
-    if refusal(&signed, false).is_none() {
+    if refusal(&signed(world, image).await?, false).is_none() {
         return Ok(());
     }
     let about = world.node.describe(image).await?;
@@ -217,42 +234,56 @@ pub async fn admit(world: &World, place: &Place, image: &Digest) -> Result<(), F
     if place.environment.as_str() != PRODUCTION {
         return Ok(());
     }
-    let digest = *image;
-    let signed = world
-        .store
-        .read(move |db| db.attestations(&digest))
-        .await
-        .map_err(stored)?;
     let bases = world.node.bases().await?;
-    match refusal(&signed, bases.stale.contains(image)) {
+    match refusal(&signed(world, image).await?, bases.stale.contains(image)) {
         None => Ok(()),
-        Some(why) => Err(
-            Fault::order(format!("production does not take image {}: {why}", image.short()))
-                .next(format!("vend images show {image}; a push bakes it again")),
-        ),
+        Some(refusal) => {
+            let next = match refusal {
+                Refusal::Unsigned | Refusal::Unchecked | Refusal::Stale => {
+                    format!(
+                        "push the same commit again, which bakes and signs it anew: vend push {}/{}",
+                        place.tenant, place.app
+                    )
+                }
+                Refusal::Failed(_) => {
+                    format!("correct the image's scripts and push; vend images show {image}")
+                }
+            };
+            let short = image.short();
+            Err(Fault::order(format!("production does not take image {short}: {refusal}")).next(next))
+        }
     }
 }
 
+/// Why production does not take an image.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+enum Refusal {
+    #[error("the platform has not signed it")]
+    Unsigned,
+    #[error("nobody looked into it")]
+    Unchecked,
+    #[error("it does not hold that {}", .0.join(", that "))]
+    Failed(Vec<String>),
+    #[error("its base has become another one since")]
+    Stale,
+}
+
 /// Why an image is refused. Pure.
-fn refusal(signed: &[Attestation], stale: bool) -> Option<String> {
+fn refusal(signed: &[Attestation], stale: bool) -> Option<Refusal> {
     let of = |predicate| signed.iter().filter(move |one| one.predicate == predicate);
     if of(Predicate::Provenance).next().is_none() {
-        return Some("the platform has not signed it".to_owned());
+        return Some(Refusal::Unsigned);
     }
     let Some(newest) = of(Predicate::Checks).next_back() else {
-        return Some("nobody looked into it".to_owned());
+        return Some(Refusal::Unchecked);
     };
     let result = &newest.statement["predicate"];
     if result["result"] != "PASSED" {
-        let failed: Vec<&str> = result["failedTests"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str)
-            .collect();
-        return Some(format!("it does not hold that {}", failed.join(", that ")));
+        let failed = result["failedTests"].as_array().into_iter().flatten();
+        let failed = failed.filter_map(|name| Some(name.as_str()?.to_owned()));
+        return Some(Refusal::Failed(failed.collect()));
     }
-    stale.then(|| "its base has become another one since".to_owned())
+    stale.then_some(Refusal::Stale)
 }
 
 #[cfg(test)]
@@ -297,7 +328,7 @@ mod tests {
         let passed = signed(Predicate::Checks, results(&about(true)));
         let failed = signed(Predicate::Checks, results(&about(false)));
         let check = |signed: &[Attestation], stale, expected: Option<&str>| {
-            let found = refusal(signed, stale);
+            let found = refusal(signed, stale).map(|refusal| refusal.to_string());
             assert_eq!(found.is_some(), expected.is_some(), "{found:?}");
             assert!(found.unwrap_or_default().contains(expected.unwrap_or_default()));
         };

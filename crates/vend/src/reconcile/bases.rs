@@ -12,7 +12,8 @@ use model::{
     Digest, Place, TenantName,
     port::{BaseOrder, BaseSeen, Fault, Shelf},
     release::Release,
-    spec::{Base, Refresh},
+    spec::{self, Base, Refresh},
+    wire::{Refreshed, RefreshedBase},
 };
 use store::{By, Error, NewPush, Store, Tx};
 use tokio::time::sleep;
@@ -35,7 +36,7 @@ pub async fn run(world: Arc<World>, cancel: CancellationToken) {
     let work = async {
         sleep(FIRST).await;
         loop {
-            if let Err(fault) = round(&world).await {
+            if let Err(fault) = round(&world, &Which::Old).await {
                 warn!("bases could not be looked at: {fault}");
             }
             sleep(EVERY).await;
@@ -47,30 +48,62 @@ pub async fn run(world: Arc<World>, cancel: CancellationToken) {
 /// What is live, and on which image.
 type Live = BTreeMap<Place, Release>;
 
-async fn round(world: &Arc<World>) -> Result<(), Fault> {
+/// Which of the bases that live releases stand on are looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Which {
+    /// Those that nobody looked at lately.
+    Old,
+    All,
+    One(String),
+}
+
+/// Looks at bases, and queues what stands on those that have become others.
+pub async fn round(world: &Arc<World>, which: &Which) -> Result<Refreshed, Fault> {
     let live = world.store.read(live).await.map_err(stored)?;
     let seen = world.node.bases().await?;
-    for (place, release) in due(&live, &seen.bases, crate::clock::now()) {
-        let image = &release.spec.image;
-        let order = BaseOrder {
-            base: image.base.clone(),
-            tenant: tenant_of(&image.base, &place),
-            login: images::login(world, &place, image).await?,
-        };
-        match world.node.refresh(&order).await {
-            Ok(true) => info!(
-                base = image.base,
-                "the base {} has become another one", image.base
-            ),
-            Ok(false) => {}
-            Err(fault) => warn!(base = image.base, "cannot look at a base: {fault}"),
-        }
+    let mut refreshed = Refreshed::default();
+    for (place, release) in due(&live, &seen.bases, which, crate::clock::now()) {
+        refreshed
+            .bases
+            .push(look(world, &place, &release.spec.image).await);
     }
     let stale = world.node.bases().await?.stale;
-    if renew(&world.store, &live, &stale, crate::clock::now()).await? > 0 {
+    let queued = renew(&world.store, &live, &stale, which, crate::clock::now()).await?;
+    if !queued.is_empty() {
         world.pokes.pushes.notify_one();
     }
-    Ok(())
+    refreshed.queued = queued.into_iter().map(Into::into).collect();
+    Ok(refreshed)
+}
+
+/// One base that cannot be looked at does not keep the others from it.
+async fn look(world: &Arc<World>, place: &Place, image: &spec::Image) -> RefreshedBase {
+    let base = image.base.clone();
+    let tenant = tenant_of(&base, place);
+    let looked = async {
+        let order = BaseOrder {
+            base: base.clone(),
+            tenant: tenant.clone(),
+            login: images::login(world, place, image).await?,
+        };
+        world.node.refresh(&order).await
+    };
+    let (changed, error) = match looked.await {
+        Ok(changed) => (changed, None),
+        Err(fault) => {
+            warn!(base, "cannot look at a base: {fault}");
+            (false, Some(fault.to_string()))
+        }
+    };
+    if changed {
+        info!(base, "the base {base} has become another one");
+    }
+    RefreshedBase {
+        base,
+        tenant,
+        changed,
+        error,
+    }
 }
 
 fn live(db: &store::Db<'_>) -> Result<Live, Error> {
@@ -89,55 +122,72 @@ fn tenant_of(base: &str, place: &Place) -> Option<TenantName> {
     matches!(base.parse(), Ok(Base::Oci(_))).then(|| place.tenant.clone())
 }
 
-/// One release for each base that may move and was not looked at lately.
-fn due(live: &Live, seen: &[BaseSeen], now: Timestamp) -> Vec<(Place, Release)> {
+/// One release for each base that may move and is to be looked at.
+fn due(live: &Live, seen: &[BaseSeen], which: &Which, now: Timestamp) -> Vec<(Place, Release)> {
     let mut asked = BTreeSet::new();
     let mut due = Vec::new();
     for (place, release) in live {
         let base = &release.spec.image.base;
         let tenant = tenant_of(base, place);
         let moves = base.parse::<Base>().is_ok_and(|base| base.moves());
-        let fresh = seen
-            .iter()
-            .any(|seen| seen.base == *base && seen.tenant == tenant && seen.checked_at + AGE > now);
-        if moves && !fresh && asked.insert((base.clone(), tenant)) {
+        let fresh =
+            |seen: &BaseSeen| seen.base == *base && seen.tenant == tenant && seen.checked_at + AGE > now;
+        let wanted = match which {
+            Which::Old => !seen.iter().any(fresh),
+            Which::All => true,
+            Which::One(one) => one == base,
+        };
+        if moves && wanted && asked.insert((base.clone(), tenant)) {
             due.push((place.clone(), release.clone()));
         }
     }
     due
 }
 
-/// Queues each live release that stands on an old base once more, where its own `vend.yaml` wants that. How many.
-async fn renew(store: &Store, live: &Live, stale: &BTreeSet<Digest>, now: Timestamp) -> Result<usize, Fault> {
-    let wanted = live.iter().filter(|(_, release)| stale.contains(&release.image));
-    let mut queued = 0;
+/// Queues each live release that stands on an old base once more, where its own `vend.yaml` wants that. Where.
+async fn renew(
+    store: &Store,
+    live: &Live,
+    stale: &BTreeSet<Digest>,
+    which: &Which,
+    now: Timestamp,
+) -> Result<Vec<Place>, Fault> {
+    let asked_for = |base: &String| !matches!(which, Which::One(one) if one != base);
+    let wanted = live
+        .iter()
+        .filter(|(_, release)| stale.contains(&release.image) && asked_for(&release.spec.image.base));
+    // By itself nothing is queued twice a day: one that failed or was refused is for people to look at.
+    let once_since = (*which == Which::Old).then(|| now - AGE);
+    let mut queued = Vec::new();
     for (place, release) in wanted {
         let origin = match release.spec.image.refresh {
             Refresh::Manual => continue,
             Refresh::Release => REFRESH,
             Refresh::Automatic => AUTOMATIC,
         };
-        let (place, commit) = (place.clone(), release.commit.clone());
-        let done = store
-            .write(move |tx| queue(tx, &place, commit, origin, now))
-            .await;
-        queued += usize::from(done.map_err(stored)?);
+        let (own, commit) = (place.clone(), release.commit.clone());
+        let done = store.write(move |tx| queue(tx, &own, commit, origin, once_since, now));
+        if done.await.map_err(stored)? {
+            queued.push(place.clone());
+        }
     }
     Ok(queued)
 }
 
-/// Nothing is queued behind what goes on or waits already: that stands on the new base anyway. Nor twice a day: one that
-/// failed or was refused is for people to look at.
+/// Nothing is queued behind what goes on or waits already: that stands on the new base anyway. Nor when one was queued
+/// for the same reason since `once_since`.
 fn queue(
     tx: &mut Tx<'_>,
     place: &Place,
     commit: model::port::Commit,
     origin: &str,
+    once_since: Option<Timestamp>,
     now: Timestamp,
 ) -> Result<bool, Error> {
     let last = tx.pushes(&place.tenant, &place.app, Some(&place.environment), None, 1)?;
     let lately = |push: &store::Push| {
-        matches!(push.origin.as_str(), REFRESH | AUTOMATIC) && push.changed_at + AGE > now
+        matches!(push.origin.as_str(), REFRESH | AUTOMATIC)
+            && once_since.is_some_and(|since| push.changed_at > since)
     };
     let waits = |push: &store::Push| push.state == store::PushState::Waiting;
     if tx.is_busy(place)? || last.iter().any(|push| waits(push) || lately(push)) {
@@ -223,12 +273,17 @@ mod tests {
         .await;
         let live = store.read(live).await.unwrap();
         let stale = ["dev", "production", "staging"].map(Digest::of).into();
-        assert_eq!(renew(&store, &live, &stale, now()).await.unwrap(), 2);
+        let one = Which::One("debian-13".to_owned());
+        let queued = renew(&store, &live, &stale, &one, now()).await.unwrap();
         assert_eq!(
-            renew(&store, &live, &stale, now()).await.unwrap(),
-            0,
-            "they wait already"
+            queued,
+            [place("production")],
+            "only what stands on the base that was asked for"
         );
+        let queued = renew(&store, &live, &stale, &Which::Old, now()).await.unwrap();
+        assert_eq!(queued, [place("dev")], "the other waits already");
+        let queued = renew(&store, &live, &stale, &Which::All, now()).await.unwrap();
+        assert_eq!(queued, [], "both wait already");
         let pushes = store
             .read(|db| db.pushes(&"acme".parse().unwrap(), &"shop".parse().unwrap(), None, None, 10))
             .await
@@ -237,7 +292,30 @@ mod tests {
             .iter()
             .map(|push| (push.branch.as_str(), push.origin.as_str()))
             .collect();
-        assert_eq!(found, [("production", REFRESH), ("dev", AUTOMATIC)]);
+        assert_eq!(found, [("dev", AUTOMATIC), ("production", REFRESH)]);
+        // Somebody looked at both and let neither through: that is not tried again the same day, unless somebody asks.
+        let ended = store.write(|tx| {
+            for name in ["dev", "production"] {
+                let started = tx.next_push(
+                    &place(name),
+                    &model::ExecutionId::from_bits(1),
+                    &By::platform(now()),
+                )?;
+                let push = started.expect("one waits");
+                tx.finish_push(
+                    push.id,
+                    store::PushState::Failed,
+                    Some("no"),
+                    &By::platform(now()),
+                )?;
+            }
+            Ok::<(), Error>(())
+        });
+        ended.await.unwrap();
+        let queued = renew(&store, &live, &stale, &Which::Old, now()).await.unwrap();
+        assert_eq!(queued, []);
+        let queued = renew(&store, &live, &stale, &Which::All, now()).await.unwrap();
+        assert_eq!(queued.len(), 2);
     }
 
     #[tokio::test]
@@ -251,7 +329,7 @@ mod tests {
         .await;
         let live = store.read(live).await.unwrap();
         let names = |seen: &[BaseSeen]| -> Vec<String> {
-            let due = due(&live, seen, now());
+            let due = due(&live, seen, &Which::Old, now());
             due.into_iter()
                 .map(|(_, release)| release.spec.image.base)
                 .collect()
@@ -273,5 +351,9 @@ mod tests {
             names(&[seen("oci:registry.example/a:1", Some("rival"), 1)]).len(),
             2
         );
+        let asked = |which: &Which| due(&live, &both, which, now()).len();
+        assert_eq!(asked(&Which::All), 2);
+        assert_eq!(asked(&Which::One("debian-12".to_owned())), 1);
+        assert_eq!(asked(&Which::One("tar:base.tar".to_owned())), 0, "it cannot move");
     }
 }

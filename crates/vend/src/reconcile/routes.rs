@@ -5,8 +5,8 @@
 //! task and waits for the edge's word.
 
 use std::{
-    collections::{BTreeMap, btree_map::Entry},
-    net::{Ipv4Addr, SocketAddr},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     time::Duration,
 };
 
@@ -14,8 +14,11 @@ use jiff::SignedDuration;
 use model::{
     HostId, Place,
     port::{Fault, HostRole},
-    route::{Action, Conditions, HealthCheck, Rule, Table, Target, TargetGroup, Transforms, Weighted},
-    spec,
+    route::{
+        Action, Conditions, HealthCheck, Listens, Own, Rule, Speaks, Table, Target, TargetGroup, Transforms,
+        Weighted,
+    },
+    spec::{self, Certificate, Leads, Transport},
 };
 use store::{Db, HostState, Store};
 use tokio::sync::{mpsc, oneshot};
@@ -23,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    config::Platform,
+    config::{Dedicated, Platform},
     flow::{chain, stored},
 };
 
@@ -33,7 +36,11 @@ pub struct Served {
     pub place: Place,
     /// The environment's number on the platform: its rule's priority, kept as long as it lives.
     pub number: u32,
-    pub hostname: String,
+    pub hostnames: Vec<String>,
+    /// Domains of the live release, with what listens for each alone.
+    pub domains: Vec<(spec::Domain, Vec<Listens>)>,
+    /// Where ports of apps are.
+    pub apps: IpAddr,
     /// The release that gets the traffic.
     pub live: Option<u64>,
     /// Hosts that take, or may soon take, or lately took traffic, by release.
@@ -44,6 +51,7 @@ pub struct Served {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Fleet {
     pub spec: spec::Host,
+    pub ports: Vec<spec::Port>,
     pub hosts: Vec<(HostId, Ipv4Addr)>,
 }
 
@@ -62,27 +70,106 @@ pub fn table(version: u64, environments: &[Served]) -> Table {
         version,
         ..Table::default()
     };
-    for served in environments {
+    let mut oldest_first: Vec<&Served> = environments.iter().collect();
+    oldest_first.sort_by_key(|served| served.number);
+    let mut taken = BTreeSet::new();
+    for served in oldest_first {
         for (release, fleet) in &served.fleets {
-            table
-                .target_groups
-                .insert(group(&served.place, *release), target_group(fleet));
+            let name = group(&served.place, *release);
+            for port in &fleet.ports {
+                let group = port_group(fleet, port);
+                table
+                    .target_groups
+                    .insert(format!("{name}/{}", label(port)), group);
+            }
+            table.target_groups.insert(name, target_group(fleet));
         }
-        table.rules.push(rule(served));
+        table.rules.extend(rules(served, &mut taken));
     }
     table.rules.sort_by_key(|rule| rule.priority);
     table
 }
 
-fn rule(served: &Served) -> Rule {
-    let live = served.live.filter(|release| served.fleets.contains_key(release));
-    let weighted = |release: &u64| Weighted {
-        group: group(&served.place, *release),
-        weight: if Some(*release) == live { 100 } else { 0 },
+/// Bits of the number of an environment in a priority. Rules of its domains and ports come after those of all
+/// environments' own names, which they can thus not take.
+const STEP: u32 = 24;
+
+/// `udp-5514`
+fn label(port: &spec::Port) -> String {
+    format!("{}-{}", port.protocol, port.port)
+}
+
+/// The rule of the environment's own names, of each domain that nobody has `taken`, and of each port.
+fn rules(served: &Served, taken: &mut BTreeSet<String>) -> Vec<Rule> {
+    let own = Rule {
+        priority: served.number + 1,
+        place: served.place.clone(),
+        hosts: served.hostnames.clone(),
+        paths: Vec::new(),
+        conditions: Conditions::default(),
+        transforms: Transforms::default(),
+        action: action(served, ""),
+        own: Own::default(),
     };
-    let action = match live {
+    let free = served
+        .domains
+        .iter()
+        .filter(|(domain, _)| taken.insert(domain.host.clone()));
+    let domains = free.map(|(domain, listeners)| Rule {
+        hosts: vec![domain.host.clone()],
+        own: Own {
+            listeners: listeners.clone(),
+            acme: domain.certificate == Certificate::Acme,
+        },
+        ..own.clone()
+    });
+    let live = served.live.and_then(|release| served.fleets.get(&release));
+    let ports = live.into_iter().flat_map(|fleet| &fleet.ports).map(|port| Rule {
+        hosts: vec![format!("{}.{}", label(port), served.hostnames[0])],
+        action: action(served, &label(port)),
+        own: Own {
+            listeners: vec![Listens {
+                address: SocketAddr::from((served.apps, port.port)),
+                speaks: match port.protocol {
+                    Transport::Tcp => Speaks::Tcp,
+                    Transport::Udp => Speaks::Udp { idle: port.idle },
+                },
+            }],
+            acme: false,
+        },
+        ..own.clone()
+    });
+    let others = (1..).zip(domains.chain(ports)).map(|(n, rule)| Rule {
+        priority: (n << STEP) + served.number + 1,
+        ..rule
+    });
+    let others: Vec<Rule> = others.collect();
+    [own].into_iter().chain(others).collect()
+}
+
+/// To the fleets by weight; of those that have the port, when it is one of a port.
+fn action(served: &Served, port: &str) -> Action {
+    let has = |fleet: &Fleet| port.is_empty() || fleet.ports.iter().any(|own| label(own) == port);
+    let live = served.live.filter(|release| served.fleets.contains_key(release));
+    let weighted = |(release, _): (&u64, &Fleet)| {
+        let name = group(&served.place, *release);
+        Weighted {
+            group: if port.is_empty() {
+                name
+            } else {
+                format!("{name}/{port}")
+            },
+            weight: if Some(*release) == live { 100 } else { 0 },
+        }
+    };
+    match live {
         Some(_) => Action::Forward {
-            groups: served.fleets.keys().map(weighted).collect(),
+            groups: served
+                .fleets
+                .iter()
+                .filter(|(_, fleet)| has(fleet))
+                .map(weighted)
+                .collect(),
             stickiness: None,
         },
         None => Action::FixedResponse {
@@ -90,16 +177,21 @@ fn rule(served: &Served) -> Rule {
             content_type: "text/plain; charset=utf-8".into(),
             body: format!("{} has no release yet\n", served.place),
         },
-    };
-    Rule {
-        priority: served.number + 1,
-        place: served.place.clone(),
-        hosts: vec![served.hostname.clone()],
-        paths: Vec::new(),
-        conditions: Conditions::default(),
-        transforms: Transforms::default(),
-        action,
     }
+}
+
+/// The hosts at one of their ports. They are asked how they are where their HTTP is.
+fn port_group(fleet: &Fleet, port: &spec::Port) -> TargetGroup {
+    let mut group = target_group(fleet);
+    group.health.port = Some(fleet.spec.port);
+    for target in &mut group.targets {
+        target.address.set_port(port.host_port);
+    }
+    group.direct = match port.leads {
+        Leads::Balancer => None,
+        Leads::Hosts { ttl } => Some(ttl),
+    };
+    group
 }
 
 fn target_group(fleet: &Fleet) -> TargetGroup {
@@ -234,7 +326,9 @@ impl Routes {
             let hosts = db.standing_hosts(None)?;
             let served = |environment: store::Environment| {
                 Ok(Served {
-                    hostname: platform.hostname(&environment.place),
+                    hostnames: platform.hostnames(&environment.place),
+                    domains: domains(db, &environment, &platform)?,
+                    apps: platform.listen.of_apps(),
                     fleets: fleets(db, &environment.place, &hosts)?,
                     number: environment.number,
                     live: environment.live,
@@ -250,6 +344,26 @@ impl Routes {
     }
 }
 
+/// Names that the live release asks for and may have.
+fn domains(
+    db: &Db<'_>,
+    environment: &store::Environment,
+    platform: &Platform,
+) -> Result<Vec<(spec::Domain, Vec<Listens>)>, store::Error> {
+    let Some(live) = environment.live else {
+        return Ok(Vec::new());
+    };
+    let wanted = db.release(&environment.place, live)?.content.spec.domains;
+    let free = wanted.into_iter().filter(|domain| !platform.owns(&domain.host));
+    let listening = free.map(|domain| {
+        let own = platform.listen.dedicated.get(&domain.host);
+        let listeners = own.filter(|_| domain.dedicated_balancer);
+        let listeners = listeners.map(Dedicated::listeners).unwrap_or_default();
+        (domain, listeners)
+    });
+    Ok(listening.collect())
+}
+
 fn fleets(db: &Db<'_>, place: &Place, hosts: &[store::Host]) -> Result<BTreeMap<u64, Fleet>, store::Error> {
     let mut fleets: BTreeMap<u64, Fleet> = BTreeMap::new();
     for host in hosts
@@ -262,9 +376,10 @@ fn fleets(db: &Db<'_>, place: &Place, hosts: &[store::Host]) -> Result<BTreeMap<
             let fleet = match fleets.entry(release) {
                 Entry::Occupied(found) => found.into_mut(),
                 Entry::Vacant(new) => {
-                    let spec = db.release(place, release)?.content.spec.host;
+                    let spec = db.release(place, release)?.content.spec;
                     new.insert(Fleet {
-                        spec,
+                        spec: spec.host,
+                        ports: spec.listeners,
                         hosts: Vec::new(),
                     })
                 }
@@ -273,4 +388,105 @@ fn fleets(db: &Db<'_>, place: &Place, hosts: &[store::Host]) -> Result<BTreeMap<
         }
     }
     Ok(fleets)
+}
+
+#[cfg(test)]
+mod tests {
+    use model::spec::App;
+
+    use super::*;
+
+    /// An environment with these keys, its first release live, on one host.
+    fn served(place: &str, number: u32, keys: &str) -> Served {
+        let text = format!("app: shop\n{keys}\n");
+        let there = |path: &camino::Utf8Path| path == "Procfile";
+        let (app, _) = App::parse(&text, "vend.yaml", &there).unwrap();
+        let environment = app.environments.into_iter().next().unwrap();
+        let place: Place = place.parse().unwrap();
+        let platform = Platform::default();
+        let fleet = |n: u8| Fleet {
+            spec: environment.host.clone(),
+            ports: environment.listeners.clone(),
+            hosts: vec![(HostId::from_bits(n.into()), Ipv4Addr::new(10, 64, 0, n))],
+        };
+        Served {
+            hostnames: platform.hostnames(&place),
+            domains: environment
+                .domains
+                .iter()
+                .map(|domain| (domain.clone(), Vec::new()))
+                .collect(),
+            apps: platform.listen.of_apps(),
+            live: Some(2),
+            fleets: BTreeMap::from([(1, fleet(1)), (2, fleet(2))]),
+            place,
+            number,
+        }
+    }
+
+    const KEYS: &str = "listeners: [{ protocol: udp, port: 5514, host_port: 514, name: hosts }]
+domains: [{ host: first.example.com }, { host: shop.example.com, certificate: acme }]";
+
+    #[test]
+    fn ports_and_domains_have_rules_of_their_own() {
+        let table = table(7, &[served("acme/shop/production", 3, KEYS)]);
+        table.check().unwrap();
+        let hosts: Vec<_> = table.rules.iter().map(|rule| rule.hosts.join(" ")).collect();
+        let own = "production.shop.acme.localhost";
+        assert_eq!(
+            hosts,
+            [
+                format!("{own} shop.acme.localhost"),
+                "first.example.com".into(),
+                "shop.example.com".into(),
+                format!("udp-5514.{own}")
+            ]
+        );
+        assert!(table.rules[2].own.acme && table.rules[2].action == table.rules[0].action);
+        let port = &table.rules[3];
+        assert_eq!(port.own.listeners[0].address, "127.0.0.1:5514".parse().unwrap());
+        let Action::Forward { groups, .. } = &port.action else {
+            panic!("{port:?}")
+        };
+        let weights: Vec<_> = groups
+            .iter()
+            .map(|group| (group.group.as_str(), group.weight))
+            .collect();
+        assert_eq!(
+            weights,
+            [
+                ("acme/shop/production/v1/udp-5514", 0),
+                ("acme/shop/production/v2/udp-5514", 100)
+            ]
+        );
+        let group = &table.target_groups["acme/shop/production/v2/udp-5514"];
+        assert_eq!(group.targets[0].address, "10.64.0.2:514".parse().unwrap());
+        assert_eq!(
+            (group.health.port, group.direct),
+            (Some(8080), Some(SignedDuration::from_secs(10)))
+        );
+    }
+
+    #[test]
+    fn the_first_environment_keeps_a_domain_and_nobody_gets_anothers_name() {
+        let thief = "domains: [{ host: shop.example.com }, { host: other.example.com }]";
+        let table = table(
+            7,
+            &[
+                served("evil/shop/production", 4, thief),
+                served("acme/shop/production", 3, KEYS),
+            ],
+        );
+        table.check().unwrap();
+        let with = |host: &str| {
+            let mut rules = table.rules.iter().filter(|rule| rule.hosts == [host]);
+            let place = rules.next().map(|rule| rule.place.to_string());
+            assert!(rules.next().is_none(), "one rule has {host}");
+            place
+        };
+        assert_eq!(with("shop.example.com").as_deref(), Some("acme/shop/production"));
+        assert_eq!(with("other.example.com").as_deref(), Some("evil/shop/production"));
+        let own = table.rules.iter().position(|rule| rule.hosts.len() == 2);
+        assert_eq!(own, Some(0), "environments' own names come first");
+    }
 }

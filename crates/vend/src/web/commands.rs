@@ -9,6 +9,7 @@ use model::{
     plan::Plan,
     port::{BasesSeen, Commit, Fault, HostSeen, ImageAbout, ImageDiff, LogChunk, LogRef},
     route::TargetHealth,
+    wire::Refreshed,
 };
 use store::By;
 
@@ -64,6 +65,9 @@ pub trait Commands: Send + Sync + 'static {
     fn retry(&self, place: Place, by: By) -> BoxFuture<'_, Result<u64, Fault>>;
 
     fn cancel(&self, execution: ExecutionId, by: By) -> BoxFuture<'_, Result<(), Fault>>;
+
+    /// Looks now whether bases have become others, and has what stands on them made again. `base`: one of them only.
+    fn refresh_bases(&self, base: Option<String>, by: By) -> BoxFuture<'_, Result<Refreshed, Fault>>;
 
     /// Somebody voted, and the vote is stored: look whether its execution can go on.
     fn voted(&self, approval: ApprovalId) -> BoxFuture<'_, Result<(), Fault>>;

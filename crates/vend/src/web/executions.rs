@@ -12,7 +12,7 @@ use model::{
     wire::{Execution, ExecutionDetail, ExecutionState, HistoryEvent, Page, PlanAnswer},
 };
 use serde_json::Value;
-use store::{ApprovalState, Db, ExecutionFilter, ExecutionSummary, Status};
+use store::{ApprovalState, Db, ExecutionFilter, ExecutionSummary, Status, WorkState};
 
 use super::{
     auth::Caller,
@@ -22,7 +22,7 @@ use super::{
     scope::{Scope, numbered},
     state::State,
 };
-use crate::flow::runs;
+use crate::flow::{images::MORE_ROOM, runs};
 
 /// Events of a history that are shown.
 pub const HISTORY: usize = 5_000;
@@ -102,6 +102,11 @@ fn waiting(db: &Db<'_>, summary: &ExecutionSummary, run: &Recovered) -> Result<O
             "people: {given} of {required} have approved, until {} (vend approve {})",
             approval.expires_at, approval.id
         )));
+    }
+    let bakes = db.bakes_of_execution(&summary.id)?.into_iter();
+    let mut bakes = bakes.filter(|bake| bake.state == WorkState::Running);
+    if let Some(why) = bakes.find_map(|bake| bake.waits) {
+        return Ok(Some(format!("room: {why} ({MORE_ROOM})")));
     }
     let idle = run.orders.values().filter(|order| !order.started);
     let mut reasons: Vec<String> = idle

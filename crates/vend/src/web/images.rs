@@ -14,11 +14,19 @@ use model::{
     ledger::Deed,
     policy::Action,
     port::{BasesSeen, ImageDiff},
-    wire::{ImageShown, Imported},
+    spec::Base,
+    wire::{ImageShown, Imported, NewRefresh, Refreshed},
 };
 use serde::Deserialize;
 
-use super::{auth::Caller, hosts::images_of, input::Query, refusal::Refusal, scope::Scope, state::State};
+use super::{
+    auth::Caller,
+    hosts::images_of,
+    input::{self, Query},
+    refusal::Refusal,
+    scope::Scope,
+    state::State,
+};
 
 /// Refuses an image of which nothing in the caller's scope knows.
 async fn seen(state: &State, caller: &Caller, image: Digest) -> Result<(), Refusal> {
@@ -90,6 +98,24 @@ pub async fn bases(Held(state): Held<State>, caller: Caller) -> Result<Json<Base
             .retain(|stale| images.iter().any(|image| image.digest == *stale));
     }
     Ok(Json(seen))
+}
+
+/// Looks now whether the bases of live releases have become others. What stands on one that has is made again, as its
+/// own `vend.yaml` wants. Answers when all were looked at, which may take minutes.
+#[utoipa::path(post, path = "/v1/bases/refresh", operation_id = "bases.refresh", tag = "images",
+    request_body = NewRefresh, responses((status = 200, body = Refreshed), Refusal))]
+pub async fn refresh(
+    Held(state): Held<State>,
+    caller: Caller,
+    input::Json(new): input::Json<NewRefresh>,
+) -> Result<Json<Refreshed>, Refusal> {
+    caller.may(Action::Operate, None, "platform")?;
+    if let Some(base) = &new.base {
+        let why = |error| Refusal::invalid(format!("`{base}` is no base: {error}"));
+        base.parse::<Base>().map_err(why)?;
+    }
+    let by = state.by(&caller.0);
+    Ok(Json(state.commands.refresh_bases(new.base, by).await?))
 }
 
 /// How an image is written.

@@ -23,6 +23,7 @@ pub fn push(push: store::Push) -> Push {
         app: push.app,
         commit: push.commit,
         pusher: push.pushed_by,
+        origin: push.origin,
         state: match push.state {
             store::PushState::Waiting => PushState::Waiting,
             store::PushState::Running => PushState::Running,

@@ -94,11 +94,12 @@ fn operations() -> OpenApiRouter<State> {
         .routes(routes!(audit::public_key))
 }
 
-/// What is as large as an image, and takes its time.
+/// What is as large as an image or a base, and takes its time.
 fn bulk() -> OpenApiRouter<State> {
     OpenApiRouter::new()
         .routes(routes!(images::export))
         .routes(routes!(images::import))
+        .routes(routes!(images::refresh))
 }
 
 /// The document of `/v1`, made from the handlers.

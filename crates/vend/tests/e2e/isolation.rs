@@ -18,23 +18,11 @@ struct Customer {
 
 fn customer(platform: &Platform, prefix: &str) -> Customer {
     let (tenant, app) = platform.tenant_with_app(prefix);
-    set_secret(platform, &app, &format!("value-of-{prefix}"));
+    platform.set_secret(&app, "api-key", &format!("value-of-{prefix}"));
     let copy = Copy::new(prefix, VEND_YAML);
     platform.release(&copy, &app, "dev");
     let token = platform.token("ci", "operator", &tenant);
     Customer { tenant, app, token }
-}
-
-fn set_secret(platform: &Platform, app: &str, value: &str) {
-    use std::{io::Write as _, process::Stdio};
-    let mut child = platform
-        .command(&["secrets", "set", app, "api-key"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(value.as_bytes()).unwrap();
-    assert!(child.wait().unwrap().success());
 }
 
 fn hosts(platform: &Platform, app: &str) -> Vec<Value> {

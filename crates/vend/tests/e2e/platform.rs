@@ -47,16 +47,23 @@ pub fn tenant(prefix: &str) -> String {
 impl Platform {
     /// Starts `vend up` and waits until every role answers. Blocks while another test has the directory.
     pub fn start() -> Self {
+        Self::with("")
+    }
+
+    /// With more in its `platform.toml`.
+    pub fn with(more: &str) -> Self {
+        Self::start_with(|_| more.to_owned())
+    }
+
+    /// With more in its `platform.toml`, which may depend on what is in its data directory.
+    pub fn start_with(more: impl FnOnce(&Path) -> String) -> Self {
         let data = shared();
         std::fs::create_dir_all(&data).unwrap();
         let lock = File::create(data.join("test.lock")).unwrap();
         lock.lock().unwrap();
-        // The git hosts of the tests are on this machine.
-        std::fs::write(
-            data.join("platform.toml"),
-            "[sources]\nallow = [\"127.0.0.0/8\"]\n",
-        )
-        .unwrap();
+        // The git hosts and registries of the tests are on this machine.
+        const HERE: &str = "[sources]\nallow = [\"127.0.0.0/8\"]\n[registries]\nallow = [\"127.0.0.0/8\"]\n";
+        std::fs::write(data.join("platform.toml"), format!("{HERE}{}", more(&data))).unwrap();
         let platform = Self {
             child: up(&data),
             data,
@@ -88,6 +95,17 @@ impl Platform {
             .env("VEND_DATA", &self.data)
             .stdin(Stdio::null());
         command
+    }
+
+    pub fn set_secret(&self, app: &str, name: &str, value: &str) {
+        let mut command = self.command(&["secrets", "set", app, name]);
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(value.as_bytes()).unwrap();
+        assert!(child.wait().unwrap().success());
     }
 
     /// A command that must succeed; what it printed.

@@ -7,6 +7,7 @@ use super::{
     Approval, Base, Build, Database, Deploy, Environment, Image, MinimumHealthy, Refresh, Scaling, Strategy,
     host::{host, is_secret},
     parse::{Tree, entry},
+    ports::{domains, listeners},
 };
 use crate::{
     EnvironmentName, Problem,
@@ -38,6 +39,8 @@ pub(super) fn environment(
         .filter(|node| matches!(node.value, Value::Mapping(_)))
         .map(|_| approval(reader, section(fields, "approval")));
     let scaling = scaling(reader, section(fields, "scaling"));
+    let listeners = listeners(reader, entry(fields, "listeners"));
+    let domains = domains(reader, entry(fields, "domains"));
     Some(Environment {
         name,
         branch: branch?,
@@ -49,6 +52,8 @@ pub(super) fn environment(
         checks,
         approval,
         scaling,
+        listeners,
+        domains,
     })
 }
 

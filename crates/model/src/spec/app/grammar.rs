@@ -32,6 +32,8 @@ pub(super) enum Kind {
     Variables,
     Texts,
     Section(&'static Section),
+    /// A list of such mappings.
+    List(&'static Section),
     Environments,
     /// Known and refused: not built yet.
     Later,
@@ -59,10 +61,10 @@ macro_rules! shared {
             key("checks", Kind::Path, "Path of the goss file: what must hold on a host before it gets traffic."),
             key("approval", Kind::Section(&APPROVAL), "Who must say yes before a release goes on."),
             key("scaling", Kind::Section(&SCALING), "How many hosts."),
-            later("domains"),
+            key("listeners", Kind::List(&LISTENER), "TCP and UDP ports of the app, beside its HTTP."),
+            key("domains", Kind::List(&DOMAIN), "Names of its own under which it is reached."),
             later("tests"),
             later("notify"),
-            later("listeners"),
             later("runtime"),
             later("placement"),
         ]
@@ -267,6 +269,53 @@ static APPROVAL: Section = Section {
             "expires",
             Kind::Duration,
             "How long the question stands. Default `24h`.",
+        ),
+    ],
+};
+
+static LISTENER: Section = Section {
+    keys: &[
+        key("protocol", Kind::Word(&["tcp", "udp"]), "`tcp` or `udp`."),
+        key(
+            "port",
+            Kind::Number(1024, 65_535),
+            "Where the load balancer listens. One environment of the platform has a port.",
+        ),
+        key(
+            "host_port",
+            Kind::Number(1, 65_535),
+            "Where the app listens. Default: the same port.",
+        ),
+        key(
+            "idle",
+            Kind::Duration,
+            "UDP: a flow ends after so long without a datagram. Default `120s`.",
+        ),
+        key(
+            "name",
+            Kind::Word(&["balancer", "hosts"]),
+            "What the name `PROTOCOL-PORT.` and the environment's leads to: the load balancer (default), or by weight and health the hosts themselves.",
+        ),
+        key(
+            "ttl",
+            Kind::Duration,
+            "How long the addresses of hosts may be kept. Default `10s`.",
+        ),
+    ],
+};
+
+static DOMAIN: Section = Section {
+    keys: &[
+        key("host", Kind::Text, "The name: `shop.example.com`."),
+        key(
+            "certificate",
+            Kind::Word(&["file", "acme"]),
+            "`file` (default): the operator has put one there. `acme`: the platform gets one from its authority.",
+        ),
+        key(
+            "dedicated_balancer",
+            Kind::Flag,
+            "Also at addresses of its own, which the operator gives in `platform.toml`, where nothing else is to be had.",
         ),
     ],
 };

@@ -176,6 +176,12 @@ fn keys(reader: &mut Reader<'_>, entries: &[(Node, Node)], section: &'static Sec
                 let entries = reader.mapping(value, &full);
                 keys(reader, entries, inner, &full);
             }
+            Kind::List(inner) => {
+                for item in reader.list(value, &full, false) {
+                    let entries = reader.mapping(item, &full);
+                    keys(reader, entries, inner, &full);
+                }
+            }
             Kind::Word(words) => {
                 word(reader, value, name, words);
             }

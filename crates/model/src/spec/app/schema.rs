@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 use super::{
     Base,
     grammar::{ENVIRONMENT, Key, Kind, Section, TOP},
+    ports::MOST,
 };
 
 /// JSON Schema, draft 2020-12, of the whole file.
@@ -79,6 +80,11 @@ fn kind(kind: &Kind) -> Value {
             "additionalProperties": { "type": ["string", "number", "boolean"] },
         }),
         Kind::Section(inner) => section(inner),
+        Kind::List(inner) => {
+            let mut item = section(inner);
+            item["type"] = json!("object");
+            json!({ "type": ["array", "null"], "items": item, "maxItems": MOST })
+        }
         Kind::Environments => json!({
             "type": ["object", "null"],
             "propertyNames": { "pattern": "^[a-z][a-z0-9]*(-[a-z0-9]+)*$", "maxLength": 40 },

@@ -1,15 +1,19 @@
 //! `edge.yaml`: listeners, rules and target groups of a load balancer without a platform. A file that changes is put in
 //! force at once, but for its listeners; one that is wrong is named and changes nothing.
 
-use std::{collections::BTreeMap, net::SocketAddr, net::TcpListener, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{SocketAddr, TcpListener, UdpSocket},
+    time::Duration,
+};
 
 use camino::{Utf8Path, Utf8PathBuf};
-use edge::{Acme, Challenge, Client, Clients, Listener, Speaks, Tls, Version};
+use edge::{Acme, Challenge, Client, Clients, Datagrams, Dns, Listener, Speaks, Tls, Version};
 use jiff::SignedDuration;
 use model::{
     Place,
     route::{
-        Action, Algorithm, Conditions, Ejection, HealthCheck, Protocol, ProxyWord, Redirect, Rule,
+        Action, Algorithm, Conditions, Ejection, HealthCheck, Own, Protocol, ProxyWord, Redirect, Rule,
         Stickiness, Table, Target, TargetGroup, Transforms, Weighted,
     },
 };
@@ -28,6 +32,8 @@ struct Config {
     target_groups: BTreeMap<String, Group>,
     #[serde(default)]
     acme: Option<Authority>,
+    #[serde(default)]
+    dns: Option<crate::config::Dns>,
     #[serde(default)]
     access_log: Option<Logged>,
     /// Where Prometheus asks.
@@ -52,7 +58,7 @@ struct Listens {
     #[serde(default)]
     ciphers: Vec<String>,
     clients: Option<Trusted>,
-    /// Of `tcp`: the host whose rule says where connections go.
+    /// Of `tcp` and `udp`: the host whose rule says where connections go.
     host: Option<String>,
     #[serde(default)]
     proxied: bool,
@@ -64,6 +70,7 @@ enum Spoken {
     Http,
     Https,
     Tcp,
+    Udp,
     Sni,
 }
 
@@ -93,6 +100,7 @@ enum Way {
     #[default]
     Http,
     Tls,
+    Dns,
 }
 
 #[derive(Debug, Deserialize)]
@@ -172,6 +180,8 @@ struct Group {
     stickiness: Option<Stickiness>,
     ejection: Option<Ejection>,
     proxy: Option<ProxyWord>,
+    /// Names lead to the targets themselves, for so long.
+    direct: Option<SignedDuration>,
 }
 
 /// ALB's.
@@ -213,6 +223,7 @@ impl Config {
                 paths: rule.paths.clone(),
                 conditions: rule.conditions.clone(),
                 transforms: rule.transforms.clone(),
+                own: Own::default(),
                 action: rule.action().ok_or_else(|| {
                     Failure::usage(format!(
                         "rule {priority} must have one of forward, redirect and answer"
@@ -232,7 +243,42 @@ impl Config {
     }
 
     fn listeners(&self) -> Result<Vec<Listener>, Failure> {
-        self.listeners.iter().map(Listens::bind).collect()
+        let streams = self
+            .listeners
+            .iter()
+            .filter(|listens| listens.speaks != Spoken::Udp);
+        streams.map(Listens::bind).collect()
+    }
+
+    fn datagrams(&self) -> Result<Vec<Datagrams>, Failure> {
+        let these = self
+            .listeners
+            .iter()
+            .filter(|listens| listens.speaks == Spoken::Udp);
+        these.map(Listens::datagrams).collect()
+    }
+
+    fn names(&self) -> Result<Option<Dns>, Failure> {
+        let Some(dns) = self.dns.as_ref().filter(|dns| !dns.listen.is_empty()) else {
+            return Ok(None);
+        };
+        let bind = |at: &SocketAddr| match (UdpSocket::bind(at), TcpListener::bind(at)) {
+            (Ok(udp), Ok(tcp)) => Ok((udp, tcp)),
+            (Err(error), _) | (_, Err(error)) => Err(Failure {
+                cause: Some(error.to_string()),
+                ..Failure::failed(format!("cannot answer for names at {at}"))
+            }),
+        };
+        if dns.zones.is_empty() {
+            return Err(Failure::usage("`dns` needs `zones`"));
+        }
+        Ok(Some(Dns {
+            zones: dns
+                .ready("")
+                .map_err(|why| Failure::usage(format!("`dns`: {why}")))?,
+            sockets: dns.listen.iter().map(bind).collect::<Result<_, Failure>>()?,
+            rate: dns.rate,
+        }))
     }
 
     fn log(&self) -> Option<edge::Log> {
@@ -286,6 +332,7 @@ impl Config {
             challenge: match authority.challenge {
                 Way::Http => Challenge::Http,
                 Way::Tls => Challenge::Tls,
+                Way::Dns => Challenge::Dns,
             },
             wanted: authority.certificates.clone().into_iter().collect(),
         }))
@@ -331,16 +378,30 @@ impl Group {
             ejection: self.ejection,
             proxy: self.proxy,
             waking: false,
+            direct: self.direct,
         }
     }
 }
 
 impl Listens {
+    fn datagrams(&self) -> Result<Datagrams, Failure> {
+        let host = self
+            .host
+            .clone()
+            .ok_or_else(|| Failure::usage(format!("the listener {} needs `host`", self.address)))?;
+        let socket = UdpSocket::bind(self.address).map_err(|error| Failure {
+            cause: Some(error.to_string()),
+            ..Failure::failed(format!("cannot listen at {}", self.address))
+        })?;
+        Ok(Datagrams::new(socket, host))
+    }
+
     fn bind(&self) -> Result<Listener, Failure> {
         let needs = |what: &str| Failure::usage(format!("the listener {} needs `{what}`", self.address));
         let speaks = match self.speaks {
             Spoken::Http => Speaks::Http,
             Spoken::Sni => Speaks::Sni,
+            Spoken::Udp => unreachable!("datagrams have sockets of their own"),
             Spoken::Tcp => Speaks::Tcp {
                 host: self.host.clone().ok_or_else(|| needs("host"))?,
             },
@@ -394,6 +455,8 @@ pub async fn run(file: &Utf8Path, data: &Data) -> Result<(), Failure> {
         metrics: config.metrics()?,
         limits: config.limits(),
         acme: config.acme(data)?,
+        datagrams: config.datagrams()?,
+        dns: config.names()?,
     };
     let client = Client::new(data.edge_socket());
     tokio::select! {
@@ -454,69 +517,4 @@ async fn apply(config: &Config, client: &Client) -> Result<(), Failure> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn guide() -> Vec<String> {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/guides/edge.md");
-        let text = std::fs::read_to_string(path).unwrap();
-        let blocks = text.split("```yaml\n").skip(1);
-        blocks
-            .map(|block| block.split("```").next().unwrap().to_owned())
-            .collect()
-    }
-
-    fn config(text: &str) -> Result<Config, String> {
-        let value = model::spec::plain("edge.yaml", text).map_err(|problems| problems[0].to_string())?;
-        serde_json::from_value(value).map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn the_guide_shows_files_that_work() {
-        let blocks = guide();
-        let whole = config(&blocks.concat()).unwrap();
-        let table = whole.table(1).unwrap();
-        assert_eq!((table.rules.len(), table.target_groups.len()), (4, 3));
-        assert_eq!(table.rules[2].priority, 3, "in the order of the file");
-        let data = Data("/tmp".into());
-        let acme = whole.acme(&data).unwrap().unwrap();
-        assert_eq!(acme.certificates, "/etc/vend/certificates");
-        assert_eq!(whole.limits().source_requests, 100);
-    }
-
-    #[test]
-    fn what_is_wrong_is_said() {
-        let listener = "listeners: [{ address: '127.0.0.1:0', speaks: http }]\n";
-        for (text, expected) in [
-            (
-                "listeners: [{ address: x, speaks: http }]",
-                "invalid socket address",
-            ),
-            (
-                "listeners: [{ address: '127.0.0.1:0', speaks: ftp }]",
-                "unknown variant `ftp`",
-            ),
-            (&format!("{listener}rule: []"), "unknown field `rule`"),
-        ] {
-            let error = config(text).err().unwrap();
-            assert!(error.contains(expected), "{error}");
-        }
-        for (rules, expected) in [
-            (
-                "rules: [{ hosts: [a.test] }]",
-                "one of forward, redirect and answer",
-            ),
-            (
-                "rules: [{ hosts: [a.test], forward: { none: 1 } }]",
-                "which is not in the table",
-            ),
-        ] {
-            let error = config(&format!("{listener}{rules}"))
-                .unwrap()
-                .table(1)
-                .err()
-                .unwrap();
-            assert!(error.what.contains(expected), "{}", error.what);
-        }
-    }
-}
+mod tests;

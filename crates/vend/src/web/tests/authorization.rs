@@ -329,6 +329,7 @@ fn cases() -> Vec<Case> {
         ),
         case("images.import", put(), "/v1/images", Forbidden, &[]).body(json!({})),
         case("bases.list", get(), "/v1/bases", Allowed, EVERYBODY),
+        case("bases.refresh", post(), "/v1/bases/refresh", Forbidden, &[]).body(json!({})),
         case("edge.status", get(), "/v1/edge", SeesNothing, EVERYBODY),
         case("logs.list", get(), "/v1/logs", SeesNothing, EVERYBODY),
         case(

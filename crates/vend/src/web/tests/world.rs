@@ -26,6 +26,7 @@ use model::{
     route::TargetHealth,
     spec,
     webhook::Provider,
+    wire::Refreshed,
 };
 use serde_json::Value;
 use store::{By, Store};
@@ -105,6 +106,11 @@ impl Commands for Recorder {
     fn cancel(&self, execution: ExecutionId, by: By) -> BoxFuture<'_, Result<(), Fault>> {
         self.note(format!("cancel {execution} by {}", by.actor));
         done(())
+    }
+
+    fn refresh_bases(&self, base: Option<String>, by: By) -> BoxFuture<'_, Result<Refreshed, Fault>> {
+        self.note(format!("refresh {base:?} by {}", by.actor));
+        done(Refreshed::default())
     }
 
     fn voted(&self, approval: ApprovalId) -> BoxFuture<'_, Result<(), Fault>> {

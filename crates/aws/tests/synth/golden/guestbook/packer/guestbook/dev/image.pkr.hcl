@@ -124,18 +124,25 @@ build {
   }
 
   provisioner "shell" {
-    inline = ["sudo install -d /var/lib/vend/bake", "sudo tar -xf /tmp/inputs.tar -C /var/lib/vend/bake", "rm /tmp/inputs.tar"]
+    inline = ["sudo install -d /srv/vend/source", "sudo tar -xf /tmp/inputs.tar -C /srv/vend/source", "rm /tmp/inputs.tar"]
   }
 
   provisioner "shell" {
-    script           = "infra/install.sh"
-    execute_command  = "cd /var/lib/vend/bake && sudo -n env {{ .Vars }} bash '{{ .Path }}'"
-    environment_vars = ["VEND_COMMIT=${var.commit}", "VEND_AUTHOR=${var.author}", "VEND_MESSAGE=${var.message}"]
+    environment_vars = [
+      "DEBIAN_FRONTEND=noninteractive",
+      "VEND_APP=guestbook",
+      "VEND_ENVIRONMENT=dev",
+      "VEND_COMMIT_ID=${var.commit}",
+      "VEND_COMMIT_AUTHOR=${var.author}",
+      "VEND_COMMIT_MESSAGE=${var.message}",
+    ]
+    execute_command = "chmod +x {{ .Path }}; sudo -H env {{ .Vars }} /bin/sh {{ .Path }}"
+    inline          = ["cd /srv/vend/source && chmod 755 'infra/install.sh' && ./'infra/install.sh'"]
   }
 
   # An image is nobody's yet: no keys, no identity, no history.
   provisioner "shell" {
-    inline = ["sudo rm -rf /var/lib/vend/bake /etc/ssh/ssh_host_* /root/.ssh /home/admin/.ssh /var/lib/cloud/instances", "sudo truncate -s 0 /etc/machine-id"]
+    inline = ["sudo rm -rf /srv/vend/source /etc/ssh/ssh_host_* /root/.ssh /home/admin/.ssh /var/lib/cloud/instances", "sudo truncate -s 0 /etc/machine-id"]
   }
 
   post-processor "manifest" {

@@ -1,0 +1,108 @@
+//! `edge.yaml`: the guide's samples, and what is said of wrong ones.
+
+use super::*;
+
+fn guide() -> Vec<String> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/guides/edge.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let blocks = text.split("```yaml\n").skip(1);
+    blocks
+        .map(|block| block.split("```").next().unwrap().to_owned())
+        .collect()
+}
+
+fn config(text: &str) -> Result<Config, String> {
+    let value = model::spec::plain("edge.yaml", text).map_err(|problems| problems[0].to_string())?;
+    serde_json::from_value(value).map_err(|error| error.to_string())
+}
+
+#[test]
+fn the_guide_shows_files_that_work() {
+    let blocks = guide();
+    let whole = config(&blocks.concat()).unwrap();
+    let table = whole.table(1).unwrap();
+    assert_eq!((table.rules.len(), table.target_groups.len()), (4, 3));
+    assert_eq!(table.rules[2].priority, 3, "in the order of the file");
+    let data = Data("/tmp".into());
+    let acme = whole.acme(&data).unwrap().unwrap();
+    assert_eq!(acme.certificates, "/etc/vend/certificates");
+    assert_eq!(whole.limits().source_requests, 100);
+}
+
+#[test]
+fn datagrams_and_names_are_bound_as_written() {
+    let text = "
+listeners:
+  - { address: '127.0.0.1:0', speaks: http }
+  - { address: '127.0.0.1:0', speaks: udp, host: game.test }
+rules: [{ hosts: [game.test], forward: { game: 1 } }]
+target_groups: { game: { targets: ['127.0.0.1:9'], direct: 10s, health: { port: 80 } } }
+";
+    let file = config(text).unwrap();
+    assert_eq!(file.listeners().unwrap().len(), 1);
+    assert_eq!(file.datagrams().unwrap()[0].host, "game.test");
+    let group = &file.table(1).unwrap().target_groups["game"];
+    assert_eq!(
+        (group.direct, group.health.port),
+        (Some(SignedDuration::from_secs(10)), Some(80))
+    );
+    assert!(file.names().unwrap().is_none());
+    let dns = |more: &str| {
+        config(&format!("{text}dns: {{ listen: ['127.0.0.1:0'], {more} }}"))
+            .unwrap()
+            .names()
+    };
+    assert!(
+        dns("zones: [game.test], addresses: [192.0.2.1]")
+            .unwrap()
+            .is_some()
+    );
+    assert!(
+        dns("zones: [game.test]")
+            .unwrap_err()
+            .what
+            .contains("has no addresses")
+    );
+    assert!(
+        dns("addresses: [192.0.2.1]")
+            .unwrap_err()
+            .what
+            .contains("`dns` needs `zones`")
+    );
+}
+
+#[test]
+fn what_is_wrong_is_said() {
+    let listener = "listeners: [{ address: '127.0.0.1:0', speaks: http }]\n";
+    for (text, expected) in [
+        (
+            "listeners: [{ address: x, speaks: http }]",
+            "invalid socket address",
+        ),
+        (
+            "listeners: [{ address: '127.0.0.1:0', speaks: ftp }]",
+            "unknown variant `ftp`",
+        ),
+        (&format!("{listener}rule: []"), "unknown field `rule`"),
+    ] {
+        let error = config(text).err().unwrap();
+        assert!(error.contains(expected), "{error}");
+    }
+    for (rules, expected) in [
+        (
+            "rules: [{ hosts: [a.test] }]",
+            "one of forward, redirect and answer",
+        ),
+        (
+            "rules: [{ hosts: [a.test], forward: { none: 1 } }]",
+            "which is not in the table",
+        ),
+    ] {
+        let error = config(&format!("{listener}{rules}"))
+            .unwrap()
+            .table(1)
+            .err()
+            .unwrap();
+        assert!(error.what.contains(expected), "{}", error.what);
+    }
+}

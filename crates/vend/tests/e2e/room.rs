@@ -1,0 +1,160 @@
+//! The images' part of the disk: what goes to make room, what never does, and who waits.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use serde_json::Value;
+
+use crate::platform::{Copy, Platform, can_run, eventually};
+
+const GIB: u64 = 1 << 30;
+/// Longer ago than anything is spared for having been used lately.
+const LONG_AGO: SystemTime = SystemTime::UNIX_EPOCH;
+const VEND_YAML: &str = "app: shop
+image: { scripts: [infra/install.sh] }
+host: { health: { path: /, interval: 1s, timeout: 1s } }
+deploy: { keep_old: 1s }
+environments:
+  dev: { branch: dev }
+";
+
+fn files(data: &Path, below: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(data.join("node").join(below)).into_iter().flatten();
+    entries.map(|entry| entry.unwrap().path()).collect()
+}
+
+/// What the layers in a data directory take, as their records say.
+fn used(data: &Path) -> u64 {
+    let record = |layer: PathBuf| -> Option<u64> {
+        let record: Value = serde_json::from_slice(&fs::read(layer.join("layer.json")).ok()?).ok()?;
+        record["size_bytes"].as_u64()
+    };
+    files(data, "layers").into_iter().filter_map(record).sum()
+}
+
+/// These images and their layers were not used lately, as far as anybody can tell.
+fn age<'a>(data: &Path, images: impl IntoIterator<Item = &'a String>) {
+    let hex = |digest: &str| digest.trim_start_matches("sha256:").to_owned();
+    for image in images {
+        let path = data.join("node/images").join(format!("{}.json", hex(image)));
+        let Ok(bytes) = fs::read(&path) else { continue };
+        let known: Value = serde_json::from_slice(&bytes).unwrap();
+        let layers = known["layers"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(Value::as_str);
+        let layers = layers.map(|layer| data.join("node/layers").join(hex(layer)).join("layer.json"));
+        for path in layers.chain([path]) {
+            let file = fs::File::options().append(true).open(path).unwrap();
+            file.set_modified(LONG_AGO).unwrap();
+        }
+    }
+}
+
+fn is_there(platform: &Platform, image: &str) -> bool {
+    platform.try_vend(&["images", "show", image]).status.success()
+}
+
+#[test]
+fn a_full_disk_makes_bakes_wait_and_nothing_that_is_needed_goes() {
+    if !can_run() {
+        return;
+    }
+    let mut budget = 0;
+    let platform = Platform::start_with(|data| {
+        budget = used(data) / GIB + 2;
+        format!("[images]\nbudget_gib = {budget}\n")
+    });
+    let (tenant, app) = platform.tenant_with_app("room");
+    let dev = format!("{app}/dev");
+    let host = format!("dev.shop.{tenant}.localhost");
+    let copy = Copy::new("0", VEND_YAML);
+    let mut images = Vec::new();
+    for n in 1..=8 {
+        copy.write(
+            "infra/install.sh",
+            format!("#!/bin/sh\n# {tenant}\necho {n} > /etc/motd\n"),
+        );
+        copy.says(&n.to_string());
+        platform.release(&copy, &app, "dev");
+        let releases = platform.json(&["releases", "list", &dev]);
+        images.push(releases["items"][0]["image"].as_str().unwrap().to_owned());
+    }
+
+    // Somebody else fills what is left, and goes.
+    let (hog, hog_app) = platform.tenant_with_app("hog");
+    let large = Copy::new("large", VEND_YAML);
+    let left = budget * GIB - used(platform.data()) + (1 << 20);
+    large.write(
+        "infra/install.sh",
+        format!("#!/bin/sh\n# {hog}\nhead -c {left} /dev/zero > /opt/large\n"),
+    );
+    large.says("large");
+    platform.release(&large, &hog_app, "dev");
+    let releases = platform.json(&["releases", "list", &format!("{hog_app}/dev")]);
+    let fat = releases["items"][0]["image"].as_str().unwrap().to_owned();
+    assert!(used(platform.data()) >= budget * GIB, "the disk is full now");
+
+    copy.write(
+        "infra/install.sh",
+        format!("#!/bin/sh\n# {tenant}\necho 9 > /etc/motd\n"),
+    );
+    copy.says("9");
+    let number = platform.push(&copy, &app, "dev");
+    let why = eventually("the bake says why it waits", Duration::from_secs(60), || {
+        let why = platform.vend(&["why", &app]);
+        why.contains("waits for room").then_some(why)
+    });
+    assert!(
+        why.contains(&format!("of their {budget}.0 GiB")) && why.contains("images.budget_gib"),
+        "{why}"
+    );
+    let executions = platform.json(&["executions", "list", &dev]);
+    let waiting = executions["items"][0]["waiting"].as_str().unwrap().to_owned();
+    assert!(waiting.starts_with("room: images take"), "{waiting}");
+    assert_eq!(
+        platform.get(&host, "/"),
+        (200, "8\n".into()),
+        "what is live serves on"
+    );
+    assert!(
+        is_there(&platform, &fat),
+        "a live host needs it, and it was used lately"
+    );
+
+    // All is old now, but the hog's host still needs its image: nothing goes but what nobody needs.
+    age(platform.data(), images.iter().chain([&fat]));
+    eventually("the oldest image goes", Duration::from_secs(90), || {
+        (!is_there(&platform, &images[0])).then_some(())
+    });
+    assert!(is_there(&platform, &fat), "its host runs");
+    for (n, image) in images.iter().enumerate().skip(2) {
+        assert!(
+            is_there(&platform, image),
+            "v{} is live or one of the last five",
+            n + 1
+        );
+    }
+    platform.vend(&["tenants", "delete", &hog, "--yes"]);
+    eventually("the hog is gone", Duration::from_secs(120), || {
+        let shown = platform.try_vend(&["tenants", "show", &hog]);
+        (shown.status.code() == Some(4)).then_some(())
+    });
+    age(platform.data(), [&fat]);
+    let push = platform.ended(&app, number);
+    assert_eq!(push["state"], "done", "{push:#}\n{}", platform.log());
+    assert_eq!(platform.get(&host, "/"), (200, "9\n".into()));
+    assert!(!is_there(&platform, &fat));
+    assert!(used(platform.data()) < budget * GIB);
+
+    // Going back as far as it is promised works after all that.
+    let started = platform.json(&["rollback", &dev, "--to", "v4"]);
+    let ended = platform.finished(started["executions"][0].as_str().unwrap());
+    assert_eq!(ended["state"], "succeeded", "{ended:#}\n{}", platform.log());
+    assert_eq!(platform.get(&host, "/"), (200, "4\n".into()));
+    platform.vend(&["tenants", "delete", &tenant, "--yes"]);
+}
