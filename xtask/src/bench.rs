@@ -13,6 +13,7 @@ mod platform;
 mod sample;
 mod stages;
 mod states;
+mod strategies;
 mod synth;
 mod table;
 
@@ -25,8 +26,8 @@ use self::table::Table;
 
 #[derive(Args)]
 pub struct Bench {
-    /// `corridor`: from a push to traffic, on this machine, as root. `deploy`: a deployment on one host, and its agent,
-    /// as root. `bake`: images, beside buildah, as root. `edge`: the load balancer beside others. `states`: the engine
+    /// `corridor`: from a push to traffic, on this machine, as root. `deploy`: a deployment on one host, its agent, and
+    /// every strategy under load (`--only strategies`, `fifty`, `kept`), as root. `bake`: images, beside buildah, as root. `edge`: the load balancer beside others. `states`: the engine
     /// of state machines. `synth`: templates for AWS.
     name: String,
     /// Fewer repetitions.
@@ -53,9 +54,10 @@ impl Bench {
         let went = match self.name.as_str() {
             "bake" => bake::run(self, figures),
             "corridor" => self.corridor(figures),
-            "deploy" => self
-                .release()
-                .and_then(|binary| deploy::run(&binary, self, figures)),
+            "deploy" => self.release().and_then(|binary| {
+                deploy::run(&binary, self, figures)?;
+                strategies::run(&binary, self, figures)
+            }),
             "edge" => edge::run(self, figures),
             "states" => states::run(self, figures),
             "synth" => synth::run(self, figures),

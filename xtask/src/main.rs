@@ -1,5 +1,6 @@
 //! Set-up, tests, fuzzing and benchmarks of the project: `cargo xtask test`, `cargo xtask bench NAME`.
 
+mod apps;
 mod bench;
 mod fuzz;
 
@@ -26,6 +27,8 @@ enum Task {
     Test,
     /// Measures, as a user would see it, and prints medians with the targets.
     Bench(bench::Bench),
+    /// Builds apps that others wrote for CodeBuild, unmodified.
+    Apps(apps::Apps),
     /// Feeds parsers with bytes that nobody thought of.
     Fuzz(fuzz::Fuzz),
     /// Writes the reference documents that are generated from the code.
@@ -36,6 +39,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().task {
         Task::Test => test(),
         Task::Bench(bench) => bench.run(),
+        Task::Apps(apps) => apps.run(),
         Task::Fuzz(fuzz) => fuzz.run(),
         Task::Reference => reference(),
     };
@@ -54,6 +58,7 @@ fn test() -> anyhow::Result<()> {
     tools()?;
     clients()?;
     checkov()?;
+    provider()?;
     step("format", cargo(["fmt", "--all", "--check"]))?;
     step(
         "format of the fuzz targets",
@@ -101,6 +106,10 @@ fn tools() -> anyhow::Result<()> {
         ("pgrep", "procps", "scripts and units that signal processes"),
         ("pebble", "pebble", "an authority for certificates"),
         ("dig", "dnsutils", "a client of name servers"),
+        ("curl", "curl", "a client of the load balancer"),
+        ("h2load", "nghttp2-client", "another"),
+        ("openssl", "openssl", "a third"),
+        ("npm", "npm", "a provider of identities, and peers of benchmarks"),
         ("packer", "packer", "Packer's own opinion of our templates"),
     ];
     for (program, package, why) in wanted {
@@ -124,13 +133,15 @@ fn install(package: &str, why: &str) -> anyhow::Result<()> {
     step(package, apt)
 }
 
-/// The clients of AWS that tests drive, moto, and cfn-lint, in an environment of their own beside the build.
+/// The clients of AWS that tests drive, moto, cfn-lint, and clients of the load balancer, in an environment of their own beside the build.
 fn clients() -> anyhow::Result<PathBuf> {
     let wanted = [
         "awscli==1.46.2",
         "boto3==1.44.5",
         "cfn-lint==1.58.0",
+        "grpcio==1.85.1",
         "moto[stepfunctions,server]==5.2.5",
+        "websockets==15.0.1",
     ];
     python("clients", &wanted)
 }
@@ -138,6 +149,20 @@ fn clients() -> anyhow::Result<PathBuf> {
 /// checkov, apart from the clients: it wants other versions of the same packages.
 fn checkov() -> anyhow::Result<PathBuf> {
     python("checkov", &["checkov==3.3.30"])
+}
+
+/// A provider of identities, from npm.
+fn provider() -> anyhow::Result<()> {
+    let directory = target().join("provider");
+    if directory.join("node_modules/oidc-provider").exists() {
+        return Ok(());
+    }
+    let mut install = Command::new("npm");
+    install
+        .args(["install", "--silent", "--no-audit", "--no-fund", "--prefix"])
+        .arg(&directory)
+        .arg("oidc-provider@9.13.3");
+    step("oidc-provider", install)
 }
 
 /// An environment of Python with these packages.

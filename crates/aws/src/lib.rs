@@ -1,13 +1,30 @@
-//! AWS: what the platform calls there (Step Functions, over its own protocol), and the templates of what runs there
-//! ([`synth`], which calls nothing).
+//! AWS: a light client of its services, what is done with them (stacks are planned, applied, destroyed), and the templates of
+//! what runs there ([`synth`], which calls nothing).
 //!
-//! The room must not know containers or SQL. It brings no SDK: one protocol, signed with Signature v4, is little code, and
-//! an SDK is minutes of every build. Requests go over plain HTTP: to an endpoint of this machine, or to whatever ends TLS
-//! on it (decision 8).
+//! The room must not know containers or SQL. It brings no SDK: three protocols, signed with Signature v4, are little code,
+//! and an SDK is minutes of every build (decision 29).
 
+pub mod apply;
+mod bucket;
+pub mod call;
+pub mod change;
+pub mod client;
+pub mod credentials;
+pub mod destroy;
+pub mod doctor;
+pub mod mark;
+pub mod permit;
+pub mod plan;
+pub mod price;
+pub mod protect;
 mod sign;
+pub mod site;
+pub mod stack;
 mod steps;
 pub mod synth;
+pub mod watch;
 
-pub use sign::{Credentials, sign};
+pub use client::Client;
+pub use credentials::{Machine, Source};
+pub use sign::{Credentials, Signed, sign};
 pub use steps::Steps;

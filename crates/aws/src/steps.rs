@@ -2,40 +2,33 @@
 
 use std::time::Duration;
 
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::{Request, body::Bytes};
-use hyper_util::rt::TokioIo;
+use hyper::Method;
 use jiff::Timestamp;
 use model::port::{Fault, Flow, FlowOrder, FlowState, FlowTask};
 use serde_json::{Value, json};
-use tokio::{net::TcpStream, time::timeout};
 
-use crate::sign::{Credentials, sign};
+use crate::{
+    client::http::{self, Endpoint},
+    sign::{Credentials, Signed, sign},
+};
 
 /// Longer than GetActivityTask waits.
 const PATIENCE: Duration = Duration::from_secs(70);
-/// Bytes of an answer: a page of a history has a thousand events.
-const ANSWER: usize = 64 << 20;
 
 /// Step Functions at an endpoint.
 pub struct Steps {
-    /// `127.0.0.1:7070`
-    authority: String,
-    path: String,
+    endpoint: Endpoint,
     credentials: Credentials,
     clock: fn() -> Timestamp,
 }
 
 impl Steps {
-    /// `endpoint`: such as `http://127.0.0.1:7070/states`. Fails when it is not a plain HTTP address.
+    /// `endpoint`: such as `https://states.eu-central-1.amazonaws.com`, or `http://127.0.0.1:7070/states`. Fails when it is
+    /// not an address of HTTP.
     pub fn new(endpoint: &str, credentials: Credentials, clock: fn() -> Timestamp) -> Result<Self, Fault> {
-        let rest = endpoint
-            .strip_prefix("http://")
-            .ok_or_else(|| Fault::order(format!("{endpoint} does not start with http://")))?;
-        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+        let wrong = || Fault::order(format!("{endpoint} is not an address of HTTP"));
         Ok(Self {
-            authority: authority.to_owned(),
-            path: format!("/{path}"),
+            endpoint: Endpoint::parse(endpoint).ok_or_else(wrong)?,
             credentials,
             clock,
         })
@@ -43,12 +36,13 @@ impl Steps {
 
     /// One call; what AWS refuses is a fault of the order, under the exception's name.
     async fn call(&self, operation: &str, input: Value) -> Result<Value, Refused> {
-        let exchange = timeout(PATIENCE, self.exchange(operation, input.to_string().into_bytes()));
-        let broken = |why: String| Refused::Broken(Fault::platform(format!("{}: {why}", self.authority)));
-        let (is_ok, bytes) = exchange
+        let broken =
+            |why: String| Refused::Broken(Fault::platform(format!("{}: {why}", self.endpoint.authority)));
+        let call = self.request(operation, input.to_string());
+        let answer = http::exchange(&self.endpoint, call, PATIENCE)
             .await
-            .map_err(|_| broken("it does not answer".into()))?
-            .map_err(|error| broken(error.to_string()))?;
+            .map_err(broken)?;
+        let (is_ok, bytes) = (answer.status < 300, answer.body);
         let answer: Value = serde_json::from_slice(&bytes).map_err(|error| broken(error.to_string()))?;
         if is_ok {
             return Ok(answer);
@@ -59,35 +53,33 @@ impl Steps {
         Err(Refused::Exception(name, text("message")))
     }
 
-    async fn exchange(
-        &self,
-        operation: &str,
-        body: Vec<u8>,
-    ) -> Result<(bool, Bytes), Box<dyn std::error::Error + Send + Sync>> {
+    fn request(&self, operation: &str, body: String) -> http::Call {
+        let path = match self.endpoint.prefix.as_str() {
+            "" => "/",
+            prefix => prefix,
+        };
         let target = format!("AWSStepFunctions.{operation}");
         let headers = [
             ("content-type", "application/x-amz-json-1.0"),
-            ("host", self.authority.as_str()),
+            ("host", self.endpoint.authority.as_str()),
             ("x-amz-target", target.as_str()),
         ];
-        let at = (self.clock)();
-        let signed = sign(&self.credentials, "states", &self.path, &headers, &body, at);
-        let mut request = Request::post(&self.path);
-        for (name, value) in headers
-            .into_iter()
-            .chain(signed.iter().map(|(name, value)| (*name, value.as_str())))
-        {
-            request = request.header(name, value);
+        let request = Signed {
+            method: "POST",
+            path,
+            query: "",
+            headers: &headers,
+            body: body.as_bytes(),
+        };
+        let signed = sign(&self.credentials, "states", &request, (self.clock)());
+        let own = headers.iter().map(|(name, value)| (*name, (*value).to_owned()));
+        let headers = own.chain(signed).map(|(name, value)| (name.to_owned(), value));
+        http::Call {
+            method: Method::POST,
+            target: path.to_owned(),
+            headers: headers.collect(),
+            body: body.into(),
         }
-        let request = request.body(Full::new(Bytes::from(body)))?;
-        let stream = TcpStream::connect(&self.authority).await?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-        // It ends with the sender and the body; both are of this call.
-        tokio::spawn(connection);
-        let response = sender.send_request(request).await?;
-        let is_ok = response.status().is_success();
-        let body = Limited::new(response.into_body(), ANSWER).collect().await?;
-        Ok((is_ok, body.to_bytes()))
     }
 }
 

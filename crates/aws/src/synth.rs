@@ -22,8 +22,8 @@ mod yaml;
 
 pub use cidr::Cidr;
 pub use config::{
-    Alarms, App, Config, Custom, Database, Endpoint, Engine, Environment, Forge, Foundation, Mails, Nat,
-    Network, Repository, Retention, Runtime, Scaling, Schedule, Slack, Strategy, Test, Zones,
+    Access, Alarms, App, Config, Custom, Database, Endpoint, Engine, Environment, Forge, Foundation, Mails,
+    Nat, Network, Repository, Retention, Runtime, Scaling, Schedule, Slack, Strategy, Test, Zones,
 };
 pub use environment::environment;
 pub use foundation::foundation;
@@ -60,13 +60,59 @@ impl Error {
     }
 }
 
+/// What a stack holds. In this order they are made, and in the reverse order they go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    Foundation,
+    Pipeline,
+    Environment,
+    Flow,
+}
+
+impl Kind {
+    pub const ALL: [Self; 4] = [Self::Foundation, Self::Pipeline, Self::Environment, Self::Flow];
+
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Foundation => "foundation",
+            Self::Pipeline => "pipeline",
+            Self::Environment => "environment",
+            Self::Flow => "flow",
+        }
+    }
+}
+
 /// One stack: what CloudFormation is given, and what a person should know about it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Stack {
     /// Its name on AWS, and the name of its file.
     pub name: String,
+    pub kind: Kind,
+    /// The foundation on which it stands, or which it is.
+    pub foundation: Label,
     pub region: Region,
     pub template: Template,
     /// What `vend.yaml` says and AWS does otherwise, in sentences.
     pub notes: Vec<String>,
+}
+
+impl Stack {
+    /// A stack on a foundation. Refuses what CloudFormation would refuse for its number or size.
+    fn new(
+        kind: Kind,
+        name: String,
+        (label, foundation): (&Label, &Foundation),
+        template: Template,
+        notes: Vec<String>,
+    ) -> Result<Self, Error> {
+        template.check(&name)?;
+        Ok(Self {
+            name,
+            kind,
+            foundation: label.clone(),
+            region: foundation.region.clone(),
+            template,
+            notes,
+        })
+    }
 }

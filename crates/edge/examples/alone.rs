@@ -38,6 +38,9 @@ async fn main() -> Result<(), Failure> {
         acme: None,
         datagrams: Vec::new(),
         dns: None,
+        secrets: folder.join("secrets"),
+        roots: None,
+        zone: None,
     };
     let apply = async {
         while client.version().await.is_err() {
@@ -75,6 +78,7 @@ fn table(target: SocketAddr, hosts: u32) -> Result<Table, Failure> {
             conditions: Conditions::default(),
             transforms: Transforms::default(),
             own: Own::default(),
+            authenticate: None,
             action: Action::Forward {
                 groups: vec![Weighted {
                     group: group.clone(),

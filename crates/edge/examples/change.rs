@@ -38,6 +38,9 @@ fn main() -> Result<(), Failure> {
         acme: None,
         datagrams: Vec::new(),
         dns: None,
+        secrets: folder.join("secrets"),
+        roots: None,
+        zone: None,
     };
     let before = resident();
     let client = edge::Client::new(folder.join("edge.sock"));
@@ -168,6 +171,7 @@ fn rule(n: u32) -> Rule {
         conditions: Conditions::default(),
         transforms: Transforms::default(),
         own: Own::default(),
+        authenticate: None,
         action: Action::Forward {
             groups: vec![Weighted {
                 group: format!("g{n}"),

@@ -4,7 +4,7 @@ use std::{borrow::Cow, io::Write};
 
 use model::route::Redirect;
 
-use crate::{clock, head::Ask, table::Fixed};
+use crate::{clock, head::Ask, http1::frame::TOO_LARGE, table::Fixed};
 
 /// One answer, for HTTP/1.1 and HTTP/2 alike.
 #[derive(Debug, Clone)]
@@ -15,6 +15,8 @@ pub struct Answer {
     pub body: Cow<'static, str>,
     /// Seconds after which it may be tried again.
     pub retry_after: Option<u32>,
+    /// Values of `Set-Cookie`.
+    pub cookies: Vec<String>,
 }
 
 impl Answer {
@@ -25,12 +27,14 @@ impl Answer {
             location: None,
             body: Cow::Borrowed(body),
             retry_after: None,
+            cookies: Vec::new(),
         }
     }
 
     /// The request cannot be understood in one way only.
     pub fn bad_request(why: &'static str) -> Self {
-        Self::new(400, why)
+        let status = if why == TOO_LARGE.0 { 413 } else { 400 };
+        Self::new(status, why)
     }
 
     pub fn not_allowed() -> Self {
@@ -93,6 +97,33 @@ impl Answer {
         Self::new(500, "the request cannot be transformed as its rule says")
     }
 
+    /// People sign in here, and what they show must stay between them and us.
+    pub fn insecure() -> Self {
+        Self::new(403, "this is served over HTTPS only")
+    }
+
+    pub fn unauthorized() -> Self {
+        Self::new(401, "sign in to see this")
+    }
+
+    /// ALB's own number.
+    pub fn refused_by_provider() -> Self {
+        Self::new(561, "the identity provider has not signed you in")
+    }
+
+    pub fn provider_failed() -> Self {
+        Self::new(500, "the identity provider gives no usable answer")
+    }
+
+    /// To another address, with cookies.
+    pub fn sent_to(location: String, cookies: Vec<String>) -> Self {
+        Self {
+            location: Some(location),
+            cookies,
+            ..Self::new(302, "")
+        }
+    }
+
     pub fn text(text: String) -> Self {
         Self {
             body: Cow::Owned(text),
@@ -102,11 +133,9 @@ impl Answer {
 
     pub fn fixed(fixed: &Fixed) -> Self {
         Self {
-            status: fixed.status,
             content_type: Cow::Owned(fixed.content_type.to_string()),
-            location: None,
             body: Cow::Owned(fixed.body.to_string()),
-            retry_after: None,
+            ..Self::new(fixed.status, "")
         }
     }
 
@@ -160,6 +189,9 @@ impl Answer {
         }
         if let Some(location) = &self.location {
             let _ = write!(out, "Location: {location}\r\n");
+        }
+        for cookie in &self.cookies {
+            let _ = write!(out, "Set-Cookie: {cookie}\r\n");
         }
         if let Some(seconds) = self.retry_after {
             let _ = write!(out, "Retry-After: {seconds}\r\n");

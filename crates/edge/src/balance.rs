@@ -3,8 +3,8 @@
 //! It decides from atomics alone and waits for nothing. Who is healthy is written by `health`.
 
 use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering::Relaxed},
+    Arc, OnceLock,
+    atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
 };
 
 use jiff::SignedDuration;
@@ -12,36 +12,71 @@ use model::route::{self, Algorithm, TargetState};
 
 use crate::{clock, metrics::Counters, sticky::token, target::Target};
 
-/// One target group of one table.
+/// One target group of one table. Its size counts: there may be a hundred thousand.
 pub struct Group {
     pub name: Box<str>,
-    pub targets: Box<[Arc<Target>]>,
+    targets: Targets,
     /// The group as it was written, but for its targets; shared by groups that are written alike.
     pub policy: Arc<route::TargetGroup>,
-    pub counters: Arc<Counters>,
-    turn: AtomicU64,
+    /// Only groups that have been asked for have them.
+    counters: OnceLock<Arc<Counters>>,
+    turn: AtomicU32,
+    /// The rule that forwards to it, for `book` alone.
+    pub user: AtomicU32,
+}
+
+/// Most groups have one target.
+enum Targets {
+    One(Arc<Target>),
+    Other(Box<[Arc<Target>]>),
 }
 
 impl Group {
     pub fn new(
         name: &str,
-        targets: Box<[Arc<Target>]>,
+        targets: Vec<Arc<Target>>,
         policy: Arc<route::TargetGroup>,
-        counters: Arc<Counters>,
+        counters: Option<Arc<Counters>>,
     ) -> Self {
         Self {
             name: name.into(),
-            targets,
+            targets: match <[_; 1]>::try_from(targets) {
+                Ok([one]) => Targets::One(one),
+                Err(other) => Targets::Other(other.into()),
+            },
             policy,
-            counters,
-            turn: AtomicU64::new(0),
+            counters: counters.map_or_else(OnceLock::new, OnceLock::from),
+            turn: AtomicU32::new(0),
+            user: AtomicU32::new(0),
         }
+    }
+
+    pub fn targets(&self) -> &[Arc<Target>] {
+        match &self.targets {
+            Targets::One(one) => std::slice::from_ref(one),
+            Targets::Other(targets) => targets,
+        }
+    }
+
+    pub fn counters(&self) -> &Counters {
+        self.counters.get_or_init(Arc::default)
+    }
+
+    /// The same, to look at only.
+    pub fn counted(&self) -> &Counters {
+        static NONE: Counters = Counters::none();
+        self.counters.get().map_or(&NONE, |counters| counters)
+    }
+
+    /// The same, for the group in whose place this one was.
+    pub fn shared_counters(&self) -> Arc<Counters> {
+        Arc::clone(self.counters.get_or_init(Arc::default))
     }
 
     /// What it was made from.
     pub fn source(&self) -> route::TargetGroup {
         route::TargetGroup {
-            targets: self.targets.iter().map(|target| target.source()).collect(),
+            targets: self.targets().iter().map(|target| target.source()).collect(),
             ..route::TargetGroup::clone(&self.policy)
         }
     }
@@ -52,39 +87,54 @@ impl Group {
     }
 
     /// Counts the turns of whoever takes the targets in turn.
-    pub fn turn(&self) -> u64 {
+    pub fn turn(&self) -> u32 {
         self.turn.fetch_add(1, Relaxed)
     }
 
     pub fn has_healthy(&self) -> bool {
-        self.targets
+        self.targets()
             .iter()
             .any(|target| target.state() == TargetState::Healthy)
     }
 
     /// The next target that is not in `tried`. Healthy ones that are not left out first; then healthy ones; when there is
     /// none, any: nothing is gained by refusing everybody, as ALB says. `wanted` is the token of the target that the
-    /// client has stayed with.
-    pub fn pick(&self, tried: &[u64], wanted: Option<u64>, tick: u64) -> Option<&Arc<Target>> {
+    /// client has stayed with. Of those that are as good, one in `zone`.
+    pub fn pick_near(
+        &self,
+        zone: Option<&str>,
+        tried: &[u64],
+        wanted: Option<u64>,
+        tick: u64,
+    ) -> Option<&Arc<Target>> {
         let open = |target: &Arc<Target>| !tried.contains(&target.serial);
         let healthy = |target: &Arc<Target>| open(target) && target.state() == TargetState::Healthy;
         let good = |target: &Arc<Target>| healthy(target) && !target.is_ejected(tick);
         if let Some(wanted) = wanted
             && let Some(same) = self
-                .targets
+                .targets()
                 .iter()
                 .find(|t| healthy(t) && token(&self.name, t) == wanted)
         {
             return Some(same);
         }
-        let count = |fits: &dyn Fn(&Arc<Target>) -> bool| self.targets.iter().filter(|t| fits(t)).count();
+        let count = |fits: &dyn Fn(&Arc<Target>) -> bool| self.targets().iter().filter(|t| fits(t)).count();
+        let zones = &self.policy.zones;
+        if let Some(zone) = zone.filter(|_| !zones.is_empty()) {
+            let near =
+                |target: &Arc<Target>| good(target) && zones.get(target.id()).is_some_and(|of| of == zone);
+            match count(&near) {
+                0 => {}
+                n => return self.among(n, tick, near),
+            }
+        }
         match count(&good) {
             0 => {}
             n => return self.among(n, tick, good),
         }
         match count(&healthy) {
             0 => {
-                self.counters.panics.fetch_add(1, Relaxed);
+                self.counters().panics.fetch_add(1, Relaxed);
                 self.among(count(&open), tick, open)
             }
             n => self.among(n, tick, healthy),
@@ -95,15 +145,15 @@ impl Group {
         if count == 0 {
             return None;
         }
-        let turn = self.turn.fetch_add(1, Relaxed);
+        let turn = u64::from(self.turn());
         let nth = |n: u64| {
             let n = (n % count as u64) as usize;
             // A state may change between the count and now: then it starts over.
-            let mut fitting = self.targets.iter().filter(|target| fits(target));
+            let mut fitting = self.targets().iter().filter(|target| fits(target));
             fitting
                 .nth(n)
-                .or_else(|| self.targets.iter().find(|target| fits(target)))
-                .or_else(|| self.targets.first())
+                .or_else(|| self.targets().iter().find(|target| fits(target)))
+                .or_else(|| self.targets().first())
         };
         match self.policy.algorithm {
             Algorithm::RoundRobin => {
@@ -115,9 +165,9 @@ impl Group {
             }
             Algorithm::LeastOutstanding => {
                 let first = nth(turn)?;
-                let fitting = self.targets.iter().filter(|target| fits(target));
-                let least = fitting.min_by_key(|target| target.active.load(Relaxed))?;
-                let tie = first.active.load(Relaxed) <= least.active.load(Relaxed);
+                let fitting = self.targets().iter().filter(|target| fits(target));
+                let least = fitting.min_by_key(|target| target.active())?;
+                let tie = first.active() <= least.active();
                 Some(if tie { first } else { least })
             }
             Algorithm::WeightedRandom => nth(scatter(turn)),
@@ -146,7 +196,7 @@ impl Group {
     fn is_anomalous(&self, target: &Arc<Target>, fits: impl Fn(&Arc<Target>) -> bool) -> bool {
         let trouble = target.trouble();
         let others = self
-            .targets
+            .targets()
             .iter()
             .filter(|other| other.serial != target.serial && fits(other));
         let (sum, count) = others.fold((0, 0), |(sum, count), other| {
@@ -163,8 +213,14 @@ fn scatter(turn: u64) -> u64 {
     (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb) >> 16
 }
 
-/// Groups by weight.
-pub struct Weights {
+/// Groups by weight. Most rules have one group and nothing to decide.
+pub enum Weights {
+    One { weight: u32, group: Arc<Group> },
+    Many(Box<Ring>),
+}
+
+/// Several groups, or one with which clients stay.
+pub struct Ring {
     /// Each with the sum of the weights up to and including its own.
     groups: Box<[(u32, Arc<Group>)]>,
     stride: u32,
@@ -176,26 +232,37 @@ pub struct Weights {
 impl Weights {
     pub fn new(groups: impl Iterator<Item = (u32, Arc<Group>)>, stickiness: Option<SignedDuration>) -> Self {
         let mut total = 0;
-        let groups = groups
+        let groups: Box<[_]> = groups
             .map(|(weight, group)| {
                 total += weight;
                 (total, group)
             })
             .collect();
-        Self {
-            groups,
-            stride: stride(total),
-            sticky: stickiness.map_or(0, |time| u32::try_from(time.as_secs()).unwrap_or(u32::MAX)),
-            turn: AtomicU64::new(0),
+        match (&*groups, stickiness) {
+            ([(weight, group)], None) => Self::One {
+                weight: *weight,
+                group: Arc::clone(group),
+            },
+            _ => Self::Many(Box::new(Ring {
+                groups,
+                stride: stride(total),
+                sticky: stickiness.map_or(0, |time| u32::try_from(time.as_secs()).unwrap_or(u32::MAX)),
+                turn: AtomicU64::new(0),
+            })),
         }
     }
 
     /// Groups with their weights.
     pub fn weighted(&self) -> impl Iterator<Item = (u32, &Arc<Group>)> {
+        let (one, many) = match self {
+            Self::One { weight, group } => (Some((*weight, group)), &[][..]),
+            Self::Many(ring) => (None, &*ring.groups),
+        };
         let mut before = 0;
-        self.groups
+        let many = many
             .iter()
-            .map(move |(sum, group)| (sum - std::mem::replace(&mut before, *sum), group))
+            .map(move |(sum, group)| (sum - std::mem::replace(&mut before, *sum), group));
+        one.into_iter().chain(many)
     }
 
     /// What it was made from.
@@ -213,26 +280,37 @@ impl Weights {
     }
 
     pub fn groups(&self) -> impl Iterator<Item = &Arc<Group>> {
-        self.groups.iter().map(|(_, group)| group)
+        self.weighted().map(|(_, group)| group)
     }
 
     /// Seconds for which a client stays with its group.
     pub fn stickiness(&self) -> Option<u32> {
-        (self.sticky > 0).then_some(self.sticky)
+        match self {
+            Self::One { .. } => None,
+            Self::Many(ring) => (ring.sticky > 0).then_some(ring.sticky),
+        }
     }
 
     /// The group with this name, if it gets anything.
     pub fn named(&self, is: impl Fn(&Group) -> bool) -> Option<&Arc<Group>> {
-        let mut before = 0;
-        self.groups
-            .iter()
-            .find(|(sum, group)| std::mem::replace(&mut before, *sum) < *sum && is(group))
+        self.weighted()
+            .find(|(weight, group)| *weight > 0 && is(group))
             .map(|(_, group)| group)
     }
 
-    /// The next group. In each run of `total` picks every group has exactly its weight, evenly spread: the picks walk
-    /// round the circle of weights in steps of nearly the golden ratio, which leaves no gap much wider than another.
+    /// The next group.
     pub fn pick(&self) -> Option<&Arc<Group>> {
+        match self {
+            Self::One { weight, group } => (*weight > 0).then_some(group),
+            Self::Many(ring) => ring.pick(),
+        }
+    }
+}
+
+impl Ring {
+    /// In each run of `total` picks every group has exactly its weight, evenly spread: the picks walk
+    /// round the circle of weights in steps of nearly the golden ratio, which leaves no gap much wider than another.
+    fn pick(&self) -> Option<&Arc<Group>> {
         let (total, first) = self.groups.last()?;
         match (*total, self.groups.len()) {
             (0, _) => return None,
@@ -265,6 +343,13 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::health::Why;
+
+    impl Group {
+        fn pick(&self, tried: &[u64], wanted: Option<u64>, tick: u64) -> Option<&Arc<Target>> {
+            self.pick_near(None, tried, wanted, tick)
+        }
+    }
 
     fn group(name: &str, targets: usize, algorithm: Algorithm) -> Arc<Group> {
         let targets: Vec<route::Target> = (0..targets)
@@ -278,7 +363,7 @@ mod tests {
             ..route::TargetGroup::default()
         };
         let targets = targets.iter().map(|t| Arc::new(Target::new(t))).collect();
-        Arc::new(Group::new(name, targets, Arc::new(spec), Arc::default()))
+        Arc::new(Group::new(name, targets, Arc::new(spec), None))
     }
 
     fn shares(picks: impl Iterator<Item = String>) -> BTreeMap<String, usize> {
@@ -337,11 +422,11 @@ mod tests {
         let group = group("g", 4, Algorithm::RoundRobin);
         let picks = |n: usize| shares((0..n).map(|_| group.pick(&[], None, 0).unwrap().id().to_owned()));
         assert_eq!(picks(8).len(), 4, "all are initial: fail open");
-        group.targets[1].judge(TargetState::Healthy, None);
-        group.targets[2].judge(TargetState::Healthy, None);
+        group.targets()[1].judge(TargetState::Healthy, None);
+        group.targets()[2].judge(TargetState::Healthy, None);
         assert_eq!(picks(8), BTreeMap::from([("h-1".into(), 4), ("h-2".into(), 4)]));
-        for target in &group.targets {
-            target.judge(TargetState::Unhealthy, Some("connection refused".into()));
+        for target in group.targets() {
+            target.judge(TargetState::Unhealthy, Some(Why::Refused));
         }
         assert_eq!(picks(8).len(), 4, "all are unhealthy: fail open");
     }
@@ -349,24 +434,24 @@ mod tests {
     #[test]
     fn what_was_tried_is_not_picked_again() {
         let group = group("g", 3, Algorithm::RoundRobin);
-        group.targets[0].judge(TargetState::Healthy, None);
+        group.targets()[0].judge(TargetState::Healthy, None);
         let mut tried = Vec::new();
         while let Some(target) = group.pick(&tried, None, 0) {
             tried.push(target.serial);
         }
         assert_eq!(tried.len(), 3);
-        assert_eq!(tried[0], group.targets[0].serial, "the healthy one first");
+        assert_eq!(tried[0], group.targets()[0].serial, "the healthy one first");
     }
 
     #[test]
     fn least_outstanding_prefers_the_idle() {
         let group = group("g", 3, Algorithm::LeastOutstanding);
-        group.targets[0].active.store(2, Relaxed);
-        group.targets[2].active.store(1, Relaxed);
+        group.targets()[0].deeds().active.store(2, Relaxed);
+        group.targets()[2].deeds().active.store(1, Relaxed);
         for _ in 0..5 {
             assert_eq!(group.pick(&[], None, 0).unwrap().id(), "h-1");
         }
-        group.targets[1].active.store(1, Relaxed);
+        group.targets()[1].deeds().active.store(1, Relaxed);
         assert_eq!(
             shares((0..6).map(|_| group.pick(&[], None, 0).unwrap().id().to_owned())).len(),
             2
@@ -377,10 +462,10 @@ mod tests {
         let made = group("g", targets, algorithm);
         let mut policy = route::TargetGroup::clone(&made.policy);
         edit(&mut policy);
-        for target in &made.targets {
+        for target in made.targets() {
             target.judge(TargetState::Healthy, None);
         }
-        Group::new("g", made.targets.clone(), Arc::new(policy), Arc::default())
+        Group::new("g", made.targets().to_vec(), Arc::new(policy), None)
     }
 
     fn picks(group: &Group, n: usize, tick: u64) -> BTreeMap<String, usize> {
@@ -398,18 +483,18 @@ mod tests {
     fn an_anomalous_target_gets_little_until_it_is_well() {
         let group = healthy(4, Algorithm::AnomalyMitigation, |_| ());
         for _ in 0..64 {
-            group.targets[1].met(true, None, 0);
-            group.targets[0].met(false, None, 0);
+            group.targets()[1].met(true, None, 0);
+            group.targets()[0].met(false, None, 0);
         }
         let got = picks(&group, 4_000, 0);
         assert!(got["h-1"] > 0 && got["h-1"] < 250, "{got:?}");
         assert!(got["h-0"] > 1000 && got["h-2"] > 1000, "{got:?}");
         for _ in 0..128 {
-            group.targets[1].met(false, None, 0);
+            group.targets()[1].met(false, None, 0);
         }
         assert!(picks(&group, 4_000, 0)["h-1"] > 900);
         // Where all fail alike, none is anomalous.
-        for target in &group.targets {
+        for target in group.targets() {
             (0..64).for_each(|_| target.met(true, None, 0));
         }
         assert!(picks(&group, 4_000, 0).values().all(|n| *n > 900));
@@ -420,8 +505,8 @@ mod tests {
         let group = healthy(2, Algorithm::RoundRobin, |policy| {
             policy.slow_start = SignedDuration::from_secs(100)
         });
-        group.targets[0].since.store(0, Relaxed);
-        group.targets[1].since.store(1_000_000, Relaxed);
+        group.targets()[0].since.store(0, Relaxed);
+        group.targets()[1].since.store(1_000_000, Relaxed);
         let share = |tick| picks(&group, 2_000, tick).get("h-1").copied().unwrap_or(0);
         let (start, half, end) = (share(1_000_000), share(1_050_000), share(1_100_000));
         assert!((20..150).contains(&start), "{start}");
@@ -436,7 +521,7 @@ mod tests {
             time: SignedDuration::from_secs(10),
         };
         let group = healthy(2, Algorithm::RoundRobin, |_| ());
-        let bad = &group.targets[0];
+        let bad = &group.targets()[0];
         for failed in [true, true, false, true, true] {
             bad.met(failed, Some(&ejection), 0);
         }
@@ -444,26 +529,53 @@ mod tests {
         bad.met(true, Some(&ejection), 0);
         assert_eq!(picks(&group, 4, 9_999), BTreeMap::from([("h-1".into(), 4)]));
         assert_eq!(picks(&group, 4, 10_000).len(), 2);
-        group.targets[1].judge(TargetState::Unhealthy, None);
+        group.targets()[1].judge(TargetState::Unhealthy, None);
         assert_eq!(
             picks(&group, 4, 0),
             BTreeMap::from([("h-0".into(), 4)]),
             "better than an unhealthy one"
         );
-        assert_eq!(group.counters.panics.load(Relaxed), 0);
+        assert_eq!(group.counters().panics.load(Relaxed), 0);
         bad.judge(TargetState::Unhealthy, None);
         assert_eq!(picks(&group, 4, 0).len(), 2);
-        assert_eq!(group.counters.panics.load(Relaxed), 4, "failing open is counted");
+        assert_eq!(
+            group.counters().panics.load(Relaxed),
+            4,
+            "failing open is counted"
+        );
+    }
+
+    #[test]
+    fn targets_of_the_own_zone_come_first() {
+        let group = healthy(4, Algorithm::RoundRobin, |policy| {
+            let zones = [("h-0", "a"), ("h-1", "a"), ("h-2", "b")];
+            policy.zones = zones.map(|(id, zone)| (id.to_owned(), zone.to_owned())).into();
+        });
+        let picks =
+            |zone| shares((0..8).map(|_| group.pick_near(zone, &[], None, 0).unwrap().id().to_owned()));
+        assert_eq!(
+            picks(Some("a")),
+            BTreeMap::from([("h-0".into(), 4), ("h-1".into(), 4)])
+        );
+        assert_eq!(picks(None).len(), 4, "an edge without a zone");
+        assert_eq!(picks(Some("c")).len(), 4, "nobody is there");
+        group.targets()[1].judge(TargetState::Unhealthy, None);
+        assert_eq!(picks(Some("a")), BTreeMap::from([("h-0".into(), 8)]));
+        group.targets()[0].judge(TargetState::Unhealthy, None);
+        assert_eq!(
+            picks(Some("a")),
+            BTreeMap::from([("h-2".into(), 4), ("h-3".into(), 4)])
+        );
     }
 
     #[test]
     fn a_client_stays_with_its_target_while_that_is_healthy() {
         let group = healthy(3, Algorithm::RoundRobin, |_| ());
-        let wanted = token("g", &group.targets[2]);
+        let wanted = token("g", &group.targets()[2]);
         for _ in 0..4 {
             assert_eq!(group.pick(&[], Some(wanted), 0).unwrap().id(), "h-2");
         }
-        group.targets[2].judge(TargetState::Unhealthy, None);
+        group.targets()[2].judge(TargetState::Unhealthy, None);
         assert_ne!(group.pick(&[], Some(wanted), 0).unwrap().id(), "h-2");
     }
 }

@@ -2,15 +2,17 @@
 //! the rules, as an index; `Book` makes the next index from the one before and what a change says.
 
 use std::{
-    collections::{BTreeMap, HashMap, hash_map::Entry},
+    collections::HashMap,
+    hash::{BuildHasher, RandomState},
     sync::{Arc, Weak, atomic::Ordering::Relaxed},
 };
 
+use hashbrown::HashTable;
 use model::route::{self, Delta, Invalid, TargetHealth};
 
 use crate::{
     balance::Group,
-    metrics::{Counters, GroupStats},
+    metrics::GroupStats,
     table::{Rule, Rules},
     target::Target,
 };
@@ -19,77 +21,14 @@ use crate::{
 #[derive(Default)]
 pub struct Book {
     pub version: u64,
-    rules: BTreeMap<u32, Arc<Rule>>,
-    groups: HashMap<Key, Held>,
+    rules: HashTable<Arc<Rule>>,
+    groups: HashTable<Arc<Group>>,
+    /// Rules of groups to which several forward.
+    users: HashMap<Box<str>, Vec<u32>>,
+    hasher: RandomState,
     /// Targets that have left and may still have requests, with their groups.
     leaving: Vec<(Box<str>, Arc<Target>)>,
     policies: Vec<Weak<route::TargetGroup>>,
-}
-
-/// A group under its own name.
-struct Key(Arc<Group>);
-
-impl std::borrow::Borrow<str> for Key {
-    fn borrow(&self) -> &str {
-        &self.0.name
-    }
-}
-
-impl std::hash::Hash for Key {
-    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        (*self.0.name).hash(state);
-    }
-}
-
-impl PartialEq for Key {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.name == other.0.name
-    }
-}
-
-impl Eq for Key {}
-
-/// Which rules forward to a group.
-#[derive(Default)]
-enum Held {
-    #[default]
-    Nobody,
-    One(u32),
-    Many(Box<[u32]>),
-}
-
-impl Held {
-    fn list(&self) -> &[u32] {
-        match self {
-            Self::Nobody => &[],
-            Self::One(one) => std::slice::from_ref(one),
-            Self::Many(many) => many,
-        }
-    }
-
-    fn set(&mut self, list: Vec<u32>) {
-        *self = match list.as_slice() {
-            [] => Self::Nobody,
-            [one] => Self::One(*one),
-            _ => Self::Many(list.into()),
-        };
-    }
-
-    fn add(&mut self, rule: u32) {
-        if !self.list().contains(&rule) {
-            self.set([self.list(), &[rule]].concat());
-        }
-    }
-
-    fn remove(&mut self, rule: u32) {
-        self.set(
-            self.list()
-                .iter()
-                .copied()
-                .filter(|other| *other != rule)
-                .collect(),
-        );
-    }
 }
 
 /// What a change did.
@@ -104,6 +43,43 @@ pub struct Turn {
 }
 
 impl Book {
+    fn rule(&self, priority: u32) -> Option<&Arc<Rule>> {
+        let hash = self.hasher.hash_one(priority);
+        self.rules.find(hash, |rule| rule.priority == priority)
+    }
+
+    fn group(&self, name: &str) -> Option<&Arc<Group>> {
+        let hash = self.hasher.hash_one(name);
+        self.groups.find(hash, |group| *group.name == *name)
+    }
+
+    fn remove_group(&mut self, name: &str) -> Option<Arc<Group>> {
+        let hash = self.hasher.hash_one(name);
+        let found = self.groups.find_entry(hash, |group| *group.name == *name);
+        Some(found.ok()?.remove().0)
+    }
+
+    /// Priorities of the rules that forward to a group. Most groups have one, which is kept with the group.
+    fn users(&self, group: &Group) -> Vec<u32> {
+        match (self.users.get(&group.name), group.user.load(Relaxed)) {
+            (Some(many), _) => many.clone(),
+            (None, 0) => Vec::new(),
+            (None, one) => vec![one - 1],
+        }
+    }
+
+    fn set_users(&mut self, group: &Group, users: Vec<u32>) {
+        let one = match *users {
+            [one] => one.checked_add(1),
+            _ => None,
+        };
+        group.user.store(one.unwrap_or(0), Relaxed);
+        match one.is_some() || users.is_empty() {
+            true => _ = self.users.remove(&group.name),
+            false => _ = self.users.insert(group.name.clone(), users),
+        }
+    }
+
     /// Can this be applied? Nothing is changed.
     pub fn check(&self, delta: &Delta) -> Result<(), Invalid> {
         let fresh = delta.from.is_none();
@@ -117,7 +93,7 @@ impl Book {
         let going: std::collections::HashSet<&str> =
             delta.without_groups.iter().map(String::as_str).collect();
         let is_group = |name: &str| {
-            let stays = !fresh && !going.contains(name) && self.groups.contains_key(name);
+            let stays = !fresh && !going.contains(name) && self.group(name).is_some();
             delta.target_groups.contains_key(name) || stays
         };
         for (name, group) in &delta.target_groups {
@@ -135,7 +111,10 @@ impl Book {
         }
         replaced.extend(&delta.without_rules);
         for name in delta.without_groups.iter().filter(|name| !is_group(name)) {
-            let users = self.groups.get(name.as_str()).map_or(&[][..], Held::list);
+            let users = self
+                .group(name)
+                .map(|group| self.users(group))
+                .unwrap_or_default();
             if let Some(rule) = users.iter().find(|rule| !replaced.contains(rule)) {
                 return Err(Invalid::Group {
                     rule: *rule,
@@ -154,28 +133,27 @@ impl Book {
             ..Delta::default()
         };
         let staying: std::collections::HashSet<u32> = table.rules.iter().map(|rule| rule.priority).collect();
-        let known = |name: &str| self.groups.get_key_value(name).map(|(Key(group), _)| group);
         delta.without_rules = self
             .rules
-            .keys()
-            .copied()
+            .iter()
+            .map(|rule| rule.priority)
             .filter(|p| !staying.contains(p))
             .collect();
+        delta.without_rules.sort_unstable();
         let names = self
             .groups
-            .keys()
-            .filter(|key| !table.target_groups.contains_key(&*key.0.name));
-        delta.without_groups = names.map(|key| key.0.name.to_string()).collect();
+            .iter()
+            .filter(|group| !table.target_groups.contains_key(&*group.name));
+        delta.without_groups = names.map(|group| group.name.to_string()).collect();
         delta.without_groups.sort_unstable();
         let same = |rule: &route::Rule| {
-            self.rules
-                .get(&rule.priority)
+            self.rule(rule.priority)
                 .is_some_and(|held| held.source() == *rule)
         };
         delta.rules = table.rules.into_iter().filter(|rule| !same(rule)).collect();
         let groups = table.target_groups.into_iter();
         delta.target_groups = groups
-            .filter(|(name, group)| known(name).is_none_or(|held| held.source() != *group))
+            .filter(|(name, group)| self.group(name).is_none_or(|held| held.source() != *group))
             .collect();
         delta
     }
@@ -186,7 +164,7 @@ impl Book {
         self.leaving.retain(|(_, target)| !target.is_gone(tick));
         let whole = delta.from.is_none();
         let all: Vec<u32> = if whole {
-            self.rules.keys().copied().collect()
+            self.rules.iter().map(|rule| rule.priority).collect()
         } else {
             Vec::new()
         };
@@ -204,16 +182,14 @@ impl Book {
             self.put_rule(rule, &mut turn);
         }
         // Rules that stayed, of groups that did not: the same rule, to the new group.
-        renewed.retain(|priority| self.rules.contains_key(priority));
+        renewed.retain(|priority| self.rule(*priority).is_some());
         renewed.sort_unstable();
         renewed.dedup();
         for priority in renewed {
             if let Some(before) = self.take_rule(priority, &mut turn) {
                 self.put_rule(&before.source(), &mut turn);
                 let hits = before.hits.load(Relaxed);
-                self.rules
-                    .get(&priority)
-                    .inspect(|rule| rule.hits.store(hits, Relaxed));
+                self.rule(priority).inspect(|rule| rule.hits.store(hits, Relaxed));
             }
         }
         self.take_groups(delta, whole, &mut turn);
@@ -225,7 +201,7 @@ impl Book {
         let gone: Vec<String> = match whole {
             false => delta.without_groups.clone(),
             true => {
-                let names = self.groups.keys().map(|key| key.0.name.to_string());
+                let names = self.groups.iter().map(|group| group.name.to_string());
                 names
                     .filter(|name| !delta.target_groups.contains_key(name))
                     .collect()
@@ -235,8 +211,9 @@ impl Book {
             .iter()
             .filter(|name| !delta.target_groups.contains_key(*name))
         {
-            if let Some((Key(group), _)) = self.groups.remove_entry(name.as_str()) {
-                for target in &group.targets {
+            if let Some(group) = self.remove_group(name) {
+                self.set_users(&group, Vec::new());
+                for target in group.targets() {
                     self.leaving.push((group.name.clone(), Arc::clone(target)));
                     turn.left.push((Arc::clone(target), group.drain()));
                 }
@@ -245,10 +222,15 @@ impl Book {
     }
 
     fn take_rule(&mut self, priority: u32, turn: &mut Turn) -> Option<Arc<Rule>> {
-        let rule = self.rules.remove(&priority)?;
+        let hash = self.hasher.hash_one(priority);
+        let found = self.rules.find_entry(hash, |rule| rule.priority == priority);
+        let (rule, _) = found.ok()?.remove();
         for group in rule.groups() {
-            if let Some(users) = self.groups.get_mut(&*group.name) {
-                users.remove(priority);
+            // The one in force under this name, which may be another by now.
+            if let Some(group) = self.group(&group.name).cloned() {
+                let mut users = self.users(&group);
+                users.retain(|user| *user != priority);
+                self.set_users(&group, users);
             }
         }
         turn.gone.push(Arc::clone(&rule));
@@ -256,29 +238,33 @@ impl Book {
     }
 
     fn put_rule(&mut self, spec: &route::Rule, turn: &mut Turn) {
-        let group = |name: &str| self.groups.get_key_value(name).map(|(key, _)| Arc::clone(&key.0));
-        let rule = Arc::new(Rule::new(spec, group));
+        let rule = Arc::new(Rule::new(spec, |name| self.group(name).cloned()));
         for group in rule.groups() {
-            if let Some(users) = self.groups.get_mut(&*group.name) {
-                users.add(spec.priority);
+            let mut users = self.users(group);
+            if !users.contains(&spec.priority) {
+                users.push(spec.priority);
+                self.set_users(group, users);
             }
         }
-        self.rules.insert(spec.priority, Arc::clone(&rule));
+        let hasher = &self.hasher;
+        let hash = hasher.hash_one(spec.priority);
+        self.rules
+            .insert_unique(hash, Arc::clone(&rule), |rule| hasher.hash_one(rule.priority));
         turn.new.push(rule);
     }
 
     /// Returns the rules that forward to the group as it was.
     fn put_group(&mut self, name: &str, spec: &route::TargetGroup, turn: &mut Turn) -> Vec<u32> {
-        let before = self.groups.remove_entry(name);
+        let before = self.remove_group(name);
         let known = |wanted: &route::Target| {
-            let (Key(group), _) = before.as_ref()?;
-            group.targets.iter().find(|target| target.is(wanted)).cloned()
+            let group = before.as_ref()?;
+            group.targets().iter().find(|target| target.is(wanted)).cloned()
         };
         let mut targets = Vec::with_capacity(spec.targets.len());
         let policy = self.policy(spec);
         let same_check = before
             .as_ref()
-            .is_some_and(|(Key(group), _)| group.policy.health == policy.health);
+            .is_some_and(|group| group.policy.health == policy.health);
         for wanted in &spec.targets {
             let stayed = known(wanted);
             if stayed.is_none() || !same_check {
@@ -289,12 +275,13 @@ impl Book {
             targets.extend(stayed.or(probed));
         }
         let (counters, users) = match &before {
-            Some((Key(group), users)) => (Arc::clone(&group.counters), users.list().to_vec()),
-            None => (Arc::default(), Vec::new()),
+            // A request under way may still count with the group as it was: both have the same counters.
+            Some(group) => (Some(group.shared_counters()), self.users(group)),
+            None => (None, Vec::new()),
         };
-        if let Some((Key(group), _)) = &before {
+        if let Some(group) = &before {
             let gone = group
-                .targets
+                .targets()
                 .iter()
                 .filter(|old| !targets.iter().any(|new| new.serial == old.serial));
             for target in gone {
@@ -303,13 +290,12 @@ impl Book {
                 turn.left.push((Arc::clone(target), drain));
             }
         }
-        let group = Arc::new(Group::new(name, targets.into(), policy, counters));
-        let mut held = Held::default();
-        held.set(users.clone());
-        match self.groups.entry(Key(group)) {
-            Entry::Vacant(free) => _ = free.insert(held),
-            Entry::Occupied(_) => unreachable!("it was removed above"),
-        }
+        let group = Arc::new(Group::new(name, targets, policy, counters));
+        self.set_users(&group, users.clone());
+        let hasher = &self.hasher;
+        self.groups.insert_unique(hasher.hash_one(name), group, |group| {
+            hasher.hash_one(&*group.name)
+        });
         users
     }
 
@@ -354,24 +340,26 @@ impl Book {
     /// The index of all rules, from nothing.
     pub fn index(&self) -> Rules {
         let mut rules = Rules::default();
-        let all: Vec<_> = self.rules.values().cloned().collect();
-        rules.change(&[], &all);
+        rules.change(&[], &self.rules());
         rules
     }
 
+    /// In priority order.
     pub fn rules(&self) -> Vec<Arc<Rule>> {
-        self.rules.values().cloned().collect()
+        let mut rules: Vec<_> = self.rules.iter().cloned().collect();
+        rules.sort_unstable_by_key(|rule| rule.priority);
+        rules
     }
 
     pub fn groups(&self) -> Vec<Arc<Group>> {
-        let mut groups: Vec<_> = self.groups.keys().map(|key| Arc::clone(&key.0)).collect();
+        let mut groups: Vec<_> = self.groups.iter().cloned().collect();
         groups.sort_by(|a, b| a.name.cmp(&b.name));
         groups
     }
 
     /// Targets that have left and still have requests.
     pub fn leaving(&self, tick: u64) -> Vec<(Box<str>, Arc<Target>)> {
-        let busy = |target: &Target| target.active.load(Relaxed) > 0 && !target.is_gone(tick);
+        let busy = |target: &Target| target.active() > 0 && !target.is_gone(tick);
         self.leaving
             .iter()
             .filter(|(_, target)| busy(target))
@@ -383,7 +371,7 @@ impl Book {
     pub fn source(&self) -> route::Table {
         route::Table {
             version: self.version,
-            rules: self.rules.values().map(|rule| rule.source()).collect(),
+            rules: self.rules().iter().map(|rule| rule.source()).collect(),
             target_groups: self
                 .groups()
                 .iter()
@@ -396,7 +384,7 @@ impl Book {
 pub fn health(groups: &[Arc<Group>], leaving: &[(Box<str>, Arc<Target>)]) -> Vec<TargetHealth> {
     let present = groups
         .iter()
-        .flat_map(|group| group.targets.iter().map(|target| target.seen(&group.name)));
+        .flat_map(|group| group.targets().iter().map(|target| target.seen(&group.name)));
     let mut health: Vec<TargetHealth> = present.collect();
     health.extend(leaving.iter().map(|(group, target)| target.seen(group)));
     health.sort_by(|a, b| (&a.group, &a.target.id).cmp(&(&b.group, &b.target.id)));
@@ -406,7 +394,7 @@ pub fn health(groups: &[Arc<Group>], leaving: &[(Box<str>, Arc<Target>)]) -> Vec
 pub fn stats(groups: &[Arc<Group>]) -> Vec<GroupStats> {
     groups
         .iter()
-        .map(|group| Counters::stats(&group.counters, &group.name))
+        .map(|group| group.counted().stats(&group.name))
         .collect()
 }
 
@@ -464,6 +452,7 @@ mod tests {
                 acme: host == 1,
                 ..Own::default()
             },
+            authenticate: None,
             action: Action::Forward {
                 groups: to.map(|group| Weighted { group, weight: 1 }).collect(),
                 stickiness: None,
@@ -473,17 +462,18 @@ mod tests {
 
     /// Every rule goes to the very group that is under its name, and every group knows its rules.
     fn is_consistent(book: &Book) {
-        for rule in book.rules.values() {
+        for rule in book.rules() {
             for group in rule.groups() {
-                let (Key(held), users) = book.groups.get_key_value(&*group.name).unwrap();
+                let held = book.group(&group.name).unwrap();
                 assert!(Arc::ptr_eq(held, group), "a rule has an older group");
-                assert!(users.list().contains(&rule.priority));
+                assert!(book.users(held).contains(&rule.priority));
             }
         }
-        for (Key(group), users) in &book.groups {
-            for user in users.list() {
+        assert!(book.users.values().all(|users| users.len() > 1));
+        for group in book.groups() {
+            for user in book.users(&group) {
                 assert!(
-                    book.rules[user].groups().any(|g| g.name == group.name),
+                    book.rule(user).unwrap().groups().any(|g| g.name == group.name),
                     "a rule has gone"
                 );
             }
@@ -515,7 +505,7 @@ mod tests {
                 }
                 let mut there: Vec<u64> = held.keys().copied().collect();
                 let mut wanted: Vec<u64> =
-                    book.groups().iter().flat_map(|g| g.targets.iter().map(|t| t.serial)).collect();
+                    book.groups().iter().flat_map(|g| g.targets().iter().map(|t| t.serial)).collect();
                 there.sort_unstable();
                 wanted.sort_unstable();
                 prop_assert_eq!(there, wanted);

@@ -1,16 +1,24 @@
-//! The only place of this room that reads a clock.
+//! The only place of this room that reads a clock, or asks for chance that must not be guessed.
 
 use std::{sync::OnceLock, time::Instant};
 
 use jiff::Timestamp;
 
-/// The wall clock, for log lines, `Date` and trace ids. Nothing is decided by it.
+/// The wall clock: for log lines, `Date` and trace ids, and for what lasts longer than a process, as certificates and
+/// sessions do.
 #[expect(
     clippy::disallowed_methods,
     reason = "log lines and trace ids carry the time of day"
 )]
 pub fn now() -> Timestamp {
     Timestamp::now()
+}
+
+/// Bytes that nobody can guess.
+pub fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    aws_lc_rs::rand::fill(&mut bytes).expect("the library has its own source, which cannot be empty");
+    bytes
 }
 
 /// Milliseconds since the process first asked. All deadlines are counted in them.

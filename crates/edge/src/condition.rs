@@ -1,11 +1,11 @@
-//! The conditions of a rule beside its host patterns, ready to be asked, and its transforms. With ALB's meaning:
+//! The conditions of a rule beside its host patterns, ready to be asked, its transforms, and who must sign in. With ALB's meaning:
 //! paths and methods know case, header values and queries do not, a query is looked at as it was sent, and the source
 //! is the address of the connection.
 
 use model::route::{self, Conditions, HeaderCondition, Pair, Transforms, folds, matches};
 use regex::Regex;
 
-use crate::head::Ask;
+use crate::{head::Ask, login::Login};
 
 /// What most rules do not have.
 pub struct Rest {
@@ -18,6 +18,7 @@ pub struct Rest {
     headers: Vec<Vec<Regex>>,
     rewrite_host: Option<Regex>,
     rewrite_url: Option<Regex>,
+    pub login: Option<Login>,
 }
 
 /// A transform found its pattern, and what came of it cannot be sent.
@@ -27,7 +28,8 @@ impl Rest {
     /// None when there is nothing to ask or to change. The rule was found good.
     pub fn new(rule: &route::Rule) -> Option<Self> {
         let (asked, transforms) = (&rule.conditions, &rule.transforms);
-        if rule.paths.is_empty() && asked.is_empty() && transforms.is_empty() {
+        let login = rule.authenticate.as_ref();
+        if rule.paths.is_empty() && asked.is_empty() && transforms.is_empty() && login.is_none() {
             return None;
         }
         let all = |texts: &[String]| texts.iter().filter_map(|text| route::regex(text).ok()).collect();
@@ -38,6 +40,7 @@ impl Rest {
             headers: asked.headers.iter().map(|header| all(&header.regexes)).collect(),
             rewrite_host: one(&transforms.host),
             rewrite_url: one(&transforms.url),
+            login: login.map(|spec| Login::new(spec, &rule.place.to_string())),
             paths: rule.paths.clone(),
             conditions: asked.clone(),
             transforms: transforms.clone(),

@@ -92,9 +92,9 @@ impl Ask {
         true
     }
 
-    /// The target gets this path and query, and this host, in place of the client's. What was replaced before is
-    /// replaced again: a request may be sent to several targets.
-    pub fn transform(&mut self, url: Option<&str>, host: Option<&str>) {
+    /// The target gets this path and query, and this host, in place of the client's, and these lines as well. What was
+    /// replaced before is replaced again: a request may be sent to several targets.
+    pub fn transform(&mut self, url: Option<&str>, host: Option<&str>, more: &str) {
         if self.top == 0 {
             return;
         }
@@ -108,7 +108,7 @@ impl Ask {
             self.method_name,
             url.unwrap_or(&self.target)
         );
-        let top = [first.as_bytes(), &host, b"\n"].concat();
+        let top = [first.as_bytes(), &host, b"\n", more.as_bytes()].concat();
         let length = top.len();
         self.wire.splice(..self.top, top);
         self.top = length;

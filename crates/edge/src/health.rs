@@ -1,10 +1,12 @@
-//! Asks every target whether it is well. One task; what it finds is read by `balance`.
+//! Asks every target whether it is well. One thread, so that a change of the table never waits for a hundred thousand
+//! probes; what it finds is read by `balance`.
 
 mod grpc;
 
 use std::{
     cmp::Ordering,
     collections::BinaryHeap,
+    fmt, io,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
@@ -21,26 +23,100 @@ use crate::{clock, target::Target};
 
 /// Probes under way at the same time.
 const PARALLEL: usize = 256;
-/// A target that is not yet known is asked this often, in ms, so that a new host serves as soon as it can.
+/// A target that is not yet known is asked this often at first, in ms, so that a new host serves as soon as it can; and
+/// then whenever its age has grown by the `PART`th part.
 const EAGER: u64 = 200;
+const PART: u64 = 8;
 /// Bytes of an answer that are looked at for its status.
 const HEAD: usize = 1024;
 
 /// Targets to be asked from now on, each in the way that its group says.
 pub type Admissions = Vec<(Arc<Target>, Arc<TargetGroup>)>;
 
+/// Why a target is not healthy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// It did not answer within so many ms.
+    Late(u32),
+    Refused,
+    /// The answer is not what the health check speaks.
+    Nonsense,
+    Closed,
+    Status(u16),
+    /// An error of the system.
+    System(i32),
+    Other,
+}
+
+impl Why {
+    /// In 32 bits, because every target has one: a kind and its number.
+    pub fn pack(why: Option<Self>) -> u32 {
+        let (kind, number) = match why {
+            None => (0, 0),
+            Some(Self::Late(ms)) => (1, ms),
+            Some(Self::Refused) => (2, 0),
+            Some(Self::Nonsense) => (3, 0),
+            Some(Self::Closed) => (4, 0),
+            Some(Self::Status(status)) => (5, status.into()),
+            Some(Self::System(code)) => (6, code.unsigned_abs()),
+            Some(Self::Other) => (7, 0),
+        };
+        kind << 24 | number.min(0xff_ffff)
+    }
+
+    pub fn unpack(bits: u32) -> Option<Self> {
+        let number = bits & 0xff_ffff;
+        match bits >> 24 {
+            1 => Some(Self::Late(number)),
+            2 => Some(Self::Refused),
+            3 => Some(Self::Nonsense),
+            4 => Some(Self::Closed),
+            5 => Some(Self::Status(u16::try_from(number).unwrap_or_default())),
+            6 => Some(Self::System(i32::try_from(number).unwrap_or_default())),
+            7 => Some(Self::Other),
+            _ => None,
+        }
+    }
+}
+
+impl From<io::Error> for Why {
+    fn from(error: io::Error) -> Self {
+        match (error.kind(), error.raw_os_error()) {
+            (io::ErrorKind::ConnectionRefused, _) => Self::Refused,
+            (io::ErrorKind::InvalidData, _) => Self::Nonsense,
+            (io::ErrorKind::UnexpectedEof, _) => Self::Closed,
+            (_, Some(code)) => Self::System(code),
+            _ => Self::Other,
+        }
+    }
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Late(ms) => write!(f, "no answer within {ms} ms"),
+            Self::Refused => f.write_str("connection refused"),
+            Self::Nonsense => f.write_str("the answer is not what the health check speaks"),
+            Self::Closed => f.write_str("the connection was closed without an answer"),
+            Self::Status(status) => write!(f, "status {status}"),
+            Self::System(code) => io::Error::from_raw_os_error(*code).fmt(f),
+            Self::Other => f.write_str("it cannot be asked"),
+        }
+    }
+}
+
 /// When a target is to be asked next. One that has been admitted again since means nothing.
 struct Due {
-    tick: u64,
+    /// The tick, and in its last 16 bits the admission.
+    when: u64,
     target: Arc<Target>,
     policy: Arc<TargetGroup>,
-    admission: u32,
 }
 
 impl Ord for Due {
     /// The greatest is the one that is due first.
     fn cmp(&self, other: &Self) -> Ordering {
-        other.tick.cmp(&self.tick)
+        other.when.cmp(&self.when)
     }
 }
 
@@ -52,20 +128,40 @@ impl PartialOrd for Due {
 
 impl PartialEq for Due {
     fn eq(&self, other: &Self) -> bool {
-        self.tick == other.tick
+        self.when == other.when
     }
 }
 
 impl Eq for Due {}
 
 impl Due {
+    fn tick(&self) -> u64 {
+        self.when >> 16
+    }
+
+    fn at(mut self, tick: u64) -> Self {
+        self.when = tick << 16 | self.when & 0xffff;
+        self
+    }
+
     fn stands(&self) -> bool {
-        !self.target.is_leaving() && self.target.admission.load(Relaxed) == self.admission
+        !self.target.is_leaving() && u64::from(self.target.admission.load(Relaxed)) == self.when & 0xffff
     }
 }
 
-/// Probes until it is dropped.
-pub async fn run(mut admissions: mpsc::UnboundedReceiver<Admissions>) {
+/// Starts the thread. It ends when nobody can admit targets any more.
+pub fn start(admissions: mpsc::UnboundedReceiver<Admissions>) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    std::thread::Builder::new()
+        .name("edge-health".into())
+        .spawn(move || runtime.block_on(run(admissions)))
+        .map(|_| ())
+}
+
+/// Probes until nobody can admit targets any more.
+async fn run(mut admissions: mpsc::UnboundedReceiver<Admissions>) {
     let mut queue = BinaryHeap::new();
     let mut probes = JoinSet::new();
     loop {
@@ -76,9 +172,9 @@ pub async fn run(mut admissions: mpsc::UnboundedReceiver<Admissions>) {
                 None => return,
             },
             Some(found) = probes.join_next() => {
-                if let Ok((mut due, result)) = found && Due::stands(&due) {
-                    due.tick = judge(&due.target, &due.policy.health, result, clock::ticks());
-                    queue.push(due);
+                if let Ok((due, result)) = found && Due::stands(&due) {
+                    let next = judge(&due.target, &due.policy.health, result, clock::ticks());
+                    queue.push(due.at(next));
                 }
             }
             () = tokio::time::sleep(Duration::from_millis(next)) => {}
@@ -94,20 +190,20 @@ fn admit((target, policy): (Arc<Target>, Arc<TargetGroup>)) -> Due {
     if target.state() == TargetState::Initial {
         target.since.store(tick, Relaxed);
     }
+    let admission = target.admission.fetch_add(1, Relaxed).wrapping_add(1);
     Due {
-        tick,
-        admission: target.admission.fetch_add(1, Relaxed).wrapping_add(1),
+        when: tick << 16 | u64::from(admission),
         target,
         policy,
     }
 }
 
 /// Starts the probes that are due, as many as may run, and says in how many ms to look again.
-fn ask_due(queue: &mut BinaryHeap<Due>, probes: &mut JoinSet<(Due, Result<(), String>)>) -> u64 {
+fn ask_due(queue: &mut BinaryHeap<Due>, probes: &mut JoinSet<(Due, Result<(), Why>)>) -> u64 {
     let now = clock::ticks();
     while let Some(next) = queue.peek() {
-        if next.tick > now {
-            return next.tick - now;
+        if next.tick() > now {
+            return next.tick() - now;
         }
         if probes.len() >= PARALLEL {
             break;
@@ -116,7 +212,7 @@ fn ask_due(queue: &mut BinaryHeap<Due>, probes: &mut JoinSet<(Due, Result<(), St
             continue;
         };
         probes.spawn(async move {
-            let mut address = due.target.address;
+            let mut address = due.target.address();
             address.set_port(due.policy.health.port.unwrap_or(address.port()));
             let result = probe(address, &due.policy.health).await;
             (due, result)
@@ -129,7 +225,7 @@ fn ask_due(queue: &mut BinaryHeap<Due>, probes: &mut JoinSet<(Due, Result<(), St
 /// As ALB: a new target is healthy after one success; after that it takes as many in a row as are asked for, either way.
 /// A new target that does not answer stays new for as long as `unhealthy` probes at full interval would take: until then
 /// it is most likely only starting. Returns the tick of the next probe.
-fn judge(target: &Target, check: &HealthCheck, result: Result<(), String>, now: u64) -> u64 {
+fn judge(target: &Target, check: &HealthCheck, result: Result<(), Why>, now: u64) -> u64 {
     let interval = clock::signed(check.interval);
     let state = target.state();
     let (up, down) = match result {
@@ -161,14 +257,14 @@ fn judge(target: &Target, check: &HealthCheck, result: Result<(), String>, now: 
         target.judge(next, result.err());
     }
     now + match next {
-        TargetState::Initial => interval.min(EAGER),
+        TargetState::Initial => interval.min(EAGER.max(age / PART)),
         // Those that came together part here, so that their probes are spread over the interval.
         _ if state == TargetState::Initial => interval * (target.serial.wrapping_mul(619) % 1000 + 1) / 1000,
         _ => interval,
     }
 }
 
-async fn probe(address: std::net::SocketAddr, check: &HealthCheck) -> Result<(), String> {
+async fn probe(address: std::net::SocketAddr, check: &HealthCheck) -> Result<(), Why> {
     let limit = check.timeout.unsigned_abs();
     let asked = async {
         match check.protocol {
@@ -179,13 +275,7 @@ async fn probe(address: std::net::SocketAddr, check: &HealthCheck) -> Result<(),
     };
     let status = tokio::time::timeout(limit, asked)
         .await
-        .map_err(|_| format!("no answer within {} ms", limit.as_millis()))?
-        .map_err(|error| match error.kind() {
-            std::io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
-            std::io::ErrorKind::InvalidData => "the answer is not what the health check speaks".to_owned(),
-            std::io::ErrorKind::UnexpectedEof => "the connection was closed without an answer".to_owned(),
-            _ => error.to_string(),
-        })?;
+        .map_err(|_| Why::Late(u32::try_from(limit.as_millis()).unwrap_or(u32::MAX)))??;
     let Some(status) = status else { return Ok(()) };
     match check
         .codes
@@ -193,12 +283,12 @@ async fn probe(address: std::net::SocketAddr, check: &HealthCheck) -> Result<(),
         .any(|(low, high)| (*low..=*high).contains(&status))
     {
         true => Ok(()),
-        false => Err(format!("status {status}")),
+        false => Err(Why::Status(status)),
     }
 }
 
 /// The status of the answer to one GET on a connection of its own.
-async fn ask(address: std::net::SocketAddr, path: &str) -> std::io::Result<u16> {
+async fn ask(address: std::net::SocketAddr, path: &str) -> io::Result<u16> {
     let mut stream = TcpStream::connect(address).await?;
     let request = format!(
         "GET {path} HTTP/1.1\r\nHost: {address}\r\nUser-Agent: vend-health\r\nAccept: */*\r\nConnection: close\r\n\r\n"
@@ -207,7 +297,7 @@ async fn ask(address: std::net::SocketAddr, path: &str) -> std::io::Result<u16> 
     let (mut head, mut length) = ([0; HEAD], 0);
     loop {
         match stream.read(&mut head[length..]).await? {
-            0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
             count => length += count,
         }
         if let Some(status) = status_of(&head[..length])? {
@@ -217,8 +307,8 @@ async fn ask(address: std::net::SocketAddr, path: &str) -> std::io::Result<u16> 
 }
 
 /// The status, once the first line is there.
-fn status_of(head: &[u8]) -> std::io::Result<Option<u16>> {
-    let nonsense = || std::io::ErrorKind::InvalidData.into();
+fn status_of(head: &[u8]) -> io::Result<Option<u16>> {
+    let nonsense = || io::ErrorKind::InvalidData.into();
     let Some(end) = head.iter().position(|b| *b == b'\n') else {
         return match head.len() {
             HEAD => Err(nonsense()),
@@ -269,6 +359,26 @@ mod tests {
     }
 
     #[test]
+    fn reasons_survive_their_packing() {
+        for why in [
+            Why::Late(5000),
+            Why::Refused,
+            Why::Nonsense,
+            Why::Closed,
+            Why::Status(503),
+            Why::System(113),
+            Why::Other,
+        ] {
+            assert_eq!(Why::unpack(Why::pack(Some(why))), Some(why));
+        }
+        assert_eq!(Why::unpack(Why::pack(None)), None);
+        assert_eq!(
+            Why::System(113).to_string(),
+            io::Error::from_raw_os_error(113).to_string()
+        );
+    }
+
+    #[test]
     fn thresholds_count_in_a_row() {
         use TargetState::{Healthy, Initial, Unhealthy};
         let (target, check) = target();
@@ -286,22 +396,34 @@ mod tests {
             (46, true, Unhealthy),
             (51, true, Healthy),
         ] {
-            let result = if good {
-                Ok(())
-            } else {
-                Err("status 500".to_owned())
-            };
+            let result = if good { Ok(()) } else { Err(Why::Status(500)) };
             judge(&target, &check, result, at * 1000);
             assert_eq!(target.state(), expected, "at {at}");
         }
     }
 
     #[test]
+    fn a_new_target_is_asked_less_and_less_often() {
+        let (target, check) = target();
+        let wait = |at| judge(&target, &check, Err(Why::Refused), at) - at;
+        assert_eq!([0, 1_000, 8_000, 14_000].map(wait), [200, 200, 1_000, 1_750]);
+        // And never less often than a known one.
+        let slow = HealthCheck {
+            interval: jiff::SignedDuration::from_secs(300),
+            ..check
+        };
+        assert_eq!(
+            judge(&target, &slow, Err(Why::Refused), 500_000) - 500_000,
+            62_500
+        );
+    }
+
+    #[test]
     fn a_target_that_never_answers_is_unhealthy_in_the_end() {
         let (target, check) = target();
-        judge(&target, &check, Err("connection refused".into()), 14_000);
+        judge(&target, &check, Err(Why::Refused), 14_000);
         assert_eq!(target.state(), TargetState::Initial);
-        judge(&target, &check, Err("connection refused".into()), 15_000);
+        judge(&target, &check, Err(Why::Refused), 15_000);
         assert_eq!(target.seen("g").state, TargetState::Unhealthy);
         assert_eq!(target.seen("g").reason.as_deref(), Some("connection refused"));
     }

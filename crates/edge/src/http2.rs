@@ -17,7 +17,7 @@ use std::{
 use hyper::{
     HeaderMap, Request, Response, StatusCode,
     body::{Body, Bytes, Frame, Incoming},
-    header::{CONTENT_LENGTH, COOKIE, HOST, HeaderValue, RETRY_AFTER, TE},
+    header::{CONTENT_LENGTH, COOKIE, HOST, HeaderValue, RETRY_AFTER, SET_COOKIE, TE},
     http::request::Parts,
     rt::{Executor, ReadBufCursor},
     server::conn::http2::Builder,
@@ -28,7 +28,10 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     answer::Answer,
     head::{Ask, Method, is_confusing},
-    http1::{frame::Framing, parse::passes},
+    http1::{
+        frame::{Framing, TOO_LARGE},
+        parse::passes,
+    },
     link::{Buffer, Link, NEVER},
     worker::{Ends, Watched, Worker},
 };
@@ -177,7 +180,12 @@ impl Body for Out {
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self, Self::Whole(None))
+        match self {
+            Self::Whole(bytes) => bytes.is_none(),
+            Self::Parts(_) => false,
+            // A gRPC answer that fails at once is one head, and clients take no empty end after it.
+            Self::Passing(passing) => passing.is_end_stream(),
+        }
     }
 }
 
@@ -190,6 +198,11 @@ fn local(answer: Answer, head: bool) -> Response<Out> {
     headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     if let Some(seconds) = answer.retry_after {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    for cookie in &answer.cookies {
+        if let Ok(cookie) = HeaderValue::from_str(cookie) {
+            headers.append(SET_COOKIE, cookie);
+        }
     }
     for (name, value) in [
         ("content-type", Some(&*answer.content_type)),
@@ -211,6 +224,10 @@ async fn handle(busy: Rc<Busy>, ends: Ends, request: Request<Incoming>) -> Resul
         Ok(framing) => framing,
         Err(answer) => return Ok(local(answer, false)),
     };
+    let most = busy.worker.limits.body;
+    if most > 0 && body.size_hint().lower() > most {
+        return Ok(local(Answer::bad_request(TOO_LARGE.0), false));
+    }
     let head = ask.is_head();
     let (sender, response) = oneshot::channel();
     let stream = drive::Stream {

@@ -14,6 +14,7 @@ mod admin;
 mod answer;
 mod balance;
 mod book;
+mod call;
 mod client;
 mod clock;
 mod condition;
@@ -28,6 +29,7 @@ mod http2;
 mod link;
 mod listener;
 mod live;
+mod login;
 mod metrics;
 mod own;
 mod pass;
@@ -65,7 +67,7 @@ pub use client::{Client, Error as ClientError};
 pub use dns::{Dns, NameSeen, Wanted as ZoneWanted, Zone};
 pub use explain::{Explanation, Question};
 pub use listener::{Listener, Speaks};
-pub use metrics::GroupStats;
+pub use metrics::{GroupStats, upper_us};
 pub use own::OwnSeen;
 pub use tls::{Clients, Seen as CertificateSeen, Tls, Version};
 pub use udp::Datagrams;
@@ -99,6 +101,13 @@ pub struct Config {
     pub datagrams: Vec<Datagrams>,
     /// Names that are answered.
     pub dns: Option<Dns>,
+    /// The folder of the secrets by which the edge is a client of providers of identities, each a file under its name,
+    /// and of the edge's own keys.
+    pub secrets: Utf8PathBuf,
+    /// PEM: who may have signed a provider's certificate. Else the machine's.
+    pub roots: Option<Utf8PathBuf>,
+    /// The zone in which it runs: targets of it are preferred where a group says the zones of its targets.
+    pub zone: Option<String>,
 }
 
 /// Why the edge cannot run.
@@ -135,6 +144,15 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     shared
         .seed
         .store(RandomState::new().build_hasher().finish(), Relaxed);
+    if let Some(zone) = &config.zone {
+        let _ = shared.zone.set(zone.clone());
+    }
+    match login::Desk::open(config.secrets.clone(), config.roots.clone()) {
+        Ok(desk) => _ = shared.desk.set(desk),
+        Err(error) => {
+            tracing::error!(%error, folder = %config.secrets, "nobody can sign in: there are no keys")
+        }
+    }
     let (log, logger) = match &config.access_log {
         None => (None, None),
         Some(log) => {
@@ -169,7 +187,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let (changes, inbox) = mpsc::channel(16);
     let mut control = JoinSet::new();
     control.spawn(keeper.run(inbox));
-    control.spawn(health::run(admissions));
+    health::start(admissions).map_err(Error::Start)?;
     for (folder, watched) in certificates.clone() {
         control.spawn(watched.watch(folder));
     }

@@ -4,7 +4,7 @@
 use std::{collections::HashMap, io, net::TcpListener, rc::Rc, sync::Arc};
 
 use camino::Utf8PathBuf;
-use rustls::{ServerConfig, pki_types::CertificateDer};
+use rustls::ServerConfig;
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
@@ -12,6 +12,7 @@ use crate::{
     answer::Answer,
     http1,
     link::Stream,
+    login::pem,
     pass, proxy,
     tls::{self, CHALLENGE, Certificates, Tls},
     worker::{Ends, Worker},
@@ -216,35 +217,9 @@ fn identity(tls: &TlsStream<TcpStream>) -> Option<Rc<str>> {
         "X-Amzn-Mtls-Clientcert-Serial-Number: {serial}\r\n\
          X-Amzn-Mtls-Clientcert-Validity: NotBefore={from};NotAfter={until}\r\n\
          X-Amzn-Mtls-Clientcert-Leaf: {}\r\n",
-        encoded(&pem(leaf))
+        encoded(&pem("CERTIFICATE", leaf))
     );
     Some(lines.into())
-}
-
-fn pem(leaf: &CertificateDer<'_>) -> String {
-    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::new();
-    for three in leaf.chunks(3) {
-        let bits =
-            three.iter().fold(0u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - three.len()));
-        for place in 0..4 {
-            let letter = LETTERS[(bits >> (18 - 6 * place)) as usize & 63];
-            text.push(if place <= three.len() {
-                char::from(letter)
-            } else {
-                '='
-            });
-        }
-    }
-    let lines: Vec<&str> = text
-        .as_bytes()
-        .chunks(64)
-        .filter_map(|line| str::from_utf8(line).ok())
-        .collect();
-    format!(
-        "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
-        lines.join("\n")
-    )
 }
 
 /// Percent-encoded, with `+=/` safe, as ALB does.

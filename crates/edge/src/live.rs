@@ -6,7 +6,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU32, AtomicU64},
     },
     time::{Duration, Instant},
@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     book::Book,
-    clock, dns, health,
+    clock, dns, health, login,
     metrics::Totals,
     own,
     quota::Quota,
@@ -67,6 +67,10 @@ pub struct Shared {
     pub datagrams: udp::Held,
     /// Sockets that rules have for themselves.
     pub own: own::Held,
+    /// Where the edge itself is.
+    pub zone: OnceLock<String>,
+    /// Where people sign in; none when its keys cannot be read.
+    pub desk: OnceLock<login::Desk>,
     book: Mutex<Book>,
     /// Answers to challenges of an authority (HTTP-01), by token.
     challenges: ArcSwap<HashMap<String, String>>,

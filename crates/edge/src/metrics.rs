@@ -35,6 +35,10 @@ impl Histogram {
         self.sum_us.fetch_add(us, Relaxed);
     }
 
+    fn counts(&self) -> Vec<u64> {
+        self.buckets.iter().map(|bucket| bucket.load(Relaxed)).collect()
+    }
+
     fn write(&self, out: &mut String, group: &str) {
         let mut sum = 0;
         let mut line = |suffix: &str, bound: &str, value: f64| {
@@ -79,6 +83,17 @@ struct Answers {
 }
 
 impl Counters {
+    /// What groups have that were never asked for.
+    pub const fn none() -> Self {
+        Self {
+            requests: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+            panics: AtomicU64::new(0),
+            active: AtomicU32::new(0),
+            answers: OnceLock::new(),
+        }
+    }
+
     pub fn answered(&self, status: u16, took: Duration) {
         let answers = self.answers.get_or_init(Box::default);
         if let Some(class) = answers.classes.get(usize::from(status / 100).wrapping_sub(1)) {
@@ -109,6 +124,10 @@ impl Counters {
             target_5xx: self.class(5),
             edge_5xx: self.failures.load(Relaxed),
             active: self.active.load(Relaxed),
+            times: self
+                .answers
+                .get()
+                .map_or_else(Vec::new, |answers| answers.latency.counts()),
         }
     }
 }
@@ -170,7 +189,7 @@ pub fn write_table(
             (TargetState::Initial, "initial"),
         ] {
             let count = group
-                .targets
+                .targets()
                 .iter()
                 .filter(|target| target.state() == state)
                 .count();
@@ -193,6 +212,14 @@ pub struct GroupStats {
     pub edge_5xx: u64,
     /// Requests under way.
     pub active: u32,
+    /// How many answers took how long: see [`upper_us`]. Empty before the first one.
+    #[serde(default)]
+    pub times: Vec<u64>,
+}
+
+/// Below how many microseconds the times of a bucket of [`GroupStats::times`] are; `None`: it takes all that is longer.
+pub fn upper_us(bucket: usize) -> Option<u64> {
+    (bucket < BUCKETS - 1).then(|| 1 << (FIRST as usize + bucket))
 }
 
 /// What belongs to no target group.

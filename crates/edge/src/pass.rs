@@ -46,7 +46,8 @@ pub async fn through(worker: &Rc<Worker>, client: &Watched, ends: Ends, host: Op
             break;
         };
         let started = std::time::Instant::now();
-        let connected = tokio::time::timeout(worker.limits.connect, TcpStream::connect(target.address)).await;
+        let connected =
+            tokio::time::timeout(worker.limits.connect, TcpStream::connect(target.address())).await;
         let Ok(Ok(stream)) = connected else {
             target.met(true, group.policy.ejection.as_ref(), worker.tick());
             tried.push(target.serial);
@@ -72,7 +73,7 @@ pub async fn through(worker: &Rc<Worker>, client: &Watched, ends: Ends, host: Op
             target.met(false, None, worker.tick());
             let moved = tunnel::carry(worker, (&client.link, &mut input), (&up.link, &mut output)).await;
             worker.shared.totals.passed.fetch_add(moved.0 + moved.1, Relaxed);
-            group.counters.answered(200, started.elapsed());
+            group.counters().answered(200, started.elapsed());
         }
         worker.buffers.give(output);
         drop(flow);
@@ -87,10 +88,10 @@ struct Flow<'a>(&'a Group, &'a Target);
 
 impl<'a> Flow<'a> {
     fn new(group: &'a Group, target: &'a Target) -> Self {
-        for count in [&target.requests, &group.counters.requests] {
+        for count in [&target.deeds().requests, &group.counters().requests] {
             count.fetch_add(1, Relaxed);
         }
-        for active in [&target.active, &group.counters.active] {
+        for active in [&target.deeds().active, &group.counters().active] {
             active.fetch_add(1, Relaxed);
         }
         Self(group, target)
@@ -99,7 +100,7 @@ impl<'a> Flow<'a> {
 
 impl Drop for Flow<'_> {
     fn drop(&mut self) {
-        for active in [&self.1.active, &self.0.counters.active] {
+        for active in [&self.1.deeds().active, &self.0.counters().active] {
             active.fetch_sub(1, Relaxed);
         }
     }
@@ -112,7 +113,8 @@ pub fn choose(worker: &Worker, ask: &Ask, tried: &[u64]) -> Option<(Arc<Group>, 
         return None;
     };
     let group = weights.pick()?;
-    let target = group.pick(tried, None, worker.tick())?;
+    let zone = worker.shared.zone.get().map(String::as_str);
+    let target = group.pick_near(zone, tried, None, worker.tick())?;
     Some((Arc::clone(group), Arc::clone(target)))
 }
 

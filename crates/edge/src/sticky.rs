@@ -26,12 +26,21 @@ pub struct Cookies {
 }
 
 impl Cookies {
-    /// For an answer from this target.
-    pub fn new(ask: &Ask, weights: &Weights, group: &Group, target: &Target) -> Option<Box<Self>> {
-        if weights.stickiness().is_none() && group.policy.stickiness.is_none() {
+    /// For an answer from this target; `other` are set as well.
+    pub fn new(
+        ask: &Ask,
+        weights: &Weights,
+        group: &Group,
+        target: &Target,
+        other: &[String],
+    ) -> Option<Box<Self>> {
+        if weights.stickiness().is_none() && group.policy.stickiness.is_none() && other.is_empty() {
             return None;
         }
-        let mut cookies = Self::default();
+        let mut cookies = Self {
+            always: other.to_vec(),
+            along: None,
+        };
         if let Some(seconds) = weights.stickiness() {
             cookies
                 .always
@@ -98,7 +107,7 @@ pub fn wanted_target(ask: &Ask, group: &Group) -> Option<u64> {
 
 /// A number for a target of a group; the same after a restart, and on every edge.
 pub fn token(group: &str, target: &Target) -> u64 {
-    let address = target.address.to_string();
+    let address = target.address().to_string();
     fnv([
         group.as_bytes(),
         b"\0",
@@ -129,7 +138,7 @@ fn cookie(ask: &Ask, name: &str) -> Option<u64> {
     u64::from_str_radix(str::from_utf8(value).ok().filter(|value| value.len() == 16)?, 16).ok()
 }
 
-fn cookies(ask: &Ask) -> impl Iterator<Item = (&[u8], &[u8])> {
+pub fn cookies(ask: &Ask) -> impl Iterator<Item = (&[u8], &[u8])> {
     let pairs = ask.fields("cookie").flat_map(|line| line.split(|b| *b == b';'));
     pairs.filter_map(|pair| {
         let pair = pair.trim_ascii();

@@ -17,6 +17,7 @@ use crate::{
     balance::{Group, Weights},
     condition::Rest,
     head::Ask,
+    login::Login,
 };
 
 /// What to do with a request.
@@ -36,9 +37,9 @@ pub struct Fixed {
 /// One rule. Its size counts: there may be a hundred thousand.
 pub struct Rule {
     pub priority: u32,
-    place: Box<str>,
-    hosts: Box<[Box<str>]>,
-    /// Conditions beside the host's patterns, and transforms; most rules have none.
+    /// Its place and its hosts, with line breaks between them.
+    text: Box<str>,
+    /// Conditions beside the host's patterns, transforms, and who must sign in; most rules have none.
     pub rest: Option<Box<Rest>>,
     pub action: Action,
     own: Option<Box<route::Own>>,
@@ -51,8 +52,11 @@ impl Rule {
     pub fn new(rule: &route::Rule, group: impl Fn(&str) -> Option<Arc<Group>>) -> Self {
         Self {
             priority: rule.priority,
-            place: rule.place.to_string().into(),
-            hosts: rule.hosts.iter().map(|host| host.as_str().into()).collect(),
+            text: rule
+                .hosts
+                .iter()
+                .fold(rule.place.to_string(), |text, host| text + "\n" + host)
+                .into(),
             rest: Rest::new(rule).map(Box::new),
             action: compile(&rule.action, group),
             own: (!rule.own.is_empty()).then(|| Box::new(rule.own.clone())),
@@ -66,11 +70,12 @@ impl Rule {
             self.rest.as_ref().map(|rest| rest.source()).unwrap_or_default();
         route::Rule {
             priority: self.priority,
-            place: self.place.parse().expect("it was written from a place"),
-            hosts: self.hosts.iter().map(|host| host.to_string()).collect(),
+            place: self.place().parse().expect("it was written from a place"),
+            hosts: self.hosts().map(str::to_owned).collect(),
             paths,
             conditions,
             transforms,
+            authenticate: self.login().map(|login| Box::new(login.spec.clone())),
             action: source(&self.action),
             own: self.own.as_deref().cloned().unwrap_or_default(),
         }
@@ -91,23 +96,28 @@ impl Rule {
         self.own.is_some()
     }
 
-    /// Patterns of hosts.
-    pub fn hosts(&self) -> impl Iterator<Item = &str> {
-        self.hosts.iter().map(|host| &**host)
+    pub fn place(&self) -> &str {
+        self.text.split('\n').next().unwrap_or_default()
     }
 
-    pub fn place(&self) -> &str {
-        &self.place
+    /// Patterns of hosts.
+    pub fn hosts(&self) -> impl Iterator<Item = &str> {
+        self.text.split('\n').skip(1)
     }
 
     /// Is one of its patterns for this host?
     pub fn is_for(&self, host: &str) -> bool {
-        self.hosts.is_empty() || self.hosts.iter().any(|pattern| matches(pattern, host))
+        !self.text.contains('\n') || self.hosts().any(|pattern| matches(pattern, host))
     }
 
     /// Do all conditions hold but those of the host's patterns?
     pub fn fits(&self, ask: &Ask) -> bool {
         self.rest.as_ref().is_none_or(|rest| rest.fits(ask))
+    }
+
+    /// Who must have signed in.
+    pub fn login(&self) -> Option<&Login> {
+        self.rest.as_ref()?.login.as_ref()
     }
 
     /// The first of them that does not.
@@ -204,16 +214,15 @@ impl Rules {
             self.index(rule, Index::insert);
         }
         let is_free = |rule: &Arc<Rule>| {
-            rule.hosts
-                .iter()
+            rule.hosts()
                 .any(|host| matches!(Pattern::of(host), Pattern::Free))
         };
         exchange(&mut self.free, gone, new, is_free);
-        exchange(&mut self.any, gone, new, |rule| rule.hosts.is_empty());
+        exchange(&mut self.any, gone, new, |rule| rule.hosts().next().is_none());
     }
 
     fn index(&mut self, rule: &Arc<Rule>, put: fn(&mut Index, &str, &Arc<Rule>)) {
-        for host in &rule.hosts {
+        for host in rule.hosts() {
             match Pattern::of(host) {
                 Pattern::Exact(host) => put(&mut self.exact, host, rule),
                 Pattern::Suffix(domain) => put(&mut self.suffix, domain, rule),
@@ -234,8 +243,7 @@ impl Rules {
         }
         let free = |rule: &&Arc<Rule>| {
             let mut patterns = rule
-                .hosts
-                .iter()
+                .hosts()
                 .filter(|host| matches!(Pattern::of(host), Pattern::Free));
             patterns.any(|pattern| matches(pattern, host)) && rule.fits(ask)
         };
@@ -292,16 +300,35 @@ struct Index {
     hasher: RandomState,
 }
 
-/// A rule under the name that is the part `host` of it.
+/// A rule under a name, which is a part of the rule's text.
 #[derive(Clone)]
 struct Entry {
     rule: Arc<Rule>,
-    host: u32,
+    start: u32,
+    length: u32,
 }
 
 impl Entry {
+    fn new(rule: &Arc<Rule>, name: &str) -> Option<Self> {
+        let mut start = rule.place().len() + 1;
+        for host in rule.hosts() {
+            if Pattern::of(host).name() == name {
+                // A suffix is the end of its pattern.
+                let start = start + host.len() - name.len();
+                return Some(Self {
+                    rule: Arc::clone(rule),
+                    start: u32::try_from(start).ok()?,
+                    length: u32::try_from(name.len()).ok()?,
+                });
+            }
+            start += host.len() + 1;
+        }
+        None
+    }
+
     fn name(&self) -> &str {
-        Pattern::of(&self.rule.hosts[self.host as usize]).name()
+        let start = self.start as usize;
+        &self.rule.text[start..start + self.length as usize]
     }
 }
 
@@ -319,16 +346,7 @@ impl Index {
         let part = Arc::make_mut(&mut self.parts[part_of(hash)]);
         let there = part.find(hash, |e| Arc::ptr_eq(&e.rule, rule) && e.name() == name);
         // A name that a rule has twice, or as `a` and `*.a`, needs one entry here.
-        if let (None, Some(host)) = (
-            there,
-            rule.hosts
-                .iter()
-                .position(|host| Pattern::of(host).name() == name),
-        ) {
-            let entry = Entry {
-                rule: Arc::clone(rule),
-                host: host as u32,
-            };
+        if let (None, Some(entry)) = (there, Entry::new(rule, name)) {
             let hasher = &self.hasher;
             part.insert_unique(hash, entry, |entry| hasher.hash_one(entry.name()));
         }

@@ -18,6 +18,7 @@ use crate::{
     clock,
     head::Ask,
     link::{Link, NEVER, Stream},
+    login::Admitted,
     quota,
     sticky::{self, Cookies},
     table::{Action, Rule},
@@ -119,10 +120,13 @@ impl Lease {
             target,
             cookies,
         } = chosen;
-        target.requests.fetch_add(1, Relaxed);
-        target.active.fetch_add(1, Relaxed);
-        group.counters.requests.fetch_add(1, Relaxed);
-        group.counters.active.fetch_add(1, Relaxed);
+        let (deeds, counters) = (target.deeds(), group.counters());
+        for count in [&deeds.requests, &counters.requests] {
+            count.fetch_add(1, Relaxed);
+        }
+        for active in [&deeds.active, &counters.active] {
+            active.fetch_add(1, Relaxed);
+        }
         Self {
             link: Rc::clone(&up.link),
             up: Some(up),
@@ -138,7 +142,7 @@ impl Lease {
 
     /// The target has answered.
     pub fn answered(&self, status: u16) {
-        self.group.counters.answered(status, self.started.elapsed());
+        self.group.counters().answered(status, self.started.elapsed());
         self.target
             .met(status >= 500, self.group.policy.ejection.as_ref(), self.tick);
     }
@@ -161,8 +165,8 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.target.active.fetch_sub(1, Relaxed);
-        self.group.counters.active.fetch_sub(1, Relaxed);
+        self.target.deeds().active.fetch_sub(1, Relaxed);
+        self.group.counters().active.fetch_sub(1, Relaxed);
     }
 }
 
@@ -178,6 +182,10 @@ pub struct Attempts {
     sleeps: bool,
     /// They have been waited for.
     waited: bool,
+    /// Its rule, when that has people sign in first and nobody has looked yet.
+    unknown: Option<Arc<Rule>>,
+    /// Who is let in, and by which rule.
+    admitted: Option<(Arc<Rule>, Admitted)>,
 }
 
 impl Attempts {
@@ -203,6 +211,20 @@ impl Attempts {
         self.last = Some(answer);
     }
 
+    /// Has the rule let it in?
+    fn is_admitted(&self, rule: &Arc<Rule>) -> bool {
+        self.admitted
+            .as_ref()
+            .is_some_and(|(by, _)| Arc::ptr_eq(by, rule))
+    }
+
+    /// What the sign-in adds to the answer.
+    fn cookies(&self) -> &[String] {
+        self.admitted
+            .as_ref()
+            .map_or(&[], |(_, admitted)| &admitted.cookies)
+    }
+
     /// Connections that idled are not trusted again after one was lost.
     fn wants_fresh(&self) -> bool {
         self.count > 0
@@ -215,7 +237,15 @@ impl Attempts {
 /// There is no waiting between the last look and the return: who writes at once writes to a target that is in the table.
 pub async fn lease(worker: &Rc<Worker>, ask: &mut Ask, attempts: &mut Attempts) -> Result<Leased, Answer> {
     loop {
-        let chosen = match choose(worker, ask, attempts) {
+        let chosen = choose(worker, ask, attempts);
+        if let Some(rule) = attempts.unknown.take() {
+            let (desk, login) = (worker.shared.desk.get(), rule.login());
+            let (desk, login) = desk.zip(login).ok_or_else(Answer::provider_failed)?;
+            let admitted = desk.admit(&rule, login, ask).await?;
+            attempts.admitted = Some((rule, admitted));
+            continue;
+        }
+        let chosen = match chosen {
             Err(answer) if attempts.sleeps => match wake(worker, ask, attempts).await {
                 Some(waited) => return Err(waited),
                 None if attempts.waited => continue,
@@ -223,7 +253,7 @@ pub async fn lease(worker: &Rc<Worker>, ask: &mut Ask, attempts: &mut Attempts) 
             },
             chosen => chosen?,
         };
-        transform(&chosen.rule, ask)?;
+        transform(&chosen.rule, ask, attempts)?;
         if chosen.group.policy.protocol != Protocol::Http1 {
             return Ok(Leased::Shared(chosen));
         }
@@ -235,7 +265,7 @@ pub async fn lease(worker: &Rc<Worker>, ask: &mut Ask, attempts: &mut Attempts) 
         if let Some(up) = pooled {
             return Ok(Leased::One(Lease::new(up, chosen, true, worker.tick())));
         }
-        let connecting = tokio::time::timeout(worker.limits.connect, TcpStream::connect(target.address));
+        let connecting = tokio::time::timeout(worker.limits.connect, TcpStream::connect(target.address()));
         let failure = match connecting.await {
             Ok(Ok(_)) if target.is_leaving() => continue,
             Ok(Ok(stream)) => {
@@ -318,7 +348,9 @@ pub struct Chosen {
 }
 
 fn choose(worker: &Worker, ask: &Ask, attempts: &mut Attempts) -> Result<Chosen, Answer> {
-    if let Some(answer) = worker.shared.challenge(ask.path()) {
+    let desk = worker.shared.desk.get();
+    let known = worker.shared.challenge(ask.path());
+    if let Some(answer) = known.or_else(|| desk?.public_key(ask.path()).map(str::to_owned)) {
         return Err(Answer::text(answer));
     }
     let (shared, limits, tick) = (&worker.shared, &worker.limits, worker.tick());
@@ -350,10 +382,18 @@ fn choose(worker: &Worker, ask: &Ask, attempts: &mut Attempts) -> Result<Chosen,
             return Err(Answer::too_many("too many requests for this tenant"));
         }
     }
+    if rule.login().is_some() && !attempts.is_admitted(rule) {
+        attempts.unknown = Some(Arc::clone(rule));
+        return Err(Answer::unauthorized());
+    }
+    let mine = |answer| Answer {
+        cookies: attempts.cookies().to_vec(),
+        ..answer
+    };
     let weights = match &rule.action {
         Action::Forward(weights) => weights,
-        Action::Fixed(fixed) => return Err(Answer::fixed(fixed)),
-        Action::Redirect(redirect) => return Err(Answer::redirect(redirect, ask)),
+        Action::Fixed(fixed) => return Err(mine(Answer::fixed(fixed))),
+        Action::Redirect(redirect) => return Err(mine(Answer::redirect(redirect, ask))),
     };
     let group = sticky::wanted_group(ask, weights).or_else(|| weights.pick());
     let group = group.ok_or_else(Answer::no_targets)?;
@@ -362,30 +402,39 @@ fn choose(worker: &Worker, ask: &Ask, attempts: &mut Attempts) -> Result<Chosen,
     if attempts.sleeps {
         return Err(Answer::waking(false));
     }
-    match group.pick(&attempts.tried, wanted, worker.tick()) {
+    let zone = shared.zone.get().map(String::as_str);
+    match group.pick_near(zone, &attempts.tried, wanted, worker.tick()) {
         Some(target) => Ok(Chosen {
-            cookies: Cookies::new(ask, weights, group, target),
+            cookies: Cookies::new(ask, weights, group, target, attempts.cookies()),
             rule: Arc::clone(rule),
             group: Arc::clone(group),
             target: Arc::clone(target),
         }),
         None => {
-            group.counters.failures.fetch_add(1, Relaxed);
+            group.counters().failures.fetch_add(1, Relaxed);
             Err(attempts.last.take().unwrap_or_else(Answer::no_targets))
         }
     }
 }
 
-/// Changes what the target gets, as the rule says.
-fn transform(rule: &Rule, ask: &mut Ask) -> Result<(), Answer> {
-    let Some(rest) = rule.rest.as_ref().filter(|rest| rest.transforms()) else {
+/// Changes what the target gets, as the rule says, and tells it who has signed in.
+fn transform(rule: &Rule, ask: &mut Ask, attempts: &Attempts) -> Result<(), Answer> {
+    let told = attempts
+        .admitted
+        .as_ref()
+        .map_or("", |(_, admitted)| &admitted.lines);
+    let Some(rest) = rule
+        .rest
+        .as_ref()
+        .filter(|rest| rest.transforms() || !told.is_empty())
+    else {
         return Ok(());
     };
     let (url, host) = match (rest.url(ask), rest.host(ask)) {
         (Ok(url), Ok(host)) => (url, host),
         _ => return Err(Answer::untransformed()),
     };
-    ask.transform(url.as_deref(), host.as_deref());
+    ask.transform(url.as_deref(), host.as_deref(), told);
     Ok(())
 }
 
@@ -396,6 +445,8 @@ pub struct Limits {
     pub connections: usize,
     /// Bytes of a request's or an answer's head.
     pub head: usize,
+    /// Bytes of a request's body; 0 is no limit. What streams to a target of HTTP/2 without a length is not limited.
+    pub body: u64,
     /// From the first byte of a head to its last.
     pub head_time: Duration,
     /// Between two requests, and between two reads of a request's body.
@@ -427,6 +478,7 @@ impl Default for Limits {
         Self {
             connections: 32_768,
             head: 32 * 1024,
+            body: 0,
             head_time: Duration::from_secs(15),
             idle: Duration::from_secs(60),
             connect: Duration::from_secs(3),

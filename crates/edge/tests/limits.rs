@@ -337,3 +337,101 @@ fn split(line: &str) -> Vec<&str> {
     fields.push(line[start..].trim_matches('"'));
     fields
 }
+
+#[tokio::test]
+async fn a_body_is_as_large_as_it_may_be() {
+    let folder = tempfile::tempdir().unwrap();
+    let origin = Origin::named("origin").await;
+    let limits = Limits {
+        body: 10,
+        ..Limits::default()
+    };
+    let edge = Edge::with(&folder, limits, 1);
+    edge.apply(&shop(1, &[origin.address])).await;
+    let post = |framing: &str, body: &str| {
+        format!("POST / HTTP/1.1\r\nHost: shop.test\r\n{framing}\r\nConnection: close\r\n\r\n{body}")
+    };
+    let chunked = "Transfer-Encoding: chunked";
+    for (framing, body, expected) in [
+        ("Content-Length: 10", "0123456789", 200),
+        ("Content-Length: 11", "0123456789a", 413),
+        ("Content-Length: 999999999999999", "", 413),
+        (chunked, "5\r\n01234\r\n5\r\n01234\r\n0\r\n\r\n", 200),
+        (chunked, "5\r\n01234\r\n6\r\n012345\r\n0\r\n\r\n", 413),
+    ] {
+        let answer = edge.raw(post(framing, body)).await;
+        assert_eq!(status(&answer), expected, "{framing} {body}: {answer}");
+    }
+    // Piece by piece, when the target has the beginning.
+    let mut stream = edge.connect().await;
+    stream
+        .write_all(post(chunked, "5\r\n01234\r\n").as_bytes())
+        .await
+        .unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    stream.write_all(b"ff\r\n").await.unwrap();
+    let _ = stream.write_all(&[b'x'; 255]).await;
+    assert_eq!(status(&message(&mut stream).await), 413);
+    assert_eq!(
+        origin.requests().len(),
+        2,
+        "what is too large never arrives whole"
+    );
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn a_tenant_is_closed_to_some_or_for_a_while_and_others_are_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let origin = Origin::named("origin").await;
+    let listener = Socket::bind("127.0.0.1:0").unwrap();
+    let listeners = vec![Listener {
+        proxied: true,
+        ..Listener::http(listener)
+    }];
+    let edge = Edge::configured(&folder, listeners, |_| ());
+    let answer = |status: u16, text: &str| Action::FixedResponse {
+        status,
+        content_type: "text/html".into(),
+        body: text.into(),
+    };
+    // shop.test lets a network in, other.test keeps one out.
+    let mut table = shop(1, &[origin.address]);
+    table.rules[0].priority = 10;
+    table.rules[0].conditions.sources = vec!["192.0.2.0/24".parse().unwrap()];
+    let mut kept_out = rule(5, "other.test", answer(403, "not you"));
+    kept_out.conditions.sources = vec!["192.0.2.0/24".parse().unwrap()];
+    kept_out.place = "beta/other/dev".parse().unwrap();
+    let mut other = rule(20, "other.test", forward(&[("shop", 1)]));
+    other.place = kept_out.place.clone();
+    table
+        .rules
+        .extend([rule(11, "shop.test", answer(403, "not you")), kept_out, other]);
+    edge.apply(&table).await;
+    let from = async |source: &str, host: &str| {
+        let request = format!(
+            "PROXY TCP4 {source} 192.0.2.1 4000 80\r\nGET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+        );
+        status(&edge.raw(request).await)
+    };
+    let (inside, outside) = ("192.0.2.9", "198.51.100.9");
+    for (source, host, expected) in [
+        (inside, "shop.test", 200),
+        (outside, "shop.test", 403),
+        (inside, "other.test", 403),
+        (outside, "other.test", 200),
+    ] {
+        assert_eq!(from(source, host).await, expected, "{host} from {source}");
+    }
+    // A page in front of one tenant.
+    table.version = 2;
+    table
+        .rules
+        .push(rule(1, "shop.test", answer(503, "<p>back at noon")));
+    edge.apply(&table).await;
+    assert_eq!(
+        (from(inside, "shop.test").await, from(outside, "other.test").await),
+        (503, 200)
+    );
+    edge.stop().await;
+}

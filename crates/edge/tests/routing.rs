@@ -453,3 +453,34 @@ async fn stopping_finishes_what_is_under_way() {
     assert_eq!(body(&message(&mut next).await), "ok");
     edge.stop().await;
 }
+
+#[tokio::test]
+async fn an_edge_prefers_targets_of_its_own_zone() {
+    let folder = tempfile::tempdir().unwrap();
+    let (west, mut east) = (Origin::named("west").await, Origin::named("east").await);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listeners = vec![edge::Listener::http(listener)];
+    let edge = Edge::configured(&folder, listeners, |config| config.zone = Some("east".into()));
+    let mut table = shop(1, &[west.address, east.address]);
+    let shop = table.target_groups.get_mut("shop").unwrap();
+    let zones = [(&west, "west"), (&east, "east")];
+    shop.zones = zones
+        .map(|(origin, zone)| (format!("h-{}", origin.address.port()), zone.to_owned()))
+        .into();
+    edge.apply(&table).await;
+    until("both are healthy", || async {
+        let health = edge.client.health().await.unwrap();
+        health.iter().all(|target| target.state == TargetState::Healthy)
+    })
+    .await;
+    for _ in 0..4 {
+        assert_eq!(body(&edge.get("shop.test", "/").await), "east");
+    }
+    east.close().await;
+    assert_eq!(
+        body(&edge.get("shop.test", "/").await),
+        "west",
+        "when there is nobody near"
+    );
+    edge.stop().await;
+}

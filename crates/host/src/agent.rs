@@ -123,6 +123,39 @@ pub async fn run(layout: Layout, scope: Scope) -> Result<(), Error> {
     Ok(())
 }
 
+/// An agent on a machine that is somebody's own: it supervises what it is given and answers whom the machine has dialled,
+/// but is neither PID 1 nor what `systemctl` asks.
+pub(crate) struct Guest {
+    agent: server::Agent,
+    services: Services,
+    reaping: JoinHandle<io::Result<()>>,
+}
+
+impl Guest {
+    pub fn begin(layout: Layout) -> Result<Self, Error> {
+        layout.make().map_err(Error::Begin)?;
+        let reaper = Reaper::new(Scope::Own);
+        let files = Files::begin().map_err(Error::Begin)?;
+        let services = Services::new(layout.clone(), reaper.clone(), files.clone());
+        let reaping = tokio::spawn(reaper.clone().run());
+        Ok(Self {
+            agent: server::Agent::begin(layout, reaper, services.clone(), files),
+            services,
+            reaping,
+        })
+    }
+
+    pub fn router(&self) -> axum::Router {
+        server::guest(self.agent.clone())
+    }
+
+    /// Stops what it supervises.
+    pub async fn end(self) {
+        self.services.stop_all().await;
+        self.reaping.abort();
+    }
+}
+
 /// The system's log. A host without one goes on: what is said to it is lost, as on a machine without a log.
 fn hear(layout: &Layout, services: &Services) -> Option<JoinHandle<()>> {
     match syslog::listen(&layout.syslog) {

@@ -12,7 +12,6 @@ mod toolbox;
 mod turn;
 
 pub use error::Error;
-pub use toolbox::is_tool;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},

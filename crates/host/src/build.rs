@@ -6,6 +6,7 @@
 
 mod artifact;
 pub mod batch;
+mod choice;
 mod console;
 mod error;
 pub mod key;
@@ -40,6 +41,7 @@ use model::{
 use tracing::info;
 
 use self::{
+    choice::Choice,
     console::{Console, Kept},
     queue::Queue,
     report::History,
@@ -233,7 +235,11 @@ impl Yard {
                     Error::Stopped(_) => PhaseStatus::Stopped,
                     _ => PhaseStatus::Failed,
                 };
-                console.ended(status, Some(logs::chain(&error)));
+                let message = match &error {
+                    Error::Runtime(why) => why.clone(),
+                    error => logs::chain(error),
+                };
+                console.ended(status, Some(message));
                 console.end();
                 return Err(error);
             }
@@ -292,9 +298,14 @@ impl Yard {
         stop: &mut Stop,
     ) -> Result<Prepared, Error> {
         console.began("PROVISIONING");
-        let image = self.image(order, console, stop).await?;
+        let image = match choice::choose(order) {
+            Ok(choice) => Ok(self.image(choice, console, stop).await?),
+            Err(why) => Err(Error::Runtime(why)),
+        };
         console.ended(PhaseStatus::Succeeded, None);
         console.began("DOWNLOAD_SOURCE");
+        // As on CodeBuild: this is where a buildspec is found to be wrong.
+        let image = image?;
         let source = work.directory().join("source");
         let (objects, own, to) = (self.0.objects.clone(), order.clone(), source.clone());
         // To its end, also when the build is to stop: the directory can be removed when nobody writes there.
@@ -317,28 +328,30 @@ impl Yard {
         })
     }
 
-    /// What the container stands on: `standard` with the runtimes that the buildspec asks for, or another image.
+    /// What the container stands on, made where it is not there yet.
     async fn image(
         &self,
-        order: &BuildOrder,
+        choice: Choice<'_>,
         console: &mut Console,
         stop: &mut Stop,
     ) -> Result<Digest, Error> {
         let oven = self.0.oven.clone();
-        if let Some(base) = runtime::base(order) {
-            console.line(&format!("The build runs in {base}"));
-            let base = base.to_owned();
-            let made = tokio::spawn(async move { oven.bare(&base).await });
-            return tokio::select! {
-                made = made => made.map_err(|_| Error::Interrupted)?.map_err(Error::Image),
-                reason = stop.asked() => Err(Error::Stopped(reason)),
-            };
-        }
-        let tools = runtime::tools(order);
-        if let Some(image) = oven.find_toolbox(&tools)? {
+        let (system, tools) = match choice {
+            Choice::Base(base) => {
+                console.line(&format!("The build runs in {base}"));
+                let base = base.to_owned();
+                let made = tokio::spawn(async move { oven.bare(&base).await });
+                return tokio::select! {
+                    made = made => made.map_err(|_| Error::Interrupted)?.map_err(Error::Image),
+                    reason = stop.asked() => Err(Error::Stopped(reason)),
+                };
+            }
+            Choice::Standard { system, tools } => (system, tools),
+        };
+        if let Some(image) = oven.find_toolbox(system, &tools)? {
             return Ok(image);
         }
-        let names: Vec<&str> = ["standard"]
+        let names: Vec<&str> = ["standard", system]
             .into_iter()
             .chain(tools.iter().map(String::as_str))
             .collect();
@@ -348,7 +361,7 @@ impl Yard {
             names.join(", ")
         ));
         // Every build needs it: it is made to its end, whoever stops waiting.
-        let made = tokio::spawn(async move { oven.toolbox(&tools, &log).await });
+        let made = tokio::spawn(async move { oven.toolbox(system, &tools, &log).await });
         tokio::select! {
             made = made => Ok(made.map_err(|_| Error::Interrupted)?.map_err(Error::Image)?.image),
             reason = stop.asked() => Err(Error::Stopped(reason)),

@@ -241,7 +241,8 @@ impl Caches {
     }
 }
 
-fn random() -> String {
+/// Makes the name of a file that nobody else has.
+pub(crate) fn random() -> String {
     let mut bits = [0; 8];
     getrandom::fill(&mut bits).expect("the kernel gives random bytes");
     hex::encode(bits)

@@ -155,17 +155,7 @@ impl Port for Deployer {
             .check(&order.checks, CHECKS)
             .await
             .map_err(|error| fault(&order.host, error))?;
-        for result in &mut verdict.results {
-            for text in [
-                &mut result.kind,
-                &mut result.name,
-                &mut result.property,
-                &mut result.expected,
-                &mut result.found,
-            ] {
-                bound(text);
-            }
-        }
+        bound_verdict(&mut verdict);
         Ok(verdict)
     }
 }
@@ -227,7 +217,10 @@ impl Copy {
 }
 
 /// The reports, if they are about the events that were ordered, with texts of a bearable length.
-fn believable(mut reports: Vec<EventReport>, events: &[LifecycleEvent]) -> Option<Vec<EventReport>> {
+pub(crate) fn believable(
+    mut reports: Vec<EventReport>,
+    events: &[LifecycleEvent],
+) -> Option<Vec<EventReport>> {
     let same = reports
         .iter()
         .map(|report| report.event)
@@ -243,6 +236,21 @@ fn believable(mut reports: Vec<EventReport>, events: &[LifecycleEvent]) -> Optio
     (same && coherent).then_some(reports)
 }
 
+/// Texts of a bearable length.
+pub(crate) fn bound_verdict(verdict: &mut Verdict) {
+    for result in &mut verdict.results {
+        for text in [
+            &mut result.kind,
+            &mut result.name,
+            &mut result.property,
+            &mut result.expected,
+            &mut result.found,
+        ] {
+            bound(text);
+        }
+    }
+}
+
 fn bound(text: &mut String) {
     if let Some((end, _)) = text.char_indices().nth(TEXT) {
         text.truncate(end);
@@ -250,7 +258,7 @@ fn bound(text: &mut String) {
     }
 }
 
-fn fault(host: &HostId, error: agent::Error) -> Fault {
+pub(crate) fn fault(host: &HostId, error: agent::Error) -> Fault {
     match error {
         agent::Error::Fault(mut fault) => {
             bound(&mut fault.message);

@@ -5,6 +5,7 @@
 
 mod logs;
 mod record;
+mod succession;
 
 use std::{fs, io::Read as _, os::unix::fs::PermissionsExt as _, sync::Arc, time::Duration};
 
@@ -16,9 +17,15 @@ use model::{
 use sha2::{Digest as _, Sha256};
 use tracing::{info, warn};
 
+pub(crate) use self::logs::chunk;
 pub use self::record::Record;
+pub(crate) use self::succession::Attempts;
+use self::succession::Changing;
 use crate::{
-    agent::{Client, api::Configuration},
+    agent::{
+        Client,
+        api::{Configuration, Health},
+    },
     container::{self, Bind, Containers, Net, Output, Preset, Rootfs, Signal, Spec, chain},
     network, now,
     ticket::Tickets,
@@ -49,6 +56,8 @@ pub struct Hosts {
     lowers: Lowers,
     /// Our own program, as hosts see it.
     program: Utf8PathBuf,
+    version: Digest,
+    changing: Changing,
 }
 
 /// What a host needs beyond an order: where it differs by role.
@@ -66,7 +75,7 @@ impl Hosts {
         tickets: Tickets,
         lowers: Lowers,
     ) -> Result<Self, Fault> {
-        let program = keep_program(&node)
+        let (program, version) = keep_program(&node)
             .map_err(|error| Fault::platform(format!("cannot keep the program that hosts run: {error}")))?;
         Ok(Self {
             node,
@@ -74,6 +83,8 @@ impl Hosts {
             tickets,
             lowers,
             program,
+            version,
+            changing: Changing::default(),
         })
     }
 
@@ -126,7 +137,7 @@ impl Hosts {
                 "service" => logs::app(&run).unwrap_or_else(|| "logs/service.log".to_owned()),
                 service => format!("logs/{service}.log"),
             };
-            logs::chunk(&run, &name, offset)
+            chunk(&run, &name, offset)
         });
         Some(match read.await {
             Ok(Ok(chunk)) => Ok(chunk),
@@ -205,6 +216,7 @@ impl Hosts {
         let spec = self.spec(order, extra)?;
         record
             .write(&self.dir(&order.host))
+            .and_then(|()| self.note_program(&order.host))
             .map_err(|error| fault("keep the record of", &order.host, &error))?;
         let started = self.containers.start(spec).await;
         let running = match started {
@@ -322,15 +334,29 @@ impl Hosts {
         })
     }
 
+    /// What its agent says of itself, if it answers. One that is being replaced is waited for: it is not dead.
+    async fn health(&self, host: &HostId) -> Option<Health> {
+        let agent = self.agent(host);
+        let asked = async || {
+            let health = tokio::time::timeout(Duration::from_secs(1), agent.health()).await;
+            health.ok().and_then(Result::ok)
+        };
+        let changed = self.changing.has(host);
+        let health = asked().await;
+        if health.is_some() || !(changed || self.changing.has(host)) {
+            return health;
+        }
+        while self.changing.has(host) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        asked().await
+    }
+
     /// As a person or a reconciler sees it.
     async fn seen(&self, record: Record, running: bool) -> HostSeen {
         let usage = self.containers.usage(record.host.as_str());
         let health = match running {
-            true => {
-                let agent = self.agent(&record.host);
-                let health = tokio::time::timeout(Duration::from_secs(1), agent.health()).await;
-                health.ok().and_then(Result::ok)
-            }
+            true => self.health(&record.host).await,
             false => None,
         };
         let disk = health.as_ref().and_then(|health| health.disk);
@@ -453,7 +479,7 @@ fn hostname(host: &HostId) -> String {
 }
 
 /// Keeps a copy of the running program that later versions do not replace under the hosts that run it.
-fn keep_program(node: &Utf8Path) -> std::io::Result<Utf8PathBuf> {
+fn keep_program(node: &Utf8Path) -> std::io::Result<(Utf8PathBuf, Digest)> {
     const OWN: &str = "/proc/self/exe";
     // In pieces: what is read at once is memory that the allocator keeps, as much as the program is long.
     let mut hash = Sha256::new();
@@ -468,7 +494,7 @@ fn keep_program(node: &Utf8Path) -> std::io::Result<Utf8PathBuf> {
     let dir = node.join("bin");
     let path = dir.join(format!("vend-{}", digest.short()));
     if path.exists() {
-        return Ok(path);
+        return Ok((path, digest));
     }
     fs::create_dir_all(&dir)?;
     let fresh = dir.join(".vend.new");
@@ -476,7 +502,7 @@ fn keep_program(node: &Utf8Path) -> std::io::Result<Utf8PathBuf> {
     fs::set_permissions(&fresh, fs::Permissions::from_mode(0o755))?;
     fs::File::open(&fresh)?.sync_all()?;
     fs::rename(&fresh, &path)?;
-    Ok(path)
+    Ok((path, digest))
 }
 
 fn elapsed_ms(begin: jiff::Timestamp) -> u64 {

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use self::view::View;
 use crate::{
     base,
+    cache::random,
     layer::{Error, Layers, Record, archive, io_error, touch, used_since},
     oci::{self, export, layout::Layout, unpack::Deletions},
 };
@@ -92,7 +93,8 @@ impl Images {
             path: path.clone(),
             source,
         })?;
-        let new = self.root.join(format!(".{}", digest.hex()));
+        // Several may keep one image at a time, each its own file.
+        let new = self.root.join(format!(".{}-{}", digest.hex(), random()));
         fs::File::create(&new)
             .and_then(|mut file| {
                 file.write_all(&json)?;
@@ -370,6 +372,23 @@ mod tests {
     /// Later than anything that these tests make.
     fn far() -> Timestamp {
         "2200-01-01T00:00:00Z".parse().unwrap()
+    }
+
+    #[test]
+    fn several_keep_one_image_at_a_time() {
+        let temporary = tempfile::tempdir().unwrap();
+        let node = Utf8Path::from_path(temporary.path()).unwrap();
+        let layers = Layers::open(node).unwrap();
+        let images = Images::open(node, layers.clone()).unwrap();
+        for round in 0..20 {
+            let base = layer(&layers, &format!("base {round}"), None);
+            let keep = || images.keep(&[base], Timestamp::UNIX_EPOCH).unwrap();
+            let kept: Vec<Digest> = std::thread::scope(|scope| {
+                let all: Vec<_> = (0..8).map(|_| scope.spawn(keep)).collect();
+                all.into_iter().map(|one| one.join().unwrap()).collect()
+            });
+            assert!(kept.iter().all(|digest| *digest == kept[0]));
+        }
     }
 
     #[test]

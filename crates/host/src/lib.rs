@@ -5,7 +5,7 @@
 //!
 //! In reading order: [`node`] answers orders over a local socket and [`client`] asks them; [`hosts`] and [`database`]
 //! make hosts; [`container`], [`network`], [`cgroup`] and [`mount`] are what they are made of; [`build`] and [`bake`]
-//! make what hosts run; [`agent`] is PID 1 inside of one.
+//! make what hosts run; [`agent`] is PID 1 inside of one; [`machine`] is how machines elsewhere join.
 
 pub mod client;
 pub mod node;
@@ -32,6 +32,7 @@ pub mod agent;
 pub mod appspec;
 pub mod check;
 pub mod deploy;
+pub mod machine;
 
 pub mod cgroup;
 pub mod container;

@@ -28,7 +28,7 @@ use crate::{
     container::{self, Containers, chain},
     database::Databases,
     deploy::Deployer,
-    hosts::Hosts,
+    hosts::{Attempts, Hosts},
     image::Images,
     layer::Layers,
     logs, now,
@@ -171,6 +171,7 @@ pub async fn serve(
     info!(socket = %path, "the node answers");
     let stop = tokio_util::sync::CancellationToken::new();
     let housekeeping = tokio::spawn(keep_house(node.clone()));
+    let agents = tokio::spawn(keep_agents(node.hosts.clone()));
     let preparation = config.prepare.then(|| {
         let (oven, preparing) = (node.oven.clone(), node.preparing.clone());
         tokio::spawn(prepare::run(oven, preparing, stop.clone()))
@@ -187,6 +188,7 @@ pub async fn serve(
         server.abort();
     }
     housekeeping.abort();
+    agents.abort();
     if let Some(preparation) = preparation {
         let _ = tokio::time::timeout(GRACE, preparation).await;
     }
@@ -296,6 +298,16 @@ async fn keep_house(node: Node) {
         {
             warn!(%error, "cannot remove old answers");
         }
+    }
+}
+
+/// Agents of an earlier version are replaced soon after the start of this one; a host that is busy keeps the others
+/// waiting, but nothing else.
+async fn keep_agents(hosts: Hosts) {
+    let mut attempts = Attempts::default();
+    loop {
+        hosts.renew_agents(&mut attempts).await;
+        tokio::time::sleep(LOOK).await;
     }
 }
 

@@ -276,6 +276,7 @@ async fn hook_case(case: &Value, root: &Path, reaper: &Reaper) -> Vec<String> {
             .collect(),
     };
     let hooks = Hooks {
+        directory: None,
         unless: None,
         current: &current,
         reaper,

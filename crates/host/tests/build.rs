@@ -5,6 +5,8 @@
 //! program is also the runner inside of builds.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+#[path = "build/apart.rs"]
+mod apart;
 #[path = "build/bake.rs"]
 mod bake;
 #[path = "build/images.rs"]
@@ -70,6 +72,7 @@ const CASES: &[Case] = cases![
     yard::hostile_sources_are_refused,
     yard::absolute_links_are_data,
     yard::caches_are_kept,
+    apart::builds_reach_neither_the_machine_nor_each_other,
     spec::failures_are_followed_by_what_the_file_says,
     spec::the_commands_of_codebuild_are_there,
     spec::artifacts_have_names_and_others_beside_them,

@@ -139,6 +139,7 @@ fn order(node: &Node, deployment: u64, hook: &str) -> DeployOrder {
             .unwrap(),
         appspec: Some("appspec.yml".into()),
         events: LifecycleEvent::BEFORE_TRAFFIC.to_vec(),
+        migration: None,
     }
 }
 

@@ -3,6 +3,7 @@
 //! A table is computed from the catalogue by a pure function. It goes to the edge whole or as the difference to the one
 //! in force, and is applied or refused as one, so that no order of changes can leave half a route behind.
 
+mod authenticate;
 mod check;
 mod condition;
 mod delta;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::Place;
 
 pub use crate::address::Network;
+pub use authenticate::{Authenticate, Unauthenticated};
 pub use check::{Invalid, VALUES, VALUES_PER_RULE, WILDCARDS, regex};
 pub use condition::{Conditions, HeaderCondition, Pair, Rewrite, folds, matches};
 pub use delta::Delta;
@@ -53,6 +55,9 @@ pub struct Rule {
     /// What is changed in a request before it is forwarded.
     #[serde(default, skip_serializing_if = "Transforms::is_empty")]
     pub transforms: Transforms,
+    /// Who must have signed in before the action.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authenticate: Option<Box<Authenticate>>,
     pub action: Action,
     /// What the load balancer has for this rule alone.
     #[serde(default, skip_serializing_if = "Own::is_empty")]

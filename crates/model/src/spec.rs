@@ -14,9 +14,9 @@ mod yaml;
 
 pub(crate) use app::is_branch;
 pub use app::{
-    App, Approval, Base, Build, Certificate, Database, Deploy, Domain, Environment, Health, Host, Image,
-    Leads, MinimumHealthy, NotABase, Port, Reference, Refresh, Scaling, Strategy, Transport, Tree, Variable,
-    schema,
+    Analysis, App, Approval, Base, Build, Certificate, Database, Deploy, Domain, Environment, Health, Host,
+    Image, Leads, Migrate, MinimumHealthy, NotABase, Placement, Port, Reference, Refresh, Scaling, Steps,
+    Strategy, Transport, Tree, Variable, is_label, schema,
 };
 pub use appspec::Appspec;
 pub use buildspec::Buildspec;

@@ -18,12 +18,12 @@ pub use catalogue::{App, Environment, EnvironmentState, NewApp, NewTenant, Place
 pub use images::{ImageShown, Imported, NewRefresh, Refreshed, RefreshedBase};
 pub use record::{Delivery, DeliveryDetail, DeliveryVerdict, PublicKey};
 pub use release::{
-    Approval, ApprovalState, Decision, DeployedHost, Deployment, NewDecision, NewRollback, PlanAnswer, Push,
-    PushState, Release, Why, WhyEnvironment,
+    Analysis, Approval, ApprovalState, Decision, DeployedHost, Deployment, Migration, MigrationState,
+    NewDecision, NewRollback, PlanAnswer, Push, PushState, Release, Traffic, Why, WhyEnvironment,
 };
 pub use run::{
     Drawing, EdgeStatus, EdgeTarget, Execution, ExecutionDetail, ExecutionState, HistoryEvent, Host, Image,
-    LogEntry, LogText,
+    Invitation, LogEntry, LogText, Machine, NewInvitation,
 };
 
 use serde::{Deserialize, Serialize};

@@ -156,12 +156,32 @@ fn messages() {
             "vend.yaml:2:1: a second document starts here, and only one is read",
         ),
         (
-            "app: a\ndeploy: { strategy: canary }",
-            "vend.yaml:2:21: `canary` is not available yet",
+            "app: a\ndeploy: { strategy: blue-gren }",
+            "vend.yaml:2:21: `strategy` must be `blue-green` or `in-place` or `canary` or `linear`, not `blue-gren` (did you mean `blue-green`?)",
         ),
         (
-            "app: a\ndeploy: { strategy: blue-gren }",
-            "vend.yaml:2:21: `strategy` must be `blue-green`, not `blue-gren` (did you mean `blue-green`?)",
+            "app: a\ndeploy: { interval: 5m }",
+            "vend.yaml:2:21: `deploy.interval` is of the strategy canary or linear only",
+        ),
+        (
+            "app: a\ndeploy: { strategy: canary, steps: 4 }",
+            "vend.yaml:2:36: `deploy.steps` is of the strategy linear only",
+        ),
+        (
+            "app: a\ndeploy: { strategy: linear, steps: 4, percent: 25% }",
+            "vend.yaml:2:36: `deploy.percent` and `deploy.steps` say the same: keep one of them",
+        ),
+        (
+            "app: a\ndeploy: { strategy: canary, percent: 0.5% }",
+            "vend.yaml:2:38: `deploy.percent` must be a whole percentage from 1 to 99, not `0.5%`",
+        ),
+        (
+            "app: a\ndeploy: { strategy: canary, analysis: { slower: fast } }",
+            "vend.yaml:2:49: `deploy.analysis.slower` must be a percentage such as `50%`, not `fast`",
+        ),
+        (
+            "app: a\nscaling: { min: 10 }\ndeploy: { strategy: in-place, minimum_healthy: 95% }",
+            "vend.yaml:3:48: no host could ever be taken out: 10 of 10 must stay healthy (ask for fewer healthy hosts, or have more of them)",
         ),
         (
             "app: a\nimage: { base: \"oci:X\" }",
@@ -227,6 +247,34 @@ fn messages() {
         (
             "app: a\ninclude: [x]",
             "vend.yaml:2:1: `include` is not available yet",
+        ),
+        (
+            "app: a\ndeploy: { migrate: { timeout: 5m } }",
+            "vend.yaml:2:20: `deploy.migrate.script` is missing (write `script: PATH`, a script of the repository)",
+        ),
+        (
+            "app: a\ndeploy: { migrate: { script: Procfile, timeout: 5h } }",
+            "vend.yaml:2:49: `deploy.migrate.timeout` must be from 1s to 4h, not `5h`",
+        ),
+        (
+            "app: a\ndeploy: { migrate: { script: Procfile, runas: \"-x\" } }",
+            "vend.yaml:2:47: `-x` is not the name of a user",
+        ),
+        (
+            "app: a\ndeploy: { migrate: { script: ../up.sh } }",
+            "vend.yaml:2:30: `../up.sh` is not a path inside the repository (write it from the root of the repository, without `..`)",
+        ),
+        (
+            "app: a\nplacement: { registered: {} }",
+            "vend.yaml:2:26: `placement.registered` names no label (write the labels of the machines, such as `{ role: web }`)",
+        ),
+        (
+            "app: a\nplacement: { registered: { role: \"a b\" } }",
+            "vend.yaml:2:34: `role` is not a label",
+        ),
+        (
+            "app: a\nplacement: { registered: { role: web } }\ndatabase: { engine: mariadb }",
+            "vend.yaml:3:11: `database beside placement.registered` is not available yet",
         ),
         ("app: a\ntests: []", "vend.yaml:2:1: `tests` is not available yet"),
         (
@@ -418,6 +466,38 @@ fn the_schema_knows_the_same_keys() {
         let free = path.len() > 1 && (path[path.len() - 2] == "env");
         assert!(free || says(&file(&wrong), "not a known key"), "{}", file(&wrong));
     }
+}
+
+#[test]
+fn steps_are_of_canary_and_linear() {
+    use model::spec::{Analysis, Steps, Strategy};
+    let deploy = |text: &str| {
+        read(&format!("app: a\ndeploy: {text}")).unwrap().0.environments[0]
+            .deploy
+            .clone()
+    };
+    let steps = |percent, interval: &str, analysis| {
+        let interval = interval.parse().unwrap();
+        Some(Steps {
+            percent,
+            interval,
+            analysis,
+        })
+    };
+    let usual = Analysis::default();
+    assert_eq!(deploy("{}").steps, None);
+    assert_eq!(deploy("{ strategy: in-place }").strategy, Strategy::InPlace);
+    assert_eq!(deploy("{ strategy: canary }").steps, steps(10, "10m", usual));
+    assert_eq!(deploy("{ strategy: linear }").steps, steps(10, "1m", usual));
+    let third = deploy(
+        "{ strategy: linear, steps: 3, interval: 5s, analysis: { errors: 2.5%, slower: 50%, sample: 7 } }",
+    );
+    let analysis = Analysis {
+        errors: 2.5,
+        slower: 50,
+        sample: 7,
+    };
+    assert_eq!(third.steps, steps(34, "5s", analysis));
 }
 
 #[test]

@@ -4,15 +4,17 @@ mod apps;
 mod environments;
 mod hosts;
 mod keepers;
+mod machines;
 mod pushes;
 mod releases;
 mod tenants;
 
 pub use apps::App;
 pub(crate) use environments::place;
-pub use environments::{Environment, Subnets};
+pub use environments::{Arriving, Environment, Subnets};
 pub use hosts::{Host, HostState, NewHost};
 pub use keepers::Keepers;
+pub use machines::{Machine, NewInvitation};
 pub use pushes::{NewPush, Push, PushState};
 pub use releases::{NewRelease, Release};
 pub use tenants::Tenant;

@@ -4,11 +4,13 @@ mod attestations;
 mod bakes;
 mod builds;
 mod deployments;
+mod migrations;
 
 pub use attestations::{Attestation, Predicate};
 pub use bakes::{Bake, Image, NewBake};
 pub use builds::{Build, NewBuild};
 pub use deployments::{Deployment, DeploymentState, JudgedHost, NewDeployment};
+pub use migrations::{Migration, MigrationState, NewMigration};
 
 use model::{
     ExecutionId, Ticket,

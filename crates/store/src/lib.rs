@@ -32,15 +32,15 @@ mod writer;
 
 pub use approvals::{Approval, ApprovalState, Decision, NewApproval};
 pub use catalogue::{
-    App, Environment, Host, HostState, Keepers, NewHost, NewPush, NewRelease, Push, PushState, Release,
-    Subnets, Tenant,
+    App, Arriving, Environment, Host, HostState, Keepers, Machine, NewHost, NewInvitation, NewPush,
+    NewRelease, Push, PushState, Release, Subnets, Tenant,
 };
 pub use commands::Command;
 pub use db::{By, Db, Tx};
 pub use error::Error;
 pub use evidence::{
-    Attestation, Bake, Build, Deployment, DeploymentState, Image, JudgedHost, NewBake, NewBuild,
-    NewDeployment, Predicate, WorkState,
+    Attestation, Bake, Build, Deployment, DeploymentState, Image, JudgedHost, Migration, MigrationState,
+    NewBake, NewBuild, NewDeployment, NewMigration, Predicate, WorkState,
 };
 pub use inbox::{Delivery, DeliveryVerdict, NewDelivery, Received};
 pub use journal::{

@@ -28,6 +28,8 @@ const STEPS: &[&str] = &[
     include_str!("../migrations/10-attestations.sql"),
     include_str!("../migrations/11-children-that-failed.sql"),
     include_str!("../migrations/13-bakes-that-wait.sql"),
+    include_str!("../migrations/14-strategies.sql"),
+    include_str!("../migrations/15-migrations-and-machines.sql"),
 ];
 
 /// Makes the directory if it is not there, and keeps every other process out of it while the file is open.

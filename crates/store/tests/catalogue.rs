@@ -5,7 +5,7 @@ mod world;
 use std::collections::BTreeSet;
 
 use model::{ExecutionId, HostId, release::ReleaseState};
-use store::{Error, HostState, PushState};
+use store::{Arriving, Error, HostState, PushState};
 use world::{World, app, at, by, end, host, place, push, release, start, tenant};
 
 #[tokio::test]
@@ -231,6 +231,42 @@ async fn a_switch_moves_release_and_hosts_and_back() {
                 tx.fail_release(&dev, 1, "no", &by(5)),
                 Err(Error::Refused { .. })
             ));
+            Ok(())
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_release_that_arrives_shares_the_traffic_until_it_is_live_or_gone() {
+    let (world, dev) = World::dev().await;
+    world
+        .write(move |tx| {
+            for n in 1..=2u64 {
+                tx.create_release(&dev, &release(&format!("r{n}")), &by(0))?;
+                tx.create_host(&host(n, &dev, Some(n)), &by(0))?;
+                tx.set_host_state(&HostId::from_bits(n), HostState::Ready, None, &by(0))?;
+            }
+            tx.set_live(&dev, 1, at(10), &by(0))?;
+            let state = |tx: &store::Tx<'_>| Ok::<_, Error>(tx.host(&HostId::from_bits(2))?.state);
+            let arriving = |share| Some(Arriving { release: 2, share });
+            // In place, hosts become serving one by one, and not by this.
+            tx.share_traffic(&dev, arriving(None), &by(1))?;
+            assert_eq!(state(tx)?, HostState::Ready);
+            tx.share_traffic(&dev, arriving(Some(10)), &by(2))?;
+            assert_eq!(state(tx)?, HostState::Serving);
+            assert_eq!(tx.environment(&dev)?.arriving, arriving(Some(10)));
+            let lines = tx.ledger(&store::LedgerFilter::default())?.len();
+            tx.share_traffic(&dev, arriving(Some(10)), &by(3))?;
+            assert_eq!(
+                tx.ledger(&store::LedgerFilter::default())?.len(),
+                lines,
+                "nothing was done"
+            );
+            tx.set_live(&dev, 2, at(10), &by(4))?;
+            assert_eq!(tx.environment(&dev)?.arriving, None);
+            assert_eq!(tx.host(&HostId::from_bits(1))?.state, HostState::Kept);
+            tx.set_host_release(&HostId::from_bits(1), 2, &by(5))?;
+            assert_eq!(tx.hosts_of_release(&dev, 2)?.len(), 2);
             Ok(())
         })
         .await;

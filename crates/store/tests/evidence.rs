@@ -204,13 +204,22 @@ async fn what_an_execution_under_way_has_made_is_kept_until_it_ends() {
             };
             start(tx, 1, Some(&dev), "{}", &by(0))?;
             tx.begin_build(&new_build(&dev, 1), &by(1))?;
-            tx.finish_build(&ticket(1), Ok(&built()), &by(1))?;
+            let beside = Digest::of("beside");
+            let built_with = Built {
+                secondary: BTreeMap::from([("docs".to_owned(), beside)]),
+                ..built()
+            };
+            tx.finish_build(&ticket(1), Ok(&built_with), &by(1))?;
             tx.begin_bake(&bake, &by(1))?;
             tx.finish_bake(&ticket(3), Ok(&baked()), &by(2))?;
             assert_eq!(tx.image(&baked().image)?.baked, baked());
             let kept = tx.keepers()?;
             assert!(kept.images.contains(&baked().image) && kept.revisions.contains(&built().artifact));
             assert!(kept.sources.contains(&Digest::of("source")));
+            assert!(
+                kept.revisions.contains(&beside),
+                "what lies beside an artifact stays with it"
+            );
             assert!(matches!(
                 tx.delete_image(&baked().image, &by(3)),
                 Err(Error::Refused { .. })
@@ -252,7 +261,8 @@ async fn a_deployment_has_one_row_for_each_host_and_event() {
                 id: id.clone(),
                 place: dev.clone(),
                 release: 1,
-                execution: None,
+                execution: Some(ExecutionId::from_bits(5)),
+                strategy: model::spec::Strategy::Canary,
             };
             let begun = tx.begin_deployment(&new, &by(1))?;
             assert_eq!(tx.begin_deployment(&new, &by(2))?, begun);
@@ -278,13 +288,31 @@ async fn a_deployment_has_one_row_for_each_host_and_event() {
             };
             tx.record_verdict(&dev, 1, &host, &verdict, &by(3))?;
             assert_eq!(tx.verdicts(&dev, 1)?[0].verdict, verdict);
-            tx.finish_deployment(&id, DeploymentState::Failed, Some("start.sh failed"), &by(4))?;
-            tx.finish_deployment(&id, DeploymentState::Succeeded, None, &by(5))?;
+            assert_eq!(begun.state, DeploymentState::Created);
+            tx.set_deployment_state(&id, DeploymentState::Baking)?;
+            let held = tx.pause_deployment(&id, true, &by(3))?;
+            let (who, since) = held.paused.clone().unwrap();
+            assert_eq!((who, since), (by(3).actor, by(3).at));
+            // Who asks again changes nothing.
+            assert_eq!(tx.pause_deployment(&id, true, &by(4))?, held);
+            assert_eq!(tx.pause_deployment(&id, false, &by(4))?.paused, None);
+            tx.record_analysis(&id, &serde_json::json!({ "step": 1 }), &by(4))?;
+            assert_eq!(tx.analyses(&id)?, [(by(4).at, serde_json::json!({ "step": 1 }))]);
             assert_eq!(
-                tx.deployments(&dev, 10)?[0].state,
-                DeploymentState::Failed,
-                "the first answer stays"
+                tx.open_deployment(&dev, &ExecutionId::from_bits(5))?.unwrap().id,
+                id
             );
+            let reason = Some("start.sh failed");
+            let code = Some("HEALTH_CONSTRAINTS");
+            tx.finish_deployment(&id, DeploymentState::Failed, code, reason, &by(4))?;
+            tx.finish_deployment(&id, DeploymentState::Succeeded, None, None, &by(5))?;
+            tx.set_deployment_state(&id, DeploymentState::InProgress)?;
+            let ended = &tx.deployments(&dev, 10)?[0];
+            assert_eq!(ended.state, DeploymentState::Failed, "the first answer stays");
+            assert_eq!(ended.code.as_deref(), code);
+            assert_eq!(tx.open_deployment(&dev, &ExecutionId::from_bits(5))?, None);
+            let refused = tx.pause_deployment(&id, true, &by(6)).unwrap_err();
+            assert!(refused.to_string().contains("it is Failed"), "{refused}");
             Ok(())
         })
         .await;

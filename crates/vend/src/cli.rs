@@ -4,6 +4,7 @@
 //! nothing of how the platform is made; what it can do, any other client can.
 
 mod access;
+pub mod agent;
 mod approvals;
 mod apps;
 mod audit;
@@ -14,6 +15,7 @@ mod client;
 mod codedeploy;
 mod console;
 mod credentials;
+mod deploy;
 pub mod edge;
 mod executions;
 mod failure;
@@ -151,6 +153,9 @@ pub enum Command {
     Reject(approvals::Reject),
     /// Go back to a kept release.
     Rollback(releases::Rollback),
+    /// Pause, resume or abort a deployment.
+    #[command(subcommand)]
+    Deploy(deploy::Deploy),
     /// Show the logs of an app, or one log by its name.
     Logs(logs::Logs),
     /// Set the number of hosts of an environment.
@@ -205,7 +210,7 @@ pub enum Command {
     /// State machines in Amazon States Language, without a platform: check, run, test and draw them.
     #[command(subcommand)]
     States(states::States),
-    /// The same files, on AWS: its templates.
+    /// The same files, on AWS: templates, plans, stacks.
     #[command(subcommand)]
     Aws(aws::Aws),
     /// What git calls.
@@ -255,6 +260,7 @@ async fn dispatch(command: Command, global: &Global, whole: clap::Command) -> Ou
         Command::Approve(approve) => approvals::approve(&approve, global).await?,
         Command::Reject(reject) => approvals::reject(&reject, global).await?,
         Command::Rollback(rollback) => return releases::rollback(&rollback, global).await,
+        Command::Deploy(deploy) => return deploy::run(&deploy, global).await,
         Command::Logs(logs) => logs::run(&logs, global).await?,
         Command::Scale(scale) => apps::scale(&scale, global).await?,
         Command::Tenants(tenants) => apps::tenants(&tenants, global).await?,
@@ -274,7 +280,7 @@ async fn dispatch(command: Command, global: &Global, whole: clap::Command) -> Ou
         Command::Webhooks(webhooks) => return webhooks::run(&webhooks, global).await,
         Command::Audit(audit) => return audit::run(&audit, global).await,
         Command::States(states) => return states::run(&states, global).await,
-        Command::Aws(aws) => aws::run(&aws, global)?,
+        Command::Aws(aws) => return aws::run(&aws, global).await,
         Command::Git(git) => git::run(&git, global).await?,
         Command::Login(login) => access::login(&login, global).await?,
         Command::Console(_) => console::run(global).await?,

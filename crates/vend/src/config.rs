@@ -101,6 +101,7 @@ pub struct Platform {
     pub states: States,
     pub dns: Dns,
     pub acme: Option<Authority>,
+    pub machines: Machines,
 }
 
 /// What is baked.
@@ -143,6 +144,29 @@ pub struct States {
     pub objects: Option<Utf8PathBuf>,
 }
 
+/// Machines of customers' own.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Machines {
+    /// Where they dial. Without it no machine can join.
+    pub listen: Option<SocketAddr>,
+    /// `HOST:PORT` under which machines reach that, where it is another.
+    pub address: Option<String>,
+    /// How long the certificate of a machine is good. It gets another after a third of that; one that was away for longer
+    /// needs another invitation.
+    pub certificate_s: u32,
+}
+
+impl Default for Machines {
+    fn default() -> Self {
+        Self {
+            listen: None,
+            address: None,
+            certificate_s: 7 * 24 * 3600,
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Listen {
@@ -183,6 +207,10 @@ pub struct Builds {
     pub memory_mib: u64,
     pub disk_mib: u64,
     pub pids: u32,
+    /// So many builds run at a time; more wait.
+    pub at_once: usize,
+    /// What this machine is beside its `arch` and `os`, for builds that ask for it.
+    pub labels: BTreeMap<String, String>,
 }
 
 /// Repositories elsewhere.
@@ -221,6 +249,7 @@ impl Default for Platform {
             states: States::default(),
             dns: Dns::default(),
             acme: None,
+            machines: Machines::default(),
         }
     }
 }
@@ -265,6 +294,8 @@ impl Default for Builds {
             memory_mib: 4096,
             disk_mib: 10 * 1024,
             pids: 1024,
+            at_once: 2,
+            labels: BTreeMap::new(),
         }
     }
 }
@@ -328,6 +359,7 @@ impl Platform {
             memory_mib,
             disk_mib,
             pids,
+            ..
         } = self.builds;
         BuildLimits {
             cpu,
@@ -372,6 +404,17 @@ impl Pool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_builder_has_labels() {
+        let text = "[builds]\nat_once = 3\nlabels = { fleet = \"big\" }\n";
+        let builds = toml::from_str::<Platform>(text).unwrap().builds;
+        assert_eq!((builds.at_once, builds.labels["fleet"].as_str()), (3, "big"));
+        assert_eq!(
+            (builds.cpu, Builds::default().at_once),
+            (Builds::default().cpu, 2)
+        );
+    }
 
     #[test]
     fn only_a_private_network_is_a_pool() {

@@ -12,6 +12,7 @@ pub mod deletion;
 pub mod healthy;
 pub mod images;
 pub mod intake;
+pub mod machines;
 pub mod runs;
 pub mod start;
 pub mod unreadable;
@@ -19,22 +20,34 @@ pub mod unwind;
 pub mod variables;
 pub mod workers;
 
+mod analyse;
 mod approve;
 mod bake;
 mod build;
 mod deploy;
 mod destroy;
+mod gate;
+mod judge;
 #[cfg(test)]
 mod laws;
+mod migrate;
+mod muster;
 mod plan;
 mod provision;
 mod record;
+mod roll;
 mod shift;
 mod source;
 mod state;
+mod step;
+pub mod supersede;
+mod turn;
 mod validate;
+mod wave;
+mod way;
 mod words;
 
+pub use deploy::fault as lifecycle_fault;
 pub use provision::desired;
 
 use std::sync::Arc;
@@ -56,6 +69,8 @@ pub struct World {
     pub engine: engine::Handle,
     pub node: host::client::Client,
     pub edge: edge::Client,
+    /// Machines of customers' own.
+    pub machines: crate::machines::Door,
     pub platform: Platform,
     pub data: Data,
     /// Which repositories elsewhere may be fetched.
@@ -69,8 +84,11 @@ pub struct World {
 pub struct Pokes {
     pub pushes: Notify,
     pub fleet: Notify,
+    pub machines: Notify,
     /// What nothing needs is to go now.
     pub sweep: Notify,
+    /// What waits for somebody's word is to be looked at again.
+    pub held: Notify,
 }
 
 /// One attempt at one task.
@@ -118,7 +136,7 @@ impl Attempt {
 }
 
 /// Every activity, as [`run`] knows them.
-pub const ACTIVITIES: [&str; 17] = [
+pub const ACTIVITIES: [&str; 25] = [
     "source",
     "build",
     "bake",
@@ -126,9 +144,17 @@ pub const ACTIVITIES: [&str; 17] = [
     "approve",
     "confirm",
     "provision",
+    "migrate",
     "deploy",
     "validate",
+    "gate",
+    "arrange",
+    "roll",
+    "settle",
+    "step",
+    "analyse",
     "shift",
+    "machines",
     "record",
     "unwind",
     "unroute",
@@ -148,9 +174,17 @@ pub async fn run(world: &Arc<World>, activity: &str, attempt: &Attempt) -> Resul
         "approve" => return approve::ask(world, attempt).await,
         "confirm" => return plan::confirm(world, attempt).await,
         "provision" => provision::run(world, attempt).await?,
+        "migrate" => migrate::run(world, attempt).await?,
         "deploy" => deploy::run(world, attempt).await?,
         "validate" => validate::run(world, attempt).await?,
+        "gate" => return gate::pass(world, attempt).await,
+        "arrange" => roll::arrange(world, attempt).await?,
+        "roll" => roll::run(world, attempt).await?,
+        "settle" => roll::settle(world, attempt).await?,
+        "step" => step::run(world, attempt).await?,
+        "analyse" => analyse::run(world, attempt).await?,
         "shift" => shift::run(world, attempt).await?,
+        "machines" => machines::run(world, attempt).await?,
         "record" => record::run(world, attempt).await?,
         "unwind" => unwind::run(world, attempt).await?,
         "unroute" => destroy::unroute(world, attempt).await?,

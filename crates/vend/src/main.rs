@@ -7,6 +7,7 @@ mod demo;
 mod doctor;
 mod flow;
 mod git;
+mod machines;
 mod output;
 mod reconcile;
 mod reference;
@@ -53,6 +54,8 @@ enum Command {
     /// The role that makes containers, as root.
     #[command(hide = true)]
     Node,
+    /// This machine as a registered one of a platform: it dials, and releases are deployed here.
+    Agent(cli::agent::Agent),
     /// The load balancer: alone, as a file says, or what the one of this machine does.
     Edge(cli::edge::Edge),
     /// Write the reference documents that are generated from the code.
@@ -86,7 +89,7 @@ fn inside(arguments: &[String]) -> Option<ExitCode> {
     match (name, rest.first().map(String::as_str)) {
         (tool, _) if host::build::tools::is_tool(tool) => Some(host::build::tools::main(tool, &rest)),
         ("systemctl" | "service", _) => Some(host::agent::systemctl::main(name, &rest)),
-        (_, Some("agent")) => host::agent::main(),
+        (_, Some("agent")) if rest.len() == 1 => host::agent::main(),
         (_, Some("build-runner")) => Some(host::build::runner::main()),
         _ => None,
     }
@@ -132,6 +135,7 @@ fn in_runtime(command: Command, global: cli::Global, lent: role::Lent) -> ExitCo
                 (None, Some(file)) => cli::edge::alone(file, &data, &global).await,
                 (None, None) => roles::edge(data, lent).await,
             },
+            Command::Agent(agent) => cli::agent::run(agent).await,
             Command::Client(command) => cli::run(command, &global, Arguments::command()).await,
             Command::Doctor(_) | Command::Reference(_) => ExitCode::SUCCESS,
         }
@@ -142,7 +146,7 @@ fn in_runtime(command: Command, global: cli::Global, lent: role::Lent) -> ExitCo
 fn logs(command: &Command) {
     let default = match command {
         Command::Edge(edge) if edge.ask.is_some() => "error",
-        Command::Up(_) | Command::Serve | Command::Node | Command::Edge(_) => "info",
+        Command::Up(_) | Command::Serve | Command::Node | Command::Edge(_) | Command::Agent(_) => "info",
         _ => "error",
     };
     let filter = EnvFilter::try_from_env("VEND_LOG").unwrap_or_else(|_| EnvFilter::new(default));

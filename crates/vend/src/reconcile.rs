@@ -2,6 +2,7 @@
 
 pub mod bases;
 pub mod fleet;
+pub mod machines;
 pub mod patience;
 pub mod retention;
 pub mod routes;

@@ -39,6 +39,8 @@ pub async fn node(data: Data) -> ExitCode {
     let mut config = host::node::NodeConfig::new(data.0);
     config.image_budget_bytes = platform.images.budget_gib << 30;
     config.registries = platform.registries.networks();
+    config.builds_at_once = platform.builds.at_once;
+    config.labels = platform.builds.labels;
     config.group = Some(Users::of_this_machine().group);
     code(host::node::serve(config, ended()).await)
 }
@@ -123,6 +125,9 @@ pub async fn edge(data: Data, mut lent: Lent) -> ExitCode {
         acme: platform.acme.as_ref().map(|authority| authority.acme(&data)),
         datagrams: Vec::new(),
         dns,
+        secrets: data.edge().join("secrets"),
+        roots: None,
+        zone: None,
     };
     code(edge::run(config, ended()).await)
 }

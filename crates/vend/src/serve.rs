@@ -1,11 +1,11 @@
 //! `vend serve`: the rooms that decide, put together.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::body::Body;
 use futures_util::future::BoxFuture;
 use model::{
-    Digest, Place,
+    Digest, HostId, Place,
     port::{
         BasesSeen, Fault, HostSeen, Hosts as _, ImageAbout, ImageDiff, LogChunk, LogRef, Logs as _,
         Shelf as _,
@@ -22,7 +22,7 @@ use crate::{
     config::{Data, Platform, Pool},
     flow::{self, Pokes, World, chain, commands::Flows},
     git::remote::Remotes,
-    reconcile,
+    machines, reconcile,
     role::Lent,
     web,
 };
@@ -33,6 +33,8 @@ pub enum Error {
     NoSocket(&'static str),
     #[error("cannot open the database")]
     Store(#[from] store::Error),
+    #[error("cannot take in machines")]
+    Machines(#[from] Fault),
     #[error(transparent)]
     Config(#[from] crate::config::Error),
     #[error("cannot use a lent socket")]
@@ -69,11 +71,13 @@ pub async fn run(data: Data, mut lent: Lent) -> Result<(), Error> {
         store.clone(),
         &stop,
         &tasks,
-    );
+    )
+    .await?;
     tasks.spawn(flow::workers::run(Arc::clone(&world), stop.clone()));
     tasks.spawn(flow::intake::run(Arc::clone(&world), stop.clone()));
     tasks.spawn(flow::deletion::run(Arc::clone(&world), stop.clone()));
     tasks.spawn(reconcile::fleet::run(Arc::clone(&world), stop.clone()));
+    tasks.spawn(reconcile::machines::run(Arc::clone(&world), stop.clone()));
     tasks.spawn(reconcile::retention::run(Arc::clone(&world), stop.clone()));
     tasks.spawn(reconcile::bases::run(Arc::clone(&world), stop.clone()));
 
@@ -178,7 +182,7 @@ async fn settle(store: &Store, data: &Data, platform: &Platform) -> Result<(), s
     }
 }
 
-fn compose(
+async fn compose(
     data: &Data,
     platform: Platform,
     engine: engine::Handle,
@@ -186,22 +190,24 @@ fn compose(
     store: Store,
     stop: &CancellationToken,
     tasks: &TaskTracker,
-) -> Arc<World> {
+) -> Result<Arc<World>, Fault> {
+    let machines = machines::open(&store, &platform, stop, tasks).await?;
     let node = host::client::Client::new(data.node_socket());
     let edge = edge::Client::new(data.edge_socket());
     let (routes, handle) = reconcile::routes::new(store.clone(), edge.clone(), platform.clone());
     tasks.spawn(routes.run(stop.clone()));
-    Arc::new(World {
+    Ok(Arc::new(World {
         store,
         engine,
         node,
         edge,
+        machines,
         remotes: Remotes::new(&platform, data),
         platform,
         data: data.clone(),
         pokes,
         routes: handle,
-    })
+    }))
 }
 
 /// An environment's address as people type it: with the port of the edge, unless it is HTTP's own.
@@ -247,7 +253,16 @@ struct Eyes(Arc<World>);
 
 impl web::Sight for Eyes {
     fn log(&self, log: LogRef, offset: u64) -> BoxFuture<'_, Result<LogChunk, Fault>> {
-        Box::pin(async move { self.0.node.read(&log, offset).await })
+        Box::pin(async move {
+            match self.0.machines.live.log(&log, offset).await {
+                Some(of_machine) => of_machine,
+                None => self.0.node.read(&log, offset).await,
+            }
+        })
+    }
+
+    fn machine(&self, id: &HostId) -> Option<SocketAddr> {
+        self.0.machines.live.address(id)
     }
 
     fn hosts(&self) -> BoxFuture<'_, Result<Vec<HostSeen>, Fault>> {

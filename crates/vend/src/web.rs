@@ -23,6 +23,7 @@ mod images;
 mod input;
 mod listen;
 mod logs;
+mod machines;
 mod platform;
 mod refusal;
 mod releases;

@@ -2,21 +2,33 @@
 //! another, in rounds that take turns. The machine may be busy: processor time a request and ratios mean something then,
 //! times do not.
 
+mod loads;
+mod lost;
 mod peers;
+mod process;
 
 use std::{
+    collections::BTreeMap,
     fs,
-    io::{Read as _, Write as _},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+    process::{Command, Stdio},
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use self::peers::{PEERS, Peer};
+use self::{
+    loads::{CASES, Case, Load},
+    peers::{PEERS, Peer},
+    process::{Process, Proxy},
+};
 use super::{Bench, Table, table::median};
+
+/// Connections that are held idle, where there may be so many files.
+const IDLE: u64 = 10_000;
+/// Hosts with which everything is measured that does not depend on how many there are.
+const MIDDLE: u32 = 10_000;
 
 /// One proxy with so many hosts, in front of `origin`.
 pub struct Setup<'a> {
@@ -27,122 +39,103 @@ pub struct Setup<'a> {
     pub origin: SocketAddr,
     /// PEM, chain and key in one.
     pub certificate: &'a Path,
+    /// Connections of clients that it may be given.
+    pub clients: u64,
 }
 
-/// A kind of load: its name, and the command that makes it.
-type Case = (&'static str, fn(&Setup<'_>, u32) -> Vec<String>);
-
-const CASES: [Case; 6] = [
-    ("small body", |s, seconds| {
-        wrk(&format!("http://127.0.0.1:{}/small", s.http), s, seconds)
-    }),
-    ("1 MiB body", |s, seconds| {
-        wrk(&format!("http://127.0.0.1:{}/large", s.http), s, seconds)
-    }),
-    ("small body, TLS", |s, seconds| {
-        wrk(&format!("https://127.0.0.1:{}/small", s.https), s, seconds)
-    }),
-    ("small body, HTTP/2 in TLS", |s, seconds| {
-        let url = format!("https://127.0.0.1:{}/small", s.https);
-        let host = format!(":authority: h{}.test", s.hosts / 2);
-        words(&[
-            "h2load",
-            "-c16",
-            "-m16",
-            "-D",
-            &seconds.to_string(),
-            "-H",
-            &host,
-            &url,
-        ])
-    }),
-    ("handshake, new", |s, seconds| handshakes(s, seconds, "-new")),
-    ("handshake, resumed", |s, seconds| {
-        handshakes(s, seconds, "-reuse")
-    }),
-];
+/// How many connections can be held: each is a file here, and a proxy reckons with two of its own.
+fn clients() -> anyhow::Result<u64> {
+    const OTHERS: u64 = 512;
+    let wanted = 2 * IDLE + 4 * OTHERS;
+    let raised = Rlimit {
+        current: Some(wanted),
+        maximum: Some(wanted),
+    };
+    let files = getrlimit(Resource::Nofile).maximum;
+    let most = match files {
+        Some(files) if files < wanted && setrlimit(Resource::Nofile, raised).is_err() => files,
+        _ => wanted,
+    };
+    let limit = Rlimit {
+        current: Some(most),
+        maximum: Some(most),
+    };
+    setrlimit(Resource::Nofile, limit).context("cannot raise the number of open files")?;
+    Ok(IDLE.min(most.saturating_sub(2 * OTHERS) / 2))
+}
 
 fn words(words: &[&str]) -> Vec<String> {
     words.iter().map(|word| (*word).to_owned()).collect()
 }
 
-fn wrk(url: &str, setup: &Setup<'_>, seconds: u32) -> Vec<String> {
-    let host = format!("Host: h{}.test", setup.hosts / 2);
-    words(&[
-        "wrk",
-        "-t1",
-        "-c64",
-        "--latency",
-        "-d",
-        &seconds.to_string(),
-        "-H",
-        &host,
-        url,
-    ])
-}
-
-fn handshakes(setup: &Setup<'_>, seconds: u32, kind: &str) -> Vec<String> {
-    let at = format!("127.0.0.1:{}", setup.https);
-    words(&[
-        "openssl",
-        "s_time",
-        kind,
-        "-connect",
-        &at,
-        "-time",
-        &seconds.to_string(),
-    ])
-}
-
+/// The whole matrix takes about half an hour, `--quick` a few minutes. `--only` is a part of a case's name, `idle`,
+/// `lost` or `change`.
 pub fn run(options: &Bench, table: &mut Table) -> anyhow::Result<()> {
-    let binary = match &options.binary {
-        Some(binary) => std::path::absolute(binary)?,
-        None => {
-            crate::step(
-                "the release binary",
-                crate::cargo(["build", "--release", "--package", "vend"]),
-            )?;
-            crate::binary("release")
-        }
-    };
+    let binary = options.release()?;
     let home = crate::target().join("bench/edge");
     if home.exists() {
         fs::remove_dir_all(&home).context("cannot empty the directory of the run before")?;
     }
     fs::create_dir_all(&home)?;
+    let clients = clients()?;
+    for peer in PEERS.iter().filter(|peer| !peer.is_there()) {
+        table.note(format!("{} was not measured: it is not installed", peer.name));
+    }
     let certificate = certificate(&home)?;
     let (_origin, address) = origin(&home)?;
     let (hosts, rounds, seconds): (&[u32], u32, u32) = match options.quick {
-        true => (&[10_000], 2, 2),
-        false => (&[1, 1_000, 10_000, 100_000], 5, 4),
+        true => (&[MIDDLE], 2, 2),
+        false => (&[1, 1_000, MIDDLE, 100_000], 5, 3),
     };
-    for hosts in hosts {
-        for peer in PEERS
-            .iter()
-            .filter(|peer| !has(peer.program) && peer.program != "vend")
-        {
-            table.note(format!("{} was not measured: it is not installed", peer.name));
-        }
-        let present: Vec<&Peer> = PEERS
-            .iter()
-            .filter(|peer| *hosts <= peer.most && (peer.program == "vend" || has(peer.program)))
-            .collect();
+    let started = load_average()?;
+    let mut sizes = Sizes::new();
+    let apart = ["lost", "change"].contains(&options.only.as_deref().unwrap_or_default());
+    for hosts in hosts.iter().filter(|_| !apart) {
         let run = Run {
             home: &home,
             binary: &binary,
             origin: address,
             certificate: &certificate,
             hosts: *hosts,
+            clients,
+            rounds,
             seconds,
+            only: options.only.as_deref(),
         };
-        run.compare(&present, rounds, options.only.as_deref(), table)?;
+        run.compare(&mut sizes, table)?;
+    }
+    per_rules(&sizes, table);
+    if wanted(options.only.as_deref(), "lost") {
+        lost::run(&binary, &home, address, options.quick, table)?;
     }
     changes(options, table)?;
     table.note(format!(
-        "load at the end: {}",
-        fs::read_to_string("/proc/loadavg")?.trim()
+        "load at the start: {started}; at the end: {}",
+        load_average()?
     ));
     Ok(())
+}
+
+fn wanted(only: Option<&str>, name: &str) -> bool {
+    only.is_none_or(|only| name.contains(only))
+}
+
+fn load_average() -> anyhow::Result<String> {
+    Ok(fs::read_to_string("/proc/loadavg")?.trim().to_owned())
+}
+
+/// MB of each peer by its number of hosts, before any load.
+type Sizes = BTreeMap<&'static str, BTreeMap<u32, f64>>;
+
+fn per_rules(sizes: &Sizes, table: &mut Table) {
+    for (peer, sizes) in sizes {
+        if let (Some((few, least)), Some((many, most))) = (sizes.first_key_value(), sizes.last_key_value())
+            && many > few
+        {
+            let each = (most - least) / f64::from(many - few) * 10_000.0;
+            table.row(format!("memory of 10,000 host rules: {peer}"), "MB", &[each]);
+        }
+    }
 }
 
 struct Run<'a> {
@@ -151,231 +144,120 @@ struct Run<'a> {
     origin: SocketAddr,
     certificate: &'a Path,
     hosts: u32,
+    clients: u64,
+    rounds: u32,
     seconds: u32,
+    only: Option<&'a str>,
 }
 
+type Running = Vec<(&'static Peer, Proxy)>;
+
 impl Run<'_> {
-    fn compare(
-        &self,
-        peers: &[&Peer],
-        rounds: u32,
-        only: Option<&str>,
-        table: &mut Table,
-    ) -> anyhow::Result<()> {
+    fn setup<'a>(&'a self, home: &'a Path, http: u16, https: u16) -> Setup<'a> {
+        Setup {
+            home,
+            hosts: self.hosts,
+            http,
+            https,
+            origin: self.origin,
+            certificate: self.certificate,
+            clients: self.clients,
+        }
+    }
+
+    fn start(&self) -> anyhow::Result<Running> {
         let mut running = Vec::new();
-        for peer in peers {
+        for peer in PEERS
+            .iter()
+            .filter(|peer| self.hosts <= peer.most && peer.is_there())
+        {
             let home = self.home.join(format!("{}-{}", peer.program, self.hosts));
             fs::create_dir_all(&home)?;
             let (http, https) = (free()?, free()?);
-            let setup = Setup {
-                home: &home,
-                hosts: self.hosts,
-                http,
-                https,
-                origin: self.origin,
-                certificate: self.certificate,
-            };
-            let command = (peer.start)(&setup, self.binary)?;
-            let process = pinned("1", command, &home)?;
-            let started = Proxy {
+            let command = (peer.start)(&self.setup(&home, http, https), self.binary)?;
+            let process = Process::pinned("1", &command, &home)?;
+            let proxy = Proxy {
                 process,
-                home: home.clone(),
+                home,
                 http,
                 https,
             };
-            started
+            proxy
                 .wait(self.hosts)
                 .with_context(|| format!("{} does not serve {} hosts", peer.name, self.hosts))?;
-            running.push((peer, started));
+            running.push((peer, proxy));
         }
-        for (case, load) in CASES
-            .iter()
-            .filter(|(case, _)| only.is_none_or(|only| case.contains(only)))
-        {
-            let mut values: Vec<Vec<f64>> = vec![Vec::new(); running.len()];
-            for _ in 0..rounds {
-                for (index, (_, proxy)) in running.iter().enumerate() {
-                    let setup = Setup {
-                        home: &proxy.home,
-                        hosts: self.hosts,
-                        http: proxy.http,
-                        https: proxy.https,
-                        origin: self.origin,
-                        certificate: self.certificate,
-                    };
-                    if let Some(us) = proxy.load(load(&setup, self.seconds))? {
-                        values[index].push(us);
-                    }
-                }
-            }
-            let ours = median(&values[0]);
-            for ((peer, _), values) in running.iter().zip(&values) {
-                let ratio = match (ours, median(values)) {
-                    (Some(ours), Some(theirs)) if theirs > 0.0 => {
-                        format!(" (vend is {:.2} of it)", ours / theirs)
-                    }
-                    _ => String::new(),
-                };
-                table.row(
-                    format!("{} hosts, {case}: {}{ratio}", self.hosts, peer.name),
-                    "µs",
-                    values,
-                );
-            }
-        }
+        Ok(running)
+    }
+
+    fn compare(&self, sizes: &mut Sizes, table: &mut Table) -> anyhow::Result<()> {
+        let running = self.start()?;
         for (peer, proxy) in &running {
+            let size = proxy.process.memory();
+            sizes.entry(peer.name).or_default().insert(self.hosts, size);
             table.row(
                 format!("{} hosts, memory: {}", self.hosts, peer.name),
                 "MB",
-                &[proxy.memory()],
+                &[size],
             );
+        }
+        let here = |case: &&Case| case.everywhere || self.hosts == MIDDLE;
+        for case in CASES
+            .iter()
+            .filter(here)
+            .filter(|case| wanted(self.only, case.name))
+        {
+            self.load(case, &running, table)?;
+        }
+        if self.hosts == MIDDLE && wanted(self.only, "idle") {
+            for (peer, proxy) in &running {
+                let taken = proxy.idle(self.hosts, self.clients)?;
+                table.row(
+                    format!("memory of {} idle connections: {}", self.clients, peer.name),
+                    "MB",
+                    &[taken],
+                );
+            }
         }
         Ok(())
     }
-}
 
-struct Proxy {
-    process: Process,
-    home: PathBuf,
-    http: u16,
-    https: u16,
-}
-
-impl Proxy {
-    /// Until a request for a host in the middle is answered.
-    fn wait(&self, hosts: u32) -> anyhow::Result<()> {
-        let started = Instant::now();
-        let request = format!(
-            "GET /small HTTP/1.1\r\nHost: h{}.test\r\nConnection: close\r\n\r\n",
-            hosts / 2
-        );
-        while started.elapsed() < Duration::from_secs(60) {
-            if let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.http)) {
-                let mut answer = String::new();
-                stream.write_all(request.as_bytes())?;
-                let _ = stream.read_to_string(&mut answer);
-                if answer.contains(" 200 ") {
-                    return Ok(());
+    /// One case, in rounds that take turns.
+    fn load(&self, case: &Case, running: &Running, table: &mut Table) -> anyhow::Result<()> {
+        let mut seen: Vec<Vec<(f64, Load)>> = vec![Vec::new(); running.len()];
+        for _ in 0..self.rounds {
+            for ((_, proxy), seen) in running.iter().zip(&mut seen) {
+                let before = proxy.process.processor();
+                let setup = self.setup(&proxy.home, proxy.http, proxy.https);
+                if let Some(load) = case.run(&setup, self.seconds)? {
+                    let used = proxy.process.processor() - before;
+                    seen.push((used * 1e6 / load.requests, load));
                 }
             }
-            std::thread::sleep(Duration::from_millis(50));
         }
-        bail!("no answer; see {}", self.home.join("log").display())
-    }
-
-    /// Processor time a request, in µs. None when the load's tool is not there.
-    fn load(&self, command: Vec<String>) -> anyhow::Result<Option<f64>> {
-        if !has(&command[0]) {
-            return Ok(None);
-        }
-        let before = self.processor();
-        let output = Command::new("taskset")
-            .args(["-c", "0"])
-            .args(&command)
-            .output()?;
-        let used = self.processor() - before;
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let count = requests(&text).with_context(|| format!("{} says nothing: {text}", command[0]))?;
-        // An error is answered sooner than a request is forwarded.
-        if text.contains("Non-2xx") || text.contains("status codes: 0 2xx") {
-            bail!("not every request was answered well: {text}");
-        }
-        if count == 0.0 {
-            bail!("no request was answered: {text}");
-        }
-        Ok(Some(used * 1e6 / count))
-    }
-
-    /// Seconds of processor time of all its processes.
-    fn processor(&self) -> f64 {
-        let ticks = rustix::param::clock_ticks_per_second() as f64;
-        let of = |pid: u32| {
-            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-            let rest = stat.rsplit(')').next().unwrap_or_default();
-            let fields: Vec<f64> = rest
-                .split_whitespace()
-                .skip(11)
-                .take(2)
-                .filter_map(|f| f.parse().ok())
-                .collect();
-            fields.iter().sum::<f64>() / ticks
-        };
-        self.process.tree().into_iter().map(of).sum()
-    }
-
-    fn memory(&self) -> f64 {
-        let of = |pid: u32| {
-            let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
-            let line = text.lines().find_map(|line| line.strip_prefix("Pss:"));
-            line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<f64>().ok())
-                .unwrap_or_default()
-        };
-        self.process.tree().into_iter().map(of).sum::<f64>() / 1024.0
-    }
-}
-
-/// What a tool says that it has done: requests, or handshakes.
-fn requests(text: &str) -> Option<f64> {
-    let number = |text: &str| text.trim().parse::<f64>().ok();
-    text.lines().find_map(|line| {
-        let line = line.trim();
-        // wrk: `12345 requests in 2.00s`; h2load: `requests: 12345 total, …`; s_time: `123 connections in 1.20s; …`.
-        let wrk = line
-            .split_once(" requests in ")
-            .and_then(|(count, _)| number(count));
-        let h2load = line
-            .strip_prefix("requests: ")
-            .and_then(|rest| number(rest.split(' ').next()?));
-        let real = line
-            .contains("real seconds")
-            .then(|| number(line.split(' ').next()?))
-            .flatten();
-        wrk.or(h2load).or(real)
-    })
-}
-
-/// A process that ends with us.
-struct Process(Child);
-
-impl Process {
-    fn tree(&self) -> Vec<u32> {
-        let mut found = vec![self.0.id()];
-        let mut next = 0;
-        while let Some(pid) = found.get(next).copied() {
-            let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-            found.extend(
-                children
-                    .split_whitespace()
-                    .filter_map(|pid| pid.parse::<u32>().ok()),
-            );
-            next += 1;
-        }
-        found
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        for pid in self.tree().into_iter().rev() {
-            if let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) {
-                let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        let used = |seen: &[(f64, Load)]| seen.iter().map(|(used, _)| *used).collect::<Vec<f64>>();
+        let ours = seen.first().and_then(|seen| median(&used(seen)));
+        for ((peer, _), seen) in running.iter().zip(&seen) {
+            let ratio = match (ours, median(&used(seen))) {
+                (Some(ours), Some(theirs)) if theirs > 0.0 && peer.program != "vend" => {
+                    format!(" (vend is {:.2} of it)", ours / theirs)
+                }
+                _ => String::new(),
+            };
+            let name = format!("{} hosts, {}: {}", self.hosts, case.name, peer.name);
+            table.row(format!("{name}{ratio}"), "µs", &used(seen));
+            let a_second: Vec<f64> = seen.iter().map(|(_, load)| load.a_second).collect();
+            table.row(format!("{name}: a second"), "", &a_second);
+            for (index, part) in ["p50", "p99", "p99.9"].into_iter().enumerate() {
+                let at = |(_, load): &(f64, Load)| load.latencies.get(index).copied();
+                let values: Vec<f64> = seen.iter().filter_map(at).collect();
+                if !values.is_empty() {
+                    table.row(format!("{name}: {part}"), "ms", &values);
+                }
             }
         }
-        let _ = self.0.wait();
+        Ok(())
     }
-}
-
-fn pinned(core: &str, command: Vec<String>, home: &Path) -> anyhow::Result<Process> {
-    let log = fs::File::create(home.join("log"))?;
-    let child = Command::new("taskset")
-        .args(["-c", core])
-        .args(&command)
-        .stdout(log.try_clone()?)
-        .stderr(log)
-        .stdin(Stdio::null())
-        .spawn()
-        .with_context(|| format!("cannot start {}", command[0]))?;
-    Ok(Process(child))
 }
 
 fn has(program: &str) -> bool {
@@ -437,17 +319,14 @@ fn origin(home: &Path) -> anyhow::Result<(Process, SocketAddr)> {
     );
     fs::write(folder.join("nginx.conf"), config)?;
     let file = folder.join("nginx.conf").display().to_string();
-    let process = pinned("0", words(&["nginx", "-c", &file]), &folder).context("the targets need nginx")?;
+    let process =
+        Process::pinned("0", &words(&["nginx", "-c", &file]), &folder).context("the targets need nginx")?;
     Ok((process, SocketAddr::from(([127, 0, 0, 1], port))))
 }
 
 /// What a change of a large table costs, by the example of the crate.
 fn changes(options: &Bench, table: &mut Table) -> anyhow::Result<()> {
-    if options
-        .only
-        .as_deref()
-        .is_some_and(|only| !"change".contains(only))
-    {
+    if !wanted(options.only.as_deref(), "change") {
         return Ok(());
     }
     let build = crate::cargo([

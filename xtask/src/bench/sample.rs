@@ -137,6 +137,33 @@ impl Sample {
         self.git(&["commit", "--quiet", "--message", &version])
     }
 
+    /// A version that does not start, and commits.
+    pub fn ruin(&mut self) -> anyhow::Result<()> {
+        self.changes += 1;
+        self.write("server.pl", &format!("die 'ruin {}';", self.changes))?;
+        self.git(&["add", "--all"])?;
+        self.git(&["commit", "--quiet", "--message", "ruin"])
+    }
+
+    /// Waits until a push has failed.
+    pub fn failed(&self, platform: &Platform, push: &Value) -> anyhow::Result<()> {
+        let state = platform.until("the push ends", Duration::from_millis(50), |platform| {
+            let state = self.row(platform, push)?["state"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned();
+            Ok((state != "waiting" && state != "running").then_some(state))
+        })?;
+        match state.as_str() {
+            "failed" => Ok(()),
+            other => bail!("a push that cannot start is {other}"),
+        }
+    }
+
+    pub fn tenant(&self) -> &str {
+        &self.tenant
+    }
+
     /// `vend push`: the push as the platform has it, when git is done.
     pub fn push(&self, platform: &Platform, branch: &str) -> anyhow::Result<Value> {
         let app = self.app();
@@ -207,7 +234,8 @@ impl Sample {
         platform.finished(&id)
     }
 
-    fn write(&self, path: &str, text: &str) -> anyhow::Result<()> {
+    /// A file of the working copy.
+    pub fn write(&self, path: &str, text: &str) -> anyhow::Result<()> {
         let path = self.copy.join(path);
         std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
     }

@@ -40,6 +40,9 @@ pub struct Foundation {
     /// The account; needed only where another foundation deploys into it.
     #[serde(default)]
     pub account: Option<Account>,
+    /// How this foundation's account is reached. Default: the credentials of who calls.
+    #[serde(default)]
+    pub access: Access,
     /// Hosts are named below this domain.
     pub domain: Domain,
     /// The domain's zone, if it is there; else one is made.
@@ -68,6 +71,18 @@ pub struct Foundation {
     /// The foundation whose pipelines deploy into this one. Default: itself.
     #[serde(default)]
     pub deploys_from: Option<Label>,
+}
+
+/// Whose credentials reach an account. Templates do not depend on it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Access {
+    /// A profile of `~/.aws`.
+    pub profile: Option<String>,
+    /// A role to take there.
+    pub role: Option<Arn>,
+    /// What the role's owner wants to hear.
+    pub external_id: Option<String>,
 }
 
 fn budget() -> u32 {

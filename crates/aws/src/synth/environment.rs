@@ -19,7 +19,7 @@ use model::{AppName, spec};
 use serde_json::{Value, json};
 
 use super::{
-    Error, Priorities, Stack,
+    Error, Kind, Priorities, Stack,
     config::{self, Config, Engine, Foundation, Runtime, Strategy},
     template::{Template, att, import, re},
     word::{Account, Label},
@@ -181,13 +181,8 @@ pub fn environment(
         }
     }
     alarm::add(&mut template, &scope);
-    template.check(&scope.name)?;
-    Ok(Stack {
-        name: scope.name.clone(),
-        region: foundation.region.clone(),
-        template,
-        notes,
-    })
+    let name = scope.name.clone();
+    Stack::new(Kind::Environment, name, (label, foundation), template, notes)
 }
 
 /// `vend-production-shop-production`

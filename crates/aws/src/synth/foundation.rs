@@ -19,7 +19,7 @@ pub(super) use balancer::{TLS, attributes, redirect, unknown, unprotected};
 pub(super) use egress::closed;
 
 use super::{
-    Error, Stack,
+    Error, Kind, Stack,
     config::{Config, Foundation},
     template::{Resource, Template, att, re},
     word::{Account, Label},
@@ -94,13 +94,7 @@ pub fn foundation(config: &Config, label: &Label) -> Result<Stack, Error> {
     roles::add(&mut template, &scope);
     stacks::add(&mut template, &scope);
     let name = scope.name();
-    template.check(&name)?;
-    Ok(Stack {
-        name,
-        region: options.region.clone(),
-        template,
-        notes: Vec::new(),
-    })
+    Stack::new(Kind::Foundation, name, (label, options), template, Vec::new())
 }
 
 /// CloudWatch keeps logs for certain numbers of days only: the next one that is not less, and ten years at most.

@@ -16,7 +16,7 @@ pub use flow::flow;
 pub use machine::machine;
 
 use super::{
-    Error, Stack,
+    Error, Kind, Stack,
     config::{self, Config, Foundation, Runtime},
     template::{Template, import, sub},
     word::Label,
@@ -76,6 +76,11 @@ impl Scope<'_> {
             .map_or(Runtime::Host, |options| options.runtime)
     }
 
+    /// One of the pipeline's stacks.
+    fn stack(&self, kind: Kind, name: String, template: Template) -> Result<Stack, Error> {
+        Stack::new(kind, name, (self.label, self.foundation), template, Vec::new())
+    }
+
     fn has_containers(&self) -> bool {
         self.app
             .environments
@@ -131,13 +136,7 @@ pub fn pipeline(config: &Config, app: &spec::App) -> Result<Stack, Error> {
         );
         return Err(Error::config(format!("apps.{}", app.app), why));
     }
-    template.check(&name)?;
-    Ok(Stack {
-        name,
-        region: scope.foundation.region.clone(),
-        template,
-        notes: Vec::new(),
-    })
+    scope.stack(Kind::Pipeline, name, template)
 }
 
 /// The log group of something of a pipeline.

@@ -31,6 +31,16 @@ pub(super) fn grant(
     }
 }
 
+/// What a registry's login takes, wherever images are pulled or pushed.
+pub(super) fn log_in() -> Grant {
+    grant(
+        "LogIn",
+        "A registry's token knows no single resources",
+        "ecr:GetAuthorizationToken",
+        [json!("*")],
+    )
+}
+
 impl Grant {
     pub(super) fn when(mut self, condition: Value) -> Self {
         self.condition = Some(condition);

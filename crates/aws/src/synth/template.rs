@@ -135,7 +135,13 @@ impl Resource {
             many => drop(body.insert("DependsOn".into(), json!(many))),
         }
         if let Some(keep) = self.keep {
-            body.insert("DeletionPolicy".into(), json!(keep));
+            // A creation that is rolled back takes what it made with it: a name that is kept would be taken the next time.
+            let at_the_end = if keep == "Retain" {
+                "RetainExceptOnCreate"
+            } else {
+                keep
+            };
+            body.insert("DeletionPolicy".into(), json!(at_the_end));
             body.insert("UpdateReplacePolicy".into(), json!(keep));
         }
         for (name, value) in &self.policies {
@@ -203,6 +209,34 @@ impl Template {
     /// The resource of this id.
     pub fn resource(&self, id: &str) -> Option<&Resource> {
         self.resources.iter().find(|resource| resource.id == id)
+    }
+
+    /// These resources with all that they need, and nothing else; a template that CloudFormation takes by itself.
+    pub fn part(&self, ids: &[&str]) -> Self {
+        let mut wanted: Vec<&str> = ids.to_vec();
+        let mut at = 0;
+        while at < wanted.len() {
+            if let Some(resource) = self.resource(wanted[at]) {
+                let body = resource.body();
+                let mut names: Vec<&str> = resource.after.iter().map(String::as_str).collect();
+                let found: Vec<String> = references(&body);
+                names.extend(found.iter().map(String::as_str));
+                for own in self
+                    .resources
+                    .iter()
+                    .filter(|own| names.contains(&own.id.as_str()))
+                {
+                    if !wanted.contains(&own.id.as_str()) {
+                        wanted.push(&own.id);
+                    }
+                }
+            }
+            at += 1;
+        }
+        let mut part = self.clone();
+        part.resources
+            .retain(|resource| wanted.contains(&resource.id.as_str()));
+        part
     }
 
     /// The resources of this type.
@@ -277,6 +311,34 @@ impl Template {
         }
         Ok(())
     }
+}
+
+/// The names that a part of a template refers to.
+fn references(value: &Value) -> Vec<String> {
+    let mut found = Vec::new();
+    match value {
+        Value::Object(own) => {
+            for (key, value) in own {
+                match (key.as_str(), value) {
+                    ("Ref", Value::String(name)) => found.push(name.clone()),
+                    ("Fn::GetAtt", Value::String(path)) => {
+                        found.extend(path.split('.').next().map(str::to_owned))
+                    }
+                    ("Fn::Sub", Value::String(text)) => found.extend(filled(text)),
+                    _ => found.extend(references(value)),
+                }
+            }
+        }
+        Value::Array(items) => found.extend(items.iter().flat_map(references)),
+        _ => {}
+    }
+    found
+}
+
+/// What `${…}` names in a text.
+fn filled(text: &str) -> impl Iterator<Item = String> {
+    let parts = text.split("${").skip(1).filter_map(|part| part.split('}').next());
+    parts.filter_map(|part| part.split('.').next().map(str::to_owned))
 }
 
 /// The value of a parameter, or the main name of a resource.

@@ -18,7 +18,7 @@ pub fn short(out: &mut String, record: &Record<'_>) {
     match record.lease {
         Some(lease) => {
             let target = &lease.target;
-            let _ = write!(out, "{} {} {} ", lease.group.name, target.id(), target.address);
+            let _ = write!(out, "{} {} {} ", lease.group.name, target.id(), target.address());
         }
         None => out.push_str("- - - "),
     }
@@ -44,7 +44,7 @@ pub fn alb(out: &mut String, record: &Record<'_>) {
             let _ = write!(
                 out,
                 "{} 0.000 {seconds:.3} 0.000 {status} {status} ",
-                lease.target.address
+                lease.target.address()
             );
         }
         None => {
@@ -79,7 +79,7 @@ pub fn alb(out: &mut String, record: &Record<'_>) {
             let _ = write!(
                 out,
                 "\"forward\" \"-\" \"-\" \"{}\" \"{status}\" \"-\" \"-\"",
-                lease.target.address
+                lease.target.address()
             );
         }
         None => out.push_str("\"-\" \"-\" \"-\" \"-\" \"-\" \"-\" \"-\""),
@@ -108,7 +108,7 @@ pub fn json(out: &mut String, record: &Record<'_>) {
         "rule": lease.map(|lease| lease.rule.priority),
         "group": lease.map(|lease| &*lease.group.name),
         "target": lease.map(|lease| lease.target.id()),
-        "address": lease.map(|lease| lease.target.address.to_string()),
+        "address": lease.map(|lease| lease.target.address().to_string()),
     });
     let _ = write!(out, "{object}");
 }

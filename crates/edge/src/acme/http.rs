@@ -1,41 +1,24 @@
-//! Requests to the authority: HTTPS, one connection each; it is asked a dozen times a month.
+//! Requests to the authority.
 
-use std::{error::Error as StdError, future::Future, io, pin::Pin, sync::Arc, time::Duration};
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use camino::Utf8Path;
-use http_body_util::{BodyExt, Limited};
-use hyper::{
-    Request,
-    body::Bytes,
-    client::conn::http1::handshake,
-    header::{HOST, HeaderValue, USER_AGENT},
-};
-use hyper_util::rt::TokioIo;
+use hyper::{Request, body::Bytes};
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
-use rustls::{ClientConfig, pki_types::ServerName};
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
+use rustls::ClientConfig;
 
-use crate::tls::{self, provider, roots};
+use crate::{
+    call::{call, trusting},
+    tls,
+};
 
-/// Where most machines keep the roots that they trust.
-const MACHINE: &str = "/etc/ssl/certs/ca-certificates.crt";
-/// Bytes of an answer: a chain of certificates is some kB.
-const ANSWER: usize = 1024 * 1024;
 const PATIENCE: Duration = Duration::from_secs(30);
-
-type Failure = Box<dyn StdError + Send + Sync>;
 
 struct Caller(Arc<ClientConfig>);
 
 /// A client that trusts who signed with these roots, or with the machine's.
 pub fn client(trusted: Option<&Utf8Path>) -> Result<Box<dyn HttpClient>, tls::Error> {
-    let config = ClientConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()
-        .map_err(tls::Error::Setup)?
-        .with_root_certificates(roots(trusted.unwrap_or(Utf8Path::new(MACHINE)))?)
-        .with_no_client_auth();
-    Ok(Box::new(Caller(Arc::new(config))))
+    Ok(Box::new(Caller(trusting(trusted)?)))
 }
 
 impl HttpClient for Caller {
@@ -45,44 +28,12 @@ impl HttpClient for Caller {
     ) -> Pin<Box<dyn Future<Output = Result<BytesResponse, Error>> + Send>> {
         let config = Arc::clone(&self.0);
         Box::pin(async move {
-            let late = || Err(io::Error::from(io::ErrorKind::TimedOut).into());
-            let answer = tokio::time::timeout(PATIENCE, call(config, request)).await;
-            answer.unwrap_or_else(|_| late()).map_err(Error::Other)
+            let answer = call(config, request, PATIENCE).await.map_err(Error::Other)?;
+            let (parts, body) = answer.into_parts();
+            Ok(BytesResponse {
+                parts,
+                body: Box::new(body),
+            })
         })
     }
-}
-
-async fn call(
-    config: Arc<ClientConfig>,
-    request: Request<BodyWrapper<Bytes>>,
-) -> Result<BytesResponse, Failure> {
-    let mut request = request;
-    let uri = std::mem::take(request.uri_mut());
-    let authority = uri.authority().filter(|_| uri.scheme_str() == Some("https"));
-    let authority = authority.ok_or("the address is not one of HTTPS")?;
-    *request.uri_mut() = uri
-        .path_and_query()
-        .map_or("/", |target| target.as_str())
-        .parse()?;
-    let headers = request.headers_mut();
-    headers.insert(HOST, HeaderValue::from_str(authority.as_str())?);
-    headers.insert(USER_AGENT, HeaderValue::from_static("vend-edge"));
-    let host = authority.host().trim_matches(['[', ']']).to_owned();
-    let stream = TcpStream::connect((host.as_str(), authority.port_u16().unwrap_or(443))).await?;
-    let stream = TlsConnector::from(config)
-        .connect(ServerName::try_from(host)?, stream)
-        .await?;
-    let (mut sender, connection) = handshake(TokioIo::new(stream)).await?;
-    let answer = async {
-        let (parts, body) = sender.send_request(request).await?.into_parts();
-        let body = Limited::new(body, ANSWER).collect().await?.to_bytes();
-        drop(sender);
-        Ok(BytesResponse {
-            parts,
-            body: Box::new(body),
-        })
-    };
-    // Driven here: the connection ends with this call.
-    let (answer, _) = tokio::join!(answer, connection);
-    answer
 }

@@ -139,7 +139,7 @@ pub fn leads(rule: &Rule, tick: u64) -> Leads {
     match weights.pick().and_then(|group| Some((group, direct(group)?))) {
         None => Leads::Here,
         Some((group, ttl)) => {
-            let mut addresses: Vec<IpAddr> = open(group, tick).iter().map(|t| t.address.ip()).collect();
+            let mut addresses: Vec<IpAddr> = open(group, tick).iter().map(|t| t.address().ip()).collect();
             addresses.sort_unstable();
             addresses.dedup();
             if !addresses.is_empty() {
@@ -162,9 +162,9 @@ fn direct(group: &Group) -> Option<u32> {
 /// Healthy targets; when there is none, all, as the load balancer itself does and Route 53 too.
 fn open(group: &Group, tick: u64) -> Vec<&Arc<Target>> {
     let fits = |target: &&Arc<Target>| target.state() == TargetState::Healthy && !target.is_ejected(tick);
-    let healthy: Vec<_> = group.targets.iter().filter(fits).collect();
+    let healthy: Vec<_> = group.targets().iter().filter(fits).collect();
     match healthy.is_empty() {
-        true => group.targets.iter().collect(),
+        true => group.targets().iter().collect(),
         false => healthy,
     }
 }
@@ -286,16 +286,16 @@ fn of_host(rule: &Arc<Rule>, host: &str, names: &Names, zones: &[Zone], tick: u6
             break;
         };
         let targets = open(group, tick);
-        let addresses: Vec<IpAddr> = targets.iter().map(|target| target.address.ip()).collect();
+        let addresses: Vec<IpAddr> = targets.iter().map(|target| target.address().ip()).collect();
         let well = group
-            .targets
+            .targets()
             .iter()
             .filter(|t| t.state() == TargetState::Healthy)
             .count();
         let why = format!(
             "{from}, group {} with {weight} of {all}: {well} of {} healthy",
             group.name,
-            group.targets.len()
+            group.targets().len()
         );
         seen.extend(by_family(&addresses).map(|found| record(ttl, why.clone(), found)));
     }
@@ -318,6 +318,7 @@ mod tests {
                 conditions: Conditions::default(),
                 transforms: Transforms::default(),
                 own: Own::default(),
+                authenticate: None,
                 action: Action::FixedResponse {
                     status: 200,
                     content_type: "text/plain".into(),

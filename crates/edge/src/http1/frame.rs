@@ -17,6 +17,9 @@ const TRAILERS: usize = 8 * 1024;
 #[error("{0}")]
 pub struct Bad(pub &'static str);
 
+/// A body is larger than it may be.
+pub const TOO_LARGE: Bad = Bad("the body of the request is too large");
+
 /// How much of a message's body is still to come.
 #[derive(Debug, Default)]
 pub enum Body {
@@ -36,6 +39,18 @@ impl Body {
 
     pub fn is_over(&self) -> bool {
         matches!(self, Self::Empty)
+    }
+
+    /// It may be of so many bytes and no more; 0 is no limit. One whose length is known is refused at once.
+    pub fn limit(&mut self, most: u64) -> Result<(), Bad> {
+        match self {
+            Self::Length(length) if most > 0 && *length > most => Err(TOO_LARGE),
+            Self::Chunked(chunks) => {
+                chunks.most = most;
+                Ok(())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Takes what is there of the body out of `input` and gives it to `sink`, unframed. Trailer fields, which come last,
@@ -119,6 +134,9 @@ pub struct Chunks {
     digits: u8,
     extension: u32,
     trailers: Vec<u8>,
+    /// Bytes of the body so far, and how many there may be; 0 is no limit.
+    total: u64,
+    most: u64,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -147,6 +165,10 @@ impl Chunks {
             if self.state == State::Data {
                 let rest = &input[at..];
                 let count = usize::try_from(self.left).unwrap_or(usize::MAX).min(rest.len());
+                self.total += count as u64;
+                if self.most > 0 && self.total > self.most {
+                    return Err(TOO_LARGE);
+                }
                 sink(&rest[..count]);
                 at += count;
                 self.left -= count as u64;

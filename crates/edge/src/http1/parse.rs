@@ -79,6 +79,7 @@ impl Kind {
             17 if is("transfer-encoding") => Self::TransferEncoding,
             17 if is("x-forwarded-proto") => Self::Dropped,
             // Gateway interfaces make the same variable of `_` and `-`: such a field would pass for ours.
+            16.. if name[..12].eq_ignore_ascii_case("x-amzn-oidc-") => Self::Dropped,
             17.. if name[..12].eq_ignore_ascii_case("x-amzn-mtls-") => Self::Dropped,
             12 | 14..=40 if name.contains('_') => Self::of_underscored(name),
             _ => Self::Plain,

@@ -23,6 +23,9 @@ pub(super) async fn exchange(session: &mut Session, request: Request) -> After {
     if session.ask.method == Method::Refused {
         return local(session, &Answer::not_allowed(), &mut request, None, started).await;
     }
+    if let Err(bad) = request.body.limit(session.worker.limits.body) {
+        return session.refuse(&Answer::bad_request(bad.0)).await;
+    }
     if let Err(bad) = feed(&mut request.body, &mut session.input, &mut session.ask.wire) {
         return session.refuse(&Answer::bad_request(bad.0)).await;
     }
@@ -129,7 +132,7 @@ async fn finish(
         let (_, down) = tunnel::carry(&session.worker, client, (&lease.link, buffer)).await;
         done.bytes = down;
     }
-    lease.group.counters.sent(done.bytes);
+    lease.group.counters().sent(done.bytes);
     session.log(Some(&lease), done.status, done.bytes, started);
     let whole = request.body.is_over();
     if whole && done.keep_target {
@@ -164,7 +167,7 @@ async fn give_up(
     let answer = fail.answer();
     if answer.status >= 500 {
         lease.failed();
-        lease.group.counters.failures.fetch_add(1, Relaxed);
+        lease.group.counters().failures.fetch_add(1, Relaxed);
     }
     if begun {
         // Half an answer can only be ended by ending the connection.

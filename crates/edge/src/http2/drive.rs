@@ -23,7 +23,7 @@ use crate::{
     answer::Answer,
     head::Ask,
     http1::{
-        frame::{Bad, Body, Framing},
+        frame::{Bad, Body, Framing, TOO_LARGE},
         parse::{self, Reply},
         relay::{Fail, find_head},
     },
@@ -64,7 +64,7 @@ impl Stream {
             let result = self.attempt(&lease, &mut buffer, &mut sent).await;
             match result {
                 Ok((status, bytes, keep)) => {
-                    lease.group.counters.sent(bytes);
+                    lease.group.counters().sent(bytes);
                     self.log(Some(&lease), status, bytes);
                     lease.answered(status);
                     if keep && buffer.is_empty() {
@@ -83,7 +83,7 @@ impl Stream {
                     let answer = fail.answer();
                     if answer.status >= 500 {
                         lease.failed();
-                        lease.group.counters.failures.fetch_add(1, Relaxed);
+                        lease.group.counters().failures.fetch_add(1, Relaxed);
                     }
                     return self.answer(Some(&lease), answer);
                 }
@@ -172,7 +172,7 @@ struct Back<'a> {
 impl Back<'_> {
     async fn pump(&self, body: &mut Incoming, framing: Framing, out: &mut Vec<u8>) -> Result<(), Fail> {
         let limits = &self.worker.limits;
-        let mut trailers = None;
+        let (mut trailers, mut total) = (None, 0);
         while trailers.is_none() {
             // While the client is waited for, the target is not.
             self.target.arm(NEVER);
@@ -184,7 +184,13 @@ impl Back<'_> {
             };
             out.clear();
             match frame.into_data() {
-                Ok(data) => framing.data(out, &data),
+                Ok(data) => {
+                    total += data.len() as u64;
+                    if limits.body > 0 && total > limits.body {
+                        return Err(Fail::ClientBad(TOO_LARGE));
+                    }
+                    framing.data(out, &data);
+                }
                 Err(frame) => trailers = frame.into_trailers().ok(),
             }
             if !self.write(out).await {

@@ -73,6 +73,10 @@ pub struct Passing {
 }
 
 impl Passing {
+    pub fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<std::io::Result<Frame<Bytes>>>> {
         let frame = Pin::new(&mut self.body).poll_frame(cx);
         if let Poll::Ready(Some(Ok(frame))) = &frame {
@@ -125,7 +129,7 @@ pub async fn forward(stream: &mut Stream, chosen: Chosen, attempts: &mut Attempt
         Ok(Ok(answer)) => answer,
         lost => {
             failed();
-            chosen.group.counters.failures.fetch_add(1, Relaxed);
+            chosen.group.counters().failures.fetch_add(1, Relaxed);
             return Err(match lost {
                 Err(_) => Answer::gateway_timeout("the target did not answer in time"),
                 Ok(_) => Answer::bad_gateway("the target closed the connection without an answer"),
@@ -138,7 +142,7 @@ pub async fn forward(stream: &mut Stream, chosen: Chosen, attempts: &mut Attempt
     }
     add_cookies(&chosen, &mut parts.headers);
     let status = parts.status.as_u16();
-    chosen.group.counters.answered(status, started.elapsed());
+    chosen.group.counters().answered(status, started.elapsed());
     chosen
         .target
         .met(status >= 500, policy.ejection.as_ref(), worker.tick());
@@ -153,7 +157,7 @@ pub async fn forward(stream: &mut Stream, chosen: Chosen, attempts: &mut Attempt
         let _ = response.send(Response::from_parts(parts, Out::Passing(passing)));
     }
     let bytes = ended.await.unwrap_or_default();
-    chosen.group.counters.sent(bytes);
+    chosen.group.counters().sent(bytes);
     stream.log(None, status, bytes);
     drop(flow);
     Ok(true)
@@ -195,10 +199,10 @@ struct Flow(Arc<Target>, Arc<crate::balance::Group>);
 
 impl Flow {
     fn new(chosen: &Chosen) -> Self {
-        for count in [&chosen.target.requests, &chosen.group.counters.requests] {
+        for count in [&chosen.target.deeds().requests, &chosen.group.counters().requests] {
             count.fetch_add(1, Relaxed);
         }
-        for active in [&chosen.target.active, &chosen.group.counters.active] {
+        for active in [&chosen.target.deeds().active, &chosen.group.counters().active] {
             active.fetch_add(1, Relaxed);
         }
         Self(Arc::clone(&chosen.target), Arc::clone(&chosen.group))
@@ -207,7 +211,7 @@ impl Flow {
 
 impl Drop for Flow {
     fn drop(&mut self) {
-        for active in [&self.0.active, &self.1.counters.active] {
+        for active in [&self.0.deeds().active, &self.1.counters().active] {
             active.fetch_sub(1, Relaxed);
         }
     }
@@ -229,7 +233,7 @@ async fn connect(worker: &Rc<Worker>, target: &Arc<Target>) -> Result<SendReques
     }
     let unreachable = || Answer::bad_gateway("the target cannot be reached");
     let connecting = async {
-        let stream = TcpStream::connect(target.address).await.ok()?;
+        let stream = TcpStream::connect(target.address()).await.ok()?;
         let _ = stream.set_nodelay(true);
         Builder::new(Local)
             .handshake::<_, Up>(TokioIo::new(stream))
@@ -250,7 +254,7 @@ async fn connect(worker: &Rc<Worker>, target: &Arc<Target>) -> Result<SendReques
                 _ = &mut connection => break,
                 _ = look.tick() => {
                     // Its last requests are cut when their time is over; without any it goes at once.
-                    let idle = leaving.is_leaving() && leaving.active.load(Relaxed) == 0;
+                    let idle = leaving.is_leaving() && leaving.active() == 0;
                     if idle || leaving.is_gone(clock::ticks()) || held.strong_count() == 0 {
                         break;
                     }

@@ -13,6 +13,7 @@ fn rule(priority: u32, hosts: &[&str], paths: &[&str]) -> route::Rule {
         conditions: Conditions::default(),
         transforms: Transforms::default(),
         own: Own::default(),
+        authenticate: None,
         action: route::Action::FixedResponse {
             status: 200,
             content_type: "text/plain".into(),
@@ -319,9 +320,9 @@ fn albs_documented_transforms_hold() {
         let (Ok(url), Ok(host)) = (rest.url(&ask), rest.host(&ask)) else {
             return "untransformed".to_owned();
         };
-        ask.transform(url.as_deref(), host.as_deref());
+        ask.transform(url.as_deref(), host.as_deref(), "");
         // A second attempt writes the same.
-        ask.transform(url.as_deref(), host.as_deref());
+        ask.transform(url.as_deref(), host.as_deref(), "");
         let wire = String::from_utf8(ask.wire).unwrap();
         wire.lines().take(2).collect::<Vec<_>>().join(" | ")
     };

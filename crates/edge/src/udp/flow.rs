@@ -64,10 +64,10 @@ impl Seat {
 
     fn take(&mut self, group: &Arc<Group>, target: &Arc<Target>) {
         self.shared.datagrams.opened.fetch_add(1, Relaxed);
-        for count in [&target.requests, &group.counters.requests] {
+        for count in [&target.deeds().requests, &group.counters().requests] {
             count.fetch_add(1, Relaxed);
         }
-        for active in [&target.active, &group.counters.active] {
+        for active in [&target.deeds().active, &group.counters().active] {
             active.fetch_add(1, Relaxed);
         }
         self.at = Some((Arc::clone(group), Arc::clone(target)));
@@ -79,7 +79,7 @@ impl Drop for Seat {
         self.shared.datagrams.flows.fetch_sub(1, Relaxed);
         self.sources.close(self.source, clock::ticks());
         if let Some((group, target)) = &self.at {
-            for active in [&target.active, &group.counters.active] {
+            for active in [&target.deeds().active, &group.counters().active] {
                 active.fetch_sub(1, Relaxed);
             }
         }
@@ -113,7 +113,7 @@ impl Drop for Flow {
 /// there is no better one.
 pub fn is_settled(flow: &Flow, now: u64) -> bool {
     let ill = flow.target.state() == TargetState::Unhealthy || flow.target.is_ejected(now);
-    let better = ill && flow.group.targets.iter().any(|target| is_well(target, now));
+    let better = ill && flow.group.targets().iter().any(|target| is_well(target, now));
     !flow.target.is_gone(now) && !better
 }
 
@@ -138,13 +138,13 @@ pub async fn open(
 ) -> Option<Flow> {
     static SERIAL: AtomicU64 = AtomicU64::new(1);
     let (group, target) = choose(&seat.shared, &opened, refused)?;
-    let any: SocketAddr = match target.address {
+    let any: SocketAddr = match target.address() {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
     };
     let up = Arc::new(UdpSocket::bind(any).await.ok()?);
     // From now on the kernel lets nobody in but the target.
-    up.connect(target.address).await.ok()?;
+    up.connect(target.address()).await.ok()?;
     seat.take(&group, &target);
     let last = Arc::new(AtomicU64::new(clock::ticks()));
     let serial = SERIAL.fetch_add(1, Relaxed);
@@ -237,13 +237,13 @@ fn choose(shared: &Shared, opened: &Opened<'_>, refused: Option<u64>) -> Option<
     let now = clock::ticks();
     let best = |fits: &dyn Fn(&Target) -> bool| {
         let fitting = group
-            .targets
+            .targets()
             .iter()
             .filter(|target| Some(target.serial) != refused && fits(target));
         fitting.max_by_key(|target| hash(&(opened.from, target.id())))
     };
     let target = best(&|target| is_well(target, now)).or_else(|| {
-        group.counters.panics.fetch_add(1, Relaxed);
+        group.counters().panics.fetch_add(1, Relaxed);
         best(&|target| !target.is_leaving())
     })?;
     Some((Arc::clone(group), Arc::clone(target)))

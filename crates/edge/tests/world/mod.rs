@@ -98,6 +98,9 @@ impl Edge {
             acme: None,
             datagrams: Vec::new(),
             dns: None,
+            secrets: folder.join("secrets"),
+            roots: None,
+            zone: None,
         };
         edit(&mut config);
         let running = tokio::spawn(async move {
@@ -331,6 +334,7 @@ pub fn rule(priority: u32, host: &str, action: Action) -> Rule {
         conditions: Conditions::default(),
         transforms: Transforms::default(),
         own: Own::default(),
+        authenticate: None,
         action,
     }
 }

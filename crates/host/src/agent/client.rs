@@ -6,12 +6,12 @@ use std::time::Duration;
 use axum::body::{Body, Bytes};
 use camino::{Utf8Path, Utf8PathBuf};
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::{Method, Request};
+use hyper::{Method, Request, client::conn::http2};
 use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
 use model::{
     Digest, Ticket,
-    port::{Death, Fault, Verdict},
+    port::{Death, Fault, LogChunk, Verdict},
     spec::Checks,
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -41,14 +41,28 @@ const ANSWER: usize = 8 << 20;
 /// One agent. Each call is a connection of its own.
 #[derive(Debug, Clone)]
 pub struct Client {
-    socket: Utf8PathBuf,
+    way: Way,
+}
+
+#[derive(Debug, Clone)]
+enum Way {
+    Socket(Utf8PathBuf),
+    /// The agent's machine has dialled, and all calls share its connection.
+    Dialled(http2::SendRequest<Body>),
 }
 
 impl Client {
     /// The agent whose socket is at a path. The path may be inside a directory that a host writes to.
     pub fn new(socket: impl AsRef<Utf8Path>) -> Self {
         Self {
-            socket: socket.as_ref().to_owned(),
+            way: Way::Socket(socket.as_ref().to_owned()),
+        }
+    }
+
+    /// The agent at the other end of a connection.
+    pub(crate) fn dialled(connection: http2::SendRequest<Body>) -> Self {
+        Self {
+            way: Way::Dialled(connection),
         }
     }
 
@@ -131,6 +145,24 @@ impl Client {
         self.get("/v1/logs").await
     }
 
+    /// Some text of a log of the agent, by its name without `.log`.
+    pub(crate) async fn log(&self, name: &str, offset: u64) -> Result<LogChunk, Error> {
+        self.get(&format!("/v1/logs/{name}/{offset}")).await
+    }
+
+    /// Has a machine make itself another key; gives the public one.
+    pub(crate) async fn new_key(&self) -> Result<String, Error> {
+        self.send(Method::POST, "/v1/machine/key", Body::empty(), QUICK)
+            .await
+    }
+
+    /// Gives a machine the certificate of that key.
+    pub(crate) async fn new_certificate(&self, certificate: &str) -> Result<(), Error> {
+        let json = serde_json::to_vec(certificate).map_err(|error| Error::Answer(error.into()))?;
+        self.send(Method::PUT, "/v1/machine/certificate", Body::from(json), QUICK)
+            .await
+    }
+
     async fn service(&self, service: &str, verb: &str) -> Result<(), Error> {
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '@');
         if service.is_empty() || !service.chars().all(plain) {
@@ -185,7 +217,11 @@ impl Client {
         uri: &str,
         body: Body,
     ) -> Result<(hyper::StatusCode, Bytes), Error> {
-        let stream = socket::connect(&self.socket).await.map_err(Error::Connect)?;
+        let socket = match &self.way {
+            Way::Socket(socket) => socket,
+            Way::Dialled(connection) => return ask(connection.clone(), method, uri, body).await,
+        };
+        let stream = socket::connect(socket).await.map_err(Error::Connect)?;
         let broken = |error: hyper::Error| Error::Answer(error.into());
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
@@ -216,4 +252,25 @@ impl Client {
             }
         }
     }
+}
+
+/// One of the calls of a connection that is shared.
+async fn ask(
+    mut connection: http2::SendRequest<Body>,
+    method: Method,
+    uri: &str,
+    body: Body,
+) -> Result<(hyper::StatusCode, Bytes), Error> {
+    let broken = |error: hyper::Error| Error::Answer(error.into());
+    let request = Request::builder()
+        .method(method)
+        .uri(format!("http://agent{uri}"))
+        .header("content-type", "application/json")
+        .body(body)
+        .map_err(|error| Error::Answer(error.into()))?;
+    connection.ready().await.map_err(broken)?;
+    let response = connection.send_request(request).await.map_err(broken)?;
+    let status = response.status();
+    let bytes = Limited::new(response.into_body(), ANSWER).collect().await;
+    Ok((status, bytes.map_err(Error::Answer)?.to_bytes()))
 }

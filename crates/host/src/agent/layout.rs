@@ -77,6 +77,25 @@ impl Layout {
         }
     }
 
+    /// On a machine that is somebody's own: it has an init of its own, whose units and directories are left alone.
+    pub fn machine(root: &Path, state: &Path) -> Self {
+        let run = root.join("run/vend-machine");
+        Self {
+            state: state.join("agent"),
+            logs: root.join("var/log/vend-machine"),
+            units: Vec::new(),
+            init: run.join("init/init.d"),
+            systemd: run.join("systemd"),
+            generators: Vec::new(),
+            temporary: Vec::new(),
+            syslog: run.join("log"),
+            diversions: run.join("diversions"),
+            programs: run.join("programs"),
+            run,
+            ..Self::under(root)
+        }
+    }
+
     pub fn socket(&self) -> PathBuf {
         self.run.join("agent.sock")
     }

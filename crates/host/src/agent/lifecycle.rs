@@ -17,7 +17,7 @@ use model::{
     },
 };
 use tokio::{
-    sync::{Semaphore, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
     task::JoinSet,
 };
 
@@ -50,7 +50,7 @@ struct Inner {
     files: Files,
     running: Mutex<Running>,
     /// One deployment at a time in one host.
-    turn: Semaphore,
+    turn: Arc<Semaphore>,
     /// When the last one began.
     begun_at: Mutex<Timestamp>,
 }
@@ -72,7 +72,7 @@ impl Deployments {
                 services,
                 files,
                 running: Mutex::default(),
-                turn: Semaphore::new(1),
+                turn: Arc::new(Semaphore::new(1)),
                 begun_at: Mutex::new(now()),
             }),
         }
@@ -98,9 +98,9 @@ impl Deployments {
             .unwrap_or_else(|| Err(Fault::platform("the deployment was interrupted")))
     }
 
-    /// No deployment runs.
-    pub fn is_idle(&self) -> bool {
-        self.inner.turn.available_permits() > 0
+    /// Keeps deployments from beginning; `None` when one runs.
+    pub fn rest(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.inner.turn).try_acquire_owned().ok()
     }
 
     /// Waits for a process of the app to end though it should go on.
@@ -236,6 +236,7 @@ impl Inner {
             LifecycleEvent::BlockTraffic | LifecycleEvent::AllowTraffic => Ok(false),
             LifecycleEvent::DownloadBundle => self.download(stage, log).await,
             LifecycleEvent::Install => self.install(stage, log).await,
+            LifecycleEvent::Migrate => self.migrate(stage, log).await,
             LifecycleEvent::ApplicationStart if stage.appspec.is_none() => self.start(log).await,
             event => self.hooks(stage, event, log).await,
         }

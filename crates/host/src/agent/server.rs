@@ -26,7 +26,7 @@ use hyper_util::{
 use jiff::Timestamp;
 use model::{
     Digest,
-    port::{Death, Fault, Verdict},
+    port::{Death, Fault, LogChunk, Verdict},
     spec::Checks,
 };
 use sha2::{Digest as _, Sha256};
@@ -49,7 +49,7 @@ use super::{
     succession,
     users::Users,
 };
-use crate::{check, now};
+use crate::{check, hosts, now};
 
 /// Connections at one time; more wait.
 const CONNECTIONS: usize = 64;
@@ -161,6 +161,40 @@ fn router(agent: Agent) -> Router {
         .route("/v1/logs", get(logs))
         .layer(DefaultBodyLimit::max(BODY))
         .with_state(agent)
+}
+
+/// What a machine's agent answers to whom it has dialled: deployments, and nothing that runs a command of its own.
+pub fn guest(agent: Agent) -> Router {
+    Router::new()
+        .route("/v1/health", get(health))
+        .route("/v1/configure", post(configure))
+        .route(
+            "/v1/revisions/{digest}",
+            put(put_revision).layer(DefaultBodyLimit::disable()),
+        )
+        .route("/v1/deploy", post(deploy))
+        .route("/v1/tickets/{ticket}", get(knows))
+        .route("/v1/check", post(run_checks))
+        .route("/v1/services", get(services))
+        .route("/v1/logs/{name}/{offset}", get(read_log))
+        .layer(DefaultBodyLimit::max(BODY))
+        .with_state(agent)
+}
+
+async fn read_log(
+    State(agent): State<Agent>,
+    Path((name, offset)): Path<(String, u64)>,
+) -> Result<Json<LogChunk>, Refusal> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '@');
+    if !name.chars().all(plain) {
+        return Err(Fault::order(format!("`{name}` is not the name of a log")).into());
+    }
+    let run = camino::Utf8PathBuf::from_path_buf(agent.layout.run.clone());
+    let run = run.map_err(|_| Fault::platform("the agent's directory is not UTF-8"))?;
+    let chunk = hosts::chunk(&run, &format!("logs/{name}.log"), offset);
+    Ok(Json(chunk.map_err(|error| {
+        format!("cannot read the log {name}: {error}")
+    })?))
 }
 
 /// A refusal, as JSON of a fault.
@@ -346,15 +380,17 @@ async fn put_program(
     /// For the answer to leave.
     const ANSWER: Duration = Duration::from_millis(200);
     let digest: Digest = digest.parse().map_err(|_| Fault::order("not a digest"))?;
-    if !agent.deployments.is_idle() {
+    // One that comes from now on waits, and is ordered again of the next agent.
+    let Some(peace) = agent.deployments.rest() else {
         return Err(Fault::order("a deployment runs: the agent takes over when it has ended").into());
-    }
+    };
     let path = agent.layout.state.join("program");
     keep(&digest, body, &path, 0o700).await?;
     tokio::spawn(async move {
         tokio::time::sleep(ANSWER).await;
         let legacy = agent.services.leave().await;
         let error = succession::execute(&path, &legacy);
+        drop(peace);
         tracing::error!("the new agent cannot take over: {error}");
     });
     Ok(Json(()))

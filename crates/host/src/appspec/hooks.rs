@@ -88,6 +88,8 @@ pub struct Hooks<'a> {
     pub clock: Clock,
     /// Values that must not be seen in logs.
     pub secrets: &'a [String],
+    /// Where scripts run; where their agent runs when absent, as with CodeDeploy's.
+    pub directory: Option<PathBuf>,
     /// Ends the scripts as soon as it holds a failure.
     pub unless: Option<watch::Receiver<Option<ScriptFailure>>>,
 }
@@ -215,6 +217,7 @@ impl Hooks<'_> {
         let mut launch = Launch::new(words[0], &words[1..]);
         let facts = self.facts;
         launch.environment.clone_from(&facts.environment);
+        launch.directory.clone_from(&self.directory);
         for (name, value) in [
             ("APPLICATION_NAME", facts.application.as_str()),
             ("DEPLOYMENT_ID", &facts.deployment),
@@ -327,6 +330,7 @@ fn start(reaper: &Reaper, launch: &Launch, path: &Path) -> io::Result<Running> {
         Err(error) if error.raw_os_error() == Some(libc::ENOEXEC) => {
             let mut shell = Launch::new("/bin/sh", [path]);
             shell.environment.clone_from(&launch.environment);
+            shell.directory.clone_from(&launch.directory);
             spawn::start_with_pipes(reaper, &shell)
         }
         outcome => outcome,

@@ -255,6 +255,7 @@ impl Local<'_> {
             current,
             clock: self.clock,
             secrets: &[],
+            directory: None,
             unless: Some(self.unless.clone()),
         };
         let scripts = scripts.map_or(&[][..], Vec::as_slice);

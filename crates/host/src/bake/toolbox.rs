@@ -18,29 +18,39 @@ use crate::{
     layer,
 };
 
-/// A runtime that is not in `standard`: its name on CodeBuild, and what installs it.
-type Tool = (&'static str, &'static str);
-
-const TOOLS: [Tool; 5] = [
-    ("golang", include_str!("tools/golang.sh")),
-    ("java", include_str!("tools/java.sh")),
+/// Runtimes that are not in `standard`, of which each system has one version: the name on CodeBuild, and what installs it.
+const TOOLS: [(&str, &str); 3] = [
     ("php", include_str!("tools/php.sh")),
     ("ruby", include_str!("tools/ruby.sh")),
     ("rust", include_str!("tools/rust.sh")),
 ];
 
-/// Versions of Node.js that npm's registry has beside Debian's, each as a package of its own.
-const NODES: [u32; 8] = [14, 16, 20, 21, 22, 23, 24, 25];
+/// Runtimes of which a system has several versions. Their scripts begin with a line that sets `VERSION`.
+const VERSIONED: [(&str, &str); 4] = [
+    ("dotnet", include_str!("tools/dotnet.sh")),
+    ("golang", include_str!("tools/golang.sh")),
+    ("java", include_str!("tools/java.sh")),
+    ("nodejs", include_str!("tools/nodejs.sh")),
+];
+
+/// What installs a runtime: one of [`TOOLS`], or `NAME-VERSION` of [`VERSIONED`].
+fn script(tool: &str) -> Option<String> {
+    if let Some((_, script)) = TOOLS.iter().find(|(name, _)| *name == tool) {
+        return Some((*script).to_owned());
+    }
+    let (name, version) = tool.split_once('-')?;
+    let (_, script) = VERSIONED.iter().find(|(known, _)| *known == name)?;
+    let plain = version.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    (plain && !version.is_empty()).then(|| format!("#!/bin/sh\nVERSION={version}\n{script}"))
+}
 
 /// The layers of an image of builds above its base, in order. Each key stands for the script and all that is below.
 fn layers(base: Digest, tools: &BTreeSet<String>) -> Vec<(String, String, Digest)> {
     let mut wanted = vec![(STANDARD.to_owned(), STANDARD_SCRIPT.to_owned())];
-    let chosen = TOOLS.iter().filter(|(name, _)| tools.contains(*name));
-    wanted.extend(chosen.map(|(name, script)| ((*name).to_owned(), (*script).to_owned())));
-    let nodes = NODES
+    let chosen = tools
         .iter()
-        .filter(|major| tools.contains(&format!("nodejs-{major}")));
-    wanted.extend(nodes.map(|major| (format!("nodejs-{major}"), node(*major))));
+        .filter_map(|tool| Some((tool.clone(), script(tool)?)));
+    wanted.extend(chosen);
     let mut below = base;
     let layer = |(name, script): (String, String)| {
         below = platform_key(below, &name, &script);
@@ -49,24 +59,15 @@ fn layers(base: Digest, tools: &BTreeSet<String>) -> Vec<(String, String, Digest
     wanted.into_iter().map(layer).collect()
 }
 
-/// Puts a version of Node.js before Debian's, with an npm that it runs.
-fn node(major: u32) -> String {
-    let npm = if major < 18 { 8 } else { 10 };
-    format!(
-        "#!/bin/sh\nset -eu\nnpm install -g --no-fund --no-audit npm@{npm}\nnpm install -g --no-fund --no-audit node@{major}\n"
-    )
-}
-
-/// Whether a runtime of this name can be added to `standard`.
-pub fn is_tool(name: &str) -> bool {
-    let node = name.strip_prefix("nodejs-").and_then(|major| major.parse().ok());
-    TOOLS.iter().any(|(known, _)| *known == name) || node.is_some_and(|major| NODES.contains(&major))
-}
-
 impl Oven {
-    /// `standard` with these runtimes, if it was made. Names that are none of a tool's are passed over.
-    pub fn find_toolbox(&self, tools: &BTreeSet<String>) -> Result<Option<Digest>, layer::Error> {
-        let base = match self.0.bases.find(Wanted::of(&Base::Named(base::DEBIAN))) {
+    /// `standard` of a system (a base's name) with these runtimes, if it was made. Names that are none of a tool's are
+    /// passed over.
+    pub fn find_toolbox(
+        &self,
+        system: &'static str,
+        tools: &BTreeSet<String>,
+    ) -> Result<Option<Digest>, layer::Error> {
+        let base = match self.0.bases.find(Wanted::of(&Base::Named(system))) {
             Ok(Some(base)) => base,
             Ok(None) => return Ok(None),
             Err(base::Error::Layer(error)) => return Err(error),
@@ -82,32 +83,42 @@ impl Oven {
         self.0.images.keep(&keys, crate::now()).map(Some)
     }
 
-    /// `standard` with these runtimes, made where it is not there yet. The log is `bake/platform-LOG`.
-    pub async fn toolbox(&self, tools: &BTreeSet<String>, log: &str) -> Result<Baked, Fault> {
+    /// `standard` of a system with these runtimes, made where it is not there yet. The log is `bake/platform-LOG`.
+    pub async fn toolbox(
+        &self,
+        system: &'static str,
+        tools: &BTreeSet<String>,
+        log: &str,
+    ) -> Result<Baked, Fault> {
         let log = format!("bake/platform-{log}");
         let log = log
             .parse()
             .map_err(|_| Fault::order(format!("`{log}` cannot name a log")))?;
         let mut journal = self.journal(log);
-        let baked = self.bake_toolbox(tools, &mut journal).await;
+        let baked = self.bake_toolbox(system, tools, &mut journal).await;
         finish(baked, journal)
     }
 
-    async fn bake_toolbox(&self, tools: &BTreeSet<String>, journal: &mut Journal) -> Result<Baked, Error> {
+    async fn bake_toolbox(
+        &self,
+        system: &'static str,
+        tools: &BTreeSet<String>,
+        journal: &mut Journal,
+    ) -> Result<Baked, Error> {
         let _together = self.0.quiet.read().await;
         let started = Instant::now();
-        let debian = Base::Named(base::DEBIAN);
+        let system = Base::Named(system);
         let base = self
             .0
             .bases
-            .ensure(Wanted::of(&debian), |line| journal.line(line))
+            .ensure(Wanted::of(&system), |line| journal.line(line))
             .await?;
         let mut keys = vec![base.key];
         let mut reused = true;
         for (name, text, key) in layers(base.key, tools) {
             let run = Run {
                 name: name.clone(),
-                id: format!("bake-{name}-{}", key.short()),
+                id: format!("bake-{}-{}", name.replace('.', "-"), key.short()),
                 key,
                 lowers: keys.iter().rev().copied().collect(),
                 script: Digest::of(&text),

@@ -40,6 +40,8 @@ pub enum Error {
     },
     #[error("{}, and this environment asks for {wanted} %", reached(*found))]
     Coverage { found: Option<f64>, wanted: f64 },
+    #[error("DOWNLOAD_SOURCE failed: {0}")]
+    Runtime(String),
     #[error("no builder has the label `{label}`: the only one is this machine ({have})")]
     NoBuilder { label: String, have: String },
     #[error("the build ended without an artifact")]
@@ -86,6 +88,7 @@ impl From<Error> for Fault {
         match error {
             Error::NoSecret { secret, .. } => Self::customer(text).next(format!("vend secrets set {secret}")),
             Error::Failed { .. }
+            | Error::Runtime(_)
             | Error::TimedOut { .. }
             | Error::Memory { .. }
             | Error::Tests { .. }
@@ -94,7 +97,7 @@ impl From<Error> for Fault {
             | Error::Artifact(_)
             | Error::Disturbed(_) => Self::customer(text).next("correct the build and push again"),
             Error::NoBuilder { .. } => Self::customer(text)
-                .next("take the label out of the buildspec, or start a builder that has it"),
+                .next("take the label out of the buildspec, or give it to this machine: `labels` of `[builds]` in platform.toml"),
             Error::Stopped(_) => Self::order(text),
             Error::Full | Error::Interrupted | Error::Logs(_) | Error::Silent { .. } => Self::platform(text),
             Error::Container(_) => Self::platform(text).next("vend doctor"),

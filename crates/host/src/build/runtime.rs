@@ -1,80 +1,20 @@
 //! `runtime-versions`: which runtimes the build image has, and whether they are what a buildspec wants.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    process::Command,
-};
-
-use model::port::BuildOrder;
-
-use crate::bake;
+use std::{collections::BTreeMap, process::Command};
 
 /// CodeBuild's name of a runtime, how it tells its version, and how many parts of the version name it.
 const RUNTIMES: [(&str, &[&str], usize); 7] = [
     ("python", &["python3", "--version"], 2),
     ("nodejs", &["node", "--version"], 1),
     ("golang", &["go", "version"], 2),
-    ("java", &["java", "--version"], 1),
+    ("java", &["java", "-version"], 1),
     ("ruby", &["ruby", "--version"], 2),
     ("php", &["php", "--version"], 2),
     ("dotnet", &["dotnet", "--version"], 2),
 ];
 
-/// Commands that come with a runtime.
-const COMMANDS: [(&str, &[&str]); 5] = [
-    ("golang", &["go", "gofmt"]),
-    ("java", &["java", "javac", "mvn", "ant", "mvnw", "gradlew"]),
-    ("php", &["php", "composer", "phpunit"]),
-    ("ruby", &["ruby", "gem", "bundle", "bundler", "rake", "rspec"]),
-    ("rust", &["cargo", "rustc"]),
-];
-
-/// The base that a build runs in when it is not `standard`, which also stands for all of CodeBuild's own images.
-pub(super) fn base(order: &BuildOrder) -> Option<&str> {
-    let own = order.task.as_ref().and_then(|task| task.image.as_deref());
-    own.or(order.image.as_deref())
-        .filter(|name| !matches!(*name, "" | "standard") && !name.starts_with("aws/codebuild/"))
-}
-
-/// The runtimes that are put into the build's image: those that the buildspec asks for, and those whose commands it runs.
-pub(super) fn tools(order: &BuildOrder) -> BTreeSet<String> {
-    let phases = &order.buildspec.phases;
-    let asked = phases.iter().flat_map(|phase| phase.runtime_versions.keys());
-    let mut tools: BTreeSet<String> = asked.filter(|name| bake::is_tool(name)).cloned().collect();
-    let node = phases
-        .iter()
-        .find_map(|phase| phase.runtime_versions.get("nodejs"));
-    let major = node.and_then(|version| major(version, &order.buildspec.env.variables));
-    tools.extend(
-        major
-            .map(|major| format!("nodejs-{major}"))
-            .filter(|name| bake::is_tool(name)),
-    );
-    let commands = phases
-        .iter()
-        .flat_map(|phase| phase.commands.iter().chain(&phase.finally));
-    let called: BTreeSet<&str> = commands.flat_map(|command| called(command)).collect();
-    for (name, commands) in COMMANDS {
-        // Who brings rustup does not want Debian's compiler.
-        let own = name == "rust" && called.contains("rustup");
-        if !own && commands.iter().any(|command| called.contains(command)) {
-            tools.insert(name.to_owned());
-        }
-    }
-    tools
-}
-
-/// The first number of a version, which may be that of a variable.
-fn major<'a>(version: &'a str, variables: &'a BTreeMap<String, String>) -> Option<&'a str> {
-    let version = match variable(version) {
-        Some(name) => variables.get(name)?,
-        None => version,
-    };
-    version.split('.').next()
-}
-
 /// The names of the programs that a command runs, as far as they can be seen without running it.
-fn called(command: &str) -> impl Iterator<Item = &str> {
+pub(super) fn called(command: &str) -> impl Iterator<Item = &str> {
     const BEFORE: [&str; 14] = [
         "sudo", "exec", "time", "env", "if", "then", "else", "elif", "do", "while", "until", "!", "{",
         "nohup",
@@ -100,8 +40,11 @@ pub fn installed<'a>(wanted: impl IntoIterator<Item = &'a String>) -> BTreeMap<S
         .into_iter()
         .filter_map(|name| {
             let (_, command, parts) = RUNTIMES.iter().find(|(known, ..)| known == name)?;
-            let output = Command::new(command[0]).args(&command[1..]).output().ok()?;
-            let version = version(&String::from_utf8_lossy(&output.stdout), *parts)?;
+            let mut asked = Command::new(command[0]);
+            let output = asked.args(&command[1..]).env("HOME", "/root").output().ok()?;
+            // Java tells its version on standard error.
+            let said = [output.stdout, output.stderr].concat();
+            let version = version(&String::from_utf8_lossy(&said), *parts)?;
             Some((name.clone(), version))
         })
         .collect()
@@ -124,12 +67,7 @@ pub fn check(
                      install it with a command of the install phase"
                 ));
             }
-            None => {
-                return Err(format!(
-                    "YAML_FILE_ERROR: Unknown runtime named '{name}'. {}",
-                    known()
-                ));
-            }
+            None => return Err(unknown(name)),
             Some(have) if !matches(version, have) => {
                 return Err(format!(
                     "YAML_FILE_ERROR: Unknown runtime version named '{version}' of {name}. This build image has the \
@@ -142,13 +80,17 @@ pub fn check(
     Ok(())
 }
 
-fn known() -> String {
+/// What is wrong with a runtime's name.
+pub(super) fn unknown(name: &str) -> String {
     let names: Vec<&str> = RUNTIMES.iter().map(|(name, ..)| *name).collect();
-    format!("Runtimes are called {}", names.join(", "))
+    format!(
+        "YAML_FILE_ERROR: Unknown runtime named '{name}'. Runtimes are called {}",
+        names.join(", ")
+    )
 }
 
 /// `$NAME` and `${NAME}`.
-fn variable(text: &str) -> Option<&str> {
+pub(super) fn variable(text: &str) -> Option<&str> {
     let name = text.strip_prefix('$')?;
     Some(
         name.strip_prefix('{')
@@ -158,7 +100,7 @@ fn variable(text: &str) -> Option<&str> {
 }
 
 /// `latest`, `3.x`, `3` and `3.11` are what 3.11 is; `3.1` is not. `corretto17` is a Java 17.
-fn matches(wanted: &str, have: &str) -> bool {
+pub(super) fn matches(wanted: &str, have: &str) -> bool {
     if wanted == "latest" {
         return true;
     }
@@ -179,7 +121,9 @@ fn version(text: &str, parts: usize) -> Option<String> {
     let end = text[start..]
         .find(|c: char| !c.is_ascii_digit() && c != '.')
         .map_or(text.len(), |end| start + end);
-    let numbers: Vec<&str> = text[start..end].split('.').take(parts).collect();
+    // Java 8 calls itself 1.8.
+    let old = text[start..end].strip_prefix("1.").filter(|_| parts == 1);
+    let numbers: Vec<&str> = old.unwrap_or(&text[start..end]).split('.').take(parts).collect();
     Some(numbers.join("."))
 }
 
@@ -253,7 +197,8 @@ mod tests {
             ("Python 3.11.2\n", 2, "3.11"),
             ("v18.20.4\n", 1, "18"),
             ("go version go1.19.8 linux/amd64", 2, "1.19"),
-            ("openjdk 17.0.15 2025-04-15", 1, "17"),
+            ("openjdk version \"17.0.15\" 2025-04-15", 1, "17"),
+            ("openjdk version \"1.8.0_512\"", 1, "8"),
         ] {
             assert_eq!(version(text, parts).as_deref(), Some(found));
         }

@@ -238,6 +238,7 @@ impl World {
             revision,
             appspec: appspec.map(Into::into),
             events: events.to_vec(),
+            migration: None,
         };
         let deploy = Deploy {
             ticket: ticket.clone(),

@@ -402,9 +402,9 @@ pub async fn runtimes_are_checked(world: &World) {
     let mut spec = buildspec(vec![phase(Install, &["echo never"], &[])]);
     spec.phases[0]
         .runtime_versions
-        .insert("nodejs".to_owned(), "12".to_owned());
+        .insert("nodejs".to_owned(), "7".to_owned());
     let order = world.build_order(&[("a", "")], spec);
-    let message = "YAML_FILE_ERROR: Unknown runtime version named '12' of nodejs. This build image has the following versions: 18";
+    let message = "YAML_FILE_ERROR: Unknown runtime version named '7' of nodejs. This build image has the following versions: 8, 9, 10, ";
     let (_, log) = fails(world, &order, &["DOWNLOAD_SOURCE failed", message]).await;
     assert!(!log.contains("Entering phase INSTALL"));
 }

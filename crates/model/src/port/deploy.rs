@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{Fault, LogRef};
-use crate::{DeploymentId, Digest, HostId, Place, Ticket};
+use crate::{DeploymentId, Digest, HostId, Place, Ticket, spec::Migrate};
 
 /// Puts a revision on a host that runs.
 pub trait Deployer {
@@ -62,6 +62,10 @@ pub struct DeployOrder {
     /// to `/srv/app` and whose processes are started there.
     pub appspec: Option<Utf8PathBuf>,
     pub events: Vec<LifecycleEvent>,
+    /// What the event `Migrate` runs. Such an order has its revision beside those of deployments, which its
+    /// `DownloadBundle` does not touch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub migration: Option<Migrate>,
 }
 
 /// CodeDeploy's lifecycle events, in the order of an in-place deployment.
@@ -81,6 +85,8 @@ pub enum LifecycleEvent {
     BeforeAllowTraffic,
     AllowTraffic,
     AfterAllowTraffic,
+    /// Vend's own and in no list of this type: the release's migration, on one host, with nothing deployed yet.
+    Migrate,
 }
 
 impl LifecycleEvent {
@@ -111,11 +117,14 @@ impl LifecycleEvent {
         Self::ValidateService,
     ];
 
+    /// What a migration is made of.
+    pub const MIGRATION: [Self; 2] = [Self::DownloadBundle, Self::Migrate];
+
     /// May an appspec hang scripts on it?
     pub fn is_scriptable(self) -> bool {
         !matches!(
             self,
-            Self::BlockTraffic | Self::DownloadBundle | Self::Install | Self::AllowTraffic
+            Self::BlockTraffic | Self::DownloadBundle | Self::Install | Self::AllowTraffic | Self::Migrate
         )
     }
 }

@@ -43,6 +43,8 @@ pub enum Invalid {
     Condition { rule: u32, why: String },
     #[error("the rule with the priority {rule} cannot have what it wants for itself: {why}")]
     Own { rule: u32, why: String },
+    #[error("the rule with the priority {rule} cannot let anybody sign in: {why}")]
+    Authenticate { rule: u32, why: String },
     #[error("the target group `{group}` cannot be used: {why}")]
     TargetGroup { group: String, why: String },
     #[error("`{0}` is not a host name or pattern")]
@@ -87,6 +89,10 @@ impl Rule {
             rewrite.check().map_err(|why| Invalid::Condition { rule, why })?;
         }
         self.check_own().map_err(|why| Invalid::Own { rule, why })?;
+        if let Some(why) = self.authenticate.as_ref().and_then(|login| login.wrong()) {
+            let why = why.to_owned();
+            return Err(Invalid::Authenticate { rule, why });
+        }
         self.check_action(is_group)
     }
 
@@ -378,7 +384,7 @@ fn is_header_value(text: &str) -> bool {
 }
 
 /// RFC 9110, section 5.6.2.
-fn is_token(byte: u8) -> bool {
+pub(super) fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 

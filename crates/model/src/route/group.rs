@@ -1,6 +1,6 @@
 //! Target groups: who gets requests, how they are shared out, and how it is known who is well.
 
-use std::net::SocketAddr;
+use std::{collections::BTreeMap, net::SocketAddr};
 
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
@@ -27,6 +27,10 @@ pub struct TargetGroup {
     /// Connections that pass through as bytes begin with who they are from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxy: Option<ProxyWord>,
+    /// The zones of targets by their ids. An edge that knows its own zone prefers targets of it, as long as one of them is
+    /// healthy; without any, all are alike.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub zones: BTreeMap<String, String>,
     /// Its hosts sleep or are starting: requests wait for the first healthy one, for a bounded time.
     #[serde(default, skip_serializing_if = "is_default")]
     pub waking: bool,

@@ -49,6 +49,7 @@ pub fn rule(priority: u32) -> Rule {
         conditions: Conditions::default(),
         transforms: Transforms::default(),
         own: Own::default(),
+        authenticate: None,
         action: Action::Forward {
             groups: vec![Weighted {
                 group: "a".into(),

@@ -1,6 +1,7 @@
 //! `vend.yaml`, normalised: defaults filled in, an environment's overrides applied.
 
 mod base;
+mod deploy;
 mod environment;
 mod grammar;
 mod host;
@@ -19,6 +20,7 @@ use crate::{AppName, EnvironmentName, port::DatabaseEngine};
 
 pub use base::{Base, NotABase, Reference};
 pub(crate) use environment::is_branch;
+pub use environment::is_label;
 pub(super) use host::is_variable;
 pub use parse::Tree;
 pub use schema::schema;
@@ -53,6 +55,9 @@ pub struct Environment {
     pub listeners: Vec<Port>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub domains: Vec<Domain>,
+    /// Machines of the customer's own, in the place of hosts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placement: Option<Placement>,
 }
 
 /// A TCP or UDP port of the app.
@@ -113,6 +118,13 @@ pub enum Certificate {
     Acme,
 }
 
+/// Where releases are deployed, when not on hosts of the platform.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Placement {
+    /// The labels that a registered machine of the tenant must have.
+    pub registered: BTreeMap<String, String>,
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Image {
     /// A [`Base`]. Default `debian-12`.
@@ -166,12 +178,94 @@ pub struct Deploy {
     pub minimum_healthy: MinimumHealthy,
     /// How long the old hosts stay after a switch.
     pub keep_old: SignedDuration,
+    /// How long requests under way may go on after their host was taken out: ALB's deregistration delay.
+    #[serde(default = "Deploy::usual_drain")]
+    pub drain: SignedDuration,
+    /// Of canary and linear.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steps: Option<Steps>,
+    /// What brings the data to where the release needs it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub migrate: Option<Migrate>,
+}
+
+impl Deploy {
+    pub const DRAIN: SignedDuration = SignedDuration::from_secs(30);
+
+    fn usual_drain() -> SignedDuration {
+        Self::DRAIN
+    }
+}
+
+/// How traffic moves to new hosts by and by.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Steps {
+    /// Canary: the share of the only step before all. Linear: what each step adds. 1 to 99.
+    pub percent: u32,
+    /// How long a step is watched.
+    pub interval: SignedDuration,
+    pub analysis: Analysis,
+}
+
+/// How much worse than the old hosts the new ones may be in the same minutes.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Analysis {
+    /// Percentage points of requests that fail.
+    pub errors: f64,
+    /// Percent by which the 99th percentile of times may be longer.
+    pub slower: u32,
+    /// So many requests to the new hosts at least are needed to judge.
+    pub sample: u64,
+}
+
+impl Default for Analysis {
+    fn default() -> Self {
+        Self {
+            errors: 1.0,
+            slower: 100,
+            sample: 100,
+        }
+    }
+}
+
+/// A script of the revision that runs once for each release, on one of its hosts, before any of them gets traffic.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Migrate {
+    /// Path in the revision.
+    pub script: Utf8PathBuf,
+    /// Its time as a whole. Default 10 minutes.
+    pub timeout: SignedDuration,
+    /// Who runs it; root when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runas: Option<String>,
+    /// Releases from before it do not work with the data that it leaves.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub irreversible: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Strategy {
+    /// New hosts, and the traffic at once.
     BlueGreen,
+    /// On the hosts that are there, some at a time.
+    InPlace,
+    /// New hosts; a small share of the traffic first, then all.
+    Canary,
+    /// New hosts; the same share more with every step.
+    Linear,
+}
+
+impl Strategy {
+    /// As `vend.yaml` writes it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::BlueGreen => "blue-green",
+            Self::InPlace => "in-place",
+            Self::Canary => "canary",
+            Self::Linear => "linear",
+        }
+    }
 }
 
 /// How many hosts must be healthy for a deployment to go on and to have succeeded.
@@ -184,6 +278,26 @@ pub enum MinimumHealthy {
     AllAtOnce,
     Percent(u32),
     Count(u32),
+}
+
+impl MinimumHealthy {
+    /// How many of `total` hosts must be healthy: a percentage is rounded up.
+    /// <https://docs.aws.amazon.com/codedeploy/latest/userguide/instances-health.html>
+    pub fn minimum(self, total: u32) -> u32 {
+        let percent = |percent: u32| (u64::from(total) * u64::from(percent)).div_ceil(100) as u32;
+        match self {
+            Self::OneAtATime => percent(99),
+            Self::HalfAtATime => percent(50),
+            Self::AllAtOnce => 0,
+            Self::Percent(share) => percent(share),
+            Self::Count(count) => count,
+        }
+    }
+
+    /// The presets say how many at a time, and are never impossible.
+    pub fn is_preset(self) -> bool {
+        matches!(self, Self::OneAtATime | Self::HalfAtATime | Self::AllAtOnce)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -213,6 +327,17 @@ pub struct Health {
     pub healthy: u32,
     pub unhealthy: u32,
     pub codes: Vec<(u16, u16)>,
+    /// How long an app may take from its start to being healthy.
+    #[serde(default = "Health::usual_within")]
+    pub within: SignedDuration,
+}
+
+impl Health {
+    pub const WITHIN: SignedDuration = SignedDuration::from_secs(90);
+
+    fn usual_within() -> SignedDuration {
+        Self::WITHIN
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

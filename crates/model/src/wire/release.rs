@@ -6,7 +6,7 @@ use super::Place;
 use crate::{
     AppName, ApprovalId, DeploymentId, Digest, EnvironmentName, ExecutionId, HostId, TenantName,
     plan::Plan,
-    port::{Commit, EventReport, Verdict},
+    port::{Commit, EventReport, LogRef, Verdict},
     release::ReleaseState,
 };
 
@@ -79,6 +79,40 @@ pub struct Release {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub spec: Option<serde_json::Value>,
+    /// What it did to the data. Only in the answer for one release.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub migration: Option<Migration>,
+}
+
+/// The migration of a release: a script of its revision that ran once, on one host, before traffic.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Migration {
+    pub script: String,
+    pub state: MigrationState,
+    /// Releases from before it do not work with the data that it left.
+    pub irreversible: bool,
+    #[schema(value_type = String)]
+    pub host: HostId,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub log: Option<LogRef>,
+    #[schema(value_type = String, format = DateTime)]
+    pub started_at: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub ended_at: Option<Timestamp>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum MigrationState {
+    Running,
+    Succeeded,
+    /// It may have done a part of its work.
+    Failed,
 }
 
 /// Go back to a release.
@@ -88,6 +122,9 @@ pub struct NewRollback {
     /// The release to go back to; the one before the live one when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<u64>,
+    /// Also to before a migration that is marked irreversible.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub across_migrations: bool,
 }
 
 /// What would change, and the digest that an approval of it is bound to.
@@ -172,11 +209,22 @@ pub struct Deployment {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub execution: Option<ExecutionId>,
-    /// `running`, `succeeded`, `failed`, `stopped`
+    /// `blue-green`, `in-place`, `canary`, `linear`
+    pub strategy: String,
+    /// As CodeDeploy says it: `Created`, `Queued`, `InProgress`, `Baking`, `Ready`, `Succeeded`, `Failed`, `Stopped`.
     pub state: String,
     /// Why it failed or was stopped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// CodeDeploy's code of the reason: `HEALTH_CONSTRAINTS`, `ALARM_ACTIVE`, `MANUAL_STOP`, `TIMEOUT`, …
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+    /// Who holds it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused_by: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub paused_at: Option<Timestamp>,
     #[schema(value_type = String, format = DateTime)]
     pub started_at: Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -185,6 +233,39 @@ pub struct Deployment {
     /// What was done on each host. Only in the answer for one deployment.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hosts: Vec<DeployedHost>,
+    /// What the load balancer's numbers said after each step. Only in the answer for one deployment.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub analyses: Vec<Analysis>,
+}
+
+/// New hosts beside old ones, in the same minutes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Analysis {
+    #[schema(value_type = String, format = DateTime)]
+    pub at: Timestamp,
+    /// From 1.
+    pub step: u32,
+    pub steps: u32,
+    /// Of the traffic that the new hosts got.
+    pub percent: u32,
+    /// `as-good`, `worse`, or `unknown` when there were too few requests.
+    pub verdict: String,
+    /// What is worse.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    pub new: Traffic,
+    pub old: Traffic,
+}
+
+/// What hosts did in a while.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Traffic {
+    pub requests: u64,
+    /// 5xx, the load balancer's own included.
+    pub failed: u64,
+    /// Of a hundred requests ninety-nine took less.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub p99_ms: Option<f64>,
 }
 
 /// What a deployment did on one host.

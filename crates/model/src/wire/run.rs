@@ -1,12 +1,15 @@
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::Place;
 use crate::{
-    Digest, ExecutionId, HostId,
+    Digest, ExecutionId, HostId, Secret, TenantName,
     port::{HostRole, HostState},
     route::TargetState,
+    secret,
 };
 
 /// One run of a state machine.
@@ -126,6 +129,58 @@ pub struct Host {
     pub disk_total_bytes: Option<u64>,
     #[schema(value_type = String, format = DateTime)]
     pub created_at: Timestamp,
+}
+
+/// A machine of a tenant's own, on which releases are deployed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Machine {
+    #[schema(value_type = String)]
+    pub id: HostId,
+    #[schema(value_type = String)]
+    pub tenant: TenantName,
+    /// What it calls itself.
+    pub name: String,
+    /// From its invitation.
+    pub labels: BTreeMap<String, String>,
+    /// `connected`, `away`, or `leaving`.
+    pub state: String,
+    /// The environment that has it, and the release that is on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<Place>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release: Option<u64>,
+    /// Where it is or was last seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    #[schema(value_type = String, format = DateTime)]
+    pub joined_at: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub seen_at: Option<Timestamp>,
+}
+
+/// Let one machine in.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewInvitation {
+    /// What the machine is for: environments name these.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Seconds until nobody is let in with it any more; an hour when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_in: Option<u32>,
+}
+
+/// What lets one machine in, once. Its text is shown here and nowhere else.
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
+pub struct Invitation {
+    #[serde(serialize_with = "secret::in_the_clear")]
+    #[schema(value_type = String)]
+    pub token: Secret,
+    /// What the machine dials.
+    pub url: String,
+    #[schema(value_type = String, format = DateTime)]
+    pub expires_at: Timestamp,
 }
 
 /// A log that can be read.

@@ -34,10 +34,20 @@ pub struct Environment {
     pub live: Option<u64>,
     /// The one that got it before.
     pub previous: Option<u64>,
+    /// The release that gets a part of the traffic beside the live one.
+    pub arriving: Option<Arriving>,
     pub database_host: Option<HostId>,
     pub database_ready: bool,
     pub created_at: Timestamp,
     pub created_by: String,
+}
+
+/// A release that gets a part of the traffic beside the live one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Arriving {
+    pub release: u64,
+    /// Percent; `None`: what its hosts are of all that serve.
+    pub share: Option<u32>,
 }
 
 impl Environment {
@@ -405,6 +415,13 @@ fn environment(row: &Row<'_>) -> rusqlite::Result<Environment> {
         desired: row.get("desired")?,
         live: row.get("live")?,
         previous: row.get("previous")?,
+        arriving: row
+            .get::<_, Option<u64>>("arriving")?
+            .map(|release| {
+                let share = row.get("share")?;
+                Ok::<_, rusqlite::Error>(Arriving { release, share })
+            })
+            .transpose()?,
         database_host: row.maybe_parsed("database_host")?,
         database_ready: row.get("database_ready")?,
         created_at: row.at("created_at")?,

@@ -42,6 +42,8 @@ pub enum HostState {
     Ready,
     /// Gets traffic.
     Serving,
+    /// Gets no new traffic while another release is put on it.
+    Updating,
     /// Gets no new traffic, and finishes what it has.
     Draining,
     /// Gets no traffic, and waits for a rollback until it is retired.
@@ -197,6 +199,20 @@ impl Tx<'_> {
         }
         let detail = json!({ "host": id, "state": state, "before": host.state, "reason": reason });
         self.note(by, "host.change", Some(&host.place.tenant), &host.place, detail)
+    }
+
+    /// Another release is put on the host, which stays what it is otherwise.
+    pub fn set_host_release(&self, id: &HostId, release: u64, by: &By) -> Result<(), Error> {
+        let host = self.host(id)?;
+        if host.release == Some(release) {
+            return Ok(());
+        }
+        self.run(
+            "UPDATE hosts SET release = ?2, changed_at = ?3 WHERE id = ?1",
+            params![id.as_str(), release, At(by.at)],
+        )?;
+        let detail = json!({ "host": id, "release": release, "before": host.release });
+        self.note(by, "host.release", Some(&host.place.tenant), &host.place, detail)
     }
 
     /// When the host is to be stopped; `None`: not by itself.

@@ -65,8 +65,25 @@ impl Db<'_> {
             kept.sources.insert(source);
             kept.revisions.extend(artifact);
         }
+        self.keep_beside(&mut kept)?;
         self.keep_mentioned(&mut kept)?;
         Ok(kept)
+    }
+
+    /// The secondary artifacts of builds whose artifact is kept.
+    fn keep_beside(&self, kept: &mut Keepers) -> Result<(), Error> {
+        let beside = self.all(
+            "SELECT b.artifact, s.value AS beside FROM builds b, json_each(b.built, '$.secondary') s
+             WHERE b.artifact IS NOT NULL",
+            [],
+            |row| Ok((row.digest("artifact")?, row.parsed::<Digest>("beside")?)),
+        )?;
+        let with_kept = beside
+            .into_iter()
+            .filter(|(artifact, _)| kept.revisions.contains(artifact));
+        let beside: Vec<Digest> = with_kept.map(|(_, beside)| beside).collect();
+        kept.revisions.extend(beside);
+        Ok(())
     }
 
     /// The releases of an environment whose image and revision are kept: those that can be gone back to.

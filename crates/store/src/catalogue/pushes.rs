@@ -115,6 +115,19 @@ impl Db<'_> {
             |row| super::environments::place(row, "environment"),
         )
     }
+
+    /// Environments with a waiting push and a release under way.
+    pub fn places_held_up(&self) -> Result<Vec<Place>, Error> {
+        self.all(
+            "SELECT DISTINCT t.name AS tenant, a.name AS app, p.environment FROM pushes p
+             JOIN apps a ON a.id = p.app_id JOIN tenants t ON t.id = a.tenant_id
+             WHERE p.state = 'waiting' AND p.environment IS NOT NULL AND EXISTS (
+                 SELECT 1 FROM executions x WHERE x.tenant = t.name AND x.app = a.name
+                 AND x.environment = p.environment AND x.kind = 'release' AND x.ended_at IS NULL)",
+            [],
+            |row| super::environments::place(row, "environment"),
+        )
+    }
 }
 
 impl Tx<'_> {

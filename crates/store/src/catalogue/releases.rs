@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     By, Db, Error, Tx,
-    catalogue::HostState,
+    catalogue::{Arriving, HostState},
     sql::{At, Columns as _, Hash, Json, Word},
 };
 
@@ -174,12 +174,41 @@ impl Tx<'_> {
         }
         self.set_release_state(place, number, ReleaseState::Live, None, by)?;
         self.run(
-            "UPDATE environments SET live = ?2, previous = ?3 WHERE id = ?1",
+            "UPDATE environments SET live = ?2, previous = ?3, arriving = NULL, share = NULL WHERE id = ?1",
             params![self.environment_key(place)?, number, environment.live],
         )?;
         let detail = json!({ "release": number, "before": environment.live });
         self.note(by, "release.live", Some(&place.tenant), place, detail)?;
         self.serve_hosts(place, number, retire_at, by)
+    }
+
+    /// Gives a release a part of the traffic, or none: its hosts that are ready serve from now on. Doing it again
+    /// changes nothing.
+    pub fn share_traffic(&self, place: &Place, arriving: Option<Arriving>, by: &By) -> Result<(), Error> {
+        let environment = self.environment(place)?;
+        if let Some(arriving) = arriving.filter(|arriving| arriving.share.is_some()) {
+            for host in self.hosts_of_release(place, arriving.release)? {
+                if matches!(host.state, HostState::Ready | HostState::Kept) {
+                    self.set_host_state(&host.id, HostState::Serving, None, by)?;
+                }
+            }
+        }
+        if environment.arriving == arriving {
+            return Ok(());
+        }
+        self.run(
+            "UPDATE environments SET arriving = ?2, share = ?3 WHERE id = ?1",
+            params![
+                self.environment_key(place)?,
+                arriving.map(|arriving| arriving.release),
+                arriving.and_then(|arriving| arriving.share)
+            ],
+        )?;
+        let detail = match arriving {
+            Some(Arriving { release, share }) => json!({ "release": release, "percent": share }),
+            None => json!({ "before": environment.arriving.map(|before| before.release) }),
+        };
+        self.note(by, "environment.traffic", Some(&place.tenant), place, detail)
     }
 
     fn serve_hosts(&self, place: &Place, number: u64, retire_at: Timestamp, by: &By) -> Result<(), Error> {

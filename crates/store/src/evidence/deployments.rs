@@ -2,10 +2,11 @@ use jiff::Timestamp;
 use model::{
     DeploymentId, ExecutionId, HostId, Place,
     port::{EventReport, LifecycleEvent, Verdict},
+    spec::Strategy,
 };
 use rusqlite::{Row, params};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     By, Db, Error, Tx,
@@ -18,20 +19,53 @@ pub struct Deployment {
     pub place: Place,
     pub release: u64,
     pub execution: Option<ExecutionId>,
+    pub strategy: Strategy,
     pub state: DeploymentState,
     /// Why it failed or was stopped.
     pub reason: Option<String>,
+    /// CodeDeploy's code of that reason, where it has one.
+    pub code: Option<String>,
+    /// Somebody holds it, since then.
+    pub paused: Option<(String, Timestamp)>,
     pub started_at: Timestamp,
     pub ended_at: Option<Timestamp>,
 }
 
+/// With CodeDeploy's names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
 pub enum DeploymentState {
-    Running,
+    /// Hosts are being made for it.
+    Created,
+    /// It waits for something else in its environment.
+    Queued,
+    InProgress,
+    /// Its hosts get a part of the traffic, and are watched.
+    Baking,
+    /// Its hosts are well, and wait for the word to go on.
+    Ready,
     Succeeded,
     Failed,
     Stopped,
+}
+
+impl DeploymentState {
+    /// As CodeDeploy writes it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Created => "Created",
+            Self::Queued => "Queued",
+            Self::InProgress => "InProgress",
+            Self::Baking => "Baking",
+            Self::Ready => "Ready",
+            Self::Succeeded => "Succeeded",
+            Self::Failed => "Failed",
+            Self::Stopped => "Stopped",
+        }
+    }
+
+    pub fn has_ended(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed | Self::Stopped)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +74,7 @@ pub struct NewDeployment {
     pub place: Place,
     pub release: u64,
     pub execution: Option<ExecutionId>,
+    pub strategy: Strategy,
 }
 
 /// What the checks found on one host.
@@ -77,6 +112,31 @@ impl Db<'_> {
         )
     }
 
+    /// What the numbers said of each step, in their order.
+    pub fn analyses(&self, id: &DeploymentId) -> Result<Vec<(Timestamp, Value)>, Error> {
+        self.all(
+            "SELECT analysis, at FROM analyses WHERE deployment = ?1 ORDER BY id",
+            [id.as_str()],
+            |row| Ok((row.at("at")?, row.json("analysis")?)),
+        )
+    }
+
+    /// The one of an execution that has not ended, if any.
+    pub fn open_deployment(
+        &self,
+        place: &Place,
+        execution: &ExecutionId,
+    ) -> Result<Option<Deployment>, Error> {
+        let sql = format!(
+            "{SELECT} WHERE d.environment_id = ?1 AND d.execution = ?2 AND d.ended_at IS NULL ORDER BY d.rowid LIMIT 1"
+        );
+        self.one(
+            &sql,
+            params![self.environment_key(place)?, execution.as_str()],
+            deployment,
+        )
+    }
+
     /// Of one release, in their order.
     pub fn verdicts(&self, place: &Place, release: u64) -> Result<Vec<JudgedHost>, Error> {
         self.all(
@@ -102,18 +162,19 @@ impl Tx<'_> {
             other => return other,
         }
         self.run(
-            "INSERT INTO deployments (id, environment_id, release, execution, state, started_at)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            "INSERT INTO deployments (id, environment_id, release, execution, state, started_at, strategy)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
             params![
                 new.id.as_str(),
                 self.environment_key(&new.place)?,
                 new.release,
                 new.execution.as_ref().map(ExecutionId::as_str),
-                Word(DeploymentState::Running),
-                At(by.at)
+                Word(DeploymentState::Created),
+                At(by.at),
+                Word(new.strategy)
             ],
         )?;
-        let detail = json!({ "deployment": new.id, "release": new.release });
+        let detail = json!({ "deployment": new.id, "release": new.release, "strategy": new.strategy });
         self.note(
             by,
             "deployment.start",
@@ -151,28 +212,90 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// One that has ended stays as it is.
+    /// How far it is. One that has ended stays as it is.
+    pub fn set_deployment_state(&self, id: &DeploymentId, state: DeploymentState) -> Result<(), Error> {
+        let found = self.deployment(id)?;
+        if found.state.has_ended() || state.has_ended() || found.state == state {
+            return Ok(());
+        }
+        self.run(
+            "UPDATE deployments SET state = ?2 WHERE id = ?1",
+            params![id.as_str(), Word(state)],
+        )
+        .map(drop)
+    }
+
+    /// Holds a deployment before its next step, or lets it go on. One that is held is held by the first who asked.
+    pub fn pause_deployment(&self, id: &DeploymentId, paused: bool, by: &By) -> Result<Deployment, Error> {
+        let found = self.deployment(id)?;
+        if found.state.has_ended() {
+            return Err(Error::refused(format!(
+                "deployment {id} has ended: it is {}",
+                found.state.word()
+            )));
+        }
+        if found.paused.is_some() == paused {
+            return Ok(found);
+        }
+        let (who, at) = match paused {
+            true => (Some(by.actor.as_str()), Some(At(by.at))),
+            false => (None, None),
+        };
+        self.run(
+            "UPDATE deployments SET paused_by = ?2, paused_at = ?3 WHERE id = ?1",
+            params![id.as_str(), who, at],
+        )?;
+        let action = if paused {
+            "deployment.pause"
+        } else {
+            "deployment.resume"
+        };
+        let detail = json!({ "deployment": id, "release": found.release });
+        self.note(by, action, Some(&found.place.tenant), &found.place, detail)?;
+        self.deployment(id)
+    }
+
+    /// Keeps what the numbers said of a step, any plain data.
+    pub fn record_analysis(&self, id: &DeploymentId, analysis: &Value, by: &By) -> Result<(), Error> {
+        let found = self.deployment(id)?;
+        self.run(
+            "INSERT INTO analyses (deployment, analysis, at) VALUES (?1, ?2, ?3)",
+            params![id.as_str(), Json(analysis), At(by.at)],
+        )?;
+        let detail = json!({ "deployment": id, "analysis": analysis });
+        self.note(
+            by,
+            "deployment.analyse",
+            Some(&found.place.tenant),
+            &found.place,
+            detail,
+        )
+    }
+
+    /// One that has ended stays as it is. `code`: CodeDeploy's, of a failure.
     pub fn finish_deployment(
         &self,
         id: &DeploymentId,
         state: DeploymentState,
+        code: Option<&str>,
         reason: Option<&str>,
         by: &By,
     ) -> Result<(), Error> {
         let found = self.deployment(id)?;
-        if found.state != DeploymentState::Running || state == DeploymentState::Running {
+        if found.state.has_ended() || !state.has_ended() {
             return Ok(());
         }
         self.run(
-            "UPDATE deployments SET state = ?2, reason = ?3, ended_at = ?4 WHERE id = ?1",
-            params![id.as_str(), Word(state), reason, At(by.at)],
+            "UPDATE deployments SET state = ?2, code = ?3, reason = ?4, ended_at = ?5, paused_by = NULL,
+                 paused_at = NULL WHERE id = ?1",
+            params![id.as_str(), Word(state), code, reason, At(by.at)],
         )?;
         let action = match state {
             DeploymentState::Succeeded => "deployment.succeed",
             DeploymentState::Stopped => "deployment.stop",
             _ => "deployment.fail",
         };
-        let detail = json!({ "deployment": id, "release": found.release, "reason": reason });
+        let detail = json!({ "deployment": id, "release": found.release, "code": code, "reason": reason });
         self.note(by, action, Some(&found.place.tenant), &found.place, detail)
     }
 
@@ -207,8 +330,13 @@ fn deployment(row: &Row<'_>) -> rusqlite::Result<Deployment> {
         place: crate::catalogue::place(row, "environment")?,
         release: row.get("release")?,
         execution: row.maybe_parsed("execution")?,
+        strategy: row.word("strategy")?,
         state: row.word("state")?,
         reason: row.get("reason")?,
+        code: row.get("code")?,
+        paused: row
+            .get::<_, Option<String>>("paused_by")?
+            .zip(row.maybe_at("paused_at")?),
         started_at: row.at("started_at")?,
         ended_at: row.maybe_at("ended_at")?,
     })

@@ -215,6 +215,9 @@ pub fn spec() -> spec::Environment {
             strategy: spec::Strategy::BlueGreen,
             minimum_healthy: spec::MinimumHealthy::OneAtATime,
             keep_old: second,
+            drain: second,
+            steps: None,
+            migrate: None,
         },
         host: spec::Host {
             size: "small".into(),
@@ -226,6 +229,7 @@ pub fn spec() -> spec::Environment {
                 healthy: 2,
                 unhealthy: 3,
                 codes: vec![(200, 399)],
+                within: second,
             },
             env: BTreeMap::new(),
         },
@@ -235,5 +239,6 @@ pub fn spec() -> spec::Environment {
         scaling: spec::Scaling { min: 1, max: 1 },
         listeners: vec![],
         domains: vec![],
+        placement: None,
     }
 }

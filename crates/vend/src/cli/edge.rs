@@ -8,7 +8,7 @@ use std::{io::IsTerminal as _, process::ExitCode, time::Duration};
 use camino::{Utf8Path, Utf8PathBuf};
 use clap::{Args, Subcommand};
 use edge::{Client, ClientError, Explanation, GroupStats, Question};
-use model::route::{Action, Rule, Table as Routes, TargetState};
+use model::route::{Action, Rule, Table as Routes, TargetState, Unauthenticated};
 
 use super::{Exit, Failure, Global};
 use crate::{
@@ -221,6 +221,21 @@ fn explained(explanation: &Explanation, output: &Output) -> String {
         )),
         None => lines.push("no rule is for this request".into()),
     }
+    if let Some(login) = explanation
+        .rule
+        .as_ref()
+        .and_then(|rule| rule.authenticate.as_ref())
+    {
+        let others = match login.on_unauthenticated {
+            Unauthenticated::Authenticate => "are sent there first",
+            Unauthenticated::Allow => "are let through without a name",
+            Unauthenticated::Deny => "get 401",
+        };
+        lines.push(format!(
+            "people sign in at {}; those who have not {others}",
+            login.issuer
+        ));
+    }
     if let Some(answer) = &explanation.answer {
         lines.push(format!("the client gets {answer}"));
     }
@@ -321,6 +336,7 @@ fn busiest(before: &[GroupStats], now: &[GroupStats]) -> Vec<GroupStats> {
                 target_5xx: since(|g| g.target_5xx),
                 edge_5xx: since(|g| g.edge_5xx),
                 active: group.active,
+                times: Vec::new(),
             }
         })
         .collect();

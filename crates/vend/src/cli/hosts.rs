@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 use model::{
     port::{CheckResult, EventReport, EventStatus, HostState},
     route::TargetState,
-    wire::{Deployment, EdgeStatus, Host},
+    wire::{Analysis, Deployment, EdgeStatus, Host, Invitation, Machine, NewInvitation, Page, Traffic},
 };
 
 use super::{
@@ -22,6 +22,23 @@ pub enum Hosts {
         /// TENANT, TENANT/APP or TENANT/APP/ENVIRONMENT
         target: Option<String>,
     },
+    /// Let one machine of a tenant's own in: gives what it runs to join.
+    Invite {
+        tenant: String,
+        /// What the machine is for, such as role=web: environments name these.
+        #[arg(long = "label", value_name = "NAME=VALUE", value_parser = label)]
+        labels: Vec<(String, String)>,
+        /// Minutes until nobody is let in with it any more.
+        #[arg(long, value_name = "MINUTES", default_value_t = 60)]
+        expires: u32,
+    },
+    /// Remove a registered machine: it gets nothing new, its app is stopped, and its key is nobody's any more.
+    Remove { id: String },
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 #[derive(Debug, Subcommand)]
@@ -42,11 +59,57 @@ pub struct Targets {
 }
 
 pub async fn hosts(command: &Hosts, global: &Global) -> Result<(), Failure> {
-    let Hosts::List { target } = command;
-    let path = format!("/v1/hosts?{}", target::scope(target.as_deref())?);
+    match command {
+        Hosts::List { target } => list(target.as_deref(), global).await,
+        Hosts::Invite {
+            tenant,
+            labels,
+            expires,
+        } => {
+            let new = NewInvitation {
+                labels: labels.iter().cloned().collect(),
+                expires_in: Some(expires.saturating_mul(60)),
+            };
+            let path = format!("/v1/tenants/{}/machines/invitations", escape(tenant));
+            let invitation: Invitation = global.client()?.post(&path, &new).await?;
+            global.output().show(&invitation, |invitation| {
+                let Invitation { token, url, .. } = invitation;
+                format!(
+                    "run on the machine, as root, until {}:\nvend agent --join {url} --token {}\n",
+                    invitation.expires_at,
+                    token.expose()
+                )
+            });
+            Ok(())
+        }
+        Hosts::Remove { id } => {
+            let client = global.client()?;
+            let machine: Machine = client.delete(&format!("/v1/machines/{}", escape(id))).await?;
+            let output = global.output();
+            output.show(&machine, |machine| {
+                format!(
+                    "{} leaves: its app is stopped, and then nobody knows its key\n",
+                    machine.id
+                )
+            });
+            Ok(())
+        }
+    }
+}
+
+/// Hosts of the platform, and machines of customers where there are any.
+async fn list(target: Option<&str>, global: &Global) -> Result<(), Failure> {
+    let path = format!("/v1/hosts?{}", target::scope(target)?);
     let page = global.client()?.list::<Host>(&path, 10_000).await?;
+    let path = format!("/v1/machines?{}", target::scope(target)?);
+    let machines = global.client()?.list::<Machine>(&path, 10_000).await?;
     let output = global.output();
-    output.show(&page, |page| {
+    let both = Everything {
+        page: &page,
+        machines: &machines.items,
+    };
+    output.show(&both, |both| {
+        let Everything { page, machines } = both;
         let mut table = Table::new([
             "HOST", "WHERE", "ROLE", "WANTED", "SEEN", "RELEASE", "ADDRESS", "MEMORY", "DISK", "PIDS",
             "CREATED",
@@ -71,9 +134,52 @@ pub async fn hosts(command: &Hosts, global: &Global) -> Result<(), Failure> {
                 cell(ago(host.created_at, now())),
             ]);
         }
-        table.render(&output, "no hosts")
+        let hosts = table.render(&output, "no hosts");
+        match machines {
+            [] => hosts,
+            machines => format!("{hosts}\n{}", machines_text(machines, &output)),
+        }
     });
     Ok(())
+}
+
+#[derive(serde::Serialize)]
+struct Everything<'a> {
+    #[serde(flatten)]
+    page: &'a Page<Host>,
+    machines: &'a [Machine],
+}
+
+fn machines_text(machines: &[Machine], output: &Output) -> String {
+    let mut table = Table::new([
+        "MACHINE", "NAME", "STATE", "LABELS", "WHERE", "RELEASE", "ADDRESS", "JOINED",
+    ]);
+    for machine in machines {
+        let labels: Vec<String> = machine
+            .labels
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        let tone = match machine.state.as_str() {
+            "connected" => Tone::Good,
+            "leaving" => Tone::Wait,
+            _ => Tone::Bad,
+        };
+        table.row([
+            cell(&machine.id),
+            cell(headline(&machine.name, 40)),
+            (machine.state.clone(), tone),
+            cell(labels.join(" ")),
+            match &machine.place {
+                Some(place) => cell(place),
+                None => cell(&machine.tenant),
+            },
+            maybe(machine.release.map(|number| format!("v{number}"))),
+            maybe(machine.address.as_ref()),
+            cell(ago(machine.joined_at, now())),
+        ]);
+    }
+    table.render(output, "")
 }
 
 pub async fn deployments(command: &Deployments, global: &Global) -> Result<(), Failure> {
@@ -83,11 +189,12 @@ pub async fn deployments(command: &Deployments, global: &Global) -> Result<(), F
             let path = format!("/v1/deployments?{}", Target::read(target)?.query());
             let page = client.list::<Deployment>(&path, 200).await?;
             output.show(&page, |page| {
-                let mut table = Table::new(["DEPLOYMENT", "RELEASE", "STATE", "STARTED", "WHY"]);
+                let mut table = Table::new(["DEPLOYMENT", "RELEASE", "STRATEGY", "STATE", "STARTED", "WHY"]);
                 for deployment in &page.items {
                     table.row([
                         cell(&deployment.id),
                         cell(format!("v{}", deployment.release)),
+                        cell(&deployment.strategy),
                         cell(&deployment.state),
                         cell(ago(deployment.started_at, now())),
                         maybe(deployment.reason.as_ref()),
@@ -106,14 +213,27 @@ pub async fn deployments(command: &Deployments, global: &Global) -> Result<(), F
 
 fn deployment_text(deployment: &Deployment, output: &Output) -> String {
     let mut text = format!(
-        "{} of v{} in {}: {}\n",
+        "{} of v{} in {}, {}: {}\n",
         deployment.id,
         deployment.release,
         deployment.place,
+        clean(&deployment.strategy),
         clean(&deployment.state)
     );
+    if let (Some(who), Some(since)) = (&deployment.paused_by, deployment.paused_at) {
+        text.push_str(&format!(
+            "paused {} by {}\nnext: vend deploy resume {}\n",
+            ago(since, now()),
+            clean(who),
+            deployment.place
+        ));
+    }
     if let Some(reason) = &deployment.reason {
-        text.push_str(&format!("cause: {}\n", clean(reason)));
+        let code = deployment.code.as_ref().map(|code| format!(" ({})", clean(code)));
+        text.push_str(&format!("cause: {}{}\n", clean(reason), code.unwrap_or_default()));
+    }
+    for analysis in &deployment.analyses {
+        text.push_str(&analysis_text(analysis, output));
     }
     for host in &deployment.hosts {
         text.push_str(&format!("{}\n", host.host));
@@ -125,6 +245,29 @@ fn deployment_text(deployment: &Deployment, output: &Output) -> String {
         }
     }
     text
+}
+
+/// `step 1 of 3, 10 %: as-good  new 120 requests, 0 failed, p99 12 ms  old …`
+fn analysis_text(analysis: &Analysis, output: &Output) -> String {
+    let tone = match analysis.verdict.as_str() {
+        "as-good" => Tone::Good,
+        "worse" => Tone::Bad,
+        _ => Tone::Wait,
+    };
+    let part = |traffic: &Traffic| {
+        let p99 = traffic.p99_ms.map(|p99| format!(", p99 {p99:.1} ms"));
+        let (requests, failed) = (traffic.requests, traffic.failed);
+        format!("{requests} requests, {failed} failed{}", p99.unwrap_or_default())
+    };
+    let verdict = output.tone(tone, &clean(&analysis.verdict));
+    format!(
+        "step {} of {}, {} %: {verdict}; new {}; old {}\n",
+        analysis.step,
+        analysis.steps,
+        analysis.percent,
+        part(&analysis.new),
+        part(&analysis.old)
+    )
 }
 
 fn event_text(event: &EventReport, output: &Output) -> String {

@@ -74,7 +74,7 @@ fn is_name(text: &str) -> bool {
         .strip_prefix("t-")
         .or_else(|| id.strip_prefix("h-"))
         .unwrap_or_default();
-    matches!(kind, "build" | "bake" | "deploy" | "host") && id.len() >= 13
+    matches!(kind, "build" | "bake" | "deploy" | "host" | "machine") && id.len() >= 13
 }
 
 /// Refuses a log that there is not, and says which there are. One of an old execution is in no list, and has text.

@@ -3,11 +3,11 @@
 use clap::{Args, Subcommand};
 use model::{
     release::ReleaseState,
-    wire::{NewRollback, PlanAnswer, Push, PushState, Release, Started},
+    wire::{Migration, NewRollback, PlanAnswer, Push, PushState, Release, Started},
 };
 
 use super::{Failure, Global, Most, Outcome, apps::started_text, executions, now, plans, target::Target};
-use crate::output::{Output, Table, Tone, ago, cell, headline, maybe};
+use crate::output::{Output, Table, Tone, ago, cell, duration, headline, maybe};
 
 #[derive(Debug, Subcommand)]
 pub enum Pushes {
@@ -43,6 +43,9 @@ pub struct Rollback {
     /// The release to go back to, such as v3; the one before the live one when absent.
     #[arg(long, value_parser = number, value_name = "vN")]
     to: Option<u64>,
+    /// Also to before a migration that is marked irreversible: the data stays as it left it.
+    #[arg(long)]
+    across_migrations: bool,
     /// Show what it would change, and change nothing.
     #[arg(long)]
     plan: bool,
@@ -137,6 +140,36 @@ fn release_text(release: &Release) -> String {
     if let Some(execution) = &release.execution {
         text.push_str(&format!("made by   {execution}\n"));
     }
+    if let Some(migration) = &release.migration {
+        text.push_str(&migration_text(migration));
+    }
+    text
+}
+
+fn migration_text(migration: &Migration) -> String {
+    let Migration {
+        script, host, log, ..
+    } = migration;
+    let took = match migration.ended_at {
+        Some(ended) => format!(" in {}", duration(ended.duration_since(migration.started_at))),
+        None => String::new(),
+    };
+    let mark = if migration.irreversible {
+        ", irreversible"
+    } else {
+        ""
+    };
+    let state = word(&migration.state);
+    let mut text = format!(
+        "migration {} {state}{took} on {host}{mark}\n",
+        headline(script, 200)
+    );
+    if let Some(reason) = &migration.reason {
+        text.push_str(&format!("          {}\n", headline(reason, 300)));
+    }
+    if let Some(log) = log {
+        text.push_str(&format!("          vend logs {log}\n"));
+    }
     text
 }
 
@@ -144,7 +177,10 @@ pub async fn rollback(command: &Rollback, global: &Global) -> Outcome {
     let (client, output) = (global.client()?, global.output());
     let target = Target::read(&command.target)?;
     let path = format!("{}/rollback", target.environment_path()?);
-    let order = NewRollback { to: command.to };
+    let order = NewRollback {
+        to: command.to,
+        across_migrations: command.across_migrations,
+    };
     if command.plan {
         let plan: PlanAnswer = client.post(&format!("{path}/plan"), &order).await?;
         output.show(&plan, |plan| {

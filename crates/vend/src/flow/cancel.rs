@@ -7,11 +7,14 @@ use engine::Handle;
 use model::port::Fault;
 use store::{Db, LedgerFilter, Store};
 
-use super::{stored, workers};
+use super::{stored, supersede, workers};
 
 /// How the ledger calls it, and how the execution's failure.
 pub const ACTION: &str = "execution.cancel";
 pub const ERROR: &str = "Vend.Cancelled";
+
+/// More than an execution has.
+pub const LINES: u32 = 20_000;
 
 pub fn cause(actor: &str) -> String {
     format!("{actor} cancelled it")
@@ -25,21 +28,30 @@ pub async fn interrupt(engine: &Handle, run: u64, cause: &str) -> Result<(), Fau
 /// Cancels what is open though the ledger says that it was cancelled. One that is on its way back already stays on it:
 /// what undoes is not interrupted.
 pub async fn again(store: &Store, engine: &Handle) -> Result<(), Fault> {
-    for (run, cause) in store.read(ordered).await.map_err(stored)? {
-        interrupt(engine, run, &cause).await?;
+    for (run, error, cause) in store.read(ordered).await.map_err(stored)? {
+        workers::interrupt(engine, run, error, &cause).await?;
     }
     Ok(())
 }
 
-fn ordered(db: &Db<'_>) -> Result<Vec<(u64, String)>, store::Error> {
+fn ordered(db: &Db<'_>) -> Result<Vec<(u64, &'static str, String)>, store::Error> {
     let mut found = Vec::new();
     for execution in db.open_executions()? {
         let lines = db.ledger(&LedgerFilter {
             object: Some(execution.id.to_string()),
+            limit: LINES,
             ..LedgerFilter::default()
         })?;
-        let order = lines.into_iter().find(|line| line.action == ACTION);
-        found.extend(order.map(|line| (execution.run, cause(&line.actor))));
+        let order = lines.into_iter().find_map(|line| match line.action.as_str() {
+            ACTION => Some((ERROR, cause(&line.actor))),
+            supersede::ACTION => {
+                let detail: serde_json::Value = serde_json::from_str(&line.detail).unwrap_or_default();
+                let why = detail["cause"].as_str().unwrap_or("a newer push supersedes it");
+                Some((supersede::ERROR, why.to_owned()))
+            }
+            _ => None,
+        });
+        found.extend(order.map(|(error, cause)| (execution.run, error, cause)));
     }
     Ok(found)
 }
@@ -59,7 +71,7 @@ mod tests {
     use crate::flow::{definition, deletion};
 
     fn start(id: &ExecutionId) -> Start {
-        let definition = definition::rollback().to_string();
+        let definition = definition::resize().to_string();
         Start {
             tenant: None,
             owner: PLATFORM,

@@ -5,16 +5,17 @@ use std::sync::Arc;
 use engine::PLATFORM;
 use futures_util::future::BoxFuture;
 use model::{
-    AppName, ApprovalId, ExecutionId, Place, TenantName,
+    AppName, ApprovalId, DeploymentId, ExecutionId, HostId, Place, TenantName,
     plan::{Plan, PlanKind},
     port::Fault,
     release::ReleaseState,
-    wire::Refreshed,
+    wire::{NewRollback, Refreshed},
 };
-use store::{By, NewPush, PushState};
+use store::{By, NewInvitation, NewPush, PushState};
 
 use super::{Outcome, World, approve, cancel, definition, deletion, plan, runs, start, stored};
 use crate::{
+    machines::Pass,
     reconcile::bases,
     web::{Commands, Pushed},
 };
@@ -78,10 +79,29 @@ impl Commands for Flows {
         })
     }
 
-    fn rollback(&self, place: Place, to: Option<u64>, by: By) -> BoxFuture<'_, Result<ExecutionId, Fault>> {
+    fn invite(&self, new: NewInvitation, by: By) -> BoxFuture<'_, Result<Pass, Fault>> {
+        Box::pin(async move { self.world.machines.invite(&self.world.store, new, by).await })
+    }
+
+    fn remove_machine(&self, id: HostId, by: By) -> BoxFuture<'_, Result<(), Fault>> {
         Box::pin(async move {
-            let to = self.target(&place, to).await?;
-            start::rollback(&self.world, place, to, by).await.map_err(refused)
+            let drained = self.world.store.write(move |tx| tx.drain_machine(&id, &by));
+            drained.await.map_err(refused)?;
+            self.world.pokes.machines.notify_one();
+            Ok(())
+        })
+    }
+
+    fn rollback(
+        &self,
+        place: Place,
+        order: NewRollback,
+        by: By,
+    ) -> BoxFuture<'_, Result<ExecutionId, Fault>> {
+        Box::pin(async move {
+            let to = self.target(&place, order.to).await?;
+            let begun = start::rollback(&self.world, place, to, order.across_migrations, by);
+            begun.await.map_err(refused)
         })
     }
 
@@ -172,6 +192,35 @@ impl Commands for Flows {
             recorded.await.map_err(refused)?;
             let which = base.map_or(bases::Which::All, bases::Which::One);
             bases::round(&self.world, &which).await
+        })
+    }
+
+    fn hold(&self, deployment: DeploymentId, held: bool, by: By) -> BoxFuture<'_, Result<(), Fault>> {
+        Box::pin(async move {
+            let written = self
+                .world
+                .store
+                .write(move |tx| tx.pause_deployment(&deployment, held, &by));
+            written.await.map_err(refused)?;
+            self.world.pokes.held.notify_waiters();
+            // Whoever pushed the fix does not wait for what somebody holds.
+            self.world.pokes.pushes.notify_one();
+            Ok(())
+        })
+    }
+
+    fn abort(&self, deployment: DeploymentId, by: By) -> BoxFuture<'_, Result<ExecutionId, Fault>> {
+        Box::pin(async move {
+            let read = self.world.store.read(move |db| db.deployment(&deployment));
+            let found = read.await.map_err(refused)?;
+            let execution = found.execution.filter(|_| !found.state.has_ended());
+            let execution = execution.ok_or_else(|| {
+                let state = found.state.word();
+                Fault::order(format!("deployment {} has ended: it is {state}", found.id))
+                    .next(format!("vend deployments list {}", found.place))
+            })?;
+            self.cancel(execution.clone(), by).await?;
+            Ok(execution)
         })
     }
 

@@ -11,8 +11,8 @@ use model::{
     port::{Coverage, TestReport},
     release::Release,
     spec::{
-        App, Approval, Certificate, Deploy, Domain, Environment, Health, Host, Leads, MinimumHealthy, Port,
-        Scaling, Strategy, Transport, Variable, written,
+        Analysis, App, Approval, Certificate, Deploy, Domain, Environment, Health, Host, Leads, Migrate,
+        MinimumHealthy, Port, Scaling, Steps, Transport, Variable, written,
     },
 };
 
@@ -256,6 +256,7 @@ fn settings(environment: &Environment) -> BTreeMap<String, String> {
         scaling,
         listeners,
         domains,
+        placement,
     } = environment;
     let mut all = BTreeMap::new();
     let mut set = |key: &str, value: String| drop(all.insert(key.to_owned(), value));
@@ -270,15 +271,40 @@ fn settings(environment: &Environment) -> BTreeMap<String, String> {
     }
     let Deploy {
         appspec,
-        strategy: Strategy::BlueGreen,
+        strategy,
         minimum_healthy,
         keep_old,
+        drain,
+        steps,
+        migrate,
     } = deploy;
+    set("deploy.strategy", strategy.word().to_owned());
+    set("deploy.drain", written(*drain));
+    if let Some(Steps {
+        percent,
+        interval,
+        analysis,
+    }) = steps
+    {
+        let Analysis {
+            errors,
+            slower,
+            sample,
+        } = analysis;
+        set("deploy.percent", format!("{percent}%"));
+        set("deploy.interval", written(*interval));
+        set("deploy.analysis.errors", format!("{errors}%"));
+        set("deploy.analysis.slower", format!("{slower}%"));
+        set("deploy.analysis.sample", sample.to_string());
+    }
     if let Some(appspec) = appspec {
         set("deploy.appspec", appspec.to_string());
     }
     set("deploy.minimum_healthy", healthy(*minimum_healthy));
     set("deploy.keep_old", written(*keep_old));
+    if let Some(migrate) = migrate {
+        set("deploy.migrate", migration(migrate));
+    }
     let Host {
         size: _,
         port,
@@ -296,6 +322,9 @@ fn settings(environment: &Environment) -> BTreeMap<String, String> {
         };
         set(&format!("env.{name}"), text);
     }
+    for (name, value) in placement.iter().flat_map(|placement| &placement.registered) {
+        set(&format!("placement.registered.{name}"), value.clone());
+    }
     if let Some(checks) = checks {
         set("checks", checks.to_string());
     }
@@ -308,7 +337,21 @@ fn settings(environment: &Environment) -> BTreeMap<String, String> {
     all
 }
 
-fn of_health(health: &Health) -> [(&'static str, String); 6] {
+fn migration(migrate: &Migrate) -> String {
+    let user = migrate.runas.as_deref().unwrap_or("root");
+    let mark = if migrate.irreversible {
+        ", irreversible"
+    } else {
+        ""
+    };
+    format!(
+        "{} as {user}, at most {}{mark}",
+        migrate.script,
+        written(migrate.timeout)
+    )
+}
+
+fn of_health(health: &Health) -> [(&'static str, String); 7] {
     let Health {
         path,
         interval,
@@ -316,6 +359,7 @@ fn of_health(health: &Health) -> [(&'static str, String); 6] {
         healthy,
         unhealthy,
         codes,
+        within,
     } = health;
     let range = |(low, high): &(u16, u16)| match low == high {
         true => low.to_string(),
@@ -329,6 +373,7 @@ fn of_health(health: &Health) -> [(&'static str, String); 6] {
         ("host.health.healthy", healthy.to_string()),
         ("host.health.unhealthy", unhealthy.to_string()),
         ("host.health.codes", codes.join(",")),
+        ("host.health.within", written(*within)),
     ]
 }
 

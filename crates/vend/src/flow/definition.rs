@@ -5,6 +5,8 @@
 //! No task has `HeartbeatSeconds`: leases belong to the engine, and a platform that was switched off for an hour
 //! must go on where it stood instead of timing out.
 
+mod tail;
+
 use model::spec;
 use serde_json::{Value, json};
 
@@ -61,77 +63,47 @@ struct Stage {
     timeout_s: i64,
 }
 
+impl Stage {
+    const fn new(name: &'static str, activity: &'static str, result: &'static str, timeout_s: i64) -> Self {
+        Self {
+            name,
+            activity,
+            result,
+            timeout_s,
+        }
+    }
+}
+
+const PLAN: Stage = Stage::new("Plan", "plan", "$.plan", 300);
+
 /// What a push runs through. `approval`: the rule that it is under, which is not always its own.
 pub fn release(environment: &spec::Environment, approval: Option<&spec::Approval>) -> Value {
     let build_timeout = environment.build.timeout.as_secs() + 600;
     let mut states = serde_json::Map::new();
     add(
         &mut states,
-        task(
-            &Stage {
-                name: "Source",
-                activity: "source",
-                result: "$.source",
-                timeout_s: 900,
-            },
-            "Make",
-        ),
+        task(&Stage::new("Source", "source", "$.source", 900), "Make"),
     );
     states.insert("Make".into(), make(build_timeout));
-    let after_plan = if approval.is_some() {
-        "Approve"
-    } else {
-        "Provision"
-    };
-    add(
-        &mut states,
-        task(
-            &Stage {
-                name: "Plan",
-                activity: "plan",
-                result: "$.plan",
-                timeout_s: 300,
-            },
-            after_plan,
-        ),
-    );
+    let first = tail::add(&mut states, environment);
+    let after_plan = if approval.is_some() { "Approve" } else { first };
+    add(&mut states, task(&PLAN, after_plan));
     if let Some(approval) = approval {
         let timeout_s = approval.expires.as_secs() + 60;
-        add(
-            &mut states,
-            task(
-                &Stage {
-                    name: "Approve",
-                    activity: "approve",
-                    result: "$.approval",
-                    timeout_s,
-                },
-                "Confirm",
-            ),
-        );
-        add(
-            &mut states,
-            task(
-                &Stage {
-                    name: "Confirm",
-                    activity: "confirm",
-                    result: "$.confirmed",
-                    timeout_s: 300,
-                },
-                "PlanUnchanged",
-            ),
-        );
+        let approve = Stage::new("Approve", "approve", "$.approval", timeout_s);
+        add(&mut states, task(&approve, "Confirm"));
+        let confirm = Stage::new("Confirm", "confirm", "$.confirmed", 300);
+        add(&mut states, task(&confirm, "PlanUnchanged"));
         states.insert(
             "PlanUnchanged".into(),
             json!({
                 "Type": "Choice",
                 "Comment": "An approval is bound to one exact plan: when the plan changed meanwhile, ask again.",
-                "Choices": [{ "Variable": "$.confirmed.same", "BooleanEquals": true, "Next": "Provision" }],
+                "Choices": [{ "Variable": "$.confirmed.same", "BooleanEquals": true, "Next": first }],
                 "Default": "Plan",
             }),
         );
     }
-    tail(&mut states);
     json!({
         "Comment": format!("A push to {} of branch {}", environment.name, environment.branch),
         "StartAt": "Source",
@@ -139,30 +111,20 @@ pub fn release(environment: &spec::Environment, approval: Option<&spec::Approval
     })
 }
 
-/// Going back to a release that is still kept. It was approved once; going back asks nobody.
-pub fn rollback() -> Value {
+/// Going back to a release that is still kept, on its hosts or in place, and all traffic at once: whoever goes back is in
+/// a hurry. It was approved once; going back asks nobody.
+pub fn rollback(environment: &spec::Environment) -> Value {
     let mut states = serde_json::Map::new();
-    add(
-        &mut states,
-        task(
-            &Stage {
-                name: "Plan",
-                activity: "plan",
-                result: "$.plan",
-                timeout_s: 300,
-            },
-            "Provision",
-        ),
-    );
-    tail(&mut states);
+    let first = tail::back(&mut states, environment);
+    add(&mut states, task(&PLAN, first));
     json!({ "Comment": "Back to a kept release", "StartAt": "Plan", "States": states })
 }
 
 /// As many hosts of the live release as there are to be: after `vend scale`, and after a host died.
 pub fn resize() -> Value {
     let mut states = serde_json::Map::new();
-    tail(&mut states);
-    json!({ "Comment": "The live release on its number of hosts", "StartAt": "Provision", "States": states })
+    let first = tail::at_once(&mut states);
+    json!({ "Comment": "The live release on its number of hosts", "StartAt": first, "States": states })
 }
 
 /// Takes an environment down: traffic first, data last.
@@ -177,15 +139,7 @@ pub fn environment_destroy() -> Value {
     let mut states = serde_json::Map::new();
     for (index, (name, activity)) in stages.iter().enumerate() {
         let next = stages.get(index + 1).map_or("Destroyed", |(name, _)| name);
-        let (name, mut state) = task(
-            &Stage {
-                name,
-                activity,
-                result: "$.done",
-                timeout_s: 600,
-            },
-            next,
-        );
+        let (name, mut state) = task(&Stage::new(name, activity, "$.done", 600), next);
         // There is no way back from half a destruction but to finish it: retry long, and say so when it fails.
         state["Retry"] = json!([retry(20)]);
         state
@@ -198,78 +152,10 @@ pub fn environment_destroy() -> Value {
     json!({ "Comment": "The environment and all it holds, removed", "StartAt": "Unroute", "States": states })
 }
 
-/// The stages that a release and a rollback share, from hosts to the record.
-fn tail(states: &mut serde_json::Map<String, Value>) {
-    let stages = [
-        Stage {
-            name: "Provision",
-            activity: "provision",
-            result: "$.fleet",
-            timeout_s: 900,
-        },
-        Stage {
-            name: "Deploy",
-            activity: "deploy",
-            result: "$.deployed",
-            timeout_s: 4 * 3600,
-        },
-        Stage {
-            name: "Validate",
-            activity: "validate",
-            result: "$.verdict",
-            timeout_s: 900,
-        },
-        Stage {
-            name: "Shift",
-            activity: "shift",
-            result: "$.shifted",
-            timeout_s: 900,
-        },
-        Stage {
-            name: "Record",
-            activity: "record",
-            result: "$.seal",
-            timeout_s: 300,
-        },
-    ];
-    for (index, stage) in stages.iter().enumerate() {
-        let next = stages.get(index + 1).map_or("Live", |stage| stage.name);
-        add(states, task(stage, next));
-    }
-    states.insert("Live".into(), json!({ "Type": "Succeed" }));
-    let (name, mut unwind) = task(
-        &Stage {
-            name: "Unwind",
-            activity: "unwind",
-            result: "$.unwound",
-            timeout_s: 900,
-        },
-        "Failed",
-    );
-    unwind["Retry"] = json!([retry(10)]);
-    unwind
-        .as_object_mut()
-        .expect("a state is an object")
-        .remove("Catch");
-    states.insert(name, unwind);
-    states.insert(
-        "Failed".into(),
-        json!({ "Type": "Fail", "ErrorPath": "$.failure.Error", "CausePath": "$.failure.Cause" }),
-    );
-}
-
 /// Build and bake need nothing of one another but the source.
 fn make(build_timeout_s: i64) -> Value {
     let branch = |name: &'static str, activity: &'static str, timeout_s| {
-        let (name, mut state) = task(
-            &Stage {
-                name,
-                activity,
-                result: "$",
-                timeout_s,
-            },
-            "",
-        );
+        let (name, mut state) = task(&Stage::new(name, activity, "$", timeout_s), "");
         let object = state.as_object_mut().expect("a state is an object");
         object.remove("Catch");
         object.remove("Next");
@@ -324,13 +210,16 @@ pub mod tests {
 
     #[test]
     fn every_definition_is_valid_and_every_task_has_a_deadline() {
-        for definition in [
-            release(&sample(false), None),
-            release(&sample(true), sample(true).approval.as_ref()),
-            rollback(),
-            resize(),
-            environment_destroy(),
-        ] {
+        let mut all = vec![resize(), environment_destroy(), rollback(&sample(false))];
+        for strategy in STRATEGIES {
+            let environment = with(strategy);
+            all.extend([release(&environment, None), rollback(&environment)]);
+        }
+        for environment in [sample(true), migrating_sample(), placed_sample()] {
+            all.push(release(&environment, environment.approval.as_ref()));
+            all.push(rollback(&environment));
+        }
+        for definition in all {
             asl::Machine::parse(&definition.to_string()).unwrap_or_else(|problems| panic!("{problems:?}"));
             for (name, state) in definition["States"].as_object().unwrap() {
                 if state["Type"] == "Task" {
@@ -349,14 +238,80 @@ pub mod tests {
         assert_eq!(asking["States"]["PlanUnchanged"]["Default"], "Plan");
     }
 
+    #[test]
+    fn only_the_stages_of_its_strategy_stand_in_a_definition() {
+        let has = |strategy, name: &str| release(&with(strategy), None)["States"].get(name).is_some();
+        for (strategy, rolls, steps) in [
+            ("blue-green", false, false),
+            ("in-place", true, false),
+            ("canary", false, true),
+            ("linear", false, true),
+        ] {
+            assert_eq!(
+                (has(strategy, "Roll"), has(strategy, "Step")),
+                (rolls, steps),
+                "{strategy}"
+            );
+            assert!(has(strategy, "Shift") && has(strategy, "Unwind"), "{strategy}");
+        }
+        let canary = release(&with("canary"), None);
+        assert_eq!(canary["States"]["Watch"]["Seconds"], 600);
+        assert!(rollback(&with("canary"))["States"].get("Step").is_none());
+    }
+
+    #[test]
+    fn only_a_release_with_a_migration_migrates_and_before_anything_is_deployed() {
+        let migrating = release(&migrating_sample(), None);
+        assert_eq!(migrating["States"]["Provision"]["Next"], "Migrate");
+        assert_eq!(migrating["States"]["Migrate"]["Next"], "Deploy");
+        assert_eq!(migrating["States"]["Migrate"]["TimeoutSeconds"], 300 + 900);
+        for flow in [
+            release(&sample(false), None),
+            rollback(&migrating_sample()),
+            resize(),
+        ] {
+            assert!(flow["States"].get("Migrate").is_none());
+            assert_eq!(flow["States"]["Provision"]["Next"], "Deploy");
+        }
+    }
+
+    #[test]
+    fn machines_are_deployed_to_in_one_stage_after_the_approval() {
+        let flow = release(&placed_sample(), placed_sample().approval.as_ref());
+        let next = &flow["States"]["PlanUnchanged"]["Choices"][0]["Next"];
+        assert_eq!(
+            (next, &flow["States"]["Machines"]["Next"]),
+            (&json!("Machines"), &json!("Record"))
+        );
+        assert_eq!(rollback(&placed_sample())["States"]["Plan"]["Next"], "Machines");
+        assert!(flow["States"].get("Provision").is_none());
+    }
+
+    pub const STRATEGIES: [&str; 4] = ["blue-green", "in-place", "canary", "linear"];
+
+    pub fn with(strategy: &str) -> spec::Environment {
+        parsed(&format!("app: shop\ndeploy: {{ strategy: {strategy} }}\n"))
+    }
+
     pub fn sample(approval: bool) -> spec::Environment {
-        let text = if approval {
+        parsed(if approval {
             "app: shop\nenvironments:\n  production: { branch: main, approval: { required: 1 } }\n"
         } else {
             "app: shop\nenvironments:\n  production: { branch: main }\n"
-        };
-        let (app, _) =
-            spec::App::parse(text, "vend.yaml", &|path: &camino::Utf8Path| path == "Procfile").unwrap();
+        })
+    }
+
+    pub fn migrating_sample() -> spec::Environment {
+        parsed("app: shop\ndeploy: { migrate: { script: migrate.sh, timeout: 5m } }\n")
+    }
+
+    pub fn placed_sample() -> spec::Environment {
+        parsed("app: shop\nplacement: { registered: { role: web } }\napproval: { required: 1 }\n")
+    }
+
+    fn parsed(text: &str) -> spec::Environment {
+        let tree = |path: &camino::Utf8Path| path == "Procfile" || path == "migrate.sh";
+        let (app, _) = spec::App::parse(text, "vend.yaml", &tree).unwrap();
         app.environments[0].clone()
     }
 }

@@ -10,7 +10,7 @@ use model::{
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
-use store::{By, HostState, NewDeployment};
+use store::{By, DeploymentState, HostState};
 
 use super::{Attempt, World, healthy, provision, state::Planned, stored};
 
@@ -30,16 +30,11 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
         deployment,
     } = attempt.read()?;
     let (_, release) = provision::load(world, &place, plan.release).await?;
-    let new = NewDeployment {
-        id: deployment.clone(),
-        place: place.clone(),
-        release: plan.release,
-        execution: Some(attempt.execution.clone()),
-    };
-    let by = By::platform(crate::clock::now());
+    provision::begin(world, attempt, &place, &plan, &deployment, &release).await?;
+    let (own, id) = (place.clone(), deployment.clone());
     let begun = world.store.write(move |tx| {
-        tx.begin_deployment(&new, &by)?;
-        tx.hosts_of_release(&new.place, new.release)
+        tx.set_deployment_state(&id, DeploymentState::InProgress)?;
+        tx.hosts_of_release(&own, plan.release)
     });
     let hosts = begun.await.map_err(stored)?;
     let waiting: Vec<HostId> = hosts
@@ -98,6 +93,7 @@ pub fn order(
         revision: release.revision,
         appspec: release.spec.deploy.appspec.clone(),
         events,
+        migration: None,
     }
 }
 

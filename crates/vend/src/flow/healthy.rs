@@ -3,25 +3,13 @@
 
 use model::spec::MinimumHealthy;
 
-/// How many of `total` hosts must be healthy. A percentage is rounded up.
-pub fn minimum(rule: MinimumHealthy, total: u32) -> u32 {
-    let percent = |percent: u32| (u64::from(total) * u64::from(percent)).div_ceil(100) as u32;
-    match rule {
-        MinimumHealthy::OneAtATime => percent(99),
-        MinimumHealthy::HalfAtATime => percent(50),
-        MinimumHealthy::AllAtOnce => 0,
-        MinimumHealthy::Percent(share) => percent(share),
-        MinimumHealthy::Count(count) => count,
-    }
-}
-
 /// Is a replacement fleet good enough to take the traffic? At least one success is always needed, and with one host
 /// that one.
 pub fn is_enough(rule: MinimumHealthy, total: u32, healthy: u32) -> bool {
     // OneAtATime lets the last host fail (99 % of n, rounded up, is n); a fleet of one has no last but its only host.
     let needed = match rule {
         MinimumHealthy::OneAtATime if total > 1 => total - 1,
-        _ => minimum(rule, total).min(total),
+        _ => rule.minimum(total).min(total),
     };
     healthy >= needed.max(1)
 }

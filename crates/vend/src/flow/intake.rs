@@ -23,7 +23,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{World, chain, deletion, start, stored};
+use super::{World, chain, deletion, start, stored, supersede};
 use crate::git::Repository;
 
 const EVERY: Duration = Duration::from_secs(5);
@@ -75,6 +75,9 @@ pub async fn run(world: Arc<World>, cancel: CancellationToken) {
                 }
             }
             Err(fault) => warn!("pushes could not be taken in: {fault}"),
+        }
+        if let Err(fault) = supersede::look(&world).await {
+            warn!("what is broken could not give way: {fault}");
         }
         tokio::select! {
             () = cancel.cancelled() => return under_way.shutdown().await,

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use model::{
-    Digest, Place,
+    DeploymentId, Digest, Place,
     plan::{Plan, PlanKind},
     port::{Commit, Fault, HostRole},
     release::Release,
@@ -12,9 +12,14 @@ use model::{
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
-use store::{By, HostState, NewRelease};
+use store::{By, DeploymentState, HostState, NewRelease};
 
-use super::{Attempt, Outcome, World, chain, compare, provision, state::Sourced, stored, variables};
+use super::{
+    Attempt, Outcome, World, chain, compare, migrate, provision, roll,
+    state::{Planned, Sourced},
+    stored, variables, wave,
+    way::{self, Now, Way},
+};
 
 #[derive(Deserialize)]
 struct Input {
@@ -49,9 +54,12 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
         Some(number) => (PlanKind::Rollback, number),
         None => (PlanKind::Release, create(world, attempt, &input).await?),
     };
-    let plan = of(world, &input.place, kind, release).await?;
+    let (plan, way) = with_way(world, &input.place, kind, release).await?;
     let digest = plan.digest();
-    Ok(json!({ "release": release, "digest": digest, "from": plan.from, "plan": plan }))
+    Ok(json!({
+        "release": release, "digest": digest, "from": plan.from, "plan": plan, "rolls": way.rolls,
+        "steps": way.steps,
+    }))
 }
 
 /// Is the plan still the one that was approved? Asked once nothing else moves the environment: while people thought
@@ -61,14 +69,21 @@ pub async fn confirm(world: &Arc<World>, attempt: &Attempt) -> Result<Outcome, F
     struct Confirmed {
         place: Place,
         to: Option<u64>,
-        plan: Planned,
+        plan: Agreed,
+        deployment: DeploymentId,
     }
     #[derive(Deserialize)]
-    struct Planned {
-        release: u64,
+    struct Agreed {
         digest: Digest,
+        #[serde(flatten)]
+        what: Planned,
     }
-    let Confirmed { place, to, plan } = attempt.read()?;
+    let Confirmed {
+        place,
+        to,
+        plan,
+        deployment,
+    } = attempt.read()?;
     let open = world
         .store
         .read(|db| db.open_executions())
@@ -77,6 +92,11 @@ pub async fn confirm(world: &Arc<World>, attempt: &Attempt) -> Result<Outcome, F
     let another =
         |open: &store::ExecutionSummary| open.id != attempt.execution && open.place.as_ref() == Some(&place);
     if open.iter().any(another) {
+        let (_, release) = provision::load(world, &place, plan.what.release).await?;
+        provision::begin(world, attempt, &place, &plan.what, &deployment, &release).await?;
+        let queued =
+            move |tx: &mut store::Tx<'_>| tx.set_deployment_state(&deployment, DeploymentState::Queued);
+        world.store.write(queued).await.map_err(stored)?;
         return Ok(Outcome::Later);
     }
     let kind = if to.is_some() {
@@ -86,10 +106,10 @@ pub async fn confirm(world: &Arc<World>, attempt: &Attempt) -> Result<Outcome, F
     };
     if to.is_none() {
         // People may have thought about it for days.
-        let (_, release) = provision::load(world, &place, plan.release).await?;
+        let (_, release) = provision::load(world, &place, plan.what.release).await?;
         super::images::admit(world, &place, &release.image).await?;
     }
-    let now = of(world, &place, kind, plan.release).await?.digest();
+    let now = of(world, &place, kind, plan.what.release).await?.digest();
     Ok(Outcome::Done(json!({ "same": now == plan.digest })))
 }
 
@@ -143,6 +163,10 @@ async fn versions(
 
 /// The plan that makes `release` live. Pure but for reading: the same rows give the same plan.
 pub async fn of(world: &World, place: &Place, kind: PlanKind, release: u64) -> Result<Plan, Fault> {
+    with_way(world, place, kind, release).await.map(|(plan, _)| plan)
+}
+
+async fn with_way(world: &World, place: &Place, kind: PlanKind, release: u64) -> Result<(Plan, Way), Fault> {
     let (environment, after) = provision::load(world, place, release).await?;
     let before = match environment.live {
         Some(live) if live != release => Some(provision::load(world, place, live).await?.1),
@@ -154,10 +178,21 @@ pub async fn of(world: &World, place: &Place, kind: PlanKind, release: u64) -> R
         .read(move |db| db.standing_hosts(Some(&own)))
         .await
         .map_err(stored)?;
-    let serving = hosts
-        .iter()
-        .filter(|host| host.role == HostRole::App && host.state == HostState::Serving)
-        .count();
+    let apps = || hosts.iter().filter(|host| host.role == HostRole::App);
+    let serving = apps().filter(|host| host.state == HostState::Serving).count() as u32;
+    let kept = apps()
+        .filter(|host| host.state == HostState::Kept && host.release == Some(release))
+        .count() as u32;
+    let now = Now {
+        live: before.as_ref(),
+        serving,
+        kept,
+    };
+    let way = way::of(kind, now, &after);
+    let rule = after.spec.deploy.minimum_healthy;
+    if let Some(needed) = wave::impossible(rule, serving).filter(|_| way.rolls) {
+        return Err(roll::invalid(needed, serving));
+    }
     let (files, commits, tree) = match &before {
         Some(before) => {
             let (files, commits) = history(world, place, kind, before, &after).await?;
@@ -180,24 +215,29 @@ pub async fn of(world: &World, place: &Place, kind: PlanKind, release: u64) -> R
     let sides = compare::Sides {
         before: before.as_ref(),
         after: &after,
-        hosts: (serving as u32, provision::desired(&environment, &after)),
+        hosts: (serving, provision::desired(&environment, &after)),
         files: &files,
         tree,
         hostname: &world.platform.hostname(place),
     };
     let mut changes = compare::changes(&sides);
+    changes.extend(way::told(way, kind, now, &after));
+    let own = place.clone();
+    let crossed = world.store.read(move |db| db.irreversible_after(&own, release));
+    changes.extend(migrate::changes(kind, &after, &crossed.await.map_err(stored)?));
     changes.extend(compare::tests(&old, &reports(release).await?));
     if let Some(before) = &before {
         changes.extend(super::images::changes(world, &before.image, &after.image).await?);
     }
-    Ok(Plan {
+    let plan = Plan {
         place: place.to_string(),
         kind,
         from: environment.live,
         to: release,
         changes,
         commits,
-    })
+    };
+    Ok((plan, way))
 }
 
 fn wrong(error: crate::git::Error) -> Fault {

@@ -6,13 +6,13 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use model::{
-    HostId, Place,
+    DeploymentId, HostId, Place,
     port::{DatabaseOrder, Databases as _, Fault, HostOrder, HostRole, Hosts as _, Resources},
     release::Release,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
-use store::{By, HostState, NewHost};
+use store::{By, HostState, NewDeployment, NewHost};
 use tracing::info;
 
 use super::{Attempt, World, chain, state::Planned, stored, variables};
@@ -21,6 +21,7 @@ use super::{Attempt, World, chain, state::Planned, stored, variables};
 struct Input {
     place: Place,
     plan: Planned,
+    deployment: DeploymentId,
 }
 
 /// Hosts started at the same time.
@@ -29,13 +30,17 @@ const AT_ONCE: usize = 4;
 const DATABASE_SIZE: &str = "small";
 
 pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> {
-    let Input { place, plan } = attempt.read()?;
+    let Input {
+        place,
+        plan,
+        deployment,
+    } = attempt.read()?;
     let (environment, release) = load(world, &place, plan.release).await?;
-    if release.spec.database.is_some() {
-        database(world, attempt, &environment, &release).await?;
-    }
+    begin(world, attempt, &place, &plan, &deployment, &release).await?;
+    needs(world, attempt, &environment, &release).await?;
     let environment = load(world, &place, plan.release).await?.0;
-    let hosts = fleet(world, &environment, &release).await?;
+    let count = desired(&environment, &release) as usize;
+    let hosts = fleet(world, &environment, &release, count).await?;
     let starting = stream::iter(hosts.iter().cloned())
         .map(|host| async { start(world, attempt, &environment, &release, host).await })
         .buffer_unordered(AT_ONCE);
@@ -45,6 +50,42 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
     fallbacks.dedup();
     let hosts: Vec<&HostId> = hosts.iter().map(|host| &host.id).collect();
     Ok(json!({ "hosts": hosts, "fallbacks": fallbacks }))
+}
+
+/// Puts the deployment on record. Once it is begun it is begun.
+pub async fn begin(
+    world: &World,
+    attempt: &Attempt,
+    place: &Place,
+    plan: &Planned,
+    deployment: &DeploymentId,
+    release: &Release,
+) -> Result<(), Fault> {
+    let new = NewDeployment {
+        id: deployment.clone(),
+        place: place.clone(),
+        release: plan.release,
+        execution: Some(attempt.execution.clone()),
+        strategy: plan.strategy(release),
+    };
+    let by = By::platform(crate::clock::now());
+    let begun = world
+        .store
+        .write(move |tx| tx.begin_deployment(&new, &by).map(drop));
+    begun.await.map_err(stored)
+}
+
+/// What a release needs beside hosts.
+pub async fn needs(
+    world: &World,
+    attempt: &Attempt,
+    environment: &store::Environment,
+    release: &Release,
+) -> Result<(), Fault> {
+    match release.spec.database {
+        Some(_) => database(world, attempt, environment, release).await,
+        None => Ok(()),
+    }
 }
 
 /// An environment and one of its releases, both of which a stage takes for granted.
@@ -70,11 +111,12 @@ fn resources(world: &World, size: &str) -> Result<Resources, Fault> {
     })
 }
 
-/// The rows of the release's hosts: those that are there, and as many new ones as are missing.
-async fn fleet(
+/// The rows of the release's hosts: those that are there, and as many new ones as are missing to `count`.
+pub async fn fleet(
     world: &World,
     environment: &store::Environment,
     release: &Release,
+    count: usize,
 ) -> Result<Vec<store::Host>, Fault> {
     let (place, number, image, size) = (
         environment.place.clone(),
@@ -82,7 +124,6 @@ async fn fleet(
         release.image,
         release.spec.host.size.clone(),
     );
-    let count = desired(environment, release) as usize;
     let by = By::platform(crate::clock::now());
     let fresh: Vec<HostId> = (0..count)
         .map(|_| HostId::from_bits(crate::clock::bits()))
@@ -202,7 +243,7 @@ async fn database_host(world: &World, environment: &store::Environment) -> Resul
 }
 
 /// What the agent starts by itself: the `Procfile` of an app without an appspec.
-async fn processes(
+pub(super) async fn processes(
     world: &World,
     place: &Place,
     release: &Release,

@@ -26,7 +26,7 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
     } = attempt.read()?;
     let by = By::platform(crate::clock::now());
     let finished = world.store.write(move |tx| {
-        tx.finish_deployment(&deployment, DeploymentState::Succeeded, None, &by)?;
+        tx.finish_deployment(&deployment, DeploymentState::Succeeded, None, None, &by)?;
         push.map_or(Ok(()), |push| tx.finish_push(push, PushState::Done, None, &by))
     });
     finished.await.map_err(stored)?;

@@ -9,7 +9,7 @@ use engine::{Own, PLATFORM, Recovered, Start, Witness};
 use jiff::SignedDuration;
 use model::{ExecutionId, Place, ledger::Deed, port::Fault};
 use serde_json::{Value, json};
-use store::{By, Db, Error, NewExecution, Tx};
+use store::{By, Db, Error, ExecutionSummary, NewExecution, Tx};
 use tracing::info;
 
 use super::{Pokes, World, definition};
@@ -99,8 +99,9 @@ pub fn history(db: &Db<'_>, run: u64, limit: usize) -> Result<Vec<asl::HistoryEv
     Ok(events)
 }
 
-/// Is an execution of this environment under way that does more than wait for people?
-pub fn is_moving(db: &Db<'_>, place: &Place) -> Result<bool, Error> {
+/// The execution of this environment that is under way and does more than wait for people. It holds the environment:
+/// until it ends no other begins, and with it ends what it held.
+pub fn moving(db: &Db<'_>, place: &Place) -> Result<Option<ExecutionSummary>, Error> {
     for execution in db.open_executions()? {
         if execution.place.as_ref() != Some(place) {
             continue;
@@ -110,10 +111,10 @@ pub fn is_moving(db: &Db<'_>, place: &Place) -> Result<bool, Error> {
             orders.any(|order| definition::is_asking(&order.resource))
         });
         if !waits {
-            return Ok(true);
+            return Ok(Some(execution));
         }
     }
-    Ok(false)
+    Ok(None)
 }
 
 /// What a fault is to the definition: an error name to match, and one text for people.

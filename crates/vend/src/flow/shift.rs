@@ -1,6 +1,6 @@
 //! The traffic, from the release that serves to the one that is to: one change of rows, one change of weights.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc};
 
 use model::{
     DeploymentId, HostId, Place,
@@ -20,9 +20,9 @@ struct Input {
     deployment: DeploymentId,
 }
 
-struct Fleet<'a> {
-    release: &'a Release,
-    hosts: Vec<HostId>,
+pub struct Fleet<'a> {
+    pub release: &'a Release,
+    pub hosts: Vec<HostId>,
 }
 
 pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> {
@@ -37,8 +37,11 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
         hosts: validate::usable(world, &place, plan.release).await?,
     };
     let hook = |fleet, event| hooks(world, attempt, &place, &deployment, fleet, event);
-    hook(&arriving, LifecycleEvent::BeforeAllowTraffic).await?;
-    let old = match plan.from.filter(|from| *from != plan.release) {
+    // By steps, this was before the first of them.
+    if !plan.steps {
+        hook(&arriving, LifecycleEvent::BeforeAllowTraffic).await?;
+    }
+    let old = match plan.old() {
         Some(number) => Some(provision::load(world, &place, number).await?.1),
         None => None,
     };
@@ -76,7 +79,7 @@ pub async fn switch(world: &World, place: &Place, release: u64) -> Result<(), Fa
 }
 
 /// One lifecycle event on all hosts of a fleet. A failed hook fails the shift.
-async fn hooks(
+pub async fn hooks(
     world: &World,
     attempt: &Attempt,
     place: &Place,
@@ -128,22 +131,19 @@ async fn deployments(
 }
 
 /// A live fleet that is larger than it is to be gives its newest hosts back.
-async fn trim(world: &World, environment: &store::Environment, release: &Release) -> Result<(), Fault> {
+pub async fn trim(world: &World, environment: &store::Environment, release: &Release) -> Result<(), Fault> {
     let wanted = provision::desired(environment, release) as usize;
     let (place, number) = (environment.place.clone(), release.number);
-    let by = By::platform(crate::clock::now());
+    let (drain, by) = (release.spec.deploy.drain, By::platform(crate::clock::now()));
     let written = world.store.write(move |tx| {
         let mut serving = tx.hosts_of_release(&place, number)?;
         serving.retain(|host| host.state == HostState::Serving);
         for host in serving.iter().skip(wanted) {
             tx.set_host_state(&host.id, HostState::Draining, Some("scaled in"), &by)?;
-            tx.set_host_retirement(&host.id, Some(by.at + DRAIN))?;
+            tx.set_host_retirement(&host.id, Some(by.at + drain))?;
         }
         Ok(())
     });
     written.await.map_err(stored)?;
     world.routes.apply().await
 }
-
-/// As long as the edge lets requests under way go on.
-const DRAIN: Duration = Duration::from_secs(30);

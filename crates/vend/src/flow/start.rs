@@ -2,10 +2,10 @@
 
 use model::{DeploymentId, ExecutionId, Place, plan::PlanKind, spec};
 use serde_json::json;
-use store::{By, Db, Error, Push, Tx};
+use store::{By, Db, Error, ExecutionSummary, Push, Tx};
 
 use super::{
-    World, definition,
+    World, definition, migrate,
     runs::{self, New},
 };
 use crate::reconcile::bases::AUTOMATIC;
@@ -39,6 +39,7 @@ pub async fn release(world: &World, place: Place, push: Push, spec: spec::Enviro
         "spec": spec,
         "approval_rule": approval,
         "deployment": deployment,
+        "undo": fresh().1,
     });
     let new = New {
         id: id.clone(),
@@ -88,10 +89,29 @@ fn rule(
 /// Refuses when something moves: two executions of one environment would undo each other's work. One that waits for
 /// people does not move; it looks again before it does (see `plan::confirm`).
 fn refuse_moving(db: &Db<'_>, place: &Place) -> Result<(), Error> {
-    match runs::is_moving(db, place)? {
-        true => Err(under_way(place)),
-        false => Ok(()),
+    match runs::moving(db, place)? {
+        Some(moving) => Err(behind(db, place, &moving)?),
+        None => Ok(()),
     }
+}
+
+/// For whom it would have to wait, and how to end that.
+fn behind(db: &Db<'_>, place: &Place, moving: &ExecutionSummary) -> Result<Error, Error> {
+    let (what, next) = match db.open_deployment(place, &moving.id)? {
+        Some(own) => (
+            format!("deployment {} of v{}", own.id, own.release),
+            format!("vend deploy abort {place}"),
+        ),
+        None => (
+            format!("{} {}", moving.kind, moving.id),
+            format!("vend executions show {} --follow", moving.id),
+        ),
+    };
+    let by = &moving.started_by;
+    Ok(refusal(
+        format!("{place} is held by {what}, which {by} started"),
+        Some(next),
+    ))
 }
 
 fn under_way(place: &Place) -> Error {
@@ -99,17 +119,41 @@ fn under_way(place: &Place) -> Error {
     refusal(format!("an execution of {place} is under way"), Some(list))
 }
 
-pub async fn rollback(world: &World, place: Place, to: u64, by: By) -> Result<ExecutionId, Error> {
+/// `across`: also to before a migration that is marked irreversible.
+pub async fn rollback(
+    world: &World,
+    place: Place,
+    to: u64,
+    across: bool,
+    by: By,
+) -> Result<ExecutionId, Error> {
     let (id, deployment) = fresh();
+    let own = place.clone();
+    let release = world.store.read(move |db| db.release(&own, to)).await?;
     let new = New {
         id,
         kind: "rollback",
         place: place.clone(),
-        definition: definition::rollback(),
-        input: json!({ "kind": PlanKind::Rollback, "place": place, "to": to, "deployment": deployment }),
+        definition: definition::rollback(&release.content.spec),
+        input: json!({
+            "kind": PlanKind::Rollback, "place": place, "to": to, "deployment": deployment, "undo": fresh().1,
+        }),
         by,
     };
-    runs::begin(world, new, move |tx| refuse_moving(tx, &place)).await
+    runs::begin(world, new, move |tx| {
+        if !across {
+            migrate::refuse_crossing(tx, &place, to)?;
+        }
+        refuse_moving(tx, &place)
+    })
+    .await
+}
+
+/// Is the release for machines of the customer's own?
+async fn is_placed(world: &World, place: &Place, release: u64) -> Result<bool, Error> {
+    let place = place.clone();
+    let read = world.store.read(move |db| db.release(&place, release));
+    Ok(read.await?.content.spec.placement.is_some())
 }
 
 /// Brings the live release to its number of hosts, unless something is under way, or nothing is live. Says whether it
@@ -122,8 +166,21 @@ pub async fn resize(world: &World, place: &Place, kind: &'static str, by: By) ->
     }
 }
 
-/// Changes the number of hosts of the live release, for good.
+/// Changes the number of hosts, for good. What is under way brings it about with its next step; else an execution of
+/// its own does.
 pub async fn scale(world: &World, place: Place, hosts: u32, by: By) -> Result<ExecutionId, Error> {
+    let (own, actor) = (place.clone(), by.clone());
+    let moving = world.store.write(move |tx| {
+        let moving = runs::moving(tx, &own)?.filter(|moving| moving.kind != DESTROY);
+        if moving.is_some() {
+            tx.set_desired(&own, Some(hosts), &actor)?;
+        }
+        Ok::<_, Error>(moving.map(|moving| moving.id))
+    });
+    if let Some(moving) = moving.await? {
+        world.pokes.held.notify_waiters();
+        return Ok(moving);
+    }
     let (own, actor) = (place.clone(), by.clone());
     bring(world, &place, "scale", by, move |tx| {
         tx.set_desired(&own, Some(hosts), &actor)
@@ -146,6 +203,11 @@ async fn bring(
         let message = format!("{place} has no release yet: there is nothing to scale");
         refusal(message, Some("push a commit first".into()))
     })?;
+    if is_placed(world, place, live).await? {
+        let message = format!("{place} is on registered machines: it has as many as there are");
+        let next = format!("vend hosts invite {}", place.tenant);
+        return Err(refusal(message, Some(next)));
+    }
     let new = New {
         id,
         kind,

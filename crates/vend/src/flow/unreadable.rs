@@ -74,7 +74,7 @@ fn fail_release(
     let own = Some(&execution.id);
     for deployment in tx.deployments(place, LOOKED_AT)? {
         if deployment.execution.as_ref() == own {
-            tx.finish_deployment(&deployment.id, DeploymentState::Failed, Some(reason), by)?;
+            tx.finish_deployment(&deployment.id, DeploymentState::Failed, None, Some(reason), by)?;
         }
     }
     let release = tx.release_of_execution(place, &execution.id)?;
@@ -117,7 +117,7 @@ mod tests {
             name: id.to_string(),
             arn: id.to_string(),
             origin: "{}".into(),
-            definition: super::super::definition::rollback().to_string().into(),
+            definition: super::super::definition::resize().to_string().into(),
             input: "{}".into(),
             at: by().at,
             kin: None,
@@ -151,7 +151,7 @@ mod tests {
 
     /// As the engine would have left it.
     fn healthy() -> String {
-        let machine = asl::Machine::parse(&super::super::definition::rollback().to_string()).unwrap();
+        let machine = asl::Machine::parse(&super::super::definition::resize().to_string()).unwrap();
         let start = asl::Event::Start {
             id: "x".into(),
             name: "x".into(),

@@ -11,10 +11,11 @@ use model::{
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
-use store::{By, DeploymentState, HostState, PushState};
+use store::{By, Db, DeploymentState, HostState, PushState};
 use tracing::warn;
 
-use super::{Attempt, World, shift, state::Planned, stored};
+use super::{Attempt, World, cancel, roll, shift, state::Planned, stored, supersede};
+use crate::reconcile::routes;
 
 #[derive(Deserialize)]
 struct Input {
@@ -23,11 +24,15 @@ struct Input {
     plan: Option<Planned>,
     push: Option<u64>,
     deployment: DeploymentId,
+    /// The deployment that undoes it in place.
+    undo: Option<DeploymentId>,
     failure: Failure,
 }
 
 #[derive(Deserialize)]
 struct Failure {
+    #[serde(rename = "Error", default)]
+    error: String,
     #[serde(rename = "Cause", default)]
     cause: String,
 }
@@ -37,27 +42,55 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
     stop_work(world, attempt, &input.failure.cause).await?;
     let mut stopped = 0;
     if let Some(plan) = &input.plan {
+        if let (true, Some(undo)) = (plan.rolls, &input.undo) {
+            roll::back(world, attempt, &input.place, plan, undo).await?;
+        }
         give_back(world, &input.place, plan).await?;
         stopped = stop_hosts(world, &input, plan.release).await?;
         fail_release(world, &input, plan.release).await?;
     }
     let (reason, by) = (input.failure.cause.clone(), By::platform(crate::clock::now()));
-    let (push, deployment) = (input.push, input.deployment);
+    let (push, deployment, error) = (input.push, input.deployment, input.failure.error);
+    let migrated = input.plan.map(|plan| (input.place, plan.release));
     let execution = attempt.execution.clone();
     let finished = world.store.write(move |tx| {
         tx.void_approvals(&execution, "nobody waits for the answer any more", &by)?;
+        if let Some((place, release)) = migrated {
+            tx.end_migration(&place, release, Some(&reason), None, &by)?;
+        }
         // An execution that failed before its first host has no deployment.
         if tx.deployment(&deployment).is_ok() {
-            tx.finish_deployment(&deployment, DeploymentState::Failed, Some(&reason), &by)?;
+            let (state, code) = verdict(tx, &deployment, &error)?;
+            tx.finish_deployment(&deployment, state, code, Some(&reason), &by)?;
         }
-        push.map_or(Ok(()), |push| {
-            tx.finish_push(push, PushState::Failed, Some(&reason), &by)
-        })
+        let state = match error.as_str() {
+            supersede::ERROR => PushState::Superseded,
+            _ => PushState::Failed,
+        };
+        push.map_or(Ok(()), |push| tx.finish_push(push, state, Some(&reason), &by))
     });
     finished.await.map_err(stored)?;
     world.routes.apply().await?;
     world.pokes.pushes.notify_one();
     Ok(json!({ "hosts_stopped": stopped }))
+}
+
+/// How a deployment ended, with CodeDeploy's code for it.
+fn verdict(
+    db: &Db<'_>,
+    deployment: &DeploymentId,
+    error: &str,
+) -> Result<(DeploymentState, Option<&'static str>), store::Error> {
+    let worse = |(_, analysis): &(_, Value)| analysis["verdict"] == "worse";
+    let rang = db.analyses(deployment)?.last().is_some_and(worse);
+    Ok(match error {
+        cancel::ERROR | supersede::ERROR => (DeploymentState::Stopped, Some("MANUAL_STOP")),
+        "States.Timeout" | "Vend.Deadline" => (DeploymentState::Failed, Some("TIMEOUT")),
+        _ if rang => (DeploymentState::Failed, Some("ALARM_ACTIVE")),
+        "Vend.Customer" => (DeploymentState::Failed, Some("HEALTH_CONSTRAINTS")),
+        "Vend.Platform" => (DeploymentState::Failed, Some("AGENT_ISSUE")),
+        _ => (DeploymentState::Failed, None),
+    })
 }
 
 /// Builds and bakes that this execution does not wait for any more, on the node and on record.
@@ -81,8 +114,15 @@ async fn give_back(world: &World, place: &Place, plan: &Planned) -> Result<(), F
         .read(move |db| db.environment(&own))
         .await
         .map_err(stored)?;
-    match plan.from.filter(|from| *from != plan.release) {
+    match plan.old() {
         Some(from) if environment.live == Some(plan.release) => shift::switch(world, place, from).await,
+        // What it had of the traffic goes back before its hosts do.
+        _ if environment.arriving.is_some() => {
+            let (place, by) = (place.clone(), By::platform(crate::clock::now()));
+            let shared = world.store.write(move |tx| tx.share_traffic(&place, None, &by));
+            shared.await.map_err(stored)?;
+            world.routes.apply().await
+        }
         _ => Ok(()),
     }
 }
@@ -102,7 +142,7 @@ async fn stop_hosts(world: &World, input: &Input, release: u64) -> Result<usize,
         .map_err(stored)?;
     let (live, hosts) = found;
     let undone = |host: &store::Host| match host.state {
-        HostState::Starting | HostState::Failed | HostState::Ready => true,
+        HostState::Starting | HostState::Failed | HostState::Ready | HostState::Updating => true,
         HostState::Kept | HostState::Serving => live != Some(release) && input.kind == PlanKind::Release,
         HostState::Draining | HostState::Retired => false,
     };
@@ -124,8 +164,10 @@ const REASON: &str = "its release failed";
 /// A host that served a moment ago finishes its requests; whoever looks after the fleet stops it then.
 async fn drain(world: &World, host: &store::Host) -> Result<(), Fault> {
     let (id, by) = (host.id.clone(), By::platform(crate::clock::now()));
-    let retire_at = by.at + crate::reconcile::routes::DEREGISTRATION_DELAY;
+    let (place, release) = (host.place.clone(), host.release);
     let written = world.store.write(move |tx| {
+        let delay = routes::delay(tx, &place, release)?;
+        let retire_at = by.at + delay;
         tx.set_host_state(&id, HostState::Draining, Some(REASON), &by)?;
         tx.set_host_retirement(&id, Some(retire_at))
     });

@@ -2,10 +2,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
+use jiff::Timestamp;
 use model::{
     HostId, Place,
     port::{CheckOrder, Death, Deployer as _, Fault, LogRef, Verdict},
@@ -27,8 +29,6 @@ struct Input {
     plan: Planned,
 }
 
-/// An app may take this long from the end of its start script to its first healthy answer.
-const HEALTHY_WITHIN: Duration = Duration::from_secs(90);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// What a check finds wrong may be right a moment later, while services come up.
 const CHECKS_WITHIN: Duration = Duration::from_secs(20);
@@ -39,38 +39,28 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
     let hosts = usable(world, &place, plan.release).await?;
     let total = hosts.len() as u32;
     world.routes.apply().await?;
-    let mut deaths = Deaths::default();
-    let unhealthy = tokio::select! {
-        unhealthy = wait_until_healthy(world, &place, &release, &hosts, &deaths) => unhealthy?,
-        never = watch(world, &place, plan.release, &deaths) => never,
-    };
+    let watched = watched(world, &place, plan.release).await?;
+    let watched: Vec<_> = watched
+        .into_iter()
+        .filter(|(host, _)| hosts.contains(host))
+        .collect();
+    let unhealthy = prove(world, &place, &release, &watched).await?;
     for (host, reason) in &unhealthy {
-        fail_host(world, host, reason).await?;
+        fail_host(world, host, &reason.to_string()).await?;
     }
     if !healthy::is_enough(
         release.spec.deploy.minimum_healthy,
         total,
         total - unhealthy.len() as u32,
     ) {
-        let dead = deaths
-            .get_mut()
-            .unwrap_or_else(PoisonError::into_inner)
-            .pop_first();
-        if let Some((host, death)) = dead {
-            return Err(died(&host, &death));
-        }
-        let (host, reason) = unhealthy
-            .first()
-            .map_or(("none", "there is no host"), |(host, reason)| {
-                (host.as_str(), reason)
-            });
-        let path = &release.spec.host.health.path;
-        let fault = Fault::customer(format!(
-            "host {host} is not healthy: GET {path} on port {}: {reason}",
-            release.spec.host.port
-        ))
-        .next("correct the app, or `host.port` and `host.health` in vend.yaml, and push again");
-        return Err(super::words::last(world, fault, host).await);
+        let (host, ill) = match unhealthy.iter().find(|(_, ill)| matches!(ill, Ill::Dead(_))) {
+            Some((host, Ill::Dead(death))) => return Err(died(host, death)),
+            _ => match unhealthy.into_iter().next() {
+                Some((host, ill)) => (host.to_string(), ill),
+                None => ("none".into(), Ill::Silent("there is no host".into())),
+            },
+        };
+        return Err(self::unhealthy(world, &release, &host, &ill).await);
     }
     let well: Vec<&HostId> = hosts
         .iter()
@@ -84,23 +74,74 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
 /// Hosts whose app does not stay up: they need not be waited for.
 type Deaths = Mutex<BTreeMap<HostId, Death>>;
 
-/// Watches the app's processes on every host of a release. Never ends by itself.
-async fn watch<T>(world: &World, place: &Place, release: u64, deaths: &Deaths) -> T {
+/// Why a host is not healthy.
+pub enum Ill {
+    Dead(Death),
+    /// What the edge says.
+    Silent(String),
+}
+
+impl fmt::Display for Ill {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dead(death) => death.fmt(f),
+            Self::Silent(reason) => f.write_str(reason),
+        }
+    }
+}
+
+/// Waits for the edge to call all of them healthy. Gives those that are not in time, or whose app died since the time
+/// that stands beside each.
+pub async fn prove(
+    world: &World,
+    place: &Place,
+    release: &Release,
+    watched: &[(HostId, Timestamp)],
+) -> Result<Vec<(HostId, Ill)>, Fault> {
+    let deaths = Deaths::default();
+    let hosts: Vec<HostId> = watched.iter().map(|(host, _)| host.clone()).collect();
+    tokio::select! {
+        unhealthy = wait_until_healthy(world, place, release, &hosts, &deaths) => unhealthy,
+        never = watch(world, watched, &deaths) => never,
+    }
+}
+
+/// What is said of a host that is not healthy.
+pub async fn unhealthy(world: &World, release: &Release, host: &str, ill: &Ill) -> Fault {
+    let reason = match (ill, host.parse()) {
+        (Ill::Dead(death), Ok(id)) => return died(&id, death),
+        (ill, _) => ill.to_string(),
+    };
+    let path = &release.spec.host.health.path;
+    let fault = Fault::customer(format!(
+        "host {host} is not healthy: GET {path} on port {}: {reason}",
+        release.spec.host.port
+    ))
+    .next("correct the app, or `host.port` and `host.health` in vend.yaml, and push again");
+    super::words::last(world, fault, host).await
+}
+
+/// The hosts of a release, with the time from which on deaths count.
+async fn watched(world: &World, place: &Place, release: u64) -> Result<Vec<(HostId, Timestamp)>, Fault> {
     let (place, now) = (place.clone(), crate::clock::now());
     let hosts = world.store.read(move |db| db.hosts_of_release(&place, release));
-    let hosts = hosts.await.unwrap_or_default();
-    let watching = hosts.into_iter().map(async |host| {
+    let since = |host: store::Host| match host.state {
+        HostState::Ready => (host.id, host.created_at),
         // What served before is judged by what it does from now on.
-        let since = match host.state {
-            HostState::Ready => host.created_at,
-            _ => now,
-        };
+        _ => (host.id, now),
+    };
+    Ok(hosts.await.map_err(stored)?.into_iter().map(since).collect())
+}
+
+/// Watches the app's processes on hosts. Never ends by itself.
+async fn watch<T>(world: &World, watched: &[(HostId, Timestamp)], deaths: &Deaths) -> T {
+    let watching = watched.iter().map(async |(host, since)| {
         loop {
-            match world.node.watch(&host.id, since).await {
+            match world.node.watch(host, *since).await {
                 Ok(None) => {}
                 Ok(Some(death)) => {
                     let mut deaths = deaths.lock().unwrap_or_else(PoisonError::into_inner);
-                    deaths.insert(host.id.clone(), death);
+                    deaths.insert(host.clone(), death);
                     return;
                 }
                 // Whether it is healthy is what counts.
@@ -146,9 +187,9 @@ async fn wait_until_healthy(
     release: &Release,
     hosts: &[HostId],
     deaths: &Deaths,
-) -> Result<Vec<(HostId, String)>, Fault> {
+) -> Result<Vec<(HostId, Ill)>, Fault> {
     let group = routes::group(place, release.number);
-    let deadline = Instant::now() + HEALTHY_WITHIN;
+    let deadline = Instant::now() + release.spec.host.health.within.unsigned_abs();
     loop {
         let seen = world.edge.health().await;
         let seen =
@@ -167,14 +208,13 @@ async fn wait_until_healthy(
         if all_told || Instant::now() > deadline {
             let reason = |host: &HostId| {
                 if let Some(death) = dead.get(host) {
-                    return death.to_string();
+                    return Ill::Dead(death.clone());
                 }
                 let target = seen
                     .iter()
                     .find(|target| target.group == group && target.target.id == host.as_str());
-                target
-                    .and_then(|target| target.reason.clone())
-                    .unwrap_or_else(|| "no answer yet".into())
+                let said = target.and_then(|target| target.reason.clone());
+                Ill::Silent(said.unwrap_or_else(|| "no answer yet".into()))
             };
             return Ok(waiting
                 .into_iter()
@@ -203,16 +243,8 @@ async fn check(world: &World, place: &Place, release: &Release, hosts: &[&HostId
     };
     let mut count = 0;
     for host in hosts {
-        let verdict = check_until(
-            world,
-            CheckOrder {
-                host: (*host).clone(),
-                checks: checks.clone(),
-            },
-        )
-        .await?;
+        let verdict = judged(world, place, release.number, host, &checks).await?;
         count += verdict.results.len();
-        keep(world, place, release.number, host, &verdict).await?;
         if !verdict.passed() {
             return Err(failed(host, &verdict));
         }
@@ -220,8 +252,38 @@ async fn check(world: &World, place: &Place, release: &Release, hosts: &[&HostId
     Ok(count)
 }
 
+/// Runs the release's checks on one host. Gives what they found wrong.
+pub async fn check_one(
+    world: &World,
+    place: &Place,
+    release: &Release,
+    host: &HostId,
+) -> Result<Option<Fault>, Fault> {
+    let Some(checks) = read_checks(world, place, release).await? else {
+        return Ok(None);
+    };
+    let verdict = judged(world, place, release.number, host, &checks).await?;
+    Ok((!verdict.passed()).then(|| failed(host, &verdict)))
+}
+
+async fn judged(
+    world: &World,
+    place: &Place,
+    release: u64,
+    host: &HostId,
+    checks: &Checks,
+) -> Result<Verdict, Fault> {
+    let order = CheckOrder {
+        host: host.clone(),
+        checks: checks.clone(),
+    };
+    let verdict = check_until(world, order).await?;
+    keep(world, place, release, host, &verdict).await?;
+    Ok(verdict)
+}
+
 /// Every check that failed, the first few in full.
-fn failed(host: &HostId, verdict: &Verdict) -> Fault {
+pub(super) fn failed(host: &HostId, verdict: &Verdict) -> Fault {
     const SHOWN: usize = 5;
     let wrong: Vec<String> = verdict
         .results
@@ -254,7 +316,11 @@ async fn check_until(world: &World, order: CheckOrder) -> Result<Verdict, Fault>
     }
 }
 
-async fn read_checks(world: &World, place: &Place, release: &Release) -> Result<Option<Checks>, Fault> {
+pub(super) async fn read_checks(
+    world: &World,
+    place: &Place,
+    release: &Release,
+) -> Result<Option<Checks>, Fault> {
     let Some(path) = &release.spec.checks else {
         return Ok(None);
     };
@@ -270,7 +336,7 @@ async fn read_checks(world: &World, place: &Place, release: &Release) -> Result<
     }
 }
 
-async fn keep(
+pub(super) async fn keep(
     world: &World,
     place: &Place,
     release: u64,

@@ -11,7 +11,7 @@ use model::{Ticket, port::Fault};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
-    time::{interval, sleep},
+    time::{interval, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
@@ -21,7 +21,7 @@ use super::{Attempt, Outcome, World, cancel, definition, runs, stored};
 /// Activities that run at the same time. One that waits for somebody's answer is not counted.
 const AT_ONCE: usize = 64;
 /// What waits for an answer from elsewhere is looked at again after this, should the news of it have been lost.
-const ASK_AGAIN: Duration = Duration::from_secs(30);
+const ASK_AGAIN: Duration = Duration::from_secs(10);
 /// How often deadlines are looked at. They are weeks away.
 const LOOK: Duration = Duration::from_secs(15);
 const WORKER: &str = "serve";
@@ -113,7 +113,7 @@ impl Job {
                 }
             }
             drop(free.take());
-            sleep(ASK_AGAIN).await;
+            let _ = timeout(ASK_AGAIN, self.world.pokes.held.notified()).await;
             free = Arc::clone(&self.room).acquire_owned().await.ok();
         }
     }

@@ -13,7 +13,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::patience;
+use super::{patience, routes};
 use crate::flow::{World, start, stored, unwind};
 
 const EVERY: Duration = Duration::from_secs(3);
@@ -89,8 +89,6 @@ async fn retire(world: &World) -> Result<(), Fault> {
 }
 
 const REASON: &str = "its time has come";
-/// As long as the edge lets requests under way go on.
-const DRAIN: SignedDuration = SignedDuration::from_secs(30);
 
 struct Due {
     /// Hosts that get no traffic any more, and whose time is over.
@@ -110,7 +108,8 @@ fn drain(tx: &mut store::Tx<'_>, now: Timestamp) -> Result<Due, store::Error> {
         // An execution may be about to use what is kept.
         if !tx.is_busy(&host.place)? {
             tx.set_host_state(&host.id, HostState::Draining, Some(REASON), &by)?;
-            tx.set_host_retirement(&host.id, Some(now + DRAIN))?;
+            let delay = routes::delay(tx, &host.place, host.release)?;
+            tx.set_host_retirement(&host.id, Some(now + delay))?;
             left_routes = true;
         }
     }
@@ -124,7 +123,7 @@ async fn clear(world: &World) -> Result<(), Fault> {
         hosts.retain(|host| {
             let half_made = matches!(
                 host.state,
-                HostState::Starting | HostState::Ready | HostState::Failed
+                HostState::Starting | HostState::Ready | HostState::Updating | HostState::Failed
             );
             host.role == HostRole::App && half_made
         });
@@ -151,7 +150,8 @@ async fn mark_dead(world: &World, rows: &[store::Host], seen: &[HostSeen]) -> Re
         seen.iter()
             .any(|seen| seen.host == row.id && seen.state == Seen::Running && seen.configured)
     };
-    let wanted = |row: &store::Host| matches!(row.state, HostState::Serving | HostState::Kept);
+    let wanted =
+        |row: &store::Host| matches!(row.state, HostState::Ready | HostState::Serving | HostState::Kept);
     let dead: Vec<store::Host> = rows
         .iter()
         .filter(|row| row.role == HostRole::App && wanted(row) && !runs(row))
@@ -177,7 +177,7 @@ async fn mark_dead(world: &World, rows: &[store::Host], seen: &[HostSeen]) -> Re
     Ok(())
 }
 
-/// Starts an execution for every environment whose live release has fewer hosts than it is to have, or whose
+/// Starts an execution for every environment whose live release has fewer or more hosts than it is to have, or whose
 /// database does not run.
 async fn resize(world: &World, tried: &mut HashMap<Place, Timestamp>) -> Result<(), Fault> {
     let environments = world
@@ -192,7 +192,7 @@ async fn resize(world: &World, tried: &mut HashMap<Place, Timestamp>) -> Result<
         let patient = tried
             .get(&environment.place)
             .is_some_and(|at| now.duration_since(*at) < PATIENCE);
-        if patient || !is_short(world, &environment, live, &seen).await? {
+        if patient || is_whole(world, &environment, live, &seen).await? {
             continue;
         }
         let place = environment.place.clone();
@@ -209,14 +209,17 @@ async fn resize(world: &World, tried: &mut HashMap<Place, Timestamp>) -> Result<
             .await
             .map_err(stored)?
         {
-            info!("{} has too few hosts: replacing them", environment.place);
+            info!(
+                "{} has not the number of hosts that it is to have",
+                environment.place
+            );
             tried.insert(environment.place, now);
         }
     }
     Ok(())
 }
 
-async fn is_short(
+async fn is_whole(
     world: &World,
     environment: &store::Environment,
     live: u64,
@@ -240,9 +243,12 @@ async fn is_short(
         .await
         .map_err(stored)?;
     let (release, hosts) = rows;
+    if release.spec.placement.is_some() {
+        return Ok(false);
+    }
     let serving = hosts
         .iter()
         .filter(|host| host.state == HostState::Serving)
         .count();
-    Ok(database_is_gone || serving < crate::flow::desired(environment, &release) as usize)
+    Ok(!database_is_gone && serving == crate::flow::desired(environment, &release) as usize)
 }

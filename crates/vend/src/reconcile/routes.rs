@@ -20,7 +20,7 @@ use model::{
     },
     spec::{self, Certificate, Leads, Transport},
 };
-use store::{Db, HostState, Store};
+use store::{Arriving, Db, HostState, Store};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -43,6 +43,8 @@ pub struct Served {
     pub apps: IpAddr,
     /// The release that gets the traffic.
     pub live: Option<u64>,
+    /// The one that gets a part of it.
+    pub arriving: Option<Arriving>,
     /// Hosts that take, or may soon take, or lately took traffic, by release.
     pub fleets: BTreeMap<u64, Fleet>,
 }
@@ -51,12 +53,21 @@ pub struct Served {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Fleet {
     pub spec: spec::Host,
+    /// How long requests under way may go on after their host has left the table.
+    pub drain: SignedDuration,
+    /// Hosts that serve; the others are probed.
+    pub serving: u32,
     pub ports: Vec<spec::Port>,
     pub hosts: Vec<(HostId, Ipv4Addr)>,
 }
 
-/// How long requests under way may go on after their host has left the table.
-pub const DEREGISTRATION_DELAY: SignedDuration = SignedDuration::from_secs(30);
+/// How long requests under way of a release's hosts may go on.
+pub fn delay(db: &Db<'_>, place: &Place, release: Option<u64>) -> Result<SignedDuration, store::Error> {
+    match release {
+        Some(release) => Ok(db.release(place, release)?.content.spec.deploy.drain),
+        None => Ok(spec::Deploy::DRAIN),
+    }
+}
 
 /// The name of the target group of one release.
 pub fn group(place: &Place, release: u64) -> String {
@@ -74,6 +85,9 @@ pub fn table(version: u64, environments: &[Served]) -> Table {
     oldest_first.sort_by_key(|served| served.number);
     let mut taken = BTreeSet::new();
     for served in oldest_first {
+        let weights = weights(served);
+        // Every host is out to get a release: requests wait for the first that is back.
+        let all_out = weights.values().all(|weight| *weight == 0);
         for (release, fleet) in &served.fleets {
             let name = group(&served.place, *release);
             for port in &fleet.ports {
@@ -82,12 +96,39 @@ pub fn table(version: u64, environments: &[Served]) -> Table {
                     .target_groups
                     .insert(format!("{name}/{}", label(port)), group);
             }
-            table.target_groups.insert(name, target_group(fleet));
+            let waking = all_out && served.arriving.is_some_and(|own| own.release == *release);
+            let group_of = TargetGroup {
+                waking,
+                ..target_group(fleet)
+            };
+            table.target_groups.insert(name, group_of);
         }
-        table.rules.extend(rules(served, &mut taken));
+        table.rules.extend(rules(served, &weights, &mut taken));
     }
     table.rules.sort_by_key(|rule| rule.priority);
     table
+}
+
+/// What each release gets: all for the live one, a share for one that arrives by steps, or as many parts as hosts serve.
+fn weights(served: &Served) -> BTreeMap<u64, u32> {
+    let arriving = served
+        .arriving
+        .filter(|own| served.fleets.contains_key(&own.release));
+    let weight = |(release, fleet): (&u64, &Fleet)| {
+        let is_live = Some(*release) == served.live;
+        let weight = match arriving {
+            None if is_live => 100,
+            None => 0,
+            Some(Arriving { release: new, share }) => match (share, new == *release) {
+                (Some(share), true) => share.min(100),
+                (Some(share), false) if is_live => 100 - share.min(100),
+                (None, new) if new || is_live => fleet.serving,
+                _ => 0,
+            },
+        };
+        (*release, weight)
+    };
+    served.fleets.iter().map(weight).collect()
 }
 
 /// Bits of the number of an environment in a priority. Rules of its domains and ports come after those of all
@@ -100,7 +141,7 @@ fn label(port: &spec::Port) -> String {
 }
 
 /// The rule of the environment's own names, of each domain that nobody has `taken`, and of each port.
-fn rules(served: &Served, taken: &mut BTreeSet<String>) -> Vec<Rule> {
+fn rules(served: &Served, weights: &BTreeMap<u64, u32>, taken: &mut BTreeSet<String>) -> Vec<Rule> {
     let own = Rule {
         priority: served.number + 1,
         place: served.place.clone(),
@@ -108,7 +149,8 @@ fn rules(served: &Served, taken: &mut BTreeSet<String>) -> Vec<Rule> {
         paths: Vec::new(),
         conditions: Conditions::default(),
         transforms: Transforms::default(),
-        action: action(served, ""),
+        authenticate: None,
+        action: action(served, weights, ""),
         own: Own::default(),
     };
     let free = served
@@ -126,7 +168,7 @@ fn rules(served: &Served, taken: &mut BTreeSet<String>) -> Vec<Rule> {
     let live = served.live.and_then(|release| served.fleets.get(&release));
     let ports = live.into_iter().flat_map(|fleet| &fleet.ports).map(|port| Rule {
         hosts: vec![format!("{}.{}", label(port), served.hostnames[0])],
-        action: action(served, &label(port)),
+        action: action(served, weights, &label(port)),
         own: Own {
             listeners: vec![Listens {
                 address: SocketAddr::from((served.apps, port.port)),
@@ -148,9 +190,13 @@ fn rules(served: &Served, taken: &mut BTreeSet<String>) -> Vec<Rule> {
 }
 
 /// To the fleets by weight; of those that have the port, when it is one of a port.
-fn action(served: &Served, port: &str) -> Action {
+fn action(served: &Served, weights: &BTreeMap<u64, u32>, port: &str) -> Action {
     let has = |fleet: &Fleet| port.is_empty() || fleet.ports.iter().any(|own| label(own) == port);
     let live = served.live.filter(|release| served.fleets.contains_key(release));
+    let arriving = served.arriving.map(|own| own.release);
+    let any = live.or(arriving.filter(|release| served.fleets.contains_key(release)));
+    // When all are out, whoever comes back first is to get what waits.
+    let all_out = weights.values().all(|weight| *weight == 0);
     let weighted = |(release, _): (&u64, &Fleet)| {
         let name = group(&served.place, *release);
         Weighted {
@@ -159,10 +205,13 @@ fn action(served: &Served, port: &str) -> Action {
             } else {
                 format!("{name}/{port}")
             },
-            weight: if Some(*release) == live { 100 } else { 0 },
+            weight: match all_out && arriving == Some(*release) {
+                true => 1,
+                false => weights.get(release).copied().unwrap_or(0),
+            },
         }
     };
-    match live {
+    match any {
         Some(_) => Action::Forward {
             groups: served
                 .fleets
@@ -175,7 +224,10 @@ fn action(served: &Served, port: &str) -> Action {
         None => Action::FixedResponse {
             status: 503,
             content_type: "text/plain; charset=utf-8".into(),
-            body: format!("{} has no release yet\n", served.place),
+            body: match served.live {
+                Some(_) => format!("no host of {} serves here\n", served.place),
+                None => format!("{} has no release yet\n", served.place),
+            },
         },
     }
 }
@@ -214,7 +266,7 @@ fn target_group(fleet: &Fleet) -> TargetGroup {
             codes: health.codes.clone(),
             ..HealthCheck::default()
         },
-        deregistration_delay: DEREGISTRATION_DELAY,
+        deregistration_delay: fleet.drain,
         ..TargetGroup::default()
     }
 }
@@ -329,9 +381,10 @@ impl Routes {
                     hostnames: platform.hostnames(&environment.place),
                     domains: domains(db, &environment, &platform)?,
                     apps: platform.listen.of_apps(),
-                    fleets: fleets(db, &environment.place, &hosts)?,
+                    fleets: fleets(db, &environment, &hosts)?,
                     number: environment.number,
                     live: environment.live,
+                    arriving: environment.arriving,
                     place: environment.place,
                 })
             };
@@ -364,8 +417,27 @@ fn domains(
     Ok(listening.collect())
 }
 
-fn fleets(db: &Db<'_>, place: &Place, hosts: &[store::Host]) -> Result<BTreeMap<u64, Fleet>, store::Error> {
+fn fleets(
+    db: &Db<'_>,
+    environment: &store::Environment,
+    hosts: &[store::Host],
+) -> Result<BTreeMap<u64, Fleet>, store::Error> {
+    let place = &environment.place;
     let mut fleets: BTreeMap<u64, Fleet> = BTreeMap::new();
+    let empty = |release: u64| {
+        let spec = db.release(place, release)?.content.spec;
+        Ok::<_, store::Error>(Fleet {
+            spec: spec.host,
+            drain: spec.deploy.drain,
+            serving: 0,
+            ports: spec.listeners,
+            hosts: Vec::new(),
+        })
+    };
+    // What arrives has its group before its first host: when all hosts are out, requests wait there.
+    if let Some(arriving) = environment.arriving {
+        fleets.insert(arriving.release, empty(arriving.release)?);
+    }
     for host in hosts
         .iter()
         .filter(|host| host.place == *place && host.role == HostRole::App)
@@ -375,15 +447,9 @@ fn fleets(db: &Db<'_>, place: &Place, hosts: &[store::Host]) -> Result<BTreeMap<
         {
             let fleet = match fleets.entry(release) {
                 Entry::Occupied(found) => found.into_mut(),
-                Entry::Vacant(new) => {
-                    let spec = db.release(place, release)?.content.spec;
-                    new.insert(Fleet {
-                        spec: spec.host,
-                        ports: spec.listeners,
-                        hosts: Vec::new(),
-                    })
-                }
+                Entry::Vacant(new) => new.insert(empty(release)?),
             };
+            fleet.serving += u32::from(host.state == HostState::Serving);
             fleet.hosts.push((host.id.clone(), host.address));
         }
     }
@@ -391,102 +457,4 @@ fn fleets(db: &Db<'_>, place: &Place, hosts: &[store::Host]) -> Result<BTreeMap<
 }
 
 #[cfg(test)]
-mod tests {
-    use model::spec::App;
-
-    use super::*;
-
-    /// An environment with these keys, its first release live, on one host.
-    fn served(place: &str, number: u32, keys: &str) -> Served {
-        let text = format!("app: shop\n{keys}\n");
-        let there = |path: &camino::Utf8Path| path == "Procfile";
-        let (app, _) = App::parse(&text, "vend.yaml", &there).unwrap();
-        let environment = app.environments.into_iter().next().unwrap();
-        let place: Place = place.parse().unwrap();
-        let platform = Platform::default();
-        let fleet = |n: u8| Fleet {
-            spec: environment.host.clone(),
-            ports: environment.listeners.clone(),
-            hosts: vec![(HostId::from_bits(n.into()), Ipv4Addr::new(10, 64, 0, n))],
-        };
-        Served {
-            hostnames: platform.hostnames(&place),
-            domains: environment
-                .domains
-                .iter()
-                .map(|domain| (domain.clone(), Vec::new()))
-                .collect(),
-            apps: platform.listen.of_apps(),
-            live: Some(2),
-            fleets: BTreeMap::from([(1, fleet(1)), (2, fleet(2))]),
-            place,
-            number,
-        }
-    }
-
-    const KEYS: &str = "listeners: [{ protocol: udp, port: 5514, host_port: 514, name: hosts }]
-domains: [{ host: first.example.com }, { host: shop.example.com, certificate: acme }]";
-
-    #[test]
-    fn ports_and_domains_have_rules_of_their_own() {
-        let table = table(7, &[served("acme/shop/production", 3, KEYS)]);
-        table.check().unwrap();
-        let hosts: Vec<_> = table.rules.iter().map(|rule| rule.hosts.join(" ")).collect();
-        let own = "production.shop.acme.localhost";
-        assert_eq!(
-            hosts,
-            [
-                format!("{own} shop.acme.localhost"),
-                "first.example.com".into(),
-                "shop.example.com".into(),
-                format!("udp-5514.{own}")
-            ]
-        );
-        assert!(table.rules[2].own.acme && table.rules[2].action == table.rules[0].action);
-        let port = &table.rules[3];
-        assert_eq!(port.own.listeners[0].address, "127.0.0.1:5514".parse().unwrap());
-        let Action::Forward { groups, .. } = &port.action else {
-            panic!("{port:?}")
-        };
-        let weights: Vec<_> = groups
-            .iter()
-            .map(|group| (group.group.as_str(), group.weight))
-            .collect();
-        assert_eq!(
-            weights,
-            [
-                ("acme/shop/production/v1/udp-5514", 0),
-                ("acme/shop/production/v2/udp-5514", 100)
-            ]
-        );
-        let group = &table.target_groups["acme/shop/production/v2/udp-5514"];
-        assert_eq!(group.targets[0].address, "10.64.0.2:514".parse().unwrap());
-        assert_eq!(
-            (group.health.port, group.direct),
-            (Some(8080), Some(SignedDuration::from_secs(10)))
-        );
-    }
-
-    #[test]
-    fn the_first_environment_keeps_a_domain_and_nobody_gets_anothers_name() {
-        let thief = "domains: [{ host: shop.example.com }, { host: other.example.com }]";
-        let table = table(
-            7,
-            &[
-                served("evil/shop/production", 4, thief),
-                served("acme/shop/production", 3, KEYS),
-            ],
-        );
-        table.check().unwrap();
-        let with = |host: &str| {
-            let mut rules = table.rules.iter().filter(|rule| rule.hosts == [host]);
-            let place = rules.next().map(|rule| rule.place.to_string());
-            assert!(rules.next().is_none(), "one rule has {host}");
-            place
-        };
-        assert_eq!(with("shop.example.com").as_deref(), Some("acme/shop/production"));
-        assert_eq!(with("other.example.com").as_deref(), Some("evil/shop/production"));
-        let own = table.rules.iter().position(|rule| rule.hosts.len() == 2);
-        assert_eq!(own, Some(0), "environments' own names come first");
-    }
-}
+mod tests;

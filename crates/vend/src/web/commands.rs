@@ -1,17 +1,21 @@
 //! What handlers need from the rooms beside them, in two small traits. `flow` implements the first; the clients of
 //! node and edge together implement the second. `web` knows neither by name.
 
+use std::net::SocketAddr;
+
 use axum::body::Body;
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use model::{
-    AppName, ApprovalId, Digest, ExecutionId, Place, TenantName,
+    AppName, ApprovalId, DeploymentId, Digest, ExecutionId, HostId, Place, TenantName,
     plan::Plan,
     port::{BasesSeen, Commit, Fault, HostSeen, ImageAbout, ImageDiff, LogChunk, LogRef},
     route::TargetHealth,
-    wire::Refreshed,
+    wire::{NewRollback, Refreshed},
 };
-use store::By;
+use store::{By, NewInvitation};
+
+use crate::machines::Pass;
 
 /// Commits that arrived on one branch, from the built-in git server or a genuine webhook.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,7 +46,14 @@ pub trait Commands: Send + Sync + 'static {
     /// What going back would change. `to`: none for the release before the live one.
     fn plan_rollback(&self, place: Place, to: Option<u64>) -> BoxFuture<'_, Result<Plan, Fault>>;
 
-    fn rollback(&self, place: Place, to: Option<u64>, by: By) -> BoxFuture<'_, Result<ExecutionId, Fault>>;
+    /// Lets one machine of a tenant in.
+    fn invite(&self, new: NewInvitation, by: By) -> BoxFuture<'_, Result<Pass, Fault>>;
+
+    /// Removes a machine, once it has nothing to do.
+    fn remove_machine(&self, id: HostId, by: By) -> BoxFuture<'_, Result<(), Fault>>;
+
+    fn rollback(&self, place: Place, order: NewRollback, by: By)
+    -> BoxFuture<'_, Result<ExecutionId, Fault>>;
 
     /// Destroys an environment with its hosts, its database and its routes. Refuses a protected one.
     fn destroy(&self, place: Place, by: By) -> BoxFuture<'_, Result<ExecutionId, Fault>>;
@@ -69,6 +80,12 @@ pub trait Commands: Send + Sync + 'static {
     /// Looks now whether bases have become others, and has what stands on them made again. `base`: one of them only.
     fn refresh_bases(&self, base: Option<String>, by: By) -> BoxFuture<'_, Result<Refreshed, Fault>>;
 
+    /// Holds a deployment before its next step, or lets it go on.
+    fn hold(&self, deployment: DeploymentId, held: bool, by: By) -> BoxFuture<'_, Result<(), Fault>>;
+
+    /// Ends a deployment; what it did is undone by the execution that it gives.
+    fn abort(&self, deployment: DeploymentId, by: By) -> BoxFuture<'_, Result<ExecutionId, Fault>>;
+
     /// Somebody voted, and the vote is stored: look whether its execution can go on.
     fn voted(&self, approval: ApprovalId) -> BoxFuture<'_, Result<(), Fault>>;
 }
@@ -76,6 +93,9 @@ pub trait Commands: Send + Sync + 'static {
 /// What handlers look at outside the database.
 pub trait Sight: Send + Sync + 'static {
     fn log(&self, log: LogRef, offset: u64) -> BoxFuture<'_, Result<LogChunk, Fault>>;
+
+    /// Where a registered machine is connected from, if it is.
+    fn machine(&self, id: &HostId) -> Option<SocketAddr>;
 
     fn hosts(&self) -> BoxFuture<'_, Result<Vec<HostSeen>, Fault>>;
 

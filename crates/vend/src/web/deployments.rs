@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use axum::{Json, extract::State as Held};
+use axum::{Json, extract::State as Held, http::StatusCode};
+use jiff::Timestamp;
 use model::{
     DeploymentId, HostId,
     policy::Action,
-    wire::{DeployedHost, Deployment, Page},
+    wire::{Analysis, DeployedHost, Deployment, Page, Started},
 };
-use store::{Db, DeploymentState};
+use serde_json::{Value, json};
+use store::Db;
 
 use super::{
     auth::Caller,
@@ -20,23 +22,28 @@ use super::{
 };
 
 fn wire(deployment: store::Deployment) -> Deployment {
-    let state = match deployment.state {
-        DeploymentState::Running => "running",
-        DeploymentState::Succeeded => "succeeded",
-        DeploymentState::Failed => "failed",
-        DeploymentState::Stopped => "stopped",
-    };
+    let (paused_by, paused_at) = deployment.paused.unzip();
     Deployment {
         id: deployment.id,
         place: deployment.place.into(),
         release: deployment.release,
         execution: deployment.execution,
-        state: state.to_owned(),
+        strategy: deployment.strategy.word().to_owned(),
+        state: deployment.state.word().to_owned(),
         reason: deployment.reason,
+        code: deployment.code,
+        paused_by,
+        paused_at,
         started_at: deployment.started_at,
         ended_at: deployment.ended_at,
         hosts: Vec::new(),
+        analyses: Vec::new(),
     }
+}
+
+fn analysis((at, mut value): (Timestamp, Value)) -> Option<Analysis> {
+    value["at"] = json!(at);
+    serde_json::from_value(value).ok()
 }
 
 fn whole(db: &Db<'_>, id: &DeploymentId) -> Result<Deployment, store::Error> {
@@ -58,6 +65,7 @@ fn whole(db: &Db<'_>, id: &DeploymentId) -> Result<Deployment, store::Error> {
     }
     Ok(Deployment {
         hosts: hosts.into_values().collect(),
+        analyses: db.analyses(id)?.into_iter().filter_map(analysis).collect(),
         ..wire(found)
     })
 }
@@ -95,4 +103,62 @@ pub async fn show(
     let found = state.store.read(move |db| whole(db, &id)).await?;
     caller.may(Action::View, Some(&found.place.tenant), &what)?;
     Ok(Json(found))
+}
+
+/// The deployment, if the caller may do something about it.
+async fn own(state: &State, caller: &Caller, id: &str) -> Result<DeploymentId, Refusal> {
+    let id: DeploymentId = parse(id)?;
+    let what = format!("deployment `{id}`");
+    let own = id.clone();
+    let found = state.store.read(move |db| db.deployment(&own)).await?;
+    caller.may(Action::Develop, Some(&found.place.tenant), &what)?;
+    Ok(id)
+}
+
+async fn hold(state: State, caller: Caller, id: &str, held: bool) -> Result<Json<Deployment>, Refusal> {
+    let id = own(&state, &caller, id).await?;
+    state.commands.hold(id.clone(), held, state.by(&caller.0)).await?;
+    Ok(Json(state.store.read(move |db| whole(db, &id)).await?))
+}
+
+/// Holds a deployment before its next step: its hosts stay as they are, and so does the traffic. Seven days at most.
+#[utoipa::path(post, path = "/v1/deployments/{deployment}/pause", operation_id = "deployments.pause",
+    tag = "executions", params(("deployment" = String, Path)),
+    responses((status = 200, body = Deployment), Refusal))]
+pub async fn pause(
+    Held(state): Held<State>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Json<Deployment>, Refusal> {
+    hold(state, caller, &id, true).await
+}
+
+/// Lets a deployment go on that is held.
+#[utoipa::path(post, path = "/v1/deployments/{deployment}/resume", operation_id = "deployments.resume",
+    tag = "executions", params(("deployment" = String, Path)),
+    responses((status = 200, body = Deployment), Refusal))]
+pub async fn resume(
+    Held(state): Held<State>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Json<Deployment>, Refusal> {
+    hold(state, caller, &id, false).await
+}
+
+/// Ends a deployment. The release before gets its hosts and all traffic back.
+#[utoipa::path(post, path = "/v1/deployments/{deployment}/abort", operation_id = "deployments.abort",
+    tag = "executions", params(("deployment" = String, Path)),
+    responses((status = 202, body = Started), Refusal))]
+pub async fn abort(
+    Held(state): Held<State>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<(StatusCode, Json<Started>), Refusal> {
+    let id = own(&state, &caller, &id).await?;
+    let execution = state.commands.abort(id.clone(), state.by(&caller.0)).await?;
+    let started = Started {
+        executions: vec![execution],
+        summary: format!("{id} is stopped, and what it did is undone"),
+    };
+    Ok((StatusCode::ACCEPTED, Json(started)))
 }

@@ -269,11 +269,11 @@ pub async fn rollback(
     let place = allowed(&caller, Action::Develop, named)?;
     read(&state, place.clone()).await?;
     let by = state.by(&caller.0);
-    let execution = state.commands.rollback(place.clone(), order.to, by).await?;
     let to = match order.to {
         Some(number) => format!("v{number}"),
         None => "the release before".to_owned(),
     };
+    let execution = state.commands.rollback(place.clone(), order, by).await?;
     Ok(started(format!("{place} goes back to {to}"), execution))
 }
 

@@ -108,6 +108,9 @@ fn waiting(db: &Db<'_>, summary: &ExecutionSummary, run: &Recovered) -> Result<O
     if let Some(why) = bakes.find_map(|bake| bake.waits) {
         return Ok(Some(format!("room: {why} ({MORE_ROOM})")));
     }
+    if let Some(held) = held(db, summary, run)? {
+        return Ok(Some(held));
+    }
     let idle = run.orders.values().filter(|order| !order.started);
     let mut reasons: Vec<String> = idle
         .map(|order| format!("{} has no worker yet", activity(&order.resource)))
@@ -123,6 +126,27 @@ fn waiting(db: &Db<'_>, summary: &ExecutionSummary, run: &Recovered) -> Result<O
         });
     }
     Ok((!reasons.is_empty()).then(|| reasons.join("; ")))
+}
+
+/// Whom a gate waits for, or whom an approved plan does.
+fn held(db: &Db<'_>, summary: &ExecutionSummary, run: &Recovered) -> Result<Option<String>, store::Error> {
+    let (id, Some(place)) = (&summary.id, &summary.place) else {
+        return Ok(None);
+    };
+    let at = |name: &str| run.orders.values().any(|order| activity(&order.resource) == name);
+    if at("confirm") {
+        let mut open = db.open_executions()?.into_iter();
+        let other = open.find(|other| other.id != *id && other.place.as_ref() == Some(place));
+        return Ok(other.map(|other| {
+            let (kind, by) = (&other.kind, &other.started_by);
+            format!("{kind} {} of {place}, which {by} started, to end", other.id)
+        }));
+    }
+    let paused = db.open_deployment(place, id)?.and_then(|own| own.paused);
+    Ok(paused.map(|(who, since)| match at("gate") {
+        true => format!("{who}, who paused it at {since} (vend deploy resume {place})"),
+        false => format!("its step to end; {who} paused it (vend deploy resume {place})"),
+    }))
 }
 
 fn history(rows: &[asl::HistoryEvent]) -> Vec<HistoryEvent> {

@@ -26,6 +26,7 @@ fn wanted(state: HostState) -> &'static str {
         HostState::Starting => "starting",
         HostState::Ready => "ready",
         HostState::Serving => "serving",
+        HostState::Updating => "updating",
         HostState::Draining => "draining",
         HostState::Kept => "kept",
         HostState::Retired => "retired",

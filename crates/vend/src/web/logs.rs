@@ -60,9 +60,9 @@ pub fn among(
     Ok(entries)
 }
 
-/// Names of logs of tickets in a JSON text, also in JSON texts within it.
+/// Names of logs of tickets, and of machines, in a JSON text, also in JSON texts within it.
 fn named(details: &str) -> Vec<LogRef> {
-    let kinds = ["build/t-", "bake/t-", "deploy/t-"];
+    let kinds = ["build/t-", "bake/t-", "deploy/t-", "machine/h-"];
     let words = details.split(|c: char| !(c.is_ascii_alphanumeric() || "/._-".contains(c)));
     let logs = words.filter(|word| kinds.iter().any(|kind| word.starts_with(kind)));
     logs.filter_map(|word| word.trim_end_matches('.').parse().ok())
@@ -160,6 +160,11 @@ pub async fn read(
     let tenant = match owned {
         // Anybody's: a build that waits for an image of the platform's refers to it.
         Owner::Platform => caller.0.tenant.clone(),
+        Owner::Machine(id) => match state.store.read(move |db| db.machine(&id)).await {
+            Ok(machine) => Some(machine.tenant),
+            Err(store::Error::Missing { .. }) => return Err(missing()),
+            Err(error) => return Err(error.into()),
+        },
         owned => match state.store.read(move |db| place(db, &owned)).await {
             Ok(place) => Some(place.ok_or_else(missing)?.tenant),
             Err(store::Error::Missing { .. }) => return Err(missing()),
@@ -181,16 +186,19 @@ pub async fn read(
 enum Owner {
     Host(HostId),
     Execution(ExecutionId),
+    /// A registered one.
+    Machine(HostId),
     /// How an image of the platform's own is made.
     Platform,
 }
 
-/// By the log's name: `host/HOST/…`, `bake/platform-IMAGE`, or `KIND/TICKET`, and a ticket names its execution (`model::Ticket::of`).
+/// By the log's name: `host/HOST/…`, `machine/MACHINE/…`, `bake/platform-IMAGE`, or `KIND/TICKET`, and a ticket names its execution (`model::Ticket::of`).
 fn owner(log: &LogRef) -> Option<Owner> {
     let mut parts = log.as_str().split('/');
     let (kind, name) = (parts.next()?, parts.next()?);
     match kind {
         "host" => Some(Owner::Host(name.parse().ok()?)),
+        "machine" => Some(Owner::Machine(name.parse().ok()?)),
         "bake" if name.starts_with("platform-") => Some(Owner::Platform),
         "build" | "bake" | "deploy" => {
             let execution = name.strip_prefix("t-")?.split('-').next()?;
@@ -204,7 +212,7 @@ fn place(db: &Db<'_>, owner: &Owner) -> Result<Option<Place>, store::Error> {
     match owner {
         Owner::Host(host) => Ok(Some(db.host(host)?.place)),
         Owner::Execution(execution) => Ok(db.execution_summary(execution)?.place),
-        Owner::Platform => Ok(None),
+        Owner::Platform | Owner::Machine(_) => Ok(None),
     }
 }
 

@@ -4,7 +4,7 @@ use axum::{Json, extract::State as Held};
 use model::{
     AppName, EnvironmentName, Place, TenantName,
     policy::Action,
-    wire::{Page, Push, PushState, Release},
+    wire::{Migration, MigrationState, Page, Push, PushState, Release},
 };
 
 use super::{
@@ -39,10 +39,7 @@ pub fn push(push: store::Push) -> Push {
     }
 }
 
-fn wire(release: store::Release, whole: bool) -> Release {
-    let spec = whole
-        .then(|| serde_json::to_value(&release.content.spec).ok())
-        .flatten();
+fn wire(release: store::Release) -> Release {
     Release {
         place: release.place.into(),
         number: release.content.number,
@@ -53,7 +50,25 @@ fn wire(release: store::Release, whole: bool) -> Release {
         execution: release.execution,
         created_at: release.content.created_at,
         reason: release.reason,
-        spec,
+        spec: None,
+        migration: None,
+    }
+}
+
+fn migration(migration: store::Migration) -> Migration {
+    Migration {
+        script: migration.script,
+        state: match migration.state {
+            store::MigrationState::Running => MigrationState::Running,
+            store::MigrationState::Succeeded => MigrationState::Succeeded,
+            store::MigrationState::Failed => MigrationState::Failed,
+        },
+        irreversible: migration.irreversible,
+        host: migration.host,
+        reason: migration.reason,
+        log: migration.log,
+        started_at: migration.started_at,
+        ended_at: migration.ended_at,
     }
 }
 
@@ -78,9 +93,7 @@ pub async fn list(
         })
         .await?;
     let number = |release: &store::Release| release.content.number;
-    Ok(Json(numbered(releases, limit, number, |release| {
-        wire(release, false)
-    })))
+    Ok(Json(numbered(releases, limit, number, wire)))
 }
 
 #[utoipa::path(get, path = "/v1/tenants/{tenant}/apps/{app}/environments/{environment}/releases/{number}",
@@ -93,6 +106,13 @@ pub async fn show(
     Path((tenant, app, environment, number)): Path<(TenantName, AppName, EnvironmentName, u64)>,
 ) -> Result<Json<Release>, Refusal> {
     let place: Place = allowed(&caller, Action::View, Path((tenant, app, environment)))?;
-    let release = state.store.read(move |db| db.release(&place, number)).await?;
-    Ok(Json(wire(release, true)))
+    let read = state.store.read(move |db| -> Result<_, store::Error> {
+        Ok((db.release(&place, number)?, db.migration(&place, number)?))
+    });
+    let (release, migrated) = read.await?;
+    Ok(Json(Release {
+        spec: serde_json::to_value(&release.content.spec).ok(),
+        migration: migrated.map(migration),
+        ..wire(release)
+    }))
 }

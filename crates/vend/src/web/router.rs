@@ -17,7 +17,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     approvals, apps, audit, console, deployments, drawings, environments, executions, git, hooks, hosts,
-    idempotency, images, input, logs, platform,
+    idempotency, images, input, logs, machines, platform,
     refusal::{Kind, Refusal},
     releases, secrets,
     state::State,
@@ -75,8 +75,14 @@ fn operations() -> OpenApiRouter<State> {
         .routes(routes!(approvals::reject))
         .routes(routes!(deployments::list))
         .routes(routes!(deployments::show))
+        .routes(routes!(deployments::pause))
+        .routes(routes!(deployments::resume))
+        .routes(routes!(deployments::abort))
         .routes(routes!(hosts::list))
         .routes(routes!(hosts::images))
+        .routes(routes!(machines::invite))
+        .routes(routes!(machines::list))
+        .routes(routes!(machines::remove))
         .routes(routes!(images::show))
         .routes(routes!(images::bill))
         .routes(routes!(images::diff))

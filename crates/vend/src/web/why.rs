@@ -266,14 +266,15 @@ fn last_words(
         environment: why.environment.clone(),
     };
     let deployments = db.deployments(&place, RECENT)?;
+    // One that was undone has another beside it, in which nothing failed.
     let own = deployments
         .into_iter()
-        .find(|deployment| deployment.execution.as_ref() == Some(&execution.id));
-    let Some(deployment) = own else {
-        return Ok(Vec::new());
-    };
-    let events = db.deployment_events(&deployment.id)?;
-    let failure = events.into_iter().find_map(|(_, event)| event.failure);
+        .filter(|deployment| deployment.execution.as_ref() == Some(&execution.id));
+    let mut failure = None;
+    for deployment in own {
+        let events = db.deployment_events(&deployment.id)?;
+        failure = failure.or(events.into_iter().find_map(|(_, event)| event.failure));
+    }
     Ok(failure.map_or_else(Vec::new, |failure| last_lines(&failure.log)))
 }
 

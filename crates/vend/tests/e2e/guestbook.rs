@@ -88,7 +88,7 @@ fn the_guestbook_is_built_released_changed_and_rolled_back_with_its_entries() {
 }
 
 /// The example of this repository, as the working copy of a customer who has an image of his own.
-fn working_copy(customer: &str) -> Copy {
+pub fn working_copy(customer: &str) -> Copy {
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/guestbook/.");
     let copy = Copy {
         directory: tempfile::tempdir().unwrap(),
@@ -111,9 +111,9 @@ fn read(copy: &Copy, path: &str) -> String {
 }
 
 /// A visitor of the app, through the edge.
-struct Site {
-    address: String,
-    host: String,
+pub struct Site {
+    pub address: String,
+    pub host: String,
 }
 
 impl Site {
@@ -140,13 +140,13 @@ impl Site {
         health["version"].as_str().unwrap().to_owned()
     }
 
-    fn sign(&self, name: &str, message: &str) {
+    pub fn sign(&self, name: &str, message: &str) {
         let entry = serde_json::json!({ "name": name, "message": message });
         let (status, body) = self.ask("POST", "/api/entries", &entry.to_string());
         assert_eq!(status, 201, "{body}");
     }
 
-    fn entries(&self) -> String {
+    pub fn entries(&self) -> String {
         let (status, body) = self.ask("GET", "/api/entries", "");
         assert_eq!(status, 200, "{body}");
         body

@@ -18,7 +18,7 @@ environments:
   dev: { branch: dev }
 ";
 
-struct Load {
+pub struct Load {
     stop: Arc<AtomicBool>,
     good: Arc<AtomicU64>,
     bad: Arc<Mutex<Vec<String>>>,
@@ -26,7 +26,12 @@ struct Load {
 }
 
 impl Load {
-    fn on(address: &str, host: &str) -> Self {
+    pub fn on(address: &str, host: &str) -> Self {
+        Self::at(address, host, "/")
+    }
+
+    /// Of one path.
+    pub fn at(address: &str, host: &str, path: &'static str) -> Self {
         let load = Self {
             stop: Arc::default(),
             good: Arc::default(),
@@ -42,7 +47,7 @@ impl Load {
             let (address, host) = (address.to_owned(), host.to_owned());
             std::thread::spawn(move || {
                 while !stop.load(Ordering::Relaxed) {
-                    match get(&address, &host, "/") {
+                    match get(&address, &host, path) {
                         Ok((200, _)) => drop(good.fetch_add(1, Ordering::Relaxed)),
                         other => bad.lock().unwrap().push(format!("{other:?}")),
                     }
@@ -55,7 +60,7 @@ impl Load {
     }
 
     /// The number of good answers and the bad ones.
-    fn end(self) -> (u64, Vec<String>) {
+    pub fn end(self) -> (u64, Vec<String>) {
         self.stop.store(true, Ordering::Relaxed);
         self.visitors
             .into_iter()

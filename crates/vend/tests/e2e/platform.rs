@@ -65,12 +65,25 @@ impl Platform {
         const HERE: &str = "[sources]\nallow = [\"127.0.0.0/8\"]\n[registries]\nallow = [\"127.0.0.0/8\"]\n";
         std::fs::write(data.join("platform.toml"), format!("{HERE}{}", more(&data))).unwrap();
         let platform = Self {
-            child: up(&data),
+            child: up(Path::new(env!("CARGO_BIN_EXE_vend")), &data),
             data,
             _lock: lock,
         };
         platform.wait_until_ready();
         platform
+    }
+
+    /// Goes on as another program: hosts stay, everything else starts anew.
+    pub fn upgrade(&mut self, program: &Path) {
+        self.end();
+        self.child = up(program, &self.data);
+        self.wait_until_ready();
+    }
+
+    fn end(&mut self) {
+        let pid = rustix::process::Pid::from_raw(self.child.id() as i32).unwrap();
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        let _ = self.child.wait();
     }
 
     pub fn wait_until_ready(&self) {
@@ -281,9 +294,7 @@ impl Platform {
 
 impl Drop for Platform {
     fn drop(&mut self) {
-        let pid = rustix::process::Pid::from_raw(self.child.id() as i32).unwrap();
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        let _ = self.child.wait();
+        self.end();
         let down = Command::new(env!("CARGO_BIN_EXE_vend"))
             .arg("down")
             .arg("--data")
@@ -343,9 +354,9 @@ fn left_behind(data: &Path) -> Vec<String> {
     left
 }
 
-fn up(data: &Path) -> Child {
+fn up(program: &Path, data: &Path) -> Child {
     let log = File::create(data.join("test.log")).unwrap();
-    Command::new(env!("CARGO_BIN_EXE_vend"))
+    Command::new(program)
         .args(["up", "--pick-ports", "--data"])
         .arg(data)
         .stdin(Stdio::null())

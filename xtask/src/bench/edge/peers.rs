@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Setup, words};
+use super::{Setup, has, words};
 
 /// One proxy.
 pub struct Peer {
@@ -19,8 +19,14 @@ pub struct Peer {
     pub start: fn(&Setup<'_>, &Path) -> anyhow::Result<Vec<String>>,
 }
 
+impl Peer {
+    pub fn is_there(&self) -> bool {
+        self.program == "vend" || has(self.program)
+    }
+}
+
 /// Ours is the first: ratios are to it.
-pub const PEERS: [Peer; 4] = [
+pub static PEERS: [Peer; 4] = [
     Peer {
         name: "vend",
         program: "vend",
@@ -121,11 +127,13 @@ fn haproxy(setup: &Setup<'_>, _: &Path) -> anyhow::Result<Vec<String>> {
     }
     fs::write(setup.home.join("map"), map)?;
     let (home, origin, pem) = (setup.home.display(), setup.origin, setup.certificate.display());
+    // The load comes beside what idles.
+    let clients = setup.clients + 256;
     let (http, https) = (setup.http, setup.https);
     let config = format!(
         r"global
   nbthread 1
-  maxconn 4096
+  maxconn {clients}
   log {home}/log.sock local0
 defaults
   mode http

@@ -1,4 +1,4 @@
-//! What rings: answers of 5xx, slowness, unhealthy hosts, lines with ERROR.
+//! What rings: answers of 5xx, slowness, unhealthy hosts, lines with ERROR, and databases that come to their end.
 
 use serde_json::{Value, json};
 
@@ -56,6 +56,63 @@ pub(super) fn add(template: &mut Template, scope: &Scope<'_>) {
         "Too many lines with ERROR.",
         properties,
     ));
+    databases(template, scope);
+}
+
+/// What a database's machines run short of: the name in the id, the metric, the bound, and which side of it rings.
+const SHORT: [(&str, &str, f64, &str); 2] = [
+    ("Cpu", "CPUUtilization", 80.0, "GreaterThanOrEqualToThreshold"),
+    ("Memory", "FreeableMemory", 200e6, "LessThanOrEqualToThreshold"),
+];
+
+fn databases(template: &mut Template, scope: &Scope<'_>) {
+    let machines: Vec<Resource> = template.of("AWS::RDS::DBInstance").cloned().collect();
+    for machine in &machines {
+        for (what, metric, bound, side) in SHORT {
+            template.add(of_database(
+                scope,
+                &machine.id,
+                what,
+                (metric, json!(bound), side),
+            ));
+        }
+        // A cluster's storage grows by itself; that of a machine by its own has an end.
+        let storage = machine.properties["AllocatedStorage"].as_str();
+        if let Some(gib) = storage.and_then(|text| text.parse::<u64>().ok()) {
+            let tenth = json!(gib * (1 << 30) / 10);
+            let short = ("FreeStorageSpace", tenth, "LessThanOrEqualToThreshold");
+            template.add(of_database(scope, &machine.id, "Storage", short));
+        }
+    }
+    if machines.iter().any(|machine| machine.id == "DatabaseSecond") {
+        let late = ("AuroraReplicaLag", json!(200), "GreaterThanOrEqualToThreshold");
+        template.add(of_database(scope, "DatabaseSecond", "Lag", late));
+    }
+}
+
+fn of_database(scope: &Scope<'_>, id: &str, what: &str, short: (&str, Value, &str)) -> Resource {
+    let (metric, bound, side) = short;
+    let properties = json!({
+        "AlarmDescription": format!("{} {id}: {metric}", scope.name),
+        "Namespace": "AWS/RDS",
+        "MetricName": metric,
+        "Dimensions": [{ "Name": "DBInstanceIdentifier", "Value": re(id) }],
+        "Statistic": "Average",
+        "Period": 300,
+        "EvaluationPeriods": 2,
+        "Threshold": bound,
+        "ComparisonOperator": side,
+        "TreatMissingData": "notBreaching",
+        "AlarmActions": [scope.shared("OperationsTopic")],
+        "OKActions": [scope.shared("OperationsTopic")],
+    });
+    let about = match what {
+        "Cpu" => "The database's processor has little left.",
+        "Memory" => "The database has less than 200 MB of memory left.",
+        "Storage" => "Less than a tenth of the database's first storage is left.",
+        _ => "The second machine is more than 200 ms behind.",
+    };
+    Resource::new(format!("{id}{what}"), "AWS::CloudWatch::Alarm", about, properties)
 }
 
 /// An alarm about what the load balancer sees of a half.

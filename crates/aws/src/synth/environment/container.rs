@@ -9,7 +9,7 @@ use super::{Half, Scope, access, database, scaling};
 use crate::synth::{
     Error,
     config::Runtime,
-    policy::{Role, arn, grant},
+    policy::{Role, arn, grant, log_in},
     size::{self, Architecture},
     template::{Resource, Template, att, re, sub},
 };
@@ -89,12 +89,7 @@ fn execution(template: &mut Template, scope: &Scope<'_>) {
         "ecs-tasks.amazonaws.com",
     )
     .path("host/")
-    .grant(grant(
-        "LogIn",
-        "A registry's token knows no single resources",
-        "ecr:GetAuthorizationToken",
-        [json!("*")],
-    ))
+    .grant(log_in())
     .grant(grant(
         "Pull",
         "The app's image",

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::{Scope, home, log_group, machine::machine, scope};
 use crate::synth::{
-    Error, Stack,
+    Error, Kind, Stack,
     config::{self, Config},
     policy::{Grant, Role, arn, grant},
     template::{Resource, Template, att, re, sub},
@@ -73,13 +73,7 @@ pub fn flow(
         properties,
     ));
     rule(&mut template, &scope, environment);
-    template.check(&name)?;
-    Ok(Stack {
-        name,
-        region: scope.foundation.region.clone(),
-        template,
-        notes: Vec::new(),
-    })
+    scope.stack(Kind::Flow, name, template)
 }
 
 fn role(template: &mut Template, scope: &Scope<'_>, targets: &[Label]) {

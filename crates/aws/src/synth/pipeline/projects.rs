@@ -6,7 +6,7 @@ use super::{Scope, bake, log_group};
 use crate::synth::{
     Error,
     config::Forge,
-    policy::{Grant, Role, arn, document, global_arn, grant},
+    policy::{Grant, Role, arn, document, global_arn, grant, log_in},
     size::{self, Architecture},
     template::{Resource, Template, att, re, sub},
     word::Account,
@@ -262,12 +262,7 @@ fn baking(scope: &Scope<'_>) -> Vec<Grant> {
 
 fn packing() -> Vec<Grant> {
     vec![
-        grant(
-            "LogIn",
-            "A registry's token knows no single resources",
-            "ecr:GetAuthorizationToken",
-            [json!("*")],
-        ),
+        log_in(),
         grant(
             "Push",
             "The app's image",

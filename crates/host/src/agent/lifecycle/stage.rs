@@ -10,7 +10,10 @@ use camino::Utf8PathBuf;
 use jiff::Timestamp;
 use model::{
     port::{Death, DeployOrder, LifecycleEvent, ScriptCode, ScriptFailure},
-    spec::{Appspec, deploy::FileExists},
+    spec::{
+        Appspec,
+        deploy::{FileExists, Script},
+    },
 };
 use tokio::sync::watch;
 
@@ -41,7 +44,11 @@ pub struct Stage {
 impl Stage {
     pub fn new(layout: &Layout, order: &DeployOrder) -> Self {
         let place = &order.place;
-        let name = format!("{}.{}.{}", place.tenant, place.app, place.environment);
+        let mut name = format!("{}.{}.{}", place.tenant, place.app, place.environment);
+        if order.migration.is_some() {
+            // What it unpacks is no revision that a deployment finds there: whose scripts run depends on that.
+            name.push_str(".migrations");
+        }
         let group = Group::new(&layout.deployments, &name);
         Self {
             current: group.deployment(order.deployment.as_str()),
@@ -181,6 +188,7 @@ impl Inner {
             current: &stage.current,
             clock: now,
             secrets: &secrets,
+            directory: None,
             // What the start's own script does to a service is its business; what checks afterwards would wait in vain.
             unless: (event == LifecycleEvent::ValidateService).then_some(told),
         };
@@ -193,6 +201,32 @@ impl Inner {
             outcome = hooks.run(event, &of, &spec, log) => outcome,
             never = watching => never,
         }
+    }
+
+    /// Migrate: the release's own script, at the root of its revision.
+    pub(super) async fn migrate(&self, stage: &Stage, log: &mut ScriptLog) -> Result<bool, ScriptFailure> {
+        let Some(migration) = &stage.order.migration else {
+            return Ok(false);
+        };
+        let script = Script {
+            location: migration.script.to_string(),
+            runas: migration.runas.clone(),
+            sudo: false,
+            timeout: u32::try_from(migration.timeout.as_secs()).unwrap_or(u32::MAX),
+        };
+        let mut facts = stage.facts();
+        facts.environment = self.services.environment();
+        let secrets = self.services.secrets();
+        let hooks = Hooks {
+            reaper: &self.reaper,
+            facts: &facts,
+            current: &stage.current,
+            clock: now,
+            secrets: &secrets,
+            directory: Some(stage.current.archive()),
+            unless: None,
+        };
+        hooks.scripts("Migrate", &[script], &stage.current, log).await
     }
 }
 

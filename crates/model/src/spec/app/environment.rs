@@ -1,16 +1,19 @@
 //! One environment, from its merged keys. Unknown keys and words were reported where they stand in the file.
 
+use std::collections::BTreeMap;
+
 use camino::{Utf8Component, Utf8Path, Utf8PathBuf};
 use jiff::SignedDuration;
 
 use super::{
-    Approval, Base, Build, Database, Deploy, Environment, Image, MinimumHealthy, Refresh, Scaling, Strategy,
+    Approval, Base, Build, Database, Environment, Image, Placement, Refresh, Scaling,
+    deploy::deploy,
     host::{host, is_secret},
     parse::{Tree, entry},
     ports::{domains, listeners},
 };
 use crate::{
-    EnvironmentName, Problem,
+    EnvironmentName,
     port::DatabaseEngine,
     spec::{
         read::{Reader, nearest, quoted, shown},
@@ -29,7 +32,6 @@ pub(super) fn environment(
     let branch = branch(reader, entry(fields, "branch"), &name);
     let image = image(reader, section(fields, "image"), tree);
     let build = build(reader, section(fields, "build"), tree);
-    let deploy = deploy(reader, section(fields, "deploy"), &build, tree);
     let database = database(reader, entry(fields, "database"));
     let host = host(reader, section(fields, "host"), database.is_some());
     let checks = entry(fields, "checks")
@@ -39,8 +41,10 @@ pub(super) fn environment(
         .filter(|node| matches!(node.value, Value::Mapping(_)))
         .map(|_| approval(reader, section(fields, "approval")));
     let scaling = scaling(reader, section(fields, "scaling"));
+    let deploy = deploy(reader, section(fields, "deploy"), &build, scaling, tree);
     let listeners = listeners(reader, entry(fields, "listeners"));
     let domains = domains(reader, entry(fields, "domains"));
+    let placement = placement(reader, fields);
     Some(Environment {
         name,
         branch: branch?,
@@ -54,6 +58,7 @@ pub(super) fn environment(
         scaling,
         listeners,
         domains,
+        placement,
     })
 }
 
@@ -191,7 +196,7 @@ fn glob(reader: &mut Reader<'_>, node: &Node) -> Option<String> {
 }
 
 /// A path in the source tree: relative, and it stays inside.
-fn path(reader: &mut Reader<'_>, node: &Node, what: &str) -> Option<Utf8PathBuf> {
+pub(super) fn path(reader: &mut Reader<'_>, node: &Node, what: &str) -> Option<Utf8PathBuf> {
     let text = reader.text(node, what)?;
     let path = Utf8Path::new(&text);
     let inside = path
@@ -247,11 +252,11 @@ fn build(reader: &mut Reader<'_>, fields: Fields<'_>, tree: Tree<'_>) -> Build {
     }
 }
 
-fn first(tree: Tree<'_>, names: &[&str]) -> Option<Utf8PathBuf> {
+pub(super) fn first(tree: Tree<'_>, names: &[&str]) -> Option<Utf8PathBuf> {
     names.iter().map(Utf8PathBuf::from).find(|path| tree(path))
 }
 
-fn percent(reader: &mut Reader<'_>, node: &Node, what: &str) -> Option<f64> {
+pub(super) fn percent(reader: &mut Reader<'_>, node: &Node, what: &str) -> Option<f64> {
     let text = node.text().unwrap_or_default();
     let digits = text.strip_suffix('%').unwrap_or(text).trim_end();
     let plain = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit() || b == b'.');
@@ -267,72 +272,6 @@ fn percent(reader: &mut Reader<'_>, node: &Node, what: &str) -> Option<f64> {
         );
     }
     found
-}
-
-fn deploy(reader: &mut Reader<'_>, fields: Fields<'_>, build: &Build, tree: Tree<'_>) -> Option<Deploy> {
-    let appspec = match value(fields, "appspec") {
-        Some(node) => {
-            let path = path(reader, node, "deploy.appspec")?;
-            let message = format!("{} is not in the repository", quoted(path.as_str()));
-            match (tree(&path), &build.buildspec) {
-                (true, _) => {}
-                (false, Some(_)) => {
-                    reader.warn(node, message).help =
-                        Some("the build must make it, and its artifacts must hold it".to_owned());
-                }
-                (false, None) => {
-                    reader.error(node, message);
-                }
-            }
-            Some(path)
-        }
-        None => first(tree, &["appspec.yml", "appspec.yaml", "appspec.json"]),
-    };
-    if appspec.is_none() && !tree(Utf8Path::new("Procfile")) {
-        let message =
-            "nothing says how to start the app: the repository has neither an `appspec.yml` nor a `Procfile`";
-        let problem = Problem::error(reader.file, 0, 0, message)
-            .help("the shortest way is a `Procfile` with a line such as `web: ./start.sh`");
-        reader.problems.push(problem);
-    }
-    let minimum_healthy = value(fields, "minimum_healthy").and_then(|node| minimum_healthy(reader, node));
-    let longest = SignedDuration::from_hours(24 * 30);
-    let keep_old = value(fields, "keep_old")
-        .and_then(|node| reader.duration(node, "deploy.keep_old", SignedDuration::ZERO..=longest));
-    Some(Deploy {
-        appspec,
-        strategy: Strategy::BlueGreen,
-        minimum_healthy: minimum_healthy.unwrap_or(MinimumHealthy::OneAtATime),
-        keep_old: keep_old.unwrap_or(SignedDuration::from_mins(10)),
-    })
-}
-
-fn minimum_healthy(reader: &mut Reader<'_>, node: &Node) -> Option<MinimumHealthy> {
-    let text = node.text().unwrap_or_default();
-    let (digits, percent) = match text.strip_suffix('%') {
-        Some(digits) => (digits.trim_end(), true),
-        None => (text, false),
-    };
-    let number = digits
-        .parse::<u32>()
-        .ok()
-        .filter(|_| digits.bytes().all(|b| b.is_ascii_digit()));
-    match (text, number) {
-        (_, Some(number)) if percent && number <= 100 => Some(MinimumHealthy::Percent(number)),
-        (_, Some(number)) if !percent && number <= 1_000 => Some(MinimumHealthy::Count(number)),
-        ("one-at-a-time", _) => Some(MinimumHealthy::OneAtATime),
-        ("half-at-a-time", _) => Some(MinimumHealthy::HalfAtATime),
-        ("all-at-once", _) => Some(MinimumHealthy::AllAtOnce),
-        _ => {
-            let message = format!(
-                "`deploy.minimum_healthy` must be `one-at-a-time`, `half-at-a-time`, `all-at-once`, a percentage such as \
-                 `75%` or a number of hosts, not {}",
-                shown(node)
-            );
-            reader.error(node, message);
-            None
-        }
-    }
 }
 
 fn database(reader: &mut Reader<'_>, node: Option<&Node>) -> Option<Database> {
@@ -374,6 +313,42 @@ fn approval(reader: &mut Reader<'_>, fields: Fields<'_>) -> Approval {
         author_may_approve: author.unwrap_or(false),
         expires: expires.unwrap_or(SignedDuration::from_hours(24)),
     }
+}
+
+fn placement(reader: &mut Reader<'_>, fields: Fields<'_>) -> Option<Placement> {
+    let node = value(section(fields, "placement"), "registered")?;
+    let mut registered = BTreeMap::new();
+    let labels = reader.mapping(node, "placement.registered");
+    for (name, label) in labels {
+        let name = name.text().unwrap_or_default();
+        match (is_label(name), label.text().filter(|text| is_label(text))) {
+            (true, Some(text)) => drop(registered.insert(name.to_owned(), text.to_owned())),
+            _ => drop(reader.error(label, format!("{} is not a label", quoted(name)))),
+        }
+    }
+    if labels.is_empty() {
+        reader.error(node, "`placement.registered` names no label").help =
+            Some("write the labels of the machines, such as `{ role: web }`".to_owned());
+    }
+    // What stands beside a fleet of the platform's own needs its network.
+    for (inner, path) in [
+        (value(fields, "database"), "database beside placement.registered"),
+        (
+            value(section(fields, "deploy"), "migrate"),
+            "deploy.migrate beside placement.registered",
+        ),
+    ] {
+        if let Some(inner) = inner {
+            reader.later(inner, path);
+        }
+    }
+    Some(Placement { registered })
+}
+
+/// A label's name or value: what is safe in a command line, an environment and a table.
+pub fn is_label(text: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    !text.is_empty() && text.len() <= 63 && text.chars().all(plain)
 }
 
 fn scaling(reader: &mut Reader<'_>, fields: Fields<'_>) -> Scaling {

@@ -22,6 +22,8 @@ pub(super) enum Kind {
     Flag,
     Duration,
     Percent,
+    /// A percentage that may be more than 100.
+    Slower,
     Word(&'static [&'static str]),
     /// A [`super::Base`].
     Base,
@@ -66,7 +68,7 @@ macro_rules! shared {
             later("tests"),
             later("notify"),
             later("runtime"),
-            later("placement"),
+            key("placement", Kind::Section(&PLACEMENT), "Where releases are deployed, when not on hosts of the platform."),
         ]
     };
 }
@@ -167,8 +169,8 @@ static DEPLOY: Section = Section {
         ),
         key(
             "strategy",
-            Kind::Word(&["blue-green"]),
-            "New hosts beside the old ones, then the traffic moves.",
+            Kind::Word(&["blue-green", "in-place", "canary", "linear"]),
+            "`blue-green` (default): new hosts beside the old ones, then the traffic moves. `in-place`: on the hosts that are there, some at a time. `canary`: a share of the traffic first, then all. `linear`: a share more with every step.",
         ),
         key(
             "minimum_healthy",
@@ -180,11 +182,79 @@ static DEPLOY: Section = Section {
             Kind::Duration,
             "How long the old hosts stay after the traffic has moved: rolling back is then one route switch. Default `10m`.",
         ),
-        later("steps"),
-        later("interval"),
+        key(
+            "drain",
+            Kind::Duration,
+            "How long requests under way may go on after their host was taken out. Default `30s`, at most `1h`.",
+        ),
+        key(
+            "percent",
+            Kind::Percent,
+            "Canary: the share of the traffic that comes first. Linear: what every step adds. Default 10 %.",
+        ),
+        key(
+            "steps",
+            Kind::Number(2, 100),
+            "Linear: in so many steps, instead of `percent`.",
+        ),
+        key(
+            "interval",
+            Kind::Duration,
+            "Canary and linear: how long a step is watched before the next. Default `10m` and `1m`.",
+        ),
+        key(
+            "analysis",
+            Kind::Section(&ANALYSIS),
+            "Canary and linear: how much worse than the old hosts the new ones may be in the same minutes.",
+        ),
         later("alarms"),
-        later("migrate"),
+        key(
+            "migrate",
+            Kind::Section(&MIGRATE),
+            "A script that runs once for each release, on one new host, before any host gets traffic.",
+        ),
     ],
+};
+
+static ANALYSIS: Section = Section {
+    keys: &[
+        key(
+            "errors",
+            Kind::Percent,
+            "Percentage points of requests that may fail more often. Default 1 %.",
+        ),
+        key(
+            "slower",
+            Kind::Slower,
+            "Percent by which the 99th percentile of times may be longer. Default `100%`: twice as long.",
+        ),
+        key(
+            "sample",
+            Kind::Number(1, 1_000_000),
+            "So many requests to the new hosts are needed to judge. Default 100.",
+        ),
+    ],
+};
+
+static MIGRATE: Section = Section {
+    keys: &[
+        key("script", Kind::Path, "Path of the script in what is deployed."),
+        key("timeout", Kind::Duration, "Default `10m`, at most `4h`."),
+        key("runas", Kind::Text, "The user who runs it. Default `root`."),
+        key(
+            "irreversible",
+            Kind::Flag,
+            "Earlier releases do not work with the data that it leaves: going back to one must be asked for with `--across-migrations`. Default false.",
+        ),
+    ],
+};
+
+static PLACEMENT: Section = Section {
+    keys: &[key(
+        "registered",
+        Kind::Variables,
+        "Labels: releases are deployed to the tenant's registered machines that have all of them.",
+    )],
 };
 
 static HOST: Section = Section {
@@ -230,6 +300,11 @@ static HEALTH: Section = Section {
             "unhealthy",
             Kind::Number(2, 10),
             "Failures in a row that make a host unhealthy. Default 3.",
+        ),
+        key(
+            "within",
+            Kind::Duration,
+            "How long the app may take from its start to being healthy. Default `90s`, at most `10m`.",
         ),
         key(
             "codes",
@@ -333,7 +408,6 @@ static SCALING: Section = Section {
 /// Words that are known and not built, by the key that they may stand for.
 pub(super) fn later_word(key: &str, word: &str) -> bool {
     match key {
-        "strategy" => matches!(word, "in-place" | "canary" | "linear"),
         "engine" => matches!(word, "aws" | "postgres" | "postgresql" | "mysql"),
         _ => false,
     }

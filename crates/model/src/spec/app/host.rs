@@ -157,6 +157,8 @@ fn health(reader: &mut Reader<'_>, fields: Fields<'_>) -> Health {
             .unwrap_or(second * i32::try_from(default).unwrap_or(1))
     };
     let (interval, timeout) = (time("interval", 5), time("timeout", 2));
+    let within = value(fields, "within")
+        .and_then(|node| reader.duration(node, "host.health.within", second..=second * 600));
     if timeout > interval
         && let Some(node) = value(fields, "timeout").or_else(|| value(fields, "interval"))
     {
@@ -182,6 +184,7 @@ fn health(reader: &mut Reader<'_>, fields: Fields<'_>) -> Health {
         healthy,
         unhealthy,
         codes: codes.unwrap_or_else(|| vec![(200, 399)]),
+        within: within.unwrap_or(Health::WITHIN),
     }
 }
 

@@ -56,6 +56,10 @@ fn kind(kind: &Kind) -> Value {
             { "type": "number", "minimum": 0, "maximum": 100 },
             { "type": "string", "pattern": "^[0-9]+([.][0-9]+)? ?%?$" },
         ] }),
+        Kind::Slower => json!({ "anyOf": [
+            { "type": "integer", "minimum": 0, "maximum": 10_000 },
+            { "type": "string", "pattern": "^[0-9]+ ?%?$" },
+        ] }),
         Kind::Word(words) => json!({ "enum": words }),
         Kind::Base => json!({ "anyOf": [
             { "enum": Base::NAMES },

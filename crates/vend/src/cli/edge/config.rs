@@ -13,8 +13,8 @@ use jiff::SignedDuration;
 use model::{
     Place,
     route::{
-        Action, Algorithm, Conditions, Ejection, HealthCheck, Own, Protocol, ProxyWord, Redirect, Rule,
-        Stickiness, Table, Target, TargetGroup, Transforms, Weighted,
+        Action, Algorithm, Authenticate, Conditions, Ejection, HealthCheck, Own, Protocol, ProxyWord,
+        Redirect, Rule, Stickiness, Table, Target, TargetGroup, Transforms, Weighted,
     },
 };
 use serde::Deserialize;
@@ -32,6 +32,12 @@ struct Config {
     target_groups: BTreeMap<String, Group>,
     #[serde(default)]
     acme: Option<Authority>,
+    /// Where it runs, for groups whose targets have zones.
+    zone: Option<String>,
+    /// The folder of the secrets that rules name.
+    secrets: Option<Utf8PathBuf>,
+    /// PEM: who may have signed the certificates of providers of identities.
+    roots: Option<Utf8PathBuf>,
     #[serde(default)]
     dns: Option<crate::config::Dns>,
     #[serde(default)]
@@ -129,6 +135,8 @@ enum Shape {
 struct Limited {
     connections_per_source: u32,
     requests_per_source: u32,
+    /// Bytes of a request's body.
+    body: u64,
 }
 
 /// A rule, with exactly one of its actions. Rules are asked in the order of the file.
@@ -143,6 +151,7 @@ struct Written {
     conditions: Conditions,
     #[serde(default)]
     transforms: Transforms,
+    authenticate: Option<Authenticate>,
     forward: Option<BTreeMap<String, u32>>,
     stickiness: Option<SignedDuration>,
     redirect: Option<Redirect>,
@@ -182,6 +191,9 @@ struct Group {
     proxy: Option<ProxyWord>,
     /// Names lead to the targets themselves, for so long.
     direct: Option<SignedDuration>,
+    /// By address.
+    #[serde(default)]
+    zones: BTreeMap<String, String>,
 }
 
 /// ALB's.
@@ -224,6 +236,7 @@ impl Config {
                 conditions: rule.conditions.clone(),
                 transforms: rule.transforms.clone(),
                 own: Own::default(),
+                authenticate: rule.authenticate.clone().map(Box::new),
                 action: rule.action().ok_or_else(|| {
                     Failure::usage(format!(
                         "rule {priority} must have one of forward, redirect and answer"
@@ -309,6 +322,7 @@ impl Config {
         edge::Limits {
             source_connections: self.limits.connections_per_source,
             source_requests: self.limits.requests_per_source,
+            body: self.limits.body,
             ..edge::Limits::default()
         }
     }
@@ -377,6 +391,7 @@ impl Group {
             stickiness: self.stickiness.clone(),
             ejection: self.ejection,
             proxy: self.proxy,
+            zones: self.zones.clone(),
             waking: false,
             direct: self.direct,
         }
@@ -457,6 +472,12 @@ pub async fn run(file: &Utf8Path, data: &Data) -> Result<(), Failure> {
         acme: config.acme(data)?,
         datagrams: config.datagrams()?,
         dns: config.names()?,
+        secrets: config
+            .secrets
+            .clone()
+            .unwrap_or_else(|| data.edge().join("secrets")),
+        roots: config.roots.clone(),
+        zone: config.zone.clone(),
     };
     let client = Client::new(data.edge_socket());
     tokio::select! {

@@ -180,10 +180,18 @@ mod tests {
         let credentials = aws::Credentials {
             key_id: "VEND7".into(),
             secret: Secret::new("secret".into()),
+            token: None,
             region: "local".into(),
         };
         let at: Timestamp = "2026-11-21T03:15:00Z".parse().unwrap();
-        let made = aws::sign(&credentials, "states", "/states", &headers, BODY, at);
+        let request = aws::Signed {
+            method: "POST",
+            path: "/states",
+            query: "",
+            headers: &headers,
+            body: BODY,
+        };
+        let made = aws::sign(&credentials, "states", &request, at);
         let made = made.iter().map(|(name, value)| (*name, value.as_str()));
         for (name, value) in all.into_iter().chain(made) {
             parts.headers.insert(name, value.parse().unwrap());

@@ -74,7 +74,9 @@ fn cases() -> Vec<Case> {
     let execution = format!("/v1/executions/{}", world::execution());
     let approval = format!("/v1/approvals/{}", world::approval());
     let delivery = format!("/v1/webhooks/{}", world::delivery());
+    let deployment = format!("/v1/deployments/{}", world::deployment());
     let image = format!("/v1/images/{}", Digest::of("image"));
+    let machine = format!("/v1/machines/{}", world::machine());
     let in_acme = "tenant=acme&app=shop&environment=dev";
     vec![
         case("version", get(), "/v1/version", Allowed, EVERYBODY),
@@ -296,14 +298,41 @@ fn cases() -> Vec<Case> {
             NotFound,
             EVERYBODY,
         ),
+        case("deployments.show", get(), &deployment, NotFound, EVERYBODY),
         case(
-            "deployments.show",
-            get(),
-            &format!("/v1/deployments/{}", world::deployment()),
+            "deployments.pause",
+            post(),
+            &format!("{deployment}/pause"),
             NotFound,
-            EVERYBODY,
+            DEVELOPERS,
         ),
+        case(
+            "deployments.resume",
+            post(),
+            &format!("{deployment}/resume"),
+            NotFound,
+            DEVELOPERS,
+        ),
+        case(
+            "deployments.abort",
+            post(),
+            &format!("{deployment}/abort"),
+            NotFound,
+            DEVELOPERS,
+        )
+        .status(202),
         case("hosts.list", get(), "/v1/hosts", SeesNothing, EVERYBODY),
+        case(
+            "machines.invite",
+            post(),
+            "/v1/tenants/acme/machines/invitations",
+            NotFound,
+            OPERATORS,
+        )
+        .body(json!({ "labels": { "role": "web" } }))
+        .status(201),
+        case("machines.list", get(), "/v1/machines", SeesNothing, EVERYBODY),
+        case("machines.remove", delete(), &machine, NotFound, OPERATORS).status(202),
         case("images.list", get(), "/v1/images", SeesNothing, EVERYBODY),
         case("images.show", get(), &image, NotFound, EVERYBODY),
         case(

@@ -150,6 +150,7 @@ async fn the_contract_holds_over_the_protocol() {
     let credentials = Credentials {
         key_id: "VEND1".into(),
         secret: Secret::new(world.token(Developer, Some("acme")).await),
+        token: None,
         region: "local".into(),
     };
     let steps = Steps::new(&endpoint, credentials, crate::clock::now).unwrap();
@@ -190,6 +191,7 @@ async fn the_contract_holds_on_moto() {
     let credentials = Credentials {
         key_id: "test".into(),
         secret: Secret::new("test".into()),
+        token: None,
         region: "us-east-1".into(),
     };
     let endpoint = format!("http://127.0.0.1:{port}");

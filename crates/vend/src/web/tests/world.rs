@@ -1,7 +1,7 @@
 //! A platform with two tenants, `acme` and `other`; `acme` has one of everything.
 
 use std::{
-    net::Ipv4Addr,
+    net::{Ipv4Addr, SocketAddr},
     sync::{Arc, Mutex},
 };
 
@@ -26,15 +26,16 @@ use model::{
     route::TargetHealth,
     spec,
     webhook::Provider,
-    wire::Refreshed,
+    wire::{NewRollback, Refreshed},
 };
 use serde_json::Value;
-use store::{By, Store};
+use store::{By, NewInvitation, Store};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::{Data, Platform},
     git::remote::Remotes,
+    machines::Pass,
     web::{self, Commands, Pushed, Sight, listen::Peer},
 };
 
@@ -73,8 +74,26 @@ impl Commands for Recorder {
         done(plan(&place))
     }
 
-    fn rollback(&self, place: Place, to: Option<u64>, by: By) -> BoxFuture<'_, Result<ExecutionId, Fault>> {
-        done(self.note(format!("rollback {place} {to:?} by {}", by.actor)))
+    fn invite(&self, new: NewInvitation, by: By) -> BoxFuture<'_, Result<Pass, Fault>> {
+        self.note(format!("invite {} by {}", new.tenant, by.actor));
+        done(Pass {
+            text: Secret::new("vendjoin_x".to_owned()),
+            url: "https://platform.example:7443".into(),
+        })
+    }
+
+    fn remove_machine(&self, id: HostId, by: By) -> BoxFuture<'_, Result<(), Fault>> {
+        self.note(format!("remove {id} by {}", by.actor));
+        done(())
+    }
+
+    fn rollback(
+        &self,
+        place: Place,
+        order: NewRollback,
+        by: By,
+    ) -> BoxFuture<'_, Result<ExecutionId, Fault>> {
+        done(self.note(format!("rollback {place} {:?} by {}", order.to, by.actor)))
     }
 
     fn destroy(&self, place: Place, by: By) -> BoxFuture<'_, Result<ExecutionId, Fault>> {
@@ -113,6 +132,15 @@ impl Commands for Recorder {
         done(Refreshed::default())
     }
 
+    fn hold(&self, deployment: DeploymentId, held: bool, by: By) -> BoxFuture<'_, Result<(), Fault>> {
+        self.note(format!("hold {deployment} {held} by {}", by.actor));
+        done(())
+    }
+
+    fn abort(&self, deployment: DeploymentId, by: By) -> BoxFuture<'_, Result<ExecutionId, Fault>> {
+        done(self.note(format!("abort {deployment} by {}", by.actor)))
+    }
+
     fn voted(&self, approval: ApprovalId) -> BoxFuture<'_, Result<(), Fault>> {
         self.note(format!("voted {approval}"));
         done(())
@@ -123,6 +151,10 @@ impl Commands for Recorder {
 struct Machine;
 
 impl Sight for Machine {
+    fn machine(&self, _: &HostId) -> Option<SocketAddr> {
+        None
+    }
+
     fn log(&self, log: LogRef, offset: u64) -> BoxFuture<'_, Result<LogChunk, Fault>> {
         let text = format!("the text of {log}\n");
         let text = text.get(offset as usize..).unwrap_or_default().to_owned();
@@ -202,6 +234,10 @@ pub fn now() -> Timestamp {
 
 pub fn place() -> Place {
     "acme/shop/dev".parse().unwrap()
+}
+
+pub fn machine() -> HostId {
+    HostId::from_bits(2)
 }
 
 pub fn host() -> HostId {
@@ -436,6 +472,14 @@ fn seed(tx: &mut store::Tx<'_>) -> Result<(), store::Error> {
         &by,
     )?;
     tx.ensure_environment(&place(), "dev", &by)?;
+    let invitation = NewInvitation {
+        tenant: acme.clone(),
+        labels: [("role".to_owned(), "web".to_owned())].into(),
+        expires_at: now() + SignedDuration::from_secs(60),
+    };
+    let secret = Secret::new("a machine's".into());
+    tx.invite_machine(&secret, &invitation, &by)?;
+    tx.join_machine(&machine(), &secret, "box", Digest::of("key"), now())?;
     let push = store::NewPush {
         tenant: acme.clone(),
         app: shop.clone(),
@@ -516,6 +560,7 @@ fn seed(tx: &mut store::Tx<'_>) -> Result<(), store::Error> {
             id: deployment(),
             place: place(),
             release: 1,
+            strategy: spec::Strategy::BlueGreen,
             execution: Some(execution()),
         },
         &by,

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::{Scope, providers};
 use crate::synth::{
-    policy::{Grant, Role, grant},
+    policy::{Grant, Role, grant, log_in},
     size::Architecture,
     template::{Resource, Template, att, re, sub},
 };
@@ -112,12 +112,7 @@ fn agent() -> Vec<Grant> {
              ecs:UpdateContainerInstancesState",
             [json!("*")],
         ),
-        grant(
-            "LogIn",
-            "A registry's token knows no single resources",
-            "ecr:GetAuthorizationToken",
-            [json!("*")],
-        ),
+        log_in(),
         grant(
             "Sessions",
             "Shells by Session Manager, on record, instead of SSH; its channels know no single resources",

@@ -21,7 +21,11 @@ fn the_guide_shows_files_that_work() {
     let blocks = guide();
     let whole = config(&blocks.concat()).unwrap();
     let table = whole.table(1).unwrap();
-    assert_eq!((table.rules.len(), table.target_groups.len()), (4, 3));
+    assert_eq!((table.rules.len(), table.target_groups.len()), (5, 3));
+    assert_eq!(
+        table.rules[2].authenticate.as_ref().unwrap().client_secret,
+        "intranet"
+    );
     assert_eq!(table.rules[2].priority, 3, "in the order of the file");
     let data = Data("/tmp".into());
     let acme = whole.acme(&data).unwrap().unwrap();

@@ -1,0 +1,137 @@
+//! Buckets: what goes into them, and out of them when they go.
+
+use crate::{
+    call,
+    client::{Client, Error, Node, Rest},
+    sign::{checksum, encoded},
+};
+use hyper::{Method, body::Bytes};
+
+/// Objects that one call deletes.
+const BATCH: usize = 1000;
+
+/// Puts an object where its bucket encrypts it. Objects of ours are templates: small.
+pub async fn put(client: &Client, bucket: &str, key: &str, bytes: Vec<u8>) -> Result<(), Error> {
+    let rest = Rest {
+        method: Method::PUT,
+        bucket: Some(bucket),
+        path: format!("/{}", encoded(key, "/")),
+        query: String::new(),
+        headers: Vec::new(),
+        body: bytes.into(),
+    };
+    client.rest(&call::PUT_OBJECT, rest).await.map(drop)
+}
+
+/// Where CloudFormation finds an object.
+pub fn url(client: &Client, bucket: &str, key: &str) -> String {
+    let end = match client.partition() {
+        "aws-cn" => "amazonaws.com.cn",
+        _ => "amazonaws.com",
+    };
+    format!(
+        "https://{bucket}.s3.{}.{end}/{}",
+        client.region(),
+        encoded(key, "/")
+    )
+}
+
+/// Deletes every version of every object, and uploads that nobody ended. Gives the number of what went; None: there is no
+/// such bucket.
+pub async fn empty(client: &Client, bucket: &str) -> Result<Option<usize>, Error> {
+    let mut gone = 0;
+    loop {
+        // Always the first page: what was on it is gone the next time.
+        let page = match get(client, &call::LIST_VERSIONS, bucket, "max-keys=1000&versions=").await {
+            Err(error) if error.code() == "NoSuchBucket" => return Ok(None),
+            other => other?,
+        };
+        let versions = |node: &&Node| node.name == "Version" || node.name == "DeleteMarker";
+        let versions: Vec<&Node> = page.children.iter().filter(versions).take(BATCH).collect();
+        if versions.is_empty() {
+            break;
+        }
+        delete(client, bucket, &versions).await?;
+        gone += versions.len();
+    }
+    let uploads = get(client, &call::LIST_UPLOADS, bucket, "uploads=").await?;
+    for upload in uploads.children.iter().filter(|node| node.name == "Upload") {
+        let rest = Rest {
+            method: Method::DELETE,
+            bucket: Some(bucket),
+            path: format!("/{}", encoded(upload.text("Key"), "/")),
+            query: format!("uploadId={}", encoded(upload.text("UploadId"), "")),
+            headers: Vec::new(),
+            body: Bytes::new(),
+        };
+        client.rest(&call::ABORT_UPLOAD, rest).await?;
+        gone += 1;
+    }
+    Ok(Some(gone))
+}
+
+/// Deletes an empty bucket; one that is gone is as good.
+pub async fn remove(client: &Client, bucket: &str) -> Result<(), Error> {
+    let rest = Rest {
+        method: Method::DELETE,
+        bucket: Some(bucket),
+        path: "/".into(),
+        query: String::new(),
+        headers: Vec::new(),
+        body: Bytes::new(),
+    };
+    match client.rest(&call::DELETE_BUCKET, rest).await {
+        Err(error) if error.code() == "NoSuchBucket" => Ok(()),
+        other => other.map(drop),
+    }
+}
+
+async fn get(client: &Client, call: &call::Call, bucket: &str, query: &str) -> Result<Node, Error> {
+    let rest = Rest {
+        method: Method::GET,
+        bucket: Some(bucket),
+        path: "/".into(),
+        query: query.to_owned(),
+        headers: Vec::new(),
+        body: Bytes::new(),
+    };
+    let answer = client.rest(call, rest).await?;
+    Node::parse(&answer.body).ok_or(Error::Answer {
+        service: call.service,
+        operation: call.operation,
+    })
+}
+
+async fn delete(client: &Client, bucket: &str, versions: &[&Node]) -> Result<(), Error> {
+    let escape = |text: &str| quick_xml::escape::escape(text).into_owned();
+    let object = |node: &&Node| {
+        // A key may begin or end with a blank, which is part of it.
+        let key = node.get("Key").map_or("", |key| key.text.as_str());
+        let (key, version) = (escape(key), escape(node.text("VersionId")));
+        format!("<Object><Key>{key}</Key><VersionId>{version}</VersionId></Object>")
+    };
+    let objects: String = versions.iter().map(object).collect();
+    let body = format!("<Delete><Quiet>true</Quiet>{objects}</Delete>");
+    let rest = Rest {
+        method: Method::POST,
+        bucket: Some(bucket),
+        path: "/".into(),
+        query: "delete=".into(),
+        headers: vec![
+            ("content-type".into(), "application/xml".into()),
+            ("x-amz-checksum-sha256".into(), checksum(body.as_bytes())),
+        ],
+        body: body.into(),
+    };
+    let answer = client.rest(&call::DELETE_OBJECTS, rest).await?;
+    let node = Node::parse(&answer.body).unwrap_or_default();
+    match node.children.iter().find(|node| node.name == "Error") {
+        None => Ok(()),
+        Some(error) => Err(Error::Refused {
+            service: "s3",
+            operation: call::DELETE_OBJECTS.operation,
+            code: error.text("Code").to_owned(),
+            message: format!("{}: {}", error.text("Key"), error.text("Message")),
+        }),
+    }
+}

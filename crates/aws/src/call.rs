@@ -1,0 +1,136 @@
+//! Every call that the platform can make to AWS, by name. Nothing else is called: a client takes only these, and what an
+//! operator must be allowed ([`crate::permit`]) is made from the same list.
+
+/// How a service is spoken to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// A form in, XML out; with the version of the API.
+    Query(&'static str),
+    /// JSON in and out; with the prefix of `x-amz-target`, and the version of JSON.
+    Json(&'static str, &'static str),
+    /// S3's own.
+    Rest,
+}
+
+/// One operation of one service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Call {
+    /// As endpoints and signatures name the service.
+    pub service: &'static str,
+    pub operation: &'static str,
+    pub protocol: Protocol,
+    /// What IAM calls it, where that is another name than `service:operation`; empty: nobody needs to be allowed it.
+    pub permission: Option<&'static str>,
+    /// What for.
+    pub why: &'static str,
+}
+
+impl Call {
+    const fn new(
+        service: &'static str,
+        operation: &'static str,
+        protocol: Protocol,
+        why: &'static str,
+    ) -> Self {
+        Self {
+            service,
+            operation,
+            protocol,
+            permission: None,
+            why,
+        }
+    }
+
+    const fn needs(mut self, permission: &'static str) -> Self {
+        self.permission = Some(permission);
+        self
+    }
+
+    /// The action of a policy that allows it.
+    pub fn action(&self) -> Option<String> {
+        match self.permission {
+            Some("") => None,
+            Some(own) => Some(own.to_owned()),
+            None => Some(format!("{}:{}", self.service, self.operation)),
+        }
+    }
+}
+
+macro_rules! calls {
+    ($($name:ident = $call:expr;)*) => {
+        $(pub const $name: Call = $call;)*
+        /// All of them.
+        pub const ALL: &[Call] = &[$($name),*];
+    };
+}
+
+const STS: Protocol = Protocol::Query("2011-06-15");
+const CFN: Protocol = Protocol::Query("2010-05-15");
+const IAM: Protocol = Protocol::Query("2010-05-08");
+const EC2: Protocol = Protocol::Query("2016-11-15");
+const ELB: Protocol = Protocol::Query("2015-12-01");
+const RDS: Protocol = Protocol::Query("2014-10-31");
+const ASG: Protocol = Protocol::Query("2011-01-01");
+const KMS: Protocol = Protocol::Json("TrentService", "1.1");
+const QUOTAS: Protocol = Protocol::Json("ServiceQuotasV20190624", "1.1");
+const SSM: Protocol = Protocol::Json("AmazonSSM", "1.1");
+const ECR: Protocol = Protocol::Json("AmazonEC2ContainerRegistry_V20150921", "1.1");
+const DYNAMO: Protocol = Protocol::Json("DynamoDB_20120810", "1.0");
+
+calls! {
+    ASSUME_ROLE = Call::new("sts", "AssumeRole", STS, "become the role that a profile or a foundation names");
+    ASSUME_ROLE_WITH_WEB_IDENTITY =
+        Call::new("sts", "AssumeRoleWithWebIdentity", STS, "the same with a token of another issuer").needs("");
+    CALLER = Call::new("sts", "GetCallerIdentity", STS, "say who calls, and in which account").needs("");
+
+    CREATE_STACK = Call::new("cloudformation", "CreateStack", CFN, "make what is not there");
+    CREATE_CHANGE_SET = Call::new("cloudformation", "CreateChangeSet", CFN, "ask what a change would do");
+    DESCRIBE_CHANGE_SET = Call::new("cloudformation", "DescribeChangeSet", CFN, "read what it would do");
+    DELETE_CHANGE_SET = Call::new("cloudformation", "DeleteChangeSet", CFN, "leave nothing of a plan");
+    EXECUTE_CHANGE_SET = Call::new("cloudformation", "ExecuteChangeSet", CFN, "do what was shown");
+    DESCRIBE_STACKS = Call::new("cloudformation", "DescribeStacks", CFN, "see what is there");
+    DESCRIBE_STACK_EVENTS = Call::new("cloudformation", "DescribeStackEvents", CFN, "show progress and reasons");
+    LIST_STACKS = Call::new("cloudformation", "ListStacks", CFN, "find what destroyed stacks have left");
+    LIST_STACK_RESOURCES = Call::new("cloudformation", "ListStackResources", CFN, "know what a stack holds");
+    DELETE_STACK = Call::new("cloudformation", "DeleteStack", CFN, "destroy");
+    PROTECT_STACK = Call::new("cloudformation", "UpdateTerminationProtection", CFN, "protect and unprotect");
+    CONTINUE = Call::new("cloudformation", "ContinueUpdateRollback", CFN, "leave UPDATE_ROLLBACK_FAILED");
+    DETECT_DRIFT = Call::new("cloudformation", "DetectStackDrift", CFN, "compare a stack with what is there");
+    DRIFT_STATUS =
+        Call::new("cloudformation", "DescribeStackDriftDetectionStatus", CFN, "wait for the comparison");
+    RESOURCE_DRIFTS = Call::new("cloudformation", "DescribeStackResourceDrifts", CFN, "read the comparison");
+
+    PUT_OBJECT = Call::new("s3", "PutObject", Protocol::Rest, "templates and Packer's files");
+    LIST_VERSIONS = Call::new("s3", "ListObjectVersions", Protocol::Rest, "empty a bucket").needs("s3:ListBucketVersions");
+    LIST_UPLOADS =
+        Call::new("s3", "ListMultipartUploads", Protocol::Rest, "empty a bucket").needs("s3:ListBucketMultipartUploads");
+    ABORT_UPLOAD =
+        Call::new("s3", "AbortMultipartUpload", Protocol::Rest, "empty a bucket");
+    DELETE_OBJECTS = Call::new("s3", "DeleteObjects", Protocol::Rest, "empty a bucket").needs("s3:DeleteObjectVersion");
+    DELETE_BUCKET = Call::new("s3", "DeleteBucket", Protocol::Rest, "destroy a bucket that a stack kept");
+
+    DESCRIBE_KEY = Call::new("kms", "DescribeKey", KMS, "see whether a kept key is on its way out");
+    DELETE_KEY = Call::new("kms", "ScheduleKeyDeletion", KMS, "destroy a key that a stack kept");
+    DELETE_REPOSITORY = Call::new("ecr", "DeleteRepository", ECR, "destroy images that a stack kept");
+    DELETE_TABLE = Call::new("dynamodb", "DeleteTable", DYNAMO, "destroy a table that a stack kept");
+    ZONE_RECORDS = Call::new("route53", "ListResourceRecordSets", Protocol::Rest, "empty a zone that a stack kept");
+    CHANGE_RECORDS = Call::new("route53", "ChangeResourceRecordSets", Protocol::Rest, "empty a zone that a stack kept");
+    DELETE_ZONE = Call::new("route53", "DeleteHostedZone", Protocol::Rest, "destroy a zone that a stack kept");
+
+    BALANCER_ATTRIBUTES =
+        Call::new("elasticloadbalancing", "ModifyLoadBalancerAttributes", ELB, "protect and unprotect");
+    MODIFY_DATABASE = Call::new("rds", "ModifyDBInstance", RDS, "protect and unprotect");
+    MODIFY_CLUSTER = Call::new("rds", "ModifyDBCluster", RDS, "protect and unprotect");
+    SCALING_ACTIVITIES =
+        Call::new("autoscaling", "DescribeScalingActivities", ASG, "say why a group got no hosts");
+
+    REGIONS = Call::new("ec2", "DescribeRegions", EC2, "check that the account may use the region");
+    OFFERINGS = Call::new("ec2", "DescribeInstanceTypeOfferings", EC2, "check that the sizes exist in the region");
+    VPCS = Call::new("ec2", "DescribeVpcs", EC2, "compare with the quota");
+    ADDRESSES = Call::new("ec2", "DescribeAddresses", EC2, "compare with the quota");
+    SERVICE_REGIONS =
+        Call::new("ssm", "GetParametersByPath", SSM, "check that a service exists in the region");
+    QUOTA = Call::new("servicequotas", "GetServiceQuota", QUOTAS, "check the account's limits");
+    SIMULATE =
+        Call::new("iam", "SimulatePrincipalPolicy", IAM, "check permissions before the first call");
+}

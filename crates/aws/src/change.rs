@@ -1,0 +1,266 @@
+//! What a change of a stack would do, as a change set says it: what is replaced, and what would be lost.
+
+use serde::Serialize;
+
+use crate::{
+    call,
+    client::{Client, Error, Form, Node},
+};
+
+/// What would happen to one resource.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Change {
+    pub id: String,
+    pub kind: String,
+    pub deed: Deed,
+    /// What of it changes: properties, or `Metadata`, `Tags` and the like.
+    pub properties: Vec<String>,
+    pub loss: Option<Loss>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Deed {
+    Add,
+    Modify,
+    /// A new one is made, and the old one goes.
+    Replace,
+    /// CloudFormation knows only when it does it.
+    MayReplace,
+    Remove,
+    Import,
+}
+
+/// What becomes of data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Loss {
+    /// It goes.
+    Lost,
+    /// It goes, and a snapshot stays.
+    Snapshot,
+    /// It stays, and no stack holds it any more.
+    Left,
+}
+
+/// Types that hold what nobody can make again.
+const DATA: [&str; 15] = [
+    "AWS::RDS::DBInstance",
+    "AWS::RDS::DBCluster",
+    "AWS::S3::Bucket",
+    "AWS::DynamoDB::Table",
+    "AWS::DynamoDB::GlobalTable",
+    "AWS::EC2::Volume",
+    "AWS::EFS::FileSystem",
+    "AWS::KMS::Key",
+    "AWS::ECR::Repository",
+    "AWS::SecretsManager::Secret",
+    "AWS::Logs::LogGroup",
+    "AWS::SQS::Queue",
+    "AWS::ElastiCache::ReplicationGroup",
+    "AWS::Route53::HostedZone",
+    "AWS::CloudTrail::Trail",
+];
+
+impl Change {
+    /// A resource of a stack that is not there yet.
+    pub fn add(id: &str, kind: &str) -> Self {
+        Self {
+            id: id.to_owned(),
+            kind: kind.to_owned(),
+            deed: Deed::Add,
+            properties: Vec::new(),
+            loss: None,
+        }
+    }
+
+    /// A change as a change set has it.
+    fn read(node: &Node) -> Option<Self> {
+        let node = node.get("ResourceChange")?;
+        let (id, kind) = (node.text("LogicalResourceId"), node.text("ResourceType"));
+        let deed = match (node.text("Action"), node.text("Replacement")) {
+            ("Add", _) => Deed::Add,
+            ("Remove", _) => Deed::Remove,
+            ("Import", _) => Deed::Import,
+            (_, "True") => Deed::Replace,
+            (_, "Conditional") => Deed::MayReplace,
+            _ => Deed::Modify,
+        };
+        let mut properties: Vec<String> = node
+            .list("Details")
+            .filter_map(|detail| detail.get("Target"))
+            .filter_map(|target| target.maybe("Name").or_else(|| target.maybe("Attribute")))
+            .collect();
+        properties.sort();
+        properties.dedup();
+        Some(Self {
+            id: id.to_owned(),
+            kind: kind.to_owned(),
+            deed,
+            properties,
+            loss: loss(kind, deed, node.text("PolicyAction")),
+        })
+    }
+}
+
+/// Without a word of CloudFormation about it, data counts as lost.
+fn loss(kind: &str, deed: Deed, policy: &str) -> Option<Loss> {
+    let goes = matches!(deed, Deed::Replace | Deed::MayReplace | Deed::Remove);
+    match policy {
+        _ if !goes || !DATA.contains(&kind) => None,
+        "Retain" | "RetainExceptOnCreate" | "ReplaceAndRetain" => Some(Loss::Left),
+        "Snapshot" | "ReplaceAndSnapshot" => Some(Loss::Snapshot),
+        _ => Some(Loss::Lost),
+    }
+}
+
+/// How a template gets to CloudFormation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Body {
+    Inline(String),
+    /// In S3.
+    At(String),
+}
+
+impl Body {
+    pub(crate) fn fill(&self, form: &mut Form) {
+        match self {
+            Self::Inline(text) => form.add("TemplateBody", text),
+            Self::At(url) => form.add("TemplateURL", url),
+        };
+    }
+}
+
+/// What is asked for.
+pub struct Order<'a> {
+    pub stack: &'a str,
+    /// Name of the change set, and its token: a repeat is the same.
+    pub ticket: &'a str,
+    pub body: &'a Body,
+    /// Parameters that keep their values.
+    pub kept: Vec<&'a str>,
+    /// The role that CloudFormation takes.
+    pub role: Option<&'a str>,
+}
+
+/// Where a change set is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    Making,
+    Ready(Vec<Change>),
+    /// There is nothing to change.
+    Empty,
+    Failed(String),
+}
+
+/// Asks for a change set.
+pub async fn ask(client: &Client, order: &Order<'_>) -> Result<(), Error> {
+    let mut form = Form::default();
+    form.add("StackName", order.stack)
+        .add("ChangeSetName", order.ticket);
+    form.add("ChangeSetType", "UPDATE");
+    form.add("ClientToken", order.ticket).maybe("RoleARN", order.role);
+    form.list("Capabilities.member", ["CAPABILITY_NAMED_IAM"]);
+    order.body.fill(&mut form);
+    for (index, id) in order.kept.iter().enumerate() {
+        let name = format!("Parameters.member.{}", index + 1);
+        form.add(&format!("{name}.ParameterKey"), id);
+        form.add(&format!("{name}.UsePreviousValue"), "true");
+    }
+    match client.query(&call::CREATE_CHANGE_SET, form).await {
+        Err(error) if error.code() == "AlreadyExistsException" => Ok(()),
+        other => other.map(drop),
+    }
+}
+
+/// Where the change set is.
+pub async fn state(client: &Client, stack: &str, ticket: &str) -> Result<State, Error> {
+    let mut changes = Vec::new();
+    let mut next: Option<String> = None;
+    loop {
+        let mut form = Form::default();
+        form.add("StackName", stack).add("ChangeSetName", ticket);
+        form.maybe("NextToken", next.as_deref());
+        let page = client.query(&call::DESCRIBE_CHANGE_SET, form).await?;
+        match page.text("Status") {
+            "FAILED" => return Ok(failed(page.text("StatusReason"))),
+            "CREATE_COMPLETE" => {}
+            _ => return Ok(State::Making),
+        }
+        changes.extend(page.list("Changes").filter_map(Change::read));
+        next = page.maybe("NextToken");
+        if next.is_none() {
+            return Ok(State::Ready(changes));
+        }
+    }
+}
+
+fn failed(why: &str) -> State {
+    const NOTHING: [&str; 2] = ["didn't contain changes", "No updates are to be performed"];
+    match NOTHING.iter().any(|text| why.contains(text)) {
+        true => State::Empty,
+        false => State::Failed(why.to_owned()),
+    }
+}
+
+/// Does what a change set says.
+pub async fn execute(client: &Client, stack: &str, ticket: &str) -> Result<(), Error> {
+    let mut form = Form::default();
+    form.add("StackName", stack).add("ChangeSetName", ticket);
+    form.add("ClientRequestToken", ticket);
+    client.query(&call::EXECUTE_CHANGE_SET, form).await.map(drop)
+}
+
+/// Leaves nothing of a change set.
+pub async fn forget(client: &Client, stack: &str, ticket: &str) -> Result<(), Error> {
+    let mut form = Form::default();
+    form.add("StackName", stack).add("ChangeSetName", ticket);
+    client.query(&call::DELETE_CHANGE_SET, form).await.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The shape of a change as AWS gives it: moto says `Add` for everything.
+    fn read(action: &str, replacement: &str, kind: &str, policy: &str) -> Change {
+        let text = format!(
+            "<member><Type>Resource</Type><ResourceChange><Action>{action}</Action><Replacement>{replacement}</Replacement>\
+             <LogicalResourceId>D</LogicalResourceId><ResourceType>{kind}</ResourceType><PolicyAction>{policy}</PolicyAction>\
+             <Details><member><Target><Attribute>Properties</Attribute><Name>Engine</Name></Target></member>\
+             <member><Target><Attribute>Tags</Attribute></Target></member></Details></ResourceChange></member>"
+        );
+        Change::read(&Node::parse(text.as_bytes()).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn what_is_lost_is_seen() {
+        let database = "AWS::RDS::DBInstance";
+        let replaced = read("Modify", "True", database, "ReplaceAndSnapshot");
+        assert_eq!(
+            (replaced.deed, replaced.loss),
+            (Deed::Replace, Some(Loss::Snapshot))
+        );
+        assert_eq!(replaced.properties, ["Engine", "Tags"]);
+        assert_eq!(read("Modify", "Conditional", database, "").loss, Some(Loss::Lost));
+        assert_eq!(read("Modify", "False", database, "").loss, None);
+        assert_eq!(
+            read("Remove", "", "AWS::S3::Bucket", "Delete").loss,
+            Some(Loss::Lost)
+        );
+        assert_eq!(
+            read("Remove", "", "AWS::S3::Bucket", "Retain").loss,
+            Some(Loss::Left)
+        );
+        assert_eq!(read("Remove", "", "AWS::EC2::VPC", "Delete").loss, None);
+    }
+
+    #[test]
+    fn a_change_set_without_changes_is_no_failure() {
+        assert_eq!(
+            failed("The submitted information didn't contain changes. Submit…"),
+            State::Empty
+        );
+        assert_eq!(failed("Template error"), State::Failed("Template error".into()));
+    }
+}

@@ -1,0 +1,287 @@
+//! Takes stacks away, in the reverse order of their making, and what they have left. Nothing is forgotten on the way: what a
+//! stack keeps is found again by CloudFormation's own record of it, so that a destruction that broke off goes on.
+
+use std::cmp::Reverse;
+
+use hyper::{Method, body::Bytes};
+use serde::Serialize;
+use serde_json::json;
+
+use crate::{
+    bucket, call,
+    client::{Client, Error as Broken, Node, Rest},
+    site::{Found, Site},
+    stack::{self, Event, Held, Stack, Status},
+    synth::Kind,
+    watch::{self, Cause, Pace},
+};
+
+/// Services go on writing logs for a while into a bucket that is being emptied.
+const ROUNDS: usize = 5;
+/// Days until a key is gone; the most that KMS takes.
+const DAYS: u32 = 30;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Client(#[from] Broken),
+    #[error("{0} is protected")]
+    Protected(String),
+}
+
+/// How it went with one stack.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "outcome")]
+pub enum Outcome {
+    Gone,
+    Failed { status: Status, cause: Option<Cause> },
+}
+
+/// What a stack left, or will leave.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Left {
+    pub id: String,
+    pub kind: String,
+    pub physical: String,
+}
+
+/// What became of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "fate")]
+pub enum Fate {
+    Deleted {
+        objects: usize,
+    },
+    /// It was not there any more.
+    Gone,
+    /// Days until it goes.
+    Scheduled {
+        days: u32,
+    },
+    Kept {
+        why: String,
+    },
+}
+
+/// Types that a stack keeps when it goes, and that are deleted after it.
+const KEPT: [&str; 5] = [
+    "AWS::S3::Bucket",
+    "AWS::DynamoDB::Table",
+    "AWS::ECR::Repository",
+    "AWS::Route53::HostedZone",
+    "AWS::KMS::Key",
+];
+
+/// The order in which stacks go: flows, environments, pipelines, foundations.
+pub fn order(mut found: Vec<Found>, kind: impl Fn(&Found) -> Kind) -> Vec<Found> {
+    found.sort_by_key(|found| (Reverse(kind(found)), found.stack.name.clone()));
+    found
+}
+
+/// Deletes a stack, and tells what it leaves. `start` names this attempt.
+pub async fn destroy(
+    site: &Site,
+    stack: &Stack,
+    start: &str,
+    tell: &mut dyn FnMut(&Event),
+) -> Result<(Outcome, Vec<Left>), Error> {
+    if stack.is_protected {
+        return Err(Error::Protected(stack.name.clone()));
+    }
+    let client = &site.client;
+    if stack.status.is_moving() {
+        watch::wait(client, &stack.id, None, &mut |_| {}).await?;
+    }
+    let held = stack::resources(client, &stack.id).await?;
+    let mut outcome = delete(client, stack, start, 1, tell).await?;
+    if matches!(outcome, Outcome::Failed { .. }) && is_cleared(client, &stack.id).await? {
+        outcome = delete(client, stack, start, 2, tell).await?;
+    }
+    Ok((outcome, kept(held)))
+}
+
+fn kept(held: Vec<Held>) -> Vec<Left> {
+    let ours = held
+        .into_iter()
+        .filter(|held| KEPT.contains(&held.kind.as_str()) && !held.physical.is_empty());
+    ours.map(|held| Left {
+        id: held.id,
+        kind: held.kind,
+        physical: held.physical,
+    })
+    .collect()
+}
+
+async fn delete(
+    client: &Client,
+    stack: &Stack,
+    start: &str,
+    attempt: u32,
+    tell: &mut dyn FnMut(&Event),
+) -> Result<Outcome, Error> {
+    let mark = watch::mark(client, &stack.id).await?;
+    let text = format!("{start}|{}|{attempt}", stack.id);
+    let token = format!("vend-destroy-{}", &crate::sign::digest(text.as_bytes())[..24]);
+    // Without a role: CloudFormation takes the one that made the stack.
+    stack::delete(client, &stack.id, None, &[], &token).await?;
+    let (now, events) = watch::wait(client, &stack.id, mark, tell).await?;
+    match now {
+        Some(stack) if !stack.status.is_gone() => {
+            let cause = watch::cause(&stack.name, &events);
+            Ok(Outcome::Failed {
+                status: stack.status,
+                cause,
+            })
+        }
+        _ => Ok(Outcome::Gone),
+    }
+}
+
+/// Empties buckets that held a deletion up. Is there any sense in another try? What hangs on something else (a network on
+/// the last address of a load balancer) is often gone the second time.
+async fn is_cleared(client: &Client, stack: &str) -> Result<bool, Error> {
+    let held = stack::resources(client, stack).await?;
+    let stuck: Vec<Held> = held.into_iter().filter(|held| held.status.is_failure()).collect();
+    for bucket in stuck.iter().filter(|held| held.kind == "AWS::S3::Bucket") {
+        bucket::empty(client, &bucket.physical).await?;
+    }
+    Ok(!stuck.is_empty())
+}
+
+/// What destroyed stacks of these names have left, by CloudFormation's own record.
+pub async fn left(site: &Site, names: &[&str]) -> Result<Vec<Left>, Broken> {
+    let mut all = Vec::new();
+    for id in stack::destroyed(&site.client, names).await? {
+        let held = stack::resources(&site.client, &id).await?;
+        all.extend(
+            kept(held)
+                .into_iter()
+                .filter(|own| !all.contains(own))
+                .collect::<Vec<_>>(),
+        );
+    }
+    Ok(all)
+}
+
+/// Deletes what a stack left. `forgets`: the key too, without which no snapshot of a database can be read any more.
+pub async fn sweep(site: &Site, left: &Left, forgets: bool) -> Result<Fate, Error> {
+    let client = &site.client;
+    let name = left.physical.as_str();
+    let deleted = Fate::Deleted { objects: 0 };
+    match left.kind.as_str() {
+        "AWS::S3::Bucket" => drain(client, name).await,
+        "AWS::DynamoDB::Table" => {
+            let done = client
+                .json(&call::DELETE_TABLE, json!({ "TableName": name }))
+                .await;
+            fate(done.map(drop), deleted, &["ResourceNotFoundException"])
+        }
+        "AWS::ECR::Repository" => {
+            let ask = json!({ "repositoryName": name, "force": true });
+            let done = client.json(&call::DELETE_REPOSITORY, ask).await;
+            fate(done.map(drop), deleted, &["RepositoryNotFoundException"])
+        }
+        "AWS::Route53::HostedZone" => fate(zone(client, name).await, deleted, &["NoSuchHostedZone"]),
+        _ => key(client, name, forgets).await,
+    }
+}
+
+fn fate(done: Result<(), Broken>, fate: Fate, gone: &[&str]) -> Result<Fate, Error> {
+    match done {
+        Ok(()) => Ok(fate),
+        Err(error) if gone.contains(&error.code()) => Ok(Fate::Gone),
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn drain(client: &Client, name: &str) -> Result<Fate, Error> {
+    let mut objects = 0;
+    let mut pace = Pace::new();
+    for round in 1.. {
+        match bucket::empty(client, name).await? {
+            None => return Ok(Fate::Gone),
+            Some(gone) => objects += gone,
+        }
+        match bucket::remove(client, name).await {
+            Ok(()) => break,
+            Err(error) if error.code() == "BucketNotEmpty" && round < ROUNDS => pace.rest().await,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(Fate::Deleted { objects })
+}
+
+async fn key(client: &Client, id: &str, forgets: bool) -> Result<Fate, Error> {
+    let found = client.json(&call::DESCRIBE_KEY, json!({ "KeyId": id })).await;
+    let found = match found {
+        Err(error) if error.code() == "NotFoundException" => return Ok(Fate::Gone),
+        other => other?,
+    };
+    if found["KeyMetadata"]["KeyState"] == "PendingDeletion" {
+        return Ok(Fate::Gone);
+    }
+    if !forgets {
+        let why = "snapshots of databases cannot be read without it".to_owned();
+        return Ok(Fate::Kept { why });
+    }
+    client
+        .json(
+            &call::DELETE_KEY,
+            json!({ "KeyId": id, "PendingWindowInDays": DAYS }),
+        )
+        .await?;
+    Ok(Fate::Scheduled { days: DAYS })
+}
+
+/// Deletes a zone with its records; those of certificates and hosts that are gone are all that can be in it.
+async fn zone(client: &Client, id: &str) -> Result<(), Broken> {
+    let path = format!("/2013-04-01/hostedzone/{}", id.trim_start_matches("/hostedzone/"));
+    loop {
+        let answer = client
+            .rest(
+                &call::ZONE_RECORDS,
+                rest(Method::GET, format!("{path}/rrset"), Bytes::new()),
+            )
+            .await?;
+        let page = Node::parse(&answer.body).unwrap_or_default();
+        let records = page
+            .get("ResourceRecordSets")
+            .map_or(&[][..], |list| list.children.as_slice());
+        // A zone's own two go with it.
+        let own = |record: &&Node| !["NS", "SOA"].contains(&record.text("Type"));
+        let changes: String = records.iter().filter(own).map(removal).collect();
+        if changes.is_empty() {
+            break;
+        }
+        let body = format!(
+            "<ChangeResourceRecordSetsRequest xmlns=\"https://route53.amazonaws.com/doc/2013-04-01/\"><ChangeBatch>\
+             <Changes>{changes}</Changes></ChangeBatch></ChangeResourceRecordSetsRequest>"
+        );
+        client
+            .rest(
+                &call::CHANGE_RECORDS,
+                rest(Method::POST, format!("{path}/rrset/"), body.into()),
+            )
+            .await?;
+    }
+    client
+        .rest(&call::DELETE_ZONE, rest(Method::DELETE, path, Bytes::new()))
+        .await
+        .map(drop)
+}
+
+fn rest(method: Method, path: String, body: Bytes) -> Rest<'static> {
+    Rest {
+        method,
+        bucket: None,
+        path,
+        query: String::new(),
+        headers: Vec::new(),
+        body,
+    }
+}
+
+/// A record as a change that deletes it: exactly as it was read.
+fn removal(record: &Node) -> String {
+    format!("<Change><Action>DELETE</Action>{}</Change>", record.xml())
+}

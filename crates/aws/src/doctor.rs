@@ -1,0 +1,425 @@
+//! Is everything there that an apply needs? Asked before anything is made; nothing here changes anything.
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::{
+    call,
+    client::{Error, Form, Node},
+    permit,
+    site::{Caller, Site},
+    synth::{Kind, Stack, Template},
+};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    Good,
+    /// AWS does not say, or does not let the caller ask.
+    Unknown,
+    Bad,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Check {
+    pub what: &'static str,
+    pub verdict: Verdict,
+    pub said: String,
+}
+
+impl Check {
+    fn new(what: &'static str, verdict: Verdict, said: impl Into<String>) -> Self {
+        Self {
+            what,
+            verdict,
+            said: said.into(),
+        }
+    }
+
+    fn unknown(what: &'static str, error: &Error) -> Self {
+        Self::new(what, Verdict::Unknown, error.to_string())
+    }
+}
+
+/// Actions in one simulation.
+const BATCH: usize = 50;
+
+/// Looks at a foundation and what stands on it. `account`: the one that it should be; `is_there`: is this stack made already?
+pub async fn doctor(
+    site: &Site,
+    account: Option<&str>,
+    stacks: &[&Stack],
+    is_there: &dyn Fn(&str) -> bool,
+) -> Vec<Check> {
+    let caller = match site.caller().await {
+        Ok(caller) => caller,
+        Err(error) => {
+            let source = std::error::Error::source(&error)
+                .map(|source| format!(": {source}"))
+                .unwrap_or_default();
+            return vec![Check::new(
+                "credentials",
+                Verdict::Bad,
+                format!("{error}{source}"),
+            )];
+        }
+    };
+    let mut checks = vec![Check::new("credentials", Verdict::Good, caller.arn.as_str())];
+    checks.extend(account.map(|wanted| own(caller, wanted)));
+    checks.push(region(site).await);
+    let templates: Vec<&Template> = stacks.iter().map(|stack| &stack.template).collect();
+    checks.push(services(site, &templates).await);
+    checks.push(sizes(site, &templates).await);
+    let is_new = stacks
+        .iter()
+        .any(|stack| stack.kind == Kind::Foundation && !is_there(&stack.name));
+    let foundation = stacks
+        .iter()
+        .find(|stack| stack.kind == Kind::Foundation && is_new);
+    if let Some(foundation) = foundation {
+        checks.extend(quotas(site, &foundation.template).await);
+    }
+    checks.push(permissions(site, caller, &templates).await);
+    checks
+}
+
+fn own(caller: &Caller, wanted: &str) -> Check {
+    match caller.account == wanted {
+        true => Check::new("account", Verdict::Good, wanted),
+        false => Check::new(
+            "account",
+            Verdict::Bad,
+            format!(
+                "the credentials are of {}; aws.toml says {wanted}",
+                caller.account
+            ),
+        ),
+    }
+}
+
+async fn region(site: &Site) -> Check {
+    let name = site.client.region();
+    let mut form = Form::default();
+    form.add("AllRegions", "true").add("RegionName.1", name);
+    match site.client.query(&call::REGIONS, form).await {
+        Ok(answer) => enabled(&answer, name),
+        Err(error) if error.code() == "InvalidParameterValue" => {
+            Check::new("region", Verdict::Bad, format!("there is no region {name}"))
+        }
+        Err(error) => Check::unknown("region", &error),
+    }
+}
+
+fn enabled(answer: &Node, name: &str) -> Check {
+    let found = answer
+        .list("regionInfo")
+        .find(|region| region.text("regionName") == name);
+    match found.map(|region| region.text("optInStatus")) {
+        None => Check::new("region", Verdict::Bad, format!("there is no region {name}")),
+        Some("not-opted-in") => Check::new(
+            "region",
+            Verdict::Bad,
+            format!("the account has not enabled {name}: aws account enable-region --region-name {name}"),
+        ),
+        Some(_) => Check::new("region", Verdict::Good, name),
+    }
+}
+
+/// The services of resource types, as AWS's list of regions names them.
+const SERVICES: [(&str, &str); 17] = [
+    ("AWS::ApiGatewayV2::", "apigateway"),
+    ("AWS::AutoScaling::", "autoscaling"),
+    ("AWS::CertificateManager::", "acm"),
+    ("AWS::CloudTrail::", "cloudtrail"),
+    ("AWS::CodeBuild::", "codebuild"),
+    ("AWS::CodeDeploy::", "codedeploy"),
+    ("AWS::DynamoDB::", "dynamodb"),
+    ("AWS::EC2::", "ec2"),
+    ("AWS::ECR::", "ecr"),
+    ("AWS::ECS::", "ecs"),
+    ("AWS::ElasticLoadBalancingV2::", "elb"),
+    ("AWS::KMS::", "kms"),
+    ("AWS::Lambda::", "lambda"),
+    ("AWS::RDS::", "rds"),
+    ("AWS::SecretsManager::", "secretsmanager"),
+    ("AWS::SNS::", "sns"),
+    ("AWS::StepFunctions::", "stepfunctions"),
+];
+
+async fn services(site: &Site, templates: &[&Template]) -> Check {
+    let mut there: BTreeSet<String> = BTreeSet::new();
+    let path = format!(
+        "/aws/service/global-infrastructure/regions/{}/services",
+        site.client.region()
+    );
+    let mut ask = json!({ "Path": path });
+    loop {
+        let page = match site.client.json(&call::SERVICE_REGIONS, ask.clone()).await {
+            Ok(page) => page,
+            Err(error) => return Check::unknown("services", &error),
+        };
+        let values = page["Parameters"].as_array().into_iter().flatten();
+        there.extend(values.filter_map(|one| one["Value"].as_str().map(str::to_owned)));
+        match page["NextToken"].as_str() {
+            Some(next) if !next.is_empty() => ask["NextToken"] = next.into(),
+            _ => break,
+        }
+    }
+    missing(&there, templates)
+}
+
+fn missing(there: &BTreeSet<String>, templates: &[&Template]) -> Check {
+    if there.is_empty() {
+        return Check::new(
+            "services",
+            Verdict::Unknown,
+            "AWS has no list of the region's services",
+        );
+    }
+    let kinds = || {
+        templates
+            .iter()
+            .flat_map(|template| &template.resources)
+            .map(|own| own.kind)
+    };
+    let needed = SERVICES
+        .iter()
+        .filter(|(start, _)| kinds().any(|kind| kind.starts_with(start)));
+    let names: Vec<&str> = needed.map(|(_, name)| *name).collect();
+    let missing: Vec<&str> = names
+        .iter()
+        .copied()
+        .filter(|name| !there.contains(*name))
+        .collect();
+    match missing.as_slice() {
+        [] => Check::new(
+            "services",
+            Verdict::Good,
+            format!("all {} are there", names.len()),
+        ),
+        missing => Check::new(
+            "services",
+            Verdict::Bad,
+            format!("the region has no {}", missing.join(", ")),
+        ),
+    }
+}
+
+/// Every instance type that a template names.
+fn types(templates: &[&Template]) -> BTreeSet<String> {
+    fn find(value: &Value, found: &mut BTreeSet<String>) {
+        match value {
+            Value::Object(own) => {
+                found.extend(own.get("InstanceType").and_then(Value::as_str).map(str::to_owned));
+                own.values().for_each(|value| find(value, found));
+            }
+            Value::Array(items) => items.iter().for_each(|value| find(value, found)),
+            _ => {}
+        }
+    }
+    let mut found = BTreeSet::new();
+    for resource in templates.iter().flat_map(|template| &template.resources) {
+        find(&resource.properties, &mut found);
+    }
+    found
+}
+
+async fn sizes(site: &Site, templates: &[&Template]) -> Check {
+    let wanted = types(templates);
+    if wanted.is_empty() {
+        return Check::new("sizes", Verdict::Good, "no instances are wanted");
+    }
+    let mut form = Form::default();
+    form.add("Filter.1.Name", "instance-type");
+    form.list("Filter.1.Value", wanted.iter().map(String::as_str));
+    let answer = match site.client.query(&call::OFFERINGS, form).await {
+        Ok(answer) => answer,
+        Err(error) => return Check::unknown("sizes", &error),
+    };
+    let offered: BTreeSet<&str> = answer
+        .list("instanceTypeOfferingSet")
+        .map(|own| own.text("instanceType"))
+        .collect();
+    let missing: Vec<&str> = wanted
+        .iter()
+        .map(String::as_str)
+        .filter(|own| !offered.contains(own))
+        .collect();
+    match missing.as_slice() {
+        [] => Check::new(
+            "sizes",
+            Verdict::Good,
+            wanted.iter().map(String::as_str).collect::<Vec<_>>().join(", "),
+        ),
+        missing => Check::new(
+            "sizes",
+            Verdict::Bad,
+            format!("the region has no {}", missing.join(", ")),
+        ),
+    }
+}
+
+/// What a new foundation needs more of: how many there are, and how many there may be.
+async fn quotas(site: &Site, template: &Template) -> Vec<Check> {
+    let needs = |kind| template.of(kind).count() as f64;
+    let counted = [
+        (
+            "networks",
+            "vpc",
+            "L-F678F1CE",
+            needs("AWS::EC2::VPC"),
+            call::VPCS,
+            "vpcSet",
+        ),
+        (
+            "addresses",
+            "ec2",
+            "L-0263D0A3",
+            needs("AWS::EC2::EIP"),
+            call::ADDRESSES,
+            "addressesSet",
+        ),
+    ];
+    let mut checks = Vec::new();
+    for (what, service, code, more, call, list) in counted {
+        let ask = json!({ "ServiceCode": service, "QuotaCode": code });
+        let quota = site.client.json(&call::QUOTA, ask).await;
+        let there = site.client.query(&call, Form::default()).await;
+        checks.push(match (quota, there) {
+            (Ok(quota), Ok(there)) => enough(
+                what,
+                quota["Quota"]["Value"].as_f64(),
+                there.list(list).count() as f64,
+                more,
+            ),
+            (Err(error), _) | (_, Err(error)) => Check::unknown(what, &error),
+        });
+    }
+    checks
+}
+
+fn enough(what: &'static str, quota: Option<f64>, there: f64, more: f64) -> Check {
+    match quota {
+        None => Check::new(what, Verdict::Unknown, "AWS says no quota"),
+        Some(quota) if there + more > quota => Check::new(
+            what,
+            Verdict::Bad,
+            format!("{there} of {quota} are used, and {more} more are needed: ask AWS for a higher quota"),
+        ),
+        Some(quota) => Check::new(
+            what,
+            Verdict::Good,
+            format!("{there} of {quota} are used, {more} more are needed"),
+        ),
+    }
+}
+
+async fn permissions(site: &Site, caller: &Caller, templates: &[&Template]) -> Check {
+    const WHAT: &str = "permissions";
+    let Some(principal) = principal(&caller.arn) else {
+        return Check::new(
+            WHAT,
+            Verdict::Good,
+            "the account's root user may do everything; use a role instead",
+        );
+    };
+    let actions: Vec<String> = permit::actions(templates.iter().copied()).into_iter().collect();
+    let mut denied = Vec::new();
+    for some in actions.chunks(BATCH) {
+        let mut form = Form::default();
+        form.add("PolicySourceArn", &principal);
+        form.list("ActionNames.member", some.iter().map(String::as_str));
+        match site.client.query(&call::SIMULATE, form).await {
+            Ok(answer) => denied.extend(refused(&answer)),
+            Err(error) => return Check::unknown(WHAT, &error),
+        }
+    }
+    match denied.as_slice() {
+        [] => Check::new(
+            WHAT,
+            Verdict::Good,
+            format!("all {} actions are allowed", actions.len()),
+        ),
+        denied => Check::new(
+            WHAT,
+            Verdict::Bad,
+            format!("{principal} may not {}", denied.join(", ")),
+        ),
+    }
+}
+
+fn refused(answer: &Node) -> Vec<String> {
+    let all = answer.list("EvaluationResults");
+    let denied = all.filter(|result| result.text("EvalDecision") != "allowed");
+    denied
+        .map(|result| result.text("EvalActionName").to_owned())
+        .collect()
+}
+
+/// Whose policies are simulated: a session's are its role's. None for the root user.
+fn principal(arn: &str) -> Option<String> {
+    let parts: Vec<&str> = arn.splitn(6, ':').collect();
+    let [_, partition, _, _, account, rest] = parts.as_slice() else {
+        return Some(arn.to_owned());
+    };
+    if *rest == "root" {
+        return None;
+    }
+    match rest
+        .strip_prefix("assumed-role/")
+        .and_then(|rest| rest.split('/').next())
+    {
+        Some(role) => Some(format!("arn:{partition}:iam::{account}:role/{role}")),
+        None => Some(arn.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::synth::Resource;
+
+    #[test]
+    fn sessions_are_simulated_as_their_role() {
+        let role = principal("arn:aws:sts::123456789012:assumed-role/ops/me");
+        assert_eq!(role.as_deref(), Some("arn:aws:iam::123456789012:role/ops"));
+        let user = "arn:aws:iam::123456789012:user/path/me";
+        assert_eq!(principal(user).as_deref(), Some(user));
+        assert_eq!(principal("arn:aws:iam::123456789012:root"), None);
+    }
+
+    /// The shape of a simulation's answer as AWS gives it: moto has none.
+    #[test]
+    fn what_is_denied_is_named() {
+        let answer = Node::parse(
+            b"<R><EvaluationResults><member><EvalActionName>ec2:CreateVpc</EvalActionName><EvalDecision>implicitDeny\
+              </EvalDecision></member><member><EvalActionName>kms:CreateKey</EvalActionName><EvalDecision>allowed</EvalDecision>\
+              </member></EvaluationResults></R>",
+        );
+        assert_eq!(refused(&answer.unwrap()), ["ec2:CreateVpc"]);
+    }
+
+    #[test]
+    fn what_is_missing_is_bad() {
+        let mut template = Template::new("");
+        let launch = json!({ "LaunchTemplateData": { "InstanceType": "t4g.small" } });
+        template.add(Resource::new("L", "AWS::EC2::LaunchTemplate", "", launch));
+        template.add(Resource::new("D", "AWS::RDS::DBInstance", "", json!({})));
+        assert_eq!(types(&[&template]).into_iter().collect::<Vec<_>>(), ["t4g.small"]);
+        let there = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let check = missing(&there(&["ec2"]), &[&template]);
+        assert_eq!((check.verdict, check.said.contains("rds")), (Verdict::Bad, true));
+        assert_eq!(
+            missing(&there(&["ec2", "rds"]), &[&template]).verdict,
+            Verdict::Good
+        );
+        assert_eq!(missing(&there(&[]), &[&template]).verdict, Verdict::Unknown);
+        assert_eq!(enough("x", Some(5.0), 5.0, 1.0).verdict, Verdict::Bad);
+        assert_eq!(enough("x", Some(5.0), 4.0, 1.0).verdict, Verdict::Good);
+        let region = Node::parse(b"<R><regionInfo><item><regionName>a</regionName><optInStatus>not-opted-in</optInStatus></item></regionInfo></R>");
+        assert_eq!(enabled(&region.unwrap(), "a").verdict, Verdict::Bad);
+    }
+}

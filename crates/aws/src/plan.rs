@@ -1,0 +1,281 @@
+//! What would happen to one stack. A stack that is not there yet is planned without asking: everything in it is new. One that
+//! is there is asked by a change set, which is then kept for [`crate::apply`] or leaves nothing.
+
+use serde::Serialize;
+
+use crate::{
+    bucket,
+    change::{self, Body, Change, Order, State},
+    client::Error,
+    mark::Mark,
+    price::{List, Price},
+    sign::digest,
+    site::{Found, Site},
+    stack::{Stack, Status},
+    synth::{self, Kind, MAX_INLINE_BYTES, Template},
+    watch::Pace,
+};
+
+/// A stack as it shall be.
+pub struct Wanted {
+    pub name: String,
+    /// The template with the mark.
+    pub template: Template,
+    pub mark: Mark,
+    pub price: Price,
+    pub notes: Vec<String>,
+}
+
+impl Wanted {
+    pub fn new(platform: &str, stack: &synth::Stack, prices: &List) -> Self {
+        let price = prices.of(&stack.template, stack.region.as_str());
+        let mark = Mark::of(platform, stack, price.cents);
+        Self {
+            name: stack.name.clone(),
+            template: mark.on(&stack.template),
+            mark,
+            price,
+            notes: stack.notes.clone(),
+        }
+    }
+
+    /// Does it hold something that refuses to be deleted? Then the stack refuses too, before half of it is gone.
+    pub fn is_guarded(&self) -> bool {
+        self.template.resources.iter().any(|resource| {
+            let own = &resource.properties;
+            let attributes = own["LoadBalancerAttributes"].as_array().into_iter().flatten();
+            let mut on = attributes.filter(|one| one["Key"] == "deletion_protection.enabled");
+            own["DeletionProtection"] == true || on.any(|one| one["Value"] == "true")
+        })
+    }
+}
+
+/// What would be done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "doing")]
+pub enum Doing {
+    Create,
+    /// What a failed creation left goes first.
+    CreateAgain,
+    Change,
+    Nothing,
+    /// It needs something of another stack that is not there yet: the change set can be made only then.
+    Later {
+        why: String,
+    },
+    /// Something else is being done to it.
+    Wait {
+        status: Status,
+    },
+    /// It can be neither changed nor made.
+    Stuck {
+        status: Status,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Plan {
+    pub stack: String,
+    pub region: String,
+    #[serde(flatten)]
+    pub doing: Doing,
+    pub changes: Vec<Change>,
+    /// US cents a month now and then; none for a stack that is not there.
+    pub cents_before: Option<u64>,
+    pub price: Price,
+}
+
+impl Plan {
+    /// Is something replaced or lost that nobody can make again?
+    pub fn dangers(&self) -> impl Iterator<Item = &Change> {
+        dangers(&self.changes)
+    }
+}
+
+/// Changes by which data is lost, or left without a stack.
+pub fn dangers(changes: &[Change]) -> impl Iterator<Item = &Change> {
+    changes.iter().filter(|change| change.loss.is_some())
+}
+
+/// What can be done with a stack in this state.
+pub fn doing(wanted: &Wanted, found: Option<&Found>) -> Doing {
+    let Some(Found { stack, mark }) = found else {
+        return Doing::Create;
+    };
+    let status = stack.status.clone();
+    match mark {
+        _ if status.is_gone() || status.is_review() => Doing::Create,
+        _ if status.is_moving() => Doing::Wait { status },
+        _ if status.is_stillborn() => Doing::CreateAgain,
+        Some(mark) if status.is_usable() && *mark == wanted.mark => Doing::Nothing,
+        _ if status.is_usable() => Doing::Change,
+        _ => Doing::Stuck { status },
+    }
+}
+
+/// The plan of one stack. `keeps`: its change set stays, to be executed.
+pub async fn plan(site: &Site, wanted: &Wanted, found: Option<&Found>, keeps: bool) -> Result<Plan, Error> {
+    let mut plan = Plan {
+        stack: wanted.name.clone(),
+        region: site.client.region().to_owned(),
+        doing: doing(wanted, found),
+        changes: Vec::new(),
+        cents_before: found.and_then(|found| found.mark.as_ref()).map(|mark| mark.cents),
+        price: wanted.price,
+    };
+    match (&plan.doing, found) {
+        (Doing::Create | Doing::CreateAgain, _) => {
+            let new = wanted.template.resources.iter();
+            plan.changes = new.map(|own| Change::add(&own.id, own.kind)).collect();
+        }
+        (Doing::Change, Some(found)) => match asked(site, wanted, &found.stack).await? {
+            State::Ready(changes) => plan.changes = changes,
+            State::Failed(why) => plan.doing = Doing::Later { why },
+            State::Empty | State::Making => plan.doing = Doing::Nothing,
+        },
+        _ => {}
+    }
+    let is_asked = found.filter(|_| matches!(plan.doing, Doing::Change | Doing::Later { .. }));
+    if let Some(found) = is_asked.filter(|_| !keeps || plan.doing != Doing::Change) {
+        change::forget(&site.client, &wanted.name, &ticket(wanted, &found.stack.at)).await?;
+    }
+    Ok(plan)
+}
+
+/// Names one attempt to change a stack: from `at`, when it was changed last. The same attempt has the same ticket, in
+/// another process too.
+pub(crate) fn ticket(wanted: &Wanted, at: &str) -> String {
+    let text = format!(
+        "{}|{}|{}|{at}",
+        wanted.name, wanted.mark.digest, wanted.mark.cents
+    );
+    format!("vend-{}", &digest(text.as_bytes())[..24])
+}
+
+/// The changes of a stack that is there, by a change set, which stays.
+pub(crate) async fn asked(site: &Site, wanted: &Wanted, stack: &Stack) -> Result<State, Error> {
+    let body = body(site, wanted, &wanted.template).await?;
+    let role = role(site, wanted).await?;
+    let ticket = ticket(wanted, &stack.at);
+    let is_kept = |id: &&String| wanted.template.parameters.iter().any(|(own, _)| own == *id);
+    let order = Order {
+        stack: &wanted.name,
+        ticket: &ticket,
+        body: &body,
+        kept: stack
+            .parameters
+            .iter()
+            .filter(is_kept)
+            .map(String::as_str)
+            .collect(),
+        role: role.as_deref(),
+    };
+    change::ask(&site.client, &order).await?;
+    ready(site, &wanted.name, &ticket).await
+}
+
+/// Waits for a change set to be made.
+pub(crate) async fn ready(site: &Site, stack: &str, ticket: &str) -> Result<State, Error> {
+    let mut pace = Pace::new();
+    loop {
+        match change::state(&site.client, stack, ticket).await? {
+            State::Making => pace.rest().await,
+            state => return Ok(state),
+        }
+    }
+}
+
+/// Environments are made by a role that can make nothing else; the rest by who calls.
+pub(crate) async fn role(site: &Site, wanted: &Wanted) -> Result<Option<String>, Error> {
+    match wanted.mark.kind {
+        Kind::Environment => {
+            let role = site
+                .stacks_role(&wanted.mark.platform, &wanted.mark.foundation)
+                .await?;
+            Ok(Some(role))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// How the template is sent: with the call when it is short enough, else from the foundation's bucket of templates.
+pub(crate) async fn body(site: &Site, wanted: &Wanted, template: &Template) -> Result<Body, Error> {
+    let text = template.yaml();
+    if text.len() <= MAX_INLINE_BYTES {
+        return Ok(Body::Inline(text));
+    }
+    let bucket = site
+        .templates(&wanted.mark.platform, &wanted.mark.foundation)
+        .await?;
+    let key = format!("stacks/{}/{}.yaml", wanted.name, wanted.mark.digest);
+    bucket::put(&site.client, &bucket, &key, text.into_bytes()).await?;
+    Ok(Body::At(bucket::url(&site.client, &bucket, &key)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wanted() -> Wanted {
+        let config: synth::Config =
+            toml::from_str("[foundations.production]\nregion = 'eu-central-1'\ndomain = 'a.example.com'\n")
+                .unwrap();
+        let stack = synth::foundation(&config, &"production".parse().unwrap()).unwrap();
+        Wanted::new("vend", &stack, List::shipped())
+    }
+
+    fn found(status: &str, mark: Option<Mark>) -> Found {
+        Found {
+            stack: Stack {
+                name: "vend-production".into(),
+                id: "arn".into(),
+                status: Status(status.into()),
+                why: None,
+                outputs: Vec::new(),
+                parameters: Vec::new(),
+                is_protected: false,
+                at: "t".into(),
+                drift: String::new(),
+            },
+            mark,
+        }
+    }
+
+    #[test]
+    fn the_state_of_a_stack_says_what_can_be_done() {
+        let wanted = wanted();
+        let own = || Some(wanted.mark.clone());
+        let other = || {
+            Some(Mark {
+                digest: "x".into(),
+                ..wanted.mark.clone()
+            })
+        };
+        let doing = |status: &str, mark| doing(&wanted, Some(&found(status, mark)));
+        assert_eq!(super::doing(&wanted, None), Doing::Create);
+        assert_eq!(doing("CREATE_COMPLETE", own()), Doing::Nothing);
+        assert_eq!(doing("UPDATE_ROLLBACK_COMPLETE", own()), Doing::Nothing);
+        assert_eq!(doing("UPDATE_COMPLETE", other()), Doing::Change);
+        assert_eq!(doing("UPDATE_COMPLETE", None), Doing::Change);
+        assert_eq!(doing("ROLLBACK_COMPLETE", None), Doing::CreateAgain);
+        assert_eq!(doing("REVIEW_IN_PROGRESS", None), Doing::Create);
+        assert!(matches!(doing("UPDATE_IN_PROGRESS", own()), Doing::Wait { .. }));
+        assert!(matches!(
+            doing("UPDATE_ROLLBACK_FAILED", own()),
+            Doing::Stuck { .. }
+        ));
+        assert!(matches!(doing("DELETE_FAILED", own()), Doing::Stuck { .. }));
+    }
+
+    #[test]
+    fn a_foundation_guards_its_load_balancer() {
+        assert!(wanted().is_guarded());
+    }
+
+    #[test]
+    fn a_ticket_is_of_one_attempt() {
+        let wanted = wanted();
+        assert_eq!(ticket(&wanted, "a"), ticket(&wanted, "a"));
+        assert_ne!(ticket(&wanted, "a"), ticket(&wanted, "b"));
+    }
+}

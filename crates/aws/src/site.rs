@@ -1,0 +1,81 @@
+//! One foundation's account and region, and who calls there.
+
+use serde::Serialize;
+use tokio::sync::OnceCell;
+
+use crate::{
+    call,
+    client::{Client, Error, Form},
+    mark::Mark,
+    stack::{self, Stack},
+};
+
+/// Who calls.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Caller {
+    pub account: String,
+    pub arn: String,
+}
+
+/// Where a foundation is.
+pub struct Site {
+    pub client: Client,
+    caller: OnceCell<Caller>,
+}
+
+impl Site {
+    pub fn new(client: Client) -> Self {
+        Self {
+            client,
+            caller: OnceCell::new(),
+        }
+    }
+
+    /// Asked once, and only when somebody needs it.
+    pub async fn caller(&self) -> Result<&Caller, Error> {
+        let ask = async || {
+            let answer = self.client.query(&call::CALLER, Form::default()).await?;
+            Ok(Caller {
+                account: answer.text("Account").to_owned(),
+                arn: answer.text("Arn").to_owned(),
+            })
+        };
+        self.caller.get_or_try_init(ask).await
+    }
+
+    /// The bucket of a foundation's templates.
+    pub async fn templates(&self, platform: &str, foundation: &str) -> Result<String, Error> {
+        let account = &self.caller().await?.account;
+        let region = self.client.region();
+        Ok(format!("{platform}-{foundation}-templates-{account}-{region}"))
+    }
+
+    /// The role with which CloudFormation makes environments.
+    pub async fn stacks_role(&self, platform: &str, foundation: &str) -> Result<String, Error> {
+        let account = &self.caller().await?.account;
+        let partition = self.client.partition();
+        Ok(format!(
+            "arn:{partition}:iam::{account}:role/{platform}/{platform}-{foundation}-stacks"
+        ))
+    }
+}
+
+/// A stack that is there, with what it says about itself.
+pub struct Found {
+    pub stack: Stack,
+    pub mark: Option<Mark>,
+}
+
+/// All stacks of the site's region.
+pub async fn found(site: &Site) -> Result<Vec<Found>, Error> {
+    let all = stack::all(&site.client).await?;
+    Ok(all.into_iter().map(Found::from).collect())
+}
+
+impl From<Stack> for Found {
+    fn from(stack: Stack) -> Self {
+        let outputs = stack.outputs.iter().map(|output| (&*output.id, &*output.value));
+        let mark = Mark::read(outputs);
+        Self { stack, mark }
+    }
+}

@@ -1,0 +1,218 @@
+//! Which image a build runs in: the system that `standard` stands on, and the runtimes that are added to it. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use model::port::BuildOrder;
+
+use super::runtime::{called, matches, variable};
+
+/// A system that `standard` is made on.
+struct System {
+    /// The base's name.
+    base: &'static str,
+    /// By CodeBuild's name of a runtime, the versions that the system's packages have, the usual one first.
+    runtimes: &'static [(&'static str, &'static [&'static str])],
+}
+
+/// The first that has all that a buildspec wants is taken.
+const SYSTEMS: [System; 3] = [
+    System {
+        base: "debian-12",
+        runtimes: &[
+            ("golang", &["1.19"]),
+            ("java", &["17"]),
+            ("nodejs", &["18"]),
+            ("php", &["8.2"]),
+            ("python", &["3.11"]),
+            ("ruby", &["3.1"]),
+            ("rust", &["1.63"]),
+        ],
+    },
+    System {
+        base: "debian-13",
+        runtimes: &[
+            ("golang", &["1.24"]),
+            ("java", &["21", "25"]),
+            ("nodejs", &["20"]),
+            ("php", &["8.4"]),
+            ("python", &["3.13"]),
+            ("ruby", &["3.3"]),
+            ("rust", &["1.85"]),
+        ],
+    },
+    System {
+        base: "ubuntu-24.04",
+        runtimes: &[
+            ("dotnet", &["8.0", "10.0"]),
+            ("golang", &["1.22", "1.21", "1.23", "1.24", "1.25"]),
+            ("java", &["21", "8", "11", "17", "25"]),
+            ("nodejs", &["18"]),
+            ("php", &["8.3"]),
+            ("python", &["3.12"]),
+            ("ruby", &["3.2"]),
+            ("rust", &["1.75"]),
+        ],
+    },
+];
+
+/// Versions of Node.js that npm's registry has, each as a package of its own.
+const NODES: [&str; 16] = [
+    "8", "9", "10", "11", "12", "13", "14", "16", "18", "20", "21", "22", "23", "24", "25", "26",
+];
+
+/// Runtimes of which a layer is made for each version.
+const VERSIONED: [&str; 3] = ["dotnet", "golang", "java"];
+
+/// Commands that come with a runtime.
+const COMMANDS: [(&str, &[&str]); 6] = [
+    ("dotnet", &["dotnet"]),
+    ("golang", &["go", "gofmt"]),
+    ("java", &["java", "javac", "mvn", "ant", "mvnw", "gradlew"]),
+    ("php", &["php", "composer", "phpunit"]),
+    ("ruby", &["ruby", "gem", "bundle", "bundler", "rake", "rspec"]),
+    ("rust", &["cargo", "rustc"]),
+];
+
+/// What a build runs in.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Choice<'a> {
+    /// A base by its name, as it is.
+    Base(&'a str),
+    /// `standard` on a system, with these runtimes on it.
+    Standard {
+        system: &'static str,
+        tools: BTreeSet<String>,
+    },
+}
+
+/// What an order's build runs in, or why nothing will do, in CodeBuild's words. A base that somebody names is taken as it
+/// is: what it has is seen when it runs.
+pub(super) fn choose(order: &BuildOrder) -> Result<Choice<'_>, String> {
+    if let Some(base) = base(order) {
+        return Ok(Choice::Base(base));
+    }
+    let wanted = wanted(order);
+    let called = called_runtimes(order);
+    let called: BTreeMap<&str, &str> = called
+        .into_iter()
+        .filter(|name| !wanted.contains_key(name))
+        .map(|name| (name, "latest"))
+        .collect();
+    let with = |more: &BTreeMap<&str, &str>| {
+        let all = |system: &&System| {
+            let mut each = wanted.iter().chain(more);
+            each.all(|(name, version)| system.has(name, version).is_some())
+        };
+        SYSTEMS.iter().find(all)
+    };
+    // What is only called, the build may bring itself.
+    let system = with(&called).or_else(|| with(&BTreeMap::new()));
+    let system = system.ok_or_else(|| refusal(&wanted))?;
+    let all = wanted.iter().chain(&called);
+    let tools = all.filter_map(|(name, version)| system.tool(name, system.has(name, version)?));
+    Ok(Choice::Standard {
+        system: system.base,
+        tools: tools.collect(),
+    })
+}
+
+/// The runtimes whose commands a buildspec runs.
+fn called_runtimes(order: &BuildOrder) -> Vec<&'static str> {
+    let phases = &order.buildspec.phases;
+    let commands = phases
+        .iter()
+        .flat_map(|phase| phase.commands.iter().chain(&phase.finally));
+    let called: BTreeSet<&str> = commands.flat_map(|command| called(command)).collect();
+    let runs = |(name, commands): &(&'static str, &[&str])| {
+        // Who brings rustup does not want the system's compiler.
+        let own = *name == "rust" && called.contains("rustup");
+        (!own && commands.iter().any(|command| called.contains(command))).then_some(*name)
+    };
+    COMMANDS.iter().filter_map(runs).collect()
+}
+
+/// The base that a build runs in when it is not `standard`, which also stands for all of CodeBuild's own images.
+fn base(order: &BuildOrder) -> Option<&str> {
+    let own = order.task.as_ref().and_then(|task| task.image.as_deref());
+    own.or(order.image.as_deref())
+        .filter(|name| !matches!(*name, "" | "standard") && !name.starts_with("aws/codebuild/"))
+}
+
+/// The runtimes that a buildspec asks for, with what its variables say.
+fn wanted(order: &BuildOrder) -> BTreeMap<&str, &str> {
+    let value = |name: &str| {
+        let task = order.task.as_ref().and_then(|task| task.variables.get(name));
+        let own = order.variables.get(name).or(task);
+        own.or_else(|| order.buildspec.env.variables.get(name))
+            .map_or("", String::as_str)
+    };
+    let phases = &order.buildspec.phases;
+    let asked = phases.iter().flat_map(|phase| &phase.runtime_versions);
+    asked
+        .map(|(name, version)| (name.as_str(), variable(version).map_or(version.as_str(), value)))
+        .collect()
+}
+
+impl System {
+    fn versions(&self, name: &str) -> impl Iterator<Item = &'static str> + use<> {
+        let own = self.runtimes.iter().find(|(known, _)| *known == name);
+        let more = if name == "nodejs" { &NODES[..] } else { &[] };
+        own.into_iter().flat_map(|(_, own)| *own).chain(more).copied()
+    }
+
+    /// The version that this system gives who wants one.
+    fn has(&self, name: &str, wanted: &str) -> Option<&'static str> {
+        self.versions(name).find(|have| matches(wanted, have))
+    }
+
+    /// The layer of a version of a runtime; `None` when `standard` itself has it.
+    fn tool(&self, name: &str, version: &str) -> Option<String> {
+        let own = self.runtimes.iter().find(|(known, _)| *known == name);
+        match name {
+            "python" => None,
+            "nodejs" if own.is_some_and(|(_, own)| own.contains(&version)) => None,
+            _ if name == "nodejs" || VERSIONED.contains(&name) => Some(format!("{name}-{version}")),
+            _ => Some(name.to_owned()),
+        }
+    }
+}
+
+fn refusal(wanted: &BTreeMap<&str, &str>) -> String {
+    for (name, version) in wanted {
+        let all = all(name);
+        if all.is_empty() {
+            return super::runtime::unknown(name);
+        }
+        if !all.iter().any(|have| matches(version, have)) {
+            return format!(
+                "YAML_FILE_ERROR: Unknown runtime version named '{version}' of {name}. This build image has the \
+                 following versions: {}",
+                all.join(", ")
+            );
+        }
+    }
+    let each = wanted.iter().map(|(name, version)| {
+        let systems = SYSTEMS
+            .iter()
+            .filter(|system| system.has(name, version).is_some());
+        let systems: Vec<&str> = systems.map(|system| system.base).collect();
+        format!("{name} {version} is in {}", systems.join(", "))
+    });
+    format!(
+        "YAML_FILE_ERROR: No build image has all of these runtime versions: {}",
+        each.collect::<Vec<_>>().join("; ")
+    )
+}
+
+/// All versions of a runtime that there are, in order.
+fn all(name: &str) -> Vec<&'static str> {
+    let mut all: Vec<&'static str> = SYSTEMS.iter().flat_map(|system| system.versions(name)).collect();
+    let numbers =
+        |version: &&str| -> Vec<u32> { version.split('.').map(|part| part.parse().unwrap_or(0)).collect() };
+    all.sort_unstable_by_key(numbers);
+    all.dedup();
+    all
+}
+
+#[cfg(test)]
+mod tests;

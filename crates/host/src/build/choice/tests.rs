@@ -1,0 +1,129 @@
+use std::collections::BTreeMap;
+
+use jiff::SignedDuration;
+use model::{
+    Digest,
+    port::{BuildLimits, Commit},
+    spec::Buildspec,
+};
+
+use super::*;
+
+fn order(buildspec: Buildspec) -> BuildOrder {
+    BuildOrder {
+        place: "acme/shop/dev".parse().unwrap(),
+        source: Digest::of(""),
+        buildspec,
+        commit: Commit {
+            id: String::new(),
+            author: String::new(),
+            message: String::new(),
+            branch: "main".to_owned(),
+            repository: String::new(),
+            committed_at: jiff::Timestamp::UNIX_EPOCH,
+        },
+        number: 1,
+        variables: BTreeMap::new(),
+        secrets: BTreeMap::new(),
+        labels: BTreeMap::new(),
+        image: None,
+        task: None,
+        limits: BuildLimits {
+            cpu: 1.0,
+            memory_mib: 1,
+            disk_mib: 1,
+            pids: 1,
+            timeout: SignedDuration::ZERO,
+            pass_rate_percent: 100.0,
+            coverage_percent: None,
+        },
+    }
+}
+
+#[track_caller]
+fn check(runtimes: &str, commands: &str, expected: &str) {
+    let text = format!(
+        "version: 0.2\nphases:\n  install: {{ runtime-versions: {{ {runtimes} }} }}\n  build: {{ commands: [{commands}] }}\n"
+    );
+    let (spec, _) = Buildspec::parse(&text, "buildspec.yml").unwrap();
+    let order = order(spec);
+    let found = match choose(&order) {
+        Ok(Choice::Base(base)) => base.to_owned(),
+        Ok(Choice::Standard { system, tools }) => {
+            let all: Vec<&str> = [system]
+                .into_iter()
+                .chain(tools.iter().map(String::as_str))
+                .collect();
+            all.join(" ")
+        }
+        Err(why) => why,
+    };
+    assert_eq!(found, expected, "{runtimes} {commands}");
+}
+
+#[test]
+fn the_first_system_that_has_all_is_taken() {
+    for (runtimes, commands, expected) in [
+        ("python: 3.x", "'true'", "debian-12"),
+        ("python: '3.11', nodejs: latest", "'true'", "debian-12"),
+        ("python: '3.12'", "pytest", "ubuntu-24.04"),
+        ("python: '3.13', nodejs: 18", "'true'", "debian-13 nodejs-18"),
+        ("nodejs: 12.x", "npm ci", "debian-12 nodejs-12"),
+        ("nodejs: 20", "npm ci", "debian-12 nodejs-20"),
+        ("golang: latest", "go build", "debian-12 golang-1.19"),
+        ("golang: '1.24'", "go build", "debian-13 golang-1.24"),
+        (
+            "golang: '1.22', python: 3.x",
+            "go build",
+            "ubuntu-24.04 golang-1.22",
+        ),
+        ("java: corretto17", "mvn package", "debian-12 java-17"),
+        ("java: corretto8", "mvn package", "ubuntu-24.04 java-8"),
+        ("java: corretto21", "mvn package", "debian-13 java-21"),
+        ("dotnet: 8.0", "dotnet build", "ubuntu-24.04 dotnet-8.0"),
+        ("php: 8.3", "composer install", "ubuntu-24.04 php"),
+        ("ruby: 3.x", "rake", "debian-12 ruby"),
+        ("", "mvn package", "debian-12 java-17"),
+        ("", "cargo build, rake", "debian-12 ruby rust"),
+        (
+            "",
+            "dotnet build, go build",
+            "ubuntu-24.04 dotnet-8.0 golang-1.22",
+        ),
+        ("python: '3.12'", "mvn package", "ubuntu-24.04 java-21"),
+        ("python: '3.11'", "./dotnet-install.sh, dotnet build", "debian-12"),
+    ] {
+        check(runtimes, commands, expected);
+    }
+}
+
+#[test]
+fn what_nobody_has_is_told() {
+    let unknown = "YAML_FILE_ERROR: Unknown runtime";
+    check(
+        "ruby: '2.7'",
+        "rake",
+        &format!(
+            "{unknown} version named '2.7' of ruby. This build image has the following versions: 3.1, 3.2, 3.3"
+        ),
+    );
+    check(
+        "dotnet: '6.0'",
+        "dotnet build",
+        &format!(
+            "{unknown} version named '6.0' of dotnet. This build image has the following versions: 8.0, 10.0"
+        ),
+    );
+    check(
+        "cobol: latest",
+        "'true'",
+        &format!(
+            "{unknown} named 'cobol'. Runtimes are called python, nodejs, golang, java, ruby, php, dotnet"
+        ),
+    );
+    check(
+        "python: '3.11', php: '8.4'",
+        "'true'",
+        "YAML_FILE_ERROR: No build image has all of these runtime versions: php 8.4 is in debian-13; python 3.11 is in debian-12",
+    );
+}

@@ -1,0 +1,283 @@
+//! How a release is put on hosts: the strategy with what belongs to it.
+
+use camino::{Utf8Path, Utf8PathBuf};
+use jiff::SignedDuration;
+
+use super::{
+    Analysis, Build, Deploy, Migrate, MinimumHealthy, Scaling, Steps, Strategy,
+    environment::{Fields, first, path, percent, section, value},
+    parse::Tree,
+};
+use crate::{
+    Problem,
+    spec::{
+        read::{Reader, quoted, shown},
+        yaml::{Node, Value},
+    },
+};
+
+pub(super) fn deploy(
+    reader: &mut Reader<'_>,
+    fields: Fields<'_>,
+    build: &Build,
+    scaling: Scaling,
+    tree: Tree<'_>,
+) -> Option<Deploy> {
+    let appspec = appspec(reader, fields, build, tree)?;
+    let strategy = match value(fields, "strategy").and_then(Node::text) {
+        Some("in-place") => Strategy::InPlace,
+        Some("canary") => Strategy::Canary,
+        Some("linear") => Strategy::Linear,
+        _ => Strategy::BlueGreen,
+    };
+    let minimum_healthy = value(fields, "minimum_healthy").and_then(|node| minimum_healthy(reader, node));
+    let minimum_healthy = minimum_healthy.unwrap_or(MinimumHealthy::OneAtATime);
+    if let Some(node) = value(fields, "minimum_healthy").filter(|_| strategy == Strategy::InPlace) {
+        satisfiable(reader, node, minimum_healthy, scaling);
+    }
+    let hours = SignedDuration::from_hours;
+    let mut duration = |name: &str, most| {
+        let what = format!("deploy.{name}");
+        value(fields, name).and_then(|node| reader.duration(node, &what, SignedDuration::ZERO..=most))
+    };
+    let keep_old = duration("keep_old", hours(24 * 30));
+    let drain = duration("drain", hours(1));
+    Some(Deploy {
+        appspec,
+        strategy,
+        minimum_healthy,
+        keep_old: keep_old.unwrap_or(SignedDuration::from_mins(10)),
+        drain: drain.unwrap_or(Deploy::DRAIN),
+        steps: steps(reader, fields, strategy),
+        migrate: value(fields, "migrate")
+            .and_then(|node| migrate(reader, node, fields, build, tree))
+            .filter(|_| on_new_hosts(reader, fields, strategy)),
+    })
+}
+
+/// A migration runs on a host of the new release, before any of them is served; in place there is none.
+fn on_new_hosts(reader: &mut Reader<'_>, fields: Fields<'_>, strategy: Strategy) -> bool {
+    let node = value(fields, "migrate").filter(|_| strategy == Strategy::InPlace);
+    if let Some(node) = node {
+        let message = "`deploy.migrate` needs hosts of the new release beside the old ones, and in place there are none";
+        reader.error(node, message).help = Some("take another `deploy.strategy`".to_owned());
+    }
+    node.is_none()
+}
+
+/// The steps of canary and linear; keys that nobody would follow are refused.
+fn steps(reader: &mut Reader<'_>, fields: Fields<'_>, strategy: Strategy) -> Option<Steps> {
+    let (own, usual, pause) = match strategy {
+        Strategy::Canary => (&["percent", "interval", "analysis"][..], 10, 10),
+        Strategy::Linear => (&["percent", "steps", "interval", "analysis"][..], 10, 1),
+        Strategy::BlueGreen | Strategy::InPlace => (&[][..], 0, 0),
+    };
+    for name in ["percent", "steps", "interval", "analysis"] {
+        if let Some(node) = value(fields, name).filter(|_| !own.contains(&name)) {
+            let of = if name == "steps" {
+                "linear"
+            } else {
+                "canary or linear"
+            };
+            reader.error(node, format!("`deploy.{name}` is of the strategy {of} only"));
+        }
+    }
+    if own.is_empty() {
+        return None;
+    }
+    let share = value(fields, "percent").and_then(|node| share(reader, node));
+    let count = value(fields, "steps").and_then(|node| reader.number(node, "deploy.steps", 2..=100));
+    if let (Some(_), Some(_), Some(node)) = (share, count, value(fields, "steps")) {
+        reader.error(
+            node,
+            "`deploy.percent` and `deploy.steps` say the same: keep one of them",
+        );
+    }
+    let count = count.and_then(|count| u32::try_from(count).ok());
+    let (second, day) = (SignedDuration::from_secs(1), SignedDuration::from_hours(24));
+    let interval =
+        value(fields, "interval").and_then(|node| reader.duration(node, "deploy.interval", second..=day));
+    Some(Steps {
+        percent: share
+            .or(count.map(|count| 100_u32.div_ceil(count)))
+            .unwrap_or(usual),
+        interval: interval.unwrap_or(SignedDuration::from_mins(pause)),
+        analysis: analysis(reader, section(fields, "analysis")),
+    })
+}
+
+fn share(reader: &mut Reader<'_>, node: &Node) -> Option<u32> {
+    let share = percent(reader, node, "deploy.percent")?;
+    let whole = (1.0..=99.0).contains(&share) && share.fract() == 0.0;
+    if !whole {
+        let found = shown(node);
+        reader.error(
+            node,
+            format!("`deploy.percent` must be a whole percentage from 1 to 99, not {found}"),
+        );
+        return None;
+    }
+    // From 1 to 99: nothing is cut off.
+    Some(share as u32)
+}
+
+fn analysis(reader: &mut Reader<'_>, fields: Fields<'_>) -> Analysis {
+    let errors = value(fields, "errors").and_then(|node| percent(reader, node, "deploy.analysis.errors"));
+    let slower = value(fields, "slower").and_then(|node| {
+        let text = node.text().unwrap_or_default();
+        let digits = text.strip_suffix('%').unwrap_or(text).trim_end();
+        let number = digits.parse::<u32>().ok().filter(|number| *number <= 10_000);
+        if number.is_none() {
+            let found = shown(node);
+            reader.error(
+                node,
+                format!("`deploy.analysis.slower` must be a percentage such as `50%`, not {found}"),
+            );
+        }
+        number
+    });
+    let sample =
+        value(fields, "sample").and_then(|node| reader.number(node, "deploy.analysis.sample", 1..=1_000_000));
+    let usual = Analysis::default();
+    Analysis {
+        errors: errors.unwrap_or(usual.errors),
+        slower: slower.unwrap_or(usual.slower),
+        sample: sample.unwrap_or(usual.sample),
+    }
+}
+
+/// A minimum that leaves no host to be taken out would be refused at every deployment.
+fn satisfiable(reader: &mut Reader<'_>, node: &Node, rule: MinimumHealthy, scaling: Scaling) {
+    let stuck = |hosts| rule.minimum(hosts) >= hosts && !rule.is_preset();
+    if stuck(scaling.max) {
+        let hosts = scaling.max;
+        let message = format!(
+            "no host could ever be taken out: {} of {hosts} must stay healthy",
+            rule.minimum(hosts)
+        );
+        reader.error(node, message).help =
+            Some("ask for fewer healthy hosts, or have more of them".to_owned());
+    } else if stuck(scaling.min) {
+        let hosts = scaling.min;
+        let message = format!(
+            "with {hosts} hosts (`scaling.min`) every deployment is refused: all of them must stay healthy"
+        );
+        reader.warn(node, message);
+    }
+}
+
+fn appspec(
+    reader: &mut Reader<'_>,
+    fields: Fields<'_>,
+    build: &Build,
+    tree: Tree<'_>,
+) -> Option<Option<Utf8PathBuf>> {
+    let appspec = match value(fields, "appspec") {
+        Some(node) => Some(deployed(reader, node, "deploy.appspec", build, tree)?),
+        None => first(tree, &["appspec.yml", "appspec.yaml", "appspec.json"]),
+    };
+    if appspec.is_none() && !tree(Utf8Path::new("Procfile")) {
+        let message =
+            "nothing says how to start the app: the repository has neither an `appspec.yml` nor a `Procfile`";
+        let problem = Problem::error(reader.file, 0, 0, message)
+            .help("the shortest way is a `Procfile` with a line such as `web: ./start.sh`");
+        reader.problems.push(problem);
+    }
+    Some(appspec)
+}
+
+/// A path of a file that is deployed: in the source tree, unless a build makes it.
+fn deployed(
+    reader: &mut Reader<'_>,
+    node: &Node,
+    what: &str,
+    build: &Build,
+    tree: Tree<'_>,
+) -> Option<Utf8PathBuf> {
+    let path = path(reader, node, what)?;
+    let message = format!("{} is not in the repository", quoted(path.as_str()));
+    match (tree(&path), &build.buildspec) {
+        (true, _) => {}
+        (false, Some(_)) => {
+            reader.warn(node, message).help =
+                Some("the build must make it, and its artifacts must hold it".to_owned());
+        }
+        (false, None) => {
+            reader.error(node, message);
+        }
+    }
+    Some(path)
+}
+
+fn migrate(
+    reader: &mut Reader<'_>,
+    node: &Node,
+    deploy: Fields<'_>,
+    build: &Build,
+    tree: Tree<'_>,
+) -> Option<Migrate> {
+    let fields = section(deploy, "migrate");
+    let Some(script) = value(fields, "script") else {
+        if matches!(node.value, Value::Mapping(_)) {
+            reader.error(node, "`deploy.migrate.script` is missing").help =
+                Some("write `script: PATH`, a script of the repository".to_owned());
+        }
+        return None;
+    };
+    let script = deployed(reader, script, "deploy.migrate.script", build, tree);
+    let longest = SignedDuration::from_hours(4);
+    let timeout = value(fields, "timeout").and_then(|node| {
+        reader.duration(
+            node,
+            "deploy.migrate.timeout",
+            SignedDuration::from_secs(1)..=longest,
+        )
+    });
+    Some(Migrate {
+        script: script?,
+        timeout: timeout.unwrap_or(SignedDuration::from_mins(10)),
+        runas: value(fields, "runas").and_then(|node| user(reader, node)),
+        irreversible: value(fields, "irreversible")
+            .and_then(|node| reader.flag(node, "deploy.migrate.irreversible", false))
+            .unwrap_or(false),
+    })
+}
+
+/// The name of a user of the image (`useradd(8)`).
+fn user(reader: &mut Reader<'_>, node: &Node) -> Option<String> {
+    let text = reader.text(node, "deploy.migrate.runas")?;
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    let is_name = text.len() <= 32 && !text.starts_with('-') && text.chars().all(plain) && !text.is_empty();
+    if !is_name {
+        reader.error(node, format!("{} is not the name of a user", quoted(&text)));
+    }
+    is_name.then_some(text)
+}
+
+fn minimum_healthy(reader: &mut Reader<'_>, node: &Node) -> Option<MinimumHealthy> {
+    let text = node.text().unwrap_or_default();
+    let (digits, percent) = match text.strip_suffix('%') {
+        Some(digits) => (digits.trim_end(), true),
+        None => (text, false),
+    };
+    let number = digits
+        .parse::<u32>()
+        .ok()
+        .filter(|_| digits.bytes().all(|b| b.is_ascii_digit()));
+    match (text, number) {
+        (_, Some(number)) if percent && number <= 100 => Some(MinimumHealthy::Percent(number)),
+        (_, Some(number)) if !percent && number <= 1_000 => Some(MinimumHealthy::Count(number)),
+        ("one-at-a-time", _) => Some(MinimumHealthy::OneAtATime),
+        ("half-at-a-time", _) => Some(MinimumHealthy::HalfAtATime),
+        ("all-at-once", _) => Some(MinimumHealthy::AllAtOnce),
+        _ => {
+            let message = format!(
+                "`deploy.minimum_healthy` must be `one-at-a-time`, `half-at-a-time`, `all-at-once`, a percentage such as \
+                 `75%` or a number of hosts, not {}",
+                shown(node)
+            );
+            reader.error(node, message);
+            None
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! Machines: let in once, known by one key, of one tenant, and in one environment at a time.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod world;
+
+use std::collections::BTreeMap;
+
+use jiff::SignedDuration;
+use model::{Digest, HostId, Secret, TenantName};
+use store::{Error, NewInvitation};
+use world::{World, at, by, tenant};
+
+fn labels(role: &str) -> BTreeMap<String, String> {
+    [("role".to_owned(), role.to_owned())].into()
+}
+
+async fn join(world: &World, owner: &TenantName, bits: u64, role: &str) -> HostId {
+    let (id, secret) = (HostId::from_bits(bits), Secret::new(format!("secret {bits}")));
+    let new = NewInvitation {
+        tenant: owner.clone(),
+        labels: labels(role),
+        expires_at: at(0) + SignedDuration::from_hours(1),
+    };
+    let own = id.clone();
+    let joined = world.store.write(move |tx| {
+        tx.invite_machine(&secret, &new, &by(0))?;
+        tx.join_machine(&own, &secret, "box", Digest::of(bits.to_be_bytes()), at(1))?;
+        let again = tx.join_machine(&HostId::from_bits(99), &secret, "two", Digest::of("two"), at(1));
+        assert!(
+            matches!(again, Err(Error::Refused { .. })),
+            "an invitation is used once"
+        );
+        Ok::<_, Error>(())
+    });
+    joined.await.unwrap();
+    id
+}
+
+#[tokio::test]
+async fn an_invitation_ends_and_an_unknown_one_lets_nobody_in() {
+    let world = World::new();
+    world.environment("acme/shop/dev").await;
+    let done = world.store.write(|tx| {
+        let secret = Secret::new("late".into());
+        let new = NewInvitation {
+            tenant: tenant("acme"),
+            labels: labels("web"),
+            expires_at: at(10),
+        };
+        tx.invite_machine(&secret, &new, &by(0))?;
+        for (shown, when) in [("late", 10), ("other", 5)] {
+            let shown = Secret::new(shown.into());
+            let joined = tx.join_machine(&HostId::from_bits(1), &shown, "box", Digest::of("k"), at(when));
+            assert!(matches!(joined, Err(Error::Refused { .. })), "{when}");
+        }
+        tx.machines(None)
+    });
+    assert_eq!(done.await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_machine_is_known_by_its_newest_key_and_by_none_once_it_is_removed() {
+    let world = World::new();
+    world.environment("acme/shop/dev").await;
+    let id = join(&world, &tenant("acme"), 1, "web").await;
+    let (old, new) = (Digest::of(1_u64.to_be_bytes()), Digest::of("new"));
+    let done = world.store.write(move |tx| {
+        tx.expect_key(&id, new, &by(2))?;
+        assert_eq!(
+            tx.machine_of_key(old, at(3))?,
+            Some(id.clone()),
+            "until the new one comes"
+        );
+        assert_eq!(tx.machine_of_key(new, at(4))?, Some(id.clone()));
+        assert_eq!(tx.machine_of_key(old, at(5))?, None, "the old one is nobody's");
+        tx.remove_machine(&id, &by(6))?;
+        assert_eq!(tx.machine_of_key(new, at(7))?, None);
+        Ok::<_, Error>(())
+    });
+    done.await.unwrap();
+}
+
+#[tokio::test]
+async fn an_environment_gets_machines_of_its_tenant_with_its_labels_that_nobody_else_has() {
+    let world = World::new();
+    let dev = world.environment("acme/shop/dev").await;
+    let next = world.environment("acme/shop/next").await;
+    world.environment("other/shop/dev").await;
+    let web = join(&world, &tenant("acme"), 1, "web").await;
+    let batch = join(&world, &tenant("acme"), 2, "batch").await;
+    join(&world, &tenant("other"), 3, "web").await;
+    let done = world.store.write(move |tx| {
+        let claim = |place| -> Result<Vec<HostId>, Error> {
+            let claimed = tx.claim_machines(place, &labels("web"), &by(2))?;
+            Ok(claimed.into_iter().map(|machine| machine.id).collect())
+        };
+        assert_eq!(claim(&dev)?, [web.clone()]);
+        assert_eq!(claim(&dev)?, [web.clone()], "again");
+        assert_eq!(claim(&next)?, [], "it has an environment");
+        tx.drain_machine(&web, &by(3))?;
+        assert_eq!(claim(&dev)?, [], "it leaves");
+        assert_eq!(tx.machines_of(&dev)?.len(), 1, "and is there until it is gone");
+        let other = tx.claim_machines(&dev, &labels("batch"), &by(4))?;
+        assert_eq!(
+            other.iter().map(|machine| &machine.id).collect::<Vec<_>>(),
+            [&batch]
+        );
+        Ok::<_, Error>(())
+    });
+    done.await.unwrap();
+}
+
+#[tokio::test]
+async fn the_authority_is_made_once_and_its_key_is_sealed() {
+    let world = World::new();
+    let done = world.store.write(|tx| {
+        assert!(tx.authority()?.is_none());
+        for key in ["first", "second"] {
+            tx.keep_authority("certificate", &Secret::new(key.into()), &by(0))?;
+        }
+        tx.authority()
+    });
+    let (certificate, key) = done.await.unwrap().unwrap();
+    assert_eq!((certificate.as_str(), key.expose()), ("certificate", "first"));
+}

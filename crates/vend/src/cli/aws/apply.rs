@@ -1,0 +1,207 @@
+//! `vend aws apply`: makes the stacks as the files say, in their order, and stops at the first that fails.
+
+use std::{process::ExitCode, time::Duration};
+
+use ::aws::{
+    apply::{self, Error, Outcome},
+    plan::{Doing, Plan as Planned, Wanted},
+    site::Found,
+    stack::Event,
+};
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+use super::{
+    Exit, Failure, agreed, broken, chain, plan,
+    project::{Loaded, Project},
+};
+use crate::output::{Output, Tone, clean};
+
+#[derive(Debug, Args)]
+pub struct Apply {
+    #[command(flatten)]
+    project: Project,
+    /// Do it without asking. Data is not lost by it.
+    #[arg(long)]
+    yes: bool,
+    /// This resource's data may be lost, or left without a stack.
+    #[arg(long, value_name = "RESOURCE")]
+    lose: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Done {
+    stack: String,
+    #[serde(flatten)]
+    outcome: Outcome,
+}
+
+pub async fn run(own: &Apply, output: &Output) -> Result<ExitCode, Failure> {
+    let loaded = own.project.load()?;
+    let found = loaded.found().await?;
+    let plans = plan::all(&loaded, &found, true).await?;
+    let idle = plans.iter().all(|plan| plan.doing == Doing::Nothing);
+    if !output.json {
+        output.say(&plan::people(&plans, &loaded, output));
+    }
+    refuse(own, &plans)?;
+    if !idle && !agreed("Apply?", own.yes, output)? {
+        return Err(Failure::failed("nothing was changed"));
+    }
+    // Nothing is made with a priority that nobody keeps.
+    loaded.keep()?;
+    let start = crate::clock::now().to_string();
+    let mut found = found;
+    let mut done = Vec::new();
+    for wanted in &loaded.wanted {
+        let at = found
+            .iter()
+            .position(|(_, found)| found.stack.name == wanted.name);
+        let own_found = at.map(|at| found.swap_remove(at).1);
+        let outcome = one(own, &loaded, wanted, own_found, &start, output).await?;
+        let failed = failure(wanted, &outcome);
+        done.push(Done {
+            stack: wanted.name.clone(),
+            outcome,
+        });
+        if let Some(failure) = failed {
+            if output.json {
+                output.show(&done, |_| String::new());
+            }
+            return Err(failure);
+        }
+    }
+    output.show(&done, |done| summary(done));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Data goes only by name.
+fn refuse(own: &Apply, plans: &[Planned]) -> Result<(), Failure> {
+    let dangers = plans.iter().flat_map(Planned::dangers);
+    let lost: Vec<&str> = dangers
+        .map(|change| change.id.as_str())
+        .filter(|id| !own.lose.iter().any(|own| own == id))
+        .collect();
+    if lost.is_empty() {
+        return Ok(());
+    }
+    let options: Vec<String> = lost.iter().map(|id| format!("--lose {id}")).collect();
+    Err(
+        Failure::new(Exit::Refused, "data would be lost, and nothing was changed")
+            .cause(lost.join(", "))
+            .next(format!("vend aws apply {}", options.join(" "))),
+    )
+}
+
+async fn one(
+    own: &Apply,
+    loaded: &Loaded,
+    wanted: &Wanted,
+    found: Option<Found>,
+    start: &str,
+    output: &Output,
+) -> Result<Outcome, Failure> {
+    let site = loaded.site(&wanted.mark.foundation);
+    let mut progress = Progress::new(&wanted.name, wanted.template.resources.len(), output);
+    let outcome = apply::apply(site, wanted, found, &own.lose, start, &mut |event| {
+        progress.tell(event)
+    })
+    .await;
+    progress.end();
+    outcome.map_err(|error| match error {
+        Error::Client(error) => broken(error).next("vend aws apply: it goes on where it was"),
+        error @ Error::Stuck { .. } => {
+            Failure::failed(chain(&error)).next(format!("vend aws continue {}", wanted.name))
+        }
+        error @ Error::Loss { .. } => Failure::new(Exit::Refused, chain(&error)).next("vend aws plan"),
+        error @ Error::ChangeSet { .. } => Failure::failed(chain(&error)).next("vend aws plan"),
+    })
+}
+
+fn failure(wanted: &Wanted, outcome: &Outcome) -> Option<Failure> {
+    let Outcome::Failed { status, cause } = outcome else {
+        return None;
+    };
+    let next = match status.0.as_str() {
+        "UPDATE_ROLLBACK_FAILED" => format!("vend aws continue {}", wanted.name),
+        _ => "vend aws apply, when the cause is gone".to_owned(),
+    };
+    let failure = Failure::failed(format!("{} failed and is {}", wanted.name, status.0)).next(next);
+    Some(match cause {
+        Some(cause) => failure.cause(cause.to_string()),
+        None => failure,
+    })
+}
+
+fn summary(done: &[Done]) -> String {
+    let made = done.iter().filter(|done| done.outcome == Outcome::Done).count();
+    format!(
+        "{made} stacks made or changed, {} as they were\n",
+        done.len() - made
+    )
+}
+
+/// What happens, as it happens: one moving line on a terminal, else a line for everything that is done or failed.
+pub struct Progress<'o> {
+    output: &'o Output,
+    stack: String,
+    bar: Option<ProgressBar>,
+    done: usize,
+    all: usize,
+}
+
+impl<'o> Progress<'o> {
+    pub fn new(stack: &str, all: usize, output: &'o Output) -> Self {
+        let bar = (output.terminal && !output.json).then(|| {
+            let style = ProgressStyle::with_template("{spinner} {prefix}  {wide_msg}")
+                .expect("the template is one of indicatif's");
+            let bar = ProgressBar::new_spinner().with_style(style);
+            bar.enable_steady_tick(Duration::from_millis(100));
+            bar.set_prefix(stack.to_owned());
+            bar
+        });
+        Self {
+            output,
+            stack: stack.to_owned(),
+            bar,
+            done: 0,
+            all,
+        }
+    }
+
+    pub fn tell(&mut self, event: &Event) {
+        let is_done = event.status.0.ends_with("_COMPLETE");
+        let is_bad = event.status.is_failure();
+        self.done += usize::from(is_done && event.resource != self.stack);
+        let why = event.why.as_deref().filter(|_| is_bad).unwrap_or_default();
+        let line = format!(
+            "{}  {} {} {}",
+            self.stack,
+            event.status.0,
+            event.resource,
+            clean(why)
+        );
+        let line = line.trim_end();
+        match &self.bar {
+            Some(bar) if is_bad => {
+                bar.suspend(|| {
+                    self.output
+                        .say(&format!("{}\n", self.output.tone(Tone::Bad, line)))
+                });
+            }
+            Some(bar) => bar.set_message(format!(
+                "{}/{} {} {}",
+                self.done, self.all, event.status.0, event.resource
+            )),
+            None if (is_done || is_bad) && !self.output.json => self.output.say(&format!("{line}\n")),
+            None => {}
+        }
+    }
+
+    pub fn end(self) {
+        if let Some(bar) = self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}

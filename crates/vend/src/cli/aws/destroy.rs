@@ -1,0 +1,238 @@
+//! `vend aws destroy`: flows, environments, pipelines and foundations go, in this order, and then what they have left.
+
+use std::process::ExitCode;
+
+use ::aws::{
+    destroy::{self, Error, Fate, Left, Outcome},
+    site::Found,
+    synth::Kind,
+};
+use clap::Args;
+use serde::Serialize;
+
+use super::{
+    Exit, Failure, agreed,
+    apply::Progress,
+    broken,
+    project::{Loaded, Project},
+};
+use crate::output::{Output, clean};
+
+#[derive(Debug, Args)]
+pub struct Destroy {
+    #[command(flatten)]
+    project: Project,
+    /// Only the stacks that the files do not have any more.
+    #[arg(long)]
+    gone: bool,
+    /// Keep buckets, tables, images and zones.
+    #[arg(long)]
+    keep_data: bool,
+    /// Delete the key too, in 30 days; no snapshot of a database can be read after that.
+    #[arg(long, conflicts_with = "keep_data")]
+    forget: bool,
+    /// Do it without asking.
+    #[arg(long)]
+    yes: bool,
+}
+
+#[derive(Debug, Serialize, Default)]
+struct Report {
+    stacks: Vec<String>,
+    left: Vec<Swept>,
+}
+
+#[derive(Debug, Serialize)]
+struct Swept {
+    #[serde(flatten)]
+    what: Left,
+    #[serde(flatten)]
+    fate: Fate,
+}
+
+pub async fn run(own: &Destroy, output: &Output) -> Result<ExitCode, Failure> {
+    let loaded = own.project.load()?;
+    let victims = victims(own, &loaded).await?;
+    let names: Vec<&str> = victims
+        .iter()
+        .map(|(_, found)| found.stack.name.as_str())
+        .collect();
+    refuse(&victims)?;
+    if !output.json {
+        for name in &names {
+            output.line(&format!("goes: {name}"));
+        }
+    }
+    let data = if own.keep_data {
+        ""
+    } else {
+        " and the data in them"
+    };
+    let question = format!("Destroy {} stacks{data}?", names.len());
+    if !names.is_empty() && !agreed(&question, own.yes, output)? {
+        return Err(Failure::failed("nothing was destroyed"));
+    }
+    let start = crate::clock::now().to_string();
+    let mut report = Report::default();
+    let mut left: Vec<(String, Left)> = Vec::new();
+    for (foundation, found) in &victims {
+        let own_left = one(&loaded, foundation, found, &start, output).await?;
+        report.stacks.push(found.stack.name.clone());
+        left.extend(own_left.into_iter().map(|left| (foundation.clone(), left)));
+    }
+    // What an earlier destruction left, when it broke off.
+    for (foundation, earlier) in earlier(own, &loaded).await? {
+        if !left.iter().any(|(_, own)| own.physical == earlier.physical) {
+            left.push((foundation, earlier));
+        }
+    }
+    sweep(own, &loaded, left, &mut report, output).await?;
+    output.show(&report, summary);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The stacks that go, in their order, each with its foundation.
+async fn victims(own: &Destroy, loaded: &Loaded) -> Result<Vec<(String, Found)>, Failure> {
+    let is_known = |name: &str| loaded.made.stacks.iter().any(|own| own.name == name);
+    let mut all = loaded.found().await?;
+    all.retain(|(_, found)| {
+        let name = &found.stack.name;
+        loaded.is_asked(name) && (!own.gone || !is_known(name))
+    });
+    let kind = |found: &Found| match &found.mark {
+        Some(mark) => mark.kind,
+        None => {
+            let made = loaded.made.stacks.iter().find(|own| own.name == found.stack.name);
+            made.map_or(Kind::Environment, |own| own.kind)
+        }
+    };
+    let foundations: std::collections::BTreeMap<String, String> = all
+        .iter()
+        .map(|(foundation, found)| (found.stack.id.clone(), foundation.clone()))
+        .collect();
+    let ordered = destroy::order(all.into_iter().map(|(_, found)| found).collect(), kind);
+    let with = |found: Found| (foundations[&found.stack.id].clone(), found);
+    Ok(ordered.into_iter().map(with).collect())
+}
+
+/// Nothing begins while something is protected: a half is worse than a whole.
+fn refuse(victims: &[(String, Found)]) -> Result<(), Failure> {
+    let protected = victims
+        .iter()
+        .map(|(_, found)| &found.stack)
+        .filter(|stack| stack.is_protected);
+    let names: Vec<&str> = protected.map(|stack| stack.name.as_str()).collect();
+    match names.as_slice() {
+        [] => Ok(()),
+        names => Err(
+            Failure::new(Exit::Refused, "nothing was destroyed: stacks are protected")
+                .cause(names.join(", "))
+                .next("vend aws unprotect"),
+        ),
+    }
+}
+
+async fn one(
+    loaded: &Loaded,
+    foundation: &str,
+    found: &Found,
+    start: &str,
+    output: &Output,
+) -> Result<Vec<Left>, Failure> {
+    let site = loaded.site(foundation);
+    let stack = &found.stack;
+    let mut progress = Progress::new(&stack.name, 0, output);
+    let done = destroy::destroy(site, stack, start, &mut |event| progress.tell(event)).await;
+    progress.end();
+    let (outcome, left) = done.map_err(|error| match error {
+        Error::Client(error) => broken(error).next("vend aws destroy: it goes on where it was"),
+        Error::Protected(name) => {
+            Failure::new(Exit::Refused, format!("{name} is protected")).next("vend aws unprotect")
+        }
+    })?;
+    match outcome {
+        Outcome::Gone => Ok(left),
+        Outcome::Failed { status, cause } => {
+            let failure = Failure::failed(format!("{} is {}, and still there", stack.name, status.0))
+                .next("vend aws destroy: it goes on with it, when the cause is gone");
+            Err(match cause {
+                Some(cause) => failure.cause(cause.to_string()),
+                None => failure,
+            })
+        }
+    }
+}
+
+/// What stacks of these files left that were destroyed before.
+async fn earlier(own: &Destroy, loaded: &Loaded) -> Result<Vec<(String, Left)>, Failure> {
+    let mut all = Vec::new();
+    if own.gone || own.keep_data {
+        return Ok(all);
+    }
+    for (label, site) in loaded.sites() {
+        let ours = loaded
+            .made
+            .stacks
+            .iter()
+            .filter(|own| own.foundation.as_str() == label);
+        let names: Vec<&str> = ours
+            .map(|own| own.name.as_str())
+            .filter(|name| loaded.is_asked(name))
+            .collect();
+        let left = destroy::left(site, &names).await.map_err(broken)?;
+        all.extend(left.into_iter().map(|left| (label.to_owned(), left)));
+    }
+    Ok(all)
+}
+
+async fn sweep(
+    own: &Destroy,
+    loaded: &Loaded,
+    left: Vec<(String, Left)>,
+    report: &mut Report,
+    output: &Output,
+) -> Result<(), Failure> {
+    for (foundation, what) in left {
+        let fate = match own.keep_data {
+            true => Fate::Kept {
+                why: "--keep-data".to_owned(),
+            },
+            false => {
+                let done = destroy::sweep(loaded.site(&foundation), &what, own.forget).await;
+                done.map_err(|error| match error {
+                    Error::Client(error) => broken(error).next("vend aws destroy: it goes on where it was"),
+                    Error::Protected(name) => Failure::failed(format!("{name} is protected")),
+                })?
+            }
+        };
+        if !output.json && fate != Fate::Gone {
+            output.line(&said(&what, &fate));
+        }
+        report.left.push(Swept { what, fate });
+    }
+    Ok(())
+}
+
+fn said(what: &Left, fate: &Fate) -> String {
+    let name = format!("{} ({})", clean(&what.physical), what.kind);
+    match fate {
+        Fate::Deleted { objects: 0 } => format!("deleted: {name}"),
+        Fate::Deleted { objects } => format!("deleted: {name} with {objects} objects"),
+        Fate::Scheduled { days } => format!("goes in {days} days: {name}"),
+        Fate::Kept { why } => format!("kept: {name}: {}", clean(why)),
+        Fate::Gone => format!("gone: {name}"),
+    }
+}
+
+fn summary(report: &Report) -> String {
+    let kept: Vec<&Swept> = report
+        .left
+        .iter()
+        .filter(|own| matches!(own.fate, Fate::Kept { .. }))
+        .collect();
+    let mut text = format!("{} stacks destroyed\n", report.stacks.len());
+    if kept.iter().any(|own| own.what.kind == "AWS::KMS::Key") {
+        text.push_str("next: vend aws destroy --forget, when no snapshot of a database is wanted any more\n");
+    }
+    text
+}

@@ -1,0 +1,106 @@
+//! `vend aws eject`: everything to go on without Vend, and a script that does with AWS's own command line what `apply` does.
+
+use std::path::PathBuf;
+
+use ::aws::synth::{Kind, MAX_INLINE_BYTES};
+use clap::Args;
+
+use super::{
+    Failure,
+    project::{Loaded, Project, write},
+    synth,
+};
+use crate::output::Output;
+
+#[derive(Debug, Args)]
+pub struct Eject {
+    #[command(flatten)]
+    project: Project,
+    /// Where everything goes.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+}
+
+pub fn run(own: &Eject, output: &Output) -> Result<(), Failure> {
+    let loaded = own.project.load()?;
+    let written = synth::files(&loaded.made, &own.out, false)?;
+    for wanted in &loaded.wanted {
+        // As it was applied, so that the first deployment by hand changes nothing.
+        write(
+            &own.out.join(format!("{}.yaml", wanted.name)),
+            &wanted.template.yaml(),
+        )?;
+    }
+    write(&own.out.join("apply.sh"), &script(&loaded))?;
+    write(&own.out.join("README.md"), &page(&loaded))?;
+    output.show(&written, |written| {
+        let out = own.out.display();
+        format!(
+            "{} templates in {out}; {out}/README.md says how to go on, {out}/apply.sh does it\n",
+            written.len()
+        )
+    });
+    Ok(())
+}
+
+fn script(loaded: &Loaded) -> String {
+    let mut text = String::from(
+        "#!/bin/sh\n# Makes the stacks in their order, with AWS's own command line. Needs: aws, and who may do it.\n\
+         # With several accounts, name the profile of each: PROFILE_foundation=NAME sh apply.sh\nset -eu\ncd \"$(dirname \"$0\")\"\n\
+         account() { aws sts get-caller-identity --query Account --output text \"$@\"; }\n",
+    );
+    for stack in &loaded.made.stacks {
+        let (name, region, label) = (&stack.name, &stack.region, &stack.foundation);
+        let variable = format!("PROFILE_{}", label.as_str().replace('-', "_"));
+        text.push_str(&format!(
+            "\n# {}\nset -- --region {region}\n",
+            stack.template.about.replace('\n', " ")
+        ));
+        text.push_str(&format!(
+            "[ -z \"${{{variable}:-}}\" ] || set -- \"$@\" --profile \"${variable}\"\n"
+        ));
+        let bucket = format!(
+            "\"{}-{label}-templates-$(account \"$@\")-{region}\"",
+            loaded.platform()
+        );
+        let is_large = stack.template.yaml().len() + 600 > MAX_INLINE_BYTES;
+        let mut command = format!(
+            "aws cloudformation deploy --stack-name {name} --template-file {name}.yaml \\\n  --capabilities CAPABILITY_NAMED_IAM --no-fail-on-empty-changeset"
+        );
+        if is_large {
+            // A new foundation has no bucket yet: the template must lie somewhere else the first time.
+            command.push_str(&format!(
+                " --s3-bucket \"${{BUCKET:-{}}}\"",
+                bucket.trim_matches('"')
+            ));
+        }
+        if stack.kind == Kind::Environment {
+            let platform = loaded.platform();
+            command.push_str(&format!(
+                " \\\n  --role-arn \"arn:aws:iam::$(account \"$@\"):role/{platform}/{platform}-{label}-stacks\""
+            ));
+        }
+        text.push_str(&command);
+        text.push_str(" \"$@\"\n");
+    }
+    text
+}
+
+fn page(loaded: &Loaded) -> String {
+    let mut text = String::from(
+        "# Without Vend\n\nThese are the templates, state machines and Packer files as they were applied. `sh apply.sh` makes the stacks in\n\
+         their order with AWS's own command line; it changes nothing where they are there already. For a foundation that is not\n\
+         there yet, name any bucket of yours for its template: `BUCKET=my-bucket sh apply.sh`.\n\n\
+         A release is started by Step Functions and needs nothing of Vend: the flow is `flows/*.asl.json`, the buildspecs, appspecs and\n\
+         scripts are the app's own. The output `Vend` of each stack may be taken away.\n\n| stack | kind | region |\n|---|---|---|\n",
+    );
+    for stack in &loaded.made.stacks {
+        text.push_str(&format!(
+            "| `{}` | {} | {} |\n",
+            stack.name,
+            stack.kind.word(),
+            stack.region
+        ));
+    }
+    text
+}

@@ -1,0 +1,139 @@
+//! `vend aws plan`: what `apply` would do.
+
+use ::aws::{
+    change::{Change, Deed, Loss},
+    plan::{self, Doing, Plan as Planned},
+    site::Found,
+};
+use clap::Args;
+
+use super::{
+    Failure, broken,
+    project::{Loaded, Project},
+};
+use crate::output::{Output, Tone, clean};
+
+#[derive(Debug, Args)]
+pub struct Plan {
+    #[command(flatten)]
+    project: Project,
+}
+
+pub async fn run(own: &Plan, output: &Output) -> Result<(), Failure> {
+    let loaded = own.project.load()?;
+    let found = loaded.found().await?;
+    let plans = all(&loaded, &found, false).await?;
+    output.show(&plans, |plans| people(plans, &loaded, output));
+    Ok(())
+}
+
+/// The plans of all stacks that were asked for.
+pub async fn all(loaded: &Loaded, found: &[(String, Found)], keeps: bool) -> Result<Vec<Planned>, Failure> {
+    let mut plans = Vec::new();
+    for wanted in &loaded.wanted {
+        let site = loaded.site(&wanted.mark.foundation);
+        let own = found.iter().find(|(_, found)| found.stack.name == wanted.name);
+        let own = own.map(|(_, found)| found);
+        plans.push(plan::plan(site, wanted, own, keeps).await.map_err(broken)?);
+    }
+    Ok(plans)
+}
+
+/// The plans in words.
+pub fn people(plans: &[Planned], loaded: &Loaded, output: &Output) -> String {
+    let mut text = String::new();
+    for plan in plans {
+        text.push_str(&headline(plan, output));
+        if plan.doing == Doing::Change {
+            for change in &plan.changes {
+                text.push_str(&line(change, output));
+            }
+        }
+    }
+    for wanted in &loaded.wanted {
+        for note in &wanted.notes {
+            let label = output.tone(Tone::Wait, "note");
+            text.push_str(&format!("{label} {}: {}\n", wanted.name, clean(note)));
+        }
+    }
+    text.push_str(&money(plans, loaded));
+    text
+}
+
+fn headline(plan: &Planned, output: &Output) -> String {
+    let (tone, what) = match &plan.doing {
+        Doing::Create => (Tone::Good, format!("new, {} resources", plan.changes.len())),
+        Doing::CreateAgain => (
+            Tone::Wait,
+            format!("again: its creation failed; {} resources", plan.changes.len()),
+        ),
+        Doing::Change => (Tone::Wait, format!("{} to change", plan.changes.len())),
+        Doing::Nothing => (Tone::Faint, "unchanged".to_owned()),
+        Doing::Later { why } => (Tone::Wait, format!("later: {}", clean(why))),
+        Doing::Wait { status } => (Tone::Wait, format!("is being changed ({})", status.0)),
+        Doing::Stuck { status } => (
+            Tone::Bad,
+            format!("is {} (vend aws continue {})", status.0, plan.stack),
+        ),
+    };
+    format!(
+        "{}  {}\n",
+        output.tone(Tone::Strong, &plan.stack),
+        output.tone(tone, &what)
+    )
+}
+
+fn line(change: &Change, output: &Output) -> String {
+    let (tone, sign, word) = match change.deed {
+        Deed::Add => (Tone::Good, "+", ""),
+        Deed::Import => (Tone::Good, "+", "taken in"),
+        Deed::Modify => (Tone::Wait, "~", ""),
+        Deed::Replace => (Tone::Bad, "!", "REPLACED"),
+        Deed::MayReplace => (Tone::Bad, "!", "perhaps REPLACED"),
+        Deed::Remove => (Tone::Bad, "-", "removed"),
+    };
+    let loss = match change.loss {
+        Some(Loss::Lost) => "DATA IS LOST",
+        Some(Loss::Snapshot) => "data goes, a snapshot stays",
+        Some(Loss::Left) => "it stays, but no stack holds it any more",
+        None => "",
+    };
+    let mut parts = vec![format!(
+        "  {sign} {} ({})",
+        clean(&change.id),
+        clean(&change.kind)
+    )];
+    if !change.properties.is_empty() {
+        parts.push(clean(&change.properties.join(", ")));
+    }
+    parts.extend(
+        [word, loss]
+            .into_iter()
+            .filter(|word| !word.is_empty())
+            .map(str::to_owned),
+    );
+    format!("{}\n", output.tone(tone, &parts.join("  ")))
+}
+
+/// What it costs, and by how much that is more.
+fn money(plans: &[Planned], loaded: &Loaded) -> String {
+    let dollars = |cents: i64| format!("{:.2}", cents as f64 / 100.0);
+    let before: i64 = plans
+        .iter()
+        .filter_map(|plan| plan.cents_before)
+        .map(|cents| cents as i64)
+        .sum();
+    let after: i64 = plans.iter().map(|plan| plan.price.cents as i64).sum();
+    let unknown: usize = plans.iter().map(|plan| plan.price.unknown).sum();
+    let sign = if after >= before { "+" } else { "-" };
+    let rest = match unknown {
+        0 => String::new(),
+        count => format!("; of {count} resources the list has no price for their region"),
+    };
+    format!(
+        "US$ {} a month when nobody comes, {sign}{} (prices of {}; traffic and bytes are extra{rest})\n",
+        dollars(after),
+        dollars((after - before).abs()),
+        loaded.prices.date
+    )
+}

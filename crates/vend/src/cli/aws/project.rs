@@ -1,0 +1,275 @@
+//! What a command of `vend aws` works on: the working tree, the operator's file, the priorities, and how each foundation is
+//! reached.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use ::aws::{
+    Client, Machine, Source,
+    credentials::Role,
+    plan::Wanted,
+    price::List,
+    site::{self, Found, Site},
+    synth::{self, Access, Config, Priorities},
+};
+use clap::Args;
+use model::{
+    Problem,
+    spec::{self, Files as _},
+};
+
+use super::{Failure, broken};
+use crate::cli::check;
+
+// What every command takes. (A doc comment would become the help of every command that has it.)
+#[derive(Debug, Args)]
+pub struct Project {
+    /// The working tree, which holds a vend.yaml.
+    #[arg(default_value = ".")]
+    pub dir: PathBuf,
+    /// What vend.yaml cannot say about AWS: accounts, regions, domains. [default: aws.toml of the working tree]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The priorities of listener rules; keep it with the files. [default: aws/priorities.json of the working tree]
+    #[arg(long, value_name = "FILE")]
+    priorities: Option<PathBuf>,
+    /// Only these stacks.
+    #[arg(long, value_name = "STACK")]
+    only: Vec<String>,
+    /// A profile of ~/.aws, where the foundation names none. [default: AWS_PROFILE, the environment's keys, a role]
+    #[arg(long, value_name = "NAME")]
+    profile: Option<String>,
+    /// A list of prices instead of the shipped one.
+    #[arg(long, value_name = "FILE")]
+    prices: Option<PathBuf>,
+}
+
+/// All of it, read.
+pub struct Loaded {
+    pub config: Config,
+    pub made: synth::Output,
+    /// The stacks that were asked for, in the order in which they are made.
+    pub wanted: Vec<Wanted>,
+    pub prices: List,
+    sites: BTreeMap<String, Site>,
+    priorities: (PathBuf, Priorities),
+    only: Vec<String>,
+}
+
+impl Project {
+    pub fn load(&self) -> Result<Loaded, Failure> {
+        let beside = || self.dir.join("aws/priorities.json");
+        let given = self.priorities.clone().unwrap_or_else(beside);
+        let (config, made, priorities) = read(&self.dir, self.config.as_deref(), &given)?;
+        let prices = self.prices()?;
+        let platform = config.platform.as_str();
+        let is_asked = |name: &str| self.only.is_empty() || self.only.iter().any(|own| own == name);
+        if let Some(unknown) = self
+            .only
+            .iter()
+            .find(|own| made.stacks.iter().all(|stack| stack.name != **own))
+        {
+            let names: Vec<&str> = made.stacks.iter().map(|stack| stack.name.as_str()).collect();
+            return Err(Failure::usage(format!("there is no stack `{unknown}`"))
+                .cause(format!("these are there: {}", names.join(", "))));
+        }
+        let stacks = made.stacks.iter().filter(|stack| is_asked(&stack.name));
+        let wanted = stacks
+            .map(|stack| Wanted::new(platform, stack, &prices))
+            .collect();
+        Ok(Loaded {
+            sites: sites(&config, self.profile.as_deref()),
+            config,
+            wanted,
+            made,
+            prices,
+            priorities: (given, priorities),
+            only: self.only.clone(),
+        })
+    }
+
+    fn prices(&self) -> Result<List, Failure> {
+        let Some(path) = &self.prices else {
+            return Ok(List::shipped().clone());
+        };
+        let text = fs::read_to_string(path).map_err(|error| Failure::file(path, &error))?;
+        let bad = |error: serde_json::Error| {
+            Failure::usage(format!("{} is not a list of prices", path.display())).cause(error.to_string())
+        };
+        List::parse(&text).map_err(bad)
+    }
+}
+
+impl Loaded {
+    pub fn platform(&self) -> &str {
+        self.config.platform.as_str()
+    }
+
+    /// Where a foundation is.
+    pub fn site(&self, foundation: &str) -> &Site {
+        self.sites
+            .get(foundation)
+            .expect("every stack stands on a foundation of the file")
+    }
+
+    pub fn sites(&self) -> impl Iterator<Item = (&str, &Site)> {
+        self.sites.iter().map(|(label, site)| (label.as_str(), site))
+    }
+
+    /// Was this stack asked for?
+    pub fn is_asked(&self, name: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|own| own == name)
+    }
+
+    /// Priorities are never given twice: they are kept before anything is made with them.
+    pub fn keep(&self) -> Result<(), Failure> {
+        keep(&self.priorities.0, &self.priorities.1)
+    }
+
+    /// Ours of the stacks that are there, each with its foundation. Each region of each account is asked once.
+    pub async fn found(&self) -> Result<Vec<(String, Found)>, Failure> {
+        let mut asked: Vec<(&Access, &str)> = Vec::new();
+        let mut all = Vec::new();
+        for (label, foundation) in &self.config.foundations {
+            let place = (&foundation.access, foundation.region.as_str());
+            if asked.contains(&place) {
+                continue;
+            }
+            asked.push(place);
+            for found in site::found(self.site(label.as_str())).await.map_err(broken)? {
+                if let Some(label) = self.owner(&found) {
+                    all.push((label, found));
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// The foundation of a stack that is ours: by what the stack says, or, where its creation failed, by its name.
+    fn owner(&self, found: &Found) -> Option<String> {
+        if let Some(mark) = &found.mark {
+            let is_ours = mark.platform == self.platform() && self.sites.contains_key(&mark.foundation);
+            return is_ours.then(|| mark.foundation.clone());
+        }
+        let own = self.made.stacks.iter().find(|own| own.name == found.stack.name);
+        own.map(|own| own.foundation.to_string())
+    }
+}
+
+/// A client for each foundation. Foundations that are reached alike share their credentials.
+fn sites(config: &Config, profile: Option<&str>) -> BTreeMap<String, Site> {
+    let machine = machine();
+    let mut sources: BTreeMap<&Access, Arc<Source>> = BTreeMap::new();
+    let mut sites = BTreeMap::new();
+    for (label, foundation) in &config.foundations {
+        let access = &foundation.access;
+        let region = foundation.region.as_str();
+        let source = sources.entry(access).or_insert_with(|| {
+            let own = access.profile.as_deref().or(profile).map(str::to_owned);
+            let chain = Source::chain(machine.clone(), own);
+            let Some(arn) = &access.role else {
+                return Arc::new(chain);
+            };
+            let role = Role {
+                arn: arn.to_string(),
+                external_id: access.external_id.clone(),
+                ..Role::default()
+            };
+            let base = Client::new(machine.clone(), Arc::new(chain), region);
+            Arc::new(Source::role(base, role))
+        });
+        let client = Client::new(machine.clone(), Arc::clone(source), region);
+        sites.insert(label.to_string(), Site::new(client));
+    }
+    sites
+}
+
+fn machine() -> Machine {
+    Machine {
+        variable: Arc::new(|name| std::env::var(name).ok()),
+        now: crate::clock::now,
+        bits: crate::clock::bits,
+    }
+}
+
+/// What there is to make. The priorities may have grown.
+pub fn read(
+    dir: &Path,
+    file: Option<&Path>,
+    given: &Path,
+) -> Result<(Config, synth::Output, Priorities), Failure> {
+    let config = config(dir, file)?;
+    let app = app(dir)?;
+    let mut priorities = priorities(given)?;
+    let made = synth::all(&config, &app, &mut priorities).map_err(|error| {
+        Failure::refused("the templates cannot be made")
+            .cause(error.to_string())
+            .next("vend aws synth --help")
+    })?;
+    Ok((config, made, priorities))
+}
+
+fn config(dir: &Path, file: Option<&Path>) -> Result<Config, Failure> {
+    let path = file.map_or_else(|| dir.join("aws.toml"), Path::to_path_buf);
+    let bytes = check::read(&path).map_err(|error| {
+        Failure::file(&path, &error).next("vend aws synth --config FILE, see docs/aws.md")
+    })?;
+    let bad = |cause: String| Failure::usage(format!("{} cannot be read", path.display())).cause(cause);
+    if bytes.len() > spec::MAX_BYTES {
+        return Err(bad(format!("it has more than {} bytes", spec::MAX_BYTES)));
+    }
+    let text = String::from_utf8(bytes).map_err(|error| bad(error.to_string()))?;
+    toml::from_str(&text).map_err(|error| bad(error.to_string()))
+}
+
+fn app(dir: &Path) -> Result<spec::App, Failure> {
+    let tree = check::Tree(dir);
+    let missing = || {
+        Failure::failed(format!("{} holds no vend.yaml", dir.display())).next("vend aws synth DIR --out OUT")
+    };
+    let bytes = tree.read("vend.yaml".into()).ok_or_else(missing)?;
+    let exists = |path: &camino::Utf8Path| tree.exists(path);
+    let bad = |problems: Vec<Problem>| {
+        let first = problems
+            .iter()
+            .find(|problem| problem.is_error())
+            .map(ToString::to_string);
+        let next = format!("vend check {}", dir.display());
+        Failure::refused("vend.yaml is not right")
+            .cause(first.unwrap_or_default())
+            .next(next)
+    };
+    let text = spec::decode("vend.yaml", &bytes).map_err(|problem| bad(vec![problem]))?;
+    spec::App::parse(text, "vend.yaml", &exists)
+        .map(|(app, _)| app)
+        .map_err(bad)
+}
+
+fn priorities(path: &Path) -> Result<Priorities, Failure> {
+    if !path.exists() {
+        return Ok(Priorities::default());
+    }
+    let text = fs::read_to_string(path).map_err(|error| Failure::file(path, &error))?;
+    serde_json::from_str(&text).map_err(|error| {
+        Failure::failed(format!("{} is not what was written there", path.display())).cause(error.to_string())
+    })
+}
+
+/// Writes the priorities down.
+pub fn keep(path: &Path, priorities: &Priorities) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(priorities).expect("priorities are plain data");
+    write(path, &format!("{text}\n"))
+}
+
+/// Writes a file, with the directories on the way to it.
+pub fn write(path: &Path, text: &str) -> Result<(), Failure> {
+    let failed = |error| Failure::file(path, &error);
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent).map_err(failed)?;
+    }
+    fs::write(path, text).map_err(failed)
+}

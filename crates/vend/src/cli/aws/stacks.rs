@@ -1,0 +1,347 @@
+//! What there is: `status`, `outputs`, `drift`; and what is done with single stacks: `protect`, `unprotect`, `continue`.
+
+use std::{process::ExitCode, time::Duration};
+
+use ::aws::{
+    plan::{Doing, doing},
+    protect,
+    site::Found,
+    stack::{self, Drift as Drifted, Output as Said},
+    watch,
+};
+use clap::Args;
+use serde::Serialize;
+
+use super::{
+    Failure,
+    apply::Progress,
+    broken,
+    project::{Loaded, Project},
+};
+use crate::output::{Output, Table, Tone, cell, clean, maybe};
+
+#[derive(Debug, Args)]
+pub struct Status {
+    #[command(flatten)]
+    project: Project,
+}
+
+#[derive(Debug, Args)]
+pub struct Outputs {
+    #[command(flatten)]
+    project: Project,
+}
+
+#[derive(Debug, Args)]
+pub struct Drift {
+    #[command(flatten)]
+    project: Project,
+}
+
+#[derive(Debug, Args)]
+pub struct Protect {
+    #[command(flatten)]
+    project: Project,
+}
+
+#[derive(Debug, Args)]
+pub struct Continue {
+    /// The stack that is UPDATE_ROLLBACK_FAILED.
+    stack: String,
+    #[command(flatten)]
+    project: Project,
+    /// Leave this resource as it is; it is then not as its template says. [default: those whose rollback failed]
+    #[arg(long, value_name = "RESOURCE")]
+    skip: Vec<String>,
+}
+
+/// One line of the status.
+#[derive(Debug, Serialize)]
+struct Line {
+    name: String,
+    foundation: String,
+    region: String,
+    /// CloudFormation's word; none for a stack that is not there.
+    status: Option<String>,
+    why: Option<String>,
+    /// What `apply` would do; none for a stack that the files do not have any more.
+    doing: Option<Doing>,
+    is_protected: bool,
+    drift: Option<String>,
+    at: Option<String>,
+    cents: u64,
+}
+
+pub async fn status(own: &Status, output: &Output) -> Result<(), Failure> {
+    let loaded = own.project.load()?;
+    let found = loaded.found().await?;
+    let mut lines = Vec::new();
+    for wanted in &loaded.wanted {
+        let own = found.iter().find(|(_, found)| found.stack.name == wanted.name);
+        let mut line = line(
+            &loaded,
+            &wanted.name,
+            &wanted.mark.foundation,
+            own.map(|(_, found)| found),
+        );
+        line.doing = Some(doing(wanted, own.map(|(_, found)| found)));
+        line.cents = wanted.price.cents;
+        lines.push(line);
+    }
+    for (foundation, found) in &found {
+        let is_known = loaded.made.stacks.iter().any(|own| own.name == found.stack.name);
+        if !is_known {
+            lines.push(line(&loaded, &found.stack.name, foundation, Some(found)));
+        }
+    }
+    output.show(&lines, |lines| table(lines, output));
+    Ok(())
+}
+
+fn line(loaded: &Loaded, name: &str, foundation: &str, found: Option<&Found>) -> Line {
+    let stack = found.map(|found| &found.stack);
+    Line {
+        name: name.to_owned(),
+        foundation: foundation.to_owned(),
+        region: loaded.site(foundation).client.region().to_owned(),
+        status: stack.map(|stack| stack.status.0.clone()),
+        why: stack.and_then(|stack| stack.why.clone()),
+        doing: None,
+        is_protected: stack.is_some_and(|stack| stack.is_protected),
+        drift: stack
+            .map(|stack| stack.drift.clone())
+            .filter(|drift| drift != "NOT_CHECKED"),
+        at: stack.map(|stack| stack.at.clone()),
+        cents: found
+            .and_then(|found| found.mark.as_ref())
+            .map_or(0, |mark| mark.cents),
+    }
+}
+
+fn table(lines: &[Line], output: &Output) -> String {
+    let mut table = Table::new([
+        "STACK",
+        "REGION",
+        "STATUS",
+        "FILES",
+        "PROTECTED",
+        "DRIFT",
+        "US$/MONTH",
+    ]);
+    for line in lines {
+        let files = match &line.doing {
+            None => ("no more there (vend aws destroy --gone)".to_owned(), Tone::Wait),
+            Some(Doing::Nothing) => ("the same".to_owned(), Tone::Good),
+            Some(Doing::Create | Doing::CreateAgain) => ("not applied".to_owned(), Tone::Wait),
+            Some(Doing::Wait { .. }) => ("being applied".to_owned(), Tone::Wait),
+            Some(Doing::Stuck { .. }) => ("stuck".to_owned(), Tone::Bad),
+            Some(_) => ("changed".to_owned(), Tone::Wait),
+        };
+        table.row([
+            (line.name.clone(), Tone::Strong),
+            cell(&line.region),
+            maybe(line.status.as_ref()),
+            files,
+            cell(if line.is_protected { "yes" } else { "-" }),
+            maybe(line.drift.as_ref()),
+            cell(format!("{:.2}", line.cents as f64 / 100.0)),
+        ]);
+    }
+    let mut text = table.render(output, "no stacks");
+    for line in lines {
+        let is_bad = line
+            .status
+            .as_deref()
+            .is_some_and(|status| status.contains("FAILED") || status.contains("ROLLBACK"));
+        if let Some(why) = line.why.as_deref().filter(|_| is_bad) {
+            text.push_str(&format!("{}: {}\n", line.name, clean(why)));
+        }
+    }
+    text
+}
+
+/// A stack's outputs.
+#[derive(Debug, Serialize)]
+struct Says {
+    stack: String,
+    outputs: Vec<Said>,
+}
+
+pub async fn outputs(own: &Outputs, output: &Output) -> Result<(), Failure> {
+    let loaded = own.project.load()?;
+    let found = loaded.found().await?;
+    let asked = found
+        .into_iter()
+        .filter(|(_, found)| loaded.is_asked(&found.stack.name));
+    let all: Vec<Says> = asked
+        .map(|(_, found)| Says {
+            stack: found.stack.name,
+            outputs: found.stack.outputs,
+        })
+        .collect();
+    output.show(&all, |all| {
+        let mut table = Table::new(["STACK", "OUTPUT", "VALUE"]);
+        for says in all {
+            for said in &says.outputs {
+                table.row([
+                    (says.stack.clone(), Tone::Strong),
+                    cell(&said.id),
+                    cell(&said.value),
+                ]);
+            }
+        }
+        table.render(output, "no outputs")
+    });
+    Ok(())
+}
+
+/// How a stack compares.
+#[derive(Debug, Serialize)]
+struct Compared {
+    stack: String,
+    /// `IN_SYNC`, `DRIFTED`, or why it could not be compared.
+    drift: String,
+    resources: Vec<Drifted>,
+}
+
+pub async fn drift(own: &Drift, output: &Output) -> Result<ExitCode, Failure> {
+    let loaded = own.project.load()?;
+    let mut all = Vec::new();
+    for (foundation, found) in loaded.found().await? {
+        if loaded.is_asked(&found.stack.name) && found.stack.status.is_usable() {
+            all.push(compared(&loaded, &foundation, &found).await?);
+        }
+    }
+    output.show(&all, |all| differences(all, output));
+    let is_same = all.iter().all(|one| one.drift == "IN_SYNC");
+    Ok(if is_same {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+async fn compared(loaded: &Loaded, foundation: &str, found: &Found) -> Result<Compared, Failure> {
+    let client = &loaded.site(foundation).client;
+    let name = &found.stack.name;
+    let id = stack::detect(client, name).await.map_err(broken)?;
+    let drift = loop {
+        let (state, drift, why) = stack::detected(client, &id).await.map_err(broken)?;
+        match state.as_str() {
+            "DETECTION_IN_PROGRESS" => tokio::time::sleep(Duration::from_secs(1)).await,
+            "DETECTION_FAILED" => break why.unwrap_or(state),
+            _ => break drift,
+        }
+    };
+    Ok(Compared {
+        stack: name.clone(),
+        drift,
+        resources: stack::drifts(client, name).await.map_err(broken)?,
+    })
+}
+
+fn differences(all: &[Compared], output: &Output) -> String {
+    let mut text = String::new();
+    for one in all {
+        let tone = if one.drift == "IN_SYNC" {
+            Tone::Good
+        } else {
+            Tone::Bad
+        };
+        text.push_str(&format!(
+            "{}  {}\n",
+            one.stack,
+            output.tone(tone, &clean(&one.drift))
+        ));
+        for own in &one.resources {
+            text.push_str(&format!(
+                "  {} ({}) {}\n",
+                clean(&own.id),
+                clean(&own.kind),
+                clean(&own.status)
+            ));
+            for (path, template, real) in &own.differences {
+                text.push_str(&format!(
+                    "    {}: the template says {}, it is {}\n",
+                    clean(path),
+                    clean(template),
+                    clean(real)
+                ));
+            }
+        }
+    }
+    if text.is_empty() {
+        "no stacks\n".to_owned()
+    } else {
+        text
+    }
+}
+
+pub async fn protect(own: &Protect, on: bool, output: &Output) -> Result<(), Failure> {
+    let loaded = own.project.load()?;
+    for (foundation, found) in loaded.found().await? {
+        let status = &found.stack.status;
+        if !loaded.is_asked(&found.stack.name) || status.is_moving() || status.is_review() {
+            continue;
+        }
+        let held = protect::protect(loaded.site(&foundation), &found.stack, on)
+            .await
+            .map_err(broken)?;
+        let word = if on { "protected" } else { "not protected any more" };
+        let with = match held.as_slice() {
+            [] => String::new(),
+            held => format!(", with {}", held.join(", ")),
+        };
+        output.line(&format!("{} is {word}{with}", found.stack.name));
+    }
+    Ok(())
+}
+
+pub async fn carry_on(own: &Continue, output: &Output) -> Result<ExitCode, Failure> {
+    let loaded = own.project.load()?;
+    let found = loaded.found().await?;
+    let Some((foundation, found)) = found.iter().find(|(_, found)| found.stack.name == own.stack) else {
+        return Err(Failure::failed(format!("there is no stack `{}`", own.stack)).next("vend aws status"));
+    };
+    let status = &found.stack.status.0;
+    if status != "UPDATE_ROLLBACK_FAILED" {
+        let next = match status.as_str() {
+            "DELETE_FAILED" => "vend aws destroy",
+            _ => "vend aws apply",
+        };
+        return Err(
+            Failure::usage(format!("{} is {status}: there is nothing to continue", own.stack)).next(next),
+        );
+    }
+    let client = &loaded.site(foundation).client;
+    let events = stack::events(client, &own.stack, None).await.map_err(broken)?;
+    let stuck = watch::stuck(&own.stack, &events);
+    let mark = events.last().map(|event| event.id.clone());
+    // First everything is tried again: what hindered it may be gone.
+    let token = format!("vend-continue-{}", crate::clock::now().as_millisecond());
+    stack::carry_on(client, &own.stack, None, &own.skip, &token)
+        .await
+        .map_err(broken)?;
+    let mut progress = Progress::new(&own.stack, stuck.len(), output);
+    let waited = watch::wait(client, &found.stack.id, mark, &mut |event| progress.tell(event)).await;
+    progress.end();
+    let (now, events) = waited.map_err(broken)?;
+    let status = now.map_or_else(|| "gone".to_owned(), |stack| stack.status.0);
+    if status == "UPDATE_ROLLBACK_COMPLETE" {
+        output.line(&format!("{} is {status}: as it was before the change", own.stack));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let skip: Vec<String> = watch::stuck(&own.stack, &events)
+        .iter()
+        .map(|id| format!("--skip {id}"))
+        .collect();
+    let failure = Failure::failed(format!("{} is {status}", own.stack)).next(format!(
+        "vend aws continue {} {}",
+        own.stack,
+        skip.join(" ")
+    ));
+    Err(match watch::cause(&own.stack, &events) {
+        Some(cause) => failure.cause(cause.to_string()),
+        None => failure,
+    })
+}

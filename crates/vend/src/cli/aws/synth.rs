@@ -1,0 +1,118 @@
+//! `vend aws synth`: everything as files, without an account or a network.
+
+use std::path::{Path, PathBuf};
+
+use ::aws::synth;
+use clap::Args;
+use serde::Serialize;
+
+use super::{Failure, project, project::write};
+use crate::output::{Output, Table, Tone, cell, clean};
+
+#[derive(Debug, Args)]
+pub struct Synth {
+    /// The working tree, which holds a vend.yaml.
+    #[arg(default_value = ".")]
+    dir: PathBuf,
+    /// What vend.yaml cannot say about AWS: accounts, regions, domains. [default: aws.toml of the working tree]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where everything goes. What is there of the same name is written anew; priorities.json is read first.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Also write each resource as a file of its own.
+    #[arg(long)]
+    split: bool,
+}
+
+/// A stack that was written.
+#[derive(Debug, Serialize)]
+pub struct Written {
+    name: String,
+    region: String,
+    template: String,
+    resources: usize,
+    bytes: usize,
+    /// May the template be sent with the call, or must it lie in S3?
+    inline: bool,
+    notes: Vec<String>,
+}
+
+pub fn run(own: &Synth, output: &Output) -> Result<(), Failure> {
+    let given = own.out.join("priorities.json");
+    let (_, made, priorities) = project::read(&own.dir, own.config.as_deref(), &given)?;
+    let written = files(&made, &own.out, own.split)?;
+    project::keep(&given, &priorities)?;
+    output.show(&written, |written| people(written, output));
+    Ok(())
+}
+
+/// Writes all there is.
+pub fn files(made: &synth::Output, out: &Path, splits: bool) -> Result<Vec<Written>, Failure> {
+    let mut written = Vec::new();
+    for stack in &made.stacks {
+        let template = format!("{}.yaml", stack.name);
+        let text = stack.template.yaml();
+        if text.len() > synth::MAX_BYTES {
+            let cause = format!(
+                "{template} has {} bytes; CloudFormation takes {}",
+                text.len(),
+                synth::MAX_BYTES
+            );
+            return Err(Failure::refused("a template is too large").cause(cause));
+        }
+        write(&out.join(&template), &text)?;
+        if splits {
+            split(&out.join("resources").join(&stack.name), &stack.template)?;
+        }
+        written.push(Written {
+            name: stack.name.clone(),
+            region: stack.region.to_string(),
+            template,
+            resources: stack.template.resources.len(),
+            bytes: text.len(),
+            inline: text.len() <= synth::MAX_INLINE_BYTES,
+            notes: stack.notes.clone(),
+        });
+    }
+    for file in &made.files {
+        write(&out.join(&file.path), &file.text)?;
+    }
+    Ok(written)
+}
+
+fn people(written: &[Written], output: &Output) -> String {
+    let mut table = Table::new(["STACK", "REGION", "RESOURCES", "KB"]);
+    for one in written {
+        let kb = format!("{:.0}", one.bytes as f64 / 1e3);
+        table.row([
+            (one.name.clone(), Tone::Strong),
+            cell(&one.region),
+            cell(one.resources),
+            cell(kb),
+        ]);
+    }
+    let mut text = table.render(output, "nothing\n");
+    for one in written {
+        for note in &one.notes {
+            text.push_str(&format!(
+                "{} {}: {}\n",
+                output.tone(Tone::Wait, "note"),
+                one.name,
+                clean(note)
+            ));
+        }
+    }
+    text
+}
+
+fn split(directory: &Path, template: &synth::Template) -> Result<(), Failure> {
+    for resource in &template.resources {
+        let alone = synth::Template {
+            resources: vec![resource.clone()],
+            ..synth::Template::new(&resource.about)
+        };
+        write(&directory.join(format!("{}.yaml", resource.id)), &alone.yaml())?;
+    }
+    Ok(())
+}

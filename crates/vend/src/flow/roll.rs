@@ -1,0 +1,312 @@
+//! In place: the hosts that are there get the release, some at a time, while the others serve.
+
+use std::sync::Arc;
+
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use model::{DeploymentId, Place, port::Fault, release::Release, route::TargetState};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use store::{Arriving, By, DeploymentState, Host, HostState, NewDeployment};
+use tracing::warn;
+
+use super::{
+    Attempt, World, chain, muster, provision, shift,
+    state::Planned,
+    stored,
+    turn::Turn,
+    wave::{self, Standing, Wave},
+};
+
+#[derive(Deserialize)]
+struct Input {
+    place: Place,
+    plan: Planned,
+    deployment: DeploymentId,
+    #[serde(default)]
+    arranged: Arranged,
+}
+
+#[derive(Default, Deserialize)]
+struct Arranged {
+    /// Hosts when it began.
+    hosts: u32,
+}
+
+/// Hosts deployed to at the same time, however many may be.
+const AT_ONCE: usize = 8;
+
+/// Before the first host: what the release needs beside hosts, and a share of the traffic for those that get it.
+pub async fn arrange(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> {
+    let input: Input = attempt.read()?;
+    let (environment, release) = provision::load(world, &input.place, input.plan.release).await?;
+    provision::begin(
+        world,
+        attempt,
+        &input.place,
+        &input.plan,
+        &input.deployment,
+        &release,
+    )
+    .await?;
+    provision::needs(world, attempt, &environment, &release).await?;
+    let fleet = fleet(world, &input.place, &input.plan).await?;
+    let hosts = fleet.left.len() as u32;
+    if let Some(needed) = wave::impossible(release.spec.deploy.minimum_healthy, hosts) {
+        return Err(invalid(needed, hosts));
+    }
+    share(world, &input.place, Some(input.plan.release)).await?;
+    Ok(json!({ "hosts": hosts }))
+}
+
+/// CodeDeploy's HEALTH_CONSTRAINTS_INVALID.
+pub fn invalid(needed: u32, hosts: u32) -> Fault {
+    Fault::customer(format!(
+        "no host may be taken out: {needed} of {hosts} must stay healthy (HEALTH_CONSTRAINTS_INVALID)"
+    ))
+    .next("ask for fewer in `deploy.minimum_healthy` of vend.yaml, or `vend scale` to more hosts")
+}
+
+/// One wave. A wave that was cut off is finished first.
+pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> {
+    let Input {
+        place,
+        plan,
+        deployment,
+        arranged,
+    } = attempt.read()?;
+    let (environment, release) = provision::load(world, &place, plan.release).await?;
+    let turn = Turn {
+        world,
+        attempt,
+        place: &place,
+        environment: &environment,
+        deployment: &deployment,
+        to: &release,
+        serves: true,
+    };
+    let rule = release.spec.deploy.minimum_healthy;
+    let mut fleet = fleet(world, &place, &plan).await?;
+    // What failed before it was touched died by itself, and is replaced.
+    fleet.begun.retain(|host| host.state != HostState::Failed);
+    if !fleet.begun.is_empty() {
+        all(&turn, std::mem::take(&mut fleet.begun)).await?;
+    } else if let Wave::Next(count) = wave::next(rule, fleet.standing(arranged.hosts)) {
+        fleet.left.truncate(count as usize);
+        all(&turn, std::mem::take(&mut fleet.left)).await?;
+    }
+    muster::tend(world, attempt, &place, &plan, &deployment).await?;
+    let after = self::fleet(world, &place, &plan).await?;
+    let standing = after.standing(arranged.hosts);
+    match wave::next(rule, standing) {
+        Wave::Next(_) => Ok(json!({ "more": true, "done": standing.done, "left": standing.left })),
+        Wave::Done => Ok(json!({ "more": false, "done": standing.done, "failed": standing.failed })),
+        Wave::Failed { needed } => {
+            let failed = standing.failed;
+            let reason = after.reason.unwrap_or_else(|| "a host did not get ready".into());
+            let message = format!(
+                "{failed} of {} hosts failed, and {needed} must stay healthy: {reason}",
+                arranged.hosts
+            );
+            Err(Fault::customer(message).next(format!("vend deployments show {deployment}")))
+        }
+    }
+}
+
+/// All hosts have it: it is the live release.
+pub async fn settle(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> {
+    let Input { place, plan, .. } = attempt.read()?;
+    shift::switch(world, &place, plan.release).await?;
+    let (environment, release) = provision::load(world, &place, plan.release).await?;
+    shift::trim(world, &environment, &release).await?;
+    Ok(json!({ "live": plan.release }))
+}
+
+/// The way back: every host that has or half has the release gets the one before again.
+pub async fn back(
+    world: &World,
+    attempt: &Attempt,
+    place: &Place,
+    plan: &Planned,
+    undo: &DeploymentId,
+) -> Result<(), Fault> {
+    let Some(old) = plan.old() else { return Ok(()) };
+    let (environment, release) = provision::load(world, place, old).await?;
+    let was_live = environment.live == Some(plan.release);
+    if environment.arriving.is_none() && !was_live {
+        // It failed before its first host.
+        return Ok(());
+    }
+    let other = if was_live { old } else { plan.release };
+    share(world, place, Some(other)).await?;
+    undoing(world, attempt, place, old, undo).await?;
+    let turn = Turn {
+        world,
+        attempt,
+        place,
+        environment: &environment,
+        deployment: undo,
+        to: &release,
+        serves: true,
+    };
+    let rule = release.spec.deploy.minimum_healthy;
+    let swapped = Planned {
+        release: old,
+        from: Some(plan.release),
+        rolls: true,
+        steps: false,
+    };
+    // Those that serve nobody first: nothing is lost by them.
+    let mut fleet = fleet(world, place, &swapped).await?;
+    let total = (fleet.left.len() + fleet.done + fleet.begun.len()) as u32;
+    all(&turn, std::mem::take(&mut fleet.begun)).await?;
+    loop {
+        let mut fleet = self::fleet(world, place, &swapped).await?;
+        let standing = Standing {
+            failed: 0,
+            ..fleet.standing(total)
+        };
+        let Wave::Next(count) = wave::next(rule, standing) else {
+            break;
+        };
+        fleet.left.truncate(count as usize);
+        for fault in all(&turn, fleet.left).await? {
+            warn!("a host of {place} did not get v{old} back, and is replaced: {fault}");
+        }
+    }
+    if was_live {
+        shift::switch(world, place, old).await?;
+    }
+    share(world, place, None).await?;
+    let (undo, by) = (undo.clone(), By::platform(crate::clock::now()));
+    let done = world
+        .store
+        .write(move |tx| tx.finish_deployment(&undo, DeploymentState::Succeeded, None, None, &by));
+    done.await.map_err(stored)
+}
+
+/// The deployment that undoes another, on record.
+async fn undoing(
+    world: &World,
+    attempt: &Attempt,
+    place: &Place,
+    release: u64,
+    undo: &DeploymentId,
+) -> Result<(), Fault> {
+    let new = NewDeployment {
+        id: undo.clone(),
+        place: place.clone(),
+        release,
+        execution: Some(attempt.execution.clone()),
+        strategy: model::spec::Strategy::InPlace,
+    };
+    let by = By::platform(crate::clock::now());
+    let begun = world.store.write(move |tx| {
+        tx.begin_deployment(&new, &by)?;
+        tx.set_deployment_state(&new.id, DeploymentState::InProgress)
+    });
+    begun.await.map_err(stored)
+}
+
+/// A part of the traffic for a release, as many hosts as it has; or for none.
+async fn share(world: &World, place: &Place, release: Option<u64>) -> Result<(), Fault> {
+    let (place, by) = (place.clone(), By::platform(crate::clock::now()));
+    let arriving = release.map(|release| Arriving { release, share: None });
+    let shared = world
+        .store
+        .write(move |tx| tx.share_traffic(&place, arriving, &by));
+    shared.await.map_err(stored)?;
+    world.routes.apply().await
+}
+
+async fn all(turn: &Turn<'_>, hosts: Vec<Host>) -> Result<Vec<Fault>, Fault> {
+    let turning = stream::iter(hosts)
+        .map(|host| turn.take(host))
+        .buffer_unordered(AT_ONCE);
+    let faults: Vec<Option<Fault>> = turning.try_collect().await?;
+    Ok(faults.into_iter().flatten().collect())
+}
+
+/// One fleet of two releases.
+struct Fleet {
+    /// Not touched, in the order in which they get it: those that are not healthy first, then those of which nothing
+    /// is known.
+    left: Vec<Host>,
+    /// How many of them are not healthy.
+    ill: usize,
+    /// Taken out, and neither well nor failed: what was cut off.
+    begun: Vec<Host>,
+    done: usize,
+    failed: usize,
+    /// Of the first that failed.
+    reason: Option<String>,
+}
+
+impl Fleet {
+    fn standing(&self, total: u32) -> Standing {
+        Standing {
+            total,
+            left: self.left.len() as u32,
+            ill: self.ill as u32,
+            done: self.done as u32,
+            failed: self.failed as u32,
+        }
+    }
+}
+
+async fn fleet(world: &World, place: &Place, plan: &Planned) -> Result<Fleet, Fault> {
+    let (own, new, old) = (place.clone(), plan.release, plan.old());
+    let read = world.store.read(move |db| {
+        let mut hosts = db.hosts_of_release(&own, new)?;
+        if let Some(old) = old {
+            hosts.extend(db.hosts_of_release(&own, old)?);
+        }
+        Ok(hosts)
+    });
+    let mut fleet = sorted(read.await.map_err(stored)?, new);
+    let seen = world.edge.health().await;
+    let seen =
+        seen.map_err(|error| Fault::platform(format!("the edge does not answer: {}", chain(&error))))?;
+    let state = |host: &Host| seen.iter().find(|target| target.target.id == host.id.as_str());
+    let rank = |host: &Host| match state(host).map(|target| target.state) {
+        Some(TargetState::Unhealthy) => 0,
+        Some(TargetState::Healthy) => 2,
+        _ => 1,
+    };
+    fleet.left.sort_by_key(rank);
+    fleet.ill = fleet.left.iter().filter(|host| rank(host) == 0).count();
+    Ok(fleet)
+}
+
+fn sorted(hosts: Vec<Host>, new: u64) -> Fleet {
+    let mut fleet = Fleet {
+        left: Vec::new(),
+        ill: 0,
+        begun: Vec::new(),
+        done: 0,
+        failed: 0,
+        reason: None,
+    };
+    for host in hosts {
+        let is_new = host.release == Some(new);
+        match host.state {
+            HostState::Serving if is_new => fleet.done += 1,
+            HostState::Serving => fleet.left.push(host),
+            // Neither is in the traffic.
+            HostState::Updating | HostState::Ready | HostState::Starting => fleet.begun.push(host),
+            HostState::Failed if is_new => {
+                fleet.failed += 1;
+                fleet.reason = fleet.reason.or(host.reason);
+            }
+            HostState::Failed => fleet.begun.push(host),
+            HostState::Kept | HostState::Draining | HostState::Retired => {}
+        }
+    }
+    fleet
+}
+
+/// Can the hosts that are there have this release? An image, a size or a port cannot be changed under a host.
+pub fn suits(old: &Release, new: &Release) -> bool {
+    old.image == new.image
+        && old.spec.host.size == new.spec.host.size
+        && old.spec.host.port == new.spec.host.port
+}

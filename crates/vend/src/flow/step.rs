@@ -1,0 +1,141 @@
+//! One step of canary or linear: a share more of the traffic for the new hosts.
+
+use std::sync::Arc;
+
+use edge::GroupStats;
+use model::{
+    DeploymentId, Place,
+    port::{Fault, LifecycleEvent},
+    spec::{Deploy, Strategy},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use store::{Arriving, By, DeploymentState};
+use tracing::info;
+
+use super::{
+    Attempt, World, chain, muster, provision,
+    shift::{self, Fleet},
+    state::Planned,
+    stored, validate,
+};
+use crate::reconcile::routes;
+
+#[derive(Deserialize)]
+struct Input {
+    place: Place,
+    plan: Planned,
+    deployment: DeploymentId,
+    stepped: Option<Stepped>,
+}
+
+/// What a step leaves.
+#[derive(Serialize, Deserialize)]
+pub struct Stepped {
+    /// From 1.
+    pub step: u32,
+    pub steps: u32,
+    /// Percent of the traffic.
+    pub share: u32,
+    /// What both had done when it began.
+    pub since: Looks,
+}
+
+/// What the edge counted of the new hosts and of the old ones.
+#[derive(Serialize, Deserialize)]
+pub struct Looks {
+    pub new: Option<GroupStats>,
+    pub old: Option<GroupStats>,
+}
+
+pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> {
+    let Input {
+        place,
+        plan,
+        deployment,
+        stepped,
+    } = attempt.read()?;
+    let (_, release) = provision::load(world, &place, plan.release).await?;
+    let shares = shares(&release.spec.deploy);
+    let step = stepped.map_or(0, |stepped| stepped.step as usize);
+    let Some(share) = shares.get(step).copied() else {
+        return Err(Fault::order("the execution has made all its steps"));
+    };
+    if step == 0 {
+        let arriving = Fleet {
+            release: &release,
+            hosts: validate::usable(world, &place, plan.release).await?,
+        };
+        let event = LifecycleEvent::BeforeAllowTraffic;
+        shift::hooks(world, attempt, &place, &deployment, &arriving, event).await?;
+    }
+    muster::tend(world, attempt, &place, &plan, &deployment).await?;
+    let (own, by) = (place.clone(), By::platform(crate::clock::now()));
+    let arriving = Arriving {
+        release: plan.release,
+        share: Some(share),
+    };
+    let shared = world.store.write(move |tx| {
+        tx.share_traffic(&own, Some(arriving), &by)?;
+        tx.set_deployment_state(&deployment, DeploymentState::Baking)
+    });
+    shared.await.map_err(stored)?;
+    world.routes.apply().await?;
+    info!("v{} of {place} gets {share} % of the traffic", plan.release);
+    let stepped = Stepped {
+        step: step as u32 + 1,
+        steps: shares.len() as u32,
+        share,
+        since: look(world, &place, &plan).await?,
+    };
+    Ok(json!(stepped))
+}
+
+/// What share each step gives; all of it is another stage.
+pub fn shares(deploy: &Deploy) -> Vec<u32> {
+    let Some(steps) = &deploy.steps else {
+        return Vec::new();
+    };
+    let percent = steps.percent.clamp(1, 99);
+    match deploy.strategy {
+        Strategy::Linear => (1..)
+            .map(|step| step * percent)
+            .take_while(|share| *share < 100)
+            .collect(),
+        _ => vec![percent],
+    }
+}
+
+/// What the edge has counted until now.
+pub async fn look(world: &World, place: &Place, plan: &Planned) -> Result<Looks, Fault> {
+    let stats = world.edge.stats().await;
+    let stats =
+        stats.map_err(|error| Fault::platform(format!("the edge does not answer: {}", chain(&error))))?;
+    let of = |release: u64| {
+        let name = routes::group(place, release);
+        stats.iter().find(|stats| stats.group == name).cloned()
+    };
+    Ok(Looks {
+        new: of(plan.release),
+        old: plan.old().and_then(of),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::definition, *};
+
+    #[test]
+    fn shares_grow_to_less_than_all() {
+        let of = |strategy, percent| {
+            let mut deploy = definition::tests::with(strategy).deploy;
+            deploy.steps.as_mut().unwrap().percent = percent;
+            shares(&deploy)
+        };
+        assert_eq!(of("canary", 5), [5]);
+        assert_eq!(of("linear", 25), [25, 50, 75]);
+        assert_eq!(of("linear", 34), [34, 68]);
+        assert_eq!(of("linear", 99), [99]);
+        assert_eq!(shares(&definition::tests::with("blue-green").deploy), [0; 0]);
+    }
+}

@@ -1,0 +1,203 @@
+//! One host gets a release: out of the traffic, the lifecycle, looked at, and back into the traffic.
+//!
+//! Every step may be done again: a process that ended in the middle is followed by one that goes on.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use model::{
+    DeploymentId, HostId, Place,
+    port::{Deployer as _, EventReport, EventStatus, Fault, LifecycleEvent},
+    release::Release,
+    route::TargetState,
+};
+use store::{By, Host, HostState};
+use tokio::time::{Instant, sleep};
+
+use super::{Attempt, World, chain, deploy, provision, stored, validate};
+
+/// What hosts get, and for which deployment.
+#[derive(Clone, Copy)]
+pub struct Turn<'a> {
+    pub world: &'a World,
+    pub attempt: &'a Attempt,
+    pub place: &'a Place,
+    pub environment: &'a store::Environment,
+    pub deployment: &'a DeploymentId,
+    pub to: &'a Release,
+    /// Does the host get traffic in the end?
+    pub serves: bool,
+}
+
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+impl Turn<'_> {
+    /// Takes one host through all of it. A release that fails on it is in the answer; the host is failed then, and gets
+    /// no traffic.
+    pub async fn take(&self, host: Host) -> Result<Option<Fault>, Fault> {
+        let id = host.id.clone();
+        if !matches!(host.state, HostState::Starting | HostState::Ready)
+            && let Some(fault) = self.block(&host).await?
+        {
+            return self.fail(&id, fault).await;
+        }
+        provision::start(self.world, self.attempt, self.environment, self.to, host).await?;
+        match self.renew(&id).await? {
+            Some(fault) => self.fail(&id, fault).await,
+            None => Ok(None),
+        }
+    }
+
+    /// Out of the traffic: nothing new comes, and what is under way is finished.
+    async fn block(&self, host: &Host) -> Result<Option<Fault>, Fault> {
+        let old = match host.release {
+            Some(number) => Some(provision::load(self.world, self.place, number).await?.1),
+            None => None,
+        };
+        let old = old.as_ref().unwrap_or(self.to);
+        if host.state == HostState::Serving
+            && let Some(fault) = self
+                .hook(&host.id, old, LifecycleEvent::BeforeBlockTraffic)
+                .await?
+        {
+            return Ok(Some(fault));
+        }
+        let begun = crate::clock::now();
+        self.set(&host.id, HostState::Updating).await?;
+        self.world.routes.apply().await?;
+        self.drain(&host.id, old.spec.deploy.drain).await?;
+        self.told(&host.id, LifecycleEvent::BlockTraffic, begun).await?;
+        let failed = self
+            .hook(&host.id, old, LifecycleEvent::AfterBlockTraffic)
+            .await?;
+        let (id, to, by) = (host.id.clone(), self.to.number, By::platform(crate::clock::now()));
+        let written = self
+            .world
+            .store
+            .write(move |tx| tx.set_host_release(&id, to, &by));
+        written.await.map_err(stored)?;
+        Ok(failed)
+    }
+
+    /// Waits for requests under way, for as long as they may go on.
+    async fn drain(&self, host: &HostId, most: SignedDuration) -> Result<(), Fault> {
+        let deadline = Instant::now() + most.unsigned_abs();
+        loop {
+            let seen = self.world.edge.health().await;
+            let seen = seen
+                .map_err(|error| Fault::platform(format!("the edge does not answer: {}", chain(&error))))?;
+            let busy = seen.iter().any(|target| {
+                target.state == TargetState::Draining
+                    && target.target.id == host.as_str()
+                    && target.active > 0
+            });
+            if !busy || Instant::now() >= deadline {
+                return Ok(());
+            }
+            sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// The lifecycle, the checks, and the way back into the traffic.
+    async fn renew(&self, host: &HostId) -> Result<Option<Fault>, Fault> {
+        let events = LifecycleEvent::BEFORE_TRAFFIC.to_vec();
+        let order = deploy::order(self.to, self.place, self.deployment, host, events);
+        let ticket = self.attempt.steady.part(host.as_str());
+        let deployed = self.world.node.deploy(&ticket, &order).await?;
+        let start = deployed
+            .events
+            .iter()
+            .find(|report| report.event == LifecycleEvent::ApplicationStart);
+        let since = start.map_or_else(crate::clock::now, |report| report.started_at);
+        self.keep(host, &deployed.events).await?;
+        if let Some(event) = deployed.failure() {
+            return Ok(Some(deploy::fault(event, host, &deployed.log)));
+        }
+        if let Some(fault) = validate::check_one(self.world, self.place, self.to, host).await? {
+            return Ok(Some(fault));
+        }
+        let before = LifecycleEvent::BeforeAllowTraffic;
+        if self.serves
+            && let Some(fault) = self.hook(host, self.to, before).await?
+        {
+            return Ok(Some(fault));
+        }
+        let begun = crate::clock::now();
+        self.set(host, HostState::Ready).await?;
+        self.world.routes.apply().await?;
+        let watched = [(host.clone(), since)];
+        let ill = validate::prove(self.world, self.place, self.to, &watched).await?;
+        if let Some((_, ill)) = ill.into_iter().next() {
+            let fault = validate::unhealthy(self.world, self.to, host.as_str(), &ill).await;
+            return Ok(Some(fault));
+        }
+        if !self.serves {
+            return Ok(None);
+        }
+        self.set(host, HostState::Serving).await?;
+        self.world.routes.apply().await?;
+        self.told(host, LifecycleEvent::AllowTraffic, begun).await?;
+        self.hook(host, self.to, LifecycleEvent::AfterAllowTraffic).await
+    }
+
+    /// One event's scripts.
+    async fn hook(&self, host: &HostId, of: &Release, event: LifecycleEvent) -> Result<Option<Fault>, Fault> {
+        if of.spec.deploy.appspec.is_none() {
+            return Ok(None);
+        }
+        let order = deploy::order(of, self.place, self.deployment, host, vec![event]);
+        let name = format!("{host}.{}", event.to_string().to_lowercase());
+        let ticket = self.attempt.steady.part(&name);
+        let deployed = self.world.node.deploy(&ticket, &order).await?;
+        self.keep(host, &deployed.events).await?;
+        let failed = deployed.failure();
+        Ok(failed.map(|event| deploy::fault(event, host, &deployed.log)))
+    }
+
+    /// An event that the platform itself does.
+    async fn told(&self, host: &HostId, event: LifecycleEvent, begun: Timestamp) -> Result<(), Fault> {
+        let took = crate::clock::now().duration_since(begun);
+        let report = EventReport {
+            event,
+            status: EventStatus::Succeeded,
+            started_at: begun,
+            duration_ms: u64::try_from(took.as_millis()).unwrap_or(0),
+            failure: None,
+        };
+        self.keep(host, &[report]).await
+    }
+
+    async fn keep(&self, host: &HostId, events: &[EventReport]) -> Result<(), Fault> {
+        let (deployment, host, events) = (self.deployment.clone(), host.clone(), events.to_vec());
+        let kept = self
+            .world
+            .store
+            .write(move |tx| tx.record_events(&deployment, &host, &events));
+        kept.await.map_err(stored)
+    }
+
+    async fn set(&self, host: &HostId, state: HostState) -> Result<(), Fault> {
+        let (host, by) = (host.clone(), By::platform(crate::clock::now()));
+        let written = self
+            .world
+            .store
+            .write(move |tx| tx.set_host_state(&host, state, None, &by));
+        written.await.map_err(stored)
+    }
+
+    async fn fail(&self, host: &HostId, fault: Fault) -> Result<Option<Fault>, Fault> {
+        let (id, to, reason, by) = (
+            host.clone(),
+            self.to.number,
+            fault.message.clone(),
+            By::platform(crate::clock::now()),
+        );
+        let written = self.world.store.write(move |tx| {
+            tx.set_host_release(&id, to, &by)?;
+            tx.set_host_state(&id, HostState::Failed, Some(&reason), &by)
+        });
+        written.await.map_err(stored)?;
+        self.world.routes.apply().await?;
+        Ok(Some(fault))
+    }
+}

@@ -1,0 +1,185 @@
+//! How many hosts of a fleet may be taken out next: CodeDeploy's minimum healthy hosts, in place.
+//! <https://docs.aws.amazon.com/codedeploy/latest/userguide/instances-health.html>
+//!
+//! Pure. At least one host must succeed. As hosts are only taken out while more are healthy than must be, the failure of
+//! the last one alone fails nothing.
+
+use model::spec::MinimumHealthy;
+
+/// Where a deployment in place is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// Hosts when it began: what percentages are of.
+    pub total: u32,
+    /// Hosts that were not touched yet and serve.
+    pub left: u32,
+    /// How many of them are not healthy: they go first, and nobody misses them.
+    pub ill: u32,
+    /// Hosts that have the new release and serve.
+    pub done: u32,
+    pub failed: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wave {
+    /// So many at once.
+    Next(u32),
+    /// All that can be done is done, and it is enough.
+    Done,
+    /// Too many failed: `needed` hosts must stay healthy.
+    Failed { needed: u32 },
+}
+
+/// Can a fleet of so many hosts ever be deployed to? Gives how many had to stay healthy when not
+/// (`HEALTH_CONSTRAINTS_INVALID`).
+pub fn impossible(rule: MinimumHealthy, total: u32) -> Option<u32> {
+    let needed = rule.minimum(total);
+    (!rule.is_preset() && needed >= total).then_some(needed)
+}
+
+/// What comes next.
+pub fn next(rule: MinimumHealthy, standing: Standing) -> Wave {
+    let Standing {
+        total,
+        left,
+        ill,
+        done,
+        failed,
+    } = standing;
+    let needed = needed(rule, total);
+    if left == 0 {
+        return match done > 0 && done >= needed.min(total) {
+            true => Wave::Done,
+            false => Wave::Failed { needed },
+        };
+    }
+    if ill > 0 {
+        return Wave::Next(ill.min(left));
+    }
+    let healthy = left + done;
+    if failed > 0 && healthy <= needed {
+        return Wave::Failed { needed };
+    }
+    let at_once = match rule {
+        MinimumHealthy::OneAtATime => 1,
+        MinimumHealthy::HalfAtATime => total / 2,
+        MinimumHealthy::AllAtOnce => left,
+        MinimumHealthy::Percent(_) | MinimumHealthy::Count(_) => healthy.saturating_sub(needed),
+    };
+    // Hosts may have died by themselves: with one at a time it still comes to an end.
+    Wave::Next(at_once.clamp(1, left))
+}
+
+/// How many hosts must be healthy at any time and in the end.
+fn needed(rule: MinimumHealthy, total: u32) -> u32 {
+    match rule {
+        // 99 %, rounded up, is all: what is taken out for a moment is not meant.
+        MinimumHealthy::OneAtATime => total.saturating_sub(1).max(1),
+        rule => rule.minimum(total),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use MinimumHealthy::{AllAtOnce, Count, HalfAtATime, OneAtATime, Percent};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn standing(total: u32, left: u32, done: u32, failed: u32) -> Standing {
+        Standing {
+            total,
+            left,
+            ill: 0,
+            done,
+            failed,
+        }
+    }
+
+    #[test]
+    fn waves() {
+        for (rule, at, expected) in [
+            (OneAtATime, standing(4, 4, 0, 0), Wave::Next(1)),
+            (OneAtATime, standing(4, 3, 0, 1), Wave::Failed { needed: 3 }),
+            (OneAtATime, standing(4, 0, 3, 1), Wave::Done),
+            (OneAtATime, standing(4, 0, 2, 2), Wave::Failed { needed: 3 }),
+            (OneAtATime, standing(1, 1, 0, 0), Wave::Next(1)),
+            (OneAtATime, standing(1, 0, 0, 1), Wave::Failed { needed: 1 }),
+            (HalfAtATime, standing(5, 5, 0, 0), Wave::Next(2)),
+            (HalfAtATime, standing(5, 3, 1, 1), Wave::Next(2)),
+            (HalfAtATime, standing(5, 3, 0, 2), Wave::Failed { needed: 3 }),
+            (HalfAtATime, standing(1, 1, 0, 0), Wave::Next(1)),
+            (AllAtOnce, standing(9, 9, 0, 0), Wave::Next(9)),
+            (AllAtOnce, standing(9, 0, 1, 8), Wave::Done),
+            (AllAtOnce, standing(9, 0, 0, 9), Wave::Failed { needed: 0 }),
+            (Percent(75), standing(4, 4, 0, 0), Wave::Next(1)),
+            (Percent(50), standing(10, 10, 0, 0), Wave::Next(5)),
+            (Percent(50), standing(10, 5, 4, 1), Wave::Next(4)),
+            (Count(2), standing(3, 2, 0, 1), Wave::Failed { needed: 2 }),
+            (Count(0), standing(3, 3, 0, 0), Wave::Next(3)),
+        ] {
+            assert_eq!(next(rule, at), expected, "{rule:?} {at:?}");
+        }
+        let ill = Standing {
+            ill: 2,
+            ..standing(4, 4, 0, 0)
+        };
+        assert_eq!(
+            next(OneAtATime, ill),
+            Wave::Next(2),
+            "those that serve nobody go first"
+        );
+        // 95 % of 10 is all ten.
+        assert_eq!(impossible(Percent(95), 10), Some(10));
+        assert_eq!(impossible(Count(3), 3), Some(3));
+        assert_eq!(impossible(Percent(75), 4), None);
+        assert_eq!(impossible(OneAtATime, 1), None);
+    }
+
+    fn rules() -> impl Strategy<Value = MinimumHealthy> {
+        prop_oneof![
+            Just(OneAtATime),
+            Just(HalfAtATime),
+            Just(AllAtOnce),
+            (0..=100_u32).prop_map(Percent),
+            (0..60_u32).prop_map(Count),
+        ]
+    }
+
+    proptest! {
+        /// Whatever fails, a deployment ends, and hosts that the rule wants healthy are never taken out.
+        #[test]
+        fn every_deployment_ends_and_keeps_to_its_rule(
+            rule in rules(), total in 1..60_u32, fate in prop::collection::vec(any::<bool>(), 60)
+        ) {
+            prop_assume!(impossible(rule, total).is_none());
+            let mut at = standing(total, total, 0, 0);
+            let mut fate = fate.into_iter();
+            for _ in 0..=total {
+                match next(rule, at) {
+                    Wave::Next(count) => {
+                        prop_assert!((1..=at.left).contains(&count));
+                        if !rule.is_preset() {
+                            prop_assert!(at.left + at.done - count >= rule.minimum(total));
+                        }
+                        for _ in 0..count {
+                            let good = fate.next().unwrap_or(true);
+                            at.left -= 1;
+                            at.done += u32::from(good);
+                            at.failed += u32::from(!good);
+                        }
+                    }
+                    Wave::Done => {
+                        prop_assert!(at.done > 0 && at.left == 0);
+                        return Ok(());
+                    }
+                    Wave::Failed { .. } => {
+                        prop_assert!(at.failed > 0);
+                        return Ok(());
+                    }
+                }
+            }
+            prop_assert!(false, "it does not end: {at:?}");
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! Machines as the catalogue says: those that came back get again what their agents have lost, those that are to be
+//! removed are, and those that nobody knows any more are not talked to.
+
+use std::{sync::Arc, time::Duration};
+
+use model::{
+    Ticket,
+    port::{DeployOrder, Fault, LifecycleEvent},
+};
+use store::{By, Machine};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::flow::{World, machines, stored};
+
+const EVERY: Duration = Duration::from_secs(3);
+
+pub async fn run(world: Arc<World>, cancel: CancellationToken) {
+    loop {
+        if let Err(fault) = once(&world).await {
+            warn!("machines could not be looked after: {fault}");
+        }
+        tokio::select! {
+            () = cancel.cancelled() => return,
+            () = world.pokes.machines.notified() => {}
+            () = tokio::time::sleep(EVERY) => {}
+        }
+    }
+}
+
+async fn once(world: &World) -> Result<(), Fault> {
+    let machines = world.store.read(|db| db.machines(None)).await.map_err(stored)?;
+    world
+        .machines
+        .live
+        .keep_only(|id| machines.iter().any(|machine| machine.id == *id));
+    for machine in &machines {
+        let done = match machine.leaving {
+            true => leave(world, machine).await,
+            false => configure(world, machine).await,
+        };
+        if let Err(fault) = done {
+            warn!(machine = %machine.id, "{} could not be looked after: {fault}", machine.id);
+        }
+    }
+    Ok(())
+}
+
+/// The environment of a machine's processes is in its agent's memory only.
+async fn configure(world: &World, machine: &Machine) -> Result<(), Fault> {
+    let (Some(place), Some(number)) = (machine.place.clone(), machine.release) else {
+        return Ok(());
+    };
+    if world.machines.live.address(&machine.id).is_none()
+        || world.machines.live.health(&machine.id).await?.configured
+    {
+        return Ok(());
+    }
+    let read = world.store.read(move |db| -> Result<_, store::Error> {
+        Ok((db.environment(&place)?, db.release(&place, number)?.content))
+    });
+    let (environment, release) = read.await.map_err(stored)?;
+    let configuration = machines::configuration(world, &environment, &release).await?;
+    world.machines.live.configure(&machine.id, &configuration).await?;
+    info!(machine = %machine.id, "the machine {} has its configuration again", machine.id);
+    Ok(())
+}
+
+/// What is deployed there is stopped by its own scripts first; then nobody knows the machine any more.
+async fn leave(world: &World, machine: &Machine) -> Result<(), Fault> {
+    if let Some(place) = machine.place.clone() {
+        let busy = world.store.read(move |db| db.is_busy(&place));
+        if busy.await.map_err(stored)? {
+            return Ok(());
+        }
+    }
+    if world.machines.live.address(&machine.id).is_some()
+        && let Err(fault) = stop(world, machine).await
+    {
+        warn!(machine = %machine.id, "{} is removed although its app did not stop: {fault}", machine.id);
+    }
+    let (id, by) = (machine.id.clone(), By::platform(crate::clock::now()));
+    let removed = world.store.write(move |tx| tx.remove_machine(&id, &by));
+    removed.await.map_err(stored)?;
+    world.machines.live.close(&machine.id);
+    info!(machine = %machine.id, "the machine {} is removed", machine.id);
+    Ok(())
+}
+
+async fn stop(world: &World, machine: &Machine) -> Result<(), Fault> {
+    let (Some(place), Some(number), Some(deployment)) =
+        (machine.place.clone(), machine.release, machine.deployment.clone())
+    else {
+        return Ok(());
+    };
+    let own = place.clone();
+    let read = world.store.read(move |db| db.release(&own, number));
+    let release = read.await.map_err(stored)?.content;
+    let order = DeployOrder {
+        deployment,
+        place,
+        host: machine.id.clone(),
+        revision: release.revision,
+        appspec: release.spec.deploy.appspec.clone(),
+        events: vec![LifecycleEvent::ApplicationStop],
+        migration: None,
+    };
+    let ticket = Ticket::from_bits(crate::clock::bits());
+    // Nothing is brought: the scripts are there.
+    let deployed = world
+        .machines
+        .live
+        .deploy(&ticket, &order, "/dev/null".into())
+        .await?;
+    match deployed.failure() {
+        Some(event) => Err(crate::flow::lifecycle_fault(event, &machine.id, &deployed.log)),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,192 @@
+use model::spec::App;
+
+use super::*;
+
+/// An environment with these keys, its first release live, on one host.
+fn served(place: &str, number: u32, keys: &str) -> Served {
+    let text = format!("app: shop\n{keys}\n");
+    let there = |path: &camino::Utf8Path| path == "Procfile";
+    let (app, _) = App::parse(&text, "vend.yaml", &there).unwrap();
+    let environment = app.environments.into_iter().next().unwrap();
+    let place: Place = place.parse().unwrap();
+    let platform = Platform::default();
+    let fleet = |n: u8| Fleet {
+        spec: environment.host.clone(),
+        ports: environment.listeners.clone(),
+        drain: environment.deploy.drain,
+        serving: 1,
+        hosts: vec![(HostId::from_bits(n.into()), Ipv4Addr::new(10, 64, 0, n))],
+    };
+    Served {
+        hostnames: platform.hostnames(&place),
+        domains: environment
+            .domains
+            .iter()
+            .map(|domain| (domain.clone(), Vec::new()))
+            .collect(),
+        apps: platform.listen.of_apps(),
+        live: Some(2),
+        arriving: None,
+        fleets: BTreeMap::from([(1, fleet(1)), (2, fleet(2))]),
+        place,
+        number,
+    }
+}
+
+const KEYS: &str = "listeners: [{ protocol: udp, port: 5514, host_port: 514, name: hosts }]
+domains: [{ host: first.example.com }, { host: shop.example.com, certificate: acme }]";
+
+#[test]
+fn ports_and_domains_have_rules_of_their_own() {
+    let table = table(7, &[served("acme/shop/production", 3, KEYS)]);
+    table.check().unwrap();
+    let hosts: Vec<_> = table.rules.iter().map(|rule| rule.hosts.join(" ")).collect();
+    let own = "production.shop.acme.localhost";
+    assert_eq!(
+        hosts,
+        [
+            format!("{own} shop.acme.localhost"),
+            "first.example.com".into(),
+            "shop.example.com".into(),
+            format!("udp-5514.{own}")
+        ]
+    );
+    assert!(table.rules[2].own.acme && table.rules[2].action == table.rules[0].action);
+    let port = &table.rules[3];
+    assert_eq!(port.own.listeners[0].address, "127.0.0.1:5514".parse().unwrap());
+    let Action::Forward { groups, .. } = &port.action else {
+        panic!("{port:?}")
+    };
+    let weights: Vec<_> = groups
+        .iter()
+        .map(|group| (group.group.as_str(), group.weight))
+        .collect();
+    assert_eq!(
+        weights,
+        [
+            ("acme/shop/production/v1/udp-5514", 0),
+            ("acme/shop/production/v2/udp-5514", 100)
+        ]
+    );
+    let group = &table.target_groups["acme/shop/production/v2/udp-5514"];
+    assert_eq!(group.targets[0].address, "10.64.0.2:514".parse().unwrap());
+    assert_eq!(
+        (group.health.port, group.direct),
+        (Some(8080), Some(SignedDuration::from_secs(10)))
+    );
+}
+
+#[test]
+fn the_first_environment_keeps_a_domain_and_nobody_gets_anothers_name() {
+    let thief = "domains: [{ host: shop.example.com }, { host: other.example.com }]";
+    let table = table(
+        7,
+        &[
+            served("evil/shop/production", 4, thief),
+            served("acme/shop/production", 3, KEYS),
+        ],
+    );
+    table.check().unwrap();
+    let with = |host: &str| {
+        let mut rules = table.rules.iter().filter(|rule| rule.hosts == [host]);
+        let place = rules.next().map(|rule| rule.place.to_string());
+        assert!(rules.next().is_none(), "one rule has {host}");
+        place
+    };
+    assert_eq!(with("shop.example.com").as_deref(), Some("acme/shop/production"));
+    assert_eq!(with("other.example.com").as_deref(), Some("evil/shop/production"));
+    let own = table.rules.iter().position(|rule| rule.hosts.len() == 2);
+    assert_eq!(own, Some(0), "environments' own names come first");
+}
+
+fn shared(live: Option<u64>, arriving: Option<(u64, Option<u32>)>, fleets: &[(u64, u32)]) -> Served {
+    let deployment = crate::flow::definition::tests::with("canary");
+    let fleet = |(release, serving): &(u64, u32)| {
+        let fleet = Fleet {
+            spec: deployment.host.clone(),
+            drain: SignedDuration::from_secs(7),
+            serving: *serving,
+            ports: Vec::new(),
+            hosts: Vec::new(),
+        };
+        (*release, fleet)
+    };
+    Served {
+        place: "acme/shop/dev".parse().unwrap(),
+        number: 1,
+        hostnames: vec!["dev.shop.acme.localhost".into()],
+        domains: Vec::new(),
+        apps: Platform::default().listen.of_apps(),
+        live,
+        arriving: arriving.map(|(release, share)| Arriving { release, share }),
+        fleets: fleets.iter().map(fleet).collect(),
+    }
+}
+
+fn parts(served: Served) -> Vec<(String, u32, bool)> {
+    let table = table(1, &[served]);
+    let Action::Forward { groups, .. } = &table.rules[0].action else {
+        return Vec::new();
+    };
+    let part = |weighted: &Weighted| {
+        let waking = table.target_groups[&weighted.group].waking;
+        (
+            weighted.group.rsplit('/').next().unwrap().to_owned(),
+            weighted.weight,
+            waking,
+        )
+    };
+    groups.iter().map(part).collect()
+}
+
+#[test]
+fn the_traffic_is_shared_as_the_rows_say() {
+    let all = |parts: &[(&str, u32, bool)]| -> Vec<(String, u32, bool)> {
+        parts
+            .iter()
+            .map(|(name, weight, waking)| ((*name).to_owned(), *weight, *waking))
+            .collect()
+    };
+    for (what, given, expected) in [
+        ("nothing is live", shared(None, None, &[]), all(&[])),
+        (
+            "probed before it gets traffic",
+            shared(Some(1), None, &[(1, 2), (2, 0)]),
+            all(&[("v1", 100, false), ("v2", 0, false)]),
+        ),
+        (
+            "a step",
+            shared(Some(1), Some((2, Some(30))), &[(1, 2), (2, 2)]),
+            all(&[("v1", 70, false), ("v2", 30, false)]),
+        ),
+        (
+            "in place",
+            shared(Some(1), Some((2, None)), &[(1, 3), (2, 1)]),
+            all(&[("v1", 3, false), ("v2", 1, false)]),
+        ),
+        (
+            "a kept fleet gets nothing",
+            shared(Some(2), Some((3, None)), &[(1, 2), (2, 1), (3, 1)]),
+            all(&[("v1", 0, false), ("v2", 1, false), ("v3", 1, false)]),
+        ),
+        (
+            "every host is out",
+            shared(Some(1), Some((2, None)), &[(2, 0)]),
+            all(&[("v2", 1, true)]),
+        ),
+        (
+            "every host is out, and the last is looked at",
+            shared(Some(1), Some((2, None)), &[(1, 0), (2, 0)]),
+            all(&[("v1", 0, false), ("v2", 1, true)]),
+        ),
+    ] {
+        assert_eq!(parts(given), expected, "{what}");
+    }
+    let table = table(1, &[shared(Some(1), None, &[(1, 1)])]);
+    assert!(
+        table
+            .target_groups
+            .values()
+            .all(|group| group.deregistration_delay == SignedDuration::from_secs(7))
+    );
+}

@@ -1,0 +1,455 @@
+//! `vend aws` against moto's server: a platform is planned, applied, changed, protected and destroyed by the program itself.
+//! What moto lacks is in `aws/server.py`. Skipped where moto is not there; `cargo xtask test` installs it.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::{
+    fs,
+    net::{TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    time::Duration,
+};
+
+use serde_json::Value;
+
+/// Python with moto.
+fn python() -> Option<PathBuf> {
+    let own = std::env::current_exe().unwrap();
+    let found = own
+        .ancestors()
+        .map(|directory| directory.join("clients/bin/python"))
+        .find(|path| path.exists());
+    if found.is_none() {
+        println!("skipped: moto is not there; `cargo xtask test` installs it");
+    }
+    found
+}
+
+/// moto with a working tree.
+struct World {
+    server: Child,
+    endpoint: String,
+    python: PathBuf,
+    tree: tempfile::TempDir,
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
+}
+
+const FOUNDATION: &str =
+    "[foundations.production]\nregion = \"eu-central-1\"\ndomain = \"apps.example.com\"\n";
+
+impl World {
+    fn new() -> Option<Self> {
+        let python = python()?;
+        let port = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/aws/server.py");
+        let mut server = Command::new(&python);
+        server
+            .args([script, &port.to_string()])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let world = Self {
+            server: server.spawn().unwrap(),
+            endpoint: format!("http://127.0.0.1:{port}"),
+            python,
+            tree: tempfile::tempdir().unwrap(),
+        };
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        let app = "app: shop\nhost: { port: 8080, size: small }\nenvironments:\n  production: { branch: main, scaling: { min: 1, max: 2 } }\n";
+        world.write("vend.yaml", app);
+        world.write("aws.toml", FOUNDATION);
+        world.write("appspec.yml", "version: 0.0\nos: linux\n");
+        world.write("buildspec.yml", "version: 0.2\n");
+        Some(world)
+    }
+
+    fn path(&self) -> &Path {
+        self.tree.path()
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.path().join(name), text).unwrap();
+    }
+
+    fn vend(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vend"));
+        command
+            .arg("aws")
+            .args(arguments)
+            .current_dir(self.path())
+            .env_clear();
+        command
+            .env("AWS_ENDPOINT_URL", &self.endpoint)
+            .env("HOME", self.path());
+        command
+            .env("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+            .env("AWS_SECRET_ACCESS_KEY", "not-to-be-seen");
+        let done = command.output().unwrap();
+        let said = said(&done);
+        assert!(!said.contains("not-to-be-seen"), "{said}");
+        done
+    }
+
+    /// What a command that succeeds says.
+    fn good(&self, arguments: &[&str]) -> String {
+        let done = self.vend(arguments);
+        assert!(
+            done.status.success(),
+            "{arguments:?}: {}\n{}",
+            done.status,
+            said(&done)
+        );
+        String::from_utf8(done.stdout).unwrap()
+    }
+
+    /// What a command that fails says, with its exit code.
+    fn bad(&self, arguments: &[&str]) -> (i32, String) {
+        let done = self.vend(arguments);
+        assert!(!done.status.success(), "{arguments:?}: {}", said(&done));
+        (done.status.code().unwrap(), said(&done))
+    }
+
+    fn json(&self, arguments: &[&str]) -> Value {
+        serde_json::from_str(&self.good(&[arguments, &["--json"]].concat())).unwrap()
+    }
+
+    /// Runs a few lines of Python with clients of AWS: `client("s3")`.
+    fn python(&self, lines: &str) -> String {
+        let head = "import boto3, json, sys\nclient = lambda name: boto3.client(name, endpoint_url=sys.argv[1], \
+                    region_name='eu-central-1', aws_access_key_id='x', aws_secret_access_key='y')\n";
+        let mut command = Command::new(&self.python);
+        let done = command
+            .args(["-c", &format!("{head}{lines}"), &self.endpoint])
+            .output()
+            .unwrap();
+        assert!(done.status.success(), "{}", said(&done));
+        String::from_utf8(done.stdout).unwrap().trim().to_owned()
+    }
+
+    /// The status of a stack by its name.
+    fn status(&self, name: &str) -> Value {
+        let all = self.json(&["status"]);
+        all.as_array()
+            .unwrap()
+            .iter()
+            .find(|line| line["name"] == name)
+            .unwrap_or(&Value::Null)
+            .clone()
+    }
+}
+
+fn said(done: &Output) -> String {
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&done.stdout),
+        String::from_utf8_lossy(&done.stderr)
+    )
+}
+
+/// The stacks of the app in the order in which they are made.
+const STACKS: [&str; 4] = [
+    "vend-production",
+    "vend-pipeline-production-shop",
+    "vend-production-shop-production",
+    "vend-flow-production-shop-production",
+];
+
+#[test]
+fn a_platform_comes_changes_and_goes() {
+    let Some(world) = World::new() else { return };
+    let plan = world.json(&["plan"]);
+    let doing: Vec<&str> = plan
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| one["doing"].as_str().unwrap())
+        .collect();
+    assert_eq!(doing, ["create"; 4]);
+    assert_eq!(
+        world.python("print(len(client('cloudformation').describe_stacks()['Stacks']))"),
+        "0"
+    );
+    let (code, refused) = world.bad(&["apply"]);
+    assert!(code == 2 && refused.contains("--yes"), "{refused}");
+    world.good(&["apply", "--yes"]);
+    for name in STACKS {
+        let line = world.status(name);
+        assert_eq!(line["doing"]["doing"], "nothing", "{line}");
+    }
+    assert_eq!(world.status(STACKS[0])["is_protected"], true);
+    every_resource_is_there(&world);
+
+    world.write("aws.toml", &format!("{FOUNDATION}firewall = true\n"));
+    let plan = world.json(&["plan"]);
+    let changed: Vec<&str> = plan[0]["changes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| one["id"].as_str().unwrap())
+        .collect();
+    assert!(
+        changed.contains(&"Firewall") && !changed.contains(&"Vpc"),
+        "{changed:?}"
+    );
+    assert_eq!(
+        plan[0]["price"]["cents"].as_u64().unwrap() - plan[0]["cents_before"].as_u64().unwrap(),
+        800
+    );
+    assert_eq!(plan[1]["doing"], "nothing");
+    let said = world.good(&["apply", "--yes"]);
+    assert!(
+        said.contains("1 stacks made or changed, 3 as they were"),
+        "{said}"
+    );
+
+    let (code, refused) = world.bad(&["destroy", "--yes"]);
+    assert!(code == 3 && refused.contains("vend aws unprotect"), "{refused}");
+    assert!(world.good(&["unprotect"]).contains("with Balancer"));
+    world.python(
+        "s3 = client('s3')\nb = 'vend-production-artifacts-123456789012-eu-central-1'\n\
+         s3.put_bucket_versioning(Bucket=b, VersioningConfiguration={'Status': 'Enabled'})\n\
+         for n in range(1100): s3.put_object(Bucket=b, Key=f'a <&\\' ü/{n % 900}', Body=b'x')\n\
+         s3.delete_object(Bucket=b, Key='a <&\\' ü/1')\ns3.create_multipart_upload(Bucket=b, Key='open one')",
+    );
+    let said = world.good(&["destroy", "--yes"]);
+    assert!(said.contains("with 1102 objects"), "{said}");
+    assert!(said.contains("kept:") && said.contains("AWS::KMS::Key"), "{said}");
+    assert_eq!(
+        world.python("print(len(client('s3').list_buckets()['Buckets']))"),
+        "0"
+    );
+    let order: Vec<&str> = said
+        .lines()
+        .filter_map(|line| line.strip_prefix("goes: "))
+        .collect();
+    assert_eq!(order, STACKS.iter().rev().copied().collect::<Vec<_>>());
+    // Once more: nothing is there, but the key that stayed.
+    let said = world.good(&["destroy", "--yes", "--forget"]);
+    assert!(said.contains("goes in 30 days"), "{said}");
+    let said = world.good(&["destroy", "--yes", "--forget"]);
+    assert_eq!(said, "0 stacks destroyed\n");
+}
+
+/// Looks for each logical id of each stack: moto says that a stack is complete although it ignores types.
+fn every_resource_is_there(world: &World) {
+    let made = world.python(
+        "c = client('cloudformation')\nout = {}\nfor s in c.describe_stacks()['Stacks']:\n\
+         \x20   out[s['StackName']] = [r['LogicalResourceId'] for r in c.list_stack_resources(StackName=s['StackName'])['StackResourceSummaries']]\n\
+         print(json.dumps(out))",
+    );
+    let made: Value = serde_json::from_str(&made).unwrap();
+    let has = |stack: &str, id: &str| made[stack].as_array().unwrap().iter().any(|own| own == id);
+    let foundation = [
+        "Vpc",
+        "PublicSubnetA",
+        "PrivateSubnetB",
+        "Key",
+        "ArtifactsBucket",
+        "TemplatesBucket",
+        "LogsBucket",
+        "Balancer",
+        "Certificate",
+        "Zone",
+        "Boundary",
+        "StacksRole",
+        "ReleaseRole",
+        "DeployRole",
+        "OperationsTopic",
+        "TrailLogGroup",
+    ];
+    for id in foundation {
+        assert!(has(STACKS[0], id), "{id}: {made}");
+    }
+    for id in ["Table", "Receiver", "ReceiverRole", "Api", "BuildRole", "Bus"] {
+        assert!(has(STACKS[1], id), "{id}: {made}");
+    }
+    for id in [
+        "BlueTargets",
+        "GreenTargets",
+        "BlueLaunch",
+        "BlueGroup",
+        "HostRole",
+        "HostGroup",
+    ] {
+        assert!(has(STACKS[2], id), "{id}: {made}");
+    }
+    for id in ["Flow", "FlowRole", "StartRole"] {
+        assert!(has(STACKS[3], id), "{id}: {made}");
+    }
+}
+
+#[test]
+fn a_creation_that_failed_is_said_and_begun_again() {
+    let Some(world) = World::new() else { return };
+    let bucket = "b = 'vend-production-logs-123456789012-eu-central-1'\n";
+    world.python(&format!(
+        "{bucket}client('s3').create_bucket(Bucket=b, CreateBucketConfiguration={{'LocationConstraint': 'eu-central-1'}})"
+    ));
+    let (code, said) = world.bad(&["apply", "--yes", "--only", "vend-production"]);
+    assert!(
+        code == 1 && said.contains("LogsBucket (AWS::S3::Bucket)") && said.contains("ROLLBACK_COMPLETE"),
+        "{said}"
+    );
+    assert_eq!(world.status(STACKS[0])["doing"]["doing"], "create-again");
+    world.python(&format!("{bucket}client('s3').delete_bucket(Bucket=b)"));
+    world.good(&["apply", "--yes", "--only", "vend-production"]);
+    assert_eq!(world.status(STACKS[0])["doing"]["doing"], "nothing");
+}
+
+#[test]
+fn a_destruction_that_failed_is_said_and_goes_on() {
+    let Some(world) = World::new() else { return };
+    world.good(&["apply", "--yes", "--only", "vend-production"]);
+    world.good(&["unprotect"]);
+    let subnet = world.python(
+        "ec2 = client('ec2')\nv = [x['VpcId'] for x in ec2.describe_vpcs()['Vpcs'] if x['CidrBlock'] == '10.3.0.0/16'][0]\n\
+         print(ec2.create_subnet(VpcId=v, CidrBlock='10.3.240.0/24')['Subnet']['SubnetId'])",
+    );
+    let (code, said) = world.bad(&["destroy", "--yes"]);
+    assert!(
+        code == 1 && said.contains("DELETE_FAILED") && said.contains("Vpc (AWS::EC2::VPC)"),
+        "{said}"
+    );
+    assert_eq!(world.status(STACKS[0])["status"], "DELETE_FAILED");
+    // The data of a stack that is still there is still there.
+    assert_eq!(
+        world.python("print(len(client('s3').list_buckets()['Buckets']))"),
+        "3"
+    );
+    world.python(&format!("client('ec2').delete_subnet(SubnetId='{subnet}')"));
+    world.good(&["destroy", "--yes", "--forget"]);
+    assert_eq!(
+        world.python("print(len(client('s3').list_buckets()['Buckets']))"),
+        "0"
+    );
+    assert_eq!(world.status(STACKS[0])["status"], Value::Null);
+}
+
+#[test]
+fn who_calls_is_found_or_it_is_said_where_it_was_looked() {
+    let Some(world) = World::new() else { return };
+    let checks = world.json(&["doctor"]);
+    let check = |what: &str| {
+        let all = checks[0]["checks"].as_array().unwrap();
+        all.iter().find(|check| check["what"] == what).unwrap()["verdict"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    for what in ["credentials", "region", "services", "sizes", "networks"] {
+        assert_eq!(check(what), "good", "{what}: {checks}");
+    }
+    // moto simulates no policies.
+    assert_eq!(check("permissions"), "unknown");
+    world.write(
+        "aws.toml",
+        &FOUNDATION.replace("domain", "account = \"999999999999\"\ndomain"),
+    );
+    let (code, said) = world.bad(&["doctor"]);
+    assert!(code == 1 && said.contains("aws.toml says 999999999999"), "{said}");
+    // A role is taken with the profile's keys.
+    fs::create_dir_all(world.path().join(".aws")).unwrap();
+    world.write(".aws/config", "[profile ops]\nrole_arn = arn:aws:iam::222222222222:role/ops\nsource_profile = keys\nexternal_id = x\n");
+    world.write(
+        ".aws/credentials",
+        "[keys]\naws_access_key_id = AKIDEXAMPLE\naws_secret_access_key = not-to-be-seen\n",
+    );
+    world.write(
+        "aws.toml",
+        &FOUNDATION.replace("domain", "access = { profile = \"ops\" }\ndomain"),
+    );
+    let checks = world.json(&["doctor"]);
+    let said = checks[0]["checks"][0]["said"].as_str().unwrap();
+    assert!(said.contains("222222222222:assumed-role/ops/vend"), "{said}");
+    world.write(
+        "aws.toml",
+        &FOUNDATION.replace("domain", "access = { profile = \"nobody\" }\ndomain"),
+    );
+    let (_, said) = world.bad(&["plan"]);
+    assert!(said.contains("the profile `nobody` is in no file"), "{said}");
+}
+
+#[test]
+fn what_is_ejected_is_what_was_applied() {
+    let Some(world) = World::new() else { return };
+    world.good(&["apply", "--yes", "--only", "vend-production"]);
+    world.good(&["eject", "--out", "out"]);
+    let out = world.path().join("out");
+    let script = Command::new("sh")
+        .arg("-n")
+        .arg(out.join("apply.sh"))
+        .status()
+        .unwrap();
+    assert!(script.success());
+    let applied = world.python(
+        "s3 = client('s3')\nb = 'vend-production-templates-123456789012-eu-central-1'\n\
+         k = s3.list_objects_v2(Bucket=b)['Contents'][0]['Key']\nprint(s3.get_object(Bucket=b, Key=k)['Body'].read().decode())",
+    );
+    assert_eq!(
+        fs::read_to_string(out.join("vend-production.yaml"))
+            .unwrap()
+            .trim(),
+        applied
+    );
+    for name in STACKS {
+        assert!(out.join(format!("{name}.yaml")).exists(), "{name}");
+    }
+}
+
+#[test]
+fn tls_is_spoken_with_who_is_trusted_only() {
+    let Some(mut world) = World::new() else { return };
+    let port = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/aws/server.py");
+    let trusted = world.path().join("trusted.pem");
+    let mut server = Command::new(&world.python);
+    server
+        .args([script, &port.to_string()])
+        .arg(&trusted)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let _ = world.server.kill();
+    let _ = world.server.wait();
+    world.server = server.spawn().unwrap();
+    while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let status = |trusted: &Path| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vend"));
+        command
+            .args(["aws", "status"])
+            .current_dir(world.path())
+            .env_clear()
+            .env("SSL_CERT_FILE", trusted);
+        command.env("AWS_ENDPOINT_URL", format!("https://127.0.0.1:{port}"));
+        command
+            .env("AWS_ACCESS_KEY_ID", "x")
+            .env("AWS_SECRET_ACCESS_KEY", "y")
+            .output()
+            .unwrap()
+    };
+    let done = status(&trusted);
+    assert!(
+        done.status.success() && said(&done).contains("not applied"),
+        "{}",
+        said(&done)
+    );
+    let done = status(Path::new("/etc/ssl/certs/ca-certificates.crt"));
+    assert!(said(&done).contains("certificate"), "{}", said(&done));
+}

@@ -1,0 +1,313 @@
+"""moto's server, with what it lacks of CloudFormation for stacks that are applied, changed, protected and destroyed.
+
+Each class and function below is a gap of moto 5.2.5, and nothing else; docs/aws.md lists them. Usage: server.py PORT [FILE], where FILE gets a certificate, and TLS is spoken.
+"""
+
+import datetime
+import ipaddress
+import json
+import sys
+from types import SimpleNamespace
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from moto.acm.models import acm_backends
+from moto.apigatewayv2.models import apigatewayv2_backends
+from moto.cloudformation import models, parsing, responses
+from moto.cloudformation.exceptions import AlreadyExistsException, ValidationError
+from moto.core.common_models import CloudFormationModel
+from moto.core.responses import ActionResult
+from moto.ec2.models import ec2_backends
+from moto.ec2.models.route_tables import RouteTable
+from moto.kms.models import Key
+from moto.rds.models import DBInstance
+from moto.route53.models import FakeZone
+from moto.ssm.models import SimpleSystemManagerBackend
+
+
+class Certificate(CloudFormationModel):
+    """AWS::CertificateManager::Certificate: ignored, so that listeners of HTTPS cannot be made."""
+
+    # moto takes a model's service from its module.
+    __module__ = "moto.acm.models"
+
+    def __init__(self, arn):
+        self.arn = arn
+
+    @property
+    def physical_resource_id(self):
+        return self.arn
+
+    @staticmethod
+    def cloudformation_name_type():
+        return ""
+
+    @staticmethod
+    def cloudformation_type():
+        return "AWS::CertificateManager::Certificate"
+
+    @classmethod
+    def create_from_cloudformation_json(cls, resource_name, cloudformation_json, account_id, region_name, **kwargs):
+        domain = cloudformation_json["Properties"]["DomainName"]
+        return cls(acm_backends[account_id][region_name].request_certificate(domain, None, [], []))
+
+    @classmethod
+    def update_from_cloudformation_json(
+        cls, original_resource, new_resource_name, cloudformation_json, account_id, region_name
+    ):
+        return original_resource
+
+    @classmethod
+    def delete_from_cloudformation_json(cls, resource_name, cloudformation_json, account_id, region_name):
+        acm_backends[account_id][region_name].delete_certificate(resource_name)
+
+
+class Api(CloudFormationModel):
+    """AWS::ApiGatewayV2::Api: ignored, and a template that asks for its address is refused."""
+
+    __module__ = "moto.apigatewayv2.models"
+
+    def __init__(self, api):
+        self.api = api
+
+    @property
+    def physical_resource_id(self):
+        return self.api.api_id
+
+    def get_cfn_attribute(self, attribute_name):
+        return {"ApiEndpoint": self.api.api_endpoint, "ApiId": self.api.api_id}[attribute_name]
+
+    @staticmethod
+    def cloudformation_name_type():
+        return ""
+
+    @staticmethod
+    def cloudformation_type():
+        return "AWS::ApiGatewayV2::Api"
+
+    @classmethod
+    def create_from_cloudformation_json(cls, resource_name, cloudformation_json, account_id, region_name, **kwargs):
+        own = cloudformation_json["Properties"]
+        backend = apigatewayv2_backends[account_id][region_name]
+        return cls(backend.create_api(None, None, None, None, False, own["Name"], own["ProtocolType"], None, {}, None))
+
+    @classmethod
+    def update_from_cloudformation_json(
+        cls, original_resource, new_resource_name, cloudformation_json, account_id, region_name
+    ):
+        return original_resource
+
+    @classmethod
+    def delete_from_cloudformation_json(cls, resource_name, cloudformation_json, account_id, region_name):
+        apigatewayv2_backends[account_id][region_name].delete_api(resource_name)
+
+
+def with_outputs(apply):
+    """A change set that is executed leaves the stack's outputs and template as they were."""
+
+    def applied(self):
+        apply(self)
+        stack = self.stack
+        stack.template, stack.template_dict = self.template, self.template_dict
+        stack.parameters = self.parameters
+        stack.output_map = stack._create_output_map()
+        backend = models.cloudformation_backends[stack.account_id][stack.region_name]
+        backend.exports.update({export.name: export for export in stack.exports})
+
+    return applied
+
+
+def params(self, listed):
+    """`UsePreviousValue` is not followed in a change set."""
+    name = self._get_param("StackName")
+    stacks = self.cloudformation_backend.stacks.values()
+    before = next((stack.parameters for stack in stacks if stack.name == name), {})
+    asked = {one["ParameterKey"]: one.get("ParameterValue", before.get(one["ParameterKey"])) for one in listed}
+    return {name: value for name, value in asked.items() if value is not None}
+
+
+def update_termination_protection(self):
+    """UpdateTerminationProtection is missing."""
+    stack = self.cloudformation_backend.get_stack(self._get_param("StackName"))
+    stack.enable_termination_protection = str(self._get_param("EnableTerminationProtection")).lower() == "true"
+    return ActionResult({"StackId": stack.stack_id})
+
+
+def without_exception(parse):
+    """`RetainExceptOnCreate` is not known, and what has it is deleted."""
+
+    def parsed(self):
+        parse(self)
+        for own in self.template_dict.get("Resources", {}).values():
+            if own.get("DeletionPolicy") == "RetainExceptOnCreate":
+                own["DeletionPolicy"] = "Retain"
+
+    return parsed
+
+
+def event(stack, resource, kind, status, why):
+    stack.events.append(models.Event(stack.stack_id, stack.name, resource, "", kind, status, why, None))
+
+
+def rolled_back(create):
+    """A creation that fails leaves a stack in the middle of it, and answers the error."""
+
+    def created(self, name, **kwargs):
+        try:
+            return create(self, name=name, **kwargs)
+        except Exception as error:
+            stack = next((one for one in self.stacks.values() if one.name == name), None)
+            if stack is None or isinstance(error, AlreadyExistsException):
+                raise
+            made = dict(stack.resource_map._parsed_resources)
+            failed = next(id for id in stack.resource_map._resource_json_map if id not in made)
+            kind = stack.resource_map._resource_json_map[failed]["Type"]
+            event(stack, failed, kind, "CREATE_FAILED", getattr(error, "message", str(error)))
+            try:
+                stack.resource_map.delete()
+            except Exception:
+                pass
+            stack._add_stack_event("ROLLBACK_COMPLETE")
+            stack.status, stack.output_map = "ROLLBACK_COMPLETE", models.OutputMap(stack.resource_map, {}, stack.stack_id)
+            return stack
+
+    return created
+
+
+def guarded(delete):
+    """A protected stack is deleted; one that cannot be deleted is forgotten; what was retained is not remembered."""
+
+    def deleted(self, name_or_stack_id):
+        stack = next((one for one in self.stacks.values() if name_or_stack_id in (one.name, one.stack_id)), None)
+        if stack is None:
+            return None
+        if stack.enable_termination_protection:
+            raise ValidationError(message=f"Stack [{stack.name}] cannot be deleted while TerminationProtection is enabled")
+        stack.remembered = summaries(stack)
+        made = stack.resource_map._parsed_resources
+        try:
+            delete(self, stack.stack_id)
+            stack.output_map = models.OutputMap(stack.resource_map, {}, stack.stack_id)
+            return None
+        except Exception as error:
+            left = [id for id, own in stack.resource_map._resource_json_map.items() if id in made and own.get("DeletionPolicy") != "Retain"]
+            vpc = next((id for id in left if stack.resource_map._resource_json_map[id]["Type"] == "AWS::EC2::VPC"), left[0])
+            event(stack, vpc, stack.resource_map._resource_json_map[vpc]["Type"], "DELETE_FAILED", getattr(error, "message", str(error)))
+            stack._add_stack_event("DELETE_FAILED")
+            stack.status = "DELETE_FAILED"
+            stack.output_map = models.OutputMap(stack.resource_map, {"Outputs": {"Vend": stack.template_dict["Outputs"]["Vend"]}}, stack.stack_id)
+            self.stacks[stack.stack_id] = stack
+            return None
+
+    return deleted
+
+
+def summaries(stack):
+    """Every resource of a stack that was made; moto makes those anew that are asked for after their end."""
+    map = stack.resource_map
+    made = [(id, own) for id, own in map._parsed_resources.items() if id in map._resource_json_map and own is not None]
+    return [
+        {
+            "LogicalResourceId": id,
+            "PhysicalResourceId": getattr(own, "physical_resource_id", "") or "",
+            "ResourceType": map._resource_json_map[id]["Type"],
+            "ResourceStatus": "CREATE_COMPLETE",
+            "LastUpdatedTimestamp": stack.creation_time,
+        }
+        for id, own in made
+    ]
+
+
+def list_stack_resources(self):
+    stack = self.cloudformation_backend.get_stack(self._get_param("StackName"))
+    return ActionResult({"StackResourceSummaries": getattr(stack, "remembered", None) or summaries(stack)})
+
+
+def delete_route_table(cls, resource_name, cloudformation_json, account_id, region_name):
+    """AWS::EC2::RouteTable stays, and with it its network."""
+    backend = ec2_backends[account_id][region_name]
+    backend.route_tables[resource_name]._associations.clear()
+    backend.delete_route_table(resource_name)
+
+
+def name_servers(self, attribute_name):
+    """AWS::Route53::HostedZone has no attributes."""
+    return {"NameServers": ",".join(self.delegation_set.name_servers), "Id": self.id}[attribute_name]
+
+
+def with_secret(attribute):
+    """AWS::RDS::DBInstance has no MasterUserSecret, although the instance has."""
+
+    def found(self, attribute_name):
+        if attribute_name == "MasterUserSecret.SecretArn":
+            return self.master_user_secret.secret_arn
+        return attribute(self, attribute_name)
+
+    return found
+
+
+def with_images(get_parameter):
+    """Of the public parameters moto has none that names an image."""
+
+    def found(self, name):
+        known = get_parameter(self, name)
+        if known is None and name.startswith("/aws/service/"):
+            image = next(iter(ec2_backends[self.account_id][self.region_name].describe_images()))
+            return SimpleNamespace(value=image.id)
+        return known
+
+    return found
+
+
+def with_text(create):
+    """A key's policy stays an object, and DescribeKey fails."""
+
+    def created(cls, resource_name, cloudformation_json, account_id, region_name, **kwargs):
+        own = cloudformation_json["Properties"]
+        own = {**own, "KeyPolicy": json.dumps(own["KeyPolicy"])}
+        return create(resource_name, {**cloudformation_json, "Properties": own}, account_id, region_name, **kwargs)
+
+    return classmethod(created)
+
+
+def certificate(path):
+    """Writes a certificate for 127.0.0.1, and its key beside it."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "vend test")])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    own = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    made = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    made = made.serial_number(1).not_valid_before(now - datetime.timedelta(1)).not_valid_after(now + datetime.timedelta(1))
+    made = made.add_extension(own, False).sign(key, hashes.SHA256())
+    plain = (Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    with open(path + ".key", "wb") as file:
+        file.write(key.private_bytes(*plain))
+    with open(path, "wb") as file:
+        file.write(made.public_bytes(Encoding.PEM))
+    return ["-c", path, "-k", path + ".key"]
+
+
+def main(port, *path):
+    Key.create_from_cloudformation_json = with_text(Key.create_from_cloudformation_json)
+    FakeZone.get_cfn_attribute = name_servers
+    DBInstance.get_cfn_attribute = with_secret(DBInstance.get_cfn_attribute)
+    SimpleSystemManagerBackend.get_parameter = with_images(SimpleSystemManagerBackend.get_parameter)
+    models.Stack._parse_template = without_exception(models.Stack._parse_template)
+    models.ChangeSet._parse_template = without_exception(models.ChangeSet._parse_template)
+    models.ChangeSet.apply = with_outputs(models.ChangeSet.apply)
+    RouteTable.delete_from_cloudformation_json = classmethod(delete_route_table)
+    models.CloudFormationBackend.create_stack = rolled_back(models.CloudFormationBackend.create_stack)
+    models.CloudFormationBackend.delete_stack = guarded(models.CloudFormationBackend.delete_stack)
+    responses.CloudFormationResponse._get_params_from_list = params
+    responses.CloudFormationResponse.list_stack_resources = list_stack_resources
+    responses.CloudFormationResponse.update_termination_protection = update_termination_protection
+    from moto.server import main as serve
+
+    serve(["-H", "127.0.0.1", "-p", port, *(certificate(path[0]) if path else [])])
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

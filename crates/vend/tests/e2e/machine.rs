@@ -1,0 +1,289 @@
+//! A machine of a customer's own: it joins, is deployed to, gets new certificates, and is removed.
+
+use std::{
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use serde_json::Value;
+
+use crate::platform::{Copy, Platform, can_run, eventually};
+
+const VEND_YAML: &str = "app: shop
+placement: { registered: { role: web } }
+host: { env: { GREETING: hello } }
+environments:
+  dev: { branch: dev }
+";
+
+const APPSPEC: &str = "version: 0.0
+os: linux
+file_exists_behavior: OVERWRITE
+files: [{ source: server.pl, destination: /srv/shop }]
+hooks:
+  ApplicationStop: [{ location: stop.sh, timeout: 20 }]
+  ApplicationStart: [{ location: start.sh, timeout: 20 }]
+";
+
+/// Another root, other processes, another name: what it writes is in `upper`.
+struct Machine {
+    directory: tempfile::TempDir,
+    agent: Option<Child>,
+}
+
+impl Machine {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        for name in ["disk", "root"] {
+            std::fs::create_dir(directory.path().join(name)).unwrap();
+        }
+        Self {
+            directory,
+            agent: None,
+        }
+    }
+
+    fn file(&self, path: &str) -> PathBuf {
+        self.directory.path().join("disk/upper").join(path)
+    }
+
+    /// Runs `vend agent` there.
+    fn run(&mut self, arguments: &[&str]) {
+        self.agent = Some(self.command(arguments).spawn().unwrap());
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let script = "set -e
+            mkdir -p \"$1/disk/upper\" \"$1/disk/work\"
+            mount -t overlay overlay -o lowerdir=/,upperdir=\"$1/disk/upper\",workdir=\"$1/disk/work\" \"$1/root\"
+            mount -t proc proc \"$1/root/proc\"
+            mount -t tmpfs tmpfs \"$1/root/run\"
+            mount --rbind /dev \"$1/root/dev\"
+            hostname box
+            root=$1/root program=$2; shift 2
+            exec chroot \"$root\" \"$program\" agent \"$@\"";
+        let mut command = Command::new("unshare");
+        command
+            .args([
+                "--mount",
+                "--pid",
+                "--uts",
+                "--fork",
+                "--kill-child",
+                "sh",
+                "-c",
+                script,
+                "machine",
+            ])
+            .arg(self.directory.path())
+            .arg(env!("CARGO_BIN_EXE_vend"))
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(
+                std::fs::File::options()
+                    .create(true)
+                    .append(true)
+                    .open(self.log())
+                    .unwrap(),
+            );
+        command
+    }
+
+    fn log(&self) -> PathBuf {
+        self.directory.path().join("log")
+    }
+
+    fn said(&self) -> String {
+        std::fs::read_to_string(self.log()).unwrap_or_default()
+    }
+
+    fn stop(&mut self) {
+        if let Some(mut agent) = self.agent.take() {
+            let _ = agent.kill();
+            let _ = agent.wait();
+        }
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// The tenant's only machine, once it is in this state.
+fn machine(platform: &Platform, tenant: &str, state: &str, on: &Machine) -> Value {
+    eventually(
+        &format!("{state}: {}", on.said()),
+        Duration::from_secs(40),
+        || {
+            let hosts = platform.json(&["hosts", "list", tenant]);
+            let machine = hosts["machines"].get(0)?.clone();
+            (machine["state"] == state).then_some(machine)
+        },
+    )
+}
+
+fn ledger(platform: &Platform, action: &str) -> usize {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("ledger.ndjson");
+    platform.vend(&["audit", "export", file.to_str().unwrap()]);
+    let text = std::fs::read_to_string(file).unwrap();
+    text.matches(&format!("\"{action}\"")).count()
+}
+
+fn copy() -> Copy {
+    let copy = Copy::new("one", VEND_YAML);
+    copy.write("appspec.yml", APPSPEC);
+    copy.write(
+        "start.sh",
+        "#!/bin/sh\necho \"$GREETING from $(hostname)\"\necho \"$GREETING\" >/srv/shop/started\n",
+    );
+    copy.write("stop.sh", "#!/bin/sh\necho stopped >>/srv/shop/stopped\n");
+    copy.commit("An appspec");
+    copy
+}
+
+fn text(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_default()
+}
+
+#[test]
+fn a_machine_joins_is_deployed_to_changes_its_key_and_is_removed() {
+    if !can_run() {
+        return;
+    }
+    let port = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let settings = format!("[machines]\nlisten = \"127.0.0.1:{port}\"\ncertificate_s = 15\n");
+    let platform = Platform::with(&settings);
+    let (owner, app) = platform.tenant_with_app("machines");
+    let (_, other) = platform.tenant_with_app("others");
+    let dev = format!("{app}/dev");
+    let renewals = ledger(&platform, "machine.renew");
+
+    let invitation = platform.json(&["hosts", "invite", &owner, "--label", "role=web"]);
+    let (url, token) = (
+        invitation["url"].as_str().unwrap(),
+        invitation["token"].as_str().unwrap(),
+    );
+    let mut on = Machine::new();
+    on.run(&["--join", url, "--token", token]);
+    let joined = machine(&platform, &owner, "connected", &on);
+    assert_eq!(
+        (&joined["name"], &joined["labels"]["role"]),
+        (&"box".into(), &"web".into())
+    );
+    let id = joined["id"].as_str().unwrap().to_owned();
+
+    // An invitation lets one machine in, and a changed one none.
+    let strange = token.replacen("vendjoin_", "vendjoin_0", 1);
+    let cut = &strange[..strange.len() - 1];
+    for wrong in [token, cut, &token.replace(&token[80..84], "0000")] {
+        let thief = Machine::new();
+        let ended = thief
+            .command(&["--join", url, "--token", wrong])
+            .status()
+            .unwrap();
+        assert!(!ended.success(), "{}", thief.said());
+        assert!(!thief.file("var/lib/vend-machine/identity.json").exists());
+    }
+
+    let work = copy();
+    platform.release(&work, &app, "dev");
+    assert!(
+        text(&on.file("srv/shop/server.pl")).contains("one"),
+        "{}",
+        on.said()
+    );
+    assert_eq!(text(&on.file("srv/shop/started")), "hello\n");
+    assert!(
+        !Path::new("/srv/shop").exists(),
+        "it is on the machine and not here"
+    );
+    let deployments = platform.json(&["deployments", "list", &dev]);
+    let deployment = deployments["items"][0]["id"].as_str().unwrap();
+    let shown = platform.json(&["deployments", "show", deployment]);
+    assert_eq!(shown["hosts"][0]["host"], id.as_str(), "{shown:#}");
+
+    // Another tenant gets no machine by naming its labels, and does not see it.
+    let theirs = platform.push(&copy(), &other, "dev");
+    let theirs = platform.ended(&other, theirs);
+    assert_eq!(theirs["state"], "failed", "{theirs:#}");
+    assert!(
+        theirs["reason"]
+            .as_str()
+            .unwrap()
+            .contains("no registered machine"),
+        "{theirs:#}"
+    );
+    let hosts = platform.json(&["hosts", "list", other.split('/').next().unwrap()]);
+    assert_eq!(hosts["machines"], serde_json::json!([]));
+
+    // A new key, while it stays; and after its agent ended, with what it has.
+    eventually("it has another key", Duration::from_secs(40), || {
+        (ledger(&platform, "machine.renew") > renewals).then_some(())
+    });
+    on.stop();
+    machine(&platform, &owner, "away", &on);
+    on.run(&["--join", url]);
+    machine(&platform, &owner, "connected", &on);
+    work.says("two");
+    work.write("server.pl", "two");
+    work.commit("two");
+    platform.release(&work, &app, "dev");
+    assert_eq!(text(&on.file("srv/shop/server.pl")), "two", "{}", on.said());
+
+    // A script that fails says so, and its whole log is read from the machine.
+    work.write("start.sh", "#!/bin/sh\necho no configuration\nexit 4\n");
+    work.commit("broken");
+    let number = platform.push(&work, &app, "dev");
+    let failed = platform.ended(&app, number);
+    let reason = failed["reason"].as_str().unwrap();
+    assert!(
+        reason.contains("ApplicationStart failed") && reason.contains("no configuration"),
+        "{reason}"
+    );
+    let executions = platform.json(&["executions", "list", &app]);
+    let execution = executions["items"][0]["id"].as_str().unwrap();
+    let detail = platform.json(&["executions", "show", execution]);
+    let own = format!("machine/{id}/");
+    let mut logs = detail["logs"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(Value::as_str);
+    let log = platform.vend(&["logs", logs.find(|log| log.starts_with(&own)).unwrap()]);
+    assert!(log.contains("no configuration"), "{log}");
+    let started = platform.json(&["rollback", &dev, "--to", "v1"]);
+    let execution = platform.finished(started["executions"][0].as_str().unwrap());
+    assert_eq!(execution["state"], "succeeded", "{}", platform.log());
+    assert!(text(&on.file("srv/shop/server.pl")).contains("one"));
+
+    // It goes after its app, and its key opens nothing any more.
+    let stops = text(&on.file("srv/shop/stopped")).lines().count();
+    platform.vend(&["hosts", "remove", &id]);
+    eventually("it is removed", Duration::from_secs(40), || {
+        let hosts = platform.json(&["hosts", "list", &owner]);
+        (hosts["machines"] == serde_json::json!([])).then_some(())
+    });
+    assert_eq!(text(&on.file("srv/shop/stopped")).lines().count(), stops + 1);
+    eventually("it is refused", Duration::from_secs(40), || {
+        platform
+            .log()
+            .contains("of a machine that was removed")
+            .then_some(())
+    });
+    let hosts = platform.json(&["hosts", "list", &owner]);
+    assert_eq!(hosts["machines"], serde_json::json!([]));
+    on.stop();
+    for name in [&owner, other.split('/').next().unwrap()] {
+        platform.vend(&["tenants", "delete", name, "--yes"]);
+    }
+}

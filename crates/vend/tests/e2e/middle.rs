@@ -1,0 +1,270 @@
+//! What comes in the middle of a deployment: a newer push, more hosts, a host that dies, somebody else who wants to go.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::{
+    load::Load,
+    platform::{Platform, can_run, eventually},
+    strategies::{App, Stage},
+};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+impl Stage<'_> {
+    /// Pushes, and waits until its deployment is held.
+    fn held(&self, app: &App) -> u64 {
+        let number = self.platform.push(&app.copy, &self.app, "dev");
+        self.under_way();
+        self.platform.vend(&["deploy", "pause", &self.dev]);
+        eventually("it is held", MINUTE, || {
+            (self.deployment()["state"] == "Ready").then_some(())
+        });
+        number
+    }
+
+    fn hosts(&self) -> Vec<Value> {
+        let hosts = self.platform.json(&["hosts", "list", &self.dev]);
+        hosts["items"].as_array().unwrap().clone()
+    }
+
+    /// How many hosts of a release are in a state.
+    fn count(&self, release: u64, state: &str) -> usize {
+        let own = |host: &&Value| host["release"] == release && host["wanted"] == state;
+        self.hosts().iter().filter(own).count()
+    }
+}
+
+#[test]
+fn a_newer_push_takes_the_place_of_one_that_is_held_or_failing() {
+    if !can_run() {
+        return;
+    }
+    let platform = Platform::start();
+    let stage = Stage::new(&platform, "fix");
+    let app = App::new("strategy: blue-green", 1);
+    app.says("one");
+    platform.release(&app.copy, &stage.app, "dev");
+    let load = Load::on(&platform.http(), &stage.host);
+    app.says("better");
+    platform.release(&app.copy, &stage.app, "dev");
+    app.says("two");
+    let held = stage.held(&app);
+    // One deployment at a time: who comes second hears for whom it would wait, and how that ends.
+    let second = platform.try_vend(&["rollback", &stage.dev, "--to", "v1"]);
+    let said = String::from_utf8_lossy(&second.stderr).into_owned();
+    let holder = stage.deployment()["id"].as_str().unwrap().to_owned();
+    assert!(
+        !second.status.success() && said.contains(&holder) && said.contains("vend deploy abort"),
+        "{said}"
+    );
+    app.says("three");
+    platform.release(&app.copy, &stage.app, "dev");
+    stage.serves("three");
+    let push = platform.ended(&stage.app, held);
+    assert_eq!(push["state"], "superseded", "{push:#}");
+    let reason = push["reason"].as_str().unwrap();
+    assert!(
+        reason.contains("supersedes it") && reason.contains("paused it"),
+        "{reason}"
+    );
+    let (good, bad) = load.end();
+    assert!(bad.is_empty() && good > 50, "{good} {bad:?}");
+    let ledger = platform.vend(&["audit", "list", "--all", "--json"]);
+    assert!(ledger.contains("execution.supersede"), "it is on record");
+    stage.end();
+}
+
+#[test]
+fn hosts_that_come_or_go_in_the_middle_end_with_the_right_release() {
+    if !can_run() {
+        return;
+    }
+    let platform = Platform::start();
+    let stage = Stage::new(&platform, "middle");
+    let app = App::new("strategy: blue-green", 2);
+    app.says("one");
+    platform.release(&app.copy, &stage.app, "dev");
+    app.says("two");
+    let number = stage.held(&app);
+    // More hosts: both fleets get theirs, each with its own release.
+    platform.vend(&["scale", &stage.dev, "3"]);
+    eventually("both fleets grow", MINUTE, || {
+        (stage.count(1, "serving") == 3 && stage.count(2, "ready") == 3).then_some(())
+    });
+    // One of each dies.
+    for (release, state) in [(1, "serving"), (2, "ready")] {
+        let own = |host: &&Value| host["release"] == release && host["wanted"] == state;
+        let hosts = stage.hosts();
+        let victim = hosts.iter().find(own).unwrap()["id"].as_str().unwrap().to_owned();
+        kill(&platform, &victim);
+        eventually("it is replaced", MINUTE, || {
+            let hosts = stage.hosts();
+            let gone = hosts.iter().all(|host| host["id"] != victim.as_str());
+            (gone && stage.count(release, state) == 3).then_some(())
+        });
+    }
+    // Serve may end meanwhile: what was held is held.
+    platform.kill("serve");
+    platform.wait_until_ready();
+    assert_eq!(stage.deployment()["state"], "Ready");
+    platform.vend(&["deploy", "resume", &stage.dev]);
+    let push = platform.ended(&stage.app, number);
+    assert_eq!(push["state"], "done", "{push:#}\n{}", platform.log());
+    stage.serves("two");
+    assert_eq!(stage.count(2, "serving"), 3);
+    stage.end();
+}
+
+/// Ends all processes of a host, as the loss of a machine would.
+fn kill(platform: &Platform, host: &str) {
+    let node = platform.data().join("node");
+    let pids = std::fs::read_dir("/proc").unwrap().filter_map(|entry| {
+        let entry = entry.ok()?;
+        let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
+        let groups = std::fs::read_to_string(entry.path().join("cgroup")).ok()?;
+        groups.contains(host).then_some(pid)
+    });
+    let pids: Vec<i32> = pids.collect();
+    assert!(!pids.is_empty(), "no process of {host} under {}", node.display());
+    for pid in pids {
+        if let Some(pid) = rustix::process::Pid::from_raw(pid) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+    }
+}
+
+#[test]
+fn going_back_restores_configuration_secrets_and_health_check() {
+    if !can_run() {
+        return;
+    }
+    let platform = Platform::start();
+    let stage = Stage::new(&platform, "back");
+    let app = App::new("strategy: in-place", 1);
+    let set = |value: &str| {
+        let mut command = platform.command(&["secrets", "set", &stage.app, "level"]);
+        let mut child = command.stdin(std::process::Stdio::piped()).spawn().unwrap();
+        std::io::Write::write_all(child.stdin.as_mut().unwrap(), value.as_bytes()).unwrap();
+        assert!(child.wait().unwrap().success());
+    };
+    let with_secret = app
+        .vend_yaml
+        .replace("port: 8080,", "port: 8080, env: { LEVEL: \"{{secret:level}}\" },");
+    app.copy.write("vend.yaml", &with_secret);
+    set("low");
+    app.says("one");
+    platform.release(&app.copy, &stage.app, "dev");
+    assert_eq!(platform.get(&stage.host, "/").1, "one low\n");
+    set("high");
+    app.copy.write(
+        "vend.yaml",
+        with_secret
+            .replace("path: /health", "path: /")
+            .replace("drain: 5s", "drain: 3s"),
+    );
+    app.says("two");
+    platform.release(&app.copy, &stage.app, "dev");
+    assert_eq!(platform.get(&stage.host, "/").1, "two high\n");
+
+    let plan = platform.json(&["rollback", &stage.dev, "--plan"]);
+    let change = |name: &str| {
+        let changes = plan["plan"]["changes"].as_array().unwrap().iter();
+        let mut own = changes.filter(|change| change["name"] == name);
+        own.next()
+            .cloned()
+            .unwrap_or_else(|| panic!("no {name} in {plan:#}"))
+    };
+    assert_eq!(change("level")["after"], "version 1");
+    assert_eq!(change("host.health.path")["after"], "/health");
+    assert_eq!(change("deploy.drain")["after"], "5s");
+    assert!(
+        change("deployment")["after"]
+            .as_str()
+            .unwrap()
+            .starts_with("in place")
+    );
+
+    let started = platform.json(&["rollback", &stage.dev]);
+    let execution = started["executions"][0].as_str().unwrap().to_owned();
+    assert_eq!(
+        platform.finished(&execution)["state"],
+        "succeeded",
+        "{}",
+        platform.log()
+    );
+    assert_eq!(platform.get(&stage.host, "/").1, "one low\n");
+    stage.end();
+}
+
+#[test]
+fn in_place_a_host_that_joins_late_catches_up() {
+    if !can_run() {
+        return;
+    }
+    let platform = Platform::start();
+    let stage = Stage::new(&platform, "late");
+    let app = App::new("strategy: in-place", 2);
+    app.says("one");
+    platform.release(&app.copy, &stage.app, "dev");
+    let load = Load::on(&platform.http(), &stage.host);
+    app.says("two");
+    let number = stage.held(&app);
+    let before = stage.hosts();
+    platform.vend(&["scale", &stage.dev, "3"]);
+    // It joins with the release that is live, while none or one of the others has the new one.
+    let joined = eventually("a host joins", MINUTE, || {
+        let known = |host: &&Value| before.iter().all(|old| old["id"] != host["id"]);
+        let hosts = stage.hosts();
+        let joined = hosts.iter().find(known)?.clone();
+        (joined["wanted"] == "serving").then_some(joined)
+    });
+    assert_eq!(joined["release"], 1, "{joined:#}");
+    platform.vend(&["deploy", "resume", &stage.dev]);
+    let push = platform.ended(&stage.app, number);
+    assert_eq!(push["state"], "done", "{push:#}\n{}", platform.log());
+    stage.serves("two");
+    assert_eq!((stage.count(1, "serving"), stage.count(2, "serving")), (0, 3));
+    let (good, bad) = load.end();
+    assert!(bad.is_empty() && good > 50, "{good} {bad:?}");
+    stage.end();
+}
+
+#[test]
+fn going_back_to_kept_hosts_starts_none() {
+    if !can_run() {
+        return;
+    }
+    let platform = Platform::start();
+    let stage = Stage::new(&platform, "kept");
+    let mut app = App::new("strategy: blue-green", 2);
+    app.vend_yaml = app.vend_yaml.replace("keep_old: 2s", "keep_old: 10m");
+    app.copy.write("vend.yaml", &app.vend_yaml);
+    app.says("one");
+    platform.release(&app.copy, &stage.app, "dev");
+    app.says("two");
+    platform.release(&app.copy, &stage.app, "dev");
+    let load = Load::on(&platform.http(), &stage.host);
+    let ids = |stage: &Stage<'_>| -> std::collections::BTreeSet<String> {
+        stage
+            .hosts()
+            .iter()
+            .map(|host| host["id"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let before = ids(&stage);
+    let started = platform.json(&["rollback", &stage.dev]);
+    let execution = started["executions"][0].as_str().unwrap().to_owned();
+    assert_eq!(
+        platform.finished(&execution)["state"],
+        "succeeded",
+        "{}",
+        platform.log()
+    );
+    stage.serves("one");
+    assert_eq!(ids(&stage), before);
+    let (good, bad) = load.end();
+    assert!(bad.is_empty() && good > 0, "{good} {bad:?}");
+    stage.end();
+}

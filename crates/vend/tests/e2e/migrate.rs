@@ -1,0 +1,174 @@
+//! Migrations: once for each release, before anything of it serves, on record, and never gone back across unasked.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::{
+    guestbook::{Site, working_copy},
+    platform::{Copy, Platform, can_run, eventually, tenant},
+};
+
+const VEND_YAML: &str = "app: shop
+deploy: { migrate: { script: migrate.sh, timeout: 2m } }
+host: { health: { path: /, interval: 1s, timeout: 1s } }
+environments:
+  dev: { branch: dev }
+";
+
+/// Says that it runs, and sees nothing of the release where it will be served from.
+const SLOW: &str = "#!/bin/sh
+echo \"the migration of $APPLICATION_NAME begins in $(basename \"$PWD\") at $(id -un)\"
+test -e /srv/app && echo 'it is deployed already' && exit 1
+sleep 4
+echo 'the migration ends'
+";
+
+/// The migration of a release as it is shown.
+fn migration(platform: &Platform, dev: &str, number: u64) -> Value {
+    platform.json(&["releases", "show", dev, &format!("v{number}")])["migration"].clone()
+}
+
+fn log_of(platform: &Platform, migration: &Value) -> String {
+    platform.vend(&["logs", migration["log"].as_str().unwrap()])
+}
+
+#[test]
+fn a_migration_runs_once_whoever_dies_and_a_failing_one_keeps_the_release_away() {
+    if !can_run() {
+        return;
+    }
+    let platform = Platform::start();
+    let (tenant, app) = platform.tenant_with_app("migrate");
+    let (dev, host) = (format!("{app}/dev"), format!("dev.shop.{tenant}.localhost"));
+    let copy = Copy::new("one", VEND_YAML);
+    copy.write("migrate.sh", SLOW);
+    copy.commit("A migration");
+    for (number, role) in [(1, "serve"), (2, "node")] {
+        copy.says(&format!("{role} died"));
+        let push = platform.push(&copy, &app, "dev");
+        eventually("the migration runs", Duration::from_secs(200), || {
+            let shown = platform.try_vend(&["releases", "show", &dev, &number.to_string(), "--json"]);
+            let shown: Value = serde_json::from_slice(&shown.stdout).ok()?;
+            (shown["migration"]["state"] == "running").then_some(())
+        });
+        std::thread::sleep(Duration::from_secs(1));
+        platform.kill(role);
+        platform.wait_until_ready();
+        let push = platform.ended(&app, push);
+        assert_eq!(push["state"], "done", "{push:#}\n{}", platform.log());
+        let ran = migration(&platform, &dev, number);
+        assert_eq!(ran["state"], "succeeded", "{ran:#}");
+        let log = log_of(&platform, &ran);
+        assert_eq!(
+            log.matches("migration of shop begins in deployment-archive at root")
+                .count(),
+            1,
+            "{log}"
+        );
+        assert_eq!(log.matches("the migration ends").count(), 1, "{log}");
+    }
+
+    copy.write("migrate.sh", "#!/bin/sh\necho 'no such table'\nexit 3\n");
+    copy.says("three");
+    let push = platform.push(&copy, &app, "dev");
+    let push = platform.ended(&app, push);
+    let reason = push["reason"].as_str().unwrap_or_default();
+    assert_eq!(push["state"], "failed", "{push:#}");
+    assert!(
+        reason.contains("the migration of v3 failed") && reason.contains("no such table"),
+        "{push:#}"
+    );
+    assert_eq!(platform.get(&host, "/"), (200, "node died\n".to_owned()));
+    assert_eq!(migration(&platform, &dev, 3)["state"], "failed");
+
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("ledger.ndjson");
+    platform.vend(&["audit", "export", file.to_str().unwrap()]);
+    let ledger = std::fs::read_to_string(file).unwrap();
+    let own = |action: &str| {
+        let lines = ledger
+            .lines()
+            .filter(|line| line.contains(&format!("\"{action}\"")));
+        lines.filter(|line| line.contains(&dev)).count()
+    };
+    let actions = ["migration.start", "migration.succeed", "migration.fail"];
+    assert_eq!(actions.map(own), [3, 2, 1]);
+    platform.vend(&["tenants", "delete", &tenant, "--yes"]);
+}
+
+/// Adds a column that the release before knows nothing of, and fails when it runs a second time.
+const COLUMN: &str = r#"#!/usr/bin/env python3
+import sys
+sys.path[:0] = ["vendor", "."]
+import pymysql
+from guestbook import store
+connection = pymysql.connect(**store.settings(), autocommit=True)
+with connection.cursor() as cursor:
+    cursor.execute("ALTER TABLE entries ADD COLUMN mood VARCHAR(20) NOT NULL DEFAULT 'glad'")
+    cursor.execute("SELECT count(*) FROM entries WHERE mood = 'glad'")
+    print("moods:", cursor.fetchone()[0])
+"#;
+
+#[test]
+fn the_guestbooks_data_is_migrated_and_going_back_across_it_must_be_asked_for() {
+    if !can_run() {
+        return;
+    }
+    let platform = Platform::start();
+    let customer = tenant("moods");
+    let app = format!("{customer}/guestbook");
+    let dev = format!("{app}/dev");
+    platform.vend(&["tenants", "create", &customer]);
+    platform.vend(&["apps", "create", &app]);
+    let site = Site {
+        address: platform.http(),
+        host: format!("dev.guestbook.{customer}.localhost"),
+    };
+    let copy = working_copy(&customer);
+    platform.release(&copy, &app, "dev");
+    site.sign("Ada", "Hello, world!");
+
+    let yaml = std::fs::read_to_string(copy.directory.path().join("vend.yaml")).unwrap();
+    let migrating =
+        "  appspec: appspec.yml\n  migrate: { script: scripts/mood.py, timeout: 1m, irreversible: true }\n";
+    copy.write("vend.yaml", yaml.replace("  appspec: appspec.yml\n", migrating));
+    copy.write("scripts/mood.py", COLUMN);
+    copy.commit("Moods");
+    platform.release(&copy, &app, "dev");
+    let ran = migration(&platform, &dev, 2);
+    assert_eq!(
+        (&ran["state"], &ran["irreversible"]),
+        (&"succeeded".into(), &true.into())
+    );
+    assert!(
+        log_of(&platform, &ran).contains("moods: 1"),
+        "{}",
+        log_of(&platform, &ran)
+    );
+    assert!(site.entries().contains("Hello, world!"));
+
+    let refused = platform.try_vend(&["rollback", &dev]);
+    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success(), "it went back");
+    assert!(
+        text.contains("scripts/mood.py of v2 has run, and is marked irreversible")
+            && text.contains(&format!("vend rollback {dev} --to v1 --across-migrations")),
+        "{text}"
+    );
+    let plan = platform.vend(&["rollback", &dev, "--plan"]);
+    assert!(
+        plan.contains("migration of v2") && plan.contains("not undone"),
+        "{plan}"
+    );
+    let started = platform.json(&["rollback", &dev, "--across-migrations"]);
+    let execution = platform.finished(started["executions"][0].as_str().unwrap());
+    assert_eq!(execution["state"], "succeeded", "{}", platform.log());
+    assert!(site.entries().contains("Hello, world!"));
+    // It ran when its release was made: going there again is no reason to run it again.
+    let started = platform.json(&["rollback", &dev, "--to", "v2"]);
+    let execution = platform.finished(started["executions"][0].as_str().unwrap());
+    assert_eq!(execution["state"], "succeeded", "{}", platform.log());
+    assert_eq!(migration(&platform, &dev, 2), ran);
+    platform.vend(&["tenants", "delete", &customer, "--yes"]);
+}
