@@ -100,8 +100,11 @@ fn run(machine: &Machine, input: Value) {
                     task,
                     output: json!([]),
                 }),
-                // Nothing is redriven here.
-                Command::RedriveMapRun { .. } | Command::CancelTask { .. } | Command::CancelTimer { .. } => {}
+                // Nothing is redriven here, and children end where they start.
+                Command::RedriveMapRun { .. }
+                | Command::StopChildren { .. }
+                | Command::CancelTask { .. }
+                | Command::CancelTimer { .. } => {}
             }
         }
         assert!(answered < TASKS, "two states do not want so much");

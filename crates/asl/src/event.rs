@@ -173,7 +173,13 @@ pub enum Command {
         name: String,
         seed: [u64; 2],
     },
-    /// Collects the outputs of the children, as [`MapRun`](crate::MapRun) says, and reports [`Event::MapRunClosed`].
+    /// Stops the children that are open and reports [`Event::ChildEnded`] of each of them, of those that were to be
+    /// started too. Their run fails, and waits for them because their results are to be written.
+    StopChildren {
+        task: u64,
+    },
+    /// Collects the outputs of the children, as [`MapRun`](crate::MapRun) says, and reports [`Event::MapRunClosed`], also
+    /// when it is a run that fails.
     CloseMapRun {
         task: u64,
     },

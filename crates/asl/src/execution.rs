@@ -1,5 +1,6 @@
 //! The whole state of one execution: all that a step needs besides the definition.
 
+use crate::fault::Fault;
 use crate::limit;
 use crate::machine::Flavour;
 use crate::payload::Payload;
@@ -211,6 +212,9 @@ pub(crate) struct Children {
     /// How often the run was tried again.
     #[serde(default)]
     pub redrives: u32,
+    /// Why the run fails, once its results are written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failing: Option<Fault>,
 }
 
 impl Strand {
@@ -287,6 +291,9 @@ pub struct OpenRun<'a> {
     pub begun: u64,
     /// All children have ended and their outputs are wanted.
     pub closing: bool,
+    /// The run fails: no child is started any more, and it ends when those that are open have ended and the results of
+    /// all are written.
+    pub failing: bool,
     /// How often the run was tried again; children are then numbered anew.
     pub redrives: u32,
     /// Children at the same time, at most.
@@ -398,6 +405,7 @@ impl Execution {
                 open: &children.open,
                 begun: children.next,
                 closing: children.closing,
+                failing: children.failing.is_some(),
                 redrives: children.redrives,
                 most: children.most,
                 failures: children.failures,

@@ -35,7 +35,7 @@ pub struct Child {
     pub items: u64,
 }
 
-/// A child execution that has ended, or that was never started.
+/// A child execution that has ended, or that was never started: its status is [`Status::Running`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ended {
     pub name: String,
@@ -312,6 +312,13 @@ impl<'m> MapRun<'m> {
 
     /// The output of a child with what is known of its execution, as AWS writes it.
     pub fn record(&self, child: &Ended) -> Value {
+        if child.status == Status::Running {
+            return json!({
+                "Input": child.input.to_string(),
+                "InputDetails": { "Included": true },
+                "Status": "PENDING",
+            });
+        }
         let origin = self.run.x.origin.as_ref();
         let machine = origin.map_or("", |origin| &origin.machine_id);
         let mut record = json!({

@@ -431,6 +431,7 @@ impl<'m> Run<'m> {
             | Command::OpenMapRun { task, .. }
             | Command::RedriveMapRun { task, .. }
             | Command::StartChild { task, .. }
+            | Command::StopChildren { task }
             | Command::CloseMapRun { task } => x.tasks.contains_key(task),
             Command::CancelTask { task } => !tasks.contains(task),
             Command::StartTimer { timer, .. } => x.timers.contains_key(timer),

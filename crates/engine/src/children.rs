@@ -40,7 +40,7 @@ impl Engine {
             };
             let is_express = kindred.program.flavour() == asl::Flavour::Express;
             let brood = self.brood.get(&kindred.owner).copied().unwrap_or(0);
-            let room = match is_express {
+            let room = match is_express && !open.failing {
                 true => self.setup.limits.children.saturating_sub(brood),
                 false => FETCH,
             };
@@ -116,8 +116,15 @@ impl Engine {
             return;
         }
         match (child.status, child.execution) {
+            (Some(Status::Running), Some(key)) => {
+                open.children.insert(kin.place, key);
+                if open.failing {
+                    self.stop_all([key]);
+                }
+            }
+            // What did not succeed before, or was not tried, stays as it is.
+            (status, _) if open.failing => self.child_over(kin, status == Some(Status::Succeeded)),
             (None, _) => self.begin_child(kindred, kin, &child.input),
-            (Some(Status::Running), Some(key)) => drop(open.children.insert(kin.place, key)),
             // Its end is on record, and is yet to be heard of here.
             (Some(_), Some(key)) if child.waits && self.ending.contains_key(&key) => {
                 if open.calls.is_empty() {

@@ -339,7 +339,7 @@ fn results<'a>(
 
 fn ended(family: &Family, child: MapChild) -> Option<Ended> {
     let (error, cause) = (child.error, child.cause);
-    let status = match child.status? {
+    let status = match child.status.unwrap_or(Status::Running) {
         Status::Running => asl::Status::Running,
         Status::Succeeded => asl::Status::Succeeded {
             output: asl::json::read(child.output.as_deref()?).ok()?,

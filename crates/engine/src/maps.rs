@@ -35,6 +35,8 @@ pub(crate) struct Open {
     pub children: BTreeMap<u64, u64>,
     /// Children that are to be started, or to be looked after.
     pub calls: VecDeque<u64>,
+    /// The run fails: children that were not started never are, and those that were are stopped.
+    pub failing: bool,
     written: bool,
 }
 
@@ -45,6 +47,7 @@ impl Open {
             kindred: None,
             children: BTreeMap::new(),
             calls: VecDeque::new(),
+            failing: false,
             written: false,
         }
     }
@@ -139,6 +142,13 @@ impl Engine {
                         self.callers.push_back(open.owner, (key, task));
                     }
                     open.calls.push_back(child);
+                }
+            }
+            Command::StopChildren { task } => {
+                if let Some(open) = self.runs.get_mut(&(key, task)) {
+                    open.failing = true;
+                    let children: Vec<u64> = open.children.values().copied().collect();
+                    self.stop_all(children);
                 }
             }
             Command::CloseMapRun { task } => self.acts.push(chore(task, Deed::Close)),
@@ -363,6 +373,7 @@ impl Engine {
                 let calls: VecDeque<u64> = run.open.iter().copied().collect();
                 if let Some(open) = self.runs.get_mut(&(execution, task)) {
                     open.calls = calls;
+                    open.failing = run.failing;
                     self.callers.push_back(open.owner, (execution, task));
                 }
                 return;

@@ -134,6 +134,7 @@ pub(crate) fn note(orders: &mut BTreeMap<u64, Order>, event: &Event, step: &Step
             Command::OpenMapRun { .. }
             | Command::RedriveMapRun { .. }
             | Command::StartChild { .. }
+            | Command::StopChildren { .. }
             | Command::CloseMapRun { .. }
             | Command::StartTimer { .. }
             | Command::CancelTimer { .. } => {}

@@ -57,6 +57,7 @@ impl<'m> Run<'m> {
             most: most.min(limit::CHILDREN),
             closing: false,
             redrives: 0,
+            failing: None,
         }));
         self.commands.push(Command::OpenMapRun {
             task,
@@ -211,7 +212,9 @@ impl<'m> Run<'m> {
             cause: cut(cause, limit::CAUSE),
             ..Fault::default()
         };
-        self.with_run(task, |run, id, strand, _, children| {
+        self.with_run(task, |run, id, strand, _, mut children| {
+            // What a run fails with is not hidden by results that cannot be written.
+            let fault = children.failing.take().unwrap_or(fault);
             // Children may run when it is the results that cannot be written.
             run.fail_run(id, strand, children, fault);
             None
@@ -219,9 +222,13 @@ impl<'m> Run<'m> {
     }
 
     pub(super) fn run_closed(&mut self, task: u64, output: &Value) -> bool {
-        self.with_run(task, |run, id, mut strand, state, children| {
+        self.with_run(task, |run, id, mut strand, state, mut children| {
             if !children.closing {
                 return Some((strand, children));
+            }
+            if let Some(failing) = children.failing.take() {
+                run.fail_run(id, strand, children, failing);
+                return None;
             }
             let output = Payload::new(output.clone());
             if !output.fits() {
@@ -244,12 +251,21 @@ impl<'m> Run<'m> {
 
     /// Starts what may start; closes the run when all have ended, and fails it when too many have failed.
     fn go_on(&mut self, id: u64, mut strand: Strand, mut children: Box<Children>) {
-        if exceeded(&children) {
+        if children.failing.is_none() && exceeded(&children) {
             let cause = "The specified tolerated failure threshold was exceeded";
             let fault = Fault::named(fault::THRESHOLD, cause);
-            return self.fail_run(id, strand, children, fault);
+            if !self.writes(&strand) {
+                return self.fail_run(id, strand, children, fault);
+            }
+            children.failing = Some(fault);
+            if !children.open.is_empty() {
+                self.commands.push(Command::StopChildren { task: children.task });
+            }
         }
-        let total = children.total.unwrap_or_default();
+        let total = match children.failing.is_some() {
+            true => children.next,
+            false => children.total.unwrap_or_default(),
+        };
         while children.next < total && (children.open.len() as u64) < children.most {
             let child = children.next;
             children.next += 1;
@@ -268,6 +284,15 @@ impl<'m> Run<'m> {
         }
         strand.position = Position::Run(children);
         self.x.strands.insert(id, strand);
+    }
+
+    /// Whether the results of the children are written somewhere.
+    fn writes(&self, strand: &Strand) -> bool {
+        let Some(Kind::Map(map)) = self.state(strand).map(|state| &state.kind) else {
+            return false;
+        };
+        let writer = map.run.as_ref().and_then(|run| run.writer.as_ref());
+        writer.is_some_and(|writer| writer.resource.is_some())
     }
 
     fn fail_run(&mut self, id: u64, mut strand: Strand, children: Box<Children>, fault: Fault) {

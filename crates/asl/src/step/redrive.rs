@@ -76,6 +76,7 @@ fn rest(strand: &mut Strand) {
             children.total = None;
             children.open.clear();
             (children.next, children.failed, children.closing) = (0, 0, false);
+            children.failing = None;
         }
         _ => strand.position = Position::Attempt,
     }

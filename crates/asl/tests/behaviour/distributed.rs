@@ -94,6 +94,81 @@ fn too_many_failures_end_the_run_and_its_children() {
     );
 }
 
+fn writer() -> Value {
+    json!({ "Resource": "arn:aws:states:::s3:putObject", "Parameters": { "Bucket": "b" } })
+}
+
+#[test]
+fn the_results_of_a_run_that_fails_are_written_before_it_is_told() {
+    let fields = json!({ "MaxConcurrency": 3, "ResultWriter": writer() });
+    let mut story = Story::new(map(fields), json!([1, 2, 3, 4, 5]));
+    story.event(open(5));
+    story.event(ended(0, true));
+    let before = story.kinds().len();
+    assert_eq!(story.event(ended(1, false)), [Command::StopChildren { task: 1 }]);
+    assert!(story.event(ended(2, true)).is_empty(), "none is started any more");
+    let raised = Event::MapRunChanged {
+        task: 1,
+        most: None,
+        failures: Some(5),
+        percentage: None,
+    };
+    assert!(story.event(raised).is_empty(), "it is too late to endure more");
+    let failing = |story: &Story| story.execution.open_runs().next().map(|run| run.failing);
+    assert_eq!(failing(&story), Some(true));
+    assert_eq!(story.event(ended(3, false)), [Command::CloseMapRun { task: 1 }]);
+    assert_eq!(story.kinds().len(), before, "nothing is told yet");
+    let output = json!({ "ResultWriterDetails": {} });
+    let closed = Event::MapRunClosed { task: 1, output };
+    assert_eq!(story.event(closed), [Command::CancelTask { task: 1 }]);
+    assert_eq!(story.failure().0, "States.ExceedToleratedFailureThreshold");
+    assert_eq!(
+        story.kinds()[before..],
+        ["MapRunFailed", "MapStateFailed", "ExecutionFailed"]
+    );
+    story.event(Event::Redrive { count: 1 });
+    assert_eq!(failing(&story), Some(false));
+    let reopened = Event::MapRunReopened {
+        task: 1,
+        children: 3,
+        items: 5,
+        failed: 0,
+    };
+    assert_eq!(started(story.event(reopened)), [0, 1, 2]);
+    for child in 0..3 {
+        story.event(ended(child, true));
+    }
+    let output = json!("whole");
+    story.event(Event::MapRunClosed { task: 1, output });
+    assert_eq!(story.output(), json!("whole"));
+}
+
+#[test]
+fn a_run_fails_with_its_own_error_when_its_results_cannot_be_written() {
+    let mut story = Story::new(map(json!({ "ResultWriter": writer() })), json!([1]));
+    story.event(open(1));
+    assert_eq!(
+        story.event(ended(0, false)),
+        [Command::CloseMapRun { task: 1 }],
+        "no child is to be stopped"
+    );
+    story.event(Event::MapRunFailed {
+        task: 1,
+        error: Some("States.ResultWriterFailed".into()),
+        cause: None,
+    });
+    assert_eq!(story.failure().0, "States.ExceedToleratedFailureThreshold");
+}
+
+#[test]
+fn results_that_go_nowhere_do_not_hold_a_failure_up() {
+    let config = json!({ "ResultWriter": { "WriterConfig": { "Transformation": "FLATTEN" } } });
+    let mut story = Story::new(map(config), json!([1]));
+    story.event(open(1));
+    assert_eq!(story.event(ended(0, false)), [Command::CancelTask { task: 1 }]);
+    assert_eq!(story.failure().0, "States.ExceedToleratedFailureThreshold");
+}
+
 #[test]
 fn a_part_of_all_items_may_fail() {
     let half = map(json!({ "ToleratedFailurePercentage": 50 }));
@@ -261,6 +336,27 @@ fn results_are_what_the_children_said() {
         assert_eq!(run.writing(), Ok(None));
         assert_eq!(run.output(outcomes()), want);
     }
+}
+
+/// As AWS leaves it: what the child would have been called is not said.
+#[test]
+fn a_child_that_was_never_started_is_pending() {
+    let fields = json!({ "ResultWriter": writer() });
+    let story = Story::new(map(fields), json!([1]));
+    let run = MapRun::of(&story.machine, &story.execution, 1).unwrap();
+    let mut children = outcomes();
+    children.truncate(1);
+    children[0].status = Status::Running;
+    let input = children[0].input.to_string();
+    let files = run.writing().unwrap().unwrap().files(&run, &children);
+    let [pending, _manifest] = &files[..] else {
+        panic!("{files:?}");
+    };
+    assert!(pending.key.ends_with("/PENDING_0.json"), "{}", pending.key);
+    assert_eq!(
+        serde_json::from_slice::<Value>(&pending.bytes).unwrap(),
+        json!([{ "Input": input, "InputDetails": { "Included": true }, "Status": "PENDING" }])
+    );
 }
 
 #[test]

@@ -141,8 +141,8 @@ impl World<'_, '_> {
                     let event = self.close(task);
                     self.queue.push_back(event);
                 }
-                // Nothing is redriven here.
-                Command::RedriveMapRun { .. } => {}
+                // Nothing is redriven here, and children end where they start.
+                Command::RedriveMapRun { .. } | Command::StopChildren { .. } => {}
                 Command::StartTimer { timer, at } => drop(self.timers.insert((at, timer), ())),
                 Command::CancelTimer { timer } => self.timers.retain(|(_, other), ()| *other != timer),
             }

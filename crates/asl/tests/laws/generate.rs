@@ -106,9 +106,12 @@ fn translate(program: &mut Value) {
                 json!({ "n": 2, "error": "{% $states.errorOutput.Error %}" }),
             );
         }
-        if let Some(reader) = fields.get_mut("ItemReader").and_then(Value::as_object_mut) {
-            let parameters = reader.shift_remove("Parameters").unwrap_or_default();
-            reader.insert("Arguments".into(), parameters);
+        for name in ["ItemReader", "ResultWriter"] {
+            let Some(place) = fields.get_mut(name).and_then(Value::as_object_mut) else {
+                continue;
+            };
+            let parameters = place.shift_remove("Parameters").unwrap_or_default();
+            place.insert("Arguments".into(), parameters);
         }
         if let Some(processor) = fields.get_mut("ItemProcessor") {
             translate(processor);
@@ -201,6 +204,10 @@ fn distributed(source: &mut Source, depth: usize) -> Value {
         map["ItemReader"] = json!({ "Resource": "arn:aws:states:::s3:getObject", "Parameters": { "Bucket": "b", "Key": "k" } });
     } else {
         map["ItemsPath"] = json!("$.items");
+    }
+    if source.next(2) == 1 {
+        map["ResultWriter"] =
+            json!({ "Resource": "arn:aws:states:::s3:putObject", "Parameters": { "Bucket": "b" } });
     }
     map
 }

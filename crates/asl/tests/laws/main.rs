@@ -205,8 +205,12 @@ impl World {
                 }
             }
             Event::MapRunClosed { task, .. } if execution.open_runs().all(|run| run.task != *task) => {
-                let open = self.runs.remove(task).unwrap_or_default();
-                assert!(open.is_empty(), "a run is closed when its children have ended");
+                let open = self.runs.get(task).is_some_and(|open| !open.is_empty());
+                assert!(!open, "a run is closed when its children have ended");
+                // One that failed is taken back below.
+                if !outcome.commands.contains(&Command::CancelTask { task: *task }) {
+                    self.runs.remove(task);
+                }
             }
             _ => {}
         }
@@ -230,6 +234,7 @@ impl World {
                     let open = self.runs.get_mut(task).expect("the run of a child is open");
                     assert!(open.insert(*child), "a child is started once");
                 }
+                Command::StopChildren { task } => assert!(!self.runs[task].is_empty()),
                 Command::CloseMapRun { task } => assert!(self.runs[task].is_empty()),
                 Command::CancelTask { task } => assert!(
                     self.tasks.remove(task) || self.runs.remove(task).is_some(),

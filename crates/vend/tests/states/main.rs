@@ -141,6 +141,64 @@ fn reader() -> Value {
     } } })
 }
 
+/// Two children wait when the third fails, and the fourth is never started.
+#[test]
+fn a_distributed_map_that_fails_writes_what_there_is() {
+    let mut map = reader();
+    let state = &mut map["States"]["M"];
+    state["MaxConcurrency"] = json!(3);
+    state["ItemProcessor"]["StartAt"] = json!("C");
+    state["ItemProcessor"]["States"]["C"] = json!({ "Type": "Choice", "Default": "P", "Choices": [
+        { "Variable": "$", "NumericEquals": 1, "Next": "G" }, { "Variable": "$", "NumericEquals": 4, "Next": "S" } ] });
+    state["ItemProcessor"]["States"]["G"] = json!({ "Type": "Pass", "End": true });
+    state["ItemProcessor"]["States"]["S"] = json!({ "Type": "Wait", "Seconds": 5, "Next": "F" });
+    state["ItemProcessor"]["States"]["F"] = json!({ "Type": "Fail", "Error": "Four" });
+    let directory = files(&[("fails.json", map)]);
+    let objects = directory.path().join("objects");
+    std::fs::create_dir_all(objects.join("in")).unwrap();
+    std::fs::write(objects.join("in/items.json"), "[1, 2, 3, 4, 5]").unwrap();
+    let arguments = [
+        "run",
+        "fails.json",
+        "--objects",
+        "objects",
+        "--virtual-time",
+        "--json",
+    ];
+    let (code, out, error) = vend(directory.path(), &arguments);
+    assert_eq!(code, 1, "{error}");
+    let report: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(report["error"], "States.ExceedToleratedFailureThreshold");
+    let run = std::fs::read_dir(objects.join("out/r")).unwrap().next().unwrap();
+    let run = run.unwrap().path();
+    let read = |name: &str| -> Value {
+        serde_json::from_str(&std::fs::read_to_string(run.join(name)).unwrap()).unwrap()
+    };
+    let manifest = read("manifest.json");
+    for name in ["SUCCEEDED", "FAILED", "PENDING"] {
+        assert_eq!(
+            manifest["ResultFiles"][name].as_array().unwrap().len(),
+            1,
+            "{name}"
+        );
+    }
+    let told = |name: &str| -> Vec<(String, String)> {
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let read = read(&format!("{name}_0.json"));
+        let children = read.as_array().unwrap().iter();
+        children
+            .map(|child| (text(&child["Input"]), text(&child["Status"])))
+            .collect()
+    };
+    let child = |input: &str, status: &str| (input.to_owned(), status.to_owned());
+    assert_eq!(told("SUCCEEDED"), [child("1", "SUCCEEDED")]);
+    assert_eq!(
+        told("FAILED"),
+        [child("2", "ABORTED"), child("3", "ABORTED"), child("4", "FAILED")]
+    );
+    assert_eq!(told("PENDING"), [child("5", "PENDING")]);
+}
+
 #[test]
 fn a_distributed_map_reads_and_writes_a_directory() {
     let directory = files(&[("reader.json", reader())]);

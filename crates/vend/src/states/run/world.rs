@@ -200,6 +200,7 @@ impl World {
                     let event = self.close(task, around)?;
                     self.now.push_back(event);
                 }
+                Command::StopChildren { task } => self.stop(task),
                 // Nothing is redriven here.
                 Command::RedriveMapRun { .. } => {}
                 Command::StartTimer { timer, at } => self.put(at, Due::Timer(timer)),
@@ -308,13 +309,49 @@ impl World {
         Ok(())
     }
 
+    /// Children that would end later end now; their parent hears of it next.
+    fn stop(&mut self, task: u64) {
+        let at = self.at;
+        let children = self.runs.get_mut(&task).map(|open| &mut open.children);
+        let ended = children
+            .into_iter()
+            .flatten()
+            .filter_map(|(_, ended)| ended.as_mut());
+        for ended in ended.filter(|ended| ended.stopped > at) {
+            let (error, cause) = (None, None);
+            ended.status = Status::Aborted { error, cause };
+            ended.stopped = at;
+        }
+        let due = self.later.extract_if(
+            (at, u64::MAX)..,
+            |_, due| matches!(due, Due::Event(Event::ChildEnded { task: other, .. }) if *other == task),
+        );
+        let due: Vec<Due> = due.map(|(_, due)| due).collect();
+        for mut due in due {
+            if let Due::Event(Event::ChildEnded { succeeded, .. }) = &mut due {
+                *succeeded = false;
+            }
+            self.put(at, due);
+        }
+    }
+
     /// Collects what the children said, and writes it where the state wants it.
     fn close(&mut self, task: u64, around: &Around) -> Result<Event, Error> {
         let run = MapRun::of(&self.machine, &self.execution, task);
         let (Some(run), Some(open)) = (run, self.runs.remove(&task)) else {
             return Err(Error::Stuck);
         };
-        let ended: Vec<Ended> = open.children.into_iter().filter_map(|(_, ended)| ended).collect();
+        let (family, at) = (run.family(), self.at);
+        let ended = (0..).zip(open.children).map(|(number, (child, ended))| {
+            ended.unwrap_or_else(|| Ended {
+                name: family.name(number),
+                input: child.input,
+                status: Status::Running,
+                started: at,
+                stopped: at,
+            })
+        });
+        let ended: Vec<Ended> = ended.collect();
         let writing = match run.writing() {
             Ok(writing) => writing,
             Err(Failure { error, cause }) => {
