@@ -120,6 +120,7 @@ fn open(machine: &Machine, execution: &Execution, task: u64) -> Event {
             task,
             children: children.len().min(5) as u64,
             items: children.len() as u64,
+            closes: true,
         },
         Err(failure) => Event::MapRunFailed {
             task,

@@ -65,6 +65,10 @@ pub enum Event {
         children: u64,
         /// Items in all of them together.
         items: u64,
+        /// Its results are written also when it fails. Journals of before that do not say so, and are read as they were
+        /// lived.
+        #[serde(default)]
+        closes: bool,
     },
     /// The children could not be made, or their results not be written.
     MapRunFailed {
@@ -88,6 +92,9 @@ pub enum Event {
         items: u64,
         /// Items in children that failed and cannot be tried again.
         failed: u64,
+        /// As in [`Event::MapRunOpened`].
+        #[serde(default)]
+        closes: bool,
     },
     /// Somebody changes what an open Map run may do.
     MapRunChanged {

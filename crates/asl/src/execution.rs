@@ -212,6 +212,9 @@ pub(crate) struct Children {
     /// How often the run was tried again.
     #[serde(default)]
     pub redrives: u32,
+    /// Its results are written also when it fails.
+    #[serde(default)]
+    pub closes: bool,
     /// Why the run fails, once its results are written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failing: Option<Fault>,

@@ -116,13 +116,15 @@ impl<'m> Run<'m> {
                 task,
                 children,
                 items,
-            } => self.run_opened(*task, *children, *items),
+                closes,
+            } => self.run_opened(*task, *children, *items, *closes),
             Event::MapRunReopened {
                 task,
                 children,
                 items,
                 failed,
-            } => self.run_reopened(*task, *children, *items, *failed),
+                closes,
+            } => self.run_reopened(*task, *children, (*items, *failed), *closes),
             Event::MapRunChanged {
                 task,
                 most,

@@ -170,6 +170,7 @@ impl Engine {
                 task,
                 children,
                 items,
+                ..
             } => {
                 let (children, items) = (*children, *items);
                 self.run_step(key, *task, at, RunChange::Open { children, items });
@@ -298,6 +299,7 @@ impl Engine {
                     task,
                     children,
                     items,
+                    closes: true,
                 }
             }
             Outcome::Reopened {
@@ -312,6 +314,7 @@ impl Engine {
                     children,
                     items,
                     failed,
+                    closes: true,
                 }
             }
             Outcome::Closed { output, written } => {

@@ -57,6 +57,7 @@ impl<'m> Run<'m> {
             most: most.min(limit::CHILDREN),
             closing: false,
             redrives: 0,
+            closes: false,
             failing: None,
         }));
         self.commands.push(Command::OpenMapRun {
@@ -119,13 +120,14 @@ impl<'m> Run<'m> {
         )
     }
 
-    pub(super) fn run_opened(&mut self, task: u64, children: u64, items: u64) -> bool {
+    pub(super) fn run_opened(&mut self, task: u64, children: u64, items: u64, closes: bool) -> bool {
         self.with_run(task, |run, id, strand, _, mut all| {
             if all.total.is_some() {
                 return Some((strand, all));
             }
             all.total = Some(children);
             all.items = items;
+            all.closes = closes;
             run.go_on(id, strand, all);
             None
         })
@@ -159,13 +161,20 @@ impl<'m> Run<'m> {
         self.x.strands.insert(id, strand);
     }
 
-    pub(super) fn run_reopened(&mut self, task: u64, children: u64, items: u64, failed: u64) -> bool {
+    pub(super) fn run_reopened(
+        &mut self,
+        task: u64,
+        children: u64,
+        (items, failed): (u64, u64),
+        closes: bool,
+    ) -> bool {
         self.with_run(task, |run, id, strand, _, mut all| {
             if all.total.is_some() {
                 return Some((strand, all));
             }
             all.total = Some(children);
             (all.items, all.failed) = (items, failed);
+            all.closes = closes;
             run.go_on(id, strand, all);
             None
         })
@@ -254,7 +263,7 @@ impl<'m> Run<'m> {
         if children.failing.is_none() && exceeded(&children) {
             let cause = "The specified tolerated failure threshold was exceeded";
             let fault = Fault::named(fault::THRESHOLD, cause);
-            if !self.writes(&strand) {
+            if !children.closes || !self.writes(&strand) {
                 return self.fail_run(id, strand, children, fault);
             }
             children.failing = Some(fault);

@@ -20,6 +20,7 @@ fn open(children: u64) -> Event {
         task: 1,
         children,
         items: children,
+        closes: true,
     }
 }
 
@@ -98,6 +99,17 @@ fn writer() -> Value {
     json!({ "Resource": "arn:aws:states:::s3:putObject", "Parameters": { "Bucket": "b" } })
 }
 
+/// A journal of before: its run failed at once, and what came after is read as it was lived.
+#[test]
+fn a_journal_that_does_not_say_so_wrote_no_results_of_a_run_that_fails() {
+    let fields = json!({ "MaxConcurrency": 3, "ResultWriter": writer() });
+    let mut story = Story::new(map(fields), json!([1, 2, 3]));
+    let opened = json!({ "map_run_opened": { "task": 1, "children": 3, "items": 3 } });
+    story.event(serde_json::from_value(opened).unwrap());
+    story.event(ended(0, false));
+    assert_eq!(story.failure().0, "States.ExceedToleratedFailureThreshold");
+}
+
 #[test]
 fn the_results_of_a_run_that_fails_are_written_before_it_is_told() {
     let fields = json!({ "MaxConcurrency": 3, "ResultWriter": writer() });
@@ -133,6 +145,7 @@ fn the_results_of_a_run_that_fails_are_written_before_it_is_told() {
         children: 3,
         items: 5,
         failed: 0,
+        closes: true,
     };
     assert_eq!(started(story.event(reopened)), [0, 1, 2]);
     for child in 0..3 {
@@ -435,6 +448,7 @@ fn a_run_that_failed_is_tried_again_and_not_begun_anew() {
         children: 3,
         items: 4,
         failed: 0,
+        closes: true,
     };
     assert_eq!(started(story.event(reopened.clone())), [0, 1]);
     assert!(story.event(reopened).is_empty());

@@ -176,6 +176,7 @@ impl World<'_, '_> {
                     task,
                     children: children.len() as u64,
                     items: children.iter().map(|child| child.items).sum(),
+                    closes: true,
                 };
                 let children = children.into_iter().map(|child| (child, None));
                 self.runs.insert(task, children.collect());

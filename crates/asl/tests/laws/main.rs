@@ -169,11 +169,13 @@ impl World {
                 children: u64::from(choice / 64 % 4),
                 items: 8,
                 failed: u64::from(choice / 512 % 2),
+                closes: true,
             },
             _ if run.children.is_none() => Event::MapRunOpened {
                 task,
                 children: u64::from(choice / 64 % 5),
                 items: u64::from(choice / 64 % 5) * 2,
+                closes: true,
             },
             _ => match run.open.iter().nth(pick % run.open.len().max(1)) {
                 Some(child) => Event::ChildEnded {

@@ -148,6 +148,7 @@ impl Story {
                     task,
                     children: number % 5,
                     items: number % 5,
+                    closes: true,
                 },
                 Some(child) => Event::ChildEnded {
                     task,

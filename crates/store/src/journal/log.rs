@@ -139,6 +139,7 @@ impl Batch {
         self.begins.retain(|begin| begin.key != execution);
         self.events.retain(|logged| logged.execution != execution);
         self.reopened.retain(|(key, _)| *key != execution);
+        self.placed.retain(|(key, _)| *key != execution);
         self.runs.retain(|step| step.execution != execution);
         self.folds.retain(|fold| fold.snapshot.execution != execution);
         self.finishes.retain(|finish| finish.execution != execution);

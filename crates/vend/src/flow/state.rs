@@ -37,6 +37,7 @@ impl Planned {
         match (self.rolls, self.steps) {
             (true, _) => Strategy::InPlace,
             (_, true) => release.spec.deploy.strategy,
+            _ if release.spec.placement.is_some() => Strategy::InPlace,
             _ => Strategy::BlueGreen,
         }
     }

@@ -26,7 +26,10 @@ pub struct Now<'a> {
 
 pub fn of(kind: PlanKind, now: Now<'_>, after: &Release) -> Way {
     let strategy = after.spec.deploy.strategy;
-    let live = now.live.filter(|_| now.serving > 0);
+    // Hosts that are there are not what a release on machines goes to.
+    let live = now
+        .live
+        .filter(|_| now.serving > 0 && after.spec.placement.is_none());
     let by_steps =
         matches!(strategy, Strategy::Canary | Strategy::Linear) && after.spec.deploy.steps.is_some();
     Way {
@@ -39,6 +42,9 @@ pub fn of(kind: PlanKind, now: Now<'_>, after: &Release) -> Way {
 
 /// What a plan says of the way, where it is not the usual one.
 pub fn told(way: Way, kind: PlanKind, now: Now<'_>, after: &Release) -> Option<Change> {
+    if after.spec.placement.is_some() {
+        return None;
+    }
     let deploy = &after.spec.deploy;
     let text = match (way.rolls, way.steps, deploy.strategy) {
         (true, ..) => format!("in place, {}", at_a_time(deploy.minimum_healthy, now.serving)),

@@ -165,8 +165,11 @@ fn rules(served: &Served, weights: &BTreeMap<u64, u32>, taken: &mut BTreeSet<Str
         },
         ..own.clone()
     });
-    let live = served.live.and_then(|release| served.fleets.get(&release));
-    let ports = live.into_iter().flat_map(|fleet| &fleet.ports).map(|port| Rule {
+    // In place, the last hosts of the live release may be out while others come: their sockets must stay open.
+    let arriving = served.arriving.map(|own| own.release);
+    let either = [served.live, arriving].into_iter().flatten();
+    let shown = either.filter_map(|release| served.fleets.get(&release)).next();
+    let ports = shown.into_iter().flat_map(|fleet| &fleet.ports).map(|port| Rule {
         hosts: vec![format!("{}.{}", label(port), served.hostnames[0])],
         action: action(served, weights, &label(port)),
         own: Own {

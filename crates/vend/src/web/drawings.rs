@@ -82,7 +82,7 @@ impl Sketch {
 
     /// The SVG document; nothing when it cannot be drawn.
     pub fn svg(&self) -> Option<String> {
-        let definition = serde_json::from_str(&self.definition).ok()?;
+        let definition = asl::json::read(&self.definition).ok()?;
         let events: Vec<Value> = self.marks.iter().map(event).collect();
         let drawing = draw::Drawing::of(&definition).ok()?;
         Some(drawing.svg(&draw::Statuses::read(&events)))
@@ -94,7 +94,7 @@ async fn read(state: &State, caller: &Caller, id: &str) -> Result<Drawing, Refus
         true => of_run(state, caller, id).await?,
         false => of_execution(state, caller, id).await?,
     };
-    let definition = serde_json::from_str(&definition).map_err(|error| Refusal::internal(&error))?;
+    let definition = asl::json::read(&definition).map_err(|error| Refusal::internal(&error))?;
     Ok(Drawing { definition, events })
 }
 

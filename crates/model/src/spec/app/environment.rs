@@ -337,6 +337,27 @@ fn placement(reader: &mut Reader<'_>, fields: Fields<'_>) -> Option<Placement> {
             value(section(fields, "deploy"), "migrate"),
             "deploy.migrate beside placement.registered",
         ),
+        (
+            value(section(fields, "deploy"), "percent"),
+            "deploy.percent beside placement.registered",
+        ),
+        (
+            value(section(fields, "deploy"), "steps"),
+            "deploy.steps beside placement.registered",
+        ),
+        (
+            value(section(fields, "deploy"), "interval"),
+            "deploy.interval beside placement.registered",
+        ),
+        (
+            value(section(fields, "deploy"), "analysis"),
+            "deploy.analysis beside placement.registered",
+        ),
+        (
+            value(fields, "listeners"),
+            "listeners beside placement.registered",
+        ),
+        (value(fields, "domains"), "domains beside placement.registered"),
     ] {
         if let Some(inner) = inner {
             reader.later(inner, path);

@@ -123,6 +123,26 @@ fn shared(live: Option<u64>, arriving: Option<(u64, Option<u32>)>, fleets: &[(u6
     }
 }
 
+#[test]
+fn ports_stay_open_while_the_live_hosts_are_out() {
+    let mut served = shared(Some(1), Some((2, None)), &[(2, 0)]);
+    for fleet in served.fleets.values_mut() {
+        fleet.ports = vec![spec::Port {
+            protocol: Transport::Tcp,
+            port: 5432,
+            host_port: 5432,
+            idle: SignedDuration::from_mins(1),
+            leads: Leads::Balancer,
+        }];
+    }
+    let table = table(1, &[served]);
+    let port = table.rules.iter().find(|rule| !rule.own.listeners.is_empty());
+    let Action::Forward { groups, .. } = &port.expect("its socket stays").action else {
+        panic!("nothing waits for the host that comes")
+    };
+    assert_eq!(groups.iter().map(|group| group.weight).collect::<Vec<_>>(), [1]);
+}
+
 fn parts(served: Served) -> Vec<(String, u32, bool)> {
     let table = table(1, &[served]);
     let Action::Forward { groups, .. } = &table.rules[0].action else {

@@ -261,6 +261,7 @@ impl World {
             task,
             children: children.len() as u64,
             items: children.iter().map(|child| child.items).sum(),
+            closes: true,
         };
         let children = children.into_iter().map(|child| (child, None)).collect();
         self.runs.insert(task, Open { state, children });

@@ -152,7 +152,6 @@ impl Call {
         Ok(answer)
     }
 
-    /// The execution that an ARN names.
     /// Is the tenant to be deleted?
     async fn leaves(&self, tenant: Option<TenantName>) -> Result<bool, Fault> {
         let Some(tenant) = tenant else { return Ok(false) };
@@ -160,6 +159,7 @@ impl Call {
         Ok(leaving.await?)
     }
 
+    /// The execution that an ARN names.
     pub async fn run_of(&self, text: &str) -> Result<Run, Fault> {
         let (owner, kind) = self.arn(text).await?;
         match kind {
