@@ -21,10 +21,15 @@ pub fn text(path: &Path) -> Result<String, Failure> {
     } else {
         File::open(path).and_then(|file| file.take(MOST + 1).read_to_string(&mut text))
     };
-    read.map_err(|error| Failure::file(path, &error))?;
+    // What was asked for was not done: not to be taken for an execution that failed.
+    let unusable = |error: std::io::Error| {
+        Failure::usage(format!("{} cannot be used", path.display())).cause(error.to_string())
+    };
+    read.map_err(unusable)?;
     if text.len() as u64 > MOST {
-        let error = std::io::Error::other(format!("it is longer than {MOST} bytes"));
-        return Err(Failure::file(path, &error));
+        return Err(unusable(std::io::Error::other(format!(
+            "it is longer than {MOST} bytes"
+        ))));
     }
     Ok(text)
 }

@@ -82,8 +82,12 @@ impl Statuses {
                     open.remove(&own);
                 }
             } else if kind.ends_with("StateAborted") {
+                // In a Parallel the branch that failed is closed like those that it takes along.
+                let failed = known
+                    .get(&previous)
+                    .is_some_and(|event| failure(event.kind) && !event.kind.ends_with("Aborted"));
                 if let Some(name) = open.remove(&entered) {
-                    statuses.worst(name, Tint::Aborted);
+                    statuses.worst(name, if failed { Tint::Failed } else { Tint::Aborted });
                 }
             } else if kind.starts_with("Execution") && kind != "ExecutionStarted" {
                 end = Some((kind, entered));

@@ -40,6 +40,30 @@ fn events() -> Vec<Value> {
     ]
 }
 
+/// As AWS writes it: the branch that failed is aborted after its failure, the other one without.
+#[test]
+fn the_branch_that_failed_is_told_from_those_that_it_took_along() {
+    let entered = |id, previous, kind, name| json!({ "id": id, "previousEventId": previous, "type": kind, "stateEnteredEventDetails": { "name": name } });
+    let plain = |id, previous, kind| json!({ "id": id, "previousEventId": previous, "type": kind });
+    let statuses = Statuses::read(&[
+        plain(1, 0, "ExecutionStarted"),
+        entered(2, 0, "ParallelStateEntered", "P"),
+        plain(3, 2, "ParallelStateStarted"),
+        entered(4, 3, "TaskStateEntered", "F"),
+        plain(5, 4, "TaskScheduled"),
+        entered(6, 3, "WaitStateEntered", "W"),
+        plain(7, 5, "TaskFailed"),
+        plain(8, 7, "TaskStateAborted"),
+        plain(9, 6, "WaitStateAborted"),
+        plain(10, 3, "ParallelStateFailed"),
+        plain(11, 10, "ExecutionFailed"),
+    ]);
+    assert_eq!(
+        ["F", "P", "W"].map(|name| statuses.of(name)),
+        [Tint::Failed, Tint::Failed, Tint::Aborted]
+    );
+}
+
 #[test]
 fn an_order_as_text_and_as_svg() {
     let drawing = Drawing::of(&order()).unwrap();
