@@ -138,22 +138,12 @@ pub async fn serve(listener: UnixListener, agent: Agent) {
 }
 
 fn router(agent: Agent) -> Router {
-    Router::new()
-        .route("/v1/health", get(health))
-        .route("/v1/configure", post(configure))
-        .route(
-            "/v1/revisions/{digest}",
-            put(put_revision).layer(DefaultBodyLimit::disable()),
-        )
+    deployments()
         .route(
             "/v1/program/{digest}",
             put(put_program).layer(DefaultBodyLimit::disable()),
         )
-        .route("/v1/deploy", post(deploy))
-        .route("/v1/tickets/{ticket}", get(knows))
         .route("/v1/deaths/{since}", get(death))
-        .route("/v1/check", post(run_checks))
-        .route("/v1/services", get(services))
         .route("/v1/services/{name}/{verb}", post(service))
         .route("/v1/daemon", post(daemon))
         .route("/v1/run", post(run_once))
@@ -165,6 +155,14 @@ fn router(agent: Agent) -> Router {
 
 /// What a machine's agent answers to whom it has dialled: deployments, and nothing that runs a command of its own.
 pub fn guest(agent: Agent) -> Router {
+    deployments()
+        .route("/v1/logs/{name}/{offset}", get(read_log))
+        .layer(DefaultBodyLimit::max(BODY))
+        .with_state(agent)
+}
+
+/// What is asked of every agent, also by way of the network: nothing here runs a command of the asker's own.
+fn deployments() -> Router<Agent> {
     Router::new()
         .route("/v1/health", get(health))
         .route("/v1/configure", post(configure))
@@ -176,9 +174,6 @@ pub fn guest(agent: Agent) -> Router {
         .route("/v1/tickets/{ticket}", get(knows))
         .route("/v1/check", post(run_checks))
         .route("/v1/services", get(services))
-        .route("/v1/logs/{name}/{offset}", get(read_log))
-        .layer(DefaultBodyLimit::max(BODY))
-        .with_state(agent)
 }
 
 async fn read_log(

@@ -33,24 +33,10 @@ fn a_push_goes_live_is_changed_rolled_back_scaled_and_destroyed() {
 
     let plan = platform.json(&["rollback", &dev, "--plan"]);
     assert_eq!(plan["plan"]["to"], 1, "{plan:#}");
-    let started = platform.json(&["rollback", &dev]);
-    let execution = started["executions"][0].as_str().unwrap().to_owned();
-    assert_eq!(
-        platform.finished(&execution)["state"],
-        "succeeded",
-        "{}",
-        platform.log()
-    );
+    platform.succeeds(&["rollback", &dev]);
     assert_eq!(platform.get(&host, "/"), (200, "one\n".into()));
 
-    let started = platform.json(&["scale", &dev, "3"]);
-    let execution = started["executions"][0].as_str().unwrap().to_owned();
-    assert_eq!(
-        platform.finished(&execution)["state"],
-        "succeeded",
-        "{}",
-        platform.log()
-    );
+    platform.succeeds(&["scale", &dev, "3"]);
     let hosts = platform.json(&["hosts", "list", &dev]);
     let serving = hosts["items"]
         .as_array()
@@ -68,14 +54,7 @@ fn a_push_goes_live_is_changed_rolled_back_scaled_and_destroyed() {
             .success()
     );
     platform.vend(&["environments", "unprotect", &dev]);
-    let started = platform.json(&["environments", "destroy", &dev, "--yes"]);
-    let execution = started["executions"][0].as_str().unwrap().to_owned();
-    assert_eq!(
-        platform.finished(&execution)["state"],
-        "succeeded",
-        "{}",
-        platform.log()
-    );
+    platform.succeeds(&["environments", "destroy", &dev, "--yes"]);
     assert_eq!(platform.get(&host, "/").0, 503);
 
     ledger_verifies_and_a_changed_byte_is_found(&platform);
@@ -170,14 +149,7 @@ fn a_waiting_plan_stops_nothing_and_is_asked_again_when_it_changed() {
     let first = open_approval(&platform, &app);
 
     // While it waits, people go back; the plan that they were asked about is another one now.
-    let started = platform.json(&["rollback", &place]);
-    let execution = started["executions"][0].as_str().unwrap().to_owned();
-    assert_eq!(
-        platform.finished(&execution)["state"],
-        "succeeded",
-        "{}",
-        platform.log()
-    );
+    platform.succeeds(&["rollback", &place]);
     assert_eq!(platform.get(&host, "/"), (200, "one\n".into()));
     platform.vend_as(&approver, &["approve", &first, "--yes"]);
     let second = crate::platform::eventually("it is asked again", std::time::Duration::from_secs(90), || {

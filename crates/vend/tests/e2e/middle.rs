@@ -186,14 +186,7 @@ fn going_back_restores_configuration_secrets_and_health_check() {
             .starts_with("in place")
     );
 
-    let started = platform.json(&["rollback", &stage.dev]);
-    let execution = started["executions"][0].as_str().unwrap().to_owned();
-    assert_eq!(
-        platform.finished(&execution)["state"],
-        "succeeded",
-        "{}",
-        platform.log()
-    );
+    platform.succeeds(&["rollback", &stage.dev]);
     assert_eq!(platform.get(&stage.host, "/").1, "one low\n");
     stage.end();
 }
@@ -254,14 +247,7 @@ fn going_back_to_kept_hosts_starts_none() {
             .collect()
     };
     let before = ids(&stage);
-    let started = platform.json(&["rollback", &stage.dev]);
-    let execution = started["executions"][0].as_str().unwrap().to_owned();
-    assert_eq!(
-        platform.finished(&execution)["state"],
-        "succeeded",
-        "{}",
-        platform.log()
-    );
+    platform.succeeds(&["rollback", &stage.dev]);
     stage.serves("one");
     assert_eq!(ids(&stage), before);
     let (good, bad) = load.end();

@@ -231,6 +231,13 @@ impl Platform {
         })
     }
 
+    /// What the command begins comes to a good end.
+    pub fn succeeds(&self, arguments: &[&str]) {
+        let started = self.json(arguments);
+        let ended = self.finished(started["executions"][0].as_str().unwrap());
+        assert_eq!(ended["state"], "succeeded", "{ended:#}\n{}", self.log());
+    }
+
     pub fn endpoints(&self) -> Value {
         serde_json::from_slice(&std::fs::read(self.data.join("run/endpoints.json")).unwrap()).unwrap()
     }

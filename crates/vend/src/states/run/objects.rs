@@ -37,25 +37,19 @@ impl Objects {
     pub fn list(&self, parameters: &Value) -> io::Result<Vec<Value>> {
         let bucket = self.path(text(parameters, "Bucket"), "")?;
         let prefix = text(parameters, "Prefix");
-        let (mut found, mut open) = (Vec::new(), vec![bucket.clone()]);
-        while let Some(directory) = open.pop() {
-            for entry in std::fs::read_dir(directory)? {
-                let entry = entry?;
-                let (path, kind) = (entry.path(), entry.file_type()?);
-                if kind.is_dir() {
-                    open.push(path);
-                } else if let Some(key) = path.strip_prefix(&bucket).ok().and_then(Path::to_str)
-                    && kind.is_file()
-                    && key.starts_with(prefix)
-                    && !is_draft(&path)
-                {
-                    found.push(described(key, &entry.metadata()?));
-                }
-                if found.len() > LISTED {
-                    return Err(io::Error::other(format!("there are more than {LISTED} objects")));
-                }
+        let mut found = Vec::new();
+        each_file(&bucket, |path, file| {
+            if let Some(key) = path.strip_prefix(&bucket).ok().and_then(Path::to_str)
+                && key.starts_with(prefix)
+                && !is_draft(path)
+            {
+                found.push(described(key, &file.metadata()?));
             }
-        }
+            match found.len() > LISTED {
+                true => Err(io::Error::other(format!("there are more than {LISTED} objects"))),
+                false => Ok(()),
+            }
+        })?;
         found.sort_by(|left, right| left["Key"].as_str().cmp(&right["Key"].as_str()));
         Ok(found)
     }
@@ -89,19 +83,13 @@ impl Objects {
 
     /// Removes what was being written before `since` when its writer was killed. Takes as long as the directory is large.
     pub fn sweep(&self, since: SystemTime) -> io::Result<()> {
-        let mut open: Vec<PathBuf> = self.0.iter().cloned().collect();
-        while let Some(directory) = open.pop() {
-            for entry in std::fs::read_dir(directory)? {
-                let entry = entry?;
-                let (path, kind) = (entry.path(), entry.file_type()?);
-                if kind.is_dir() {
-                    open.push(path);
-                } else if is_draft(&path) && kind.is_file() && entry.metadata()?.modified()? < since {
-                    std::fs::remove_file(path)?;
-                }
+        let Some(root) = &self.0 else { return Ok(()) };
+        each_file(root, |path, file| {
+            if is_draft(path) && file.metadata()?.modified()? < since {
+                std::fs::remove_file(path)?;
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     /// A path in the directory; a definition cannot lead out of it.
@@ -118,6 +106,26 @@ impl Objects {
         }
         Ok(root.join(bucket).join(key))
     }
+}
+
+/// Every regular file below a directory; links are not followed.
+fn each_file(
+    root: &Path,
+    mut each: impl FnMut(&Path, &std::fs::DirEntry) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut open = vec![root.to_owned()];
+    while let Some(directory) = open.pop() {
+        for entry in std::fs::read_dir(directory)? {
+            let entry = entry?;
+            let (path, kind) = (entry.path(), entry.file_type()?);
+            if kind.is_dir() {
+                open.push(path);
+            } else if kind.is_file() {
+                each(&path, &entry)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 fn is_draft(path: &Path) -> bool {
