@@ -57,10 +57,10 @@ impl Call {
 }
 
 macro_rules! calls {
-    ($($name:ident = $call:expr;)*) => {
+    ($(#[$about:meta])* $all:ident: $($name:ident = $call:expr;)*) => {
         $(pub const $name: Call = $call;)*
-        /// All of them.
-        pub const ALL: &[Call] = &[$($name),*];
+        $(#[$about])*
+        pub const $all: &[Call] = &[$($name),*];
     };
 }
 
@@ -75,9 +75,20 @@ const KMS: Protocol = Protocol::Json("TrentService", "1.1");
 const QUOTAS: Protocol = Protocol::Json("ServiceQuotasV20190624", "1.1");
 const SSM: Protocol = Protocol::Json("AmazonSSM", "1.1");
 const ECR: Protocol = Protocol::Json("AmazonEC2ContainerRegistry_V20150921", "1.1");
+const SECRETS: Protocol = Protocol::Json("secretsmanager", "1.1");
+const STATES: Protocol = Protocol::Json("AWSStepFunctions", "1.0");
 const DYNAMO: Protocol = Protocol::Json("DynamoDB_20120810", "1.0");
 
 calls! {
+    /// What the receiver calls, as its own role.
+    RECEIVER:
+    GET_SECRET = Call::new("secretsmanager", "GetSecretValue", SECRETS, "verify the signatures of webhooks");
+    START_EXECUTION = Call::new("states", "StartExecution", STATES, "start the flows of a push");
+}
+
+calls! {
+    /// What the commands call, as who types them.
+    ALL:
     ASSUME_ROLE = Call::new("sts", "AssumeRole", STS, "become the role that a profile or a foundation names");
     ASSUME_ROLE_WITH_WEB_IDENTITY =
         Call::new("sts", "AssumeRoleWithWebIdentity", STS, "the same with a token of another issuer").needs("");

@@ -12,6 +12,7 @@ pub mod client;
 pub mod credentials;
 pub mod destroy;
 pub mod doctor;
+pub mod lambda;
 pub mod mark;
 pub mod permit;
 pub mod plan;

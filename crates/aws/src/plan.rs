@@ -27,9 +27,13 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    pub fn new(platform: &str, stack: &synth::Stack, prices: &List) -> Self {
+    /// `beside`: what lies in the bucket of templates for it, and is put there when this is another.
+    pub fn new(platform: &str, stack: &synth::Stack, prices: &List, beside: &str) -> Self {
         let price = prices.of(&stack.template, stack.region.as_str());
-        let mark = Mark::of(platform, stack, price.cents);
+        let mut mark = Mark::of(platform, stack, price.cents);
+        if !beside.is_empty() {
+            mark.digest = digest(format!("{}|{beside}", mark.digest).as_bytes())[..32].to_owned();
+        }
         Self {
             name: stack.name.clone(),
             template: mark.on(&stack.template),
@@ -221,7 +225,7 @@ mod tests {
             toml::from_str("[foundations.production]\nregion = 'eu-central-1'\ndomain = 'a.example.com'\n")
                 .unwrap();
         let stack = synth::foundation(&config, &"production".parse().unwrap()).unwrap();
-        Wanted::new("vend", &stack, List::shipped())
+        Wanted::new("vend", &stack, List::shipped(), "")
     }
 
     fn found(status: &str, mark: Option<Mark>) -> Found {

@@ -4,7 +4,7 @@ use serde::Serialize;
 use tokio::sync::OnceCell;
 
 use crate::{
-    call,
+    bucket, call,
     client::{Client, Error, Form},
     mark::Mark,
     stack::{self, Stack},
@@ -48,6 +48,18 @@ impl Site {
         let account = &self.caller().await?.account;
         let region = self.client.region();
         Ok(format!("{platform}-{foundation}-templates-{account}-{region}"))
+    }
+
+    /// Puts something into the bucket of a foundation's templates.
+    pub async fn put(
+        &self,
+        platform: &str,
+        foundation: &str,
+        key: &str,
+        bytes: Vec<u8>,
+    ) -> Result<(), Error> {
+        let bucket = self.templates(platform, foundation).await?;
+        bucket::put(&self.client, &bucket, key, bytes).await
     }
 
     /// The role with which CloudFormation makes environments.

@@ -23,7 +23,7 @@ mod yaml;
 pub use cidr::Cidr;
 pub use config::{
     Access, Alarms, App, Config, Custom, Database, Endpoint, Engine, Environment, Forge, Foundation, Mails,
-    Nat, Network, Repository, Retention, Runtime, Scaling, Schedule, Slack, Strategy, Test, Zones,
+    Nat, Network, Repository, Retention, Runtime, Scaling, Schedule, Slack, Test, Zones,
 };
 pub use environment::environment;
 pub use foundation::foundation;

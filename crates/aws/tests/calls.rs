@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeSet, fs, path::Path};
 
-use aws::call::ALL;
+use aws::call::{ALL, RECEIVER};
 
 /// The text of all sources but the list itself.
 fn sources(directory: &Path, all: &mut String) {
@@ -23,6 +23,9 @@ fn every_call_of_the_list_is_made() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut code = String::new();
     sources(&root.join("src"), &mut code);
+    let receiver = root.join("../vend/src/receiver");
+    sources(&receiver, &mut code);
+    code.push_str(&fs::read_to_string(receiver.with_extension("rs")).unwrap());
     let list = fs::read_to_string(root.join("src/call.rs")).unwrap();
     let names: Vec<&str> = list
         .lines()
@@ -31,7 +34,7 @@ fn every_call_of_the_list_is_made() {
         .map(|(name, _)| name)
         .filter(|name| name.bytes().all(|b| b.is_ascii_uppercase() || b == b'_'))
         .collect();
-    assert_eq!(names.len(), ALL.len());
+    assert_eq!(names.len(), ALL.len() + RECEIVER.len());
     for name in names {
         assert!(
             code.contains(&format!("call::{name}")),

@@ -15,6 +15,7 @@ pub mod release;
 pub mod route;
 pub mod secret;
 pub mod spec;
+pub mod stage;
 pub mod webhook;
 pub mod wire;
 

@@ -16,7 +16,7 @@ mod drawings;
 mod environments;
 mod executions;
 mod git;
-mod hooks;
+pub mod hooks;
 mod hosts;
 mod idempotency;
 mod images;

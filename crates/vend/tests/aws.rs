@@ -3,6 +3,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[path = "aws/receiver.rs"]
+mod receiver;
+
 use std::{
     fs,
     net::{TcpListener, TcpStream},
@@ -96,6 +99,8 @@ impl World {
         command
             .env("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
             .env("AWS_SECRET_ACCESS_KEY", "not-to-be-seen");
+        // A small program; this one has more bytes than Lambda takes when it is not a release.
+        command.env("VEND_RECEIVER", "/bin/true");
         let done = command.output().unwrap();
         let said = said(&done);
         assert!(!said.contains("not-to-be-seen"), "{said}");
@@ -272,7 +277,7 @@ fn every_resource_is_there(world: &World) {
     for id in foundation {
         assert!(has(STACKS[0], id), "{id}: {made}");
     }
-    for id in ["Table", "Receiver", "ReceiverRole", "Api", "BuildRole", "Bus"] {
+    for id in ["Table", "Receiver", "ReceiverRole", "Api", "BuildRole"] {
         assert!(has(STACKS[1], id), "{id}: {made}");
     }
     for id in [
@@ -285,7 +290,7 @@ fn every_resource_is_there(world: &World) {
     ] {
         assert!(has(STACKS[2], id), "{id}: {made}");
     }
-    for id in ["Flow", "FlowRole", "StartRole"] {
+    for id in ["Flow", "FlowRole"] {
         assert!(has(STACKS[3], id), "{id}: {made}");
     }
 }
@@ -335,6 +340,97 @@ fn a_destruction_that_failed_is_said_and_goes_on() {
         "0"
     );
     assert_eq!(world.status(STACKS[0])["status"], Value::Null);
+}
+
+#[test]
+fn what_somebody_changed_by_hand_is_shown() {
+    let Some(world) = World::new() else { return };
+    world.good(&["apply", "--yes", "--only", "vend-production"]);
+    assert!(world.good(&["drift"]).contains("vend-production  IN_SYNC"));
+    world.python(
+        "s3 = client('s3')\nb = 'vend-production-artifacts-123456789012-eu-central-1'\n\
+         s3.put_bucket_versioning(Bucket=b, VersioningConfiguration={'Status': 'Suspended'})\n\
+         s3.delete_bucket(Bucket='vend-production-logs-123456789012-eu-central-1')",
+    );
+    let (code, said) = world.bad(&["drift"]);
+    assert_eq!(code, 1, "{said}");
+    for line in [
+        "vend-production  DRIFTED",
+        "ArtifactsBucket (AWS::S3::Bucket) MODIFIED",
+        "/VersioningConfiguration/Status: the template says Enabled, it is Suspended",
+        "LogsBucket (AWS::S3::Bucket) DELETED",
+    ] {
+        assert!(said.contains(line), "{line}: {said}");
+    }
+    let done = world.vend(&["drift", "--json"]);
+    let found: Value = serde_json::from_slice(&done.stdout).unwrap();
+    assert_eq!(found[0]["resources"].as_array().unwrap().len(), 2, "{found}");
+}
+
+#[test]
+fn a_change_that_cannot_be_rolled_back_is_left_by_continuing() {
+    let Some(world) = World::new() else { return };
+    world.good(&["apply", "--yes", "--only", "vend-production"]);
+    let (code, said) = world.bad(&["continue", "vend-production"]);
+    assert!(
+        code == 2 && said.contains("there is nothing to continue"),
+        "{said}"
+    );
+    world.python("client('ssm').put_parameter(Name='/test/hindered', Value='Balancer', Type='String')");
+    world.write("aws.toml", &format!("{FOUNDATION}firewall = true\n"));
+    let (code, said) = world.bad(&["apply", "--yes", "--only", "vend-production"]);
+    assert!(
+        code == 1
+            && said.contains("UPDATE_ROLLBACK_FAILED")
+            && said.contains("vend aws continue vend-production"),
+        "{said}"
+    );
+    // What hindered it is still there: the answer names it.
+    let (code, said) = world.bad(&["continue", "vend-production"]);
+    assert!(
+        code == 1 && said.contains("vend aws continue vend-production --skip Balancer"),
+        "{said}"
+    );
+    assert!(said.contains("somebody hinders it"), "{said}");
+    let said = world.good(&["continue", "vend-production", "--skip", "Balancer"]);
+    assert!(said.contains("UPDATE_ROLLBACK_COMPLETE"), "{said}");
+    // And then the change is made as if nothing had been.
+    world.python("client('ssm').delete_parameter(Name='/test/hindered')");
+    world.good(&["apply", "--yes", "--only", "vend-production"]);
+    assert_eq!(world.status(STACKS[0])["doing"]["doing"], "nothing");
+}
+
+#[test]
+fn what_is_protected_refuses_in_both_places_until_it_is_not() {
+    let Some(world) = World::new() else { return };
+    world.good(&["apply", "--yes", "--only", "vend-production"]);
+    let balancer = || {
+        world.python(
+            "e = client('elbv2')\na = e.describe_load_balancers()['LoadBalancers'][0]['LoadBalancerArn']\n\
+             print([x['Value'] for x in e.describe_load_balancer_attributes(LoadBalancerArn=a)['Attributes'] if x['Key'] == 'deletion_protection.enabled'][0])",
+        )
+    };
+    world.good(&["unprotect"]);
+    assert_eq!(
+        (
+            world.status(STACKS[0])["is_protected"].as_bool(),
+            balancer().as_str()
+        ),
+        (Some(false), "false")
+    );
+    assert!(world.good(&["protect"]).contains("with Balancer"));
+    assert_eq!(
+        (
+            world.status(STACKS[0])["is_protected"].as_bool(),
+            balancer().as_str()
+        ),
+        (Some(true), "true")
+    );
+    let (code, said) = world.bad(&["destroy", "--yes"]);
+    assert!(code == 3 && said.contains("vend aws unprotect"), "{said}");
+    // Once more changes nothing.
+    world.good(&["protect"]);
+    assert_eq!(balancer(), "true");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use model::{AppName, EnvironmentName};
+use model::{AppName, EnvironmentName, spec};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -190,7 +190,7 @@ pub struct App {
     /// The foundation where its pipeline lives. Default: that of the only environment, or the only foundation.
     #[serde(default)]
     pub pipeline: Option<Label>,
-    /// Where the source is. Default: what the receiver puts into the bucket of artifacts.
+    /// Where the source is. Default: `source/APP/COMMIT.zip` in the bucket of artifacts, put there by whoever pushes.
     #[serde(default)]
     pub repository: Option<Repository>,
     /// Run against an environment when its traffic has moved; a failure moves it back.
@@ -239,7 +239,8 @@ pub struct Environment {
     pub parallel: bool,
     pub placement: Placement,
     pub runtime: Runtime,
-    pub strategy: Strategy,
+    /// Default: as `vend.yaml` says, with the steps that it says.
+    pub strategy: Option<spec::Strategy>,
     pub scaling: Scaling,
     pub database: Option<Database>,
     pub domains: Vec<Custom>,
@@ -263,21 +264,6 @@ pub enum Runtime {
     Fargate,
     /// Containers on hosts of their own.
     Ec2,
-}
-
-/// How traffic moves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Strategy {
-    /// As `vend.yaml` says.
-    #[default]
-    BlueGreen,
-    /// A tenth first, the rest after ten minutes without an alarm.
-    Canary,
-    /// A tenth a minute.
-    Linear,
-    /// On the hosts that are there.
-    InPlace,
 }
 
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -417,6 +403,18 @@ impl Config {
             )
         };
         self.foundations.get(label).ok_or_else(none)
+    }
+}
+
+impl Environment {
+    /// How releases are deployed: as `vend.yaml` says, unless it is said here. A strategy of one's own has its usual steps.
+    pub(super) fn deploy(&self, own: &spec::Environment) -> spec::Deploy {
+        let mut deploy = own.deploy.clone();
+        if let Some(strategy) = self.strategy.filter(|strategy| *strategy != deploy.strategy) {
+            deploy.strategy = strategy;
+            deploy.steps = spec::Steps::usual(strategy);
+        }
+        deploy
     }
 }
 

@@ -15,12 +15,16 @@ mod names;
 mod scaling;
 mod traffic;
 
-use model::{AppName, spec};
+use model::{
+    AppName,
+    spec::{self, Strategy},
+};
 use serde_json::{Value, json};
 
 use super::{
     Error, Kind, Priorities, Stack,
-    config::{self, Config, Engine, Foundation, Runtime, Strategy},
+    config::{self, Config, Engine, Foundation, Runtime},
+    place,
     template::{Template, att, import, re},
     word::{Account, Label},
 };
@@ -55,6 +59,7 @@ struct Scope<'c> {
     app: &'c AppName,
     spec: &'c spec::Environment,
     options: &'c config::Environment,
+    deploy: spec::Deploy,
     label: &'c Label,
     foundation: &'c Foundation,
     engine: Option<Engine>,
@@ -77,7 +82,7 @@ impl Scope<'_> {
 
     /// An environment that is changed in place has one half.
     fn halves(&self) -> &'static [Half] {
-        match self.options.strategy {
+        match self.deploy.strategy {
             Strategy::InPlace => &[Half::Blue],
             _ => &[Half::Blue, Half::Green],
         }
@@ -156,6 +161,7 @@ pub fn environment(
         app,
         spec,
         options,
+        deploy: options.deploy(spec),
         label,
         foundation,
         engine,
@@ -167,7 +173,7 @@ pub fn environment(
         spec.name,
         scope.platform()
     ));
-    let mut notes = Vec::new();
+    let mut notes = notes(&scope);
     parameters(&mut template, &scope);
     access::add(&mut template, &scope);
     traffic::add(&mut template, &scope, &mut notes);
@@ -218,11 +224,49 @@ fn check(scope: &Scope<'_>) -> Result<(), Error> {
             "steps are for hosts; containers follow `cpu` or `requests`".to_owned(),
         ));
     }
-    if scope.is_container() && options.strategy == Strategy::InPlace {
-        let why = "containers are never changed in place: a new one stands beside the old".to_owned();
-        return Err(Error::config(scope.at("strategy"), why));
+    place::registered(&scope.at("placement"), scope.spec)?;
+    way(scope)
+}
+
+/// Refuses a strategy and a migration that have no way to go.
+fn way(scope: &Scope<'_>) -> Result<(), Error> {
+    let in_place = scope.deploy.strategy == Strategy::InPlace;
+    let (at, why) = match (scope.is_container(), in_place, &scope.deploy.migrate) {
+        (true, true, _) => (
+            "strategy",
+            "containers are never changed in place: a new one stands beside the old; say another strategy here",
+        ),
+        (true, _, Some(_)) => (
+            "runtime",
+            "`deploy.migrate` is a script of the revision, and containers have none: let the container migrate when it starts",
+        ),
+        (_, true, Some(_)) => (
+            "strategy",
+            "`deploy.migrate` needs hosts of the new release beside the old ones, and in place there are none",
+        ),
+        _ => return Ok(()),
+    };
+    Err(Error::config(scope.at(at), why.to_owned()))
+}
+
+/// What `vend.yaml` says and AWS does otherwise.
+fn notes(scope: &Scope<'_>) -> Vec<String> {
+    let judged = scope.deploy.steps.as_ref().map(|steps| steps.analysis);
+    let mut notes = Vec::new();
+    if judged.is_some_and(|analysis| analysis != spec::Analysis::default()) {
+        notes.push(
+            "`deploy.analysis` compares new hosts with old ones; here a step goes on while no alarm of the new ones rings: see `alarms`"
+                .to_owned(),
+        );
     }
-    Ok(())
+    if scope.spec.approval.is_some() {
+        notes.push(
+            "`approval`: the question goes to the operators' topic, and IAM says who may answer it (states:SendTaskSuccess), \
+             not `by` and `author_may_approve`"
+                .to_owned(),
+        );
+    }
+    notes
 }
 
 /// What a release changes.

@@ -34,12 +34,12 @@ systemctl enable --now amazon-ssm-agent
 
 /// What every host on AWS has.
 const HOST: &str = r#"#!/bin/bash
-# CodeDeploy's agent, CloudWatch's agent, the command line of AWS, jq.
+# CodeDeploy's agent, CloudWatch's agent, the command line of AWS, jq, unzip.
 set -euo pipefail
 export DEBIAN_FRONTEND=noninteractive
 cloud-init status --wait || true
 apt-get update
-apt-get install -y --no-install-recommends awscli ca-certificates curl jq ruby
+apt-get install -y --no-install-recommends awscli ca-certificates curl jq ruby unzip
 cd "$(mktemp -d)"
 curl -fsSL --retry 5 -o codedeploy "https://aws-codedeploy-$REGION.s3.$REGION.amazonaws.com/latest/install"
 ruby codedeploy auto

@@ -127,7 +127,7 @@ pub fn pipeline(config: &Config, app: &spec::App) -> Result<Stack, Error> {
     let scope = scope(config, app, &default)?;
     let mut template = Template::new(format!("{}: from a push to a revision and an image", app.app));
     projects::add(&mut template, &scope)?;
-    receiver::add(&mut template, &scope);
+    receiver::add(&mut template, &scope)?;
     let name = scope.name();
     // Names of CodeBuild's projects and of functions are the stack's, and what they are for.
     if name.len() > 54 {

@@ -22,6 +22,17 @@ pub struct Placement {
     pub outpost: Option<Arn>,
 }
 
+/// Refuses machines of a customer's own: they dial a platform, and there is none.
+pub(super) fn registered(at: &str, own: &model::spec::Environment) -> Result<(), Error> {
+    match own.placement {
+        None => Ok(()),
+        Some(_) => {
+            let why = "registered machines dial the platform that they were joined to, so its own engine deploys to them, not AWS";
+            Err(Error::config(at, why.to_owned()))
+        }
+    }
+}
+
 impl Placement {
     /// Says which service an environment wants that is not there. What has all its services is refused too, because
     /// its subnets are not made yet: nothing is placed elsewhere than it was asked for.

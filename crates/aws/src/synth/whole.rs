@@ -23,6 +23,20 @@ pub struct Output {
     pub files: Vec<File>,
 }
 
+impl Output {
+    /// Says whose code the receiver is: an object of the bucket of templates, for `x86_64` or `arm64`.
+    pub fn receive(&mut self, key: &str, architecture: &str) {
+        let resources = self
+            .stacks
+            .iter_mut()
+            .flat_map(|stack| &mut stack.template.resources);
+        for own in resources.filter(|own| own.id == "Receiver" && own.kind == "AWS::Lambda::Function") {
+            own.properties["Code"]["S3Key"] = key.into();
+            own.properties["Architectures"] = [architecture].as_slice().into();
+        }
+    }
+}
+
 /// All of an app, and the foundations. `priorities` gets what is new.
 pub fn all(config: &Config, app: &spec::App, priorities: &mut Priorities) -> Result<Output, Error> {
     priorities.check()?;

@@ -6,7 +6,7 @@ use asl::{Command, Event, Execution, Machine, Status, step};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-use crate::{app, config};
+use crate::{config, deployed};
 
 /// One stack, as CloudFormation and the services behind it show it.
 #[derive(Default)]
@@ -26,6 +26,10 @@ struct World {
     alarms: u32,
     tests_fail: bool,
     taken: bool,
+    /// What a migration ends in; none: nobody hears of it.
+    migration: Option<&'static str>,
+    /// What a migration was to do.
+    commands: Vec<String>,
 }
 
 impl World {
@@ -35,6 +39,7 @@ impl World {
             parameters: parameters.iter().map(own).collect(),
             status: "CREATE_COMPLETE".into(),
             deployment: "Succeeded",
+            migration: Some("Success"),
             ..Self::default()
         }
     }
@@ -56,10 +61,18 @@ impl World {
                 assert_eq!(input["EnvironmentVariablesOverride"][0]["Value"], "abc123");
                 json!({ "Build": { "ExportedEnvironmentVariables": [{ "Name": "IMAGE", "Value": "ami-new" }] } })
             }
-            "lambda:invoke.waitForTaskToken" => {
-                assert_eq!(input["Payload"]["image"], "ami-new");
-                assert!(!input["Payload"]["token"].as_str().unwrap().is_empty());
-                json!({ "approved": true })
+            "sns:publish.waitForTaskToken" => {
+                let question = input["Message"].as_str().unwrap();
+                assert!(
+                    question.contains("commit abc123 by a, image ami-new.\n\nYes:\n"),
+                    "{question}"
+                );
+                let token = question.rsplit("--task-token ").next().unwrap();
+                assert!(
+                    token.len() > 1 && question.matches(token).count() == 2,
+                    "{question}"
+                );
+                json!({})
             }
             "dynamodb:putItem" => {
                 if std::mem::take(&mut self.taken) {
@@ -71,7 +84,7 @@ impl World {
             "cloudformation:describeStacks" => self.describe(),
             "cloudformation:updateStack" => self.update(input),
             "autoscaling:describeAutoScalingGroups" => {
-                let up = json!({ "LifecycleState": "InService" });
+                let up = json!({ "LifecycleState": "InService", "InstanceId": "i-1" });
                 json!({ "AutoScalingGroups": [{ "Instances": [up, up] }] })
             }
             "codedeploy:createDeployment" => {
@@ -92,6 +105,21 @@ impl World {
                     true => json!({ "MetricAlarms": [{ "AlarmName": "errors" }] }),
                     false => json!({ "MetricAlarms": [] }),
                 }
+            }
+            "ssm:sendCommand" => {
+                assert_eq!(input["InstanceIds"], json!(["i-1"]));
+                let commands = input["Parameters"]["commands"].as_array().unwrap();
+                self.commands = commands
+                    .iter()
+                    .map(|line| line.as_str().unwrap().to_owned())
+                    .collect();
+                if self.migration.is_none() {
+                    return Err(("States.TaskFailed".into(), "no answer came".into()));
+                }
+                json!({ "Command": { "CommandId": "c-1" } })
+            }
+            "ssm:getCommandInvocation" => {
+                json!({ "Status": self.migration.unwrap(), "StandardErrorContent": "column x is there" })
             }
             "ec2:copyImage" => json!({ "ImageId": "ami-copy" }),
             "ec2:describeImages" => json!({ "Images": [{ "State": "available" }] }),
@@ -160,8 +188,13 @@ impl World {
 
 /// Runs the flow of the environment to its end.
 fn run(options: &str, world: &mut World) -> Status {
+    release("{}", options, world)
+}
+
+/// The same of an environment that is deployed as `vend.yaml` says.
+fn release(deploy: &str, options: &str, world: &mut World) -> Status {
     let config = config(options);
-    let app = app("{ min: 2, max: 4 }");
+    let app = deployed(deploy, "{ min: 2, max: 4 }");
     let own = &app.environments[0];
     let mut targets = vec!["production".parse().unwrap()];
     targets.extend(config.apps[&app.app].environments[&own.name].also.iter().cloned());
@@ -385,5 +418,124 @@ fn an_image_of_another_account_is_copied() {
     assert_eq!(
         world.calls.iter().filter(|call| *call == "ec2:copyImage").count(),
         1
+    );
+}
+
+#[test]
+fn steps_are_those_of_vend_yaml() {
+    let mut world = World::new(&LIVE);
+    let status = release("{ strategy: canary, percent: 25%, interval: 2m }", "", &mut world);
+    assert_eq!(status.as_str(), "SUCCEEDED", "{status:?}");
+    assert_eq!(world.weights, ["100", "75", "0", "0"]);
+    let mut world = World::new(&LIVE);
+    release("{ strategy: linear, steps: 3 }", "", &mut world);
+    assert_eq!(world.weights, ["100", "66", "32", "0", "0"]);
+    // The operator's word is above it, and has its own steps.
+    let mut world = World::new(&LIVE);
+    release(
+        "{ strategy: linear, steps: 3 }",
+        "strategy = 'canary'",
+        &mut world,
+    );
+    assert_eq!(world.weights, ["100", "90", "0", "0"]);
+    let mut world = World::new(&[("BaseImage", "b"), ("BlueImage", "ami-old"), ("BlueRuns", "yes")]);
+    let status = release("{ strategy: in-place }", "", &mut world);
+    assert_eq!(status.as_str(), "SUCCEEDED", "{status:?}");
+    world.is("BlueImage", "ami-new");
+}
+
+const MIGRATING: &str = r#"{ migrate: { script: "db/it's new.sh", timeout: 5m } }"#;
+
+#[test]
+fn data_is_migrated_once_on_a_new_host_before_anything_is_deployed_or_served() {
+    let mut world = World::new(&LIVE);
+    let status = release(MIGRATING, "", &mut world);
+    assert_eq!(status.as_str(), "SUCCEEDED", "{status:?}");
+    let at = |what: &str| world.calls.iter().position(|call| call == what).unwrap();
+    assert!(at("autoscaling:describeAutoScalingGroups") < at("ssm:sendCommand"));
+    assert!(at("ssm:getCommandInvocation") < at("codedeploy:createDeployment"));
+    assert_eq!(
+        world
+            .calls
+            .iter()
+            .filter(|call| *call == "ssm:sendCommand")
+            .count(),
+        1
+    );
+}
+
+#[test]
+fn a_migration_that_fails_or_is_not_heard_of_is_not_tried_again() {
+    for (end, told) in [
+        (
+            Some("Failed"),
+            "the migration on i-1 is Failed: column x is there",
+        ),
+        (None, "no answer came"),
+    ] {
+        let mut world = World::new(&LIVE);
+        world.migration = end;
+        let status = release(MIGRATING, "", &mut world);
+        assert!(failure(&status).contains(told), "{status:?}");
+        assert_eq!(
+            world
+                .calls
+                .iter()
+                .filter(|call| *call == "ssm:sendCommand")
+                .count(),
+            1
+        );
+        assert!(
+            !world
+                .calls
+                .iter()
+                .any(|call| call == "codedeploy:createDeployment")
+        );
+        world.is("BlueWeight", "100");
+        world.is("GreenRuns", "no");
+    }
+}
+
+/// The command is run by a shell here, with an `aws` and an `unzip` that stand for the real ones.
+#[test]
+fn the_migrations_command_runs_the_script_of_the_revision_and_leaves_nothing() {
+    use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
+    let mut world = World::new(&LIVE);
+    release(MIGRATING, "", &mut world);
+    let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join("migrate");
+    let _ = fs::remove_dir_all(&root);
+    fs::create_dir_all(root.join("bin")).unwrap();
+    let program = |name: &str, text: &str| {
+        let path = root.join("bin").join(name);
+        fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    program("aws", "echo \"$4\" > \"$5\"");
+    program(
+        "unzip",
+        "mkdir -p \"$4/db\"; cp \"$2\" \"$4/from\"; printf '#!/bin/sh\\ncat from; pwd; exit 3\\n' > \"$4/db/it's new.sh\"",
+    );
+    let script = world.commands.join("\n");
+    let path = format!("{}:/usr/bin:/bin", root.join("bin").display());
+    let done = Command::new("sh")
+        .args(["-c", &script])
+        .env("PATH", path)
+        .output()
+        .unwrap();
+    let said = String::from_utf8(done.stdout).unwrap();
+    assert_eq!(
+        done.status.code(),
+        Some(3),
+        "{}",
+        String::from_utf8_lossy(&done.stderr)
+    );
+    let (from, place) = said.trim().split_once('\n').unwrap();
+    assert_eq!(
+        from,
+        "s3://vend-production-artifacts-111111111111-eu-central-1/revision/shop/abc123-production.zip"
+    );
+    assert!(
+        place.ends_with("/revision") && !Path::new(place).exists(),
+        "{place}"
     );
 }

@@ -4,6 +4,7 @@
 
 mod flow;
 mod golden;
+mod iam;
 mod law;
 mod matrix;
 mod tools;
@@ -26,10 +27,22 @@ fn config(options: &str) -> Config {
     toml::from_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"))
 }
 
+/// A template of the case `shop`.
+fn template(name: &str) -> &'static aws::synth::Template {
+    let found = matrix::matrix().iter().find(|stack| stack.name == name);
+    &found.unwrap().template
+}
+
 /// An app with one environment that asks for approval.
 fn app(scaling: &str) -> spec::App {
+    deployed("{}", scaling)
+}
+
+/// The same, deployed so.
+fn deployed(deploy: &str, scaling: &str) -> spec::App {
     let text = format!(
-        "app: shop\nhost: {{ env: {{ A: b }} }}\nenvironments:\n  production:\n    approval: {{ required: 1 }}\n    scaling: {scaling}\n"
+        "app: shop\nhost: {{ env: {{ A: b }} }}\ndeploy: {deploy}\n\
+         environments:\n  production:\n    approval: {{ required: 1 }}\n    scaling: {scaling}\n"
     );
     spec::App::parse(&text, "vend.yaml", &|_| true).unwrap().0
 }

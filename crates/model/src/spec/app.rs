@@ -207,6 +207,22 @@ pub struct Steps {
     pub analysis: Analysis,
 }
 
+impl Steps {
+    /// What a strategy does where nothing else is said; none for one that moves all traffic at once.
+    pub fn usual(strategy: Strategy) -> Option<Self> {
+        let interval = match strategy {
+            Strategy::Canary => SignedDuration::from_mins(10),
+            Strategy::Linear => SignedDuration::from_mins(1),
+            Strategy::BlueGreen | Strategy::InPlace => return None,
+        };
+        Some(Self {
+            percent: 10,
+            interval,
+            analysis: Analysis::default(),
+        })
+    }
+}
+
 /// How much worse than the old hosts the new ones may be in the same minutes.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Analysis {

@@ -7,6 +7,7 @@ mod doctor;
 mod eject;
 mod plan;
 mod project;
+mod receiver;
 mod stacks;
 mod synth;
 

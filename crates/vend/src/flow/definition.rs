@@ -7,7 +7,10 @@
 
 mod tail;
 
-use model::spec;
+use model::{
+    spec,
+    stage::{self, Stage as Known},
+};
 use serde_json::{Value, json};
 
 /// Names of the platform's own things begin so. The account is nobody's; on AWS it is the customer's.
@@ -80,14 +83,21 @@ const PLAN: Stage = Stage::new("Plan", "plan", "$.plan", 300);
 pub fn release(environment: &spec::Environment, approval: Option<&spec::Approval>) -> Value {
     let build_timeout = environment.build.timeout.as_secs() + 600;
     let mut states = serde_json::Map::new();
-    add(
-        &mut states,
-        task(&Stage::new("Source", "source", "$.source", 900), "Make"),
-    );
-    states.insert("Make".into(), make(build_timeout));
     let first = tail::add(&mut states, environment);
-    let after_plan = if approval.is_some() { "Approve" } else { first };
-    add(&mut states, task(&PLAN, after_plan));
+    let order = stage::order(environment, approval.is_some());
+    let after = |stage| {
+        let at = order.iter().position(|own| *own == stage);
+        match at.and_then(|at| order.get(at + 1)) {
+            Some(Known::Make) => "Make",
+            Some(Known::Plan) => PLAN.name,
+            Some(Known::Approve) => "Approve",
+            _ => first,
+        }
+    };
+    let source = Stage::new("Source", "source", "$.source", 900);
+    add(&mut states, task(&source, after(Known::Source)));
+    states.insert("Make".into(), make(build_timeout, after(Known::Make)));
+    add(&mut states, task(&PLAN, after(Known::Plan)));
     if let Some(approval) = approval {
         let timeout_s = approval.expires.as_secs() + 60;
         let approve = Stage::new("Approve", "approve", "$.approval", timeout_s);
@@ -99,7 +109,7 @@ pub fn release(environment: &spec::Environment, approval: Option<&spec::Approval
             json!({
                 "Type": "Choice",
                 "Comment": "An approval is bound to one exact plan: when the plan changed meanwhile, ask again.",
-                "Choices": [{ "Variable": "$.confirmed.same", "BooleanEquals": true, "Next": first }],
+                "Choices": [{ "Variable": "$.confirmed.same", "BooleanEquals": true, "Next": after(Known::Approve) }],
                 "Default": "Plan",
             }),
         );
@@ -123,7 +133,7 @@ pub fn rollback(environment: &spec::Environment) -> Value {
 /// As many hosts of the live release as there are to be: after `vend scale`, and after a host died.
 pub fn resize() -> Value {
     let mut states = serde_json::Map::new();
-    let first = tail::at_once(&mut states);
+    let first = tail::again(&mut states);
     json!({ "Comment": "The live release on its number of hosts", "StartAt": first, "States": states })
 }
 
@@ -153,7 +163,7 @@ pub fn environment_destroy() -> Value {
 }
 
 /// Build and bake need nothing of one another but the source.
-fn make(build_timeout_s: i64) -> Value {
+fn make(build_timeout_s: i64, next: &str) -> Value {
     let branch = |name: &'static str, activity: &'static str, timeout_s| {
         let (name, mut state) = task(&Stage::new(name, activity, "$", timeout_s), "");
         let object = state.as_object_mut().expect("a state is an object");
@@ -168,7 +178,7 @@ fn make(build_timeout_s: i64) -> Value {
         "ResultSelector": { "build.$": "$[0]", "bake.$": "$[1]" },
         "ResultPath": "$.made",
         "Catch": [catch()],
-        "Next": "Plan",
+        "Next": next,
     })
 }
 
@@ -287,6 +297,95 @@ pub mod tests {
         assert!(flow["States"].get("Provision").is_none());
     }
 
+    /// The states by which a stage is known, here and on AWS.
+    const KNOWN: [(Known, &str, &str); 8] = [
+        (Known::Make, "Make", "BuildAndBake"),
+        (Known::Approve, "Approve", "Approve"),
+        (Known::Provision, "Provision", "Start"),
+        (Known::Migrate, "Migrate", "Migrate"),
+        (Known::Deploy, "Deploy", "Deploy"),
+        (Known::Validate, "Validate", "Healthy"),
+        (Known::Shift, "Shift", "Shift"),
+        (Known::Record, "Live", "Live"),
+    ];
+
+    /// What can be reached from a state, failures left out; a Map is gone through before what follows it.
+    fn reached(machine: &Value, from: &str) -> std::collections::BTreeSet<String> {
+        let inner = |name: &str| &machine["States"][name]["ItemProcessor"]["States"];
+        let place = machine["States"].as_object().unwrap().keys();
+        let outer = |name: &str| place.clone().find(|own| inner(own).get(name).is_some()).cloned();
+        let mut reached = std::collections::BTreeSet::new();
+        let mut open = vec![from.to_owned()];
+        while let Some(name) = open.pop() {
+            let map = outer(&name);
+            let state = map
+                .as_ref()
+                .map_or(&machine["States"][&name], |map| &inner(map)[&name]);
+            let choices = state["Choices"].as_array().into_iter().flatten();
+            let mut next: Vec<&str> = choices.filter_map(|choice| choice["Next"].as_str()).collect();
+            next.extend(["Next", "Default"].iter().filter_map(|key| state[key].as_str()));
+            let processor = &state["ItemProcessor"];
+            next.extend(processor["StartAt"].as_str());
+            if state["End"] == true {
+                next.extend(
+                    map.as_ref()
+                        .and_then(|map| machine["States"][map]["Next"].as_str()),
+                );
+            }
+            open.extend(
+                next.into_iter()
+                    .map(str::to_owned)
+                    .filter(|next| reached.insert(next.clone())),
+            );
+        }
+        reached
+    }
+
+    #[test]
+    fn both_engines_go_through_the_same_stages_in_the_same_order() {
+        let config: aws::synth::Config =
+            toml::from_str("[foundations.production]\nregion = 'eu-central-1'\ndomain = 'a.example.com'\n")
+                .unwrap();
+        let mut texts: Vec<String> = STRATEGIES
+            .iter()
+            .map(|strategy| {
+                format!("app: shop\ndeploy: {{ strategy: {strategy} }}\napproval: {{ required: 1 }}\n")
+            })
+            .collect();
+        texts.push("app: shop\ndeploy: { strategy: linear, migrate: { script: migrate.sh } }\n".to_owned());
+        for text in texts {
+            let app = whole(&text);
+            let own = &app.environments[0];
+            let here = release(own, own.approval.as_ref());
+            let there = aws::synth::machine(&config, &app, own, &["production".parse().unwrap()]).unwrap();
+            let order = stage::order(own, own.approval.is_some());
+            let in_place = own.deploy.strategy == spec::Strategy::InPlace;
+            let stages: Vec<_> = KNOWN
+                .iter()
+                .filter(|(stage, ..)| order.contains(stage) && !(in_place && *stage == Known::Shift))
+                .collect();
+            let sorted: Vec<Known> = order
+                .iter()
+                .copied()
+                .filter(|own| stages.iter().any(|known| known.0 == *own))
+                .collect();
+            assert_eq!(stages.iter().map(|known| known.0).collect::<Vec<_>>(), sorted);
+            for pair in stages.windows(2) {
+                for (machine, first, next) in [(&here, pair[0].1, pair[1].1), (&there, pair[0].2, pair[1].2)]
+                {
+                    assert!(
+                        reached(machine, first).contains(next),
+                        "{text}{first} does not lead to {next}"
+                    );
+                    assert!(
+                        !reached(machine, next).contains(first),
+                        "{text}{next} leads back to {first}"
+                    );
+                }
+            }
+        }
+    }
+
     pub const STRATEGIES: [&str; 4] = ["blue-green", "in-place", "canary", "linear"];
 
     pub fn with(strategy: &str) -> spec::Environment {
@@ -310,8 +409,12 @@ pub mod tests {
     }
 
     fn parsed(text: &str) -> spec::Environment {
+        whole(text).environments[0].clone()
+    }
+
+    fn whole(text: &str) -> spec::App {
         let tree = |path: &camino::Utf8Path| path == "Procfile" || path == "migrate.sh";
         let (app, _) = spec::App::parse(text, "vend.yaml", &tree).unwrap();
-        app.environments[0].clone()
+        app
     }
 }

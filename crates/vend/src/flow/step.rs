@@ -6,7 +6,7 @@ use edge::GroupStats;
 use model::{
     DeploymentId, Place,
     port::{Fault, LifecycleEvent},
-    spec::{Deploy, Strategy},
+    stage,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -56,7 +56,7 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
         stepped,
     } = attempt.read()?;
     let (_, release) = provision::load(world, &place, plan.release).await?;
-    let shares = shares(&release.spec.deploy);
+    let shares = stage::shares(&release.spec.deploy);
     let step = stepped.map_or(0, |stepped| stepped.step as usize);
     let Some(share) = shares.get(step).copied() else {
         return Err(Fault::order("the execution has made all its steps"));
@@ -91,21 +91,6 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
     Ok(json!(stepped))
 }
 
-/// What share each step gives; all of it is another stage.
-pub fn shares(deploy: &Deploy) -> Vec<u32> {
-    let Some(steps) = &deploy.steps else {
-        return Vec::new();
-    };
-    let percent = steps.percent.clamp(1, 99);
-    match deploy.strategy {
-        Strategy::Linear => (1..)
-            .map(|step| step * percent)
-            .take_while(|share| *share < 100)
-            .collect(),
-        _ => vec![percent],
-    }
-}
-
 /// What the edge has counted until now.
 pub async fn look(world: &World, place: &Place, plan: &Planned) -> Result<Looks, Fault> {
     let stats = world.edge.stats().await;
@@ -119,23 +104,4 @@ pub async fn look(world: &World, place: &Place, plan: &Planned) -> Result<Looks,
         new: of(plan.release),
         old: plan.old().and_then(of),
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{super::definition, *};
-
-    #[test]
-    fn shares_grow_to_less_than_all() {
-        let of = |strategy, percent| {
-            let mut deploy = definition::tests::with(strategy).deploy;
-            deploy.steps.as_mut().unwrap().percent = percent;
-            shares(&deploy)
-        };
-        assert_eq!(of("canary", 5), [5]);
-        assert_eq!(of("linear", 25), [25, 50, 75]);
-        assert_eq!(of("linear", 34), [34, 68]);
-        assert_eq!(of("linear", 99), [99]);
-        assert_eq!(shares(&definition::tests::with("blue-green").deploy), [0; 0]);
-    }
 }

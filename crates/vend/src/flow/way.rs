@@ -6,7 +6,7 @@ use model::{
     spec::{Deploy, MinimumHealthy, Strategy, written},
 };
 
-use super::{roll, step};
+use super::roll;
 
 /// `vend.yaml` asks for a strategy; what is there decides whether it can be followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,7 +69,7 @@ fn at_a_time(rule: MinimumHealthy, hosts: u32) -> String {
 }
 
 fn by_steps(deploy: &Deploy) -> String {
-    let shares: Vec<String> = step::shares(deploy)
+    let shares: Vec<String> = model::stage::shares(deploy)
         .iter()
         .map(|share| format!("{share} %"))
         .collect();

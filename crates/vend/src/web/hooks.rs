@@ -72,7 +72,7 @@ pub async fn receive(
 }
 
 /// What was made of a delivery: the verdict, why, and what it says.
-type Judged = (DeliveryVerdict, Option<String>, Option<Event>);
+pub type Judged = (DeliveryVerdict, Option<String>, Option<Event>);
 
 async fn keep(
     state: &State,
@@ -159,7 +159,8 @@ fn texts(headers: &HeaderMap) -> Vec<(String, String)> {
     texts.collect()
 }
 
-fn verify(
+/// Is it genuine, and what does it say? Whoever hears of pushes asks this, here or as a function on AWS.
+pub fn verify(
     provider: Provider,
     headers: &[(String, String)],
     body: &[u8],

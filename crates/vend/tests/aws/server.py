@@ -25,7 +25,8 @@ from moto.ec2.models.route_tables import RouteTable
 from moto.kms.models import Key
 from moto.rds.models import DBInstance
 from moto.route53.models import FakeZone
-from moto.ssm.models import SimpleSystemManagerBackend
+from moto.s3.models import s3_backends
+from moto.ssm.models import SimpleSystemManagerBackend, ssm_backends
 
 
 class Certificate(CloudFormationModel):
@@ -226,6 +227,107 @@ def list_stack_resources(self):
     return ActionResult({"StackResourceSummaries": getattr(stack, "remembered", None) or summaries(stack)})
 
 
+def hindrance(stack):
+    """The resource of the stack that the parameter /test/hindered names."""
+    known = ssm_backends[stack.account_id][stack.region_name].get_parameter("/test/hindered")
+    return known.value if known and known.value in stack.resource_map._resource_json_map else None
+
+
+def failed(stack, resource):
+    """The way back from a change, which hangs on a resource."""
+    stack._add_stack_event("UPDATE_ROLLBACK_IN_PROGRESS")
+    kind = stack.resource_map._resource_json_map[resource]["Type"]
+    event(stack, resource, kind, "UPDATE_FAILED", "somebody hinders it")
+    stack._add_stack_event("UPDATE_ROLLBACK_FAILED")
+    stack.status = "UPDATE_ROLLBACK_FAILED"
+
+
+def hindered(execute):
+    """No change fails, nor the way back from it."""
+
+    def executed(self, change_set_name, stack_name=None):
+        asked = next(one for one in self.change_sets.values() if change_set_name in (one.change_set_id, one.change_set_name))
+        stack = self.stacks[asked.stack_id]
+        resource = hindrance(stack)
+        if resource is None:
+            return execute(self, change_set_name, stack_name)
+        stack._add_stack_event("UPDATE_IN_PROGRESS")
+        failed(stack, resource)
+        asked.execution_status = "EXECUTE_FAILED"
+
+    return executed
+
+
+def continue_update_rollback(self):
+    """ContinueUpdateRollback is missing."""
+    stack = self.cloudformation_backend.get_stack(self._get_param("StackName"))
+    if stack.status != "UPDATE_ROLLBACK_FAILED":
+        raise ValidationError(message=f"Stack [{stack.name}] is in {stack.status} and can not be continued")
+    resource = hindrance(stack)
+    if resource is not None and resource not in (self._get_param("ResourcesToSkip") or []):
+        failed(stack, resource)
+    else:
+        stack._add_stack_event("UPDATE_ROLLBACK_IN_PROGRESS")
+        stack._add_stack_event("UPDATE_ROLLBACK_COMPLETE")
+        stack.status = "UPDATE_ROLLBACK_COMPLETE"
+    return ActionResult({})
+
+
+def drifts(stack):
+    """How the stack's buckets compare with its template: by versioning, and by being there."""
+    there = s3_backends[stack.account_id]["aws"].buckets
+    for id, own in stack.resource_map._resource_json_map.items():
+        if own["Type"] != "AWS::S3::Bucket":
+            continue
+        bucket = stack.resource_map._parsed_resources[id]
+        wanted = own["Properties"]["VersioningConfiguration"]["Status"]
+        is_there, is_same = bucket.name in there, bucket.versioning_status == wanted
+        drift = {
+            "StackId": stack.stack_id,
+            "LogicalResourceId": id,
+            "PhysicalResourceId": bucket.name,
+            "ResourceType": own["Type"],
+            "StackResourceDriftStatus": "DELETED" if not is_there else "IN_SYNC" if is_same else "MODIFIED",
+            "Timestamp": stack.creation_time,
+        }
+        if drift["StackResourceDriftStatus"] == "MODIFIED":
+            path = "/VersioningConfiguration/Status"
+            values = {"ExpectedValue": wanted, "ActualValue": bucket.versioning_status or "none"}
+            drift["PropertyDifferences"] = [{"PropertyPath": path, "DifferenceType": "NOT_EQUAL", **values}]
+        yield drift
+
+
+ASKED = {}
+
+
+def detect_stack_drift(self):
+    """DetectStackDrift is missing."""
+    stack = self.cloudformation_backend.get_stack(self._get_param("StackName"))
+    id = str(len(ASKED))
+    ASKED[id] = (stack, [])
+    return ActionResult({"StackDriftDetectionId": id})
+
+
+def describe_stack_drift_detection_status(self):
+    """DescribeStackDriftDetectionStatus is missing. It takes one question to compare."""
+    id = self._get_param("StackDriftDetectionId")
+    stack, asked = ASKED[id]
+    asked.append(id)
+    answer = {"StackId": stack.stack_id, "StackDriftDetectionId": id, "Timestamp": stack.creation_time}
+    if len(asked) == 1:
+        return ActionResult({**answer, "DetectionStatus": "DETECTION_IN_PROGRESS"})
+    is_same = all(one["StackResourceDriftStatus"] == "IN_SYNC" for one in drifts(stack))
+    found = {"DetectionStatus": "DETECTION_COMPLETE", "StackDriftStatus": "IN_SYNC" if is_same else "DRIFTED"}
+    return ActionResult({**answer, **found})
+
+
+def describe_stack_resource_drifts(self):
+    """DescribeStackResourceDrifts is missing."""
+    stack = self.cloudformation_backend.get_stack(self._get_param("StackName"))
+    wanted = self._get_param("StackResourceDriftStatusFilters")
+    return ActionResult({"StackResourceDrifts": [one for one in drifts(stack) if one["StackResourceDriftStatus"] in wanted]})
+
+
 def delete_route_table(cls, resource_name, cloudformation_json, account_id, region_name):
     """AWS::EC2::RouteTable stays, and with it its network."""
     backend = ec2_backends[account_id][region_name]
@@ -304,6 +406,11 @@ def main(port, *path):
     responses.CloudFormationResponse._get_params_from_list = params
     responses.CloudFormationResponse.list_stack_resources = list_stack_resources
     responses.CloudFormationResponse.update_termination_protection = update_termination_protection
+    responses.CloudFormationResponse.continue_update_rollback = continue_update_rollback
+    responses.CloudFormationResponse.detect_stack_drift = detect_stack_drift
+    responses.CloudFormationResponse.describe_stack_drift_detection_status = describe_stack_drift_detection_status
+    responses.CloudFormationResponse.describe_stack_resource_drifts = describe_stack_resource_drifts
+    models.CloudFormationBackend.execute_change_set = hindered(models.CloudFormationBackend.execute_change_set)
     from moto.server import main as serve
 
     serve(["-H", "127.0.0.1", "-p", port, *(certificate(path[0]) if path else [])])

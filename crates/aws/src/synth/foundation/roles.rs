@@ -37,7 +37,7 @@ fn deploy(template: &mut Template, scope: &Scope<'_>) {
             "autoscaling:DescribeAutoScalingGroups autoscaling:DescribeLifecycleHooks autoscaling:DescribePolicies \
              autoscaling:DescribeScheduledActions ec2:DescribeInstances ec2:DescribeInstanceStatus \
              elasticloadbalancing:DescribeTargetGroupAttributes elasticloadbalancing:DescribeTargetGroups \
-             elasticloadbalancing:DescribeTargetHealth tag:GetResources",
+             elasticloadbalancing:DescribeTargetHealth",
             any(),
         ))
         .grant(grant(
@@ -113,7 +113,7 @@ fn release_grants(scope: &Scope<'_>) -> Vec<Grant> {
             "Deploy",
             "CodeDeploy puts the revision on the hosts of one half",
             "codedeploy:CreateDeployment codedeploy:GetApplicationRevision codedeploy:GetDeployment \
-             codedeploy:GetDeploymentConfig codedeploy:RegisterApplicationRevision codedeploy:StopDeployment",
+             codedeploy:GetDeploymentConfig codedeploy:RegisterApplicationRevision",
             [
                 arn("codedeploy", &format!("application:{stacks}")),
                 arn("codedeploy", &format!("deploymentgroup:{stacks}")),
@@ -121,10 +121,25 @@ fn release_grants(scope: &Scope<'_>) -> Vec<Grant> {
             ],
         ),
         grant(
+            "MigrateOnHosts",
+            "A release's migration runs on one of its new hosts",
+            "ssm:SendCommand",
+            [arn("ec2", "instance/*")],
+        )
+        .when(json!({ "StringLike": { "ssm:resourceTag/vend:environment": stacks } })),
+        grant(
+            "MigrateByShell",
+            "The migration is a script",
+            "ssm:SendCommand",
+            [sub(
+                "arn:${AWS::Partition}:ssm:${AWS::Region}::document/AWS-RunShellScript",
+            )],
+        ),
+        grant(
             "Validate",
-            "Traffic moves when the new hosts are healthy and no alarm rings; these calls know no single resources",
+            "Traffic moves when data is migrated, the new hosts are healthy and no alarm rings; these calls know no single resources",
             "autoscaling:DescribeAutoScalingGroups cloudwatch:DescribeAlarms ec2:DescribeImages \
-             elasticloadbalancing:DescribeTargetHealth",
+             elasticloadbalancing:DescribeTargetHealth ssm:GetCommandInvocation",
             [json!("*")],
         ),
     ]

@@ -1,4 +1,4 @@
-//! One environment's flow: the state machine that moves a release, its role, and the rule that starts it.
+//! One environment's flow: the state machine that moves a release, and its role. The receiver starts it.
 
 use model::spec;
 use serde_json::json;
@@ -8,7 +8,7 @@ use crate::synth::{
     Error, Kind, Stack,
     config::{self, Config},
     policy::{Grant, Role, arn, grant},
-    template::{Resource, Template, att, re, sub},
+    template::{Resource, Template, att, sub},
     word::Label,
 };
 
@@ -72,7 +72,6 @@ pub fn flow(
         about,
         properties,
     ));
-    rule(&mut template, &scope, environment);
     scope.stack(Kind::Flow, name, template)
 }
 
@@ -93,10 +92,6 @@ fn role(template: &mut Template, scope: &Scope<'_>, targets: &[Label]) {
     let role = Role::of_service("FlowRole", "The flow: builds, asks, and becomes the release role of each target.", "states.amazonaws.com")
         .path("flow/")
         .grants(building(scope))
-        .grant(grant("Ask", "The receiver asks approvers", "lambda:InvokeFunction", [
-            arn("lambda", &format!("function:{pipeline}")),
-            arn("lambda", &format!("function:{pipeline}:*")),
-        ]))
         .grant(grant(
             "TakeTurns",
             "Two releases never move one environment at the same time",
@@ -104,7 +99,7 @@ fn role(template: &mut Template, scope: &Scope<'_>, targets: &[Label]) {
             [arn("dynamodb", &format!("table/{pipeline}"))],
         ))
         .grant(grant("Become", "What is done in a target is done as its release role", "sts:AssumeRole", releases))
-        .grant(grant("Tell", "How it ended", "sns:Publish", [scope.shared("BuildsTopic"), scope.shared("OperationsTopic")]))
+        .grant(grant("Tell", "People are asked, and hear how it ended", "sns:Publish", [scope.shared("BuildsTopic"), scope.shared("OperationsTopic")]))
         .grant(grant("Encrypt", "State, table and topics are encrypted", "kms:Decrypt kms:GenerateDataKey", [scope.shared("KeyArn")]))
         .grant(grant(
             "Log",
@@ -144,41 +139,4 @@ fn building(scope: &Scope<'_>) -> Vec<Grant> {
             )],
         ),
     ]
-}
-
-/// Pushes of the environment's branch start the flow.
-fn rule(template: &mut Template, scope: &Scope<'_>, environment: &spec::Environment) {
-    let start = grant(
-        "Start",
-        "A push starts the flow",
-        "states:StartExecution",
-        [re("Flow")],
-    );
-    let role =
-        Role::of_service("StartRole", "The rule: starts the flow.", "events.amazonaws.com").grant(start);
-    template.add(role.resource(scope.platform(), scope.shared("Boundary")));
-    let pattern = json!({
-        "source": ["vend.receiver"],
-        "detail-type": ["push"],
-        "detail": { "app": [scope.app.app.as_str()], "branch": [environment.branch] },
-    });
-    let properties = json!({
-        "Description": format!("A push to {} of {}", environment.branch, scope.app.app),
-        "EventBusName": scope.name(),
-        "EventPattern": pattern,
-        "State": "ENABLED",
-        "Targets": [{
-            "Id": "flow",
-            "Arn": re("Flow"),
-            "RoleArn": att("StartRole.Arn"),
-            "InputPath": "$.detail",
-            "RetryPolicy": { "MaximumEventAgeInSeconds": 3_600, "MaximumRetryAttempts": 20 },
-        }],
-    });
-    template.add(Resource::new(
-        "Push",
-        "AWS::Events::Rule",
-        "A push to the environment's branch.",
-        properties,
-    ));
 }

@@ -4,16 +4,23 @@
 //! Build and bake side by side, people asked where the environment asks for it, then each target in turn: the idle half
 //! gets the image and hosts, the revision is deployed and found healthy, and the traffic moves. What has to be undone is
 //! what the stack's parameters were. The old half stays for `keep_old`.
+//!
+//! Which stages there are, and in which order, is `model::stage`'s.
 
+mod migrate;
 mod target;
 
-use model::spec;
+use model::{
+    spec::{self, Strategy},
+    stage::{self, Stage},
+};
 use serde_json::{Map, Value, json};
 
 use super::{Scope, scope};
 use crate::synth::{
     Error,
     config::{self, Config, Runtime},
+    place,
     word::Label,
 };
 
@@ -33,7 +40,10 @@ pub fn machine(
     let default = config::App::default();
     let scope = scope(config, app, &default)?;
     check(&scope, environment, targets)?;
+    let own = scope.options.environments.get(&environment.name);
     let whole = Whole {
+        deploy: own.map_or_else(|| environment.deploy.clone(), |own| own.deploy(environment)),
+        order: stage::order(environment, environment.approval.is_some()),
         scope,
         environment,
         targets,
@@ -53,8 +63,30 @@ pub fn machine(
     }))
 }
 
+/// A question is answered once, by whoever may: more answers would have to be counted and people told apart.
+fn asked(scope: &Scope<'_>, environment: &spec::Environment) -> Result<(), Error> {
+    let Some(approval) = environment.approval.as_ref().filter(|own| own.required > 1) else {
+        return Ok(());
+    };
+    let why = format!(
+        "vend.yaml wants {} approvals, and on AWS a question has one answer: ask for one, and let IAM say who may give it",
+        approval.required
+    );
+    let at = format!(
+        "apps.{}.environments.{}.approval",
+        scope.app.app, environment.name
+    );
+    Err(Error::config(at, why))
+}
+
 /// Step Functions calls services of its own region only.
 fn check(scope: &Scope<'_>, environment: &spec::Environment, targets: &[Label]) -> Result<(), Error> {
+    let at = format!(
+        "apps.{}.environments.{}.placement",
+        scope.app.app, environment.name
+    );
+    place::registered(&at, environment)?;
+    asked(scope, environment)?;
     for label in targets {
         let region = &scope.config.foundation(label)?.region;
         if *region != scope.foundation.region {
@@ -75,6 +107,8 @@ struct Whole<'c> {
     scope: Scope<'c>,
     environment: &'c spec::Environment,
     targets: &'c [Label],
+    deploy: spec::Deploy,
+    order: Vec<Stage>,
 }
 
 /// The ARN of an integration.
@@ -98,6 +132,23 @@ fn catch(next: &str) -> Value {
 impl Whole<'_> {
     fn runtime(&self) -> Runtime {
         self.scope.runtime(self.environment)
+    }
+
+    /// The stage that follows. What is not asked for is not in the order, and what has no states here is passed over.
+    fn after(&self, stage: Stage, has_states: impl Fn(Stage) -> bool) -> Stage {
+        let behind = self.order.iter().skip_while(|own| **own != stage).skip(1);
+        let mut behind = behind.copied().filter(|own| has_states(*own));
+        behind.next().unwrap_or(Stage::Record)
+    }
+
+    /// The first state of what follows, before a target is entered.
+    fn next(&self, stage: Stage) -> &'static str {
+        // There is no plan: what would change is asked when stacks are applied, not when a release moves.
+        match self.after(stage, |own| own != Stage::Plan) {
+            Stage::Make => "BuildAndBake",
+            Stage::Approve => "Approve",
+            _ => "Turn",
+        }
     }
 
     fn options(&self) -> Option<&config::Environment> {
@@ -171,14 +222,13 @@ impl Whole<'_> {
         bake["Output"] =
             json!("{% $states.result.Build.ExportedEnvironmentVariables[Name = 'IMAGE'].Value %}");
         bake["End"] = json!(true);
-        states.insert("Make".to_owned(), json!({
-            "Type": "Pass", "Comment": "What was pushed.", "Assign": { "push": "{% $states.input %}" }, "Next": "BuildAndBake",
-        }));
-        let next = if self.environment.approval.is_some() {
-            "Approve"
-        } else {
-            "Turn"
-        };
+        states.insert(
+            "Make".to_owned(),
+            json!({
+                "Type": "Pass", "Comment": "What was pushed.", "Assign": { "push": "{% $states.input %}" },
+                "Next": self.next(Stage::Source),
+            }),
+        );
         states.insert(
             "BuildAndBake".to_owned(),
             json!({
@@ -189,7 +239,7 @@ impl Whole<'_> {
                 ],
                 "Assign": { "revision": "{% $states.result[0] %}", "image": "{% $states.result[1] %}" },
                 "Catch": catch("TellFailure"),
-                "Next": next,
+                "Next": self.next(Stage::Make),
             }),
         );
     }
@@ -199,29 +249,25 @@ impl Whole<'_> {
         let Some(approval) = &self.environment.approval else {
             return;
         };
+        let question = format!(
+            "{{% '{}, {}: commit ' & $push.commit & ' by ' & $replace($push.author, /\\s+/, ' ') & ', image ' & $image & '.\\n\\nYes:\\n' & \
+             'aws stepfunctions send-task-success --task-output \"{{}}\" --task-token ' & $states.context.Task.Token & \
+             '\\n\\nNo:\\naws stepfunctions send-task-failure --error Vend.Refused --task-token ' & $states.context.Task.Token %}}",
+            self.scope.app.app, self.environment.name
+        );
         let state = json!({
             "Type": "Task",
-            "Comment": "The receiver asks by mail, counts answers, and tells with the token.",
-            "Resource": call("lambda:invoke.waitForTaskToken"),
+            "Comment": "A mail with the token asks; whoever may answer with it is the account's to say.",
+            "Resource": call("sns:publish.waitForTaskToken"),
             "Arguments": {
-                "FunctionName": self.scope.name(),
-                "Payload": {
-                    "kind": "approval",
-                    "token": "{% $states.context.Task.Token %}",
-                    "app": self.scope.app.app.as_str(),
-                    "environment": self.environment.name.as_str(),
-                    "push": "{% $push %}",
-                    "image": "{% $image %}",
-                    "revision": "{% $revision %}",
-                    "by": approval.by,
-                    "required": approval.required,
-                    "author_may_approve": approval.author_may_approve,
-                },
+                "TopicArn": "${Operations}",
+                "Subject": format!("{}, {}: approve?", self.scope.app.app, self.environment.name),
+                "Message": question,
             },
             "TimeoutSeconds": approval.expires.as_secs(),
             "Assign": { "approval": "{% $states.result %}" },
             "Catch": catch("TellFailure"),
-            "Next": "Turn",
+            "Next": self.next(Stage::Approve),
         });
         states.insert("Approve".to_owned(), state);
     }
@@ -351,9 +397,7 @@ impl Whole<'_> {
         };
         let live = format!("{{% '{subject}: live at commit ' & $push.commit %}}");
         // What is changed in place leaves nothing behind.
-        let retire = self
-            .options()
-            .is_none_or(|own| own.strategy != config::Strategy::InPlace);
+        let retire = self.deploy.strategy != Strategy::InPlace;
         states.insert(
             "TellSuccess".to_owned(),
             told("${Builds}", &live, if retire { "Keep" } else { "Live" }),
@@ -373,7 +417,7 @@ impl Whole<'_> {
     /// The old half goes when nobody will want it back. A release that came meanwhile is not disturbed: it is waited for,
     /// and a half with traffic stays.
     fn retire(&self, states: &mut States) {
-        let seconds = self.environment.deploy.keep_old.as_secs().max(1);
+        let seconds = self.deploy.keep_old.as_secs().max(1);
         let keep = json!({
             "Type": "Wait", "Comment": "Until then, going back is a matter of weights.", "Seconds": seconds, "Next": "TurnToRetire",
         });

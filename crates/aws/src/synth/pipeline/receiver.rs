@@ -1,25 +1,48 @@
-//! The receiver: webhooks and answers of approvers, without a server.
+//! The receiver: webhooks without a server.
 //!
-//! An HTTP API in front of one function, which runs this program's own handler of webhooks. It verifies a push and puts it
-//! on the bus, where the rules of flows wait; it asks approvers and counts their answers, and tells the flow.
+//! An HTTP API in front of one function, which runs this program's own handler of webhooks. It verifies a push and starts
+//! the flows of its branch.
+
+use std::collections::BTreeMap;
 
 use serde_json::json;
 
 use super::{Scope, log_group};
 use crate::synth::{
+    Error,
     policy::{Role, arn, grant},
     template::{Resource, Template, att, re, sub},
 };
 
-/// Where the function's code lies in the bucket of templates.
-const CODE: &str = "receiver/bootstrap.zip";
+/// Where the function's code lies in the bucket of templates, until it is known whose it is.
+pub(super) const CODE: &str = "receiver/bootstrap.zip";
+/// Lambda takes 4 KiB of variables in all.
+const MAX_BRANCHES: usize = 3_000;
 
-pub(super) fn add(template: &mut Template, scope: &Scope<'_>) {
-    let code = json!({ "Type": "String", "Default": CODE, "Description": "The receiver's code, in the bucket of templates" });
-    template.parameter("ReceiverCode", code);
+pub(super) fn add(template: &mut Template, scope: &Scope<'_>) -> Result<(), Error> {
+    let branches = branches(scope)?;
     state(template, scope);
-    function(template, scope);
+    role(template, scope);
+    function(template, scope, &branches);
     api(template, scope);
+    Ok(())
+}
+
+/// The environments that follow each branch, as JSON.
+fn branches(scope: &Scope<'_>) -> Result<String, Error> {
+    let mut all: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for own in &scope.app.environments {
+        all.entry(&own.branch).or_default().push(own.name.as_str());
+    }
+    let text = json!(all).to_string();
+    if text.len() > MAX_BRANCHES {
+        let why = format!(
+            "the names of its environments and branches have {} bytes together, and the receiver's variables take {MAX_BRANCHES}",
+            text.len()
+        );
+        return Err(Error::config(format!("apps.{}", scope.app.app), why));
+    }
+    Ok(text)
 }
 
 fn state(template: &mut Template, scope: &Scope<'_>) {
@@ -40,14 +63,6 @@ fn state(template: &mut Template, scope: &Scope<'_>) {
         "The repository has the same secret: it changes there and here together, by a person.",
     );
     template.add(secret);
-    let properties = json!({ "Name": scope.name(), "KmsKeyIdentifier": scope.shared("KeyArn") });
-    let bus = Resource::new(
-        "Bus",
-        "AWS::Events::EventBus",
-        "Pushes of this app; flows listen.",
-        properties,
-    );
-    template.add(bus);
     let properties = json!({
         "TableName": scope.name(),
         "AttributeDefinitions": [{ "AttributeName": "key", "AttributeType": "S" }],
@@ -57,11 +72,11 @@ fn state(template: &mut Template, scope: &Scope<'_>) {
         "PointInTimeRecoverySpecification": { "PointInTimeRecoveryEnabled": true },
         "TimeToLiveSpecification": { "AttributeName": "expires", "Enabled": true },
     });
-    let about = "Webhooks that came before, questions to approvers with their answers, and whose turn an environment is.";
+    let about = "Whose turn an environment is.";
     template.add(Resource::new("Table", "AWS::DynamoDB::Table", about, properties).retained());
 }
 
-fn function(template: &mut Template, scope: &Scope<'_>) {
+fn role(template: &mut Template, scope: &Scope<'_>) {
     let path = format!("/aws/lambda/{}", scope.name());
     template.add(Resource::new(
         "ReceiverLogGroup",
@@ -89,32 +104,14 @@ fn function(template: &mut Template, scope: &Scope<'_>) {
             [re("WebhookSecret")],
         ))
         .grant(grant(
-            "TellPush",
-            "A push that is verified goes on the bus",
-            "events:PutEvents",
-            [att("Bus.Arn")],
-        ))
-        .grant(grant(
-            "Remember",
-            "A webhook is taken once, and answers of approvers are counted",
-            "dynamodb:GetItem dynamodb:PutItem dynamodb:UpdateItem",
-            [att("Table.Arn")],
-        ))
-        .grant(grant(
-            "Ask",
-            "Approvers get a mail",
-            "sns:Publish",
-            [scope.shared("BuildsTopic")],
-        ))
-        .grant(grant(
-            "Answer",
-            "The flow goes on when enough have answered",
-            "states:SendTaskFailure states:SendTaskHeartbeat states:SendTaskSuccess",
+            "Start",
+            "A push that is verified starts the flows of its branch",
+            "states:StartExecution",
             [arn("states", &flows)],
         ))
         .grant(grant(
             "Encrypt",
-            "Secret, table, bus and topic are encrypted",
+            "The secret is encrypted, and what a flow is given",
             "kms:Decrypt kms:GenerateDataKey",
             [scope.shared("KeyArn")],
         ))
@@ -125,13 +122,22 @@ fn function(template: &mut Template, scope: &Scope<'_>) {
             [json!("*")],
         ));
     template.add(role.resource(scope.platform(), scope.shared("Boundary")));
+}
+
+fn function(template: &mut Template, scope: &Scope<'_>, branches: &str) {
+    let flow = format!(
+        "arn:${{AWS::Partition}}:states:${{AWS::Region}}:${{AWS::AccountId}}:stateMachine:{}-flow-{}-{}-",
+        scope.platform(),
+        scope.label,
+        scope.app.app
+    );
     let properties = json!({
         "FunctionName": scope.name(),
-        "Description": "Webhooks and answers of approvers",
+        "Description": "Webhooks",
         "Runtime": "provided.al2023",
         "Architectures": ["arm64"],
         "Handler": "bootstrap",
-        "Code": { "S3Bucket": scope.shared("TemplatesBucket"), "S3Key": re("ReceiverCode") },
+        "Code": { "S3Bucket": scope.shared("TemplatesBucket"), "S3Key": CODE },
         "Role": att("ReceiverRole.Arn"),
         "MemorySize": 256,
         "Timeout": 20,
@@ -140,11 +146,9 @@ fn function(template: &mut Template, scope: &Scope<'_>) {
         "LoggingConfig": { "LogFormat": "JSON", "LogGroup": re("ReceiverLogGroup") },
         "Environment": { "Variables": {
             "VEND_APP": scope.app.app.as_str(),
-            "VEND_BUS": re("Bus"),
-            "VEND_TABLE": re("Table"),
-            "VEND_TOPIC": scope.shared("BuildsTopic"),
+            "VEND_BRANCHES": branches,
+            "VEND_FLOW": sub(flow),
             "VEND_WEBHOOK_SECRET": re("WebhookSecret"),
-            "VEND_URL": att("Api.ApiEndpoint"),
         } },
     });
     let function = Resource::new("Receiver", "AWS::Lambda::Function", "This program's handler of webhooks, without a server.", properties)
@@ -158,12 +162,12 @@ fn api(template: &mut Template, scope: &Scope<'_>) {
     let properties = json!({
         "Name": scope.name(),
         "ProtocolType": "HTTP",
-        "Description": "Webhooks and answers of approvers",
+        "Description": "Webhooks",
     });
     template.add(Resource::new(
         "Api",
         "AWS::ApiGatewayV2::Api",
-        "What the repository and approvers reach.",
+        "What the repository reaches.",
         properties,
     ));
     let integration = json!({
@@ -179,18 +183,16 @@ fn api(template: &mut Template, scope: &Scope<'_>) {
         "All of it goes to the receiver.",
         integration,
     ));
-    for (id, key) in [
-        ("WebhookRoute", "POST /webhooks"),
-        ("QuestionRoute", "GET /approvals/{id}"),
-        ("AnswerRoute", "POST /approvals/{id}"),
-    ] {
-        let properties = json!({
-            "ApiId": re("Api"), "RouteKey": key, "AuthorizationType": "NONE", "Target": sub("integrations/${ApiToReceiver}"),
-        });
-        let route = Resource::new(id, "AWS::ApiGatewayV2::Route", format!("{key}."), properties)
-            .skip("CKV_AWS_309", "A webhook proves itself by its signature and an approver by the token of the question; the receiver checks both.");
-        template.add(route);
-    }
+    let properties = json!({
+        "ApiId": re("Api"), "RouteKey": "POST /webhooks", "AuthorizationType": "NONE",
+        "Target": sub("integrations/${ApiToReceiver}"),
+    });
+    let about = "Webhooks, and nothing else.";
+    let route = Resource::new("WebhookRoute", "AWS::ApiGatewayV2::Route", about, properties).skip(
+        "CKV_AWS_309",
+        "A webhook proves itself by its signature, which the receiver checks.",
+    );
+    template.add(route);
     let path = format!("/{}/{}/{}/api", scope.platform(), scope.label, scope.app.app);
     template.add(Resource::new(
         "ApiLogGroup",

@@ -67,10 +67,10 @@ fn on_new_hosts(reader: &mut Reader<'_>, fields: Fields<'_>, strategy: Strategy)
 
 /// The steps of canary and linear; keys that nobody would follow are refused.
 fn steps(reader: &mut Reader<'_>, fields: Fields<'_>, strategy: Strategy) -> Option<Steps> {
-    let (own, usual, pause) = match strategy {
-        Strategy::Canary => (&["percent", "interval", "analysis"][..], 10, 10),
-        Strategy::Linear => (&["percent", "steps", "interval", "analysis"][..], 10, 1),
-        Strategy::BlueGreen | Strategy::InPlace => (&[][..], 0, 0),
+    let own = match strategy {
+        Strategy::Canary => &["percent", "interval", "analysis"][..],
+        Strategy::Linear => &["percent", "steps", "interval", "analysis"][..],
+        Strategy::BlueGreen | Strategy::InPlace => &[][..],
     };
     for name in ["percent", "steps", "interval", "analysis"] {
         if let Some(node) = value(fields, name).filter(|_| !own.contains(&name)) {
@@ -82,9 +82,7 @@ fn steps(reader: &mut Reader<'_>, fields: Fields<'_>, strategy: Strategy) -> Opt
             reader.error(node, format!("`deploy.{name}` is of the strategy {of} only"));
         }
     }
-    if own.is_empty() {
-        return None;
-    }
+    let usual = Steps::usual(strategy)?;
     let share = value(fields, "percent").and_then(|node| share(reader, node));
     let count = value(fields, "steps").and_then(|node| reader.number(node, "deploy.steps", 2..=100));
     if let (Some(_), Some(_), Some(node)) = (share, count, value(fields, "steps")) {
@@ -100,8 +98,8 @@ fn steps(reader: &mut Reader<'_>, fields: Fields<'_>, strategy: Strategy) -> Opt
     Some(Steps {
         percent: share
             .or(count.map(|count| 100_u32.div_ceil(count)))
-            .unwrap_or(usual),
-        interval: interval.unwrap_or(SignedDuration::from_mins(pause)),
+            .unwrap_or(usual.percent),
+        interval: interval.unwrap_or(usual.interval),
         analysis: analysis(reader, section(fields, "analysis")),
     })
 }

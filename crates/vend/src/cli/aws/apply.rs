@@ -7,6 +7,7 @@ use ::aws::{
     plan::{Doing, Plan as Planned, Wanted},
     site::Found,
     stack::Event,
+    synth::Kind,
 };
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -58,6 +59,10 @@ pub async fn run(own: &Apply, output: &Output) -> Result<ExitCode, Failure> {
         let at = found
             .iter()
             .position(|(_, found)| found.stack.name == wanted.name);
+        let is_idle = |plan: &&Planned| plan.stack == wanted.name && plan.doing == Doing::Nothing;
+        if wanted.mark.kind == Kind::Pipeline && !plans.iter().any(|plan| is_idle(&plan)) {
+            upload(&loaded, wanted, output).await?;
+        }
         let own_found = at.map(|at| found.swap_remove(at).1);
         let outcome = one(own, &loaded, wanted, own_found, &start, output).await?;
         let failed = failure(wanted, &outcome);
@@ -74,6 +79,20 @@ pub async fn run(own: &Apply, output: &Output) -> Result<ExitCode, Failure> {
     }
     output.show(&done, |done| summary(done));
     Ok(ExitCode::SUCCESS)
+}
+
+/// A function is made from its code, and a bake fetches its files: they are there before the stack is.
+async fn upload(loaded: &Loaded, wanted: &Wanted, output: &Output) -> Result<(), Failure> {
+    let foundation = wanted.mark.foundation.as_str();
+    let site = loaded.site(foundation);
+    for (key, bytes) in loaded.beside()? {
+        let put = site.put(loaded.platform(), foundation, &key, bytes).await;
+        put.map_err(|error| broken(error).next("vend aws apply: it goes on where it was"))?;
+        if !output.json {
+            output.say(&format!("{}  put {key}\n", wanted.name));
+        }
+    }
+    Ok(())
 }
 
 /// Data goes only by name.

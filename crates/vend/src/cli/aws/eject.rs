@@ -31,6 +31,8 @@ pub fn run(own: &Eject, output: &Output) -> Result<(), Failure> {
             &wanted.template.yaml(),
         )?;
     }
+    let code = own.out.join(loaded.receiver.key());
+    write(&code, loaded.receiver.zip()?)?;
     write(&own.out.join("apply.sh"), &script(&loaded))?;
     write(&own.out.join("README.md"), &page(&loaded))?;
     output.show(&written, |written| {
@@ -78,6 +80,13 @@ fn script(loaded: &Loaded) -> String {
             let platform = loaded.platform();
             command.push_str(&format!(
                 " \\\n  --role-arn \"arn:aws:iam::$(account \"$@\"):role/{platform}/{platform}-{label}-stacks\""
+            ));
+        }
+        if stack.kind == Kind::Pipeline {
+            text.push_str(&format!(
+                "aws s3 cp --recursive --only-show-errors receiver \"s3://{0}/receiver\" \"$@\"\n\
+                 [ ! -d packer ] || aws s3 cp --recursive --only-show-errors packer \"s3://{0}/packer\" \"$@\"\n",
+                bucket.trim_matches('"')
             ));
         }
         text.push_str(&command);

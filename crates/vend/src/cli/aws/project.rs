@@ -14,15 +14,15 @@ use ::aws::{
     plan::Wanted,
     price::List,
     site::{self, Found, Site},
-    synth::{self, Access, Config, Priorities},
+    synth::{self, Access, Config, File, Kind, Priorities},
 };
 use clap::Args;
 use model::{
-    Problem,
+    Digest, Problem,
     spec::{self, Files as _},
 };
 
-use super::{Failure, broken};
+use super::{Failure, broken, receiver::Program};
 use crate::cli::check;
 
 // What every command takes. (A doc comment would become the help of every command that has it.)
@@ -43,6 +43,9 @@ pub struct Project {
     /// A profile of ~/.aws, where the foundation names none. [default: AWS_PROFILE, the environment's keys, a role]
     #[arg(long, value_name = "NAME")]
     profile: Option<String>,
+    /// The receiver's program, where it is not this one: a build of vend for another architecture.
+    #[arg(long, value_name = "FILE", env = "VEND_RECEIVER")]
+    receiver: Option<PathBuf>,
     /// A list of prices instead of the shipped one.
     #[arg(long, value_name = "FILE")]
     prices: Option<PathBuf>,
@@ -55,6 +58,7 @@ pub struct Loaded {
     /// The stacks that were asked for, in the order in which they are made.
     pub wanted: Vec<Wanted>,
     pub prices: List,
+    pub receiver: Program,
     sites: BTreeMap<String, Site>,
     priorities: (PathBuf, Priorities),
     only: Vec<String>,
@@ -64,7 +68,9 @@ impl Project {
     pub fn load(&self) -> Result<Loaded, Failure> {
         let beside = || self.dir.join("aws/priorities.json");
         let given = self.priorities.clone().unwrap_or_else(beside);
-        let (config, made, priorities) = read(&self.dir, self.config.as_deref(), &given)?;
+        let (config, mut made, priorities) = read(&self.dir, self.config.as_deref(), &given)?;
+        let receiver = Program::read(self.receiver.as_deref())?;
+        receiver.stand_in(&mut made);
         let prices = self.prices()?;
         let platform = config.platform.as_str();
         let is_asked = |name: &str| self.only.is_empty() || self.only.iter().any(|own| own == name);
@@ -79,13 +85,14 @@ impl Project {
         }
         let stacks = made.stacks.iter().filter(|stack| is_asked(&stack.name));
         let wanted = stacks
-            .map(|stack| Wanted::new(platform, stack, &prices))
+            .map(|stack| Wanted::new(platform, stack, &prices, &digested(stack.kind, &made.files)))
             .collect();
         Ok(Loaded {
             sites: sites(&config, self.profile.as_deref()),
             config,
             wanted,
             made,
+            receiver,
             prices,
             priorities: (given, priorities),
             only: self.only.clone(),
@@ -118,6 +125,14 @@ impl Loaded {
 
     pub fn sites(&self) -> impl Iterator<Item = (&str, &Site)> {
         self.sites.iter().map(|(label, site)| (label.as_str(), site))
+    }
+
+    /// What the pipeline's stack finds in the bucket of templates: its receiver, and the files of bakes.
+    pub fn beside(&self) -> Result<Vec<(String, Vec<u8>)>, Failure> {
+        let files = bakes(&self.made.files).map(|file| (file.path.clone(), file.text.clone().into_bytes()));
+        let mut all = vec![(self.receiver.key(), self.receiver.zip()?)];
+        all.extend(files);
+        Ok(all)
     }
 
     /// Was this stack asked for?
@@ -157,6 +172,19 @@ impl Loaded {
         }
         let own = self.made.stacks.iter().find(|own| own.name == found.stack.name);
         own.map(|own| own.foundation.to_string())
+    }
+}
+
+/// The files that a bake fetches.
+fn bakes(files: &[File]) -> impl Iterator<Item = &File> {
+    files.iter().filter(|file| file.path.starts_with("packer/"))
+}
+
+/// The digest of what must lie beside a stack of this kind; empty where it is nothing.
+fn digested(kind: Kind, files: &[File]) -> String {
+    match kind {
+        Kind::Pipeline => Digest::of_parts(bakes(files).flat_map(|file| [&file.path, &file.text])).hex(),
+        _ => String::new(),
     }
 }
 
@@ -266,7 +294,7 @@ pub fn keep(path: &Path, priorities: &Priorities) -> Result<(), Failure> {
 }
 
 /// Writes a file, with the directories on the way to it.
-pub fn write(path: &Path, text: &str) -> Result<(), Failure> {
+pub fn write(path: &Path, text: impl AsRef<[u8]>) -> Result<(), Failure> {
     let failed = |error| Failure::file(path, &error);
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent).map_err(failed)?;

@@ -2,7 +2,10 @@
 //!
 //! A pause takes effect at a gate, between two steps: what is done on hosts is never held half way.
 
-use model::spec::{Environment, Strategy};
+use model::{
+    spec::{Environment, Strategy},
+    stage,
+};
 use serde_json::{Map, Value, json};
 
 use super::{Stage, add as put, retry, task};
@@ -12,6 +15,7 @@ const HOUR: i64 = 3600;
 const HELD: i64 = 7 * 24 * HOUR;
 
 const PROVISION: Stage = Stage::new("Provision", "provision", "$.fleet", 900);
+const MACHINES: Stage = Stage::new("Machines", "machines", "$.deployed", 8 * HOUR);
 const DEPLOY: Stage = Stage::new("Deploy", "deploy", "$.deployed", 4 * HOUR);
 const VALIDATE: Stage = Stage::new("Validate", "validate", "$.verdict", 900);
 const READY: Stage = Stage::new("Ready", "gate", "$.gate", HELD);
@@ -22,54 +26,61 @@ const RECORD: Stage = Stage::new("Record", "record", "$.seal", 300);
 /// The states of a release's strategy. Gives the first one.
 pub fn add(states: &mut Map<String, Value>, environment: &Environment) -> &'static str {
     let deploy = &environment.deploy;
-    if environment.placement.is_some() {
-        return on_machines(states);
-    }
-    let first = match (deploy.strategy, &deploy.steps) {
-        (Strategy::InPlace, _) => in_place(states),
-        (Strategy::Canary | Strategy::Linear, Some(steps)) => {
-            by_steps(states, steps.interval.as_secs().max(1))
+    let first = follow(states, &stage::tail(environment), Some(environment));
+    match (&environment.placement, deploy.strategy, &deploy.steps) {
+        (None, Strategy::InPlace, _) => in_place(states),
+        (None, Strategy::Canary | Strategy::Linear, Some(steps)) => {
+            by_steps(states, steps.interval.as_secs().max(1));
+            first
         }
-        _ => at_once(states),
-    };
-    if let Some(migrate) = &deploy.migrate {
-        let script_s = migrate.timeout.as_secs();
-        let stage = Stage::new("Migrate", "migrate", "$.migrated", script_s + 900);
-        chain(states, &[PROVISION, stage], DEPLOY.name);
+        _ => first,
     }
-    first
 }
 
 /// Those of a way back: whatever the strategy is, traffic moves at once. The release's migration ran when it was made.
 pub fn back(states: &mut Map<String, Value>, environment: &Environment) -> &'static str {
+    let first = follow(states, &stage::back(environment), None);
     match (&environment.placement, environment.deploy.strategy) {
-        (Some(_), _) => on_machines(states),
         (None, Strategy::InPlace) => in_place(states),
-        _ => at_once(states),
+        _ => first,
     }
 }
 
-/// Where there are machines already, one stage deploys to them in the place of those that make hosts and move traffic.
-fn on_machines(states: &mut Map<String, Value>) -> &'static str {
-    let machines = Stage::new("Machines", "machines", "$.deployed", 8 * HOUR);
-    chain(states, &[machines, RECORD], "Live");
-    ends(states);
-    "Machines"
+/// Those of a live release that gets another number of hosts.
+pub fn again(states: &mut Map<String, Value>) -> &'static str {
+    follow(states, &stage::again(), None)
 }
 
-/// New hosts, and all traffic at once.
-pub fn at_once(states: &mut Map<String, Value>) -> &'static str {
-    chain(
-        states,
-        &[PROVISION, DEPLOY, VALIDATE, READY, SHIFT, RECORD],
-        "Live",
-    );
-    ends(states)
+/// The stages one after the other, all traffic at once. `environment`: that of a migration.
+fn follow(
+    states: &mut Map<String, Value>,
+    order: &[stage::Stage],
+    environment: Option<&Environment>,
+) -> &'static str {
+    let own = |stage: &stage::Stage| match stage {
+        stage::Stage::Provision => vec![PROVISION],
+        stage::Stage::Migrate => environment.and_then(migrate).into_iter().collect(),
+        stage::Stage::Deploy => vec![DEPLOY],
+        stage::Stage::Validate => vec![VALIDATE],
+        stage::Stage::Shift => vec![READY, SHIFT],
+        stage::Stage::Machines => vec![MACHINES],
+        stage::Stage::Record => vec![RECORD],
+        // Before the hosts.
+        stage::Stage::Source | stage::Stage::Make | stage::Stage::Plan | stage::Stage::Approve => Vec::new(),
+    };
+    let stages: Vec<Stage> = order.iter().flat_map(own).collect();
+    chain(states, &stages, "Live");
+    ends(states);
+    stages.first().map_or("Live", |stage| stage.name)
+}
+
+fn migrate(environment: &Environment) -> Option<Stage> {
+    let script_s = environment.deploy.migrate.as_ref()?.timeout.as_secs();
+    Some(Stage::new("Migrate", "migrate", "$.migrated", script_s + 900))
 }
 
 /// The plan says whether hosts can stay: they cannot when the image has changed, or when there are none.
 fn in_place(states: &mut Map<String, Value>) -> &'static str {
-    at_once(states);
     choose(states, "Way", &[("$.plan.rolls", "Arrange")], "Provision");
     let arrange = Stage::new("Arrange", "arrange", "$.arranged", 900);
     let roll = Stage::new("Roll", "roll", "$.rolled", 4 * HOUR);
@@ -84,8 +95,7 @@ fn in_place(states: &mut Map<String, Value>) -> &'static str {
 }
 
 /// Without an old fleet there is nobody to share the traffic with, or to be compared with.
-fn by_steps(states: &mut Map<String, Value>, pause_s: i64) -> &'static str {
-    at_once(states);
+fn by_steps(states: &mut Map<String, Value>, pause_s: i64) {
     chain(states, &[VALIDATE], "Steps");
     choose(states, "Steps", &[("$.plan.steps", "Hold")], "Ready");
     chain(
@@ -104,7 +114,6 @@ fn by_steps(states: &mut Map<String, Value>, pause_s: i64) -> &'static str {
     );
     let after = [("$.analysis.again", "Watch"), ("$.analysis.more", "Hold")];
     choose(states, "Analysed", &after, "Ready");
-    "Provision"
 }
 
 fn chain(states: &mut Map<String, Value>, stages: &[Stage], last: &str) {
@@ -129,8 +138,8 @@ fn choose(states: &mut Map<String, Value>, name: &str, flags: &[(&str, &str)], o
     );
 }
 
-/// Where every way ends: live, or undone. Gives the first state of [`at_once`].
-fn ends(states: &mut Map<String, Value>) -> &'static str {
+/// Where every way ends: live, or undone.
+fn ends(states: &mut Map<String, Value>) {
     states.insert("Live".into(), json!({ "Type": "Succeed" }));
     // In place, the way back is as long as the way was.
     let (name, mut unwind) = task(&Stage::new("Unwind", "unwind", "$.unwound", 4 * HOUR), "Failed");
@@ -144,5 +153,4 @@ fn ends(states: &mut Map<String, Value>) -> &'static str {
         "Failed".into(),
         json!({ "Type": "Fail", "ErrorPath": "$.failure.Error", "CausePath": "$.failure.Cause" }),
     );
-    PROVISION.name
 }

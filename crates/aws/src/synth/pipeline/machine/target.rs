@@ -1,16 +1,20 @@
 //! What a release does in one target: an environment's stack in one account, as the release role there.
 
+use model::{
+    spec::Strategy,
+    stage::{self, Stage},
+};
 use serde_json::{Value, json};
 
-use super::{States, Whole, call, catch, retry};
-use crate::synth::{
-    config::{Runtime, Strategy},
-    environment::stack_name,
-};
+use super::{States, Whole, call, catch, migrate, retry};
+use crate::synth::{config::Runtime, environment::stack_name};
 
 /// Which half has the traffic: `old`; the other gets the release: `new`. At first it is blue.
 const OLD: &str = "$before.GreenRuns = 'yes' and ($before.BlueRuns != 'yes' or $number($before.GreenWeight) > $number($before.BlueWeight)) \
                    ? 'Green' : $before.BlueRuns = 'yes' ? 'Blue' : 'Green'";
+
+/// The hosts of a group that serve.
+const UP: &str = "$states.result.AutoScalingGroups[0].Instances[LifecycleState = 'InService']";
 
 /// The targets, as items of a Map.
 pub(super) fn items(whole: &Whole<'_>) -> Vec<Value> {
@@ -35,7 +39,7 @@ pub(super) fn items(whole: &Whole<'_>) -> Vec<Value> {
 }
 
 /// The states of one target, from `start` on.
-struct Target {
+pub(super) struct Target {
     states: States,
     /// Where a state goes when it fails.
     on_failure: String,
@@ -49,16 +53,20 @@ impl Target {
         }
     }
 
+    pub(super) fn on_failure(&self) -> &str {
+        &self.on_failure
+    }
+
     fn processor(self, start: &str) -> Value {
         json!({ "ProcessorConfig": { "Mode": "INLINE" }, "StartAt": start, "States": self.states })
     }
 
-    fn add(&mut self, name: impl Into<String>, state: Value) {
+    pub(super) fn add(&mut self, name: impl Into<String>, state: Value) {
         self.states.insert(name.into(), state);
     }
 
     /// A call of a service, as the target's release role.
-    fn task(&mut self, name: &str, what: &str, arguments: Value, assign: Value, next: &str) {
+    pub(super) fn task(&mut self, name: &str, what: &str, arguments: Value, assign: Value, next: &str) {
         let mut state = json!({
             "Type": "Task",
             "Resource": call(&format!("aws-sdk:{what}")),
@@ -163,7 +171,7 @@ impl Target {
     }
 
     /// Looks every 15 seconds until `good` holds, and fails when `bad` does or it was looked for `minutes`.
-    fn until(&mut self, name: &str, look: Look<'_>, next: &str) {
+    pub(super) fn until(&mut self, name: &str, look: Look<'_>, next: &str) {
         let id = |part: &str| format!("{name}{part}");
         self.pass(name, json!({ "tries": 0 }), &id("Look"));
         let mut assign = look.assign;
@@ -184,22 +192,39 @@ impl Target {
 }
 
 /// What is looked at until it is well.
-struct Look<'l> {
-    what: &'l str,
-    arguments: Value,
-    assign: Value,
-    good: &'l str,
-    bad: Option<&'l str>,
-    minutes: u32,
-    error: &'l str,
-    cause: &'l str,
+pub(super) struct Look<'l> {
+    pub what: &'l str,
+    pub arguments: Value,
+    pub assign: Value,
+    pub good: &'l str,
+    pub bad: Option<&'l str>,
+    pub minutes: i64,
+    pub error: &'l str,
+    pub cause: &'l str,
+}
+
+/// The first state of the stage that follows in a target.
+fn next(whole: &Whole<'_>, stage: Stage) -> &'static str {
+    let host = whole.runtime() == Runtime::Host;
+    let moves = whole.deploy.strategy != Strategy::InPlace;
+    // A container is what is deployed, and in place the traffic stays where it is.
+    let has_states = |own| match own {
+        Stage::Deploy => host,
+        Stage::Shift => moves,
+        _ => true,
+    };
+    match whole.after(stage, has_states) {
+        Stage::Migrate => "Migrate",
+        Stage::Deploy => "Deploy",
+        Stage::Validate => "Healthy",
+        Stage::Shift => "Weights",
+        _ => "Released",
+    }
 }
 
 /// A release into one target.
 pub(super) fn release(whole: &Whole<'_>) -> Value {
-    let strategy = whole
-        .options()
-        .map_or(Strategy::BlueGreen, |options| options.strategy);
+    let strategy = whole.deploy.strategy;
     let host = whole.runtime() == Runtime::Host;
     let mut target = Target::new("Unwind");
     target.pass(
@@ -236,21 +261,16 @@ pub(super) fn release(whole: &Whole<'_>) -> Value {
             "{ ($new & 'Runs'): 'no', ($new & 'Weight'): '0', ($old & 'Weight'): '100' }",
         ),
     };
-    target.update("Start", changes, if host { "Hosts" } else { "Healthy" });
+    let after = next(whole, Stage::Provision);
+    target.update("Start", changes, if host { "Hosts" } else { after });
     if host {
-        hosts(&mut target, whole);
+        hosts(&mut target, whole, after);
+        migrate::add(&mut target, whole, next(whole, Stage::Migrate));
+        deploy(&mut target, whole);
     }
-    healthy(
-        &mut target,
-        whole,
-        if strategy == Strategy::InPlace {
-            "Released"
-        } else {
-            "Weights"
-        },
-    );
+    healthy(&mut target, whole, next(whole, Stage::Validate));
     if strategy != Strategy::InPlace {
-        shift(&mut target, strategy);
+        shift(&mut target, whole);
     }
     let output = json!({ "role": "{% $target.role %}", "stack": "{% $target.stack %}", "old": "{% $old %}", "new": "{% $new %}" });
     target.add(
@@ -300,21 +320,28 @@ fn copy(target: &mut Target) {
     target.until("Copying", look, "Start");
 }
 
-/// The new half's hosts come up, and CodeDeploy puts the revision on them.
-fn hosts(target: &mut Target, whole: &Whole<'_>) {
+/// The new half's hosts come up.
+fn hosts(target: &mut Target, whole: &Whole<'_>, next: &str) {
     let least = whole.environment.scaling.min;
     let good = format!("$up >= {least}");
     let look = Look {
         what: "autoscaling:describeAutoScalingGroups",
         arguments: json!({ "AutoScalingGroupNames": ["{% $lookup($outputs, $new & 'GroupName') %}"] }),
-        assign: json!({ "up": "{% $count($states.result.AutoScalingGroups[0].Instances[LifecycleState = 'InService']) %}" }),
+        assign: json!({
+            "up": format!("{{% $count({UP}) %}}"),
+            "host": format!("{{% ($one := ({UP}.InstanceId)[0]; $exists($one) ? $one : '') %}}"),
+        }),
         good: &good,
         bad: None,
         minutes: 30,
         error: "Vend.Hosts",
         cause: "{% 'only ' & $string($up) & ' hosts came up' %}",
     };
-    target.until("Hosts", look, "Deploy");
+    target.until("Hosts", look, next);
+}
+
+/// CodeDeploy puts the revision on the new half's hosts.
+fn deploy(target: &mut Target, whole: &Whole<'_>) {
     let arguments = json!({
         "ApplicationName": "{% $target.stack %}",
         "DeploymentGroupName": "{% $lowercase($new) %}",
@@ -345,7 +372,7 @@ fn hosts(target: &mut Target, whole: &Whole<'_>) {
         error: "Vend.Deployment",
         cause: "{% 'deployment ' & $deployment & ' is ' & $state & ': ' & $why %}",
     };
-    target.until("Deploying", look, "Healthy");
+    target.until("Deploying", look, next(whole, Stage::Deploy));
 }
 
 /// All targets of the new half are well, and as many as there have to be.
@@ -369,12 +396,14 @@ fn healthy(target: &mut Target, whole: &Whole<'_>, next: &str) {
 }
 
 /// The traffic moves: at once, or in steps between which no alarm of the new half may ring.
-fn shift(target: &mut Target, strategy: Strategy) {
-    let (weights, pause) = match strategy {
-        Strategy::Canary => ("[10, 100]", 600),
-        Strategy::Linear => ("[10, 20, 30, 40, 50, 60, 70, 80, 90, 100]", 60),
-        _ => ("[100]", 0),
-    };
+fn shift(target: &mut Target, whole: &Whole<'_>) {
+    let steps = stage::shares(&whole.deploy);
+    let pause = whole
+        .deploy
+        .steps
+        .as_ref()
+        .map_or(0, |steps| steps.interval.as_secs().max(1));
+    let weights = json!(steps.into_iter().chain([100]).collect::<Vec<u32>>());
     // Without an old half there is nobody to share with.
     let weights = format!("{{% $lookup($before, $old & 'Runs') = 'yes' ? {weights} : [100] %}}");
     target.pass("Weights", json!({ "weights": weights, "step": 0 }), "Weight");
@@ -421,8 +450,8 @@ fn only(name: &str, changes: &str) -> Value {
 
 /// The old half takes the traffic again, if it still runs.
 pub(super) fn back(whole: &Whole<'_>) -> Value {
-    let changes = match whole.options().map(|options| options.strategy) {
-        Some(Strategy::InPlace) => "{}",
+    let changes = match whole.deploy.strategy {
+        Strategy::InPlace => "{}",
         _ => {
             "($lookup($before, $old & 'Runs') = 'yes' ? { ($new & 'Weight'): '0', ($old & 'Weight'): '100' } : {})"
         }

@@ -1,0 +1,389 @@
+//! Who may do what, held against what is called: a role's policy has what its code and its state machine call, and no more;
+//! and what the boundary denies stays denied, whatever a policy allows.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aws::{
+    call,
+    synth::{Resource, Stack},
+};
+use serde_json::{Value, json};
+
+use crate::{matrix::matrix, template};
+
+/// What IAM asks for when a state machine uses an integration: its own action, and what the service then needs of who calls.
+/// Source: "Integrating services" of the Step Functions guide, and the service authorization reference.
+const INTEGRATIONS: [(&str, &str); 17] = [
+    (
+        "codebuild:startBuild.sync",
+        "codebuild:StartBuild codebuild:StopBuild codebuild:BatchGetBuilds events:PutRule events:PutTargets events:DescribeRule",
+    ),
+    ("dynamodb:putItem", "dynamodb:PutItem"),
+    ("dynamodb:deleteItem", "dynamodb:DeleteItem"),
+    ("sns:publish", "sns:Publish"),
+    ("sns:publish.waitForTaskToken", "sns:Publish"),
+    ("cloudformation:describeStacks", "cloudformation:DescribeStacks"),
+    ("cloudformation:updateStack", "cloudformation:UpdateStack"),
+    (
+        "autoscaling:describeAutoScalingGroups",
+        "autoscaling:DescribeAutoScalingGroups",
+    ),
+    (
+        "codedeploy:createDeployment",
+        "codedeploy:CreateDeployment codedeploy:GetDeploymentConfig codedeploy:GetApplicationRevision \
+         codedeploy:RegisterApplicationRevision",
+    ),
+    ("codedeploy:getDeployment", "codedeploy:GetDeployment"),
+    (
+        "elasticloadbalancingv2:describeTargetHealth",
+        "elasticloadbalancing:DescribeTargetHealth",
+    ),
+    ("cloudwatch:describeAlarms", "cloudwatch:DescribeAlarms"),
+    ("ec2:describeImages", "ec2:DescribeImages"),
+    ("ssm:sendCommand", "ssm:SendCommand"),
+    ("ssm:getCommandInvocation", "ssm:GetCommandInvocation"),
+    (
+        "ec2:copyImage",
+        "ec2:CopyImage ec2:CopySnapshot ec2:CreateTags kms:CreateGrant kms:Decrypt kms:DescribeKey kms:Encrypt \
+         kms:GenerateDataKeyWithoutPlaintext kms:ReEncryptFrom kms:ReEncryptTo",
+    ),
+    ("sts:assumeRole", "sts:AssumeRole"),
+];
+
+/// What a flow's role needs beside its states: the log and the trace of Step Functions, and the key of all it touches.
+const OF_FLOWS: &str = "kms:Decrypt kms:GenerateDataKey logs:CreateLogDelivery logs:DeleteLogDelivery logs:DescribeLogGroups \
+    logs:DescribeResourcePolicies logs:GetLogDelivery logs:ListLogDeliveries logs:PutResourcePolicy logs:UpdateLogDelivery \
+    xray:GetSamplingRules xray:GetSamplingTargets xray:PutTelemetryRecords xray:PutTraceSegments";
+/// What a function of Lambda needs beside its code.
+const OF_FUNCTIONS: &str = "kms:Decrypt kms:GenerateDataKey logs:CreateLogStream logs:PutLogEvents xray:PutTelemetryRecords xray:PutTraceSegments";
+
+type Actions = BTreeSet<String>;
+
+fn words(text: &str) -> Actions {
+    text.split_whitespace().map(str::to_owned).collect()
+}
+
+/// What a policy, or the policies in a role, allow.
+fn allowed(role: &Resource) -> Actions {
+    let inline = role.properties["Policies"].as_array().into_iter().flatten();
+    let documents = inline
+        .map(|own| &own["PolicyDocument"])
+        .chain([&role.properties["PolicyDocument"]]);
+    let statements = documents.flat_map(|own| own["Statement"].as_array().into_iter().flatten());
+    let actions = statements.flat_map(|one| one["Action"].as_array().unwrap());
+    actions
+        .map(|action| action.as_str().unwrap().to_owned())
+        .collect()
+}
+
+/// What the tasks of a definition need, of the flow's own role and of the release role in its targets.
+fn needed(definition: &Value, own: &mut Actions, release: &mut Actions) {
+    if let (Some("Task"), Some(resource)) = (definition["Type"].as_str(), definition["Resource"].as_str()) {
+        let what = resource
+            .rsplit(":::")
+            .next()
+            .unwrap()
+            .trim_start_matches("aws-sdk:");
+        let known = INTEGRATIONS.iter().find(|(name, _)| *name == what);
+        let (_, actions) = known.unwrap_or_else(|| panic!("nobody knows what {what} needs"));
+        if definition["Credentials"].is_null() {
+            own.extend(words(actions));
+        } else {
+            own.insert("sts:AssumeRole".to_owned());
+            release.extend(words(actions));
+        }
+    }
+    match definition {
+        Value::Object(members) => members.values().for_each(|member| needed(member, own, release)),
+        Value::Array(items) => items.iter().for_each(|item| needed(item, own, release)),
+        _ => {}
+    }
+}
+
+fn definition(stack: &Stack) -> Option<Value> {
+    let flow = stack.template.resource("Flow")?;
+    let text = flow.properties["DefinitionString"]["Fn::Sub"][0]
+        .as_str()
+        .unwrap();
+    Some(serde_json::from_str(text).unwrap())
+}
+
+#[test]
+fn a_flow_may_do_what_its_states_do_and_no_more() {
+    let mut release = Actions::new();
+    let mut flows = 0;
+    for stack in stacks() {
+        let Some(definition) = definition(stack) else {
+            continue;
+        };
+        let mut own = words(OF_FLOWS);
+        needed(&definition, &mut own, &mut release);
+        assert_eq!(
+            allowed(stack.template.resource("FlowRole").unwrap()),
+            own,
+            "{}",
+            stack.name
+        );
+        flows += 1;
+    }
+    assert!(flows > 3);
+    let mut roles = 0;
+    for stack in stacks() {
+        let Some(role) = stack.template.resource("ReleaseRole") else {
+            continue;
+        };
+        let own = allowed(role);
+        // Only where images come from another account are they copied.
+        let copies = own.contains("ec2:CopyImage");
+        let copied = words(
+            INTEGRATIONS
+                .iter()
+                .find(|(name, _)| *name == "ec2:copyImage")
+                .unwrap()
+                .1,
+        );
+        let wanted: Actions = match copies {
+            true => release.clone(),
+            false => release.difference(&copied).cloned().collect(),
+        };
+        assert_eq!(own, wanted, "{}", stack.name);
+        roles += 1;
+    }
+    assert!(roles > 60);
+}
+
+/// The matrix, and flows that have what its flows have not.
+fn stacks() -> impl Iterator<Item = &'static Stack> {
+    static MORE: std::sync::LazyLock<Vec<Stack>> = std::sync::LazyLock::new(|| {
+        let config = crate::config("also = ['other']");
+        let app = crate::deployed(
+            "{ strategy: linear, migrate: { script: m.sh } }",
+            "{ min: 1, max: 2 }",
+        );
+        let all = aws::synth::all(&config, &app, &mut aws::synth::Priorities::default()).unwrap();
+        all.stacks
+    });
+    matrix().iter().chain(MORE.iter())
+}
+
+#[test]
+fn the_receiver_may_call_what_it_calls_and_no_more() {
+    let mut wanted: Actions = call::RECEIVER.iter().filter_map(|call| call.action()).collect();
+    wanted.extend(words(OF_FUNCTIONS));
+    let mut seen = 0;
+    for stack in stacks() {
+        if let Some(role) = stack.template.resource("ReceiverRole") {
+            assert_eq!(allowed(role), wanted, "{}", stack.name);
+            seen += 1;
+        }
+    }
+    assert!(seen > 0);
+}
+
+/// One request, as IAM judges it.
+struct Request<'r> {
+    action: &'r str,
+    resource: &'r str,
+    keys: &'r [(&'r str, &'r str)],
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Allowed,
+    /// Nothing allows it.
+    Silent,
+    Denied,
+}
+
+/// The verdict of one document: a denial is above everything that allows.
+/// Source: "Policy evaluation logic" of the IAM guide.
+fn judge(document: &Value, request: &Request<'_>) -> Verdict {
+    let fits = document["Statement"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|one| applies(one, request));
+    fits.fold(Verdict::Silent, |verdict, one| {
+        match (verdict, one["Effect"].as_str().unwrap()) {
+            (Verdict::Denied, _) | (_, "Deny") => Verdict::Denied,
+            _ => Verdict::Allowed,
+        }
+    })
+}
+
+fn applies(statement: &Value, request: &Request<'_>) -> bool {
+    let any = |value: &Value, text: &str, fold: bool| {
+        many(value).iter().any(|pattern| match fold {
+            true => like(&pattern.to_lowercase(), &text.to_lowercase()),
+            false => like(pattern, text),
+        })
+    };
+    // Names of actions know no case.
+    let action = any(&statement["Action"], request.action, true);
+    let resource = match &statement["NotResource"] {
+        Value::Null => any(&statement["Resource"], request.resource, false),
+        not => !any(not, request.resource, false),
+    };
+    let conditions = statement["Condition"].as_object().into_iter().flatten();
+    action
+        && resource
+        && conditions
+            .into_iter()
+            .all(|(operator, keys)| holds(operator, keys, request))
+}
+
+fn holds(operator: &str, keys: &Value, request: &Request<'_>) -> bool {
+    keys.as_object().unwrap().iter().all(|(key, wanted)| {
+        let given = request
+            .keys
+            .iter()
+            .find(|(own, _)| own.eq_ignore_ascii_case(key))
+            .map(|(_, value)| *value);
+        let wanted = many(wanted);
+        match operator {
+            "StringEquals" | "Bool" => given.is_some_and(|given| wanted.iter().any(|one| one == given)),
+            // A key that is not there differs from everything.
+            "StringNotEquals" => given.is_none_or(|given| wanted.iter().all(|one| one != given)),
+            "StringLike" | "ArnLike" => given.is_some_and(|given| wanted.iter().any(|one| like(one, given))),
+            other => panic!("nobody knows how to judge {other}"),
+        }
+    })
+}
+
+/// One text or several, with CloudFormation's parts filled in.
+fn many(value: &Value) -> Vec<String> {
+    match value {
+        Value::Array(all) => all.iter().flat_map(many).collect(),
+        Value::String(text) => vec![filled(text)],
+        other => vec![
+            other["Fn::Sub"]
+                .as_str()
+                .map_or_else(|| other.to_string(), filled),
+        ],
+    }
+}
+
+fn filled(text: &str) -> String {
+    text.replace("${AWS::Partition}", "aws")
+        .replace("${AWS::AccountId}", "111111111111")
+        .replace("${AWS::Region}", "eu-central-1")
+}
+
+/// `*` stands for anything, `?` for one character.
+fn like(pattern: &str, text: &str) -> bool {
+    match (pattern.chars().next(), text.chars().next()) {
+        (None, None) => true,
+        (Some('*'), _) => {
+            like(&pattern[1..], text)
+                || text
+                    .chars()
+                    .next()
+                    .is_some_and(|c| like(pattern, &text[c.len_utf8()..]))
+        }
+        (Some('?'), Some(c)) => like(&pattern[1..], &text[c.len_utf8()..]),
+        (Some(one), Some(other)) if one == other => {
+            like(&pattern[one.len_utf8()..], &text[other.len_utf8()..])
+        }
+        _ => false,
+    }
+}
+
+#[test]
+fn what_the_boundary_denies_stays_denied() {
+    let boundary = &template("vend-production")
+        .resource("Boundary")
+        .unwrap()
+        .properties["PolicyDocument"];
+    let own = "arn:aws:iam::111111111111:policy/vend/vend-production-boundary";
+    let inside: &[(&str, &str)] = &[("iam:PermissionsBoundary", own)];
+    let other: &[(&str, &str)] = &[(
+        "iam:PermissionsBoundary",
+        "arn:aws:iam::aws:policy/AdministratorAccess",
+    )];
+    let role = "arn:aws:iam::111111111111:role/vend/host/x";
+    let foreign = "arn:aws:iam::111111111111:role/admin";
+    let any = "arn:aws:s3:::a";
+    let (allowed, silent, denied) = (Verdict::Allowed, Verdict::Silent, Verdict::Denied);
+    let cases: [(&str, &str, &[(&str, &str)], Verdict); 24] = [
+        ("iam:CreateRole", role, inside, allowed),
+        ("iam:CreateRole", role, &[], denied),
+        ("iam:CreateRole", role, other, denied),
+        ("IAM:createrole", role, &[], denied),
+        ("iam:CreateUser", "arn:aws:iam::111111111111:user/x", &[], denied),
+        ("iam:PutRolePolicy", role, &[], denied),
+        ("iam:PutRolePolicy", foreign, other, denied),
+        ("iam:AttachRolePolicy", foreign, &[], denied),
+        ("iam:PutRolePermissionsBoundary", role, other, denied),
+        ("iam:DeleteRolePermissionsBoundary", role, inside, denied),
+        ("iam:PassRole", role, &[], allowed),
+        ("iam:PassRole", foreign, &[], denied),
+        ("iam:UpdateAssumeRolePolicy", foreign, &[], denied),
+        (
+            "iam:CreateAccessKey",
+            "arn:aws:iam::111111111111:user/x",
+            &[],
+            denied,
+        ),
+        ("iam:CreateSAMLProvider", "*", &[], denied),
+        ("iam:CreatePolicyVersion", own, &[], denied),
+        ("iam:SetDefaultPolicyVersion", own, &[], denied),
+        ("iam:DeletePolicy", own, &[], denied),
+        ("cloudtrail:StopLogging", "*", &[], denied),
+        ("kms:ScheduleKeyDeletion", "*", &[], denied),
+        ("s3:PutBucketPublicAccessBlock", any, &[], denied),
+        ("organizations:LeaveOrganization", "*", &[], denied),
+        ("s3:GetObject", any, &[], allowed),
+        ("budgets:ModifyBudget", "*", &[], silent),
+    ];
+    for (action, resource, keys, wanted) in cases {
+        let request = Request {
+            action,
+            resource,
+            keys,
+        };
+        assert_eq!(
+            judge(boundary, &request),
+            wanted,
+            "{action} on {resource} with {keys:?}"
+        );
+    }
+}
+
+/// A permission that the boundary does not let through is none, and nobody would see it before the first release.
+#[test]
+fn the_boundary_lets_through_what_roles_are_granted() {
+    let mut denied: BTreeMap<String, String> = BTreeMap::new();
+    let boundary = &template("vend-production")
+        .resource("Boundary")
+        .unwrap()
+        .properties["PolicyDocument"];
+    let keys = [(
+        "iam:PermissionsBoundary",
+        "arn:aws:iam::111111111111:policy/vend/vend-production-boundary",
+    )];
+    let mut judged = 0;
+    for stack in stacks() {
+        let roles = stack.template.of("AWS::IAM::Role");
+        let policies = stack
+            .template
+            .of("AWS::IAM::ManagedPolicy")
+            .filter(|own| own.id != "Boundary");
+        for role in roles.chain(policies) {
+            for action in allowed(role) {
+                // Roles make and lend those below the platform's path only, which a law of its own holds.
+                let resource = "arn:aws:iam::111111111111:role/vend/x";
+                let request = Request {
+                    action: &action,
+                    resource,
+                    keys: &keys,
+                };
+                judged += 1;
+                if judge(boundary, &request) != Verdict::Allowed {
+                    denied.insert(action, format!("{} {}", stack.name, role.id));
+                }
+            }
+        }
+    }
+    assert!(judged > 1_000);
+    assert_eq!(json!(denied), json!({}));
+}
