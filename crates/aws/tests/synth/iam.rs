@@ -167,6 +167,16 @@ fn stacks() -> impl Iterator<Item = &'static Stack> {
 }
 
 #[test]
+fn every_flow_is_a_machine_of_our_own_checker_too() {
+    for stack in stacks() {
+        if let Some(definition) = definition(stack) {
+            asl::Machine::parse(&definition.to_string())
+                .unwrap_or_else(|problems| panic!("{}: {problems:#?}", stack.name));
+        }
+    }
+}
+
+#[test]
 fn the_receiver_may_call_what_it_calls_and_no_more() {
     let mut wanted: Actions = call::RECEIVER.iter().filter_map(|call| call.action()).collect();
     wanted.extend(words(OF_FUNCTIONS));

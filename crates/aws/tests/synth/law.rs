@@ -1,6 +1,9 @@
 //! What holds of every template, whatever was asked for.
 
-use aws::synth::{Config, MAX_BYTES, Priorities, Resource, Template, all, environment, foundation};
+use aws::synth::{
+    Config, MAX_BYTES, MAX_OUTPUTS, MAX_PARAMETERS, MAX_RESOURCES, Priorities, Resource, Template, all,
+    environment, foundation,
+};
 use model::spec;
 use serde_json::Value;
 
@@ -256,6 +259,33 @@ fn the_boundary_denies_identities_without_it() {
     });
 }
 
+/// No stack is nested: none comes near what one may hold. What an app could have more of is not in its environments' stacks.
+#[test]
+fn no_stack_comes_near_the_limits_of_one() {
+    every(|name, template| {
+        assert!(
+            template.resources.len() < MAX_RESOURCES / 4,
+            "{name}: {}",
+            template.resources.len()
+        );
+        assert!(
+            template.outputs.len() < MAX_OUTPUTS / 4,
+            "{name}: {}",
+            template.outputs.len()
+        );
+        assert!(
+            template.parameters.len() < MAX_PARAMETERS / 4,
+            "{name}: {}",
+            template.parameters.len()
+        );
+        assert!(
+            template.yaml().len() < MAX_BYTES / 4,
+            "{name}: {}",
+            template.yaml().len()
+        );
+    });
+}
+
 #[test]
 fn templates_fit_and_their_ids_are_ids() {
     every(|name, template| {
@@ -410,4 +440,56 @@ fn what_contradicts_itself_is_refused() {
         "{}",
         refused(&alone)
     );
+}
+
+#[test]
+fn what_a_release_could_not_do_here_is_refused_before_there_is_one() {
+    let refused = |yaml: &str, options: &str| {
+        let text = format!(
+            "[foundations.production]\nregion = 'eu-central-1'\ndomain = 'a.example.com'\n[apps.shop.environments.live]\n{options}\n"
+        );
+        let config: Config = toml::from_str(&text).unwrap();
+        let yaml = format!("app: shop\n{yaml}\nenvironments: {{ live: {{}} }}\n");
+        let (app, _) =
+            spec::App::parse(&yaml, "vend.yaml", &|_| true).unwrap_or_else(|all| panic!("{all:?}"));
+        let error = all(&config, &app, &mut Priorities::default()).unwrap_err();
+        error.to_string()
+    };
+    let migrating = "deploy: { migrate: { script: up.sh } }";
+    for (yaml, options, why) in [
+        ("approval: { required: 2 }", "", "vend.yaml wants 2 approvals"),
+        (
+            "placement: { registered: { role: web } }",
+            "",
+            "registered machines dial",
+        ),
+        (
+            "deploy: { strategy: in-place }",
+            "runtime = 'fargate'",
+            "never changed in place",
+        ),
+        (migrating, "runtime = 'fargate'", "containers have none"),
+        (migrating, "strategy = 'in-place'", "in place there are none"),
+    ] {
+        let said = refused(yaml, options);
+        assert!(said.contains(why), "{yaml} {options}: {said}");
+    }
+}
+
+#[test]
+fn an_app_whose_branches_no_function_could_know_is_refused() {
+    let config: Config =
+        toml::from_str("[foundations.production]\nregion = 'eu-central-1'\ndomain = 'a.example.com'\n")
+            .unwrap();
+    let environments: String = (0..60)
+        .map(|n| {
+            format!("  e{n}: {{ branch: a-rather-long-name-of-a-branch-so-that-they-are-too-many-{n} }}\n")
+        })
+        .collect();
+    let yaml = format!("app: shop\nenvironments:\n{environments}");
+    let (app, _) = spec::App::parse(&yaml, "vend.yaml", &|_| true).unwrap();
+    let said = all(&config, &app, &mut Priorities::default())
+        .unwrap_err()
+        .to_string();
+    assert!(said.contains("the receiver's variables take 3000"), "{said}");
 }

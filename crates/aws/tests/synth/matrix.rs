@@ -1,12 +1,12 @@
 //! Stacks of many combinations of options.
 
-use aws::synth::{Config, Priorities, Stack, all, environment, foundation};
+use aws::synth::{Config, Priorities, Stack, all, environment, flow, foundation};
 use model::spec;
 
 /// Every so many combinations of a foundation's options, and of an environment's, and all of the case `shop`.
 pub fn matrix() -> &'static [Stack] {
     static ALL: std::sync::LazyLock<Vec<Stack>> =
-        std::sync::LazyLock::new(|| [foundations(), environments(), shop()].concat());
+        std::sync::LazyLock::new(|| [foundations(), environments(), flows(), shop()].concat());
     &ALL
 }
 
@@ -119,6 +119,52 @@ fn environments() -> Vec<Stack> {
         )
         .unwrap();
         stack.name = format!("environment-{n}");
+        stacks.push(stack);
+    }
+    stacks
+}
+
+/// Flows of every strategy, with and without a migration, an approval, containers, tests and a second account.
+fn flows() -> Vec<Stack> {
+    let mut stacks = Vec::new();
+    for n in 0..32 {
+        let mut pick = Pick(n);
+        let strategy = pick.one(&["blue-green", "canary", "linear", "in-place"]);
+        let migrate = pick.one(&["", ", migrate: { script: db/up.sh, runas: app, timeout: 2m }"]);
+        let approval = pick.one(&["", "approval: { required: 1 }\n"]);
+        let (runtime, also) = pick.one(&[("host", ", also = ['other']"), ("fargate", "")]);
+        let in_place = strategy == "in-place";
+        if (in_place || runtime == "fargate") && !(migrate.is_empty() && (runtime == "host" || !in_place)) {
+            // Refused, which a law of its own holds.
+            continue;
+        }
+        let tests = if n % 2 == 0 {
+            "tests = [{ name = 'smoke', buildspec = 's.yml' }]"
+        } else {
+            ""
+        };
+        let text = format!(
+            "[foundations.production]\nregion = 'eu-central-1'\naccount = '111111111111'\ndomain = 'a.example.com'\n\
+             [foundations.other]\nregion = 'eu-central-1'\naccount = '222222222222'\ndomain = 'b.example.com'\n\
+             deploys_from = 'production'\nnetwork = {{ cidr = '10.7.0.0/16' }}\n\
+             [apps.shop]\npipeline = 'production'\n{tests}\n\
+             [apps.shop.environments]\nlive = {{ foundation = 'production', runtime = '{runtime}'{also} }}\n"
+        );
+        let config: Config = toml::from_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+        let yaml = format!(
+            "app: shop\ndeploy: {{ strategy: {strategy}{migrate} }}\n{approval}environments:\n  live: {{ branch: main }}\n"
+        );
+        let (app, _) =
+            spec::App::parse(&yaml, "vend.yaml", &|_| true).unwrap_or_else(|problems| panic!("{problems:?}"));
+        let mut targets = vec!["production".parse().unwrap()];
+        targets.extend(
+            config.apps[&app.app].environments[&app.environments[0].name]
+                .also
+                .iter()
+                .cloned(),
+        );
+        let mut stack = flow(&config, &app, &app.environments[0], &targets).unwrap();
+        stack.name = format!("flow-{n}");
         stacks.push(stack);
     }
     stacks
