@@ -97,6 +97,7 @@ pub async fn run(data: Data, mut lent: Lent) -> Result<(), Error> {
         stop: stop.clone(),
     })?;
     web::resume(&state).await?;
+    web::services::work(&state, &stop);
     tasks.spawn(announce(state.clone(), stop.clone()));
     let router = web::router(state.clone());
     info!("serve is ready");
@@ -146,7 +147,7 @@ async fn states(
             _ => refuses.refuses(owner, resource),
         }),
         // Workers of tenants' activities are processes of their own: one that has a task goes on with it.
-        own: flow::definition::is_known,
+        own: |resource| flow::definition::is_known(resource) || web::services::is_called(resource),
         objects: buckets.map(|buckets| buckets as Arc<dyn engine::Objects>),
         witness: Some(Arc::new(flow::runs::Clerk(Arc::clone(pokes)))),
         limits: engine::Limits::default(),
