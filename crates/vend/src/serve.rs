@@ -132,10 +132,12 @@ async fn states(
     if let Some(buckets) = buckets.clone() {
         // Files have the time of the last tick of the kernel's clock.
         let since = (clock::now() - Duration::from_secs(1)).into();
-        tasks.spawn_blocking(move || {
-            if let Err(error) = buckets.sweep(since) {
+        let stop = stop.clone();
+        tasks.spawn_blocking(move || match buckets.sweep(since, || stop.is_cancelled()) {
+            Err(error) if !stop.is_cancelled() => {
                 warn!(%error, "what was left half-written among the objects could not be removed");
             }
+            _ => {}
         });
     }
     let (engine, handle) = engine::new(engine::Setup {

@@ -250,14 +250,18 @@ impl Call {
                 "Execution Not Redrivable: 'A child of a Map Run is redriven with it'",
             ));
         }
-        if self.leaves(run.tenant.clone()).await? {
-            return Err(Fault::new(
+        let gone = || {
+            Fault::new(
                 "ExecutionNotRedrivable",
                 "Execution Not Redrivable: 'Its tenant is being deleted'",
-            ));
+            )
+        };
+        if self.leaves(run.tenant.clone()).await? {
+            return Err(gone());
         }
         match self.state.states.engine.redrive(run.key).await {
             Ok(at) => Ok(json!({ "redriveDate": seconds(at) })),
+            Err(engine::Error::Refused(_)) => Err(gone()),
             Err(engine::Error::NotRedrivable(_) | engine::Error::NotOpen(_)) => Err(Fault::new(
                 "ExecutionNotRedrivable",
                 format!("Execution Not Redrivable: '{}'", not_redrivable(run.status)),
