@@ -26,6 +26,7 @@ pub mod run;
 mod server;
 mod service;
 mod services;
+mod sockets;
 pub mod spawn;
 mod succession;
 mod syslog;

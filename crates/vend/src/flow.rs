@@ -46,6 +46,7 @@ mod validate;
 mod wave;
 mod way;
 mod words;
+mod zone;
 
 pub use deploy::fault as lifecycle_fault;
 pub use provision::desired;

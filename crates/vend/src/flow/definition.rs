@@ -56,6 +56,7 @@ pub fn resources() -> Vec<String> {
         .collect()
 }
 
+#[derive(Clone, Copy)]
 struct Stage {
     name: &'static str,
     activity: &'static str,
@@ -215,7 +216,12 @@ pub mod tests {
             let environment = with(strategy);
             all.extend([release(&environment, None), rollback(&environment)]);
         }
-        for environment in [sample(true), migrating_sample(), placed_sample()] {
+        for environment in [
+            sample(true),
+            migrating_sample(),
+            placed_sample(),
+            zoned_sample(),
+        ] {
             all.push(release(&environment, environment.approval.as_ref()));
             all.push(rollback(&environment));
         }
@@ -287,6 +293,16 @@ pub mod tests {
         assert!(flow["States"].get("Provision").is_none());
     }
 
+    #[test]
+    fn zones_of_machines_are_watched_one_after_the_other() {
+        let flow = release(&zoned_sample(), None);
+        assert_eq!(flow["States"]["Machines"]["Next"], "Zones");
+        assert_eq!(flow["States"]["Zones"]["Default"], "Record");
+        assert_eq!(flow["States"]["Monitor"]["Next"], "Machines");
+        assert!(rollback(&zoned_sample())["States"].get("Monitor").is_some());
+        assert!(release(&placed_sample(), None)["States"].get("Monitor").is_none());
+    }
+
     pub const STRATEGIES: [&str; 4] = ["blue-green", "in-place", "canary", "linear"];
 
     pub fn with(strategy: &str) -> spec::Environment {
@@ -307,6 +323,13 @@ pub mod tests {
 
     pub fn placed_sample() -> spec::Environment {
         parsed("app: shop\nplacement: { registered: { role: web } }\napproval: { required: 1 }\n")
+    }
+
+    pub fn zoned_sample() -> spec::Environment {
+        parsed(
+            "app: shop\nplacement: { registered: { role: web } }\n\
+             deploy: { zones: { minimum_healthy: 1, monitor: 5m, first_monitor: 10m } }\n",
+        )
     }
 
     fn parsed(text: &str) -> spec::Environment {

@@ -55,6 +55,8 @@ fn flows() -> Vec<(String, Value, Way)> {
     let placed = definition::tests::placed_sample();
     let machines = definition::release(&placed, placed.approval.as_ref());
     flows.push(("release on machines", machines, direct));
+    let zoned = definition::release(&definition::tests::zoned_sample(), None);
+    flows.push(("release on machines in zones", zoned, direct));
     flows.push(("rollback on machines", definition::rollback(&placed), direct));
     let migrating = definition::release(&definition::tests::migrating_sample(), None);
     flows.push(("migrating release", migrating, direct));

@@ -28,13 +28,13 @@ hooks:
 ";
 
 /// Another root, other processes, another name: what it writes is in `upper`.
-struct Machine {
+pub struct Machine {
     directory: tempfile::TempDir,
     agent: Option<Child>,
 }
 
 impl Machine {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         for name in ["disk", "root"] {
             std::fs::create_dir(directory.path().join(name)).unwrap();
@@ -45,12 +45,12 @@ impl Machine {
         }
     }
 
-    fn file(&self, path: &str) -> PathBuf {
+    pub fn file(&self, path: &str) -> PathBuf {
         self.directory.path().join("disk/upper").join(path)
     }
 
     /// Runs `vend agent` there.
-    fn run(&mut self, arguments: &[&str]) {
+    pub fn run(&mut self, arguments: &[&str]) {
         self.agent = Some(self.command(arguments).spawn().unwrap());
     }
 
@@ -127,6 +127,16 @@ fn machine(platform: &Platform, tenant: &str, state: &str, on: &Machine) -> Valu
     )
 }
 
+/// A tenant's machines, once so many are connected.
+pub fn machines(platform: &Platform, tenant: &str, count: usize) -> Vec<Value> {
+    eventually("machines are connected", Duration::from_secs(40), || {
+        let hosts = platform.json(&["hosts", "list", tenant]);
+        let machines = hosts["machines"].as_array()?.clone();
+        let connected = machines.iter().filter(|machine| machine["state"] == "connected");
+        (connected.count() == count).then_some(machines)
+    })
+}
+
 fn ledger(platform: &Platform, action: &str) -> usize {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("ledger.ndjson");
@@ -147,7 +157,7 @@ fn copy() -> Copy {
     copy
 }
 
-fn text(path: &Path) -> String {
+pub fn text(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap_or_default()
 }
 

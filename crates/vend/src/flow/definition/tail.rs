@@ -23,7 +23,7 @@ const RECORD: Stage = Stage::new("Record", "record", "$.seal", 300);
 pub fn add(states: &mut Map<String, Value>, environment: &Environment) -> &'static str {
     let deploy = &environment.deploy;
     if environment.placement.is_some() {
-        return on_machines(states);
+        return on_machines(states, environment);
     }
     let first = match (deploy.strategy, &deploy.steps) {
         (Strategy::InPlace, _) => in_place(states),
@@ -43,16 +43,25 @@ pub fn add(states: &mut Map<String, Value>, environment: &Environment) -> &'stat
 /// Those of a way back: whatever the strategy is, traffic moves at once. The release's migration ran when it was made.
 pub fn back(states: &mut Map<String, Value>, environment: &Environment) -> &'static str {
     match (&environment.placement, environment.deploy.strategy) {
-        (Some(_), _) => on_machines(states),
+        (Some(_), _) => on_machines(states, environment),
         (None, Strategy::InPlace) => in_place(states),
         _ => at_once(states),
     }
 }
 
-/// Where there are machines already, one stage deploys to them in the place of those that make hosts and move traffic.
-fn on_machines(states: &mut Map<String, Value>) -> &'static str {
+/// Where there are machines already, one stage deploys to them in the place of those that make hosts and move traffic:
+/// once, or once for each of their zones, with a wait between them.
+fn on_machines(states: &mut Map<String, Value>, environment: &Environment) -> &'static str {
     let machines = Stage::new("Machines", "machines", "$.deployed", 8 * HOUR);
     chain(states, &[machines, RECORD], "Live");
+    if environment.deploy.zones.is_some() {
+        chain(states, &[machines], "Zones");
+        choose(states, "Zones", &[("$.deployed.more", "Monitor")], RECORD.name);
+        states.insert(
+            "Monitor".into(),
+            json!({ "Type": "Wait", "SecondsPath": "$.deployed.monitor_s", "Next": "Machines" }),
+        );
+    }
     ends(states);
     "Machines"
 }
