@@ -50,6 +50,7 @@ mod zone;
 
 pub use deploy::fault as lifecycle_fault;
 pub use provision::desired;
+pub use step::shares;
 
 use std::sync::Arc;
 

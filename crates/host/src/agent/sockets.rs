@@ -125,12 +125,17 @@ async fn watch(unit: String, files: Arc<Vec<OwnedFd>>, services: Services) {
 async fn somebody(files: &[OwnedFd]) -> io::Result<()> {
     let watched = files.iter().map(|file| {
         // Watched anew each time: what waits already is seen, too.
-        let file = fcntl_dupfd_cloexec(file, HIGH)?;
-        AsyncFd::register_with_interest(file, Interest::READABLE)
+        watched(fcntl_dupfd_cloexec(file, HIGH)?)
     });
     let watched = watched.collect::<io::Result<Vec<_>>>()?;
     let readable = watched.iter().map(|file| Box::pin(file.readable()));
     select_all(readable).await.0.map(drop)
+}
+
+#[allow(unsafe_code)]
+fn watched(file: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: the file is owned by what watches it, so its number is no other file's meanwhile.
+    unsafe { AsyncFd::register_with_interest(file, Interest::READABLE) }.map_err(io::Error::from)
 }
 
 fn open_all(socket: &Socket) -> Result<Vec<OwnedFd>, String> {

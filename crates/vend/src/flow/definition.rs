@@ -219,6 +219,7 @@ pub mod tests {
         for environment in [
             sample(true),
             migrating_sample(),
+            rolling_sample(),
             placed_sample(),
             zoned_sample(),
         ] {
@@ -282,6 +283,15 @@ pub mod tests {
     }
 
     #[test]
+    fn in_place_a_migration_comes_before_the_first_host() {
+        let flow = release(&rolling_sample(), None);
+        assert_eq!(flow["States"]["Arrange"]["Next"], "MigrateFirst");
+        assert_eq!(flow["States"]["MigrateFirst"]["Next"], "Hold");
+        assert_eq!(flow["States"]["Migrate"]["Next"], "Deploy");
+        assert_eq!(rollback(&rolling_sample())["States"]["Arrange"]["Next"], "Hold");
+    }
+
+    #[test]
     fn machines_are_deployed_to_in_one_stage_after_the_approval() {
         let flow = release(&placed_sample(), placed_sample().approval.as_ref());
         let next = &flow["States"]["PlanUnchanged"]["Choices"][0]["Next"];
@@ -319,6 +329,10 @@ pub mod tests {
 
     pub fn migrating_sample() -> spec::Environment {
         parsed("app: shop\ndeploy: { migrate: { script: migrate.sh, timeout: 5m } }\n")
+    }
+
+    pub fn rolling_sample() -> spec::Environment {
+        parsed("app: shop\ndeploy: { strategy: in-place, migrate: { script: migrate.sh, timeout: 5m } }\n")
     }
 
     pub fn placed_sample() -> spec::Environment {

@@ -60,6 +60,8 @@ fn flows() -> Vec<(String, Value, Way)> {
     flows.push(("rollback on machines", definition::rollback(&placed), direct));
     let migrating = definition::release(&definition::tests::migrating_sample(), None);
     flows.push(("migrating release", migrating, direct));
+    let migrating = definition::release(&definition::tests::rolling_sample(), None);
+    flows.push(("migrating release in place", migrating, rolls));
     // Its plan may say that it cannot go the way that was asked for.
     flows.push((
         "in place on new hosts",

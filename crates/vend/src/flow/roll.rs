@@ -14,6 +14,7 @@ use super::{
     state::Planned,
     stored,
     turn::Turn,
+    unwind,
     wave::{Standing, Wave},
     zone,
 };
@@ -154,6 +155,14 @@ pub async fn back(
     let Some(old) = plan.old() else { return Ok(()) };
     let (environment, release) = provision::load(world, place, old).await?;
     let was_live = environment.live == Some(plan.release);
+    // One that was made for the migration serves nobody.
+    let (own, failed) = (place.clone(), plan.release);
+    let hosts = world.store.read(move |db| db.hosts_of_release(&own, failed));
+    for host in hosts.await.map_err(stored)? {
+        if host.state == HostState::Starting {
+            unwind::retire(world, &host, "its release failed").await?;
+        }
+    }
     if environment.arriving.is_none() && !was_live {
         // It failed before its first host.
         return Ok(());

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::platform::{Copy, Platform, can_run, eventually};
@@ -98,6 +99,13 @@ impl Machine {
 
     fn said(&self) -> String {
         std::fs::read_to_string(self.log()).unwrap_or_default()
+    }
+
+    /// The agent, as this machine knows it: the only child of what made its namespaces.
+    fn pid(&self) -> Pid {
+        let parent = self.agent.as_ref().unwrap().id();
+        let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap();
+        Pid::from_raw(children.trim().parse().unwrap()).unwrap()
     }
 
     fn stop(&mut self) {
@@ -294,4 +302,67 @@ fn a_machine_joins_is_deployed_to_changes_its_key_and_is_removed() {
     for name in [&owner, other.split('/').next().unwrap()] {
         platform.vend(&["tenants", "delete", name, "--yes"]);
     }
+}
+
+/// A process that says when it begins, and that it goes on.
+const WORKER: &str = "worker: echo begun >>/srv/begun; while :; do echo tick >>/srv/ticks; sleep 0.1; done\n";
+
+#[test]
+fn an_agent_is_replaced_under_what_it_runs_and_a_machine_that_was_left_is_given_back() {
+    if !can_run() {
+        return;
+    }
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = free.local_addr().unwrap().port();
+    drop(free);
+    let platform = Platform::with(&format!("[machines]\nlisten = \"127.0.0.1:{port}\"\n"));
+    let (owner, app) = platform.tenant_with_app("left");
+    let freed = ledger(&platform, "machine.free");
+    let invited = platform.json(&["hosts", "invite", &owner, "--label", "role=web"]);
+    let mut on = Machine::new();
+    let (url, token) = (
+        invited["url"].as_str().unwrap(),
+        invited["token"].as_str().unwrap(),
+    );
+    on.run(&["--join", url, "--token", token]);
+    machine(&platform, &owner, "connected", &on);
+
+    let work = Copy::new("one", VEND_YAML);
+    let served = std::fs::read_to_string(work.directory.path().join("Procfile")).unwrap();
+    work.write("Procfile", WORKER);
+    work.commit("A worker");
+    platform.release(&work, &app, "dev");
+    let (begun, ticks) = (
+        || text(&on.file("srv/begun")),
+        || text(&on.file("srv/ticks")).lines().count(),
+    );
+    assert_eq!(begun(), "begun\n", "{}", on.said());
+
+    let (pid, said) = (on.pid(), on.said().matches("connected as").count());
+    kill_process(pid, Signal::HUP).unwrap();
+    eventually("it has dialled again", Duration::from_secs(40), || {
+        (on.said().matches("connected as").count() > said).then_some(())
+    });
+    machine(&platform, &owner, "connected", &on);
+    let before = ticks();
+    eventually("it goes on", Duration::from_secs(20), || {
+        (ticks() > before).then_some(())
+    });
+    assert_eq!((on.pid(), begun()), (pid, "begun\n".to_owned()), "{}", on.said());
+    // The agent that took over knows what it supervises.
+    work.write("Procfile", WORKER.replace("echo begun", "echo anew"));
+    work.commit("Another worker");
+    platform.release(&work, &app, "dev");
+    assert_eq!(begun(), "begun\nanew\n");
+
+    work.write("vend.yaml", "app: shop\nenvironments:\n  dev: { branch: dev }\n");
+    work.write("Procfile", served);
+    work.commit("On hosts of the platform");
+    platform.release(&work, &app, "dev");
+    eventually("the machine is nobody's", Duration::from_secs(40), || {
+        let machine = machine(&platform, &owner, "connected", &on);
+        machine["place"].is_null().then_some(())
+    });
+    assert_eq!(ledger(&platform, "machine.free"), freed + 1);
+    platform.vend(&["tenants", "delete", &owner, "--yes"]);
 }

@@ -52,19 +52,8 @@ pub(super) fn deploy(
         steps: steps(reader, fields, strategy),
         zones: zones(reader, fields, strategy, scaling, placed),
         migrate: value(fields, "migrate")
-            .and_then(|node| migrate(reader, node, fields, build, tree))
-            .filter(|_| on_new_hosts(reader, fields, strategy)),
+            .and_then(|node| migrate(reader, node, fields, build, tree)),
     })
-}
-
-/// A migration runs on a host of the new release, before any of them is served; in place there is none.
-fn on_new_hosts(reader: &mut Reader<'_>, fields: Fields<'_>, strategy: Strategy) -> bool {
-    let node = value(fields, "migrate").filter(|_| strategy == Strategy::InPlace);
-    if let Some(node) = node {
-        let message = "`deploy.migrate` needs hosts of the new release beside the old ones, and in place there are none";
-        reader.error(node, message).help = Some("take another `deploy.strategy`".to_owned());
-    }
-    node.is_none()
 }
 
 /// One zone after the other, where hosts keep and change their release.

@@ -218,7 +218,7 @@ static DEPLOY: Section = Section {
         key(
             "migrate",
             Kind::Section(&MIGRATE),
-            "A script that runs once for each release, on one new host, before any host gets traffic.",
+            "A script that runs once for each release, on one new host (in place: one more), before any host gets traffic.",
         ),
     ],
 };

@@ -14,6 +14,7 @@ const HELD: i64 = 7 * 24 * HOUR;
 const PROVISION: Stage = Stage::new("Provision", "provision", "$.fleet", 900);
 const DEPLOY: Stage = Stage::new("Deploy", "deploy", "$.deployed", 4 * HOUR);
 const VALIDATE: Stage = Stage::new("Validate", "validate", "$.verdict", 900);
+const ARRANGE: Stage = Stage::new("Arrange", "arrange", "$.arranged", 900);
 const READY: Stage = Stage::new("Ready", "gate", "$.gate", HELD);
 const HOLD: Stage = Stage::new("Hold", "gate", "$.gate", HELD);
 const SHIFT: Stage = Stage::new("Shift", "shift", "$.shifted", 900);
@@ -36,6 +37,10 @@ pub fn add(states: &mut Map<String, Value>, environment: &Environment) -> &'stat
         let script_s = migrate.timeout.as_secs();
         let stage = Stage::new("Migrate", "migrate", "$.migrated", script_s + 900);
         chain(states, &[PROVISION, stage], DEPLOY.name);
+        if deploy.strategy == Strategy::InPlace {
+            let first = Stage::new("MigrateFirst", "migrate", "$.migrated", script_s + 900);
+            chain(states, &[ARRANGE, first], HOLD.name);
+        }
     }
     first
 }
@@ -80,9 +85,8 @@ pub fn at_once(states: &mut Map<String, Value>) -> &'static str {
 fn in_place(states: &mut Map<String, Value>) -> &'static str {
     at_once(states);
     choose(states, "Way", &[("$.plan.rolls", "Arrange")], "Provision");
-    let arrange = Stage::new("Arrange", "arrange", "$.arranged", 900);
     let roll = Stage::new("Roll", "roll", "$.rolled", 4 * HOUR);
-    chain(states, &[arrange, HOLD, roll], "Rolled");
+    chain(states, &[ARRANGE, HOLD, roll], "Rolled");
     choose(states, "Rolled", &[("$.rolled.more", "Hold")], "Settle");
     chain(
         states,
