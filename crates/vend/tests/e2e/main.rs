@@ -23,3 +23,4 @@ mod room;
 mod strategies;
 mod upgrade;
 mod webhooks;
+mod zones;
