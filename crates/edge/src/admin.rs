@@ -12,6 +12,7 @@
 //! | `GET /v1/certificates` | 200, a list of [`crate::CertificateSeen`] |
 //! | `GET /v1/names` | 200, a list of [`crate::NameSeen`] |
 //! | `GET /v1/sockets` | 200, a list of [`crate::OwnSeen`] |
+//! | `GET /v1/wanted` | 200, a list of the places whose hosts are asleep and wanted; waits until there is one, 20 s at most |
 //! | `GET /metrics` | 200, Prometheus text |
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
@@ -42,6 +43,8 @@ use crate::{
 
 /// Bytes of a table: 100,000 hosts have room.
 const TABLE: usize = 128 * 1024 * 1024;
+/// How long who asks for what is wanted is kept: shorter than they wait.
+const WANTED: Duration = Duration::from_secs(20);
 /// Callers at the same time.
 const CALLERS: usize = 64;
 
@@ -164,6 +167,9 @@ impl Admin {
             }
             (&Method::GET, "/v1/names") => json(StatusCode::OK, &dns::seen(&self.shared, clock::ticks())),
             (&Method::GET, "/v1/sockets") => json(StatusCode::OK, &self.shared.own.seen()),
+            (&Method::GET, "/v1/wanted") => {
+                json(StatusCode::OK, &self.shared.wanted.places_within(WANTED).await)
+            }
             (&Method::GET, "/metrics") => metrics(&self.shared),
             _ => refusal(StatusCode::NOT_FOUND, "there is no such operation"),
         })
@@ -227,6 +233,7 @@ fn metrics(shared: &Shared) -> Response<Full<Bytes>> {
     shared.totals.write(&mut out);
     shared.names.write(&mut out);
     shared.datagrams.write(&mut out);
+    shared.wanted.write(&mut out);
     let held = shared.book().groups();
     let escape = |name: &str| {
         name.replace('\\', "\\\\")

@@ -116,6 +116,11 @@ impl Client {
         self.call(Method::GET, "/v1/sockets", Vec::new()).await
     }
 
+    /// The places whose hosts sleep and are wanted. Answers as soon as there is one, and with none after 20 s.
+    pub async fn wanted(&self) -> Result<Vec<String>, Error> {
+        self.call(Method::GET, "/v1/wanted", Vec::new()).await
+    }
+
     /// Everything that is counted, as Prometheus text.
     pub async fn metrics(&self) -> Result<String, Error> {
         let bytes = self.send(Method::GET, "/metrics", Vec::new()).await?;

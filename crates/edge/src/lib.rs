@@ -43,6 +43,7 @@ mod target;
 mod tls;
 mod udp;
 mod upstream;
+mod wake;
 mod worker;
 
 use std::{

@@ -421,10 +421,35 @@ notify: { mail: [team@acme.example], slack: "{{secret:slack-hook}}" }
         "database.multi_az",
         "branches",
         "expires",
-        "sleep_after",
         "notify",
     ];
     assert_eq!(later, expected);
+}
+
+#[test]
+fn an_environment_sleeps_only_where_it_says_so() {
+    let app = good("app: a\nenvironments: { production: {}, dev: { sleep_after: 15m } }");
+    let [production, dev] = app.environments.as_slice() else {
+        panic!("{app:?}");
+    };
+    assert_eq!(production.sleep_after, None);
+    assert_eq!(dev.sleep_after, Some(SignedDuration::from_mins(15)));
+    let above = read("app: a\nsleep_after: 15m").unwrap_err();
+    assert!(above[0].message.starts_with("`sleep_after` is not a known key"), "{above:?}");
+    check(
+        "app: a\nenvironments:\n  dev: { sleep_after: 9s }",
+        &["vend.yaml:3:23: `sleep_after` must be from 10s to 30d, not `9s`"],
+    );
+    let port = "listeners: [{ protocol: udp, port: 5514, name: hosts }]";
+    check(
+        &format!("app: a\nenvironments:\n  dev:\n    {port}\n    sleep_after: 1m"),
+        &["vend.yaml:5:18: `sleep_after` cannot be followed beside a port whose name leads to the hosts: who uses it is \
+           not seen, and wakes nobody (leave out `name: hosts` of the port)"],
+    );
+    check(
+        "app: a\nplacement: { registered: { a: b } }\nenvironments:\n  dev: { sleep_after: 1m }",
+        &["vend.yaml:4:23: `sleep_after beside placement.registered` is not available yet"],
+    );
 }
 
 /// Key names are known to the schema exactly where the parser knows them.

@@ -58,6 +58,9 @@ pub struct Environment {
     /// Machines of the customer's own, in the place of hosts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub placement: Option<Placement>,
+    /// Its hosts are stopped when nobody has asked for it for so long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sleep_after: Option<SignedDuration>,
 }
 
 /// A TCP or UDP port of the app.

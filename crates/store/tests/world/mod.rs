@@ -240,5 +240,6 @@ pub fn spec() -> spec::Environment {
         listeners: vec![],
         domains: vec![],
         placement: None,
+        sleep_after: None,
     }
 }

@@ -257,6 +257,7 @@ fn settings(environment: &Environment) -> BTreeMap<String, String> {
         listeners,
         domains,
         placement,
+        sleep_after,
     } = environment;
     let mut all = BTreeMap::new();
     let mut set = |key: &str, value: String| drop(all.insert(key.to_owned(), value));
@@ -324,6 +325,9 @@ fn settings(environment: &Environment) -> BTreeMap<String, String> {
     }
     for (name, value) in placement.iter().flat_map(|placement| &placement.registered) {
         set(&format!("placement.registered.{name}"), value.clone());
+    }
+    if let Some(after) = sleep_after {
+        set("sleep_after", written(*after));
     }
     if let Some(checks) = checks {
         set("checks", checks.to_string());

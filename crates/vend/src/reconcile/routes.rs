@@ -43,6 +43,8 @@ pub struct Served {
     pub apps: IpAddr,
     /// The release that gets the traffic.
     pub live: Option<u64>,
+    /// The live release has no hosts until somebody asks for it.
+    pub asleep: bool,
     /// The one that gets a part of it.
     pub arriving: Option<Arriving>,
     /// Hosts that take, or may soon take, or lately took traffic, by release.
@@ -90,13 +92,17 @@ pub fn table(version: u64, environments: &[Served]) -> Table {
         let all_out = weights.values().all(|weight| *weight == 0);
         for (release, fleet) in &served.fleets {
             let name = group(&served.place, *release);
+            let sleeps = served.asleep && served.live == Some(*release);
             for port in &fleet.ports {
-                let group = port_group(fleet, port);
+                let group = TargetGroup {
+                    waking: sleeps,
+                    ..port_group(fleet, port)
+                };
                 table
                     .target_groups
                     .insert(format!("{name}/{}", label(port)), group);
             }
-            let waking = all_out && served.arriving.is_some_and(|own| own.release == *release);
+            let waking = sleeps || all_out && served.arriving.is_some_and(|own| own.release == *release);
             let group_of = TargetGroup {
                 waking,
                 ..target_group(fleet)
@@ -387,6 +393,7 @@ impl Routes {
                     fleets: fleets(db, &environment, &hosts)?,
                     number: environment.number,
                     live: environment.live,
+                    asleep: environment.asleep_at.is_some(),
                     arriving: environment.arriving,
                     place: environment.place,
                 })
@@ -437,9 +444,11 @@ fn fleets(
             hosts: Vec::new(),
         })
     };
-    // What arrives has its group before its first host: when all hosts are out, requests wait there.
-    if let Some(arriving) = environment.arriving {
-        fleets.insert(arriving.release, empty(arriving.release)?);
+    // What arrives, and what sleeps, has its group before its first host: when all hosts are out, requests wait there.
+    let arriving = environment.arriving.map(|arriving| arriving.release);
+    let asleep = environment.live.filter(|_| environment.asleep_at.is_some());
+    for release in [arriving, asleep].into_iter().flatten() {
+        fleets.insert(release, empty(release)?);
     }
     for host in hosts
         .iter()

@@ -20,6 +20,7 @@ mod names;
 mod platform;
 mod registry;
 mod room;
+mod sleep;
 mod strategies;
 mod upgrade;
 mod webhooks;

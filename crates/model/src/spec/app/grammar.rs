@@ -98,7 +98,11 @@ pub(super) static ENVIRONMENT: Section = Section {
         ),
         later("branches"),
         later("expires"),
-        later("sleep_after"),
+        key(
+            "sleep_after",
+            Kind::Duration,
+            "Its hosts are stopped when nobody has asked for it for so long, 10 s at least, and started by the next request. It never sleeps by default.",
+        ),
     ],
 };
 

@@ -26,6 +26,7 @@ fn served(place: &str, number: u32, keys: &str) -> Served {
             .collect(),
         apps: platform.listen.of_apps(),
         live: Some(2),
+        asleep: false,
         arriving: None,
         fleets: BTreeMap::from([(1, fleet(1)), (2, fleet(2))]),
         place,
@@ -118,6 +119,7 @@ fn shared(live: Option<u64>, arriving: Option<(u64, Option<u32>)>, fleets: &[(u6
         domains: Vec::new(),
         apps: Platform::default().listen.of_apps(),
         live,
+        asleep: false,
         arriving: arriving.map(|(release, share)| Arriving { release, share }),
         fleets: fleets.iter().map(fleet).collect(),
     }
@@ -188,6 +190,22 @@ fn the_traffic_is_shared_as_the_rows_say() {
             "a kept fleet gets nothing",
             shared(Some(2), Some((3, None)), &[(1, 2), (2, 1), (3, 1)]),
             all(&[("v1", 0, false), ("v2", 1, false), ("v3", 1, false)]),
+        ),
+        (
+            "asleep",
+            Served {
+                asleep: true,
+                ..shared(Some(1), None, &[(1, 0)])
+            },
+            all(&[("v1", 100, true)]),
+        ),
+        (
+            "another release comes to what sleeps",
+            Served {
+                asleep: true,
+                ..shared(Some(1), None, &[(1, 0), (2, 1)])
+            },
+            all(&[("v1", 100, true), ("v2", 0, false)]),
         ),
         (
             "every host is out",
