@@ -15,7 +15,7 @@ use model::route::{Delta, Invalid, Table, TargetHealth};
 use serde::de::DeserializeOwned;
 
 use crate::{
-    CertificateSeen, Explanation, GroupStats, NameSeen, OwnSeen, Question,
+    CertificateSeen, Explanation, Given, GroupStats, NameSeen, OwnSeen, Question, Useless,
     admin::{InForce, Refusal},
     socket,
 };
@@ -104,6 +104,12 @@ impl Client {
     /// All certificates, with what is wrong with them.
     pub async fn certificates(&self) -> Result<Vec<CertificateSeen>, Error> {
         self.call(Method::GET, "/v1/certificates", Vec::new()).await
+    }
+
+    /// Has certificates and secrets held, all that there are. Gives what of them cannot be used.
+    pub async fn keep(&self, given: &Given) -> Result<Vec<Useless>, Error> {
+        let body = serde_json::to_vec(given).map_err(Error::Answer)?;
+        self.call(Method::PUT, "/v1/vault", body).await
     }
 
     /// All names that are answered, and those that are not, with the reason.

@@ -253,7 +253,10 @@ async fn what_sleeps_has_no_hosts_until_its_release_serves_again() {
             tx.sleep(&dev, at(20), &by(2))?;
             tx.sleep(&dev, at(30), &by(3))?;
             let host_of = tx.host(&id)?;
-            assert_eq!((host_of.state, host_of.retire_at), (HostState::Draining, Some(at(20))));
+            assert_eq!(
+                (host_of.state, host_of.retire_at),
+                (HostState::Draining, Some(at(20)))
+            );
             assert_eq!(tx.environment(&dev)?.asleep_at, Some(by(2).at));
             assert!(tx.sleepy()?.is_empty(), "it sleeps already");
             let id = tx.create_host(&host(2, &dev, Some(1)), &by(4))?.id;

@@ -241,5 +241,6 @@ pub fn spec() -> spec::Environment {
         domains: vec![],
         placement: None,
         sleep_after: None,
+        authenticate: None,
     }
 }

@@ -150,7 +150,10 @@ async fn wake(world: &World, place: &Place) -> bool {
         Ok(true) => {}
         Ok(false) => return false,
         Err(error) => {
-            warn!(error = &error as &dyn std::error::Error, "{place} cannot be woken");
+            warn!(
+                error = &error as &dyn std::error::Error,
+                "{place} cannot be woken"
+            );
             return false;
         }
     }
@@ -161,7 +164,10 @@ async fn wake(world: &World, place: &Place) -> bool {
         }
         Err(store::Error::Refused { .. }) => false,
         Err(error) => {
-            warn!(error = &error as &dyn std::error::Error, "{place} cannot be woken");
+            warn!(
+                error = &error as &dyn std::error::Error,
+                "{place} cannot be woken"
+            );
             true
         }
     }

@@ -23,4 +23,5 @@ mod room;
 mod sleep;
 mod strategies;
 mod upgrade;
+mod vaulted;
 mod webhooks;

@@ -11,6 +11,7 @@ use super::{
     host::{host, is_secret},
     parse::{Tree, entry},
     ports::{domains, listeners},
+    sign::authenticate,
 };
 use crate::{
     EnvironmentName,
@@ -45,6 +46,7 @@ pub(super) fn environment(
     let listeners = listeners(reader, entry(fields, "listeners"));
     let domains = domains(reader, entry(fields, "domains"));
     let placement = placement(reader, fields);
+    let authenticate = authenticate(reader, fields);
     let sleep_after = sleep_after(reader, fields, &listeners);
     Some(Environment {
         name,
@@ -61,6 +63,7 @@ pub(super) fn environment(
         domains,
         placement,
         sleep_after,
+        authenticate,
     })
 }
 
@@ -172,14 +175,19 @@ fn base(reader: &mut Reader<'_>, node: Option<&Node>, tree: Tree<'_>) -> String 
 }
 
 fn login(reader: &mut Reader<'_>, node: &Node) -> Option<String> {
-    let text = reader.text(node, "image.login")?;
+    secret(reader, node, "image.login")
+}
+
+/// The name of a secret, where only one may stand.
+pub(super) fn secret(reader: &mut Reader<'_>, node: &Node, what: &str) -> Option<String> {
+    let text = reader.text(node, what)?;
     let name = text
         .trim()
         .strip_prefix("{{secret:")
         .and_then(|rest| rest.strip_suffix("}}"));
     let name = name.map(str::trim).filter(|name| is_secret(name));
     if name.is_none() {
-        let problem = reader.error(node, "`image.login` must be the name of a secret");
+        let problem = reader.error(node, format!("`{what}` must be the name of a secret"));
         problem.help = Some("write `\"{{secret:NAME}}\"`".to_owned());
     }
     name.map(str::to_owned)
@@ -360,6 +368,10 @@ fn placement(reader: &mut Reader<'_>, fields: Fields<'_>) -> Option<Placement> {
             "listeners beside placement.registered",
         ),
         (value(fields, "domains"), "domains beside placement.registered"),
+        (
+            value(fields, "authenticate"),
+            "authenticate beside placement.registered",
+        ),
         (
             value(fields, "sleep_after"),
             "sleep_after beside placement.registered",

@@ -24,6 +24,7 @@ fn served(place: &str, number: u32, keys: &str) -> Served {
             .iter()
             .map(|domain| (domain.clone(), Vec::new()))
             .collect(),
+        authenticate: environment.authenticate.clone(),
         apps: platform.listen.of_apps(),
         live: Some(2),
         asleep: false,
@@ -78,6 +79,26 @@ fn ports_and_domains_have_rules_of_their_own() {
 }
 
 #[test]
+fn people_sign_in_at_every_name_and_bytes_do_not() {
+    let login = "authenticate: { issuer: 'https://id.test', authorization_endpoint: 'https://id.test/a',
+  token_endpoint: 'https://id.test/t', user_info_endpoint: 'https://id.test/u', client_id: shop,
+  client_secret: '{{secret:oidc}}' }";
+    let table = table(
+        7,
+        &[served("acme/shop/production", 3, &format!("{KEYS}\n{login}"))],
+    );
+    table.check().unwrap();
+    let secret = |rule: &Rule| {
+        rule.authenticate
+            .as_ref()
+            .map(|login| login.client_secret.clone())
+    };
+    let own = Some("acme.shop.production.oidc".to_owned());
+    let secrets: Vec<_> = table.rules.iter().map(secret).collect();
+    assert_eq!(secrets, [own.clone(), own.clone(), own, None]);
+}
+
+#[test]
 fn the_first_environment_keeps_a_domain_and_nobody_gets_anothers_name() {
     let thief = "domains: [{ host: shop.example.com }, { host: other.example.com }]";
     let table = table(
@@ -117,6 +138,7 @@ fn shared(live: Option<u64>, arriving: Option<(u64, Option<u32>)>, fleets: &[(u6
         number: 1,
         hostnames: vec!["dev.shop.acme.localhost".into()],
         domains: Vec::new(),
+        authenticate: None,
         apps: Platform::default().listen.of_apps(),
         live,
         asleep: false,
