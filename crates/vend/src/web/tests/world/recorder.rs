@@ -72,6 +72,10 @@ impl Commands for Recorder {
         done(vec![self.note(format!("delete {tenant} by {}", by.actor))])
     }
 
+    fn wake(&self, place: Place, by: By) -> BoxFuture<'_, Result<ExecutionId, Fault>> {
+        done(self.note(format!("wake {place} by {}", by.actor)))
+    }
+
     fn scale(&self, place: Place, hosts: u32, by: By) -> BoxFuture<'_, Result<ExecutionId, Fault>> {
         done(self.note(format!("scale {place} {hosts} by {}", by.actor)))
     }
