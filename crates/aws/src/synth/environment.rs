@@ -228,21 +228,19 @@ fn check(scope: &Scope<'_>) -> Result<(), Error> {
     way(scope)
 }
 
-/// Refuses a strategy and a migration that have no way to go.
+/// Refuses a strategy and a migration that containers cannot follow.
 fn way(scope: &Scope<'_>) -> Result<(), Error> {
-    let in_place = scope.deploy.strategy == Strategy::InPlace;
-    let (at, why) = match (scope.is_container(), in_place, &scope.deploy.migrate) {
-        (true, true, _) => (
+    if !scope.is_container() {
+        return Ok(());
+    }
+    let (at, why) = match (scope.deploy.strategy, &scope.deploy.migrate) {
+        (Strategy::InPlace, _) => (
             "strategy",
             "containers are never changed in place: a new one stands beside the old; say another strategy here",
         ),
-        (true, _, Some(_)) => (
+        (_, Some(_)) => (
             "runtime",
             "`deploy.migrate` is a script of the revision, and containers have none: let the container migrate when it starts",
-        ),
-        (_, true, Some(_)) => (
-            "strategy",
-            "`deploy.migrate` needs hosts of the new release beside the old ones, and in place there are none",
         ),
         _ => return Ok(()),
     };

@@ -469,7 +469,6 @@ fn what_a_release_could_not_do_here_is_refused_before_there_is_one() {
             "never changed in place",
         ),
         (migrating, "runtime = 'fargate'", "containers have none"),
-        (migrating, "strategy = 'in-place'", "in place there are none"),
     ] {
         let said = refused(yaml, options);
         assert!(said.contains(why), "{yaml} {options}: {said}");

@@ -8,6 +8,7 @@ mod iam;
 mod law;
 mod matrix;
 mod tools;
+mod zones;
 
 use aws::synth::Config;
 use model::spec;

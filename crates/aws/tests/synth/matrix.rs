@@ -133,8 +133,7 @@ fn flows() -> Vec<Stack> {
         let migrate = pick.one(&["", ", migrate: { script: db/up.sh, runas: app, timeout: 2m }"]);
         let approval = pick.one(&["", "approval: { required: 1 }\n"]);
         let (runtime, also) = pick.one(&[("host", ", also = ['other']"), ("fargate", "")]);
-        let in_place = strategy == "in-place";
-        if (in_place || runtime == "fargate") && !(migrate.is_empty() && (runtime == "host" || !in_place)) {
+        if runtime == "fargate" && (!migrate.is_empty() || strategy == "in-place") {
             // Refused, which a law of its own holds.
             continue;
         }

@@ -18,6 +18,7 @@ const PROVISION: Stage = Stage::new("Provision", "provision", "$.fleet", 900);
 const MACHINES: Stage = Stage::new("Machines", "machines", "$.deployed", 8 * HOUR);
 const DEPLOY: Stage = Stage::new("Deploy", "deploy", "$.deployed", 4 * HOUR);
 const VALIDATE: Stage = Stage::new("Validate", "validate", "$.verdict", 900);
+const ARRANGE: Stage = Stage::new("Arrange", "arrange", "$.arranged", 900);
 const READY: Stage = Stage::new("Ready", "gate", "$.gate", HELD);
 const HOLD: Stage = Stage::new("Hold", "gate", "$.gate", HELD);
 const SHIFT: Stage = Stage::new("Shift", "shift", "$.shifted", 900);
@@ -28,27 +29,51 @@ pub fn add(states: &mut Map<String, Value>, environment: &Environment) -> &'stat
     let deploy = &environment.deploy;
     let first = follow(states, &stage::tail(environment), Some(environment));
     match (&environment.placement, deploy.strategy, &deploy.steps) {
-        (None, Strategy::InPlace, _) => in_place(states),
+        (Some(_), ..) => by_zones(states, environment),
+        (None, Strategy::InPlace, _) => {
+            let way = in_place(states);
+            // On the hosts that are there, it runs before the first of them changes.
+            if let Some(stage) = migrate(environment, "MigrateFirst") {
+                chain(states, &[ARRANGE, stage], HOLD.name);
+            }
+            return way;
+        }
         (None, Strategy::Canary | Strategy::Linear, Some(steps)) => {
             by_steps(states, steps.interval.as_secs().max(1));
-            first
         }
-        _ => first,
+        _ => {}
     }
+    first
 }
 
 /// Those of a way back: whatever the strategy is, traffic moves at once. The release's migration ran when it was made.
 pub fn back(states: &mut Map<String, Value>, environment: &Environment) -> &'static str {
     let first = follow(states, &stage::back(environment), None);
     match (&environment.placement, environment.deploy.strategy) {
-        (None, Strategy::InPlace) => in_place(states),
-        _ => first,
+        (Some(_), _) => by_zones(states, environment),
+        (None, Strategy::InPlace) => return in_place(states),
+        _ => {}
     }
+    first
 }
 
 /// Those of a live release that gets another number of hosts.
 pub fn again(states: &mut Map<String, Value>) -> &'static str {
     follow(states, &stage::again(), None)
+}
+
+/// Machines that are there already are deployed to at once, or one of their zones after the other, with a wait between
+/// them.
+fn by_zones(states: &mut Map<String, Value>, environment: &Environment) {
+    if environment.deploy.zones.is_none() {
+        return;
+    }
+    chain(states, &[MACHINES], "Zones");
+    choose(states, "Zones", &[("$.deployed.more", "Monitor")], RECORD.name);
+    states.insert(
+        "Monitor".into(),
+        json!({ "Type": "Wait", "SecondsPath": "$.deployed.monitor_s", "Next": "Machines" }),
+    );
 }
 
 /// The stages one after the other, all traffic at once. `environment`: that of a migration.
@@ -59,7 +84,10 @@ fn follow(
 ) -> &'static str {
     let own = |stage: &stage::Stage| match stage {
         stage::Stage::Provision => vec![PROVISION],
-        stage::Stage::Migrate => environment.and_then(migrate).into_iter().collect(),
+        stage::Stage::Migrate => environment
+            .and_then(|own| migrate(own, "Migrate"))
+            .into_iter()
+            .collect(),
         stage::Stage::Deploy => vec![DEPLOY],
         stage::Stage::Validate => vec![VALIDATE],
         stage::Stage::Shift => vec![READY, SHIFT],
@@ -74,17 +102,16 @@ fn follow(
     stages.first().map_or("Live", |stage| stage.name)
 }
 
-fn migrate(environment: &Environment) -> Option<Stage> {
+fn migrate(environment: &Environment, name: &'static str) -> Option<Stage> {
     let script_s = environment.deploy.migrate.as_ref()?.timeout.as_secs();
-    Some(Stage::new("Migrate", "migrate", "$.migrated", script_s + 900))
+    Some(Stage::new(name, "migrate", "$.migrated", script_s + 900))
 }
 
 /// The plan says whether hosts can stay: they cannot when the image has changed, or when there are none.
 fn in_place(states: &mut Map<String, Value>) -> &'static str {
     choose(states, "Way", &[("$.plan.rolls", "Arrange")], "Provision");
-    let arrange = Stage::new("Arrange", "arrange", "$.arranged", 900);
     let roll = Stage::new("Roll", "roll", "$.rolled", 4 * HOUR);
-    chain(states, &[arrange, HOLD, roll], "Rolled");
+    chain(states, &[ARRANGE, HOLD, roll], "Rolled");
     choose(states, "Rolled", &[("$.rolled.more", "Hold")], "Settle");
     chain(
         states,
