@@ -91,7 +91,7 @@ fn inside(arguments: &[String]) -> Option<ExitCode> {
         (tool, _) if host::build::tools::is_tool(tool) => Some(host::build::tools::main(tool, &rest)),
         ("systemctl" | "service", _) => Some(host::agent::systemctl::main(name, &rest)),
         (_, Some("agent")) if rest.len() == 1 => host::agent::main(),
-        (receiver::NAME, None) => Some(receiver::main()),
+        (receiver::NAME, _) => Some(receiver::main()),
         (_, Some("build-runner")) => Some(host::build::runner::main()),
         _ => None,
     }

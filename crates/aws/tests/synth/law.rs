@@ -480,10 +480,9 @@ fn an_app_whose_branches_no_function_could_know_is_refused() {
     let config: Config =
         toml::from_str("[foundations.production]\nregion = 'eu-central-1'\ndomain = 'a.example.com'\n")
             .unwrap();
-    let environments: String = (0..60)
-        .map(|n| {
-            format!("  e{n}: {{ branch: a-rather-long-name-of-a-branch-so-that-they-are-too-many-{n} }}\n")
-        })
+    let long = "a-rather-long-name-of-a-branch/".repeat(5);
+    let environments: String = (0..20)
+        .map(|n| format!("  e{n}: {{ branch: {long}{n} }}\n"))
         .collect();
     let yaml = format!("app: shop\nenvironments:\n{environments}");
     let (app, _) = spec::App::parse(&yaml, "vend.yaml", &|_| true).unwrap();

@@ -16,9 +16,13 @@ pub(super) fn add(template: &mut Template, scope: &Scope<'_>, half: Half) -> Res
     let options = &scope.options.scaling;
     let (min, max) = (scope.spec.scaling.min, scope.spec.scaling.max);
     let said = options.cpu.is_some() || options.requests.is_some() || options.step.is_some();
-    let cpu = options.cpu.or_else(|| (max > min && !said).then_some(CPU));
+    let cpu = options.cpu.or_else(|| (!said).then_some(CPU));
     if let Some(cpu) = cpu {
         percent(scope, "scaling.cpu", cpu)?;
+    }
+    // Where there are never more than the least, there is nothing to keep at a load: such a policy is refused.
+    let grows = max > min;
+    if let Some(cpu) = cpu.filter(|_| grows) {
         let metric = json!({ "PredefinedMetricType": "ASGAverageCPUUtilization" });
         template.add(tracking(
             half,
@@ -28,7 +32,7 @@ pub(super) fn add(template: &mut Template, scope: &Scope<'_>, half: Half) -> Res
             cpu,
         ));
     }
-    if let Some(requests) = options.requests {
+    if let Some(requests) = options.requests.filter(|_| grows) {
         let metric = json!({ "PredefinedMetricType": "ALBRequestCountPerTarget", "ResourceLabel": label(scope, half) });
         let about = format!("Keeps hosts at {requests} requests a minute each.");
         template.add(tracking(half, "ByRequests", &about, metric, requests.max(1)));
