@@ -534,6 +534,7 @@ fn tls_is_spoken_with_who_is_trusted_only() {
             .env_clear()
             .env("SSL_CERT_FILE", trusted);
         command.env("AWS_ENDPOINT_URL", format!("https://127.0.0.1:{port}"));
+        command.env("VEND_RECEIVER", "/bin/true");
         command
             .env("AWS_ACCESS_KEY_ID", "x")
             .env("AWS_SECRET_ACCESS_KEY", "y")

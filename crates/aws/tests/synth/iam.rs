@@ -190,11 +190,14 @@ fn the_receiver_may_call_what_it_calls_and_no_more() {
     assert!(seen > 0);
 }
 
+/// What a request says of itself, by the names of conditions.
+type Keys<'k> = &'k [(&'k str, &'k str)];
+
 /// One request, as IAM judges it.
 struct Request<'r> {
     action: &'r str,
     resource: &'r str,
-    keys: &'r [(&'r str, &'r str)],
+    keys: Keys<'r>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -314,7 +317,7 @@ fn what_the_boundary_denies_stays_denied() {
     let foreign = "arn:aws:iam::111111111111:role/admin";
     let any = "arn:aws:s3:::a";
     let (allowed, silent, denied) = (Verdict::Allowed, Verdict::Silent, Verdict::Denied);
-    let cases: [(&str, &str, &[(&str, &str)], Verdict); 24] = [
+    let cases: [(&str, &str, Keys<'_>, Verdict); 24] = [
         ("iam:CreateRole", role, inside, allowed),
         ("iam:CreateRole", role, &[], denied),
         ("iam:CreateRole", role, other, denied),

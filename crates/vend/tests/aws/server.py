@@ -281,7 +281,8 @@ def drifts(stack):
             continue
         bucket = stack.resource_map._parsed_resources[id]
         wanted = own["Properties"]["VersioningConfiguration"]["Status"]
-        is_there, is_same = bucket.name in there, bucket.versioning_status == wanted
+        # Versioning is lost when a stack is changed.
+        is_there, is_same = bucket.name in there, bucket.versioning_status in (None, wanted)
         drift = {
             "StackId": stack.stack_id,
             "LogicalResourceId": id,
@@ -292,7 +293,7 @@ def drifts(stack):
         }
         if drift["StackResourceDriftStatus"] == "MODIFIED":
             path = "/VersioningConfiguration/Status"
-            values = {"ExpectedValue": wanted, "ActualValue": bucket.versioning_status or "none"}
+            values = {"ExpectedValue": wanted, "ActualValue": bucket.versioning_status}
             drift["PropertyDifferences"] = [{"PropertyPath": path, "DifferenceType": "NOT_EQUAL", **values}]
         yield drift
 

@@ -28,13 +28,13 @@ pub fn run(own: &Eject, output: &Output) -> Result<(), Failure> {
         // As it was applied, so that the first deployment by hand changes nothing.
         write(
             &own.out.join(format!("{}.yaml", wanted.name)),
-            &wanted.template.yaml(),
+            wanted.template.yaml(),
         )?;
     }
     let code = own.out.join(loaded.receiver.key());
     write(&code, loaded.receiver.zip()?)?;
-    write(&own.out.join("apply.sh"), &script(&loaded))?;
-    write(&own.out.join("README.md"), &page(&loaded))?;
+    write(&own.out.join("apply.sh"), script(&loaded))?;
+    write(&own.out.join("README.md"), page(&loaded))?;
     output.show(&written, |written| {
         let out = own.out.display();
         format!(

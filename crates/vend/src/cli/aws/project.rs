@@ -290,7 +290,7 @@ fn priorities(path: &Path) -> Result<Priorities, Failure> {
 /// Writes the priorities down.
 pub fn keep(path: &Path, priorities: &Priorities) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(priorities).expect("priorities are plain data");
-    write(path, &format!("{text}\n"))
+    write(path, format!("{text}\n"))
 }
 
 /// Writes a file, with the directories on the way to it.

@@ -112,7 +112,7 @@ fn split(directory: &Path, template: &synth::Template) -> Result<(), Failure> {
             resources: vec![resource.clone()],
             ..synth::Template::new(&resource.about)
         };
-        write(&directory.join(format!("{}.yaml", resource.id)), &alone.yaml())?;
+        write(&directory.join(format!("{}.yaml", resource.id)), alone.yaml())?;
     }
     Ok(())
 }
