@@ -75,6 +75,39 @@ pub async fn an_image_is_baked_once(world: &World) {
     assert_eq!(lowers.len(), 2);
 }
 
+pub async fn downloads_are_kept_for_a_tenant_s_next_bake(world: &World) {
+    let salt = world.salt.trim_start_matches('.').to_lowercase();
+    let bake = async |tenant: &str, number: u8| {
+        let script = format!(
+            "#!/bin/sh\n# {number} {}\nset -e\nls /root/.cache/pip || true\napt-get update -q\n\
+             apt-get install -qy --no-install-recommends python3-pip\n\
+             pip download --no-deps --dest /tmp/wheels idna==3.7\n",
+            world.salt
+        );
+        let mut order = world.bake_order(&[("infra/a.sh", &script)], &["infra/a.sh"]);
+        order.place = format!("{tenant}-{salt}/shop/dev").parse().unwrap();
+        let baked = world.oven.bake(&world.ticket(), &order).await.unwrap();
+        let files = world.layers.files(&baked.layers[1].key);
+        assert!(
+            !files.join("root/.cache/pip").exists(),
+            "downloads are no part of an image"
+        );
+        world.log(baked.log.as_ref().unwrap())
+    };
+    const KEPT: [&str; 2] = ["Need to get 0 B/", "Using cached idna"];
+    let kept = |log: &str| KEPT.map(|text| log.contains(text));
+    let first = bake("first", 1).await;
+    assert_eq!(kept(&first), [false; 2], "{first}");
+    let next = bake("first", 2).await;
+    assert_eq!(kept(&next), [true; 2], "{next}");
+    let other = bake("other", 3).await;
+    assert_eq!(
+        kept(&other),
+        [false; 2],
+        "another tenant's downloads are not seen: {other}"
+    );
+}
+
 pub async fn layers_hold_real_ids_and_deletions(world: &World) {
     let one = format!(
         "# {}\nset -e\nuseradd -m deploy; touch /home/deploy/x; chown deploy /home/deploy/x\n\

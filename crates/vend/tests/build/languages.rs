@@ -243,7 +243,10 @@ artifacts: { base-directory: out, files: ['**/*'] }
 </Project>
 "#,
         ),
-        ("Program.cs", "System.Console.WriteLine($\"greets as {1 + 6}\");\n"),
+        (
+            "Program.cs",
+            "System.Console.WriteLine($\"greets as {1 + 6}\");\n",
+        ),
     ],
     passed: "greets as 7",
     leaves: "greeter.dll",
@@ -315,6 +318,8 @@ fn a_runtime_that_there_is_not_says_which_there_are() {
     assert_eq!(output.status.code(), Some(1));
     has(
         &said(&output),
-        &["Unknown runtime version named '6.0' of dotnet. This build image has the following versions: 8.0, 10.0"],
+        &[
+            "Unknown runtime version named '6.0' of dotnet. This build image has the following versions: 8.0, 10.0",
+        ],
     );
 }
