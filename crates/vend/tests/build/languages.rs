@@ -313,7 +313,7 @@ fn dotnet() {
 #[test]
 fn a_runtime_that_there_is_not_says_which_there_are() {
     let Some(_one) = place() else { return };
-    let spec = "version: 0.2\nphases: { install: { runtime-versions: { dotnet: 6.0 } } }\n";
+    let spec = "version: 0.2\nphases: { install: { runtime-versions: { dotnet: '6.0' } } }\n";
     let output = vend(tree(&[("buildspec.yml", spec)]).path(), &[]);
     assert_eq!(output.status.code(), Some(1));
     has(
