@@ -74,6 +74,7 @@ const CASES: &[Case] = cases![
     yard::caches_are_kept,
     apart::builds_reach_neither_the_machine_nor_each_other,
     spec::failures_are_followed_by_what_the_file_says,
+    spec::a_build_that_is_to_be_retried_begins_anew,
     spec::the_commands_of_codebuild_are_there,
     spec::artifacts_have_names_and_others_beside_them,
     spec::reports_of_every_kind_are_compared_and_gate,
