@@ -59,6 +59,7 @@ const CASES: &[Case] = cases![
     share::bakes_in_two_places_are_one_image,
     kill::a_killed_bake_leaves_nothing,
     kill::a_bake_that_is_killed_at_any_instant_is_taken_up_as_it_was,
+    kill::a_build_that_is_killed_at_any_instant_is_made_once,
     yard::a_python_app_is_built_and_tested,
     yard::a_failing_command_stops_its_phase,
     yard::an_early_failure_ends_the_build,
@@ -107,6 +108,12 @@ fn main() -> ExitCode {
         && first == kill::BAKES
     {
         kill::bake(node, rest.first().map(String::as_str));
+        return ExitCode::SUCCESS;
+    }
+    if let [first, node, ticket] = arguments.as_slice()
+        && first == kill::BUILDS
+    {
+        kill::build(node, ticket);
         return ExitCode::SUCCESS;
     }
     if arguments.iter().any(|argument| argument == "--list") {
