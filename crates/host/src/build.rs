@@ -8,6 +8,7 @@ mod again;
 mod artifact;
 pub mod batch;
 mod choice;
+pub mod combine;
 mod console;
 mod demand;
 mod error;
@@ -24,6 +25,7 @@ pub mod tools;
 mod verdict;
 
 pub use error::Error;
+pub use verdict::gate;
 
 use std::{
     collections::BTreeMap,

@@ -78,6 +78,7 @@ const CASES: &[Case] = cases![
     spec::a_build_that_is_to_be_retried_begins_anew,
     spec::the_commands_of_codebuild_are_there,
     spec::artifacts_have_names_and_others_beside_them,
+    spec::what_a_build_leaves_holds_no_secret,
     spec::reports_of_every_kind_are_compared_and_gate,
     spec::caches_have_keys_and_branches,
     spec::caches_of_tenants_do_not_meet,

@@ -357,3 +357,50 @@ pub async fn runtimes_are_added_when_they_are_asked_for(world: &World) {
     .await;
     has(&log, &["ruby 3."]);
 }
+
+pub async fn what_a_build_leaves_holds_no_secret(world: &World) {
+    let text = r#"version: 0.2
+env: { secrets-manager: { KEY: api-key }, exported-variables: [ENCODED, PLAIN] }
+phases:
+  build:
+    commands:
+      - for before in "" x xy; do printf "$before$KEY" | base64; printf "$before$KEY" | base64 | tr +/ -_; done
+      - for part in $(printf %s "$KEY" | sed 's/./& /g'); do printf %s "$part"; sleep 0.02; done; echo
+      - ENCODED=$(printf "x$KEY" | base64); PLAIN=plain
+      - printf "<testsuite><testcase name='of %s'><failure message='expected %s'/></testcase></testsuite>" "$KEY" "$KEY" > t.xml
+      - echo "$KEY" > file
+artifacts: { files: file, name: app-$KEY }
+reports: { unit: { files: t.xml } }
+"#;
+    let key = "tigers+in/the?night";
+    let mut order = order(world, text);
+    order
+        .secrets
+        .insert("KEY".to_owned(), Secret::new(key.to_owned()));
+    order.limits.pass_rate_percent = 0.0;
+    let (built, log) = succeeds(world, &order).await;
+    let mut again = order.clone();
+    again.limits.pass_rate_percent = 100.0;
+    let (fault, other) = fails(world, &again, &["0 of 1 tests passed", "expected ***"]).await;
+    assert_eq!(built.name.as_deref(), Some("app-***"));
+    assert_eq!(
+        built.exported,
+        BTreeMap::from([("PLAIN".to_owned(), "plain".to_owned())])
+    );
+    let shown = format!("{built:?}{log}{fault:?}{other}");
+    // The same at each place that base64 can have it, without the digits that its neighbours share.
+    for leak in [
+        "tigers",
+        "night",
+        "ZXJzK2lu",
+        "2Vycytpbi90",
+        "bmlnaHQ",
+        "dlcnMraW4v",
+    ] {
+        assert!(!shown.contains(leak), "{leak}: {shown}");
+    }
+    has(
+        &log,
+        &["ENCODED is not exported", "Running command echo \"$KEY\" > file"],
+    );
+}
