@@ -218,6 +218,7 @@ pub fn spec() -> spec::Environment {
             keep_old: second,
             drain: second,
             steps: None,
+            zones: None,
             migrate: None,
         },
         host: spec::Host {
@@ -241,5 +242,7 @@ pub fn spec() -> spec::Environment {
         listeners: vec![],
         domains: vec![],
         placement: None,
+        sleep_after: None,
+        authenticate: None,
     }
 }

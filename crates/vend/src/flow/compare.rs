@@ -3,6 +3,8 @@
 //! Pure. A plan is shown to people and bound to an approval, so it holds every difference that changes how the
 //! environment behaves, and nothing that changes by itself.
 
+mod login;
+
 use std::collections::BTreeMap;
 
 use camino::Utf8Path;
@@ -12,7 +14,7 @@ use model::{
     release::Release,
     spec::{
         Analysis, App, Approval, Certificate, Deploy, Domain, Environment, Health, Host, Leads, Migrate,
-        MinimumHealthy, Port, Scaling, Steps, Transport, Variable, written,
+        MinimumHealthy, Port, Scaling, Steps, Transport, Variable, Zones, written,
     },
 };
 
@@ -230,13 +232,14 @@ fn listener(port: &Port) -> String {
 }
 
 fn named(domain: &Domain) -> String {
-    let certificate = match domain.certificate {
-        Certificate::File => "certificate from a file",
-        Certificate::Acme => "certificate from the authority",
+    let certificate = match &domain.certificate {
+        Certificate::File => "certificate from a file".to_owned(),
+        Certificate::Acme => "certificate from the authority".to_owned(),
+        Certificate::Vault { chain, key } => format!("certificate from the secrets {chain} and {key}"),
     };
     match domain.dedicated_balancer {
         true => format!("{certificate}, listeners of its own"),
-        false => certificate.to_owned(),
+        false => certificate,
     }
 }
 
@@ -257,6 +260,8 @@ fn settings(environment: &Environment) -> BTreeMap<String, String> {
         listeners,
         domains,
         placement,
+        sleep_after,
+        authenticate,
     } = environment;
     let mut all = BTreeMap::new();
     let mut set = |key: &str, value: String| drop(all.insert(key.to_owned(), value));
@@ -276,6 +281,7 @@ fn settings(environment: &Environment) -> BTreeMap<String, String> {
         keep_old,
         drain,
         steps,
+        zones,
         migrate,
     } = deploy;
     set("deploy.strategy", strategy.word().to_owned());
@@ -296,6 +302,9 @@ fn settings(environment: &Environment) -> BTreeMap<String, String> {
         set("deploy.analysis.errors", format!("{errors}%"));
         set("deploy.analysis.slower", format!("{slower}%"));
         set("deploy.analysis.sample", sample.to_string());
+    }
+    if let Some(zones) = zones {
+        set("deploy.zones", zonal(zones));
     }
     if let Some(appspec) = appspec {
         set("deploy.appspec", appspec.to_string());
@@ -324,6 +333,12 @@ fn settings(environment: &Environment) -> BTreeMap<String, String> {
     }
     for (name, value) in placement.iter().flat_map(|placement| &placement.registered) {
         set(&format!("placement.registered.{name}"), value.clone());
+    }
+    for (key, value) in authenticate.iter().flat_map(|login| login::told(login)) {
+        set(key, value);
+    }
+    if let Some(after) = sleep_after {
+        set("sleep_after", written(*after));
     }
     if let Some(checks) = checks {
         set("checks", checks.to_string());
@@ -385,6 +400,21 @@ fn healthy(minimum: MinimumHealthy) -> String {
         MinimumHealthy::Percent(percent) => format!("{percent}%"),
         MinimumHealthy::Count(count) => count.to_string(),
     }
+}
+
+/// `one after the other, 50% of each healthy, watched 5m, the first 30m`
+fn zonal(zones: &Zones) -> String {
+    let Zones {
+        minimum_healthy,
+        monitor,
+        first_monitor,
+    } = zones;
+    format!(
+        "one after the other, {} of each healthy, watched {}, the first {}",
+        healthy(*minimum_healthy),
+        written(*monitor),
+        written(*first_monitor)
+    )
 }
 
 /// `2 of ops@acme.example, cto@acme.example, within 24h`

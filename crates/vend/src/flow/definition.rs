@@ -32,8 +32,9 @@ pub fn activity(resource: &str) -> Option<&str> {
 
 /// Does the resource's activity undo or destroy? Such work is finished, whoever wants it stopped.
 pub fn is_final(resource: &str) -> bool {
-    const FINAL: [&str; 6] = [
+    const FINAL: [&str; 7] = [
         "unwind",
+        "rest",
         "unroute",
         "stop-hosts",
         "drop-database",
@@ -56,6 +57,7 @@ pub fn resources() -> Vec<String> {
         .collect()
 }
 
+#[derive(Clone, Copy)]
 struct Stage {
     name: &'static str,
     activity: &'static str,
@@ -127,6 +129,17 @@ pub fn resize() -> Value {
     json!({ "Comment": "The live release on its number of hosts", "StartAt": first, "States": states })
 }
 
+/// Stops an environment's hosts and keeps all else.
+pub fn sleep() -> Value {
+    let rest = Stage::new("Rest", "rest", "$.rested", 4 * 3600);
+    let (name, state) = thorough(&rest, "Asleep");
+    json!({
+        "Comment": "No hosts until somebody asks for them",
+        "StartAt": name,
+        "States": { name: state, "Asleep": { "Type": "Succeed" } },
+    })
+}
+
 /// Takes an environment down: traffic first, data last.
 pub fn environment_destroy() -> Value {
     let stages = [
@@ -139,17 +152,24 @@ pub fn environment_destroy() -> Value {
     let mut states = serde_json::Map::new();
     for (index, (name, activity)) in stages.iter().enumerate() {
         let next = stages.get(index + 1).map_or("Destroyed", |(name, _)| name);
-        let (name, mut state) = task(&Stage::new(name, activity, "$.done", 600), next);
-        // There is no way back from half a destruction but to finish it: retry long, and say so when it fails.
-        state["Retry"] = json!([retry(20)]);
-        state
-            .as_object_mut()
-            .expect("a state is an object")
-            .remove("Catch");
-        states.insert(name, state);
+        add(
+            &mut states,
+            thorough(&Stage::new(name, activity, "$.done", 600), next),
+        );
     }
     states.insert("Destroyed".into(), json!({ "Type": "Succeed" }));
     json!({ "Comment": "The environment and all it holds, removed", "StartAt": "Unroute", "States": states })
+}
+
+/// There is no way back from half a destruction but to finish it: retry long, and say so when it fails.
+fn thorough(stage: &Stage, next: &str) -> (String, Value) {
+    let (name, mut state) = task(stage, next);
+    state["Retry"] = json!([retry(20)]);
+    state
+        .as_object_mut()
+        .expect("a state is an object")
+        .remove("Catch");
+    (name, state)
 }
 
 /// Build and bake need nothing of one another but the source.
@@ -210,12 +230,18 @@ pub mod tests {
 
     #[test]
     fn every_definition_is_valid_and_every_task_has_a_deadline() {
-        let mut all = vec![resize(), environment_destroy(), rollback(&sample(false))];
+        let mut all = vec![resize(), sleep(), environment_destroy(), rollback(&sample(false))];
         for strategy in STRATEGIES {
             let environment = with(strategy);
             all.extend([release(&environment, None), rollback(&environment)]);
         }
-        for environment in [sample(true), migrating_sample(), placed_sample()] {
+        for environment in [
+            sample(true),
+            migrating_sample(),
+            rolling_sample(),
+            placed_sample(),
+            zoned_sample(),
+        ] {
             all.push(release(&environment, environment.approval.as_ref()));
             all.push(rollback(&environment));
         }
@@ -276,6 +302,15 @@ pub mod tests {
     }
 
     #[test]
+    fn in_place_a_migration_comes_before_the_first_host() {
+        let flow = release(&rolling_sample(), None);
+        assert_eq!(flow["States"]["Arrange"]["Next"], "MigrateFirst");
+        assert_eq!(flow["States"]["MigrateFirst"]["Next"], "Hold");
+        assert_eq!(flow["States"]["Migrate"]["Next"], "Deploy");
+        assert_eq!(rollback(&rolling_sample())["States"]["Arrange"]["Next"], "Hold");
+    }
+
+    #[test]
     fn machines_are_deployed_to_in_one_stage_after_the_approval() {
         let flow = release(&placed_sample(), placed_sample().approval.as_ref());
         let next = &flow["States"]["PlanUnchanged"]["Choices"][0]["Next"];
@@ -285,6 +320,16 @@ pub mod tests {
         );
         assert_eq!(rollback(&placed_sample())["States"]["Plan"]["Next"], "Machines");
         assert!(flow["States"].get("Provision").is_none());
+    }
+
+    #[test]
+    fn zones_of_machines_are_watched_one_after_the_other() {
+        let flow = release(&zoned_sample(), None);
+        assert_eq!(flow["States"]["Machines"]["Next"], "Zones");
+        assert_eq!(flow["States"]["Zones"]["Default"], "Record");
+        assert_eq!(flow["States"]["Monitor"]["Next"], "Machines");
+        assert!(rollback(&zoned_sample())["States"].get("Monitor").is_some());
+        assert!(release(&placed_sample(), None)["States"].get("Monitor").is_none());
     }
 
     pub const STRATEGIES: [&str; 4] = ["blue-green", "in-place", "canary", "linear"];
@@ -305,8 +350,19 @@ pub mod tests {
         parsed("app: shop\ndeploy: { migrate: { script: migrate.sh, timeout: 5m } }\n")
     }
 
+    pub fn rolling_sample() -> spec::Environment {
+        parsed("app: shop\ndeploy: { strategy: in-place, migrate: { script: migrate.sh, timeout: 5m } }\n")
+    }
+
     pub fn placed_sample() -> spec::Environment {
         parsed("app: shop\nplacement: { registered: { role: web } }\napproval: { required: 1 }\n")
+    }
+
+    pub fn zoned_sample() -> spec::Environment {
+        parsed(
+            "app: shop\nplacement: { registered: { role: web } }\n\
+             deploy: { zones: { minimum_healthy: 1, monitor: 5m, first_monitor: 10m } }\n",
+        )
     }
 
     fn parsed(text: &str) -> spec::Environment {

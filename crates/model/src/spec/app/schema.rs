@@ -61,6 +61,7 @@ fn kind(kind: &Kind) -> Value {
             { "type": "string", "pattern": "^[0-9]+ ?%?$" },
         ] }),
         Kind::Word(words) => json!({ "enum": words }),
+        Kind::WordOr(words, inner) => json!({ "anyOf": [{ "enum": words }, section(inner)] }),
         Kind::Base => json!({ "anyOf": [
             { "enum": Base::NAMES },
             { "type": "string", "pattern": "^(oci|tar|layout):.+$" },
@@ -68,6 +69,10 @@ fn kind(kind: &Kind) -> Value {
         Kind::Engine => json!({ "enum": ["embedded"] }),
         Kind::MinimumHealthy => json!({ "anyOf": [
             { "enum": ["one-at-a-time", "half-at-a-time", "all-at-once"] },
+            { "type": "string", "pattern": "^[0-9]+ ?%$" },
+            { "type": "integer", "minimum": 0 },
+        ] }),
+        Kind::Healthy => json!({ "anyOf": [
             { "type": "string", "pattern": "^[0-9]+ ?%$" },
             { "type": "integer", "minimum": 0 },
         ] }),
