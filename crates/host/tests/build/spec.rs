@@ -365,7 +365,7 @@ phases:
   build:
     commands:
       - for before in "" x xy; do printf "$before$KEY" | base64; printf "$before$KEY" | base64 | tr +/ -_; done
-      - for part in $(printf %s "$KEY" | sed 's/./& /g'); do printf %s "$part"; sleep 0.02; done; echo
+      - set -f; for part in $(printf %s "$KEY" | sed 's/./& /g'); do printf %s "$part"; sleep 0.02; done; echo
       - ENCODED=$(printf "x$KEY" | base64); PLAIN=plain
       - printf "<testsuite><testcase name='of %s'><failure message='expected %s'/></testcase></testsuite>" "$KEY" "$KEY" > t.xml
       - echo "$KEY" > file
