@@ -1,8 +1,8 @@
 //! The head of a request as targets get it, and what routing needs of it. HTTP/1.1 and HTTP/2 clients end up here.
 
-use std::{io::Write, net::IpAddr};
+use std::{io::Write, net::IpAddr, sync::Arc};
 
-use crate::{clock, listener::Only, worker::Ends};
+use crate::{clock, listener::Only, table::Rule, worker::Ends};
 
 /// The methods that change how a request is handled; all others are `Other`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -47,6 +47,8 @@ pub struct Ask {
     pub only: Option<Only>,
     /// The request id, for the log.
     pub id: String,
+    /// The rule that decided, for the log.
+    pub rule: Option<Arc<Rule>>,
     method_name: String,
     target: String,
     path_len: usize,
@@ -55,6 +57,11 @@ pub struct Ask {
 }
 
 impl Ask {
+    /// What the rule that decided belongs to.
+    pub fn place(&self) -> Option<&str> {
+        self.rule.as_ref().map(|rule| rule.place())
+    }
+
     /// Begins a request. `target` is a path with an optional query, or `*`.
     pub fn start(&mut self, method: &str, target: &str, ends: &Ends) {
         // What a large request has left behind is not kept for the next.
@@ -62,6 +69,7 @@ impl Ask {
         self.wire.shrink_to(16 * 1024);
         self.host.clear();
         self.id.clear();
+        self.rule = None;
         self.port = ends.local.port();
         self.peer = Some(ends.peer.ip().to_canonical());
         self.tls = ends.tls;

@@ -133,6 +133,19 @@ fn an_environment_sleeps_and_wakes_without_losing_a_request() {
         "nobody said that it may sleep"
     );
 
+    let requests = platform.vend(&["logs", &dev, "--access"]);
+    assert!(
+        requests.contains(" 200 4 ") && requests.contains(&format!(" {app}/dev/v")),
+        "{requests}"
+    );
+    assert!(
+        requests.contains(" 503 "),
+        "what the balancer answered itself is there too: {requests}"
+    );
+    // Another tenant has nothing of it, and a tenant of the same name later will have nothing either.
+    let (other, _) = platform.tenant_with_app("stranger");
+    let token = platform.token("eve", "viewer", &other);
+    assert_eq!(platform.vend_as(&token, &["logs", &other, "--access"]), "");
     let ledger = platform.vend(&["audit", "list", &dev, "--all", "--json"]);
     assert!(ledger.contains("environment.sleep") && ledger.contains("environment.wake"));
     platform.vend(&["tenants", "delete", &tenant, "--yes"]);
