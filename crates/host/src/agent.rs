@@ -4,7 +4,7 @@
 //! `systemctl`, runs lifecycle events and checks. It mounts nothing, holds the host's environment in memory only, and
 //! survives whatever its children do. It must know nothing of networks, images, tenants or the machine around it.
 
-use std::{io, time::Duration};
+use std::{io, path::Path, time::Duration};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::{
@@ -26,6 +26,7 @@ pub mod run;
 mod server;
 mod service;
 mod services;
+mod sockets;
 pub mod spawn;
 mod succession;
 mod syslog;
@@ -137,6 +138,9 @@ impl Guest {
         let reaper = Reaper::new(Scope::Own);
         let files = Files::begin().map_err(Error::Begin)?;
         let services = Services::new(layout.clone(), reaper.clone(), files.clone());
+        if let Some(legacy) = succession::legacy() {
+            services.inherit(legacy, succession::taken);
+        }
         let reaping = tokio::spawn(reaper.clone().run());
         Ok(Self {
             agent: server::Agent::begin(layout, reaper, services.clone(), files),
@@ -147,6 +151,24 @@ impl Guest {
 
     pub fn router(&self) -> axum::Router {
         server::guest(self.agent.clone())
+    }
+
+    /// Executes the program that is now where this one came from, with the same arguments: what it supervises goes on.
+    /// Comes back with the reason when it cannot, and then nothing has changed.
+    pub async fn succeed(&self) -> io::Error {
+        let Some(_peace) = self.agent.rest() else {
+            return io::Error::other("a deployment runs: ask again when it has ended");
+        };
+        let program = match std::fs::read_link("/proc/self/exe") {
+            Ok(program) => program,
+            Err(error) => return error,
+        };
+        // The kernel says so of a file that another one was put in the place of.
+        let path = program.to_string_lossy();
+        let path = path.strip_suffix(" (deleted)").unwrap_or(&path);
+        let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+        let legacy = self.services.leave().await;
+        succession::execute(Path::new(path), &arguments, &legacy)
     }
 
     /// Stops what it supervises.

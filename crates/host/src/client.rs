@@ -13,7 +13,7 @@ use hyper::{Method, Request, Response, StatusCode, body::Incoming};
 use hyper_util::rt::TokioIo;
 use jiff::{SignedDuration, Timestamp};
 use model::{
-    AppName, Digest, HostId, Place, TenantName, Ticket,
+    AppName, DeploymentId, Digest, HostId, Place, TenantName, Ticket,
     port::{
         BakeOrder, Baked, Bakery, BaseOrder, BasesSeen, BuildOrder, Builder, Built, CheckOrder,
         DatabaseOrder, DatabaseUp, Databases, Death, DeployOrder, Deployed, Deployer, Fault, HostOrder,
@@ -30,7 +30,7 @@ use crate::{
     container::chain,
     node::{
         Health,
-        api::{Destroying, Reading, Stopping, Ticketed, Watching},
+        api::{Destroying, Ending, Reading, Stopping, Ticketed, Watching},
         images::Comparing,
         upkeep::Forgetting,
     },
@@ -236,6 +236,20 @@ impl Deployer for Client {
     async fn deploy(&self, ticket: &Ticket, order: &DeployOrder) -> Result<Deployed, Fault> {
         self.ticketed("/v1/deployments/deploy", ticket, order, DEPLOYMENT)
             .await
+    }
+
+    async fn stop_deployment(
+        &self,
+        host: &HostId,
+        deployment: &DeploymentId,
+        reason: &str,
+    ) -> Result<(), Fault> {
+        let order = Ending {
+            host: host.clone(),
+            deployment: deployment.clone(),
+            reason: reason.to_owned(),
+        };
+        self.post("/v1/deployments/stop", &order, QUICK).await
     }
 
     async fn watch(&self, host: &HostId, since: Timestamp) -> Result<Option<Death>, Fault> {

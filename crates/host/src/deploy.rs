@@ -10,7 +10,7 @@ use std::{io::Read as _, time::Duration};
 use axum::body::{Body, Bytes};
 use jiff::Timestamp;
 use model::{
-    Digest, HostId, Ticket,
+    DeploymentId, Digest, HostId, Ticket,
     port::{
         CheckOrder, Death, DeployOrder, Deployed, Deployer as Port, EventReport, EventStatus, Fault,
         LifecycleEvent, LogRef, Verdict,
@@ -135,6 +135,17 @@ impl Port for Deployer {
             serde_json::to_vec(order).map_err(|error| Fault::order(format!("not an order: {error}")))?;
         let work = self.clone().run(ticket.clone(), order.clone());
         self.tickets.once(ticket, Digest::of(json), work).await
+    }
+
+    async fn stop_deployment(
+        &self,
+        host: &HostId,
+        deployment: &DeploymentId,
+        reason: &str,
+    ) -> Result<(), Fault> {
+        let agent = self.hosts.agent(host);
+        let stopped = agent.stop_deployment(deployment, reason).await;
+        stopped.map_err(|error| fault(host, error))
     }
 
     async fn watch(&self, host: &HostId, since: Timestamp) -> Result<Option<Death>, Fault> {

@@ -33,6 +33,8 @@ macro_rules! world {
 // After the macro, which it uses.
 #[path = "agent/samples.rs"]
 mod samples;
+#[path = "agent/sockets.rs"]
+mod sockets;
 #[path = "agent/succession.rs"]
 mod succession;
 #[path = "agent/words.rs"]

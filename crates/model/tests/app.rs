@@ -168,6 +168,22 @@ fn messages() {
             "vend.yaml:2:36: `deploy.steps` is of the strategy linear only",
         ),
         (
+            "app: a\ndeploy: { zones: { monitor: 5m } }",
+            "vend.yaml:2:18: `deploy.zones` is of the strategy in-place only (new hosts serve nobody before all of them are healthy)",
+        ),
+        (
+            "app: a\nscaling: { min: 2 }\ndeploy: { strategy: in-place, zones: { minimum_healthy: 2 } }",
+            "vend.yaml:3:57: no host could ever be taken out: 2 of 2 must stay healthy (ask for fewer healthy hosts, or have more of them)",
+        ),
+        (
+            "app: a\nplacement: { registered: { role: web } }\ndeploy: { zones: { minimum_healthy: 100% } }",
+            "vend.yaml:3:37: no host could ever be taken out: all of every zone must stay healthy",
+        ),
+        (
+            "app: a\nplacement: { registered: { role: web } }\ndeploy: { zones: { minimum_healthy: half-at-a-time } }",
+            "vend.yaml:3:37: `deploy.zones.minimum_healthy` must be a percentage such as `75%` or a number of hosts, not `half-at-a-time`",
+        ),
+        (
             "app: a\ndeploy: { strategy: linear, steps: 4, percent: 25% }",
             "vend.yaml:2:36: `deploy.percent` and `deploy.steps` say the same: keep one of them",
         ),
@@ -691,4 +707,24 @@ fn what_is_wrong_with_ports_and_domains_is_said() {
             "{keys}: {problems:#?}"
         );
     }
+}
+
+#[test]
+fn zones_are_watched_as_they_say() {
+    let zones = |text: &str| {
+        let placed = "placement: { registered: { role: web } }";
+        let text = format!("app: a\n{placed}\ndeploy: {{ zones: {{ {text} }} }}\n");
+        let (app, _) = App::parse(&text, "vend.yaml", &|_| true).unwrap();
+        let zones = app.environments[0].deploy.zones.unwrap();
+        (
+            zones.minimum_healthy,
+            zones.monitor.as_secs(),
+            zones.first_monitor.as_secs(),
+        )
+    };
+    assert_eq!(zones("monitor: 5m"), (MinimumHealthy::Percent(0), 300, 300));
+    assert_eq!(
+        zones("minimum_healthy: 1, first_monitor: 1h"),
+        (MinimumHealthy::Count(1), 0, 3600)
+    );
 }

@@ -102,6 +102,7 @@ pub struct Platform {
     pub dns: Dns,
     pub acme: Option<Authority>,
     pub machines: Machines,
+    pub deployments: Deployments,
 }
 
 /// What is baked.
@@ -142,6 +143,21 @@ pub struct States {
     /// Where distributed Maps read and write objects: `BUCKET/KEY` below the directory with the number of the tenant, as
     /// in ARNs (`000000000007`). Without it such Maps fail, and others have their items from their input.
     pub objects: Option<Utf8PathBuf>,
+}
+
+/// How deployments go.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Deployments {
+    /// A newer push waits so long for a script of a hook, or twice as long as one host's hooks took together in the
+    /// environment's last deployments, whatever is more. Then it takes the release's place.
+    pub patience_s: u32,
+}
+
+impl Default for Deployments {
+    fn default() -> Self {
+        Self { patience_s: 300 }
+    }
 }
 
 /// Machines of customers' own.
@@ -250,6 +266,7 @@ impl Default for Platform {
             dns: Dns::default(),
             acme: None,
             machines: Machines::default(),
+            deployments: Deployments::default(),
         }
     }
 }

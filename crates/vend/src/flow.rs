@@ -47,9 +47,11 @@ mod validate;
 mod wave;
 mod way;
 mod words;
+mod zone;
 
 pub use deploy::fault as lifecycle_fault;
 pub use provision::desired;
+pub use step::shares;
 
 use std::sync::Arc;
 

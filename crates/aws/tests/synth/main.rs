@@ -7,6 +7,7 @@ mod golden;
 mod law;
 mod matrix;
 mod tools;
+mod zones;
 
 use aws::synth::Config;
 use model::spec;

@@ -10,7 +10,7 @@ use hyper::{Method, Request, client::conn::http2};
 use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
 use model::{
-    Digest, Ticket,
+    DeploymentId, Digest, Ticket,
     port::{Death, Fault, LogChunk, Verdict},
     spec::Checks,
 };
@@ -95,6 +95,12 @@ impl Client {
     /// Runs lifecycle events, for as long as they take.
     pub async fn deploy(&self, deploy: &Deploy) -> Result<Reports, Error> {
         self.post("/v1/deploy", deploy, DEPLOYMENT).await
+    }
+
+    /// Ends the script that a deployment runs, if it does.
+    pub async fn stop_deployment(&self, deployment: &DeploymentId, reason: &str) -> Result<(), Error> {
+        self.post(&format!("/v1/deployments/{deployment}/stop"), &reason, QUICK)
+            .await
     }
 
     /// Waits a while for a process of the app to end though it should go on, from `since` on.

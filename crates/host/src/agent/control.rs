@@ -38,7 +38,10 @@ pub async fn control(services: &Services, order: &ControlOrder) -> ControlOutcom
             fail(out, "Too few arguments.\n".to_owned());
         }
         _ => {
-            for unit in call.units() {
+            let mut units = call.units();
+            // As systemd orders them: a service finds what was opened for it.
+            units.sort_by_key(|unit| kind(unit) != Some("socket"));
+            for unit in units {
                 call.one(&unit, out).await;
             }
         }

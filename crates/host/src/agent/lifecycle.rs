@@ -53,6 +53,8 @@ struct Inner {
     turn: Arc<Semaphore>,
     /// When the last one began.
     begun_at: Mutex<Timestamp>,
+    /// The last one that nobody wants any more, and why.
+    unwanted: watch::Sender<Option<(DeploymentId, String)>>,
 }
 
 #[derive(Default)]
@@ -74,6 +76,7 @@ impl Deployments {
                 running: Mutex::default(),
                 turn: Arc::new(Semaphore::new(1)),
                 begun_at: Mutex::new(now()),
+                unwanted: watch::channel(None).0,
             }),
         }
     }
@@ -101,6 +104,11 @@ impl Deployments {
     /// Keeps deployments from beginning; `None` when one runs.
     pub fn rest(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.inner.turn).try_acquire_owned().ok()
+    }
+
+    /// Ends the script that a deployment runs; its next events do nothing.
+    pub fn stop(&self, deployment: DeploymentId, reason: String) {
+        self.inner.unwanted.send_replace(Some((deployment, reason)));
     }
 
     /// Waits for a process of the app to end though it should go on.
@@ -232,6 +240,9 @@ impl Inner {
         event: LifecycleEvent,
         log: &mut ScriptLog,
     ) -> Result<bool, ScriptFailure> {
+        if let Some(reason) = stage.unwanted_by(self.unwanted.borrow().as_ref()) {
+            return Err(unknown(reason, log));
+        }
         match event {
             LifecycleEvent::BlockTraffic | LifecycleEvent::AllowTraffic => Ok(false),
             LifecycleEvent::DownloadBundle => self.download(stage, log).await,

@@ -30,7 +30,11 @@ use model::{
     spec::Checks,
 };
 use sha2::{Digest as _, Sha256};
-use tokio::{net::UnixListener, sync::Semaphore, task::JoinSet};
+use tokio::{
+    net::UnixListener,
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::JoinSet,
+};
 
 use super::{
     api::{
@@ -76,6 +80,11 @@ pub struct Agent {
 }
 
 impl Agent {
+    /// Keeps deployments from beginning; `None` when one runs.
+    pub fn rest(&self) -> Option<OwnedSemaphorePermit> {
+        self.deployments.rest()
+    }
+
     pub fn begin(layout: Layout, reaper: Reaper, services: Services, files: Files) -> Self {
         Self {
             deployments: Deployments::begin(layout.clone(), reaper.clone(), services.clone(), files),
@@ -171,6 +180,7 @@ fn deployments() -> Router<Agent> {
             put(put_revision).layer(DefaultBodyLimit::disable()),
         )
         .route("/v1/deploy", post(deploy))
+        .route("/v1/deployments/{deployment}/stop", post(stop_deployment))
         .route("/v1/tickets/{ticket}", get(knows))
         .route("/v1/check", post(run_checks))
         .route("/v1/services", get(services))
@@ -256,6 +266,18 @@ async fn configure(
 async fn deploy(State(agent): State<Agent>, Json(deploy): Json<Deploy>) -> Result<Json<Reports>, Refusal> {
     agent.services.booted().await;
     Ok(Json(agent.deployments.deploy(deploy).await?))
+}
+
+async fn stop_deployment(
+    State(agent): State<Agent>,
+    Path(deployment): Path<String>,
+    Json(reason): Json<String>,
+) -> Result<Json<()>, Refusal> {
+    let deployment = deployment
+        .parse()
+        .map_err(|_| Fault::order("not the id of a deployment"))?;
+    agent.deployments.stop(deployment, reason);
+    Ok(Json(()))
 }
 
 async fn knows(State(agent): State<Agent>, Path(ticket): Path<String>) -> Result<Json<bool>, Refusal> {
@@ -384,7 +406,7 @@ async fn put_program(
     tokio::spawn(async move {
         tokio::time::sleep(ANSWER).await;
         let legacy = agent.services.leave().await;
-        let error = succession::execute(&path, &legacy);
+        let error = succession::execute(&path, &["agent".into()], &legacy);
         drop(peace);
         tracing::error!("the new agent cannot take over: {error}");
     });

@@ -20,6 +20,7 @@ use super::{
     api::{Origin, ServiceState, ServiceStatus},
     log::Log,
     reaper::{Exit, Reaper},
+    sockets::Lent,
     unit::{Restart, Unit},
 };
 
@@ -58,6 +59,8 @@ pub struct Surroundings {
     pub environment: Arc<dyn Fn() -> Vec<(String, Secret)> + Send + Sync>,
     /// What must not be seen in the log.
     pub secrets: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
+    /// Sockets that were opened for it.
+    pub sockets: Arc<dyn Fn() -> Vec<Lent> + Send + Sync>,
     /// Told of every service that ends though it should go on.
     pub deaths: watch::Sender<()>,
     /// Where notification sockets are.

@@ -20,6 +20,7 @@ use super::{
     log::{self, Log},
     reaper::Reaper,
     service::{self, Collectors, Definition, Handle, Held, Surroundings, Wish},
+    sockets::{Lent, Listening},
     timers::Ticking,
     unit::{Line, Restart, Unit},
     units::Units,
@@ -52,6 +53,7 @@ struct Registry {
     variables: BTreeMap<String, Secret>,
     targets: BTreeSet<String>,
     timers: BTreeMap<String, Ticking>,
+    sockets: BTreeMap<String, Listening>,
     daemons: BTreeMap<String, DaemonOrder>,
 }
 
@@ -269,7 +271,8 @@ impl Services {
     fn adopt(&self, definition: Definition, held: Option<(Held, Option<OwnedFd>)>) -> Handle {
         let name = definition.unit.name.clone();
         let registry = Arc::downgrade(&self.registry);
-        let other = registry.clone();
+        let (other, third) = (registry.clone(), registry.clone());
+        let unit = format!("{name}.service");
         let surroundings = Surroundings {
             reaper: self.reaper.clone(),
             collectors: self.collectors.clone(),
@@ -284,6 +287,12 @@ impl Services {
                 other
                     .upgrade()
                     .map(|registry| secrets(&registry))
+                    .unwrap_or_default()
+            }),
+            sockets: Arc::new(move || {
+                third
+                    .upgrade()
+                    .map(|registry| lent(&registry, &unit))
                     .unwrap_or_default()
             }),
             deaths: self.deaths.clone(),
@@ -337,6 +346,16 @@ fn environment(registry: &Mutex<Registry>) -> Vec<(String, Secret)> {
     );
     environment.extend(variables);
     environment
+}
+
+/// The sockets that are open for a service.
+fn lent(registry: &Mutex<Registry>, unit: &str) -> Vec<Lent> {
+    let registry = registry.lock().unwrap_or_else(PoisonError::into_inner);
+    let own = registry
+        .sockets
+        .values()
+        .filter(|listening| listening.socket.unit == unit);
+    own.map(Listening::lent).collect()
 }
 
 fn secrets(registry: &Mutex<Registry>) -> Vec<String> {

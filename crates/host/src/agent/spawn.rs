@@ -3,7 +3,10 @@
 use std::{
     ffi::OsString,
     io::{self, PipeReader},
-    os::unix::process::CommandExt as _,
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::process::CommandExt as _,
+    },
     path::PathBuf,
     process::{ChildStdin, Command, Stdio},
 };
@@ -14,6 +17,7 @@ use tokio::{net::unix::pipe, sync::oneshot};
 
 use super::{
     reaper::{Exit, Reaper},
+    sockets::Lent,
     users::Identity,
 };
 
@@ -34,6 +38,8 @@ pub struct Launch {
     pub limits: Vec<(u32, u64, u64)>,
     pub nice: Option<i32>,
     pub oom_score: Option<i32>,
+    /// Open for it from number 3 on (`sd_listen_fds(3)`).
+    pub sockets: Vec<Lent>,
 }
 
 impl Launch {
@@ -52,6 +58,7 @@ impl Launch {
             limits: Vec::new(),
             nice: None,
             oom_score: None,
+            sockets: Vec::new(),
         }
     }
 
@@ -90,12 +97,11 @@ pub fn signal_group(pid: i32, signal: Signal) {
 }
 
 fn spawn(reaper: &Reaper, launch: &Launch, pipes: bool) -> io::Result<Running> {
-    let mut command = Command::new(&launch.program);
-    if let Some(name) = &launch.name {
-        command.arg0(name);
-    }
+    let mut command = program(launch);
     command.args(&launch.arguments).env_clear();
     environment(&mut command, launch);
+    let sockets: Vec<i32> = sockets(launch).collect();
+    lend(&mut command, launch, sockets.len());
     if let Some(directory) = &launch.directory {
         command.current_dir(directory);
     }
@@ -109,7 +115,9 @@ fn spawn(reaper: &Reaper, launch: &Launch, pipes: bool) -> io::Result<Running> {
         None
     };
     command.stdout(writer).stdin(Stdio::piped());
-    child::prepare(&mut command, launch);
+    // The pipe on which a failure to execute is told must not have a number that a socket gets.
+    let _taken = occupied(FIRST + sockets.len() as i32)?;
+    child::prepare(&mut command, launch, sockets);
     let (mut child, exit) = reaper.spawn(&mut command)?;
     // The command holds the write ends: readers see the end only when it is gone.
     drop(command);
@@ -120,6 +128,56 @@ fn spawn(reaper: &Reaper, launch: &Launch, pipes: bool) -> io::Result<Running> {
         stdout: Some(receiver(reader)?),
         stderr: errors.map(receiver).transpose()?,
     })
+}
+
+/// The number of the first socket that a service is given.
+const FIRST: i32 = 3;
+
+/// What is executed. Only the process itself knows its number in time: with sockets, a shell tells it and becomes the
+/// program.
+fn program(launch: &Launch) -> Command {
+    if !launch.sockets.is_empty() {
+        let mut command = Command::new("/bin/sh");
+        let script = "LISTEN_PID=$$; export LISTEN_PID; exec \"$0\" \"$@\"";
+        command.arg("-c").arg(script).arg(&launch.program);
+        return command;
+    }
+    let mut command = Command::new(&launch.program);
+    if let Some(name) = &launch.name {
+        command.arg0(name);
+    }
+    command
+}
+
+fn sockets(launch: &Launch) -> impl Iterator<Item = i32> {
+    let files = launch.sockets.iter().flat_map(|lent| lent.files.iter());
+    files.map(AsRawFd::as_raw_fd)
+}
+
+fn lend(command: &mut Command, launch: &Launch, count: usize) {
+    if count == 0 {
+        return;
+    }
+    let names = launch
+        .sockets
+        .iter()
+        .flat_map(|lent| lent.files.iter().map(|_| lent.name.as_str()));
+    command
+        .env("LISTEN_FDS", count.to_string())
+        .env("LISTEN_FDNAMES", names.collect::<Vec<_>>().join(":"));
+}
+
+/// Sees to it that all numbers below are taken while the answer is held.
+fn occupied(below: i32) -> io::Result<Vec<OwnedFd>> {
+    let mut taken = Vec::new();
+    while below > FIRST {
+        let file = OwnedFd::from(std::fs::File::open("/dev/null")?);
+        if file.as_raw_fd() >= below {
+            break;
+        }
+        taken.push(file);
+    }
+    Ok(taken)
 }
 
 fn receiver(reader: PipeReader) -> io::Result<pipe::Receiver> {
@@ -160,7 +218,8 @@ mod child {
 
     /// The child leads a session of its own, drops to the identity, and is as killable as any process even when the
     /// agent is not.
-    pub fn prepare(command: &mut Command, launch: &Launch) {
+    /// `sockets` have numbers beyond those that they get.
+    pub fn prepare(command: &mut Command, launch: &Launch, sockets: Vec<i32>) {
         let identity = launch.identity.as_ref();
         let identity = identity.map(|identity| (identity.uid, identity.gid, identity.groups.clone()));
         let (umask, nice, limits) = (launch.umask, launch.nice, launch.limits.clone());
@@ -176,6 +235,11 @@ mod child {
                 }
                 killable(&score);
                 limited(&limits, nice);
+                for (number, socket) in (super::FIRST..).zip(&sockets) {
+                    if libc::dup2(*socket, number) < 0 {
+                        return Err(io::Error::last_os_error());
+                    }
+                }
                 if let Some(umask) = umask {
                     libc::umask(umask);
                 }

@@ -3,6 +3,7 @@
 
 use std::{
     env,
+    ffi::OsString,
     fs::File,
     io::{self, Read as _, Seek as _, Write as _},
     os::{
@@ -26,12 +27,12 @@ const VARIABLE: &str = "VEND_AGENT_LEGACY";
 /// Longest legacy that is read, in bytes.
 const LONGEST: u64 = 16 << 20;
 
-/// Executes the next agent. Comes back only when that failed, and then nothing has changed.
-pub fn execute(program: &Path, legacy: &Legacy) -> io::Error {
+/// Executes the next agent, with these arguments. Comes back only when that failed, and then nothing has changed.
+pub fn execute(program: &Path, arguments: &[OsString], legacy: &Legacy) -> io::Error {
     match prepare(legacy) {
         Ok(file) => {
             let number = file.as_raw_fd().to_string();
-            let error = Command::new(program).arg("agent").env(VARIABLE, number).exec();
+            let error = Command::new(program).args(arguments).env(VARIABLE, number).exec();
             for output in legacy.outputs() {
                 // They close again with the next program, as all others.
                 let _ = keep_open(output, false);

@@ -9,6 +9,7 @@ use super::reaper::Exit;
 
 pub mod condition;
 mod read;
+pub mod socket;
 mod syntax;
 pub mod timer;
 

@@ -10,7 +10,7 @@ use std::{
 use axum::body::Body;
 use camino::Utf8Path;
 use model::{
-    HostId, Ticket,
+    DeploymentId, HostId, Ticket,
     port::{DeployOrder, Deployed, Fault, LifecycleEvent, LogChunk, LogRef, Verdict},
     spec::Checks,
 };
@@ -144,6 +144,17 @@ impl Machines {
                 .parse()
                 .expect("an id and a ticket make the name of a log"),
         })
+    }
+
+    /// Ends the script that a deployment runs there, if it does.
+    pub async fn stop_deployment(
+        &self,
+        machine: &HostId,
+        deployment: &DeploymentId,
+        reason: &str,
+    ) -> Result<(), Fault> {
+        let stopped = self.agent(machine)?.stop_deployment(deployment, reason).await;
+        stopped.map_err(|error| deploy::fault(machine, error))
     }
 
     pub async fn check(&self, machine: &HostId, checks: &Checks) -> Result<Verdict, Fault> {

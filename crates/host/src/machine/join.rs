@@ -25,7 +25,11 @@ use model::{HostId, Secret, port::Fault};
 use rcgen::KeyPair;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use serde::{Deserialize, Serialize};
-use tokio::{net::TcpStream, sync::Notify, time::timeout};
+use tokio::{
+    net::TcpStream,
+    sync::{Notify, mpsc},
+    time::timeout,
+};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -96,12 +100,19 @@ pub async fn enrol(url: &str, token: Option<&Secret>, name: &str, state: &Path) 
     Ok(identity.machine)
 }
 
-/// Serves the platform until `stop`, whatever becomes of the connection.
+/// What somebody wants of the agent of a machine.
+pub enum Wish {
+    Stop,
+    /// That the program which is now in its place goes on in this process.
+    Succeed,
+}
+
+/// Serves the platform until it is asked to stop, whatever becomes of the connection.
 ///
 /// # Errors
 ///
 /// Only when it cannot begin.
-pub async fn serve(state: &Path, stop: impl Future<Output = ()>) -> Result<(), Error> {
+pub async fn serve(state: &Path, mut wishes: mpsc::Receiver<Wish>) -> Result<(), Error> {
     let identity = read(state).ok_or_else(|| Error::Told("this machine has joined nothing yet".into()))?;
     let guest =
         Guest::begin(Layout::machine(Path::new("/"), state)).map_err(|error| Error::Told(chain(&error)))?;
@@ -112,6 +123,11 @@ pub async fn serve(state: &Path, stop: impl Future<Output = ()>) -> Result<(), E
         renewed: Notify::new(),
     });
     let router = guest.router().merge(keys(Arc::clone(&ring)));
+    let stop = async {
+        while let Some(Wish::Succeed) = wishes.recv().await {
+            warn!("no other program takes over: {}", guest.succeed().await);
+        }
+    };
     tokio::select! {
         () = stop => {}
         () = stay(&ring, &router) => {}

@@ -8,7 +8,7 @@ use axum::{
 };
 use jiff::Timestamp;
 use model::{
-    Digest, HostId, Place, Ticket,
+    DeploymentId, Digest, HostId, Place, Ticket,
     port::{
         BakeOrder, Bakery as _, BuildOrder, CheckOrder, DatabaseOrder, Databases as _, DeployOrder,
         Deployer as _, Fault, HostOrder, Hosts as _, LogRef, Logs as _, Network,
@@ -49,6 +49,15 @@ pub struct Watching {
     pub since: Timestamp,
 }
 
+/// Which deployment to end on which host.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Ending {
+    pub host: HostId,
+    pub deployment: DeploymentId,
+    /// For people.
+    pub reason: String,
+}
+
 /// Which build or bake to stop.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Stopping {
@@ -70,6 +79,7 @@ pub fn router() -> Router<Node> {
         .route("/v1/images/bake", post(bake))
         .route("/v1/images/find", post(find))
         .route("/v1/deployments/deploy", post(deploy))
+        .route("/v1/deployments/stop", post(end))
         .route("/v1/deployments/watch", post(watch))
         .route("/v1/deployments/check", post(check))
         .route("/v1/work/stop", post(stop_work))
@@ -141,6 +151,15 @@ async fn find(State(node): State<Node>, Order(order): Order<BakeOrder>) -> Respo
 
 async fn deploy(State(node): State<Node>, Order(call): Order<Ticketed<DeployOrder>>) -> Response {
     answer(node.deployer.deploy(&call.ticket, &call.order).await)
+}
+
+async fn end(State(node): State<Node>, Order(which): Order<Ending>) -> Response {
+    let deployer = &node.deployer;
+    answer(
+        deployer
+            .stop_deployment(&which.host, &which.deployment, &which.reason)
+            .await,
+    )
 }
 
 async fn watch(State(node): State<Node>, Order(which): Order<Watching>) -> Response {

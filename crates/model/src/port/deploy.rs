@@ -18,6 +18,15 @@ pub trait Deployer {
         order: &DeployOrder,
     ) -> impl Future<Output = Result<Deployed, Fault>> + Send;
 
+    /// Ends the script that a deployment runs on the host, if it does: the deployment fails there. One that has ended,
+    /// or is not known, is left as it is.
+    fn stop_deployment(
+        &self,
+        host: &HostId,
+        deployment: &DeploymentId,
+        reason: &str,
+    ) -> impl Future<Output = Result<(), Fault>> + Send;
+
     /// Waits for a process of the app to end though it should go on, from `since` on. `None` when all went on for as
     /// long as one call may take: ask again.
     fn watch(

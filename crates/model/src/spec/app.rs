@@ -211,6 +211,9 @@ pub struct Deploy {
     /// Of canary and linear.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub steps: Option<Steps>,
+    /// One zone after the other, in place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zones: Option<Zones>,
     /// What brings the data to where the release needs it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub migrate: Option<Migrate>,
@@ -222,6 +225,18 @@ impl Deploy {
     fn usual_drain() -> SignedDuration {
         Self::DRAIN
     }
+}
+
+/// Hosts get a release one zone after the other: CodeDeploy's `ZonalConfig`.
+/// <https://docs.aws.amazon.com/codedeploy/latest/APIReference/API_ZonalConfig.html>
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Zones {
+    /// How many hosts of each zone stay healthy, a percentage or a number. Default 0 %.
+    pub minimum_healthy: MinimumHealthy,
+    /// How long a finished zone is watched before the next is begun.
+    pub monitor: SignedDuration,
+    /// The same for the first one.
+    pub first_monitor: SignedDuration,
 }
 
 /// How traffic moves to new hosts by and by.

@@ -87,6 +87,9 @@ pub struct Environment {
     /// The release that gets the traffic.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub live: Option<u64>,
+    /// How the traffic is divided, while a release comes in place or by steps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split: Option<Split>,
     /// Hosts that it should have.
     pub hosts: u32,
     /// Since when it has none, because nobody asked for it.
@@ -101,6 +104,25 @@ pub struct Environment {
     pub execution: Option<ExecutionId>,
     #[schema(value_type = String, format = DateTime)]
     pub created_at: Timestamp,
+}
+
+/// Two releases get the traffic: this one, and the live one what is left.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Split {
+    pub release: u64,
+    /// Of the traffic.
+    pub percent: u32,
+    /// Of canary and linear: which step it is, from 1, of how many before all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steps: Option<u32>,
+    /// What the last analysis said: `as-good`, `worse`, `unknown`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<String>,
+    /// Who holds the deployment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused_by: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

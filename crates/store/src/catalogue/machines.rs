@@ -246,6 +246,17 @@ impl Tx<'_> {
         Ok(own)
     }
 
+    /// No environment has it any more.
+    pub fn free_machine(&self, id: &HostId, by: &By) -> Result<(), Error> {
+        let machine = self.machine(id)?;
+        let Some(place) = machine.place else {
+            return Ok(());
+        };
+        self.give_machine(id, None)?;
+        let detail = json!({ "machine": id });
+        self.note(by, "machine.free", Some(&machine.tenant), &place, detail)
+    }
+
     fn give_machine(&self, id: &HostId, environment: Option<i64>) -> Result<(), Error> {
         self.run(
             "UPDATE registered_machines SET environment_id = ?2, release = NULL, deployment = NULL WHERE id = ?1",

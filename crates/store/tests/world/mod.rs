@@ -217,6 +217,7 @@ pub fn spec() -> spec::Environment {
             keep_old: second,
             drain: second,
             steps: None,
+            zones: None,
             migrate: None,
         },
         host: spec::Host {

@@ -3,9 +3,12 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::Args;
-use host::machine::join;
+use host::machine::join::{self, Wish};
 use model::Secret;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+};
 
 /// Without options it is PID 1 inside a host, and never comes here.
 #[derive(Debug, Args)]
@@ -43,8 +46,22 @@ async fn serve(agent: Agent) -> Result<(), host::machine::Error> {
     println!("this machine is {machine}");
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let stop = async {
-        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+    let mut hangup = signal(SignalKind::hangup())?;
+    let (wish, wishes) = mpsc::channel(1);
+    let listening = async move {
+        loop {
+            let wanted = tokio::select! {
+                _ = terminate.recv() => Wish::Stop,
+                _ = interrupt.recv() => Wish::Stop,
+                _ = hangup.recv() => Wish::Succeed,
+            };
+            if wish.send(wanted).await.is_err() {
+                return std::future::pending().await;
+            }
+        }
     };
-    join::serve(&agent.state, stop).await
+    tokio::select! {
+        served = join::serve(&agent.state, wishes) => served,
+        never = listening => never,
+    }
 }

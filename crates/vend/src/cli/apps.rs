@@ -7,7 +7,7 @@ use super::{
     Client, Failure, Global, now,
     target::{self, Target},
 };
-use crate::output::{Output, Table, Tone, ago, cell, maybe};
+use crate::output::{Output, Table, Tone, ago, cell, clean, maybe};
 
 #[derive(Debug, Subcommand)]
 pub enum Tenants {
@@ -349,10 +349,39 @@ pub fn environments_text(environments: &[Environment], output: &Output) -> Strin
             maybe(environment.urls.first()),
         ]);
     }
-    table.render(
+    let mut text = table.render(
         output,
         "no environments yet: they are made by the first push to their branches",
-    )
+    );
+    let divided = environments.iter().filter_map(|environment| {
+        let split = split_text(environment)?;
+        Some(format!("{}: {split}\n", environment.place.environment))
+    });
+    text.extend(divided.map(|line| output.tone(Tone::Wait, &line)));
+    text
+}
+
+/// `v4 gets 20 % of the traffic, v3 80 % (step 1 of 4, as-good)`
+fn split_text(environment: &Environment) -> Option<String> {
+    let split = environment.split.as_ref()?;
+    let (percent, old) = (split.percent, 100_u32.saturating_sub(split.percent));
+    let step = split.step.zip(split.steps);
+    let more = [
+        step.map(|(step, steps)| format!("step {step} of {steps}")),
+        split.verdict.as_ref().map(|verdict| format!("last analysis: {verdict}")),
+        split.paused_by.as_ref().map(|who| format!("held by {who}")),
+    ];
+    let more: Vec<String> = more.into_iter().flatten().map(|part| clean(&part)).collect();
+    let more = match more.is_empty() {
+        true => String::new(),
+        false => format!(" ({})", more.join(", ")),
+    };
+    let live = environment.live.map(|live| format!(", v{live} {old} %"));
+    let new = split.release;
+    Some(format!(
+        "v{new} gets {percent} % of the traffic{}{more}",
+        live.unwrap_or_default()
+    ))
 }
 
 fn environment_text(environment: &Environment) -> String {
@@ -367,6 +396,9 @@ fn environment_text(environment: &Environment) -> String {
         environment.hosts,
         if environment.protected { "yes" } else { "no" },
     );
+    if let Some(split) = split_text(environment) {
+        text.push_str(&format!("traffic      {split}\n"));
+    }
     for url in &environment.urls {
         text.push_str(&format!("url          {url}\n"));
     }

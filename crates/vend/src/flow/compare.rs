@@ -14,7 +14,7 @@ use model::{
     release::Release,
     spec::{
         Analysis, App, Approval, Certificate, Deploy, Domain, Environment, Health, Host, Leads, Migrate,
-        MinimumHealthy, Port, Scaling, Steps, Transport, Variable, written,
+        MinimumHealthy, Port, Scaling, Steps, Transport, Variable, Zones, written,
     },
 };
 
@@ -281,6 +281,7 @@ fn settings(environment: &Environment) -> BTreeMap<String, String> {
         keep_old,
         drain,
         steps,
+        zones,
         migrate,
     } = deploy;
     set("deploy.strategy", strategy.word().to_owned());
@@ -301,6 +302,9 @@ fn settings(environment: &Environment) -> BTreeMap<String, String> {
         set("deploy.analysis.errors", format!("{errors}%"));
         set("deploy.analysis.slower", format!("{slower}%"));
         set("deploy.analysis.sample", sample.to_string());
+    }
+    if let Some(zones) = zones {
+        set("deploy.zones", zonal(zones));
     }
     if let Some(appspec) = appspec {
         set("deploy.appspec", appspec.to_string());
@@ -396,6 +400,21 @@ fn healthy(minimum: MinimumHealthy) -> String {
         MinimumHealthy::Percent(percent) => format!("{percent}%"),
         MinimumHealthy::Count(count) => count.to_string(),
     }
+}
+
+/// `one after the other, 50% of each healthy, watched 5m, the first 30m`
+fn zonal(zones: &Zones) -> String {
+    let Zones {
+        minimum_healthy,
+        monitor,
+        first_monitor,
+    } = zones;
+    format!(
+        "one after the other, {} of each healthy, watched {}, the first {}",
+        healthy(*minimum_healthy),
+        written(*monitor),
+        written(*first_monitor)
+    )
 }
 
 /// `2 of ops@acme.example, cto@acme.example, within 24h`

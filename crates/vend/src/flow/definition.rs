@@ -57,6 +57,7 @@ pub fn resources() -> Vec<String> {
         .collect()
 }
 
+#[derive(Clone, Copy)]
 struct Stage {
     name: &'static str,
     activity: &'static str,
@@ -234,7 +235,13 @@ pub mod tests {
             let environment = with(strategy);
             all.extend([release(&environment, None), rollback(&environment)]);
         }
-        for environment in [sample(true), migrating_sample(), placed_sample()] {
+        for environment in [
+            sample(true),
+            migrating_sample(),
+            rolling_sample(),
+            placed_sample(),
+            zoned_sample(),
+        ] {
             all.push(release(&environment, environment.approval.as_ref()));
             all.push(rollback(&environment));
         }
@@ -295,6 +302,15 @@ pub mod tests {
     }
 
     #[test]
+    fn in_place_a_migration_comes_before_the_first_host() {
+        let flow = release(&rolling_sample(), None);
+        assert_eq!(flow["States"]["Arrange"]["Next"], "MigrateFirst");
+        assert_eq!(flow["States"]["MigrateFirst"]["Next"], "Hold");
+        assert_eq!(flow["States"]["Migrate"]["Next"], "Deploy");
+        assert_eq!(rollback(&rolling_sample())["States"]["Arrange"]["Next"], "Hold");
+    }
+
+    #[test]
     fn machines_are_deployed_to_in_one_stage_after_the_approval() {
         let flow = release(&placed_sample(), placed_sample().approval.as_ref());
         let next = &flow["States"]["PlanUnchanged"]["Choices"][0]["Next"];
@@ -304,6 +320,16 @@ pub mod tests {
         );
         assert_eq!(rollback(&placed_sample())["States"]["Plan"]["Next"], "Machines");
         assert!(flow["States"].get("Provision").is_none());
+    }
+
+    #[test]
+    fn zones_of_machines_are_watched_one_after_the_other() {
+        let flow = release(&zoned_sample(), None);
+        assert_eq!(flow["States"]["Machines"]["Next"], "Zones");
+        assert_eq!(flow["States"]["Zones"]["Default"], "Record");
+        assert_eq!(flow["States"]["Monitor"]["Next"], "Machines");
+        assert!(rollback(&zoned_sample())["States"].get("Monitor").is_some());
+        assert!(release(&placed_sample(), None)["States"].get("Monitor").is_none());
     }
 
     pub const STRATEGIES: [&str; 4] = ["blue-green", "in-place", "canary", "linear"];
@@ -324,8 +350,19 @@ pub mod tests {
         parsed("app: shop\ndeploy: { migrate: { script: migrate.sh, timeout: 5m } }\n")
     }
 
+    pub fn rolling_sample() -> spec::Environment {
+        parsed("app: shop\ndeploy: { strategy: in-place, migrate: { script: migrate.sh, timeout: 5m } }\n")
+    }
+
     pub fn placed_sample() -> spec::Environment {
         parsed("app: shop\nplacement: { registered: { role: web } }\napproval: { required: 1 }\n")
+    }
+
+    pub fn zoned_sample() -> spec::Environment {
+        parsed(
+            "app: shop\nplacement: { registered: { role: web } }\n\
+             deploy: { zones: { minimum_healthy: 1, monitor: 5m, first_monitor: 10m } }\n",
+        )
     }
 
     fn parsed(text: &str) -> spec::Environment {

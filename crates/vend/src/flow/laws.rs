@@ -56,9 +56,13 @@ fn flows() -> Vec<(String, Value, Way)> {
     let placed = definition::tests::placed_sample();
     let machines = definition::release(&placed, placed.approval.as_ref());
     flows.push(("release on machines", machines, direct));
+    let zoned = definition::release(&definition::tests::zoned_sample(), None);
+    flows.push(("release on machines in zones", zoned, direct));
     flows.push(("rollback on machines", definition::rollback(&placed), direct));
     let migrating = definition::release(&definition::tests::migrating_sample(), None);
     flows.push(("migrating release", migrating, direct));
+    let migrating = definition::release(&definition::tests::rolling_sample(), None);
+    flows.push(("migrating release in place", migrating, rolls));
     // Its plan may say that it cannot go the way that was asked for.
     flows.push((
         "in place on new hosts",

@@ -3,28 +3,55 @@
 //! What a host goes through before its traffic, a machine does too, under the same scripts. The load balancer of the
 //! platform knows nothing of them.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use camino::Utf8PathBuf;
 use host::agent::api::Configuration;
 use model::{
-    DeploymentId, Place,
+    DeploymentId, HostId, Place,
     port::{Blame, Fault, LifecycleEvent, Objects as _},
     release::Release,
     spec::{Checks, Placement},
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use store::{By, Machine, NewDeployment};
 
-use super::{Attempt, World, deploy, healthy, provision, state::Planned, stored, validate, variables};
+use super::{
+    Attempt, World, deploy, provision, roll,
+    state::Planned,
+    stored, validate, variables,
+    wave::{Standing, Wave},
+    zone,
+};
 
 #[derive(Deserialize)]
 struct Input {
     place: Place,
     plan: Planned,
     deployment: DeploymentId,
+    /// What the zones before this one came to.
+    #[serde(default)]
+    deployed: Known,
 }
+
+/// What is known of machines that the release was brought to, by their ids.
+#[derive(Default, Serialize, Deserialize)]
+struct Known {
+    outcomes: BTreeMap<HostId, Seen>,
+    /// Of the last that failed.
+    reason: Option<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Seen {
+    Well,
+    Failed,
+}
+
+/// The label by which a machine says its zone.
+const ZONE: &str = "zone";
 
 /// One release's way to one environment's machines.
 struct Rollout<'a> {
@@ -43,6 +70,7 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
     let placement = release.spec.placement.as_ref();
     let placement = placement.ok_or_else(|| Fault::order("the release is not for machines"))?;
     let machines = begin(world, attempt, &input, placement).await?;
+    possible(&release, &machines)?;
     let rollout = Rollout {
         world,
         attempt,
@@ -52,9 +80,21 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
         checks: validate::read_checks(world, &input.place, &release).await?,
         bundle: bring(world, attempt, &release).await?,
     };
-    let failed = rollout.all(&machines).await;
+    let zone = rollout.zone(&machines).await;
     let _ = tokio::fs::remove_file(&rollout.bundle).await;
-    let well = machines.len() as u32 - failed?;
+    let (known, next) = zone?;
+    let well = known.outcomes.values().filter(|seen| **seen == Seen::Well).count();
+    let mut answer = json!({
+        "machines": machines.len(), "succeeded": well,
+        "outcomes": known.outcomes, "reason": known.reason,
+    });
+    if let (Some(next), Some(zones)) = (next, release.spec.deploy.zones) {
+        let is_first = next == 1;
+        let monitor = if is_first { zones.first_monitor } else { zones.monitor };
+        answer["more"] = json!(true);
+        answer["monitor_s"] = json!(monitor.as_secs());
+        return Ok(answer);
+    }
     let (place, number) = (input.place.clone(), input.plan.release);
     let by = By::platform(crate::clock::now());
     let live = world
@@ -62,7 +102,27 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
         .write(move |tx| tx.set_live(&place, number, by.at, &by));
     live.await.map_err(stored)?;
     world.routes.apply().await?;
-    Ok(json!({ "machines": machines.len(), "succeeded": well }))
+    Ok(answer)
+}
+
+/// CodeDeploy's HEALTH_CONSTRAINTS_INVALID, before anything is touched.
+fn possible(release: &Release, machines: &[Machine]) -> Result<(), Fault> {
+    let (rule, each) = roll::rules(release);
+    let mut zones: BTreeMap<&str, u32> = BTreeMap::new();
+    for machine in machines {
+        *zones.entry(zone_of(release, machine)).or_default() += 1;
+    }
+    let zones: Vec<(&str, u32)> = zones.into_iter().collect();
+    match zone::impossible(rule, each, &zones) {
+        Some((zone, needed, hosts)) => Err(roll::invalid(zone.as_deref(), needed, hosts)),
+        None => Ok(()),
+    }
+}
+
+/// Zones count only where the release goes by them.
+fn zone_of<'a>(release: &Release, machine: &'a Machine) -> &'a str {
+    let label = machine.labels.get(ZONE).filter(|_| release.spec.deploy.zones.is_some());
+    label.map_or(zone::NOWHERE, String::as_str)
 }
 
 /// The deployment's row and the environment's machines.
@@ -129,28 +189,116 @@ async fn bring(world: &World, attempt: &Attempt, release: &Release) -> Result<Ut
 }
 
 impl Rollout<'_> {
-    /// A wave after the other, until too many have failed. Gives how many have.
-    async fn all(&self, machines: &[Machine]) -> Result<u32, Fault> {
-        let rule = self.release.spec.deploy.minimum_healthy;
-        let total = machines.len() as u32;
-        let at_once = total.saturating_sub(rule.minimum(total)).max(1);
-        let (mut failed, mut first) = (0, None::<Fault>);
-        for wave in machines.chunks(at_once as usize) {
-            let wave = wave.iter().map(|machine| self.one(machine));
-            for outcome in futures_util::future::join_all(wave).await {
-                if let Err(fault) = outcome {
-                    failed += 1;
-                    // What a customer can mend is told before what only is so at the moment.
-                    let better = first.as_ref().is_none_or(|first| first.blame == Blame::Platform);
-                    first = Some(if better { fault } else { first.unwrap_or(fault) });
+    /// Waves in one zone, until it is finished or too many have failed. Gives what is known then, and how many zones are
+    /// finished if another one follows.
+    async fn zone(&self, machines: &[Machine]) -> Result<(Known, Option<usize>), Fault> {
+        let mut known = Known {
+            outcomes: self.input.deployed.outcomes.clone(),
+            reason: self.input.deployed.reason.clone(),
+        };
+        self.monitored(machines, &mut known).await?;
+        let (rule, each) = roll::rules(self.release);
+        let mut zones: BTreeMap<&str, Vec<&Machine>> = BTreeMap::new();
+        for machine in machines {
+            zones.entry(zone_of(self.release, machine)).or_default().push(machine);
+        }
+        let zones: Vec<Vec<&Machine>> = zones.into_values().collect();
+        let (mut begun, mut first) = (None, None::<Fault>);
+        loop {
+            let standings: Vec<Standing> = zones.iter().map(|zone| self.standing(zone, &known)).collect();
+            let (at, count) = match zone::next(rule, each, &standings) {
+                (_, Wave::Done) => return Ok((known, None)),
+                (at, Wave::Next(_)) if begun.is_some_and(|begun| begun != at) => {
+                    let finished = standings.iter().filter(|zone| zone.left == 0).count();
+                    return Ok((known, Some(finished)));
                 }
-            }
-            match first {
-                Some(fault) if !healthy::is_enough(rule, total, total - failed) => return Err(fault),
-                kept => first = kept,
+                (at, Wave::Next(count)) => (at, count),
+                (_, Wave::Failed { needed }) => return Err(self.failed(&known, needed, machines.len(), first)),
+            };
+            begun = Some(at);
+            let wave = self.ordered(&zones[at], &known).into_iter().take(count as usize);
+            let wave = wave.map(|machine| async move { (machine, self.one(machine).await) });
+            for (machine, outcome) in futures_util::future::join_all(wave).await {
+                let seen = if outcome.is_ok() { Seen::Well } else { Seen::Failed };
+                known.outcomes.insert(machine.id.clone(), seen);
+                let Err(fault) = outcome else { continue };
+                known.reason = Some(fault.message.clone());
+                // What a customer can mend is told before what only is so at the moment.
+                let better = first.as_ref().is_none_or(|first| first.blame == Blame::Platform);
+                first = Some(if better { fault } else { first.unwrap_or(fault) });
             }
         }
-        Ok(failed)
+    }
+
+    /// Those that have not got it yet, the ones that are away first: nobody misses them.
+    fn ordered<'m>(&self, zone: &[&'m Machine], known: &Known) -> Vec<&'m Machine> {
+        let mut left: Vec<&Machine> = zone
+            .iter()
+            .copied()
+            .filter(|machine| !known.outcomes.contains_key(&machine.id))
+            .collect();
+        left.sort_by_key(|machine| self.is_there(machine));
+        left
+    }
+
+    fn is_there(&self, machine: &Machine) -> bool {
+        self.world.machines.live.address(&machine.id).is_some()
+    }
+
+    fn standing(&self, zone: &[&Machine], known: &Known) -> Standing {
+        let count = |seen| {
+            let is = |machine: &&&Machine| known.outcomes.get(&machine.id) == Some(&seen);
+            zone.iter().filter(is).count() as u32
+        };
+        let left = self.ordered(zone, known);
+        Standing {
+            total: zone.len() as u32,
+            left: left.len() as u32,
+            ill: left.iter().filter(|machine| !self.is_there(machine)).count() as u32,
+            done: count(Seen::Well),
+            failed: count(Seen::Failed),
+        }
+    }
+
+    /// Looks again at what was well before the zone was watched: machines that are gone since, or that do not pass their
+    /// checks any more, have failed.
+    async fn monitored(&self, machines: &[Machine], known: &mut Known) -> Result<(), Fault> {
+        for machine in machines {
+            if known.outcomes.get(&machine.id) != Some(&Seen::Well) {
+                continue;
+            }
+            let outcome = match self.is_there(machine) {
+                true => self.checked(machine).await,
+                false => Err(Fault::customer(format!("{} was gone while its zone was watched", machine.id))),
+            };
+            match outcome {
+                Ok(()) => {}
+                Err(fault) if fault.blame == Blame::Platform => return Err(fault),
+                Err(fault) => {
+                    known.outcomes.insert(machine.id.clone(), Seen::Failed);
+                    known.reason = Some(fault.message);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Why it does not go on: what failed first is said, and whether trying again helps is that one's to say.
+    fn failed(&self, known: &Known, needed: u32, machines: usize, first: Option<Fault>) -> Fault {
+        let failed = known.outcomes.values().filter(|seen| **seen == Seen::Failed).count();
+        let count = format!("{failed} of {machines} machines failed, and {needed} must stay healthy");
+        match first {
+            Some(fault) if machines == 1 => fault,
+            Some(fault) => Fault {
+                message: format!("{count}: {}", fault.message),
+                ..fault
+            },
+            None => {
+                let reason = known.reason.as_deref().unwrap_or("a machine did not get ready");
+                let next = format!("vend deployments show {}", self.input.deployment);
+                Fault::customer(format!("{count}: {reason}")).next(next)
+            }
+        }
     }
 
     async fn one(&self, machine: &Machine) -> Result<(), Fault> {
@@ -158,6 +306,7 @@ impl Rollout<'_> {
             place,
             deployment,
             plan,
+            ..
         } = self.input;
         let live = &self.world.machines.live;
         live.configure(&machine.id, &self.configuration).await?;
@@ -177,8 +326,13 @@ impl Rollout<'_> {
         if let Some(fault) = failure {
             return Err(fault);
         }
+        self.checked(machine).await
+    }
+
+    async fn checked(&self, machine: &Machine) -> Result<(), Fault> {
         let Some(checks) = &self.checks else { return Ok(()) };
-        let verdict = live.check(&machine.id, checks).await?;
+        let Input { place, plan, .. } = self.input;
+        let verdict = self.world.machines.live.check(&machine.id, checks).await?;
         validate::keep(self.world, place, plan.release, &machine.id, &verdict).await?;
         match verdict.passed() {
             true => Ok(()),

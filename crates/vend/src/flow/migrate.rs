@@ -25,7 +25,8 @@ struct Input {
     place: Place,
     plan: Planned,
     deployment: DeploymentId,
-    fleet: Fleet,
+    /// In place there is none.
+    fleet: Option<Fleet>,
 }
 
 /// What `Provision` left.
@@ -36,11 +37,15 @@ struct Fleet {
 
 pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> {
     let input: Input = attempt.read()?;
-    let (_, release) = provision::load(world, &input.place, input.plan.release).await?;
+    let (environment, release) = provision::load(world, &input.place, input.plan.release).await?;
     let Some(what) = release.spec.deploy.migrate.clone() else {
         return Ok(json!({ "ran": false }));
     };
-    let migration = begin(world, attempt, &input, &what).await?;
+    let host = match &input.fleet {
+        Some(fleet) => fleet.hosts.first().cloned(),
+        None => spare(world, attempt, &environment, &release).await?,
+    };
+    let migration = begin(world, attempt, &input, host, &what).await?;
     match (migration.state, migration.reason) {
         (MigrationState::Succeeded, _) => return Ok(json!({ "ran": true, "host": migration.host })),
         (MigrationState::Failed, reason) => return Err(Fault::customer(reason.unwrap_or_default())),
@@ -72,14 +77,34 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
     }
 }
 
+/// In place: one host more, which has the release's configuration while all that serve keep theirs. It gets the release
+/// first, and goes when the others have it.
+async fn spare(
+    world: &World,
+    attempt: &Attempt,
+    environment: &store::Environment,
+    release: &Release,
+) -> Result<Option<HostId>, Fault> {
+    let host = provision::fleet(world, environment, release, 1).await?.into_iter().next();
+    if let Some(host) = host.clone() {
+        provision::start(world, attempt, environment, release, host).await?;
+    }
+    Ok(host.map(|host| host.id))
+}
+
 /// The migration's row. One that is there already tells which host to ask.
-async fn begin(world: &World, attempt: &Attempt, input: &Input, what: &Migrate) -> Result<Migration, Fault> {
+async fn begin(
+    world: &World,
+    attempt: &Attempt,
+    input: &Input,
+    host: Option<HostId>,
+    what: &Migrate,
+) -> Result<Migration, Fault> {
     let (place, release) = (input.place.clone(), input.plan.release);
     let known = world.store.read(move |db| db.migration(&place, release));
     if let Some(known) = known.await.map_err(stored)? {
         return Ok(known);
     }
-    let host = input.fleet.hosts.first().cloned();
     let host = host.ok_or_else(|| Fault::platform("there is no host to migrate the data from"))?;
     let born_at = born(world, &host).await?;
     let new = NewMigration {

@@ -17,7 +17,7 @@ use store::{By, DeploymentState, HostState, NewRelease};
 use super::{
     Attempt, Outcome, World, chain, compare, migrate, provision, roll,
     state::{Planned, Sourced},
-    stored, variables, wave,
+    stored, variables,
     way::{self, Now, Way},
 };
 
@@ -189,9 +189,8 @@ async fn with_way(world: &World, place: &Place, kind: PlanKind, release: u64) ->
         kept,
     };
     let way = way::of(kind, now, &after);
-    let rule = after.spec.deploy.minimum_healthy;
-    if let Some(needed) = wave::impossible(rule, serving).filter(|_| way.rolls) {
-        return Err(roll::invalid(needed, serving));
+    if way.rolls {
+        roll::possible(&after, serving)?;
     }
     let (files, commits, tree) = match &before {
         Some(before) => {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use model::{DeploymentId, Place, port::Fault, release::Release, route::TargetState};
+use model::{DeploymentId, Place, port::Fault, release::Release, route::TargetState, spec::MinimumHealthy};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use store::{Arriving, By, DeploymentState, Host, HostState, NewDeployment};
@@ -14,7 +14,9 @@ use super::{
     state::Planned,
     stored,
     turn::Turn,
-    wave::{self, Standing, Wave},
+    unwind,
+    wave::{Standing, Wave},
+    zone,
 };
 
 #[derive(Deserialize)]
@@ -51,19 +53,41 @@ pub async fn arrange(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fau
     provision::needs(world, attempt, &environment, &release).await?;
     let fleet = fleet(world, &input.place, &input.plan).await?;
     let hosts = fleet.left.len() as u32;
-    if let Some(needed) = wave::impossible(release.spec.deploy.minimum_healthy, hosts) {
-        return Err(invalid(needed, hosts));
-    }
+    possible(&release, hosts)?;
     share(world, &input.place, Some(input.plan.release)).await?;
     Ok(json!({ "hosts": hosts }))
 }
 
-/// CodeDeploy's HEALTH_CONSTRAINTS_INVALID.
-pub fn invalid(needed: u32, hosts: u32) -> Fault {
+/// Can so many hosts of the platform ever be deployed to?
+pub fn possible(release: &Release, hosts: u32) -> Result<(), Fault> {
+    let (rule, each) = rules(release);
+    match zone::impossible(rule, each, &[(zone::NOWHERE, hosts)]) {
+        Some((_, needed, hosts)) => Err(invalid(None, needed, hosts)),
+        None => Ok(()),
+    }
+}
+
+/// CodeDeploy's HEALTH_CONSTRAINTS_INVALID, of a zone or of all hosts.
+pub fn invalid(zone: Option<&str>, needed: u32, hosts: u32) -> Fault {
+    let of = zone.map(|zone| format!(" of zone {zone}")).unwrap_or_default();
+    let key = if zone.is_some() { "zones.minimum_healthy" } else { "minimum_healthy" };
     Fault::customer(format!(
-        "no host may be taken out: {needed} of {hosts} must stay healthy (HEALTH_CONSTRAINTS_INVALID)"
+        "no host{of} may be taken out: {needed} of {hosts} must stay healthy (HEALTH_CONSTRAINTS_INVALID)"
     ))
-    .next("ask for fewer in `deploy.minimum_healthy` of vend.yaml, or `vend scale` to more hosts")
+    .next(format!("ask for fewer in `deploy.{key}` of vend.yaml, or have more hosts"))
+}
+
+/// How many hosts must stay healthy: of the fleet, and of each zone.
+pub fn rules(release: &Release) -> (MinimumHealthy, Option<MinimumHealthy>) {
+    let deploy = &release.spec.deploy;
+    (deploy.minimum_healthy, deploy.zones.map(|zones| zones.minimum_healthy))
+}
+
+/// The next wave. All hosts are on the platform's own machine: whatever takes one of them away takes all, so they are one
+/// zone.
+fn wave(release: &Release, standing: Standing) -> Wave {
+    let (rule, each) = rules(release);
+    zone::next(rule, each, &[standing]).1
 }
 
 /// One wave. A wave that was cut off is finished first.
@@ -84,20 +108,19 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
         to: &release,
         serves: true,
     };
-    let rule = release.spec.deploy.minimum_healthy;
     let mut fleet = fleet(world, &place, &plan).await?;
     // What failed before it was touched died by itself, and is replaced.
     fleet.begun.retain(|host| host.state != HostState::Failed);
     if !fleet.begun.is_empty() {
         all(&turn, std::mem::take(&mut fleet.begun)).await?;
-    } else if let Wave::Next(count) = wave::next(rule, fleet.standing(arranged.hosts)) {
+    } else if let Wave::Next(count) = wave(&release, fleet.standing(arranged.hosts)) {
         fleet.left.truncate(count as usize);
         all(&turn, std::mem::take(&mut fleet.left)).await?;
     }
     muster::tend(world, attempt, &place, &plan, &deployment).await?;
     let after = self::fleet(world, &place, &plan).await?;
     let standing = after.standing(arranged.hosts);
-    match wave::next(rule, standing) {
+    match wave(&release, standing) {
         Wave::Next(_) => Ok(json!({ "more": true, "done": standing.done, "left": standing.left })),
         Wave::Done => Ok(json!({ "more": false, "done": standing.done, "failed": standing.failed })),
         Wave::Failed { needed } => {
@@ -132,6 +155,14 @@ pub async fn back(
     let Some(old) = plan.old() else { return Ok(()) };
     let (environment, release) = provision::load(world, place, old).await?;
     let was_live = environment.live == Some(plan.release);
+    // One that was made for the migration serves nobody.
+    let (own, failed) = (place.clone(), plan.release);
+    let hosts = world.store.read(move |db| db.hosts_of_release(&own, failed));
+    for host in hosts.await.map_err(stored)? {
+        if host.state == HostState::Starting {
+            unwind::retire(world, &host, "its release failed").await?;
+        }
+    }
     if environment.arriving.is_none() && !was_live {
         // It failed before its first host.
         return Ok(());
@@ -148,7 +179,6 @@ pub async fn back(
         to: &release,
         serves: true,
     };
-    let rule = release.spec.deploy.minimum_healthy;
     let swapped = Planned {
         release: old,
         from: Some(plan.release),
@@ -165,7 +195,7 @@ pub async fn back(
             failed: 0,
             ..fleet.standing(total)
         };
-        let Wave::Next(count) = wave::next(rule, standing) else {
+        let Wave::Next(count) = wave(&release, standing) else {
             break;
         };
         fleet.left.truncate(count as usize);

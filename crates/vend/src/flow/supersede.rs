@@ -2,9 +2,12 @@
 //!
 //! What goes well is not stopped: who pushes often would never see anything live.
 
-use model::{ExecutionId, Place, port::Fault};
+use std::{collections::BTreeMap, time::Duration};
+
+use model::{ExecutionId, HostId, Place, port::Fault};
+use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
-use store::{ApprovalState, By, Db, Error, ExecutionFilter, ExecutionSummary, HostState, LedgerFilter, Push};
+use store::{ApprovalState, By, Db, DeploymentState, Error, ExecutionFilter, ExecutionSummary, HostState, LedgerFilter, Push};
 use tracing::info;
 
 use super::{World, definition, deletion, runs, stored, workers};
@@ -22,10 +25,11 @@ struct Order {
 /// Ends releases that are broken and that a newer push waits for. What they did is undone, and the push goes next.
 pub async fn look(world: &World) -> Result<(), Fault> {
     let by = By::platform(crate::clock::now());
+    let patience = SignedDuration::from_secs(world.platform.deployments.patience_s.into());
     let ordered = world.store.write(move |tx| {
         let mut orders = Vec::new();
         for place in tx.places_held_up()? {
-            let Some(order) = judge(tx, &place)? else { continue };
+            let Some(order) = judge(tx, &place, by.at, patience)? else { continue };
             let mut deed = deletion::deed(&by, ACTION, Some(&place), order.execution.id.as_str());
             deed.detail = json!({ "cause": order.cause });
             tx.record(deed, by.at)?;
@@ -41,7 +45,12 @@ pub async fn look(world: &World) -> Result<(), Fault> {
 }
 
 /// The release of an environment that is to give way, if it is one and was not told yet.
-fn judge(db: &Db<'_>, place: &Place) -> Result<Option<Order>, Error> {
+fn judge(
+    db: &Db<'_>,
+    place: &Place,
+    now: Timestamp,
+    patience: SignedDuration,
+) -> Result<Option<Order>, Error> {
     let newest = db
         .pushes(&place.tenant, &place.app, Some(&place.environment), None, 1)?
         .pop();
@@ -65,7 +74,10 @@ fn judge(db: &Db<'_>, place: &Place) -> Result<Option<Order>, Error> {
     if is_told(db, &execution.id)? || is_ending(db, &execution)? {
         return Ok(None);
     }
-    let why = broken(db, place, &execution.id)?;
+    let why = match broken(db, place, &execution.id)? {
+        None => hangs(db, place, &execution, now, patience)?,
+        why => why,
+    };
     Ok(why.map(|why| Order {
         cause: cause(&push, &why),
         execution,
@@ -115,4 +127,54 @@ fn broken(db: &Db<'_>, place: &Place, execution: &ExecutionId) -> Result<Option<
     let failed = db.hosts_of_release(place, own.release)?;
     let failed = failed.iter().find(|host| host.state == HostState::Failed);
     Ok(failed.map(|host| format!("it failed on host {}", host.id)))
+}
+
+/// What runs hooks. A migration is not given up: nobody would know how far it came.
+const HOOKS: [&str; 4] = ["deploy", "roll", "machines", "shift"];
+
+/// Deployments that are looked at for how long hooks take here.
+const RECENT: u32 = 5;
+
+/// Why a release hangs in a hook: no host has told of anything for longer than it should take.
+fn hangs(
+    db: &Db<'_>,
+    place: &Place,
+    execution: &ExecutionSummary,
+    now: Timestamp,
+    patience: SignedDuration,
+) -> Result<Option<String>, Error> {
+    let Some(own) = db.open_deployment(place, &execution.id)? else {
+        return Ok(None);
+    };
+    let in_hooks = runs::open(db, execution.run)?.is_some_and(|run| {
+        let mut activities = run.orders.values();
+        activities.any(|order| definition::activity(&order.resource).is_some_and(|name| HOOKS.contains(&name)))
+    });
+    let told = db.deployment_events(&own.id)?.into_iter().map(|(_, report)| {
+        let took = SignedDuration::try_from(Duration::from_millis(report.duration_ms)).unwrap_or_default();
+        report.started_at.saturating_add(took).unwrap_or(report.started_at)
+    });
+    let quiet = now.duration_since(told.max().unwrap_or(own.started_at).max(own.started_at));
+    let allowed = patience.max(usual(db, place)?.saturating_mul(2));
+    Ok((in_hooks && quiet > allowed).then(|| {
+        let (quiet, allowed) = (quiet.as_secs(), allowed.as_secs());
+        format!("it hangs in a hook: no host has told of anything for {quiet} s, and {allowed} s are enough")
+    }))
+}
+
+/// The longest that all hooks of one host took in the last deployments that went well.
+fn usual(db: &Db<'_>, place: &Place) -> Result<SignedDuration, Error> {
+    let mut longest = SignedDuration::ZERO;
+    for deployment in db.deployments(place, RECENT)? {
+        if deployment.state != DeploymentState::Succeeded {
+            continue;
+        }
+        let mut hosts: BTreeMap<HostId, Duration> = BTreeMap::new();
+        for (host, report) in db.deployment_events(&deployment.id)? {
+            *hosts.entry(host).or_default() += Duration::from_millis(report.duration_ms);
+        }
+        let most = hosts.into_values().max().unwrap_or_default();
+        longest = longest.max(SignedDuration::try_from(most).unwrap_or(SignedDuration::MAX));
+    }
+    Ok(longest)
 }

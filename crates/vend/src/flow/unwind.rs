@@ -3,16 +3,17 @@
 
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use model::{
     DeploymentId, Place,
     plan::PlanKind,
-    port::{Fault, HostRole, Hosts as _, Work as _},
+    port::{Deployer as _, Fault, HostRole, Hosts as _, Work as _},
     release::ReleaseState,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
 use store::{By, Db, DeploymentState, HostState, PushState};
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::{Attempt, World, cancel, roll, shift, state::Planned, stored, supersede};
 use crate::reconcile::routes;
@@ -40,6 +41,7 @@ struct Failure {
 pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> {
     let input: Input = attempt.read()?;
     stop_work(world, attempt, &input.failure.cause).await?;
+    end_hooks(world, &input).await?;
     let mut stopped = 0;
     if let Some(plan) = &input.plan {
         if let (true, Some(undo)) = (plan.rolls, &input.undo) {
@@ -104,6 +106,34 @@ async fn stop_work(world: &World, attempt: &Attempt, cause: &str) -> Result<(), 
     let by = By::platform(crate::clock::now());
     let written = world.store.write(move |tx| tx.stop_work(&execution, &why, &by));
     written.await.map_err(stored)
+}
+
+/// Ends scripts that hosts and machines still run for the deployment: what follows would wait for them. A host that does
+/// not answer runs none, or is stopped.
+async fn end_hooks(world: &World, input: &Input) -> Result<(), Fault> {
+    let place = input.place.clone();
+    let read = world.store.read(move |db| -> Result<_, store::Error> {
+        let mut hosts = db.standing_hosts(Some(&place))?;
+        hosts.retain(|host| host.role == HostRole::App);
+        Ok((hosts, db.machines_of(&place)?))
+    });
+    let (hosts, machines) = read.await.map_err(stored)?;
+    let (deployment, why) = (&input.deployment, input.failure.cause.as_str());
+    let hosts = hosts.iter().map(|host| async move {
+        let ended = world.node.stop_deployment(&host.id, deployment, why);
+        (&host.id, ended.await)
+    });
+    let machines = machines.iter().map(|machine| async move {
+        let live = &world.machines.live;
+        (&machine.id, live.stop_deployment(&machine.id, deployment, why).await)
+    });
+    let (hosts, machines) = futures_util::join!(join_all(hosts), join_all(machines));
+    for (id, ended) in hosts.into_iter().chain(machines) {
+        if let Err(fault) = ended {
+            debug!("no script of {deployment} could be ended on {id}: {fault}");
+        }
+    }
+    Ok(())
 }
 
 /// When the failure came after the switch, the release before gets the traffic back.

@@ -7,7 +7,7 @@
 use model::spec::MinimumHealthy;
 
 /// Where a deployment in place is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Standing {
     /// Hosts when it began: what percentages are of.
     pub total: u32,

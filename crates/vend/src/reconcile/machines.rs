@@ -35,9 +35,11 @@ async fn once(world: &World) -> Result<(), Fault> {
         .live
         .keep_only(|id| machines.iter().any(|machine| machine.id == *id));
     for machine in &machines {
-        let done = match machine.leaving {
-            true => leave(world, machine).await,
-            false => configure(world, machine).await,
+        let done = match (machine.leaving, is_left(world, machine).await) {
+            (true, _) => leave(world, machine).await,
+            (false, Ok(true)) => free(world, machine).await,
+            (false, Ok(false)) => configure(world, machine).await,
+            (false, Err(fault)) => Err(fault),
         };
         if let Err(fault) = done {
             warn!(machine = %machine.id, "{} could not be looked after: {fault}", machine.id);
@@ -63,6 +65,34 @@ async fn configure(world: &World, machine: &Machine) -> Result<(), Fault> {
     let configuration = machines::configuration(world, &environment, &release).await?;
     world.machines.live.configure(&machine.id, &configuration).await?;
     info!(machine = %machine.id, "the machine {} has its configuration again", machine.id);
+    Ok(())
+}
+
+/// Has its environment gone elsewhere: is the release that is live there for no machines?
+async fn is_left(world: &World, machine: &Machine) -> Result<bool, Fault> {
+    let Some(place) = machine.place.clone() else {
+        return Ok(false);
+    };
+    let read = world.store.read(move |db| -> Result<_, store::Error> {
+        let live = db.live_release(&place)?;
+        Ok(live.is_some_and(|live| live.content.spec.placement.is_none()) && !db.is_busy(&place)?)
+    });
+    read.await.map_err(stored)
+}
+
+/// A machine that its environment has left: what runs there is stopped by its own scripts, and another environment may
+/// have it. One that is away is waited for.
+async fn free(world: &World, machine: &Machine) -> Result<(), Fault> {
+    if world.machines.live.address(&machine.id).is_none() {
+        return Ok(());
+    }
+    if let Err(fault) = stop(world, machine).await {
+        warn!(machine = %machine.id, "{} is given back although its app did not stop: {fault}", machine.id);
+    }
+    let (id, by) = (machine.id.clone(), By::platform(crate::clock::now()));
+    let freed = world.store.write(move |tx| tx.free_machine(&id, &by));
+    freed.await.map_err(stored)?;
+    info!(machine = %machine.id, "the machine {} is nobody's any more", machine.id);
     Ok(())
 }
 

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use axum::{Json, extract::State as Held, http::StatusCode};
 use model::{
-    AppName, EnvironmentName, Place, TenantName,
+    AppName, EnvironmentName, ExecutionId, Place, TenantName,
     policy::Action,
     port::HostRole,
-    wire::{Environment, EnvironmentState, NewRollback, Page, PlanAnswer, Push, Scale, Started},
+    wire::{Environment, EnvironmentState, NewRollback, Page, PlanAnswer, Push, Scale, Split, Started},
 };
-use store::{Db, ExecutionFilter, HostState};
+use store::{Arriving, Db, ExecutionFilter, Host, HostState};
 
 use super::{
     apps,
@@ -20,6 +20,7 @@ use super::{
     scope::keyed,
     state::State,
 };
+use crate::flow;
 
 /// The path of one environment.
 pub type Named = Path<(TenantName, AppName, EnvironmentName)>;
@@ -54,11 +55,13 @@ fn wire(db: &Db<'_>, environment: store::Environment, urls: &[String]) -> Result
     let destroying = running
         .as_ref()
         .is_some_and(|execution| execution.kind == "environment-destroy");
-    let serving = db
-        .standing_hosts(Some(place))?
-        .into_iter()
-        .filter(|host| host.role == HostRole::App && host.state == HostState::Serving)
-        .count();
+    let mut hosts = db.standing_hosts(Some(place))?;
+    hosts.retain(|host| host.role == HostRole::App && host.state == HostState::Serving);
+    let serving = hosts.len();
+    let split = match (environment.arriving, &running) {
+        (Some(arriving), Some(execution)) => Some(split(db, place, arriving, &execution.id, &hosts)?),
+        _ => None,
+    };
     let wanted = environment
         .desired
         .or_else(|| environment.spec.as_ref().map(|spec| spec.scaling.min))
@@ -74,11 +77,42 @@ fn wire(db: &Db<'_>, environment: store::Environment, urls: &[String]) -> Result
         branch: environment.branch,
         protected: environment.protected,
         live: environment.live,
+        split,
         hosts: wanted,
         urls: urls.to_vec(),
         execution: running.map(|execution| execution.id),
         created_at: environment.created_at,
         place: environment.place.into(),
+    })
+}
+
+/// How the traffic is divided between the live release and the one that arrives.
+fn split(
+    db: &Db<'_>,
+    place: &Place,
+    arriving: Arriving,
+    execution: &ExecutionId,
+    serving: &[Host],
+) -> Result<Split, store::Error> {
+    let own = serving.iter().filter(|host| host.release == Some(arriving.release));
+    let of_hosts = (own.count() * 100).checked_div(serving.len()).unwrap_or(0);
+    let percent = arriving.share.unwrap_or(u32::try_from(of_hosts).unwrap_or(100));
+    let shares = flow::shares(&db.release(place, arriving.release)?.content.spec.deploy);
+    let step = shares.iter().position(|share| Some(*share) == arriving.share);
+    let number = |count: usize| u32::try_from(count).ok();
+    let deployment = db.open_deployment(place, execution)?;
+    let last = match &deployment {
+        Some(deployment) => db.analyses(&deployment.id)?.pop(),
+        None => None,
+    };
+    let verdict = last.and_then(|(_, analysis)| Some(analysis["verdict"].as_str()?.to_owned()));
+    Ok(Split {
+        release: arriving.release,
+        percent,
+        step: step.and_then(|step| number(step + 1)),
+        steps: step.and_then(|_| number(shares.len())),
+        verdict,
+        paused_by: deployment.and_then(|deployment| Some(deployment.paused?.0)),
     })
 }
 
@@ -171,7 +205,7 @@ pub async fn destroy(
     Ok(started(summary, execution))
 }
 
-fn started(summary: String, execution: model::ExecutionId) -> (StatusCode, Json<Started>) {
+fn started(summary: String, execution: ExecutionId) -> (StatusCode, Json<Started>) {
     let started = Started {
         executions: vec![execution],
         summary,

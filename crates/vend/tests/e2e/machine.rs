@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::platform::{Copy, Platform, can_run, eventually};
@@ -28,13 +29,13 @@ hooks:
 ";
 
 /// Another root, other processes, another name: what it writes is in `upper`.
-struct Machine {
+pub struct Machine {
     directory: tempfile::TempDir,
     agent: Option<Child>,
 }
 
 impl Machine {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         for name in ["disk", "root"] {
             std::fs::create_dir(directory.path().join(name)).unwrap();
@@ -45,12 +46,12 @@ impl Machine {
         }
     }
 
-    fn file(&self, path: &str) -> PathBuf {
+    pub fn file(&self, path: &str) -> PathBuf {
         self.directory.path().join("disk/upper").join(path)
     }
 
     /// Runs `vend agent` there.
-    fn run(&mut self, arguments: &[&str]) {
+    pub fn run(&mut self, arguments: &[&str]) {
         self.agent = Some(self.command(arguments).spawn().unwrap());
     }
 
@@ -100,6 +101,13 @@ impl Machine {
         std::fs::read_to_string(self.log()).unwrap_or_default()
     }
 
+    /// The agent, as this machine knows it: the only child of what made its namespaces.
+    fn pid(&self) -> Pid {
+        let parent = self.agent.as_ref().unwrap().id();
+        let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap();
+        Pid::from_raw(children.trim().parse().unwrap()).unwrap()
+    }
+
     fn stop(&mut self) {
         if let Some(mut agent) = self.agent.take() {
             let _ = agent.kill();
@@ -127,6 +135,16 @@ fn machine(platform: &Platform, tenant: &str, state: &str, on: &Machine) -> Valu
     )
 }
 
+/// A tenant's machines, once so many are connected.
+pub fn machines(platform: &Platform, tenant: &str, count: usize) -> Vec<Value> {
+    eventually("machines are connected", Duration::from_secs(40), || {
+        let hosts = platform.json(&["hosts", "list", tenant]);
+        let machines = hosts["machines"].as_array()?.clone();
+        let connected = machines.iter().filter(|machine| machine["state"] == "connected");
+        (connected.count() == count).then_some(machines)
+    })
+}
+
 fn ledger(platform: &Platform, action: &str) -> usize {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("ledger.ndjson");
@@ -147,7 +165,7 @@ fn copy() -> Copy {
     copy
 }
 
-fn text(path: &Path) -> String {
+pub fn text(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap_or_default()
 }
 
@@ -284,4 +302,67 @@ fn a_machine_joins_is_deployed_to_changes_its_key_and_is_removed() {
     for name in [&owner, other.split('/').next().unwrap()] {
         platform.vend(&["tenants", "delete", name, "--yes"]);
     }
+}
+
+/// A process that says when it begins, and that it goes on.
+const WORKER: &str = "worker: echo begun >>/srv/begun; while :; do echo tick >>/srv/ticks; sleep 0.1; done\n";
+
+#[test]
+fn an_agent_is_replaced_under_what_it_runs_and_a_machine_that_was_left_is_given_back() {
+    if !can_run() {
+        return;
+    }
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = free.local_addr().unwrap().port();
+    drop(free);
+    let platform = Platform::with(&format!("[machines]\nlisten = \"127.0.0.1:{port}\"\n"));
+    let (owner, app) = platform.tenant_with_app("left");
+    let freed = ledger(&platform, "machine.free");
+    let invited = platform.json(&["hosts", "invite", &owner, "--label", "role=web"]);
+    let mut on = Machine::new();
+    let (url, token) = (
+        invited["url"].as_str().unwrap(),
+        invited["token"].as_str().unwrap(),
+    );
+    on.run(&["--join", url, "--token", token]);
+    machine(&platform, &owner, "connected", &on);
+
+    let work = Copy::new("one", VEND_YAML);
+    let served = std::fs::read_to_string(work.directory.path().join("Procfile")).unwrap();
+    work.write("Procfile", WORKER);
+    work.commit("A worker");
+    platform.release(&work, &app, "dev");
+    let (begun, ticks) = (
+        || text(&on.file("srv/begun")),
+        || text(&on.file("srv/ticks")).lines().count(),
+    );
+    assert_eq!(begun(), "begun\n", "{}", on.said());
+
+    let (pid, said) = (on.pid(), on.said().matches("connected as").count());
+    kill_process(pid, Signal::HUP).unwrap();
+    eventually("it has dialled again", Duration::from_secs(40), || {
+        (on.said().matches("connected as").count() > said).then_some(())
+    });
+    machine(&platform, &owner, "connected", &on);
+    let before = ticks();
+    eventually("it goes on", Duration::from_secs(20), || {
+        (ticks() > before).then_some(())
+    });
+    assert_eq!((on.pid(), begun()), (pid, "begun\n".to_owned()), "{}", on.said());
+    // The agent that took over knows what it supervises.
+    work.write("Procfile", WORKER.replace("echo begun", "echo anew"));
+    work.commit("Another worker");
+    platform.release(&work, &app, "dev");
+    assert_eq!(begun(), "begun\nanew\n");
+
+    work.write("vend.yaml", "app: shop\nenvironments:\n  dev: { branch: dev }\n");
+    work.write("Procfile", served);
+    work.commit("On hosts of the platform");
+    platform.release(&work, &app, "dev");
+    eventually("the machine is nobody's", Duration::from_secs(40), || {
+        let machine = machine(&platform, &owner, "connected", &on);
+        machine["place"].is_null().then_some(())
+    });
+    assert_eq!(ledger(&platform, "machine.free"), freed + 1);
+    platform.vend(&["tenants", "delete", &owner, "--yes"]);
 }

@@ -25,3 +25,4 @@ mod strategies;
 mod upgrade;
 mod vaulted;
 mod webhooks;
+mod zones;

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::{
     load::Load,
     platform::{Platform, can_run, eventually},
-    strategies::{App, Stage},
+    strategies::{App, Stage, VALIDATE},
 };
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -74,6 +74,39 @@ fn a_newer_push_takes_the_place_of_one_that_is_held_or_failing() {
     let ledger = platform.vend(&["audit", "list", "--all", "--json"]);
     assert!(ledger.contains("execution.supersede"), "it is on record");
     stage.end();
+}
+
+#[test]
+fn a_newer_push_takes_the_place_of_one_that_hangs_in_a_hook() {
+    if !can_run() {
+        return;
+    }
+    let platform = Platform::with("[deployments]\npatience_s = 3\n");
+    for strategy in ["blue-green", "in-place"] {
+        let stage = Stage::new(&platform, "hang");
+        let app = App::new(&format!("strategy: {strategy}"), 2);
+        app.says("one");
+        platform.release(&app.copy, &stage.app, "dev");
+        let load = Load::on(&platform.http(), &stage.host);
+        app.copy.write("validate.sh", "#!/bin/sh\necho waiting\nsleep 1000\n");
+        app.says("two");
+        let hung = platform.push(&app.copy, &stage.app, "dev");
+        stage.under_way();
+        app.copy.write("validate.sh", VALIDATE);
+        app.says("three");
+        platform.release(&app.copy, &stage.app, "dev");
+        stage.serves("three");
+        let push = platform.ended(&stage.app, hung);
+        assert_eq!(push["state"], "superseded", "{strategy}: {push:#}");
+        let reason = push["reason"].as_str().unwrap();
+        assert!(
+            reason.contains("supersedes it") && reason.contains("hangs in a hook"),
+            "{strategy}: {reason}"
+        );
+        let (good, bad) = load.end();
+        assert!(bad.is_empty() && good > 50, "{strategy}: {good} {bad:?}");
+        stage.end();
+    }
 }
 
 #[test]

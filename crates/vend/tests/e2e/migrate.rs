@@ -6,7 +6,9 @@ use serde_json::Value;
 
 use crate::{
     guestbook::{Site, working_copy},
+    load::Load,
     platform::{Copy, Platform, can_run, eventually, tenant},
+    strategies::{App, Stage},
 };
 
 const VEND_YAML: &str = "app: shop
@@ -167,4 +169,54 @@ fn the_guestbooks_data_is_migrated_and_going_back_across_it_must_be_asked_for() 
     platform.succeeds(&["rollback", &dev, "--to", "v2"]);
     assert_eq!(migration(&platform, &dev, 2), ran);
     platform.vend(&["tenants", "delete", &customer, "--yes"]);
+}
+
+/// In place: every host serves the release before until the migration has run, on a host that is made for it.
+#[test]
+fn in_place_a_migration_runs_once_before_any_host_changes() {
+    if !can_run() {
+        return;
+    }
+    let platform = Platform::start();
+    let stage = Stage::new(&platform, "inplace");
+    let migrating = "strategy: in-place, migrate: { script: migrate.sh, timeout: 2m }";
+    let app = App::new(migrating, 2);
+    app.copy.write("migrate.sh", "#!/bin/sh\necho \"level $LEVEL\"\n");
+    app.says("one");
+    platform.release(&app.copy, &stage.app, "dev");
+    let hosts = || {
+        let hosts = platform.json(&["hosts", "list", &stage.dev]);
+        let mut ids: Vec<String> = hosts["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|host| host["wanted"] == "serving")
+            .map(|host| host["id"].as_str().unwrap().to_owned())
+            .collect();
+        ids.sort();
+        ids
+    };
+    let before = hosts();
+    let load = Load::on(&platform.http(), &stage.host);
+    app.says("two");
+    platform.release(&app.copy, &stage.app, "dev");
+    stage.serves("two");
+    let ran = migration(&platform, &stage.dev, 2);
+    assert_eq!(ran["state"], "succeeded", "{ran:#}");
+    assert!(log_of(&platform, &ran).contains("level "), "{}", log_of(&platform, &ran));
+    eventually("the hosts are those that were there", Duration::from_secs(60), || {
+        (hosts() == before).then_some(())
+    });
+
+    app.copy.write("migrate.sh", "#!/bin/sh\necho 'no such table'\nexit 3\n");
+    app.says("three");
+    let push = platform.push(&app.copy, &stage.app, "dev");
+    let push = platform.ended(&stage.app, push);
+    let reason = push["reason"].as_str().unwrap_or_default();
+    assert!(reason.contains("the migration of v3 failed"), "{push:#}");
+    stage.serves("two");
+    assert_eq!(hosts(), before);
+    let (good, bad) = load.end();
+    assert!(bad.is_empty() && good > 50, "{good} {bad:?}");
+    stage.end();
 }

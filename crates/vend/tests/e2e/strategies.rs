@@ -34,7 +34,7 @@ const STOP: &str = "#!/bin/sh
 rm -f /run/shop.pid
 ";
 
-const VALIDATE: &str = "#!/usr/bin/perl
+pub const VALIDATE: &str = "#!/usr/bin/perl
 use strict; use IO::Socket::INET;
 for (1 .. 100) {
     exit 0 if IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => 8080);
@@ -292,7 +292,19 @@ fn a_canary_that_is_worse_than_the_old_hosts_is_taken_back() {
     platform.release(&app.copy, &stage.app, "dev");
     // Nobody comes: it is watched for longer, and goes on without a verdict.
     app.says("quiet");
-    platform.release(&app.copy, &stage.app, "dev");
+    let number = platform.push(&app.copy, &stage.app, "dev");
+    let split = eventually("the traffic is divided", Duration::from_secs(60), || {
+        let environments = platform.json(&["environments", "list", &stage.app]);
+        let split = environments["items"][0]["split"].clone();
+        (split["verdict"] == "unknown").then_some(split)
+    });
+    assert_eq!((&split["release"], &split["percent"]), (&2.into(), &30.into()), "{split}");
+    let status = platform.vend(&["status", &stage.app]);
+    let told = "dev: v2 gets 30 % of the traffic, v1 70 % (step 1 of 1, last analysis: unknown)";
+    assert!(status.contains(told), "{status}");
+    platform.ended(&stage.app, number);
+    let status = platform.vend(&["status", &stage.app]);
+    assert!(!status.contains("of the traffic"), "{status}");
     let quiet = stage.deployment();
     let verdicts: Vec<&Value> = quiet["analyses"]
         .as_array()

@@ -23,16 +23,23 @@ pub(super) fn add(template: &mut Template, scope: &Scope<'_>) {
 
 /// One of CodeDeploy's own, or one that is made for a number of hosts or a percentage.
 fn configuration(template: &mut Template, scope: &Scope<'_>) -> Value {
-    let (kind, value) = match scope.spec.deploy.minimum_healthy {
+    let (rule, zones) = (scope.spec.deploy.minimum_healthy, scope.spec.deploy.zones);
+    match rule {
+        // Those of CodeDeploy know no zones.
+        _ if zones.is_some() => {}
         MinimumHealthy::OneAtATime => return json!("CodeDeployDefault.OneAtATime"),
         MinimumHealthy::HalfAtATime => return json!("CodeDeployDefault.HalfAtATime"),
         MinimumHealthy::AllAtOnce => return json!("CodeDeployDefault.AllAtOnce"),
-        // A hundred percent could never deploy on a host that is there: CodeDeploy takes 99 and rounds up.
-        MinimumHealthy::Percent(percent) => ("FLEET_PERCENT", percent.min(99)),
-        MinimumHealthy::Count(count) => ("HOST_COUNT", count),
-    };
-    let properties =
-        json!({ "ComputePlatform": "Server", "MinimumHealthyHosts": { "Type": kind, "Value": value } });
+        MinimumHealthy::Percent(_) | MinimumHealthy::Count(_) => {}
+    }
+    let mut properties = json!({ "ComputePlatform": "Server", "MinimumHealthyHosts": least(rule) });
+    if let Some(zones) = zones {
+        properties["ZonalConfig"] = json!({
+            "FirstZoneMonitorDurationInSeconds": zones.first_monitor.as_secs(),
+            "MonitorDurationInSeconds": zones.monitor.as_secs(),
+            "MinimumHealthyHostsPerZone": least(zones.minimum_healthy),
+        });
+    }
     let about = "How many hosts must stay healthy while others are deployed.";
     template.add(Resource::new(
         "DeploymentPace",
@@ -41,6 +48,18 @@ fn configuration(template: &mut Template, scope: &Scope<'_>) -> Value {
         properties,
     ));
     re("DeploymentPace")
+}
+
+fn least(rule: MinimumHealthy) -> Value {
+    let (kind, value) = match rule {
+        MinimumHealthy::OneAtATime => ("FLEET_PERCENT", 99),
+        MinimumHealthy::HalfAtATime => ("FLEET_PERCENT", 50),
+        MinimumHealthy::AllAtOnce => ("HOST_COUNT", 0),
+        // A hundred percent could never deploy on a host that is there: CodeDeploy takes 99 and rounds up.
+        MinimumHealthy::Percent(percent) => ("FLEET_PERCENT", percent.min(99)),
+        MinimumHealthy::Count(count) => ("HOST_COUNT", count),
+    };
+    json!({ "Type": kind, "Value": value })
 }
 
 fn group(scope: &Scope<'_>, half: Half, configuration: &Value) -> Resource {

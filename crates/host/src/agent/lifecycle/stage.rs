@@ -9,6 +9,7 @@ use std::{
 use camino::Utf8PathBuf;
 use jiff::Timestamp;
 use model::{
+    DeploymentId,
     port::{Death, DeployOrder, LifecycleEvent, ScriptCode, ScriptFailure},
     spec::{
         Appspec,
@@ -64,6 +65,12 @@ impl Stage {
         layout
             .revisions()
             .join(format!("{}.tar", self.order.revision.hex()))
+    }
+
+    /// Why it is to end, if it is this deployment that nobody wants.
+    pub fn unwanted_by(&self, order: Option<&(DeploymentId, String)>) -> Option<String> {
+        let (_, reason) = order.filter(|(id, _)| *id == self.order.deployment)?;
+        Some(format!("it was ended: {reason}"))
     }
 
     fn facts(&self) -> Facts {
@@ -189,18 +196,33 @@ impl Inner {
             clock: now,
             secrets: &secrets,
             directory: None,
-            // What the start's own script does to a service is its business; what checks afterwards would wait in vain.
-            unless: (event == LifecycleEvent::ValidateService).then_some(told),
+            unless: Some(told),
         };
+        // What the start's own script does to a service is its business; what checks afterwards would wait in vain.
+        let checks = event == LifecycleEvent::ValidateService;
         let watching = async {
-            let death = self.services.death(stage.begun_at, stage.begun_at).await;
-            tell.send_replace(Some(died(&death)));
+            let failure = tokio::select! {
+                death = self.services.death(stage.begun_at, stage.begun_at), if checks => died(&death),
+                reason = self.unwanted(stage) => ended(reason),
+            };
+            tell.send_replace(Some(failure));
             std::future::pending().await
         };
         tokio::select! {
             outcome = hooks.run(event, &of, &spec, log) => outcome,
             never = watching => never,
         }
+    }
+
+    /// Waits until nobody wants the deployment any more.
+    async fn unwanted(&self, stage: &Stage) -> String {
+        let mut orders = self.unwanted.subscribe();
+        // This room holds the sender.
+        let order = orders.wait_for(|order| stage.unwanted_by(order.as_ref()).is_some()).await;
+        order
+            .ok()
+            .and_then(|order| stage.unwanted_by(order.as_ref()))
+            .unwrap_or_default()
     }
 
     /// Migrate: the release's own script, at the root of its revision.
@@ -255,6 +277,15 @@ fn put_app(archive: &Path, app: &Path) -> io::Result<()> {
 }
 
 /// A process that ended, as a failure of the event that it ended in.
+fn ended(reason: String) -> ScriptFailure {
+    ScriptFailure {
+        code: ScriptCode::UnknownError,
+        script: String::new(),
+        message: reason,
+        log: String::new(),
+    }
+}
+
 fn died(death: &Death) -> ScriptFailure {
     ScriptFailure {
         code: ScriptCode::UnknownError,

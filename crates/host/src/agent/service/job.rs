@@ -155,7 +155,7 @@ impl<'a> Job<'a> {
     }
 
     pub fn simple(&self) -> Result<Main, String> {
-        let running = self.begin(self.first()?)?;
+        let running = self.begin(self.first()?, true)?;
         Ok(self.running(
             running.process.pid,
             running.process.exit,
@@ -210,7 +210,7 @@ impl<'a> Job<'a> {
         let patience = Duration::from_secs(15);
         let _turn = timeout(patience, self.around.forking.lock()).await;
         let begun = family::ticks();
-        self.all(&self.unit.start, self.unit.start_timeout).await?;
+        self.start().await?;
         loop {
             let found = match &self.unit.pid_file {
                 Some(file) => read_pid(file),
@@ -242,7 +242,7 @@ impl<'a> Job<'a> {
 
     /// Whether an ExecCondition line says no, and how: 1 to 254 do, anything else is a failure.
     pub async fn asks(&self, line: &Line) -> Result<Option<i32>, String> {
-        let mut running = self.begin(line)?.process;
+        let mut running = self.begin(line, false)?.process;
         match timeout(self.unit.start_timeout, &mut running.exit).await {
             Ok(Ok(Exit::Code(0))) => Ok(None),
             Ok(Ok(Exit::Code(code @ 1..=254))) => Ok(Some(code)),
@@ -272,10 +272,19 @@ impl<'a> Job<'a> {
         self.all(&lines, limit).await
     }
 
+    /// Runs the ExecStart lines to their ends. They get the sockets.
+    pub async fn start(&self) -> Result<(), String> {
+        self.each(&self.unit.start, self.unit.start_timeout, true).await
+    }
+
     /// Runs lines one after the other, up to the first whose failure matters.
     pub async fn all(&self, lines: &[Line], limit: Duration) -> Result<(), String> {
+        self.each(lines, limit, false).await
+    }
+
+    async fn each(&self, lines: &[Line], limit: Duration, starts: bool) -> Result<(), String> {
         for line in lines {
-            let outcome = self.to_end(line, limit).await;
+            let outcome = self.to_end(line, limit, starts).await;
             match outcome {
                 Err(why) if !line.ignore_failure => return Err(why),
                 _ => {}
@@ -284,8 +293,8 @@ impl<'a> Job<'a> {
         Ok(())
     }
 
-    async fn to_end(&self, line: &Line, limit: Duration) -> Result<(), String> {
-        let mut running = self.begin(line)?.process;
+    async fn to_end(&self, line: &Line, limit: Duration, starts: bool) -> Result<(), String> {
+        let mut running = self.begin(line, starts)?.process;
         let program = line.arguments.first().map(String::as_str).unwrap_or_default();
         match timeout(limit, &mut running.exit).await {
             Ok(Ok(exit)) if exit.is_success() => Ok(()),
@@ -298,8 +307,8 @@ impl<'a> Job<'a> {
         }
     }
 
-    /// Starts one line, its output into the service's log.
-    fn begin(&self, line: &Line) -> Result<Logged, String> {
+    /// Starts one line, its output into the service's log. What `starts` the service gets its sockets.
+    fn begin(&self, line: &Line, starts: bool) -> Result<Logged, String> {
         let mut words = unit::expand_line(line, |name| self.environment.get(name).map(Secret::expose));
         if words.is_empty() {
             return Err("an empty command line".to_owned());
@@ -325,6 +334,9 @@ impl<'a> Job<'a> {
             Some(directory) => directory.clone(),
             None => "/".into(),
         });
+        if starts {
+            launch.sockets = (self.around.sockets)();
+        }
         launch.limits.clone_from(&self.unit.limits);
         launch.nice = self.unit.nice;
         launch.oom_score = self.unit.oom_score;

@@ -167,7 +167,7 @@ pub async fn start(
     job.helpers(&unit.start_pre, unit.start_timeout).await?;
     let main = match unit.kind {
         Kind::Oneshot => {
-            job.all(&unit.start, unit.start_timeout).await?;
+            job.start().await?;
             None
         }
         Kind::Simple => Some(job.simple()?),

@@ -22,6 +22,9 @@ pub struct Legacy {
     variables: BTreeMap<String, Secret>,
     targets: BTreeSet<String>,
     timers: Vec<String>,
+    /// Units, and the numbers of their open files.
+    #[serde(default)]
+    sockets: Vec<(String, Vec<i32>)>,
     daemons: BTreeMap<String, DaemonOrder>,
     order: Vec<String>,
     services: Vec<Held>,
@@ -30,7 +33,8 @@ pub struct Legacy {
 impl Legacy {
     /// The open files that must stay open.
     pub fn outputs(&self) -> impl Iterator<Item = i32> {
-        self.services.iter().filter_map(|held| held.output)
+        let sockets = self.sockets.iter().flat_map(|(_, numbers)| numbers.iter().copied());
+        self.services.iter().filter_map(|held| held.output).chain(sockets)
     }
 }
 
@@ -55,6 +59,11 @@ impl Services {
             variables: registry.variables.clone(),
             targets: registry.targets.clone(),
             timers: registry.timers.keys().cloned().collect(),
+            sockets: registry
+                .sockets
+                .iter()
+                .map(|(unit, listening)| (unit.clone(), listening.numbers()))
+                .collect(),
             daemons: registry.daemons.clone(),
             order: registry.order.clone(),
             services,
@@ -76,6 +85,12 @@ impl Services {
             match self.definition_of(&held) {
                 Ok(definition) => drop(self.adopt(definition, Some((held, output)))),
                 Err(why) => tracing::warn!("{} is nobody's any more: {why}", held.name),
+            }
+        }
+        for (unit, numbers) in legacy.sockets {
+            let opened: Vec<OwnedFd> = numbers.into_iter().filter_map(&mut open).collect();
+            if let Err(why) = self.start_socket(&unit, Some(opened)) {
+                tracing::warn!("{unit} does not listen any more: {why}");
             }
         }
         for timer in legacy.timers {

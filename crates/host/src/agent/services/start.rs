@@ -1,6 +1,6 @@
 //! Starting and stopping units with what they have to do with each other.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, os::fd::OwnedFd};
 
 use super::{Services, boot};
 use crate::agent::{
@@ -8,9 +8,10 @@ use crate::agent::{
     depend,
     log::Log,
     service::{Definition, Handle, Wish},
+    sockets::Listening,
     timers::Ticking,
-    unit::{Links, timer},
-    units::kind,
+    unit::{Links, socket, timer},
+    units::{is_masked, kind},
 };
 
 /// Units that make a machine out of hardware, and look after what a host does not own.
@@ -100,9 +101,55 @@ impl Services {
                 Ok(())
             }
             Some("timer") => self.start_timer(unit),
-            // Sockets, mounts, paths: what they would do is done by the host, or not at all.
-            _ => Ok(()),
+            Some("socket") => self.start_socket(unit, None),
+            Some(kind) => self.leave_out(unit, kind),
+            None => Ok(()),
         }
+    }
+
+    /// What only a machine has. A script that starts it goes on, and the unit's log says what does not happen.
+    fn leave_out(&self, unit: &str, kind: &str) -> Result<(), String> {
+        let what = match kind {
+            "path" => "nothing watches its paths, so they start nothing",
+            "mount" | "automount" => "nothing is mounted: what a host's directories are is the platform's to say",
+            "swap" => "there is no swap in a host",
+            _ => return Ok(()),
+        };
+        if self.units.text(unit).is_none() {
+            return Err(format!("Unit {unit} not found."));
+        }
+        Log::new(&self.layout.shared_logs(), unit).note(what);
+        tracing::warn!("{unit}: {what}");
+        Ok(())
+    }
+
+    /// Listens for a service, unless that runs already and has sockets of its own. `opened`: by another agent.
+    pub(super) fn start_socket(&self, unit: &str, opened: Option<Vec<OwnedFd>>) -> Result<(), String> {
+        if self.is_active(unit) {
+            return Ok(());
+        }
+        let not_found = || format!("Unit {unit} not found.");
+        let (path, text) = self.units.text(unit).ok_or_else(not_found)?;
+        if is_masked(&path) {
+            return Err(format!("Unit {unit} is masked."));
+        }
+        let socket = socket::parse(unit.strip_suffix(".socket").unwrap_or(unit), &text);
+        let mut log = Log::new(&self.layout.shared_logs(), unit);
+        for note in &socket.notes {
+            log.note(&format!("unit file: {note}"));
+        }
+        let service = &socket.unit;
+        if socket.accepts {
+            log.note("Accept=yes: a service for each connection is not available, so nothing listens");
+        } else if socket.addresses.is_empty() {
+            log.note("it has no address that is understood, so nothing listens");
+        } else if opened.is_none() && self.is_active(service) {
+            log.note(&format!("{service} runs already, with sockets of its own"));
+        } else {
+            let listening = Listening::start(socket, opened, self.clone())?;
+            self.lock().sockets.insert(unit.to_owned(), listening);
+        }
+        Ok(())
     }
 
     pub(super) fn start_timer(&self, unit: &str) -> Result<(), String> {
@@ -137,6 +184,10 @@ impl Services {
             }
             Some("timer") => {
                 self.lock().timers.remove(unit);
+                Ok(())
+            }
+            Some("socket") => {
+                self.lock().sockets.remove(unit);
                 Ok(())
             }
             _ => Ok(()),
@@ -205,6 +256,7 @@ impl Services {
                 .status(short(unit))
                 .is_some_and(|status| status.state == ServiceState::Active),
             Some("timer") => self.lock().timers.contains_key(unit),
+            Some("socket") => self.lock().sockets.contains_key(unit),
             Some("target") => self.lock().targets.contains(unit),
             _ => false,
         }
@@ -287,7 +339,8 @@ impl Services {
     /// As at boot: what packages want to be there, then what is enabled.
     pub(super) async fn start_enabled(&self) {
         self.reread().await;
-        for target in ["multi-user.target", "timers.target"] {
+        // Who is started there may need what is listened at already.
+        for target in ["sockets.target", "multi-user.target", "timers.target"] {
             if let Err(why) = self.start(target).await {
                 tracing::warn!("{target} was not reached: {why}");
             }

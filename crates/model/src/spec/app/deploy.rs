@@ -4,7 +4,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use jiff::SignedDuration;
 
 use super::{
-    Analysis, Build, Deploy, Migrate, MinimumHealthy, Scaling, Steps, Strategy,
+    Analysis, Build, Deploy, Migrate, MinimumHealthy, Scaling, Steps, Strategy, Zones,
     environment::{Fields, first, path, percent, section, value},
     parse::Tree,
 };
@@ -21,6 +21,7 @@ pub(super) fn deploy(
     fields: Fields<'_>,
     build: &Build,
     scaling: Scaling,
+    placed: bool,
     tree: Tree<'_>,
 ) -> Option<Deploy> {
     let appspec = appspec(reader, fields, build, tree)?;
@@ -49,20 +50,65 @@ pub(super) fn deploy(
         keep_old: keep_old.unwrap_or(SignedDuration::from_mins(10)),
         drain: drain.unwrap_or(Deploy::DRAIN),
         steps: steps(reader, fields, strategy),
+        zones: zones(reader, fields, strategy, scaling, placed),
         migrate: value(fields, "migrate")
-            .and_then(|node| migrate(reader, node, fields, build, tree))
-            .filter(|_| on_new_hosts(reader, fields, strategy)),
+            .and_then(|node| migrate(reader, node, fields, build, tree)),
     })
 }
 
-/// A migration runs on a host of the new release, before any of them is served; in place there is none.
-fn on_new_hosts(reader: &mut Reader<'_>, fields: Fields<'_>, strategy: Strategy) -> bool {
-    let node = value(fields, "migrate").filter(|_| strategy == Strategy::InPlace);
-    if let Some(node) = node {
-        let message = "`deploy.migrate` needs hosts of the new release beside the old ones, and in place there are none";
-        reader.error(node, message).help = Some("take another `deploy.strategy`".to_owned());
+/// One zone after the other, where hosts keep and change their release.
+fn zones(
+    reader: &mut Reader<'_>,
+    deploy: Fields<'_>,
+    strategy: Strategy,
+    scaling: Scaling,
+    placed: bool,
+) -> Option<Zones> {
+    let node = value(deploy, "zones")?;
+    if strategy != Strategy::InPlace && !placed {
+        let error = reader.error(node, "`deploy.zones` is of the strategy in-place only");
+        error.help = Some("new hosts serve nobody before all of them are healthy".to_owned());
+        return None;
     }
-    node.is_none()
+    let fields = section(deploy, "zones");
+    let rule = value(fields, "minimum_healthy").and_then(|node| of_zone(reader, node, scaling, placed));
+    let mut watched = |name: &str| {
+        let (what, day) = (format!("deploy.zones.{name}"), SignedDuration::from_hours(24));
+        value(fields, name).and_then(|node| reader.duration(node, &what, SignedDuration::ZERO..=day))
+    };
+    let monitor = watched("monitor").unwrap_or(SignedDuration::ZERO);
+    Some(Zones {
+        minimum_healthy: rule.unwrap_or(MinimumHealthy::Percent(0)),
+        monitor,
+        first_monitor: watched("first_monitor").unwrap_or(monitor),
+    })
+}
+
+/// How many of a zone's hosts stay healthy. How many machines a zone has is seen when they are deployed to; hosts of the
+/// platform are all in one.
+fn of_zone(
+    reader: &mut Reader<'_>,
+    node: &Node,
+    scaling: Scaling,
+    placed: bool,
+) -> Option<MinimumHealthy> {
+    let rule = minimum(node).filter(|rule| !rule.is_preset());
+    let Some(rule) = rule else {
+        let message = format!(
+            "`deploy.zones.minimum_healthy` must be a percentage such as `75%` or a number of hosts, not {}",
+            shown(node)
+        );
+        reader.error(node, message);
+        return None;
+    };
+    match placed {
+        true if rule == MinimumHealthy::Percent(100) => {
+            reader.error(node, "no host could ever be taken out: all of every zone must stay healthy");
+        }
+        true => {}
+        false => satisfiable(reader, node, rule, scaling),
+    }
+    Some(rule)
 }
 
 /// The steps of canary and linear; keys that nobody would follow are refused.
@@ -255,6 +301,19 @@ fn user(reader: &mut Reader<'_>, node: &Node) -> Option<String> {
 }
 
 fn minimum_healthy(reader: &mut Reader<'_>, node: &Node) -> Option<MinimumHealthy> {
+    let rule = minimum(node);
+    if rule.is_none() {
+        let message = format!(
+            "`deploy.minimum_healthy` must be `one-at-a-time`, `half-at-a-time`, `all-at-once`, a percentage such as \
+             `75%` or a number of hosts, not {}",
+            shown(node)
+        );
+        reader.error(node, message);
+    }
+    rule
+}
+
+fn minimum(node: &Node) -> Option<MinimumHealthy> {
     let text = node.text().unwrap_or_default();
     let (digits, percent) = match text.strip_suffix('%') {
         Some(digits) => (digits.trim_end(), true),
@@ -270,14 +329,6 @@ fn minimum_healthy(reader: &mut Reader<'_>, node: &Node) -> Option<MinimumHealth
         ("one-at-a-time", _) => Some(MinimumHealthy::OneAtATime),
         ("half-at-a-time", _) => Some(MinimumHealthy::HalfAtATime),
         ("all-at-once", _) => Some(MinimumHealthy::AllAtOnce),
-        _ => {
-            let message = format!(
-                "`deploy.minimum_healthy` must be `one-at-a-time`, `half-at-a-time`, `all-at-once`, a percentage such as \
-                 `75%` or a number of hosts, not {}",
-                shown(node)
-            );
-            reader.error(node, message);
-            None
-        }
+        _ => None,
     }
 }

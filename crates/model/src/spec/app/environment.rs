@@ -42,7 +42,8 @@ pub(super) fn environment(
         .filter(|node| matches!(node.value, Value::Mapping(_)))
         .map(|_| approval(reader, section(fields, "approval")));
     let scaling = scaling(reader, section(fields, "scaling"));
-    let deploy = deploy(reader, section(fields, "deploy"), &build, scaling, tree);
+    let placed = value(section(fields, "placement"), "registered").is_some();
+    let deploy = deploy(reader, section(fields, "deploy"), &build, scaling, placed, tree);
     let listeners = listeners(reader, entry(fields, "listeners"));
     let domains = domains(reader, entry(fields, "domains"));
     let placement = placement(reader, fields);

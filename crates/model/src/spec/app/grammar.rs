@@ -34,6 +34,8 @@ pub(super) enum Kind {
     /// Only `embedded` so far.
     Engine,
     MinimumHealthy,
+    /// A percentage or a number of hosts.
+    Healthy,
     Codes,
     Variables,
     Texts,
@@ -216,11 +218,36 @@ static DEPLOY: Section = Section {
             Kind::Section(&ANALYSIS),
             "Canary and linear: how much worse than the old hosts the new ones may be in the same minutes.",
         ),
+        key(
+            "zones",
+            Kind::Section(&ZONES),
+            "In place, and on registered machines, whose label `zone` says it: one zone after the other.",
+        ),
         later("alarms"),
         key(
             "migrate",
             Kind::Section(&MIGRATE),
-            "A script that runs once for each release, on one new host, before any host gets traffic.",
+            "A script that runs once for each release, on one new host (in place: one more), before any host gets traffic.",
+        ),
+    ],
+};
+
+static ZONES: Section = Section {
+    keys: &[
+        key(
+            "minimum_healthy",
+            Kind::Healthy,
+            "A percentage or a number of hosts of each zone that stay healthy. Default `0%`.",
+        ),
+        key(
+            "monitor",
+            Kind::Duration,
+            "How long a zone is watched when it is done, before the next is begun. Default `0s`, at most `24h`.",
+        ),
+        key(
+            "first_monitor",
+            Kind::Duration,
+            "The same for the first zone. Default: as `monitor`.",
         ),
     ],
 };

@@ -72,6 +72,10 @@ fn kind(kind: &Kind) -> Value {
             { "type": "string", "pattern": "^[0-9]+ ?%$" },
             { "type": "integer", "minimum": 0 },
         ] }),
+        Kind::Healthy => json!({ "anyOf": [
+            { "type": "string", "pattern": "^[0-9]+ ?%$" },
+            { "type": "integer", "minimum": 0 },
+        ] }),
         Kind::Codes => {
             let codes = json!({ "anyOf": [
                 { "type": "integer", "minimum": 100, "maximum": 599 },

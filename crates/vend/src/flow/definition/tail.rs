@@ -14,6 +14,7 @@ const HELD: i64 = 7 * 24 * HOUR;
 const PROVISION: Stage = Stage::new("Provision", "provision", "$.fleet", 900);
 const DEPLOY: Stage = Stage::new("Deploy", "deploy", "$.deployed", 4 * HOUR);
 const VALIDATE: Stage = Stage::new("Validate", "validate", "$.verdict", 900);
+const ARRANGE: Stage = Stage::new("Arrange", "arrange", "$.arranged", 900);
 const READY: Stage = Stage::new("Ready", "gate", "$.gate", HELD);
 const HOLD: Stage = Stage::new("Hold", "gate", "$.gate", HELD);
 const SHIFT: Stage = Stage::new("Shift", "shift", "$.shifted", 900);
@@ -23,7 +24,7 @@ const RECORD: Stage = Stage::new("Record", "record", "$.seal", 300);
 pub fn add(states: &mut Map<String, Value>, environment: &Environment) -> &'static str {
     let deploy = &environment.deploy;
     if environment.placement.is_some() {
-        return on_machines(states);
+        return on_machines(states, environment);
     }
     let first = match (deploy.strategy, &deploy.steps) {
         (Strategy::InPlace, _) => in_place(states),
@@ -36,6 +37,10 @@ pub fn add(states: &mut Map<String, Value>, environment: &Environment) -> &'stat
         let script_s = migrate.timeout.as_secs();
         let stage = Stage::new("Migrate", "migrate", "$.migrated", script_s + 900);
         chain(states, &[PROVISION, stage], DEPLOY.name);
+        if deploy.strategy == Strategy::InPlace {
+            let first = Stage::new("MigrateFirst", "migrate", "$.migrated", script_s + 900);
+            chain(states, &[ARRANGE, first], HOLD.name);
+        }
     }
     first
 }
@@ -43,16 +48,25 @@ pub fn add(states: &mut Map<String, Value>, environment: &Environment) -> &'stat
 /// Those of a way back: whatever the strategy is, traffic moves at once. The release's migration ran when it was made.
 pub fn back(states: &mut Map<String, Value>, environment: &Environment) -> &'static str {
     match (&environment.placement, environment.deploy.strategy) {
-        (Some(_), _) => on_machines(states),
+        (Some(_), _) => on_machines(states, environment),
         (None, Strategy::InPlace) => in_place(states),
         _ => at_once(states),
     }
 }
 
-/// Where there are machines already, one stage deploys to them in the place of those that make hosts and move traffic.
-fn on_machines(states: &mut Map<String, Value>) -> &'static str {
+/// Where there are machines already, one stage deploys to them in the place of those that make hosts and move traffic:
+/// once, or once for each of their zones, with a wait between them.
+fn on_machines(states: &mut Map<String, Value>, environment: &Environment) -> &'static str {
     let machines = Stage::new("Machines", "machines", "$.deployed", 8 * HOUR);
     chain(states, &[machines, RECORD], "Live");
+    if environment.deploy.zones.is_some() {
+        chain(states, &[machines], "Zones");
+        choose(states, "Zones", &[("$.deployed.more", "Monitor")], RECORD.name);
+        states.insert(
+            "Monitor".into(),
+            json!({ "Type": "Wait", "SecondsPath": "$.deployed.monitor_s", "Next": "Machines" }),
+        );
+    }
     ends(states);
     "Machines"
 }
@@ -71,9 +85,8 @@ pub fn at_once(states: &mut Map<String, Value>) -> &'static str {
 fn in_place(states: &mut Map<String, Value>) -> &'static str {
     at_once(states);
     choose(states, "Way", &[("$.plan.rolls", "Arrange")], "Provision");
-    let arrange = Stage::new("Arrange", "arrange", "$.arranged", 900);
     let roll = Stage::new("Roll", "roll", "$.rolled", 4 * HOUR);
-    chain(states, &[arrange, HOLD, roll], "Rolled");
+    chain(states, &[ARRANGE, HOLD, roll], "Rolled");
     choose(states, "Rolled", &[("$.rolled.more", "Hold")], "Settle");
     chain(
         states,

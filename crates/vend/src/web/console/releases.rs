@@ -5,7 +5,7 @@ use maud::{Markup, html};
 use model::{
     ExecutionId,
     policy::Action,
-    wire::{Environment, Execution, ExecutionDetail, HistoryEvent},
+    wire::{Environment, Execution, ExecutionDetail, HistoryEvent, Split},
 };
 use store::Db;
 
@@ -66,10 +66,23 @@ fn environment(environment: &Environment) -> Markup {
     html! {
         td { (environment.place) }
         td { (tinted(&word(environment.state))) @if environment.protected { " protected" } }
-        td { @if let Some(live) = environment.live { (live) } @else { "–" } }
+        td {
+            @if let Some(live) = environment.live { (live) } @else { "–" }
+            @if let Some(split) = &environment.split { (divided(split)) }
+        }
         td { (environment.hosts) }
         td { @for url in &environment.urls { a href=(url) rel="noreferrer" { (url) } " " } }
         td { @if let Some(id) = &environment.execution { a href={ "/console/executions/" (id) } { (id) } } }
+    }
+}
+
+/// What a release gets of the traffic that comes in place or by steps.
+fn divided(split: &Split) -> Markup {
+    html! {
+        " · " (split.release) " gets " (split.percent) " %"
+        @if let (Some(step), Some(steps)) = (split.step, split.steps) { ", step " (step) " of " (steps) }
+        @if let Some(verdict) = &split.verdict { ", " (tinted(verdict)) }
+        @if let Some(who) = &split.paused_by { ", held by " (who) }
     }
 }
 

@@ -1,0 +1,110 @@
+//! Sockets that the agent listens at for services, and units of kinds that only a machine has.
+
+use std::{fs, time::Duration};
+
+use axum::body::Body;
+use model::Digest;
+
+use super::world::{World, program};
+
+/// Answers one connection at its first socket with what it was told, and ends.
+const SERVER: &str = r#"die "not mine" unless $ENV{LISTEN_PID} == $$;
+open(my $listening, '+<&=', 3) or die $!;
+accept(my $client, $listening) or die $!;
+syswrite $client, "$ENV{LISTEN_FDS} $ENV{LISTEN_FDNAMES} $< $$\n";
+"#;
+
+const CLIENT: &str = "perl -MIO::Socket::UNIX -e 'my $s = IO::Socket::UNIX->new(\"/run/echo/sock\") or exit 7; print $s->getline'";
+
+async fn asked(world: &World) -> (Option<i32>, String) {
+    let outcome = world.sh(CLIENT).await;
+    (outcome.code, outcome.stdout)
+}
+
+#[tokio::test]
+async fn who_connects_first_starts_the_service_and_it_gets_the_sockets() {
+    let world = world!();
+    world.file("/srv/echo.pl", SERVER);
+    world.file(
+        "/etc/systemd/system/echo.socket",
+        "[Socket]\nListenStream=/run/echo/sock\nListenStream=127.0.0.1:7007\nSocketMode=0600\nSocketUser=nobody\n\
+         [Install]\nWantedBy=sockets.target\n",
+    );
+    world.file(
+        "/etc/systemd/system/echo.service",
+        "[Service]\nUser=nobody\nExecStart=/usr/bin/perl /srv/echo.pl\n",
+    );
+    let outcome = world.sh("systemctl enable --now echo.socket").await;
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    let outcome = world.sh("systemctl is-active echo.socket echo.service; stat -c '%a %U' /run/echo/sock").await;
+    assert_eq!(outcome.stdout, "active\ninactive\n600 nobody\n");
+
+    // It ends with every connection, so each has a process of its own.
+    let mut pids = Vec::new();
+    for _ in 0..3 {
+        let (code, answer) = asked(&world).await;
+        let pid = answer.strip_prefix("2 echo.socket:echo.socket 65534 ");
+        pids.push(pid.unwrap_or_else(|| panic!("{code:?} {answer} {}", world.log("echo"))).to_owned());
+    }
+    pids.dedup();
+    assert_eq!(pids.len(), 3);
+
+    // The next agent listens at the same sockets.
+    let bytes = fs::read(program()).unwrap();
+    let before = world.agent.health().await.unwrap().started_at;
+    let limit = Duration::from_secs(60);
+    let digest = Digest::of(&bytes);
+    world.agent.succeed(&digest, Body::from(bytes), limit).await.unwrap();
+    let mut other = false;
+    for _ in 0..500 {
+        other = world.agent.health().await.is_ok_and(|health| health.started_at > before);
+        if other {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(other, "another agent runs");
+    let (_, answer) = asked(&world).await;
+    assert!(answer.starts_with("2 echo.socket:echo.socket 65534 "), "{answer} {}", world.log("echo"));
+
+    let outcome = world.sh("systemctl disable --now echo.socket").await;
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    assert_eq!(asked(&world).await.0, Some(7), "nobody listens");
+}
+
+#[tokio::test]
+async fn what_a_host_has_not_is_said_by_name_and_fails_no_script() {
+    let world = world!();
+    let socket = |more: &str| format!("[Socket]\nListenStream=127.0.0.1:7008\n{more}[Install]\nWantedBy=sockets.target\n");
+    world.file("/etc/systemd/system/each.socket", &socket("Accept=yes\n"));
+    world.file("/etc/systemd/system/each@.service", "[Service]\nExecStart=/bin/cat\n");
+    world.file("/etc/systemd/system/busy.socket", &socket("ListenNetlink=kobject-uevent\n"));
+    world.file("/etc/systemd/system/busy.service", "[Service]\nExecStart=/bin/sleep 1000\n");
+    world.file("/etc/systemd/system/look.path", "[Path]\nPathExists=/etc\n");
+    world.file("/etc/systemd/system/srv-data.mount", "[Mount]\nWhat=/dev/vdb\nWhere=/srv/data\n");
+    let script = "set -e
+        systemctl enable each.socket
+        systemctl start each.socket
+        systemctl start busy.service
+        systemctl start busy.socket
+        systemctl start look.path
+        systemctl start srv-data.mount
+        systemctl start busy.socket busy.service
+        systemctl stop each.socket look.path srv-data.mount";
+    let outcome = world.sh(script).await;
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    for (unit, said) in [
+        ("each.socket", "Accept=yes: a service for each connection is not available, so nothing listens"),
+        ("busy.socket", "busy.service runs already, with sockets of its own"),
+        ("busy.socket", "ListenNetlink=kobject-uevent is ignored"),
+        ("look.path", "nothing watches its paths"),
+        ("srv-data.mount", "nothing is mounted"),
+    ] {
+        assert!(world.log(unit).contains(said), "{unit}: {}", world.log(unit));
+    }
+    let outcome = world.sh("systemctl start none.socket").await;
+    assert_eq!(outcome.code, Some(5), "{outcome:?}");
+    // Nobody has the address: what is not served does not listen either.
+    let script = "perl -MIO::Socket::INET -e 'exit(IO::Socket::INET->new(\"127.0.0.1:7008\") ? 0 : 7)'";
+    assert_eq!(world.sh(script).await.code, Some(7));
+}

@@ -1,0 +1,116 @@
+//! Machines in zones get a release one zone after the other.
+
+use std::net::TcpListener;
+
+use serde_json::Value;
+
+use crate::{
+    machine::{Machine, machines, text},
+    platform::{Copy, Platform, can_run},
+};
+
+fn vend_yaml(least: u32) -> String {
+    format!(
+        "app: shop\nplacement: {{ registered: {{ role: web }} }}\nchecks: checks.yml\n\
+         deploy:\n  minimum_healthy: 50%\n  zones: {{ minimum_healthy: {least}, monitor: 1s, first_monitor: 3s }}\n\
+         environments:\n  dev: {{ branch: dev }}\n"
+    )
+}
+
+const APPSPEC: &str = "version: 0.0
+os: linux
+file_exists_behavior: OVERWRITE
+files: [{ source: server.pl, destination: /srv/shop }]
+hooks:
+  ApplicationStart: [{ location: start.sh, timeout: 20 }]
+";
+
+/// The last deployment's machines, as its events say, by the time of their Install.
+fn order(platform: &Platform, dev: &str) -> Vec<String> {
+    let deployments = platform.json(&["deployments", "list", dev]);
+    let id = deployments["items"][0]["id"].as_str().unwrap();
+    let shown = platform.json(&["deployments", "show", id]);
+    let mut installs: Vec<(String, String)> = shown["hosts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|host| {
+            let events = host["events"].as_array().unwrap();
+            let install = events.iter().find(|event| event["event"] == "Install").unwrap();
+            let started = install["started_at"].as_str().unwrap();
+            (started.to_owned(), host["host"].as_str().unwrap().to_owned())
+        })
+        .collect();
+    installs.sort();
+    installs.into_iter().map(|(_, host)| host).collect()
+}
+
+#[test]
+fn zones_of_machines_are_deployed_to_one_after_the_other() {
+    if !can_run() {
+        return;
+    }
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = free.local_addr().unwrap().port();
+    drop(free);
+    let platform = Platform::with(&format!("[machines]\nlisten = \"127.0.0.1:{port}\"\n"));
+    let (owner, app) = platform.tenant_with_app("zones");
+    let dev = format!("{app}/dev");
+
+    let mut boxes = Vec::new();
+    // The zone whose name is first comes first, whoever joined before.
+    for zone in ["west", "east", "east"] {
+        let label = format!("zone={zone}");
+        let invited = platform.json(&["hosts", "invite", &owner, "--label", "role=web", "--label", &label]);
+        let mut on = Machine::new();
+        let (url, token) = (invited["url"].as_str().unwrap(), invited["token"].as_str().unwrap());
+        on.run(&["--join", url, "--token", token]);
+        boxes.push(on);
+        machines(&platform, &owner, boxes.len());
+    }
+    let all = machines(&platform, &owner, 3);
+    let zone = |id: &str| -> Value {
+        let machine = all.iter().find(|machine| machine["id"] == id).unwrap();
+        machine["labels"]["zone"].clone()
+    };
+    let has = |text_: &str| -> Vec<bool> {
+        boxes
+            .iter()
+            .map(|on| text(&on.file("srv/shop/server.pl")) == text_)
+            .collect()
+    };
+
+    let copy = Copy::new("one", &vend_yaml(0));
+    copy.write("appspec.yml", APPSPEC);
+    copy.write("start.sh", "#!/bin/sh\nexit 0\n");
+    copy.write("checks.yml", "file:\n  /srv/shop/bad: { exists: false }\n");
+    copy.write("server.pl", "one");
+    copy.commit("one");
+    platform.release(&copy, &app, "dev");
+    let zones: Vec<Value> = order(&platform, &dev).iter().map(|id| zone(id)).collect();
+    assert_eq!(zones, ["east", "east", "west"]);
+    assert_eq!(has("one"), [true, true, true]);
+
+    // One of one must stay healthy: refused before any machine is touched.
+    copy.write("vend.yaml", vend_yaml(1));
+    copy.write("server.pl", "two");
+    copy.commit("two");
+    let refused = platform.ended(&app, platform.push(&copy, &app, "dev"));
+    let reason = refused["reason"].as_str().unwrap();
+    let told = "no host of zone west may be taken out: 1 of 1 must stay healthy (HEALTH_CONSTRAINTS_INVALID)";
+    assert!(reason.contains(told), "{reason}");
+    assert_eq!(has("one"), [true, true, true]);
+
+    // What goes wrong only after a zone was deployed to, while it is watched, keeps the next zone as it is.
+    copy.write("vend.yaml", vend_yaml(0));
+    copy.write("start.sh", "#!/bin/sh\nsetsid sh -c 'sleep 1; touch /srv/shop/bad' >/dev/null 2>&1 </dev/null &\n");
+    copy.write("server.pl", "three");
+    copy.commit("three");
+    let failed = platform.ended(&app, platform.push(&copy, &app, "dev"));
+    assert_eq!(failed["state"], "failed", "{failed:#}");
+    let reason = failed["reason"].as_str().unwrap();
+    assert!(reason.contains("machines failed, and 2 must stay healthy"), "{reason}");
+    assert_eq!(has("three"), [false, true, true]);
+    drop(boxes);
+    platform.vend(&["tenants", "delete", &owner, "--yes"]);
+}
