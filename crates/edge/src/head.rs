@@ -1,8 +1,8 @@
 //! The head of a request as targets get it, and what routing needs of it. HTTP/1.1 and HTTP/2 clients end up here.
 
-use std::{io::Write, net::IpAddr, sync::Arc};
+use std::{io::Write, net::IpAddr};
 
-use crate::{clock, listener::Only, table::Rule, worker::Ends};
+use crate::{clock, listener::Only, worker::Ends};
 
 /// The methods that change how a request is handled; all others are `Other`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -47,8 +47,9 @@ pub struct Ask {
     pub only: Option<Only>,
     /// The request id, for the log.
     pub id: String,
-    /// The rule that decided, for the log.
-    pub rule: Option<Arc<Rule>>,
+    /// What the rule that decided belongs to, for the log: a text, for a rule would keep its targets as long as an idle
+    /// connection lasts.
+    place: String,
     method_name: String,
     target: String,
     path_len: usize,
@@ -57,9 +58,14 @@ pub struct Ask {
 }
 
 impl Ask {
-    /// What the rule that decided belongs to.
+    /// What the rule that decided belongs to, if one did.
     pub fn place(&self) -> Option<&str> {
-        self.rule.as_ref().map(|rule| rule.place())
+        Some(&*self.place).filter(|place| !place.is_empty())
+    }
+
+    pub fn decided(&mut self, place: &str) {
+        self.place.clear();
+        self.place.push_str(place);
     }
 
     /// Begins a request. `target` is a path with an optional query, or `*`.
@@ -69,7 +75,7 @@ impl Ask {
         self.wire.shrink_to(16 * 1024);
         self.host.clear();
         self.id.clear();
-        self.rule = None;
+        self.place.clear();
         self.port = ends.local.port();
         self.peer = Some(ends.peer.ip().to_canonical());
         self.tls = ends.tls;

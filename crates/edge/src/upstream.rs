@@ -347,7 +347,7 @@ fn choose(worker: &Worker, ask: &mut Ask, attempts: &mut Attempts) -> Result<Cho
         return Err(Answer::unmatched());
     };
     if worker.log.is_some() {
-        ask.rule = Some(Arc::clone(rule));
+        ask.decided(rule.place());
     }
     if first {
         rule.hits.fetch_add(1, Relaxed);
