@@ -2,6 +2,7 @@
 //! dropped and counted; memory is bounded and no request waits for a log.
 
 mod line;
+mod newest;
 
 use std::{
     cell::{Cell, RefCell},
@@ -19,6 +20,8 @@ use std::{
 
 use camino::{Utf8Path, Utf8PathBuf};
 use tokio::sync::oneshot;
+
+pub use newest::{Lines, Newest, newest};
 
 use crate::{head::Ask, live::Shared, upstream::Lease};
 

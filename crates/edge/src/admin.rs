@@ -10,6 +10,7 @@
 //! | `GET /v1/health` | 200, a list of [`model::route::TargetHealth`] |
 //! | `GET /v1/stats` | 200, a list of [`crate::GroupStats`] |
 //! | `GET /v1/certificates` | 200, a list of [`crate::CertificateSeen`] |
+//! | `POST /v1/access` | 200 [`crate::AccessLines`], for a [`crate::AccessNewest`] |
 //! | `PUT /v1/vault` | 200, a list of [`crate::Useless`], for a [`crate::Given`] |
 //! | `GET /v1/names` | 200, a list of [`crate::NameSeen`] |
 //! | `GET /v1/sockets` | 200, a list of [`crate::OwnSeen`] |
@@ -18,6 +19,7 @@
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
+use camino::Utf8PathBuf;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{
     Method, Request, Response, StatusCode,
@@ -36,6 +38,7 @@ use tokio::{
 };
 
 use crate::{
+    access::{self, Newest},
     book, clock, dns,
     explain::{Question, explain},
     live::{Change, Error, Shared, Wish},
@@ -45,6 +48,8 @@ use crate::{
 
 /// Bytes of a table: 100,000 hosts have room.
 const TABLE: usize = 128 * 1024 * 1024;
+/// Bytes of a question.
+const QUESTION: usize = 64 * 1024;
 /// How long who asks for what is wanted is kept: shorter than they wait.
 const WANTED: Duration = Duration::from_secs(20);
 /// Callers at the same time.
@@ -70,6 +75,8 @@ pub struct Admin {
     /// One for each folder of them.
     pub certificates: Vec<Arc<Certificates>>,
     pub vault: Arc<Vault>,
+    /// The access log, when it has lines that can be read again: short ones.
+    pub log: Option<Utf8PathBuf>,
 }
 
 impl Admin {
@@ -169,6 +176,7 @@ impl Admin {
                 seen.extend(self.vault.seen());
                 json(StatusCode::OK, &seen)
             }
+            (&Method::POST, "/v1/access") => self.access(request.into_body()).await,
             (&Method::PUT, "/v1/vault") => self.keep(request.into_body()).await,
             (&Method::GET, "/v1/names") => json(StatusCode::OK, &dns::seen(&self.shared, clock::ticks())),
             (&Method::GET, "/v1/sockets") => json(StatusCode::OK, &self.shared.own.seen()),
@@ -181,7 +189,6 @@ impl Admin {
     }
 
     async fn explain(&self, body: Incoming) -> Response<Full<Bytes>> {
-        const QUESTION: usize = 64 * 1024;
         let bytes = Limited::new(body, QUESTION)
             .collect()
             .await
@@ -193,6 +200,30 @@ impl Admin {
             Some(Ok(explanation)) => json(StatusCode::OK, &explanation),
             Some(Err(why)) => refusal(StatusCode::BAD_REQUEST, why),
             None => refusal(StatusCode::BAD_REQUEST, "this is not a question"),
+        }
+    }
+
+    async fn access(&self, body: Incoming) -> Response<Full<Bytes>> {
+        let bytes = Limited::new(body, QUESTION)
+            .collect()
+            .await
+            .map(|body| body.to_bytes());
+        let Some(wanted) = bytes
+            .ok()
+            .and_then(|bytes| serde_json::from_slice::<Newest>(&bytes).ok())
+        else {
+            return refusal(StatusCode::BAD_REQUEST, "this is not a question");
+        };
+        let Some(log) = self.log.clone() else {
+            return refusal(StatusCode::NOT_FOUND, "there is no access log with short lines");
+        };
+        match tokio::task::spawn_blocking(move || access::newest(&log, &wanted)).await {
+            Ok(Ok(lines)) => json(StatusCode::OK, &lines),
+            Ok(Err(error)) => refusal(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                format!("the access log cannot be read: {error}"),
+            ),
+            Err(_) => refusal(StatusCode::INTERNAL_SERVER_ERROR, "the edge is shutting down"),
         }
     }
 

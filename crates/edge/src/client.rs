@@ -15,7 +15,8 @@ use model::route::{Delta, Invalid, Table, TargetHealth};
 use serde::de::DeserializeOwned;
 
 use crate::{
-    CertificateSeen, Explanation, Given, GroupStats, NameSeen, OwnSeen, Question, Useless,
+    AccessLines, AccessNewest, CertificateSeen, Explanation, Given, GroupStats, NameSeen, OwnSeen, Question,
+    Useless,
     admin::{InForce, Refusal},
     socket,
 };
@@ -104,6 +105,12 @@ impl Client {
     /// All certificates, with what is wrong with them.
     pub async fn certificates(&self) -> Result<Vec<CertificateSeen>, Error> {
         self.call(Method::GET, "/v1/certificates", Vec::new()).await
+    }
+
+    /// The newest lines of the access log about somebody.
+    pub async fn access(&self, wanted: &AccessNewest) -> Result<AccessLines, Error> {
+        let body = serde_json::to_vec(wanted).map_err(Error::Answer)?;
+        self.call(Method::POST, "/v1/access", body).await
     }
 
     /// Has certificates and secrets held, all that there are. Gives what of them cannot be used.

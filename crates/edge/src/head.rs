@@ -47,6 +47,9 @@ pub struct Ask {
     pub only: Option<Only>,
     /// The request id, for the log.
     pub id: String,
+    /// What the rule that decided belongs to, for the log: a text, for a rule would keep its targets as long as an idle
+    /// connection lasts.
+    place: String,
     method_name: String,
     target: String,
     path_len: usize,
@@ -55,6 +58,16 @@ pub struct Ask {
 }
 
 impl Ask {
+    /// What the rule that decided belongs to, if one did.
+    pub fn place(&self) -> Option<&str> {
+        Some(&*self.place).filter(|place| !place.is_empty())
+    }
+
+    pub fn decided(&mut self, place: &str) {
+        self.place.clear();
+        self.place.push_str(place);
+    }
+
     /// Begins a request. `target` is a path with an optional query, or `*`.
     pub fn start(&mut self, method: &str, target: &str, ends: &Ends) {
         // What a large request has left behind is not kept for the next.
@@ -62,6 +75,7 @@ impl Ask {
         self.wire.shrink_to(16 * 1024);
         self.host.clear();
         self.id.clear();
+        self.place.clear();
         self.port = ends.local.port();
         self.peer = Some(ends.peer.ip().to_canonical());
         self.tls = ends.tls;

@@ -63,7 +63,7 @@ use tokio::{
     task::JoinSet,
 };
 
-pub use access::{Format, Log};
+pub use access::{Format, Lines as AccessLines, Log, Newest as AccessNewest};
 pub use acme::{Acme, Challenge};
 pub use client::{Client, Error as ClientError};
 pub use dns::{Dns, NameSeen, Wanted as ZoneWanted, Zone};
@@ -230,6 +230,11 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         changes,
         certificates,
         vault: Arc::new(vault),
+        log: config
+            .access_log
+            .as_ref()
+            .filter(|log| log.format == Format::Short)
+            .map(|log| log.path.clone()),
     };
     if let Some(listener) = config.metrics {
         control.spawn(admin.clone().run_metrics(listener));

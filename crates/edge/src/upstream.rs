@@ -319,7 +319,7 @@ pub struct Chosen {
     pub cookies: Option<Box<Cookies>>,
 }
 
-fn choose(worker: &Worker, ask: &Ask, attempts: &mut Attempts) -> Result<Chosen, Answer> {
+fn choose(worker: &Worker, ask: &mut Ask, attempts: &mut Attempts) -> Result<Chosen, Answer> {
     let desk = worker.shared.desk.get();
     let known = worker.shared.challenge(ask.path());
     if let Some(answer) = known.or_else(|| desk?.public_key(ask.path()).map(str::to_owned)) {
@@ -346,6 +346,9 @@ fn choose(worker: &Worker, ask: &Ask, attempts: &mut Attempts) -> Result<Chosen,
         worker.shared.totals.unmatched.fetch_add(1, Relaxed);
         return Err(Answer::unmatched());
     };
+    if worker.log.is_some() {
+        ask.decided(rule.place());
+    }
     if first {
         rule.hits.fetch_add(1, Relaxed);
         let tenant = || rule.place().split('/').next().unwrap_or_default().into();

@@ -256,6 +256,14 @@ async fn wait_for_end() {
 struct Eyes(Arc<World>);
 
 impl web::Sight for Eyes {
+    fn access(&self, wanted: edge::AccessNewest) -> BoxFuture<'_, Result<edge::AccessLines, Fault>> {
+        Box::pin(async move {
+            let lines = self.0.edge.access(&wanted).await;
+            lines
+                .map_err(|error| Fault::platform(format!("the access log cannot be read: {}", chain(&error))))
+        })
+    }
+
     fn log(&self, log: LogRef, offset: u64) -> BoxFuture<'_, Result<LogChunk, Fault>> {
         Box::pin(async move {
             match self.0.machines.live.log(&log, offset).await {

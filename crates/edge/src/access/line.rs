@@ -20,7 +20,9 @@ pub fn short(out: &mut String, record: &Record<'_>) {
             let target = &lease.target;
             let _ = write!(out, "{} {} {} ", lease.group.name, target.id(), target.address());
         }
-        None => out.push_str("- - - "),
+        None => {
+            let _ = write!(out, "{} - - ", ask.place().unwrap_or("-"));
+        }
     }
     push_quoted(out, &ask.id);
 }
@@ -104,7 +106,7 @@ pub fn json(out: &mut String, record: &Record<'_>) {
         "bytes": record.bytes,
         "duration_us": u64::try_from(record.took.as_micros()).unwrap_or(u64::MAX),
         "user_agent": bounded(&first(ask, "user-agent")),
-        "place": lease.map(|lease| lease.rule.place()),
+        "place": ask.place(),
         "rule": lease.map(|lease| lease.rule.priority),
         "group": lease.map(|lease| &*lease.group.name),
         "target": lease.map(|lease| lease.target.id()),

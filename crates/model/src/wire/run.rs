@@ -206,6 +206,15 @@ pub struct LogText {
     pub ended: bool,
 }
 
+/// The newest lines of the access log about somebody, oldest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AccessLog {
+    /// Time, client, request, status, bytes, duration, target group (or whose it is), target, its address, request id.
+    pub lines: Vec<String>,
+    /// There are no older ones.
+    pub all: bool,
+}
+
 /// An immutable root file system that hosts start from, as the releases of one environment use it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Image {

@@ -1,14 +1,17 @@
 //! Logs, by app or by name.
 
 use clap::{Args, ValueEnum};
-use model::wire::{LogEntry, LogText};
+use model::wire::{AccessLog, LogEntry, LogText};
 
 use super::{Client, Failure, Global, client::escape, executions::POLL, target::Target};
 use crate::output::{Output, tame};
 
+/// Requests that are shown.
+const REQUESTS: u32 = 500;
+
 #[derive(Debug, Args)]
 pub struct Logs {
-    /// TENANT/APP, TENANT/APP/ENVIRONMENT, or one log by its name, such as build/t-….
+    /// TENANT/APP, TENANT/APP/ENVIRONMENT (with `--access` also TENANT), or one log by its name, such as build/t-….
     target: String,
     /// Which log of the app.
     #[arg(long, value_enum, default_value_t = Kind::Service)]
@@ -16,6 +19,9 @@ pub struct Logs {
     /// Go on with what is added.
     #[arg(long, short)]
     follow: bool,
+    /// Show the newest requests, as the load balancer wrote them down.
+    #[arg(long, conflicts_with_all = ["kind", "follow", "list"])]
+    access: bool,
     /// Show the names of the logs that there are, and nothing else.
     #[arg(long)]
     list: bool,
@@ -38,6 +44,9 @@ pub async fn run(command: &Logs, global: &Global) -> Result<(), Failure> {
     if is_name(&command.target) {
         known(&command.target, &client).await?;
         return show(&command.target, command.follow, &client, &output).await;
+    }
+    if command.access {
+        return access(&command.target, &client, &output).await;
     }
     let target = Target::read(&command.target)?;
     let page = client
@@ -63,6 +72,21 @@ pub async fn run(command: &Logs, global: &Global) -> Result<(), Failure> {
         eprintln!("{}", newest.log);
     }
     show(&newest.log, command.follow, &client, &output).await
+}
+
+/// Of a tenant, an app or an environment.
+async fn access(target: &str, client: &Client, output: &Output) -> Result<(), Failure> {
+    let query = match target.contains('/') {
+        true => Target::read(target)?.query(),
+        false => format!("tenant={}", escape(target)),
+    };
+    let log: AccessLog = client
+        .get(&format!("/v1/access?{query}&limit={REQUESTS}"))
+        .await?;
+    output.show(&log, |log| {
+        log.lines.iter().map(|line| format!("{}\n", tame(line))).collect()
+    });
+    Ok(())
 }
 
 /// A log's name starts with its kind and an id, and no tenant has an app that is called like an id.

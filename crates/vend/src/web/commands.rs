@@ -97,6 +97,9 @@ pub trait Commands: Send + Sync + 'static {
 pub trait Sight: Send + Sync + 'static {
     fn log(&self, log: LogRef, offset: u64) -> BoxFuture<'_, Result<LogChunk, Fault>>;
 
+    /// The newest lines of the access log about somebody.
+    fn access(&self, wanted: edge::AccessNewest) -> BoxFuture<'_, Result<edge::AccessLines, Fault>>;
+
     /// Where a registered machine is connected from, if it is.
     fn machine(&self, id: &HostId) -> Option<SocketAddr>;
 

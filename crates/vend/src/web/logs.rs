@@ -5,7 +5,7 @@ use model::{
     ExecutionId, HostId, Place,
     policy::Action,
     port::{HostRole, LogRef},
-    wire::{LogEntry, LogText, Page},
+    wire::{AccessLog, LogEntry, LogText, Page},
 };
 use serde::Deserialize;
 use store::{Db, ExecutionFilter, ExecutionSummary};
@@ -127,6 +127,38 @@ pub async fn list(
         .await?;
     let key = |entry: &LogEntry| format!("{:020} {}", entry.at.as_millisecond(), entry.log);
     Ok(Json(keyed(logs, scope.cursor.as_deref(), scope.limit(), key)))
+}
+
+/// The newest lines of the load balancer's access log about a tenant, an app or an environment.
+#[utoipa::path(get, path = "/v1/access", operation_id = "logs.access", tag = "logs", params(Scope),
+    responses((status = 200, body = AccessLog), Refusal))]
+pub async fn access(
+    Held(state): Held<State>,
+    caller: Caller,
+    Query(scope): Query<Scope>,
+) -> Result<Json<AccessLog>, Refusal> {
+    let scope = scope.within(&caller)?;
+    let own = scope.tenant.clone();
+    // A tenant of the same name before it is not its business.
+    let since = state
+        .store
+        .read(move |db| {
+            own.map(|tenant| db.tenant(&tenant).map(|tenant| tenant.created_at))
+                .transpose()
+        })
+        .await?;
+    let of = [
+        scope.tenant.as_ref().map(ToString::to_string),
+        scope.app.as_ref().map(ToString::to_string),
+        scope.environment.as_ref().map(ToString::to_string),
+    ];
+    let wanted = edge::AccessNewest {
+        of: of.into_iter().flatten().collect::<Vec<_>>().join("/"),
+        since,
+        lines: scope.limit() as usize,
+    };
+    let edge::AccessLines { lines, all } = state.sight.access(wanted).await?;
+    Ok(Json(AccessLog { lines, all }))
 }
 
 /// Where to read from.

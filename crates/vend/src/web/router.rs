@@ -89,6 +89,7 @@ fn operations() -> OpenApiRouter<State> {
         .routes(routes!(images::diff))
         .routes(routes!(images::bases))
         .routes(routes!(hosts::edge))
+        .routes(routes!(logs::access))
         .routes(routes!(logs::list))
         .routes(routes!(logs::read))
         .routes(routes!(webhooks::list))

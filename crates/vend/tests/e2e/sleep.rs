@@ -91,9 +91,14 @@ fn an_environment_sleeps_and_wakes_without_losing_a_request() {
     assert!(!refused.status.success(), "what is awake is not woken");
 
     falls_asleep(&platform, &app);
+    let asked = std::time::Instant::now();
     let (good, wrong): (Vec<_>, Vec<_>) = visitors(50, &platform.http(), &host)
         .into_iter()
         .partition(|answer| *answer == (200, "two\n".into()));
+    println!(
+        "50 requests for a sleeper were answered within {:?}",
+        asked.elapsed()
+    );
     assert_eq!((good.len(), wrong.first()), (50, None));
     eventually("all its hosts serve", Duration::from_secs(60), || {
         (state(&platform, &app, "dev") == "live").then_some(())
@@ -133,6 +138,19 @@ fn an_environment_sleeps_and_wakes_without_losing_a_request() {
         "nobody said that it may sleep"
     );
 
+    let requests = platform.vend(&["logs", &dev, "--access"]);
+    assert!(
+        requests.contains(" 200 4 ") && requests.contains(&format!(" {app}/dev/v")),
+        "{requests}"
+    );
+    assert!(
+        requests.contains(" 503 "),
+        "what the balancer answered itself is there too: {requests}"
+    );
+    // Another tenant has nothing of it, and a tenant of the same name later will have nothing either.
+    let (other, _) = platform.tenant_with_app("stranger");
+    let token = platform.token("eve", "developer", &other);
+    assert_eq!(platform.vend_as(&token, &["logs", &other, "--access"]), "");
     let ledger = platform.vend(&["audit", "list", &dev, "--all", "--json"]);
     assert!(ledger.contains("environment.sleep") && ledger.contains("environment.wake"));
     platform.vend(&["tenants", "delete", &tenant, "--yes"]);

@@ -118,6 +118,17 @@ impl Sight for Machine {
         None
     }
 
+    fn access(&self, wanted: edge::AccessNewest) -> BoxFuture<'_, Result<edge::AccessLines, Fault>> {
+        let about = ["", "acme", "acme/shop"].contains(&wanted.of.as_str());
+        done(edge::AccessLines {
+            lines: about
+                .then(|| "a line of acme/shop/dev/v1".to_owned())
+                .into_iter()
+                .collect(),
+            all: true,
+        })
+    }
+
     fn log(&self, log: LogRef, offset: u64) -> BoxFuture<'_, Result<LogChunk, Fault>> {
         let text = format!("the text of {log}\n");
         let text = text.get(offset as usize..).unwrap_or_default().to_owned();
