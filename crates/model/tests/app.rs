@@ -6,7 +6,7 @@ use camino::Utf8Path;
 use jiff::SignedDuration;
 use model::{
     Problem,
-    spec::{App, MinimumHealthy, Variable, is_later, schema},
+    spec::{App, MinimumHealthy, Refresh, Variable, is_later, schema},
 };
 use serde_json::Value;
 
@@ -609,4 +609,14 @@ fn zones_are_watched_as_they_say() {
         zones("minimum_healthy: 1, first_monitor: 1h"),
         (MinimumHealthy::Count(1), 0, 3600)
     );
+}
+
+#[test]
+fn nothing_is_baked_for_machines() {
+    let text = "app: a\nimage: { scripts: [slow.sh], inputs: ['*'], refresh: automatic }\n\
+                environments:\n  here: {}\n  there: { placement: { registered: { role: web } } }\n";
+    let (app, _) = App::parse(text, "vend.yaml", &|_| true).unwrap();
+    let scripts = |at: usize| app.environments[at].image.scripts.len();
+    assert_eq!((scripts(0), scripts(1)), (1, 0));
+    assert_eq!(app.environments[1].image.refresh, Refresh::Manual);
 }
