@@ -385,7 +385,9 @@ async fn one_script(root: &Path, keys: &str, script: &str) -> (u8, String, Strin
         unless: None,
     };
     let mut log = ScriptLog::default();
-    let outcome = hooks.run(LifecycleEvent::AfterInstall, &current, &spec, &mut log).await;
+    let outcome = hooks
+        .run(LifecycleEvent::AfterInstall, &current, &spec, &mut log)
+        .await;
     reaping.abort();
     match outcome {
         Ok(_) => (0, String::new(), log.text()),
@@ -396,7 +398,9 @@ async fn one_script(root: &Path, keys: &str, script: &str) -> (u8, String, Strin
 fn lives(pid: &str) -> bool {
     let state = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
     // What was killed and nobody has waited for yet does not live.
-    state.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
+    state
+        .rsplit_once(')')
+        .is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
 }
 
 /// The agent leaves both to themselves; here they are ended, and the report is the agent's.
@@ -405,9 +409,21 @@ async fn what_outlives_its_time_is_ended_and_named() {
     let scratch = tempfile::tempdir().unwrap();
     let pid = scratch.path().join("pid");
     for (number, (script, code, told)) in [
-        ("sleep 1000 & echo $! >PID; echo said\nexit 0\n", 6, "s.sh failed to close STDOUT"),
-        ("sleep 1000 >/dev/null & echo $! >PID; echo said\nexit 0\n", 6, "s.sh failed to close STDERR"),
-        ("trap '' TERM; echo $$ >PID; echo said\nsleep 1000; sleep 1000\n", 3, "s.sh failed to complete in 2 seconds"),
+        (
+            "sleep 1000 & echo $! >PID; echo said\nexit 0\n",
+            6,
+            "s.sh failed to close STDOUT",
+        ),
+        (
+            "sleep 1000 >/dev/null & echo $! >PID; echo said\nexit 0\n",
+            6,
+            "s.sh failed to close STDERR",
+        ),
+        (
+            "trap '' TERM; echo $$ >PID; echo said\nsleep 1000; sleep 1000\n",
+            3,
+            "s.sh failed to complete in 2 seconds",
+        ),
     ]
     .into_iter()
     .enumerate()
@@ -415,9 +431,18 @@ async fn what_outlives_its_time_is_ended_and_named() {
         let script = format!("#!/bin/sh\n{}", script.replace("PID", pid.to_str().unwrap()));
         let root = scratch.path().join(number.to_string());
         let (found, message, log) = one_script(&root, "", &script).await;
-        assert_eq!((found, message.as_str()), (code, format!("Script at specified location: {told}").as_str()));
+        assert_eq!(
+            (found, message.as_str()),
+            (code, format!("Script at specified location: {told}").as_str())
+        );
         assert!(log.ends_with("[stdout]said\n"), "{log}");
         let pid = fs::read_to_string(&pid).unwrap();
+        for _ in 0..500 {
+            if !lives(&pid) {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
         assert!(!lives(&pid), "{script}");
     }
 }
@@ -439,9 +464,15 @@ async fn a_script_finds_what_the_agent_gives_it() {
         let scratch = tempfile::tempdir().unwrap();
         let (code, message, log) = one_script(scratch.path(), keys, script).await;
         assert_eq!((code, message.as_str()), (0, ""), "{keys}");
-        assert!(log.contains(&format!("[stdout]{user} AfterInstall dg\n")), "{keys}: {log}");
+        assert!(
+            log.contains(&format!("[stdout]{user} AfterInstall dg\n")),
+            "{keys}: {log}"
+        );
         assert!(!log.contains("[stdout]read"), "{log}");
-        assert!(log.contains("[stdout]leads") || keys.contains("runas"), "{keys}: {log}");
+        assert!(
+            log.contains("[stdout]leads") || keys.contains("runas"),
+            "{keys}: {log}"
+        );
     }
 }
 
@@ -461,6 +492,12 @@ fn an_unfinished_line_of_the_clean_up_file_removes_nothing() {
     fs::write(&records.cleanup, text).unwrap();
     let spec = parse("version: 0.0\nos: linux\n").unwrap();
     let archive = tempfile::tempdir().unwrap();
-    install(Utf8Path::from_path(archive.path()).unwrap(), &spec, FileExists::Disallow, &records).unwrap();
+    install(
+        Utf8Path::from_path(archive.path()).unwrap(),
+        &spec,
+        FileExists::Disallow,
+        &records,
+    )
+    .unwrap();
     assert_eq!((kept.exists(), gone.exists()), (true, false));
 }

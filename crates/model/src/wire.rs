@@ -14,7 +14,9 @@ pub use access::{
     CreatedToken, Health, NewSecret, NewToken, RoleHealth, SecretInfo, Session, Token, Version,
     WebhookSecret, Whoami,
 };
-pub use catalogue::{App, Environment, EnvironmentState, NewApp, NewTenant, Place, Scale, Split, Started, Tenant};
+pub use catalogue::{
+    App, Environment, EnvironmentState, NewApp, NewTenant, Place, Scale, Split, Started, Tenant,
+};
 pub use images::{ImageShown, Imported, NewRefresh, Refreshed, RefreshedBase};
 pub use record::{Delivery, DeliveryDetail, DeliveryVerdict, PublicKey};
 pub use release::{

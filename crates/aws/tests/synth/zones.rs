@@ -42,7 +42,11 @@ fn a_zone_is_watched_and_keeps_its_minimum() {
         ("2", "HOST_COUNT", 2),
     ] {
         let pace = pace(healthy);
-        assert_eq!(pace["MinimumHealthyHosts"], json!({ "Type": kind, "Value": value }), "{healthy}");
+        assert_eq!(
+            pace["MinimumHealthyHosts"],
+            json!({ "Type": kind, "Value": value }),
+            "{healthy}"
+        );
         assert_eq!(pace["ZonalConfig"], zonal, "{healthy}");
     }
 }

@@ -167,7 +167,11 @@ fn open(socket: &Socket, address: &Address) -> io::Result<OwnedFd> {
             (AddressFamily::UNIX, at.into())
         }
     };
-    let kind = if address.datagrams { SocketType::DGRAM } else { SocketType::STREAM };
+    let kind = if address.datagrams {
+        SocketType::DGRAM
+    } else {
+        SocketType::STREAM
+    };
     let file = socket_with(family, kind, SocketFlags::CLOEXEC, None)?;
     if family == AddressFamily::INET6 {
         set_ipv6_v6only(&file, socket.only_v6)?;

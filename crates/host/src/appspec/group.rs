@@ -127,7 +127,10 @@ mod tests {
         let deployment = group.deployment(id);
         fs::create_dir_all(deployment.archive()).unwrap();
         let at = SystemTime::now() - Duration::from_secs(age_s);
-        fs::File::open(&deployment.directory).unwrap().set_modified(at).unwrap();
+        fs::File::open(&deployment.directory)
+            .unwrap()
+            .set_modified(at)
+            .unwrap();
         deployment
     }
 

@@ -36,7 +36,9 @@ async fn who_connects_first_starts_the_service_and_it_gets_the_sockets() {
     );
     let outcome = world.sh("systemctl enable --now echo.socket").await;
     assert_eq!(outcome.code, Some(0), "{outcome:?}");
-    let outcome = world.sh("systemctl is-active echo.socket echo.service; stat -c '%a %U' /run/echo/sock").await;
+    let outcome = world
+        .sh("systemctl is-active echo.socket echo.service; stat -c '%a %U' /run/echo/sock")
+        .await;
     assert_eq!(outcome.stdout, "active\ninactive\n600 nobody\n");
 
     // It ends with every connection, so each has a process of its own.
@@ -44,7 +46,10 @@ async fn who_connects_first_starts_the_service_and_it_gets_the_sockets() {
     for _ in 0..3 {
         let (code, answer) = asked(&world).await;
         let pid = answer.strip_prefix("2 echo.socket:echo.socket 65534 ");
-        pids.push(pid.unwrap_or_else(|| panic!("{code:?} {answer} {}", world.log("echo"))).to_owned());
+        pids.push(
+            pid.unwrap_or_else(|| panic!("{code:?} {answer} {}", world.log("echo")))
+                .to_owned(),
+        );
     }
     pids.dedup();
     assert_eq!(pids.len(), 3);
@@ -54,10 +59,18 @@ async fn who_connects_first_starts_the_service_and_it_gets_the_sockets() {
     let before = world.agent.health().await.unwrap().started_at;
     let limit = Duration::from_secs(60);
     let digest = Digest::of(&bytes);
-    world.agent.succeed(&digest, Body::from(bytes), limit).await.unwrap();
+    world
+        .agent
+        .succeed(&digest, Body::from(bytes), limit)
+        .await
+        .unwrap();
     let mut other = false;
     for _ in 0..500 {
-        other = world.agent.health().await.is_ok_and(|health| health.started_at > before);
+        other = world
+            .agent
+            .health()
+            .await
+            .is_ok_and(|health| health.started_at > before);
         if other {
             break;
         }
@@ -65,7 +78,11 @@ async fn who_connects_first_starts_the_service_and_it_gets_the_sockets() {
     }
     assert!(other, "another agent runs");
     let (_, answer) = asked(&world).await;
-    assert!(answer.starts_with("2 echo.socket:echo.socket 65534 "), "{answer} {}", world.log("echo"));
+    assert!(
+        answer.starts_with("2 echo.socket:echo.socket 65534 "),
+        "{answer} {}",
+        world.log("echo")
+    );
 
     let outcome = world.sh("systemctl disable --now echo.socket").await;
     assert_eq!(outcome.code, Some(0), "{outcome:?}");
@@ -75,13 +92,27 @@ async fn who_connects_first_starts_the_service_and_it_gets_the_sockets() {
 #[tokio::test]
 async fn what_a_host_has_not_is_said_by_name_and_fails_no_script() {
     let world = world!();
-    let socket = |more: &str| format!("[Socket]\nListenStream=127.0.0.1:7008\n{more}[Install]\nWantedBy=sockets.target\n");
+    let socket = |more: &str| {
+        format!("[Socket]\nListenStream=127.0.0.1:7008\n{more}[Install]\nWantedBy=sockets.target\n")
+    };
     world.file("/etc/systemd/system/each.socket", &socket("Accept=yes\n"));
-    world.file("/etc/systemd/system/each@.service", "[Service]\nExecStart=/bin/cat\n");
-    world.file("/etc/systemd/system/busy.socket", &socket("ListenNetlink=kobject-uevent\n"));
-    world.file("/etc/systemd/system/busy.service", "[Service]\nExecStart=/bin/sleep 1000\n");
+    world.file(
+        "/etc/systemd/system/each@.service",
+        "[Service]\nExecStart=/bin/cat\n",
+    );
+    world.file(
+        "/etc/systemd/system/busy.socket",
+        &socket("ListenNetlink=kobject-uevent\n"),
+    );
+    world.file(
+        "/etc/systemd/system/busy.service",
+        "[Service]\nExecStart=/bin/sleep 1000\n",
+    );
     world.file("/etc/systemd/system/look.path", "[Path]\nPathExists=/etc\n");
-    world.file("/etc/systemd/system/srv-data.mount", "[Mount]\nWhat=/dev/vdb\nWhere=/srv/data\n");
+    world.file(
+        "/etc/systemd/system/srv-data.mount",
+        "[Mount]\nWhat=/dev/vdb\nWhere=/srv/data\n",
+    );
     let script = "set -e
         systemctl enable each.socket
         systemctl start each.socket
@@ -94,8 +125,14 @@ async fn what_a_host_has_not_is_said_by_name_and_fails_no_script() {
     let outcome = world.sh(script).await;
     assert_eq!(outcome.code, Some(0), "{outcome:?}");
     for (unit, said) in [
-        ("each.socket", "Accept=yes: a service for each connection is not available, so nothing listens"),
-        ("busy.socket", "busy.service runs already, with sockets of its own"),
+        (
+            "each.socket",
+            "Accept=yes: a service for each connection is not available, so nothing listens",
+        ),
+        (
+            "busy.socket",
+            "busy.service runs already, with sockets of its own",
+        ),
         ("busy.socket", "ListenNetlink=kobject-uevent is ignored"),
         ("look.path", "nothing watches its paths"),
         ("srv-data.mount", "nothing is mounted"),

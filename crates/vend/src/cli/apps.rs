@@ -354,7 +354,10 @@ fn split_text(environment: &Environment) -> Option<String> {
     let step = split.step.zip(split.steps);
     let more = [
         step.map(|(step, steps)| format!("step {step} of {steps}")),
-        split.verdict.as_ref().map(|verdict| format!("last analysis: {verdict}")),
+        split
+            .verdict
+            .as_ref()
+            .map(|verdict| format!("last analysis: {verdict}")),
         split.paused_by.as_ref().map(|who| format!("held by {who}")),
     ];
     let more: Vec<String> = more.into_iter().flatten().map(|part| clean(&part)).collect();

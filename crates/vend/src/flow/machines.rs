@@ -83,14 +83,22 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
     let zone = rollout.zone(&machines).await;
     let _ = tokio::fs::remove_file(&rollout.bundle).await;
     let (known, next) = zone?;
-    let well = known.outcomes.values().filter(|seen| **seen == Seen::Well).count();
+    let well = known
+        .outcomes
+        .values()
+        .filter(|seen| **seen == Seen::Well)
+        .count();
     let mut answer = json!({
         "machines": machines.len(), "succeeded": well,
         "outcomes": known.outcomes, "reason": known.reason,
     });
     if let (Some(next), Some(zones)) = (next, release.spec.deploy.zones) {
         let is_first = next == 1;
-        let monitor = if is_first { zones.first_monitor } else { zones.monitor };
+        let monitor = if is_first {
+            zones.first_monitor
+        } else {
+            zones.monitor
+        };
         answer["more"] = json!(true);
         answer["monitor_s"] = json!(monitor.as_secs());
         return Ok(answer);
@@ -121,7 +129,10 @@ fn possible(release: &Release, machines: &[Machine]) -> Result<(), Fault> {
 
 /// Zones count only where the release goes by them.
 fn zone_of<'a>(release: &Release, machine: &'a Machine) -> &'a str {
-    let label = machine.labels.get(ZONE).filter(|_| release.spec.deploy.zones.is_some());
+    let label = machine
+        .labels
+        .get(ZONE)
+        .filter(|_| release.spec.deploy.zones.is_some());
     label.map_or(zone::NOWHERE, String::as_str)
 }
 
@@ -200,7 +211,10 @@ impl Rollout<'_> {
         let (rule, each) = roll::rules(self.release);
         let mut zones: BTreeMap<&str, Vec<&Machine>> = BTreeMap::new();
         for machine in machines {
-            zones.entry(zone_of(self.release, machine)).or_default().push(machine);
+            zones
+                .entry(zone_of(self.release, machine))
+                .or_default()
+                .push(machine);
         }
         let zones: Vec<Vec<&Machine>> = zones.into_values().collect();
         let (mut begun, mut first) = (None, None::<Fault>);
@@ -213,7 +227,9 @@ impl Rollout<'_> {
                     return Ok((known, Some(finished)));
                 }
                 (at, Wave::Next(count)) => (at, count),
-                (_, Wave::Failed { needed }) => return Err(self.failed(&known, needed, machines.len(), first)),
+                (_, Wave::Failed { needed }) => {
+                    return Err(self.failed(&known, needed, machines.len(), first));
+                }
             };
             begun = Some(at);
             let wave = self.ordered(&zones[at], &known).into_iter().take(count as usize);
@@ -269,7 +285,10 @@ impl Rollout<'_> {
             }
             let outcome = match self.is_there(machine) {
                 true => self.checked(machine).await,
-                false => Err(Fault::customer(format!("{} was gone while its zone was watched", machine.id))),
+                false => Err(Fault::customer(format!(
+                    "{} was gone while its zone was watched",
+                    machine.id
+                ))),
             };
             match outcome {
                 Ok(()) => {}
@@ -285,7 +304,11 @@ impl Rollout<'_> {
 
     /// Why it does not go on: what failed first is said, and whether trying again helps is that one's to say.
     fn failed(&self, known: &Known, needed: u32, machines: usize, first: Option<Fault>) -> Fault {
-        let failed = known.outcomes.values().filter(|seen| **seen == Seen::Failed).count();
+        let failed = known
+            .outcomes
+            .values()
+            .filter(|seen| **seen == Seen::Failed)
+            .count();
         let count = format!("{failed} of {machines} machines failed, and {needed} must stay healthy");
         match first {
             Some(fault) if machines == 1 => fault,

@@ -85,7 +85,10 @@ async fn spare(
     environment: &store::Environment,
     release: &Release,
 ) -> Result<Option<HostId>, Fault> {
-    let host = provision::fleet(world, environment, release, 1).await?.into_iter().next();
+    let host = provision::fleet(world, environment, release, 1)
+        .await?
+        .into_iter()
+        .next();
     if let Some(host) = host.clone() {
         provision::start(world, attempt, environment, release, host).await?;
     }

@@ -70,17 +70,26 @@ pub fn possible(release: &Release, hosts: u32) -> Result<(), Fault> {
 /// CodeDeploy's HEALTH_CONSTRAINTS_INVALID, of a zone or of all hosts.
 pub fn invalid(zone: Option<&str>, needed: u32, hosts: u32) -> Fault {
     let of = zone.map(|zone| format!(" of zone {zone}")).unwrap_or_default();
-    let key = if zone.is_some() { "zones.minimum_healthy" } else { "minimum_healthy" };
+    let key = if zone.is_some() {
+        "zones.minimum_healthy"
+    } else {
+        "minimum_healthy"
+    };
     Fault::customer(format!(
         "no host{of} may be taken out: {needed} of {hosts} must stay healthy (HEALTH_CONSTRAINTS_INVALID)"
     ))
-    .next(format!("ask for fewer in `deploy.{key}` of vend.yaml, or have more hosts"))
+    .next(format!(
+        "ask for fewer in `deploy.{key}` of vend.yaml, or have more hosts"
+    ))
 }
 
 /// How many hosts must stay healthy: of the fleet, and of each zone.
 pub fn rules(release: &Release) -> (MinimumHealthy, Option<MinimumHealthy>) {
     let deploy = &release.spec.deploy;
-    (deploy.minimum_healthy, deploy.zones.map(|zones| zones.minimum_healthy))
+    (
+        deploy.minimum_healthy,
+        deploy.zones.map(|zones| zones.minimum_healthy),
+    )
 }
 
 /// The next wave. All hosts are on the platform's own machine: whatever takes one of them away takes all, so they are one

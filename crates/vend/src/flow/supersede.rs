@@ -4,10 +4,13 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use model::{ExecutionId, HostId, Place, port::Fault};
 use jiff::{SignedDuration, Timestamp};
+use model::{ExecutionId, HostId, Place, port::Fault};
 use serde_json::json;
-use store::{ApprovalState, By, Db, DeploymentState, Error, ExecutionFilter, ExecutionSummary, HostState, LedgerFilter, Push};
+use store::{
+    ApprovalState, By, Db, DeploymentState, Error, ExecutionFilter, ExecutionSummary, HostState,
+    LedgerFilter, Push,
+};
 use tracing::info;
 
 use super::{World, definition, deletion, runs, stored, workers};
@@ -29,7 +32,9 @@ pub async fn look(world: &World) -> Result<(), Fault> {
     let ordered = world.store.write(move |tx| {
         let mut orders = Vec::new();
         for place in tx.places_held_up()? {
-            let Some(order) = judge(tx, &place, by.at, patience)? else { continue };
+            let Some(order) = judge(tx, &place, by.at, patience)? else {
+                continue;
+            };
             let mut deed = deletion::deed(&by, ACTION, Some(&place), order.execution.id.as_str());
             deed.detail = json!({ "cause": order.cause });
             tx.record(deed, by.at)?;
@@ -148,11 +153,15 @@ fn hangs(
     };
     let in_hooks = runs::open(db, execution.run)?.is_some_and(|run| {
         let mut activities = run.orders.values();
-        activities.any(|order| definition::activity(&order.resource).is_some_and(|name| HOOKS.contains(&name)))
+        activities
+            .any(|order| definition::activity(&order.resource).is_some_and(|name| HOOKS.contains(&name)))
     });
     let told = db.deployment_events(&own.id)?.into_iter().map(|(_, report)| {
         let took = SignedDuration::try_from(Duration::from_millis(report.duration_ms)).unwrap_or_default();
-        report.started_at.saturating_add(took).unwrap_or(report.started_at)
+        report
+            .started_at
+            .saturating_add(took)
+            .unwrap_or(report.started_at)
     });
     let quiet = now.duration_since(told.max().unwrap_or(own.started_at).max(own.started_at));
     let allowed = patience.max(usual(db, place)?.saturating_mul(2));

@@ -125,7 +125,10 @@ async fn end_hooks(world: &World, input: &Input) -> Result<(), Fault> {
     });
     let machines = machines.iter().map(|machine| async move {
         let live = &world.machines.live;
-        (&machine.id, live.stop_deployment(&machine.id, deployment, why).await)
+        (
+            &machine.id,
+            live.stop_deployment(&machine.id, deployment, why).await,
+        )
     });
     let (hosts, machines) = futures_util::join!(join_all(hosts), join_all(machines));
     for (id, ended) in hosts.into_iter().chain(machines) {

@@ -33,7 +33,12 @@ pub fn next(fleet: MinimumHealthy, each: Option<MinimumHealthy>, zones: &[Standi
     // A zone that ended below its minimum ends the deployment, wherever that has come to.
     let short = |zone: &Standing| zone.failed > 0 && zone.left == 0 && zone.done < floor(zone);
     if let Some(at) = zones.iter().position(short) {
-        return (at, Wave::Failed { needed: floor(&zones[at]) });
+        return (
+            at,
+            Wave::Failed {
+                needed: floor(&zones[at]),
+            },
+        );
     }
     let Some(at) = zones.iter().position(|zone| zone.left > 0) else {
         return (0, wave::next(fleet, sum(zones, None)));
@@ -103,26 +108,90 @@ mod tests {
             (HalfAtATime, None, &[(0, 0, 2, 0), (6, 0, 0, 0)], (1, Next(4))),
             (OneAtATime, None, &[(3, 0, 0, 0), (3, 0, 0, 0)], (0, Next(1))),
             // The zone's own rule leaves fewer.
-            (AllAtOnce, Some(Count(2)), &[(3, 0, 0, 0), (3, 0, 0, 0)], (0, Next(1))),
-            (AllAtOnce, Some(Percent(50)), &[(5, 0, 0, 0), (5, 0, 0, 0)], (0, Next(2))),
-            (AllAtOnce, Some(Percent(0)), &[(5, 0, 0, 0), (5, 0, 0, 0)], (0, Next(5))),
+            (
+                AllAtOnce,
+                Some(Count(2)),
+                &[(3, 0, 0, 0), (3, 0, 0, 0)],
+                (0, Next(1)),
+            ),
+            (
+                AllAtOnce,
+                Some(Percent(50)),
+                &[(5, 0, 0, 0), (5, 0, 0, 0)],
+                (0, Next(2)),
+            ),
+            (
+                AllAtOnce,
+                Some(Percent(0)),
+                &[(5, 0, 0, 0), (5, 0, 0, 0)],
+                (0, Next(5)),
+            ),
             // What failed in a zone counts there and in the fleet.
-            (AllAtOnce, Some(Count(2)), &[(2, 0, 0, 1), (3, 0, 0, 0)], (0, Failed { needed: 2 })),
-            (AllAtOnce, Some(Count(1)), &[(2, 0, 0, 1), (3, 0, 0, 0)], (0, Next(1))),
-            (Percent(80), Some(Count(0)), &[(0, 0, 3, 1), (1, 0, 0, 0)], (1, Failed { needed: 4 })),
+            (
+                AllAtOnce,
+                Some(Count(2)),
+                &[(2, 0, 0, 1), (3, 0, 0, 0)],
+                (0, Failed { needed: 2 }),
+            ),
+            (
+                AllAtOnce,
+                Some(Count(1)),
+                &[(2, 0, 0, 1), (3, 0, 0, 0)],
+                (0, Next(1)),
+            ),
+            (
+                Percent(80),
+                Some(Count(0)),
+                &[(0, 0, 3, 1), (1, 0, 0, 0)],
+                (1, Failed { needed: 4 }),
+            ),
             // The exception for the last host of all is one for the last of a zone, too.
-            (Count(1), Some(Count(2)), &[(0, 0, 2, 1), (3, 0, 0, 0)], (1, Next(1))),
-            (AllAtOnce, Some(Count(2)), &[(0, 0, 1, 2), (3, 0, 0, 0)], (0, Failed { needed: 2 })),
+            (
+                Count(1),
+                Some(Count(2)),
+                &[(0, 0, 2, 1), (3, 0, 0, 0)],
+                (1, Next(1)),
+            ),
+            (
+                AllAtOnce,
+                Some(Count(2)),
+                &[(0, 0, 1, 2), (3, 0, 0, 0)],
+                (0, Failed { needed: 2 }),
+            ),
             // Ill ones first, of the zone whose turn it is; others' are no help.
-            (OneAtATime, Some(Count(1)), &[(3, 2, 0, 0), (3, 1, 0, 0)], (0, Next(2))),
-            (Count(4), Some(Count(1)), &[(3, 0, 0, 0), (3, 1, 0, 0)], (0, Next(1))),
+            (
+                OneAtATime,
+                Some(Count(1)),
+                &[(3, 2, 0, 0), (3, 1, 0, 0)],
+                (0, Next(2)),
+            ),
+            (
+                Count(4),
+                Some(Count(1)),
+                &[(3, 0, 0, 0), (3, 1, 0, 0)],
+                (0, Next(1)),
+            ),
             // The end.
-            (AllAtOnce, Some(Count(1)), &[(0, 0, 3, 0), (0, 0, 3, 0)], (0, Done)),
-            (AllAtOnce, None, &[(0, 0, 0, 3), (0, 0, 0, 3)], (0, Failed { needed: 0 })),
+            (
+                AllAtOnce,
+                Some(Count(1)),
+                &[(0, 0, 3, 0), (0, 0, 3, 0)],
+                (0, Done),
+            ),
+            (
+                AllAtOnce,
+                None,
+                &[(0, 0, 0, 3), (0, 0, 0, 3)],
+                (0, Failed { needed: 0 }),
+            ),
         ];
         for (fleet, each, zones, expected) in cases {
             let standings: Vec<Standing> = zones.iter().copied().map(zone).collect();
-            assert_eq!(next(fleet, each, &standings), expected, "{fleet:?} {each:?} {zones:?}");
+            assert_eq!(
+                next(fleet, each, &standings),
+                expected,
+                "{fleet:?} {each:?} {zones:?}"
+            );
         }
     }
 
@@ -131,7 +200,10 @@ mod tests {
         let zones = [("a", 3), ("b", 1)];
         assert_eq!(impossible(OneAtATime, Some(Count(0)), &zones), None);
         assert_eq!(impossible(OneAtATime, None, &zones), None);
-        assert_eq!(impossible(Percent(99), Some(Count(0)), &zones), Some((None, 4, 4)));
+        assert_eq!(
+            impossible(Percent(99), Some(Count(0)), &zones),
+            Some((None, 4, 4))
+        );
         let of_b = Some((Some("b".to_owned()), 1, 1));
         assert_eq!(impossible(OneAtATime, Some(Count(1)), &zones), of_b);
         assert_eq!(impossible(OneAtATime, Some(Percent(1)), &zones), of_b);

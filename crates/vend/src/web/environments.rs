@@ -92,7 +92,9 @@ fn split(
     execution: &ExecutionId,
     serving: &[Host],
 ) -> Result<Split, store::Error> {
-    let own = serving.iter().filter(|host| host.release == Some(arriving.release));
+    let own = serving
+        .iter()
+        .filter(|host| host.release == Some(arriving.release));
     let of_hosts = (own.count() * 100).checked_div(serving.len()).unwrap_or(0);
     let percent = arriving.share.unwrap_or(u32::try_from(of_hosts).unwrap_or(100));
     let shares = flow::shares(&db.release(place, arriving.release)?.content.spec.deploy);

@@ -88,7 +88,8 @@ fn a_newer_push_takes_the_place_of_one_that_hangs_in_a_hook() {
         app.says("one");
         platform.release(&app.copy, &stage.app, "dev");
         let load = Load::on(&platform.http(), &stage.host);
-        app.copy.write("validate.sh", "#!/bin/sh\necho waiting\nsleep 1000\n");
+        app.copy
+            .write("validate.sh", "#!/bin/sh\necho waiting\nsleep 1000\n");
         app.says("two");
         let hung = platform.push(&app.copy, &stage.app, "dev");
         stage.under_way();

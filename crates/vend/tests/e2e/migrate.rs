@@ -203,12 +203,19 @@ fn in_place_a_migration_runs_once_before_any_host_changes() {
     stage.serves("two");
     let ran = migration(&platform, &stage.dev, 2);
     assert_eq!(ran["state"], "succeeded", "{ran:#}");
-    assert!(log_of(&platform, &ran).contains("level "), "{}", log_of(&platform, &ran));
-    eventually("the hosts are those that were there", Duration::from_secs(60), || {
-        (hosts() == before).then_some(())
-    });
+    assert!(
+        log_of(&platform, &ran).contains("level "),
+        "{}",
+        log_of(&platform, &ran)
+    );
+    eventually(
+        "the hosts are those that were there",
+        Duration::from_secs(60),
+        || (hosts() == before).then_some(()),
+    );
 
-    app.copy.write("migrate.sh", "#!/bin/sh\necho 'no such table'\nexit 3\n");
+    app.copy
+        .write("migrate.sh", "#!/bin/sh\necho 'no such table'\nexit 3\n");
     app.says("three");
     let push = platform.push(&app.copy, &stage.app, "dev");
     let push = platform.ended(&stage.app, push);

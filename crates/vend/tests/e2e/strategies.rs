@@ -298,7 +298,11 @@ fn a_canary_that_is_worse_than_the_old_hosts_is_taken_back() {
         let split = environments["items"][0]["split"].clone();
         (split["verdict"] == "unknown").then_some(split)
     });
-    assert_eq!((&split["release"], &split["percent"]), (&2.into(), &30.into()), "{split}");
+    assert_eq!(
+        (&split["release"], &split["percent"]),
+        (&2.into(), &30.into()),
+        "{split}"
+    );
     let status = platform.vend(&["status", &stage.app]);
     let told = "dev: v2 gets 30 % of the traffic, v1 70 % (step 1 of 1, last analysis: unknown)";
     assert!(status.contains(told), "{status}");

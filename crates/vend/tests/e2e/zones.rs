@@ -61,9 +61,14 @@ fn zones_of_machines_are_deployed_to_one_after_the_other() {
     // The zone whose name is first comes first, whoever joined before.
     for zone in ["west", "east", "east"] {
         let label = format!("zone={zone}");
-        let invited = platform.json(&["hosts", "invite", &owner, "--label", "role=web", "--label", &label]);
+        let invited = platform.json(&[
+            "hosts", "invite", &owner, "--label", "role=web", "--label", &label,
+        ]);
         let mut on = Machine::new();
-        let (url, token) = (invited["url"].as_str().unwrap(), invited["token"].as_str().unwrap());
+        let (url, token) = (
+            invited["url"].as_str().unwrap(),
+            invited["token"].as_str().unwrap(),
+        );
         on.run(&["--join", url, "--token", token]);
         boxes.push(on);
         machines(&platform, &owner, boxes.len());
@@ -103,13 +108,19 @@ fn zones_of_machines_are_deployed_to_one_after_the_other() {
 
     // What goes wrong only after a zone was deployed to, while it is watched, keeps the next zone as it is.
     copy.write("vend.yaml", vend_yaml(0));
-    copy.write("start.sh", "#!/bin/sh\nsetsid sh -c 'sleep 1; touch /srv/shop/bad' >/dev/null 2>&1 </dev/null &\n");
+    copy.write(
+        "start.sh",
+        "#!/bin/sh\nsetsid sh -c 'sleep 1; touch /srv/shop/bad' >/dev/null 2>&1 </dev/null &\n",
+    );
     copy.write("server.pl", "three");
     copy.commit("three");
     let failed = platform.ended(&app, platform.push(&copy, &app, "dev"));
     assert_eq!(failed["state"], "failed", "{failed:#}");
     let reason = failed["reason"].as_str().unwrap();
-    assert!(reason.contains("machines failed, and 2 must stay healthy"), "{reason}");
+    assert!(
+        reason.contains("machines failed, and 2 must stay healthy"),
+        "{reason}"
+    );
     assert_eq!(has("three"), [false, true, true]);
     drop(boxes);
     platform.vend(&["tenants", "delete", &owner, "--yes"]);

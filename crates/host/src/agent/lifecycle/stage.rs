@@ -218,7 +218,9 @@ impl Inner {
     async fn unwanted(&self, stage: &Stage) -> String {
         let mut orders = self.unwanted.subscribe();
         // This room holds the sender.
-        let order = orders.wait_for(|order| stage.unwanted_by(order.as_ref()).is_some()).await;
+        let order = orders
+            .wait_for(|order| stage.unwanted_by(order.as_ref()).is_some())
+            .await;
         order
             .ok()
             .and_then(|order| stage.unwanted_by(order.as_ref()))

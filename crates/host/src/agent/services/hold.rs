@@ -33,7 +33,10 @@ pub struct Legacy {
 impl Legacy {
     /// The open files that must stay open.
     pub fn outputs(&self) -> impl Iterator<Item = i32> {
-        let sockets = self.sockets.iter().flat_map(|(_, numbers)| numbers.iter().copied());
+        let sockets = self
+            .sockets
+            .iter()
+            .flat_map(|(_, numbers)| numbers.iter().copied());
         self.services.iter().filter_map(|held| held.output).chain(sockets)
     }
 }

@@ -111,7 +111,9 @@ impl Services {
     fn leave_out(&self, unit: &str, kind: &str) -> Result<(), String> {
         let what = match kind {
             "path" => "nothing watches its paths, so they start nothing",
-            "mount" | "automount" => "nothing is mounted: what a host's directories are is the platform's to say",
+            "mount" | "automount" => {
+                "nothing is mounted: what a host's directories are is the platform's to say"
+            }
             "swap" => "there is no swap in a host",
             _ => return Ok(()),
         };

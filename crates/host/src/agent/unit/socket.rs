@@ -105,9 +105,16 @@ impl Socket {
             "Accept" => self.accepts = flag(),
             "BindIPv6Only" => self.only_v6 = value == "ipv6-only",
             // How busy sockets are served is for the host's kernel and its limits.
-            "Backlog" | "MaxConnections" | "MaxConnectionsPerSource" | "TriggerLimitIntervalSec"
-            | "TriggerLimitBurst" | "PollLimitIntervalSec" | "PollLimitBurst" | "TimeoutSec"
-            | "ReusePort" | "FlushPending" => {}
+            "Backlog"
+            | "MaxConnections"
+            | "MaxConnectionsPerSource"
+            | "TriggerLimitIntervalSec"
+            | "TriggerLimitBurst"
+            | "PollLimitIntervalSec"
+            | "PollLimitBurst"
+            | "TimeoutSec"
+            | "ReusePort"
+            | "FlushPending" => {}
             _ => return false,
         }
         true
@@ -175,15 +182,26 @@ mod tests {
             .collect();
         assert_eq!(
             told,
-            ["/run/rpcbind.sock false", "[::]:111 false", "127.0.0.1:111 true", "@rpcbind false"]
+            [
+                "/run/rpcbind.sock false",
+                "[::]:111 false",
+                "127.0.0.1:111 true",
+                "@rpcbind false"
+            ]
         );
         assert_eq!((socket.unit.as_str(), socket.mode), ("rpcbind.service", 0o660));
         assert_eq!((socket.user.as_deref(), socket.only_v6), (Some("www-data"), true));
         assert_eq!(
             socket.notes,
-            ["ListenFIFO=/run/fifo is ignored", "ListenStream=somewhere is ignored"]
+            [
+                "ListenFIFO=/run/fifo is ignored",
+                "ListenStream=somewhere is ignored"
+            ]
         );
-        assert_eq!(parse("a", "[Socket]\nListenStream=1\nListenStream=\n").addresses, []);
+        assert_eq!(
+            parse("a", "[Socket]\nListenStream=1\nListenStream=\n").addresses,
+            []
+        );
     }
 
     proptest::proptest! {

@@ -51,8 +51,7 @@ pub(super) fn deploy(
         drain: drain.unwrap_or(Deploy::DRAIN),
         steps: steps(reader, fields, strategy),
         zones: zones(reader, fields, strategy, scaling, placed),
-        migrate: value(fields, "migrate")
-            .and_then(|node| migrate(reader, node, fields, build, tree)),
+        migrate: value(fields, "migrate").and_then(|node| migrate(reader, node, fields, build, tree)),
     })
 }
 
@@ -86,12 +85,7 @@ fn zones(
 
 /// How many of a zone's hosts stay healthy. How many machines a zone has is seen when they are deployed to; hosts of the
 /// platform are all in one.
-fn of_zone(
-    reader: &mut Reader<'_>,
-    node: &Node,
-    scaling: Scaling,
-    placed: bool,
-) -> Option<MinimumHealthy> {
+fn of_zone(reader: &mut Reader<'_>, node: &Node, scaling: Scaling, placed: bool) -> Option<MinimumHealthy> {
     let rule = minimum(node).filter(|rule| !rule.is_preset());
     let Some(rule) = rule else {
         let message = format!(
@@ -103,7 +97,10 @@ fn of_zone(
     };
     match placed {
         true if rule == MinimumHealthy::Percent(100) => {
-            reader.error(node, "no host could ever be taken out: all of every zone must stay healthy");
+            reader.error(
+                node,
+                "no host could ever be taken out: all of every zone must stay healthy",
+            );
         }
         true => {}
         false => satisfiable(reader, node, rule, scaling),
