@@ -76,9 +76,21 @@ fn test() -> anyhow::Result<()> {
         vend(["reference", "--check", "docs/reference"]),
     )?;
     if has("cargo-nextest") {
+        let profile = if std::env::var_os("CI").is_some() {
+            "ci"
+        } else {
+            "default"
+        };
         step(
             "tests",
-            cargo(["nextest", "run", "--workspace", "--no-fail-fast"]),
+            cargo([
+                "nextest",
+                "run",
+                "--workspace",
+                "--no-fail-fast",
+                "--profile",
+                profile,
+            ]),
         )?;
     } else {
         step(

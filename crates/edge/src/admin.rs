@@ -10,8 +10,10 @@
 //! | `GET /v1/health` | 200, a list of [`model::route::TargetHealth`] |
 //! | `GET /v1/stats` | 200, a list of [`crate::GroupStats`] |
 //! | `GET /v1/certificates` | 200, a list of [`crate::CertificateSeen`] |
+//! | `PUT /v1/vault` | 200, a list of [`crate::Useless`], for a [`crate::Given`] |
 //! | `GET /v1/names` | 200, a list of [`crate::NameSeen`] |
 //! | `GET /v1/sockets` | 200, a list of [`crate::OwnSeen`] |
+//! | `GET /v1/wanted` | 200, a list of the places whose hosts are asleep and wanted; waits until there is one, 20 s at most |
 //! | `GET /metrics` | 200, Prometheus text |
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
@@ -38,10 +40,13 @@ use crate::{
     explain::{Question, explain},
     live::{Change, Error, Shared, Wish},
     tls::Certificates,
+    vault::{Given, Vault},
 };
 
 /// Bytes of a table: 100,000 hosts have room.
 const TABLE: usize = 128 * 1024 * 1024;
+/// How long who asks for what is wanted is kept: shorter than they wait.
+const WANTED: Duration = Duration::from_secs(20);
 /// Callers at the same time.
 const CALLERS: usize = 64;
 
@@ -64,6 +69,7 @@ pub struct Admin {
     pub changes: mpsc::Sender<Change>,
     /// One for each folder of them.
     pub certificates: Vec<Arc<Certificates>>,
+    pub vault: Arc<Vault>,
 }
 
 impl Admin {
@@ -159,11 +165,16 @@ impl Admin {
             }
             (&Method::POST, "/v1/explain") => self.explain(request.into_body()).await,
             (&Method::GET, "/v1/certificates") => {
-                let seen: Vec<_> = self.certificates.iter().flat_map(|held| held.seen()).collect();
+                let mut seen: Vec<_> = self.certificates.iter().flat_map(|held| held.seen()).collect();
+                seen.extend(self.vault.seen());
                 json(StatusCode::OK, &seen)
             }
+            (&Method::PUT, "/v1/vault") => self.keep(request.into_body()).await,
             (&Method::GET, "/v1/names") => json(StatusCode::OK, &dns::seen(&self.shared, clock::ticks())),
             (&Method::GET, "/v1/sockets") => json(StatusCode::OK, &self.shared.own.seen()),
+            (&Method::GET, "/v1/wanted") => {
+                json(StatusCode::OK, &self.shared.wanted.places_within(WANTED).await)
+            }
             (&Method::GET, "/metrics") => metrics(&self.shared),
             _ => refusal(StatusCode::NOT_FOUND, "there is no such operation"),
         })
@@ -182,6 +193,30 @@ impl Admin {
             Some(Ok(explanation)) => json(StatusCode::OK, &explanation),
             Some(Err(why)) => refusal(StatusCode::BAD_REQUEST, why),
             None => refusal(StatusCode::BAD_REQUEST, "this is not a question"),
+        }
+    }
+
+    async fn keep(&self, body: Incoming) -> Response<Full<Bytes>> {
+        let bytes = Limited::new(body, TABLE)
+            .collect()
+            .await
+            .map(|body| body.to_bytes());
+        // What is wrong with it is not said: it would repeat a part of a secret.
+        let given = bytes
+            .ok()
+            .and_then(|bytes| serde_json::from_slice::<Given>(&bytes).ok());
+        let Some(given) = given else {
+            return refusal(StatusCode::BAD_REQUEST, "this is not what can be held");
+        };
+        let vault = Arc::clone(&self.vault);
+        match tokio::task::spawn_blocking(move || vault.keep(&given)).await {
+            Ok(Ok(useless)) => json(StatusCode::OK, &useless),
+            Ok(Err(error)) => {
+                let message = format!("the vault cannot be written: {error}");
+                tracing::error!(message);
+                refusal(StatusCode::INTERNAL_SERVER_ERROR, message)
+            }
+            Err(_) => refusal(StatusCode::INTERNAL_SERVER_ERROR, "the edge is shutting down"),
         }
     }
 
@@ -227,6 +262,7 @@ fn metrics(shared: &Shared) -> Response<Full<Bytes>> {
     shared.totals.write(&mut out);
     shared.names.write(&mut out);
     shared.datagrams.write(&mut out);
+    shared.wanted.write(&mut out);
     let held = shared.book().groups();
     let escape = |name: &str| {
         name.replace('\\', "\\\\")

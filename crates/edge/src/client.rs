@@ -15,7 +15,7 @@ use model::route::{Delta, Invalid, Table, TargetHealth};
 use serde::de::DeserializeOwned;
 
 use crate::{
-    CertificateSeen, Explanation, GroupStats, NameSeen, OwnSeen, Question,
+    CertificateSeen, Explanation, Given, GroupStats, NameSeen, OwnSeen, Question, Useless,
     admin::{InForce, Refusal},
     socket,
 };
@@ -106,6 +106,12 @@ impl Client {
         self.call(Method::GET, "/v1/certificates", Vec::new()).await
     }
 
+    /// Has certificates and secrets held, all that there are. Gives what of them cannot be used.
+    pub async fn keep(&self, given: &Given) -> Result<Vec<Useless>, Error> {
+        let body = serde_json::to_vec(given).map_err(Error::Answer)?;
+        self.call(Method::PUT, "/v1/vault", body).await
+    }
+
     /// All names that are answered, and those that are not, with the reason.
     pub async fn names(&self) -> Result<Vec<NameSeen>, Error> {
         self.call(Method::GET, "/v1/names", Vec::new()).await
@@ -114,6 +120,11 @@ impl Client {
     /// Sockets that rules have for themselves.
     pub async fn sockets(&self) -> Result<Vec<OwnSeen>, Error> {
         self.call(Method::GET, "/v1/sockets", Vec::new()).await
+    }
+
+    /// The places whose hosts sleep and are wanted. Answers as soon as there is one, and with none after 20 s.
+    pub async fn wanted(&self) -> Result<Vec<String>, Error> {
+        self.call(Method::GET, "/v1/wanted", Vec::new()).await
     }
 
     /// Everything that is counted, as Prometheus text.

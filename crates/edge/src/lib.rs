@@ -43,6 +43,8 @@ mod target;
 mod tls;
 mod udp;
 mod upstream;
+mod vault;
+mod wake;
 mod worker;
 
 use std::{
@@ -72,6 +74,7 @@ pub use own::OwnSeen;
 pub use tls::{Clients, Seen as CertificateSeen, Tls, Version};
 pub use udp::Datagrams;
 pub use upstream::Limits;
+pub use vault::{Given, Useless};
 
 use access::Writer;
 use admin::Admin;
@@ -217,14 +220,16 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
             }
         }
     }
-    let certificates = certificates
+    let certificates: Vec<_> = certificates
         .into_iter()
         .map(|(_, certificates)| certificates)
         .collect();
+    let vault = vault::Vault::open(config.secrets.join(login::VAULT), certificates.clone());
     let admin = Admin {
         shared,
         changes,
         certificates,
+        vault: Arc::new(vault),
     };
     if let Some(listener) = config.metrics {
         control.spawn(admin.clone().run_metrics(listener));

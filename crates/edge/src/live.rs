@@ -5,10 +5,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicU32, AtomicU64},
-    },
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, atomic::AtomicU64},
     time::{Duration, Instant},
 };
 
@@ -24,7 +21,7 @@ use crate::{
     quota::Quota,
     snapshot::{self, Log},
     table::Rules,
-    udp,
+    udp, wake,
     worker::Order,
 };
 
@@ -60,8 +57,8 @@ pub struct Shared {
     /// Connections and requests of sources, and requests of tenants.
     pub sources: Quota<u128>,
     pub tenants: Quota<Box<str>>,
-    /// Requests that wait for hosts to wake.
-    pub waking: AtomicU32,
+    /// Where requests wait for hosts to wake.
+    pub wanted: wake::Wanted,
     /// Names that are answered beside those of the table.
     pub names: dns::Held,
     pub datagrams: udp::Held,

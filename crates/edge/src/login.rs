@@ -29,7 +29,7 @@ use self::{
     provider::{Error, Grant, Provider},
     session::Session,
 };
-use crate::{answer::Answer, call, clock, head::Ask, table::Rule};
+use crate::{answer::Answer, call, clock, head::Ask, table::Rule, vault::SECRETS};
 
 pub use keys::pem;
 
@@ -37,6 +37,8 @@ pub use keys::pem;
 const CALLBACK: &str = "/oauth2/idpresponse";
 /// Where targets get the keys that verify what they are told, on every listener.
 const PUBLIC: &str = "/.well-known/vend-edge/keys/";
+/// Beside the secrets that somebody has put there: what the control side has given. No secret has such a name.
+pub const VAULT: &str = ".vault";
 /// Longer addresses are not gone back to.
 const ADDRESS: usize = 2048;
 /// What a target is told is true for so many seconds.
@@ -159,7 +161,13 @@ impl Desk {
 
     async fn provider<'a>(&self, spec: &'a Authenticate) -> Result<Provider<'a>, Error> {
         let name = &spec.client_secret;
-        let secret = tokio::fs::read_to_string(self.folder.join(name)).await;
+        let held = self.folder.join(VAULT).join(SECRETS).join(name);
+        let secret = match tokio::fs::read_to_string(held).await {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                tokio::fs::read_to_string(self.folder.join(name)).await
+            }
+            held => held,
+        };
         let secret = secret.map_err(|source| Error::Secret {
             name: name.clone(),
             source,

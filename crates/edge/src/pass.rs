@@ -18,6 +18,7 @@ use crate::{
     proxy,
     table::Action,
     target::Target,
+    wake,
     worker::{Ends, Watched, Worker},
 };
 
@@ -42,6 +43,10 @@ pub async fn through(worker: &Rc<Worker>, client: &Watched, ends: Ends, host: Op
     }
     let mut tried = Vec::new();
     while tried.len() < ATTEMPTS {
+        // What comes meanwhile waits in the kernel.
+        if !wake::until_awake(worker, &ask, worker.limits.wake).await {
+            break;
+        }
         let Some((group, target)) = choose(worker, &ask, &tried) else {
             break;
         };

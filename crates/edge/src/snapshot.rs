@@ -7,6 +7,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, BufRead, BufReader, BufWriter, Read, Write},
+    os::unix::fs::OpenOptionsExt as _,
     sync::Arc,
 };
 
@@ -219,6 +220,7 @@ fn write(path: &Utf8Path, version: u64, rules: &[Arc<Rule>], groups: &[Arc<Group
         .read(true)
         .create(true)
         .truncate(true)
+        .mode(0o600)
         .open(new_path(path))?;
     let mut out = BufWriter::new(&file);
     let lines = groups.len().div_ceil(PIECE) + rules.len().div_ceil(PIECE);

@@ -17,7 +17,7 @@ use rustls::{
     version::{TLS12, TLS13},
 };
 
-pub use certificates::{Certificates, Seen};
+pub use certificates::{Certificates, Good, Seen};
 pub use der::facts;
 
 /// How a listener speaks TLS.

@@ -15,7 +15,6 @@ use tokio::net::TcpStream;
 use crate::{
     answer::Answer,
     balance::Group,
-    clock,
     head::Ask,
     link::{Link, NEVER, Stream},
     login::Admitted,
@@ -23,6 +22,7 @@ use crate::{
     sticky::{self, Cookies},
     table::{Action, Rule},
     target::Target,
+    wake,
     worker::{Watched, Worker},
 };
 
@@ -284,51 +284,23 @@ pub async fn lease(worker: &Rc<Worker>, ask: &mut Ask, attempts: &mut Attempts) 
     }
 }
 
-/// Waits for a group to wake: one look of it, or the answer when that was enough. A browser is not kept for longer than
-/// two seconds without a word; everybody else waits for as long as `limits.wake` says, so many at a time.
+/// Waits for a group to wake, or gives the answer when that was enough. A browser is not kept for longer than two seconds
+/// without a word; everybody else waits for as long as `limits.wake` says.
 async fn wake(worker: &Worker, ask: &Ask, attempts: &mut Attempts) -> Option<Answer> {
-    const LOOK: Duration = Duration::from_millis(20);
     const SHORT: Duration = Duration::from_secs(2);
-    let (shared, limits) = (&worker.shared, &worker.limits);
     let html = ask
         .fields("accept")
         .any(|value| memchr::memmem::find(value, b"text/html").is_some());
     let browser = html && ask.method == crate::head::Method::Get;
-    let patience = if browser {
-        SHORT.min(limits.wake)
-    } else {
-        limits.wake
+    let patience = match browser {
+        true => SHORT.min(worker.limits.wake),
+        false => worker.limits.wake,
     };
-    let end = clock::ticks().saturating_add(clock::span(patience));
-    if shared.waking.fetch_add(1, Relaxed) >= limits.sleepers {
-        shared.waking.fetch_sub(1, Relaxed);
-        return Some(Answer::waking(browser));
-    }
-    let _counted = Waiting(&shared.waking);
-    while clock::ticks() < end {
-        tokio::time::sleep(LOOK).await;
-        let live = shared.live.load();
-        let awake = match live.rules.find(ask).map(|rule| &rule.action) {
-            Some(Action::Forward(weights)) => weights
-                .groups()
-                .any(|group| !group.policy.waking || group.has_healthy()),
-            _ => true,
-        };
-        if awake {
-            (attempts.waited, attempts.sleeps) = (true, false);
-            return None;
-        }
+    if wake::until_awake(worker, ask, patience).await {
+        (attempts.waited, attempts.sleeps) = (true, false);
+        return None;
     }
     Some(Answer::waking(browser))
-}
-
-/// One request that waits.
-struct Waiting<'a>(&'a std::sync::atomic::AtomicU32);
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
-    }
 }
 
 /// A way to a target.
@@ -471,6 +443,8 @@ pub struct Limits {
     pub wake: Duration,
     /// Requests that may wait so, of all groups.
     pub sleepers: u32,
+    /// The same for one environment, so that others keep their chance.
+    pub sleepers_each: u32,
 }
 
 impl Default for Limits {
@@ -490,7 +464,8 @@ impl Default for Limits {
             source_requests: 0,
             tenant_requests: 0,
             wake: Duration::from_secs(30),
-            sleepers: 1024,
+            sleepers: 8192,
+            sleepers_each: 1024,
         }
     }
 }

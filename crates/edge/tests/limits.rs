@@ -123,7 +123,7 @@ async fn requests_wait_for_hosts_that_wake() {
     })
     .await;
     let limits = Limits {
-        sleepers: 2,
+        sleepers_each: 2,
         wake: Duration::from_secs(15),
         ..Limits::default()
     };
@@ -153,10 +153,35 @@ async fn requests_wait_for_hosts_that_wake() {
     })
     .await;
     assert!(origin.requests().is_empty());
+    // The control side hears of those who wait for as long as they do.
+    for _ in 0..2 {
+        assert_eq!(edge.client.wanted().await.unwrap(), ["acme/shop/dev"]);
+    }
     awake.store(true, SeqCst);
     for mut stream in waiting {
         assert_eq!(body(&message(&mut stream).await), "ok");
     }
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_for_what_never_wakes_is_told_to_come_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let limits = Limits {
+        wake: Duration::from_millis(300),
+        ..Limits::default()
+    };
+    let edge = Edge::with(&folder, limits, 1);
+    let mut table = shop(1, &[]);
+    table.target_groups.get_mut("shop").unwrap().waking = true;
+    edge.apply(&table).await;
+    let answer = edge.get("shop.test", "/").await;
+    assert_eq!((status(&answer), field(&answer, "retry-after")), (503, Some("2")));
+    assert!(!body(&answer).contains("refresh"), "{answer}");
+    // It has gone; that somebody came is still to be known, once.
+    assert_eq!(edge.client.wanted().await.unwrap(), ["acme/shop/dev"]);
+    let metrics = edge.client.metrics().await.unwrap();
+    assert!(metrics.contains("vend_edge_waking_requests 0\n"), "{metrics}");
     edge.stop().await;
 }
 

@@ -69,6 +69,7 @@ fn refuse(input: Input, error: Error) {
             drop(answer.send(Err(error)))
         }
         Input::Stop { answer, .. } => drop(answer.send(Err(error))),
+        Input::Await { answer, .. } => drop(answer.send(Err(error))),
         Input::Redrive { answer, .. } => drop(answer.send(Err(error))),
         Input::Change { answer, .. } => drop(answer.send(Err(error))),
         // What it belongs to has ended.
@@ -111,6 +112,7 @@ impl Engine {
                 answer,
             } => self.report(owner, token, report, answer),
             Input::Watch { token, over } => self.desk.watch(&token, over),
+            Input::Await { key, answer } => self.wait_for_end(key, answer),
             Input::Interrupt { key, .. } if !self.live.contains_key(&key) => self.park(key, input),
             Input::Interrupt {
                 key,
@@ -300,6 +302,7 @@ impl Engine {
                 self.alive(execution, task, heartbeat);
                 return drop(answer.send(Ok(())));
             }
+            Report::Submitted(output) => Event::TaskSubmitted { task, output },
             Report::Succeeded(output) => Event::TaskSucceeded { task, output },
             Report::Failed(error, cause) => Event::TaskFailed { task, error, cause },
         };
@@ -552,6 +555,7 @@ impl Engine {
                     return self.take(Input::Poll { resource, poller });
                 };
                 let offer = Offer {
+                    owner: place.owner,
                     token: token.to_string(),
                     input,
                     execution: place.execution,

@@ -4,7 +4,11 @@ use std::{collections::HashMap, pin::Pin, sync::Arc};
 
 use store::{Batch, Begin, Status, Tx};
 
-use crate::{Also, Engine, Error, act::Act, maps::told, run::EXPRESS, timers::Due};
+use tokio::sync::oneshot;
+
+use crate::{
+    Also, Engine, Error, act::Act, desk::SWEEP, handle::Answer, maps::told, run::EXPRESS, timers::Due,
+};
 
 /// What is to be done, and what was kept: all but executions that were refused.
 pub(crate) type Done = (Vec<Act>, Result<Refused, store::Error>);
@@ -83,7 +87,13 @@ impl Engine {
     fn acted(&mut self, acts: Vec<Act>, refused: Refused) {
         self.done = self.sent;
         let done = self.done;
-        self.ending.retain(|_, commit| *commit > done);
+        self.ending.retain(|key, commit| {
+            let open = *commit > done;
+            if !open {
+                self.awaited.remove(key);
+            }
+            open
+        });
         refused.iter().for_each(|(key, _)| self.forget(*key));
         let mut refused: HashMap<u64, Option<store::Error>> = refused
             .into_iter()
@@ -103,6 +113,19 @@ impl Engine {
                 }
             }
         }
+    }
+
+    pub(crate) fn wait_for_end(&mut self, key: u64, answer: Answer<oneshot::Receiver<()>>) {
+        let (over, end) = oneshot::channel();
+        // Those who found it over already, or stopped waiting.
+        if self.awaited.len() >= SWEEP && self.awaited.len().is_power_of_two() {
+            self.awaited.retain(|_, waiting| {
+                waiting.retain(|over| !over.is_closed());
+                !waiting.is_empty()
+            });
+        }
+        self.awaited.entry(key).or_default().push(over);
+        let _ = answer.send(Ok(end));
     }
 
     /// The execution never began.

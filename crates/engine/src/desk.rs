@@ -14,6 +14,8 @@ pub(crate) type Token = Arc<str>;
 /// A task as a worker gets it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Offer {
+    /// Number of the tenant whose execution it is, or [`PLATFORM`](crate::PLATFORM).
+    pub owner: u64,
     /// Who shows it answers for the task.
     pub token: String,
     pub input: Value,
@@ -47,8 +49,8 @@ pub(crate) struct Desk {
     watchers: HashMap<Token, oneshot::Sender<()>>,
 }
 
-/// Entries of those who stopped waiting are swept when a queue of pollers is longer than this.
-const SWEEP: usize = 64;
+/// Entries of those who stopped waiting are swept when there are more than this.
+pub(crate) const SWEEP: usize = 64;
 
 impl Desk {
     /// Everything about tasks is forgotten; who waits goes on waiting.

@@ -84,6 +84,11 @@ pub(crate) enum Input {
         token: String,
         over: oneshot::Sender<()>,
     },
+    /// Somebody wants to know when the execution is over.
+    Await {
+        key: u64,
+        answer: Answer<oneshot::Receiver<()>>,
+    },
     Interrupt {
         key: u64,
         error: String,
@@ -127,6 +132,7 @@ pub(crate) enum Input {
 
 #[derive(Debug, Clone)]
 pub(crate) enum Report {
+    Submitted(Value),
     Succeeded(Value),
     Failed(Option<String>, Option<String>),
     Alive,
@@ -181,6 +187,11 @@ impl Handle {
         .await
     }
 
+    /// What the task asked for was accepted; its answer is still to come.
+    pub async fn submit(&self, owner: u64, token: &str, output: Value) -> Result<(), Error> {
+        self.report(owner, token, Report::Submitted(output)).await
+    }
+
     pub async fn succeed(&self, owner: u64, token: &str, output: Value) -> Result<(), Error> {
         self.report(owner, token, Report::Succeeded(output)).await
     }
@@ -207,6 +218,12 @@ impl Handle {
             // It is dropped when the task is over.
             let _ = watched.await;
         }
+    }
+
+    /// Something to wait for until the end of an execution may be on record: it is dropped then, and whenever the engine
+    /// had to begin anew. Whoever waits looks at the execution's row after this has answered, and again after each wait.
+    pub async fn end_of(&self, key: u64) -> Result<oneshot::Receiver<()>, Error> {
+        self.ask(|answer| Input::Await { key, answer }).await
     }
 
     /// Fails every open task of an execution, but those of resources that are spared. When none is open, what waits

@@ -11,7 +11,11 @@ use asl::HistoryEvent;
 use jiff::{SignedDuration, Timestamp};
 use model::{Digest, ledger::Deed};
 use store::{Batch, Begin, Seen, Store};
-use tokio::{sync::mpsc, task::JoinSet, time::sleep};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinSet,
+    time::sleep,
+};
 use tracing::{error, warn};
 
 use crate::{
@@ -154,6 +158,8 @@ pub struct Engine {
     pub(crate) settling: Vec<Answer<()>>,
     /// Executions whose end is not committed yet, by the commit that it is in.
     pub(crate) ending: HashMap<u64, u64>,
+    /// Who waits for the end of an execution; dropped then.
+    pub(crate) awaited: HashMap<u64, Vec<oneshot::Sender<()>>>,
     last: Timestamp,
 }
 
@@ -212,6 +218,7 @@ pub fn new(setup: Setup) -> (Engine, Handle) {
         unread: None,
         settling: Vec::new(),
         ending: HashMap::new(),
+        awaited: HashMap::new(),
         last: Timestamp::MIN,
     };
     (engine, Handle(sender))
@@ -303,6 +310,7 @@ impl Engine {
         self.wanted.clear();
         self.names.clear();
         self.ending.clear();
+        self.awaited.clear();
         self.reading = None;
         self.batch = Batch::default();
         self.alsos.clear();

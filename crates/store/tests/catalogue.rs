@@ -4,6 +4,7 @@ mod world;
 
 use std::collections::BTreeSet;
 
+use jiff::SignedDuration;
 use model::{ExecutionId, HostId, release::ReleaseState};
 use store::{Arriving, Error, HostState, PushState};
 use world::{World, app, at, by, end, host, place, push, release, start, tenant};
@@ -231,6 +232,44 @@ async fn a_switch_moves_release_and_hosts_and_back() {
                 tx.fail_release(&dev, 1, "no", &by(5)),
                 Err(Error::Refused { .. })
             ));
+            Ok(())
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn what_sleeps_has_no_hosts_until_its_release_serves_again() {
+    let (world, dev) = World::dev().await;
+    world
+        .write(move |tx| {
+            let mut new = release("r1");
+            new.spec.sleep_after = Some(SignedDuration::from_secs(90));
+            tx.create_release(&dev, &new, &by(0))?;
+            let id = tx.create_host(&host(1, &dev, Some(1)), &by(0))?.id;
+            tx.set_host_state(&id, HostState::Ready, None, &by(0))?;
+            assert!(tx.sleepy()?.is_empty(), "nothing is live yet");
+            tx.set_live(&dev, 1, at(10), &by(1))?;
+            assert_eq!(tx.sleepy()?, [(dev.clone(), SignedDuration::from_secs(90))]);
+            tx.sleep(&dev, at(20), &by(2))?;
+            tx.sleep(&dev, at(30), &by(3))?;
+            let host_of = tx.host(&id)?;
+            assert_eq!(
+                (host_of.state, host_of.retire_at),
+                (HostState::Draining, Some(at(20)))
+            );
+            assert_eq!(tx.environment(&dev)?.asleep_at, Some(by(2).at));
+            assert!(tx.sleepy()?.is_empty(), "it sleeps already");
+            let id = tx.create_host(&host(2, &dev, Some(1)), &by(4))?.id;
+            tx.set_host_state(&id, HostState::Ready, None, &by(4))?;
+            assert!(tx.environment(&dev)?.asleep_at.is_some(), "nothing serves yet");
+            tx.set_live(&dev, 1, at(50), &by(5))?;
+            assert_eq!(tx.environment(&dev)?.asleep_at, None);
+            // Another release wakes it as well.
+            tx.create_release(&dev, &release("r2"), &by(6))?;
+            tx.sleep(&dev, at(60), &by(6))?;
+            tx.set_live(&dev, 2, at(70), &by(7))?;
+            assert_eq!(tx.environment(&dev)?.asleep_at, None);
+            assert!(tx.sleepy()?.is_empty(), "v2 does not sleep");
             Ok(())
         })
         .await;

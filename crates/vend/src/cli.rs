@@ -160,6 +160,8 @@ pub enum Command {
     Logs(logs::Logs),
     /// Set the number of hosts of an environment.
     Scale(apps::Scale),
+    /// Start the hosts of an environment that sleeps, as the first request for it would.
+    Wake(apps::Wake),
     /// Customers.
     #[command(subcommand, visible_alias = "tenant")]
     Tenants(apps::Tenants),
@@ -263,6 +265,7 @@ async fn dispatch(command: Command, global: &Global, whole: clap::Command) -> Ou
         Command::Deploy(deploy) => return deploy::run(&deploy, global).await,
         Command::Logs(logs) => logs::run(&logs, global).await?,
         Command::Scale(scale) => apps::scale(&scale, global).await?,
+        Command::Wake(wake) => apps::wake(&wake, global).await?,
         Command::Tenants(tenants) => apps::tenants(&tenants, global).await?,
         Command::Apps(apps) => apps::apps(&apps, global).await?,
         Command::Environments(environments) => apps::environments(&environments, global).await?,

@@ -35,6 +35,7 @@ mod muster;
 mod plan;
 mod provision;
 mod record;
+mod rest;
 mod roll;
 mod shift;
 mod source;
@@ -138,7 +139,7 @@ impl Attempt {
 }
 
 /// Every activity, as [`run`] knows them.
-pub const ACTIVITIES: [&str; 25] = [
+pub const ACTIVITIES: [&str; 26] = [
     "source",
     "build",
     "bake",
@@ -159,6 +160,7 @@ pub const ACTIVITIES: [&str; 25] = [
     "machines",
     "record",
     "unwind",
+    "rest",
     "unroute",
     "stop-hosts",
     "drop-database",
@@ -189,6 +191,7 @@ pub async fn run(world: &Arc<World>, activity: &str, attempt: &Attempt) -> Resul
         "machines" => machines::run(world, attempt).await?,
         "record" => record::run(world, attempt).await?,
         "unwind" => unwind::run(world, attempt).await?,
+        "rest" => rest::run(world, attempt).await?,
         "unroute" => destroy::unroute(world, attempt).await?,
         "stop-hosts" => destroy::stop_hosts(world, attempt).await?,
         "drop-database" => destroy::drop_database(world, attempt).await?,

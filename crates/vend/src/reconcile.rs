@@ -4,5 +4,6 @@ pub mod bases;
 pub mod fleet;
 pub mod machines;
 pub mod patience;
+pub mod rest;
 pub mod retention;
 pub mod routes;

@@ -77,6 +77,7 @@ pub async fn run(data: Data, mut lent: Lent) -> Result<(), Error> {
     tasks.spawn(flow::intake::run(Arc::clone(&world), stop.clone()));
     tasks.spawn(flow::deletion::run(Arc::clone(&world), stop.clone()));
     tasks.spawn(reconcile::fleet::run(Arc::clone(&world), stop.clone()));
+    tasks.spawn(reconcile::rest::run(Arc::clone(&world), stop.clone()));
     tasks.spawn(reconcile::machines::run(Arc::clone(&world), stop.clone()));
     tasks.spawn(reconcile::retention::run(Arc::clone(&world), stop.clone()));
     tasks.spawn(reconcile::bases::run(Arc::clone(&world), stop.clone()));
@@ -97,6 +98,7 @@ pub async fn run(data: Data, mut lent: Lent) -> Result<(), Error> {
         stop: stop.clone(),
     })?;
     web::resume(&state).await?;
+    web::services::work(&state, &stop);
     tasks.spawn(announce(state.clone(), stop.clone()));
     let router = web::router(state.clone());
     info!("serve is ready");
@@ -131,10 +133,12 @@ async fn states(
     if let Some(buckets) = buckets.clone() {
         // Files have the time of the last tick of the kernel's clock.
         let since = (clock::now() - Duration::from_secs(1)).into();
-        tasks.spawn_blocking(move || {
-            if let Err(error) = buckets.sweep(since) {
+        let stop = stop.clone();
+        tasks.spawn_blocking(move || match buckets.sweep(since, || stop.is_cancelled()) {
+            Err(error) if !stop.is_cancelled() => {
                 warn!(%error, "what was left half-written among the objects could not be removed");
             }
+            _ => {}
         });
     }
     let (engine, handle) = engine::new(engine::Setup {
@@ -146,7 +150,7 @@ async fn states(
             _ => refuses.refuses(owner, resource),
         }),
         // Workers of tenants' activities are processes of their own: one that has a task goes on with it.
-        own: flow::definition::is_known,
+        own: |resource| flow::definition::is_known(resource) || web::services::is_called(resource),
         objects: buckets.map(|buckets| buckets as Arc<dyn engine::Objects>),
         witness: Some(Arc::new(flow::runs::Clerk(Arc::clone(pokes)))),
         limits: engine::Limits::default(),

@@ -43,7 +43,7 @@ pub use commands::{Commands, Pushed, Sight};
 pub use listen::{tcp, unix};
 pub use router::{openapi, router};
 pub use state::{Setup, State, Urls};
-pub use states::{Buckets, Known, States};
+pub use states::{Buckets, Known, States, services};
 
 /// Does what a platform that was stopped, or killed, has left: frees the keys of commands that nobody finished, and
 /// hands over pushes and deliveries that it had stored and not handed over. To be called once before the doors open;

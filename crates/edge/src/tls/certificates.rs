@@ -40,6 +40,8 @@ pub struct Seen {
 #[derive(Debug, Default)]
 pub struct Certificates {
     serving: ArcSwap<Serving>,
+    /// Those that the vault has, each for one host. They go first.
+    own: ArcSwap<HashMap<String, Arc<CertifiedKey>>>,
     /// What answers a challenge of TLS-ALPN-01, by host.
     challenges: Mutex<HashMap<String, Arc<CertifiedKey>>>,
     held: Mutex<BTreeMap<String, Held>>,
@@ -62,11 +64,12 @@ struct Held {
     problem: Option<String>,
 }
 
+/// A certificate that can be used.
 #[derive(Debug, Clone)]
-struct Good {
-    key: Arc<CertifiedKey>,
-    hosts: Vec<String>,
-    until: Option<Timestamp>,
+pub struct Good {
+    pub key: Arc<CertifiedKey>,
+    pub hosts: Vec<String>,
+    pub until: Option<Timestamp>,
 }
 
 /// What changes when a file does.
@@ -118,6 +121,16 @@ impl Certificates {
             self.serving.store(Arc::new(Serving::of(&held)));
         }
         Ok(())
+    }
+
+    /// Shows each of these for its host, in lower case, and no others.
+    pub fn show_for(&self, own: Arc<HashMap<String, Arc<CertifiedKey>>>) {
+        self.own.store(own);
+    }
+
+    #[cfg(test)]
+    pub fn shown_for(&self) -> Vec<String> {
+        self.own.load().keys().cloned().collect()
     }
 
     pub fn seen(&self) -> Vec<Seen> {
@@ -192,6 +205,12 @@ impl ResolvesServerCert for Certificates {
             let challenges = self.challenges.lock().unwrap_or_else(PoisonError::into_inner);
             return challenges.get(hello.server_name()?).cloned();
         }
+        let own = hello
+            .server_name()
+            .and_then(|host| self.own.load().get(&host.to_ascii_lowercase()).cloned());
+        if own.is_some() {
+            return own;
+        }
         let serving = self.serving.load();
         let named = hello.server_name().and_then(|host| serving.find(host));
         named.or(serving.default.as_ref()).cloned()
@@ -236,25 +255,42 @@ fn load(folder: &Utf8Path, name: &str) -> Result<Good, String> {
         }
         false => (read(file("crt"))?, read(file("key"))?),
     };
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&chain).collect();
-    let chain = chain.map_err(|error| format!("the certificates are not PEM: {error}"))?;
-    let key =
-        PrivateKeyDer::from_pem_slice(&key).map_err(|error| format!("there is no private key: {error}"))?;
-    let first = chain.first().ok_or("there is no certificate")?.clone();
-    let hosts = hosts(&first)?;
-    let until = facts(&first).map(|facts| facts.until);
-    let mut key = CertifiedKey::from_der(chain, key, &provider()).map_err(|error| match error {
-        rustls::Error::InconsistentKeys(_) => "the key is not that of the certificate".to_owned(),
-        error => format!("the key cannot be used: {error}"),
-    })?;
-    if let Ok(answer) = std::fs::read(file("ocsp")) {
-        key.ocsp = Some(answer);
+    let good = Good::read(&chain, &key)?;
+    match std::fs::read(file("ocsp")) {
+        Ok(answer) => {
+            let key = CertifiedKey {
+                ocsp: Some(answer),
+                ..CertifiedKey::clone(&good.key)
+            };
+            Ok(Good {
+                key: Arc::new(key),
+                ..good
+            })
+        }
+        Err(_) => Ok(good),
     }
-    Ok(Good {
-        key: Arc::new(key),
-        hosts,
-        until,
-    })
+}
+
+impl Good {
+    /// Of PEM. Both may be the same text.
+    pub fn read(chain: &[u8], key: &[u8]) -> Result<Self, String> {
+        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(chain).collect();
+        let chain = chain.map_err(|error| format!("the certificates are not PEM: {error}"))?;
+        let key = PrivateKeyDer::from_pem_slice(key)
+            .map_err(|error| format!("there is no private key: {error}"))?;
+        let first = chain.first().ok_or("there is no certificate")?.clone();
+        let hosts = hosts(&first)?;
+        let until = facts(&first).map(|facts| facts.until);
+        let key = CertifiedKey::from_der(chain, key, &provider()).map_err(|error| match error {
+            rustls::Error::InconsistentKeys(_) => "the key is not that of the certificate".to_owned(),
+            error => format!("the key cannot be used: {error}"),
+        })?;
+        Ok(Self {
+            key: Arc::new(key),
+            hosts,
+            until,
+        })
+    }
 }
 
 fn hosts(certificate: &CertificateDer<'_>) -> Result<Vec<String>, String> {

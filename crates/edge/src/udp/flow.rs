@@ -234,6 +234,11 @@ fn choose(shared: &Shared, opened: &Opened<'_>, refused: Option<u64>) -> Option<
         here
     });
     let (_, group) = group?;
+    if group.policy.waking && !group.has_healthy() {
+        // Datagrams do not wait: who sent this one sends it again, as for any that is lost.
+        shared.wanted.note(rule.place());
+        return None;
+    }
     let now = clock::ticks();
     let best = |fits: &dyn Fn(&Target) -> bool| {
         let fitting = group

@@ -62,6 +62,23 @@ fn session_timeout() -> SignedDuration {
 }
 
 impl Authenticate {
+    /// With all else as ALB has it, and no endpoints yet.
+    pub fn of(issuer: String, client_id: String, client_secret: String) -> Self {
+        Self {
+            issuer,
+            authorization_endpoint: String::new(),
+            token_endpoint: String::new(),
+            user_info_endpoint: String::new(),
+            client_id,
+            client_secret,
+            session_cookie: session_cookie(),
+            scope: scope(),
+            session_timeout: session_timeout(),
+            extra_parameters: BTreeMap::new(),
+            on_unauthenticated: Unauthenticated::default(),
+        }
+    }
+
     /// Why it cannot be used, if so.
     pub fn wrong(&self) -> Option<&'static str> {
         let visible = |text: &str| !text.is_empty() && text.len() <= TEXT && is_visible(text);

@@ -9,6 +9,7 @@ mod merge;
 mod parse;
 mod ports;
 mod schema;
+mod sign;
 
 use std::collections::BTreeMap;
 
@@ -16,7 +17,7 @@ use camino::Utf8PathBuf;
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 
-use crate::{AppName, EnvironmentName, port::DatabaseEngine};
+use crate::{AppName, EnvironmentName, port::DatabaseEngine, route::Authenticate};
 
 pub use base::{Base, NotABase, Reference};
 pub(crate) use environment::is_branch;
@@ -58,6 +59,27 @@ pub struct Environment {
     /// Machines of the customer's own, in the place of hosts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub placement: Option<Placement>,
+    /// Its hosts are stopped when nobody has asked for it for so long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sleep_after: Option<SignedDuration>,
+    /// Who must have signed in before a request reaches the app. The client's secret is the name of one of the app's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authenticate: Option<Box<Authenticate>>,
+}
+
+impl Environment {
+    /// Secrets that the load balancer needs, by their names in the vault.
+    pub fn secrets_of_the_edge(&self) -> impl Iterator<Item = &str> {
+        let client = self.authenticate.iter().map(|login| &*login.client_secret);
+        let pairs = self
+            .domains
+            .iter()
+            .filter_map(|domain| match &domain.certificate {
+                Certificate::Vault { chain, key } => Some([&**chain, &**key]),
+                Certificate::File | Certificate::Acme => None,
+            });
+        client.chain(pairs.flatten())
+    }
 }
 
 /// A TCP or UDP port of the app.
@@ -111,11 +133,16 @@ pub struct Domain {
 }
 
 /// Where a domain's certificate comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Certificate {
     File,
     Acme,
+    /// PEM in two secrets of the app.
+    Vault {
+        chain: String,
+        key: String,
+    },
 }
 
 /// Where releases are deployed, when not on hosts of the platform.

@@ -92,6 +92,10 @@ pub struct Environment {
     pub split: Option<Split>,
     /// Hosts that it should have.
     pub hosts: u32,
+    /// Since when it has none, because nobody asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub asleep_since: Option<Timestamp>,
     /// Names under which it is reached, as URLs.
     pub urls: Vec<String>,
     /// What runs for it now.
@@ -128,6 +132,8 @@ pub enum EnvironmentState {
     Empty,
     /// A release is live.
     Live,
+    /// A release is live, and has no hosts until somebody asks for it.
+    Sleeping,
     /// It is being removed.
     Destroying,
 }

@@ -1,6 +1,6 @@
 use std::net::Ipv4Addr;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use model::{
     AppName, HostId, Place, TenantName,
     port::{HostRole, Network},
@@ -10,7 +10,7 @@ use rusqlite::{Row, params};
 use serde_json::json;
 
 use crate::{
-    By, Db, Error, Tx,
+    By, Db, Error, HostState, Tx,
     sql::{Address, At, Columns as _, Json, Word},
 };
 
@@ -38,6 +38,8 @@ pub struct Environment {
     pub arriving: Option<Arriving>,
     pub database_host: Option<HostId>,
     pub database_ready: bool,
+    /// Since when it has no hosts because nobody asks for it; it is awake again when its hosts serve.
+    pub asleep_at: Option<Timestamp>,
     pub created_at: Timestamp,
     pub created_by: String,
 }
@@ -152,6 +154,19 @@ impl Db<'_> {
             |row| row.get(0),
         )?;
         key.ok_or_else(|| Error::missing("environment", place))
+    }
+
+    /// Environments that are awake, and whose live release says after how long without use they are not to be.
+    pub fn sleepy(&self) -> Result<Vec<(Place, SignedDuration)>, Error> {
+        self.all(
+            "SELECT t.name AS tenant, a.name AS app, e.name AS environment,
+                 json_extract(r.spec, '$.sleep_after') AS after
+             FROM environments e JOIN releases r ON r.environment_id = e.id AND r.number = e.live
+             JOIN apps a ON a.id = e.app_id JOIN tenants t ON t.id = a.tenant_id
+             WHERE e.asleep_at IS NULL AND after IS NOT NULL",
+            [],
+            |row| Ok((place(row, "environment")?, row.parsed("after")?)),
+        )
     }
 
     pub fn subnets(&self) -> Result<Subnets, Error> {
@@ -356,6 +371,39 @@ impl Tx<'_> {
         self.note(by, "environment.database", Some(&place.tenant), place, detail)
     }
 
+    /// Puts the environment to sleep: its hosts leave the routes, and are stopped at `retire_at` if nobody does it
+    /// sooner. Doing it again changes nothing.
+    pub fn sleep(&self, place: &Place, retire_at: Timestamp, by: &By) -> Result<(), Error> {
+        for host in self.app_hosts(place)? {
+            if host.state != HostState::Draining {
+                self.set_host_state(&host.id, HostState::Draining, Some("nobody asks for it"), by)?;
+                self.set_host_retirement(&host.id, Some(retire_at))?;
+            }
+        }
+        let changed = self.run(
+            "UPDATE environments SET asleep_at = ?2 WHERE id = ?1 AND asleep_at IS NULL",
+            params![self.environment_key(place)?, At(by.at)],
+        )?;
+        match changed {
+            0 => Ok(()),
+            _ => self.note(by, "environment.sleep", Some(&place.tenant), place, json!({})),
+        }
+    }
+
+    /// Its hosts serve again.
+    pub(super) fn awake(&self, environment: &Environment, by: &By) -> Result<(), Error> {
+        let Some(since) = environment.asleep_at else {
+            return Ok(());
+        };
+        let place = &environment.place;
+        self.run(
+            "UPDATE environments SET asleep_at = NULL WHERE id = ?1",
+            [self.environment_key(place)?],
+        )?;
+        let detail = json!({ "asleep_since": since });
+        self.note(by, "environment.wake", Some(&place.tenant), place, detail)
+    }
+
     /// Deletes the environment, its releases and its own secrets. Its number is free at once; its user ids stay its
     /// tenant's. Refused while it is protected or a host of it may exist.
     pub fn delete_environment(&self, place: &Place, by: &By) -> Result<(), Error> {
@@ -424,6 +472,7 @@ fn environment(row: &Row<'_>) -> rusqlite::Result<Environment> {
             .transpose()?,
         database_host: row.maybe_parsed("database_host")?,
         database_ready: row.get("database_ready")?,
+        asleep_at: row.maybe_at("asleep_at")?,
         created_at: row.at("created_at")?,
         created_by: row.get("created_by")?,
     })

@@ -161,6 +161,7 @@ impl Tx<'_> {
         let environment = self.environment(place)?;
         let found = self.release(place, number)?;
         if environment.live == Some(number) {
+            self.awake(&environment, by)?;
             return self.serve_hosts(place, number, retire_at, by);
         }
         if found.state == ReleaseState::Failed {
@@ -179,6 +180,7 @@ impl Tx<'_> {
         )?;
         let detail = json!({ "release": number, "before": environment.live });
         self.note(by, "release.live", Some(&place.tenant), place, detail)?;
+        self.awake(&environment, by)?;
         self.serve_hosts(place, number, retire_at, by)
     }
 

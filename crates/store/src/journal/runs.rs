@@ -86,6 +86,15 @@ impl Db<'_> {
         )
     }
 
+    /// How many executions of a machine are open, children of Map runs aside; no more than `most` are counted.
+    pub fn count_open_runs(&self, machine: u64, most: u32) -> Result<u32, Error> {
+        let sql = "SELECT count(*) AS open FROM (SELECT 1 FROM state_executions
+                   WHERE machine = ?1 AND ended_at IS NULL AND run IS NULL LIMIT ?2)";
+        Ok(self
+            .one(sql, (machine, most), |row| row.get("open"))?
+            .unwrap_or_default())
+    }
+
     pub fn runs(&self, filter: &RunFilter) -> Result<Vec<Run>, Error> {
         if let Some(of) = filter.run {
             return self.children_of(of, filter);

@@ -241,5 +241,7 @@ pub fn spec() -> spec::Environment {
         listeners: vec![],
         domains: vec![],
         placement: None,
+        sleep_after: None,
+        authenticate: None,
     }
 }

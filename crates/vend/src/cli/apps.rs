@@ -88,6 +88,12 @@ pub struct Scale {
     hosts: u32,
 }
 
+#[derive(Debug, Args)]
+pub struct Wake {
+    /// TENANT/APP/ENVIRONMENT
+    target: String,
+}
+
 /// Consent to what cannot be undone.
 #[derive(Debug, Args)]
 pub struct Sure {
@@ -291,6 +297,13 @@ async fn protect(target: &str, verb: &str, client: &Client, output: &Output) -> 
     Ok(())
 }
 
+pub async fn wake(command: &Wake, global: &Global) -> Result<(), Failure> {
+    let path = format!("{}/wake", Target::read(&command.target)?.environment_path()?);
+    let started: Started = global.client()?.post(&path, &serde_json::json!({})).await?;
+    global.output().show(&started, started_text);
+    Ok(())
+}
+
 pub async fn scale(command: &Scale, global: &Global) -> Result<(), Failure> {
     let target = Target::read(&command.target)?;
     let path = format!("{}/scale", target.environment_path()?);
@@ -319,6 +332,7 @@ pub fn environments_text(environments: &[Environment], output: &Output) -> Strin
         let (state, tone) = match environment.state {
             EnvironmentState::Empty => ("empty", Tone::Faint),
             EnvironmentState::Live => ("live", Tone::Good),
+            EnvironmentState::Sleeping => ("sleeping", Tone::Faint),
             EnvironmentState::Destroying => ("destroying", Tone::Wait),
         };
         let state = match (environment.execution.is_some(), environment.protected) {

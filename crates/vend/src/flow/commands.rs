@@ -126,6 +126,10 @@ impl Commands for Flows {
         Box::pin(async move { start::scale(&self.world, place, hosts, by).await.map_err(refused) })
     }
 
+    fn wake(&self, place: Place, by: By) -> BoxFuture<'_, Result<ExecutionId, Fault>> {
+        Box::pin(async move { start::wake(&self.world, &place, by).await.map_err(refused) })
+    }
+
     fn retry(&self, place: Place, by: By) -> BoxFuture<'_, Result<u64, Fault>> {
         Box::pin(async move {
             let queued = self.world.store.write(move |tx| {

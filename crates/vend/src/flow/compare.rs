@@ -3,6 +3,8 @@
 //! Pure. A plan is shown to people and bound to an approval, so it holds every difference that changes how the
 //! environment behaves, and nothing that changes by itself.
 
+mod login;
+
 use std::collections::BTreeMap;
 
 use camino::Utf8Path;
@@ -230,13 +232,14 @@ fn listener(port: &Port) -> String {
 }
 
 fn named(domain: &Domain) -> String {
-    let certificate = match domain.certificate {
-        Certificate::File => "certificate from a file",
-        Certificate::Acme => "certificate from the authority",
+    let certificate = match &domain.certificate {
+        Certificate::File => "certificate from a file".to_owned(),
+        Certificate::Acme => "certificate from the authority".to_owned(),
+        Certificate::Vault { chain, key } => format!("certificate from the secrets {chain} and {key}"),
     };
     match domain.dedicated_balancer {
         true => format!("{certificate}, listeners of its own"),
-        false => certificate.to_owned(),
+        false => certificate,
     }
 }
 
@@ -257,6 +260,8 @@ fn settings(environment: &Environment) -> BTreeMap<String, String> {
         listeners,
         domains,
         placement,
+        sleep_after,
+        authenticate,
     } = environment;
     let mut all = BTreeMap::new();
     let mut set = |key: &str, value: String| drop(all.insert(key.to_owned(), value));
@@ -328,6 +333,12 @@ fn settings(environment: &Environment) -> BTreeMap<String, String> {
     }
     for (name, value) in placement.iter().flat_map(|placement| &placement.registered) {
         set(&format!("placement.registered.{name}"), value.clone());
+    }
+    for (key, value) in authenticate.iter().flat_map(|login| login::told(login)) {
+        set(key, value);
+    }
+    if let Some(after) = sleep_after {
+        set("sleep_after", written(*after));
     }
     if let Some(checks) = checks {
         set("checks", checks.to_string());

@@ -32,8 +32,9 @@ pub fn activity(resource: &str) -> Option<&str> {
 
 /// Does the resource's activity undo or destroy? Such work is finished, whoever wants it stopped.
 pub fn is_final(resource: &str) -> bool {
-    const FINAL: [&str; 6] = [
+    const FINAL: [&str; 7] = [
         "unwind",
+        "rest",
         "unroute",
         "stop-hosts",
         "drop-database",
@@ -128,6 +129,17 @@ pub fn resize() -> Value {
     json!({ "Comment": "The live release on its number of hosts", "StartAt": first, "States": states })
 }
 
+/// Stops an environment's hosts and keeps all else.
+pub fn sleep() -> Value {
+    let rest = Stage::new("Rest", "rest", "$.rested", 4 * 3600);
+    let (name, state) = thorough(&rest, "Asleep");
+    json!({
+        "Comment": "No hosts until somebody asks for them",
+        "StartAt": name,
+        "States": { name: state, "Asleep": { "Type": "Succeed" } },
+    })
+}
+
 /// Takes an environment down: traffic first, data last.
 pub fn environment_destroy() -> Value {
     let stages = [
@@ -140,17 +152,24 @@ pub fn environment_destroy() -> Value {
     let mut states = serde_json::Map::new();
     for (index, (name, activity)) in stages.iter().enumerate() {
         let next = stages.get(index + 1).map_or("Destroyed", |(name, _)| name);
-        let (name, mut state) = task(&Stage::new(name, activity, "$.done", 600), next);
-        // There is no way back from half a destruction but to finish it: retry long, and say so when it fails.
-        state["Retry"] = json!([retry(20)]);
-        state
-            .as_object_mut()
-            .expect("a state is an object")
-            .remove("Catch");
-        states.insert(name, state);
+        add(
+            &mut states,
+            thorough(&Stage::new(name, activity, "$.done", 600), next),
+        );
     }
     states.insert("Destroyed".into(), json!({ "Type": "Succeed" }));
     json!({ "Comment": "The environment and all it holds, removed", "StartAt": "Unroute", "States": states })
+}
+
+/// There is no way back from half a destruction but to finish it: retry long, and say so when it fails.
+fn thorough(stage: &Stage, next: &str) -> (String, Value) {
+    let (name, mut state) = task(stage, next);
+    state["Retry"] = json!([retry(20)]);
+    state
+        .as_object_mut()
+        .expect("a state is an object")
+        .remove("Catch");
+    (name, state)
 }
 
 /// Build and bake need nothing of one another but the source.
@@ -211,7 +230,7 @@ pub mod tests {
 
     #[test]
     fn every_definition_is_valid_and_every_task_has_a_deadline() {
-        let mut all = vec![resize(), environment_destroy(), rollback(&sample(false))];
+        let mut all = vec![resize(), sleep(), environment_destroy(), rollback(&sample(false))];
         for strategy in STRATEGIES {
             let environment = with(strategy);
             all.extend([release(&environment, None), rollback(&environment)]);

@@ -39,6 +39,7 @@ fn flows() -> Vec<(String, Value, Way)> {
             direct,
         ),
         ("resize", definition::resize(), direct),
+        ("sleep", definition::sleep(), direct),
         ("destruction", definition::environment_destroy(), direct),
     ];
     for (strategy, way) in definition::tests::STRATEGIES

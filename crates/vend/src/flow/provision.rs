@@ -82,6 +82,7 @@ pub async fn needs(
     environment: &store::Environment,
     release: &Release,
 ) -> Result<(), Fault> {
+    variables::check_edge(world, &environment.place, release).await?;
     match release.spec.database {
         Some(_) => database(world, attempt, environment, release).await,
         None => Ok(()),

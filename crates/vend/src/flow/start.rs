@@ -12,6 +12,9 @@ use crate::reconcile::bases::AUTOMATIC;
 
 /// The kind of an execution that takes an environment down.
 pub const DESTROY: &str = "environment-destroy";
+/// Those of executions that stop and start the hosts of one.
+pub const SLEEP: &str = "sleep";
+pub const WAKE: &str = "wake";
 
 fn fresh() -> (ExecutionId, DeploymentId) {
     (
@@ -228,6 +231,32 @@ async fn bring(
             return Err(under_way(&place));
         }
         change(tx)
+    })
+    .await
+}
+
+/// Stops the hosts of an environment that nobody asks for, unless something is under way there.
+pub async fn sleep(world: &World, place: &Place, by: By) -> Result<ExecutionId, Error> {
+    let new = New {
+        id: fresh().0,
+        kind: SLEEP,
+        place: place.clone(),
+        definition: definition::sleep(),
+        input: json!({ "kind": PlanKind::Rollback, "place": place }),
+        by,
+    };
+    let place = place.clone();
+    runs::begin(world, new, move |tx| refuse_moving(tx, &place)).await
+}
+
+/// Starts the hosts of an environment that sleeps.
+pub async fn wake(world: &World, place: &Place, by: By) -> Result<ExecutionId, Error> {
+    let own = place.clone();
+    bring(world, place, WAKE, by, move |tx| {
+        match tx.environment(&own)?.asleep_at {
+            Some(_) => Ok(()),
+            None => Err(refusal(format!("{own} does not sleep"), None)),
+        }
     })
     .await
 }

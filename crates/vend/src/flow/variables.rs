@@ -90,6 +90,16 @@ fn database_variables(address: &str, password: &Secret) -> [(String, Secret); 6]
     .map(|(name, value)| (name.to_owned(), Secret::new(value)))
 }
 
+/// Whether the vault has what the load balancer needs for the release.
+pub async fn check_edge(world: &World, place: &Place, release: &Release) -> Result<(), Fault> {
+    for secret in release.spec.secrets_of_the_edge() {
+        if reveal(world, place, secret, None).await?.is_none() {
+            return Err(missing(place, secret));
+        }
+    }
+    Ok(())
+}
+
 pub async fn reveal(
     world: &World,
     place: &Place,

@@ -189,6 +189,9 @@ async fn resize(world: &World, tried: &mut HashMap<Place, Timestamp>) -> Result<
     let now = crate::clock::now();
     for environment in environments {
         let Some(live) = environment.live else { continue };
+        if environment.asleep_at.is_some() {
+            continue;
+        }
         let patient = tried
             .get(&environment.place)
             .is_some_and(|at| now.duration_since(*at) < PATIENCE);

@@ -4,6 +4,8 @@
 //! change of route is nothing but a change of rows. One task computes and sends it; whoever changed rows asks that
 //! task and waits for the edge's word.
 
+mod vault;
+
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -15,8 +17,8 @@ use model::{
     HostId, Place,
     port::{Fault, HostRole},
     route::{
-        Action, Conditions, HealthCheck, Listens, Own, Rule, Speaks, Table, Target, TargetGroup, Transforms,
-        Weighted,
+        Action, Authenticate, Conditions, HealthCheck, Listens, Own, Rule, Speaks, Table, Target,
+        TargetGroup, Transforms, Weighted,
     },
     spec::{self, Certificate, Leads, Transport},
 };
@@ -39,10 +41,14 @@ pub struct Served {
     pub hostnames: Vec<String>,
     /// Domains of the live release, with what listens for each alone.
     pub domains: Vec<(spec::Domain, Vec<Listens>)>,
+    /// Who must have signed in, as the live release says.
+    pub authenticate: Option<Box<Authenticate>>,
     /// Where ports of apps are.
     pub apps: IpAddr,
     /// The release that gets the traffic.
     pub live: Option<u64>,
+    /// The live release has no hosts until somebody asks for it.
+    pub asleep: bool,
     /// The one that gets a part of it.
     pub arriving: Option<Arriving>,
     /// Hosts that take, or may soon take, or lately took traffic, by release.
@@ -90,13 +96,17 @@ pub fn table(version: u64, environments: &[Served]) -> Table {
         let all_out = weights.values().all(|weight| *weight == 0);
         for (release, fleet) in &served.fleets {
             let name = group(&served.place, *release);
+            let sleeps = served.asleep && served.live == Some(*release);
             for port in &fleet.ports {
-                let group = port_group(fleet, port);
+                let group = TargetGroup {
+                    waking: sleeps,
+                    ..port_group(fleet, port)
+                };
                 table
                     .target_groups
                     .insert(format!("{name}/{}", label(port)), group);
             }
-            let waking = all_out && served.arriving.is_some_and(|own| own.release == *release);
+            let waking = sleeps || all_out && served.arriving.is_some_and(|own| own.release == *release);
             let group_of = TargetGroup {
                 waking,
                 ..target_group(fleet)
@@ -149,7 +159,10 @@ fn rules(served: &Served, weights: &BTreeMap<u64, u32>, taken: &mut BTreeSet<Str
         paths: Vec::new(),
         conditions: Conditions::default(),
         transforms: Transforms::default(),
-        authenticate: None,
+        authenticate: served
+            .authenticate
+            .as_ref()
+            .map(|login| vault::login(&served.place, login)),
         action: action(served, weights, ""),
         own: Own::default(),
     };
@@ -172,6 +185,8 @@ fn rules(served: &Served, weights: &BTreeMap<u64, u32>, taken: &mut BTreeSet<Str
     let ports = shown.into_iter().flat_map(|fleet| &fleet.ports).map(|port| Rule {
         hosts: vec![format!("{}.{}", label(port), served.hostnames[0])],
         action: action(served, weights, &label(port)),
+        // Bytes cannot sign in.
+        authenticate: None,
         own: Own {
             listeners: vec![Listens {
                 address: SocketAddr::from((served.apps, port.port)),
@@ -299,6 +314,8 @@ pub struct Routes {
     edge: edge::Client,
     platform: Platform,
     applied: Option<Table>,
+    /// What the edge holds for the table.
+    given: Option<edge::Given>,
 }
 
 pub fn new(store: Store, edge: edge::Client, platform: Platform) -> (Routes, Handle) {
@@ -310,6 +327,7 @@ pub fn new(store: Store, edge: edge::Client, platform: Platform) -> (Routes, Han
             edge,
             platform,
             applied: None,
+            given: None,
         },
         Handle(sender),
     )
@@ -342,7 +360,7 @@ impl Routes {
 
     /// `check`: nobody asked, so the edge is asked whether it still has what it was given.
     async fn apply(&mut self, check: bool) -> Result<(), Fault> {
-        let served = self.served().await?;
+        let (served, given) = self.served().await?;
         let silent = |error: edge::ClientError| {
             Fault::platform(format!("the edge does not answer: {}", chain(&error)))
         };
@@ -350,6 +368,14 @@ impl Routes {
             (Some(applied), false) => applied.version,
             _ => self.edge.version().await.map_err(silent)?,
         };
+        if self
+            .applied
+            .as_ref()
+            .is_some_and(|applied| applied.version != version)
+        {
+            self.given = None;
+        }
+        self.keep(given).await?;
         let same = |applied: &Table| applied.version == version && table(version, &served) == *applied;
         if self.applied.as_ref().is_some_and(same) {
             return Ok(());
@@ -375,49 +401,72 @@ impl Routes {
         Ok(())
     }
 
-    async fn served(&self) -> Result<Vec<Served>, Fault> {
+    /// Has the edge hold what the table needs, before it has the table.
+    async fn keep(&mut self, given: edge::Given) -> Result<(), Fault> {
+        if self.given.as_ref() == Some(&given) {
+            return Ok(());
+        }
+        let useless = self.edge.keep(&given).await.map_err(|error| {
+            self.given = None;
+            Fault::platform(format!("the edge does not hold certificates: {}", chain(&error)))
+        })?;
+        for edge::Useless { name, why } in useless {
+            warn!("what the vault has for {name} cannot be used: {why}");
+        }
+        self.given = Some(given);
+        Ok(())
+    }
+
+    async fn served(&self) -> Result<(Vec<Served>, edge::Given), Fault> {
         let platform = self.platform.clone();
         let served = self.store.read(move |db| {
             let hosts = db.standing_hosts(None)?;
             let served = |environment: store::Environment| {
+                let (domains, authenticate) = named(db, &environment, &platform)?;
                 Ok(Served {
                     hostnames: platform.hostnames(&environment.place),
-                    domains: domains(db, &environment, &platform)?,
+                    domains,
+                    authenticate,
                     apps: platform.listen.of_apps(),
                     fleets: fleets(db, &environment, &hosts)?,
                     number: environment.number,
                     live: environment.live,
+                    asleep: environment.asleep_at.is_some(),
                     arriving: environment.arriving,
                     place: environment.place,
                 })
             };
-            db.environments(None)?
+            let served = db
+                .environments(None)?
                 .into_iter()
                 .map(served)
-                .collect::<Result<Vec<_>, store::Error>>()
+                .collect::<Result<Vec<_>, store::Error>>()?;
+            let given = vault::given(db, &served)?;
+            Ok((served, given))
         });
         served.await.map_err(stored)
     }
 }
 
-/// Names that the live release asks for and may have.
-fn domains(
-    db: &Db<'_>,
-    environment: &store::Environment,
-    platform: &Platform,
-) -> Result<Vec<(spec::Domain, Vec<Listens>)>, store::Error> {
+type Named = (Vec<(spec::Domain, Vec<Listens>)>, Option<Box<Authenticate>>);
+
+/// Names that the live release asks for and may have, and who must have signed in there.
+fn named(db: &Db<'_>, environment: &store::Environment, platform: &Platform) -> Result<Named, store::Error> {
     let Some(live) = environment.live else {
-        return Ok(Vec::new());
+        return Ok((Vec::new(), None));
     };
-    let wanted = db.release(&environment.place, live)?.content.spec.domains;
-    let free = wanted.into_iter().filter(|domain| !platform.owns(&domain.host));
+    let spec = db.release(&environment.place, live)?.content.spec;
+    let free = spec
+        .domains
+        .into_iter()
+        .filter(|domain| !platform.owns(&domain.host));
     let listening = free.map(|domain| {
         let own = platform.listen.dedicated.get(&domain.host);
         let listeners = own.filter(|_| domain.dedicated_balancer);
         let listeners = listeners.map(Dedicated::listeners).unwrap_or_default();
         (domain, listeners)
     });
-    Ok(listening.collect())
+    Ok((listening.collect(), spec.authenticate))
 }
 
 fn fleets(
@@ -437,9 +486,11 @@ fn fleets(
             hosts: Vec::new(),
         })
     };
-    // What arrives has its group before its first host: when all hosts are out, requests wait there.
-    if let Some(arriving) = environment.arriving {
-        fleets.insert(arriving.release, empty(arriving.release)?);
+    // What arrives, and what sleeps, has its group before its first host: when all hosts are out, requests wait there.
+    let arriving = environment.arriving.map(|arriving| arriving.release);
+    let asleep = environment.live.filter(|_| environment.asleep_at.is_some());
+    for release in [arriving, asleep].into_iter().flatten() {
+        fleets.insert(release, empty(release)?);
     }
     for host in hosts
         .iter()

@@ -28,6 +28,8 @@ pub enum Error {
         name: String,
         known: String,
     },
+    #[error("state machine \"{machine}\" has not one test case to choose, it has {known}")]
+    Cases { machine: String, known: String },
     #[error("state \"{state}\" has no mocked response in the test case, and nothing else answers its task")]
     Unmocked { state: String },
     #[error(
@@ -125,7 +127,9 @@ impl Mocks {
                 .filter(|_| cases.len() == 1)
                 .map(String::as_str)
         };
-        let case = case.or_else(only).unwrap_or_default();
+        let Some(case) = case.or_else(only) else {
+            return Err(Error::Cases { machine, known });
+        };
         let Some(names) = cases.get(case).cloned() else {
             let name = case.to_owned();
             return Err(Error::NoCase { machine, name, known });

@@ -72,6 +72,9 @@ pub trait Commands: Send + Sync + 'static {
     /// Changes the number of hosts of the live release.
     fn scale(&self, place: Place, hosts: u32, by: By) -> BoxFuture<'_, Result<ExecutionId, Fault>>;
 
+    /// Starts the hosts of an environment that sleeps.
+    fn wake(&self, place: Place, by: By) -> BoxFuture<'_, Result<ExecutionId, Fault>>;
+
     /// The last push to an environment failed: queues it again and gives its new number.
     fn retry(&self, place: Place, by: By) -> BoxFuture<'_, Result<u64, Fault>>;
 

@@ -67,11 +67,13 @@ fn wire(db: &Db<'_>, environment: store::Environment, urls: &[String]) -> Result
         .or_else(|| environment.spec.as_ref().map(|spec| spec.scaling.min))
         .unwrap_or(u32::try_from(serving).unwrap_or(u32::MAX));
     Ok(Environment {
-        state: match (destroying, environment.live) {
-            (true, _) => EnvironmentState::Destroying,
-            (false, Some(_)) => EnvironmentState::Live,
-            (false, None) => EnvironmentState::Empty,
+        state: match (environment.live, environment.asleep_at) {
+            _ if destroying => EnvironmentState::Destroying,
+            (Some(_), Some(_)) => EnvironmentState::Sleeping,
+            (Some(_), None) => EnvironmentState::Live,
+            (None, _) => EnvironmentState::Empty,
         },
+        asleep_since: environment.asleep_at,
         branch: environment.branch,
         protected: environment.protected,
         live: environment.live,
@@ -272,6 +274,22 @@ pub async fn scale(
     let by = state.by(&caller.0);
     let execution = state.commands.scale(place.clone(), scale.hosts, by).await?;
     Ok(started(format!("{place} gets {} hosts", scale.hosts), execution))
+}
+
+/// Starts the hosts of an environment that sleeps, as the first request for it would.
+#[utoipa::path(post, path = "/v1/tenants/{tenant}/apps/{app}/environments/{environment}/wake",
+    operation_id = "environments.wake", tag = "environments",
+    params(("tenant" = String, Path), ("app" = String, Path), ("environment" = String, Path)),
+    responses((status = 202, body = Started), Refusal))]
+pub async fn wake(
+    Held(state): Held<State>,
+    caller: Caller,
+    named: Named,
+) -> Result<(StatusCode, Json<Started>), Refusal> {
+    let place = allowed(&caller, Action::Develop, named)?;
+    read(&state, place.clone()).await?;
+    let execution = state.commands.wake(place.clone(), state.by(&caller.0)).await?;
+    Ok(started(format!("{place} wakes"), execution))
 }
 
 /// Releases the last push again, when it failed.

@@ -58,6 +58,7 @@ fn operations() -> OpenApiRouter<State> {
         .routes(routes!(environments::protect))
         .routes(routes!(environments::unprotect))
         .routes(routes!(environments::scale))
+        .routes(routes!(environments::wake))
         .routes(routes!(environments::retry))
         .routes(routes!(environments::rollback))
         .routes(routes!(environments::plan_rollback))

@@ -13,6 +13,7 @@ mod known;
 mod machines;
 mod maps;
 mod objects;
+pub mod services;
 mod sign;
 mod tags;
 mod versions;

@@ -8,5 +8,6 @@ mod flow;
 mod git;
 mod hooks;
 mod problems;
+mod services;
 mod states;
 mod world;

@@ -267,6 +267,11 @@ impl Platform {
         });
     }
 
+    /// Lets a role stand still, or go on.
+    pub fn pause(&self, role: &str, signal: rustix::process::Signal) {
+        self.signal(role, signal);
+    }
+
     fn signal(&self, role: &str, signal: rustix::process::Signal) {
         let pid = self
             .pid(role)

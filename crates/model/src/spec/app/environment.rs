@@ -6,11 +6,12 @@ use camino::{Utf8Component, Utf8Path, Utf8PathBuf};
 use jiff::SignedDuration;
 
 use super::{
-    Approval, Base, Build, Database, Environment, Image, Placement, Refresh, Scaling,
+    Approval, Base, Build, Database, Environment, Image, Leads, Placement, Port, Refresh, Scaling,
     deploy::deploy,
     host::{host, is_secret},
     parse::{Tree, entry},
     ports::{domains, listeners},
+    sign::authenticate,
 };
 use crate::{
     EnvironmentName,
@@ -47,6 +48,8 @@ pub(super) fn environment(
     let listeners = listeners(reader, entry(fields, "listeners"));
     let domains = domains(reader, entry(fields, "domains"));
     let placement = placement(reader, fields);
+    let authenticate = authenticate(reader, fields);
+    let sleep_after = sleep_after(reader, fields, &listeners);
     Some(Environment {
         name,
         branch: branch?,
@@ -61,6 +64,8 @@ pub(super) fn environment(
         listeners,
         domains,
         placement,
+        sleep_after,
+        authenticate,
     })
 }
 
@@ -180,14 +185,19 @@ fn base(reader: &mut Reader<'_>, node: Option<&Node>, tree: Tree<'_>) -> String 
 }
 
 fn login(reader: &mut Reader<'_>, node: &Node) -> Option<String> {
-    let text = reader.text(node, "image.login")?;
+    secret(reader, node, "image.login")
+}
+
+/// The name of a secret, where only one may stand.
+pub(super) fn secret(reader: &mut Reader<'_>, node: &Node, what: &str) -> Option<String> {
+    let text = reader.text(node, what)?;
     let name = text
         .trim()
         .strip_prefix("{{secret:")
         .and_then(|rest| rest.strip_suffix("}}"));
     let name = name.map(str::trim).filter(|name| is_secret(name));
     if name.is_none() {
-        let problem = reader.error(node, "`image.login` must be the name of a secret");
+        let problem = reader.error(node, format!("`{what}` must be the name of a secret"));
         problem.help = Some("write `\"{{secret:NAME}}\"`".to_owned());
     }
     name.map(str::to_owned)
@@ -368,12 +378,33 @@ fn placement(reader: &mut Reader<'_>, fields: Fields<'_>) -> Option<Placement> {
             "listeners beside placement.registered",
         ),
         (value(fields, "domains"), "domains beside placement.registered"),
+        (
+            value(fields, "authenticate"),
+            "authenticate beside placement.registered",
+        ),
+        (
+            value(fields, "sleep_after"),
+            "sleep_after beside placement.registered",
+        ),
     ] {
         if let Some(inner) = inner {
             reader.later(inner, path);
         }
     }
     Some(Placement { registered })
+}
+
+/// Only what goes through the load balancer is seen, and can wake anybody.
+fn sleep_after(reader: &mut Reader<'_>, fields: Fields<'_>, ports: &[Port]) -> Option<SignedDuration> {
+    let node = value(fields, "sleep_after")?;
+    if ports.iter().any(|port| port.leads != Leads::Balancer) {
+        let message = "`sleep_after` cannot be followed beside a port whose name leads to the hosts: who uses it is \
+                       not seen, and wakes nobody";
+        reader.error(node, message).help = Some("leave out `name: hosts` of the port".to_owned());
+        return None;
+    }
+    let (least, most) = (SignedDuration::from_secs(10), SignedDuration::from_hours(24 * 30));
+    reader.duration(node, "sleep_after", least..=most)
 }
 
 /// A label's name or value: what is safe in a command line, an environment and a table.

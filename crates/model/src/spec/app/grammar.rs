@@ -1,5 +1,7 @@
 //! The grammar of `vend.yaml`, as a table: the parser and the JSON Schema are both read off it, so they cannot differ.
 
+use super::sign::ON_UNAUTHENTICATED;
+
 /// A mapping of the file with the keys that may stand in it.
 pub(super) struct Section {
     pub keys: &'static [Key],
@@ -25,6 +27,8 @@ pub(super) enum Kind {
     /// A percentage that may be more than 100.
     Slower,
     Word(&'static [&'static str]),
+    /// A word, or such a mapping in its place.
+    WordOr(&'static [&'static str], &'static Section),
     /// A [`super::Base`].
     Base,
     /// Only `embedded` so far.
@@ -67,6 +71,7 @@ macro_rules! shared {
             key("scaling", Kind::Section(&SCALING), "How many hosts."),
             key("listeners", Kind::List(&LISTENER), "TCP and UDP ports of the app, beside its HTTP."),
             key("domains", Kind::List(&DOMAIN), "Names of its own under which it is reached."),
+            key("authenticate", Kind::Section(&AUTHENTICATE), "Who must have signed in before a request reaches the app, as ALB's `authenticate-oidc`."),
             later("tests"),
             later("notify"),
             later("runtime"),
@@ -100,7 +105,11 @@ pub(super) static ENVIRONMENT: Section = Section {
         ),
         later("branches"),
         later("expires"),
-        later("sleep_after"),
+        key(
+            "sleep_after",
+            Kind::Duration,
+            "Its hosts are stopped when nobody has asked for it for so long, 10 s at least, and started by the next request. It never sleeps by default.",
+        ),
     ],
 };
 
@@ -411,13 +420,72 @@ static DOMAIN: Section = Section {
         key("host", Kind::Text, "The name: `shop.example.com`."),
         key(
             "certificate",
-            Kind::Word(&["file", "acme"]),
-            "`file` (default): the operator has put one there. `acme`: the platform gets one from its authority.",
+            Kind::WordOr(&["file", "acme"], &VAULTED),
+            "`file` (default): the operator has put one there. `acme`: the platform gets one from its authority. Or the secrets that hold one.",
         ),
         key(
             "dedicated_balancer",
             Kind::Flag,
             "Also at addresses of its own, which the operator gives in `platform.toml`, where nothing else is to be had.",
+        ),
+    ],
+};
+
+static VAULTED: Section = Section {
+    keys: &[
+        key(
+            "chain",
+            Kind::Text,
+            "`{{secret:NAME}}`: the certificate and those that signed it, as PEM.",
+        ),
+        key("key", Kind::Text, "`{{secret:NAME}}`: its private key, as PEM."),
+    ],
+};
+
+static AUTHENTICATE: Section = Section {
+    keys: &[
+        key(
+            "issuer",
+            Kind::Text,
+            "The OpenID Connect provider as it names itself: `https://id.example.com`.",
+        ),
+        key(
+            "authorization_endpoint",
+            Kind::Text,
+            "Where browsers are sent to, an `https://` address.",
+        ),
+        key("token_endpoint", Kind::Text, "Where tokens are got."),
+        key(
+            "user_info_endpoint",
+            Kind::Text,
+            "Where the provider says who somebody is.",
+        ),
+        key(
+            "client_id",
+            Kind::Text,
+            "What the provider knows this environment by.",
+        ),
+        key(
+            "client_secret",
+            Kind::Text,
+            "`{{secret:NAME}}`: the secret that goes with it.",
+        ),
+        key("scope", Kind::Text, "Default `openid`."),
+        key("session_cookie", Kind::Text, "Default `AWSELBAuthSessionCookie`."),
+        key(
+            "session_timeout",
+            Kind::Duration,
+            "How long somebody stays signed in. Default and at most `7d`.",
+        ),
+        key(
+            "extra_parameters",
+            Kind::Variables,
+            "Added to the request for authorization.",
+        ),
+        key(
+            "on_unauthenticated",
+            Kind::Word(ON_UNAUTHENTICATED),
+            "Who has not signed in is sent to the provider (`authenticate`, default), let in (`allow`) or turned away (`deny`).",
         ),
     ],
 };

@@ -182,7 +182,11 @@ fn keys(reader: &mut Reader<'_>, entries: &[(Node, Node)], section: &'static Sec
                     keys(reader, entries, inner, &full);
                 }
             }
-            Kind::Word(words) => {
+            Kind::WordOr(_, inner) if matches!(value.value, Value::Mapping(_)) => {
+                let entries = reader.mapping(value, &full);
+                keys(reader, entries, inner, &full);
+            }
+            Kind::Word(words) | Kind::WordOr(words, _) => {
                 word(reader, value, name, words);
             }
             Kind::Engine => {

@@ -4,7 +4,7 @@ use jiff::SignedDuration;
 
 use super::{
     Certificate, Domain, Leads, Port, Transport,
-    environment::{Fields, value},
+    environment::{Fields, secret, value},
 };
 use crate::spec::{
     read::{Reader, quoted},
@@ -103,20 +103,39 @@ pub(super) fn domains(reader: &mut Reader<'_>, node: Option<&Node>) -> Vec<Domai
         if domains.iter().any(|domain| domain.host == text) {
             reader.error(host, format!("`domains` has {} twice", quoted(&text)));
         }
-        let certificate =
-            value(fields, "certificate").and_then(|node| reader.word(node, "certificate", &["file", "acme"]));
+        let certificate = value(fields, "certificate").map(|node| certificate(reader, node));
         let dedicated = value(fields, "dedicated_balancer")
             .and_then(|node| reader.flag(node, "domains.dedicated_balancer", false));
         domains.push(Domain {
             host: text,
-            certificate: match certificate {
-                Some("acme") => Certificate::Acme,
-                _ => Certificate::File,
-            },
+            certificate: certificate.unwrap_or(Certificate::File),
             dedicated_balancer: dedicated.unwrap_or(false),
         });
     }
     domains
+}
+
+/// Words and keys were checked; one that is wrong counts as the default.
+fn certificate(reader: &mut Reader<'_>, node: &Node) -> Certificate {
+    if let Value::Mapping(entries) = &node.value {
+        let mut secret_of = |name: &str| match value(entries, name) {
+            Some(node) => secret(reader, node, &format!("certificate.{name}")),
+            None => {
+                reader
+                    .error(node, format!("a certificate of the vault needs `{name}`"))
+                    .help = Some(format!("write `{name}: \"{{{{secret:NAME}}}}\"`"));
+                None
+            }
+        };
+        return match (secret_of("chain"), secret_of("key")) {
+            (Some(chain), Some(key)) => Certificate::Vault { chain, key },
+            _ => Certificate::File,
+        };
+    }
+    match node.text() {
+        Some("acme") => Certificate::Acme,
+        _ => Certificate::File,
+    }
 }
 
 /// The mappings of a list. Other items were reported where the keys are checked.

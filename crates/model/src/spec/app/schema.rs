@@ -61,6 +61,7 @@ fn kind(kind: &Kind) -> Value {
             { "type": "string", "pattern": "^[0-9]+ ?%?$" },
         ] }),
         Kind::Word(words) => json!({ "enum": words }),
+        Kind::WordOr(words, inner) => json!({ "anyOf": [{ "enum": words }, section(inner)] }),
         Kind::Base => json!({ "anyOf": [
             { "enum": Base::NAMES },
             { "type": "string", "pattern": "^(oci|tar|layout):.+$" },

@@ -59,6 +59,11 @@ pub struct Run {
 }
 
 pub async fn run(run: &Run, global: &Global) -> Outcome {
+    if run.sync && matches!(run.kind, Type::Standard) {
+        return Err(Failure::usage("--sync is for EXPRESS machines")
+            .cause("StartSyncExecution runs no STANDARD machine")
+            .next("add --type EXPRESS, or leave --sync out"));
+    }
     let output = global.output();
     let text = source::text(&run.file)?;
     let machine = Machine::parse_as(run.kind.into(), &text).map_err(|problems| {
@@ -67,7 +72,10 @@ pub async fn run(run: &Run, global: &Global) -> Outcome {
             eprint!("{}", lint::line(problem, &name, &output));
         }
         Failure::usage(format!("{name} cannot be run"))
-            .cause(format!("the definition has {} problem(s)", problems.len()))
+            .cause(match problems.len() {
+                1 => "the definition has a problem".to_owned(),
+                many => format!("the definition has {many} problems"),
+            })
             .next(format!("vend states lint {name}"))
     })?;
     let setup = Setup {

@@ -69,9 +69,16 @@ pub fn run(test: &Test, global: &Global) -> Outcome {
     let request = request(test)?;
     let seed = [clock::bits(), clock::bits()];
     let response = asl::test(&request, clock::now(), seed).map_err(|refusal| {
+        // AWS would call the service with that role; here nothing is called.
+        let next = match request.mock {
+            None if refusal.message.contains("RoleArn") || refusal.message.contains("mock") => {
+                "answer for it: --mock '{\"result\": {…}}'"
+            }
+            _ => "vend states test-state --help",
+        };
         Failure::usage(format!("the state cannot be tested: {}", refusal.code))
             .cause(refusal.message)
-            .next("vend states test-state --help")
+            .next(next)
     })?;
     if let Some(path) = &test.save {
         let text = serde_json::to_string_pretty(&response).expect("a response is plain data");

@@ -24,8 +24,10 @@ fn served(place: &str, number: u32, keys: &str) -> Served {
             .iter()
             .map(|domain| (domain.clone(), Vec::new()))
             .collect(),
+        authenticate: environment.authenticate.clone(),
         apps: platform.listen.of_apps(),
         live: Some(2),
+        asleep: false,
         arriving: None,
         fleets: BTreeMap::from([(1, fleet(1)), (2, fleet(2))]),
         place,
@@ -77,6 +79,26 @@ fn ports_and_domains_have_rules_of_their_own() {
 }
 
 #[test]
+fn people_sign_in_at_every_name_and_bytes_do_not() {
+    let login = "authenticate: { issuer: 'https://id.test', authorization_endpoint: 'https://id.test/a',
+  token_endpoint: 'https://id.test/t', user_info_endpoint: 'https://id.test/u', client_id: shop,
+  client_secret: '{{secret:oidc}}' }";
+    let table = table(
+        7,
+        &[served("acme/shop/production", 3, &format!("{KEYS}\n{login}"))],
+    );
+    table.check().unwrap();
+    let secret = |rule: &Rule| {
+        rule.authenticate
+            .as_ref()
+            .map(|login| login.client_secret.clone())
+    };
+    let own = Some("acme.shop.production.oidc".to_owned());
+    let secrets: Vec<_> = table.rules.iter().map(secret).collect();
+    assert_eq!(secrets, [own.clone(), own.clone(), own, None]);
+}
+
+#[test]
 fn the_first_environment_keeps_a_domain_and_nobody_gets_anothers_name() {
     let thief = "domains: [{ host: shop.example.com }, { host: other.example.com }]";
     let table = table(
@@ -116,8 +138,10 @@ fn shared(live: Option<u64>, arriving: Option<(u64, Option<u32>)>, fleets: &[(u6
         number: 1,
         hostnames: vec!["dev.shop.acme.localhost".into()],
         domains: Vec::new(),
+        authenticate: None,
         apps: Platform::default().listen.of_apps(),
         live,
+        asleep: false,
         arriving: arriving.map(|(release, share)| Arriving { release, share }),
         fleets: fleets.iter().map(fleet).collect(),
     }
@@ -188,6 +212,22 @@ fn the_traffic_is_shared_as_the_rows_say() {
             "a kept fleet gets nothing",
             shared(Some(2), Some((3, None)), &[(1, 2), (2, 1), (3, 1)]),
             all(&[("v1", 0, false), ("v2", 1, false), ("v3", 1, false)]),
+        ),
+        (
+            "asleep",
+            Served {
+                asleep: true,
+                ..shared(Some(1), None, &[(1, 0)])
+            },
+            all(&[("v1", 100, true)]),
+        ),
+        (
+            "another release comes to what sleeps",
+            Served {
+                asleep: true,
+                ..shared(Some(1), None, &[(1, 0), (2, 1)])
+            },
+            all(&[("v1", 100, true), ("v2", 0, false)]),
         ),
         (
             "every host is out",

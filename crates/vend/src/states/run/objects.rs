@@ -81,10 +81,16 @@ impl Objects {
             .map_or(Ok(()), |above| File::open(above)?.sync_all())
     }
 
-    /// Removes what was being written before `since` when its writer was killed. Takes as long as the directory is large.
-    pub fn sweep(&self, since: SystemTime) -> io::Result<()> {
-        let Some(root) = &self.0 else { return Ok(()) };
+    /// Removes what was being written before `since` when its writer was killed. Takes as long as the directory is large,
+    /// or until `stop` says so.
+    pub fn sweep(&self, since: SystemTime, stop: impl Fn() -> bool) -> io::Result<()> {
+        let Some(root) = self.0.as_ref().filter(|root| root.exists()) else {
+            return Ok(());
+        };
         each_file(root, |path, file| {
+            if stop() {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
             if is_draft(path) && file.metadata()?.modified()? < since {
                 std::fs::remove_file(path)?;
             }
@@ -108,20 +114,27 @@ impl Objects {
     }
 }
 
-/// Every regular file below a directory; links are not followed.
+/// Every regular file below a directory; links are not followed, and what goes meanwhile is passed over.
 fn each_file(
     root: &Path,
     mut each: impl FnMut(&Path, &std::fs::DirEntry) -> io::Result<()>,
 ) -> io::Result<()> {
     let mut open = vec![root.to_owned()];
     while let Some(directory) = open.pop() {
-        for entry in std::fs::read_dir(directory)? {
+        let entries = match std::fs::read_dir(&directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && directory != root => continue,
+            entries => entries?,
+        };
+        for entry in entries {
             let entry = entry?;
             let (path, kind) = (entry.path(), entry.file_type()?);
             if kind.is_dir() {
                 open.push(path);
             } else if kind.is_file() {
-                each(&path, &entry)?;
+                match each(&path, &entry) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    done => done?,
+                }
             }
         }
     }
@@ -216,9 +229,12 @@ mod tests {
 
         // Older than what writes now: a crash left it.
         let left = std::fs::metadata(&file).unwrap().modified().unwrap();
-        objects.sweep(left).unwrap();
+        objects.sweep(left, || false).unwrap();
         assert!(file.exists(), "somebody may be writing it");
-        objects.sweep(left + std::time::Duration::from_secs(1)).unwrap();
+        let later = left + std::time::Duration::from_secs(1);
+        let stopped = objects.sweep(later, || true).unwrap_err();
+        assert_eq!(stopped.kind(), io::ErrorKind::Interrupted);
+        objects.sweep(later, || false).unwrap();
         assert!(!file.exists());
         assert!(objects.read(&object).is_ok());
     }

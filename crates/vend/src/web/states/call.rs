@@ -24,6 +24,9 @@ pub struct Call {
     action: Action,
     named: Option<TenantName>,
     input: Value,
+    /// The task of a state machine that calls, by a name that no other has: what it starts is started once, though the
+    /// call may come again.
+    pub task: Option<String>,
 }
 
 /// A tenant, and the number that stands for it.
@@ -60,6 +63,7 @@ impl Call {
             action,
             named,
             input,
+            task: None,
         })
     }
 

@@ -16,6 +16,8 @@ use super::{
 
 /// Bytes of an input.
 const INPUT: usize = 262_144;
+/// Open executions of one machine beyond which tasks start no more: machines that start each other would grow for ever.
+const OPEN: u32 = 10_000;
 
 impl Call {
     /// The execution that the request asks to start, and whether its name was made up.
@@ -56,6 +58,7 @@ impl Call {
             "role": meant.role(),
             "revision": meant.version.as_ref().map_or(&machine.revision, |version| &version.revision),
             "by": self.who.actor,
+            "task": self.task,
             "trace": self.maybe("traceHeader")?,
         });
         let start = Start {
@@ -101,6 +104,9 @@ impl Call {
         let asked = text.to_owned();
         let found = self.state.store.read(move |db| db.run(&asked)).await?;
         let same = |run: &Run| {
+            if self.has_started(run) {
+                return true;
+            }
             run.ended_at.is_none() && asl::json::read(&run.input).is_ok_and(|kept| kept == *input)
         };
         match found.filter(same) {
@@ -110,6 +116,45 @@ impl Call {
                 format!("Execution Already Exists: '{text}'"),
             )),
         }
+    }
+
+    /// The same for a task of a state machine, whose call may come twice. `waits`: it waits for the end.
+    pub async fn start_once(&self, waits: bool) -> Result<Value, Fault> {
+        let meant = self.meant(self.text("stateMachineArn")?).await?;
+        if waits && meant.machine.express {
+            return Err(Fault::new(
+                "StateMachineTypeNotSupported",
+                "The integration waits for executions that are kept, and those of an express state machine are not",
+            ));
+        }
+        if self.started_by_task(self.text("name")?).await?.is_none() {
+            let machine = meant.machine.key;
+            let open = self.state.store.read(move |db| db.count_open_runs(machine, OPEN));
+            if open.await? >= OPEN {
+                return Err(Fault::new(
+                    "ExecutionLimitExceeded",
+                    format!(
+                        "Execution Limit Exceeded: '{OPEN} executions of {} are open'",
+                        meant.arn()
+                    ),
+                ));
+            }
+        }
+        self.start().await
+    }
+
+    /// The key of the execution that the calling task has started before.
+    pub async fn started_by_task(&self, name: &str) -> Result<Option<u64>, Fault> {
+        let meant = self.meant(self.text("stateMachineArn")?).await?;
+        let name = self.maybe("name")?.unwrap_or(name);
+        let arn = arn::execution(meant.owner.account, &meant.machine.name, name);
+        let found = self.state.store.read(move |db| db.run(&arn)).await?;
+        Ok(found.filter(|run| self.has_started(run)).map(|run| run.key))
+    }
+
+    fn has_started(&self, run: &Run) -> bool {
+        let origin: Value = serde_json::from_str(&run.origin).unwrap_or_default();
+        self.task.as_deref().is_some_and(|task| origin["task"] == task)
     }
 
     pub async fn start_sync(&self) -> Result<Value, Fault> {
@@ -205,14 +250,18 @@ impl Call {
                 "Execution Not Redrivable: 'A child of a Map Run is redriven with it'",
             ));
         }
-        if self.leaves(run.tenant.clone()).await? {
-            return Err(Fault::new(
+        let gone = || {
+            Fault::new(
                 "ExecutionNotRedrivable",
                 "Execution Not Redrivable: 'Its tenant is being deleted'",
-            ));
+            )
+        };
+        if self.leaves(run.tenant.clone()).await? {
+            return Err(gone());
         }
         match self.state.states.engine.redrive(run.key).await {
             Ok(at) => Ok(json!({ "redriveDate": seconds(at) })),
+            Err(engine::Error::Refused(_)) => Err(gone()),
             Err(engine::Error::NotRedrivable(_) | engine::Error::NotOpen(_)) => Err(Fault::new(
                 "ExecutionNotRedrivable",
                 format!("Execution Not Redrivable: '{}'", not_redrivable(run.status)),
@@ -452,8 +501,12 @@ fn put(answer: &mut Value, member: &str, text: Option<String>) {
 }
 
 /// In the shape of a UUID of version 4.
-fn fresh_name() -> String {
-    let (high, low) = (crate::clock::bits(), crate::clock::bits());
+pub fn fresh_name() -> String {
+    named_by(crate::clock::bits(), crate::clock::bits())
+}
+
+/// A name in the same shape, of these bits.
+pub fn named_by(high: u64, low: u64) -> String {
     let hex = format!("{high:016x}{low:016x}");
     let (a, b, c, d) = (&hex[..8], &hex[8..12], &hex[13..16], &hex[17..20]);
     format!("{a}-{b}-4{c}-a{d}-{}", &hex[20..])

@@ -7,7 +7,7 @@ use std::{
 
 use asl::{Flavour, Machine};
 
-use super::{arn, fault::Fault};
+use super::{arn, fault::Fault, services};
 
 /// Definitions that are kept parsed.
 const PROGRAMS: usize = 256;
@@ -42,6 +42,9 @@ impl Known {
 
     /// Why nobody will ever work on tasks of this resource for this tenant.
     pub fn refuses(&self, owner: u64, resource: &str) -> Option<String> {
+        if services::is_called(resource) {
+            return None;
+        }
         let arn::Arn { account, kind } = match arn::Arn::parse(resource) {
             Ok(arn) => arn,
             Err(_) => {

@@ -17,9 +17,10 @@ impl Buckets {
         Objects(Some(self.0.join(format!("{owner:012}")).into()))
     }
 
-    /// Removes what an earlier process was writing, before `since`, when it was killed. Blocks.
-    pub fn sweep(&self, since: SystemTime) -> io::Result<()> {
-        Objects(Some(self.0.clone().into())).sweep(since)
+    /// Removes what an earlier process was writing, before `since`, when it was killed; until `stop` says
+    /// so. Blocks.
+    pub fn sweep(&self, since: SystemTime, stop: impl Fn() -> bool) -> io::Result<()> {
+        Objects(Some(self.0.clone().into())).sweep(since, stop)
     }
 }
 

@@ -212,6 +212,14 @@ fn cases() -> Vec<Case> {
         .body(json!({ "hosts": 2 }))
         .status(202),
         case(
+            "environments.wake",
+            post(),
+            &format!("{environment}/wake"),
+            NotFound,
+            DEVELOPERS,
+        )
+        .status(202),
+        case(
             "environments.rollback",
             post(),
             &format!("{environment}/rollback"),

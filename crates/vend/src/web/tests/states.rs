@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// One call with a token, or without.
-async fn call(world: &World, who: &Who, operation: &str, input: &Value) -> (StatusCode, Value) {
+pub async fn call(world: &World, who: &Who, operation: &str, input: &Value) -> (StatusCode, Value) {
     let mut request = Request::post("/")
         .header("x-amz-target", format!("AWSStepFunctions.{operation}"))
         .header("content-type", "application/x-amz-json-1.0");

@@ -1,0 +1,192 @@
+//! What stands behind the API: it writes down what it is asked.
+
+use super::*;
+
+/// Writes down what it is asked.
+#[derive(Default)]
+pub struct Recorder {
+    pub pushes: Mutex<Vec<Pushed>>,
+    pub commands: Mutex<Vec<String>>,
+}
+
+impl Recorder {
+    fn note(&self, command: String) -> ExecutionId {
+        let mut commands = self.commands.lock().unwrap();
+        commands.push(command);
+        ExecutionId::from_bits(1000 + commands.len() as u64)
+    }
+}
+
+fn done<T: Send + 'static>(value: T) -> BoxFuture<'static, Result<T, Fault>> {
+    Box::pin(std::future::ready(Ok(value)))
+}
+
+impl Commands for Recorder {
+    fn pushed(&self, push: Pushed) -> BoxFuture<'_, Result<String, Fault>> {
+        let line = format!("{} at {} is on its way", push.branch, &push.commit.id[..8]);
+        self.pushes.lock().unwrap().push(push);
+        done(line)
+    }
+
+    fn plan_rollback(&self, place: Place, to: Option<u64>) -> BoxFuture<'_, Result<Plan, Fault>> {
+        self.note(format!("plan {place} {to:?}"));
+        done(plan(&place))
+    }
+
+    fn invite(&self, new: NewInvitation, by: By) -> BoxFuture<'_, Result<Pass, Fault>> {
+        self.note(format!("invite {} by {}", new.tenant, by.actor));
+        done(Pass {
+            text: Secret::new("vendjoin_x".to_owned()),
+            url: "https://platform.example:7443".into(),
+        })
+    }
+
+    fn remove_machine(&self, id: HostId, by: By) -> BoxFuture<'_, Result<(), Fault>> {
+        self.note(format!("remove {id} by {}", by.actor));
+        done(())
+    }
+
+    fn rollback(
+        &self,
+        place: Place,
+        order: NewRollback,
+        by: By,
+    ) -> BoxFuture<'_, Result<ExecutionId, Fault>> {
+        done(self.note(format!("rollback {place} {:?} by {}", order.to, by.actor)))
+    }
+
+    fn destroy(&self, place: Place, by: By) -> BoxFuture<'_, Result<ExecutionId, Fault>> {
+        done(self.note(format!("destroy {place} by {}", by.actor)))
+    }
+
+    fn delete_app(
+        &self,
+        tenant: TenantName,
+        app: AppName,
+        by: By,
+    ) -> BoxFuture<'_, Result<Vec<ExecutionId>, Fault>> {
+        done(vec![self.note(format!("delete {tenant}/{app} by {}", by.actor))])
+    }
+
+    fn delete_tenant(&self, tenant: TenantName, by: By) -> BoxFuture<'_, Result<Vec<ExecutionId>, Fault>> {
+        done(vec![self.note(format!("delete {tenant} by {}", by.actor))])
+    }
+
+    fn wake(&self, place: Place, by: By) -> BoxFuture<'_, Result<ExecutionId, Fault>> {
+        done(self.note(format!("wake {place} by {}", by.actor)))
+    }
+
+    fn scale(&self, place: Place, hosts: u32, by: By) -> BoxFuture<'_, Result<ExecutionId, Fault>> {
+        done(self.note(format!("scale {place} {hosts} by {}", by.actor)))
+    }
+
+    fn retry(&self, place: Place, by: By) -> BoxFuture<'_, Result<u64, Fault>> {
+        self.note(format!("retry {place} by {}", by.actor));
+        done(1)
+    }
+
+    fn cancel(&self, execution: ExecutionId, by: By) -> BoxFuture<'_, Result<(), Fault>> {
+        self.note(format!("cancel {execution} by {}", by.actor));
+        done(())
+    }
+
+    fn refresh_bases(&self, base: Option<String>, by: By) -> BoxFuture<'_, Result<Refreshed, Fault>> {
+        self.note(format!("refresh {base:?} by {}", by.actor));
+        done(Refreshed::default())
+    }
+
+    fn hold(&self, deployment: DeploymentId, held: bool, by: By) -> BoxFuture<'_, Result<(), Fault>> {
+        self.note(format!("hold {deployment} {held} by {}", by.actor));
+        done(())
+    }
+
+    fn abort(&self, deployment: DeploymentId, by: By) -> BoxFuture<'_, Result<ExecutionId, Fault>> {
+        done(self.note(format!("abort {deployment} by {}", by.actor)))
+    }
+
+    fn voted(&self, approval: ApprovalId) -> BoxFuture<'_, Result<(), Fault>> {
+        self.note(format!("voted {approval}"));
+        done(())
+    }
+}
+
+/// A machine with the one host.
+pub struct Machine;
+
+impl Sight for Machine {
+    fn machine(&self, _: &HostId) -> Option<SocketAddr> {
+        None
+    }
+
+    fn log(&self, log: LogRef, offset: u64) -> BoxFuture<'_, Result<LogChunk, Fault>> {
+        let text = format!("the text of {log}\n");
+        let text = text.get(offset as usize..).unwrap_or_default().to_owned();
+        done(LogChunk {
+            next: offset + text.len() as u64,
+            text,
+            ended: true,
+        })
+    }
+
+    fn hosts(&self) -> BoxFuture<'_, Result<Vec<HostSeen>, Fault>> {
+        done(vec![HostSeen {
+            host: host(),
+            place: place(),
+            role: HostRole::App,
+            state: HostState::Running,
+            address: Ipv4Addr::LOCALHOST,
+            image: Digest::of("image"),
+            started_at: now(),
+            memory_bytes: 1,
+            cpu_ms: 1,
+            pids: 1,
+            disk_bytes: Some(1),
+            disk_total_bytes: Some(2),
+            configured: true,
+        }])
+    }
+
+    fn targets(&self) -> BoxFuture<'_, Result<Vec<TargetHealth>, Fault>> {
+        done(Vec::new())
+    }
+
+    fn preparing(&self) -> BoxFuture<'_, Result<Option<String>, Fault>> {
+        done(Some("build image".to_owned()))
+    }
+
+    fn image(&self, image: Digest) -> BoxFuture<'_, Result<ImageAbout, Fault>> {
+        done(ImageAbout {
+            digest: image,
+            base: "debian-12".to_owned(),
+            stale: false,
+            layers: Vec::new(),
+            scripts: Vec::new(),
+            commit: None,
+            bill: Digest::of("bill"),
+            packages: 0,
+            size_bytes: 0,
+            checks: Vec::new(),
+            created_at: now(),
+        })
+    }
+
+    fn bill(&self, _: Digest) -> BoxFuture<'_, Result<Value, Fault>> {
+        done(Value::Null)
+    }
+
+    fn compare(&self, _: Digest, _: Digest) -> BoxFuture<'_, Result<ImageDiff, Fault>> {
+        done(ImageDiff::default())
+    }
+
+    fn bases(&self) -> BoxFuture<'_, Result<BasesSeen, Fault>> {
+        done(BasesSeen::default())
+    }
+
+    fn export(&self, _: Digest, query: String) -> BoxFuture<'_, Result<Body, Fault>> {
+        done(Body::from(query))
+    }
+
+    fn import(&self, _: Body) -> BoxFuture<'_, Result<Digest, Fault>> {
+        done(Digest::of("imported"))
+    }
+}
