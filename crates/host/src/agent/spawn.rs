@@ -170,7 +170,7 @@ fn lend(command: &mut Command, launch: &Launch, count: usize) {
 /// Sees to it that all numbers below are taken while the answer is held.
 fn occupied(below: i32) -> io::Result<Vec<OwnedFd>> {
     let mut taken = Vec::new();
-    while below > FIRST {
+    for _ in FIRST..below {
         let file = OwnedFd::from(std::fs::File::open("/dev/null")?);
         if file.as_raw_fd() >= below {
             break;

@@ -126,7 +126,7 @@ mod tests {
     fn make(group: &Group, id: &str, age_s: u64) -> Deployment {
         let deployment = group.deployment(id);
         fs::create_dir_all(deployment.archive()).unwrap();
-        let at = SystemTime::now() - Duration::from_secs(age_s);
+        let at = SystemTime::UNIX_EPOCH + Duration::from_secs(1000 - age_s);
         fs::File::open(&deployment.directory)
             .unwrap()
             .set_modified(at)
