@@ -10,6 +10,13 @@ use model::{
 };
 use serde_json::Value;
 
+#[path = "app/access.rs"]
+mod access;
+#[path = "app/deploy.rs"]
+mod deploy;
+#[path = "app/ports.rs"]
+mod ports;
+
 /// A tree that has everything but what is called `missing…`.
 fn tree(path: &Utf8Path) -> bool {
     !path.as_str().contains("missing")
@@ -480,87 +487,6 @@ const LOGIN: &str = "
   user_info_endpoint: https://id.test/me
   client_id: shop";
 
-#[test]
-fn people_sign_in_and_certificates_come_from_the_vault() {
-    let whole = format!(
-        "app: a\nauthenticate:{LOGIN}\n  client_secret: '{{{{secret:oidc}}}}'\n  on_unauthenticated: deny
-  session_timeout: 8h\n  extra_parameters: {{ prompt: login }}
-domains: [{{ host: shop.example.com, certificate: {{ chain: '{{{{secret:c}}}}', key: '{{{{secret:k}}}}' }} }}]
-environments: {{ dev: {{ authenticate: ~ }}, production: {{}} }}"
-    );
-    let app = good(&whole);
-    let [dev, production] = app.environments.as_slice() else {
-        panic!("{app:?}");
-    };
-    assert_eq!(dev.authenticate, None);
-    let login = production.authenticate.as_ref().unwrap();
-    assert_eq!(login.client_secret, "oidc");
-    assert_eq!(
-        (login.scope.as_str(), login.session_timeout),
-        ("openid", SignedDuration::from_hours(8))
-    );
-    assert_eq!(login.on_unauthenticated, model::route::Unauthenticated::Deny);
-    assert_eq!(login.extra_parameters["prompt"], "login");
-    assert_eq!(
-        production.secrets_of_the_edge().collect::<Vec<_>>(),
-        ["oidc", "c", "k"]
-    );
-    assert_eq!(dev.secrets_of_the_edge().collect::<Vec<_>>(), ["c", "k"]);
-}
-
-#[test]
-fn what_is_wrong_with_sign_in_and_certificates_is_said() {
-    let login = |rest: &str| format!("app: a\nauthenticate:{LOGIN}\n{rest}");
-    let domain =
-        |certificate: &str| format!("app: a\ndomains: [{{ host: a.b, certificate: {certificate} }}]");
-    for (text, said) in [
-        (login(""), "`authenticate` needs `client_secret`"),
-        (
-            login("  client_secret: abc"),
-            "`authenticate.client_secret` must be the name of a secret",
-        ),
-        (
-            login("  client_secret: '{{secret:x}}'\n  scope: email"),
-            "`authenticate` cannot be used: the scope",
-        ),
-        (
-            login("  client_secret: '{{secret:x}}'\n  session_timeout: 8d"),
-            "`authenticate.session_timeout`",
-        ),
-        (
-            login("  client_secret: '{{secret:x}}'\n  on_unauthenticated: maybe"),
-            "`on_unauthenticated`",
-        ),
-        (
-            login("  secret: x"),
-            "`secret` is not a known key of `authenticate`",
-        ),
-        (
-            "app: a\nauthenticate: { client_id: a }".to_owned(),
-            "`authenticate` needs `issuer`",
-        ),
-        (domain("vault"), "`certificate`"),
-        (
-            domain("{ chain: '{{secret:c}}' }"),
-            "a certificate of the vault needs `key`",
-        ),
-        (
-            domain("{ chain: x, key: '{{secret:k}}' }"),
-            "`certificate.chain` must be the name of a secret",
-        ),
-        (
-            domain("{ pem: x }"),
-            "`pem` is not a known key of `domains.certificate`",
-        ),
-    ] {
-        let problems = read(&text).expect_err(&text);
-        assert!(
-            problems.iter().any(|problem| problem.message.contains(said)),
-            "{text}: {problems:?}"
-        );
-    }
-}
-
 /// Key names are known to the schema exactly where the parser knows them.
 #[test]
 fn the_schema_knows_the_same_keys() {
@@ -600,141 +526,4 @@ fn the_schema_knows_the_same_keys() {
         let free = path.len() > 1 && (path[path.len() - 2] == "env");
         assert!(free || says(&file(&wrong), "not a known key"), "{}", file(&wrong));
     }
-}
-
-#[test]
-fn steps_are_of_canary_and_linear() {
-    use model::spec::{Analysis, Steps, Strategy};
-    let deploy = |text: &str| {
-        read(&format!("app: a\ndeploy: {text}")).unwrap().0.environments[0]
-            .deploy
-            .clone()
-    };
-    let steps = |percent, interval: &str, analysis| {
-        let interval = interval.parse().unwrap();
-        Some(Steps {
-            percent,
-            interval,
-            analysis,
-        })
-    };
-    let usual = Analysis::default();
-    assert_eq!(deploy("{}").steps, None);
-    assert_eq!(deploy("{ strategy: in-place }").strategy, Strategy::InPlace);
-    assert_eq!(deploy("{ strategy: canary }").steps, steps(10, "10m", usual));
-    assert_eq!(deploy("{ strategy: linear }").steps, steps(10, "1m", usual));
-    let third = deploy(
-        "{ strategy: linear, steps: 3, interval: 5s, analysis: { errors: 2.5%, slower: 50%, sample: 7 } }",
-    );
-    let analysis = Analysis {
-        errors: 2.5,
-        slower: 50,
-        sample: 7,
-    };
-    assert_eq!(third.steps, steps(34, "5s", analysis));
-}
-
-#[test]
-fn ports_and_domains_are_read_with_their_defaults() {
-    let text = "app: shop
-listeners:
-  - { protocol: udp, port: 5514 }
-  - { protocol: tcp, port: 15432, host_port: 5432, name: hosts, ttl: 5s }
-environments:
-  production:
-    domains: [{ host: Shop.Example.com., certificate: acme, dedicated_balancer: true }, { host: www.shop.example }]
-  dev: { listeners: [] }
-";
-    let (app, _) = read(text).unwrap();
-    let [production, dev] = &app.environments[..] else {
-        panic!("{app:?}")
-    };
-    let second = SignedDuration::from_secs(1);
-    let udp = model::spec::Port {
-        protocol: model::spec::Transport::Udp,
-        port: 5514,
-        host_port: 5514,
-        idle: second * 120,
-        leads: model::spec::Leads::Balancer,
-    };
-    assert_eq!(production.listeners[0], udp);
-    let tcp = &production.listeners[1];
-    assert_eq!((tcp.port, tcp.host_port), (15432, 5432));
-    assert_eq!(tcp.leads, model::spec::Leads::Hosts { ttl: second * 5 });
-    let domain = &production.domains[0];
-    assert_eq!(domain.host, "shop.example.com");
-    assert_eq!(
-        (domain.certificate.clone(), domain.dedicated_balancer),
-        (model::spec::Certificate::Acme, true)
-    );
-    assert_eq!(production.domains[1].certificate, model::spec::Certificate::File);
-    assert!(
-        dev.listeners.is_empty() && dev.domains.is_empty(),
-        "an environment overrides"
-    );
-}
-
-#[test]
-fn what_is_wrong_with_ports_and_domains_is_said() {
-    for (keys, expected) in [
-        ("listeners: [{ port: 5000 }]", "a listener needs a `protocol`"),
-        ("listeners: [{ protocol: udp }]", "a listener needs a `port`"),
-        ("listeners: [{ protocol: sctp, port: 5000 }]", "`protocol`"),
-        ("listeners: [{ protocol: udp, port: 53 }]", "from 1024 to 65535"),
-        (
-            "listeners: [{ protocol: tcp, port: 5000, idle: 5s }]",
-            "`idle` is for `udp`",
-        ),
-        (
-            "listeners: [{ protocol: udp, port: 5000 }, { protocol: udp, port: 5000 }]",
-            "has the udp port 5000 twice",
-        ),
-        (
-            "listeners: [{ protocol: udp, prot: 5000 }]",
-            "is not a known key of `listeners`",
-        ),
-        ("listeners: [5000]", "must be a mapping"),
-        ("listeners: 5000", "must be a list"),
-        ("domains: [{ certificate: acme }]", "a domain needs a `host`"),
-        ("domains: [{ host: shop }]", "`shop` is not a domain"),
-        ("domains: [{ host: \"*.example.com\" }]", "is not a domain"),
-        ("domains: [{ host: a.b }, { host: A.b }]", "has `a.b` twice"),
-        ("domains: [{ host: a.b, certificate: vault }]", "`certificate`"),
-    ] {
-        let problems = read(&format!("app: shop\n{keys}\n")).unwrap_err();
-        assert!(
-            problems.iter().any(|problem| problem.message.contains(expected)),
-            "{keys}: {problems:#?}"
-        );
-    }
-}
-
-#[test]
-fn zones_are_watched_as_they_say() {
-    let zones = |text: &str| {
-        let placed = "placement: { registered: { role: web } }";
-        let text = format!("app: a\n{placed}\ndeploy: {{ zones: {{ {text} }} }}\n");
-        let (app, _) = App::parse(&text, "vend.yaml", &|_| true).unwrap();
-        let zones = app.environments[0].deploy.zones.unwrap();
-        (
-            zones.minimum_healthy,
-            zones.monitor.as_secs(),
-            zones.first_monitor.as_secs(),
-        )
-    };
-    assert_eq!(zones("monitor: 5m"), (MinimumHealthy::Percent(0), 300, 300));
-    assert_eq!(
-        zones("minimum_healthy: 1, first_monitor: 1h"),
-        (MinimumHealthy::Count(1), 0, 3600)
-    );
-}
-
-#[test]
-fn nothing_is_baked_for_machines() {
-    let text = "app: a\nimage: { scripts: [slow.sh], inputs: ['*'], refresh: automatic }\n\
-                environments:\n  here: {}\n  there: { placement: { registered: { role: web } } }\n";
-    let (app, _) = App::parse(text, "vend.yaml", &|_| true).unwrap();
-    let scripts = |at: usize| app.environments[at].image.scripts.len();
-    assert_eq!((scripts(0), scripts(1)), (1, 0));
-    assert_eq!(app.environments[1].image.refresh, Refresh::Manual);
 }
