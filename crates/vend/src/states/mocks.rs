@@ -28,7 +28,7 @@ pub enum Error {
         name: String,
         known: String,
     },
-    #[error("state machine \"{machine}\" has not one test case to choose, it has {known}")]
+    #[error("state machine \"{machine}\" has other test cases than one, and none is chosen: {known}")]
     Cases { machine: String, known: String },
     #[error("state \"{state}\" has no mocked response in the test case, and nothing else answers its task")]
     Unmocked { state: String },
