@@ -26,7 +26,11 @@ const STRATEGIES: [(&str, &str, u32); 4] = [
         ", percent: 20%, interval: 1s, analysis: { sample: 5, slower: 1000% }",
         2,
     ),
-    ("linear", ", steps: 3, interval: 1s, analysis: { sample: 5, slower: 1000% }", 2),
+    (
+        "linear",
+        ", steps: 3, interval: 1s, analysis: { sample: 5, slower: 1000% }",
+        2,
+    ),
 ];
 /// One in so many does not start.
 const FAILING: u32 = 5;
