@@ -101,7 +101,10 @@ fn what_cannot_be_run_is_refused_with_a_cause_and_a_next_step() {
     ]);
     for (arguments, said) in [
         (vec!["run", "order.json"], "\"Pay\" has no mocked response"),
-        (vec!["run", "order.json", "--mocks", "mocks.json"], "none is chosen: \"never\", \"second\""),
+        (
+            vec!["run", "order.json", "--mocks", "mocks.json"],
+            "none is chosen: \"never\", \"second\"",
+        ),
         (
             vec!["run", "order.json", "--mocks", "mocks.json", "--name", "x"],
             "no state machine \"x\"",
