@@ -1,5 +1,5 @@
-//! Apps that others wrote for CodeBuild, built unmodified: fetched from a registry at a pinned version, checked, and built
-//! with `vend build --local`. Nothing of theirs is kept in the repository.
+//! Apps that others wrote for CodeBuild, built unmodified with `vend build --local`: from a registry or from GitHub, at a
+//! pinned version that is checked, or from a clone on disk. Nothing of theirs is kept in the repository.
 
 use std::{
     fs,
@@ -16,6 +16,9 @@ use clap::Args;
 pub struct Apps {
     /// Only the apps whose name has this in it.
     filter: Option<String>,
+    /// Where clones of the apps on GitHub are, each in OWNER/NAME. One that is not there is fetched.
+    #[arg(long, value_name = "DIR")]
+    trees: Option<PathBuf>,
     /// Where images and caches stay [default: apps/home beside the build].
     #[arg(long)]
     home: Option<PathBuf>,
@@ -24,100 +27,186 @@ pub struct Apps {
 struct App {
     name: &'static str,
     language: &'static str,
-    /// A tar.gz with the whole source tree, `buildspec.yml` included.
-    url: &'static str,
+    source: Source,
+    /// Of the archive, or of the buildspec where the archive is packed anew for each who asks.
     sha256: &'static str,
-    /// The tree's directory in it.
-    directory: &'static str,
     buildspec: &'static str,
+    /// What the project says beside the buildspec, as it may on CodeBuild.
+    variables: &'static [(&'static str, &'static str)],
 }
 
-const APPS: [App; 1] = [App {
-    name: "barchart-common-js-3.3.114",
-    language: "Node.js 12",
-    url: "https://registry.npmjs.org/@barchart/common-js/-/common-js-3.3.114.tgz",
-    sha256: "024986fd90957af4e5f35d035c44a86323af57d818e0b113e263c25a41908fbe",
-    directory: "package",
-    buildspec: "buildspec.yml",
-}];
+enum Source {
+    /// A tar.gz with the whole source tree in a directory.
+    Archive {
+        url: &'static str,
+        directory: &'static str,
+    },
+    /// `OWNER/NAME`, which is the app's name too, at a commit.
+    GitHub { commit: &'static str },
+}
+
+const APPS: [App; 3] = [
+    App {
+        name: "barchart-common-js-3.3.114",
+        language: "Node.js 12",
+        source: Source::Archive {
+            url: "https://registry.npmjs.org/@barchart/common-js/-/common-js-3.3.114.tgz",
+            directory: "package",
+        },
+        sha256: "024986fd90957af4e5f35d035c44a86323af57d818e0b113e263c25a41908fbe",
+        buildspec: "buildspec.yml",
+        variables: &[],
+    },
+    App {
+        name: "tetsuo-nobe/codebuild-test-report",
+        language: "Python 3.12",
+        source: Source::GitHub {
+            commit: "3d2fa7cd0071d4409e5a189f8bfb3dc769057d8d",
+        },
+        sha256: "308e73ea0624cdc707c735dec668d625b1693b865688bc10ff90ed0f414c7059",
+        buildspec: "buildspec.yaml",
+        variables: &[],
+    },
+    App {
+        name: "SushrutaEswar/dotnet",
+        language: ".NET 8.0",
+        source: Source::GitHub {
+            commit: "fcb20c48db59a127bbeffe6b03f6167072d1bb04",
+        },
+        sha256: "637692793dcd5588de9961e175af92e449e4cec60f988a65ecb5b675f5c67873",
+        buildspec: "buildspec.yml",
+        // It has no packages; the audit of packages would ask nuget.org all the same, which not every machine reaches.
+        variables: &[("NuGetAudit", "false")],
+    },
+];
+
+/// A tree to build, and where it is from.
+struct Tree {
+    directory: PathBuf,
+    origin: String,
+}
 
 impl Apps {
     pub fn run(&self) -> anyhow::Result<()> {
         crate::step("the binary", crate::cargo(["build", "--package", "vend"]))?;
-        let home = crate::target().join("apps");
-        let builds = self.home.clone().unwrap_or_else(|| home.join("home"));
-        let chosen = APPS.iter().filter(|app| {
-            let wanted = |filter: &String| app.name.contains(filter);
-            self.filter.as_ref().is_none_or(wanted)
-        });
-        let (mut built, mut skipped) = (0, 0);
-        for app in chosen {
-            let Some(tree) = app.fetch(&home)? else {
-                println!("-- {}: skipped, {} cannot be reached", app.name, app.url);
-                skipped += 1;
+        let place = crate::target().join("apps");
+        let home = self.home.clone().unwrap_or_else(|| place.join("home"));
+        let (mut lines, mut failed) = (Vec::new(), 0);
+        for app in &APPS {
+            if self
+                .filter
+                .as_ref()
+                .is_some_and(|filter| !app.name.contains(filter))
+            {
                 continue;
-            };
-            let started = Instant::now();
-            app.build(&tree, &builds)?;
-            let seconds = started.elapsed().as_secs_f64();
-            println!(
-                "-- {} ({}): built unmodified in {seconds:.0} s",
-                app.name, app.language
-            );
-            built += 1;
+            }
+            let said = app.run(self.trees.as_deref(), &place, &home);
+            let said = said.unwrap_or_else(|error| {
+                failed += 1;
+                format!("failed: {error:#}")
+            });
+            lines.push(format!("{} ({}): {said}", app.name, app.language));
         }
-        println!("-- {built} apps built, {skipped} skipped");
-        Ok(())
+        for line in &lines {
+            println!("-- {line}");
+        }
+        match failed {
+            0 => Ok(()),
+            _ => bail!("{failed} of {} apps failed", lines.len()),
+        }
     }
 }
 
 impl App {
-    /// The app's tree, unpacked anew; `None` where the registry cannot be reached.
-    fn fetch(&self, home: &Path) -> anyhow::Result<Option<PathBuf>> {
-        let place = home.join(self.name);
-        if place.exists() {
-            fs::remove_dir_all(&place).with_context(|| format!("cannot empty {}", place.display()))?;
-        }
-        fs::create_dir_all(&place).with_context(|| format!("cannot make {}", place.display()))?;
-        let archive = home.join(format!("{}.tar.gz", self.name));
-        if !archive.exists() {
-            let mut fetch = Command::new("curl");
-            fetch.args([
-                "--silent",
-                "--fail",
-                "--location",
-                "--max-time",
-                "120",
-                "--output",
-            ]);
-            let status = fetch
-                .arg(&archive)
-                .arg(self.url)
-                .status()
-                .context("cannot run curl")?;
-            if !status.success() {
-                return Ok(None);
-            }
-        }
-        self.check(&archive)?;
-        let mut unpack = Command::new("tar");
-        unpack.arg("xzf").arg(&archive).arg("-C").arg(&place);
-        crate::step(&format!("unpack {}", self.name), unpack)?;
-        Ok(Some(place.join(self.directory)))
+    /// Builds it, and says how that went.
+    fn run(&self, trees: Option<&Path>, place: &Path, home: &Path) -> anyhow::Result<String> {
+        let Some(tree) = self.tree(trees, place)? else {
+            return Ok(format!("skipped, {} cannot be reached", self.url()));
+        };
+        let started = Instant::now();
+        self.build(&tree.directory, home)?;
+        let seconds = started.elapsed().as_secs_f64();
+        Ok(format!("built unmodified in {seconds:.0} s from {}", tree.origin))
     }
 
-    fn check(&self, archive: &Path) -> anyhow::Result<()> {
+    fn url(&self) -> String {
+        match self.source {
+            Source::Archive { url, .. } => url.to_owned(),
+            Source::GitHub { commit } => {
+                format!("https://codeload.github.com/{}/tar.gz/{commit}", self.name)
+            }
+        }
+    }
+
+    /// The app's tree, unmodified; `None` where it is neither on disk nor can be reached.
+    fn tree(&self, trees: Option<&Path>, place: &Path) -> anyhow::Result<Option<Tree>> {
+        let Source::GitHub { commit } = self.source else {
+            return self.fetch(place);
+        };
+        let directory = trees.map(|trees| trees.join(self.name));
+        let Some(directory) = directory.filter(|directory| directory.is_dir()) else {
+            return self.fetch(place);
+        };
+        self.check(&directory.join(self.buildspec))?;
+        let origin = match directory.join(".git").exists() {
+            true => {
+                unchanged(&directory, commit)?;
+                format!("a clone at {commit}")
+            }
+            false => format!("{}, which is no clone", directory.display()),
+        };
+        Ok(Some(Tree { directory, origin }))
+    }
+
+    /// The tree, unpacked anew.
+    fn fetch(&self, place: &Path) -> anyhow::Result<Option<Tree>> {
+        let unpacked = place.join(self.name);
+        if unpacked.exists() {
+            fs::remove_dir_all(&unpacked).with_context(|| format!("cannot empty {}", unpacked.display()))?;
+        }
+        fs::create_dir_all(&unpacked).with_context(|| format!("cannot make {}", unpacked.display()))?;
+        let archive = place.join(format!("{}.tar.gz", self.name));
+        if !archive.exists() && !download(&self.url(), &archive)? {
+            return Ok(None);
+        }
+        let mut unpack = Command::new("tar");
+        unpack.arg("xzf").arg(&archive).arg("-C").arg(&unpacked);
+        let directory = match self.source {
+            Source::Archive { directory, .. } => {
+                self.check(&archive)?;
+                unpacked.join(directory)
+            }
+            Source::GitHub { .. } => {
+                unpack.arg("--strip-components=1");
+                unpacked
+            }
+        };
+        crate::step(&format!("unpack {}", self.name), unpack)?;
+        if let Source::GitHub { .. } = self.source {
+            self.check(&directory.join(self.buildspec))?;
+        }
+        Ok(Some(Tree {
+            directory,
+            origin: self.url(),
+        }))
+    }
+
+    /// Whether a file has the digest that is pinned. What has not, and was downloaded, goes.
+    fn check(&self, file: &Path) -> anyhow::Result<()> {
         let mut sum = Command::new("sha256sum");
-        let output = sum.arg(archive).stderr(Stdio::inherit()).output();
+        let output = sum.arg(file).stderr(Stdio::inherit()).output();
         let output = output.context("cannot run sha256sum")?;
         let found = String::from_utf8_lossy(&output.stdout);
         if found.split_whitespace().next() == Some(self.sha256) {
             return Ok(());
         }
-        fs::remove_file(archive).with_context(|| format!("cannot remove {}", archive.display()))?;
+        if let Source::Archive { .. } = self.source {
+            fs::remove_file(file).with_context(|| format!("cannot remove {}", file.display()))?;
+        }
         bail!(
-            "{} is not what it was: its SHA-256 is not {}",
-            self.url,
+            "{} is not what it was: the SHA-256 of {} is not {}",
+            self.name,
+            file.display(),
             self.sha256
         )
     }
@@ -126,6 +215,46 @@ impl App {
         let mut build = Command::new(crate::binary("debug"));
         build.args(["build", "--buildspec", self.buildspec, "--local"]);
         build.arg(tree).arg("--home").arg(home);
+        for (name, value) in self.variables {
+            build.arg("--env").arg(format!("{name}={value}"));
+        }
         crate::step(&format!("{}, {}", self.name, self.language), build)
     }
+}
+
+/// Whether there was anything at a URL. What comes only in part is not kept.
+fn download(url: &str, to: &Path) -> anyhow::Result<bool> {
+    let part = to.with_extension("part");
+    let mut fetch = Command::new("curl");
+    fetch.args([
+        "--silent",
+        "--fail",
+        "--location",
+        "--max-time",
+        "120",
+        "--output",
+    ]);
+    let status = fetch.arg(&part).arg(url).status().context("cannot run curl")?;
+    if status.success() {
+        fs::rename(&part, to).with_context(|| format!("cannot make {}", to.display()))?;
+    }
+    Ok(status.success())
+}
+
+/// Whether a clone is at a commit and nothing in it was changed.
+fn unchanged(clone: &Path, commit: &str) -> anyhow::Result<()> {
+    let git = |arguments: &[&str]| -> anyhow::Result<String> {
+        let mut git = Command::new("git");
+        let output = git.arg("-C").arg(clone).args(arguments).output();
+        let output = output.context("cannot run git")?;
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let head = git(&["rev-parse", "HEAD"])?;
+    if head != commit {
+        bail!("{} is at {head}, not at {commit}", clone.display());
+    }
+    if !git(&["status", "--porcelain"])?.is_empty() {
+        bail!("{} was changed: `git status` says what", clone.display());
+    }
+    Ok(())
 }

@@ -4,6 +4,7 @@
 //! that it cannot measure a short cut that users do not have. It asserts nothing about times: machines differ.
 
 mod bake;
+mod builds;
 mod corridor;
 mod deploy;
 mod edge;
@@ -27,7 +28,7 @@ use self::table::Table;
 #[derive(Args)]
 pub struct Bench {
     /// `corridor`: from a push to traffic, on this machine, as root. `deploy`: a deployment on one host, its agent, and
-    /// every strategy under load (`--only strategies`, `fifty`, `kept`), as root. `bake`: images, beside buildah, as root. `edge`: the load balancer beside others. `states`: the engine
+    /// every strategy under load (`--only strategies`, `fifty`, `kept`), as root. `bake`: images, beside buildah, and builds, beside a bare shell (`--only images`, `builds`), as root. `edge`: the load balancer beside others. `states`: the engine
     /// of state machines. `synth`: templates for AWS.
     name: String,
     /// Fewer repetitions.
@@ -52,7 +53,7 @@ impl Bench {
         let mut table = Table::default();
         let figures = &mut table;
         let went = match self.name.as_str() {
-            "bake" => bake::run(self, figures),
+            "bake" => self.bake(figures),
             "corridor" => self.corridor(figures),
             "deploy" => self.release().and_then(|binary| {
                 deploy::run(&binary, self, figures)?;
@@ -82,6 +83,17 @@ impl Bench {
                 crate::step("the release binary", build)?;
                 Ok(crate::binary("release"))
             }
+        }
+    }
+
+    fn bake(&self, table: &mut Table) -> anyhow::Result<()> {
+        let wanted = |part: &str| self.only.as_ref().is_none_or(|only| part.contains(only.as_str()));
+        if wanted("images") {
+            bake::run(self, table)?;
+        }
+        match wanted("builds") {
+            true => builds::run(&self.release()?, self, table),
+            false => Ok(()),
         }
     }
 

@@ -41,6 +41,7 @@ macro_rules! cases {
 
 const CASES: &[Case] = cases![
     bake::an_image_is_baked_once,
+    bake::downloads_are_kept_for_a_tenant_s_next_bake,
     bake::layers_hold_real_ids_and_deletions,
     bake::a_failing_script_says_why,
     bake::two_at_a_time_make_one_layer,

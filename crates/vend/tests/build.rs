@@ -1,6 +1,9 @@
 //! `vend build --local`: the real binary, real containers, no platform.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+#[path = "build/languages.rs"]
+mod languages;
+
 use std::{
     collections::BTreeSet,
     fs,

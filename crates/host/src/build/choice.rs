@@ -14,7 +14,8 @@ struct System {
     runtimes: &'static [(&'static str, &'static [&'static str])],
 }
 
-/// The first that has all that a buildspec wants is taken.
+/// The first that has all that a buildspec wants is taken, or of those the one with the newest Rust when `cargo` is called:
+/// crates leave old compilers behind within months, and cargo before 1.68 needs a clone of the whole index.
 const SYSTEMS: [System; 3] = [
     System {
         base: "debian-12",
@@ -54,6 +55,8 @@ const SYSTEMS: [System; 3] = [
         ],
     },
 ];
+
+const RUST: &str = "rust";
 
 /// Versions of Node.js that npm's registry has, each as a package of its own.
 const NODES: [&str; 16] = [
@@ -103,7 +106,11 @@ pub(super) fn choose(order: &BuildOrder) -> Result<Choice<'_>, String> {
             let mut each = wanted.iter().chain(more);
             each.all(|(name, version)| system.has(name, version).is_some())
         };
-        SYSTEMS.iter().find(all)
+        let mut fit = SYSTEMS.iter().filter(all);
+        match more.contains_key(RUST) {
+            true => fit.max_by_key(|system| system.has(RUST, "latest").map(numbers)),
+            false => fit.next(),
+        }
     };
     // What is only called, the build may bring itself.
     let system = with(&called).or_else(|| with(&BTreeMap::new()));
@@ -125,7 +132,7 @@ fn called_runtimes(order: &BuildOrder) -> Vec<&'static str> {
     let called: BTreeSet<&str> = commands.flat_map(|command| called(command)).collect();
     let runs = |(name, commands): &(&'static str, &[&str])| {
         // Who brings rustup does not want the system's compiler.
-        let own = *name == "rust" && called.contains("rustup");
+        let own = *name == RUST && called.contains("rustup");
         (!own && commands.iter().any(|command| called.contains(command))).then_some(*name)
     };
     COMMANDS.iter().filter_map(runs).collect()
@@ -186,7 +193,8 @@ fn refusal(wanted: &BTreeMap<&str, &str>) -> String {
         if !all.iter().any(|have| matches(version, have)) {
             return format!(
                 "YAML_FILE_ERROR: Unknown runtime version named '{version}' of {name}. This build image has the \
-                 following versions: {}",
+                 following versions: {}. Ask for one of them, install it with a command, or build in an image that \
+                 has it (`build.image`)",
                 all.join(", ")
             );
         }
@@ -207,11 +215,14 @@ fn refusal(wanted: &BTreeMap<&str, &str>) -> String {
 /// All versions of a runtime that there are, in order.
 fn all(name: &str) -> Vec<&'static str> {
     let mut all: Vec<&'static str> = SYSTEMS.iter().flat_map(|system| system.versions(name)).collect();
-    let numbers =
-        |version: &&str| -> Vec<u32> { version.split('.').map(|part| part.parse().unwrap_or(0)).collect() };
-    all.sort_unstable_by_key(numbers);
+    all.sort_unstable_by_key(|version| numbers(version));
     all.dedup();
     all
+}
+
+/// A version's parts, to compare.
+fn numbers(version: &str) -> Vec<u32> {
+    version.split('.').map(|part| part.parse().unwrap_or(0)).collect()
 }
 
 #[cfg(test)]

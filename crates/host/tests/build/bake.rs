@@ -75,6 +75,35 @@ pub async fn an_image_is_baked_once(world: &World) {
     assert_eq!(lowers.len(), 2);
 }
 
+pub async fn downloads_are_kept_for_a_tenant_s_next_bake(world: &World) {
+    let salt = world.salt.trim_start_matches('.').to_lowercase();
+    let bake = async |tenant: &str, number: u8| {
+        // Whether pip keeps a download is for its registry to say: a file stands for one.
+        let script = format!(
+            "#!/bin/sh\n# {number} {}\nset -e\ncat /root/.cache/pip/wheel || mkdir -p /root/.cache/pip\n\
+             echo a wheel was kept > /root/.cache/pip/wheel\napt-get update -q\n\
+             apt-get install -qy --no-install-recommends tree\n",
+            world.salt
+        );
+        let mut order = world.bake_order(&[("infra/a.sh", &script)], &["infra/a.sh"]);
+        order.place = format!("{tenant}-{salt}/shop/dev").parse().unwrap();
+        let baked = world.oven.bake(&world.ticket(), &order).await.unwrap();
+        let files = world.layers.files(&baked.layers[1].key);
+        for absent in ["root/.cache/pip", "var/cache/apt/archives"] {
+            assert!(!files.join(absent).exists(), "{absent} is no part of an image");
+        }
+        let log = world.log(baked.log.as_ref().unwrap());
+        ["Need to get 0 B/", "a wheel was kept"].map(|text| log.contains(text))
+    };
+    assert_eq!(bake("first", 1).await, [false; 2]);
+    assert_eq!(bake("first", 2).await, [true; 2]);
+    assert_eq!(
+        bake("other", 3).await,
+        [false; 2],
+        "another tenant's downloads are not seen"
+    );
+}
+
 pub async fn layers_hold_real_ids_and_deletions(world: &World) {
     let one = format!(
         "# {}\nset -e\nuseradd -m deploy; touch /home/deploy/x; chown deploy /home/deploy/x\n\

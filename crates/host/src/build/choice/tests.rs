@@ -84,7 +84,8 @@ fn the_first_system_that_has_all_is_taken() {
         ("php: 8.3", "composer install", "ubuntu-24.04 php"),
         ("ruby: 3.x", "rake", "debian-12 ruby"),
         ("", "mvn package", "debian-12 java-17"),
-        ("", "cargo build, rake", "debian-12 ruby rust"),
+        ("", "cargo build, rake", "debian-13 ruby rust"),
+        ("python: '3.11'", "cargo build", "debian-12 rust"),
         (
             "",
             "dotnet build, go build",
@@ -100,18 +101,20 @@ fn the_first_system_that_has_all_is_taken() {
 #[test]
 fn what_nobody_has_is_told() {
     let unknown = "YAML_FILE_ERROR: Unknown runtime";
+    let next =
+        ". Ask for one of them, install it with a command, or build in an image that has it (`build.image`)";
     check(
         "ruby: '2.7'",
         "rake",
         &format!(
-            "{unknown} version named '2.7' of ruby. This build image has the following versions: 3.1, 3.2, 3.3"
+            "{unknown} version named '2.7' of ruby. This build image has the following versions: 3.1, 3.2, 3.3{next}"
         ),
     );
     check(
         "dotnet: '6.0'",
         "dotnet build",
         &format!(
-            "{unknown} version named '6.0' of dotnet. This build image has the following versions: 8.0, 10.0"
+            "{unknown} version named '6.0' of dotnet. This build image has the following versions: 8.0, 10.0{next}"
         ),
     );
     check(
