@@ -4,10 +4,13 @@
 //! them are one job and frames ([`protocol`]). What the customer's commands do stays in the container: what comes out
 //! is a bounded log without secrets, reports, and one tar that is checked before it is kept.
 
+mod again;
 mod artifact;
 pub mod batch;
 mod choice;
+pub mod combine;
 mod console;
+mod demand;
 mod error;
 pub mod key;
 pub mod local;
@@ -22,6 +25,7 @@ pub mod tools;
 mod verdict;
 
 pub use error::Error;
+pub use verdict::gate;
 
 use std::{
     collections::BTreeMap,
@@ -36,7 +40,6 @@ use camino::Utf8PathBuf;
 use model::{
     Digest, Ticket,
     port::{BuildOrder, Builder, Built, Fault, GIT_CREDENTIALS, LogRef, PhaseStatus},
-    spec::build::Shell,
 };
 use tracing::info;
 
@@ -131,6 +134,22 @@ impl Yard {
     }
 }
 
+/// One build of those that an order may come to.
+#[derive(Clone, Copy)]
+struct Once<'a> {
+    ticket: &'a Ticket,
+    order: &'a BuildOrder,
+    log: &'a LogRef,
+    /// How often it was made before, and failed in a way that is tried again.
+    retried: u32,
+}
+
+/// How one build ended that did not fail for good.
+enum End {
+    Built(Built),
+    Again,
+}
+
 /// What a container stands on.
 struct Ground {
     /// From the top down.
@@ -176,7 +195,7 @@ impl Yard {
             oven: site.oven,
             program: site.program,
             queue: Queue::new(site.at_once),
-            labels: own_labels(site.labels),
+            labels: demand::own_labels(site.labels),
         })))
     }
 
@@ -185,13 +204,30 @@ impl Yard {
         ticket: &Ticket,
         order: &BuildOrder,
         log: LogRef,
-        mut stop: Stop,
+        stop: Stop,
     ) -> Result<Built, Error> {
-        let mut console = self.console(order, &log)?;
-        check_secrets(order)?;
-        self.check_labels(order)?;
+        demand::secrets(order)?;
+        demand::labels(order, &self.0.labels)?;
+        let mut retried = 0;
+        loop {
+            let once = Once {
+                ticket,
+                order,
+                log: &log,
+                retried,
+            };
+            if let End::Built(built) = self.once(once, stop.clone()).await? {
+                return Ok(built);
+            }
+            retried += 1;
+        }
+    }
+
+    /// One build in one container, when it is its turn.
+    async fn once(&self, once: Once<'_>, mut stop: Stop) -> Result<End, Error> {
+        let mut console = self.console(once.order, once.log)?;
         console.began("QUEUED");
-        let tenant = &order.place.tenant;
+        let tenant = &once.order.place.tenant;
         let place = self.0.queue.enter(tenant, |waiting| {
             console.line(&format!(
                 "Waiting: {} builds run, {} wait before this one",
@@ -203,11 +239,11 @@ impl Yard {
             reason = stop.asked() => return Err(Error::Stopped(reason)),
         };
         console.ended(PhaseStatus::Succeeded, None);
-        let id = format!("build-{}", Digest::of(ticket.as_str()).short());
+        let id = format!("build-{}", Digest::of(once.ticket.as_str()).short());
         let work = Work::open(&self.0.containers, &self.0.home, id).await?;
-        let built = self.build_in(&work, ticket, order, log, console, stop).await;
+        let end = self.build_in(&work, once, console, stop).await;
         work.close().await?;
-        built
+        end
     }
 
     fn console(&self, order: &BuildOrder, log: &LogRef) -> Result<Console, Error> {
@@ -222,12 +258,11 @@ impl Yard {
     async fn build_in(
         &self,
         work: &Work,
-        ticket: &Ticket,
-        order: &BuildOrder,
-        log: LogRef,
+        once: Once<'_>,
         mut console: Console,
         mut stop: Stop,
-    ) -> Result<Built, Error> {
+    ) -> Result<End, Error> {
+        let Once { ticket, order, .. } = once;
         let prepared = match self.prepare(work, order, ticket, &mut console, &mut stop).await {
             Ok(prepared) => prepared,
             Err(error) => {
@@ -245,7 +280,7 @@ impl Yard {
             }
         };
         let uids = self.0.oven.uids().take().ok_or(Error::Full)?;
-        let job = sandbox::job(ticket, order, prepared.image);
+        let job = sandbox::job(ticket, order, prepared.image, once.retried);
         let ground = Ground {
             lowers: prepared.lowers,
             uid_base: uids.base,
@@ -253,14 +288,19 @@ impl Yard {
         let mut ran = self.execute(work, order, job, ground, console, stop).await?;
         let upper = work.directory().join("scratch/upper");
         let came_to_its_end = ran.console.outcome.succeeded.is_some();
-        if came_to_its_end {
+        // What the runner says of itself could be forged; how often a build is made is the file's to say.
+        let again = ran.console.outcome.again && again::may(&order.buildspec, once.retried);
+        if came_to_its_end && !again {
             self.compare(order, &mut ran.console)?;
         }
         let judged = verdict::judge(order, ran);
         if came_to_its_end {
             self.harvest(order, &upper, uids.base, prepared.caches).await?;
         }
-        let mut outcome = judged?;
+        let mut outcome = match judged {
+            Err(Error::Failed { .. }) if again => return Ok(End::Again),
+            judged => judged?,
+        };
         let mut secondary = BTreeMap::new();
         let mut main = None;
         for Kept {
@@ -276,7 +316,7 @@ impl Yard {
             }
         }
         let (artifact, size_bytes, name) = main.ok_or(Error::NoArtifact)?;
-        Ok(Built {
+        Ok(End::Built(Built {
             artifact,
             size_bytes,
             name,
@@ -284,8 +324,8 @@ impl Yard {
             phases: outcome.phases,
             reports: outcome.reports,
             exported: outcome.exported,
-            log,
-        })
+            log: once.log.clone(),
+        }))
     }
 
     /// The image and the source tree, as layers from the top down, with the caches at the bottom.
@@ -525,63 +565,6 @@ impl Yard {
         });
         kept.await.map_err(|_| Error::Interrupted)?
     }
-}
-
-impl Yard {
-    /// Whether this machine is what the build asks for.
-    fn check_labels(&self, order: &BuildOrder) -> Result<(), Error> {
-        let mut wanted = order.labels.clone();
-        wanted.extend(order.task.iter().flat_map(|task| task.labels.clone()));
-        if matches!(order.buildspec.env.shell, Shell::PowerShell | Shell::Cmd) {
-            wanted.insert("os".to_owned(), "windows".to_owned());
-        }
-        let have = &self.0.labels;
-        let missing = wanted.iter().find(|(name, value)| have.get(*name) != Some(value));
-        match missing {
-            None => Ok(()),
-            Some((name, value)) => Err(Error::NoBuilder {
-                label: format!("{name}: {value}"),
-                have: have
-                    .iter()
-                    .map(|(name, value)| format!("{name}: {value}"))
-                    .collect::<Vec<_>>()
-                    .join(", "),
-            }),
-        }
-    }
-}
-
-/// What the machine is, and what its operator says of it.
-fn own_labels(mut labels: BTreeMap<String, String>) -> BTreeMap<String, String> {
-    let arch = match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    };
-    labels.insert("arch".to_owned(), arch.to_owned());
-    labels.insert("os".to_owned(), "linux".to_owned());
-    labels
-}
-
-fn check_secrets(order: &BuildOrder) -> Result<(), Error> {
-    let env = &order.buildspec.env;
-    let parameters = env
-        .parameter_store
-        .iter()
-        .map(|(variable, name)| (variable, name.trim_start_matches('/')));
-    let secrets = env
-        .secrets_manager
-        .iter()
-        .map(|(variable, secret)| (variable, secret.name()));
-    for (variable, secret) in parameters.chain(secrets) {
-        if !order.secrets.contains_key(variable) {
-            return Err(Error::NoSecret {
-                variable: variable.clone(),
-                secret: secret.to_owned(),
-            });
-        }
-    }
-    Ok(())
 }
 
 fn timeout(order: &BuildOrder) -> Duration {

@@ -93,14 +93,19 @@ impl Groups {
 
     /// Kills every process of the group. Children that are born meanwhile die in the next round.
     pub fn kill(&self, id: &str) {
-        let Some(group) = self.group("pids", id) else {
-            return;
-        };
-        if self.version == Version::Two && fs::write(group.join("cgroup.kill"), "1").is_ok() {
+        if self.version == Version::Two
+            && let Some(group) = self.group("pids", id)
+            && fs::write(group.join("cgroup.kill"), "1").is_ok()
+        {
             return;
         }
         for _ in 0..100 {
-            let pids = pids_in(&group);
+            // In each: a process whose making was cut short may not be in all of them yet.
+            let groups = self
+                .hierarchies
+                .iter()
+                .map(|hierarchy| hierarchy.mount.join(&self.parent).join(id));
+            let pids: Vec<i32> = groups.flat_map(|group| pids_in(&group)).collect();
             if pids.is_empty() {
                 return;
             }
@@ -112,17 +117,20 @@ impl Groups {
     }
 
     /// Removes the group of a container, or the parent of all with `None`, from every hierarchy. One that still has
-    /// processes or children stays.
-    pub fn remove(&self, id: Option<&str>) {
+    /// processes or children stays, and the answer is false.
+    pub fn remove(&self, id: Option<&str>) -> bool {
         let parent = self.parent.as_str();
         let name = id.map_or(parent.to_owned(), |id| format!("{parent}/{id}"));
+        let mut gone = true;
         for hierarchy in &self.hierarchies {
-            let _ = fs::remove_dir(hierarchy.mount.join(&name));
+            let group = hierarchy.mount.join(&name);
+            gone &= fs::remove_dir(&group).is_ok() || !group.exists();
         }
         // With the unified hierarchy out of sight crun makes plain directories in its place.
         if self.version == Version::One {
             let _ = fs::remove_dir_all(Utf8Path::new("/sys/fs/cgroup/unified").join(&name));
         }
+        gone
     }
 
     /// The names of all groups under the parent.

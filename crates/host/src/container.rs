@@ -152,6 +152,10 @@ impl Containers {
             node,
             _lock: lock,
         }));
+        let runtime = &containers.0.runtime;
+        runtime
+            .end_calls()
+            .map_err(io("end the calls of", &runtime.root))?;
         containers.adopt().await;
         Ok(containers)
     }
@@ -411,7 +415,7 @@ impl Containers {
         self.kill(id).await?;
         let bundle = self.bundle(id);
         self.0.runtime.delete(id, &bundle).await?;
-        self.0.groups.remove(Some(id));
+        self.remove_group(id).await;
         self.lives().remove(id);
         self.0.networks.detach(id, record.only_port).await?;
         let inner = self.0.clone();
@@ -423,6 +427,21 @@ impl Containers {
         tokio::task::spawn_blocking(work)
             .await
             .map_err(|error| Error::Spec(error.to_string()))?
+    }
+
+    /// What was killed takes a moment to leave its group, above all when nobody knew its first process.
+    async fn remove_group(&self, id: &str) {
+        for _ in 0..100 {
+            if self.0.groups.remove(Some(id)) {
+                return;
+            }
+            self.0.groups.kill(id);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        warn!(
+            id,
+            "the control group of a container is still in use, and stays until the next start"
+        );
     }
 
     /// Watches the containers that run since an earlier node, and removes what that node left half-way.

@@ -60,6 +60,7 @@ const CASES: &[Case] = cases![
     share::bakes_in_two_places_are_one_image,
     kill::a_killed_bake_leaves_nothing,
     kill::a_bake_that_is_killed_at_any_instant_is_taken_up_as_it_was,
+    kill::a_build_that_is_killed_at_any_instant_is_made_once,
     yard::a_python_app_is_built_and_tested,
     yard::a_failing_command_stops_its_phase,
     yard::an_early_failure_ends_the_build,
@@ -75,8 +76,10 @@ const CASES: &[Case] = cases![
     yard::caches_are_kept,
     apart::builds_reach_neither_the_machine_nor_each_other,
     spec::failures_are_followed_by_what_the_file_says,
+    spec::a_build_that_is_to_be_retried_begins_anew,
     spec::the_commands_of_codebuild_are_there,
     spec::artifacts_have_names_and_others_beside_them,
+    spec::what_a_build_leaves_holds_no_secret,
     spec::reports_of_every_kind_are_compared_and_gate,
     spec::caches_have_keys_and_branches,
     spec::caches_of_tenants_do_not_meet,
@@ -107,6 +110,12 @@ fn main() -> ExitCode {
         && first == kill::BAKES
     {
         kill::bake(node, rest.first().map(String::as_str));
+        return ExitCode::SUCCESS;
+    }
+    if let [first, node, ticket] = arguments.as_slice()
+        && first == kill::BUILDS
+    {
+        kill::build(node, ticket);
         return ExitCode::SUCCESS;
     }
     if arguments.iter().any(|argument| argument == "--list") {

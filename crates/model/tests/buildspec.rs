@@ -276,6 +276,16 @@ fn failures_are_followed_by_what_the_file_says() {
         ("RETRY-.*timed out.*", retry(3, Some(".*timed out.*"))),
         ("RETRY-7-.*timed-out", retry(7, Some(".*timed-out"))),
         ("RETRY-7up", retry(3, Some("7up"))),
+        ("Retry", retry(3, None)),
+        (
+            "Retry-.*Error: Unable to connect to database.*",
+            retry(3, Some(".*Error: Unable to connect to database.*")),
+        ),
+        (
+            "Retry-3-.*connection timed out.*",
+            retry(3, Some(".*connection timed out.*")),
+        ),
+        ("RETRY-8-invalid+", retry(8, Some("invalid+"))),
     ] {
         let text =
             format!("version: 0.2\nphases: {{ post_build: {{ on-failure: '{text}', commands: [x] }} }}");

@@ -191,3 +191,108 @@ batch:
         "from last\n"
     );
 }
+
+/// Builds a batch and gives what it said and the files that it left.
+fn batch(spec: &str, files: &[(&str, &str)], arguments: &[&str]) -> (Option<i32>, String, BTreeSet<String>) {
+    let mut all = vec![("buildspec.yml", spec)];
+    all.extend(files);
+    let tree = tree(&all);
+    let to = tempfile::tempdir().unwrap();
+    let own = ["--batch", "--artifacts", to.path().to_str().unwrap()];
+    let output = vend(tree.path(), &[&own, arguments].concat());
+    let mut left = BTreeSet::new();
+    let mut directories = vec![to.path().to_owned()];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => directories.push(path),
+                false => {
+                    let name = path.strip_prefix(to.path()).unwrap().display().to_string();
+                    left.insert(format!("{name}={}", fs::read_to_string(&path).unwrap().trim()));
+                }
+            }
+        }
+    }
+    (output.status.code(), said(&output), left)
+}
+
+#[track_caller]
+fn leaves(found: (Option<i32>, String, BTreeSet<String>), expected: &[&str]) {
+    let (code, text, left) = found;
+    assert_eq!(code, Some(0), "{text}");
+    assert_eq!(
+        left,
+        expected.iter().map(|name| (*name).to_owned()).collect(),
+        "{text}"
+    );
+}
+
+#[test]
+fn batches_of_every_kind_leave_what_their_builds_do() {
+    let Some(_one) = place() else { return };
+    let phases = "version: 0.2
+phases: { build: { commands: ['mkdir out; echo $CODEBUILD_BATCH_BUILD_IDENTIFIER $OS-$DB > out/$OS-$DB.txt; echo all > out/same.txt'] } }
+artifacts: { base-directory: out, files: ['**/*'] }
+";
+    let matrix = format!(
+        "{phases}batch: {{ build-matrix: {{ static: {{ env: {{ variables: {{ OS: deb }} }} }}, dynamic: {{ env: {{ variables: {{ DB: [pg, my] }} }} }} }} }}\n"
+    );
+    let found = batch(&matrix, &[], &["--combine-artifacts"]);
+    let names: Vec<String> = found
+        .2
+        .iter()
+        .map(|line| line.split('=').next().unwrap().to_owned())
+        .collect();
+    assert_eq!(names, ["deb-my.txt", "deb-pg.txt", "same.txt"], "{}", found.1);
+    let list = format!(
+        "{phases}batch: {{ build-list: [{{ identifier: one, env: {{ variables: {{ OS: a, DB: x }} }} }}, {{ identifier: two, env: {{ variables: {{ OS: b, DB: x }} }} }}] }}\n"
+    );
+    leaves(
+        batch(&list, &[], &[]),
+        &[
+            "one/a-x.txt=one a-x",
+            "one/same.txt=all",
+            "two/b-x.txt=two b-x",
+            "two/same.txt=all",
+        ],
+    );
+    let clash = list.replace("OS: b", "OS: a");
+    let (code, text, left) = batch(&clash, &[], &["--combine-artifacts"]);
+    assert_eq!((code, left.len()), (Some(1), 0), "{text}");
+    has(
+        &text,
+        &["the builds `one` and `two` of the batch both leave `a-x.txt`, and not the same"],
+    );
+    let arm = list.replace(
+        "identifier: two, env: {",
+        "identifier: two, env: { labels: { arch: arm64 },",
+    );
+    let (code, text, _) = batch(&arm, &[], &[]);
+    assert_eq!(code, Some(1), "{text}");
+    has(&text, &["no builder has the label `arch: arm64`"]);
+}
+
+#[test]
+fn a_fan_out_runs_each_test_once() {
+    let Some(_one) = place() else { return };
+    let spec = "version: 0.2
+phases: { build: { commands: ['mkdir out', \"codebuild-tests-run --test-command 'cp -t out' --files-search \\\"codebuild-glob-search 'tests/*.py'\\\"\"] } }
+artifacts: { base-directory: out, files: ['**/*'] }
+batch: { build-fanout: { parallelism: 3 } }
+";
+    let files = ["a", "b", "c", "d", "e"].map(|name| (format!("tests/{name}.py"), name));
+    let files: Vec<(&str, &str)> = files.iter().map(|(path, name)| (path.as_str(), *name)).collect();
+    let (_, text, apart) = batch(spec, &files, &[]);
+    assert_eq!(apart.len(), 5, "{text}");
+    let of = |shard: &str| apart.iter().filter(|name| name.starts_with(shard)).count();
+    assert_eq!(
+        (of("shard1/"), of("shard2/"), of("shard3/")),
+        (2, 2, 1),
+        "{apart:?}"
+    );
+    leaves(
+        batch(spec, &files, &["--combine-artifacts"]),
+        &["a.py=a", "b.py=b", "c.py=c", "d.py=d", "e.py=e"],
+    );
+}

@@ -170,14 +170,16 @@ fn lend(command: &mut Command, launch: &Launch, count: usize) {
 /// Sees to it that all numbers below are taken while the answer is held.
 fn occupied(below: i32) -> io::Result<Vec<OwnedFd>> {
     let mut taken = Vec::new();
-    for _ in FIRST..below {
+    if below <= FIRST {
+        return Ok(taken);
+    }
+    loop {
         let file = OwnedFd::from(std::fs::File::open("/dev/null")?);
         if file.as_raw_fd() >= below {
-            break;
+            return Ok(taken);
         }
         taken.push(file);
     }
-    Ok(taken)
 }
 
 fn receiver(reader: PipeReader) -> io::Result<pipe::Receiver> {

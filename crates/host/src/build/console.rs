@@ -48,6 +48,8 @@ pub(super) struct Outcome {
     pub last: Option<String>,
     /// The runner came to its end.
     pub succeeded: Option<bool>,
+    /// The runner says that its failure is one to try again.
+    pub again: bool,
     pub artifact_bytes: u64,
     pub artifacts: Vec<Kept>,
     /// By report group.
@@ -237,7 +239,10 @@ impl Console {
             // Follows its own frames.
             Event::Artifact { .. } => {}
             Event::Exported(variables) => self.exported(variables),
-            Event::Finished { succeeded } => self.outcome.succeeded = Some(succeeded),
+            Event::Finished { succeeded, again } => {
+                self.outcome.succeeded = Some(succeeded);
+                self.outcome.again = again && !succeeded;
+            }
         }
     }
 

@@ -13,7 +13,10 @@ use model::{
     port::{Built, LogChunk, LogRef, Resources},
 };
 
-use super::{Site, Yard};
+use super::{
+    Site, Yard,
+    combine::{self, combine},
+};
 use crate::{
     bake::{self, Kitchen, Oven},
     base::{self, Bases, Mirror},
@@ -64,6 +67,8 @@ pub enum Error {
     Build(#[from] super::Error),
     #[error(transparent)]
     Tree(#[from] tree::Error),
+    #[error(transparent)]
+    Combine(#[from] combine::Error),
 }
 
 fn io_error(doing: &'static str, path: &Utf8Path) -> impl FnOnce(io::Error) -> Error {
@@ -172,6 +177,26 @@ impl Workshop {
             tree::unpack(&mut object, &to, &tree::Limits::SOURCE)?;
             object.finish()?;
         }
+        Ok(())
+    }
+
+    /// Unpacks what all builds of a batch left, side by side.
+    pub fn unpack_combined(&self, built: &[(String, Built)], directory: &Utf8Path) -> Result<(), Error> {
+        let mut parts = Vec::new();
+        for (name, built) in built {
+            let mut file = tempfile(directory)?;
+            let mut object = self.objects.open_object(&built.artifact)?;
+            io::copy(&mut object, &mut file).map_err(io_error("combine", directory))?;
+            object.finish()?;
+            parts.push((name.clone(), file));
+        }
+        let mut whole = tempfile(directory)?;
+        combine(parts, &mut whole)?;
+        whole
+            .seek(SeekFrom::Start(0))
+            .map_err(io_error("combine", directory))?;
+        fs::create_dir_all(directory).map_err(io_error("create", directory))?;
+        tree::unpack(whole, directory, &tree::Limits::SOURCE)?;
         Ok(())
     }
 

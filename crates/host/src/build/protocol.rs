@@ -33,6 +33,8 @@ pub struct Job {
     pub source_directory: String,
     /// Begins the names of report groups, as CodeBuild's project does.
     pub project: String,
+    /// How often this build was made before and failed.
+    pub retried: u32,
     /// Seconds since 1970 that every file of the artifact gets.
     pub mtime: u64,
 }
@@ -76,6 +78,8 @@ pub enum Event {
     /// The last frame.
     Finished {
         succeeded: bool,
+        /// It failed in a way that its buildspec wants to be tried again.
+        again: bool,
     },
 }
 

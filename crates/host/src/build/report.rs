@@ -123,6 +123,43 @@ pub fn add(report: &mut TestReport, found: &Found) {
     }
 }
 
+/// The reports of a fan-out's builds as one for each group, as CodeBuild merges them: sums, and the longest time.
+pub fn merge(reports: impl IntoIterator<Item = TestReport>) -> Vec<TestReport> {
+    let mut merged: Vec<TestReport> = Vec::new();
+    for report in reports {
+        let Some(own) = merged.iter_mut().find(|own| own.group == report.group) else {
+            merged.push(report);
+            continue;
+        };
+        own.total = own.total.saturating_add(report.total);
+        own.passed = own.passed.saturating_add(report.passed);
+        own.failed = own.failed.saturating_add(report.failed);
+        own.skipped = own.skipped.saturating_add(report.skipped);
+        own.duration_ms = own.duration_ms.max(report.duration_ms);
+        own.failures.extend(report.failures);
+        own.failures.truncate(FAILURES);
+        if let Some(coverage) = &report.coverage {
+            own.coverage.get_or_insert_default().add(coverage);
+        }
+        if let Some(changes) = report.changes {
+            let all = own.changes.get_or_insert_default();
+            for (names, more) in [
+                (&mut all.new_failures, changes.new_failures),
+                (&mut all.fixed, changes.fixed),
+                (&mut all.flaky, changes.flaky),
+            ] {
+                names.extend(more);
+                names.truncate(FAILURES);
+            }
+            all.slower.extend(changes.slower);
+            all.slower.truncate(FAILURES);
+            // Of a part alone, it says nothing of the whole.
+            all.coverage_before_percent = None;
+        }
+    }
+    merged
+}
+
 /// The share of tests that passed among those that were not skipped, 0 to 100. No test at all is no failure: 100.
 pub fn pass_rate_percent(reports: &[TestReport]) -> f64 {
     let sum =

@@ -18,14 +18,12 @@ use model::{
 };
 
 use super::{
+    again,
     protocol::{Event, Frames, Job},
     runtime,
     shell::{Shell, Shells, User, user},
     tools,
 };
-
-/// So much of what a phase says is searched for the pattern of `on-failure`.
-const TAIL_BYTES: usize = 64 << 10;
 
 /// Reads a job from standard input, runs it, and writes frames to standard output.
 pub fn main() -> ExitCode {
@@ -57,6 +55,8 @@ struct Runner<W: Write> {
     shell: Option<(Shell, Option<User>)>,
     environment: BTreeMap<String, String>,
     succeeding: bool,
+    /// It failed in a way that is tried again.
+    again: bool,
     /// The end of what the phase has said, while it is of use.
     tail: Option<Vec<u8>>,
 }
@@ -73,6 +73,7 @@ impl<W: Write> Runner<W> {
             shell: None,
             environment,
             succeeding: true,
+            again: false,
             tail: None,
         }
     }
@@ -83,7 +84,8 @@ impl<W: Write> Runner<W> {
             self.upload()?;
         }
         let succeeded = self.succeeding;
-        self.frames.event(&Event::Finished { succeeded })
+        let again = self.again;
+        self.frames.event(&Event::Finished { succeeded, again })
     }
 
     fn check_runtimes(&mut self) -> io::Result<bool> {
@@ -101,58 +103,50 @@ impl<W: Write> Runner<W> {
         }
     }
 
-    /// Whether the build goes on to its artifacts: not after a failed `install` or `pre_build`, unless the file says so.
+    /// Whether the build goes on to its artifacts: not after a failed `install` or `pre_build`, unless the file says so,
+    /// nor when all of it is made again.
     fn phases(&mut self) -> io::Result<bool> {
         for phase in self.job.buildspec.phases.clone() {
             self.began(phase.name.report())?;
+            let searched = matches!(&phase.on_failure, OnFailure::Retry { pattern: Some(_), .. });
+            self.tail = searched.then(Vec::new);
             let failure = self.phase(&phase)?;
-            let failed = failure.is_some();
-            self.ended(phase.name.report(), failure)?;
+            let said = self.tail.take().unwrap_or_default();
+            self.ended(phase.name.report(), failure.clone())?;
+            let Some(message) = failure else {
+                continue;
+            };
             let early = matches!(phase.name, PhaseName::Install | PhaseName::PreBuild);
             let over = match phase.on_failure {
                 OnFailure::Abort => true,
                 OnFailure::Continue => false,
-                OnFailure::Transition | OnFailure::Retry { .. } => early,
+                OnFailure::Transition | OnFailure::Retry { .. } => {
+                    self.decide_again(&phase, &message, &String::from_utf8_lossy(&said))?;
+                    early || self.again
+                }
             };
-            if failed && over {
+            if over {
                 return Ok(false);
             }
         }
         Ok(true)
     }
 
-    /// Runs a phase, and again where that is wanted of such a failure.
-    fn phase(&mut self, phase: &Phase) -> io::Result<Failure> {
-        let OnFailure::Retry { times, pattern } = &phase.on_failure else {
-            return self.once(phase);
-        };
-        let pattern = match pattern.as_deref().map(retry_pattern).transpose() {
-            Ok(pattern) => pattern,
-            Err(why) => return self.fail(format!("YAML_FILE_ERROR: on-failure: {why}")),
-        };
-        let succeeding = self.succeeding;
-        for left in (0..*times).rev() {
-            self.tail = pattern.as_ref().map(|_| Vec::new());
-            let failure = self.once(phase)?;
-            let said = self.tail.take().unwrap_or_default();
-            let Some(message) = &failure else {
-                return Ok(None);
-            };
-            let said = String::from_utf8_lossy(&said);
-            let alike = |pattern: &regex::Regex| pattern.is_match(message) || pattern.is_match(&said);
-            if !pattern.as_ref().is_none_or(alike) {
-                return Ok(failure);
+    fn decide_again(&mut self, phase: &Phase, message: &str, said: &str) -> io::Result<()> {
+        match again::next(&phase.on_failure, self.job.retried, message, said) {
+            Ok(None) => Ok(()),
+            Ok(Some((time, times))) => {
+                self.again = true;
+                let name = phase.name.report();
+                self.frames.note(format!(
+                    "on-failure of {name}: the build is made again in a new container, {time} of {times} times"
+                ))
             }
-            let name = phase.name.report();
-            self.frames.note(format!(
-                "{message}. Trying phase {name} again, then {left} more times"
-            ))?;
-            self.set_succeeding(succeeding)?;
+            Err(why) => self.frames.note(format!("on-failure is not tried again: {why}")),
         }
-        self.once(phase)
     }
 
-    fn once(&mut self, phase: &Phase) -> io::Result<Failure> {
+    fn phase(&mut self, phase: &Phase) -> io::Result<Failure> {
         let who = match phase.run_as.as_deref().filter(|name| *name != "root") {
             None => None,
             Some(name) => match user(name, &fs::read_to_string("/etc/passwd").unwrap_or_default()) {
@@ -199,7 +193,7 @@ impl<W: Write> Runner<W> {
         let status = shell.run(command, &mut |bytes| {
             if let Some(tail) = &mut self.tail {
                 tail.extend_from_slice(bytes);
-                tail.drain(..tail.len().saturating_sub(TAIL_BYTES));
+                tail.drain(..tail.len().saturating_sub(again::SAID_BYTES));
             }
             self.frames.output(bytes)
         })?;
@@ -232,27 +226,18 @@ impl<W: Write> Runner<W> {
         Ok(())
     }
 
+    /// The build has failed, and its commands see that it has.
     fn fail(&mut self, message: String) -> io::Result<Failure> {
-        self.set_succeeding(false)?;
+        self.succeeding = false;
+        let name = "CODEBUILD_BUILD_SUCCEEDING";
+        let before = self.environment.insert(name.to_owned(), "0".to_owned());
+        if before.as_deref() != Some("0")
+            && let Some((shell, _)) = &mut self.shell
+            && shell.run(&format!("export {name}=0"), &mut |_| Ok(()))?.gone
+        {
+            self.shell = None;
+        }
         Ok(Some(message))
-    }
-
-    /// Whether the build succeeds so far, for it and for its commands.
-    fn set_succeeding(&mut self, succeeding: bool) -> io::Result<()> {
-        if self.succeeding == succeeding {
-            return Ok(());
-        }
-        self.succeeding = succeeding;
-        let value = if succeeding { "1" } else { "0" };
-        self.environment
-            .insert("CODEBUILD_BUILD_SUCCEEDING".to_owned(), value.to_owned());
-        if let Some((shell, _)) = &mut self.shell {
-            let export = format!("export CODEBUILD_BUILD_SUCCEEDING={value}");
-            if shell.run(&export, &mut |_| Ok(()))?.gone {
-                self.shell = None;
-            }
-        }
-        Ok(())
     }
 
     fn began(&mut self, phase: &str) -> io::Result<()> {
@@ -275,8 +260,4 @@ impl<W: Write> Runner<W> {
             message: failure,
         })
     }
-}
-
-fn retry_pattern(pattern: &str) -> Result<regex::Regex, regex::Error> {
-    regex::RegexBuilder::new(pattern).size_limit(1 << 20).build()
 }

@@ -96,13 +96,14 @@ pub(super) fn spec(parts: Parts<'_>) -> Spec {
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// What the runner is told.
-pub(super) fn job(ticket: &Ticket, order: &BuildOrder, image: Digest) -> Job {
+pub(super) fn job(ticket: &Ticket, order: &BuildOrder, image: Digest, retried: u32) -> Job {
     Job {
         buildspec: order.buildspec.clone(),
         variables: variables(ticket, order, image),
         secrets: order.secrets.clone(),
         source_directory: source_directory(order),
         project: order.place.app.to_string(),
+        retried,
         mtime: u64::try_from(order.commit.committed_at.as_second()).unwrap_or(0),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use model::port::{BuildOrder, PhaseStatus, TestReport};
+use model::port::{BuildLimits, BuildOrder, PhaseStatus, TestReport};
 
 use super::{
     Error, Ran,
@@ -66,9 +66,7 @@ fn verdict(order: &BuildOrder, exit: Exit, console: &Console, followed: io::Resu
             code: exit.code,
             last: console.last_lines(),
         }),
-        (Some(true), None) => {
-            check_tests(order, &outcome.reports).and_then(|()| check_coverage(order, &outcome.reports))
-        }
+        (Some(true), None) => gate(&order.limits, &outcome.reports),
         (Some(_), failed) => Err(Error::Failed {
             phase: failed.map_or_else(|| "the build".to_owned(), |phase| phase.name.clone()),
             message: failed.and_then(|phase| phase.message.clone()).unwrap_or_default(),
@@ -89,8 +87,13 @@ fn hint(order: &BuildOrder, last: &str) -> String {
     }
 }
 
-fn check_tests(order: &BuildOrder, reports: &[TestReport]) -> Result<(), Error> {
-    let wanted = order.limits.pass_rate_percent;
+/// Whether tests passed, and reach lines, as an environment asks for.
+pub fn gate(limits: &BuildLimits, reports: &[TestReport]) -> Result<(), Error> {
+    check_tests(limits, reports).and_then(|()| check_coverage(limits, reports))
+}
+
+fn check_tests(limits: &BuildLimits, reports: &[TestReport]) -> Result<(), Error> {
+    let wanted = limits.pass_rate_percent;
     if report::pass_rate_percent(reports) >= wanted {
         return Ok(());
     }
@@ -116,8 +119,8 @@ fn check_tests(order: &BuildOrder, reports: &[TestReport]) -> Result<(), Error> 
     })
 }
 
-fn check_coverage(order: &BuildOrder, reports: &[TestReport]) -> Result<(), Error> {
-    let Some(wanted) = order.limits.coverage_percent else {
+fn check_coverage(limits: &BuildLimits, reports: &[TestReport]) -> Result<(), Error> {
+    let Some(wanted) = limits.coverage_percent else {
         return Ok(());
     };
     let found = report::coverage_percent(reports);

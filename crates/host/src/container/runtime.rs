@@ -8,6 +8,10 @@ use std::{
 };
 
 use camino::{Utf8Path, Utf8PathBuf};
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
+};
 use tokio::process::Command;
 
 use super::{Error, Output, io};
@@ -82,6 +86,42 @@ impl Runtime {
             crate::mount::remove(&state)?;
         }
         Ok(())
+    }
+
+    /// Ends what a node that was killed still asked of the runtime: it would go on to make what is being removed.
+    ///
+    /// To be called by who has the node's lock, before it asks anything itself.
+    pub fn end_calls(&self) -> std::io::Result<()> {
+        for entry in fs::read_dir("/proc")? {
+            let name = entry?.file_name();
+            let Some(pid) = name.to_str().and_then(|name| Pid::from_raw(name.parse().ok()?)) else {
+                continue;
+            };
+            // First the process, then what it is: the number could be another's by now.
+            let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else {
+                continue;
+            };
+            if self.is_call(pid) {
+                let _ = pidfd_send_signal(&process, Signal::KILL);
+                let mut ended = [PollFd::new(&process, PollFlags::IN)];
+                poll(
+                    &mut ended,
+                    Some(&DEADLINE.try_into().map_err(std::io::Error::other)?),
+                )?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A process of this machine, and of no container: those can call themselves what they like.
+    fn is_call(&self, pid: Pid) -> bool {
+        let process = format!("/proc/{}", pid.as_raw_nonzero());
+        let users = |process: &str| fs::read_link(format!("{process}/ns/user")).ok();
+        let line = fs::read(format!("{process}/cmdline")).unwrap_or_default();
+        let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
+        let ours: [&[u8]; 2] = [b"--root", self.root.as_str().as_bytes()];
+        words.windows(2).any(|pair| pair == ours)
+            && users(&process).is_some_and(|own| Some(own) == users("/proc/self"))
     }
 
     fn command(&self, log: &Utf8Path) -> Command {

@@ -1,8 +1,8 @@
-//! What a build cannot reach: this machine, and the builds beside it.
+//! What a build cannot reach: this machine, and the builds beside it, of whomever they are.
 
 use std::net::{TcpListener, TcpStream, UdpSocket};
 
-use model::spec::build::PhaseName::Build;
+use model::{Secret, spec::build::PhaseName::Build};
 
 use crate::{
     world::{World, buildspec, phase},
@@ -24,6 +24,22 @@ for host, port in [target.rsplit(':', 1) for target in sys.argv[1:]]:
 print('tried all')
 "#;
 
+/// Looks for processes, files, groups and devices that are not its own, and for ways to more rights.
+const SEES: &str = r#"
+for process in /proc/[0-9]*; do
+    if tr '\0' ' ' < $process/cmdline 2>/dev/null | grep -q -e 'http.server [8]' -e '[m]mdebstrap'; then echo saw more: $process; fi
+    if tr '\0' '\n' < $process/environ 2>/dev/null | grep -q '[s]een-by-no-one'; then echo saw more: $process; fi
+done
+[ $(ls -d /proc/[0-9]* | wc -l) -lt 20 ] && [ "$(tr '\0' ' ' < /proc/1/cmdline)" = '/usr/lib/vend/vend build-runner ' ] && echo saw itself
+[ "$(awk '{print $2}' /proc/self/uid_map)" = 0 ] && echo saw more: user ids
+grep -v ':/$' /proc/self/cgroup | grep -q vend && echo saw more: groups
+ls /codebuild/output/src | grep -qvx shop && echo saw more: sources
+for f in /run/vend* /var/lib/vend* /dev/sda /dev/vda /dev/loop0 /dev/kmsg /dev/mem; do [ -e $f ] && echo saw more: $f; done
+mount -t tmpfs none /mnt 2>/dev/null && umount /mnt && mount -t cgroup2 none /mnt 2>/dev/null && echo saw more: mounts
+echo 1 > /proc/sys/kernel/sysrq 2>/dev/null && echo saw more: sysctl
+true
+"#;
+
 pub async fn builds_reach_neither_the_machine_nor_each_other(world: &World) {
     let listener = TcpListener::bind("0.0.0.0:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -40,7 +56,11 @@ pub async fn builds_reach_neither_the_machine_nor_each_other(world: &World) {
         "python3 -c \"import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.connect(('192.0.2.1', 9)); print('serves at', s.getsockname()[0], 'now')\"",
         "sleep 1000",
     ];
-    let neighbour = world.build_order(&files, buildspec(vec![phase(Build, &serve, &[])]));
+    let mut neighbour = world.build_order(&files, buildspec(vec![phase(Build, &serve, &[])]));
+    neighbour.place = "beta/shop/dev".parse().unwrap();
+    neighbour
+        .secrets
+        .insert("TOKEN".to_owned(), Secret::new("seen-by-no-one-else".to_owned()));
     let ticket = world.ticket();
     let log = format!("build/{ticket}");
     let serving = world.build(&ticket, &neighbour);
@@ -53,20 +73,28 @@ pub async fn builds_reach_neither_the_machine_nor_each_other(world: &World) {
             .and_then(|rest| rest.split(' ').next());
         let address = address.expect("it says its address");
         let command = format!(
-            "python3 tries.py gateway:{port} {own}:{port} {address}:8099; curl -sSf --max-time 60 -o /dev/null http://deb.debian.org/debian/dists/bookworm/Release && echo outside"
+            "python3 tries.py gateway:{port} {own}:{port} {address}:8099 169.254.169.254:80 127.0.0.1:{port}; curl -sSf --max-time 60 -o /dev/null http://deb.debian.org/debian/dists/bookworm/Release && echo outside"
         );
-        let order = world.build_order(&files, buildspec(vec![phase(Build, &[&command], &[])]));
-        let (_, log) = succeeds(world, &order).await;
-        has(
-            &log,
-            &[
-                &format!("did not reach {address} 8099"),
-                "tried all",
-                "\noutside\n",
-            ],
-        );
-        assert!(!log.contains("\nreached "), "{log}");
-        assert_eq!(log.matches("\ndid not reach ").count(), 3, "{log}");
+        let commands = [command.as_str(), SEES];
+        // Of another tenant, and of the same.
+        for place in ["acme/shop/dev", "beta/shop/dev"] {
+            let mut order = world.build_order(&files, buildspec(vec![phase(Build, &commands, &[])]));
+            order.place = place.parse().unwrap();
+            let (_, log) = succeeds(world, &order).await;
+            has(
+                &log,
+                &[
+                    &format!("did not reach {address} 8099"),
+                    "did not reach 169.254.169.254 80",
+                    "tried all",
+                    "\noutside\n",
+                    "\nsaw itself\n",
+                ],
+            );
+            assert!(!log.contains("\nreached "), "{log}");
+            assert_eq!(log.matches("\ndid not reach ").count(), 5, "{log}");
+            assert!(!log.contains("\nsaw more"), "{log}");
+        }
         world.answers.stop(&ticket, "it was seen").await.unwrap();
     };
     let (served, ()) = tokio::join!(serving, trying);

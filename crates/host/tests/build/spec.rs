@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use model::{
     Secret,
-    port::{BuildOrder, GIT_CREDENTIALS},
+    port::{BuildOrder, GIT_CREDENTIALS, PhaseStatus},
     spec::Buildspec,
 };
 
@@ -35,30 +35,54 @@ pub async fn failures_are_followed_by_what_the_file_says(world: &World) {
     let (_, log) = fails(world, &order(world, text), &["BUILD failed"]).await;
     has(&log, &["\ntidied\n"]);
     has_not(&log, &["POST_BUILD", "UPLOAD_ARTIFACTS"]);
+}
 
-    let flaky = "n=$(cat /tmp/n 2>/dev/null || echo 0); echo $((n + 1)) > /tmp/n; echo \"try $n says timed out\"; [ $n -ge 2 ]";
-    let phases = |on_failure: &str| {
-        format!(
-            "version: 0.2\nphases:\n  pre_build:\n    on-failure: '{on_failure}'\n    commands:\n      - |\n        {flaky}\n    finally: [echo \"finally $CODEBUILD_BUILD_SUCCEEDING\"]\n  build:\n    commands: [echo \"built $CODEBUILD_BUILD_SUCCEEDING\"]\n"
-        )
+/// A build that fails until it was made twice before, which it knows from its cache: nothing else outlives a container.
+fn flaky(world: &World, on_failure: &str) -> BuildOrder {
+    let text = format!(
+        "version: 0.2\nphases:\n  install:\n    commands:\n      - '[ ! -e /tmp/mark ] && touch /tmp/mark && echo \"new container <$LEFT>\"'\n      - export LEFT=over\n  build:\n    on-failure: '{on_failure}'\n    commands:\n      - mkdir -p tries; n=$(ls tries | wc -l); touch tries/$n; echo \"try $n says timed out\"; [ $n -ge 2 ]\n    finally: [echo \"finally $CODEBUILD_BUILD_SUCCEEDING\"]\n  post_build:\n    commands: [echo \"after $CODEBUILD_BUILD_SUCCEEDING\"]\ncache: {{ paths: ['tries/**/*'] }}\n"
+    );
+    let mut order = order(world, &text);
+    order.commit.branch = format!("flaky-{on_failure}-{}", world.salt);
+    order
+}
+
+pub async fn a_build_that_is_to_be_retried_begins_anew(world: &World) {
+    let check = |log: &str, tries: usize, end: &str| {
+        for (text, times) in [
+            ("Entering phase QUEUED", tries),
+            ("\nnew container <>\n", tries),
+            ("Running command mkdir -p tries", tries),
+            (
+                "on-failure of BUILD: the build is made again in a new container",
+                tries - 1,
+            ),
+            ("Entering phase POST_BUILD", 1),
+            (end, 1),
+        ] {
+            assert_eq!(log.matches(text).count(), times, "`{text}` in:\n{log}");
+        }
     };
-    for enough in ["RETRY", "RETRY-2", "RETRY-.*timed out.*", "RETRY-5-exit status 1"] {
-        let (_, log) = succeeds(world, &order(world, &phases(enough))).await;
-        has(
-            &log,
-            &[
-                "finally 0",
-                "finally 1",
-                "\nbuilt 1\n",
-                "Trying phase PRE_BUILD again",
-            ],
+    for enough in ["RETRY", "Retry-5-.*timed out.*"] {
+        let (built, log) = succeeds(world, &flaky(world, enough)).await;
+        check(&log, 3, "\nafter 1\n");
+        assert!(
+            built
+                .phases
+                .iter()
+                .all(|phase| phase.status == PhaseStatus::Succeeded)
+        );
+        let begun: Vec<&str> = built.phases.iter().map(|phase| phase.name.as_str()).collect();
+        assert_eq!(
+            begun.iter().filter(|name| **name == "BUILD").count(),
+            1,
+            "{begun:?}"
         );
     }
-    for (little, tries) in [("RETRY-1", 2), ("RETRY-0", 1), ("RETRY-.*refused.*", 1)] {
-        let (_, log) = fails(world, &order(world, &phases(little)), &["PRE_BUILD failed"]).await;
-        has(&log, &[&format!("try {} says", tries - 1)]);
-        has_not(&log, &[&format!("try {tries} says")]);
-        has_not(&log, &["\nbuilt"]);
+    for (little, tries) in [("RETRY-1", 2), ("RETRY-.*refused.*", 1)] {
+        let last = format!("try {} says timed out", tries - 1);
+        let (_, log) = fails(world, &flaky(world, little), &["BUILD failed", &last]).await;
+        check(&log, tries, "\nafter 0\n");
     }
 }
 
@@ -332,4 +356,51 @@ pub async fn runtimes_are_added_when_they_are_asked_for(world: &World) {
     )
     .await;
     has(&log, &["ruby 3."]);
+}
+
+pub async fn what_a_build_leaves_holds_no_secret(world: &World) {
+    let text = r#"version: 0.2
+env: { secrets-manager: { KEY: api-key }, exported-variables: [ENCODED, PLAIN] }
+phases:
+  build:
+    commands:
+      - for before in "" x xy; do printf "$before$KEY" | base64; printf "$before$KEY" | base64 | tr +/ -_; done
+      - set -f; for part in $(printf %s "$KEY" | sed 's/./& /g'); do printf %s "$part"; sleep 0.02; done; echo
+      - ENCODED=$(printf "x$KEY" | base64); PLAIN=plain
+      - printf "<testsuite><testcase name='of %s'><failure message='expected %s'/></testcase></testsuite>" "$KEY" "$KEY" > t.xml
+      - echo "$KEY" > file
+artifacts: { files: file, name: app-$KEY }
+reports: { unit: { files: t.xml } }
+"#;
+    let key = "tigers+in/the?night";
+    let mut order = order(world, text);
+    order
+        .secrets
+        .insert("KEY".to_owned(), Secret::new(key.to_owned()));
+    order.limits.pass_rate_percent = 0.0;
+    let (built, log) = succeeds(world, &order).await;
+    let mut again = order.clone();
+    again.limits.pass_rate_percent = 100.0;
+    let (fault, other) = fails(world, &again, &["0 of 1 tests passed", "expected ***"]).await;
+    assert_eq!(built.name.as_deref(), Some("app-***"));
+    assert_eq!(
+        built.exported,
+        BTreeMap::from([("PLAIN".to_owned(), "plain".to_owned())])
+    );
+    let shown = format!("{built:?}{log}{fault:?}{other}");
+    // The same at each place that base64 can have it, without the digits that its neighbours share.
+    for leak in [
+        "tigers",
+        "night",
+        "ZXJzK2lu",
+        "2Vycytpbi90",
+        "bmlnaHQ",
+        "dlcnMraW4v",
+    ] {
+        assert!(!shown.contains(leak), "{leak}: {shown}");
+    }
+    has(
+        &log,
+        &["ENCODED is not exported", "Running command echo \"$KEY\" > file"],
+    );
 }

@@ -195,6 +195,9 @@ pub struct Build {
     /// The buildspec's `batch` is run, rather than one build of the whole.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub batch: bool,
+    /// The revision is what all builds of the batch leave, and not what the last of them does.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub combine_artifacts: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -143,7 +143,8 @@ pub enum OnFailure {
     Abort,
     /// The next phase follows.
     Continue,
-    /// The phase is run again, while what it said matches, and then as with [`OnFailure::Transition`].
+    /// The build is made again from its beginning, while what the phase said matches. At last as with
+    /// [`OnFailure::Transition`].
     Retry {
         /// 0 to 100.
         times: u32,

@@ -209,6 +209,7 @@ pub fn spec() -> spec::Environment {
             coverage: None,
             image: None,
             batch: false,
+            combine_artifacts: false,
         },
         deploy: spec::Deploy {
             appspec: None,

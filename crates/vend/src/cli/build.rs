@@ -46,6 +46,9 @@ pub struct BuildArgs {
     /// Run the builds of the buildspec's `batch`, rather than one build of the whole.
     #[arg(long)]
     batch: bool,
+    /// Put the artifacts of all builds of a batch side by side, rather than each into a directory of its name.
+    #[arg(long, requires_all = ["batch", "artifacts"])]
+    combine_artifacts: bool,
     /// So many builds of a batch run at a time.
     #[arg(long, value_name = "N", default_value_t = 2)]
     at_once: usize,
@@ -307,6 +310,11 @@ async fn all(
         eprintln!("{} {}", output.tone(tone, word), clean(name));
     };
     let built = batch::run(batch, arguments.at_once, build, ended).await?;
+    if let (true, Some(to)) = (arguments.combine_artifacts, &arguments.artifacts) {
+        let combined = shop.unpack_combined(&built, to);
+        combined.map_err(|error| Fault::customer(host::container::chain(&error)))?;
+        return Ok(built);
+    }
     for (name, built) in &built {
         unpack(
             shop,

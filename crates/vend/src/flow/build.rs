@@ -1,11 +1,11 @@
 //! The revision: the source run through its buildspec, tests included.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, fs::File, io, sync::Arc};
 
-use host::build::batch;
+use host::build::{batch, combine, gate, report};
 use model::{
-    Place, Secret, Ticket,
-    port::{BuildOrder, Builder as _, Built, Commit, Fault, GIT_CREDENTIALS, TestReport},
+    Digest, Place, Secret, Ticket,
+    port::{BuildOrder, Builder as _, Built, Commit, Fault, GIT_CREDENTIALS, Objects as _, TestReport},
     spec::{
         self,
         build::{SecretRef, Task},
@@ -39,7 +39,7 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
     let batch = buildspec.batch.clone().filter(|_| input.spec.build.batch);
     let Some(batch) = batch else {
         let built = build(world, attempt, &input, buildspec, None).await?;
-        return Ok(answer(&built, &built.reports));
+        return Ok(answer(built.artifact, &built, &built.reports));
     };
     // As many as the node's queue takes at a time, and those that wait there in its order.
     let one = |task: Task| {
@@ -54,19 +54,56 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
         }
     };
     let built = batch::run(&batch, batch.tasks.len(), one, |_| ()).await?;
-    let reports: Vec<TestReport> = built
-        .iter()
-        .flat_map(|(_, built)| built.reports.clone())
-        .collect();
-    // The revision is what the last build leaves.
     let Some((_, last)) = built.last() else {
         return Err(Fault::customer("no build of the batch succeeded"));
     };
-    Ok(answer(last, &reports))
+    let reports = built.iter().flat_map(|(_, built)| built.reports.clone());
+    let reports: Vec<TestReport> = match batch.tasks.iter().any(|task| task.shard.is_some()) {
+        true => {
+            let reports = report::merge(reports);
+            let limits = world.platform.build_limits(&input.spec.build);
+            gate(&limits, &reports).map_err(|error| Fault::from(error).evidence(last.log.clone()))?;
+            reports
+        }
+        false => reports.collect(),
+    };
+    let revision = match input.spec.build.combine_artifacts {
+        true => combined(world, attempt, &built).await?,
+        false => last.artifact,
+    };
+    Ok(answer(revision, last, &reports))
 }
 
-fn answer(built: &Built, reports: &[TestReport]) -> Value {
-    json!({ "revision": built.artifact, "log": built.log, "reports": reports })
+/// The artifacts of all builds as one object.
+async fn combined(world: &Arc<World>, attempt: &Attempt, built: &[(String, Built)]) -> Result<Digest, Fault> {
+    let tmp = world.data.serve().join("tmp");
+    let directory = tmp.join(format!("{}-batch", attempt.ticket));
+    let platform = |error: io::Error| Fault::platform(format!("cannot write to {directory}: {error}"));
+    // What is left behind by a crash is removed when serve starts; an attempt before this one may have left it too.
+    let _ = tokio::fs::remove_dir_all(&directory).await;
+    tokio::fs::create_dir_all(&directory).await.map_err(platform)?;
+    let whole = directory.join("whole.tar");
+    let combined = async {
+        let mut parts = Vec::new();
+        for (number, (name, built)) in built.iter().enumerate() {
+            let part = directory.join(format!("{number}.tar"));
+            world.node.get(&built.artifact, &part).await?;
+            parts.push((name.clone(), File::open(&part).map_err(platform)?));
+        }
+        let to = File::create(&whole).map_err(platform)?;
+        let work = move || combine::combine(parts, io::BufWriter::with_capacity(1 << 18, to));
+        let done = tokio::task::spawn_blocking(work).await;
+        let done = done.map_err(|_| Fault::platform("combining artifacts was interrupted"))?;
+        done.map_err(|error| Fault::customer(chain(&error)))?;
+        world.node.put(&whole).await
+    };
+    let combined = combined.await;
+    let _ = tokio::fs::remove_dir_all(&directory).await;
+    combined
+}
+
+fn answer(revision: Digest, built: &Built, reports: &[TestReport]) -> Value {
+    json!({ "revision": revision, "log": built.log, "reports": reports })
 }
 
 /// One build, with its row.
@@ -96,6 +133,12 @@ async fn build(
         .write(move |tx| tx.begin_build(&new, &by))
         .await
         .map_err(stored)?;
+    let mut limits = world.platform.build_limits(&input.spec.build);
+    if task.as_ref().is_some_and(|task| task.shard.is_some()) {
+        // What is asked of tests is asked of all parts together.
+        limits.pass_rate_percent = 0.0;
+        limits.coverage_percent = None;
+    }
     let order = BuildOrder {
         place: input.place.clone(),
         source: input.source.digest,
@@ -104,7 +147,7 @@ async fn build(
         number: row.number,
         variables: BTreeMap::new(),
         secrets,
-        limits: world.platform.build_limits(&input.spec.build),
+        limits,
         labels: BTreeMap::new(),
         image: input.spec.build.image.clone(),
         task,

@@ -1,4 +1,4 @@
-use model::spec::build::ReportFormat::*;
+use model::{port::Share, spec::build::ReportFormat::*};
 
 use super::*;
 
@@ -331,4 +331,39 @@ fn any_bytes_give_a_value_or_an_error() {
         text.extend(tail);
         let _ = read(format, &text);
     });
+}
+
+#[test]
+fn reports_of_a_fan_out_are_one_for_each_group() {
+    let part = |group: &str, passed: u32, failed: u32, duration_ms: u64, covered: u64| {
+        let mut report = empty(group);
+        (report.total, report.passed, report.failed) = (passed + failed, passed, failed);
+        report.duration_ms = duration_ms;
+        report.failures = (0..failed).map(|n| (format!("t{n}"), String::new())).collect();
+        report.coverage = (covered > 0).then(|| Coverage {
+            lines: Share { covered, total: 100 },
+            ..Coverage::default()
+        });
+        report
+    };
+    let merged = merge([
+        part("unit", 3, 0, 20, 40),
+        part("ui", 1, 0, 5, 0),
+        part("unit", 5, 2, 10, 50),
+    ]);
+    let told: Vec<_> = merged
+        .iter()
+        .map(|report| {
+            (
+                report.group.as_str(),
+                report.total,
+                report.passed,
+                report.failed,
+                report.duration_ms,
+            )
+        })
+        .collect();
+    assert_eq!(told, [("unit", 10, 8, 2, 20), ("ui", 1, 1, 0, 5)]);
+    assert_eq!(merged[0].failures.len(), 2);
+    assert_eq!(coverage_percent(&merged), Some(45.0));
 }

@@ -121,6 +121,9 @@ impl Reference {
     }
 }
 
+/// Registries take names of so many characters.
+const NAME_BYTES: usize = 255;
+
 impl FromStr for Reference {
     type Err = NotABase;
 
@@ -149,26 +152,30 @@ impl FromStr for Reference {
                 "its registry is not a host with a port, such as `registry.example:5000`",
             ));
         }
-        if name.is_empty() || name.len() > 255 || !name.split('/').all(is_part) {
+        let registry = match registry {
+            "index.docker.io" => HUB,
+            other => other,
+        };
+        let whole = match registry == HUB && !name.contains('/') {
+            true => format!("library/{name}"),
+            false => name.to_owned(),
+        };
+        if name.is_empty() || !name.split('/').all(is_part) {
             return Err(wrong(
                 "its name must be lower-case letters, digits and `._-` between slashes",
+            ));
+        }
+        if whole.len() > NAME_BYTES {
+            return Err(wrong(
+                "its name has more than 255 characters, those of `library/` too",
             ));
         }
         if tag.is_some_and(|tag| !is_tag(tag)) {
             return Err(wrong("its tag must be letters, digits and `._-`, at most 128"));
         }
-        let registry = if registry == "index.docker.io" {
-            HUB
-        } else {
-            registry
-        };
-        let name = match registry == HUB && !name.contains('/') {
-            true => format!("library/{name}"),
-            false => name.to_owned(),
-        };
         Ok(Self {
             registry: registry.to_owned(),
-            name,
+            name: whole,
             tag: tag.map(str::to_owned),
             digest,
         })
@@ -274,7 +281,11 @@ mod tests {
     #[test]
     fn what_names_no_base_is_refused() {
         let long = format!("oci:x/{}", "a".repeat(600));
+        // With `library/` before it, as it is written, it would have one character too many.
+        let longer = format!("oci:{}", "a".repeat(248));
+        assert!(longer[..longer.len() - 1].parse::<Base>().is_ok());
         for text in [
+            longer.as_str(),
             "",
             "debian",
             "windows-95",

@@ -259,6 +259,23 @@ fn build(reader: &mut Reader<'_>, fields: Fields<'_>, tree: Tree<'_>) -> Build {
     let hours = SignedDuration::from_hours;
     let timeout = value(fields, "timeout")
         .and_then(|node| reader.duration(node, "build.timeout", SignedDuration::from_secs(1)..=hours(36)));
+    let mut flag = |name: &str| {
+        value(fields, name)
+            .and_then(|node| reader.flag(node, &format!("build.{name}"), false))
+            .unwrap_or(false)
+    };
+    let (batch, combine_artifacts) = (flag("batch"), flag("combine_artifacts"));
+    if let Some((key, _)) = fields
+        .iter()
+        .find(|(key, _)| key.text() == Some("combine_artifacts"))
+        && combine_artifacts
+        && !batch
+    {
+        reader.error(
+            key,
+            "`build.combine_artifacts` is of a batch: `build.batch` must be true",
+        );
+    }
     let pass_rate = value(fields, "pass_rate").and_then(|node| percent(reader, node, "build.pass_rate"));
     Build {
         buildspec,
@@ -266,9 +283,8 @@ fn build(reader: &mut Reader<'_>, fields: Fields<'_>, tree: Tree<'_>) -> Build {
         pass_rate: pass_rate.unwrap_or(100.0),
         coverage: value(fields, "coverage").and_then(|node| percent(reader, node, "build.coverage")),
         image: value(fields, "image").and_then(|node| reader.text(node, "build.image")),
-        batch: value(fields, "batch")
-            .and_then(|node| reader.flag(node, "build.batch", false))
-            .unwrap_or(false),
+        batch,
+        combine_artifacts,
     }
 }
 

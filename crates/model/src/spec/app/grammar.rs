@@ -167,6 +167,11 @@ static BUILD: Section = Section {
             Kind::Flag,
             "Run the builds of the buildspec's `batch`, rather than one build of the whole.",
         ),
+        key(
+            "combine_artifacts",
+            Kind::Flag,
+            "The revision is what all builds of the batch leave, and not what the last of them does.",
+        ),
         later("cache"),
     ],
 };

@@ -16,6 +16,7 @@ use crate::{
 
 /// So often does CodeBuild try again where the file does not say how often.
 const RETRIES: u32 = 3;
+const RETRY: &str = "RETRY-";
 const PATTERN_BYTES: usize = 1_000;
 
 pub(super) fn phases(
@@ -93,11 +94,12 @@ fn on_failure(reader: &mut Reader<'_>, node: &Node, path: &str) -> OnFailure {
     match node.text() {
         Some("ABORT") => OnFailure::Abort,
         Some("CONTINUE") => OnFailure::Continue,
-        Some("RETRY") => OnFailure::Retry {
+        // CodeBuild's own examples write `Retry-` too.
+        Some(text) if text.eq_ignore_ascii_case("RETRY") => OnFailure::Retry {
             times: RETRIES,
             pattern: None,
         },
-        Some(text) if text.starts_with("RETRY-") => retry(reader, node, path, &text["RETRY-".len()..]),
+        Some(text) if starts_with(text, RETRY) => retry(reader, node, path, &text[RETRY.len()..]),
         _ => {
             let found = shown(node);
             let message = format!("`{path}.on-failure` must be ABORT, CONTINUE or RETRY, not {found}");
@@ -106,6 +108,11 @@ fn on_failure(reader: &mut Reader<'_>, node: &Node, path: &str) -> OnFailure {
             OnFailure::Transition
         }
     }
+}
+
+fn starts_with(text: &str, start: &str) -> bool {
+    text.get(..start.len())
+        .is_some_and(|own| own.eq_ignore_ascii_case(start))
 }
 
 /// What follows `RETRY-`: a count, a regular expression, or both with a hyphen between them.

@@ -1,0 +1,56 @@
+//! A release of what several builds leave.
+
+use crate::platform::{Copy, Platform, can_run};
+
+const VEND_YAML: &str = "app: shop
+build: { batch: true, combine_artifacts: true, image: debian-12 }
+host: { health: { path: /, interval: 1s, timeout: 1s } }
+environments:
+  dev: { branch: dev }
+";
+/// Neither build leaves an app by itself.
+const BUILDSPEC: &str = "version: 0.2
+phases: { build: { commands: ['sed -i s/BUILT/$CODEBUILD_BATCH_BUILD_IDENTIFIER/ server.pl'] } }
+artifacts: { files: [server.pl] }
+batch:
+  build-graph:
+    - { identifier: code }
+    - { identifier: rest, buildspec: rest.yml, depend-on: [code] }
+";
+const REST: &str = "version: 0.2
+phases: { build: { commands: ['true'] } }
+artifacts: { files: [Procfile] }
+";
+
+#[test]
+fn what_all_builds_of_a_batch_leave_is_released() {
+    if !can_run() {
+        return;
+    }
+    let platform = Platform::start();
+    let (tenant, app) = platform.tenant_with_app("batch");
+    let copy = Copy::new("made by BUILT", VEND_YAML);
+    copy.write("buildspec.yml", BUILDSPEC);
+    copy.write("rest.yml", REST);
+    copy.commit("a batch");
+    platform.release(&copy, &app, "dev");
+    let host = format!("dev.shop.{tenant}.localhost");
+    assert_eq!(platform.get(&host, "/"), (200, "made by code\n".to_owned()));
+
+    // What they leave differently is not released, and the reason names the file.
+    copy.write(
+        "rest.yml",
+        REST.replace("'true'", "'echo >> server.pl'")
+            .replace("[Procfile]", "[Procfile, server.pl]"),
+    );
+    copy.commit("a clash");
+    let number = platform.push(&copy, &app, "dev");
+    let push = platform.ended(&app, number);
+    let reason = push["reason"].as_str().unwrap();
+    assert!(
+        reason.contains("the builds `code` and `rest` of the batch both leave `server.pl`"),
+        "{push:#}"
+    );
+    assert_eq!(platform.get(&host, "/"), (200, "made by code\n".to_owned()));
+    platform.vend(&["tenants", "delete", &tenant, "--yes"]);
+}
