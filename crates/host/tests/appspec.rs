@@ -354,3 +354,150 @@ fn every_difference_is_a_case() {
         );
     }
 }
+
+/// One script under `AfterInstall`. Gives what it came to: the code, the message, and the report's lines.
+async fn one_script(root: &Path, keys: &str, script: &str) -> (u8, String, String) {
+    let reaper = Reaper::new(Scope::Own);
+    let reaping = tokio::spawn(reaper.clone().run());
+    let current = Deployment {
+        directory: root.join("dg/d-1"),
+    };
+    fs::create_dir_all(current.archive()).unwrap();
+    fs::write(current.archive().join("s.sh"), script).unwrap();
+    let text = format!(
+        "version: 0.0\nos: linux\nhooks:\n  AfterInstall:\n    - location: s.sh\n      timeout: 2\n{keys}"
+    );
+    let spec = parse(&text).unwrap();
+    let facts = Facts {
+        application: "shop".into(),
+        deployment: "d-1".into(),
+        group_name: "dev".into(),
+        group: "dg".into(),
+        environment: Vec::new(),
+    };
+    let hooks = Hooks {
+        reaper: &reaper,
+        facts: &facts,
+        current: &current,
+        clock: now,
+        secrets: &[],
+        directory: None,
+        unless: None,
+    };
+    let mut log = ScriptLog::default();
+    let outcome = hooks
+        .run(LifecycleEvent::AfterInstall, &current, &spec, &mut log)
+        .await;
+    reaping.abort();
+    match outcome {
+        Ok(_) => (0, String::new(), log.text()),
+        Err(failure) => (failure.code as u8, failure.message, failure.log),
+    }
+}
+
+fn lives(pid: &str) -> bool {
+    let state = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+    // What was killed and nobody has waited for yet does not live.
+    state
+        .rsplit_once(')')
+        .is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
+}
+
+/// The agent leaves both to themselves; here they are ended, and the report is the agent's.
+#[tokio::test]
+async fn what_outlives_its_time_is_ended_and_named() {
+    let scratch = tempfile::tempdir().unwrap();
+    let pid = scratch.path().join("pid");
+    for (number, (script, code, told)) in [
+        (
+            "sleep 1000 & echo $! >PID; echo said\nexit 0\n",
+            6,
+            "s.sh failed to close STDOUT",
+        ),
+        (
+            "sleep 1000 >/dev/null & echo $! >PID; echo said\nexit 0\n",
+            6,
+            "s.sh failed to close STDERR",
+        ),
+        (
+            "trap '' TERM; echo $$ >PID; echo said\nsleep 1000; sleep 1000\n",
+            3,
+            "s.sh failed to complete in 2 seconds",
+        ),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let script = format!("#!/bin/sh\n{}", script.replace("PID", pid.to_str().unwrap()));
+        let root = scratch.path().join(number.to_string());
+        let (found, message, log) = one_script(&root, "", &script).await;
+        assert_eq!(
+            (found, message.as_str()),
+            (code, format!("Script at specified location: {told}").as_str())
+        );
+        assert!(log.ends_with("[stdout]said\n"), "{log}");
+        let pid = fs::read_to_string(&pid).unwrap();
+        for _ in 0..500 {
+            if !lives(&pid) {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        assert!(!lives(&pid), "{script}");
+    }
+}
+
+/// Not executable, without an interpreter line, with nothing to read, in a process group of its own; `sudo` needs no
+/// program where the agent is root, and with `runas` it is that user's.
+#[tokio::test]
+async fn a_script_finds_what_the_agent_gives_it() {
+    let script = "read line && echo read\ntest \"$(ps -o pgid= -p $$ | tr -d ' ')\" = $$ && echo leads\n\
+                  echo \"$(id -un) $LIFECYCLE_EVENT $DEPLOYMENT_GROUP_ID\"\n";
+    for (keys, user) in [
+        ("", "root"),
+        ("      sudo: true\n", "root"),
+        ("      runas: root\n      sudo: true\n", "root"),
+    ] {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let scratch = tempfile::tempdir().unwrap();
+        let (code, message, log) = one_script(scratch.path(), keys, script).await;
+        assert_eq!((code, message.as_str()), (0, ""), "{keys}");
+        assert!(
+            log.contains(&format!("[stdout]{user} AfterInstall dg\n")),
+            "{keys}: {log}"
+        );
+        assert!(!log.contains("[stdout]read"), "{log}");
+        assert!(
+            log.contains("[stdout]leads") || keys.contains("runas"),
+            "{keys}: {log}"
+        );
+    }
+}
+
+/// A crash in the middle of a line leaves a name that may be another file's.
+#[test]
+fn an_unfinished_line_of_the_clean_up_file_removes_nothing() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (kept, gone) = (scratch.path().join("kept"), scratch.path().join("gone"));
+    fs::create_dir(&gone).unwrap();
+    for file in [&kept, &gone.join("file")] {
+        fs::write(file, "").unwrap();
+    }
+    let records = Records::of(scratch.path(), "dg");
+    fs::create_dir_all(records.cleanup.parent().unwrap()).unwrap();
+    // Directories come before what is in them, and are removed after it.
+    let text = format!("{0}\n{0}/file\n{1}", gone.display(), kept.display());
+    fs::write(&records.cleanup, text).unwrap();
+    let spec = parse("version: 0.0\nos: linux\n").unwrap();
+    let archive = tempfile::tempdir().unwrap();
+    install(
+        Utf8Path::from_path(archive.path()).unwrap(),
+        &spec,
+        FileExists::Disallow,
+        &records,
+    )
+    .unwrap();
+    assert_eq!((kept.exists(), gone.exists()), (true, false));
+}

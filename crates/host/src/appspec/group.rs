@@ -116,3 +116,65 @@ impl Group {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn make(group: &Group, id: &str, age_s: u64) -> Deployment {
+        let deployment = group.deployment(id);
+        fs::create_dir_all(deployment.archive()).unwrap();
+        let at = SystemTime::UNIX_EPOCH + Duration::from_secs(1000 - age_s);
+        fs::File::open(&deployment.directory)
+            .unwrap()
+            .set_modified(at)
+            .unwrap();
+        deployment
+    }
+
+    fn left(group: &Group) -> Vec<String> {
+        let entries = fs::read_dir(&group.directory).unwrap();
+        let mut names: Vec<String> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    /// Of the others, the oldest go until there are as many as may stay with the current one; never the last installed.
+    #[test]
+    fn old_revisions_go_but_never_the_last_that_was_installed() {
+        let root = tempfile::tempdir().unwrap();
+        let group = Group::new(root.path(), "shop");
+        for (id, age_s) in [("d-1", 60), ("d-2", 50), ("d-3", 40), ("d-4", 30), ("d-5", 20)] {
+            make(&group, id, age_s);
+        }
+        group.installed(&group.deployment("d-1")).unwrap();
+        let current = make(&group, "d-6", 0);
+        group.tidy(&current, REVISIONS);
+        assert_eq!(left(&group), ["d-1", "d-3", "d-4", "d-5", "d-6"]);
+        group.tidy(&current, 2);
+        assert_eq!(left(&group), ["d-1", "d-6"]);
+    }
+
+    #[test]
+    fn a_script_of_the_revision_before_runs_until_the_new_one_is_there() {
+        let root = tempfile::tempdir().unwrap();
+        let group = Group::new(root.path(), "shop");
+        let stop = Some(LifecycleEvent::ApplicationStop);
+        let (first, second) = (group.deployment("d-1"), group.deployment("d-2"));
+        let whose = |current: &Deployment| group.scripts_of(stop, current).map(|of| of.directory);
+        assert_eq!(whose(&first), None, "there is none before the first");
+        // Installed counts, whatever became of the deployment afterwards.
+        group.installed(&first).unwrap();
+        assert_eq!(whose(&second), Some(first.directory.clone()));
+        fs::create_dir_all(second.archive()).unwrap();
+        assert_eq!(whose(&second), Some(second.directory.clone()));
+        // A record that names another place names nothing.
+        let third = group.deployment("d-3");
+        fs::write(group.pointer("last_successful_install"), "/etc/d-1").unwrap();
+        assert_eq!(whose(&third), None);
+    }
+}

@@ -324,8 +324,15 @@ fn find(of: &Deployment, location: &str) -> Result<PathBuf, (ScriptCode, String)
     Ok(path)
 }
 
-/// A file without an interpreter line is a shell script.
+/// A script has nothing to read: what asks hears at once that nobody answers.
 fn start(reaper: &Reaper, launch: &Launch, path: &Path) -> io::Result<Running> {
+    let mut running = execute(reaper, launch, path)?;
+    drop(running.stdin.take());
+    Ok(running)
+}
+
+/// A file without an interpreter line is a shell script.
+fn execute(reaper: &Reaper, launch: &Launch, path: &Path) -> io::Result<Running> {
     match spawn::start_with_pipes(reaper, launch) {
         Err(error) if error.raw_os_error() == Some(libc::ENOEXEC) => {
             let mut shell = Launch::new("/bin/sh", [path]);

@@ -121,6 +121,15 @@ impl World {
         self.directory.path().join("run")
     }
 
+    /// All that was written since the host began: the upper directory of its root, and what is shared with it.
+    pub fn written(&self) -> [PathBuf; 2] {
+        let (maker, directory) = (self.child.id(), self.directory.path().display());
+        [
+            format!("/proc/{maker}/root{directory}/fs/upper").into(),
+            self.run(),
+        ]
+    }
+
     /// PID 1 of the host, as this machine knows it.
     pub fn pid(&self) -> i32 {
         let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.child.id())).unwrap();

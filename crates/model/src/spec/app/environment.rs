@@ -43,6 +43,7 @@ pub(super) fn environment(
         .map(|_| approval(reader, section(fields, "approval")));
     let scaling = scaling(reader, section(fields, "scaling"));
     let placed = value(section(fields, "placement"), "registered").is_some();
+    let image = if placed { bare(reader, tree) } else { image };
     let deploy = deploy(reader, section(fields, "deploy"), &build, scaling, placed, tree);
     let listeners = listeners(reader, entry(fields, "listeners"));
     let domains = domains(reader, entry(fields, "domains"));
@@ -112,6 +113,14 @@ pub(crate) fn is_branch(text: &str) -> bool {
         && !text
             .chars()
             .any(|c| c.is_control() || c.is_whitespace() || "~^:?*[\\".contains(c))
+}
+
+/// Machines have a system of their own. Nothing is baked for them, and a newer base is no reason to deploy again.
+fn bare(reader: &mut Reader<'_>, tree: Tree<'_>) -> Image {
+    Image {
+        refresh: Refresh::Manual,
+        ..image(reader, &[], tree)
+    }
 }
 
 fn image(reader: &mut Reader<'_>, fields: Fields<'_>, tree: Tree<'_>) -> Image {

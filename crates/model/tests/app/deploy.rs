@@ -1,0 +1,65 @@
+//! How releases come to hosts: steps, zones, machines.
+
+use super::*;
+
+#[test]
+fn steps_are_of_canary_and_linear() {
+    use model::spec::{Analysis, Steps, Strategy};
+    let deploy = |text: &str| {
+        read(&format!("app: a\ndeploy: {text}")).unwrap().0.environments[0]
+            .deploy
+            .clone()
+    };
+    let steps = |percent, interval: &str, analysis| {
+        let interval = interval.parse().unwrap();
+        Some(Steps {
+            percent,
+            interval,
+            analysis,
+        })
+    };
+    let usual = Analysis::default();
+    assert_eq!(deploy("{}").steps, None);
+    assert_eq!(deploy("{ strategy: in-place }").strategy, Strategy::InPlace);
+    assert_eq!(deploy("{ strategy: canary }").steps, steps(10, "10m", usual));
+    assert_eq!(deploy("{ strategy: linear }").steps, steps(10, "1m", usual));
+    let third = deploy(
+        "{ strategy: linear, steps: 3, interval: 5s, analysis: { errors: 2.5%, slower: 50%, sample: 7 } }",
+    );
+    let analysis = Analysis {
+        errors: 2.5,
+        slower: 50,
+        sample: 7,
+    };
+    assert_eq!(third.steps, steps(34, "5s", analysis));
+}
+
+#[test]
+fn zones_are_watched_as_they_say() {
+    let zones = |text: &str| {
+        let placed = "placement: { registered: { role: web } }";
+        let text = format!("app: a\n{placed}\ndeploy: {{ zones: {{ {text} }} }}\n");
+        let (app, _) = App::parse(&text, "vend.yaml", &|_| true).unwrap();
+        let zones = app.environments[0].deploy.zones.unwrap();
+        (
+            zones.minimum_healthy,
+            zones.monitor.as_secs(),
+            zones.first_monitor.as_secs(),
+        )
+    };
+    assert_eq!(zones("monitor: 5m"), (MinimumHealthy::Percent(0), 300, 300));
+    assert_eq!(
+        zones("minimum_healthy: 1, first_monitor: 1h"),
+        (MinimumHealthy::Count(1), 0, 3600)
+    );
+}
+
+#[test]
+fn nothing_is_baked_for_machines() {
+    let text = "app: a\nimage: { scripts: [slow.sh], inputs: ['*'], refresh: automatic }\n\
+                environments:\n  here: {}\n  there: { placement: { registered: { role: web } } }\n";
+    let (app, _) = App::parse(text, "vend.yaml", &|_| true).unwrap();
+    let scripts = |at: usize| app.environments[at].image.scripts.len();
+    assert_eq!((scripts(0), scripts(1)), (1, 0));
+    assert_eq!(app.environments[1].image.refresh, Refresh::Manual);
+}
