@@ -138,7 +138,7 @@ mod tests {
         })
         .unwrap();
         assert_eq!(names, ["a", "b"]);
-        assert_eq!(left(&tmp), [Utf8PathBuf::new(); 0]);
+        assert_eq!(left(&tmp), Vec::<Utf8PathBuf>::new());
     }
 
     #[tokio::test]
@@ -165,6 +165,6 @@ mod tests {
         tokio::time::timeout(Duration::from_millis(50), waiting)
             .await
             .unwrap_err();
-        assert_eq!(left(tmp), [Utf8PathBuf::new(); 0]);
+        assert_eq!(left(tmp), Vec::<Utf8PathBuf>::new());
     }
 }
