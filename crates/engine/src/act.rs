@@ -1,6 +1,9 @@
 //! What inputs do to executions, and what is done once that is committed.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{VecDeque, hash_map::Entry},
+    sync::Arc,
+};
 
 use asl::{Command, Event, Timeout};
 use jiff::{SignedDuration, Timestamp};
@@ -22,6 +25,8 @@ use crate::{
 pub(crate) enum Act {
     Started(Answer<Started>, Started, String),
     Done(Answer<()>),
+    /// Whether a task is open then.
+    IsOpen(String, Answer<bool>),
     /// Of an execution that was stopped or is tried again.
     Moved(u64, Answer<Timestamp>, Timestamp),
     Chore(Chore),
@@ -44,6 +49,7 @@ impl Act {
         match self {
             Self::Started(answer, ..) => drop(answer.send(Err(error))),
             Self::Done(answer) => drop(answer.send(Err(error))),
+            Self::IsOpen(_, answer) => drop(answer.send(Err(error))),
             Self::Moved(_, answer, _) => drop(answer.send(Err(error))),
             // What is kept says what is to be done.
             Self::Chore(_) | Self::Told(_) | Self::Deliver { .. } | Self::Over(..) => {}
@@ -55,7 +61,7 @@ impl Act {
         match self {
             Self::Started(_, started, _) => Some(started.key),
             Self::Over(key, ..) | Self::Moved(key, ..) => Some(*key),
-            Self::Done(_) | Self::Chore(_) | Self::Told(_) | Self::Deliver { .. } => None,
+            Self::Done(_) | Self::IsOpen(..) | Self::Chore(_) | Self::Told(_) | Self::Deliver { .. } => None,
         }
     }
 }
@@ -64,12 +70,13 @@ impl Act {
 fn refuse(input: Input, error: Error) {
     match input {
         Input::Start(_, answer) | Input::StartWith(_, _, answer) => drop(answer.send(Err(error))),
-        Input::Express(_, answer) => drop(answer.send(Err(error))),
+        Input::Express(_, begun, _) => drop(begun.send(Err(error))),
         Input::Report { answer, .. } | Input::Interrupt { answer, .. } | Input::Settle(answer) => {
             drop(answer.send(Err(error)))
         }
         Input::Stop { answer, .. } => drop(answer.send(Err(error))),
         Input::Await { answer, .. } => drop(answer.send(Err(error))),
+        Input::IsOpen { answer, .. } => drop(answer.send(Err(error))),
         Input::Redrive { answer, .. } => drop(answer.send(Err(error))),
         Input::Change { answer, .. } => drop(answer.send(Err(error))),
         // What it belongs to has ended.
@@ -92,7 +99,9 @@ impl Engine {
                 true => self.naming.push((start, answer)),
                 false => drop(answer.send(Err(Error::Exists(start.arn)))),
             },
-            Input::Express(start, answer) => self.begin_express(*start, answer),
+            Input::Express(start, begun, answer) => {
+                let _ = begun.send(self.begin_express(*start, answer));
+            }
             Input::Poll { resource, poller } => match self.desk.task(&resource) {
                 Some(token) => self.give(resource, token, poller),
                 None => self.desk.wait_for_task(resource, poller),
@@ -112,6 +121,7 @@ impl Engine {
                 answer,
             } => self.report(owner, token, report, answer),
             Input::Watch { token, over } => self.desk.watch(&token, over),
+            Input::IsOpen { token, answer } => self.acts.push(Act::IsOpen(token, answer)),
             Input::Await { key, answer } => self.wait_for_end(key, answer),
             Input::Interrupt { key, .. } if !self.live.contains_key(&key) => self.park(key, input),
             Input::Interrupt {
@@ -180,7 +190,15 @@ impl Engine {
         self.happen(key, event);
     }
 
-    fn begin_express(&mut self, start: Start, answer: Answer<crate::Ended>) {
+    fn begin_express(&mut self, start: Start, answer: Answer<crate::Ended>) -> Result<(), Error> {
+        let (most, open) = (
+            self.setup.limits.express_open,
+            self.quick.entry(start.owner).or_default(),
+        );
+        if *open >= most {
+            return Err(Error::Full(most));
+        }
+        *open += 1;
         self.express += 1;
         let (key, at) = (self.express, self.now());
         let mut live = Live::new(start.owner, start.program.clone(), at);
@@ -193,6 +211,7 @@ impl Engine {
             .keep(at + self.setup.limits.express, Due::Express { execution: key });
         let event = self.first(start);
         self.happen(key, event);
+        Ok(())
     }
 
     fn first(&self, start: Start) -> Event {
@@ -222,10 +241,23 @@ impl Engine {
         let (owner, kin) = (live.owner, live.kin);
         if let Some(kin) = kin {
             self.express_child_over(owner, kin, ended.started_at, ended.ended_at, ended.status);
-        } else if let Some(answer) = express.answer {
-            let _ = answer.send(Ok(ended));
+        } else {
+            self.express_gone(owner);
+            if let Some(answer) = express.answer {
+                let _ = answer.send(Ok(ended));
+            }
         }
         self.finish(key);
+    }
+
+    /// An express execution of its own is no more.
+    pub(crate) fn express_gone(&mut self, owner: u64) {
+        if let Entry::Occupied(mut open) = self.quick.entry(owner) {
+            *open.get_mut() -= 1;
+            if *open.get() == 0 {
+                open.remove();
+            }
+        }
     }
 
     pub(crate) fn insert(&mut self, key: u64, mut live: Live) {
@@ -534,6 +566,7 @@ impl Engine {
                 let _ = answer.send(Ok(started));
             }
             Act::Done(answer) => drop(answer.send(Ok(()))),
+            Act::IsOpen(token, answer) => drop(answer.send(Ok(self.desk.place(&token).is_some()))),
             Act::Chore(chore) => self.queue(chore),
             Act::Told(cursor) => self.tell_on(Some(cursor)),
             Act::Moved(_, answer, at) => drop(answer.send(Ok(at))),

@@ -264,6 +264,7 @@ impl Engine {
                     ended.status,
                 );
             }
+            self.express_gone(live.owner);
             // Whoever started it may not wait any more.
             if let Some(answer) = express.answer {
                 let _ = answer.send(Ok(ended));

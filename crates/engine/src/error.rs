@@ -14,6 +14,9 @@ pub enum Error {
     /// It is under way, succeeded, or was never such that it can be tried again.
     #[error("the execution with the key {0} cannot be tried again")]
     NotRedrivable(u64),
+    /// So many executions in memory may one owner have.
+    #[error("{0} express executions are open, and no more may be")]
+    Full(usize),
     /// Another execution has this name.
     #[error("the execution {0} exists already")]
     Exists(String),

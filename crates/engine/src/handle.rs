@@ -61,8 +61,8 @@ pub(crate) enum Input {
     Start(Box<Start>, Answer<Started>),
     /// With what else is in its transaction.
     StartWith(Box<Start>, Also, Answer<Started>),
-    /// In memory only.
-    Express(Box<Start>, Answer<Ended>),
+    /// In memory only: that it has begun, and how it ended.
+    Express(Box<Start>, Answer<()>, Answer<Ended>),
     Poll {
         resource: String,
         poller: Poller,
@@ -83,6 +83,11 @@ pub(crate) enum Input {
     Watch {
         token: String,
         over: oneshot::Sender<()>,
+    },
+    /// Somebody wants to know whether the task is open, as far as it is on record.
+    IsOpen {
+        token: String,
+        answer: Answer<bool>,
     },
     /// Somebody wants to know when the execution is over.
     Await {
@@ -162,7 +167,18 @@ impl Handle {
 
     /// Runs an execution in memory, and answers when it has ended. It is nowhere afterwards.
     pub async fn express(&self, start: Start) -> Result<Ended, Error> {
-        self.ask(|answer| Input::Express(Box::new(start), answer)).await
+        self.begin_express(start).await?.await
+    }
+
+    /// The same, which answers when it has begun. Whoever does not wait for the rest does not end it.
+    pub async fn begin_express(
+        &self,
+        start: Start,
+    ) -> Result<impl Future<Output = Result<Ended, Error>> + use<>, Error> {
+        let (answer, answered) = oneshot::channel();
+        self.ask(|begun| Input::Express(Box::new(start), begun, answer))
+            .await?;
+        Ok(async move { answered.await.map_err(|_| Error::Closed)? })
     }
 
     /// Waits for a task of `resource`. Stop waiting by dropping the future.
@@ -218,6 +234,13 @@ impl Handle {
             // It is dropped when the task is over.
             let _ = watched.await;
         }
+    }
+
+    /// Is the task open, when all that was decided so far is on record? For who was told that it is over, which is also
+    /// said when the engine had to begin anew and offers it again.
+    pub async fn is_open(&self, token: &str) -> Result<bool, Error> {
+        let token = token.to_owned();
+        self.ask(|answer| Input::IsOpen { token, answer }).await
     }
 
     /// Something to wait for until the end of an execution may be on record: it is dropped then, and whenever the engine

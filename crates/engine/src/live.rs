@@ -27,9 +27,19 @@ pub struct Order {
     pub attempt: u32,
     /// A worker has it.
     pub started: bool,
+    /// Its request was accepted.
+    #[serde(default)]
+    pub submitted: bool,
     /// Not here when the order is read at a start, which does not need it.
     #[serde(skip)]
     pub input: Value,
+}
+
+impl Order {
+    /// Is it out of its worker's hands, because whoever was given its token answers?
+    pub(crate) fn is_with_others(&self) -> bool {
+        self.submitted && self.resource.ends_with(".waitForTaskToken")
+    }
 }
 
 /// What is told to whom it concerns of an execution of the platform's own.

@@ -430,7 +430,8 @@ impl Engine {
                 task: order.task,
             };
             self.desk.know(order.token.clone(), place);
-            if !order.started || (self.setup.own)(&order.resource) {
+            let is_lost = (self.setup.own)(&order.resource) && !order.is_with_others();
+            if !order.started || is_lost {
                 self.desk.wait_for_poller(&order.resource, order.token);
             } else {
                 self.alive(key, order.task, order.heartbeat);

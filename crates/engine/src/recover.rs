@@ -98,6 +98,11 @@ pub(crate) fn note(orders: &mut BTreeMap<u64, Order>, event: &Event, step: &Step
                 order.started = true;
             }
         }
+        Event::TaskSubmitted { task, .. } => {
+            if let Some(order) = orders.get_mut(task) {
+                order.submitted = true;
+            }
+        }
         Event::TaskSucceeded { task, .. }
         | Event::TaskFailed { task, .. }
         | Event::TaskTimedOut { task, .. }
@@ -125,6 +130,7 @@ pub(crate) fn note(orders: &mut BTreeMap<u64, Order>, event: &Event, step: &Step
                     heartbeat: *heartbeat,
                     attempt: *attempt,
                     started: false,
+                    submitted: false,
                     input: input.clone(),
                 };
                 orders.insert(*task, order);

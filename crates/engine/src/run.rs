@@ -47,6 +47,8 @@ pub struct Limits {
     pub inbox: usize,
     /// How long an express execution may take.
     pub express: SignedDuration,
+    /// Express executions of one tenant at a time, children of Maps aside; further ones are refused.
+    pub express_open: usize,
     /// Express children of distributed Maps of one tenant in memory; further ones wait.
     pub children: usize,
 }
@@ -59,6 +61,7 @@ impl Default for Limits {
             history: 64 << 20,
             inbox: 4096,
             express: SignedDuration::from_mins(5),
+            express_open: 4096,
             children: 1024,
         }
     }
@@ -144,6 +147,8 @@ pub struct Engine {
     pub(crate) busy: usize,
     /// Chores whose execution is being read for them.
     pub(crate) waking: usize,
+    /// Express executions in memory that are nobody's children, by owner.
+    pub(crate) quick: HashMap<u64, usize>,
     /// Express children of Map runs in memory, by owner.
     pub(crate) brood: HashMap<u64, usize>,
     /// Children are being looked up.
@@ -210,6 +215,7 @@ pub fn new(setup: Setup) -> (Engine, Handle) {
         jobs: JoinSet::new(),
         busy: 0,
         waking: 0,
+        quick: HashMap::new(),
         brood: HashMap::new(),
         fetching: false,
         telling: None,

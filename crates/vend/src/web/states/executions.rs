@@ -84,11 +84,8 @@ impl Call {
         let (text, engine) = (start.arn.clone(), &self.state.states.engine);
         if meant.machine.express {
             let at = self.state.now();
-            let engine = engine.clone();
             // It runs on its own; how it ends is kept nowhere, as on AWS without logging.
-            self.state
-                .tasks
-                .spawn(async move { drop(engine.express(start).await) });
+            drop(engine.begin_express(start).await?);
             return Ok(json!({ "executionArn": text, "startDate": seconds(at) }));
         }
         let input = start.input.clone();

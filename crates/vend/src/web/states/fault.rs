@@ -79,6 +79,11 @@ impl Fault {
         Self::new("InvalidName", format!("Invalid Name: '{text}'"))
     }
 
+    /// Is it the platform that could not, so that asking again may help?
+    pub fn is_ours(&self) -> bool {
+        matches!(self.name, "InternalFailure" | "ServiceUnavailable")
+    }
+
     pub fn status(&self) -> StatusCode {
         match self.name {
             "InternalFailure" => StatusCode::INTERNAL_SERVER_ERROR,
@@ -125,6 +130,7 @@ impl From<engine::Error> for Fault {
                 "TaskTimedOut",
                 "Task Timed Out: 'Provided task does not exist anymore'",
             ),
+            full @ engine::Error::Full(_) => Self::new("ThrottlingException", full.to_string()),
             // Its tenant went meanwhile.
             engine::Error::Refused(error) => Self::denied(error.to_string()),
             other => {

@@ -7,7 +7,12 @@
 //! Names, results and errors as AWS's integrations have them: "Integrate AWS Step Functions with Step Functions" and "AWS
 //! SDK service integrations" in its developer guide, and recorded executions.
 
-use std::sync::Arc;
+use std::{
+    collections::HashMap,
+    pin::pin,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use axum::http::HeaderMap;
 use engine::{Handle, Offer};
@@ -30,8 +35,12 @@ use crate::web::state::State;
 
 const PREFIX: &str = "arn:aws:states:::";
 const SDK: &str = "aws-sdk:sfn:";
-/// Calls that are made at once. Tasks that wait for an answer make none.
-const CALLS: usize = 32;
+/// Calls of one tenant that are made at once.
+const CALLS: usize = 8;
+/// Those that wait for others, and so must not hold the places that the others need.
+const PATIENT: [&str; 2] = ["GetActivityTask", "StartSyncExecution"];
+/// After a call that the platform's own fault kept from being made.
+const AGAIN: Duration = Duration::from_secs(1);
 /// Members that are JSON in a text; whoever gives them as JSON means the same.
 const TEXTS: [&str; 4] = ["input", "output", "definition", "mock"];
 
@@ -133,9 +142,9 @@ pub fn is_called(resource: &str) -> bool {
 
 /// Answers for tasks until `stop`.
 pub fn work(state: &State, stop: &CancellationToken) {
-    let calls = Arc::new(Semaphore::new(CALLS));
+    let turns = Arc::new(Turns::default());
     for resource in Service::all() {
-        let taking = take(state.clone(), resource, Arc::clone(&calls), stop.clone());
+        let taking = take(state.clone(), resource, Arc::clone(&turns), stop.clone());
         let stop = stop.clone();
         state
             .tasks
@@ -143,35 +152,66 @@ pub fn work(state: &State, stop: &CancellationToken) {
     }
 }
 
-async fn take(state: State, resource: String, calls: Arc<Semaphore>, stop: CancellationToken) {
+async fn take(state: State, resource: String, turns: Arc<Turns>, stop: CancellationToken) {
     let service = Service::parse(&resource).expect("all resources are known");
     // The engine ends with the platform.
     while let Ok(offer) = state.states.engine.poll(&resource, None).await {
         let errand = Errand {
+            turns: turns.of(offer.owner),
             state: state.clone(),
             service,
             offer,
         };
-        let (calls, stop) = (Arc::clone(&calls), stop.clone());
+        let stop = stop.clone();
         state
             .tasks
-            .spawn(async move { stop.run_until_cancelled(errand.run(&calls)).await });
+            .spawn(async move { stop.run_until_cancelled(errand.run()).await });
+    }
+}
+
+/// The places for calls of each tenant.
+#[derive(Default)]
+struct Turns(Mutex<HashMap<u64, Arc<Semaphore>>>);
+
+impl Turns {
+    fn of(&self, owner: u64) -> Arc<Semaphore> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let places = all
+            .entry(owner)
+            .or_insert_with(|| Arc::new(Semaphore::new(CALLS)));
+        Arc::clone(places)
     }
 }
 
 /// A task, and what it asks for.
 struct Errand {
+    turns: Arc<Semaphore>,
     state: State,
     service: Service,
     offer: Offer,
 }
 
 impl Errand {
-    async fn run(self, calls: &Semaphore) {
+    async fn run(self) {
         let (engine, token) = (&self.engine().clone(), self.offer.token.clone());
-        let answered = tokio::select! {
-            answered = self.answer(calls) => answered,
-            () = engine.over(&token) => return self.leave().await,
+        // What is started must be known, so that it can be stopped: the call is made whatever comes in between.
+        let (called, is_over) = {
+            let mut call = pin!(self.call());
+            tokio::select! {
+                called = &mut call => (called, false),
+                () = engine.over(&token) => match self.service.until {
+                    Until::Ended(_) => (call.await, true),
+                    Until::Answered | Until::Called => return,
+                },
+            }
+        };
+        let answered = match called {
+            Ok(answer) if is_over => return self.leave(&answer).await,
+            Ok(answer) => tokio::select! {
+                answered = self.answer(&answer) => answered,
+                () = engine.over(&token) => return self.leave(&answer).await,
+            },
+            Err(fault) => Err(self.service.failure(&fault)),
         };
         let owner = self.offer.owner;
         let told = match answered {
@@ -195,14 +235,8 @@ impl Errand {
     }
 
     /// The task's output, or `None` when somebody else gives it.
-    async fn answer(&self, calls: &Semaphore) -> Result<Option<Value>, Failure> {
-        let started = {
-            let _turn = calls.acquire().await;
-            self.call().await
-        };
-        let answer = started.map_err(|fault| self.service.failure(&fault))?;
-        let found = answer["executionArn"].as_str().unwrap_or_default().to_owned();
-        let output = self.shown(answer);
+    async fn answer(&self, answer: &Value) -> Result<Option<Value>, Failure> {
+        let output = self.shown(answer.clone());
         let parsed = match self.service.until {
             Until::Answered => return Ok(Some(output)),
             Until::Called => None,
@@ -213,12 +247,28 @@ impl Errand {
         let _ = self.engine().submit(owner, token, output).await;
         match parsed {
             None => Ok(None),
-            Some(parsed) => self.ended(&found, parsed).await.map(Some),
+            Some(parsed) => self.ended(arn_of(answer), parsed).await.map(Some),
         }
     }
 
-    /// Makes the call that the task is about.
+    /// Makes the call that the task is about, until the platform can.
     async fn call(&self) -> Result<Value, Fault> {
+        loop {
+            let called = match PATIENT.contains(&self.service.operation) {
+                true => self.call_once().await,
+                false => {
+                    let _turn = self.turns.acquire().await;
+                    self.call_once().await
+                }
+            };
+            match called {
+                Err(fault) if fault.is_ours() => tokio::time::sleep(AGAIN).await,
+                called => return called,
+            }
+        }
+    }
+
+    async fn call_once(&self) -> Result<Value, Fault> {
         let mut input = asked(&self.offer.input, true);
         if self.service.operation == "StartExecution"
             && let Some(members) = input.as_object_mut()
@@ -285,32 +335,41 @@ impl Errand {
 
     /// Waits until the execution has ended, and gives what became of it.
     async fn ended(&self, arn: &str, parsed: bool) -> Result<Value, Failure> {
-        let lost = |fault: Fault| self.service.failure(&fault);
-        let call = self.made(json!({ "executionArn": arn })).await.map_err(lost)?;
-        let key = call.run_of(arn).await.map_err(lost)?.key;
         loop {
-            let end = self.engine().end_of(key).await;
-            let end = end.map_err(|error| lost(error.into()))?;
-            let about = call.describe_execution().await.map_err(lost)?;
-            if about["status"] != "RUNNING" {
-                return told(about, parsed);
+            match self.look(arn).await {
+                Ok(Some(about)) => return told(about, parsed),
+                Ok(None) => {}
+                Err(fault) if fault.is_ours() => tokio::time::sleep(AGAIN).await,
+                Err(fault) => return Err(self.service.failure(&fault)),
             }
-            // It is dropped: that is the news.
-            let _ = end.await;
         }
     }
 
-    /// The task is over before its answer came: what it has started alone for itself is stopped.
-    async fn leave(&self) {
-        if !matches!(self.service.until, Until::Ended(_)) {
+    /// What became of an execution if it has ended; otherwise waits for news of it.
+    async fn look(&self, arn: &str) -> Result<Option<Value>, Fault> {
+        let call = self.made(json!({ "executionArn": arn })).await?;
+        let end = self.engine().end_of(call.run_of(arn).await?.key).await?;
+        let about = call.describe_execution().await?;
+        if about["status"] != "RUNNING" {
+            return Ok(Some(about));
+        }
+        // It is dropped: that is the news.
+        let _ = end.await;
+        Ok(None)
+    }
+
+    /// The task is said to be over before its answer came: what it has started for itself is stopped. Not when it is
+    /// offered again, because a commit failed.
+    async fn leave(&self, answer: &Value) {
+        if !matches!(self.service.until, Until::Ended(_))
+            || !matches!(self.engine().is_open(&self.offer.token).await, Ok(false))
+        {
             return;
         }
         let stopped = async {
-            let input = asked(&self.offer.input, true);
-            let call = self.made(input).await?;
-            let Some(key) = call.started_by_task(&self.name()).await? else {
-                return Ok(());
-            };
+            let arn = arn_of(answer);
+            let call = self.made(json!({ "executionArn": arn })).await?;
+            let key = call.run_of(arn).await?.key;
             match self.engine().stop(key, None, None).await {
                 Ok(_) | Err(engine::Error::NotOpen(_)) => Ok(()),
                 Err(error) => Err(Fault::from(error)),
@@ -323,6 +382,11 @@ impl Errand {
             );
         }
     }
+}
+
+/// The execution that was started.
+fn arn_of(answer: &Value) -> &str {
+    answer["executionArn"].as_str().unwrap_or_default()
 }
 
 /// What became of an execution, as `.sync` tells it.
@@ -397,6 +461,8 @@ fn shown(answer: Value, texts: bool) -> Value {
                     let is_time = name.ends_with("Date") || name == "timestamp";
                     let value = match value.as_f64().filter(|_| is_time) {
                         Some(seconds) => time(seconds, texts),
+                        // What it has are names of states.
+                        None if name == "variableReferences" => value,
                         None => shown(value, texts),
                     };
                     (cased(&name, true), value)
