@@ -58,8 +58,7 @@ impl Output {
 
     /// Writes text as it is. A reader that has gone ends the program, quietly, as in every other tool.
     pub fn text(&self, text: &str) {
-        let mut out = std::io::stdout().lock();
-        if out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {
+        if write(text).is_err() {
             std::process::exit(0);
         }
     }
@@ -119,6 +118,16 @@ impl Output {
         };
         format!("\x1b[{code}m{text}\x1b[0m")
     }
+}
+
+fn write(text: &str) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush())
+}
+
+/// Writes a line of what goes on whether anybody reads it or not: a reader that has gone does not stop the work.
+pub fn aloud(line: impl std::fmt::Display) {
+    let _ = write(&format!("{line}\n"));
 }
 
 /// Columns that line up. Cells are cleaned.
