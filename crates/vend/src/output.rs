@@ -199,6 +199,16 @@ pub fn clean(text: &str) -> String {
         .collect()
 }
 
+/// Text of a few lines without other control characters; each line but the first begins with `indent`.
+pub fn lines(text: &str, indent: &str) -> String {
+    let lines: Vec<String> = text
+        .trim_end()
+        .lines()
+        .map(|line| clean(line.trim_end()))
+        .collect();
+    lines.join(&format!("\n{indent}"))
+}
+
 /// Text of many lines for a terminal: lines, tabs and colours stay, every other control character goes.
 pub fn tame(text: &str) -> String {
     let mut tamed = String::with_capacity(text.len());
@@ -344,6 +354,15 @@ mod tests {
             "NAME        STATE\na           live\nlonger [2J  x\n"
         );
         assert_eq!(Table::new(["A"]).render(&PLAIN, "no apps"), "no apps\n");
+    }
+
+    #[test]
+    fn lines_stay_lines_and_hold_nothing_else() {
+        assert_eq!(
+            lines("it failed; its last lines:\none\r\n\x1b[2Jtwo\n", "  "),
+            "it failed; its last lines:\n  one\n   [2Jtwo"
+        );
+        assert_eq!(lines("", "  "), "");
     }
 
     #[test]

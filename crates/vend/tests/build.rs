@@ -149,9 +149,11 @@ fn a_failure_says_what_failed() {
             "a variable is NAME=VALUE",
         ),
         (&["--buildspec", "ci/build.yml", "--batch"], "has no `batch`"),
+        (&["--buildspec", "ci/none.yml"], "--buildspec FILE names a file"),
+        (&["--at-once", "0"], "a number from 1 on"),
         (
             &["--buildspec", "ci/build.yml", "--timeout", "0s"],
-            "--timeout must be a time",
+            "a time such as 90s",
         ),
     ] {
         let output = vend(tree.path(), arguments);
@@ -180,7 +182,14 @@ batch:
     );
     let text = said(&output);
     assert_eq!(output.status.code(), Some(0), "{text}");
-    has(&text, &["failed bad", "succeeded first", "succeeded last"]);
+    has(
+        &text,
+        &[
+            "failed (ignored) bad (NAME=bad)",
+            "succeeded first",
+            "succeeded last",
+        ],
+    );
     let names: BTreeSet<String> = fs::read_dir(to.path())
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
