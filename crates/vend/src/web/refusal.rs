@@ -203,7 +203,7 @@ fn listing(what: &str, name: &str) -> Option<String> {
         "execution" => "vend executions list".to_owned(),
         "approval" => "vend approvals list".to_owned(),
         "host" => "vend hosts list".to_owned(),
-        "deployment" => "vend deployments list".to_owned(),
+        "deployment" => "vend deployments list TENANT/APP/ENVIRONMENT".to_owned(),
         "image" => "vend images list".to_owned(),
         "environment" => {
             let mut parts = name.split('/');
