@@ -209,6 +209,6 @@ mod tests {
         let broke = Err("the build a of the batch: broke");
         check("a! b<a c d<b", false, "-a /b /d +c", broke);
         check("a! b<a c", true, "-a /b /c", broke);
-        check("a? b<a c", true, "-a +b +c", Ok("b c"));
+        check("a? b<a c", true, "~a +b +c", Ok("b c"));
     }
 }
