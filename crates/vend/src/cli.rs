@@ -290,14 +290,16 @@ async fn dispatch(command: Command, global: &Global, whole: clap::Command) -> Ou
         Command::Whoami => access::whoami(global).await?,
         Command::Version => access::version(global).await?,
         Command::Health => return access::health(global).await,
-        Command::Completions { shell } => completions(shell, whole),
+        Command::Completions { shell } => completions(shell, whole, &global.output()),
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn completions(shell: clap_complete::Shell, mut whole: clap::Command) {
+fn completions(shell: clap_complete::Shell, mut whole: clap::Command, output: &Output) {
     let name = whole.get_name().to_owned();
-    clap_complete::generate(shell, &mut whole, name, &mut std::io::stdout());
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut whole, name, &mut script);
+    output.text(&String::from_utf8_lossy(&script));
 }
 
 /// What the clock of this machine says; for ages in tables.

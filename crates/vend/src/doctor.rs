@@ -437,12 +437,14 @@ pub fn run(doctor: &Doctor, json: bool) -> ExitCode {
         findings = examine();
     }
     if json {
-        println!(
+        crate::output::aloud(format_args!(
             "{}",
             serde_json::to_string_pretty(&findings).expect("findings are plain data")
-        );
+        ));
     } else {
-        findings.iter().for_each(|finding| println!("{}", line(finding)));
+        findings
+            .iter()
+            .for_each(|finding| crate::output::aloud(format_args!("{}", line(finding))));
     }
     let lacks = findings
         .iter()

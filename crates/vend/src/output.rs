@@ -58,8 +58,7 @@ impl Output {
 
     /// Writes text as it is. A reader that has gone ends the program, quietly, as in every other tool.
     pub fn text(&self, text: &str) {
-        let mut out = std::io::stdout().lock();
-        if out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {
+        if write(text).is_err() {
             std::process::exit(0);
         }
     }
@@ -119,6 +118,16 @@ impl Output {
         };
         format!("\x1b[{code}m{text}\x1b[0m")
     }
+}
+
+fn write(text: &str) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush())
+}
+
+/// Writes a line of what goes on whether anybody reads it or not: a reader that has gone does not stop the work.
+pub fn aloud(line: impl std::fmt::Display) {
+    let _ = write(&format!("{line}\n"));
 }
 
 /// Columns that line up. Cells are cleaned.
@@ -188,6 +197,16 @@ pub fn clean(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() { ' ' } else { c })
         .collect()
+}
+
+/// Text of a few lines without other control characters; each line but the first begins with `indent`.
+pub fn lines(text: &str, indent: &str) -> String {
+    let lines: Vec<String> = text
+        .trim_end()
+        .lines()
+        .map(|line| clean(line.trim_end()))
+        .collect();
+    lines.join(&format!("\n{indent}"))
 }
 
 /// Text of many lines for a terminal: lines, tabs and colours stay, every other control character goes.
@@ -335,6 +354,15 @@ mod tests {
             "NAME        STATE\na           live\nlonger [2J  x\n"
         );
         assert_eq!(Table::new(["A"]).render(&PLAIN, "no apps"), "no apps\n");
+    }
+
+    #[test]
+    fn lines_stay_lines_and_hold_nothing_else() {
+        assert_eq!(
+            lines("it failed; its last lines:\none\r\n\x1b[2Jtwo\n", "  "),
+            "it failed; its last lines:\n  one\n   [2Jtwo"
+        );
+        assert_eq!(lines("", "  "), "");
     }
 
     #[test]

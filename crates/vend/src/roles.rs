@@ -70,10 +70,10 @@ pub async fn down(data: Data) -> ExitCode {
     }
     match teardown(&data).await {
         Ok(()) => {
-            println!(
+            crate::output::aloud(format_args!(
                 "nothing of {0} runs any more; `vend up --data {0}` starts it again",
                 data.0
-            );
+            ));
             ExitCode::SUCCESS
         }
         Err(error) => failed(&error),

@@ -159,7 +159,7 @@ async fn announce(data: &Data, endpoints: &Endpoints) {
         let health = client.get::<Health>("/v1/health").await;
         for role in health.iter().flat_map(|health| &health.roles) {
             if role.ok && !ready.contains(&role.role) {
-                println!("{}", ready_text(role, endpoints));
+                crate::output::aloud(format_args!("{}", ready_text(role, endpoints)));
                 ready.push(role.role.clone());
             }
         }
@@ -173,7 +173,7 @@ async fn announce(data: &Data, endpoints: &Endpoints) {
         }
         sleep(LOOK_EVERY).await;
     }
-    println!("{}", usage_text(data, endpoints));
+    crate::output::aloud(format_args!("{}", usage_text(data, endpoints)));
 }
 
 const ROLES: usize = 3;

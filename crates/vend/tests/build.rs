@@ -142,6 +142,17 @@ fn a_failure_says_what_failed() {
     let output = vend(tree.path(), &["--buildspec", "ci/build.yml", "--json"]);
     let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(answer["ok"], false);
+    let output = vend(tree.path(), &["--buildspec", "ci/none.yml"]);
+    assert_eq!(output.status.code(), Some(1));
+    has(
+        &said(&output),
+        &["No such file", "next:  --buildspec FILE names a file"],
+    );
+    let bogus = ["--buildspec", "ci/build.yml", "--image", "bogus"];
+    has(
+        &said(&vend(tree.path(), &bogus)),
+        &["next:  vend build --local DIR --image"],
+    );
     for (arguments, fragment) in [
         (&[][..], "there is no buildspec.yml"),
         (
@@ -149,9 +160,10 @@ fn a_failure_says_what_failed() {
             "a variable is NAME=VALUE",
         ),
         (&["--buildspec", "ci/build.yml", "--batch"], "has no `batch`"),
+        (&["--at-once", "0"], "a number from 1 on"),
         (
             &["--buildspec", "ci/build.yml", "--timeout", "0s"],
-            "--timeout must be a time",
+            "a time such as 90s",
         ),
     ] {
         let output = vend(tree.path(), arguments);
@@ -180,7 +192,14 @@ batch:
     );
     let text = said(&output);
     assert_eq!(output.status.code(), Some(0), "{text}");
-    has(&text, &["failed bad", "succeeded first", "succeeded last"]);
+    has(
+        &text,
+        &[
+            "failed (ignored) bad (NAME=bad)",
+            "succeeded first",
+            "succeeded last",
+        ],
+    );
     let names: BTreeSet<String> = fs::read_dir(to.path())
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())

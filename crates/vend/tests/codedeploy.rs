@@ -289,3 +289,20 @@ fn what_is_wrong_is_said_in_the_agents_words() {
         assert!(said.contains(part), "{part} is not in {said}");
     }
 }
+
+#[test]
+fn a_reader_that_has_gone_is_no_failure() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let bundle = World::new();
+    for arguments in [["completions", "bash"], ["doctor", "--json"]] {
+        let ended = Command::new(env!("CARGO_BIN_EXE_vend"))
+            .args(arguments)
+            .stdout(writer.try_clone().unwrap())
+            .current_dir(bundle.directory.path())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert!(!said.contains("panicked"), "{arguments:?}: {said}");
+    }
+}

@@ -13,6 +13,8 @@ use model::{
 pub enum End<'a> {
     Succeeded(&'a str),
     Failed(&'a str),
+    /// It failed, and the batch does not mind.
+    Ignored(&'a str),
     /// What it depends on did not succeed, or the batch was given up.
     Skipped(&'a str),
 }
@@ -50,8 +52,11 @@ pub async fn run<T, F: Future<Output = Result<T, Fault>>>(
                 results.insert(name, value);
             }
             Err(fault) => {
-                ended(End::Failed(&name));
                 let counts = progress.done(&name, false);
+                ended(match counts {
+                    true => End::Failed(&name),
+                    false => End::Ignored(&name),
+                });
                 if counts {
                     let fault = Fault {
                         message: format!("the build {name} of the batch: {}", fault.message),
@@ -180,6 +185,7 @@ mod tests {
             seen.push(match end {
                 End::Succeeded(name) => format!("+{name}"),
                 End::Failed(name) => format!("-{name}"),
+                End::Ignored(name) => format!("~{name}"),
                 End::Skipped(name) => format!("/{name}"),
             });
         };
@@ -203,6 +209,6 @@ mod tests {
         let broke = Err("the build a of the batch: broke");
         check("a! b<a c d<b", false, "-a /b /d +c", broke);
         check("a! b<a c", true, "-a /b /c", broke);
-        check("a? b<a c", true, "-a +b +c", Ok("b c"));
+        check("a? b<a c", true, "~a +b +c", Ok("b c"));
     }
 }

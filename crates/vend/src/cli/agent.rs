@@ -43,7 +43,7 @@ async fn serve(agent: Agent) -> Result<(), host::machine::Error> {
     let name = agent.name.unwrap_or(own);
     let token = agent.token.map(Secret::new);
     let machine = join::enrol(&agent.join, token.as_ref(), &name, &agent.state).await?;
-    println!("this machine is {machine}");
+    crate::output::aloud(format_args!("this machine is {machine}"));
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;

@@ -11,7 +11,7 @@ mod receiver;
 mod stacks;
 mod synth;
 
-use std::{error::Error as StdError, io::Write as _, process::ExitCode};
+use std::{error::Error as StdError, process::ExitCode};
 
 use ::aws::client;
 use clap::Subcommand;
@@ -104,9 +104,8 @@ fn agreed(question: &str, yes: bool, output: &Output) -> Result<bool, Failure> {
     if !output.terminal || output.json {
         return Err(Failure::usage("nobody is here to be asked").next("the same with --yes"));
     }
-    print!("{question} [y/N] ");
+    output.text(&format!("{question} [y/N] "));
     let failed = |error: std::io::Error| Failure::failed("nothing can be asked").cause(error.to_string());
-    std::io::stdout().flush().map_err(failed)?;
     let mut line = String::new();
     std::io::stdin().read_line(&mut line).map_err(failed)?;
     Ok(is_yes(&line))

@@ -50,14 +50,24 @@ pub struct BuildArgs {
     #[arg(long, requires_all = ["batch", "artifacts"])]
     combine_artifacts: bool,
     /// So many builds of a batch run at a time.
-    #[arg(long, value_name = "N", default_value_t = 2)]
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = at_once)]
     at_once: usize,
     /// Stop the build after this time.
-    #[arg(long, value_name = "TIME", default_value = "1h")]
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = time)]
     timeout: SignedDuration,
     /// Where images and caches of local builds stay [default: /var/cache/vend/builds].
     #[arg(long, value_name = "DIR", env = "VEND_BUILDS")]
     home: Option<Utf8PathBuf>,
+}
+
+fn at_once(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|number| *number > 0);
+    number.ok_or_else(|| "it is a number from 1 on".to_owned())
+}
+
+fn time(text: &str) -> Result<SignedDuration, String> {
+    let time: Option<SignedDuration> = text.parse().ok().filter(SignedDuration::is_positive);
+    time.ok_or_else(|| "it is a time such as 90s, 15m or 1h".to_owned())
 }
 
 /// What all builds of one call have in common.
@@ -77,7 +87,10 @@ pub async fn run(arguments: &BuildArgs, global: &Global) -> Outcome {
     let path = buildspec(arguments, &tree)?;
     let spec = read(&tree, &path, &output)?;
     let batch = match (arguments.batch, &spec.batch) {
-        (true, None) => return Err(Failure::usage(format!("{path} has no `batch`"))),
+        (true, None) => {
+            return Err(Failure::usage(format!("{path} has no `batch`"))
+                .next("the same without --batch builds it as one build"));
+        }
         (true, Some(batch)) => Some(batch.clone()),
         (false, _) => None,
     };
@@ -117,6 +130,9 @@ fn failed(error: &local::Error) -> Failure {
     let failure = Failure::failed("the build cannot be made").cause(host::container::chain(error));
     match error {
         local::Error::Container(_) => failure.next("vend doctor"),
+        local::Error::NotEmpty(path) => failure.next(format!(
+            "name another directory with --artifacts, or empty this one: {path}"
+        )),
         _ => failure,
     }
 }
@@ -145,7 +161,10 @@ fn buildspec(arguments: &BuildArgs, tree: &Utf8Path) -> Result<Utf8PathBuf, Fail
 /// Reads a buildspec of the tree, or one beside it; says on standard error what is odd about it.
 fn read(tree: &Utf8Path, path: &Utf8Path, output: &Output) -> Result<Buildspec, Failure> {
     let file = tree.join(path);
-    let bytes = std::fs::read(&file).map_err(|error| Failure::file(file.as_std_path(), &error))?;
+    let bytes = std::fs::read(&file).map_err(|error| {
+        Failure::file(file.as_std_path(), &error)
+            .next("--buildspec FILE names a file of the tree, relative to it")
+    })?;
     let text = spec::decode(path.as_str(), &bytes).map_err(|problem| wrong(&[problem]))?;
     let (spec, warnings) = Buildspec::parse(text, path.as_str()).map_err(|problems| wrong(&problems))?;
     for warning in warnings {
@@ -160,7 +179,7 @@ fn read(tree: &Utf8Path, path: &Utf8Path, output: &Output) -> Result<Buildspec, 
 
 fn wrong(problems: &[Problem]) -> Failure {
     let all: Vec<String> = problems.iter().map(ToString::to_string).collect();
-    Failure::usage("the buildspec is not valid").cause(all.join("\n       "))
+    Failure::usage("the buildspec is not valid").cause(all.join("\n"))
 }
 
 /// All processors, and most of the memory.
@@ -189,9 +208,6 @@ fn order(
             .filter(|(name, _)| !name.is_empty())
             .ok_or_else(|| Failure::usage(format!("--env {pair}: a variable is NAME=VALUE")))?;
         variables.insert(name.to_owned(), value.to_owned());
-    }
-    if !arguments.timeout.is_positive() {
-        return Err(Failure::usage("--timeout must be a time such as 90s or 1h"));
     }
     let commit = tree::commit(&tree);
     let mtime = u64::try_from(commit.committed_at.as_second()).unwrap_or(0);
@@ -235,6 +251,31 @@ fn divided(order: &Order, spec: &Buildspec) -> (BTreeMap<String, String>, BTreeM
     (plain, secrets.collect())
 }
 
+/// Nobody keeps secrets for this machine: refuses a build whose variables were not all given, and names them all.
+fn lacks(spec: &Buildspec, given: &BTreeMap<String, Secret>) -> Result<(), Fault> {
+    let parameters = spec.env.parameter_store.iter();
+    let parameters = parameters.map(|(variable, name)| (variable, name.as_str()));
+    let secrets = spec.env.secrets_manager.iter();
+    let secrets = secrets.map(|(variable, secret)| (variable, secret.name()));
+    let lacking: BTreeMap<&String, &str> = parameters
+        .chain(secrets)
+        .filter(|(variable, _)| !given.contains_key(*variable))
+        .collect();
+    if lacking.is_empty() {
+        return Ok(());
+    }
+    let named: Vec<String> = lacking
+        .iter()
+        .map(|(variable, secret)| format!("{variable} (elsewhere the secret `{secret}`)"))
+        .collect();
+    let given: Vec<String> = lacking.keys().map(|name| format!("--env {name}=…")).collect();
+    let message = format!(
+        "variables that come from secrets have no value on this machine: {}",
+        named.join(", ")
+    );
+    Err(Fault::customer(message).next(format!("vend build --local DIR {}", given.join(" "))))
+}
+
 async fn one(
     shop: &Arc<Workshop>,
     order: &Order,
@@ -245,6 +286,7 @@ async fn one(
     let name = task.as_ref().map(|task| task.identifier.clone());
     let ticket = ticket(name.as_deref());
     let (variables, secrets) = divided(order, &spec);
+    lacks(&spec, &secrets)?;
     let order = BuildOrder {
         place: order.place.clone(),
         source: order.source,
@@ -305,9 +347,12 @@ async fn all(
         let (word, tone, name) = match end {
             End::Succeeded(name) => ("succeeded", Tone::Good, name),
             End::Failed(name) => ("failed", Tone::Bad, name),
+            End::Ignored(name) => ("failed (ignored)", Tone::Wait, name),
             End::Skipped(name) => ("skipped", Tone::Wait, name),
         };
-        eprintln!("{} {}", output.tone(tone, word), clean(name));
+        let of = batch.tasks.iter().find(|task| task.identifier == name);
+        let of = of.map_or_else(String::new, varied);
+        eprintln!("{} {}{of}", output.tone(tone, word), clean(name));
     };
     let built = batch::run(batch, arguments.at_once, build, ended).await?;
     if let (true, Some(to)) = (arguments.combine_artifacts, &arguments.artifacts) {
@@ -323,6 +368,19 @@ async fn all(
         )?;
     }
     Ok(built)
+}
+
+/// What tells a build of a batch from the others: the variables that are its own.
+fn varied(task: &Task) -> String {
+    let own: Vec<String> = task
+        .variables
+        .iter()
+        .map(|(name, value)| clean(&format!("{name}={value}")))
+        .collect();
+    match own.is_empty() {
+        true => String::new(),
+        false => format!(" ({})", own.join(" ")),
+    }
 }
 
 fn unpack(shop: &Workshop, built: &Built, to: Option<&Utf8Path>) -> Result<(), Fault> {
@@ -345,6 +403,10 @@ fn tell(built: Result<Vec<(String, Built)>, Fault>, arguments: &BuildArgs, outpu
         Err(fault) => {
             let failure = Failure::failed("the build failed").cause(fault.message);
             return Err(match fault.next {
+                // There is no vend.yaml to correct.
+                Some(next) if next.contains("vend.yaml") && arguments.image.is_some() => {
+                    failure.next("vend build --local DIR --image standard, or another base by its name")
+                }
                 Some(next) if next != "correct the build and push again" => failure.next(next),
                 _ => failure,
             });
@@ -366,4 +428,47 @@ fn tell(built: Result<Vec<(String, Built)>, Fault>, arguments: &BuildArgs, outpu
         text
     });
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SPEC: &str = "version: 0.2
+env:
+  parameter-store: { TOKEN: /shop/token }
+  secrets-manager: { API_KEY: shop/api-key }
+phases: { build: { commands: [make] } }
+";
+
+    #[test]
+    fn all_secrets_that_nobody_gave_are_named_at_once() {
+        let (spec, _) = Buildspec::parse(SPEC, "buildspec.yml").unwrap();
+        let fault = lacks(&spec, &BTreeMap::new()).unwrap_err();
+        for part in ["API_KEY", "`shop/api-key`", "TOKEN"] {
+            assert!(fault.message.contains(part), "{}", fault.message);
+        }
+        assert_eq!(
+            fault.next.as_deref(),
+            Some("vend build --local DIR --env API_KEY=… --env TOKEN=…")
+        );
+        let one = BTreeMap::from([("TOKEN".to_owned(), Secret::new("x".to_owned()))]);
+        let fault = lacks(&spec, &one).unwrap_err();
+        assert_eq!(
+            fault.next.as_deref(),
+            Some("vend build --local DIR --env API_KEY=…")
+        );
+        let both = ["TOKEN", "API_KEY"].map(|name| (name.to_owned(), Secret::new("x".to_owned())));
+        assert!(lacks(&spec, &both.into()).is_ok());
+    }
+
+    #[test]
+    fn numbers_and_times_that_mean_nothing_are_refused() {
+        assert_eq!(at_once("3"), Ok(3));
+        assert!(at_once("0").is_err() && at_once("x").is_err());
+        assert_eq!(time("90s"), Ok(SignedDuration::from_secs(90)));
+        for bad in ["abc", "0s", "-1h", ""] {
+            assert!(time(bad).unwrap_err().contains("90s"), "{bad}");
+        }
+    }
 }

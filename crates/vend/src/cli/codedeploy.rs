@@ -123,10 +123,10 @@ pub async fn run(codedeploy: &Codedeploy, global: &Global) -> Outcome {
     };
     let folder = order.current().directory;
     if !global.json {
-        println!(
+        crate::output::aloud(format_args!(
             "Starting to execute deployment from within folder {}",
             folder.display()
-        );
+        ));
     }
     let report = deploy(&order, &events).await;
     if global.json {
@@ -143,7 +143,7 @@ pub async fn run(codedeploy: &Codedeploy, global: &Global) -> Outcome {
 
 /// As AWS's tool says it.
 fn refused(why: &str) -> ExitCode {
-    println!("ERROR: {}", clean(why));
+    crate::output::aloud(format_args!("ERROR: {}", clean(why)));
     ExitCode::FAILURE
 }
 
@@ -215,24 +215,24 @@ fn tell(report: &Report) {
     let folder = report.folder.display();
     if let Some(failure) = &report.failure {
         if !failure.script.is_empty() {
-            println!(
+            crate::output::aloud(format_args!(
                 "Your local deployment failed while trying to execute your script at {folder}/deployment-archive/{}",
                 clean(&failure.script)
-            );
+            ));
         }
         for line in failure.log.lines() {
-            println!("  {}", clean(line));
+            crate::output::aloud(format_args!("  {}", clean(line)));
         }
     }
-    println!(
+    crate::output::aloud(format_args!(
         "See the deployment log at {} for more details",
         report.log.display()
-    );
+    ));
     match &report.failure {
-        None => println!("AppSpec file valid. Local deployment successful"),
+        None => crate::output::aloud(format_args!("AppSpec file valid. Local deployment successful")),
         Some(failure) => {
             let event = report.events.last().map_or("", |event| event.event.as_str());
-            println!("ERROR: {event}: {}", clean(&failure.message));
+            crate::output::aloud(format_args!("ERROR: {event}: {}", clean(&failure.message)));
         }
     }
 }

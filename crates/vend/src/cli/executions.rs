@@ -8,7 +8,7 @@ use model::wire::{Execution, ExecutionDetail, ExecutionState, HistoryEvent};
 use super::{
     Client, Global, Most, Outcome, client::escape, now, progress::Progress, releases::word, stages, target,
 };
-use crate::output::{Output, Table, Tone, ago, cell, clean, duration, maybe, without_next};
+use crate::output::{Output, Table, Tone, ago, cell, clean, duration, lines, maybe, without_next};
 
 /// How often a client that follows asks.
 pub const POLL: Duration = Duration::from_millis(400);
@@ -74,10 +74,13 @@ pub async fn follow(id: &str, client: &Client, output: &Output) -> Outcome {
     let mut seen = 0;
     let mut waiting = None;
     let mut progress = Progress::begin(output);
+    let mut told = String::new();
     loop {
         let detail: ExecutionDetail = client.get(&path(id)).await?;
         for event in detail.history.iter().filter(|event| event.id > seen) {
-            progress.say(&line(event, &detail, output));
+            let line = line(event, &detail, output);
+            progress.say(&line);
+            told.push_str(&line);
         }
         seen = detail.history.last().map_or(seen, |event| event.id.max(seen));
         let execution = &detail.execution;
@@ -88,7 +91,7 @@ pub async fn follow(id: &str, client: &Client, output: &Output) -> Outcome {
         }
         waiting.clone_from(&execution.waiting);
         if execution.state.ended() {
-            progress.say(&end_text(execution, output));
+            progress.say(&end_text(execution, &told, output));
             return Ok(match execution.state {
                 ExecutionState::Succeeded => ExitCode::SUCCESS,
                 _ => ExitCode::FAILURE,
@@ -118,12 +121,15 @@ fn line(event: &HistoryEvent, detail: &ExecutionDetail, output: &Output) -> Stri
         }
         kind if kind.starts_with("Execution") || kind.ends_with("StateFailed") => String::new(),
         kind if kind.ends_with("Failed") || kind.ends_with("TimedOut") => {
-            let (why, _) = without_next(&clean(event.detail.as_deref().unwrap_or("no reason was given")));
-            told(Tone::Bad, &format!("{state} failed: {why}"))
+            let (why, _) = without_next(event.detail.as_deref().unwrap_or("no reason was given"));
+            told(Tone::Bad, &format!("{state} failed: {}", lines(&why, INDENT)))
         }
         _ => String::new(),
     }
 }
+
+/// Below the words of an event, after its time.
+const INDENT: &str = "              ";
 
 fn list_text(executions: &[Execution], output: &Output) -> String {
     let mut table = Table::new(["EXECUTION", "KIND", "WHERE", "STATE", "STAGE", "STARTED", "TOOK"]);
@@ -172,7 +178,8 @@ fn detail_text(detail: &ExecutionDetail, history: bool, output: &Output) -> Stri
         text.push('\n');
     }
     if execution.state.ended() {
-        text.push_str(&end_text(execution, output));
+        let end = end_text(execution, &text, output);
+        text.push_str(&end);
     }
     for log in &detail.logs {
         text.push_str(&format!("log: vend logs {}\n", clean(log)));
@@ -194,12 +201,13 @@ fn event_line(event: &HistoryEvent, execution: &Execution, output: &Output) -> S
     let kind = output.tone(tone, &format!("{kind:<24}"));
     let line = format!(
         "{since:>12}  {state:<20} {kind} {}",
-        clean(event.detail.as_deref().unwrap_or_default())
+        lines(event.detail.as_deref().unwrap_or_default(), INDENT)
     );
     format!("{}\n", line.trim_end())
 }
 
-fn end_text(execution: &Execution, output: &Output) -> String {
+/// `told` was said before: a cause that is in it is not said again.
+fn end_text(execution: &Execution, told: &str, output: &Output) -> String {
     let end = execution.ended_at.unwrap_or(execution.started_at);
     let took = duration(end.duration_since(execution.started_at));
     let mut text = match execution.state {
@@ -213,12 +221,15 @@ fn end_text(execution: &Execution, output: &Output) -> String {
     };
     text.push('\n');
     if let Some(cause) = execution.cause.as_ref().or(execution.error.as_ref()) {
-        let (cause, next) = without_next(&clean(cause));
-        text.push_str(&format!("cause: {cause}\n"));
+        let (cause, next) = without_next(cause);
+        let first = clean(cause.lines().next().unwrap_or_default());
+        if first.is_empty() || !told.contains(&first) {
+            text.push_str(&format!("cause: {}\n", lines(&cause, "       ")));
+        }
         let why = execution.place.as_ref();
         let why = why.map(|place| format!("vend why {}/{}", place.tenant, place.app));
         if let Some(next) = next.or(why) {
-            text.push_str(&format!("next:  {next}\n"));
+            text.push_str(&format!("next:  {}\n", clean(&next)));
         }
     }
     text

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use model::wire::ProblemDetails;
 
-use crate::output::{Output, clean};
+use crate::output::{Output, clean, lines};
 
 /// The exit codes of every command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,7 +105,7 @@ impl Failure {
             _ => {
                 eprintln!("error: {}", clean(&self.what));
                 if let Some(cause) = &self.cause {
-                    eprintln!("cause: {}", clean(cause));
+                    eprintln!("cause: {}", lines(cause, "       "));
                 }
                 for problem in self.problem.iter().flat_map(|problem| &problem.problems) {
                     eprintln!("  {}", clean(&problem.to_string()));

@@ -1,10 +1,10 @@
 //! Logs, by app or by name.
 
 use clap::{Args, ValueEnum};
-use model::wire::{AccessLog, LogEntry, LogText};
+use model::wire::{AccessLog, App, LogEntry, LogText};
 
-use super::{Client, Failure, Global, client::escape, executions::POLL, target::Target};
-use crate::output::{Output, tame};
+use super::{Client, Exit, Failure, Global, client::escape, executions::POLL, target::Target};
+use crate::output::{Output, Tone, tame};
 
 /// Requests that are shown.
 const REQUESTS: u32 = 500;
@@ -63,15 +63,42 @@ pub async fn run(command: &Logs, global: &Global) -> Result<(), Failure> {
         });
         return Ok(());
     }
-    let newest = page.items.iter().filter(wanted).max_by_key(|entry| entry.at);
-    let newest = newest.ok_or_else(|| {
-        Failure::new(super::Exit::NotFound, format!("{target} has no {kind} log yet"))
-            .next(format!("vend logs {target} --list"))
-    })?;
-    if !output.json {
-        eprintln!("{}", newest.log);
+    let Some(newest) = page.items.iter().filter(wanted).max_by_key(|entry| entry.at) else {
+        return Err(nothing(&target, &command.target, &kind, &client).await);
+    };
+    for log in beside(&newest.log, &page.items) {
+        if !output.json {
+            eprintln!("{}", output.tone(Tone::Strong, log));
+        }
+        show(log, command.follow, &client, &output).await?;
     }
-    show(&newest.log, command.follow, &client, &output).await
+    Ok(())
+}
+
+/// The builds of a batch have one ticket, each with a name behind it: all of them, in the order of their names' list.
+fn beside<'a>(newest: &'a str, entries: &'a [LogEntry]) -> Vec<&'a str> {
+    let Some((ticket, _)) = newest.split_once('.').filter(|_| newest.starts_with("build/")) else {
+        return vec![newest];
+    };
+    let of_batch = |entry: &&LogEntry| entry.log.split_once('.').is_some_and(|(own, _)| own == ticket);
+    let mut all: Vec<&LogEntry> = entries.iter().filter(of_batch).collect();
+    all.sort_by_key(|entry| (entry.at, &entry.log));
+    all.into_iter().map(|entry| entry.log.as_str()).collect()
+}
+
+/// Why there is nothing to show: no such app, no such log where a log was meant, or nothing was written yet.
+async fn nothing(target: &Target, typed: &str, kind: &str, client: &Client) -> Failure {
+    match client.get::<App>(&target.app_path()).await {
+        Ok(_) => Failure::new(Exit::NotFound, format!("{target} has no {kind} log yet"))
+            .next(format!("vend logs {target} --list")),
+        Err(failure) if failure.exit == Exit::NotFound && KINDS.contains(&target.tenant.as_str()) => {
+            match client.list::<LogEntry>("/v1/logs?", 1000).await {
+                Ok(page) => unknown(typed, &page.items),
+                Err(failure) => failure,
+            }
+        }
+        Err(failure) => failure,
+    }
 }
 
 /// Of a tenant, an app or an environment.
@@ -89,6 +116,9 @@ async fn access(target: &str, client: &Client, output: &Output) -> Result<(), Fa
     Ok(())
 }
 
+/// What the name of a log begins with.
+const KINDS: [&str; 5] = ["build", "bake", "deploy", "host", "machine"];
+
 /// A log's name starts with its kind and an id, and no tenant has an app that is called like an id.
 fn is_name(text: &str) -> bool {
     let mut parts = text.split('/');
@@ -98,14 +128,14 @@ fn is_name(text: &str) -> bool {
         .strip_prefix("t-")
         .or_else(|| id.strip_prefix("h-"))
         .unwrap_or_default();
-    matches!(kind, "build" | "bake" | "deploy" | "host" | "machine") && id.len() >= 13
+    KINDS.contains(&kind) && id.len() >= 13
 }
 
 /// Refuses a log that there is not, and says which there are. One of an old execution is in no list, and has text.
 async fn known(log: &str, client: &Client) -> Result<(), Failure> {
     let empty = match client.get::<LogText>(&path(log, 0)).await {
         Ok(text) => text.text.is_empty() && text.next == 0,
-        Err(failure) if failure.exit == super::Exit::NotFound => true,
+        Err(failure) if failure.exit == Exit::NotFound => true,
         Err(failure) => return Err(failure),
     };
     if !empty {
@@ -135,7 +165,7 @@ fn unknown(log: &str, there: &[LogEntry]) -> Failure {
         0 => String::new(),
         more => format!(", and {more} more"),
     };
-    let failure = Failure::new(super::Exit::NotFound, format!("there is no log `{log}`"));
+    let failure = Failure::new(Exit::NotFound, format!("there is no log `{log}`"));
     match names.first() {
         Some(first) => failure
             .cause(format!("the logs are: {}{more}", names.join(", ")))
@@ -164,6 +194,9 @@ async fn show(log: &str, follow: bool, client: &Client, output: &Output) -> Resu
             (false, false) => output.text(&chunk.text),
         }
         if !moved && (chunk.ended || !follow) {
+            if offset == 0 && !output.json {
+                eprintln!("{log} has no lines");
+            }
             return Ok(());
         }
         if !moved {
@@ -175,6 +208,29 @@ async fn show(log: &str, follow: bool, client: &Client, output: &Output) -> Resu
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_builds_of_a_batch_are_shown_together() {
+        let entry = |(log, second): (&str, i64)| LogEntry {
+            log: log.into(),
+            kind: "build".into(),
+            place: None,
+            at: jiff::Timestamp::from_second(second).unwrap(),
+        };
+        let there = [
+            ("build/t-b-1-1.test", 4),
+            ("build/t-b-1-1.lint", 3),
+            ("build/t-a-1-1.lint", 1),
+            ("build/t-c-1-1", 9),
+        ]
+        .map(entry);
+        assert_eq!(
+            beside("build/t-b-1-1.test", &there),
+            ["build/t-b-1-1.lint", "build/t-b-1-1.test"]
+        );
+        assert_eq!(beside("build/t-c-1-1", &there), ["build/t-c-1-1"]);
+        assert_eq!(beside("host/h-1.x/service", &there), ["host/h-1.x/service"]);
+    }
 
     #[test]
     fn an_unknown_log_lists_those_that_there_are() {

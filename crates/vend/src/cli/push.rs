@@ -12,7 +12,7 @@ use model::{
 };
 
 use super::{Client, Failure, Global, Outcome, executions, releases::push_cell, target::Target};
-use crate::output::{Output, clean};
+use crate::output::{Output, clean, lines};
 
 /// How long a push may take to get an execution before the client stops looking.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -189,7 +189,7 @@ async fn follow(target: &Target, mut push: wire::Push, client: &Client, output: 
         }
         if push.state != PushState::Waiting {
             let (state, tone) = push_cell(push.state);
-            let reason = clean(push.reason.as_deref().unwrap_or_default());
+            let reason = lines(push.reason.as_deref().unwrap_or_default(), "  ");
             output.line(&format!("{}: {reason}", output.tone(tone, &state)));
             output.line(&format!("next: vend why {target}"));
             return Ok(match push.state {

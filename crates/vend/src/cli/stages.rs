@@ -6,7 +6,7 @@
 use jiff::{SignedDuration, Timestamp};
 use model::wire::{ExecutionDetail, HistoryEvent};
 
-use crate::output::{Output, Table, Tone, ago, cell, clean, duration, without_next};
+use crate::output::{Output, Table, Tone, ago, cell, clean, duration, lines, without_next};
 
 /// One visit of a state that works or waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,6 +76,11 @@ impl Stage {
 
     fn take(&mut self, event: &HistoryEvent) {
         match event.kind.as_str() {
+            // The end of what is around a stage is told as of the stage, and gives no reason.
+            kind if kind.starts_with("Execution")
+                || kind.ends_with("StateFailed")
+                || kind.ends_with("IterationFailed")
+                || kind.starts_with("MapRun") => {}
             "WaitStateExited" => {
                 let waited = duration(event.at.duration_since(self.started));
                 self.notes.push(format!("waited {waited} for the clock"));
@@ -119,7 +124,7 @@ impl Stage {
                     self.notes.push(format!("waited {waited} for an answer"));
                 }
                 let why = event.detail.as_deref().unwrap_or(nothing);
-                self.failure = Some((event.at, without_next(&clean(why)).0));
+                self.failure = Some((event.at, without_next(why).0));
             }
             kind if kind.ends_with("Succeeded") => self.answered(event),
             _ => {}
@@ -187,9 +192,9 @@ pub fn text(detail: &ExecutionDetail, now: Timestamp, output: &Output) -> String
         ]);
     }
     let table = table.render(output, "no stage has begun yet");
-    let mut lines = table.lines();
-    let mut text: String = lines.by_ref().take(1).map(|head| format!("{head}\n")).collect();
-    for (line, stage) in lines.zip(&stages) {
+    let mut rows = table.lines();
+    let mut text: String = rows.by_ref().take(1).map(|head| format!("{head}\n")).collect();
+    for (line, stage) in rows.zip(&stages) {
         text.push_str(&format!("{line}\n"));
         for note in &stage.notes {
             let tone = match stage.outcome {
@@ -197,7 +202,8 @@ pub fn text(detail: &ExecutionDetail, now: Timestamp, output: &Output) -> String
                 Outcome::Running => Tone::Wait,
                 _ => Tone::Faint,
             };
-            text.push_str(&format!("  {}\n", output.tone(tone, note)));
+            let note = lines(note, "    ");
+            text.push_str(&format!("  {}\n", output.tone(tone, &note)));
         }
     }
     text
@@ -297,6 +303,33 @@ mod tests {
                 "Deploy   8 min ago   20.0 s  failed\n",
                 "  ApplicationStart failed (Vend.Customer)\n",
             )
+        );
+    }
+
+    #[test]
+    fn a_failure_keeps_its_lines_and_its_reason() {
+        let why = "BUILD failed: exit status 1; its last lines:\nFAIL a.test\nFAIL b.test (Vend.Customer)";
+        let detail = detail(
+            Some(9),
+            &[
+                (1, 0, "TaskStateEntered", "Build", ""),
+                (2, 0, "ActivityScheduled", "Build", "build"),
+                (3, 0, "ActivityStarted", "Build", ""),
+                (4, 5, "ActivityFailed", "Build", why),
+                // Its state is that of the event before it.
+                (5, 5, "ParallelStateFailed", "Build", ""),
+                (6, 9, "ExecutionFailed", "Build", ""),
+            ],
+        );
+        assert!(
+            shown(&detail).ends_with(concat!(
+                "failed\n",
+                "  BUILD failed: exit status 1; its last lines:\n",
+                "    FAIL a.test\n",
+                "    FAIL b.test (Vend.Customer)\n",
+            )),
+            "{}",
+            shown(&detail)
         );
     }
 

@@ -12,7 +12,7 @@ use super::{
     releases::{push_cell, short},
     target::Target,
 };
-use crate::output::{Output, Tone, ago, clean, headline, without_next};
+use crate::output::{Output, Tone, ago, clean, headline, lines, without_next};
 
 #[derive(Debug, Args)]
 pub struct Status {
@@ -85,7 +85,7 @@ fn why_text(why: &Why, output: &Output) -> String {
     let mut text: String = why
         .notes
         .iter()
-        .map(|note| format!("{}\n", output.tone(Tone::Wait, &clean(note))))
+        .map(|note| format!("{}\n", output.tone(Tone::Wait, &lines(note, "  "))))
         .collect();
     let environments = why.environments.iter();
     text.extend(environments.map(|environment| environment_text(environment, output)));
@@ -106,7 +106,11 @@ fn environment_text(environment: &WhyEnvironment, output: &Output) -> String {
         _ => Tone::Wait,
     };
     let name = format!("{}:", environment.environment);
-    let mut text = format!("{} {}\n", output.tone(tone, &name), clean(&environment.sentence));
+    let mut text = format!(
+        "{} {}\n",
+        output.tone(tone, &name),
+        lines(&environment.sentence, "  ")
+    );
     if let Some(push) = &environment.push {
         let (state, _) = push_cell(push.state);
         text.push_str(&format!(
@@ -117,7 +121,8 @@ fn environment_text(environment: &WhyEnvironment, output: &Output) -> String {
         ));
     }
     let error = environment.error.as_deref().unwrap_or_default();
-    let (error, next) = without_next(&clean(error));
+    let (error, next) = without_next(error);
+    let (error, next) = (lines(&error, "         "), next.map(|next| clean(&next)));
     if !error.is_empty() {
         text.push_str(&format!("  cause: {error}\n"));
     }
@@ -153,6 +158,31 @@ mod tests {
         assert_eq!(
             text,
             "push of 0a1b2c3d to main: cannot fetch the commit yet: it did not answer\ndev: the last push is live as v1\n"
+        );
+    }
+
+    #[test]
+    fn a_failed_build_keeps_its_lines_and_names_its_log() {
+        let why: Why = serde_json::from_value(serde_json::json!({
+            "tenant": "acme", "app": "shop",
+            "environments": [{
+                "environment": "dev", "up_to_date": false, "sentence": "the last push failed, nothing serves yet",
+                "error": "BUILD failed: exit status 1; its last lines:\nFAIL a.test\nFAIL b.test",
+                "log": "build/t-1", "next": "correct the build and push again",
+            }],
+            "notes": [],
+        }))
+        .unwrap();
+        assert_eq!(
+            why_text(&why, &Output::new(false, String::new())),
+            concat!(
+                "dev: the last push failed, nothing serves yet\n",
+                "  cause: BUILD failed: exit status 1; its last lines:\n",
+                "         FAIL a.test\n",
+                "         FAIL b.test\n",
+                "  log:   vend logs build/t-1\n",
+                "  next:  correct the build and push again\n",
+            )
         );
     }
 }

@@ -131,7 +131,7 @@ async fn answer(ask: &Ask<'_>, step: &Step, execution: &str) -> Result<bool, Fai
     }
     let approved = ask.yes || {
         step.pause(|| {
-            print!("     {}", question(&approval.plan));
+            let _ = write!(std::io::stdout(), "     {}", question(&approval.plan));
             // A terminal that is gone is found out about when it is read.
             let _ = std::io::stdout().flush();
         });

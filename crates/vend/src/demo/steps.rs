@@ -46,7 +46,7 @@ impl Steps {
             bar
         });
         if bar.is_none() {
-            println!("{title}");
+            crate::output::aloud(format_args!("{title}"));
         }
         Step {
             title,
@@ -56,11 +56,14 @@ impl Steps {
     }
 
     pub fn say(&self, line: &str) {
-        println!("{line}");
+        crate::output::aloud(format_args!("{line}"));
     }
 
     pub fn finish(&self) {
-        println!("\nFinished all in {:.1} s", self.started.elapsed().as_secs_f64());
+        crate::output::aloud(format_args!(
+            "\nFinished all in {:.1} s",
+            self.started.elapsed().as_secs_f64()
+        ));
     }
 }
 
@@ -69,7 +72,7 @@ impl Step {
     pub fn note(&self, line: &str) {
         match &self.bar {
             Some(bar) => bar.println(format!("     {line}")),
-            None => println!("     {line}"),
+            None => crate::output::aloud(format_args!("     {line}")),
         }
     }
 
@@ -98,9 +101,9 @@ impl Step {
         match &self.bar {
             Some(bar) => {
                 bar.finish_and_clear();
-                println!("✓ {}  {took:.1} s  {result}", self.title);
+                crate::output::aloud(format_args!("✓ {}  {took:.1} s  {result}", self.title));
             }
-            None => println!("     done in {took:.1} s: {result}"),
+            None => crate::output::aloud(format_args!("     done in {took:.1} s: {result}")),
         }
     }
 }

@@ -198,6 +198,10 @@ async fn secret(world: &World, place: &Place, wanted: &SecretRef) -> Result<Secr
             Fault::order(format!(
                 "the secret `{name}` is not a JSON object with the text field `{key}`"
             ))
+            .next(format!(
+                "vend secrets set {}/{} {name}, with a JSON object such as {{\"{key}\":\"VALUE\"}}",
+                place.tenant, place.app
+            ))
         }),
     }
 }

@@ -13,7 +13,7 @@ use model::{
     Digest,
     ledger::Deed,
     policy::Action,
-    port::{BasesSeen, ImageDiff},
+    port::{BasesSeen, Blame, Fault, ImageDiff},
     spec::Base,
     wire::{ImageShown, Imported, NewRefresh, Refreshed},
 };
@@ -23,7 +23,7 @@ use super::{
     auth::Caller,
     hosts::images_of,
     input::{self, Query},
-    refusal::Refusal,
+    refusal::{Kind, Refusal},
     scope::Scope,
     state::State,
 };
@@ -37,7 +37,19 @@ async fn seen(state: &State, caller: &Caller, image: Digest) -> Result<(), Refus
     let images = state.store.read(move |db| images_of(db, &scope)).await?;
     match images.iter().any(|own| own.digest == image) {
         true => Ok(()),
-        false => Err(Refusal::not_found("image")),
+        false => Err(Refusal::not_found(format_args!("image {image}")).next("vend images list")),
+    }
+}
+
+/// The node refuses to show what is not there in only one way: there is no such image.
+fn missing(fault: Fault) -> Refusal {
+    let kind = match fault.blame {
+        Blame::Order => Kind::NotFound,
+        _ => return fault.into(),
+    };
+    Refusal {
+        next: fault.next,
+        ..Refusal::new(kind, fault.message)
     }
 }
 
@@ -50,7 +62,7 @@ pub async fn show(
     Path(image): Path<Digest>,
 ) -> Result<Json<ImageShown>, Refusal> {
     seen(&state, &caller, image).await?;
-    let about = state.sight.image(image).await?;
+    let about = state.sight.image(image).await.map_err(missing)?;
     let signed = state.store.read(move |db| db.attestations(&image)).await?;
     Ok(Json(ImageShown {
         about,
@@ -67,7 +79,7 @@ pub async fn bill(
     Path(image): Path<Digest>,
 ) -> Result<Json<serde_json::Value>, Refusal> {
     seen(&state, &caller, image).await?;
-    Ok(Json(state.sight.bill(image).await?))
+    Ok(Json(state.sight.bill(image).await.map_err(missing)?))
 }
 
 /// What differs between two images.
@@ -80,7 +92,7 @@ pub async fn diff(
 ) -> Result<Json<ImageDiff>, Refusal> {
     seen(&state, &caller, before).await?;
     seen(&state, &caller, after).await?;
-    Ok(Json(state.sight.compare(before, after).await?))
+    Ok(Json(state.sight.compare(before, after).await.map_err(missing)?))
 }
 
 /// The bases that are known: the platform's own, and those of the caller.
@@ -147,14 +159,18 @@ pub async fn export(
                 .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
     };
     let compression = how.compression.unwrap_or_else(|| "gzip".to_owned());
-    if !plain(&compression) || !how.tag.as_ref().is_none_or(plain) {
+    if !["gzip", "zstd", "none"].contains(&compression.as_str()) {
+        return Err(Refusal::invalid("the compression is `gzip`, `zstd` or `none`"));
+    }
+    if !how.tag.as_ref().is_none_or(plain) {
         return Err(Refusal::invalid("a tag is letters, digits and `._-`"));
     }
     let tag = how.tag.map(|tag| format!("&tag={tag}")).unwrap_or_default();
     let body = state
         .sight
         .export(image, format!("compression={compression}{tag}"))
-        .await?;
+        .await
+        .map_err(missing)?;
     Ok(([(header::CONTENT_TYPE, "application/x-tar")], body).into_response())
 }
 

@@ -195,10 +195,35 @@ pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
         .join(": ")
 }
 
+/// The command that shows which there are.
+fn listing(what: &str, name: &str) -> Option<String> {
+    let list = match what {
+        "tenant" => "vend tenants list".to_owned(),
+        "app" => "vend apps list".to_owned(),
+        "execution" => "vend executions list".to_owned(),
+        "approval" => "vend approvals list".to_owned(),
+        "host" => "vend hosts list".to_owned(),
+        "deployment" => "vend deployments list TENANT/APP/ENVIRONMENT".to_owned(),
+        "image" => "vend images list".to_owned(),
+        "environment" => {
+            let mut parts = name.split('/');
+            format!("vend environments list {}/{}", parts.next()?, parts.next()?)
+        }
+        _ => return None,
+    };
+    Some(list)
+}
+
 impl From<store::Error> for Refusal {
     fn from(error: store::Error) -> Self {
         match error {
-            store::Error::Missing { what, name } => Self::not_found(format_args!("{what} `{name}`")),
+            store::Error::Missing { what, name } => {
+                let refusal = Self::not_found(format_args!("{what} `{name}`"));
+                Self {
+                    next: listing(what, &name),
+                    ..refusal
+                }
+            }
             store::Error::Exists { .. } => Self::conflict(error.to_string()),
             store::Error::Refused { message, next } => Self {
                 next,
@@ -225,5 +250,28 @@ impl utoipa::IntoResponses for Refusal {
             ("4XX".to_owned(), response("The request is refused")),
             ("5XX".to_owned(), response("The platform failed")),
         ])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_there_comes_with_the_list_of_what_is() {
+        let next = |what: &'static str, name: &str| {
+            Refusal::from(store::Error::Missing {
+                what,
+                name: name.to_owned(),
+            })
+            .next
+        };
+        assert_eq!(next("app", "acme/shop").as_deref(), Some("vend apps list"));
+        assert_eq!(
+            next("environment", "acme/shop/dev").as_deref(),
+            Some("vend environments list acme/shop")
+        );
+        assert_eq!(next("environment", "dev"), None);
+        assert_eq!(next("activity", "x"), None);
     }
 }

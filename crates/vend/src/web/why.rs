@@ -13,7 +13,24 @@ use crate::{output::without_next, reconcile::patience};
 const RECENT: u32 = 20;
 
 pub async fn of(state: &State, tenant: TenantName, app: AppName) -> Result<Why, Refusal> {
-    Ok(state.store.read(move |db| why(db, tenant, app)).await?)
+    let mut why = state.store.read(move |db| why(db, tenant, app)).await?;
+    for environment in &mut why.environments {
+        // A log that nobody wrote a line to is no evidence. A node that cannot be asked says nothing about it.
+        if let Some(log) = environment.log.as_ref().and_then(|log| log.parse().ok())
+            && state.sight.log(log, 0).await.is_ok_and(|chunk| chunk.next == 0)
+        {
+            without_log(environment);
+        }
+    }
+    Ok(why)
+}
+
+fn without_log(why: &mut WhyEnvironment) {
+    let reads = why.log.take().map(|log| format!("vend logs {log}"));
+    if why.next == reads {
+        let execution = why.push.as_ref().and_then(|push| push.execution.as_ref());
+        why.next = execution.map(|execution| format!("vend executions show {execution}"));
+    }
 }
 
 fn why(db: &Db<'_>, tenant: TenantName, app: AppName) -> Result<Why, store::Error> {
@@ -205,21 +222,25 @@ fn failed(
     let faulty = faults
         .rev()
         .find_map(|(fault, log)| fault.map(|fault| (fault.next, fault.evidence.or(log))));
+    let worked = faulty.is_some();
     let (next, log) = match faulty {
         Some((next, log)) => (next, log.map(|log| log.to_string())),
-        None => (
-            None,
-            logs::of_execution(db, &execution.id)?
-                .pop()
-                .map(|entry| entry.log),
-        ),
+        None => {
+            let logs = logs::of_execution(db, &execution.id)?;
+            // No build and no bake failed: what the others wrote is about something else.
+            let mut logs = logs
+                .into_iter()
+                .filter(|entry| !matches!(entry.kind.as_str(), "build" | "bake"));
+            (None, logs.next_back().map(|entry| entry.log))
+        }
     };
     // What failed knows its own evidence; the newest log is only a guess.
     let next = next.or(suggested).map(|next| of_app(next, push));
     let named = next.as_ref().and_then(|next| next.strip_prefix("vend logs "));
     let named = named.filter(|log| log.starts_with("host/") || log.contains("/t-"));
     why.log = match &next {
-        Some(_) => named.map(str::to_owned),
+        Some(_) if !worked => named.map(str::to_owned),
+        Some(_) => named.map(str::to_owned).or(log),
         None => log,
     };
     why.next = next.or_else(|| match &why.log {
@@ -327,6 +348,28 @@ fn done(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_log_without_a_line_is_not_named() {
+        let mut why = WhyEnvironment {
+            environment: "dev".parse().unwrap(),
+            live: None,
+            push: None,
+            up_to_date: false,
+            sentence: String::new(),
+            error: None,
+            said: Vec::new(),
+            log: Some("bake/t-1".to_owned()),
+            next: Some("vend logs bake/t-1".to_owned()),
+        };
+        let mut other = why.clone();
+        without_log(&mut why);
+        assert_eq!((why.log, why.next), (None, None));
+        other.next = Some("vend secrets set acme/shop db".to_owned());
+        without_log(&mut other);
+        assert_eq!(other.log, None);
+        assert_eq!(other.next.as_deref(), Some("vend secrets set acme/shop db"));
+    }
 
     #[test]
     fn last_words_are_the_scripts_own_and_few() {

@@ -457,7 +457,7 @@ pub async fn run(file: &Utf8Path, data: &Data) -> Result<(), Failure> {
     let listeners = config.listeners()?;
     for listener in &listeners {
         if let Ok(address) = listener.socket.local_addr() {
-            println!("listening at {address}");
+            crate::output::aloud(format_args!("listening at {address}"));
         }
     }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);

@@ -1,0 +1,363 @@
+//! Images in and out of registries and files. Registries are asked from here, as whoever types.
+
+use std::{
+    fs,
+    io::{self, Read as _, Write as _},
+};
+
+use camino::{Utf8Path, Utf8PathBuf};
+use host::oci::{
+    self, Reach, Source as _, export,
+    layout::Layout,
+    registry::{Login, Repository},
+};
+use http_body_util::BodyExt as _;
+use model::{
+    Digest, Secret,
+    spec::{Base, Reference},
+    wire::Imported,
+};
+
+use super::{Global, name::Name};
+use crate::cli::{Client, Failure};
+
+/// An archive of a layout: a few large files.
+const ARCHIVE: host::tree::Limits = host::tree::Limits {
+    entries: 5_000,
+    total_bytes: 64 << 30,
+    file_bytes: 32 << 30,
+};
+
+/// Streams an export into a file; or through one into a directory.
+pub async fn exported(
+    image: &Name,
+    query: &str,
+    (to, force): (&Utf8Path, bool),
+    global: &Global,
+) -> Result<(), Failure> {
+    is_free(to, force)?;
+    let client = global.client()?;
+    let image = image.resolve(&client).await?;
+    if is_archive(to) {
+        // A file that is to be replaced stays until there is another.
+        let part = Utf8PathBuf::from(format!("{to}.part"));
+        fetch(&image, query, &part, &client).await?;
+        fs::rename(&part, to).map_err(|error| local("write", to, &error))?;
+    } else {
+        fs::create_dir_all(to).map_err(|error| local("create", to, &error))?;
+        let archive = to.join(".layout.tar");
+        let fetched = fetch(&image, query, &archive, &client).await;
+        let unpacked = fetched.and_then(|()| unpack(&archive, to));
+        let _ = fs::remove_file(&archive);
+        unpacked?;
+    }
+    global.output().line(&format!("{to} holds {image}"));
+    Ok(())
+}
+
+fn is_archive(to: &Utf8Path) -> bool {
+    to.extension() == Some("tar")
+}
+
+/// Refuses to write over what is there.
+fn is_free(to: &Utf8Path, force: bool) -> Result<(), Failure> {
+    let refused = |what: String, next: String| Err(Failure::failed(what).next(next));
+    if is_archive(to) {
+        return match (to.is_dir(), to.exists() && !force) {
+            (true, _) => refused(format!("{to} is a directory"), "name another file".to_owned()),
+            (_, true) => refused(
+                format!("{to} is there already"),
+                "name another file, or replace it with --force".to_owned(),
+            ),
+            _ => Ok(()),
+        };
+    }
+    match to.read_dir_utf8().map(Iterator::count) {
+        Ok(0) => Ok(()),
+        Ok(_) => refused(
+            format!("the directory {to} is not empty"),
+            format!("name another directory, or a file: {to}.tar"),
+        ),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => refused(
+            format!("{to} is a file that does not end in .tar"),
+            format!("name a directory, or a file: {to}.tar"),
+        ),
+        Err(error) => Err(local("read", to, &error)),
+    }
+}
+
+async fn fetch(image: &Digest, query: &str, to: &Utf8Path, client: &Client) -> Result<(), Failure> {
+    let mut body = client
+        .stream(&format!("/v1/images/{image}/export?{query}"))
+        .await?;
+    let mut file = io::BufWriter::new(fs::File::create(to).map_err(|error| local("create", to, &error))?);
+    let written = async {
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| Failure::failed(format!("the export broke off: {error}")))?;
+            if let Some(bytes) = frame.data_ref() {
+                file.write_all(bytes)
+                    .map_err(|error| local("write", to, &error))?;
+            }
+        }
+        file.flush().map_err(|error| local("write", to, &error))
+    };
+    let written = written.await;
+    if written.is_err() {
+        // Half an image is none.
+        let _ = fs::remove_file(to);
+    }
+    written
+}
+
+fn unpack(archive: &Utf8Path, into: &Utf8Path) -> Result<(), Failure> {
+    let file = fs::File::open(archive).map_err(|error| local("open", archive, &error))?;
+    let unpacked = host::tree::unpack(file, into, &ARCHIVE);
+    unpacked
+        .map(drop)
+        .map_err(|error| Failure::failed(crate::flow::chain(&error)))
+}
+
+const IMPORTS: &str = "vend images import FILE.tar, DIRECTORY or oci:REGISTRY/NAME:TAG";
+
+/// Refuses what cannot be a layout before a byte of it goes anywhere, and shows nothing of what is in it.
+fn is_layout(from: &Utf8Path) -> Result<(), Failure> {
+    let unreadable = |error: io::Error| {
+        Failure::failed(format!("{from} cannot be read"))
+            .cause(error.to_string())
+            .next(IMPORTS)
+    };
+    let wrong = |why: &str| {
+        Failure::usage(format!("{from} is no image"))
+            .cause(why)
+            .next(IMPORTS)
+    };
+    if from.metadata().map_err(unreadable)?.is_dir() {
+        return match from.join("index.json").is_file() {
+            true => Ok(()),
+            false => Err(wrong(
+                "a directory of an OCI layout has a file index.json, and this has none",
+            )),
+        };
+    }
+    let mut header = Vec::with_capacity(HEADER_BYTES);
+    let file = fs::File::open(from).map_err(unreadable)?;
+    file.take(HEADER_BYTES as u64)
+        .read_to_end(&mut header)
+        .map_err(unreadable)?;
+    match is_tar(&header) {
+        true => Ok(()),
+        false if header.starts_with(&[0x1f, 0x8b]) => Err(wrong(
+            "it is compressed: what is taken is a plain tar of an OCI layout (gunzip it first)",
+        )),
+        false => Err(wrong(
+            "it does not begin as a tar does; what is taken is a tar of an OCI layout",
+        )),
+    }
+}
+
+const HEADER_BYTES: usize = 512;
+
+/// Whether a member's header has the checksum that it says: the sum of its bytes, its own field taken as spaces
+/// (POSIX.1-2017, pax, "ustar Interchange Format"; formats before it have the same).
+fn is_tar(header: &[u8]) -> bool {
+    const FIELD: std::ops::Range<usize> = 148..156;
+    if header.len() < HEADER_BYTES {
+        return false;
+    }
+    let said = String::from_utf8_lossy(&header[FIELD]);
+    let said = said.trim_matches(|c: char| c == ' ' || c == '\0');
+    let bytes = header.iter().enumerate();
+    let sum: u32 = bytes
+        .map(|(at, byte)| u32::from(if FIELD.contains(&at) { b' ' } else { *byte }))
+        .sum();
+    u32::from_str_radix(said, 8) == Ok(sum)
+}
+
+pub async fn import(from: &str, tag: Option<&str>, global: &Global) -> Result<(), Failure> {
+    let work = tempfile::tempdir().map_err(|error| local("make", Utf8Path::new("a directory"), &error))?;
+    let work =
+        Utf8Path::from_path(work.path()).ok_or_else(|| Failure::failed("the path of TMPDIR is not UTF-8"))?;
+    let archive = work.join("layout.tar");
+    let path = Utf8Path::new(from);
+    if !from.starts_with("oci:") {
+        is_layout(path)?;
+    }
+    let given = if let Some(name) = from.strip_prefix("oci:") {
+        let reference = name
+            .parse::<Reference>()
+            .map_err(|error| Failure::usage(format!("`{from}`: {error}")).next("oci:REGISTRY/NAME:TAG"))?;
+        let layout = work.join("layout");
+        fs::create_dir(&layout).map_err(|error| local("create", &layout, &error))?;
+        pull(&reference, &layout).await?;
+        pack(&layout, &archive)?;
+        archive
+    } else if path.is_dir() || tag.is_some() {
+        let layout = match path.is_dir() {
+            true => path.to_owned(),
+            false => {
+                let layout = work.join("given");
+                fs::create_dir(&layout).map_err(|error| local("create", &layout, &error))?;
+                unpack(path, &layout)?;
+                layout
+            }
+        };
+        // Only the image that is meant goes over.
+        let chosen = work.join("chosen");
+        fs::create_dir(&chosen).map_err(|error| local("create", &chosen, &error))?;
+        select(&layout, tag, &chosen)?;
+        pack(&chosen, &archive)?;
+        archive
+    } else {
+        path.to_owned()
+    };
+    let file = tokio::fs::File::open(&given)
+        .await
+        .map_err(|error| local("open", &given, &error))?;
+    let imported: Imported = global.client()?.upload("/v1/images", file).await?;
+    let output = global.output();
+    output.show(&imported, |imported| format!("{}\n", imported.image));
+    Ok(())
+}
+
+/// One image of a layout, as a layout of its own.
+fn select(layout: &Utf8Path, tag: Option<&str>, into: &Utf8Path) -> Result<(), Failure> {
+    let told = |error: oci::Error| Failure::failed(crate::flow::chain(&error));
+    let layout = Layout::open(layout).map_err(told)?;
+    let image = layout.find(tag).map_err(told)?;
+    let (manifest, _) = layout.document(&image.digest.to_string()).map_err(told)?;
+    export::pull(&layout, &image, &manifest, into).map_err(told)
+}
+
+fn pack(directory: &Utf8Path, archive: &Utf8Path) -> Result<(), Failure> {
+    let file = fs::File::create(archive).map_err(|error| local("create", archive, &error))?;
+    let packed = host::tree::pack(directory, 0, io::BufWriter::new(file));
+    packed
+        .map(drop)
+        .map_err(|error| Failure::failed(crate::flow::chain(&error)))
+}
+
+/// What registries are asked with.
+fn login() -> Option<Login> {
+    let text = std::env::var("VEND_REGISTRY_LOGIN")
+        .ok()
+        .filter(|text| !text.is_empty())?;
+    Some(Login::read(&Secret::new(text)))
+}
+
+async fn pull(from: &Reference, into: &Utf8Path) -> Result<(), Failure> {
+    let (from, into) = (from.clone(), into.to_owned());
+    waiting(move || {
+        let repository = Repository::open(&from, login(), Reach::Anywhere, false);
+        let image = oci::find(&repository, &from.wanted())?;
+        let (manifest, _) = repository.document(&image.digest.to_string())?;
+        export::pull(&repository, &image, &manifest, &into)
+    })
+    .await
+}
+
+pub async fn push(image: &Name, to: &Reference, global: &Global) -> Result<(), Failure> {
+    if !Base::Oci(to.clone()).moves() {
+        return Err(
+            Failure::usage("an image is sent to a tag: its digest follows from it").next("REGISTRY/NAME:TAG"),
+        );
+    }
+    let client = global.client()?;
+    let image = image.resolve(&client).await?;
+    let work = tempfile::tempdir().map_err(|error| local("make", Utf8Path::new("a directory"), &error))?;
+    let work =
+        Utf8Path::from_path(work.path()).ok_or_else(|| Failure::failed("the path of TMPDIR is not UTF-8"))?;
+    let (archive, layout) = (work.join("layout.tar"), work.join("layout"));
+    fetch(&image, "compression=gzip", &archive, &client).await?;
+    fs::create_dir(&layout).map_err(|error| local("create", &layout, &error))?;
+    unpack(&archive, &layout)?;
+    let reference = to.clone();
+    let digest = waiting(move || {
+        let opened = Layout::open(&layout)?;
+        let image = opened.find(None)?;
+        let repository = Repository::open(&reference, login(), Reach::Anywhere, true);
+        export::push(&opened, &layout, &image, &repository, &reference.wanted())?;
+        Ok(image.digest)
+    })
+    .await?;
+    global.output().line(&format!("{to}@{digest}"));
+    Ok(())
+}
+
+/// Work that waits for a registry, on a thread that may.
+async fn waiting<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, oci::Error> + Send + 'static,
+) -> Result<T, Failure> {
+    let done = tokio::task::spawn_blocking(work).await;
+    let done = done.map_err(|_| Failure::failed("the work stopped half-way"))?;
+    done.map_err(|error| refused(&error))
+}
+
+/// What a registry did not do, and what whoever asked it can do about that.
+fn refused(error: &oci::Error) -> Failure {
+    let failure = Failure::failed(crate::flow::chain(error));
+    match error {
+        oci::Error::Unreachable { registry, .. } => failure.next(format!(
+            "see whether this machine reaches it: curl https://{registry}/v2/"
+        )),
+        oci::Error::Denied { .. } => {
+            failure.next("the same command with VEND_REGISTRY_LOGIN=USER:PASSWORD, or a token, before it")
+        }
+        oci::Error::Missing(_) => failure.next("correct the name: REGISTRY/NAME:TAG"),
+        _ => failure,
+    }
+}
+
+fn local(doing: &str, path: &Utf8Path, error: &io::Error) -> Failure {
+    Failure::failed(format!("cannot {doing} {path}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_layout_is_refused_and_not_shown() {
+        let work = tempfile::tempdir().unwrap();
+        let root = Utf8Path::from_path(work.path()).unwrap();
+        let words = root.join("passwd");
+        fs::write(&words, "root:x:0:0:root:/root:/bin/bash\n".repeat(40)).unwrap();
+        let zipped = root.join("x.tar.gz");
+        fs::write(&zipped, [0x1f, 0x8b, 8, 0]).unwrap();
+        let empty = root.join("empty");
+        fs::create_dir(&empty).unwrap();
+        for (path, why) in [
+            (&words, "does not begin as a tar"),
+            (&zipped, "compressed"),
+            (&empty, "index.json"),
+            (&root.join("nowhere"), "No such file"),
+        ] {
+            let failure = is_layout(path).unwrap_err();
+            let cause = failure.cause.unwrap();
+            assert!(cause.contains(why) && !cause.contains("root:"), "{cause}");
+            assert_eq!(failure.next.as_deref(), Some(IMPORTS));
+        }
+        fs::write(empty.join("index.json"), "{}").unwrap();
+        is_layout(&empty).unwrap();
+        let archive = root.join("layout.tar");
+        pack(&empty, &archive).unwrap();
+        is_layout(&archive).unwrap();
+    }
+
+    #[test]
+    fn an_export_writes_over_nothing() {
+        let work = tempfile::tempdir().unwrap();
+        let root = Utf8Path::from_path(work.path()).unwrap();
+        let (file, directory) = (root.join("a.tar"), root.join("layout"));
+        assert!(is_free(&file, false).is_ok() && is_free(&directory, false).is_ok());
+        fs::create_dir(&directory).unwrap();
+        assert!(is_free(&directory, false).is_ok());
+        fs::write(&file, "mine").unwrap();
+        fs::write(directory.join("mine"), "mine").unwrap();
+        for path in [&file, &directory, &directory.join("mine")] {
+            let failure = is_free(path, false).unwrap_err();
+            assert!(failure.next.is_some(), "{failure:?}");
+        }
+        assert!(is_free(&file, true).is_ok() && is_free(&directory, true).is_err());
+    }
+}
