@@ -11,8 +11,8 @@ use super::{
 };
 use crate::container::Exit;
 
-/// What a build came to.
-pub(super) fn judge(order: &BuildOrder, ran: Ran) -> Result<Outcome, Error> {
+/// What is known of a build, and whether it succeeded.
+pub(super) fn judge(order: &BuildOrder, ran: Ran) -> (Outcome, Result<(), Error>) {
     let Ran {
         exit,
         mut console,
@@ -34,7 +34,7 @@ pub(super) fn judge(order: &BuildOrder, ran: Ran) -> Result<Outcome, Error> {
     console.began("FINALIZING");
     console.ended(PhaseStatus::Succeeded, None);
     let outcome = console.end();
-    judged.map(|()| outcome)
+    (outcome, judged)
 }
 
 fn verdict(order: &BuildOrder, exit: Exit, console: &Console, followed: io::Result<()>) -> Result<(), Error> {
