@@ -167,8 +167,10 @@ impl Guest {
         let path = program.to_string_lossy();
         let path = path.strip_suffix(" (deleted)").unwrap_or(&path);
         let arguments: Vec<_> = std::env::args_os().skip(1).collect();
-        let legacy = self.services.leave().await;
-        succession::execute(Path::new(path), &arguments, &legacy)
+        match self.services.leave().await {
+            Ok(legacy) => succession::execute(Path::new(path), &arguments, &legacy),
+            Err(why) => io::Error::other(why),
+        }
     }
 
     /// Stops what it supervises.

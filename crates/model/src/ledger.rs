@@ -128,6 +128,8 @@ impl Checkpoint {
     pub fn is_signed_by(&self, key: &PublicKey) -> bool {
         let mut bytes = [0; 64];
         hex::decode_to_slice(&self.signature, &mut bytes).is_ok()
+            // One signature is one text: capitals would be bytes that somebody changed and nobody found.
+            && hex::encode(bytes) == self.signature
             && key
                 .0
                 .verify_strict(&self.message(), &Signature::from_bytes(&bytes))
@@ -365,6 +367,18 @@ mod tests {
             verifier.check_checkpoint(&known, Some(&other)),
             Err(Broken::Forged { number: 6 })
         );
+    }
+
+    #[test]
+    fn a_signature_in_capitals_is_another_one() {
+        let text = EXPORT.lines().nth(3).unwrap();
+        let Entry::Checkpoint(mut checkpoint) = serde_json::from_str(text).unwrap() else {
+            panic!("{text}");
+        };
+        let public = PublicKey(key().verifying_key());
+        assert!(checkpoint.is_signed_by(&public));
+        checkpoint.signature = checkpoint.signature.to_uppercase();
+        assert!(!checkpoint.is_signed_by(&public));
     }
 
     proptest! {

@@ -88,7 +88,7 @@ impl Call<'_> {
                 self.reload_or_restart(unit, running, out).await;
             }
             "kill" => self.kill(unit, out).await,
-            "reset-failed" if self.state(unit).is_none() => {}
+            "reset-failed" if self.state(unit).is_none() => self.services.forgive(unit),
             "reset-failed" => self.wish(unit, Wish::ResetFailed, out).await,
             "enable" | "reenable" | "preset" => self.enable(unit, out).await,
             "disable" => self.disable(unit, out).await,
@@ -175,6 +175,7 @@ impl Call<'_> {
         match self.state(unit) {
             Some(status) => status.state,
             None if self.services.is_active(unit) => ServiceState::Active,
+            None if self.services.failure(unit).is_some() => ServiceState::Failed,
             None => ServiceState::Inactive,
         }
     }

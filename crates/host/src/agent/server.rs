@@ -403,11 +403,11 @@ async fn put_program(
     };
     let path = agent.layout.state.join("program");
     keep(&digest, body, &path, 0o700).await?;
+    let legacy = agent.services.leave().await.map_err(Fault::customer)?;
     tokio::spawn(async move {
         tokio::time::sleep(ANSWER).await;
-        let legacy = agent.services.leave().await;
         let error = succession::execute(&path, &["agent".into()], &legacy);
-        drop(peace);
+        drop((legacy, peace));
         tracing::error!("the new agent cannot take over: {error}");
     });
     Ok(Json(()))

@@ -80,6 +80,9 @@ impl Surroundings {
 
 pub enum Wish {
     Start,
+    /// A start that nobody asked for but who connects: it begins nothing anew, and one that waits to be started again
+    /// goes on waiting.
+    Wake,
     Stop,
     Restart,
     Reload,
@@ -97,8 +100,13 @@ struct Ask {
 
 enum Letter {
     Ask(Ask),
-    /// What another agent must know to go on with it.
-    Hold(oneshot::Sender<Option<Held>>),
+    Hold(Hold),
+}
+
+/// What another agent must know to go on with it is asked for. From the answer on nothing changes while it is still.
+struct Hold {
+    answer: oneshot::Sender<Option<Held>>,
+    still: watch::Receiver<bool>,
 }
 
 /// How others reach a service.
@@ -121,10 +129,14 @@ impl Handle {
         outcome.await.map_err(|_| gone(()))?
     }
 
-    /// What another agent must know to go on with it; `None` when it does not run.
-    pub async fn hold(&self) -> Option<Held> {
+    /// What another agent must know to go on with it; `None` when it does not run. One that starts is waited for. From
+    /// then on it is left as it is while `still`.
+    pub async fn hold(&self, still: watch::Receiver<bool>) -> Option<Held> {
         let (answer, held) = oneshot::channel();
-        self.letters.send(Letter::Hold(answer)).await.ok()?;
+        self.letters
+            .send(Letter::Hold(Hold { answer, still }))
+            .await
+            .ok()?;
         held.await.ok()?
     }
 
@@ -160,6 +172,7 @@ pub fn supervise(
         status: sender,
         phase: Phase::Idle,
         inbox,
+        holds: Vec::new(),
     };
     if let Some((held, output)) = held {
         supervisor.resume(&held, output);
@@ -188,11 +201,16 @@ struct Supervisor {
     status: watch::Sender<ServiceStatus>,
     phase: Phase,
     inbox: mpsc::Receiver<Letter>,
+    /// That came while it started.
+    holds: Vec<Hold>,
 }
 
 impl Supervisor {
     async fn run(mut self) {
         loop {
+            while let Some(hold) = self.holds.pop() {
+                self.rest(hold).await;
+            }
             let event = match &mut self.phase {
                 Phase::Up(main) => tokio::select! {
                     exit = &mut main.exit => Event::Ended(exit.unwrap_or(Exit::Unknown)),
@@ -211,10 +229,16 @@ impl Supervisor {
                     let _ = self.start().await;
                 }
                 Event::Letter(Some(Letter::Ask(ask))) => self.answer(ask).await,
-                // Whoever asked may have left.
-                Event::Letter(Some(Letter::Hold(answer))) => drop(answer.send(self.held())),
+                Event::Letter(Some(Letter::Hold(hold))) => self.holds.push(hold),
                 Event::Letter(None) => return self.stop().await,
             }
+        }
+    }
+
+    async fn rest(&mut self, mut hold: Hold) {
+        // Whoever asked may have left, and is not waited for then.
+        if *hold.still.borrow() && hold.answer.send(self.held()).is_ok() {
+            let _ = hold.still.wait_for(|still| !still).await;
         }
     }
 
@@ -253,8 +277,13 @@ impl Supervisor {
 
     async fn answer(&mut self, ask: Ask) {
         let outcome = match ask.wish {
-            Wish::Start if matches!(self.phase, Phase::Up(_) | Phase::Done) => Ok(()),
+            Wish::Start | Wish::Wake if matches!(self.phase, Phase::Up(_) | Phase::Done) => Ok(()),
             Wish::Start => self.fresh_start().await,
+            Wish::Wake if matches!(self.phase, Phase::Waiting(_)) => Ok(()),
+            Wish::Wake => {
+                self.publish(|status| status.asked_at = Some(now()));
+                self.start().await
+            }
             Wish::Stop => {
                 self.stop().await;
                 Ok(())
@@ -310,12 +339,13 @@ impl Supervisor {
                 tokio::select! {
                     outcome = &mut starting => break outcome,
                     letter = self.inbox.recv() => match letter {
-                        Some(Letter::Ask(Ask { wish: Wish::Start, answer })) => waiting.push(answer),
+                        Some(Letter::Ask(Ask { wish: Wish::Start | Wish::Wake, answer })) => waiting.push(answer),
                         Some(Letter::Ask(Ask { wish: Wish::Stop, answer })) => {
                             waiting.push(answer);
                             break Err("it was stopped while it started".to_owned());
                         }
-                        Some(Letter::Hold(answer)) => drop(answer.send(None)),
+                        // What it will be is not known yet.
+                        Some(Letter::Hold(hold)) => self.holds.push(hold),
                         Some(Letter::Ask(ask)) => {
                             let _ = ask.answer.send(Err("it is being started".to_owned()));
                         }

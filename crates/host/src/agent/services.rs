@@ -54,6 +54,8 @@ struct Registry {
     targets: BTreeSet<String>,
     timers: BTreeMap<String, Ticking>,
     sockets: BTreeMap<String, Listening>,
+    /// Socket units that listen no more, with systemd's word for why.
+    given_up: BTreeMap<String, &'static str>,
     daemons: BTreeMap<String, DaemonOrder>,
 }
 
@@ -70,6 +72,8 @@ pub struct Services {
     deaths: watch::Sender<()>,
     /// What is enabled is being started.
     booting: watch::Sender<bool>,
+    /// Another agent is about to take over.
+    still: watch::Sender<bool>,
 }
 
 impl Services {
@@ -85,6 +89,7 @@ impl Services {
             registry: Arc::default(),
             deaths: watch::channel(()).0,
             booting: watch::channel(false).0,
+            still: watch::channel(false).0,
         }
     }
 
@@ -254,6 +259,7 @@ impl Services {
     }
 
     async fn define(&self, definition: Definition) -> Result<Handle, String> {
+        self.peace().await;
         let known = self
             .lock()
             .entries

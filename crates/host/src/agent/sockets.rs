@@ -9,7 +9,7 @@ use std::{
     },
     path::Path,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures_util::future::select_all;
@@ -27,15 +27,20 @@ use tokio::{
 };
 
 use super::{
+    api::ServiceState,
     services::Services,
-    unit::socket::{Address, Place, Socket},
+    unit::{
+        Rate,
+        rate::Count,
+        socket::{Address, Place, Socket},
+    },
     users::Users,
 };
 
 /// Connections that wait for a service.
 const BACKLOG: i32 = 4096;
 
-/// How often the service is looked at while it runs, and the longest wait for one that does not start.
+/// How often the service is looked at while it runs, and the longest wait for one that does not stay up.
 const LOOK: Duration = Duration::from_millis(200);
 const LONGEST: Duration = Duration::from_secs(60);
 
@@ -61,13 +66,27 @@ impl Listening {
     ///
     /// # Errors
     /// An address that cannot be listened at, with its reason.
-    pub fn start(socket: Socket, opened: Option<Vec<OwnedFd>>, services: Services) -> Result<Self, String> {
-        let files = match opened {
+    pub fn start(
+        unit: &str,
+        socket: Socket,
+        opened: Option<Vec<OwnedFd>>,
+        services: Services,
+    ) -> Result<Self, String> {
+        let files = match opened.filter(|files| !files.is_empty()) {
             Some(files) => files,
             None => open_all(&socket)?,
         };
         let files = Arc::new(files);
-        let task = tokio::spawn(watch(socket.unit.clone(), Arc::clone(&files), services));
+        let watch = Watch {
+            unit: unit.to_owned(),
+            service: socket.unit.clone(),
+            files: Arc::clone(&files),
+            services,
+            triggers: socket.triggers,
+            triggered: Count::default(),
+            started: Count::default(),
+        };
+        let task = tokio::spawn(watch.run());
         Ok(Self { socket, files, task })
     }
 
@@ -103,21 +122,83 @@ fn path(address: &Address) -> Option<&Path> {
 }
 
 /// Starts the service whenever somebody is there and it does not run.
-async fn watch(unit: String, files: Arc<Vec<OwnedFd>>, services: Services) {
-    let mut wait = LOOK;
-    loop {
-        if services.is_active(&unit) {
-            wait = LOOK;
-        } else if let Err(error) = somebody(&files).await {
-            tracing::warn!("the sockets of {unit} cannot be watched: {error}");
-            return;
-        } else if !services.is_active(&unit)
-            && let Err(why) = services.start(&unit).await
-        {
-            tracing::warn!("{unit} did not start for its socket: {why}");
-            wait = (wait * 2).min(LONGEST);
+struct Watch {
+    /// The socket unit.
+    unit: String,
+    service: String,
+    files: Arc<Vec<OwnedFd>>,
+    services: Services,
+    triggers: Rate,
+    triggered: Count,
+    started: Count,
+}
+
+impl Watch {
+    /// Goes on until one of the limits is reached, as `systemd.socket(5)` has it: then the socket unit has failed, and
+    /// who connects is refused instead of waiting for nothing.
+    async fn run(mut self) {
+        let mut wait = LOOK;
+        let (result, why) = loop {
+            // One that is being started or stopped, or waits to be started again, is its supervisor's.
+            if !self.rests() {
+                sleep(LOOK).await;
+                continue;
+            }
+            if let Err(error) = somebody(&self.files).await {
+                break ("resources", format!("its sockets cannot be watched: {error}"));
+            }
+            // Somebody else may have started it meanwhile.
+            if !self.rests() {
+                continue;
+            }
+            let starts = self.services.starts(&self.service);
+            if let Err(gives_up) = self.count(starts) {
+                break gives_up;
+            }
+            let outcome = self.services.wake(&self.service).await;
+            if let Err(why) = &outcome {
+                tracing::warn!("{} did not start for its socket: {why}", self.service);
+            }
+            sleep(wait).await;
+            let longest = starts.pause().unwrap_or(LONGEST).clamp(LOOK, LONGEST);
+            wait = match outcome.is_err() || self.failed() {
+                true => (wait * 2).min(longest),
+                false => LOOK,
+            };
+        };
+        self.services.give_up(&self.unit, result, &why);
+    }
+
+    fn count(&mut self, starts: Rate) -> Result<(), (&'static str, String)> {
+        let (now, service) = (Instant::now(), &self.service);
+        if !self.triggered.another(self.triggers, now) {
+            let why = format!(
+                "it started {service} too often: TriggerLimitBurst= is {}",
+                self.triggers
+            );
+            return Err(("trigger-limit-hit", why));
         }
-        sleep(wait).await;
+        if !self.started.another(starts, now) {
+            let why =
+                format!("{service} was started too often and does not stay up: StartLimitBurst= is {starts}");
+            return Err(("service-start-limit-hit", why));
+        }
+        Ok(())
+    }
+
+    fn rests(&self) -> bool {
+        matches!(
+            self.services.state(&self.service),
+            ServiceState::Inactive | ServiceState::Failed
+        )
+    }
+
+    /// It was started, and is not up at the next look; one that ended well has served who was there.
+    fn failed(&self) -> bool {
+        matches!(
+            self.services.state(&self.service),
+            ServiceState::Failed | ServiceState::Activating
+        )
     }
 }
 

@@ -8,12 +8,14 @@ use rustix::process::Signal;
 use super::reaper::Exit;
 
 pub mod condition;
+pub mod rate;
 mod read;
 pub mod socket;
 mod syntax;
 pub mod timer;
 
 pub use condition::Condition;
+pub use rate::Rate;
 pub use read::{Parsed, parse, signal};
 pub use syntax::{expand, expand_line, split};
 
@@ -117,6 +119,8 @@ pub struct Unit {
     pub umask: Option<u32>,
     pub restart: Restart,
     pub restart_delay: Duration,
+    /// How often a socket may start it.
+    pub starts: Rate,
     pub start_timeout: Duration,
     pub stop_timeout: Duration,
     pub pid_file: Option<PathBuf>,
@@ -184,6 +188,7 @@ impl Unit {
             umask: None,
             restart: Restart::Never,
             restart_delay: Duration::from_millis(100),
+            starts: Rate::STARTS,
             start_timeout: Duration::from_secs(90),
             stop_timeout: Duration::from_secs(90),
             pid_file: None,
@@ -262,6 +267,20 @@ mod tests {
             "what\n[Service\n=\n[Service]\nType=dbus\nRestartSec=soon\nExecStart='open\n",
         );
         assert!(parsed.notes.len() >= 4, "{:?}", parsed.notes);
+    }
+
+    #[test]
+    fn reads_how_often_it_may_be_started() {
+        let new = "[Unit]\nStartLimitIntervalSec=1min\nStartLimitBurst=2\n[Service]\nExecStart=/bin/a\n";
+        let old = "[Service]\nStartLimitInterval=60\nStartLimitBurst=2\nExecStart=/bin/a\n";
+        for text in [new, old] {
+            let parsed = parse("a", text);
+            assert_eq!(parsed.unit.starts.to_string(), "2 in 60 s");
+            assert!(parsed.notes.is_empty(), "{:?}", parsed.notes);
+        }
+        let parsed = parse("a", "[Unit]\nStartLimitBurst=many\n[Service]\nExecStart=/bin/a\n");
+        assert_eq!(parsed.unit.starts, Rate::STARTS);
+        assert_eq!(parsed.notes, ["StartLimitBurst=many is ignored"]);
     }
 
     proptest::proptest! {

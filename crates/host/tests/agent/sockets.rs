@@ -89,6 +89,95 @@ async fn who_connects_first_starts_the_service_and_it_gets_the_sockets() {
     assert_eq!(asked(&world).await.0, Some(7), "nobody listens");
 }
 
+/// Somebody who connects and waits.
+fn waits_at(path: &str) -> String {
+    let connect = "perl -MIO::Socket::UNIX -e 'my $s = IO::Socket::UNIX->new(shift) or exit 7; sleep 1000'";
+    format!("{connect} {path} > /dev/null 2>&1 &")
+}
+
+#[tokio::test]
+async fn a_service_that_does_not_stay_up_is_not_started_for_ever() {
+    let world = world!();
+    let limited = "[Unit]\nStartLimitBurst=2\nStartLimitIntervalSec=1min\n";
+    for (name, unit, socket, starts, result) in [
+        ("dies", "", "", 5, "service-start-limit-hit"),
+        ("ends", limited, "", 2, "service-start-limit-hit"),
+        (
+            "often",
+            "",
+            "TriggerLimitBurst=3\nTriggerLimitIntervalSec=1min\n",
+            3,
+            "trigger-limit-hit",
+        ),
+    ] {
+        let program = if name == "ends" { "true" } else { "false" };
+        world.file(
+            &format!("/etc/systemd/system/{name}.service"),
+            &format!("{unit}[Service]\nExecStart=/bin/{program}\n"),
+        );
+        world.file(
+            &format!("/etc/systemd/system/{name}.socket"),
+            &format!("[Socket]\nListenStream=/run/{name}\n{socket}"),
+        );
+        let begin = format!(
+            "systemctl start {name}.socket && {}",
+            waits_at(&format!("/run/{name}"))
+        );
+        assert_eq!(world.sh(&begin).await.code, Some(0));
+        let failed = format!("systemctl is-failed {name}.socket");
+        let gave_up = world.until_async(async || world.sh(&failed).await.code == Some(0));
+        let socket = format!("{name}.socket");
+        assert!(gave_up.await, "{} {}", world.log(name), world.log(&socket));
+        let told = format!("systemctl show -p Result --value {socket}; systemctl is-active {socket}");
+        assert_eq!(world.sh(&told).await.stdout, format!("{result}\nfailed\n"));
+        assert_eq!(
+            world.log(name).matches("started, pid").count(),
+            starts,
+            "{}",
+            world.log(name)
+        );
+        assert!(
+            world.log(&socket).contains("nobody listens any more"),
+            "{}",
+            world.log(&socket)
+        );
+    }
+    let again = "systemctl reset-failed dies.socket && ! systemctl is-failed -q dies.socket && \
+                 systemctl start dies.socket ends.socket && systemctl is-active dies.socket ends.socket";
+    assert_eq!(world.sh(again).await.stdout, "active\nactive\n");
+}
+
+#[tokio::test]
+async fn a_service_that_waits_to_be_restarted_goes_on_waiting() {
+    let world = world!();
+    world.file(
+        "/etc/systemd/system/slower.service",
+        "[Service]\nRestart=on-failure\nRestartSec=300ms\nExecStart=/bin/false\n",
+    );
+    world.file(
+        "/etc/systemd/system/slower.socket",
+        "[Socket]\nListenStream=/run/slower\n",
+    );
+    let begin = format!("systemctl start slower.socket && {}", waits_at("/run/slower"));
+    assert_eq!(world.sh(&begin).await.code, Some(0));
+    let crashed = world.until_async(async || {
+        let services = world.agent.services().await.unwrap();
+        services
+            .iter()
+            .any(|status| status.name == "slower" && status.crashes >= 4)
+    });
+    assert!(crashed.await, "{}", world.log("slower"));
+    let status = world.status("slower").await;
+    assert_eq!(status.restarts + 1, status.crashes, "{}", world.log("slower"));
+    assert!(
+        world.log("slower").contains("starts again in 2400 ms"),
+        "{}",
+        world.log("slower")
+    );
+    let outcome = world.sh("systemctl is-active slower.socket").await;
+    assert_eq!(outcome.stdout, "active\n");
+}
+
 #[tokio::test]
 async fn what_a_host_has_not_is_said_by_name_and_fails_no_script() {
     let world = world!();

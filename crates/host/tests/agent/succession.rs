@@ -106,6 +106,68 @@ async fn a_new_agent_takes_over_and_nothing_is_restarted() {
     assert_eq!(outcome.stdout.trim(), "0");
 }
 
+/// Says that it is ready after a while, and then answers with its number.
+const SLOW: &str = r#"use IO::Socket::UNIX;
+$| = 1; print "begun\n"; sleep 3;
+my $told = IO::Socket::UNIX->new(Type => SOCK_DGRAM, Peer => $ENV{NOTIFY_SOCKET}) or die $!;
+$told->send("READY=1");
+open(my $listening, '+<&=', 3) or die $!;
+while (accept(my $client, $listening)) { syswrite $client, "$$\n"; }
+"#;
+
+#[tokio::test]
+async fn what_starts_when_the_agent_is_replaced_is_taken_over_too() {
+    let world = world!();
+    world.file("/srv/slow.pl", SLOW);
+    world.file(
+        "/etc/systemd/system/slow.socket",
+        "[Socket]\nListenStream=/run/slow\n",
+    );
+    world.file(
+        "/etc/systemd/system/slow.service",
+        "[Service]\nType=notify\nExecStart=/usr/bin/perl /srv/slow.pl\n",
+    );
+    let ask = "perl -MIO::Socket::UNIX -e 'my $s = IO::Socket::UNIX->new(\"/run/slow\") or exit 7; print $s->getline'";
+    let begin = format!("systemctl start slow.socket && {ask} > /dev/null 2>&1 &");
+    assert_eq!(world.sh(&begin).await.code, Some(0));
+    assert!(world.until(|| world.log("slow").contains("begun")).await);
+    assert_eq!(world.status("slow").await.state, ServiceState::Activating);
+
+    let began = world.agent.health().await.unwrap().started_at;
+    let limit = Duration::from_secs(60);
+    let bytes = fs::read(program()).unwrap();
+    let digest = Digest::of(&bytes);
+    world
+        .agent
+        .succeed(&digest, Body::from(bytes), limit)
+        .await
+        .unwrap();
+    let replaced = async || {
+        let health = world.agent.health().await;
+        health.is_ok_and(|health| health.started_at > began)
+    };
+    assert!(world.until_async(replaced).await, "the new agent answers");
+    assert_eq!(world.status("slow").await.state, ServiceState::Active);
+    let pid = world.pid_of("slow").await;
+    let outcome = world.sh(ask).await;
+    assert_eq!(outcome.stdout.trim().parse(), Ok(pid), "{}", world.log("slow"));
+    let begun = world.log("slow").matches("begun").count();
+    assert_eq!(begun, 1, "{}", world.log("slow"));
+
+    // Another one cannot be executed: all goes on as before.
+    let bytes = b"#!/nowhere\n".to_vec();
+    let digest = Digest::of(&bytes);
+    world
+        .agent
+        .succeed(&digest, Body::from(bytes), limit)
+        .await
+        .unwrap();
+    let outcome = world.sh(&format!("systemctl stop slow && {ask}")).await;
+    let next = outcome.stdout.trim().parse::<u32>();
+    assert!(next.is_ok_and(|next| next != pid), "{outcome:?}");
+    assert!(world.status("slow").await.state == ServiceState::Active);
+}
+
 /// Debian's, fetched once and kept beside the build.
 fn static_busybox() -> Option<PathBuf> {
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("busybox-static");

@@ -38,10 +38,10 @@ impl Call<'_> {
         match &status {
             Some(status) => self.life(status, out),
             None => {
-                let sub = if active == ServiceState::Active {
-                    "active"
-                } else {
-                    "dead"
+                let sub = match active {
+                    ServiceState::Active => "active",
+                    ServiceState::Failed => "failed",
+                    _ => "dead",
                 };
                 out.stdout
                     .push_str(&format!("     Active: {} ({sub})\n", active.word()));
@@ -109,7 +109,11 @@ impl Call<'_> {
         let of = |get: fn(&ServiceStatus) -> String, default: &str| {
             status.as_ref().map_or_else(|| default.to_owned(), get)
         };
-        let failed = state == ServiceState::Failed;
+        let result = match (self.services.failure(unit), state) {
+            (Some(result), _) => result,
+            (None, ServiceState::Failed) => "exit-code",
+            _ => "success",
+        };
         let yes = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
         let parsed = loaded.ok().map(|parsed| parsed.unit);
         let names = |list: fn(&crate::agent::unit::Unit) -> &[String]| {
@@ -127,7 +131,7 @@ impl Call<'_> {
             ("MainPID", of(|status| status.pid.unwrap_or(0).to_string(), "0")),
             ("NRestarts", of(|status| status.restarts.to_string(), "0")),
             ("UnitFileState", self.enabled(unit).replace("not-found", "")),
-            ("Result", if failed { "exit-code" } else { "success" }.to_owned()),
+            ("Result", result.to_owned()),
             (
                 "Description",
                 of(|status| status.description.clone(), &self.description(unit)),

@@ -3,16 +3,25 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     os::fd::OwnedFd,
+    time::Duration,
 };
 
+use futures_util::future::join_all;
 use model::{Secret, secret};
 use serde::{Deserialize, Serialize};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout_at},
+};
 
 use super::{Services, daemon, process};
 use crate::agent::{
-    api::{Configuration, DaemonOrder, Origin},
+    api::{Configuration, DaemonOrder, Origin, ServiceState, ServiceStatus},
     service::{Definition, Held},
 };
+
+/// How long services that are being started or stopped are waited for.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Secrets are in it: it is only ever in memory.
 #[derive(Serialize, Deserialize)]
@@ -28,6 +37,25 @@ pub struct Legacy {
     daemons: BTreeMap<String, DaemonOrder>,
     order: Vec<String>,
     services: Vec<Held>,
+    /// What is written here stays true while this is there.
+    #[serde(skip)]
+    _stillness: Option<Stillness>,
+}
+
+/// Nothing is started by this agent, and no service that it has told of is looked after, until this goes.
+struct Stillness(watch::Sender<bool>);
+
+impl Stillness {
+    fn begin(still: &watch::Sender<bool>) -> Self {
+        still.send_replace(true);
+        Self(still.clone())
+    }
+}
+
+impl Drop for Stillness {
+    fn drop(&mut self) {
+        self.0.send_replace(false);
+    }
 }
 
 impl Legacy {
@@ -42,8 +70,21 @@ impl Legacy {
 }
 
 impl Services {
-    /// What the next agent needs to know.
-    pub async fn leave(&self) -> Legacy {
+    /// What the next agent needs to know. First all starts come to their ends, those by sockets and timers too; and while
+    /// the legacy is there, none begins. When it goes, because no other agent took over, all goes on.
+    ///
+    /// # Errors
+    /// When the end of a start is not waited for any longer: what it would leave nobody would look after.
+    pub async fn leave(&self) -> Result<Legacy, String> {
+        self.leave_within(PATIENCE).await
+    }
+
+    async fn leave_within(&self, patience: Duration) -> Result<Legacy, String> {
+        let deadline = Instant::now() + patience;
+        timeout_at(deadline, self.booted())
+            .await
+            .map_err(|_| "the host is still being brought up")?;
+        let stillness = Stillness::begin(&self.still);
         let handles: Vec<_> = {
             let registry = self.lock();
             registry
@@ -52,12 +93,13 @@ impl Services {
                 .map(|entry| entry.handle.clone())
                 .collect()
         };
-        let mut services = Vec::new();
-        for handle in handles {
-            services.extend(handle.hold().await);
-        }
+        let holding = handles.iter().map(|handle| handle.hold(self.still.subscribe()));
+        let services = match timeout_at(deadline, join_all(holding)).await {
+            Ok(held) => held.into_iter().flatten().collect(),
+            Err(_) => return Err(self.unsettled(patience)),
+        };
         let registry = self.lock();
-        Legacy {
+        Ok(Legacy {
             configuration: registry.configuration.clone(),
             variables: registry.variables.clone(),
             targets: registry.targets.clone(),
@@ -70,7 +112,31 @@ impl Services {
             daemons: registry.daemons.clone(),
             order: registry.order.clone(),
             services,
-        }
+            _stillness: Some(stillness),
+        })
+    }
+
+    fn unsettled(&self, patience: Duration) -> String {
+        let changing = |status: &ServiceStatus| {
+            // One that waits to be started again is at rest.
+            match status.state {
+                ServiceState::Activating => status.sub == "start",
+                state => state == ServiceState::Deactivating,
+            }
+        };
+        let names = self.list().into_iter().filter(changing);
+        let names: Vec<String> = names.map(|status| status.name).collect();
+        format!(
+            "{} did not come to rest within {} s",
+            names.join(", "),
+            patience.as_secs()
+        )
+    }
+
+    /// Waits while another agent may be about to take over.
+    pub(super) async fn peace(&self) {
+        // This room holds the sender.
+        let _ = self.still.subscribe().wait_for(|still| !still).await;
     }
 
     /// Goes on with what another agent left. `open` gives the open file of a number, once.
@@ -91,8 +157,11 @@ impl Services {
             }
         }
         for (unit, numbers) in legacy.sockets {
+            let expected = numbers.len();
             let opened: Vec<OwnedFd> = numbers.into_iter().filter_map(&mut open).collect();
-            if let Err(why) = self.start_socket(&unit, Some(opened)) {
+            // A service knows its sockets by their order: some of them are as good as none.
+            let whole = (!opened.is_empty() && opened.len() == expected).then_some(opened);
+            if let Err(why) = self.start_socket(&unit, whole) {
                 tracing::warn!("{unit} does not listen any more: {why}");
             }
         }
@@ -114,5 +183,135 @@ impl Services {
             }
             Origin::Daemon => self.lock().daemons.get(&held.name).map(daemon).ok_or_else(gone),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::net::UnixStream, path::PathBuf};
+
+    use tokio::time::{sleep, timeout};
+
+    use super::*;
+    use crate::agent::{
+        files::Files,
+        layout::Layout,
+        reaper::{Reaper, Scope},
+        service::Wish,
+    };
+
+    /// Services of units in a directory of their own, which goes with this.
+    struct Place {
+        services: Services,
+        directory: tempfile::TempDir,
+    }
+
+    impl Place {
+        fn new() -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let layout = Layout::under(directory.path());
+            layout.make().unwrap();
+            let reaper = Reaper::new(Scope::Own);
+            tokio::spawn(reaper.clone().run());
+            Self {
+                services: Services::new(layout, reaper, Files::begin().unwrap()),
+                directory,
+            }
+        }
+
+        fn unit(&self, name: &str, text: &str) {
+            let path = self.directory.path().join("etc/systemd/system").join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+
+        /// A socket at this path, whose service only stays.
+        fn socket(&self, name: &str) -> PathBuf {
+            let path = self.directory.path().join(name);
+            self.unit(
+                &format!("{name}.socket"),
+                &format!("[Socket]\nListenStream={}\n", path.display()),
+            );
+            self.unit(
+                &format!("{name}.service"),
+                "[Service]\nExecStart=/bin/sleep 1000\n",
+            );
+            path
+        }
+
+        async fn until(&self, holds: impl Fn(&Services) -> bool) -> bool {
+            for _ in 0..500 {
+                if holds(&self.services) {
+                    return true;
+                }
+                sleep(Duration::from_millis(20)).await;
+            }
+            false
+        }
+    }
+
+    const SOON: Duration = Duration::from_millis(300);
+
+    #[tokio::test]
+    async fn a_socket_that_was_left_without_its_files_is_opened_anew() {
+        let place = Place::new();
+        for (name, numbers) in [("none", vec![]), ("closed", vec![70_000, 70_001])] {
+            let path = place.socket(name);
+            let mut legacy = place.services.leave().await.unwrap();
+            legacy.sockets = vec![(format!("{name}.socket"), numbers)];
+            legacy._stillness = None;
+            place.services.inherit(legacy, |_| None);
+            let _client = UnixStream::connect(path).unwrap();
+            let unit = format!("{name}.service");
+            assert!(place.until(|services| services.is_active(&unit)).await, "{name}");
+        }
+        place.services.stop_all().await;
+    }
+
+    #[tokio::test]
+    async fn nothing_starts_while_another_agent_may_take_over() {
+        let place = Place::new();
+        let path = place.socket("quiet");
+        place.services.start("quiet.socket").await.unwrap();
+        let legacy = place.services.leave().await.unwrap();
+        let _client = UnixStream::connect(path).unwrap();
+        let started = place.services.start("quiet.service");
+        assert!(timeout(SOON, started).await.is_err());
+        assert!(!place.services.is_active("quiet.service"));
+
+        // The other one did not take over.
+        drop(legacy);
+        let woken = place.until(|services| services.is_active("quiet.service"));
+        assert!(woken.await, "who connected meanwhile is not forgotten");
+        let legacy = place.services.leave().await.unwrap();
+        assert_eq!(legacy.services.len(), 1);
+        let stopped = place.services.stop("quiet.service");
+        assert!(
+            timeout(SOON, stopped).await.is_err(),
+            "it is left as it was told of"
+        );
+        drop(legacy);
+        place.services.stop_all().await;
+    }
+
+    #[tokio::test]
+    async fn what_does_not_come_to_rest_is_not_left() {
+        let place = Place::new();
+        place.unit(
+            "never.service",
+            "[Service]\nType=notify\nExecStart=/bin/sleep 1000\n",
+        );
+        let services = place.services.clone();
+        let starting = tokio::spawn(async move { services.start("never.service").await });
+        let begun = place.until(|services| services.state("never.service") == ServiceState::Activating);
+        assert!(begun.await);
+        let refused = place.services.leave_within(SOON).await;
+        assert!(refused.is_err_and(|why| why.starts_with("never did not come to rest")));
+        // It is looked after as before.
+        assert!(!starting.is_finished());
+        let _ = place.services.ask("never", Wish::Stop).await;
+        assert!(starting.await.unwrap().is_err());
+        assert!(place.services.leave_within(SOON).await.is_ok());
+        place.services.stop_all().await;
     }
 }

@@ -10,7 +10,7 @@ use crate::agent::{
     service::{Definition, Handle, Wish},
     sockets::Listening,
     timers::Ticking,
-    unit::{Links, socket, timer},
+    unit::{Links, Rate, socket, timer},
     units::{is_masked, kind},
 };
 
@@ -39,6 +39,7 @@ impl Services {
         let unit = self.full(name);
         match wish {
             Wish::Start => self.start(&unit).await,
+            Wish::Wake => self.wake(&unit).await,
             Wish::Stop => self.stop(&unit).await,
             Wish::Restart => self.restart(&unit).await,
             Wish::Reload => self.reload(&unit).await,
@@ -63,15 +64,27 @@ impl Services {
     /// # Errors
     /// When it, or something that it requires, does not start.
     pub async fn start(&self, unit: &str) -> Result<(), String> {
+        self.begin(unit, || Wish::Start).await
+    }
+
+    /// The same because somebody connected.
+    ///
+    /// # Errors
+    /// As of [`Services::start`].
+    pub async fn wake(&self, unit: &str) -> Result<(), String> {
+        self.begin(unit, || Wish::Wake).await
+    }
+
+    async fn begin(&self, unit: &str, wish: fn() -> Wish) -> Result<(), String> {
         if self.origin(unit).is_some_and(|origin| origin != Origin::Unit) {
-            return self.start_one(unit).await;
+            return self.start_one(unit, wish()).await;
         }
         let mut failed = BTreeSet::new();
         let mut outcome = Ok(());
         for step in depend::order(unit, |name| self.links(name)) {
             let started = match failed.contains(&step.unit) {
                 true => Err(format!("a unit that {} requires did not start", step.unit)),
-                false => Box::pin(self.start_one(&step.unit)).await,
+                false => Box::pin(self.start_one(&step.unit, wish())).await,
             };
             if let Err(why) = started {
                 failed.extend(step.required_by);
@@ -85,7 +98,8 @@ impl Services {
         outcome
     }
 
-    async fn start_one(&self, unit: &str) -> Result<(), String> {
+    async fn start_one(&self, unit: &str, wish: Wish) -> Result<(), String> {
+        self.peace().await;
         match kind(unit) {
             Some("service") => {
                 let handle = self.find(unit)?;
@@ -94,7 +108,7 @@ impl Services {
                     Box::pin(self.stop(other)).await?;
                 }
                 self.remember(short(unit));
-                handle.ask(Wish::Start).await
+                handle.ask(wish).await
             }
             Some("target") => {
                 self.lock().targets.insert(unit.to_owned());
@@ -148,10 +162,47 @@ impl Services {
         } else if opened.is_none() && self.is_active(service) {
             log.note(&format!("{service} runs already, with sockets of its own"));
         } else {
-            let listening = Listening::start(socket, opened, self.clone())?;
-            self.lock().sockets.insert(unit.to_owned(), listening);
+            let listening = Listening::start(unit, socket, opened, self.clone())?;
+            let mut registry = self.lock();
+            registry.given_up.remove(unit);
+            registry.sockets.insert(unit.to_owned(), listening);
         }
         Ok(())
+    }
+
+    /// A socket unit listens no more. `result` is systemd's word for why.
+    pub fn give_up(&self, unit: &str, result: &'static str, why: &str) {
+        Log::new(&self.layout.shared_logs(), unit).note(&format!(
+            "{why}: nobody listens any more until {unit} is started again"
+        ));
+        tracing::warn!("{unit} gives up: {why}");
+        let listening = {
+            let mut registry = self.lock();
+            registry.given_up.insert(unit.to_owned(), result);
+            registry.sockets.remove(unit)
+        };
+        drop(listening);
+    }
+
+    /// Why a unit listens no more, when it gave up.
+    pub fn failure(&self, unit: &str) -> Option<&'static str> {
+        self.lock().given_up.get(unit).copied()
+    }
+
+    pub fn forgive(&self, unit: &str) {
+        self.lock().given_up.remove(unit);
+    }
+
+    /// What a service does.
+    pub fn state(&self, unit: &str) -> ServiceState {
+        self.status(short(unit))
+            .map_or(ServiceState::Inactive, |status| status.state)
+    }
+
+    /// How often a socket may start a service, as that says.
+    pub fn starts(&self, unit: &str) -> Rate {
+        let loaded = self.units.load(unit);
+        loaded.map_or(Rate::STARTS, |parsed| parsed.unit.starts)
     }
 
     pub(super) fn start_timer(&self, unit: &str) -> Result<(), String> {

@@ -87,8 +87,7 @@ impl Reader {
             | "SourcePath" => {
                 return;
             }
-            // Services are started again ever more slowly, and never given up.
-            key if key.starts_with("StartLimit") => return,
+            key if key.starts_with("StartLimit") => return self.starts(key, value),
             key if key.starts_with("Condition") || key.starts_with("Assert") => {
                 return self.condition(key, value);
             }
@@ -102,6 +101,14 @@ impl Reader {
         if key == "BindsTo" {
             let bound = value.split_whitespace().map(|unit| expand(unit, name));
             self.unit.links.part_of.extend(bound);
+        }
+    }
+
+    /// They hold for starts by sockets: on its own a service is started again ever more slowly, and never given up.
+    fn starts(&mut self, key: &str, value: &str) {
+        let rest = key.trim_start_matches("StartLimit");
+        if rest != "Action" && !self.unit.starts.assign(rest, value) {
+            self.note(format!("{key}={value} is ignored"));
         }
     }
 
@@ -162,6 +169,8 @@ impl Reader {
             "ReloadSignal" => self.signal(key, value, |unit, signal| unit.reload_signal = Some(signal)),
             "SendSIGKILL" => self.unit.kills = truth(value),
             "StandardOutput" | "StandardError" => self.output(key, value),
+            // Where older units say it.
+            key if key.starts_with("StartLimit") => self.starts(key, value),
             _ => self.process(key, value),
         }
     }

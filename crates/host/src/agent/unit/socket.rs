@@ -5,7 +5,7 @@ use std::{
     path::PathBuf,
 };
 
-use super::{expand, syntax};
+use super::{Rate, expand, syntax};
 
 /// Sockets of one unit, at most: each is an open file of the agent.
 const MOST: usize = 16;
@@ -29,6 +29,8 @@ pub struct Socket {
     pub accepts: bool,
     /// An address of IPv6 does not stand for IPv4, too.
     pub only_v6: bool,
+    /// How often it may start the service.
+    pub triggers: Rate,
     pub notes: Vec<String>,
 }
 
@@ -60,6 +62,7 @@ pub fn parse(name: &str, text: &str) -> Socket {
         removes: false,
         accepts: false,
         only_v6: false,
+        triggers: Rate::TRIGGERS,
         notes: Vec::new(),
     };
     let mut section = String::new();
@@ -104,12 +107,12 @@ impl Socket {
             "RemoveOnStop" => self.removes = flag(),
             "Accept" => self.accepts = flag(),
             "BindIPv6Only" => self.only_v6 = value == "ipv6-only",
+            "TriggerLimitIntervalSec" => return self.triggers.assign("IntervalSec", value),
+            "TriggerLimitBurst" => return self.triggers.assign("Burst", value),
             // How busy sockets are served is for the host's kernel and its limits.
             "Backlog"
             | "MaxConnections"
             | "MaxConnectionsPerSource"
-            | "TriggerLimitIntervalSec"
-            | "TriggerLimitBurst"
             | "PollLimitIntervalSec"
             | "PollLimitBurst"
             | "TimeoutSec"
@@ -173,7 +176,7 @@ mod tests {
     fn reads_a_socket_as_packages_write_it() {
         let text = "[Unit]\nDescription=RPC\n[Socket]\nListenStream=/run/%p.sock\nListenStream=111\nListenDatagram=127.0.0.1:111\n\
                     ListenStream=@%p\nSocketMode=0660\nSocketUser=www-data\nBindIPv6Only=ipv6-only\nListenFIFO=/run/fifo\n\
-                    ListenStream=somewhere\n[Install]\nWantedBy=sockets.target\n";
+                    ListenStream=somewhere\nTriggerLimitIntervalSec=5s\nTriggerLimitBurst=7\nTriggerLimitBurst=x\n[Install]\nWantedBy=sockets.target\n";
         let socket = parse("rpcbind", text);
         let told: Vec<String> = socket
             .addresses
@@ -195,9 +198,11 @@ mod tests {
             socket.notes,
             [
                 "ListenFIFO=/run/fifo is ignored",
-                "ListenStream=somewhere is ignored"
+                "ListenStream=somewhere is ignored",
+                "TriggerLimitBurst=x is ignored"
             ]
         );
+        assert_eq!(socket.triggers.to_string(), "7 in 5 s");
         assert_eq!(
             parse("a", "[Socket]\nListenStream=1\nListenStream=\n").addresses,
             []

@@ -416,3 +416,50 @@ async fn a_name_that_somebody_else_has_used_is_refused() {
         "{ended}"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_fails_stops_nothing_that_is_waited_for() {
+    let world = World::at(crate::clock::now).await;
+    let owner = world.bearer(Developer, Some("acme")).await;
+    let made = ask(&world, &owner, "CreateActivity", json!({ "name": "work" })).await;
+    let activity = json!({ "activityArn": made["activityArn"] });
+    let work = json!({ "Type": "Task", "Resource": made["activityArn"], "End": true });
+    let work = json!({ "StartAt": "W", "States": { "W": work } });
+    let inner = machine(&world, &owner, "inner", work.clone()).await;
+    let parameters = json!({ "StateMachineArn": inner, "Name": "n" });
+    let outer = machine(
+        &world,
+        &owner,
+        "outer",
+        task("states:startExecution.sync:2", parameters),
+    )
+    .await;
+    let execution = start(&world, &owner, &outer).await;
+    let given = ask(&world, &owner, "GetActivityTask", activity).await;
+
+    // A name that was used, though its giver says that it was not.
+    let text = work.to_string();
+    let bad = engine::Start {
+        tenant: Some("acme".parse().unwrap()),
+        owner: 1,
+        machine: 1,
+        machine_arn: inner.clone(),
+        machine_name: "inner".into(),
+        role: "arn:aws:iam::1:role/r".into(),
+        program: asl::Machine::parse(&text).unwrap(),
+        definition: text,
+        name: "n".into(),
+        arn: inner.replace(":stateMachine:", ":execution:") + ":n",
+        origin: "{}".into(),
+        input: json!({}),
+        fresh: true,
+    };
+    let failed = world.state.states.engine.start(bad).await;
+    assert!(matches!(failed, Err(engine::Error::Store(_))), "{failed:?}");
+
+    let answer = json!({ "taskToken": given["taskToken"], "output": "7" });
+    ask(&world, &owner, "SendTaskSuccess", answer).await;
+    let ended = end(&world, &owner, &execution).await;
+    assert_eq!(read(&ended["output"])["Output"], 7, "{ended}");
+    assert_eq!(executions(&world, &owner, &inner).await.len(), 1);
+}
