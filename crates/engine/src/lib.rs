@@ -19,6 +19,7 @@ mod chores;
 mod commit;
 mod desk;
 mod error;
+mod express;
 mod handle;
 mod interrupt;
 mod live;

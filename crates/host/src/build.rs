@@ -42,10 +42,12 @@ use camino::Utf8PathBuf;
 use model::{
     Digest, Ticket,
     port::{BuildOrder, Builder, Built, Fault, GIT_CREDENTIALS, LogRef, PhaseStatus},
+    spec::build::Task,
 };
 use tracing::info;
 
 use self::{
+    again::Before,
     choice::Choice,
     console::Console,
     left::{Objects, Shelf},
@@ -152,14 +154,13 @@ struct Once<'a> {
     log: &'a LogRef,
     /// For what it leaves when it fails.
     shelf: Option<&'a Shelf>,
-    /// How often it was made before, and failed in a way that is tried again.
-    retried: u32,
+    before: &'a Before,
 }
 
 /// How one build ended that did not fail for good.
 enum End {
     Built(Built),
-    Again,
+    Again(Before),
 }
 
 /// What a container stands on.
@@ -221,19 +222,19 @@ impl Yard {
     ) -> Result<Built, Error> {
         demand::secrets(order)?;
         demand::labels(order, &self.0.labels)?;
-        let mut retried = 0;
+        let mut before = Before::default();
         loop {
             let once = Once {
                 ticket,
                 order,
                 log: &log,
                 shelf,
-                retried,
+                before: &before,
             };
-            if let End::Built(built) = self.once(once, stop.clone()).await? {
-                return Ok(built);
+            match self.once(once, stop.clone()).await? {
+                End::Built(built) => return Ok(built),
+                End::Again(next) => before = next,
             }
-            retried += 1;
         }
     }
 
@@ -251,6 +252,9 @@ impl Yard {
         let _place = tokio::select! {
             place = place => place,
             reason = stop.asked() => return Err(Error::Stopped(reason)),
+            () = once.before.over(timeout(once.order)) => {
+                return Err(once.before.timed_out(timeout(once.order), console.doing(), String::new()));
+            }
         };
         console.ended(PhaseStatus::Succeeded, None);
         let id = format!("build-{}", Digest::of(once.ticket.as_str()).short());
@@ -276,7 +280,7 @@ impl Yard {
         mut console: Console,
         mut stop: Stop,
     ) -> Result<End, Error> {
-        let Once { ticket, order, .. } = once;
+        let (ticket, order, before) = (once.ticket, once.order, once.before);
         let prepared = match self.prepare(work, order, ticket, &mut console, &mut stop).await {
             Ok(prepared) => prepared,
             Err(error) => {
@@ -294,25 +298,26 @@ impl Yard {
             }
         };
         let uids = self.0.oven.uids().take().ok_or(Error::Full)?;
-        let job = sandbox::job(ticket, order, prepared.image, once.retried);
+        let job = sandbox::job(ticket, order, prepared.image, before.retried);
         let ground = Ground {
             lowers: prepared.lowers,
             uid_base: uids.base,
         };
-        let mut ran = self.execute(work, order, job, ground, console, stop).await?;
+        let began = before.began(Instant::now());
+        let mut ran = self.execute(work, once, job, ground, console, stop).await?;
         let upper = work.directory().join("scratch/upper");
         let came_to_its_end = ran.console.outcome.succeeded.is_some();
         // What the runner says of itself could be forged; how often a build is made is the file's to say.
-        let again = ran.console.outcome.again && again::may(&order.buildspec, once.retried);
+        let again = ran.console.outcome.again && again::may(&order.buildspec, before.retried);
         if came_to_its_end && !again {
             self.compare(order, &mut ran.console)?;
         }
-        let (mut outcome, judged) = verdict::judge(order, ran);
+        let (mut outcome, judged) = verdict::judge(order, before, ran);
         if came_to_its_end {
             self.harvest(order, &upper, uids.base, prepared.caches).await?;
         }
         match judged {
-            Err(Error::Failed { .. }) if again => return Ok(End::Again),
+            Err(failed @ Error::Failed { .. }) if again => return Ok(End::Again(before.next(began, failed))),
             Err(error) => {
                 if let Some(shelf) = once.shelf.filter(|_| came_to_its_end) {
                     self.leave(shelf, outcome).await;
@@ -470,7 +475,7 @@ impl Yard {
     async fn execute(
         &self,
         work: &Work,
-        order: &BuildOrder,
+        Once { order, before, .. }: Once<'_>,
         job: protocol::Job,
         ground: Ground,
         mut console: Console,
@@ -496,7 +501,7 @@ impl Yard {
             let followed = console.follow(io::BufReader::new(File::from(frames)), &directory, most);
             (console, followed)
         });
-        let timeout = timeout(order);
+        let timeout = before.left(timeout(order), Instant::now());
         let stopping = async { drop(stop.asked().await) };
         let exit = self.0.containers.run_until(spec, timeout, stopping).await;
         let (console, followed) = follow.await.map_err(|_| Error::Interrupted)?;
@@ -523,7 +528,7 @@ impl Yard {
         }
         let past = caches.note(&name, HISTORY, report::PAST_BYTES);
         let mut history = History::read(&past.unwrap_or_default());
-        console.compare(&mut history);
+        console.compare(&mut history, order.task.as_ref().is_some_and(Task::is_part));
         Ok(caches.write_note(&name, HISTORY, &history.write())?)
     }
 }

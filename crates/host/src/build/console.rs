@@ -25,6 +25,8 @@ const CASES: usize = 20_000;
 const ARTIFACTS: usize = 13;
 /// Characters of one text that a build says about itself. Its log may say more.
 const TEXT: usize = 4096;
+/// Said where a part of a fan-out reports coverage.
+const PART_COVERAGE: &str = "Coverage of one part of a fan-out is not the whole's: nothing is asked of it";
 
 /// The log and the report of a build that goes on.
 pub(super) struct Console {
@@ -304,8 +306,8 @@ impl Console {
         self.outcome.cases.entry(group).or_default().extend(own);
     }
 
-    /// Compares the reports with the branch's runs before this one, which becomes one of them.
-    pub fn compare(&mut self, history: &mut History) {
+    /// Compares the reports with the branch's runs before this one, which becomes one of them. `is_part`: of a fan-out.
+    pub fn compare(&mut self, history: &mut History, is_part: bool) {
         let cases = std::mem::take(&mut self.outcome.cases);
         let mut lines = Vec::new();
         for report in &mut self.outcome.reports {
@@ -317,6 +319,15 @@ impl Console {
             if let Some(changes) = &report.changes {
                 lines.push(format!("Report {}: {}", report.group, changes.summary()));
             }
+        }
+        if is_part
+            && self
+                .outcome
+                .reports
+                .iter()
+                .any(|report| report.coverage.is_some())
+        {
+            lines.push(PART_COVERAGE.to_owned());
         }
         lines.iter().for_each(|line| self.line(line));
     }
@@ -385,5 +396,31 @@ mod tests {
         let phase = &outcome.phases[0];
         assert!(phase.name.chars().count() <= TEXT + 1);
         assert!(phase.message.as_ref().unwrap().chars().count() <= TEXT + 1);
+    }
+
+    #[test]
+    fn coverage_of_a_part_is_said_to_be_one() {
+        let says = |is_part, lines| {
+            let directory = tempfile::tempdir().unwrap();
+            let directory = Utf8Path::from_path(directory.path()).unwrap();
+            let logs = logs::Directory::open(directory).unwrap();
+            let log: LogRef = "build/t".parse().unwrap();
+            let mut console = Console::open(&logs, log.clone(), Vec::new(), 1 << 20).unwrap();
+            let mut report = super::super::report::empty("unit");
+            let reached = model::port::Share {
+                covered: 1,
+                total: lines,
+            };
+            report.coverage = (lines > 0).then(|| model::port::Coverage {
+                lines: reached,
+                ..model::port::Coverage::default()
+            });
+            console.report(report);
+            console.compare(&mut History::read(&[]), is_part);
+            console.end();
+            logs.tail(&log, 0, 99).contains(PART_COVERAGE)
+        };
+        assert!(says(true, 4));
+        assert!(!says(true, 0) && !says(false, 4));
     }
 }

@@ -16,10 +16,12 @@ pub enum Error {
         message: String,
         last: String,
     },
-    #[error("the build was stopped after {} seconds, {doing}{}", timeout.as_secs(), logs::said(last))]
+    #[error("the build was stopped after {} seconds, {doing}{before}{}", timeout.as_secs(), logs::said(last))]
     TimedOut {
         timeout: Duration,
         doing: String,
+        /// Of its tries before.
+        before: String,
         last: String,
     },
     #[error("the build was stopped: {0}")]

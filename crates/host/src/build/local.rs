@@ -186,6 +186,7 @@ impl Workshop {
 
     /// Unpacks what all builds of a batch left, side by side.
     pub fn unpack_combined(&self, built: &[(String, Built)], directory: &Utf8Path) -> Result<(), Error> {
+        combine::fits(built.iter().map(|(_, built)| built.size_bytes))?;
         let mut parts = Vec::new();
         for (name, built) in built {
             let mut file = tempfile(directory)?;
@@ -195,7 +196,7 @@ impl Workshop {
             parts.push((name.clone(), file));
         }
         let mut whole = tempfile(directory)?;
-        combine(parts, &mut whole)?;
+        combine(parts, &mut whole, || false)?;
         whole
             .seek(SeekFrom::Start(0))
             .map_err(io_error("combine", directory))?;

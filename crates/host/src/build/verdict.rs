@@ -6,13 +6,14 @@ use model::port::{BuildLimits, BuildOrder, PhaseStatus, TestReport};
 
 use super::{
     Error, Ran,
+    again::Before,
     console::{Console, Outcome},
     report, timeout,
 };
 use crate::container::Exit;
 
 /// What is known of a build, and whether it succeeded.
-pub(super) fn judge(order: &BuildOrder, ran: Ran) -> (Outcome, Result<(), Error>) {
+pub(super) fn judge(order: &BuildOrder, before: &Before, ran: Ran) -> (Outcome, Result<(), Error>) {
     let Ran {
         exit,
         mut console,
@@ -21,7 +22,7 @@ pub(super) fn judge(order: &BuildOrder, ran: Ran) -> (Outcome, Result<(), Error>
     } = ran;
     let judged = match stopped {
         Some(reason) => Err(Error::Stopped(reason)),
-        None => verdict(order, exit, &console, followed),
+        None => verdict(order, before, exit, &console, followed),
     };
     if let Err(error) = &judged {
         let status = match error {
@@ -37,15 +38,18 @@ pub(super) fn judge(order: &BuildOrder, ran: Ran) -> (Outcome, Result<(), Error>
     (outcome, judged)
 }
 
-fn verdict(order: &BuildOrder, exit: Exit, console: &Console, followed: io::Result<()>) -> Result<(), Error> {
+fn verdict(
+    order: &BuildOrder,
+    before: &Before,
+    exit: Exit,
+    console: &Console,
+    followed: io::Result<()>,
+) -> Result<(), Error> {
     let outcome = &console.outcome;
     if exit.timed_out {
         let last = console.last_lines();
-        return Err(Error::TimedOut {
-            timeout: timeout(order),
-            doing: console.doing(),
-            last: format!("{last}{}", hint(order, &last)),
-        });
+        let last = format!("{last}{}", hint(order, &last));
+        return Err(before.timed_out(timeout(order), console.doing(), last));
     }
     let last = outcome.last.clone().unwrap_or_default();
     if exit.oom && outcome.succeeded != Some(true) {

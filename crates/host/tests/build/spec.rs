@@ -84,6 +84,17 @@ pub async fn a_build_that_is_to_be_retried_begins_anew(world: &World) {
         let (_, log) = fails(world, &flaky(world, little), &["BUILD failed", &last]).await;
         check(&log, tries, "\nafter 0\n");
     }
+    let endless =
+        "version: 0.2\nphases: { build: { on-failure: RETRY-100, commands: ['sleep 1; false'] } }\n";
+    let mut endless = order(world, endless);
+    endless.limits.timeout = jiff::SignedDuration::from_secs(20);
+    let says = [
+        "stopped after 20 seconds",
+        "all tries share the time; the one before failed: BUILD failed",
+        "sleep 1; false",
+    ];
+    let (fault, _) = fails(world, &endless, &says).await;
+    assert_eq!(fault.blame, model::port::Blame::Customer);
 }
 
 pub async fn the_commands_of_codebuild_are_there(world: &World) {

@@ -1,11 +1,13 @@
 //! The revision: the source run through its buildspec, tests included.
 
-use std::{collections::BTreeMap, fs::File, io, sync::Arc};
+mod whole;
 
-use host::build::{batch, combine, gate, report};
+use std::{collections::BTreeMap, sync::Arc};
+
+use host::build::{batch, gate, report};
 use model::{
     Digest, Place, Secret, Ticket,
-    port::{BuildOrder, Builder as _, Built, Commit, Fault, GIT_CREDENTIALS, Objects as _, TestReport},
+    port::{BuildOrder, Builder as _, Built, Commit, Fault, GIT_CREDENTIALS, TestReport},
     spec::{
         self,
         build::{SecretRef, Task},
@@ -58,48 +60,24 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
         return Err(Fault::customer("no build of the batch succeeded"));
     };
     let reports = built.iter().flat_map(|(_, built)| built.reports.clone());
-    let reports: Vec<TestReport> = match batch.tasks.iter().any(|task| task.shard.is_some()) {
+    let reports: Vec<TestReport> = match batch.tasks.iter().any(Task::is_part) {
         true => {
             let reports = report::merge(reports);
-            let limits = world.platform.build_limits(&input.spec.build);
+            let mut limits = world.platform.build_limits(&input.spec.build);
+            limits.coverage_percent = None;
             gate(&limits, &reports).map_err(|error| Fault::from(error).evidence(last.log.clone()))?;
             reports
         }
         false => reports.collect(),
     };
     let revision = match input.spec.build.combine_artifacts {
-        true => combined(world, attempt, &built).await?,
+        true => {
+            let tmp = world.data.serve().join("tmp");
+            whole::combined(&world.node, &tmp, &built).await?
+        }
         false => last.artifact,
     };
     Ok(answer(revision, last, &reports))
-}
-
-/// The artifacts of all builds as one object.
-async fn combined(world: &Arc<World>, attempt: &Attempt, built: &[(String, Built)]) -> Result<Digest, Fault> {
-    let tmp = world.data.serve().join("tmp");
-    let directory = tmp.join(format!("{}-batch", attempt.ticket));
-    let platform = |error: io::Error| Fault::platform(format!("cannot write to {directory}: {error}"));
-    // What is left behind by a crash is removed when serve starts; an attempt before this one may have left it too.
-    let _ = tokio::fs::remove_dir_all(&directory).await;
-    tokio::fs::create_dir_all(&directory).await.map_err(platform)?;
-    let whole = directory.join("whole.tar");
-    let combined = async {
-        let mut parts = Vec::new();
-        for (number, (name, built)) in built.iter().enumerate() {
-            let part = directory.join(format!("{number}.tar"));
-            world.node.get(&built.artifact, &part).await?;
-            parts.push((name.clone(), File::open(&part).map_err(platform)?));
-        }
-        let to = File::create(&whole).map_err(platform)?;
-        let work = move || combine::combine(parts, io::BufWriter::with_capacity(1 << 18, to));
-        let done = tokio::task::spawn_blocking(work).await;
-        let done = done.map_err(|_| Fault::platform("combining artifacts was interrupted"))?;
-        done.map_err(|error| Fault::customer(chain(&error)))?;
-        world.node.put(&whole).await
-    };
-    let combined = combined.await;
-    let _ = tokio::fs::remove_dir_all(&directory).await;
-    combined
 }
 
 fn answer(revision: Digest, built: &Built, reports: &[TestReport]) -> Value {
@@ -134,8 +112,9 @@ async fn build(
         .await
         .map_err(stored)?;
     let mut limits = world.platform.build_limits(&input.spec.build);
-    if task.as_ref().is_some_and(|task| task.shard.is_some()) {
-        // What is asked of tests is asked of all parts together.
+    let is_part = task.as_ref().is_some_and(Task::is_part);
+    if is_part {
+        // What is asked of tests is asked of all parts together; of their coverage nothing can be.
         limits.pass_rate_percent = 0.0;
         limits.coverage_percent = None;
     }
@@ -152,7 +131,13 @@ async fn build(
         image: input.spec.build.image.clone(),
         task,
     };
-    let built = world.node.build(&ticket, &order).await;
+    let mut built = world.node.build(&ticket, &order).await;
+    if let Ok(built) = &mut built
+        && is_part
+    {
+        let reports = std::mem::take(&mut built.reports);
+        built.reports = reports.into_iter().filter_map(report::of_part).collect();
+    }
     finish(world, ticket, built.clone()).await?;
     built
 }

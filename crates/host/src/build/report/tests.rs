@@ -350,6 +350,7 @@ fn reports_of_a_fan_out_are_one_for_each_group() {
         part("unit", 3, 0, 20, 40),
         part("ui", 1, 0, 5, 0),
         part("unit", 5, 2, 10, 50),
+        part("lines", 0, 0, 0, 25),
     ]);
     let told: Vec<_> = merged
         .iter()
@@ -365,5 +366,6 @@ fn reports_of_a_fan_out_are_one_for_each_group() {
         .collect();
     assert_eq!(told, [("unit", 10, 8, 2, 20), ("ui", 1, 1, 0, 5)]);
     assert_eq!(merged[0].failures.len(), 2);
-    assert_eq!(coverage_percent(&merged), Some(45.0));
+    // Halves of one tree's lines, which may be the same half.
+    assert_eq!(coverage_percent(&merged), None);
 }

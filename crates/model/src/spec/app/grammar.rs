@@ -155,7 +155,7 @@ static BUILD: Section = Section {
         key(
             "coverage",
             Kind::Percent,
-            "The share of lines that tests must reach, as the reports tell it. Nobody asks by default.",
+            "The share of lines that tests must reach, as the reports tell it. Nobody asks by default, nor of a fan-out.",
         ),
         key(
             "image",

@@ -45,6 +45,13 @@ pub struct Task {
     pub shard: Option<(u32, u32)>,
 }
 
+impl Task {
+    /// It is one of several parts of a fan-out: what its tests say is not the whole.
+    pub fn is_part(&self) -> bool {
+        self.shard.is_some_and(|(_, of)| of > 1)
+    }
+}
+
 const KINDS: [&str; 4] = ["build-list", "build-graph", "build-matrix", "build-fanout"];
 
 pub(super) fn batch(reader: &mut Reader<'_>, node: &Node) -> Option<Batch> {
