@@ -13,6 +13,7 @@ mod console;
 mod demand;
 mod error;
 pub mod key;
+mod left;
 pub mod local;
 pub mod protocol;
 mod queue;
@@ -25,6 +26,7 @@ pub mod tools;
 mod verdict;
 
 pub use error::Error;
+pub use left::Left;
 pub use verdict::gate;
 
 use std::{
@@ -47,7 +49,8 @@ use tracing::info;
 use self::{
     again::Before,
     choice::Choice,
-    console::{Console, Kept},
+    console::Console,
+    left::{Objects, Shelf},
     queue::Queue,
     report::History,
     sandbox::{CacheNames, Keys},
@@ -56,16 +59,13 @@ use crate::{
     bake::Oven,
     cache::Lease,
     container::{Containers, Exit},
-    layer::{copy::Deletions, io_error},
+    layer::io_error,
     logs, objects,
     ticket::Stop,
-    tree,
     work::{self, Work},
 };
 
 const LOG_BYTES: u64 = 64 << 20;
-/// So many caches with keys are kept of a branch.
-const KEYS: usize = 5;
 /// The file beside a branch's cache that holds what earlier runs of its tests said.
 const HISTORY: &str = "tests.json.zst";
 
@@ -113,11 +113,21 @@ impl Builder for Yard {
 impl Yard {
     /// As [`Builder::build`], until it is to stop.
     pub async fn build_until(&self, ticket: &Ticket, order: &BuildOrder, stop: Stop) -> Result<Built, Fault> {
+        self.build_onto(ticket, order, stop, None).await
+    }
+
+    async fn build_onto(
+        &self,
+        ticket: &Ticket,
+        order: &BuildOrder,
+        stop: Stop,
+        shelf: Option<&Shelf>,
+    ) -> Result<Built, Fault> {
         let log: LogRef = format!("build/{ticket}")
             .parse()
             .map_err(|_| Fault::order("the ticket cannot name a log"))?;
         let started = Instant::now();
-        let built = self.run(ticket, order, log.clone(), stop).await;
+        let built = self.run(ticket, order, log.clone(), stop, shelf).await;
         let last = match &built {
             Ok(built) => format!(
                 "The build succeeded: artifact {} of {} bytes",
@@ -142,6 +152,8 @@ struct Once<'a> {
     ticket: &'a Ticket,
     order: &'a BuildOrder,
     log: &'a LogRef,
+    /// For what it leaves when it fails.
+    shelf: Option<&'a Shelf>,
     before: &'a Before,
 }
 
@@ -206,6 +218,7 @@ impl Yard {
         order: &BuildOrder,
         log: LogRef,
         stop: Stop,
+        shelf: Option<&Shelf>,
     ) -> Result<Built, Error> {
         demand::secrets(order)?;
         demand::labels(order, &self.0.labels)?;
@@ -215,6 +228,7 @@ impl Yard {
                 ticket,
                 order,
                 log: &log,
+                shelf,
                 before: &before,
             };
             match self.once(once, stop.clone()).await? {
@@ -298,28 +312,22 @@ impl Yard {
         if came_to_its_end && !again {
             self.compare(order, &mut ran.console)?;
         }
-        let judged = verdict::judge(order, before, ran);
+        let (mut outcome, judged) = verdict::judge(order, before, ran);
         if came_to_its_end {
             self.harvest(order, &upper, uids.base, prepared.caches).await?;
         }
-        let mut outcome = match judged {
+        match judged {
             Err(failed @ Error::Failed { .. }) if again => return Ok(End::Again(before.next(began, failed))),
-            judged => judged?,
-        };
-        let mut secondary = BTreeMap::new();
-        let mut main = None;
-        for Kept {
-            identifier,
-            name,
-            path,
-        } in std::mem::take(&mut outcome.artifacts)
-        {
-            let (digest, size) = self.keep(path).await?;
-            match identifier {
-                Some(identifier) => drop(secondary.insert(identifier, digest)),
-                None => main = Some((digest, size, name)),
+            Err(error) => {
+                if let Some(shelf) = once.shelf.filter(|_| came_to_its_end) {
+                    self.leave(shelf, outcome).await;
+                }
+                return Err(error);
             }
+            Ok(()) => {}
         }
+        let artifacts = std::mem::take(&mut outcome.artifacts);
+        let Objects { main, secondary } = self.objects(artifacts).await?;
         let (artifact, size_bytes, name) = main.ok_or(Error::NoArtifact)?;
         Ok(End::Built(Built {
             artifact,
@@ -508,40 +516,6 @@ impl Yard {
         })
     }
 
-    async fn harvest(
-        &self,
-        order: &BuildOrder,
-        upper: &camino::Utf8Path,
-        uid_base: u32,
-        restored: Restored,
-    ) -> Result<(), Error> {
-        let caches = self.0.oven.caches().clone();
-        let downloads = sandbox::downloads_name(order);
-        let keyed = sandbox::keyed(order, &order.commit.branch);
-        let (kept, upper) = (sandbox::kept(order), upper.to_owned());
-        tokio::task::spawn_blocking(move || {
-            let directories = sandbox::DOWNLOADS.map(str::to_owned);
-            caches.harvest(&downloads, &upper, &directories, uid_base, Deletions::Ignore)?;
-            let Restored { own, names, .. } = restored;
-            let Some(name) = names.save else {
-                return Ok(());
-            };
-            if names.fixed && caches.lease(&name)?.is_some() {
-                return Ok(());
-            }
-            caches.harvest_on(&name, own.as_ref(), &upper, &kept, uid_base, Deletions::Apply)?;
-            drop(own);
-            if names.fixed {
-                caches.trim(&keyed, KEYS)
-            } else {
-                Ok(())
-            }
-        })
-        .await
-        .map_err(|_| Error::Interrupted)??;
-        Ok(())
-    }
-
     /// Compares the build's tests with those of the branch's builds before.
     fn compare(&self, order: &BuildOrder, console: &mut Console) -> Result<(), Error> {
         if order.buildspec.reports.is_empty() {
@@ -556,19 +530,6 @@ impl Yard {
         let mut history = History::read(&past.unwrap_or_default());
         console.compare(&mut history, order.task.as_ref().is_some_and(Task::is_part));
         Ok(caches.write_note(&name, HISTORY, &history.write())?)
-    }
-
-    /// Checks the artifact's tar, which the customer's side wrote, and keeps it.
-    async fn keep(&self, path: Utf8PathBuf) -> Result<(Digest, u64), Error> {
-        let objects = self.0.objects.clone();
-        let kept = tokio::task::spawn_blocking(move || {
-            let open = || File::open(&path).map_err(io_error("open", &path));
-            tree::visit(open()?, &tree::Limits::SOURCE, |_, _| Ok(()))?;
-            let file = open()?;
-            let size = file.metadata().map_err(io_error("read", &path))?.len();
-            Ok::<_, Error>((objects.keep(file, &path)?, size))
-        });
-        kept.await.map_err(|_| Error::Interrupted)?
     }
 }
 

@@ -9,7 +9,7 @@ mod approvals;
 mod apps;
 mod audit;
 mod aws;
-mod build;
+pub mod build;
 mod check;
 mod client;
 mod codedeploy;

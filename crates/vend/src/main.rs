@@ -92,6 +92,7 @@ fn inside(arguments: &[String]) -> Option<ExitCode> {
         ("systemctl" | "service", _) => Some(host::agent::systemctl::main(name, &rest)),
         (_, Some("agent")) if rest.len() == 1 => host::agent::main(),
         (receiver::NAME, _) => Some(receiver::main()),
+        (_, Some(cli::build::warden::NAME)) => Some(cli::build::warden::main(rest.get(1))),
         (_, Some("build-runner")) => Some(host::build::runner::main()),
         _ => None,
     }

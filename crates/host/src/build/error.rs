@@ -32,7 +32,7 @@ pub enum Error {
     )]
     Memory { memory_mib: u64, last: String },
     #[error(
-        "{passed} of {ran} tests passed, which is less than the {wanted} % that this environment asks for{failures}"
+        "{passed} of {ran} tests passed, which is less than the {wanted} % that `pass_rate` asks for{failures}"
     )]
     Tests {
         passed: u32,
@@ -108,6 +108,9 @@ impl From<Error> for Fault {
                 ..fault
             },
             Error::Objects(error) => error.into(),
+            Error::Tree(tree::Error::TooLarge(_)) => {
+                Self::customer(text).next("leave large files out of `artifacts`, or pack them in parts")
+            }
             Error::Tree(error) => error.into(),
             Error::Layer(error) => error.into(),
         }
@@ -118,5 +121,18 @@ fn reached(found: Option<f64>) -> String {
     match found {
         Some(found) => format!("tests reach {found:.1} % of lines"),
         None => "no report tells which lines tests reach".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_too_large_has_a_next_step() {
+        let fault = Fault::from(Error::Tree(tree::Error::TooLarge("`a` has 9 bytes".to_owned())));
+        assert_eq!(fault.blame, model::port::Blame::Customer);
+        assert!(fault.message.contains("`a` has 9 bytes"), "{}", fault.message);
+        assert!(fault.next.is_some_and(|next| next.contains("pack them in parts")));
     }
 }

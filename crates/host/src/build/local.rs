@@ -165,13 +165,17 @@ impl Workshop {
     }
 
     /// Unpacks what a build left: the artifact into `directory`, each secondary one into a directory of its name in there.
-    pub fn unpack(&self, built: &Built, directory: &Utf8Path) -> Result<(), Error> {
-        let own = (directory.to_owned(), built.artifact);
-        let others = built
-            .secondary
+    pub fn unpack(
+        &self,
+        artifact: Option<Digest>,
+        secondary: &BTreeMap<String, Digest>,
+        directory: &Utf8Path,
+    ) -> Result<(), Error> {
+        let own = artifact.map(|digest| (directory.to_owned(), digest));
+        let others = secondary
             .iter()
             .map(|(name, digest)| (directory.join(name), *digest));
-        for (to, digest) in [own].into_iter().chain(others) {
+        for (to, digest) in own.into_iter().chain(others) {
             fs::create_dir_all(&to).map_err(io_error("create", &to))?;
             let mut object = self.objects.open_object(&digest)?;
             tree::unpack(&mut object, &to, &tree::Limits::SOURCE)?;

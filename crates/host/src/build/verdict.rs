@@ -12,8 +12,8 @@ use super::{
 };
 use crate::container::Exit;
 
-/// What a build came to.
-pub(super) fn judge(order: &BuildOrder, before: &Before, ran: Ran) -> Result<Outcome, Error> {
+/// What is known of a build, and whether it succeeded.
+pub(super) fn judge(order: &BuildOrder, before: &Before, ran: Ran) -> (Outcome, Result<(), Error>) {
     let Ran {
         exit,
         mut console,
@@ -35,7 +35,7 @@ pub(super) fn judge(order: &BuildOrder, before: &Before, ran: Ran) -> Result<Out
     console.began("FINALIZING");
     console.ended(PhaseStatus::Succeeded, None);
     let outcome = console.end();
-    judged.map(|()| outcome)
+    (outcome, judged)
 }
 
 fn verdict(

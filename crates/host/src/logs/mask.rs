@@ -1,16 +1,12 @@
 //! Takes secrets out of a stream of bytes, however the stream is cut into pieces.
 
+mod forms;
+
 use std::{ops::Range, sync::Arc};
 
 use aho_corasick::AhoCorasick;
 
 const STARS: &[u8] = b"***";
-/// Shorter lines of a secret of several lines are too common to be masked on their own.
-const LINE_BYTES: usize = 16;
-/// A secret shorter than this has no base64 form that is told from other text.
-const ENCODED_BYTES: usize = 6;
-/// A longer secret is a key or a file, which nobody writes into a URL; its lines are masked in any case.
-const ESCAPED_BYTES: usize = 4096;
 
 /// Replaces secrets by `***`: their exact values, the long lines of those of several lines, their base64 forms in any
 /// alignment (so also inside of an encoded `user:password`), and how URLs, JSON, XML and shells write them.
@@ -27,7 +23,7 @@ pub struct Mask {
 
 impl Mask {
     pub fn new<'a>(secrets: impl IntoIterator<Item = &'a str>) -> Self {
-        let mut patterns: Vec<Vec<u8>> = secrets.into_iter().flat_map(forms).collect();
+        let mut patterns: Vec<Vec<u8>> = secrets.into_iter().flat_map(forms::of).collect();
         patterns.sort_unstable();
         patterns.dedup();
         let search = (!patterns.is_empty())
@@ -73,10 +69,12 @@ impl Mask {
     fn beginning(&self) -> usize {
         let begins = |pattern: &[u8]| {
             let longest = self.held.len().min(pattern.len() - 1);
-            (1..=longest)
-                .rev()
-                .find(|&length| self.held.ends_with(&pattern[..length]))
-                .unwrap_or(0)
+            let end = &self.held[self.held.len() - longest..];
+            // A secret has many forms, and its first byte is rare: most places are passed over at once.
+            let mut starts = (0..longest).filter(|&start| end[start] == pattern[0]);
+            starts
+                .find(|&start| pattern.starts_with(&end[start..]))
+                .map_or(0, |start| longest - start)
         };
         self.patterns
             .iter()
@@ -127,95 +125,6 @@ impl Mask {
         }
         ranges
     }
-}
-
-/// All byte strings that tell a secret.
-fn forms(secret: &str) -> Vec<Vec<u8>> {
-    let mut forms = Vec::new();
-    let trimmed = secret.trim();
-    for text in [secret, trimmed] {
-        if !text.is_empty() {
-            forms.push(text.as_bytes().to_vec());
-        }
-    }
-    if secret.contains('\n') {
-        let lines = secret
-            .lines()
-            .map(str::trim)
-            .filter(|line| line.len() >= LINE_BYTES);
-        forms.extend(lines.map(|line| line.as_bytes().to_vec()));
-    }
-    if trimmed.len() >= ENCODED_BYTES {
-        forms.extend(encoded(trimmed.as_bytes()));
-    }
-    if trimmed.len() <= ESCAPED_BYTES {
-        let escaped = escaped(trimmed).map(String::into_bytes);
-        forms.extend(escaped.filter(|form| !form.is_empty()));
-    }
-    forms
-}
-
-/// How texts are written inside of other texts.
-fn escaped(text: &str) -> impl Iterator<Item = String> {
-    let percent = |text: &str, keep: &str, upper: bool, plus: bool| -> String {
-        let one = |byte: u8| match byte {
-            b' ' if plus => "+".to_owned(),
-            byte if byte.is_ascii_alphanumeric() || keep.as_bytes().contains(&byte) => {
-                char::from(byte).to_string()
-            }
-            byte if upper => format!("%{byte:02X}"),
-            byte => format!("%{byte:02x}"),
-        };
-        text.bytes().map(one).collect()
-    };
-    // What browsers, Python, Go, Java and curl leave as it is differs.
-    let mut forms = Vec::new();
-    for keep in ["-_.~", "-_.!~*'()", "-_.*", "-_.~/", ""] {
-        for upper in [true, false] {
-            forms.push(percent(text, keep, upper, false));
-            forms.push(percent(text, keep, upper, true));
-        }
-    }
-    let json = serde_json::to_string(text).unwrap_or_default();
-    forms.push(
-        json.get(1..json.len().saturating_sub(1))
-            .unwrap_or_default()
-            .to_owned(),
-    );
-    let xml = text
-        .replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;");
-    forms.push(xml.replace('"', "&quot;").replace('\'', "&#x27;"));
-    forms.push(xml.replace('"', "&quot;").replace('\'', "&#39;"));
-    forms.push(xml.replace('"', "&quot;").replace('\'', "&apos;"));
-    forms.push(xml);
-    forms.push(text.replace('\'', r"'\''"));
-    forms.into_iter()
-}
-
-/// The base64 digits that a text has at each of the three places that it can have among others, in both alphabets.
-fn encoded(text: &[u8]) -> Vec<Vec<u8>> {
-    const STANDARD: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    const URL: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let mut forms = Vec::new();
-    for before in 0..3 {
-        let mut bytes = vec![0; before];
-        bytes.extend_from_slice(text);
-        // Digits that mix the text's bits with those of a neighbour differ with the neighbour.
-        let first = (before * 8).div_ceil(6);
-        let last = bytes.len() * 8 / 6;
-        for alphabet in [STANDARD, URL] {
-            let digit = |index: usize| {
-                let bit = index * 6;
-                let high = u16::from(bytes[bit / 8]) << 8;
-                let low = bytes.get(bit / 8 + 1).map_or(0, |byte| u16::from(*byte));
-                alphabet[usize::from(((high | low) >> (10 - bit % 8)) & 63)]
-            };
-            forms.push((first..last).map(digit).collect());
-        }
-    }
-    forms
 }
 
 #[cfg(test)]
@@ -287,6 +196,101 @@ mod tests {
             let shown = masked(&[secret], &[b"<", first.as_bytes(), second.as_bytes(), b">"]);
             assert_eq!(shown, "<***>", "{text}");
         }
+    }
+
+    #[test]
+    fn every_writers_form_is_masked_wherever_it_is_cut() {
+        let (umlaut, quote, emoji, mixed) = (
+            "passwörd-geheim",
+            "it's/slash<x>",
+            "emoji😀and\"both",
+            "ü<&>\"'\\/😀\n+`$z",
+        );
+        for (writer, secret, text) in [
+            ("Python's JSON", umlaut, r"passw\u00f6rd-geheim"),
+            ("Python's JSON", quote, "it's/slash<x>"),
+            ("Python's JSON", emoji, r#"emoji\ud83d\ude00and\"both"#),
+            ("Python's JSON", mixed, r#"\u00fc<&>\"'\\/\ud83d\ude00\n+`$z"#),
+            ("Jackson, in ASCII", umlaut, r"passw\u00F6rd-geheim"),
+            ("Jackson, in ASCII", emoji, r#"emoji\uD83D\uDE00and\"both"#),
+            ("PHP's JSON", umlaut, r"passw\u00f6rd-geheim"),
+            ("PHP's JSON", quote, r"it's\/slash<x>"),
+            ("PHP's JSON", emoji, r#"emoji\ud83d\ude00and\"both"#),
+            ("PHP's JSON", mixed, r#"\u00fc<&>\"'\\\/\ud83d\ude00\n+`$z"#),
+            ("PHP's JSON, in UTF-8", mixed, r#"ü<&>\"'\\\/😀\n+`$z"#),
+            (
+                "PHP's JSON, in hexadecimal",
+                mixed,
+                r"\u00fc\u003C\u0026\u003E\u0022\u0027\\\/\ud83d\ude00\n+`$z",
+            ),
+            ("Go's JSON", umlaut, "passwörd-geheim"),
+            ("Go's JSON", quote, r"it's/slash\u003cx\u003e"),
+            ("Go's JSON", emoji, r#"emoji😀and\"both"#),
+            ("Go's JSON", mixed, r#"ü\u003c\u0026\u003e\"'\\/😀\n+`$z"#),
+            ("Go's JSON", "line\u{2028}end\u{c}x", r"line\u2028end\fx"),
+            (
+                "Go's JSON before 1.22",
+                "line\u{2028}end\u{c}x",
+                r"line\u2028end\u000cx",
+            ),
+            ("Gson", quote, r"it\u0027s/slash\u003cx\u003e"),
+            (".NET's JSON", umlaut, r"passw\u00F6rd-geheim"),
+            (
+                ".NET's JSON",
+                mixed,
+                r"\u00FC\u003C\u0026\u003E\u0022\u0027\\/\uD83D\uDE00\n\u002B\u0060$z",
+            ),
+            ("XML in ASCII", umlaut, "passw&#246;rd-geheim"),
+            ("XML in ASCII", umlaut, "passw&#xF6;rd-geheim"),
+            ("XML in ASCII", umlaut, "passw&#xf6;rd-geheim"),
+            ("XML in ASCII", emoji, "emoji&#128512;and\"both"),
+            ("XML in ASCII", emoji, "emoji&#x1F600;and&quot;both"),
+            ("Go's XML", quote, "it&#39;s/slash&lt;x&gt;"),
+            ("Go's XML", mixed, "ü&lt;&amp;&gt;&#34;&#39;\\/😀&#xA;+`$z"),
+            (
+                "Python's attributes",
+                mixed,
+                "&#252;&lt;&amp;&gt;&quot;'\\/&#128512;&#10;+`$z",
+            ),
+            ("PHP's XML", quote, "it&#039;s/slash&lt;x&gt;"),
+            ("Python's shlex", quote, r#"it'"'"'s/slash<x>"#),
+            ("Python's shlex", "it''s", r#"it'"'"''"'"'s"#),
+            ("dash", "'it''s", r#""'"'it'"''"'s"#),
+            ("bash's printf %q", umlaut, r"passw\303\266rd-geheim"),
+            ("bash's printf %q", quote, r"it\'s/slash\<x\>"),
+            ("bash's printf %q", emoji, r#"emoji😀and\"both"#),
+            ("bash's printf %q", emoji, r#"emoji\360\237\230\200and"both"#),
+            (
+                "bash's printf %q",
+                "a b,c~d#e=f:~g!{h}",
+                r"a\ b\,c~d#e=f:\~g\!\{h\}",
+            ),
+            ("bash's printf %q", "#hash~", r"\#hash~"),
+            ("bash's printf %q", mixed, r#"ü<&>"\'\\/😀\n+`$z"#),
+            (
+                "bash's printf %q",
+                mixed,
+                r#"\303\274<&>"\'\\/\360\237\230\200\n+`$z"#,
+            ),
+            ("double quotes", mixed, "ü<&>\\\"'\\\\/😀\n+\\`\\$z"),
+        ] {
+            let bytes = text.as_bytes();
+            for cut in 0..=bytes.len() {
+                let (first, second) = bytes.split_at(cut);
+                let shown = masked(&[secret], &[b"(", first, second, b")"]);
+                assert_eq!(shown, "(***)", "{writer}: {text}, cut at {cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_forms_of_a_secret_are_bounded() {
+        let worst: String = "ü<&>\"'\\/😀\n\u{8}\u{2028}+`$ ~#,".repeat(20);
+        let mut forms: Vec<Vec<u8>> = forms::of(&worst).collect();
+        forms.sort_unstable();
+        forms.dedup();
+        assert!(forms.len() <= 100, "{}", forms.len());
+        assert!(forms.iter().all(|form| form.len() <= worst.len() * 6));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `vend build --local`: runs a buildspec on a working tree as a platform would, without one.
 
 mod tree;
+pub mod warden;
 mod watch;
 
 use std::{collections::BTreeMap, path::PathBuf, process::ExitCode, sync::Arc};
@@ -8,22 +9,31 @@ use std::{collections::BTreeMap, path::PathBuf, process::ExitCode, sync::Arc};
 use camino::{Utf8Path, Utf8PathBuf};
 use clap::Args;
 use host::build::{
+    Left,
     batch::{self, End},
     local::{self, Workshop},
 };
 use jiff::SignedDuration;
 use model::{
     Problem, Secret, Ticket,
-    port::{BuildLimits, BuildOrder, Builder as _, Built, Commit, Fault, GIT_CREDENTIALS, Resources},
+    port::{BuildLimits, BuildOrder, Built, Commit, Fault, GIT_CREDENTIALS, Resources},
     spec::{self, Buildspec, build::Task},
 };
 use serde_json::json;
 
+use self::warden::Warden;
 use super::{Failure, Global, Outcome};
-use crate::output::{Output, Tone, clean};
+use crate::{
+    config::Builds,
+    output::{Output, Tone, clean},
+};
 
 /// Where images and caches of local builds stay. It is none of a platform's.
 const HOME: &str = "/var/cache/vend/builds";
+
+/// With less a build's own runner cannot work.
+const MEMORY_MIB: u64 = 64;
+const DISK_MIB: u64 = 64;
 
 /// Needs root: a build runs in a container with a network of its own.
 #[derive(Debug, Args)]
@@ -55,6 +65,15 @@ pub struct BuildArgs {
     /// Stop the build after this time.
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = time)]
     timeout: SignedDuration,
+    /// So many of the tests that are not skipped must pass, in percent.
+    #[arg(long, value_name = "PERCENT", default_value_t = 100.0)]
+    pass_rate: f64,
+    /// Stop the build when it uses more memory, as a platform would.
+    #[arg(long, value_name = "MIB", default_value_t = Builds::default().memory_mib)]
+    memory: u64,
+    /// The build may write so much to its disk.
+    #[arg(long, value_name = "MIB", default_value_t = Builds::default().disk_mib)]
+    disk: u64,
     /// Where images and caches of local builds stay [default: /var/cache/vend/builds].
     #[arg(long, value_name = "DIR", env = "VEND_BUILDS")]
     home: Option<Utf8PathBuf>,
@@ -107,22 +126,27 @@ pub async fn run(arguments: &BuildArgs, global: &Global) -> Outcome {
         .ok()
         .and_then(|path| Utf8PathBuf::try_from(path).ok());
     let program = program.ok_or_else(|| Failure::failed("this program cannot find itself"))?;
-    let resources = resources();
-    let shop = Workshop::open(&home, program, arguments.at_once, resources.clone()).await;
+    let home = absolute(home)?;
+    let limits = limits(arguments)?;
+    let warden = Warden::start(&program, &home);
+    let warden = warden.map_err(|error| Failure::file(program.as_std_path(), &error))?;
+    let shop = Workshop::open(&home, program, arguments.at_once, resources()).await;
     let shop = Arc::new(shop.map_err(|error| failed(&error))?);
-    let order = order(arguments, tree, &shop, resources)?;
+    let order = order(arguments, tree, &shop, limits)?;
     let built = match batch {
         Some(batch) => all(&shop, &order, &spec, &batch, arguments, &output).await,
         None => {
-            let one = one(&shop, &order, spec, None, &output).await;
+            let to = arguments.artifacts.as_deref();
+            let one = one(&shop, &order, spec, None, to, &output).await;
             one.and_then(|built| {
-                unpack(&shop, &built, arguments.artifacts.as_deref())?;
+                unpack(&shop, &built, to)?;
                 Ok(vec![(String::new(), built)])
             })
         }
     };
     let shop = Arc::into_inner(shop).expect("every build has ended");
     shop.close().await.map_err(|error| failed(&error))?;
+    warden.dismiss();
     tell(built, arguments, &output)
 }
 
@@ -135,6 +159,12 @@ fn failed(error: &local::Error) -> Failure {
         )),
         _ => failure,
     }
+}
+
+/// As a path that holds wherever a process works.
+fn absolute(path: Utf8PathBuf) -> Result<Utf8PathBuf, Failure> {
+    let found = std::path::absolute(&path).map_err(|error| Failure::file(path.as_std_path(), &error))?;
+    Utf8PathBuf::try_from(found).map_err(|_| Failure::usage("the path of --home is not UTF-8"))
 }
 
 fn directory(path: &std::path::Path) -> Result<Utf8PathBuf, Failure> {
@@ -182,7 +212,34 @@ fn wrong(problems: &[Problem]) -> Failure {
     Failure::usage("the buildspec is not valid").cause(all.join("\n"))
 }
 
-/// All processors, and most of the memory.
+/// What a build may use: all processors, and otherwise what a platform gives that was told nothing.
+fn limits(arguments: &BuildArgs) -> Result<BuildLimits, Failure> {
+    if arguments.memory < MEMORY_MIB {
+        return Err(Failure::usage(format!(
+            "--memory must be {MEMORY_MIB} MiB or more"
+        )));
+    }
+    if arguments.disk < DISK_MIB {
+        return Err(Failure::usage(format!("--disk must be {DISK_MIB} MiB or more")));
+    }
+    if !(0.0..=100.0).contains(&arguments.pass_rate) {
+        return Err(Failure::usage("--pass-rate must be from 0 to 100"));
+    }
+    if !arguments.timeout.is_positive() {
+        return Err(Failure::usage("--timeout must be a time such as 90s or 1h"));
+    }
+    Ok(BuildLimits {
+        cpu: resources().cpu,
+        memory_mib: arguments.memory,
+        disk_mib: arguments.disk,
+        pids: Builds::default().pids,
+        timeout: arguments.timeout,
+        pass_rate_percent: arguments.pass_rate,
+        coverage_percent: None,
+    })
+}
+
+/// All processors, and most of the memory: for the images that builds run in.
 fn resources() -> Resources {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let memory = rustix::system::sysinfo();
@@ -199,7 +256,7 @@ fn order(
     arguments: &BuildArgs,
     tree: Utf8PathBuf,
     shop: &Workshop,
-    resources: Resources,
+    limits: BuildLimits,
 ) -> Result<Order, Failure> {
     let mut variables = BTreeMap::new();
     for pair in &arguments.variables {
@@ -221,15 +278,7 @@ fn order(
         commit,
         variables,
         image: arguments.image.clone(),
-        limits: BuildLimits {
-            cpu: resources.cpu,
-            memory_mib: resources.memory_mib,
-            disk_mib: resources.disk_mib,
-            pids: resources.pids,
-            timeout: arguments.timeout,
-            pass_rate_percent: 100.0,
-            coverage_percent: None,
-        },
+        limits,
     })
 }
 
@@ -281,6 +330,7 @@ async fn one(
     order: &Order,
     spec: Buildspec,
     task: Option<Task>,
+    to: Option<&Utf8Path>,
     output: &Output,
 ) -> Result<Built, Fault> {
     let name = task.as_ref().map(|task| task.identifier.clone());
@@ -303,10 +353,10 @@ async fn one(
     let log = format!("build/{ticket}")
         .parse()
         .map_err(|_| Fault::order("the ticket cannot name a log"))?;
-    let mut watch = watch::Watch::new(Arc::clone(shop), log, name, output.clone());
-    let built = {
+    let mut watch = watch::Watch::new(Arc::clone(shop), log, name.clone(), output.clone());
+    let (built, left) = {
         let yard = shop.yard.clone();
-        let building = yard.build(&ticket, &order);
+        let building = yard.build_left(&ticket, &order);
         tokio::pin!(building);
         loop {
             tokio::select! {
@@ -316,7 +366,32 @@ async fn one(
         }
     };
     watch.rest();
+    if let Some(left) = left {
+        remains(shop, &left, name.as_deref().unwrap_or_default(), to, output)?;
+    }
     built
+}
+
+/// Says what a build that failed has left, and unpacks its artifacts: CodeBuild uploads them too.
+fn remains(
+    shop: &Workshop,
+    left: &Left,
+    name: &str,
+    to: Option<&Utf8Path>,
+    output: &Output,
+) -> Result<(), Fault> {
+    let text = watch::parts(name, &left.phases, &left.reports, output);
+    match output.json {
+        true => eprint!("{text}"),
+        false => print!("{text}"),
+    }
+    let Some(to) = to.filter(|_| left.artifact.is_some() || !left.secondary.is_empty()) else {
+        return Ok(());
+    };
+    let unpacked = shop.unpack(left.artifact, &left.secondary, to);
+    unpacked.map_err(|error| Fault::platform(host::container::chain(&error)))?;
+    eprintln!("artifacts of the failed build  {}", clean(to.as_str()));
+    Ok(())
 }
 
 /// A name that no other build on this machine has.
@@ -341,7 +416,13 @@ async fn all(
                 .map_err(|failure| Fault::customer(failure.cause.unwrap_or(failure.what)))?,
             None => spec.clone(),
         };
-        one(shop, order, own, Some(task), output).await
+        // What is put side by side is so only when all succeed.
+        let to = arguments
+            .artifacts
+            .as_ref()
+            .filter(|_| !arguments.combine_artifacts);
+        let to = to.map(|to| to.join(&task.identifier));
+        one(shop, order, own, Some(task), to.as_deref(), output).await
     };
     let ended = |end: End<'_>| {
         let (word, tone, name) = match end {
@@ -386,9 +467,31 @@ fn varied(task: &Task) -> String {
 fn unpack(shop: &Workshop, built: &Built, to: Option<&Utf8Path>) -> Result<(), Fault> {
     match to {
         Some(to) => shop
-            .unpack(built, to)
+            .unpack(Some(built.artifact), &built.secondary, to)
             .map_err(|error| Fault::platform(host::container::chain(&error))),
         None => Ok(()),
+    }
+}
+
+/// A failure in the words of this command: what a platform says of pushes, it says of its options.
+fn told(fault: Fault, has_image: bool) -> Failure {
+    let limited = |what: &str| fault.message.contains(what);
+    let next = match fault.next.as_deref() {
+        _ if limited("MiB of memory that it may have") => Some("vend build --local DIR --memory MIB"),
+        _ if limited("MiB to its disk)") => Some("vend build --local DIR --disk MIB"),
+        _ if limited("that `pass_rate` asks for") => Some("vend build --local DIR --pass-rate PERCENT"),
+        Some("correct the build and push again") => None,
+        // There is no vend.yaml to correct.
+        Some(next) if has_image && next.contains("vend.yaml") => {
+            Some("vend build --local DIR --image standard, or another base by its name")
+        }
+        next => next,
+    };
+    let next = next.map(str::to_owned);
+    let failure = Failure::failed("the build failed").cause(fault.message);
+    match next {
+        Some(next) => failure.next(next),
+        None => failure,
     }
 }
 
@@ -400,17 +503,7 @@ fn tell(built: Result<Vec<(String, Built)>, Fault>, arguments: &BuildArgs, outpu
             output.show(&json!({ "ok": false, "fault": fault }), |_| String::new());
             return Ok(ExitCode::FAILURE);
         }
-        Err(fault) => {
-            let failure = Failure::failed("the build failed").cause(fault.message);
-            return Err(match fault.next {
-                // There is no vend.yaml to correct.
-                Some(next) if next.contains("vend.yaml") && arguments.image.is_some() => {
-                    failure.next("vend build --local DIR --image standard, or another base by its name")
-                }
-                Some(next) if next != "correct the build and push again" => failure.next(next),
-                _ => failure,
-            });
-        }
+        Err(fault) => return Err(told(fault, arguments.image.is_some())),
     };
     let all: BTreeMap<&str, &Built> = built.iter().map(|(name, built)| (name.as_str(), built)).collect();
     let value = match all.get("") {

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use host::build::local::Workshop;
 use indicatif::{ProgressBar, ProgressStyle};
-use model::port::{Built, LogRef};
+use model::port::{Built, LogRef, PhaseReport, PhaseStatus, TestReport};
 
 use crate::output::{Output, Tone, clean};
 
@@ -198,17 +198,23 @@ impl Lines {
     }
 }
 
-/// The phases with their times, the tests, and the whole.
-pub fn summary(name: &str, built: &Built, output: &Output) -> String {
+/// The phases with their times, and the tests.
+pub fn parts(name: &str, phases: &[PhaseReport], reports: &[TestReport], output: &Output) -> String {
     let mut text = String::new();
     if !name.is_empty() {
         text.push_str(&format!("{}\n", output.tone(Tone::Strong, &clean(name))));
     }
-    for phase in &built.phases {
+    for phase in phases {
         let seconds = phase.duration_ms as f64 / 1000.0;
-        text.push_str(&format!("  {:<18} {seconds:>9.2} s\n", clean(&phase.name)));
+        let ended = match phase.status {
+            PhaseStatus::Succeeded => String::new(),
+            PhaseStatus::Failed => format!("  {}", output.tone(Tone::Bad, "failed")),
+            PhaseStatus::TimedOut => format!("  {}", output.tone(Tone::Bad, "timed out")),
+            PhaseStatus::Stopped => format!("  {}", output.tone(Tone::Bad, "stopped")),
+        };
+        text.push_str(&format!("  {:<18} {seconds:>9.2} s{ended}\n", clean(&phase.name)));
     }
-    for report in &built.reports {
+    for report in reports {
         let mut line = format!(
             "  {}  {} of {} passed",
             clean(&report.group),
@@ -227,6 +233,12 @@ pub fn summary(name: &str, built: &Built, output: &Output) -> String {
         }
         text.push_str(&format!("{line}\n"));
     }
+    text
+}
+
+/// All that there is to say of a build that succeeded.
+pub fn summary(name: &str, built: &Built, output: &Output) -> String {
+    let mut text = parts(name, &built.phases, &built.reports, output);
     for (name, value) in &built.exported {
         text.push_str(&format!("  {}={}\n", clean(name), clean(value)));
     }
