@@ -5,9 +5,10 @@ use std::{
     io,
     net::{IpAddr, Ipv4Addr},
     os::fd::{AsFd as _, AsRawFd as _},
+    time::Duration,
 };
 
-use futures_util::TryStreamExt as _;
+use futures_util::{TryStream, TryStreamExt as _};
 use rtnetlink::{
     Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, RouteMessageBuilder,
     packet_route::{
@@ -68,11 +69,7 @@ pub async fn find(handle: &Handle, name: &str) -> Result<Option<Link>, Error> {
 
 /// All links whose name starts with `prefix`.
 pub async fn list(handle: &Handle, prefix: &str) -> Result<Vec<Link>, Error> {
-    let all: Vec<LinkMessage> = handle
-        .link()
-        .get()
-        .execute()
-        .try_collect()
+    let all: Vec<LinkMessage> = whole(|| handle.link().get().execute())
         .await
         .map_err(Error::netlink("list", prefix))?;
     Ok(all
@@ -80,6 +77,22 @@ pub async fn list(handle: &Handle, prefix: &str) -> Result<Vec<Link>, Error> {
         .map(read)
         .filter(|link| link.name.starts_with(prefix))
         .collect())
+}
+
+/// All that a list has. The kernel makes one list at a time for a socket, which all that goes on here shares, and answers
+/// EBUSY meanwhile (`__netlink_dump_start`).
+async fn whole<T, S>(ask: impl Fn() -> S) -> Result<Vec<T>, rtnetlink::Error>
+where
+    S: TryStream<Ok = T, Error = rtnetlink::Error>,
+{
+    const TRIES: u32 = 1000;
+    for _ in 1..TRIES {
+        match ask().try_collect().await {
+            Err(error) if is(&error, libc::EBUSY) => tokio::time::sleep(Duration::from_millis(2)).await,
+            done => return done,
+        }
+    }
+    ask().try_collect().await
 }
 
 /// One IPv4 address of the machine.
@@ -93,13 +106,14 @@ pub struct Address {
 
 /// The IPv4 addresses of a link, or of all, with their prefixes.
 pub async fn addresses(handle: &Handle, index: Option<u32>) -> Result<Vec<Address>, Error> {
-    let mut request = handle.address().get();
-    if let Some(index) = index {
-        request = request.set_link_index_filter(index);
-    }
-    let all: Vec<_> = request
-        .execute()
-        .try_collect()
+    let ask = || {
+        let request = handle.address().get();
+        match index {
+            Some(index) => request.set_link_index_filter(index).execute(),
+            None => request.execute(),
+        }
+    };
+    let all: Vec<_> = whole(ask)
         .await
         .map_err(Error::netlink("list addresses of", ""))?;
     let of = |message: &rtnetlink::packet_route::address::AddressMessage| {
@@ -238,4 +252,21 @@ fn read(message: &LinkMessage) -> Link {
 
 fn is(error: &rtnetlink::Error, errno: i32) -> bool {
     matches!(error, rtnetlink::Error::NetlinkError(message) if message.raw_code() == -errno)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn many_may_ask_at_once() {
+        let handle = here().unwrap();
+        let asked = (0..64).map(|_| async {
+            let (links, addresses) = (list(&handle, "lo").await?, addresses(&handle, None).await?);
+            Ok::<_, Error>((links.len(), addresses.len()))
+        });
+        for found in futures_util::future::try_join_all(asked).await.unwrap() {
+            assert!(found.0 >= 1, "{found:?}");
+        }
+    }
 }
