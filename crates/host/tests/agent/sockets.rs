@@ -1,11 +1,6 @@
 //! Sockets that the agent listens at for services, and units of kinds that only a machine has.
 
-use std::{fs, time::Duration};
-
-use axum::body::Body;
-use model::Digest;
-
-use super::world::{World, program};
+use super::world::World;
 
 /// Answers one connection at its first socket with what it was told, and ends.
 const SERVER: &str = r#"die "not mine" unless $ENV{LISTEN_PID} == $$;
@@ -55,28 +50,7 @@ async fn who_connects_first_starts_the_service_and_it_gets_the_sockets() {
     assert_eq!(pids.len(), 3);
 
     // The next agent listens at the same sockets.
-    let bytes = fs::read(program()).unwrap();
-    let before = world.agent.health().await.unwrap().started_at;
-    let limit = Duration::from_secs(60);
-    let digest = Digest::of(&bytes);
-    world
-        .agent
-        .succeed(&digest, Body::from(bytes), limit)
-        .await
-        .unwrap();
-    let mut other = false;
-    for _ in 0..500 {
-        other = world
-            .agent
-            .health()
-            .await
-            .is_ok_and(|health| health.started_at > before);
-        if other {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    assert!(other, "another agent runs");
+    world.replace_agent().await;
     let (_, answer) = asked(&world).await;
     assert!(
         answer.starts_with("2 echo.socket:echo.socket 65534 "),

@@ -46,26 +46,15 @@ async fn a_new_agent_takes_over_and_nothing_is_restarted() {
     for name in names {
         before.push(world.pid_of(name).await);
     }
-    let began = world.agent.health().await.unwrap().started_at;
 
     let bytes = fs::read(program()).unwrap();
     let limit = Duration::from_secs(60);
     let wrong = world
         .agent
-        .succeed(&Digest::of(b"another"), Body::from(bytes.clone()), limit)
+        .succeed(&Digest::of(b"another"), Body::from(bytes), limit)
         .await;
     assert!(wrong.is_err(), "a program that is not what its digest says");
-    let digest = Digest::of(&bytes);
-    world
-        .agent
-        .succeed(&digest, Body::from(bytes), limit)
-        .await
-        .unwrap();
-    let is_new = async || {
-        let health = world.agent.health().await;
-        health.is_ok_and(|health| health.started_at > began)
-    };
-    assert!(world.until_async(is_new).await, "the new agent answers");
+    world.replace_agent().await;
 
     let health = world.agent.health().await.unwrap();
     assert!(health.pid == 1 && health.configured, "{health:?}");
@@ -133,20 +122,7 @@ async fn what_starts_when_the_agent_is_replaced_is_taken_over_too() {
     assert!(world.until(|| world.log("slow").contains("begun")).await);
     assert_eq!(world.status("slow").await.state, ServiceState::Activating);
 
-    let began = world.agent.health().await.unwrap().started_at;
-    let limit = Duration::from_secs(60);
-    let bytes = fs::read(program()).unwrap();
-    let digest = Digest::of(&bytes);
-    world
-        .agent
-        .succeed(&digest, Body::from(bytes), limit)
-        .await
-        .unwrap();
-    let replaced = async || {
-        let health = world.agent.health().await;
-        health.is_ok_and(|health| health.started_at > began)
-    };
-    assert!(world.until_async(replaced).await, "the new agent answers");
+    world.replace_agent().await;
     assert_eq!(world.status("slow").await.state, ServiceState::Active);
     let pid = world.pid_of("slow").await;
     let outcome = world.sh(ask).await;
@@ -157,6 +133,7 @@ async fn what_starts_when_the_agent_is_replaced_is_taken_over_too() {
     // Another one cannot be executed: all goes on as before.
     let bytes = b"#!/nowhere\n".to_vec();
     let digest = Digest::of(&bytes);
+    let limit = Duration::from_secs(60);
     world
         .agent
         .succeed(&digest, Body::from(bytes), limit)

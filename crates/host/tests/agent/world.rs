@@ -213,6 +213,23 @@ impl World {
         self.until_async(async || holds()).await
     }
 
+    /// Has the agent replaced by the same program, and waits until the new one answers.
+    pub async fn replace_agent(&self) {
+        let bytes = fs::read(program()).unwrap();
+        let began = self.agent.health().await.unwrap().started_at;
+        let limit = Duration::from_secs(60);
+        let digest = Digest::of(&bytes);
+        self.agent
+            .succeed(&digest, Body::from(bytes), limit)
+            .await
+            .unwrap();
+        let is_new = async || {
+            let health = self.agent.health().await;
+            health.is_ok_and(|health| health.started_at > began)
+        };
+        assert!(self.until_async(is_new).await, "the new agent answers");
+    }
+
     pub async fn until_async(&self, holds: impl AsyncFn() -> bool) -> bool {
         for _ in 0..500 {
             if holds().await {
