@@ -124,7 +124,7 @@ impl Call {
                 "The integration waits for executions that are kept, and those of an express state machine are not",
             ));
         }
-        if self.started_by_task(self.text("name")?).await?.is_none() {
+        if !self.has_started_one_of(&meant).await? {
             let machine = meant.machine.key;
             let open = self.state.store.read(move |db| db.count_open_runs(machine, OPEN));
             if open.await? >= OPEN {
@@ -140,13 +140,11 @@ impl Call {
         self.start().await
     }
 
-    /// The key of the execution that the calling task has started before.
-    pub async fn started_by_task(&self, name: &str) -> Result<Option<u64>, Fault> {
-        let meant = self.meant(self.text("stateMachineArn")?).await?;
-        let name = self.maybe("name")?.unwrap_or(name);
-        let arn = arn::execution(meant.owner.account, &meant.machine.name, name);
+    /// Has the calling task started the execution of that name before?
+    async fn has_started_one_of(&self, meant: &Meant) -> Result<bool, Fault> {
+        let arn = arn::execution(meant.owner.account, &meant.machine.name, self.text("name")?);
         let found = self.state.store.read(move |db| db.run(&arn)).await?;
-        Ok(found.filter(|run| self.has_started(run)).map(|run| run.key))
+        Ok(found.is_some_and(|run| self.has_started(&run)))
     }
 
     fn has_started(&self, run: &Run) -> bool {
