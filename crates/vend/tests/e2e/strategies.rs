@@ -389,6 +389,7 @@ fn in_place_on_the_only_host_lets_requests_wait() {
             .contains("HEALTH_CONSTRAINTS_INVALID"),
         "{push:#}"
     );
+    assert_eq!(stage.failed()["code"], "HEALTH_CONSTRAINTS_INVALID");
     stage.serves("two");
     stage.end();
 }
