@@ -77,8 +77,13 @@ impl Timer {
             Duration::try_from(next - now.civil).ok()
         });
         let once = |span: Option<Duration>, passed: Duration| span?.checked_sub(passed);
+        // One of a boot that was longer ago is made up for, once.
+        let boot = once(self.after_boot, now.since_boot).or_else(|| {
+            let never = now.since_active.is_none();
+            self.after_boot.filter(|_| never).map(|_| Duration::ZERO)
+        });
         calendar
-            .chain(once(self.after_boot, now.since_boot))
+            .chain(boot)
             .chain(once(self.after_start, now.since_start))
             .chain(since(self.after_active, now.since_active))
             .chain(since(self.after_inactive, now.since_inactive))
