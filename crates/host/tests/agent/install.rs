@@ -69,7 +69,7 @@ async fn the_programs_of_acls_and_contexts_are_called_in_the_agents_order() {
 async fn a_script_that_cannot_be_made_executable_has_code_2() {
     let world = world!();
     let appspec = "hooks: { AfterInstall: [{ location: lock.sh }, { location: plain.sh }] }\n";
-    let lock = "#!/bin/sh\ncd \"$(dirname \"$0\")\" && mount --bind . . && mount -o remount,bind,ro .\n";
+    let lock = "#!/bin/sh\ncd \"$(dirname \"$0\")\" && chmod -x plain.sh && mount --bind . . && mount -o remount,bind,ro .\n";
     let deployed = deploy(
         &world,
         1,

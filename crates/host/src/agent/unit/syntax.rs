@@ -278,6 +278,8 @@ mod tests {
             ("1min 30s", 90_000),
             ("500ms", 500),
             ("1.5", 1500),
+            ("2w 1d", 1_296_000_000),
+            ("1month", 2_629_800_000),
         ] {
             assert_eq!(time(text), Some(Duration::from_millis(milliseconds)), "{text}");
         }

@@ -319,10 +319,16 @@ mod tests {
             since_inactive: None,
         };
         assert_eq!(timer.next(now), Some(minutes(6)));
+        // It is too late for it, but not for doing it.
         now.since_boot = minutes(11);
-        assert_eq!(timer.next(now), None);
+        assert_eq!(timer.next(now), Some(Duration::ZERO));
         now.since_active = Some(minutes(15));
         assert_eq!(timer.next(now), Some(minutes(45)));
+        let once = parse("a", "[Timer]\nOnBootSec=10min\n");
+        assert_eq!(once.next(now), None, "it was done");
+        // Longer than anything else in a unit may take.
+        let weekly = parse("a", "[Timer]\nOnUnitActiveSec=1w\n");
+        assert_eq!(weekly.next(now), Some(minutes(7 * 24 * 60 - 15)));
     }
 
     proptest::proptest! {
