@@ -354,7 +354,7 @@ fn scripts_see_what_the_flags_say() {
 #[test]
 fn an_appspec_of_another_name_must_be_named() {
     let world = World::new();
-    let appspec = "version: 0.0\nos: linux\nhooks:\n  AfterInstall:\n    - location: s.sh\n";
+    let appspec = "version: 0.0\nos: linux\nhooks:\n  AfterInstall:\n    - location: scripts/s.sh\n";
     let bundle = world.bundle("bundle", appspec);
     for name in ["appspec.yaml", "other.yml"] {
         fs::rename(bundle.join("appspec.yml"), bundle.join(name)).unwrap();
@@ -381,21 +381,37 @@ fn diagnostics_have_the_agents_codes() {
         "version: 0.0\nos: linux\nhooks:\n  BeforeInstall:\n    - location: s.sh\n      timeout: 1\n";
     let bundle = world.bundle("bundle", appspec);
     for (script, code, message) in [
-        ("#!/bin/sh\nexit 0\n", 0, ""),
-        ("", 1, "Script does not exist at specified location: "),
+        ("#!/bin/sh\nexit 0\n", "", ""),
+        (
+            "",
+            "ScriptMissing",
+            "Script does not exist at specified location: ",
+        ),
         (
             "#!/bin/sh\necho out; sleep 100\n",
-            3,
+            "ScriptTimedOut",
             "failed to complete in 1 seconds",
         ),
-        ("#!/bin/sh\necho out; exit 9\n", 4, "failed with exit code 9"),
-        ("#!/bin/sh\necho out; kill -9 $$\n", 4, "failed with exit code "),
+        (
+            "#!/bin/sh\necho out; exit 9\n",
+            "ScriptFailed",
+            "failed with exit code 9",
+        ),
+        (
+            "#!/bin/sh\necho out; kill -9 $$\n",
+            "ScriptFailed",
+            "failed with exit code ",
+        ),
         (
             "#!/no/such/program\n",
-            4,
+            "ScriptFailed",
             "failed with error Errno::ENOENT with message No such file or directory",
         ),
-        ("#!/bin/sh\necho out; sleep 100 &\n", 6, "failed to close STDOUT"),
+        (
+            "#!/bin/sh\necho out; sleep 100 &\n",
+            "OutputsLeftOpen",
+            "failed to close STDOUT",
+        ),
     ] {
         match script {
             "" => fs::remove_file(bundle.join("s.sh")).unwrap(),
@@ -403,9 +419,9 @@ fn diagnostics_have_the_agents_codes() {
         }
         let output = world.deploy(&bundle, "directory", &["--json"]);
         let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-        assert_eq!(report["ok"], code == 0, "{report:#}");
+        assert_eq!(report["ok"], code.is_empty(), "{report:#}");
         let last = report["events"].as_array().unwrap().last().unwrap();
-        if code == 0 {
+        if code.is_empty() {
             assert_eq!(
                 (&report["failure"], &last["status"]),
                 (&serde_json::Value::Null, &"skipped".into())
@@ -425,7 +441,7 @@ fn diagnostics_have_the_agents_codes() {
             (&"BeforeInstall".into(), &"failed".into())
         );
         let log = failure["log"].as_str().unwrap();
-        assert_eq!(log.contains("Script - s.sh\n"), code != 1, "{log}");
+        assert_eq!(log.contains("Script - s.sh\n"), code != "ScriptMissing", "{log}");
         assert_eq!(
             log.contains("[stdout]out\n"),
             script.contains("echo out"),
