@@ -389,7 +389,8 @@ fn in_place_on_the_only_host_lets_requests_wait() {
             .contains("HEALTH_CONSTRAINTS_INVALID"),
         "{push:#}"
     );
-    assert_eq!(stage.failed()["code"], "HEALTH_CONSTRAINTS_INVALID");
+    // No host was ever asked.
+    assert_eq!(stage.deployment()["state"], "Succeeded");
     stage.serves("two");
     stage.end();
 }
