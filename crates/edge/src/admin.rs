@@ -302,7 +302,7 @@ fn metrics(shared: &Shared) -> Response<Full<Bytes>> {
     };
     let groups: Vec<_> = held
         .iter()
-        .map(|group| (escape(&group.name), group.counted()))
+        .map(|group| (escape(group.name()), group.counted()))
         .collect();
     crate::metrics::write(&mut out, &groups);
     let rules = shared.book().rules();

@@ -9,8 +9,6 @@ use std::{
     time::Duration,
 };
 
-use std::sync::Arc;
-
 use model::route::TargetState;
 use serde::{Deserialize, Serialize};
 
@@ -166,15 +164,10 @@ pub fn write(out: &mut String, groups: &[(String, &Counters)]) {
 }
 
 /// Rules and targets as Prometheus text.
-pub fn write_table(
-    out: &mut String,
-    rules: &[Arc<Rule>],
-    groups: &[Arc<Group>],
-    escape: impl Fn(&str) -> String,
-) {
+pub fn write_table(out: &mut String, rules: &[Rule], groups: &[Group], escape: impl Fn(&str) -> String) {
     let _ = writeln!(out, "# TYPE vend_edge_rule_requests_total counter");
     for rule in rules {
-        let (priority, place, hits) = (rule.priority, escape(rule.place()), rule.hits.load(Relaxed));
+        let (priority, place, hits) = (rule.priority, escape(rule.place()), rule.hits());
         let _ = writeln!(
             out,
             "vend_edge_rule_requests_total{{rule=\"{priority}\",place=\"{place}\"}} {hits}"
@@ -182,7 +175,7 @@ pub fn write_table(
     }
     let _ = writeln!(out, "# TYPE vend_edge_targets gauge");
     for group in groups {
-        let name = escape(&group.name);
+        let name = escape(group.name());
         for (state, word) in [
             (TargetState::Healthy, "healthy"),
             (TargetState::Unhealthy, "unhealthy"),
