@@ -70,7 +70,7 @@ pub use client::{Client, Error as ClientError};
 pub use dns::{Dns, NameSeen, Wanted as ZoneWanted, Zone};
 pub use explain::{Explanation, Question};
 pub use listener::{Listener, Speaks};
-pub use metrics::{GroupStats, upper_us};
+pub use metrics::{GroupLoad, GroupStats, Load, RuleLoad, TotalStats, upper_us};
 pub use own::OwnSeen;
 pub use tls::{Clients, Seen as CertificateSeen, Tls, Version};
 pub use udp::Datagrams;

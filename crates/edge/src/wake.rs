@@ -89,10 +89,15 @@ impl Wanted {
         wanted
     }
 
+    /// Requests that wait now.
+    pub fn waiting(&self) -> u32 {
+        self.places().values().map(|wish| wish.waiting).sum()
+    }
+
     /// Prometheus' text.
     pub fn write(&self, out: &mut String) {
         use std::fmt::Write as _;
-        let waiting: u32 = self.places().values().map(|wish| wish.waiting).sum();
+        let waiting = self.waiting();
         let turned_away = self.turned_away.load(Relaxed);
         let _ = write!(
             out,
