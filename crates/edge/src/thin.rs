@@ -45,3 +45,28 @@ impl<T> Deref for Thin<T> {
         &self.0.header.header
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{balance::Members, table::Meaning, target::State};
+
+    /// With the count, the length of the text and a short text, each fits into the allocator's piece for so much; a word
+    /// more takes sixteen bytes a host.
+    #[test]
+    fn what_there_are_a_hundred_thousand_of_is_small() {
+        assert!(size_of::<Meaning>() <= 32, "a rule has {}", size_of::<Meaning>());
+        assert!(size_of::<Members>() <= 40, "a group has {}", size_of::<Members>());
+        assert!(size_of::<State>() <= 40, "a target has {}", size_of::<State>());
+        assert_eq!(size_of::<Thin<State>>(), size_of::<usize>());
+    }
+
+    #[test]
+    fn a_text_stays_behind_its_value() {
+        let thin = Thin::of(7, "näme".as_bytes());
+        let other = thin.clone();
+        assert_eq!((*other, Thin::<i32>::text(Thin::bytes(&other))), (7, "näme"));
+        assert_eq!(Thin::holders(&thin), 2);
+        assert!(Thin::same(&thin, &other) && !Thin::same(&thin, &Thin::of(7, b"")));
+    }
+}
