@@ -147,7 +147,7 @@ fn rules(rates: &Rates, look: &Look, output: &Output, lines: &mut Vec<String>) {
             pad(&cut(&clean(&rule.host), room), room),
             cut(&clean(&rule.place), room)
         );
-        lines.push(line.trim_end().to_owned());
+        lines.push(cut(line.trim_end(), look.width));
     }
     more(rates.rules_asked, rates.rules.len(), "rules", output, lines);
 }
@@ -239,7 +239,7 @@ a second: no rule 0  malformed 0  limited 1.0  retries 0   waiting for hosts to 
 
 GROUP          REQ/S▾     2XX    3XX    4XX    5XX EDGE5XX  P50 MS  P99 MS ACTIVE    BYTES/S  HEALTHY
 b/blog/dev/v2     900     899      0      0    1.0     2.0    0.13    0.25      3  878.9 KiB      3/4
-a/shop/dev/v1     100    99.0      0      0    1.0     2.0    0.26    4.05      3   97.7 KiB      3/4
+a/shop/dev/v1     100    99.0      0      0    1.0     2.0    0.26    4.06      3   97.7 KiB      3/4
 
 ";
         assert_eq!(shown(LOOK), expected);
