@@ -230,7 +230,7 @@ impl Target {
             TargetState::Healthy => None,
             _ => Why::unpack(self.reason.load(Relaxed)).map(|why| why.to_string()),
         };
-        let count = |count: fn(&Deeds) -> u64| self.deeds.get().map_or(0, |deeds| count(deeds));
+        let count = |count: fn(&Deeds) -> u64| self.deeds.get().map_or(0, count);
         TargetHealth {
             group: group.to_owned(),
             target: self.source(),
