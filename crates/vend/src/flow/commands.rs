@@ -72,6 +72,36 @@ impl Commands for Flows {
         })
     }
 
+    fn gone(
+        &self,
+        tenant: TenantName,
+        app: AppName,
+        branch: String,
+        by: By,
+    ) -> BoxFuture<'_, Result<String, Fault>> {
+        Box::pin(async move {
+            let own = branch.clone();
+            let gone = self
+                .world
+                .store
+                .write(move |tx| tx.branch_gone(&tenant, &app, &own, &by));
+            let gone = gone.await.map_err(refused)?;
+            self.world.pokes.branches.notify_one();
+            let names = |places: &[Place]| {
+                let names: Vec<&str> = places.iter().map(|place| place.environment.as_str()).collect();
+                names.join(", ")
+            };
+            Ok(match (&gone.ending[..], &gone.kept[..]) {
+                ([], []) => format!("{branch} is gone; what it released stays"),
+                ([], kept) => format!("{branch} is gone; {} stays, because it is protected", names(kept)),
+                (ending, _) => format!(
+                    "{branch} is gone, and its environment {} goes with it",
+                    names(ending)
+                ),
+            })
+        })
+    }
+
     fn plan_rollback(&self, place: Place, to: Option<u64>) -> BoxFuture<'_, Result<Plan, Fault>> {
         Box::pin(async move {
             let to = self.target(&place, to).await?;

@@ -3,6 +3,7 @@
 //! Pure. A plan is shown to people and bound to an approval, so it holds every difference that changes how the
 //! environment behaves, and nothing that changes by itself.
 
+mod health;
 mod login;
 
 use std::collections::BTreeMap;
@@ -13,7 +14,7 @@ use model::{
     port::{Coverage, TestReport},
     release::Release,
     spec::{
-        Analysis, App, Approval, Certificate, Deploy, Domain, Environment, Health, Host, Leads, Migrate,
+        Analysis, App, Approval, Certificate, Deploy, Domain, Environment, Host, Leads, Migrate,
         MinimumHealthy, Port, Scaling, Steps, Transport, Variable, Zones, written,
     },
 };
@@ -261,6 +262,7 @@ fn settings(environment: &Environment) -> BTreeMap<String, String> {
         domains,
         placement,
         sleep_after,
+        preview,
         authenticate,
     } = environment;
     let mut all = BTreeMap::new();
@@ -321,7 +323,7 @@ fn settings(environment: &Environment) -> BTreeMap<String, String> {
         env,
     } = host;
     set("host.port", port.to_string());
-    for (key, value) in of_health(health) {
+    for (key, value) in health::told(health) {
         set(key, value);
     }
     for (name, variable) in env {
@@ -339,6 +341,9 @@ fn settings(environment: &Environment) -> BTreeMap<String, String> {
     }
     if let Some(after) = sleep_after {
         set("sleep_after", written(*after));
+    }
+    if let Some(preview) = preview {
+        set("branches", preview.to_string());
     }
     if let Some(checks) = checks {
         set("checks", checks.to_string());
@@ -364,32 +369,6 @@ fn migration(migrate: &Migrate) -> String {
         migrate.script,
         written(migrate.timeout)
     )
-}
-
-fn of_health(health: &Health) -> [(&'static str, String); 7] {
-    let Health {
-        path,
-        interval,
-        timeout,
-        healthy,
-        unhealthy,
-        codes,
-        within,
-    } = health;
-    let range = |(low, high): &(u16, u16)| match low == high {
-        true => low.to_string(),
-        false => format!("{low}-{high}"),
-    };
-    let codes: Vec<String> = codes.iter().map(range).collect();
-    [
-        ("host.health.path", path.clone()),
-        ("host.health.interval", written(*interval)),
-        ("host.health.timeout", written(*timeout)),
-        ("host.health.healthy", healthy.to_string()),
-        ("host.health.unhealthy", unhealthy.to_string()),
-        ("host.health.codes", codes.join(",")),
-        ("host.health.within", written(*within)),
-    ]
 }
 
 fn healthy(minimum: MinimumHealthy) -> String {
