@@ -16,7 +16,9 @@ fn made(branch: &str) -> (Place, spec::Environment) {
 
 async fn ensure(world: &World, branch: &str, second: i64) -> Result<Option<store::Environment>, Error> {
     let (place, spec) = made(branch);
-    let ensured = world.store.write(move |tx| tx.ensure_preview(&place, &spec, 3, &by(second)));
+    let ensured = world
+        .store
+        .write(move |tx| tx.ensure_preview(&place, &spec, 3, &by(second)));
     ensured.await
 }
 
@@ -36,27 +38,45 @@ async fn actions(world: &World, object: &str) -> Vec<String> {
 #[tokio::test]
 async fn there_are_as_many_as_the_file_and_the_platform_allow() {
     let world = World::new();
-    for other in ["acme/shop/production", "acme/blog/production", "other/shop/production"] {
+    for other in [
+        "acme/shop/production",
+        "acme/blog/production",
+        "other/shop/production",
+    ] {
         world.environment(other).await;
     }
     let first = ensure(&world, "f/1", 1).await.unwrap().unwrap();
     let preview = first.preview.unwrap();
-    assert_eq!((preview.of.as_str(), preview.expires_at()), ("preview", at(1 + 3600)));
+    assert_eq!(
+        (preview.of.as_str(), preview.expires_at()),
+        ("preview", at(1 + 3600))
+    );
     assert_eq!(first.branch, "f/1");
     // Again is the same one.
-    assert_eq!(ensure(&world, "f/1", 2).await.unwrap().unwrap().number, first.number);
+    assert_eq!(
+        ensure(&world, "f/1", 2).await.unwrap().unwrap().number,
+        first.number
+    );
     ensure(&world, "f/2", 3).await.unwrap();
     let full = refusal(ensure(&world, "f/3", 4).await);
-    assert_eq!(full, "acme/shop has 2 environments of `preview` already: its `limit`");
+    assert_eq!(
+        full,
+        "acme/shop has 2 environments of `preview` already: its `limit`"
+    );
     // The tenant's other app has room of its own, and not beyond what the tenant has in all.
     let more = |branch: &str, name: &str| {
         let (mut spec, place) = (made(branch).1, place(&format!("acme/blog/{name}")));
         spec.preview.as_mut().unwrap().limit = 50;
-        world.store.write(move |tx| tx.ensure_preview(&place, &spec, 3, &by(5)))
+        world
+            .store
+            .write(move |tx| tx.ensure_preview(&place, &spec, 3, &by(5)))
     };
     more("f/1", "a").await.unwrap();
     let full = refusal(more("f/2", "b").await);
-    assert_eq!(full, "acme has 3 environments of branches already, and may have no more");
+    assert_eq!(
+        full,
+        "acme has 3 environments of branches already, and may have no more"
+    );
     // Nothing of what was refused is left.
     let all = world.store.read(|db| db.environments(None)).await.unwrap();
     assert_eq!(all.len(), 6);
@@ -67,16 +87,25 @@ async fn names_are_nobody_elses() {
     let world = World::new();
     world.environment("acme/shop/x").await;
     let taken = refusal(ensure(&world, "x", 1).await);
-    assert_eq!(taken, "branch x would have the environment `x`, which is of branch main");
+    assert_eq!(
+        taken,
+        "branch x would have the environment `x`, which is of branch main"
+    );
     ensure(&world, "f/1", 1).await.unwrap();
     // Another branch of the same name, were there one.
     let (own, mut spec) = made("f/1");
     spec.branch = "f/other".into();
-    let other = world.store.write(move |tx| tx.ensure_preview(&own, &spec, 3, &by(2))).await;
+    let other = world
+        .store
+        .write(move |tx| tx.ensure_preview(&own, &spec, 3, &by(2)))
+        .await;
     assert!(refusal(other).ends_with("which is of branch f/1"));
     // A file that names it itself does not take it over.
     let own = made("f/1").0;
-    let named = world.store.write(move |tx| tx.ensure_environment(&own, "main", &by(2)).map(Some)).await;
+    let named = world
+        .store
+        .write(move |tx| tx.ensure_environment(&own, "main", &by(2)).map(Some))
+        .await;
     assert!(refusal(named).contains("is of branch f/1"));
     // Nor does a file that has for branches what is an environment: it would have its secrets.
     world.environment("acme/shop/preview").await;
@@ -103,11 +132,18 @@ async fn a_branch_that_is_gone_ends_what_came_with_it_and_nothing_else() {
         world.write(move |tx| tx.branch_gone(&tenant("acme"), &app("shop"), branch, &by(second)))
     };
     let nothing = gone("main", 3).await;
-    assert_eq!((nothing.ending, nothing.pushes), (vec![], 0), "what the file names stays");
+    assert_eq!(
+        (nothing.ending, nothing.pushes),
+        (vec![], 0),
+        "what the file names stays"
+    );
     let found = gone("f/1", 4).await;
     assert_eq!((found.ending, found.pushes), (vec![first.clone()], 1));
     let late = world.store.read(move |db| db.push(late)).await.unwrap();
-    assert_eq!((late.state, late.reason.as_deref()), (PushState::Ignored, Some("the branch is gone")));
+    assert_eq!(
+        (late.state, late.reason.as_deref()),
+        (PushState::Ignored, Some("the branch is gone"))
+    );
     // Twice is once, and who said it first stays on record.
     gone("f/1", 5).await;
     let ending = world.store.read(|db| db.ending()).await.unwrap();
@@ -121,7 +157,12 @@ async fn a_branch_that_is_gone_ends_what_came_with_it_and_nothing_else() {
     assert_eq!(again.preview.unwrap().ending, None);
     assert_eq!(
         actions(&world, &first.to_string()).await,
-        ["environment.create", "environment.end", "environment.delete", "environment.create"]
+        [
+            "environment.create",
+            "environment.end",
+            "environment.delete",
+            "environment.create"
+        ]
     );
     // What is protected stays, also when it was protected in time.
     let own = second.clone();
@@ -159,12 +200,16 @@ async fn it_expires_when_nobody_has_pushed_and_nothing_moves() {
     assert_eq!(expired(3700).await, [own.clone()]);
     // Not while something moves, nor when it is protected.
     let place = own.clone();
-    world.write(move |tx| start(tx, 7, Some(&place), "{}", &by(200))).await;
+    world
+        .write(move |tx| start(tx, 7, Some(&place), "{}", &by(200)))
+        .await;
     assert_eq!(expired(9999).await, []);
     world.write(|tx| end(tx, 7, Status::Succeeded, 300)).await;
     assert_eq!(expired(9999).await, [own.clone()]);
     let place = own.clone();
-    world.write(move |tx| tx.set_protected(&place, true, &by(400))).await;
+    world
+        .write(move |tx| tx.set_protected(&place, true, &by(400)))
+        .await;
     assert_eq!(expired(9999).await, []);
 }
 
@@ -199,5 +244,8 @@ async fn it_has_the_secrets_of_what_it_was_made_from() {
     assert_eq!(value(&own, "d", None).await, None, "production's are its own");
     assert_eq!(value(&production, "b", None).await.as_deref(), Some("of the app"));
     assert_eq!(value(&production, "b", Some(of_previews)).await, None);
-    assert_eq!(value(&own, "b", Some(of_previews)).await.as_deref(), Some("of previews"));
+    assert_eq!(
+        value(&own, "b", Some(of_previews)).await.as_deref(),
+        Some("of previews")
+    );
 }

@@ -41,6 +41,7 @@ impl Output {
 pub fn all(config: &Config, app: &spec::App, priorities: &mut Priorities) -> Result<Output, Error> {
     priorities.check()?;
     unknown(config, app)?;
+    branches(app)?;
     let mut output = Output {
         stacks: Vec::new(),
         files: Vec::new(),
@@ -64,6 +65,22 @@ pub fn all(config: &Config, app: &spec::App, priorities: &mut Priorities) -> Res
         files(&mut output.files, config, app, own, &targets)?;
     }
     Ok(output)
+}
+
+/// Refuses environments that come and go with their branches: nobody would make their stacks, nor take them down.
+fn branches(app: &spec::App) -> Result<(), Error> {
+    match app.patterns.first() {
+        None => Ok(()),
+        Some(pattern) => {
+            let name = &pattern.environment.name;
+            let why = "vend.yaml makes an environment of each branch from it, and on AWS stacks are made by `vend aws apply` \
+                       only: give it one `branch` there, or keep it on the platform";
+            Err(Error::config(
+                format!("apps.{}.environments.{name}", app.app),
+                why.to_owned(),
+            ))
+        }
+    }
 }
 
 /// Refuses options of environments that `vend.yaml` does not have.

@@ -476,6 +476,22 @@ fn what_a_release_could_not_do_here_is_refused_before_there_is_one() {
 }
 
 #[test]
+fn environments_of_branches_are_refused_with_what_to_do() {
+    let config: Config =
+        toml::from_str("[foundations.production]\nregion = 'eu-central-1'\ndomain = 'a.example.com'\n")
+            .unwrap();
+    let yaml = "app: shop\nenvironments: { live: {}, preview: { branches: 'feature/*' } }\n";
+    let (app, _) = spec::App::parse(yaml, "vend.yaml", &|_| true).unwrap();
+    let said = all(&config, &app, &mut Priorities::default())
+        .unwrap_err()
+        .to_string();
+    assert!(
+        said.contains("apps.shop.environments.preview") && said.contains("give it one `branch`"),
+        "{said}"
+    );
+}
+
+#[test]
 fn an_app_whose_branches_no_function_could_know_is_refused() {
     let config: Config =
         toml::from_str("[foundations.production]\nregion = 'eu-central-1'\ndomain = 'a.example.com'\n")

@@ -33,7 +33,8 @@ fn is_gone(platform: &Platform, app: &str, branch: &str) {
 /// Network devices of this machine that are a platform's.
 fn networks() -> BTreeSet<String> {
     let all = std::fs::read_dir("/sys/class/net").unwrap();
-    all.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect()
+    all.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+        .collect()
 }
 
 /// Is anything below `directory` called after `name`?
@@ -54,10 +55,18 @@ fn found(directory: &Path, name: &str) -> Vec<String> {
 
 /// What the ledger says was done to it.
 fn deeds(platform: &Platform, place: &str) -> Vec<String> {
-    let lines = platform.json(&["audit", "list", "--limit", "1000"]);
-    let own = lines["items"].as_array().unwrap().iter().filter(|line| line["object"] == place);
-    let mut all: Vec<String> = own.map(|line| line["action"].as_str().unwrap().to_owned()).collect();
-    all.retain(|action| ["environment.create", "environment.end", "environment.delete"].contains(&action.as_str()));
+    let lines = platform.json(&["audit", "list", "--all"]);
+    let own = lines["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|line| line["object"] == place);
+    let mut all: Vec<String> = own
+        .map(|line| line["action"].as_str().unwrap().to_owned())
+        .collect();
+    all.retain(|action| {
+        ["environment.create", "environment.end", "environment.delete"].contains(&action.as_str())
+    });
     all.sort();
     all
 }
@@ -72,7 +81,10 @@ fn an_environment_comes_and_goes_with_its_branch() {
     platform.set_secret(&app, "api-key", "of-the-app");
     platform.set_secret(&format!("{app}/preview"), "api-key", "of-previews");
     let token = platform.token("git", "developer", &tenant);
-    let git = format!("http://x:{token}@{}/git/{app}.git", platform.endpoints()["api"].as_str().unwrap());
+    let git = format!(
+        "http://x:{token}@{}/git/{app}.git",
+        platform.endpoints()["api"].as_str().unwrap()
+    );
     let copy = Copy::new("one", &vend_yaml("7d"));
     platform.release(&copy, &app, "main");
     let before = networks();
@@ -90,7 +102,10 @@ fn an_environment_comes_and_goes_with_its_branch() {
     let shown = environment(&platform, &app, "feature/login").unwrap();
     assert_eq!(shown["preview"]["of"], "preview", "{shown:#}");
     let status = platform.vend(&["status", &app]);
-    assert!(status.contains(&format!("{name}: goes with its branch feature/login, or at ")), "{status}");
+    assert!(
+        status.contains(&format!("{name}: goes with its branch feature/login, or at ")),
+        "{status}"
+    );
     let hosts = platform.json(&["hosts", "list", &place]);
     let hosts = hosts["items"].as_array().unwrap().clone();
     assert_eq!(hosts.len(), 2, "its app and its database: {hosts:#?}");
@@ -100,7 +115,13 @@ fn an_environment_comes_and_goes_with_its_branch() {
     let third = platform.push(&copy, &app, "feature/three");
     let refused = platform.ended(&app, third);
     assert_eq!(refused["state"], "failed", "{refused:#}");
-    assert!(refused["reason"].as_str().unwrap().contains("has 2 environments of `preview` already"), "{refused:#}");
+    assert!(
+        refused["reason"]
+            .as_str()
+            .unwrap()
+            .contains("has 2 environments of `preview` already"),
+        "{refused:#}"
+    );
 
     // It goes with its branch, and nothing of it stays.
     copy.git(&["push", "-q", &git, "--delete", "feature/login"]);
@@ -111,7 +132,10 @@ fn an_environment_comes_and_goes_with_its_branch() {
         let left = eventually_nothing(|| found(&platform.data().join("node"), id));
         assert_eq!(left, Vec::<String>::new(), "{id}");
     }
-    assert_eq!(deeds(&platform, &place), ["environment.create", "environment.delete", "environment.end"]);
+    assert_eq!(
+        deeds(&platform, &place),
+        ["environment.create", "environment.delete", "environment.end"]
+    );
     assert_eq!(platform.get(&production, "/"), (200, "one\n".into()));
 
     // Its place is free; it comes again with its branch; what expires goes without anybody's doing.
@@ -122,7 +146,10 @@ fn an_environment_comes_and_goes_with_its_branch() {
     platform.release(&copy, &app, "feature/two");
     is_gone(&platform, &app, "feature/two");
     let two = format!("{app}/{}", preview_name("feature/two"));
-    assert_eq!(deeds(&platform, &two), ["environment.create", "environment.delete", "environment.end"]);
+    assert_eq!(
+        deeds(&platform, &two),
+        ["environment.create", "environment.delete", "environment.end"]
+    );
 
     // What is protected stays without its branch, and a killed control side goes on with what was ordered.
     platform.vend(&["environments", "protect", &place]);

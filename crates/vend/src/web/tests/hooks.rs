@@ -183,7 +183,11 @@ async fn preview(world: &World) -> model::Place {
         ..world::place()
     };
     let (own, by) = (place.clone(), store::By::platform(world.state.now()));
-    let made = world.state.store.write(move |tx| tx.ensure_preview(&own, &spec, 9, &by)).await;
+    let made = world
+        .state
+        .store
+        .write(move |tx| tx.ensure_preview(&own, &spec, 9, &by))
+        .await;
     assert!(made.unwrap().is_some());
     place
 }
@@ -191,7 +195,9 @@ async fn preview(world: &World) -> model::Place {
 fn deletion(delivery: &str, kind: &str, body: &Value) -> Request<Body> {
     let body = body.to_string();
     let mut request = deliver(DOOR, delivery, &sign(&body), &body);
-    request.headers_mut().insert("x-github-event", kind.parse().unwrap());
+    request
+        .headers_mut()
+        .insert("x-github-event", kind.parse().unwrap());
     request
 }
 
@@ -201,7 +207,10 @@ async fn what_came_with_a_branch_goes_with_it() {
     let own = preview(&world).await;
     let ending = || async {
         let found = world.state.store.read(|db| db.ending()).await.unwrap();
-        found.into_iter().map(|(place, reason, _)| (place, reason)).collect::<Vec<_>>()
+        found
+            .into_iter()
+            .map(|(place, reason, _)| (place, reason))
+            .collect::<Vec<_>>()
     };
     let repository = json!({ "full_name": "acme/shop" });
     let deleted = |name: &str, kind: &str| json!({ "ref": name, "ref_type": kind, "repository": repository });
@@ -220,15 +229,26 @@ async fn what_came_with_a_branch_goes_with_it() {
     assert_eq!(send(&world, forged).await.0, StatusCode::FORBIDDEN);
     assert_eq!(ending().await, []);
     let (status, answer) = send(&world, deletion("g1", "delete", &body)).await;
-    assert_eq!((status, &answer["status"]), (StatusCode::ACCEPTED, &json!("accepted")));
+    assert_eq!(
+        (status, &answer["status"]),
+        (StatusCode::ACCEPTED, &json!("accepted"))
+    );
     let expected = [(own.clone(), format!("its branch {PREVIEWED} is gone"))];
     assert_eq!(ending().await, expected);
 
     // It comes again; the same delivery, and a start of the platform, do not end it.
     let (place, by) = (own.clone(), store::By::platform(world.state.now()));
-    world.state.store.write(move |tx| tx.delete_environment(&place, &by)).await.unwrap();
+    world
+        .state
+        .store
+        .write(move |tx| tx.delete_environment(&place, &by))
+        .await
+        .unwrap();
     preview(&world).await;
-    assert_eq!(send(&world, deletion("g1", "delete", &body)).await.1["status"], "duplicate");
+    assert_eq!(
+        send(&world, deletion("g1", "delete", &body)).await.1["status"],
+        "duplicate"
+    );
     crate::web::resume(&world.state).await.unwrap();
     assert_eq!(ending().await, []);
     // The push that says so is as good; a person may have a delivery handled again.
@@ -239,9 +259,17 @@ async fn what_came_with_a_branch_goes_with_it() {
     send(&world, deletion("g2", "push", &push)).await;
     assert_eq!(ending().await, expected);
     let (place, by) = (own.clone(), store::By::platform(world.state.now()));
-    world.state.store.write(move |tx| tx.delete_environment(&place, &by)).await.unwrap();
+    world
+        .state
+        .store
+        .write(move |tx| tx.delete_environment(&place, &by))
+        .await
+        .unwrap();
     preview(&world).await;
     let uri = format!("/v1/webhooks/{}/replay", answer["delivery"].as_str().unwrap());
-    assert_eq!(world.ask(&Who::User(0), Method::POST, &uri, None).await.0, StatusCode::OK);
+    assert_eq!(
+        world.ask(&Who::User(0), Method::POST, &uri, None).await.0,
+        StatusCode::OK
+    );
     assert_eq!(ending().await, expected);
 }
