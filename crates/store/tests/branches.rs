@@ -180,7 +180,7 @@ async fn it_expires_when_nobody_has_pushed_and_nothing_moves() {
     let world = World::new();
     world.environment("acme/shop/production").await;
     let own = ensure(&world, "f/1", 0).await.unwrap().unwrap().place;
-    let expired = |second: i64| async {
+    let expired = async |second: i64| {
         let read = world.store.read(move |db| db.expired(at(second))).await.unwrap();
         read.into_iter().map(|own| own.place).collect::<Vec<_>>()
     };
@@ -236,7 +236,7 @@ async fn it_has_the_secrets_of_what_it_was_made_from() {
     let value = |place: &Place, name: &'static str, version: Option<u64>| {
         let place = place.clone();
         let read = world.store.read(move |db| db.reveal(&place, name, version));
-        async { read.await.ok().map(|secret| secret.expose().to_owned()) }
+        async move { read.await.ok().map(|secret| secret.expose().to_owned()) }
     };
     for (name, expected) in [("a", "of the app"), ("b", "of previews"), ("c", "its own")] {
         assert_eq!(value(&own, name, None).await.as_deref(), Some(expected), "{name}");
