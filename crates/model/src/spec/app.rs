@@ -25,7 +25,7 @@ pub(crate) use environment::is_branch;
 pub use environment::is_label;
 pub(super) use host::is_variable;
 pub use parse::Tree;
-pub use preview::{Clash, Pattern, Preview, name as preview_name};
+pub use preview::{Clash, Pattern, Preview, matches as matches_branch, name as preview_name};
 pub use schema::schema;
 
 /// A whole `vend.yaml`.
@@ -76,6 +76,11 @@ pub struct Environment {
 }
 
 impl Environment {
+    /// The entry of `vend.yaml` that it is from.
+    pub fn entry(&self) -> &EnvironmentName {
+        self.preview.as_ref().map_or(&self.name, |preview| &preview.of)
+    }
+
     /// Secrets that the load balancer needs, by their names in the vault.
     pub fn secrets_of_the_edge(&self) -> impl Iterator<Item = &str> {
         let client = self.authenticate.iter().map(|login| &*login.client_secret);

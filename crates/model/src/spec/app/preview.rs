@@ -71,11 +71,15 @@ pub struct Clash {
     pub name: EnvironmentName,
 }
 
+/// Does a branch fit one of the patterns?
+pub fn matches(patterns: &[String], branch: &str) -> bool {
+    let matches = |pattern: &String| glob(pattern).is_ok_and(|glob| glob.compile_matcher().is_match(branch));
+    patterns.iter().any(matches)
+}
+
 impl Pattern {
     pub fn matches(&self, branch: &str) -> bool {
-        let matches =
-            |pattern: &String| glob(pattern).is_ok_and(|glob| glob.compile_matcher().is_match(branch));
-        self.branches.iter().any(matches)
+        matches(&self.branches, branch)
     }
 
     /// The environment of one branch.
