@@ -2,7 +2,7 @@
 
 use aws::synth::{
     Config, MAX_BYTES, MAX_OUTPUTS, MAX_PARAMETERS, MAX_RESOURCES, Priorities, Resource, Template, all,
-    environment, foundation,
+    all_with, environment, foundation,
 };
 use model::spec;
 use serde_json::Value;
