@@ -37,12 +37,15 @@ fn networks() -> BTreeSet<String> {
         .collect()
 }
 
-/// Is anything below `directory` called after `name`?
+/// Is anything below `directory` called after `name`? Logs are evidence, and stay for as long as their app does.
 fn found(directory: &Path, name: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut left = vec![(directory.to_owned(), 0)];
     while let Some((directory, depth)) = left.pop() {
         for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+            if entry.file_name() == "logs" {
+                continue;
+            }
             if entry.file_name().to_string_lossy().contains(name) {
                 found.push(entry.path().display().to_string());
             } else if depth < 3 && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
