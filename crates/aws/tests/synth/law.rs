@@ -531,12 +531,10 @@ fn a_branch_has_stacks_of_its_own_and_keeps_nothing() {
     }
     assert!(rules > 0);
     // Its options are those of the entry.
-    assert!(
-        environment
-            .template
-            .yaml()
-            .contains("deregistration_delay.timeout_seconds\n            Value: \"7\"")
-    );
+    let delay = serde_json::json!({ "Key": "deregistration_delay.timeout_seconds", "Value": "7" });
+    let attributes = environment.template.resources.iter();
+    let mut attributes = attributes.filter_map(|own| own.properties["TargetGroupAttributes"].as_array());
+    assert!(attributes.any(|all| all.contains(&delay)));
     // The receiver knows which branches have one.
     let pipeline = with
         .stacks

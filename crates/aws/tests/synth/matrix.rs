@@ -176,5 +176,7 @@ fn shop() -> Vec<Stack> {
     let yaml = std::fs::read_to_string(root.join("shop.yaml")).unwrap();
     let (app, _) = spec::App::parse(&yaml, "vend.yaml", &|_| true).unwrap();
     let own = app.following("feature/login").unwrap().remove(0);
-    all_with(&config, &app, Some(&own), &mut Priorities::default()).unwrap().stacks
+    all_with(&config, &app, Some(&own), &mut Priorities::default())
+        .unwrap()
+        .stacks
 }
