@@ -37,13 +37,14 @@ fn networks() -> BTreeSet<String> {
         .collect()
 }
 
-/// Is anything below `directory` called after `name`? Logs are evidence, and stay for as long as their app does.
+/// Is anything below `directory` called after `name`? Logs are evidence and stay
+/// for as long as their app does; answers to tickets stay in case that somebody asks again.
 fn found(directory: &Path, name: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut left = vec![(directory.to_owned(), 0)];
     while let Some((directory, depth)) = left.pop() {
         for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
-            if entry.file_name() == "logs" {
+            if entry.file_name() == "logs" || entry.file_name() == "tickets" {
                 continue;
             }
             if entry.file_name().to_string_lossy().contains(name) {
