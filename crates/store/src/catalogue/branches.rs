@@ -7,7 +7,7 @@ use rusqlite::{Row, params};
 use serde_json::json;
 
 use super::environments::Environment;
-use crate::{By, Db, Error, PushState, Tx, sql::Columns as _};
+use crate::{By, Db, Error, Push, PushState, Tx, sql::Columns as _};
 
 /// How an environment comes and goes with its branch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,7 +47,25 @@ pub(super) const USED_AT: &str = "CASE WHEN e.preview IS NULL THEN NULL ELSE max
     coalesce((SELECT max(x.started_at) FROM executions x WHERE x.tenant = t.name AND x.app = a.name
               AND x.environment = e.name AND x.kind IN ('rollback', 'scale')), 0)) END AS used_at";
 
+/// Why a push to a branch that went before anybody looked at it is ignored.
+const GONE: &str = "the branch is gone";
+
 impl Db<'_> {
+    /// Is what a push has brought still there, or on its way? Not when its branch or its environment went meanwhile: the
+    /// same commit then comes anew.
+    pub fn still_counts(&self, push: &Push) -> Result<bool, Error> {
+        let Some(place) = push.place() else {
+            return Ok(push.reason.as_deref() != Some(GONE));
+        };
+        let environment = self.find_environment(&place)?;
+        let ending = |own: &Environment| {
+            own.preview
+                .as_ref()
+                .is_some_and(|preview| preview.ending.is_some())
+        };
+        Ok(environment.is_some_and(|own| !ending(&own)))
+    }
+
     /// Environments that are to go, why, and who says so.
     pub fn ending(&self) -> Result<Vec<(Place, String, String)>, Error> {
         self.all(
@@ -207,7 +225,7 @@ impl Tx<'_> {
             |row| row.get(0),
         )?;
         for id in waiting {
-            self.finish_push(id, PushState::Ignored, Some("the branch is gone"), by)?;
+            self.finish_push(id, PushState::Ignored, Some(GONE), by)?;
             gone.pushes += 1;
         }
         let all = self.environments(Some((tenant, Some(app))))?;

@@ -59,8 +59,8 @@ impl Commands for Flows {
                 let same =
                     |push: &store::Push| push.commit.id == new.commit.id && push.state != PushState::Failed;
                 match newest.filter(same) {
-                    Some(_) => Ok(false),
-                    None => tx.enqueue_push(&new, &by).map(|_| true),
+                    Some(push) if tx.still_counts(&push)? => Ok(false),
+                    _ => tx.enqueue_push(&new, &by).map(|_| true),
                 }
             });
             let is_new = queued.await.map_err(refused)?;
