@@ -174,6 +174,7 @@ async fn a_branch_that_is_gone_ends_what_came_with_it_and_nothing_else() {
         [
             "environment.create",
             "environment.end",
+            "push.ignore",
             "environment.delete",
             "environment.create"
         ]
