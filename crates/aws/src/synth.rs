@@ -35,7 +35,7 @@ pub use size::{Architecture, Size};
 pub use template::{
     MAX_BYTES, MAX_INLINE_BYTES, MAX_OUTPUTS, MAX_PARAMETERS, MAX_RESOURCES, Resource, Template,
 };
-pub use whole::{File, Output, all};
+pub use whole::{File, Output, all, all_with};
 pub use word::{Account, Arn, ChatId, Domain, Label, Mail, NotA, Prefix, Region, Zone};
 
 /// Why there is no template. Display says where the cause stands in the operator's file or in `vend.yaml`.

@@ -14,9 +14,10 @@ mod yaml;
 
 pub(crate) use app::is_branch;
 pub use app::{
-    Analysis, App, Approval, Base, Build, Certificate, Database, Deploy, Domain, Environment, Health, Host,
-    Image, Leads, Migrate, MinimumHealthy, NotABase, Placement, Port, Reference, Refresh, Scaling, Steps,
-    Strategy, Transport, Tree, Variable, Zones, is_label, schema,
+    Analysis, App, Approval, Base, Build, Certificate, Clash, Database, Deploy, Domain, Environment, Health,
+    Host, Image, Leads, Migrate, MinimumHealthy, NotABase, Pattern, Placement, Port, Preview, Reference,
+    Refresh, Scaling, Steps, Strategy, Transport, Tree, Variable, Zones, is_label, matches_branch,
+    preview_name, schema,
 };
 pub use appspec::Appspec;
 pub use buildspec::Buildspec;

@@ -46,6 +46,16 @@ pub enum Event {
     Ping,
 }
 
+impl Event {
+    /// The branch that is gone.
+    pub fn gone(&self) -> Option<&str> {
+        match self {
+            Self::Delete { reference, .. } => reference.strip_prefix("refs/heads/"),
+            Self::Push(_) | Self::Ignored { .. } | Self::Ping => None,
+        }
+    }
+}
+
 /// Commits arrived on a branch or tag.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Push {

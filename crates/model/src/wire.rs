@@ -15,7 +15,7 @@ pub use access::{
     WebhookSecret, Whoami,
 };
 pub use catalogue::{
-    App, Environment, EnvironmentState, NewApp, NewTenant, Place, Scale, Split, Started, Tenant,
+    App, Environment, EnvironmentState, NewApp, NewTenant, Place, Preview, Scale, Split, Started, Tenant,
 };
 pub use images::{ImageShown, Imported, NewRefresh, Refreshed, RefreshedBase};
 pub use record::{Delivery, DeliveryDetail, DeliveryVerdict, PublicKey};

@@ -12,6 +12,8 @@ use serde_json::Value;
 
 #[path = "app/access.rs"]
 mod access;
+#[path = "app/branches.rs"]
+mod branches;
 #[path = "app/deploy.rs"]
 mod deploy;
 #[path = "app/ports.rs"]
@@ -302,15 +304,11 @@ fn messages() {
         ("app: a\ntests: []", "vend.yaml:2:1: `tests` is not available yet"),
         (
             "app: a\nenvironments: { p: { expires: 7d } }",
-            "vend.yaml:2:22: `expires` is not available yet",
-        ),
-        (
-            "app: a\nenvironments: { p: { branches: \"f/*\" } }",
-            "vend.yaml:2:22: `branches` is not available yet",
+            "vend.yaml:2:31: `expires` is of environments that come and go with their branches (write `branches: \"feature/*\"`, or leave it out)",
         ),
         (
             "app: a\nenvironments: { p: { branch: \"f/*\" } }",
-            "vend.yaml:2:30: `a pattern of branches` is not available yet",
+            "vend.yaml:2:30: `f/*` is a pattern, and an environment follows one branch (write `branches` for one environment for each branch)",
         ),
         (
             "app: a\nenvironments: { p: { branch: -x } }",
@@ -442,8 +440,6 @@ notify: { mail: [team@acme.example], slack: "{{secret:slack-hook}}" }
         "scaling.cpu",
         "scaling.schedule",
         "database.multi_az",
-        "branches",
-        "expires",
         "notify",
     ];
     assert_eq!(later, expected);

@@ -1,6 +1,7 @@
 //! What exists: tenants, apps, environments, pushes, releases, hosts.
 
 mod apps;
+mod branches;
 mod environments;
 mod hosts;
 mod keepers;
@@ -10,6 +11,7 @@ mod releases;
 mod tenants;
 
 pub use apps::App;
+pub use branches::{Gone, Preview};
 pub(crate) use environments::place;
 pub use environments::{Arriving, Environment, Subnets};
 pub use hosts::{Host, HostState, NewHost};

@@ -31,6 +31,7 @@ const STEPS: &[&str] = &[
     include_str!("../migrations/14-strategies.sql"),
     include_str!("../migrations/15-migrations-and-machines.sql"),
     include_str!("../migrations/23-sleeping.sql"),
+    include_str!("../migrations/26-branches.sql"),
 ];
 
 /// Makes the directory if it is not there, and keeps every other process out of it while the file is open.

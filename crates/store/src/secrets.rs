@@ -68,6 +68,12 @@ pub struct SecretVersion {
     pub set_by: String,
 }
 
+/// The secrets of an environment, by app `?1` and name `?2`: its app's, its own, and where it comes and goes with a
+/// branch those of what it was made from. What the platform made up for that is nobody else's.
+const OF_ENVIRONMENT: &str =
+    "s.app_id = ?1 AND (s.environment IN ('', ?2) OR (s.generated = 0 AND s.environment =
+    (SELECT e.preview FROM environments e WHERE e.app_id = ?1 AND e.name = ?2)))";
+
 /// AWS Secrets Manager's limit.
 const LONGEST: usize = 65_536;
 
@@ -119,10 +125,13 @@ impl Db<'_> {
 
     /// The versions that a new release of an environment pins, by name.
     pub fn current_secrets(&self, place: &Place) -> Result<BTreeMap<String, u64>, Error> {
-        // The app's come first, so that the environment's own replace them.
+        // The app's come first and the environment's own last, so that they replace what is before them.
+        let sql = format!(
+            "SELECT s.name, s.current FROM secrets s WHERE {OF_ENVIRONMENT} AND s.current IS NOT NULL
+             ORDER BY s.environment = ?2, s.environment <> ''"
+        );
         let rows = self.all(
-            "SELECT name, current FROM secrets
-             WHERE app_id = ?1 AND environment IN ('', ?2) AND current IS NOT NULL ORDER BY environment",
+            &sql,
             params![
                 self.app_key(&place.tenant, &place.app)?,
                 place.environment.as_str()
@@ -141,14 +150,17 @@ impl Db<'_> {
                 .get(name)
                 .ok_or_else(|| Error::missing("secret", format!("{name} of {place}")))?,
         };
-        let row: Option<(String, Vec<u8>)> = self.one(
+        let sql = format!(
             "SELECT s.environment, v.sealed FROM secrets s JOIN secret_versions v ON v.secret_id = s.id
-             WHERE s.app_id = ?1 AND s.name = ?2 AND v.version = ?3 AND s.environment IN ('', ?4)",
+             WHERE {OF_ENVIRONMENT} AND s.name = ?3 AND v.version = ?4"
+        );
+        let row: Option<(String, Vec<u8>)> = self.one(
+            &sql,
             params![
                 self.app_key(&place.tenant, &place.app)?,
+                place.environment.as_str(),
                 name,
                 version,
-                place.environment.as_str()
             ],
             |row| Ok((row.get(0)?, row.get(1)?)),
         )?;
@@ -210,7 +222,7 @@ impl Tx<'_> {
              AND NOT EXISTS (
                  SELECT 1 FROM secrets s JOIN environments e ON e.app_id = s.app_id
                  JOIN kept_releases r ON r.environment_id = e.id, json_each(r.secrets) pin
-                 WHERE s.id = secret_versions.secret_id AND s.environment IN ('', e.name)
+                 WHERE s.id = secret_versions.secret_id AND s.environment IN ('', e.name, e.preview)
                  AND pin.key = s.name AND pin.value = secret_versions.version)",
             [],
         )?;

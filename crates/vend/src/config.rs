@@ -104,6 +104,7 @@ pub struct Platform {
     pub machines: Machines,
     pub deployments: Deployments,
     pub access_log: Rotate,
+    pub branches: Branches,
 }
 
 /// What is baked.
@@ -158,6 +159,20 @@ pub struct Deployments {
 impl Default for Deployments {
     fn default() -> Self {
         Self { patience_s: 300 }
+    }
+}
+
+/// Environments that come and go with their branches.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Branches {
+    /// So many of them one tenant has at the same time, whatever its `vend.yaml`s allow.
+    pub most_per_tenant: u32,
+}
+
+impl Default for Branches {
+    fn default() -> Self {
+        Self { most_per_tenant: 20 }
     }
 }
 
@@ -269,6 +284,7 @@ impl Default for Platform {
             machines: Machines::default(),
             deployments: Deployments::default(),
             access_log: Rotate::default(),
+            branches: Branches::default(),
         }
     }
 }

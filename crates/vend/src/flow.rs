@@ -89,6 +89,8 @@ pub struct Pokes {
     pub pushes: Notify,
     pub fleet: Notify,
     pub machines: Notify,
+    /// Environments of branches that are gone are to go now.
+    pub branches: Notify,
     /// What nothing needs is to go now.
     pub sweep: Notify,
     /// What waits for somebody's word is to be looked at again.

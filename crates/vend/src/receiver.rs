@@ -13,7 +13,7 @@ use aws::{
     lambda::{self, Invocation, Request, Response, Runtime},
 };
 use jiff::{SignedDuration, Timestamp};
-use model::{AppName, EnvironmentName, Secret};
+use model::{AppName, EnvironmentName, Secret, spec};
 use serde_json::{Value, json};
 
 /// The name of the program in Lambda: of a custom runtime it is always this.
@@ -52,6 +52,8 @@ struct Receiver {
     flow: String,
     /// The environments of each branch.
     branches: BTreeMap<String, Vec<EnvironmentName>>,
+    /// Branches that fit one of these have an environment of their own, where somebody has made it.
+    patterns: Vec<String>,
     /// Where the secret of webhooks is.
     secret: String,
     client: Client,
@@ -124,10 +126,20 @@ impl Receiver {
                 .map_err(|_| Error::Variable("VEND_APP"))?,
             flow: variable("VEND_FLOW")?,
             branches: read("VEND_BRANCHES")?,
+            patterns: serde_json::from_str(&variable("VEND_PATTERNS")?)
+                .map_err(|_| Error::Variable("VEND_PATTERNS"))?,
             secret: variable("VEND_WEBHOOK_SECRET")?,
             client: Client::new(machine, source, &variable("AWS_REGION")?),
             fresh: None,
         })
+    }
+
+    /// The environment of a branch that has one of its own.
+    fn own(&self, branch: &str) -> Option<Vec<EnvironmentName>> {
+        let name = spec::preview_name(branch);
+        let is_taken = self.branches.values().flatten().any(|own| *own == name);
+        let fits = spec::matches_branch(&self.patterns, branch);
+        (fits && !is_taken).then(|| vec![name])
     }
 
     async fn take(&mut self, event: &[u8]) -> Result<Response, Error> {

@@ -1,6 +1,7 @@
 //! What runs every day and after every restart: idempotent, without input, periodically and when poked.
 
 pub mod bases;
+pub mod branches;
 pub mod fleet;
 pub mod machines;
 pub mod patience;

@@ -25,7 +25,7 @@ use super::{
     Error, Kind, Priorities, Stack,
     config::{self, Config, Engine, Foundation, Runtime},
     place,
-    template::{Template, att, import, re},
+    template::{Resource, Template, att, import, re},
     word::{Account, Label},
 };
 
@@ -94,7 +94,8 @@ impl Scope<'_> {
 
     /// Is it one of those whose data is dear?
     fn is_production(&self) -> bool {
-        self.label.as_str() == "production" || self.spec.name.as_str() == "production"
+        let named = self.label.as_str() == "production" || self.spec.name.as_str() == "production";
+        named && self.spec.preview.is_none()
     }
 
     /// `app/environment`, as part of names and paths.
@@ -152,7 +153,7 @@ pub fn environment(
     let options = config
         .apps
         .get(app)
-        .and_then(|app| app.environments.get(&spec.name))
+        .and_then(|app| app.environments.get(spec.entry()))
         .unwrap_or(&default);
     let engine = spec.database.as_ref().map(|_| database::engine(options));
     let name = stack_name(config, label, app, spec);
@@ -187,6 +188,10 @@ pub fn environment(
         }
     }
     alarm::add(&mut template, &scope);
+    if spec.preview.is_some() {
+        // All of it goes with its branch.
+        template.resources.iter_mut().for_each(Resource::loosen);
+    }
     let name = scope.name.clone();
     Stack::new(Kind::Environment, name, (label, foundation), template, notes)
 }

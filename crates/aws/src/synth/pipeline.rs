@@ -72,7 +72,7 @@ impl Scope<'_> {
     fn runtime(&self, environment: &spec::Environment) -> Runtime {
         self.options
             .environments
-            .get(&environment.name)
+            .get(environment.entry())
             .map_or(Runtime::Host, |options| options.runtime)
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use model::Digest;
 use serde::{Deserialize, Serialize};
 
 use super::Error;
@@ -40,11 +41,25 @@ impl Priorities {
             };
         }
         let taken: BTreeSet<u32> = given.values().copied().collect();
-        let free = (1..=MAX).find(|priority| !taken.contains(priority));
-        let full = || Error::config(format!("priorities.{listener}"), format!("all {MAX} are given"));
+        let free = (1..=MAX / 2).find(|priority| !taken.contains(priority));
+        let full = || {
+            Error::config(
+                format!("priorities.{listener}"),
+                format!("all {} are given", MAX / 2),
+            )
+        };
         let priority = free.ok_or_else(full)?;
         given.insert(rule.to_owned(), priority);
         Ok(priority)
+    }
+
+    /// The priority of a rule that comes and goes with a branch: of the upper half, by a digest, so that nobody has to keep
+    /// it. Two of a hundred such rules have the same with a probability of one in five; the second is then not made.
+    pub(super) fn of_branch(owner: &str, host: &str) -> u32 {
+        let digest = Digest::of(format!("{owner}/{host}"));
+        let bytes = digest.as_bytes();
+        let number = u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+        MAX / 2 + 1 + number % (MAX / 2)
     }
 
     /// Refuses a file in which two rules of a listener have the same priority.

@@ -74,6 +74,11 @@ impl Resource {
         self
     }
 
+    /// What would be kept is not.
+    pub fn loosen(&mut self) {
+        self.keep = self.keep.map(|_| "Delete");
+    }
+
     pub fn after(mut self, id: impl Into<String>) -> Self {
         self.after.push(id.into());
         self

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use model::spec;
+use model::{EnvironmentName, spec};
 
 use super::{
-    Config, Error, Label, Priorities, Runtime, Stack, environment, flow, foundation, machine, packer,
-    pipeline,
+    Config, Error, Label, Priorities, Runtime, Stack, environment, environment::stack_name, flow, foundation,
+    machine, packer, pipeline,
 };
 
 /// A file beside the templates: its path, from the directory of the output, and its text.
@@ -21,9 +21,18 @@ pub struct File {
 pub struct Output {
     pub stacks: Vec<Stack>,
     pub files: Vec<File>,
+    /// Names of the stacks of a branch's own environment.
+    branch: Vec<String>,
 }
 
 impl Output {
+    /// The stacks of a branch's own environment.
+    pub fn of_branch(&self) -> impl Iterator<Item = &Stack> {
+        self.stacks
+            .iter()
+            .filter(|stack| self.branch.contains(&stack.name))
+    }
+
     /// Says whose code the receiver is: an object of the bucket of templates, for `x86_64` or `arm64`.
     pub fn receive(&mut self, key: &str, architecture: &str) {
         let resources = self
@@ -39,18 +48,29 @@ impl Output {
 
 /// All of an app, and the foundations. `priorities` gets what is new.
 pub fn all(config: &Config, app: &spec::App, priorities: &mut Priorities) -> Result<Output, Error> {
+    all_with(config, app, None, priorities)
+}
+
+/// The same with the environment that a branch has to itself.
+pub fn all_with(
+    config: &Config,
+    app: &spec::App,
+    branch: Option<&spec::Environment>,
+    priorities: &mut Priorities,
+) -> Result<Output, Error> {
     priorities.check()?;
     unknown(config, app)?;
     let mut output = Output {
         stacks: Vec::new(),
         files: Vec::new(),
+        branch: Vec::new(),
     };
     for label in config.foundations.keys() {
         output.stacks.push(foundation(config, label)?);
     }
-    output.stacks.push(pipeline(config, app)?);
+    output.stacks.push(noted(pipeline(config, app)?, app));
     let mut taken = BTreeMap::new();
-    for own in &app.environments {
+    for own in app.environments.iter().chain(branch) {
         let targets = targets(config, app, own)?;
         for label in &targets {
             let stack = environment(config, &app.app, own, label, priorities)?;
@@ -61,16 +81,45 @@ pub fn all(config: &Config, app: &spec::App, priorities: &mut Priorities) -> Res
             output.stacks.push(stack);
         }
         output.stacks.push(flow(config, app, own, &targets)?);
+        if own.preview.is_some() {
+            output.branch.extend(
+                targets
+                    .iter()
+                    .map(|label| stack_name(config, label, &app.app, own)),
+            );
+            output
+                .branch
+                .extend(output.stacks.last().map(|flow| flow.name.clone()));
+        }
         files(&mut output.files, config, app, own, &targets)?;
     }
     Ok(output)
+}
+
+/// Says what is there to be made and is not.
+fn noted(mut pipeline: Stack, app: &spec::App) -> Stack {
+    for pattern in &app.patterns {
+        let (name, branches) = (&pattern.environment.name, pattern.branches.join(" "));
+        pipeline.notes.push(format!(
+            "`{name}` is for branches ({branches}): `vend aws apply --branch BRANCH` makes the stacks of one, `vend aws destroy --branch \
+             BRANCH` takes them down, and a push to it starts its flow; `expires` and `limit` are the platform's own"
+        ));
+    }
+    pipeline
 }
 
 /// Refuses options of environments that `vend.yaml` does not have.
 fn unknown(config: &Config, app: &spec::App) -> Result<(), Error> {
     let options = config.apps.get(&app.app);
     let mut names = options.iter().flat_map(|options| options.environments.keys());
-    match names.find(|name| !app.environments.iter().any(|own| own.name == **name)) {
+    let patterns = app.patterns.iter().map(|pattern| &pattern.environment);
+    let entries: Vec<&EnvironmentName> = app
+        .environments
+        .iter()
+        .chain(patterns)
+        .map(spec::Environment::entry)
+        .collect();
+    match names.find(|name| !entries.contains(name)) {
         None => Ok(()),
         Some(name) => {
             let why = "vend.yaml has no such environment".to_owned();
@@ -87,13 +136,13 @@ fn targets(config: &Config, app: &spec::App, own: &spec::Environment) -> Result<
     let options = config
         .apps
         .get(&app.app)
-        .and_then(|app| app.environments.get(&own.name));
+        .and_then(|app| app.environments.get(own.entry()));
     let named = options.and_then(|options| options.foundation.clone());
     let alike = || {
         config
             .foundations
             .keys()
-            .find(|label| label.as_str() == own.name.as_str())
+            .find(|label| label.as_str() == own.entry().as_str())
             .cloned()
     };
     let only = || match config.foundations.len() {
@@ -129,7 +178,7 @@ fn files(
     let runtime = config
         .apps
         .get(&app.app)
-        .and_then(|app| app.environments.get(&own.name))
+        .and_then(|app| app.environments.get(own.entry()))
         .map(|own| own.runtime);
     if runtime.unwrap_or_default() != Runtime::Host {
         return Ok(());

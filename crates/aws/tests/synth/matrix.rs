@@ -1,6 +1,6 @@
 //! Stacks of many combinations of options.
 
-use aws::synth::{Config, Priorities, Stack, all, environment, flow, foundation};
+use aws::synth::{Config, Priorities, Stack, all_with, environment, flow, foundation};
 use model::spec;
 
 /// Every so many combinations of a foundation's options, and of an environment's, and all of the case `shop`.
@@ -169,11 +169,14 @@ fn flows() -> Vec<Stack> {
     stacks
 }
 
-/// The stacks of the case `shop`, which has everything.
+/// The stacks of the case `shop`, which has everything, an environment of a branch included.
 fn shop() -> Vec<Stack> {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/synth/cases");
     let config = toml::from_str(&std::fs::read_to_string(root.join("shop.toml")).unwrap()).unwrap();
     let yaml = std::fs::read_to_string(root.join("shop.yaml")).unwrap();
     let (app, _) = spec::App::parse(&yaml, "vend.yaml", &|_| true).unwrap();
-    all(&config, &app, &mut Priorities::default()).unwrap().stacks
+    let own = app.following("feature/login").unwrap().remove(0);
+    all_with(&config, &app, Some(&own), &mut Priorities::default())
+        .unwrap()
+        .stacks
 }

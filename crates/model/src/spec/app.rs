@@ -8,6 +8,7 @@ mod host;
 mod merge;
 mod parse;
 mod ports;
+mod preview;
 mod schema;
 mod sign;
 
@@ -24,6 +25,7 @@ pub(crate) use environment::is_branch;
 pub use environment::is_label;
 pub(super) use host::is_variable;
 pub use parse::Tree;
+pub use preview::{Clash, Pattern, Preview, matches as matches_branch, name as preview_name};
 pub use schema::schema;
 
 /// A whole `vend.yaml`.
@@ -32,6 +34,9 @@ pub struct App {
     pub app: AppName,
     /// In the order of the file. Each holds all that applies to it.
     pub environments: Vec<Environment>,
+    /// What environments of branches are made from, in the order of the file.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub patterns: Vec<Pattern>,
 }
 
 /// One environment with everything that applies to it. Part of every release, so that a rollback restores it.
@@ -62,12 +67,20 @@ pub struct Environment {
     /// Its hosts are stopped when nobody has asked for it for so long.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sleep_after: Option<SignedDuration>,
+    /// How it comes and goes with its branch, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preview: Option<Preview>,
     /// Who must have signed in before a request reaches the app. The client's secret is the name of one of the app's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authenticate: Option<Box<Authenticate>>,
 }
 
 impl Environment {
+    /// The entry of `vend.yaml` that it is from.
+    pub fn entry(&self) -> &EnvironmentName {
+        self.preview.as_ref().map_or(&self.name, |preview| &preview.of)
+    }
+
     /// Secrets that the load balancer needs, by their names in the vault.
     pub fn secrets_of_the_edge(&self) -> impl Iterator<Item = &str> {
         let client = self.authenticate.iter().map(|login| &*login.client_secret);

@@ -103,7 +103,7 @@ pub fn checked(files: &dyn Files) -> Checked {
         .into_iter()
         .for_each(|path| one(files, &mut spec, &mut problems, "checks", &path, checks));
     let mut done = BTreeSet::new();
-    for environment in &app.environments {
+    for environment in all(&app) {
         if done.insert((&environment.deploy.appspec, &environment.build.buildspec)) {
             missing(files, environment, &mut problems);
         }
@@ -161,8 +161,14 @@ fn checks(file: &str, bytes: &[u8]) -> Read {
     Checks::parse(text, file).map(|(spec, warnings)| (json!(spec), warnings))
 }
 
+/// Those that are there by name, and what others are made from.
+fn all(app: &App) -> impl Iterator<Item = &Environment> {
+    let patterns = app.patterns.iter().map(|pattern| &pattern.environment);
+    app.environments.iter().chain(patterns)
+}
+
 fn each(app: &App, path: impl Fn(&Environment) -> Option<Utf8PathBuf>) -> BTreeSet<Utf8PathBuf> {
-    app.environments.iter().filter_map(path).collect()
+    all(app).filter_map(path).collect()
 }
 
 /// Reads one file into `spec[key][path]`.

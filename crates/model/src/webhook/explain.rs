@@ -94,9 +94,14 @@ fn action(event: &Event) -> String {
             }
             None => "nothing: a tag releases nothing".to_owned(),
         },
-        Event::Delete { reference, .. } => {
-            format!("nothing: `{reference}` is gone, and its environment stays")
-        }
+        Event::Delete { .. } => match event.gone() {
+            Some(branch) => {
+                format!(
+                    "take down what came with the branch `{branch}`; environments that vend.yaml names stay"
+                )
+            }
+            None => "nothing: a tag releases nothing".to_owned(),
+        },
         Event::Ignored { reason, .. } => format!("nothing: {reason}"),
         Event::Ping => "answer that it is there".to_owned(),
     }

@@ -96,6 +96,9 @@ pub struct Environment {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub asleep_since: Option<Timestamp>,
+    /// How it comes and goes with its branch; absent: `vend.yaml` names it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preview: Option<Preview>,
     /// Names under which it is reached, as URLs.
     pub urls: Vec<String>,
     /// What runs for it now.
@@ -104,6 +107,20 @@ pub struct Environment {
     pub execution: Option<ExecutionId>,
     #[schema(value_type = String, format = DateTime)]
     pub created_at: Timestamp,
+}
+
+/// An environment that comes and goes with its branch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Preview {
+    /// The name in `vend.yaml` of what it was made from; it has the secrets that are set for that.
+    #[schema(value_type = String)]
+    pub of: EnvironmentName,
+    /// It goes then, unless somebody pushes to it. A protected one stays.
+    #[schema(value_type = String, format = DateTime)]
+    pub expires_at: Timestamp,
+    /// Why it is being taken down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ending: Option<String>,
 }
 
 /// Two releases get the traffic: this one, and the live one what is left.

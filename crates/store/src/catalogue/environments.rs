@@ -7,8 +7,9 @@ use model::{
     spec,
 };
 use rusqlite::{Row, params};
-use serde_json::json;
+use serde_json::{Value, json};
 
+use super::branches::{Preview, USED_AT, preview};
 use crate::{
     By, Db, Error, HostState, Tx,
     sql::{Address, At, Columns as _, Json, Word},
@@ -40,6 +41,8 @@ pub struct Environment {
     pub database_ready: bool,
     /// Since when it has no hosts because nobody asks for it; it is awake again when its hosts serve.
     pub asleep_at: Option<Timestamp>,
+    /// How it comes and goes with its branch; `None`: `vend.yaml` names it.
+    pub preview: Option<Preview>,
     pub created_at: Timestamp,
     pub created_by: String,
 }
@@ -112,9 +115,13 @@ const BLOCK: u32 = 65_536;
 const FIRST_BLOCK: u32 = 524_288 / BLOCK;
 const LAST_BLOCK: u32 = 1_879_048_191 / BLOCK;
 
-const SELECT: &str = "SELECT e.*, t.name AS tenant, a.name AS app, u.block FROM environments e
-    JOIN apps a ON a.id = e.app_id JOIN tenants t ON t.id = a.tenant_id
-    JOIN uid_blocks u ON u.environment_id = e.id";
+fn select() -> String {
+    format!(
+        "SELECT e.*, t.name AS tenant, a.name AS app, u.block, {USED_AT} FROM environments e
+         JOIN apps a ON a.id = e.app_id JOIN tenants t ON t.id = a.tenant_id
+         JOIN uid_blocks u ON u.environment_id = e.id"
+    )
+}
 
 impl Db<'_> {
     /// By name: all of the platform, of a tenant, or of an app.
@@ -125,8 +132,9 @@ impl Db<'_> {
         let (tenant, app) = of.unzip();
         let (tenant, app) = (tenant.map(TenantName::as_str), app.flatten().map(AppName::as_str));
         let sql = format!(
-            "{SELECT} WHERE (?1 IS NULL OR t.name = ?1) AND (?2 IS NULL OR a.name = ?2)
-             ORDER BY t.name, a.name, e.name"
+            "{} WHERE (?1 IS NULL OR t.name = ?1) AND (?2 IS NULL OR a.name = ?2)
+             ORDER BY t.name, a.name, e.name",
+            select()
         );
         self.all(&sql, [tenant, app], environment)
     }
@@ -137,13 +145,18 @@ impl Db<'_> {
     }
 
     pub fn find_environment(&self, place: &Place) -> Result<Option<Environment>, Error> {
-        let sql = format!("{SELECT} WHERE t.name = ?1 AND a.name = ?2 AND e.name = ?3");
+        let sql = format!("{} WHERE t.name = ?1 AND a.name = ?2 AND e.name = ?3", select());
         let names = [
             place.tenant.as_str(),
             place.app.as_str(),
             place.environment.as_str(),
         ];
         self.one(&sql, names, environment)
+    }
+
+    pub(super) fn environments_of_branches(&self) -> Result<Vec<Environment>, Error> {
+        let sql = format!("{} WHERE e.preview IS NOT NULL ORDER BY e.id", select());
+        self.all(&sql, [], environment)
     }
 
     pub(crate) fn environment_key(&self, place: &Place) -> Result<i64, Error> {
@@ -200,6 +213,15 @@ impl Tx<'_> {
     /// The environment, made if it is not there, following `branch` from now on.
     pub fn ensure_environment(&self, place: &Place, branch: &str, by: &By) -> Result<Environment, Error> {
         if let Some(found) = self.find_environment(place)? {
+            if found.preview.is_some() {
+                return Err(Error::refused_with(
+                    format!(
+                        "the environment `{}` is of branch {}, and comes and goes with it",
+                        place.environment, found.branch
+                    ),
+                    format!("give it another name in vend.yaml, or vend environments destroy {place}"),
+                ));
+            }
             if found.branch != branch {
                 let key = self.environment_key(place)?;
                 self.run(
@@ -211,6 +233,18 @@ impl Tx<'_> {
             }
             return self.environment(place);
         }
+        self.make_environment(place, branch, json!({ "branch": branch }), by)?;
+        self.environment(place)
+    }
+
+    /// Gives its key.
+    pub(super) fn make_environment(
+        &self,
+        place: &Place,
+        branch: &str,
+        detail: Value,
+        by: &By,
+    ) -> Result<i64, Error> {
         let app = self.app_key(&place.tenant, &place.app)?;
         let (number, subnet) = self.free_number()?;
         let key = self.insert(
@@ -228,14 +262,8 @@ impl Tx<'_> {
             || Error::exists("environment", place),
         )?;
         self.take_uid_block(self.tenant_key(&place.tenant)?, key)?;
-        self.note(
-            by,
-            "environment.create",
-            Some(&place.tenant),
-            place,
-            json!({ "branch": branch }),
-        )?;
-        self.environment(place)
+        self.note(by, "environment.create", Some(&place.tenant), place, detail)?;
+        Ok(key)
     }
 
     /// The smallest free number, with its network.
@@ -310,10 +338,13 @@ impl Tx<'_> {
         )
     }
 
+    /// What is protected stays, also where it was to go with its branch.
     pub fn set_protected(&self, place: &Place, protected: bool, by: &By) -> Result<(), Error> {
         let key = self.environment_key(place)?;
         self.run(
-            "UPDATE environments SET protected = ?2 WHERE id = ?1",
+            "UPDATE environments SET protected = ?2,
+                 ending = CASE WHEN ?2 THEN NULL ELSE ending END, ending_by = CASE WHEN ?2 THEN NULL ELSE ending_by END
+             WHERE id = ?1",
             params![key, protected],
         )?;
         let action = if protected {
@@ -473,6 +504,7 @@ fn environment(row: &Row<'_>) -> rusqlite::Result<Environment> {
         database_host: row.maybe_parsed("database_host")?,
         database_ready: row.get("database_ready")?,
         asleep_at: row.maybe_at("asleep_at")?,
+        preview: preview(row)?,
         created_at: row.at("created_at")?,
         created_by: row.get("created_by")?,
     })

@@ -243,6 +243,7 @@ pub fn spec() -> spec::Environment {
         domains: vec![],
         placement: None,
         sleep_after: None,
+        preview: None,
         authenticate: None,
     }
 }

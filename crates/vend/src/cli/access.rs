@@ -20,9 +20,10 @@ const MAX_VALUE_BYTES: u64 = 64 * 1024;
 
 #[derive(Debug, Subcommand)]
 pub enum Secrets {
-    /// Set a secret of an app. The value is read from standard input, never from the command line.
+    /// Set a secret of an app, or of one of its environments only. The value is read from standard input, never from the
+    /// command line.
     Set {
-        /// TENANT/APP
+        /// TENANT/APP, or TENANT/APP/ENVIRONMENT
         target: String,
         name: String,
     },
@@ -31,10 +32,20 @@ pub enum Secrets {
         target: String,
     },
     Unset {
-        /// TENANT/APP
+        /// TENANT/APP, or TENANT/APP/ENVIRONMENT
         target: String,
         name: String,
     },
+}
+
+/// Where the API has a secret of an app, or of the environment that the target names.
+fn path_of(target: &str, name: &str) -> Result<String, Failure> {
+    let target = target::Target::read(target)?;
+    let path = format!("{}/secrets/{}", target.app_path(), escape(name));
+    Ok(match &target.environment {
+        Some(environment) => format!("{path}?environment={environment}"),
+        None => path,
+    })
 }
 
 #[derive(Debug, Subcommand)]
@@ -98,11 +109,7 @@ pub async fn secrets(command: &Secrets, global: &Global) -> Result<(), Failure> 
     let (client, output) = (global.client()?, global.output());
     match command {
         Secrets::Set { target, name } => {
-            let path = format!(
-                "{}/secrets/{}",
-                target::Target::read(target)?.app_path(),
-                escape(name)
-            );
+            let path = path_of(target, name)?;
             let new = NewSecret {
                 value: value_from_stdin("value")?,
             };
@@ -118,10 +125,11 @@ pub async fn secrets(command: &Secrets, global: &Global) -> Result<(), Failure> 
             let path = format!("{}/secrets", target::Target::read(target)?.app_path());
             let page = client.list::<SecretInfo>(&path, 1000).await?;
             output.show(&page, |page| {
-                let mut table = Table::new(["SECRET", "VERSION", "SET"]);
+                let mut table = Table::new(["SECRET", "ENVIRONMENT", "VERSION", "SET"]);
                 for secret in &page.items {
                     table.row([
                         cell(&secret.name),
+                        maybe(secret.environment.as_ref()),
                         cell(secret.version),
                         cell(ago(secret.set_at, now())),
                     ]);
@@ -130,11 +138,7 @@ pub async fn secrets(command: &Secrets, global: &Global) -> Result<(), Failure> 
             });
         }
         Secrets::Unset { target, name } => {
-            let path = format!(
-                "{}/secrets/{}",
-                target::Target::read(target)?.app_path(),
-                escape(name)
-            );
+            let path = path_of(target, name)?;
             client.delete::<()>(&path).await?;
             output.show(&serde_json::json!({ "unset": name }), |_| {
                 format!("unset {}\n", clean(name))

@@ -358,7 +358,26 @@ pub fn environments_text(environments: &[Environment], output: &Output) -> Strin
         Some(format!("{}: {split}\n", environment.place.environment))
     });
     text.extend(divided.map(|line| output.tone(Tone::Wait, &line)));
+    let of_branches = environments.iter().filter_map(|environment| {
+        let until = until_text(environment)?;
+        Some(format!("{}: {until}\n", environment.place.environment))
+    });
+    text.extend(of_branches.map(|line| output.tone(Tone::Faint, &line)));
     text
+}
+
+/// `goes with its branch feature/login, or at 2026-11-28 16:48 UTC`
+fn until_text(environment: &Environment) -> Option<String> {
+    let preview = environment.preview.as_ref()?;
+    let branch = clean(&environment.branch);
+    Some(match (&preview.ending, environment.protected) {
+        (Some(reason), _) => format!("is being taken down: {}", clean(reason)),
+        (None, true) => format!("is of branch {branch}, and stays because it is protected"),
+        (None, false) => {
+            let at = preview.expires_at.strftime("%Y-%m-%d %H:%M");
+            format!("goes with its branch {branch}, or at {at} UTC unless somebody pushes")
+        }
+    })
 }
 
 /// `v4 gets 20 % of the traffic, v3 80 % (step 1 of 4, as-good)`
@@ -399,6 +418,9 @@ fn environment_text(environment: &Environment) -> String {
         environment.hosts,
         if environment.protected { "yes" } else { "no" },
     );
+    if let Some(until) = until_text(environment) {
+        text.push_str(&format!("until        it {until}\n"));
+    }
     if let Some(split) = split_text(environment) {
         text.push_str(&format!("traffic      {split}\n"));
     }

@@ -59,8 +59,8 @@ impl Commands for Flows {
                 let same =
                     |push: &store::Push| push.commit.id == new.commit.id && push.state != PushState::Failed;
                 match newest.filter(same) {
-                    Some(_) => Ok(false),
-                    None => tx.enqueue_push(&new, &by).map(|_| true),
+                    Some(push) if tx.still_counts(&push)? => Ok(false),
+                    _ => tx.enqueue_push(&new, &by).map(|_| true),
                 }
             });
             let is_new = queued.await.map_err(refused)?;
@@ -68,6 +68,36 @@ impl Commands for Flows {
             Ok(match is_new {
                 true => format!("{branch} at {short} is on its way"),
                 false => format!("{branch} at {short} was pushed before: nothing to do"),
+            })
+        })
+    }
+
+    fn gone(
+        &self,
+        tenant: TenantName,
+        app: AppName,
+        branch: String,
+        by: By,
+    ) -> BoxFuture<'_, Result<String, Fault>> {
+        Box::pin(async move {
+            let own = branch.clone();
+            let gone = self
+                .world
+                .store
+                .write(move |tx| tx.branch_gone(&tenant, &app, &own, &by));
+            let gone = gone.await.map_err(refused)?;
+            self.world.pokes.branches.notify_one();
+            let names = |places: &[Place]| {
+                let names: Vec<&str> = places.iter().map(|place| place.environment.as_str()).collect();
+                names.join(", ")
+            };
+            Ok(match (&gone.ending[..], &gone.kept[..]) {
+                ([], []) => format!("{branch} is gone; what it released stays"),
+                ([], kept) => format!("{branch} is gone; {} stays, because it is protected", names(kept)),
+                (ending, _) => format!(
+                    "{branch} is gone, and its environment {} goes with it",
+                    names(ending)
+                ),
             })
         })
     }

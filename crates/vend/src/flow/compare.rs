@@ -180,7 +180,11 @@ mod tests {
             source: Digest::of("source"),
             image: Digest::of("image"),
             revision: Digest::of(number.to_string()),
-            spec: app.environments[0].clone(),
+            spec: app
+                .following("feature/a")
+                .expect("no other one")
+                .pop()
+                .unwrap_or_else(|| app.environments[0].clone()),
             secrets: [("api-key".to_owned(), number)].into(),
             created_at: Timestamp::UNIX_EPOCH,
         }
@@ -215,6 +219,15 @@ mod tests {
              Secret api-key: - > version 1\n\
              File all 12 files of the repository: - > present, 12 files\n"
         );
+    }
+
+    #[test]
+    fn how_long_an_environment_stays_is_told() {
+        let yaml =
+            "app: shop\nenvironments: { production: {}, preview: { branches: 'feature/*', limit: 3 } }\n";
+        let told = told(None, &release(1, yaml), &[]);
+        let line = "Configuration branches: - > made from preview, goes with its branch, or 7d after the last push; 3 at most\n";
+        assert!(told.contains(line), "{told}");
     }
 
     #[test]

@@ -110,7 +110,7 @@ pub fn leaving(db: &Db<'_>, tenant: &TenantName) -> Result<bool, Error> {
 }
 
 /// Stops what is open in an environment that is to go, but for its destruction.
-async fn clear(world: &World, place: &Place) -> Result<(), Fault> {
+pub async fn clear(world: &World, place: &Place, cause: &str) -> Result<(), Fault> {
     let open = world
         .store
         .read(|db| db.open_executions())
@@ -118,7 +118,7 @@ async fn clear(world: &World, place: &Place) -> Result<(), Fault> {
         .map_err(stored)?;
     for execution in open {
         if execution.place.as_ref() == Some(place) && execution.kind != start::DESTROY {
-            cancel::interrupt(&world.engine, execution.run, "its app is being deleted").await?;
+            cancel::interrupt(&world.engine, execution.run, cause).await?;
         }
     }
     Ok(())
@@ -142,7 +142,9 @@ pub async fn once(world: &World, what: &Deletion) -> Result<Vec<ExecutionId>, Fa
         match start::destroy(world, environment.place.clone(), by).await {
             Ok(execution) => started.push(execution),
             // Something is under way, its own destruction included: the next round looks again.
-            Err(Error::Refused { .. }) => clear(world, &environment.place).await?,
+            Err(Error::Refused { .. }) => {
+                clear(world, &environment.place, "its app is being deleted").await?;
+            }
             Err(error) => return Err(stored(error)),
         }
     }

@@ -184,39 +184,64 @@ async fn assign(world: &World, push: &Push) -> Result<(), Fault> {
     let (id, by) = (push.id, By::platform(crate::clock::now()));
     let app = match read {
         Ok(app) => app,
-        Err(reason) => {
-            info!(push.id, "push {} cannot be released: {reason}", push.id);
-            let failed = world
-                .store
-                .write(move |tx| tx.finish_push(id, PushState::Failed, Some(&reason), &by));
-            return failed.await.map_err(stored);
-        }
+        Err(reason) => return fail(world, id, reason).await,
     };
-    let following: Vec<EnvironmentName> = app
-        .environments
-        .iter()
-        .filter(|environment| environment.branch == push.branch)
-        .map(|environment| environment.name.clone())
-        .collect();
-    let places: Vec<Place> = following.iter().map(place).collect();
-    let known: Vec<String> = app
-        .environments
-        .iter()
-        .map(|own| format!("{} (branch {})", own.name, own.branch))
-        .collect();
-    let reason = format!(
-        "no environment follows branch {}; there are: {}",
-        push.branch,
-        known.join(", ")
+    let following = match app.following(&push.branch) {
+        Ok(following) => following,
+        Err(clash) => return fail(world, id, clash.to_string()).await,
+    };
+    let (names, reason): (Vec<EnvironmentName>, String) = (
+        following.iter().map(|own| own.name.clone()).collect(),
+        nobody(&app, &push.branch),
     );
-    let branch = push.branch.clone();
+    let places: Vec<(Place, spec::Environment)> =
+        following.into_iter().map(|own| (place(&own.name), own)).collect();
+    let most = world.platform.branches.most_per_tenant;
     let assigned = world.store.write(move |tx| {
-        places
-            .iter()
-            .try_for_each(|place| tx.ensure_environment(place, &branch, &by).map(drop))?;
-        tx.assign_push(id, &following, &reason, &by).map(drop)
+        for (place, spec) in &places {
+            if tx.ensure_preview(place, spec, most, &by)?.is_none() {
+                let reason =
+                    "the environment of its branch is just being taken down, and is made anew afterwards";
+                return tx.delay_push(id, reason);
+            }
+        }
+        tx.assign_push(id, &names, &reason, &by).map(drop)
     });
-    assigned.await.map_err(stored)
+    match assigned.await {
+        Err(store::Error::Refused { message, next }) => {
+            let refused = Fault {
+                next,
+                ..Fault::order(message)
+            };
+            fail(world, id, refused.to_string()).await
+        }
+        assigned => assigned.map_err(stored),
+    }
+}
+
+/// Why a push to this branch is for nobody.
+fn nobody(app: &spec::App, branch: &str) -> String {
+    let environments = app
+        .environments
+        .iter()
+        .map(|own| format!("{} (branch {})", own.name, own.branch));
+    let patterns = app.patterns.iter();
+    let patterns =
+        patterns.map(|own| format!("{} (branches {})", own.environment.name, own.branches.join(" ")));
+    let known: Vec<String> = environments.chain(patterns).collect();
+    format!(
+        "no environment follows branch {branch}; there are: {}",
+        known.join(", ")
+    )
+}
+
+async fn fail(world: &World, push: u64, reason: String) -> Result<(), Fault> {
+    info!(push, "push {push} cannot be released: {reason}");
+    let by = By::platform(crate::clock::now());
+    let failed = world
+        .store
+        .write(move |tx| tx.finish_push(push, PushState::Failed, Some(&reason), &by));
+    failed.await.map_err(stored)
 }
 
 /// Fetches the commit when the app's repository is elsewhere. Gives the commit that the branch is at when it has moved
@@ -345,21 +370,15 @@ async fn begin(world: &World, place: Place) -> Result<(), Fault> {
         return ignore(world, push.id, "its app is being deleted").await;
     }
     let found = read(world, &push).await.and_then(|app| {
-        let own = app
-            .environments
-            .into_iter()
-            .find(|own| own.name == place.environment);
+        // One of a branch does not stand in the file.
+        let of_branch = app.following(&push.branch).unwrap_or_default();
+        let mut all = app.environments.into_iter().chain(of_branch);
+        let own = all.find(|own| own.name == place.environment);
         own.ok_or_else(|| format!("{SPEC_FILE} has no environment {} any more", place.environment))
     });
     match found {
         Ok(spec) => start::release(world, place, push, spec).await.map_err(stored),
-        Err(reason) => {
-            let by = By::platform(crate::clock::now());
-            let failed = world
-                .store
-                .write(move |tx| tx.finish_push(push.id, PushState::Failed, Some(&reason), &by));
-            failed.await.map_err(stored)
-        }
+        Err(reason) => fail(world, push.id, reason).await,
     }
 }
 

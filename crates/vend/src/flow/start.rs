@@ -53,6 +53,7 @@ pub async fn release(world: &World, place: Place, push: Push, spec: spec::Enviro
         by: by.clone(),
     };
     let started = runs::begin(world, new, move |tx| {
+        refuse_ending(tx, &place)?;
         let taken = tx.next_push(&place, &id, &by)?;
         if taken.is_none_or(|taken| taken.id != push.id) || rule(tx, &place, &spec, &push.origin)? != approval
         {
@@ -92,8 +93,23 @@ fn rule(
 /// Refuses when something moves: two executions of one environment would undo each other's work. One that waits for
 /// people does not move; it looks again before it does (see `plan::confirm`).
 fn refuse_moving(db: &Db<'_>, place: &Place) -> Result<(), Error> {
+    refuse_ending(db, place)?;
     match runs::moving(db, place)? {
         Some(moving) => Err(behind(db, place, &moving)?),
+        None => Ok(()),
+    }
+}
+
+/// Refuses where all is to go with its branch.
+fn refuse_ending(db: &Db<'_>, place: &Place) -> Result<(), Error> {
+    match db.environment(place)?.preview.and_then(|preview| preview.ending) {
+        Some(reason) => {
+            let list = format!("vend environments list {}/{}", place.tenant, place.app);
+            Err(refusal(
+                format!("{place} is being taken down: {reason}"),
+                Some(list),
+            ))
+        }
         None => Ok(()),
     }
 }

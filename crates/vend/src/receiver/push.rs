@@ -31,6 +31,12 @@ pub(super) async fn receive(receiver: &mut Receiver, request: &Request) -> Resul
             let id = webhook::delivery_id(provider, &request.headers, &request.body);
             start(receiver, &push, &id).await
         }
+        (DeliveryVerdict::Accepted, Some(event)) if event.gone().is_some() => {
+            let branch = event.gone().unwrap_or_default();
+            Ok(ignored(&format!(
+                "{branch} is gone: vend aws destroy --branch {branch}, if it had an environment of its own"
+            )))
+        }
         _ => Ok(ignored(&reason.unwrap_or_default())),
     }
 }
@@ -58,7 +64,8 @@ fn ignored(why: &str) -> Response {
 
 async fn start(receiver: &Receiver, push: &Push, delivery: &str) -> Result<Response, Error> {
     let branch = push.branch.as_deref().unwrap_or_default();
-    let Some(environments) = receiver.branches.get(branch) else {
+    let own = receiver.own(branch);
+    let Some(environments) = receiver.branches.get(branch).or(own.as_ref()) else {
         return Ok(ignored(&format!("no environment follows {branch}")));
     };
     let input = input(receiver, push, branch);
@@ -80,6 +87,12 @@ async fn start(receiver: &Receiver, push: &Push, delivery: &str) -> Result<Respo
             }
             // It was started before, and has ended.
             Err(client::Error::Refused { code, .. }) if code == "ExecutionAlreadyExists" => {}
+            Err(client::Error::Refused { code, .. })
+                if code == "StateMachineDoesNotExist" && own.is_some() =>
+            {
+                let why = format!("{branch} has no environment yet: vend aws apply --branch {branch}");
+                return Ok(ignored(&why));
+            }
             Err(error) => return Err(error.into()),
         }
     }

@@ -27,6 +27,11 @@ pub struct Failing {
 
 /// `None`: nothing failed, or something else has happened since.
 pub fn failing(db: &Db<'_>, place: &Place) -> Result<Option<Failing>, Error> {
+    failing_in(db, place, HEAL)
+}
+
+/// The same of executions of another kind.
+pub fn failing_in(db: &Db<'_>, place: &Place, kind: &str) -> Result<Option<Failing>, Error> {
     let filter = ExecutionFilter {
         tenant: Some(place.tenant.clone()),
         app: Some(place.app.clone()),
@@ -35,13 +40,13 @@ pub fn failing(db: &Db<'_>, place: &Place) -> Result<Option<Failing>, Error> {
         limit: LOOKED_AT,
         ..ExecutionFilter::default()
     };
-    Ok(judge(&db.executions(&filter)?))
+    Ok(judge(&db.executions(&filter)?, kind))
 }
 
 /// `ended`: newest first.
-fn judge(ended: &[ExecutionSummary]) -> Option<Failing> {
+fn judge(ended: &[ExecutionSummary], kind: &str) -> Option<Failing> {
     let failed =
-        |one: &&ExecutionSummary| one.kind == HEAL && matches!(one.status, Status::Failed | Status::TimedOut);
+        |one: &&ExecutionSummary| one.kind == kind && matches!(one.status, Status::Failed | Status::TimedOut);
     let times = u32::try_from(ended.iter().take_while(failed).count()).unwrap_or(LOOKED_AT);
     let last = ended.first().filter(failed)?;
     Some(Failing {
@@ -87,7 +92,7 @@ mod tests {
             .map(|second| ended(HEAL, Status::Failed, second))
             .collect();
         for (count, minutes) in [(1, 1), (2, 2), (3, 4), (6, 32), (7, 60), (8, 60)] {
-            let failing = judge(&heals[heals.len() - count..]).unwrap();
+            let failing = judge(&heals[heals.len() - count..], HEAL).unwrap();
             let newest = i64::try_from(count).unwrap() - 1;
             assert_eq!(failing.next.as_second(), newest + minutes * 60, "{count}");
             assert_eq!(failing.cause.as_deref(), Some("no disk"));
@@ -98,14 +103,14 @@ mod tests {
     #[test]
     fn whatever_happens_in_between_makes_it_patient_again() {
         let failed = |second| ended(HEAL, Status::Failed, second);
-        assert_eq!(judge(&[]), None);
+        assert_eq!(judge(&[], HEAL), None);
         for other in [
             ended(HEAL, Status::Succeeded, 5),
             ended("release", Status::Succeeded, 5),
             ended("release", Status::Failed, 5),
         ] {
-            assert_eq!(judge(&[other.clone(), failed(1)]), None);
-            assert_eq!(judge(&[failed(6), other, failed(1)]).unwrap().times, 1);
+            assert_eq!(judge(&[other.clone(), failed(1)], HEAL), None);
+            assert_eq!(judge(&[failed(6), other, failed(1)], HEAL).unwrap().times, 1);
         }
     }
 }

@@ -43,6 +43,16 @@ pub trait Commands: Send + Sync + 'static {
     /// with the reason, and is no fault: a fault means that it is handed over again. Answers with one line for people.
     fn pushed(&self, push: Pushed) -> BoxFuture<'_, Result<String, Fault>>;
 
+    /// A branch is gone from the app's repository: the environments that came with it go. Answers with one line for
+    /// people.
+    fn gone(
+        &self,
+        tenant: TenantName,
+        app: AppName,
+        branch: String,
+        by: By,
+    ) -> BoxFuture<'_, Result<String, Fault>>;
+
     /// What going back would change. `to`: none for the release before the live one.
     fn plan_rollback(&self, place: Place, to: Option<u64>) -> BoxFuture<'_, Result<Plan, Fault>>;
 

@@ -7,7 +7,9 @@ use model::{
     AppName, EnvironmentName, ExecutionId, Place, TenantName,
     policy::Action,
     port::HostRole,
-    wire::{Environment, EnvironmentState, NewRollback, Page, PlanAnswer, Push, Scale, Split, Started},
+    wire::{
+        Environment, EnvironmentState, NewRollback, Page, PlanAnswer, Preview, Push, Scale, Split, Started,
+    },
 };
 use store::{Arriving, Db, ExecutionFilter, Host, HostState};
 
@@ -55,6 +57,12 @@ fn wire(db: &Db<'_>, environment: store::Environment, urls: &[String]) -> Result
     let destroying = running
         .as_ref()
         .is_some_and(|execution| execution.kind == "environment-destroy");
+    let preview = environment.preview.as_ref().map(|preview| Preview {
+        of: preview.of.clone(),
+        expires_at: preview.expires_at(),
+        ending: preview.ending.clone(),
+    });
+    let ending = preview.as_ref().is_some_and(|preview| preview.ending.is_some());
     let mut hosts = db.standing_hosts(Some(place))?;
     hosts.retain(|host| host.role == HostRole::App && host.state == HostState::Serving);
     let serving = hosts.len();
@@ -68,12 +76,13 @@ fn wire(db: &Db<'_>, environment: store::Environment, urls: &[String]) -> Result
         .unwrap_or(u32::try_from(serving).unwrap_or(u32::MAX));
     Ok(Environment {
         state: match (environment.live, environment.asleep_at) {
-            _ if destroying => EnvironmentState::Destroying,
+            _ if destroying || ending => EnvironmentState::Destroying,
             (Some(_), Some(_)) => EnvironmentState::Sleeping,
             (Some(_), None) => EnvironmentState::Live,
             (None, _) => EnvironmentState::Empty,
         },
         asleep_since: environment.asleep_at,
+        preview,
         branch: environment.branch,
         protected: environment.protected,
         live: environment.live,

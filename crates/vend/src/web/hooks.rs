@@ -99,7 +99,16 @@ async fn keep(
     let by = By::new(format!("webhook:{}", provider_name(provider)), state.now());
     let received = state
         .store
-        .write(move |tx| tx.receive_delivery(&new, &by))
+        .write(move |tx| {
+            let received = tx.receive_delivery(&new, &by)?;
+            let is_new =
+                !matches!(received, Received::Duplicate(_)) && new.verdict == DeliveryVerdict::Accepted;
+            if let Some(branch) = new.event.as_ref().and_then(Event::gone).filter(|_| is_new) {
+                // In one with the delivery: done twice, it would end a branch that has come again since.
+                tx.branch_gone(&new.tenant, &new.app, branch, &by)?;
+            }
+            Ok::<_, store::Error>(received)
+        })
         .await?;
     if let Received::Duplicate(first) = received {
         return Ok((
@@ -111,6 +120,10 @@ async fn keep(
     let kept = state.store.read(move |db| db.delivery(&own)).await?;
     Ok(match (verdict, event) {
         (DeliveryVerdict::Refused, _) => refused(),
+        (DeliveryVerdict::Accepted, Some(Event::Delete { .. })) => {
+            let status = json!({ "status": "accepted", "delivery": id });
+            (StatusCode::ACCEPTED, Json(status))
+        }
         (DeliveryVerdict::Accepted, Some(Event::Push(push))) => {
             let sender = format!("{}:{}", provider_name(provider), push.sender);
             // It is stored: what fails now is done when the platform starts, or by a replay.
@@ -210,18 +223,11 @@ pub fn judge(read: Result<Event, webhook::Refusal>) -> Judged {
             ignored(Event::Push(push), reason)
         }
         Ok(event @ Event::Push(_)) => (DeliveryVerdict::Accepted, None, Some(event)),
-        Ok(Event::Delete {
-            reference,
-            repository,
-        }) => {
-            let reason = format!("{reference} is gone; its environment stays");
-            ignored(
-                Event::Delete {
-                    reference,
-                    repository,
-                },
-                reason,
-            )
+        Ok(event @ Event::Delete { .. }) if event.gone().is_some() => {
+            (DeliveryVerdict::Accepted, None, Some(event))
+        }
+        Ok(event @ Event::Delete { .. }) => {
+            ignored(event, "a tag is gone, and a tag releases nothing".into())
         }
         Ok(Event::Ignored { kind, reason }) => {
             let said = reason.clone();

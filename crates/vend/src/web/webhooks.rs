@@ -107,9 +107,16 @@ pub async fn replay(
     let read = webhook::read(found.provider, &found.headers, &body);
     let (verdict, reason, event) = hooks::judge(read);
     let (own, kept) = (found.id.clone(), event.clone());
+    let (tenant, app) = (found.tenant.clone(), found.app.clone());
     state
         .store
-        .write(move |tx| tx.replay_delivery(&own, verdict, reason.as_deref(), kept.as_ref(), &by))
+        .write(move |tx| {
+            tx.replay_delivery(&own, verdict, reason.as_deref(), kept.as_ref(), &by)?;
+            match kept.as_ref().and_then(Event::gone) {
+                Some(branch) => tx.branch_gone(&tenant, &app, branch, &by).map(drop),
+                None => Ok(()),
+            }
+        })
         .await?;
     if let Some(Event::Push(push)) = event {
         hooks::hand_over(&state, &found, push, &caller.0.actor).await?;

@@ -186,7 +186,7 @@ fn ready(world: &World) -> Lambda {
     world.python(&format!(
         "client('secretsmanager').create_secret(Name='vend/production/shop/webhook', SecretString='{SECRET}')\n\
          d = json.dumps({{'StartAt': 'A', 'States': {{'A': {{'Type': 'Succeed'}}}}}})\n\
-         for e in ['production', 'staging']:\n\
+         for e in ['production', 'staging', 'feature-login-df7c7a']:\n\
          \x20   client('stepfunctions').create_state_machine(name=f'vend-flow-production-shop-{{e}}', definition=d, roleArn='arn:aws:iam::123456789012:role/f')",
     ));
     let variables = [
@@ -195,6 +195,7 @@ fn ready(world: &World) -> Lambda {
             "VEND_BRANCHES",
             r#"{"main":["production","staging"],"dev":["dev"]}"#,
         ),
+        ("VEND_PATTERNS", r#"["feature/*"]"#),
         (
             "VEND_FLOW",
             "arn:aws:states:eu-central-1:123456789012:stateMachine:vend-flow-production-shop-",
@@ -248,6 +249,23 @@ fn a_push_starts_the_flows_of_its_branch_once() {
     );
     assert_eq!(lambda.http(&idle), (200, json!({ "status": "ignored" })));
     assert_eq!(inputs(&world, "production").len(), 2);
+    // A branch with an environment of its own, one for which nobody has made it, and one that is gone.
+    let own = event("a", &push("feature/login"), SECRET, true);
+    assert_eq!(
+        lambda.http(&own).1["environments"],
+        json!(["feature-login-df7c7a"])
+    );
+    assert_eq!(
+        inputs(&world, "feature-login-df7c7a")[0]["branch"],
+        "feature/login"
+    );
+    let none = event("b", &push("feature/other"), SECRET, true);
+    assert_eq!(lambda.http(&none), (200, json!({ "status": "ignored" })));
+    let mut gone: Value = serde_json::from_str(&push("feature/login")).unwrap();
+    (gone["after"], gone["deleted"]) = ("0".repeat(40).into(), true.into());
+    let gone = event("c", &gone.to_string(), SECRET, true);
+    assert_eq!(lambda.http(&gone), (200, json!({ "status": "ignored" })));
+    assert_eq!(inputs(&world, "feature-login-df7c7a").len(), 1);
 }
 
 #[test]

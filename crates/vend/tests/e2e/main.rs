@@ -7,6 +7,7 @@
 
 mod alone;
 mod batch;
+mod branches;
 mod cancel;
 mod corridor;
 mod crash;

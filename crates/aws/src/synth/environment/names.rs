@@ -83,7 +83,7 @@ fn rules(
         };
         let properties = json!({
             "ListenerArn": listener,
-            "Priority": priorities.of(&place, &format!("{}/{}", scope.app, scope.spec.name), key)?,
+            "Priority": priority(scope, priorities, &place, key)?,
             "Conditions": [{ "Field": "host-header", "HostHeaderConfig": { "Values": hosts } }],
             "Actions": forward(scope),
         });
@@ -97,6 +97,15 @@ fn rules(
         template.add(rule);
     }
     Ok(())
+}
+
+/// The rule's priority: written down, or for what comes and goes with a branch made from the name.
+fn priority(scope: &Scope<'_>, priorities: &mut Priorities, place: &str, key: &str) -> Result<u32, Error> {
+    let owner = format!("{}/{}", scope.app, scope.spec.name);
+    match scope.spec.preview {
+        Some(_) => Ok(Priorities::of_branch(&owner, key)),
+        None => priorities.of(place, &owner, key),
+    }
 }
 
 fn alias(scope: &Scope<'_>) -> Value {

@@ -40,7 +40,7 @@ pub fn machine(
     let default = config::App::default();
     let scope = scope(config, app, &default)?;
     check(&scope, environment, targets)?;
-    let own = scope.options.environments.get(&environment.name);
+    let own = scope.options.environments.get(environment.entry());
     let whole = Whole {
         deploy: own.map_or_else(|| environment.deploy.clone(), |own| own.deploy(environment)),
         order: stage::order(environment, environment.approval.is_some()),
@@ -152,7 +152,7 @@ impl Whole<'_> {
     }
 
     fn options(&self) -> Option<&config::Environment> {
-        self.scope.options.environments.get(&self.environment.name)
+        self.scope.options.environments.get(self.environment.entry())
     }
 
     fn bucket(&self) -> String {

@@ -20,29 +20,35 @@ pub(super) const CODE: &str = "receiver/bootstrap.zip";
 const MAX_BRANCHES: usize = 3_000;
 
 pub(super) fn add(template: &mut Template, scope: &Scope<'_>) -> Result<(), Error> {
-    let branches = branches(scope)?;
+    let (branches, patterns) = branches(scope)?;
     state(template, scope);
     role(template, scope);
-    function(template, scope, &branches);
+    function(template, scope, &branches, &patterns);
     api(template, scope);
     Ok(())
 }
 
-/// The environments that follow each branch, as JSON.
-fn branches(scope: &Scope<'_>) -> Result<String, Error> {
+/// The environments that follow each branch, and the patterns of branches that have their own, both as JSON.
+fn branches(scope: &Scope<'_>) -> Result<(String, String), Error> {
     let mut all: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for own in &scope.app.environments {
+    for own in scope.app.environments.iter().filter(|own| own.preview.is_none()) {
         all.entry(&own.branch).or_default().push(own.name.as_str());
     }
-    let text = json!(all).to_string();
-    if text.len() > MAX_BRANCHES {
+    let patterns: Vec<&String> = scope
+        .app
+        .patterns
+        .iter()
+        .flat_map(|pattern| &pattern.branches)
+        .collect();
+    let (text, patterns) = (json!(all).to_string(), json!(patterns).to_string());
+    if text.len() + patterns.len() > MAX_BRANCHES {
         let why = format!(
             "the names of its environments and branches have {} bytes together, and the receiver's variables take {MAX_BRANCHES}",
-            text.len()
+            text.len() + patterns.len()
         );
         return Err(Error::config(format!("apps.{}", scope.app.app), why));
     }
-    Ok(text)
+    Ok((text, patterns))
 }
 
 fn state(template: &mut Template, scope: &Scope<'_>) {
@@ -124,7 +130,7 @@ fn role(template: &mut Template, scope: &Scope<'_>) {
     template.add(role.resource(scope.platform(), scope.shared("Boundary")));
 }
 
-fn function(template: &mut Template, scope: &Scope<'_>, branches: &str) {
+fn function(template: &mut Template, scope: &Scope<'_>, branches: &str, patterns: &str) {
     let flow = format!(
         "arn:${{AWS::Partition}}:states:${{AWS::Region}}:${{AWS::AccountId}}:stateMachine:{}-flow-{}-{}-",
         scope.platform(),
@@ -147,6 +153,7 @@ fn function(template: &mut Template, scope: &Scope<'_>, branches: &str) {
         "Environment": { "Variables": {
             "VEND_APP": scope.app.app.as_str(),
             "VEND_BRANCHES": branches,
+            "VEND_PATTERNS": patterns,
             "VEND_FLOW": sub(flow),
             "VEND_WEBHOOK_SECRET": re("WebhookSecret"),
         } },

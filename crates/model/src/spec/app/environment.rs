@@ -65,6 +65,7 @@ pub(super) fn environment(
         domains,
         placement,
         sleep_after,
+        preview: None,
         authenticate,
     })
 }
@@ -89,7 +90,14 @@ fn branch(reader: &mut Reader<'_>, node: Option<&Node>, name: &EnvironmentName) 
     };
     let text = reader.text(node, "branch")?;
     if text.contains('*') {
-        reader.later(node, "a pattern of branches");
+        let problem = reader.error(
+            node,
+            format!(
+                "{} is a pattern, and an environment follows one branch",
+                quoted(&text)
+            ),
+        );
+        problem.help = Some("write `branches` for one environment for each branch".to_owned());
         return None;
     }
     if !is_branch(&text) {

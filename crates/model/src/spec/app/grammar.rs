@@ -103,8 +103,21 @@ pub(super) static ENVIRONMENT: Section = Section {
             Kind::Branch,
             "The branch whose pushes go here. Default: the environment's own name, `main` for `production`."
         ),
-        later("branches"),
-        later("expires"),
+        key(
+            "branches",
+            Kind::Texts,
+            "In the place of `branch`: patterns, `*` for any characters but `/` and `**` for all. Each branch that fits has an environment of its own, called after it, which comes with the first push and goes with the branch."
+        ),
+        key(
+            "expires",
+            Kind::Duration,
+            "With `branches`: an environment goes when nothing was pushed to it for so long. Default `7d`, at most `90d`."
+        ),
+        key(
+            "limit",
+            Kind::Number(1, 50),
+            "With `branches`: so many environments are there at the same time. Default 5."
+        ),
         key(
             "sleep_after",
             Kind::Duration,

@@ -3,13 +3,14 @@
 use camino::Utf8Path;
 
 use super::{
-    App, Environment,
+    App, Environment, Pattern,
     environment::environment,
     grammar::{ENVIRONMENT, Kind, Section, TOP, later_word},
     merge::merge,
+    preview::preview,
 };
 use crate::{
-    Problem,
+    EnvironmentName, Problem,
     spec::{
         read::{Reader, nearest, quoted, shown},
         yaml::{Node, Value},
@@ -69,31 +70,34 @@ fn document(reader: &mut Reader<'_>, text: &str, tree: Tree<'_>) -> Option<App> 
         .filter(|(key, _)| !matches!(key.text(), Some("app" | "environments" | "include")))
         .cloned()
         .collect();
-    let environments = environments(reader, root.get("environments"), &shared, tree);
+    let (environments, patterns) = environments(reader, root.get("environments"), &shared, tree);
     Some(App {
         app: app?,
         environments,
+        patterns,
     })
 }
 
-/// Each environment of the file; one `production` on `main` when the file names none.
+/// Each environment of the file, and what those of branches are made from; one `production` on `main` when the file
+/// names none.
 fn environments(
     reader: &mut Reader<'_>,
     node: Option<&Node>,
     shared: &[(Node, Node)],
     tree: Tree<'_>,
-) -> Vec<Environment> {
+) -> (Vec<Environment>, Vec<Pattern>) {
     let own = node.map_or(&[] as &[_], |node| reader.mapping(node, "environments"));
     if own.len() > MAX_ENVIRONMENTS {
         let (key, _) = &own[MAX_ENVIRONMENTS];
         reader.error(key, format!("an app has at most {MAX_ENVIRONMENTS} environments"));
-        return Vec::new();
+        return Default::default();
     }
     if own.is_empty() {
         let name = "production".parse().expect("`production` is a name");
-        return environment(reader, name, shared, tree).into_iter().collect();
+        let only = environment(reader, name, shared, tree);
+        return (only.into_iter().collect(), Vec::new());
     }
-    let mut list = Vec::new();
+    let (mut list, mut patterns) = (Vec::new(), Vec::new());
     for (key, value) in own {
         let over = reader.mapping(value, &format!("environments.{}", key.text().unwrap_or_default()));
         keys(reader, over, &ENVIRONMENT, "");
@@ -107,10 +111,21 @@ fn environments(
         let fields = merge(shared, over);
         // Read even under a name that is refused, so that its other problems are told too.
         let stand_in = || "x".parse().expect("`x` is a name");
-        let read = environment(reader, name.clone().unwrap_or_else(stand_in), &fields, tree);
-        list.extend(name.and(read));
+        let stood: EnvironmentName = name.clone().unwrap_or_else(stand_in);
+        let read = environment(reader, stood.clone(), &fields, tree);
+        match (preview(reader, &fields, &stood), name.and(read)) {
+            (Some((branches, preview)), Some(environment)) => patterns.push(Pattern {
+                branches,
+                environment: Environment {
+                    preview: Some(preview),
+                    ..environment
+                },
+            }),
+            (None, read) => list.extend(read),
+            (Some(_), None) => {}
+        }
     }
-    list
+    (list, patterns)
 }
 
 pub(super) fn entry<'n>(entries: &'n [(Node, Node)], name: &str) -> Option<&'n Node> {

@@ -37,6 +37,9 @@ pub struct Project {
     /// The priorities of listener rules; keep it with the files. [default: aws/priorities.json of the working tree]
     #[arg(long, value_name = "FILE")]
     priorities: Option<PathBuf>,
+    /// Only the stacks of this branch's own environment, which vend.yaml makes from an entry with `branches`.
+    #[arg(long, value_name = "BRANCH", conflicts_with = "only")]
+    branch: Option<String>,
     /// Only these stacks.
     #[arg(long, value_name = "STACK")]
     only: Vec<String>,
@@ -68,14 +71,18 @@ impl Project {
     pub fn load(&self) -> Result<Loaded, Failure> {
         let beside = || self.dir.join("aws/priorities.json");
         let given = self.priorities.clone().unwrap_or_else(beside);
-        let (config, mut made, priorities) = read(&self.dir, self.config.as_deref(), &given)?;
+        let branch = self.branch.as_deref();
+        let (config, mut made, priorities) = read(&self.dir, self.config.as_deref(), &given, branch)?;
+        let only: Vec<String> = match branch {
+            Some(_) => made.of_branch().map(|stack| stack.name.clone()).collect(),
+            None => self.only.clone(),
+        };
         let receiver = Program::read(self.receiver.as_deref())?;
         receiver.stand_in(&mut made);
         let prices = self.prices()?;
         let platform = config.platform.as_str();
-        let is_asked = |name: &str| self.only.is_empty() || self.only.iter().any(|own| own == name);
-        if let Some(unknown) = self
-            .only
+        let is_asked = |name: &str| only.is_empty() || only.iter().any(|own| own == name);
+        if let Some(unknown) = only
             .iter()
             .find(|own| made.stacks.iter().all(|stack| stack.name != **own))
         {
@@ -95,7 +102,7 @@ impl Project {
             receiver,
             prices,
             priorities: (given, priorities),
-            only: self.only.clone(),
+            only,
         })
     }
 
@@ -229,16 +236,28 @@ pub fn read(
     dir: &Path,
     file: Option<&Path>,
     given: &Path,
+    branch: Option<&str>,
 ) -> Result<(Config, synth::Output, Priorities), Failure> {
     let config = config(dir, file)?;
     let app = app(dir)?;
+    let own = branch.map(|branch| of_branch(&app, branch)).transpose()?;
     let mut priorities = priorities(given)?;
-    let made = synth::all(&config, &app, &mut priorities).map_err(|error| {
+    let made = synth::all_with(&config, &app, own.as_ref(), &mut priorities).map_err(|error| {
         Failure::refused("the templates cannot be made")
             .cause(error.to_string())
             .next("vend aws synth --help")
     })?;
     Ok((config, made, priorities))
+}
+
+/// The environment that a branch has to itself.
+fn of_branch(app: &spec::App, branch: &str) -> Result<spec::Environment, Failure> {
+    let none = |cause: String| Failure::usage(format!("{branch} has no environment of its own")).cause(cause);
+    let following = app.following(branch).map_err(|clash| none(clash.to_string()))?;
+    let own = following.into_iter().find(|own| own.preview.is_some());
+    own.ok_or_else(|| {
+        none("it fits no `branches` of vend.yaml, or an environment follows it by name".to_owned())
+    })
 }
 
 fn config(dir: &Path, file: Option<&Path>) -> Result<Config, Failure> {

@@ -27,6 +27,7 @@ pub fn settings(environment: &Environment) -> BTreeMap<String, String> {
         domains,
         placement,
         sleep_after,
+        preview,
         authenticate,
     } = environment;
     let mut all = BTreeMap::new();
@@ -105,6 +106,9 @@ pub fn settings(environment: &Environment) -> BTreeMap<String, String> {
     }
     if let Some(after) = sleep_after {
         set("sleep_after", written(*after));
+    }
+    if let Some(preview) = preview {
+        set("branches", preview.to_string());
     }
     if let Some(checks) = checks {
         set("checks", checks.to_string());

@@ -44,7 +44,7 @@ async fn summary(state: State, caller: Caller) -> Result<Page, Refusal> {
     let body = html! {
         h1 { "Environments" }
         (table(
-            &["Environment", "State", "Release", "Hosts", "Address", "Under way"],
+            &["Environment", "Branch", "State", "Release", "Hosts", "Address", "Under way"],
             environments.iter().map(environment).collect(),
             "There is no environment yet: the first push of a branch that vend.yaml names makes one.",
         ))
@@ -65,6 +65,12 @@ async fn summary(state: State, caller: Caller) -> Result<Page, Refusal> {
 fn environment(environment: &Environment) -> Markup {
     html! {
         td { (environment.place) }
+        td {
+            (environment.branch)
+            @if let Some(preview) = &environment.preview {
+                @if environment.protected || preview.ending.is_some() {} @else { " until " (cell(preview.expires_at)) }
+            }
+        }
         td { (tinted(&word(environment.state))) @if environment.protected { " protected" } }
         td {
             @if let Some(live) = environment.live { (live) } @else { "–" }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use model::{AppName, TenantName};
+use store::By;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -111,8 +112,18 @@ async fn hand_over(
             after,
         } = &moved;
         let Some(commit) = after else {
-            repositories.announced(tenant, app, &moved).await?;
-            lines.push(format!("{branch} is gone; what it released stays"));
+            let by = By::new(request.actor.clone(), clock());
+            match commands
+                .gone(tenant.clone(), app.clone(), branch.clone(), by)
+                .await
+            {
+                Ok(line) => {
+                    repositories.announced(tenant, app, &moved).await?;
+                    lines.push(line);
+                }
+                // It stays owed.
+                Err(fault) => lines.push(format!("{branch}: {fault}")),
+            }
             continue;
         };
         repositories.point_head(tenant, app, branch).await?;

@@ -7,7 +7,7 @@ use axum::{
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::world::{HOOK_SECRET, Who, World};
+use super::world::{self, HOOK_SECRET, Who, World};
 
 /// HMAC-SHA-256 (RFC 2104).
 fn sign(body: &str) -> String {
@@ -169,4 +169,107 @@ async fn what_a_killed_platform_had_stored_is_handed_over() {
     // The recorder keeps no push, so that the delivery looks like one that was not handed over.
     crate::web::resume(&world.state).await.unwrap();
     assert_eq!(world.recorder.pushes.lock().unwrap().len(), 2);
+}
+
+/// The branch of the environment that comes and goes with it.
+const PREVIEWED: &str = "feature/a";
+
+async fn preview(world: &World) -> model::Place {
+    let text = "app: shop\nenvironments: { preview: { branches: 'feature/*' } }";
+    let (app, _) = model::spec::App::parse(text, "vend.yaml", &|_| true).unwrap();
+    let spec = app.following(PREVIEWED).unwrap().remove(0);
+    let place = model::Place {
+        environment: spec.name.clone(),
+        ..world::place()
+    };
+    let (own, by) = (place.clone(), store::By::platform(world.state.now()));
+    let made = world
+        .state
+        .store
+        .write(move |tx| tx.ensure_preview(&own, &spec, 9, &by))
+        .await;
+    assert!(made.unwrap().is_some());
+    place
+}
+
+fn deletion(delivery: &str, kind: &str, body: &Value) -> Request<Body> {
+    let body = body.to_string();
+    let mut request = deliver(DOOR, delivery, &sign(&body), &body);
+    request
+        .headers_mut()
+        .insert("x-github-event", kind.parse().unwrap());
+    request
+}
+
+#[tokio::test]
+async fn what_came_with_a_branch_goes_with_it() {
+    let world = World::new().await;
+    let own = preview(&world).await;
+    let ending = || async {
+        let found = world.state.store.read(|db| db.ending()).await.unwrap();
+        found
+            .into_iter()
+            .map(|(place, reason, _)| (place, reason))
+            .collect::<Vec<_>>()
+    };
+    let repository = json!({ "full_name": "acme/shop" });
+    let deleted = |name: &str, kind: &str| json!({ "ref": name, "ref_type": kind, "repository": repository });
+    // A tag of the same name, another branch, and one that the file names.
+    for (delivery, body, status) in [
+        ("t", deleted(PREVIEWED, "tag"), StatusCode::OK),
+        ("o", deleted("feature/b", "branch"), StatusCode::ACCEPTED),
+        ("d", deleted("dev", "branch"), StatusCode::ACCEPTED),
+    ] {
+        let (found, answer) = send(&world, deletion(delivery, "delete", &body)).await;
+        assert_eq!(found, status, "{answer}");
+        assert_eq!(ending().await, [], "{body}");
+    }
+    let body = deleted(PREVIEWED, "branch");
+    let forged = deliver(DOOR, "g1", "sha256=00", &body.to_string());
+    assert_eq!(send(&world, forged).await.0, StatusCode::FORBIDDEN);
+    assert_eq!(ending().await, []);
+    let (status, answer) = send(&world, deletion("g1", "delete", &body)).await;
+    assert_eq!(
+        (status, &answer["status"]),
+        (StatusCode::ACCEPTED, &json!("accepted"))
+    );
+    let expected = [(own.clone(), format!("its branch {PREVIEWED} is gone"))];
+    assert_eq!(ending().await, expected);
+
+    // It comes again; the same delivery, and a start of the platform, do not end it.
+    let (place, by) = (own.clone(), store::By::platform(world.state.now()));
+    world
+        .state
+        .store
+        .write(move |tx| tx.delete_environment(&place, &by))
+        .await
+        .unwrap();
+    preview(&world).await;
+    assert_eq!(
+        send(&world, deletion("g1", "delete", &body)).await.1["status"],
+        "duplicate"
+    );
+    crate::web::resume(&world.state).await.unwrap();
+    assert_eq!(ending().await, []);
+    // The push that says so is as good; a person may have a delivery handled again.
+    let push = json!({
+        "ref": format!("refs/heads/{PREVIEWED}"), "before": "1".repeat(40), "after": "0".repeat(40), "deleted": true,
+        "repository": repository, "sender": { "login": "ann" }, "head_commit": null, "commits": [],
+    });
+    send(&world, deletion("g2", "push", &push)).await;
+    assert_eq!(ending().await, expected);
+    let (place, by) = (own.clone(), store::By::platform(world.state.now()));
+    world
+        .state
+        .store
+        .write(move |tx| tx.delete_environment(&place, &by))
+        .await
+        .unwrap();
+    preview(&world).await;
+    let uri = format!("/v1/webhooks/{}/replay", answer["delivery"].as_str().unwrap());
+    assert_eq!(
+        world.ask(&Who::User(0), Method::POST, &uri, None).await.0,
+        StatusCode::OK
+    );
+    assert_eq!(ending().await, expected);
 }

@@ -28,6 +28,17 @@ impl Commands for Recorder {
         done(line)
     }
 
+    fn gone(
+        &self,
+        tenant: TenantName,
+        app: AppName,
+        branch: String,
+        by: By,
+    ) -> BoxFuture<'_, Result<String, Fault>> {
+        self.note(format!("gone {tenant}/{app} {branch} by {}", by.actor));
+        done(format!("{branch} is gone"))
+    }
+
     fn plan_rollback(&self, place: Place, to: Option<u64>) -> BoxFuture<'_, Result<Plan, Fault>> {
         self.note(format!("plan {place} {to:?}"));
         done(plan(&place))
