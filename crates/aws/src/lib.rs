@@ -29,4 +29,5 @@ pub mod watch;
 pub use client::Client;
 pub use credentials::{Machine, Source};
 pub use sign::{Credentials, Signed, sign};
+
 pub use steps::Steps;

@@ -7,6 +7,7 @@ use crate::{
     call,
     change::Body,
     client::{Client, Error, Form, Node},
+    sign::digest,
 };
 
 /// A stack that is there.
@@ -243,18 +244,14 @@ pub async fn create(
 }
 
 /// Gives parameters other values, and changes nothing else; the role that made the stack changes it. False: they have these
-/// values. `token`: a repeat is the same change.
-pub async fn turn(
-    client: &Client,
-    stack: &Stack,
-    values: &[(String, String)],
-    token: &str,
-) -> Result<bool, Error> {
+/// values. A repeat, before anything else has changed the stack, is the same change.
+pub async fn turn(client: &Client, stack: &Stack, values: &[(String, String)]) -> Result<bool, Error> {
+    let token = digest(format!("{}|{}|{values:?}", stack.id, stack.at).as_bytes());
     let mut form = Form::default();
     form.add("StackName", &stack.name)
         .add("UsePreviousTemplate", "true");
     form.list("Capabilities.member", ["CAPABILITY_NAMED_IAM"]);
-    form.add("ClientRequestToken", token);
+    form.add("ClientRequestToken", &format!("vend-{}", &token[..32]));
     for (index, (id, _)) in stack.parameters.iter().enumerate() {
         let name = format!("Parameters.member.{}", index + 1);
         form.add(&format!("{name}.ParameterKey"), id);

@@ -16,7 +16,7 @@ pub(crate) use app::is_branch;
 pub use app::{
     Analysis, App, Approval, Base, Build, Certificate, Database, Deploy, Domain, Environment, Health, Host,
     Image, Leads, Migrate, MinimumHealthy, NotABase, Placement, Port, Reference, Refresh, Scaling, Steps,
-    Strategy, Transport, Tree, Variable, Zones, is_label, schema,
+    Strategy, Transport, Tree, Variable, Zones, is_label, is_secret, schema,
 };
 pub use appspec::Appspec;
 pub use buildspec::Buildspec;

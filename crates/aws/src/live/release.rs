@@ -14,6 +14,9 @@ use crate::{
 /// AWS gives a token at most 1,000 characters, and a cause 32,768.
 const CAUSE: usize = 1_000;
 
+/// Where a flow is when its release is live, and the half before is kept.
+const KEEP: &str = "Keep";
+
 /// What a flow is given.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Push {
@@ -42,6 +45,11 @@ pub struct Release {
 impl Release {
     pub fn is_running(&self) -> bool {
         self.status == "RUNNING"
+    }
+
+    /// Is it live, or was it once? `state`: where it is.
+    pub fn is_live(&self, state: Option<&str>) -> bool {
+        self.status == "SUCCEEDED" || (self.is_running() && state == Some(KEEP))
     }
 
     /// Is it of this commit? Executions that were started by hand may be called anything.
@@ -148,11 +156,18 @@ pub async fn stand(client: &Client, release: &str) -> Result<Stand, Error> {
     let ask = json!({
         "executionArn": release, "reverseOrder": true, "includeExecutionData": true, "maxResults": 100,
     });
-    let page = client.json(&call::HISTORY, ask).await?;
-    let events = page["events"].as_array().map_or(&[][..], Vec::as_slice);
+    let mut page = client.json(&call::HISTORY, ask).await?;
+    let Value::Array(mut events) = page["events"].take() else {
+        return Ok(Stand {
+            state: None,
+            question: None,
+        });
+    };
+    // Not everybody who speaks the protocol turns the order.
+    events.sort_by_key(|event| std::cmp::Reverse(event["id"].as_i64()));
     Ok(Stand {
-        state: entered(events),
-        question: asked(events),
+        state: entered(&events),
+        question: asked(&events),
     })
 }
 

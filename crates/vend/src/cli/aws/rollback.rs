@@ -1,0 +1,307 @@
+//! The way back on AWS. While the half before still runs, it gets the traffic again: parameters of the stack change, and
+//! nothing else. Else its commit is released again, by the flow.
+
+use ::aws::{
+    live::{
+        half::{self, Half},
+        release::{self, Push},
+        turn,
+    },
+    stack::{self, Stack},
+    watch,
+};
+use clap::Args;
+use serde::Serialize;
+
+use super::{
+    Exit, Failure, agreed,
+    apply::Progress,
+    broken,
+    home::{Home, Spot, Target},
+    project::Files,
+    push::{no_flow, start},
+};
+use crate::output::{Output, clean};
+
+/// Releases among which an earlier one is looked for.
+const LOOKED: usize = 50;
+
+#[derive(Debug, Args)]
+pub struct Rollback {
+    environment: String,
+    #[command(flatten)]
+    files: Files,
+    /// The commit to go back to, released again. [default: the half before, or the release before]
+    #[arg(long, value_name = "COMMIT")]
+    to: Option<String>,
+    /// Do not ask.
+    #[arg(long)]
+    yes: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Retire {
+    environment: String,
+    #[command(flatten)]
+    files: Files,
+}
+
+/// One stack, and the parameters that it gets.
+struct Move<'h> {
+    target: Target<'h>,
+    stack: Stack,
+    values: Vec<(String, String)>,
+    says: String,
+}
+
+/// What was done.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "done")]
+enum Done {
+    /// The half before has the traffic.
+    Turned { stacks: Vec<String> },
+    /// An earlier commit is being released.
+    Started { commit: String, release: String },
+    /// Halves without traffic stopped.
+    Retired { stacks: Vec<String> },
+}
+
+pub async fn run(own: &Rollback, output: &Output) -> Result<(), Failure> {
+    let home = own.files.home()?;
+    let spot = home.spot(&own.environment)?;
+    if own.to.is_none()
+        && let Some(moves) = moves(&spot, back).await?
+    {
+        if !asked(&moves, "Turn the traffic back?", own.yes, output)? {
+            return Err(Failure::failed("nothing was changed"));
+        }
+        let stacks = moved(&home, &spot, back, output).await?;
+        let name = spot.name();
+        output.show(&Done::Turned { stacks }, |_| {
+            format!("the half before has the traffic of {name}; the other still runs\nnext: vend aws retire {name}\nundo: vend aws rollback {name}\n")
+        });
+        return Ok(());
+    }
+    again(own, &home, &spot, output).await
+}
+
+pub async fn retire(own: &Retire, output: &Output) -> Result<(), Failure> {
+    let home = own.files.home()?;
+    let spot = home.spot(&own.environment)?;
+    let name = spot.name();
+    let stacks = match moves(&spot, idle).await? {
+        Some(_) => moved(&home, &spot, idle, output).await?,
+        None => Vec::new(),
+    };
+    output.show(
+        &Done::Retired {
+            stacks: stacks.clone(),
+        },
+        |_| match stacks.is_empty() {
+            true => format!("nothing of {name} runs without traffic\n"),
+            false => format!("what ran of {name} without traffic is stopped\n"),
+        },
+    );
+    Ok(())
+}
+
+/// The parameters that turn the traffic to the half before, and a sentence about it.
+fn back(halves: &[Half]) -> Option<(Vec<(String, String)>, String)> {
+    let (now, then) = (half::serving(halves)?, half::spare(halves)?);
+    let says = format!(
+        "the traffic goes from {} ({}) back to {} ({})",
+        now.image, now.word, then.image, then.word
+    );
+    Some((half::all_to(halves, then.word), says))
+}
+
+/// The parameters that stop what runs without traffic.
+fn idle(halves: &[Half]) -> Option<(Vec<(String, String)>, String)> {
+    let serving = half::serving(halves).filter(|half| half.weight > 0)?;
+    let mut others = halves.iter().filter(|half| half.word != serving.word);
+    let idle = others.find(|half| half.runs && half.weight == 0)?;
+    let says = format!("{} ({}) stops", idle.image, idle.word);
+    Some((vec![(idle.id("Runs"), "no".to_owned())], says))
+}
+
+type Find = fn(&[Half]) -> Option<(Vec<(String, String)>, String)>;
+
+/// What `find` finds in each target. None: in one of them there is nothing of it.
+async fn moves<'h>(spot: &Spot<'h>, find: Find) -> Result<Option<Vec<Move<'h>>>, Failure> {
+    let mut all = Vec::new();
+    for target in spot.targets() {
+        let stack = target.still().await?;
+        let Some((values, says)) = find(&half::halves(&stack)) else {
+            return Ok(None);
+        };
+        all.push(Move {
+            target,
+            stack,
+            values,
+            says,
+        });
+    }
+    Ok(Some(all))
+}
+
+fn asked(moves: &[Move<'_>], question: &str, yes: bool, output: &Output) -> Result<bool, Failure> {
+    if !output.json {
+        for own in moves {
+            output.line(&format!("{}: {}", own.target.stack, clean(&own.says)));
+        }
+    }
+    agreed(question, yes, output)
+}
+
+/// Takes the environment's turn, looks again, and moves. Gives the stacks that were changed.
+async fn moved(home: &Home, spot: &Spot<'_>, find: Find, output: &Output) -> Result<Vec<String>, Failure> {
+    let client = &home.pipeline().1.client;
+    let turn = turn::take(
+        client,
+        &home.table(),
+        spot.name(),
+        "vend aws",
+        crate::clock::now(),
+    )
+    .await;
+    let Some(turn) = turn.map_err(broken)? else {
+        let what = format!("a release moves {} just now", spot.name());
+        return Err(Failure::failed(what).next(format!("vend aws releases --environment {}", spot.name())));
+    };
+    let done = all(spot, find, output).await;
+    let left = turn.leave().await.map_err(broken);
+    let done = done?;
+    left.map(|()| done)
+}
+
+async fn all(spot: &Spot<'_>, find: Find, output: &Output) -> Result<Vec<String>, Failure> {
+    let mut changed = Vec::new();
+    // What was shown may be old by now; from here on nobody else moves it.
+    for own in moves(spot, find).await?.unwrap_or_default() {
+        set(&own, output).await?;
+        changed.push(own.target.stack.to_owned());
+    }
+    Ok(changed)
+}
+
+/// Gives a stack its parameters, and waits until CloudFormation is done.
+async fn set(own: &Move<'_>, output: &Output) -> Result<(), Failure> {
+    let (client, name) = (own.target.client(), own.target.stack);
+    let mark = watch::mark(client, name).await.map_err(broken)?;
+    if !stack::turn(client, &own.stack, &own.values)
+        .await
+        .map_err(broken)?
+    {
+        return Ok(());
+    }
+    let mut progress = Progress::new(name, 1, output);
+    let waited = watch::wait(client, &own.stack.id, mark, &mut |event| progress.tell(event)).await;
+    progress.end();
+    let (now, events) = waited.map_err(broken)?;
+    let status = now.map_or_else(|| "gone".to_owned(), |stack| stack.status.0);
+    if status == "UPDATE_COMPLETE" {
+        return Ok(());
+    }
+    let failure = Failure::failed(format!("{name} is {status}")).next("vend aws status");
+    Err(match watch::cause(name, &events) {
+        Some(cause) => failure.cause(cause.to_string()),
+        None => failure,
+    })
+}
+
+/// Releases an earlier commit again.
+async fn again(own: &Rollback, home: &Home, spot: &Spot<'_>, output: &Output) -> Result<(), Failure> {
+    let (_, site) = home.pipeline();
+    let (mut push, attempt) = earlier(home, spot, own.to.as_deref()).await?;
+    let name = spot.name();
+    let commit = push.commit.get(..12).unwrap_or(&push.commit).to_owned();
+    if !output.json {
+        output.line(&format!(
+            "{name}: {commit} by {} is built, baked and released again: nothing of it runs any more",
+            clean(&push.author)
+        ));
+    }
+    if !agreed("Release it again?", own.yes, output)? {
+        return Err(Failure::failed("nothing was changed"));
+    }
+    push.sender.clone_from(&site.caller().await.map_err(broken)?.arn);
+    let release = start(spot, &site.client, &push, attempt).await?;
+    let started = Done::Started {
+        commit: push.commit,
+        release,
+    };
+    output.show(&started, |_| {
+        format!("{commit} is being released into {name}\nnext: vend aws releases --environment {name}\n")
+    });
+    Ok(())
+}
+
+/// The push to release again, and which release of its commit that would be.
+async fn earlier(home: &Home, spot: &Spot<'_>, to: Option<&str>) -> Result<(Push, usize), Failure> {
+    let client = &home.pipeline().1.client;
+    let found = release::list(client, &spot.flow().await?, LOOKED).await;
+    let found = found.map_err(|error| no_flow(error, spot))?;
+    let mut live: Option<String> = None;
+    for own in &found {
+        let state = match own.is_running() {
+            true => release::stand(client, &own.arn).await.map_err(broken)?.state,
+            false => None,
+        };
+        if !own.is_live(state.as_deref()) {
+            continue;
+        }
+        let Some(push) = release::about(client, &own.arn).await.map_err(broken)?.push else {
+            continue;
+        };
+        let newest = live.get_or_insert_with(|| push.commit.clone());
+        let is_it = match to {
+            Some(to) => push.commit.starts_with(to),
+            None => push.commit != *newest,
+        };
+        if is_it {
+            let before = found.iter().filter(|other| other.is_of(&push.commit)).count();
+            return Ok((push, before + 1));
+        }
+    }
+    let name = spot.name();
+    let what = match to {
+        Some(to) => format!("no release of {to} went into {name}"),
+        None => format!("{name} has no release to go back to"),
+    };
+    Err(Failure::new(Exit::NotFound, what)
+        .cause(format!("the newest {LOOKED} releases were looked at"))
+        .next(format!("vend aws releases --environment {name} --limit {LOOKED}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn half(word: &'static str, image: &str, weight: u32) -> Half {
+        Half {
+            word,
+            runs: !image.is_empty(),
+            image: image.into(),
+            weight,
+        }
+    }
+
+    #[test]
+    fn the_half_before_gets_all_of_the_traffic() {
+        let both = [half("Blue", "old", 0), half("Green", "new", 100)];
+        let (values, says) = back(&both).unwrap();
+        assert_eq!(values, half::all_to(&both, "Blue"));
+        assert!(says.contains("from new (Green) back to old (Blue)"), "{says}");
+        assert!(back(&[half("Blue", "old", 100), half("Green", "", 0)]).is_none());
+        assert!(back(&[half("Blue", "only", 100)]).is_none());
+    }
+
+    #[test]
+    fn what_has_traffic_never_stops() {
+        let (values, _) = idle(&[half("Blue", "old", 0), half("Green", "new", 100)]).unwrap();
+        assert_eq!(values, [("BlueRuns".to_owned(), "no".to_owned())]);
+        assert!(idle(&[half("Blue", "old", 30), half("Green", "new", 70)]).is_none());
+        assert!(idle(&[half("Blue", "old", 0), half("Green", "new", 0)]).is_none());
+        assert!(idle(&[half("Blue", "only", 100)]).is_none());
+    }
+}
