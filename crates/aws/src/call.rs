@@ -113,7 +113,7 @@ calls! {
         Call::new("cloudformation", "DescribeStackDriftDetectionStatus", CFN, "wait for the comparison");
     RESOURCE_DRIFTS = Call::new("cloudformation", "DescribeStackResourceDrifts", CFN, "read the comparison");
 
-    PUT_OBJECT = Call::new("s3", "PutObject", Protocol::Rest, "templates and Packer's files");
+    PUT_OBJECT = Call::new("s3", "PutObject", Protocol::Rest, "templates, Packer's files and sources");
     LIST_VERSIONS = Call::new("s3", "ListObjectVersions", Protocol::Rest, "empty a bucket").needs("s3:ListBucketVersions");
     LIST_UPLOADS =
         Call::new("s3", "ListMultipartUploads", Protocol::Rest, "empty a bucket").needs("s3:ListBucketMultipartUploads");

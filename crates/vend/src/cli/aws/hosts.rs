@@ -11,7 +11,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{
-    Failure, broken,
+    Exit, Failure, broken,
     home::{Spot, Target},
     project::Files,
 };
@@ -50,7 +50,11 @@ pub async fn run(own: &Hosts, output: &Output) -> Result<(), Failure> {
     let mut all = Vec::new();
     for spot in home.spots(&own.environment)? {
         for target in spot.targets() {
-            let stack = target.stack().await?;
+            let stack = match target.stack().await {
+                // Nobody asked for it by its name.
+                Err(failure) if failure.exit == Exit::NotFound && own.environment.is_empty() => continue,
+                found => found?,
+            };
             for half in half::halves(&stack).into_iter().filter(|half| half.runs) {
                 all.push(Line {
                     environment: spot.name().to_owned(),

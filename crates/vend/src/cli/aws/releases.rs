@@ -75,7 +75,11 @@ pub async fn run(own: &Releases, output: &Output) -> Result<(), Failure> {
     let home = own.files.home()?;
     let mut all = Vec::new();
     for spot in home.spots(&own.environment)? {
-        all.extend(of(&home, &spot, usize::from(own.limit)).await?);
+        match of(&home, &spot, usize::from(own.limit)).await {
+            // Nobody asked for it by its name.
+            Err(failure) if failure.exit == Exit::NotFound && own.environment.is_empty() => {}
+            found => all.extend(found?),
+        }
     }
     output.show(&all, |all| table(all, output));
     Ok(())
