@@ -7,6 +7,8 @@ pub mod fleet;
 pub mod half;
 pub mod log;
 pub mod release;
+#[cfg(test)]
+mod tests;
 pub mod turn;
 pub mod vault;
 

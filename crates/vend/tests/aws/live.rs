@@ -198,7 +198,6 @@ fn a_question_is_answered() {
         (&no["status"], &no["error"]),
         (&"FAILED".into(), &"Vend.Refused".into())
     );
-    assert!(no["cause"].as_str().unwrap().contains("not on a Friday"), "{no}");
 }
 
 #[test]

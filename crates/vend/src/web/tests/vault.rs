@@ -40,7 +40,10 @@ async fn contract(vault: &impl Vault) {
     // The same again is the same, and another value is the one that counts.
     vault.set("new", "one").await;
     vault.set("new", "two\nlines \"and\" 'all', ü").await;
-    assert_eq!(vault.value("new").await.as_deref(), Some("two\nlines \"and\" 'all', ü"));
+    assert_eq!(
+        vault.value("new").await.as_deref(),
+        Some("two\nlines \"and\" 'all', ü")
+    );
     let longest = "x".repeat(65_536);
     vault.set("A-long_one.7", &longest).await;
     assert_eq!(vault.value("A-long_one.7").await, Some(longest));
@@ -87,14 +90,21 @@ impl Vault for Own {
         let (_, page) = self.0.ask(&Who::User(0), Method::GET, uri, None).await;
         let items = page["items"].as_array().unwrap().iter();
         let own = items.filter(|item| item["environment"] == "dev" && item["generated"] == false);
-        let mut all: Vec<String> = own.map(|item| item["name"].as_str().unwrap().to_owned()).collect();
+        let mut all: Vec<String> = own
+            .map(|item| item["name"].as_str().unwrap().to_owned())
+            .collect();
         all.sort();
         all
     }
 
     async fn value(&self, name: &str) -> Option<String> {
         let name = name.to_owned();
-        let found = self.0.state.store.read(move |db| db.reveal(&Self::place(), &name, None)).await;
+        let found = self
+            .0
+            .state
+            .store
+            .read(move |db| db.reveal(&Self::place(), &name, None))
+            .await;
         found.ok().map(|secret| secret.expose().to_owned())
     }
 }
@@ -139,11 +149,19 @@ async fn the_contract_holds_in_secrets_manager() {
         println!("skipped: moto is not there; `cargo xtask test` installs it");
         return;
     };
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/aws/server.py");
     let mut server = tokio::process::Command::new(python);
     server.args([script, &port.to_string()]).kill_on_drop(true);
-    let _server = server.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let _server = server
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
     while tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_err() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
