@@ -356,6 +356,11 @@ fn what_is_said_of_an_environment_is_done_in_each_of_its_targets() {
             stack,
             "BlueRuns=yes BlueImage=a BlueWeight=0 GreenRuns=yes GreenImage=b GreenWeight=100",
         );
+        // moto does not see that a parameter makes a service.
+        world.python(&format!(
+            "e = client('ecs')\nt = e.list_task_definitions()['taskDefinitionArns'][0]\n\
+             for s in ['blue', 'green']: e.create_service(cluster='{stack}', serviceName=s, desiredCount=1, taskDefinition=t)"
+        ));
     }
     let (code, refused) = world.bad(&["scale", "production", "9"]);
     assert!(code == 2 && refused.contains("between 1 and 3"), "{refused}");
