@@ -21,14 +21,18 @@ pub struct Line {
     pub text: String,
 }
 
+/// Lines of several hosts do not arrive in their order: for so many milliseconds they are asked for again.
+const LATE: i64 = 30_000;
+
 /// Reads a log group from a time on, and goes on with what is added.
 pub struct Reader {
     group: String,
     pattern: Option<String>,
     /// Milliseconds.
     from: i64,
-    /// Ids of what was read at `from`: the next question begins there again, because more may come for the same time.
-    seen: BTreeSet<String>,
+    newest: i64,
+    /// Times and ids of what was read and will be asked for again.
+    seen: BTreeSet<(i64, String)>,
 }
 
 impl Reader {
@@ -38,13 +42,18 @@ impl Reader {
             group,
             pattern,
             from: from.as_millisecond(),
+            newest: from.as_millisecond(),
             seen: BTreeSet::new(),
         }
     }
 
+    fn start(&self) -> i64 {
+        self.from.max(self.newest - LATE)
+    }
+
     /// What is new, told page by page. False: there is no such group.
     pub async fn read(&mut self, client: &Client, tell: &mut dyn FnMut(Line)) -> Result<bool, Error> {
-        let mut ask = json!({ "logGroupName": self.group, "startTime": self.from });
+        let mut ask = json!({ "logGroupName": self.group, "startTime": self.start() });
         if let Some(pattern) = &self.pattern {
             ask["filterPattern"] = json!(pattern);
         }
@@ -58,6 +67,7 @@ impl Reader {
                     tell(line);
                 }
             }
+            self.seen = self.seen.split_off(&(self.start(), String::new()));
             match page["nextToken"].take() {
                 Value::Null => return Ok(true),
                 token => ask["nextToken"] = token,
@@ -68,14 +78,10 @@ impl Reader {
     /// An event that was not read before.
     fn take(&mut self, event: &Value) -> Option<Line> {
         let at = event["timestamp"].as_i64()?;
-        let id = text(event, "eventId");
-        if at > self.from {
-            self.from = at;
-            self.seen.clear();
-        }
-        if at == self.from && !self.seen.insert(id) {
+        if !self.seen.insert((at, text(event, "eventId"))) {
             return None;
         }
+        self.newest = self.newest.max(at);
         Some(Line {
             at: Timestamp::from_millisecond(at).ok()?,
             stream: text(event, "logStreamName"),
@@ -98,5 +104,7 @@ mod tests {
         assert_eq!(told(5, "a"), None);
         assert_eq!(told(6, "c"), Some("m".into()));
         assert_eq!(told(6, "c"), None);
+        // One that arrives late is told, too.
+        assert_eq!(told(4, "d"), Some("m".into()));
     }
 }

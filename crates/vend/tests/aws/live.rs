@@ -387,6 +387,25 @@ fn what_is_said_of_an_environment_is_done_in_each_of_its_targets() {
         ],
         "{counts}"
     );
+    let (code, refused) = world.bad(&["rollback", "production", "--yes", "--only", "vend-third"]);
+    assert!(
+        code == 2 && refused.contains("vend-first-shop-production, vend-second-shop-production"),
+        "{refused}"
+    );
+    // One alone, as after a failure of the second.
+    let one = [
+        "rollback",
+        "production",
+        "--yes",
+        "--only",
+        "vend-first-shop-production",
+    ];
+    for _ in ["there", "and back"] {
+        assert_eq!(
+            world.json(&one)["stacks"],
+            serde_json::json!(["vend-first-shop-production"])
+        );
+    }
     let done = world.json(&["rollback", "production", "--yes"]);
     assert_eq!(
         done["stacks"],

@@ -32,8 +32,11 @@ pub struct Rollback {
     #[command(flatten)]
     files: Files,
     /// The commit to go back to, released again. [default: the half before, or the release before]
-    #[arg(long, value_name = "COMMIT")]
+    #[arg(long, value_name = "COMMIT", conflicts_with = "only")]
     to: Option<String>,
+    /// Only this stack, where releases go into several.
+    #[arg(long, value_name = "STACK")]
+    only: Vec<String>,
     /// Do not ask.
     #[arg(long)]
     yes: bool,
@@ -70,29 +73,53 @@ pub async fn run(own: &Rollback, output: &Output) -> Result<(), Failure> {
     let home = own.files.home()?;
     let spot = home.spot(&own.environment)?;
     if own.to.is_none()
-        && let Some(moves) = moves(&spot, back).await?
+        && let Some(moves) = moves(&targets(&spot, &own.only)?, back).await?
     {
         if !asked(&moves, "Turn the traffic back?", own.yes, output)? {
             return Err(Failure::failed("nothing was changed"));
         }
-        let stacks = moved(&home, &spot, back, output).await?;
+        let stacks = moved(&home, &spot, &moves, back, output).await?;
         let name = spot.name();
         output.show(&Done::Turned { stacks }, |_| {
             format!("the half before has the traffic of {name}; the other still runs\nnext: vend aws retire {name}\nundo: vend aws rollback {name}\n")
         });
         return Ok(());
     }
-    again(own, &home, &spot, output).await
+    match own.only.is_empty() {
+        true => again(own, &home, &spot, output).await,
+        false => Err(Failure::failed("nothing ran there before that still runs")
+            .next("the same without --only: it releases the commit before into all of them")),
+    }
+}
+
+/// The targets that are asked for; all of them, when none is.
+fn targets<'h>(spot: &Spot<'h>, only: &[String]) -> Result<Vec<Target<'h>>, Failure> {
+    let all = spot.targets();
+    if let Some(unknown) = only
+        .iter()
+        .find(|own| all.iter().all(|target| target.stack != **own))
+    {
+        let known: Vec<&str> = all.iter().map(|target| target.stack).collect();
+        return Err(
+            Failure::usage(format!("{} has no stack `{unknown}`", spot.name()))
+                .cause(format!("these are there: {}", known.join(", "))),
+        );
+    }
+    let is_asked = |target: &Target<'_>| only.is_empty() || only.iter().any(|own| own == target.stack);
+    Ok(all.into_iter().filter(is_asked).collect())
 }
 
 pub async fn retire(own: &Retire, output: &Output) -> Result<(), Failure> {
     let home = own.files.home()?;
     let spot = home.spot(&own.environment)?;
     let name = spot.name();
-    let stacks = match moves(&spot, idle).await? {
-        Some(_) => moved(&home, &spot, idle, output).await?,
-        None => Vec::new(),
-    };
+    let mut stacks = Vec::new();
+    // One of several may be as it should be already.
+    for target in spot.targets() {
+        if let Some(moves) = moves(&[target], idle).await? {
+            stacks.extend(moved(&home, &spot, &moves, idle, output).await?);
+        }
+    }
     output.show(
         &Done::Retired {
             stacks: stacks.clone(),
@@ -127,9 +154,9 @@ fn idle(halves: &[Half]) -> Option<(Vec<(String, String)>, String)> {
 type Find = fn(&[Half]) -> Option<(Vec<(String, String)>, String)>;
 
 /// What `find` finds in each target. None: in one of them there is nothing of it.
-async fn moves<'h>(spot: &Spot<'h>, find: Find) -> Result<Option<Vec<Move<'h>>>, Failure> {
+async fn moves<'h>(targets: &[Target<'h>], find: Find) -> Result<Option<Vec<Move<'h>>>, Failure> {
     let mut all = Vec::new();
-    for target in spot.targets() {
+    for &target in targets {
         let stack = target.still().await?;
         let Some((values, says)) = find(&half::halves(&stack)) else {
             return Ok(None);
@@ -154,7 +181,13 @@ fn asked(moves: &[Move<'_>], question: &str, yes: bool, output: &Output) -> Resu
 }
 
 /// Takes the environment's turn, looks again, and moves. Gives the stacks that were changed.
-async fn moved(home: &Home, spot: &Spot<'_>, find: Find, output: &Output) -> Result<Vec<String>, Failure> {
+async fn moved(
+    home: &Home,
+    spot: &Spot<'_>,
+    shown: &[Move<'_>],
+    find: Find,
+    output: &Output,
+) -> Result<Vec<String>, Failure> {
     let client = &home.pipeline().1.client;
     let turn = turn::take(
         client,
@@ -168,17 +201,42 @@ async fn moved(home: &Home, spot: &Spot<'_>, find: Find, output: &Output) -> Res
         let what = format!("a release moves {} just now", spot.name());
         return Err(Failure::failed(what).next(format!("vend aws releases --environment {}", spot.name())));
     };
-    let done = all(spot, find, output).await;
+    let done = all(spot, shown, find, output).await;
     let left = turn.leave().await.map_err(broken);
     let done = done?;
     left.map(|()| done)
 }
 
-async fn all(spot: &Spot<'_>, find: Find, output: &Output) -> Result<Vec<String>, Failure> {
-    let mut changed = Vec::new();
+async fn all(
+    spot: &Spot<'_>,
+    shown: &[Move<'_>],
+    find: Find,
+    output: &Output,
+) -> Result<Vec<String>, Failure> {
+    let targets: Vec<Target<'_>> = shown.iter().map(|own| own.target).collect();
     // What was shown may be old by now; from here on nobody else moves it.
-    for own in moves(spot, find).await?.unwrap_or_default() {
-        set(&own, output).await?;
+    let now = moves(&targets, find).await?.unwrap_or_default();
+    let values = |moves: &[Move<'_>]| moves.iter().map(|own| own.values.clone()).collect::<Vec<_>>();
+    if values(&now) != values(shown) {
+        let what = format!(
+            "somebody else has moved {} meanwhile, and nothing was changed",
+            spot.name()
+        );
+        return Err(Failure::failed(what).next(format!("vend aws hosts --environment {}", spot.name())));
+    }
+    let mut changed = Vec::new();
+    for (index, own) in now.iter().enumerate() {
+        if let Err(failure) = set(own, output).await {
+            // Those before it are done, and would be moved there and back by the same command.
+            let rest: Vec<String> = now[index..]
+                .iter()
+                .map(|own| format!(" --only {}", own.target.stack))
+                .collect();
+            return Err(match now.len() {
+                1 => failure,
+                _ => failure.next(format!("vend aws rollback {}{}", spot.name(), rest.concat())),
+            });
+        }
         changed.push(own.target.stack.to_owned());
     }
     Ok(changed)
