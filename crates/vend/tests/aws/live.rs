@@ -78,6 +78,16 @@ impl World {
         ));
     }
 
+    /// A healthy target of a half; `kind` is what the groups of the stack take.
+    fn host(&self, stack: &str, half: &str, kind: &str) {
+        self.python(&format!(
+            "s = client('cloudformation').describe_stacks(StackName='{stack}')['Stacks'][0]\n\
+             t = [x['OutputValue'] for x in s['Outputs'] if x['OutputKey'] == '{half}TargetsArn'][0]\n\
+             run = lambda: client('ec2').run_instances(ImageId='ami-12c6146b', MinCount=1, MaxCount=1)['Instances'][0]['InstanceId']\n\
+             client('elbv2').register_targets(TargetGroupArn=t, Targets=[{{'Id': run() if '{kind}' == 'instance' else '10.3.0.5'}}])"
+        ));
+    }
+
     fn parameters(&self) -> Value {
         let text = self.python(
             "s = client('cloudformation').describe_stacks(StackName='vend-production-shop-production')['Stacks'][0]\n\
@@ -223,6 +233,16 @@ fn traffic_goes_back_to_the_half_before() {
         .collect();
     assert_eq!(halves, [("Blue", 0), ("Green", 100)]);
 
+    // Nobody is sent where nothing is well.
+    let (code, refused) = world.bad(&["rollback", "production", "--yes"]);
+    assert!(
+        code == 1 && refused.contains("has 0 healthy hosts in its blue half, and needs 1"),
+        "{refused}"
+    );
+    world.host("vend-production-shop-production", "Blue", "instance");
+    let hosts = world.json(&["hosts", "--environment", "production"]);
+    assert_eq!(hosts[0]["hosts"][0]["health"], "healthy", "{hosts}");
+
     // A release that moves it is not disturbed.
     let table = "vend-pipeline-production-shop";
     world.python(&format!(
@@ -356,6 +376,9 @@ fn what_is_said_of_an_environment_is_done_in_each_of_its_targets() {
             stack,
             "BlueRuns=yes BlueImage=a BlueWeight=0 GreenRuns=yes GreenImage=b GreenWeight=100",
         );
+        for half in ["Blue", "Green"] {
+            world.host(stack, half, "ip");
+        }
         // moto does not see that a parameter makes a service.
         world.python(&format!(
             "e = client('ecs')\nt = e.list_task_definitions()['taskDefinitionArns'][0]\n\

@@ -3,6 +3,7 @@
 
 use ::aws::{
     live::{
+        fleet,
         half::{self, Half},
         release::{self, Push},
         turn,
@@ -75,6 +76,7 @@ pub async fn run(own: &Rollback, output: &Output) -> Result<(), Failure> {
     if own.to.is_none()
         && let Some(moves) = moves(&targets(&spot, &own.only)?, back).await?
     {
+        well(&moves, spot.spec.scaling.min).await?;
         if !asked(&moves, "Turn the traffic back?", own.yes, output)? {
             return Err(Failure::failed("nothing was changed"));
         }
@@ -169,6 +171,28 @@ async fn moves<'h>(targets: &[Target<'h>], find: Find) -> Result<Option<Vec<Move
         });
     }
     Ok(Some(all))
+}
+
+/// Nobody is sent to a half that has fewer healthy hosts than a release needs.
+async fn well(moves: &[Move<'_>], least: u32) -> Result<(), Failure> {
+    for own in moves {
+        let halves = half::halves(&own.stack);
+        let Some(then) = half::spare(&halves) else {
+            continue;
+        };
+        let hosts = fleet::hosts(own.target.client(), &own.stack, then).await;
+        let hosts = hosts.map_err(broken)?;
+        let well = hosts.iter().filter(|host| host.health == "healthy").count();
+        if well < least as usize {
+            let what = format!(
+                "{} has {well} healthy hosts in its {} half, and needs {least}",
+                own.target.stack,
+                then.word.to_lowercase()
+            );
+            return Err(Failure::failed(what).next("vend aws hosts; --to COMMIT releases a commit again"));
+        }
+    }
+    Ok(())
 }
 
 fn asked(moves: &[Move<'_>], question: &str, yes: bool, output: &Output) -> Result<bool, Failure> {
