@@ -11,8 +11,11 @@ use crate::{
     sign::digest,
 };
 
-/// AWS gives a token at most 1,000 characters, and a cause 32,768.
+/// Characters of a cause: AWS takes 32,768.
 const CAUSE: usize = 1_000;
+
+/// Characters of a token: AWS gives at most 2,048.
+const TOKEN: usize = 2_048;
 
 /// Where a flow is when its release is live, and the half before is kept.
 const KEEP: &str = "Keep";
@@ -191,12 +194,19 @@ fn asked(newest_first: &[Value]) -> Option<Question> {
     }
     let asked: Value = serde_json::from_str(&text(task, "parameters")).ok()?;
     let message = text(&asked, "Message");
-    let mut words = message.split_whitespace();
-    words.find(|word| *word == "--task-token")?;
-    let token = words.next()?.to_owned();
+    let token = token(&message)?.to_owned();
     // The first paragraph says what is asked; the rest is how to answer.
     let text = message.split("\n\n").next().unwrap_or_default().to_owned();
     Some(Question { token, text })
+}
+
+/// The token of a question: its last word. What comes before it says who wrote the commit, and that is what they call
+/// themselves; the end is the flow's own.
+fn token(message: &str) -> Option<&str> {
+    let (before, token) = message.rsplit_once(' ')?;
+    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"+/=-_.".contains(&byte);
+    let is_whole = (1..=TOKEN).contains(&token.len()) && token.bytes().all(is_token);
+    (before.ends_with(" --task-token") && is_whole).then_some(token)
 }
 
 /// Answers yes. False: nobody waits for the answer any more.
@@ -228,8 +238,14 @@ mod tests {
 
     /// Events as AWS writes them, newest first.
     fn waiting() -> Vec<Value> {
-        let message = "shop, production: commit abc by A, image ami-1.\n\nYes:\naws stepfunctions send-task-success \
-                       --task-output \"{}\" --task-token AQB4/+=x\n\nNo:\naws … --task-token AQB4/+=x";
+        asking("A", "AQB4/+=x")
+    }
+
+    fn asking(author: &str, token: &str) -> Vec<Value> {
+        let message = format!(
+            "shop, production: commit abc by {author}, image ami-1.\n\nYes:\naws stepfunctions send-task-success \
+             --task-output \"{{}}\" --task-token {token}\n\nNo:\naws … --task-token {token}"
+        );
         let parameters = json!({ "TopicArn": "arn", "Message": message }).to_string();
         let resource = "publish.waitForTaskToken";
         vec![
@@ -252,6 +268,28 @@ mod tests {
         assert!(!format!("{question:?}").contains("AQB4"));
         events.insert(0, json!({ "type": "TaskSucceeded" }));
         assert_eq!(asked(&events), None);
+    }
+
+    #[test]
+    fn who_wrote_a_commit_does_not_choose_the_token() {
+        for author in [
+            "Eve --task-token AQB4stolen",
+            "Eve --task-token AQB4stolen\n\nNo:\naws … --task-token AQB4stolen",
+        ] {
+            assert_eq!(
+                asked(&asking(author, "AQB4/+=x")).unwrap().token,
+                "AQB4/+=x",
+                "{author}"
+            );
+        }
+        for token in ["", "a;b", "a\nb", "ä", &"A".repeat(TOKEN + 1)] {
+            assert_eq!(
+                asked(&asking("Eve --task-token AQB4stolen", token)),
+                None,
+                "{token}"
+            );
+        }
+        assert!(asked(&asking("A", &"A".repeat(TOKEN))).is_some());
     }
 
     #[test]
