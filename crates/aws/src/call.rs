@@ -146,6 +146,7 @@ calls! {
     SAY_NO = Call::new("states", "SendTaskFailure", STATES, "reject");
     UPDATE_STACK = Call::new("cloudformation", "UpdateStack", CFN, "turn the traffic back, and stop the half without traffic");
     TAKE_TURN = Call::new("dynamodb", "PutItem", DYNAMO, "never move an environment that a release moves");
+    LOOK_TURN = Call::new("dynamodb", "GetItem", DYNAMO, "say who moves an environment, and until when");
     LEAVE_TURN = Call::new("dynamodb", "DeleteItem", DYNAMO, "let the next release in");
     HEALTH = Call::new("elasticloadbalancing", "DescribeTargetHealth", ELB, "show hosts");
     GROUPS = Call::new("autoscaling", "DescribeAutoScalingGroups", ASG, "know between which numbers hosts may be");

@@ -4,6 +4,7 @@ use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{TcpListener, TcpStream},
     sync::{Arc, mpsc},
+    time::Duration,
 };
 
 use jiff::Timestamp;
@@ -146,28 +147,87 @@ async fn all_pages_are_read_and_the_newest_is_first() {
 
 #[tokio::test]
 async fn a_turn_is_anothers_or_ones_own() {
+    let taken = refused("ConditionalCheckFailedException");
+    let item = json!({ "owner": { "S": "somebody" }, "expires": { "N": "1600" } });
     let (client, asked) = service(vec![
-        refused("ConditionalCheckFailedException"),
+        taken.clone(),
+        (200, json!({ "Item": item })),
+        taken.clone(),
         (200, json!({})),
-        refused("ConditionalCheckFailedException"),
+        (200, json!({})),
+        (200, json!({})),
+        taken.clone(),
+        taken,
     ]);
     let now = Timestamp::from_second(1_000).unwrap();
-    assert!(
-        turn::take(&client, "t", "production", "me", now)
-            .await
-            .unwrap()
-            .is_none()
-    );
-    let turn = turn::take(&client, "t", "production", "me", now)
-        .await
-        .unwrap()
-        .unwrap();
-    let _ = asked.recv().unwrap();
+    let take = || turn::take(&client, "t", "production", "me".to_owned(), now);
+    let turn::Taken::Held(Some(holder)) = take().await.unwrap() else {
+        panic!("it is somebody's")
+    };
+    assert_eq!(holder.owner, "somebody");
+    assert_eq!(holder.until, Timestamp::from_second(1_600).ok());
+    let turn::Taken::Held(None) = take().await.unwrap() else {
+        panic!("it was somebody's a moment ago")
+    };
+    let turn::Taken::Own(turn) = take().await.unwrap() else {
+        panic!("it is free")
+    };
+    let bodies: Vec<(String, Value)> = (0..5).map(|_| asked.recv().unwrap()).collect();
+    let order: Vec<&str> = bodies.iter().map(|(operation, _)| operation.as_str()).collect();
+    assert_eq!(order, ["PutItem", "GetItem", "PutItem", "GetItem", "PutItem"]);
+    assert_eq!(bodies[4].1["Item"]["expires"]["N"], "2200");
+    // It is held for as long again, by its owner alone.
+    let later = Timestamp::from_second(2_000).unwrap();
+    assert!(turn.renew(later).await.unwrap());
     let (_, body) = asked.recv().unwrap();
-    assert_eq!(body["Item"]["expires"]["N"], "4600");
-    // It was taken by somebody else after its end: that one keeps it.
+    assert_eq!(body["Item"]["expires"]["N"], "3200");
+    assert_eq!(body["ConditionExpression"], "#owner = :owner");
+    assert_eq!(body["ExpressionAttributeValues"][":owner"]["S"], "me");
+    assert!(
+        !turn.renew(later).await.unwrap(),
+        "somebody took it after its end"
+    );
+    let _ = asked.recv().unwrap();
+    // That one keeps it.
     turn.leave().await.unwrap();
-    assert_eq!(asked.recv().unwrap().0, "DeleteItem");
+    let (operation, body) = asked.recv().unwrap();
+    assert_eq!(operation, "DeleteItem");
+    assert_eq!(body["ExpressionAttributeValues"][":owner"]["S"], "me");
+}
+
+#[tokio::test]
+async fn a_turn_is_renewed_for_as_long_as_something_takes() {
+    let (client, asked) = service(vec![(200, json!({})); 9]);
+    let now = || Timestamp::from_second(5_000).unwrap();
+    let taken = turn::take(&client, "t", "production", turn::owner("arn:ada", 1), now()).await;
+    let turn::Taken::Own(turn) = taken.unwrap() else {
+        panic!("it is free")
+    };
+    let (_, taken) = asked.recv().unwrap();
+    let pause = Duration::from_millis(5);
+    // It takes until it was renewed twice.
+    let slow = async {
+        let mut seen = Vec::new();
+        while seen.len() < 2 {
+            tokio::time::sleep(pause).await;
+            seen.extend(asked.try_recv());
+        }
+        seen
+    };
+    for (operation, body) in turn.renewing(pause, slow, now).await {
+        assert_eq!((operation.as_str(), &body["Item"]), ("PutItem", &taken["Item"]));
+        assert_eq!(body["ConditionExpression"], "#owner = :owner");
+    }
+}
+
+#[test]
+fn no_two_processes_have_one_turn() {
+    let own = turn::owner("arn:aws:iam::123456789012:user/ada", 7);
+    assert_eq!(
+        own,
+        "vend aws arn:aws:iam::123456789012:user/ada 0000000000000007"
+    );
+    assert_ne!(own, turn::owner("arn:aws:iam::123456789012:user/ada", 8));
 }
 
 #[tokio::test]
@@ -213,7 +273,7 @@ fn flows_ask_and_keep_as_it_is_looked_for() {
     let states = &machine["States"];
     let asks = states["Approve"]["Arguments"]["Message"].as_str().unwrap();
     assert!(
-        asks.contains("--task-token ' & $states.context.Task.Token"),
+        asks.ends_with(" --task-token ' & $states.context.Task.Token %}"),
         "{asks}"
     );
     assert!(

@@ -45,6 +45,16 @@ impl World {
         self.git(&["rev-parse", "HEAD"])
     }
 
+    /// Does production's migration leave data that no earlier release knows?
+    fn irreversible(&self, is_so: bool) {
+        let drops = "production: { deploy: { migrate: { script: scripts/drop.sh, irreversible: true } }, branch: main,";
+        let text = match is_so {
+            true => APP.replace("production: { branch: main,", drops),
+            false => APP.to_owned(),
+        };
+        self.write("vend.yaml", &text);
+    }
+
     /// moto's Step Functions really runs machines from here on; the flow is one that asks, and then keeps the half before.
     /// (It has no JSONata, so the flow's own definition cannot be run there; `asl` runs it in the tests of `aws`.)
     fn asks(&self) {
@@ -54,7 +64,7 @@ impl World {
              data=b'{\"stepfunctions\": {\"execute_state_machine\": true}}'))\n\
              f = client('stepfunctions')\n\
              t = client('sns').create_topic(Name='ops')['TopicArn']\n\
-             say = \"States.Format('shop: commit {}.\\n\\nYes:\\naws --task-token {}\\n\\nNo:\\naws --task-token {}', $.commit, $$.Task.Token, $$.Task.Token)\"\n\
+             say = \"States.Format('shop: commit {} by {}.\\n\\nYes:\\naws --task-token {}\\n\\nNo:\\naws --task-token {}', $.commit, $.author, $$.Task.Token, $$.Task.Token)\"\n\
              d = {'StartAt': 'Approve', 'States': {\n\
              \x20 'Approve': {'Type': 'Task', 'Resource': 'arn:aws:states:::sns:publish.waitForTaskToken', 'ResultPath': None, 'TimeoutSeconds': 600,\n\
              \x20   'Parameters': {'TopicArn': t, 'Message.$': say}, 'Next': 'Keep'},\n\
@@ -176,7 +186,8 @@ fn a_question_is_answered() {
     // It is followed until somebody has to answer.
     let said = world.good(&["push"]);
     assert!(
-        said.contains("production: Approve") && said.contains(&format!("waits: shop: commit {commit}.")),
+        said.contains("production: Approve")
+            && said.contains(&format!("waits: shop: commit {commit} by Ada <ada@example.com>.")),
         "{said}"
     );
     assert!(
@@ -194,7 +205,11 @@ fn a_question_is_answered() {
     assert!(world.good(&["push"]).contains("production: live"));
     assert_eq!(world.json(&["releases"])[0]["is_live"], true);
 
-    let other = world.commit("second");
+    // Who wrote the commit is called as they like, and chooses nothing by it.
+    world.commit("second");
+    let eve = "--author=Eve --task-token AQB4stolen <eve@example.com>";
+    world.git(&["commit", "--quiet", "--amend", "--no-edit", eve]);
+    let other = world.git(&["rev-parse", "HEAD"]);
     world.good(&["push"]);
     world.good(&["reject", "production", "--reason", "not on a Friday"]);
     let all = world.json(&["releases"]);
@@ -243,28 +258,47 @@ fn traffic_goes_back_to_the_half_before() {
     let hosts = world.json(&["hosts", "--environment", "production"]);
     assert_eq!(hosts[0]["hosts"][0]["health"], "healthy", "{hosts}");
 
-    // A release that moves it is not disturbed.
+    // Who moves it is not disturbed: a release, another person, and the same one elsewhere.
     let table = "vend-pipeline-production-shop";
-    world.python(&format!(
-        "client('dynamodb').put_item(TableName='{table}', Item={{'key': {{'S': 'turn/production'}}, 'owner': {{'S': 'a release'}}, 'expires': {{'N': '4102444800'}}}})"
-    ));
-    let (code, refused) = world.bad(&["rollback", "production", "--yes"]);
-    assert!(
-        code == 1 && refused.contains("a release moves production"),
-        "{refused}"
-    );
+    let holds = |owner: &str, until: &str| {
+        world.python(&format!(
+            "client('dynamodb').put_item(TableName='{table}', Item={{'key': {{'S': 'turn/production'}}, 'owner': {{'S': '{owner}'}}, 'expires': {{'N': '{until}'}}}})"
+        ))
+    };
+    let me = world.python("print(client('sts').get_caller_identity()['Arn'])");
+    let elsewhere = format!("vend aws {me} 0123456789abcdef");
+    for owner in ["arn:aws:states:a-release", "vend aws", &elsewhere] {
+        holds(owner, "4102444800");
+        let (code, refused) = world.bad(&["rollback", "production", "--yes"]);
+        let held = format!("{owner} has its turn until 2100-01-01T00:00:00Z");
+        assert!(code == 1 && refused.contains(&held), "{refused}");
+        let still = world.python(&format!(
+            "print(client('dynamodb').scan(TableName='{table}')['Items'][0]['owner']['S'])"
+        ));
+        assert_eq!(still, owner);
+    }
     assert_eq!(world.parameters()["GreenWeight"], "100");
-    world.python(&format!(
-        "client('dynamodb').delete_item(TableName='{table}', Key={{'key': {{'S': 'turn/production'}}}})"
-    ));
+    // Whose process is gone does not have it for ever.
+    holds(&elsewhere, "1000000000");
 
     let (code, refused) = world.bad(&["rollback", "production"]);
     assert!(
         code == 2 && refused.contains("from ami-785db401 (Green) back to ami-12c6146b (Blue)"),
         "{refused}"
     );
-    let said = world.good(&["rollback", "production", "--yes"]);
+    // Not where the half before does not know the data any more.
+    world.irreversible(true);
+    let (code, refused) = world.bad(&["rollback", "production", "--yes"]);
+    assert!(
+        code == 3
+            && refused.contains("the migration scripts/drop.sh is marked irreversible")
+            && refused.contains("vend aws rollback production --across-migrations"),
+        "{refused}"
+    );
+    assert_eq!(world.parameters()["GreenWeight"], "100");
+    let said = world.good(&["rollback", "production", "--yes", "--across-migrations"]);
     assert!(said.contains("vend aws retire production"), "{said}");
+    world.irreversible(false);
     let now = world.parameters();
     assert_eq!(
         (&now["BlueWeight"], &now["GreenWeight"]),
@@ -310,7 +344,21 @@ fn an_earlier_commit_is_released_again() {
     }
     let (code, refused) = world.bad(&["rollback", "production", "--yes", "--to", "abcdef"]);
     assert!(code == 4 && refused.contains("no release of abcdef"), "{refused}");
-    let done = world.json(&["rollback", "production", "--yes"]);
+    world.irreversible(true);
+    let back = ["rollback", "production", "--yes", "--to", &first[..8]];
+    for asked in [&back[..3], &back] {
+        let (code, refused) = world.bad(asked);
+        let next = format!(
+            "vend aws rollback production{} --across-migrations",
+            &asked[3..]
+                .iter()
+                .map(|word| format!(" {word}"))
+                .collect::<String>()
+        );
+        assert!(code == 3 && refused.contains(&next), "{refused}");
+    }
+    assert_eq!(world.json(&["releases"]).as_array().unwrap().len(), 2);
+    let done = world.json(&["rollback", "production", "--yes", "--across-migrations"]);
     assert_eq!(
         (&done["done"], &done["commit"]),
         (&"started".into(), &first.as_str().into())

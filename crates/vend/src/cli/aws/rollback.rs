@@ -6,7 +6,7 @@ use ::aws::{
         fleet,
         half::{self, Half},
         release::{self, Push},
-        turn,
+        turn::{self, Taken, Turn},
     },
     stack::{self, Stack},
     watch,
@@ -38,6 +38,9 @@ pub struct Rollback {
     /// Only this stack, where releases go into several.
     #[arg(long, value_name = "STACK")]
     only: Vec<String>,
+    /// Also where `deploy.migrate` is irreversible: the data stays as the newer release left it.
+    #[arg(long)]
+    across_migrations: bool,
     /// Do not ask.
     #[arg(long)]
     yes: bool,
@@ -76,6 +79,7 @@ pub async fn run(own: &Rollback, output: &Output) -> Result<(), Failure> {
     if own.to.is_none()
         && let Some(moves) = moves(&targets(&spot, &own.only)?, back).await?
     {
+        own.uncrossed(&spot)?;
         well(&moves, spot.spec.scaling.min).await?;
         if !asked(&moves, "Turn the traffic back?", own.yes, output)? {
             return Err(Failure::failed("nothing was changed"));
@@ -91,6 +95,31 @@ pub async fn run(own: &Rollback, output: &Output) -> Result<(), Failure> {
         true => again(own, &home, &spot, output).await,
         false => Err(Failure::failed("nothing ran there before that still runs")
             .next("the same without --only: it releases the commit before into all of them")),
+    }
+}
+
+impl Rollback {
+    /// Refuses to go back across a migration that cannot be undone. Which releases brought one, no stack says: what the
+    /// environment says of its migrations holds for all of them.
+    fn uncrossed(&self, spot: &Spot<'_>) -> Result<(), Failure> {
+        let migrate = spot.spec.deploy.migrate.as_ref();
+        let Some(migrate) = migrate.filter(|own| own.irreversible && !self.across_migrations) else {
+            return Ok(());
+        };
+        let name = spot.name();
+        let to = self.to.iter().map(|commit| format!(" --to {commit}"));
+        let only = self.only.iter().map(|stack| format!(" --only {stack}"));
+        let rest: String = to.chain(only).collect();
+        let what =
+            format!("an earlier release of {name} may not work with the data, and nothing was changed");
+        Err(Failure::refused(what)
+            .cause(format!(
+                "the migration {} is marked irreversible in vend.yaml",
+                migrate.script
+            ))
+            .next(format!(
+                "bring the data back first, then vend aws rollback {name}{rest} --across-migrations"
+            )))
     }
 }
 
@@ -212,29 +241,40 @@ async fn moved(
     find: Find,
     output: &Output,
 ) -> Result<Vec<String>, Failure> {
-    let client = &home.pipeline().1.client;
-    let turn = turn::take(
-        client,
-        &home.table(),
-        spot.name(),
-        "vend aws",
-        crate::clock::now(),
-    )
-    .await;
-    let Some(turn) = turn.map_err(broken)? else {
-        let what = format!("a release moves {} just now", spot.name());
-        return Err(Failure::failed(what).next(format!("vend aws releases --environment {}", spot.name())));
+    let (_, site) = home.pipeline();
+    let arn = &site.caller().await.map_err(broken)?.arn;
+    let owner = turn::owner(arn, crate::clock::bits());
+    let now = crate::clock::now();
+    let taken = turn::take(&site.client, &home.table(), spot.name(), owner, now).await;
+    let turn = match taken.map_err(broken)? {
+        Taken::Own(turn) => turn,
+        Taken::Held(holder) => return Err(busy(spot.name(), holder)),
     };
-    let done = all(spot, shown, find, output).await;
+    let done = all(spot, shown, find, &turn, output).await;
     let left = turn.leave().await.map_err(broken);
     let done = done?;
     left.map(|()| done)
+}
+
+/// It is somebody else's turn.
+fn busy(name: &str, holder: Option<turn::Holder>) -> Failure {
+    let failure = Failure::failed(format!("a release or somebody else moves {name} just now"))
+        .next(format!("vend aws releases --environment {name}"));
+    let Some(holder) = holder else {
+        return failure;
+    };
+    let until = match holder.until {
+        Some(until) => format!("until {until}, unless it is renewed"),
+        None => "for good: nobody can read until when".to_owned(),
+    };
+    failure.cause(format!("{} has its turn {until}", clean(&holder.owner)))
 }
 
 async fn all(
     spot: &Spot<'_>,
     shown: &[Move<'_>],
     find: Find,
+    turn: &Turn<'_>,
     output: &Output,
 ) -> Result<Vec<String>, Failure> {
     let targets: Vec<Target<'_>> = shown.iter().map(|own| own.target).collect();
@@ -250,7 +290,7 @@ async fn all(
     }
     let mut changed = Vec::new();
     for (index, own) in now.iter().enumerate() {
-        if let Err(failure) = set(own, output).await {
+        if let Err(failure) = held(turn, spot, set(own, output)).await {
             // Those before it are done, and would be moved there and back by the same command.
             let rest: Vec<String> = now[index..]
                 .iter()
@@ -264,6 +304,19 @@ async fn all(
         changed.push(own.target.stack.to_owned());
     }
     Ok(changed)
+}
+
+/// Does something within the turn, which must still be held.
+async fn held(
+    turn: &Turn<'_>,
+    spot: &Spot<'_>,
+    doing: impl Future<Output = Result<(), Failure>>,
+) -> Result<(), Failure> {
+    if !turn.renew(crate::clock::now()).await.map_err(broken)? {
+        let what = format!("the turn of {} ran out, and is somebody else's", spot.name());
+        return Err(Failure::failed(what).next(format!("vend aws hosts --environment {}", spot.name())));
+    }
+    turn.during(doing, crate::clock::now).await
 }
 
 /// Gives a stack its parameters, and waits until CloudFormation is done.
@@ -295,6 +348,7 @@ async fn set(own: &Move<'_>, output: &Output) -> Result<(), Failure> {
 async fn again(own: &Rollback, home: &Home, spot: &Spot<'_>, output: &Output) -> Result<(), Failure> {
     let (_, site) = home.pipeline();
     let (mut push, attempt) = earlier(home, spot, own.to.as_deref()).await?;
+    own.uncrossed(spot)?;
     let name = spot.name();
     let commit = push.commit.get(..12).unwrap_or(&push.commit).to_owned();
     if !output.json {
