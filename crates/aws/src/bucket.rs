@@ -23,6 +23,24 @@ pub async fn put(client: &Client, bucket: &str, key: &str, bytes: Vec<u8>) -> Re
     client.rest(&call::PUT_OBJECT, rest).await.map(drop)
 }
 
+/// Is there such an object?
+pub async fn has(client: &Client, bucket: &str, key: &str) -> Result<bool, Error> {
+    let rest = Rest {
+        method: Method::HEAD,
+        bucket: Some(bucket),
+        path: format!("/{}", encoded(key, "/")),
+        query: String::new(),
+        headers: Vec::new(),
+        body: Bytes::new(),
+    };
+    match client.rest(&call::FIND_SOURCE, rest).await {
+        Ok(_) => Ok(true),
+        // A HEAD has no body, so the status is all there is; S3 says 403 of what is not there to who may not list.
+        Err(error) if ["404", "403"].contains(&error.code()) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// Where CloudFormation finds an object.
 pub fn url(client: &Client, bucket: &str, key: &str) -> String {
     let end = match client.partition() {

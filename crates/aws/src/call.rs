@@ -77,6 +77,8 @@ const SSM: Protocol = Protocol::Json("AmazonSSM", "1.1");
 const ECR: Protocol = Protocol::Json("AmazonEC2ContainerRegistry_V20150921", "1.1");
 const SECRETS: Protocol = Protocol::Json("secretsmanager", "1.1");
 const STATES: Protocol = Protocol::Json("AWSStepFunctions", "1.0");
+const LOGS: Protocol = Protocol::Json("Logs_20140328", "1.1");
+const ECS: Protocol = Protocol::Json("AmazonEC2ContainerServiceV20141113", "1.1");
 const DYNAMO: Protocol = Protocol::Json("DynamoDB_20120810", "1.0");
 
 calls! {
@@ -111,7 +113,7 @@ calls! {
         Call::new("cloudformation", "DescribeStackDriftDetectionStatus", CFN, "wait for the comparison");
     RESOURCE_DRIFTS = Call::new("cloudformation", "DescribeStackResourceDrifts", CFN, "read the comparison");
 
-    PUT_OBJECT = Call::new("s3", "PutObject", Protocol::Rest, "templates and Packer's files");
+    PUT_OBJECT = Call::new("s3", "PutObject", Protocol::Rest, "templates, Packer's files and sources");
     LIST_VERSIONS = Call::new("s3", "ListObjectVersions", Protocol::Rest, "empty a bucket").needs("s3:ListBucketVersions");
     LIST_UPLOADS =
         Call::new("s3", "ListMultipartUploads", Protocol::Rest, "empty a bucket").needs("s3:ListBucketMultipartUploads");
@@ -134,6 +136,28 @@ calls! {
     MODIFY_CLUSTER = Call::new("rds", "ModifyDBCluster", RDS, "protect and unprotect");
     SCALING_ACTIVITIES =
         Call::new("autoscaling", "DescribeScalingActivities", ASG, "say why a group got no hosts");
+
+    FIND_SOURCE = Call::new("s3", "HeadObject", Protocol::Rest, "send a commit's source once").needs("s3:GetObject");
+    RELEASE = Call::new("states", "StartExecution", STATES, "release a commit, or an earlier one again");
+    RELEASES = Call::new("states", "ListExecutions", STATES, "show releases");
+    ONE_RELEASE = Call::new("states", "DescribeExecution", STATES, "show what a release releases");
+    HISTORY = Call::new("states", "GetExecutionHistory", STATES, "show where a release is, and find its question");
+    SAY_YES = Call::new("states", "SendTaskSuccess", STATES, "approve");
+    SAY_NO = Call::new("states", "SendTaskFailure", STATES, "reject");
+    UPDATE_STACK = Call::new("cloudformation", "UpdateStack", CFN, "turn the traffic back, and stop the half without traffic");
+    TAKE_TURN = Call::new("dynamodb", "PutItem", DYNAMO, "never move an environment that a release moves");
+    LOOK_TURN = Call::new("dynamodb", "GetItem", DYNAMO, "say who moves an environment, and until when");
+    LEAVE_TURN = Call::new("dynamodb", "DeleteItem", DYNAMO, "let the next release in");
+    HEALTH = Call::new("elasticloadbalancing", "DescribeTargetHealth", ELB, "show hosts");
+    GROUPS = Call::new("autoscaling", "DescribeAutoScalingGroups", ASG, "know between which numbers hosts may be");
+    SCALE_GROUP = Call::new("autoscaling", "SetDesiredCapacity", ASG, "set the number of hosts");
+    SCALE_SERVICE = Call::new("ecs", "UpdateService", ECS, "set the number of containers");
+    READ_LOG = Call::new("logs", "FilterLogEvents", LOGS, "show logs");
+    CREATE_SECRET = Call::new("secretsmanager", "CreateSecret", SECRETS, "set a secret that is not there");
+    PUT_SECRET = Call::new("secretsmanager", "PutSecretValue", SECRETS, "set a secret");
+    RESTORE_SECRET = Call::new("secretsmanager", "RestoreSecret", SECRETS, "set a secret that was unset a short time ago");
+    DELETE_SECRET = Call::new("secretsmanager", "DeleteSecret", SECRETS, "unset a secret");
+    LIST_SECRETS = Call::new("secretsmanager", "ListSecrets", SECRETS, "show the names of secrets");
 
     REGIONS = Call::new("ec2", "DescribeRegions", EC2, "check that the account may use the region");
     OFFERINGS = Call::new("ec2", "DescribeInstanceTypeOfferings", EC2, "check that the sizes exist in the region");

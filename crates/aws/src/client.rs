@@ -370,6 +370,9 @@ impl Client {
             "autoscaling" => "AUTO_SCALING".to_owned(),
             "servicequotas" => "SERVICE_QUOTAS".to_owned(),
             "route53" => "ROUTE_53".to_owned(),
+            "states" => "SFN".to_owned(),
+            "secretsmanager" => "SECRETS_MANAGER".to_owned(),
+            "logs" => "CLOUDWATCH_LOGS".to_owned(),
             other => other.to_ascii_uppercase(),
         };
         let own = self.machine.get(&format!("AWS_ENDPOINT_URL_{variable}"));

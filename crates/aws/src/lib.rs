@@ -5,7 +5,7 @@
 //! and an SDK is minutes of every build (decision 29).
 
 pub mod apply;
-mod bucket;
+pub mod bucket;
 pub mod call;
 pub mod change;
 pub mod client;
@@ -13,6 +13,7 @@ pub mod credentials;
 pub mod destroy;
 pub mod doctor;
 pub mod lambda;
+pub mod live;
 pub mod mark;
 pub mod permit;
 pub mod plan;
@@ -28,4 +29,5 @@ pub mod watch;
 pub use client::Client;
 pub use credentials::{Machine, Source};
 pub use sign::{Credentials, Signed, sign};
+
 pub use steps::Steps;

@@ -161,7 +161,7 @@ pub(crate) async fn asked(site: &Site, wanted: &Wanted, stack: &Stack) -> Result
     let body = body(site, wanted, &wanted.template).await?;
     let role = role(site, wanted).await?;
     let ticket = ticket(wanted, &stack.at);
-    let is_kept = |id: &&String| wanted.template.parameters.iter().any(|(own, _)| own == *id);
+    let is_kept = |id: &&str| wanted.template.parameters.iter().any(|(own, _)| own == *id);
     let order = Order {
         stack: &wanted.name,
         ticket: &ticket,
@@ -169,8 +169,8 @@ pub(crate) async fn asked(site: &Site, wanted: &Wanted, stack: &Stack) -> Result
         kept: stack
             .parameters
             .iter()
+            .map(|(id, _)| id.as_str())
             .filter(is_kept)
-            .map(String::as_str)
             .collect(),
         role: role.as_deref(),
     };

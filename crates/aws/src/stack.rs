@@ -7,6 +7,7 @@ use crate::{
     call,
     change::Body,
     client::{Client, Error, Form, Node},
+    sign::digest,
 };
 
 /// A stack that is there.
@@ -17,8 +18,8 @@ pub struct Stack {
     pub status: Status,
     pub why: Option<String>,
     pub outputs: Vec<Output>,
-    /// Ids of its parameters.
-    pub parameters: Vec<String>,
+    /// Its parameters: id and value.
+    pub parameters: Vec<(String, String)>,
     pub is_protected: bool,
     /// When it was made or changed last, as AWS writes it.
     pub at: String,
@@ -124,7 +125,7 @@ fn stack(node: &Node) -> Stack {
         outputs: node.list("Outputs").map(output).collect(),
         parameters: node
             .list("Parameters")
-            .map(|node| texts(node, "ParameterKey"))
+            .map(|node| (texts(node, "ParameterKey"), texts(node, "ParameterValue")))
             .collect(),
         is_protected: node.text("EnableTerminationProtection") == "true",
         at: updated.unwrap_or_else(|| texts(node, "CreationTime")),
@@ -240,6 +241,29 @@ pub async fn create(
     );
     body.fill(&mut form);
     client.query(&call::CREATE_STACK, form).await.map(drop)
+}
+
+/// Gives parameters other values, and changes nothing else; the role that made the stack changes it. False: they have these
+/// values. A repeat, before anything else has changed the stack, is the same change.
+pub async fn turn(client: &Client, stack: &Stack, values: &[(String, String)]) -> Result<bool, Error> {
+    let token = digest(format!("{}|{}|{values:?}", stack.id, stack.at).as_bytes());
+    let mut form = Form::default();
+    form.add("StackName", &stack.name)
+        .add("UsePreviousTemplate", "true");
+    form.list("Capabilities.member", ["CAPABILITY_NAMED_IAM"]);
+    form.add("ClientRequestToken", &format!("vend-{}", &token[..32]));
+    for (index, (id, _)) in stack.parameters.iter().enumerate() {
+        let name = format!("Parameters.member.{}", index + 1);
+        form.add(&format!("{name}.ParameterKey"), id);
+        match values.iter().find(|(own, _)| own == id) {
+            Some((_, value)) => form.add(&format!("{name}.ParameterValue"), value),
+            None => form.add(&format!("{name}.UsePreviousValue"), "true"),
+        };
+    }
+    match client.query(&call::UPDATE_STACK, form).await {
+        Err(error) if error.message().contains("No updates are to be performed") => Ok(false),
+        other => other.map(|_| true),
+    }
 }
 
 /// Deletes; with the role that made it, where there is one. `token`: a repeat is the same deletion.

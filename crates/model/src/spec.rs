@@ -16,7 +16,7 @@ pub(crate) use app::is_branch;
 pub use app::{
     Analysis, App, Approval, Base, Build, Certificate, Clash, Database, Deploy, Domain, Environment, Health,
     Host, Image, Leads, Migrate, MinimumHealthy, NotABase, Pattern, Placement, Port, Preview, Reference,
-    Refresh, Scaling, Steps, Strategy, Transport, Tree, Variable, Zones, is_label, matches_branch,
+    Refresh, Scaling, Steps, Strategy, Transport, Tree, Variable, Zones, is_label, is_secret, matches_branch,
     preview_name, schema,
 };
 pub use appspec::Appspec;

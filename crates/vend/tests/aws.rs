@@ -5,11 +5,14 @@
 
 #[path = "aws/branch.rs"]
 mod branch;
+#[path = "aws/live.rs"]
+mod live;
 #[path = "aws/receiver.rs"]
 mod receiver;
 
 use std::{
     fs,
+    io::Write as _,
     net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
@@ -89,6 +92,11 @@ impl World {
     }
 
     fn vend(&self, arguments: &[&str]) -> Output {
+        self.hearing(arguments, "")
+    }
+
+    /// A command with something on its standard input.
+    fn hearing(&self, arguments: &[&str], input: &str) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_vend"));
         command
             .arg("aws")
@@ -103,7 +111,15 @@ impl World {
             .env("AWS_SECRET_ACCESS_KEY", "not-to-be-seen");
         // A small program; this one has more bytes than Lambda takes when it is not a release.
         command.env("VEND_RECEIVER", "/bin/true");
-        let done = command.output().unwrap();
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(input.as_bytes()).unwrap();
+        drop(stdin);
+        let done = child.wait_with_output().unwrap();
         let said = said(&done);
         assert!(!said.contains("not-to-be-seen"), "{said}");
         done

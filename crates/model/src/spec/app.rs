@@ -23,6 +23,7 @@ use crate::{AppName, EnvironmentName, port::DatabaseEngine, route::Authenticate}
 pub use base::{Base, NotABase, Reference};
 pub(crate) use environment::is_branch;
 pub use environment::is_label;
+pub use host::is_secret;
 pub(super) use host::is_variable;
 pub use parse::Tree;
 pub use preview::{Clash, Pattern, Preview, matches as matches_branch, name as preview_name};

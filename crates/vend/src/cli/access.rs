@@ -91,7 +91,8 @@ impl From<RoleName> for Role {
 #[derive(Debug, Args)]
 pub struct Login {}
 
-fn seconds(text: &str) -> Result<u64, String> {
+/// Seconds of `30d`, `12h`, `90m` or `30s`.
+pub fn seconds(text: &str) -> Result<u64, String> {
     let wrong = || format!("`{text}`: write 30d, 12h or 90m");
     let (number, unit) = text.split_at(text.trim_end_matches(|c: char| c.is_ascii_alphabetic()).len());
     let seconds = match unit {

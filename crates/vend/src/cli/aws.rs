@@ -5,9 +5,16 @@ mod apply;
 mod destroy;
 mod doctor;
 mod eject;
+mod home;
+mod hosts;
+mod logs;
 mod plan;
 mod project;
+mod push;
 mod receiver;
+mod releases;
+mod rollback;
+mod secrets;
 mod stacks;
 mod synth;
 
@@ -43,6 +50,27 @@ pub enum Aws {
     Destroy(destroy::Destroy),
     /// Write everything that is needed to go on without Vend.
     Eject(eject::Eject),
+    /// Send this working tree's commit and release it into the environments that follow its branch.
+    Push(push::Push),
+    /// Show releases: which commit, where it is, how it ended.
+    Releases(releases::Releases),
+    /// Say yes to a release that waits for people.
+    Approve(releases::Approve),
+    /// Say no to a release that waits for people, and why.
+    Reject(releases::Reject),
+    /// Go back: at once while the half before still runs, else by releasing its commit again.
+    Rollback(rollback::Rollback),
+    /// Stop the half that runs without traffic.
+    Retire(rollback::Retire),
+    /// Show which half has the traffic, and how its hosts are.
+    Hosts(hosts::Hosts),
+    /// Set the number of hosts of an environment.
+    Scale(hosts::Scale),
+    /// Values that only ever go in.
+    #[command(subcommand, visible_alias = "secret")]
+    Secrets(secrets::Secrets),
+    /// Show what hosts, builds and flows have written.
+    Logs(logs::Logs),
     /// Check credentials, regions, services, sizes, quotas and permissions, before anything is made.
     Doctor(doctor::Doctor),
 }
@@ -61,6 +89,16 @@ pub async fn run(aws: &Aws, global: &Global) -> Result<ExitCode, Failure> {
         Aws::Continue(own) => return stacks::carry_on(own, &output).await,
         Aws::Destroy(own) => return destroy::run(own, &output).await,
         Aws::Eject(own) => eject::run(own, &output)?,
+        Aws::Push(own) => return push::run(own, &output).await,
+        Aws::Releases(own) => releases::run(own, &output).await?,
+        Aws::Approve(own) => releases::approve(own, &output).await?,
+        Aws::Reject(own) => releases::reject(own, &output).await?,
+        Aws::Rollback(own) => rollback::run(own, &output).await?,
+        Aws::Retire(own) => rollback::retire(own, &output).await?,
+        Aws::Hosts(own) => hosts::run(own, &output).await?,
+        Aws::Scale(own) => hosts::scale(own, &output).await?,
+        Aws::Secrets(own) => secrets::run(own, &output).await?,
+        Aws::Logs(own) => logs::run(own, &output).await?,
         Aws::Doctor(own) => return doctor::run(own, &output).await,
     }
     Ok(ExitCode::SUCCESS)

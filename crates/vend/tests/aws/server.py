@@ -26,6 +26,8 @@ from moto.kms.models import Key
 from moto.rds.models import DBInstance
 from moto.route53.models import FakeZone
 from moto.s3.models import s3_backends
+from moto.secretsmanager.exceptions import InvalidRequestException
+from moto.secretsmanager.models import SecretsManagerBackend
 from moto.ssm.models import SimpleSystemManagerBackend, ssm_backends
 
 
@@ -128,6 +130,31 @@ def params(self, listed):
     before = next((stack.parameters for stack in stacks if stack.name == name), {})
     asked = {one["ParameterKey"]: one.get("ParameterValue", before.get(one["ParameterKey"])) for one in listed}
     return {name: value for name, value in asked.items() if value is not None}
+
+
+def with_defaults(resolve):
+    """An update does not know the values of parameters that have their defaults."""
+
+    def resolved(self, instance, incoming_params):
+        own = instance.template_dict["Parameters"] if hasattr(instance, "template_dict") else {}
+        defaults = {name: str(one["Default"]) for name, one in own.items() if "Default" in one}
+        instance.parameters = {**defaults, **instance.parameters}
+        return resolve(self, instance, incoming_params)
+
+    return resolved
+
+
+def living(change):
+    """A secret that is on its way out is made and changed as if it were not."""
+
+    def changed(self, *args, **kwargs):
+        name = kwargs.get("name") or kwargs.get("secret_id") or args[0]
+        known = self.secrets[name] if name in self.secrets.keys() else None
+        if known is not None and known.is_deleted():
+            raise InvalidRequestException("it was marked for deletion")
+        return change(self, *args, **kwargs)
+
+    return changed
 
 
 def update_termination_protection(self):
@@ -400,6 +427,10 @@ def main(port, *path):
     SimpleSystemManagerBackend.get_parameter = with_images(SimpleSystemManagerBackend.get_parameter)
     models.Stack._parse_template = without_exception(models.Stack._parse_template)
     models.ChangeSet._parse_template = without_exception(models.ChangeSet._parse_template)
+    SecretsManagerBackend.create_secret = living(SecretsManagerBackend.create_secret)
+    SecretsManagerBackend.put_secret_value = living(SecretsManagerBackend.put_secret_value)
+    resolve = models.CloudFormationBackend._resolve_update_parameters
+    models.CloudFormationBackend._resolve_update_parameters = with_defaults(resolve)
     models.ChangeSet.apply = with_outputs(models.ChangeSet.apply)
     RouteTable.delete_from_cloudformation_json = classmethod(delete_route_table)
     models.CloudFormationBackend.create_stack = rolled_back(models.CloudFormationBackend.create_stack)

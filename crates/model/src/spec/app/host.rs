@@ -119,7 +119,8 @@ fn variable(reader: &mut Reader<'_>, node: &Node, name: &str) -> Option<Variable
     }
 }
 
-pub(super) fn is_secret(name: &str) -> bool {
+/// The name of a secret: at most 64 letters, digits, `-`, `_` and `.`, a letter or digit first.
+pub fn is_secret(name: &str) -> bool {
     name.len() <= 64
         && name.starts_with(|c: char| c.is_ascii_alphanumeric())
         && name

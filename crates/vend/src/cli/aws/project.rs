@@ -22,18 +22,28 @@ use model::{
     spec::{self, Files as _},
 };
 
-use super::{Failure, broken, receiver::Program};
+use super::{Failure, broken, home::Home, receiver::Program};
 use crate::cli::check;
 
 // What every command takes. (A doc comment would become the help of every command that has it.)
 #[derive(Debug, Args)]
-pub struct Project {
+pub struct Files {
     /// The working tree, which holds a vend.yaml.
     #[arg(default_value = ".")]
     pub dir: PathBuf,
     /// What vend.yaml cannot say about AWS: accounts, regions, domains. [default: aws.toml of the working tree]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// A profile of ~/.aws, where the foundation names none. [default: AWS_PROFILE, the environment's keys, a role]
+    #[arg(long, value_name = "NAME")]
+    profile: Option<String>,
+}
+
+// What every command takes that works on stacks.
+#[derive(Debug, Args)]
+pub struct Project {
+    #[command(flatten)]
+    files: Files,
     /// The priorities of listener rules; keep it with the files. [default: aws/priorities.json of the working tree]
     #[arg(long, value_name = "FILE")]
     priorities: Option<PathBuf>,
@@ -43,9 +53,6 @@ pub struct Project {
     /// Only these stacks.
     #[arg(long, value_name = "STACK")]
     only: Vec<String>,
-    /// A profile of ~/.aws, where the foundation names none. [default: AWS_PROFILE, the environment's keys, a role]
-    #[arg(long, value_name = "NAME")]
-    profile: Option<String>,
     /// The receiver's program, where it is not this one: a build of vend for another architecture.
     #[arg(long, value_name = "FILE", env = "VEND_RECEIVER")]
     receiver: Option<PathBuf>,
@@ -67,12 +74,24 @@ pub struct Loaded {
     only: Vec<String>,
 }
 
+impl Files {
+    /// The app with where it is on AWS; stacks are neither made nor changed with it, so nobody needs their priorities.
+    pub fn home(&self) -> Result<Home, Failure> {
+        let config = config(&self.dir, self.config.as_deref())?;
+        let app = app(&self.dir)?;
+        let made = made(&config, &app, None, &mut Priorities::default())?;
+        let sites = sites(&config, self.profile.as_deref());
+        Ok(Home::new(config, app, &made, sites))
+    }
+}
+
 impl Project {
     pub fn load(&self) -> Result<Loaded, Failure> {
-        let beside = || self.dir.join("aws/priorities.json");
+        let files = &self.files;
+        let beside = || files.dir.join("aws/priorities.json");
         let given = self.priorities.clone().unwrap_or_else(beside);
         let branch = self.branch.as_deref();
-        let (config, mut made, priorities) = read(&self.dir, self.config.as_deref(), &given, branch)?;
+        let (config, mut made, priorities) = read(&files.dir, files.config.as_deref(), &given, branch)?;
         let only: Vec<String> = match branch {
             Some(_) => made.of_branch().map(|stack| stack.name.clone()).collect(),
             None => self.only.clone(),
@@ -95,7 +114,7 @@ impl Project {
             .map(|stack| Wanted::new(platform, stack, &prices, &digested(stack.kind, &made.files)))
             .collect();
         Ok(Loaded {
-            sites: sites(&config, self.profile.as_deref()),
+            sites: sites(&config, files.profile.as_deref()),
             config,
             wanted,
             made,
@@ -242,12 +261,21 @@ pub fn read(
     let app = app(dir)?;
     let own = branch.map(|branch| of_branch(&app, branch)).transpose()?;
     let mut priorities = priorities(given)?;
-    let made = synth::all_with(&config, &app, own.as_ref(), &mut priorities).map_err(|error| {
+    let made = made(&config, &app, own.as_ref(), &mut priorities)?;
+    Ok((config, made, priorities))
+}
+
+fn made(
+    config: &Config,
+    app: &spec::App,
+    own: Option<&spec::Environment>,
+    priorities: &mut Priorities,
+) -> Result<synth::Output, Failure> {
+    synth::all_with(config, app, own, priorities).map_err(|error| {
         Failure::refused("the templates cannot be made")
             .cause(error.to_string())
             .next("vend aws synth --help")
-    })?;
-    Ok((config, made, priorities))
+    })
 }
 
 /// The environment that a branch has to itself.

@@ -1,0 +1,214 @@
+//! An app on AWS, as its files say: where its flows, stacks, secrets and logs are.
+
+use std::collections::BTreeMap;
+
+use ::aws::{
+    Client,
+    site::Site,
+    stack::{self, Stack},
+    synth::{self, Config, Kind, Runtime},
+};
+use model::spec;
+
+use super::{Exit, Failure, broken};
+
+pub struct Home {
+    config: Config,
+    app: spec::App,
+    sites: BTreeMap<String, Site>,
+    /// Kind, name and foundation of each stack.
+    stacks: Vec<(Kind, String, String)>,
+}
+
+/// An environment of the app.
+#[derive(Clone, Copy)]
+pub struct Spot<'h> {
+    home: &'h Home,
+    pub spec: &'h spec::Environment,
+}
+
+/// A foundation into which an environment's releases go.
+#[derive(Clone, Copy)]
+pub struct Target<'h> {
+    spot: Spot<'h>,
+    pub foundation: &'h str,
+    pub stack: &'h str,
+}
+
+impl Home {
+    pub fn new(config: Config, app: spec::App, made: &synth::Output, sites: BTreeMap<String, Site>) -> Self {
+        let stacks = made.stacks.iter();
+        Self {
+            stacks: stacks
+                .map(|own| (own.kind, own.name.clone(), own.foundation.to_string()))
+                .collect(),
+            config,
+            app,
+            sites,
+        }
+    }
+
+    pub fn app(&self) -> &str {
+        self.app.app.as_str()
+    }
+
+    /// Does CodeBuild fetch the source itself?
+    pub fn has_repository(&self) -> bool {
+        let own = self.config.apps.get(&self.app.app);
+        own.is_some_and(|own| own.repository.is_some())
+    }
+
+    /// The environments that are asked for; all of them, when none is.
+    pub fn spots(&self, names: &[String]) -> Result<Vec<Spot<'_>>, Failure> {
+        if names.is_empty() {
+            let all = self.app.environments.iter();
+            return Ok(all.map(|spec| Spot { home: self, spec }).collect());
+        }
+        names.iter().map(|name| self.spot(name)).collect()
+    }
+
+    pub fn spot(&self, name: &str) -> Result<Spot<'_>, Failure> {
+        let mut all = self.app.environments.iter();
+        if let Some(spec) = all.find(|own| own.name.as_str() == name) {
+            return Ok(Spot { home: self, spec });
+        }
+        let known: Vec<&str> = self
+            .app
+            .environments
+            .iter()
+            .map(|own| own.name.as_str())
+            .collect();
+        let what = format!("{} has no environment `{name}`", self.app());
+        Err(Failure::new(Exit::NotFound, what).cause(format!("vend.yaml has {}", known.join(", "))))
+    }
+
+    fn site(&self, foundation: &str) -> &Site {
+        let site = self.sites.get(foundation);
+        site.expect("every stack stands on a foundation of the file")
+    }
+
+    /// The foundation where the app is built and its flows run.
+    pub fn pipeline(&self) -> (&str, &Site) {
+        let mut all = self.stacks.iter();
+        let found = all.find(|(kind, ..)| *kind == Kind::Pipeline);
+        let (.., label) = found.expect("every app has a pipeline");
+        (label, self.site(label))
+    }
+
+    fn platform(&self) -> &str {
+        self.config.platform.as_str()
+    }
+
+    /// The bucket of sources and revisions.
+    pub async fn artifacts(&self) -> Result<String, Failure> {
+        let (label, site) = self.pipeline();
+        let account = &site.caller().await.map_err(broken)?.account;
+        let region = site.client.region();
+        Ok(format!(
+            "{}-{label}-artifacts-{account}-{region}",
+            self.platform()
+        ))
+    }
+
+    /// The table of turns.
+    pub fn table(&self) -> String {
+        format!(
+            "{}-pipeline-{}-{}",
+            self.platform(),
+            self.pipeline().0,
+            self.app()
+        )
+    }
+}
+
+impl<'h> Spot<'h> {
+    pub fn name(&self) -> &'h str {
+        self.spec.name.as_str()
+    }
+
+    /// The ARN of the state machine that moves its releases.
+    pub async fn flow(&self) -> Result<String, Failure> {
+        let home = self.home;
+        let (label, site) = home.pipeline();
+        let account = &site.caller().await.map_err(broken)?.account;
+        let (partition, region) = (site.client.partition(), site.client.region());
+        let name = format!("{}-flow-{label}-{}-{}", home.platform(), home.app(), self.name());
+        Ok(format!(
+            "arn:{partition}:states:{region}:{account}:stateMachine:{name}"
+        ))
+    }
+
+    pub fn targets(&self) -> Vec<Target<'h>> {
+        let home = self.home;
+        let name = |label: &str| format!("{}-{label}-{}-{}", home.platform(), home.app(), self.name());
+        let all = home
+            .stacks
+            .iter()
+            .filter(|(kind, own, label)| *kind == Kind::Environment && *own == name(label));
+        all.map(|(_, stack, foundation)| Target {
+            spot: *self,
+            foundation,
+            stack,
+        })
+        .collect()
+    }
+
+    pub fn runtime(&self) -> Runtime {
+        let app = self.home.config.apps.get(&self.home.app.app);
+        let own = app.and_then(|app| app.environments.get(&self.spec.name));
+        own.map(|own| own.runtime).unwrap_or_default()
+    }
+
+    /// `vend/production/shop`, where the app is built.
+    pub fn built(&self) -> String {
+        let home = self.home;
+        format!("{}/{}/{}", home.platform(), home.pipeline().0, home.app())
+    }
+}
+
+impl<'h> Target<'h> {
+    pub fn client(&self) -> &'h Client {
+        &self.spot.home.site(self.foundation).client
+    }
+
+    /// `vend/production/shop/staging`: below it are its secrets, and its log group is called so.
+    pub fn path(&self) -> String {
+        let home = self.spot.home;
+        format!(
+            "{}/{}/{}/{}",
+            home.platform(),
+            self.foundation,
+            home.app(),
+            self.spot.name()
+        )
+    }
+
+    /// The foundation's key.
+    pub fn key(&self) -> String {
+        format!("alias/{}-{}", self.spot.home.platform(), self.foundation)
+    }
+
+    /// Its stack, which must be there.
+    pub async fn stack(&self) -> Result<Stack, Failure> {
+        let found = stack::one(self.client(), self.stack).await.map_err(broken)?;
+        let missing = || {
+            let what = format!("there is no stack {}", self.stack);
+            Failure::new(Exit::NotFound, what).next(format!("vend aws apply --only {}", self.stack))
+        };
+        found.ok_or_else(missing)
+    }
+
+    /// Its stack, which must stand still and be whole.
+    pub async fn still(&self) -> Result<Stack, Failure> {
+        let stack = self.stack().await?;
+        if stack.status.is_usable() {
+            return Ok(stack);
+        }
+        let next = match stack.status.0.as_str() {
+            "UPDATE_ROLLBACK_FAILED" => format!("vend aws continue {}", self.stack),
+            _ => "vend aws status".to_owned(),
+        };
+        let what = format!("{} is {}, and cannot be changed now", self.stack, stack.status.0);
+        Err(Failure::failed(what).next(next))
+    }
+}

@@ -1,0 +1,307 @@
+//! `vend aws push`: the source of a commit goes where builds find it, and the flows of its environments start. A commit that
+//! is on its way, or live, is not released twice.
+
+use std::{
+    collections::BTreeMap,
+    io::Read as _,
+    path::Path,
+    process::{Command, ExitCode, Stdio},
+    time::Duration,
+};
+
+use ::aws::{
+    Client, bucket,
+    live::release::{self, Push as Commit},
+};
+use clap::Args;
+use serde::Serialize;
+
+use super::{
+    Exit, Failure, broken,
+    home::{Home, Spot},
+    project::Files,
+};
+use crate::output::{Output, Tone, clean, lines, size};
+
+/// Of a packed source: it is sent in one call.
+const MAX_SOURCE: u64 = 256 << 20;
+/// Characters of a commit's message that go on, as of a webhook's.
+const MESSAGE: usize = 1_000;
+/// Between two looks at a release.
+const POLL: Duration = Duration::from_secs(2);
+/// Releases of an environment among which one of this commit is looked for.
+const LOOKED: usize = 200;
+
+#[derive(Debug, Args)]
+pub struct Push {
+    #[command(flatten)]
+    files: Files,
+    /// The branch; the one that is checked out when absent.
+    #[arg(long, short)]
+    branch: Option<String>,
+    /// The commit, as git knows it.
+    #[arg(long, default_value = "HEAD", value_name = "REVISION")]
+    commit: String,
+    /// Only this environment, whatever branch it follows.
+    #[arg(long, short, value_name = "NAME")]
+    environment: Vec<String>,
+    /// Release it although it was released before.
+    #[arg(long)]
+    again: bool,
+    /// Do not wait for the releases.
+    #[arg(long)]
+    detach: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Doing {
+    Started,
+    /// It was on its way.
+    Running,
+    /// It was released.
+    Released,
+}
+
+#[derive(Debug, Serialize)]
+struct Begun {
+    environment: String,
+    commit: String,
+    release: String,
+    doing: Doing,
+}
+
+pub async fn run(own: &Push, output: &Output) -> Result<ExitCode, Failure> {
+    let home = own.files.home()?;
+    let branch = match &own.branch {
+        Some(branch) => branch.clone(),
+        None => git(&own.files.dir, &["symbolic-ref", "--short", "HEAD"])?,
+    };
+    let spots = followers(&home, &branch, &own.environment)?;
+    let mut commit = commit(&home, &own.files.dir, &own.commit, &branch)?;
+    let (_, site) = home.pipeline();
+    commit
+        .sender
+        .clone_from(&site.caller().await.map_err(broken)?.arn);
+    if !home.has_repository() {
+        send(&home, &own.files.dir, &commit.commit, output).await?;
+    }
+    let mut all = Vec::new();
+    for spot in &spots {
+        all.push(begin(spot, &site.client, &commit, own.again).await?);
+    }
+    let shows = |all: &Vec<Begun>| all.iter().map(line).collect();
+    if own.detach || output.json {
+        output.show(&all, shows);
+        return Ok(ExitCode::SUCCESS);
+    }
+    output.say(&shows(&all));
+    let mut is_good = true;
+    for begun in all.iter().filter(|begun| begun.doing != Doing::Released) {
+        is_good &= follow(&site.client, begun, output).await?;
+    }
+    Ok(if is_good {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// The environments that get a push to the branch.
+fn followers<'h>(home: &'h Home, branch: &str, asked: &[String]) -> Result<Vec<Spot<'h>>, Failure> {
+    if !asked.is_empty() {
+        return home.spots(asked);
+    }
+    let all = home.spots(&[])?;
+    let followers: Vec<Spot<'_>> = all
+        .iter()
+        .copied()
+        .filter(|spot| spot.spec.branch == branch)
+        .collect();
+    if !followers.is_empty() {
+        return Ok(followers);
+    }
+    let known: Vec<String> = all
+        .iter()
+        .map(|spot| format!("{} follows {}", spot.name(), spot.spec.branch))
+        .collect();
+    let what = format!("no environment follows the branch {branch}");
+    Err(Failure::new(Exit::NotFound, what)
+        .cause(known.join(", "))
+        .next("vend aws push --environment NAME"))
+}
+
+fn git(dir: &Path, arguments: &[&str]) -> Result<String, Failure> {
+    let done = Command::new("git").arg("-C").arg(dir).args(arguments).output();
+    let done = done.map_err(|error| Failure::failed("git cannot be run").cause(error.to_string()))?;
+    match done.status.success() {
+        true => Ok(String::from_utf8_lossy(&done.stdout).trim().to_owned()),
+        false => Err(
+            Failure::failed(format!("{} has no such commit or branch", dir.display()))
+                .cause(String::from_utf8_lossy(&done.stderr).trim().to_owned()),
+        ),
+    }
+}
+
+/// What git says of a commit.
+fn commit(home: &Home, dir: &Path, revision: &str, branch: &str) -> Result<Commit, Failure> {
+    let wanted = format!("{revision}^{{commit}}");
+    let id = git(dir, &["rev-parse", "--verify", "--end-of-options", &wanted])?;
+    let about = git(dir, &["log", "-1", "--format=%an <%ae>%n%B", &id])?;
+    let (author, message) = about.split_once('\n').unwrap_or((about.as_str(), ""));
+    Ok(Commit {
+        app: home.app().to_owned(),
+        branch: branch.to_owned(),
+        commit: id,
+        author: author.to_owned(),
+        message: message.trim().chars().take(MESSAGE).collect(),
+        sender: String::new(),
+    })
+}
+
+/// Puts the source where builds look for it; what is there is of the same commit.
+async fn send(home: &Home, dir: &Path, commit: &str, output: &Output) -> Result<(), Failure> {
+    let bucket = home.artifacts().await?;
+    let key = format!("source/{}/{commit}.zip", home.app());
+    let client = &home.pipeline().1.client;
+    if bucket::has(client, &bucket, &key).await.map_err(broken)? {
+        return Ok(());
+    }
+    let bytes = packed(dir, commit)?;
+    if !output.json {
+        output.line(&format!("sends {} of source", size(bytes.len() as u64)));
+    }
+    let sent = bucket::put(client, &bucket, &key, bytes).await;
+    sent.map_err(|error| match error.code() {
+        "NoSuchBucket" => Failure::new(Exit::NotFound, format!("there is no bucket {bucket}"))
+            .next("vend aws apply: it makes the foundation"),
+        _ => broken(error),
+    })
+}
+
+/// The tree of a commit below the directory, as a zip.
+fn packed(dir: &Path, commit: &str) -> Result<Vec<u8>, Failure> {
+    let failed = |cause: String| Failure::failed("the source cannot be packed").cause(cause);
+    let mut git = Command::new("git");
+    git.arg("-C").arg(dir).args(["archive", "--format=zip", commit]);
+    let child = git.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut child = child.map_err(|error| failed(error.to_string()))?;
+    let mut bytes = Vec::new();
+    if let Some(out) = child.stdout.take() {
+        let read = out.take(MAX_SOURCE + 1).read_to_end(&mut bytes);
+        read.map_err(|error| failed(error.to_string()))?;
+    }
+    if bytes.len() as u64 > MAX_SOURCE {
+        // Nobody reads the rest; git ends by itself.
+        return Err(failed(format!("it has more than {}", size(MAX_SOURCE)))
+            .next("give the app a `repository` in aws.toml: CodeBuild then fetches it itself"));
+    }
+    let done = child
+        .wait_with_output()
+        .map_err(|error| failed(error.to_string()))?;
+    match done.status.success() {
+        true => Ok(bytes),
+        false => Err(failed(String::from_utf8_lossy(&done.stderr).trim().to_owned())),
+    }
+}
+
+async fn begin(spot: &Spot<'_>, client: &Client, push: &Commit, again: bool) -> Result<Begun, Failure> {
+    let flow = spot.flow().await?;
+    let found = release::list(client, &flow, LOOKED)
+        .await
+        .map_err(|error| no_flow(error, spot))?;
+    let own: Vec<_> = found
+        .iter()
+        .filter(|release| release.is_of(&push.commit))
+        .collect();
+    let begun = |release: &str, doing| Begun {
+        environment: spot.name().to_owned(),
+        commit: push.commit.clone(),
+        release: release.to_owned(),
+        doing,
+    };
+    match own.first() {
+        Some(release) if release.is_running() => return Ok(begun(&release.arn, Doing::Running)),
+        Some(release) if release.status == "SUCCEEDED" && !again => {
+            return Ok(begun(&release.arn, Doing::Released));
+        }
+        _ => {}
+    }
+    start(spot, client, push, own.len() + 1)
+        .await
+        .map(|arn| begun(&arn, Doing::Started))
+}
+
+/// Starts a release of the commit, which was released `attempt - 1` times before.
+pub async fn start(
+    spot: &Spot<'_>,
+    client: &Client,
+    push: &Commit,
+    attempt: usize,
+) -> Result<String, Failure> {
+    let flow = spot.flow().await?;
+    let name = release::name(&push.commit, spot.name(), attempt);
+    let started = release::start(client, &flow, &name, push).await;
+    let started = started.map_err(|error| no_flow(error, spot))?;
+    let ended = || {
+        Failure::failed("somebody released the same commit at the same time, and that has ended")
+            .next(format!("vend aws releases {}", spot.name()))
+    };
+    started.ok_or_else(ended)
+}
+
+pub fn no_flow(error: ::aws::client::Error, spot: &Spot<'_>) -> Failure {
+    match error.code() {
+        "StateMachineDoesNotExist" => {
+            Failure::new(Exit::NotFound, format!("{} has no flow on AWS yet", spot.name()))
+                .next("vend aws apply")
+        }
+        _ => broken(error),
+    }
+}
+
+fn line(begun: &Begun) -> String {
+    let commit = begun.commit.get(..12).unwrap_or(&begun.commit);
+    let what = match begun.doing {
+        Doing::Started => "is being released",
+        Doing::Running => "was on its way already",
+        Doing::Released => "was released before (vend aws push --again releases it again)",
+    };
+    format!("{}: {commit} {what}\n", begun.environment)
+}
+
+/// Tells how a release goes, until it is live, has failed, or waits for people. False: it failed.
+async fn follow(client: &Client, begun: &Begun, output: &Output) -> Result<bool, Failure> {
+    let mut told: BTreeMap<String, ()> = BTreeMap::new();
+    let name = &begun.environment;
+    loop {
+        let release = release::one(client, &begun.release).await.map_err(broken)?;
+        let stand = release::stand(client, &begun.release).await.map_err(broken)?;
+        if let Some(state) = &stand.state
+            && told.insert(state.clone(), ()).is_none()
+        {
+            output.line(&format!("{name}: {}", clean(state)));
+        }
+        if release.is_live(stand.state.as_deref()) {
+            output.line(&format!("{name}: {}", output.tone(Tone::Good, "live")));
+            output.line(&format!(
+                "next: vend aws logs {name} --follow\nundo: vend aws rollback {name}"
+            ));
+            return Ok(true);
+        }
+        if let Some(question) = &stand.question {
+            output.line(&format!("waits: {}", clean(&question.text)));
+            output.line(&format!("next: vend aws approve {name}"));
+            return Ok(true);
+        }
+        if !release.is_running() {
+            let about = release::about(client, &begun.release).await.map_err(broken)?;
+            let cause = about.cause.or(about.error).unwrap_or_default();
+            let status = output.tone(Tone::Bad, &release.status.to_lowercase());
+            output.line(&format!("{name}: {status}: {}", lines(&cause, "  ")));
+            output.line(&format!("next: vend aws logs {name} --kind build"));
+            return Ok(false);
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}

@@ -1,0 +1,220 @@
+//! Releases on AWS: which there are, and the answers to their questions.
+
+use ::aws::live::release::{self, About, Question, Release};
+use clap::Args;
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::{
+    Exit, Failure, agreed, broken,
+    home::{Home, Spot},
+    project::Files,
+    push::no_flow,
+};
+use crate::{
+    cli::now,
+    output::{Output, Table, Tone, ago, cell, clean, duration, lines, maybe},
+};
+
+/// Releases among which questions are looked for.
+const LOOKED: usize = 200;
+
+#[derive(Debug, Args)]
+pub struct Releases {
+    /// Only this environment.
+    #[arg(long, short, value_name = "NAME")]
+    environment: Vec<String>,
+    #[command(flatten)]
+    files: Files,
+    /// So many of each environment, newest first.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=100))]
+    limit: u16,
+}
+
+#[derive(Debug, Args)]
+pub struct Approve {
+    environment: String,
+    #[command(flatten)]
+    files: Files,
+    /// The release, where several wait: the beginning of its name.
+    #[arg(long, value_name = "NAME")]
+    release: Option<String>,
+    /// Do not ask.
+    #[arg(long)]
+    yes: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Reject {
+    environment: String,
+    #[command(flatten)]
+    files: Files,
+    /// The release, where several wait: the beginning of its name.
+    #[arg(long, value_name = "NAME")]
+    release: Option<String>,
+    /// Why not. It is on record.
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+}
+
+/// A release with what is known of it.
+#[derive(Debug, Serialize)]
+struct Line {
+    environment: String,
+    #[serde(flatten)]
+    release: Release,
+    #[serde(flatten)]
+    about: About,
+    /// Where it is, if it is under way.
+    state: Option<String>,
+    waits_for_people: bool,
+    is_live: bool,
+}
+
+pub async fn run(own: &Releases, output: &Output) -> Result<(), Failure> {
+    let home = own.files.home()?;
+    let mut all = Vec::new();
+    for spot in home.spots(&own.environment)? {
+        match of(&home, &spot, usize::from(own.limit)).await {
+            // Nobody asked for it by its name.
+            Err(failure) if failure.exit == Exit::NotFound && own.environment.is_empty() => {}
+            found => all.extend(found?),
+        }
+    }
+    output.show(&all, |all| table(all, output));
+    Ok(())
+}
+
+async fn of(home: &Home, spot: &Spot<'_>, most: usize) -> Result<Vec<Line>, Failure> {
+    let client = &home.pipeline().1.client;
+    let found = release::list(client, &spot.flow().await?, most).await;
+    let mut all = Vec::new();
+    for release in found.map_err(|error| no_flow(error, spot))? {
+        let about = release::about(client, &release.arn).await.map_err(broken)?;
+        let stand = match release.is_running() {
+            true => Some(release::stand(client, &release.arn).await.map_err(broken)?),
+            false => None,
+        };
+        let state = stand.as_ref().and_then(|stand| stand.state.clone());
+        all.push(Line {
+            environment: spot.name().to_owned(),
+            waits_for_people: stand.is_some_and(|stand| stand.question.is_some()),
+            is_live: release.is_live(state.as_deref()),
+            state,
+            release,
+            about,
+        });
+    }
+    Ok(all)
+}
+
+fn table(all: &[Line], output: &Output) -> String {
+    let mut table = Table::new([
+        "ENVIRONMENT",
+        "RELEASE",
+        "BRANCH",
+        "AUTHOR",
+        "STATE",
+        "BEGAN",
+        "TOOK",
+    ]);
+    for line in all {
+        let state = match (&line.state, line.release.status.as_str()) {
+            _ if line.waits_for_people => ("waits for people".to_owned(), Tone::Wait),
+            _ if line.is_live => ("released".to_owned(), Tone::Good),
+            (Some(state), "RUNNING") => (state.clone(), Tone::Wait),
+            (_, status) => (status.to_lowercase().replace('_', " "), Tone::Bad),
+        };
+        let push = line.about.push.as_ref();
+        let took = |ended: Timestamp| Some(duration(ended.duration_since(line.release.began?)));
+        table.row([
+            cell(&line.environment),
+            (line.release.name.clone(), Tone::Strong),
+            maybe(push.map(|push| push.branch.clone())),
+            maybe(push.map(|push| push.author.clone())),
+            state,
+            maybe(line.release.began.map(|at| ago(at, now()))),
+            maybe(line.release.ended.and_then(took)),
+        ]);
+    }
+    let mut text = table.render(output, "no releases yet\nnext: vend aws push");
+    let mut seen: Vec<&str> = Vec::new();
+    for line in all {
+        let is_newest = !seen.contains(&line.environment.as_str());
+        seen.push(&line.environment);
+        if line.waits_for_people {
+            text.push_str(&format!("next: vend aws approve {}\n", line.environment));
+        } else if let Some(cause) = line.about.cause.as_deref().filter(|_| is_newest) {
+            text.push_str(&format!("{}: {}\n", line.environment, lines(cause, "  ")));
+        }
+    }
+    text
+}
+
+/// The one release that waits for people.
+async fn waiting(home: &Home, spot: &Spot<'_>, named: Option<&str>) -> Result<Question, Failure> {
+    let client = &home.pipeline().1.client;
+    let found = release::list(client, &spot.flow().await?, LOOKED).await;
+    let found = found.map_err(|error| no_flow(error, spot))?;
+    let is_asked = |release: &&Release| named.is_none_or(|start| release.name.starts_with(start));
+    let mut all = Vec::new();
+    for release in found
+        .iter()
+        .filter(|release| release.is_running())
+        .filter(is_asked)
+    {
+        let stand = release::stand(client, &release.arn).await.map_err(broken)?;
+        all.extend(stand.question.map(|question| (release.name.clone(), question)));
+    }
+    let name = spot.name();
+    match all.len() {
+        1 => Ok(all.remove(0).1),
+        0 => Err(
+            Failure::new(Exit::NotFound, format!("nothing of {name} waits for people"))
+                .next(format!("vend aws releases --environment {name}")),
+        ),
+        _ => {
+            let names: Vec<String> = all.into_iter().map(|(name, _)| name).collect();
+            Err(Failure::usage("several releases wait: say which one")
+                .cause(names.join(", "))
+                .next("the same with --release NAME"))
+        }
+    }
+}
+
+pub async fn approve(own: &Approve, output: &Output) -> Result<(), Failure> {
+    let home = own.files.home()?;
+    let spot = home.spot(&own.environment)?;
+    let question = waiting(&home, &spot, own.release.as_deref()).await?;
+    if !output.json {
+        output.line(&clean(&question.text));
+    }
+    if !agreed("Approve?", own.yes, output)? {
+        return Err(Failure::failed("nothing was answered"));
+    }
+    let (_, site) = home.pipeline();
+    let by = &site.caller().await.map_err(broken)?.arn;
+    let heard = release::approve(&site.client, &question, by).await;
+    told(heard.map_err(broken)?, "approved", &spot, output)
+}
+
+pub async fn reject(own: &Reject, output: &Output) -> Result<(), Failure> {
+    let home = own.files.home()?;
+    let spot = home.spot(&own.environment)?;
+    let question = waiting(&home, &spot, own.release.as_deref()).await?;
+    let (_, site) = home.pipeline();
+    let by = &site.caller().await.map_err(broken)?.arn;
+    let why = format!("{by} said no: {}", own.reason);
+    let heard = release::reject(&site.client, &question, &why).await;
+    told(heard.map_err(broken)?, "rejected", &spot, output)
+}
+
+fn told(heard: bool, word: &str, spot: &Spot<'_>, output: &Output) -> Result<(), Failure> {
+    let next = format!("vend aws releases --environment {}", spot.name());
+    if !heard {
+        return Err(Failure::failed("nobody waits for the answer any more").next(next));
+    }
+    let said = serde_json::json!({ "environment": spot.name(), "answer": word });
+    output.show(&said, |_| format!("{word}\nnext: {next}\n"));
+    Ok(())
+}
