@@ -297,7 +297,11 @@ fn traffic_goes_back_to_the_half_before() {
     );
     assert_eq!(world.parameters()["GreenWeight"], "100");
     let said = world.good(&["rollback", "production", "--yes", "--across-migrations"]);
-    assert!(said.contains("vend aws retire production"), "{said}");
+    assert!(
+        said.contains("vend aws retire production")
+            && said.contains("undo: vend aws rollback production --across-migrations"),
+        "{said}"
+    );
     world.irreversible(false);
     let now = world.parameters();
     assert_eq!(

@@ -86,8 +86,12 @@ pub async fn run(own: &Rollback, output: &Output) -> Result<(), Failure> {
         }
         let stacks = moved(&home, &spot, &moves, back, output).await?;
         let name = spot.name();
+        let across = match own.across_migrations {
+            true => " --across-migrations",
+            false => "",
+        };
         output.show(&Done::Turned { stacks }, |_| {
-            format!("the half before has the traffic of {name}; the other still runs\nnext: vend aws retire {name}\nundo: vend aws rollback {name}\n")
+            format!("the half before has the traffic of {name}; the other still runs\nnext: vend aws retire {name}\nundo: vend aws rollback {name}{across}\n")
         });
         return Ok(());
     }
@@ -290,7 +294,7 @@ async fn all(
     }
     let mut changed = Vec::new();
     for (index, own) in now.iter().enumerate() {
-        if let Err(failure) = held(turn, spot, set(own, output)).await {
+        if let Err(failure) = held(turn, spot, Box::pin(set(own, output))).await {
             // Those before it are done, and would be moved there and back by the same command.
             let rest: Vec<String> = now[index..]
                 .iter()
