@@ -360,6 +360,8 @@ impl Supervisor {
             return;
         }
         self.surroundings.note(&format!("ended with {exit}"));
+        // What it left behind may take as long to end as a stop may.
+        self.enter(ServiceState::Deactivating, "stop-sigterm", None);
         if exit.is_success() {
             launch::stop_lines(&self.definition, &self.surroundings, None).await;
         }
@@ -419,6 +421,7 @@ impl Supervisor {
                 self.surroundings.note(&format!("stopped, {exit}"));
             }
             Phase::Done => {
+                self.enter(ServiceState::Deactivating, "stop", None);
                 launch::stop_lines(&self.definition, &self.surroundings, None).await;
                 let invocation = launch::invocation();
                 launch::after(&self.definition, &self.surroundings, &invocation, Exit::Code(0)).await;

@@ -57,9 +57,10 @@ struct Registry {
     /// Socket units that listen no more, with systemd's word for why.
     given_up: BTreeMap<String, &'static str>,
     daemons: BTreeMap<String, DaemonOrder>,
-    /// How many stops were asked for, and which was the last of each unit: a start under way leaves that one out.
-    stops: u64,
-    stopped: BTreeMap<String, u64>,
+    /// The units of each start under way, by its number. A stop takes its unit out: then that start leaves it out.
+    starting: BTreeMap<u64, BTreeSet<String>>,
+    /// How many starts there were.
+    starts: u64,
     /// How long the host was up when this agent took over from another one.
     up_before: Duration,
 }

@@ -8,17 +8,16 @@ async fn says(world: &World, units: &[(&str, &str)], script: &str) -> String {
     for (name, text) in units {
         world.file(&format!("/etc/systemd/system/{name}"), text);
     }
-    let outcome = world.sh(script).await;
-    outcome.stdout
+    world.told(script).await
 }
 
 /// Begins a start, and waits until its process is there.
 const BEGIN: &str = "{ systemctl start NAME 2>/dev/null; echo start $?; } & \
-                     until test -s /dev/shm/NAME; do sleep 0.02; done; ";
+                     within 30 'test -s /dev/shm/NAME'; ";
 
 /// Nobody restarts it either.
 const AFTER: &str =
-    "wait; sleep 0.5; systemctl is-active NAME; kill -0 $(cat /dev/shm/NAME) 2>/dev/null && echo lives";
+    "wait; sleep 0.5; systemctl is-active NAME; within 30 '! kill -0 $(cat /dev/shm/NAME)' || echo lives";
 
 #[tokio::test]
 async fn a_service_that_is_stopped_while_it_starts_is_inactive_and_gone() {
@@ -108,7 +107,7 @@ async fn a_start_that_takes_too_long_ends_as_a_stop_does() {
     );
     // Started again and again, until somebody stops it.
     let unit = "[Service]\nType=notify\nTimeoutStartSec=1\nRestart=on-failure\nExecStart=/bin/sh -c 'echo x >>/dev/shm/again; exec sleep 99'\n";
-    let script = "systemctl start again 2>/dev/null; echo $?; sleep 2; test $(wc -l </dev/shm/again) -gt 1 && echo again; \
+    let script = "systemctl start again 2>/dev/null; echo $?; within 30 'test $(wc -l </dev/shm/again) -gt 1' && echo again; \
                   systemctl stop again; echo $?; sleep 1; systemctl is-active again; pgrep -fx 'sleep 99'";
     assert_eq!(
         says(&world, &[("again.service", unit)], script).await,

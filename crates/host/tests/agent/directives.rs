@@ -59,7 +59,7 @@ async fn run(world: &World, name: &str, units: &str, script: &str) -> String {
             None => text += &format!("{line}\n"),
         }
     }
-    world.sh(&script.replace("NAME", name)).await.stdout
+    world.told(&script.replace("NAME", name)).await
 }
 
 async fn each_does_what_it_says(cases: Vec<Case>) {

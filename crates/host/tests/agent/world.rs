@@ -209,6 +209,12 @@ impl World {
         panic!("{service} does not run: {:?}", self.status(service).await);
     }
 
+    /// Runs a script in which `within SECONDS CONDITION` waits until that holds, and fails when it does not.
+    pub async fn told(&self, script: &str) -> String {
+        const WITHIN: &str = "within() { for _ in $(seq $(($1 * 50))); do eval \"$2\" 2>/dev/null && return; sleep 0.02; done; false; }";
+        self.sh(&format!("{WITHIN}\n{script}")).await.stdout
+    }
+
     pub async fn until(&self, holds: impl Fn() -> bool) -> bool {
         self.until_async(async || holds()).await
     }

@@ -16,8 +16,8 @@ use tokio::{
 
 use super::{Services, daemon, process};
 use crate::agent::{
-    api::{Configuration, DaemonOrder, Origin, ServiceState, ServiceStatus},
-    service::{Definition, Held},
+    api::{Configuration, DaemonOrder, Origin},
+    service::{Definition, Handle, Held},
     timers::Age,
 };
 
@@ -99,11 +99,14 @@ impl Services {
                 .map(|entry| entry.handle.clone())
                 .collect()
         };
-        let holding = handles.iter().map(|handle| handle.hold(self.still.subscribe()));
-        let services = match timeout_at(deadline, join_all(holding)).await {
-            Ok(held) => held.into_iter().flatten().collect(),
-            Err(_) => return Err(self.unsettled(patience)),
-        };
+        let holding = handles
+            .iter()
+            .map(|handle| timeout_at(deadline, handle.hold(self.still.subscribe())));
+        let held = join_all(holding).await;
+        if held.iter().any(Result::is_err) {
+            return Err(unsettled(&handles, &held, patience));
+        }
+        let services = held.into_iter().flatten().flatten().collect();
         let registry = self.lock();
         Ok(Legacy {
             configuration: registry.configuration.clone(),
@@ -126,23 +129,6 @@ impl Services {
             services,
             _stillness: Some(stillness),
         })
-    }
-
-    fn unsettled(&self, patience: Duration) -> String {
-        let changing = |status: &ServiceStatus| {
-            // One that waits to be started again is at rest.
-            match status.state {
-                ServiceState::Activating => status.sub == "start",
-                state => state == ServiceState::Deactivating,
-            }
-        };
-        let names = self.list().into_iter().filter(changing);
-        let names: Vec<String> = names.map(|status| status.name).collect();
-        format!(
-            "{} did not come to rest within {} s",
-            names.join(", "),
-            patience.as_secs()
-        )
     }
 
     /// Waits while another agent may be about to take over.
@@ -200,14 +186,27 @@ impl Services {
     }
 }
 
+/// Names those that have not answered: they start, stop or reload.
+fn unsettled<T, E>(handles: &[Handle], held: &[Result<T, E>], patience: Duration) -> String {
+    let silent = handles.iter().zip(held).filter(|(_, held)| held.is_err());
+    let names: Vec<String> = silent.map(|(handle, _)| handle.status().name).collect();
+    format!(
+        "{} did not come to rest within {} s",
+        names.join(", "),
+        patience.as_secs()
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use std::{fs, os::unix::net::UnixStream, path::PathBuf};
 
+    use rustix::process::{Pid, Signal, kill_process};
     use tokio::time::{sleep, timeout};
 
     use super::*;
     use crate::agent::{
+        api::ServiceState,
         files::Files,
         layout::Layout,
         reaper::{Reaper, Scope},
@@ -327,5 +326,69 @@ mod tests {
         assert!(starting.await.unwrap().is_err());
         assert!(place.services.leave_within(SOON).await.is_ok());
         place.services.stop_all().await;
+    }
+
+    #[tokio::test]
+    async fn what_a_dead_service_left_behind_is_named_while_it_is_ended() {
+        let place = Place::new();
+        let left = place.directory.path().join("left");
+        // What is ignored stays so in programs that are executed.
+        let unit = format!(
+            "[Service]\nExecStart=/bin/sh -c 'trap \"\" TERM; sleep 1000 & echo $$! >{}; exit 1'\n",
+            left.display()
+        );
+        place.unit("gone.service", &unit);
+        place.services.start("gone.service").await.unwrap();
+        let ends = place.until(|services| services.state("gone.service") == ServiceState::Deactivating);
+        assert!(ends.await, "{:?}", place.services.status("gone"));
+        let status = place.services.status("gone").unwrap();
+        assert_eq!((status.sub.as_str(), status.pid), ("stop-sigterm", None));
+        let refused = place.services.leave_within(SOON).await;
+        assert!(refused.is_err_and(|why| why.starts_with("gone did not come to rest")));
+
+        let pid = fs::read_to_string(left).unwrap().trim().parse().unwrap();
+        kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+        let ended = place.until(|services| services.state("gone.service") == ServiceState::Failed);
+        assert!(ended.await, "{:?}", place.services.status("gone"));
+    }
+
+    #[tokio::test]
+    async fn a_service_that_reloads_is_named() {
+        let place = Place::new();
+        place.unit(
+            "busy.service",
+            "[Service]\nExecStart=/bin/sleep 1000\nExecReload=/bin/sleep 3\n",
+        );
+        place.services.start("busy.service").await.unwrap();
+        let services = place.services.clone();
+        let reloading = tokio::spawn(async move { services.ask("busy", Wish::Reload).await });
+        let mut refused = None;
+        while !reloading.is_finished() && refused.is_none() {
+            refused = place.services.leave_within(SOON).await.err();
+        }
+        assert!(refused.is_some_and(|why| why.starts_with("busy did not come to rest")));
+        reloading.await.unwrap().unwrap();
+        place.services.stop_all().await;
+    }
+
+    #[tokio::test]
+    async fn stops_are_remembered_only_by_the_starts_that_they_concern() {
+        let place = Place::new();
+        place.unit(
+            "waits.service",
+            "[Service]\nType=notify\nExecStart=/bin/sleep 1000\n",
+        );
+        let services = place.services.clone();
+        let starting = tokio::spawn(async move { services.start("waits.service").await });
+        let begun = place.until(|services| services.state("waits.service") == ServiceState::Activating);
+        assert!(begun.await);
+        for number in 0..100 {
+            let _ = place.services.stop(&format!("none{number}.target")).await;
+        }
+        let known: usize = place.services.lock().starting.values().map(BTreeSet::len).sum();
+        assert_eq!(known, 1);
+        place.services.stop("waits.service").await.unwrap();
+        assert!(starting.await.unwrap().is_err());
+        assert!(place.services.lock().starting.is_empty());
     }
 }

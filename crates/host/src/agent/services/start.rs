@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, os::fd::OwnedFd};
 use super::{Services, boot};
 use crate::agent::{
     api::{Origin, ServiceState},
-    depend,
+    depend::{self, Step},
     log::Log,
     service::{Definition, Handle, Wish},
     sockets::Listening,
@@ -28,6 +28,38 @@ const OF_A_MACHINE: [&str; 11] = [
     "fstrim",
     "network",
 ];
+
+/// A start of a unit and all that it pulls in, known to those who stop one of them until it goes.
+struct UnderWay<'a> {
+    services: &'a Services,
+    number: u64,
+}
+
+impl<'a> UnderWay<'a> {
+    fn begin(services: &'a Services, steps: &[Step]) -> Self {
+        let units = steps.iter().map(|step| step.unit.clone()).collect();
+        let mut registry = services.lock();
+        registry.starts += 1;
+        let number = registry.starts;
+        registry.starting.insert(number, units);
+        Self { services, number }
+    }
+
+    /// Has nobody asked to stop this unit since?
+    fn wants(&self, unit: &str) -> bool {
+        let registry = self.services.lock();
+        registry
+            .starting
+            .get(&self.number)
+            .is_some_and(|units| units.contains(unit))
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.services.lock().starting.remove(&self.number);
+    }
+}
 
 impl Services {
     /// Starts, stops, …: a service that is known, or a unit that has a file or a script. A name without a kind is a
@@ -81,11 +113,12 @@ impl Services {
         }
         let mut failed = BTreeSet::new();
         let mut outcome = Ok(());
-        let begun = self.lock().stops;
-        for step in depend::order(unit, |name| self.links(name)) {
+        let steps = depend::order(unit, |name| self.links(name));
+        let under_way = UnderWay::begin(self, &steps);
+        for step in steps {
             let started = if failed.contains(&step.unit) {
                 Err(format!("a unit that {} requires did not start", step.unit))
-            } else if self.stopped_since(&step.unit, begun) || self.stopped_since(unit, begun) {
+            } else if !under_way.wants(&step.unit) || !under_way.wants(unit) {
                 Err("it was stopped while it started".to_owned())
             } else {
                 Box::pin(self.start_one(&step.unit, wish())).await
@@ -100,11 +133,6 @@ impl Services {
             }
         }
         outcome
-    }
-
-    /// Was a unit asked to stop after so many stops?
-    fn stopped_since(&self, unit: &str, stops: u64) -> bool {
-        self.lock().stopped.get(unit).is_some_and(|at| *at > stops)
     }
 
     async fn start_one(&self, unit: &str, wish: Wish) -> Result<(), String> {
@@ -235,11 +263,8 @@ impl Services {
     /// # Errors
     /// When there is no such unit.
     pub async fn stop(&self, unit: &str) -> Result<(), String> {
-        {
-            let mut registry = self.lock();
-            registry.stops += 1;
-            let stops = registry.stops;
-            registry.stopped.insert(unit.to_owned(), stops);
+        for starting in self.lock().starting.values_mut() {
+            starting.remove(unit);
         }
         for other in self.dependents(unit) {
             Box::pin(self.stop(&other)).await?;

@@ -4,8 +4,7 @@ use super::{Case, DID, STATE, WROTE, case, other};
 
 pub fn types() -> Vec<Case> {
     const EARLY: &str = "systemctl start NAME; test -e /dev/shm/NAME || echo early; systemctl stop NAME";
-    const SLOW: &str =
-        "[Service]\nType=exec\nExecStart=/bin/sh -c 'sleep 0.5; touch /dev/shm/NAME; sleep 2'\n";
+    const SLOW: &str = "[Service]\nType=exec\nExecStart=/bin/sh -c 'sleep 2; touch /dev/shm/NAME; sleep 1'\n";
     const READY: &str = "[Service]\nType=notify\nExecStart=/usr/bin/perl -MIO::Socket::UNIX -e 'sleep 1; open F, \">/dev/shm/NAME\"; \
         close F; socket(S, AF_UNIX, SOCK_DGRAM, 0); send S, \"READY=1\", 0, pack_sockaddr_un($$ENV{NOTIFY_SOCKET}); sleep 99'\n\
         ExecReload=\n";
@@ -23,7 +22,7 @@ pub fn types() -> Vec<Case> {
             "[Service]\nType=notify-reload\nExecStart=/usr/bin/perl -MIO::Socket::UNIX -e '$$SIG{HUP} = sub { open F, \">/dev/shm/NAME\"; \
              close F }; socket(S, AF_UNIX, SOCK_DGRAM, 0); my $$to = $$ENV{NOTIFY_SOCKET} or sleep 99; \
              send S, \"READY=1\", 0, pack_sockaddr_un($$to); sleep 1 while 1'\n",
-            "systemctl start NAME; systemctl reload NAME 2>/dev/null; sleep 0.5; test -e /dev/shm/NAME && echo reloaded",
+            "systemctl start NAME; systemctl reload NAME 2>/dev/null; within 10 'test -e /dev/shm/NAME' && echo reloaded",
             "reloaded\n",
         ),
         case(
@@ -41,7 +40,7 @@ pub fn types() -> Vec<Case> {
         other(
             case(
                 "Type=simple",
-                "[Service]\nType=simple\nExecStart=/bin/sh -c 'sleep 0.5; touch /dev/shm/NAME; sleep 2'\n",
+                "[Service]\nType=simple\nExecStart=/bin/sh -c 'sleep 2; touch /dev/shm/NAME; sleep 1'\n",
                 EARLY,
                 "early\n",
             ),
@@ -50,7 +49,7 @@ pub fn types() -> Vec<Case> {
         other(
             case(
                 "Type=idle",
-                "[Service]\nType=idle\nExecStart=/bin/sh -c 'sleep 0.5; touch /dev/shm/NAME; sleep 2'\n",
+                "[Service]\nType=idle\nExecStart=/bin/sh -c 'sleep 2; touch /dev/shm/NAME; sleep 1'\n",
                 EARLY,
                 "early\n",
             ),
@@ -226,7 +225,7 @@ pub fn directories() -> Vec<Case> {
                 case(
                     $kind,
                     concat!("[Service]\nUser=nobody\n", $kind, "=NAME\nExecStart=/bin/sh -c 'echo $$", $variable, " >/dev/shm/NAME; sleep 99'\n"),
-                    concat!("systemctl start NAME; sleep 0.2; cat /dev/shm/NAME; stat -c '%U %a' ", $base, "/NAME 2>/dev/null"),
+                    concat!("systemctl start NAME; within 30 'test -s /dev/shm/NAME'; cat /dev/shm/NAME; stat -c '%U %a' ", $base, "/NAME 2>/dev/null"),
                     concat!($base, "/NAME\nnobody 755\n"),
                 ),
                 case(
@@ -255,9 +254,14 @@ pub fn directories() -> Vec<Case> {
 }
 
 pub fn life() -> Vec<Case> {
-    const TIMES: &str =
-        "systemctl start NAME; sleep 1; n=$(wc -l </dev/shm/NAME); test $n -gt 1 && echo again || echo once";
-    const CHILD: &str = "systemctl start NAME; sleep 0.3; systemctl stop NAME; sleep 0.3; kill -0 $(cat /dev/shm/NAME) 2>/dev/null && echo lives || echo gone";
+    // One that is not started again comes to rest.
+    const TIMES: &str = "systemctl start NAME; \
+        within 30 'test $(wc -l </dev/shm/NAME) -gt 1 || systemctl is-failed NAME | grep -qx \"inactive\\|failed\"'; \
+        test $(wc -l </dev/shm/NAME) -gt 1 && echo again || echo once";
+    const SOON: &str =
+        "systemctl start NAME; within 5 'test $(wc -l </dev/shm/NAME) -gt 1' && echo again || echo once";
+    const CHILD: &str = "systemctl start NAME; within 30 'test -s /dev/shm/NAME'; systemctl stop NAME; \
+        within 5 '! kill -0 $(cat /dev/shm/NAME)' && echo gone || echo lives";
     vec![
         case(
             "Restart",
@@ -286,7 +290,7 @@ pub fn life() -> Vec<Case> {
         case(
             "RestartSec",
             "[Service]\nRestart=always\nRestartSec=1h\nExecStart=/bin/sh -c 'echo x >>/dev/shm/NAME'\n",
-            TIMES,
+            SOON,
             "once\n",
         ),
         case(
@@ -304,7 +308,7 @@ pub fn life() -> Vec<Case> {
         case(
             "SuccessExitStatus",
             "[Service]\nSuccessExitStatus=3\nExecStart=/bin/sh -c 'exit 3'\n",
-            "systemctl start NAME; sleep 0.3; systemctl is-failed NAME",
+            "systemctl start NAME; within 30 'systemctl is-failed NAME | grep -qx \"inactive\\|failed\"'; systemctl is-failed NAME",
             "inactive\n",
         ),
         case(
@@ -328,19 +332,19 @@ pub fn life() -> Vec<Case> {
         case(
             "TimeoutStartSec",
             "[Service]\nTimeoutStartSec=1\nType=oneshot\nExecStart=/bin/sleep 99\n",
-            "timeout 4 systemctl start NAME 2>/dev/null; echo $?; systemctl is-failed NAME; systemctl stop NAME",
+            "timeout 10 systemctl start NAME 2>/dev/null; echo $?; systemctl is-failed NAME; systemctl stop NAME",
             "1\nfailed\n",
         ),
         case(
             "TimeoutStopSec",
             "[Service]\nTimeoutStopSec=1\nExecStart=/bin/sh -c 'trap : TERM; touch /dev/shm/NAME; while :; do sleep 0.1; done'\n",
-            "systemctl start NAME; sleep 0.3; timeout 5 systemctl stop NAME; echo $?",
+            "systemctl start NAME; within 30 'test -e /dev/shm/NAME'; timeout 15 systemctl stop NAME; echo $?",
             "0\n",
         ),
         case(
             "TimeoutSec",
             "[Service]\nTimeoutSec=1\nType=notify\nExecStart=/bin/sleep 99\n",
-            "timeout 4 systemctl start NAME 2>/dev/null; echo $?; systemctl is-failed NAME; systemctl stop NAME",
+            "timeout 10 systemctl start NAME 2>/dev/null; echo $?; systemctl is-failed NAME; systemctl stop NAME",
             "1\nfailed\n",
         ),
         case(
@@ -352,9 +356,9 @@ pub fn life() -> Vec<Case> {
         other(
             case(
                 "KillMode=mixed",
-                "[Service]\nKillMode=mixed\nExecStart=/bin/sh -c 'sh -c \"trap \\'touch /dev/shm/NAME; exit\\' TERM; while :; do sleep 0.1; done\" & \
+                "[Service]\nKillMode=mixed\nExecStart=/bin/sh -c 'sh -c \"trap \\'touch /dev/shm/NAME; exit\\' TERM; touch /dev/shm/NAME-ready; while :; do sleep 0.1; done\" & \
                  trap \"exit 0\" TERM; wait'\n",
-                "systemctl start NAME; sleep 0.5; systemctl stop NAME; test -e /dev/shm/NAME && echo asked || echo killed",
+                "systemctl start NAME; within 30 'test -e /dev/shm/NAME-ready'; systemctl stop NAME; test -e /dev/shm/NAME && echo asked || echo killed",
                 "killed\n",
             ),
             "KillMode=control-group",
@@ -367,8 +371,8 @@ pub fn life() -> Vec<Case> {
         ),
         case(
             "KillSignal",
-            "[Service]\nKillSignal=SIGINT\nExecStart=/bin/sh -c 'trap \"echo int >/dev/shm/NAME; exit 0\" INT; while :; do sleep 0.1; done'\n",
-            "systemctl start NAME; sleep 0.3; systemctl stop NAME; cat /dev/shm/NAME",
+            "[Service]\nKillSignal=SIGINT\nExecStart=/bin/sh -c 'trap \"echo int >/dev/shm/NAME; exit 0\" INT; touch /dev/shm/NAME-ready; while :; do sleep 0.1; done'\n",
+            "systemctl start NAME; within 30 'test -e /dev/shm/NAME-ready'; systemctl stop NAME; cat /dev/shm/NAME",
             "int\n",
         ),
         case(

@@ -175,9 +175,9 @@ pub fn timers() -> Vec<Case> {
 
 pub fn sockets() -> Vec<Case> {
     const CONNECT: &str = "systemctl start NAME.socket; perl -MIO::Socket::UNIX -e 'IO::Socket::UNIX->new(\"/dev/shm/NAME.sock\")'; \
-        sleep 0.5; cat /dev/shm/NAME";
+        within 5 'test -s /dev/shm/NAME'; cat /dev/shm/NAME";
     const SEND: &str = "systemctl start NAME.socket; perl -MIO::Socket::UNIX -e 'socket(S, AF_UNIX, SOCK_DGRAM, 0); send S, \"x\", 0, \
-        pack_sockaddr_un(\"/dev/shm/NAME.sock\")'; sleep 0.5; cat /dev/shm/NAME";
+        pack_sockaddr_un(\"/dev/shm/NAME.sock\")'; within 5 'test -s /dev/shm/NAME'; cat /dev/shm/NAME";
     const FOUR: &str = "systemctl start NAME.socket; perl -MIO::Socket::INET -e 'print IO::Socket::INET->new(\"127.0.0.1:7171\") ? 4 : 6'; \
         systemctl stop NAME.socket";
     macro_rules! listens {
