@@ -266,6 +266,10 @@ impl Book {
             .is_some_and(|group| group.policy.health == policy.health);
         for wanted in &spec.targets {
             let stayed = known(wanted);
+            if let Some(target) = &stayed {
+                // What is not of its check may be another all the same.
+                target.probe(&policy);
+            }
             if stayed.is_none() || !same_check {
                 let target = self.target(name, wanted, stayed.clone());
                 target.probe(&policy);
