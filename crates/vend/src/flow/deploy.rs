@@ -12,9 +12,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use store::{By, DeploymentState, HostState};
 
-use crate::reconcile::routes::Handle;
-
 use super::{Attempt, World, healthy, provision, state::Planned, stored};
+use crate::reconcile::routes::Handle;
 
 #[derive(Deserialize)]
 struct Input {
