@@ -12,25 +12,25 @@ use std::{
     sync::{
         Arc,
         atomic::Ordering::Relaxed,
-        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
     },
     time::Duration,
 };
 
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 use tokio::sync::oneshot;
 
 pub use newest::{Lines, Newest, newest};
 pub use rotate::Rotation;
 
 use crate::{head::Ask, live::Shared, upstream::Lease};
-use rotate::Current;
+use rotate::{Current, Written};
 
 /// Bytes that a worker gathers before it hands them on.
 const BLOCK: usize = 32 * 1024;
 /// Blocks that may wait for the disk.
 const WAITING: usize = 64;
-/// How often a file to which nothing comes is asked for its age.
+/// How often a file to which nothing comes is asked for its age, and how often what failed is tried again.
 const LOOK: Duration = Duration::from_secs(60);
 
 /// What one line says.
@@ -127,12 +127,15 @@ impl Writer {
         }
         let full = std::mem::replace(&mut *block, String::with_capacity(BLOCK + 1024));
         if let Err(error) = self.writer.try_send(full) {
-            let (std::sync::mpsc::TrySendError::Full(lost)
-            | std::sync::mpsc::TrySendError::Disconnected(lost)) = error;
-            let lines = lost.bytes().filter(|b| *b == b'\n').count();
-            self.shared.totals.log_dropped.fetch_add(lines as u64, Relaxed);
+            let (TrySendError::Full(lost) | TrySendError::Disconnected(lost)) = error;
+            count_lost(&self.shared, &lost);
         }
     }
+}
+
+fn count_lost(shared: &Shared, block: &str) {
+    let lines = block.bytes().filter(|b| *b == b'\n').count();
+    shared.totals.log_dropped.fetch_add(lines as u64, Relaxed);
 }
 
 impl Drop for Writer {
@@ -143,7 +146,7 @@ impl Drop for Writer {
 
 /// Starts the thread that owns the file. It ends when the last sender is gone and all is written; then the receiver is
 /// ready.
-pub fn open(log: &Log) -> io::Result<(SyncSender<String>, oneshot::Receiver<()>)> {
+pub fn open(log: &Log, shared: Arc<Shared>) -> io::Result<(SyncSender<String>, oneshot::Receiver<()>)> {
     let current = Current::open(&log.path, log.rotation)?;
     let (sender, blocks) = sync_channel(WAITING);
     let path = log.path.clone();
@@ -151,23 +154,60 @@ pub fn open(log: &Log) -> io::Result<(SyncSender<String>, oneshot::Receiver<()>)
     std::thread::Builder::new()
         .name("edge-log".into())
         .spawn(move || {
-            keep(&path, current, &blocks);
+            keep(&path, current, &blocks, &shared);
             drop(ending);
         })?;
     Ok((sender, ended))
 }
 
-fn keep(path: &Utf8PathBuf, mut current: Current, blocks: &Receiver<String>) {
+fn keep(path: &Utf8Path, mut current: Current, blocks: &Receiver<String>, shared: &Shared) {
     let mut failing = false;
     loop {
-        let written = match blocks.recv_timeout(LOOK) {
-            Ok(block) => current.write(block.as_bytes()),
-            Err(RecvTimeoutError::Timeout) => current.turn(0),
+        match blocks.recv_timeout(LOOK) {
+            Ok(block) => {
+                let Written { turned, written } = current.write(block.as_bytes());
+                warn_of(path, &turned);
+                if let (Err(error), false) = (&written, failing) {
+                    tracing::warn!(%error, %path, "cannot write the access log: lines are lost");
+                }
+                failing = written.is_err();
+                if failing {
+                    count_lost(shared, &block);
+                }
+            }
+            Err(RecvTimeoutError::Timeout) => warn_of(path, &current.turn(0)),
             Err(RecvTimeoutError::Disconnected) => return,
-        };
-        if let (Err(error), false) = (&written, failing) {
-            tracing::warn!(%error, %path, "cannot write the access log");
         }
-        failing = written.is_err();
+    }
+}
+
+/// At most once in a `LOOK`, because it is not tried more often.
+fn warn_of(path: &Utf8Path, turned: &io::Result<()>) {
+    if let Err(error) = turned {
+        tracing::warn!(%error, %path, "no new access log can be begun: the one before goes on");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_that_the_disk_does_not_take_are_counted() {
+        let full = Log {
+            rotation: Rotation {
+                size: 0,
+                age: Duration::ZERO,
+                keep: 0,
+            },
+            ..Log::short("/dev/full".into())
+        };
+        let shared = Arc::new(Shared::default());
+        let (sender, ended) = open(&full, Arc::clone(&shared)).unwrap();
+        sender.send("one\ntwo\n".to_owned()).unwrap();
+        drop(sender);
+        // It ends without a word: the sender is dropped.
+        let _ = ended.blocking_recv();
+        assert_eq!(shared.totals.log_dropped.load(Relaxed), 2);
     }
 }

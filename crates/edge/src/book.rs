@@ -266,12 +266,14 @@ impl Book {
             .is_some_and(|group| group.policy.health == policy.health);
         for wanted in &spec.targets {
             let stayed = known(wanted);
-            if stayed.is_none() || !same_check {
-                let target = self.target(name, wanted, stayed.clone());
-                target.probe(&policy);
-                turn.probed.push(target);
+            let anew = stayed.is_none() || !same_check;
+            let target = self.target(name, wanted, stayed);
+            // What is not of its check may be another all the same.
+            target.probe(&policy);
+            if anew {
+                turn.probed.push(target.clone());
             }
-            targets.extend(stayed.or_else(|| turn.probed.last().cloned()));
+            targets.push(target);
         }
         let (counters, users) = match &before {
             // A request under way may still count with the group as it was: both have the same counters.
@@ -480,6 +482,24 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn a_target_that_stays_hears_that_its_group_wakes() {
+        let mut book = Book::default();
+        let mut table = Table {
+            version: 1,
+            ..Table::default()
+        };
+        table.target_groups.insert("a".into(), group(&[1].into(), 2));
+        let turn = book.apply(&book.delta(table.clone()), 0);
+        let target = &turn.probed[0];
+        assert!(!target.policy().unwrap().waking);
+        table.version = 2;
+        table.target_groups.get_mut("a").unwrap().waking = true;
+        let turn = book.apply(&book.delta(table), 0);
+        assert!(turn.probed.is_empty(), "its check is the same");
+        assert!(target.policy().unwrap().waking);
     }
 
     proptest! {

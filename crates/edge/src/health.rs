@@ -19,12 +19,13 @@ use tokio::{
     task::JoinSet,
 };
 
-use crate::{clock, live::Shared, target::Target};
+use crate::{clock, live::Shared, target::Target, wake::Wanted};
 
 /// Probes under way at the same time.
 const PARALLEL: usize = 256;
 /// A target that is not yet known is asked this often at first, in ms, so that a new host serves as soon as it can; and
-/// then whenever its age has grown by the `PART`th part.
+/// then whenever its age has grown by the `PART`th part. Where somebody waits for it, it is asked more often.
+const EARLY: u64 = 100;
 const EAGER: u64 = 10;
 const PART: u64 = 8;
 /// Bytes of an answer that are looked at for its status.
@@ -175,10 +176,7 @@ async fn run(mut admissions: mpsc::UnboundedReceiver<Admissions>, shared: &Share
             },
             Some(found) = probes.join_next() => {
                 if let Ok((due, policy, result)) = found && Due::stands(&due) {
-                    let next = judge(&due.target, &policy.health, result, clock::ticks());
-                    if policy.waking && due.target.state() == TargetState::Healthy {
-                        shared.wanted.stir();
-                    }
+                    let next = learn(&due.target, &policy, result, clock::ticks(), &shared.wanted);
                     queue.push(due.at(next));
                 }
             }
@@ -240,10 +238,22 @@ fn ask_due(queue: &mut BinaryHeap<Due>, probes: &mut JoinSet<Probed>) -> u64 {
     3_600_000
 }
 
+/// What a probe says, and to whom. Returns the tick of the next one.
+fn learn(target: &Target, policy: &TargetGroup, result: Result<(), Why>, now: u64, wanted: &Wanted) -> u64 {
+    let before = target.state();
+    let next = judge(target, policy, result, now);
+    // Whether somebody waits for it may have changed since it was asked: that is for those who wait to say.
+    if target.state() == TargetState::Healthy && before != TargetState::Healthy {
+        wanted.stir();
+    }
+    next
+}
+
 /// As ALB: a new target is healthy after one success; after that it takes as many in a row as are asked for, either way.
 /// A new target that does not answer stays new for as long as `unhealthy` probes at full interval would take: until then
 /// it is most likely only starting. Returns the tick of the next probe.
-fn judge(target: &Target, check: &HealthCheck, result: Result<(), Why>, now: u64) -> u64 {
+fn judge(target: &Target, policy: &TargetGroup, result: Result<(), Why>, now: u64) -> u64 {
+    let check = &policy.health;
     let interval = clock::signed(check.interval);
     let state = target.state();
     let (up, down) = match result {
@@ -275,7 +285,8 @@ fn judge(target: &Target, check: &HealthCheck, result: Result<(), Why>, now: u64
         target.judge(next, result.err());
     }
     now + match next {
-        TargetState::Initial => interval.min(EAGER.max(age / PART)),
+        TargetState::Initial if policy.waking => interval.min(EAGER.max(age / PART)),
+        TargetState::Initial => interval.min(EARLY.max(age / PART)),
         // Those that came together part here, so that their probes are spread over the interval.
         _ if state == TargetState::Initial => interval * (target.serial.wrapping_mul(619) % 1000 + 1) / 1000,
         _ => interval,
@@ -362,7 +373,7 @@ mod tests {
         }
     }
 
-    fn target() -> (Target, HealthCheck) {
+    fn target() -> (Target, TargetGroup) {
         let spec = model::route::Target {
             id: "h-1".into(),
             address: ([127, 0, 0, 1], 1).into(),
@@ -373,7 +384,11 @@ mod tests {
             unhealthy: 3,
             ..HealthCheck::default()
         };
-        (Target::new(&spec), check)
+        let policy = TargetGroup {
+            health: check,
+            ..TargetGroup::default()
+        };
+        (Target::new(&spec), policy)
     }
 
     #[test]
@@ -399,7 +414,7 @@ mod tests {
     #[test]
     fn thresholds_count_in_a_row() {
         use TargetState::{Healthy, Initial, Unhealthy};
-        let (target, check) = target();
+        let (target, policy) = target();
         for (at, good, expected) in [
             (0, false, Initial),
             (1, true, Healthy),
@@ -415,33 +430,61 @@ mod tests {
             (51, true, Healthy),
         ] {
             let result = if good { Ok(()) } else { Err(Why::Status(500)) };
-            judge(&target, &check, result, at * 1000);
+            judge(&target, &policy, result, at * 1000);
             assert_eq!(target.state(), expected, "at {at}");
         }
     }
 
     #[test]
     fn a_new_target_is_asked_less_and_less_often() {
-        let (target, check) = target();
-        let wait = |at| judge(&target, &check, Err(Why::Refused), at) - at;
-        assert_eq!([0, 1_000, 8_000, 14_000].map(wait), [10, 125, 1_000, 1_750]);
-        // And never less often than a known one.
-        let slow = HealthCheck {
-            interval: jiff::SignedDuration::from_secs(300),
-            ..check
+        let (target, policy) = target();
+        let wait = |at| judge(&target, &policy, Err(Why::Refused), at) - at;
+        assert_eq!(
+            [0, 500, 1_000, 8_000, 14_000].map(wait),
+            [100, 100, 125, 1_000, 1_750]
+        );
+        // Sooner where somebody waits for it.
+        let waking = TargetGroup {
+            waking: true,
+            ..policy.clone()
         };
+        let wait = |at| judge(&target, &waking, Err(Why::Refused), at) - at;
+        assert_eq!([0, 500, 8_000].map(wait), [10, 62, 1_000]);
+        // And never less often than a known one.
+        let mut slow = policy;
+        slow.health.interval = jiff::SignedDuration::from_secs(300);
         assert_eq!(
             judge(&target, &slow, Err(Why::Refused), 500_000) - 500_000,
             62_500
         );
     }
 
+    #[tokio::test]
+    async fn who_waits_is_told_when_a_target_becomes_healthy_and_only_then() {
+        let (target, policy) = target();
+        assert!(!policy.waking, "it slept only later");
+        let wanted = Wanted::default();
+        for (at, good, told) in [
+            (0, false, false),
+            (1, true, true),
+            (6, true, false),
+            (11, false, false),
+        ] {
+            let mut stirred = std::pin::pin!(wanted.stirred());
+            stirred.as_mut().enable();
+            let result = if good { Ok(()) } else { Err(Why::Refused) };
+            learn(&target, &policy, result, at * 1000, &wanted);
+            let heard = tokio::time::timeout(Duration::ZERO, stirred).await.is_ok();
+            assert_eq!(heard, told, "at {at}");
+        }
+    }
+
     #[test]
     fn a_target_that_never_answers_is_unhealthy_in_the_end() {
-        let (target, check) = target();
-        judge(&target, &check, Err(Why::Refused), 14_000);
+        let (target, policy) = target();
+        judge(&target, &policy, Err(Why::Refused), 14_000);
         assert_eq!(target.state(), TargetState::Initial);
-        judge(&target, &check, Err(Why::Refused), 15_000);
+        judge(&target, &policy, Err(Why::Refused), 15_000);
         assert_eq!(target.seen("g").state, TargetState::Unhealthy);
         assert_eq!(target.seen("g").reason.as_deref(), Some("connection refused"));
     }

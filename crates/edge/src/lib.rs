@@ -163,7 +163,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let (log, logger) = match &config.access_log {
         None => (None, None),
         Some(log) => {
-            let (sender, ended) = access::open(log).map_err(|source| Error::Log {
+            let (sender, ended) = access::open(log, Arc::clone(&shared)).map_err(|source| Error::Log {
                 path: log.path.clone(),
                 source,
             })?;

@@ -137,7 +137,9 @@ impl Rule {
     }
 
     pub fn place(&self) -> &str {
-        self.words().split('\n').next().unwrap_or_default()
+        // Only this part of the bytes is looked at: a rule may have thousands of hosts.
+        let place = Self::bytes(self).split(|b| *b == b'\n').next();
+        Self::text(place.unwrap_or_default())
     }
 
     fn words(&self) -> &str {
@@ -147,6 +149,22 @@ impl Rule {
     /// Patterns of hosts.
     pub fn hosts(&self) -> impl Iterator<Item = &str> {
         self.words().split('\n').skip(1)
+    }
+
+    /// The same, each with where it begins, which is never 0.
+    fn hosts_at(&self) -> impl Iterator<Item = (usize, &str)> {
+        let mut next = self.place().len() + 1;
+        self.hosts().map(move |host| {
+            let at = next;
+            next += host.len() + 1;
+            (at, host)
+        })
+    }
+
+    /// The pattern that begins there.
+    fn host_at(&self, at: usize) -> &[u8] {
+        let bytes = Self::bytes(self).get(at..).unwrap_or_default();
+        bytes.split(|b| *b == b'\n').next().unwrap_or_default()
     }
 
     /// Is one of its patterns for this host?

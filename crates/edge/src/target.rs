@@ -120,7 +120,7 @@ impl Target {
         self.check.store(Some(Arc::clone(policy)));
     }
 
-    /// The group as it was written when this target was last admitted to the prober.
+    /// The group as it is written.
     pub fn policy(&self) -> Option<Arc<TargetGroup>> {
         self.check.load_full()
     }

@@ -11,9 +11,12 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, futures::Notified};
 
 use crate::{head::Ask, live::Live, table::Action, upstream::Limits, worker::Worker};
+
+/// Who waits looks this often, whatever it hears.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Where hosts are wanted, by the place of the rule.
 #[derive(Default)]
@@ -43,6 +46,23 @@ impl Wanted {
     /// Whoever waits looks again: the table is another, or a target of a group that wakes is well.
     pub fn stir(&self) {
         self.stir.notify_waiters();
+    }
+
+    pub fn stirred(&self) -> Notified<'_> {
+        self.stir.notified()
+    }
+
+    /// Waits until what is waited for is awake.
+    async fn until(&self, is_awake: impl Fn() -> bool) {
+        loop {
+            let mut stirred = std::pin::pin!(self.stirred());
+            // From here on nothing is missed, so that it is enough to look once.
+            stirred.as_mut().enable();
+            if is_awake() {
+                return;
+            }
+            let _ = tokio::time::timeout(LOOK, stirred).await;
+        }
     }
 
     /// A seat to wait in, or none when too many wait already.
@@ -152,18 +172,7 @@ pub async fn until_awake(worker: &Worker, ask: &Ask, patience: Duration) -> bool
         shared.wanted.enter(place, &worker.limits)
     };
     let Some(_seat) = seat else { return false };
-    let awake = async {
-        loop {
-            let stirred = shared.wanted.stir.notified();
-            tokio::pin!(stirred);
-            // From here on nothing is missed, so that it is enough to look once.
-            stirred.as_mut().enable();
-            if asleep(&shared.live.load(), ask).is_none() {
-                return;
-            }
-            stirred.await;
-        }
-    };
+    let awake = shared.wanted.until(|| asleep(&shared.live.load(), ask).is_none());
     tokio::time::timeout(patience, awake).await.is_ok()
 }
 
@@ -194,6 +203,18 @@ mod tests {
         // One that gave up before anybody looked is told all the same.
         drop(wanted.enter("a/b/c", &limits(9, 9)));
         assert_eq!(wanted.places_within(soon).await, ["a/b/c"]);
+    }
+
+    #[tokio::test]
+    async fn who_waits_looks_even_when_nobody_stirs() {
+        let (wanted, awake) = (Wanted::default(), std::cell::Cell::new(false));
+        let waiting = wanted.until(|| awake.get());
+        let waking = async {
+            tokio::task::yield_now().await;
+            awake.set(true);
+        };
+        let both = async { tokio::join!(waiting, waking) };
+        assert!(tokio::time::timeout(30 * LOOK, both).await.is_ok());
     }
 
     #[tokio::test]

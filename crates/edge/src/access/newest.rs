@@ -49,6 +49,9 @@ pub fn newest(path: &Utf8Path, wanted: &Newest) -> io::Result<Lines> {
         found: Vec::new(),
     };
     let mut all = true;
+    // Those before it are beside what a link leads to.
+    let real = path.canonicalize_utf8();
+    let path = real.as_deref().unwrap_or(path);
     // Opened before the others are looked for: should it be renamed meanwhile, it is among them, and is not read twice.
     let first = open(path)?;
     let here = first.as_ref().map(File::metadata).transpose()?;

@@ -8,7 +8,7 @@ use std::{
     fs::{File, OpenOptions},
     io::{self, Write as _},
     os::unix::fs::MetadataExt,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use camino::{Utf8Path, Utf8PathBuf};
@@ -18,6 +18,7 @@ use rustix::{
     io::Errno,
 };
 
+use super::LOOK;
 use crate::clock;
 
 /// When a file of the log gives way to a new one, and how much stays.
@@ -27,7 +28,8 @@ pub struct Rotation {
     pub size: u64,
     /// How old a file gets; zero is no limit.
     pub age: Duration,
-    /// Bytes of all files together, of which the oldest go; 0 is no limit.
+    /// Bytes of all files together, of which the oldest go; 0 is no limit. The newest of the full ones stays however long it
+    /// is, until there is another: a log from before it was rotated may be longer than all this.
     pub keep: u64,
 }
 
@@ -47,29 +49,53 @@ pub struct Current {
     rotation: Rotation,
     file: File,
     born: Timestamp,
+    /// No new file is begun before: it could not be done.
+    barred: Option<Instant>,
+}
+
+/// How a block fared.
+#[derive(Debug)]
+pub struct Written {
+    /// Whether a new file was begun, if it was to be. The lines are in the one before if it could not.
+    pub turned: io::Result<()>,
+    pub written: io::Result<()>,
 }
 
 impl Current {
     pub fn open(path: &Utf8Path, rotation: Rotation) -> io::Result<Self> {
         let (file, born) = append(path)?;
         let current = Self {
-            path: path.to_owned(),
+            // A link would be renamed in the place of what it leads to.
+            path: path.canonicalize_utf8()?,
             rotation,
             file,
             born,
+            barred: None,
         };
         current.prune();
         Ok(current)
     }
 
-    /// Whole lines: they are never in two files.
-    pub fn write(&mut self, lines: &[u8]) -> io::Result<()> {
-        self.turn(lines.len() as u64)?;
-        self.file.write_all(lines)
+    /// Whole lines: they are never in two files. They are written whether or not a new file can be begun.
+    pub fn write(&mut self, lines: &[u8]) -> Written {
+        Written {
+            turned: self.turn(lines.len() as u64),
+            written: self.file.write_all(lines),
+        }
     }
 
-    /// Begins a new file when this one has had its time, or has no room for so many bytes.
+    /// Begins a new file when this one has had its time, or has no room for so many bytes. What fails is tried again
+    /// when `LOOK` is over.
     pub fn turn(&mut self, more: u64) -> io::Result<()> {
+        if self.barred.is_some_and(|until| Instant::now() < until) {
+            return Ok(());
+        }
+        let turned = self.try_turn(more);
+        self.barred = turned.is_err().then(|| Instant::now() + LOOK);
+        turned
+    }
+
+    fn try_turn(&mut self, more: u64) -> io::Result<()> {
         if self.has_moved() {
             // Somebody else who rotates logs has renamed it, and expects a new one.
             self.begin()?;
@@ -100,17 +126,19 @@ impl Current {
         }
     }
 
-    /// Removes the oldest files, so that the others have room together with this one.
+    /// Removes the oldest files, so that the others have room together with this one. Never the newest: nobody may have
+    /// had the time to look at it.
     fn prune(&self) {
         let Rotation { size, keep, .. } = self.rotation;
         if keep == 0 {
             return;
         }
         let mut room = keep.saturating_sub(size);
-        for path in older(&self.path).unwrap_or_default() {
+        for (age, path) in older(&self.path).unwrap_or_default().into_iter().enumerate() {
             let length = path.metadata().map_or(0, |metadata| metadata.len());
             match room.checked_sub(length) {
                 Some(left) => room = left,
+                None if age == 0 => room = 0,
                 None => {
                     room = 0;
                     if let Err(error) = std::fs::remove_file(&path) {
@@ -199,6 +227,11 @@ mod tests {
         }
     }
 
+    fn put(current: &mut Current, lines: &str) {
+        let Written { turned, written } = current.write(lines.as_bytes());
+        turned.and(written).unwrap();
+    }
+
     /// All files, oldest first.
     fn texts(path: &Utf8Path) -> Vec<String> {
         let mut files = vec![path.to_owned()];
@@ -220,24 +253,25 @@ mod tests {
         }
         let mut current = Current::open(&path, rotation(10, 30)).unwrap();
         for n in 0..9 {
-            current.write(format!("line{n}\n").as_bytes()).unwrap();
+            put(&mut current, &format!("line{n}\n"));
         }
         // A line is five bytes and its end: one fits into ten, and three files beside the current one into twenty.
         assert_eq!(texts(&path), ["line5\n", "line6\n", "line7\n", "line8\n"]);
-        // What is larger than a file is written whole all the same, and less is kept from then on.
-        current.write(&[b'x'; 25]).unwrap();
-        current.write(b"end\n").unwrap();
-        assert_eq!(texts(&path), ["end\n"]);
+        // What is larger than a file is written whole all the same, and stays until there is another.
+        let long = "x".repeat(25);
+        put(&mut current, &long);
+        put(&mut current, "end\n");
+        assert_eq!(texts(&path), [long.as_str(), "end\n"]);
         // The clock is set back: what is new has a later name all the same.
         let late = path.with_file_name("access.log.29991231T235959998Z");
         std::fs::write(&late, "late\n").unwrap();
-        current.write(b"more\nmore\n").unwrap();
+        put(&mut current, "more\nmore\n");
         assert_eq!(texts(&path), ["late\n", "end\n", "more\nmore\n"]);
         std::fs::remove_file(&late).unwrap();
         std::fs::remove_file(&path).unwrap();
         drop(current);
         let mut again = Current::open(&path, rotation(10, 30)).unwrap();
-        again.write(b"more\n").unwrap();
+        put(&mut again, "more\n");
         assert_eq!(texts(&path), ["end\n", "more\n"]);
         assert!(path.with_file_name("access.log.1").exists());
     }
@@ -252,7 +286,7 @@ mod tests {
             keep: 0,
         };
         let mut current = Current::open(&path, age).unwrap();
-        current.write(b"one\n").unwrap();
+        put(&mut current, "one\n");
         current.turn(0).unwrap();
         assert_eq!(texts(&path), ["one\n"], "it is young");
         current.born = clock::now() - SignedDuration::from_hours(1);
@@ -268,9 +302,78 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = Utf8Path::from_path(folder.path()).unwrap().join("access.log");
         let mut current = Current::open(&path, Rotation::default()).unwrap();
-        current.write(b"one\n").unwrap();
+        put(&mut current, "one\n");
         std::fs::rename(&path, path.with_file_name("taken")).unwrap();
-        current.write(b"two\n").unwrap();
+        put(&mut current, "two\n");
         assert_eq!(texts(&path), ["two\n"]);
+    }
+
+    #[test]
+    fn a_log_that_was_never_rotated_is_not_lost() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = Utf8Path::from_path(folder.path()).unwrap().join("access.log");
+        let before = "a line from long ago\n".repeat(9);
+        std::fs::write(&path, &before).unwrap();
+        let mut current = Current::open(&path, rotation(10, 30)).unwrap();
+        put(&mut current, "line\n");
+        assert_eq!(texts(&path), [before.as_str(), "line\n"]);
+        drop(current);
+        let mut again = Current::open(&path, rotation(10, 30)).unwrap();
+        assert_eq!(texts(&path), [before.as_str(), "line\n"], "nor by a new start");
+        // It counts all the same, and goes when another is the newest.
+        put(&mut again, "second\n");
+        assert_eq!(texts(&path), ["line\n", "second\n"]);
+    }
+
+    #[test]
+    fn lines_are_written_where_no_new_file_can_be_begun() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = Utf8Path::from_path(folder.path()).unwrap();
+        let path = folder.join("logs/access.log");
+        std::fs::create_dir(folder.join("logs")).unwrap();
+        let mut current = Current::open(&path, rotation(10, 0)).unwrap();
+        put(&mut current, "first\n");
+        // Whoever is root may write everywhere, but not into a folder that is not there.
+        std::fs::rename(folder.join("logs"), folder.join("away")).unwrap();
+        let failed = current.write(b"second\n");
+        assert!(failed.turned.is_err() && failed.written.is_ok(), "{failed:?}");
+        // It is said once, and not tried with every block.
+        put(&mut current, "third\n");
+        let there = folder.join("away/access.log");
+        assert_eq!(texts(&there), ["first\nsecond\nthird\n"]);
+        std::fs::rename(folder.join("away"), folder.join("logs")).unwrap();
+        put(&mut current, "fourth\n");
+        assert_eq!(texts(&path).len(), 1, "it is not yet time to try again");
+        current.barred = Some(Instant::now());
+        put(&mut current, "fifth\n");
+        assert_eq!(texts(&path), ["first\nsecond\nthird\nfourth\n", "fifth\n"]);
+    }
+
+    #[test]
+    fn a_link_stays_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = Utf8Path::from_path(folder.path()).unwrap();
+        let (link, real) = (folder.join("access.log"), folder.join("disk/real.log"));
+        std::fs::create_dir(folder.join("disk")).unwrap();
+        std::os::unix::fs::symlink(&real, &link).unwrap();
+        let line = |path| {
+            format!(
+                "2026-11-21T17:05:01.123Z 127.0.0.1:9 \"GET a.test{path} HTTP/1.1\" 200 2 9us a h 10.0.0.1:80 id\n"
+            )
+        };
+        let lines = ["/1", "/2"].map(line);
+        let mut current = Current::open(&link, rotation(10, 0)).unwrap();
+        for line in &lines {
+            put(&mut current, line);
+        }
+        assert!(link.is_symlink());
+        assert_eq!(texts(&real), lines);
+        let all = super::super::Newest {
+            of: String::new(),
+            since: None,
+            lines: 9,
+        };
+        let found = super::super::newest(&link, &all).unwrap().lines;
+        assert_eq!(found, lines.each_ref().map(|line| line.trim_end()));
     }
 }

@@ -1,5 +1,6 @@
 //! Rules by name: many small parts, of which a change makes those anew in which its names are. A part is two lists side
-//! by side in the order of hashes, without a gap: twelve bytes a name.
+//! by side in the order of hashes, without a gap: twelve bytes a name. Where a rule has many names a third list says which
+//! of them it is, so that a request costs the same however many there are.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -12,6 +13,8 @@ use crate::head::Ask;
 
 /// Parts of an index.
 const PARTS: usize = 1024;
+/// A rule with more patterns is not searched for the one that was meant.
+const FEW: usize = 8;
 
 /// A name may have several rules, and a rule several names.
 #[derive(Clone, Default)]
@@ -26,6 +29,28 @@ struct Part {
     hashes: Box<[u32]>,
     /// For each of them.
     rules: Box<[Rule]>,
+    /// Which of them are names of rules with many, ascending, and where in the rule their patterns begin.
+    many: Box<[(u32, u32)]>,
+}
+
+/// One name of a rule.
+#[derive(Clone, Copy)]
+struct Entry<'a> {
+    hash: u32,
+    rule: &'a Rule,
+    /// Where its pattern begins in the rule; 0: it is one of few.
+    at: u32,
+}
+
+impl<'a> Entry<'a> {
+    /// By hash, and by rule where that is the same. One pattern that a rule has twice is one, wherever it is.
+    fn key(&self) -> (u32, u32, &'a [u8]) {
+        let pattern = match self.at {
+            0 => &[],
+            at => self.rule.host_at(at as usize),
+        };
+        (self.hash, self.rule.priority, pattern)
+    }
 }
 
 /// What becomes of one part.
@@ -33,7 +58,7 @@ struct Part {
 struct Turn<'a> {
     /// Hashes with the priorities of rules that leave them.
     gone: HashSet<(u32, u32)>,
-    new: Vec<(u32, &'a Rule)>,
+    new: Vec<Entry<'a>>,
 }
 
 impl Index {
@@ -60,9 +85,14 @@ impl Index {
                 turn.gone.insert((hash, rule.priority));
             }
         }
-        for (rule, host) in names(new) {
-            if let Some((part, hash)) = name(host).map(|name| self.place(name.as_bytes())) {
-                turns.entry(part).or_default().new.push((hash, rule));
+        for rule in new {
+            let many = rule.hosts().nth(FEW).is_some();
+            for (at, host) in rule.hosts_at() {
+                if let Some((part, hash)) = name(host).map(|name| self.place(name.as_bytes())) {
+                    // What does not fit into 32 bits is searched for.
+                    let at = u32::try_from(at).ok().filter(|_| many).unwrap_or(0);
+                    turns.entry(part).or_default().new.push(Entry { hash, rule, at });
+                }
             }
         }
         if self.parts.is_empty() && !turns.is_empty() {
@@ -93,12 +123,14 @@ impl Index {
         let (part, hash) = self.place(wanted);
         let Some(part) = self.parts.get(part) else { return };
         let first = part.hashes.partition_point(|held| *held < hash);
-        let hashes = part.hashes[first..].iter();
-        let rules = hashes.take_while(|held| **held == hash).zip(&part.rules[first..]);
-        for (_, rule) in rules {
+        let is_wanted = |pattern| name(pattern) == Some(wanted);
+        for Entry { rule, at, .. } in part.entries(first).take_while(|entry| entry.hash == hash) {
             let sooner = best.is_none_or(|best| rule.priority < best.priority);
-            let mut patterns = Rule::bytes(rule).split(|b| *b == b'\n').skip(1);
-            if sooner && patterns.any(|pattern| name(pattern) == Some(wanted)) && rule.fits(ask) {
+            let named = || match at {
+                0 => Rule::bytes(rule).split(|b| *b == b'\n').skip(1).any(is_wanted),
+                at => is_wanted(rule.host_at(at as usize)),
+            };
+            if sooner && named() && rule.fits(ask) {
                 *best = Some(rule);
             }
         }
@@ -106,18 +138,98 @@ impl Index {
 }
 
 impl Part {
+    /// From one of them on.
+    fn entries(&self, first: usize) -> impl Iterator<Item = Entry<'_>> {
+        let mut many = &self.many[self.many.partition_point(|(index, _)| (*index as usize) < first)..];
+        let named = self.hashes[first..].iter().zip(&self.rules[first..]);
+        (first..).zip(named).map(move |(index, (hash, rule))| {
+            let at = match many.split_first() {
+                Some(((next, at), rest)) if *next as usize == index => {
+                    many = rest;
+                    *at
+                }
+                _ => 0,
+            };
+            Entry {
+                hash: *hash,
+                rule,
+                at,
+            }
+        })
+    }
+
     fn turned(&self, turn: Turn) -> Self {
-        let held = self.hashes.iter().copied().zip(&self.rules);
-        let mut all: Vec<(u32, &Rule)> = held
-            .filter(|(hash, rule)| !turn.gone.contains(&(*hash, rule.priority)))
+        let mut all: Vec<Entry> = self
+            .entries(0)
+            .filter(|held| !turn.gone.contains(&(held.hash, held.rule.priority)))
             .chain(turn.new)
             .collect();
-        all.sort_by_key(|(hash, rule)| (*hash, rule.priority));
-        // A name that a rule has twice, or two of its names with one hash, need one entry.
-        all.dedup_by_key(|(hash, rule)| (*hash, rule.priority));
+        all.sort_by_key(Entry::key);
+        // A name that a rule has twice, or two of its few names with one hash, need one entry.
+        all.dedup_by_key(|entry| entry.key());
+        let many = (0..).zip(&all).filter(|(_, entry)| entry.at > 0);
         Self {
-            hashes: all.iter().map(|(hash, _)| *hash).collect(),
-            rules: all.iter().map(|(_, rule)| Rule::clone(rule)).collect(),
+            hashes: all.iter().map(|entry| entry.hash).collect(),
+            rules: all.iter().map(|entry| Rule::clone(entry.rule)).collect(),
+            many: many.map(|(index, entry)| (index, entry.at)).collect(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    fn rule(priority: u32, hosts: Vec<String>) -> Rule {
+        let action = model::route::Action::FixedResponse {
+            status: 200,
+            content_type: "text/plain".into(),
+            body: String::new(),
+        };
+        let rule = model::route::Rule {
+            priority,
+            place: "acme/shop/dev".parse().unwrap(),
+            hosts,
+            paths: Vec::new(),
+            conditions: Default::default(),
+            transforms: Default::default(),
+            own: Default::default(),
+            authenticate: None,
+            action,
+        };
+        Rule::new(&rule, |_| None)
+    }
+
+    #[test]
+    fn one_of_many_names_is_found_without_a_look_at_the_others() {
+        let hosts = |count: u32| (0..count).map(|n| format!("h{n}.test"));
+        // One that it has twice is one.
+        let large = rule(2, hosts(5_000).chain(hosts(5_000)).collect());
+        let few = rule(3, hosts(8).collect());
+        let mut index = Index::default();
+        index.change(&[], &[large.clone(), few.clone()], Some);
+        let entries = |index: &Index| index.parts.iter().map(|part| part.rules.len()).sum::<usize>();
+        assert_eq!(entries(&index), 5_008);
+        let found = |index: &Index, host: &str| {
+            let (mut best, looks) = (None, Cell::new(0));
+            index.best(host, &Ask::default(), &mut best, |pattern| {
+                looks.set(looks.get() + 1);
+                Some(pattern)
+            });
+            (best.map(|rule| rule.priority), looks.get())
+        };
+        for n in [0, 7, 8, 2_500, 4_999] {
+            let (best, looks) = found(&index, &format!("h{n}.test"));
+            assert_eq!(best, Some(2));
+            // Another name may have the same hash, but hardly ever.
+            assert!(looks <= 1 + FEW, "{looks} patterns were looked at");
+        }
+        assert_eq!(found(&index, "h5000.test").0, None);
+        index.change(&[large], &[], Some);
+        assert_eq!(entries(&index), 8);
+        assert_eq!(found(&index, "h7.test").0, Some(3));
+        assert_eq!(found(&index, "h8.test").0, None);
     }
 }

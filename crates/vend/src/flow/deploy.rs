@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use store::{By, DeploymentState, HostState};
 
 use super::{Attempt, World, healthy, provision, state::Planned, stored};
+use crate::reconcile::routes::Handle;
 
 #[derive(Deserialize)]
 struct Input {
@@ -46,10 +47,9 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
     let total = waiting.len() as u32;
     let deploying = stream::iter(waiting)
         .map(|host| async {
-            let failure = one(world, attempt, &release, &place, &deployment, host).await?;
+            let failure = one(world, attempt, &release, &place, &deployment, host.clone()).await?;
             if asleep && failure.is_none() {
-                // Somebody waits for the first host that serves, not for all of them.
-                world.routes.apply().await?;
+                serve(&world.routes, host).await;
             }
             Ok::<_, Fault>(failure)
         })
@@ -60,6 +60,14 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
     match failures.into_iter().next() {
         Some(fault) if !healthy::is_enough(release.spec.deploy.minimum_healthy, total, well) => Err(fault),
         _ => Ok(json!({ "hosts": total, "succeeded": well })),
+    }
+}
+
+/// Somebody waits for the first host that serves, not for all of them. That the load balancer cannot be told now is no
+/// fault of the host's: it is told again before the hosts are validated.
+async fn serve(routes: &Handle, host: HostId) {
+    if let Err(error) = routes.apply().await {
+        tracing::debug!(%error, %host, "a host does not yet serve who waits for it");
     }
 }
 
@@ -151,4 +159,22 @@ pub fn fault(event: &EventReport, host: &HostId, log: &LogRef) -> Fault {
     Fault::customer(message)
         .evidence(log.clone())
         .next(format!("vend logs {log}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_load_balancer_that_cannot_be_told_fails_no_deployment() {
+        let (handle, mut asked) = Handle::pair();
+        let told = async {
+            let answer = asked.recv().await.unwrap();
+            let _ = answer.send(Err(Fault::platform("the load balancer starts anew")));
+            // And then there is nobody to be asked.
+            drop(asked);
+        };
+        tokio::join!(serve(&handle, HostId::from_bits(1)), told);
+        serve(&handle, HostId::from_bits(2)).await;
+    }
 }

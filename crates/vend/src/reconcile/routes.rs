@@ -292,13 +292,20 @@ fn target_group(fleet: &Fleet) -> TargetGroup {
 /// Rows change without anybody asking when the edge lost its table, or a row was changed by hand.
 const EVERY: Duration = Duration::from_secs(5);
 
-type Answer = oneshot::Sender<Result<(), Fault>>;
+pub type Answer = oneshot::Sender<Result<(), Fault>>;
 
 /// Asks for the table to be computed and applied now.
 #[derive(Clone)]
 pub struct Handle(mpsc::Sender<Answer>);
 
 impl Handle {
+    /// One that somebody else answers.
+    #[cfg(test)]
+    pub fn pair() -> (Self, mpsc::Receiver<Answer>) {
+        let (sender, asked) = mpsc::channel(1);
+        (Self(sender), asked)
+    }
+
     /// Returns once the edge serves what the rows say.
     pub async fn apply(&self) -> Result<(), Fault> {
         let (sender, answer) = oneshot::channel();

@@ -12,7 +12,7 @@ use std::{
 };
 
 use clap::{Args, ValueEnum};
-use edge::Client;
+use edge::{Client, ClientError};
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 use tokio::sync::mpsc;
 
@@ -90,19 +90,15 @@ pub async fn top(client: &Client, wanted: &Top, output: &Output) -> Result<(), F
     if let Ok(size) = tcgetwinsize(std::io::stdout()) {
         look.width = usize::from(size.ws_col).max(1);
     }
-    let mut before = client.load().await.map_err(failed)?;
+    let mut before = client.load().await.map_err(unread)?;
     loop {
         tokio::time::sleep(every).await;
-        let now = client.load().await.map_err(failed)?;
+        let now = client.load().await.map_err(unread)?;
         let mut rates = Rates::between(&before, &now);
         rates.arrange(look.sort, look.lines);
-        match (output.json, wanted.once) {
-            // A stream of values has one in a line.
-            (true, false) => {
-                let line = serde_json::to_string(&rates).expect("rates are plain data");
-                output.text(&format!("{line}\n"));
-            }
-            _ => output.show(&rates, |rates| screen::draw(rates, &look, output)),
+        match output.json {
+            true => output.text(&line(&rates)),
+            false => output.say(&screen::draw(&rates, &look, output)),
         }
         if wanted.once {
             return Ok(());
@@ -111,10 +107,26 @@ pub async fn top(client: &Client, wanted: &Top, output: &Output) -> Result<(), F
     }
 }
 
+/// A stream of values has one in a line.
+fn line(rates: &Rates) -> String {
+    serde_json::to_string(rates).expect("rates are plain data") + "\n"
+}
+
+/// An edge that runs on while its program is replaced may be of a version that does not know the question.
+fn unread(error: ClientError) -> Failure {
+    match error {
+        ClientError::Refused { status: 404, .. } => Failure::failed(
+            "the load balancer of this machine is older than this program, and cannot be asked what it does",
+        )
+        .next("restart the edge"),
+        error => failed(error),
+    }
+}
+
 /// On a terminal, until a key or a signal says that it is enough.
 async fn watch(client: &Client, every: Duration, look: Look, output: &Output) -> Result<(), Failure> {
     let mut look = look;
-    let mut before = client.load().await.map_err(failed)?;
+    let mut before = client.load().await.map_err(unread)?;
     let mut keys = keys();
     let _screen = Screen::take(output);
     let mut ended = std::pin::pin!(crate::roles::ended());
@@ -140,7 +152,7 @@ async fn watch(client: &Client, every: Duration, look: Look, output: &Output) ->
                 Some(key) => look.sort = Sort::of(key).unwrap_or(look.sort),
             },
             _ = ticks.tick() => {
-                let now = client.load().await.map_err(failed)?;
+                let now = client.load().await.map_err(unread)?;
                 rates = Rates::between(&before, &now);
                 before = now;
             }
@@ -184,5 +196,41 @@ impl Drop for Screen<'_> {
             let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, before);
         }
         self.output.text("\x1b[?25h\x1b[?1049l");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_edge_that_does_not_know_the_question_is_to_be_restarted() {
+        let refused = |status| ClientError::Refused {
+            status,
+            message: "there is no such thing".into(),
+        };
+        assert_eq!(unread(refused(404)).next.as_deref(), Some("restart the edge"));
+        assert_eq!(unread(refused(500)).next, None);
+    }
+
+    #[test]
+    fn a_value_is_one_line_of_the_documented_fields() {
+        let rates = Rates::between(&rates::tests::load(1_000, 1), &rates::tests::load(3_000, 3));
+        let line = line(&rates);
+        assert_eq!(line.find('\n'), Some(line.len() - 1));
+        let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+        let guide = include_str!("../../../../../docs/guides/edge.md");
+        let example = guide
+            .lines()
+            .find(|line| line.starts_with("{\"seconds\":"))
+            .unwrap();
+        let example: serde_json::Value = serde_json::from_str(example).unwrap();
+        let keys = |value: &serde_json::Value| -> std::collections::BTreeSet<String> {
+            value.as_object().unwrap().keys().cloned().collect()
+        };
+        assert_eq!(keys(&value), keys(&example));
+        for list in ["groups", "rules"] {
+            assert_eq!(keys(&value[list][0]), keys(&example[list][0]), "{list}");
+        }
     }
 }
