@@ -72,6 +72,16 @@ pub enum Code {
     NoPath,
     /// A warning: a path or a call in the `Result` of a Pass state, where it is only text.
     PassResultIsStatic,
+    /// A warning of ours: the `Resource` is a URI, as the language wants it, and no ARN, as AWS does.
+    NoArn,
+    /// A warning of ours: no service that is known here has this `Resource`.
+    UnknownResource,
+    /// A warning of ours: a task waits for its token, and nobody is told it.
+    NoTaskToken,
+    /// A warning of ours: a call that needs parameters has none of its own.
+    NoParameters,
+    /// A warning of ours: blanks around `{% … %}` make it a text.
+    NoExpression,
     /// Ours: the language has it, this crate does not yet.
     NotAvailableYet,
 }
@@ -90,13 +100,25 @@ impl Code {
             Self::NoDollar => "NO_DOLLAR",
             Self::NoPath => "NO_PATH",
             Self::PassResultIsStatic => "PASS_RESULT_IS_STATIC",
+            Self::NoArn => "NO_ARN",
+            Self::UnknownResource => "UNKNOWN_RESOURCE",
+            Self::NoTaskToken => "NO_TASK_TOKEN",
+            Self::NoParameters => "NO_PARAMETERS",
+            Self::NoExpression => "NO_EXPRESSION",
             Self::NotAvailableYet => "NOT_AVAILABLE_YET",
         }
     }
 
     pub fn severity(self) -> Severity {
         match self {
-            Self::NoDollar | Self::NoPath | Self::PassResultIsStatic => Severity::Warning,
+            Self::NoDollar
+            | Self::NoPath
+            | Self::PassResultIsStatic
+            | Self::NoArn
+            | Self::UnknownResource
+            | Self::NoTaskToken
+            | Self::NoParameters
+            | Self::NoExpression => Severity::Warning,
             _ => Severity::Error,
         }
     }

@@ -2,10 +2,13 @@
 //! knows it, and what nobody asked for is a problem.
 
 mod advice;
+mod blanks;
 mod choice;
 mod fields;
 mod map;
+mod resource;
 mod state;
+mod walk;
 mod work;
 
 use crate::check::{self, Code, Diagnostic, Report, Severity, join};
@@ -27,8 +30,16 @@ pub struct Found {
     pub truncated: bool,
 }
 
-pub fn definition(flavour: Flavour, text: &str) -> Result<Definition, Vec<Diagnostic>> {
-    let found = examine(flavour, text);
+/// Whether a definition is new, or was taken once and has executions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Age {
+    New,
+    /// Only what cannot be run is a problem.
+    Kept,
+}
+
+pub fn definition(flavour: Flavour, text: &str, age: Age) -> Result<Definition, Vec<Diagnostic>> {
+    let found = examine(flavour, text, age);
     found.definition.ok_or_else(|| {
         let mut problems = found.problems;
         problems.retain(|problem| problem.severity == Severity::Error);
@@ -36,7 +47,7 @@ pub fn definition(flavour: Flavour, text: &str) -> Result<Definition, Vec<Diagno
     })
 }
 
-pub fn examine(flavour: Flavour, text: &str) -> Found {
+pub fn examine(flavour: Flavour, text: &str, age: Age) -> Found {
     let value = match read(text) {
         Ok(value) => value,
         Err(problem) => {
@@ -52,7 +63,12 @@ pub fn examine(flavour: Flavour, text: &str) -> Found {
         ..Reader::default()
     };
     let (program, timeout) = reader.machine(&value);
+    if age == Age::New {
+        resource::check(&value, &mut reader.report);
+    }
     let failed = !reader.report.is_empty();
+    resource::advise(&value, &mut reader.report);
+    blanks::advise(&value, &mut reader.report);
     advice::give(&value, &mut reader.report);
     let truncated = reader.report.is_truncated();
     let problems = reader.report.finish(text, &value);
@@ -71,6 +87,7 @@ pub fn single(name: &str, state: &Value, jsonata: bool) -> Result<Definition, Ve
         ..Reader::default()
     };
     let found = reader.state(state, &join("/States", name));
+    resource::check(&definition, &mut reader.report);
     let problems = reader.report.finish(&definition.to_string(), &definition);
     let program = Program {
         start: name.to_owned(),

@@ -83,6 +83,25 @@ impl<'m> MapRun<'m> {
         })
     }
 
+    /// A run that is looked at without being opened.
+    pub(crate) fn inspected(
+        run: Run<'m>,
+        strand: Strand,
+        state: &'m State,
+        map: &'m Map,
+        machine: &'m Machine,
+    ) -> Option<Self> {
+        Some(Self {
+            run,
+            strand,
+            state,
+            map,
+            spec: map.run.as_deref()?,
+            machine,
+            arn: String::new(),
+        })
+    }
+
     /// AWS's name of it.
     pub fn arn(&self) -> &str {
         &self.arn
@@ -152,6 +171,24 @@ impl<'m> MapRun<'m> {
         }
     }
 
+    /// The items of the input as the selector makes them, if there are at most `most`, and no more than a payload holds.
+    pub(crate) fn selection(&self, most: usize) -> Result<Option<Vec<Value>>, Failure> {
+        let items = self.listed()?;
+        if items.len() > most {
+            return Ok(None);
+        }
+        let (mut selected, mut room) = (Vec::with_capacity(items.len()), limit::PAYLOAD);
+        for (index, (key, item)) in items.into_iter().enumerate() {
+            let item = self.selected(index, key.as_deref(), item)?;
+            match size::within(&item, room, limit::DEPTH) {
+                Some(bytes) => room -= bytes,
+                None => return Ok(None),
+            }
+            selected.push(item);
+        }
+        Ok(Some(selected))
+    }
+
     /// The items of the input: the elements of an array, or the members of an object.
     fn listed(&self) -> Result<Vec<(Option<String>, Value)>, Failure> {
         let (items, _) = self.run.list(&self.strand, self.state, self.map)?;
@@ -186,7 +223,11 @@ impl<'m> MapRun<'m> {
         Ok(self.run.template(&self.strand, self.state, selector, about)?)
     }
 
-    fn batches(&self, batcher: &machine::Batcher, items: Vec<Value>) -> Result<Vec<Child>, Failure> {
+    pub(crate) fn batches(
+        &self,
+        batcher: &machine::Batcher,
+        items: Vec<Value>,
+    ) -> Result<Vec<Child>, Failure> {
         let input = self.run.input(&self.strand, self.state)?;
         let about = About::data(&input);
         let (strand, state) = (&self.strand, self.state);

@@ -111,6 +111,7 @@ impl<'m> Run<'m> {
             Event::TaskFailed { task, error, cause } => {
                 self.task_failed(*task, error.as_deref(), cause.as_deref())
             }
+            Event::TaskRefused { task, cause } => self.task_refused(*task, cause),
             Event::TaskTimedOut { task, kind } => self.task_timed_out(*task, *kind),
             Event::MapRunOpened {
                 task,

@@ -418,11 +418,7 @@ impl Engine {
         let (owner, order) = (live.owner, live.orders.get(&task)?);
         let (resource, token) = (order.resource.clone(), order.token.clone());
         if let Some(cause) = (self.setup.refuses)(owner, &resource) {
-            return Some(Event::TaskFailed {
-                task,
-                error: Some("States.Runtime".into()),
-                cause: Some(cause),
-            });
+            return Some(Event::TaskRefused { task, cause });
         }
         let place = Place {
             owner,

@@ -94,7 +94,7 @@ pub(crate) fn open(db: &Db<'_>) -> Result<Opened, Error> {
         };
         let machine = match machines.get(&text) {
             Some(machine) => Ok(machine.clone()),
-            None => Machine::parse(&text).map_err(|_| Error::Damaged(key)),
+            None => Machine::kept(&text).map_err(|_| Error::Damaged(key)),
         };
         let snapshot = db.snapshot(key)?;
         let recovered = machine.and_then(|machine| {
@@ -361,7 +361,7 @@ impl Engine {
         if let Some(machine) = self.machines.get(&text) {
             return Ok(machine.clone());
         }
-        let machine = Machine::parse(&text).map_err(|_| Error::Damaged(key))?;
+        let machine = Machine::kept(&text).map_err(|_| Error::Damaged(key))?;
         if self.machines.len() >= MACHINES {
             self.machines.clear();
         }

@@ -25,7 +25,7 @@ fn check(definition: Value, want: &[&str]) {
 fn sound_definitions_pass() {
     for state in [
         json!({ "Type": "Pass", "InputPath": null, "OutputPath": "$", "ResultPath": null, "End": true }),
-        json!({ "Type": "Task", "Resource": "x", "End": true, "Retry": [{ "ErrorEquals": ["States.ALL"], "BackoffRate": 1 }] }),
+        json!({ "Type": "Task", "Resource": "x:y", "End": true, "Retry": [{ "ErrorEquals": ["States.ALL"], "BackoffRate": 1 }] }),
         json!({ "Type": "Wait", "Timestamp": "2030-01-01T00:00:00Z", "End": true }),
         json!({ "Type": "Fail" }),
         json!({ "Type": "Succeed", "Comment": "done" }),
@@ -105,27 +105,27 @@ fn each_field_is_checked() {
             "/States/S These fields are required: [Resource]",
         ),
         (
-            json!({ "Type": "Task", "Resource": "x", "End": true, "TimeoutSeconds": 0 }),
+            json!({ "Type": "Task", "Resource": "x:y", "End": true, "TimeoutSeconds": 0 }),
             "/States/S/TimeoutSeconds Minimum value is 1",
         ),
         (
-            json!({ "Type": "Task", "Resource": "x", "End": true, "TimeoutSeconds": 5, "HeartbeatSeconds": 5 }),
+            json!({ "Type": "Task", "Resource": "x:y", "End": true, "TimeoutSeconds": 5, "HeartbeatSeconds": 5 }),
             "/States/S/HeartbeatSeconds",
         ),
         (
-            json!({ "Type": "Task", "Resource": "x", "End": true, "Credentials": {} }),
+            json!({ "Type": "Task", "Resource": "x:y", "End": true, "Credentials": {} }),
             "/States/S/Credentials The field 'RoleArn'",
         ),
         (
-            json!({ "Type": "Task", "Resource": "x", "End": true, "Retry": [{ "ErrorEquals": [] }] }),
+            json!({ "Type": "Task", "Resource": "x:y", "End": true, "Retry": [{ "ErrorEquals": [] }] }),
             "/States/S/Retry/0/ErrorEquals",
         ),
         (
-            json!({ "Type": "Task", "Resource": "x", "End": true, "Retry": [{ "ErrorEquals": ["E"], "BackoffRate": 0.5 }] }),
+            json!({ "Type": "Task", "Resource": "x:y", "End": true, "Retry": [{ "ErrorEquals": ["E"], "BackoffRate": 0.5 }] }),
             "/States/S/Retry/0/BackoffRate",
         ),
         (
-            json!({ "Type": "Task", "Resource": "x", "End": true, "Retry": [{ "ErrorEquals": ["States.ALL", "E"] }] }),
+            json!({ "Type": "Task", "Resource": "x:y", "End": true, "Retry": [{ "ErrorEquals": ["States.ALL", "E"] }] }),
             "/States/S/Retry/0/ErrorEquals States.ALL must appear alone",
         ),
         (
@@ -190,7 +190,7 @@ fn a_machine_must_be_able_to_end() {
     let unreachable =
         |name: &str| format!("MISSING_TRANSITION_TARGET /States/{name} State \"{name}\" is not reachable.");
     check(lost, &[&unreachable("B"), &unreachable("E")]);
-    let nowhere = json!({ "StartAt": "A", "States": { "A": { "Type": "Task", "Resource": "x", "Next": "B", "Catch": [
+    let nowhere = json!({ "StartAt": "A", "States": { "A": { "Type": "Task", "Resource": "x:y", "Next": "B", "Catch": [
         { "ErrorEquals": ["States.ALL"], "Next": "C" } ] } } });
     check(
         nowhere,
@@ -204,7 +204,7 @@ fn a_machine_must_be_able_to_end() {
 
 #[test]
 fn places_are_aws_s_too() {
-    let state = json!({ "Type": "Task", "Resource": "x", "End": true, "Colour": 1, "Retry": [{}], "Parameters": { "a": { "b/c.$": 1 } } });
+    let state = json!({ "Type": "Task", "Resource": "x:y", "End": true, "Colour": 1, "Retry": [{}], "Parameters": { "a": { "b/c.$": 1 } } });
     let problems = Machine::parse(&beside(state).to_string()).unwrap_err();
     let found: Vec<_> = problems
         .iter()
@@ -279,7 +279,7 @@ fn expressions_are_read_before_they_run() {
         let want: Vec<&str> = want.into_iter().collect();
         check(beside(state(expression)), &want);
     }
-    let caught = json!({ "Type": "Task", "QueryLanguage": "JSONata", "Resource": "x", "End": true, "Catch": [
+    let caught = json!({ "Type": "Task", "QueryLanguage": "JSONata", "Resource": "x:y", "End": true, "Catch": [
         { "ErrorEquals": ["States.ALL"], "Next": "Z", "Output": "{% $states.errorOutput %}" },
     ] });
     check(beside(caught), &[]);

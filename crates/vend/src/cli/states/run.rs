@@ -147,7 +147,7 @@ fn said(report: &Report, output: &Output) -> String {
         };
         let line = format!(
             "{:>12}  {:>5}  {}  {}",
-            since.map(crate::output::duration).unwrap_or_default(),
+            since.map(crate::output::exact).unwrap_or_default(),
             event["id"].as_u64().unwrap_or_default(),
             output.tone(tone, &format!("{kind:<28}")),
             clean(name.unwrap_or_default()),

@@ -11,7 +11,7 @@ use super::{
     arn::{self, Kind},
     call::{Call, page, seconds},
     fault::Fault,
-    machines::{Meant, described, kind},
+    machines::{INITIAL, Meant, bare, described, kind},
 };
 
 /// Bytes of an input.
@@ -154,6 +154,7 @@ impl Call {
 
     pub async fn start_sync(&self) -> Result<Value, Fault> {
         let (meant, start) = self.asked().await?;
+        let bare = self.metadata_only()?;
         if !meant.machine.express {
             return Err(Fault::new(
                 "StateMachineTypeNotSupported",
@@ -189,6 +190,9 @@ impl Call {
         let billed = (milliseconds as u64).div_ceil(100) * 100;
         answer["billingDetails"] =
             json!({ "billedMemoryUsedInMB": 64, "billedDurationInMilliseconds": billed });
+        if bare {
+            without_data(&mut answer);
+        }
         Ok(answer)
     }
 
@@ -229,12 +233,34 @@ impl Call {
             .engine
             .stop(run.key, text("error")?, text("cause")?);
         let at = match stopped.await {
-            Ok(at) => at,
+            Ok(at) => {
+                self.told(&run, "state-machine.execution.stop").await?;
+                at
+            }
             // It has ended, which is what was asked for.
             Err(engine::Error::NotOpen(_)) => run.ended_at.unwrap_or_else(|| self.state.now()),
             Err(error) => return Err(error.into()),
         };
         Ok(json!({ "stopDate": seconds(at) }))
+    }
+
+    /// A line of the ledger about an execution that somebody stopped or tried again: its history does not say who. What a
+    /// state machine does by a task is in that machine's own history.
+    async fn told(&self, run: &Run, action: &str) -> Result<(), Fault> {
+        if self.task.is_some() {
+            return Ok(());
+        }
+        let by = self.by();
+        let deed = model::ledger::Deed {
+            actor: by.actor,
+            action: action.into(),
+            tenant: run.tenant.as_ref().map(ToString::to_string),
+            object: run.arn.clone(),
+            detail: json!({}),
+        };
+        let at = by.at;
+        let told = self.state.store.write(move |tx| tx.record(deed, at));
+        Ok(told.await.map(drop)?)
     }
 
     pub async fn redrive(&self) -> Result<Value, Fault> {
@@ -255,7 +281,10 @@ impl Call {
             return Err(gone());
         }
         match self.state.states.engine.redrive(run.key).await {
-            Ok(at) => Ok(json!({ "redriveDate": seconds(at) })),
+            Ok(at) => {
+                self.told(&run, "state-machine.execution.redrive").await?;
+                Ok(json!({ "redriveDate": seconds(at) }))
+            }
             Err(engine::Error::Refused(_)) => Err(gone()),
             Err(engine::Error::NotRedrivable(_) | engine::Error::NotOpen(_)) => Err(Fault::new(
                 "ExecutionNotRedrivable",
@@ -311,6 +340,9 @@ impl Call {
             "traceHeader",
             origin["trace"].as_str().map(str::to_owned),
         );
+        if self.metadata_only()? {
+            without_data(&mut answer);
+        }
         Ok(answer)
     }
 
@@ -347,11 +379,18 @@ impl Call {
         answer["name"] = name.into();
         answer["definition"] = definition.into();
         answer["roleArn"] = origin["role"].clone();
-        answer["revisionId"] = origin["revision"].clone();
+        if origin["revision"] == INITIAL {
+            answer.as_object_mut().map(|answer| answer.remove("revisionId"));
+        } else {
+            answer["revisionId"] = origin["revision"].clone();
+        }
         answer["updateDate"] = seconds(run.started_at);
         if let Some(found) = self.run_around(&run).await? {
             answer["mapRunArn"] = found.into();
             answer["label"] = name.rsplit('/').next().unwrap_or_default().into();
+        }
+        if self.metadata_only()? {
+            bare(&mut answer);
         }
         Ok(answer)
     }
@@ -487,6 +526,20 @@ fn shown(event: &asl::HistoryEvent, with_data: bool) -> Value {
         shown[event.kind.details()] = details;
     }
     shown
+}
+
+/// Takes what the execution was given and what it gave out of a description.
+fn without_data(answer: &mut Value) {
+    for (member, details) in [("input", "inputDetails"), ("output", "outputDetails")] {
+        if let Some(members) = answer.as_object_mut()
+            && members.remove(member).is_some()
+        {
+            members.insert(details.into(), json!({ "included": false }));
+        }
+    }
+    for member in ["error", "cause"] {
+        answer.as_object_mut().map(|members| members.remove(member));
+    }
 }
 
 fn put(answer: &mut Value, member: &str, text: Option<String>) {

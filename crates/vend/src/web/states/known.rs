@@ -45,6 +45,16 @@ impl Known {
         if services::is_called(resource) {
             return None;
         }
+        if !resource.starts_with("arn:") {
+            return Some(format!(
+                "The resource {resource} is not an ARN: nothing can be called by it."
+            ));
+        }
+        if services::is_own(resource) {
+            return Some(format!(
+                "The resource {resource} is not recognized: Step Functions has no such operation, or not in this way."
+            ));
+        }
         let arn::Arn { account, kind } = match arn::Arn::parse(resource) {
             Ok(arn) => arn,
             Err(_) => {
