@@ -10,4 +10,5 @@ mod hooks;
 mod problems;
 mod services;
 mod states;
+mod truths;
 mod world;
