@@ -81,7 +81,7 @@ impl<'a> Story<'a> {
             None => String::new(),
         };
         let line = format!(
-            "{:>16}  {:>5}  {}  {what}",
+            "{:>20}  {:>5}  {}  {what}",
             since.map(exact).unwrap_or_default(),
             number(event, "id"),
             output.tone(tone, &format!("{kind:<28}")),
