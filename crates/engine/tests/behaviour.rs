@@ -149,6 +149,29 @@ async fn work_that_nobody_does_fails_at_once() {
     running.end().await;
 }
 
+/// A definition that would be refused today is one of an execution that began when it was not.
+#[tokio::test]
+async fn what_was_taken_once_is_recovered() {
+    let dir = dir();
+    let running = run(open(&dir.path).await, Limits::default()).await;
+    let text = task(json!({ "Resource": "work" }));
+    assert!(asl::Machine::parse(&text).is_err());
+    let mut order = start(&chain(1), "a", json!({}));
+    order.program = asl::Machine::kept(&text).unwrap();
+    order.definition = text;
+    let begun = running.handle.start(order).await.unwrap();
+    drop(running.end().await);
+    let running = run(open(&dir.path).await, Limits::default()).await;
+    let offer = running.handle.poll("work", None).await.unwrap();
+    running
+        .handle
+        .succeed(OWNER, &offer.token, json!({}))
+        .await
+        .unwrap();
+    assert_eq!(ended(&running.store, begun.key).await.status, Status::Succeeded);
+    running.end().await;
+}
+
 #[tokio::test]
 async fn what_failed_is_tried_again_where_it_failed() {
     let dir = dir();
