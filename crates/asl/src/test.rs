@@ -159,6 +159,11 @@ pub fn test(request: &TestRequest, at: Timestamp, seed: [u64; 2]) -> Result<Test
         None => context(request, &found, &input, at),
     };
     let configuration = &request.state_configuration;
+    if let Some(data) = &configuration.map_item_reader_data
+        && data.len() > crate::limit::PAYLOAD
+    {
+        return Err(Refusal::validation("The mapItemReaderData is too large."));
+    }
     let inspection = Inspection {
         machine: &machine,
         name: &found.name,

@@ -108,6 +108,18 @@ fn what_is_too_long_is_not_shown() {
 }
 
 #[test]
+fn data_of_a_reader_is_limited() {
+    let reader = json!({ "ItemReader": { "Resource": "arn:aws:states:::s3:getObject", "Parameters": { "Bucket": "b", "Key": "k" } } });
+    let mut more = result(json!([1]));
+    more["stateConfiguration"] = json!({ "mapItemReaderData": " ".repeat(262_145) });
+    let (code, message) = refused(&map("DISTRIBUTED", reader), more);
+    assert_eq!(
+        (code, message.as_str()),
+        ("ValidationException", "The mapItemReaderData is too large.")
+    );
+}
+
+#[test]
 fn a_result_that_is_written_is_an_object() {
     let writer = json!({ "Resource": "arn:aws:states:::s3:putObject", "Parameters": { "Bucket": "b", "Prefix": "p" } });
     let written = map(
