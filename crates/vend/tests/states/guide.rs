@@ -1,8 +1,6 @@
 //! What the guide prints is what a reader gets: its commands are run in a copy of the example that it names.
 
-use std::path::Path;
-
-use assert_cmd::Command;
+use std::{path::Path, process::Command};
 
 const GUIDE: &str = include_str!("../../../../docs/guides/state-machines.md");
 
