@@ -30,14 +30,10 @@ fn copied(from: &Path) -> tempfile::TempDir {
     directory
 }
 
-/// Runs a block as a shell would; gives what it prints, errors first.
+/// Runs a block as a shell would; gives what it prints.
 fn run(script: &str, directory: &Path) -> String {
-    let vend = assert_cmd::cargo::cargo_bin("vend");
-    let path = format!(
-        "{}:{}",
-        vend.parent().unwrap().display(),
-        std::env::var("PATH").unwrap()
-    );
+    let own = Path::new(env!("CARGO_BIN_EXE_vend")).parent().unwrap();
+    let path = format!("{}:{}", own.display(), std::env::var("PATH").unwrap());
     let output = Command::new("sh")
         .arg("-c")
         .arg(script)
