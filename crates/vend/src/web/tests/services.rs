@@ -190,7 +190,7 @@ async fn a_failure_is_told_with_its_cause_and_can_be_caught() {
         (
             "nothing",
             "states:startExecution.sync",
-            json!({}),
+            json!({ "StateMachineArn": null }),
             "StepFunctions.ValidationException",
         ),
     ] {
