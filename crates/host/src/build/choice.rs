@@ -226,4 +226,4 @@ fn numbers(version: &str) -> Vec<u32> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
