@@ -165,6 +165,14 @@ fn messages() {
             "3:8: `cache.paths` is missing: nothing is kept",
         ),
         (
+            "reports: { a: { files: x }, b: { files: x }, c: { files: x }, d: { files: x }, e: { files: x }, f: { files: x } }",
+            "3:92: a build has at most 5 report groups",
+        ),
+        (
+            "proxy: { upload-artifacts: yes, logs: yes, other: yes }",
+            "3:45: `proxy.other` is not a known key: AWS ignores it without a word, and so does a push",
+        ),
+        (
             "batch: { build-list: [] }",
             "3:10: `batch.build-list` names no builds",
         ),
