@@ -1,7 +1,7 @@
 //! What is wrong with a definition, in AWS's words where they are known, and the checks that need the whole graph.
 
 use crate::limit;
-use crate::locate::locate;
+use crate::locate::{locate, place};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
@@ -72,6 +72,8 @@ pub enum Code {
     NoPath,
     /// A warning: a path or a call in the `Result` of a Pass state, where it is only text.
     PassResultIsStatic,
+    /// Ours, a warning: a key that stands twice in one object.
+    DuplicateKey,
     /// Ours: the language has it, this crate does not yet.
     NotAvailableYet,
 }
@@ -90,13 +92,16 @@ impl Code {
             Self::NoDollar => "NO_DOLLAR",
             Self::NoPath => "NO_PATH",
             Self::PassResultIsStatic => "PASS_RESULT_IS_STATIC",
+            Self::DuplicateKey => "DUPLICATE_KEY",
             Self::NotAvailableYet => "NOT_AVAILABLE_YET",
         }
     }
 
     pub fn severity(self) -> Severity {
         match self {
-            Self::NoDollar | Self::NoPath | Self::PassResultIsStatic => Severity::Warning,
+            Self::NoDollar | Self::NoPath | Self::PassResultIsStatic | Self::DuplicateKey => {
+                Severity::Warning
+            }
             _ => Severity::Error,
         }
     }
@@ -116,6 +121,8 @@ struct Problem {
     at: Option<String>,
     /// The pointer that people want to see, when it is another.
     spot: Option<String>,
+    /// Where in the text it is, when the pointer finds another place.
+    byte: Option<usize>,
     message: String,
     detail: Option<String>,
 }
@@ -157,6 +164,13 @@ impl Report {
         }
     }
 
+    /// The last problem is at this byte of the text.
+    pub fn byte(&mut self, byte: usize) {
+        if let Some(last) = self.problems.last_mut().filter(|_| !self.truncated) {
+            last.byte = Some(byte);
+        }
+    }
+
     pub fn unavailable(&mut self, pointer: &str, what: &str) {
         self.add(
             pointer,
@@ -174,6 +188,7 @@ impl Report {
             code,
             at,
             spot: None,
+            byte: None,
             message,
             detail: None,
         });
@@ -215,7 +230,10 @@ impl Problem {
             (None, Some(location)) => location.pointer.clone(),
             (None, None) => at_root(),
         };
-        let (line, column) = locate(text, &pointer);
+        let (line, column) = match self.byte {
+            Some(byte) => place(text, byte),
+            None => locate(text, &pointer),
+        };
         Diagnostic {
             severity: self.code.severity(),
             code: self.code,

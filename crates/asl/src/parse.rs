@@ -6,6 +6,7 @@ mod choice;
 mod fields;
 mod map;
 mod state;
+mod twice;
 mod work;
 
 use crate::check::{self, Code, Diagnostic, Report, Severity, join};
@@ -51,8 +52,11 @@ pub fn examine(flavour: Flavour, text: &str) -> Found {
         flavour,
         ..Reader::default()
     };
+    let twice = twice::find(text, limit::DIAGNOSTICS);
     let (program, timeout) = reader.machine(&value);
+    twice::report(&twice, true, &mut reader.report);
     let failed = !reader.report.is_empty();
+    twice::report(&twice, false, &mut reader.report);
     advice::give(&value, &mut reader.report);
     let truncated = reader.report.is_truncated();
     let problems = reader.report.finish(text, &value);

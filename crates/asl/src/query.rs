@@ -34,16 +34,18 @@ impl Query {
         Some(text.strip_prefix("{%")?.strip_suffix("%}")?.trim())
     }
 
-    /// Reads the expression `body` of `field`, such as `Output/result`.
-    pub fn parse(body: &str, field: &str) -> Result<Self, String> {
+    /// Reads the expression `body` of `field`, such as `Output/result`; `result`: when it is evaluated, the state has one.
+    pub fn parse(body: &str, field: &str, result: bool) -> Result<Self, String> {
         let expression = Expression::parse(body).map_err(|error| error.to_string())?;
         if let Some(name) = expression.top().next() {
             return Err(format!(
                 "Reference to '{name}' at the top level is not supported."
             ));
         }
-        if body.contains("$states.errorOutput") && !field.starts_with("Catch[") {
-            return Err("Field '$states.errorOutput' does not exist.".into());
+        for (member, there) in [("result", result), ("errorOutput", field.starts_with("Catch["))] {
+            if !there && expression.reads("states", member) {
+                return Err(format!("Field '$states.{member}' does not exist."));
+            }
         }
         Ok(Self {
             random: ["$random", "$uuid", "$shuffle"]

@@ -17,6 +17,8 @@ pub struct Fields<'a> {
     language: Language,
     /// Where this object is in its state, as AWS names the place of a query: `Catch[0]`. Empty for the state.
     place: String,
+    /// It is the state itself, of a type that has a result.
+    results: bool,
     known: RefCell<BTreeSet<&'static str>>,
 }
 
@@ -33,6 +35,7 @@ impl<'a> Fields<'a> {
             pointer: pointer.to_owned(),
             language: Language::default(),
             place: String::new(),
+            results: false,
             known: RefCell::default(),
         })
     }
@@ -40,6 +43,16 @@ impl<'a> Fields<'a> {
     /// A state's members, in its language.
     pub fn speaking(self, language: Language) -> Self {
         Self { language, ..self }
+    }
+
+    /// A state's members, of a type that has a result.
+    pub fn resulting(self, results: bool) -> Self {
+        Self { results, ..self }
+    }
+
+    /// Whether the state's result is there when the field is evaluated.
+    fn sees_result(&self, name: &str) -> bool {
+        self.results && ["Assign", "Output"].contains(&name)
     }
 
     pub fn language(&self) -> Language {
@@ -302,14 +315,17 @@ impl<'a> Fields<'a> {
         };
         Some(match self.language {
             Language::JsonPath => Template::parse(value, &mut Vec::new(), &mut problem),
-            Language::JsonAta => Template::queries(value, &self.field(name), &mut Vec::new(), &mut problem),
+            Language::JsonAta => {
+                let (field, result) = (self.field(name), self.sees_result(name));
+                Template::queries(value, &field, result, &mut Vec::new(), &mut problem)
+            }
         })
     }
 
     /// The query that the field is, if it is one.
     pub fn query(&self, name: &'static str, report: &mut Report) -> Option<Query> {
         let body = Query::body(self.get(name)?.as_str().filter(|_| self.is_jsonata())?)?;
-        Query::parse(body, &self.field(name))
+        Query::parse(body, &self.field(name), self.sees_result(name))
             .map_err(|why| expression(&self.at(name), &why, report))
             .ok()
     }
