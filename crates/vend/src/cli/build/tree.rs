@@ -30,8 +30,16 @@ fn git(tree: &Utf8Path, arguments: &[&str]) -> Option<Vec<u8>> {
     output.status.success().then_some(output.stdout)
 }
 
+/// A directory that the repository around it ignores is no part of that repository.
+fn ignored(tree: &Utf8Path) -> bool {
+    git(tree, &["check-ignore", "--quiet", "."]).is_some()
+}
+
 /// The files of a clone that git does not ignore, and its `.git`; `None` of any other directory: everything.
 pub fn files(tree: &Utf8Path) -> Option<BTreeSet<PathBuf>> {
+    if ignored(tree) {
+        return None;
+    }
     let listed = git(
         tree,
         &["ls-files", "-z", "--cached", "--others", "--exclude-standard"],
@@ -46,7 +54,11 @@ pub fn files(tree: &Utf8Path) -> Option<BTreeSet<PathBuf>> {
 
 /// The commit that the tree stands on.
 pub fn commit(tree: &Utf8Path) -> Commit {
+    let foreign = ignored(tree);
     let line = |arguments: &[&str]| {
+        if foreign {
+            return None;
+        }
         let text = String::from_utf8_lossy(&git(tree, arguments)?).trim().to_owned();
         (!text.is_empty()).then_some(text)
     };
@@ -103,7 +115,8 @@ mod tests {
     fn what_git_ignores_is_no_part_of_a_tree() {
         let directory = tempfile::tempdir().unwrap();
         let tree = Utf8Path::from_path(directory.path()).unwrap();
-        for (name, text) in [("a", "1"), (".gitignore", "target\n"), ("target", "large")] {
+        std::fs::create_dir(tree.join("target")).unwrap();
+        for (name, text) in [("a", "1"), (".gitignore", "target\n"), ("target/large", "2")] {
             std::fs::write(tree.join(name), text).unwrap();
         }
         assert_eq!(files(tree), None);
@@ -123,9 +136,11 @@ mod tests {
             ],
         )
         .unwrap();
-        let files = files(tree).unwrap();
-        let has = |name: &str| files.contains(&PathBuf::from(name));
-        assert!(has("a") && has(".gitignore") && has(".git/HEAD") && !has("target"));
+        let known = files(tree).unwrap();
+        let has = |name: &str| known.contains(&PathBuf::from(name));
+        assert!(has("a") && has(".gitignore") && has(".git/HEAD") && !has("target/large"));
+        let within = tree.join("target");
+        assert_eq!((files(&within), commit(&within).branch.as_str()), (None, "local"));
         let commit = commit(tree);
         assert_eq!(
             (commit.branch.as_str(), commit.author.as_str()),
