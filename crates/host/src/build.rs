@@ -400,8 +400,8 @@ impl Yard {
         let oven = self.0.oven.clone();
         let (system, tools) = match choice {
             Choice::Base(base) => {
+                let base = choice::named(base);
                 console.line(&format!("The build runs in {base}"));
-                let base = base.to_owned();
                 let made = tokio::spawn(async move { oven.bare(&base).await });
                 return tokio::select! {
                     made = made => made.map_err(|_| Error::Interrupted)?.map_err(Error::Image),

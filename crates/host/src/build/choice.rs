@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use model::port::BuildOrder;
+use model::{port::BuildOrder, spec::Base};
 
 use super::runtime::{called, matches, variable};
 
@@ -143,6 +143,14 @@ fn base(order: &BuildOrder) -> Option<&str> {
     let own = order.task.as_ref().and_then(|task| task.image.as_deref());
     own.or(order.image.as_deref())
         .filter(|name| !matches!(*name, "" | "standard") && !name.starts_with("aws/codebuild/"))
+}
+
+/// The base that an image's name means. CodeBuild names images as Docker does, without `oci:` before them.
+pub(super) fn named(image: &str) -> String {
+    match image.parse::<Base>() {
+        Err(_) if image.contains(['/', ':']) => format!("oci:{image}"),
+        _ => image.to_owned(),
+    }
 }
 
 /// The runtimes that a buildspec asks for, with what its variables say.

@@ -130,3 +130,20 @@ fn what_nobody_has_is_told() {
         "YAML_FILE_ERROR: No build image has all of these runtime versions: php 8.4 is in debian-13; python 3.11 is in debian-12",
     );
 }
+
+#[test]
+fn images_are_named_as_docker_does() {
+    for (image, base) in [
+        ("debian-12", "debian-12"),
+        ("node:20", "oci:node:20"),
+        (
+            "public.ecr.aws/docker/library/node:20",
+            "oci:public.ecr.aws/docker/library/node:20",
+        ),
+        ("oci:registry.example/a:1", "oci:registry.example/a:1"),
+        ("tar:base.tar", "tar:base.tar"),
+        ("no-such-base", "no-such-base"),
+    ] {
+        assert_eq!(named(image), base);
+    }
+}
