@@ -1,7 +1,7 @@
 //! What is wrong with a definition, in AWS's words where they are known, and the checks that need the whole graph.
 
 use crate::limit;
-use crate::locate::locate;
+use crate::locate::{locate, place};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
@@ -82,6 +82,8 @@ pub enum Code {
     NoParameters,
     /// A warning of ours: blanks around `{% … %}` make it a text.
     NoExpression,
+    /// Ours, a warning: a key that stands twice in one object.
+    DuplicateKey,
     /// Ours: the language has it, this crate does not yet.
     NotAvailableYet,
 }
@@ -105,6 +107,7 @@ impl Code {
             Self::NoTaskToken => "NO_TASK_TOKEN",
             Self::NoParameters => "NO_PARAMETERS",
             Self::NoExpression => "NO_EXPRESSION",
+            Self::DuplicateKey => "DUPLICATE_KEY",
             Self::NotAvailableYet => "NOT_AVAILABLE_YET",
         }
     }
@@ -118,7 +121,8 @@ impl Code {
             | Self::UnknownResource
             | Self::NoTaskToken
             | Self::NoParameters
-            | Self::NoExpression => Severity::Warning,
+            | Self::NoExpression
+            | Self::DuplicateKey => Severity::Warning,
             _ => Severity::Error,
         }
     }
@@ -138,19 +142,44 @@ struct Problem {
     at: Option<String>,
     /// The pointer that people want to see, when it is another.
     spot: Option<String>,
+    /// Where in the text it is, when the pointer finds another place.
+    byte: Option<usize>,
     message: String,
     detail: Option<String>,
+}
+
+/// Whether a definition is new, or was taken once and has executions.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Age {
+    #[default]
+    New,
+    /// Only what cannot be run is a problem.
+    Kept,
 }
 
 /// The problems found so far.
 #[derive(Debug, Default)]
 pub struct Report {
+    age: Age,
     problems: Vec<Problem>,
     /// More were found than are kept.
     truncated: bool,
 }
 
 impl Report {
+    /// Of a definition of that age.
+    pub fn of(age: Age) -> Self {
+        Self {
+            age,
+            ..Self::default()
+        }
+    }
+
+    /// Whether checks apply that came after definitions without them had been taken.
+    pub fn is_of_new(&self) -> bool {
+        self.age == Age::New
+    }
+
     pub fn add(&mut self, pointer: &str, code: Code, message: impl Into<String>) {
         self.keep(code, Some(pointer.to_owned()), message.into());
     }
@@ -179,6 +208,13 @@ impl Report {
         }
     }
 
+    /// The last problem is at this byte of the text.
+    pub fn byte(&mut self, byte: usize) {
+        if let Some(last) = self.problems.last_mut().filter(|_| !self.truncated) {
+            last.byte = Some(byte);
+        }
+    }
+
     pub fn unavailable(&mut self, pointer: &str, what: &str) {
         self.add(
             pointer,
@@ -196,6 +232,7 @@ impl Report {
             code,
             at,
             spot: None,
+            byte: None,
             message,
             detail: None,
         });
@@ -237,7 +274,10 @@ impl Problem {
             (None, Some(location)) => location.pointer.clone(),
             (None, None) => at_root(),
         };
-        let (line, column) = locate(text, &pointer);
+        let (line, column) = match self.byte {
+            Some(byte) => place(text, byte),
+            None => locate(text, &pointer),
+        };
         Diagnostic {
             severity: self.code.severity(),
             code: self.code,

@@ -1,7 +1,8 @@
 //! A parsed and checked definition.
 
+use crate::check::Age;
 use crate::check::Diagnostic;
-use crate::parse::{self, Age};
+use crate::parse;
 use crate::path::Path;
 use crate::payload::Payload;
 use crate::query::Query;
@@ -56,7 +57,15 @@ impl Machine {
     /// # Errors
     /// It cannot be run: all problems at once, as of [`Machine::parse`].
     pub fn kept(text: &str) -> Result<Self, Vec<Diagnostic>> {
-        Self::read(Flavour::Standard, text, Age::Kept)
+        Self::kept_as(Flavour::Standard, text)
+    }
+
+    /// The same for a machine of either type.
+    ///
+    /// # Errors
+    /// As [`Machine::kept`].
+    pub fn kept_as(flavour: Flavour, text: &str) -> Result<Self, Vec<Diagnostic>> {
+        Self::read(flavour, text, Age::Kept)
     }
 
     fn read(flavour: Flavour, text: &str, age: Age) -> Result<Self, Vec<Diagnostic>> {

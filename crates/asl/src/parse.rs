@@ -8,10 +8,11 @@ mod fields;
 mod map;
 mod resource;
 mod state;
+mod twice;
 mod walk;
 mod work;
 
-use crate::check::{self, Code, Diagnostic, Report, Severity, join};
+use crate::check::{self, Age, Code, Diagnostic, Report, Severity, join};
 use crate::limit;
 use crate::machine::{Flavour, Program};
 use fields::Fields;
@@ -28,14 +29,6 @@ pub struct Found {
     pub problems: Vec<Diagnostic>,
     /// There were more problems than are kept.
     pub truncated: bool,
-}
-
-/// Whether a definition is new, or was taken once and has executions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Age {
-    New,
-    /// Only what cannot be run is a problem.
-    Kept,
 }
 
 pub fn definition(flavour: Flavour, text: &str, age: Age) -> Result<Definition, Vec<Diagnostic>> {
@@ -59,16 +52,20 @@ pub fn examine(flavour: Flavour, text: &str, age: Age) -> Found {
         }
     };
     let mut reader = Reader {
+        report: Report::of(age),
         flavour,
         ..Reader::default()
     };
+    let twice = twice::find(text, limit::DIAGNOSTICS);
     let (program, timeout) = reader.machine(&value);
     if age == Age::New {
         resource::check(&value, &mut reader.report);
+        twice::report(&twice, true, &mut reader.report);
     }
     let failed = !reader.report.is_empty();
     resource::advise(&value, &mut reader.report);
     blanks::advise(&value, &mut reader.report);
+    twice::report(&twice, false, &mut reader.report);
     advice::give(&value, &mut reader.report);
     let truncated = reader.report.is_truncated();
     let problems = reader.report.finish(text, &value);

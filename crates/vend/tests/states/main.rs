@@ -251,6 +251,19 @@ fn lint_names_places_and_fails() {
     let (code, out, _) = vend(directory.path(), &["lint", "bad.json", "--json"]);
     let answer: Value = serde_json::from_str(&out).unwrap();
     assert_eq!((code, &answer["result"]), (1, &json!("FAIL")));
+    let twice =
+        "{\n \"StartAt\": \"A\",\n \"StartAt\": \"A\",\n \"States\": { \"A\": { \"Type\": \"Succeed\" } } }";
+    std::fs::write(directory.path().join("twice.json"), twice).unwrap();
+    let (code, out, _) = vend(directory.path(), &["lint", "twice.json"]);
+    assert_eq!(
+        (code, out.as_str()),
+        (0, "ok\n1 warning is not shown: --warnings\n")
+    );
+    let (_, out, _) = vend(directory.path(), &["lint", "twice.json", "--warnings"]);
+    assert!(
+        out.starts_with("twice.json:3:2: warning: The key 'StartAt' stands twice"),
+        "{out}"
+    );
 }
 
 #[test]
