@@ -68,7 +68,7 @@ impl Call {
             machine_arn: meant.arn(),
             machine_name: machine.name.clone(),
             role: meant.role().to_owned(),
-            program: self.state.states.known.program(machine.express, &definition)?,
+            program: self.state.states.known.kept(machine.express, &definition)?,
             definition,
             name,
             arn: text,

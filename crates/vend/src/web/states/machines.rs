@@ -187,16 +187,16 @@ impl Call {
         self.unencrypted()?;
         let Meant { owner, machine, .. } = meant;
         self.unlogged(&machine.name);
-        let definition = self
-            .maybe("definition")?
-            .unwrap_or(&machine.definition)
-            .to_owned();
+        let given = self.maybe("definition")?;
+        if let Some(definition) = given.filter(|given| *given != machine.definition) {
+            self.state.states.known.program(machine.express, definition)?;
+        }
+        let definition = given.unwrap_or(&machine.definition).to_owned();
         let role = self.maybe("roleArn")?.unwrap_or(&machine.role).to_owned();
         let mut settings: Value = serde_json::from_str(&machine.settings).unwrap_or_default();
         let given = self.settings();
         let given = given.as_object().into_iter().flatten();
         given.for_each(|(name, value)| settings[name] = value.clone());
-        self.state.states.known.program(machine.express, &definition)?;
         let new = NewMachine {
             tenant: owner.tenant.clone(),
             name: machine.name.clone(),
