@@ -13,6 +13,7 @@ use crate::items::Reading;
 use crate::limit;
 use crate::machine::{self, Distributed, Machine, Map, State, Transformation, Writer};
 use crate::results::Writing;
+use crate::scope::WHOLE;
 use crate::size;
 use crate::step::Run;
 use crate::step::data::{About, Item};
@@ -171,14 +172,19 @@ impl<'m> MapRun<'m> {
         }
     }
 
-    /// The items of the input as the selector makes them, if there are at most `most`, and no more than a payload holds.
+    /// The items of the input as the selector makes them, if there are at most `most`, no more than a payload holds, and
+    /// one budget is enough for all.
     pub(crate) fn selection(&self, most: usize) -> Result<Option<Vec<Value>>, Failure> {
         let items = self.listed()?;
         if items.len() > most {
             return Ok(None);
         }
         let (mut selected, mut room) = (Vec::with_capacity(items.len()), limit::PAYLOAD);
+        let until = self.run.spent.get() + WHOLE;
         for (index, (key, item)) in items.into_iter().enumerate() {
+            if self.run.spent.get() >= until {
+                return Ok(None);
+            }
             let item = self.selected(index, key.as_deref(), item)?;
             match size::within(&item, room, limit::DEPTH) {
                 Some(bytes) => room -= bytes,

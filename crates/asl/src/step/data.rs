@@ -83,6 +83,7 @@ impl<'m> Run<'m> {
             states: OnceCell::new(),
         });
         self.walked.set(self.walked.get().saturating_add(budget.walked()));
+        self.spent.set(self.spent.get().saturating_add(budget.share()));
         answer
     }
 

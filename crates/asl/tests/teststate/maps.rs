@@ -107,6 +107,58 @@ fn what_is_too_long_is_not_shown() {
     assert_eq!(seen.status, Tested::Succeeded);
 }
 
+/// A short table may have many cells: every row has all columns.
+#[test]
+fn what_is_read_and_too_large_is_not_shown() {
+    let shown_of = |input: &str, columns: usize, rows: usize| {
+        let config = match input {
+            "CSV" => json!({ "InputType": "CSV", "CSVHeaderLocation": "FIRST_ROW" }),
+            _ => json!({ "InputType": "JSON", "ItemsPointer": "/a" }),
+        };
+        let own = json!({
+            "ItemReader": { "Resource": "arn:aws:states:::s3:getObject", "ReaderConfig": config,
+                "Parameters": { "Bucket": "b", "Key": "k" } },
+            "ItemBatcher": { "MaxItemsPerBatch": 1_000 },
+        });
+        let names: Vec<String> = (0..columns).map(|at| format!("c{at}")).collect();
+        let data = match input {
+            "CSV" => format!("{}\n{}", names.join(","), "x\n".repeat(rows)),
+            _ => json!({ "a": vec![1; rows] }).to_string(),
+        };
+        let mut more = result(json!([1]));
+        more["stateConfiguration"] = json!({ "mapItemReaderData": data });
+        let seen = tested(&map("DISTRIBUTED", own), &json!({}), more).unwrap();
+        assert_eq!(seen.status, Tested::Succeeded, "{seen:?}");
+        let of = match input {
+            "CSV" => "afterItemBatcher",
+            _ => "afterItemsPointer",
+        };
+        !shown(&seen, of).is_null()
+    };
+    assert!(shown_of("CSV", 20, 100));
+    assert!(!shown_of("CSV", 20_000, 64_000));
+    assert!(shown_of("JSON", 0, 1_000));
+    assert!(!shown_of("JSON", 0, 1_001));
+}
+
+/// What each may take, all together may take.
+#[test]
+fn the_work_of_selectors_has_one_budget() {
+    let selects = |numbers: usize| {
+        let mut state = map("INLINE", json!({
+            "QueryLanguage": "JSONata",
+            "ItemSelector": { "n": format!("{{% $sum([1..{numbers}].($ * 2)) %}}") },
+        }));
+        state["Items"] = "{% $states.input.items %}".into();
+        let input = json!({ "items": vec![1; 200] });
+        let seen = tested(&state, &input, result(json!([1]))).unwrap();
+        assert_eq!(seen.status, Tested::Succeeded, "{seen:?}");
+        !shown(&seen, "afterItemSelector").is_null()
+    };
+    assert!(selects(10));
+    assert!(!selects(10_000));
+}
+
 #[test]
 fn data_of_a_reader_is_limited() {
     let reader = json!({ "ItemReader": { "Resource": "arn:aws:states:::s3:getObject", "Parameters": { "Bucket": "b", "Key": "k" } } });

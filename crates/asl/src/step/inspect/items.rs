@@ -9,12 +9,15 @@ use crate::limit;
 use crate::machine::{Format, Items, Map, State};
 use crate::payload::Payload;
 use crate::run::{Failure, MapRun};
+use crate::scope::WHOLE;
 use crate::size;
 use jsonata::json;
 use serde_json::Value;
 
 /// Items that are selected for being shown.
 const SHOWN: usize = 1_000;
+/// Bytes of the items of a table, counted as for [`limit::TABLES`].
+const TABLE: usize = 16 * 1024 * 1024;
 
 impl<'m> Run<'m> {
     /// Notes the items, and what `ItemSelector` and `ItemBatcher` make of them.
@@ -32,7 +35,13 @@ impl<'m> Run<'m> {
             (Some(reader), Some(text)) => {
                 let Some(run) = &run else { return Ok(()) };
                 let reading = run.reading().map_err(faulty)?;
-                let items = reading.map_or(Ok(Vec::new()), |reading| read(reading, text))?;
+                let items = match reading {
+                    Some(reading) => read(reading.within(SHOWN + 1, TABLE), text)?,
+                    None => Some(Vec::new()),
+                };
+                let Some(items) = items.filter(|items| items.len() <= SHOWN) else {
+                    return Ok(());
+                };
                 if matches!(&reader.format, Format::Json { pointer } if !pointer.is_empty()) {
                     seen.note("afterItemsPointer", &Payload::new(items.clone().into()));
                 }
@@ -75,7 +84,12 @@ impl<'m> Run<'m> {
             return Ok(None);
         }
         let (mut selected, mut room) = (Vec::with_capacity(items.len()), limit::PAYLOAD);
+        // Together they may take what one evaluation may.
+        let until = self.spent.get() + WHOLE;
         for (index, item) in items.into_iter().enumerate() {
+            if self.spent.get() >= until {
+                return Ok(None);
+            }
             let item = self
                 .selected(strand, state, map, index, &Payload::new(item))?
                 .into_value();
@@ -125,8 +139,8 @@ fn shown(run: Option<&MapRun<'_>>, map: &Map, selected: Vec<Value>, seen: &mut S
     Ok(())
 }
 
-/// The items in the text of an object, or in a list of objects.
-fn read(mut reading: Reading, text: &str) -> Result<Vec<Value>, Fault> {
+/// The items in the text of an object, or in a list of objects; `None` when they are too large to be shown.
+fn read(mut reading: Reading, text: &str) -> Result<Option<Vec<Value>>, Fault> {
     let answer = match reading.wants() {
         Some(crate::items::Request::Listing { .. }) => {
             let listed = json::read(text)
@@ -140,8 +154,10 @@ fn read(mut reading: Reading, text: &str) -> Result<Vec<Value>, Fault> {
         }
         _ => Answer::Object(text.as_bytes().to_vec()),
     };
-    reading.take(answer).map_err(faulty)?;
-    Ok(reading.items())
+    match reading.take(answer) {
+        Err(_) if reading.is_full() => Ok(None),
+        taken => taken.map(|()| Some(reading.items())).map_err(faulty),
+    }
 }
 
 fn faulty(failure: Failure) -> Fault {

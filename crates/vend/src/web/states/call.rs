@@ -87,7 +87,7 @@ impl Call {
             "StartSyncExecution" => self.start_sync().await,
             "StopExecution" => self.stop().await,
             "RedriveExecution" => self.redrive().await,
-            "TestState" => self.test(),
+            "TestState" => self.test().await,
             "DescribeExecution" => self.describe_execution().await,
             "DescribeStateMachineForExecution" => self.describe_machine_of().await,
             "ListExecutions" => self.list_executions().await,

@@ -1,5 +1,7 @@
 //! State machines.
 
+use std::sync::Arc;
+
 use asl::{Flavour, Severity};
 use serde_json::{Value, json};
 use store::{MachineFilter, MachineVersion, NewMachine, StateMachine};
@@ -301,11 +303,20 @@ impl Call {
         Ok(asl::validate(self.text("definition")?, flavour, severity, most).answer())
     }
 
-    pub fn test(&self) -> Result<Value, Fault> {
+    pub async fn test(&self) -> Result<Value, Fault> {
         let request: asl::TestRequest = serde_json::from_value(self.whole().clone())
             .map_err(|error| Fault::new("SerializationException", error.to_string()))?;
         let seed = [crate::clock::bits(), crate::clock::bits()];
-        let response = asl::test(&request, self.state.now(), seed)
+        let at = self.state.now();
+        let permit = Arc::clone(&self.state.tests).acquire_owned().await;
+        let permit = permit.expect("nobody closes the semaphore");
+        let tested = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            asl::test(&request, at, seed)
+        });
+        let response = tested
+            .await
+            .map_err(|error| Fault::new("InternalFailure", error.to_string()))?
             .map_err(|refusal| Fault::new(refusal.code, refusal.message))?;
         Ok(serde_json::to_value(response).expect("a response is plain data"))
     }
