@@ -12,9 +12,27 @@ use std::{
 
 use engine::{Error, Limits};
 use jiff::{SignedDuration, Timestamp};
+use model::ledger::Deed;
 use serde_json::{Value, json};
 use store::{Status, Store};
 use world::{OWNER, chain, dir, ended, found, open, resource, run, run_with, setup, start};
+
+fn deed(action: &str) -> Deed {
+    Deed {
+        actor: "person:ada".into(),
+        action: action.into(),
+        tenant: None,
+        object: "execution".into(),
+        detail: json!({}),
+    }
+}
+
+/// What the ledger says that the person did, oldest first.
+async fn told(store: &Store) -> Vec<String> {
+    let lines = store.read(|db| db.ledger_from(0, 1_000)).await.unwrap();
+    let theirs = lines.into_iter().filter(|line| line.actor == "person:ada");
+    theirs.map(|line| line.action).collect()
+}
 
 async fn kinds(store: &Store, key: u64) -> Vec<String> {
     let (events, _) = store
@@ -188,7 +206,7 @@ async fn what_failed_is_tried_again_where_it_failed() {
         .unwrap();
     let offer = handle.poll(&resource("work"), None).await.unwrap();
     assert!(matches!(
-        handle.redrive(begun.key).await,
+        handle.redrive_with(begun.key, Some(deed("too early"))).await,
         Err(Error::NotRedrivable(_))
     ));
     handle
@@ -205,8 +223,10 @@ async fn what_failed_is_tried_again_where_it_failed() {
     let store = running.abort().await;
     let running = run(store, Limits::default()).await;
     let handle = &running.handle;
-    handle.redrive(begun.key).await.unwrap();
+    let deed = Some(deed("again"));
+    handle.redrive_with(begun.key, deed).await.unwrap();
     let store = &running.store;
+    assert_eq!(told(store).await, ["again"]);
     assert_eq!(
         (
             found(store, begun.key).await.status,
@@ -247,15 +267,18 @@ async fn stopping_ends_an_execution_and_what_it_waits_for() {
         .await
         .unwrap();
     let offer = handle.poll(&resource("work"), None).await.unwrap();
-    handle.stop(begun.key, Some("E".into()), None).await.unwrap();
+    let error = Some("E".into());
+    let stopped = handle.stop_with(begun.key, error, None, Some(deed("stop"))).await;
+    stopped.unwrap();
     assert!(matches!(
         handle.succeed(OWNER, &offer.token, json!({})).await,
         Err(Error::TaskGone)
     ));
     assert!(matches!(
-        handle.stop(begun.key, None, None).await,
+        handle.stop_with(begun.key, None, None, Some(deed("again"))).await,
         Err(Error::NotOpen(_))
     ));
+    assert_eq!(told(&running.store).await, ["stop"], "what did not happen is not told");
     assert_eq!(found(&running.store, begun.key).await.status, Status::Aborted);
     running.end().await;
 }

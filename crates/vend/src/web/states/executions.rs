@@ -1,7 +1,7 @@
 //! Executions and their histories.
 
 use engine::Start;
-use model::TenantName;
+use model::{TenantName, ledger::Deed};
 use serde_json::{Value, json};
 use store::{Run, RunFilter, Status};
 
@@ -231,12 +231,14 @@ impl Call {
             .state
             .states
             .engine
-            .stop(run.key, text("error")?, text("cause")?);
+            .stop_with(
+                run.key,
+                text("error")?,
+                text("cause")?,
+                self.deed(&run, "state-machine.execution.stop"),
+            );
         let at = match stopped.await {
-            Ok(at) => {
-                self.told(&run, "state-machine.execution.stop").await?;
-                at
-            }
+            Ok(at) => at,
             // It has ended, which is what was asked for.
             Err(engine::Error::NotOpen(_)) => run.ended_at.unwrap_or_else(|| self.state.now()),
             Err(error) => return Err(error.into()),
@@ -246,21 +248,14 @@ impl Call {
 
     /// A line of the ledger about an execution that somebody stopped or tried again: its history does not say who. What a
     /// state machine does by a task is in that machine's own history.
-    async fn told(&self, run: &Run, action: &str) -> Result<(), Fault> {
-        if self.task.is_some() {
-            return Ok(());
-        }
-        let by = self.by();
-        let deed = model::ledger::Deed {
-            actor: by.actor,
+    fn deed(&self, run: &Run, action: &str) -> Option<Deed> {
+        self.task.is_none().then(|| Deed {
+            actor: self.by().actor,
             action: action.into(),
             tenant: run.tenant.as_ref().map(ToString::to_string),
             object: run.arn.clone(),
             detail: json!({}),
-        };
-        let at = by.at;
-        let told = self.state.store.write(move |tx| tx.record(deed, at));
-        Ok(told.await.map(drop)?)
+        })
     }
 
     pub async fn redrive(&self) -> Result<Value, Fault> {
@@ -280,11 +275,9 @@ impl Call {
         if self.leaves(run.tenant.clone()).await? {
             return Err(gone());
         }
-        match self.state.states.engine.redrive(run.key).await {
-            Ok(at) => {
-                self.told(&run, "state-machine.execution.redrive").await?;
-                Ok(json!({ "redriveDate": seconds(at) }))
-            }
+        let deed = self.deed(&run, "state-machine.execution.redrive");
+        match self.state.states.engine.redrive_with(run.key, deed).await {
+            Ok(at) => Ok(json!({ "redriveDate": seconds(at) })),
             Err(engine::Error::Refused(_)) => Err(gone()),
             Err(engine::Error::NotRedrivable(_) | engine::Error::NotOpen(_)) => Err(Fault::new(
                 "ExecutionNotRedrivable",
