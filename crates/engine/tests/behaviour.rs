@@ -278,7 +278,11 @@ async fn stopping_ends_an_execution_and_what_it_waits_for() {
         handle.stop_with(begun.key, None, None, Some(deed("again"))).await,
         Err(Error::NotOpen(_))
     ));
-    assert_eq!(told(&running.store).await, ["stop"], "what did not happen is not told");
+    assert_eq!(
+        told(&running.store).await,
+        ["stop"],
+        "what did not happen is not told"
+    );
     assert_eq!(found(&running.store, begun.key).await.status, Status::Aborted);
     running.end().await;
 }

@@ -63,7 +63,11 @@ fn tables_have_a_limit() {
     let manifest = json!({ "fileFormat": "CSV", "fileSchema": "a", "files": vec![1; 1_000] });
     let parameters = json!({ "Bucket": "b".repeat(100_000) });
     let mut reading = Reading::new(Format::Manifest, parameters, usize::MAX).within(9, 1 << 20);
-    assert!(reading.take(Answer::Object(manifest.to_string().into_bytes())).is_err());
+    assert!(
+        reading
+            .take(Answer::Object(manifest.to_string().into_bytes()))
+            .is_err()
+    );
 }
 
 #[test]

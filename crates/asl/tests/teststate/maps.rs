@@ -145,10 +145,13 @@ fn what_is_read_and_too_large_is_not_shown() {
 #[test]
 fn the_work_of_selectors_has_one_budget() {
     let selects = |numbers: usize| {
-        let mut state = map("INLINE", json!({
-            "QueryLanguage": "JSONata",
-            "ItemSelector": { "n": format!("{{% $sum([1..{numbers}].($ * 2)) %}}") },
-        }));
+        let mut state = map(
+            "INLINE",
+            json!({
+                "QueryLanguage": "JSONata",
+                "ItemSelector": { "n": format!("{{% $sum([1..{numbers}].($ * 2)) %}}") },
+            }),
+        );
         state["Items"] = "{% $states.input.items %}".into();
         let input = json!({ "items": vec![1; 200] });
         let seen = tested(&state, &input, result(json!([1]))).unwrap();

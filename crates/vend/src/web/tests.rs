@@ -11,4 +11,5 @@ mod problems;
 mod services;
 mod states;
 mod truths;
+mod upgrade;
 mod world;

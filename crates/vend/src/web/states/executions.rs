@@ -227,16 +227,12 @@ impl Call {
     pub async fn stop(&self) -> Result<Value, Fault> {
         let run = self.run_of(self.text("executionArn")?).await?;
         let text = |member| Ok::<_, Fault>(self.maybe(member)?.map(str::to_owned));
-        let stopped = self
-            .state
-            .states
-            .engine
-            .stop_with(
-                run.key,
-                text("error")?,
-                text("cause")?,
-                self.deed(&run, "state-machine.execution.stop"),
-            );
+        let stopped = self.state.states.engine.stop_with(
+            run.key,
+            text("error")?,
+            text("cause")?,
+            self.deed(&run, "state-machine.execution.stop"),
+        );
         let at = match stopped.await {
             Ok(at) => at,
             // It has ended, which is what was asked for.

@@ -93,8 +93,7 @@ impl Known {
             true => Machine::kept_as(flavour, text),
             false => Machine::parse_as(flavour, text),
         };
-        let program = program
-            .map_err(|problems| Fault::new("InvalidDefinition", asl::refusal(&problems)))?;
+        let program = program.map_err(|problems| Fault::new("InvalidDefinition", asl::refusal(&problems)))?;
         if programs.len() >= PROGRAMS {
             programs.clear();
         }
