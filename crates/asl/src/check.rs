@@ -1,7 +1,7 @@
 //! What is wrong with a definition, in AWS's words where they are known, and the checks that need the whole graph.
 
 use crate::limit;
-use crate::locate::locate;
+use crate::locate::{locate, place};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
@@ -72,6 +72,18 @@ pub enum Code {
     NoPath,
     /// A warning: a path or a call in the `Result` of a Pass state, where it is only text.
     PassResultIsStatic,
+    /// A warning of ours: the `Resource` is a URI, as the language wants it, and no ARN, as AWS does.
+    NoArn,
+    /// A warning of ours: no service that is known here has this `Resource`.
+    UnknownResource,
+    /// A warning of ours: a task waits for its token, and nobody is told it.
+    NoTaskToken,
+    /// A warning of ours: a call that needs parameters has none of its own.
+    NoParameters,
+    /// A warning of ours: blanks around `{% … %}` make it a text.
+    NoExpression,
+    /// Ours, a warning: a key that stands twice in one object.
+    DuplicateKey,
     /// Ours: the language has it, this crate does not yet.
     NotAvailableYet,
 }
@@ -90,13 +102,27 @@ impl Code {
             Self::NoDollar => "NO_DOLLAR",
             Self::NoPath => "NO_PATH",
             Self::PassResultIsStatic => "PASS_RESULT_IS_STATIC",
+            Self::NoArn => "NO_ARN",
+            Self::UnknownResource => "UNKNOWN_RESOURCE",
+            Self::NoTaskToken => "NO_TASK_TOKEN",
+            Self::NoParameters => "NO_PARAMETERS",
+            Self::NoExpression => "NO_EXPRESSION",
+            Self::DuplicateKey => "DUPLICATE_KEY",
             Self::NotAvailableYet => "NOT_AVAILABLE_YET",
         }
     }
 
     pub fn severity(self) -> Severity {
         match self {
-            Self::NoDollar | Self::NoPath | Self::PassResultIsStatic => Severity::Warning,
+            Self::NoDollar
+            | Self::NoPath
+            | Self::PassResultIsStatic
+            | Self::NoArn
+            | Self::UnknownResource
+            | Self::NoTaskToken
+            | Self::NoParameters
+            | Self::NoExpression
+            | Self::DuplicateKey => Severity::Warning,
             _ => Severity::Error,
         }
     }
@@ -116,19 +142,44 @@ struct Problem {
     at: Option<String>,
     /// The pointer that people want to see, when it is another.
     spot: Option<String>,
+    /// Where in the text it is, when the pointer finds another place.
+    byte: Option<usize>,
     message: String,
     detail: Option<String>,
+}
+
+/// Whether a definition is new, or was taken once and has executions.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Age {
+    #[default]
+    New,
+    /// Only what cannot be run is a problem.
+    Kept,
 }
 
 /// The problems found so far.
 #[derive(Debug, Default)]
 pub struct Report {
+    age: Age,
     problems: Vec<Problem>,
     /// More were found than are kept.
     truncated: bool,
 }
 
 impl Report {
+    /// Of a definition of that age.
+    pub fn of(age: Age) -> Self {
+        Self {
+            age,
+            ..Self::default()
+        }
+    }
+
+    /// Whether checks apply that came after definitions without them had been taken.
+    pub fn is_of_new(&self) -> bool {
+        self.age == Age::New
+    }
+
     pub fn add(&mut self, pointer: &str, code: Code, message: impl Into<String>) {
         self.keep(code, Some(pointer.to_owned()), message.into());
     }
@@ -157,6 +208,13 @@ impl Report {
         }
     }
 
+    /// The last problem is at this byte of the text.
+    pub fn byte(&mut self, byte: usize) {
+        if let Some(last) = self.problems.last_mut().filter(|_| !self.truncated) {
+            last.byte = Some(byte);
+        }
+    }
+
     pub fn unavailable(&mut self, pointer: &str, what: &str) {
         self.add(
             pointer,
@@ -174,6 +232,7 @@ impl Report {
             code,
             at,
             spot: None,
+            byte: None,
             message,
             detail: None,
         });
@@ -215,7 +274,10 @@ impl Problem {
             (None, Some(location)) => location.pointer.clone(),
             (None, None) => at_root(),
         };
-        let (line, column) = locate(text, &pointer);
+        let (line, column) = match self.byte {
+            Some(byte) => place(text, byte),
+            None => locate(text, &pointer),
+        };
         Diagnostic {
             severity: self.code.severity(),
             code: self.code,

@@ -55,6 +55,12 @@ pub enum Event {
         error: Option<String>,
         cause: Option<String>,
     },
+    /// Nobody will ever work on the task: what its resource names is not there. Unlike what a worker reports, that is
+    /// `States.Runtime`, which nothing retries or catches.
+    TaskRefused {
+        task: u64,
+        cause: String,
+    },
     TaskTimedOut {
         task: u64,
         kind: Timeout,

@@ -82,6 +82,19 @@ impl Fault {
         self
     }
 
+    /// The same fault, whose cause tells of another one that came to it.
+    pub fn besides(mut self, other: &Self) -> Self {
+        let what = other
+            .cause
+            .as_deref()
+            .or(other.error.as_deref())
+            .unwrap_or_default();
+        let cause = self.cause.get_or_insert_default();
+        cause.push_str(&format!("; and the results could not be written: {what}"));
+        cause.truncate(cause.floor_char_boundary(limit::CAUSE));
+        self
+    }
+
     /// Whether one name of an `ErrorEquals` matches.
     pub fn answers(&self, name: &str) -> bool {
         if self.error.as_deref() == Some(name) || self.alias.as_deref() == Some(name) {

@@ -4,6 +4,7 @@ use crate::fault;
 use crate::limit;
 use crate::machine::Format;
 use crate::run::Failure;
+use crate::size;
 use jsonata::json;
 use serde_json::{Map, Value};
 use std::collections::VecDeque;
@@ -38,6 +39,8 @@ pub struct Reading {
     parameters: Value,
     /// Items at most.
     most: usize,
+    /// Bytes of what grows as it is read: see [`limit::TABLES`].
+    room: usize,
     wants: VecDeque<Request>,
     /// The columns of the objects that a manifest names.
     schema: Option<Vec<String>>,
@@ -59,9 +62,19 @@ impl Reading {
             format,
             parameters,
             most,
+            room: limit::TABLES,
             wants: VecDeque::from([first]),
             schema: None,
             items: Vec::new(),
+        }
+    }
+
+    /// The same reading with less of it: `most` items, and `room` for those of tables.
+    pub(crate) fn within(self, most: usize, room: usize) -> Self {
+        Self {
+            most: self.most.min(most),
+            room: self.room.min(room),
+            ..self
         }
     }
 
@@ -168,11 +181,14 @@ impl Reading {
         if sorted.windows(2).any(|pair| pair[0] == pair[1]) {
             return Err(failed("CSV headers cannot contain duplicates."));
         }
+        // Every row has all names, whatever its own length.
+        let names = headers.iter().map(|name| name.len() + limit::CELL).sum::<usize>();
         for row in rows {
             if self.items.len() >= self.most {
                 break;
             }
             let row = row.map_err(unreadable)?;
+            self.charge(names + row.as_slice().len())?;
             let cells = headers.iter().enumerate();
             let cells = cells.map(|(at, name)| (name.clone(), row.get(at).unwrap_or_default().into()));
             let item = Value::Object(cells.collect::<Map<_, _>>());
@@ -196,7 +212,9 @@ impl Reading {
             .as_array()
             .map(Vec::as_slice)
             .unwrap_or_default();
+        let each = size::within(&self.parameters, usize::MAX, usize::MAX).unwrap_or_default();
         for file in files {
+            self.charge(each + limit::CELL)?;
             let mut parameters = self.parameters.clone();
             parameters["Key"] = file["key"].clone();
             if let Some(fields) = parameters.as_object_mut() {
@@ -205,6 +223,19 @@ impl Reading {
             self.wants.push_back(Request::Object { parameters });
         }
         Ok(())
+    }
+
+    /// Pays for something whose size is not that of the text that it is read from.
+    fn charge(&mut self, bytes: usize) -> Result<(), Failure> {
+        let left = self.room.checked_sub(bytes);
+        self.room = left.unwrap_or_default();
+        left.map(drop)
+            .ok_or_else(|| failed("The items of the table are too large together."))
+    }
+
+    /// There was no room for what was to be read.
+    pub(crate) fn is_full(&self) -> bool {
+        self.room == 0
     }
 
     /// As many as still fit.

@@ -82,6 +82,10 @@ pub mod limit {
     pub const ITEMS: usize = 1_000_000;
     /// Bytes of an object that items are read from.
     pub const OBJECT: usize = 64 * 1024 * 1024;
+    /// Bytes of the items that are made of tables, counting names and cells of each row and some more for each.
+    pub const TABLES: usize = 512 * 1024 * 1024;
+    /// What a cell takes beside its text.
+    pub(crate) const CELL: usize = 64;
     /// Seconds that an execution of an Express machine may take.
     pub const EXPRESS: u64 = 300;
     /// Characters that are kept of an error's name, and of its cause.

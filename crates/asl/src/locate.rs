@@ -18,7 +18,8 @@ pub fn locate(text: &str, pointer: &str) -> (u32, u32) {
     place(text, found)
 }
 
-fn place(text: &str, at: usize) -> (u32, u32) {
+/// The line and column of a byte.
+pub fn place(text: &str, at: usize) -> (u32, u32) {
     let before = &text[..text.floor_char_boundary(at)];
     let line = before.matches('\n').count() + 1;
     let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;

@@ -1,5 +1,6 @@
 //! A parsed and checked definition.
 
+use crate::check::Age;
 use crate::check::Diagnostic;
 use crate::parse;
 use crate::path::Path;
@@ -48,7 +49,27 @@ impl Machine {
     /// # Errors
     /// As [`Machine::parse`].
     pub fn parse_as(flavour: Flavour, text: &str) -> Result<Self, Vec<Diagnostic>> {
-        let (definition, program, timeout) = parse::definition(flavour, text)?;
+        Self::read(flavour, text, Age::New)
+    }
+
+    /// Reads a definition that was taken once: checks that came later are no reason to lose an execution of it.
+    ///
+    /// # Errors
+    /// It cannot be run: all problems at once, as of [`Machine::parse`].
+    pub fn kept(text: &str) -> Result<Self, Vec<Diagnostic>> {
+        Self::kept_as(Flavour::Standard, text)
+    }
+
+    /// The same for a machine of either type.
+    ///
+    /// # Errors
+    /// As [`Machine::kept`].
+    pub fn kept_as(flavour: Flavour, text: &str) -> Result<Self, Vec<Diagnostic>> {
+        Self::read(flavour, text, Age::Kept)
+    }
+
+    fn read(flavour: Flavour, text: &str, age: Age) -> Result<Self, Vec<Diagnostic>> {
+        let (definition, program, timeout) = parse::definition(flavour, text, age)?;
         Ok(Self(Arc::new(Checked {
             definition: Arc::new(definition),
             program: Arc::new(program),

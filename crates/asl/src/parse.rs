@@ -2,13 +2,17 @@
 //! knows it, and what nobody asked for is a problem.
 
 mod advice;
+mod blanks;
 mod choice;
 mod fields;
 mod map;
+mod resource;
 mod state;
+mod twice;
+mod walk;
 mod work;
 
-use crate::check::{self, Code, Diagnostic, Report, Severity, join};
+use crate::check::{self, Age, Code, Diagnostic, Report, Severity, join};
 use crate::limit;
 use crate::machine::{Flavour, Program};
 use fields::Fields;
@@ -27,8 +31,8 @@ pub struct Found {
     pub truncated: bool,
 }
 
-pub fn definition(flavour: Flavour, text: &str) -> Result<Definition, Vec<Diagnostic>> {
-    let found = examine(flavour, text);
+pub fn definition(flavour: Flavour, text: &str, age: Age) -> Result<Definition, Vec<Diagnostic>> {
+    let found = examine(flavour, text, age);
     found.definition.ok_or_else(|| {
         let mut problems = found.problems;
         problems.retain(|problem| problem.severity == Severity::Error);
@@ -36,7 +40,7 @@ pub fn definition(flavour: Flavour, text: &str) -> Result<Definition, Vec<Diagno
     })
 }
 
-pub fn examine(flavour: Flavour, text: &str) -> Found {
+pub fn examine(flavour: Flavour, text: &str, age: Age) -> Found {
     let value = match read(text) {
         Ok(value) => value,
         Err(problem) => {
@@ -48,11 +52,20 @@ pub fn examine(flavour: Flavour, text: &str) -> Found {
         }
     };
     let mut reader = Reader {
+        report: Report::of(age),
         flavour,
         ..Reader::default()
     };
+    let twice = twice::find(text, limit::DIAGNOSTICS);
     let (program, timeout) = reader.machine(&value);
+    if age == Age::New {
+        resource::check(&value, &mut reader.report);
+        twice::report(&twice, true, &mut reader.report);
+    }
     let failed = !reader.report.is_empty();
+    resource::advise(&value, &mut reader.report);
+    blanks::advise(&value, &mut reader.report);
+    twice::report(&twice, false, &mut reader.report);
     advice::give(&value, &mut reader.report);
     let truncated = reader.report.is_truncated();
     let problems = reader.report.finish(text, &value);
@@ -71,6 +84,7 @@ pub fn single(name: &str, state: &Value, jsonata: bool) -> Result<Definition, Ve
         ..Reader::default()
     };
     let found = reader.state(state, &join("/States", name));
+    resource::check(&definition, &mut reader.report);
     let problems = reader.report.finish(&definition.to_string(), &definition);
     let program = Program {
         start: name.to_owned(),

@@ -34,16 +34,16 @@ impl Query {
         Some(text.strip_prefix("{%")?.strip_suffix("%}")?.trim())
     }
 
-    /// Reads the expression `body` of `field`, such as `Output/result`.
-    pub fn parse(body: &str, field: &str) -> Result<Self, String> {
+    /// Reads the expression `body` of `field`, such as `Output/result`; `absent`: the members of `$states` that are not there when it is evaluated.
+    pub fn parse(body: &str, field: &str, absent: &[&str]) -> Result<Self, String> {
         let expression = Expression::parse(body).map_err(|error| error.to_string())?;
         if let Some(name) = expression.top().next() {
             return Err(format!(
                 "Reference to '{name}' at the top level is not supported."
             ));
         }
-        if body.contains("$states.errorOutput") && !field.starts_with("Catch[") {
-            return Err("Field '$states.errorOutput' does not exist.".into());
+        if let Some(member) = absent.iter().find(|member| expression.reads("states", member)) {
+            return Err(format!("Field '$states.{member}' does not exist."));
         }
         Ok(Self {
             random: ["$random", "$uuid", "$shuffle"]

@@ -13,6 +13,7 @@ use crate::items::Reading;
 use crate::limit;
 use crate::machine::{self, Distributed, Machine, Map, State, Transformation, Writer};
 use crate::results::Writing;
+use crate::scope::WHOLE;
 use crate::size;
 use crate::step::Run;
 use crate::step::data::{About, Item};
@@ -80,6 +81,25 @@ impl<'m> MapRun<'m> {
             spec,
             machine,
             arn,
+        })
+    }
+
+    /// A run that is looked at without being opened.
+    pub(crate) fn inspected(
+        run: Run<'m>,
+        strand: Strand,
+        state: &'m State,
+        map: &'m Map,
+        machine: &'m Machine,
+    ) -> Option<Self> {
+        Some(Self {
+            run,
+            strand,
+            state,
+            map,
+            spec: map.run.as_deref()?,
+            machine,
+            arn: String::new(),
         })
     }
 
@@ -152,6 +172,29 @@ impl<'m> MapRun<'m> {
         }
     }
 
+    /// The items of the input as the selector makes them, if there are at most `most`, no more than a payload holds, and
+    /// one budget is enough for all.
+    pub(crate) fn selection(&self, most: usize) -> Result<Option<Vec<Value>>, Failure> {
+        let items = self.listed()?;
+        if items.len() > most {
+            return Ok(None);
+        }
+        let (mut selected, mut room) = (Vec::with_capacity(items.len()), limit::PAYLOAD);
+        let until = self.run.spent.get() + WHOLE;
+        for (index, (key, item)) in items.into_iter().enumerate() {
+            if self.run.spent.get() >= until {
+                return Ok(None);
+            }
+            let item = self.selected(index, key.as_deref(), item)?;
+            match size::within(&item, room, limit::DEPTH) {
+                Some(bytes) => room -= bytes,
+                None => return Ok(None),
+            }
+            selected.push(item);
+        }
+        Ok(Some(selected))
+    }
+
     /// The items of the input: the elements of an array, or the members of an object.
     fn listed(&self) -> Result<Vec<(Option<String>, Value)>, Failure> {
         let (items, _) = self.run.list(&self.strand, self.state, self.map)?;
@@ -186,7 +229,11 @@ impl<'m> MapRun<'m> {
         Ok(self.run.template(&self.strand, self.state, selector, about)?)
     }
 
-    fn batches(&self, batcher: &machine::Batcher, items: Vec<Value>) -> Result<Vec<Child>, Failure> {
+    pub(crate) fn batches(
+        &self,
+        batcher: &machine::Batcher,
+        items: Vec<Value>,
+    ) -> Result<Vec<Child>, Failure> {
         let input = self.run.input(&self.strand, self.state)?;
         let about = About::data(&input);
         let (strand, state) = (&self.strand, self.state);

@@ -16,6 +16,9 @@ const VISITED: usize = 200_000;
 /// Steps that its queries may take together.
 const STEPS: u64 = 2_000_000;
 
+/// Millionths of a whole budget.
+pub const WHOLE: u64 = 1_000_000;
+
 pub struct Scope<'a> {
     pub data: &'a Value,
     pub context: &'a Value,
@@ -79,6 +82,14 @@ impl Budget {
     /// What queries took.
     pub fn walked(&self) -> u64 {
         STEPS - self.steps.get()
+    }
+
+    /// The part of the whole that was spent, in millionths, of what most was spent of.
+    pub fn share(&self) -> u64 {
+        let part = |left: u64, whole: u64| (whole - left) * WHOLE / whole;
+        part(self.bytes.get() as u64, COPIED as u64)
+            .max(part(self.visits.get() as u64, VISITED as u64))
+            .max(part(self.steps.get(), STEPS))
     }
 
     pub fn visit(&self, values: usize) -> Result<(), Spent> {

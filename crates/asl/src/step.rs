@@ -57,6 +57,8 @@ pub(crate) struct Run<'m> {
     bytes: usize,
     /// Steps that the queries of this step took.
     walked: Cell<u64>,
+    /// What all evaluations took, in millionths of the budget that each has.
+    pub(crate) spent: Cell<u64>,
     /// The history has no room for more than its last event.
     full: bool,
     /// Strands that a failure took down, as they were; forgotten when it is caught.
@@ -77,6 +79,7 @@ impl<'m> Run<'m> {
             history: Vec::new(),
             bytes: limit::STEP_BYTES,
             walked: Cell::new(0),
+            spent: Cell::new(0),
             full: false,
             fallen: BTreeMap::new(),
             given: None,
@@ -111,6 +114,7 @@ impl<'m> Run<'m> {
             Event::TaskFailed { task, error, cause } => {
                 self.task_failed(*task, error.as_deref(), cause.as_deref())
             }
+            Event::TaskRefused { task, cause } => self.task_refused(*task, cause),
             Event::TaskTimedOut { task, kind } => self.task_timed_out(*task, *kind),
             Event::MapRunOpened {
                 task,

@@ -25,15 +25,17 @@ pub enum Expression {
 }
 
 impl Template {
-    /// Reads a JSONata template that stands in `field`; problems go to `problem` with the keys that lead to them.
+    /// Reads a JSONata template that stands in `field`; problems go to `problem` with the keys that lead to them. `absent`
+    /// as in [`Query::parse`].
     pub fn queries(
         value: &Value,
         field: &str,
+        absent: &[&str],
         trail: &mut Vec<String>,
         problem: &mut dyn FnMut(&[String], String),
     ) -> Self {
         match value {
-            Value::String(text) => match Query::body(text).map(|body| Query::parse(body, field)) {
+            Value::String(text) => match Query::body(text).map(|body| Query::parse(body, field, absent)) {
                 None => Self::Literal(value.clone()),
                 Some(Ok(query)) => Self::Dynamic(field.to_owned(), Expression::Query(query)),
                 Some(Err(why)) => {
@@ -46,7 +48,7 @@ impl Template {
                 for (key, member) in members {
                     trail.push(key.clone());
                     let place = format!("{field}/{key}");
-                    parsed.push((key.clone(), Self::queries(member, &place, trail, problem)));
+                    parsed.push((key.clone(), Self::queries(member, &place, absent, trail, problem)));
                     trail.pop();
                 }
                 Self::object(parsed, value)
@@ -56,7 +58,7 @@ impl Template {
                 for (at, item) in items.iter().enumerate() {
                     trail.push(at.to_string());
                     let place = format!("{field}[{at}]");
-                    parsed.push(Self::queries(item, &place, trail, problem));
+                    parsed.push(Self::queries(item, &place, absent, trail, problem));
                     trail.pop();
                 }
                 Self::array(parsed, value)

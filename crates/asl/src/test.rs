@@ -24,7 +24,7 @@ pub struct TestRequest {
     /// Without it, `{}`.
     pub input: Option<String>,
     pub inspection_level: Level,
-    /// Has no effect: there are no secrets without a call.
+    /// Has no effect, and is refused beside a mock: there are no secrets without a call.
     pub reveal_secrets: bool,
     pub variables: Option<String>,
     pub state_name: Option<String>,
@@ -74,7 +74,7 @@ pub enum Mode {
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Configuration {
     /// Retries so far, of the retrier that matches.
     pub retrier_retry_count: Option<u32>,
@@ -158,6 +158,12 @@ pub fn test(request: &TestRequest, at: Timestamp, seed: [u64; 2]) -> Result<Test
         Some(text) => parsed("context", text)?,
         None => context(request, &found, &input, at),
     };
+    let configuration = &request.state_configuration;
+    if let Some(data) = &configuration.map_item_reader_data
+        && data.len() > crate::limit::PAYLOAD
+    {
+        return Err(Refusal::validation("The mapItemReaderData is too large."));
+    }
     let inspection = Inspection {
         machine: &machine,
         name: &found.name,
@@ -165,11 +171,26 @@ pub fn test(request: &TestRequest, at: Timestamp, seed: [u64; 2]) -> Result<Test
         variables: &variables,
         context,
         answer,
-        retries: request.state_configuration.retrier_retry_count.unwrap_or(0),
-        failures: request.state_configuration.map_iteration_failure_count,
+        retries: configuration.retrier_retry_count.unwrap_or(0),
+        failures: configuration.map_iteration_failure_count,
+        read: configuration.map_item_reader_data.as_deref(),
+        of_task: is_of_task(request, &found)?,
     };
-    let seen = inspect::inspect(inspection, at, seed);
+    let seen = inspect::inspect(&inspection, at, seed);
     Ok(response(request, &input, &variables, seen))
+}
+
+/// Does a task report the mocked error? Inside a Map or Parallel state that depends on the state that it happened in.
+fn is_of_task(request: &TestRequest, found: &find::Found) -> Result<bool, Refusal> {
+    let Some(name) = &request.state_configuration.error_caused_by_state else {
+        return Ok(true);
+    };
+    match find::within(&found.state, name) {
+        Some(state) => Ok(state["Type"] == "Task"),
+        None => Err(Refusal::validation(format!(
+            "State '{name}' of errorCausedByState does not exist in the state"
+        ))),
+    }
 }
 
 fn parsed(what: &str, text: &str) -> Result<Value, Refusal> {
@@ -187,6 +208,14 @@ fn answer(request: &TestRequest, found: &find::Found) -> Result<Option<inspect::
     let Some(mock) = &request.mock else {
         return unmocked(request, kind).map(|()| None);
     };
+    if !["Task", "Map", "Parallel"].contains(&kind) {
+        let message = format!("State type '{kind}' is not supported when a mock is specified");
+        return Err(Refusal::validation(message));
+    }
+    if request.reveal_secrets {
+        let message = "TestState does not support RevealSecrets when a mock is specified.";
+        return Err(Refusal::validation(message));
+    }
     match (&mock.result, &mock.error_output) {
         (Some(_), Some(_)) => Err(Refusal::validation(
             "A test mock should have only one of the following fields: [result, errorOutput].",
@@ -199,6 +228,9 @@ fn answer(request: &TestRequest, found: &find::Found) -> Result<Option<inspect::
             Ok(Some(inspect::Answer::Error(output.error, output.cause)))
         }
         (Some(result), None) => {
+            if json::read(result).is_err() {
+                return Err(Refusal::validation("Mocked result must be valid JSON"));
+            }
             let result = parsed("mock result", result)?;
             fits(request, found, kind, &result, mock.field_validation_mode)?;
             Ok(Some(inspect::Answer::Result(result)))
@@ -216,9 +248,15 @@ fn unmocked(request: &TestRequest, kind: &str) -> Result<(), Refusal> {
         "Task" if request.role_arn.is_none() => Err(Refusal::validation(
             "RoleArn must be specified when testing a Task state",
         )),
-        "Task" | "Map" | "Parallel" => Err(Refusal::validation(format!(
-            "TestState does not support {kind} states when a mock is not specified."
-        ))),
+        "Task" => Err(Refusal::validation(
+            "TestState does not support Task states when a mock is not specified.",
+        )),
+        "Map" | "Parallel" => Err(Refusal {
+            code: "InvalidDefinition",
+            message: "TestState API does not support Map or Parallel states. Supported state types include: \
+                      [Task, Wait, Pass, Succeed, Fail, Choice]"
+                .into(),
+        }),
         _ => Ok(()),
     }
 }
@@ -232,10 +270,21 @@ fn fits(
     mode: Mode,
 ) -> Result<(), Refusal> {
     match kind {
+        // What is written to an object store is not in the result: that says where it is.
+        "Map" if found.state["ResultWriter"].get("Resource").is_some() => match result.is_object() {
+            true => Ok(()),
+            false => Err(Refusal::validation("Mocked result must be a JSON object.")),
+        },
         "Map" | "Parallel" => {
             let Some(items) = result.as_array() else {
                 return Err(Refusal::validation("Mocked result must be an array."));
             };
+            let branches = found.state["Branches"].as_array().map_or(items.len(), Vec::len);
+            if branches != items.len() {
+                return Err(Refusal::validation(format!(
+                    "Mocked result must have one element for each branch: {branches} of them"
+                )));
+            }
             let failures = request.state_configuration.map_iteration_failure_count;
             if failures.is_some_and(|failures| failures > items.len() as u64) {
                 let message =
@@ -279,6 +328,10 @@ fn context(request: &TestRequest, found: &find::Found, input: &Value, at: Timest
             .retrier_retry_count
             .unwrap_or(0)
             .into();
+    }
+    if found.is_in_map {
+        context["Map"] = json!({ "Item": { "Index": 0, "Value": null } });
+        context["Map"]["Item"]["Value"] = input.clone();
     }
     let resource = found.state["Resource"].as_str().unwrap_or_default();
     if resource.contains(".waitForTaskToken") {

@@ -26,7 +26,7 @@ pub enum Verdict {
 
 /// Examines a definition: problems of at least `severity`, `most` of them at most.
 pub fn validate(text: &str, flavour: Flavour, severity: Severity, most: usize) -> Validation {
-    let found = parse::examine(flavour, text);
+    let found = parse::examine(flavour, text, crate::check::Age::New);
     let mut diagnostics = found.problems;
     let result = match diagnostics
         .iter()

@@ -4,6 +4,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use asl::{Command, Event, Timeout};
 use jiff::{SignedDuration, Timestamp};
+use model::ledger::Deed;
 use store::{Begin, Logged};
 use tokio::sync::oneshot;
 
@@ -131,16 +132,21 @@ impl Engine {
                 self.interrupt(key, &error, &cause, spared);
                 self.acts.push(Act::Done(answer));
             }
+            Input::Stop { key, .. } if !self.live.contains_key(&key) => self.park(key, input),
             Input::Stop {
                 key,
                 error,
                 cause,
+                deed,
                 answer,
-            } => self.stop(key, error, cause, answer),
-            Input::Redrive { key, answer } => match self.live.contains_key(&key) {
-                true => drop(answer.send(Err(Error::NotRedrivable(key)))),
-                false => self.park(key, Input::Redrive { key, answer }),
-            },
+            } => {
+                self.happen(key, Event::Cancel { error, cause });
+                self.moved(key, deed, answer);
+            }
+            Input::Redrive { key, answer, .. } if self.live.contains_key(&key) => {
+                drop(answer.send(Err(Error::NotRedrivable(key))))
+            }
+            Input::Redrive { key, .. } => self.park(key, input),
             Input::Happen { key, event } => self.agenda.push_back((key, event)),
             Input::Chore(chore) => {
                 self.waking = self.waking.saturating_sub(1);
@@ -310,20 +316,10 @@ impl Engine {
         }
     }
 
-    fn stop(&mut self, key: u64, error: Option<String>, cause: Option<String>, answer: Answer<Timestamp>) {
-        if !self.live.contains_key(&key) {
-            return self.park(
-                key,
-                Input::Stop {
-                    key,
-                    error,
-                    cause,
-                    answer,
-                },
-            );
-        }
+    /// An execution was stopped or is tried again: the ledger says so with it, and whoever asked hears of it afterwards.
+    pub(crate) fn moved(&mut self, key: u64, deed: Option<Box<Deed>>, answer: Answer<Timestamp>) {
         let at = self.now();
-        self.happen(key, Event::Cancel { error, cause });
+        self.batch.deeds.extend(deed.map(|deed| (key, *deed, at)));
         self.acts.push(Act::Moved(key, answer, at));
     }
 
@@ -418,11 +414,7 @@ impl Engine {
         let (owner, order) = (live.owner, live.orders.get(&task)?);
         let (resource, token) = (order.resource.clone(), order.token.clone());
         if let Some(cause) = (self.setup.refuses)(owner, &resource) {
-            return Some(Event::TaskFailed {
-                task,
-                error: Some("States.Runtime".into()),
-                cause: Some(cause),
-            });
+            return Some(Event::TaskRefused { task, cause });
         }
         let place = Place {
             owner,

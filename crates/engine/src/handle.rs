@@ -2,7 +2,7 @@
 
 use asl::{Event, Machine, Status};
 use jiff::Timestamp;
-use model::TenantName;
+use model::{TenantName, ledger::Deed};
 use serde_json::Value;
 use store::{Kin, Tx};
 use tokio::sync::{mpsc, oneshot};
@@ -105,10 +105,12 @@ pub(crate) enum Input {
         key: u64,
         error: Option<String>,
         cause: Option<String>,
+        deed: Option<Box<Deed>>,
         answer: Answer<Timestamp>,
     },
     Redrive {
         key: u64,
+        deed: Option<Box<Deed>>,
         answer: Answer<Timestamp>,
     },
     /// Something that happens to an execution, which had to be read first.
@@ -276,10 +278,23 @@ impl Handle {
         error: Option<String>,
         cause: Option<String>,
     ) -> Result<Timestamp, Error> {
+        self.stop_with(key, error, cause, None).await
+    }
+
+    /// The same, with a line of the ledger in the same transaction.
+    pub async fn stop_with(
+        &self,
+        key: u64,
+        error: Option<String>,
+        cause: Option<String>,
+        deed: Option<Deed>,
+    ) -> Result<Timestamp, Error> {
+        let deed = deed.map(Box::new);
         self.ask(|answer| Input::Stop {
             key,
             error,
             cause,
+            deed,
             answer,
         })
         .await
@@ -287,7 +302,13 @@ impl Handle {
 
     /// Tries the states of an execution again that did not succeed, and gives the time at which it goes on.
     pub async fn redrive(&self, key: u64) -> Result<Timestamp, Error> {
-        self.ask(|answer| Input::Redrive { key, answer }).await
+        self.redrive_with(key, None).await
+    }
+
+    /// The same, with a line of the ledger in the same transaction.
+    pub async fn redrive_with(&self, key: u64, deed: Option<Deed>) -> Result<Timestamp, Error> {
+        let deed = deed.map(Box::new);
+        self.ask(|answer| Input::Redrive { key, deed, answer }).await
     }
 
     /// Changes what the open Map run `task` of an execution may do: children at the same time (0: as many as may be),

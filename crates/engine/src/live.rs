@@ -151,6 +151,7 @@ impl Live {
             Event::TaskSubmitted { task, .. }
             | Event::TaskSucceeded { task, .. }
             | Event::TaskFailed { task, .. }
+            | Event::TaskRefused { task, .. }
             | Event::TaskTimedOut { task, .. } => open(task).is_some(),
             Event::Start { .. } | Event::Cancel { .. } | Event::Redrive { .. } | Event::Activity { .. } => {
                 true

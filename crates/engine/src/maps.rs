@@ -14,7 +14,7 @@ use asl::{Command, Event};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use store::{Definition, MapChild, RunChange, RunStep, Status};
-use tracing::error;
+use tracing::{error, warn};
 
 use crate::{
     Engine, Error, PLATFORM,
@@ -322,6 +322,12 @@ impl Engine {
                 Event::MapRunClosed { task, output }
             }
             Outcome::Failed(asl::Failure { error, cause }) => {
+                warn!(
+                    execution,
+                    task,
+                    error,
+                    "the children of a Map run could not be made, or their results not be written: {cause}"
+                );
                 let (error, cause) = (Some(error), Some(cause));
                 Event::MapRunFailed { task, error, cause }
             }

@@ -94,7 +94,7 @@ pub(crate) fn open(db: &Db<'_>) -> Result<Opened, Error> {
         };
         let machine = match machines.get(&text) {
             Some(machine) => Ok(machine.clone()),
-            None => Machine::parse(&text).map_err(|_| Error::Damaged(key)),
+            None => Machine::kept(&text).map_err(|_| Error::Damaged(key)),
         };
         let snapshot = db.snapshot(key)?;
         let recovered = machine.and_then(|machine| {
@@ -312,10 +312,9 @@ impl Engine {
         for input in parked {
             match input {
                 // That is what was asked for.
-                Input::Stop { key, answer, .. } if lost => {
-                    let at = self.now();
-                    self.acts.push(crate::act::Act::Moved(key, answer, at));
-                }
+                Input::Stop {
+                    key, deed, answer, ..
+                } if lost => self.moved(key, deed, answer),
                 input => self.refuse(input, error.clone()),
             }
         }
@@ -334,9 +333,12 @@ impl Engine {
             };
             match input {
                 // A child is tried again by its run and by nobody else.
-                Input::Redrive { answer, .. } => match redrivable(false) {
+                Input::Redrive { deed, answer, .. } => match redrivable(false) {
                     None => drop(answer.send(Err(Error::NotRedrivable(key)))),
-                    Some(recovered) => self.redrive(key, recovered, answer),
+                    Some(recovered) => {
+                        self.redrive(key, recovered);
+                        self.moved(key, deed, answer);
+                    }
                 },
                 // Its run is over, and tries nothing any more.
                 Input::Again { kin, .. } if !self.has_child(kin, key) => {}
@@ -349,19 +351,18 @@ impl Engine {
         }
     }
 
-    fn redrive(&mut self, key: u64, recovered: Recovered, answer: Answer<Timestamp>) {
+    fn redrive(&mut self, key: u64, recovered: Recovered) {
         let (at, count) = (self.now(), recovered.state.redrives() + 1);
         self.insert(key, Live::from(recovered));
         self.batch.reopened.push((key, at));
         self.happen(key, asl::Event::Redrive { count });
-        self.acts.push(crate::act::Act::Moved(key, answer, at));
     }
 
     fn machine(&mut self, key: u64, text: Arc<str>) -> Result<Machine, Error> {
         if let Some(machine) = self.machines.get(&text) {
             return Ok(machine.clone());
         }
-        let machine = Machine::parse(&text).map_err(|_| Error::Damaged(key))?;
+        let machine = Machine::kept(&text).map_err(|_| Error::Damaged(key))?;
         if self.machines.len() >= MACHINES {
             self.machines.clear();
         }

@@ -36,7 +36,7 @@ pub fn recover(db: &Db<'_>, key: u64) -> Result<Option<Recovered>, Error> {
     let Some((run, definition)) = db.run_by_key(key)?.filter(|(run, _)| run.ended_at.is_none()) else {
         return Ok(None);
     };
-    let machine = Machine::parse(&definition).map_err(|_| Error::Damaged(key))?;
+    let machine = Machine::kept(&definition).map_err(|_| Error::Damaged(key))?;
     let snapshot = db.snapshot(key)?;
     let after = snapshot.as_ref().map_or(0, |snapshot| snapshot.seq);
     replay(&run, machine, snapshot, &db.log(Some(key), after)?).map(Some)
@@ -105,6 +105,7 @@ pub(crate) fn note(orders: &mut BTreeMap<u64, Order>, event: &Event, step: &Step
         }
         Event::TaskSucceeded { task, .. }
         | Event::TaskFailed { task, .. }
+        | Event::TaskRefused { task, .. }
         | Event::TaskTimedOut { task, .. }
             if !step.execution.open_tasks().any(|open| open.task == *task) =>
         {

@@ -12,9 +12,27 @@ use std::{
 
 use engine::{Error, Limits};
 use jiff::{SignedDuration, Timestamp};
+use model::ledger::Deed;
 use serde_json::{Value, json};
 use store::{Status, Store};
 use world::{OWNER, chain, dir, ended, found, open, resource, run, run_with, setup, start};
+
+fn deed(action: &str) -> Deed {
+    Deed {
+        actor: "person:ada".into(),
+        action: action.into(),
+        tenant: None,
+        object: "execution".into(),
+        detail: json!({}),
+    }
+}
+
+/// What the ledger says that the person did, oldest first.
+async fn told(store: &Store) -> Vec<String> {
+    let lines = store.read(|db| db.ledger_from(0, 1_000)).await.unwrap();
+    let theirs = lines.into_iter().filter(|line| line.actor == "person:ada");
+    theirs.map(|line| line.action).collect()
+}
 
 async fn kinds(store: &Store, key: u64) -> Vec<String> {
     let (events, _) = store
@@ -149,6 +167,34 @@ async fn work_that_nobody_does_fails_at_once() {
     running.end().await;
 }
 
+/// A definition that would be refused today is one of an execution that began when it was not.
+#[tokio::test]
+async fn what_was_taken_once_is_recovered() {
+    let dir = dir();
+    let running = run(open(&dir.path).await, Limits::default()).await;
+    let unknown = task(json!({ "Resource": "work" }));
+    let twice = |once: &str| once.replacen("\"States\":{", "\"States\":{\"T\":{\"Type\":\"Succeed\"},", 1);
+    let text = twice(&unknown);
+    assert_ne!(text, unknown);
+    for text in [&text, &unknown, &twice(&task(json!({})))] {
+        assert!(asl::Machine::parse(text).is_err());
+    }
+    let mut order = start(&chain(1), "a", json!({}));
+    order.program = asl::Machine::kept(&text).unwrap();
+    order.definition = text;
+    let begun = running.handle.start(order).await.unwrap();
+    drop(running.end().await);
+    let running = run(open(&dir.path).await, Limits::default()).await;
+    let offer = running.handle.poll("work", None).await.unwrap();
+    running
+        .handle
+        .succeed(OWNER, &offer.token, json!({}))
+        .await
+        .unwrap();
+    assert_eq!(ended(&running.store, begun.key).await.status, Status::Succeeded);
+    running.end().await;
+}
+
 #[tokio::test]
 async fn what_failed_is_tried_again_where_it_failed() {
     let dir = dir();
@@ -160,7 +206,7 @@ async fn what_failed_is_tried_again_where_it_failed() {
         .unwrap();
     let offer = handle.poll(&resource("work"), None).await.unwrap();
     assert!(matches!(
-        handle.redrive(begun.key).await,
+        handle.redrive_with(begun.key, Some(deed("too early"))).await,
         Err(Error::NotRedrivable(_))
     ));
     handle
@@ -177,8 +223,10 @@ async fn what_failed_is_tried_again_where_it_failed() {
     let store = running.abort().await;
     let running = run(store, Limits::default()).await;
     let handle = &running.handle;
-    handle.redrive(begun.key).await.unwrap();
+    let deed = Some(deed("again"));
+    handle.redrive_with(begun.key, deed).await.unwrap();
     let store = &running.store;
+    assert_eq!(told(store).await, ["again"]);
     assert_eq!(
         (
             found(store, begun.key).await.status,
@@ -219,15 +267,22 @@ async fn stopping_ends_an_execution_and_what_it_waits_for() {
         .await
         .unwrap();
     let offer = handle.poll(&resource("work"), None).await.unwrap();
-    handle.stop(begun.key, Some("E".into()), None).await.unwrap();
+    let error = Some("E".into());
+    let stopped = handle.stop_with(begun.key, error, None, Some(deed("stop"))).await;
+    stopped.unwrap();
     assert!(matches!(
         handle.succeed(OWNER, &offer.token, json!({})).await,
         Err(Error::TaskGone)
     ));
     assert!(matches!(
-        handle.stop(begun.key, None, None).await,
+        handle.stop_with(begun.key, None, None, Some(deed("again"))).await,
         Err(Error::NotOpen(_))
     ));
+    assert_eq!(
+        told(&running.store).await,
+        ["stop"],
+        "what did not happen is not told"
+    );
     assert_eq!(found(&running.store, begun.key).await.status, Status::Aborted);
     running.end().await;
 }

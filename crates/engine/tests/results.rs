@@ -136,6 +136,9 @@ async fn a_run_that_fails_leaves_its_results_and_a_redrive_the_whole() {
             (5, 0, 0),
             "cut {cut}"
         );
+        // Nobody could remove it on AWS: the new manifest does not name it.
+        let before = format!("out/p/{}/FAILED_0.json", found.arn.rsplit(':').next().unwrap());
+        assert!(root.join(before).exists(), "cut {cut}");
         running.end().await;
     }
 }

@@ -202,17 +202,16 @@ impl Bases {
             return Ok(false);
         };
         let name = record.made_by.strip_prefix(MADE_BY).unwrap_or_default();
-        if !all.iter().any(|known| known.base == name) {
+        // Several may have asked for one name: tenants, and builds. Who asked last knows what it is now.
+        let named = all.iter().filter(|known| known.base == name);
+        let Some(known) = named.max_by_key(|known| known.checked_at) else {
             return Ok(false);
-        }
-        for known in all.iter().filter(|known| known.base == name) {
-            let current = self.layers.get(&known.key)?;
-            // An image that came back from elsewhere has the same files under another key.
-            if known.key == *key || current.is_some_and(|current| current.identity() == record.identity()) {
-                return Ok(false);
-            }
-        }
-        Ok(true)
+        };
+        let current = self.layers.get(&known.key)?;
+        // An image that came back from elsewhere has the same files under another key.
+        let same =
+            known.key == *key || current.is_some_and(|current| current.identity() == record.identity());
+        Ok(!same)
     }
 
     /// The layer of a base of the platform or a registry, made if it was not. Who else wants it meanwhile waits.

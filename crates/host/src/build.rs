@@ -7,6 +7,7 @@
 mod again;
 mod artifact;
 pub mod batch;
+mod cache;
 mod choice;
 pub mod combine;
 mod console;
@@ -25,6 +26,7 @@ pub mod shell;
 pub mod tools;
 mod verdict;
 
+pub use console::Broken;
 pub use error::Error;
 pub use left::Left;
 pub use verdict::gate;
@@ -48,16 +50,15 @@ use tracing::info;
 
 use self::{
     again::Before,
+    cache::Restored,
     choice::Choice,
     console::Console,
     left::{Objects, Shelf},
     queue::Queue,
     report::History,
-    sandbox::{CacheNames, Keys},
 };
 use crate::{
     bake::Oven,
-    cache::Lease,
     container::{Containers, Exit},
     layer::io_error,
     logs, objects,
@@ -66,6 +67,8 @@ use crate::{
 };
 
 const LOG_BYTES: u64 = 64 << 20;
+/// A build that waits longer for its turn fails: CodeBuild's usual `queuedTimeoutInMinutes`.
+pub const QUEUED: Duration = Duration::from_secs(8 * 3600);
 /// The file beside a branch's cache that holds what earlier runs of its tests said.
 const HISTORY: &str = "tests.json.zst";
 
@@ -82,6 +85,7 @@ struct Inner {
     oven: Oven,
     program: Utf8PathBuf,
     queue: Queue,
+    queued: Duration,
     labels: BTreeMap<String, String>,
 }
 
@@ -100,6 +104,8 @@ pub struct Site {
     pub program: Utf8PathBuf,
     /// How many builds run at a time.
     pub at_once: usize,
+    /// How long one may wait for its turn: [`QUEUED`], but for tests.
+    pub queued: Duration,
     /// What this machine is beside its `arch` and `os`, for builds that ask for it.
     pub labels: BTreeMap<String, String>,
 }
@@ -178,14 +184,6 @@ struct Prepared {
     caches: Restored,
 }
 
-/// What is kept between builds, as one build stands on it.
-struct Restored {
-    /// The tenant's downloads.
-    _downloads: Option<Lease>,
-    own: Option<Lease>,
-    names: CacheNames,
-}
-
 /// What is left of a container that has ended.
 struct Ran {
     exit: Exit,
@@ -208,6 +206,7 @@ impl Yard {
             oven: site.oven,
             program: site.program,
             queue: Queue::new(site.at_once),
+            queued: site.queued,
             labels: demand::own_labels(site.labels),
         })))
     }
@@ -252,6 +251,11 @@ impl Yard {
         let _place = tokio::select! {
             place = place => place,
             reason = stop.asked() => return Err(Error::Stopped(reason)),
+            () = tokio::time::sleep(self.0.queued) => {
+                let error = Error::Queued(self.0.queued);
+                console.ended(PhaseStatus::TimedOut, Some(error.to_string()));
+                return Err(error);
+            }
             () = once.before.over(timeout(once.order)) => {
                 return Err(once.before.timed_out(timeout(once.order), console.doing(), String::new()));
             }
@@ -293,7 +297,10 @@ impl Yard {
                     error => logs::chain(error),
                 };
                 console.ended(status, Some(message));
-                console.end();
+                let outcome = console.end();
+                if let Some(shelf) = once.shelf {
+                    self.leave(shelf, outcome).await;
+                }
                 return Err(error);
             }
         };
@@ -314,12 +321,15 @@ impl Yard {
         }
         let (mut outcome, judged) = verdict::judge(order, before, ran);
         if came_to_its_end {
-            self.harvest(order, &upper, uids.base, prepared.caches).await?;
+            let harvested = self.harvest(order, &upper, uids.base, prepared.caches).await?;
+            if let Some(said) = harvested {
+                self.console(order, once.log)?.line(&said);
+            }
         }
         match judged {
             Err(failed @ Error::Failed { .. }) if again => return Ok(End::Again(before.next(began, failed))),
             Err(error) => {
-                if let Some(shelf) = once.shelf.filter(|_| came_to_its_end) {
+                if let Some(shelf) = once.shelf {
                     self.leave(shelf, outcome).await;
                 }
                 return Err(error);
@@ -372,8 +382,7 @@ impl Yard {
         console.ended(PhaseStatus::Succeeded, None);
         let mut lowers = vec![source];
         lowers.extend(self.0.oven.images().lowers(&image)?);
-        let leases = caches.own.iter().chain(&caches._downloads);
-        lowers.extend(leases.map(|lease| lease.files.clone()));
+        lowers.extend(caches.files());
         Ok(Prepared {
             image,
             lowers,
@@ -391,8 +400,8 @@ impl Yard {
         let oven = self.0.oven.clone();
         let (system, tools) = match choice {
             Choice::Base(base) => {
+                let base = choice::named(base);
                 console.line(&format!("The build runs in {base}"));
-                let base = base.to_owned();
                 let made = tokio::spawn(async move { oven.bare(&base).await });
                 return tokio::select! {
                     made = made => made.map_err(|_| Error::Interrupted)?.map_err(Error::Image),
@@ -419,56 +428,6 @@ impl Yard {
             made = made => Ok(made.map_err(|_| Error::Interrupted)?.map_err(Error::Image)?.image),
             reason = stop.asked() => Err(Error::Stopped(reason)),
         }
-    }
-
-    /// Finds what earlier builds kept. A key that cannot be expanded is told, and nothing is kept.
-    fn restore(
-        &self,
-        ticket: &Ticket,
-        order: &BuildOrder,
-        image: Digest,
-        layer: &camino::Utf8Path,
-        console: &mut Console,
-    ) -> Result<Restored, Error> {
-        let caches = self.0.oven.caches();
-        let cache = &order.buildspec.cache;
-        let source = layer.join(sandbox::source_directory(order).trim_start_matches('/'));
-        let variables = sandbox::variables(ticket, order, image);
-        let hash = |patterns: &[String]| key::hash_files(source.as_std_path(), patterns);
-        let expand = |text: &String| key::expand(text, &variables, &hash);
-        let keys = cache.key.as_ref().map(|text| {
-            Ok(Keys {
-                key: expand(text)?,
-                fallback: cache
-                    .fallback_keys
-                    .iter()
-                    .map(expand)
-                    .collect::<Result<_, String>>()?,
-            })
-        });
-        let names = match keys.transpose() {
-            Ok(keys) => {
-                let inner = |name: &str| caches.inner(name).unwrap_or_default();
-                sandbox::cache_names(order, keys.as_ref(), &inner)
-            }
-            Err(why) => {
-                let why: String = why;
-                console.line(&format!("The cache is not used: its key {why}"));
-                CacheNames::default()
-            }
-        };
-        let own = caches.lease_first(&names.restore)?;
-        if !cache.paths.is_empty() {
-            console.line(match &own {
-                Some(_) => "The cache is restored",
-                None => "There is no cache to restore",
-            });
-        }
-        Ok(Restored {
-            _downloads: caches.lease(&sandbox::downloads_name(order))?,
-            own,
-            names,
-        })
     }
 
     /// Runs the container to its end. The job goes in and frames come out by pipes, each with a thread of its own.
@@ -522,7 +481,7 @@ impl Yard {
             return Ok(());
         }
         let caches = self.0.oven.caches();
-        let mut name = sandbox::cache_name(order, &order.commit.branch);
+        let mut name = cache::cache_name(order, &order.commit.branch);
         if let Some(task) = &order.task {
             name = format!("{name}-{}", task.identifier);
         }

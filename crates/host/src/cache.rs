@@ -36,6 +36,17 @@ pub(crate) struct Lease {
     used: Arc<Mutex<HashMap<Utf8PathBuf, usize>>>,
 }
 
+/// What came of a container's files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Harvest {
+    /// They are the cache's newest generation.
+    Kept,
+    /// There were none.
+    Nothing,
+    /// The cache would have more bytes than this, and is begun anew.
+    TooLarge(u64),
+}
+
 impl Drop for Lease {
     fn drop(&mut self) {
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
@@ -74,11 +85,14 @@ impl Caches {
         }))
     }
 
-    /// The first of these caches that has anything.
-    pub fn lease_first(&self, names: &[String]) -> Result<Option<Lease>, Error> {
-        for name in names {
+    /// The first of these caches that has anything, and which it is.
+    pub fn lease_first<'a>(
+        &self,
+        names: impl Iterator<Item = &'a str>,
+    ) -> Result<Option<(usize, Lease)>, Error> {
+        for (at, name) in names.enumerate() {
             if let Some(lease) = self.lease(name)? {
-                return Ok(Some(lease));
+                return Ok(Some((at, lease)));
             }
         }
         Ok(None)
@@ -143,7 +157,7 @@ impl Caches {
         directories: &[String],
         uid_base: u32,
         deletions: Deletions,
-    ) -> Result<(), Error> {
+    ) -> Result<Harvest, Error> {
         self.harvest_on(name, None, upper, directories, uid_base, deletions)
     }
 
@@ -156,13 +170,13 @@ impl Caches {
         directories: &[String],
         uid_base: u32,
         deletions: Deletions,
-    ) -> Result<(), Error> {
+    ) -> Result<Harvest, Error> {
         let written: Vec<(&String, OwnedFd)> = directories
             .iter()
             .filter_map(|directory| Some((directory, inside(upper, directory)?)))
             .collect();
         if written.is_empty() {
-            return Ok(());
+            return Ok(Harvest::Nothing);
         }
         let home = self.root.join(name);
         fs::create_dir_all(&home).map_err(io_error("create", &home))?;
@@ -182,7 +196,7 @@ impl Caches {
         uid_base: u32,
         deletions: Deletions,
         new: &Utf8Path,
-    ) -> Result<(), Error> {
+    ) -> Result<Harvest, Error> {
         fs::create_dir(new).map_err(io_error("create", new))?;
         {
             let previous = self.lease(name)?;
@@ -206,10 +220,11 @@ impl Caches {
         let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         let generations = self.generations(name)?;
         let next = generations.last().map_or(1, |newest| newest + 1);
-        if size(new)? > self.limit_bytes {
-            remove_tree(new)?;
-        } else {
+        let fits = size(new)? <= self.limit_bytes;
+        if fits {
             fs::rename(new, home.join(next.to_string())).map_err(io_error("rename", new))?;
+        } else {
+            remove_tree(new)?;
         }
         for generation in generations {
             let path = home.join(generation.to_string());
@@ -217,7 +232,10 @@ impl Caches {
                 remove_tree(&path)?;
             }
         }
-        Ok(())
+        Ok(match fits {
+            true => Harvest::Kept,
+            false => Harvest::TooLarge(self.limit_bytes),
+        })
     }
 
     /// Removes caches whose names begin with these parts. Containers that stand on one see it vanish.

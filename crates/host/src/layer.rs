@@ -19,6 +19,8 @@ use model::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::mount;
+
 /// Layers under `<node>/layers/<64 hex digits of the key>`: the directory `root` and the file `layer.json`.
 #[derive(Debug, Clone)]
 pub struct Layers {
@@ -115,6 +117,10 @@ impl Layers {
     pub fn clean(&self) -> Result<(), Error> {
         for path in self.entries()? {
             let unfinished = path.file_name().is_some_and(|name| name.starts_with('.'));
+            // A base is installed below a mount. That of a killed process is still there for who shares its namespace.
+            if unfinished && let Err(error) = mount::detach_below(&path) {
+                tracing::warn!(%path, error = crate::logs::chain(&error), "a mount in an unfinished layer stays");
+            }
             // What a program that outlived its node still writes to is removed the next time.
             if unfinished && let Err(error) = remove_tree(&path) {
                 tracing::warn!(%path, error = crate::logs::chain(&error), "an unfinished layer stays");

@@ -341,10 +341,27 @@ pub fn detach(target: &Utf8Path) -> Result<(), Error> {
 
 /// Is something mounted there?
 pub fn is_mounted(target: &Utf8Path) -> bool {
+    points().iter().any(|point| point == target)
+}
+
+/// Unmounts whatever is mounted below a directory.
+pub fn detach_below(directory: &Utf8Path) -> Result<(), Error> {
+    let below = |point: &&Utf8PathBuf| point.starts_with(directory) && point != &directory;
+    // What was mounted last lies on top.
+    points()
+        .iter()
+        .rev()
+        .filter(below)
+        .try_for_each(|point| detach(point))
+}
+
+/// Where something is mounted, in the order of mounting (`proc_pid_mountinfo(5)`).
+fn points() -> Vec<Utf8PathBuf> {
     let text = fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default();
     // Spaces and the like are written in octal.
-    let escaped = target.as_str().replace('\\', "\\134").replace(' ', "\\040");
-    text.lines().any(|line| line.split(' ').nth(4) == Some(&escaped))
+    let plain = |point: &str| point.replace("\\040", " ").replace("\\134", "\\");
+    let points = text.lines().filter_map(|line| line.split(' ').nth(4));
+    points.map(|point| plain(point).into()).collect()
 }
 
 /// Removes a directory with all that is in it, or a file. One that is not there is removed.

@@ -228,6 +228,7 @@ async fn open(config: &NodeConfig) -> Result<Node, Error> {
         oven: oven.clone(),
         program: hosts.program().to_owned(),
         at_once: config.builds_at_once,
+        queued: crate::build::QUEUED,
         labels: config.labels.clone(),
     };
     Ok(Node {

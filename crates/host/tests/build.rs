@@ -90,6 +90,8 @@ const CASES: &[Case] = cases![
     stop::a_stopped_build_ends_at_once_and_stays_stopped,
     stop::a_build_that_is_stopped_while_its_source_comes_leaves_nothing,
     stop::a_build_that_nobody_waits_for_is_cleared_away,
+    stop::a_build_that_waits_too_long_for_its_turn_is_given_up,
+    stop::a_build_has_the_processors_that_it_may_have,
     yard::sweeping_keeps_what_is_needed,
 ];
 

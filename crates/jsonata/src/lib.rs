@@ -47,7 +47,7 @@ pub struct Expression(Arc<Parts>);
 
 struct Parts {
     tree: tree::Node,
-    variables: Vec<String>,
+    free: names::Free,
     top: Vec<String>,
 }
 
@@ -95,14 +95,21 @@ impl Expression {
     /// Parses the text of an expression, without `{%` and `%}`.
     pub fn parse(text: &str) -> Result<Expression, Error> {
         let tree = syntax::parse(text).and_then(resolve::resolve)?;
-        let (variables, top) = (names::free(&tree), names::top(&tree));
-        Ok(Expression(Arc::new(Parts { tree, variables, top })))
+        let (free, top) = (names::free(&tree), names::top(&tree));
+        Ok(Expression(Arc::new(Parts { tree, free, top })))
     }
 
     /// The variables that the expression takes from its scope, by name without the dollar, each once, in order of their
     /// first use. Built-in functions, `$` and `$$` are not among them.
     pub fn variables(&self) -> impl Iterator<Item = &str> {
-        self.0.variables.iter().map(String::as_str)
+        self.0.free.variables.iter().map(String::as_str)
+    }
+
+    /// Whether the expression reads the field `member` of the variable `variable` of its scope, by name and right behind
+    /// it: `$variable.member`.
+    pub fn reads(&self, variable: &str, member: &str) -> bool {
+        let mut members = self.0.free.members.iter();
+        members.any(|(name, field)| name == variable && field == member)
     }
 
     /// What the expression reads from its input: fields by name, `$` and `$$`. An expression of Step Functions has no
@@ -141,7 +148,7 @@ impl Expression {
 impl std::fmt::Debug for Expression {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Expression")
-            .field("variables", &self.0.variables)
+            .field("variables", &self.0.free.variables)
             .finish_non_exhaustive()
     }
 }

@@ -5,11 +5,22 @@ use crate::{
     tree::{Group, Kind, Node, Stage},
 };
 
-/// Free variables, each once, in order of their first use. Built-in functions do not count.
-pub fn free(tree: &Node) -> Vec<String> {
+/// What an expression takes from its scope.
+pub struct Free {
+    /// Variables, each once, in order of their first use. Built-in functions do not count.
+    pub variables: Vec<String>,
+    /// Of them, the fields that are read by name right behind the variable, each once.
+    pub members: Vec<(String, String)>,
+}
+
+/// What is free in an expression.
+pub fn free(tree: &Node) -> Free {
     let mut walk = Walk::default();
     walk.node(tree);
-    walk.found
+    Free {
+        variables: walk.found,
+        members: walk.members,
+    }
 }
 
 /// Names of fields, and `$` and `$$`, that are read from the expression's own input rather than from a variable or from a
@@ -69,11 +80,29 @@ struct Walk<'a> {
     /// Names that are bound where the walk is.
     bound: Vec<&'a str>,
     found: Vec<String>,
+    members: Vec<(String, String)>,
 }
 
 impl<'a> Walk<'a> {
+    fn is_free(&self, name: &str) -> bool {
+        !(name.is_empty() || name == "$" || self.bound.contains(&name) || function::is_native(name))
+    }
+
+    /// The first two steps of a path, which may be a variable and a field of it.
+    fn member(&mut self, steps: &[Node]) {
+        let [first, second, ..] = steps else { return };
+        if let (Kind::Variable(variable), Kind::Name(name)) = (&first.kind, &second.kind)
+            && self.is_free(variable)
+        {
+            let member = (variable.clone(), name.clone());
+            if !self.members.contains(&member) {
+                self.members.push(member);
+            }
+        }
+    }
+
     fn variable(&mut self, name: &str) {
-        let known = name.is_empty() || name == "$" || self.bound.contains(&name) || function::is_native(name);
+        let known = !self.is_free(name);
         if !known && !self.found.iter().any(|found| found == name) {
             self.found.push(name.to_owned());
         }
@@ -117,6 +146,7 @@ impl<'a> Walk<'a> {
         match &node.kind {
             Kind::Variable(name) => self.variable(name),
             Kind::Path(path) => self.inner(|walk| {
+                walk.member(&path.steps);
                 path.steps.iter().for_each(|step| walk.node(step));
                 if let Some(group) = &node.group {
                     walk.pairs(group);

@@ -240,6 +240,18 @@ fn messages() {
             "app: a\nbuild: { pass_rate: 101% }",
             "vend.yaml:2:21: `build.pass_rate` must be a percentage from 0 to 100, not `101%`",
         ),
+        (
+            "app: a\nbuild: { batch_timeout: 2h }",
+            "vend.yaml:2:10: `build.batch_timeout` is of a batch: `build.batch` must be true",
+        ),
+        (
+            "app: a\nbuild: { combine_artifacts: true }",
+            "vend.yaml:2:10: `build.combine_artifacts` is of a batch: `build.batch` must be true",
+        ),
+        (
+            "app: a\nbuild: { batch: true, batch_timeout: 37h }",
+            "vend.yaml:2:38: `build.batch_timeout` must be from 1s to 36h, not `37h`",
+        ),
         ("app: a\nengine: aws", "vend.yaml:2:9: `aws` is not available yet"),
         (
             "app: a\ndatabase: { engine: postgres }",

@@ -165,6 +165,18 @@ fn messages() {
             "3:8: `cache.paths` is missing: nothing is kept",
         ),
         (
+            "reports: { a: { files: x }, b: { files: x }, c: { files: x }, d: { files: x }, e: { files: x }, f: { files: x } }",
+            "3:97: a build has at most 5 report groups",
+        ),
+        (
+            "proxy: { upload-artifacts: yes, logs: yes, other: yes }",
+            "3:44: `other` is not a known key of `proxy`: AWS ignores it without a word, and so does a push",
+        ),
+        (
+            "batch: { build-list: [{ identifier: a, env: { privileged-mode: yes } }, { identifier: b, env: { privileged-mode: no } }] }",
+            "3:64: `privileged-mode` has no effect: no build is privileged, and there is no Docker in it",
+        ),
+        (
             "batch: { build-list: [] }",
             "3:10: `batch.build-list` names no builds",
         ),

@@ -140,10 +140,11 @@ impl Registries {
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct States {
-    /// Callers on loopback that sign with keys of nobody act as developers of this tenant. Without it they are refused.
+    /// Callers on loopback that sign with keys of nobody, or do not sign at all, act as developers of this tenant. Without
+    /// it they are refused.
     pub unsigned: Option<model::TenantName>,
     /// Where distributed Maps read and write objects: `BUCKET/KEY` below the directory with the number of the tenant, as
-    /// in ARNs (`000000000007`). Without it such Maps fail, and others have their items from their input.
+    /// in ARNs (`000000000007`). serve must be able to read and write there. Without it such Maps fail, and others have their items from their input.
     pub objects: Option<Utf8PathBuf>,
 }
 

@@ -79,9 +79,11 @@ async fn whole(demo: &Demo, data: &Utf8Path) -> Result<(), Failure> {
     let left = crate::roles::teardown(&data).await;
     left.map_err(|error| Failure::failed("something could not be taken down").cause(error.to_string()))?;
     if outcome.is_ok() {
+        let bytes = crate::git::size(data.0.clone()).await;
         steps.say(&format!(
-            "Nothing is left running. Caches stay in {} for the next run.",
-            data.0
+            "Nothing is left running. Caches stay in {path} for the next run: {size}; `rm -rf {path}` removes them.",
+            path = data.0,
+            size = crate::output::size(bytes)
         ));
     }
     outcome

@@ -397,7 +397,7 @@ async fn whole_group(fetch: Command, limit: Duration) -> Result<(), Error> {
 }
 
 /// The bytes of all files of a directory.
-async fn size(directory: Utf8PathBuf) -> u64 {
+pub async fn size(directory: Utf8PathBuf) -> u64 {
     let measure = move || {
         let mut open = vec![directory];
         let mut bytes = 0;

@@ -276,6 +276,22 @@ pub fn duration(duration: SignedDuration) -> String {
     }
 }
 
+/// The same to the second, however long: `1 h 0 min 5 s`, `3 d 4 h 0 min 0 s`.
+pub fn exact(length: SignedDuration) -> String {
+    let seconds = length.as_secs().max(0);
+    let rest = format!(
+        "{} h {} min {} s",
+        seconds / 3600 % 24,
+        seconds / 60 % 60,
+        seconds % 60
+    );
+    match seconds {
+        0..3600 => duration(length),
+        3600..86400 => rest,
+        _ => format!("{} d {rest}", seconds / 86400),
+    }
+}
+
 /// How long ago, in the largest unit that says it.
 pub fn ago(at: Timestamp, now: Timestamp) -> String {
     let seconds = now.duration_since(at).as_secs().max(0);
@@ -409,6 +425,9 @@ mod tests {
         assert_eq!(duration(SignedDuration::from_millis(850)), "850 ms");
         assert_eq!(duration(SignedDuration::from_millis(4250)), "4.2 s");
         assert_eq!(duration(SignedDuration::from_secs(7500)), "2 h 5 min");
+        assert_eq!(exact(SignedDuration::from_secs(3605)), "1 h 0 min 5 s");
+        assert_eq!(exact(SignedDuration::from_secs(90_000)), "1 d 1 h 0 min 0 s");
+        assert_eq!(exact(SignedDuration::from_secs(65)), "1 min 5 s");
         assert_eq!(size(512), "512 B");
         assert_eq!(size(3_565_158), "3.4 MiB");
         assert_eq!(headline("one two three\nfour", 8), "one two…");

@@ -62,7 +62,7 @@ pub async fn run(data: Data, mut lent: Lent) -> Result<(), Error> {
     let tasks = TaskTracker::new();
     flow::unreadable::end(&store, By::platform(clock::now())).await?;
     let pokes = Arc::new(Pokes::default());
-    let states = states(&store, &pokes, &platform, &stop, &tasks).await?;
+    let states = states(&store, &pokes, &platform, &data, &stop, &tasks).await?;
     let world = compose(
         &data,
         platform,
@@ -124,6 +124,7 @@ async fn states(
     store: &Store,
     pokes: &Arc<Pokes>,
     platform: &Platform,
+    data: &Data,
     stop: &CancellationToken,
     tasks: &TaskTracker,
 ) -> Result<web::States, store::Error> {
@@ -135,12 +136,8 @@ async fn states(
         // Files have the time of the last tick of the kernel's clock.
         let since = (clock::now() - Duration::from_secs(1)).into();
         let stop = stop.clone();
-        tasks.spawn_blocking(move || match buckets.sweep(since, || stop.is_cancelled()) {
-            Err(error) if !stop.is_cancelled() => {
-                warn!(%error, "what was left half-written among the objects could not be removed");
-            }
-            _ => {}
-        });
+        let own = data.serve();
+        tasks.spawn_blocking(move || tidy(&buckets, &own, since, || stop.is_cancelled()));
     }
     let (engine, handle) = engine::new(engine::Setup {
         store: store.clone(),
@@ -171,6 +168,29 @@ async fn states(
         known,
         unsigned: platform.states.unsigned.clone(),
     })
+}
+
+/// Says so when the directory of objects is of no use, and removes what was left half-written in it. Blocks.
+fn tidy(
+    buckets: &web::Buckets,
+    own: &camino::Utf8Path,
+    since: std::time::SystemTime,
+    stop: impl Fn() -> bool,
+) {
+    if let Err(error) = buckets.probe() {
+        let path = &buckets.0;
+        warn!(
+            %error,
+            "serve cannot read and write in {path}, and distributed Maps that do will fail; next: mkdir -p {path} && \
+             chown -R --reference={own} {path}"
+        );
+    }
+    match buckets.sweep(since, &stop) {
+        Err(error) if !stop() => {
+            warn!(%error, "what was left half-written among the objects could not be removed");
+        }
+        _ => {}
+    }
 }
 
 /// What the operator's settings mean to the store.

@@ -3,6 +3,8 @@
 
 #[path = "build/ends.rs"]
 mod ends;
+#[path = "build/kill.rs"]
+mod kill;
 #[path = "build/languages.rs"]
 mod languages;
 
@@ -30,12 +32,16 @@ fn home() -> PathBuf {
 }
 
 fn vend(tree: &Path, arguments: &[&str]) -> Output {
+    vend_in(&home(), tree, arguments)
+}
+
+fn vend_in(home: &Path, tree: &Path, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_vend"))
         .arg("build")
         .arg("--local")
         .arg(tree)
         .arg("--home")
-        .arg(home())
+        .arg(home)
         .args(arguments)
         .output()
         .unwrap()
@@ -146,7 +152,40 @@ fn a_failure_says_what_failed() {
     );
     let output = vend(tree.path(), &["--buildspec", "ci/build.yml", "--json"]);
     let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(answer["ok"], false);
+    assert_eq!(output.status.code(), Some(1));
+    let told = ["ok", "status", "phase", "command", "exit_code", "last_lines"].map(|name| &answer[name]);
+    assert_eq!(
+        serde_json::json!(told),
+        serde_json::json!([
+            false,
+            "FAILED",
+            "BUILD",
+            "echo the last words; exit 7",
+            7,
+            ["the last words"]
+        ])
+    );
+    let late = "version: 0.2\nphases: { build: { commands: ['echo begun; sleep 100'] } }\n";
+    fs::write(tree.path().join("late.yml"), late).unwrap();
+    let output = vend(
+        tree.path(),
+        &["--buildspec", "late.yml", "--timeout", "3s", "--json"],
+    );
+    let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let told = ["status", "phase", "command", "exit_code", "last_lines"].map(|name| &answer[name]);
+    assert_eq!(
+        serde_json::json!(told),
+        serde_json::json!(["TIMED_OUT", "BUILD", "echo begun; sleep 100", null, ["begun"]])
+    );
+    let lacks = "version: 0.2\nenv: { parameter-store: { A: b } }\nphases: { build: { commands: [x] } }\n";
+    fs::write(tree.path().join("lacks.yml"), lacks).unwrap();
+    let output = vend(tree.path(), &["--buildspec", "lacks.yml", "--json"]);
+    let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        (output.status.code(), &answer["status"]),
+        (Some(1), &"FAILED".into())
+    );
     let output = vend(tree.path(), &["--buildspec", "ci/none.yml"]);
     assert_eq!(output.status.code(), Some(1));
     has(

@@ -31,6 +31,7 @@ const STEPS: [(&str, &str); 3] = [
     ),
 ];
 const IMAGES: u32 = 50;
+const MIB: f64 = 1_048_576.0;
 
 pub fn run(options: &Bench, table: &mut Table) -> anyhow::Result<()> {
     let mut build = crate::cargo(["build", "--release", "--package", "host", "--example", "bakes"]);
@@ -126,10 +127,10 @@ fn disk(ours: &Ours, peer: Option<&Peer>, base: u64, table: &mut Table) -> anyho
     let bytes = usage(Path::new(layers))?;
     table.row(
         format!("disk of {IMAGES} images on one base"),
-        "MB",
-        &[bytes as f64 / 1e6],
+        "MiB",
+        &[bytes as f64 / MIB],
     );
-    table.row("of it the base", "MB", &[base as f64 / 1e6]);
+    table.row("of it the base", "MiB", &[base as f64 / MIB]);
     if let Some(peer) = peer {
         for number in 0..IMAGES {
             peer.bud(&format!("# image {number}\n"), &format!("many-{number}"))?;
@@ -137,8 +138,8 @@ fn disk(ours: &Ours, peer: Option<&Peer>, base: u64, table: &mut Table) -> anyho
         let bytes = usage(&peer.storage)?;
         table.row(
             format!("buildah: disk of {IMAGES} images"),
-            "MB",
-            &[bytes as f64 / 1e6],
+            "MiB",
+            &[bytes as f64 / MIB],
         );
     }
     Ok(())

@@ -46,6 +46,30 @@ fn tables() {
     );
 }
 
+/// A short text may be a large table: every row has all columns.
+#[test]
+fn tables_have_a_limit() {
+    let names: Vec<String> = (0..3_200).map(|at| format!("c{at}")).collect();
+    let wide = format!("{}\n{}", names.join(","), "x\n".repeat(100));
+    let all = || Reading::new(csv(None), json!({}), usize::MAX);
+    assert_eq!(all().room, limit::TABLES);
+    let read = |mut reading: Reading| {
+        let taken = reading.take(Answer::Object(wide.clone().into_bytes()));
+        (taken.is_ok(), reading.is_full(), reading.items().len())
+    };
+    assert_eq!(read(all().within(usize::MAX, 1 << 20)), (false, true, 4));
+    assert_eq!(read(all().within(2, 1 << 20)), (true, false, 2));
+    assert_eq!(read(all()), (true, false, 100));
+    let manifest = json!({ "fileFormat": "CSV", "fileSchema": "a", "files": vec![1; 1_000] });
+    let parameters = json!({ "Bucket": "b".repeat(100_000) });
+    let mut reading = Reading::new(Format::Manifest, parameters, usize::MAX).within(9, 1 << 20);
+    assert!(
+        reading
+            .take(Answer::Object(manifest.to_string().into_bytes()))
+            .is_err()
+    );
+}
+
 #[test]
 fn documents() {
     let json = |pointer: &str| Format::Json {

@@ -17,6 +17,8 @@ pub struct Fields<'a> {
     language: Language,
     /// Where this object is in its state, as AWS names the place of a query: `Catch[0]`. Empty for the state.
     place: String,
+    /// It is the state itself, of a type that has a result.
+    results: bool,
     known: RefCell<BTreeSet<&'static str>>,
 }
 
@@ -33,6 +35,7 @@ impl<'a> Fields<'a> {
             pointer: pointer.to_owned(),
             language: Language::default(),
             place: String::new(),
+            results: false,
             known: RefCell::default(),
         })
     }
@@ -40,6 +43,24 @@ impl<'a> Fields<'a> {
     /// A state's members, in its language.
     pub fn speaking(self, language: Language) -> Self {
         Self { language, ..self }
+    }
+
+    /// A state's members, of a type that has a result.
+    pub fn resulting(self, results: bool) -> Self {
+        Self { results, ..self }
+    }
+
+    /// The members of `$states` that are not there when the field is evaluated.
+    fn absent(&self, name: &str, report: &Report) -> &'static [&'static str] {
+        let result = self.results && ["Assign", "Output"].contains(&name);
+        match (result, self.place.starts_with("Catch[")) {
+            // Then they have no value.
+            _ if !report.is_of_new() => &[],
+            (true, true) => &[],
+            (true, false) => &["errorOutput"],
+            (false, true) => &["result"],
+            (false, false) => &["result", "errorOutput"],
+        }
     }
 
     pub fn language(&self) -> Language {
@@ -278,7 +299,7 @@ impl<'a> Fields<'a> {
 
     pub fn template(&self, name: &'static str, report: &mut Report) -> Option<Template> {
         let value = self.get(name)?;
-        let place = self.at(name);
+        let (place, absent) = (self.at(name), self.absent(name, report));
         let mut problem = |trail: &[String], message: String| {
             let place = trail
                 .iter()
@@ -302,14 +323,16 @@ impl<'a> Fields<'a> {
         };
         Some(match self.language {
             Language::JsonPath => Template::parse(value, &mut Vec::new(), &mut problem),
-            Language::JsonAta => Template::queries(value, &self.field(name), &mut Vec::new(), &mut problem),
+            Language::JsonAta => {
+                Template::queries(value, &self.field(name), absent, &mut Vec::new(), &mut problem)
+            }
         })
     }
 
     /// The query that the field is, if it is one.
     pub fn query(&self, name: &'static str, report: &mut Report) -> Option<Query> {
         let body = Query::body(self.get(name)?.as_str().filter(|_| self.is_jsonata())?)?;
-        Query::parse(body, &self.field(name))
+        Query::parse(body, &self.field(name), self.absent(name, report))
             .map_err(|why| expression(&self.at(name), &why, report))
             .ok()
     }

@@ -36,6 +36,7 @@ impl Reader {
         });
         fields.required(&["Type"], &mut self.report);
         let name = fields.word("Type", &TYPES, &mut self.report)?;
+        let fields = fields.resulting(["Task", "Parallel", "Map"].contains(&name));
         let kind = match name {
             "Pass" => Some(Kind::Pass(self.pass(&fields))),
             "Task" => self.task(&fields).map(|task| Kind::Task(Box::new(task))),

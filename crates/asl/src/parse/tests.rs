@@ -25,7 +25,7 @@ fn check(definition: Value, want: &[&str]) {
 fn sound_definitions_pass() {
     for state in [
         json!({ "Type": "Pass", "InputPath": null, "OutputPath": "$", "ResultPath": null, "End": true }),
-        json!({ "Type": "Task", "Resource": "x", "End": true, "Retry": [{ "ErrorEquals": ["States.ALL"], "BackoffRate": 1 }] }),
+        json!({ "Type": "Task", "Resource": "x:y", "End": true, "Retry": [{ "ErrorEquals": ["States.ALL"], "BackoffRate": 1 }] }),
         json!({ "Type": "Wait", "Timestamp": "2030-01-01T00:00:00Z", "End": true }),
         json!({ "Type": "Fail" }),
         json!({ "Type": "Succeed", "Comment": "done" }),
@@ -105,27 +105,27 @@ fn each_field_is_checked() {
             "/States/S These fields are required: [Resource]",
         ),
         (
-            json!({ "Type": "Task", "Resource": "x", "End": true, "TimeoutSeconds": 0 }),
+            json!({ "Type": "Task", "Resource": "x:y", "End": true, "TimeoutSeconds": 0 }),
             "/States/S/TimeoutSeconds Minimum value is 1",
         ),
         (
-            json!({ "Type": "Task", "Resource": "x", "End": true, "TimeoutSeconds": 5, "HeartbeatSeconds": 5 }),
+            json!({ "Type": "Task", "Resource": "x:y", "End": true, "TimeoutSeconds": 5, "HeartbeatSeconds": 5 }),
             "/States/S/HeartbeatSeconds",
         ),
         (
-            json!({ "Type": "Task", "Resource": "x", "End": true, "Credentials": {} }),
+            json!({ "Type": "Task", "Resource": "x:y", "End": true, "Credentials": {} }),
             "/States/S/Credentials The field 'RoleArn'",
         ),
         (
-            json!({ "Type": "Task", "Resource": "x", "End": true, "Retry": [{ "ErrorEquals": [] }] }),
+            json!({ "Type": "Task", "Resource": "x:y", "End": true, "Retry": [{ "ErrorEquals": [] }] }),
             "/States/S/Retry/0/ErrorEquals",
         ),
         (
-            json!({ "Type": "Task", "Resource": "x", "End": true, "Retry": [{ "ErrorEquals": ["E"], "BackoffRate": 0.5 }] }),
+            json!({ "Type": "Task", "Resource": "x:y", "End": true, "Retry": [{ "ErrorEquals": ["E"], "BackoffRate": 0.5 }] }),
             "/States/S/Retry/0/BackoffRate",
         ),
         (
-            json!({ "Type": "Task", "Resource": "x", "End": true, "Retry": [{ "ErrorEquals": ["States.ALL", "E"] }] }),
+            json!({ "Type": "Task", "Resource": "x:y", "End": true, "Retry": [{ "ErrorEquals": ["States.ALL", "E"] }] }),
             "/States/S/Retry/0/ErrorEquals States.ALL must appear alone",
         ),
         (
@@ -190,7 +190,7 @@ fn a_machine_must_be_able_to_end() {
     let unreachable =
         |name: &str| format!("MISSING_TRANSITION_TARGET /States/{name} State \"{name}\" is not reachable.");
     check(lost, &[&unreachable("B"), &unreachable("E")]);
-    let nowhere = json!({ "StartAt": "A", "States": { "A": { "Type": "Task", "Resource": "x", "Next": "B", "Catch": [
+    let nowhere = json!({ "StartAt": "A", "States": { "A": { "Type": "Task", "Resource": "x:y", "Next": "B", "Catch": [
         { "ErrorEquals": ["States.ALL"], "Next": "C" } ] } } });
     check(
         nowhere,
@@ -204,7 +204,7 @@ fn a_machine_must_be_able_to_end() {
 
 #[test]
 fn places_are_aws_s_too() {
-    let state = json!({ "Type": "Task", "Resource": "x", "End": true, "Colour": 1, "Retry": [{}], "Parameters": { "a": { "b/c.$": 1 } } });
+    let state = json!({ "Type": "Task", "Resource": "x:y", "End": true, "Colour": 1, "Retry": [{}], "Parameters": { "a": { "b/c.$": 1 } } });
     let problems = Machine::parse(&beside(state).to_string()).unwrap_err();
     let found: Vec<_> = problems
         .iter()
@@ -272,6 +272,12 @@ fn expressions_are_read_before_they_run() {
             "$states.errorOutput",
             Some("UNSUPPORTED_JSONATA_EXPRESSION /States/S/Output/v Field '$states.errorOutput' does"),
         ),
+        (
+            "$states.result",
+            Some("UNSUPPORTED_JSONATA_EXPRESSION /States/S/Output/v Field '$states.result' does not exist."),
+        ),
+        ("'$states.result and $states.errorOutput'", None),
+        ("($states := { 'result': 1 }; $states.result)", None),
         ("$states.input.orders[price > 1].{ 'a': name, 'b': $.name }", None),
         ("$map($states.input, function($x) { $x.name })", None),
         ("($x := 1; $x + $y)", None),
@@ -279,10 +285,90 @@ fn expressions_are_read_before_they_run() {
         let want: Vec<&str> = want.into_iter().collect();
         check(beside(state(expression)), &want);
     }
-    let caught = json!({ "Type": "Task", "QueryLanguage": "JSONata", "Resource": "x", "End": true, "Catch": [
+    let caught = json!({ "Type": "Task", "QueryLanguage": "JSONata", "Resource": "x:y", "End": true, "Catch": [
         { "ErrorEquals": ["States.ALL"], "Next": "Z", "Output": "{% $states.errorOutput %}" },
     ] });
     check(beside(caught), &[]);
+}
+
+#[test]
+fn a_result_is_there_after_the_task() {
+    let task = |field: &str, value: Value| {
+        let mut state = json!({ "Type": "Task", "QueryLanguage": "JSONata", "Resource": "x:y", "End": true });
+        state[field] = value;
+        beside(state)
+    };
+    let result = "{% $states.result.a %}";
+    check(task("Output", json!([result])), &[]);
+    check(task("Assign", json!({ "v": result })), &[]);
+    let wrong =
+        |place: &str| format!("UNSUPPORTED_JSONATA_EXPRESSION {place} Field '$states.result' does not");
+    check(
+        task("Arguments", json!({ "v": [result] })),
+        &[&wrong("/States/S/Arguments/v/0")],
+    );
+    check(
+        task("TimeoutSeconds", json!("{% $states.result %}")),
+        &[&wrong("/States/S/TimeoutSeconds")],
+    );
+    let caught = json!([{ "ErrorEquals": ["States.ALL"], "Next": "Z", "Output": result }]);
+    check(task("Catch", caught), &[&wrong("/States/S/Catch/0/Output")]);
+    let choice = json!({ "Type": "Choice", "QueryLanguage": "JSONata", "Default": "Z",
+        "Choices": [{ "Condition": "{% $states.result = 1 %}", "Next": "Z" }] });
+    check(beside(choice), &[&wrong("/States/S/Choices/0/Condition")]);
+}
+
+#[test]
+fn only_services_with_jobs_are_waited_for() {
+    let task = |resource: &str| single(json!({ "Type": "Task", "Resource": resource, "End": true }));
+    for resource in [
+        "arn:aws:states:::lambda:invoke.sync",
+        "arn:aws-cn:states:::sqs:sendMessage.sync",
+        "arn:aws:states:::aws-sdk:s3:getObject.sync",
+        "arn:aws:states:::dynamodb:putItem.sync:2",
+    ] {
+        let want = format!(
+            "SCHEMA_VALIDATION_FAILED /States/S/Resource The resource provided {resource} is not recognized."
+        );
+        check(task(resource), &[&want]);
+    }
+    for resource in [
+        "arn:aws:states:::states:startExecution.sync:2",
+        "arn:aws:states:::glue:startJobRun.sync",
+        "arn:aws:states:::lambda:invoke.waitForTaskToken",
+        "arn:aws:states:::newest:runJob.sync",
+        "arn:aws:lambda:eu-west-1:1:function:a.sync",
+    ] {
+        check(task(resource), &[]);
+    }
+}
+
+#[test]
+fn keys_that_stand_twice_are_found() {
+    let text = r#"{
+  "StartAt": "A", "Comment": "{\"a\": 1, \"a\": 2}",
+  "States": {
+    "A": { "Type": "Pass", "Result": [{ "x": 1, "x": 2, "y": "x" }], "Next": "B" },
+    "B": { "Type": "Parallel", "End": true, "Branches": [
+      { "StartAt": "C", "States": { "C": { "Type": "Fail" },
+                                    "C": { "Type": "Succeed" } } } ] }
+  } }"#;
+    let found = crate::validate(text, Flavour::Standard, crate::Severity::Warning, 100);
+    let told: Vec<_> = found
+        .diagnostics
+        .iter()
+        .map(|each| (each.code, each.pointer.as_str(), each.line, each.column))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            (Code::DuplicateKey, "/States/A/Result/0/x", 4, 49),
+            (Code::DuplicateStateName, "/States/B/Branches/0/States/C", 7, 37),
+        ]
+    );
+    assert_eq!(found.result, crate::Verdict::Fail);
+    let once = text.replace("\"C\": { \"Type\": \"Fail\" },", "");
+    assert!(Machine::parse(&once).is_ok(), "what is doubtful can be run");
 }
 
 #[test]

@@ -13,11 +13,35 @@ use serde_json::Value;
 /// `MaxDelaySeconds` must be less.
 const DELAY: u64 = 31_622_400;
 
+/// Services that tasks can call and that run no jobs: those without "Run a Job" in the table of the developer guide's
+/// "Integrating services". What is called through an SDK never waits. A service of another name may be new, and is taken.
+const JOBLESS: [&str; 8] = [
+    "apigateway",
+    "aws-sdk",
+    "dynamodb",
+    "events",
+    "http",
+    "lambda",
+    "sns",
+    "sqs",
+];
+
+/// The service and the action of `arn:aws:states:::SERVICE:ACTION`, whatever the partition and region.
+fn integration(resource: &str) -> Option<(&str, &str)> {
+    let mut parts = resource.splitn(7, ':');
+    let (arn, _, states) = (parts.next()?, parts.next()?, parts.next()?);
+    let service = parts.nth(2)?;
+    (arn == "arn" && states == "states").then_some((service, parts.next()?))
+}
+
 impl Reader {
     pub(super) fn task(&mut self, fields: &Fields) -> Option<Task> {
         fields.required(&["Resource"], &mut self.report);
         let resource = fields.text("Resource", &mut self.report).map(str::to_owned);
         self.express(fields, resource.as_deref().unwrap_or_default());
+        if self.report.is_of_new() {
+            self.jobs(fields, resource.as_deref().unwrap_or_default());
+        }
         let timeout = self.number(fields, "TimeoutSeconds", "TimeoutSecondsPath", 1, limit::SECONDS);
         let heartbeat = self.number(
             fields,
@@ -50,6 +74,26 @@ impl Reader {
             credentials,
             work,
         })
+    }
+
+    /// What has no jobs to wait for cannot be called with `.sync`.
+    fn jobs(&mut self, fields: &Fields, resource: &str) {
+        let Some((service, action)) = integration(resource) else {
+            return;
+        };
+        let waits = action
+            .split_once(".sync")
+            .is_some_and(|(_, rest)| rest.is_empty() || rest.starts_with(':'));
+        if waits && JOBLESS.contains(&service) {
+            let message = format!(
+                "The resource provided {resource} is not recognized. The value is not a valid resource ARN, or the \
+                 resource is not available in this region."
+            );
+            self.report.schema(&fields.at("Resource"), message);
+            self.report.detail(format!(
+                "{service} has no jobs that could be waited for: `.sync` is of services that run some"
+            ));
+        }
     }
 
     /// What machines of the type EXPRESS cannot call.

@@ -222,8 +222,11 @@ impl<'m> Run<'m> {
             ..Fault::default()
         };
         self.with_run(task, |run, id, strand, _, mut children| {
-            // What a run fails with is not hidden by results that cannot be written.
-            let fault = children.failing.take().unwrap_or(fault);
+            // What a run fails with is not hidden by results that cannot be written, nor does it hide that.
+            let fault = match children.failing.take() {
+                Some(failing) => failing.besides(&fault),
+                None => fault,
+            };
             // Children may run when it is the results that cannot be written.
             run.fail_run(id, strand, children, fault);
             None

@@ -83,6 +83,7 @@ impl<'m> Run<'m> {
             states: OnceCell::new(),
         });
         self.walked.set(self.walked.get().saturating_add(budget.walked()));
+        self.spent.set(self.spent.get().saturating_add(budget.share()));
         answer
     }
 
@@ -100,7 +101,11 @@ impl<'m> Run<'m> {
     /// The context object.
     fn context(&self, strand: &Strand, state: &State, item: Option<Item>) -> Value {
         if let Some(given) = &self.given {
-            return given.clone();
+            let mut context = given.clone();
+            if let (Some(item), Value::Object(_)) = (item, &context) {
+                itemize(&mut context, item);
+            }
+            return context;
         }
         let Some(origin) = &self.x.origin else {
             return Value::Null;
@@ -137,11 +142,7 @@ impl<'m> Run<'m> {
             context["Task"] = json!({ "Token": self.token(number) });
         }
         if let Some(item) = item.or_else(|| self.item(strand)) {
-            context["Map"] = json!({ "Item": { "Index": item.index, "Value": null } });
-            context["Map"]["Item"]["Value"] = item.value.clone();
-            if let Some(key) = item.key {
-                context["Map"]["Item"]["Key"] = key.into();
-            }
+            itemize(&mut context, item);
         }
         context
     }
@@ -450,6 +451,15 @@ impl<'m> Run<'m> {
 }
 
 /// Puts a result where `ResultPath` says, in the raw input.
+/// Says in a context object, which is an object, which item it is about.
+fn itemize(context: &mut Value, item: Item) {
+    context["Map"] = json!({ "Item": { "Index": item.index, "Value": null } });
+    context["Map"]["Item"]["Value"] = item.value.clone();
+    if let Some(key) = item.key {
+        context["Map"]["Item"]["Key"] = key.into();
+    }
+}
+
 pub(super) fn merge(strand: &Strand, result_path: &ResultPath, result: Payload) -> Result<Payload, Fault> {
     match result_path {
         ResultPath::Replace => Ok(result),

@@ -113,7 +113,13 @@ impl<'m> Run<'m> {
     }
 
     /// What should be the items.
-    fn listed(&self, strand: &Strand, state: &State, map: &Map, input: &Payload) -> Result<Payload, Fault> {
+    pub(super) fn listed(
+        &self,
+        strand: &Strand,
+        state: &State,
+        map: &Map,
+        input: &Payload,
+    ) -> Result<Payload, Fault> {
         self.read(strand, state, About::data(input), |scope| match &map.items {
             Items::Input => Ok(input.clone()),
             Items::Template(Template::Dynamic(_, Expression::Query(query))) => {
@@ -178,7 +184,7 @@ impl<'m> Run<'m> {
     }
 
     /// The input of an iteration.
-    fn selected(
+    pub(super) fn selected(
         &self,
         strand: &Strand,
         state: &State,

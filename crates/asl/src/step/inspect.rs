@@ -1,12 +1,14 @@
 //! One state by itself, with an answer that is given: what its data became on the way, and how it ended. The same
 //! evaluations as in an execution, without events.
 
+mod items;
+
 use super::Run;
 use super::data::{About, merge};
 use crate::execution::{Execution, Parent, Strand, Variables};
 use crate::fault::{self, Fault};
 use crate::limit;
-use crate::machine::{self, Items, Kind, Language, Machine, ResultPath, Retrier, State};
+use crate::machine::{self, Kind, Language, Machine, ResultPath, Retrier, State};
 use crate::payload::Payload;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
@@ -24,6 +26,10 @@ pub(crate) struct Inspection<'a> {
     pub retries: u32,
     /// Iterations of a Map that failed.
     pub failures: Option<u64>,
+    /// What the `ItemReader` of a Map reads.
+    pub read: Option<&'a str>,
+    /// The mocked error is one of a task.
+    pub of_task: bool,
 }
 
 /// What the task, or everything inside a Map or Parallel state, says.
@@ -54,7 +60,7 @@ pub(crate) struct Left {
     pub next: Option<String>,
 }
 
-pub(crate) fn inspect(inspection: Inspection, at: Timestamp, seed: [u64; 2]) -> Seen {
+pub(crate) fn inspect(inspection: &Inspection<'_>, at: Timestamp, seed: [u64; 2]) -> Seen {
     let mut run = Run::new(inspection.machine, Execution::new(), at);
     run.random = crate::random::Random::new(seed, 0);
     run.given = Some(inspection.context.clone());
@@ -72,7 +78,7 @@ pub(crate) fn inspect(inspection: Inspection, at: Timestamp, seed: [u64; 2]) -> 
     let Some(state) = run.state(&strand) else {
         return seen;
     };
-    seen.ended = match run.tested(&strand, state, &inspection, &mut seen) {
+    seen.ended = match run.tested(&strand, state, inspection, &mut seen) {
         Ok(left) => Ended::Succeeded(left),
         Err(fault) => run.handled(&strand, state, inspection.retries, fault, &mut seen),
     };
@@ -90,7 +96,7 @@ impl<'m> Run<'m> {
         &self,
         strand: &Strand,
         state: &'m State,
-        inspection: &Inspection,
+        inspection: &Inspection<'m>,
         seen: &mut Seen,
     ) -> Result<Left, Fault> {
         let path = state.language == Language::JsonPath;
@@ -175,14 +181,12 @@ impl<'m> Run<'m> {
         &self,
         strand: &Strand,
         state: &'m State,
-        map: &machine::Map,
-        inspection: &Inspection,
+        map: &'m machine::Map,
+        inspection: &Inspection<'m>,
         seen: &mut Seen,
     ) -> Result<Left, Fault> {
-        let (items, open) = self.list(strand, state, map)?;
-        if matches!(map.items, Items::Path(_)) {
-            seen.note("afterItemsPath", &items);
-        }
+        let (_, open) = self.list(strand, state, map)?;
+        self.itemized(strand, state, map, inspection, seen)?;
         seen.figures
             .insert("maxConcurrency".into(), open.unwrap_or(0).into());
         let (failures, percentage) = self.tolerance(strand, state, map)?;
@@ -338,7 +342,8 @@ fn answered(inspection: &Inspection, whom: &str) -> Result<Payload, Fault> {
         Some(Answer::Error(error, cause)) => Err(Fault {
             error: error.clone(),
             cause: cause.clone(),
-            task: true,
+            task: inspection.of_task,
+            terminal: error.as_deref() == Some(fault::RUNTIME),
             ..Fault::default()
         }),
         None => Err(Fault::runtime(format!("Nothing answers for {whom}."))),

@@ -309,6 +309,15 @@ impl<'m> Run<'m> {
         true
     }
 
+    pub(super) fn task_refused(&mut self, task: u64, cause: &str) -> bool {
+        let Some((id, strand, state)) = self.open(task) else {
+            return false;
+        };
+        let cause: String = cause.chars().take(limit::CAUSE).collect();
+        self.report(id, strand, state, "Failed", Fault::runtime(cause));
+        true
+    }
+
     pub(super) fn task_timed_out(&mut self, task: u64, kind: Timeout) -> bool {
         let Some((id, strand, _)) = self.open(task) else {
             return false;

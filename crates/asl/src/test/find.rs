@@ -14,6 +14,8 @@ pub struct Found {
     pub state: Value,
     /// The machine around it speaks JSONata.
     pub jsonata: bool,
+    /// It is a state of the iterations of a Map.
+    pub is_in_map: bool,
 }
 
 /// The state `name` of a machine, wherever it is in it; without a name, the definition is the state.
@@ -26,7 +28,7 @@ pub fn state(definition: &str, name: Option<&str>) -> Result<Found, Refusal> {
         return Err(Refusal::definition(&found.diagnostics));
     }
     let machine = json::read(definition).unwrap_or_default();
-    let Some(state) = inside(&machine, name) else {
+    let Some((state, is_in_map)) = inside(&machine, name, false) else {
         let message = format!("State '{name}' does not exist in the state machine definition");
         return Err(Refusal::validation(message));
     };
@@ -34,6 +36,7 @@ pub fn state(definition: &str, name: Option<&str>) -> Result<Found, Refusal> {
         name: name.to_owned(),
         state: state.clone(),
         jsonata: machine["QueryLanguage"] == "JSONata",
+        is_in_map,
     })
 }
 
@@ -53,21 +56,32 @@ fn alone(definition: &str) -> Result<Found, Refusal> {
         name: "StateName".into(),
         state,
         jsonata: false,
+        is_in_map: false,
     })
 }
 
-fn inside<'a>(program: &'a Value, name: &str) -> Option<&'a Value> {
+/// The state `name` inside a Map or Parallel state.
+pub fn within<'a>(state: &'a Value, name: &str) -> Option<&'a Value> {
+    deeper(state, name, false).map(|(state, _)| state)
+}
+
+/// The state, and whether a Map is around it.
+fn inside<'a>(program: &'a Value, name: &str, mapped: bool) -> Option<(&'a Value, bool)> {
     let states = program["States"].as_object()?;
     if let Some(state) = states.get(name) {
-        return Some(state);
+        return Some((state, mapped));
     }
-    states.values().find_map(|state| {
-        let branches = state["Branches"].as_array().into_iter().flatten();
-        let processors = ["ItemProcessor", "Iterator"]
-            .into_iter()
-            .filter_map(|field| state.get(field));
-        branches
-            .chain(processors)
-            .find_map(|program| inside(program, name))
-    })
+    states.values().find_map(|state| deeper(state, name, mapped))
+}
+
+fn deeper<'a>(state: &'a Value, name: &str, mapped: bool) -> Option<(&'a Value, bool)> {
+    let branches = state["Branches"].as_array().into_iter().flatten();
+    let branches = branches.map(|program| (program, mapped));
+    let processors = ["ItemProcessor", "Iterator"]
+        .into_iter()
+        .filter_map(|field| state.get(field))
+        .map(|program| (program, true));
+    branches
+        .chain(processors)
+        .find_map(|(program, mapped)| inside(program, name, mapped))
 }

@@ -168,9 +168,14 @@ fn a_run_fails_with_its_own_error_when_its_results_cannot_be_written() {
     story.event(Event::MapRunFailed {
         task: 1,
         error: Some("States.ResultWriterFailed".into()),
-        cause: None,
+        cause: Some("the disk is full".into()),
     });
-    assert_eq!(story.failure().0, "States.ExceedToleratedFailureThreshold");
+    let (error, cause) = story.failure();
+    assert_eq!(error, "States.ExceedToleratedFailureThreshold");
+    assert_eq!(
+        cause,
+        "The specified tolerated failure threshold was exceeded; and the results could not be written: the disk is full"
+    );
 }
 
 #[test]

@@ -72,7 +72,7 @@ fn a_query_that_fails_is_caught_with_the_error_for_output() {
 #[test]
 fn results_are_seen_once_there_are_some() {
     let state = json!({ "Type": "Task", "Resource": ACTIVITY, "TimeoutSeconds": "{% $states.input.t %}",
-        "HeartbeatSeconds": "{% $states.input.t / 2 %}", "Arguments": { "early": "{% $exists($states.result) %}" },
+        "HeartbeatSeconds": "{% $states.input.t / 2 %}", "Arguments": { "early": "{% $exists($lookup($states, 'result')) %}" },
         "Output": "{% $states.result.x & $states.input.t %}", "Next": "E" });
     let mut story = run(state, json!({ "t": 10 }));
     let [

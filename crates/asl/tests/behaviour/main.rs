@@ -470,3 +470,32 @@ fn an_activity_that_is_gone_is_not_scheduled() {
         ["TaskStateEntered", "ExecutionFailed"]
     );
 }
+
+/// A task that nobody will ever do: no retrier and no catcher has a say in that, and what is around it fails too.
+#[test]
+fn a_task_that_is_refused_ends_the_execution() {
+    let retry = json!([{ "ErrorEquals": ["States.TaskFailed"] }, { "ErrorEquals": ["States.ALL"] }]);
+    let catch = json!([{ "ErrorEquals": ["States.TaskFailed"], "Next": "C" }, { "ErrorEquals": ["States.ALL"], "Next": "C" }]);
+    let work = json!({ "Type": "Task", "Resource": ACTIVITY, "Retry": retry, "Catch": catch, "End": true });
+    let inner = json!({ "StartAt": "W", "States": { "W": work, "C": { "Type": "Succeed" } } });
+    let mut story = Story::new(
+        json!({ "StartAt": "P", "States": {
+            "P": { "Type": "Parallel", "Branches": [inner], "Retry": retry, "Catch": [{ "ErrorEquals": ["States.ALL"], "Next": "E" }], "End": true },
+            "E": { "Type": "Succeed" },
+        } }),
+        json!({}),
+    );
+    let task = story.tasks()[0];
+    story.event(Event::TaskRefused {
+        task,
+        cause: "nobody".into(),
+    });
+    assert_eq!(story.failure(), ("States.Runtime", "nobody"));
+    assert!(story.kinds().contains(&"ActivityFailed"), "{:?}", story.kinds());
+    let before = story.history.len();
+    story.event(Event::TaskRefused {
+        task,
+        cause: "again".into(),
+    });
+    assert_eq!(story.history.len(), before);
+}

@@ -217,7 +217,7 @@ fn task(source: &mut Source) -> Value {
         "arn:aws:states:local:1:activity:build",
         "arn:aws:lambda:local:1:function:f",
         "arn:aws:states:::sqs:sendMessage.waitForTaskToken",
-        "build",
+        "urn:build",
     ];
     let mut task = json!({ "Type": "Task", "Resource": resources[usize::from(source.next(4))] });
     if task["Resource"] == resources[2] {

@@ -112,6 +112,10 @@ impl World {
                 error: error("Broken"),
                 cause: None,
             },
+            (7, Some(task), _) if pick(8) == 0 => Event::TaskRefused {
+                task,
+                cause: "nobody".into(),
+            },
             (7, Some(task), _) => Event::TaskTimedOut {
                 task,
                 kind: Timeout::Heartbeat,
@@ -197,6 +201,7 @@ impl World {
         match event {
             Event::TaskSucceeded { task, .. }
             | Event::TaskFailed { task, .. }
+            | Event::TaskRefused { task, .. }
             | Event::TaskTimedOut { task, .. } => {
                 self.tasks.remove(task);
             }

@@ -5,6 +5,8 @@
 #[path = "../recorded/mod.rs"]
 mod recorded;
 
+mod maps;
+
 use asl::{Refusal, TestRequest, TestResponse, test};
 use serde_json::{Value, json};
 

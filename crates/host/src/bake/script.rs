@@ -117,10 +117,10 @@ pub(super) async fn run(
     work.close().await?;
     let size = made?;
     journal.line(&format!(
-        "{}: layer {} of {:.1} MB in {:.1} s",
+        "{}: layer {} of {:.1} MiB in {:.1} s",
         run.name,
         run.key.short(),
-        size as f64 / 1e6,
+        size as f64 / f64::from(1 << 20),
         started.elapsed().as_secs_f64(),
     ));
     Ok(())

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use model::port::BuildOrder;
+use model::{port::BuildOrder, spec::Base};
 
 use super::runtime::{called, matches, variable};
 
@@ -145,6 +145,14 @@ fn base(order: &BuildOrder) -> Option<&str> {
         .filter(|name| !matches!(*name, "" | "standard") && !name.starts_with("aws/codebuild/"))
 }
 
+/// The base that an image's name means. CodeBuild names images as Docker does, without `oci:` before them.
+pub(super) fn named(image: &str) -> String {
+    match image.parse::<Base>() {
+        Err(_) if image.contains(['/', ':']) => format!("oci:{image}"),
+        _ => image.to_owned(),
+    }
+}
+
 /// The runtimes that a buildspec asks for, with what its variables say.
 fn wanted(order: &BuildOrder) -> BTreeMap<&str, &str> {
     let value = |name: &str| {
@@ -226,4 +234,4 @@ fn numbers(version: &str) -> Vec<u32> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -46,8 +46,8 @@ pub(super) struct Outcome {
     pub phases: Vec<PhaseReport>,
     pub reports: Vec<TestReport>,
     pub exported: BTreeMap<String, String>,
-    /// The last lines of the first command that failed.
-    pub last: Option<String>,
+    /// The first command that failed, or that ran when the build was ended.
+    pub broken: Option<Broken>,
     /// The runner came to its end.
     pub succeeded: Option<bool>,
     /// The runner says that its failure is one to try again.
@@ -56,6 +56,18 @@ pub(super) struct Outcome {
     pub artifacts: Vec<Kept>,
     /// By report group.
     cases: BTreeMap<String, Vec<Case>>,
+}
+
+/// A command that a build came no further than.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Broken {
+    /// CodeBuild's name of the phase.
+    pub phase: String,
+    pub command: String,
+    /// `None`: it was ended from outside.
+    pub exit_code: Option<i32>,
+    /// What it wrote last.
+    pub last: String,
 }
 
 /// An artifact whose tar lies in the build's directory, not yet checked.
@@ -211,6 +223,20 @@ impl Console {
         Ok(file)
     }
 
+    /// The command that runs is where the build broke, unless one before was.
+    pub fn broke(&mut self, exit_code: Option<i32>) {
+        let (None, Some((command, _))) = (&self.outcome.broken, &self.command) else {
+            return;
+        };
+        let phase = self.current.as_ref().map(|(phase, ..)| phase.clone());
+        self.outcome.broken = Some(Broken {
+            phase: phase.unwrap_or_default(),
+            command: bounded(command.clone()),
+            exit_code,
+            last: self.last_lines(),
+        });
+    }
+
     fn event(&mut self, event: Event) {
         match event {
             Event::Began { phase } => {
@@ -224,8 +250,7 @@ impl Console {
             }
             Event::CommandFailed { text, code } => {
                 let text = self.conceal(text);
-                let last = self.last_lines();
-                self.outcome.last.get_or_insert(last);
+                self.broke(Some(code));
                 self.line(&format!(
                     "Command did not exit successfully {text} exit status {code}"
                 ));

@@ -24,6 +24,11 @@ pub enum Error {
         before: String,
         last: String,
     },
+    #[error(
+        "the build waited {} min for its turn, and is given up: others took all places of this machine",
+        .0.as_secs().div_ceil(60)
+    )]
+    Queued(Duration),
     #[error("the build was stopped: {0}")]
     Stopped(String),
     #[error(
@@ -100,6 +105,8 @@ impl From<Error> for Fault {
             | Error::Disturbed(_) => Self::customer(text).next("correct the build and push again"),
             Error::NoBuilder { .. } => Self::customer(text)
                 .next("take the label out of the buildspec, or give it to this machine: `labels` of `[builds]` in platform.toml"),
+            Error::Queued(_) => Self::order(text)
+                .next("push again, or have more builds run at a time: `at_once` of `[builds]` in platform.toml"),
             Error::Stopped(_) => Self::order(text),
             Error::Full | Error::Interrupted | Error::Logs(_) | Error::Silent { .. } => Self::platform(text),
             Error::Container(_) => Self::platform(text).next("vend doctor"),

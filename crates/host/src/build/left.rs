@@ -1,31 +1,25 @@
-//! What a build leaves: artifacts and caches, and what one that failed leaves to who watches it.
+//! What a build leaves: artifacts, and what one that failed leaves to who watches it.
 
 use std::{collections::BTreeMap, fs::File, sync::Mutex};
 
-use camino::{Utf8Path, Utf8PathBuf};
+use camino::Utf8PathBuf;
 use model::{
     Digest, Ticket,
     port::{BuildOrder, Built, Fault, PhaseReport, TestReport},
 };
 
 use super::{
-    Error, Restored, Yard,
-    console::{Kept, Outcome},
-    sandbox,
+    Error, Yard,
+    console::{Broken, Kept, Outcome},
 };
-use crate::{
-    layer::{copy::Deletions, io_error},
-    ticket::Stop,
-    tree,
-};
+use crate::{layer::io_error, ticket::Stop, tree};
 
-/// So many caches with keys are kept of a branch.
-const KEYS: usize = 5;
-
-/// Of a build that failed after its runner came to its end.
-#[derive(Debug)]
+/// Of a build that failed, as far as it came.
+#[derive(Debug, Clone)]
 pub struct Left {
     pub phases: Vec<PhaseReport>,
+    /// Where it broke, if a command did.
+    pub broken: Option<Broken>,
     pub reports: Vec<TestReport>,
     /// A tar, where the build came to its artifacts.
     pub artifact: Option<Digest>,
@@ -60,6 +54,9 @@ impl Yard {
 
     /// Puts what there is on the shelf. An artifact that was cut short is none.
     pub(super) async fn leave(&self, shelf: &Shelf, mut outcome: Outcome) {
+        if outcome.succeeded.is_none() {
+            outcome.artifacts.clear();
+        }
         let (mut artifact, mut secondary) = (None, BTreeMap::new());
         for kept in std::mem::take(&mut outcome.artifacts) {
             let Ok((digest, _)) = self.keep(kept.path).await else {
@@ -72,6 +69,7 @@ impl Yard {
         }
         let left = Left {
             phases: outcome.phases,
+            broken: outcome.broken,
             reports: outcome.reports,
             artifact,
             secondary,
@@ -92,41 +90,6 @@ impl Yard {
             }
         }
         Ok(objects)
-    }
-
-    /// Keeps the caches.
-    pub(super) async fn harvest(
-        &self,
-        order: &BuildOrder,
-        upper: &Utf8Path,
-        uid_base: u32,
-        restored: Restored,
-    ) -> Result<(), Error> {
-        let caches = self.0.oven.caches().clone();
-        let downloads = sandbox::downloads_name(order);
-        let keyed = sandbox::keyed(order, &order.commit.branch);
-        let (kept, upper) = (sandbox::kept(order), upper.to_owned());
-        tokio::task::spawn_blocking(move || {
-            let directories = sandbox::DOWNLOADS.map(str::to_owned);
-            caches.harvest(&downloads, &upper, &directories, uid_base, Deletions::Ignore)?;
-            let Restored { own, names, .. } = restored;
-            let Some(name) = names.save else {
-                return Ok(());
-            };
-            if names.fixed && caches.lease(&name)?.is_some() {
-                return Ok(());
-            }
-            caches.harvest_on(&name, own.as_ref(), &upper, &kept, uid_base, Deletions::Apply)?;
-            drop(own);
-            if names.fixed {
-                caches.trim(&keyed, KEYS)
-            } else {
-                Ok(())
-            }
-        })
-        .await
-        .map_err(|_| Error::Interrupted)??;
-        Ok(())
     }
 
     /// Checks the artifact's tar, which the customer's side wrote, and keeps it.

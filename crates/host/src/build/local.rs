@@ -115,6 +115,7 @@ impl Workshop {
             oven,
             program,
             at_once,
+            queued: super::QUEUED,
             labels: BTreeMap::new(),
         })?;
         Ok(Self {

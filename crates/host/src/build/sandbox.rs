@@ -210,108 +210,72 @@ fn codebuild(ticket: &Ticket, order: &BuildOrder, image: Digest) -> [(&'static s
     ]
 }
 
-/// The name of the downloads that all builds of a tenant share.
-pub(super) fn downloads_name(order: &BuildOrder) -> String {
-    format!("{}/builds", order.place.tenant)
-}
+#[cfg(test)]
+mod tests {
+    use model::spec::{Buildspec, build::Task};
 
-/// The directories that a buildspec keeps between builds, relative to the container's root: the part of each path before
-/// its first glob.
-pub(super) fn kept(order: &BuildOrder) -> Vec<String> {
-    let paths = order.buildspec.cache.paths.iter();
-    let directories = paths.filter_map(|path| {
-        let plain: Vec<&str> = path
-            .split('/')
-            .take_while(|part| !part.contains(['*', '?', '[', '{']))
+    use super::*;
+    use crate::build::choice::tests::order;
+
+    #[test]
+    fn codebuild_s_variables_are_there_and_nobody_else_s() {
+        let text = "version: 0.2\nenv: { variables: { A: buildspec, B: buildspec, C: buildspec } }\n\
+                    phases: { build: { commands: ['true'] } }\n";
+        let mut order = order(Buildspec::parse(text, "b").unwrap().0);
+        order.commit.id = "c0ffee".to_owned();
+        order.commit.branch = "feature/x".to_owned();
+        order.commit.repository = "https://git.example/acme/shop.git".to_owned();
+        order.number = 7;
+        let of_task = |name: &str| (name.to_owned(), "task".to_owned());
+        order.task = Some(Task {
+            identifier: "shard2".to_owned(),
+            variables: ["B", "C", "CODEBUILD_SRC_DIR"].map(of_task).into(),
+            shard: Some((1, 2)),
+            ..Task::default()
+        });
+        let of_order = |name: &str| (name.to_owned(), "order".to_owned());
+        order.variables = ["C", "CODEBUILD_BUILD_NUMBER"].map(of_order).into();
+        let all = variables(&"t-1".parse().unwrap(), &order, Digest::of("image"));
+        let own = all.iter().filter(|(name, _)| name.starts_with("CODEBUILD_"));
+        let start: u64 = all["CODEBUILD_START_TIME"].parse().unwrap();
+        assert!(start > 1_700_000_000_000, "in milliseconds");
+        let image = format!("vend/standard:{}", Digest::of("image").short());
+        let own: Vec<(&str, &str)> = own
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .filter(|(name, _)| *name != "CODEBUILD_START_TIME")
             .collect();
-        let plain = plain.join("/");
-        let absolute = match plain.strip_prefix('/') {
-            Some(absolute) => absolute.to_owned(),
-            None => format!("{}/{plain}", source_directory(order).trim_start_matches('/')),
-        };
-        let parts: Vec<&str> = absolute
-            .split('/')
-            .filter(|part| !part.is_empty() && *part != ".")
-            .collect();
-        // Neither the whole disk nor the source tree itself is a cache.
-        let is_source = parts.join("/") == source_directory(order).trim_start_matches('/');
-        let honest = !parts.is_empty() && !parts.contains(&"..") && !is_source;
-        honest.then(|| parts.join("/"))
-    });
-    directories.collect()
-}
-
-/// Where what a buildspec keeps is looked for and put.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct CacheNames {
-    /// In the order in which they are tried.
-    pub restore: Vec<String>,
-    pub save: Option<String>,
-    /// What is under the name to save never changes.
-    pub fixed: bool,
-}
-
-/// The branches whose caches a build may stand on: its own first, and the usual names of the one that all others come
-/// from. What another branch left is never trusted.
-fn branches(order: &BuildOrder) -> Vec<&str> {
-    let own = order.commit.branch.as_str();
-    let mut all = vec![own];
-    all.extend(["main", "master"].into_iter().filter(|branch| *branch != own));
-    all
-}
-
-/// The name of an app's own cache: one for each branch, so that a branch cannot put anything into another's builds.
-pub(super) fn cache_name(order: &BuildOrder, branch: &str) -> String {
-    let branch = Digest::of(branch).short();
-    format!("{}/app-{}/{branch}", order.place.tenant, order.place.app)
-}
-
-/// Where a branch's caches with keys are.
-pub(super) fn keyed(order: &BuildOrder, branch: &str) -> String {
-    format!("{}-keys", cache_name(order, branch))
-}
-
-/// A buildspec's key and the beginnings that will do, expanded.
-#[derive(Debug, Default)]
-pub(super) struct Keys {
-    pub key: String,
-    pub fallback: Vec<String>,
-}
-
-/// `inner` tells which caches are below a name, the newest first.
-pub(super) fn cache_names(
-    order: &BuildOrder,
-    keys: Option<&Keys>,
-    inner: &dyn Fn(&str) -> Vec<String>,
-) -> CacheNames {
-    let cache = &order.buildspec.cache;
-    let mut names = CacheNames::default();
-    if cache.paths.is_empty() {
-        return names;
+        assert_eq!(
+            own,
+            [
+                ("CODEBUILD_BATCH_BUILD_IDENTIFIER", "shard2"),
+                (
+                    "CODEBUILD_BUILD_ARN",
+                    "arn:aws:codebuild:local:000000000000:build/acme-shop:t-1"
+                ),
+                ("CODEBUILD_BUILD_ID", "acme-shop:t-1"),
+                ("CODEBUILD_BUILD_IMAGE", &image),
+                ("CODEBUILD_BUILD_NUMBER", "7"),
+                ("CODEBUILD_BUILD_SUCCEEDING", "1"),
+                ("CODEBUILD_CURRENT_SHARD", "1"),
+                ("CODEBUILD_INITIATOR", "vend"),
+                ("CODEBUILD_KMS_KEY_ID", "alias/vend"),
+                ("CODEBUILD_LOG_PATH", "build/t-1"),
+                ("CODEBUILD_RESOLVED_SOURCE_VERSION", "c0ffee"),
+                ("CODEBUILD_SOURCE_REPO_URL", "https://git.example/acme/shop.git"),
+                ("CODEBUILD_SOURCE_VERSION", "c0ffee"),
+                ("CODEBUILD_SRC_DIR", "/codebuild/output/src/shop"),
+                ("CODEBUILD_TOTAL_SHARDS", "2"),
+                ("CODEBUILD_WEBHOOK_EVENT", "PUSH"),
+                ("CODEBUILD_WEBHOOK_HEAD_REF", "refs/heads/feature/x"),
+                ("CODEBUILD_WEBHOOK_TRIGGER", "branch/feature/x"),
+            ]
+        );
+        let whose = ["A", "B", "C"].map(|name| all[name].as_str());
+        assert_eq!(whose, ["buildspec", "task", "order"], "the later wins");
+        assert_eq!(
+            (all["HOME"].as_str(), all["AWS_REGION"].as_str()),
+            ("/root", "local")
+        );
+        assert!(!all.contains_key("VEND_GIT_CREDENTIALS"));
     }
-    let own = cache_name(order, &order.commit.branch);
-    let Some(Keys { key, fallback }) = keys else {
-        let all = branches(order)
-            .into_iter()
-            .map(|branch| cache_name(order, branch));
-        names.restore = all.filter(|_| cache.restore).collect();
-        names.save = cache.save.then_some(own);
-        return names;
-    };
-    let exact = |branch: &str| format!("{}/{}", keyed(order, branch), hex::encode(key));
-    let wanted: Vec<String> = fallback.iter().map(hex::encode).collect();
-    for branch in branches(order).into_iter().filter(|_| cache.restore) {
-        names.restore.push(exact(branch));
-    }
-    for branch in branches(order).into_iter().filter(|_| cache.restore) {
-        let keyed = keyed(order, branch);
-        let there = inner(&keyed);
-        for wanted in &wanted {
-            let alike = there.iter().filter(|name| name.starts_with(wanted.as_str()));
-            names.restore.extend(alike.map(|name| format!("{keyed}/{name}")));
-        }
-    }
-    names.save = cache.save.then(|| exact(&order.commit.branch));
-    names.fixed = true;
-    names
 }

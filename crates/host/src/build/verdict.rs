@@ -30,6 +30,7 @@ pub(super) fn judge(order: &BuildOrder, before: &Before, ran: Ran) -> (Outcome, 
             _ if exit.timed_out => PhaseStatus::TimedOut,
             _ => PhaseStatus::Failed,
         };
+        console.broke(None);
         console.ended(status, Some(error.to_string()));
     }
     console.began("FINALIZING");
@@ -51,7 +52,8 @@ fn verdict(
         let last = format!("{last}{}", hint(order, &last));
         return Err(before.timed_out(timeout(order), console.doing(), last));
     }
-    let last = outcome.last.clone().unwrap_or_default();
+    let last = outcome.broken.as_ref().map(|broken| broken.last.clone());
+    let last = last.unwrap_or_default();
     if exit.oom && outcome.succeeded != Some(true) {
         return Err(Error::Memory {
             memory_mib: order.limits.memory_mib,

@@ -16,10 +16,10 @@ use jiff::Timestamp;
 use model::{
     Digest, Secret,
     port::{Bakery as _, Blame},
-    spec::Reference,
+    spec::{Reference, build::PhaseName::Build},
 };
 
-use crate::world::World;
+use crate::world::{World, buildspec, phase};
 
 /// A script that does what scripts do: packages, users, Python, and things that are another every time.
 fn install(world: &World) -> String {
@@ -393,6 +393,15 @@ pub async fn a_registry_s_image_is_a_base(world: &World) {
     let base = world.layers.get(&baked.layers[0].key).unwrap().unwrap();
     assert_eq!(base.made_by, format!("base oci:{reference}"));
     check_files(&world.layers.files(&base.key));
+
+    // A build runs in it as it is, also when it is named as CodeBuild does.
+    for name in [format!("oci:{reference}"), reference.to_string()] {
+        let commands = ["id deploy", "[ \"$(ls /opt/full)\" = c ]"];
+        let mut build = world.build_order(&[("a", "")], buildspec(vec![phase(Build, &commands, &[])]));
+        build.image = Some(name);
+        let (_, log) = crate::yard::succeeds(world, &build).await;
+        crate::yard::has(&log, &[&format!("The build runs in oci:{reference}")]);
+    }
 
     // Docker's own media types, an index, zstd: skopeo writes them.
     if there("skopeo") {

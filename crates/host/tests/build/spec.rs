@@ -35,6 +35,13 @@ pub async fn failures_are_followed_by_what_the_file_says(world: &World) {
     let (_, log) = fails(world, &order(world, text), &["BUILD failed"]).await;
     has(&log, &["\ntidied\n"]);
     has_not(&log, &["POST_BUILD", "UPLOAD_ARTIFACTS"]);
+    let text = "version: 0.2\nrun-as: nobody-of-that-name\nphases: { build: { commands: [echo never] } }\n";
+    let says = [
+        "BUILD failed",
+        "CLIENT_ERROR: run-as: this build image has no user nobody-of-that-name",
+    ];
+    let (_, log) = fails(world, &order(world, text), &says).await;
+    has_not(&log, &["Running command"]);
 }
 
 /// A build that fails until it was made twice before, which it knows from its cache: nothing else outlives a container.
@@ -264,6 +271,53 @@ pub async fn caches_have_keys_and_branches(world: &World) {
     check("side", "2", keyed, "side", "one two").await;
     check("main", "2", keyed, "", "one two").await;
     check("main", "3", "key: 'npm-$(codebuild-hash-files x.lock)'", "", "").await;
+    // The log names each.
+    let fresh = "key: 'yarn-$(codebuild-hash-files x.lock)', fallback-keys: [yarn-, y]";
+    for (branch, lock, restored, saved) in [
+        (
+            "main",
+            "1",
+            "There is no cache to restore for the key `yarn-LOCK`, nor one that begins with `yarn-` or `y`",
+            "The cache `yarn-LOCK` of the branch main is saved",
+        ),
+        (
+            "main",
+            "1",
+            "The cache `yarn-LOCK` of the branch main is restored",
+            "The cache `yarn-LOCK` of the branch main is there already and stays as it is",
+        ),
+        (
+            "side",
+            "2",
+            "The cache `yarn-",
+            "The cache `yarn-LOCK` of the branch side is saved",
+        ),
+    ] {
+        let (_, log) = succeeds(world, &cached(world, branch, lock, fresh, "x")).await;
+        let hash = log
+            .split("`yarn-")
+            .filter_map(|rest| Some(rest.split_once('`')?.0))
+            .filter(|hash| hash.len() == 64)
+            .last();
+        let hash = hash.unwrap();
+        has(
+            &log,
+            &[&restored.replace("LOCK", hash), &saved.replace("LOCK", hash)],
+        );
+    }
+    let (_, log) = succeeds(world, &cached(world, "side", "1", "", "x")).await;
+    has(
+        &log,
+        &[
+            "The cache of the branch main is restored",
+            "The cache of the branch side is saved",
+        ],
+    );
+    let (_, log) = succeeds(world, &cached(world, "side", "1", "action: restore", "x")).await;
+    has(
+        &log,
+        &["The cache of the branch side is restored", "No cache is saved"],
+    );
     let (_, log) = succeeds(world, &cached(world, "main", "1", "key: $(date)", "x")).await;
     has(
         &log,

@@ -105,3 +105,51 @@ pub async fn a_build_that_nobody_waits_for_is_cleared_away(world: &World) {
     }
     panic!("its container is still there");
 }
+
+pub async fn a_build_that_waits_too_long_for_its_turn_is_given_up(world: &World) {
+    let site = host::build::Site {
+        at_once: 1,
+        queued: std::time::Duration::from_secs(1),
+        ..world.site.clone()
+    };
+    let yard = host::build::Yard::open(site).unwrap();
+    let order = world.build_order(&[("a", "")], buildspec(vec![phase(Build, &["sleep 6"], &[])]));
+    let (first, second) = (world.ticket(), world.ticket());
+    let late = async {
+        world.says(&format!("build/{first}"), "sleep 6").await;
+        yard.build(&second, &order).await
+    };
+    let (built, late) = tokio::join!(yard.build(&first, &order), late);
+    built.unwrap();
+    let fault = late.unwrap_err();
+    assert!(fault.message.contains("for its turn, and is given up"), "{fault}");
+    assert_eq!(fault.blame, Blame::Order, "it is not tried again");
+    let log = world.log(&format!("build/{second}").parse().unwrap());
+    has(&log, &["Phase complete: QUEUED State: TIMED_OUT"]);
+}
+
+pub async fn a_build_has_the_processors_that_it_may_have(world: &World) {
+    let mut order = world.build_order(&[("a", "")], buildspec(vec![phase(Build, &["sleep 1000"], &[])]));
+    order.limits.cpu = 0.5;
+    let ticket = world.ticket();
+    let looking = async {
+        world.says(&format!("build/{ticket}"), "sleep 1000").await;
+        let tag = host::container::tag_of(world.node());
+        let find = format!(
+            "find /sys/fs/cgroup -path '*vend-{tag}/*build-*' \\( -name cpu.max -o -name cpu.cfs_quota_us \\) -exec cat {{}} +"
+        );
+        let found = std::process::Command::new("sh")
+            .args(["-c", &find])
+            .output()
+            .unwrap();
+        let text = String::from_utf8(found.stdout).unwrap();
+        // Microseconds of each tenth of a second.
+        assert!(
+            text.lines().any(|line| line == "50000" || line == "50000 100000"),
+            "{text}"
+        );
+        world.answers.stop(&ticket, "it was seen").await.unwrap();
+    };
+    let (built, ()) = tokio::join!(world.build(&ticket, &order), looking);
+    assert!(built.is_err(), "it was stopped");
+}

@@ -36,6 +36,8 @@ pub struct World {
     pub layers: Layers,
     pub oven: Oven,
     pub yard: Yard,
+    /// What the yard stands on.
+    pub site: Site,
     pub answers: Tickets,
     /// Makes what is only done once different in every run.
     pub salt: String,
@@ -99,25 +101,26 @@ pub async fn open(node: &Utf8Path) -> World {
         },
         at_once: 2,
     });
-    let oven = oven.unwrap();
-    let yard = Yard::open(Site {
+    let site = Site {
         node: node.to_owned(),
         containers: containers.clone(),
         objects: objects.clone(),
         logs: logs.clone(),
-        oven: oven.clone(),
+        oven: oven.unwrap(),
         program: std::env::current_exe().unwrap().try_into().unwrap(),
         at_once: 2,
+        queued: host::build::QUEUED,
         labels: BTreeMap::from([("fleet".to_owned(), "big".to_owned())]),
-    });
+    };
     World {
         node: node.to_owned(),
         containers,
         objects,
         logs,
         layers,
-        oven,
-        yard: yard.unwrap(),
+        oven: site.oven.clone(),
+        yard: Yard::open(site.clone()).unwrap(),
+        site,
         answers: Tickets::open(node, "2025-01-01T00:00:00Z".parse().unwrap()).unwrap(),
         salt: tempfile::tempdir()
             .unwrap()

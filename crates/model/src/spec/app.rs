@@ -212,6 +212,16 @@ pub struct Build {
     /// The revision is what all builds of the batch leave, and not what the last of them does.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub combine_artifacts: bool,
+    /// How long all builds of a batch may take together, with what they wait for: CodeBuild's `timeoutInMins` of a batch.
+    #[serde(default = "Build::usual_batch_timeout")]
+    pub batch_timeout: SignedDuration,
+}
+
+impl Build {
+    /// As long as one build may wait for its turn.
+    pub(crate) const fn usual_batch_timeout() -> SignedDuration {
+        SignedDuration::from_hours(8)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

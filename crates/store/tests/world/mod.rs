@@ -210,6 +210,7 @@ pub fn spec() -> spec::Environment {
             image: None,
             batch: false,
             combine_artifacts: false,
+            batch_timeout: SignedDuration::from_hours(8),
         },
         deploy: spec::Deploy {
             appspec: None,

@@ -171,15 +171,22 @@ pub async fn tokens(command: &Tokens, global: &Global) -> Result<(), Failure> {
             // The text alone on standard output, so that it can be piped to where it belongs.
             output.show(&token, |token| format!("{}\n", token.text.expose()));
             if !output.json {
-                eprintln!("this is the only time that the token is shown");
+                eprintln!("this is the only time that token {} is shown", token.token.id);
+                if token.token.tenant.is_some() {
+                    eprintln!(
+                        "for the AWS CLI and SDKs: export AWS_ACCESS_KEY_ID=VEND{} AWS_SECRET_ACCESS_KEY=TOKEN AWS_DEFAULT_REGION=local",
+                        token.token.id
+                    );
+                }
             }
         }
         Tokens::List => {
             let page = client.list::<wire::Token>("/v1/tokens", 10_000).await?;
             output.show(&page, |page| {
-                let mut table = Table::new(["TOKEN", "ROLE", "TENANT", "CREATED", "EXPIRES"]);
+                let mut table = Table::new(["ID", "TOKEN", "ROLE", "TENANT", "CREATED", "EXPIRES"]);
                 for token in &page.items {
                     table.row([
+                        cell(token.id),
                         cell(&token.name),
                         cell(word(&token.role)),
                         maybe(token.tenant.as_ref()),

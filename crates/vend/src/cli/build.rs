@@ -1,5 +1,6 @@
 //! `vend build --local`: runs a buildspec on a working tree as a platform would, without one.
 
+mod outcome;
 mod tree;
 pub mod warden;
 mod watch;
@@ -19,9 +20,8 @@ use model::{
     port::{BuildLimits, BuildOrder, Built, Commit, Fault, GIT_CREDENTIALS, Resources},
     spec::{self, Buildspec, build::Task},
 };
-use serde_json::json;
 
-use self::warden::Warden;
+use self::{outcome::Remains, warden::Warden};
 use super::{Failure, Global, Outcome};
 use crate::{
     config::Builds,
@@ -98,6 +98,7 @@ struct Order {
     limits: BuildLimits,
     image: Option<String>,
     place: model::Place,
+    remains: Remains,
 }
 
 pub async fn run(arguments: &BuildArgs, global: &Global) -> Outcome {
@@ -147,7 +148,7 @@ pub async fn run(arguments: &BuildArgs, global: &Global) -> Outcome {
     let shop = Arc::into_inner(shop).expect("every build has ended");
     shop.close().await.map_err(|error| failed(&error))?;
     warden.dismiss();
-    tell(built, arguments, &output)
+    tell(built, order.remains, arguments, &output)
 }
 
 fn failed(error: &local::Error) -> Failure {
@@ -279,6 +280,7 @@ fn order(
         variables,
         image: arguments.image.clone(),
         limits,
+        remains: Remains::default(),
     })
 }
 
@@ -337,6 +339,7 @@ async fn one(
     let ticket = ticket(name.as_deref());
     let (variables, secrets) = divided(order, &spec);
     lacks(&spec, &secrets)?;
+    let all = &order.remains;
     let order = BuildOrder {
         place: order.place.clone(),
         source: order.source,
@@ -367,7 +370,9 @@ async fn one(
     };
     watch.rest();
     if let Some(left) = left {
-        remains(shop, &left, name.as_deref().unwrap_or_default(), to, output)?;
+        let name = name.as_deref().unwrap_or_default();
+        all.put(name, left.clone());
+        remains(shop, &left, name, to, output)?;
     }
     built
 }
@@ -496,21 +501,22 @@ fn told(fault: Fault, has_image: bool) -> Failure {
 }
 
 /// The last lines: what came of it.
-fn tell(built: Result<Vec<(String, Built)>, Fault>, arguments: &BuildArgs, output: &Output) -> Outcome {
+fn tell(
+    built: Result<Vec<(String, Built)>, Fault>,
+    remains: Remains,
+    arguments: &BuildArgs,
+    output: &Output,
+) -> Outcome {
     let built = match built {
         Ok(built) => built,
         Err(fault) if output.json => {
-            output.show(&json!({ "ok": false, "fault": fault }), |_| String::new());
+            output.show(&outcome::failed(&fault, &remains.take()), |_| String::new());
             return Ok(ExitCode::FAILURE);
         }
         Err(fault) => return Err(told(fault, arguments.image.is_some())),
     };
     let all: BTreeMap<&str, &Built> = built.iter().map(|(name, built)| (name.as_str(), built)).collect();
-    let value = match all.get("") {
-        Some(one) => json!({ "ok": true, "built": one }),
-        None => json!({ "ok": true, "batch": all }),
-    };
-    output.show(&value, |_| {
+    output.show(&outcome::built(&all), |_| {
         let mut text = String::new();
         for (name, built) in &built {
             text.push_str(&watch::summary(name, built, output));

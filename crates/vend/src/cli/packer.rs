@@ -16,9 +16,9 @@ pub struct Packer {
     /// The working tree.
     #[arg(default_value = ".")]
     dir: PathBuf,
-    /// Which environment's image.
-    #[arg(long, default_value = "production")]
-    environment: String,
+    /// Which environment's image [default: production, or the only one that there is].
+    #[arg(long)]
+    environment: Option<String>,
     /// Standard output when absent.
     #[arg(long)]
     out: Option<PathBuf>,
@@ -30,14 +30,7 @@ pub fn run(packer: &Packer, global: &Global) -> Result<(), Failure> {
     let app = checked
         .app
         .ok_or_else(|| Failure::failed("vend.yaml is not right").next("vend check"))?;
-    let found = app
-        .environments
-        .iter()
-        .find(|own| own.name.as_str() == packer.environment);
-    let environment = found.ok_or_else(|| {
-        Failure::failed(format!("vend.yaml has no environment `{}`", packer.environment))
-            .next("--environment NAME")
-    })?;
+    let environment = chosen(&app.environments, packer.environment.as_deref())?;
     let inputs = inputs(&packer.dir, environment)?;
     let text = ::aws::synth::alone(app.app.as_str(), environment, &inputs).ok_or_else(|| {
         let base = &environment.image.base;
@@ -51,6 +44,23 @@ pub fn run(packer: &Packer, global: &Global) -> Result<(), Failure> {
             Ok(())
         }
     }
+}
+
+const PRODUCTION: &str = "production";
+
+/// The environment of this name; without one `production`, or the only one that there is.
+fn chosen<'a>(all: &'a [Environment], name: Option<&str>) -> Result<&'a Environment, Failure> {
+    let wanted = name.unwrap_or(PRODUCTION);
+    let found = all.iter().find(|own| own.name.as_str() == wanted);
+    let only = match all {
+        [only] if name.is_none() => Some(only),
+        _ => None,
+    };
+    found.or(only).ok_or_else(|| {
+        let there: Vec<&str> = all.iter().map(|own| own.name.as_str()).collect();
+        Failure::failed(format!("vend.yaml has no environment `{wanted}`"))
+            .next(format!("vend images packer --environment {}", there.join("|")))
+    })
 }
 
 struct Tree<'a>(&'a Path);
@@ -106,6 +116,38 @@ mod tests {
     }
 
     #[test]
+    fn an_environment_is_chosen_that_there_is() {
+        let all = |text: &str| {
+            spec::App::parse(text, "vend.yaml", &|_| true)
+                .unwrap()
+                .0
+                .environments
+        };
+        let name = |all: &[Environment], wanted| match chosen(all, wanted) {
+            Ok(environment) => environment.name.to_string(),
+            Err(failure) => format!("{}; next {}", failure.what, failure.next.unwrap()),
+        };
+        let two =
+            all("app: shop\nenvironments: { test: { branch: main }, production: { branch: release } }\n");
+        assert_eq!(name(&two, None), "production");
+        assert_eq!(name(&two, Some("test")), "test");
+        let neither =
+            all("app: shop\nenvironments: { test: { branch: main }, stage: { branch: release } }\n");
+        let refused = name(&neither, None);
+        assert!(
+            refused.starts_with("vend.yaml has no environment `production`; next "),
+            "{refused}"
+        );
+        assert!(
+            refused.ends_with("--environment test|stage") || refused.ends_with("--environment stage|test"),
+            "{refused}"
+        );
+        let one = all("app: shop\nenvironments: { test: { branch: main } }\n");
+        assert_eq!(name(&one, None), "test");
+        assert!(name(&one, Some("production")).ends_with("--environment test"));
+    }
+
+    #[test]
     fn a_template_has_every_script_and_input() {
         let environment =
             environment("{ scripts: [infra/preInstall.sh, \"infra/it's ${x}.sh\"], inputs: [infra/**] }");
@@ -122,6 +164,10 @@ mod tests {
         );
         assert!(text.contains("encrypt_boot    = true") && text.contains("post-processor \"manifest\""));
         assert!(text.contains(r#""VEND_COMMIT_AUTHOR=${var.commit_author}""#));
+        assert!(
+            text.contains("kms_key_id      = var.kms_key_id")
+                && text.contains(r#""vend:commit"      = var.commit_id"#)
+        );
         let tar = Environment {
             image: spec::Image {
                 base: "tar:x".into(),

@@ -4,6 +4,7 @@ mod draw;
 mod lint;
 mod run;
 mod source;
+mod story;
 mod test;
 
 use std::process::ExitCode;

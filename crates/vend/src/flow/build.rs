@@ -2,9 +2,10 @@
 
 mod whole;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use host::build::{batch, gate, report};
+use jiff::SignedDuration;
 use model::{
     Digest, Place, Secret, Ticket,
     port::{BuildOrder, Builder as _, Built, Commit, Fault, GIT_CREDENTIALS, TestReport},
@@ -55,7 +56,8 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
             build(world, attempt, input, buildspec, Some(task)).await
         }
     };
-    let built = batch::run(&batch, batch.tasks.len(), one, |_| ()).await?;
+    let most = input.spec.build.batch_timeout;
+    let built = within(most, batch::run(&batch, batch.tasks.len(), one, |_| ())).await?;
     let Some((_, last)) = built.last() else {
         return Err(Fault::customer("no build of the batch succeeded"));
     };
@@ -78,6 +80,18 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
         false => last.artifact,
     };
     Ok(answer(revision, last, &reports))
+}
+
+/// A batch that ends before its time is over. Each build has a time of its own beside: from when its commands begin.
+/// What still goes on afterwards is stopped on the way back.
+async fn within<T>(most: SignedDuration, batch: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+    let limit = most.try_into().unwrap_or(Duration::ZERO);
+    tokio::time::timeout(limit, batch).await.unwrap_or_else(|_| {
+        let message = format!(
+            "the batch did not end within {most:#}, which `build.batch_timeout` gives all its builds"
+        );
+        Err(Fault::customer(message).next("give it more: `build.batch_timeout` in vend.yaml"))
+    })
 }
 
 fn answer(revision: Digest, built: &Built, reports: &[TestReport]) -> Value {

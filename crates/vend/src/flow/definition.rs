@@ -79,11 +79,27 @@ impl Stage {
     }
 }
 
+const HOUR: i64 = 3600;
 const PLAN: Stage = Stage::new("Plan", "plan", "$.plan", 300);
+
+/// The deadline of the builds of a push: that of what is built, and what the platform takes before and after.
+fn build_timeout(build: &spec::Build) -> i64 {
+    /// An image for builds may be made first, and what is left is kept.
+    const AROUND_S: i64 = HOUR;
+    let own = match build.batch {
+        // It counts the waiting, too.
+        true => build.batch_timeout.as_secs(),
+        false => {
+            let queued = i64::try_from(host::build::QUEUED.as_secs()).unwrap_or(i64::MAX);
+            build.timeout.as_secs().saturating_add(queued)
+        }
+    };
+    own.saturating_add(AROUND_S)
+}
 
 /// What a push runs through. `approval`: the rule that it is under, which is not always its own.
 pub fn release(environment: &spec::Environment, approval: Option<&spec::Approval>) -> Value {
-    let build_timeout = environment.build.timeout.as_secs() + 600;
+    let build_timeout = build_timeout(&environment.build);
     let mut states = serde_json::Map::new();
     let first = tail::add(&mut states, environment);
     let order = stage::order(environment, approval.is_some());
@@ -141,7 +157,7 @@ pub fn resize() -> Value {
 
 /// Stops an environment's hosts and keeps all else.
 pub fn sleep() -> Value {
-    let rest = Stage::new("Rest", "rest", "$.rested", 4 * 3600);
+    let rest = Stage::new("Rest", "rest", "$.rested", 4 * HOUR);
     let (name, state) = thorough(&rest, "Asleep");
     json!({
         "Comment": "No hosts until somebody asks for them",
@@ -194,7 +210,7 @@ fn make(build_timeout_s: i64, next: &str) -> Value {
     };
     json!({
         "Type": "Parallel",
-        "Branches": [branch("Build", "build", build_timeout_s), branch("Bake", "bake", 3600)],
+        "Branches": [branch("Build", "build", build_timeout_s), branch("Bake", "bake", HOUR)],
         "ResultSelector": { "build.$": "$[0]", "bake.$": "$[1]" },
         "ResultPath": "$.made",
         "Catch": [catch()],
@@ -237,6 +253,24 @@ fn add(states: &mut serde_json::Map<String, Value>, (name, state): (String, Valu
 #[cfg(test)]
 pub mod tests {
     use super::*;
+
+    #[test]
+    fn builds_that_wait_are_not_cut_by_the_time_of_one() {
+        let deadline = |build: &str| {
+            let environment = parsed(&format!("app: shop\nbuild: {build}\n"));
+            let make = release(&environment, None)["States"]["Make"].clone();
+            make["Branches"][0]["States"]["Build"]["TimeoutSeconds"]
+                .as_i64()
+                .unwrap()
+        };
+        let queued = 8 * HOUR;
+        assert!(deadline("{ timeout: 5m }") > queued + 300);
+        assert!(deadline("{ batch: true, timeout: 5m }") > 8 * HOUR);
+        let long = deadline("{ batch: true, timeout: 5m, batch_timeout: 30h }");
+        assert!((30 * HOUR + 1..32 * HOUR).contains(&long), "{long}");
+        let short = deadline("{ batch: true, timeout: 5m, batch_timeout: 1m }");
+        assert!((61..2 * HOUR).contains(&short), "{short}");
+    }
 
     #[test]
     fn every_definition_is_valid_and_every_task_has_a_deadline() {

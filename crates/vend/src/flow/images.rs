@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use store::{Attestation, Bake, By, Predicate};
 
 use super::{World, build, stored, variables};
+use crate::output::size;
 
 /// A bake that waits for room looks again soon, then more and more seldom up to this, and gives up after so many looks.
 const LOOK: Duration = Duration::from_secs(15);
@@ -134,7 +135,6 @@ fn told(diff: &ImageDiff) -> Vec<Change> {
         ));
     }
     if diff.files_changed > 0 {
-        let size = |bytes: u64| format!("{:.1} MB", bytes as f64 / 1e6);
         let after = format!("{}, {} files differ", size(diff.size_after), diff.files_changed);
         changes.push(change(
             "size".to_owned(),

@@ -16,7 +16,10 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::flow::{World, stored};
+use crate::{
+    flow::{World, stored},
+    output::size,
+};
 
 const EVERY: Duration = Duration::from_secs(60);
 /// Between two sweeps, and from the start to the first: what was cut short by a restart is done again before it.
@@ -76,8 +79,8 @@ async fn sweep_often(world: &World) {
                 objects = swept.objects,
                 logs = swept.logs,
                 bytes = swept.bytes,
-                "{:.1} MB that nothing needs any more were removed",
-                swept.bytes as f64 / 1e6
+                "{} that nothing needs any more were removed",
+                size(swept.bytes)
             ),
             Err(fault) => warn!("what nothing needs any more could not be removed: {fault}"),
         }

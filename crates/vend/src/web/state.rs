@@ -24,6 +24,8 @@ const GIT_CALLS: usize = 16;
 const HOOK_CALLS: usize = 4;
 /// Histories that are read whole at once: each holds one of the store's readers for as long as it takes.
 const DRAWINGS: usize = 2;
+/// States that are tested at once: each computes for as long as its budgets let it.
+const TESTS: usize = 2;
 
 /// The URLs of an environment.
 pub type Urls = Arc<dyn Fn(&Place) -> Vec<String> + Send + Sync>;
@@ -70,6 +72,8 @@ pub struct Inner {
     pub hook_calls: Semaphore,
     pub seats: Arc<Seats>,
     pub drawings: Semaphore,
+    /// Shared with tests that go on though nobody waits for them any more.
+    pub tests: Arc<Semaphore>,
     pub announcer: Announcer,
     pub sessions: Sessions,
 }
@@ -102,6 +106,7 @@ impl State {
             hook_calls: Semaphore::new(HOOK_CALLS),
             seats: Arc::default(),
             drawings: Semaphore::new(DRAWINGS),
+            tests: Arc::new(Semaphore::new(TESTS)),
             announcer,
             sessions: Sessions::new()?,
         })))

@@ -10,5 +10,7 @@ mod hooks;
 mod problems;
 mod services;
 mod states;
+mod truths;
+mod upgrade;
 mod vault;
 mod world;

@@ -13,7 +13,7 @@ use camino::Utf8Path;
 
 use crate::{has, home, place, said, tree, vend};
 
-fn entries(directory: impl AsRef<Path>) -> Vec<PathBuf> {
+pub fn entries(directory: impl AsRef<Path>) -> Vec<PathBuf> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     entries.map(|entry| entry.path()).collect()
 }

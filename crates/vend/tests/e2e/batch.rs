@@ -54,3 +54,48 @@ fn what_all_builds_of_a_batch_leave_is_released() {
     assert_eq!(platform.get(&host, "/"), (200, "made by code\n".to_owned()));
     platform.vend(&["tenants", "delete", &tenant, "--yes"]);
 }
+
+#[test]
+fn a_batch_ends_with_its_own_time() {
+    if !can_run() {
+        return;
+    }
+    let platform = Platform::start();
+    let (tenant, app) = platform.tenant_with_app("slow");
+    let copy = Copy::new("never made", VEND_YAML);
+    copy.write(
+        "vend.yaml",
+        VEND_YAML.replace("combine_artifacts: true", "timeout: 1h, batch_timeout: 15s"),
+    );
+    let spec = BUILDSPEC.replace(
+        "- { identifier: rest",
+        "- { identifier: idle, buildspec: idle.yml }\n    - { identifier: rest",
+    );
+    copy.write("buildspec.yml", spec);
+    copy.write("rest.yml", REST);
+    copy.write("idle.yml", REST.replace("'true'", "sleep 7654322"));
+    copy.commit("a slow batch");
+    let number = platform.push(&copy, &app, "dev");
+    let push = platform.ended(&app, number);
+    let reason = push["reason"].as_str().unwrap();
+    assert!(
+        reason.contains("the batch did not end within 15s") && reason.contains("build.batch_timeout"),
+        "{push:#}"
+    );
+    // Nothing of it goes on.
+    let sleeps = || {
+        let processes = std::fs::read_dir("/proc").unwrap().flatten();
+        let lines = processes.filter_map(|process| std::fs::read(process.path().join("cmdline")).ok());
+        lines
+            .filter(|line| line.windows(7).any(|part| part == b"7654322"))
+            .count()
+    };
+    let gone = (0..300).any(|_| {
+        sleeps() == 0 || {
+            std::thread::sleep(std::time::Duration::from_millis(100));
+            false
+        }
+    });
+    assert!(gone, "a build of the batch goes on");
+    platform.vend(&["tenants", "delete", &tenant, "--yes"]);
+}

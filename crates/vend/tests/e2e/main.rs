@@ -26,6 +26,7 @@ mod room;
 mod sleep;
 mod strategies;
 mod upgrade;
+mod vault;
 mod vaulted;
 mod webhooks;
 mod zones;

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod guide;
+
 use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
@@ -249,6 +251,19 @@ fn lint_names_places_and_fails() {
     let (code, out, _) = vend(directory.path(), &["lint", "bad.json", "--json"]);
     let answer: Value = serde_json::from_str(&out).unwrap();
     assert_eq!((code, &answer["result"]), (1, &json!("FAIL")));
+    let twice =
+        "{\n \"StartAt\": \"A\",\n \"StartAt\": \"A\",\n \"States\": { \"A\": { \"Type\": \"Succeed\" } } }";
+    std::fs::write(directory.path().join("twice.json"), twice).unwrap();
+    let (code, out, _) = vend(directory.path(), &["lint", "twice.json"]);
+    assert_eq!(
+        (code, out.as_str()),
+        (0, "ok\n1 warning is not shown: --warnings\n")
+    );
+    let (_, out, _) = vend(directory.path(), &["lint", "twice.json", "--warnings"]);
+    assert!(
+        out.starts_with("twice.json:3:2: warning: The key 'StartAt' stands twice"),
+        "{out}"
+    );
 }
 
 #[test]
@@ -383,4 +398,80 @@ fn recorded(case: &Value) -> Value {
         };
     }
     json!({ "StateMachines": { "machine": { "TestCases": { "only": names } } }, "MockedResponses": responses })
+}
+
+#[test]
+fn failures_say_why_and_who_took_them() {
+    let mut machine = order();
+    machine["States"]["Pay"]["Catch"] = json!([
+        { "ErrorEquals": ["Other"], "Next": "Rest" }, { "ErrorEquals": ["States.ALL"], "Next": "Rest" },
+    ]);
+    let directory = files(&[("order.asl.json", machine), ("mocks.json", mocks())]);
+    let arguments = [
+        "run",
+        "order.asl.json",
+        "--mocks",
+        "mocks.json",
+        "--test-case",
+        "never",
+        "--virtual-time",
+    ];
+    let (code, out, _) = vend(directory.path(), &arguments);
+    assert_eq!(code, 0, "{out}");
+    let failures: Vec<&str> = out.lines().filter(|line| line.contains("TaskFailed")).collect();
+    let taken: Vec<bool> = ["Retry[0]", "Retry[0]", "Catch[1]"]
+        .iter()
+        .zip(&failures)
+        .map(|(by, line)| line.ends_with(&format!("Pay: Busy, later → {by}")))
+        .collect();
+    assert_eq!(taken, [true; 3], "{failures:?}");
+}
+
+#[test]
+fn drawings_of_the_wrong_are_told_apart() {
+    let mut wrong = order();
+    wrong["States"]["Rest"]["Next"] = "Nowhere".into();
+    let other = json!({ "StartAt": "Other", "States": { "Other": { "Type": "Succeed" } } });
+    let directory = files(&[
+        ("order.asl.json", order()),
+        ("wrong.asl.json", wrong),
+        ("other.asl.json", other),
+        ("mocks.json", mocks()),
+    ]);
+    let (code, out, err) = vend(directory.path(), &["draw", "wrong.asl.json"]);
+    assert_eq!(code, 1);
+    assert!(
+        out.contains("Pay") && err.contains("wrong.asl.json:"),
+        "{out}{err}"
+    );
+    let (code, history, _) = vend(directory.path(), &["run", "other.asl.json", "--json"]);
+    assert_eq!(code, 0);
+    std::fs::write(directory.path().join("history.json"), history).unwrap();
+    let (code, _, err) = vend(
+        directory.path(),
+        &["draw", "order.asl.json", "--history", "history.json"],
+    );
+    assert_eq!(code, 2);
+    assert!(
+        err.contains("another machine") && err.contains("`Other`"),
+        "{err}"
+    );
+}
+
+#[test]
+fn what_test_state_does_not_know_is_named() {
+    let directory = files(&[("order.asl.json", order())]);
+    let configuration = "{\"retrierRetries\": 1}";
+    let arguments = [
+        "test-state",
+        "--definition",
+        "order.asl.json",
+        "--state-name",
+        "Pay",
+        "--state-configuration",
+        configuration,
+    ];
+    let (code, _, err) = vend(directory.path(), &arguments);
+    assert_eq!(code, 2);
+    assert!(err.contains("retrierRetries"), "{err}");
 }

@@ -9,7 +9,7 @@ use model::{
 
 use super::*;
 
-fn order(buildspec: Buildspec) -> BuildOrder {
+pub(in crate::build) fn order(buildspec: Buildspec) -> BuildOrder {
     BuildOrder {
         place: "acme/shop/dev".parse().unwrap(),
         source: Digest::of(""),
@@ -129,4 +129,21 @@ fn what_nobody_has_is_told() {
         "'true'",
         "YAML_FILE_ERROR: No build image has all of these runtime versions: php 8.4 is in debian-13; python 3.11 is in debian-12",
     );
+}
+
+#[test]
+fn images_are_named_as_docker_does() {
+    for (image, base) in [
+        ("debian-12", "debian-12"),
+        ("node:20", "oci:node:20"),
+        (
+            "public.ecr.aws/docker/library/node:20",
+            "oci:public.ecr.aws/docker/library/node:20",
+        ),
+        ("oci:registry.example/a:1", "oci:registry.example/a:1"),
+        ("tar:base.tar", "tar:base.tar"),
+        ("no-such-base", "no-such-base"),
+    ] {
+        assert_eq!(named(image), base);
+    }
 }

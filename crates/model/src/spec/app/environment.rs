@@ -265,23 +265,31 @@ fn build(reader: &mut Reader<'_>, fields: Fields<'_>, tree: Tree<'_>) -> Build {
         None => first(tree, &["buildspec.yml", "buildspec.yaml"]),
     };
     let hours = SignedDuration::from_hours;
-    let timeout = value(fields, "timeout")
-        .and_then(|node| reader.duration(node, "build.timeout", SignedDuration::from_secs(1)..=hours(36)));
+    let mut time = |name: &str| {
+        let node = value(fields, name)?;
+        reader.duration(
+            node,
+            &format!("build.{name}"),
+            SignedDuration::from_secs(1)..=hours(36),
+        )
+    };
+    let (timeout, batch_timeout) = (time("timeout"), time("batch_timeout"));
     let mut flag = |name: &str| {
         value(fields, name)
             .and_then(|node| reader.flag(node, &format!("build.{name}"), false))
             .unwrap_or(false)
     };
     let (batch, combine_artifacts) = (flag("batch"), flag("combine_artifacts"));
-    if let Some((key, _)) = fields
-        .iter()
-        .find(|(key, _)| key.text() == Some("combine_artifacts"))
-        && combine_artifacts
-        && !batch
-    {
+    let of_batch = fields.iter().filter(|(key, _)| match key.text() {
+        Some("combine_artifacts") => combine_artifacts,
+        Some("batch_timeout") => true,
+        _ => false,
+    });
+    for (key, _) in of_batch.filter(|_| !batch) {
+        let name = key.text().unwrap_or_default();
         reader.error(
             key,
-            "`build.combine_artifacts` is of a batch: `build.batch` must be true",
+            format!("`build.{name}` is of a batch: `build.batch` must be true"),
         );
     }
     let pass_rate = value(fields, "pass_rate").and_then(|node| percent(reader, node, "build.pass_rate"));
@@ -293,6 +301,7 @@ fn build(reader: &mut Reader<'_>, fields: Fields<'_>, tree: Tree<'_>) -> Build {
         image: value(fields, "image").and_then(|node| reader.text(node, "build.image")),
         batch,
         combine_artifacts,
+        batch_timeout: batch_timeout.unwrap_or(Build::usual_batch_timeout()),
     }
 }
 

@@ -159,7 +159,11 @@ static BUILD: Section = Section {
             Kind::Path,
             "Default `buildspec.yml`, if the file is there.",
         ),
-        key("timeout", Kind::Duration, "Default `1h`, at most `36h`."),
+        key(
+            "timeout",
+            Kind::Duration,
+            "Of one build, from when its commands begin. Default `1h`, at most `36h`.",
+        ),
         key(
             "pass_rate",
             Kind::Percent,
@@ -184,6 +188,11 @@ static BUILD: Section = Section {
             "combine_artifacts",
             Kind::Flag,
             "The revision is what all builds of the batch leave, and not what the last of them does.",
+        ),
+        key(
+            "batch_timeout",
+            Kind::Duration,
+            "How long all builds of a batch may take together, with what they wait for; `timeout` is each one's own. Default `8h`, at most `36h`.",
         ),
         later("cache"),
     ],

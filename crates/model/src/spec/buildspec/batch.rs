@@ -208,7 +208,12 @@ const ENVIRONMENT: &[&str] = &[
 fn environment(reader: &mut Reader<'_>, node: &Node, path: &str, task: &mut Task) {
     let fields = reader.mapping(node, path);
     reader.ignored(fields, path, ENVIRONMENT);
-    flag(reader, fields, path, "privileged-mode");
+    if flag(reader, fields, path, "privileged-mode")
+        && let Some(node) = value(fields, "privileged-mode")
+    {
+        let message = "`privileged-mode` has no effect: no build is privileged, and there is no Docker in it";
+        reader.warn(node, message);
+    }
     task.variables.extend(variables(reader, fields, "variables"));
     for name in ["type", "compute-type", "image", "fleet"] {
         if let Some(node) = value(fields, name)

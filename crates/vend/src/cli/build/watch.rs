@@ -6,7 +6,7 @@ use host::build::local::Workshop;
 use indicatif::{ProgressBar, ProgressStyle};
 use model::port::{Built, LogRef, PhaseReport, PhaseStatus, TestReport};
 
-use crate::output::{Output, Tone, clean};
+use crate::output::{Output, Tone, clean, size};
 
 /// How often the log is looked at.
 const LOOK: Duration = Duration::from_millis(40);
@@ -244,7 +244,7 @@ pub fn summary(name: &str, built: &Built, output: &Output) -> String {
     }
     let total: u64 = built.phases.iter().map(|phase| phase.duration_ms).sum();
     let done = format!("built in {:.1} s", total as f64 / 1000.0);
-    let size = format!("{} of {} bytes", built.artifact.short(), built.size_bytes);
+    let size = format!("{} of {}", built.artifact.short(), size(built.size_bytes));
     text.push_str(&format!("{}, artifact {size}\n", output.tone(Tone::Good, &done)));
     text
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{
     super::{Failure, Global, Outcome, client::escape},
-    code, source,
+    code, lint, source, story,
 };
 use crate::{
     output::Tone,
@@ -34,9 +34,18 @@ pub struct Draw {
 }
 
 pub async fn run(draw: &Draw, global: &Global) -> Outcome {
-    let (drawing, statuses) = match (&draw.file, &draw.execution) {
-        (Some(file), _) => of_file(file, draw.history.as_deref())?,
-        (None, id) => of_execution(id.as_deref().unwrap_or_default(), global).await?,
+    let (sound, (drawing, statuses)) = match (&draw.file, &draw.execution) {
+        (Some(file), _) => {
+            let text = source::text(file)?;
+            (
+                checked(file, &text, global),
+                of_file(file, &text, draw.history.as_deref())?,
+            )
+        }
+        (None, id) => {
+            let id = id.as_deref().unwrap_or_default();
+            (true, of_execution(id, global).await?)
+        }
     };
     let output = global.output();
     match &draw.svg {
@@ -50,21 +59,58 @@ pub async fn run(draw: &Draw, global: &Global) -> Outcome {
             output.text(&legend(&statuses));
         }
     }
-    Ok(code(true))
+    Ok(code(sound))
 }
 
-fn of_file(file: &Path, history: Option<&str>) -> Result<(Drawing, Statuses), Failure> {
-    let definition = source::parsed("definition", &source::text(file)?)?;
+/// Says on standard error what is wrong with a definition: what it draws as is perhaps not what was meant.
+fn checked(file: &Path, text: &str, global: &Global) -> bool {
+    let found = asl::validate(
+        text,
+        asl::Flavour::Standard,
+        asl::Severity::Error,
+        asl::limit::DIAGNOSTICS,
+    );
+    for problem in &found.diagnostics {
+        eprint!(
+            "{}",
+            lint::line(problem, &file.display().to_string(), &global.output())
+        );
+    }
+    found.result == asl::Verdict::Ok
+}
+
+fn of_file(file: &Path, text: &str, history: Option<&str>) -> Result<(Drawing, Statuses), Failure> {
+    let definition = source::parsed("definition", text)?;
     let drawing = Drawing::of(&definition).map_err(|error| {
         Failure::usage(format!("{} cannot be drawn", file.display()))
             .cause(error.to_string())
             .next(format!("vend states lint {}", file.display()))
     })?;
     let statuses = match history {
-        Some(history) => read(&source::parsed("history", &source::text_or_json(history)?)?)?,
+        Some(history) => {
+            let statuses = read(&source::parsed("history", &source::text_or_json(history)?)?)?;
+            belongs(&statuses, &definition, file)?;
+            statuses
+        }
         None => Statuses::default(),
     };
     Ok((drawing, statuses))
+}
+
+/// Refuses the history of another machine, whose states are not all here.
+fn belongs(statuses: &Statuses, definition: &Value, file: &Path) -> Result<(), Failure> {
+    let states = story::states(definition);
+    let known = statuses.known();
+    match known.iter().find(|(name, _)| !states.contains_key(*name)) {
+        None => Ok(()),
+        Some((name, _)) => Err(Failure::usage("the history is of another machine")
+            .cause(format!(
+                "its state `{}` is not in {}",
+                crate::output::clean(name),
+                file.display()
+            ))
+            .next("give the definition that was executed: aws stepfunctions describe-state-machine-for-execution")),
+    }
 }
 
 /// An execution of the platform.

@@ -29,7 +29,7 @@ pub struct Lint {
         ignore_case = true
     )]
     kind: Type,
-    /// Show warnings too: what looks like a path and is not read as one.
+    /// Show warnings too: what looks like a path and is not read as one, and keys that stand twice.
     #[arg(long)]
     warnings: bool,
 }
@@ -46,12 +46,16 @@ struct Answer {
 
 pub fn run(lint: &Lint, global: &Global) -> Outcome {
     let text = source::text(&lint.file)?;
-    let severity = if lint.warnings {
-        Severity::Warning
-    } else {
-        Severity::Error
+    let find = |severity| asl::validate(&text, lint.kind.into(), severity, asl::limit::DIAGNOSTICS);
+    let all = find(Severity::Warning);
+    let doubts = all.diagnostics.iter();
+    let doubts = doubts
+        .filter(|problem| problem.severity == Severity::Warning)
+        .count();
+    let (validation, hidden) = match lint.warnings {
+        true => (all, 0),
+        false => (find(Severity::Error), doubts),
     };
-    let validation = asl::validate(&text, lint.kind.into(), severity, asl::limit::DIAGNOSTICS);
     let good = validation.result == Verdict::Ok;
     let definition = asl::json::read(&text).ok().filter(|_| good);
     let answer = Answer {
@@ -60,11 +64,12 @@ pub fn run(lint: &Lint, global: &Global) -> Outcome {
     };
     let output = global.output();
     let name = lint.file.display().to_string();
-    output.show(&answer, |answer| said(&answer.validation, &name, &output));
+    output.show(&answer, |answer| said(&answer.validation, hidden, &name, &output));
     Ok(code(good))
 }
 
-fn said(validation: &Validation, name: &str, output: &Output) -> String {
+/// `hidden`: warnings that were not asked for.
+fn said(validation: &Validation, hidden: usize, name: &str, output: &Output) -> String {
     let mut text: String = validation
         .diagnostics
         .iter()
@@ -82,6 +87,11 @@ fn said(validation: &Validation, name: &str, output: &Output) -> String {
             if validation.truncated { " at least" } else { "" }
         ),
     });
+    match hidden {
+        0 => {}
+        1 => text.push_str("1 warning is not shown: --warnings\n"),
+        hidden => text.push_str(&format!("{hidden} warnings are not shown: --warnings\n")),
+    }
     text
 }
 

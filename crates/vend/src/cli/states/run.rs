@@ -7,14 +7,13 @@ use clap::Args;
 
 use super::{
     super::{Failure, Global, Outcome},
-    Type, code, lint, source,
+    Type, code, lint, source, story,
 };
 use crate::{
     clock,
-    output::{Output, Tone, clean},
     states::{
         mocks::Mocks,
-        run::{self, Objects, Report, Setup},
+        run::{self, Objects, Setup},
     },
 };
 
@@ -89,8 +88,9 @@ pub async fn run(run: &Run, global: &Global) -> Outcome {
         at: clock::now(),
         seed: [clock::bits(), clock::bits()],
     };
+    let definition = setup.machine.definition().clone();
     let report = run::run(setup).await.map_err(refused)?;
-    output.show(&report, |report| said(report, &output));
+    output.show(&report, |report| story::told(report, &definition, &output));
     Ok(code(report.status == "SUCCEEDED"))
 }
 
@@ -121,54 +121,4 @@ fn refused(error: run::Error) -> Failure {
     Failure::usage("the execution cannot go on here")
         .cause(error.to_string())
         .next(next)
-}
-
-fn said(report: &Report, output: &Output) -> String {
-    let mut text = String::new();
-    let first = report
-        .events
-        .first()
-        .and_then(|event| event["timestamp"].as_str()?.parse().ok());
-    for event in &report.events {
-        let at: Option<jiff::Timestamp> = event["timestamp"].as_str().and_then(|at| at.parse().ok());
-        let since = at
-            .zip(first)
-            .map(|(at, first): (_, jiff::Timestamp)| at.duration_since(first));
-        let kind = event["type"].as_str().unwrap_or_default();
-        let name = ["stateEnteredEventDetails", "stateExitedEventDetails"]
-            .iter()
-            .find_map(|details| event[*details]["name"].as_str());
-        let tone = match kind {
-            kind if kind.ends_with("Failed") || kind.ends_with("TimedOut") || kind.ends_with("Aborted") => {
-                Tone::Bad
-            }
-            kind if kind.ends_with("Succeeded") => Tone::Good,
-            _ => Tone::Plain,
-        };
-        let line = format!(
-            "{:>12}  {:>5}  {}  {}",
-            since.map(crate::output::duration).unwrap_or_default(),
-            event["id"].as_u64().unwrap_or_default(),
-            output.tone(tone, &format!("{kind:<28}")),
-            clean(name.unwrap_or_default()),
-        );
-        text.push_str(line.trim_end());
-        text.push('\n');
-    }
-    let tone = if report.status == "SUCCEEDED" {
-        Tone::Good
-    } else {
-        Tone::Bad
-    };
-    text.push_str(&format!("{}\n", output.tone(tone, report.status)));
-    for (word, what) in [
-        ("error", &report.error),
-        ("cause", &report.cause),
-        ("output", &report.output),
-    ] {
-        if let Some(what) = what {
-            text.push_str(&format!("{word}: {}\n", clean(what)));
-        }
-    }
-    text
 }

@@ -71,7 +71,10 @@ pub fn run(test: &Test, global: &Global) -> Outcome {
     let response = asl::test(&request, clock::now(), seed).map_err(|refusal| {
         // AWS would call the service with that role; here nothing is called.
         let next = match request.mock {
-            None if refusal.message.contains("RoleArn") || refusal.message.contains("mock") => {
+            None if ["RoleArn", "mock", "Map or Parallel"]
+                .iter()
+                .any(|word| refusal.message.contains(word)) =>
+            {
                 "answer for it: --mock '{\"result\": {…}}'"
             }
             _ => "vend states test-state --help",

@@ -8,9 +8,8 @@ use model::{
 };
 use serde_json::{Map, Value, json};
 
-use super::{Stage, add as put, retry, task};
+use super::{HOUR, Stage, add as put, retry, task};
 
-const HOUR: i64 = 3600;
 /// Nobody holds a deployment longer; then it goes back.
 const HELD: i64 = 7 * 24 * HOUR;
 

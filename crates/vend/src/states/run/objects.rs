@@ -81,6 +81,17 @@ impl Objects {
             .map_or(Ok(()), |above| File::open(above)?.sync_all())
     }
 
+    /// Can the directory be read, and something be written in it?
+    pub fn probe(&self) -> io::Result<()> {
+        let Some(root) = &self.0 else { return Ok(()) };
+        std::fs::read_dir(root)?;
+        let draft = tempfile::Builder::new()
+            .prefix(DRAFT.0)
+            .suffix(DRAFT.1)
+            .tempfile_in(root)?;
+        draft.close()
+    }
+
     /// Removes what was being written before `since` when its writer was killed. Takes as long as the directory is large,
     /// or until `stop` says so.
     pub fn sweep(&self, since: SystemTime, stop: impl Fn() -> bool) -> io::Result<()> {

@@ -36,6 +36,7 @@ impl Call {
 
     pub async fn create_activity(&self) -> Result<Value, Fault> {
         let owner = self.owner().await?;
+        self.unencrypted()?;
         let name = arn::checked(self.text("name")?)?.to_owned();
         let (tags, by) = (tags::given(self.value("tags"))?, self.by());
         let tenant = owner.tenant.clone();

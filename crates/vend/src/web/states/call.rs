@@ -87,7 +87,7 @@ impl Call {
             "StartSyncExecution" => self.start_sync().await,
             "StopExecution" => self.stop().await,
             "RedriveExecution" => self.redrive().await,
-            "TestState" => self.test(),
+            "TestState" => self.test().await,
             "DescribeExecution" => self.describe_execution().await,
             "DescribeStateMachineForExecution" => self.describe_machine_of().await,
             "ListExecutions" => self.list_executions().await,
@@ -132,6 +132,31 @@ impl Call {
 
     pub fn flag(&self, member: &str) -> bool {
         self.input.get(member).and_then(Value::as_bool).unwrap_or(false)
+    }
+
+    /// `includedData`: is nothing but metadata wanted? On AWS that needs no key to decrypt the rest.
+    pub fn metadata_only(&self) -> Result<bool, Fault> {
+        match self.maybe("includedData")? {
+            None | Some("ALL_DATA") => Ok(false),
+            Some("METADATA_ONLY") => Ok(true),
+            Some(other) => Err(Fault::validation(format!(
+                "1 validation error detected: Value '{other}' at 'includedData' failed to satisfy constraint: Member must \
+                 satisfy enum value set: [ALL_DATA, METADATA_ONLY]"
+            ))),
+        }
+    }
+
+    /// Refuses a key for what is kept: nothing here would use it.
+    pub fn unencrypted(&self) -> Result<(), Fault> {
+        let wanted = self.value("encryptionConfiguration");
+        match wanted["type"].as_str() {
+            None | Some("AWS_OWNED_KEY") => Ok(()),
+            Some(_) => Err(Fault::new(
+                "InvalidEncryptionConfiguration",
+                "There is no KMS here: what state machines keep is as safe as the platform's data directory. Leave \
+                 encryptionConfiguration out, or say AWS_OWNED_KEY.",
+            )),
+        }
     }
 
     pub fn value(&self, member: &str) -> &Value {

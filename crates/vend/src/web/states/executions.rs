@@ -1,7 +1,7 @@
 //! Executions and their histories.
 
 use engine::Start;
-use model::TenantName;
+use model::{TenantName, ledger::Deed};
 use serde_json::{Value, json};
 use store::{Run, RunFilter, Status};
 
@@ -11,7 +11,7 @@ use super::{
     arn::{self, Kind},
     call::{Call, page, seconds},
     fault::Fault,
-    machines::{Meant, described, kind},
+    machines::{INITIAL, Meant, bare, described, kind},
 };
 
 /// Bytes of an input.
@@ -68,7 +68,7 @@ impl Call {
             machine_arn: meant.arn(),
             machine_name: machine.name.clone(),
             role: meant.role().to_owned(),
-            program: self.state.states.known.program(machine.express, &definition)?,
+            program: self.state.states.known.kept(machine.express, &definition)?,
             definition,
             name,
             arn: text,
@@ -154,6 +154,7 @@ impl Call {
 
     pub async fn start_sync(&self) -> Result<Value, Fault> {
         let (meant, start) = self.asked().await?;
+        let bare = self.metadata_only()?;
         if !meant.machine.express {
             return Err(Fault::new(
                 "StateMachineTypeNotSupported",
@@ -189,6 +190,9 @@ impl Call {
         let billed = (milliseconds as u64).div_ceil(100) * 100;
         answer["billingDetails"] =
             json!({ "billedMemoryUsedInMB": 64, "billedDurationInMilliseconds": billed });
+        if bare {
+            without_data(&mut answer);
+        }
         Ok(answer)
     }
 
@@ -223,11 +227,12 @@ impl Call {
     pub async fn stop(&self) -> Result<Value, Fault> {
         let run = self.run_of(self.text("executionArn")?).await?;
         let text = |member| Ok::<_, Fault>(self.maybe(member)?.map(str::to_owned));
-        let stopped = self
-            .state
-            .states
-            .engine
-            .stop(run.key, text("error")?, text("cause")?);
+        let stopped = self.state.states.engine.stop_with(
+            run.key,
+            text("error")?,
+            text("cause")?,
+            self.deed(&run, "state-machine.execution.stop"),
+        );
         let at = match stopped.await {
             Ok(at) => at,
             // It has ended, which is what was asked for.
@@ -235,6 +240,18 @@ impl Call {
             Err(error) => return Err(error.into()),
         };
         Ok(json!({ "stopDate": seconds(at) }))
+    }
+
+    /// A line of the ledger about an execution that somebody stopped or tried again: its history does not say who. What a
+    /// state machine does by a task is in that machine's own history.
+    fn deed(&self, run: &Run, action: &str) -> Option<Deed> {
+        self.task.is_none().then(|| Deed {
+            actor: self.by().actor,
+            action: action.into(),
+            tenant: run.tenant.as_ref().map(ToString::to_string),
+            object: run.arn.clone(),
+            detail: json!({}),
+        })
     }
 
     pub async fn redrive(&self) -> Result<Value, Fault> {
@@ -254,7 +271,8 @@ impl Call {
         if self.leaves(run.tenant.clone()).await? {
             return Err(gone());
         }
-        match self.state.states.engine.redrive(run.key).await {
+        let deed = self.deed(&run, "state-machine.execution.redrive");
+        match self.state.states.engine.redrive_with(run.key, deed).await {
             Ok(at) => Ok(json!({ "redriveDate": seconds(at) })),
             Err(engine::Error::Refused(_)) => Err(gone()),
             Err(engine::Error::NotRedrivable(_) | engine::Error::NotOpen(_)) => Err(Fault::new(
@@ -311,6 +329,9 @@ impl Call {
             "traceHeader",
             origin["trace"].as_str().map(str::to_owned),
         );
+        if self.metadata_only()? {
+            without_data(&mut answer);
+        }
         Ok(answer)
     }
 
@@ -347,11 +368,18 @@ impl Call {
         answer["name"] = name.into();
         answer["definition"] = definition.into();
         answer["roleArn"] = origin["role"].clone();
-        answer["revisionId"] = origin["revision"].clone();
+        if origin["revision"] == INITIAL {
+            answer.as_object_mut().map(|answer| answer.remove("revisionId"));
+        } else {
+            answer["revisionId"] = origin["revision"].clone();
+        }
         answer["updateDate"] = seconds(run.started_at);
         if let Some(found) = self.run_around(&run).await? {
             answer["mapRunArn"] = found.into();
             answer["label"] = name.rsplit('/').next().unwrap_or_default().into();
+        }
+        if self.metadata_only()? {
+            bare(&mut answer);
         }
         Ok(answer)
     }
@@ -487,6 +515,20 @@ fn shown(event: &asl::HistoryEvent, with_data: bool) -> Value {
         shown[event.kind.details()] = details;
     }
     shown
+}
+
+/// Takes what the execution was given and what it gave out of a description.
+fn without_data(answer: &mut Value) {
+    for (member, details) in [("input", "inputDetails"), ("output", "outputDetails")] {
+        if let Some(members) = answer.as_object_mut()
+            && members.remove(member).is_some()
+        {
+            members.insert(details.into(), json!({ "included": false }));
+        }
+    }
+    for member in ["error", "cause"] {
+        answer.as_object_mut().map(|members| members.remove(member));
+    }
 }
 
 fn put(answer: &mut Value, member: &str, text: Option<String>) {

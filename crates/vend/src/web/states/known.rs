@@ -15,7 +15,8 @@ const PROGRAMS: usize = 256;
 #[derive(Default)]
 pub struct Known {
     activities: RwLock<HashSet<String>>,
-    programs: Mutex<HashMap<(bool, String), Machine>>,
+    /// By type, whether it was taken before, and text.
+    programs: Mutex<HashMap<(bool, bool, String), Machine>>,
 }
 
 impl Known {
@@ -45,6 +46,16 @@ impl Known {
         if services::is_called(resource) {
             return None;
         }
+        if !resource.starts_with("arn:") {
+            return Some(format!(
+                "The resource {resource} is not an ARN: nothing can be called by it."
+            ));
+        }
+        if services::is_own(resource) {
+            return Some(format!(
+                "The resource {resource} is not recognized: Step Functions has no such operation, or not in this way."
+            ));
+        }
         let arn::Arn { account, kind } = match arn::Arn::parse(resource) {
             Ok(arn) => arn,
             Err(_) => {
@@ -58,9 +69,18 @@ impl Known {
         (!is_theirs || !known.contains(resource)).then(|| format!("The activity {resource} does not exist."))
     }
 
-    /// A definition, read and checked.
+    /// A definition that somebody gives, read and checked.
     pub fn program(&self, express: bool, text: &str) -> Result<Machine, Fault> {
-        let key = (express, text.to_owned());
+        self.read(express, false, text)
+    }
+
+    /// One that was taken once: checks that came later do not refuse it.
+    pub fn kept(&self, express: bool, text: &str) -> Result<Machine, Fault> {
+        self.read(express, true, text)
+    }
+
+    fn read(&self, express: bool, kept: bool, text: &str) -> Result<Machine, Fault> {
+        let key = (express, kept, text.to_owned());
         let mut programs = self.programs.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(program) = programs.get(&key) {
             return Ok(program.clone());
@@ -69,8 +89,11 @@ impl Known {
             true => Flavour::Express,
             false => Flavour::Standard,
         };
-        let program = Machine::parse_as(flavour, text)
-            .map_err(|problems| Fault::new("InvalidDefinition", asl::refusal(&problems)))?;
+        let program = match kept {
+            true => Machine::kept_as(flavour, text),
+            false => Machine::parse_as(flavour, text),
+        };
+        let program = program.map_err(|problems| Fault::new("InvalidDefinition", asl::refusal(&problems)))?;
         if programs.len() >= PROGRAMS {
             programs.clear();
         }

@@ -1,5 +1,7 @@
 //! State machines.
 
+use std::sync::Arc;
+
 use asl::{Flavour, Severity};
 use serde_json::{Value, json};
 use store::{MachineFilter, MachineVersion, NewMachine, StateMachine};
@@ -17,6 +19,8 @@ const SETTINGS: [&str; 3] = [
     "tracingConfiguration",
     "encryptionConfiguration",
 ];
+/// The revision of a machine that was never updated: AWS takes this word for it, and shows none.
+pub const INITIAL: &str = "INITIAL";
 /// Most machines of one tenant, and most executions of a machine that DeleteStateMachine stops.
 const MACHINES: u32 = 10_000;
 
@@ -85,6 +89,8 @@ impl Call {
 
     fn wanted(&self, owner: &Owner, name: &str, express: bool) -> Result<NewMachine, Fault> {
         let definition = self.text("definition")?;
+        self.unencrypted()?;
+        self.unlogged(name);
         self.state.states.known.program(express, definition)?;
         let role = self.text("roleArn")?;
         if !role.starts_with("arn:") || role.len() > 256 {
@@ -97,8 +103,20 @@ impl Call {
             definition: definition.to_owned(),
             role: role.to_owned(),
             settings: self.settings().to_string(),
-            revision: revision(),
+            revision: INITIAL.to_owned(),
         })
+    }
+
+    /// Logs and traces go to services of AWS, which are not here.
+    fn unlogged(&self, name: &str) {
+        let level = self.value("loggingConfiguration")["level"].as_str();
+        let traced = self.value("tracingConfiguration")["enabled"] == true;
+        if traced || level.is_some_and(|level| level != "OFF") {
+            tracing::warn!(
+                state_machine.name = name,
+                "a state machine asks for logs or traces, which nothing here writes: its history has what happened"
+            );
+        }
     }
 
     fn settings(&self) -> Value {
@@ -168,17 +186,19 @@ impl Call {
 
     pub async fn update_machine(&self) -> Result<Value, Fault> {
         let meant = self.meant(self.text("stateMachineArn")?).await?;
+        self.unencrypted()?;
         let Meant { owner, machine, .. } = meant;
-        let definition = self
-            .maybe("definition")?
-            .unwrap_or(&machine.definition)
-            .to_owned();
+        self.unlogged(&machine.name);
+        let given = self.maybe("definition")?;
+        if let Some(definition) = given.filter(|given| *given != machine.definition) {
+            self.state.states.known.program(machine.express, definition)?;
+        }
+        let definition = given.unwrap_or(&machine.definition).to_owned();
         let role = self.maybe("roleArn")?.unwrap_or(&machine.role).to_owned();
         let mut settings: Value = serde_json::from_str(&machine.settings).unwrap_or_default();
         let given = self.settings();
         let given = given.as_object().into_iter().flatten();
         given.for_each(|(name, value)| settings[name] = value.clone());
-        self.state.states.known.program(machine.express, &definition)?;
         let new = NewMachine {
             tenant: owner.tenant.clone(),
             name: machine.name.clone(),
@@ -238,6 +258,9 @@ impl Call {
         let meant = self.meant(text).await?;
         let mut answer = described(&meant)?;
         answer["stateMachineArn"] = text.into();
+        if self.metadata_only()? {
+            bare(&mut answer);
+        }
         Ok(answer)
     }
 
@@ -280,11 +303,20 @@ impl Call {
         Ok(asl::validate(self.text("definition")?, flavour, severity, most).answer())
     }
 
-    pub fn test(&self) -> Result<Value, Fault> {
+    pub async fn test(&self) -> Result<Value, Fault> {
         let request: asl::TestRequest = serde_json::from_value(self.whole().clone())
             .map_err(|error| Fault::new("SerializationException", error.to_string()))?;
         let seed = [crate::clock::bits(), crate::clock::bits()];
-        let response = asl::test(&request, self.state.now(), seed)
+        let at = self.state.now();
+        let permit = Arc::clone(&self.state.tests).acquire_owned().await;
+        let permit = permit.expect("nobody closes the semaphore");
+        let tested = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            asl::test(&request, at, seed)
+        });
+        let response = tested
+            .await
+            .map_err(|error| Fault::new("InternalFailure", error.to_string()))?
             .map_err(|refusal| Fault::new(refusal.code, refusal.message))?;
         Ok(serde_json::to_value(response).expect("a response is plain data"))
     }
@@ -321,6 +353,14 @@ fn revision() -> String {
     format!("{:016x}{:016x}", crate::clock::bits(), crate::clock::bits())
 }
 
+/// Takes the data of a machine out: AWS leaves an empty definition.
+pub fn bare(answer: &mut Value) {
+    answer["definition"] = "{}".into();
+    if let Some(answer) = answer.as_object_mut() {
+        answer.remove("variableReferences");
+    }
+}
+
 /// All that is said of a machine, without its ARN.
 pub fn described(meant: &Meant) -> Result<Value, Fault> {
     let machine = &meant.machine;
@@ -337,8 +377,10 @@ pub fn described(meant: &Meant) -> Result<Value, Fault> {
         "creationDate": seconds(created_at),
         "loggingConfiguration": { "level": "OFF", "includeExecutionData": false },
         "tracingConfiguration": { "enabled": false },
-        "revisionId": revision,
     });
+    if meant.version.is_some() || revision != INITIAL {
+        answer["revisionId"] = revision.as_str().into();
+    }
     let settings: Value = serde_json::from_str(settings).unwrap_or_default();
     for (name, value) in settings.as_object().into_iter().flatten() {
         answer[name] = value.clone();

@@ -17,6 +17,11 @@ impl Buckets {
         Objects(Some(self.0.join(format!("{owner:012}")).into()))
     }
 
+    /// Can objects be read and written? Blocks.
+    pub fn probe(&self) -> io::Result<()> {
+        Objects(Some(self.0.clone().into())).probe()
+    }
+
     /// Removes what an earlier process was writing, before `since`, when it was killed; until `stop` says
     /// so. Blocks.
     pub fn sweep(&self, since: SystemTime, stop: impl Fn() -> bool) -> io::Result<()> {
@@ -44,6 +49,18 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_directory_that_is_of_no_use_is_noticed() {
+        let held = tempfile::tempdir().unwrap();
+        let root = Utf8PathBuf::from_path_buf(held.path().to_owned()).unwrap();
+        Buckets(root.clone()).probe().unwrap();
+        assert_eq!(std::fs::read_dir(&root).unwrap().count(), 0);
+        std::fs::write(root.join("file"), "").unwrap();
+        for wrong in ["nowhere", "file"] {
+            assert!(Buckets(root.join(wrong)).probe().is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn a_tenant_has_buckets_of_its_own() {

@@ -140,6 +140,13 @@ pub fn is_called(resource: &str) -> bool {
     Service::parse(resource).is_some()
 }
 
+/// Is it one of Step Functions, known or not?
+pub fn is_own(resource: &str) -> bool {
+    resource
+        .strip_prefix(PREFIX)
+        .is_some_and(|rest| rest.starts_with(SDK) || rest.starts_with("states:"))
+}
+
 /// Answers for tasks until `stop`.
 pub fn work(state: &State, stop: &CancellationToken) {
     let turns = Arc::new(Turns::default());

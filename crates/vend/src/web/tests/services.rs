@@ -11,13 +11,13 @@ use super::{
     world::{Who, World},
 };
 
-async fn ask(world: &World, who: &Who, operation: &str, input: Value) -> Value {
+pub async fn ask(world: &World, who: &Who, operation: &str, input: Value) -> Value {
     let (status, answer) = call(world, who, operation, &input).await;
     assert_eq!(status, StatusCode::OK, "{operation}: {answer}");
     answer
 }
 
-async fn machine(world: &World, who: &Who, name: &str, definition: Value) -> String {
+pub async fn machine(world: &World, who: &Who, name: &str, definition: Value) -> String {
     let new =
         json!({ "name": name, "definition": definition.to_string(), "roleArn": "arn:aws:iam::1:role/r" });
     let made = ask(world, who, "CreateStateMachine", new).await;
@@ -31,7 +31,7 @@ fn task(resource: &str, parameters: Value) -> Value {
     json!({ "StartAt": "T", "States": { "T": task } })
 }
 
-async fn start(world: &World, who: &Who, machine: &str) -> String {
+pub async fn start(world: &World, who: &Who, machine: &str) -> String {
     let started = ask(
         world,
         who,
@@ -63,7 +63,7 @@ async fn until(world: &World, who: &Who, execution: &str, ready: impl Fn(&Value)
     waited.unwrap_or_else(|_| panic!("{execution} does not come to it"))
 }
 
-async fn end(world: &World, who: &Who, execution: &str) -> Value {
+pub async fn end(world: &World, who: &Who, execution: &str) -> Value {
     until(world, who, execution, |about| about["status"] != "RUNNING").await
 }
 
@@ -89,7 +89,7 @@ async fn first(world: &World, who: &Who, machine: &str) -> String {
     panic!("{machine} is not started");
 }
 
-async fn kinds(world: &World, who: &Who, execution: &str) -> Vec<String> {
+pub async fn kinds(world: &World, who: &Who, execution: &str) -> Vec<String> {
     let history = ask(
         world,
         who,
@@ -190,7 +190,7 @@ async fn a_failure_is_told_with_its_cause_and_can_be_caught() {
         (
             "nothing",
             "states:startExecution.sync",
-            json!({}),
+            json!({ "StateMachineArn": null }),
             "StepFunctions.ValidationException",
         ),
     ] {

@@ -1,0 +1,291 @@
+//! What a build keeps for those after it: which caches it may stand on, which it leaves, and what its log says of both.
+
+use std::fmt;
+
+use camino::{Utf8Path, Utf8PathBuf};
+use model::{Digest, Ticket, port::BuildOrder};
+
+use super::{Error, Yard, console::Console, key, sandbox};
+use crate::{
+    cache::{Harvest, Lease},
+    layer::copy::Deletions,
+};
+
+/// So many caches with keys are kept of a branch.
+const KEYS: usize = 5;
+
+/// What is kept between builds, as one build stands on it.
+pub(super) struct Restored {
+    /// The tenant's downloads.
+    downloads: Option<Lease>,
+    own: Option<Lease>,
+    names: Names,
+}
+
+/// A cache of an app: its name where caches are kept, and what people know it by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Named {
+    name: String,
+    branch: String,
+    key: Option<String>,
+}
+
+impl fmt::Display for Named {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.key {
+            Some(key) => write!(f, "`{}` of the branch {}", key.escape_debug(), self.branch),
+            None => write!(f, "of the branch {}", self.branch),
+        }
+    }
+}
+
+/// Where what a buildspec keeps is looked for and put.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Names {
+    /// In the order in which they are tried.
+    restore: Vec<Named>,
+    save: Option<Named>,
+    /// What is under the name to save never changes.
+    fixed: bool,
+}
+
+/// A buildspec's key and the beginnings that will do, expanded.
+#[derive(Debug, Default)]
+struct Keys {
+    key: String,
+    fallback: Vec<String>,
+}
+
+impl Restored {
+    /// What the build's container stands on.
+    pub fn files(&self) -> impl Iterator<Item = Utf8PathBuf> {
+        let leases = self.own.iter().chain(&self.downloads);
+        leases.map(|lease| lease.files.clone())
+    }
+}
+
+impl Yard {
+    /// Finds what earlier builds kept. A key that cannot be expanded is told, and nothing is kept.
+    pub(super) fn restore(
+        &self,
+        ticket: &Ticket,
+        order: &BuildOrder,
+        image: Digest,
+        layer: &Utf8Path,
+        console: &mut Console,
+    ) -> Result<Restored, Error> {
+        let caches = self.0.oven.caches();
+        let cache = &order.buildspec.cache;
+        let inner = |name: &str| caches.inner(name).unwrap_or_default();
+        let keys = keys(ticket, order, image, layer);
+        let (mut own, mut names) = (None, Names::default());
+        match &keys {
+            _ if cache.paths.is_empty() => {}
+            Err(why) => console.line(&format!("The cache is not used: its key {why}")),
+            Ok(keys) => {
+                names = self::names(order, keys.as_ref(), &inner);
+                let tried = names.restore.iter().map(|named| named.name.as_str());
+                let found = caches.lease_first(tried)?;
+                console.line(&match &found {
+                    Some((at, _)) => format!("The cache {} is restored", names.restore[*at]),
+                    None if !cache.restore => "No cache is restored: `cache.action` is `save`".to_owned(),
+                    None => nothing(keys.as_ref()),
+                });
+                own = found.map(|(_, lease)| lease);
+            }
+        }
+        Ok(Restored {
+            downloads: caches.lease(&downloads_name(order))?,
+            own,
+            names,
+        })
+    }
+
+    /// Keeps the caches. Gives the line that says what became of the app's own, where it has one.
+    pub(super) async fn harvest(
+        &self,
+        order: &BuildOrder,
+        upper: &Utf8Path,
+        uid_base: u32,
+        restored: Restored,
+    ) -> Result<Option<String>, Error> {
+        let caches = self.0.oven.caches().clone();
+        let downloads = downloads_name(order);
+        let keyed = keyed(order, &order.commit.branch);
+        let only_restored = !order.buildspec.cache.paths.is_empty() && !order.buildspec.cache.save;
+        let (kept, upper) = (kept(order), upper.to_owned());
+        let harvested = tokio::task::spawn_blocking(move || {
+            let directories = sandbox::DOWNLOADS.map(str::to_owned);
+            caches.harvest(&downloads, &upper, &directories, uid_base, Deletions::Ignore)?;
+            let Restored { own, names, .. } = restored;
+            let Some(named) = names.save else {
+                let said = "No cache is saved: `cache.action` is `restore`";
+                return Ok(only_restored.then(|| said.to_owned()));
+            };
+            if names.fixed && caches.lease(&named.name)?.is_some() {
+                return Ok(Some(format!(
+                    "The cache {named} is there already and stays as it is"
+                )));
+            }
+            let harvest = caches.harvest_on(
+                &named.name,
+                own.as_ref(),
+                &upper,
+                &kept,
+                uid_base,
+                Deletions::Apply,
+            )?;
+            drop(own);
+            if names.fixed {
+                caches.trim(&keyed, KEYS)?;
+            }
+            Ok::<_, Error>(Some(match harvest {
+                Harvest::Kept => format!("The cache {named} is saved"),
+                Harvest::Nothing => {
+                    format!("The cache {named} is not saved: nothing in its paths was written")
+                }
+                Harvest::TooLarge(most) => format!(
+                    "The cache {named} is not saved: it would have more than {} GiB",
+                    most >> 30
+                ),
+            }))
+        });
+        harvested.await.map_err(|_| Error::Interrupted)?
+    }
+}
+
+/// The keys of a buildspec's cache, where it has any, or why they cannot be expanded.
+fn keys(
+    ticket: &Ticket,
+    order: &BuildOrder,
+    image: Digest,
+    layer: &Utf8Path,
+) -> Result<Option<Keys>, String> {
+    let cache = &order.buildspec.cache;
+    let Some(text) = &cache.key else {
+        return Ok(None);
+    };
+    let source = layer.join(sandbox::source_directory(order).trim_start_matches('/'));
+    let variables = sandbox::variables(ticket, order, image);
+    let hash = |patterns: &[String]| key::hash_files(source.as_std_path(), patterns);
+    let expand = |text: &String| key::expand(text, &variables, &hash);
+    Ok(Some(Keys {
+        key: expand(text)?,
+        fallback: cache
+            .fallback_keys
+            .iter()
+            .map(expand)
+            .collect::<Result<_, String>>()?,
+    }))
+}
+
+/// Said when there is nothing to restore.
+fn nothing(keys: Option<&Keys>) -> String {
+    let Some(Keys { key, fallback }) = keys else {
+        return "There is no cache to restore".to_owned();
+    };
+    let mut said = format!(
+        "There is no cache to restore for the key `{}`",
+        key.escape_debug()
+    );
+    if !fallback.is_empty() {
+        let all: Vec<String> = fallback
+            .iter()
+            .map(|key| format!("`{}`", key.escape_debug()))
+            .collect();
+        said.push_str(&format!(", nor one that begins with {}", all.join(" or ")));
+    }
+    said
+}
+
+/// The name of the downloads that all builds of a tenant share.
+fn downloads_name(order: &BuildOrder) -> String {
+    format!("{}/builds", order.place.tenant)
+}
+
+/// The directories that a buildspec keeps between builds, relative to the container's root: the part of each path before
+/// its first glob.
+fn kept(order: &BuildOrder) -> Vec<String> {
+    let paths = order.buildspec.cache.paths.iter();
+    let directories = paths.filter_map(|path| {
+        let plain: Vec<&str> = path
+            .split('/')
+            .take_while(|part| !part.contains(['*', '?', '[', '{']))
+            .collect();
+        let plain = plain.join("/");
+        let absolute = match plain.strip_prefix('/') {
+            Some(absolute) => absolute.to_owned(),
+            None => format!(
+                "{}/{plain}",
+                sandbox::source_directory(order).trim_start_matches('/')
+            ),
+        };
+        let parts: Vec<&str> = absolute
+            .split('/')
+            .filter(|part| !part.is_empty() && *part != ".")
+            .collect();
+        // Neither the whole disk nor the source tree itself is a cache.
+        let is_source = parts.join("/") == sandbox::source_directory(order).trim_start_matches('/');
+        let honest = !parts.is_empty() && !parts.contains(&"..") && !is_source;
+        honest.then(|| parts.join("/"))
+    });
+    directories.collect()
+}
+
+/// The branches whose caches a build may stand on: its own first, and the usual names of the one that all others come
+/// from. What another branch left is never trusted.
+fn branches(order: &BuildOrder) -> Vec<&str> {
+    let own = order.commit.branch.as_str();
+    let mut all = vec![own];
+    all.extend(["main", "master"].into_iter().filter(|branch| *branch != own));
+    all
+}
+
+/// The name of an app's own cache: one for each branch, so that a branch cannot put anything into another's builds.
+pub(super) fn cache_name(order: &BuildOrder, branch: &str) -> String {
+    let branch = Digest::of(branch).short();
+    format!("{}/app-{}/{branch}", order.place.tenant, order.place.app)
+}
+
+/// Where a branch's caches with keys are.
+fn keyed(order: &BuildOrder, branch: &str) -> String {
+    format!("{}-keys", cache_name(order, branch))
+}
+
+/// `inner` tells which caches are below a name, the newest first.
+fn names(order: &BuildOrder, keys: Option<&Keys>, inner: &dyn Fn(&str) -> Vec<String>) -> Names {
+    let cache = &order.buildspec.cache;
+    let mut names = Names::default();
+    let named = |branch: &str, key: Option<&str>| Named {
+        name: match key {
+            Some(key) => format!("{}/{}", keyed(order, branch), hex::encode(key)),
+            None => cache_name(order, branch),
+        },
+        branch: branch.to_owned(),
+        key: key.map(str::to_owned),
+    };
+    let own = order.commit.branch.as_str();
+    let from = || branches(order).into_iter().filter(|_| cache.restore);
+    let Some(Keys { key, fallback }) = keys else {
+        names.restore = from().map(|branch| named(branch, None)).collect();
+        names.save = cache.save.then(|| named(own, None));
+        return names;
+    };
+    names.restore = from().map(|branch| named(branch, Some(key))).collect();
+    for branch in from() {
+        let there = inner(&keyed(order, branch));
+        let there: Vec<String> = there.iter().filter_map(|name| text(name)).collect();
+        for wanted in fallback {
+            let alike = there.iter().filter(|key| key.starts_with(wanted.as_str()));
+            names.restore.extend(alike.map(|key| named(branch, Some(key))));
+        }
+    }
+    names.save = cache.save.then(|| named(own, Some(key)));
+    names.fixed = true;
+    names
+}
+
+/// The key that a directory is named after.
+fn text(name: &str) -> Option<String> {
+    String::from_utf8(hex::decode(name).ok()?).ok()
+}
