@@ -55,10 +55,7 @@ impl Bench {
         let went = match self.name.as_str() {
             "bake" => self.bake(figures),
             "corridor" => self.corridor(figures),
-            "deploy" => self.release().and_then(|binary| {
-                deploy::run(&binary, self, figures)?;
-                strategies::run(&binary, self, figures)
-            }),
+            "deploy" => self.deploy(figures),
             "edge" => edge::run(self, figures),
             "states" => states::run(self, figures),
             "synth" => synth::run(self, figures),
@@ -66,7 +63,10 @@ impl Bench {
                 "no benchmark `{other}`: there are `bake`, `corridor`, `deploy`, `edge`, `states` and `synth`"
             ),
         };
-        // Figures that came before a failure are figures, too.
+        // Figures that came before a failure are figures, too; without any, those of the run before stay.
+        if table.is_empty() {
+            return went;
+        }
         table.print();
         table.keep(&kept(&self.name))?;
         went
@@ -86,12 +86,30 @@ impl Bench {
         }
     }
 
+    /// Is this part to be measured?
+    fn wants(&self, part: &str) -> bool {
+        self.only.as_ref().is_none_or(|only| part.contains(only.as_str()))
+    }
+
+    fn deploy(&self, table: &mut Table) -> anyhow::Result<()> {
+        let parts: Vec<String> = deploy::PARTS
+            .map(str::to_owned)
+            .into_iter()
+            .chain(strategies::parts())
+            .collect();
+        if !parts.iter().any(|part| self.wants(part)) {
+            bail!("no part is called so: there are {}", parts.join(", "));
+        }
+        let binary = self.release()?;
+        deploy::run(&binary, self, table)?;
+        strategies::run(&binary, self, table)
+    }
+
     fn bake(&self, table: &mut Table) -> anyhow::Result<()> {
-        let wanted = |part: &str| self.only.as_ref().is_none_or(|only| part.contains(only.as_str()));
-        if wanted("images") {
+        if self.wants("images") {
             bake::run(self, table)?;
         }
-        match wanted("builds") {
+        match self.wants("builds") {
             true => builds::run(&self.release()?, self, table),
             false => Ok(()),
         }

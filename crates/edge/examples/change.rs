@@ -1,15 +1,16 @@
 //! What a large table costs: `change HOSTS FOLDER [start]`. With `start`, from the snapshot of a run before.
 //!
-//! Every host has a rule and a group of its own. Prints the memory that the table takes and, for changes of one host,
-//! the time to the first effect as a client sees it and to the edge's word.
+//! Every host has a rule and a group of its own. The edge is a process of its own. Prints the memory that it takes and,
+//! for changes of one host, the time to the first effect as a client sees it and to the edge's word.
 
 use std::{
-    io::{Read, Write},
+    io::{BufRead as _, BufReader, Read, Write},
     net::{SocketAddr, TcpStream},
+    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 use model::route::{
     Action, Conditions, Delta, HealthCheck, Own, Rule, Table, Target, TargetGroup, Transforms, Weighted,
 };
@@ -21,12 +22,19 @@ type Failure = Box<dyn std::error::Error>;
 
 fn main() -> Result<(), Failure> {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let [hosts, folder, options @ ..] = args.as_slice() else {
-        return Err("usage: change HOSTS FOLDER [start]".into());
-    };
-    let (hosts, folder) = (hosts.parse()?, Utf8PathBuf::from(folder));
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    match *args.as_slice() {
+        ["serve", folder] => serve(Utf8Path::new(folder)),
+        [hosts, folder] => measure(hosts.parse()?, Utf8Path::new(folder), false),
+        [hosts, folder, "start"] => measure(hosts.parse()?, Utf8Path::new(folder), true),
+        _ => Err("usage: change HOSTS FOLDER [start]".into()),
+    }
+}
+
+/// The edge alone, until its parent ends.
+fn serve(folder: &Utf8Path) -> Result<(), Failure> {
     let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
-    let address = listener.local_addr()?;
+    println!("{}", listener.local_addr()?);
     let config = edge::Config {
         listeners: vec![edge::Listener::http(listener)],
         admin: folder.join("edge.sock"),
@@ -41,35 +49,66 @@ fn main() -> Result<(), Failure> {
         secrets: folder.join("secrets"),
         roots: None,
         zone: None,
+        tidy,
     };
-    let before = resident();
-    let client = edge::Client::new(folder.join("edge.sock"));
-    let start = options.iter().any(|option| option == "start");
-    let started = Instant::now();
-    std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        if let Ok(runtime) = runtime {
-            let _ = runtime.block_on(edge::run(config, std::future::pending()));
-        }
-    });
+    let end = async {
+        let (sender, ended) = tokio::sync::oneshot::channel();
+        std::thread::spawn(move || {
+            let _ = std::io::stdin().read(&mut [0]);
+            sender.send(())
+        });
+        let _ = ended.await;
+    };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(async {
+    Ok(runtime.block_on(edge::run(config, end))?)
+}
+
+/// As `vend` does.
+#[allow(unsafe_code)]
+fn tidy() {
+    // SAFETY: it may be called at any time by any thread.
+    unsafe { libmimalloc_sys::mi_collect(true) }
+}
+
+fn measure(hosts: u32, folder: &Utf8Path, start: bool) -> Result<(), Failure> {
+    let started = Instant::now();
+    let mut edge = Command::new(std::env::current_exe()?)
+        .args(["serve", folder.as_str()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut line = String::new();
+    BufReader::new(edge.stdout.take().ok_or("it says nothing")?).read_line(&mut line)?;
+    let address: SocketAddr = line.trim().parse()?;
+    let client = edge::Client::new(Utf8PathBuf::from(folder).join("edge.sock"));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let done = runtime.block_on(async {
         while client.version().await.is_err() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         if start {
             println!("started in {:?}", started.elapsed());
         } else {
+            println!("before: {}", memory(&edge)?);
             let applied = Instant::now();
             client.apply(&table(hosts)).await?;
             println!("the whole table: {:?}", applied.elapsed());
         }
-        tokio::time::sleep(Duration::from_secs(3)).await;
-        println!("memory: {:.1} MB, of which {:.1} before", resident(), before);
-        changes(&client, address, hosts).await
-    })
+        for _ in 0..3 {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            println!("memory: {}", memory(&edge)?);
+        }
+        changes(&client, address, hosts).await?;
+        println!("after changes: {}", memory(&edge)?);
+        Ok(())
+    });
+    edge.kill()?;
+    edge.wait()?;
+    done
 }
 
 async fn changes(client: &edge::Client, address: SocketAddr, hosts: u32) -> Result<(), Failure> {
@@ -182,10 +221,18 @@ fn rule(n: u32) -> Rule {
     }
 }
 
-/// Resident memory of this process, in MB.
-fn resident() -> f64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kb = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<f64>().ok());
-    kb.unwrap_or_default() / 1024.0
+/// Memory of a process in MB: its own part of what it has (PSS), what no file is behind, and the most it ever had.
+fn memory(edge: &Child) -> Result<String, Failure> {
+    let folder = format!("/proc/{}", edge.id());
+    let of = |file: &str, name: &str| -> Result<f64, Failure> {
+        let text = std::fs::read_to_string(format!("{folder}/{file}"))?;
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        let kb = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<f64>().ok());
+        Ok(kb.ok_or("the kernel does not say it")? / 1024.0)
+    };
+    let (pss, anonymous) = (of("smaps_rollup", "Pss:")?, of("smaps_rollup", "Anonymous:")?);
+    let most = of("status", "VmHWM:")?;
+    Ok(format!(
+        "PSS {pss:.1} MB, of which {anonymous:.1} belong to no file; at most {most:.1} resident"
+    ))
 }

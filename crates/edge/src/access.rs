@@ -3,32 +3,35 @@
 
 mod line;
 mod newest;
+mod rotate;
 
 use std::{
     cell::{Cell, RefCell},
-    fs::{File, OpenOptions},
-    io::{self, Write as _},
+    io,
     net::SocketAddr,
-    os::unix::fs::MetadataExt,
     sync::{
         Arc,
         atomic::Ordering::Relaxed,
-        mpsc::{Receiver, SyncSender, sync_channel},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     },
     time::Duration,
 };
 
-use camino::{Utf8Path, Utf8PathBuf};
+use camino::Utf8PathBuf;
 use tokio::sync::oneshot;
 
 pub use newest::{Lines, Newest, newest};
+pub use rotate::Rotation;
 
 use crate::{head::Ask, live::Shared, upstream::Lease};
+use rotate::Current;
 
 /// Bytes that a worker gathers before it hands them on.
 const BLOCK: usize = 32 * 1024;
 /// Blocks that may wait for the disk.
 const WAITING: usize = 64;
+/// How often a file to which nothing comes is asked for its age.
+const LOOK: Duration = Duration::from_secs(60);
 
 /// What one line says.
 pub struct Record<'a> {
@@ -49,6 +52,7 @@ pub struct Log {
     pub format: Format,
     /// One request in so many is written; 0 counts as 1.
     pub one_in: u32,
+    pub rotation: Rotation,
 }
 
 impl Log {
@@ -58,6 +62,7 @@ impl Log {
             path,
             format: Format::Short,
             one_in: 1,
+            rotation: Rotation::default(),
         }
     }
 }
@@ -138,44 +143,31 @@ impl Drop for Writer {
 
 /// Starts the thread that owns the file. It ends when the last sender is gone and all is written; then the receiver is
 /// ready.
-pub fn open(path: &Utf8Path) -> io::Result<(SyncSender<String>, oneshot::Receiver<()>)> {
-    let file = append(path)?;
+pub fn open(log: &Log) -> io::Result<(SyncSender<String>, oneshot::Receiver<()>)> {
+    let current = Current::open(&log.path, log.rotation)?;
     let (sender, blocks) = sync_channel(WAITING);
-    let path = path.to_owned();
+    let path = log.path.clone();
     let (ending, ended) = oneshot::channel();
     std::thread::Builder::new()
         .name("edge-log".into())
         .spawn(move || {
-            keep(&path, file, &blocks);
+            keep(&path, current, &blocks);
             drop(ending);
         })?;
     Ok((sender, ended))
 }
 
-fn append(path: &Utf8Path) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).open(path)
-}
-
-fn keep(path: &Utf8PathBuf, file: File, blocks: &Receiver<String>) {
-    let mut file = file;
+fn keep(path: &Utf8PathBuf, mut current: Current, blocks: &Receiver<String>) {
     let mut failing = false;
-    while let Ok(block) = blocks.recv() {
-        if has_moved(path, &file) {
-            // Whoever rotates logs renames the file and expects a new one.
-            file = append(path).unwrap_or(file);
-        }
-        let written = file.write_all(block.as_bytes());
+    loop {
+        let written = match blocks.recv_timeout(LOOK) {
+            Ok(block) => current.write(block.as_bytes()),
+            Err(RecvTimeoutError::Timeout) => current.turn(0),
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
         if let (Err(error), false) = (&written, failing) {
             tracing::warn!(%error, %path, "cannot write the access log");
         }
         failing = written.is_err();
-    }
-}
-
-fn has_moved(path: &Utf8Path, file: &File) -> bool {
-    match (path.metadata(), file.metadata()) {
-        (Ok(there), Ok(here)) => (there.dev(), there.ino()) != (here.dev(), here.ino()),
-        (Err(error), _) => error.kind() == io::ErrorKind::NotFound,
-        _ => false,
     }
 }

@@ -9,6 +9,7 @@
 //! | `POST /v1/explain` | 200 [`crate::Explanation`] of a [`crate::Question`] |
 //! | `GET /v1/health` | 200, a list of [`model::route::TargetHealth`] |
 //! | `GET /v1/stats` | 200, a list of [`crate::GroupStats`] |
+//! | `GET /v1/load` | 200 [`crate::Load`] |
 //! | `GET /v1/certificates` | 200, a list of [`crate::CertificateSeen`] |
 //! | `POST /v1/access` | 200 [`crate::AccessLines`], for a [`crate::AccessNewest`] |
 //! | `PUT /v1/vault` | 200, a list of [`crate::Useless`], for a [`crate::Given`] |
@@ -38,6 +39,7 @@ use tokio::{
 };
 
 use crate::{
+    Load,
     access::{self, Newest},
     book, clock, dns,
     explain::{Question, explain},
@@ -170,6 +172,7 @@ impl Admin {
                 let groups = self.shared.book().groups();
                 json(StatusCode::OK, &book::stats(&groups))
             }
+            (&Method::GET, "/v1/load") => json(StatusCode::OK, &Load::of(&self.shared)),
             (&Method::POST, "/v1/explain") => self.explain(request.into_body()).await,
             (&Method::GET, "/v1/certificates") => {
                 let mut seen: Vec<_> = self.certificates.iter().flat_map(|held| held.seen()).collect();
@@ -302,7 +305,7 @@ fn metrics(shared: &Shared) -> Response<Full<Bytes>> {
     };
     let groups: Vec<_> = held
         .iter()
-        .map(|group| (escape(&group.name), group.counted()))
+        .map(|group| (escape(group.name()), group.counted()))
         .collect();
     crate::metrics::write(&mut out, &groups);
     let rules = shared.book().rules();

@@ -3,23 +3,26 @@
 //! It decides from atomics alone and waits for nothing. Who is healthy is written by `health`.
 
 use std::sync::{
-    Arc, OnceLock,
+    Arc,
     atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
 };
 
 use jiff::SignedDuration;
 use model::route::{self, Algorithm, TargetState};
+use once_cell::race::OnceBox;
 
-use crate::{clock, metrics::Counters, sticky::token, target::Target};
+use crate::{clock, metrics::Counters, sticky::token, target::Target, thin::Thin};
 
-/// One target group of one table. Its size counts: there may be a hundred thousand.
-pub struct Group {
-    pub name: Box<str>,
+/// One target group of one table. Behind the rest is its name.
+pub type Group = Thin<Members>;
+
+/// Its size counts: there may be a hundred thousand.
+pub struct Members {
     targets: Targets,
     /// The group as it was written, but for its targets; shared by groups that are written alike.
     pub policy: Arc<route::TargetGroup>,
     /// Only groups that have been asked for have them.
-    counters: OnceLock<Arc<Counters>>,
+    counters: OnceBox<Arc<Counters>>,
     turn: AtomicU32,
     /// The rule that forwards to it, for `book` alone.
     pub user: AtomicU32,
@@ -27,31 +30,39 @@ pub struct Group {
 
 /// Most groups have one target.
 enum Targets {
-    One(Arc<Target>),
-    Other(Box<[Arc<Target>]>),
+    One(Target),
+    Other(Box<[Target]>),
 }
 
 impl Group {
     pub fn new(
         name: &str,
-        targets: Vec<Arc<Target>>,
+        targets: Vec<Target>,
         policy: Arc<route::TargetGroup>,
         counters: Option<Arc<Counters>>,
     ) -> Self {
-        Self {
-            name: name.into(),
+        let members = Members {
             targets: match <[_; 1]>::try_from(targets) {
                 Ok([one]) => Targets::One(one),
                 Err(other) => Targets::Other(other.into()),
             },
             policy,
-            counters: counters.map_or_else(OnceLock::new, OnceLock::from),
+            counters: OnceBox::new(),
             turn: AtomicU32::new(0),
             user: AtomicU32::new(0),
+        };
+        if let Some(counters) = counters {
+            // It is new, so there are none yet.
+            let _ = members.counters.set(Box::new(counters));
         }
+        Self::of(members, name.as_bytes())
     }
 
-    pub fn targets(&self) -> &[Arc<Target>] {
+    pub fn name(&self) -> &str {
+        Self::text(Self::bytes(self))
+    }
+
+    pub fn targets(&self) -> &[Target] {
         match &self.targets {
             Targets::One(one) => std::slice::from_ref(one),
             Targets::Other(targets) => targets,
@@ -59,7 +70,7 @@ impl Group {
     }
 
     pub fn counters(&self) -> &Counters {
-        self.counters.get_or_init(Arc::default)
+        self.counters.get_or_init(Box::default)
     }
 
     /// The same, to look at only.
@@ -70,7 +81,7 @@ impl Group {
 
     /// The same, for the group in whose place this one was.
     pub fn shared_counters(&self) -> Arc<Counters> {
-        Arc::clone(self.counters.get_or_init(Arc::default))
+        Arc::clone(self.counters.get_or_init(Box::default))
     }
 
     /// What it was made from.
@@ -106,23 +117,22 @@ impl Group {
         tried: &[u64],
         wanted: Option<u64>,
         tick: u64,
-    ) -> Option<&Arc<Target>> {
-        let open = |target: &Arc<Target>| !tried.contains(&target.serial);
-        let healthy = |target: &Arc<Target>| open(target) && target.state() == TargetState::Healthy;
-        let good = |target: &Arc<Target>| healthy(target) && !target.is_ejected(tick);
+    ) -> Option<&Target> {
+        let open = |target: &Target| !tried.contains(&target.serial);
+        let healthy = |target: &Target| open(target) && target.state() == TargetState::Healthy;
+        let good = |target: &Target| healthy(target) && !target.is_ejected(tick);
         if let Some(wanted) = wanted
             && let Some(same) = self
                 .targets()
                 .iter()
-                .find(|t| healthy(t) && token(&self.name, t) == wanted)
+                .find(|t| healthy(t) && token(self.name(), t) == wanted)
         {
             return Some(same);
         }
-        let count = |fits: &dyn Fn(&Arc<Target>) -> bool| self.targets().iter().filter(|t| fits(t)).count();
+        let count = |fits: &dyn Fn(&Target) -> bool| self.targets().iter().filter(|t| fits(t)).count();
         let zones = &self.policy.zones;
         if let Some(zone) = zone.filter(|_| !zones.is_empty()) {
-            let near =
-                |target: &Arc<Target>| good(target) && zones.get(target.id()).is_some_and(|of| of == zone);
+            let near = |target: &Target| good(target) && zones.get(target.id()).is_some_and(|of| of == zone);
             match count(&near) {
                 0 => {}
                 n => return self.among(n, tick, near),
@@ -141,7 +151,7 @@ impl Group {
         }
     }
 
-    fn among(&self, count: usize, tick: u64, fits: impl Fn(&Arc<Target>) -> bool) -> Option<&Arc<Target>> {
+    fn among(&self, count: usize, tick: u64, fits: impl Fn(&Target) -> bool) -> Option<&Target> {
         if count == 0 {
             return None;
         }
@@ -185,7 +195,7 @@ impl Group {
     /// In slow start the share of a target grows in line with the time since it became healthy, from a sixteenth on.
     fn is_too_new(&self, target: &Target, turn: u64, tick: u64) -> bool {
         let whole = clock::signed(self.policy.slow_start);
-        let age = tick.saturating_sub(target.since.load(Relaxed));
+        let age = tick.saturating_sub(target.since());
         whole > age && {
             let share = (age * 16 / whole).max(1);
             scatter(turn) % 16 >= share
@@ -193,7 +203,7 @@ impl Group {
     }
 
     /// It fails at least one request in ten, and three times as many as the others do on average.
-    fn is_anomalous(&self, target: &Arc<Target>, fits: impl Fn(&Arc<Target>) -> bool) -> bool {
+    fn is_anomalous(&self, target: &Target, fits: impl Fn(&Target) -> bool) -> bool {
         let trouble = target.trouble();
         let others = self
             .targets()
@@ -215,14 +225,14 @@ fn scatter(turn: u64) -> u64 {
 
 /// Groups by weight. Most rules have one group and nothing to decide.
 pub enum Weights {
-    One { weight: u32, group: Arc<Group> },
+    One { weight: u32, group: Group },
     Many(Box<Ring>),
 }
 
 /// Several groups, or one with which clients stay.
 pub struct Ring {
     /// Each with the sum of the weights up to and including its own.
-    groups: Box<[(u32, Arc<Group>)]>,
+    groups: Box<[(u32, Group)]>,
     stride: u32,
     /// Seconds for which a client stays with its group; 0 is not at all.
     sticky: u32,
@@ -230,7 +240,7 @@ pub struct Ring {
 }
 
 impl Weights {
-    pub fn new(groups: impl Iterator<Item = (u32, Arc<Group>)>, stickiness: Option<SignedDuration>) -> Self {
+    pub fn new(groups: impl Iterator<Item = (u32, Group)>, stickiness: Option<SignedDuration>) -> Self {
         let mut total = 0;
         let groups: Box<[_]> = groups
             .map(|(weight, group)| {
@@ -241,7 +251,7 @@ impl Weights {
         match (&*groups, stickiness) {
             ([(weight, group)], None) => Self::One {
                 weight: *weight,
-                group: Arc::clone(group),
+                group: group.clone(),
             },
             _ => Self::Many(Box::new(Ring {
                 groups,
@@ -253,7 +263,7 @@ impl Weights {
     }
 
     /// Groups with their weights.
-    pub fn weighted(&self) -> impl Iterator<Item = (u32, &Arc<Group>)> {
+    pub fn weighted(&self) -> impl Iterator<Item = (u32, &Group)> {
         let (one, many) = match self {
             Self::One { weight, group } => (Some((*weight, group)), &[][..]),
             Self::Many(ring) => (None, &*ring.groups),
@@ -268,7 +278,7 @@ impl Weights {
     /// What it was made from.
     pub fn source(&self) -> route::Action {
         let groups = self.weighted().map(|(weight, group)| route::Weighted {
-            group: group.name.to_string(),
+            group: group.name().to_owned(),
             weight,
         });
         route::Action::Forward {
@@ -279,7 +289,7 @@ impl Weights {
         }
     }
 
-    pub fn groups(&self) -> impl Iterator<Item = &Arc<Group>> {
+    pub fn groups(&self) -> impl Iterator<Item = &Group> {
         self.weighted().map(|(_, group)| group)
     }
 
@@ -292,14 +302,14 @@ impl Weights {
     }
 
     /// The group with this name, if it gets anything.
-    pub fn named(&self, is: impl Fn(&Group) -> bool) -> Option<&Arc<Group>> {
+    pub fn named(&self, is: impl Fn(&Group) -> bool) -> Option<&Group> {
         self.weighted()
             .find(|(weight, group)| *weight > 0 && is(group))
             .map(|(_, group)| group)
     }
 
     /// The next group.
-    pub fn pick(&self) -> Option<&Arc<Group>> {
+    pub fn pick(&self) -> Option<&Group> {
         match self {
             Self::One { weight, group } => (*weight > 0).then_some(group),
             Self::Many(ring) => ring.pick(),
@@ -310,7 +320,7 @@ impl Weights {
 impl Ring {
     /// In each run of `total` picks every group has exactly its weight, evenly spread: the picks walk
     /// round the circle of weights in steps of nearly the golden ratio, which leaves no gap much wider than another.
-    fn pick(&self) -> Option<&Arc<Group>> {
+    fn pick(&self) -> Option<&Group> {
         let (total, first) = self.groups.last()?;
         match (*total, self.groups.len()) {
             (0, _) => return None,
@@ -346,12 +356,12 @@ mod tests {
     use crate::health::Why;
 
     impl Group {
-        fn pick(&self, tried: &[u64], wanted: Option<u64>, tick: u64) -> Option<&Arc<Target>> {
+        fn pick(&self, tried: &[u64], wanted: Option<u64>, tick: u64) -> Option<&Target> {
             self.pick_near(None, tried, wanted, tick)
         }
     }
 
-    fn group(name: &str, targets: usize, algorithm: Algorithm) -> Arc<Group> {
+    fn group(name: &str, targets: usize, algorithm: Algorithm) -> Group {
         let targets: Vec<route::Target> = (0..targets)
             .map(|n| route::Target {
                 id: format!("h-{n}"),
@@ -362,8 +372,8 @@ mod tests {
             algorithm,
             ..route::TargetGroup::default()
         };
-        let targets = targets.iter().map(|t| Arc::new(Target::new(t))).collect();
-        Arc::new(Group::new(name, targets, Arc::new(spec), None))
+        let targets = targets.iter().map(Target::new).collect();
+        Group::new(name, targets, Arc::new(spec), None)
     }
 
     fn shares(picks: impl Iterator<Item = String>) -> BTreeMap<String, usize> {
@@ -393,7 +403,7 @@ mod tests {
             );
             for _ in 0..2 {
                 let picks: Vec<String> = (0..total)
-                    .map(|_| ring.pick().unwrap().name.to_string())
+                    .map(|_| ring.pick().unwrap().name().to_owned())
                     .collect();
                 let got = shares(picks.iter().cloned());
                 for (n, weight) in weights.iter().enumerate() {
@@ -505,8 +515,8 @@ mod tests {
         let group = healthy(2, Algorithm::RoundRobin, |policy| {
             policy.slow_start = SignedDuration::from_secs(100)
         });
-        group.targets()[0].since.store(0, Relaxed);
-        group.targets()[1].since.store(1_000_000, Relaxed);
+        group.targets()[0].begin(0);
+        group.targets()[1].begin(1_000_000);
         let share = |tick| picks(&group, 2_000, tick).get("h-1").copied().unwrap_or(0);
         let (start, half, end) = (share(1_000_000), share(1_050_000), share(1_100_000));
         assert!((20..150).contains(&start), "{start}");

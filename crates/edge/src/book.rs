@@ -21,47 +21,47 @@ use crate::{
 #[derive(Default)]
 pub struct Book {
     pub version: u64,
-    rules: HashTable<Arc<Rule>>,
-    groups: HashTable<Arc<Group>>,
+    rules: HashTable<Rule>,
+    groups: HashTable<Group>,
     /// Rules of groups to which several forward.
     users: HashMap<Box<str>, Vec<u32>>,
     hasher: RandomState,
     /// Targets that have left and may still have requests, with their groups.
-    leaving: Vec<(Box<str>, Arc<Target>)>,
+    leaving: Vec<(Box<str>, Target)>,
     policies: Vec<Weak<route::TargetGroup>>,
 }
 
 /// What a change did.
 #[derive(Default)]
 pub struct Turn {
-    pub gone: Vec<Arc<Rule>>,
-    pub new: Vec<Arc<Rule>>,
+    pub gone: Vec<Rule>,
+    pub new: Vec<Rule>,
     /// Targets that have left, with what their group grants them in ticks.
-    pub left: Vec<(Arc<Target>, u64)>,
+    pub left: Vec<(Target, u64)>,
     /// Targets to be probed from now on, or in another way.
-    pub probed: Vec<(Arc<Target>, Arc<route::TargetGroup>)>,
+    pub probed: Vec<Target>,
 }
 
 impl Book {
-    fn rule(&self, priority: u32) -> Option<&Arc<Rule>> {
+    fn rule(&self, priority: u32) -> Option<&Rule> {
         let hash = self.hasher.hash_one(priority);
         self.rules.find(hash, |rule| rule.priority == priority)
     }
 
-    fn group(&self, name: &str) -> Option<&Arc<Group>> {
+    fn group(&self, name: &str) -> Option<&Group> {
         let hash = self.hasher.hash_one(name);
-        self.groups.find(hash, |group| *group.name == *name)
+        self.groups.find(hash, |group| group.name() == name)
     }
 
-    fn remove_group(&mut self, name: &str) -> Option<Arc<Group>> {
+    fn remove_group(&mut self, name: &str) -> Option<Group> {
         let hash = self.hasher.hash_one(name);
-        let found = self.groups.find_entry(hash, |group| *group.name == *name);
+        let found = self.groups.find_entry(hash, |group| group.name() == name);
         Some(found.ok()?.remove().0)
     }
 
     /// Priorities of the rules that forward to a group. Most groups have one, which is kept with the group.
     fn users(&self, group: &Group) -> Vec<u32> {
-        match (self.users.get(&group.name), group.user.load(Relaxed)) {
+        match (self.users.get(group.name()), group.user.load(Relaxed)) {
             (Some(many), _) => many.clone(),
             (None, 0) => Vec::new(),
             (None, one) => vec![one - 1],
@@ -75,8 +75,8 @@ impl Book {
         };
         group.user.store(one.unwrap_or(0), Relaxed);
         match one.is_some() || users.is_empty() {
-            true => _ = self.users.remove(&group.name),
-            false => _ = self.users.insert(group.name.clone(), users),
+            true => _ = self.users.remove(group.name()),
+            false => _ = self.users.insert(group.name().into(), users),
         }
     }
 
@@ -143,8 +143,8 @@ impl Book {
         let names = self
             .groups
             .iter()
-            .filter(|group| !table.target_groups.contains_key(&*group.name));
-        delta.without_groups = names.map(|group| group.name.to_string()).collect();
+            .filter(|group| !table.target_groups.contains_key(group.name()));
+        delta.without_groups = names.map(|group| group.name().to_owned()).collect();
         delta.without_groups.sort_unstable();
         let same = |rule: &route::Rule| {
             self.rule(rule.priority)
@@ -188,8 +188,7 @@ impl Book {
         for priority in renewed {
             if let Some(before) = self.take_rule(priority, &mut turn) {
                 self.put_rule(&before.source(), &mut turn);
-                let hits = before.hits.load(Relaxed);
-                self.rule(priority).inspect(|rule| rule.hits.store(hits, Relaxed));
+                self.rule(priority).inspect(|rule| rule.hit(before.hits()));
             }
         }
         self.take_groups(delta, whole, &mut turn);
@@ -201,7 +200,7 @@ impl Book {
         let gone: Vec<String> = match whole {
             false => delta.without_groups.clone(),
             true => {
-                let names = self.groups.iter().map(|group| group.name.to_string());
+                let names = self.groups.iter().map(|group| group.name().to_owned());
                 names
                     .filter(|name| !delta.target_groups.contains_key(name))
                     .collect()
@@ -214,31 +213,31 @@ impl Book {
             if let Some(group) = self.remove_group(name) {
                 self.set_users(&group, Vec::new());
                 for target in group.targets() {
-                    self.leaving.push((group.name.clone(), Arc::clone(target)));
-                    turn.left.push((Arc::clone(target), group.drain()));
+                    self.leaving.push((group.name().into(), target.clone()));
+                    turn.left.push((target.clone(), group.drain()));
                 }
             }
         }
     }
 
-    fn take_rule(&mut self, priority: u32, turn: &mut Turn) -> Option<Arc<Rule>> {
+    fn take_rule(&mut self, priority: u32, turn: &mut Turn) -> Option<Rule> {
         let hash = self.hasher.hash_one(priority);
         let found = self.rules.find_entry(hash, |rule| rule.priority == priority);
         let (rule, _) = found.ok()?.remove();
         for group in rule.groups() {
             // The one in force under this name, which may be another by now.
-            if let Some(group) = self.group(&group.name).cloned() {
+            if let Some(group) = self.group(group.name()).cloned() {
                 let mut users = self.users(&group);
                 users.retain(|user| *user != priority);
                 self.set_users(&group, users);
             }
         }
-        turn.gone.push(Arc::clone(&rule));
+        turn.gone.push(rule.clone());
         Some(rule)
     }
 
     fn put_rule(&mut self, spec: &route::Rule, turn: &mut Turn) {
-        let rule = Arc::new(Rule::new(spec, |name| self.group(name).cloned()));
+        let rule = Rule::new(spec, |name| self.group(name).cloned());
         for group in rule.groups() {
             let mut users = self.users(group);
             if !users.contains(&spec.priority) {
@@ -249,7 +248,7 @@ impl Book {
         let hasher = &self.hasher;
         let hash = hasher.hash_one(spec.priority);
         self.rules
-            .insert_unique(hash, Arc::clone(&rule), |rule| hasher.hash_one(rule.priority));
+            .insert_unique(hash, rule.clone(), |rule| hasher.hash_one(rule.priority));
         turn.new.push(rule);
     }
 
@@ -268,11 +267,11 @@ impl Book {
         for wanted in &spec.targets {
             let stayed = known(wanted);
             if stayed.is_none() || !same_check {
-                turn.probed
-                    .push((self.target(name, wanted, stayed.clone()), Arc::clone(&policy)));
+                let target = self.target(name, wanted, stayed.clone());
+                target.probe(&policy);
+                turn.probed.push(target);
             }
-            let probed = turn.probed.last().map(|(target, _)| Arc::clone(target));
-            targets.extend(stayed.or(probed));
+            targets.extend(stayed.or_else(|| turn.probed.last().cloned()));
         }
         let (counters, users) = match &before {
             // A request under way may still count with the group as it was: both have the same counters.
@@ -285,22 +284,22 @@ impl Book {
                 .iter()
                 .filter(|old| !targets.iter().any(|new| new.serial == old.serial));
             for target in gone {
-                self.leaving.push((name.into(), Arc::clone(target)));
+                self.leaving.push((name.into(), target.clone()));
                 let drain = crate::clock::signed(policy.deregistration_delay);
-                turn.left.push((Arc::clone(target), drain));
+                turn.left.push((target.clone(), drain));
             }
         }
-        let group = Arc::new(Group::new(name, targets, policy, counters));
+        let group = Group::new(name, targets, policy, counters);
         self.set_users(&group, users.clone());
         let hasher = &self.hasher;
         self.groups.insert_unique(hasher.hash_one(name), group, |group| {
-            hasher.hash_one(&*group.name)
+            hasher.hash_one(group.name())
         });
         users
     }
 
     /// One that stayed, one on its way out that is wanted again, or a new one.
-    fn target(&mut self, group: &str, wanted: &route::Target, stayed: Option<Arc<Target>>) -> Arc<Target> {
+    fn target(&mut self, group: &str, wanted: &route::Target, stayed: Option<Target>) -> Target {
         if let Some(stayed) = stayed {
             return stayed;
         }
@@ -310,7 +309,7 @@ impl Book {
             .position(|(name, target)| **name == *group && target.is(wanted));
         match back {
             Some(index) => self.leaving.swap_remove(index).1,
-            None => Arc::new(Target::new(wanted)),
+            None => Target::new(wanted),
         }
     }
 
@@ -345,20 +344,20 @@ impl Book {
     }
 
     /// In priority order.
-    pub fn rules(&self) -> Vec<Arc<Rule>> {
+    pub fn rules(&self) -> Vec<Rule> {
         let mut rules: Vec<_> = self.rules.iter().cloned().collect();
         rules.sort_unstable_by_key(|rule| rule.priority);
         rules
     }
 
-    pub fn groups(&self) -> Vec<Arc<Group>> {
+    pub fn groups(&self) -> Vec<Group> {
         let mut groups: Vec<_> = self.groups.iter().cloned().collect();
-        groups.sort_by(|a, b| a.name.cmp(&b.name));
+        groups.sort_by(|a, b| a.name().cmp(b.name()));
         groups
     }
 
     /// Targets that have left and still have requests.
-    pub fn leaving(&self, tick: u64) -> Vec<(Box<str>, Arc<Target>)> {
+    pub fn leaving(&self, tick: u64) -> Vec<(Box<str>, Target)> {
         let busy = |target: &Target| target.active() > 0 && !target.is_gone(tick);
         self.leaving
             .iter()
@@ -375,26 +374,26 @@ impl Book {
             target_groups: self
                 .groups()
                 .iter()
-                .map(|group| (group.name.to_string(), group.source()))
+                .map(|group| (group.name().to_owned(), group.source()))
                 .collect(),
         }
     }
 }
 
-pub fn health(groups: &[Arc<Group>], leaving: &[(Box<str>, Arc<Target>)]) -> Vec<TargetHealth> {
+pub fn health(groups: &[Group], leaving: &[(Box<str>, Target)]) -> Vec<TargetHealth> {
     let present = groups
         .iter()
-        .flat_map(|group| group.targets().iter().map(|target| target.seen(&group.name)));
+        .flat_map(|group| group.targets().iter().map(|target| target.seen(group.name())));
     let mut health: Vec<TargetHealth> = present.collect();
     health.extend(leaving.iter().map(|(group, target)| target.seen(group)));
     health.sort_by(|a, b| (&a.group, &a.target.id).cmp(&(&b.group, &b.target.id)));
     health
 }
 
-pub fn stats(groups: &[Arc<Group>]) -> Vec<GroupStats> {
+pub fn stats(groups: &[Group]) -> Vec<GroupStats> {
     groups
         .iter()
-        .map(|group| group.counted().stats(&group.name))
+        .map(|group| group.counted().stats(group.name()))
         .collect()
 }
 
@@ -464,8 +463,8 @@ mod tests {
     fn is_consistent(book: &Book) {
         for rule in book.rules() {
             for group in rule.groups() {
-                let held = book.group(&group.name).unwrap();
-                assert!(Arc::ptr_eq(held, group), "a rule has an older group");
+                let held = book.group(group.name()).unwrap();
+                assert!(Group::same(held, group), "a rule has an older group");
                 assert!(book.users(held).contains(&rule.priority));
             }
         }
@@ -473,7 +472,10 @@ mod tests {
         for group in book.groups() {
             for user in book.users(&group) {
                 assert!(
-                    book.rule(user).unwrap().groups().any(|g| g.name == group.name),
+                    book.rule(user)
+                        .unwrap()
+                        .groups()
+                        .any(|g| g.name() == group.name()),
                     "a rule has gone"
                 );
             }
@@ -484,7 +486,7 @@ mod tests {
         #[test]
         fn a_book_is_its_table_after_any_changes(tables in prop::collection::vec(any_table(), 1..6)) {
             let mut book = Book::default();
-            let mut held: HashMap<u64, Arc<Target>> = HashMap::new();
+            let mut held: HashMap<u64, Target> = HashMap::new();
             for (version, mut table) in (1..).zip(tables) {
                 table.version = version;
                 let delta = book.delta(table.clone());
@@ -499,9 +501,9 @@ mod tests {
                     prop_assert!(held.remove(&target.serial).is_some());
                     target.leave(1_000_000);
                 }
-                for (target, _) in &turn.probed {
+                for target in &turn.probed {
                     target.rejoin();
-                    held.insert(target.serial, Arc::clone(target));
+                    held.insert(target.serial, target.clone());
                 }
                 let mut there: Vec<u64> = held.keys().copied().collect();
                 let mut wanted: Vec<u64> =

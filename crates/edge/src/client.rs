@@ -15,8 +15,8 @@ use model::route::{Delta, Invalid, Table, TargetHealth};
 use serde::de::DeserializeOwned;
 
 use crate::{
-    AccessLines, AccessNewest, CertificateSeen, Explanation, Given, GroupStats, NameSeen, OwnSeen, Question,
-    Useless,
+    AccessLines, AccessNewest, CertificateSeen, Explanation, Given, GroupStats, Load, NameSeen, OwnSeen,
+    Question, Useless,
     admin::{InForce, Refusal},
     socket,
 };
@@ -94,6 +94,11 @@ impl Client {
     /// All target groups in numbers.
     pub async fn stats(&self) -> Result<Vec<GroupStats>, Error> {
         self.call(Method::GET, "/v1/stats", Vec::new()).await
+    }
+
+    /// What it does, of all that has been asked for or is ill.
+    pub async fn load(&self) -> Result<Load, Error> {
+        self.call(Method::GET, "/v1/load", Vec::new()).await
     }
 
     /// What would become of a request.

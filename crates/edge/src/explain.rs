@@ -77,7 +77,7 @@ pub fn explain(shared: &Shared, question: &Question) -> Result<Explanation, Stri
                 explanation.groups.push((group.group.clone(), share));
                 explanation
                     .targets
-                    .extend(held.targets().iter().map(|target| target.seen(&held.name)));
+                    .extend(held.targets().iter().map(|target| target.seen(held.name())));
             }
         }
     }

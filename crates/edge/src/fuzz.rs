@@ -157,13 +157,13 @@ pub fn change(bytes: &[u8]) {
         let found = rules.find(&ask).map(|rule| rule.priority);
         let walked = all.iter().find(|rule| rule.is_for(&ask.host) && rule.fits(&ask));
         assert_eq!(found, walked.map(|rule| rule.priority), "{host}{path}");
-        if let Some(rest) = &rule_of(&all, rule.priority).rest {
+        if let Some(rest) = rule_of(&all, rule.priority).rest() {
             let _ = (rest.url(&ask).is_ok(), rest.host(&ask).is_ok());
         }
     }
 }
 
-fn rule_of(rules: &[Arc<Rule>], priority: u32) -> &Rule {
+fn rule_of(rules: &[Rule], priority: u32) -> &Rule {
     rules
         .iter()
         .find(|rule| rule.priority == priority)

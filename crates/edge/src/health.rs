@@ -19,19 +19,19 @@ use tokio::{
     task::JoinSet,
 };
 
-use crate::{clock, target::Target};
+use crate::{clock, live::Shared, target::Target};
 
 /// Probes under way at the same time.
 const PARALLEL: usize = 256;
 /// A target that is not yet known is asked this often at first, in ms, so that a new host serves as soon as it can; and
 /// then whenever its age has grown by the `PART`th part.
-const EAGER: u64 = 200;
+const EAGER: u64 = 10;
 const PART: u64 = 8;
 /// Bytes of an answer that are looked at for its status.
 const HEAD: usize = 1024;
 
-/// Targets to be asked from now on, each in the way that its group says.
-pub type Admissions = Vec<(Arc<Target>, Arc<TargetGroup>)>;
+/// Targets to be asked from now on, each in the way that it says.
+pub type Admissions = Vec<Target>;
 
 /// Why a target is not healthy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,8 +109,7 @@ impl fmt::Display for Why {
 struct Due {
     /// The tick, and in its last 16 bits the admission.
     when: u64,
-    target: Arc<Target>,
-    policy: Arc<TargetGroup>,
+    target: Target,
 }
 
 impl Ord for Due {
@@ -150,30 +149,36 @@ impl Due {
 }
 
 /// Starts the thread. It ends when nobody can admit targets any more.
-pub fn start(admissions: mpsc::UnboundedReceiver<Admissions>) -> io::Result<()> {
+pub fn start(admissions: mpsc::UnboundedReceiver<Admissions>, shared: Arc<Shared>) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     std::thread::Builder::new()
         .name("edge-health".into())
-        .spawn(move || runtime.block_on(run(admissions)))
+        .spawn(move || runtime.block_on(run(admissions, &shared)))
         .map(|_| ())
 }
 
 /// Probes until nobody can admit targets any more.
-async fn run(mut admissions: mpsc::UnboundedReceiver<Admissions>) {
+async fn run(mut admissions: mpsc::UnboundedReceiver<Admissions>, shared: &Shared) {
     let mut queue = BinaryHeap::new();
     let mut probes = JoinSet::new();
     loop {
         let next = ask_due(&mut queue, &mut probes);
         tokio::select! {
             admitted = admissions.recv() => match admitted {
-                Some(admitted) => queue.extend(admitted.into_iter().map(admit)),
+                Some(admitted) => {
+                    make_room(&mut queue, admitted.len());
+                    queue.extend(admitted.into_iter().map(admit));
+                }
                 None => return,
             },
             Some(found) = probes.join_next() => {
-                if let Ok((due, result)) = found && Due::stands(&due) {
-                    let next = judge(&due.target, &due.policy.health, result, clock::ticks());
+                if let Ok((due, policy, result)) = found && Due::stands(&due) {
+                    let next = judge(&due.target, &policy.health, result, clock::ticks());
+                    if policy.waking && due.target.state() == TargetState::Healthy {
+                        shared.wanted.stir();
+                    }
                     queue.push(due.at(next));
                 }
             }
@@ -182,24 +187,36 @@ async fn run(mut admissions: mpsc::UnboundedReceiver<Admissions>) {
     }
 }
 
-fn admit((target, policy): (Arc<Target>, Arc<TargetGroup>)) -> Due {
+/// An eighth more than is needed: doubling would leave up to half of a long list unused.
+fn make_room(queue: &mut BinaryHeap<Due>, coming: usize) {
+    let needed = queue.len() + coming;
+    if needed > queue.capacity() {
+        queue.reserve_exact(coming + needed / 8);
+    } else if queue.capacity() > 4 * needed.max(1024) {
+        queue.shrink_to(needed + needed / 8);
+    }
+}
+
+fn admit(target: Target) -> Due {
     let tick = clock::ticks();
     for streak in [&target.good, &target.bad] {
         streak.store(0, Relaxed);
     }
     if target.state() == TargetState::Initial {
-        target.since.store(tick, Relaxed);
+        target.begin(tick);
     }
     let admission = target.admission.fetch_add(1, Relaxed).wrapping_add(1);
     Due {
         when: tick << 16 | u64::from(admission),
         target,
-        policy,
     }
 }
 
+/// A target, how it was asked, and what came of it.
+type Probed = (Due, Arc<TargetGroup>, Result<(), Why>);
+
 /// Starts the probes that are due, as many as may run, and says in how many ms to look again.
-fn ask_due(queue: &mut BinaryHeap<Due>, probes: &mut JoinSet<(Due, Result<(), Why>)>) -> u64 {
+fn ask_due(queue: &mut BinaryHeap<Due>, probes: &mut JoinSet<Probed>) -> u64 {
     let now = clock::ticks();
     while let Some(next) = queue.peek() {
         if next.tick() > now {
@@ -208,14 +225,15 @@ fn ask_due(queue: &mut BinaryHeap<Due>, probes: &mut JoinSet<(Due, Result<(), Wh
         if probes.len() >= PARALLEL {
             break;
         }
-        let Some(due) = queue.pop().filter(Due::stands) else {
+        let due = queue.pop().filter(Due::stands);
+        let Some((due, policy)) = due.and_then(|due| due.target.policy().map(|policy| (due, policy))) else {
             continue;
         };
         probes.spawn(async move {
             let mut address = due.target.address();
-            address.set_port(due.policy.health.port.unwrap_or(address.port()));
-            let result = probe(address, &due.policy.health).await;
-            (due, result)
+            address.set_port(policy.health.port.unwrap_or(address.port()));
+            let result = probe(address, &policy.health).await;
+            (due, policy, result)
         });
     }
     // The end of a probe or a change of the table comes first.
@@ -235,7 +253,7 @@ fn judge(target: &Target, check: &HealthCheck, result: Result<(), Why>, now: u64
     let streak = u32::from(up.load(Relaxed)) + 1;
     up.store(streak.min(255) as u8, Relaxed);
     down.store(0, Relaxed);
-    let age = now.saturating_sub(target.since.load(Relaxed));
+    let age = now.saturating_sub(target.since());
     let next = match (&result, state) {
         (_, TargetState::Draining) => state,
         (Ok(()), TargetState::Initial) => TargetState::Healthy,
@@ -250,7 +268,7 @@ fn judge(target: &Target, check: &HealthCheck, result: Result<(), Why>, now: u64
         let (id, reason) = (target.id(), result.as_ref().err());
         tracing::info!(target.id = %id, state = ?next, ?reason, "health of a target changed");
         if next == TargetState::Healthy {
-            target.since.store(now, Relaxed);
+            target.begin(now);
         }
     }
     if next != TargetState::Draining {
@@ -406,7 +424,7 @@ mod tests {
     fn a_new_target_is_asked_less_and_less_often() {
         let (target, check) = target();
         let wait = |at| judge(&target, &check, Err(Why::Refused), at) - at;
-        assert_eq!([0, 1_000, 8_000, 14_000].map(wait), [200, 200, 1_000, 1_750]);
+        assert_eq!([0, 1_000, 8_000, 14_000].map(wait), [10, 125, 1_000, 1_750]);
         // And never less often than a known one.
         let slow = HealthCheck {
             interval: jiff::SignedDuration::from_secs(300),

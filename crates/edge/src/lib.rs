@@ -40,6 +40,7 @@ mod socket;
 mod sticky;
 mod table;
 mod target;
+mod thin;
 mod tls;
 mod udp;
 mod upstream;
@@ -63,13 +64,13 @@ use tokio::{
     task::JoinSet,
 };
 
-pub use access::{Format, Lines as AccessLines, Log, Newest as AccessNewest};
+pub use access::{Format, Lines as AccessLines, Log, Newest as AccessNewest, Rotation};
 pub use acme::{Acme, Challenge};
 pub use client::{Client, Error as ClientError};
 pub use dns::{Dns, NameSeen, Wanted as ZoneWanted, Zone};
 pub use explain::{Explanation, Question};
 pub use listener::{Listener, Speaks};
-pub use metrics::{GroupStats, upper_us};
+pub use metrics::{GroupLoad, GroupStats, Load, RuleLoad, TotalStats, upper_us};
 pub use own::OwnSeen;
 pub use tls::{Clients, Seen as CertificateSeen, Tls, Version};
 pub use udp::Datagrams;
@@ -111,6 +112,9 @@ pub struct Config {
     pub roots: Option<Utf8PathBuf>,
     /// The zone in which it runs: targets of it are preferred where a group says the zones of its targets.
     pub zone: Option<String>,
+    /// Gives memory that is free back to the system: called after a table or a change of more than `LARGE` rules, by the
+    /// thread that read it. Which allocator there is, only the program knows.
+    pub tidy: fn(),
 }
 
 /// Why the edge cannot run.
@@ -159,7 +163,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let (log, logger) = match &config.access_log {
         None => (None, None),
         Some(log) => {
-            let (sender, ended) = access::open(&log.path).map_err(|source| Error::Log {
+            let (sender, ended) = access::open(log).map_err(|source| Error::Log {
                 path: log.path.clone(),
                 source,
             })?;
@@ -172,8 +176,10 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         log: snapshot::Log::new(config.snapshot.clone()),
         workers: Vec::new(),
         prober,
+        tidy: config.tidy,
     };
     restore(&mut keeper);
+    (config.tidy)();
     let (doors, certificates) = listener::doors(&config.listeners)?;
     let door = socket::listen(&config.admin).map_err(|source| Error::Admin {
         path: config.admin.clone(),
@@ -190,7 +196,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let (changes, inbox) = mpsc::channel(16);
     let mut control = JoinSet::new();
     control.spawn(keeper.run(inbox));
-    health::start(admissions).map_err(Error::Start)?;
+    health::start(admissions, Arc::clone(&shared)).map_err(Error::Start)?;
     for (folder, watched) in certificates.clone() {
         control.spawn(watched.watch(folder));
     }

@@ -8,7 +8,6 @@ use std::{
     future::poll_fn,
     io,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll, Waker},
 };
 
@@ -100,11 +99,11 @@ pub struct Link {
     idle: Cell<bool>,
     waker: RefCell<Option<Waker>>,
     /// The target, when this is a connection to one.
-    pub target: Option<Arc<Target>>,
+    pub target: Option<Target>,
 }
 
 impl Link {
-    pub fn new(stream: Stream, target: Option<Arc<Target>>) -> Self {
+    pub fn new(stream: Stream, target: Option<Target>) -> Self {
         // Heads and bodies go out in one send; waiting for more would only delay them.
         let _ = stream.tcp().set_nodelay(true);
         Self {

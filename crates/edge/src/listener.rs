@@ -212,9 +212,17 @@ async fn greet(door: &Door, stream: TcpStream, ends: Ends) -> io::Result<(Stream
 fn identity(tls: &TlsStream<TcpStream>) -> Option<Rc<str>> {
     let leaf = tls.get_ref().1.peer_certificates()?.first()?;
     let facts = tls::facts(leaf)?;
-    let (serial, from, until) = (facts.serial, facts.from, facts.until);
+    let tls::Facts {
+        serial,
+        issuer,
+        subject,
+        from,
+        until,
+    } = facts;
     let lines = format!(
         "X-Amzn-Mtls-Clientcert-Serial-Number: {serial}\r\n\
+         X-Amzn-Mtls-Clientcert-Issuer: {issuer}\r\n\
+         X-Amzn-Mtls-Clientcert-Subject: {subject}\r\n\
          X-Amzn-Mtls-Clientcert-Validity: NotBefore={from};NotAfter={until}\r\n\
          X-Amzn-Mtls-Clientcert-Leaf: {}\r\n",
         encoded(&pem("CERTIFICATE", leaf))

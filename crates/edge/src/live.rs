@@ -21,6 +21,7 @@ use crate::{
     quota::Quota,
     snapshot::{self, Log},
     table::Rules,
+    target::Target,
     udp, wake,
     worker::Order,
 };
@@ -105,6 +106,15 @@ pub enum Wish {
     Delta(Delta),
 }
 
+impl Wish {
+    fn rules(&self) -> usize {
+        match self {
+            Self::Table(table) => table.rules.len(),
+            Self::Delta(delta) => delta.rules.len() + delta.without_rules.len(),
+        }
+    }
+}
+
 pub struct Change {
     pub wish: Wish,
     pub done: oneshot::Sender<Result<u64, Error>>,
@@ -116,7 +126,11 @@ pub struct Keeper {
     pub log: Log,
     pub workers: Vec<mpsc::UnboundedSender<Order>>,
     pub prober: mpsc::UnboundedSender<health::Admissions>,
+    pub tidy: fn(),
 }
+
+/// Rules of a change after which memory is given back.
+const LARGE: usize = 1_000;
 
 impl Keeper {
     /// Puts the snapshot in force, without waiting for workers: there are none yet. One that cannot be read whole is not
@@ -134,7 +148,7 @@ impl Keeper {
             rules: book.index(),
         };
         // What came and went again before the last line is not asked.
-        probed.retain(|(target, _)| Arc::strong_count(target) > 1);
+        probed.retain(|target| Target::holders(target) > 1);
         *self.shared.book() = book;
         self.shared.live.store(Arc::new(live));
         let _ = self.prober.send(probed);
@@ -146,7 +160,11 @@ impl Keeper {
             tokio::select! {
                 change = changes.recv() => {
                     let Some(change) = change else { return };
+                    let rules = change.wish.rules();
                     let answer = self.apply(change.wish).await;
+                    if rules > LARGE {
+                        (self.tidy)();
+                    }
                     // Who asked may have gone away; the change stands.
                     let _ = change.done.send(answer);
                 }
@@ -210,7 +228,7 @@ impl Keeper {
     fn switch(&self, delta: &Delta) {
         let tick = clock::ticks();
         let turn = self.shared.book().apply(delta, tick);
-        for (target, _) in turn.probed.iter().filter(|(target, _)| target.is_leaving()) {
+        for target in turn.probed.iter().filter(|target| target.is_leaving()) {
             target.rejoin();
         }
         let mut rules = self.shared.live.load().rules.clone();
@@ -220,6 +238,7 @@ impl Keeper {
             rules,
         };
         self.shared.live.store(Arc::new(live));
+        self.shared.wanted.stir();
         // Only now: a worker that finds a target leaving looks again, and must then find the new table.
         for (target, drain) in turn.left {
             target.leave(tick.saturating_add(drain).max(1));

@@ -2,6 +2,8 @@
 //!
 //! Everything is a sum of atomics, so that counters of several workers, edges or times can be added up.
 
+mod load;
+
 use std::{
     fmt::Write,
     sync::OnceLock,
@@ -9,12 +11,11 @@ use std::{
     time::Duration,
 };
 
-use std::sync::Arc;
-
 use model::route::TargetState;
 use serde::{Deserialize, Serialize};
 
 use crate::{balance::Group, table::Rule};
+pub use load::{GroupLoad, Load, RuleLoad, TotalStats};
 
 /// Upper ends of the latency buckets: 2^8 µs (0.256 ms) to 2^26 µs (67 s), and one for what took longer.
 const FIRST: u32 = 8;
@@ -117,6 +118,11 @@ impl Counters {
             .map_or(0, |answers| answers.classes[class - 1].load(Relaxed))
     }
 
+    /// Bytes of answers' bodies.
+    fn bytes(&self) -> u64 {
+        self.answers.get().map_or(0, |answers| answers.sent.load(Relaxed))
+    }
+
     pub fn stats(&self, group: &str) -> GroupStats {
         GroupStats {
             group: group.to_owned(),
@@ -143,9 +149,7 @@ pub fn write(out: &mut String, groups: &[(String, &Counters)]) {
     metric("requests_total", "counter", &|c| c.requests.load(Relaxed));
     metric("failures_total", "counter", &|c| c.failures.load(Relaxed));
     metric("panics_total", "counter", &|c| c.panics.load(Relaxed));
-    metric("sent_bytes_total", "counter", &|c| {
-        c.answers.get().map_or(0, |answers| answers.sent.load(Relaxed))
-    });
+    metric("sent_bytes_total", "counter", &Counters::bytes);
     metric("requests_active", "gauge", &|c| u64::from(c.active.load(Relaxed)));
     let _ = writeln!(out, "# TYPE vend_edge_target_responses_total counter");
     for (group, counters) in groups {
@@ -166,15 +170,10 @@ pub fn write(out: &mut String, groups: &[(String, &Counters)]) {
 }
 
 /// Rules and targets as Prometheus text.
-pub fn write_table(
-    out: &mut String,
-    rules: &[Arc<Rule>],
-    groups: &[Arc<Group>],
-    escape: impl Fn(&str) -> String,
-) {
+pub fn write_table(out: &mut String, rules: &[Rule], groups: &[Group], escape: impl Fn(&str) -> String) {
     let _ = writeln!(out, "# TYPE vend_edge_rule_requests_total counter");
     for rule in rules {
-        let (priority, place, hits) = (rule.priority, escape(rule.place()), rule.hits.load(Relaxed));
+        let (priority, place, hits) = (rule.priority, escape(rule.place()), rule.hits());
         let _ = writeln!(
             out,
             "vend_edge_rule_requests_total{{rule=\"{priority}\",place=\"{place}\"}} {hits}"
@@ -182,7 +181,7 @@ pub fn write_table(
     }
     let _ = writeln!(out, "# TYPE vend_edge_targets gauge");
     for group in groups {
-        let name = escape(&group.name);
+        let name = escape(group.name());
         for (state, word) in [
             (TargetState::Healthy, "healthy"),
             (TargetState::Unhealthy, "unhealthy"),
@@ -202,7 +201,7 @@ pub fn write_table(
 }
 
 /// A target group in numbers, since the edge started.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GroupStats {
     pub group: String,
     pub requests: u64,

@@ -1,10 +1,7 @@
 //! Connections that pass through as bytes: to the target group of the rule for one host, or for the host that a TLS
 //! client names.
 
-use std::{
-    rc::Rc,
-    sync::{Arc, atomic::Ordering::Relaxed},
-};
+use std::{rc::Rc, sync::atomic::Ordering::Relaxed};
 
 use model::route::ProxyWord;
 use rustls::server::Acceptor;
@@ -62,7 +59,7 @@ pub async fn through(worker: &Rc<Worker>, client: &Watched, ends: Ends, host: Op
             continue;
         }
         let flow = Flow::new(&group, &target);
-        let up = worker.register(Stream::Tcp(stream), Some(Arc::clone(&target)));
+        let up = worker.register(Stream::Tcp(stream), Some(target.clone()));
         let word = match group.policy.proxy {
             None => Vec::new(),
             Some(ProxyWord::V1) => proxy::write_first(ends.peer, ends.local),
@@ -112,7 +109,7 @@ impl Drop for Flow<'_> {
 }
 
 /// A target of the first rule whose conditions hold. Only forwards mean something here.
-pub fn choose(worker: &Worker, ask: &Ask, tried: &[u64]) -> Option<(Arc<Group>, Arc<Target>)> {
+pub fn choose(worker: &Worker, ask: &Ask, tried: &[u64]) -> Option<(Group, Target)> {
     let live = worker.shared.live.load();
     let Action::Forward(weights) = &live.rules.find(ask)?.action else {
         return None;
@@ -120,7 +117,7 @@ pub fn choose(worker: &Worker, ask: &Ask, tried: &[u64]) -> Option<(Arc<Group>, 
     let group = weights.pick()?;
     let zone = worker.shared.zone.get().map(String::as_str);
     let target = group.pick_near(zone, tried, None, worker.tick())?;
-    Some((Arc::clone(group), Arc::clone(target)))
+    Some((group.clone(), target.clone()))
 }
 
 /// The host that a TLS client names; its first message stays in the buffer.

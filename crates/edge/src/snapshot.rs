@@ -162,7 +162,7 @@ impl Log {
     }
 
     /// Begins to write the table anew, beside.
-    pub fn rewrite(&mut self, version: u64, rules: Vec<Arc<Rule>>, groups: Vec<Arc<Group>>) {
+    pub fn rewrite(&mut self, version: u64, rules: Vec<Rule>, groups: Vec<Group>) {
         let path = self.path.clone();
         let making = tokio::task::spawn_blocking(move || write(&path, version, &rules, &groups));
         self.making = Some((making, Vec::new()));
@@ -213,7 +213,7 @@ fn sync_folder(path: &Utf8Path) -> io::Result<()> {
 }
 
 /// Writes a whole table beside `path`, and says how long it is.
-fn write(path: &Utf8Path, version: u64, rules: &[Arc<Rule>], groups: &[Arc<Group>]) -> io::Result<Made> {
+fn write(path: &Utf8Path, version: u64, rules: &[Rule], groups: &[Group]) -> io::Result<Made> {
     fs::create_dir_all(folder(path))?;
     let file = OpenOptions::new()
         .write(true)
@@ -230,7 +230,7 @@ fn write(path: &Utf8Path, version: u64, rules: &[Arc<Rule>], groups: &[Arc<Group
         let delta = Delta {
             target_groups: piece
                 .iter()
-                .map(|group| (group.name.to_string(), group.source()))
+                .map(|group| (group.name().to_owned(), group.source()))
                 .collect(),
             ..Delta::default()
         };

@@ -44,19 +44,19 @@ impl Cookies {
         if let Some(seconds) = weights.stickiness() {
             cookies
                 .always
-                .push(line(GROUP, name_token(&group.name), seconds.into()));
+                .push(line(GROUP, name_token(group.name()), seconds.into()));
         }
         match &group.policy.stickiness {
             None => {}
             Some(Stickiness::Duration(time)) => {
                 cookies
                     .always
-                    .push(line(TARGET, token(&group.name, target), time.as_secs()));
+                    .push(line(TARGET, token(group.name(), target), time.as_secs()));
             }
             Some(Stickiness::Application { cookie, duration }) => {
-                let line = line(APPLICATION, token(&group.name, target), duration.as_secs());
+                let line = line(APPLICATION, token(group.name(), target), duration.as_secs());
                 // The client has the application's cookie and comes to another target than before: it stays there.
-                let moved = wanted_target(ask, group) != Some(token(&group.name, target));
+                let moved = wanted_target(ask, group) != Some(token(group.name(), target));
                 if has_cookie(ask, cookie) && moved {
                     cookies.always.push(line);
                 } else {
@@ -90,10 +90,10 @@ fn line(name: &str, token: u64, seconds: i64) -> String {
 }
 
 /// The group that the client has stayed with, if it still gets anything.
-pub fn wanted_group<'a>(ask: &Ask, weights: &'a Weights) -> Option<&'a std::sync::Arc<Group>> {
+pub fn wanted_group<'a>(ask: &Ask, weights: &'a Weights) -> Option<&'a Group> {
     weights.stickiness()?;
     let wanted = cookie(ask, GROUP)?;
-    weights.named(|group| name_token(&group.name) == wanted)
+    weights.named(|group| name_token(group.name()) == wanted)
 }
 
 /// The token of the target that the client has stayed with.

@@ -4,21 +4,27 @@
 //! A change shares all that it does not touch with the table before: an index is many small ones, of which a change
 //! copies those in which its hosts are. It knows of no socket, no clock and no health.
 
+mod index;
+
 use std::{
     collections::HashSet,
-    hash::{BuildHasher, RandomState},
-    sync::{Arc, atomic::AtomicU64},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
 
-use hashbrown::HashTable;
 use model::route::{self, matches};
+use once_cell::race::OnceBox;
 
 use crate::{
     balance::{Group, Weights},
     condition::Rest,
     head::Ask,
     login::Login,
+    thin::Thin,
 };
+use index::Index;
 
 /// What to do with a request.
 pub enum Action {
@@ -34,40 +40,74 @@ pub struct Fixed {
     pub body: Box<str>,
 }
 
-/// One rule. Its size counts: there may be a hundred thousand.
-pub struct Rule {
+/// One rule. Behind the rest are its place and its hosts, with line breaks between them.
+pub type Rule = Thin<Meaning>;
+
+/// Its size counts: there may be a hundred thousand.
+pub struct Meaning {
     pub priority: u32,
-    /// Its place and its hosts, with line breaks between them.
-    text: Box<str>,
-    /// Conditions beside the host's patterns, transforms, and who must sign in; most rules have none.
-    pub rest: Option<Box<Rest>>,
     pub action: Action,
+    /// Only rules that have more than hosts and an action, or have been asked for, have it.
+    more: OnceBox<More>,
+}
+
+/// What most rules do not have.
+#[derive(Default)]
+struct More {
+    /// Conditions beside the host's patterns, transforms, and who must sign in.
+    rest: Option<Box<Rest>>,
     own: Option<Box<route::Own>>,
     /// Requests that it has decided about.
-    pub hits: AtomicU64,
+    hits: AtomicU64,
 }
 
 impl Rule {
     /// From a rule that was found good; `group` knows the groups that it names.
-    pub fn new(rule: &route::Rule, group: impl Fn(&str) -> Option<Arc<Group>>) -> Self {
-        Self {
-            priority: rule.priority,
-            text: rule
-                .hosts
-                .iter()
-                .fold(rule.place.to_string(), |text, host| text + "\n" + host)
-                .into(),
+    pub fn new(rule: &route::Rule, group: impl Fn(&str) -> Option<Group>) -> Self {
+        let hosts = rule.hosts.iter();
+        let text = hosts.fold(rule.place.to_string(), |text, host| text + "\n" + host);
+        let more = More {
             rest: Rest::new(rule).map(Box::new),
-            action: compile(&rule.action, group),
             own: (!rule.own.is_empty()).then(|| Box::new(rule.own.clone())),
             hits: AtomicU64::new(0),
+        };
+        let meaning = Meaning {
+            priority: rule.priority,
+            action: compile(&rule.action, group),
+            more: OnceBox::new(),
+        };
+        if more.rest.is_some() || more.own.is_some() {
+            // It is new, so there is none yet.
+            let _ = meaning.more.set(Box::new(more));
+        }
+        Self::of(meaning, text.as_bytes())
+    }
+
+    /// Conditions beside the host's patterns, transforms, and who must sign in.
+    pub fn rest(&self) -> Option<&Rest> {
+        self.more.get()?.rest.as_deref()
+    }
+
+    fn own(&self) -> Option<&route::Own> {
+        self.more.get()?.own.as_deref()
+    }
+
+    /// Requests that it has decided about.
+    pub fn hits(&self) -> u64 {
+        self.more.get().map_or(0, |more| more.hits.load(Relaxed))
+    }
+
+    /// So many more.
+    pub fn hit(&self, count: u64) {
+        if count > 0 {
+            let more = self.more.get_or_init(Box::default);
+            more.hits.fetch_add(count, Relaxed);
         }
     }
 
     /// What it was compiled from.
     pub fn source(&self) -> route::Rule {
-        let (paths, conditions, transforms) =
-            self.rest.as_ref().map(|rest| rest.source()).unwrap_or_default();
+        let (paths, conditions, transforms) = self.rest().map(Rest::source).unwrap_or_default();
         route::Rule {
             priority: self.priority,
             place: self.place().parse().expect("it was written from a place"),
@@ -77,56 +117,60 @@ impl Rule {
             transforms,
             authenticate: self.login().map(|login| Box::new(login.spec.clone())),
             action: source(&self.action),
-            own: self.own.as_deref().cloned().unwrap_or_default(),
+            own: self.own().cloned().unwrap_or_default(),
         }
     }
 
     /// Sockets of its own.
     pub fn listeners(&self) -> &[route::Listens] {
-        self.own.as_ref().map_or(&[], |own| &own.listeners)
+        self.own().map_or(&[], |own| &own.listeners)
     }
 
     /// Are its hosts to have a certificate from the authority?
     pub fn wants_certificate(&self) -> bool {
-        self.own.as_ref().is_some_and(|own| own.acme)
+        self.own().is_some_and(|own| own.acme)
     }
 
     /// Has it anything for itself?
     pub fn has_own(&self) -> bool {
-        self.own.is_some()
+        self.own().is_some()
     }
 
     pub fn place(&self) -> &str {
-        self.text.split('\n').next().unwrap_or_default()
+        self.words().split('\n').next().unwrap_or_default()
+    }
+
+    fn words(&self) -> &str {
+        Self::text(Self::bytes(self))
     }
 
     /// Patterns of hosts.
     pub fn hosts(&self) -> impl Iterator<Item = &str> {
-        self.text.split('\n').skip(1)
+        self.words().split('\n').skip(1)
     }
 
     /// Is one of its patterns for this host?
     pub fn is_for(&self, host: &str) -> bool {
-        !self.text.contains('\n') || self.hosts().any(|pattern| matches(pattern, host))
+        !Self::bytes(self).contains(&b'\n') || self.hosts().any(|pattern| matches(pattern, host))
     }
 
     /// Do all conditions hold but those of the host's patterns?
     pub fn fits(&self, ask: &Ask) -> bool {
-        self.rest.as_ref().is_none_or(|rest| rest.fits(ask))
+        self.rest().is_none_or(|rest| rest.fits(ask))
     }
 
     /// Who must have signed in.
     pub fn login(&self) -> Option<&Login> {
-        self.rest.as_ref()?.login.as_ref()
+        self.rest()?.login.as_ref()
     }
 
     /// The first of them that does not.
     pub fn fails(&self, ask: &Ask) -> Option<&'static str> {
-        self.rest.as_ref()?.fails(ask)
+        self.rest()?.fails(ask)
     }
 
     /// Names of the groups that it forwards to.
-    pub fn groups(&self) -> impl Iterator<Item = &Arc<Group>> {
+    pub fn groups(&self) -> impl Iterator<Item = &Group> {
         match &self.action {
             Action::Forward(weights) => Some(weights.groups()),
             _ => None,
@@ -136,7 +180,7 @@ impl Rule {
     }
 }
 
-fn compile(action: &route::Action, group: impl Fn(&str) -> Option<Arc<Group>>) -> Action {
+fn compile(action: &route::Action, group: impl Fn(&str) -> Option<Group>) -> Action {
     match action {
         route::Action::Forward { groups, stickiness } => {
             let known = groups.iter().filter_map(|w| Some((w.weight, group(&w.group)?)));
@@ -184,13 +228,6 @@ impl<'a> Pattern<'a> {
             _ => Self::Free,
         }
     }
-
-    fn name(&self) -> &'a str {
-        match self {
-            Self::Exact(name) | Self::Suffix(name) => name,
-            Self::Free => "",
-        }
-    }
 }
 
 /// Compiled rules.
@@ -199,21 +236,25 @@ pub struct Rules {
     exact: Index,
     suffix: Index,
     /// Rules with other host patterns, in priority order.
-    free: Arc<Vec<Arc<Rule>>>,
+    free: Arc<Vec<Rule>>,
     /// Rules without a condition on the host, or with one that only regular expressions answer; in priority order.
-    any: Arc<Vec<Arc<Rule>>>,
+    any: Arc<Vec<Rule>>,
 }
 
 impl Rules {
     /// Takes rules out and puts others in.
-    pub fn change(&mut self, gone: &[Arc<Rule>], new: &[Arc<Rule>]) {
-        for rule in gone {
-            self.index(rule, Index::remove);
-        }
-        for rule in new {
-            self.index(rule, Index::insert);
-        }
-        let is_free = |rule: &Arc<Rule>| {
+    pub fn change(&mut self, gone: &[Rule], new: &[Rule]) {
+        let exact = |host| match Pattern::of(host) {
+            Pattern::Exact(host) => Some(host),
+            _ => None,
+        };
+        let suffix = |host| match Pattern::of(host) {
+            Pattern::Suffix(domain) => Some(domain),
+            _ => None,
+        };
+        self.exact.change(gone, new, exact);
+        self.suffix.change(gone, new, suffix);
+        let is_free = |rule: &Rule| {
             rule.hosts()
                 .any(|host| matches!(Pattern::of(host), Pattern::Free))
         };
@@ -221,35 +262,25 @@ impl Rules {
         exchange(&mut self.any, gone, new, |rule| rule.hosts().next().is_none());
     }
 
-    fn index(&mut self, rule: &Arc<Rule>, put: fn(&mut Index, &str, &Arc<Rule>)) {
-        for host in rule.hosts() {
-            match Pattern::of(host) {
-                Pattern::Exact(host) => put(&mut self.exact, host, rule),
-                Pattern::Suffix(domain) => put(&mut self.suffix, domain, rule),
-                Pattern::Free => {}
-            }
-        }
-    }
-
     /// The first rule, by priority, whose conditions all hold.
-    pub fn find(&self, ask: &Ask) -> Option<&Arc<Rule>> {
+    pub fn find(&self, ask: &Ask) -> Option<&Rule> {
         let host = ask.host.as_str();
-        let mut best: Option<&Arc<Rule>> = None;
-        self.exact.best(host, ask, &mut best);
+        let mut best: Option<&Rule> = None;
+        self.exact.best(host, ask, &mut best, |pattern| Some(pattern));
         if !self.suffix.is_empty() {
             for (dot, _) in host.match_indices('.') {
-                self.suffix.best(&host[dot + 1..], ask, &mut best);
+                self.suffix.best(&host[dot + 1..], ask, &mut best, |pattern| {
+                    pattern.strip_prefix(b"*.")
+                });
             }
         }
-        let free = |rule: &&Arc<Rule>| {
+        let free = |rule: &&Rule| {
             let mut patterns = rule
                 .hosts()
                 .filter(|host| matches!(Pattern::of(host), Pattern::Free));
             patterns.any(|pattern| matches(pattern, host)) && rule.fits(ask)
         };
-        let sooner = |best: Option<&Arc<Rule>>, rule: &Arc<Rule>| {
-            best.is_none_or(|best| rule.priority < best.priority)
-        };
+        let sooner = |best: Option<&Rule>, rule: &Rule| best.is_none_or(|best| rule.priority < best.priority);
         let found = self.free.iter().take_while(|rule| sooner(best, rule)).find(free);
         best = found.or(best);
         let found = self
@@ -262,12 +293,7 @@ impl Rules {
 }
 
 /// Replaces rules in a list that is in priority order, if any of them belongs there.
-fn exchange(
-    list: &mut Arc<Vec<Arc<Rule>>>,
-    gone: &[Arc<Rule>],
-    new: &[Arc<Rule>],
-    belongs: impl Fn(&Arc<Rule>) -> bool,
-) {
+fn exchange(list: &mut Arc<Vec<Rule>>, gone: &[Rule], new: &[Rule], belongs: impl Fn(&Rule) -> bool) {
     if !gone.iter().chain(new).any(&belongs) {
         return;
     }
@@ -277,104 +303,12 @@ fn exchange(
         .map(|rule| rule.priority)
         .collect();
     let kept = list.iter().filter(|rule| !gone.contains(&rule.priority));
-    let mut next: Vec<Arc<Rule>> = kept
+    let mut next: Vec<Rule> = kept
         .chain(new.iter().filter(|rule| belongs(rule)))
         .cloned()
         .collect();
     next.sort_by_key(|rule| rule.priority);
     *list = Arc::new(next);
-}
-
-/// Parts of an index: a change copies one.
-const PARTS: usize = 1024;
-
-/// Other bits than the ones that the part itself goes by.
-fn part_of(hash: u64) -> usize {
-    (hash >> 32) as usize % PARTS
-}
-
-/// Rules by name. A name may have several.
-#[derive(Clone, Default)]
-struct Index {
-    parts: Vec<Arc<HashTable<Entry>>>,
-    hasher: RandomState,
-}
-
-/// A rule under a name, which is a part of the rule's text.
-#[derive(Clone)]
-struct Entry {
-    rule: Arc<Rule>,
-    start: u32,
-    length: u32,
-}
-
-impl Entry {
-    fn new(rule: &Arc<Rule>, name: &str) -> Option<Self> {
-        let mut start = rule.place().len() + 1;
-        for host in rule.hosts() {
-            if Pattern::of(host).name() == name {
-                // A suffix is the end of its pattern.
-                let start = start + host.len() - name.len();
-                return Some(Self {
-                    rule: Arc::clone(rule),
-                    start: u32::try_from(start).ok()?,
-                    length: u32::try_from(name.len()).ok()?,
-                });
-            }
-            start += host.len() + 1;
-        }
-        None
-    }
-
-    fn name(&self) -> &str {
-        let start = self.start as usize;
-        &self.rule.text[start..start + self.length as usize]
-    }
-}
-
-impl Index {
-    fn is_empty(&self) -> bool {
-        self.parts.is_empty()
-    }
-
-    fn insert(&mut self, name: &str, rule: &Arc<Rule>) {
-        if self.parts.is_empty() {
-            let empty = Arc::new(HashTable::new());
-            self.parts = vec![empty; PARTS];
-        }
-        let hash = self.hasher.hash_one(name);
-        let part = Arc::make_mut(&mut self.parts[part_of(hash)]);
-        let there = part.find(hash, |e| Arc::ptr_eq(&e.rule, rule) && e.name() == name);
-        // A name that a rule has twice, or as `a` and `*.a`, needs one entry here.
-        if let (None, Some(entry)) = (there, Entry::new(rule, name)) {
-            let hasher = &self.hasher;
-            part.insert_unique(hash, entry, |entry| hasher.hash_one(entry.name()));
-        }
-    }
-
-    fn remove(&mut self, name: &str, rule: &Arc<Rule>) {
-        let hash = self.hasher.hash_one(name);
-        let Some(part) = self.parts.get_mut(part_of(hash)) else {
-            return;
-        };
-        let part = Arc::make_mut(part);
-        if let Ok(found) = part.find_entry(hash, |e| e.rule.priority == rule.priority && e.name() == name) {
-            found.remove();
-        }
-    }
-
-    fn best<'a>(&'a self, name: &str, ask: &Ask, best: &mut Option<&'a Arc<Rule>>) {
-        let hash = self.hasher.hash_one(name);
-        let Some(part) = self.parts.get(part_of(hash)) else {
-            return;
-        };
-        for entry in part.iter_hash(hash) {
-            let sooner = best.is_none_or(|best| entry.rule.priority < best.priority);
-            if sooner && entry.name() == name && entry.rule.fits(ask) {
-                *best = Some(&entry.rule);
-            }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -3,44 +3,54 @@
 use std::{
     net::{IpAddr, SocketAddr},
     sync::{
-        OnceLock,
+        Arc,
         atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst},
     },
 };
 
-use model::route::{self, Ejection, TargetHealth, TargetState};
+use arc_swap::ArcSwapOption;
+use model::route::{self, Ejection, TargetGroup, TargetHealth, TargetState};
+use once_cell::race::OnceBox;
 
-use crate::{clock, health::Why};
+use crate::{clock, health::Why, thin::Thin};
 
 /// Ticks: as exact as the end of a target's time is kept.
 const LEAP: u64 = 64;
 
-/// One target of one group, shared by the tables in which it stays. Its size counts: there may be a hundred thousand.
-pub struct Target {
+/// One target of one group, shared by the tables in which it stays. Behind the state are its address and its id.
+pub type Target = Thin<State>;
+
+/// Its size counts: there may be a hundred thousand.
+pub struct State {
     /// Never used twice in a process: the key of connection pools.
     pub serial: u64,
-    id: Box<str>,
-    ip: IpAddr,
+    /// Only targets that have had requests, or have left, have them.
+    deeds: OnceBox<Deeds>,
+    /// How it is to be probed.
+    check: ArcSwapOption<TargetGroup>,
+    /// When it was admitted, then when it became healthy, in `LEAP`s.
+    since: AtomicU32,
+    /// Why it is not healthy, packed.
+    reason: AtomicU32,
     port: u16,
-    state: AtomicU8,
+    /// Counts its admissions to the prober: what was asked for an earlier one means nothing.
+    pub admission: AtomicU16,
     /// Probes in a row.
     pub good: AtomicU8,
     pub bad: AtomicU8,
-    /// Counts its admissions to the prober: what was asked for an earlier one means nothing.
-    pub admission: AtomicU16,
-    /// 0 while it is in the table, else when its last requests are cut, in `LEAP`s.
-    leaves: AtomicU32,
-    /// Why it is not healthy, packed.
-    reason: AtomicU32,
-    /// The tick of its admission, then of its becoming healthy.
-    pub since: AtomicU64,
-    /// Only targets that have had requests have them.
-    deeds: OnceLock<Box<Deeds>>,
+    /// Of `TargetState`; with `LEAVING`.
+    state: AtomicU8,
+    is_v6: bool,
 }
+
+/// It is not in the table any more.
+const LEAVING: u8 = 0x80;
 
 /// What a target has done.
 #[derive(Default)]
 pub struct Deeds {
+    /// When its last requests are cut, in `LEAP`s, once it has left the table.
+    leaves: AtomicU32,
     pub requests: AtomicU64,
     pub errors: AtomicU64,
     pub active: AtomicU32,
@@ -52,27 +62,67 @@ pub struct Deeds {
     ejected: AtomicU64,
 }
 
+/// Rounded up, so that nobody has less than was granted.
+fn leaps(tick: u64) -> u32 {
+    u32::try_from(tick.div_ceil(LEAP)).unwrap_or(u32::MAX)
+}
+
 impl Target {
     pub fn new(spec: &route::Target) -> Self {
         static SERIAL: AtomicU64 = AtomicU64::new(1);
-        Self {
+        let state = State {
             serial: SERIAL.fetch_add(1, Relaxed),
-            id: spec.id.as_str().into(),
-            ip: spec.address.ip(),
+            deeds: OnceBox::new(),
+            check: ArcSwapOption::empty(),
+            since: AtomicU32::new(0),
+            reason: AtomicU32::new(Why::pack(None)),
             port: spec.address.port(),
-            state: AtomicU8::new(TargetState::Initial as u8),
+            admission: AtomicU16::new(0),
             good: AtomicU8::new(0),
             bad: AtomicU8::new(0),
-            admission: AtomicU16::new(0),
-            leaves: AtomicU32::new(0),
-            reason: AtomicU32::new(Why::pack(None)),
-            since: AtomicU64::new(0),
-            deeds: OnceLock::new(),
+            state: AtomicU8::new(TargetState::Initial as u8),
+            is_v6: spec.address.is_ipv6(),
+        };
+        let id = spec.id.as_bytes();
+        let behind = match spec.address.ip() {
+            IpAddr::V4(ip) => [&ip.octets(), id].concat(),
+            IpAddr::V6(ip) => [&ip.octets(), id].concat(),
+        };
+        Self::of(state, &behind)
+    }
+
+    /// Its address and its id.
+    fn behind(&self) -> (IpAddr, &[u8]) {
+        let bytes = Self::bytes(self);
+        let (v4, v6) = (bytes.split_first_chunk::<4>(), bytes.split_first_chunk::<16>());
+        match (self.is_v6, v4, v6) {
+            (true, _, Some((ip, id))) => (IpAddr::from(*ip), id),
+            (false, Some((ip, id)), _) => (IpAddr::from(*ip), id),
+            _ => unreachable!("an address is in front of the id"),
         }
     }
 
     pub fn address(&self) -> SocketAddr {
-        SocketAddr::new(self.ip, self.port)
+        SocketAddr::new(self.behind().0, self.port)
+    }
+
+    /// The tick of its admission, then of its becoming healthy.
+    pub fn since(&self) -> u64 {
+        u64::from(self.since.load(Relaxed)) * LEAP
+    }
+
+    pub fn begin(&self, tick: u64) {
+        self.since.store(leaps(tick), Relaxed);
+    }
+
+    /// How it is to be probed from now on.
+    pub fn probe(&self, policy: &Arc<TargetGroup>) {
+        self.check.store(Some(Arc::clone(policy)));
+    }
+
+    /// The group as it was written when this target was last admitted to the prober.
+    pub fn policy(&self) -> Option<Arc<TargetGroup>> {
+        self.check.load_full()
     }
 
     pub fn deeds(&self) -> &Deeds {
@@ -85,25 +135,23 @@ impl Target {
     }
 
     pub fn id(&self) -> &str {
-        &self.id
+        Self::text(self.behind().1)
     }
 
     pub fn is(&self, spec: &route::Target) -> bool {
-        *self.id == *spec.id && self.address() == spec.address
+        self.behind().1 == spec.id.as_bytes() && self.address() == spec.address
     }
 
     pub fn source(&self) -> route::Target {
         route::Target {
-            id: self.id.to_string(),
+            id: self.id().to_owned(),
             address: self.address(),
         }
     }
 
     pub fn state(&self) -> TargetState {
-        if self.is_leaving() {
-            return TargetState::Draining;
-        }
-        match self.state.load(Relaxed) {
+        match self.state.load(SeqCst) {
+            s if s & LEAVING != 0 => TargetState::Draining,
             s if s == TargetState::Healthy as u8 => TargetState::Healthy,
             s if s == TargetState::Unhealthy as u8 => TargetState::Unhealthy,
             _ => TargetState::Initial,
@@ -111,32 +159,31 @@ impl Target {
     }
 
     pub fn judge(&self, state: TargetState, reason: Option<Why>) {
-        self.state.store(state as u8, Relaxed);
+        // Whether it leaves is not for the prober to say.
+        let judged = |before| Some(before & LEAVING | state as u8);
+        let _ = self.state.fetch_update(SeqCst, SeqCst, judged);
         self.reason.store(Why::pack(reason), Relaxed);
     }
 
     /// The target has left the table; `until` is the tick at which what is under way is cut.
     pub fn leave(&self, until: u64) {
-        let leaps = u32::try_from(until.div_ceil(LEAP)).unwrap_or(u32::MAX);
-        self.leaves.store(leaps.max(1), SeqCst);
+        self.deeds().leaves.store(leaps(until).max(1), SeqCst);
+        self.state.fetch_or(LEAVING, SeqCst);
     }
 
     /// A target that comes back before it is gone is probed afresh.
     pub fn rejoin(&self) {
         self.judge(TargetState::Initial, None);
-        self.leaves.store(0, SeqCst);
+        self.state.fetch_and(!LEAVING, SeqCst);
     }
 
     pub fn is_leaving(&self) -> bool {
-        self.leaves.load(SeqCst) != 0
+        self.state.load(SeqCst) & LEAVING != 0
     }
 
     /// Its time to finish is over.
     pub fn is_gone(&self, tick: u64) -> bool {
-        match self.leaves.load(Relaxed) {
-            0 => false,
-            leaps => u64::from(leaps) * LEAP <= tick,
-        }
+        self.is_leaving() && u64::from(self.deeds().leaves.load(SeqCst)) * LEAP <= tick
     }
 
     pub fn is_ejected(&self, tick: u64) -> bool {
@@ -165,7 +212,7 @@ impl Target {
             deeds
                 .ejected
                 .store(tick.saturating_add(clock::signed(ejection.time)), Relaxed);
-            tracing::info!(target.id = %self.id, failures, "a target is left out: its requests fail");
+            tracing::info!(target.id = %self.id(), failures, "a target is left out: its requests fail");
         }
     }
 
@@ -183,7 +230,7 @@ impl Target {
             TargetState::Healthy => None,
             _ => Why::unpack(self.reason.load(Relaxed)).map(|why| why.to_string()),
         };
-        let count = |count: fn(&Deeds) -> u64| self.deeds.get().map_or(0, |deeds| count(deeds));
+        let count = |count: fn(&Deeds) -> u64| self.deeds.get().map_or(0, count);
         TargetHealth {
             group: group.to_owned(),
             target: self.source(),

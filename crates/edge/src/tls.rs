@@ -5,6 +5,7 @@
 
 mod certificates;
 mod der;
+mod name;
 
 use std::{io, sync::Arc};
 
@@ -18,7 +19,7 @@ use rustls::{
 };
 
 pub use certificates::{Certificates, Good, Seen};
-pub use der::facts;
+pub use der::{Facts, facts};
 
 /// How a listener speaks TLS.
 #[derive(Debug, Clone)]

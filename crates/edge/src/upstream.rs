@@ -5,7 +5,7 @@ use std::{
     collections::HashMap,
     io,
     rc::Rc,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::atomic::Ordering::Relaxed,
     time::{Duration, Instant},
 };
 
@@ -101,9 +101,9 @@ impl Pool {
 pub struct Lease {
     up: Option<Watched>,
     pub link: Rc<Link>,
-    pub group: Arc<Group>,
-    pub target: Arc<Target>,
-    pub rule: Arc<Rule>,
+    pub group: Group,
+    pub target: Target,
+    pub rule: Rule,
     /// The connection has served a request before, and may have been closed in the meantime.
     pub reused: bool,
     /// What is added to the answer.
@@ -183,9 +183,9 @@ pub struct Attempts {
     /// They have been waited for.
     waited: bool,
     /// Its rule, when that has people sign in first and nobody has looked yet.
-    unknown: Option<Arc<Rule>>,
+    unknown: Option<Rule>,
     /// Who is let in, and by which rule.
-    admitted: Option<(Arc<Rule>, Admitted)>,
+    admitted: Option<(Rule, Admitted)>,
 }
 
 impl Attempts {
@@ -212,10 +212,8 @@ impl Attempts {
     }
 
     /// Has the rule let it in?
-    fn is_admitted(&self, rule: &Arc<Rule>) -> bool {
-        self.admitted
-            .as_ref()
-            .is_some_and(|(by, _)| Arc::ptr_eq(by, rule))
+    fn is_admitted(&self, rule: &Rule) -> bool {
+        self.admitted.as_ref().is_some_and(|(by, _)| Rule::same(by, rule))
     }
 
     /// What the sign-in adds to the answer.
@@ -257,7 +255,7 @@ pub async fn lease(worker: &Rc<Worker>, ask: &mut Ask, attempts: &mut Attempts) 
         if chosen.group.policy.protocol != Protocol::Http1 {
             return Ok(Leased::Shared(chosen));
         }
-        let target = Arc::clone(&chosen.target);
+        let target = chosen.target.clone();
         let pooled = match attempts.wants_fresh() {
             true => None,
             false => worker.pool.take(&target, worker.tick(), ask.is_idempotent()),
@@ -313,9 +311,9 @@ pub enum Leased {
 
 /// What the table says of one request.
 pub struct Chosen {
-    pub rule: Arc<Rule>,
-    pub group: Arc<Group>,
-    pub target: Arc<Target>,
+    pub rule: Rule,
+    pub group: Group,
+    pub target: Target,
     pub cookies: Option<Box<Cookies>>,
 }
 
@@ -350,7 +348,7 @@ fn choose(worker: &Worker, ask: &mut Ask, attempts: &mut Attempts) -> Result<Cho
         ask.decided(rule.place());
     }
     if first {
-        rule.hits.fetch_add(1, Relaxed);
+        rule.hit(1);
         let tenant = || rule.place().split('/').next().unwrap_or_default().into();
         if limits.tenant_requests > 0 && !shared.tenants.request(tenant(), limits.tenant_requests, tick) {
             shared.totals.limited.fetch_add(1, Relaxed);
@@ -358,7 +356,7 @@ fn choose(worker: &Worker, ask: &mut Ask, attempts: &mut Attempts) -> Result<Cho
         }
     }
     if rule.login().is_some() && !attempts.is_admitted(rule) {
-        attempts.unknown = Some(Arc::clone(rule));
+        attempts.unknown = Some(rule.clone());
         return Err(Answer::unauthorized());
     }
     let mine = |answer| Answer {
@@ -381,9 +379,9 @@ fn choose(worker: &Worker, ask: &mut Ask, attempts: &mut Attempts) -> Result<Cho
     match group.pick_near(zone, &attempts.tried, wanted, worker.tick()) {
         Some(target) => Ok(Chosen {
             cookies: Cookies::new(ask, weights, group, target, attempts.cookies()),
-            rule: Arc::clone(rule),
-            group: Arc::clone(group),
-            target: Arc::clone(target),
+            rule: rule.clone(),
+            group: group.clone(),
+            target: target.clone(),
         }),
         None => {
             group.counters().failures.fetch_add(1, Relaxed);
@@ -398,11 +396,7 @@ fn transform(rule: &Rule, ask: &mut Ask, attempts: &Attempts) -> Result<(), Answ
         .admitted
         .as_ref()
         .map_or("", |(_, admitted)| &admitted.lines);
-    let Some(rest) = rule
-        .rest
-        .as_ref()
-        .filter(|rest| rest.transforms() || !told.is_empty())
-    else {
+    let Some(rest) = rule.rest().filter(|rest| rest.transforms() || !told.is_empty()) else {
         return Ok(());
     };
     let (url, host) = match (rest.url(ask), rest.host(ask)) {

@@ -13,10 +13,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-use crate::{clock, head::Ask, live::Live, table::Action, upstream::Limits, worker::Worker};
-
-/// How often who waits looks whether hosts are there.
-const LOOK: Duration = Duration::from_millis(20);
+use crate::{head::Ask, live::Live, table::Action, upstream::Limits, worker::Worker};
 
 /// Where hosts are wanted, by the place of the rule.
 #[derive(Default)]
@@ -24,6 +21,8 @@ pub struct Wanted {
     places: Mutex<HashMap<Box<str>, Wish>>,
     news: Notify,
     turned_away: AtomicU64,
+    /// Something that was waited for may be awake.
+    stir: Notify,
 }
 
 #[derive(Default)]
@@ -39,6 +38,11 @@ impl Wanted {
     pub fn note(&self, place: &str) {
         self.places().entry(place.into()).or_default().asked = true;
         self.news.notify_one();
+    }
+
+    /// Whoever waits looks again: the table is another, or a target of a group that wakes is well.
+    pub fn stir(&self) {
+        self.stir.notify_waiters();
     }
 
     /// A seat to wait in, or none when too many wait already.
@@ -85,10 +89,15 @@ impl Wanted {
         wanted
     }
 
+    /// Requests that wait now.
+    pub fn waiting(&self) -> u32 {
+        self.places().values().map(|wish| wish.waiting).sum()
+    }
+
     /// Prometheus' text.
     pub fn write(&self, out: &mut String) {
         use std::fmt::Write as _;
-        let waiting: u32 = self.places().values().map(|wish| wish.waiting).sum();
+        let waiting = self.waiting();
         let turned_away = self.turned_away.load(Relaxed);
         let _ = write!(
             out,
@@ -143,14 +152,19 @@ pub async fn until_awake(worker: &Worker, ask: &Ask, patience: Duration) -> bool
         shared.wanted.enter(place, &worker.limits)
     };
     let Some(_seat) = seat else { return false };
-    let end = clock::ticks().saturating_add(clock::span(patience));
-    while clock::ticks() < end {
-        tokio::time::sleep(LOOK).await;
-        if asleep(&shared.live.load(), ask).is_none() {
-            return true;
+    let awake = async {
+        loop {
+            let stirred = shared.wanted.stir.notified();
+            tokio::pin!(stirred);
+            // From here on nothing is missed, so that it is enough to look once.
+            stirred.as_mut().enable();
+            if asleep(&shared.live.load(), ask).is_none() {
+                return;
+            }
+            stirred.await;
         }
-    }
-    false
+    };
+    tokio::time::timeout(patience, awake).await.is_ok()
 }
 
 #[cfg(test)]

@@ -122,7 +122,7 @@ impl Worker {
     }
 
     /// Puts a connection under watch.
-    pub fn register(self: &Rc<Self>, stream: Stream, target: Option<Arc<crate::target::Target>>) -> Watched {
+    pub fn register(self: &Rc<Self>, stream: Stream, target: Option<crate::target::Target>) -> Watched {
         let link = Rc::new(Link::new(stream, target));
         let key = self.links.borrow_mut().insert(Rc::clone(&link));
         Watched {

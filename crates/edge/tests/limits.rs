@@ -286,6 +286,7 @@ async fn requests_are_written_down_and_counted() {
                 path: path.clone(),
                 format,
                 one_in: 2,
+                rotation: edge::Rotation::default(),
             });
         });
         edge.apply(&shop(1, &[origin.address])).await;

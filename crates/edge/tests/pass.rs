@@ -107,6 +107,28 @@ async fn tls_passes_by_the_name_that_the_client_gives() {
     edge.stop().await;
 }
 
+/// What one proxy said goes on to the target in the other version, in front of bytes that nobody changed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tls_that_passes_takes_the_word_of_a_proxy_along() {
+    let folder = tempfile::tempdir().unwrap();
+    let origin = echo("").await;
+    let edge = Edge::listening(&folder, vec![listener(Speaks::Sni, true)], Limits::default(), 1);
+    let mut table = shop(1, &[origin.address]);
+    let hello = client_hello("shop.test");
+    let first = b"PROXY TCP4 203.0.113.9 198.51.100.1 4000 8443\r\n".to_vec();
+    let mut second = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c".to_vec();
+    second.extend([203, 0, 113, 9, 198, 51, 100, 1]);
+    second.extend([4000_u16.to_be_bytes(), 8443_u16.to_be_bytes()].concat());
+    for (word, said, goes_on) in [(ProxyWord::V1, &second, &first), (ProxyWord::V2, &first, &second)] {
+        table.version += 1;
+        table.target_groups.get_mut("shop").unwrap().proxy = Some(word);
+        edge.apply(&table).await;
+        let echoed = exchange(&edge, &[&said[..], &hello].concat()).await;
+        assert_eq!(echoed, [&goes_on[..], &hello].concat(), "{word:?}");
+    }
+    edge.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_word_of_a_proxy_is_believed_and_asked_for() {
     let folder = tempfile::tempdir().unwrap();

@@ -273,6 +273,14 @@ struct Authority {
 impl Authority {
     fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        for (kind, text) in [
+            (rcgen::DnType::CountryName, "CH"),
+            (rcgen::DnType::OrganizationName, "Acme, Inc."),
+            (rcgen::DnType::CommonName, "root"),
+        ] {
+            params.distinguished_name.push(kind, text);
+        }
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![
             rcgen::KeyUsagePurpose::KeyCertSign,
@@ -354,6 +362,12 @@ async fn only_clients_with_a_good_certificate_are_let_in() {
     let request = origin.requests().remove(0);
     assert!(
         request.contains("X-Amzn-Mtls-Clientcert-Serial-Number: 43\r\n"),
+        "{request}"
+    );
+    assert!(
+        request.contains("X-Amzn-Mtls-Clientcert-Issuer: CN=root,O=Acme\\, Inc.,C=CH\r\n")
+            && request.contains("X-Amzn-Mtls-Clientcert-Subject: CN=rcgen self signed cert\r\n")
+            && request.contains("X-Amzn-Mtls-Clientcert-Validity: NotBefore="),
         "{request}"
     );
     assert!(

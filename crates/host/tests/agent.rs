@@ -31,6 +31,12 @@ macro_rules! world {
 }
 
 // After the macro, which it uses.
+#[path = "agent/begun.rs"]
+mod begun;
+#[path = "agent/directives.rs"]
+mod directives;
+#[path = "agent/install.rs"]
+mod install;
 #[path = "agent/samples.rs"]
 mod samples;
 #[path = "agent/sockets.rs"]

@@ -16,7 +16,7 @@ use store::Subnets;
 
 mod edge;
 
-pub use edge::{Authority, Dedicated, Dns};
+pub use edge::{Authority, Dedicated, Dns, Rotate};
 
 /// The one data directory of a platform. Each role owns one directory in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,6 +103,7 @@ pub struct Platform {
     pub acme: Option<Authority>,
     pub machines: Machines,
     pub deployments: Deployments,
+    pub access_log: Rotate,
 }
 
 /// What is baked.
@@ -267,6 +268,7 @@ impl Default for Platform {
             acme: None,
             machines: Machines::default(),
             deployments: Deployments::default(),
+            access_log: Rotate::default(),
         }
     }
 }

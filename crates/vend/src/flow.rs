@@ -50,6 +50,7 @@ mod words;
 mod zone;
 
 pub use deploy::fault as lifecycle_fault;
+pub use judge::quantile_ms;
 pub use model::stage::shares;
 pub use provision::desired;
 

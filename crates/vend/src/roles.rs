@@ -114,12 +114,16 @@ pub async fn edge(data: Data, mut lent: Lent) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    let rotation = platform.access_log.rotation().unwrap_or_default();
     let config = edge::Config {
         listeners,
         admin: data.edge_socket(),
         snapshot: data.edge().join("table.log"),
         workers: std::thread::available_parallelism().map_or(1, usize::from),
-        access_log: Some(edge::Log::short(data.edge().join("access.log"))),
+        access_log: Some(edge::Log {
+            rotation,
+            ..edge::Log::short(data.edge().join("access.log"))
+        }),
         metrics: None,
         limits: edge::Limits::default(),
         acme: platform.acme.as_ref().map(|authority| authority.acme(&data)),
@@ -128,6 +132,7 @@ pub async fn edge(data: Data, mut lent: Lent) -> ExitCode {
         secrets: data.edge().join("secrets"),
         roots: None,
         zone: None,
+        tidy: crate::tidy,
     };
     code(edge::run(config, ended()).await)
 }

@@ -76,7 +76,11 @@ impl World {
                 .arg("--agent-configuration-file")
                 .arg(self.path("conf.yml"));
         }
-        command.current_dir(self.directory.path()).output().unwrap()
+        command
+            .env("OWN", "inherited")
+            .current_dir(self.directory.path())
+            .output()
+            .unwrap()
     }
 
     #[track_caller]
@@ -287,6 +291,243 @@ fn what_is_wrong_is_said_in_the_agents_words() {
     ] {
         let said = world.fails(location, kind, more);
         assert!(said.contains(part), "{part} is not in {said}");
+    }
+}
+
+/// Each flag, seen by what a script finds.
+#[test]
+fn scripts_see_what_the_flags_say() {
+    let world = World::new();
+    let appspec = "version: 0.0\nos: linux\nhooks:\n  AfterInstall:\n    - location: s.sh\n";
+    let bundle = world.bundle("bundle", appspec);
+    let script = format!(
+        "#!/bin/sh\n{{ echo $APPLICATION_NAME; echo $DEPLOYMENT_GROUP_NAME; echo $DEPLOYMENT_GROUP_ID; echo $LIFECYCLE_EVENT\n\
+         echo $DEPLOYMENT_ID | grep -cE '^d-[A-Z0-9]{{9}}-local$'; echo $OWN; env | grep -c ^BUNDLE_; pwd; }} >{0}\necho said; echo warned >&2\n",
+        world.path("seen").display()
+    );
+    fs::write(bundle.join("s.sh"), script).unwrap();
+    let here = world.directory.path().canonicalize().unwrap();
+    let (location, here) = (bundle.to_str().unwrap(), here.to_str().unwrap());
+    for (more, expected) in [
+        (&[][..], [location, "LocalFleet", "test-group"]),
+        (
+            &["-a", "shop", "-d", "fleet", "-g", "group"],
+            ["shop", "fleet", "group"],
+        ),
+        (
+            &["--application-name", "shop", "--deployment-group-name", "fleet"],
+            ["shop", "fleet", "test-group"],
+        ),
+    ] {
+        world.succeeds(&bundle, "directory", more);
+        let seen = fs::read_to_string(world.path("seen")).unwrap();
+        let all = [&expected[..], &["AfterInstall", "1", "inherited", "0", here]].concat();
+        assert_eq!(seen.lines().collect::<Vec<_>>(), all);
+        assert!(world.path("deployment-root").join(expected[2]).is_dir());
+    }
+    let log = world.path("deployment-root/deployment-logs/codedeploy-agent-deployments.log");
+    let log = fs::read_to_string(log).unwrap();
+    for line in [
+        "]LifecycleEvent - AfterInstall\n",
+        "]Script - s.sh\n",
+        "][stdout]said\n",
+        "][stderr]warned\n",
+    ] {
+        assert_eq!(log.matches(line).count(), 3, "{line} in {log}");
+    }
+    // The configuration's number of revisions counts, too.
+    let configuration = format!(
+        ":root_dir: '{}'\n:max_revisions: 2\n",
+        world.path("deployment-root").display()
+    );
+    fs::write(world.path("conf.yml"), configuration).unwrap();
+    world.succeeds(&bundle, "directory", &[]);
+    assert_eq!(
+        fs::read_dir(world.path("deployment-root/test-group"))
+            .unwrap()
+            .count(),
+        2
+    );
+}
+
+/// Install finds `appspec.yaml`, and hooks do not: with `--appspec-filename` both find what is named.
+#[test]
+fn an_appspec_of_another_name_must_be_named() {
+    let world = World::new();
+    let appspec = "version: 0.0\nos: linux\nhooks:\n  AfterInstall:\n    - location: scripts/s.sh\n";
+    let bundle = world.bundle("bundle", appspec);
+    for name in ["appspec.yaml", "other.yml"] {
+        fs::rename(bundle.join("appspec.yml"), bundle.join(name)).unwrap();
+        let more: &[&str] = if name == "other.yml" { &["-A", name] } else { &[] };
+        if more.is_empty() {
+            let said = world.fails(&bundle, "directory", more);
+            assert!(said.contains("revision-relative path \"appspec.yml\""), "{said}");
+            world.succeeds(&bundle, "directory", &["--events", "Install", "-g", "fresh"]);
+        } else {
+            let archive = world.path("other.tgz");
+            pack(&bundle, "tar czf ../other.tgz .");
+            world.succeeds(&archive, "tgz", more);
+            assert_eq!(world.proof(), ["AfterInstall"]);
+        }
+        fs::rename(bundle.join(name), bundle.join("appspec.yml")).unwrap();
+    }
+}
+
+/// Codes 0 to 4 and 6, with the event and the lines that tell of them.
+#[test]
+fn diagnostics_have_the_agents_codes() {
+    let world = World::new();
+    let appspec =
+        "version: 0.0\nos: linux\nhooks:\n  BeforeInstall:\n    - location: s.sh\n      timeout: 1\n";
+    let bundle = world.bundle("bundle", appspec);
+    for (script, code, message) in [
+        ("#!/bin/sh\nexit 0\n", "", ""),
+        (
+            "",
+            "ScriptMissing",
+            "Script does not exist at specified location: ",
+        ),
+        (
+            "#!/bin/sh\necho out; sleep 100\n",
+            "ScriptTimedOut",
+            "failed to complete in 1 seconds",
+        ),
+        (
+            "#!/bin/sh\necho out; exit 9\n",
+            "ScriptFailed",
+            "failed with exit code 9",
+        ),
+        (
+            "#!/bin/sh\necho out; kill -9 $$\n",
+            "ScriptFailed",
+            "failed with exit code ",
+        ),
+        (
+            "#!/no/such/program\n",
+            "ScriptFailed",
+            "failed with error Errno::ENOENT with message No such file or directory",
+        ),
+        (
+            "#!/bin/sh\necho out; sleep 100 &\n",
+            "OutputsLeftOpen",
+            "failed to close STDOUT",
+        ),
+    ] {
+        match script {
+            "" => fs::remove_file(bundle.join("s.sh")).unwrap(),
+            script => fs::write(bundle.join("s.sh"), script).unwrap(),
+        }
+        let output = world.deploy(&bundle, "directory", &["--json"]);
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(report["ok"], code.is_empty(), "{report:#}");
+        let last = report["events"].as_array().unwrap().last().unwrap();
+        if code.is_empty() {
+            assert_eq!(
+                (&report["failure"], &last["status"]),
+                (&serde_json::Value::Null, &"skipped".into())
+            );
+            continue;
+        }
+        let failure = &report["failure"];
+        assert_eq!(
+            (&failure["code"], &failure["script"]),
+            (&code.into(), &"s.sh".into()),
+            "{report:#}"
+        );
+        let told = failure["message"].as_str().unwrap();
+        assert!(told.contains(message), "{told}");
+        assert_eq!(
+            (&last["event"], &last["status"]),
+            (&"BeforeInstall".into(), &"failed".into())
+        );
+        let log = failure["log"].as_str().unwrap();
+        assert_eq!(log.contains("Script - s.sh\n"), code != "ScriptMissing", "{log}");
+        assert_eq!(
+            log.contains("[stdout]out\n"),
+            script.contains("echo out"),
+            "{log}"
+        );
+    }
+}
+
+/// What archives hold beside plain files comes to its place as it was packed.
+#[test]
+fn odd_members_of_archives_are_installed_as_they_are() {
+    let long = format!("{}/{}", "d".repeat(120), "f".repeat(120));
+    for (kind, line) in [
+        ("directory", ""),
+        ("tar", "tar cf ../app.tar ."),
+        ("tar", "tar --format=pax -cf ../app.tar ."),
+        (
+            "tar",
+            "tar --format=v7 -cf ../app.tar appspec.yml odd/run odd/link odd/empty",
+        ),
+        ("tgz", "tar czf ../app.tgz appspec.yml odd"),
+        (
+            "tgz",
+            "tar cf - . | gzip -1 >../app.tgz; head -c 0 /dev/zero >>../app.tgz",
+        ),
+        ("zip", "python3 -m zipfile -c ../app.zip appspec.yml odd"),
+    ] {
+        let world = World::new();
+        let target = world.path("target");
+        let appspec = format!(
+            "version: 0.0\nos: linux\nfiles:\n  - source: odd\n    destination: {}\n",
+            target.display()
+        );
+        let bundle = world.bundle("bundle", &appspec);
+        for directory in ["odd/empty", &format!("odd/{}", "d".repeat(120))] {
+            fs::create_dir_all(bundle.join(directory)).unwrap();
+        }
+        let odd = bundle.join("odd");
+        for (name, text) in [
+            ("run", "#!/bin/sh\n"),
+            ("ünï cödé", "u"),
+            ("-dash", "d"),
+            (&long, "long"),
+        ] {
+            fs::write(odd.join(name), text).unwrap();
+        }
+        fs::set_permissions(odd.join("run"), fs::Permissions::from_mode(0o751)).unwrap();
+        let at = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_600_000_000);
+        fs::File::options()
+            .write(true)
+            .open(odd.join("run"))
+            .unwrap()
+            .set_modified(at)
+            .unwrap();
+        let (is_zip, is_old) = (kind == "zip", line.contains("v7"));
+        if !is_zip {
+            std::os::unix::fs::symlink("run", odd.join("link")).unwrap();
+        }
+        let location = match line {
+            "" => bundle.clone(),
+            line => {
+                pack(&bundle, line);
+                world.path(&format!("app.{kind}"))
+            }
+        };
+        world.succeeds(&location, kind, &[]);
+        let run = fs::metadata(target.join("run")).unwrap();
+        assert_eq!(
+            (run.permissions().mode() & 0o7777, target.join("empty").is_dir()),
+            (0o751, true),
+            "{line}"
+        );
+        if !is_zip {
+            assert_eq!(
+                fs::read_link(target.join("link")).unwrap(),
+                Path::new("run"),
+                "{line}"
+            );
+            if kind != "directory" {
+                assert_eq!(run.modified().unwrap(), at, "{line}");
+            }
+        }
+        for (name, text) in [("ünï cödé", "u"), ("-dash", "d"), (&long, "long")] {
+            let found = fs::read_to_string(target.join(name)).ok();
+            assert_eq!(found.as_deref(), (!is_old).then_some(text), "{line}: {name}");
+        }
     }
 }
 

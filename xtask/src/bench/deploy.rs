@@ -30,24 +30,21 @@ cp "$3" sbin/vend-bench
 exec env -i /usr/sbin/chroot . /sbin/vend-bench agent
 "#;
 
+/// The names of all parts.
+pub const PARTS: [&str; 3] = ["files", "hook", "agent"];
+
 pub fn run(binary: &Path, bench: &Bench, table: &mut Table) -> anyhow::Result<()> {
     let scratch = crate::target().join("bench/deploy");
     let _ = fs::remove_dir_all(&scratch);
     fs::create_dir_all(&scratch)?;
     let times = if bench.quick { 3 } else { 10 };
-    let wanted = |part: &str| {
-        bench
-            .only
-            .as_ref()
-            .is_none_or(|only| part.contains(only.as_str()))
-    };
-    if wanted("files") {
+    if bench.wants("files") {
         files(binary, &scratch, times, table)?;
     }
-    if wanted("hook") {
+    if bench.wants("hook") {
         hook(binary, &scratch, times * 3, table)?;
     }
-    if wanted("agent") {
+    if bench.wants("agent") {
         agent(binary, &scratch, times, table)?;
     }
     fs::remove_dir_all(&scratch).context("cannot clean up")

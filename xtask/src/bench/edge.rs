@@ -78,6 +78,12 @@ pub fn run(options: &Bench, table: &mut Table) -> anyhow::Result<()> {
     }
     fs::create_dir_all(&home)?;
     let clients = clients()?;
+    if clients < IDLE {
+        table.note(format!(
+            "only {clients} connections were held idle, not {IDLE}: no more files may be open here, and the limit may not \
+             be raised"
+        ));
+    }
     for peer in PEERS.iter().filter(|peer| !peer.is_there()) {
         table.note(format!("{} was not measured: it is not installed", peer.name));
     }

@@ -32,26 +32,25 @@ const STRATEGIES: [(&str, &str, u32); 4] = [
         2,
     ),
 ];
+/// Of each: two hundred together.
+const EACH: u32 = 50;
 /// One in so many does not start.
 const FAILING: u32 = 5;
 const FLEET: u32 = 50;
 const FIFTY: &str = "fifty hosts";
 const KEPT: &str = "kept hosts";
 
-pub fn run(binary: &Path, bench: &Bench, table: &mut Table) -> anyhow::Result<()> {
-    let wanted = |part: &str| {
-        bench
-            .only
-            .as_ref()
-            .is_none_or(|only| part.contains(only.as_str()))
-    };
-    let parts = STRATEGIES
+/// The names of all parts.
+pub fn parts() -> Vec<String> {
+    let strategies = STRATEGIES
         .iter()
         .map(|(strategy, ..)| format!("strategies {strategy}"));
-    if !parts
-        .chain([FIFTY.to_owned(), KEPT.to_owned()])
-        .any(|part| wanted(&part))
-    {
+    strategies.chain([FIFTY.to_owned(), KEPT.to_owned()]).collect()
+}
+
+pub fn run(binary: &Path, bench: &Bench, table: &mut Table) -> anyhow::Result<()> {
+    let wanted = |part: &str| bench.wants(part);
+    if !parts().iter().any(|part| wanted(part)) {
         return Ok(());
     }
     if !rustix::process::geteuid().is_root() {
@@ -70,12 +69,18 @@ pub fn run(binary: &Path, bench: &Bench, table: &mut Table) -> anyhow::Result<()
         number += 1;
         format!("s{number}")
     };
-    let times = if bench.quick { 10 } else { 50 };
+    let times = if bench.quick { 10 } else { EACH };
+    let (mut deployments, mut all) = (0, 0);
     for (strategy, more, hosts) in STRATEGIES {
         if wanted(&format!("strategies {strategy}")) {
             let sample = Sample::new(&platform, &copies, &tenant(), Kind::Perl)?;
-            lost(&platform, sample, (strategy, more, hosts), times, table)?;
+            all += lost(&platform, sample, (strategy, more, hosts), times, table)?;
+            deployments += times;
         }
+    }
+    if deployments > times {
+        let name = format!("requests lost over all {deployments} deployments of these strategies");
+        table.row(name, "of them", &[all as f64]).target(0.0);
     }
     if wanted(FIFTY) {
         let sample = Sample::new(&platform, &copies, &tenant(), Kind::Perl)?;
@@ -96,14 +101,14 @@ fn vend_yaml(strategy: &str, more: &str, hosts: u32, keep: &str) -> String {
     )
 }
 
-/// Deployments one after the other, with visitors all the time.
+/// Deployments one after the other, with visitors all the time. Gives the number of requests that were lost.
 fn lost(
     platform: &Platform,
     mut sample: Sample,
     (strategy, more, hosts): (&str, &str, u32),
     times: u32,
     table: &mut Table,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<u64> {
     println!("-- {times} deployments: {strategy}");
     sample.write("vend.yaml", &vend_yaml(strategy, more, hosts, "1s"))?;
     sample.change()?;
@@ -136,7 +141,7 @@ fn lost(
     ));
     platform
         .vend(&["tenants", "delete", sample.tenant(), "--yes"])
-        .map(drop)
+        .map(|_| seen.lost)
 }
 
 /// In place, one host after the other.

@@ -42,6 +42,10 @@ impl Table {
         self.notes.push(text.into());
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty() && self.notes.is_empty()
+    }
+
     pub fn print(&self) {
         println!();
         line(["MEASURE", "MEDIAN", "MIN–MAX", "N", "TARGET", "RATIO"]);

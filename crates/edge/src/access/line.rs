@@ -18,7 +18,13 @@ pub fn short(out: &mut String, record: &Record<'_>) {
     match record.lease {
         Some(lease) => {
             let target = &lease.target;
-            let _ = write!(out, "{} {} {} ", lease.group.name, target.id(), target.address());
+            let _ = write!(
+                out,
+                "{} {} {} ",
+                lease.group.name(),
+                target.id(),
+                target.address()
+            );
         }
         None => {
             let _ = write!(out, "{} - - ", ask.place().unwrap_or("-"));
@@ -67,7 +73,7 @@ pub fn alb(out: &mut String, record: &Record<'_>) {
     let _ = write!(out, " {version}\" \"");
     push_quoted(out, &first(ask, "user-agent"));
     out.push_str("\" - - ");
-    out.push_str(record.lease.map_or("-", |lease| &lease.group.name));
+    out.push_str(record.lease.map_or("-", |lease| lease.group.name()));
     out.push_str(" \"");
     push_quoted(out, &first(ask, "x-amzn-trace-id"));
     out.push_str("\" \"");
@@ -108,7 +114,7 @@ pub fn json(out: &mut String, record: &Record<'_>) {
         "user_agent": bounded(&first(ask, "user-agent")),
         "place": ask.place(),
         "rule": lease.map(|lease| lease.rule.priority),
-        "group": lease.map(|lease| &*lease.group.name),
+        "group": lease.map(|lease| lease.group.name()),
         "target": lease.map(|lease| lease.target.id()),
         "address": lease.map(|lease| lease.target.address().to_string()),
     });

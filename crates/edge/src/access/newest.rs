@@ -1,15 +1,18 @@
 //! The newest lines of the access log that are about one tenant, app or environment.
 //!
-//! The file is read from its end, so that it costs what is looked at and not what there is.
+//! Files are read from their ends, the newest first, so that it costs what is looked at and not what there is.
 
 use std::{
     fs::File,
     io::{self, Read as _, Seek as _, SeekFrom},
+    os::unix::fs::MetadataExt as _,
 };
 
 use camino::Utf8Path;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+
+use super::rotate;
 
 /// Bytes that are read at once, and of one answer's looking at all.
 const PIECE: u64 = 256 * 1024;
@@ -33,68 +36,133 @@ pub struct Newest {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lines {
     pub lines: Vec<String>,
-    /// There are no older ones in the file.
+    /// There are no older ones in the log.
     pub all: bool,
 }
 
-/// Of a file of short lines.
+/// Of a log of short lines: of its newest file and those before it.
 pub fn newest(path: &Utf8Path, wanted: &Newest) -> io::Result<Lines> {
-    let mut file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Ok(Lines {
-                all: true,
-                ..Lines::default()
-            });
-        }
-        Err(error) => return Err(error),
+    let mut search = Search {
+        wanted,
+        most: wanted.lines.min(LINES),
+        budget: LOOKED_AT,
+        found: Vec::new(),
     };
-    let most = wanted.lines.min(LINES);
-    let length = file.metadata()?.len();
-    let stop = length.saturating_sub(LOOKED_AT);
-    let mut found = Vec::new();
-    // Of the piece before, what its first line feed has before it: the end of a line that begins earlier.
-    let (mut rest, mut from) = (Vec::new(), length);
-    while from > stop && found.len() < most {
-        let to = from;
-        from = to.saturating_sub(PIECE).max(stop);
-        let mut piece = vec![0; usize::try_from(to - from).map_err(io::Error::other)?];
-        file.seek(SeekFrom::Start(from))?;
-        file.read_exact(&mut piece)?;
-        piece.append(&mut rest);
-        let begin = match from {
-            0 => 0,
-            _ => piece
-                .iter()
-                .position(|b| *b == b'\n')
-                .map_or(piece.len(), |at| at + 1),
-        };
-        let lines = piece[begin..]
-            .split(|b| *b == b'\n')
-            .rev()
-            .filter(|line| !line.is_empty());
-        for line in lines {
-            let Ok(line) = str::from_utf8(line) else { continue };
-            let Some((at, place)) = about(line) else { continue };
-            if wanted.since.is_some_and(|since| at < since) {
-                (from, rest) = (0, Vec::new());
-                break;
-            }
-            if is_of(place, &wanted.of) && found.len() < most {
-                found.push(line.to_owned());
+    let mut all = true;
+    // Opened before the others are looked for: should it be renamed meanwhile, it is among them, and is not read twice.
+    let first = open(path)?;
+    let here = first.as_ref().map(File::metadata).transpose()?;
+    let here = here.map(|metadata| (metadata.dev(), metadata.ino()));
+    let mut files = first.into_iter().collect::<Vec<_>>();
+    let mut older = rotate::older(path).or_else(none)?.into_iter();
+    loop {
+        for mut file in files.drain(..) {
+            match search.file(&mut file)? {
+                End::Start => {}
+                End::Since => older = Vec::new().into_iter(),
+                End::Enough => {
+                    all = false;
+                    older = Vec::new().into_iter();
+                }
             }
         }
-        piece.truncate(begin);
-        // A line that is longer than any is not gone on with.
-        if from > 0 && piece.len() as u64 <= 2 * PIECE {
-            rest = piece;
+        let Some(next) = older.next() else { break };
+        // One that is gone by now was the oldest.
+        let Some(file) = open(&next)? else { break };
+        let metadata = file.metadata()?;
+        if here != Some((metadata.dev(), metadata.ino())) {
+            files.push(file);
         }
     }
-    found.reverse();
+    search.found.reverse();
     Ok(Lines {
-        all: from == 0 && found.len() < most,
-        lines: found,
+        all,
+        lines: search.found,
     })
+}
+
+fn open(path: &Utf8Path) -> io::Result<Option<File>> {
+    File::open(path).map(Some).or_else(none)
+}
+
+/// What is not there is nothing.
+fn none<T: Default>(error: io::Error) -> io::Result<T> {
+    match error.kind() {
+        io::ErrorKind::NotFound => Ok(T::default()),
+        _ => Err(error),
+    }
+}
+
+struct Search<'a> {
+    wanted: &'a Newest,
+    most: usize,
+    /// Bytes that may still be looked at.
+    budget: u64,
+    /// Newest first.
+    found: Vec<String>,
+}
+
+/// Where the search of a file ended.
+enum End {
+    /// All of it was looked at.
+    Start,
+    /// The rest is older than what is wanted.
+    Since,
+    /// There is enough, or enough was looked at.
+    Enough,
+}
+
+impl Search<'_> {
+    fn file(&mut self, file: &mut File) -> io::Result<End> {
+        let length = file.metadata()?.len();
+        let stop = length.saturating_sub(self.budget);
+        // Of the piece before, what its first line feed has before it: the end of a line that begins earlier.
+        let (mut rest, mut from) = (Vec::new(), length);
+        while from > stop && self.found.len() < self.most {
+            let to = from;
+            from = to.saturating_sub(PIECE).max(stop);
+            self.budget -= to - from;
+            let mut piece = vec![0; usize::try_from(to - from).map_err(io::Error::other)?];
+            file.seek(SeekFrom::Start(from))?;
+            file.read_exact(&mut piece)?;
+            piece.append(&mut rest);
+            let begin = match from {
+                0 => 0,
+                _ => piece
+                    .iter()
+                    .position(|b| *b == b'\n')
+                    .map_or(piece.len(), |at| at + 1),
+            };
+            if !self.lines(&piece[begin..]) {
+                return Ok(End::Since);
+            }
+            piece.truncate(begin);
+            // A line that is longer than any is not gone on with.
+            if from > 0 && piece.len() as u64 <= 2 * PIECE {
+                rest = piece;
+            }
+        }
+        match from == 0 && self.found.len() < self.most {
+            true => Ok(End::Start),
+            false => Ok(End::Enough),
+        }
+    }
+
+    /// Looks at whole lines, the last first. False: the others are too old.
+    fn lines(&mut self, piece: &[u8]) -> bool {
+        let lines = piece.split(|b| *b == b'\n').rev();
+        for line in lines.filter(|line| !line.is_empty()) {
+            let Ok(line) = str::from_utf8(line) else { continue };
+            let Some((at, place)) = about(line) else { continue };
+            if self.wanted.since.is_some_and(|since| at < since) {
+                return false;
+            }
+            if is_of(place, &self.wanted.of) && self.found.len() < self.most {
+                self.found.push(line.to_owned());
+            }
+        }
+        true
+    }
 }
 
 /// When a short line was written, and what it is about: a place, with the rest of a group's name after it.
@@ -170,6 +238,48 @@ mod tests {
             assert_eq!(found.lines, lines(numbers), "{of} {since:?}");
             assert_eq!(found.all, numbers.len() < most, "{of} {since:?}");
         }
+    }
+
+    #[test]
+    fn files_before_are_looked_at_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = Utf8Path::from_path(folder.path()).unwrap().join("log");
+        let lines: Vec<String> = (1..=6).map(|n| line(n, "a/b/c/v1", &format!("/{n}"))).collect();
+        let write = |name: &str, lines: &[String]| {
+            std::fs::write(path.with_file_name(name), lines.join("\n") + "\n").unwrap();
+        };
+        write("log.20260101T000000000Z", &lines[..2]);
+        write("log.20260102T000000000Z", &lines[2..4]);
+        write("log", &lines[4..]);
+        let ask = |since: Option<i64>, most| {
+            let since = since.map(|since| Timestamp::from_second(since).unwrap());
+            let of = "a".into();
+            newest(
+                &path,
+                &Newest {
+                    of,
+                    since,
+                    lines: most,
+                },
+            )
+            .unwrap()
+        };
+        for (since, most, from, all) in [
+            (None, 9, 0, true),
+            (None, 3, 3, false),
+            (Some(2), 9, 1, true),
+            (Some(5), 9, 4, true),
+        ] {
+            let found = ask(since, most);
+            assert_eq!(found.lines, lines[from..], "{since:?} {most}");
+            assert_eq!(found.all, all, "{since:?} {most}");
+        }
+        // It was renamed after it had been opened: it is the newest of the others then, and nothing is said twice.
+        std::fs::hard_link(&path, path.with_file_name("log.20260103T000000000Z")).unwrap();
+        assert_eq!(ask(None, 9).lines, lines);
+        // Between two files.
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(ask(None, 9).lines, lines);
     }
 
     #[test]

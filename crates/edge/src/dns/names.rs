@@ -4,7 +4,6 @@ use std::{
     collections::{BTreeMap, btree_map::Entry as Slot},
     net::IpAddr,
     ops::Bound,
-    sync::Arc,
 };
 
 use model::route::TargetState;
@@ -24,13 +23,13 @@ const ADDRESSES: usize = 8;
 pub struct Names {
     /// The table's; none is none.
     pub version: Option<u64>,
-    pub nodes: BTreeMap<Box<str>, Arc<Rule>>,
+    pub nodes: BTreeMap<Box<str>, Rule>,
 }
 
 /// What is at a name.
 pub enum Found<'a> {
     /// The rule of the name, or of the wildcard that stands for it.
-    Rule(&'a Arc<Rule>),
+    Rule(&'a Rule),
     /// Nothing but names below it.
     Empty,
     Nothing,
@@ -77,7 +76,7 @@ impl Names {
                 if let Some(key) = key(host)
                     && let Slot::Vacant(free) = nodes.entry(key.into_boxed_str())
                 {
-                    free.insert(Arc::clone(rule));
+                    free.insert(Rule::clone(rule));
                 }
             }
         }
@@ -160,8 +159,8 @@ fn direct(group: &Group) -> Option<u32> {
 }
 
 /// Healthy targets; when there is none, all, as the load balancer itself does and Route 53 too.
-fn open(group: &Group, tick: u64) -> Vec<&Arc<Target>> {
-    let fits = |target: &&Arc<Target>| target.state() == TargetState::Healthy && !target.is_ejected(tick);
+fn open(group: &Group, tick: u64) -> Vec<&Target> {
+    let fits = |target: &&Target| target.state() == TargetState::Healthy && !target.is_ejected(tick);
     let healthy: Vec<_> = group.targets().iter().filter(fits).collect();
     match healthy.is_empty() {
         true => group.targets().iter().collect(),
@@ -243,7 +242,7 @@ fn by_family(addresses: &[IpAddr]) -> impl Iterator<Item = (&'static str, Vec<St
     kinds.into_iter().filter(|(_, values)| !values.is_empty())
 }
 
-fn of_host(rule: &Arc<Rule>, host: &str, names: &Names, zones: &[Zone], tick: u64) -> Vec<NameSeen> {
+fn of_host(rule: &Rule, host: &str, names: &Names, zones: &[Zone], tick: u64) -> Vec<NameSeen> {
     let from = format!("rule {} of {}", rule.priority, rule.place());
     let silent = |why: &str| {
         vec![NameSeen {
@@ -260,7 +259,7 @@ fn of_host(rule: &Arc<Rule>, host: &str, names: &Names, zones: &[Zone], tick: u6
     let holder = key(host).and_then(|key| names.nodes.get(key.as_str()));
     match holder {
         None => return silent("a pattern that DNS does not know"),
-        Some(holder) if !Arc::ptr_eq(holder, rule) => return Vec::new(),
+        Some(holder) if !Rule::same(holder, rule) => return Vec::new(),
         Some(_) => {}
     }
     let record = |ttl, why: String, (kind, values): (&str, Vec<String>)| NameSeen {
@@ -294,7 +293,7 @@ fn of_host(rule: &Arc<Rule>, host: &str, names: &Names, zones: &[Zone], tick: u6
             .count();
         let why = format!(
             "{from}, group {} with {weight} of {all}: {well} of {} healthy",
-            group.name,
+            group.name(),
             group.targets().len()
         );
         seen.extend(by_family(&addresses).map(|found| record(ttl, why.clone(), found)));
@@ -325,10 +324,7 @@ mod tests {
                     body: String::new(),
                 },
             };
-            (
-                key(host).unwrap().into_boxed_str(),
-                Arc::new(Rule::new(&spec, |_| None)),
-            )
+            (key(host).unwrap().into_boxed_str(), Rule::new(&spec, |_| None))
         };
         Names {
             version: Some(1),

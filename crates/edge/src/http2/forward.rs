@@ -195,7 +195,7 @@ pub fn is_grpc(ask: &Ask) -> bool {
 }
 
 /// One request counted as under way.
-struct Flow(Arc<Target>, Arc<crate::balance::Group>);
+struct Flow(Target, crate::balance::Group);
 
 impl Flow {
     fn new(chosen: &Chosen) -> Self {
@@ -205,7 +205,7 @@ impl Flow {
         for active in [&chosen.target.deeds().active, &chosen.group.counters().active] {
             active.fetch_add(1, Relaxed);
         }
-        Self(Arc::clone(&chosen.target), Arc::clone(&chosen.group))
+        Self(chosen.target.clone(), chosen.group.clone())
     }
 }
 
@@ -218,7 +218,7 @@ impl Drop for Flow {
 }
 
 /// The connection to a target, or a new one.
-async fn connect(worker: &Rc<Worker>, target: &Arc<Target>) -> Result<SendRequest<Up>, Answer> {
+async fn connect(worker: &Rc<Worker>, target: &Target) -> Result<SendRequest<Up>, Answer> {
     let known = worker
         .streams
         .0
@@ -244,7 +244,7 @@ async fn connect(worker: &Rc<Worker>, target: &Arc<Target>) -> Result<SendReques
     let (sender, connection) = connected
         .map_err(|_| Answer::gateway_timeout("the target did not accept the connection in time"))?
         .ok_or_else(unreachable)?;
-    let leaving = Arc::clone(target);
+    let leaving = target.clone();
     let held = Rc::downgrade(worker);
     tokio::task::spawn_local(async move {
         let mut connection = std::pin::pin!(connection);

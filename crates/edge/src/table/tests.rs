@@ -23,10 +23,7 @@ fn rule(priority: u32, hosts: &[&str], paths: &[&str]) -> route::Rule {
 }
 
 fn compiled(rules: &[route::Rule]) -> Rules {
-    let new: Vec<_> = rules
-        .iter()
-        .map(|rule| Arc::new(Rule::new(rule, |_| None)))
-        .collect();
+    let new: Vec<_> = rules.iter().map(|rule| Rule::new(rule, |_| None)).collect();
     let mut rules = Rules::default();
     rules.change(&[], &new);
     rules
@@ -316,7 +313,7 @@ fn albs_documented_transforms_hold() {
     let top = |transforms: Transforms, host: &str, target: &str| {
         let rules = only(|r| r.transforms = transforms);
         let mut ask = ask(host, target);
-        let rest = rules.find(&ask).unwrap().rest.as_ref().unwrap();
+        let rest = rules.find(&ask).unwrap().rest().unwrap();
         let (Ok(url), Ok(host)) = (rest.url(&ask), rest.host(&ask)) else {
             return "untransformed".to_owned();
         };
@@ -434,14 +431,14 @@ proptest! {
             (pattern("GET|PUT"), pattern("[ab]{1,2}(\\.[ab]{1,2}){0,3}"), pattern("/[ab]{0,3}")), 1..20),
     ) {
         let mut rules = Rules::default();
-        let mut held: Vec<Arc<Rule>> = Vec::new();
+        let mut held: Vec<Rule> = Vec::new();
         for table in &tables {
             // What the next table shares stays the same object; the rest is exchanged.
-            let stays = |rule: &Arc<Rule>| table.contains(&rule.source());
+            let stays = |rule: &Rule| table.contains(&rule.source());
             let gone: Vec<_> = held.iter().filter(|rule| !stays(rule)).cloned().collect();
             held.retain(stays);
             let fresh = table.iter().filter(|rule| !held.iter().any(|h| h.priority == rule.priority));
-            let new: Vec<_> = fresh.map(|rule| Arc::new(Rule::new(rule, |_| None))).collect();
+            let new: Vec<_> = fresh.map(|rule| Rule::new(rule, |_| None)).collect();
             let before = rules.clone();
             rules.change(&gone, &new);
             held.extend(new);

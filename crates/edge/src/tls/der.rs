@@ -1,13 +1,18 @@
-//! What is asked of a certificate beside its key and names: until when it is good, and its number (RFC 5280,
+//! What is asked of a certificate beside its key and names: until when it is good, its number, and the names in it (RFC 5280,
 //! section 4.1). A reader of DER that goes only as far as that.
 
 use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
+
+use super::name;
 
 /// Of one certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {
     /// Hexadecimal.
     pub serial: String,
+    /// Who signed it, and whose it is, as RFC 2253 writes names.
+    pub issuer: String,
+    pub subject: String,
     pub from: Timestamp,
     pub until: Timestamp,
 }
@@ -28,22 +33,24 @@ pub fn facts(der: &[u8]) -> Option<Facts> {
         INTEGER => first,
         _ => return None,
     };
-    // The signature's algorithm and the issuer.
+    // The signature's algorithm.
     body.expect(SEQUENCE)?;
-    body.expect(SEQUENCE)?;
+    let issuer = name::text(body.expect(SEQUENCE)?)?;
     let mut validity = Reader(body.expect(SEQUENCE)?);
     Some(Facts {
         serial: serial.iter().map(|byte| format!("{byte:02x}")).collect(),
+        issuer,
+        subject: name::text(body.expect(SEQUENCE)?)?,
         from: time(validity.next()?)?,
         until: time(validity.next()?)?,
     })
 }
 
-struct Reader<'a>(&'a [u8]);
+pub struct Reader<'a>(pub &'a [u8]);
 
 impl<'a> Reader<'a> {
     /// The next value, with its tag.
-    fn next(&mut self) -> Option<(u8, &'a [u8])> {
+    pub fn next(&mut self) -> Option<(u8, &'a [u8])> {
         let (&tag, rest) = self.0.split_first()?;
         let (&short, rest) = rest.split_first()?;
         let (length, rest) = match short {
@@ -63,7 +70,7 @@ impl<'a> Reader<'a> {
         Some((tag, value))
     }
 
-    fn expect(&mut self, wanted: u8) -> Option<&'a [u8]> {
+    pub fn expect(&mut self, wanted: u8) -> Option<&'a [u8]> {
         self.next()
             .filter(|(tag, _)| *tag == wanted)
             .map(|(_, value)| value)
@@ -99,6 +106,8 @@ mod tests {
             let made = wanted.self_signed(&key).unwrap();
             let facts = facts(made.der()).unwrap();
             assert_eq!(facts.serial, "01ab");
+            assert_eq!(facts.subject, "CN=rcgen self signed cert");
+            assert_eq!(facts.issuer, facts.subject);
             assert_eq!(facts.from.to_string(), "1999-01-02T00:00:00Z");
             assert_eq!(
                 facts.until.to_string(),

@@ -33,8 +33,8 @@ thread_local! {
 pub struct Flow {
     /// Never used twice: it tells flows of one client apart.
     pub serial: u64,
-    pub target: Arc<Target>,
-    group: Arc<Group>,
+    pub target: Target,
+    group: Group,
     up: Arc<UdpSocket>,
     /// The tick of the last datagram, either way.
     last: Arc<AtomicU64>,
@@ -47,7 +47,7 @@ pub struct Seat {
     shared: Arc<Shared>,
     sources: Arc<Quota<u128>>,
     source: u128,
-    at: Option<(Arc<Group>, Arc<Target>)>,
+    at: Option<(Group, Target)>,
 }
 
 impl Seat {
@@ -62,7 +62,7 @@ impl Seat {
         }
     }
 
-    fn take(&mut self, group: &Arc<Group>, target: &Arc<Target>) {
+    fn take(&mut self, group: &Group, target: &Target) {
         self.shared.datagrams.opened.fetch_add(1, Relaxed);
         for count in [&target.deeds().requests, &group.counters().requests] {
             count.fetch_add(1, Relaxed);
@@ -70,7 +70,7 @@ impl Seat {
         for active in [&target.deeds().active, &group.counters().active] {
             active.fetch_add(1, Relaxed);
         }
-        self.at = Some((Arc::clone(group), Arc::clone(target)));
+        self.at = Some((group.clone(), target.clone()));
     }
 }
 
@@ -155,7 +155,7 @@ pub async fn open(
         last: Arc::clone(&last),
         shared: Arc::clone(&seat.shared),
     };
-    let (failed, policy, from) = (Arc::clone(&target), Arc::clone(&group.policy), opened.from);
+    let (failed, policy, from) = (target.clone(), Arc::clone(&group.policy), opened.from);
     let reader = readers.spawn(async move {
         back.run().await;
         failed.met(true, policy.ejection.as_ref(), clock::ticks());
@@ -206,7 +206,7 @@ impl Back {
 
 /// The client's target: a group by weight, then one of its healthy targets, both by a hash of the client. A target that
 /// comes or goes moves only its own clients. When none is healthy, any of them.
-fn choose(shared: &Shared, opened: &Opened<'_>, refused: Option<u64>) -> Option<(Arc<Group>, Arc<Target>)> {
+fn choose(shared: &Shared, opened: &Opened<'_>, refused: Option<u64>) -> Option<(Group, Target)> {
     let ends = Ends {
         peer: opened.from,
         local: opened.at,
@@ -221,7 +221,7 @@ fn choose(shared: &Shared, opened: &Opened<'_>, refused: Option<u64>) -> Option<
     }
     let live = shared.live.load();
     let rule = live.rules.find(&ask)?;
-    rule.hits.fetch_add(1, Relaxed);
+    rule.hit(1);
     let Action::Forward(weights) = &rule.action else {
         return None;
     };
@@ -251,7 +251,7 @@ fn choose(shared: &Shared, opened: &Opened<'_>, refused: Option<u64>) -> Option<
         group.counters().panics.fetch_add(1, Relaxed);
         best(&|target| !target.is_leaving())
     })?;
-    Some((Arc::clone(group), Arc::clone(target)))
+    Some((group.clone(), target.clone()))
 }
 
 /// The same in every process.

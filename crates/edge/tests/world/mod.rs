@@ -101,6 +101,7 @@ impl Edge {
             secrets: folder.join("secrets"),
             roots: None,
             zone: None,
+            tidy: || (),
         };
         edit(&mut config);
         let running = tokio::spawn(async move {

@@ -7,72 +7,100 @@ use super::unit::Links;
 /// Most units that one start may pull in.
 const UNITS: usize = 500;
 
-/// One unit to start, and which one cannot do without it.
+/// One unit to start, and those that cannot do without it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
     pub unit: String,
-    pub required_by: Option<String>,
+    pub required_by: Vec<String>,
 }
 
 /// The units that a unit needs and wants, in an order that `After=` and `Before=` ask for, the unit itself among them.
-/// `links` is `None` for what has no file. Units that ask for each other in a circle start in the order of their names.
+/// Where they ask for nothing, what is needed comes first. `links` is `None` for what has no file. Units that ask for each
+/// other in a circle start in the order in which they were found.
 pub fn order(unit: &str, links: impl Fn(&str) -> Option<Links>) -> Vec<Step> {
-    let mut walk = Walk {
-        links: &links,
-        seen: BTreeSet::new(),
-        steps: Vec::new(),
+    let mut waiting = Vec::new();
+    gather(unit, &links, &mut BTreeSet::new(), &mut waiting);
+    let mut steps = Vec::new();
+    while !waiting.is_empty() {
+        let next = next(&waiting);
+        let Waiting { unit, .. } = waiting.remove(next);
+        steps.push(unit);
+    }
+    let required_by = |unit: &str| {
+        steps
+            .iter()
+            .filter(|other| requires(&links, other, unit))
+            .cloned()
+            .collect()
     };
-    walk.visit(unit, None);
-    walk.steps
+    let step = |unit: &String| Step {
+        required_by: required_by(unit),
+        unit: unit.clone(),
+    };
+    steps.iter().map(step).collect()
 }
 
-struct Walk<'a, F> {
-    links: &'a F,
-    seen: BTreeSet<String>,
-    steps: Vec<Step>,
+/// A unit that has no place yet.
+struct Waiting {
+    unit: String,
+    links: Links,
 }
 
-impl<F: Fn(&str) -> Option<Links>> Walk<'_, F> {
-    fn visit(&mut self, unit: &str, required_by: Option<&str>) {
-        if self.seen.len() >= UNITS || !self.seen.insert(unit.to_owned()) {
-            return;
-        }
-        let links = (self.links)(unit).unwrap_or_default();
-        let mut others: Vec<(&String, bool)> = links.requires.iter().map(|other| (other, true)).collect();
-        others.extend(links.wants.iter().map(|other| (other, false)));
-        others.sort();
-        others.dedup_by(|a, b| a.0 == b.0);
-        let (later, mut first): (Vec<_>, Vec<_>) = others
-            .into_iter()
-            .partition(|(other, _)| self.comes_after(unit, &links, other));
-        // Among those that come first, each after what it names.
-        first.sort_by_key(|(other, _)| {
-            let own = (self.links)(other).unwrap_or_default();
-            links_count(&own, &links)
-        });
-        for (other, required) in first {
-            self.visit(other, required.then_some(unit));
-        }
-        self.steps.push(Step {
-            unit: unit.to_owned(),
-            required_by: required_by.map(str::to_owned),
-        });
-        for (other, required) in later {
-            self.visit(other, required.then_some(unit));
-        }
+impl Waiting {
+    /// Do the files say that this one comes after another?
+    fn follows(&self, other: &Self) -> bool {
+        self.links.after.contains(&other.unit) || other.links.before.contains(&self.unit)
     }
 
-    fn comes_after(&self, unit: &str, links: &Links, other: &str) -> bool {
-        let named = |list: &[String], name: &str| list.iter().any(|one| one == name);
-        let own = (self.links)(other).unwrap_or_default();
-        named(&links.before, other) || named(&own.after, unit)
+    fn needs(&self, other: &Self) -> bool {
+        let needs = self.links.requires.contains(&other.unit) || self.links.wants.contains(&other.unit);
+        needs && !other.follows(self)
     }
 }
 
-/// How many of a unit's siblings it comes after.
-fn links_count(own: &Links, parent: &Links) -> usize {
-    let siblings: BTreeSet<&String> = parent.requires.iter().chain(&parent.wants).collect();
-    own.after.iter().filter(|other| siblings.contains(other)).count()
+/// All that a unit pulls in, what it needs before itself.
+fn gather(
+    unit: &str,
+    links: &impl Fn(&str) -> Option<Links>,
+    seen: &mut BTreeSet<String>,
+    into: &mut Vec<Waiting>,
+) {
+    if seen.len() >= UNITS || !seen.insert(unit.to_owned()) {
+        return;
+    }
+    let own = links(unit).unwrap_or_default();
+    let others: BTreeSet<&String> = own.requires.iter().chain(&own.wants).collect();
+    for other in others {
+        gather(other, links, seen, into);
+    }
+    into.push(Waiting {
+        unit: unit.to_owned(),
+        links: own,
+    });
+}
+
+/// The first that follows nobody who waits, and better one that needs nobody who waits either.
+fn next(waiting: &[Waiting]) -> usize {
+    let free = |unit: &&Waiting| {
+        !waiting
+            .iter()
+            .any(|other| other.unit != unit.unit && unit.follows(other))
+    };
+    let content = |unit: &&Waiting| {
+        !waiting
+            .iter()
+            .any(|other| other.unit != unit.unit && unit.needs(other))
+    };
+    let place = |unit: &Waiting| waiting.iter().position(|own| own.unit == unit.unit);
+    let found = waiting
+        .iter()
+        .find(|unit| free(unit) && content(unit))
+        .or_else(|| waiting.iter().find(free));
+    found.and_then(place).unwrap_or(0)
+}
+
+fn requires(links: &impl Fn(&str) -> Option<Links>, unit: &str, other: &str) -> bool {
+    links(unit).is_some_and(|links| links.requires.iter().any(|name| name == other))
 }
 
 #[cfg(test)]
@@ -110,19 +138,45 @@ mod tests {
         assert_eq!(steps("a", "a: wants b\nb: after a"), ["a", "b"]);
         assert_eq!(steps("a", "a: wants b, wants c\nb: after c"), ["c", "b", "a"]);
         assert_eq!(steps("a", "a: requires b\nb: requires a"), ["b", "a"]);
+        // Through several, and where what is needed must follow who needs it.
+        assert_eq!(
+            steps("a", "a: wants b, wants c, wants d\nb: after c\nc: after d"),
+            ["d", "c", "b", "a"]
+        );
+        assert_eq!(
+            steps("a", "a: wants b\nb: after c, wants c\nc: after a"),
+            ["a", "c", "b"]
+        );
+        assert_eq!(steps("a", "a: after b, wants b\nb: after a"), ["b", "a"]);
     }
 
     #[test]
     fn who_cannot_do_without_is_known() {
         let links = |name: &str| {
-            (name == "a").then(|| Links {
-                requires: vec!["b".to_owned()],
-                wants: vec!["c".to_owned()],
+            let own = |requires: &[&str], wants: &[&str]| Links {
+                requires: requires.iter().map(|name| (*name).to_owned()).collect(),
+                wants: wants.iter().map(|name| (*name).to_owned()).collect(),
                 ..Links::default()
-            })
+            };
+            match name {
+                "a" => Some(own(&["b", "d"], &["c"])),
+                "d" => Some(own(&["b"], &[])),
+                _ => None,
+            }
         };
-        let steps = order("a", links);
-        assert_eq!(steps[0].required_by.as_deref(), Some("a"));
-        assert_eq!(steps[1].required_by, None);
+        let steps: Vec<(String, Vec<String>)> = order("a", links)
+            .into_iter()
+            .map(|step| (step.unit, step.required_by))
+            .collect();
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        assert_eq!(
+            steps,
+            [
+                ("b".to_owned(), names(&["d", "a"])),
+                ("c".to_owned(), names(&[])),
+                ("d".to_owned(), names(&["a"])),
+                ("a".to_owned(), names(&[])),
+            ]
+        );
     }
 }

@@ -30,9 +30,10 @@ mod family;
 mod job;
 mod launch;
 mod notify;
+mod start;
 
+use launch::Main;
 pub use launch::{Collectors, Held};
-use launch::{Main, Started};
 
 /// A service that runs this long has recovered from its crashes.
 const PEACE: Duration = Duration::from_secs(60);
@@ -93,9 +94,11 @@ pub enum Wish {
     ResetFailed,
 }
 
+type Answer = oneshot::Sender<Result<(), String>>;
+
 struct Ask {
     wish: Wish,
-    answer: oneshot::Sender<Result<(), String>>,
+    answer: Answer,
 }
 
 enum Letter {
@@ -143,6 +146,15 @@ impl Handle {
     pub fn status(&self) -> ServiceStatus {
         self.status.borrow().clone()
     }
+
+    /// Waits until it neither runs nor is about to.
+    pub async fn ended(&self) {
+        let mut status = self.status.clone();
+        let ended =
+            |status: &ServiceStatus| matches!(status.state, ServiceState::Inactive | ServiceState::Failed);
+        // A supervisor that ended has left nothing that runs.
+        let _ = status.wait_for(ended).await;
+    }
 }
 
 /// Begins to supervise a service: one that does not run yet, or that another agent started.
@@ -173,6 +185,7 @@ pub fn supervise(
         phase: Phase::Idle,
         inbox,
         holds: Vec::new(),
+        later: Vec::new(),
     };
     if let Some((held, output)) = held {
         supervisor.resume(&held, output);
@@ -203,6 +216,8 @@ struct Supervisor {
     inbox: mpsc::Receiver<Letter>,
     /// That came while it started.
     holds: Vec<Hold>,
+    /// The same, of those who ask.
+    later: Vec<Ask>,
 }
 
 impl Supervisor {
@@ -301,9 +316,7 @@ impl Supervisor {
                 _ => Err("it does not run".to_owned()),
             },
             Wish::Define(definition) => {
-                self.definition = *definition;
-                let description = self.definition.unit.description.clone();
-                self.publish(|status| status.description = description);
+                self.define(*definition);
                 Ok(())
             }
             Wish::ResetFailed => {
@@ -326,71 +339,10 @@ impl Supervisor {
         self.start().await
     }
 
-    /// Starts it, unless somebody asks to stop it meanwhile.
-    async fn start(&mut self) -> Result<(), String> {
-        self.phase = Phase::Idle;
-        self.enter(ServiceState::Activating, "start", None);
-        let invocation = launch::invocation();
-        let mut waiting = Vec::new();
-        let outcome = {
-            let starting = launch::start(&self.definition, &self.surroundings, &invocation);
-            tokio::pin!(starting);
-            loop {
-                tokio::select! {
-                    outcome = &mut starting => break outcome,
-                    letter = self.inbox.recv() => match letter {
-                        Some(Letter::Ask(Ask { wish: Wish::Start | Wish::Wake, answer })) => waiting.push(answer),
-                        Some(Letter::Ask(Ask { wish: Wish::Stop, answer })) => {
-                            waiting.push(answer);
-                            break Err("it was stopped while it started".to_owned());
-                        }
-                        // What it will be is not known yet.
-                        Some(Letter::Hold(hold)) => self.holds.push(hold),
-                        Some(Letter::Ask(ask)) => {
-                            let _ = ask.answer.send(Err("it is being started".to_owned()));
-                        }
-                        None => break Err("the agent ends".to_owned()),
-                    },
-                }
-            }
-        };
-        let outcome = self.started(outcome, &invocation).await;
-        for answer in waiting {
-            let _ = answer.send(outcome.clone());
-        }
-        outcome
-    }
-
-    async fn started(&mut self, outcome: Result<Started, String>, invocation: &str) -> Result<(), String> {
-        match outcome {
-            Ok(Started::Runs(main)) => {
-                self.surroundings.note(&format!("started, pid {}", main.pid));
-                self.enter(ServiceState::Active, "running", Some(main.pid.cast_unsigned()));
-                self.phase = Phase::Up(main);
-                Ok(())
-            }
-            Ok(Started::Finished) if self.definition.unit.remain_after_exit => {
-                self.enter(ServiceState::Active, "exited", None);
-                self.phase = Phase::Done;
-                Ok(())
-            }
-            Ok(how @ (Started::Finished | Started::Skipped)) => {
-                if matches!(how, Started::Finished) {
-                    launch::after(&self.definition, &self.surroundings, invocation, Exit::Code(0)).await;
-                }
-                self.enter(ServiceState::Inactive, "dead", None);
-                Ok(())
-            }
-            Err(why) => {
-                self.surroundings.note(&format!("did not start: {why}"));
-                let unit = &self.definition.unit;
-                launch::sweep(unit, None, invocation).await;
-                launch::after(&self.definition, &self.surroundings, invocation, Exit::Unknown).await;
-                self.publish(|status| status.last_exit = Some(why.clone()));
-                self.after_end(Exit::Unknown, Duration::ZERO);
-                Err(why)
-            }
-        }
+    fn define(&mut self, definition: Definition) {
+        self.definition = definition;
+        let description = self.definition.unit.description.clone();
+        self.publish(|status| status.description = description);
     }
 
     /// The main process ended by itself.
@@ -407,9 +359,12 @@ impl Supervisor {
             self.phase = Phase::Up(next);
             return;
         }
-        launch::sweep(&self.definition.unit, Some(&main), &main.invocation).await;
-        main.said().await;
         self.surroundings.note(&format!("ended with {exit}"));
+        if exit.is_success() {
+            launch::stop_lines(&self.definition, &self.surroundings, None).await;
+        }
+        launch::sweep(&self.definition.unit, &self.surroundings, &main).await;
+        main.said().await;
         launch::after(&self.definition, &self.surroundings, &main.invocation, exit).await;
         self.publish(|status| status.last_exit = Some(exit.to_string()));
         self.after_end(exit, main.since.elapsed());

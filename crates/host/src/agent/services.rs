@@ -57,6 +57,11 @@ struct Registry {
     /// Socket units that listen no more, with systemd's word for why.
     given_up: BTreeMap<String, &'static str>,
     daemons: BTreeMap<String, DaemonOrder>,
+    /// How many stops were asked for, and which was the last of each unit: a start under way leaves that one out.
+    stops: u64,
+    stopped: BTreeMap<String, u64>,
+    /// How long the host was up when this agent took over from another one.
+    up_before: Duration,
 }
 
 #[derive(Clone)]
@@ -160,7 +165,7 @@ impl Services {
 
     /// How long the host is up.
     pub fn uptime(&self) -> Duration {
-        self.began.elapsed()
+        self.began.elapsed() + self.lock().up_before
     }
 
     /// A variable of every service that starts from now on; `None` takes it away.
@@ -182,6 +187,18 @@ impl Services {
 
     pub fn status(&self, name: &str) -> Option<ServiceStatus> {
         self.lock().entries.get(name).map(|entry| entry.handle.status())
+    }
+
+    /// Waits until a service neither runs nor is about to.
+    pub async fn ended(&self, unit: &str) {
+        let handle = self
+            .lock()
+            .entries
+            .get(short(unit))
+            .map(|entry| entry.handle.clone());
+        if let Some(handle) = handle {
+            handle.ended().await;
+        }
     }
 
     /// Runs the Procfile's processes anew and stops those that are no longer in it.

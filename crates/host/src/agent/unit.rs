@@ -260,6 +260,33 @@ mod tests {
         assert_eq!(parse("a", text).unit.start[0].arguments, ["/bin/two"]);
     }
 
+    /// The order of lines does not matter, and nothing waits for longer than a day.
+    #[test]
+    fn a_oneshot_has_the_time_that_it_asks_for() {
+        for (text, seconds) in [
+            ("Type=oneshot\nTimeoutStartSec=5\n", 5),
+            ("TimeoutStartSec=5\nType=oneshot\n", 5),
+            ("TimeoutSec=5\nType=oneshot\n", 5),
+            ("Type=oneshot\n", 86_400),
+            ("Type=oneshot\nTimeoutStartSec=infinity\n", 86_400),
+            ("TimeoutStartSec=0\n", 86_400),
+            ("TimeoutStartSec=2w\n", 86_400),
+            ("", 90),
+        ] {
+            let parsed = parse("a", &format!("[Service]\nExecStart=/bin/a\n{text}"));
+            assert_eq!(parsed.unit.start_timeout, Duration::from_secs(seconds), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_section_that_is_none_is_named() {
+        let parsed = parse(
+            "a",
+            "[Serivce]\nUser=a\n[X-Own]\nA=b\n[Service]\nExecStart=/bin/a\n",
+        );
+        assert_eq!(parsed.notes, ["the section [Serivce] is ignored"]);
+    }
+
     #[test]
     fn garbage_gives_notes() {
         let parsed = parse(

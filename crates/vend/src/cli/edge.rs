@@ -2,12 +2,13 @@
 
 mod config;
 mod names;
+mod top;
 
-use std::{io::IsTerminal as _, process::ExitCode, time::Duration};
+use std::process::ExitCode;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use clap::{Args, Subcommand};
-use edge::{Client, ClientError, Explanation, GroupStats, Question};
+use edge::{Client, ClientError, Explanation, Question};
 use model::route::{Action, Rule, Table as Routes, TargetState, Unauthenticated};
 
 use super::{Exit, Failure, Global};
@@ -44,12 +45,9 @@ pub enum Ask {
         #[arg(long = "header", value_name = "HEADER")]
         headers: Vec<String>,
     },
-    /// Show the target groups that are busiest now.
-    Top {
-        /// Show one second, and end.
-        #[arg(long)]
-        once: bool,
-    },
+    /// Show what it does now: requests, codes, times, bytes, connections and targets, by group or by rule. On a terminal
+    /// keys change what is first.
+    Top(top::Top),
     /// Show the names that the built-in name server answers, and why each is there.
     Names,
     /// Show the sockets that domains and ports of apps have for themselves, and what is wrong with them.
@@ -88,7 +86,7 @@ pub async fn ask(ask: &Ask, data: &Data, global: &Global) -> ExitCode {
             }
             Err(failure) => Err(failure),
         },
-        Ask::Top { once } => top(&client, *once, &output).await,
+        Ask::Top(wanted) => top::top(&client, wanted, &output).await,
         Ask::Names => names::names(&client, &output).await,
         Ask::Sockets => names::sockets(&client, &output).await,
         Ask::Certificates => certificates(&client, &output).await,
@@ -278,73 +276,6 @@ fn explained(explanation: &Explanation, output: &Output) -> String {
     text
 }
 
-/// Groups that are shown.
-const BUSIEST: usize = 20;
-
-async fn top(client: &Client, once: bool, output: &Output) -> Result<(), Failure> {
-    let mut before = client.stats().await.map_err(failed)?;
-    loop {
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        let now = client.stats().await.map_err(failed)?;
-        let busiest = busiest(&before, &now);
-        if !once && std::io::stdout().is_terminal() {
-            // Clears the screen, and begins at its top.
-            output.text("\u{1b}[2J\u{1b}[H");
-        }
-        output.show(&busiest, |busiest| {
-            let mut table = Table::new([
-                "GROUP",
-                "REQUESTS/S",
-                "5XX/S OF TARGETS",
-                "5XX/S OF EDGE",
-                "ACTIVE",
-            ]);
-            for group in busiest {
-                table.row([
-                    cell(&group.group),
-                    cell(group.requests),
-                    cell(group.target_5xx),
-                    cell(group.edge_5xx),
-                    cell(group.active),
-                ]);
-            }
-            table.render(output, "no target groups")
-        });
-        if once {
-            return Ok(());
-        }
-        before = now;
-    }
-}
-
-/// What came between two looks, busiest first.
-fn busiest(before: &[GroupStats], now: &[GroupStats]) -> Vec<GroupStats> {
-    let old = |name: &str| {
-        before
-            .binary_search_by(|group| group.group.as_str().cmp(name))
-            .ok()
-            .map(|at| &before[at])
-    };
-    let mut between: Vec<GroupStats> = now
-        .iter()
-        .map(|group| {
-            let old = old(&group.group);
-            let since = |value: fn(&GroupStats) -> u64| value(group).saturating_sub(old.map_or(0, value));
-            GroupStats {
-                group: group.group.clone(),
-                requests: since(|g| g.requests),
-                target_5xx: since(|g| g.target_5xx),
-                edge_5xx: since(|g| g.edge_5xx),
-                active: group.active,
-                times: Vec::new(),
-            }
-        })
-        .collect();
-    between.sort_by_key(|group| std::cmp::Reverse((group.requests, group.active)));
-    between.truncate(BUSIEST);
-    between
-}
-
 async fn certificates(client: &Client, output: &Output) -> Result<(), Failure> {
     let seen = client.certificates().await.map_err(failed)?;
     output.show(&seen, |seen| {
@@ -367,4 +298,42 @@ async fn certificates(client: &Client, output: &Output) -> Result<(), Failure> {
         table.render(output, "no certificates")
     });
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use model::route::{Target, TargetHealth};
+
+    use super::*;
+
+    #[test]
+    fn that_no_target_is_healthy_is_said() {
+        let seen = |state| TargetHealth {
+            group: "shop".into(),
+            target: Target {
+                id: "h-1".into(),
+                address: ([127, 0, 0, 1], 80).into(),
+            },
+            state,
+            reason: None,
+            requests: 0,
+            errors: 0,
+            active: 0,
+        };
+        for (state, said) in [(TargetState::Unhealthy, true), (TargetState::Healthy, false)] {
+            let explanation = Explanation {
+                rule: None,
+                passed_over: Vec::new(),
+                answer: None,
+                groups: vec![("shop".into(), 100.0)],
+                targets: vec![seen(state)],
+            };
+            let text = explained(&explanation, &Output::new(false, String::new()));
+            assert_eq!(
+                text.contains("no target is healthy: requests go to any"),
+                said,
+                "{text}"
+            );
+        }
+    }
 }

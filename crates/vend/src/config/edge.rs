@@ -126,6 +126,52 @@ impl Authority {
     }
 }
 
+/// When a file of the access log gives way to a new one, and how much of the log stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Rotate {
+    /// What one file may have; 0 is no limit.
+    pub size_mib: u64,
+    /// How old a file gets; 0 is no limit.
+    pub age_h: u64,
+    /// What all files together may have; 0 is no limit.
+    pub keep_mib: u64,
+}
+
+impl Default for Rotate {
+    fn default() -> Self {
+        Self {
+            size_mib: 64,
+            age_h: 24,
+            keep_mib: 1024,
+        }
+    }
+}
+
+impl Rotate {
+    /// # Errors
+    ///
+    /// Why it cannot be so.
+    pub fn rotation(&self) -> Result<edge::Rotation, String> {
+        const MIB: u64 = 1024 * 1024;
+        if self.keep_mib > 0 && (self.size_mib == 0 || self.size_mib > self.keep_mib) {
+            return Err(format!(
+                "files of {} MiB (`size_mib`) do not fit into {} MiB (`keep_mib`)",
+                match self.size_mib {
+                    0 => "any number of".to_owned(),
+                    size => size.to_string(),
+                },
+                self.keep_mib
+            ));
+        }
+        Ok(edge::Rotation {
+            size: self.size_mib.saturating_mul(MIB),
+            age: std::time::Duration::from_secs(self.age_h.saturating_mul(3600)),
+            keep: self.keep_mib.saturating_mul(MIB),
+        })
+    }
+}
+
 /// Addresses that one domain has for itself.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -194,6 +240,9 @@ pub fn wrong(platform: &Platform) -> Option<String> {
     {
         return Some("`dns.listen` has 0.0.0.0, which is every address, and others beside it".into());
     }
+    if let Err(why) = platform.access_log.rotation() {
+        return Some(format!("`[access_log]`: {why}"));
+    }
     if platform.acme.is_some() && platform.listen.https.is_none() {
         return Some("`[acme]` needs `listen.https`: without it nobody would see the certificates".into());
     }
@@ -215,6 +264,14 @@ mod tests {
             (
                 format!("{dns}addresses = ['192.0.2.1']\nzones = ['a..b']"),
                 "`[dns]`: `a..b` is not a domain name",
+            ),
+            (
+                "[access_log]\nsize_mib = 100\nkeep_mib = 99".into(),
+                "`[access_log]`: files of 100 MiB (`size_mib`) do not fit into 99 MiB",
+            ),
+            (
+                "[access_log]\nsize_mib = 0".into(),
+                "`[access_log]`: files of any number of MiB (`size_mib`) do not fit into 1024 MiB",
             ),
             (
                 "[acme]\ndirectory = 'https://x/dir'".into(),

@@ -34,9 +34,10 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
     let (own, id) = (place.clone(), deployment.clone());
     let begun = world.store.write(move |tx| {
         tx.set_deployment_state(&id, DeploymentState::InProgress)?;
-        tx.hosts_of_release(&own, plan.release)
+        let asleep = tx.environment(&own)?.asleep_at.is_some();
+        Ok((tx.hosts_of_release(&own, plan.release)?, asleep))
     });
-    let hosts = begun.await.map_err(stored)?;
+    let (hosts, asleep) = begun.await.map_err(stored)?;
     let waiting: Vec<HostId> = hosts
         .iter()
         .filter(|host| host.state == HostState::Starting)
@@ -44,7 +45,14 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
         .collect();
     let total = waiting.len() as u32;
     let deploying = stream::iter(waiting)
-        .map(|host| async { one(world, attempt, &release, &place, &deployment, host).await })
+        .map(|host| async {
+            let failure = one(world, attempt, &release, &place, &deployment, host).await?;
+            if asleep && failure.is_none() {
+                // Somebody waits for the first host that serves, not for all of them.
+                world.routes.apply().await?;
+            }
+            Ok::<_, Fault>(failure)
+        })
         .buffer_unordered(AT_ONCE);
     let results: Vec<Option<Fault>> = deploying.try_collect().await?;
     let failures: Vec<Fault> = results.into_iter().flatten().collect();

@@ -97,7 +97,7 @@ impl Part {
 }
 
 /// Where a part of all times ends, as if the times of one bucket were spread over it evenly.
-fn quantile_ms(times: &[u64], part: f64) -> Option<f64> {
+pub fn quantile_ms(times: &[u64], part: f64) -> Option<f64> {
     let total: u64 = times.iter().sum();
     let rank = total as f64 * part;
     let mut below = 0.0;

@@ -164,7 +164,7 @@ async fn begin(
             .collect();
         let (tenant, flags) = (&input.place.tenant, labels.join(" --label "));
         return Err(Fault::customer(format!(
-            "{tenant} has no registered machine with the labels {} that no other environment has",
+            "{tenant} has no registered machine with the labels {} that no other environment has (NO_INSTANCES)",
             labels.join(", ")
         ))
         .next(format!("vend hosts invite {tenant} --label {flags}")));

@@ -62,7 +62,7 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
         }
         // An execution that failed before its first host has no deployment.
         if tx.deployment(&deployment).is_ok() {
-            let (state, code) = verdict(tx, &deployment, &error)?;
+            let (state, code) = verdict(tx, &deployment, &error, &reason)?;
             tx.finish_deployment(&deployment, state, code, Some(&reason), &by)?;
         }
         let state = match error.as_str() {
@@ -82,17 +82,28 @@ fn verdict(
     db: &Db<'_>,
     deployment: &DeploymentId,
     error: &str,
+    reason: &str,
 ) -> Result<(DeploymentState, Option<&'static str>), store::Error> {
     let worse = |(_, analysis): &(_, Value)| analysis["verdict"] == "worse";
     let rang = db.analyses(deployment)?.last().is_some_and(worse);
-    Ok(match error {
+    Ok(code(error, reason, rang))
+}
+
+/// Codes that a reason names itself, in parentheses.
+const NAMED: [&str; 2] = ["HEALTH_CONSTRAINTS_INVALID", "NO_INSTANCES"];
+
+fn code(error: &str, reason: &str, rang: bool) -> (DeploymentState, Option<&'static str>) {
+    let named = NAMED
+        .into_iter()
+        .find(|code| reason.contains(&format!("({code})")));
+    match error {
         cancel::ERROR | supersede::ERROR => (DeploymentState::Stopped, Some("MANUAL_STOP")),
         "States.Timeout" | "Vend.Deadline" => (DeploymentState::Failed, Some("TIMEOUT")),
         _ if rang => (DeploymentState::Failed, Some("ALARM_ACTIVE")),
-        "Vend.Customer" => (DeploymentState::Failed, Some("HEALTH_CONSTRAINTS")),
+        "Vend.Customer" => (DeploymentState::Failed, named.or(Some("HEALTH_CONSTRAINTS"))),
         "Vend.Platform" => (DeploymentState::Failed, Some("AGENT_ISSUE")),
         _ => (DeploymentState::Failed, None),
-    })
+    }
 }
 
 /// Builds and bakes that this execution does not wait for any more, on the node and on record.
@@ -238,4 +249,64 @@ async fn fail_release(world: &World, input: &Input, release: u64) -> Result<(), 
         .await
         .map_err(stored)
         .inspect_err(|error| warn!(%error, "cannot mark the release as failed"))
+}
+
+#[cfg(test)]
+mod tests {
+    use DeploymentState::{Failed, Stopped};
+
+    use super::*;
+
+    #[test]
+    fn deployments_end_with_codedeploys_codes() {
+        for (error, reason, rang, expected) in [
+            (
+                cancel::ERROR,
+                "ada cancelled it",
+                false,
+                (Stopped, Some("MANUAL_STOP")),
+            ),
+            (
+                supersede::ERROR,
+                "a newer push",
+                true,
+                (Stopped, Some("MANUAL_STOP")),
+            ),
+            ("States.Timeout", "", false, (Failed, Some("TIMEOUT"))),
+            ("Vend.Deadline", "", false, (Failed, Some("TIMEOUT"))),
+            (
+                "Vend.Customer",
+                "requests fail",
+                true,
+                (Failed, Some("ALARM_ACTIVE")),
+            ),
+            (
+                "Vend.Customer",
+                "exit 3",
+                false,
+                (Failed, Some("HEALTH_CONSTRAINTS")),
+            ),
+            (
+                "Vend.Customer",
+                "3 of 3 must stay healthy (HEALTH_CONSTRAINTS_INVALID)",
+                false,
+                (Failed, Some("HEALTH_CONSTRAINTS_INVALID")),
+            ),
+            (
+                "Vend.Customer",
+                "no machine (NO_INSTANCES)",
+                false,
+                (Failed, Some("NO_INSTANCES")),
+            ),
+            (
+                "Vend.Platform",
+                "the node is away",
+                false,
+                (Failed, Some("AGENT_ISSUE")),
+            ),
+            ("States.Runtime", "", false, (Failed, None)),
+        ] {
+            assert_eq!(code(error, reason, rang), expected, "{error} {reason}");
+        }
+    }
 }

@@ -80,52 +80,60 @@ fn needed(rule: MinimumHealthy, total: u32) -> u32 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use MinimumHealthy::{AllAtOnce, Count, HalfAtATime, OneAtATime, Percent};
     use proptest::prelude::*;
 
     use super::*;
 
-    fn standing(total: u32, left: u32, done: u32, failed: u32) -> Standing {
+    /// Untouched, not healthy among them, with the release, failed.
+    pub fn standing(left: u32, ill: u32, done: u32, failed: u32) -> Standing {
         Standing {
-            total,
+            total: left + done + failed,
             left,
-            ill: 0,
+            ill,
             done,
             failed,
+        }
+    }
+
+    impl Standing {
+        /// So many get the release, each as fate will have it.
+        pub fn fares(&mut self, count: u32, fate: &mut impl Iterator<Item = bool>) {
+            for good in fate.chain(std::iter::repeat(true)).take(count as usize) {
+                self.left -= 1;
+                self.done += u32::from(good);
+                self.failed += u32::from(!good);
+            }
         }
     }
 
     #[test]
     fn waves() {
         for (rule, at, expected) in [
-            (OneAtATime, standing(4, 4, 0, 0), Wave::Next(1)),
-            (OneAtATime, standing(4, 3, 0, 1), Wave::Failed { needed: 3 }),
-            (OneAtATime, standing(4, 0, 3, 1), Wave::Done),
-            (OneAtATime, standing(4, 0, 2, 2), Wave::Failed { needed: 3 }),
-            (OneAtATime, standing(1, 1, 0, 0), Wave::Next(1)),
-            (OneAtATime, standing(1, 0, 0, 1), Wave::Failed { needed: 1 }),
-            (HalfAtATime, standing(5, 5, 0, 0), Wave::Next(2)),
-            (HalfAtATime, standing(5, 3, 1, 1), Wave::Next(2)),
-            (HalfAtATime, standing(5, 3, 0, 2), Wave::Failed { needed: 3 }),
-            (HalfAtATime, standing(1, 1, 0, 0), Wave::Next(1)),
-            (AllAtOnce, standing(9, 9, 0, 0), Wave::Next(9)),
-            (AllAtOnce, standing(9, 0, 1, 8), Wave::Done),
-            (AllAtOnce, standing(9, 0, 0, 9), Wave::Failed { needed: 0 }),
-            (Percent(75), standing(4, 4, 0, 0), Wave::Next(1)),
-            (Percent(50), standing(10, 10, 0, 0), Wave::Next(5)),
-            (Percent(50), standing(10, 5, 4, 1), Wave::Next(4)),
-            (Count(2), standing(3, 2, 0, 1), Wave::Failed { needed: 2 }),
-            (Count(0), standing(3, 3, 0, 0), Wave::Next(3)),
+            (OneAtATime, standing(4, 0, 0, 0), Wave::Next(1)),
+            (OneAtATime, standing(3, 0, 0, 1), Wave::Failed { needed: 3 }),
+            (OneAtATime, standing(0, 0, 3, 1), Wave::Done),
+            (OneAtATime, standing(0, 0, 2, 2), Wave::Failed { needed: 3 }),
+            (OneAtATime, standing(1, 0, 0, 0), Wave::Next(1)),
+            (OneAtATime, standing(0, 0, 0, 1), Wave::Failed { needed: 1 }),
+            (HalfAtATime, standing(5, 0, 0, 0), Wave::Next(2)),
+            (HalfAtATime, standing(3, 0, 1, 1), Wave::Next(2)),
+            (HalfAtATime, standing(3, 0, 0, 2), Wave::Failed { needed: 3 }),
+            (HalfAtATime, standing(1, 0, 0, 0), Wave::Next(1)),
+            (AllAtOnce, standing(9, 0, 0, 0), Wave::Next(9)),
+            (AllAtOnce, standing(0, 0, 1, 8), Wave::Done),
+            (AllAtOnce, standing(0, 0, 0, 9), Wave::Failed { needed: 0 }),
+            (Percent(75), standing(4, 0, 0, 0), Wave::Next(1)),
+            (Percent(50), standing(10, 0, 0, 0), Wave::Next(5)),
+            (Percent(50), standing(5, 0, 4, 1), Wave::Next(4)),
+            (Count(2), standing(2, 0, 0, 1), Wave::Failed { needed: 2 }),
+            (Count(0), standing(3, 0, 0, 0), Wave::Next(3)),
         ] {
             assert_eq!(next(rule, at), expected, "{rule:?} {at:?}");
         }
-        let ill = Standing {
-            ill: 2,
-            ..standing(4, 4, 0, 0)
-        };
         assert_eq!(
-            next(OneAtATime, ill),
+            next(OneAtATime, standing(4, 2, 0, 0)),
             Wave::Next(2),
             "those that serve nobody go first"
         );
@@ -136,7 +144,7 @@ mod tests {
         assert_eq!(impossible(OneAtATime, 1), None);
     }
 
-    fn rules() -> impl Strategy<Value = MinimumHealthy> {
+    pub fn rules() -> impl Strategy<Value = MinimumHealthy> {
         prop_oneof![
             Just(OneAtATime),
             Just(HalfAtATime),
@@ -153,7 +161,7 @@ mod tests {
             rule in rules(), total in 1..60_u32, fate in prop::collection::vec(any::<bool>(), 60)
         ) {
             prop_assume!(impossible(rule, total).is_none());
-            let mut at = standing(total, total, 0, 0);
+            let mut at = standing(total, 0, 0, 0);
             let mut fate = fate.into_iter();
             for _ in 0..=total {
                 match next(rule, at) {
@@ -162,12 +170,7 @@ mod tests {
                         if !rule.is_preset() {
                             prop_assert!(at.left + at.done - count >= rule.minimum(total));
                         }
-                        for _ in 0..count {
-                            let good = fate.next().unwrap_or(true);
-                            at.left -= 1;
-                            at.done += u32::from(good);
-                            at.failed += u32::from(!good);
-                        }
+                        at.fares(count, &mut fate);
                     }
                     Wave::Done => {
                         prop_assert!(at.done > 0 && at.left == 0);

@@ -80,17 +80,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    /// Untouched, not healthy among them, with the release, failed.
-    fn zone((left, ill, done, failed): (u32, u32, u32, u32)) -> Standing {
-        Standing {
-            total: left + done + failed,
-            left,
-            ill,
-            done,
-            failed,
-        }
-    }
+    use crate::flow::wave::tests::{rules, standing};
 
     #[test]
     fn one_zone_after_the_other() {
@@ -186,7 +176,10 @@ mod tests {
             ),
         ];
         for (fleet, each, zones, expected) in cases {
-            let standings: Vec<Standing> = zones.iter().copied().map(zone).collect();
+            let standings: Vec<Standing> = zones
+                .iter()
+                .map(|&(left, ill, done, failed)| standing(left, ill, done, failed))
+                .collect();
             assert_eq!(
                 next(fleet, each, &standings),
                 expected,
@@ -209,16 +202,6 @@ mod tests {
         assert_eq!(impossible(OneAtATime, Some(Percent(1)), &zones), of_b);
     }
 
-    fn rules() -> impl Strategy<Value = MinimumHealthy> {
-        prop_oneof![
-            Just(OneAtATime),
-            Just(HalfAtATime),
-            Just(AllAtOnce),
-            (0..=100_u32).prop_map(Percent),
-            (0..20_u32).prop_map(Count),
-        ]
-    }
-
     proptest! {
         /// Whatever fails: it ends, no zone is begun before the one before is finished, and in none are more taken out than
         /// its rule leaves.
@@ -231,7 +214,7 @@ mod tests {
         ) {
             let named: Vec<(&str, u32)> = sizes.iter().map(|size| ("z", *size)).collect();
             prop_assume!(impossible(fleet, Some(each), &named).is_none());
-            let mut zones: Vec<Standing> = sizes.iter().map(|size| zone((*size, 0, 0, 0))).collect();
+            let mut zones: Vec<Standing> = sizes.iter().map(|size| standing(*size, 0, 0, 0)).collect();
             let mut fate = fate.into_iter();
             for _ in 0..=sizes.iter().sum() {
                 match next(fleet, Some(each), &zones) {
@@ -240,12 +223,7 @@ mod tests {
                         let zone = &mut zones[at];
                         prop_assert!((1..=zone.left).contains(&count));
                         prop_assert!(zone.left + zone.done - count >= each.minimum(zone.total));
-                        for _ in 0..count {
-                            let good = fate.next().unwrap_or(true);
-                            zone.left -= 1;
-                            zone.done += u32::from(good);
-                            zone.failed += u32::from(!good);
-                        }
+                        zone.fares(count, &mut fate);
                     }
                     (_, Wave::Done) => {
                         prop_assert!(zones.iter().all(|zone| zone.left == 0));

@@ -21,7 +21,7 @@ use crate::flow::{World, chain, start, stored};
 /// How often the numbers are looked at.
 const EVERY: Duration = Duration::from_secs(2);
 /// Between two looks at what is wanted, while something is.
-const PACE: Duration = Duration::from_millis(200);
+const PACE: Duration = Duration::from_millis(50);
 /// Between two tries to wake one environment.
 const AGAIN: Duration = Duration::from_secs(10);
 
@@ -125,7 +125,7 @@ async fn listen(world: &World) {
             Ok(wanted) => wanted,
             Err(error) => {
                 debug!("the edge does not say what is wanted: {}", chain(&error));
-                sleep(PACE * 5).await;
+                sleep(PACE * 20).await;
                 continue;
             }
         };

@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::platform::{Copy, Platform, can_run, tenant};
+use crate::platform::{Copy, Platform, can_run};
 
 const BROKEN_TEST: &str = "
 
@@ -25,17 +25,13 @@ fn the_guestbook_is_built_released_changed_and_rolled_back_with_its_entries() {
         return;
     }
     let platform = Platform::start();
-    let customer = tenant("guests");
-    let app = format!("{customer}/guestbook");
-    let dev = format!("{app}/dev");
-    platform.vend(&["tenants", "create", &customer]);
-    platform.vend(&["apps", "create", &app]);
-    let site = Site {
-        address: platform.http(),
-        host: format!("dev.guestbook.{customer}.localhost"),
-    };
-
-    let copy = working_copy(&customer);
+    let Guestbook {
+        customer,
+        app,
+        dev,
+        site,
+        copy,
+    } = Guestbook::new(&platform, "guests");
     platform.release(&copy, &app, "dev");
     assert_eq!(site.version(), "1.0");
     tests_were_counted(&platform, &copy, &app);
@@ -80,8 +76,33 @@ fn the_guestbook_is_built_released_changed_and_rolled_back_with_its_entries() {
     });
 }
 
-/// The example of this repository, as the working copy of a customer who has an image of his own.
-pub fn working_copy(customer: &str) -> Copy {
+/// The example of this repository, of a customer of its own.
+pub struct Guestbook {
+    pub customer: String,
+    pub app: String,
+    pub dev: String,
+    pub site: Site,
+    pub copy: Copy,
+}
+
+impl Guestbook {
+    pub fn new(platform: &Platform, prefix: &str) -> Self {
+        let (customer, app) = platform.tenant_with(prefix, "guestbook");
+        Self {
+            dev: format!("{app}/dev"),
+            site: Site {
+                address: platform.http(),
+                host: format!("dev.guestbook.{customer}.localhost"),
+            },
+            copy: working_copy(&customer),
+            customer,
+            app,
+        }
+    }
+}
+
+/// As the working copy of a customer who has an image of his own.
+fn working_copy(customer: &str) -> Copy {
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/guestbook/.");
     let copy = Copy {
         directory: tempfile::tempdir().unwrap(),
@@ -105,8 +126,8 @@ fn read(copy: &Copy, path: &str) -> String {
 
 /// A visitor of the app, through the edge.
 pub struct Site {
-    pub address: String,
-    pub host: String,
+    address: String,
+    host: String,
 }
 
 impl Site {

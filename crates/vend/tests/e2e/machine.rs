@@ -28,6 +28,14 @@ hooks:
   ApplicationStart: [{ location: start.sh, timeout: 20 }]
 ";
 
+/// A platform that machines may dial. `more` is of the same section of its configuration.
+pub fn for_machines(more: &str) -> Platform {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = free.local_addr().unwrap().port();
+    drop(free);
+    Platform::with(&format!("[machines]\nlisten = \"127.0.0.1:{port}\"\n{more}"))
+}
+
 /// Another root, other processes, another name: what it writes is in `upper`.
 pub struct Machine {
     directory: tempfile::TempDir,
@@ -35,7 +43,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    pub fn new() -> Self {
+    fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         for name in ["disk", "root"] {
             std::fs::create_dir(directory.path().join(name)).unwrap();
@@ -50,8 +58,19 @@ impl Machine {
         self.directory.path().join("disk/upper").join(path)
     }
 
+    /// A new one that was invited with these labels, and its invitation: where to, and with what.
+    pub fn joins(platform: &Platform, owner: &str, labels: &[&str]) -> (Self, String, String) {
+        let mut invite = vec!["hosts", "invite", owner];
+        invite.extend(labels.iter().flat_map(|label| ["--label", label]));
+        let invited = platform.json(&invite);
+        let [url, token] = ["url", "token"].map(|key| invited[key].as_str().unwrap().to_owned());
+        let mut on = Self::new();
+        on.run(&["--join", &url, "--token", &token]);
+        (on, url, token)
+    }
+
     /// Runs `vend agent` there.
-    pub fn run(&mut self, arguments: &[&str]) {
+    fn run(&mut self, arguments: &[&str]) {
         self.agent = Some(self.command(arguments).spawn().unwrap());
     }
 
@@ -174,25 +193,14 @@ fn a_machine_joins_is_deployed_to_changes_its_key_and_is_removed() {
     if !can_run() {
         return;
     }
-    let port = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
-    let settings = format!("[machines]\nlisten = \"127.0.0.1:{port}\"\ncertificate_s = 15\n");
-    let platform = Platform::with(&settings);
+    let platform = for_machines("certificate_s = 15\n");
     let (owner, app) = platform.tenant_with_app("machines");
     let (_, other) = platform.tenant_with_app("others");
     let dev = format!("{app}/dev");
     let renewals = ledger(&platform, "machine.renew");
 
-    let invitation = platform.json(&["hosts", "invite", &owner, "--label", "role=web"]);
-    let (url, token) = (
-        invitation["url"].as_str().unwrap(),
-        invitation["token"].as_str().unwrap(),
-    );
-    let mut on = Machine::new();
-    on.run(&["--join", url, "--token", token]);
+    let (mut on, url, token) = Machine::joins(&platform, &owner, &["role=web"]);
+    let (url, token) = (url.as_str(), token.as_str());
     let joined = machine(&platform, &owner, "connected", &on);
     assert_eq!(
         (&joined["name"], &joined["labels"]["role"]),
@@ -312,19 +320,10 @@ fn an_agent_is_replaced_under_what_it_runs_and_a_machine_that_was_left_is_given_
     if !can_run() {
         return;
     }
-    let free = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = free.local_addr().unwrap().port();
-    drop(free);
-    let platform = Platform::with(&format!("[machines]\nlisten = \"127.0.0.1:{port}\"\n"));
+    let platform = for_machines("");
     let (owner, app) = platform.tenant_with_app("left");
     let freed = ledger(&platform, "machine.free");
-    let invited = platform.json(&["hosts", "invite", &owner, "--label", "role=web"]);
-    let mut on = Machine::new();
-    let (url, token) = (
-        invited["url"].as_str().unwrap(),
-        invited["token"].as_str().unwrap(),
-    );
-    on.run(&["--join", url, "--token", token]);
+    let (on, ..) = Machine::joins(&platform, &owner, &["role=web"]);
     machine(&platform, &owner, "connected", &on);
 
     let work = Copy::new("one", VEND_YAML);

@@ -5,9 +5,9 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::{
-    guestbook::{Site, working_copy},
+    guestbook::Guestbook,
     load::Load,
-    platform::{Copy, Platform, can_run, eventually, tenant},
+    platform::{Copy, Platform, can_run, eventually},
     strategies::{App, Stage},
 };
 
@@ -118,16 +118,13 @@ fn the_guestbooks_data_is_migrated_and_going_back_across_it_must_be_asked_for() 
         return;
     }
     let platform = Platform::start();
-    let customer = tenant("moods");
-    let app = format!("{customer}/guestbook");
-    let dev = format!("{app}/dev");
-    platform.vend(&["tenants", "create", &customer]);
-    platform.vend(&["apps", "create", &app]);
-    let site = Site {
-        address: platform.http(),
-        host: format!("dev.guestbook.{customer}.localhost"),
-    };
-    let copy = working_copy(&customer);
+    let Guestbook {
+        customer,
+        app,
+        dev,
+        site,
+        copy,
+    } = Guestbook::new(&platform, "moods");
     platform.release(&copy, &app, "dev");
     site.sign("Ada", "Hello, world!");
 

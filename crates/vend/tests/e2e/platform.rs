@@ -166,8 +166,12 @@ impl Platform {
 
     /// A tenant with one app, ready to be pushed to.
     pub fn tenant_with_app(&self, prefix: &str) -> (String, String) {
+        self.tenant_with(prefix, "shop")
+    }
+
+    pub fn tenant_with(&self, prefix: &str, app: &str) -> (String, String) {
         let tenant = tenant(prefix);
-        let app = format!("{tenant}/shop");
+        let app = format!("{tenant}/{app}");
         self.vend(&["tenants", "create", &tenant]);
         self.vend(&["apps", "create", &app]);
         (tenant, app)

@@ -11,8 +11,8 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::{
-    guestbook::{Site, working_copy},
-    platform::{Copy, Platform, can_run, eventually, get, tenant},
+    guestbook::Guestbook,
+    platform::{Copy, Platform, can_run, eventually, get},
 };
 
 const VEND_YAML: &str = "app: shop
@@ -172,15 +172,13 @@ fn a_database_sleeps_with_its_app_and_keeps_its_data() {
         return;
     }
     let platform = Platform::start();
-    let customer = tenant("sleepers");
-    let app = format!("{customer}/guestbook");
-    platform.vend(&["tenants", "create", &customer]);
-    platform.vend(&["apps", "create", &app]);
-    let site = Site {
-        address: platform.http(),
-        host: format!("dev.guestbook.{customer}.localhost"),
-    };
-    let copy = working_copy(&customer);
+    let Guestbook {
+        customer,
+        app,
+        dev,
+        site,
+        copy,
+    } = Guestbook::new(&platform, "sleepers");
     let file = copy.directory.path().join("vend.yaml");
     let text = std::fs::read_to_string(file).unwrap();
     let sleepy = text.replacen("branch: dev", "branch: dev\n    sleep_after: 10s", 1);
@@ -192,7 +190,7 @@ fn a_database_sleeps_with_its_app_and_keeps_its_data() {
 
     falls_asleep(&platform, &app);
     let databases = || {
-        let hosts = platform.json(&["hosts", "list", &format!("{app}/dev")]);
+        let hosts = platform.json(&["hosts", "list", &dev]);
         let of_data = |host: &&Value| host["role"] == "database" && host["seen"] == "running";
         hosts["items"].as_array().unwrap().iter().filter(of_data).count()
     };

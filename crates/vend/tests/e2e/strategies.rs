@@ -389,6 +389,8 @@ fn in_place_on_the_only_host_lets_requests_wait() {
             .contains("HEALTH_CONSTRAINTS_INVALID"),
         "{push:#}"
     );
+    // No host was ever asked.
+    assert_eq!(stage.deployment()["state"], "Succeeded");
     stage.serves("two");
     stage.end();
 }

@@ -1,11 +1,9 @@
 //! Machines in zones get a release one zone after the other.
 
-use std::net::TcpListener;
-
 use serde_json::Value;
 
 use crate::{
-    machine::{Machine, machines, text},
+    machine::{Machine, for_machines, machines, text},
     platform::{Copy, Platform, can_run},
 };
 
@@ -50,10 +48,7 @@ fn zones_of_machines_are_deployed_to_one_after_the_other() {
     if !can_run() {
         return;
     }
-    let free = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = free.local_addr().unwrap().port();
-    drop(free);
-    let platform = Platform::with(&format!("[machines]\nlisten = \"127.0.0.1:{port}\"\n"));
+    let platform = for_machines("");
     let (owner, app) = platform.tenant_with_app("zones");
     let dev = format!("{app}/dev");
 
@@ -61,15 +56,7 @@ fn zones_of_machines_are_deployed_to_one_after_the_other() {
     // The zone whose name is first comes first, whoever joined before.
     for zone in ["west", "east", "east"] {
         let label = format!("zone={zone}");
-        let invited = platform.json(&[
-            "hosts", "invite", &owner, "--label", "role=web", "--label", &label,
-        ]);
-        let mut on = Machine::new();
-        let (url, token) = (
-            invited["url"].as_str().unwrap(),
-            invited["token"].as_str().unwrap(),
-        );
-        on.run(&["--join", url, "--token", token]);
+        let (on, ..) = Machine::joins(&platform, &owner, &["role=web", &label]);
         boxes.push(on);
         machines(&platform, &owner, boxes.len());
     }

@@ -1,13 +1,14 @@
 //! The processes of one start: its lines run one after the other, in one environment, into one log.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     os::{
         fd::{AsFd as _, OwnedFd},
         unix::fs::{PermissionsExt as _, chown},
     },
     path::Path,
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
@@ -49,6 +50,25 @@ pub struct Job<'a> {
     environment: BTreeMap<String, Secret>,
     identity: Option<Identity>,
     invocation: String,
+    /// Of a start: what it began, for whoever gives it up to end.
+    begun: Option<&'a Begun>,
+}
+
+/// The processes that a start began and that have not ended.
+pub type Begun = Mutex<BTreeSet<i32>>;
+
+/// How a line went wrong.
+enum Trouble {
+    Failed(String),
+    Late(String),
+}
+
+impl Trouble {
+    fn why(self) -> String {
+        match self {
+            Self::Failed(why) | Self::Late(why) => why,
+        }
+    }
 }
 
 /// What systemd tells a service of its directories.
@@ -103,7 +123,14 @@ impl<'a> Job<'a> {
             environment,
             identity: identity(unit)?,
             invocation: invocation.to_owned(),
+            begun: None,
         })
+    }
+
+    /// The job of a start: what it begins is for its caller to end, who is told of it.
+    pub fn starts(mut self, begun: &'a Begun) -> Self {
+        self.begun = Some(begun);
+        self
     }
 
     pub fn set(&mut self, name: &str, value: &str) {
@@ -174,6 +201,7 @@ impl<'a> Job<'a> {
             let message = tokio::select! {
                 message = socket.next() => message,
                 exit = &mut main.exit => {
+                    self.keep(|begun| begun.remove(&main.pid));
                     main.said().await;
                     return Err(format!("it ended with {} before it was ready", exit.unwrap_or(Exit::Unknown)));
                 }
@@ -232,7 +260,7 @@ impl<'a> Job<'a> {
         if !self.unit.guesses {
             return None;
         }
-        let marked = family(None, None, &self.invocation);
+        let marked = family(&[], None, &self.invocation);
         let marked = marked.iter().map(|member| member.pid).min();
         marked.or_else(|| {
             let orphans = family::orphans_since(begun);
@@ -243,7 +271,11 @@ impl<'a> Job<'a> {
     /// Whether an ExecCondition line says no, and how: 1 to 254 do, anything else is a failure.
     pub async fn asks(&self, line: &Line) -> Result<Option<i32>, String> {
         let mut running = self.begin(line, false)?.process;
-        match timeout(self.unit.start_timeout, &mut running.exit).await {
+        let ended = timeout(self.unit.start_timeout, &mut running.exit).await;
+        if ended.is_ok() {
+            self.keep(|begun| begun.remove(&running.pid));
+        }
+        match ended {
             Ok(Ok(Exit::Code(0))) => Ok(None),
             Ok(Ok(Exit::Code(code @ 1..=254))) => Ok(Some(code)),
             Ok(exit) => Err(format!(
@@ -251,7 +283,7 @@ impl<'a> Job<'a> {
                 exit.unwrap_or(Exit::Unknown)
             )),
             Err(_) => {
-                signal_group(running.pid, Signal::KILL);
+                self.late(running.pid);
                 Err("ExecCondition= did not end in time".to_owned())
             }
         }
@@ -284,26 +316,49 @@ impl<'a> Job<'a> {
 
     async fn each(&self, lines: &[Line], limit: Duration, starts: bool) -> Result<(), String> {
         for line in lines {
-            let outcome = self.to_end(line, limit, starts).await;
-            match outcome {
-                Err(why) if !line.ignore_failure => return Err(why),
-                _ => {}
+            match self.to_end(line, limit, starts).await {
+                // Whoever may fail may not hang.
+                Err(Trouble::Failed(_)) if line.ignore_failure => {}
+                Err(trouble) => return Err(trouble.why()),
+                Ok(()) => {}
             }
         }
         Ok(())
     }
 
-    async fn to_end(&self, line: &Line, limit: Duration, starts: bool) -> Result<(), String> {
-        let mut running = self.begin(line, starts)?.process;
+    async fn to_end(&self, line: &Line, limit: Duration, starts: bool) -> Result<(), Trouble> {
+        let mut running = self.begin(line, starts).map_err(Trouble::Failed)?.process;
         let program = line.arguments.first().map(String::as_str).unwrap_or_default();
-        match timeout(limit, &mut running.exit).await {
+        let ended = timeout(limit, &mut running.exit).await;
+        if ended.is_ok() {
+            self.keep(|begun| begun.remove(&running.pid));
+        }
+        match ended {
             Ok(Ok(exit)) if exit.is_success() => Ok(()),
             Ok(Ok(exit)) if self.unit.success.contains(&exit) => Ok(()),
-            Ok(exit) => Err(format!("{program} ended with {}", exit.unwrap_or(Exit::Unknown))),
-            Err(_) => {
-                signal_group(running.pid, Signal::KILL);
-                Err(format!("{program} did not end within {} s", limit.as_secs()))
+            Ok(exit) => {
+                let exit = exit.unwrap_or(Exit::Unknown);
+                Err(Trouble::Failed(format!("{program} ended with {exit}")))
             }
+            Err(_) => {
+                self.late(running.pid);
+                let limit = limit.as_secs();
+                Err(Trouble::Late(format!("{program} did not end within {limit} s")))
+            }
+        }
+    }
+
+    /// What a start began, as it is now.
+    fn keep(&self, change: impl FnOnce(&mut BTreeSet<i32>) -> bool) {
+        if let Some(begun) = self.begun {
+            change(&mut begun.lock().unwrap_or_else(PoisonError::into_inner));
+        }
+    }
+
+    /// Of a start, what did not end in time gets the unit's own signal with all the others; else it is killed.
+    fn late(&self, pid: i32) {
+        if self.begun.is_none() {
+            signal_group(pid, Signal::KILL);
         }
     }
 
@@ -343,6 +398,7 @@ impl<'a> Job<'a> {
         launch.umask = Some(self.unit.umask.unwrap_or(0o022));
         let mut running = spawn::start(&self.around.reaper, &launch)
             .map_err(|error| format!("cannot start {program}: {error}"))?;
+        self.keep(|begun| begun.insert(running.pid));
         let output = running
             .stdout
             .as_ref()

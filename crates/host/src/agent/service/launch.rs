@@ -14,9 +14,10 @@ use tokio::{
     net::unix::pipe,
     sync::oneshot,
     task::JoinSet,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 
+pub use super::job::Begun;
 use super::{
     Definition, Surroundings,
     family::{Member, family, session_of},
@@ -140,11 +141,13 @@ pub fn resume(held: &Held, output: Option<OwnedFd>, around: &Surroundings, quiet
     })
 }
 
-/// Starts a service until it counts as running, or, for a oneshot, to its end.
+/// Starts a service until it counts as running, or, for a oneshot, to its end. `begun` is told what it begins: when it
+/// fails, or is dropped, [`abandon`] ends that.
 pub async fn start(
     definition: &Definition,
     around: &Surroundings,
     invocation: &str,
+    begun: &Begun,
 ) -> Result<Started, String> {
     let unit = &definition.unit;
     match condition::unmet(&unit.conditions) {
@@ -155,7 +158,7 @@ pub async fn start(
         }
         None => {}
     }
-    let mut job = Job::new(definition, around, invocation, None)?;
+    let mut job = Job::new(definition, around, invocation, None)?.starts(begun);
     job.directories()?;
     for line in &unit.start_if {
         if let Some(code) = job.asks(line).await? {
@@ -163,8 +166,8 @@ pub async fn start(
             return Ok(Started::Skipped);
         }
     }
-    let deadline = Instant::now() + unit.start_timeout;
     job.helpers(&unit.start_pre, unit.start_timeout).await?;
+    let deadline = Instant::now() + unit.start_timeout;
     let main = match unit.kind {
         Kind::Oneshot => {
             job.start().await?;
@@ -181,17 +184,30 @@ pub async fn start(
     Ok(main.map_or(Started::Finished, Started::Runs))
 }
 
+/// Sends a signal to what a start has begun.
+pub fn signal_begun(begun: &Begun, invocation: &str, signal: Signal) {
+    let members = family(&pids(begun), None, invocation);
+    members.iter().for_each(|member| member.signal(signal));
+}
+
+fn pids(begun: &Begun) -> Vec<i32> {
+    let begun = begun.lock().unwrap_or_else(PoisonError::into_inner);
+    begun.iter().copied().collect()
+}
+
+/// Ends what a start began that failed or that nobody wants any more, as a stop does it.
+pub async fn abandon(unit: &Unit, around: &Surroundings, begun: &Begun, invocation: &str) {
+    Hunt::begin(unit, &pids(begun), None, invocation)
+        .end(around)
+        .await;
+}
+
 /// Ends a service: its ExecStop lines, its signal, and SIGKILL when its time is over.
 pub async fn stop(definition: &Definition, around: &Surroundings, mut main: Main) -> Exit {
     let unit = &definition.unit;
     stop_lines(definition, around, Some(&main)).await;
-    let members = family(Some(main.pid), main.session, &main.invocation);
-    match unit.kill_mode {
-        KillMode::All => members.iter().for_each(|member| member.signal(unit.kill_signal)),
-        KillMode::Mixed | KillMode::Main => signal_one(main.pid, unit.kill_signal),
-        KillMode::Nothing => {}
-    }
-    let exit = match timeout(unit.stop_timeout.max(SHORTEST_STOP), &mut main.exit).await {
+    let hunt = Hunt::begin(unit, &[main.pid], main.session, &main.invocation);
+    let exit = match timeout_at(hunt.deadline, &mut main.exit).await {
         Ok(exit) => exit.unwrap_or(Exit::Unknown),
         Err(_) if !unit.kills || unit.kill_mode == KillMode::Nothing => {
             around.note("did not stop in time, and its unit says that it may not be killed");
@@ -203,9 +219,7 @@ pub async fn stop(definition: &Definition, around: &Surroundings, mut main: Main
             main.exit.await.unwrap_or(Exit::Unknown)
         }
     };
-    if unit.kills && matches!(unit.kill_mode, KillMode::All | KillMode::Mixed) {
-        end(members, unit.kill_mode == KillMode::Mixed).await;
-    }
+    hunt.end(around).await;
     after(definition, around, &main.invocation, exit).await;
     exit
 }
@@ -281,7 +295,7 @@ pub async fn reload(
 pub fn signal(main: &Main, signal: Signal, only_main: bool) {
     match only_main {
         true => signal_one(main.pid, signal),
-        false => family(Some(main.pid), main.session, &main.invocation)
+        false => family(&[main.pid], main.session, &main.invocation)
             .iter()
             .for_each(|member| member.signal(signal)),
     }
@@ -294,33 +308,85 @@ fn signal_one(pid: i32, signal: Signal) {
 }
 
 /// Ends what a service left behind when its main process ended by itself.
-pub async fn sweep(unit: &Unit, main: Option<&Main>, invocation: &str) {
+pub async fn sweep(unit: &Unit, around: &Surroundings, main: &Main) {
     if matches!(unit.kill_mode, KillMode::All | KillMode::Mixed) {
-        let (pid, session) = (main.map(|main| main.pid), main.and_then(|main| main.session));
-        let left = family(pid, session, invocation);
-        end(left, unit.kill_mode == KillMode::Mixed).await;
+        let hunt = Hunt::begin(unit, &[], main.session.or(Some(main.pid)), &main.invocation);
+        hunt.end(around).await;
     }
 }
 
-/// SIGTERM, a second, SIGKILL; or SIGKILL at once.
-async fn end(members: Vec<Member>, at_once: bool) {
-    if !at_once {
-        members.iter().for_each(|member| member.signal(Signal::TERM));
-        for _ in 0..20 {
-            if !members.iter().any(|member| member.lives()) {
-                return;
-            }
-            sleep(Duration::from_millis(50)).await;
+/// The processes of a service that are to end (`systemd.kill(5)`): they have got their signal.
+struct Hunt<'a> {
+    unit: &'a Unit,
+    main: Vec<Member>,
+    members: Vec<Member>,
+    session: Option<i32>,
+    invocation: &'a str,
+    deadline: Instant,
+}
+
+impl<'a> Hunt<'a> {
+    /// Sends the unit's signal to those whom its KillMode means.
+    fn begin(unit: &'a Unit, main: &[i32], session: Option<i32>, invocation: &'a str) -> Self {
+        let members = family(main, session, invocation);
+        let main: Vec<Member> = members
+            .iter()
+            .copied()
+            .filter(|member| main.contains(&member.pid))
+            .collect();
+        let signalled = match unit.kill_mode {
+            KillMode::All => &members[..],
+            KillMode::Mixed | KillMode::Main => &main[..],
+            KillMode::Nothing => &[],
+        };
+        signalled
+            .iter()
+            .for_each(|member| member.signal(unit.kill_signal));
+        Self {
+            unit,
+            main,
+            deadline: Instant::now() + unit.stop_timeout.max(SHORTEST_STOP),
+            members,
+            session,
+            invocation,
         }
     }
-    members.iter().for_each(|member| member.signal(Signal::KILL));
+
+    /// Waits for those that were signalled, and kills what is left when their time is over.
+    async fn end(self, around: &Surroundings) {
+        let signalled = match self.unit.kill_mode {
+            KillMode::All => &self.members[..],
+            KillMode::Mixed | KillMode::Main => &self.main[..],
+            KillMode::Nothing => return,
+        };
+        while signalled.iter().any(|member| member.lives()) && Instant::now() < self.deadline {
+            sleep(LOOK_EVERY).await;
+        }
+        if !self.unit.kills {
+            return;
+        }
+        let mut left = self.main;
+        if self.unit.kill_mode != KillMode::Main {
+            left = self.members;
+            // What they started meanwhile.
+            left.extend(family(&[], self.session, self.invocation));
+        }
+        left.retain(|member| member.lives());
+        if !left.is_empty() && self.unit.kill_mode != KillMode::Mixed {
+            around.note(&format!("{} processes did not end in time: killed", left.len()));
+        }
+        left.iter().for_each(|member| member.signal(Signal::KILL));
+    }
 }
+
+/// How often it is looked whether processes have ended.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// The process that took over from a main process that ended, as its PID file says: a server that replaces its own
 /// program while it serves.
 pub fn successor(unit: &Unit, around: &Surroundings, old: &Main) -> Option<Main> {
     let pid = read_pid(unit.pid_file.as_deref()?).filter(|pid| *pid != old.pid)?;
-    let family = family(Some(old.pid), old.session, &old.invocation);
+    let family = family(&[old.pid], old.session, &old.invocation);
     family.iter().any(|member| member.pid == pid).then(|| Main {
         pid,
         exit: around.reaper.watch(pid),

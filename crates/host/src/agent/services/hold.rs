@@ -18,6 +18,7 @@ use super::{Services, daemon, process};
 use crate::agent::{
     api::{Configuration, DaemonOrder, Origin, ServiceState, ServiceStatus},
     service::{Definition, Held},
+    timers::Age,
 };
 
 /// How long services that are being started or stopped are waited for.
@@ -31,6 +32,11 @@ pub struct Legacy {
     variables: BTreeMap<String, Secret>,
     targets: BTreeSet<String>,
     timers: Vec<String>,
+    #[serde(default)]
+    ages: BTreeMap<String, Age>,
+    /// How long the host is up, in milliseconds.
+    #[serde(default)]
+    up: u64,
     /// Units, and the numbers of their open files.
     #[serde(default)]
     sockets: Vec<(String, Vec<i32>)>,
@@ -104,6 +110,12 @@ impl Services {
             variables: registry.variables.clone(),
             targets: registry.targets.clone(),
             timers: registry.timers.keys().cloned().collect(),
+            ages: registry
+                .timers
+                .iter()
+                .map(|(name, timer)| (name.clone(), timer.age()))
+                .collect(),
+            up: u64::try_from((self.began.elapsed() + registry.up_before).as_millis()).unwrap_or(u64::MAX),
             sockets: registry
                 .sockets
                 .iter()
@@ -148,6 +160,7 @@ impl Services {
             registry.targets = legacy.targets;
             registry.daemons = legacy.daemons;
             registry.order = legacy.order;
+            registry.up_before = Duration::from_millis(legacy.up);
         }
         for held in legacy.services {
             let output = held.output.and_then(&mut open);
@@ -166,7 +179,8 @@ impl Services {
             }
         }
         for timer in legacy.timers {
-            if let Err(why) = self.start_timer(&timer) {
+            let age = legacy.ages.get(&timer).copied().unwrap_or_default();
+            if let Err(why) = self.start_timer(&timer, age) {
                 tracing::warn!("{timer} does not go on: {why}");
             }
         }

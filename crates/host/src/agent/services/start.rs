@@ -9,7 +9,7 @@ use crate::agent::{
     log::Log,
     service::{Definition, Handle, Wish},
     sockets::Listening,
-    timers::Ticking,
+    timers::{Age, Ticking},
     unit::{Links, Rate, socket, timer},
     units::{is_masked, kind},
 };
@@ -81,10 +81,14 @@ impl Services {
         }
         let mut failed = BTreeSet::new();
         let mut outcome = Ok(());
+        let begun = self.lock().stops;
         for step in depend::order(unit, |name| self.links(name)) {
-            let started = match failed.contains(&step.unit) {
-                true => Err(format!("a unit that {} requires did not start", step.unit)),
-                false => Box::pin(self.start_one(&step.unit, wish())).await,
+            let started = if failed.contains(&step.unit) {
+                Err(format!("a unit that {} requires did not start", step.unit))
+            } else if self.stopped_since(&step.unit, begun) || self.stopped_since(unit, begun) {
+                Err("it was stopped while it started".to_owned())
+            } else {
+                Box::pin(self.start_one(&step.unit, wish())).await
             };
             if let Err(why) = started {
                 failed.extend(step.required_by);
@@ -96,6 +100,11 @@ impl Services {
             }
         }
         outcome
+    }
+
+    /// Was a unit asked to stop after so many stops?
+    fn stopped_since(&self, unit: &str, stops: u64) -> bool {
+        self.lock().stopped.get(unit).is_some_and(|at| *at > stops)
     }
 
     async fn start_one(&self, unit: &str, wish: Wish) -> Result<(), String> {
@@ -114,7 +123,8 @@ impl Services {
                 self.lock().targets.insert(unit.to_owned());
                 Ok(())
             }
-            Some("timer") => self.start_timer(unit),
+            Some("timer") if self.is_active(unit) => Ok(()),
+            Some("timer") => self.start_timer(unit, Age::default()),
             Some("socket") => self.start_socket(unit, None),
             Some(kind) => self.leave_out(unit, kind),
             None => Ok(()),
@@ -205,7 +215,7 @@ impl Services {
         loaded.map_or(Rate::STARTS, |parsed| parsed.unit.starts)
     }
 
-    pub(super) fn start_timer(&self, unit: &str) -> Result<(), String> {
+    pub(super) fn start_timer(&self, unit: &str, age: Age) -> Result<(), String> {
         let not_found = || format!("Unit {unit} not found.");
         let (_, text) = self.units.text(unit).ok_or_else(not_found)?;
         let name = unit.strip_suffix(".timer").unwrap_or(unit);
@@ -215,7 +225,7 @@ impl Services {
             .notes
             .iter()
             .for_each(|note| log.note(&format!("unit file: {note}")));
-        let ticking = Ticking::start(timer, self.clone());
+        let ticking = Ticking::start(timer, self.clone(), age);
         self.lock().timers.insert(unit.to_owned(), ticking);
         Ok(())
     }
@@ -225,6 +235,12 @@ impl Services {
     /// # Errors
     /// When there is no such unit.
     pub async fn stop(&self, unit: &str) -> Result<(), String> {
+        {
+            let mut registry = self.lock();
+            registry.stops += 1;
+            let stops = registry.stops;
+            registry.stopped.insert(unit.to_owned(), stops);
+        }
         for other in self.dependents(unit) {
             Box::pin(self.stop(&other)).await?;
         }
@@ -249,7 +265,8 @@ impl Services {
 
     async fn restart(&self, unit: &str) -> Result<(), String> {
         let dependents = self.dependents(unit);
-        if kind(unit) != Some("service") || !self.is_active(unit) {
+        let rests = matches!(self.state(unit), ServiceState::Inactive | ServiceState::Failed);
+        if kind(unit) != Some("service") || rests {
             self.stop(unit).await?;
             self.start(unit).await?;
         } else {
@@ -351,7 +368,8 @@ impl Services {
         if let Some(entry) = self.lock().entries.get(short(unit)) {
             return Ok(entry.handle.clone());
         }
-        let definition = self.read_definition(unit)?;
+        // Whoever starts it reads it anew, and says then what was not understood.
+        let (definition, _) = self.read_quietly(unit)?;
         Ok(self.adopt(definition, None))
     }
 
@@ -367,19 +385,25 @@ impl Services {
     }
 
     pub(super) fn read_definition(&self, unit: &str) -> Result<Definition, String> {
-        let parsed = self.units.load(unit)?;
-        if !parsed.notes.is_empty() {
+        let (definition, notes) = self.read_quietly(unit)?;
+        if !notes.is_empty() {
             let mut log = Log::new(&self.layout.shared_logs(), short(unit));
-            parsed
-                .notes
+            notes
                 .iter()
                 .for_each(|note| log.note(&format!("unit file: {note}")));
         }
-        Ok(Definition {
+        Ok(definition)
+    }
+
+    /// With what was not understood.
+    fn read_quietly(&self, unit: &str) -> Result<(Definition, Vec<String>), String> {
+        let parsed = self.units.load(unit)?;
+        let definition = Definition {
             unit: parsed.unit,
             origin: Origin::Unit,
             environment: Vec::new(),
-        })
+        };
+        Ok((definition, parsed.notes))
     }
 
     /// Reads what units are made of anew.

@@ -10,6 +10,23 @@ use super::{
 };
 use crate::agent::reaper::Exit;
 
+/// Those of units of any kind: a unit's links are read whatever it is.
+const SECTIONS: [&str; 10] = [
+    "Unit",
+    "Service",
+    "Install",
+    "Socket",
+    "Timer",
+    "Path",
+    "Mount",
+    "Automount",
+    "Swap",
+    "Slice",
+];
+
+/// What is longer, or has no end, ends after a day.
+const LONGEST: Duration = Duration::from_secs(86_400);
+
 /// Notes beyond these are as good as none.
 const NOTES: usize = 50;
 
@@ -26,9 +43,14 @@ pub fn parse(name: &str, text: &str) -> Parsed {
         unit: Unit::new(name),
         notes: Vec::new(),
         section: String::new(),
+        timed: false,
     };
     for line in logical_lines(text) {
         reader.line(&line);
+    }
+    if reader.unit.kind == Kind::Oneshot && !reader.timed {
+        // systemd.service(5): a oneshot may take as long as it likes.
+        reader.unit.start_timeout = LONGEST;
     }
     let runs =
         reader.unit.kind == Kind::Oneshot || name.rsplit_once('.').is_some_and(|(_, kind)| kind != "service");
@@ -45,12 +67,18 @@ struct Reader {
     unit: Unit,
     notes: Vec<String>,
     section: String,
+    /// It says how long a start may take.
+    timed: bool,
 }
 
 impl Reader {
     fn line(&mut self, line: &str) {
         if let Some(section) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
             section.clone_into(&mut self.section);
+            // systemd.unit(5): what begins so is for other programs.
+            if !SECTIONS.contains(&section) && !section.starts_with("X-") {
+                self.note(format!("the section [{section}] is ignored"));
+            }
             return;
         }
         let Some((key, value)) = line.split_once('=') else {
@@ -151,9 +179,13 @@ impl Reader {
             "ExecReload" => self.command(value, |unit| &mut unit.reload),
             "Restart" => self.restart(value),
             "RestartSec" => self.time(key, value, |unit| &mut unit.restart_delay),
-            "TimeoutStartSec" => self.limit(key, value, |unit| &mut unit.start_timeout),
+            "TimeoutStartSec" => {
+                self.timed = true;
+                self.limit(key, value, |unit| &mut unit.start_timeout);
+            }
             "TimeoutStopSec" => self.limit(key, value, |unit| &mut unit.stop_timeout),
             "TimeoutSec" => {
+                self.timed = true;
                 self.limit(key, value, |unit| &mut unit.start_timeout);
                 self.limit(key, value, |unit| &mut unit.stop_timeout);
             }
@@ -200,7 +232,7 @@ impl Reader {
             "RuntimeDirectoryPreserve" => self.unit.keeps_runtime = value != "no",
             // What runs is the same without these: the signal is ignored or not, the name in a log that is not kept.
             "NotifyAccess" | "SyslogIdentifier" | "SyslogFacility" | "SyslogLevel" | "IgnoreSIGPIPE"
-            | "SendSIGHUP" | "TTYPath" | "Slice" | "TasksMax" => {}
+            | "SendSIGHUP" | "TTYPath" | "Slice" => {}
             _ => match DIRECTORIES
                 .iter()
                 .find(|(kind, _)| key.strip_prefix(*kind).is_some())
@@ -227,11 +259,7 @@ impl Reader {
                 Kind::Notify
             }
             "forking" => Kind::Forking,
-            "oneshot" => {
-                // systemd.service(5): a oneshot may take as long as it likes.
-                self.unit.start_timeout = Duration::from_secs(3600);
-                Kind::Oneshot
-            }
+            "oneshot" => Kind::Oneshot,
             _ => {
                 self.note(format!("Type={value} is not available: taken as simple"));
                 Kind::Simple
@@ -327,7 +355,7 @@ impl Reader {
 
     fn time(&mut self, key: &str, value: &str, of: impl FnOnce(&mut Unit) -> &mut Duration) {
         match time(value) {
-            Some(time) => *of(&mut self.unit) = time,
+            Some(time) => *of(&mut self.unit) = time.min(LONGEST),
             None => self.note(format!("{key}={value} is not a time")),
         }
     }

@@ -202,9 +202,8 @@ fn is_name(text: &str) -> bool {
 
 /// A time span: `90`, `2s`, `1min 30s`, `500ms`, `infinity` (which is a day here).
 pub fn time(text: &str) -> Option<Duration> {
-    const DAY: Duration = Duration::from_secs(86_400);
     if text == "infinity" {
-        return Some(DAY);
+        return Some(Duration::MAX);
     }
     let mut total = Duration::ZERO;
     let mut rest = text.trim();
@@ -227,12 +226,16 @@ pub fn time(text: &str) -> Option<Duration> {
             "m" | "min" | "minute" | "minutes" => 60.0,
             "h" | "hr" | "hour" | "hours" => 3600.0,
             "d" | "day" | "days" => 86_400.0,
+            "w" | "week" | "weeks" => 604_800.0,
+            // As systemd has them: 30.44 and 365.25 days.
+            "M" | "month" | "months" => 2_629_800.0,
+            "y" | "year" | "years" => 31_557_600.0,
             _ => return None,
         };
         total = total.checked_add(Duration::try_from_secs_f64(number * unit).ok()?)?;
         rest = tail[letters..].trim_start();
     }
-    Some(total.min(DAY))
+    Some(total)
 }
 
 #[cfg(test)]
@@ -275,6 +278,8 @@ mod tests {
             ("1min 30s", 90_000),
             ("500ms", 500),
             ("1.5", 1500),
+            ("2w 1d", 1_296_000_000),
+            ("1month", 2_629_800_000),
         ] {
             assert_eq!(time(text), Some(Duration::from_millis(milliseconds)), "{text}");
         }

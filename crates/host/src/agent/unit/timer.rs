@@ -77,8 +77,13 @@ impl Timer {
             Duration::try_from(next - now.civil).ok()
         });
         let once = |span: Option<Duration>, passed: Duration| span?.checked_sub(passed);
+        // One of a boot that was longer ago is made up for, once.
+        let boot = once(self.after_boot, now.since_boot).or_else(|| {
+            let never = now.since_active.is_none();
+            self.after_boot.filter(|_| never).map(|_| Duration::ZERO)
+        });
         calendar
-            .chain(once(self.after_boot, now.since_boot))
+            .chain(boot)
             .chain(once(self.after_start, now.since_start))
             .chain(since(self.after_active, now.since_active))
             .chain(since(self.after_inactive, now.since_inactive))
@@ -314,10 +319,16 @@ mod tests {
             since_inactive: None,
         };
         assert_eq!(timer.next(now), Some(minutes(6)));
+        // It is too late for it, but not for doing it.
         now.since_boot = minutes(11);
-        assert_eq!(timer.next(now), None);
+        assert_eq!(timer.next(now), Some(Duration::ZERO));
         now.since_active = Some(minutes(15));
         assert_eq!(timer.next(now), Some(minutes(45)));
+        let once = parse("a", "[Timer]\nOnBootSec=10min\n");
+        assert_eq!(once.next(now), None, "it was done");
+        // Longer than anything else in a unit may take.
+        let weekly = parse("a", "[Timer]\nOnUnitActiveSec=1w\n");
+        assert_eq!(weekly.next(now), Some(minutes(7 * 24 * 60 - 15)));
     }
 
     proptest::proptest! {

@@ -20,7 +20,11 @@ use model::{
 use serde::Deserialize;
 
 use super::Failure;
-use crate::{config::Data, flow::chain, roles::ended};
+use crate::{
+    config::{Data, Rotate},
+    flow::chain,
+    roles::ended,
+};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -118,6 +122,8 @@ struct Logged {
     /// One request in so many.
     #[serde(default)]
     one_in: u32,
+    #[serde(default)]
+    rotate: Rotate,
 }
 
 #[derive(Debug, Default, Clone, Copy, Deserialize)]
@@ -294,9 +300,11 @@ impl Config {
         }))
     }
 
-    fn log(&self) -> Option<edge::Log> {
-        let log = self.access_log.as_ref()?;
-        Some(edge::Log {
+    fn log(&self) -> Result<Option<edge::Log>, Failure> {
+        let Some(log) = &self.access_log else {
+            return Ok(None);
+        };
+        Ok(Some(edge::Log {
             path: log.path.clone(),
             format: match log.format {
                 Shape::Short => edge::Format::Short,
@@ -304,7 +312,8 @@ impl Config {
                 Shape::Json => edge::Format::Json,
             },
             one_in: log.one_in,
-        })
+            rotation: log.rotate.rotation().map_err(Failure::usage)?,
+        }))
     }
 
     fn metrics(&self) -> Result<Option<TcpListener>, Failure> {
@@ -466,7 +475,7 @@ pub async fn run(file: &Utf8Path, data: &Data) -> Result<(), Failure> {
         admin: data.edge_socket(),
         snapshot: data.edge().join("table.log"),
         workers: config.workers.unwrap_or(cores),
-        access_log: config.log(),
+        access_log: config.log()?,
         metrics: config.metrics()?,
         limits: config.limits(),
         acme: config.acme(data)?,
@@ -478,6 +487,7 @@ pub async fn run(file: &Utf8Path, data: &Data) -> Result<(), Failure> {
             .unwrap_or_else(|| data.edge().join("secrets")),
         roots: config.roots.clone(),
         zone: config.zone.clone(),
+        tidy: crate::tidy,
     };
     let client = Client::new(data.edge_socket());
     tokio::select! {
