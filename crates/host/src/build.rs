@@ -117,6 +117,11 @@ impl Builder for Yard {
 }
 
 impl Yard {
+    /// Does the build under this ticket wait for its turn?
+    pub fn waits(&self, ticket: &Ticket) -> bool {
+        self.0.queue.waits(ticket)
+    }
+
     /// As [`Builder::build`], until it is to stop.
     pub async fn build_until(&self, ticket: &Ticket, order: &BuildOrder, stop: Stop) -> Result<Built, Fault> {
         self.build_onto(ticket, order, stop, None).await
@@ -242,7 +247,7 @@ impl Yard {
         let mut console = self.console(once.order, once.log)?;
         console.began("QUEUED");
         let tenant = &once.order.place.tenant;
-        let place = self.0.queue.enter(tenant, |waiting| {
+        let place = self.0.queue.enter(tenant, once.ticket, |waiting| {
             console.line(&format!(
                 "Waiting: {} builds run, {} wait before this one",
                 waiting.running, waiting.before
@@ -322,8 +327,11 @@ impl Yard {
         let (mut outcome, judged) = verdict::judge(order, before, ran);
         if came_to_its_end {
             let harvested = self.harvest(order, &upper, uids.base, prepared.caches).await?;
-            if let Some(said) = harvested {
-                self.console(order, once.log)?.line(&said);
+            // A log that cannot be written does not stop what it is about.
+            if let Some(said) = harvested
+                && let Ok(mut console) = self.console(order, once.log)
+            {
+                console.line(&said);
             }
         }
         match judged {

@@ -3,7 +3,9 @@
 //! Each call is a connection of its own, so that a node that was restarted is simply asked again, and has a deadline.
 //! A call that breaks is a platform's fault: the caller repeats it under the same ticket.
 
-use std::time::Duration;
+mod patience;
+
+use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
 use camino::{Utf8Path, Utf8PathBuf};
@@ -15,7 +17,7 @@ use jiff::{SignedDuration, Timestamp};
 use model::{
     AppName, DeploymentId, Digest, HostId, Place, TenantName, Ticket,
     port::{
-        BakeOrder, Baked, Bakery, BaseOrder, BasesSeen, BuildOrder, Builder, Built, CheckOrder,
+        BakeOrder, Baked, Bakery, BaseOrder, BasesSeen, Blame, BuildOrder, Builder, Built, CheckOrder,
         DatabaseOrder, DatabaseUp, Databases, Death, DeployOrder, Deployed, Deployer, Fault, HostOrder,
         HostSeen, HostUp, Hosts, ImageAbout, ImageDiff, ImageUsage, Keep, LogChunk, LogRef, Logs, Network,
         Objects, Shelf, Swept, Upkeep, Verdict, Work,
@@ -26,7 +28,9 @@ use sha2::{Digest as _, Sha256};
 use tokio::{fs::File, io::AsyncWriteExt as _};
 use tokio_util::io::ReaderStream;
 
+use self::patience::{LOOK, Patience, Word};
 use crate::{
+    build::QUEUED,
     container::chain,
     node::{
         Health,
@@ -108,6 +112,24 @@ impl Client {
         tokio::time::timeout(within, call)
             .await
             .map_err(|_| late(uri, within))?
+    }
+
+    /// Why the answer to a build is not waited for any longer.
+    async fn patience(&self, ticket: &Ticket, timeout: Duration) -> Fault {
+        let mut patience = Patience::new(timeout, Instant::now());
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let word = match self.post("/v1/builds/waits", ticket, QUICK).await {
+                Ok(true) => Word::Waits,
+                Ok(false) => Word::Goes,
+                // An older node does not know the question.
+                Err(_) if self.health().await.is_ok() => Word::Goes,
+                Err(_) => Word::Silence,
+            };
+            if let Err(fault) = patience.look(word, Instant::now()) {
+                return fault;
+            }
+        }
     }
 
     /// A response that is not a fault.
@@ -203,13 +225,19 @@ impl Databases for Client {
 
 impl Builder for Client {
     async fn build(&self, ticket: &Ticket, order: &BuildOrder) -> Result<Built, Fault> {
-        self.ticketed(
-            "/v1/builds/build",
-            ticket,
-            order,
-            MAKE + std(order.limits.timeout),
-        )
-        .await
+        let timeout = std(order.limits.timeout);
+        // The last resort: patience ends before, unless the node says for ever that the build waits.
+        let within = timeout.saturating_add(QUEUED + MAKE);
+        tokio::select! {
+            built = self.ticketed("/v1/builds/build", ticket, order, within) => built,
+            fault = self.patience(ticket, timeout) => {
+                if fault.blame == Blame::Order {
+                    // Nobody asks for its answer again. Whether that is heard changes nothing here.
+                    let _ = self.stop_work(ticket, &fault.message).await;
+                }
+                Err(fault)
+            }
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use model::TenantName;
+use model::{TenantName, Ticket};
 use tokio::sync::oneshot;
 
 /// Clones share the places.
@@ -17,7 +17,15 @@ struct State {
     free: usize,
     running: HashMap<TenantName, usize>,
     /// In the order of arrival.
-    waiting: Vec<(TenantName, oneshot::Sender<Place>)>,
+    waiting: Vec<Entry>,
+}
+
+/// A build that waits for its turn.
+#[derive(Debug)]
+struct Entry {
+    tenant: TenantName,
+    ticket: Ticket,
+    turn: oneshot::Sender<Place>,
 }
 
 /// The right to build, until it is dropped.
@@ -45,7 +53,7 @@ impl Queue {
     }
 
     /// A place, as soon as there is one. `told` hears when that is not at once.
-    pub async fn enter(&self, tenant: &TenantName, told: impl FnOnce(Waiting)) -> Place {
+    pub async fn enter(&self, tenant: &TenantName, ticket: &Ticket, told: impl FnOnce(Waiting)) -> Place {
         let (turn, waiting) = {
             let mut state = self.lock();
             let waiting = Waiting {
@@ -53,7 +61,11 @@ impl Queue {
                 before: state.waiting.len(),
             };
             let (sender, turn) = oneshot::channel();
-            state.waiting.push((tenant.clone(), sender));
+            state.waiting.push(Entry {
+                tenant: tenant.clone(),
+                ticket: ticket.clone(),
+                turn: sender,
+            });
             self.give(&mut state);
             (turn, waiting)
         };
@@ -65,21 +77,29 @@ impl Queue {
         turn.await.expect("the queue keeps what waits until its turn")
     }
 
+    /// Does the build under this ticket wait for its turn?
+    pub fn waits(&self, ticket: &Ticket) -> bool {
+        let waiting = &self.lock().waiting;
+        waiting
+            .iter()
+            .any(|entry| entry.ticket == *ticket && !entry.turn.is_closed())
+    }
+
     /// Gives free places: to the tenant that has the fewest, of those to who came first.
     fn give(&self, state: &mut State) {
         while state.free > 0 {
             let running = |tenant: &TenantName| state.running.get(tenant).copied().unwrap_or(0);
-            let next = (0..state.waiting.len()).min_by_key(|index| running(&state.waiting[*index].0));
+            let next = (0..state.waiting.len()).min_by_key(|index| running(&state.waiting[*index].tenant));
             let Some(next) = next else {
                 return;
             };
-            let (tenant, sender) = state.waiting.remove(next);
+            let Entry { tenant, turn, .. } = state.waiting.remove(next);
             let place = Place {
                 queue: self.clone(),
                 tenant: tenant.clone(),
                 held: true,
             };
-            match sender.send(place) {
+            match turn.send(place) {
                 Ok(()) => {
                     state.free -= 1;
                     *state.running.entry(tenant).or_default() += 1;
@@ -120,17 +140,23 @@ mod tests {
         name.parse().unwrap()
     }
 
+    fn ticket(name: &str) -> Ticket {
+        name.parse().unwrap()
+    }
+
     #[tokio::test]
     async fn a_tenant_with_many_builds_does_not_hold_up_the_others() {
         let queue = Queue::new(1);
-        let first = queue.enter(&tenant("busy"), |_| panic!("there is a place")).await;
+        let first = queue
+            .enter(&tenant("busy"), &ticket("t-0"), |_| panic!("there is a place"))
+            .await;
         let (order, mut entered) = tokio::sync::mpsc::unbounded_channel();
         let mut tasks = Vec::new();
         for (number, name) in ["busy", "busy", "calm"].into_iter().enumerate() {
             let (entrance, order) = (queue.clone(), order.clone());
             tasks.push(tokio::spawn(async move {
                 let place = entrance
-                    .enter(&tenant(name), |waiting| {
+                    .enter(&tenant(name), &ticket("t-1"), |waiting| {
                         assert_eq!(
                             waiting,
                             Waiting {
@@ -159,15 +185,36 @@ mod tests {
     #[tokio::test]
     async fn who_leaves_gives_way() {
         let queue = Queue::new(1);
-        let first = queue.enter(&tenant("a"), |_| ()).await;
+        let first = queue.enter(&tenant("a"), &ticket("t-a"), |_| ()).await;
         let gone = tokio::time::timeout(
             std::time::Duration::from_millis(5),
-            queue.enter(&tenant("b"), |_| ()),
+            queue.enter(&tenant("b"), &ticket("t-b"), |_| ()),
         )
         .await;
         assert!(gone.is_err());
         drop(first);
-        let _third = queue.enter(&tenant("c"), |_| panic!("there is a place")).await;
+        let _third = queue
+            .enter(&tenant("c"), &ticket("t-c"), |_| panic!("there is a place"))
+            .await;
         assert_eq!(queue.lock().free, 0);
+    }
+
+    #[tokio::test]
+    async fn a_build_waits_from_when_it_comes_until_its_turn_or_until_it_leaves() {
+        let queue = Queue::new(1);
+        let first = queue.enter(&tenant("a"), &ticket("t-a"), |_| ()).await;
+        let (b, c) = (tenant("b"), tenant("c"));
+        let (second, third) = (ticket("t-b"), ticket("t-c"));
+        let mut turn = Box::pin(queue.enter(&b, &second, |_| ()));
+        let mut left = Box::pin(queue.enter(&c, &third, |_| ()));
+        assert!(futures_util::poll!(&mut turn).is_pending());
+        assert!(futures_util::poll!(&mut left).is_pending());
+        let waits = |name| queue.waits(&ticket(name));
+        assert_eq!(["t-a", "t-b", "t-c"].map(waits), [false, true, true]);
+        drop(left);
+        assert_eq!(["t-a", "t-b", "t-c"].map(waits), [false, true, false]);
+        drop(first);
+        assert!(!waits("t-b"), "it is its turn");
+        drop(turn.await);
     }
 }

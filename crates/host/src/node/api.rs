@@ -76,6 +76,7 @@ pub fn router() -> Router<Node> {
         .route("/v1/databases/ensure", post(ensure))
         .route("/v1/databases/destroy", post(destroy))
         .route("/v1/builds/build", post(build))
+        .route("/v1/builds/waits", post(waits))
         .route("/v1/images/bake", post(bake))
         .route("/v1/images/find", post(find))
         .route("/v1/deployments/deploy", post(deploy))
@@ -126,6 +127,11 @@ async fn build(State(node): State<Node>, Order(call): Order<Ticketed<BuildOrder>
     let key = call.ticket.clone();
     let work = |stop| Box::pin(async move { yard.build_until(&ticket, &call.order, stop).await });
     answer(node.tickets.until_stopped(&key, digest, work).await)
+}
+
+/// Does a build wait for its turn?
+async fn waits(State(node): State<Node>, Order(ticket): Order<Ticket>) -> Response {
+    answer(Ok(node.yard.waits(&ticket)))
 }
 
 async fn bake(State(node): State<Node>, Order(call): Order<Ticketed<BakeOrder>>) -> Response {

@@ -52,6 +52,8 @@ pub async fn a_stopped_build_ends_at_once_and_stays_stopped(world: &World) {
         world
             .says(&format!("build/{queued}"), "Waiting: 2 builds run")
             .await;
+        let waits = [first, second, queued].map(|ticket| world.yard.waits(ticket));
+        assert_eq!(waits, [false, false, true]);
         for ticket in [queued, first, second] {
             world.answers.stop(ticket, "ada cancelled it").await.unwrap();
         }

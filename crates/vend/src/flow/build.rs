@@ -5,7 +5,7 @@ mod whole;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use host::build::{batch, gate, report};
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use model::{
     Digest, Place, Secret, Ticket,
     port::{BuildOrder, Builder as _, Built, Commit, Fault, GIT_CREDENTIALS, TestReport},
@@ -57,7 +57,8 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
         }
     };
     let most = input.spec.build.batch_timeout;
-    let built = within(most, batch::run(&batch, batch.tasks.len(), one, |_| ())).await?;
+    let begun = begun(world, attempt).await?;
+    let built = within(most, begun, batch::run(&batch, batch.tasks.len(), one, |_| ())).await?;
     let Some((_, last)) = built.last() else {
         return Err(Fault::customer("no build of the batch succeeded"));
     };
@@ -82,10 +83,32 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
     Ok(answer(revision, last, &reports))
 }
 
+/// When the batch began, before any restart of serve and any retry: with its first build. `None`: it begins now.
+async fn begun(world: &World, attempt: &Attempt) -> Result<Option<Timestamp>, Fault> {
+    let execution = attempt.execution.clone();
+    let builds = world.store.read(move |db| db.builds_of_execution(&execution));
+    let builds = builds.await.map_err(stored)?;
+    Ok(builds.iter().map(|build| build.started_at).min())
+}
+
+/// What is left of the time of a batch that began then.
+fn left(most: SignedDuration, begun: Option<Timestamp>, now: Timestamp) -> Duration {
+    /// Answers that are there already come in it, after a restart that was long in coming.
+    const ANSWERS: Duration = Duration::from_secs(60);
+    let most = most.try_into().unwrap_or(Duration::ZERO);
+    let gone = begun.map_or(SignedDuration::ZERO, |begun| now.duration_since(begun));
+    let gone = gone.try_into().unwrap_or(Duration::ZERO);
+    most.saturating_sub(gone).max(most.min(ANSWERS))
+}
+
 /// A batch that ends before its time is over. Each build has a time of its own beside: from when its commands begin.
 /// What still goes on afterwards is stopped on the way back.
-async fn within<T>(most: SignedDuration, batch: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
-    let limit = most.try_into().unwrap_or(Duration::ZERO);
+async fn within<T>(
+    most: SignedDuration,
+    begun: Option<Timestamp>,
+    batch: impl Future<Output = Result<T, Fault>>,
+) -> Result<T, Fault> {
+    let limit = left(most, begun, crate::clock::now());
     tokio::time::timeout(limit, batch).await.unwrap_or_else(|_| {
         let message = format!(
             "the batch did not end within {most:#}, which `build.batch_timeout` gives all its builds"
@@ -269,4 +292,34 @@ pub fn missing(place: &Place, name: &str) -> Fault {
         "vend secrets set {}/{} {name}, then vend push again",
         place.tenant, place.app
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_batch_ends_with_its_time() {
+        let most = SignedDuration::from_millis(10);
+        assert_eq!(within(most, None, async { Ok(1) }).await, Ok(1));
+        let late = within::<()>(most, None, std::future::pending())
+            .await
+            .unwrap_err();
+        assert!(late.message.contains("did not end within 10ms"), "{late}");
+    }
+
+    #[test]
+    fn a_batch_has_its_time_once_also_over_restarts() {
+        let now = crate::clock::now();
+        let hours = SignedDuration::from_hours;
+        let left =
+            |most, gone: Option<SignedDuration>| left(most, gone.map(|gone| now - gone), now).as_secs();
+        assert_eq!(left(hours(8), None), 8 * 3600);
+        assert_eq!(left(hours(8), Some(hours(6))), 2 * 3600);
+        // The clock went back.
+        assert_eq!(left(hours(8), Some(hours(-1))), 8 * 3600);
+        // Answers that are there already still come.
+        assert_eq!(left(hours(8), Some(hours(9))), 60);
+        assert_eq!(left(SignedDuration::from_secs(15), Some(hours(9))), 15);
+    }
 }

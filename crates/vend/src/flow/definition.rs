@@ -82,7 +82,8 @@ impl Stage {
 const HOUR: i64 = 3600;
 const PLAN: Stage = Stage::new("Plan", "plan", "$.plan", 300);
 
-/// The deadline of the builds of a push: that of what is built, and what the platform takes before and after.
+/// The deadline of the builds of a push: that of what is built, and what the platform takes before and after. It is the
+/// last resort: the node's client gives up what hangs, from when it has left the queue.
 fn build_timeout(build: &spec::Build) -> i64 {
     /// An image for builds may be made first, and what is left is kept.
     const AROUND_S: i64 = HOUR;
