@@ -25,7 +25,9 @@ pub(crate) use environment::is_branch;
 pub use environment::is_label;
 pub(super) use host::is_variable;
 pub use parse::Tree;
-pub use preview::{Clash, Pattern, Preview, matches as matches_branch, name as preview_name};
+pub use preview::{
+    Clash, Pattern, Preview, is_apart, matches as matches_branch, name as preview_name, name_apart,
+};
 pub use schema::schema;
 
 /// A whole `vend.yaml`.
