@@ -17,6 +17,10 @@ pub struct Mark {
     pub platform: String,
     pub kind: Kind,
     pub foundation: String,
+    /// Whose it is: an app's, and of it an environment's, made from an entry of `vend.yaml` where that is for branches.
+    pub app: Option<String>,
+    pub environment: Option<String>,
+    pub preview: Option<String>,
     /// Of the template without this output.
     pub digest: String,
     /// US cents a month of what has a price.
@@ -29,6 +33,9 @@ impl Mark {
             platform: platform.to_owned(),
             kind: stack.kind,
             foundation: stack.foundation.to_string(),
+            app: stack.app.as_ref().map(ToString::to_string),
+            environment: stack.environment.as_ref().map(ToString::to_string),
+            preview: stack.preview.as_ref().map(ToString::to_string),
             digest: digest(stack.template.body().to_string().as_bytes())[..32].to_owned(),
             cents,
         }
@@ -48,9 +55,18 @@ impl Mark {
             platform: get("platform")?,
             kind: Kind::ALL.into_iter().find(|own| own.word() == kind)?,
             foundation: get("foundation")?,
+            app: get("app"),
+            environment: get("environment"),
+            preview: get("preview"),
             digest: get("digest")?,
             cents: get("cents")?.parse().ok()?,
         })
+    }
+
+    /// Does it say of a stack that it is another's than `wanted` says? One that says nothing of apps is of an older apply.
+    pub fn is_anothers(&self, wanted: &Self) -> bool {
+        let whose = |own: &Self| (own.app.clone(), own.environment.clone(), own.preview.clone());
+        self.app.is_some() && whose(self) != whose(wanted)
     }
 
     fn text(&self) -> String {
@@ -60,9 +76,21 @@ impl Mark {
             foundation,
             digest,
             cents,
+            ..
         } = self;
         let kind = kind.word();
-        format!("platform={platform} kind={kind} foundation={foundation} digest={digest} cents={cents}")
+        let whose = [
+            ("app", &self.app),
+            ("environment", &self.environment),
+            ("preview", &self.preview),
+        ];
+        let whose = whose
+            .into_iter()
+            .filter_map(|(key, own)| Some((key, own.as_ref()?)));
+        let whose: String = whose.map(|(key, own)| format!("{key}={own} ")).collect();
+        format!(
+            "platform={platform} kind={kind} foundation={foundation} {whose}digest={digest} cents={cents}"
+        )
     }
 
     /// The template with the mark, as it is sent.
@@ -80,15 +108,25 @@ mod tests {
 
     #[test]
     fn a_mark_is_read_as_it_was_written() {
-        let mark = Mark {
+        let mut mark = Mark {
             platform: "vend".into(),
             kind: Kind::Flow,
             foundation: "production".into(),
+            app: Some("shop".into()),
+            environment: Some("x-b-0123456789ab".into()),
+            preview: Some("preview".into()),
             digest: "abc".into(),
             cents: 12_345,
         };
         let text = mark.text();
-        assert_eq!(Mark::read([("Other", "x"), ("Vend", text.as_str())]), Some(mark));
+        assert_eq!(
+            Mark::read([("Other", "x"), ("Vend", text.as_str())]),
+            Some(mark.clone())
+        );
+        // As older ones were written, and those of foundations are.
+        (mark.app, mark.environment, mark.preview) = (None, None, None);
+        let text = mark.text();
+        assert_eq!(Mark::read([("Vend", text.as_str())]), Some(mark));
         assert_eq!(Mark::read([("Vend", "somebody else's")]), None);
         assert_eq!(Mark::read([]), None);
     }

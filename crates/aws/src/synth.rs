@@ -20,6 +20,8 @@ mod whole;
 mod word;
 mod yaml;
 
+use model::{AppName, EnvironmentName, spec};
+
 pub use cidr::Cidr;
 pub use config::{
     Access, Alarms, App, Config, Custom, Database, Endpoint, Engine, Environment, Forge, Foundation, Mails,
@@ -90,6 +92,11 @@ pub struct Stack {
     pub kind: Kind,
     /// The foundation on which it stands, or which it is.
     pub foundation: Label,
+    /// The app whose it is, and the environment; a foundation is nobody's.
+    pub app: Option<AppName>,
+    pub environment: Option<EnvironmentName>,
+    /// The entry of `vend.yaml` that it was made from, where it comes and goes with a branch.
+    pub preview: Option<EnvironmentName>,
     pub region: Region,
     pub template: Template,
     /// What `vend.yaml` says and AWS does otherwise, in sentences.
@@ -110,9 +117,21 @@ impl Stack {
             name,
             kind,
             foundation: label.clone(),
+            app: None,
+            environment: None,
+            preview: None,
             region: foundation.region.clone(),
             template,
             notes,
         })
+    }
+
+    /// Says whose it is.
+    fn of(mut self, app: &AppName, environment: Option<&spec::Environment>) -> Self {
+        self.app = Some(app.clone());
+        self.environment = environment.map(|own| own.name.clone());
+        let preview = environment.and_then(|own| own.preview.as_ref());
+        self.preview = preview.map(|own| own.of.clone());
+        self
     }
 }

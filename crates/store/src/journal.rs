@@ -10,7 +10,7 @@ mod runs;
 
 pub use activities::{Activity, News};
 pub use definition::{Definition, Seen};
-pub use executions::{ExecutionFilter, ExecutionSummary, NewExecution, Status};
+pub use executions::{DESTROY, ExecutionFilter, ExecutionSummary, NewExecution, Status};
 pub use log::{Batch, Begin, Finish, Fold, Logged, Piece, Progress, Snapshot, Waiting};
 pub use machines::{Alias, MachineFilter, MachineVersion, NewMachine, StateMachine, Tags};
 pub use maps::{ChildEnd, Children, Kin, MapChild, MapRun, RunChange, RunStep};

@@ -44,9 +44,10 @@ pub use evidence::{
 };
 pub use inbox::{Delivery, DeliveryVerdict, NewDelivery, Received};
 pub use journal::{
-    Activity, Alias, Batch, Begin, ChildEnd, Children, Definition, ExecutionFilter, ExecutionSummary, Finish,
-    Fold, Kin, Logged, MachineFilter, MachineVersion, MapChild, MapRun, NewExecution, NewMachine, News,
-    Piece, Progress, Run, RunChange, RunFilter, RunStep, Seen, Snapshot, StateMachine, Status, Tags, Waiting,
+    Activity, Alias, Batch, Begin, ChildEnd, Children, DESTROY, Definition, ExecutionFilter,
+    ExecutionSummary, Finish, Fold, Kin, Logged, MachineFilter, MachineVersion, MapChild, MapRun,
+    NewExecution, NewMachine, News, Piece, Progress, Run, RunChange, RunFilter, RunStep, Seen, Snapshot,
+    StateMachine, Status, Tags, Waiting,
 };
 pub use keys::random_bits;
 pub use ledger::LedgerFilter;

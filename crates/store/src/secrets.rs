@@ -69,10 +69,11 @@ pub struct SecretVersion {
 }
 
 /// The secrets of an environment, by app `?1` and name `?2`: its app's, its own, and where it comes and goes with a
-/// branch those of what it was made from. What the platform made up for that is nobody else's.
+/// branch those of what it was made from, unless an environment has that name. What the platform made up for that is nobody else's.
 const OF_ENVIRONMENT: &str =
     "s.app_id = ?1 AND (s.environment IN ('', ?2) OR (s.generated = 0 AND s.environment =
-    (SELECT e.preview FROM environments e WHERE e.app_id = ?1 AND e.name = ?2)))";
+    (SELECT e.preview FROM environments e WHERE e.app_id = ?1 AND e.name = ?2)
+    AND NOT EXISTS (SELECT 1 FROM environments real WHERE real.app_id = ?1 AND real.name = s.environment)))";
 
 /// AWS Secrets Manager's limit.
 const LONGEST: usize = 65_536;

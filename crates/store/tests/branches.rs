@@ -6,7 +6,7 @@ mod world;
 
 use model::{Place, Secret, spec};
 use store::{Error, PushState, SecretScope, Status};
-use world::{World, app, at, by, end, place, push, start, tenant};
+use world::{World, app, at, begin, by, end, place, push, start, tenant};
 
 /// What a push to `branch` is for.
 fn made(branch: &str) -> (Place, spec::Environment) {
@@ -263,4 +263,58 @@ async fn it_has_the_secrets_of_what_it_was_made_from() {
         value(&own, "b", Some(of_previews)).await.as_deref(),
         Some("of previews")
     );
+    // An environment of the entry's name has them to itself from then on.
+    world.environment("acme/shop/preview").await;
+    assert_eq!(value(&own, "b", None).await.as_deref(), Some("of the app"));
+    assert_eq!(value(&own, "b", Some(of_previews)).await, None);
+}
+
+#[tokio::test]
+async fn what_it_was_made_from_does_not_change() {
+    let world = World::new();
+    world.environment("acme/shop/production").await;
+    let own = ensure(&world, "f/1", 1).await.unwrap().unwrap().place;
+    let (place, mut spec) = made("f/1");
+    spec.preview.as_mut().unwrap().of = "other".parse().unwrap();
+    let other = world
+        .store
+        .write(move |tx| tx.ensure_preview(&place, &spec, 3, &by(2)))
+        .await;
+    assert!(refusal(other).ends_with("was made from `preview` of vend.yaml, and would be of `other`"));
+    let found = world.store.read(move |db| db.environment(&own)).await.unwrap();
+    assert_eq!(found.preview.unwrap().of.as_str(), "preview");
+}
+
+#[tokio::test]
+async fn what_is_being_destroyed_cannot_be_protected_any_more() {
+    let world = World::new();
+    let own = world.environment("acme/shop/production").await;
+    let protect = |second: i64| {
+        let own = own.clone();
+        world
+            .store
+            .write(move |tx| tx.set_protected(&own, true, &by(second)))
+    };
+    // A release that moves is no hindrance.
+    let place = own.clone();
+    world
+        .write(move |tx| start(tx, 6, Some(&place), "{}", &by(1)))
+        .await;
+    protect(2).await.unwrap();
+    let place = own.clone();
+    world
+        .write(move |tx| tx.set_protected(&place, false, &by(3)))
+        .await;
+    let place = own.clone();
+    world
+        .write(move |tx| begin(tx, 7, (Some(&place), store::DESTROY), "{}", &by(4)))
+        .await;
+    match protect(5).await {
+        Err(Error::Refused { message, .. }) => {
+            assert!(message.contains("is being destroyed already"), "{message}")
+        }
+        other => panic!("{other:?}"),
+    }
+    world.write(|tx| end(tx, 7, Status::Failed, 6)).await;
+    protect(7).await.unwrap();
 }

@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 
 /// The name of the program in Lambda: of a custom runtime it is always this.
 pub const NAME: &str = "bootstrap";
+const PATTERNS: &str = "VEND_PATTERNS";
 /// How long a secret is used before it is asked for again.
 const FRESH: SignedDuration = SignedDuration::from_secs(60);
 
@@ -104,6 +105,15 @@ fn variable(name: &'static str) -> Result<String, Error> {
     value.ok_or(Error::Variable(name))
 }
 
+/// Lambda changes a function's code and its variables one after the other: this program may find those of an older one,
+/// which knew of no patterns.
+fn patterns() -> Result<Vec<String>, Error> {
+    match variable(PATTERNS) {
+        Ok(text) => serde_json::from_str(&text).map_err(|_| Error::Variable(PATTERNS)),
+        Err(_) => Ok(Vec::new()),
+    }
+}
+
 /// A line of the function's log: JSON, as its log group is set to.
 fn say(level: &str, message: &str) {
     eprintln!("{}", json!({ "level": level, "message": message }));
@@ -126,8 +136,7 @@ impl Receiver {
                 .map_err(|_| Error::Variable("VEND_APP"))?,
             flow: variable("VEND_FLOW")?,
             branches: read("VEND_BRANCHES")?,
-            patterns: serde_json::from_str(&variable("VEND_PATTERNS")?)
-                .map_err(|_| Error::Variable("VEND_PATTERNS"))?,
+            patterns: patterns()?,
             secret: variable("VEND_WEBHOOK_SECRET")?,
             client: Client::new(machine, source, &variable("AWS_REGION")?),
             fresh: None,
@@ -136,10 +145,7 @@ impl Receiver {
 
     /// The environment of a branch that has one of its own.
     fn own(&self, branch: &str) -> Option<Vec<EnvironmentName>> {
-        let name = spec::preview_name(branch);
-        let is_taken = self.branches.values().flatten().any(|own| *own == name);
-        let fits = spec::matches_branch(&self.patterns, branch);
-        (fits && !is_taken).then(|| vec![name])
+        spec::matches_branch(&self.patterns, branch).then(|| vec![spec::name_apart(&self.app, branch)])
     }
 
     async fn take(&mut self, event: &[u8]) -> Result<Response, Error> {

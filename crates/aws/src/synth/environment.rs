@@ -109,6 +109,12 @@ impl Scope<'_> {
         )
     }
 
+    /// Where its secrets lie: those of all branches at the entry's, set before any of them is there.
+    fn secrets(&self) -> String {
+        let entry = self.spec.entry();
+        format!("{}/{}/{}/{entry}", self.platform(), self.label, self.app)
+    }
+
     fn at(&self, key: &str) -> String {
         format!("apps.{}.environments.{}.{key}", self.app, self.spec.name)
     }
@@ -193,7 +199,8 @@ pub fn environment(
         template.resources.iter_mut().for_each(Resource::loosen);
     }
     let name = scope.name.clone();
-    Stack::new(Kind::Environment, name, (label, foundation), template, notes)
+    let stack = Stack::new(Kind::Environment, name, (label, foundation), template, notes)?;
+    Ok(stack.of(app, Some(spec)))
 }
 
 /// `vend-production-shop-production`

@@ -82,10 +82,9 @@ impl Scope<'_> {
     }
 
     fn has_containers(&self) -> bool {
-        self.app
-            .environments
-            .iter()
-            .any(|environment| self.runtime(environment) != Runtime::Host)
+        let patterns = self.app.patterns.iter().map(|pattern| &pattern.environment);
+        let mut all = self.app.environments.iter().chain(patterns);
+        all.any(|environment| self.runtime(environment) != Runtime::Host)
     }
 }
 
@@ -136,7 +135,7 @@ pub fn pipeline(config: &Config, app: &spec::App) -> Result<Stack, Error> {
         );
         return Err(Error::config(format!("apps.{}", app.app), why));
     }
-    scope.stack(Kind::Pipeline, name, template)
+    Ok(scope.stack(Kind::Pipeline, name, template)?.of(&app.app, None))
 }
 
 /// The log group of something of a pipeline.

@@ -51,7 +51,8 @@ pub fn all(config: &Config, app: &spec::App, priorities: &mut Priorities) -> Res
     all_with(config, app, None, priorities)
 }
 
-/// The same with the environment that a branch has to itself.
+/// The same with the environment that a branch has to itself. Here that has a name that is nobody else's
+/// ([`spec::name_apart`]), and all that is made of it is called after that.
 pub fn all_with(
     config: &Config,
     app: &spec::App,
@@ -60,6 +61,11 @@ pub fn all_with(
 ) -> Result<Output, Error> {
     priorities.check()?;
     unknown(config, app)?;
+    kept_apart(app)?;
+    let branch = branch.map(|own| spec::Environment {
+        name: spec::name_apart(&app.app, &own.branch),
+        ..own.clone()
+    });
     let mut output = Output {
         stacks: Vec::new(),
         files: Vec::new(),
@@ -70,7 +76,7 @@ pub fn all_with(
     }
     output.stacks.push(noted(pipeline(config, app)?, app));
     let mut taken = BTreeMap::new();
-    for own in app.environments.iter().chain(branch) {
+    for own in app.environments.iter().chain(&branch) {
         let targets = targets(config, app, own)?;
         for label in &targets {
             let stack = environment(config, &app.app, own, label, priorities)?;
@@ -106,6 +112,24 @@ fn noted(mut pipeline: Stack, app: &spec::App) -> Stack {
         ));
     }
     pipeline
+}
+
+/// Refuses an environment whose stacks could be called like those of a branch.
+fn kept_apart(app: &spec::App) -> Result<(), Error> {
+    let is_like = |own: &&spec::Environment| spec::is_apart(&format!("{}-{}", app.app, own.name));
+    match app.environments.iter().find(is_like) {
+        None => Ok(()),
+        Some(own) => {
+            let why = format!(
+                "`{}-{}` ends as only names of branches' environments do",
+                app.app, own.name
+            );
+            Err(Error::config(
+                format!("apps.{}.environments.{}", app.app, own.name),
+                why,
+            ))
+        }
+    }
 }
 
 /// Refuses options of environments that `vend.yaml` does not have.

@@ -2,7 +2,7 @@
 
 use aws::synth::{
     Config, MAX_BYTES, MAX_OUTPUTS, MAX_PARAMETERS, MAX_RESOURCES, Priorities, Resource, Template, all,
-    all_with, environment, foundation,
+    environment, foundation,
 };
 use model::spec;
 use serde_json::Value;
@@ -473,85 +473,6 @@ fn what_a_release_could_not_do_here_is_refused_before_there_is_one() {
         let said = refused(yaml, options);
         assert!(said.contains(why), "{yaml} {options}: {said}");
     }
-}
-
-#[test]
-fn a_branch_has_stacks_of_its_own_and_keeps_nothing() {
-    let config: Config = toml::from_str(
-        "[foundations.production]\nregion = 'eu-central-1'\ndomain = 'a.example.com'\n\
-         [apps.shop.environments.preview.scaling]\ndrain = 7\n",
-    )
-    .unwrap();
-    let yaml = "app: shop\ndatabase: { engine: mariadb }\nenvironments: { live: {}, preview: { branches: 'feature/*' } }\n";
-    let (app, _) = spec::App::parse(yaml, "vend.yaml", &|_| true).unwrap();
-    let without = all(&config, &app, &mut Priorities::default()).unwrap();
-    assert_eq!(without.of_branch().count(), 0);
-    assert!(
-        without.stacks[1].notes[0].contains("vend aws apply --branch"),
-        "{:?}",
-        without.stacks[1].notes
-    );
-    let (mut kept, own) = (
-        Priorities::default(),
-        app.following("feature/login").unwrap().remove(0),
-    );
-    let with = all_with(&config, &app, Some(&own), &mut kept).unwrap();
-    let names: Vec<&str> = with.of_branch().map(|stack| stack.name.as_str()).collect();
-    assert_eq!(
-        names,
-        [
-            "vend-production-shop-feature-login-df7c7a",
-            "vend-flow-production-shop-feature-login-df7c7a"
-        ]
-    );
-    // What the others are does not change with it, priorities that are written down included.
-    let others: Vec<_> = with
-        .stacks
-        .iter()
-        .filter(|stack| !names.contains(&stack.name.as_str()))
-        .collect();
-    assert_eq!(others, without.stacks.iter().collect::<Vec<_>>());
-    assert!(!serde_json::to_string(&kept).unwrap().contains("feature-login"));
-    let environment = with.of_branch().next().unwrap();
-    let mut rules = 0;
-    for resource in &environment.template.resources {
-        let body = resource.body();
-        for policy in ["DeletionPolicy", "UpdateReplacePolicy"] {
-            assert!(
-                matches!(body[policy].as_str(), None | Some("Delete")),
-                "{} keeps {body}",
-                resource.id
-            );
-        }
-        assert_ne!(body["Properties"]["DeletionProtection"], true, "{}", resource.id);
-        if let Some(priority) = body["Properties"]["Priority"].as_u64() {
-            rules += 1;
-            assert!((25_001..=50_000).contains(&priority), "{priority}");
-        }
-    }
-    assert!(rules > 0);
-    // Its options are those of the entry.
-    let delay = serde_json::json!({ "Key": "deregistration_delay.timeout_seconds", "Value": "7" });
-    let attributes = environment.template.resources.iter();
-    let mut attributes = attributes.filter_map(|own| own.properties["TargetGroupAttributes"].as_array());
-    assert!(attributes.any(|all| all.contains(&delay)));
-    // The receiver knows which branches have one.
-    let pipeline = with
-        .stacks
-        .iter()
-        .find(|stack| stack.name == "vend-pipeline-production-shop")
-        .unwrap();
-    let receiver = pipeline
-        .template
-        .resources
-        .iter()
-        .find(|own| own.id == "Receiver")
-        .unwrap();
-    let variables = &receiver.properties["Environment"]["Variables"];
-    assert_eq!(
-        (&variables["VEND_PATTERNS"], &variables["VEND_BRANCHES"]),
-        (&"[\"feature/*\"]".into(), &"{\"live\":[\"live\"]}".into())
-    );
 }
 
 #[test]

@@ -26,7 +26,9 @@ pub use environment::is_label;
 pub use host::is_secret;
 pub(super) use host::is_variable;
 pub use parse::Tree;
-pub use preview::{Clash, Pattern, Preview, matches as matches_branch, name as preview_name};
+pub use preview::{
+    Clash, Pattern, Preview, is_apart, matches as matches_branch, name as preview_name, name_apart,
+};
 pub use schema::schema;
 
 /// A whole `vend.yaml`.

@@ -170,14 +170,20 @@ impl Tx<'_> {
         if own.ending.is_some() {
             return Ok(None);
         }
-        if own.of != preview.of || own.expires_after != preview.expires {
+        if own.of != preview.of {
+            // Whose secrets it has is settled when it is made.
+            return Err(Error::refused_with(
+                format!(
+                    "{place} was made from `{}` of vend.yaml, and would be of `{}`",
+                    own.of, preview.of
+                ),
+                format!("vend environments destroy {place}, and push again"),
+            ));
+        }
+        if own.expires_after != preview.expires {
             self.run(
-                "UPDATE environments SET preview = ?2, expires_after = ?3 WHERE id = ?1",
-                params![
-                    self.environment_key(place)?,
-                    preview.of.as_str(),
-                    preview.expires.as_secs()
-                ],
+                "UPDATE environments SET expires_after = ?2 WHERE id = ?1",
+                params![self.environment_key(place)?, preview.expires.as_secs()],
             )?;
             let detail = json!({ "preview": preview.of, "expires_after_s": preview.expires.as_secs() });
             self.note(by, "environment.configure", Some(&place.tenant), place, detail)?;

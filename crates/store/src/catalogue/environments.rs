@@ -341,6 +341,12 @@ impl Tx<'_> {
     /// What is protected stays, also where it was to go with its branch.
     pub fn set_protected(&self, place: &Place, protected: bool, by: &By) -> Result<(), Error> {
         let key = self.environment_key(place)?;
+        if protected && let Some(id) = self.destruction(place)? {
+            return Err(Error::refused_with(
+                format!("{place} is being destroyed already, by {id}"),
+                format!("vend executions show {id} --follow"),
+            ));
+        }
         self.run(
             "UPDATE environments SET protected = ?2,
                  ending = CASE WHEN ?2 THEN NULL ELSE ending END, ending_by = CASE WHEN ?2 THEN NULL ELSE ending_by END

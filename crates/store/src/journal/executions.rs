@@ -21,6 +21,9 @@ pub enum Status {
     Aborted,
 }
 
+/// The kind of an execution that takes an environment down.
+pub const DESTROY: &str = "environment-destroy";
+
 /// What a list shows of an execution.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExecutionSummary {
@@ -141,6 +144,23 @@ impl Db<'_> {
                 place.app.as_str(),
                 place.environment.as_str(),
             ],
+        )
+    }
+}
+
+impl Db<'_> {
+    /// The open execution that takes an environment down.
+    pub fn destruction(&self, place: &Place) -> Result<Option<String>, Error> {
+        self.one(
+            "SELECT id FROM executions
+             WHERE tenant = ?1 AND app = ?2 AND environment = ?3 AND kind = ?4 AND ended_at IS NULL",
+            [
+                place.tenant.as_str(),
+                place.app.as_str(),
+                place.environment.as_str(),
+                DESTROY,
+            ],
+            |row| row.get(0),
         )
     }
 }

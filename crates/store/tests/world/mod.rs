@@ -114,6 +114,17 @@ pub fn push(place: &Place, text: &str) -> NewPush {
 
 /// The first commit of an execution with its run.
 pub fn start(tx: &Tx<'_>, bits: u64, place: Option<&Place>, input: &str, by: &By) -> Result<(), Error> {
+    begin(tx, bits, (place, "release"), input, by)
+}
+
+/// The same of any kind.
+pub fn begin(
+    tx: &Tx<'_>,
+    bits: u64,
+    (place, kind): (Option<&Place>, &str),
+    input: &str,
+    by: &By,
+) -> Result<(), Error> {
     let run = 1000 + bits;
     let begin = Begin {
         key: run,
@@ -134,7 +145,7 @@ pub fn start(tx: &Tx<'_>, bits: u64, place: Option<&Place>, input: &str, by: &By
     let new = NewExecution {
         id: ExecutionId::from_bits(bits),
         place: place.cloned(),
-        kind: "release".into(),
+        kind: kind.into(),
         run,
         deadline_at: Some(at(40)),
     };

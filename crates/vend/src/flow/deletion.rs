@@ -109,14 +109,24 @@ pub fn leaving(db: &Db<'_>, tenant: &TenantName) -> Result<bool, Error> {
         .any(|what| what.tenant == *tenant && what.app.is_none()))
 }
 
-/// Stops what is open in an environment that is to go, but for its destruction.
+/// Is an environment still to go, with its app or its branch? What was protected meanwhile is not.
+fn is_to_go(db: &Db<'_>, place: &Place) -> Result<bool, Error> {
+    let Some(own) = db.find_environment(place)?.filter(|own| !own.protected) else {
+        return Ok(false);
+    };
+    let ends = own.preview.is_some_and(|preview| preview.ending.is_some());
+    Ok(ends || covers(db, &place.tenant, &place.app)?)
+}
+
+/// Stops what is open in an environment that is to go, but for its destruction. In one that stays nothing is touched,
+/// whatever was known a moment ago.
 pub async fn clear(world: &World, place: &Place, cause: &str) -> Result<(), Fault> {
-    let open = world
-        .store
-        .read(|db| db.open_executions())
-        .await
-        .map_err(stored)?;
-    for execution in open {
+    let own = place.clone();
+    let open = world.store.read(move |db| match is_to_go(db, &own)? {
+        true => db.open_executions(),
+        false => Ok(Vec::new()),
+    });
+    for execution in open.await.map_err(stored)? {
         if execution.place.as_ref() == Some(place) && execution.kind != start::DESTROY {
             cancel::interrupt(&world.engine, execution.run, cause).await?;
         }
@@ -297,6 +307,52 @@ mod tests {
             .map_err(|error: Error| error.to_string())
             .unwrap()
             .len()
+    }
+
+    #[tokio::test]
+    async fn what_is_protected_in_time_is_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = Utf8PathBuf::from_path_buf(directory.path().to_owned()).unwrap();
+        let store = Store::open(&path).unwrap();
+        let by = || By::platform(crate::clock::now());
+        let text = "app: shop\nenvironments: { production: {}, preview: { branches: [login] } }\n";
+        let app = model::spec::App::parse(text, "vend.yaml", &|_| true).unwrap().0;
+        let spec = app.following("login").unwrap().remove(0);
+        let place: Place = "acme/shop/login".parse().unwrap();
+        let looked = store.write(move |tx| {
+            tx.create_tenant(&place.tenant, &by())?;
+            tx.create_app(&place.tenant, &place.app, None, &by())?;
+            tx.ensure_preview(&place, &spec, 9, &by())?;
+            let look = |tx: &Tx<'_>| -> Result<_, Error> {
+                let ends = start::refuse_staying(tx, &place).is_ok();
+                Ok((ends, is_to_go(tx, &place)?))
+            };
+            let mut looks = vec![look(tx)?];
+            tx.end_preview(&place, "its branch is gone", &by())?;
+            looks.push(look(tx)?);
+            tx.set_protected(&place, true, &by())?;
+            looks.push(look(tx)?);
+            // Nor is it when all of its app is to go and it was protected since.
+            tx.set_protected(&place, false, &by())?;
+            let own = Deletion {
+                tenant: place.tenant.clone(),
+                app: None,
+                actor: "person:a".into(),
+            };
+            order(tx, &own, &by())?;
+            looks.push(look(tx)?);
+            tx.set_protected(&place, true, &by())?;
+            looks.push(look(tx)?);
+            Ok::<_, Error>(looks)
+        });
+        let expected = [
+            (false, false),
+            (true, true),
+            (false, false),
+            (false, true),
+            (false, false),
+        ];
+        assert_eq!(looked.await.unwrap(), expected);
     }
 
     #[tokio::test]

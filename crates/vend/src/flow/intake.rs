@@ -15,7 +15,7 @@ use model::{
     port::Fault,
     spec::{self, Files},
 };
-use store::{By, Push, PushState};
+use store::{By, NewPush, Push, PushState, Tx};
 use tokio::{
     task::JoinSet,
     time::{MissedTickBehavior, interval},
@@ -190,33 +190,64 @@ async fn assign(world: &World, push: &Push) -> Result<(), Fault> {
         Ok(following) => following,
         Err(clash) => return fail(world, id, clash.to_string()).await,
     };
-    let (names, reason): (Vec<EnvironmentName>, String) = (
-        following.iter().map(|own| own.name.clone()).collect(),
-        nobody(&app, &push.branch),
-    );
+    let reason = nobody(&app, &push.branch);
     let places: Vec<(Place, spec::Environment)> =
         following.into_iter().map(|own| (place(&own.name), own)).collect();
     let most = world.platform.branches.most_per_tenant;
-    let assigned = world.store.write(move |tx| {
-        for (place, spec) in &places {
-            if tx.ensure_preview(place, spec, most, &by)?.is_none() {
+    let assigned = world
+        .store
+        .write(move |tx| settle(tx, id, &places, most, &reason, &by));
+    assigned.await.map_err(stored)
+}
+
+/// Gives a push to the environments that it is for, `most` of branches in the tenant. One that cannot have it fails with
+/// its cause and by itself: what one branch has taken must not hold up what follows another.
+fn settle(
+    tx: &Tx<'_>,
+    id: u64,
+    places: &[(Place, spec::Environment)],
+    most: u32,
+    nobody: &str,
+    by: &By,
+) -> Result<(), store::Error> {
+    let (mut names, mut refused) = (Vec::new(), Vec::new());
+    for (place, spec) in places {
+        match tx.ensure_preview(place, spec, most, by) {
+            Ok(Some(_)) => names.push(place.environment.clone()),
+            Ok(None) => {
                 let reason =
                     "the environment of its branch is just being taken down, and is made anew afterwards";
                 return tx.delay_push(id, reason);
             }
+            Err(store::Error::Refused { message, next }) => {
+                let refusal = Fault {
+                    next,
+                    ..Fault::order(message)
+                };
+                refused.push(refusal.to_string());
+            }
+            Err(error) => return Err(error),
         }
-        tx.assign_push(id, &names, &reason, &by).map(drop)
-    });
-    match assigned.await {
-        Err(store::Error::Refused { message, next }) => {
-            let refused = Fault {
-                next,
-                ..Fault::order(message)
-            };
-            fail(world, id, refused.to_string()).await
-        }
-        assigned => assigned.map_err(stored),
     }
+    if names.is_empty() && !refused.is_empty() {
+        return tx.finish_push(id, PushState::Failed, Some(&refused.join("\n")), by);
+    }
+    let push = tx.push(id)?;
+    tx.assign_push(id, &names, nobody, by)?;
+    for reason in refused {
+        // Of no environment: the one of that name is another branch's.
+        let copy = NewPush {
+            tenant: push.tenant.clone(),
+            app: push.app.clone(),
+            environment: None,
+            branch: push.branch.clone(),
+            commit: push.commit.clone(),
+            origin: push.origin.clone(),
+        };
+        let copy = tx.enqueue_push(&copy, &By::new(&push.pushed_by, by.at))?;
+        tx.finish_push(copy, PushState::Failed, Some(&reason), by)?;
+    }
+    Ok(())
 }
 
 /// Why a push to this branch is for nobody.
@@ -385,6 +416,84 @@ async fn begin(world: &World, place: Place) -> Result<(), Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn what_a_branch_has_taken_fails_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = camino::Utf8PathBuf::from_path_buf(directory.path().to_owned()).unwrap();
+        let store = store::Store::open(&path).unwrap();
+        let by = || By::platform(crate::clock::now());
+        let parsed = |text: &str| spec::App::parse(text, "vend.yaml", &|_| true).unwrap().0;
+        let place = |own: &spec::Environment| -> Place { format!("acme/shop/{}", own.name).parse().unwrap() };
+        let of = |app: &spec::App, branch: &str| -> Vec<(Place, spec::Environment)> {
+            let following = app.following(branch).unwrap().into_iter();
+            following.map(|own| (place(&own), own)).collect()
+        };
+        let before = parsed("app: shop\nenvironments: { production: {}, preview: { branches: [login] } }\n");
+        let after = parsed("app: shop\nenvironments: { login: { branch: main }, production: {} }\n");
+        let (preview, both) = (of(&before, "login"), of(&after, "main"));
+        let alone: Vec<_> = both
+            .iter()
+            .filter(|(own, _)| own.environment.as_str() == "login")
+            .cloned()
+            .collect();
+        let (tenant, app): (TenantName, AppName) = ("acme".parse().unwrap(), "shop".parse().unwrap());
+        let (own_tenant, own_app) = (tenant.clone(), app.clone());
+        let push = move |tx: &Tx<'_>, branch: &str| {
+            let commit = model::port::Commit {
+                id: "a".repeat(40),
+                author: "a".into(),
+                message: "m".into(),
+                branch: branch.into(),
+                repository: "git".into(),
+                committed_at: crate::clock::now(),
+            };
+            let new = NewPush {
+                tenant: own_tenant.clone(),
+                app: own_app.clone(),
+                environment: None,
+                branch: branch.into(),
+                commit,
+                origin: "git".into(),
+            };
+            tx.enqueue_push(&new, &by())
+        };
+        let done = store.write(move |tx| {
+            tx.create_tenant(&tenant, &by())?;
+            tx.create_app(&tenant, &app, None, &by())?;
+            let first = push(tx, "login")?;
+            settle(tx, first, &preview, 9, "nobody", &by())?;
+            let second = push(tx, "main")?;
+            settle(tx, second, &both, 9, "nobody", &by())?;
+            let third = push(tx, "main")?;
+            settle(tx, third, &alone, 9, "nobody", &by())?;
+            let again = settle(tx, second, &both, 9, "nobody", &by());
+            assert!(matches!(again, Err(store::Error::Refused { .. })), "{again:?}");
+            tx.pushes(&tenant, &app, None, None, 9)
+        });
+        let said: Vec<(PushState, Option<String>, bool)> = done
+            .await
+            .unwrap()
+            .into_iter()
+            .map(|own| {
+                let taken = own
+                    .reason
+                    .as_deref()
+                    .is_some_and(|why| why.contains("`login` is of branch login"));
+                (own.state, own.environment.map(|name| name.to_string()), taken)
+            })
+            .collect();
+        let (waiting, failed) = (PushState::Waiting, PushState::Failed);
+        assert_eq!(
+            said,
+            [
+                (failed, None, true),
+                (failed, None, true),
+                (waiting, Some("production".into()), false),
+                (waiting, Some("login".into()), false),
+            ]
+        );
+    }
 
     #[tokio::test]
     async fn a_file_that_cannot_be_read_is_not_said_to_be_missing() {

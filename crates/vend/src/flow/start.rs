@@ -11,7 +11,7 @@ use super::{
 use crate::reconcile::bases::AUTOMATIC;
 
 /// The kind of an execution that takes an environment down.
-pub const DESTROY: &str = "environment-destroy";
+pub use store::DESTROY;
 /// Those of executions that stop and start the hosts of one.
 pub const SLEEP: &str = "sleep";
 pub const WAKE: &str = "wake";
@@ -277,7 +277,30 @@ pub async fn wake(world: &World, place: &Place, by: By) -> Result<ExecutionId, E
     .await
 }
 
+/// Refuses what was to go with its branch and is not to go any more.
+pub fn refuse_staying(db: &Db<'_>, place: &Place) -> Result<(), Error> {
+    let preview = db.environment(place)?.preview;
+    match preview.is_some_and(|preview| preview.ending.is_some()) {
+        true => Ok(()),
+        false => Err(refusal(format!("{place} stays"), None)),
+    }
+}
+
+/// Takes down what is to go with its branch, if it still is.
+pub async fn end(world: &World, place: Place, by: By) -> Result<ExecutionId, Error> {
+    take_down(world, place, by, refuse_staying).await
+}
+
 pub async fn destroy(world: &World, place: Place, by: By) -> Result<ExecutionId, Error> {
+    take_down(world, place, by, |_, _| Ok(())).await
+}
+
+async fn take_down(
+    world: &World,
+    place: Place,
+    by: By,
+    look: fn(&Db<'_>, &Place) -> Result<(), Error>,
+) -> Result<ExecutionId, Error> {
     let (id, _) = fresh();
     let new = New {
         id,
@@ -288,6 +311,7 @@ pub async fn destroy(world: &World, place: Place, by: By) -> Result<ExecutionId,
         by,
     };
     runs::begin(world, new, move |tx| {
+        look(tx, &place)?;
         if tx.environment(&place)?.protected {
             let unprotect = format!("vend environments unprotect {place}");
             return Err(refusal(format!("{place} is protected"), Some(unprotect)));

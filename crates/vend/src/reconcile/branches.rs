@@ -66,12 +66,12 @@ async fn take_down(world: &World, place: &Place, reason: &str, by: By) -> Result
     if failing.is_some_and(|failing| by.at < failing.next) {
         return Ok(());
     }
-    match start::destroy(world, place.clone(), by).await {
+    match start::end(world, place.clone(), by).await {
         Ok(execution) => {
             info!("{place} is taken down by {execution}: {reason}");
             Ok(())
         }
-        // Something is under way there, its own destruction included: the next round looks again.
+        // Something is under way there, its own destruction included, or it stays: the next round looks again.
         Err(Error::Refused { .. }) => deletion::clear(world, place, reason).await,
         Err(Error::Missing { .. }) => Ok(()),
         Err(error) => Err(stored(error)),

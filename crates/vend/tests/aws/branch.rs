@@ -13,8 +13,8 @@ fn a_branch_has_stacks_that_come_and_go_alone() {
         &format!("{app}  preview: {{ branches: 'feature/*' }}\n"),
     );
     let own = [
-        "vend-production-shop-feature-login-df7c7a",
-        "vend-flow-production-shop-feature-login-df7c7a",
+        "vend-production-shop-feature-login-df7c7a-b-7d3c484c6392",
+        "vend-flow-production-shop-feature-login-df7c7a-b-7d3c484c6392",
     ];
     let branch = ["--branch", "feature/login"];
     let names = || {
@@ -63,12 +63,50 @@ fn a_branch_has_stacks_that_come_and_go_alone() {
         fs::read_to_string(world.path().join("aws/priorities.json")).unwrap(),
         kept
     );
+    // The files do not name it, and yet it is not what is gone from them; nor is another app's, which stays with the foundation.
+    world.write("vend.yaml", &app.replace("app: shop", "app: shop-admin"));
+    world.good(&["apply", "--yes"]);
+    let with_other = names();
+    world.good(&["destroy", "--gone", "--yes"]);
+    assert_eq!(names(), with_other);
+    let said = world.good(&["destroy", "--yes"]);
+    assert!(
+        !said.contains("-shop-production") && !said.contains(own[0]),
+        "{said}"
+    );
+    assert_eq!(names(), both);
+    world.write(
+        "vend.yaml",
+        &format!("{app}  preview: {{ branches: 'feature/*' }}\n"),
+    );
+    world.good(&["destroy", "--gone", "--yes"]);
+    assert_eq!(names(), both);
+    let said = world.good(&["status"]);
+    assert!(said.contains("of a branch"), "{said}");
+    // What says to be of another entry is not touched by its name.
+    world.write(
+        "vend.yaml",
+        &format!("{app}  other: {{ branches: 'feature/*' }}\n"),
+    );
+    for command in ["apply", "destroy"] {
+        let (_, said) = world.bad(&[&[command, "--yes"], &branch[..]].concat());
+        assert!(said.contains("is another's"), "{said}");
+    }
+    assert_eq!(names(), both);
+    world.write(
+        "vend.yaml",
+        &format!("{app}  preview: {{ branches: 'feature/*' }}\n"),
+    );
     // Nothing protects it, and nothing else goes with it.
     let said = world.good(&[&["destroy", "--yes"], &branch[..]].concat());
     assert!(
         own.iter().all(|name| said.contains(&format!("goes: {name}"))),
         "{said}"
     );
+    assert_eq!(names(), before);
+    // Asked for by name, all of branches goes.
+    world.good(&["apply", "--yes", "--branch", "feature/more"]);
+    world.good(&["destroy", "--gone", "--branches", "--yes"]);
     assert_eq!(names(), before);
     for other in ["main", "other"] {
         let (code, said) = world.bad(&["apply", "--yes", "--branch", other]);

@@ -186,24 +186,25 @@ fn ready(world: &World) -> Lambda {
     world.python(&format!(
         "client('secretsmanager').create_secret(Name='vend/production/shop/webhook', SecretString='{SECRET}')\n\
          d = json.dumps({{'StartAt': 'A', 'States': {{'A': {{'Type': 'Succeed'}}}}}})\n\
-         for e in ['production', 'staging', 'feature-login-df7c7a']:\n\
+         for e in ['production', 'staging', 'feature-login-df7c7a-b-7d3c484c6392']:\n\
          \x20   client('stepfunctions').create_state_machine(name=f'vend-flow-production-shop-{{e}}', definition=d, roleArn='arn:aws:iam::123456789012:role/f')",
     ));
-    let variables = [
-        ("VEND_APP", "shop"),
-        (
-            "VEND_BRANCHES",
-            r#"{"main":["production","staging"],"dev":["dev"]}"#,
-        ),
-        ("VEND_PATTERNS", r#"["feature/*"]"#),
-        (
-            "VEND_FLOW",
-            "arn:aws:states:eu-central-1:123456789012:stateMachine:vend-flow-production-shop-",
-        ),
-        ("VEND_WEBHOOK_SECRET", "vend/production/shop/webhook"),
-    ];
-    Lambda::new(world, &variables)
+    Lambda::new(world, &VARIABLES)
 }
+
+const VARIABLES: [(&str, &str); 5] = [
+    ("VEND_APP", "shop"),
+    (
+        "VEND_BRANCHES",
+        r#"{"main":["production","staging"],"dev":["dev"]}"#,
+    ),
+    ("VEND_PATTERNS", r#"["feature/*"]"#),
+    (
+        "VEND_FLOW",
+        "arn:aws:states:eu-central-1:123456789012:stateMachine:vend-flow-production-shop-",
+    ),
+    ("VEND_WEBHOOK_SECRET", "vend/production/shop/webhook"),
+];
 
 /// The inputs of a flow's executions.
 fn inputs(world: &World, environment: &str) -> Vec<Value> {
@@ -253,10 +254,10 @@ fn a_push_starts_the_flows_of_its_branch_once() {
     let own = event("a", &push("feature/login"), SECRET, true);
     assert_eq!(
         lambda.http(&own).1["environments"],
-        json!(["feature-login-df7c7a"])
+        json!(["feature-login-df7c7a-b-7d3c484c6392"])
     );
     assert_eq!(
-        inputs(&world, "feature-login-df7c7a")[0]["branch"],
+        inputs(&world, "feature-login-df7c7a-b-7d3c484c6392")[0]["branch"],
         "feature/login"
     );
     let none = event("b", &push("feature/other"), SECRET, true);
@@ -265,7 +266,7 @@ fn a_push_starts_the_flows_of_its_branch_once() {
     (gone["after"], gone["deleted"]) = ("0".repeat(40).into(), true.into());
     let gone = event("c", &gone.to_string(), SECRET, true);
     assert_eq!(lambda.http(&gone), (200, json!({ "status": "ignored" })));
-    assert_eq!(inputs(&world, "feature-login-df7c7a").len(), 1);
+    assert_eq!(inputs(&world, "feature-login-df7c7a-b-7d3c484c6392").len(), 1);
 }
 
 #[test]
@@ -321,6 +322,21 @@ fn what_cannot_be_done_is_said_to_lambda_and_the_next_event_is_taken() {
         (path, &error["errorType"]),
         (format!("{RUNTIME}/init/error"), &json!("Vend.Variable"))
     );
+}
+
+/// Lambda changes code and variables one after the other.
+#[test]
+fn a_function_that_is_told_of_no_patterns_takes_what_it_knows() {
+    let Some(world) = World::new() else { return };
+    drop(ready(&world));
+    let variables: Vec<_> = VARIABLES
+        .into_iter()
+        .filter(|(name, _)| *name != "VEND_PATTERNS")
+        .collect();
+    let lambda = Lambda::new(&world, &variables);
+    assert_eq!(lambda.http(&event("1", &push("main"), SECRET, true)).0, 202);
+    let own = event("2", &push("feature/login"), SECRET, true);
+    assert_eq!(lambda.http(&own), (200, json!({ "status": "ignored" })));
 }
 
 /// What `apply` puts where the template says that the code is.

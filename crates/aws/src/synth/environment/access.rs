@@ -178,7 +178,7 @@ fn host(scope: &Scope<'_>) -> Vec<Grant> {
 
 /// Secrets of this environment, and its database's.
 pub(super) fn secrets(scope: &Scope<'_>) -> Grant {
-    let mut resources = vec![arn("secretsmanager", &format!("secret:{}/*", scope.path()))];
+    let mut resources = vec![arn("secretsmanager", &format!("secret:{}/*", scope.secrets()))];
     if scope.engine.is_some() {
         resources.push(database::secret(scope));
     }

@@ -23,7 +23,7 @@ pub(super) fn script(scope: &Scope<'_>) -> Result<Value, Error> {
                 let _ = writeln!(plain, "{name}=\"{}\"", escaped(scope, name, text)?);
             }
             Variable::Secret(own) => {
-                let _ = writeln!(secret, "put {name} \"$(secret '{}/{own}')\"", scope.path());
+                let _ = writeln!(secret, "put {name} \"$(secret '{}/{own}')\"", scope.secrets());
             }
         }
     }

@@ -179,7 +179,7 @@ fn variables(scope: &Scope<'_>) -> (Vec<Value>, Vec<Value>) {
         match variable {
             Variable::Plain(text) => plain.push(json!({ "Name": name, "Value": text })),
             Variable::Secret(own) => {
-                let from = arn("secretsmanager", &format!("secret:{}/{own}", scope.path()));
+                let from = arn("secretsmanager", &format!("secret:{}/{own}", scope.secrets()));
                 secrets.push(json!({ "Name": name, "ValueFrom": from }));
             }
         }

@@ -72,7 +72,8 @@ pub fn flow(
         about,
         properties,
     ));
-    scope.stack(Kind::Flow, name, template)
+    let stack = scope.stack(Kind::Flow, name, template)?;
+    Ok(stack.of(&app.app, Some(environment)))
 }
 
 fn role(template: &mut Template, scope: &Scope<'_>, targets: &[Label]) {

@@ -12,7 +12,7 @@ use super::{
     environment::{Fields, is_branch, value},
 };
 use crate::{
-    Digest, EnvironmentName,
+    AppName, Digest, EnvironmentName,
     spec::{
         read::{Reader, quoted, written},
         yaml::Node,
@@ -24,6 +24,9 @@ const MOST_PATTERNS: usize = 10;
 /// What a name may have, and the characters of the digest at its end with the hyphen before them.
 const LONGEST: usize = 40;
 const DIGEST: usize = 6;
+/// What stands between a name and the digest of app and branch, where names of several apps meet, and how long that is.
+const APART: &str = "-b-";
+const APART_DIGEST: usize = 12;
 /// Nothing that serves customers comes and goes with a branch.
 const NEVER: &str = "production";
 
@@ -143,6 +146,28 @@ pub fn name(branch: &str) -> EnvironmentName {
     let name = format!("{slug}-{}", &digest[..DIGEST]);
     name.parse()
         .expect("letters, digits and single hyphens, a letter first, and short enough")
+}
+
+/// What a branch's environment is called where names of several apps and environments run into one, as those of stacks do:
+/// `shop` with `admin-x` and `shop-admin` with `x` are the same there. No other name ends like it ([`is_apart`]), and it is
+/// as short as one of an environment.
+pub fn name_apart(app: &AppName, branch: &str) -> EnvironmentName {
+    let mut slug = name(branch).to_string();
+    slug.truncate(LONGEST - APART.len() - APART_DIGEST);
+    let (slug, digest) = (
+        slug.trim_end_matches('-'),
+        Digest::of_parts([app.as_str(), branch]).hex(),
+    );
+    let name = format!("{slug}{APART}{}", &digest[..APART_DIGEST]);
+    name.parse()
+        .expect("the beginning of a name, and letters, digits and single hyphens behind it")
+}
+
+/// Does it end like the name of a branch's environment, [`name_apart`]?
+pub fn is_apart(name: &str) -> bool {
+    let is_digit = |b: u8| matches!(b, b'0'..=b'9' | b'a'..=b'f');
+    let end = name.rsplit_once(APART).map_or("", |(_, end)| end);
+    end.len() == APART_DIGEST && end.bytes().all(is_digit)
 }
 
 /// Could the end of it be a piece of a digest?

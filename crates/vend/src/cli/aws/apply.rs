@@ -41,6 +41,7 @@ struct Done {
 pub async fn run(own: &Apply, output: &Output) -> Result<ExitCode, Failure> {
     let loaded = own.project.load()?;
     let found = loaded.found().await?;
+    loaded.refuse_others(&found)?;
     let plans = plan::all(&loaded, &found, true).await?;
     let idle = plans.iter().all(|plan| plan.doing == Doing::Nothing);
     if !output.json {

@@ -25,6 +25,9 @@ pub struct Destroy {
     /// Only the stacks that the files do not have any more.
     #[arg(long)]
     gone: bool,
+    /// With --gone: also those of branches' environments, which no file names. Their data goes too.
+    #[arg(long, requires = "gone")]
+    branches: bool,
     /// Keep buckets, tables, images and zones.
     #[arg(long)]
     keep_data: bool,
@@ -95,10 +98,24 @@ pub async fn run(own: &Destroy, output: &Output) -> Result<ExitCode, Failure> {
 async fn victims(own: &Destroy, loaded: &Loaded) -> Result<Vec<(String, Found)>, Failure> {
     let is_known = |name: &str| loaded.made.stacks.iter().any(|own| own.name == name);
     let mut all = loaded.found().await?;
-    all.retain(|(_, found)| {
+    loaded.refuse_others(&all)?;
+    let is_meant = |found: &Found| {
         let name = &found.stack.name;
-        loaded.is_asked(name) && (!own.gone || !is_known(name))
-    });
+        let is_preview = found.mark.as_ref().is_some_and(|mark| mark.preview.is_some());
+        let is_gone = !is_known(name) && (own.branches || !is_preview);
+        loaded.is_own(found) && loaded.is_asked(name) && (!own.gone || is_gone)
+    };
+    // What others stand on stays.
+    let others: Vec<String> = all
+        .iter()
+        .filter(|(_, found)| !loaded.is_own(found))
+        .map(|(foundation, _)| foundation.clone())
+        .collect();
+    let stays = |foundation: &String, found: &Found| {
+        let kind = found.mark.as_ref().map(|mark| mark.kind);
+        kind == Some(Kind::Foundation) && others.contains(foundation)
+    };
+    all.retain(|(foundation, found)| is_meant(found) && !stays(foundation, found));
     let kind = |found: &Found| match &found.mark {
         Some(mark) => mark.kind,
         None => {

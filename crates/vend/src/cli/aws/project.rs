@@ -22,8 +22,8 @@ use model::{
     spec::{self, Files as _},
 };
 
-use super::{Failure, broken, home::Home, receiver::Program};
-use crate::cli::check;
+use super::{Exit, Failure, broken, home::Home, receiver::Program};
+use crate::{cli::check, output::clean};
 
 // What every command takes. (A doc comment would become the help of every command that has it.)
 #[derive(Debug, Args)]
@@ -72,6 +72,7 @@ pub struct Loaded {
     sites: BTreeMap<String, Site>,
     priorities: (PathBuf, Priorities),
     only: Vec<String>,
+    app: String,
 }
 
 impl Files {
@@ -92,6 +93,7 @@ impl Project {
         let given = self.priorities.clone().unwrap_or_else(beside);
         let branch = self.branch.as_deref();
         let (config, mut made, priorities) = read(&files.dir, files.config.as_deref(), &given, branch)?;
+        let app = app(&files.dir)?.app.to_string();
         let only: Vec<String> = match branch {
             Some(_) => made.of_branch().map(|stack| stack.name.clone()).collect(),
             None => self.only.clone(),
@@ -122,6 +124,7 @@ impl Project {
             prices,
             priorities: (given, priorities),
             only,
+            app,
         })
     }
 
@@ -159,6 +162,35 @@ impl Loaded {
         let mut all = vec![(self.receiver.key(), self.receiver.zip()?)];
         all.extend(files);
         Ok(all)
+    }
+
+    /// Is it this app's, or nobody's? An older stack does not say.
+    pub fn is_own(&self, found: &Found) -> bool {
+        let app = found.mark.as_ref().and_then(|mark| mark.app.as_deref());
+        app.is_none_or(|app| app == self.app)
+    }
+
+    /// Refuses to touch a stack that says to be another app's or environment's than the files mean by its name.
+    pub fn refuse_others(&self, found: &[(String, Found)]) -> Result<(), Failure> {
+        for wanted in &self.wanted {
+            let mut marks = found
+                .iter()
+                .filter(|(_, found)| found.stack.name == wanted.name)
+                .filter_map(|(_, found)| found.mark.as_ref());
+            let Some(mark) = marks.find(|mark| mark.is_anothers(&wanted.mark)) else {
+                continue;
+            };
+            let (app, own) = (mark.app.as_deref(), mark.environment.as_deref());
+            let said = [app, own, mark.preview.as_deref()];
+            let said: Vec<&str> = said.into_iter().flatten().collect();
+            return Err(Failure::new(
+                Exit::Refused,
+                format!("{} is another's, and nothing was changed", wanted.name),
+            )
+            .cause(format!("it says to be of {}", clean(&said.join(", "))))
+            .next("vend aws status"));
+        }
+        Ok(())
     }
 
     /// Was this stack asked for?

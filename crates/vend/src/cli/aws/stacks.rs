@@ -64,6 +64,8 @@ struct Line {
     /// CloudFormation's word; none for a stack that is not there.
     status: Option<String>,
     why: Option<String>,
+    /// The entry of vend.yaml that it was made from, where it comes and goes with a branch.
+    preview: Option<String>,
     /// What `apply` would do; none for a stack that the files do not have any more.
     doing: Option<Doing>,
     is_protected: bool,
@@ -90,7 +92,7 @@ pub async fn status(own: &Status, output: &Output) -> Result<(), Failure> {
     }
     for (foundation, found) in &found {
         let is_known = loaded.made.stacks.iter().any(|own| own.name == found.stack.name);
-        if !is_known {
+        if !is_known && loaded.is_own(found) {
             lines.push(line(&loaded, &found.stack.name, foundation, Some(found)));
         }
     }
@@ -106,6 +108,9 @@ fn line(loaded: &Loaded, name: &str, foundation: &str, found: Option<&Found>) ->
         region: loaded.site(foundation).client.region().to_owned(),
         status: stack.map(|stack| stack.status.0.clone()),
         why: stack.and_then(|stack| stack.why.clone()),
+        preview: found
+            .and_then(|found| found.mark.as_ref())
+            .and_then(|mark| mark.preview.clone()),
         doing: None,
         is_protected: stack.is_some_and(|stack| stack.is_protected),
         drift: stack
@@ -130,6 +135,7 @@ fn table(lines: &[Line], output: &Output) -> String {
     ]);
     for line in lines {
         let files = match &line.doing {
+            None if line.preview.is_some() => ("of a branch".to_owned(), Tone::Good),
             None => ("no more there (vend aws destroy --gone)".to_owned(), Tone::Wait),
             Some(Doing::Nothing) => ("the same".to_owned(), Tone::Good),
             Some(Doing::Create | Doing::CreateAgain) => ("not applied".to_owned(), Tone::Wait),
