@@ -7,7 +7,7 @@
 mod hostile;
 pub mod remote;
 
-use std::process::Stdio;
+use std::{os::unix::fs::MetadataExt as _, process::Stdio};
 
 use camino::{Utf8Path, Utf8PathBuf};
 use jiff::Timestamp;
@@ -396,7 +396,7 @@ async fn whole_group(fetch: Command, limit: Duration) -> Result<(), Error> {
     }
 }
 
-/// The bytes of all files of a directory.
+/// The bytes that all files of a directory take of the disk: of disks of databases most were never written.
 pub async fn size(directory: Utf8PathBuf) -> u64 {
     let measure = move || {
         let mut open = vec![directory];
@@ -405,7 +405,7 @@ pub async fn size(directory: Utf8PathBuf) -> u64 {
             for entry in directory.read_dir_utf8().into_iter().flatten().flatten() {
                 match entry.metadata() {
                     Ok(file) if file.is_dir() => open.push(entry.path().to_owned()),
-                    Ok(file) => bytes += file.len(),
+                    Ok(file) => bytes += file.len().min(file.blocks().saturating_mul(512)),
                     // It was moved to its place meanwhile.
                     Err(_) => {}
                 }
