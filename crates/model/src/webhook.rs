@@ -36,6 +36,9 @@ pub enum Event {
     Delete {
         reference: String,
         repository: String,
+        /// What it stood at last, where the host says so.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        commit: Option<String>,
     },
     /// Of no interest here, and why.
     Ignored {
@@ -49,8 +52,15 @@ pub enum Event {
 impl Event {
     /// The branch that is gone.
     pub fn gone(&self) -> Option<&str> {
+        Some(self.deletion()?.0)
+    }
+
+    /// The branch that is gone, and the commit that it stood at, where the host says so.
+    pub fn deletion(&self) -> Option<(&str, Option<&str>)> {
         match self {
-            Self::Delete { reference, .. } => reference.strip_prefix("refs/heads/"),
+            Self::Delete {
+                reference, commit, ..
+            } => Some((reference.strip_prefix("refs/heads/")?, commit.as_deref())),
             Self::Push(_) | Self::Ignored { .. } | Self::Ping => None,
         }
     }

@@ -63,6 +63,7 @@ fn same(golden: &Value, kind: &str, event: &Event) -> Result<(), String> {
         Event::Delete {
             reference,
             repository: found,
+            ..
         } => {
             check("repository", repository, found)?;
             match kind {

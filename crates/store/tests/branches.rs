@@ -6,7 +6,7 @@ mod world;
 
 use model::{Place, Secret, spec};
 use store::{Error, PushState, SecretScope, Status};
-use world::{World, app, at, begin, by, end, place, push, start, tenant};
+use world::{World, app, at, begin, by, commit, end, place, push, start, tenant};
 
 /// What a push to `branch` is for.
 fn made(branch: &str) -> (Place, spec::Environment) {
@@ -130,16 +130,31 @@ async fn a_branch_that_is_gone_ends_what_came_with_it_and_nothing_else() {
             }
         })
         .await;
-    let gone = |branch: &'static str, second: i64| {
-        world.write(move |tx| tx.branch_gone(&tenant("acme"), &app("shop"), branch, &by(second)))
+    let after = |branch: &'static str, last: Option<String>, second: i64| {
+        world.write(move |tx| {
+            tx.branch_gone(
+                &tenant("acme"),
+                &app("shop"),
+                branch,
+                last.as_deref(),
+                &by(second),
+            )
+        })
     };
+    let gone = |branch, second| after(branch, None, second);
     let nothing = gone("main", 3).await;
     assert_eq!(
         (nothing.ending, nothing.pushes),
         (vec![], 0),
         "what the file names stays"
     );
-    let found = gone("f/1", 4).await;
+    let overtaken = after("f/1", Some(commit("early").id), 3).await;
+    assert_eq!(
+        (overtaken.ending, overtaken.pushes),
+        (vec![], 0),
+        "it has come again since"
+    );
+    let found = after("f/1", Some(commit("late").id), 4).await;
     assert_eq!((found.ending, found.pushes), (vec![first.clone()], 1));
     let late = world.store.read(move |db| db.push(late)).await.unwrap();
     assert_eq!(

@@ -170,7 +170,7 @@ fn stacks() -> impl Iterator<Item = &'static Stack> {
 fn every_flow_is_a_machine_of_our_own_checker_too() {
     for stack in stacks() {
         if let Some(definition) = definition(stack) {
-            asl::Machine::parse(&definition.to_string())
+            asl::Machine::parse(&filled(&definition.to_string()))
                 .unwrap_or_else(|problems| panic!("{}: {problems:#?}", stack.name));
         }
     }

@@ -105,6 +105,7 @@ impl Pushed<'_> {
             return Ok(Event::Delete {
                 reference: self.reference.to_owned(),
                 repository: clean(self.repository),
+                commit: (is_object(self.before) && !is_zero(self.before)).then(|| self.before.to_owned()),
             });
         }
         let id = if tag.is_some() && is_object(self.commit) {

@@ -67,5 +67,6 @@ fn deleted(payload: &Value) -> Result<Event, Refusal> {
     Ok(Event::Delete {
         reference: format!("refs/{folder}/{name}"),
         repository: clean(repository),
+        commit: None,
     })
 }

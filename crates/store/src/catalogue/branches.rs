@@ -216,15 +216,28 @@ impl Tx<'_> {
     }
 
     /// A branch is gone: its environments are to go, and what was pushed to it and has no environment is ignored.
+    /// `last` is the commit that it stood at. Deliveries overtake each other: when another commit came last, the branch
+    /// has come again since, and nothing of it goes.
     pub fn branch_gone(
         &self,
         tenant: &TenantName,
         app: &AppName,
         branch: &str,
+        last: Option<&str>,
         by: &By,
     ) -> Result<Gone, Error> {
         let mut gone = Gone::default();
         let key = self.app_key(tenant, app)?;
+        let newest: Option<String> = self.one(
+            "SELECT commit_json ->> '$.id' FROM pushes WHERE app_id = ?1 AND branch = ?2 ORDER BY id DESC LIMIT 1",
+            params![key, branch],
+            |row| row.get(0),
+        )?;
+        if let (Some(last), Some(newest)) = (last, &newest)
+            && last != newest
+        {
+            return Ok(gone);
+        }
         let waiting: Vec<u64> = self.all(
             "SELECT id FROM pushes WHERE app_id = ?1 AND branch = ?2 AND state = 'waiting' AND environment IS NULL",
             params![key, branch],

@@ -84,7 +84,7 @@ impl Commands for Flows {
             let gone = self
                 .world
                 .store
-                .write(move |tx| tx.branch_gone(&tenant, &app, &own, &by));
+                .write(move |tx| tx.branch_gone(&tenant, &app, &own, None, &by));
             let gone = gone.await.map_err(refused)?;
             self.world.pokes.branches.notify_one();
             let names = |places: &[Place]| {

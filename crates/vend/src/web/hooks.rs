@@ -103,9 +103,9 @@ async fn keep(
             let received = tx.receive_delivery(&new, &by)?;
             let is_new =
                 !matches!(received, Received::Duplicate(_)) && new.verdict == DeliveryVerdict::Accepted;
-            if let Some(branch) = new.event.as_ref().and_then(Event::gone).filter(|_| is_new) {
+            if let Some((branch, last)) = new.event.as_ref().and_then(Event::deletion).filter(|_| is_new) {
                 // In one with the delivery: done twice, it would end a branch that has come again since.
-                tx.branch_gone(&new.tenant, &new.app, branch, &by)?;
+                tx.branch_gone(&new.tenant, &new.app, branch, last, &by)?;
             }
             Ok::<_, store::Error>(received)
         })

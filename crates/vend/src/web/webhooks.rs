@@ -112,8 +112,8 @@ pub async fn replay(
         .store
         .write(move |tx| {
             tx.replay_delivery(&own, verdict, reason.as_deref(), kept.as_ref(), &by)?;
-            match kept.as_ref().and_then(Event::gone) {
-                Some(branch) => tx.branch_gone(&tenant, &app, branch, &by).map(drop),
+            match kept.as_ref().and_then(Event::deletion) {
+                Some((branch, last)) => tx.branch_gone(&tenant, &app, branch, last, &by).map(drop),
                 None => Ok(()),
             }
         })
