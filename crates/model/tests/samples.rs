@@ -56,7 +56,7 @@ fn the_guide_shows_files_that_work() {
         .skip(1)
         .map(|block| block.split("```").next().unwrap())
         .collect();
-    assert_eq!(blocks.len(), 5);
+    assert!(blocks.len() > 5, "the guide has lost its examples");
     for block in blocks {
         let (_, warnings) = App::parse(block, "vend.yaml", &|_| true).unwrap();
         assert_eq!(warnings, []);
