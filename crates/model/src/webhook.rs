@@ -26,10 +26,6 @@ pub enum Provider {
 /// What a delivery asks for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "one is read at a time, and none is kept in bulk"
-)]
 pub enum Event {
     Push(Push),
     /// A branch or tag is gone.
