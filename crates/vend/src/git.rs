@@ -7,7 +7,7 @@
 mod hostile;
 pub mod remote;
 
-use std::{os::unix::fs::MetadataExt as _, process::Stdio};
+use std::process::Stdio;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use jiff::Timestamp;
@@ -195,10 +195,14 @@ impl Repository {
     /// Ends when the repository has grown by more than so much.
     async fn outgrown(&self, most_mib: u64) {
         let most = most_mib.saturating_mul(1024 * 1024);
-        let before = size(self.path.join("objects")).await;
+        let before = size(self.path.join("objects"), |file| file.len()).await;
         loop {
             tokio::time::sleep(MEASURE_EVERY).await;
-            if size(self.path.join("objects")).await.saturating_sub(before) > most {
+            if size(self.path.join("objects"), |file| file.len())
+                .await
+                .saturating_sub(before)
+                > most
+            {
                 return;
             }
         }
@@ -396,8 +400,8 @@ async fn whole_group(fetch: Command, limit: Duration) -> Result<(), Error> {
     }
 }
 
-/// The bytes that all files of a directory take of the disk: of disks of databases most were never written.
-pub async fn size(directory: Utf8PathBuf) -> u64 {
+/// Of all files of a directory together what `of` says of each.
+pub async fn size(directory: Utf8PathBuf, of: fn(&std::fs::Metadata) -> u64) -> u64 {
     let measure = move || {
         let mut open = vec![directory];
         let mut bytes = 0;
@@ -405,7 +409,7 @@ pub async fn size(directory: Utf8PathBuf) -> u64 {
             for entry in directory.read_dir_utf8().into_iter().flatten().flatten() {
                 match entry.metadata() {
                     Ok(file) if file.is_dir() => open.push(entry.path().to_owned()),
-                    Ok(file) => bytes += file.len().min(file.blocks().saturating_mul(512)),
+                    Ok(file) => bytes += of(&file),
                     // It was moved to its place meanwhile.
                     Err(_) => {}
                 }

@@ -130,6 +130,15 @@ fn pack(bundle: &Path, line: &str) {
     assert!(done.success(), "{line}");
 }
 
+/// Where the bundle lies once the line has packed it; without a line it stays a directory.
+fn packed(world: &World, bundle: &Path, kind: &str, line: &str) -> PathBuf {
+    if line.is_empty() {
+        return bundle.to_owned();
+    }
+    pack(bundle, line);
+    world.path(&format!("app.{kind}"))
+}
+
 #[test]
 fn the_agents_sample_bundle_deploys_in_every_format() {
     let Some(appspec) = sample("bundle") else { return };
@@ -142,13 +151,7 @@ fn the_agents_sample_bundle_deploys_in_every_format() {
     ] {
         let world = World::new();
         let bundle = world.bundle("bundle", &appspec);
-        let location = match line {
-            "" => bundle.clone(),
-            line => {
-                pack(&bundle, line);
-                world.path(&format!("app.{kind}"))
-            }
-        };
+        let location = packed(&world, &bundle, kind, line);
         world.succeeds(&location, kind, &[]);
         assert_eq!(world.proof(), NEW, "{kind}");
         world.succeeds(&location, kind, &[]);
@@ -500,13 +503,7 @@ fn odd_members_of_archives_are_installed_as_they_are() {
         if !is_zip {
             std::os::unix::fs::symlink("run", odd.join("link")).unwrap();
         }
-        let location = match line {
-            "" => bundle.clone(),
-            line => {
-                pack(&bundle, line);
-                world.path(&format!("app.{kind}"))
-            }
-        };
+        let location = packed(&world, &bundle, kind, line);
         world.succeeds(&location, kind, &[]);
         let run = fs::metadata(target.join("run")).unwrap();
         assert_eq!(

@@ -40,13 +40,6 @@ pub struct Gone {
     pub pushes: usize,
 }
 
-/// Of an environment `e`: when it was last used. What only a newer base has brought is no use.
-pub(super) const USED_AT: &str = "CASE WHEN e.preview IS NULL THEN NULL ELSE max(e.created_at,
-    coalesce((SELECT max(p.at) FROM pushes p WHERE p.app_id = e.app_id AND p.environment = e.name
-              AND p.origin NOT IN ('refresh', 'refresh-automatic')), 0),
-    coalesce((SELECT max(x.started_at) FROM executions x WHERE x.tenant = t.name AND x.app = a.name
-              AND x.environment = e.name AND x.kind IN ('rollback', 'scale')), 0)) END AS used_at";
-
 /// Why a push to a branch that went before anybody looked at it is ignored.
 const GONE: &str = "the branch is gone";
 
@@ -58,12 +51,7 @@ impl Db<'_> {
             return Ok(push.reason.as_deref() != Some(GONE));
         };
         let environment = self.find_environment(&place)?;
-        let ending = |own: &Environment| {
-            own.preview
-                .as_ref()
-                .is_some_and(|preview| preview.ending.is_some())
-        };
-        Ok(environment.is_some_and(|own| !ending(&own)))
+        Ok(environment.is_some_and(|own| own.ending().is_none()))
     }
 
     /// Environments that are to go, why, and who says so.
@@ -228,15 +216,15 @@ impl Tx<'_> {
     ) -> Result<Gone, Error> {
         let mut gone = Gone::default();
         let key = self.app_key(tenant, app)?;
-        let newest: Option<String> = self.one(
-            "SELECT commit_json ->> '$.id' FROM pushes WHERE app_id = ?1 AND branch = ?2 ORDER BY id DESC LIMIT 1",
-            params![key, branch],
-            |row| row.get(0),
-        )?;
-        if let (Some(last), Some(newest)) = (last, &newest)
-            && last != newest
-        {
-            return Ok(gone);
+        if let Some(last) = last {
+            let newest: Option<String> = self.one(
+                "SELECT commit_json ->> '$.id' FROM pushes WHERE app_id = ?1 AND branch = ?2 ORDER BY id DESC LIMIT 1",
+                params![key, branch],
+                |row| row.get(0),
+            )?;
+            if newest.is_some_and(|newest| newest != last) {
+                return Ok(gone);
+            }
         }
         let waiting: Vec<u64> = self.all(
             "SELECT id FROM pushes WHERE app_id = ?1 AND branch = ?2 AND state = 'waiting' AND environment IS NULL",

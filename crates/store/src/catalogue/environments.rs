@@ -9,7 +9,7 @@ use model::{
 use rusqlite::{Row, params};
 use serde_json::{Value, json};
 
-use super::branches::{Preview, USED_AT, preview};
+use super::branches::{Preview, preview};
 use crate::{
     By, Db, Error, HostState, Tx,
     sql::{Address, At, Columns as _, Json, Word},
@@ -63,6 +63,11 @@ impl Environment {
             prefix: 24,
         }
     }
+
+    /// Why all of it is to go with its branch; `None`: it stays.
+    pub fn ending(&self) -> Option<&str> {
+        self.preview.as_ref()?.ending.as_deref()
+    }
 }
 
 /// Where the environments' networks are taken from.
@@ -115,13 +120,16 @@ const BLOCK: u32 = 65_536;
 const FIRST_BLOCK: u32 = 524_288 / BLOCK;
 const LAST_BLOCK: u32 = 1_879_048_191 / BLOCK;
 
-fn select() -> String {
-    format!(
-        "SELECT e.*, t.name AS tenant, a.name AS app, u.block, {USED_AT} FROM environments e
-         JOIN apps a ON a.id = e.app_id JOIN tenants t ON t.id = a.tenant_id
-         JOIN uid_blocks u ON u.environment_id = e.id"
-    )
-}
+/// `used_at`: what only a newer base has brought is no use.
+const SELECT: &str = "SELECT e.*, t.name AS tenant, a.name AS app, u.block,
+    CASE WHEN e.preview IS NULL THEN NULL ELSE max(e.created_at,
+        coalesce((SELECT max(p.at) FROM pushes p WHERE p.app_id = e.app_id AND p.environment = e.name
+                  AND p.origin NOT IN ('refresh', 'refresh-automatic')), 0),
+        coalesce((SELECT max(x.started_at) FROM executions x WHERE x.tenant = t.name AND x.app = a.name
+                  AND x.environment = e.name AND x.kind IN ('rollback', 'scale')), 0)) END AS used_at
+    FROM environments e
+    JOIN apps a ON a.id = e.app_id JOIN tenants t ON t.id = a.tenant_id
+    JOIN uid_blocks u ON u.environment_id = e.id";
 
 impl Db<'_> {
     /// By name: all of the platform, of a tenant, or of an app.
@@ -132,9 +140,8 @@ impl Db<'_> {
         let (tenant, app) = of.unzip();
         let (tenant, app) = (tenant.map(TenantName::as_str), app.flatten().map(AppName::as_str));
         let sql = format!(
-            "{} WHERE (?1 IS NULL OR t.name = ?1) AND (?2 IS NULL OR a.name = ?2)
-             ORDER BY t.name, a.name, e.name",
-            select()
+            "{SELECT} WHERE (?1 IS NULL OR t.name = ?1) AND (?2 IS NULL OR a.name = ?2)
+             ORDER BY t.name, a.name, e.name"
         );
         self.all(&sql, [tenant, app], environment)
     }
@@ -145,7 +152,7 @@ impl Db<'_> {
     }
 
     pub fn find_environment(&self, place: &Place) -> Result<Option<Environment>, Error> {
-        let sql = format!("{} WHERE t.name = ?1 AND a.name = ?2 AND e.name = ?3", select());
+        let sql = format!("{SELECT} WHERE t.name = ?1 AND a.name = ?2 AND e.name = ?3");
         let names = [
             place.tenant.as_str(),
             place.app.as_str(),
@@ -155,7 +162,7 @@ impl Db<'_> {
     }
 
     pub(super) fn environments_of_branches(&self) -> Result<Vec<Environment>, Error> {
-        let sql = format!("{} WHERE e.preview IS NOT NULL ORDER BY e.id", select());
+        let sql = format!("{SELECT} WHERE e.preview IS NOT NULL ORDER BY e.id");
         self.all(&sql, [], environment)
     }
 

@@ -114,8 +114,7 @@ fn is_to_go(db: &Db<'_>, place: &Place) -> Result<bool, Error> {
     let Some(own) = db.find_environment(place)?.filter(|own| !own.protected) else {
         return Ok(false);
     };
-    let ends = own.preview.is_some_and(|preview| preview.ending.is_some());
-    Ok(ends || covers(db, &place.tenant, &place.app)?)
+    Ok(own.ending().is_some() || covers(db, &place.tenant, &place.app)?)
 }
 
 /// Stops what is open in an environment that is to go, but for its destruction. In one that stays nothing is touched,

@@ -102,7 +102,7 @@ fn refuse_moving(db: &Db<'_>, place: &Place) -> Result<(), Error> {
 
 /// Refuses where all is to go with its branch.
 fn refuse_ending(db: &Db<'_>, place: &Place) -> Result<(), Error> {
-    match db.environment(place)?.preview.and_then(|preview| preview.ending) {
+    match db.environment(place)?.ending() {
         Some(reason) => {
             let list = format!("vend environments list {}/{}", place.tenant, place.app);
             Err(refusal(
@@ -279,10 +279,9 @@ pub async fn wake(world: &World, place: &Place, by: By) -> Result<ExecutionId, E
 
 /// Refuses what was to go with its branch and is not to go any more.
 pub fn refuse_staying(db: &Db<'_>, place: &Place) -> Result<(), Error> {
-    let preview = db.environment(place)?.preview;
-    match preview.is_some_and(|preview| preview.ending.is_some()) {
-        true => Ok(()),
-        false => Err(refusal(format!("{place} stays"), None)),
+    match db.environment(place)?.ending() {
+        Some(_) => Ok(()),
+        None => Err(refusal(format!("{place} stays"), None)),
     }
 }
 

@@ -66,7 +66,7 @@ async fn fetch(url: &str, sources: &str) -> (Error, u64) {
     let platform: Platform = toml::from_str(&toml).unwrap();
     let remotes = Remotes::new(&platform, &Data("/nonexistent".into()));
     let error = repository.fetch(&remotes, url, "main").await.unwrap_err();
-    (error, super::size(objects).await)
+    (error, super::size(objects, |file| file.len()).await)
 }
 
 #[tokio::test]

@@ -56,13 +56,13 @@ fn wire(db: &Db<'_>, environment: store::Environment, urls: &[String]) -> Result
     let running = db.executions(&open)?.into_iter().next();
     let destroying = running
         .as_ref()
-        .is_some_and(|execution| execution.kind == "environment-destroy");
+        .is_some_and(|execution| execution.kind == store::DESTROY);
     let preview = environment.preview.as_ref().map(|preview| Preview {
         of: preview.of.clone(),
         expires_at: preview.expires_at(),
         ending: preview.ending.clone(),
     });
-    let ending = preview.as_ref().is_some_and(|preview| preview.ending.is_some());
+    let ending = environment.ending().is_some();
     let mut hosts = db.standing_hosts(Some(place))?;
     hosts.retain(|host| host.role == HostRole::App && host.state == HostState::Serving);
     let serving = hosts.len();

@@ -236,15 +236,17 @@ async fn what_came_with_a_branch_goes_with_it() {
     let expected = [(own.clone(), format!("its branch {PREVIEWED} is gone"))];
     assert_eq!(ending().await, expected);
 
+    let anew = async || {
+        let (place, by) = (own.clone(), store::By::platform(world.state.now()));
+        let deletion = world
+            .state
+            .store
+            .write(move |tx| tx.delete_environment(&place, &by));
+        deletion.await.unwrap();
+        preview(&world).await;
+    };
     // It comes again; the same delivery, and a start of the platform, do not end it.
-    let (place, by) = (own.clone(), store::By::platform(world.state.now()));
-    world
-        .state
-        .store
-        .write(move |tx| tx.delete_environment(&place, &by))
-        .await
-        .unwrap();
-    preview(&world).await;
+    anew().await;
     assert_eq!(
         send(&world, deletion("g1", "delete", &body)).await.1["status"],
         "duplicate"
@@ -258,14 +260,7 @@ async fn what_came_with_a_branch_goes_with_it() {
     });
     send(&world, deletion("g2", "push", &push)).await;
     assert_eq!(ending().await, expected);
-    let (place, by) = (own.clone(), store::By::platform(world.state.now()));
-    world
-        .state
-        .store
-        .write(move |tx| tx.delete_environment(&place, &by))
-        .await
-        .unwrap();
-    preview(&world).await;
+    anew().await;
     let uri = format!("/v1/webhooks/{}/replay", answer["delivery"].as_str().unwrap());
     assert_eq!(
         world.ask(&Who::User(0), Method::POST, &uri, None).await.0,
