@@ -6,12 +6,15 @@
 //! `VEND_COMMIT_BRANCH` and `VEND_COMMIT_REPOSITORY`: the same names that a Packer build gets as environment variables.
 
 mod error;
+mod held;
 mod script;
 mod source;
 mod toolbox;
 mod turn;
 
 pub use error::Error;
+pub(crate) use held::Held;
+pub use toolbox::Bare;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -31,6 +34,7 @@ use tokio::sync::Semaphore;
 use tracing::info;
 
 use self::{
+    held::InUse,
     script::Run,
     source::{Chosen, Index, Step},
     turn::{Turn, Unwanted, Waits},
@@ -74,6 +78,8 @@ struct Inner {
     bases: Bases,
     caches: Caches,
     uids: Uids,
+    /// What builds stand on.
+    in_use: InUse,
     limits: Resources,
     /// So many scripts run at a time.
     places: Semaphore,
@@ -139,6 +145,7 @@ impl Oven {
         Ok(Self(Arc::new(Inner {
             caches: Caches::open(&kitchen.node, 4 << 30)?,
             uids: Uids::default(),
+            in_use: InUse::default(),
             places: Semaphore::new(kitchen.at_once.max(1)),
             quiet: Arc::default(),
             baking: Mutex::default(),
@@ -235,11 +242,13 @@ impl Oven {
         let (images, layers) = (&self.0.images, &self.0.layers);
         for image in images.list()? {
             let top = image.layers.last().map(|key| layers.get(key)).transpose()?;
-            // What no commit asked for is the platform's.
-            if top.flatten().is_some_and(|top| top.commit.is_none()) {
+            // What no commit asked for is the platform's, but for what builds got from registries.
+            let own = |top: &Record| top.commit.is_none() && !base::is_of_registry(top);
+            if top.flatten().as_ref().is_some_and(own) {
                 keep.insert(image.digest);
             }
         }
+        keep.extend(self.0.in_use.all());
         let bases = self.0.bases.all()?.iter().map(|known| known.key).collect();
         Ok(images.sweep(&keep, &bases, unused_since)?)
     }
@@ -251,6 +260,11 @@ impl Oven {
             None => tenant.to_string(),
         };
         Ok(self.0.caches.remove(&name).map_err(Error::from)?)
+    }
+
+    /// Keeps an image from being swept for as long as something stands on it.
+    pub(crate) fn hold(&self, image: Digest) -> Held {
+        self.0.in_use.hold(image)
     }
 
     pub(crate) fn uids(&self) -> &Uids {

@@ -246,6 +246,30 @@ impl Bases {
         Ok(before.is_some_and(|before| before != record.key))
     }
 
+    /// The layer of a base as its name means it now: a registry is asked each time what a tag names. One that cannot be
+    /// asked leaves what it gave before, and why it could not; one that does not give it any more is an error.
+    pub async fn current(
+        &self,
+        wanted: Wanted<'_>,
+        mut progress: impl FnMut(&str) + Send,
+    ) -> Result<(Record, Option<Error>), Error> {
+        let moves = matches!(wanted.base, Base::Oci(_)) && wanted.base.moves();
+        let before = if moves { self.find(wanted)? } else { None };
+        let Some(before) = before else {
+            return Ok((self.ensure(wanted, progress).await?, None));
+        };
+        let _held = self.lock(&slug(wanted), wanted.base, &mut progress).await?;
+        match self.make(wanted, progress).await {
+            Ok(record) => Ok((record, None)),
+            Err(
+                error @ Error::Oci(
+                    oci::Error::Unreachable { .. } | oci::Error::Answer { .. } | oci::Error::Archive(_),
+                ),
+            ) => Ok((before, Some(error))),
+            Err(error) => Err(error),
+        }
+    }
+
     /// A base whose key says all about it, unpacked by `fill` if it is not there. Blocking.
     pub(crate) fn adopt(
         &self,
@@ -472,6 +496,12 @@ impl Bases {
 
 /// Before the name of a base in the record of its layer.
 pub(crate) const MADE_BY: &str = "base ";
+
+/// Is it the layer of a registry's image, as somebody asked for it?
+pub(crate) fn is_of_registry(record: &Record) -> bool {
+    let base = record.made_by.strip_prefix(MADE_BY);
+    base.is_some_and(|base| base.starts_with("oci:"))
+}
 
 /// All layers of an image, one over the other.
 pub(crate) fn flatten(

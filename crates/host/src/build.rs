@@ -18,6 +18,7 @@ mod left;
 pub mod local;
 pub mod protocol;
 mod queue;
+mod record;
 pub mod report;
 pub mod runner;
 mod runtime;
@@ -55,10 +56,11 @@ use self::{
     console::Console,
     left::{Objects, Shelf},
     queue::Queue,
+    record::Record,
     report::History,
 };
 use crate::{
-    bake::Oven,
+    bake::{Held, Oven},
     container::{Containers, Exit},
     layer::io_error,
     logs, objects,
@@ -138,7 +140,16 @@ impl Yard {
             .parse()
             .map_err(|_| Fault::order("the ticket cannot name a log"))?;
         let started = Instant::now();
-        let built = self.run(ticket, order, log.clone(), stop, shelf).await;
+        let record = Record::taken();
+        let once = Once {
+            ticket,
+            order,
+            log: &log,
+            shelf,
+            before: &Before::default(),
+            record: &record,
+        };
+        let built = self.run(once, stop).await;
         let last = match &built {
             Ok(built) => format!(
                 "The build succeeded: artifact {} of {} bytes",
@@ -148,12 +159,19 @@ impl Yard {
             Err(error) => logs::chain(error),
         };
         // Whatever happened to the log so far.
-        if let Ok(console) = self.console(order, &log) {
+        if let Ok(console) = self.console(once) {
             console.close(&last);
         }
         let (place, ok, duration_ms) = (&order.place, built.is_ok(), started.elapsed().as_millis());
         info!(%place, %ticket, ok, duration_ms, "a build of {place} ended");
-        built.map_err(|error| Fault::from(error).evidence(log))
+        let phases = record.completed();
+        match built {
+            Ok(built) => Ok(Built { phases, ..built }),
+            Err(error) => Err(Fault {
+                phases,
+                ..Fault::from(error).evidence(log)
+            }),
+        }
     }
 }
 
@@ -166,6 +184,7 @@ struct Once<'a> {
     /// For what it leaves when it fails.
     shelf: Option<&'a Shelf>,
     before: &'a Before,
+    record: &'a Record,
 }
 
 /// How one build ended that did not fail for good.
@@ -183,7 +202,8 @@ struct Ground {
 
 /// What a container is made from.
 struct Prepared {
-    image: Digest,
+    /// No sweep takes it from below the build.
+    image: Held,
     /// From the top down.
     lowers: Vec<Utf8PathBuf>,
     caches: Restored,
@@ -216,24 +236,17 @@ impl Yard {
         })))
     }
 
-    async fn run(
-        &self,
-        ticket: &Ticket,
-        order: &BuildOrder,
-        log: LogRef,
-        stop: Stop,
-        shelf: Option<&Shelf>,
-    ) -> Result<Built, Error> {
-        demand::secrets(order)?;
-        demand::labels(order, &self.0.labels)?;
+    async fn run(&self, first: Once<'_>, stop: Stop) -> Result<Built, Error> {
+        let Once { order, record, .. } = first;
+        let allowed = demand::secrets(order).and_then(|()| demand::labels(order, &self.0.labels));
+        record.submitted(allowed.as_ref().err().map(ToString::to_string));
+        allowed?;
         let mut before = Before::default();
         loop {
+            record.anew();
             let once = Once {
-                ticket,
-                order,
-                log: &log,
-                shelf,
                 before: &before,
+                ..first
             };
             match self.once(once, stop.clone()).await? {
                 End::Built(built) => return Ok(built),
@@ -244,7 +257,7 @@ impl Yard {
 
     /// One build in one container, when it is its turn.
     async fn once(&self, once: Once<'_>, mut stop: Stop) -> Result<End, Error> {
-        let mut console = self.console(once.order, once.log)?;
+        let mut console = self.console(once)?;
         console.began("QUEUED");
         let tenant = &once.order.place.tenant;
         let place = self.0.queue.enter(tenant, once.ticket, |waiting| {
@@ -253,16 +266,19 @@ impl Yard {
                 waiting.running, waiting.before
             ));
         });
-        let _place = tokio::select! {
-            place = place => place,
-            reason = stop.asked() => return Err(Error::Stopped(reason)),
-            () = tokio::time::sleep(self.0.queued) => {
-                let error = Error::Queued(self.0.queued);
-                console.ended(PhaseStatus::TimedOut, Some(error.to_string()));
-                return Err(error);
-            }
+        let turn = tokio::select! {
+            place = place => Ok(place),
+            reason = stop.asked() => Err(Error::Stopped(reason)),
+            () = tokio::time::sleep(self.0.queued) => Err(Error::Queued(self.0.queued)),
             () = once.before.over(timeout(once.order)) => {
-                return Err(once.before.timed_out(timeout(once.order), console.doing(), String::new()));
+                Err(once.before.timed_out(timeout(once.order), console.doing(), String::new()))
+            }
+        };
+        let _place = match turn {
+            Ok(place) => place,
+            Err(error) => {
+                console.ended(error.status(), Some(error.to_string()));
+                return Err(error);
             }
         };
         console.ended(PhaseStatus::Succeeded, None);
@@ -273,13 +289,24 @@ impl Yard {
         end
     }
 
-    fn console(&self, order: &BuildOrder, log: &LogRef) -> Result<Console, Error> {
+    fn console(
+        &self,
+        Once {
+            order, log, record, ..
+        }: Once<'_>,
+    ) -> Result<Console, Error> {
         let values = order.secrets.values().map(|secret| secret.expose());
         let mut secrets: Vec<String> = values.map(str::to_owned).collect();
         // The password alone is as secret as the whole.
         let git = order.secrets.get(GIT_CREDENTIALS);
         secrets.extend(git.and_then(|secret| Some(secret.expose().split_once(':')?.1.to_owned())));
-        Ok(Console::open(&self.0.logs, log.clone(), secrets, LOG_BYTES)?)
+        Ok(Console::open(
+            &self.0.logs,
+            log.clone(),
+            secrets,
+            LOG_BYTES,
+            record.clone(),
+        )?)
     }
 
     async fn build_in(
@@ -293,15 +320,16 @@ impl Yard {
         let prepared = match self.prepare(work, order, ticket, &mut console, &mut stop).await {
             Ok(prepared) => prepared,
             Err(error) => {
-                let status = match error {
-                    Error::Stopped(_) => PhaseStatus::Stopped,
-                    _ => PhaseStatus::Failed,
-                };
                 let message = match &error {
                     Error::Runtime(why) => why.clone(),
                     error => logs::chain(error),
                 };
-                console.ended(status, Some(message));
+                // A build that finds no place to run has nothing to finalize.
+                let has_begun = console.is_in("DOWNLOAD_SOURCE");
+                console.ended(error.status(), Some(message));
+                if has_begun {
+                    console.finalize();
+                }
                 let outcome = console.end();
                 if let Some(shelf) = once.shelf {
                     self.leave(shelf, outcome).await;
@@ -310,7 +338,7 @@ impl Yard {
             }
         };
         let uids = self.0.oven.uids().take().ok_or(Error::Full)?;
-        let job = sandbox::job(ticket, order, prepared.image, before.retried);
+        let job = sandbox::job(ticket, order, prepared.image.digest, before.retried);
         let ground = Ground {
             lowers: prepared.lowers,
             uid_base: uids.base,
@@ -329,7 +357,7 @@ impl Yard {
             let harvested = self.harvest(order, &upper, uids.base, prepared.caches).await?;
             // A log that cannot be written does not stop what it is about.
             if let Some(said) = harvested
-                && let Ok(mut console) = self.console(order, once.log)
+                && let Ok(mut console) = self.console(once)
             {
                 console.line(&said);
             }
@@ -352,7 +380,8 @@ impl Yard {
             size_bytes,
             name,
             secondary,
-            phases: outcome.phases,
+            // Known when it has ended.
+            phases: Vec::new(),
             reports: outcome.reports,
             exported: outcome.exported,
             log: once.log.clone(),
@@ -370,13 +399,13 @@ impl Yard {
     ) -> Result<Prepared, Error> {
         console.began("PROVISIONING");
         let image = match choice::choose(order) {
-            Ok(choice) => Ok(self.image(choice, console, stop).await?),
+            Ok(choice) => Ok(self.image(order, choice, console, stop).await?),
             Err(why) => Err(Error::Runtime(why)),
         };
         console.ended(PhaseStatus::Succeeded, None);
         console.began("DOWNLOAD_SOURCE");
         // As on CodeBuild: this is where a buildspec is found to be wrong.
-        let image = image?;
+        let image = self.0.oven.hold(image?);
         let source = work.directory().join("source");
         let (objects, own, to) = (self.0.objects.clone(), order.clone(), source.clone());
         // To its end, also when the build is to stop: the directory can be removed when nobody writes there.
@@ -386,10 +415,10 @@ impl Yard {
         if let Some(reason) = stop.reason() {
             return Err(Error::Stopped(reason));
         }
-        let caches = self.restore(ticket, order, image, &source, console)?;
+        let caches = self.restore(ticket, order, image.digest, &source, console)?;
         console.ended(PhaseStatus::Succeeded, None);
         let mut lowers = vec![source];
-        lowers.extend(self.0.oven.images().lowers(&image)?);
+        lowers.extend(self.0.oven.images().lowers(&image.digest)?);
         lowers.extend(caches.files());
         Ok(Prepared {
             image,
@@ -401,6 +430,7 @@ impl Yard {
     /// What the container stands on, made where it is not there yet.
     async fn image(
         &self,
+        order: &BuildOrder,
         choice: Choice<'_>,
         console: &mut Console,
         stop: &mut Stop,
@@ -408,13 +438,20 @@ impl Yard {
         let oven = self.0.oven.clone();
         let (system, tools) = match choice {
             Choice::Base(base) => {
-                let base = choice::named(base);
+                let login = choice::login(order, base).cloned();
+                let (base, tenant) = (choice::named(base), order.place.tenant.clone());
                 console.line(&format!("The build runs in {base}"));
-                let made = tokio::spawn(async move { oven.bare(&base).await });
-                return tokio::select! {
-                    made = made => made.map_err(|_| Error::Interrupted)?.map_err(Error::Image),
-                    reason = stop.asked() => Err(Error::Stopped(reason)),
+                let made = tokio::spawn(async move { oven.bare(&base, &tenant, login.as_ref()).await });
+                let bare = tokio::select! {
+                    made = made => made.map_err(|_| Error::Interrupted)?.map_err(Error::Image)?,
+                    reason = stop.asked() => return Err(Error::Stopped(reason)),
                 };
+                if let Some(why) = bare.old {
+                    console.line(&format!(
+                        "It is the image that is here; what it is now is not known: {why}"
+                    ));
+                }
+                return Ok(bare.image);
             }
             Choice::Standard { system, tools } => (system, tools),
         };

@@ -69,12 +69,12 @@ impl From<Error> for Fault {
         let text = crate::logs::chain(&error);
         match error {
             Error::Denied { .. } => Self::customer(text)
-                .next("put `USER:PASSWORD` or a token into a secret and name it in `image.login`"),
+                .next("put `USER:PASSWORD` or a token into a secret and name it in vend.yaml: `image.login`, or `build.login` for the image of builds"),
             Error::Private { .. } => {
                 Self::customer(text).next("the operator allows it with `registries.allow` in platform.toml")
             }
             Error::Missing(_) | Error::Platform { .. } => {
-                Self::customer(text).next("correct `image.base` in vend.yaml and push again")
+                Self::customer(text).next("correct `image.base`, or `build.image`, in vend.yaml and push again")
             }
             Error::Refused { .. } | Error::TooLarge(_) | Error::Archive(_) => Self::customer(text),
             Error::Unreachable { .. } | Error::Answer { .. } | Error::Damaged { .. } => {

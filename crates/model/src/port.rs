@@ -16,8 +16,8 @@ mod work;
 
 pub use bake::{BakeOrder, Baked, Bakery, Commit, Layer};
 pub use build::{
-    BuildLimits, BuildOrder, Builder, Built, Coverage, GIT_CREDENTIALS, PhaseReport, PhaseStatus, Share,
-    Slower, TestChanges, TestReport,
+    BuildLimits, BuildOrder, Builder, Built, Coverage, GIT_CREDENTIALS, PhaseReport, PhaseStatus, PushEvent,
+    Share, Slower, TestChanges, TestReport,
 };
 pub use deploy::{
     CheckOrder, CheckResult, Death, DeployOrder, Deployed, Deployer, EventReport, EventStatus,
@@ -61,6 +61,9 @@ pub struct Fault {
     pub next: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evidence: Option<LogRef>,
+    /// Of a build that failed: how far it came.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub phases: Vec<PhaseReport>,
 }
 
 impl Fault {
@@ -70,6 +73,7 @@ impl Fault {
             message: message.into(),
             next: None,
             evidence: None,
+            phases: Vec::new(),
         }
     }
 

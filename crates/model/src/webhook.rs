@@ -75,6 +75,9 @@ pub struct Push {
     pub clone_url: String,
     /// Who pushed.
     pub sender: String,
+    /// The number of the sender's account.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<u64>,
 }
 
 /// The largest body that is read: GitHub's own limit.

@@ -24,8 +24,8 @@ pub use release::{
     NewDecision, NewRollback, PlanAnswer, Push, PushState, Release, Traffic, Why, WhyEnvironment,
 };
 pub use run::{
-    AccessLog, Drawing, EdgeStatus, EdgeTarget, Execution, ExecutionDetail, ExecutionState, HistoryEvent,
-    Host, Image, Invitation, LogEntry, LogText, Machine, NewInvitation,
+    AccessLog, BuildRun, Drawing, EdgeStatus, EdgeTarget, Execution, ExecutionDetail, ExecutionState,
+    HistoryEvent, Host, Image, Invitation, LogEntry, LogText, Machine, NewInvitation,
 };
 
 use serde::{Deserialize, Serialize};

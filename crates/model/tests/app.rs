@@ -241,6 +241,18 @@ fn messages() {
             "vend.yaml:2:21: `build.pass_rate` must be a percentage from 0 to 100, not `101%`",
         ),
         (
+            "app: a\nbuild: { image: \"tar:base.tar\" }",
+            "vend.yaml:2:17: `tar:base.tar` is no image that builds run in: builds run in a base of the platform or an image of a registry",
+        ),
+        (
+            "app: a\nbuild: { image: debian-12, login: \"{{secret:ci}}\" }",
+            "vend.yaml:2:35: `build.login` is for the registry of `build.image`, which names no registry",
+        ),
+        (
+            "app: a\nbuild: { image: \"registry.example/ci:1\", login: ada }",
+            "vend.yaml:2:49: `build.login` must be the name of a secret",
+        ),
+        (
             "app: a\nbuild: { batch_timeout: 2h }",
             "vend.yaml:2:10: `build.batch_timeout` is of a batch: `build.batch` must be true",
         ),

@@ -215,6 +215,25 @@ fn nothing_that_git_could_mistake_gets_through() {
 }
 
 #[test]
+fn a_push_names_the_account_of_its_sender() {
+    let account = |event: Result<Event, Refusal>| match event.unwrap() {
+        Event::Push(push) => push.account,
+        other => panic!("{other:?}"),
+    };
+    let body = PUSH.replace("URL", "https://h/a");
+    assert_eq!(account(github(&body)), None, "it is not said");
+    let body = body.replace(r#""login":"ada""#, r#""login":"ada","id":88621008"#);
+    assert_eq!(account(github(&body)), Some(88_621_008));
+    let body = body.replace("88621008", r#""many""#);
+    assert_eq!(account(github(&body)), None);
+    let gitlab = r#"{"object_kind":"push","ref":"refs/heads/main","user_id":4,"user_username":"ada",
+        "before":"1111111111111111111111111111111111111111","after":"6113728f27ae82c7b1a177c8d03f9e96e0adf246",
+        "project":{"path_with_namespace":"acme/shop","git_http_url":"https://h/a"}}"#;
+    let list = headers(&[("X-Gitlab-Event", "Push Hook")]);
+    assert_eq!(account(read(Provider::Gitlab, &list, gitlab.as_bytes())), Some(4));
+}
+
+#[test]
 fn a_form_is_read_and_signed_as_it_came() {
     let payload: String = PUSH
         .replace("URL", "https://h/a")

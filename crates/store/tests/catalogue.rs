@@ -5,8 +5,8 @@ mod world;
 use std::collections::BTreeSet;
 
 use jiff::SignedDuration;
-use model::{ExecutionId, HostId, release::ReleaseState};
-use store::{Arriving, Error, HostState, PushState};
+use model::{ExecutionId, HostId, port::PushEvent, release::ReleaseState};
+use store::{Arriving, Error, HostState, NewPush, PushState};
 use world::{World, app, at, by, end, host, place, push, release, start, tenant};
 
 #[tokio::test]
@@ -413,4 +413,35 @@ async fn what_is_protected_or_inhabited_is_not_destroyed() {
             Ok(())
         })
         .await;
+}
+
+#[tokio::test]
+async fn what_was_told_of_a_push_stays_with_it_and_its_copies() {
+    let world = World::new();
+    let dev = world.environment("acme/shop/dev").await;
+    let told = PushEvent {
+        before: Some("0".repeat(40)),
+        account: Some("88621008".into()),
+    };
+    let event = told.clone();
+    world
+        .write(move |tx| {
+            let new = NewPush {
+                environment: None,
+                event: Some(event),
+                ..push(&dev, "x")
+            };
+            let id = tx.enqueue_push(&new, &by(1))?;
+            let both = ["dev", "test"].map(|name| name.parse().unwrap());
+            tx.assign_push(id, &both, "nobody", &by(2))?;
+            tx.enqueue_push(&push(&dev, "y"), &by(3)).map(drop)
+        })
+        .await;
+    let found = world
+        .store
+        .read(|db| db.pushes(&tenant("acme"), &app("shop"), None, None, 10))
+        .await
+        .unwrap();
+    let events: Vec<_> = found.into_iter().map(|push| push.event).collect();
+    assert_eq!(events, [None, Some(told.clone()), Some(told)]);
 }

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use model::{
     DeploymentId, Digest, ExecutionId, HostId, Place, Ticket,
     port::{
-        Baked, Built, CheckResult, EventReport, EventStatus, Fault, LifecycleEvent, ScriptCode,
-        ScriptFailure, TestReport, Verdict,
+        Baked, Built, CheckResult, EventReport, EventStatus, Fault, LifecycleEvent, PhaseReport, PhaseStatus,
+        ScriptCode, ScriptFailure, TestReport, Verdict,
     },
 };
 use store::{DeploymentState, Error, NewBake, NewBuild, NewDeployment, Status, WorkState};
@@ -64,7 +64,17 @@ async fn a_repeated_ticket_is_the_same_build_and_its_first_answer_stays() {
             assert_eq!(tx.begin_build(&new_build(&dev, 1), &by(2))?, first);
             assert_eq!(tx.begin_build(&new_build(&dev, 2), &by(3))?.number, 2);
             tx.finish_build(&ticket(1), Ok(&built()), &by(4))?;
-            let fault = Fault::customer("a test failed").evidence("build/t-2".parse().unwrap());
+            let submitted = PhaseReport {
+                name: "SUBMITTED".into(),
+                status: Some(PhaseStatus::Succeeded),
+                started_at: at(1),
+                duration_ms: Some(0),
+                message: None,
+            };
+            let fault = Fault {
+                phases: vec![submitted],
+                ..Fault::customer("a test failed").evidence("build/t-2".parse().unwrap())
+            };
             tx.finish_build(&ticket(1), Err(&fault), &by(5))?;
             tx.finish_build(&ticket(2), Err(&fault), &by(5))?;
             let builds = tx.builds(&tenant("acme"), &app("shop"), None, 10)?;
@@ -72,6 +82,7 @@ async fn a_repeated_ticket_is_the_same_build_and_its_first_answer_stays() {
             assert_eq!(states, [(2, WorkState::Failed), (1, WorkState::Succeeded)]);
             assert_eq!(builds[1].built, Some(built()));
             assert_eq!(builds[0].log, fault.evidence);
+            assert_eq!(builds[0].phases()[0].name, "SUBMITTED", "also of one that failed");
             assert_eq!(tx.builds_of_execution(&ExecutionId::from_bits(1))?.len(), 2);
             Ok(())
         })

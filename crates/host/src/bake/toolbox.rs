@@ -6,7 +6,7 @@
 use std::{collections::BTreeSet, time::Instant};
 
 use model::{
-    Digest,
+    Digest, Secret, TenantName,
     port::{Baked, Fault},
     spec::Base,
 };
@@ -136,19 +136,30 @@ impl Oven {
         self.baked(&keys, reused, started)
     }
 
-    /// The root file system of a base by its name, to build in it as it is.
-    pub async fn bare(&self, base: &str) -> Result<Digest, Fault> {
+    /// The root file system of a base by its name, to build in it as it is: what a tag of a registry means is asked anew.
+    /// What one tenant's login got is not another's.
+    pub async fn bare(&self, base: &str, tenant: &TenantName, login: Option<&Secret>) -> Result<Bare, Fault> {
+        let _together = self.0.quiet.read().await;
         let base = base::parse(base)?;
-        let base = self
-            .0
-            .bases
-            .ensure(Wanted::of(&base), |_| ())
-            .await
-            .map_err(Error::from)?;
-        Ok(self
-            .0
-            .images
-            .keep(&[base.key], crate::now())
-            .map_err(Error::from)?)
+        let wanted = Wanted {
+            tenant: matches!(base, Base::Oci(_)).then_some(tenant),
+            base: &base,
+            login,
+        };
+        let found = self.0.bases.current(wanted, |_| ()).await;
+        let (record, old) = found.map_err(Error::from)?;
+        let image = self.0.images.keep(&[record.key], crate::now());
+        Ok(Bare {
+            image: image.map_err(Error::from)?,
+            old: old.map(|error| crate::logs::chain(&error)),
+        })
     }
+}
+
+/// What a build stands on that names its image itself.
+#[derive(Debug)]
+pub struct Bare {
+    pub image: Digest,
+    /// Why nobody knows whether its name means another one by now.
+    pub old: Option<String>,
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use model::{port::BuildOrder, spec::Base};
+use model::{Secret, port::BuildOrder, spec::Base};
 
 use super::runtime::{called, matches, variable};
 
@@ -142,14 +142,34 @@ fn called_runtimes(order: &BuildOrder) -> Vec<&'static str> {
 fn base(order: &BuildOrder) -> Option<&str> {
     let own = order.task.as_ref().and_then(|task| task.image.as_deref());
     own.or(order.image.as_deref())
-        .filter(|name| !matches!(*name, "" | "standard") && !name.starts_with("aws/codebuild/"))
+        .filter(|name| Base::of_builds(name).is_some())
 }
 
-/// The base that an image's name means. CodeBuild names images as Docker does, without `oci:` before them.
+/// The base that an image's name means.
 pub(super) fn named(image: &str) -> String {
-    match image.parse::<Base>() {
-        Err(_) if image.contains(['/', ':']) => format!("oci:{image}"),
+    match Base::of_builds(image) {
+        Some(Ok(base)) => base.to_string(),
         _ => image.to_owned(),
+    }
+}
+
+/// What the registry of an image is asked with. A login is for one registry: a buildspec that names an image of another
+/// one does not get it sent there.
+pub(super) fn login<'a>(order: &'a BuildOrder, image: &str) -> Option<&'a Secret> {
+    let registry = |image: &str| match Base::of_builds(image)? {
+        Ok(Base::Oci(reference)) => Some(reference.registry),
+        _ => None,
+    };
+    let own = registry(order.image.as_deref()?)?;
+    let login = order.login.as_ref()?;
+    (registry(image)? == own).then_some(login)
+}
+
+/// What CodeBuild calls the image that a build runs in.
+pub(super) fn called_image(order: &BuildOrder, image: &model::Digest) -> String {
+    match base(order) {
+        Some(base) => base.strip_prefix("oci:").unwrap_or(base).to_owned(),
+        None => format!("vend/standard:{}", image.short()),
     }
 }
 

@@ -12,12 +12,12 @@ use model::port::{LogRef, PhaseReport, PhaseStatus, TestReport};
 
 use super::{
     protocol::{Event, Frame, read_frame},
+    record::{self, Record},
     report::{Case, History, Outcome as Ended},
 };
 use crate::logs::{self, Mask};
 
 const REPORTS: usize = 50;
-const PHASES: usize = 100;
 const LAST_LINES: usize = 15;
 const FAILURES: usize = 50;
 /// Tests that are compared with earlier runs.
@@ -34,6 +34,7 @@ pub(super) struct Console {
     log: LogRef,
     writer: logs::Writer,
     mask: Mask,
+    record: Record,
     fresh_line: bool,
     current: Option<(String, Timestamp, Instant)>,
     command: Option<(String, u64)>,
@@ -43,7 +44,6 @@ pub(super) struct Console {
 /// What is known of a build.
 #[derive(Debug, Default)]
 pub(super) struct Outcome {
-    pub phases: Vec<PhaseReport>,
     pub reports: Vec<TestReport>,
     pub exported: BTreeMap<String, String>,
     /// The first command that failed, or that ran when the build was ended.
@@ -79,21 +79,13 @@ pub(super) struct Kept {
     pub path: Utf8PathBuf,
 }
 
-impl Outcome {
-    /// The phase that failed first.
-    pub fn failed(&self) -> Option<&PhaseReport> {
-        self.phases
-            .iter()
-            .find(|phase| phase.status != PhaseStatus::Succeeded)
-    }
-}
-
 impl Console {
     pub fn open(
         logs: &logs::Directory,
         log: LogRef,
         secrets: Vec<String>,
         cap: u64,
+        record: Record,
     ) -> Result<Self, logs::Error> {
         let mask = Mask::new(secrets.iter().map(String::as_str));
         let writer = logs.append(&log, mask.clone(), cap)?;
@@ -102,6 +94,7 @@ impl Console {
             log,
             writer,
             mask,
+            record,
             fresh_line: true,
             current: None,
             command: None,
@@ -138,15 +131,29 @@ impl Console {
         let text = message.as_deref().unwrap_or_default();
         let (code, text) = text.split_once(": ").unwrap_or(("", text));
         self.line(&format!("Phase context status code: {code} Message: {text}"));
-        if self.outcome.phases.len() < PHASES {
-            self.outcome.phases.push(PhaseReport {
-                name,
-                status,
-                started_at,
-                duration_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
-                message,
-            });
-        }
+        self.record.add(PhaseReport {
+            name,
+            status: Some(status),
+            started_at,
+            duration_ms: Some(record::millis(started)),
+            message,
+        });
+    }
+
+    /// The last phase of a build that came so far as to its source.
+    pub fn finalize(&mut self) {
+        self.began("FINALIZING");
+        self.ended(PhaseStatus::Succeeded, None);
+    }
+
+    /// Is this the phase that goes on?
+    pub fn is_in(&self, phase: &str) -> bool {
+        self.current.as_ref().is_some_and(|(name, ..)| name == phase)
+    }
+
+    /// The phase that failed first.
+    pub fn failed(&self) -> Option<PhaseReport> {
+        self.record.failed()
     }
 
     /// What is being done, for a build that is stopped meanwhile.
@@ -392,12 +399,17 @@ mod tests {
     use super::*;
     use crate::build::protocol::Frames;
 
+    fn open(logs: &logs::Directory, log: &str) -> Console {
+        let log = log.parse().unwrap();
+        Console::open(logs, log, Vec::new(), 1 << 20, Record::taken()).unwrap()
+    }
+
     #[test]
     fn what_a_build_says_of_itself_is_bounded() {
         let directory = tempfile::tempdir().unwrap();
         let directory = Utf8Path::from_path(directory.path()).unwrap();
         let logs = logs::Directory::open(directory).unwrap();
-        let mut console = Console::open(&logs, "build/t".parse().unwrap(), Vec::new(), 1 << 20).unwrap();
+        let mut console = open(&logs, "build/t");
         let mut frames = Frames(Vec::new());
         for number in 0..20 {
             let value = "v".repeat(100_000);
@@ -416,9 +428,9 @@ mod tests {
             })
             .unwrap();
         console.follow(&frames.0[..], directory, 1).unwrap();
+        let phase = console.failed().unwrap();
         let outcome = console.end();
         assert_eq!(outcome.exported.len(), 1);
-        let phase = &outcome.phases[0];
         assert!(phase.name.chars().count() <= TEXT + 1);
         assert!(phase.message.as_ref().unwrap().chars().count() <= TEXT + 1);
     }
@@ -429,8 +441,7 @@ mod tests {
             let directory = tempfile::tempdir().unwrap();
             let directory = Utf8Path::from_path(directory.path()).unwrap();
             let logs = logs::Directory::open(directory).unwrap();
-            let log: LogRef = "build/t".parse().unwrap();
-            let mut console = Console::open(&logs, log.clone(), Vec::new(), 1 << 20).unwrap();
+            let mut console = open(&logs, "build/t");
             let mut report = super::super::report::empty("unit");
             let reached = model::port::Share {
                 covered: 1,
@@ -443,7 +454,8 @@ mod tests {
             console.report(report);
             console.compare(&mut History::read(&[]), is_part);
             console.end();
-            logs.tail(&log, 0, 99).contains(PART_COVERAGE)
+            logs.tail(&"build/t".parse().unwrap(), 0, 99)
+                .contains(PART_COVERAGE)
         };
         assert!(says(true, 4));
         assert!(!says(true, 0) && !says(false, 4));

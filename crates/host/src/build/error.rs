@@ -2,7 +2,7 @@
 
 use std::{io, time::Duration};
 
-use model::port::Fault;
+use model::port::{Fault, PhaseStatus};
 
 use crate::{container, layer, logs, objects, tree, work};
 
@@ -78,6 +78,17 @@ pub enum Error {
     Logs(#[from] logs::Error),
     #[error(transparent)]
     Container(#[from] container::Error),
+}
+
+impl Error {
+    /// How the phase ended that it befell.
+    pub(super) fn status(&self) -> PhaseStatus {
+        match self {
+            Self::Stopped(_) => PhaseStatus::Stopped,
+            Self::TimedOut { .. } | Self::Queued(_) => PhaseStatus::TimedOut,
+            _ => PhaseStatus::Failed,
+        }
+    }
 }
 
 impl From<work::Error> for Error {

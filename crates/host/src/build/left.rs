@@ -15,7 +15,7 @@ use super::{
 use crate::{layer::io_error, ticket::Stop, tree};
 
 /// Of a build that failed, as far as it came.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Left {
     pub phases: Vec<PhaseReport>,
     /// Where it broke, if a command did.
@@ -49,6 +49,10 @@ impl Yard {
         let left = shelf
             .into_inner()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let left = built.as_ref().err().map(|fault| Left {
+            phases: fault.phases.clone(),
+            ..left.unwrap_or_default()
+        });
         (built, left)
     }
 
@@ -68,7 +72,8 @@ impl Yard {
             }
         }
         let left = Left {
-            phases: outcome.phases,
+            // Known when it has ended.
+            phases: Vec::new(),
             broken: outcome.broken,
             reports: outcome.reports,
             artifact,

@@ -12,7 +12,7 @@ use model::{
     port::{BuildOrder, GIT_CREDENTIALS, Resources},
 };
 
-use super::{Error, protocol::Job};
+use super::{Error, choice, protocol::Job};
 use crate::{
     base::network_environment,
     container::{Bind, Net, Output, Preset, Rootfs, Spec},
@@ -127,6 +127,7 @@ pub(super) fn variables(ticket: &Ticket, order: &BuildOrder, image: Digest) -> B
     all.extend(git(order));
     all.extend(batch(order));
     all.extend(codebuild(ticket, order, image).map(|(name, value)| (name.to_owned(), value)));
+    all.extend(webhook(order).map(|(name, value)| (name.to_owned(), value)));
     all
 }
 
@@ -171,7 +172,7 @@ fn batch(order: &BuildOrder) -> Vec<(String, String)> {
         .collect()
 }
 
-fn codebuild(ticket: &Ticket, order: &BuildOrder, image: Digest) -> [(&'static str, String); 20] {
+fn codebuild(ticket: &Ticket, order: &BuildOrder, image: Digest) -> [(&'static str, String); 17] {
     // There is no region here; tools that insist on one get a name that reaches nothing.
     const REGION: &str = "local";
     let (commit, source) = (&order.commit, source_directory(order));
@@ -185,10 +186,7 @@ fn codebuild(ticket: &Ticket, order: &BuildOrder, image: Digest) -> [(&'static s
             format!("arn:aws:codebuild:{REGION}:000000000000:build/{id}"),
         ),
         ("CODEBUILD_BUILD_ID", id),
-        (
-            "CODEBUILD_BUILD_IMAGE",
-            format!("vend/standard:{}", image.short()),
-        ),
+        ("CODEBUILD_BUILD_IMAGE", choice::called_image(order, &image)),
         ("CODEBUILD_BUILD_NUMBER", order.number.to_string()),
         ("CODEBUILD_BUILD_SUCCEEDING", "1".to_owned()),
         ("CODEBUILD_INITIATOR", "vend".to_owned()),
@@ -200,19 +198,33 @@ fn codebuild(ticket: &Ticket, order: &BuildOrder, image: Digest) -> [(&'static s
         ("CODEBUILD_SOURCE_VERSION", commit.id.clone()),
         ("CODEBUILD_SRC_DIR", source.clone()),
         ("CODEBUILD_START_TIME", crate::now().as_millisecond().to_string()),
-        ("CODEBUILD_WEBHOOK_EVENT", "PUSH".to_owned()),
-        (
-            "CODEBUILD_WEBHOOK_HEAD_REF",
-            format!("refs/heads/{}", commit.branch),
-        ),
-        ("CODEBUILD_WEBHOOK_TRIGGER", format!("branch/{}", commit.branch)),
         ("PWD", source),
     ]
 }
 
+/// What the push that began the build says of itself. `CODEBUILD_WEBHOOK_BASE_REF` is of pull requests and
+/// `CODEBUILD_WEBHOOK_MERGE_COMMIT` of Bitbucket's, which begin no build here: they are not there.
+fn webhook(order: &BuildOrder) -> impl Iterator<Item = (&'static str, String)> {
+    let branch = &order.commit.branch;
+    let told = order.push.as_ref().map(|push| {
+        [
+            ("CODEBUILD_WEBHOOK_EVENT", Some("PUSH".to_owned())),
+            ("CODEBUILD_WEBHOOK_HEAD_REF", Some(format!("refs/heads/{branch}"))),
+            ("CODEBUILD_WEBHOOK_TRIGGER", Some(format!("branch/{branch}"))),
+            ("CODEBUILD_WEBHOOK_PREV_COMMIT", push.before.clone()),
+            ("CODEBUILD_WEBHOOK_ACTOR_ACCOUNT_ID", push.account.clone()),
+        ]
+    });
+    let told = told.into_iter().flatten();
+    told.filter_map(|(name, value)| Some((name, value?)))
+}
+
 #[cfg(test)]
 mod tests {
-    use model::spec::{Buildspec, build::Task};
+    use model::{
+        port::PushEvent,
+        spec::{Buildspec, build::Task},
+    };
 
     use super::*;
     use crate::build::choice::tests::order;
@@ -235,6 +247,10 @@ mod tests {
         });
         let of_order = |name: &str| (name.to_owned(), "order".to_owned());
         order.variables = ["C", "CODEBUILD_BUILD_NUMBER"].map(of_order).into();
+        order.push = Some(PushEvent {
+            before: Some("decade".to_owned()),
+            account: Some("88621008".to_owned()),
+        });
         let all = variables(&"t-1".parse().unwrap(), &order, Digest::of("image"));
         let own = all.iter().filter(|(name, _)| name.starts_with("CODEBUILD_"));
         let start: u64 = all["CODEBUILD_START_TIME"].parse().unwrap();
@@ -265,8 +281,10 @@ mod tests {
                 ("CODEBUILD_SOURCE_VERSION", "c0ffee"),
                 ("CODEBUILD_SRC_DIR", "/codebuild/output/src/shop"),
                 ("CODEBUILD_TOTAL_SHARDS", "2"),
+                ("CODEBUILD_WEBHOOK_ACTOR_ACCOUNT_ID", "88621008"),
                 ("CODEBUILD_WEBHOOK_EVENT", "PUSH"),
                 ("CODEBUILD_WEBHOOK_HEAD_REF", "refs/heads/feature/x"),
+                ("CODEBUILD_WEBHOOK_PREV_COMMIT", "decade"),
                 ("CODEBUILD_WEBHOOK_TRIGGER", "branch/feature/x"),
             ]
         );
@@ -277,5 +295,41 @@ mod tests {
             ("/root", "local")
         );
         assert!(!all.contains_key("VEND_GIT_CREDENTIALS"));
+    }
+
+    #[test]
+    fn a_webhook_s_variables_are_what_it_said() {
+        let text = "version: 0.2\nphases: { build: { commands: ['true'] } }\n";
+        let mut order = order(Buildspec::parse(text, "b").unwrap().0);
+        let told = |order: &BuildOrder| {
+            let all = variables(&"t-1".parse().unwrap(), order, Digest::of("image"));
+            let own = all.into_keys().filter_map(|name| {
+                let name = name.strip_prefix("CODEBUILD_WEBHOOK_")?;
+                Some(name.to_owned())
+            });
+            own.collect::<Vec<_>>()
+        };
+        assert!(told(&order).is_empty(), "no push began it");
+        order.push = Some(PushEvent::default());
+        assert_eq!(told(&order), ["EVENT", "HEAD_REF", "TRIGGER"]);
+    }
+
+    #[test]
+    fn an_image_of_a_registry_is_called_as_it_was_asked_for() {
+        let text = "version: 0.2\nphases: { build: { commands: ['true'] } }\n";
+        let mut order = order(Buildspec::parse(text, "b").unwrap().0);
+        let mut called = |image: &str| {
+            order.image = Some(image.to_owned());
+            choice::called_image(&order, &Digest::of("image"))
+        };
+        let standard = format!("vend/standard:{}", Digest::of("image").short());
+        for (image, name) in [
+            ("oci:registry.example/acme/ci:7", "registry.example/acme/ci:7"),
+            ("registry.example/acme/ci:7", "registry.example/acme/ci:7"),
+            ("debian-13", "debian-13"),
+            ("aws/codebuild/standard:7.0", &standard),
+        ] {
+            assert_eq!(called(image), name);
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use model::port::{BuildLimits, BuildOrder, PhaseStatus, TestReport};
+use model::port::{BuildLimits, BuildOrder, TestReport};
 
 use super::{
     Error, Ran,
@@ -25,16 +25,10 @@ pub(super) fn judge(order: &BuildOrder, before: &Before, ran: Ran) -> (Outcome, 
         None => verdict(order, before, exit, &console, followed),
     };
     if let Err(error) = &judged {
-        let status = match error {
-            Error::Stopped(_) => PhaseStatus::Stopped,
-            _ if exit.timed_out => PhaseStatus::TimedOut,
-            _ => PhaseStatus::Failed,
-        };
         console.broke(None);
-        console.ended(status, Some(error.to_string()));
+        console.ended(error.status(), Some(error.to_string()));
     }
-    console.began("FINALIZING");
-    console.ended(PhaseStatus::Succeeded, None);
+    console.finalize();
     let outcome = console.end();
     (outcome, judged)
 }
@@ -67,15 +61,18 @@ fn verdict(
         }
         Err(error) => return Err(Error::Disturbed(error)),
     }
-    match (outcome.succeeded, outcome.failed()) {
+    match (outcome.succeeded, console.failed()) {
         (None, _) => Err(Error::Silent {
             code: exit.code,
             last: console.last_lines(),
         }),
         (Some(true), None) => gate(&order.limits, &outcome.reports),
         (Some(_), failed) => Err(Error::Failed {
-            phase: failed.map_or_else(|| "the build".to_owned(), |phase| phase.name.clone()),
-            message: failed.and_then(|phase| phase.message.clone()).unwrap_or_default(),
+            message: failed
+                .as_ref()
+                .and_then(|phase| phase.message.clone())
+                .unwrap_or_default(),
+            phase: failed.map_or_else(|| "the build".to_owned(), |phase| phase.name),
             last: format!("{last}{}", hint(order, &last)),
         }),
     }

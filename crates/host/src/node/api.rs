@@ -121,6 +121,9 @@ async fn build(State(node): State<Node>, Order(call): Order<Ticketed<BuildOrder>
     // What is kept about a ticket must not help to guess a secret.
     let secretless = BuildOrder {
         secrets: Default::default(),
+        login: None,
+        // The commit says which it is of: a version before this one did not tell it.
+        push: None,
         ..call.order.clone()
     };
     let digest = digest(&secretless);

@@ -1,13 +1,13 @@
 //! Builds that nobody wants any more.
 
 use model::{
-    port::{Blame, Builder as _},
+    port::{Blame, Builder as _, PhaseStatus},
     spec::build::PhaseName::Build,
 };
 
 use crate::{
     world::{World, buildspec, phase},
-    yard::{has, succeeds},
+    yard::{broken, has, names, succeeds},
 };
 
 pub async fn a_build_that_is_stopped_while_its_source_comes_leaves_nothing(world: &World) {
@@ -68,10 +68,16 @@ pub async fn a_stopped_build_ends_at_once_and_stays_stopped(world: &World) {
         late,
         stopping
     );
-    for fault in [one, two, three].map(Result::unwrap_err) {
+    let faults = [one, two, three].map(Result::unwrap_err);
+    for fault in &faults {
         assert_eq!(fault.message, "the build was stopped: ada cancelled it");
         assert_eq!(fault.blame, Blame::Order, "it is not tried again");
+        assert_eq!(fault.phases.first().unwrap().name, "SUBMITTED");
+        assert_eq!(fault.phases.last().unwrap().name, "COMPLETED");
     }
+    assert_eq!(broken(&faults[0]), [("BUILD", PhaseStatus::Stopped)]);
+    assert_eq!(names(&faults[2].phases), ["SUBMITTED", "QUEUED", "COMPLETED"]);
+    assert_eq!(broken(&faults[2]), [("QUEUED", PhaseStatus::Stopped)]);
     assert!(world.containers.list().is_empty());
     let log = world.log(&format!("build/{first}").parse().unwrap());
     has(&log, &["STOPPED", "the build was stopped: ada cancelled it"]);

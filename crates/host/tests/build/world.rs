@@ -232,7 +232,9 @@ impl World {
             },
             labels: BTreeMap::new(),
             image: None,
+            login: None,
             task: None,
+            push: None,
         }
     }
 }

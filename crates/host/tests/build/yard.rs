@@ -8,7 +8,7 @@ use std::{
 use jiff::SignedDuration;
 use model::{
     Digest, Secret,
-    port::{Bakery as _, Blame, BuildOrder, Builder as _, Built, Fault, PhaseStatus},
+    port::{Bakery as _, Blame, BuildOrder, Builder as _, Built, Fault, PhaseReport, PhaseStatus},
     spec::build::{Artifacts, Cache, OnFailure, PhaseName, Report, ReportFormat, SecretRef, Version},
 };
 
@@ -43,6 +43,19 @@ pub async fn fails(world: &World, order: &BuildOrder, fragments: &[&str]) -> (Fa
     }
     assert!(fault.evidence.is_some());
     (fault, log)
+}
+
+/// Names of phases.
+pub fn names(phases: &[PhaseReport]) -> Vec<&str> {
+    phases.iter().map(|phase| phase.name.as_str()).collect()
+}
+
+/// How a build's phases ended, those that did not end well.
+pub fn broken(fault: &Fault) -> Vec<(&str, PhaseStatus)> {
+    let broken = fault.phases.iter().filter(|phase| phase.broke());
+    broken
+        .map(|phase| (phase.name.as_str(), phase.status.unwrap()))
+        .collect()
 }
 
 #[track_caller]
@@ -151,8 +164,8 @@ pub async fn a_python_app_is_built_and_tested(world: &World) {
         (report.group.as_str(), report.total, report.passed),
         ("shop-unit", 2, 2)
     );
-    let names: Vec<&str> = built.phases.iter().map(|phase| phase.name.as_str()).collect();
     let all = [
+        "SUBMITTED",
         "QUEUED",
         "PROVISIONING",
         "DOWNLOAD_SOURCE",
@@ -161,14 +174,19 @@ pub async fn a_python_app_is_built_and_tested(world: &World) {
         "POST_BUILD",
         "UPLOAD_ARTIFACTS",
         "FINALIZING",
+        "COMPLETED",
     ];
-    assert_eq!(names, all);
+    assert_eq!(names(&built.phases), all);
+    let (last, before) = built.phases.split_last().unwrap();
+    let well = |phase: &PhaseReport| phase.status == Some(PhaseStatus::Succeeded);
     assert!(
-        built
-            .phases
+        before
             .iter()
-            .all(|phase| phase.status == PhaseStatus::Succeeded)
+            .all(|phase| well(phase) && phase.duration_ms.is_some())
     );
+    assert_eq!((last.status, last.duration_ms), (None, None), "it only says when");
+    // As CodeBuild's: its lines are of the phases that do something.
+    assert!(!log.contains("SUBMITTED") && !log.contains("COMPLETED"), "{log}");
     let artifact = unpack(world, &built.artifact);
     assert_eq!(
         artifact.keys().collect::<Vec<_>>(),
@@ -188,7 +206,7 @@ pub async fn a_python_app_is_built_and_tested(world: &World) {
     assert_eq!(again.artifact, built.artifact, "one source, one artifact");
     for (first, second) in built.phases.iter().zip(&again.phases) {
         println!(
-            "{}: {} ms, then {} ms",
+            "{}: {:?} ms, then {:?} ms",
             first.name, first.duration_ms, second.duration_ms
         );
     }
@@ -212,6 +230,19 @@ pub async fn a_failing_command_stops_its_phase(world: &World) {
     ];
     let (fault, log) = fails(world, &order, &expected).await;
     assert_eq!(fault.blame, Blame::Customer);
+    assert_eq!(broken(&fault), [("BUILD", PhaseStatus::Failed)]);
+    assert_eq!(
+        names(&fault.phases)[3..],
+        [
+            "DOWNLOAD_SOURCE",
+            "PRE_BUILD",
+            "BUILD",
+            "POST_BUILD",
+            "UPLOAD_ARTIFACTS",
+            "FINALIZING",
+            "COMPLETED"
+        ]
+    );
     has(
         &log,
         &[
@@ -230,7 +261,8 @@ pub async fn an_early_failure_ends_the_build(world: &World) {
         phase(Build, &["echo never"], &[]),
     ]);
     let order = world.build_order(&[("a", "")], spec.clone());
-    let (_, log) = fails(world, &order, &["INSTALL failed", "exit status 1"]).await;
+    let (fault, log) = fails(world, &order, &["INSTALL failed", "exit status 1"]).await;
+    assert_eq!(names(&fault.phases)[4..], ["INSTALL", "FINALIZING", "COMPLETED"]);
     has(&log, &["cleaned up"]);
     assert!(!log.contains("Entering phase BUILD") && !log.contains("UPLOAD_ARTIFACTS"));
     spec.phases[0].on_failure = OnFailure::Continue;
@@ -405,7 +437,11 @@ pub async fn runtimes_are_checked(world: &World) {
         .insert("nodejs".to_owned(), "7".to_owned());
     let order = world.build_order(&[("a", "")], spec);
     let message = "YAML_FILE_ERROR: Unknown runtime version named '7' of nodejs. This build image has the following versions: 8, 9, 10, ";
-    let (_, log) = fails(world, &order, &["DOWNLOAD_SOURCE failed", message]).await;
+    let (fault, log) = fails(world, &order, &["DOWNLOAD_SOURCE failed", message]).await;
+    assert_eq!(
+        names(&fault.phases)[2..],
+        ["PROVISIONING", "DOWNLOAD_SOURCE", "FINALIZING", "COMPLETED"]
+    );
     assert!(!log.contains("Entering phase INSTALL"));
 }
 
@@ -438,6 +474,8 @@ pub async fn limits_stop_a_build(world: &World) {
     .await;
     assert_eq!(fault.blame, Blame::Customer);
     has(&log, &["Phase complete: BUILD State: TIMED_OUT"]);
+    assert_eq!(broken(&fault), [("BUILD", PhaseStatus::TimedOut)]);
+    assert_eq!(fault.phases.last().unwrap().name, "COMPLETED");
     let mut bomb = order(&["bomb() { bomb | bomb & }; bomb; sleep 1000"]);
     bomb.limits.timeout = SignedDuration::from_secs(5);
     // Whether the shell around the bomb still gets to its own next command is a matter of luck.

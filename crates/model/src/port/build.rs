@@ -37,10 +37,31 @@ pub struct BuildOrder {
     /// What the build stands on: absent and `standard` are the platform's own image, another name is a base.
     #[serde(default)]
     pub image: Option<String>,
+    /// What the registry of `image` is asked with, and no other.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "secret::maybe_in_the_clear"
+    )]
+    pub login: Option<Secret>,
     /// The build of a batch that this is.
     #[serde(default)]
     pub task: Option<spec::build::Task>,
+    /// The push that it is of; absent from a build that no push began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub push: Option<PushEvent>,
     pub limits: BuildLimits,
+}
+
+/// What was told of a push when it came, beside its commit. What nobody said is absent.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PushEvent {
+    /// What the branch stood at before: zeros for a new one, as git writes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<String>,
+    /// The account of who pushed, as the git host numbers it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -76,16 +97,29 @@ pub struct Built {
     pub secondary: BTreeMap<String, Digest>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+/// One phase of a build's record, as CodeBuild's BuildPhase: from `SUBMITTED`, when the build was taken, to `COMPLETED`,
+/// which only says when it ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PhaseReport {
-    /// CodeBuild's name of the phase: `INSTALL`, `PRE_BUILD`, `BUILD`, `POST_BUILD`, `UPLOAD_ARTIFACTS`, …
+    /// CodeBuild's name of the phase: `SUBMITTED`, `QUEUED`, …, `INSTALL`, `BUILD`, …, `FINALIZING`, `COMPLETED`.
     pub name: String,
-    pub status: PhaseStatus,
-    #[schema(value_type = String)]
+    /// Absent from `COMPLETED`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<PhaseStatus>,
+    #[schema(value_type = String, format = DateTime)]
     pub started_at: Timestamp,
-    pub duration_ms: u64,
+    /// Absent from `COMPLETED`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duration_ms: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+}
+
+impl PhaseReport {
+    /// It ended, and not well.
+    pub fn broke(&self) -> bool {
+        self.status.is_some_and(|status| status != PhaseStatus::Succeeded)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

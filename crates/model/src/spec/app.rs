@@ -208,6 +208,9 @@ pub struct Build {
     /// What builds run in: `standard` when absent, else a base.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
+    /// The secret that the registry of `image` is asked with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub login: Option<String>,
     /// The buildspec's `batch` is run, rather than one build of the whole.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub batch: bool,

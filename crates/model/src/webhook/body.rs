@@ -81,6 +81,7 @@ pub(super) struct Pushed<'v> {
     pub repository: &'v str,
     pub clone_url: &'v str,
     pub sender: &'v str,
+    pub account: Option<u64>,
     pub commits: Vec<&'v Value>,
 }
 
@@ -129,6 +130,7 @@ impl Pushed<'_> {
             commit: self.commit_of(id, branch.unwrap_or_default()),
             clone_url: self.clone_url.to_owned(),
             sender: clean(self.sender),
+            account: self.account,
         }))
     }
 

@@ -48,6 +48,7 @@ fn pushed(payload: &Value) -> Pushed<'_> {
             "" => text(payload, "/pusher/name"),
             login => login,
         },
+        account: payload.pointer("/sender/id").and_then(Value::as_u64),
         commits,
     }
 }

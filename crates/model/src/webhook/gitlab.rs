@@ -45,6 +45,7 @@ fn pushed(payload: &Value) -> Pushed<'_> {
             "" => text(payload, "/user_name"),
             login => login,
         },
+        account: payload.pointer("/user_id").and_then(Value::as_u64),
         commits: payload
             .pointer("/commits")
             .and_then(Value::as_array)

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use super::Place;
 use crate::{
     Digest, ExecutionId, HostId, Secret, TenantName,
-    port::{HostRole, HostState},
+    port::{HostRole, HostState, PhaseReport},
     route::TargetState,
     secret,
 };
@@ -65,6 +65,25 @@ pub struct ExecutionDetail {
     pub history: Vec<HistoryEvent>,
     /// Names of the logs that it wrote.
     pub logs: Vec<String>,
+    /// What its builds went through.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub builds: Vec<BuildRun>,
+}
+
+/// One build of an execution.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct BuildRun {
+    /// From 1 in its app.
+    pub number: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<String>,
+    #[schema(value_type = String, format = DateTime)]
+    pub started_at: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub ended_at: Option<Timestamp>,
+    /// CodeBuild's, from `SUBMITTED` to `COMPLETED`. Known when it has ended; none when its machine never said.
+    pub phases: Vec<PhaseReport>,
 }
 
 /// What a picture of an execution is made of.

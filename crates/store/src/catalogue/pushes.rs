@@ -1,5 +1,8 @@
 use jiff::Timestamp;
-use model::{AppName, EnvironmentName, ExecutionId, Place, TenantName, port::Commit};
+use model::{
+    AppName, EnvironmentName, ExecutionId, Place, TenantName,
+    port::{Commit, PushEvent},
+};
 use rusqlite::{Row, params};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -22,6 +25,8 @@ pub struct Push {
     pub commit: Commit,
     /// What brought it: `git`, `w-…` (a delivery), `redeploy`.
     pub origin: String,
+    /// What was told of it, if anything was.
+    pub event: Option<PushEvent>,
     pub pushed_by: String,
     pub state: PushState,
     /// Why it is in that state, where that is not obvious.
@@ -64,6 +69,7 @@ pub struct NewPush {
     pub branch: String,
     pub commit: Commit,
     pub origin: String,
+    pub event: Option<PushEvent>,
 }
 
 const SELECT: &str = "SELECT p.*, t.name AS tenant, a.name AS app FROM pushes p
@@ -135,8 +141,9 @@ impl Tx<'_> {
     pub fn enqueue_push(&self, new: &NewPush, by: &By) -> Result<u64, Error> {
         let app = self.app_key(&new.tenant, &new.app)?;
         self.run(
-            "INSERT INTO pushes (app_id, environment, branch, commit_json, origin, pushed_by, state, at, changed_at)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8)",
+            "INSERT INTO pushes (app_id, environment, branch, commit_json, origin, pushed_by, state, at, changed_at,
+                 event)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8, ?9)",
             params![
                 app,
                 new.environment.as_ref().map(EnvironmentName::as_str),
@@ -145,7 +152,8 @@ impl Tx<'_> {
                 new.origin,
                 by.actor,
                 Word(PushState::Waiting),
-                At(by.at)
+                At(by.at),
+                new.event.as_ref().map(Json)
             ],
         )?;
         let id = self.connection.last_insert_rowid() as u64;
@@ -202,6 +210,7 @@ impl Tx<'_> {
                 branch: push.branch.clone(),
                 commit: push.commit.clone(),
                 origin: push.origin.clone(),
+                event: push.event.clone(),
             };
             let pusher = By::new(&push.pushed_by, by.at);
             ids.push(self.enqueue_push(&copy, &pusher)?);
@@ -297,6 +306,7 @@ fn push(row: &Row<'_>) -> rusqlite::Result<Push> {
         branch: row.get("branch")?,
         commit: row.json("commit_json")?,
         origin: row.get("origin")?,
+        event: row.maybe_json("event")?,
         pushed_by: row.get("pushed_by")?,
         state: row.word("state")?,
         reason: row.get("reason")?,

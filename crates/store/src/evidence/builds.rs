@@ -1,7 +1,7 @@
 use jiff::Timestamp;
 use model::{
     AppName, Digest, ExecutionId, Place, TenantName, Ticket,
-    port::{Built, Commit, Fault, LogRef, TestReport},
+    port::{Built, Commit, Fault, LogRef, PhaseReport, TestReport},
 };
 use rusqlite::{Row, params};
 use serde_json::json;
@@ -27,6 +27,15 @@ pub struct Build {
     pub log: Option<LogRef>,
     pub started_at: Timestamp,
     pub ended_at: Option<Timestamp>,
+}
+
+impl Build {
+    /// What it went through, as far as its machine said.
+    pub fn phases(&self) -> &[PhaseReport] {
+        let built = self.built.as_ref().map(|built| &built.phases);
+        let phases = built.or(self.fault.as_ref().map(|fault| &fault.phases));
+        phases.map_or(&[], Vec::as_slice)
+    }
 }
 
 /// A build to be numbered.

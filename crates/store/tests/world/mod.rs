@@ -109,6 +109,7 @@ pub fn push(place: &Place, text: &str) -> NewPush {
         branch: "main".into(),
         commit: commit(text),
         origin: "git".into(),
+        event: None,
     }
 }
 
@@ -219,6 +220,7 @@ pub fn spec() -> spec::Environment {
             pass_rate: 100.0,
             coverage: None,
             image: None,
+            login: None,
             batch: false,
             combine_artifacts: false,
             batch_timeout: SignedDuration::from_hours(8),

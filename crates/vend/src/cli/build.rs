@@ -3,7 +3,7 @@
 mod outcome;
 mod tree;
 pub mod warden;
-mod watch;
+pub mod watch;
 
 use std::{collections::BTreeMap, path::PathBuf, process::ExitCode, sync::Arc};
 
@@ -22,7 +22,7 @@ use model::{
 };
 
 use self::{outcome::Remains, warden::Warden};
-use super::{Failure, Global, Outcome};
+use super::{Failure, Global, Outcome, images};
 use crate::{
     config::Builds,
     output::{Output, Tone, clean},
@@ -44,7 +44,8 @@ pub struct BuildArgs {
     /// The buildspec, relative to the tree [default: buildspec.yml].
     #[arg(long, value_name = "FILE")]
     buildspec: Option<Utf8PathBuf>,
-    /// What the build runs in: `standard`, or a base by its name.
+    /// What the build runs in: `standard`, a base by its name, or an image of a registry, whose login is
+    /// VEND_REGISTRY_LOGIN, `USER:PASSWORD` or a token.
     #[arg(long, value_name = "IMAGE")]
     image: Option<String>,
     /// Put the artifacts here; the directory must be empty or not there.
@@ -351,7 +352,9 @@ async fn one(
         limits: order.limits.clone(),
         labels: BTreeMap::new(),
         image: order.image.clone(),
+        login: images::login(),
         task,
+        push: None,
     };
     let log = format!("build/{ticket}")
         .parse()
@@ -484,6 +487,9 @@ fn told(fault: Fault, has_image: bool) -> Failure {
     let next = match fault.next.as_deref() {
         _ if limited("MiB of memory that it may have") => Some("vend build --local DIR --memory MIB"),
         _ if limited("MiB to its disk)") => Some("vend build --local DIR --disk MIB"),
+        _ if limited("to this login") => {
+            Some("VEND_REGISTRY_LOGIN=USER:PASSWORD vend build --local DIR --image IMAGE")
+        }
         _ if limited("that `pass_rate` asks for") => Some("vend build --local DIR --pass-rate PERCENT"),
         Some("correct the build and push again") => None,
         // There is no vend.yaml to correct.

@@ -6,7 +6,8 @@ use clap::Subcommand;
 use model::wire::{Execution, ExecutionDetail, ExecutionState, HistoryEvent};
 
 use super::{
-    Client, Global, Most, Outcome, client::escape, now, progress::Progress, releases::word, stages, target,
+    Client, Global, Most, Outcome, build::watch, client::escape, now, progress::Progress, releases::word,
+    stages, target,
 };
 use crate::output::{Output, Table, Tone, ago, cell, clean, duration, lines, maybe, without_next};
 
@@ -180,6 +181,10 @@ fn detail_text(detail: &ExecutionDetail, history: bool, output: &Output) -> Stri
     if execution.state.ended() {
         let end = end_text(execution, &text, output);
         text.push_str(&end);
+    }
+    for build in detail.builds.iter().filter(|build| !build.phases.is_empty()) {
+        let phases = watch::phases(&build.phases, output);
+        text.push_str(&format!("build {}\n{phases}", build.number));
     }
     for log in &detail.logs {
         text.push_str(&format!("log: vend logs {}\n", clean(log)));

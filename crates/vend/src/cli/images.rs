@@ -13,6 +13,8 @@ use model::{
 
 use name::Name;
 
+pub use carry::login;
+
 use super::{Failure, Global, now, packer, target};
 use crate::output::{Output, Table, Tone, ago, cell, clean, maybe, size};
 

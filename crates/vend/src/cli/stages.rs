@@ -246,6 +246,7 @@ mod tests {
             },
             history: events.iter().copied().map(event).collect(),
             logs: Vec::new(),
+            builds: Vec::new(),
         }
     }
 

@@ -8,7 +8,7 @@ use host::build::{batch, gate, report};
 use jiff::{SignedDuration, Timestamp};
 use model::{
     Digest, Place, Secret, Ticket,
-    port::{BuildOrder, Builder as _, Built, Commit, Fault, GIT_CREDENTIALS, TestReport},
+    port::{BuildOrder, Builder as _, Built, Commit, Fault, GIT_CREDENTIALS, PushEvent, TestReport},
     spec::{
         self,
         build::{SecretRef, Task},
@@ -28,6 +28,9 @@ const GIT_SECRET: &str = "git-credentials";
 struct Input {
     place: Place,
     commit: Commit,
+    /// `None`: nobody told anything of the push, or a version before this one began the execution.
+    #[serde(default)]
+    event: Option<PushEvent>,
     spec: spec::Environment,
     source: Sourced,
 }
@@ -166,7 +169,9 @@ async fn build(
         limits,
         labels: BTreeMap::new(),
         image: input.spec.build.image.clone(),
+        login: login(world, &input.place, &input.spec.build).await?,
         task,
+        push: Some(input.event.clone().unwrap_or_default()),
     };
     let mut built = world.node.build(&ticket, &order).await;
     if let Ok(built) = &mut built
@@ -221,6 +226,14 @@ async fn secrets(
         );
     }
     Ok(secrets)
+}
+
+/// What the registry of the build's image is asked with.
+async fn login(world: &World, place: &Place, build: &spec::Build) -> Result<Option<Secret>, Fault> {
+    match &build.login {
+        Some(name) => super::images::secret(world, place, name).await.map(Some),
+        None => Ok(None),
+    }
 }
 
 async fn secret(world: &World, place: &Place, wanted: &SecretRef) -> Result<Secret, Fault> {

@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 use model::{
     AppName, ApprovalId, DeploymentId, ExecutionId, HostId, Place, TenantName,
     plan::{Plan, PlanKind},
-    port::Fault,
+    port::{Fault, PushEvent},
     release::ReleaseState,
     wire::{NewRollback, Refreshed},
 };
@@ -40,6 +40,8 @@ impl Commands for Flows {
     fn pushed(&self, push: Pushed) -> BoxFuture<'_, Result<String, Fault>> {
         Box::pin(async move {
             let by = By::new(push.pusher, push.at);
+            // Git writes zeros for a branch that was not there.
+            let before = push.before.unwrap_or_else(|| "0".repeat(push.commit.id.len()));
             let new = NewPush {
                 tenant: push.tenant,
                 app: push.app,
@@ -47,6 +49,10 @@ impl Commands for Flows {
                 branch: push.branch,
                 commit: push.commit,
                 origin: push.origin,
+                event: Some(PushEvent {
+                    before: Some(before),
+                    account: push.account.map(|account| account.to_string()),
+                }),
             };
             let (branch, short) = (
                 new.branch.clone(),
@@ -176,6 +182,7 @@ impl Commands for Flows {
                     branch: failed.branch,
                     commit: failed.commit,
                     origin: "redeploy".into(),
+                    event: failed.event,
                 };
                 // Who pushed stays its author: asking again does not make somebody else's commit one's own.
                 let pusher = By::new(failed.pushed_by, by.at);

@@ -24,11 +24,16 @@ const PRODUCTION: &str = "production";
 
 /// What the registry of an image's base is asked with.
 pub async fn login(world: &World, place: &Place, image: &spec::Image) -> Result<Option<Secret>, Fault> {
-    let Some(name) = &image.login else {
-        return Ok(None);
-    };
+    match &image.login {
+        Some(name) => secret(world, place, name).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// A secret that must be there.
+pub async fn secret(world: &World, place: &Place, name: &str) -> Result<Secret, Fault> {
     let secret = variables::reveal(world, place, name, None).await?;
-    secret.map(Some).ok_or_else(|| build::missing(place, name))
+    secret.ok_or_else(|| build::missing(place, name))
 }
 
 /// Waits until the images' part of the disk has room, and says why it waits. Near the end of that part what nothing needs

@@ -243,6 +243,7 @@ fn settle(
             branch: push.branch.clone(),
             commit: push.commit.clone(),
             origin: push.origin.clone(),
+            event: push.event.clone(),
         };
         let copy = tx.enqueue_push(&copy, &By::new(&push.pushed_by, by.at))?;
         tx.finish_push(copy, PushState::Failed, Some(&reason), by)?;
@@ -455,6 +456,7 @@ mod tests {
                 branch: branch.into(),
                 commit,
                 origin: "git".into(),
+                event: None,
             };
             tx.enqueue_push(&new, &by())
         };

@@ -38,6 +38,7 @@ pub async fn release(world: &World, place: Place, push: Push, spec: spec::Enviro
         "place": place,
         "push": push.id,
         "commit": push.commit,
+        "event": push.event,
         "pusher": push.pushed_by,
         "spec": spec,
         "approval_rule": approval,

@@ -190,6 +190,7 @@ mod tests {
                     committed_at: by().at,
                 },
                 origin: "git".into(),
+                event: None,
             };
             tx.enqueue_push(&push, &by())?;
             tx.next_push(&own, &ExecutionId::from_bits(1), &by())?;

@@ -28,6 +28,8 @@ const EVERY: Duration = Duration::from_secs(3600);
 const FIRST: Duration = Duration::from_secs(300);
 /// How old a look at a base may be.
 const AGE: SignedDuration = SignedDuration::from_hours(24);
+/// So many pushes back one is looked for that was of the same commit.
+const BEFORE: u32 = 50;
 /// A push that was made because a base moved, and one that nobody is asked about.
 pub const REFRESH: &str = "refresh";
 pub const AUTOMATIC: &str = "refresh-automatic";
@@ -193,6 +195,9 @@ fn queue(
     if tx.is_busy(place)? || last.iter().any(|push| waits(push) || lately(push)) {
         return Ok(false);
     }
+    // The same push once more: its builds are told the same.
+    let before = tx.pushes(&place.tenant, &place.app, Some(&place.environment), None, BEFORE)?;
+    let same = before.into_iter().find(|push| push.commit.id == commit.id);
     let push = NewPush {
         tenant: place.tenant.clone(),
         app: place.app.clone(),
@@ -200,6 +205,7 @@ fn queue(
         branch: commit.branch.clone(),
         commit,
         origin: origin.to_owned(),
+        event: same.and_then(|push| push.event),
     };
     tx.enqueue_push(&push, &By::platform(now))?;
     Ok(true)

@@ -30,6 +30,8 @@ pub struct Pushed {
     pub pusher: String,
     /// What brought it: `git`, or the id of a delivery (`w-…`).
     pub origin: String,
+    /// The number of the pusher's account at the git host.
+    pub account: Option<u64>,
     /// Where to clone from when it is not the built-in repository.
     pub clone_url: Option<String>,
     pub at: Timestamp,

@@ -9,7 +9,7 @@ use model::{
     ExecutionId,
     plan::Plan,
     policy::Action,
-    wire::{Execution, ExecutionDetail, ExecutionState, HistoryEvent, Page, PlanAnswer},
+    wire::{BuildRun, Execution, ExecutionDetail, ExecutionState, HistoryEvent, Page, PlanAnswer},
 };
 use serde_json::Value;
 use store::{ApprovalState, Db, ExecutionFilter, ExecutionSummary, Status, WorkState};
@@ -277,12 +277,24 @@ pub fn told(
     let summary = db.execution_summary(id)?;
     let events = runs::history(db, summary.run, HISTORY)?;
     let logs = logs::among(db, &summary, &events)?;
+    let builds = db.builds_of_execution(id)?;
     let detail = ExecutionDetail {
+        builds: builds.into_iter().map(build).collect(),
         logs: logs.into_iter().map(|entry| entry.log).collect(),
         execution: wire(db, summary)?,
         history: history(&events),
     };
     Ok((detail, events))
+}
+
+fn build(build: store::Build) -> BuildRun {
+    BuildRun {
+        number: build.number,
+        phases: build.phases().to_vec(),
+        log: build.log.map(|log| log.to_string()),
+        started_at: build.started_at,
+        ended_at: build.ended_at,
+    }
 }
 
 pub fn parse<T: std::str::FromStr>(id: &str) -> Result<T, Refusal> {

@@ -254,6 +254,7 @@ pub async fn hand_over(
         commit: push.commit.clone(),
         pusher: pusher.to_owned(),
         origin: delivery.id.to_string(),
+        account: push.account,
         clone_url: Some(push.clone_url),
         at: state.now(),
     };

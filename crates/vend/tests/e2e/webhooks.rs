@@ -14,9 +14,17 @@ use sha2::{Digest as _, Sha256};
 use crate::platform::{Copy, Platform, can_run, eventually, tenant};
 
 const VEND_YAML: &str = "app: shop
+build: { image: debian-12 }
 host: { health: { path: /, interval: 1s, timeout: 1s } }
 environments:
   dev: { branch: dev }
+";
+const BUILDSPEC: &str = "version: 0.2
+phases:
+  build:
+    commands:
+      - echo \"told $CODEBUILD_WEBHOOK_EVENT $CODEBUILD_WEBHOOK_TRIGGER by <$CODEBUILD_WEBHOOK_ACTOR_ACCOUNT_ID>\"
+      - echo \"after <$CODEBUILD_WEBHOOK_PREV_COMMIT> on <$CODEBUILD_WEBHOOK_BASE_REF>\"
 ";
 const GITHUB: &str = "what github and vend both know";
 const GITLAB: &str = "what gitlab and vend both know";
@@ -41,6 +49,8 @@ fn webhooks_of_a_repository_elsewhere_become_releases_once() {
     };
 
     let copy = Copy::new("one", VEND_YAML);
+    copy.write("buildspec.yml", BUILDSPEC);
+    copy.commit("a build");
     let body = elsewhere.github_push(&copy);
     let first = door.github(&body, GITHUB, "delivery-1");
     assert_eq!(
@@ -53,6 +63,9 @@ fn webhooks_of_a_repository_elsewhere_become_releases_once() {
     let push = platform.ended(&app, number);
     assert_eq!(push["state"], "done", "{push:#}\n{}", platform.log());
     assert_eq!(platform.get(&host, "/"), (200, "one\n".into()));
+    let log = built(&platform, &push);
+    has(&log, "told PUSH branch/dev by <88621008>");
+    has(&log, &format!("after <{}> on <>", "0".repeat(40)));
 
     let again = door.github(&body, GITHUB, "delivery-1");
     assert_eq!(
@@ -79,6 +92,9 @@ fn webhooks_of_a_repository_elsewhere_become_releases_once() {
     let push = platform.ended(&app, number);
     assert_eq!(push["state"], "done", "{push:#}\n{}", platform.log());
     assert_eq!(platform.get(&host, "/"), (200, "two\n".into()));
+    let log = built(&platform, &push);
+    has(&log, "told PUSH branch/dev by <>");
+    has(&log, &format!("after <{}> on <>", "1".repeat(40)));
 
     // A person has the first one handled again, as if it had just come.
     let before = push_of(&platform, delivery, None);
@@ -112,6 +128,24 @@ fn forgeries_are_refused_without_a_word(platform: &Platform, door: &Door, body: 
             .vend(&["webhooks", "list", &door.app])
             .contains("refused")
     );
+}
+
+/// The log of the one build of a push, whose record is whole.
+fn built(platform: &Platform, push: &Value) -> String {
+    let execution = push["execution"].as_str().unwrap();
+    let shown = platform.json(&["executions", "show", execution]);
+    let build = &shown["builds"][0];
+    let phases = build["phases"].as_array().unwrap();
+    assert_eq!(phases[0]["name"], "SUBMITTED", "{build:#}");
+    assert_eq!(phases.last().unwrap()["name"], "COMPLETED", "{build:#}");
+    let text = platform.vend(&["executions", "show", execution]);
+    has(&text, "  COMPLETED");
+    platform.vend(&["logs", build["log"].as_str().unwrap()])
+}
+
+#[track_caller]
+fn has(text: &str, part: &str) {
+    assert!(text.contains(part), "no `{part}` in:\n{text}");
 }
 
 /// The number of the push that a delivery became, once it is another than `not`.
@@ -255,7 +289,7 @@ impl Elsewhere {
         let body = json!({
             "ref": "refs/heads/dev", "before": "0".repeat(40), "after": id,
             "repository": { "full_name": "acme/shop", "clone_url": self.url },
-            "sender": { "login": "ada" },
+            "sender": { "login": "ada", "id": 88_621_008 },
             "head_commit": commit(&id),
             "commits": [commit(&id)],
         });

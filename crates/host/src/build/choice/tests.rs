@@ -27,7 +27,9 @@ pub(in crate::build) fn order(buildspec: Buildspec) -> BuildOrder {
         secrets: BTreeMap::new(),
         labels: BTreeMap::new(),
         image: None,
+        login: None,
         task: None,
+        push: None,
         limits: BuildLimits {
             cpu: 1.0,
             memory_mib: 1,

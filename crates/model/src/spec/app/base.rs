@@ -32,6 +32,21 @@ impl Base {
     /// The bases that the platform makes itself; the first is the default.
     pub const NAMES: &'static [&'static str] = &["debian-12", "debian-13", "ubuntu-24.04"];
 
+    /// What the image of builds means. CodeBuild names those of registries as Docker does, without `oci:`; `None` is
+    /// `standard`, which stands for all of CodeBuild's own, too.
+    pub fn of_builds(image: &str) -> Option<Result<Self, NotABase>> {
+        if matches!(image, "" | "standard") || image.starts_with("aws/codebuild/") {
+            return None;
+        }
+        Some(match image.parse() {
+            Ok(Self::Layout { .. } | Self::Tar(_)) => Err(NotABase(
+                "builds run in a base of the platform or an image of a registry".to_owned(),
+            )),
+            Err(_) if image.contains(['/', ':']) => image.parse().map(Self::Oci),
+            other => other,
+        })
+    }
+
     /// Whether what it names may be another thing tomorrow: then it is looked at again from time to time.
     pub fn moves(&self) -> bool {
         match self {

@@ -133,7 +133,7 @@ fn bare(reader: &mut Reader<'_>, tree: Tree<'_>) -> Image {
 
 fn image(reader: &mut Reader<'_>, fields: Fields<'_>, tree: Tree<'_>) -> Image {
     let base = base(reader, value(fields, "base"), tree);
-    let login = value(fields, "login").and_then(|node| login(reader, node));
+    let login = value(fields, "login").and_then(|node| secret(reader, node, "image.login"));
     let refresh = match value(fields, "refresh").and_then(Node::text) {
         Some("manual") => Refresh::Manual,
         Some("automatic") => Refresh::Automatic,
@@ -190,10 +190,6 @@ fn base(reader: &mut Reader<'_>, node: Option<&Node>, tree: Tree<'_>) -> String 
         );
     }
     base.to_string()
-}
-
-fn login(reader: &mut Reader<'_>, node: &Node) -> Option<String> {
-    secret(reader, node, "image.login")
 }
 
 /// The name of a secret, where only one may stand.
@@ -293,16 +289,36 @@ fn build(reader: &mut Reader<'_>, fields: Fields<'_>, tree: Tree<'_>) -> Build {
         );
     }
     let pass_rate = value(fields, "pass_rate").and_then(|node| percent(reader, node, "build.pass_rate"));
+    let (image, login) = build_image(reader, fields);
     Build {
         buildspec,
         timeout: timeout.unwrap_or(hours(1)),
         pass_rate: pass_rate.unwrap_or(100.0),
         coverage: value(fields, "coverage").and_then(|node| percent(reader, node, "build.coverage")),
-        image: value(fields, "image").and_then(|node| reader.text(node, "build.image")),
+        image,
+        login,
         batch,
         combine_artifacts,
         batch_timeout: batch_timeout.unwrap_or(Build::usual_batch_timeout()),
     }
+}
+
+/// What builds run in, and what its registry is asked with.
+fn build_image(reader: &mut Reader<'_>, fields: Fields<'_>) -> (Option<String>, Option<String>) {
+    let named = value(fields, "image").and_then(|node| Some((node, reader.text(node, "build.image")?)));
+    let base = named.as_ref().and_then(|(_, image)| Base::of_builds(image));
+    if let (Some((node, image)), Some(Err(error))) = (&named, &base) {
+        let message = format!("{} is no image that builds run in: {error}", quoted(image));
+        reader.error(node, message).help = Some("write `image: standard`, or leave it out".to_owned());
+    }
+    let login = value(fields, "login").and_then(|node| {
+        if !matches!(base, Some(Ok(Base::Oci(_)) | Err(_))) {
+            let message = "`build.login` is for the registry of `build.image`, which names no registry";
+            reader.error(node, message).help = Some("write `image: oci:REGISTRY/NAME:TAG`".to_owned());
+        }
+        secret(reader, node, "build.login")
+    });
+    (named.map(|(_, image)| image), login)
 }
 
 pub(super) fn first(tree: Tree<'_>, names: &[&str]) -> Option<Utf8PathBuf> {

@@ -177,7 +177,12 @@ static BUILD: Section = Section {
         key(
             "image",
             Kind::Text,
-            "What builds run in: `standard` (default), or a base by its name.",
+            "What builds run in: `standard` (default), a base by its name, or an image of a registry, `oci:REGISTRY/NAME:TAG`.",
+        ),
+        key(
+            "login",
+            Kind::Text,
+            "`{{secret:NAME}}`: what the registry of `image` is asked with, and no other, `USER:PASSWORD` or a token alone.",
         ),
         key(
             "batch",

@@ -53,14 +53,11 @@ pub fn failed(fault: &Fault, left: &BTreeMap<String, Left>) -> Value {
 
 /// Where one build failed: its phase, and the command that it came no further than with its last lines.
 fn broken(left: &Left) -> Value {
-    let phase = left
-        .phases
-        .iter()
-        .find(|phase| phase.status != PhaseStatus::Succeeded);
+    let phase = left.phases.iter().find(|phase| phase.broke());
     let command = left.broken.as_ref();
     let lines = command.map_or(Vec::new(), |broken| broken.last.lines().collect());
     json!({
-        "status": phase.map_or(PhaseStatus::Failed, |phase| phase.status),
+        "status": phase.and_then(|phase| phase.status).unwrap_or(PhaseStatus::Failed),
         "phase": phase.map(|phase| &phase.name),
         "command": command.map(|broken| &broken.command),
         "exit_code": command.and_then(|broken| broken.exit_code),
@@ -80,9 +77,9 @@ mod tests {
     fn left(status: PhaseStatus, exit_code: Option<i32>) -> Left {
         let phase = |name: &str, status| PhaseReport {
             name: name.to_owned(),
-            status,
+            status: Some(status),
             started_at: jiff::Timestamp::UNIX_EPOCH,
-            duration_ms: 1,
+            duration_ms: Some(1),
             message: None,
         };
         Left {

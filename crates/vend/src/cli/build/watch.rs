@@ -198,22 +198,31 @@ impl Lines {
     }
 }
 
+/// The phases with their times. The last only says when it was.
+pub fn phases(phases: &[PhaseReport], output: &Output) -> String {
+    let line = |phase: &PhaseReport| {
+        let ended = match phase.status {
+            None | Some(PhaseStatus::Succeeded) => String::new(),
+            Some(PhaseStatus::Failed) => format!("  {}", output.tone(Tone::Bad, "failed")),
+            Some(PhaseStatus::TimedOut) => format!("  {}", output.tone(Tone::Bad, "timed out")),
+            Some(PhaseStatus::Stopped) => format!("  {}", output.tone(Tone::Bad, "stopped")),
+        };
+        let took = match phase.duration_ms {
+            Some(duration_ms) => format!("{:.2} s", duration_ms as f64 / 1000.0),
+            None => phase.started_at.strftime("%H:%M:%S").to_string(),
+        };
+        format!("  {:<18} {took:>11}{ended}\n", clean(&phase.name))
+    };
+    phases.iter().map(line).collect()
+}
+
 /// The phases with their times, and the tests.
 pub fn parts(name: &str, phases: &[PhaseReport], reports: &[TestReport], output: &Output) -> String {
     let mut text = String::new();
     if !name.is_empty() {
         text.push_str(&format!("{}\n", output.tone(Tone::Strong, &clean(name))));
     }
-    for phase in phases {
-        let seconds = phase.duration_ms as f64 / 1000.0;
-        let ended = match phase.status {
-            PhaseStatus::Succeeded => String::new(),
-            PhaseStatus::Failed => format!("  {}", output.tone(Tone::Bad, "failed")),
-            PhaseStatus::TimedOut => format!("  {}", output.tone(Tone::Bad, "timed out")),
-            PhaseStatus::Stopped => format!("  {}", output.tone(Tone::Bad, "stopped")),
-        };
-        text.push_str(&format!("  {:<18} {seconds:>9.2} s{ended}\n", clean(&phase.name)));
-    }
+    text.push_str(&self::phases(phases, output));
     for report in reports {
         let mut line = format!(
             "  {}  {} of {} passed",
@@ -242,7 +251,7 @@ pub fn summary(name: &str, built: &Built, output: &Output) -> String {
     for (name, value) in &built.exported {
         text.push_str(&format!("  {}={}\n", clean(name), clean(value)));
     }
-    let total: u64 = built.phases.iter().map(|phase| phase.duration_ms).sum();
+    let total: u64 = built.phases.iter().filter_map(|phase| phase.duration_ms).sum();
     let done = format!("built in {:.1} s", total as f64 / 1000.0);
     let size = format!("{} of {}", built.artifact.short(), size(built.size_bytes));
     text.push_str(&format!("{}, artifact {size}\n", output.tone(Tone::Good, &done)));
@@ -252,6 +261,35 @@ pub fn summary(name: &str, built: &Built, output: &Output) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_record_is_shown_with_its_ends() {
+        let phase = |name: &str, status, duration_ms| PhaseReport {
+            name: name.to_owned(),
+            status,
+            started_at: jiff::Timestamp::UNIX_EPOCH,
+            duration_ms,
+            message: None,
+        };
+        let all = [
+            phase("SUBMITTED", Some(PhaseStatus::Succeeded), Some(0)),
+            phase("BUILD", Some(PhaseStatus::Stopped), Some(12_340)),
+            phase("COMPLETED", None, None),
+        ];
+        let text = phases(&all, &Output::new(false, String::new()));
+        let lines: Vec<Vec<&str>> = text
+            .lines()
+            .map(|line| line.split_whitespace().collect())
+            .collect();
+        assert_eq!(
+            lines,
+            [
+                vec!["SUBMITTED", "0.00", "s"],
+                vec!["BUILD", "12.34", "s", "stopped"],
+                vec!["COMPLETED", "00:00:00"],
+            ]
+        );
+    }
 
     #[test]
     fn lines_know_their_phase_and_time() {

@@ -238,17 +238,15 @@ fn pack(directory: &Utf8Path, archive: &Utf8Path) -> Result<(), Failure> {
 }
 
 /// What registries are asked with.
-fn login() -> Option<Login> {
-    let text = std::env::var("VEND_REGISTRY_LOGIN")
-        .ok()
-        .filter(|text| !text.is_empty())?;
-    Some(Login::read(&Secret::new(text)))
+pub fn login() -> Option<Secret> {
+    let text = std::env::var("VEND_REGISTRY_LOGIN").ok();
+    text.filter(|text| !text.is_empty()).map(Secret::new)
 }
 
 async fn pull(from: &Reference, into: &Utf8Path) -> Result<(), Failure> {
     let (from, into) = (from.clone(), into.to_owned());
     waiting(move || {
-        let repository = Repository::open(&from, login(), Reach::Anywhere, false);
+        let repository = Repository::open(&from, login().as_ref().map(Login::read), Reach::Anywhere, false);
         let image = oci::find(&repository, &from.wanted())?;
         let (manifest, _) = repository.document(&image.digest.to_string())?;
         export::pull(&repository, &image, &manifest, &into)
@@ -275,7 +273,12 @@ pub async fn push(image: &Name, to: &Reference, global: &Global) -> Result<(), F
     let digest = waiting(move || {
         let opened = Layout::open(&layout)?;
         let image = opened.find(None)?;
-        let repository = Repository::open(&reference, login(), Reach::Anywhere, true);
+        let repository = Repository::open(
+            &reference,
+            login().as_ref().map(Login::read),
+            Reach::Anywhere,
+            true,
+        );
         export::push(&opened, &layout, &image, &repository, &reference.wanted())?;
         Ok(image.digest)
     })

@@ -5,6 +5,7 @@ use maud::{Markup, html};
 use model::{
     ExecutionId,
     policy::Action,
+    port::PhaseReport,
     wire::{Environment, Execution, ExecutionDetail, HistoryEvent, Split},
 };
 use store::Db;
@@ -153,6 +154,7 @@ async fn show(state: State, caller: Caller, id: String) -> Result<Page, Refusal>
         execution,
         history,
         logs,
+        builds,
     } = detail;
     let body = html! {
         h1 {
@@ -163,6 +165,10 @@ async fn show(state: State, caller: Caller, id: String) -> Result<Page, Refusal>
         @if let Some(picture) = picture {
             h2 { "States" }
             div.scroll.picture { (maud::PreEscaped(picture)) }
+        }
+        @for build in builds.iter().filter(|build| !build.phases.is_empty()) {
+            h2 { "Build " (build.number) }
+            (table(&["Phase", "Began (UTC)", "State", "Took", ""], build.phases.iter().map(phase).collect(), ""))
         }
         h2 { "Logs" }
         ul {
@@ -204,6 +210,22 @@ fn facts(execution: &Execution) -> Markup {
     ];
     html! {
         dl { @for (name, value) in &rows { @if let Some(value) = value { dt { (name) } dd { (value) } } } }
+    }
+}
+
+fn phase(phase: &PhaseReport) -> Markup {
+    let took = phase.duration_ms.and_then(|duration_ms| {
+        let end = phase
+            .started_at
+            .checked_add(std::time::Duration::from_millis(duration_ms));
+        end.ok().map(|end| took(phase.started_at, Some(end)))
+    });
+    html! {
+        td { (phase.name) }
+        td { (cell(phase.started_at)) }
+        td { @if let Some(status) = phase.status { (tinted(&word(status))) } }
+        td { (took.unwrap_or_default()) }
+        td { (phase.message.as_deref().unwrap_or_default()) }
     }
 }
 

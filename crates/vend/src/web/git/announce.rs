@@ -135,6 +135,7 @@ async fn hand_over(
             commit: repositories.commit(tenant, app, branch, commit).await?,
             pusher: request.actor.clone(),
             origin: "git".into(),
+            account: None,
             clone_url: None,
             at: clock(),
         };

@@ -334,6 +334,7 @@ fn seed(tx: &mut store::Tx<'_>) -> Result<(), store::Error> {
         branch: "older".into(),
         commit: commit(),
         origin: "git".into(),
+        event: None,
     };
     tx.enqueue_push(&push, &by)?;
     let (app, _) = spec::App::parse("app: shop\n", "vend.yaml", &|path| path == "Procfile").unwrap();
