@@ -242,15 +242,15 @@ fn messages() {
         ),
         (
             "app: a\nbuild: { image: \"tar:base.tar\" }",
-            "vend.yaml:2:17: `tar:base.tar` is no image that builds run in: builds run in a base of the platform or an image of a registry",
+            "vend.yaml:2:17: `tar:base.tar` is no image that builds run in: builds run in a base of the platform or an image of a registry (write `image: standard`, or leave it out)",
         ),
         (
             "app: a\nbuild: { image: debian-12, login: \"{{secret:ci}}\" }",
-            "vend.yaml:2:35: `build.login` is for the registry of `build.image`, which names no registry",
+            "vend.yaml:2:35: `build.login` is for the registry of `build.image`, which names no registry (write `image: oci:REGISTRY/NAME:TAG`)",
         ),
         (
             "app: a\nbuild: { image: \"registry.example/ci:1\", login: ada }",
-            "vend.yaml:2:49: `build.login` must be the name of a secret",
+            "vend.yaml:2:49: `build.login` must be the name of a secret (write `\"{{secret:NAME}}\"`)",
         ),
         (
             "app: a\nbuild: { batch_timeout: 2h }",

@@ -137,7 +137,7 @@ fn what_nobody_has_is_told() {
 fn images_are_named_as_docker_does() {
     for (image, base) in [
         ("debian-12", "debian-12"),
-        ("node:20", "oci:node:20"),
+        ("node:20", "oci:docker.io/library/node:20"),
         (
             "public.ecr.aws/docker/library/node:20",
             "oci:public.ecr.aws/docker/library/node:20",
@@ -147,5 +147,29 @@ fn images_are_named_as_docker_does() {
         ("no-such-base", "no-such-base"),
     ] {
         assert_eq!(named(image), base);
+    }
+}
+
+#[test]
+fn a_login_is_for_the_registry_of_the_environment_s_image() {
+    let mut order = order(
+        Buildspec::parse("version: 0.2\nphases: { build: { commands: ['true'] } }\n", "b")
+            .unwrap()
+            .0,
+    );
+    order.login = Some(Secret::new("ada:x".to_owned()));
+    assert!(login(&order, "registry.example/a:1").is_none(), "it has none");
+    order.image = Some("oci:registry.example/ci:1".to_owned());
+    for (image, has) in [
+        ("registry.example/a:1", true),
+        (
+            "oci:registry.example/ci@sha256:0000000000000000000000000000000000000000000000000000000000000000",
+            true,
+        ),
+        ("registry.example:5000/a:1", false),
+        ("elsewhere.example/a:1", false),
+        ("debian-12", false),
+    ] {
+        assert_eq!(login(&order, image).is_some(), has, "{image}");
     }
 }
