@@ -8,7 +8,11 @@ use axum::{
 };
 use hyper::service::Service as _;
 use hyper_util::service::TowerToHyperService;
-use model::policy::Role::{Approver, Auditor, Developer, Operator};
+use jiff::Timestamp;
+use model::{
+    policy::Role::{Approver, Auditor, Developer, Operator},
+    port::{Fault, PhaseReport, PhaseStatus},
+};
 use serde_json::json;
 
 use super::world::{self, Callers, Who, World};
@@ -129,6 +133,57 @@ async fn an_execution_is_drawn_in_the_colours_of_its_states() {
     );
     let (_, _, text) = page(&world, &owner, "/console/machines/acme/thinker").await;
     assert!(text.contains("<title>Wait (Wait, not entered)</title>"), "{text}");
+}
+
+#[tokio::test]
+async fn an_execution_shows_what_its_builds_went_through() {
+    let world = World::new().await;
+    let phase = |name: &str, status, message: Option<&str>| PhaseReport {
+        name: name.to_owned(),
+        status,
+        started_at: Timestamp::UNIX_EPOCH,
+        duration_ms: status.map(|_| 61_000),
+        message: message.map(str::to_owned),
+    };
+    let fault = Fault {
+        phases: vec![
+            phase("SUBMITTED", Some(PhaseStatus::Succeeded), None),
+            phase("BUILD", Some(PhaseStatus::Stopped), Some("<i> stopped it")),
+            phase("COMPLETED", None, None),
+        ],
+        ..Fault::order("it was stopped")
+    };
+    let new = store::NewBuild {
+        ticket: "t-1".parse().unwrap(),
+        place: world::place(),
+        execution: Some(world::execution()),
+        commit: world::commit(),
+        source: model::Digest::of("source"),
+        log: "build/t-1".parse().ok(),
+    };
+    let written = world.state.store.write(move |tx| {
+        let by = store::By::platform(Timestamp::UNIX_EPOCH);
+        tx.begin_build(&new, &by)?;
+        tx.finish_build(&new.ticket, Err(&fault), &by)
+    });
+    written.await.unwrap();
+    let viewer = world.bearer(Auditor, Some("acme")).await;
+    let (_, _, text) = page(
+        &world,
+        &viewer,
+        &format!("/console/executions/{}", world::execution()),
+    )
+    .await;
+    for part in [
+        "Build 1",
+        "SUBMITTED",
+        "stopped",
+        "1 min 1 s",
+        "&lt;i&gt; stopped it",
+        "COMPLETED",
+    ] {
+        assert!(text.contains(part), "no `{part}` in {text}");
+    }
 }
 
 #[tokio::test]
