@@ -253,7 +253,7 @@ impl Bakery for Client {
 }
 
 impl Work for Client {
-    async fn stop_work(&self, ticket: &Ticket, reason: &str) -> Result<(), Fault> {
+    async fn stop_work(&self, ticket: &Ticket, reason: &str) -> Result<Option<Fault>, Fault> {
         let (ticket, reason) = (ticket.clone(), reason.to_owned());
         self.post("/v1/work/stop", &Stopping { ticket, reason }, QUICK)
             .await

@@ -10,6 +10,7 @@ use std::{
     io::{self, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use camino::{Utf8Path, Utf8PathBuf};
@@ -23,6 +24,8 @@ use serde_json::Value;
 use tokio::sync::watch;
 use tracing::{error, warn};
 
+/// Who stops work hears how it ended, when that is within this time.
+const ENDING: Duration = Duration::from_secs(5);
 /// Answers are repeated for so long.
 const KEPT: SignedDuration = SignedDuration::from_hours(7 * 24);
 
@@ -125,17 +128,23 @@ impl Tickets {
             .map_err(|error| Fault::platform(format!("a kept answer is unreadable: {error}")))
     }
 
-    /// Asks the work under a ticket to end early. What was not ordered yet has its answer with that.
-    pub async fn stop(&self, ticket: &Ticket, reason: &str) -> Result<(), Fault> {
+    /// Asks the work under a ticket to end early. What was not ordered yet has its answer with that. Gives the fault that
+    /// it ended with; `None` when it goes on for now, or had done its work.
+    pub async fn stop(&self, ticket: &Ticket, reason: &str) -> Result<Option<Fault>, Fault> {
+        if let Some(mut done) = self.ask(ticket, reason) {
+            let ended = tokio::time::timeout(ENDING, done.wait_for(Option::is_some)).await;
+            let outcome = ended.ok().and_then(Result::ok).and_then(|done| done.clone());
+            return Ok(outcome.and_then(Result::err));
+        }
         let stopped = Err(Fault::order(reason));
         let _forget = {
             let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(work) = running.get(ticket) {
                 work.stop.send_replace(Some(reason.to_owned()));
-                return Ok(());
+                return Ok(None);
             }
-            if self.kept(ticket).is_some() {
-                return Ok(());
+            if let Some(answer) = self.kept(ticket) {
+                return Ok(answer.outcome.err());
             }
             // An order that comes while the answer is written gets it from here.
             let work = Work {
@@ -148,8 +157,16 @@ impl Tickets {
         };
         match self.keep(ticket, None, stopped).await {
             Err(fault) if fault.blame == Blame::Platform => Err(fault),
-            _ => Ok(()),
+            _ => Ok(None),
         }
+    }
+
+    /// Asks work that goes on to end. Where its outcome will be.
+    fn ask(&self, ticket: &Ticket, reason: &str) -> Option<watch::Receiver<Option<Outcome>>> {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let work = running.get(ticket)?;
+        work.stop.send_replace(Some(reason.to_owned()));
+        Some(work.done.clone())
     }
 
     /// Forgets answers that are older than seven days.
@@ -335,7 +352,7 @@ mod tests {
         fn work(&self, outcome: Result<u32, Fault>) -> impl Future<Output = Result<u32, Fault>> + use<> {
             let runs = self.runs.clone();
             async move {
-                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                tokio::time::sleep(Duration::from_millis(20)).await;
                 runs.fetch_add(1, Ordering::SeqCst);
                 outcome
             }
@@ -383,7 +400,7 @@ mod tests {
     async fn work_goes_on_without_its_caller_and_panics_are_tried_again() {
         let world = World::new();
         let (tickets, order, ticket) = (world.tickets(), Digest::of("order"), ticket());
-        let short = std::time::Duration::from_millis(1);
+        let short = Duration::from_millis(1);
         let gone = tokio::time::timeout(short, tickets.once(&ticket, order, world.work(Ok(1)))).await;
         assert!(gone.is_err());
         assert_eq!(tickets.once(&ticket, order, world.work(Ok(2))).await, Ok(1));
@@ -414,8 +431,13 @@ mod tests {
         while !tickets.running.lock().unwrap().contains_key(&during) {
             tokio::task::yield_now().await;
         }
-        tickets.stop(&during, "it was cancelled").await.unwrap();
+        let ended = tickets.stop(&during, "it was cancelled").await.unwrap();
         let stopped = Err(Fault::order("it was cancelled"));
+        assert_eq!(
+            ended.map(Err::<u32, _>),
+            Some(stopped.clone()),
+            "who stops it hears it"
+        );
         assert_eq!(waiting.await.unwrap(), stopped);
         assert_eq!(
             until_stopped(during).await,

@@ -12,9 +12,11 @@ pub use builds::{Build, NewBuild};
 pub use deployments::{Deployment, DeploymentState, JudgedHost, NewDeployment};
 pub use migrations::{Migration, MigrationState, NewMigration};
 
+use std::collections::BTreeMap;
+
 use model::{
     ExecutionId, Ticket,
-    port::{Blame, Fault},
+    port::{Blame, Fault, PhaseReport},
 };
 use rusqlite::params;
 use serde::{Deserialize, Serialize};
@@ -52,12 +54,23 @@ impl Db<'_> {
 }
 
 impl Tx<'_> {
-    /// What goes on for an execution is stopped, for this reason. What has ended stays as it is.
-    pub fn stop_work(&self, execution: &ExecutionId, why: &Fault, by: &By) -> Result<(), Error> {
+    /// What goes on for an execution is stopped, for this reason. What has ended stays as it is. `phases`: what builds went
+    /// through, as far as it is known.
+    pub fn stop_work(
+        &self,
+        execution: &ExecutionId,
+        why: &Fault,
+        phases: &BTreeMap<Ticket, Vec<PhaseReport>>,
+        by: &By,
+    ) -> Result<(), Error> {
         let running = |state| state == WorkState::Running;
         for build in self.builds_of_execution(execution)? {
             if running(build.state) {
-                self.stop_row("builds", &build.ticket, why, by)?;
+                let why = Fault {
+                    phases: phases.get(&build.ticket).cloned().unwrap_or_default(),
+                    ..why.clone()
+                };
+                self.stop_row("builds", &build.ticket, &why, by)?;
                 let detail = json!({ "build": build.number, "reason": why.message });
                 self.note(by, "build.stop", Some(&build.place.tenant), &build.place, detail)?;
             }

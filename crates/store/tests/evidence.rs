@@ -44,6 +44,16 @@ fn built() -> Built {
     }
 }
 
+fn submitted() -> PhaseReport {
+    PhaseReport {
+        name: "SUBMITTED".into(),
+        status: Some(PhaseStatus::Succeeded),
+        started_at: at(1),
+        duration_ms: Some(0),
+        message: None,
+    }
+}
+
 fn baked() -> Baked {
     Baked {
         image: Digest::of("image"),
@@ -64,15 +74,8 @@ async fn a_repeated_ticket_is_the_same_build_and_its_first_answer_stays() {
             assert_eq!(tx.begin_build(&new_build(&dev, 1), &by(2))?, first);
             assert_eq!(tx.begin_build(&new_build(&dev, 2), &by(3))?.number, 2);
             tx.finish_build(&ticket(1), Ok(&built()), &by(4))?;
-            let submitted = PhaseReport {
-                name: "SUBMITTED".into(),
-                status: Some(PhaseStatus::Succeeded),
-                started_at: at(1),
-                duration_ms: Some(0),
-                message: None,
-            };
             let fault = Fault {
-                phases: vec![submitted],
+                phases: vec![submitted()],
                 ..Fault::customer("a test failed").evidence("build/t-2".parse().unwrap())
             };
             tx.finish_build(&ticket(1), Err(&fault), &by(5))?;
@@ -185,7 +188,8 @@ async fn what_nobody_waits_for_is_stopped_on_record() {
             tx.begin_bake(&bake(4, &other), &by(1))?;
             assert_eq!(tx.work_of_execution(&id)?, [ticket(2), ticket(3)]);
             let why = Fault::order("ada cancelled it");
-            tx.stop_work(&id, &why, &by(2))?;
+            let phases = BTreeMap::from([(ticket(2), vec![submitted()])]);
+            tx.stop_work(&id, &why, &phases, &by(2))?;
             assert_eq!(tx.work_of_execution(&id)?, []);
             assert_eq!(tx.work_of_execution(&other)?, [ticket(4)]);
             // The answer of the node comes late: the first stays.
@@ -193,6 +197,7 @@ async fn what_nobody_waits_for_is_stopped_on_record() {
             let builds = tx.builds_of_execution(&id)?;
             let states: Vec<_> = builds.iter().map(|build| build.state).collect();
             assert_eq!(states, [WorkState::Succeeded, WorkState::Stopped]);
+            assert_eq!(builds[1].phases(), [submitted()], "what is known of it is kept");
             let bake = &tx.bakes_of_execution(&id)?[0];
             assert_eq!((bake.state, &bake.fault), (WorkState::Stopped, &Some(why)));
             assert!(bake.ended_at.is_some() && bake.log.is_some());

@@ -2,6 +2,8 @@
 //! name, before the engine starts: nothing may be under way for ever, and the next push or command begins anew. Hosts
 //! that they had begun to make are cleared away by who looks after the fleet.
 
+use std::collections::BTreeMap;
+
 use model::{Place, port::Fault, release::ReleaseState};
 use store::{Batch, By, DeploymentState, Error, ExecutionSummary, Finish, PushState, Status, Store, Tx};
 use tracing::error;
@@ -55,7 +57,7 @@ fn fail(tx: &mut Tx<'_>, execution: &ExecutionSummary, reason: &str, by: &By) ->
     deed.detail = serde_json::json!({ "error": ERROR, "cause": reason });
     tx.record(deed, by.at)?;
     tx.void_approvals(&execution.id, reason, by)?;
-    tx.stop_work(&execution.id, &Fault::platform(reason), by)?;
+    tx.stop_work(&execution.id, &Fault::platform(reason), &BTreeMap::new(), by)?;
     match &execution.place {
         Some(place) if tx.environment(place).is_ok() => fail_release(tx, execution, place, reason, by),
         _ => Ok(()),

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use futures_util::future::join_all;
+use futures_util::future::{join_all, try_join_all};
 use model::{
     DeploymentId, Place,
     plan::PlanKind,
@@ -110,12 +110,18 @@ fn code(error: &str, reason: &str, rang: bool) -> (DeploymentState, Option<&'sta
 async fn stop_work(world: &World, attempt: &Attempt, cause: &str) -> Result<(), Fault> {
     let execution = attempt.execution.clone();
     let running = world.store.read(move |db| db.work_of_execution(&execution));
-    for ticket in running.await.map_err(stored)? {
-        world.node.stop_work(&ticket, cause).await?;
-    }
+    let running = running.await.map_err(stored)?;
+    // All at once: each is waited for for a moment.
+    let ended = running.into_iter().map(|ticket| async move {
+        let fault = world.node.stop_work(&ticket, cause).await?;
+        Ok::<_, Fault>((ticket, fault.map(|fault| fault.phases).unwrap_or_default()))
+    });
+    let phases = try_join_all(ended).await?.into_iter().collect();
     let (execution, why) = (attempt.execution.clone(), Fault::order(cause));
     let by = By::platform(crate::clock::now());
-    let written = world.store.write(move |tx| tx.stop_work(&execution, &why, &by));
+    let written = world
+        .store
+        .write(move |tx| tx.stop_work(&execution, &why, &phases, &by));
     written.await.map_err(stored)
 }
 

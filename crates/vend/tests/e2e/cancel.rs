@@ -50,6 +50,16 @@ fn a_cancelled_release_stops_its_build_and_its_bake() {
             log.contains("the build was stopped: ") && log.contains("cancelled it"),
             "{log}"
         );
+        let shown = platform.json(&["executions", "show", &execution]);
+        let phases = shown["builds"][0]["phases"].as_array().unwrap();
+        let last = |back: usize| &phases[phases.len() - back];
+        assert_eq!(phases[0]["name"], "SUBMITTED", "{phases:#?}");
+        assert_eq!(
+            (&last(3)["name"], &last(3)["status"]),
+            (&"BUILD".into(), &"STOPPED".into())
+        );
+        assert_eq!(last(1)["name"], "COMPLETED");
+        assert_eq!(last(1).get("duration_ms"), None, "it only says when");
         let ledger = platform.vend(&["audit", "list", "--json"]);
         for deed in ["build.stop", "bake.stop"] {
             assert!(ledger.contains(deed), "{deed} is on record");
