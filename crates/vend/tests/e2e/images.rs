@@ -311,6 +311,7 @@ fn open(platform: &Platform, app: &str) -> Option<String> {
 
 const ON_A_REGISTRY: &str = "app: shop
 image: { base: \"oci:BASE\", login: \"{{secret:registry}}\", scripts: [infra/install.sh] }
+build: { image: \"oci:BASE\", login: \"{{secret:registry}}\" }
 host: { health: { path: /, interval: 1s, timeout: 1s } }
 approval: { required: 1 }
 environments:
@@ -345,6 +346,10 @@ fn a_base_that_becomes_another_one_is_followed_as_the_app_says() {
         .replace("BASE", &name)
         .replace("app: shop", "app: site");
     let copy = Copy::new("one", &vend_yaml);
+    copy.write(
+        "buildspec.yml",
+        "version: 0.2\nphases: { build: { commands: ['echo \"made in $(cat /etc/motd)\"'] } }\n",
+    );
     changes(
         &copy,
         &format!("#!/bin/sh\n# {tenant}\ncp /etc/motd /etc/copied\n"),
@@ -365,6 +370,17 @@ fn a_base_that_becomes_another_one_is_followed_as_the_app_says() {
         let push = approve(number);
         assert_eq!(push["state"], "done", "{branch}: {push:#}\n{}", platform.log());
     }
+    // Builds run in it, too, by the same login.
+    let made_in = |environment: &str| {
+        let pushes = platform.json(&["pushes", "list", &app]);
+        let own = |push: &&Value| push["environment"] == environment && push["state"] == "done";
+        let push = items(&pushes).iter().find(own).unwrap();
+        let shown = platform.json(&["executions", "show", push["execution"].as_str().unwrap()]);
+        let log = platform.vend(&["logs", shown["builds"][0]["log"].as_str().unwrap()]);
+        let line = log.lines().find(|line| line.starts_with("made in "));
+        line.unwrap_or_else(|| panic!("{log}")).to_owned()
+    };
+    assert_eq!(made_in("staging"), "made in 1.0");
     let same = platform.json(&["images", "refresh", &base]);
     assert_eq!(
         (&same["bases"][0]["changed"], items_of(&same, "queued").len()),
@@ -418,6 +434,7 @@ fn a_base_that_becomes_another_one_is_followed_as_the_app_says() {
         .clone();
     let push = approve(number.as_u64().unwrap());
     assert_eq!(push["state"], "done", "{push:#}\n{}", platform.log());
+    assert_eq!(made_in("production"), "made in 2.0");
     let production = newest(&platform, &format!("{app}/production"));
     assert_eq!(production, dev, "the same files are the same image");
     let staging = newest(&platform, &format!("{app}/staging"));
