@@ -9,6 +9,7 @@ mod error;
 mod held;
 mod script;
 mod source;
+mod sweep;
 mod toolbox;
 mod turn;
 
@@ -17,14 +18,13 @@ pub(crate) use held::Held;
 pub use toolbox::Bare;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     io::Write as _,
     sync::{Arc, Mutex, PoisonError, Weak},
     time::{Duration, Instant},
 };
 
 use camino::{Utf8Path, Utf8PathBuf};
-use jiff::Timestamp;
 use model::{
     AppName, Digest, TenantName, Ticket,
     port::{BakeOrder, Baked, Bakery, Fault, LogRef, Resources},
@@ -43,7 +43,7 @@ use crate::{
     base::{self, Bases, Wanted},
     cache::Caches,
     container::Containers,
-    image::{Images, Swept},
+    image::Images,
     layer::{self, Layers, Record},
     logs::{self, Mask},
     objects,
@@ -60,8 +60,6 @@ const LOG_BYTES: u64 = 32 << 20;
 /// Whose downloads the platform's own images share. No tenant can have this name.
 const PLATFORM_CACHE: &str = "+platform";
 const PLATFORM_TIMEOUT: Duration = Duration::from_secs(30 * 60);
-/// A sweep that waits holds up the bakes that come after it: not for longer than this.
-const QUIET: Duration = Duration::from_secs(20);
 
 /// Bakes images. Clones share everything.
 #[derive(Debug, Clone)]
@@ -216,43 +214,6 @@ impl Oven {
         self.platform(STANDARD, base::DEBIAN, STANDARD_SCRIPT).await
     }
 
-    /// Removes the images that are neither in `keep` nor used since `unused_since`, with the layers that only they had. The
-    /// platform's own images and the bases stay. Whatever runs or may run again must be in `keep`. `None`: a bake goes on,
-    /// whose layers have no image yet; nothing was removed.
-    pub async fn sweep(
-        &self,
-        keep: &BTreeSet<Digest>,
-        unused_since: Timestamp,
-    ) -> Result<Option<Swept>, Fault> {
-        let quiet = Arc::clone(&self.0.quiet).write_owned();
-        let Ok(quiet) = tokio::time::timeout(QUIET, quiet).await else {
-            return Ok(None);
-        };
-        let (this, keep) = (self.clone(), keep.clone());
-        let swept = tokio::task::spawn_blocking(move || {
-            // Held to the end, also when nobody waits for it any more.
-            let _quiet = quiet;
-            this.sweep_quietly(keep, unused_since)
-        });
-        let swept = swept.await.map_err(|_| Error::Interrupted)?;
-        Ok(Some(swept?))
-    }
-
-    fn sweep_quietly(&self, mut keep: BTreeSet<Digest>, unused_since: Timestamp) -> Result<Swept, Error> {
-        let (images, layers) = (&self.0.images, &self.0.layers);
-        for image in images.list()? {
-            let top = image.layers.last().map(|key| layers.get(key)).transpose()?;
-            // What no commit asked for is the platform's, but for what builds got from registries.
-            let own = |top: &Record| top.commit.is_none() && !base::is_of_registry(top);
-            if top.flatten().as_ref().is_some_and(own) {
-                keep.insert(image.digest);
-            }
-        }
-        keep.extend(self.0.in_use.all());
-        let bases = self.0.bases.all()?.iter().map(|known| known.key).collect();
-        Ok(images.sweep(&keep, &bases, unused_since)?)
-    }
-
     /// Removes what is cached for a tenant, or for one app of it.
     pub fn forget(&self, tenant: &TenantName, app: Option<&AppName>) -> Result<(), Fault> {
         let name = match app {
@@ -260,11 +221,6 @@ impl Oven {
             None => tenant.to_string(),
         };
         Ok(self.0.caches.remove(&name).map_err(Error::from)?)
-    }
-
-    /// Keeps an image from being swept for as long as something stands on it.
-    pub(crate) fn hold(&self, image: Digest) -> Held {
-        self.0.in_use.hold(image)
     }
 
     pub(crate) fn uids(&self) -> &Uids {

@@ -9,6 +9,8 @@
 mod apart;
 #[path = "build/bake.rs"]
 mod bake;
+#[path = "build/hostile.rs"]
+mod hostile;
 #[path = "build/images.rs"]
 mod images;
 #[path = "build/kill.rs"]
@@ -21,6 +23,8 @@ mod spec;
 mod stop;
 #[path = "support/mod.rs"]
 mod support;
+#[path = "build/tags.rs"]
+mod tags;
 #[path = "build/world.rs"]
 mod world;
 #[path = "build/yard.rs"]
@@ -52,6 +56,8 @@ const CASES: &[Case] = cases![
     images::a_registry_s_image_is_a_base,
     images::registries_ask_who_one_is,
     images::registries_inside_are_not_reached,
+    tags::each_build_asks_what_its_tag_is_now,
+    tags::a_private_image_is_one_to_build_in,
     images::a_tar_and_a_layout_are_bases,
     images::two_bakes_from_nothing_are_one_image,
     images::bases_are_made_and_made_again_the_same,
@@ -71,8 +77,8 @@ const CASES: &[Case] = cases![
     yard::tests_that_fail_stop_a_release,
     yard::runtimes_are_checked,
     yard::limits_stop_a_build,
-    yard::hostile_sources_are_refused,
-    yard::absolute_links_are_data,
+    hostile::hostile_sources_are_refused,
+    hostile::absolute_links_are_data,
     yard::caches_are_kept,
     apart::builds_reach_neither_the_machine_nor_each_other,
     spec::failures_are_followed_by_what_the_file_says,

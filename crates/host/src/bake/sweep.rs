@@ -1,0 +1,57 @@
+//! What goes of images when there is to be room, and what stays whoever asks: what something stands on just now, the
+//! platform's own, and the bases.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use model::{Digest, port::Fault};
+
+use super::{Error, Held, Oven};
+use crate::{base, image::Swept, layer::Record};
+
+/// A sweep that waits holds up the bakes that come after it: not for longer than this.
+const QUIET: Duration = Duration::from_secs(20);
+
+impl Oven {
+    /// Removes the images that are neither in `keep` nor used since `unused_since`, with the layers that only they had. The
+    /// platform's own images and the bases stay. Whatever runs or may run again must be in `keep`. `None`: a bake goes on,
+    /// whose layers have no image yet; nothing was removed.
+    pub async fn sweep(
+        &self,
+        keep: &BTreeSet<Digest>,
+        unused_since: Timestamp,
+    ) -> Result<Option<Swept>, Fault> {
+        let quiet = Arc::clone(&self.0.quiet).write_owned();
+        let Ok(quiet) = tokio::time::timeout(QUIET, quiet).await else {
+            return Ok(None);
+        };
+        let (this, keep) = (self.clone(), keep.clone());
+        let swept = tokio::task::spawn_blocking(move || {
+            // Held to the end, also when nobody waits for it any more.
+            let _quiet = quiet;
+            this.sweep_quietly(keep, unused_since)
+        });
+        let swept = swept.await.map_err(|_| Error::Interrupted)?;
+        Ok(Some(swept?))
+    }
+
+    fn sweep_quietly(&self, mut keep: BTreeSet<Digest>, unused_since: Timestamp) -> Result<Swept, Error> {
+        let (images, layers) = (&self.0.images, &self.0.layers);
+        for image in images.list()? {
+            let top = image.layers.last().map(|key| layers.get(key)).transpose()?;
+            // What no commit asked for is the platform's, but for what builds got from registries.
+            let own = |top: &Record| top.commit.is_none() && !base::is_of_registry(top);
+            if top.flatten().as_ref().is_some_and(own) {
+                keep.insert(image.digest);
+            }
+        }
+        keep.extend(self.0.in_use.all());
+        let bases = self.0.bases.all()?.iter().map(|known| known.key).collect();
+        Ok(images.sweep(&keep, &bases, unused_since)?)
+    }
+
+    /// Keeps an image from being swept for as long as something stands on it.
+    pub(crate) fn hold(&self, image: Digest) -> Held {
+        self.0.in_use.hold(image)
+    }
+}
