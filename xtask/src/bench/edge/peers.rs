@@ -163,7 +163,7 @@ backend all
 fn caddy(setup: &Setup<'_>, _: &Path) -> anyhow::Result<Vec<String>> {
     let (home, origin, pem) = (setup.home.display(), setup.origin, setup.certificate.display());
     let mut config = format!(
-        "{{\n admin off\n auto_https off\n default_sni h0.test\n storage file_system {home}/store\n}}\n(to) {{\n reverse_proxy {origin}\n \
+        "{{\n admin off\n auto_https off\n storage file_system {home}/store\n}}\n(to) {{\n reverse_proxy {origin}\n \
          log {{\n output file {home}/access.log\n }}\n}}\n"
     );
     for n in 0..setup.hosts {
@@ -174,6 +174,12 @@ fn caddy(setup: &Setup<'_>, _: &Path) -> anyhow::Result<Vec<String>> {
             "https://h{n}.test:{https} {{\n tls {pem} {pem}\n import to\n}}"
         );
     }
+    // wrk sends its address as the name.
+    let _ = writeln!(
+        config,
+        "https://:{} {{\n tls {pem} {pem}\n import to\n}}",
+        setup.https
+    );
     let file = write(setup, "Caddyfile", &config)?;
     Ok(words(&[
         "env",
