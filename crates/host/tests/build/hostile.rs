@@ -9,7 +9,7 @@ use model::{
 
 use crate::{
     world::{World, buildspec, phase},
-    yard::{artifacts, fails, succeeds, texts},
+    yard::{artifacts, fails, succeeds},
 };
 
 pub async fn hostile_sources_are_refused(world: &World) {
