@@ -24,6 +24,7 @@ mod input;
 mod listen;
 mod logs;
 mod machines;
+mod moves;
 mod platform;
 mod refusal;
 mod releases;
@@ -39,7 +40,7 @@ mod tokens;
 mod webhooks;
 mod why;
 
-pub use commands::{Commands, Pushed, Sight};
+pub use commands::{Commands, Moving, Pushed, Sight};
 pub use listen::{tcp, unix};
 pub use router::{openapi, router};
 pub use state::{Setup, State, Urls};

@@ -13,11 +13,11 @@ use model::{
 };
 use store::{By, NewInvitation, NewPush, PushState};
 
-use super::{Outcome, World, approve, cancel, definition, deletion, plan, runs, start, stored};
+use super::{Outcome, World, approve, cancel, definition, deletion, moving, plan, runs, start, stored};
 use crate::{
     machines::Pass,
     reconcile::bases,
-    web::{Commands, Pushed},
+    web::{Commands, Moving, Pushed},
 };
 
 pub struct Flows {
@@ -25,7 +25,7 @@ pub struct Flows {
 }
 
 /// A rule of the store that forbids something is the caller's to mend; all else is the platform's.
-fn refused(error: store::Error) -> Fault {
+pub(super) fn refused(error: store::Error) -> Fault {
     match error {
         store::Error::Refused { message, next } => Fault {
             next,
@@ -154,6 +154,10 @@ impl Commands for Flows {
 
     fn scale(&self, place: Place, hosts: u32, by: By) -> BoxFuture<'_, Result<ExecutionId, Fault>> {
         Box::pin(async move { start::scale(&self.world, place, hosts, by).await.map_err(refused) })
+    }
+
+    fn moved(&self, place: Place, step: Moving, by: By) -> BoxFuture<'_, Result<(), Fault>> {
+        Box::pin(moving::step(&self.world, place, step, by))
     }
 
     fn wake(&self, place: Place, by: By) -> BoxFuture<'_, Result<ExecutionId, Fault>> {

@@ -35,6 +35,21 @@ pub struct Pushed {
     pub at: Timestamp,
 }
 
+/// A step of an environment's way to AWS or back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Moving {
+    /// Its load balancer there has this name.
+    Begin { host: String },
+    /// Percent of the requests that are forwarded; or nobody is served.
+    Serve { share: u32, closed: bool },
+    /// Nothing of it runs here any more.
+    Finish,
+    /// It runs here again.
+    Reopen,
+    /// All is served here. `lose`: although its data is there.
+    End { lose: bool },
+}
+
 /// Every motion that a person can start. A command is stored, with its line of the ledger, in one transaction before
 /// it answers; what it starts goes on after the answer. `by` is who the line names.
 pub trait Commands: Send + Sync + 'static {
@@ -81,6 +96,9 @@ pub trait Commands: Send + Sync + 'static {
 
     /// Changes the number of hosts of the live release.
     fn scale(&self, place: Place, hosts: u32, by: By) -> BoxFuture<'_, Result<ExecutionId, Fault>>;
+
+    /// Takes a step of an environment's way to AWS or back. The load balancer has followed when this answers.
+    fn moved(&self, place: Place, step: Moving, by: By) -> BoxFuture<'_, Result<(), Fault>>;
 
     /// Starts the hosts of an environment that sleeps.
     fn wake(&self, place: Place, by: By) -> BoxFuture<'_, Result<ExecutionId, Fault>>;

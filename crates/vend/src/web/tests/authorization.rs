@@ -237,6 +237,54 @@ fn cases() -> Vec<Case> {
         )
         .body(json!({})),
         case(
+            "environments.move.show",
+            get(),
+            &format!("{environment}/move"),
+            NotFound,
+            EVERYBODY,
+        ),
+        case(
+            "environments.move.begin",
+            post(),
+            &format!("{environment}/move"),
+            NotFound,
+            &[],
+        )
+        .body(json!({ "host": "shop.aws.example" }))
+        .status(201),
+        case(
+            "environments.move.forward",
+            put(),
+            &format!("{environment}/move"),
+            NotFound,
+            &[],
+        )
+        .body(json!({ "share": 10 })),
+        case(
+            "environments.move.finish",
+            post(),
+            &format!("{environment}/move/finish"),
+            NotFound,
+            &[],
+        )
+        .status(202),
+        case(
+            "environments.move.reopen",
+            post(),
+            &format!("{environment}/move/reopen"),
+            NotFound,
+            &[],
+        )
+        .status(202),
+        case(
+            "environments.move.end",
+            delete(),
+            &format!("{environment}/move?lose_writes=true"),
+            NotFound,
+            &[],
+        )
+        .status(204),
+        case(
             "releases.list",
             get(),
             &format!("{environment}/releases"),
