@@ -8,6 +8,7 @@ mod eject;
 mod home;
 mod hosts;
 mod logs;
+mod moving;
 mod plan;
 mod project;
 mod push;
@@ -22,6 +23,7 @@ use std::{error::Error as StdError, process::ExitCode};
 
 use ::aws::client;
 use clap::Subcommand;
+pub use moving::{Move, run as move_environment};
 
 use super::{Exit, Failure, Global, is_yes};
 use crate::output::Output;

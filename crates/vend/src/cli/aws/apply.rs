@@ -31,6 +31,17 @@ pub struct Apply {
     lose: Vec<String>,
 }
 
+impl Apply {
+    /// Without asking; no data is lost.
+    pub fn agreed(project: Project) -> Self {
+        Self {
+            project,
+            yes: true,
+            lose: Vec::new(),
+        }
+    }
+}
+
 #[derive(Debug, Serialize)]
 struct Done {
     stack: String,

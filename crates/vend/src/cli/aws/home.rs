@@ -122,6 +122,11 @@ impl Home {
 }
 
 impl<'h> Spot<'h> {
+    /// Who is asked about its releases.
+    pub fn client(&self) -> &'h Client {
+        &self.home.pipeline().1.client
+    }
+
     pub fn name(&self) -> &'h str {
         self.spec.name.as_str()
     }

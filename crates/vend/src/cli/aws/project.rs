@@ -26,7 +26,7 @@ use super::{Exit, Failure, broken, home::Home, receiver::Program};
 use crate::{cli::check, output::clean};
 
 // What every command takes. (A doc comment would become the help of every command that has it.)
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct Files {
     /// The working tree, which holds a vend.yaml.
     #[arg(default_value = ".")]
@@ -87,6 +87,18 @@ impl Files {
 }
 
 impl Project {
+    /// These stacks of these files, with everything else as it is when nothing is said.
+    pub fn of(files: Files, only: Vec<String>, receiver: Option<PathBuf>) -> Self {
+        Self {
+            files,
+            priorities: None,
+            branch: None,
+            only,
+            receiver,
+            prices: None,
+        }
+    }
+
     pub fn load(&self) -> Result<Loaded, Failure> {
         let files = &self.files;
         let beside = || files.dir.join("aws/priorities.json");

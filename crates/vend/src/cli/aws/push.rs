@@ -30,7 +30,7 @@ const MESSAGE: usize = 1_000;
 /// Between two looks at a release.
 const POLL: Duration = Duration::from_secs(2);
 /// Releases of an environment among which one of this commit is looked for.
-const LOOKED: usize = 200;
+pub const LOOKED: usize = 200;
 
 #[derive(Debug, Args)]
 pub struct Push {
@@ -51,6 +51,20 @@ pub struct Push {
     /// Do not wait for the releases.
     #[arg(long)]
     detach: bool,
+}
+
+impl Push {
+    /// One commit, into one environment, followed until it is live or waits for people.
+    pub fn one(files: Files, branch: String, commit: String, environment: String) -> Self {
+        Self {
+            files,
+            branch: Some(branch),
+            commit,
+            environment: vec![environment],
+            again: false,
+            detach: false,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -131,7 +145,7 @@ fn followers<'h>(home: &'h Home, branch: &str, asked: &[String]) -> Result<Vec<S
         .next("vend aws push --environment NAME"))
 }
 
-fn git(dir: &Path, arguments: &[&str]) -> Result<String, Failure> {
+pub fn git(dir: &Path, arguments: &[&str]) -> Result<String, Failure> {
     let done = Command::new("git").arg("-C").arg(dir).args(arguments).output();
     let done = done.map_err(|error| Failure::failed("git cannot be run").cause(error.to_string()))?;
     match done.status.success() {
