@@ -138,6 +138,11 @@ calls! {
         Call::new("autoscaling", "DescribeScalingActivities", ASG, "say why a group got no hosts");
 
     FIND_SOURCE = Call::new("s3", "HeadObject", Protocol::Rest, "send a commit's source once").needs("s3:GetObject");
+    BEGIN_UPLOAD = Call::new("s3", "CreateMultipartUpload", Protocol::Rest, "carry the data of an environment that moves").needs("s3:PutObject");
+    PUT_PIECE = Call::new("s3", "UploadPart", Protocol::Rest, "carry the data of an environment that moves").needs("s3:PutObject");
+    END_UPLOAD = Call::new("s3", "CompleteMultipartUpload", Protocol::Rest, "carry the data of an environment that moves").needs("s3:PutObject");
+    RUN_COMMAND = Call::new("ssm", "SendCommand", SSM, "load the data of an environment that moves, on one of its hosts");
+    LOOK_COMMAND = Call::new("ssm", "GetCommandInvocation", SSM, "see how that went");
     RELEASE = Call::new("states", "StartExecution", STATES, "release a commit, or an earlier one again");
     RELEASES = Call::new("states", "ListExecutions", STATES, "show releases");
     ONE_RELEASE = Call::new("states", "DescribeExecution", STATES, "show what a release releases");

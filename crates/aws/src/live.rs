@@ -3,6 +3,7 @@
 //! Nothing of it needs a platform: a release is an execution of the environment's flow, and what it left is in the
 //! parameters of the environment's stack. So whatever is asked here is asked of AWS, and nothing is kept.
 
+pub mod data;
 pub mod fleet;
 pub mod half;
 pub mod log;

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use model::route::{HealthCheck, HealthProtocol, TargetGroup, TargetState};
+use model::route::{HealthProtocol, TargetGroup, TargetState};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
@@ -364,6 +364,8 @@ fn status_of(head: &[u8]) -> io::Result<Option<u16>> {
 
 #[cfg(test)]
 mod tests {
+    use model::route::HealthCheck;
+
     use super::*;
 
     #[test]

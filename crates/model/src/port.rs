@@ -25,7 +25,7 @@ pub use deploy::{
 };
 pub use flow::{Flow, FlowOrder, FlowState, FlowTask};
 pub use hosts::{
-    DatabaseEngine, DatabaseOrder, DatabaseUp, Databases, HostOrder, HostRole, HostSeen, HostState, HostUp,
+    COUNT, DatabaseEngine, DatabaseOrder, DatabaseUp, Databases, HostOrder, HostRole, HostSeen, HostState, HostUp,
     Hosts, Network, Resources,
 };
 pub use images::{

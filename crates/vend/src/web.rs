@@ -42,6 +42,7 @@ mod why;
 
 pub use commands::{Commands, Moving, Pushed, Sight};
 pub use listen::{tcp, unix};
+pub use moves::COUNTED;
 pub use router::{openapi, router};
 pub use state::{Setup, State, Urls};
 pub use states::{Buckets, Known, States, services};

@@ -63,6 +63,14 @@ pub struct NewMove {
     pub host: String,
 }
 
+/// The data of an environment has arrived on AWS.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Arrived {
+    /// What was counted of it there: `3 tables, 120 rows, 0123456789abcdef`.
+    pub counted: String,
+}
+
 /// How the requests of an environment that moves are divided.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

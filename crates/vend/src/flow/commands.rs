@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::body::Body;
 use engine::PLATFORM;
 use futures_util::future::BoxFuture;
 use model::{
@@ -158,6 +159,10 @@ impl Commands for Flows {
 
     fn moved(&self, place: Place, step: Moving, by: By) -> BoxFuture<'_, Result<(), Fault>> {
         Box::pin(moving::step(&self.world, place, step, by))
+    }
+
+    fn dump(&self, place: Place, by: By) -> BoxFuture<'_, Result<(String, Body), Fault>> {
+        Box::pin(moving::dump(&self.world, place, by))
     }
 
     fn wake(&self, place: Place, by: By) -> BoxFuture<'_, Result<ExecutionId, Fault>> {

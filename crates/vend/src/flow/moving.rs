@@ -2,10 +2,11 @@
 //!
 //! What is made on AWS is made by whoever moves it, with their own credentials; nothing here can call AWS.
 
-use model::{Place, port::Fault, spec};
+use axum::body::Body;
+use model::{Place, port::Fault, spec, wire::Side};
 use store::{By, Error};
 
-use super::{World, commands::refused, start};
+use super::{World, commands::refused, start, variables::DATABASE_NAME};
 use crate::web::Moving;
 
 /// Takes one step, and has the load balancer follow before it answers.
@@ -15,11 +16,24 @@ pub async fn step(world: &World, place: Place, step: Moving, by: By) -> Result<(
         Moving::Serve { share, closed } => {
             let own = place.clone();
             let written = world.store.write(move |tx| tx.serve_move(&own, share, closed, &by));
-            written.await.map(drop).map_err(refused)?;
+            let found = written.await.map_err(refused)?;
+            if !closed && found.data == Some(Side::Here) {
+                open(world, &found).await?;
+            }
         }
         Moving::Finish => return start::leave(world, &place, by).await.map(drop).map_err(refused),
         Moving::Reopen => return start::come_back(world, &place, by).await.map(drop).map_err(refused),
+        Moving::Settle { counted } => {
+            let own = place.clone();
+            let written = world.store.write(move |tx| tx.settle_move(&own, Side::Away, &counted, &by));
+            written.await.map(drop).map_err(refused)?;
+        }
         Moving::End { lose } => {
+            let own = place.clone();
+            let found = world.store.read(move |db| db.the_move(&own)).await.map_err(refused)?;
+            if found.finished_at.is_none() && (lose || found.data == Some(Side::Here)) {
+                open(world, &found).await?;
+            }
             let own = place.clone();
             let written = world.store.write(move |tx| tx.end_move(&own, lose, &by));
             written.await.map_err(refused)?;
@@ -28,6 +42,35 @@ pub async fn step(world: &World, place: Place, step: Moving, by: By) -> Result<(
         }
     }
     world.routes.apply().await
+}
+
+/// Lets the app write to its database here, if it was dumped.
+async fn open(world: &World, found: &store::Move) -> Result<(), Fault> {
+    let place = found.place.clone();
+    let read = world.store.read(move |db| db.environment(&place));
+    match read.await.map_err(refused)?.database_host {
+        Some(host) if found.counted.is_some() => world.node.open(&host, &found.place, DATABASE_NAME).await,
+        _ => Ok(()),
+    }
+}
+
+/// All of the data of an environment that nobody is served by just now.
+pub async fn dump(world: &World, place: Place, by: By) -> Result<(String, Body), Fault> {
+    let own = place.clone();
+    let read = world.store.read(move |db| Ok::<_, Error>((db.the_move(&own)?, db.environment(&own)?)));
+    let (found, environment) = read.await.map_err(refused)?;
+    let host = environment.database_host.filter(|_| found.data == Some(Side::Here));
+    let Some(host) = host else {
+        return Err(Fault::order(format!("{place} has no data here that is to go elsewhere")));
+    };
+    if !found.closed {
+        return Err(Fault::order(format!("{place} is served, so its data changes")));
+    }
+    let (counted, body) = world.node.dump(&host, &place, DATABASE_NAME).await?;
+    let own = counted.clone();
+    let written = world.store.write(move |tx| tx.count_move(&place, &own, &by));
+    written.await.map_err(refused)?;
+    Ok((counted, body))
 }
 
 async fn begin(world: &World, place: &Place, host: String, by: By) -> Result<(), Error> {

@@ -46,6 +46,8 @@ pub enum Moving {
     Finish,
     /// It runs here again.
     Reopen,
+    /// Its data has arrived there, and this was counted of it.
+    Settle { counted: String },
     /// All is served here. `lose`: although its data is there.
     End { lose: bool },
 }
@@ -99,6 +101,9 @@ pub trait Commands: Send + Sync + 'static {
 
     /// Takes a step of an environment's way to AWS or back. The load balancer has followed when this answers.
     fn moved(&self, place: Place, step: Moving, by: By) -> BoxFuture<'_, Result<(), Fault>>;
+
+    /// The data of an environment that moves, compressed by gzip, and what was counted of it. Nobody writes to it from then on.
+    fn dump(&self, place: Place, by: By) -> BoxFuture<'_, Result<(String, Body), Fault>>;
 
     /// Starts the hosts of an environment that sleeps.
     fn wake(&self, place: Place, by: By) -> BoxFuture<'_, Result<ExecutionId, Fault>>;

@@ -1,11 +1,16 @@
 //! Environments that move to AWS and back. Who serves them is decided here; what is made there is not.
 
-use axum::{Json, extract::State as Held, http::StatusCode};
+use axum::{
+    Json,
+    extract::State as Held,
+    http::{StatusCode, header},
+    response::{IntoResponse as _, Response},
+};
 use model::{
     Place,
     policy::Action,
     route::TargetState,
-    wire::{Forwarded, Move, NewMove},
+    wire::{Arrived, Forwarded, Move, NewMove},
 };
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -152,6 +157,40 @@ pub async fn reopen(
 ) -> Result<(StatusCode, Json<Move>), Refusal> {
     let place = step(&state, &caller, named, Moving::Reopen).await?;
     Ok((StatusCode::ACCEPTED, Json(wire(&state, place).await?)))
+}
+
+/// What was counted of a dump: the name of a header.
+pub const COUNTED: &str = "vend-counted";
+
+/// All of the data of an environment that moves and serves nobody: SQL, compressed by gzip. The header `vend-counted` says how
+/// much it is. From then on nobody writes to it here, until the move has ended or is served here.
+#[utoipa::path(post, path = "/v1/tenants/{tenant}/apps/{app}/environments/{environment}/move/dump",
+    operation_id = "environments.move.dump", tag = "environments",
+    params(("tenant" = String, Path), ("app" = String, Path), ("environment" = String, Path)),
+    responses((status = 200, body = String, content_type = "application/gzip"), Refusal))]
+pub async fn dump(Held(state): Held<State>, caller: Caller, named: Named) -> Result<Response, Refusal> {
+    let place = allowed(&caller, Action::Operate, named)?;
+    let own = place.clone();
+    state.store.read(move |db| db.environment(&own)).await?;
+    let (counted, body) = state.commands.dump(place, state.by(&caller.0)).await?;
+    let headers = [(header::CONTENT_TYPE.as_str(), "application/gzip"), (COUNTED, counted.as_str())];
+    Ok((headers, body).into_response())
+}
+
+/// Says that the data has arrived, with what was counted of it there, which must be what was counted here.
+#[utoipa::path(post, path = "/v1/tenants/{tenant}/apps/{app}/environments/{environment}/move/arrived",
+    operation_id = "environments.move.arrived", tag = "environments",
+    params(("tenant" = String, Path), ("app" = String, Path), ("environment" = String, Path)),
+    request_body = Arrived, responses((status = 200, body = Move), Refusal))]
+pub async fn arrived(
+    Held(state): Held<State>,
+    caller: Caller,
+    named: Named,
+    input::Json(arrived): input::Json<Arrived>,
+) -> Result<Json<Move>, Refusal> {
+    let Arrived { counted } = arrived;
+    let place = step(&state, &caller, named, Moving::Settle { counted }).await?;
+    wire(&state, place).await.map(Json)
 }
 
 /// Ends a move: all is served here, and nothing is forwarded any more. What is on AWS stays there.

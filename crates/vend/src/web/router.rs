@@ -65,6 +65,7 @@ fn operations() -> OpenApiRouter<State> {
         .routes(routes!(moves::show, moves::begin, moves::forward, moves::end))
         .routes(routes!(moves::finish))
         .routes(routes!(moves::reopen))
+        .routes(routes!(moves::arrived))
         .routes(routes!(releases::list))
         .routes(routes!(releases::show))
         .routes(routes!(executions::list))
@@ -109,6 +110,7 @@ fn operations() -> OpenApiRouter<State> {
 fn bulk() -> OpenApiRouter<State> {
     OpenApiRouter::new()
         .routes(routes!(images::export))
+        .routes(routes!(moves::dump))
         .routes(routes!(images::import))
         .routes(routes!(images::refresh))
 }

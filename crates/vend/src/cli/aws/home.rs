@@ -6,7 +6,7 @@ use ::aws::{
     Client,
     site::Site,
     stack::{self, Stack},
-    synth::{self, Config, Kind, Runtime},
+    synth::{self, Config, Engine, Kind, Runtime},
 };
 use model::spec;
 
@@ -162,6 +162,14 @@ impl<'h> Spot<'h> {
         let app = self.home.config.apps.get(&self.home.app.app);
         let own = app.and_then(|app| app.environments.get(&self.spec.name));
         own.map(|own| own.runtime).unwrap_or_default()
+    }
+
+    /// What its database is, if it has one.
+    pub fn engine(&self) -> Engine {
+        let app = self.home.config.apps.get(&self.home.app.app);
+        let own = app.and_then(|app| app.environments.get(&self.spec.name));
+        let engine = own.and_then(|own| own.database.as_ref()?.engine);
+        engine.unwrap_or(Engine::Mariadb)
     }
 
     /// `vend/production/shop`, where the app is built.

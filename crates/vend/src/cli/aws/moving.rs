@@ -4,6 +4,7 @@
 //! serves is the platform's to know, and a row of it. Each step looks first whether it is done, so that what was broken off
 //! goes on when it is typed again.
 
+mod data;
 mod plan;
 mod step;
 
@@ -134,6 +135,12 @@ impl<'o> Trip<'o> {
 
     async fn forward(&self, share: u32) -> Result<Moved, Failure> {
         let body = Forwarded { share, closed: false };
+        self.client.put(&self.path, &body).await
+    }
+
+    /// Serves nobody.
+    async fn close(&self, share: u32) -> Result<Moved, Failure> {
+        let body = Forwarded { share, closed: true };
         self.client.put(&self.path, &body).await
     }
 

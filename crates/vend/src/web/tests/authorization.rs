@@ -261,6 +261,21 @@ fn cases() -> Vec<Case> {
         )
         .body(json!({ "share": 10 })),
         case(
+            "environments.move.dump",
+            post(),
+            &format!("{environment}/move/dump"),
+            NotFound,
+            &[],
+        ),
+        case(
+            "environments.move.arrived",
+            post(),
+            &format!("{environment}/move/arrived"),
+            NotFound,
+            &[],
+        )
+        .body(json!({ "counted": "2 tables" })),
+        case(
             "environments.move.finish",
             post(),
             &format!("{environment}/move/finish"),

@@ -98,15 +98,31 @@ fn steps(view: &View<'_>) -> Vec<Step> {
             view.watch
         ),
     };
-    vec![
+    let data = view.spec.database.is_some();
+    let (carried, traffic) = match data {
+        true => (
+            Some(step(
+                "data",
+                "nobody is served (503) while it is dumped here, carried through the bucket of artifacts, loaded there and counted on \
+                 both sides: as long as a dump and a load of it take"
+                    .to_owned(),
+                &format!("{abort} --lose-writes"),
+            )),
+            format!("100 % to {host} at once: a share would write into two databases"),
+        ),
+        false => (None, traffic),
+    };
+    let steps = vec![
         step("hold", held, &abort),
         step("stacks", stacks.join(", "), "vend aws destroy"),
         step("secrets", secrets, "vend aws secrets unset"),
         step("release", format!("v{} of here, {commit}, is built and released there", view.release.number), "vend aws destroy"),
         step("health", format!("{host} must be healthy, as the load balancer here sees it"), "-"),
-        step("traffic", traffic, &abort),
+        step("traffic", traffic, if data { "-" } else { &abort }),
         step("finish", format!("not by this command: vend move {target} --finish stops the hosts here"), &format!("vend move {target} --engine embedded")),
-    ]
+    ];
+    let (before, after) = steps.split_at(5);
+    before.iter().cloned().chain(carried).chain(after.iter().cloned()).collect()
 }
 
 /// What does not go along.

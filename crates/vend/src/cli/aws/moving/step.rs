@@ -11,7 +11,7 @@ use model::wire::{Move as Moved, NewMove, Release};
 use tokio::time::{Instant, sleep};
 
 use super::{
-    Move, POLL, Trip, is_bad,
+    Move, POLL, Trip, data, is_bad,
     plan::{self, Plan, View},
 };
 use crate::{
@@ -58,7 +58,10 @@ pub async fn there(trip: &Trip<'_>, own: &Move) -> Result<(), Failure> {
     trip.tell("secrets", "are set there");
     released(trip, own, &release, &spot).await?;
     healthy(trip).await?;
-    traffic(trip, own).await
+    match trip.the_move().await?.data {
+        Some(_) => data::carry(trip, &same.home, &spot).await,
+        None => traffic(trip, own).await,
+    }
 }
 
 /// The files of the working tree, which must be those of the release that is live.
@@ -93,8 +96,7 @@ impl Same {
         let host = host(&loaded, trip)?;
         let spot = home.spot(environment.as_str())?;
         if spot.spec.database.is_some() {
-            let what = format!("{} has a database, and its data cannot be moved by this command yet", trip.target);
-            return Err(Failure::new(Exit::Refused, what).next("docs/aws.md says how to dump and load it by hand"));
+            data::refuse(&spot, trip)?;
         }
         if spot.targets().len() != 1 {
             let what = format!("{} is on several foundations: requests can be forwarded to one", trip.target);
