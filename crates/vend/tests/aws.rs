@@ -7,6 +7,8 @@
 mod branch;
 #[path = "aws/live.rs"]
 mod live;
+#[path = "aws/moving.rs"]
+mod moving;
 #[path = "aws/receiver.rs"]
 mod receiver;
 

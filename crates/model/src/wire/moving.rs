@@ -56,6 +56,19 @@ pub struct Move {
     pub began_by: String,
 }
 
+/// How much of an environment is served on AWS.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Elsewhere {
+    /// The name of its load balancer there.
+    pub host: String,
+    /// Percent of the requests that are forwarded there.
+    pub share: u32,
+    /// Nobody is served: the data is on the way.
+    pub closed: bool,
+    /// Nothing of it runs here any more.
+    pub finished: bool,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewMove {
