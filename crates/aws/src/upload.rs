@@ -22,19 +22,34 @@ pub struct Upload<'c> {
 
 impl<'c> Upload<'c> {
     pub async fn begin(client: &'c Client, bucket: &'c str, key: &'c str) -> Result<Self, Error> {
-        let upload = Self { client, bucket, key, id: String::new(), tags: Vec::new() };
-        let answer = upload.call(&call::BEGIN_UPLOAD, Method::POST, "uploads=".into(), Bytes::new()).await?;
+        let upload = Self {
+            client,
+            bucket,
+            key,
+            id: String::new(),
+            tags: Vec::new(),
+        };
+        let answer = upload
+            .call(&call::BEGIN_UPLOAD, Method::POST, "uploads=".into(), Bytes::new())
+            .await?;
         let id = Node::parse(&answer.body).map(|node| node.text("UploadId").to_owned());
-        let id = id.filter(|id| !id.is_empty()).ok_or_else(|| unreadable(&call::BEGIN_UPLOAD))?;
+        let id = id
+            .filter(|id| !id.is_empty())
+            .ok_or_else(|| unreadable(&call::BEGIN_UPLOAD))?;
         Ok(Self { id, ..upload })
     }
 
     /// The next piece.
     pub async fn put(&mut self, piece: Bytes) -> Result<(), Error> {
-        let query = format!("partNumber={}&uploadId={}", self.tags.len() + 1, encoded(&self.id, ""));
+        let query = format!(
+            "partNumber={}&uploadId={}",
+            self.tags.len() + 1,
+            encoded(&self.id, "")
+        );
         let answer = self.call(&call::PUT_PIECE, Method::PUT, query, piece).await?;
         let tag = answer.headers.get("etag").and_then(|tag| tag.to_str().ok());
-        self.tags.push(tag.ok_or_else(|| unreadable(&call::PUT_PIECE))?.to_owned());
+        self.tags
+            .push(tag.ok_or_else(|| unreadable(&call::PUT_PIECE))?.to_owned());
         Ok(())
     }
 
@@ -47,7 +62,9 @@ impl<'c> Upload<'c> {
         let parts: String = (1..).zip(&self.tags).map(part).collect();
         let body = format!("<CompleteMultipartUpload>{parts}</CompleteMultipartUpload>");
         let query = format!("uploadId={}", encoded(&self.id, ""));
-        let answer = self.call(&call::END_UPLOAD, Method::POST, query, body.into()).await?;
+        let answer = self
+            .call(&call::END_UPLOAD, Method::POST, query, body.into())
+            .await?;
         // S3 begins this answer before it knows how it ends.
         match Node::parse(&answer.body) {
             Some(node) if node.name == "Error" => Err(Error::Refused {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use camino::{Utf8Path, Utf8PathBuf};
-use edge::{Listener, Limits};
+use edge::{Limits, Listener};
 use model::route::{Table, Target, TargetGroup};
 use rcgen::{CertificateParams, KeyPair};
 use rustls::{
@@ -35,7 +35,10 @@ struct Elsewhere {
 impl Elsewhere {
     async fn start(folder: &tempfile::TempDir, name: &str) -> Self {
         let key = KeyPair::generate().unwrap();
-        let certificate = CertificateParams::new([name.to_owned()]).unwrap().self_signed(&key).unwrap();
+        let certificate = CertificateParams::new([name.to_owned()])
+            .unwrap()
+            .self_signed(&key)
+            .unwrap();
         let roots = Utf8Path::from_path(folder.path()).unwrap().join("roots.pem");
         std::fs::write(&roots, certificate.pem()).unwrap();
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
@@ -80,7 +83,10 @@ impl Elsewhere {
     fn group(&self) -> TargetGroup {
         let nowhere = SocketAddr::from(([0, 0, 0, 0], self.address.port()));
         TargetGroup {
-            targets: vec![Target { id: "aws".into(), address: nowhere }],
+            targets: vec![Target {
+                id: "aws".into(),
+                address: nowhere,
+            }],
             away: Some("localhost".into()),
             ..group(&[])
         }
@@ -99,7 +105,11 @@ fn edge(folder: &tempfile::TempDir, elsewhere: &Elsewhere) -> Edge {
 fn table(version: u64, here: SocketAddr, away: TargetGroup, weights: [u32; 2]) -> Table {
     let action = forward(&[("here", weights[0]), ("away", weights[1])]);
     let groups = [("here".to_owned(), group(&[here])), ("away".to_owned(), away)];
-    Table { version, rules: vec![rule(1, "shop.test", action)], target_groups: groups.into() }
+    Table {
+        version,
+        rules: vec![rule(1, "shop.test", action)],
+        target_groups: groups.into(),
+    }
 }
 
 async fn answers(edge: &Edge, count: usize) -> Vec<String> {
@@ -115,14 +125,20 @@ async fn answers(edge: &Edge, count: usize) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_share_goes_elsewhere_under_the_name_that_it_has_there() {
     let folder = tempfile::tempdir().unwrap();
-    let (here, elsewhere) = (Origin::named("here").await, Elsewhere::start(&folder, "localhost").await);
+    let (here, elsewhere) = (
+        Origin::named("here").await,
+        Elsewhere::start(&folder, "localhost").await,
+    );
     let edge = edge(&folder, &elsewhere);
-    edge.apply(&table(1, here.address, elsewhere.group(), [100, 0])).await;
+    edge.apply(&table(1, here.address, elsewhere.group(), [100, 0]))
+        .await;
     assert_eq!(answers(&edge, 10).await, ["here"; 10]);
-    edge.apply(&table(2, here.address, elsewhere.group(), [50, 50])).await;
+    edge.apply(&table(2, here.address, elsewhere.group(), [50, 50]))
+        .await;
     let mixed = answers(&edge, 100).await;
     assert!(mixed.iter().any(|body| body == "here") && mixed.iter().any(|body| body == "away"));
-    edge.apply(&table(3, here.address, elsewhere.group(), [0, 100])).await;
+    edge.apply(&table(3, here.address, elsewhere.group(), [0, 100]))
+        .await;
     assert_eq!(answers(&edge, 10).await, ["away"; 10]);
     for head in elsewhere.seen.lock().unwrap().iter() {
         assert_eq!(field(head, "host"), Some("localhost"), "{head}");
@@ -136,9 +152,13 @@ async fn a_share_goes_elsewhere_under_the_name_that_it_has_there() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_is_asked_how_it_is_over_tls_too() {
     let folder = tempfile::tempdir().unwrap();
-    let (here, elsewhere) = (Origin::named("here").await, Elsewhere::start(&folder, "localhost").await);
+    let (here, elsewhere) = (
+        Origin::named("here").await,
+        Elsewhere::start(&folder, "localhost").await,
+    );
     let edge = edge(&folder, &elsewhere);
-    edge.apply(&table(1, here.address, elsewhere.group(), [1, 0])).await;
+    edge.apply(&table(1, here.address, elsewhere.group(), [1, 0]))
+        .await;
     until("it is healthy", || async {
         let seen = edge.client.health().await.unwrap();
         let found = seen.iter().find(|seen| seen.target.id == "aws");
@@ -150,9 +170,13 @@ async fn it_is_asked_how_it_is_over_tls_too() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_is_spoken_to_who_cannot_show_the_name() {
     let folder = tempfile::tempdir().unwrap();
-    let (here, elsewhere) = (Origin::named("here").await, Elsewhere::start(&folder, "other.test").await);
+    let (here, elsewhere) = (
+        Origin::named("here").await,
+        Elsewhere::start(&folder, "other.test").await,
+    );
     let edge = edge(&folder, &elsewhere);
-    edge.apply(&table(1, here.address, elsewhere.group(), [0, 100])).await;
+    edge.apply(&table(1, here.address, elsewhere.group(), [0, 100]))
+        .await;
     let answer = edge.get("shop.test", "/").await;
     assert_eq!(status(&answer), 502, "{answer}");
     assert!(elsewhere.seen.lock().unwrap().is_empty());

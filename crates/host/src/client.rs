@@ -367,19 +367,32 @@ impl Client {
 
     /// All of a database, compressed by gzip, as it comes, and what was counted of it. Nobody writes to it from then on.
     pub async fn dump(&self, host: &HostId, place: &Place, name: &str) -> Result<(String, Body), Fault> {
-        let asked = databases::Asking { host: host.clone(), place: place.clone(), name: name.to_owned() };
+        let asked = databases::Asking {
+            host: host.clone(),
+            place: place.clone(),
+            name: name.to_owned(),
+        };
         let json = serde_json::to_vec(&asked).map_err(|error| Fault::order(error.to_string()))?;
         let uri = "/v1/databases/dump";
         let response = tokio::time::timeout(MAKE, self.send(Method::POST, uri, Body::from(json))).await;
         let response = response.map_err(|_| late(uri, MAKE))??;
-        let counted = response.headers().get(databases::COUNTED).and_then(|value| value.to_str().ok());
-        let counted = counted.ok_or_else(|| Fault::platform("the node does not say what it dumped"))?.to_owned();
+        let counted = response
+            .headers()
+            .get(databases::COUNTED)
+            .and_then(|value| value.to_str().ok());
+        let counted = counted
+            .ok_or_else(|| Fault::platform("the node does not say what it dumped"))?
+            .to_owned();
         Ok((counted, Body::new(response.into_body())))
     }
 
     /// Lets an app write to its database again that was dumped.
     pub async fn open(&self, host: &HostId, place: &Place, name: &str) -> Result<(), Fault> {
-        let asked = databases::Asking { host: host.clone(), place: place.clone(), name: name.to_owned() };
+        let asked = databases::Asking {
+            host: host.clone(),
+            place: place.clone(),
+            name: name.to_owned(),
+        };
         self.post("/v1/databases/open", &asked, CHANGE).await
     }
 

@@ -30,8 +30,12 @@ const TLS: &str = include_str!("data/tls.sh");
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ended {
     /// What was counted then: `3 tables, 120 rows, 0123456789abcdef`.
-    Loaded { counted: String },
-    Failed { why: String },
+    Loaded {
+        counted: String,
+    },
+    Failed {
+        why: String,
+    },
 }
 
 /// Loads what a command gives into the database of the app's environment, and counts. Lines of bash.
@@ -69,7 +73,12 @@ pub async fn start(client: &Client, host: &str, script: &str) -> Result<String, 
 }
 
 /// Waits for a command that was started, and reads what it counted.
-pub async fn ended(client: &Client, host: &str, command: &str, now: fn() -> Timestamp) -> Result<Ended, Error> {
+pub async fn ended(
+    client: &Client,
+    host: &str,
+    command: &str,
+    now: fn() -> Timestamp,
+) -> Result<Ended, Error> {
     let begin = now();
     loop {
         let ask = json!({ "CommandId": command, "InstanceId": host });
@@ -84,9 +93,19 @@ pub async fn ended(client: &Client, host: &str, command: &str, now: fn() -> Time
         }
         let late = now().duration_since(begin).as_secs().unsigned_abs() > LOAD_S + REACH_S;
         if late || !["Pending", "InProgress", "Delayed"].contains(&status.as_str()) {
-            let said: String = text(&found, "StandardErrorContent").trim().chars().take(SAID).collect();
-            let said = if said.is_empty() { "it says no more".to_owned() } else { said };
-            return Ok(Ended::Failed { why: format!("the command on {host} is {status}: {said}") });
+            let said: String = text(&found, "StandardErrorContent")
+                .trim()
+                .chars()
+                .take(SAID)
+                .collect();
+            let said = if said.is_empty() {
+                "it says no more".to_owned()
+            } else {
+                said
+            };
+            return Ok(Ended::Failed {
+                why: format!("the command on {host} is {status}: {said}"),
+            });
         }
         tokio::time::sleep(POLL).await;
     }
@@ -96,8 +115,12 @@ pub async fn ended(client: &Client, host: &str, command: &str, now: fn() -> Time
 fn read(said: &str) -> Ended {
     let counted = said.lines().rev().find_map(|line| line.strip_prefix("counted: "));
     match counted {
-        Some(counted) => Ended::Loaded { counted: counted.trim().to_owned() },
-        None => Ended::Failed { why: "the command ended well and counted nothing".to_owned() },
+        Some(counted) => Ended::Loaded {
+            counted: counted.trim().to_owned(),
+        },
+        None => Ended::Failed {
+            why: "the command ended well and counted nothing".to_owned(),
+        },
     }
 }
 
@@ -109,7 +132,12 @@ mod tests {
     fn what_was_counted_is_read_from_the_end() {
         let counted = "2 tables, 5 rows, 0123456789abcdef";
         let loaded = read(&format!("Complete!\ncounted: {counted}\n"));
-        assert_eq!(loaded, Ended::Loaded { counted: counted.into() });
+        assert_eq!(
+            loaded,
+            Ended::Loaded {
+                counted: counted.into()
+            }
+        );
         assert!(matches!(read("Complete!\n"), Ended::Failed { .. }));
     }
 

@@ -55,7 +55,8 @@ impl Databases {
             mount::remove(&old).map_err(|error| failed("begin a dump on", host, &error))?;
         }
         let said = shell(&agent, host, &making(name), MAKES).await?;
-        let counted = counted(&said).ok_or_else(|| Fault::platform("the dump says nothing of what is in it"))?;
+        let counted =
+            counted(&said).ok_or_else(|| Fault::platform("the dump says nothing of what is in it"))?;
         let file = taken(&path).map_err(|error| failed("read the dump of", host, &error))?;
         info!(%place, counted, "the database of {place} was dumped");
         Ok(Dumped { counted, file })
@@ -113,7 +114,10 @@ async fn shell(agent: &Client, host: &HostId, script: &str, within: Duration) ->
         _ => {
             let said: String = outcome.stderr.trim().chars().take(300).collect();
             let said = if said.is_empty() { "it says nothing" } else { &said };
-            Err(Fault::platform(format!("the database on {host} cannot be dumped: {said}")).next("look at its log"))
+            Err(
+                Fault::platform(format!("the database on {host} cannot be dumped: {said}"))
+                    .next("look at its log"),
+            )
         }
     }
 }

@@ -7,7 +7,9 @@ use jiff::SignedDuration;
 use regex::{Regex, RegexBuilder};
 use serde::{Deserialize, Serialize};
 
-use super::{Action, HealthProtocol, Protocol, Redirect, Rewrite, Rule, Stickiness, Table, TargetGroup, Weighted};
+use super::{
+    Action, HealthProtocol, Protocol, Redirect, Rewrite, Rule, Stickiness, Table, TargetGroup, Weighted,
+};
 
 /// Values of one condition.
 pub const VALUES: usize = 3;

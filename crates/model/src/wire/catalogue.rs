@@ -2,6 +2,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::Elsewhere;
 use crate::{AppName, EnvironmentName, ExecutionId, TenantName};
 
 /// A customer.

@@ -61,13 +61,18 @@ impl Db<'_> {
     /// That of an environment; `None`: it is here, and stays.
     pub fn find_move(&self, place: &Place) -> Result<Option<Move>, Error> {
         let sql = format!("{SELECT} WHERE t.name = ?1 AND a.name = ?2 AND e.name = ?3");
-        let names = [place.tenant.as_str(), place.app.as_str(), place.environment.as_str()];
+        let names = [
+            place.tenant.as_str(),
+            place.app.as_str(),
+            place.environment.as_str(),
+        ];
         self.one(&sql, names, row)
     }
 
     /// The same, which must be there.
     pub fn the_move(&self, place: &Place) -> Result<Move, Error> {
-        self.find_move(place)?.ok_or_else(|| Error::missing("move of", place))
+        self.find_move(place)?
+            .ok_or_else(|| Error::missing("move of", place))
     }
 }
 
@@ -83,7 +88,10 @@ impl Tx<'_> {
     ) -> Result<Move, Error> {
         let key = self.environment_key(place)?;
         if let Some(own) = self.find_move(place)? {
-            let message = format!("{place} is being moved to {} already, since {}", own.host, own.began_at);
+            let message = format!(
+                "{place} is being moved to {} already, since {}",
+                own.host, own.began_at
+            );
             return Err(Error::refused_with(message, format!("vend move {place} --abort")));
         }
         let data = data.then_some(Word(Side::Here));
@@ -105,7 +113,11 @@ impl Tx<'_> {
                 format!("vend move {place} --engine embedded"),
             ));
         }
-        let next = Move { share, closed, ..found.clone() };
+        let next = Move {
+            share,
+            closed,
+            ..found.clone()
+        };
         if !next.is_sound() {
             let message = match next.data {
                 None => "a share is 0 to 100 percent".to_owned(),
@@ -131,13 +143,21 @@ impl Tx<'_> {
     pub fn count_move(&self, place: &Place, counted: &str, by: &By) -> Result<(), Error> {
         let found = self.the_move(place)?;
         if !found.closed {
-            return Err(Error::refused(format!("{place} is served, so what is counted changes")));
+            return Err(Error::refused(format!(
+                "{place} is served, so what is counted changes"
+            )));
         }
         self.run(
             "UPDATE moves SET counted = ?2 WHERE environment_id = ?1",
             params![self.environment_key(place)?, counted],
         )?;
-        self.note(by, "move.dump", Some(&place.tenant), place, json!({ "counted": counted }))
+        self.note(
+            by,
+            "move.dump",
+            Some(&place.tenant),
+            place,
+            json!({ "counted": counted }),
+        )
     }
 
     /// Its data is true on this side from now on. `counted`: what was counted there, which must be what was dumped.
@@ -178,7 +198,13 @@ impl Tx<'_> {
             return Ok(());
         }
         self.ignore_waiting(place, &format!("{place} is on AWS: vend aws push"), by)?;
-        self.note(by, "move.finish", Some(&place.tenant), place, json!({ "host": found.host }))
+        self.note(
+            by,
+            "move.finish",
+            Some(&place.tenant),
+            place,
+            json!({ "host": found.host }),
+        )
     }
 
     /// It is to run here again; the traffic stays where it is.
@@ -188,7 +214,13 @@ impl Tx<'_> {
             "UPDATE moves SET finished_at = NULL WHERE environment_id = ?1",
             params![self.environment_key(place)?],
         )?;
-        self.note(by, "move.reopen", Some(&place.tenant), place, json!({ "host": found.host }))
+        self.note(
+            by,
+            "move.reopen",
+            Some(&place.tenant),
+            place,
+            json!({ "host": found.host }),
+        )
     }
 
     /// All of the traffic is served here, and nothing is said about AWS any more. `lose`: what was written there since is
@@ -224,10 +256,12 @@ fn row(row: &Row<'_>) -> rusqlite::Result<Move> {
         release: row.get("release")?,
         share: row.get("share")?,
         closed: row.get("closed")?,
-        data: row.get::<_, Option<String>>("data")?.map(|word| match word.as_str() {
-            "away" => Side::Away,
-            _ => Side::Here,
-        }),
+        data: row
+            .get::<_, Option<String>>("data")?
+            .map(|word| match word.as_str() {
+                "away" => Side::Away,
+                _ => Side::Here,
+            }),
         counted: row.get("counted")?,
         finished_at: row.maybe_at("finished_at")?,
         began_at: row.at("began_at")?,

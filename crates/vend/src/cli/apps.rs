@@ -416,9 +416,14 @@ fn elsewhere_text(environment: &Environment) -> Option<String> {
     let own = environment.elsewhere.as_ref()?;
     let (host, place) = (clean(&own.host), &environment.place);
     Some(match own {
-        _ if own.finished => format!("all is forwarded to {host} (vend move {place} --engine embedded brings it back)"),
+        _ if own.finished => {
+            format!("all is forwarded to {host} (vend move {place} --engine embedded brings it back)")
+        }
         _ if own.closed => format!("nobody is served: its data is on the way to {host}"),
-        _ => format!("{} % is forwarded to {host} (vend move {place} --abort ends it)", own.share),
+        _ => format!(
+            "{} % is forwarded to {host} (vend move {place} --abort ends it)",
+            own.share
+        ),
     })
 }
 

@@ -143,7 +143,10 @@ impl Client {
     ) -> Result<(String, Incoming), Failure> {
         let request = self.request(&Method::POST, path, Some(Body::from(encode(body))))?;
         let response = self.send(request, BULK).await?;
-        let value = response.headers().get(header).and_then(|value| value.to_str().ok());
+        let value = response
+            .headers()
+            .get(header)
+            .and_then(|value| value.to_str().ok());
         let value = value.unwrap_or_default().to_owned();
         Ok((value, response.into_body()))
     }

@@ -172,6 +172,7 @@ impl Commands for Flows {
     fn retry(&self, place: Place, by: By) -> BoxFuture<'_, Result<u64, Fault>> {
         Box::pin(async move {
             let queued = self.world.store.write(move |tx| {
+                start::refuse_gone(tx, &place)?;
                 let last = tx.pushes(&place.tenant, &place.app, Some(&place.environment), None, 1)?;
                 let failed = last.into_iter().find(|push| push.state == PushState::Failed);
                 let failed = failed.ok_or_else(|| store::Error::Refused {

@@ -15,22 +15,35 @@ pub async fn step(world: &World, place: Place, step: Moving, by: By) -> Result<(
         Moving::Begin { host } => begin(world, &place, host, by).await.map_err(refused)?,
         Moving::Serve { share, closed } => {
             let own = place.clone();
-            let written = world.store.write(move |tx| tx.serve_move(&own, share, closed, &by));
+            let written = world
+                .store
+                .write(move |tx| tx.serve_move(&own, share, closed, &by));
             let found = written.await.map_err(refused)?;
             if !closed && found.data == Some(Side::Here) {
                 open(world, &found).await?;
             }
         }
         Moving::Finish => return start::leave(world, &place, by).await.map(drop).map_err(refused),
-        Moving::Reopen => return start::come_back(world, &place, by).await.map(drop).map_err(refused),
+        Moving::Reopen => {
+            return start::come_back(world, &place, by)
+                .await
+                .map(drop)
+                .map_err(refused);
+        }
         Moving::Settle { counted } => {
             let own = place.clone();
-            let written = world.store.write(move |tx| tx.settle_move(&own, Side::Away, &counted, &by));
+            let written = world
+                .store
+                .write(move |tx| tx.settle_move(&own, Side::Away, &counted, &by));
             written.await.map(drop).map_err(refused)?;
         }
         Moving::End { lose } => {
             let own = place.clone();
-            let found = world.store.read(move |db| db.the_move(&own)).await.map_err(refused)?;
+            let found = world
+                .store
+                .read(move |db| db.the_move(&own))
+                .await
+                .map_err(refused)?;
             if found.finished_at.is_none() && (lose || found.data == Some(Side::Here)) {
                 open(world, &found).await?;
             }
@@ -57,11 +70,17 @@ async fn open(world: &World, found: &store::Move) -> Result<(), Fault> {
 /// All of the data of an environment that nobody is served by just now.
 pub async fn dump(world: &World, place: Place, by: By) -> Result<(String, Body), Fault> {
     let own = place.clone();
-    let read = world.store.read(move |db| Ok::<_, Error>((db.the_move(&own)?, db.environment(&own)?)));
+    let read = world
+        .store
+        .read(move |db| Ok::<_, Error>((db.the_move(&own)?, db.environment(&own)?)));
     let (found, environment) = read.await.map_err(refused)?;
-    let host = environment.database_host.filter(|_| found.data == Some(Side::Here));
+    let host = environment
+        .database_host
+        .filter(|_| found.data == Some(Side::Here));
     let Some(host) = host else {
-        return Err(Fault::order(format!("{place} has no data here that is to go elsewhere")));
+        return Err(Fault::order(format!(
+            "{place} has no data here that is to go elsewhere"
+        )));
     };
     if !found.closed {
         return Err(Fault::order(format!("{place} is served, so its data changes")));
@@ -110,7 +129,9 @@ fn immovable(spec: &spec::Environment) -> Option<String> {
     }
     if let Some(port) = spec.listeners.first() {
         let (protocol, port) = (port.protocol, port.port);
-        return Some(format!("{protocol} {port} is no HTTP, and AWS's load balancer has nothing else"));
+        return Some(format!(
+            "{protocol} {port} is no HTTP, and AWS's load balancer has nothing else"
+        ));
     }
     if spec.authenticate.is_some() {
         return Some("people sign in to it at this load balancer, and nobody would be asked on AWS".into());

@@ -147,7 +147,7 @@ fn refuse_on_the_way(db: &Db<'_>, place: &Place) -> Result<(), Error> {
 }
 
 /// Refuses where nothing runs here any more.
-fn refuse_gone(db: &Db<'_>, place: &Place) -> Result<(), Error> {
+pub(super) fn refuse_gone(db: &Db<'_>, place: &Place) -> Result<(), Error> {
     match db.find_move(place)?.and_then(|own| own.finished_at) {
         None => Ok(()),
         Some(_) => Err(on_aws(place)),

@@ -8,7 +8,8 @@ use model::{
     policy::Action,
     port::HostRole,
     wire::{
-        Elsewhere, Environment, EnvironmentState, NewRollback, Page, PlanAnswer, Preview, Push, Scale, Split, Started,
+        Elsewhere, Environment, EnvironmentState, NewRollback, Page, PlanAnswer, Preview, Push, Scale, Split,
+        Started,
     },
 };
 use store::{Arriving, Db, ExecutionFilter, Host, HostState};

@@ -13,7 +13,6 @@ use model::{
     wire::{Arrived, Forwarded, Move, NewMove},
 };
 use serde::Deserialize;
-use utoipa::IntoParams;
 
 use super::{
     auth::Caller,
@@ -26,8 +25,9 @@ use super::{
 use crate::reconcile::routes;
 
 /// What is lost on the way back.
-#[derive(Debug, Deserialize, IntoParams)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct Ending {
     /// What was written on AWS since its data went there.
     #[serde(default)]
@@ -41,7 +41,8 @@ async fn wire(state: &State, place: Place) -> Result<Move, Refusal> {
         db.find_move(&own)
     });
     let found = found.await?.ok_or_else(|| {
-        Refusal::not_found(format!("move of `{place}`")).next(format!("vend move {place} --engine aws --plan"))
+        Refusal::not_found(format!("move of `{place}`"))
+            .next(format!("vend move {place} --engine aws --plan"))
     })?;
     let group = routes::elsewhere(&place);
     // Who serves it is worth showing when the load balancer cannot be asked, too.
@@ -79,11 +80,7 @@ async fn step(state: &State, caller: &Caller, named: Named, step: Moving) -> Res
     operation_id = "environments.move.show", tag = "environments",
     params(("tenant" = String, Path), ("app" = String, Path), ("environment" = String, Path)),
     responses((status = 200, body = Move), Refusal))]
-pub async fn show(
-    Held(state): Held<State>,
-    caller: Caller,
-    named: Named,
-) -> Result<Json<Move>, Refusal> {
+pub async fn show(Held(state): Held<State>, caller: Caller, named: Named) -> Result<Json<Move>, Refusal> {
     let place = allowed(&caller, Action::View, named)?;
     wire(&state, place).await.map(Json)
 }
@@ -106,7 +103,10 @@ pub async fn begin(
     };
     let is_name = host.len() <= 253 && host.split('.').all(label) && host.contains('.');
     if !is_name || host.parse::<std::net::IpAddr>().is_ok() {
-        return Err(Refusal::invalid(format!("`{}` is not the name of a host", host.escape_debug())));
+        return Err(Refusal::invalid(format!(
+            "`{}` is not the name of a host",
+            host.escape_debug()
+        )));
     }
     let place = step(&state, &caller, named, Moving::Begin { host }).await?;
     Ok((StatusCode::CREATED, Json(wire(&state, place).await?)))
@@ -173,7 +173,10 @@ pub async fn dump(Held(state): Held<State>, caller: Caller, named: Named) -> Res
     let own = place.clone();
     state.store.read(move |db| db.environment(&own)).await?;
     let (counted, body) = state.commands.dump(place, state.by(&caller.0)).await?;
-    let headers = [(header::CONTENT_TYPE.as_str(), "application/gzip"), (COUNTED, counted.as_str())];
+    let headers = [
+        (header::CONTENT_TYPE.as_str(), "application/gzip"),
+        (COUNTED, counted.as_str()),
+    ];
     Ok((headers, body).into_response())
 }
 

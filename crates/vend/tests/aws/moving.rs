@@ -36,8 +36,15 @@ struct Platform {
 impl Platform {
     fn start(commit: &str, database: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let held = Held { commit: commit.to_owned(), database, ..Held::default() };
-        let platform = Self { address: listener.local_addr().unwrap(), held: Arc::new(Mutex::new(held)) };
+        let held = Held {
+            commit: commit.to_owned(),
+            database,
+            ..Held::default()
+        };
+        let platform = Self {
+            address: listener.local_addr().unwrap(),
+            held: Arc::new(Mutex::new(held)),
+        };
         let own = platform.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming() {
@@ -62,7 +69,11 @@ impl Platform {
         let (method, path) = (words.next().unwrap(), words.next().unwrap());
         let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
         let (status, more, answer) = self.held.lock().unwrap().answer(method, path, body);
-        let kind = if status == 404 { "application/problem+json" } else { "application/json" };
+        let kind = if status == 404 {
+            "application/problem+json"
+        } else {
+            "application/json"
+        };
         let head = format!(
             "HTTP/1.1 {status} X\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n{more}Connection: close\r\n\r\n",
             answer.len()
@@ -87,10 +98,17 @@ impl Platform {
 
 impl Held {
     fn answer(&mut self, method: &str, path: &str, body: Value) -> (u16, String, Vec<u8>) {
-        let what = path.strip_prefix("/v1/tenants/acme/apps/shop/environments/production").unwrap();
+        let what = path
+            .strip_prefix("/v1/tenants/acme/apps/shop/environments/production")
+            .unwrap();
         if method != "GET" {
-            let said = if body.is_null() { String::new() } else { body.to_string() };
-            self.asked.push(format!("{method} {what} {said}").trim_end().to_owned());
+            let said = if body.is_null() {
+                String::new()
+            } else {
+                body.to_string()
+            };
+            self.asked
+                .push(format!("{method} {what} {said}").trim_end().to_owned());
         }
         let mut more = String::new();
         let answer = match (method, what.split('?').next().unwrap()) {
@@ -157,7 +175,11 @@ impl World {
     /// `vend move acme/shop/production`, with more.
     fn moving(&self, platform: &Platform, arguments: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_vend"));
-        command.args(["move", "acme/shop/production"]).args(arguments).current_dir(self.path()).env_clear();
+        command
+            .args(["move", "acme/shop/production"])
+            .args(arguments)
+            .current_dir(self.path())
+            .env_clear();
         command
             .env("PATH", std::env::var_os("PATH").unwrap())
             .env("AWS_ENDPOINT_URL", &self.endpoint)
@@ -201,27 +223,53 @@ fn an_environment_moves_step_by_step_and_goes_on_where_it_was() {
     assert_eq!(platform.changes(), [] as [&str; 0], "a plan changes nothing");
 
     let missing = world.stops(&platform, &GO);
-    assert!(missing.contains("vend aws secrets set production api-key"), "{missing}");
-    assert_eq!(platform.changes(), [format!("POST /move {{\"host\":\"{HOST}\"}}")]);
+    assert!(
+        missing.contains("vend aws secrets set production api-key"),
+        "{missing}"
+    );
+    assert_eq!(
+        platform.changes(),
+        [format!("POST /move {{\"host\":\"{HOST}\"}}")]
+    );
     world.hearing(&["secrets", "set", "production", "api-key"], "a value\n");
 
     world.asks();
     let waits = world.stops(&platform, &GO);
-    assert!(waits.contains("is not live on AWS") && waits.contains("vend aws approve production"), "{waits}");
-    assert_eq!(platform.changes(), [] as [&str; 0], "it is held already, and nothing goes there yet");
+    assert!(
+        waits.contains("is not live on AWS") && waits.contains("vend aws approve production"),
+        "{waits}"
+    );
+    assert_eq!(
+        platform.changes(),
+        [] as [&str; 0],
+        "it is held already, and nothing goes there yet"
+    );
     world.approved();
 
     // Each share is a step of its own, from where it was.
     let first = world.moves(&platform, &[&GO[..], &["--weights", "10"]].concat());
-    assert!(first.contains("10 % to shop.apps.example.com") && first.contains("--abort"), "{first}");
+    assert!(
+        first.contains("10 % to shop.apps.example.com") && first.contains("--abort"),
+        "{first}"
+    );
     let rest = world.moves(&platform, &GO);
-    assert!(rest.contains("is live there") && rest.contains("--finish"), "{rest}");
+    assert!(
+        rest.contains("is live there") && rest.contains("--finish"),
+        "{rest}"
+    );
     let shares = [10, 50, 100].map(|share| format!("PUT /move {{\"closed\":false,\"share\":{share}}}"));
     assert_eq!(platform.changes(), shares);
-    assert_eq!(world.json(&["releases"]).as_array().unwrap().len(), 1, "it was released once");
+    assert_eq!(
+        world.json(&["releases"]).as_array().unwrap().len(),
+        1,
+        "it was released once"
+    );
 
     let done = world.moves(&platform, &["--abort"]);
-    assert!(done.contains("is served here") && platform.found().is_none(), "{done}");
+    assert!(
+        done.contains("is served here") && platform.found().is_none(),
+        "{done}"
+    );
     assert_eq!(platform.changes(), ["DELETE /move?lose_writes=false"]);
 }
 
@@ -237,7 +285,10 @@ fn a_share_that_fails_comes_back_at_once() {
     let failed = world.stops(&platform, &GO);
     assert!(failed.contains("20 of 50 requests failed there"), "{failed}");
     let shares = platform.changes();
-    assert_eq!(shares[1..], [10, 0].map(|share| format!("PUT /move {{\"closed\":false,\"share\":{share}}}")));
+    assert_eq!(
+        shares[1..],
+        [10, 0].map(|share| format!("PUT /move {{\"closed\":false,\"share\":{share}}}"))
+    );
 }
 
 #[test]
@@ -255,9 +306,15 @@ fn what_is_not_what_is_live_does_not_move() {
         let refused = world.stops(&platform, arguments);
         assert!(refused.contains(why), "{arguments:?}: {refused}");
     }
-    world.write("vend.yaml", "app: shop\nenvironments:\n  production: { branch: main }\n");
+    world.write(
+        "vend.yaml",
+        "app: shop\nenvironments:\n  production: { branch: main }\n",
+    );
     let other = world.stops(&platform, &GO);
-    assert!(other.contains("is not that of v1") && other.contains("git switch"), "{other}");
+    assert!(
+        other.contains("is not that of v1") && other.contains("git switch"),
+        "{other}"
+    );
     let unknown = Platform::start(&"0".repeat(40), false);
     let away = world.stops(&unknown, &GO);
     assert!(away.contains("git fetch"), "{away}");

@@ -3,7 +3,10 @@ use super::*;
 #[test]
 fn what_was_counted_is_one_line_of_what_is_said() {
     let said = "something\ncounted: 2 tables, 5 rows, 0123456789abcdef\n";
-    assert_eq!(counted(said).as_deref(), Some("2 tables, 5 rows, 0123456789abcdef"));
+    assert_eq!(
+        counted(said).as_deref(),
+        Some("2 tables, 5 rows, 0123456789abcdef")
+    );
     assert_eq!(counted("2 tables"), None);
 }
 
@@ -25,7 +28,10 @@ fn a_link_in_the_place_of_a_dump_is_not_followed() {
 #[test]
 fn the_scripts_are_shell() {
     for script in [making("app"), format!("database='app'\n{ASK}")] {
-        let done = std::process::Command::new("bash").args(["-n", "-c", &script]).output().unwrap();
+        let done = std::process::Command::new("bash")
+            .args(["-n", "-c", &script])
+            .output()
+            .unwrap();
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     }
 }

@@ -42,7 +42,12 @@ pub struct Move {
     #[arg(long)]
     yes: bool,
     /// The shares of the requests that go there, one after the other, in percent.
-    #[arg(long, value_delimiter = ',', default_value = "10,50,100", value_name = "PERCENT")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "10,50,100",
+        value_name = "PERCENT"
+    )]
     weights: Vec<u32>,
     /// For so many seconds each share is watched before the next.
     #[arg(long, default_value_t = 60, value_name = "SECONDS")]
@@ -114,9 +119,16 @@ impl<'o> Trip<'o> {
     /// The release that is live here.
     async fn live(&self) -> Result<Release, Failure> {
         let shown = self.shown().await?;
-        let none = || Failure::failed(format!("{} has no release yet: there is nothing to move", self.target));
+        let none = || {
+            Failure::failed(format!(
+                "{} has no release yet: there is nothing to move",
+                self.target
+            ))
+        };
         let live = shown.live.ok_or_else(|| none().next("vend aws push"))?;
-        self.client.get(&format!("{}/releases/{live}", self.environment)).await
+        self.client
+            .get(&format!("{}/releases/{live}", self.environment))
+            .await
     }
 
     /// The move that is under way; `None`: it runs here, and stays. An environment that is not there is an error.
@@ -163,7 +175,10 @@ impl<'o> Trip<'o> {
 
     async fn abort(&self, lose: bool) -> Result<(), Failure> {
         let found = self.the_move().await?;
-        let () = self.client.delete(&format!("{}?lose_writes={lose}", self.path)).await?;
+        let () = self
+            .client
+            .delete(&format!("{}?lose_writes={lose}", self.path))
+            .await?;
         let ended = serde_json::json!({ "ended": self.target.to_string(), "share": found.share });
         self.output.show(&ended, |_| {
             format!(
@@ -181,10 +196,19 @@ impl<'o> Trip<'o> {
             return Ok(());
         };
         if found.data == Some(Side::Away) {
-            let what = format!("the data of {} is on AWS, and cannot be brought back by this command yet", self.target);
-            return Err(Failure::new(Exit::Refused, what).next(format!("vend move {} --abort --lose-writes", self.target)));
+            let what = format!(
+                "the data of {} is on AWS, and cannot be brought back by this command yet",
+                self.target
+            );
+            return Err(Failure::new(Exit::Refused, what)
+                .next(format!("vend move {} --abort --lose-writes", self.target)));
         }
-        let shares: Vec<u32> = own.weights.iter().map(|weight| 100 - weight).filter(|share| *share < found.share).collect();
+        let shares: Vec<u32> = own
+            .weights
+            .iter()
+            .map(|weight| 100 - weight)
+            .filter(|share| *share < found.share)
+            .collect();
         self.output.text(&plan::back(&self.target, &found, &shares));
         if own.plan {
             return Ok(());
@@ -215,9 +239,11 @@ impl<'o> Trip<'o> {
                 return Ok(());
             }
             if tokio::time::Instant::now() > end {
-                return Err(Failure::failed(format!("the hosts of {} do not come up here", self.target))
-                    .cause("all of its requests still go to AWS")
-                    .next(format!("vend executions list {}", self.target)));
+                return Err(
+                    Failure::failed(format!("the hosts of {} do not come up here", self.target))
+                        .cause("all of its requests still go to AWS")
+                        .next(format!("vend executions list {}", self.target)),
+                );
             }
             tokio::time::sleep(POLL).await;
         }

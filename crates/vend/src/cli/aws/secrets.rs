@@ -163,8 +163,15 @@ pub async fn missing(spot: &Spot<'_>) -> Result<Vec<String>, Failure> {
     let mut there = BTreeMap::new();
     for target in spot.targets() {
         let (prefix, key) = (format!("{}/", target.path()), target.key());
-        let shelf = Shelf { prefix: &prefix, key: &key };
-        for name in vault::list(target.client(), shelf).await.map_err(broken)?.into_keys() {
+        let shelf = Shelf {
+            prefix: &prefix,
+            key: &key,
+        };
+        for name in vault::list(target.client(), shelf)
+            .await
+            .map_err(broken)?
+            .into_keys()
+        {
             *there.entry(name).or_insert(0) += 1;
         }
     }

@@ -83,7 +83,10 @@ impl Away {
             return Some(Action::FixedResponse {
                 status: 503,
                 content_type: "text/plain; charset=utf-8".into(),
-                body: format!("{} is being moved, and will be here again in a moment\n", served.place),
+                body: format!(
+                    "{} is being moved, and will be here again in a moment\n",
+                    served.place
+                ),
             });
         }
         if self.share == 0 {
@@ -93,7 +96,10 @@ impl Away {
             group: group(&served.place, *release),
             weight: weights.get(release).copied().unwrap_or(0),
         });
-        let there = Weighted { group: elsewhere(&served.place), weight: self.share };
+        let there = Weighted {
+            group: elsewhere(&served.place),
+            weight: self.share,
+        };
         Some(Action::Forward {
             groups: fleets.chain([there]).collect(),
             stickiness: None,

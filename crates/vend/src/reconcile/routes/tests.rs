@@ -276,10 +276,17 @@ fn a_move_is_a_share_that_goes_elsewhere() {
         parts.map(|(group, weight, _)| (group, weight)).collect()
     };
     let expected = |parts: &[(&str, u32)]| -> Vec<(String, u32)> {
-        parts.iter().map(|(group, weight)| ((*group).to_owned(), *weight)).collect()
+        parts
+            .iter()
+            .map(|(group, weight)| ((*group).to_owned(), *weight))
+            .collect()
     };
     let before = shares(moving(0, false, live()));
-    assert_eq!(before, expected(&[("v1", 0), ("v2", 100)]), "it is only probed there");
+    assert_eq!(
+        before,
+        expected(&[("v1", 0), ("v2", 100)]),
+        "it is only probed there"
+    );
     let part = shares(moving(10, false, live()));
     assert_eq!(part, expected(&[("v1", 0), ("v2", 90), ("aws", 10)]));
     let whole = shares(moving(100, false, live()));
@@ -289,7 +296,11 @@ fn a_move_is_a_share_that_goes_elsewhere() {
         ..shared(Some(2), None, &[(2, 0)])
     };
     let gone = shares(moving(100, false, asleep));
-    assert_eq!(gone, expected(&[("v2", 0), ("aws", 100)]), "nothing runs here any more");
+    assert_eq!(
+        gone,
+        expected(&[("v2", 0), ("aws", 100)]),
+        "nothing runs here any more"
+    );
     let nothing = shares(moving(100, false, shared(Some(2), None, &[])));
     assert_eq!(nothing, expected(&[("aws", 100)]));
 }
@@ -302,7 +313,10 @@ fn what_is_elsewhere_is_probed_by_name_before_it_gets_anything() {
         let group = &table.target_groups["acme/shop/dev/aws"];
         assert_eq!(group.away.as_deref(), Some("shop.aws.example"));
         assert_eq!(group.targets[0].address.port(), 443);
-        assert_eq!(group.health.path, table.target_groups["acme/shop/dev/v1"].health.path);
+        assert_eq!(
+            group.health.path,
+            table.target_groups["acme/shop/dev/v1"].health.path
+        );
     }
 }
 

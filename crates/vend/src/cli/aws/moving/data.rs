@@ -35,7 +35,9 @@ pub fn refuse(spot: &Spot<'_>, trip: &Trip<'_>) -> Result<(), Failure> {
         Err(Failure::new(Exit::Refused, what))
     };
     if spot.engine() != Engine::Mariadb {
-        return refused("here it is MariaDB's, and aws.toml says another engine; `database.engine = \"mariadb\"` takes it");
+        return refused(
+            "here it is MariaDB's, and aws.toml says another engine; `database.engine = \"mariadb\"` takes it",
+        );
     }
     if spot.runtime() != Runtime::Host {
         return refused("it is loaded by a host of the environment, and aws.toml has it run in containers");
@@ -70,7 +72,11 @@ pub async fn carry(trip: &Trip<'_>, home: &Home, spot: &Spot<'_>) -> Result<(), 
 }
 
 async fn carried(trip: &Trip<'_>, home: &Home, spot: &Spot<'_>) -> Result<Moved, Failure> {
-    let target = spot.targets().into_iter().next().expect("an environment has a stack");
+    let target = spot
+        .targets()
+        .into_iter()
+        .next()
+        .expect("an environment has a stack");
     let host = host(&target).await?;
     trip.close(0).await?;
     trip.tell("data", "nobody is served from now on");
@@ -89,7 +95,9 @@ async fn carried(trip: &Trip<'_>, home: &Home, spot: &Spot<'_>) -> Result<Moved,
     let counted = loaded?;
     erased.map_err(broken)?;
     trip.tell("data", &format!("{counted}: loaded"));
-    trip.client.post(&format!("{}/arrived", trip.path), &Arrived { counted }).await
+    trip.client
+        .post(&format!("{}/arrived", trip.path), &Arrived { counted })
+        .await
 }
 
 /// A host that serves there.
@@ -97,10 +105,14 @@ async fn host(target: &Target<'_>) -> Result<String, Failure> {
     let stack = target.still().await?;
     let halves = half::halves(&stack);
     let serving = half::serving(&halves).ok_or_else(|| Failure::failed("nothing of it runs on AWS"))?;
-    let hosts = fleet::hosts(target.client(), &stack, serving).await.map_err(broken)?;
+    let hosts = fleet::hosts(target.client(), &stack, serving)
+        .await
+        .map_err(broken)?;
     let healthy = hosts.into_iter().find(|host| host.health == "healthy");
     let none = || Failure::failed("no host there is healthy, so nobody can load the data");
-    healthy.map(|host| host.id).ok_or_else(|| none().next("vend aws hosts"))
+    healthy
+        .map(|host| host.id)
+        .ok_or_else(|| none().next("vend aws hosts"))
 }
 
 /// Sends what comes, piece by piece.
@@ -129,12 +141,14 @@ fn cut(error: &dyn Display) -> Failure {
 /// Has a host load an object, and count.
 async fn loaded(target: &Target<'_>, host: &str, name: &str, key: &str) -> Result<String, Failure> {
     let client = target.client();
-    let command = data::start(client, host, &data::loading(name, key)).await.map_err(broken)?;
-    match data::ended(client, host, &command, crate::clock::now).await.map_err(broken)? {
+    let command = data::start(client, host, &data::loading(name, key))
+        .await
+        .map_err(broken)?;
+    match data::ended(client, host, &command, crate::clock::now)
+        .await
+        .map_err(broken)?
+    {
         data::Ended::Loaded { counted } => Ok(counted),
         data::Ended::Failed { why } => Err(Failure::failed("the data was not loaded on AWS").cause(why)),
     }
 }
-
-#[cfg(test)]
-mod tests;

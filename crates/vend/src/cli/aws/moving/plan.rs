@@ -76,13 +76,22 @@ fn steps(view: &View<'_>) -> Vec<Step> {
         Some(found) => format!("is held since {}, by {}", found.began_at, clean(&found.began_by)),
         None => "no release and no rollback here until it has moved; pushes wait".to_owned(),
     };
-    let stacks: Vec<String> = view.stacks.iter().map(|(name, doing)| format!("{name} ({doing})")).collect();
+    let stacks: Vec<String> = view
+        .stacks
+        .iter()
+        .map(|(name, doing)| format!("{name} ({doing})"))
+        .collect();
     let secrets = match &view.missing {
         None => "what vend.yaml wants must be set there: values never leave the vault here".to_owned(),
         Some(missing) if missing.is_empty() => "all that vend.yaml wants are set there".to_owned(),
         Some(missing) => format!("must be set there first: {}", missing.join(", ")),
     };
-    let commit = view.release.commit.id.get(..12).unwrap_or(&view.release.commit.id);
+    let commit = view
+        .release
+        .commit
+        .id
+        .get(..12)
+        .unwrap_or(&view.release.commit.id);
     let share = view.found.map_or(0, |found| found.share);
     let weights: Vec<String> = view
         .weights
@@ -116,22 +125,46 @@ fn steps(view: &View<'_>) -> Vec<Step> {
         step("hold", held, &abort),
         step("stacks", stacks.join(", "), "vend aws destroy"),
         step("secrets", secrets, "vend aws secrets unset"),
-        step("release", format!("v{} of here, {commit}, is built and released there", view.release.number), "vend aws destroy"),
-        step("health", format!("{host} must be healthy, as the load balancer here sees it"), "-"),
+        step(
+            "release",
+            format!(
+                "v{} of here, {commit}, is built and released there",
+                view.release.number
+            ),
+            "vend aws destroy",
+        ),
+        step(
+            "health",
+            format!("{host} must be healthy, as the load balancer here sees it"),
+            "-",
+        ),
         step("traffic", traffic, if data { "-" } else { &abort }),
-        step("finish", format!("not by this command: vend move {target} --finish stops the hosts here"), &format!("vend move {target} --engine embedded")),
+        step(
+            "finish",
+            format!("not by this command: vend move {target} --finish stops the hosts here"),
+            &format!("vend move {target} --engine embedded"),
+        ),
     ];
     let (before, after) = steps.split_at(5);
-    before.iter().cloned().chain(carried).chain(after.iter().cloned()).collect()
+    before
+        .iter()
+        .cloned()
+        .chain(carried)
+        .chain(after.iter().cloned())
+        .collect()
 }
 
 /// What does not go along.
 fn stays(view: &View<'_>) -> Vec<String> {
     let target = view.target;
     let mut all = vec![
-        format!("releases before v{}, their images and logs: the way back on AWS begins with this one", view.release.number),
+        format!(
+            "releases before v{}, their images and logs: the way back on AWS begins with this one",
+            view.release.number
+        ),
         "the ledger: on AWS the record is CloudTrail's".to_owned(),
-        "webhooks: after the move the repository calls the pipeline's WebhookUrl (vend aws outputs)".to_owned(),
+        "webhooks: after the move the repository calls the pipeline's WebhookUrl (vend aws outputs)"
+            .to_owned(),
         "files on hosts".to_owned(),
     ];
     for domain in &view.spec.domains {
@@ -143,20 +176,28 @@ fn stays(view: &View<'_>) -> Vec<String> {
     if let Some(after) = view.spec.sleep_after {
         all.push(format!("sleep after {after:#}: nothing sleeps on AWS"));
     }
-    all.push(format!("the names of {target} here: this platform must go on forwarding them"));
+    all.push(format!(
+        "the names of {target} here: this platform must go on forwarding them"
+    ));
     all
 }
 
 /// The plan in words.
 pub fn text(plan: &Plan) -> String {
-    let mut text = format!("{} v{} ({}) to {}\n", plan.environment, plan.release, plan.commit, plan.host);
+    let mut text = format!(
+        "{} v{} ({}) to {}\n",
+        plan.environment, plan.release, plan.commit, plan.host
+    );
     for (number, step) in (1..).zip(&plan.steps) {
         text.push_str(&format!("  {number}  {:<8} {}\n", step.name, clean(&step.does)));
         if step.undo != "-" {
             text.push_str(&format!("              undo: {}\n", step.undo));
         }
     }
-    for (head, lines) in [("does not move", &plan.stays), ("is otherwise there", &plan.otherwise)] {
+    for (head, lines) in [
+        ("does not move", &plan.stays),
+        ("is otherwise there", &plan.otherwise),
+    ] {
         for line in lines {
             text.push_str(&format!("{head}: {}\n", clean(line)));
         }
@@ -180,5 +221,8 @@ pub fn back(target: &Target, found: &Move, shares: &[u32]) -> String {
         [] => "none goes to AWS any more".to_owned(),
         shares => format!("{} to {}, then none", shares.join(", "), found.host),
     };
-    format!("{target} back from {}\n  1  hosts    {hosts}\n  2  traffic  {traffic}\nwhat is on AWS stays until: vend aws destroy\n", found.host)
+    format!(
+        "{target} back from {}\n  1  hosts    {hosts}\n  2  traffic  {traffic}\nwhat is on AWS stays until: vend aws destroy\n",
+        found.host
+    )
 }

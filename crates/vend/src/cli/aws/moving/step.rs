@@ -45,7 +45,8 @@ pub async fn there(trip: &Trip<'_>, own: &Move) -> Result<(), Failure> {
     }
     let found = hold(trip, found, &same.host).await?;
     if found.finished_at.is_some() {
-        trip.output.line(&format!("{} runs on AWS since it was finished", trip.target));
+        trip.output
+            .line(&format!("{} runs on AWS since it was finished", trip.target));
         return Ok(());
     }
     if idle {
@@ -78,13 +79,24 @@ impl Same {
         let (dir, commit) = (&own.files.dir, &release.commit.id);
         let home = own.files.home()?;
         if home.app() != trip.target.app.as_str() {
-            let what = format!("{} is the working tree of {}, not of {}", dir.display(), home.app(), trip.target.app);
+            let what = format!(
+                "{} is the working tree of {}, not of {}",
+                dir.display(),
+                home.app(),
+                trip.target.app
+            );
             return Err(Failure::usage(what));
         }
         push::git(dir, &["cat-file", "-e", &format!("{commit}^{{commit}}")]).map_err(|failure| {
-            failure.next(format!("git fetch: v{} of {} is {commit}", release.number, trip.target))
+            failure.next(format!(
+                "git fetch: v{} of {} is {commit}",
+                release.number, trip.target
+            ))
         })?;
-        let changed = push::git(dir, &["diff", "--name-only", "--relative", commit, "--", "vend.yaml"])?;
+        let changed = push::git(
+            dir,
+            &["diff", "--name-only", "--relative", commit, "--", "vend.yaml"],
+        )?;
         if !changed.is_empty() {
             let what = format!("vend.yaml here is not that of v{}, which is live", release.number);
             return Err(Failure::new(Exit::Refused, what).next(format!("git switch --detach {commit}")));
@@ -99,10 +111,18 @@ impl Same {
             data::refuse(&spot, trip)?;
         }
         if spot.targets().len() != 1 {
-            let what = format!("{} is on several foundations: requests can be forwarded to one", trip.target);
+            let what = format!(
+                "{} is on several foundations: requests can be forwarded to one",
+                trip.target
+            );
             return Err(Failure::new(Exit::Refused, what));
         }
-        Ok(Self { loaded, home, host, only })
+        Ok(Self {
+            loaded,
+            home,
+            host,
+            only,
+        })
     }
 
     fn project(&self, own: &Move) -> Project {
@@ -118,11 +138,13 @@ impl Same {
 fn host(loaded: &Loaded, trip: &Trip<'_>) -> Result<String, Failure> {
     let environment = trip.target.environment()?;
     let mut stacks = loaded.made.stacks.iter();
-    let own = stacks.find(|own| own.kind == Kind::Environment && own.environment.as_ref() == Some(environment));
+    let own =
+        stacks.find(|own| own.kind == Kind::Environment && own.environment.as_ref() == Some(environment));
     let url = own.and_then(|own| own.template.outputs.iter().find(|(id, _)| id == "Url"));
     let url = url.and_then(|(_, output)| output["Value"].as_str()?.strip_prefix("https://"));
-    url.map(str::to_owned)
-        .ok_or_else(|| Failure::failed(format!("{} has no stack with a name", trip.target)).next("vend aws synth"))
+    url.map(str::to_owned).ok_or_else(|| {
+        Failure::failed(format!("{} has no stack with a name", trip.target)).next("vend aws synth")
+    })
 }
 
 /// What would be done; and whether nothing is to be done with stacks.
@@ -137,7 +159,11 @@ async fn look(
     let there = loaded.found().await?;
     loaded.refuse_others(&there)?;
     let (mut stacks, mut cents, mut idle) = (Vec::new(), 0, true);
-    for wanted in loaded.wanted.iter().filter(|wanted| same.only.contains(&wanted.name)) {
+    for wanted in loaded
+        .wanted
+        .iter()
+        .filter(|wanted| same.only.contains(&wanted.name))
+    {
         let at = there.iter().find(|(_, found)| found.stack.name == wanted.name);
         let doing = doing(wanted, at.map(|(_, found)| found));
         idle &= doing == Doing::Nothing;
@@ -185,12 +211,17 @@ fn word(doing: &Doing) -> &'static str {
 async fn hold(trip: &Trip<'_>, found: Option<Moved>, host: &str) -> Result<Moved, Failure> {
     match found {
         Some(found) if found.host != host => {
-            let what = format!("{} is being moved to {}, and the files say {host}", trip.target, found.host);
+            let what = format!(
+                "{} is being moved to {}, and the files say {host}",
+                trip.target, found.host
+            );
             Err(Failure::new(Exit::Refused, what).next(format!("vend move {} --abort", trip.target)))
         }
         Some(found) => Ok(found),
         None => {
-            let new = NewMove { host: host.to_owned() };
+            let new = NewMove {
+                host: host.to_owned(),
+            };
             let begun = trip.client.post(&trip.path, &new).await?;
             trip.tell("hold", "nothing else is released here from now on");
             Ok(begun)
@@ -203,14 +234,22 @@ async fn refuse_missing(spot: &Spot<'_>) -> Result<(), Failure> {
     let Some(first) = missing.first() else {
         return Ok(());
     };
-    Err(Failure::failed(format!("{} wants secrets that are not set on AWS", spot.name()))
-        .cause(missing.join(", "))
-        .next(format!("vend aws secrets set {} {first}, then the same again", spot.name())))
+    Err(
+        Failure::failed(format!("{} wants secrets that are not set on AWS", spot.name()))
+            .cause(missing.join(", "))
+            .next(format!(
+                "vend aws secrets set {} {first}, then the same again",
+                spot.name()
+            )),
+    )
 }
 
 /// The commit that is live here is live there.
 async fn released(trip: &Trip<'_>, own: &Move, live: &Release, spot: &Spot<'_>) -> Result<(), Failure> {
-    let (commit, short) = (&live.commit.id, live.commit.id.get(..12).unwrap_or(&live.commit.id));
+    let (commit, short) = (
+        &live.commit.id,
+        live.commit.id.get(..12).unwrap_or(&live.commit.id),
+    );
     if !is_live(spot, commit).await? {
         let push = Push::one(
             own.files.clone(),
@@ -232,7 +271,9 @@ async fn released(trip: &Trip<'_>, own: &Move, live: &Release, spot: &Spot<'_>) 
 async fn is_live(spot: &Spot<'_>, commit: &str) -> Result<bool, Failure> {
     let client = spot.client();
     let flow = spot.flow().await?;
-    let all = release::list(client, &flow, LOOKED).await.map_err(|error| push::no_flow(error, spot))?;
+    let all = release::list(client, &flow, LOOKED)
+        .await
+        .map_err(|error| push::no_flow(error, spot))?;
     // The newest of any commit is what is live: another may have been released there since.
     for release in &all {
         let stand = release::stand(client, &release.arn).await.map_err(broken)?;
@@ -249,14 +290,22 @@ async fn healthy(trip: &Trip<'_>) -> Result<(), Failure> {
     loop {
         let seen = trip.the_move().await?;
         if seen.healthy == Some(true) {
-            trip.tell("health", &format!("{} is healthy, as it is seen from here", seen.host));
+            trip.tell(
+                "health",
+                &format!("{} is healthy, as it is seen from here", seen.host),
+            );
             return Ok(());
         }
         if Instant::now() > end {
             let why = seen.reason.unwrap_or_else(|| "it was not asked yet".to_owned());
-            return Err(Failure::failed(format!("{} is not healthy, as it is seen from here", seen.host))
-                .cause(clean(&why))
-                .next(format!("vend aws hosts {}; then the same again", trip.target.environment()?)));
+            return Err(
+                Failure::failed(format!("{} is not healthy, as it is seen from here", seen.host))
+                    .cause(clean(&why))
+                    .next(format!(
+                        "vend aws hosts {}; then the same again",
+                        trip.target.environment()?
+                    )),
+            );
         }
         sleep(POLL).await;
     }
@@ -264,8 +313,9 @@ async fn healthy(trip: &Trip<'_>) -> Result<(), Failure> {
 
 /// The shares, one after the other, each watched.
 async fn traffic(trip: &Trip<'_>, own: &Move) -> Result<(), Failure> {
-    let mut share = trip.the_move().await?.share;
-    for weight in own.weights.iter().copied().filter(|weight| *weight > share) {
+    let begin = trip.the_move().await?.share;
+    let mut share = begin;
+    for weight in own.weights.iter().copied().filter(|weight| *weight > begin) {
         let before = trip.forward(weight).await?;
         trip.tell("traffic", &format!("{weight} % to {}", before.host));
         watch(trip, own, &before).await?;
@@ -276,7 +326,8 @@ async fn traffic(trip: &Trip<'_>, own: &Move) -> Result<(), Failure> {
         100 => format!("vend move {target} --finish, when nobody wants to go back"),
         _ => format!("vend move {target} --engine aws --weights 100"),
     };
-    trip.output.line(&format!("next: {next}\nundo: vend move {target} --abort"));
+    trip.output
+        .line(&format!("next: {next}\nundo: vend move {target} --abort"));
     Ok(())
 }
 
@@ -288,13 +339,21 @@ async fn watch(trip: &Trip<'_>, own: &Move, before: &Moved) -> Result<(), Failur
         let now = trip.the_move().await?;
         // The load balancer counts anew when it is started again.
         let since = |now: u64, before: u64| now.checked_sub(before).unwrap_or(now);
-        let (requests, errors) = (since(now.requests, before.requests), since(now.errors, before.errors));
+        let (requests, errors) = (
+            since(now.requests, before.requests),
+            since(now.errors, before.errors),
+        );
         if now.healthy == Some(false) || is_bad(requests, errors) {
             trip.forward(0).await?;
-            let why = now.reason.unwrap_or_else(|| format!("{errors} of {requests} requests failed there"));
-            return Err(Failure::failed(format!("all is served here again: {} does not serve well", now.host))
-                .cause(clean(&why))
-                .next(format!("vend aws logs {}", trip.target.environment()?)));
+            let why = now
+                .reason
+                .unwrap_or_else(|| format!("{errors} of {requests} requests failed there"));
+            return Err(Failure::failed(format!(
+                "all is served here again: {} does not serve well",
+                now.host
+            ))
+            .cause(clean(&why))
+            .next(format!("vend aws logs {}", trip.target.environment()?)));
         }
         if Instant::now() >= end {
             return Ok(());
