@@ -16,8 +16,13 @@ environments:
 impl World {
     /// With an environment applied, and a commit in git.
     pub fn applied() -> Option<Self> {
+        Self::applied_as(APP)
+    }
+
+    /// The same, as this `vend.yaml` says.
+    pub fn applied_as(app: &str) -> Option<Self> {
         let world = Self::new()?;
-        world.write("vend.yaml", APP);
+        world.write("vend.yaml", app);
         world.good(&["apply", "--yes"]);
         world.git(&["init", "--quiet", "--initial-branch=main"]);
         world.commit("first");
@@ -38,7 +43,7 @@ impl World {
     }
 
     /// The id of a new commit.
-    fn commit(&self, message: &str) -> String {
+    pub fn commit(&self, message: &str) -> String {
         self.write("said.txt", message);
         self.git(&["add", "vend.yaml", "appspec.yml", "buildspec.yml", "said.txt"]);
         self.git(&["commit", "--quiet", "-m", message]);

@@ -257,7 +257,7 @@ fn an_environment_moves_step_by_step_and_goes_on_where_it_was() {
         rest.contains("is live there") && rest.contains("--finish"),
         "{rest}"
     );
-    let shares = [10, 50, 100].map(|share| format!("PUT /move {{\"closed\":false,\"share\":{share}}}"));
+    let shares = [10, 50, 100].map(|share| format!("PUT /move {{\"share\":{share},\"closed\":false}}"));
     assert_eq!(platform.changes(), shares);
     assert_eq!(
         world.json(&["releases"]).as_array().unwrap().len(),
@@ -274,6 +274,50 @@ fn an_environment_moves_step_by_step_and_goes_on_where_it_was() {
 }
 
 #[test]
+fn data_goes_at_once_or_not_at_all() {
+    let text = "app: shop\nhost: { port: 8080, size: small }\ndatabase: { engine: mariadb }\nenvironments:\n  production: { branch: main }\n";
+    let Some(world) = World::applied_as(text) else {
+        return;
+    };
+    let commit = world.git(&["rev-parse", "HEAD"]);
+    world.asks();
+    let platform = Platform::start(&commit, true);
+    let plan = world.moves(&platform, &["--engine", "aws", "--plan"]);
+    assert!(plan.contains("nobody is served (503)") && plan.contains("100 % to shop.apps.example.com at once"), "{plan}");
+    world.stops(&platform, &GO);
+    world.approved();
+    platform.changes();
+    let stack = "vend-production-shop-production";
+    world.release("BlueRuns=yes BlueImage=ami-12c6146b BlueWeight=100");
+    let nobody = world.stops(&platform, &GO);
+    assert!(nobody.contains("no host there is healthy"), "{nobody}");
+    world.host(stack, "Blue", "instance");
+    let objects = "b = 'vend-production-artifacts-123456789012-eu-central-1'\n\
+                   print([v['Key'] for v in client('s3').list_object_versions(Bucket=b).get('Versions', []) if 'move' in v['Key']])";
+
+    // It was loaded, and nobody knows what: everybody is served here again.
+    platform.changes();
+    let lost = world.stops(&platform, &GO);
+    assert!(lost.contains("counted nothing") && lost.contains("served here again"), "{lost}");
+    let (close, open) = ("PUT /move {\"share\":0,\"closed\":true}", "PUT /move {\"share\":0,\"closed\":false}");
+    assert_eq!(platform.changes(), [close, "POST /move/dump {}", open]);
+    assert_eq!(world.python(objects), "[]", "no data is left in the bucket");
+
+    world.python(&format!("client('ssm').put_parameter(Name='/test/counted', Type='String', Value='{COUNTED}')"));
+    let moved = world.moves(&platform, &GO);
+    assert!(moved.contains(&format!("{COUNTED}: loaded")) && moved.contains("--lose-writes"), "{moved}");
+    let arrived = format!("POST /move/arrived {{\"counted\":\"{COUNTED}\"}}");
+    let all = "PUT /move {\"share\":100,\"closed\":false}";
+    assert_eq!(platform.changes(), [close, "POST /move/dump {}", &arrived, all]);
+    assert_eq!(world.python(objects), "[]");
+    // Typed again, nothing is carried twice.
+    world.moves(&platform, &GO);
+    assert_eq!(platform.changes(), [] as [&str; 0]);
+    let back = world.stops(&platform, &["--engine", "embedded", "--yes"]);
+    assert!(back.contains("cannot be brought back"), "{back}");
+}
+
+#[test]
 fn a_share_that_fails_comes_back_at_once() {
     let Some(world) = World::applied() else { return };
     let platform = Platform::start(&world.git(&["rev-parse", "HEAD"]), false);
@@ -287,7 +331,7 @@ fn a_share_that_fails_comes_back_at_once() {
     let shares = platform.changes();
     assert_eq!(
         shares[1..],
-        [10, 0].map(|share| format!("PUT /move {{\"closed\":false,\"share\":{share}}}"))
+        [10, 0].map(|share| format!("PUT /move {{\"share\":{share},\"closed\":false}}"))
     );
 }
 

@@ -6,6 +6,7 @@ Each class and function below is a gap of moto 5.2.5, and nothing else; docs/aws
 import datetime
 import ipaddress
 import json
+import re
 import sys
 from types import SimpleNamespace
 
@@ -28,7 +29,7 @@ from moto.route53.models import FakeZone
 from moto.s3.models import s3_backends
 from moto.secretsmanager.exceptions import InvalidRequestException
 from moto.secretsmanager.models import SecretsManagerBackend
-from moto.ssm.models import SimpleSystemManagerBackend, ssm_backends
+from moto.ssm.models import Command, SimpleSystemManagerBackend, ssm_backends
 
 
 class Certificate(CloudFormationModel):
@@ -260,6 +261,22 @@ def hindrance(stack):
     return known.value if known and known.value in stack.resource_map._resource_json_map else None
 
 
+def answered(invocation):
+    """What a command says: nothing. One that loads an object which is there counts what the parameter /test/counted says."""
+
+    def answer(self, instance_id, plugin_name):
+        said = invocation(self, instance_id, plugin_name)
+        found = re.search(r"s3://([^/']+)/([^']+)", "\n".join(self.parameters.get("commands", [])))
+        if found:
+            known = ssm_backends[self.account_id][self.backend_region].get_parameter("/test/counted")
+            is_there = s3_backends[self.account_id]["aws"].get_object(*found.groups()) is not None
+            if known and is_there:
+                said["StandardOutputContent"] = f"Complete!\ncounted: {known.value}\n"
+        return said
+
+    return answer
+
+
 def failed(stack, resource):
     """The way back from a change, which hangs on a resource."""
     stack._add_stack_event("UPDATE_ROLLBACK_IN_PROGRESS")
@@ -443,6 +460,7 @@ def main(port, *path):
     responses.CloudFormationResponse.describe_stack_drift_detection_status = describe_stack_drift_detection_status
     responses.CloudFormationResponse.describe_stack_resource_drifts = describe_stack_resource_drifts
     models.CloudFormationBackend.execute_change_set = hindered(models.CloudFormationBackend.execute_change_set)
+    Command.invocation_response = answered(Command.invocation_response)
     from moto.server import main as serve
 
     serve(["-H", "127.0.0.1", "-p", port, *(certificate(path[0]) if path else [])])

@@ -32,8 +32,8 @@ impl Drop for Server {
 impl Server {
     pub fn start() -> Option<Self> {
         let program = Path::new("/usr/sbin/mariadbd");
-        if !program.exists() {
-            println!("skipped: there is no mariadbd on this machine");
+        if !program.exists() || Command::new("mariadb-dump").arg("--version").output().is_err() {
+            println!("skipped: there is no mariadbd on this machine, or no mariadb-dump");
             return None;
         }
         let folder = tempfile::tempdir().unwrap();
@@ -60,6 +60,7 @@ impl Server {
                 "--user=root",
                 "--bind-address=127.0.0.1",
                 "--innodb-buffer-pool-size=16M",
+                "--character-set-server=utf8mb4",
             ])
             .args([format!("--datadir={}", home.display()), format!("--port={port}")])
             .arg(format!("--socket={}", folder.path().join("s").display()))
@@ -89,6 +90,7 @@ impl Server {
         let done = Command::new("mariadb")
             .args([
                 "--no-defaults",
+                "--default-character-set=utf8mb4",
                 "--batch",
                 "--skip-column-names",
                 "--execute",
