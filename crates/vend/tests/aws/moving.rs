@@ -283,7 +283,10 @@ fn data_goes_at_once_or_not_at_all() {
     world.asks();
     let platform = Platform::start(&commit, true);
     let plan = world.moves(&platform, &["--engine", "aws", "--plan"]);
-    assert!(plan.contains("nobody is served (503)") && plan.contains("100 % to shop.apps.example.com at once"), "{plan}");
+    assert!(
+        plan.contains("nobody is served (503)") && plan.contains("100 % to shop.apps.example.com at once"),
+        "{plan}"
+    );
     world.stops(&platform, &GO);
     world.approved();
     platform.changes();
@@ -298,14 +301,25 @@ fn data_goes_at_once_or_not_at_all() {
     // It was loaded, and nobody knows what: everybody is served here again.
     platform.changes();
     let lost = world.stops(&platform, &GO);
-    assert!(lost.contains("counted nothing") && lost.contains("served here again"), "{lost}");
-    let (close, open) = ("PUT /move {\"share\":0,\"closed\":true}", "PUT /move {\"share\":0,\"closed\":false}");
+    assert!(
+        lost.contains("counted nothing") && lost.contains("served here again"),
+        "{lost}"
+    );
+    let (close, open) = (
+        "PUT /move {\"share\":0,\"closed\":true}",
+        "PUT /move {\"share\":0,\"closed\":false}",
+    );
     assert_eq!(platform.changes(), [close, "POST /move/dump {}", open]);
     assert_eq!(world.python(objects), "[]", "no data is left in the bucket");
 
-    world.python(&format!("client('ssm').put_parameter(Name='/test/counted', Type='String', Value='{COUNTED}')"));
+    world.python(&format!(
+        "client('ssm').put_parameter(Name='/test/counted', Type='String', Value='{COUNTED}')"
+    ));
     let moved = world.moves(&platform, &GO);
-    assert!(moved.contains(&format!("{COUNTED}: loaded")) && moved.contains("--lose-writes"), "{moved}");
+    assert!(
+        moved.contains(&format!("{COUNTED}: loaded")) && moved.contains("--lose-writes"),
+        "{moved}"
+    );
     let arrived = format!("POST /move/arrived {{\"counted\":\"{COUNTED}\"}}");
     let all = "PUT /move {\"share\":100,\"closed\":false}";
     assert_eq!(platform.changes(), [close, "POST /move/dump {}", &arrived, all]);

@@ -1,5 +1,7 @@
 //! Every operation of the document has a case here: an operation without one fails the suite.
 
+mod moves;
+
 use std::collections::BTreeSet;
 
 use axum::http::{Method, StatusCode};
@@ -78,7 +80,7 @@ fn cases() -> Vec<Case> {
     let image = format!("/v1/images/{}", Digest::of("image"));
     let machine = format!("/v1/machines/{}", world::machine());
     let in_acme = "tenant=acme&app=shop&environment=dev";
-    vec![
+    let mut all = vec![
         case("version", get(), "/v1/version", Allowed, EVERYBODY),
         case("health", get(), "/v1/health", Allowed, EVERYBODY),
         case("whoami", get(), "/v1/whoami", Allowed, EVERYBODY),
@@ -236,69 +238,6 @@ fn cases() -> Vec<Case> {
             EVERYBODY,
         )
         .body(json!({})),
-        case(
-            "environments.move.show",
-            get(),
-            &format!("{environment}/move"),
-            NotFound,
-            EVERYBODY,
-        ),
-        case(
-            "environments.move.begin",
-            post(),
-            &format!("{environment}/move"),
-            NotFound,
-            &[],
-        )
-        .body(json!({ "host": "shop.aws.example" }))
-        .status(201),
-        case(
-            "environments.move.forward",
-            put(),
-            &format!("{environment}/move"),
-            NotFound,
-            &[],
-        )
-        .body(json!({ "share": 10 })),
-        case(
-            "environments.move.dump",
-            post(),
-            &format!("{environment}/move/dump"),
-            NotFound,
-            &[],
-        ),
-        case(
-            "environments.move.arrived",
-            post(),
-            &format!("{environment}/move/arrived"),
-            NotFound,
-            &[],
-        )
-        .body(json!({ "counted": "2 tables" })),
-        case(
-            "environments.move.finish",
-            post(),
-            &format!("{environment}/move/finish"),
-            NotFound,
-            &[],
-        )
-        .status(202),
-        case(
-            "environments.move.reopen",
-            post(),
-            &format!("{environment}/move/reopen"),
-            NotFound,
-            &[],
-        )
-        .status(202),
-        case(
-            "environments.move.end",
-            delete(),
-            &format!("{environment}/move?lose_writes=true"),
-            NotFound,
-            &[],
-        )
-        .status(204),
         case(
             "releases.list",
             get(),
@@ -465,7 +404,9 @@ fn cases() -> Vec<Case> {
             Allowed,
             EVERYBODY,
         ),
-    ]
+    ];
+    all.extend(moves::cases(environment));
+    all
 }
 
 #[test]
