@@ -134,6 +134,7 @@ async fn what_waits_for_what_has_moved_is_ignored_and_says_why() {
             Ok::<_, Error>(number)
         })
         .await;
+    assert_eq!(world.store.read(|db| db.places_to_release()).await.unwrap(), []);
     let found = world.store.read(move |db| db.push(number)).await.unwrap();
     assert_eq!(found.state, PushState::Ignored);
     assert!(found.reason.unwrap().contains("vend aws push"));
@@ -162,4 +163,20 @@ async fn a_move_goes_with_its_environment() {
     world.write(move |tx| tx.delete_environment(&own, &by(2))).await;
     assert_eq!(world.store.read(|db| db.moves()).await.unwrap(), []);
     assert_eq!(place("acme/shop/dev"), dev);
+}
+
+#[tokio::test]
+async fn what_is_pushed_meanwhile_is_released_when_it_stays() {
+    let (world, dev) = begun(false).await;
+    let own = dev.clone();
+    world
+        .write(move |tx| tx.enqueue_push(&push(&own, "waits"), &by(2)).map(drop))
+        .await;
+    assert_eq!(world.store.read(|db| db.places_to_release()).await.unwrap(), []);
+    let own = dev.clone();
+    world.write(move |tx| tx.end_move(&own, false, &by(3))).await;
+    assert_eq!(
+        world.store.read(|db| db.places_to_release()).await.unwrap(),
+        [dev]
+    );
 }

@@ -131,8 +131,19 @@ fn a_share_goes_elsewhere_and_comes_back() {
     asked.good("PUT", "", asked.forward(0));
     assert_eq!(platform.get(&host, "/"), (200, "here\n".into()));
     assert!(asked.refused("POST", "/finish", None).contains("not wholly"));
+    assert!(platform.vend(&["why", &app]).contains("moved to AWS"));
+    asked.good("DELETE", "", None);
+    eventually("what has waited is released", Duration::from_secs(90), || {
+        (platform.get(&host, "/").1 == "newer\n").then_some(())
+    });
+    assert_eq!(platform.ended(&app, waiting)["state"], "done");
 
     // Wholly gone, and here again.
+    eventually("nothing moves", Duration::from_secs(90), || {
+        (asked.ask("POST", "", begin()).0 == 201).then_some(())
+    });
+    copy.says("third");
+    let waiting = platform.push(&copy, &app, "dev");
     asked.good("PUT", "", asked.forward(100));
     asked.good("POST", "/finish", None);
     eventually("nothing runs here", Duration::from_secs(90), || {
@@ -149,9 +160,10 @@ fn a_share_goes_elsewhere_and_comes_back() {
         (shown["state"] == "live" && shown["execution"].is_null()).then_some(())
     });
     asked.good("DELETE", "", None);
-    assert_eq!(platform.get(&host, "/"), (200, "here\n".into()));
-    platform.release(&copy, &app, "dev");
     assert_eq!(platform.get(&host, "/"), (200, "newer\n".into()));
+    copy.says("fourth");
+    platform.release(&copy, &app, "dev");
+    assert_eq!(platform.get(&host, "/"), (200, "fourth\n".into()));
     let ledger = platform.vend(&["audit", "list", "--all", "--json"]);
     for action in ["begin", "serve", "finish", "reopen", "end"] {
         assert!(ledger.contains(&format!("move.{action}")), "{action}");
