@@ -386,14 +386,27 @@ def name_servers(self, attribute_name):
 
 
 def with_secret(attribute):
-    """AWS::RDS::DBInstance has no MasterUserSecret, although the instance has."""
+    """AWS::RDS::DBInstance has no MasterUserSecret, although the instance has. Fn::Sub asks for the first part of a name only."""
 
     def found(self, attribute_name):
-        if attribute_name == "MasterUserSecret.SecretArn":
-            return self.master_user_secret.secret_arn
-        return attribute(self, attribute_name)
+        if attribute_name in ("MasterUserSecret.SecretArn", "MasterUserSecret"):
+            known = getattr(self, "master_user_secret", None)
+            return known.secret_arn if known else "arn:aws:secretsmanager:eu-central-1:123456789012:secret:rds!db-1"
+        return attribute(self, "Endpoint.Address" if attribute_name == "Endpoint" else attribute_name)
 
     return found
+
+
+def named(create):
+    """AWS::RDS::DBInstance takes its parameter group by name, and is given the group."""
+
+    def made(cls, resource_name, cloudformation_json, account_id, region_name, **kwargs):
+        properties = cloudformation_json["Properties"]
+        group = properties.get("DBParameterGroupName")
+        properties["DBParameterGroupName"] = getattr(group, "name", group)
+        return create(resource_name, cloudformation_json, account_id, region_name, **kwargs)
+
+    return classmethod(made)
 
 
 def with_images(get_parameter):
@@ -441,6 +454,9 @@ def main(port, *path):
     Key.create_from_cloudformation_json = with_text(Key.create_from_cloudformation_json)
     FakeZone.get_cfn_attribute = name_servers
     DBInstance.get_cfn_attribute = with_secret(DBInstance.get_cfn_attribute)
+    DBInstance.create_from_cloudformation_json = named(DBInstance.create_from_cloudformation_json)
+    known = DBInstance.has_cfn_attr
+    DBInstance.has_cfn_attr = staticmethod(lambda name: known(name) or name in ("MasterUserSecret", "Endpoint"))
     SimpleSystemManagerBackend.get_parameter = with_images(SimpleSystemManagerBackend.get_parameter)
     models.Stack._parse_template = without_exception(models.Stack._parse_template)
     models.ChangeSet._parse_template = without_exception(models.ChangeSet._parse_template)

@@ -43,6 +43,7 @@ impl Server {
                 "--no-defaults",
                 "--user=root",
                 "--auth-root-authentication-method=socket",
+                "--skip-test-db",
             ])
             .arg("--auth-root-socket-user=root")
             .arg(format!("--datadir={}", home.display()))
