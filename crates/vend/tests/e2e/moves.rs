@@ -179,8 +179,13 @@ fn data_is_dumped_loaded_elsewhere_and_counted_alike() {
     let Some(there) = Server::start() else { return };
     let platform = Platform::start();
     let Guestbook {
-        customer, dev, site, ..
+        customer,
+        app,
+        dev,
+        site,
+        copy,
     } = Guestbook::new(&platform, "carriers");
+    platform.release(&copy, &app, "dev");
     let asked = Asked {
         platform: &platform,
         dev,
