@@ -267,7 +267,7 @@ async fn dispatch(command: Command, global: &Global, whole: clap::Command) -> Ou
         Command::Deploy(deploy) => return deploy::run(&deploy, global).await,
         Command::Logs(logs) => logs::run(&logs, global).await?,
         Command::Scale(scale) => apps::scale(&scale, global).await?,
-        Command::Move(own) => return aws::move_environment(&own, global).await,
+        Command::Move(own) => return Box::pin(aws::move_environment(&own, global)).await,
         Command::Wake(wake) => apps::wake(&wake, global).await?,
         Command::Tenants(tenants) => apps::tenants(&tenants, global).await?,
         Command::Apps(apps) => apps::apps(&apps, global).await?,

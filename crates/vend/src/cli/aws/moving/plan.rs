@@ -121,7 +121,7 @@ fn steps(view: &View<'_>) -> Vec<Step> {
         ),
         false => (None, traffic),
     };
-    let steps = vec![
+    let steps = [
         step("hold", held, &abort),
         step("stacks", stacks.join(", "), "vend aws destroy"),
         step("secrets", secrets, "vend aws secrets unset"),
