@@ -6,6 +6,8 @@ use asl::{Command, Event, Execution, Machine, Status, step};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
+use model::spec;
+
 use crate::{config, deployed};
 
 /// One stack, as CloudFormation and the services behind it show it.
@@ -30,6 +32,12 @@ struct World {
     migration: Option<&'static str>,
     /// What a migration was to do.
     commands: Vec<String>,
+    /// The source comes after so many looks.
+    source_after: u32,
+    /// Who says yes, one after the other.
+    people: Vec<Value>,
+    /// What each was asked.
+    questions: Vec<String>,
 }
 
 impl World {
@@ -60,6 +68,26 @@ impl World {
             "codebuild:startBuild.sync" => {
                 assert_eq!(input["EnvironmentVariablesOverride"][0]["Value"], "abc123");
                 json!({ "Build": { "ExportedEnvironmentVariables": [{ "Name": "IMAGE", "Value": "ami-new" }] } })
+            }
+            "s3:headObject" => {
+                assert_eq!(input["Key"], "source/shop/abc123.zip");
+                if self.source_after > 0 {
+                    self.source_after -= 1;
+                    return Err(("S3.NoSuchKeyException".into(), "not there".into()));
+                }
+                json!({})
+            }
+            "sns:publish.waitForTaskToken" if !self.people.is_empty() => {
+                let question = input["Message"].as_str().unwrap();
+                assert!(
+                    question.contains("vend aws approve production\n\nNo:\n"),
+                    "{question}"
+                );
+                let said = input["MessageAttributes"]["People"]["StringValue"]
+                    .as_str()
+                    .unwrap();
+                self.questions.push(said.to_owned());
+                self.people.remove(0)
             }
             "sns:publish.waitForTaskToken" => {
                 let question = input["Message"].as_str().unwrap();
@@ -193,12 +221,15 @@ fn run(options: &str, world: &mut World) -> Status {
 
 /// The same of an environment that is deployed as `vend.yaml` says.
 fn release(deploy: &str, options: &str, world: &mut World) -> Status {
+    release_of(&deployed(deploy, "{ min: 2, max: 4 }"), options, world)
+}
+
+fn release_of(app: &spec::App, options: &str, world: &mut World) -> Status {
     let config = config(options);
-    let app = deployed(deploy, "{ min: 2, max: 4 }");
     let own = &app.environments[0];
     let mut targets = vec!["production".parse().unwrap()];
     targets.extend(config.apps[&app.app].environments[&own.name].also.iter().cloned());
-    let definition = aws::synth::machine(&config, &app, own, &targets).unwrap();
+    let definition = aws::synth::machine(&config, app, own, &targets).unwrap();
     let text = filled(&definition.to_string());
     let machine = Machine::parse(&text).unwrap_or_else(|problems| panic!("{problems:#?}"));
     let mut execution = Execution::new();
@@ -206,7 +237,7 @@ fn release(deploy: &str, options: &str, world: &mut World) -> Status {
     let mut events = vec![Event::Start {
         id: "arn:aws:states:eu-central-1:111111111111:execution:f:1".into(),
         name: "1".into(),
-        input: json!({ "app": "shop", "branch": "main", "commit": "abc123", "author": "a", "message": "m" }),
+        input: json!({ "app": "shop", "branch": "main", "commit": "abc123", "author": "a", "message": "m", "sender": "arn:aws:iam::1:user/ada" }),
         role: "arn:aws:iam::111111111111:role/f".into(),
         machine_id: "arn:aws:states:eu-central-1:111111111111:stateMachine:f".into(),
         machine_name: "f".into(),
@@ -236,7 +267,7 @@ fn release(deploy: &str, options: &str, world: &mut World) -> Status {
                     role,
                     ..
                 } => {
-                    let is_own = !resource.contains("aws-sdk");
+                    let is_own = !resource.contains("aws-sdk") || resource.contains("s3:headObject");
                     assert!(
                         is_own || role.is_some_and(|role| role.contains("-release")),
                         "{resource} has no role"
@@ -537,5 +568,67 @@ fn the_migrations_command_runs_the_script_of_the_revision_and_leaves_nothing() {
     assert!(
         place.ends_with("/revision") && !Path::new(place).exists(),
         "{place}"
+    );
+}
+
+/// A webhook is there before whoever pushed has put the source where builds find it.
+#[test]
+fn a_flow_waits_for_its_source_and_says_what_it_waited_for() {
+    let mut world = World::new(&FIRST);
+    world.source_after = 5;
+    assert_eq!(run("", &mut world).as_str(), "SUCCEEDED");
+    let looks = |world: &World| world.calls.iter().filter(|call| *call == "s3:headObject").count();
+    assert_eq!(looks(&world), 6);
+    let mut world = World::new(&FIRST);
+    world.source_after = 1_000;
+    let said = failure(&run("", &mut world));
+    assert!(
+        said.contains("Vend.NoSource")
+            && said.contains("source/shop/abc123.zip did not come into")
+            && said.contains("vend aws push"),
+        "{said}"
+    );
+    assert!(
+        !world.calls.iter().any(|call| call.starts_with("codebuild")),
+        "{:?}",
+        world.calls
+    );
+    world.is("BlueRuns", "no");
+}
+
+fn asking(more: &str) -> spec::App {
+    let text = format!(
+        "app: shop\nenvironments:\n  production:\n    approval: {{ required: 2{more} }}\n    scaling: {{ min: 2, max: 4 }}\n"
+    );
+    spec::App::parse(&text, "vend.yaml", &|_| true).unwrap().0
+}
+
+#[test]
+fn two_people_are_two_and_neither_began_the_release() {
+    let by = |name: &str| json!({ "by": format!("arn:aws:iam::1:user/{name}") });
+    let mut world = World::new(&FIRST);
+    // Nobody, the author, one, the same one again, something else, another.
+    world.people = vec![
+        json!({}),
+        by("ada"),
+        by("bob"),
+        by("bob"),
+        json!("yes"),
+        by("eve"),
+    ];
+    let status = release_of(&asking(""), "", &mut world);
+    assert_eq!(status.as_str(), "SUCCEEDED", "{status:?}");
+    assert!(world.people.is_empty());
+    let bob = r#"["arn:aws:iam::1:user/bob"]"#;
+    assert_eq!(world.questions, ["[]", "[]", "[]", bob, bob, bob]);
+    world.is("BlueImage", "ami-new");
+    // The author counts where vend.yaml says so.
+    let mut world = World::new(&FIRST);
+    world.people = vec![by("ada"), by("bob")];
+    let status = release_of(&asking(", author_may_approve: true"), "", &mut world);
+    assert_eq!(
+        (status.as_str(), world.questions.len()),
+        ("SUCCEEDED", 2),
+        "{status:?}"
     );
 }

@@ -8,6 +8,7 @@ mod golden;
 mod iam;
 mod law;
 mod matrix;
+mod order;
 mod tools;
 mod zones;
 

@@ -1,6 +1,7 @@
 //! `vend aws`: the same files on AWS. `synth` and `eject` need no account; the others ask CloudFormation, with the caller's
 //! own credentials, and need no platform.
 
+mod applied;
 mod apply;
 mod destroy;
 mod doctor;
@@ -15,6 +16,7 @@ mod receiver;
 mod releases;
 mod rollback;
 mod secrets;
+mod slot;
 mod stacks;
 mod synth;
 

@@ -15,7 +15,7 @@ environments:
 
 impl World {
     /// With an environment applied, and a commit in git.
-    fn applied() -> Option<Self> {
+    pub(super) fn applied() -> Option<Self> {
         let world = Self::new()?;
         world.write("vend.yaml", APP);
         world.good(&["apply", "--yes"]);
@@ -57,7 +57,7 @@ impl World {
 
     /// moto's Step Functions really runs machines from here on; the flow is one that asks, and then keeps the half before.
     /// (It has no JSONata, so the flow's own definition cannot be run there; `asl` runs it in the tests of `aws`.)
-    fn asks(&self) {
+    pub(super) fn asks(&self) {
         self.python(
             "import urllib.request as u\n\
              u.urlopen(u.Request(sys.argv[1] + '/moto-api/config', method='POST', headers={'content-type': 'application/json'}, \
