@@ -64,23 +64,30 @@ impl Output {
         all
     }
 
-    /// Gives the rules of a branch priorities that nobody else has on that listener. False: there is none left.
-    pub fn settle(&mut self, foundation: &Label, output: &str, rules: &BTreeMap<u32, Vec<String>>) -> bool {
+    /// Gives the rules of a branch priorities that nobody else has on that listener; a stack that `is_there` keeps those of
+    /// its hosts. False: there is none left.
+    pub fn settle(
+        &mut self,
+        foundation: &Label,
+        output: &str,
+        rules: &BTreeMap<u32, Vec<String>>,
+        is_there: &dyn Fn(&str) -> bool,
+    ) -> bool {
         let mut rules = rules.clone();
         let branch = &self.branch;
         let stacks = self.stacks.iter_mut();
         let mut own = stacks.filter(|own| branch.contains(&own.name) && own.foundation == *foundation);
         own.all(|stack| {
+            let keeps = is_there(&stack.name);
             let mut resources = stack.template.resources.iter_mut();
             resources.all(|rule| {
                 if listener(rule).as_deref() != Some(output) {
                     return true;
                 }
                 let hosts = hosts(rule);
-                let wanted = rule.properties["Priority"]
-                    .as_u64()
-                    .and_then(|own| u32::try_from(own).ok());
-                let names: Vec<&str> = hosts.iter().map(String::as_str).collect();
+                let wanted = rule.properties["Priority"].as_u64();
+                let wanted = wanted.and_then(|own| u32::try_from(own).ok());
+                let names: Vec<&str> = hosts.iter().map(String::as_str).filter(|_| keeps).collect();
                 let free = wanted.and_then(|wanted| Priorities::free(wanted, &names, &rules));
                 if let Some(free) = free {
                     rule.properties["Priority"] = free.into();

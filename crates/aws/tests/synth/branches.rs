@@ -274,15 +274,16 @@ fn a_branchs_rules_go_where_nobody_is() {
         (label.clone(), "HttpsListener".to_owned()),
     ];
     assert_eq!(made().listeners(), names);
-    let after = |rules: &[(u32, &str)]| {
+    let settled = |rules: &[(u32, &str)], is_there: bool| {
         let mut made = made();
         let rules = rules
             .iter()
             .map(|(own, host)| (*own, vec![(*host).to_owned()]))
             .collect();
-        assert!(made.settle(&label, "HttpsListener", &rules));
+        assert!(made.settle(&label, "HttpsListener", &rules, &|_| is_there));
         priorities(&made)
     };
+    let after = |rules: &[(u32, &str)]| settled(rules, true);
     assert_eq!(after(&[]), first);
     let moved = after(&[(https, "other.a.example.com")]);
     let next = if https == 50_000 { 25_001 } else { https + 1 };
@@ -296,7 +297,10 @@ fn a_branchs_rules_go_where_nobody_is() {
         after(&[(https, "other.a.example.com"), (40_000, &host)])["Rule"],
         40_000
     );
+    // What is left of a stack that is gone is nobody's to keep.
+    assert_eq!(settled(&[(40_000, &host)], false), first);
+    assert_eq!(settled(&[(https, &host)], false)["Rule"], next);
     // Not a rule of any file.
     let full = (25_001..=50_000).map(|own| (own, vec!["x".to_owned()])).collect();
-    assert!(!made().settle(&label, "HttpsListener", &full));
+    assert!(!made().settle(&label, "HttpsListener", &full, &|_| true));
 }

@@ -23,6 +23,7 @@ from moto.core.common_models import CloudFormationModel
 from moto.core.responses import ActionResult, BaseResponse
 from moto.ec2.models import ec2_backends
 from moto.ec2.models.route_tables import RouteTable
+from moto.elbv2.models import FakeListenerRule, elbv2_backends
 from moto.kms.models import Key
 from moto.rds.models import DBInstance
 from moto.route53.models import FakeZone
@@ -404,6 +405,11 @@ def with_text(create):
     return classmethod(created)
 
 
+def delete_rule(cls, resource_name, cloudformation_json, account_id, region_name):
+    """A listener's rule stays when its stack goes."""
+    elbv2_backends[account_id][region_name].delete_rule(resource_name)
+
+
 def heard(get_action):
     """Writes down what is called, for tests that ask."""
 
@@ -457,6 +463,7 @@ def main(port, *path):
     responses.CloudFormationResponse.describe_stack_drift_detection_status = describe_stack_drift_detection_status
     responses.CloudFormationResponse.describe_stack_resource_drifts = describe_stack_resource_drifts
     models.CloudFormationBackend.execute_change_set = hindered(models.CloudFormationBackend.execute_change_set)
+    FakeListenerRule.delete_from_cloudformation_json = classmethod(delete_rule)
     BaseResponse._get_action = heard(BaseResponse._get_action)
     from moto.server import main as serve
 

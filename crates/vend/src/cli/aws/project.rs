@@ -195,7 +195,11 @@ impl Loaded {
             };
             let client = &self.site(label.as_str()).client;
             let rules = rule::given(client, &listener).await.map_err(broken)?;
-            if !self.made.settle(&label, &output, &rules) {
+            let is_there = |name: &str| {
+                let mut stacks = found.iter().map(|(_, found)| &found.stack);
+                stacks.any(|own| own.name == name && !own.status.is_gone() && !own.status.is_stillborn())
+            };
+            if !self.made.settle(&label, &output, &rules, &is_there) {
                 return Err(
                     Failure::refused(format!("no priority is free on the load balancer of {label}"))
                         .cause("branches' rules have those from 25001 to 50000".to_owned())
