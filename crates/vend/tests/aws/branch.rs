@@ -173,12 +173,13 @@ fn a_branchs_rule_gives_way_to_one_that_is_there_and_then_stays() {
     let rules = |lines: &str| {
         world.python(&format!(
             "e = client('elbv2')\na = e.describe_load_balancers()['LoadBalancers'][0]['LoadBalancerArn']\n\
-             l = [x['ListenerArn'] for x in e.describe_listeners(LoadBalancerArn=a)['Listeners'] if x['Port'] == 443][0]\n{lines}"
+             l = [x['ListenerArn'] for x in e.describe_listeners(LoadBalancerArn=a)['Listeners'] if x['Port'] == 443][0]\n\
+             hosts = lambda r: [h for c in r['Conditions'] for h in c.get('Values') or c.get('HostHeaderConfig', {{}}).get('Values', [])]\n{lines}"
         ))
     };
     let branch = ["--branch", "feature/login"];
     world.good(&[&["apply", "--yes"], &branch[..]].concat());
-    let own = "own = [r for r in e.describe_rules(ListenerArn=l)['Rules'] if any('feature-login' in h for c in r['Conditions'] for h in c['Values'])][0]\n";
+    let own = "own = [r for r in e.describe_rules(ListenerArn=l)['Rules'] if any('feature-login' in h for h in hosts(r))][0]\n";
     let first: u32 = rules(&format!("{own}print(own['Priority'])")).parse().unwrap();
     world.good(&[&["destroy", "--yes"], &branch[..]].concat());
     // Somebody else has it by now, and the next one.
@@ -193,7 +194,7 @@ fn a_branchs_rule_gives_way_to_one_that_is_there_and_then_stays() {
     // When the others are gone it stays where it is.
     rules(
         "for r in e.describe_rules(ListenerArn=l)['Rules']:\n\
-           \x20   if any('other' in h for c in r['Conditions'] for h in c['Values']): e.delete_rule(RuleArn=r['RuleArn'])",
+           \x20   if any('other' in h for h in hosts(r)): e.delete_rule(RuleArn=r['RuleArn'])",
     );
     let plan = world.json(&[&["plan"], &branch[..]].concat());
     assert!(
@@ -274,4 +275,60 @@ fn a_build_makes_and_takes_away_a_branch_by_the_calls_that_its_role_has() {
             "{call} is not among what the build may call"
         );
     }
+}
+
+#[test]
+fn a_push_by_hand_starts_what_makes_the_stacks_once() {
+    let Some(world) = World::applied() else {
+        return;
+    };
+    let app = fs::read_to_string(world.path().join("vend.yaml")).unwrap();
+    world.git(&["checkout", "--quiet", "-b", "feature/login"]);
+    let (code, said) = world.bad(&["push"]);
+    assert!(
+        code == 4 && said.contains("no environment follows the branch"),
+        "{said}"
+    );
+    world.write(
+        "vend.yaml",
+        &format!("{app}  preview: {{ branches: 'feature/*', expires: 2h }}\n"),
+    );
+    let (code, said) = world.bad(&["push"]);
+    assert!(
+        code == 4 && said.contains("makes no stacks of branches"),
+        "{said}"
+    );
+    world.good(&["apply", "--yes"]);
+    let begun = world.json(&["push"]);
+    assert_eq!(begun[0]["doing"], "started", "{begun}");
+    assert_eq!(begun[0]["environment"], "feature-login-df7c7a-b-7d3c484c6392");
+    assert_eq!(world.json(&["push"])[0]["doing"], "running");
+    let commit = world.git(&["rev-parse", "HEAD"]);
+    let found = world.python(&format!(
+        "c = client('stepfunctions')\nm = 'arn:aws:states:eu-central-1:123456789012:stateMachine:vend-pipeline-production-shop-branches'\n\
+         e = c.list_executions(stateMachineArn=m)['executions']\n\
+         k = client('s3').list_objects_v2(Bucket='vend-production-artifacts-123456789012-eu-central-1', Prefix='source/shop/{commit}')['KeyCount']\n\
+         print(json.dumps([k, [json.loads(c.describe_execution(executionArn=x['executionArn'])['input']) for x in e]]))"
+    ));
+    let found: serde_json::Value = serde_json::from_str(&found).unwrap();
+    assert_eq!(
+        (&found[0], found[1].as_array().unwrap().len()),
+        (&1.into(), 1),
+        "{found}"
+    );
+    let job = &found[1][0];
+    assert_eq!(
+        (
+            &job["action"],
+            &job["branch"],
+            &job["expires"],
+            &job["push"]["commit"]
+        ),
+        (
+            &"apply".into(),
+            &"feature/login".into(),
+            &7200.into(),
+            &commit.as_str().into()
+        )
+    );
 }

@@ -24,7 +24,7 @@ impl World {
         Some(world)
     }
 
-    fn git(&self, arguments: &[&str]) -> String {
+    pub(super) fn git(&self, arguments: &[&str]) -> String {
         let mut git = Command::new("git");
         git.arg("-C").arg(self.path()).args(arguments);
         git.env("GIT_CONFIG_GLOBAL", "/dev/null");
