@@ -8,6 +8,8 @@ pub mod fleet;
 pub mod half;
 pub mod log;
 pub mod release;
+pub mod rule;
+pub mod slot;
 #[cfg(test)]
 mod tests;
 pub mod turn;

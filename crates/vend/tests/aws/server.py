@@ -6,6 +6,7 @@ Each class and function below is a gap of moto 5.2.5, and nothing else; docs/aws
 import datetime
 import ipaddress
 import json
+import os
 import re
 import sys
 from types import SimpleNamespace
@@ -20,9 +21,10 @@ from moto.apigatewayv2.models import apigatewayv2_backends
 from moto.cloudformation import models, parsing, responses
 from moto.cloudformation.exceptions import AlreadyExistsException, ValidationError
 from moto.core.common_models import CloudFormationModel
-from moto.core.responses import ActionResult
+from moto.core.responses import ActionResult, BaseResponse
 from moto.ec2.models import ec2_backends
 from moto.ec2.models.route_tables import RouteTable
+from moto.elbv2.models import FakeListenerRule, elbv2_backends
 from moto.kms.models import Key
 from moto.rds.models import DBInstance
 from moto.route53.models import FakeZone
@@ -433,6 +435,24 @@ def with_text(create):
     return classmethod(created)
 
 
+def delete_rule(cls, resource_name, cloudformation_json, account_id, region_name):
+    """A listener's rule stays when its stack goes."""
+    elbv2_backends[account_id][region_name].delete_rule(resource_name)
+
+
+def heard(get_action):
+    """Writes down what is called, for tests that ask."""
+
+    def get(self):
+        action = get_action(self)
+        if os.environ.get("CALLS"):
+            with open(os.environ["CALLS"], "a") as file:
+                file.write(f"{action}\n")
+        return action
+
+    return get
+
+
 def certificate(path):
     """Writes a certificate for 127.0.0.1, and its key beside it."""
     key = ec.generate_private_key(ec.SECP256R1())
@@ -477,6 +497,8 @@ def main(port, *path):
     responses.CloudFormationResponse.describe_stack_resource_drifts = describe_stack_resource_drifts
     models.CloudFormationBackend.execute_change_set = hindered(models.CloudFormationBackend.execute_change_set)
     Command.invocation_response = answered(Command.invocation_response)
+    FakeListenerRule.delete_from_cloudformation_json = classmethod(delete_rule)
+    BaseResponse._get_action = heard(BaseResponse._get_action)
     from moto.server import main as serve
 
     serve(["-H", "127.0.0.1", "-p", port, *(certificate(path[0]) if path else [])])

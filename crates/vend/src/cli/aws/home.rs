@@ -95,6 +95,23 @@ impl Home {
         (label, self.site(label))
     }
 
+    /// The environment that a branch has to itself, if it has one.
+    pub fn preview(&self, branch: &str) -> Result<Option<spec::Environment>, Failure> {
+        let clash = |clash: spec::Clash| Failure::usage(clash.to_string());
+        let all = self.app.following(branch).map_err(clash)?;
+        Ok(all.into_iter().find(|own| own.preview.is_some()))
+    }
+
+    /// The ARN of the machine that makes stacks of branches.
+    pub async fn branches(&self) -> Result<String, Failure> {
+        let (_, site) = self.pipeline();
+        let account = &site.caller().await.map_err(broken)?.account;
+        let (partition, region, table) = (site.client.partition(), site.client.region(), self.table());
+        Ok(format!(
+            "arn:{partition}:states:{region}:{account}:stateMachine:{table}-branches"
+        ))
+    }
+
     fn platform(&self) -> &str {
         self.config.platform.as_str()
     }
