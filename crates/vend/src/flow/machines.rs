@@ -9,7 +9,7 @@ use camino::Utf8PathBuf;
 use host::agent::api::Configuration;
 use model::{
     DeploymentId, HostId, Place,
-    port::{Blame, Fault, LifecycleEvent, Objects as _},
+    port::{Blame, Code, Fault, LifecycleEvent, Objects as _},
     release::Release,
     spec::{Checks, Placement},
 };
@@ -167,6 +167,7 @@ async fn begin(
             "{tenant} has no registered machine with the labels {} that no other environment has (NO_INSTANCES)",
             labels.join(", ")
         ))
+        .code(Code::NoInstances)
         .next(format!("vend hosts invite {tenant} --label {flags}")));
     }
     Ok(machines)
