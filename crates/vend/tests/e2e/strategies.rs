@@ -56,6 +56,7 @@ while (1) {
         $path = $1 if $line =~ m{^GET (\S+)};
         last if $line =~ /^\r?\n$/;
     }
+    select undef, undef, undef, 1.5 if $path eq '/slow';
     my $status = $path eq '/health' ? HEALTH : $path eq '/trouble' ? TROUBLE : 200;
     my $body = "TEXT " . ($ENV{LEVEL} // 'none') . "\n";
     print $client "HTTP/1.1 $status OK\r\nContent-Length: " . length($body) . "\r\nConnection: close\r\n\r\n$body";
@@ -149,7 +150,7 @@ impl<'p> Stage<'p> {
     }
 
     /// The deployment that failed, which may have been undone by another one.
-    fn failed(&self) -> Value {
+    pub fn failed(&self) -> Value {
         let list = self.platform.json(&["deployments", "list", &self.dev]);
         let all = list["items"].as_array().unwrap();
         let ended = |own: &&Value| own["state"] == "Failed" || own["state"] == "Stopped";
