@@ -65,7 +65,11 @@ pub enum Code {
 }
 
 impl Code {
-    const ALL: [Self; 3] = [Self::AlarmActive, Self::HealthConstraintsInvalid, Self::NoInstances];
+    const ALL: [Self; 3] = [
+        Self::AlarmActive,
+        Self::HealthConstraintsInvalid,
+        Self::NoInstances,
+    ];
 
     /// As CodeDeploy writes it.
     pub fn as_str(self) -> &'static str {

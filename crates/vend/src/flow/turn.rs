@@ -36,6 +36,16 @@ impl Turn<'_> {
     /// no traffic.
     pub async fn take(&self, host: Host) -> Result<Option<Fault>, Fault> {
         let id = host.id.clone();
+        match self.bring(host).await {
+            Err(fault) if deploy::is_lost(self.world, &id, &fault).await => {
+                self.fail(&id, deploy::lost(&id)).await
+            }
+            brought => brought,
+        }
+    }
+
+    async fn bring(&self, host: Host) -> Result<Option<Fault>, Fault> {
+        let id = host.id.clone();
         if !matches!(host.state, HostState::Starting | HostState::Ready)
             && let Some(fault) = self.block(&host).await?
         {

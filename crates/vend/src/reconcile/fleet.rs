@@ -386,10 +386,15 @@ mod tests {
         let (mut silent, mut dies) = (HashMap::new(), Vec::new());
         for second in [100, 105, 114, 115] {
             let dead = dead(&rows, &seen, &mut silent, at(second));
-            let dead = dead.iter().map(|host| rows.iter().position(|row| row.id == host.id).unwrap() + 1);
+            let dead = dead
+                .iter()
+                .map(|host| rows.iter().position(|row| row.id == host.id).unwrap() + 1);
             dies.push(dead.collect::<Vec<_>>());
         }
-        assert_eq!(dies, [vec![2, 3, 4], vec![2, 3, 4], vec![2, 3, 4], vec![2, 3, 4, 6]]);
+        assert_eq!(
+            dies,
+            [vec![2, 3, 4], vec![2, 3, 4], vec![2, 3, 4], vec![2, 3, 4, 6]]
+        );
     }
 
     #[test]

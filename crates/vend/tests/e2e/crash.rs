@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
+
 use crate::{
     load::Load,
     middle::{MINUTE, kill},
@@ -67,7 +69,7 @@ fn a_release_survives_the_death_of_every_role_at_every_stage() {
 /// What a strategy adds to the way of a release, who dies there, and how it is written.
 const WAYS: [(&str, u32, &[(&str, &str)]); 3] = [
     (
-        "strategy: canary, percent: 30%, interval: 2s, analysis: { sample: 5 }",
+        "strategy: canary, percent: 30%, interval: 2s, analysis: { sample: 5, slower: 10000% }",
         1,
         &[
             ("serve", "Hold"),
@@ -79,7 +81,7 @@ const WAYS: [(&str, u32, &[(&str, &str)]); 3] = [
         ],
     ),
     (
-        "strategy: linear, steps: 3, interval: 1s, analysis: { sample: 5 }",
+        "strategy: linear, steps: 3, interval: 1s, analysis: { sample: 5, slower: 10000% }",
         1,
         &[("serve", "Analyse"), ("edge", "Step")],
     ),
@@ -118,7 +120,12 @@ fn every_strategy_survives_the_death_of_every_role() {
             platform.kill(role);
             platform.wait_until_ready();
             let push = platform.ended(&stage.app, push);
-            assert_eq!(push["state"], "done", "{deploy}: {text}: {push:#}\n{}", platform.log());
+            assert_eq!(
+                push["state"],
+                "done",
+                "{deploy}: {text}: {push:#}\n{}",
+                platform.log()
+            );
             stage.serves(&text);
             if let Some(load) = load {
                 let (good, bad) = load.end();
@@ -140,7 +147,9 @@ fn every_strategy_survives_the_death_of_every_role() {
         assert!(bad.is_empty() && good > 0, "{deploy}: {good} {bad:?}");
         eventually("only what was live is left", MINUTE, || {
             let left = stage.hosts();
-            let old = left.iter().filter(|host| host["release"] == before && host["wanted"] == "serving");
+            let old = left
+                .iter()
+                .filter(|host| host["release"] == before && host["wanted"] == "serving");
             (old.count() == hosts as usize && left.len() == hosts as usize).then_some(())
         });
         let environments = platform.json(&["environments", "list", &stage.app]);
@@ -149,16 +158,21 @@ fn every_strategy_survives_the_death_of_every_role() {
     }
 }
 
-/// The agent is PID 1 of its host: with it goes the host, in the middle of a script.
+/// The agent is PID 1 of its host: with it goes the host, in the middle of a script. It counts as one on which the release
+/// failed, and others take its place afterwards.
 #[test]
-fn a_host_that_dies_in_a_hook_is_no_end_of_a_deployment() {
+fn a_host_that_dies_in_a_hook_is_one_that_failed() {
     if !can_run() {
         return;
     }
     let platform = Platform::start();
-    for strategy in ["blue-green", "in-place"] {
+    for (deploy, ends, says) in [
+        ("strategy: blue-green", "done", "two"),
+        ("strategy: in-place, minimum_healthy: 1", "done", "two"),
+        ("strategy: in-place", "failed", "one"),
+    ] {
         let stage = Stage::new(&platform, "hook");
-        let app = App::new(&format!("strategy: {strategy}"), 3);
+        let app = App::new(deploy, 3);
         app.says("one");
         platform.release(&app.copy, &stage.app, "dev");
         let load = Load::on(&platform.http(), &stage.host);
@@ -168,21 +182,28 @@ fn a_host_that_dies_in_a_hook_is_no_end_of_a_deployment() {
         let number = platform.push(&app.copy, &stage.app, "dev");
         stage.under_way();
         let victim = eventually("a host is in its hooks", MINUTE, || {
-            let hosts = stage.hosts();
-            let out = |host: &&serde_json::Value| ["starting", "updating"].iter().any(|own| host["wanted"] == *own);
-            let id = hosts.iter().find(out)?["id"].as_str()?.to_owned();
-            runs(&id, "validate.sh").then_some(id)
+            let out = |host: &Value| ["starting", "updating"].iter().any(|own| host["wanted"] == *own);
+            let mut hosts = stage.hosts().into_iter().filter(out);
+            hosts.find_map(|host| {
+                let id = host["id"].as_str()?.to_owned();
+                runs(&id, "validate.sh").then_some(id)
+            })
         });
         kill(&platform, &victim);
         let push = platform.ended(&stage.app, number);
-        assert_eq!(push["state"], "done", "{strategy}: {push:#}\n{}", platform.log());
-        stage.serves("two");
-        eventually("it is replaced", MINUTE * 2, || {
+        assert_eq!(push["state"], ends, "{deploy}: {push:#}\n{}", platform.log());
+        if ends == "failed" {
+            let reason = push["reason"].as_str().unwrap();
+            assert!(reason.contains(&format!("{victim} ended while")), "{reason}");
+        }
+        stage.serves(says);
+        let live = if says == "two" { 2 } else { 1 };
+        eventually("it is replaced", MINUTE * 3, || {
             let gone = stage.hosts().iter().all(|host| host["id"] != victim.as_str());
-            (gone && stage.count(2, "serving") == 3).then_some(())
+            (gone && stage.count(live, "serving") == 3).then_some(())
         });
         let (good, bad) = load.end();
-        assert!(bad.is_empty() && good > 100, "{strategy}: {good} {bad:?}");
+        assert!(bad.is_empty() && good > 100, "{deploy}: {good} {bad:?}");
         stage.end();
     }
 }

@@ -268,14 +268,18 @@ fn in_place_loses_nothing() {
 fn canary_loses_nothing() {
     all_four(
         "canary",
-        ", percent: 30%, interval: 2s, analysis: { sample: 5 }",
+        ", percent: 30%, interval: 2s, analysis: { sample: 5, slower: 10000% }",
         2,
     );
 }
 
 #[test]
 fn linear_loses_nothing() {
-    all_four("linear", ", steps: 3, interval: 1s, analysis: { sample: 5 }", 2);
+    all_four(
+        "linear",
+        ", steps: 3, interval: 1s, analysis: { sample: 5, slower: 10000% }",
+        2,
+    );
 }
 
 #[test]
