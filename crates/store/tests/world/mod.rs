@@ -232,6 +232,7 @@ pub fn spec() -> spec::Environment {
             steps: None,
             zones: None,
             migrate: None,
+            ignore_stop_failures: false,
         },
         host: spec::Host {
             size: "small".into(),

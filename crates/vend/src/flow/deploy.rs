@@ -140,7 +140,8 @@ async fn one(
         }
         deployed => deployed?,
     };
-    let failure = deployed.failure().map(|event| fault(event, &host, &deployed.log));
+    let failure = order.failure(&deployed.events);
+    let failure = failure.map(|event| fault(event, &host, &deployed.log));
     record(world, deployment, &host, deployed, failure.as_ref()).await?;
     Ok(failure)
 }
@@ -160,6 +161,8 @@ pub fn order(
         appspec: release.spec.deploy.appspec.clone(),
         events,
         migration: None,
+        ignores_stop: release.spec.deploy.ignore_stop_failures,
+        commit: Some(release.commit.id.clone()),
     }
 }
 

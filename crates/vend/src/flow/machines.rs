@@ -338,8 +338,8 @@ impl Rollout<'_> {
         let order = deploy::order(self.release, place, deployment, &machine.id, events);
         let ticket = self.attempt.steady.part(machine.id.as_str());
         let deployed = live.deploy(&ticket, &order, &self.bundle).await?;
-        let failure = deployed
-            .failure()
+        let failure = order
+            .failure(&deployed.events)
             .map(|event| deploy::fault(event, &machine.id, &deployed.log));
         let (id, number, deployment) = (machine.id.clone(), plan.release, deployment.clone());
         let written = self.world.store.write(move |tx| {

@@ -208,6 +208,42 @@ fn a_host_that_dies_in_a_hook_is_one_that_failed() {
     }
 }
 
+/// What is done on a host goes on, and is done once: whoever asked asks again for the same.
+#[test]
+fn a_host_goes_on_when_who_asked_dies() {
+    if !can_run() {
+        return;
+    }
+    let platform = Platform::start();
+    let stage = Stage::new(&platform, "asked");
+    let app = App::new("strategy: in-place", 2);
+    let slow = VALIDATE.replace("use strict;", "use strict; sleep 3;");
+    app.says("zero");
+    platform.release(&app.copy, &stage.app, "dev");
+    app.copy.write("validate.sh", &slow);
+    for role in ["serve", "node"] {
+        let load = Load::on(&platform.http(), &stage.host);
+        app.says(role);
+        let number = platform.push(&app.copy, &stage.app, "dev");
+        stage.under_way();
+        eventually("a host is in its hooks", MINUTE, || {
+            let hosts = stage.hosts();
+            hosts
+                .iter()
+                .any(|host| runs(host["id"].as_str().unwrap(), "validate.sh"))
+                .then_some(())
+        });
+        platform.kill(role);
+        platform.wait_until_ready();
+        let push = platform.ended(&stage.app, number);
+        assert_eq!(push["state"], "done", "{role}: {push:#}\n{}", platform.log());
+        stage.serves(role);
+        let (good, bad) = load.end();
+        assert!(bad.is_empty() && good > 100, "{role}: {good} {bad:?}");
+    }
+    stage.end();
+}
+
 /// Does a process of this host run a program or script of this name?
 fn runs(host: &str, name: &str) -> bool {
     let entries = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);

@@ -359,6 +359,51 @@ fn a_canary_that_is_worse_than_the_old_hosts_is_taken_back() {
     stage.end();
 }
 
+/// The script that stops a release is that release's own: the fix cannot correct it, and may leave it behind.
+#[test]
+fn a_release_that_cannot_be_stopped_is_replaced_by_one_that_does_not_mind() {
+    if !can_run() {
+        return;
+    }
+    let platform = Platform::start();
+    let stage = Stage::new(&platform, "stop");
+    let app = App::new("strategy: in-place", 2);
+    app.copy.write("stop.sh", format!("{STOP}exit 3\n"));
+    app.says("one");
+    platform.release(&app.copy, &stage.app, "dev");
+    let load = Load::on(&platform.http(), &stage.host);
+
+    app.copy.write("stop.sh", STOP);
+    app.says("two");
+    let (push, _) = stage.fails(&app);
+    assert!(
+        push["reason"]
+            .as_str()
+            .unwrap()
+            .contains("ApplicationStop failed"),
+        "{push:#}"
+    );
+
+    let ignoring = app.vend_yaml.replace(
+        "strategy: in-place",
+        "strategy: in-place, ignore_stop_failures: true",
+    );
+    app.copy.write("vend.yaml", ignoring);
+    app.says("three");
+    platform.release(&app.copy, &stage.app, "dev");
+    stage.serves("three");
+    let done = stage.deployment();
+    let stops = done["hosts"].as_array().unwrap().iter().flat_map(|host| {
+        let events = host["events"].as_array().unwrap().iter();
+        events.filter(|event| event["event"] == "ApplicationStop")
+    });
+    // On record it has failed.
+    let stops: Vec<&Value> = stops.map(|event| &event["status"]).collect();
+    assert!(stops.contains(&&"Failed".into()), "{done:#}");
+    nothing_was_lost(load);
+    stage.end();
+}
+
 /// With one host there is nobody to serve meanwhile: requests wait for it at the load balancer.
 #[test]
 fn in_place_on_the_only_host_lets_requests_wait() {
