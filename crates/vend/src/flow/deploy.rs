@@ -1,6 +1,6 @@
 //! The revision onto the hosts: CodeDeploy's lifecycle up to the point where traffic may come.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use jiff::Timestamp;
@@ -166,11 +166,26 @@ pub fn order(
     }
 }
 
-/// Did this fail because the host does not run any more? Trying again would not help then. A node that does not answer
-/// says nothing of its hosts.
+'/// Did this fail because the host does not run any more? Trying again would not help then. A node that does not answer
+/// says nothing of its hosts; and of one whose agent says nothing it may know the end a moment later.
 pub async fn is_lost(world: &World, host: &HostId, fault: &Fault) -> bool {
-    let runs = |seen: &HostSeen| seen.host == *host && seen.state == Seen::Running;
-    fault.blame == Blame::Platform && world.node.list().await.is_ok_and(|seen| !seen.iter().any(runs))
+    const LOOKS: u32 = 10;
+    const PAUSE: Duration = Duration::from_millis(300);
+    if fault.blame != Blame::Platform {
+        return false;
+    }
+    for _ in 0..LOOKS {
+        let Ok(all) = world.node.list().await else {
+            return false;
+        };
+        let runs = |seen: &&HostSeen| seen.host == *host && seen.state == Seen::Running;
+        match all.iter().find(runs) {
+            None => return true,
+            Some(seen) if seen.configured => return false,
+            Some(_) => tokio::time::sleep(PAUSE).await,
+        }
+    }
+    false
 }
 
 /// What is said of a host that ended while a release was put on it.
