@@ -166,7 +166,7 @@ pub fn order(
     }
 }
 
-'/// Did this fail because the host does not run any more? Trying again would not help then. A node that does not answer
+/// Did this fail because the host does not run any more? Trying again would not help then. A node that does not answer
 /// says nothing of its hosts; and of one whose agent says nothing it may know the end a moment later.
 pub async fn is_lost(world: &World, host: &HostId, fault: &Fault) -> bool {
     const LOOKS: u32 = 10;
