@@ -29,6 +29,9 @@ const OF_A_MACHINE: [&str; 11] = [
     "network",
 ];
 
+/// What is wished of the unit that a start is about, and of all others.
+pub(super) type Wishes = (fn() -> Wish, fn() -> Wish);
+
 /// A start of a unit and all that it pulls in, known to those who stop one of them until it goes.
 pub(super) struct UnderWay<'a> {
     services: &'a Services,
@@ -113,13 +116,13 @@ impl Services {
         self.go(unit, steps, &under_way, (wish, wish)).await
     }
 
-    /// Starts units in their order. Of the one that it is about the first is wished, of all others the second.
+    /// Starts units in their order.
     pub(super) async fn go(
         &self,
         unit: &str,
         steps: Vec<Step>,
         under_way: &UnderWay<'_>,
-        (own, other): (fn() -> Wish, fn() -> Wish),
+        (own, other): Wishes,
     ) -> Result<(), String> {
         let mut failed = BTreeSet::new();
         let mut outcome = Ok(());
