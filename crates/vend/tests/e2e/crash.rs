@@ -66,8 +66,10 @@ fn a_release_survives_the_death_of_every_role_at_every_stage() {
     platform.vend(&["tenants", "delete", &tenant, "--yes"]);
 }
 
-/// What a strategy adds to the way of a release, who dies there, and how it is written.
-const WAYS: [(&str, u32, &[(&str, &str)]); 3] = [
+/// A strategy as it is written, its hosts, and who dies where of what it adds to the way of a release.
+type Way = (&'static str, u32, &'static [(&'static str, &'static str)]);
+
+const WAYS: [Way; 3] = [
     (
         "strategy: canary, percent: 30%, interval: 2s, analysis: { sample: 5, slower: 10000% }",
         1,
