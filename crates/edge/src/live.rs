@@ -14,6 +14,7 @@ use model::route::{self, Delta, Invalid};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
+    away,
     book::Book,
     clock, dns, health, login,
     metrics::Totals,
@@ -67,6 +68,8 @@ pub struct Shared {
     pub own: own::Held,
     /// Where the edge itself is.
     pub zone: OnceLock<String>,
+    /// How targets that are elsewhere are reached.
+    pub away: away::Trust,
     /// Where people sign in; none when its keys cannot be read.
     pub desk: OnceLock<login::Desk>,
     book: Mutex<Book>,
