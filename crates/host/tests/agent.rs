@@ -311,7 +311,7 @@ const APPSPEC: &str = "version: 0.0\nos: linux\nfiles:\n  - source: app\n    des
 async fn an_appspec_is_deployed_once_per_ticket() {
     let world = world!();
     world.configure(&[]).await;
-    let say = "#!/bin/sh\necho \"$LIFECYCLE_EVENT of $APPLICATION_NAME in $DEPLOYMENT_GROUP_NAME, $GREETING\"\necho $LIFECYCLE_EVENT >> /said\n";
+    let say = "#!/bin/sh\necho \"$LIFECYCLE_EVENT of $APPLICATION_NAME in $DEPLOYMENT_GROUP_NAME, $GREETING from $BUNDLE_COMMIT\"\necho $LIFECYCLE_EVENT >> /said\n";
     let files = [
         ("appspec.yml", APPSPEC),
         ("app/run.sh", "#!/bin/sh\n"),
@@ -351,7 +351,7 @@ async fn an_appspec_is_deployed_once_per_ticket() {
     );
     let log = world.log(&format!("deploy-{ticket}"));
     assert!(
-        log.contains("[stdout]BeforeInstall of shop in dev, hello"),
+        log.contains("[stdout]BeforeInstall of shop in dev, hello from c0ffee\n"),
         "{log}"
     );
     assert!(log.contains("token ***"), "{log}");

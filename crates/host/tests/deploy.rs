@@ -140,6 +140,8 @@ fn order(node: &Node, deployment: u64, hook: &str) -> DeployOrder {
         appspec: Some("appspec.yml".into()),
         events: LifecycleEvent::BEFORE_TRAFFIC.to_vec(),
         migration: None,
+        ignores_stop: false,
+        commit: None,
     }
 }
 

@@ -1,10 +1,11 @@
-//! In which order units start. Pure: what a unit wants is a function.
+//! In which order units start and stop, and which go down with others. Pure: what a unit wants is a function.
+//! <https://www.freedesktop.org/software/systemd/man/latest/systemd.unit.html>
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::unit::Links;
 
-/// Most units that one start may pull in.
+/// Most units that one start or stop may be about.
 const UNITS: usize = 500;
 
 /// One unit to start, and those that cannot do without it.
@@ -14,41 +15,57 @@ pub struct Step {
     pub required_by: Vec<String>,
 }
 
-/// The units that a unit needs and wants, in an order that `After=` and `Before=` ask for, the unit itself among them.
-/// Where they ask for nothing, what is needed comes first. `links` is `None` for what has no file. Units that ask for each
-/// other in a circle start in the order in which they were found.
-pub fn order(unit: &str, links: impl Fn(&str) -> Option<Links>) -> Vec<Step> {
-    let mut waiting = Vec::new();
-    gather(unit, &links, &mut BTreeSet::new(), &mut waiting);
-    let mut steps = Vec::new();
-    while !waiting.is_empty() {
-        let next = next(&waiting);
-        steps.push(waiting.remove(next));
+/// What units need and want, in an order that `After=` and `Before=` ask for, they themselves among them. Where these
+/// ask for nothing, what is needed comes first. `links` is `None` for what has no file. Units that ask for each other in
+/// a circle start in the order in which they were found.
+pub fn order(units: &[String], links: impl Fn(&str) -> Option<Links>) -> Vec<Step> {
+    let (mut seen, mut found) = (BTreeSet::new(), Vec::new());
+    for unit in units {
+        gather(unit, &links, &mut seen, &mut found);
     }
-    let requirers = requirers(&steps);
-    let step = |unit: &String| Step {
-        required_by: requirers.get(unit).cloned().unwrap_or_default(),
-        unit: unit.clone(),
+    let graph = Graph::of(&found);
+    let sorted = graph.sorted();
+    let name = |number: &usize| found[*number].0.clone();
+    let step = |number: &usize| Step {
+        unit: name(number),
+        // Without an order between them, the failure of what is required comes too late.
+        required_by: sorted
+            .iter()
+            .filter(|other| {
+                graph.requires[**other].contains(number) && graph.follows[**other].contains(number)
+            })
+            .map(name)
+            .collect(),
     };
-    steps.iter().map(|own| step(&own.unit)).collect()
+    sorted.iter().map(step).collect()
 }
 
-/// A unit and what its file says, which is read once.
-struct Waiting {
-    unit: String,
-    links: Links,
-}
-
-impl Waiting {
-    /// Do the files say that this one comes after another?
-    fn follows(&self, other: &Self) -> bool {
-        self.links.after.contains(&other.unit) || other.links.before.contains(&self.unit)
+/// The units that go down with one that is stopped, itself among them: those that require it, are bound to it or are part
+/// of it, and what goes down with these. `up`: all that runs or is about to. What starts after another one stops before
+/// it.
+pub fn down(unit: &str, up: &BTreeMap<String, Links>) -> Vec<String> {
+    let mut with: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for (name, links) in up {
+        for other in links.requires.iter().chain(&links.binds_to).chain(&links.part_of) {
+            with.entry(other).or_default().insert(name);
+        }
     }
-
-    fn needs(&self, other: &Self) -> bool {
-        let needs = self.links.requires.contains(&other.unit) || self.links.wants.contains(&other.unit);
-        needs && !other.follows(self)
+    let (mut seen, mut found, mut next) = (BTreeSet::from([unit]), Vec::new(), vec![unit]);
+    while let Some(name) = next.pop() {
+        let links = up.get(name).cloned().unwrap_or_default();
+        found.push((name.to_owned(), links));
+        for other in with.get(name).into_iter().flatten() {
+            if seen.len() < UNITS && seen.insert(other) {
+                next.push(other);
+            }
+        }
     }
+    let sorted = Graph::of(&found).sorted();
+    sorted
+        .iter()
+        .rev()
+        .map(|number| found[*number].0.clone())
+        .collect()
 }
 
 /// All that a unit pulls in, what it needs before itself.
@@ -56,80 +73,155 @@ fn gather(
     unit: &str,
     links: &impl Fn(&str) -> Option<Links>,
     seen: &mut BTreeSet<String>,
-    into: &mut Vec<Waiting>,
+    into: &mut Vec<(String, Links)>,
 ) {
     if seen.len() >= UNITS || !seen.insert(unit.to_owned()) {
         return;
     }
     let own = links(unit).unwrap_or_default();
-    let others: BTreeSet<&String> = own.requires.iter().chain(&own.wants).collect();
+    let others: BTreeSet<&String> = own.pulled_in().collect();
     for other in others {
         gather(other, links, seen, into);
     }
-    into.push(Waiting {
-        unit: unit.to_owned(),
-        links: own,
-    });
+    into.push((unit.to_owned(), own));
 }
 
-/// The first that follows nobody who waits, and better one that needs nobody who waits either.
-fn next(waiting: &[Waiting]) -> usize {
-    let free = |unit: &&Waiting| {
-        !waiting
-            .iter()
-            .any(|other| other.unit != unit.unit && unit.follows(other))
-    };
-    let content = |unit: &&Waiting| {
-        !waiting
-            .iter()
-            .any(|other| other.unit != unit.unit && unit.needs(other))
-    };
-    let place = |unit: &Waiting| waiting.iter().position(|own| own.unit == unit.unit);
-    let found = waiting
-        .iter()
-        .find(|unit| free(unit) && content(unit))
-        .or_else(|| waiting.iter().find(free));
-    found.and_then(place).unwrap_or(0)
+/// What a few units have to do with each other, by their numbers.
+struct Graph {
+    /// Those that it comes after.
+    follows: Vec<BTreeSet<usize>>,
+    /// Those that it needs or wants and that do not come after it.
+    needs: Vec<BTreeSet<usize>>,
+    requires: Vec<BTreeSet<usize>>,
 }
 
-/// By units, those that cannot do without them.
-fn requirers(steps: &[Waiting]) -> BTreeMap<String, Vec<String>> {
-    let mut requirers: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for step in steps {
-        let required: BTreeSet<&String> = step.links.requires.iter().collect();
-        for other in required {
-            requirers
-                .entry(other.clone())
-                .or_default()
-                .push(step.unit.clone());
+impl Graph {
+    fn of(units: &[(String, Links)]) -> Self {
+        let numbers: BTreeMap<&str, usize> = units
+            .iter()
+            .enumerate()
+            .map(|(number, (name, _))| (name.as_str(), number))
+            .collect();
+        let known = |names: &[String]| -> BTreeSet<usize> {
+            let found = names.iter().filter_map(|name| numbers.get(name.as_str()));
+            found.copied().collect()
+        };
+        let mut follows: Vec<BTreeSet<usize>> = units.iter().map(|(_, own)| known(&own.after)).collect();
+        for (number, (_, own)) in units.iter().enumerate() {
+            for other in known(&own.before) {
+                follows[other].insert(number);
+            }
+        }
+        let mut requires = Vec::new();
+        let mut needs = Vec::new();
+        for (number, (_, own)) in units.iter().enumerate() {
+            let (mut required, wanted) = (known(&own.requires), known(&own.wants));
+            required.extend(known(&own.binds_to));
+            let needed = required.union(&wanted).copied();
+            needs.push(
+                needed
+                    .filter(|other| !follows[*other].contains(&number))
+                    .collect(),
+            );
+            requires.push(required);
+        }
+        for (number, after) in follows.iter_mut().enumerate() {
+            after.remove(&number);
+        }
+        Self {
+            follows,
+            needs,
+            requires,
         }
     }
-    requirers
+
+    /// Always the first that follows nobody who waits, and better one that needs nobody who waits either.
+    fn sorted(&self) -> Vec<usize> {
+        let mut waiting: BTreeSet<usize> = (0..self.follows.len()).collect();
+        let mut sorted = Vec::new();
+        while let Some(first) = waiting.first().copied() {
+            let alone = |of: &[BTreeSet<usize>], number: usize| {
+                of[number]
+                    .iter()
+                    .all(|other| *other == number || !waiting.contains(other))
+            };
+            let mut free = waiting
+                .iter()
+                .copied()
+                .filter(|number| alone(&self.follows, *number));
+            let any = free.clone().next();
+            let next = free
+                .find(|number| alone(&self.needs, *number))
+                .or(any)
+                .unwrap_or(first);
+            waiting.remove(&next);
+            sorted.push(next);
+        }
+        sorted
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// `a: requires b, wants c, after d, before e` by lines.
-    fn steps(unit: &str, text: &str) -> Vec<String> {
-        let links = |name: &str| {
-            let line = text
-                .lines()
-                .find_map(|line| line.strip_prefix(&format!("{name}:")))?;
+    /// `a: requires b, wants c, after d, before e, binds f, part g` by lines.
+    fn read(text: &str) -> BTreeMap<String, Links> {
+        let unit = |line: &str| {
+            let (name, line) = line.split_once(':').unwrap();
             let mut links = Links::default();
             for part in line.split(',') {
                 match part.trim().split_once(' ') {
                     Some(("requires", other)) => links.requires.push(other.to_owned()),
+                    Some(("binds", other)) => links.binds_to.push(other.to_owned()),
+                    Some(("part", other)) => links.part_of.push(other.to_owned()),
                     Some(("wants", other)) => links.wants.push(other.to_owned()),
                     Some(("after", other)) => links.after.push(other.to_owned()),
                     Some(("before", other)) => links.before.push(other.to_owned()),
                     _ => {}
                 }
             }
-            Some(links)
+            (name.to_owned(), links)
         };
-        order(unit, links).into_iter().map(|step| step.unit).collect()
+        text.lines().map(unit).collect()
+    }
+
+    fn names(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    fn steps(unit: &str, text: &str) -> Vec<String> {
+        let units = read(text);
+        let steps = order(&names(&[unit]), |name| units.get(name).cloned());
+        steps.into_iter().map(|step| step.unit).collect()
+    }
+
+    #[test]
+    fn what_cannot_be_without_goes_down_first() {
+        let up = |text: &str| down("a", &read(text));
+        assert_eq!(up("a:\nb: wants a\nc: after a"), ["a"]);
+        assert_eq!(up("a:\nb: requires a, after a"), ["b", "a"]);
+        assert_eq!(up("a:\nb: binds a, after a\nc: part b, after b"), ["c", "b", "a"]);
+        assert_eq!(up("a:\nb: part a"), ["b", "a"]);
+        // What starts before it goes after it.
+        assert_eq!(up("a: after b\nb: part a"), ["a", "b"]);
+        // One that does not run takes others along all the same.
+        assert_eq!(up("b: requires a\nc: requires b"), ["c", "b", "a"]);
+        // A circle ends.
+        assert_eq!(up("a: requires b\nb: requires a").len(), 2);
+        assert_eq!(up("a: binds a"), ["a"]);
+        let many: String = (0..2 * UNITS)
+            .map(|number| format!("u{number}: part a\n"))
+            .collect();
+        assert_eq!(up(many.trim()).len(), UNITS);
+    }
+
+    #[test]
+    fn several_start_in_one_order() {
+        let units = read("a: after b, requires b\nb:\nc: after a\nd: wants c");
+        let steps = order(&names(&["a", "d", "c"]), |name| units.get(name).cloned());
+        let steps: Vec<String> = steps.into_iter().map(|step| step.unit).collect();
+        assert_eq!(steps, ["b", "a", "c", "d"]);
     }
 
     #[test]
@@ -166,29 +258,20 @@ mod tests {
             })
         };
         // The chain has no end of its own.
-        assert_eq!(order("0", links).len(), UNITS);
+        assert_eq!(order(&names(&["0"]), links).len(), UNITS);
         assert_eq!(reads.get(), UNITS);
     }
 
+    /// As `systemd.unit(5)` has it: only who starts after it hears of a failure.
     #[test]
     fn who_cannot_do_without_is_known() {
-        let links = |name: &str| {
-            let own = |requires: &[&str], wants: &[&str]| Links {
-                requires: requires.iter().map(|name| (*name).to_owned()).collect(),
-                wants: wants.iter().map(|name| (*name).to_owned()).collect(),
-                ..Links::default()
-            };
-            match name {
-                "a" => Some(own(&["b", "d"], &["c"])),
-                "d" => Some(own(&["b"], &[])),
-                _ => None,
-            }
-        };
-        let steps: Vec<(String, Vec<String>)> = order("a", links)
+        let units = read(
+            "a: requires b, requires d, wants c, after b, after d\nd: binds b, after b\nc: requires b\nb:",
+        );
+        let steps: Vec<(String, Vec<String>)> = order(&names(&["a"]), |name| units.get(name).cloned())
             .into_iter()
             .map(|step| (step.unit, step.required_by))
             .collect();
-        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
         assert_eq!(
             steps,
             [

@@ -175,7 +175,8 @@ impl Inner {
         for event in &order.events {
             record.begin(*event, now());
             record.write(&self.layout.tickets()).map_err(platform)?;
-            let report = self.event(&stage, *event, &record, &mut log).await;
+            let failed = order.failure(&record.reports).is_some();
+            let report = self.event(&stage, *event, failed, &mut log).await;
             record.end(report);
         }
         record.write(&self.layout.tickets()).map_err(platform)?;
@@ -205,7 +206,7 @@ impl Inner {
         &self,
         stage: &Stage,
         event: LifecycleEvent,
-        record: &Record,
+        failed: bool,
         log: &mut ScriptLog,
     ) -> EventReport {
         let started_at = now();
@@ -216,7 +217,8 @@ impl Inner {
             duration_ms: 0,
             failure: None,
         };
-        if record.failed() {
+        // Nothing is done for a deployment that has failed.
+        if failed {
             return report;
         }
         match self.act(stage, event, log).await {

@@ -62,6 +62,8 @@ pub struct Surroundings {
     pub secrets: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
     /// Sockets that were opened for it.
     pub sockets: Arc<dyn Fn() -> Vec<Lent> + Send + Sync>,
+    /// Who does what concerns other units than this one.
+    pub tell: Arc<dyn Fn(News) + Send + Sync>,
     /// Told of every service that ends though it should go on.
     pub deaths: watch::Sender<()>,
     /// Where notification sockets are.
@@ -79,11 +81,26 @@ impl Surroundings {
     }
 }
 
+/// What a service did by itself, that others are concerned by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum News {
+    /// It ended, or did not start.
+    Gone,
+    /// A condition kept it from starting.
+    Skipped,
+    /// The wait for its next start is over: it waits for [`Wish::Again`].
+    Due,
+}
+
 pub enum Wish {
     Start,
     /// A start that nobody asked for but who connects: it begins nothing anew, and one that waits to be started again
     /// goes on waiting.
     Wake,
+    /// The start that it waits for.
+    Again,
+    /// That start cannot be, for this reason.
+    Missed(String),
     Stop,
     Restart,
     Reload,
@@ -200,6 +217,8 @@ enum Phase {
     Done,
     /// It ended and is started again at this instant.
     Waiting(Instant),
+    /// The instant has come, and others get ready for it.
+    Due,
 }
 
 enum Event {
@@ -235,13 +254,13 @@ impl Supervisor {
                     () = sleep_until(*at) => Event::Again,
                     letter = self.inbox.recv() => Event::Letter(letter),
                 },
-                Phase::Idle | Phase::Done => Event::Letter(self.inbox.recv().await),
+                Phase::Idle | Phase::Done | Phase::Due => Event::Letter(self.inbox.recv().await),
             };
             match event {
                 Event::Ended(exit) => self.ended(exit).await,
                 Event::Again => {
-                    self.publish(|status| status.restarts += 1);
-                    let _ = self.start().await;
+                    self.phase = Phase::Due;
+                    (self.surroundings.tell)(News::Due);
                 }
                 Event::Letter(Some(Letter::Ask(ask))) => self.answer(ask).await,
                 Event::Letter(Some(Letter::Hold(hold))) => self.holds.push(hold),
@@ -262,7 +281,7 @@ impl Supervisor {
             Phase::Up(main) => (Some(main.pid), Some(main)),
             Phase::Done => (None, None),
             // It is started again at once.
-            Phase::Waiting(_) => (Some(i32::MAX), None),
+            Phase::Waiting(_) | Phase::Due => (Some(i32::MAX), None),
             Phase::Idle => return None,
         };
         Some(Held {
@@ -292,9 +311,20 @@ impl Supervisor {
 
     async fn answer(&mut self, ask: Ask) {
         let outcome = match ask.wish {
-            Wish::Start | Wish::Wake if matches!(self.phase, Phase::Up(_) | Phase::Done) => Ok(()),
+            Wish::Start | Wish::Wake | Wish::Again if matches!(self.phase, Phase::Up(_) | Phase::Done) => {
+                Ok(())
+            }
             Wish::Start => self.fresh_start().await,
-            Wish::Wake if matches!(self.phase, Phase::Waiting(_)) => Ok(()),
+            Wish::Again if matches!(self.phase, Phase::Due) => {
+                self.publish(|status| status.restarts += 1);
+                self.start().await
+            }
+            Wish::Again => Err("it is not to be started again any more".to_owned()),
+            Wish::Missed(why) => {
+                self.missed(why);
+                Ok(())
+            }
+            Wish::Wake if matches!(self.phase, Phase::Waiting(_) | Phase::Due) => Ok(()),
             Wish::Wake => {
                 self.publish(|status| status.asked_at = Some(now()));
                 self.start().await
@@ -339,6 +369,23 @@ impl Supervisor {
         self.start().await
     }
 
+    /// A start that cannot be counts as one that failed.
+    fn missed(&mut self, why: String) {
+        if matches!(self.phase, Phase::Due) {
+            self.surroundings.note(&format!("did not start: {why}"));
+            self.publish(|status| status.last_exit = Some(why));
+            self.phase = Phase::Idle;
+            self.after_end(Exit::Unknown, Duration::ZERO);
+        }
+    }
+
+    /// Others may be concerned: what no unit file is about concerns none.
+    fn tell(&self, news: News) {
+        if self.definition.origin == Origin::Unit {
+            (self.surroundings.tell)(news);
+        }
+    }
+
     fn define(&mut self, definition: Definition) {
         self.definition = definition;
         let description = self.definition.unit.description.clone();
@@ -360,6 +407,7 @@ impl Supervisor {
             return;
         }
         self.surroundings.note(&format!("ended with {exit}"));
+        self.tell(News::Gone);
         // What it left behind may take as long to end as a stop may.
         self.enter(ServiceState::Deactivating, "stop-sigterm", None);
         if exit.is_success() {
@@ -426,7 +474,7 @@ impl Supervisor {
                 let invocation = launch::invocation();
                 launch::after(&self.definition, &self.surroundings, &invocation, Exit::Code(0)).await;
             }
-            Phase::Idle | Phase::Waiting(_) => {}
+            Phase::Idle | Phase::Waiting(_) | Phase::Due => {}
         }
         self.enter(ServiceState::Inactive, "dead", None);
     }

@@ -19,7 +19,7 @@ use super::{
     layout::Layout,
     log::{self, Log},
     reaper::Reaper,
-    service::{self, Collectors, Definition, Handle, Held, Surroundings, Wish},
+    service::{self, Collectors, Definition, Handle, Held, News, Surroundings, Wish},
     sockets::{Lent, Listening},
     timers::Ticking,
     unit::{Line, Restart, Unit},
@@ -28,6 +28,7 @@ use super::{
 
 mod hold;
 mod start;
+mod stop;
 
 pub use hold::Legacy;
 pub use start::short;
@@ -80,6 +81,8 @@ pub struct Services {
     booting: watch::Sender<bool>,
     /// Another agent is about to take over.
     still: watch::Sender<bool>,
+    /// How many ends and starts of services others are still concerned by.
+    concerns: watch::Sender<usize>,
 }
 
 impl Services {
@@ -96,6 +99,7 @@ impl Services {
             deaths: watch::channel(()).0,
             booting: watch::channel(false).0,
             still: watch::channel(false).0,
+            concerns: watch::channel(0).0,
         }
     }
 
@@ -244,7 +248,12 @@ impl Services {
 
     /// Stops everything, the last started first, each within its own time.
     pub async fn stop_all(&self) {
-        let order = std::mem::take(&mut self.lock().order);
+        let order = {
+            let mut registry = self.lock();
+            // What is on its way up does not go on.
+            registry.starting.values_mut().for_each(BTreeSet::clear);
+            std::mem::take(&mut registry.order)
+        };
         for name in order.iter().rev() {
             let entry = self.lock().entries.remove(name);
             if let Some(Entry { handle, task }) = entry {
@@ -320,6 +329,7 @@ impl Services {
                     .unwrap_or_default()
             }),
             deaths: self.deaths.clone(),
+            tell: self.ear(format!("{name}.service")),
             notify: self.layout.systemd.clone(),
             forking: Arc::clone(&self.forking),
         };
@@ -330,6 +340,24 @@ impl Services {
         };
         self.lock().entries.insert(name, entry);
         handle
+    }
+
+    /// Who hears of one service. It does not keep this room.
+    fn ear(&self, unit: String) -> Arc<dyn Fn(News) + Send + Sync> {
+        let registry = Arc::downgrade(&self.registry);
+        let room = Self {
+            registry: Arc::default(),
+            ..self.clone()
+        };
+        Arc::new(move |news| {
+            if let Some(registry) = registry.upgrade() {
+                let room = Self {
+                    registry,
+                    ..room.clone()
+                };
+                room.hear(unit.clone(), news);
+            }
+        })
     }
 
     fn remember(&self, name: &str) {

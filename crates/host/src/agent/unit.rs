@@ -61,6 +61,10 @@ pub enum KillMode {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Links {
     pub requires: Vec<String>,
+    /// Must run already.
+    pub requisite: Vec<String>,
+    /// Required, and it does not run for longer than these.
+    pub binds_to: Vec<String>,
     pub wants: Vec<String>,
     pub after: Vec<String>,
     pub before: Vec<String>,
@@ -69,6 +73,18 @@ pub struct Links {
     pub conflicts: Vec<String>,
     /// Reloaded with these.
     pub reloads_with: Vec<String>,
+}
+
+impl Links {
+    /// What is started with it.
+    pub fn pulled_in(&self) -> impl Iterator<Item = &String> {
+        self.requires.iter().chain(&self.binds_to).chain(&self.wants)
+    }
+
+    /// What must not go away while it runs, when it comes after that.
+    pub fn bound_after(&self) -> impl Iterator<Item = &String> {
+        self.binds_to.iter().filter(|other| self.after.contains(other))
+    }
 }
 
 /// A directory to make for a service, owned by its user.

@@ -3,11 +3,14 @@
 
 use super::world::World;
 
+#[path = "directives/bonds.rs"]
+mod bonds;
 #[path = "directives/service.rs"]
 mod service;
 #[path = "directives/unit.rs"]
 mod unit;
 
+use bonds::{of_starts_and_stops, of_what_ended};
 use service::{commands, directories, life, processes, types};
 use unit::{conditions, links, sockets, timers};
 
@@ -118,6 +121,8 @@ tests! {
     directories_are_made = directories;
     what_becomes_of_a_service = life;
     what_units_have_to_do_with_each_other = links;
+    what_becomes_of_those_whose_unit_ended = of_what_ended;
+    what_starts_and_stops_with_another = of_starts_and_stops;
     conditions_hold_or_do_not = conditions;
     timers_are_due = timers;
     sockets_are_as_they_are_asked_for = sockets;

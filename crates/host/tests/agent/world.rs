@@ -271,6 +271,8 @@ impl World {
             appspec: appspec.map(Into::into),
             events: events.to_vec(),
             migration: None,
+            ignores_stop: false,
+            commit: Some("c0ffee".into()),
         };
         let deploy = Deploy {
             ticket: ticket.clone(),

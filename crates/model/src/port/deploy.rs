@@ -75,6 +75,31 @@ pub struct DeployOrder {
     /// `DownloadBundle` does not touch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub migration: Option<Migrate>,
+    /// What takes the application away may fail, and the deployment goes on: CodeDeploy's `ignoreApplicationStopFailures`.
+    /// <https://docs.aws.amazon.com/codedeploy/latest/APIReference/API_CreateDeployment.html>
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ignores_stop: bool,
+    /// The commit that the revision was made from, which scripts know as `BUNDLE_COMMIT`. It tells nothing of what is done:
+    /// the revision does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
+}
+
+impl DeployOrder {
+    /// The first event whose failure is the deployment's.
+    pub fn failure<'r>(&self, reports: &'r [EventReport]) -> Option<&'r EventReport> {
+        // What the end of the agent cut off did not go on.
+        let went_on = |report: &EventReport| {
+            let failure = report.failure.as_ref();
+            failure.is_none_or(|failure| failure.code != ScriptCode::FailedAfterRestart)
+        };
+        let is_ignored =
+            |report: &EventReport| self.ignores_stop && report.event.is_leaving() && went_on(report);
+        let mut failed = reports
+            .iter()
+            .filter(|report| report.status == EventStatus::Failed);
+        failed.find(|report| !is_ignored(report))
+    }
 }
 
 /// CodeDeploy's lifecycle events, in the order of an in-place deployment.
@@ -129,6 +154,14 @@ impl LifecycleEvent {
     /// What a migration is made of.
     pub const MIGRATION: [Self; 2] = [Self::DownloadBundle, Self::Migrate];
 
+    /// Is it about what ran before? Its scripts are those of the revision before, where there is one.
+    pub fn is_leaving(self) -> bool {
+        matches!(
+            self,
+            Self::BeforeBlockTraffic | Self::AfterBlockTraffic | Self::ApplicationStop
+        )
+    }
+
     /// May an appspec hang scripts on it?
     pub fn is_scriptable(self) -> bool {
         !matches!(
@@ -151,6 +184,7 @@ pub struct Deployed {
 }
 
 impl Deployed {
+    /// The first event that failed, whether or not it matters: see [`DeployOrder::failure`].
     pub fn failure(&self) -> Option<&EventReport> {
         self.events
             .iter()
@@ -227,4 +261,57 @@ pub struct CheckResult {
     pub passed: bool,
     pub expected: String,
     pub found: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_takes_the_application_away_may_fail_and_only_when_asked_for() {
+        use LifecycleEvent::{AfterBlockTraffic, ApplicationStop, BeforeBlockTraffic, Install};
+        let report = |event, code| EventReport {
+            event,
+            status: EventStatus::Failed,
+            started_at: Timestamp::UNIX_EPOCH,
+            duration_ms: 1,
+            failure: Some(ScriptFailure {
+                code,
+                script: "stop.sh".into(),
+                message: "no".into(),
+                log: String::new(),
+            }),
+        };
+        let mut order = DeployOrder {
+            deployment: DeploymentId::from_bits(1),
+            place: "acme/shop/dev".parse().unwrap(),
+            host: HostId::from_bits(1),
+            revision: Digest::of(""),
+            appspec: None,
+            events: LifecycleEvent::ALL.to_vec(),
+            migration: None,
+            ignores_stop: false,
+            commit: None,
+        };
+        // Nodes that are older know an order by its text.
+        assert!(!serde_json::to_string(&order).unwrap().contains("ignores_stop"));
+        for (event, code, ignored) in [
+            (ApplicationStop, ScriptCode::ScriptFailed, true),
+            (BeforeBlockTraffic, ScriptCode::ScriptTimedOut, true),
+            (AfterBlockTraffic, ScriptCode::ScriptMissing, true),
+            (ApplicationStop, ScriptCode::FailedAfterRestart, false),
+            (Install, ScriptCode::UnknownError, false),
+        ] {
+            let reports = [report(event, code), report(Install, ScriptCode::UnknownError)];
+            order.ignores_stop = false;
+            assert_eq!(order.failure(&reports), Some(&reports[0]), "{event}");
+            order.ignores_stop = true;
+            assert_eq!(
+                order.failure(&reports),
+                Some(&reports[usize::from(ignored)]),
+                "{event}"
+            );
+            assert_eq!(order.failure(&reports[..1]).is_none(), ignored, "{event}");
+        }
+    }
 }

@@ -249,6 +249,9 @@ pub struct Deploy {
     /// What brings the data to where the release needs it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub migrate: Option<Migrate>,
+    /// A script of the revision before that fails to stop it fails no host.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ignore_stop_failures: bool,
 }
 
 impl Deploy {

@@ -234,6 +234,7 @@ pub fn spec() -> spec::Environment {
             steps: None,
             zones: None,
             migrate: None,
+            ignore_stop_failures: false,
         },
         host: spec::Host {
             size: "small".into(),

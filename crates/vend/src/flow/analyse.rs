@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use model::{DeploymentId, Place, port::Fault};
+use model::{
+    DeploymentId, Place,
+    port::{Code, Fault},
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use store::By;
@@ -75,6 +78,7 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
         let fault = Fault::customer(format!(
             "v{release} was taken back at {share} % of the traffic: {reason}"
         ));
+        let fault = fault.code(Code::AlarmActive);
         return Err(fault.next(format!("vend deployments show {deployment}")));
     }
     muster::tend(world, attempt, &place, &plan, &deployment).await?;

@@ -1,16 +1,20 @@
 //! The revision onto the hosts: CodeDeploy's lifecycle up to the point where traffic may come.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use jiff::Timestamp;
 use model::{
     DeploymentId, HostId, Place,
-    port::{DeployOrder, Deployed, Deployer as _, EventReport, Fault, LifecycleEvent, LogRef},
+    port::{
+        Blame, DeployOrder, Deployed, Deployer as _, EventReport, Fault, HostRole, HostSeen,
+        HostState as Seen, Hosts as _, LifecycleEvent, LogRef,
+    },
     release::Release,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
-use store::{By, DeploymentState, HostState};
+use store::{By, DeploymentState, Host, HostState};
 
 use super::{Attempt, World, healthy, provision, state::Planned, stored};
 use crate::reconcile::routes::Handle;
@@ -36,15 +40,15 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
     let begun = world.store.write(move |tx| {
         tx.set_deployment_state(&id, DeploymentState::InProgress)?;
         let asleep = tx.environment(&own)?.asleep_at.is_some();
-        Ok((tx.hosts_of_release(&own, plan.release)?, asleep))
+        let since = tx.deployment(&id)?.started_at;
+        Ok((tx.hosts_of_release(&own, plan.release)?, asleep, since))
     });
-    let (hosts, asleep) = begun.await.map_err(stored)?;
+    let (hosts, asleep, since) = begun.await.map_err(stored)?;
     let waiting: Vec<HostId> = hosts
         .iter()
         .filter(|host| host.state == HostState::Starting)
         .map(|host| host.id.clone())
         .collect();
-    let total = waiting.len() as u32;
     let deploying = stream::iter(waiting)
         .map(|host| async {
             let failure = one(world, attempt, &release, &place, &deployment, host.clone()).await?;
@@ -55,11 +59,48 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
         })
         .buffer_unordered(AT_ONCE);
     let results: Vec<Option<Fault>> = deploying.try_collect().await?;
-    let failures: Vec<Fault> = results.into_iter().flatten().collect();
-    let well = total - failures.len() as u32;
-    match failures.into_iter().next() {
-        Some(fault) if !healthy::is_enough(release.spec.deploy.minimum_healthy, total, well) => Err(fault),
-        _ => Ok(json!({ "hosts": total, "succeeded": well })),
+    let failure = results.into_iter().flatten().next();
+    let hosts = world
+        .store
+        .read(move |db| db.hosts_of_release(&place, plan.release));
+    let tally = Tally::of(&hosts.await.map_err(stored)?, since);
+    let total = tally.well + tally.failed;
+    if tally.failed > 0 && !healthy::is_enough(release.spec.deploy.minimum_healthy, total, tally.well) {
+        return Err(failure.unwrap_or_else(|| tally.fault(&deployment)));
+    }
+    Ok(json!({ "hosts": total, "succeeded": tally.well }))
+}
+
+/// What a deployment has come to on the hosts that were made for it. It is counted in rows: an attempt that was cut off is
+/// followed by one that finds its hosts done, and their failures count no less.
+#[derive(Debug, PartialEq, Eq)]
+struct Tally {
+    well: u32,
+    failed: u32,
+    /// Of the first that failed.
+    reason: Option<String>,
+}
+
+impl Tally {
+    /// What failed before `since` was another deployment's.
+    fn of(hosts: &[Host], since: Timestamp) -> Self {
+        let own = |state| {
+            let is_own = move |host: &&Host| host.role == HostRole::App && host.state == state;
+            hosts.iter().filter(is_own)
+        };
+        let failed: Vec<&Host> = own(HostState::Failed)
+            .filter(|host| host.changed_at >= since)
+            .collect();
+        Self {
+            well: own(HostState::Ready).count() as u32,
+            failed: failed.len() as u32,
+            reason: failed.first().and_then(|host| host.reason.clone()),
+        }
+    }
+
+    fn fault(self, deployment: &DeploymentId) -> Fault {
+        let reason = self.reason.unwrap_or_else(|| "a host did not get ready".into());
+        Fault::customer(reason).next(format!("vend deployments show {deployment}"))
     }
 }
 
@@ -86,11 +127,21 @@ async fn one(
         &host,
         LifecycleEvent::BEFORE_TRAFFIC.to_vec(),
     );
-    let deployed = world
-        .node
-        .deploy(&attempt.steady.part(host.as_str()), &order)
-        .await?;
-    let failure = deployed.failure().map(|event| fault(event, &host, &deployed.log));
+    let ticket = attempt.steady.part(host.as_str());
+    let deployed = match world.node.deploy(&ticket, &order).await {
+        Err(fault) if is_lost(world, &host, &fault).await => {
+            let lost = lost(&host);
+            let (reason, by) = (lost.message.clone(), By::platform(crate::clock::now()));
+            let written = world
+                .store
+                .write(move |tx| tx.set_host_state(&host, HostState::Failed, Some(&reason), &by));
+            written.await.map_err(stored)?;
+            return Ok(Some(lost));
+        }
+        deployed => deployed?,
+    };
+    let failure = order.failure(&deployed.events);
+    let failure = failure.map(|event| fault(event, &host, &deployed.log));
     record(world, deployment, &host, deployed, failure.as_ref()).await?;
     Ok(failure)
 }
@@ -110,7 +161,36 @@ pub fn order(
         appspec: release.spec.deploy.appspec.clone(),
         events,
         migration: None,
+        ignores_stop: release.spec.deploy.ignore_stop_failures,
+        commit: Some(release.commit.id.clone()),
     }
+}
+
+/// Did this fail because the host does not run any more? Trying again would not help then. A node that does not answer
+/// says nothing of its hosts; and of one whose agent says nothing it may know the end a moment later.
+pub async fn is_lost(world: &World, host: &HostId, fault: &Fault) -> bool {
+    const LOOKS: u32 = 10;
+    const PAUSE: Duration = Duration::from_millis(300);
+    if fault.blame != Blame::Platform {
+        return false;
+    }
+    for _ in 0..LOOKS {
+        let Ok(all) = world.node.list().await else {
+            return false;
+        };
+        let runs = |seen: &&HostSeen| seen.host == *host && seen.state == Seen::Running;
+        match all.iter().find(runs) {
+            None => return true,
+            Some(seen) if seen.configured => return false,
+            Some(_) => tokio::time::sleep(PAUSE).await,
+        }
+    }
+    false
+}
+
+/// What is said of a host that ended while a release was put on it.
+pub fn lost(host: &HostId) -> Fault {
+    Fault::customer(format!("host {host} ended while it got the release"))
 }
 
 /// One row per host and event, and the host's new state, in one transaction.
@@ -176,5 +256,38 @@ mod tests {
         };
         tokio::join!(serve(&handle, HostId::from_bits(1)), told);
         serve(&handle, HostId::from_bits(2)).await;
+    }
+
+    #[test]
+    fn what_failed_in_an_attempt_that_was_cut_off_counts() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let host = |number, state, changed| Host {
+            id: HostId::from_bits(number),
+            place: "acme/shop/dev".parse().unwrap(),
+            release: Some(2),
+            role: HostRole::App,
+            address: [10, 0, 0, 1].into(),
+            image: None,
+            size: "small".into(),
+            state,
+            reason: (state == HostState::Failed).then(|| format!("{number} failed")),
+            retire_at: None,
+            created_at: at(0),
+            changed_at: at(changed),
+        };
+        let hosts = [
+            host(1, HostState::Failed, 5),
+            host(2, HostState::Serving, 20),
+            host(3, HostState::Ready, 20),
+            host(4, HostState::Failed, 20),
+            host(5, HostState::Failed, 21),
+        ];
+        let tally = Tally::of(&hosts, at(10));
+        assert_eq!((tally.well, tally.failed), (1, 2));
+        let fault = tally.fault(&DeploymentId::from_bits(1));
+        assert_eq!(
+            (fault.blame, fault.message.as_str()),
+            (Blame::Customer, "4 failed")
+        );
     }
 }

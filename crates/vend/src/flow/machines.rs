@@ -9,7 +9,7 @@ use camino::Utf8PathBuf;
 use host::agent::api::Configuration;
 use model::{
     DeploymentId, HostId, Place,
-    port::{Blame, Fault, LifecycleEvent, Objects as _},
+    port::{Blame, Code, Fault, LifecycleEvent, Objects as _},
     release::Release,
     spec::{Checks, Placement},
 };
@@ -167,6 +167,7 @@ async fn begin(
             "{tenant} has no registered machine with the labels {} that no other environment has (NO_INSTANCES)",
             labels.join(", ")
         ))
+        .code(Code::NoInstances)
         .next(format!("vend hosts invite {tenant} --label {flags}")));
     }
     Ok(machines)
@@ -337,8 +338,8 @@ impl Rollout<'_> {
         let order = deploy::order(self.release, place, deployment, &machine.id, events);
         let ticket = self.attempt.steady.part(machine.id.as_str());
         let deployed = live.deploy(&ticket, &order, &self.bundle).await?;
-        let failure = deployed
-            .failure()
+        let failure = order
+            .failure(&deployed.events)
             .map(|event| deploy::fault(event, &machine.id, &deployed.log));
         let (id, number, deployment) = (machine.id.clone(), plan.release, deployment.clone());
         let written = self.world.store.write(move |tx| {

@@ -56,6 +56,8 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
         return Err(lost(&host, &what));
     }
     let order = model::port::DeployOrder {
+        ignores_stop: false,
+        commit: Some(release.commit.id.clone()),
         migration: Some(what),
         ..deploy::order(
             &release,

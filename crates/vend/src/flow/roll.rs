@@ -3,7 +3,13 @@
 use std::sync::Arc;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use model::{DeploymentId, Place, port::Fault, release::Release, route::TargetState, spec::MinimumHealthy};
+use model::{
+    DeploymentId, Place,
+    port::{Code, Fault},
+    release::Release,
+    route::TargetState,
+    spec::MinimumHealthy,
+};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use store::{Arriving, By, DeploymentState, Host, HostState, NewDeployment};
@@ -78,6 +84,7 @@ pub fn invalid(zone: Option<&str>, needed: u32, hosts: u32) -> Fault {
     Fault::customer(format!(
         "no host{of} may be taken out: {needed} of {hosts} must stay healthy (HEALTH_CONSTRAINTS_INVALID)"
     ))
+    .code(Code::HealthConstraintsInvalid)
     .next(format!(
         "ask for fewer in `deploy.{key}` of vend.yaml, or have more hosts"
     ))

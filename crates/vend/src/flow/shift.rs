@@ -23,6 +23,8 @@ struct Input {
 pub struct Fleet<'a> {
     pub release: &'a Release,
     pub hosts: Vec<HostId>,
+    /// What comes in its place does not mind what fails on its way out.
+    pub ignores_stop: bool,
 }
 
 pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> {
@@ -32,9 +34,11 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
         deployment,
     } = attempt.read()?;
     let (environment, new) = provision::load(world, &place, plan.release).await?;
+    let ignores_stop = new.spec.deploy.ignore_stop_failures;
     let arriving = Fleet {
         release: &new,
         hosts: validate::usable(world, &place, plan.release).await?,
+        ignores_stop,
     };
     let hook = |fleet, event| hooks(world, attempt, &place, &deployment, fleet, event);
     // By steps, this was before the first of them.
@@ -49,6 +53,7 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
         Some(old) => Some(Fleet {
             release: old,
             hosts: validate::usable(world, &place, old.number).await?,
+            ignores_stop,
         }),
         None => None,
     };
@@ -94,12 +99,13 @@ pub async fn hooks(
     for host in &fleet.hosts {
         // A host that was kept has the bundle of the deployment that made it, and no other.
         let deployment = known.get(host).unwrap_or(deployment);
-        let order = deploy::order(fleet.release, place, deployment, host, vec![event]);
+        let mut order = deploy::order(fleet.release, place, deployment, host, vec![event]);
+        order.ignores_stop = fleet.ignores_stop;
         let ticket = attempt
             .steady
             .part(&format!("{host}.{}", event.to_string().to_lowercase()));
         let deployed = world.node.deploy(&ticket, &order).await?;
-        if let Some(failed) = deployed.failure() {
+        if let Some(failed) = order.failure(&deployed.events) {
             return Err(deploy::fault(failed, host, &deployed.log));
         }
     }

@@ -65,6 +65,7 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
         let arriving = Fleet {
             release: &release,
             hosts: validate::usable(world, &place, plan.release).await?,
+            ignores_stop: release.spec.deploy.ignore_stop_failures,
         };
         let event = LifecycleEvent::BeforeAllowTraffic;
         shift::hooks(world, attempt, &place, &deployment, &arriving, event).await?;

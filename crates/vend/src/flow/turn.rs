@@ -36,6 +36,16 @@ impl Turn<'_> {
     /// no traffic.
     pub async fn take(&self, host: Host) -> Result<Option<Fault>, Fault> {
         let id = host.id.clone();
+        match self.bring(host).await {
+            Err(fault) if deploy::is_lost(self.world, &id, &fault).await => {
+                self.fail(&id, deploy::lost(&id)).await
+            }
+            brought => brought,
+        }
+    }
+
+    async fn bring(&self, host: Host) -> Result<Option<Fault>, Fault> {
+        let id = host.id.clone();
         if !matches!(host.state, HostState::Starting | HostState::Ready)
             && let Some(fault) = self.block(&host).await?
         {
@@ -66,17 +76,24 @@ impl Turn<'_> {
         self.set(&host.id, HostState::Updating).await?;
         self.world.routes.apply().await?;
         self.drain(&host.id, old.spec.deploy.drain).await?;
+        if host.state == HostState::Updating && host.release == Some(self.to.number) {
+            // All of this was done before something cut it off, under the scripts of what it ran then.
+            return Ok(None);
+        }
         self.told(&host.id, LifecycleEvent::BlockTraffic, begun).await?;
         let failed = self
             .hook(&host.id, old, LifecycleEvent::AfterBlockTraffic)
             .await?;
+        if failed.is_some() {
+            return Ok(failed);
+        }
         let (id, to, by) = (host.id.clone(), self.to.number, By::platform(crate::clock::now()));
         let written = self
             .world
             .store
             .write(move |tx| tx.set_host_release(&id, to, &by));
         written.await.map_err(stored)?;
-        Ok(failed)
+        Ok(None)
     }
 
     /// Waits for requests under way, for as long as they may go on.
@@ -110,7 +127,7 @@ impl Turn<'_> {
             .find(|report| report.event == LifecycleEvent::ApplicationStart);
         let since = start.map_or_else(crate::clock::now, |report| report.started_at);
         self.keep(host, &deployed.events).await?;
-        if let Some(event) = deployed.failure() {
+        if let Some(event) = order.failure(&deployed.events) {
             return Ok(Some(deploy::fault(event, host, &deployed.log)));
         }
         if let Some(fault) = validate::check_one(self.world, self.place, self.to, host).await? {
@@ -145,12 +162,14 @@ impl Turn<'_> {
         if of.spec.deploy.appspec.is_none() {
             return Ok(None);
         }
-        let order = deploy::order(of, self.place, self.deployment, host, vec![event]);
+        let mut order = deploy::order(of, self.place, self.deployment, host, vec![event]);
+        // What comes says whether what goes may fail to.
+        order.ignores_stop = self.to.spec.deploy.ignore_stop_failures;
         let name = format!("{host}.{}", event.to_string().to_lowercase());
         let ticket = self.attempt.steady.part(&name);
         let deployed = self.world.node.deploy(&ticket, &order).await?;
         self.keep(host, &deployed.events).await?;
-        let failed = deployed.failure();
+        let failed = order.failure(&deployed.events);
         Ok(failed.map(|event| deploy::fault(event, host, &deployed.log)))
     }
 

@@ -7,12 +7,12 @@ use futures_util::future::{join_all, try_join_all};
 use model::{
     DeploymentId, Place,
     plan::PlanKind,
-    port::{Deployer as _, Fault, HostRole, Hosts as _, Work as _},
+    port::{Code, Deployer as _, Fault, HostRole, Hosts as _, Work as _},
     release::ReleaseState,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
-use store::{By, Db, DeploymentState, HostState, PushState};
+use store::{By, DeploymentState, HostState, PushState};
 use tracing::{debug, warn};
 
 use super::{Attempt, World, cancel, roll, shift, state::Planned, stored, supersede};
@@ -62,7 +62,7 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
         }
         // An execution that failed before its first host has no deployment.
         if tx.deployment(&deployment).is_ok() {
-            let (state, code) = verdict(tx, &deployment, &error, &reason)?;
+            let (state, code) = verdict(&error);
             tx.finish_deployment(&deployment, state, code, Some(&reason), &by)?;
         }
         let state = match error.as_str() {
@@ -77,33 +77,16 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
     Ok(json!({ "hosts_stopped": stopped }))
 }
 
-/// How a deployment ended, with CodeDeploy's code for it.
-fn verdict(
-    db: &Db<'_>,
-    deployment: &DeploymentId,
-    error: &str,
-    reason: &str,
-) -> Result<(DeploymentState, Option<&'static str>), store::Error> {
-    let worse = |(_, analysis): &(_, Value)| analysis["verdict"] == "worse";
-    let rang = db.analyses(deployment)?.last().is_some_and(worse);
-    Ok(code(error, reason, rang))
-}
-
-/// Codes that a reason names itself, in parentheses.
-const NAMED: [&str; 2] = ["HEALTH_CONSTRAINTS_INVALID", "NO_INSTANCES"];
-
-fn code(error: &str, reason: &str, rang: bool) -> (DeploymentState, Option<&'static str>) {
-    let named = NAMED
-        .into_iter()
-        .find(|code| reason.contains(&format!("({code})")));
-    match error {
-        cancel::ERROR | supersede::ERROR => (DeploymentState::Stopped, Some("MANUAL_STOP")),
-        "States.Timeout" | "Vend.Deadline" => (DeploymentState::Failed, Some("TIMEOUT")),
-        _ if rang => (DeploymentState::Failed, Some("ALARM_ACTIVE")),
-        "Vend.Customer" => (DeploymentState::Failed, named.or(Some("HEALTH_CONSTRAINTS"))),
-        "Vend.Platform" => (DeploymentState::Failed, Some("AGENT_ISSUE")),
-        _ => (DeploymentState::Failed, None),
-    }
+/// How a deployment ended, with CodeDeploy's code for it: of the error under which its execution failed.
+fn verdict(error: &str) -> (DeploymentState, Option<&'static str>) {
+    let code = match error {
+        cancel::ERROR | supersede::ERROR => return (DeploymentState::Stopped, Some("MANUAL_STOP")),
+        "States.Timeout" | "Vend.Deadline" => Some("TIMEOUT"),
+        "Vend.Customer" => Some("HEALTH_CONSTRAINTS"),
+        "Vend.Platform" => Some("AGENT_ISSUE"),
+        other => Code::of_error(other).map(Code::as_str),
+    };
+    (DeploymentState::Failed, code)
 }
 
 /// Builds and bakes that this execution does not wait for any more, on the node and on record.
@@ -265,54 +248,22 @@ mod tests {
 
     #[test]
     fn deployments_end_with_codedeploys_codes() {
-        for (error, reason, rang, expected) in [
+        for (error, expected) in [
+            (cancel::ERROR, (Stopped, Some("MANUAL_STOP"))),
+            (supersede::ERROR, (Stopped, Some("MANUAL_STOP"))),
+            ("States.Timeout", (Failed, Some("TIMEOUT"))),
+            ("Vend.Deadline", (Failed, Some("TIMEOUT"))),
+            ("Vend.Customer", (Failed, Some("HEALTH_CONSTRAINTS"))),
+            ("Vend.AlarmActive", (Failed, Some("ALARM_ACTIVE"))),
             (
-                cancel::ERROR,
-                "ada cancelled it",
-                false,
-                (Stopped, Some("MANUAL_STOP")),
-            ),
-            (
-                supersede::ERROR,
-                "a newer push",
-                true,
-                (Stopped, Some("MANUAL_STOP")),
-            ),
-            ("States.Timeout", "", false, (Failed, Some("TIMEOUT"))),
-            ("Vend.Deadline", "", false, (Failed, Some("TIMEOUT"))),
-            (
-                "Vend.Customer",
-                "requests fail",
-                true,
-                (Failed, Some("ALARM_ACTIVE")),
-            ),
-            (
-                "Vend.Customer",
-                "exit 3",
-                false,
-                (Failed, Some("HEALTH_CONSTRAINTS")),
-            ),
-            (
-                "Vend.Customer",
-                "3 of 3 must stay healthy (HEALTH_CONSTRAINTS_INVALID)",
-                false,
+                "Vend.HealthConstraintsInvalid",
                 (Failed, Some("HEALTH_CONSTRAINTS_INVALID")),
             ),
-            (
-                "Vend.Customer",
-                "no machine (NO_INSTANCES)",
-                false,
-                (Failed, Some("NO_INSTANCES")),
-            ),
-            (
-                "Vend.Platform",
-                "the node is away",
-                false,
-                (Failed, Some("AGENT_ISSUE")),
-            ),
-            ("States.Runtime", "", false, (Failed, None)),
+            ("Vend.NoInstances", (Failed, Some("NO_INSTANCES"))),
+            ("Vend.Platform", (Failed, Some("AGENT_ISSUE"))),
+            ("States.Runtime", (Failed, None)),
         ] {
-            assert_eq!(code(error, reason, rang), expected, "{error} {reason}");
+            assert_eq!(verdict(error), expected, "{error}");
         }
     }
 }

@@ -76,6 +76,8 @@ impl Job {
     async fn run(self, free: OwnedSemaphorePermit) {
         let engine = &self.world.engine;
         let outcome = tokio::select! {
+            // What nobody wants any more does no further step: what undoes it begins in the same moment.
+            biased;
             () = engine.over(&self.offer.token) => return,
             outcome = self.work(free) => outcome,
         };

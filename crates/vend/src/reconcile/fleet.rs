@@ -19,12 +19,23 @@ use crate::flow::{World, start, stored, unwind};
 const EVERY: Duration = Duration::from_secs(3);
 /// A fleet is brought to its size at most this often; one that cannot be, more and more seldom (see `patience`).
 const PATIENCE: SignedDuration = SignedDuration::from_secs(60);
+/// A host whose processes run and whose agent says nothing may be busy: so long it is not taken for dead.
+const SILENCE: SignedDuration = SignedDuration::from_secs(15);
+
+/// What is remembered from look to look. Nothing is lost with it but patience.
+#[derive(Default)]
+struct Memory {
+    /// When a fleet was last brought to its size.
+    tried: HashMap<Place, Timestamp>,
+    /// Since when a host that runs says nothing.
+    silent: HashMap<HostId, Timestamp>,
+}
 
 pub async fn run(world: Arc<World>, cancel: CancellationToken) {
-    let mut tried: HashMap<Place, Timestamp> = HashMap::new();
+    let mut memory = Memory::default();
     let mut failed = false;
     loop {
-        let done = once(&world, &mut tried).await;
+        let done = once(&world, &mut memory).await;
         match &done {
             Ok(()) => {}
             // The roles start side by side: that the node does not answer the first time says nothing yet.
@@ -40,14 +51,13 @@ pub async fn run(world: Arc<World>, cancel: CancellationToken) {
     }
 }
 
-async fn once(world: &World, tried: &mut HashMap<Place, Timestamp>) -> Result<(), Fault> {
+async fn once(world: &World, memory: &mut Memory) -> Result<(), Fault> {
     retire(world).await?;
+    let standing = || world.store.read(|db| db.standing_hosts(None));
+    // A host is only dead when it was wanted before it was looked for, and nobody's when it is in no row afterwards.
+    let before = standing().await.map_err(stored)?;
     let seen = world.node.list().await?;
-    let rows = world
-        .store
-        .read(|db| db.standing_hosts(None))
-        .await
-        .map_err(stored)?;
+    let rows = standing().await.map_err(stored)?;
     for stray in seen
         .iter()
         .filter(|seen| rows.iter().all(|row| row.id != seen.host))
@@ -64,9 +74,9 @@ async fn once(world: &World, tried: &mut HashMap<Place, Timestamp>) -> Result<()
             }
         }
     }
-    mark_dead(world, &rows, &seen).await?;
+    mark_dead(world, &before, &seen, &mut memory.silent).await?;
     clear(world).await?;
-    resize(world, tried).await
+    resize(world, &mut memory.tried).await
 }
 
 /// Hosts whose time has come leave the routes first, and are stopped when requests under way have had their time.
@@ -144,31 +154,87 @@ async fn clear(world: &World) -> Result<(), Fault> {
     Ok(())
 }
 
+/// What a look at a host says of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Life {
+    Well,
+    /// It runs, and its agent does not answer.
+    Silent,
+    Gone,
+}
+
+fn life(seen: Option<&HostSeen>) -> Life {
+    match seen {
+        Some(seen) if seen.state != Seen::Running => Life::Gone,
+        Some(seen) if seen.configured => Life::Well,
+        // It answers, and has lost its memory.
+        Some(seen) if seen.disk_bytes.is_some() => Life::Gone,
+        Some(_) => Life::Silent,
+        None => Life::Gone,
+    }
+}
+
+fn should_run(state: HostState) -> bool {
+    matches!(state, HostState::Ready | HostState::Serving | HostState::Kept)
+}
+
+/// The hosts that should run and do not. `silent` is brought up to date.
+fn dead<'r>(
+    rows: &'r [store::Host],
+    seen: &[HostSeen],
+    silent: &mut HashMap<HostId, Timestamp>,
+    now: Timestamp,
+) -> Vec<&'r store::Host> {
+    let mut still = HashMap::new();
+    let mut dead = Vec::new();
+    for row in rows {
+        if row.role != HostRole::App || !should_run(row.state) {
+            continue;
+        }
+        match life(seen.iter().find(|seen| seen.host == row.id)) {
+            Life::Well => {}
+            Life::Gone => dead.push(row),
+            Life::Silent => {
+                let since = silent.get(&row.id).copied().unwrap_or(now);
+                if now.duration_since(since) >= SILENCE {
+                    dead.push(row);
+                } else {
+                    still.insert(row.id.clone(), since);
+                }
+            }
+        }
+    }
+    *silent = still;
+    dead
+}
+
 /// A host that should run and does not is failed; whatever serves without it is told so.
-async fn mark_dead(world: &World, rows: &[store::Host], seen: &[HostSeen]) -> Result<(), Fault> {
-    let runs = |row: &store::Host| {
-        seen.iter()
-            .any(|seen| seen.host == row.id && seen.state == Seen::Running && seen.configured)
-    };
-    let wanted =
-        |row: &store::Host| matches!(row.state, HostState::Ready | HostState::Serving | HostState::Kept);
-    let dead: Vec<store::Host> = rows
-        .iter()
-        .filter(|row| row.role == HostRole::App && wanted(row) && !runs(row))
-        .cloned()
-        .collect();
-    for host in &dead {
-        warn!(host.id = %host.id, "host {} of {} died", host.id, host.place);
+async fn mark_dead(
+    world: &World,
+    rows: &[store::Host],
+    seen: &[HostSeen],
+    silent: &mut HashMap<HostId, Timestamp>,
+) -> Result<(), Fault> {
+    let mut dead = Vec::new();
+    for host in self::dead(rows, seen, silent, crate::clock::now()) {
         let (id, by) = (host.id.clone(), By::platform(crate::clock::now()));
-        let failed = world
-            .store
-            .write(move |tx| tx.set_host_state(&id, HostState::Failed, Some("it died"), &by));
-        failed.await.map_err(stored)?;
+        let failed = world.store.write(move |tx| {
+            // Whoever deploys to it or stops it meanwhile knows better.
+            if !should_run(tx.host(&id)?.state) {
+                return Ok(false);
+            }
+            tx.set_host_state(&id, HostState::Failed, Some("it died"), &by)?;
+            Ok(true)
+        });
+        if failed.await.map_err(stored)? {
+            warn!(host.id = %host.id, "host {} of {} died", host.id, host.place);
+            dead.push(host);
+        }
     }
     if !dead.is_empty() {
         world.routes.apply().await?;
     }
-    for host in &dead {
+    for host in dead {
         // It is failed: what cannot be removed now is removed with what executions left.
         if let Err(fault) = unwind::retire(world, host, "it died").await {
             warn!(host.id = %host.id, "host {} could not be removed: {fault}", host.id);
@@ -250,4 +316,92 @@ async fn is_whole(world: &World, before: &store::Environment, seen: &[HostSeen])
         .filter(|host| host.state == HostState::Serving)
         .count();
     Ok(!database_is_gone && serving == crate::flow::desired(&environment, &release) as usize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn row(number: u64, state: HostState) -> store::Host {
+        store::Host {
+            id: HostId::from_bits(number),
+            place: "acme/shop/dev".parse().unwrap(),
+            release: Some(1),
+            role: HostRole::App,
+            address: [10, 0, 0, 1].into(),
+            image: None,
+            size: "small".into(),
+            state,
+            reason: None,
+            retire_at: None,
+            created_at: at(0),
+            changed_at: at(0),
+        }
+    }
+
+    /// Running, its agent answering, holding its environment.
+    fn seen(number: u64, runs: bool, answers: bool, configured: bool) -> HostSeen {
+        HostSeen {
+            host: HostId::from_bits(number),
+            place: "acme/shop/dev".parse().unwrap(),
+            role: HostRole::App,
+            state: if runs { Seen::Running } else { Seen::Stopped },
+            address: [10, 0, 0, 1].into(),
+            image: model::Digest::of(""),
+            started_at: at(0),
+            memory_bytes: 0,
+            cpu_ms: 0,
+            pids: 1,
+            disk_bytes: answers.then_some(1),
+            disk_total_bytes: answers.then_some(2),
+            configured,
+        }
+    }
+
+    #[test]
+    fn only_what_should_run_and_does_not_is_dead() {
+        let rows = [
+            row(1, HostState::Serving),
+            row(2, HostState::Serving),
+            row(3, HostState::Ready),
+            row(4, HostState::Kept),
+            row(5, HostState::Updating),
+            row(6, HostState::Serving),
+        ];
+        let seen = [
+            seen(1, true, true, true),
+            seen(2, false, false, false),
+            // Its agent was started anew by itself, and knows nothing.
+            seen(3, true, true, false),
+            seen(6, true, false, false),
+        ];
+        let (mut silent, mut dies) = (HashMap::new(), Vec::new());
+        for second in [100, 105, 114, 115] {
+            let dead = dead(&rows, &seen, &mut silent, at(second));
+            let dead = dead
+                .iter()
+                .map(|host| rows.iter().position(|row| row.id == host.id).unwrap() + 1);
+            dies.push(dead.collect::<Vec<_>>());
+        }
+        assert_eq!(
+            dies,
+            [vec![2, 3, 4], vec![2, 3, 4], vec![2, 3, 4], vec![2, 3, 4, 6]]
+        );
+    }
+
+    #[test]
+    fn one_answer_ends_a_silence() {
+        let rows = [row(1, HostState::Serving)];
+        let mut silent = HashMap::new();
+        for (second, answers) in [(0, false), (14, false), (15, true), (16, false), (30, false)] {
+            let seen = [seen(1, true, answers, answers)];
+            assert!(dead(&rows, &seen, &mut silent, at(second)).is_empty(), "{second}");
+        }
+        let seen = [seen(1, true, false, false)];
+        assert_eq!(dead(&rows, &seen, &mut silent, at(31)).len(), 1);
+    }
 }

@@ -134,6 +134,8 @@ async fn stop(world: &World, machine: &Machine) -> Result<(), Fault> {
         appspec: release.spec.deploy.appspec.clone(),
         events: vec![LifecycleEvent::ApplicationStop],
         migration: None,
+        ignores_stop: false,
+        commit: Some(release.commit.id.clone()),
     };
     let ticket = Ticket::from_bits(crate::clock::bits());
     // Nothing is brought: the scripts are there.

@@ -10,7 +10,7 @@ use crate::{
     strategies::{App, Stage, VALIDATE},
 };
 
-const MINUTE: Duration = Duration::from_secs(60);
+pub const MINUTE: Duration = Duration::from_secs(60);
 
 impl Stage<'_> {
     /// Pushes, and waits until its deployment is held.
@@ -24,13 +24,13 @@ impl Stage<'_> {
         number
     }
 
-    fn hosts(&self) -> Vec<Value> {
+    pub fn hosts(&self) -> Vec<Value> {
         let hosts = self.platform.json(&["hosts", "list", &self.dev]);
         hosts["items"].as_array().unwrap().clone()
     }
 
     /// How many hosts of a release are in a state.
-    fn count(&self, release: u64, state: &str) -> usize {
+    pub fn count(&self, release: u64, state: &str) -> usize {
         let own = |host: &&Value| host["release"] == release && host["wanted"] == state;
         self.hosts().iter().filter(own).count()
     }
@@ -152,7 +152,7 @@ fn hosts_that_come_or_go_in_the_middle_end_with_the_right_release() {
 }
 
 /// Ends all processes of a host, as the loss of a machine would.
-fn kill(platform: &Platform, host: &str) {
+pub fn kill(platform: &Platform, host: &str) {
     let node = platform.data().join("node");
     let pids = std::fs::read_dir("/proc").unwrap().filter_map(|entry| {
         let entry = entry.ok()?;

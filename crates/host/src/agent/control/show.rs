@@ -138,6 +138,9 @@ impl Call<'_> {
             ),
             ("FragmentPath", self.path(unit)),
             ("Requires", names(|unit| &unit.links.requires)),
+            ("Requisite", names(|unit| &unit.links.requisite)),
+            ("BindsTo", names(|unit| &unit.links.binds_to)),
+            ("PartOf", names(|unit| &unit.links.part_of)),
             ("Wants", names(|unit| &unit.links.wants)),
             ("After", names(|unit| &unit.links.after)),
             ("NeedDaemonReload", "no".to_owned()),
@@ -190,7 +193,7 @@ impl Call<'_> {
     pub(super) fn dependencies(&self, unit: &str, out: &mut ControlOutcome) {
         out.stdout.push_str(&format!("{unit}\n"));
         let links = self.services.units().links(unit).unwrap_or_default();
-        for other in links.requires.iter().chain(&links.wants) {
+        for other in links.pulled_in() {
             let mark = if self.services.is_active(other) {
                 '●'
             } else {

@@ -53,12 +53,6 @@ impl Record {
         self.reports.push(report);
     }
 
-    pub fn failed(&self) -> bool {
-        self.reports
-            .iter()
-            .any(|report| report.status == EventStatus::Failed)
-    }
-
     pub fn write(&self, directory: &Path) -> io::Result<()> {
         let path = file(directory, &self.ticket);
         let fresh = path.with_extension("new");

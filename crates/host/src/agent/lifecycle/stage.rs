@@ -9,7 +9,7 @@ use std::{
 use camino::Utf8PathBuf;
 use jiff::Timestamp;
 use model::{
-    DeploymentId,
+    DeploymentId, Secret,
     port::{Death, DeployOrder, LifecycleEvent, ScriptCode, ScriptFailure},
     spec::{
         Appspec,
@@ -81,6 +81,13 @@ impl Stage {
             group: self.group.name().to_owned(),
             environment: Vec::new(),
         }
+    }
+
+    /// What scripts know of the host, and of the revision as CodeDeploy says it of one from a repository.
+    fn environment(&self, host: Vec<(String, Secret)>) -> Vec<(String, Secret)> {
+        let commit = self.order.commit.iter();
+        let commit = commit.map(|id| ("BUNDLE_COMMIT".to_owned(), Secret::new(id.clone())));
+        host.into_iter().chain(commit).collect()
     }
 }
 
@@ -186,7 +193,7 @@ impl Inner {
         };
         let spec = appspec::read(&of, path).map_err(|why| unknown(why, log))?;
         let mut facts = stage.facts();
-        facts.environment = self.services.environment();
+        facts.environment = stage.environment(self.services.environment());
         let secrets = self.services.secrets();
         let (tell, told) = watch::channel(None);
         let hooks = Hooks {
@@ -239,7 +246,7 @@ impl Inner {
             timeout: u32::try_from(migration.timeout.as_secs()).unwrap_or(u32::MAX),
         };
         let mut facts = stage.facts();
-        facts.environment = self.services.environment();
+        facts.environment = stage.environment(self.services.environment());
         let secrets = self.services.secrets();
         let hooks = Hooks {
             reaper: &self.reaper,

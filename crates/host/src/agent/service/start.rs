@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    Answer, Ask, Letter, Phase, Supervisor, Wish,
+    Answer, Ask, Letter, News, Phase, Supervisor, Wish,
     launch::{self, Started},
 };
 use crate::agent::{api::ServiceState, reaper::Exit};
@@ -63,7 +63,7 @@ impl Supervisor {
                 };
                 match letter {
                     Some(Letter::Ask(ask)) => match ask.wish {
-                        Wish::Start | Wish::Wake => starters.push(ask.answer),
+                        Wish::Start | Wish::Wake | Wish::Again => starters.push(ask.answer),
                         Wish::Stop | Wish::Restart => break Err(Some(ask)),
                         Wish::Define(definition) => {
                             defined = Some(*definition);
@@ -73,7 +73,7 @@ impl Supervisor {
                             launch::signal_begun(&begun, &invocation, signal);
                             let _ = ask.answer.send(Ok(()));
                         }
-                        Wish::Reload | Wish::ResetFailed => self.later.push(ask),
+                        Wish::Reload | Wish::ResetFailed | Wish::Missed(_) => self.later.push(ask),
                     },
                     // What it will be is not known yet.
                     Some(Letter::Hold(hold)) => self.holds.push(hold),
@@ -128,10 +128,15 @@ impl Supervisor {
                     launch::after(&self.definition, &self.surroundings, invocation, Exit::Code(0)).await;
                 }
                 self.enter(ServiceState::Inactive, "dead", None);
+                self.tell(match how {
+                    Started::Skipped => News::Skipped,
+                    _ => News::Gone,
+                });
                 Ok(())
             }
             Err(why) => {
                 self.surroundings.note(&format!("did not start: {why}"));
+                self.tell(News::Gone);
                 self.clear_away(begun, invocation).await;
                 self.publish(|status| status.last_exit = Some(why.clone()));
                 self.after_end(Exit::Unknown, Duration::ZERO);

@@ -90,23 +90,7 @@ impl Services {
         timeout_at(deadline, self.booted())
             .await
             .map_err(|_| "the host is still being brought up")?;
-        let stillness = Stillness::begin(&self.still);
-        let handles: Vec<_> = {
-            let registry = self.lock();
-            registry
-                .entries
-                .values()
-                .map(|entry| entry.handle.clone())
-                .collect()
-        };
-        let holding = handles
-            .iter()
-            .map(|handle| timeout_at(deadline, handle.hold(self.still.subscribe())));
-        let held = join_all(holding).await;
-        if held.iter().any(Result::is_err) {
-            return Err(unsettled(&handles, &held, patience));
-        }
-        let services = held.into_iter().flatten().flatten().collect();
+        let (stillness, services) = self.hold_all(deadline, patience).await?;
         let registry = self.lock();
         Ok(Legacy {
             configuration: registry.configuration.clone(),
@@ -129,6 +113,41 @@ impl Services {
             services,
             _stillness: Some(stillness),
         })
+    }
+
+    /// All that runs, as it is and stays, once nobody is concerned by the end of a service any more.
+    async fn hold_all(
+        &self,
+        deadline: Instant,
+        patience: Duration,
+    ) -> Result<(Stillness, Vec<Held>), String> {
+        loop {
+            let settled = timeout_at(deadline, self.settled()).await;
+            settled.map_err(|_| {
+                let patience = patience.as_secs();
+                format!("what is started again did not come to rest within {patience} s")
+            })?;
+            let stillness = Stillness::begin(&self.still);
+            let handles: Vec<_> = {
+                let registry = self.lock();
+                registry
+                    .entries
+                    .values()
+                    .map(|entry| entry.handle.clone())
+                    .collect()
+            };
+            let holding = handles
+                .iter()
+                .map(|handle| timeout_at(deadline, handle.hold(self.still.subscribe())));
+            let held = join_all(holding).await;
+            if held.iter().any(Result::is_err) {
+                return Err(unsettled(&handles, &held, patience));
+            }
+            // One may have ended before it was asked.
+            if self.is_settled() {
+                return Ok((stillness, held.into_iter().flatten().flatten().collect()));
+            }
+        }
     }
 
     /// Waits while another agent may be about to take over.

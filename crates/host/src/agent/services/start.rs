@@ -1,4 +1,4 @@
-//! Starting and stopping units with what they have to do with each other.
+//! Starting units with what they have to do with each other.
 
 use std::{collections::BTreeSet, os::fd::OwnedFd};
 
@@ -29,14 +29,17 @@ const OF_A_MACHINE: [&str; 11] = [
     "network",
 ];
 
+/// What is wished of the unit that a start is about, and of all others.
+pub(super) type Wishes = (fn() -> Wish, fn() -> Wish);
+
 /// A start of a unit and all that it pulls in, known to those who stop one of them until it goes.
-struct UnderWay<'a> {
+pub(super) struct UnderWay<'a> {
     services: &'a Services,
     number: u64,
 }
 
 impl<'a> UnderWay<'a> {
-    fn begin(services: &'a Services, steps: &[Step]) -> Self {
+    pub(super) fn begin(services: &'a Services, steps: &[Step]) -> Self {
         let units = steps.iter().map(|step| step.unit.clone()).collect();
         let mut registry = services.lock();
         registry.starts += 1;
@@ -108,20 +111,29 @@ impl Services {
     }
 
     async fn begin(&self, unit: &str, wish: fn() -> Wish) -> Result<(), String> {
-        if self.origin(unit).is_some_and(|origin| origin != Origin::Unit) {
-            return self.start_one(unit, wish()).await;
-        }
+        let steps = depend::order(&[unit.to_owned()], |name| self.links(name));
+        let under_way = UnderWay::begin(self, &steps);
+        self.go(unit, steps, &under_way, (wish, wish)).await
+    }
+
+    /// Starts units in their order.
+    pub(super) async fn go(
+        &self,
+        unit: &str,
+        steps: Vec<Step>,
+        under_way: &UnderWay<'_>,
+        (own, other): Wishes,
+    ) -> Result<(), String> {
         let mut failed = BTreeSet::new();
         let mut outcome = Ok(());
-        let steps = depend::order(unit, |name| self.links(name));
-        let under_way = UnderWay::begin(self, &steps);
         for step in steps {
+            let wish = if step.unit == unit { own() } else { other() };
             let started = if failed.contains(&step.unit) {
                 Err(format!("a unit that {} requires did not start", step.unit))
             } else if !under_way.wants(&step.unit) || !under_way.wants(unit) {
                 Err("it was stopped while it started".to_owned())
             } else {
-                Box::pin(self.start_one(&step.unit, wish())).await
+                Box::pin(self.start_one(&step.unit, wish)).await
             };
             if let Err(why) = started {
                 failed.extend(step.required_by);
@@ -140,9 +152,14 @@ impl Services {
         match kind(unit) {
             Some("service") => {
                 let handle = self.find(unit)?;
-                let conflicts = self.refresh(unit, &handle).await?;
-                for other in conflicts.iter().filter(|other| self.is_active(other)) {
-                    Box::pin(self.stop(other)).await?;
+                let is_again = matches!(wish, Wish::Again);
+                self.fits(unit, is_again)?;
+                // By itself it is started again as what it was.
+                if !is_again {
+                    let conflicts = self.refresh(unit, &handle).await?;
+                    for other in conflicts.iter().filter(|other| self.stands(other)) {
+                        Box::pin(self.stop(other)).await?;
+                    }
                 }
                 self.remember(short(unit));
                 handle.ask(wish).await
@@ -156,6 +173,36 @@ impl Services {
             Some("socket") => self.start_socket(unit, None),
             Some(kind) => self.leave_out(unit, kind),
             None => Ok(()),
+        }
+    }
+
+    /// Is there what must be there before a service may run?
+    fn fits(&self, unit: &str, is_again: bool) -> Result<(), String> {
+        if self.is_active(unit) {
+            return Ok(());
+        }
+        let links = self.links(unit).unwrap_or_default();
+        if let Some(other) = links.requisite.iter().find(|other| !self.is_reached(other)) {
+            return Err(format!("{other} does not run, and Requisite= does not start it"));
+        }
+        if let Some(other) = links.bound_after().find(|other| !self.is_reached(other)) {
+            return Err(format!("{other}, to which it is bound, does not run"));
+        }
+        let waits = |other: &&String| {
+            links.after.contains(other) && self.state(other) == ServiceState::Activating && is_again
+        };
+        match links.requires.iter().find(waits) {
+            Some(other) => Err(format!("{other}, which it requires, is not up yet")),
+            None => Ok(()),
+        }
+    }
+
+    /// What a host cannot have, or what every machine reaches, is in nobody's way.
+    fn is_reached(&self, unit: &str) -> bool {
+        match kind(unit) {
+            Some("service" | "timer" | "socket") => self.is_active(unit),
+            Some("target") => self.is_active(unit) || self.units.text(unit).is_none(),
+            _ => true,
         }
     }
 
@@ -258,93 +305,6 @@ impl Services {
         Ok(())
     }
 
-    /// Stops a unit, and first what cannot be without it.
-    ///
-    /// # Errors
-    /// When there is no such unit.
-    pub async fn stop(&self, unit: &str) -> Result<(), String> {
-        for starting in self.lock().starting.values_mut() {
-            starting.remove(unit);
-        }
-        for other in self.dependents(unit) {
-            Box::pin(self.stop(&other)).await?;
-        }
-        match kind(unit) {
-            Some("service") if self.knows(unit) => self.find(unit)?.ask(Wish::Stop).await,
-            Some("service") => self.units.load(unit).map(drop),
-            Some("target") => {
-                self.lock().targets.remove(unit);
-                Ok(())
-            }
-            Some("timer") => {
-                self.lock().timers.remove(unit);
-                Ok(())
-            }
-            Some("socket") => {
-                self.lock().sockets.remove(unit);
-                Ok(())
-            }
-            _ => Ok(()),
-        }
-    }
-
-    async fn restart(&self, unit: &str) -> Result<(), String> {
-        let dependents = self.dependents(unit);
-        let rests = matches!(self.state(unit), ServiceState::Inactive | ServiceState::Failed);
-        if kind(unit) != Some("service") || rests {
-            self.stop(unit).await?;
-            self.start(unit).await?;
-        } else {
-            for other in &dependents {
-                Box::pin(self.stop(other)).await?;
-            }
-            let handle = self.find(unit)?;
-            self.refresh(unit, &handle).await?;
-            self.remember(short(unit));
-            handle.ask(Wish::Restart).await?;
-        }
-        for other in dependents.iter().rev() {
-            Box::pin(self.start(other)).await?;
-        }
-        Ok(())
-    }
-
-    async fn reload(&self, unit: &str) -> Result<(), String> {
-        let handle = self.find(unit)?;
-        self.refresh(unit, &handle).await?;
-        handle.ask(Wish::Reload).await?;
-        for other in self.running() {
-            let links = self.links(&other).unwrap_or_default();
-            if links.reloads_with.iter().any(|with| with == unit) {
-                self.find(&other)?.ask(Wish::Reload).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Services that run and go down with a unit.
-    fn dependents(&self, unit: &str) -> Vec<String> {
-        let depends = |other: &String| {
-            let links = self.links(other).unwrap_or_default();
-            other != unit
-                && links
-                    .requires
-                    .iter()
-                    .chain(&links.part_of)
-                    .any(|name| name == unit)
-        };
-        self.running().into_iter().filter(depends).collect()
-    }
-
-    /// Units of files that are up.
-    fn running(&self) -> Vec<String> {
-        let services = self.list().into_iter();
-        services
-            .filter(|status| status.origin == Origin::Unit && status.state == ServiceState::Active)
-            .map(|status| format!("{}.service", status.name))
-            .collect()
-    }
-
     pub fn is_active(&self, unit: &str) -> bool {
         match kind(unit) {
             Some("service") => self
@@ -367,14 +327,26 @@ impl Services {
     }
 
     /// What a unit has to do with others, without what only a machine has.
-    fn links(&self, unit: &str) -> Option<Links> {
+    pub(super) fn links(&self, unit: &str) -> Option<Links> {
         let mut links = match self.origin(unit) {
             Some(origin) if origin != Origin::Unit => return None,
             _ => self.units.links(unit)?,
         };
         let ours = |name: &String| !OF_A_MACHINE.iter().any(|start| name.starts_with(start));
-        for list in [&mut links.requires, &mut links.wants] {
+        let Links {
+            requires,
+            requisite,
+            binds_to,
+            wants,
+            part_of,
+            after,
+            before,
+            ..
+        } = &mut links;
+        for list in [&mut *requires, requisite, binds_to, wants] {
             list.retain(ours);
+        }
+        for list in [requires, requisite, binds_to, wants, part_of, after, before] {
             list.iter_mut()
                 .for_each(|name| *name = self.units.canonical(name));
         }
@@ -385,11 +357,11 @@ impl Services {
         self.status(short(unit)).map(|status| status.origin)
     }
 
-    fn knows(&self, unit: &str) -> bool {
+    pub(super) fn knows(&self, unit: &str) -> bool {
         self.lock().entries.contains_key(short(unit))
     }
 
-    fn find(&self, unit: &str) -> Result<Handle, String> {
+    pub(super) fn find(&self, unit: &str) -> Result<Handle, String> {
         if let Some(entry) = self.lock().entries.get(short(unit)) {
             return Ok(entry.handle.clone());
         }
@@ -399,7 +371,7 @@ impl Services {
     }
 
     /// A unit file may have changed since. Gives what it conflicts with.
-    async fn refresh(&self, unit: &str, handle: &Handle) -> Result<Vec<String>, String> {
+    pub(super) async fn refresh(&self, unit: &str, handle: &Handle) -> Result<Vec<String>, String> {
         if handle.status().origin != Origin::Unit {
             return Ok(Vec::new());
         }

@@ -104,7 +104,9 @@ impl Reader {
             "After" => &mut links.after,
             "Before" => &mut links.before,
             "Wants" | "Upholds" => &mut links.wants,
-            "Requires" | "Requisite" | "BindsTo" => &mut links.requires,
+            "Requires" => &mut links.requires,
+            "Requisite" => &mut links.requisite,
+            "BindsTo" => &mut links.binds_to,
             "PartOf" => &mut links.part_of,
             "Conflicts" => &mut links.conflicts,
             "ReloadPropagatedFrom" => &mut links.reloads_with,
@@ -125,10 +127,6 @@ impl Reader {
         match value.is_empty() {
             true => list.clear(),
             false => list.extend(value.split_whitespace().map(|unit| expand(unit, name))),
-        }
-        if key == "BindsTo" {
-            let bound = value.split_whitespace().map(|unit| expand(unit, name));
-            self.unit.links.part_of.extend(bound);
         }
     }
 

@@ -36,7 +36,7 @@ pub fn links() -> Vec<Case> {
         other(
             case(
                 "Requires=",
-                "[Unit]\nRequires=NAME-b.service\n[Service]\nExecStart=/bin/sleep 99\n# NAME-b.service\n[Service]\nType=oneshot\n\
+                "[Unit]\nRequires=NAME-b.service\nAfter=NAME-b.service\n[Service]\nExecStart=/bin/sleep 99\n# NAME-b.service\n[Service]\nType=oneshot\n\
                  ExecStart=/bin/false\n",
                 "systemctl start NAME 2>/dev/null; echo $?; systemctl is-active NAME",
                 "1\ninactive\n",

@@ -52,6 +52,9 @@ pub(super) fn deploy(
         steps: steps(reader, fields, strategy),
         zones: zones(reader, fields, strategy, scaling, placed),
         migrate: value(fields, "migrate").and_then(|node| migrate(reader, node, fields, build, tree)),
+        ignore_stop_failures: value(fields, "ignore_stop_failures")
+            .and_then(|node| reader.flag(node, "deploy.ignore_stop_failures", false))
+            .unwrap_or(false),
     })
 }
 

@@ -221,6 +221,11 @@ static DEPLOY: Section = Section {
             "`one-at-a-time` (default), `half-at-a-time`, `all-at-once`, a percentage, or a number of hosts.",
         ),
         key(
+            "ignore_stop_failures",
+            Kind::Flag,
+            "Where a script of the revision before fails (`ApplicationStop`, `BeforeBlockTraffic`, `AfterBlockTraffic`), the deployment goes on: for the release that is to replace one that cannot be stopped.",
+        ),
+        key(
             "keep_old",
             Kind::Duration,
             "How long the old hosts stay after the traffic has moved: rolling back is then one route switch. Default `10m`.",

@@ -50,6 +50,7 @@ pub fn settings(environment: &Environment) -> BTreeMap<String, String> {
         steps,
         zones,
         migrate,
+        ignore_stop_failures,
     } = deploy;
     set("deploy.strategy", strategy.word().to_owned());
     set("deploy.drain", written(*drain));
@@ -80,6 +81,9 @@ pub fn settings(environment: &Environment) -> BTreeMap<String, String> {
     set("deploy.keep_old", written(*keep_old));
     if let Some(migrate) = migrate {
         set("deploy.migrate", migration(migrate));
+    }
+    if *ignore_stop_failures {
+        set("deploy.ignore_stop_failures", "true".to_owned());
     }
     let Host {
         size: _,

@@ -342,7 +342,7 @@ fn hosts(target: &mut Target, whole: &Whole<'_>, next: &str) {
 
 /// CodeDeploy puts the revision on the new half's hosts.
 fn deploy(target: &mut Target, whole: &Whole<'_>) {
-    let arguments = json!({
+    let mut arguments = json!({
         "ApplicationName": "{% $target.stack %}",
         "DeploymentGroupName": "{% $lowercase($new) %}",
         "Description": "{% $push.commit %}",
@@ -352,6 +352,9 @@ fn deploy(target: &mut Target, whole: &Whole<'_>) {
             "S3Location": { "Bucket": whole.bucket(), "Key": "{% $revision %}", "BundleType": "zip" },
         },
     });
+    if whole.deploy.ignore_stop_failures {
+        arguments["IgnoreApplicationStopFailures"] = json!(true);
+    }
     target.task(
         "Deploy",
         "codedeploy:createDeployment",

@@ -1,0 +1,253 @@
+//! Deployments that are held, go on, and are ended while two releases share the traffic. No visitor may notice, nor one
+//! whose request takes longer than all that.
+
+use serde_json::Value;
+
+use crate::{
+    load::Load,
+    middle::MINUTE,
+    platform::{Platform, can_run, eventually},
+    strategies::{App, Stage},
+};
+
+/// The quick visitors and the slow ones are not spread evenly: how long they take is not what this is about.
+const ANALYSIS: &str = "analysis: { sample: 5, slower: 10000% }";
+
+struct Visitors(Load, Load);
+
+impl Visitors {
+    fn of(stage: &Stage<'_>) -> Self {
+        let http = stage.platform.http();
+        Self(
+            Load::on(&http, &stage.host),
+            Load::at(&http, &stage.host, "/slow"),
+        )
+    }
+
+    fn lost_nothing(self) {
+        for (load, least) in [(self.0, 500), (self.1, 10)] {
+            let (good, bad) = load.end();
+            println!("{good} requests, {} failed", bad.len());
+            let first = &bad[..bad.len().min(5)];
+            assert!(
+                bad.is_empty() && good > least,
+                "{} of {good} failed: {first:?}",
+                bad.len()
+            );
+        }
+    }
+}
+
+impl Stage<'_> {
+    fn split(&self) -> Value {
+        let environments = self.platform.json(&["environments", "list", &self.app]);
+        environments["items"][0]["split"].clone()
+    }
+
+    /// Waits until the new release is at a step.
+    fn at_step(&self, step: u64) -> Value {
+        eventually(&format!("step {step}"), MINUTE, || {
+            let split = self.split();
+            (split["step"] == step).then_some(split)
+        })
+    }
+
+    fn pause(&self) {
+        self.platform.vend(&["deploy", "pause", &self.dev]);
+    }
+
+    fn resume(&self) {
+        self.platform.vend(&["deploy", "resume", &self.dev]);
+    }
+
+    /// Waits until the pause has taken effect.
+    fn is_held(&self) {
+        eventually("it is held", MINUTE, || {
+            (self.deployment()["state"] == "Ready").then_some(())
+        });
+    }
+
+    /// Visitors meet all of these releases and no other.
+    fn meets(&self, texts: &[&str]) {
+        let mut met = std::collections::BTreeSet::new();
+        eventually(&format!("visitors meet {texts:?}"), MINUTE, || {
+            for _ in 0..20 {
+                let (status, body) = self.platform.get(&self.host, "/");
+                assert_eq!(status, 200, "{body}");
+                met.insert(body.split(' ').next().unwrap().to_owned());
+            }
+            (met.len() >= texts.len()).then_some(())
+        });
+        assert!(met.iter().eq(texts), "{met:?}");
+    }
+
+    /// Ends it, and finds everything as it was before, and on record why.
+    fn ends(&self, push: u64, release: u64, hosts: usize) -> Value {
+        self.platform.vend(&["deploy", "abort", &self.dev]);
+        let push = self.platform.ended(&self.app, push);
+        let reason = push["reason"].as_str().unwrap_or_default();
+        assert!(
+            push["state"] == "failed" && reason.contains("cancelled it"),
+            "{push:#}"
+        );
+        assert_eq!(self.split(), Value::Null);
+        self.meets(&["one"]);
+        eventually("the new hosts are gone", MINUTE, || {
+            let own = self.hosts();
+            let old = own.iter().filter(|host| host["role"] != "database");
+            (old.clone().all(|host| host["release"] == 1) && self.count(1, "serving") == hosts).then_some(())
+        });
+        let releases = self.platform.json(&["releases", "list", &self.dev]);
+        let newest = &releases["items"][0];
+        assert_eq!(
+            (&newest["number"], &newest["state"]),
+            (&release.into(), &"failed".into()),
+            "{releases:#}"
+        );
+        let stopped = self.failed();
+        assert_eq!(
+            (&stopped["state"], &stopped["code"], &stopped["release"]),
+            (&"Stopped".into(), &"MANUAL_STOP".into(), &release.into()),
+            "{stopped:#}"
+        );
+        let ledger = self.platform.vend(&["audit", "list", "--all", "--json"]);
+        assert!(ledger.contains("execution.cancel"), "it is on record");
+        self.platform
+            .json(&["deployments", "show", stopped["id"].as_str().unwrap()])
+    }
+}
+
+#[test]
+fn a_canary_is_ended_and_another_is_held_while_it_has_traffic() {
+    if !can_run() {
+        return;
+    }
+    let platform = Platform::start();
+    let stage = Stage::new(&platform, "canary");
+    let app = App::new(
+        &format!("strategy: canary, percent: 10%, interval: 8s, {ANALYSIS}"),
+        2,
+    );
+    app.says("one");
+    platform.release(&app.copy, &stage.app, "dev");
+    let visitors = Visitors::of(&stage);
+
+    // While it is watched, and nobody holds it.
+    app.says("two");
+    let number = platform.push(&app.copy, &stage.app, "dev");
+    assert_eq!(stage.at_step(1)["percent"], 10);
+    stage.meets(&["one", "two"]);
+    assert_eq!(stage.deployment()["state"], "Baking");
+    stage.ends(number, 2, 2);
+
+    // Held at ten percent: nothing moves, until somebody lets it go on.
+    app.says("three");
+    let number = platform.push(&app.copy, &stage.app, "dev");
+    stage.at_step(1);
+    stage.pause();
+    stage.is_held();
+    let split = stage.split();
+    assert_eq!(
+        (&split["percent"], &split["verdict"]),
+        (&10.into(), &"as-good".into())
+    );
+    stage.meets(&["one", "three"]);
+    stage.resume();
+    let push = platform.ended(&stage.app, number);
+    assert_eq!(push["state"], "done", "{push:#}");
+    stage.meets(&["three"]);
+    visitors.lost_nothing();
+    stage.end();
+}
+
+#[test]
+fn a_linear_deployment_is_held_at_its_first_step_and_ended_at_its_second() {
+    if !can_run() {
+        return;
+    }
+    let platform = Platform::start();
+    let stage = Stage::new(&platform, "linear");
+    let app = App::new(
+        &format!("strategy: linear, percent: 30%, interval: 6s, {ANALYSIS}"),
+        2,
+    );
+    app.says("one");
+    platform.release(&app.copy, &stage.app, "dev");
+    let visitors = Visitors::of(&stage);
+
+    app.says("two");
+    let number = platform.push(&app.copy, &stage.app, "dev");
+    stage.at_step(1);
+    stage.pause();
+    stage.is_held();
+    stage.meets(&["one", "two"]);
+    assert_eq!(stage.split()["percent"], 30);
+    // Who holds it may end.
+    platform.kill("serve");
+    platform.wait_until_ready();
+    assert_eq!(stage.deployment()["state"], "Ready");
+    assert_eq!(stage.split()["percent"], 30);
+    stage.resume();
+    assert_eq!(stage.at_step(2)["percent"], 60);
+    stage.pause();
+    stage.is_held();
+    stage.meets(&["one", "two"]);
+    let stopped = stage.ends(number, 2, 2);
+    let shares: Vec<&Value> = stopped["analyses"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|own| &own["percent"])
+        .collect();
+    assert_eq!(shares, [30, 60], "{stopped:#}");
+
+    app.says("three");
+    platform.release(&app.copy, &stage.app, "dev");
+    stage.meets(&["three"]);
+    visitors.lost_nothing();
+    stage.end();
+}
+
+#[test]
+fn in_place_a_deployment_is_ended_when_some_hosts_have_it() {
+    if !can_run() {
+        return;
+    }
+    let platform = Platform::start();
+    let stage = Stage::new(&platform, "half");
+    let app = App::new("strategy: in-place", 3);
+    app.says("one");
+    platform.release(&app.copy, &stage.app, "dev");
+    let visitors = Visitors::of(&stage);
+
+    app.says("two");
+    let number = platform.push(&app.copy, &stage.app, "dev");
+    stage.under_way();
+    eventually("the first host is out", MINUTE, || {
+        stage
+            .hosts()
+            .iter()
+            .any(|host| host["wanted"] == "updating")
+            .then_some(())
+    });
+    stage.pause();
+    stage.is_held();
+    let (old, new) = (stage.count(1, "serving"), stage.count(2, "serving"));
+    assert!(old > 0 && new > 0 && old + new == 3, "{old} {new}");
+    stage.meets(&["one", "two"]);
+    let stopped = stage.ends(number, 2, 3);
+    let list = platform.json(&["deployments", "list", &stage.dev]);
+    let undo = &list["items"][0];
+    assert_ne!(undo["id"], stopped["id"]);
+    assert_eq!(
+        (&undo["release"], &undo["state"]),
+        (&1.into(), &"Succeeded".into()),
+        "{list:#}"
+    );
+
+    app.says("three");
+    platform.release(&app.copy, &stage.app, "dev");
+    stage.meets(&["three"]);
+    visitors.lost_nothing();
+    stage.end();
+}
