@@ -8,6 +8,8 @@ mod calm;
 mod distribution;
 mod mirror;
 mod settle;
+#[cfg(test)]
+mod tests;
 mod trust;
 
 pub use mirror::Mirror;
@@ -33,7 +35,7 @@ use crate::{
     layer::{self, Layers, Record, Staging, archive, io_error, touch},
     oci::{
         self, Reach,
-        registry::{Login, Repository},
+        registry::{LOOK, Login, Repository},
         unpack::Deletions,
     },
 };
@@ -99,8 +101,22 @@ pub struct Known {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenant: Option<TenantName>,
     pub key: Digest,
-    /// When it was last seen to be so.
+    /// When it was last seen to be so: before it was asked.
     pub checked_at: Timestamp,
+    /// What the tag named then, which is the image or an index that has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub named: Option<Digest>,
+    /// The last time that it was asked and not told, if that was later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub untold: Option<Untold>,
+}
+
+/// Why nobody knows what a name means by now.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Untold {
+    /// Before it was asked.
+    pub at: Timestamp,
+    pub why: String,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -166,10 +182,15 @@ impl Bases {
 
     /// The layer of a base of the platform or a registry, if it was made.
     pub fn find(&self, wanted: Wanted<'_>) -> Result<Option<Record>, Error> {
-        match self.known(&slug(wanted))? {
-            Some(known) => Ok(self.layers.get(&known.key)?),
-            None => Ok(None),
-        }
+        Ok(self.here(wanted)?.map(|(_, record)| record))
+    }
+
+    fn here(&self, wanted: Wanted<'_>) -> Result<Option<(Known, Record)>, Error> {
+        let Some(known) = self.known(&slug(wanted))? else {
+            return Ok(None);
+        };
+        let record = self.layers.get(&known.key)?;
+        Ok(record.map(|record| (known, record)))
     }
 
     /// All that is known of names, and so which layers no sweep may remove. What nobody asked for in a long time is
@@ -247,25 +268,42 @@ impl Bases {
     }
 
     /// The layer of a base as its name means it now: a registry is asked each time what a tag names. One that cannot be
-    /// asked leaves what it gave before, and why it could not; one that does not give it any more is an error.
+    /// asked leaves what it gave before, and why it could not; one that does not give it any more is an error. Those who
+    /// want one name at a time share one answer, also when there is none.
     pub async fn current(
         &self,
         wanted: Wanted<'_>,
         mut progress: impl FnMut(&str) + Send,
-    ) -> Result<(Record, Option<Error>), Error> {
+    ) -> Result<(Record, Option<String>), Error> {
+        let since = crate::now();
         let moves = matches!(wanted.base, Base::Oci(_)) && wanted.base.moves();
-        let before = if moves { self.find(wanted)? } else { None };
-        let Some(before) = before else {
+        if !moves || self.find(wanted)?.is_none() {
             return Ok((self.ensure(wanted, progress).await?, None));
-        };
+        }
         let _held = self.lock(&slug(wanted), wanted.base, &mut progress).await?;
+        let Some((known, before)) = self.here(wanted)? else {
+            return Ok((self.make(wanted, progress).await?, None));
+        };
+        // Whoever was asked for while we waited was asked for us, too.
+        if known.checked_at >= since {
+            return Ok((before, None));
+        }
+        if let Some(untold) = known.untold.as_ref().filter(|untold| untold.at >= since) {
+            return Ok((before, Some(untold.why.clone())));
+        }
+        let at = crate::now();
         match self.make(wanted, progress).await {
             Ok(record) => Ok((record, None)),
             Err(
                 error @ Error::Oci(
                     oci::Error::Unreachable { .. } | oci::Error::Answer { .. } | oci::Error::Archive(_),
                 ),
-            ) => Ok((before, Some(error))),
+            ) => {
+                let why = crate::logs::chain(&error);
+                let untold = Some(Untold { at, why: why.clone() });
+                self.know(wanted, &Known { untold, ..known })?;
+                Ok((before, Some(why)))
+            }
             Err(error) => Err(error),
         }
     }
@@ -322,16 +360,16 @@ impl Bases {
     }
 
     async fn make(&self, wanted: Wanted<'_>, mut progress: impl FnMut(&str) + Send) -> Result<Record, Error> {
-        let record = match wanted.base {
+        let checked_at = crate::now();
+        let (record, named) = match wanted.base {
             Base::Named(name) => {
                 let distribution = Distribution::find(name).expect("every name has a distribution");
-                self.bootstrap(distribution, &mut progress).await?
+                (self.bootstrap(distribution, &mut progress).await?, None)
             }
             Base::Oci(reference) => {
                 progress(&format!("asking {} for {}", reference.registry, wanted.base));
-                let (this, reference, base) = (self.clone(), reference.clone(), wanted.base.clone());
-                let login = wanted.login.map(Login::read);
-                blocking(move || this.pull(&base, &reference, login)).await?
+                let (record, named) = self.fetch(wanted, reference).await?;
+                (record, Some(named))
             }
             base @ (Base::Layout { .. } | Base::Tar(_)) => {
                 let why = "it is of a source tree, which is not here".to_owned();
@@ -346,27 +384,69 @@ impl Bases {
             base: wanted.base.to_string(),
             tenant: wanted.tenant.cloned(),
             key: record.key,
-            checked_at: crate::now(),
+            checked_at,
+            named,
+            untold: None,
         };
-        let path = self.root.join(format!("{}.json", slug(wanted)));
-        let new = path.with_extension("new");
-        let json = serde_json::to_vec_pretty(&known).expect("what is known of a base is plain data");
-        fs::write(&new, json)
-            .and_then(|()| fs::rename(&new, &path))
-            .map_err(io_error("write", &path))?;
+        self.know(wanted, &known)?;
         Ok(record)
     }
 
-    /// An image of a registry as one layer: its own, one over the other.
-    fn pull(&self, base: &Base, reference: &Reference, login: Option<Login>) -> Result<Record, Error> {
+    fn know(&self, wanted: Wanted<'_>, known: &Known) -> Result<(), Error> {
+        let path = self.root.join(format!("{}.json", slug(wanted)));
+        let new = path.with_extension("new");
+        let json = serde_json::to_vec_pretty(known).expect("what is known of a base is plain data");
+        fs::write(&new, json)
+            .and_then(|()| fs::rename(&new, &path))
+            .map_err(io_error("write", &path))?;
+        Ok(())
+    }
+
+    /// An image of a registry, and what its name names: got only if that is not what is here.
+    async fn fetch(&self, wanted: Wanted<'_>, reference: &Reference) -> Result<(Record, Digest), Error> {
+        let login = wanted.login.map(Login::read);
+        if let Some((known, record)) = self.here(wanted)?
+            && let Some(named) = known.named
+            && self.look(reference, login.clone()).await? == Some(named)
+        {
+            self.layers.touch(&record.key, crate::now())?;
+            return Ok((record, named));
+        }
+        let (this, reference, base) = (self.clone(), reference.clone(), wanted.base.clone());
+        blocking(move || this.pull(&base, &reference, login)).await
+    }
+
+    /// What a tag names now. Not waited for longer than [`LOOK`]: a build has what it was before.
+    async fn look(&self, reference: &Reference, login: Option<Login>) -> Result<Option<Digest>, Error> {
+        let repository = Repository::look(reference, login, self.reach.clone());
+        let tag = reference.wanted();
+        let look = blocking(move || Ok(repository.named(&tag)?));
+        tokio::time::timeout(LOOK, look).await.unwrap_or_else(|_| {
+            let why = format!("it did not answer in {} seconds", LOOK.as_secs());
+            Err(oci::Error::Unreachable {
+                registry: reference.registry.clone(),
+                why,
+            }
+            .into())
+        })
+    }
+
+    /// An image of a registry as one layer: its own, one over the other. And what its name names.
+    fn pull(
+        &self,
+        base: &Base,
+        reference: &Reference,
+        login: Option<Login>,
+    ) -> Result<(Record, Digest), Error> {
         let repository = Repository::open(reference, login, self.reach.clone(), false);
         let image = oci::find(&repository, &reference.wanted())?;
         // Two names of one image may part one day.
         let name = base.to_string();
         let key = Digest::of_parts([b"vend base oci 1", name.as_bytes(), image.digest.as_bytes()]);
-        self.adopt(base, key, image.digest, |files| {
+        let record = self.adopt(base, key, image.digest, |files| {
             flatten(&repository, &image, files)
-        })
+        })?;
+        Ok((record, image.named))
     }
 
     async fn bootstrap(

@@ -100,6 +100,8 @@ pub trait Source {
 pub struct Image {
     /// Of the manifest.
     pub digest: Digest,
+    /// Of what the tag or digest names: the manifest, or an index that has it.
+    pub named: Digest,
     pub manifest: Manifest,
     pub config: Config,
     /// The configuration's own bytes.
@@ -109,7 +111,8 @@ pub struct Image {
 /// The image of this machine's architecture that a tag or digest names.
 pub fn find(source: &dyn Source, wanted: &str) -> Result<Image, Error> {
     let (bytes, media_type) = source.document(wanted)?;
-    let mut digest = check(wanted, &bytes)?;
+    let named = check(wanted, &bytes)?;
+    let mut digest = named;
     let document = manifest::parse(&bytes, media_type.as_deref())?;
     let manifest = match document {
         Document::Manifest(manifest) => manifest,
@@ -137,6 +140,7 @@ pub fn find(source: &dyn Source, wanted: &str) -> Result<Image, Error> {
     }
     Ok(Image {
         digest,
+        named,
         manifest,
         config,
         config_bytes,

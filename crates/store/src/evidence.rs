@@ -8,7 +8,7 @@ mod migrations;
 
 pub use attestations::{Attestation, Predicate};
 pub use bakes::{Bake, Image, NewBake};
-pub use builds::{Build, NewBuild};
+pub use builds::{Build, NewBuild, Ran};
 pub use deployments::{Deployment, DeploymentState, JudgedHost, NewDeployment};
 pub use migrations::{Migration, MigrationState, NewMigration};
 

@@ -198,6 +198,15 @@ async fn what_nobody_waits_for_is_stopped_on_record() {
             let states: Vec<_> = builds.iter().map(|build| build.state).collect();
             assert_eq!(states, [WorkState::Succeeded, WorkState::Stopped]);
             assert_eq!(builds[1].phases(), [submitted()], "what is known of it is kept");
+            for (ran, build) in tx.ran_in_execution(&id)?.into_iter().zip(&builds) {
+                assert_eq!(ran.phases, build.phases());
+                assert_eq!(
+                    (&ran.place, ran.number, &ran.log),
+                    (&build.place, build.number, &build.log)
+                );
+                assert_eq!((ran.started_at, ran.ended_at), (build.started_at, build.ended_at));
+            }
+            assert_eq!(tx.ran_in_execution(&id)?.len(), builds.len());
             let bake = &tx.bakes_of_execution(&id)?[0];
             assert_eq!((bake.state, &bake.fault), (WorkState::Stopped, &Some(why)));
             assert!(bake.ended_at.is_some() && bake.log.is_some());

@@ -151,7 +151,7 @@ impl Oven {
         let image = self.0.images.keep(&[record.key], crate::now());
         Ok(Bare {
             image: image.map_err(Error::from)?,
-            old: old.map(|error| crate::logs::chain(&error)),
+            old,
         })
     }
 }

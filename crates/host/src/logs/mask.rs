@@ -181,6 +181,26 @@ mod tests {
     }
 
     #[test]
+    fn the_padding_of_an_encoded_secret_goes_with_it() {
+        for (text, shown) in [
+            ("aHVudGVyMnNlY3JldA==\n", "***\n"),
+            ("aHVudGVyMnNlY3JldA\n", "***\n"),
+            ("aHVudGVyMnNlY3JldC4=\n", "***4=\n"),
+            ("PASS=aHVudGVyMnNlY3JldA==", "PASS=***"),
+        ] {
+            let bytes = text.as_bytes();
+            for cut in 0..=bytes.len() {
+                let (first, second) = bytes.split_at(cut);
+                assert_eq!(
+                    masked(&["hunter2secret"], &[first, second]),
+                    shown,
+                    "cut at {cut}"
+                );
+            }
+        }
+    }
+
+    #[test]
     fn escaped_secrets_are_masked() {
         let secret = "p@ss w/rd&\"it's\"";
         for text in [
@@ -289,7 +309,7 @@ mod tests {
         let mut forms: Vec<Vec<u8>> = forms::of(&worst).collect();
         forms.sort_unstable();
         forms.dedup();
-        assert!(forms.len() <= 100, "{}", forms.len());
+        assert!(forms.len() <= 200, "{}", forms.len());
         assert!(forms.iter().all(|form| form.len() <= worst.len() * 6));
     }
 
@@ -310,6 +330,32 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn no_digit_that_tells_of_an_encoded_secret_is_shown(
+            secret in proptest::collection::vec(33u8..127, 6..140), before in proptest::collection::vec(0u8..=255, 0..5),
+            after in proptest::collection::vec(0u8..=255, 0..4), url: bool, padded: bool, cut: proptest::sample::Index,
+        ) {
+            use base64::{Engine as _, engine::general_purpose as alphabets};
+            let all = [&before[..], &secret, &after].concat();
+            let text = match (url, padded) {
+                (false, true) => alphabets::STANDARD.encode(&all),
+                (false, false) => alphabets::STANDARD_NO_PAD.encode(&all),
+                (true, true) => alphabets::URL_SAFE.encode(&all),
+                (true, false) => alphabets::URL_SAFE_NO_PAD.encode(&all),
+            };
+            let first = before.len() * 8 / 6;
+            let last = match after.is_empty() {
+                true => text.len(),
+                false => ((before.len() + secret.len()) * 8).div_ceil(6),
+            };
+            let (start, end) = text.as_bytes().split_at(cut.index(text.len() + 1));
+            let shown = masked(&[std::str::from_utf8(&secret).unwrap()], &[start, end]);
+            let (head, _) = shown.split_once("***").expect("it is found");
+            let (_, tail) = shown.rsplit_once("***").expect("it is found");
+            prop_assert!(text[..first].starts_with(head), "{} of {}", &shown, &text);
+            prop_assert!(text[last..].ends_with(tail), "{} of {}", &shown, &text);
+        }
+
         #[test]
         fn the_cutting_of_the_stream_changes_nothing(
             text in "[ab]{0,40}", cuts in proptest::collection::vec(0usize..5, 0..40), secret in "[ab]{1,5}", other in "[ab]{1,4}",

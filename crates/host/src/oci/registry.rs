@@ -26,6 +26,8 @@ use super::{DOCUMENT_BYTES, Descriptor, Error, Reach, Source, manifest, reach};
 
 const CONNECT: Duration = Duration::from_secs(20);
 const ANSWER: Duration = Duration::from_secs(60);
+/// How long whoever has an image already waits for one answer about its tag.
+pub const LOOK: Duration = Duration::from_secs(5);
 /// For one blob.
 const BLOB: Duration = Duration::from_secs(30 * 60);
 /// The machine's own authorities.
@@ -100,7 +102,7 @@ impl Repository {
         };
         let scheme = if is_loopback(host) { "http" } else { "https" };
         Self {
-            agent: agent(reach),
+            agent: agent(reach, None),
             registry: reference.registry.clone(),
             origin: format!("{scheme}://{host}"),
             name: reference.name.clone(),
@@ -108,6 +110,25 @@ impl Repository {
             writes,
             authorization: Mutex::default(),
         }
+    }
+
+    /// The repository for one who only looks, and does not wait longer than [`LOOK`] for an answer.
+    pub fn look(reference: &Reference, login: Option<Login>, reach: Reach) -> Self {
+        Self {
+            agent: agent(reach.clone(), Some(LOOK)),
+            ..Self::open(reference, login, reach, false)
+        }
+    }
+
+    /// What a tag names, without getting it: registries count who gets. `None` where the registry does not say.
+    pub fn named(&self, wanted: &str) -> Result<Option<Digest>, Error> {
+        let url = format!("{}/v2/{}/manifests/{wanted}", self.origin, self.name);
+        let response = self.ask("HEAD", &url, &[("accept", &ACCEPT.join(", "))], None, wanted)?;
+        if response.status() != StatusCode::OK {
+            return Ok(None);
+        }
+        let said = response.headers().get("docker-content-digest");
+        Ok(said.and_then(|value| value.to_str().ok()?.parse().ok()))
     }
 
     /// Whether the registry has a blob.
@@ -282,15 +303,18 @@ impl Repository {
             request = request.header(header::AUTHORIZATION, login.header());
         }
         let mut response = request.call().map_err(|error| self.failed(&error))?;
-        if response.status() != StatusCode::OK {
-            return Err(self.denied());
+        match response.status() {
+            StatusCode::OK => {}
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return Err(self.denied()),
+            // Nobody looked at the login.
+            _ => return Err(self.wrong(&response, "a token", "")),
         }
         let text = response.body_mut().with_config().limit(1 << 20).read_to_string();
         let answer: Option<Answer> = text.ok().and_then(|text| serde_json::from_str(&text).ok());
         let token = answer.and_then(|answer| answer.token.or(answer.access_token));
         token
             .map(|token| format!("Bearer {token}"))
-            .ok_or_else(|| self.denied())
+            .ok_or_else(|| self.wrong(&response, "a token", "there is none in it"))
     }
 
     fn is_own(&self, url: &str) -> bool {
@@ -385,7 +409,7 @@ impl Source for Repository {
     }
 }
 
-fn agent(reach: Reach) -> Agent {
+fn agent(reach: Reach, whole: Option<Duration>) -> Agent {
     let authorities: Vec<Certificate<'static>> = std::fs::read(BUNDLE)
         .map(|bytes| {
             let items = ureq::tls::parse_pem(&bytes);
@@ -408,6 +432,7 @@ fn agent(reach: Reach) -> Agent {
         .http_status_as_error(false)
         .max_redirects(5)
         .redirect_auth_headers(RedirectAuthHeaders::Never)
+        .timeout_global(whole)
         .timeout_resolve(Some(CONNECT))
         .timeout_connect(Some(CONNECT))
         .timeout_recv_response(Some(ANSWER))

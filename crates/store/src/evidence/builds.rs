@@ -38,6 +38,18 @@ impl Build {
     }
 }
 
+/// What a build went through, without all that came of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ran {
+    pub place: Place,
+    /// From 1 in its app.
+    pub number: u64,
+    pub phases: Vec<PhaseReport>,
+    pub log: Option<LogRef>,
+    pub started_at: Timestamp,
+    pub ended_at: Option<Timestamp>,
+}
+
 /// A build to be numbered.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewBuild {
@@ -78,6 +90,18 @@ impl Db<'_> {
             &format!("{SELECT} WHERE b.execution = ?1 ORDER BY b.number"),
             [execution.as_str()],
             build,
+        )
+    }
+
+    /// What those went through: whoever looks every second reads no reports and no lists of files.
+    pub fn ran_in_execution(&self, execution: &ExecutionId) -> Result<Vec<Ran>, Error> {
+        self.all(
+            "SELECT b.number, b.environment, b.log, b.started_at, b.ended_at, t.name AS tenant, a.name AS app,
+                 coalesce(b.built -> '$.phases', b.fault -> '$.phases') AS phases
+             FROM builds b JOIN apps a ON a.id = b.app_id JOIN tenants t ON t.id = a.tenant_id
+             WHERE b.execution = ?1 ORDER BY b.number",
+            [execution.as_str()],
+            ran,
         )
     }
 
@@ -192,6 +216,17 @@ impl Tx<'_> {
         });
         self.note(by, action, Some(&found.place.tenant), &found.place, detail)
     }
+}
+
+fn ran(row: &Row<'_>) -> rusqlite::Result<Ran> {
+    Ok(Ran {
+        place: crate::catalogue::place(row, "environment")?,
+        number: row.get("number")?,
+        phases: row.maybe_json("phases")?.unwrap_or_default(),
+        log: row.maybe_parsed("log")?,
+        started_at: row.at("started_at")?,
+        ended_at: row.maybe_at("ended_at")?,
+    })
 }
 
 fn build(row: &Row<'_>) -> rusqlite::Result<Build> {

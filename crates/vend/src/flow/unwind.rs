@@ -1,9 +1,9 @@
 //! The way back: what a failed execution made is undone in reverse order, the release before keeps or gets back the
 //! traffic, and the evidence stays.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
-use futures_util::future::{join_all, try_join_all};
+use futures_util::{StreamExt as _, future::join_all, stream};
 use model::{
     DeploymentId, Place,
     plan::PlanKind,
@@ -17,6 +17,9 @@ use tracing::{debug, warn};
 
 use super::{Attempt, World, cancel, roll, shift, state::Planned, stored, supersede};
 use crate::reconcile::routes;
+
+/// So many builds and bakes are stopped at a time.
+const AT_ONCE: usize = 16;
 
 #[derive(Deserialize)]
 struct Input {
@@ -94,18 +97,26 @@ async fn stop_work(world: &World, attempt: &Attempt, cause: &str) -> Result<(), 
     let execution = attempt.execution.clone();
     let running = world.store.read(move |db| db.work_of_execution(&execution));
     let running = running.await.map_err(stored)?;
-    // All at once: each is waited for for a moment.
-    let ended = running.into_iter().map(|ticket| async move {
+    // Several at once: each is waited for for a moment.
+    let stops = running.into_iter().map(|ticket| async move {
         let fault = world.node.stop_work(&ticket, cause).await?;
         Ok::<_, Fault>((ticket, fault.map(|fault| fault.phases).unwrap_or_default()))
     });
-    let phases = try_join_all(ended).await?.into_iter().collect();
+    let phases = each(stops).await?;
     let (execution, why) = (attempt.execution.clone(), Fault::order(cause));
     let by = By::platform(crate::clock::now());
     let written = world
         .store
         .write(move |tx| tx.stop_work(&execution, &why, &phases, &by));
     written.await.map_err(stored)
+}
+
+/// Does all of it, some at a time, also when one of them fails; then says the first failure.
+async fn each<T: Ord, U>(
+    all: impl Iterator<Item = impl Future<Output = Result<(T, U), Fault>>>,
+) -> Result<BTreeMap<T, U>, Fault> {
+    let done: Vec<_> = stream::iter(all).buffer_unordered(AT_ONCE).collect().await;
+    done.into_iter().collect()
 }
 
 /// Ends scripts that hosts and machines still run for the deployment: what follows would wait for them. A host that does
@@ -244,7 +255,29 @@ async fn fail_release(world: &World, input: &Input, release: u64) -> Result<(), 
 mod tests {
     use DeploymentState::{Failed, Stopped};
 
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
+
+    #[tokio::test]
+    async fn one_that_cannot_be_stopped_keeps_no_other_going() {
+        let (going, most, done) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
+        let stops = (0..50).map(async |number| {
+            most.fetch_max(going.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+            tokio::task::yield_now().await;
+            going.fetch_sub(1, Ordering::Relaxed);
+            done.fetch_add(1, Ordering::Relaxed);
+            match number {
+                0 => Err(Fault::order("away")),
+                _ => Ok((number, ())),
+            }
+        });
+        assert_eq!(each(stops).await.unwrap_err().message, "away");
+        assert_eq!(
+            (done.load(Ordering::Relaxed), most.load(Ordering::Relaxed)),
+            (50, AT_ONCE)
+        );
+    }
 
     #[test]
     fn deployments_end_with_codedeploys_codes() {

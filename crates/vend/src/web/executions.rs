@@ -9,6 +9,7 @@ use model::{
     ExecutionId,
     plan::Plan,
     policy::Action,
+    port::PhaseReport,
     wire::{BuildRun, Execution, ExecutionDetail, ExecutionState, HistoryEvent, Page, PlanAnswer},
 };
 use serde_json::Value;
@@ -277,7 +278,7 @@ pub fn told(
     let summary = db.execution_summary(id)?;
     let events = runs::history(db, summary.run, HISTORY)?;
     let logs = logs::among(db, &summary, &events)?;
-    let builds = db.builds_of_execution(id)?;
+    let builds = db.ran_in_execution(id)?;
     let detail = ExecutionDetail {
         builds: builds.into_iter().map(build).collect(),
         logs: logs.into_iter().map(|entry| entry.log).collect(),
@@ -287,10 +288,23 @@ pub fn told(
     Ok((detail, events))
 }
 
-fn build(build: store::Build) -> BuildRun {
+/// Of what went wrong in a phase, so much is told in a list of phases, in characters; its log has the rest.
+const MESSAGE: usize = 500;
+
+fn build(build: store::Ran) -> BuildRun {
+    let brief = |mut phase: PhaseReport| {
+        let end = |message: &str| message.char_indices().nth(MESSAGE).map(|(at, _)| at);
+        if let Some(message) = &mut phase.message
+            && let Some(end) = end(message)
+        {
+            message.truncate(end);
+            message.push('…');
+        }
+        phase
+    };
     BuildRun {
         number: build.number,
-        phases: build.phases().to_vec(),
+        phases: build.phases.into_iter().map(brief).collect(),
         log: build.log.map(|log| log.to_string()),
         started_at: build.started_at,
         ended_at: build.ended_at,
@@ -358,6 +372,30 @@ pub async fn plan(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_long_message_of_a_phase_is_cut() {
+        let told = |message: String| {
+            let phase = PhaseReport {
+                name: "BUILD".to_owned(),
+                status: None,
+                started_at: jiff::Timestamp::UNIX_EPOCH,
+                duration_ms: None,
+                message: Some(message),
+            };
+            let ran = store::Ran {
+                place: "acme/shop/dev".parse().unwrap(),
+                number: 1,
+                phases: vec![phase],
+                log: None,
+                started_at: jiff::Timestamp::UNIX_EPOCH,
+                ended_at: None,
+            };
+            build(ran).phases[0].message.clone().unwrap()
+        };
+        assert_eq!(told("ü".repeat(500)), "ü".repeat(500));
+        assert_eq!(told("ü".repeat(501)), format!("{}…", "ü".repeat(500)));
+    }
 
     #[test]
     fn a_retry_says_of_what_and_why() {

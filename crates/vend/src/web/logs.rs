@@ -38,7 +38,7 @@ pub fn among(
     events: &[asl::HistoryEvent],
 ) -> Result<Vec<LogEntry>, store::Error> {
     let id = &execution.id;
-    let builds = db.builds_of_execution(id)?.into_iter();
+    let builds = db.ran_in_execution(id)?.into_iter();
     let builds = builds.map(|build| (build.log, build.place, build.started_at));
     let bakes = db.bakes_of_execution(id)?.into_iter();
     let bakes = bakes.map(|bake| (bake.log, bake.place, bake.started_at));

@@ -257,26 +257,56 @@ fn dollar(text: &str, wide: bool) -> String {
     written
 }
 
+const STANDARD: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+const URL: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+/// So many whole digits beside one that tells a part of the secret are enough to know it by.
+const BESIDE: usize = 64;
+
 /// The base64 digits that a text has at each of the three places that it can have among others, in both alphabets.
 fn encoded(text: &[u8]) -> Vec<Vec<u8>> {
-    const STANDARD: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    const URL: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    (0..3)
+        .flat_map(|before| [STANDARD, URL].map(|alphabet| placed(text, before, alphabet)))
+        .flatten()
+        .collect()
+}
+
+/// The digits of a text that follows so many bytes of a group. A digit at its ends that mixes its bits with those of a
+/// neighbour has each value that those it has of the text allow. Each end is a form of its own, so that they do not
+/// multiply; a mask makes one of those that overlap.
+fn placed(text: &[u8], before: usize, alphabet: &[u8; 64]) -> Vec<Vec<u8>> {
+    let mut bytes = vec![0; before];
+    bytes.extend_from_slice(text);
+    let value = |index: usize| {
+        let bit = index * 6;
+        let high = u16::from(bytes[bit / 8]) << 8;
+        let low = bytes.get(bit / 8 + 1).map_or(0, |byte| u16::from(*byte));
+        usize::from(((high | low) >> (10 - bit % 8)) & 63)
+    };
+    let first = (before * 8).div_ceil(6);
+    let last = bytes.len() * 8 / 6;
+    let whole: Vec<u8> = (first..last).map(|index| alphabet[value(index)]).collect();
     let mut forms = Vec::new();
-    for before in 0..3 {
-        let mut bytes = vec![0; before];
-        bytes.extend_from_slice(text);
-        // Digits that mix the text's bits with those of a neighbour differ with the neighbour.
-        let first = (before * 8).div_ceil(6);
-        let last = bytes.len() * 8 / 6;
-        for alphabet in [STANDARD, URL] {
-            let digit = |index: usize| {
-                let bit = index * 6;
-                let high = u16::from(bytes[bit / 8]) << 8;
-                let low = bytes.get(bit / 8 + 1).map_or(0, |byte| u16::from(*byte));
-                alphabet[usize::from(((high | low) >> (10 - bit % 8)) & 63)]
-            };
-            forms.push((first..last).map(digit).collect());
+    // The foreign bits come first in the digit, and are none of the text's.
+    for foreign in 0..1 << (before * 2) {
+        if before > 0 {
+            let digit = alphabet[value(first - 1) | (foreign << (6 - before * 2))];
+            let near = &whole[..whole.len().min(BESIDE)];
+            forms.push([&[digit], near].concat());
         }
     }
+    let foreign = match bytes.len() % 3 {
+        0 => 0,
+        over => 6 - over * 2,
+    };
+    if foreign > 0 {
+        let near = &whole[whole.len().saturating_sub(BESIDE)..];
+        for bits in 0..1 << foreign {
+            forms.push([near, &[alphabet[value(last) | bits]]].concat());
+        }
+        // Where the text is the end of all.
+        let padding: &[u8] = if foreign == 4 { b"==" } else { b"=" };
+        forms.push([near, &[alphabet[value(last)]], padding].concat());
+    }
+    forms.push(whole);
     forms
 }

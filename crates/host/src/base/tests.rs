@@ -1,0 +1,240 @@
+//! Tags of a registry that is away, slow, or has something else by now.
+
+use std::{
+    io::{BufReader, Read as _, Write as _},
+    net::{TcpListener, TcpStream},
+    sync::{Arc, Mutex},
+};
+
+use super::*;
+
+/// What a registry of one image does.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Mood {
+    Well,
+    /// Who asks for a token is answered with this.
+    Tokens(u16),
+    /// It takes a connection and says nothing.
+    Silent,
+}
+
+struct State {
+    mood: Mood,
+    /// Path to bytes.
+    files: BTreeMap<String, Vec<u8>>,
+    /// Methods and paths.
+    asked: Vec<String>,
+}
+
+/// A registry on the loopback, with `acme/ci:1` in it.
+struct Registry {
+    port: u16,
+    state: Arc<Mutex<State>>,
+}
+
+impl Registry {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let state = State {
+            mood: Mood::Well,
+            files: BTreeMap::new(),
+            asked: Vec::new(),
+        };
+        let state = Arc::new(Mutex::new(state));
+        let shared = Arc::clone(&state);
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let shared = Arc::clone(&shared);
+                std::thread::spawn(move || answer(stream, &shared, port));
+            }
+        });
+        let own = Self { port, state };
+        own.push("first");
+        own
+    }
+
+    /// Gives the tag another image, of one file.
+    fn push(&self, name: &str) {
+        let mut tar = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_size(0);
+        header.set_mode(0o644);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(1);
+        tar.append_data(&mut header, name, io::empty()).unwrap();
+        let layer = tar.into_inner().unwrap();
+        let config = serde_json::json!({ "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" },
+            "os": "linux", "rootfs": { "type": "layers", "diff_ids": [Digest::of(&layer)] } });
+        let config = config.to_string().into_bytes();
+        let blob = |kind: &str, bytes: &[u8]| {
+            serde_json::json!({ "mediaType": format!("application/vnd.oci.image.{kind}"), "digest": Digest::of(bytes),
+                "size": bytes.len() })
+        };
+        let manifest = serde_json::json!({ "schemaVersion": 2, "mediaType": oci::manifest::MANIFEST,
+            "config": blob("config.v1+json", &config), "layers": [blob("layer.v1.tar", &layer)] });
+        let mut state = self.state.lock().unwrap();
+        for bytes in [layer, config] {
+            let path = format!("/v2/acme/ci/blobs/{}", Digest::of(&bytes));
+            state.files.insert(path, bytes);
+        }
+        let path = "/v2/acme/ci/manifests/1".to_owned();
+        state.files.insert(path, manifest.to_string().into_bytes());
+    }
+
+    fn mood(&self, mood: Mood) {
+        self.state.lock().unwrap().mood = mood;
+    }
+
+    /// What was asked since the last time.
+    fn asked(&self) -> Vec<String> {
+        std::mem::take(&mut self.state.lock().unwrap().asked)
+    }
+}
+
+fn answer(mut stream: TcpStream, state: &Mutex<State>, port: u16) {
+    let mut lines = io::BufRead::lines(BufReader::new(stream.try_clone().unwrap()));
+    let line = lines.next().and_then(Result::ok).unwrap_or_default();
+    let mut headers = lines
+        .by_ref()
+        .map_while(Result::ok)
+        .take_while(|line| !line.is_empty());
+    let known = headers
+        .by_ref()
+        .any(|line| line.eq_ignore_ascii_case("authorization: Bearer abc"));
+    let _rest: Vec<String> = headers.collect();
+    let mut words = line.split(' ');
+    let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let (mood, body) = {
+        let mut state = state.lock().unwrap();
+        state.asked.push(format!("{method} {path}"));
+        (state.mood, state.files.get(path).cloned())
+    };
+    let (status, headers, body) = match (mood, body) {
+        (Mood::Silent, _) => {
+            // Until the other has gone.
+            let _ = stream.read_exact(&mut [0]);
+            return;
+        }
+        (Mood::Tokens(status), _) if path.starts_with("/token") => (status, String::new(), Vec::new()),
+        (_, _) if path.starts_with("/token") => (200, String::new(), br#"{"token":"abc"}"#.to_vec()),
+        _ if !known => {
+            let realm = format!("www-authenticate: Bearer realm=\"http://127.0.0.1:{port}/token\"\r\n");
+            (401, realm, Vec::new())
+        }
+        (_, Some(body)) => {
+            let kind = oci::manifest::MANIFEST;
+            let digest = Digest::of(&body);
+            (
+                200,
+                format!("content-type: {kind}\r\ndocker-content-digest: {digest}\r\n"),
+                body,
+            )
+        }
+        (_, None) => (404, String::new(), Vec::new()),
+    };
+    let length = body.len();
+    let head =
+        format!("HTTP/1.1 {status} X\r\n{headers}content-length: {length}\r\nconnection: close\r\n\r\n");
+    let _ = stream.write_all(head.as_bytes());
+    if method != "HEAD" {
+        let _ = stream.write_all(&body);
+    }
+}
+
+struct Place {
+    bases: Bases,
+    base: Base,
+    layers: Layers,
+    registry: Registry,
+    _node: tempfile::TempDir,
+}
+
+fn place() -> Place {
+    let node = tempfile::tempdir().unwrap();
+    let path = Utf8Path::from_path(node.path()).unwrap();
+    let layers = Layers::open(path).unwrap();
+    let registry = Registry::start();
+    Place {
+        bases: Bases::open(path, layers.clone(), Mirror::default(), Reach::Anywhere).unwrap(),
+        base: format!("oci:127.0.0.1:{}/acme/ci:1", registry.port)
+            .parse()
+            .unwrap(),
+        layers,
+        registry,
+        _node: node,
+    }
+}
+
+impl Place {
+    async fn current(&self) -> Result<(Record, Option<String>), Error> {
+        self.bases.current(Wanted::of(&self.base), |_| ()).await
+    }
+
+    fn has(&self, record: &Record, name: &str) -> bool {
+        self.layers.files(&record.key).join(name).exists()
+    }
+}
+
+#[tokio::test]
+async fn a_tag_that_stays_is_looked_at_and_not_got() {
+    let place = place();
+    let (first, why) = place.current().await.unwrap();
+    assert!(place.has(&first, "first") && why.is_none());
+    place.registry.asked();
+    let (again, why) = place.current().await.unwrap();
+    assert_eq!((again.key, why), (first.key, None));
+    let asked = place.registry.asked();
+    let got = |line: &&String| line.starts_with("GET /v2/");
+    assert!(
+        asked.contains(&"HEAD /v2/acme/ci/manifests/1".to_owned()),
+        "{asked:?}"
+    );
+    assert_eq!(asked.iter().filter(got).count(), 0, "{asked:?}");
+    place.registry.push("second");
+    let (second, why) = place.current().await.unwrap();
+    assert!(place.has(&second, "second") && why.is_none());
+}
+
+#[tokio::test]
+async fn only_a_refused_login_is_the_customer_s() {
+    let place = place();
+    let (first, _) = place.current().await.unwrap();
+    for status in [429, 500, 503] {
+        place.registry.mood(Mood::Tokens(status));
+        let (record, why) = place.current().await.unwrap();
+        assert_eq!(record.key, first.key);
+        let why = why.unwrap();
+        assert!(
+            why.contains(&format!("answers {status} to a request for a token")),
+            "{why}"
+        );
+    }
+    for status in [401, 403] {
+        place.registry.mood(Mood::Tokens(status));
+        let error = place.current().await.unwrap_err();
+        assert!(matches!(error, Error::Oci(oci::Error::Denied { .. })), "{error}");
+    }
+    place.registry.mood(Mood::Well);
+    assert_eq!(place.current().await.unwrap().1, None);
+}
+
+#[tokio::test]
+async fn who_waits_for_a_silent_registry_shares_its_silence() {
+    let place = place();
+    let (first, _) = place.current().await.unwrap();
+    place.registry.mood(Mood::Silent);
+    place.registry.asked();
+    let all = futures_util::future::join_all((0..8).map(|_| place.current())).await;
+    for current in all {
+        let (record, why) = current.unwrap();
+        assert_eq!(record.key, first.key);
+        assert!(why.unwrap().contains("cannot be reached"));
+    }
+    // One that was under way, perhaps, and one for all who came meanwhile.
+    let asked = place.registry.asked();
+    assert!((1..=2).contains(&asked.len()), "{asked:?}");
+    place.registry.mood(Mood::Well);
+    assert_eq!(place.current().await.unwrap().1, None);
+}
