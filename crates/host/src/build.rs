@@ -27,6 +27,7 @@ pub mod shell;
 pub mod tools;
 mod verdict;
 
+pub use choice::lacking;
 pub use console::Broken;
 pub use error::Error;
 pub use left::Left;

@@ -201,7 +201,30 @@ pub fn unpack_tar(tar: &mut dyn Read, into: &camino::Utf8Path) -> Result<(), Err
     let length = read_start(&mut tar, &mut start)?;
     let bytes = std::io::Cursor::new(&start[..length]).chain(tar);
     let plain = unpack::unpacked(unpack::guess(&start[..length]), bytes).map_err(Error::Archive)?;
-    unpack::unpack(plain, into, unpack::Deletions::Apply, unpack::Limits::IMAGE)
+    unpack::unpack(plain, into, unpack::Deletions::Apply, unpack::Limits::IMAGE)?;
+    match archive_of(into) {
+        Some(why) => Err(refused("the tar", why)),
+        None => Ok(()),
+    }
+}
+
+/// Why what was unpacked is no root file system, when it is an image as tools save one.
+fn archive_of(files: &camino::Utf8Path) -> Option<&'static str> {
+    let has = |name: &str| files.join(name).symlink_metadata().is_ok();
+    let saved = match (has("oci-layout") && has("index.json"), has("manifest.json")) {
+        (true, _) => {
+            "it is an archive of an OCI image, not of a root file system: unpack it into a directory of the source tree, \
+             and name that as `layout:DIRECTORY`"
+        }
+        (false, true) => {
+            "it is an archive of a Docker image, not of a root file system: write it as a layout \
+             (`skopeo copy docker-archive:FILE oci:DIRECTORY:latest`) and name that as `layout:DIRECTORY`"
+        }
+        (false, false) => return None,
+    };
+    // A root file system may have files of these names.
+    let is_root = ["bin", "etc", "usr"].into_iter().any(has);
+    (!is_root).then_some(saved)
 }
 
 fn read_start(from: &mut impl Read, start: &mut [u8]) -> Result<usize, Error> {
@@ -302,4 +325,42 @@ fn refused(what: &str, why: &str) -> Error {
 fn io_error(doing: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Error {
     let path = path.into();
     move |source| Error::Io { doing, path, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_that_was_saved_is_no_root_file_system() {
+        let unpacked = |names: &[&str]| {
+            let mut tar = tar::Builder::new(Vec::new());
+            for name in names {
+                let mut header = tar::Header::new_gnu();
+                header.set_size(0);
+                header.set_mode(0o644);
+                header.set_uid(0);
+                header.set_gid(0);
+                header.set_mtime(1);
+                tar.append_data(&mut header, name, std::io::empty()).unwrap();
+            }
+            let work = tempfile::tempdir().unwrap();
+            let into = camino::Utf8Path::from_path(work.path()).unwrap();
+            unpack_tar(&mut &tar.into_inner().unwrap()[..], into).map_err(|error| error.to_string())
+        };
+        for (names, why) in [
+            (
+                &["oci-layout", "index.json", "blobs/sha256/a"][..],
+                "layout:DIRECTORY",
+            ),
+            (&["oci-layout", "index.json", "manifest.json"], "OCI image"),
+            (&["manifest.json", "repositories", "a/layer.tar"], "Docker image"),
+        ] {
+            let text = unpacked(names).unwrap_err();
+            assert!(text.contains(why), "{text}");
+        }
+        for root in [&["bin/sh"][..], &["usr/bin/x", "manifest.json"], &["index.json"]] {
+            assert_eq!(unpacked(root), Ok(()));
+        }
+    }
 }

@@ -257,6 +257,25 @@ batch:
     );
 }
 
+#[test]
+fn a_batch_that_fails_leaves_what_its_builds_made() {
+    let Some(_one) = place() else { return };
+    let spec = "version: 0.2
+phases: { build: { commands: ['echo $NAME > out.txt', '[ $NAME != bad ]'] } }
+artifacts: { files: [out.txt] }
+batch:
+  fast-fail: false
+  build-list:
+    - { identifier: bad, env: { variables: { NAME: bad } } }
+    - { identifier: good, env: { variables: { NAME: good } } }
+    - { identifier: fine, env: { variables: { NAME: fine } } }
+";
+    let (code, text, left) = batch(spec, &[], &[]);
+    assert_eq!(code, Some(1), "{text}");
+    let all = ["bad", "fine", "good"].map(|name| format!("{name}/out.txt={name}"));
+    assert_eq!(left, BTreeSet::from(all), "{text}");
+}
+
 /// Builds a batch and gives what it said and the files that it left.
 fn batch(spec: &str, files: &[(&str, &str)], arguments: &[&str]) -> (Option<i32>, String, BTreeSet<String>) {
     let mut all = vec![("buildspec.yml", spec)];

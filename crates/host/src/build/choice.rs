@@ -2,7 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use model::{Secret, port::BuildOrder, spec::Base};
+use model::{
+    Secret,
+    port::BuildOrder,
+    spec::{Base, Buildspec},
+};
 
 use super::runtime::{called, matches, variable};
 
@@ -121,6 +125,25 @@ pub(super) fn choose(order: &BuildOrder) -> Result<Choice<'_>, String> {
         system: system.base,
         tools: tools.collect(),
     })
+}
+
+/// Why no image of builds has the runtimes that a buildspec asks for, in the words of its build: known before one runs.
+/// What only variables of the build itself tell is not looked at.
+pub fn lacking(spec: &Buildspec) -> Option<String> {
+    let asked = spec.phases.iter().flat_map(|phase| &phase.runtime_versions);
+    let told = asked.filter_map(|(name, version)| {
+        let told = match variable(version) {
+            Some(variable) => spec.env.variables.get(variable)?,
+            None => version,
+        };
+        Some((name.as_str(), told.as_str()))
+    });
+    let wanted: BTreeMap<&str, &str> = told.collect();
+    let fits = |system: &System| {
+        let mut each = wanted.iter();
+        each.all(|(name, version)| system.has(name, version).is_some())
+    };
+    (!SYSTEMS.iter().any(fits)).then(|| refusal(&wanted))
 }
 
 /// The runtimes whose commands a buildspec runs.

@@ -16,16 +16,20 @@ pub(super) fn labels(order: &BuildOrder, have: &BTreeMap<String, String>) -> Res
     let missing = wanted.iter().find(|(name, value)| have.get(*name) != Some(value));
     match missing {
         None => Ok(()),
-        Some((name, value)) => Err(Error::NoBuilder {
-            label: format!("{name}: {value}"),
-            have: have
-                .iter()
-                .map(|(name, value)| format!("{name}: {value}"))
-                .collect::<Vec<_>>()
-                .join(", "),
-        }),
+        Some((name, value)) => {
+            let pairs = have.iter().map(|(name, value)| format!("{name}: {value}"));
+            let (label, have) = (format!("{name}: {value}"), pairs.collect::<Vec<_>>().join(", "));
+            // What a machine is, nobody can give it.
+            Err(match OWN.contains(&name.as_str()) {
+                true => Error::NoMachine { label, have },
+                false => Error::NoBuilder { label, have },
+            })
+        }
     }
 }
+
+/// Labels that say what a machine is.
+const OWN: [&str; 2] = ["arch", "os"];
 
 /// What the machine is, and what its operator says of it.
 pub(super) fn own_labels(mut labels: BTreeMap<String, String>) -> BTreeMap<String, String> {
@@ -59,4 +63,38 @@ pub(super) fn secrets(order: &BuildOrder) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_told_to_call_a_machine_what_it_is_not() {
+        let (mut order, have) = (
+            super::super::choice::tests::order(spec()),
+            own_labels(BTreeMap::new()),
+        );
+        for (label, next) in [
+            ("arch", "`type`"),
+            ("os", "`env.shell`"),
+            ("fleet", "platform.toml"),
+        ] {
+            order.labels = BTreeMap::from([(label.to_owned(), "s390x".to_owned())]);
+            let fault = model::port::Fault::from(labels(&order, &have).unwrap_err());
+            assert!(fault.message.contains(&format!("`{label}: s390x`")), "{fault}");
+            let told = fault.next.unwrap();
+            assert!(
+                told.contains(next) && (label == "fleet" || !told.contains("platform.toml")),
+                "{told}"
+            );
+        }
+        order.labels = have.clone();
+        assert!(labels(&order, &have).is_ok());
+    }
+
+    fn spec() -> model::spec::Buildspec {
+        let text = "version: 0.2\nphases: { build: { commands: ['true'] } }\n";
+        model::spec::Buildspec::parse(text, "buildspec.yml").unwrap().0
+    }
 }

@@ -10,6 +10,8 @@ use crate::{container, layer, logs, objects, tree, work};
 pub enum Error {
     #[error("the build needs a value for its variable {variable}: the secret `{secret}` is not set")]
     NoSecret { variable: String, secret: String },
+    #[error("no builder has the label `{label}`: builds run on this machine, and it has {have}")]
+    NoMachine { label: String, have: String },
     #[error("{phase} failed: {message}{}", logs::said(last))]
     Failed {
         phase: String,
@@ -114,6 +116,8 @@ impl From<Error> for Fault {
             | Error::NoArtifact
             | Error::Artifact(_)
             | Error::Disturbed(_) => Self::customer(text).next("correct the build and push again"),
+            Error::NoMachine { .. } => Self::customer(text)
+                .next("take what asks for another machine out of the buildspec: its `type` or its `env.shell`"),
             Error::NoBuilder { .. } => Self::customer(text)
                 .next("take the label out of the buildspec, or give it to this machine: `labels` of `[builds]` in platform.toml"),
             Error::Queued(_) => Self::order(text)

@@ -18,6 +18,9 @@ use crate::layer::{Layers, Record, archive};
 /// Where to look for the digest of an image of ours in one of theirs.
 pub const IMAGE: &str = "dev.vend.image";
 
+/// What an image is called in its layout that nobody gave a name: umoci and others find it only by one.
+const TAG: &str = "latest";
+
 /// Writes an image into an empty directory as an OCI layout. Gives the digest of its manifest.
 pub(crate) fn write(
     layers: &Layers,
@@ -66,7 +69,7 @@ pub(crate) fn write(
         variant: None,
     });
     let digest = described.digest;
-    writer.finish(described, tag)?;
+    writer.finish(described, Some(tag.unwrap_or(TAG)))?;
     Ok(digest)
 }
 
@@ -218,4 +221,24 @@ pub fn pull(
     }
     let manifest = writer.blob(manifest::MANIFEST, manifest_bytes)?;
     writer.finish(manifest, None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_without_a_name_is_the_latest() {
+        let work = tempfile::tempdir().unwrap();
+        let root = Utf8Path::from_path(work.path()).unwrap();
+        let layers = Layers::open(root).unwrap();
+        for (tag, found) in [(None, "latest"), (Some("v1"), "v1")] {
+            let to = root.join(found);
+            std::fs::create_dir(&to).unwrap();
+            let digest = write(&layers, &Digest::of("x"), &[], &to, Packing::Plain, tag).unwrap();
+            let layout = super::super::layout::Layout::open(&to).unwrap();
+            assert_eq!(layout.find(Some(found)).unwrap().digest, digest);
+            assert!(layout.find(Some("other")).is_err());
+        }
+    }
 }

@@ -116,9 +116,8 @@ pub async fn run(arguments: &BuildArgs, global: &Global) -> Outcome {
         (false, _) => None,
     };
     if !rustix::process::geteuid().is_root() {
-        return Err(
-            Failure::refused("a build needs root, for its container").next("sudo vend build --local DIR")
-        );
+        return Err(Failure::refused("a build needs root, for its container")
+            .next(format!("sudo vend build --local {}", arguments.local.display())));
     }
     if let Some(to) = &arguments.artifacts {
         local::is_free(to).map_err(|error| failed(&error))?;
@@ -430,7 +429,10 @@ async fn all(
             .as_ref()
             .filter(|_| !arguments.combine_artifacts);
         let to = to.map(|to| to.join(&task.identifier));
-        one(shop, order, own, Some(task), to.as_deref(), output).await
+        let built = one(shop, order, own, Some(task), to.as_deref(), output).await?;
+        // What one made is there whatever becomes of the others.
+        unpack(shop, &built, to.as_deref())?;
+        Ok(built)
     };
     let ended = |end: End<'_>| {
         let (word, tone, name) = match end {
@@ -447,14 +449,6 @@ async fn all(
     if let (true, Some(to)) = (arguments.combine_artifacts, &arguments.artifacts) {
         let combined = shop.unpack_combined(&built, to);
         combined.map_err(|error| Fault::customer(host::container::chain(&error)))?;
-        return Ok(built);
-    }
-    for (name, built) in &built {
-        unpack(
-            shop,
-            built,
-            arguments.artifacts.as_ref().map(|to| to.join(name)).as_deref(),
-        )?;
     }
     Ok(built)
 }
@@ -481,8 +475,8 @@ fn unpack(shop: &Workshop, built: &Built, to: Option<&Utf8Path>) -> Result<(), F
     }
 }
 
-/// A failure in the words of this command: what a platform says of pushes, it says of its options.
-fn told(fault: Fault, has_image: bool) -> Failure {
+/// What to do about a failure in the words of this command: what a platform says of pushes, it says of its options.
+fn next(fault: &Fault, arguments: &BuildArgs) -> Option<String> {
     let limited = |what: &str| fault.message.contains(what);
     let next = match fault.next.as_deref() {
         _ if limited("MiB of memory that it may have") => Some("vend build --local DIR --memory MIB"),
@@ -493,12 +487,16 @@ fn told(fault: Fault, has_image: bool) -> Failure {
         _ if limited("that `pass_rate` asks for") => Some("vend build --local DIR --pass-rate PERCENT"),
         Some("correct the build and push again") => None,
         // There is no vend.yaml to correct.
-        Some(next) if has_image && next.contains("vend.yaml") => {
+        Some(next) if arguments.image.is_some() && next.contains("vend.yaml") => {
             Some("vend build --local DIR --image standard, or another base by its name")
         }
         next => next,
     };
-    let next = next.map(str::to_owned);
+    let tree = format!("--local {}", arguments.local.display());
+    next.map(|next| next.replace("--local DIR", &tree))
+}
+
+fn told(fault: Fault, next: Option<String>) -> Failure {
     let failure = Failure::failed("the build failed").cause(fault.message);
     match next {
         Some(next) => failure.next(next),
@@ -515,11 +513,15 @@ fn tell(
 ) -> Outcome {
     let built = match built {
         Ok(built) => built,
-        Err(fault) if output.json => {
+        Err(mut fault) if output.json => {
+            fault.next = next(&fault, arguments);
             output.show(&outcome::failed(&fault, &remains.take()), |_| String::new());
             return Ok(ExitCode::FAILURE);
         }
-        Err(fault) => return Err(told(fault, arguments.image.is_some())),
+        Err(fault) => {
+            let next = next(&fault, arguments);
+            return Err(told(fault, next));
+        }
     };
     let all: BTreeMap<&str, &Built> = built.iter().map(|(name, built)| (name.as_str(), built)).collect();
     output.show(&outcome::built(&all), |_| {
@@ -565,6 +567,30 @@ phases: { build: { commands: [make] } }
         );
         let both = ["TOKEN", "API_KEY"].map(|name| (name.to_owned(), Secret::new("x".to_owned())));
         assert!(lacks(&spec, &both.into()).is_ok());
+    }
+
+    #[test]
+    fn what_to_do_next_is_of_this_command_and_this_tree() {
+        use clap::Parser;
+        #[derive(Parser)]
+        struct One {
+            #[command(flatten)]
+            build: BuildArgs,
+        }
+        let arguments = One::parse_from(["build", "--local", "src/shop"]).build;
+        let said = |fault: Fault| next(&fault, &arguments);
+        let (spec, _) = Buildspec::parse(SPEC, "buildspec.yml").unwrap();
+        let lacking = said(lacks(&spec, &BTreeMap::new()).unwrap_err());
+        let expected = "vend build --local src/shop --env API_KEY=… --env TOKEN=…";
+        assert_eq!(lacking.as_deref(), Some(expected));
+        assert_eq!(
+            said(Fault::customer("broke").next("correct the build and push again")),
+            None
+        );
+        assert_eq!(
+            said(Fault::customer("x").next("vend doctor")).as_deref(),
+            Some("vend doctor")
+        );
     }
 
     #[test]

@@ -1,18 +1,19 @@
 //! `vend check`: what a push would be refused for, found before the push. Needs no platform.
 
 use std::{
+    collections::BTreeSet,
     fs::File,
     io::Read as _,
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
-use camino::Utf8Path;
+use camino::{Utf8Path, Utf8PathBuf};
 use clap::Args;
 use model::{
     Problem,
     problem::Severity,
-    spec::{self, CheckReport, Files},
+    spec::{self, App, Base, Buildspec, CheckReport, Checked, Files},
 };
 
 use super::{Failure, Global, Outcome};
@@ -34,7 +35,7 @@ type One = fn(&str, &[u8]) -> CheckReport;
 
 pub fn run(check: &Check, global: &Global) -> Outcome {
     let files = [
-        (&check.buildspec, spec::check_buildspec as One),
+        (&check.buildspec, buildspec as One),
         (&check.appspec, spec::check_appspec),
     ];
     let mut reports = Vec::new();
@@ -57,12 +58,50 @@ pub fn run(check: &Check, global: &Global) -> Outcome {
     })
 }
 
+fn buildspec(file: &str, bytes: &[u8]) -> CheckReport {
+    let mut report = spec::check_buildspec(file, bytes);
+    report.problems.extend(lacks(file, bytes));
+    report
+}
+
 fn tree(dir: &Path) -> Result<CheckReport, Failure> {
     if !dir.is_dir() {
         let error = std::io::Error::other("it is not a directory");
         return Err(Failure::file(dir, &error).next("vend check DIR, where DIR holds a vend.yaml"));
     }
-    Ok(spec::check_tree(&Tree(dir)))
+    let files = Tree(dir);
+    let Checked { app, mut report } = spec::checked(&files);
+    if let Some(app) = app {
+        report.problems.extend(runtimes(&files, &app));
+    }
+    Ok(report)
+}
+
+/// What builds of an app in `standard` will be told of the runtimes that they ask for. Another image is one that we do not
+/// know.
+fn runtimes(files: &dyn Files, app: &App) -> Vec<Problem> {
+    let patterns = app.patterns.iter().map(|pattern| &pattern.environment);
+    let builds = app.environments.iter().chain(patterns).map(|own| &own.build);
+    let standard = |image: &String| Base::of_builds(image).is_none();
+    let paths: BTreeSet<&Utf8PathBuf> = builds
+        .filter(|build| build.image.as_ref().is_none_or(standard))
+        .filter_map(|build| build.buildspec.as_ref())
+        .collect();
+    let told = paths
+        .into_iter()
+        .filter_map(|path| lacks(path.as_str(), &files.read(path)?));
+    told.collect()
+}
+
+/// A warning, as variables from elsewhere may tell a build another version.
+fn lacks(file: &str, bytes: &[u8]) -> Option<Problem> {
+    let (buildspec, _) = Buildspec::parse(spec::decode(file, bytes).ok()?, file).ok()?;
+    let batch = buildspec.batch.iter().flat_map(|batch| &batch.tasks);
+    if batch.into_iter().any(|task| task.image.is_some()) {
+        return None;
+    }
+    let why = host::build::lacking(&buildspec)?;
+    Some(Problem::warning(file, 0, 0, why))
 }
 
 /// One report of all; the `spec` is that of the first, which is the tree's when there is one.
@@ -147,6 +186,36 @@ fn text(report: &CheckReport, output: &Output) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn runtimes_that_no_image_has_are_said_before_a_push() {
+        const BUILDSPEC: &str =
+            "version: 0.2\nphases: { install: { runtime-versions: { nodejs: 99 }, commands: [make] } }\n";
+        let work = tempfile::tempdir().unwrap();
+        std::fs::write(work.path().join("buildspec.yml"), BUILDSPEC).unwrap();
+        for (build, told) in [
+            ("", 1),
+            ("build: { image: standard }\n", 1),
+            ("build: { image: debian-13 }\n", 0),
+        ] {
+            std::fs::write(work.path().join("vend.yaml"), format!("app: shop\n{build}")).unwrap();
+            let report = tree(work.path()).unwrap();
+            let said = report
+                .problems
+                .iter()
+                .filter(|problem| problem.message.contains("named '99' of nodejs"));
+            assert_eq!(said.count(), told, "{build}: {:?}", report.problems);
+        }
+        let own = "batch: { build-list: [{ identifier: a, env: { image: 'node:99' } }] }\n";
+        let alone = |text: &str| buildspec("b.yml", text.as_bytes()).problems.len();
+        assert_eq!((alone(BUILDSPEC), alone(&BUILDSPEC.replace("99", "22"))), (1, 0));
+        assert!(
+            !buildspec("b.yml", format!("{BUILDSPEC}{own}").as_bytes())
+                .problems
+                .iter()
+                .any(|problem| problem.message.contains("nodejs"))
+        );
+    }
 
     #[test]
     fn every_problem_of_a_careless_appspec_has_its_fix() {

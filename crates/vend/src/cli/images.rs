@@ -54,7 +54,7 @@ pub enum Images {
         image: Name,
         /// A file that ends in `.tar` for a tar of the layout, or a directory that is empty or not there.
         to: Utf8PathBuf,
-        /// What the image is called in the layout.
+        /// What the image is called in the layout [default: latest].
         #[arg(long)]
         tag: Option<String>,
         #[arg(long, value_enum, default_value_t = Compression::Gzip)]

@@ -2,7 +2,11 @@
 
 mod whole;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use host::build::{batch, gate, report};
 use jiff::{SignedDuration, Timestamp};
@@ -11,7 +15,7 @@ use model::{
     port::{BuildOrder, Builder as _, Built, Commit, Fault, GIT_CREDENTIALS, PushEvent, TestReport},
     spec::{
         self,
-        build::{SecretRef, Task},
+        build::{Env, SecretRef, Task},
     },
 };
 use serde::Deserialize;
@@ -202,6 +206,20 @@ async fn read(world: &World, input: &Input, path: &str) -> Result<spec::Buildspe
     }
 }
 
+/// The secrets that a buildspec names; not those of which it names an old version, which may be all that there is.
+fn named(env: &Env) -> impl Iterator<Item = &str> {
+    let parameters = env.parameter_store.values();
+    let latest = env
+        .secrets_manager
+        .values()
+        .filter(|wanted| wanted.version.is_none());
+    let git = env.git_credential_helper.then_some(GIT_SECRET);
+    parameters
+        .map(|name| name.trim_start_matches('/'))
+        .chain(latest.map(SecretRef::name))
+        .chain(git)
+}
+
 /// Values of the buildspec's `secrets-manager` and `parameter-store` variables, from the vault.
 async fn secrets(
     world: &World,
@@ -209,11 +227,18 @@ async fn secrets(
     buildspec: &spec::Buildspec,
 ) -> Result<BTreeMap<String, Secret>, Fault> {
     let env = &buildspec.env;
+    let own = place.clone();
+    let known = world.store.read(move |db| db.current_secrets(&own)).await;
+    let known = known.map_err(stored)?;
+    let lacking: BTreeSet<&str> = named(env).filter(|name| !known.contains_key(*name)).collect();
+    if !lacking.is_empty() {
+        return Err(missing(place, lacking));
+    }
     let mut secrets = BTreeMap::new();
     for (variable, name) in &env.parameter_store {
         let name = name.trim_start_matches('/');
         let value = variables::reveal(world, place, name, None).await?;
-        secrets.insert(variable.clone(), value.ok_or_else(|| missing(place, name))?);
+        secrets.insert(variable.clone(), value.ok_or_else(|| missing(place, [name]))?);
     }
     for (variable, wanted) in &env.secrets_manager {
         secrets.insert(variable.clone(), secret(world, place, wanted).await?);
@@ -222,7 +247,7 @@ async fn secrets(
         let value = variables::reveal(world, place, GIT_SECRET, None).await?;
         secrets.insert(
             GIT_CREDENTIALS.to_owned(),
-            value.ok_or_else(|| missing(place, GIT_SECRET))?,
+            value.ok_or_else(|| missing(place, [GIT_SECRET]))?,
         );
     }
     Ok(secrets)
@@ -241,7 +266,7 @@ async fn secret(world: &World, place: &Place, wanted: &SecretRef) -> Result<Secr
     let version = version(world, place, wanted).await?;
     let value = variables::reveal(world, place, name, version)
         .await?
-        .ok_or_else(|| missing(place, name))?;
+        .ok_or_else(|| missing(place, [name]))?;
     match &wanted.json_key {
         None => Ok(value),
         Some(key) => field(&value, key).ok_or_else(|| {
@@ -300,11 +325,16 @@ fn field(value: &Secret, key: &str) -> Option<Secret> {
     Some(Secret::new(value.get(key)?.as_str()?.to_owned()))
 }
 
-pub fn missing(place: &Place, name: &str) -> Fault {
-    Fault::order(format!("there is no secret `{name}`")).next(format!(
-        "vend secrets set {}/{} {name}, then vend push again",
-        place.tenant, place.app
-    ))
+/// All that are not there, at once.
+pub fn missing<'a>(place: &Place, names: impl IntoIterator<Item = &'a str>) -> Fault {
+    let names: Vec<&str> = names.into_iter().collect();
+    let set = |name: &&str| format!("vend secrets set {}/{} {name}", place.tenant, place.app);
+    let sets: Vec<String> = names.iter().map(set).collect();
+    let what = match names.as_slice() {
+        [one] => format!("there is no secret `{one}`"),
+        several => format!("there are no secrets `{}`", several.join("`, `")),
+    };
+    Fault::order(what).next(format!("{}, then vend push again", sets.join(", ")))
 }
 
 #[cfg(test)]
@@ -319,6 +349,19 @@ mod tests {
             .await
             .unwrap_err();
         assert!(late.message.contains("did not end within 10ms"), "{late}");
+    }
+
+    #[test]
+    fn all_secrets_that_are_not_there_are_named_at_once() {
+        let text = "version: 0.2\nenv:\n  git-credential-helper: yes\n  parameter-store: { A: /shop/a }\n  \
+                    secrets-manager: { B: 'b:key' }\nphases: { build: { commands: ['true'] } }\n";
+        let (buildspec, _) = spec::Buildspec::parse(text, "buildspec.yml").unwrap();
+        let names: BTreeSet<&str> = named(&buildspec.env).collect();
+        assert_eq!(names, BTreeSet::from(["b", GIT_SECRET, "shop/a"]));
+        let fault = missing(&"acme/shop/dev".parse().unwrap(), ["b", "shop/a"]);
+        assert_eq!(fault.message, "there are no secrets `b`, `shop/a`");
+        let next = "vend secrets set acme/shop b, vend secrets set acme/shop shop/a, then vend push again";
+        assert_eq!(fault.next.as_deref(), Some(next));
     }
 
     #[test]

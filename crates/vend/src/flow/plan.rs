@@ -156,7 +156,7 @@ async fn versions(
         .map_err(stored)?;
     let version = |name: String| match current.get(&name) {
         Some(version) => Ok((name, *version)),
-        None => Err(super::build::missing(place, &name)),
+        None => Err(super::build::missing(place, [name.as_str()])),
     };
     variables::secrets_of(spec).into_iter().map(version).collect()
 }

@@ -137,7 +137,7 @@ pub async fn refresh(
 pub struct Exporting {
     /// `gzip` (when absent), `zstd` or `none`.
     compression: Option<String>,
-    /// What the image is called in the layout.
+    /// What the image is called in the layout; `latest` when absent.
     tag: Option<String>,
 }
 

@@ -173,3 +173,35 @@ fn a_login_is_for_the_registry_of_the_environment_s_image() {
         assert_eq!(login(&order, image).is_some(), has, "{image}");
     }
 }
+
+#[test]
+fn runtimes_that_no_image_has_are_known_before_a_build() {
+    let said = |versions: &str| {
+        let text = format!(
+            "version: 0.2\nenv: {{ variables: {{ OLD: '6.0' }} }}\n\
+             phases: {{ install: {{ runtime-versions: {{ {versions} }}, commands: ['true'] }} }}\n"
+        );
+        lacking(&Buildspec::parse(&text, "buildspec.yml").unwrap().0)
+    };
+    for (versions, why) in [
+        ("nodejs: 99", "named '99' of nodejs"),
+        ("dotnet: '6.0'", "named '6.0' of dotnet"),
+        ("dotnet: $OLD", "named '6.0' of dotnet"),
+        ("cobol: 1", "cobol"),
+        ("dotnet: '8.0', python: '3.11'", "No build image has all"),
+    ] {
+        let text = said(versions).unwrap();
+        assert!(
+            text.starts_with("YAML_FILE_ERROR: ") && text.contains(why),
+            "{text}"
+        );
+    }
+    for versions in [
+        "nodejs: 22",
+        "python: latest",
+        "dotnet: $GIVEN",
+        "dotnet: '8.0', java: 21",
+    ] {
+        assert_eq!(said(versions), None, "{versions}");
+    }
+}

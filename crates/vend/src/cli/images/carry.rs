@@ -72,6 +72,18 @@ fn is_free(to: &Utf8Path, force: bool) -> Result<(), Failure> {
             _ => Ok(()),
         };
     }
+    // `shop-1.0` is a directory, `shop.txt` a mistake.
+    let is_file = |end: &str| end.starts_with(|c: char| c.is_ascii_alphabetic());
+    if !to.exists() && to.extension().is_some_and(is_file) {
+        return refused(
+            format!("{to} does not end in .tar"),
+            format!(
+                "an export is a plain tar, in which layers are compressed: {}.tar; or a directory, which may have \
+                 this name when it is there",
+                to.as_str().trim_end_matches(".gz").trim_end_matches(".tar")
+            ),
+        );
+    }
     match to.read_dir_utf8().map(Iterator::count) {
         Ok(0) => Ok(()),
         Ok(_) => refused(
@@ -353,6 +365,13 @@ mod tests {
         let root = Utf8Path::from_path(work.path()).unwrap();
         let (file, directory) = (root.join("a.tar"), root.join("layout"));
         assert!(is_free(&file, false).is_ok() && is_free(&directory, false).is_ok());
+        assert!(is_free(&root.join("shop-1.0"), false).is_ok());
+        for odd in ["site.txt", "a.tar.gz", "a.tgz"].map(|name| root.join(name)) {
+            let next = is_free(&odd, false).unwrap_err().next.unwrap();
+            assert!(next.contains(".tar;") && !next.contains(".tar.tar"), "{next}");
+            fs::create_dir(&odd).unwrap();
+            assert!(is_free(&odd, false).is_ok());
+        }
         fs::create_dir(&directory).unwrap();
         assert!(is_free(&directory, false).is_ok());
         fs::write(&file, "mine").unwrap();
