@@ -1,5 +1,6 @@
 //! `vend build --local`: runs a buildspec on a working tree as a platform would, without one.
 
+mod advice;
 mod outcome;
 mod tree;
 pub mod warden;
@@ -475,35 +476,6 @@ fn unpack(shop: &Workshop, built: &Built, to: Option<&Utf8Path>) -> Result<(), F
     }
 }
 
-/// What to do about a failure in the words of this command: what a platform says of pushes, it says of its options.
-fn next(fault: &Fault, arguments: &BuildArgs) -> Option<String> {
-    let limited = |what: &str| fault.message.contains(what);
-    let next = match fault.next.as_deref() {
-        _ if limited("MiB of memory that it may have") => Some("vend build --local DIR --memory MIB"),
-        _ if limited("MiB to its disk)") => Some("vend build --local DIR --disk MIB"),
-        _ if limited("to this login") => {
-            Some("VEND_REGISTRY_LOGIN=USER:PASSWORD vend build --local DIR --image IMAGE")
-        }
-        _ if limited("that `pass_rate` asks for") => Some("vend build --local DIR --pass-rate PERCENT"),
-        Some("correct the build and push again") => None,
-        // There is no vend.yaml to correct.
-        Some(next) if arguments.image.is_some() && next.contains("vend.yaml") => {
-            Some("vend build --local DIR --image standard, or another base by its name")
-        }
-        next => next,
-    };
-    let tree = format!("--local {}", arguments.local.display());
-    next.map(|next| next.replace("--local DIR", &tree))
-}
-
-fn told(fault: Fault, next: Option<String>) -> Failure {
-    let failure = Failure::failed("the build failed").cause(fault.message);
-    match next {
-        Some(next) => failure.next(next),
-        None => failure,
-    }
-}
-
 /// The last lines: what came of it.
 fn tell(
     built: Result<Vec<(String, Built)>, Fault>,
@@ -514,13 +486,13 @@ fn tell(
     let built = match built {
         Ok(built) => built,
         Err(mut fault) if output.json => {
-            fault.next = next(&fault, arguments);
+            fault.next = advice::next(&fault, arguments);
             output.show(&outcome::failed(&fault, &remains.take()), |_| String::new());
             return Ok(ExitCode::FAILURE);
         }
         Err(fault) => {
-            let next = next(&fault, arguments);
-            return Err(told(fault, next));
+            let next = advice::next(&fault, arguments);
+            return Err(advice::told(fault, next));
         }
     };
     let all: BTreeMap<&str, &Built> = built.iter().map(|(name, built)| (name.as_str(), built)).collect();
@@ -567,30 +539,6 @@ phases: { build: { commands: [make] } }
         );
         let both = ["TOKEN", "API_KEY"].map(|name| (name.to_owned(), Secret::new("x".to_owned())));
         assert!(lacks(&spec, &both.into()).is_ok());
-    }
-
-    #[test]
-    fn what_to_do_next_is_of_this_command_and_this_tree() {
-        use clap::Parser;
-        #[derive(Parser)]
-        struct One {
-            #[command(flatten)]
-            build: BuildArgs,
-        }
-        let arguments = One::parse_from(["build", "--local", "src/shop"]).build;
-        let said = |fault: Fault| next(&fault, &arguments);
-        let (spec, _) = Buildspec::parse(SPEC, "buildspec.yml").unwrap();
-        let lacking = said(lacks(&spec, &BTreeMap::new()).unwrap_err());
-        let expected = "vend build --local src/shop --env API_KEY=… --env TOKEN=…";
-        assert_eq!(lacking.as_deref(), Some(expected));
-        assert_eq!(
-            said(Fault::customer("broke").next("correct the build and push again")),
-            None
-        );
-        assert_eq!(
-            said(Fault::customer("x").next("vend doctor")).as_deref(),
-            Some("vend doctor")
-        );
     }
 
     #[test]

@@ -94,7 +94,7 @@ fn database_variables(address: &str, password: &Secret) -> [(String, Secret); 6]
 pub async fn check_edge(world: &World, place: &Place, release: &Release) -> Result<(), Fault> {
     for secret in release.spec.secrets_of_the_edge() {
         if reveal(world, place, secret, None).await?.is_none() {
-            return Err(missing(place, [secret.as_str()]));
+            return Err(missing(place, [secret]));
         }
     }
     Ok(())

@@ -1,0 +1,119 @@
+//! What a tag of a registry is now. Builds ask each time, so it costs little and holds up nobody.
+
+use jiff::Timestamp;
+use model::{
+    Digest,
+    spec::{Base, Reference},
+};
+use serde::{Deserialize, Serialize};
+
+use super::{Bases, Error, Known, Wanted, blocking, flatten, slug};
+use crate::{
+    layer::Record,
+    oci::{
+        self,
+        registry::{LOOK, Login, Repository},
+    },
+};
+
+/// Why nobody knows what a name means by now.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Untold {
+    /// Before it was asked.
+    pub at: Timestamp,
+    pub why: String,
+}
+
+impl Bases {
+    /// The layer of a base as its name means it now: a registry is asked each time what a tag names. One that cannot be
+    /// asked leaves what it gave before, and why it could not; one that does not give it any more is an error. Those who
+    /// want one name at a time share one answer, also when there is none.
+    pub async fn current(
+        &self,
+        wanted: Wanted<'_>,
+        mut progress: impl FnMut(&str) + Send,
+    ) -> Result<(Record, Option<String>), Error> {
+        let since = crate::now();
+        let moves = matches!(wanted.base, Base::Oci(_)) && wanted.base.moves();
+        if !moves || self.find(wanted)?.is_none() {
+            return Ok((self.ensure(wanted, progress).await?, None));
+        }
+        let _held = self.lock(&slug(wanted), wanted.base, &mut progress).await?;
+        let Some((known, before)) = self.here(wanted)? else {
+            return Ok((self.make(wanted, progress).await?, None));
+        };
+        // Whoever was asked for while we waited was asked for us, too.
+        if known.checked_at >= since {
+            return Ok((before, None));
+        }
+        if let Some(untold) = known.untold.as_ref().filter(|untold| untold.at >= since) {
+            return Ok((before, Some(untold.why.clone())));
+        }
+        let at = crate::now();
+        match self.make(wanted, progress).await {
+            Ok(record) => Ok((record, None)),
+            Err(
+                error @ Error::Oci(
+                    oci::Error::Unreachable { .. } | oci::Error::Answer { .. } | oci::Error::Archive(_),
+                ),
+            ) => {
+                let why = crate::logs::chain(&error);
+                let untold = Some(Untold { at, why: why.clone() });
+                self.know(wanted, &Known { untold, ..known })?;
+                Ok((before, Some(why)))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// An image of a registry, and what its name names: got only if that is not what is here.
+    pub(super) async fn fetch(
+        &self,
+        wanted: Wanted<'_>,
+        reference: &Reference,
+    ) -> Result<(Record, Digest), Error> {
+        let login = wanted.login.map(Login::read);
+        if let Some((known, record)) = self.here(wanted)?
+            && let Some(named) = known.named
+            && self.look(reference, login.clone()).await? == Some(named)
+        {
+            self.layers.touch(&record.key, crate::now())?;
+            return Ok((record, named));
+        }
+        let (this, reference, base) = (self.clone(), reference.clone(), wanted.base.clone());
+        blocking(move || this.pull(&base, &reference, login)).await
+    }
+
+    /// What a tag names now. Not waited for longer than [`LOOK`]: a build has what it was before.
+    async fn look(&self, reference: &Reference, login: Option<Login>) -> Result<Option<Digest>, Error> {
+        let repository = Repository::look(reference, login, self.reach.clone());
+        let tag = reference.wanted();
+        let look = blocking(move || Ok(repository.named(&tag)?));
+        tokio::time::timeout(LOOK, look).await.unwrap_or_else(|_| {
+            let why = format!("it did not answer in {} seconds", LOOK.as_secs());
+            Err(oci::Error::Unreachable {
+                registry: reference.registry.clone(),
+                why,
+            }
+            .into())
+        })
+    }
+
+    /// An image of a registry as one layer: its own, one over the other. And what its name names.
+    fn pull(
+        &self,
+        base: &Base,
+        reference: &Reference,
+        login: Option<Login>,
+    ) -> Result<(Record, Digest), Error> {
+        let repository = Repository::open(reference, login, self.reach.clone(), false);
+        let image = oci::find(&repository, &reference.wanted())?;
+        // Two names of one image may part one day.
+        let name = base.to_string();
+        let key = Digest::of_parts([b"vend base oci 1", name.as_bytes(), image.digest.as_bytes()]);
+        let record = self.adopt(base, key, image.digest, |files| {
+            flatten(&repository, &image, files)
+        })?;
+        Ok((record, image.named))
+    }
+}
