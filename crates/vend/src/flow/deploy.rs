@@ -222,21 +222,26 @@ async fn record(
     written.await.map_err(stored)
 }
 
+/// How the agent says which script it starts, as CodeDeploy's does.
+const SCRIPT: &str = "Script - ";
+
+/// The lines of a log that are its scripts' own: the agent's remarks are not what a script said.
+pub fn said(log: &str) -> impl DoubleEndedIterator<Item = &str> {
+    let remarks = ["[vend]", "LifecycleEvent - ", SCRIPT];
+    log.lines()
+        .filter(move |line| !line.trim().is_empty() && !remarks.iter().any(|own| line.starts_with(own)))
+}
+
 /// One sentence that says what failed.
 pub fn fault(event: &EventReport, host: &HostId, log: &LogRef) -> Fault {
     let message = match &event.failure {
         Some(failure) => {
-            let last = failure
-                .log
-                .lines()
-                .rev()
-                // The agent's own remarks are not what the script said.
-                .find(|line| !line.trim().is_empty() && !line.starts_with("[vend]"))
-                .unwrap_or_default();
-            let said = if last.is_empty() {
-                String::new()
-            } else {
-                format!("; it last said: {last}")
+            let said = match said(&failure.log).next_back() {
+                Some(last) => format!("; it last said: {last}"),
+                None if failure.log.lines().any(|line| line.starts_with(SCRIPT)) => {
+                    "; it said nothing".to_owned()
+                }
+                None => String::new(),
             };
             format!("{} failed on host {host}: {}{said}", event.event, failure.message)
         }
@@ -282,6 +287,36 @@ mod tests {
             retire_at: None,
             created_at: at(0),
             changed_at: at(changed),
+        }
+    }
+
+    #[test]
+    fn a_script_that_said_nothing_is_told_so() {
+        let begun = "LifecycleEvent - ValidateService\nScript - scripts/validate.sh\n";
+        for (log, expected) in [
+            (begun.to_owned(), "exit code 1; it said nothing"),
+            (
+                format!("{begun}[stdout]no\n[vend] it ended\n"),
+                "exit code 1; it last said: [stdout]no",
+            ),
+            (String::new(), "exit code 1"),
+        ] {
+            let report = EventReport {
+                event: LifecycleEvent::ValidateService,
+                status: model::port::EventStatus::Failed,
+                started_at: at(0),
+                duration_ms: 1,
+                failure: Some(model::port::ScriptFailure {
+                    code: model::port::ScriptCode::ScriptFailed,
+                    script: "scripts/validate.sh".into(),
+                    message: "exit code 1".into(),
+                    log,
+                }),
+            };
+            let log = "host/h-0000000000001/deploy".parse();
+            let log = log.unwrap_or_else(|_| panic!("a log has a name"));
+            let fault = fault(&report, &HostId::from_bits(1), &log);
+            assert!(fault.message.ends_with(expected), "{}", fault.message);
         }
     }
 

@@ -178,10 +178,7 @@ impl Turn<'_> {
     /// What this deployment did to the host until now.
     async fn events(&self, host: &HostId) -> Result<Vec<LifecycleEvent>, Fault> {
         let deployment = self.deployment.clone();
-        let read = self
-            .world
-            .store
-            .read(move |db| db.deployment_events(&deployment));
+        let read = self.world.store.read(move |db| db.deployment_events(&deployment));
         let events = read.await.map_err(stored)?.into_iter();
         let own = events.filter(|(of, _)| of == host);
         Ok(own.map(|(_, report)| report.event).collect())

@@ -37,7 +37,10 @@ pub(super) fn deploy(
         match placed {
             // How many machines there are is seen when they are deployed to.
             true if minimum_healthy == MinimumHealthy::Percent(100) => {
-                reader.error(node, "no host could ever be taken out: all of them must stay healthy");
+                reader.error(
+                    node,
+                    "no host could ever be taken out: all of them must stay healthy",
+                );
             }
             false if strategy == Strategy::InPlace => satisfiable(reader, node, minimum_healthy, scaling),
             _ => {}
