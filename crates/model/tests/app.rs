@@ -185,6 +185,10 @@ fn messages() {
             "vend.yaml:3:57: no host could ever be taken out: 2 of 2 must stay healthy (ask for fewer healthy hosts, or have more of them)",
         ),
         (
+            "app: a\nplacement: { registered: { role: web } }\ndeploy: { strategy: in-place, minimum_healthy: 100% }",
+            "vend.yaml:3:48: no host could ever be taken out: all of them must stay healthy",
+        ),
+        (
             "app: a\nplacement: { registered: { role: web } }\ndeploy: { zones: { minimum_healthy: 100% } }",
             "vend.yaml:3:37: no host could ever be taken out: all of every zone must stay healthy",
         ),

@@ -15,6 +15,7 @@ pub mod intake;
 pub mod machines;
 mod moving;
 pub mod runs;
+pub mod spread;
 pub mod start;
 pub mod unreadable;
 pub mod unwind;
@@ -50,8 +51,9 @@ mod way;
 mod words;
 mod zone;
 
-pub use deploy::fault as lifecycle_fault;
+pub use deploy::{fault as lifecycle_fault, said};
 pub use judge::quantile_ms;
+pub use migrate::refuse_crossing;
 pub use model::stage::shares;
 pub use provision::desired;
 

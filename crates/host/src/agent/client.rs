@@ -169,6 +169,12 @@ impl Client {
             .await
     }
 
+    /// Tells a machine that nobody knows it any more.
+    pub(crate) async fn removed(&self) -> Result<(), Error> {
+        self.send(Method::POST, "/v1/machine/removed", Body::empty(), QUICK)
+            .await
+    }
+
     async fn service(&self, service: &str, verb: &str) -> Result<(), Error> {
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '@');
         if service.is_empty() || !service.chars().all(plain) {

@@ -60,6 +60,8 @@ struct Registry {
     daemons: BTreeMap<String, DaemonOrder>,
     /// The units of each start under way, by its number. A stop takes its unit out: then that start leaves it out.
     starting: BTreeMap<u64, BTreeSet<String>>,
+    /// The host goes down: nothing is started any more.
+    closing: bool,
     /// How many starts there were.
     starts: u64,
     /// How long the host was up when this agent took over from another one.
@@ -250,7 +252,8 @@ impl Services {
     pub async fn stop_all(&self) {
         let order = {
             let mut registry = self.lock();
-            // What is on its way up does not go on.
+            // What is on its way up does not go on, and what is due meanwhile does not begin.
+            registry.closing = true;
             registry.starting.values_mut().for_each(BTreeSet::clear);
             std::mem::take(&mut registry.order)
         };

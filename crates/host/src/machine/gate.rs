@@ -118,9 +118,18 @@ impl Gate {
         let certificate = session.peer_certificates().and_then(|shown| shown.first());
         let nobody = || Error::Told("it has shown no certificate".into());
         let key = tls::key_of(certificate.ok_or_else(nobody)?)?;
-        let machine = self.desk.known(key).await?;
-        let machine = machine
-            .ok_or_else(|| Error::Told("its key is nobody's, or of a machine that was removed".into()))?;
+        let Some(machine) = self.desk.known(key).await? else {
+            // It would dial for ever.
+            if let Ok((client, connection)) = speak(stream).await {
+                tokio::select! {
+                    _ = connection => {}
+                    _ = client.removed() => {}
+                }
+            }
+            return Err(Error::Told(
+                "its key is nobody's, or of a machine that was removed".into(),
+            ));
+        };
         Ok(Some((machine, stream)))
     }
 
@@ -145,19 +154,10 @@ impl Gate {
 
     /// Asks over a machine's connection until it breaks, another one takes its place, or the machine is removed.
     async fn hold(&self, machine: HostId, stream: TlsStream<TcpStream>, address: SocketAddr) {
-        let builder = http2::Builder::new(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .keep_alive_interval(PING)
-            .keep_alive_timeout(PING)
-            .keep_alive_while_idle(true)
-            .max_header_list_size(16 << 10)
-            .handshake::<_, Body>(TokioIo::new(stream))
-            .await;
-        let (sender, connection) = match builder {
+        let (client, connection) = match speak(stream).await {
             Ok(both) => both,
             Err(error) => return warn!(%machine, "a machine does not speak as it should: {error}"),
         };
-        let client = agent::Client::dialled(sender);
         let live = self.machines.enter(&machine, client.clone(), address);
         self.desk.came(machine.clone(), address).await;
         info!(%machine, %address, "the machine {machine} is there");
@@ -200,4 +200,19 @@ impl Gate {
             .await
             .map_err(answer)
     }
+}
+
+/// What asks a machine over the connection that it dialled, and the connection, which lives while it is awaited.
+async fn speak(
+    stream: TlsStream<TcpStream>,
+) -> Result<(agent::Client, impl Future<Output = Result<(), hyper::Error>>), hyper::Error> {
+    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .keep_alive_interval(PING)
+        .keep_alive_timeout(PING)
+        .keep_alive_while_idle(true)
+        .max_header_list_size(16 << 10)
+        .handshake::<_, Body>(TokioIo::new(stream))
+        .await?;
+    Ok((agent::Client::dialled(sender), connection))
 }

@@ -40,6 +40,8 @@ use crate::{
     container::chain,
 };
 
+/// Who the machine is, in its state.
+const IDENTITY: &str = "identity.json";
 /// For a connection and its handshake.
 const QUICK: Duration = Duration::from_secs(15);
 /// Between two attempts to reach the platform: it doubles up to this.
@@ -111,7 +113,7 @@ pub enum Wish {
 ///
 /// # Errors
 ///
-/// Only when it cannot begin.
+/// It cannot begin, or the platform says that the machine was removed.
 pub async fn serve(state: &Path, mut wishes: mpsc::Receiver<Wish>) -> Result<(), Error> {
     let identity = read(state).ok_or_else(|| Error::Told("this machine has joined nothing yet".into()))?;
     let guest =
@@ -121,6 +123,7 @@ pub async fn serve(state: &Path, mut wishes: mpsc::Receiver<Wish>) -> Result<(),
         identity: Mutex::new(identity),
         next: Mutex::new(None),
         renewed: Notify::new(),
+        removed: Notify::new(),
     });
     let router = guest.router().merge(keys(Arc::clone(&ring)));
     let stop = async {
@@ -128,12 +131,21 @@ pub async fn serve(state: &Path, mut wishes: mpsc::Receiver<Wish>) -> Result<(),
             warn!("no other program takes over: {}", guest.succeed().await);
         }
     };
-    tokio::select! {
-        () = stop => {}
-        () = stay(&ring, &router) => {}
-    }
+    let ended = tokio::select! {
+        () = stop => Ok(()),
+        () = stay(&ring, &router) => forget(state),
+    };
     guest.end().await;
-    Ok(())
+    ended
+}
+
+/// What it was is kept beside, and the next invitation lets it in again.
+fn forget(state: &Path) -> Result<(), Error> {
+    fs::rename(state.join(IDENTITY), state.join("identity.removed"))?;
+    Err(Error::Told(
+        "this machine was removed from its platform; `vend hosts invite` gives a new token to join with"
+            .into(),
+    ))
 }
 
 /// The machine's keys: the one that it has, and the one that it is about to get.
@@ -142,12 +154,15 @@ struct Ring {
     identity: Mutex<Identity>,
     next: Mutex<Option<KeyPair>>,
     renewed: Notify,
+    /// The platform knows it no more.
+    removed: Notify,
 }
 
 fn keys(ring: Arc<Ring>) -> Router {
     Router::new()
         .route("/v1/machine/key", post(new_key))
         .route("/v1/machine/certificate", put(new_certificate))
+        .route("/v1/machine/removed", post(removed))
         .with_state(ring)
 }
 
@@ -184,6 +199,11 @@ async fn new_certificate(
     Ok(Json(()))
 }
 
+async fn removed(State(ring): State<Arc<Ring>>) -> Json<()> {
+    ring.removed.notify_one();
+    Json(())
+}
+
 impl Ring {
     fn identity(&self) -> Identity {
         self.identity
@@ -208,7 +228,7 @@ impl Identity {
     }
 }
 
-/// Dials again and again. With a new certificate another connection is made, and the one before ends what it has.
+/// Dials again and again, until the platform says that it knows the machine no more. With a new certificate another connection is made, and the one before ends what it has.
 async fn stay(ring: &Ring, router: &Router) {
     let (mut pause, mut after) = (SHORT, None::<CancellationToken>);
     loop {
@@ -230,6 +250,7 @@ async fn stay(ring: &Ring, router: &Router) {
                         // The next connection comes first, and what this one is asked for still goes on in it.
                         after = Some(leaving);
                     }
+                    () = ring.removed.notified() => return,
                 }
                 if begun.elapsed() > PATIENCE {
                     pause = SHORT;
@@ -288,7 +309,7 @@ fn address(url: &str) -> Result<String, Error> {
 }
 
 fn read(state: &Path) -> Option<Identity> {
-    serde_json::from_slice(&fs::read(state.join("identity.json")).ok()?).ok()
+    serde_json::from_slice(&fs::read(state.join(IDENTITY)).ok()?).ok()
 }
 
 /// Whole or not at all, and nobody else's to read.
@@ -304,5 +325,5 @@ fn write(state: &Path, identity: &Identity) -> io::Result<()> {
         .open(&fresh)?;
     file.write_all(&serde_json::to_vec(identity)?)?;
     file.sync_all()?;
-    fs::rename(fresh, state.join("identity.json"))
+    fs::rename(fresh, state.join(IDENTITY))
 }

@@ -133,6 +133,12 @@ pub struct PlanAnswer {
     #[schema(value_type = String)]
     pub digest: Digest,
     pub plan: Plan,
+    /// Why it would be refused as it was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
+    /// What would have to be done instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
 }
 
 /// A question to people about one exact plan.

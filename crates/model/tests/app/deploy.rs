@@ -63,3 +63,22 @@ fn nothing_is_baked_for_machines() {
     assert_eq!((scripts(0), scripts(1)), (1, 0));
     assert_eq!(app.environments[1].image.refresh, Refresh::Manual);
 }
+
+#[test]
+fn machines_are_not_counted_by_the_scaling_of_hosts() {
+    let app = good(concat!(
+        "app: a\nplacement: { registered: { role: web } }\n",
+        "deploy: { strategy: in-place, minimum_healthy: 50%, zones: { minimum_healthy: 50% } }",
+    ));
+    let deploy = &app.environments[0].deploy;
+    assert_eq!(deploy.minimum_healthy, MinimumHealthy::Percent(50));
+}
+
+#[test]
+fn a_timeout_that_nobody_wrote_fits_its_interval() {
+    for (health, timeout) in [("interval: 1s", 1), ("interval: 10s", 2), ("path: /up", 2)] {
+        let app = good(&format!("app: a\nhost: {{ health: {{ {health} }} }}"));
+        let found = app.environments[0].host.health.timeout;
+        assert_eq!(found, SignedDuration::from_secs(timeout), "{health}");
+    }
+}

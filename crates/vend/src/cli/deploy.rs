@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Subcommand;
-use model::wire::{Deployment, Page, Started};
+use model::wire::{Deployment, Execution, Page, Started};
 use serde_json::json;
 
 use super::{
@@ -73,12 +73,12 @@ pub async fn run(command: &Deploy, global: &Global) -> Outcome {
 async fn path(target: &str, verb: &str, client: &Client) -> Result<String, Failure> {
     let id = match target.contains('/') {
         false => target.to_owned(),
-        true => newest(target, client).await?,
+        true => newest(target, verb, client).await?,
     };
     Ok(format!("/v1/deployments/{}/{verb}", escape(&id)))
 }
 
-async fn newest(target: &str, client: &Client) -> Result<String, Failure> {
+async fn newest(target: &str, verb: &str, client: &Client) -> Result<String, Failure> {
     // A deployment is of an environment: an app alone is refused here.
     let own = Target::read(target)?;
     own.environment()?;
@@ -93,7 +93,49 @@ async fn newest(target: &str, client: &Client) -> Result<String, Failure> {
     // One that waits for another is not the one that is meant.
     match open().find(|own| own.state != "Queued").or(open().next()) {
         Some(open) => Ok(open.id.to_string()),
-        None => Err(Failure::failed(format!("no deployment of {target} is under way"))
-            .next(format!("vend deployments list {target}"))),
+        None => {
+            let list = format!("/v1/executions?{}", own.query());
+            let page: Page<Execution> = client.list(&list, 20).await?;
+            Err(none(target, verb, &page.items))
+        }
+    }
+}
+
+/// What runs may have got to no host yet: it is ended by another command.
+fn none(target: &str, verb: &str, executions: &[Execution]) -> Failure {
+    let message = format!("no deployment of {target} is under way");
+    let Some(running) = executions.iter().find(|execution| !execution.state.ended()) else {
+        return Failure::failed(message).next(format!("vend deployments list {target}"));
+    };
+    let at = running.stage.as_deref().unwrap_or("its first stage");
+    let next = match verb {
+        "abort" => format!("vend executions cancel {}", running.id),
+        _ => format!("vend executions show {} --follow", running.id),
+    };
+    Failure::failed(format!("{message} yet"))
+        .cause(format!("{} {} is at {at}", running.kind, running.id))
+        .next(next)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_come_to_no_host_yet_is_ended_by_its_execution() {
+        let execution = |state: &str| -> Execution {
+            serde_json::from_value(json!({
+                "id": "e-0000000000001", "kind": "release", "state": state, "stage": "Bake",
+                "started_by": "ada", "started_at": "2026-01-01T00:00:00Z",
+            }))
+            .unwrap()
+        };
+        let next = |verb, state: &str| none("acme/shop/dev", verb, &[execution(state)]).next.unwrap();
+        assert_eq!(next("abort", "running"), "vend executions cancel e-0000000000001");
+        assert_eq!(
+            next("pause", "running"),
+            "vend executions show e-0000000000001 --follow"
+        );
+        assert_eq!(next("abort", "failed"), "vend deployments list acme/shop/dev");
     }
 }

@@ -19,6 +19,9 @@ pub struct Logs {
     /// Go on with what is added.
     #[arg(long, short)]
     follow: bool,
+    /// Begin with so many of the last lines; 20 with `--follow`, else all.
+    #[arg(long, value_name = "COUNT", conflicts_with_all = ["access", "list"])]
+    lines: Option<usize>,
     /// Show the newest requests, as the load balancer wrote them down.
     #[arg(long, conflicts_with_all = ["kind", "follow", "list"])]
     access: bool,
@@ -43,7 +46,7 @@ pub async fn run(command: &Logs, global: &Global) -> Result<(), Failure> {
     let (client, output) = (global.client()?, global.output());
     if is_name(&command.target) {
         known(&command.target, &client).await?;
-        return show(&command.target, command.follow, &client, &output).await;
+        return show(&command.target, command, &client, &output).await;
     }
     if command.access {
         return access(&command.target, &client, &output).await;
@@ -70,7 +73,7 @@ pub async fn run(command: &Logs, global: &Global) -> Result<(), Failure> {
         if !output.json {
             eprintln!("{}", output.tone(Tone::Strong, log));
         }
-        show(log, command.follow, &client, &output).await?;
+        show(log, command, &client, &output).await?;
     }
     Ok(())
 }
@@ -182,18 +185,30 @@ pub fn path(log: &str, offset: u64) -> String {
     format!("/v1/logs/{}?offset={offset}", name.join("/"))
 }
 
-async fn show(log: &str, follow: bool, client: &Client, output: &Output) -> Result<(), Failure> {
+async fn show(log: &str, command: &Logs, client: &Client, output: &Output) -> Result<(), Failure> {
     let mut offset = 0;
+    // What there is already, until its end is reached: only then it is known which lines are the last.
+    let mut before = command.first().map(|lines| (lines, String::new()));
     loop {
         let chunk: LogText = client.get(&path(log, offset)).await?;
-        let moved = chunk.next > offset;
+        let read = chunk.next.saturating_sub(offset);
+        let moved = read > 0;
+        // One that is written to all the time is read up to where there is little left.
+        let more = moved && !(command.follow && read < LITTLE);
         offset = chunk.next;
-        match (output.json, output.terminal) {
-            (true, _) => output.show(&chunk, |_| String::new()),
-            (false, true) => output.text(&tame(&chunk.text)),
-            (false, false) => output.text(&chunk.text),
+        match (&mut before, output.json) {
+            (_, true) => output.show(&chunk, |_| String::new()),
+            (Some((lines, text)), false) => {
+                text.push_str(&chunk.text);
+                *text = last(text, *lines).to_owned();
+                if !more {
+                    say(text, output);
+                    before = None;
+                }
+            }
+            (None, false) => say(&chunk.text, output),
         }
-        if !moved && (chunk.ended || !follow) {
+        if !moved && (chunk.ended || !command.follow) {
             if offset == 0 && !output.json {
                 eprintln!("{log} has no lines");
             }
@@ -205,9 +220,53 @@ async fn show(log: &str, follow: bool, client: &Client, output: &Output) -> Resu
     }
 }
 
+fn say(text: &str, output: &Output) {
+    match output.terminal {
+        true => output.text(&tame(text)),
+        false => output.text(text),
+    }
+}
+
+/// Bytes of an answer that is not cut off by its own limit.
+const LITTLE: u64 = host::logs::CHUNK_BYTES as u64 / 2;
+/// Lines that are shown before those that are waited for.
+const BEFORE: usize = 20;
+
+impl Logs {
+    /// So many of the lines that there are already; absent: all.
+    fn first(&self) -> Option<usize> {
+        self.lines.or(self.follow.then_some(BEFORE))
+    }
+}
+
+/// The last lines of a text; one that has no end yet is one.
+fn last(text: &str, lines: usize) -> &str {
+    let whole = text.strip_suffix('\n').unwrap_or(text);
+    let before = match lines {
+        0 => Some(text.len()),
+        lines => whole.rmatch_indices('\n').nth(lines - 1).map(|(at, _)| at + 1),
+    };
+    &text[before.unwrap_or(0)..]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_last_lines_of_a_text_are_cut_at_their_beginnings() {
+        for (text, lines, expected) in [
+            ("a\nb\nc\n", 2, "b\nc\n"),
+            ("a\nb\nc", 2, "b\nc"),
+            ("a\nb\n", 2, "a\nb\n"),
+            ("a\nb\n", 9, "a\nb\n"),
+            ("a\n\n", 1, "\n"),
+            ("a\nb\n", 0, ""),
+            ("", 3, ""),
+        ] {
+            assert_eq!(last(text, lines), expected, "{text:?} {lines}");
+        }
+    }
 
     #[test]
     fn the_builds_of_a_batch_are_shown_together() {

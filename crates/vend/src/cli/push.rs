@@ -170,9 +170,12 @@ fn live_text(target: &Target, environment: &wire::Environment, has_another: bool
         // There is nothing to go back to.
         false => format!("vend environments destroy {target}/{name}"),
     };
-    text.push_str(&format!(
-        "next: vend logs {target}/{name} --follow\nundo: {undo}\n"
-    ));
+    let next = match environment.urls.is_empty() {
+        // It is on machines: nobody asks it over the platform, and its processes write their logs there.
+        true => format!("vend hosts list {}", target.tenant),
+        false => format!("vend logs {target}/{name} --follow"),
+    };
+    text.push_str(&format!("next: {next}\nundo: {undo}\n"));
     text
 }
 
@@ -232,6 +235,14 @@ mod tests {
             "live: http://dev.shop.acme.localhost:8080/\n\
              next: vend logs acme/shop/dev --follow\n\
              undo: vend rollback acme/shop/dev\n"
+        );
+        let placed = wire::Environment {
+            urls: Vec::new(),
+            ..environment.clone()
+        };
+        assert_eq!(
+            live_text(&target, &placed, true),
+            "next: vend hosts list acme\nundo: vend rollback acme/shop/dev\n"
         );
         assert!(
             live_text(&target, &environment, false)

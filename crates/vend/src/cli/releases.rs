@@ -7,7 +7,7 @@ use model::{
 };
 
 use super::{Failure, Global, Most, Outcome, apps::started_text, executions, now, plans, target::Target};
-use crate::output::{Output, Table, Tone, ago, cell, duration, headline, maybe};
+use crate::output::{Output, Table, Tone, ago, cell, clean, duration, headline, maybe};
 
 #[derive(Debug, Subcommand)]
 pub enum Pushes {
@@ -184,8 +184,20 @@ pub async fn rollback(command: &Rollback, global: &Global) -> Outcome {
     if command.plan {
         let plan: PlanAnswer = client.post(&format!("{path}/plan"), &order).await?;
         output.show(&plan, |plan| {
-            let again = format!("vend rollback {target} --to v{}", plan.plan.to);
-            format!("{}next: {again}\n", plans::plan_text(&plan.plan, &output))
+            let across = if command.across_migrations {
+                " --across-migrations"
+            } else {
+                ""
+            };
+            let again = format!("vend rollback {target} --to v{}{across}", plan.plan.to);
+            let next = plan.next.as_deref().map_or(again, clean);
+            let refused = plan.refused.as_deref().map(clean);
+            let refused = refused.map(|why| format!("it would be refused: {why}\n"));
+            format!(
+                "{}{}next: {next}\n",
+                plans::plan_text(&plan.plan, &output),
+                output.tone(Tone::Bad, &refused.unwrap_or_default())
+            )
         });
         return Ok(std::process::ExitCode::SUCCESS);
     }

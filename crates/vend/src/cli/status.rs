@@ -16,7 +16,7 @@ use crate::output::{Output, Tone, ago, clean, headline, lines, without_next};
 
 #[derive(Debug, Args)]
 pub struct Status {
-    /// TENANT/APP
+    /// TENANT/APP[/ENVIRONMENT]
     target: String,
     /// Show what runs, until nothing runs any more.
     #[arg(long, short)]
@@ -25,7 +25,7 @@ pub struct Status {
 
 #[derive(Debug, Args)]
 pub struct WhyArgs {
-    /// TENANT/APP
+    /// TENANT/APP[/ENVIRONMENT]
     target: String,
 }
 
@@ -36,11 +36,16 @@ pub async fn status(command: &Status, global: &Global) -> Outcome {
         return follow(&target, &client, &output).await;
     }
     let app: App = client.get(&target.app_path()).await?;
-    let environments = client
-        .list::<Environment>(&format!("{}/environments", target.app_path()), 1000)
-        .await?;
+    let environments = match &target.environment {
+        Some(_) => vec![client.get::<Environment>(&target.environment_path()?).await?],
+        None => {
+            let path = format!("{}/environments", target.app_path());
+            client.list(&path, 1000).await?.items
+        }
+    };
     let why: Why = client.get(&format!("{}/why", target.app_path())).await?;
-    let all = serde_json::json!({ "app": app, "environments": environments.items, "why": why });
+    let why = narrow(why, &target);
+    let all = serde_json::json!({ "app": app, "environments": environments, "why": why });
     output.show(&all, |_| {
         let head = format!("{}/{}", app.tenant, app.name);
         let from = app.repository.as_ref().unwrap_or(&app.git_url);
@@ -48,7 +53,7 @@ pub async fn status(command: &Status, global: &Global) -> Outcome {
             "{}  {}\n\n{}\n{}",
             output.tone(Tone::Strong, &head),
             clean(from),
-            environments_text(&environments.items, &output),
+            environments_text(&environments, &output),
             why_text(&why, &output)
         )
     });
@@ -73,11 +78,26 @@ async fn follow(target: &Target, client: &Client, output: &Output) -> Outcome {
 }
 
 pub async fn why(command: &WhyArgs, global: &Global) -> Result<(), Failure> {
-    let path = format!("{}/why", Target::read(&command.target)?.app_path());
-    let why: Why = global.client()?.get(&path).await?;
-    let output = global.output();
+    let (client, target) = (global.client()?, Target::read(&command.target)?);
+    let why: Why = client.get(&format!("{}/why", target.app_path())).await?;
+    if target.environment.is_some() {
+        // One that is not there is refused by its name.
+        let _: Environment = client.get(&target.environment_path()?).await?;
+    }
+    let (why, output) = (narrow(why, &target), global.output());
     output.show(&why, |why| why_text(why, &output));
     Ok(())
+}
+
+/// Only what is about the environment that was asked for.
+fn narrow(mut why: Why, target: &Target) -> Why {
+    if let Some(name) = &target.environment {
+        why.environments
+            .retain(|environment| environment.environment == *name);
+        why.notes.clear();
+        why.next = why.environments.first().and_then(|own| own.next.clone());
+    }
+    why
 }
 
 fn why_text(why: &Why, output: &Output) -> String {
@@ -145,6 +165,24 @@ fn environment_text(environment: &WhyEnvironment, output: &Output) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_environment_that_was_asked_for_is_told() {
+        let own = |name: &str, next: &str| serde_json::json!({ "environment": name, "up_to_date": false, "sentence": name, "next": next });
+        let why: Why = serde_json::from_value(serde_json::json!({
+            "tenant": "acme", "app": "shop", "notes": ["push of 0a1b2c3d to x: no environment has it"],
+            "environments": [own("dev", "vend logs dev"), own("can", "vend logs can")], "next": "vend logs dev",
+        }))
+        .unwrap();
+        let all = narrow(why.clone(), &Target::read("acme/shop").unwrap());
+        assert_eq!(all, why);
+        let one = narrow(why, &Target::read("acme/shop/can").unwrap());
+        assert_eq!(
+            why_text(&one, &Output::new(false, String::new())),
+            "can: can\n  next:  vend logs can\n"
+        );
+        assert_eq!(one.next.as_deref(), Some("vend logs can"));
+    }
 
     #[test]
     fn what_is_newest_comes_first() {

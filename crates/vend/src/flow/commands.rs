@@ -14,7 +14,9 @@ use model::{
 };
 use store::{By, NewInvitation, NewPush, PushState};
 
-use super::{Outcome, World, approve, cancel, definition, deletion, moving, plan, runs, start, stored};
+use super::{
+    Outcome, World, approve, cancel, definition, deletion, moving, plan, runs, spread, start, stored,
+};
 use crate::{
     machines::Pass,
     reconcile::bases,
@@ -319,11 +321,12 @@ impl Flows {
             .store
             .read(move |db| {
                 let kept = db.kept_releases(&own)?;
-                Ok((db.environment(&own)?, db.releases(&own, None, 200)?, kept))
+                let spread = spread::of(db, &own)?.unwrap_or_default();
+                Ok((db.environment(&own)?, db.releases(&own, None, 200)?, kept, spread))
             })
             .await
             .map_err(refused)?;
-        let (environment, releases, kept) = found;
+        let (environment, releases, kept, spread) = found;
         let Some(live) = environment.live else {
             return Err(Fault::order(format!("{place} has no release to go back from")));
         };
@@ -331,6 +334,9 @@ impl Flows {
             |release: &&store::Release| release.state == ReleaseState::Retired && release.live_at.is_some();
         let list = format!("vend releases list {place}");
         match to {
+            // What failed lies on machines, and the live release is the one before it.
+            Some(number) if number == live && spread.is_torn() => Ok(live),
+            None if !spread.others.is_empty() => Ok(live),
             Some(number) if number == live => {
                 Err(Fault::order(format!("v{number} is live already")).next(list))
             }
@@ -346,6 +352,14 @@ impl Flows {
                 is_kept
                     .then_some(number)
                     .ok_or_else(|| Fault::order(gone).next(list))
+            }
+            // Numbers are given one after the other.
+            Some(number)
+                if releases
+                    .first()
+                    .is_none_or(|newest| newest.content.number < number) =>
+            {
+                Err(Fault::order(format!("{place} has no release v{number}")).next(list))
             }
             Some(number) => Err(Fault::order(format!(
                 "v{number} of {place} was never live, so it cannot be gone back to"

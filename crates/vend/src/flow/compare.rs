@@ -25,8 +25,8 @@ pub use tested::changes as tests;
 pub struct Sides<'a> {
     pub before: Option<&'a Release>,
     pub after: &'a Release,
-    /// Hosts now and then.
-    pub hosts: (u32, u32),
+    /// Hosts now and then; absent where the release goes to machines, which are as many as there are.
+    pub hosts: Option<(u32, u32)>,
     /// (`A`, `M`, `D`…, path), as git says. Of a first release nothing is compared.
     pub files: &'a [(String, String)],
     /// How many files a first release brings.
@@ -67,12 +67,14 @@ pub fn changes(sides: &Sides<'_>) -> Vec<Change> {
         before.map(|r| short(&r.revision)),
         Some(short(&after.revision)),
     );
-    differ(
-        Subject::Hosts,
-        "count",
-        before.map(|_| sides.hosts.0.to_string()),
-        Some(sides.hosts.1.to_string()),
-    );
+    if let Some((now, then)) = sides.hosts {
+        differ(
+            Subject::Hosts,
+            "count",
+            before.map(|_| now.to_string()),
+            Some(then.to_string()),
+        );
+    }
     differ(
         Subject::Hosts,
         "size",
@@ -194,7 +196,7 @@ mod tests {
         let sides = Sides {
             before,
             after,
-            hosts: (1, 1),
+            hosts: Some((1, 1)),
             files,
             tree: 12,
             hostname: "production.shop.acme.localhost",

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use store::{By, DeploymentState, Host, HostState};
 
 use super::{Attempt, World, healthy, provision, state::Planned, stored};
-use crate::reconcile::routes::Handle;
+use crate::reconcile::{fleet::DIED, routes::Handle};
 
 #[derive(Deserialize)]
 struct Input {
@@ -60,9 +60,12 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
         .buffer_unordered(AT_ONCE);
     let results: Vec<Option<Fault>> = deploying.try_collect().await?;
     let failure = results.into_iter().flatten().next();
-    let hosts = world
-        .store
-        .read(move |db| db.hosts_of_release(&place, plan.release));
+    let hosts = world.store.read(move |db| {
+        // Also those that were retired: who died meanwhile is one of them.
+        let mut hosts = db.hosts(Some(&place))?;
+        hosts.retain(|host| host.release == Some(plan.release));
+        Ok(hosts)
+    });
     let tally = Tally::of(&hosts.await.map_err(stored)?, since);
     let total = tally.well + tally.failed;
     if tally.failed > 0 && !healthy::is_enough(release.spec.deploy.minimum_healthy, total, tally.well) {
@@ -82,19 +85,22 @@ struct Tally {
 }
 
 impl Tally {
-    /// What failed before `since` was another deployment's.
+    /// What failed before `since` was another deployment's, and so is a host that was there before and died.
     fn of(hosts: &[Host], since: Timestamp) -> Self {
-        let own = |state| {
-            let is_own = move |host: &&Host| host.role == HostRole::App && host.state == state;
-            hosts.iter().filter(is_own)
+        let own = || hosts.iter().filter(|host| host.role == HostRole::App);
+        let has_failed = |host: &&Host| match host.state {
+            HostState::Failed => host.changed_at >= since,
+            HostState::Retired => host.created_at >= since && host.reason.as_deref() == Some(DIED),
+            _ => false,
         };
-        let failed: Vec<&Host> = own(HostState::Failed)
-            .filter(|host| host.changed_at >= since)
-            .collect();
+        let failed: Vec<&Host> = own().filter(has_failed).collect();
         Self {
-            well: own(HostState::Ready).count() as u32,
+            well: own().filter(|host| host.state == HostState::Ready).count() as u32,
             failed: failed.len() as u32,
-            reason: failed.first().and_then(|host| host.reason.clone()),
+            reason: failed.first().and_then(|host| match host.reason.as_deref() {
+                Some(DIED) => Some(format!("host {} died after it got the release", host.id)),
+                reason => reason.map(str::to_owned),
+            }),
         }
     }
 
@@ -216,21 +222,26 @@ async fn record(
     written.await.map_err(stored)
 }
 
+/// How the agent says which script it starts, as CodeDeploy's does.
+const SCRIPT: &str = "Script - ";
+
+/// The lines of a log that are its scripts' own: the agent's remarks are not what a script said.
+pub fn said(log: &str) -> impl DoubleEndedIterator<Item = &str> {
+    let remarks = ["[vend]", "LifecycleEvent - ", SCRIPT];
+    log.lines()
+        .filter(move |line| !line.trim().is_empty() && !remarks.iter().any(|own| line.starts_with(own)))
+}
+
 /// One sentence that says what failed.
 pub fn fault(event: &EventReport, host: &HostId, log: &LogRef) -> Fault {
     let message = match &event.failure {
         Some(failure) => {
-            let last = failure
-                .log
-                .lines()
-                .rev()
-                // The agent's own remarks are not what the script said.
-                .find(|line| !line.trim().is_empty() && !line.starts_with("[vend]"))
-                .unwrap_or_default();
-            let said = if last.is_empty() {
-                String::new()
-            } else {
-                format!("; it last said: {last}")
+            let said = match said(&failure.log).next_back() {
+                Some(last) => format!("; it last said: {last}"),
+                None if failure.log.lines().any(|line| line.starts_with(SCRIPT)) => {
+                    "; it said nothing".to_owned()
+                }
+                None => String::new(),
             };
             format!("{} failed on host {host}: {}{said}", event.event, failure.message)
         }
@@ -258,10 +269,12 @@ mod tests {
         serve(&handle, HostId::from_bits(2)).await;
     }
 
-    #[test]
-    fn what_failed_in_an_attempt_that_was_cut_off_counts() {
-        let at = |second| Timestamp::from_second(second).unwrap();
-        let host = |number, state, changed| Host {
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn host(number: u64, state: HostState, changed: i64) -> Host {
+        Host {
             id: HostId::from_bits(number),
             place: "acme/shop/dev".parse().unwrap(),
             release: Some(2),
@@ -274,7 +287,65 @@ mod tests {
             retire_at: None,
             created_at: at(0),
             changed_at: at(changed),
+        }
+    }
+
+    #[test]
+    fn a_script_that_said_nothing_is_told_so() {
+        let begun = "LifecycleEvent - ValidateService\nScript - scripts/validate.sh\n";
+        for (log, expected) in [
+            (begun.to_owned(), "exit code 1; it said nothing"),
+            (
+                format!("{begun}[stdout]no\n[vend] it ended\n"),
+                "exit code 1; it last said: [stdout]no",
+            ),
+            (String::new(), "exit code 1"),
+        ] {
+            let report = EventReport {
+                event: LifecycleEvent::ValidateService,
+                status: model::port::EventStatus::Failed,
+                started_at: at(0),
+                duration_ms: 1,
+                failure: Some(model::port::ScriptFailure {
+                    code: model::port::ScriptCode::ScriptFailed,
+                    script: "scripts/validate.sh".into(),
+                    message: "exit code 1".into(),
+                    log,
+                }),
+            };
+            let log = "host/h-0000000000001/deploy".parse();
+            let log = log.unwrap_or_else(|_| panic!("a log has a name"));
+            let fault = fault(&report, &HostId::from_bits(1), &log);
+            assert!(fault.message.ends_with(expected), "{}", fault.message);
+        }
+    }
+
+    #[test]
+    fn hosts_that_were_ready_and_died_have_failed() {
+        let retired = |number, created, reason: &str| Host {
+            reason: Some(reason.to_owned()),
+            created_at: at(created),
+            ..host(number, HostState::Retired, 30)
         };
+        let hosts = [
+            host(1, HostState::Ready, 20),
+            host(2, HostState::Ready, 20),
+            retired(3, 11, DIED),
+            retired(4, 11, DIED),
+            // One of before, and one that was not wanted any more.
+            retired(5, 1, DIED),
+            retired(6, 11, "its time has come"),
+        ];
+        let tally = Tally::of(&hosts, at(10));
+        assert_eq!((tally.well, tally.failed), (2, 2));
+        let rule = model::spec::MinimumHealthy::Percent(75);
+        assert!(!healthy::is_enough(rule, tally.well + tally.failed, tally.well));
+        let reason = tally.reason.unwrap();
+        assert!(reason.ends_with("died after it got the release"), "{reason}");
+    }
+
+    #[test]
+    fn what_failed_in_an_attempt_that_was_cut_off_counts() {
         let hosts = [
             host(1, HostState::Failed, 5),
             host(2, HostState::Serving, 20),

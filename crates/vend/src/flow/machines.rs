@@ -337,15 +337,22 @@ impl Rollout<'_> {
         let events = LifecycleEvent::BEFORE_TRAFFIC.to_vec();
         let order = deploy::order(self.release, place, deployment, &machine.id, events);
         let ticket = self.attempt.steady.part(machine.id.as_str());
+        // Whatever becomes of it, the machine has not what it had.
+        let (id, number, own) = (machine.id.clone(), plan.release, deployment.clone());
+        let written = self
+            .world
+            .store
+            .write(move |tx| tx.set_machine_release(&id, number, &own));
+        written.await.map_err(stored)?;
         let deployed = live.deploy(&ticket, &order, &self.bundle).await?;
         let failure = order
             .failure(&deployed.events)
             .map(|event| deploy::fault(event, &machine.id, &deployed.log));
-        let (id, number, deployment) = (machine.id.clone(), plan.release, deployment.clone());
-        let written = self.world.store.write(move |tx| {
-            tx.record_events(&deployment, &id, &deployed.events)?;
-            tx.set_machine_release(&id, number, &deployment)
-        });
+        let (id, deployment) = (machine.id.clone(), deployment.clone());
+        let written = self
+            .world
+            .store
+            .write(move |tx| tx.record_events(&deployment, &id, &deployed.events));
         written.await.map_err(stored)?;
         if let Some(fault) = failure {
             return Err(fault);

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use model::{
     DeploymentId, Digest, Place,
-    plan::{Plan, PlanKind},
+    plan::{Change, Plan, PlanKind, Subject},
     port::{Commit, Fault, HostRole},
     release::Release,
     spec,
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use store::{By, DeploymentState, HostState, NewRelease};
 
 use super::{
-    Attempt, Outcome, World, chain, compare, migrate, provision, roll,
+    Attempt, Outcome, World, chain, compare, migrate, provision, roll, spread,
     state::{Planned, Sourced},
     stored, variables,
     way::{self, Now, Way},
@@ -170,14 +170,15 @@ async fn with_way(world: &World, place: &Place, kind: PlanKind, release: u64) ->
     let (environment, after) = provision::load(world, place, release).await?;
     let before = match environment.live {
         Some(live) if live != release => Some(provision::load(world, place, live).await?.1),
+        // It is laid again on machines that have another one.
+        Some(_) if kind == PlanKind::Rollback => Some(after.clone()),
         _ => None,
     };
     let own = place.clone();
-    let hosts = world
+    let read = world
         .store
-        .read(move |db| db.standing_hosts(Some(&own)))
-        .await
-        .map_err(stored)?;
+        .read(move |db| Ok((db.standing_hosts(Some(&own))?, spread::of(db, &own)?)));
+    let (hosts, spread) = read.await.map_err(stored)?;
     let apps = || hosts.iter().filter(|host| host.role == HostRole::App);
     let serving = apps().filter(|host| host.state == HostState::Serving).count() as u32;
     let kept = apps()
@@ -214,13 +215,27 @@ async fn with_way(world: &World, place: &Place, kind: PlanKind, release: u64) ->
     let sides = compare::Sides {
         before: before.as_ref(),
         after: &after,
-        hosts: (serving, provision::desired(&environment, &after)),
+        hosts: match after.spec.placement {
+            Some(_) => None,
+            None => Some((serving, provision::desired(&environment, &after))),
+        },
         files: &files,
         tree,
         hostname: &world.platform.hostname(place),
     };
     let mut changes = compare::changes(&sides);
     changes.extend(way::told(way, kind, now, &after));
+    if kind == PlanKind::Rollback
+        && environment.live == Some(release)
+        && let Some(spread) = spread
+    {
+        changes.push(Change::new(
+            Subject::Hosts,
+            "machines",
+            Some(spread.sentence()),
+            Some(format!("all have v{release}")),
+        ));
+    }
     let own = place.clone();
     let crossed = world.store.read(move |db| db.irreversible_after(&own, release));
     changes.extend(migrate::changes(kind, &after, &crossed.await.map_err(stored)?));

@@ -166,7 +166,7 @@ pub async fn back(
     attempt: &Attempt,
     place: &Place,
     plan: &Planned,
-    undo: &DeploymentId,
+    (undone, undo): (&DeploymentId, &DeploymentId),
 ) -> Result<(), Fault> {
     let Some(old) = plan.old() else { return Ok(()) };
     let (environment, release) = provision::load(world, place, old).await?;
@@ -224,9 +224,10 @@ pub async fn back(
     }
     share(world, place, None).await?;
     let (undo, by) = (undo.clone(), By::platform(crate::clock::now()));
+    let why = format!("it undid {undone}");
     let done = world
         .store
-        .write(move |tx| tx.finish_deployment(&undo, DeploymentState::Succeeded, None, None, &by));
+        .write(move |tx| tx.finish_deployment(&undo, DeploymentState::Succeeded, None, Some(&why), &by));
     done.await.map_err(stored)
 }
 

@@ -76,13 +76,15 @@ impl Turn<'_> {
         self.set(&host.id, HostState::Updating).await?;
         self.world.routes.apply().await?;
         self.drain(&host.id, old.spec.deploy.drain).await?;
-        if host.state == HostState::Updating && host.release == Some(self.to.number) {
-            // All of this was done before something cut it off, under the scripts of what it ran then.
+        let blocked = crate::clock::now();
+        if is_out(host, self.to.number, &self.events(&host.id).await?) {
             return Ok(None);
         }
-        self.told(&host.id, LifecycleEvent::BlockTraffic, begun).await?;
         let failed = self
             .hook(&host.id, old, LifecycleEvent::AfterBlockTraffic)
+            .await?;
+        // Told afterwards: it says that the scripts after it have had their turn, too.
+        self.event(&host.id, LifecycleEvent::BlockTraffic, begun, blocked)
             .await?;
         if failed.is_some() {
             return Ok(failed);
@@ -173,9 +175,28 @@ impl Turn<'_> {
         Ok(failed.map(|event| deploy::fault(event, host, &deployed.log)))
     }
 
-    /// An event that the platform itself does.
+    /// What this deployment did to the host until now.
+    async fn events(&self, host: &HostId) -> Result<Vec<LifecycleEvent>, Fault> {
+        let deployment = self.deployment.clone();
+        let read = self.world.store.read(move |db| db.deployment_events(&deployment));
+        let events = read.await.map_err(stored)?.into_iter();
+        let own = events.filter(|(of, _)| of == host);
+        Ok(own.map(|(_, report)| report.event).collect())
+    }
+
+    /// An event that the platform itself does, until now.
     async fn told(&self, host: &HostId, event: LifecycleEvent, begun: Timestamp) -> Result<(), Fault> {
-        let took = crate::clock::now().duration_since(begun);
+        self.event(host, event, begun, crate::clock::now()).await
+    }
+
+    async fn event(
+        &self,
+        host: &HostId,
+        event: LifecycleEvent,
+        begun: Timestamp,
+        ended: Timestamp,
+    ) -> Result<(), Fault> {
+        let took = ended.duration_since(begun);
         let report = EventReport {
             event,
             status: EventStatus::Succeeded,
@@ -218,5 +239,48 @@ impl Turn<'_> {
         written.await.map_err(stored)?;
         self.world.routes.apply().await?;
         Ok(Some(fault))
+    }
+}
+
+/// Is the host out of the traffic, with the scripts of what it ran, by these events of the deployment? What cut it off
+/// came later then. That it has the release says nothing on the way back: another deployment may have been cut off before
+/// it changed it.
+fn is_out(host: &Host, to: u64, events: &[LifecycleEvent]) -> bool {
+    host.state == HostState::Updating
+        && host.release == Some(to)
+        && events.contains(&LifecycleEvent::BlockTraffic)
+}
+
+#[cfg(test)]
+mod tests {
+    use model::port::HostRole;
+
+    use super::*;
+
+    #[test]
+    fn only_what_this_deployment_took_out_is_out() {
+        let at = Timestamp::UNIX_EPOCH;
+        let host = |state, release| Host {
+            id: HostId::from_bits(1),
+            place: "acme/shop/dev".parse().unwrap(),
+            release: Some(release),
+            role: HostRole::App,
+            address: [10, 0, 0, 1].into(),
+            image: None,
+            size: "small".into(),
+            state,
+            reason: None,
+            retire_at: None,
+            created_at: at,
+            changed_at: at,
+        };
+        let blocked = [LifecycleEvent::BeforeBlockTraffic, LifecycleEvent::BlockTraffic];
+        let cut_off = host(HostState::Updating, 1);
+        assert!(is_out(&cut_off, 1, &blocked));
+        // Going back to v1, when v2's deployment was cut off before its scripts ran there.
+        assert!(!is_out(&cut_off, 1, &blocked[..1]));
+        assert!(!is_out(&cut_off, 1, &[]));
+        assert!(!is_out(&cut_off, 2, &blocked));
+        assert!(!is_out(&host(HostState::Failed, 1), 1, &blocked));
     }
 }

@@ -48,7 +48,7 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
     let mut stopped = 0;
     if let Some(plan) = &input.plan {
         if let (true, Some(undo)) = (plan.rolls, &input.undo) {
-            roll::back(world, attempt, &input.place, plan, undo).await?;
+            roll::back(world, attempt, &input.place, plan, (&input.deployment, undo)).await?;
         }
         give_back(world, &input.place, plan).await?;
         stopped = stop_hosts(world, &input, plan.release).await?;

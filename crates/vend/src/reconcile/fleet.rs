@@ -22,6 +22,9 @@ const PATIENCE: SignedDuration = SignedDuration::from_secs(60);
 /// A host whose processes run and whose agent says nothing may be busy: so long it is not taken for dead.
 const SILENCE: SignedDuration = SignedDuration::from_secs(15);
 
+/// The reason of a host that was to run and does not: whoever deploys meanwhile counts it as one that failed.
+pub const DIED: &str = "it died";
+
 /// What is remembered from look to look. Nothing is lost with it but patience.
 #[derive(Default)]
 struct Memory {
@@ -223,7 +226,7 @@ async fn mark_dead(
             if !should_run(tx.host(&id)?.state) {
                 return Ok(false);
             }
-            tx.set_host_state(&id, HostState::Failed, Some("it died"), &by)?;
+            tx.set_host_state(&id, HostState::Failed, Some(DIED), &by)?;
             Ok(true)
         });
         if failed.await.map_err(stored)? {
@@ -236,7 +239,7 @@ async fn mark_dead(
     }
     for host in dead {
         // It is failed: what cannot be removed now is removed with what executions left.
-        if let Err(fault) = unwind::retire(world, host, "it died").await {
+        if let Err(fault) = unwind::retire(world, host, DIED).await {
             warn!(host.id = %host.id, "host {} could not be removed: {fault}", host.id);
         }
     }

@@ -158,7 +158,7 @@ pub async fn abort(
     let execution = state.commands.abort(id.clone(), state.by(&caller.0)).await?;
     let started = Started {
         executions: vec![execution],
-        summary: format!("{id} is stopped, and what it did is undone"),
+        summary: format!("{id} is being stopped, and what it did undone"),
     };
     Ok((StatusCode::ACCEPTED, Json(started)))
 }

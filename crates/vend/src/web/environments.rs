@@ -77,10 +77,17 @@ fn wire(db: &Db<'_>, environment: store::Environment, urls: &[String]) -> Result
         (Some(arriving), Some(execution)) => Some(split(db, place, arriving, &execution.id, &hosts)?),
         _ => None,
     };
-    let wanted = environment
-        .desired
-        .or_else(|| environment.spec.as_ref().map(|spec| spec.scaling.min))
-        .unwrap_or(u32::try_from(serving).unwrap_or(u32::MAX));
+    let spread = flow::spread::of(db, place)?;
+    let count = |hosts: usize| u32::try_from(hosts).unwrap_or(u32::MAX);
+    let wanted = match &spread {
+        Some(spread) => count(spread.machines),
+        None => environment
+            .desired
+            .or_else(|| environment.spec.as_ref().map(|spec| spec.scaling.min))
+            .unwrap_or(count(serving)),
+    };
+    // No traffic goes to machines.
+    let urls = if spread.is_some() { &[] } else { urls };
     Ok(Environment {
         state: match (environment.live, environment.asleep_at) {
             _ if destroying || ending => EnvironmentState::Destroying,
@@ -290,7 +297,9 @@ pub async fn scale(
     read(&state, place.clone()).await?;
     let by = state.by(&caller.0);
     let execution = state.commands.scale(place.clone(), scale.hosts, by).await?;
-    Ok(started(format!("{place} gets {} hosts", scale.hosts), execution))
+    let many = if scale.hosts == 1 { "" } else { "s" };
+    let summary = format!("{place} gets {} host{many}", scale.hosts);
+    Ok(started(summary, execution))
 }
 
 /// Starts the hosts of an environment that sleeps, as the first request for it would.
@@ -361,9 +370,23 @@ pub async fn plan_rollback(
 ) -> Result<Json<PlanAnswer>, Refusal> {
     let place = allowed(&caller, Action::View, named)?;
     read(&state, place.clone()).await?;
-    let plan = state.commands.plan_rollback(place, order.to).await?;
+    let plan = state.commands.plan_rollback(place.clone(), order.to).await?;
+    let (to, across) = (plan.to, order.across_migrations);
+    let crossing = state.store.read(move |db| {
+        let crossing = match across {
+            true => Ok(()),
+            false => flow::refuse_crossing(db, &place, to),
+        };
+        match crossing {
+            Err(store::Error::Refused { message, next }) => Ok((Some(message), next)),
+            other => other.map(|()| (None, None)),
+        }
+    });
+    let (refused, next) = crossing.await?;
     Ok(Json(PlanAnswer {
         digest: plan.digest(),
         plan,
+        refused,
+        next,
     }))
 }

@@ -6,7 +6,7 @@ use asl::{OpenTimer, Purpose};
 use axum::{Json, extract::State as Held, http::StatusCode};
 use engine::Recovered;
 use model::{
-    ExecutionId,
+    ExecutionId, Place,
     plan::Plan,
     policy::Action,
     port::PhaseReport,
@@ -144,10 +144,21 @@ fn held(db: &Db<'_>, summary: &ExecutionSummary, run: &Recovered) -> Result<Opti
         }));
     }
     let paused = db.open_deployment(place, id)?.and_then(|own| own.paused);
-    Ok(paused.map(|(who, since)| match at("gate") {
-        true => format!("{who}, who paused it at {since} (vend deploy resume {place})"),
-        false => format!("its step to end; {who} paused it (vend deploy resume {place})"),
-    }))
+    Ok(paused.and_then(|(who, since)| pause(at, &who, since, place)))
+}
+
+/// What a pause holds up, `at` these activities.
+fn pause(at: impl Fn(&str) -> bool, who: &str, since: jiff::Timestamp, place: &Place) -> Option<String> {
+    match (at("unwind"), at("gate")) {
+        // Whoever aborts does not wait for who paused.
+        (true, _) => None,
+        (_, true) => Some(format!(
+            "{who}, who paused it at {since} (vend deploy resume {place})"
+        )),
+        _ => Some(format!(
+            "its step to end; {who} paused it (vend deploy resume {place})"
+        )),
+    }
 }
 
 fn history(rows: &[asl::HistoryEvent]) -> Vec<HistoryEvent> {
@@ -366,6 +377,8 @@ pub async fn plan(
     Ok(Json(PlanAnswer {
         digest: plan.digest(),
         plan,
+        refused: None,
+        next: None,
     }))
 }
 
@@ -395,6 +408,22 @@ mod tests {
         };
         assert_eq!(told("ü".repeat(500)), "ü".repeat(500));
         assert_eq!(told("ü".repeat(501)), format!("{}…", "ü".repeat(500)));
+    }
+
+    #[test]
+    fn what_is_aborted_does_not_wait_for_who_paused_it() {
+        let place: Place = "acme/shop/dev".parse().unwrap();
+        let at = |own: &'static str| {
+            pause(
+                move |name| name == own,
+                "ada",
+                jiff::Timestamp::UNIX_EPOCH,
+                &place,
+            )
+        };
+        assert_eq!(at("unwind"), None);
+        assert!(at("gate").unwrap().starts_with("ada, who paused it at 1970"));
+        assert!(at("roll").unwrap().starts_with("its step to end; ada paused it"));
     }
 
     #[test]

@@ -7,7 +7,11 @@ use model::{
 use store::{ApprovalState, Db, PushState};
 
 use super::{executions, logs, refusal::Refusal, releases, state::State};
-use crate::{output::without_next, reconcile::patience};
+use crate::{
+    flow::spread::{self, Spread},
+    output::without_next,
+    reconcile::patience,
+};
 
 /// Pushes that are looked at for those that no environment took.
 const RECENT: u32 = 20;
@@ -128,6 +132,11 @@ fn of_environment(db: &Db<'_>, environment: store::Environment) -> Result<WhyEnv
     if let Some(failing) = patience::failing(db, &place)? {
         heals(&mut why, failing);
     }
+    if !matches!(push.state, PushState::Waiting | PushState::Running)
+        && let Some(spread) = spread::of(db, &place)?
+    {
+        torn(&mut why, &place, &spread);
+    }
     why.push = Some(releases::push(push));
     Ok(why)
 }
@@ -145,6 +154,19 @@ fn heals(why: &mut WhyEnvironment, failing: patience::Failing) {
     );
     why.error = failing.cause.or_else(|| why.error.take());
     why.next = Some(format!("vend executions show {}", failing.last));
+}
+
+/// Machines keep what failed on them, until somebody lays the live release on them again.
+fn torn(why: &mut WhyEnvironment, place: &model::Place, spread: &Spread) {
+    let sentence = spread.sentence();
+    if sentence.is_empty() {
+        return;
+    }
+    why.sentence = format!("{}, and {sentence}", why.sentence);
+    if let Some(live) = spread.live.filter(|_| spread.is_torn()) {
+        why.up_to_date = false;
+        why.next = Some(format!("vend rollback {place} --to v{live}"));
+    }
 }
 
 fn waiting(db: &Db<'_>, why: &mut WhyEnvironment, place: &model::Place) -> Result<(), store::Error> {
@@ -192,7 +214,13 @@ fn failed(
     push: &store::Push,
     execution: Option<&Execution>,
 ) -> Result<(), store::Error> {
+    let place = model::Place {
+        tenant: push.tenant.clone(),
+        app: push.app.clone(),
+        environment: why.environment.clone(),
+    };
     let stays = match why.live {
+        Some(live) if spread::of(db, &place)?.is_some() => format!("v{live} is live"),
         Some(live) => format!("v{live} still serves"),
         None => "nothing serves yet".to_owned(),
     };
@@ -304,11 +332,7 @@ fn last_words(
 }
 
 fn last_lines(log: &str) -> Vec<String> {
-    // The agent's own remarks are not what the script said.
-    let said: Vec<&str> = log
-        .lines()
-        .filter(|line| !line.trim().is_empty() && !line.starts_with("[vend]"))
-        .collect();
+    let said: Vec<&str> = crate::flow::said(log).collect();
     let last = &said[said.len().saturating_sub(LAST_WORDS)..];
     last.iter()
         .map(|line| line.chars().take(LONGEST_WORD).collect())
@@ -378,7 +402,9 @@ mod tests {
     #[test]
     fn last_words_are_the_scripts_own_and_few() {
         let log: String = (0..40).map(|n| format!("line {n}\n\n")).collect();
-        let said = last_lines(&format!("{log}[vend] the script ended\nBoom: no module\n"));
+        let said = last_lines(&format!(
+            "Script - start.sh\n{log}[vend] the script ended\nBoom: no module\n"
+        ));
         assert_eq!(said.len(), LAST_WORDS);
         assert_eq!(said.last().map(String::as_str), Some("Boom: no module"));
         assert_eq!(last_lines(&"x".repeat(5000))[0].len(), LONGEST_WORD);

@@ -239,6 +239,8 @@ fn in_place_a_deployment_is_ended_when_some_hosts_have_it() {
     let list = platform.json(&["deployments", "list", &stage.dev]);
     let undo = &list["items"][0];
     assert_ne!(undo["id"], stopped["id"]);
+    let why = undo["reason"].as_str().unwrap();
+    assert_eq!(why, format!("it undid {}", stopped["id"].as_str().unwrap()));
     assert_eq!(
         (&undo["release"], &undo["state"]),
         (&1.into(), &"Succeeded".into()),

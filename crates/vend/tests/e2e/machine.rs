@@ -223,6 +223,12 @@ fn a_machine_joins_is_deployed_to_changes_its_key_and_is_removed() {
 
     let work = copy();
     platform.release(&work, &app, "dev");
+    for command in ["why", "status"] {
+        let unknown = platform.try_vend(&[command, &format!("{app}/none")]);
+        assert!(!unknown.status.success());
+        let said = String::from_utf8_lossy(&unknown.stderr).into_owned();
+        assert!(said.contains(&format!("{app}/none")), "{said}");
+    }
     assert!(
         text(&on.file("srv/shop/server.pl")).contains("one"),
         "{}",
@@ -287,6 +293,38 @@ fn a_machine_joins_is_deployed_to_changes_its_key_and_is_removed() {
         .filter_map(Value::as_str);
     let log = platform.vend(&["logs", logs.find(|log| log.starts_with(&own)).unwrap()]);
     assert!(log.contains("no configuration"), "{log}");
+
+    // What failed lies there, which is said, and going back lays the live release again.
+    let why = platform.json(&["why", &dev]);
+    let own = &why["environments"][0];
+    let sentence = own["sentence"].as_str().unwrap();
+    assert!(
+        sentence.contains("v2 is live, and 1 of 1 machine has v3"),
+        "{sentence}"
+    );
+    assert_eq!(own["next"], format!("vend rollback {dev} --to v2"));
+    let environment = platform.json(&["environments", "show", &dev]);
+    assert_eq!(
+        (&environment["hosts"], &environment["urls"]),
+        (&1.into(), &serde_json::json!([]))
+    );
+    let plan = platform.json(&["rollback", &dev, "--plan"]);
+    assert_eq!(plan["plan"]["to"], 2, "{plan:#}");
+    let changes = plan["plan"]["changes"].as_array().unwrap();
+    assert_eq!(changes.len(), 1, "{plan:#}");
+    assert_eq!(changes[0]["before"], "1 of 1 machine has v3");
+    work.write("start.sh", "#!/bin/sh\n");
+    std::fs::write(on.file("srv/shop/server.pl"), "half").unwrap();
+    platform.succeeds(&["rollback", &dev]);
+    assert_eq!(text(&on.file("srv/shop/server.pl")), "two");
+    let why = platform.json(&["why", &dev]);
+    assert!(
+        !why["environments"][0]["sentence"]
+            .as_str()
+            .unwrap()
+            .contains("machine"),
+        "{why:#}"
+    );
     platform.succeeds(&["rollback", &dev, "--to", "v1"]);
     assert!(text(&on.file("srv/shop/server.pl")).contains("one"));
 
@@ -306,6 +344,15 @@ fn a_machine_joins_is_deployed_to_changes_its_key_and_is_removed() {
     });
     let hosts = platform.json(&["hosts", "list", &owner]);
     assert_eq!(hosts["machines"], serde_json::json!([]));
+    eventually("its agent ends", Duration::from_secs(40), || {
+        on.agent.as_mut()?.try_wait().unwrap()
+    });
+    assert!(
+        on.said().contains("was removed from its platform"),
+        "{}",
+        on.said()
+    );
+    assert!(!on.file("var/lib/vend-machine/identity.json").exists());
     on.stop();
     for name in [&owner, other.split('/').next().unwrap()] {
         platform.vend(&["tenants", "delete", name, "--yes"]);

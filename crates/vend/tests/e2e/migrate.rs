@@ -160,6 +160,15 @@ fn the_guestbooks_data_is_migrated_and_going_back_across_it_must_be_asked_for() 
         plan.contains("migration of v2") && plan.contains("not undone"),
         "{plan}"
     );
+    assert!(
+        plan.contains("it would be refused") && plan.contains("--across-migrations"),
+        "{plan}"
+    );
+    let across = platform.vend(&["rollback", &dev, "--plan", "--across-migrations"]);
+    assert!(
+        !across.contains("refused") && across.ends_with("--to v1 --across-migrations\n"),
+        "{across}"
+    );
     platform.succeeds(&["rollback", &dev, "--across-migrations"]);
     assert!(site.entries().contains("Hello, world!"));
     // It ran when its release was made: going there again is no reason to run it again.

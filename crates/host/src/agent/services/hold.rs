@@ -410,4 +410,16 @@ mod tests {
         assert!(starting.await.unwrap().is_err());
         assert!(place.services.lock().starting.is_empty());
     }
+
+    #[tokio::test]
+    async fn nothing_is_started_while_the_host_goes_down() {
+        let place = Place::new();
+        for name in ["due.service", "here.service"] {
+            place.unit(name, "[Service]\nExecStart=/bin/sleep 1000\n");
+        }
+        place.services.start("here.service").await.unwrap();
+        place.services.stop_all().await;
+        assert!(place.services.start("due.service").await.is_err());
+        assert_ne!(place.services.state("due.service"), ServiceState::Active);
+    }
 }

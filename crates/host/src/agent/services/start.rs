@@ -40,8 +40,11 @@ pub(super) struct UnderWay<'a> {
 
 impl<'a> UnderWay<'a> {
     pub(super) fn begin(services: &'a Services, steps: &[Step]) -> Self {
-        let units = steps.iter().map(|step| step.unit.clone()).collect();
         let mut registry = services.lock();
+        let units = match registry.closing {
+            true => BTreeSet::new(),
+            false => steps.iter().map(|step| step.unit.clone()).collect(),
+        };
         registry.starts += 1;
         let number = registry.starts;
         registry.starting.insert(number, units);

@@ -33,8 +33,18 @@ pub(super) fn deploy(
     };
     let minimum_healthy = value(fields, "minimum_healthy").and_then(|node| minimum_healthy(reader, node));
     let minimum_healthy = minimum_healthy.unwrap_or(MinimumHealthy::OneAtATime);
-    if let Some(node) = value(fields, "minimum_healthy").filter(|_| strategy == Strategy::InPlace) {
-        satisfiable(reader, node, minimum_healthy, scaling);
+    if let Some(node) = value(fields, "minimum_healthy") {
+        match placed {
+            // How many machines there are is seen when they are deployed to.
+            true if minimum_healthy == MinimumHealthy::Percent(100) => {
+                reader.error(
+                    node,
+                    "no host could ever be taken out: all of them must stay healthy",
+                );
+            }
+            false if strategy == Strategy::InPlace => satisfiable(reader, node, minimum_healthy, scaling),
+            _ => {}
+        }
     }
     let hours = SignedDuration::from_hours;
     let mut duration = |name: &str, most| {

@@ -146,7 +146,7 @@ fn health(reader: &mut Reader<'_>, fields: Fields<'_>) -> Health {
         }
         Some(text)
     });
-    let mut time = |name: &str, default: i64| {
+    let mut time = |name: &str, usual: SignedDuration| {
         value(fields, name)
             .and_then(|node| {
                 reader.duration(
@@ -155,13 +155,14 @@ fn health(reader: &mut Reader<'_>, fields: Fields<'_>) -> Health {
                     SignedDuration::from_millis(100)..=second * 300,
                 )
             })
-            .unwrap_or(second * i32::try_from(default).unwrap_or(1))
+            .unwrap_or(usual)
     };
-    let (interval, timeout) = (time("interval", 5), time("timeout", 2));
+    let interval = time("interval", second * 5);
+    let timeout = time("timeout", interval.min(second * 2));
     let within = value(fields, "within")
         .and_then(|node| reader.duration(node, "host.health.within", second..=second * 600));
     if timeout > interval
-        && let Some(node) = value(fields, "timeout").or_else(|| value(fields, "interval"))
+        && let Some(node) = value(fields, "timeout")
     {
         let (timeout, interval) = (written(timeout), written(interval));
         reader.error(
