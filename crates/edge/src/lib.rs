@@ -19,6 +19,7 @@ mod client;
 mod clock;
 mod condition;
 mod dns;
+mod draft;
 mod explain;
 #[doc(hidden)]
 pub mod fuzz;
@@ -26,6 +27,7 @@ mod head;
 mod health;
 mod http1;
 mod http2;
+mod lines;
 mod link;
 mod listener;
 mod live;
