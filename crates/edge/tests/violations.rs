@@ -153,6 +153,16 @@ fn frames() -> Vec<(&'static str, Ends, Vec<u8>)> {
             two(frame(HEADERS, WHOLE, 1, GET), frame(DATA, END_STREAM, 1, b"x")),
         ),
         (
+            "5.1 HEADERS after the end",
+            Stream(&[CLOSED]),
+            two(request(1), request(1)),
+        ),
+        (
+            "5.1 HEADERS after a reset",
+            Stream(&[CLOSED]),
+            [open(), frame(RESET, 0, 1, &[0, 0, 0, 8]), request(1)].concat(),
+        ),
+        (
             "5.1.1 a stream of the server's",
             Connection(&[PROTOCOL]),
             request(2),
@@ -311,6 +321,27 @@ fn frames() -> Vec<(&'static str, Ends, Vec<u8>)> {
     ]
 }
 
+/// Heads that RFC 7541 calls errors of decoding.
+fn packed() -> Vec<(&'static str, Vec<u8>)> {
+    let value = |packed: &[u8]| [GET, b"\x00\x01x", packed].concat();
+    vec![
+        ("2.3.3 an index beyond the table", b"\xfe".to_vec()),
+        (
+            "4.2 another size of the table at the end",
+            [GET, b"\x20"].concat(),
+        ),
+        ("5.1 a number without an end", [GET, &[0xff; 16]].concat()),
+        ("5.2 a padding of eight bits and more", value(b"\x82\x1f\xff")),
+        ("5.2 a padding that is not of ones", value(b"\x81\x18")),
+        ("5.2 the end of the text in it", value(b"\x84\xff\xff\xff\xff")),
+        ("5.2 a text that is longer than the head", value(b"\x05ab")),
+        (
+            "6.3 a larger table than was allowed",
+            [b"\x3f\xe2\x1f", GET].concat(),
+        ),
+    ]
+}
+
 /// Messages that section 8 calls malformed: their stream ends, or they are answered 400.
 fn messages() -> Vec<(&'static str, Vec<u8>)> {
     let host = |more: &[u8]| [more, b"\x41\x09shop.test"].concat();
@@ -464,6 +495,16 @@ async fn violations_end_what_they_must_and_nothing_else() {
             wrong.push(format!("{name}: {ends:?}, {seen:?}"));
         }
     }
+    for (name, head) in packed() {
+        let seen = say(&edge, &frame(HEADERS, WHOLE, 1, &head)).await;
+        if !(seen.closed
+            && seen
+                .goaway
+                .is_some_and(|code| [COMPRESSION, PROTOCOL].contains(&code)))
+        {
+            wrong.push(format!("RFC 7541, {name}: {seen:?}"));
+        }
+    }
     for (name, bytes) in messages() {
         let before = origin.requests().len();
         let seen = say(&edge, &bytes).await;
@@ -517,5 +558,47 @@ async fn a_pseudo_field_in_trailers_goes_nowhere() {
         !reached.contains("path") && !reached.contains("/other"),
         "{reached}"
     );
+    edge.stop().await;
+}
+
+/// SETTINGS and PING are acknowledged (6.5.3, 6.7), and no more is sent than there is room for (6.9).
+#[tokio::test]
+async fn what_a_client_says_is_acknowledged_and_its_windows_are_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let origin = Origin::named("origin").await;
+    let edge = in_front_of(&origin, &folder).await;
+    let mut stream = edge.connect().await;
+    let ping = *b"are you?";
+    let opening = [PREFACE, &setting(4, 2), &frame(PING, 0, 0, &ping), &request(1)].concat();
+    stream.write_all(&opening).await.unwrap();
+    let (mut data, mut settled, mut answered) = (Vec::new(), false, false);
+    while !(settled && answered && data.len() == 2) {
+        match soon("a frame", next(&mut stream)).await.unwrap() {
+            // Its own settings have pairs; an acknowledgement is empty.
+            (SETTINGS, 0, payload) => settled |= payload.is_empty(),
+            (PING, 0, payload) => answered |= payload == ping,
+            (DATA, 1, payload) => data.extend(payload),
+            _ => {}
+        }
+        assert!(data.len() <= 2, "{data:?}");
+    }
+    // A smaller window than what was sent is one below nothing: two bytes more make none.
+    stream.write_all(&two(setting(4, 0), window(1, 2))).await.unwrap();
+    stream.write_all(&frame(PING, 0, 0, b"and now?")).await.unwrap();
+    loop {
+        match soon("a frame", next(&mut stream)).await.unwrap() {
+            (PING, 0, payload) if payload == b"and now?" => break,
+            (DATA, ..) => panic!("there is no room"),
+            _ => {}
+        }
+    }
+    stream.write_all(&window(1, 100)).await.unwrap();
+    while data.len() < 6 {
+        if let (DATA, 1, payload) = soon("a frame", next(&mut stream)).await.unwrap() {
+            data.extend(payload);
+        }
+    }
+    assert_eq!(data, b"origin");
+    drop(stream);
     edge.stop().await;
 }

@@ -20,8 +20,11 @@ use crate::flow::{World, chain, start, stored};
 
 /// How often the numbers are looked at.
 const EVERY: Duration = Duration::from_secs(2);
-/// Between two looks at what is wanted, while something is.
-const PACE: Duration = Duration::from_millis(50);
+/// Between two looks at what is wanted, at least. The edge itself keeps whoever asks until there is news, or for a
+/// while: nobody who comes meanwhile waits for that.
+const PACE: Duration = Duration::from_millis(1);
+/// Between two looks, when the edge does not say it.
+const SILENT: Duration = Duration::from_secs(1);
 /// Between two tries to wake one environment.
 const AGAIN: Duration = Duration::from_secs(10);
 
@@ -125,7 +128,7 @@ async fn listen(world: &World) {
             Ok(wanted) => wanted,
             Err(error) => {
                 debug!("the edge does not say what is wanted: {}", chain(&error));
-                sleep(PACE * 20).await;
+                sleep(SILENT).await;
                 continue;
             }
         };
