@@ -240,7 +240,7 @@ mod tests {
             awake.set(true);
         };
         let both = async { tokio::join!(waiting, waking) };
-        assert!(tokio::time::timeout(30 * LOOK, both).await.is_ok());
+        assert!(timeout(30 * LOOK, both).await.is_ok());
     }
 
     #[tokio::test]

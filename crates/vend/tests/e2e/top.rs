@@ -88,8 +88,9 @@ impl Screen {
         }
     }
 
+    /// Without the returns that the terminal adds to the ends of lines.
     fn seen(&self) -> String {
-        String::from_utf8_lossy(&self.seen.lock().unwrap()).into_owned()
+        String::from_utf8_lossy(&self.seen.lock().unwrap()).replace('\r', "")
     }
 
     fn press(&mut self, keys: &str) {
@@ -103,7 +104,7 @@ impl Screen {
             let (before, _) = seen.rsplit_once("\x1b[J")?;
             let (_, frame) = before.rsplit_once("\x1b[H")?;
             let lines: Vec<&str> = frame
-                .split("\r\n")
+                .split('\n')
                 .map(|line| line.trim_end_matches("\x1b[K"))
                 .collect();
             so(&lines).then(|| lines.iter().map(|line| (*line).to_owned()).collect())
@@ -178,7 +179,7 @@ fn keys_change_what_top_shows_and_the_terminal_is_as_it_was() {
             let seen = screen.seen();
             let (before, _) = seen.rsplit_once("\x1b[J")?;
             let (_, frame) = before.rsplit_once("\x1b[H")?;
-            let lines: Vec<&str> = frame.split("\r\n").collect();
+            let lines: Vec<&str> = frame.split('\n').collect();
             let (Some(blog), Some(shop)) = order(&lines) else {
                 return None;
             };

@@ -215,13 +215,13 @@ mod key {
     pub const DELETE: [u8; 2] = [8, 127];
 }
 
-/// Does what was typed at once. A key without a letter, as an arrow, is several bytes, and means nothing here.
+/// Does what was typed.
 fn press(look: &mut Look, typed: &[u8]) -> Next {
-    if matches!(typed, [key::ESCAPE, _, ..]) {
-        return Next::Look;
-    }
-    for key in typed {
+    let mut rest = typed;
+    while let Some((key, after)) = rest.split_first() {
+        rest = after;
         match *key {
+            key::ESCAPE if !rest.is_empty() => rest = behind(rest),
             key::INTERRUPT | key::END | key::QUIT => return Next::End,
             key::SUSPEND => return Next::Rest,
             key if look.keys == Keys::Typing => type_in(look, key),
@@ -234,6 +234,22 @@ fn press(look: &mut Look, typed: &[u8]) -> Next {
         }
     }
     Next::Look
+}
+
+/// What is left behind a key without a letter, as an arrow, whose escape is gone already (ECMA-48, section 5.4). It means
+/// nothing here.
+fn behind(sequence: &[u8]) -> &[u8] {
+    let length = match sequence {
+        [b'[', rest @ ..] => {
+            2 + rest
+                .iter()
+                .take_while(|byte| !(0x40..=0x7e).contains(*byte))
+                .count()
+        }
+        [b'O', ..] => 2,
+        _ => 1,
+    };
+    sequence.get(length..).unwrap_or_default()
 }
 
 /// A key of the text that is looked for. Names, hosts and places are ASCII.
@@ -320,9 +336,12 @@ mod tests {
             assert_eq!(press(&mut look, end), Next::End, "{end:?}");
         }
         assert_eq!(press(&mut look, b"\x1a"), Next::Rest);
-        // An arrow is no escape.
-        assert_eq!(press(&mut look, b"\x1b[A"), Next::Look);
-        assert_eq!(press(&mut look, b"gn"), Next::Look);
+        // An arrow is no escape, and takes no key that comes with it.
+        for arrow in [&b"\x1b[A"[..], b"\x1bOA", b"\x1b[1;5C", b"\x1bx", b"\x1b["] {
+            assert_eq!(press(&mut look, arrow), Next::Look);
+        }
+        assert_eq!((look.rules, look.sort), (false, Sort::Requests));
+        assert_eq!(press(&mut look, b"\x1b[Ag\x1b[15~n"), Next::Look);
         assert_eq!((look.rules, look.sort), (true, Sort::Name));
         // What is typed behind a slash is text, until Enter.
         for typed in [&b"/queue"[..], b"\x7f\x7fu\x08\n", b"e"] {
