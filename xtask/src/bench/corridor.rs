@@ -14,8 +14,8 @@ use serde_json::Value;
 use super::{
     load::Load,
     memory,
-    platform::Platform,
-    sample::{Kind, Sample},
+    platform::{Platform, get},
+    sample::{Kind, Sample, VEND_YAML},
     stages::{self, Stages},
     table::{Table, median},
 };
@@ -28,6 +28,7 @@ struct Counts {
     builds: u32,
     hosts: u32,
     approvals: u32,
+    wakings: u32,
     deployments: u32,
 }
 
@@ -38,6 +39,7 @@ const WHOLE: Counts = Counts {
     builds: 10,
     hosts: 10,
     approvals: 10,
+    wakings: 10,
     deployments: 50,
 };
 const QUICK: Counts = Counts {
@@ -47,6 +49,7 @@ const QUICK: Counts = Counts {
     builds: 2,
     hosts: 3,
     approvals: 2,
+    wakings: 2,
     deployments: 10,
 };
 
@@ -128,6 +131,7 @@ impl Run<'_> {
         self.part("one-line changes, guestbook", |run| run.changes(Kind::Guestbook));
         self.part("host starts", Self::hosts);
         self.part("approvals", Self::approvals);
+        self.part("waking", Self::waking);
         self.part("deployments under load", Self::load);
         self.idle("after the run");
         self.part("vend up", Self::ready);
@@ -322,6 +326,40 @@ impl Run<'_> {
             sample.execution(&self.platform, &push)?;
         }
         self.table.row("approval to traffic, Procfile", "s", &seconds);
+        Ok(())
+    }
+
+    /// From a visitor's request for an environment that sleeps to its answer.
+    fn waking(&mut self) -> anyhow::Result<()> {
+        let mut sample = self.sample("waking", Kind::Perl)?;
+        let sleepy = VEND_YAML.replace("branch: dev", "branch: dev, sleep_after: 10s");
+        sample.write("vend.yaml", &sleepy)?;
+        sample.change()?;
+        sample.release(&self.platform)?;
+        let (edge, host, mut milliseconds) = (self.platform.edge()?, sample.host("dev"), Vec::new());
+        for _ in 0..self.counts.wakings {
+            self.platform
+                .until("it sleeps", Duration::from_millis(100), |platform| {
+                    let all = platform.items(&["environments", "list", &sample.app()])?;
+                    let dev = all.iter().find(|one| one["place"]["environment"] == "dev");
+                    Ok(dev
+                        .is_some_and(|dev| dev["execution"].is_null() && dev["state"] == "sleeping")
+                        .then_some(()))
+                })?;
+            let started = Instant::now();
+            let (status, _) = get(&edge, &host)?;
+            if status != 200 {
+                bail!("a visitor of a sleeper was answered {status}");
+            }
+            milliseconds.push(started.elapsed().as_secs_f64() * 1e3);
+        }
+        self.table
+            .row(
+                "a sleeper's first visitor, request to answer",
+                "ms",
+                &milliseconds,
+            )
+            .target(150.0);
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     path::Path,
     process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context as _, bail};
@@ -27,6 +27,7 @@ mount --bind "$2" run/vend
 mount -t proc proc proc
 mount -t tmpfs tmpfs dev
 cp "$3" sbin/vend-bench
+date +%s%N >"$2/started"
 exec env -i /usr/sbin/chroot . /sbin/vend-bench agent
 "#;
 
@@ -160,7 +161,7 @@ fn agent(binary: &Path, scratch: &Path, times: u32, table: &mut Table) -> anyhow
             .spawn()
             .context("cannot run unshare")?;
         let mut host = Host(child);
-        let (pid, started) = host.answers(&run.join("agent.sock"))?;
+        let (pid, started) = host.answers(&run)?;
         starts.push(started);
         sizes.extend(memory::pss(pid));
     }
@@ -172,24 +173,17 @@ fn agent(binary: &Path, scratch: &Path, times: u32, table: &mut Table) -> anyhow
 struct Host(Child);
 
 impl Host {
-    /// Its first process, and the milliseconds from when the kernel started that to when it listened.
-    fn answers(&mut self, socket: &Path) -> anyhow::Result<(u32, f64)> {
+    /// Its first process, and the milliseconds from just before it was the agent to when that listened.
+    #[expect(clippy::disallowed_methods, reason = "a shell wrote down its time")]
+    fn answers(&mut self, run: &Path) -> anyhow::Result<(u32, f64)> {
         let deadline = Instant::now() + Duration::from_secs(20);
-        let mut executed = None;
-        while Instant::now() < deadline {
-            let pid = memory::children(self.0.id()).next();
-            let is_agent =
-                pid.filter(|pid| memory::argument(*pid, 0).is_some_and(|name| name.ends_with("vend-bench")));
-            if executed.is_none() && is_agent.is_some() {
-                executed = Some(Instant::now());
-            }
-            if let (Some(pid), Some(executed)) = (is_agent, executed)
-                && socket.exists()
-            {
-                return Ok((pid, executed.elapsed().as_secs_f64() * 1000.0));
-            }
-            if self.0.try_wait()?.is_some() {
-                break;
+        while Instant::now() < deadline && self.0.try_wait()?.is_none() {
+            if run.join("agent.sock").exists() {
+                let listens = SystemTime::now().duration_since(UNIX_EPOCH)?;
+                let started: u64 = fs::read_to_string(run.join("started"))?.trim().parse()?;
+                let took = listens.saturating_sub(Duration::from_nanos(started));
+                let pid = memory::children(self.0.id()).next();
+                return Ok((pid.context("the agent has gone")?, took.as_secs_f64() * 1000.0));
             }
             std::thread::sleep(Duration::from_micros(100));
         }

@@ -232,10 +232,13 @@ impl Run<'_> {
     fn load(&self, case: &Case, running: &Running, table: &mut Table) -> anyhow::Result<()> {
         let mut seen: Vec<Vec<(f64, Load)>> = vec![Vec::new(); running.len()];
         for _ in 0..self.rounds {
-            for ((_, proxy), seen) in running.iter().zip(&mut seen) {
+            for ((peer, proxy), seen) in running.iter().zip(&mut seen) {
                 let before = proxy.process.processor();
                 let setup = self.setup(&proxy.home, proxy.http, proxy.https);
-                if let Some(load) = case.run(&setup, self.seconds)? {
+                let load = case
+                    .run(&setup, self.seconds)
+                    .with_context(|| format!("{} hosts, {}: {}", self.hosts, case.name, peer.name))?;
+                if let Some(load) = load {
                     let used = proxy.process.processor() - before;
                     seen.push((used * 1e6 / load.requests, load));
                 }

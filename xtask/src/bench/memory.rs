@@ -51,7 +51,7 @@ pub fn children(parent: u32) -> impl Iterator<Item = u32> {
     })
 }
 
-pub fn argument(pid: u32, index: usize) -> Option<String> {
+fn argument(pid: u32, index: usize) -> Option<String> {
     let line = fs::read(process(pid).join("cmdline")).ok()?;
     let argument = line.split(|byte| *byte == 0).nth(index)?;
     Some(String::from_utf8_lossy(argument).into_owned())

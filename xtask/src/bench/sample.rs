@@ -35,7 +35,7 @@ pub struct Live {
     pub execution: Value,
 }
 
-const VEND_YAML: &str = "app: perl
+pub const VEND_YAML: &str = "app: perl
 host: { health: { path: /, interval: 1s, timeout: 1s } }
 deploy: { keep_old: 5s }
 environments:

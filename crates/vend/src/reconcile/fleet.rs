@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 use model::{
-    Place,
+    HostId, Place,
     port::{Fault, HostRole, HostSeen, HostState as Seen, Hosts as _},
 };
 use store::{By, HostState};
@@ -188,14 +188,10 @@ async fn resize(world: &World, tried: &mut HashMap<Place, Timestamp>) -> Result<
     let seen = world.node.list().await?;
     let now = crate::clock::now();
     for environment in environments {
-        let Some(live) = environment.live else { continue };
-        if environment.asleep_at.is_some() {
-            continue;
-        }
         let patient = tried
             .get(&environment.place)
             .is_some_and(|at| now.duration_since(*at) < PATIENCE);
-        if patient || is_whole(world, &environment, live, &seen).await? {
+        if patient || is_whole(world, &environment, &seen).await? {
             continue;
         }
         let place = environment.place.clone();
@@ -222,30 +218,30 @@ async fn resize(world: &World, tried: &mut HashMap<Place, Timestamp>) -> Result<
     Ok(())
 }
 
-async fn is_whole(
-    world: &World,
-    environment: &store::Environment,
-    live: u64,
-    seen: &[HostSeen],
-) -> Result<bool, Fault> {
-    let database_is_gone = environment.database_ready
-        && environment.database_host.as_ref().is_some_and(|id| {
-            !seen
-                .iter()
-                .any(|seen| seen.host == *id && seen.state == Seen::Running)
-        });
-    let place = environment.place.clone();
-    let rows = world
-        .store
-        .read(move |db| {
-            Ok((
-                db.release(&place, live)?.content,
-                db.hosts_of_release(&place, live)?,
-            ))
-        })
-        .await
-        .map_err(stored)?;
-    let (release, hosts) = rows;
+/// Has it what it is to have, or nothing that it could have? `before` was read before the hosts were looked for. A
+/// release may have gone live since then: what it is to have is read together with what it has.
+async fn is_whole(world: &World, before: &store::Environment, seen: &[HostSeen]) -> Result<bool, Fault> {
+    let place = before.place.clone();
+    let read = world.store.read(move |db| {
+        let Some(environment) = db.find_environment(&place)?.filter(|own| own.asleep_at.is_none()) else {
+            return Ok(None);
+        };
+        let Some(live) = environment.live else {
+            return Ok(None);
+        };
+        let release = db.release(&place, live)?.content;
+        Ok(Some((environment, release, db.hosts_of_release(&place, live)?)))
+    });
+    let Some((environment, release, hosts)) = read.await.map_err(stored)? else {
+        return Ok(true);
+    };
+    let runs = |id: &HostId| {
+        let mut seen = seen.iter();
+        seen.any(|seen| seen.host == *id && seen.state == Seen::Running)
+    };
+    let database_is_gone = before.database_ready
+        && environment.database_host == before.database_host
+        && !environment.database_host.as_ref().is_none_or(runs);
     if release.spec.placement.is_some() {
         return Ok(false);
     }
@@ -253,5 +249,5 @@ async fn is_whole(
         .iter()
         .filter(|host| host.state == HostState::Serving)
         .count();
-    Ok(!database_is_gone && serving == crate::flow::desired(environment, &release) as usize)
+    Ok(!database_is_gone && serving == crate::flow::desired(&environment, &release) as usize)
 }

@@ -13,7 +13,7 @@ pub struct Case {
     pub everywhere: bool,
 }
 
-pub const CASES: [Case; 6] = [
+pub const CASES: [Case; 7] = [
     Case {
         name: "small body",
         command: |s, seconds| wrk(&format!("http://127.0.0.1:{}/small", s.http), s, seconds),
@@ -36,12 +36,17 @@ pub const CASES: [Case; 6] = [
     },
     Case {
         name: "handshake, new",
-        command: |s, seconds| handshakes(s, seconds, "-new"),
+        command: |s, seconds| handshakes(s, seconds, &["-new"]),
         everywhere: false,
     },
     Case {
-        name: "handshake, resumed",
-        command: |s, seconds| handshakes(s, seconds, "-reuse"),
+        name: "handshake and a request, new",
+        command: |s, seconds| handshakes(s, seconds, &["-new", "-www", &once(s)]),
+        everywhere: false,
+    },
+    Case {
+        name: "handshake and a request, resumed",
+        command: |s, seconds| handshakes(s, seconds, &["-reuse", "-www", &once(s)]),
         everywhere: false,
     },
 ];
@@ -85,17 +90,25 @@ fn h2load(setup: &Setup<'_>, seconds: u32) -> Vec<String> {
     ])
 }
 
-fn handshakes(setup: &Setup<'_>, seconds: u32, kind: &str) -> Vec<String> {
+fn handshakes(setup: &Setup<'_>, seconds: u32, kind: &[&str]) -> Vec<String> {
     let at = format!("127.0.0.1:{}", setup.https);
-    words(&[
+    let mut command = words(&[
         "openssl",
         "s_time",
-        kind,
         "-connect",
         &at,
         "-time",
         &seconds.to_string(),
-    ])
+    ]);
+    command.extend(words(kind));
+    command
+}
+
+/// What `s_time` is to ask for. It puts its own ` HTTP/1.0` behind it, which a header takes up. It must read something:
+/// the tickets of TLS 1.3 come after the handshake.
+fn once(setup: &Setup<'_>) -> String {
+    let host = setup.hosts / 2;
+    format!("/small HTTP/1.1\r\nHost: h{host}.test\r\nConnection: close\r\nVia:")
 }
 
 fn requests_log(home: &Path) -> String {
@@ -122,6 +135,10 @@ impl Case {
         // An error is answered sooner than a request is forwarded.
         if text.contains("Non-2xx") || text.contains("status codes: 0 2xx") {
             bail!("not every request was answered well: {text}");
+        }
+        // It draws a star for a session that is new.
+        if command.iter().any(|word| word == "-reuse") && text.contains('*') {
+            bail!("sessions were not resumed: {text}");
         }
         let mut load = said(&text).with_context(|| format!("{} says nothing: {text}", command[0]))?;
         if load.requests == 0.0 {

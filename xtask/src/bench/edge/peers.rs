@@ -174,6 +174,12 @@ fn caddy(setup: &Setup<'_>, _: &Path) -> anyhow::Result<Vec<String>> {
             "https://h{n}.test:{https} {{\n tls {pem} {pem}\n import to\n}}"
         );
     }
+    // wrk sends its address as the name.
+    let _ = writeln!(
+        config,
+        "https://:{} {{\n tls {pem} {pem}\n import to\n}}",
+        setup.https
+    );
     let file = write(setup, "Caddyfile", &config)?;
     Ok(words(&[
         "env",
