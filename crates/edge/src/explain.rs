@@ -20,7 +20,7 @@ pub struct Question {
 /// What becomes of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Explanation {
-    /// The rule that decides; none is `host not found`.
+    /// The rule that decides.
     pub rule: Option<route::Rule>,
     /// Rules before it that are for this host, by priority, with the condition that does not hold.
     pub passed_over: Vec<(u32, String)>,
@@ -54,7 +54,9 @@ pub fn explain(shared: &Shared, question: &Question) -> Result<Explanation, Stri
         targets: Vec::new(),
     };
     let Some(rule) = decides else {
-        explanation.answer = Some("503 host not found".into());
+        let answer = Answer::unmatched(&ask, shared.secure.get().copied());
+        let what = answer.location.unwrap_or_else(|| "host not found".into());
+        explanation.answer = Some(format!("{} {what}", answer.status));
         return Ok(explanation);
     };
     match &rule.action {

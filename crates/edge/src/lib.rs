@@ -183,6 +183,14 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     restore(&mut keeper);
     (config.tidy)();
     let (doors, certificates) = listener::doors(&config.listeners)?;
+    let secure = config
+        .listeners
+        .iter()
+        .zip(&doors)
+        .find(|(_, door)| door.is_secure());
+    if let Some(at) = secure.and_then(|(listener, _)| listener.socket.local_addr().ok()) {
+        let _ = shared.secure.set(at.port());
+    }
     let door = socket::listen(&config.admin).map_err(|source| Error::Admin {
         path: config.admin.clone(),
         source,

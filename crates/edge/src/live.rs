@@ -70,6 +70,8 @@ pub struct Shared {
     pub own: own::Held,
     /// Where the edge itself is.
     pub zone: OnceLock<String>,
+    /// The port of the first listener that speaks TLS.
+    pub secure: OnceLock<u16>,
     /// Where people sign in; none when its keys cannot be read.
     pub desk: OnceLock<login::Desk>,
     book: Mutex<Book>,

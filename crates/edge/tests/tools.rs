@@ -87,6 +87,33 @@ async fn command_line_tools_are_served() {
         let said = run("curl", &words(&format!("{curl} {options} {url}"))).await;
         assert!(said.ends_with(expected), "{options} {url}: {said}");
     }
+    // What no rule is for goes from 80 to 443 first, and is not found there.
+    let other = format!("--resolve other.test:{http}:127.0.0.1 --resolve other.test:{port}:127.0.0.1 -k");
+    for (options, url, expected) in [
+        (
+            "-w |%{redirect_url}",
+            format!("http://other.test:{http}/a?b=c"),
+            format!("|https://other.test:{port}/a?b=c"),
+        ),
+        (
+            "-w |%{http_code}",
+            format!("http://other.test:{http}/"),
+            "|301".to_owned(),
+        ),
+        (
+            "-w |%{http_code}",
+            format!("https://other.test:{port}/"),
+            "host not found|503".to_owned(),
+        ),
+        (
+            "-L -w |%{http_code}",
+            format!("http://other.test:{http}/"),
+            "host not found|503".to_owned(),
+        ),
+    ] {
+        let said = run("curl", &words(&format!("-sS {other} {options} {url}"))).await;
+        assert_eq!(said, expected, "{options} {url}");
+    }
     let said = run(
         "h2load",
         &words(&format!(
