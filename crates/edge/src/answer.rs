@@ -52,7 +52,7 @@ impl Answer {
     /// No rule is for the request. `secure` is the port at which this edge speaks TLS, if it does: whoever comes without
     /// is sent there first, as by the default actions of the listeners that ALB has here.
     pub fn unmatched(ask: &Ask, secure: Option<u16>) -> Self {
-        match secure.filter(|_| !ask.is_secure() && !ask.host.is_empty()) {
+        match secure.filter(|_| !ask.tls && !ask.host.is_empty()) {
             None => Self::new(503, "host not found"),
             Some(port) => {
                 let there = Redirect {

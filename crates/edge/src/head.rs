@@ -152,11 +152,6 @@ impl Ask {
             .take_while(|line| !line.is_empty())
     }
 
-    /// Did it come over TLS?
-    pub fn is_secure(&self) -> bool {
-        self.tls
-    }
-
     pub fn scheme(&self) -> &'static str {
         if self.tls { "https" } else { "http" }
     }
