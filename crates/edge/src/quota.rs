@@ -23,9 +23,9 @@ pub struct Quota<K> {
 #[derive(Clone, Copy)]
 struct Count {
     open: u32,
-    /// Requests that may come now.
-    tokens: f32,
-    /// The tick at which they were counted.
+    /// Requests that came lately and are not forgiven yet.
+    spent: f32,
+    /// The tick of the last request.
     at: u64,
 }
 
@@ -41,7 +41,7 @@ impl<K> Default for Quota<K> {
 impl<K: Hash + Eq> Quota<K> {
     /// Counts a connection in, unless there are `most` already.
     pub fn open(&self, key: K, most: u32, tick: u64) -> bool {
-        self.with(key, 0, tick, |count| {
+        self.with(key, tick, |count| {
             let free = count.open < most;
             count.open += u32::from(free);
             free
@@ -50,19 +50,22 @@ impl<K: Hash + Eq> Quota<K> {
 
     /// Counts a connection out.
     pub fn close(&self, key: K, tick: u64) {
-        self.with(key, 0, tick, |count| count.open = count.open.saturating_sub(1));
+        self.with(key, tick, |count| count.open = count.open.saturating_sub(1));
     }
 
     /// Counts a request, unless there were more than `rate` a second lately.
     pub fn request(&self, key: K, rate: u32, tick: u64) -> bool {
-        self.with(key, rate, tick, |count| {
-            let free = count.tokens >= 1.0;
-            count.tokens -= if free { 1.0 } else { 0.0 };
+        self.with(key, tick, |count| {
+            let forgiven = tick.saturating_sub(count.at) as f32 / 1000.0 * rate as f32;
+            count.spent = (count.spent - forgiven).max(0.0);
+            count.at = tick;
+            let free = count.spent + 1.0 <= rate as f32 * BURST;
+            count.spent += if free { 1.0 } else { 0.0 };
             free
         })
     }
 
-    fn with<T>(&self, key: K, rate: u32, tick: u64, change: impl FnOnce(&mut Count) -> T) -> T {
+    fn with<T>(&self, key: K, tick: u64, change: impl FnOnce(&mut Count) -> T) -> T {
         let part = &self.parts[self.hasher.hash_one(&key) as usize % PARTS];
         let mut part = part.lock().unwrap_or_else(PoisonError::into_inner);
         if part.len() >= ENTRIES {
@@ -70,18 +73,11 @@ impl<K: Hash + Eq> Quota<K> {
             let silence = (BURST * 1000.0) as u64;
             part.retain(|_, count| count.open > 0 || count.at.saturating_add(silence) > tick);
         }
-        let full = rate as f32 * BURST;
-        let count = part.entry(key).or_insert(Count {
+        change(part.entry(key).or_insert(Count {
             open: 0,
-            tokens: full,
+            spent: 0.0,
             at: tick,
-        });
-        if rate > 0 {
-            let since = tick.saturating_sub(count.at) as f32 / 1000.0;
-            count.tokens = (count.tokens + since * rate as f32).min(full);
-        }
-        count.at = tick;
-        change(count)
+        }))
     }
 }
 
@@ -114,6 +110,28 @@ mod tests {
         assert!(quota.open(7, 2, 0) && quota.open(7, 2, 0) && !quota.open(7, 2, 0));
         quota.close(7, 0);
         assert!(quota.open(7, 2, 0) && quota.open(8, 2, 0));
+    }
+
+    #[test]
+    fn connections_and_requests_of_one_source_are_counted_apart() {
+        let quota = Quota::default();
+        // Each request on a connection of its own, as most tools come.
+        let come = |n: u32, tick| {
+            let visit = |_: &u32| {
+                assert!(quota.open(7, 2, tick));
+                let free = quota.request(7, 10, tick);
+                quota.close(7, tick);
+                free
+            };
+            (0..n).filter(visit).count()
+        };
+        assert_eq!(come(50, 0), 20, "a burst");
+        // Connections that ask for nothing do not keep requests from being forgiven.
+        for tick in 0..1_000 {
+            assert!(quota.open(7, 2, tick));
+            quota.close(7, tick);
+        }
+        assert_eq!(come(50, 1_000), 10);
     }
 
     #[test]
