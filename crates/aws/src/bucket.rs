@@ -88,6 +88,21 @@ pub async fn empty(client: &Client, bucket: &str) -> Result<Option<usize>, Error
     Ok(Some(gone))
 }
 
+/// Deletes every version of one object; one that is not there is as good.
+pub async fn erase(client: &Client, bucket: &str, key: &str) -> Result<(), Error> {
+    let query = format!("max-keys=1000&prefix={}&versions=", encoded(key, ""));
+    let page = get(client, &call::LIST_VERSIONS, bucket, &query).await?;
+    let versions = |node: &&Node| {
+        let is_one = node.name == "Version" || node.name == "DeleteMarker";
+        is_one && node.text("Key") == key
+    };
+    let versions: Vec<&Node> = page.children.iter().filter(versions).collect();
+    match versions.is_empty() {
+        true => Ok(()),
+        false => delete(client, bucket, &versions).await,
+    }
+}
+
 /// Deletes an empty bucket; one that is gone is as good.
 pub async fn remove(client: &Client, bucket: &str) -> Result<(), Error> {
     let rest = Rest {

@@ -138,6 +138,11 @@ calls! {
         Call::new("autoscaling", "DescribeScalingActivities", ASG, "say why a group got no hosts");
 
     FIND_SOURCE = Call::new("s3", "HeadObject", Protocol::Rest, "send a commit's source once").needs("s3:GetObject");
+    BEGIN_UPLOAD = Call::new("s3", "CreateMultipartUpload", Protocol::Rest, "carry the data of an environment that moves").needs("s3:PutObject");
+    PUT_PIECE = Call::new("s3", "UploadPart", Protocol::Rest, "carry the data of an environment that moves").needs("s3:PutObject");
+    END_UPLOAD = Call::new("s3", "CompleteMultipartUpload", Protocol::Rest, "carry the data of an environment that moves").needs("s3:PutObject");
+    RUN_COMMAND = Call::new("ssm", "SendCommand", SSM, "load the data of an environment that moves, on one of its hosts");
+    LOOK_COMMAND = Call::new("ssm", "GetCommandInvocation", SSM, "see how that went");
     RELEASE = Call::new("states", "StartExecution", STATES, "release a commit, or an earlier one again");
     RELEASES = Call::new("states", "ListExecutions", STATES, "show releases");
     ONE_RELEASE = Call::new("states", "DescribeExecution", STATES, "show what a release releases");
@@ -148,6 +153,9 @@ calls! {
     TAKE_TURN = Call::new("dynamodb", "PutItem", DYNAMO, "never move an environment that a release moves");
     LOOK_TURN = Call::new("dynamodb", "GetItem", DYNAMO, "say who moves an environment, and until when");
     LEAVE_TURN = Call::new("dynamodb", "DeleteItem", DYNAMO, "let the next release in");
+    CHANGE_SLOTS = Call::new("dynamodb", "UpdateItem", DYNAMO, "make no more environments of branches than vend.yaml allows");
+    LOOK_SLOTS = Call::new("dynamodb", "GetItem", DYNAMO, "say who moves an environment, and until when");
+    RULES = Call::new("elasticloadbalancing", "DescribeRules", ELB, "give rules of branches priorities that are free");
     HEALTH = Call::new("elasticloadbalancing", "DescribeTargetHealth", ELB, "show hosts");
     GROUPS = Call::new("autoscaling", "DescribeAutoScalingGroups", ASG, "know between which numbers hosts may be");
     SCALE_GROUP = Call::new("autoscaling", "SetDesiredCapacity", ASG, "set the number of hosts");
@@ -169,3 +177,23 @@ calls! {
     SIMULATE =
         Call::new("iam", "SimulatePrincipalPolicy", IAM, "check permissions before the first call");
 }
+
+/// What `apply --branch` and `destroy --branch` call, which a build runs as a role of its own.
+pub const BRANCHES: &[Call] = &[
+    CALLER,
+    CREATE_STACK,
+    CREATE_CHANGE_SET,
+    DESCRIBE_CHANGE_SET,
+    DELETE_CHANGE_SET,
+    EXECUTE_CHANGE_SET,
+    DESCRIBE_STACKS,
+    DESCRIBE_STACK_EVENTS,
+    LIST_STACKS,
+    LIST_STACK_RESOURCES,
+    DELETE_STACK,
+    PUT_OBJECT,
+    SCALING_ACTIVITIES,
+    CHANGE_SLOTS,
+    LOOK_SLOTS,
+    RULES,
+];

@@ -24,6 +24,7 @@ pub mod site;
 pub mod stack;
 mod steps;
 pub mod synth;
+pub mod upload;
 pub mod watch;
 
 pub use client::Client;

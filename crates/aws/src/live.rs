@@ -3,10 +3,13 @@
 //! Nothing of it needs a platform: a release is an execution of the environment's flow, and what it left is in the
 //! parameters of the environment's stack. So whatever is asked here is asked of AWS, and nothing is kept.
 
+pub mod data;
 pub mod fleet;
 pub mod half;
 pub mod log;
 pub mod release;
+pub mod rule;
+pub mod slot;
 #[cfg(test)]
 mod tests;
 pub mod turn;

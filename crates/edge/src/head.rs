@@ -55,6 +55,9 @@ pub struct Ask {
     path_len: usize,
     /// Bytes of the first line and the `Host` line of `wire`, which transforms replace.
     top: usize,
+    /// The `Host` line that the client sent, where another stands in its place. A request that met no target elsewhere may
+    /// yet go to one that is here.
+    host_line: Vec<u8>,
 }
 
 impl Ask {
@@ -91,6 +94,7 @@ impl Ask {
         self.wire.extend_from_slice(target.as_bytes());
         self.wire.extend_from_slice(b" HTTP/1.1\r\n");
         self.top = 0;
+        self.host_line.clear();
     }
 
     /// The `Host` line. False when it is not a host.
@@ -106,6 +110,11 @@ impl Ask {
         true
     }
 
+    /// Does the target get another `Host` line than the client sent?
+    pub fn is_changed(&self) -> bool {
+        !self.host_line.is_empty()
+    }
+
     /// The target gets this path and query, and this host, in place of the client's, and these lines as well. What was
     /// replaced before is replaced again: a request may be sent to several targets.
     pub fn transform(&mut self, url: Option<&str>, host: Option<&str>, more: &str) {
@@ -113,9 +122,12 @@ impl Ask {
             return;
         }
         let mut lines = self.wire[..self.top].split(|b| *b == b'\n').skip(1);
+        if self.host_line.is_empty() {
+            self.host_line = lines.next().unwrap_or_default().to_vec();
+        }
         let host = match host {
             Some(host) => format!("Host: {host}\r").into_bytes(),
-            None => lines.next().unwrap_or_default().to_vec(),
+            None => self.host_line.clone(),
         };
         let first = format!(
             "{} {} HTTP/1.1\r\n",

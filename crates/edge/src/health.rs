@@ -11,15 +11,15 @@ use std::{
     time::Duration,
 };
 
-use model::route::{HealthCheck, HealthProtocol, TargetGroup, TargetState};
+use model::route::{HealthProtocol, TargetGroup, TargetState};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
     sync::mpsc,
     task::JoinSet,
 };
 
-use crate::{clock, live::Shared, target::Target, wake::Wanted};
+use crate::{away::Trust, clock, live::Shared, target::Target, wake::Wanted};
 
 /// Probes under way at the same time.
 const PARALLEL: usize = 256;
@@ -161,11 +161,11 @@ pub fn start(admissions: mpsc::UnboundedReceiver<Admissions>, shared: Arc<Shared
 }
 
 /// Probes until nobody can admit targets any more.
-async fn run(mut admissions: mpsc::UnboundedReceiver<Admissions>, shared: &Shared) {
+async fn run(mut admissions: mpsc::UnboundedReceiver<Admissions>, shared: &Arc<Shared>) {
     let mut queue = BinaryHeap::new();
     let mut probes = JoinSet::new();
     loop {
-        let next = ask_due(&mut queue, &mut probes);
+        let next = ask_due(&mut queue, &mut probes, shared);
         tokio::select! {
             admitted = admissions.recv() => match admitted {
                 Some(admitted) => {
@@ -214,7 +214,7 @@ fn admit(target: Target) -> Due {
 type Probed = (Due, Arc<TargetGroup>, Result<(), Why>);
 
 /// Starts the probes that are due, as many as may run, and says in how many ms to look again.
-fn ask_due(queue: &mut BinaryHeap<Due>, probes: &mut JoinSet<Probed>) -> u64 {
+fn ask_due(queue: &mut BinaryHeap<Due>, probes: &mut JoinSet<Probed>, shared: &Arc<Shared>) -> u64 {
     let now = clock::ticks();
     while let Some(next) = queue.peek() {
         if next.tick() > now {
@@ -227,10 +227,11 @@ fn ask_due(queue: &mut BinaryHeap<Due>, probes: &mut JoinSet<Probed>) -> u64 {
         let Some((due, policy)) = due.and_then(|due| due.target.policy().map(|policy| (due, policy))) else {
             continue;
         };
+        let shared = Arc::clone(shared);
         probes.spawn(async move {
             let mut address = due.target.address();
             address.set_port(policy.health.port.unwrap_or(address.port()));
-            let result = probe(address, &policy.health).await;
+            let result = probe(address, &policy, &shared.away).await;
             (due, policy, result)
         });
     }
@@ -293,11 +294,19 @@ fn judge(target: &Target, policy: &TargetGroup, result: Result<(), Why>, now: u6
     }
 }
 
-async fn probe(address: std::net::SocketAddr, check: &HealthCheck) -> Result<(), Why> {
+async fn probe(address: std::net::SocketAddr, policy: &TargetGroup, away: &Trust) -> Result<(), Why> {
+    let check = &policy.health;
     let limit = check.timeout.unsigned_abs();
     let asked = async {
+        if let Some(name) = &policy.away {
+            let stream = away.connect(name, address.port()).await?;
+            return ask(stream, name, &check.path).await.map(Some);
+        }
         match check.protocol {
-            HealthProtocol::Http => ask(address, &check.path).await.map(Some),
+            HealthProtocol::Http => {
+                let stream = TcpStream::connect(address).await?;
+                ask(stream, &address.to_string(), &check.path).await.map(Some)
+            }
             HealthProtocol::Tcp => TcpStream::connect(address).await.map(|_| None),
             HealthProtocol::Grpc => grpc::ask(address, &check.path).await.map(Some),
         }
@@ -317,10 +326,9 @@ async fn probe(address: std::net::SocketAddr, check: &HealthCheck) -> Result<(),
 }
 
 /// The status of the answer to one GET on a connection of its own.
-async fn ask(address: std::net::SocketAddr, path: &str) -> io::Result<u16> {
-    let mut stream = TcpStream::connect(address).await?;
+async fn ask(mut stream: impl AsyncRead + AsyncWrite + Unpin, host: &str, path: &str) -> io::Result<u16> {
     let request = format!(
-        "GET {path} HTTP/1.1\r\nHost: {address}\r\nUser-Agent: vend-health\r\nAccept: */*\r\nConnection: close\r\n\r\n"
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: vend-health\r\nAccept: */*\r\nConnection: close\r\n\r\n"
     );
     stream.write_all(request.as_bytes()).await?;
     let (mut head, mut length) = ([0; HEAD], 0);
@@ -356,6 +364,8 @@ fn status_of(head: &[u8]) -> io::Result<Option<u16>> {
 
 #[cfg(test)]
 mod tests {
+    use model::route::HealthCheck;
+
     use super::*;
 
     #[test]

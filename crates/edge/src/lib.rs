@@ -12,6 +12,7 @@ mod access;
 mod acme;
 mod admin;
 mod answer;
+mod away;
 mod balance;
 mod book;
 mod call;
@@ -110,7 +111,7 @@ pub struct Config {
     /// The folder of the secrets by which the edge is a client of providers of identities, each a file under its name,
     /// and of the edge's own keys.
     pub secrets: Utf8PathBuf,
-    /// PEM: who may have signed a provider's certificate. Else the machine's.
+    /// PEM: who may have signed the certificate of a provider, or of a load balancer elsewhere. Else the machine's.
     pub roots: Option<Utf8PathBuf>,
     /// The zone in which it runs: targets of it are preferred where a group says the zones of its targets.
     pub zone: Option<String>,
@@ -155,6 +156,9 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         .store(RandomState::new().build_hasher().finish(), Relaxed);
     if let Some(zone) = &config.zone {
         let _ = shared.zone.set(zone.clone());
+    }
+    if let Some(roots) = &config.roots {
+        shared.away.only(roots.clone());
     }
     match login::Desk::open(config.secrets.clone(), config.roots.clone()) {
         Ok(desk) => _ = shared.desk.set(desk),

@@ -15,7 +15,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
 };
-use tokio_rustls::server::TlsStream;
+use tokio_rustls::{client, server::TlsStream};
 
 use crate::target::Target;
 
@@ -26,6 +26,8 @@ pub const NEVER: u64 = u64::MAX;
 pub enum Stream {
     Tcp(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
+    /// To a target that is elsewhere.
+    Away(Box<client::TlsStream<TcpStream>>),
 }
 
 impl Stream {
@@ -33,6 +35,7 @@ impl Stream {
         match self {
             Self::Tcp(tcp) => tcp,
             Self::Tls(tls) => tls.get_ref().0,
+            Self::Away(tls) => tls.get_ref().0,
         }
     }
 
@@ -40,12 +43,8 @@ impl Stream {
         match self {
             Self::Tcp(tcp) => Pin::new(tcp).poll_read(cx, space),
             // Many end without saying so; what was read is whole, or its framing shows that it is not.
-            Self::Tls(tls) => match Pin::new(tls).poll_read(cx, space) {
-                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                    Poll::Ready(Ok(()))
-                }
-                read => read,
-            },
+            Self::Tls(tls) => ended(Pin::new(tls).poll_read(cx, space)),
+            Self::Away(tls) => ended(Pin::new(tls).poll_read(cx, space)),
         }
     }
 
@@ -53,6 +52,7 @@ impl Stream {
         match self {
             Self::Tcp(tcp) => Pin::new(tcp).poll_write(cx, data),
             Self::Tls(tls) => Pin::new(tls).poll_write(cx, data),
+            Self::Away(tls) => Pin::new(tls).poll_write(cx, data),
         }
     }
 
@@ -60,6 +60,7 @@ impl Stream {
         match self {
             Self::Tcp(_) => Poll::Ready(Ok(())),
             Self::Tls(tls) => Pin::new(tls).poll_flush(cx),
+            Self::Away(tls) => Pin::new(tls).poll_flush(cx),
         }
     }
 
@@ -67,6 +68,7 @@ impl Stream {
         match self {
             Self::Tcp(tcp) => Pin::new(tcp).poll_shutdown(cx),
             Self::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
+            Self::Away(tls) => Pin::new(tls).poll_shutdown(cx),
         }
     }
 
@@ -75,18 +77,35 @@ impl Stream {
             Self::Tcp(tcp) => tcp.poll_read_ready(cx),
             Self::Tls(tls) => {
                 let (tcp, session) = tls.get_mut();
-                let waiting = session
-                    .process_new_packets()
-                    .map_err(io::Error::other)?
-                    .plaintext_bytes_to_read();
-                if waiting > 0 {
-                    return Poll::Ready(Ok(()));
-                }
-                // What the handshake has left of the runtime's word is old: the kernel is asked.
-                tcp.poll_peek(cx, &mut ReadBuf::new(&mut [0])).map_ok(|_| ())
+                poll_more(tcp, session.process_new_packets(), cx)
+            }
+            Self::Away(tls) => {
+                let (tcp, session) = tls.get_mut();
+                poll_more(tcp, session.process_new_packets(), cx)
             }
         }
     }
+}
+
+/// The end of a connection of TLS, said or not.
+fn ended(read: Poll<io::Result<()>>) -> Poll<io::Result<()>> {
+    match read {
+        Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Ok(())),
+        read => read,
+    }
+}
+
+/// Whether there is something to read behind a session of TLS.
+fn poll_more(
+    tcp: &TcpStream,
+    state: Result<rustls::IoState, rustls::Error>,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<()>> {
+    if state.map_err(io::Error::other)?.plaintext_bytes_to_read() > 0 {
+        return Poll::Ready(Ok(()));
+    }
+    // What the handshake has left of the runtime's word is old: the kernel is asked.
+    tcp.poll_peek(cx, &mut ReadBuf::new(&mut [0])).map_ok(|_| ())
 }
 
 /// One connection. All waiting on it happens on one task.

@@ -15,6 +15,7 @@ use model::route::{Delta, Invalid};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
+    away,
     book::{Book, Turn},
     clock, dns,
     draft::Gap,
@@ -72,6 +73,8 @@ pub struct Shared {
     pub zone: OnceLock<String>,
     /// The port of the first listener that speaks TLS.
     pub secure: OnceLock<u16>,
+    /// How targets that are elsewhere are reached.
+    pub away: away::Trust,
     /// Where people sign in; none when its keys cannot be read.
     pub desk: OnceLock<login::Desk>,
     book: Mutex<Book>,

@@ -251,7 +251,7 @@ pub async fn lease(worker: &Rc<Worker>, ask: &mut Ask, attempts: &mut Attempts) 
             },
             chosen => chosen?,
         };
-        transform(&chosen.rule, ask, attempts)?;
+        transform(&chosen, ask, attempts)?;
         if chosen.group.policy.protocol != Protocol::Http1 {
             return Ok(Leased::Shared(chosen));
         }
@@ -263,11 +263,11 @@ pub async fn lease(worker: &Rc<Worker>, ask: &mut Ask, attempts: &mut Attempts) 
         if let Some(up) = pooled {
             return Ok(Leased::One(Lease::new(up, chosen, true, worker.tick())));
         }
-        let connecting = tokio::time::timeout(worker.limits.connect, TcpStream::connect(target.address()));
+        let connecting = tokio::time::timeout(worker.limits.connect, connect(worker, &chosen));
         let failure = match connecting.await {
             Ok(Ok(_)) if target.is_leaving() => continue,
             Ok(Ok(stream)) => {
-                let up = worker.register(Stream::Tcp(stream), Some(target));
+                let up = worker.register(stream, Some(target));
                 return Ok(Leased::One(Lease::new(up, chosen, false, worker.tick())));
             }
             Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
@@ -279,6 +279,18 @@ pub async fn lease(worker: &Rc<Worker>, ask: &mut Ask, attempts: &mut Attempts) 
         target.met(true, chosen.group.policy.ejection.as_ref(), worker.tick());
         worker.shared.totals.retries.fetch_add(1, Relaxed);
         attempts.failed(&target, failure);
+    }
+}
+
+/// A new connection to the target of a request.
+async fn connect(worker: &Worker, chosen: &Chosen) -> io::Result<Stream> {
+    let address = chosen.target.address();
+    match &chosen.group.policy.away {
+        None => TcpStream::connect(address).await.map(Stream::Tcp),
+        Some(name) => {
+            let away = &worker.shared.away;
+            away.connect(name, address.port()).await.map(Stream::Away)
+        }
     }
 }
 
@@ -391,19 +403,23 @@ fn choose(worker: &Worker, ask: &mut Ask, attempts: &mut Attempts) -> Result<Cho
 }
 
 /// Changes what the target gets, as the rule says, and tells it who has signed in.
-fn transform(rule: &Rule, ask: &mut Ask, attempts: &Attempts) -> Result<(), Answer> {
+fn transform(chosen: &Chosen, ask: &mut Ask, attempts: &Attempts) -> Result<(), Answer> {
+    let (rule, away) = (&chosen.rule, chosen.group.policy.away.as_deref());
     let told = attempts
         .admitted
         .as_ref()
         .map_or("", |(_, admitted)| &admitted.lines);
-    let Some(rest) = rule.rest().filter(|rest| rest.transforms() || !told.is_empty()) else {
+    let rest = rule.rest().filter(|rest| rest.transforms() || !told.is_empty());
+    if rest.is_none() && away.is_none() && !ask.is_changed() {
         return Ok(());
+    }
+    let (url, host) = match rest.map(|rest| (rest.url(ask), rest.host(ask))) {
+        None => (None, None),
+        Some((Ok(url), Ok(host))) => (url, host),
+        Some(_) => return Err(Answer::untransformed()),
     };
-    let (url, host) = match (rest.url(ask), rest.host(ask)) {
-        (Ok(url), Ok(host)) => (url, host),
-        _ => return Err(Answer::untransformed()),
-    };
-    ask.transform(url.as_deref(), host.as_deref(), told);
+    // Elsewhere, a host is found by its own name.
+    ask.transform(url.as_deref(), away.or(host.as_deref()), told);
     Ok(())
 }
 

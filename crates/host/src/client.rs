@@ -35,6 +35,7 @@ use crate::{
     node::{
         Health,
         api::{Destroying, Ending, Reading, Stopping, Ticketed, Watching},
+        databases,
         images::Comparing,
         upkeep::Forgetting,
     },
@@ -362,6 +363,37 @@ impl Client {
         let uri = format!("/v1/images/export/{image}?{query}");
         let response = tokio::time::timeout(MAKE, self.send(Method::GET, &uri, Body::empty())).await;
         Ok(Body::new(response.map_err(|_| late(&uri, MAKE))??.into_body()))
+    }
+
+    /// All of a database, compressed by gzip, as it comes, and what was counted of it. Nobody writes to it from then on.
+    pub async fn dump(&self, host: &HostId, place: &Place, name: &str) -> Result<(String, Body), Fault> {
+        let asked = databases::Asking {
+            host: host.clone(),
+            place: place.clone(),
+            name: name.to_owned(),
+        };
+        let json = serde_json::to_vec(&asked).map_err(|error| Fault::order(error.to_string()))?;
+        let uri = "/v1/databases/dump";
+        let response = tokio::time::timeout(MAKE, self.send(Method::POST, uri, Body::from(json))).await;
+        let response = response.map_err(|_| late(uri, MAKE))??;
+        let counted = response
+            .headers()
+            .get(databases::COUNTED)
+            .and_then(|value| value.to_str().ok());
+        let counted = counted
+            .ok_or_else(|| Fault::platform("the node does not say what it dumped"))?
+            .to_owned();
+        Ok((counted, Body::new(response.into_body())))
+    }
+
+    /// Lets an app write to its database again that was dumped.
+    pub async fn open(&self, host: &HostId, place: &Place, name: &str) -> Result<(), Fault> {
+        let asked = databases::Asking {
+            host: host.clone(),
+            place: place.clone(),
+            name: name.to_owned(),
+        };
+        self.post("/v1/databases/open", &asked, CHANGE).await
     }
 
     /// Takes in an image from a tar of an OCI layout.

@@ -3,6 +3,10 @@
 //! Data is in a directory of the environment that outlives hosts. Credentials go into the server through the standard
 //! input of its own client, as the local root; they are in no file, log or command line.
 
+mod dump;
+
+pub use dump::{Dumped, making};
+
 use std::{
     collections::HashMap,
     fs,

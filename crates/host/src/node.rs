@@ -4,6 +4,7 @@
 //! flight is done again under the same ticket.
 
 pub(crate) mod api;
+pub(crate) mod databases;
 pub(crate) mod images;
 mod objects;
 mod prepare;
@@ -279,6 +280,7 @@ fn oven(
 fn router(node: Node) -> Router {
     Router::new()
         .merge(api::router())
+        .merge(databases::router())
         .merge(images::router())
         .merge(objects::router())
         .merge(upkeep::router())

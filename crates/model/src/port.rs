@@ -25,8 +25,8 @@ pub use deploy::{
 };
 pub use flow::{Flow, FlowOrder, FlowState, FlowTask};
 pub use hosts::{
-    DatabaseEngine, DatabaseOrder, DatabaseUp, Databases, HostOrder, HostRole, HostSeen, HostState, HostUp,
-    Hosts, Network, Resources,
+    COUNT, DatabaseEngine, DatabaseOrder, DatabaseUp, Databases, HostOrder, HostRole, HostSeen, HostState,
+    HostUp, Hosts, Network, Resources,
 };
 pub use images::{
     BaseOrder, BaseSeen, BasesSeen, FileChange, ImageAbout, ImageCheck, ImageDiff, ImageUsage, PackageChange,

@@ -32,6 +32,7 @@ const STEPS: &[&str] = &[
     include_str!("../migrations/15-migrations-and-machines.sql"),
     include_str!("../migrations/23-sleeping.sql"),
     include_str!("../migrations/26-branches.sql"),
+    include_str!("../migrations/29-moves.sql"),
 ];
 
 /// Makes the directory if it is not there, and keeps every other process out of it while the file is open.

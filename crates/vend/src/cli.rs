@@ -160,6 +160,8 @@ pub enum Command {
     Logs(logs::Logs),
     /// Set the number of hosts of an environment.
     Scale(apps::Scale),
+    /// Move an environment to AWS, by and by, and back.
+    Move(aws::Move),
     /// Start the hosts of an environment that sleeps, as the first request for it would.
     Wake(apps::Wake),
     /// Customers.
@@ -265,6 +267,7 @@ async fn dispatch(command: Command, global: &Global, whole: clap::Command) -> Ou
         Command::Deploy(deploy) => return deploy::run(&deploy, global).await,
         Command::Logs(logs) => logs::run(&logs, global).await?,
         Command::Scale(scale) => apps::scale(&scale, global).await?,
+        Command::Move(own) => return Box::pin(aws::move_environment(&own, global)).await,
         Command::Wake(wake) => apps::wake(&wake, global).await?,
         Command::Tenants(tenants) => apps::tenants(&tenants, global).await?,
         Command::Apps(apps) => apps::apps(&apps, global).await?,

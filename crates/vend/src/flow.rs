@@ -13,6 +13,7 @@ pub mod healthy;
 pub mod images;
 pub mod intake;
 pub mod machines;
+mod moving;
 pub mod runs;
 pub mod start;
 pub mod unreadable;

@@ -14,11 +14,12 @@ use aws::{
 };
 use jiff::{SignedDuration, Timestamp};
 use model::{AppName, EnvironmentName, Secret, spec};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 /// The name of the program in Lambda: of a custom runtime it is always this.
 pub const NAME: &str = "bootstrap";
-const PATTERNS: &str = "VEND_PATTERNS";
+const PREVIEWS: &str = "VEND_PREVIEWS";
 /// How long a secret is used before it is asked for again.
 const FRESH: SignedDuration = SignedDuration::from_secs(60);
 
@@ -46,6 +47,16 @@ impl Error {
     }
 }
 
+/// What branches' environments are made from.
+#[derive(Debug, Deserialize)]
+struct Preview {
+    branches: Vec<String>,
+    /// Seconds after the last push.
+    expires: u64,
+    /// Does a push make the stacks? Else people do.
+    made: bool,
+}
+
 /// What the pipeline's stack tells the function by its variables.
 struct Receiver {
     app: AppName,
@@ -53,8 +64,10 @@ struct Receiver {
     flow: String,
     /// The environments of each branch.
     branches: BTreeMap<String, Vec<EnvironmentName>>,
-    /// Branches that fit one of these have an environment of their own, where somebody has made it.
-    patterns: Vec<String>,
+    /// Branches that fit one of these have an environment of their own.
+    previews: Vec<Preview>,
+    /// The ARN of the machine that makes it and takes it away.
+    branch_machine: String,
     /// Where the secret of webhooks is.
     secret: String,
     client: Client,
@@ -106,10 +119,10 @@ fn variable(name: &'static str) -> Result<String, Error> {
 }
 
 /// Lambda changes a function's code and its variables one after the other: this program may find those of an older one,
-/// which knew of no patterns.
-fn patterns() -> Result<Vec<String>, Error> {
-    match variable(PATTERNS) {
-        Ok(text) => serde_json::from_str(&text).map_err(|_| Error::Variable(PATTERNS)),
+/// which did not know of this.
+fn previews() -> Result<Vec<Preview>, Error> {
+    match variable(PREVIEWS) {
+        Ok(text) => serde_json::from_str(&text).map_err(|_| Error::Variable(PREVIEWS)),
         Err(_) => Ok(Vec::new()),
     }
 }
@@ -136,16 +149,21 @@ impl Receiver {
                 .map_err(|_| Error::Variable("VEND_APP"))?,
             flow: variable("VEND_FLOW")?,
             branches: read("VEND_BRANCHES")?,
-            patterns: patterns()?,
+            previews: previews()?,
+            branch_machine: variable("VEND_BRANCH_MACHINE").unwrap_or_default(),
             secret: variable("VEND_WEBHOOK_SECRET")?,
             client: Client::new(machine, source, &variable("AWS_REGION")?),
             fresh: None,
         })
     }
 
-    /// The environment of a branch that has one of its own.
-    fn own(&self, branch: &str) -> Option<Vec<EnvironmentName>> {
-        spec::matches_branch(&self.patterns, branch).then(|| vec![spec::name_apart(&self.app, branch)])
+    /// The environment of a branch that has one of its own, of the first entry that it fits; none where an environment
+    /// follows it by name.
+    fn own(&self, branch: &str) -> Option<(&Preview, EnvironmentName)> {
+        let mut fitting = self.previews.iter();
+        let fits = |own: &&Preview| spec::matches_branch(&own.branches, branch);
+        let preview = fitting.find(fits).filter(|_| !self.branches.contains_key(branch));
+        preview.map(|preview| (preview, spec::name_apart(&self.app, branch)))
     }
 
     async fn take(&mut self, event: &[u8]) -> Result<Response, Error> {

@@ -24,6 +24,7 @@ mod input;
 mod listen;
 mod logs;
 mod machines;
+mod moves;
 mod platform;
 mod refusal;
 mod releases;
@@ -39,8 +40,9 @@ mod tokens;
 mod webhooks;
 mod why;
 
-pub use commands::{Commands, Pushed, Sight};
+pub use commands::{Commands, Moving, Pushed, Sight};
 pub use listen::{tcp, unix};
+pub use moves::COUNTED;
 pub use router::{openapi, router};
 pub use state::{Setup, State, Urls};
 pub use states::{Buckets, Known, States, services};

@@ -7,6 +7,10 @@
 mod branch;
 #[path = "aws/live.rs"]
 mod live;
+#[path = "aws/moving.rs"]
+mod moving;
+#[path = "aws/people.rs"]
+mod people;
 #[path = "aws/receiver.rs"]
 mod receiver;
 
@@ -61,16 +65,18 @@ impl World {
             .unwrap()
             .port();
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/aws/server.py");
+        let tree = tempfile::tempdir().unwrap();
         let mut server = Command::new(&python);
         server
             .args([script, &port.to_string()])
+            .env("CALLS", tree.path().join("calls"))
             .stdout(Stdio::null())
             .stderr(Stdio::null());
         let world = Self {
             server: server.spawn().unwrap(),
             endpoint: format!("http://127.0.0.1:{port}"),
             python,
-            tree: tempfile::tempdir().unwrap(),
+            tree,
         };
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
             std::thread::sleep(Duration::from_millis(100));

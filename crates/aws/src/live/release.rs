@@ -87,6 +87,8 @@ pub struct Question {
     pub token: String,
     /// What is asked, without the token.
     pub text: String,
+    /// Who said yes already, where one yes is not enough: what [`person`] makes of them.
+    pub people: Vec<String>,
 }
 
 impl std::fmt::Debug for Question {
@@ -104,10 +106,27 @@ pub fn name(commit: &str, environment: &str, attempt: usize) -> String {
     format!("{commit}-{}", &digest[..32])
 }
 
+/// What the machine of branches is given for a push: its stacks are made, and then its flow gets the push as `release`.
+/// `expires`: seconds until nobody wants it any more, if nobody pushes again.
+pub fn job(environment: &str, branch: &str, expires: u64, release: &str, push: &Value) -> Value {
+    json!({
+        "action": "apply", "environment": environment, "branch": branch, "expires": expires, "release": release, "push": push,
+    })
+}
+
 /// Starts a release. The same name and push again are the same release while it runs; None: it has ended by now.
 pub async fn start(client: &Client, flow: &str, name: &str, push: &Push) -> Result<Option<String>, Error> {
-    let input = json!(push).to_string();
-    let ask = json!({ "stateMachineArn": flow, "name": name, "input": input });
+    execute(client, flow, name, &json!(push)).await
+}
+
+/// Starts an execution of any machine, as [`start`] does.
+pub async fn execute(
+    client: &Client,
+    machine: &str,
+    name: &str,
+    input: &Value,
+) -> Result<Option<String>, Error> {
+    let ask = json!({ "stateMachineArn": machine, "name": name, "input": input.to_string() });
     match client.json(&call::RELEASE, ask).await {
         Err(error) if error.code() == "ExecutionAlreadyExists" => Ok(None),
         other => other.map(|answer| Some(text(&answer, "executionArn"))),
@@ -197,7 +216,28 @@ fn asked(newest_first: &[Value]) -> Option<Question> {
     let token = token(&message)?.to_owned();
     // The first paragraph says what is asked; the rest is how to answer.
     let text = message.split("\n\n").next().unwrap_or_default().to_owned();
-    Some(Question { token, text })
+    let people = people(&asked["MessageAttributes"]["People"]["StringValue"]);
+    Some(Question { token, text, people })
+}
+
+/// A list of texts as JSON; of a single one JSONata makes a text.
+fn people(value: &Value) -> Vec<String> {
+    let list = value.as_str().unwrap_or_default();
+    match serde_json::from_str(list) {
+        Ok(people) => people,
+        Err(_) if list.is_empty() => Vec::new(),
+        Err(_) => vec![list.to_owned()],
+    }
+}
+
+/// Who somebody is, by the ARN with which they call. A session's name is for who begins it to choose, so that all who are in
+/// a role are one person, but for the roles of Identity Center, which names sessions after people.
+pub fn person(arn: &str) -> &str {
+    let session = arn.split_once(":assumed-role/").map(|(_, session)| session);
+    match session.and_then(|session| session.rsplit_once('/')) {
+        Some((role, name)) if !role.starts_with("AWSReservedSSO_") => &arn[..arn.len() - name.len() - 1],
+        _ => arn,
+    }
 }
 
 /// The token of a question: its last word. What comes before it says who wrote the commit, and that is what they call
@@ -290,6 +330,41 @@ mod tests {
             );
         }
         assert!(asked(&asking("A", &"A".repeat(TOKEN))).is_some());
+    }
+
+    #[test]
+    fn who_said_yes_is_known_while_others_are_asked() {
+        for (said, wanted) in [("[]", vec![]), (r#"["a","b"]"#, vec!["a", "b"]), ("a", vec!["a"])] {
+            let mut events = waiting();
+            let task = &mut events[2]["taskScheduledEventDetails"];
+            let mut parameters: Value = serde_json::from_str(task["parameters"].as_str().unwrap()).unwrap();
+            parameters["MessageAttributes"] =
+                json!({ "People": { "DataType": "String", "StringValue": said } });
+            task["parameters"] = json!(parameters.to_string());
+            assert_eq!(asked(&events).unwrap().people, wanted, "{said}");
+        }
+        assert!(asked(&waiting()).unwrap().people.is_empty());
+    }
+
+    #[test]
+    fn whoever_names_their_own_session_is_their_role() {
+        let sso = "arn:aws:sts::1:assumed-role/AWSReservedSSO_Operators_0a1b/alice@example.com";
+        for (arn, wanted) in [
+            ("arn:aws:iam::1:user/alice", "arn:aws:iam::1:user/alice"),
+            ("arn:aws:iam::1:user/a/alice", "arn:aws:iam::1:user/a/alice"),
+            (
+                "arn:aws:sts::1:assumed-role/deploy/alice",
+                "arn:aws:sts::1:assumed-role/deploy",
+            ),
+            (
+                "arn:aws:sts::1:assumed-role/deploy/AWSReservedSSO_x",
+                "arn:aws:sts::1:assumed-role/deploy",
+            ),
+            (sso, sso),
+            ("", ""),
+        ] {
+            assert_eq!(person(arn), wanted);
+        }
     }
 
     #[test]

@@ -71,6 +71,7 @@ fn question() -> release::Question {
     release::Question {
         token: "AQB4".into(),
         text: "t".into(),
+        people: Vec::new(),
     }
 }
 

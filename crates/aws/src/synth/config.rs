@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Error,
     cidr::Cidr,
-    place::Placement,
+    place::{self, Placement},
     size::Size,
     word::{Account, Arn, ChatId, Domain, Label, Mail, Prefix, Region, Url, Zone},
 };
@@ -100,6 +100,9 @@ pub struct Network {
     pub cidr: Option<Cidr>,
     pub zones: Zones,
     pub nat: Nat,
+    /// Local Zones in which environments may stand, such as `us-west-2-lax-1a`. A new one goes to the end: the place in this list
+    /// is the place in the network.
+    pub local_zones: Vec<String>,
     /// Services that are reached without leaving the network, such as `ssm`; S3 and DynamoDB always are, for nothing.
     pub endpoints: Vec<Endpoint>,
     /// Ports beside 80 and 443 that hosts may call on the internet.
@@ -373,6 +376,12 @@ impl Config {
                 return Err(Error::config(format!("foundations.{label}.network.cidr"), why));
             }
             ranges.push((label, range));
+            let zones = &foundation.network.local_zones;
+            place::zones(
+                &format!("foundations.{label}.network.local_zones"),
+                &foundation.region,
+                zones,
+            )?;
             self.check_source(label, foundation)?;
         }
         Ok(())

@@ -25,7 +25,7 @@ use super::{
     Error, Kind, Priorities, Stack,
     config::{self, Config, Engine, Foundation, Runtime},
     place,
-    template::{Resource, Template, att, import, re},
+    template::{Resource, Template, att, import, logical, re},
     word::{Account, Label},
 };
 
@@ -77,7 +77,17 @@ impl Scope<'_> {
     }
 
     fn subnets(&self, tier: &str) -> Value {
+        let zone = self.options.placement.local_zone.as_ref();
+        let tier = zone.map_or_else(|| tier.to_owned(), |zone| logical(&[zone, tier]));
         json!({ "Fn::Split": [",", self.shared(&format!("{tier}Subnets"))] })
+    }
+
+    /// What disks are: Local Zones do not all have the newer kind.
+    fn volume(&self) -> &'static str {
+        match self.options.placement.local_zone {
+            Some(_) => "gp2",
+            None => "gp3",
+        }
     }
 
     /// An environment that is changed in place has one half.
@@ -217,9 +227,12 @@ fn check(scope: &Scope<'_>) -> Result<(), Error> {
         );
         return Err(Error::config(format!("apps.{}", scope.app), why));
     }
-    options
-        .placement
-        .check(scope.at("").trim_end_matches('.'), options, scope.engine)?;
+    options.placement.check(
+        scope.at("").trim_end_matches('.'),
+        options,
+        scope.engine,
+        &scope.foundation.network,
+    )?;
     if options.scaling.spot.is_some() && options.scaling.warm.is_some() {
         let why = "a warm pool holds hosts of one kind; the Spot market wants several".to_owned();
         return Err(Error::config(scope.at("scaling.warm"), why));
@@ -269,12 +282,18 @@ fn notes(scope: &Scope<'_>) -> Vec<String> {
                 .to_owned(),
         );
     }
-    if scope.spec.approval.is_some() {
-        notes.push(
+    match &scope.spec.approval {
+        Some(approval) if approval.required > 1 => notes.push(format!(
+            "`approval`: IAM says who may answer (states:SendTaskSuccess), not `by`; {} different people are told apart by who calls \
+             `vend aws approve`",
+            approval.required
+        )),
+        Some(_) => notes.push(
             "`approval`: the question goes to the operators' topic, and IAM says who may answer it (states:SendTaskSuccess), \
              not `by` and `author_may_approve`"
                 .to_owned(),
-        );
+        ),
+        None => {}
     }
     notes
 }

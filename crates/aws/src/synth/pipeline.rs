@@ -4,6 +4,7 @@
 //! CloudFormation's limits and a new environment changes nothing of the others.
 
 mod bake;
+mod branch;
 mod flow;
 mod machine;
 mod projects;
@@ -12,6 +13,7 @@ mod receiver;
 use model::{AppName, spec};
 use serde_json::{Value, json};
 
+pub(super) use branch::run_by;
 pub use flow::flow;
 pub use machine::machine;
 
@@ -127,6 +129,7 @@ pub fn pipeline(config: &Config, app: &spec::App) -> Result<Stack, Error> {
     let mut template = Template::new(format!("{}: from a push to a revision and an image", app.app));
     projects::add(&mut template, &scope)?;
     receiver::add(&mut template, &scope)?;
+    branch::add(&mut template, &scope)?;
     let name = scope.name();
     // Names of CodeBuild's projects and of functions are the stack's, and what they are for.
     if name.len() > 54 {

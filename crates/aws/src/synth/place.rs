@@ -1,26 +1,179 @@
-//! Where hosts may stand beside a region's own zones, and why not yet.
-//!
-//! Source: the service lists of AWS Local Zones, AWS Wavelength and AWS Outposts, as of 2025.
+//! Where hosts may stand beside a region's own zones, and what is missing there: a table of facts, each with its source.
 
 use serde::{Deserialize, Serialize};
 
 use super::{
     Error,
-    config::{Engine, Environment, Runtime},
-    word::Arn,
+    config::{Engine, Environment, Network, Runtime},
+    word::{Arn, Region},
 };
 
 /// A region's own zones, unless one of these is named.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Placement {
-    /// A Local Zone, such as `us-west-2-lax-1a`.
+    /// A Local Zone, such as `us-west-2-lax-1a`: one of the foundation's `network.local_zones`.
     pub local_zone: Option<String>,
     /// A Wavelength Zone, such as `eu-central-1-wl1-ber-wlz-1`.
     pub wavelength: Option<String>,
     /// The ARN of an Outpost.
     pub outpost: Option<Arn>,
 }
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    LocalZone,
+    Wavelength,
+    Outpost,
+}
+
+impl Place {
+    fn key(self) -> &'static str {
+        match self {
+            Self::LocalZone => "local_zone",
+            Self::Wavelength => "wavelength",
+            Self::Outpost => "outpost",
+        }
+    }
+}
+
+/// What an environment may want of a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Want {
+    Fargate,
+    Aurora,
+    Mariadb,
+    Database,
+    Spot,
+    /// The foundation's load balancer.
+    SharedBalancer,
+    OwnBalancer,
+    /// To be there at all.
+    Hosts,
+}
+
+/// What is not there. The first that is wanted is said.
+struct Fact {
+    place: Place,
+    want: Want,
+    why: &'static str,
+    /// Where AWS says so, and when that was read.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "people read it, and a test that each fact has one")
+    )]
+    source: &'static str,
+}
+
+const fn fact(place: Place, want: Want, why: &'static str, source: &'static str) -> Fact {
+    Fact {
+        place,
+        want,
+        why,
+        source,
+    }
+}
+
+const NO_FARGATE: &str = "Fargate runs in a region's own zones only";
+
+const FACTS: [Fact; 15] = [
+    fact(
+        Place::LocalZone,
+        Want::Fargate,
+        NO_FARGATE,
+        "ECS developer guide, Local Zones; 2025",
+    ),
+    fact(
+        Place::LocalZone,
+        Want::Aurora,
+        "Aurora runs in a region's own zones only",
+        "features of Local Zones; 2025",
+    ),
+    fact(
+        Place::LocalZone,
+        Want::Database,
+        "of the Local Zones only Los Angeles has RDS, and none is made there: give the app a database of its own by variables",
+        "features of Local Zones; 2025",
+    ),
+    fact(
+        Place::LocalZone,
+        Want::SharedBalancer,
+        "the foundation's load balancer stands in the region's own zones, and one load balancer cannot stand in zones of two kinds: \
+         say `dedicated_balancer = true`",
+        "Application Load Balancers, subnets for your load balancer; 2026-11-21",
+    ),
+    fact(
+        Place::Wavelength,
+        Want::Fargate,
+        NO_FARGATE,
+        "VPC user guide, subnets in AWS Wavelength; 2026-11-21",
+    ),
+    fact(
+        Place::Wavelength,
+        Want::Aurora,
+        "Wavelength Zones have no RDS",
+        "VPC user guide, subnets in AWS Wavelength; 2026-11-21",
+    ),
+    fact(
+        Place::Wavelength,
+        Want::Database,
+        "Wavelength Zones have no RDS",
+        "VPC user guide, subnets in AWS Wavelength; 2026-11-21",
+    ),
+    fact(
+        Place::Wavelength,
+        Want::OwnBalancer,
+        "traffic reaches a Wavelength Zone by carrier addresses and weighted DNS, not by a load balancer",
+        "AWS Compute Blog, load balancing on AWS Wavelength: not in every Wavelength Zone; 2026-11-21",
+    ),
+    fact(
+        Place::Wavelength,
+        Want::Spot,
+        "Wavelength Zones have no Spot market",
+        "Wavelength developer guide; 2025",
+    ),
+    fact(
+        Place::Wavelength,
+        Want::Hosts,
+        "nothing comes in from the internet there, and hosts that come and go would need carrier addresses and weighted records of their \
+         own, which nothing keeps here: use a region's own zones or a Local Zone",
+        "Wavelength developer guide, carrier gateways; 2026-11-21",
+    ),
+    fact(
+        Place::Outpost,
+        Want::Fargate,
+        NO_FARGATE,
+        "ECS developer guide, Outposts; 2025",
+    ),
+    fact(
+        Place::Outpost,
+        Want::Aurora,
+        "RDS on Outposts has no Aurora",
+        "RDS user guide, RDS on Outposts; 2025",
+    ),
+    fact(
+        Place::Outpost,
+        Want::Mariadb,
+        "RDS on Outposts has MySQL and PostgreSQL, not MariaDB",
+        "RDS user guide, RDS on Outposts; 2025",
+    ),
+    fact(
+        Place::Outpost,
+        Want::Spot,
+        "an Outpost has no Spot market: its capacity is bought",
+        "Outposts user guide; 2025",
+    ),
+    fact(
+        Place::Outpost,
+        Want::Hosts,
+        "its sizes, its local gateway and its pool of addresses are the rack's owner's, and there are no keys to say them: use a region's \
+         own zones or a Local Zone",
+        "Application Load Balancers on Outposts; 2026-11-21",
+    ),
+];
+
+/// Local Zones of one foundation: so many parts the network has for them.
+pub(super) const MAX_LOCAL: usize = 4;
 
 /// Refuses machines of a customer's own: they dial a platform, and there is none.
 pub(super) fn registered(at: &str, own: &model::spec::Environment) -> Result<(), Error> {
@@ -33,119 +186,204 @@ pub(super) fn registered(at: &str, own: &model::spec::Environment) -> Result<(),
     }
 }
 
+/// Refuses Local Zones that are none of the region, and one that is named twice.
+pub(super) fn zones(at: &str, region: &Region, zones: &[String]) -> Result<(), Error> {
+    let refuse = |why: String| Err(Error::config(at, why));
+    if zones.len() > MAX_LOCAL {
+        return refuse(format!("a foundation has room for {MAX_LOCAL} Local Zones"));
+    }
+    for (n, zone) in zones.iter().enumerate() {
+        let rest = zone
+            .strip_prefix(region.as_str())
+            .and_then(|rest| rest.strip_prefix('-'));
+        let is_zone = |rest: &str| {
+            let is_part = |part: &str| {
+                !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+            };
+            rest.len() <= 20 && rest.split('-').count() == 2 && rest.split('-').all(is_part)
+        };
+        if !rest.is_some_and(is_zone) {
+            return refuse(format!(
+                "`{zone}` is no Local Zone of {region}, such as `{region}-xyz-1a`"
+            ));
+        }
+        if zones[..n].contains(zone) {
+            return refuse(format!("`{zone}` is named twice"));
+        }
+    }
+    Ok(())
+}
+
 impl Placement {
-    /// Says which service an environment wants that is not there. What has all its services is refused too, because
-    /// its subnets are not made yet: nothing is placed elsewhere than it was asked for.
-    pub(super) fn check(&self, at: &str, wanted: &Environment, engine: Option<Engine>) -> Result<(), Error> {
+    /// Says which service an environment wants that is not there: nothing is placed elsewhere than it was asked for.
+    pub(super) fn check(
+        &self,
+        at: &str,
+        wanted: &Environment,
+        engine: Option<Engine>,
+        network: &Network,
+    ) -> Result<(), Error> {
         let refuse = |key: &str, why: String| Err(Error::config(format!("{at}.placement.{key}"), why));
         let named = [
-            ("local_zone", self.local_zone.is_some()),
-            ("wavelength", self.wavelength.is_some()),
-            ("outpost", self.outpost.is_some()),
+            (Place::LocalZone, self.local_zone.is_some()),
+            (Place::Wavelength, self.wavelength.is_some()),
+            (Place::Outpost, self.outpost.is_some()),
         ];
-        let mut named = named.iter().filter(|(_, named)| *named).map(|(key, _)| *key);
-        let Some(key) = named.next() else {
+        let mut named = named.iter().filter(|(_, named)| *named).map(|(place, _)| *place);
+        let Some(place) = named.next() else {
             return Ok(());
         };
         if let Some(other) = named.next() {
-            return refuse(
-                other,
-                format!("`{key}` is named too: an environment stands in one place"),
+            let why = format!(
+                "`{}` is named too: an environment stands in one place",
+                place.key()
             );
+            return refuse(other.key(), why);
         }
-        let missing = match key {
-            "local_zone" => self.not_in_local_zone(wanted, engine),
-            "wavelength" => not_in_wavelength(wanted, engine),
-            _ => not_on_outpost(wanted, engine),
-        };
-        let why = match missing {
-            Some(missing) => missing.to_owned(),
-            None => "hosts are placed in the zones of a region only; subnets elsewhere are not made yet"
-                .to_owned(),
-        };
-        refuse(key, why)
-    }
-
-    fn not_in_local_zone(&self, wanted: &Environment, engine: Option<Engine>) -> Option<&'static str> {
-        let los_angeles = self
+        let wants = wants(wanted, engine);
+        let mut facts = FACTS.iter().filter(|fact| fact.place == place);
+        if let Some(fact) = facts.find(|fact| wants.contains(&fact.want)) {
+            return refuse(place.key(), fact.why.to_owned());
+        }
+        match self
             .local_zone
-            .as_deref()
-            .is_some_and(|zone| zone.starts_with("us-west-2-lax-1"));
-        match (wanted.runtime, engine) {
-            (Runtime::Fargate, _) => Some("Fargate runs in a region's own zones only"),
-            (_, Some(Engine::AuroraMysql | Engine::AuroraPostgres)) => {
-                Some("Aurora runs in a region's own zones only")
-            }
-            (_, Some(_)) if !los_angeles => Some("of the Local Zones only Los Angeles has RDS"),
-            _ => None,
+            .as_ref()
+            .filter(|zone| !network.local_zones.contains(zone))
+        {
+            None => Ok(()),
+            Some(zone) => refuse(
+                place.key(),
+                format!("`{zone}` is none of the foundation's: add it to `network.local_zones` there"),
+            ),
         }
     }
 }
 
-fn not_in_wavelength(wanted: &Environment, engine: Option<Engine>) -> Option<&'static str> {
-    match (wanted.runtime, engine) {
-        (Runtime::Fargate, _) => Some("Fargate runs in a region's own zones only"),
-        (_, Some(_)) => Some("Wavelength Zones have no RDS"),
-        _ if wanted.dedicated_balancer => Some(
-            "traffic reaches a Wavelength Zone by carrier addresses and weighted DNS, not by a load balancer",
-        ),
-        _ if wanted.scaling.spot.is_some() => Some("Wavelength Zones have no Spot market"),
-        _ => None,
-    }
-}
-
-fn not_on_outpost(wanted: &Environment, engine: Option<Engine>) -> Option<&'static str> {
-    match (wanted.runtime, engine) {
-        (Runtime::Fargate, _) => Some("Fargate runs in a region's own zones only"),
-        (_, Some(Engine::Mariadb)) => Some("RDS on Outposts has MySQL and PostgreSQL, not MariaDB"),
-        (_, Some(Engine::AuroraMysql | Engine::AuroraPostgres)) => Some("RDS on Outposts has no Aurora"),
-        _ if wanted.scaling.spot.is_some() => Some("an Outpost has no Spot market: its capacity is bought"),
-        _ => None,
-    }
+fn wants(wanted: &Environment, engine: Option<Engine>) -> Vec<Want> {
+    let mut all = vec![Want::Hosts];
+    let mut add = |want, is_wanted| all.extend(Some(want).filter(|_| is_wanted));
+    add(Want::Fargate, wanted.runtime == Runtime::Fargate);
+    add(
+        Want::Aurora,
+        matches!(engine, Some(Engine::AuroraMysql | Engine::AuroraPostgres)),
+    );
+    add(Want::Mariadb, engine == Some(Engine::Mariadb));
+    add(Want::Database, engine.is_some());
+    add(Want::Spot, wanted.scaling.spot.is_some());
+    add(Want::OwnBalancer, wanted.dedicated_balancer);
+    add(Want::SharedBalancer, !wanted.dedicated_balancer);
+    all
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn why(placement: Placement, wanted: &Environment, engine: Option<Engine>) -> String {
-        placement.check("e", wanted, engine).unwrap_err().to_string()
+    fn said(placement: &Placement, wanted: &Environment, engine: Option<Engine>) -> Result<(), Error> {
+        let network = Network {
+            local_zones: vec!["us-west-2-lax-1a".into()],
+            ..Network::default()
+        };
+        placement.check("e", wanted, engine, &network)
+    }
+
+    fn why(placement: &Placement, wanted: &Environment, engine: Option<Engine>) -> String {
+        said(placement, wanted, engine).unwrap_err().to_string()
+    }
+
+    fn local(zone: &str) -> Placement {
+        Placement {
+            local_zone: Some(zone.into()),
+            ..Placement::default()
+        }
     }
 
     #[test]
     fn the_reason_is_the_missing_service() {
         let host = Environment::default();
+        let own = Environment {
+            dedicated_balancer: true,
+            ..host.clone()
+        };
         let fargate = Environment {
             runtime: Runtime::Fargate,
             ..host.clone()
         };
-        let lax = || Placement {
-            local_zone: Some("us-west-2-lax-1a".into()),
-            ..Placement::default()
-        };
-        let wave = || Placement {
+        let lax = local("us-west-2-lax-1a");
+        let wave = Placement {
             wavelength: Some("eu-central-1-wl1-ber-wlz-1".into()),
             ..Placement::default()
         };
         let arn = "arn:aws:outposts:eu-central-1:123456789012:outpost/op-0123456789abcdef0";
-        let outpost = || Placement {
+        let outpost = Placement {
             outpost: Some(arn.parse().unwrap()),
             ..Placement::default()
         };
-        assert!(
-            Placement::default()
-                .check("e", &host, Some(Engine::Mysql))
-                .is_ok()
-        );
-        assert!(why(lax(), &fargate, None).contains("Fargate"));
-        assert!(why(lax(), &host, Some(Engine::AuroraMysql)).contains("Aurora"));
-        assert!(why(lax(), &host, Some(Engine::Mysql)).contains("not made yet"));
-        assert!(why(wave(), &host, Some(Engine::Mysql)).contains("no RDS"));
-        assert!(why(outpost(), &host, Some(Engine::Mariadb)).contains("MariaDB"));
+        assert!(said(&Placement::default(), &host, Some(Engine::Mysql)).is_ok());
+        assert!(said(&lax, &own, None).is_ok());
+        for (place, wanted, engine, part) in [
+            (&lax, &fargate, None, "Fargate"),
+            (&lax, &own, Some(Engine::AuroraMysql), "Aurora"),
+            (&lax, &own, Some(Engine::Mysql), "Los Angeles"),
+            (&lax, &host, None, "dedicated_balancer = true"),
+            (&local("us-west-2-den-1a"), &own, None, "network.local_zones"),
+            (&wave, &host, Some(Engine::Mysql), "no RDS"),
+            (&wave, &own, None, "weighted DNS"),
+            (&wave, &host, None, "carrier addresses"),
+            (&outpost, &host, Some(Engine::Mariadb), "MariaDB"),
+            (&outpost, &host, None, "pool of addresses"),
+        ] {
+            let said = why(place, wanted, engine);
+            assert!(said.contains(part), "{said}");
+        }
         let both = Placement {
-            wavelength: wave().wavelength,
-            ..lax()
+            wavelength: wave.wavelength.clone(),
+            ..lax
         };
-        assert!(why(both, &host, None).contains("one place"));
+        assert!(why(&both, &host, None).contains("one place"));
+    }
+
+    #[test]
+    fn every_fact_has_its_source_and_its_date_and_is_said_once() {
+        for (n, fact) in FACTS.iter().enumerate() {
+            let date = fact.source.rsplit("; ").next().unwrap();
+            assert!(date.starts_with("202") && fact.source.len() > 15, "{}", fact.why);
+            assert!(
+                !FACTS[..n]
+                    .iter()
+                    .any(|other| (other.place, other.want) == (fact.place, fact.want))
+            );
+        }
+    }
+
+    #[test]
+    fn local_zones_are_the_regions_own() {
+        let region: Region = "us-west-2".parse().unwrap();
+        let zones = |all: &[&str]| {
+            let all: Vec<String> = all.iter().map(|zone| (*zone).to_owned()).collect();
+            zones("f", &region, &all)
+        };
+        assert!(zones(&["us-west-2-lax-1a", "us-west-2-lax-1b"]).is_ok());
+        for bad in [
+            "us-west-2a",
+            "us-west-2-",
+            "us-west-2-lax",
+            "eu-west-1-lax-1a",
+            "us-west-2-wl1-las-wlz-1",
+            "us-west-2-LAX-1a",
+        ] {
+            assert!(zones(&[bad]).is_err(), "{bad}");
+        }
+        assert!(zones(&["us-west-2-lax-1a", "us-west-2-lax-1a"]).is_err());
+        assert!(
+            zones(&[
+                "us-west-2-a-1",
+                "us-west-2-b-1",
+                "us-west-2-c-1",
+                "us-west-2-d-1",
+                "us-west-2-e-1"
+            ])
+            .is_err()
+        );
     }
 }

@@ -54,12 +54,28 @@ impl Priorities {
     }
 
     /// The priority of a rule that comes and goes with a branch: of the upper half, by a digest, so that nobody has to keep
-    /// it. Two of a hundred such rules have the same with a probability of one in five; the second is then not made.
+    /// it. Where that is another's by then, [`free`] finds the next one.
     pub(super) fn of_branch(owner: &str, host: &str) -> u32 {
         let digest = Digest::of(format!("{owner}/{host}"));
         let bytes = digest.as_bytes();
         let number = u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
         MAX / 2 + 1 + number % (MAX / 2)
+    }
+
+    /// The priority of a branch's rule for `hosts` on a listener with these rules: the one that it has, else the first that
+    /// nobody has from `wanted` on, round through the upper half. None: all of it is taken.
+    pub(super) fn free(wanted: u32, hosts: &[&str], rules: &BTreeMap<u32, Vec<String>>) -> Option<u32> {
+        let half = MAX / 2;
+        let is_own =
+            |given: &[String]| !given.is_empty() && given.iter().all(|host| hosts.contains(&host.as_str()));
+        let own = rules
+            .iter()
+            .find(|(priority, given)| **priority > half && is_own(given));
+        if let Some((priority, _)) = own {
+            return Some(*priority);
+        }
+        let mut candidates = (0..half).map(|step| half + 1 + (wanted.saturating_sub(half + 1) + step) % half);
+        candidates.find(|priority| !rules.contains_key(priority))
     }
 
     /// Refuses a file in which two rules of a listener have the same priority.
@@ -95,6 +111,24 @@ mod tests {
             taken.ends_with("`b` is asked for by z/z and was given to x/y"),
             "{taken}"
         );
+    }
+
+    #[test]
+    fn a_branch_gets_what_it_has_or_the_next_that_is_free() {
+        let rules = |all: &[(u32, &str)]| {
+            all.iter()
+                .map(|(own, host)| (*own, vec![(*host).to_owned()]))
+                .collect()
+        };
+        let free = |wanted, all: &[(u32, &str)]| Priorities::free(wanted, &["a", "b"], &rules(all));
+        assert_eq!(free(30_000, &[]), Some(30_000));
+        assert_eq!(free(30_000, &[(30_000, "x"), (30_001, "y")]), Some(30_002));
+        assert_eq!(free(30_000, &[(30_000, "x"), (30_007, "b")]), Some(30_007));
+        assert_eq!(free(50_000, &[(50_000, "x"), (25_001, "y")]), Some(25_002));
+        // The lower half is for rules that are written down.
+        assert_eq!(free(30_000, &[(7, "a")]), Some(30_000));
+        let full: Vec<(u32, &str)> = (25_001..=50_000).map(|own| (own, "x")).collect();
+        assert_eq!(free(30_000, &full), None);
     }
 
     #[test]

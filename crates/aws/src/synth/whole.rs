@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use model::{EnvironmentName, spec};
 
 use super::{
-    Config, Error, Label, Priorities, Runtime, Stack, environment, environment::stack_name, flow, foundation,
-    machine, packer, pipeline,
+    Config, Error, Kind, Label, Priorities, Resource, Runtime, Stack, environment, environment::stack_name,
+    flow, foundation, machine, packer, pipeline,
 };
 
 /// A file beside the templates: its path, from the directory of the output, and its text.
@@ -33,17 +33,89 @@ impl Output {
             .filter(|stack| self.branch.contains(&stack.name))
     }
 
-    /// Says whose code the receiver is: an object of the bucket of templates, for `x86_64` or `arm64`.
-    pub fn receive(&mut self, key: &str, architecture: &str) {
-        let resources = self
+    /// Says which program the receiver is, and that makes stacks of branches: an object of the bucket of templates, for `x86_64`
+    /// or `arm64`. `files`: the digest of the files from which those are made.
+    pub fn receive(&mut self, key: &str, architecture: &str, files: &str) {
+        let pipelines = self
             .stacks
             .iter_mut()
-            .flat_map(|stack| &mut stack.template.resources);
-        for own in resources.filter(|own| own.id == "Receiver" && own.kind == "AWS::Lambda::Function") {
-            own.properties["Code"]["S3Key"] = key.into();
-            own.properties["Architectures"] = [architecture].as_slice().into();
+            .filter(|stack| stack.kind == Kind::Pipeline);
+        for own in pipelines.flat_map(|stack| &mut stack.template.resources) {
+            match own.id.as_str() {
+                "Receiver" => {
+                    own.properties["Code"]["S3Key"] = key.into();
+                    own.properties["Architectures"] = [architecture].as_slice().into();
+                }
+                "Branches" => pipeline::run_by(own, key, architecture, files),
+                _ => {}
+            }
         }
     }
+
+    /// Listeners on which branches' rules stand, as the foundation's outputs name them: foundation and output.
+    pub fn listeners(&self) -> Vec<(Label, String)> {
+        let rules = self.of_branch().flat_map(|stack| {
+            let own = stack.template.of("AWS::ElasticLoadBalancingV2::ListenerRule");
+            own.filter_map(move |rule| Some((stack.foundation.clone(), listener(rule)?)))
+        });
+        let mut all: Vec<(Label, String)> = rules.collect();
+        all.sort();
+        all.dedup();
+        all
+    }
+
+    /// Gives the rules of a branch priorities that nobody else has on that listener; a stack that `is_there` keeps those of
+    /// its hosts. False: there is none left.
+    pub fn settle(
+        &mut self,
+        foundation: &Label,
+        output: &str,
+        rules: &BTreeMap<u32, Vec<String>>,
+        is_there: &dyn Fn(&str) -> bool,
+    ) -> bool {
+        let mut rules = rules.clone();
+        let branch = &self.branch;
+        let stacks = self.stacks.iter_mut();
+        let mut own = stacks.filter(|own| branch.contains(&own.name) && own.foundation == *foundation);
+        own.all(|stack| {
+            let keeps = is_there(&stack.name);
+            let mut resources = stack.template.resources.iter_mut();
+            resources.all(|rule| {
+                if listener(rule).as_deref() != Some(output) {
+                    return true;
+                }
+                let hosts = hosts(rule);
+                let wanted = rule.properties["Priority"].as_u64();
+                let wanted = wanted.and_then(|own| u32::try_from(own).ok());
+                let names: Vec<&str> = hosts.iter().map(String::as_str).filter(|_| keeps).collect();
+                let free = wanted.and_then(|wanted| Priorities::free(wanted, &names, &rules));
+                if let Some(free) = free {
+                    rule.properties["Priority"] = free.into();
+                    rules.insert(free, hosts);
+                }
+                free.is_some()
+            })
+        })
+    }
+
+    /// Are stacks of branches made by pushes?
+    pub fn makes_branches(&self) -> bool {
+        let mut pipelines = self.stacks.iter().filter(|stack| stack.kind == Kind::Pipeline);
+        pipelines.any(|stack| stack.template.resource("Branches").is_some())
+    }
+}
+
+/// The output of the foundation that is a rule's listener; none where the listener is the environment's own.
+fn listener(rule: &Resource) -> Option<String> {
+    let shared = rule.properties["ListenerArn"]["Fn::ImportValue"].as_str()?;
+    (rule.kind == "AWS::ElasticLoadBalancingV2::ListenerRule")
+        .then(|| shared.rsplit('-').next().unwrap_or_default().to_owned())
+}
+
+fn hosts(rule: &Resource) -> Vec<String> {
+    let values = rule.properties["Conditions"][0]["HostHeaderConfig"]["Values"].as_array();
+    let values = values.into_iter().flatten();
+    values.filter_map(|own| Some(own.as_str()?.to_owned())).collect()
 }
 
 /// All of an app, and the foundations. `priorities` gets what is new.
@@ -102,14 +174,23 @@ pub fn all_with(
     Ok(output)
 }
 
-/// Says what is there to be made and is not.
+/// Says who makes what is for branches.
 fn noted(mut pipeline: Stack, app: &spec::App) -> Stack {
+    let is_made = pipeline.template.resource("Branches").is_some();
     for pattern in &app.patterns {
         let (name, branches) = (&pattern.environment.name, pattern.branches.join(" "));
-        pipeline.notes.push(format!(
-            "`{name}` is for branches ({branches}): `vend aws apply --branch BRANCH` makes the stacks of one, `vend aws destroy --branch \
-             BRANCH` takes them down, and a push to it starts its flow; `expires` and `limit` are the platform's own"
-        ));
+        let how = match is_made {
+            true => {
+                "a push to one makes its stacks and starts its flow, its end and `expires` take them down"
+            }
+            false => {
+                "they go into another account, which a push does not reach: `vend aws apply --branch BRANCH` makes the stacks of one, `vend \
+                 aws destroy --branch BRANCH` takes them down, a push to it starts its flow, and nothing expires"
+            }
+        };
+        pipeline
+            .notes
+            .push(format!("`{name}` is for branches ({branches}): {how}"));
     }
     pipeline
 }
@@ -156,7 +237,11 @@ fn unknown(config: &Config, app: &spec::App) -> Result<(), Error> {
 }
 
 /// The foundations into which an environment's releases go, in order.
-fn targets(config: &Config, app: &spec::App, own: &spec::Environment) -> Result<Vec<Label>, Error> {
+pub(super) fn targets(
+    config: &Config,
+    app: &spec::App,
+    own: &spec::Environment,
+) -> Result<Vec<Label>, Error> {
     let options = config
         .apps
         .get(&app.app)

@@ -15,7 +15,7 @@ fn a_branch_has_stacks_of_its_own_and_keeps_nothing() {
     let without = all(&config, &app, &mut Priorities::default()).unwrap();
     assert_eq!(without.of_branch().count(), 0);
     assert!(
-        without.stacks[1].notes[0].contains("vend aws apply --branch"),
+        without.stacks[1].notes[0].contains("a push to one makes its stacks"),
         "{:?}",
         without.stacks[1].notes
     );
@@ -77,8 +77,11 @@ fn a_branch_has_stacks_of_its_own_and_keeps_nothing() {
         .unwrap();
     let variables = &receiver.properties["Environment"]["Variables"];
     assert_eq!(
-        (&variables["VEND_PATTERNS"], &variables["VEND_BRANCHES"]),
-        (&"[\"feature/*\"]".into(), &"{\"live\":[\"live\"]}".into())
+        (&variables["VEND_PREVIEWS"], &variables["VEND_BRANCHES"]),
+        (
+            &r#"[{"branches":["feature/*"],"expires":604800,"made":true}]"#.into(),
+            &r#"{"live":["live"]}"#.into()
+        )
     );
 }
 
@@ -180,4 +183,124 @@ fn containers_of_branches_have_their_project() {
             .yaml()
             .contains("vend-pipeline-production-shop-pack")
     );
+}
+
+/// A push reaches the account of the pipeline, and no other: there, people make them.
+#[test]
+fn branches_of_another_account_are_made_by_people() {
+    let config: Config = toml::from_str(
+        "[foundations.tools]\nregion = 'eu-central-1'\naccount = '111111111111'\ndomain = 'a.example.com'\n\
+         network = { cidr = '10.8.0.0/16' }\n\
+         [foundations.production]\nregion = 'eu-central-1'\naccount = '222222222222'\ndomain = 'b.example.com'\n\
+         deploys_from = 'tools'\n[apps.shop]\npipeline = 'tools'\n\
+         [apps.shop.environments]\nlive = { foundation = 'production' }\npreview = { foundation = 'production' }\n",
+    )
+    .unwrap();
+    let yaml = "app: shop\nenvironments: { live: {}, preview: { branches: 'feature/*' } }\n";
+    let (app, _) = spec::App::parse(yaml, "vend.yaml", &|_| true).unwrap();
+    let made = all(&config, &app, &mut Priorities::default()).unwrap();
+    assert!(!made.makes_branches());
+    let pipeline = made
+        .stacks
+        .iter()
+        .find(|own| own.name == "vend-pipeline-tools-shop")
+        .unwrap();
+    assert!(
+        pipeline.notes[0].contains("another account"),
+        "{:?}",
+        pipeline.notes
+    );
+    let variables = &pipeline.template.resource("Receiver").unwrap().properties["Environment"]["Variables"];
+    assert!(
+        variables["VEND_PREVIEWS"]
+            .as_str()
+            .unwrap()
+            .contains(r#""made":false"#),
+        "{variables}"
+    );
+}
+
+#[test]
+fn the_build_of_branches_runs_the_receivers_program_from_the_applied_files() {
+    let config: Config =
+        toml::from_str("[foundations.production]\nregion = 'eu-central-1'\ndomain = 'a.example.com'\n")
+            .unwrap();
+    let yaml = "app: shop\nenvironments: { live: {}, preview: { branches: 'feature/*' } }\n";
+    let (app, _) = spec::App::parse(yaml, "vend.yaml", &|_| true).unwrap();
+    let mut made = all(&config, &app, &mut Priorities::default()).unwrap();
+    made.receive("receiver/abc-x86_64.zip", "x86_64", "0123");
+    let pipeline = made
+        .stacks
+        .iter()
+        .find(|own| own.name == "vend-pipeline-production-shop")
+        .unwrap();
+    let environment = &pipeline.template.resource("Branches").unwrap().properties["Environment"];
+    assert_eq!(environment["Type"], "LINUX_CONTAINER");
+    let text = environment["EnvironmentVariables"].to_string();
+    assert!(
+        text.contains("receiver/abc-x86_64.zip") && text.contains(r#""Value":"0123""#),
+        "{text}"
+    );
+}
+
+/// Rules that are there are kept where they are, and nothing is put on what somebody else has.
+#[test]
+fn a_branchs_rules_go_where_nobody_is() {
+    let config: Config = toml::from_str(
+        "[foundations.production]\nregion = 'eu-central-1'\ndomain = 'a.example.com'\n\
+             [apps.shop.environments.preview]\nplain_http = true\n",
+    )
+    .unwrap();
+    let yaml = "app: shop\nenvironments: { live: {}, preview: { branches: 'feature/*' } }\n";
+    let (app, _) = spec::App::parse(yaml, "vend.yaml", &|_| true).unwrap();
+    let own = app.following("feature/login").unwrap().remove(0);
+    let made = || all_with(&config, &app, Some(&own), &mut Priorities::default()).unwrap();
+    let priorities = |made: &aws::synth::Output| {
+        let stack = made.of_branch().next().unwrap();
+        let rules = stack.template.of("AWS::ElasticLoadBalancingV2::ListenerRule");
+        rules
+            .map(|rule| {
+                (
+                    rule.id.clone(),
+                    u32::try_from(rule.properties["Priority"].as_u64().unwrap()).unwrap(),
+                )
+            })
+            .collect::<std::collections::BTreeMap<_, _>>()
+    };
+    let first = priorities(&made());
+    let (label, https): (aws::synth::Label, _) = ("production".parse().unwrap(), first["Rule"]);
+    let names = [
+        (label.clone(), "HttpListener".to_owned()),
+        (label.clone(), "HttpsListener".to_owned()),
+    ];
+    assert_eq!(made().listeners(), names);
+    let settled = |rules: &[(u32, &str)], is_there: bool| {
+        let mut made = made();
+        let rules = rules
+            .iter()
+            .map(|(own, host)| (*own, vec![(*host).to_owned()]))
+            .collect();
+        assert!(made.settle(&label, "HttpsListener", &rules, &|_| is_there));
+        priorities(&made)
+    };
+    let after = |rules: &[(u32, &str)]| settled(rules, true);
+    assert_eq!(after(&[]), first);
+    let moved = after(&[(https, "other.a.example.com")]);
+    let next = if https == 50_000 { 25_001 } else { https + 1 };
+    assert_eq!(moved["Rule"], next);
+    assert_eq!(moved["PlainRule"], first["PlainRule"]);
+    let host = format!(
+        "shop-{}.a.example.com",
+        spec::name_apart(&app.app, "feature/login")
+    );
+    assert_eq!(
+        after(&[(https, "other.a.example.com"), (40_000, &host)])["Rule"],
+        40_000
+    );
+    // What is left of a stack that is gone is nobody's to keep.
+    assert_eq!(settled(&[(40_000, &host)], false), first);
+    assert_eq!(settled(&[(https, &host)], false)["Rule"], next);
+    // Not a rule of any file.
+    let full = (25_001..=50_000).map(|own| (own, vec!["x".to_owned()])).collect();
+    assert!(!made().settle(&label, "HttpsListener", &full, &|_| true));
 }

@@ -6,18 +6,20 @@ use asl::{Command, Event, Execution, Machine, Status, step};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
+use model::spec;
+
 use crate::{config, deployed};
 
 /// One stack, as CloudFormation and the services behind it show it.
 #[derive(Default)]
-struct World {
+pub struct World {
     parameters: BTreeMap<String, String>,
     /// Answers of `describeStacks` until an update is done.
     busy: u32,
     status: String,
     /// Weights of blue after each update.
     weights: Vec<String>,
-    calls: Vec<String>,
+    pub calls: Vec<String>,
     /// What the next update ends in, if not well.
     rolled_back: bool,
     deployment: &'static str,
@@ -30,10 +32,16 @@ struct World {
     migration: Option<&'static str>,
     /// What a migration was to do.
     commands: Vec<String>,
+    /// The source comes after so many looks.
+    pub source_after: u32,
+    /// Who says yes, one after the other.
+    pub people: Vec<Value>,
+    /// What each was asked.
+    pub questions: Vec<String>,
 }
 
 impl World {
-    fn new(parameters: &[(&str, &str)]) -> Self {
+    pub fn new(parameters: &[(&str, &str)]) -> Self {
         let own = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
         Self {
             parameters: parameters.iter().map(own).collect(),
@@ -60,6 +68,26 @@ impl World {
             "codebuild:startBuild.sync" => {
                 assert_eq!(input["EnvironmentVariablesOverride"][0]["Value"], "abc123");
                 json!({ "Build": { "ExportedEnvironmentVariables": [{ "Name": "IMAGE", "Value": "ami-new" }] } })
+            }
+            "s3:headObject" => {
+                assert_eq!(input["Key"], "source/shop/abc123.zip");
+                if self.source_after > 0 {
+                    self.source_after -= 1;
+                    return Err(("S3.NoSuchKeyException".into(), "not there".into()));
+                }
+                json!({})
+            }
+            "sns:publish.waitForTaskToken" if !self.people.is_empty() => {
+                let question = input["Message"].as_str().unwrap();
+                assert!(
+                    question.contains("vend aws approve production\n\nNo:\n"),
+                    "{question}"
+                );
+                let said = input["MessageAttributes"]["People"]["StringValue"]
+                    .as_str()
+                    .unwrap();
+                self.questions.push(said.to_owned());
+                self.people.remove(0)
             }
             "sns:publish.waitForTaskToken" => {
                 let question = input["Message"].as_str().unwrap();
@@ -181,24 +209,27 @@ impl World {
         json!({})
     }
 
-    fn is(&self, key: &str, value: &str) {
+    pub fn is(&self, key: &str, value: &str) {
         assert_eq!(self.parameters[key], value, "{key} of {:?}", self.parameters);
     }
 }
 
 /// Runs the flow of the environment to its end.
-fn run(options: &str, world: &mut World) -> Status {
+pub fn run(options: &str, world: &mut World) -> Status {
     release("{}", options, world)
 }
 
 /// The same of an environment that is deployed as `vend.yaml` says.
 fn release(deploy: &str, options: &str, world: &mut World) -> Status {
+    release_of(&deployed(deploy, "{ min: 2, max: 4 }"), options, world)
+}
+
+pub fn release_of(app: &spec::App, options: &str, world: &mut World) -> Status {
     let config = config(options);
-    let app = deployed(deploy, "{ min: 2, max: 4 }");
     let own = &app.environments[0];
     let mut targets = vec!["production".parse().unwrap()];
     targets.extend(config.apps[&app.app].environments[&own.name].also.iter().cloned());
-    let definition = aws::synth::machine(&config, &app, own, &targets).unwrap();
+    let definition = aws::synth::machine(&config, app, own, &targets).unwrap();
     let text = filled(&definition.to_string());
     let machine = Machine::parse(&text).unwrap_or_else(|problems| panic!("{problems:#?}"));
     let mut execution = Execution::new();
@@ -206,7 +237,7 @@ fn release(deploy: &str, options: &str, world: &mut World) -> Status {
     let mut events = vec![Event::Start {
         id: "arn:aws:states:eu-central-1:111111111111:execution:f:1".into(),
         name: "1".into(),
-        input: json!({ "app": "shop", "branch": "main", "commit": "abc123", "author": "a", "message": "m" }),
+        input: json!({ "app": "shop", "branch": "main", "commit": "abc123", "author": "a", "message": "m", "sender": "arn:aws:iam::1:user/ada" }),
         role: "arn:aws:iam::111111111111:role/f".into(),
         machine_id: "arn:aws:states:eu-central-1:111111111111:stateMachine:f".into(),
         machine_name: "f".into(),
@@ -236,7 +267,7 @@ fn release(deploy: &str, options: &str, world: &mut World) -> Status {
                     role,
                     ..
                 } => {
-                    let is_own = !resource.contains("aws-sdk");
+                    let is_own = !resource.contains("aws-sdk") || resource.contains("s3:headObject");
                     assert!(
                         is_own || role.is_some_and(|role| role.contains("-release")),
                         "{resource} has no role"
@@ -271,7 +302,7 @@ fn filled(text: &str) -> String {
         )
 }
 
-const FIRST: [(&str, &str); 7] = [
+pub const FIRST: [(&str, &str); 7] = [
     ("BaseImage", "/aws/service/debian"),
     ("BlueImage", ""),
     ("BlueRuns", "no"),
@@ -291,7 +322,7 @@ const LIVE: [(&str, &str); 7] = [
     ("GreenWeight", "0"),
 ];
 
-fn failure(status: &Status) -> String {
+pub fn failure(status: &Status) -> String {
     match status {
         Status::Failed { error, cause } => format!("{error:?} {cause:?}"),
         other => panic!("{other:?}"),

@@ -13,13 +13,17 @@ use crate::{matrix::matrix, template};
 
 /// What IAM asks for when a state machine uses an integration: its own action, and what the service then needs of who calls.
 /// Source: "Integrating services" of the Step Functions guide, and the service authorization reference.
-const INTEGRATIONS: [(&str, &str); 17] = [
+const INTEGRATIONS: [(&str, &str); 20] = [
     (
         "codebuild:startBuild.sync",
         "codebuild:StartBuild codebuild:StopBuild codebuild:BatchGetBuilds events:PutRule events:PutTargets events:DescribeRule",
     ),
     ("dynamodb:putItem", "dynamodb:PutItem"),
     ("dynamodb:deleteItem", "dynamodb:DeleteItem"),
+    ("dynamodb:getItem", "dynamodb:GetItem"),
+    ("states:startExecution", "states:StartExecution"),
+    // Who may not list is told that what is not there is forbidden.
+    ("s3:headObject", "s3:GetObject s3:ListBucket"),
     ("sns:publish", "sns:Publish"),
     ("sns:publish.waitForTaskToken", "sns:Publish"),
     ("cloudformation:describeStacks", "cloudformation:DescribeStacks"),
@@ -56,6 +60,15 @@ const OF_FLOWS: &str = "kms:Decrypt kms:GenerateDataKey logs:CreateLogDelivery l
     xray:GetSamplingRules xray:GetSamplingTargets xray:PutTelemetryRecords xray:PutTraceSegments";
 /// What a function of Lambda needs beside its code.
 const OF_FUNCTIONS: &str = "kms:Decrypt kms:GenerateDataKey logs:CreateLogStream logs:PutLogEvents xray:PutTelemetryRecords xray:PutTraceSegments";
+
+/// What a build needs that runs this program: its log, the program and its files, and the key of all it touches.
+const OF_BUILDS: &str = "kms:Decrypt kms:DescribeKey kms:GenerateDataKey logs:CreateLogStream logs:PutLogEvents s3:GetObject s3:ListBucket";
+/// What CloudFormation does for who makes, changes and deletes a flow of a branch, and what it is lent for its environment.
+/// Source: the service authorization reference, and the handlers of the types in CloudFormation's registry.
+const OF_BRANCHES: &str = "iam:PassRole logs:AssociateKmsKey logs:CreateLogGroup logs:DeleteLogGroup logs:DescribeLogGroups \
+    logs:ListTagsForResource logs:PutRetentionPolicy logs:TagResource logs:UntagResource states:CreateStateMachine \
+    states:DeleteStateMachine states:DescribeStateMachine states:ListTagsForResource states:TagResource states:UntagResource \
+    states:UpdateStateMachine";
 
 type Actions = BTreeSet<String>;
 
@@ -101,7 +114,11 @@ fn needed(definition: &Value, own: &mut Actions, release: &mut Actions) {
 }
 
 fn definition(stack: &Stack) -> Option<Value> {
-    let flow = stack.template.resource("Flow")?;
+    machine(stack, "Flow")
+}
+
+fn machine(stack: &Stack, id: &str) -> Option<Value> {
+    let flow = stack.template.resource(id)?;
     let text = flow.properties["DefinitionString"]["Fn::Sub"][0]
         .as_str()
         .unwrap();
@@ -110,7 +127,7 @@ fn definition(stack: &Stack) -> Option<Value> {
 
 #[test]
 fn a_flow_may_do_what_its_states_do_and_no_more() {
-    let mut release = Actions::new();
+    let (mut release, mut of_branches) = (Actions::new(), Actions::new());
     let mut flows = 0;
     for stack in stacks() {
         let Some(definition) = definition(stack) else {
@@ -118,15 +135,21 @@ fn a_flow_may_do_what_its_states_do_and_no_more() {
         };
         let mut own = words(OF_FLOWS);
         needed(&definition, &mut own, &mut release);
-        assert_eq!(
-            allowed(stack.template.resource("FlowRole").unwrap()),
-            own,
-            "{}",
-            stack.name
-        );
+        match stack.template.resource("FlowRole") {
+            Some(role) => assert_eq!(allowed(role), own, "{}", stack.name),
+            None => of_branches.extend(own),
+        }
         flows += 1;
     }
     assert!(flows > 3);
+    // Flows of branches share one that the pipeline has.
+    let shared: Vec<&Resource> = stacks()
+        .filter_map(|own| own.template.resource("BranchFlowRole"))
+        .collect();
+    assert!(!shared.is_empty() && !of_branches.is_empty());
+    for role in shared {
+        assert_eq!(allowed(role), of_branches);
+    }
     let mut roles = 0;
     for stack in stacks() {
         let Some(role) = stack.template.resource("ReleaseRole") else {
@@ -169,11 +192,59 @@ fn stacks() -> impl Iterator<Item = &'static Stack> {
 #[test]
 fn every_flow_is_a_machine_of_our_own_checker_too() {
     for stack in stacks() {
-        if let Some(definition) = definition(stack) {
+        for definition in [definition(stack), machine(stack, "BranchMachine")]
+            .into_iter()
+            .flatten()
+        {
             asl::Machine::parse(&filled(&definition.to_string()))
                 .unwrap_or_else(|problems| panic!("{}: {problems:#?}", stack.name));
         }
     }
+}
+
+/// What makes stacks of branches by itself, and who starts it.
+#[test]
+fn what_makes_branches_may_do_that_and_no_more() {
+    let mut seen = 0;
+    for stack in stacks() {
+        let Some(definition) = machine(stack, "BranchMachine") else {
+            continue;
+        };
+        let (mut own, mut release) = (words(OF_FLOWS), Actions::new());
+        needed(&definition, &mut own, &mut release);
+        assert!(release.is_empty());
+        assert_eq!(
+            allowed(stack.template.resource("BranchMachineRole").unwrap()),
+            own
+        );
+        let mut wanted: Actions = call::BRANCHES.iter().filter_map(|call| call.action()).collect();
+        wanted.extend(words(OF_BUILDS));
+        wanted.extend(words(OF_BRANCHES));
+        let build = stack.template.resource("BranchesRole").unwrap();
+        assert_eq!(allowed(build), wanted);
+        // Nothing of it is for anything but branches' stacks; what is for all only looks.
+        let statements = build.properties["Policies"][0]["PolicyDocument"]["Statement"]
+            .as_array()
+            .unwrap();
+        for statement in statements {
+            let (actions, resources) = (&statement["Action"], many(&statement["Resource"]));
+            let looks = |action: &Value| {
+                let name = action.as_str().unwrap().split(':').nth(1).unwrap();
+                name.starts_with("Describe") || name.starts_with("List")
+            };
+            if resources.contains(&"*".to_owned()) {
+                assert!(actions.as_array().unwrap().iter().all(looks), "{statement}");
+            }
+            if statement["Sid"] == "Stacks" || statement["Sid"] == "Flows" {
+                assert!(
+                    resources.iter().all(|own| own.contains("-shop-*-b-????????????")),
+                    "{statement}"
+                );
+            }
+        }
+        seen += 1;
+    }
+    assert!(seen > 0);
 }
 
 #[test]

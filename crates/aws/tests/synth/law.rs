@@ -428,7 +428,14 @@ fn what_contradicts_itself_is_refused() {
             "placement = { wavelength = 'eu-central-1-wl1-ber-wlz-1' }\ndedicated_balancer = true",
             "weighted DNS",
         ),
-        ("placement = { local_zone = 'us-west-2-lax-1a' }", "not made yet"),
+        (
+            "placement = { local_zone = 'eu-central-1-ham-1a' }\ndedicated_balancer = true",
+            "add it to `network.local_zones`",
+        ),
+        (
+            "placement = { local_zone = 'eu-central-1-ham-1a' }",
+            "say `dedicated_balancer = true`",
+        ),
         ("foundation = 'nowhere'", "no foundation `nowhere`"),
     ] {
         let said = refused(&options(more));
@@ -457,7 +464,6 @@ fn what_a_release_could_not_do_here_is_refused_before_there_is_one() {
     };
     let migrating = "deploy: { migrate: { script: up.sh } }";
     for (yaml, options, why) in [
-        ("approval: { required: 2 }", "", "vend.yaml wants 2 approvals"),
         (
             "placement: { registered: { role: web } }",
             "",

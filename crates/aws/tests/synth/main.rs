@@ -2,12 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod asked;
 mod branches;
 mod flow;
 mod golden;
 mod iam;
 mod law;
 mod matrix;
+mod order;
 mod tools;
 mod zones;
 

@@ -6,7 +6,7 @@ use model::spec;
 /// Every so many combinations of a foundation's options, and of an environment's, and all of the case `shop`.
 pub fn matrix() -> &'static [Stack] {
     static ALL: std::sync::LazyLock<Vec<Stack>> =
-        std::sync::LazyLock::new(|| [foundations(), environments(), flows(), shop()].concat());
+        std::sync::LazyLock::new(|| [foundations(), environments(), flows(), shop(), local()].concat());
     &ALL
 }
 
@@ -131,7 +131,9 @@ fn flows() -> Vec<Stack> {
         let mut pick = Pick(n);
         let strategy = pick.one(&["blue-green", "canary", "linear", "in-place"]);
         let migrate = pick.one(&["", ", migrate: { script: db/up.sh, runas: app, timeout: 2m }"]);
-        let approval = pick.one(&["", "approval: { required: 1 }\n"]);
+        let approval = pick
+            .one(&["", "approval: { required: 1 }\n"])
+            .replace('1', if n % 3 == 0 { "2" } else { "1" });
         let (runtime, also) = pick.one(&[("host", ", also = ['other']"), ("fargate", "")]);
         if runtime == "fargate" && (!migrate.is_empty() || strategy == "in-place") {
             // Refused, which a law of its own holds.
@@ -179,4 +181,21 @@ fn shop() -> Vec<Stack> {
     all_with(&config, &app, Some(&own), &mut Priorities::default())
         .unwrap()
         .stacks
+}
+
+/// A foundation with Local Zones, and an environment in one of them; two more people are asked, so that the loop of that is read too.
+fn local() -> Vec<Stack> {
+    let text = "[foundations.production]\nregion = 'us-west-2'\ndomain = 'a.example.com'\n\
+         network = { local_zones = ['us-west-2-lax-1a', 'us-west-2-lax-1b'] }\n\
+         [apps.shop.environments.live]\ndedicated_balancer = true\nplacement = { local_zone = 'us-west-2-lax-1b' }\n";
+    let config: Config = toml::from_str(text).unwrap();
+    let yaml = "app: shop\nenvironments:\n  live: { approval: { required: 2 } }\n";
+    let (app, _) = spec::App::parse(yaml, "vend.yaml", &|_| true).unwrap();
+    let mut stacks = all_with(&config, &app, None, &mut Priorities::default())
+        .unwrap()
+        .stacks;
+    for stack in &mut stacks {
+        stack.name = format!("local-{}", stack.name);
+    }
+    stacks
 }

@@ -152,6 +152,10 @@ pub enum DatabaseEngine {
     Mariadb,
 }
 
+/// Counts what a database holds, as lines of bash: the same lines here and wherever its data goes, so that what they say can
+/// be compared.
+pub const COUNT: &str = include_str!("count.sh");
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DatabaseUp {
     pub host: HostId,

@@ -7,7 +7,9 @@ use jiff::SignedDuration;
 use regex::{Regex, RegexBuilder};
 use serde::{Deserialize, Serialize};
 
-use super::{Action, HealthProtocol, Redirect, Rewrite, Rule, Stickiness, Table, TargetGroup, Weighted};
+use super::{
+    Action, HealthProtocol, Protocol, Redirect, Rewrite, Rule, Stickiness, Table, TargetGroup, Weighted,
+};
 
 /// Values of one condition.
 pub const VALUES: usize = 3;
@@ -330,6 +332,10 @@ impl TargetGroup {
             .all(|target| targets.insert((&target.id, target.address)))
         {
             Some("a target is in it twice")
+        } else if self.away.as_deref().is_some_and(|name| !is_host(name)) {
+            Some("where it is elsewhere is not the name of a host")
+        } else if self.away.is_some() && (self.protocol != Protocol::Http1 || self.proxy.is_some()) {
+            Some("what is elsewhere is spoken to in HTTP/1.1")
         } else {
             None
         }
@@ -386,6 +392,11 @@ fn is_header_value(text: &str) -> bool {
 /// RFC 9110, section 5.6.2.
 pub(super) fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// Without wildcards.
+fn is_host(host: &str) -> bool {
+    is_host_pattern(host) && !host.contains(['*', '?'])
 }
 
 fn is_host_pattern(host: &str) -> bool {

@@ -38,6 +38,10 @@ pub struct TargetGroup {
     /// balancer's: what Route 53's weighted records are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub direct: Option<SignedDuration>,
+    /// It is elsewhere: a load balancer that is reached by this name, over TLS, at the port of its target, whose address
+    /// means nothing. Requests have the name as their host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub away: Option<String>,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {

@@ -2,6 +2,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::Elsewhere;
 use crate::{AppName, EnvironmentName, ExecutionId, TenantName};
 
 /// A customer.
@@ -99,6 +100,9 @@ pub struct Environment {
     /// How it comes and goes with its branch; absent: `vend.yaml` names it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preview: Option<Preview>,
+    /// It is being moved to AWS, or was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub elsewhere: Option<Elsewhere>,
     /// Names under which it is reached, as URLs.
     pub urls: Vec<String>,
     /// What runs for it now.

@@ -103,14 +103,18 @@ impl Db<'_> {
         self.all(&sql, [], push)
     }
 
-    /// Environments with a waiting push and no execution under way: where [`Tx::next_push`] finds work.
+    /// Environments with a waiting push and no execution under way, which are not moving elsewhere: where
+    /// [`Tx::next_push`] finds work.
     pub fn places_to_release(&self) -> Result<Vec<Place>, Error> {
         self.all(
             "SELECT DISTINCT t.name AS tenant, a.name AS app, p.environment FROM pushes p
              JOIN apps a ON a.id = p.app_id JOIN tenants t ON t.id = a.tenant_id
              WHERE p.state = 'waiting' AND p.environment IS NOT NULL AND NOT EXISTS (
                  SELECT 1 FROM executions x WHERE x.tenant = t.name AND x.app = a.name
-                 AND x.environment = p.environment AND x.ended_at IS NULL)",
+                 AND x.environment = p.environment AND x.ended_at IS NULL)
+             AND NOT EXISTS (
+                 SELECT 1 FROM moves m JOIN environments e ON e.id = m.environment_id
+                 WHERE e.app_id = a.id AND e.name = p.environment)",
             [],
             |row| super::environments::place(row, "environment"),
         )

@@ -358,6 +358,11 @@ pub fn environments_text(environments: &[Environment], output: &Output) -> Strin
         Some(format!("{}: {split}\n", environment.place.environment))
     });
     text.extend(divided.map(|line| output.tone(Tone::Wait, &line)));
+    let elsewhere = environments.iter().filter_map(|environment| {
+        let elsewhere = elsewhere_text(environment)?;
+        Some(format!("{}: {elsewhere}\n", environment.place.environment))
+    });
+    text.extend(elsewhere.map(|line| output.tone(Tone::Wait, &line)));
     let of_branches = environments.iter().filter_map(|environment| {
         let until = until_text(environment)?;
         Some(format!("{}: {until}\n", environment.place.environment))
@@ -406,6 +411,22 @@ fn split_text(environment: &Environment) -> Option<String> {
     ))
 }
 
+/// `10 % is forwarded to shop-production.apps.example.com (vend move acme/shop/production --abort ends it)`
+fn elsewhere_text(environment: &Environment) -> Option<String> {
+    let own = environment.elsewhere.as_ref()?;
+    let (host, place) = (clean(&own.host), &environment.place);
+    Some(match own {
+        _ if own.finished => {
+            format!("all is forwarded to {host} (vend move {place} --engine embedded brings it back)")
+        }
+        _ if own.closed => format!("nobody is served: its data is on the way to {host}"),
+        _ => format!(
+            "{} % is forwarded to {host} (vend move {place} --abort ends it)",
+            own.share
+        ),
+    })
+}
+
 fn environment_text(environment: &Environment) -> String {
     let live = match environment.live {
         Some(number) => format!("v{number}"),
@@ -423,6 +444,9 @@ fn environment_text(environment: &Environment) -> String {
     }
     if let Some(split) = split_text(environment) {
         text.push_str(&format!("traffic      {split}\n"));
+    }
+    if let Some(elsewhere) = elsewhere_text(environment) {
+        text.push_str(&format!("on AWS       {elsewhere}\n"));
     }
     for url in &environment.urls {
         text.push_str(&format!("url          {url}\n"));

@@ -1,6 +1,7 @@
 //! `vend aws`: the same files on AWS. `synth` and `eject` need no account; the others ask CloudFormation, with the caller's
 //! own credentials, and need no platform.
 
+mod applied;
 mod apply;
 mod destroy;
 mod doctor;
@@ -8,6 +9,7 @@ mod eject;
 mod home;
 mod hosts;
 mod logs;
+mod moving;
 mod plan;
 mod project;
 mod push;
@@ -15,6 +17,7 @@ mod receiver;
 mod releases;
 mod rollback;
 mod secrets;
+mod slot;
 mod stacks;
 mod synth;
 
@@ -22,6 +25,7 @@ use std::{error::Error as StdError, process::ExitCode};
 
 use ::aws::client;
 use clap::Subcommand;
+pub use moving::{Move, run as move_environment};
 
 use super::{Exit, Failure, Global, is_yes};
 use crate::output::Output;
@@ -79,17 +83,17 @@ pub async fn run(aws: &Aws, global: &Global) -> Result<ExitCode, Failure> {
     let output = global.output();
     match aws {
         Aws::Synth(own) => synth::run(own, &output)?,
-        Aws::Plan(own) => plan::run(own, &output).await?,
-        Aws::Apply(own) => return apply::run(own, &output).await,
+        Aws::Plan(own) => Box::pin(plan::run(own, &output)).await?,
+        Aws::Apply(own) => return Box::pin(apply::run(own, &output)).await,
         Aws::Status(own) => stacks::status(own, &output).await?,
         Aws::Outputs(own) => stacks::outputs(own, &output).await?,
         Aws::Drift(own) => return stacks::drift(own, &output).await,
         Aws::Protect(own) => stacks::protect(own, true, &output).await?,
         Aws::Unprotect(own) => stacks::protect(own, false, &output).await?,
         Aws::Continue(own) => return stacks::carry_on(own, &output).await,
-        Aws::Destroy(own) => return destroy::run(own, &output).await,
+        Aws::Destroy(own) => return Box::pin(destroy::run(own, &output)).await,
         Aws::Eject(own) => eject::run(own, &output)?,
-        Aws::Push(own) => return push::run(own, &output).await,
+        Aws::Push(own) => return Box::pin(push::run(own, &output)).await,
         Aws::Releases(own) => releases::run(own, &output).await?,
         Aws::Approve(own) => releases::approve(own, &output).await?,
         Aws::Reject(own) => releases::reject(own, &output).await?,

@@ -134,6 +134,23 @@ impl Client {
         decode(self.send(request, BULK).await?).await
     }
 
+    /// A POST whose answer is long and comes piece by piece, with one of its headers.
+    pub async fn made<B: Serialize>(
+        &self,
+        path: &str,
+        body: &B,
+        header: &str,
+    ) -> Result<(String, Incoming), Failure> {
+        let request = self.request(&Method::POST, path, Some(Body::from(encode(body))))?;
+        let response = self.send(request, BULK).await?;
+        let value = response
+            .headers()
+            .get(header)
+            .and_then(|value| value.to_str().ok());
+        let value = value.unwrap_or_default().to_owned();
+        Ok((value, response.into_body()))
+    }
+
     /// A POST whose answer may take as long as an image.
     pub async fn work<B: Serialize, T: DeserializeOwned>(&self, path: &str, body: &B) -> Result<T, Failure> {
         let request = self.request(&Method::POST, path, Some(Body::from(encode(body))))?;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::body::Body;
 use engine::PLATFORM;
 use futures_util::future::BoxFuture;
 use model::{
@@ -13,11 +14,11 @@ use model::{
 };
 use store::{By, NewInvitation, NewPush, PushState};
 
-use super::{Outcome, World, approve, cancel, definition, deletion, plan, runs, start, stored};
+use super::{Outcome, World, approve, cancel, definition, deletion, moving, plan, runs, start, stored};
 use crate::{
     machines::Pass,
     reconcile::bases,
-    web::{Commands, Pushed},
+    web::{Commands, Moving, Pushed},
 };
 
 pub struct Flows {
@@ -25,7 +26,7 @@ pub struct Flows {
 }
 
 /// A rule of the store that forbids something is the caller's to mend; all else is the platform's.
-fn refused(error: store::Error) -> Fault {
+pub(super) fn refused(error: store::Error) -> Fault {
     match error {
         store::Error::Refused { message, next } => Fault {
             next,
@@ -156,6 +157,14 @@ impl Commands for Flows {
         Box::pin(async move { start::scale(&self.world, place, hosts, by).await.map_err(refused) })
     }
 
+    fn moved(&self, place: Place, step: Moving, by: By) -> BoxFuture<'_, Result<(), Fault>> {
+        Box::pin(moving::step(&self.world, place, step, by))
+    }
+
+    fn dump(&self, place: Place, by: By) -> BoxFuture<'_, Result<(String, Body), Fault>> {
+        Box::pin(moving::dump(&self.world, place, by))
+    }
+
     fn wake(&self, place: Place, by: By) -> BoxFuture<'_, Result<ExecutionId, Fault>> {
         Box::pin(async move { start::wake(&self.world, &place, by).await.map_err(refused) })
     }
@@ -163,6 +172,7 @@ impl Commands for Flows {
     fn retry(&self, place: Place, by: By) -> BoxFuture<'_, Result<u64, Fault>> {
         Box::pin(async move {
             let queued = self.world.store.write(move |tx| {
+                start::refuse_gone(tx, &place)?;
                 let last = tx.pushes(&place.tenant, &place.app, Some(&place.environment), None, 1)?;
                 let failed = last.into_iter().find(|push| push.state == PushState::Failed);
                 let failed = failed.ok_or_else(|| store::Error::Refused {

@@ -212,6 +212,10 @@ fn settle(
 ) -> Result<(), store::Error> {
     let (mut names, mut refused) = (Vec::new(), Vec::new());
     for (place, spec) in places {
+        if tx.find_move(place)?.is_some_and(|own| own.finished_at.is_some()) {
+            refused.push(format!("{place} is on AWS: vend aws push"));
+            continue;
+        }
         match tx.ensure_preview(place, spec, most, by) {
             Ok(Some(_)) => names.push(place.environment.clone()),
             Ok(None) => {

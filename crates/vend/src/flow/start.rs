@@ -54,6 +54,7 @@ pub async fn release(world: &World, place: Place, push: Push, spec: spec::Enviro
     };
     let started = runs::begin(world, new, move |tx| {
         refuse_ending(tx, &place)?;
+        refuse_on_the_way(tx, &place)?;
         let taken = tx.next_push(&place, &id, &by)?;
         if taken.is_none_or(|taken| taken.id != push.id) || rule(tx, &place, &spec, &push.origin)? != approval
         {
@@ -67,7 +68,7 @@ pub async fn release(world: &World, place: Place, push: Push, spec: spec::Enviro
     }
 }
 
-fn refusal(message: impl Into<String>, next: Option<String>) -> Error {
+pub(super) fn refusal(message: impl Into<String>, next: Option<String>) -> Error {
     let message = message.into();
     Error::Refused { message, next }
 }
@@ -92,7 +93,7 @@ fn rule(
 
 /// Refuses when something moves: two executions of one environment would undo each other's work. One that waits for
 /// people does not move; it looks again before it does (see `plan::confirm`).
-fn refuse_moving(db: &Db<'_>, place: &Place) -> Result<(), Error> {
+pub(super) fn refuse_moving(db: &Db<'_>, place: &Place) -> Result<(), Error> {
     refuse_ending(db, place)?;
     match runs::moving(db, place)? {
         Some(moving) => Err(behind(db, place, &moving)?),
@@ -133,6 +134,31 @@ fn behind(db: &Db<'_>, place: &Place, moving: &ExecutionSummary) -> Result<Error
     ))
 }
 
+/// Refuses what would make another release live than the one that moves to AWS, or has moved there.
+fn refuse_on_the_way(db: &Db<'_>, place: &Place) -> Result<(), Error> {
+    match db.find_move(place)? {
+        None => Ok(()),
+        Some(own) if own.finished_at.is_some() => Err(on_aws(place)),
+        Some(own) => Err(refusal(
+            format!("{place} is being moved to AWS, with v{}", own.release),
+            Some(format!("vend move {place} --abort")),
+        )),
+    }
+}
+
+/// Refuses where nothing runs here any more.
+pub(super) fn refuse_gone(db: &Db<'_>, place: &Place) -> Result<(), Error> {
+    match db.find_move(place)?.and_then(|own| own.finished_at) {
+        None => Ok(()),
+        Some(_) => Err(on_aws(place)),
+    }
+}
+
+fn on_aws(place: &Place) -> Error {
+    let next = format!("vend aws, in the app's working tree; back: vend move {place} --engine embedded");
+    refusal(format!("{place} runs on AWS"), Some(next))
+}
+
 fn under_way(place: &Place) -> Error {
     let list = format!("vend executions list {place}");
     refusal(format!("an execution of {place} is under way"), Some(list))
@@ -163,6 +189,7 @@ pub async fn rollback(
         if !across {
             migrate::refuse_crossing(tx, &place, to)?;
         }
+        refuse_on_the_way(tx, &place)?;
         refuse_moving(tx, &place)
     })
     .await
@@ -178,7 +205,8 @@ async fn is_placed(world: &World, place: &Place, release: u64) -> Result<bool, E
 /// Brings the live release to its number of hosts, unless something is under way, or nothing is live. Says whether it
 /// began.
 pub async fn resize(world: &World, place: &Place, kind: &'static str, by: By) -> Result<bool, Error> {
-    match bring(world, place, kind, by, |_| Ok(())).await {
+    let own = place.clone();
+    match bring(world, place, kind, by, move |tx| refuse_gone(tx, &own)).await {
         Ok(_) => Ok(true),
         Err(Error::Refused { .. }) => Ok(false),
         Err(error) => Err(error),
@@ -191,6 +219,7 @@ pub async fn scale(world: &World, place: Place, hosts: u32, by: By) -> Result<Ex
     let (own, actor) = (place.clone(), by.clone());
     let moving = world.store.write(move |tx| {
         let moving = runs::moving(tx, &own)?.filter(|moving| moving.kind != DESTROY);
+        refuse_gone(tx, &own)?;
         if moving.is_some() {
             tx.set_desired(&own, Some(hosts), &actor)?;
         }
@@ -202,6 +231,7 @@ pub async fn scale(world: &World, place: Place, hosts: u32, by: By) -> Result<Ex
     }
     let (own, actor) = (place.clone(), by.clone());
     bring(world, &place, "scale", by, move |tx| {
+        refuse_gone(tx, &own)?;
         tx.set_desired(&own, Some(hosts), &actor)
     })
     .await
@@ -253,6 +283,27 @@ async fn bring(
 
 /// Stops the hosts of an environment that nobody asks for, unless something is under way there.
 pub async fn sleep(world: &World, place: &Place, by: By) -> Result<ExecutionId, Error> {
+    let own = place.clone();
+    stop(world, place, by, move |tx| refuse_on_the_way(tx, &own)).await
+}
+
+/// Stops the hosts of one that is served by AWS from now on.
+pub async fn leave(world: &World, place: &Place, by: By) -> Result<ExecutionId, Error> {
+    let (own, actor) = (place.clone(), by.clone());
+    stop(world, place, by, move |tx| {
+        refuse_gone(tx, &own)?;
+        tx.finish_move(&own, &actor)
+    })
+    .await
+}
+
+/// Begins an execution that stops all hosts, with `change` in the same transaction.
+async fn stop(
+    world: &World,
+    place: &Place,
+    by: By,
+    change: impl FnOnce(&mut Tx<'_>) -> Result<(), Error> + Send + 'static,
+) -> Result<ExecutionId, Error> {
     let new = New {
         id: fresh().0,
         kind: SLEEP,
@@ -262,13 +313,24 @@ pub async fn sleep(world: &World, place: &Place, by: By) -> Result<ExecutionId, 
         by,
     };
     let place = place.clone();
-    runs::begin(world, new, move |tx| refuse_moving(tx, &place)).await
+    runs::begin(world, new, move |tx| {
+        refuse_moving(tx, &place)?;
+        change(tx)
+    })
+    .await
+}
+
+/// Starts the hosts of one that AWS has served; the traffic stays there.
+pub async fn come_back(world: &World, place: &Place, by: By) -> Result<ExecutionId, Error> {
+    let (own, actor) = (place.clone(), by.clone());
+    bring(world, place, WAKE, by, move |tx| tx.reopen_move(&own, &actor)).await
 }
 
 /// Starts the hosts of an environment that sleeps.
 pub async fn wake(world: &World, place: &Place, by: By) -> Result<ExecutionId, Error> {
     let own = place.clone();
     bring(world, place, WAKE, by, move |tx| {
+        refuse_gone(tx, &own)?;
         match tx.environment(&own)?.asleep_at {
             Some(_) => Ok(()),
             None => Err(refusal(format!("{own} does not sleep"), None)),
@@ -291,7 +353,15 @@ pub async fn end(world: &World, place: Place, by: By) -> Result<ExecutionId, Err
 }
 
 pub async fn destroy(world: &World, place: Place, by: By) -> Result<ExecutionId, Error> {
-    take_down(world, place, by, |_, _| Ok(())).await
+    take_down(world, place, by, refuse_half_gone).await
+}
+
+/// Refuses to destroy what is moved just now; what has moved may go.
+fn refuse_half_gone(db: &Db<'_>, place: &Place) -> Result<(), Error> {
+    match db.find_move(place)? {
+        Some(own) if own.finished_at.is_none() => refuse_on_the_way(db, place),
+        _ => Ok(()),
+    }
 }
 
 async fn take_down(

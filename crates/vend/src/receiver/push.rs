@@ -3,6 +3,7 @@
 use aws::{
     call, client,
     lambda::{Request, Response},
+    live::release,
 };
 use model::{
     Digest, EnvironmentName,
@@ -32,10 +33,8 @@ pub(super) async fn receive(receiver: &mut Receiver, request: &Request) -> Resul
             start(receiver, &push, &id).await
         }
         (DeliveryVerdict::Accepted, Some(event)) if event.gone().is_some() => {
-            let branch = event.gone().unwrap_or_default();
-            Ok(ignored(&format!(
-                "{branch} is gone: vend aws destroy --branch {branch}, if it had an environment of its own"
-            )))
+            let id = webhook::delivery_id(provider, &request.headers, &request.body);
+            end(receiver, event.gone().unwrap_or_default(), &id).await
         }
         _ => Ok(ignored(&reason.unwrap_or_default())),
     }
@@ -64,42 +63,84 @@ fn ignored(why: &str) -> Response {
 
 async fn start(receiver: &Receiver, push: &Push, delivery: &str) -> Result<Response, Error> {
     let branch = push.branch.as_deref().unwrap_or_default();
+    let input = input(receiver, push, branch);
     let own = receiver.own(branch);
-    let Some(environments) = receiver.branches.get(branch).or(own.as_ref()) else {
+    if let Some((preview, environment)) = own.as_ref().filter(|(preview, _)| preview.made) {
+        let name = name(&push.commit.id, delivery, environment);
+        let job = release::job(environment.as_str(), branch, preview.expires, &name, &input);
+        let started = execute(receiver, &receiver.branch_machine, &name, &job).await?;
+        return Ok(told(started.iter().map(|_| environment).collect()));
+    }
+    let of_own = own.as_ref().map(|(_, environment)| vec![environment.clone()]);
+    let Some(environments) = receiver.branches.get(branch).or(of_own.as_ref()) else {
         return Ok(ignored(&format!("no environment follows {branch}")));
     };
-    let input = input(receiver, push, branch);
     let mut started = Vec::new();
     for environment in environments {
-        let ask = json!({
-            "stateMachineArn": format!("{}{environment}", receiver.flow),
-            "name": name(push, delivery, environment),
-            "input": input.to_string(),
-        });
-        match receiver.client.json(&call::START_EXECUTION, ask).await {
-            Ok(answer) => {
-                let execution = answer["executionArn"].as_str().unwrap_or_default();
-                say(
-                    "info",
-                    &format!("{environment} gets {}: {execution}", push.commit.id),
-                );
-                started.push(environment);
-            }
-            // It was started before, and has ended.
-            Err(client::Error::Refused { code, .. }) if code == "ExecutionAlreadyExists" => {}
-            Err(client::Error::Refused { code, .. })
+        let flow = format!("{}{environment}", receiver.flow);
+        match execute(
+            receiver,
+            &flow,
+            &name(&push.commit.id, delivery, environment),
+            &input,
+        )
+        .await
+        {
+            Ok(execution) => started.extend(execution.map(|_| environment)),
+            Err(Error::Client(client::Error::Refused { code, .. }))
                 if code == "StateMachineDoesNotExist" && own.is_some() =>
             {
                 let why = format!("{branch} has no environment yet: vend aws apply --branch {branch}");
                 return Ok(ignored(&why));
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(error),
         }
     }
-    Ok(match started.is_empty() {
+    Ok(told(started))
+}
+
+/// A branch is gone, and its environment goes with it.
+async fn end(receiver: &Receiver, branch: &str, delivery: &str) -> Result<Response, Error> {
+    let Some((preview, environment)) = receiver.own(branch) else {
+        return Ok(ignored(&format!(
+            "{branch} is gone, and had no environment of its own"
+        )));
+    };
+    if !preview.made {
+        return Ok(ignored(&format!(
+            "{branch} is gone: vend aws destroy --branch {branch}"
+        )));
+    }
+    let name = name("gone", delivery, &environment);
+    let job = json!({ "action": "destroy", "environment": environment, "branch": branch });
+    let started = execute(receiver, &receiver.branch_machine, &name, &job).await?;
+    Ok(told(started.iter().map(|_| &environment).collect()))
+}
+
+/// Starts an execution. None: it was started before, and has ended.
+async fn execute(
+    receiver: &Receiver,
+    machine: &str,
+    name: &str,
+    input: &Value,
+) -> Result<Option<String>, Error> {
+    let ask = json!({ "stateMachineArn": machine, "name": name, "input": input.to_string() });
+    match receiver.client.json(&call::START_EXECUTION, ask).await {
+        Ok(answer) => {
+            let execution = answer["executionArn"].as_str().unwrap_or_default().to_owned();
+            say("info", &format!("started: {execution}"));
+            Ok(Some(execution))
+        }
+        Err(client::Error::Refused { code, .. }) if code == "ExecutionAlreadyExists" => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn told(started: Vec<&EnvironmentName>) -> Response {
+    match started.is_empty() {
         true => Response::new(200, json!({ "status": "duplicate" })),
         false => Response::new(202, json!({ "status": "accepted", "environments": started })),
-    })
+    }
 }
 
 /// What a flow is given. The same delivery says the same, or Step Functions would not know it again.
@@ -116,13 +157,11 @@ fn input(receiver: &Receiver, push: &Push, branch: &str) -> Value {
 }
 
 /// The commit for people, and the delivery for Step Functions: 80 characters at most.
-fn name(push: &Push, delivery: &str, environment: &EnvironmentName) -> String {
+fn name(commit: &str, delivery: &str, environment: &EnvironmentName) -> String {
     let digest = Digest::of_parts([environment.as_str(), delivery]).hex();
-    let commit: String = push
-        .commit
-        .id
+    let commit: String = commit
         .chars()
-        .filter(char::is_ascii_hexdigit)
+        .filter(char::is_ascii_alphanumeric)
         .take(12)
         .collect();
     format!("{commit}-{}", &digest[..32])

@@ -190,7 +190,8 @@ fn queue(
             && once_since.is_some_and(|since| push.changed_at > since)
     };
     let waits = |push: &store::Push| push.state == store::PushState::Waiting;
-    if tx.is_busy(place)? || last.iter().any(|push| waits(push) || lately(push)) {
+    let moves = tx.find_move(place)?.is_some();
+    if moves || tx.is_busy(place)? || last.iter().any(|push| waits(push) || lately(push)) {
         return Ok(false);
     }
     let push = NewPush {

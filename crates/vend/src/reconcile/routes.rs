@@ -4,7 +4,10 @@
 //! change of route is nothing but a change of rows. One task computes and sends it; whoever changed rows asks that
 //! task and waits for the edge's word.
 
+mod away;
 mod vault;
+
+pub use away::{Away, elsewhere};
 
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
@@ -51,6 +54,8 @@ pub struct Served {
     pub asleep: bool,
     /// The one that gets a part of it.
     pub arriving: Option<Arriving>,
+    /// It is served on AWS too, or instead.
+    pub away: Option<Away>,
     /// Hosts that take, or may soon take, or lately took traffic, by release.
     pub fleets: BTreeMap<u64, Fleet>,
 }
@@ -113,6 +118,9 @@ pub fn table(version: u64, environments: &[Served]) -> Table {
             };
             table.target_groups.insert(name, group_of);
         }
+        if let Some(away) = &served.away {
+            table.target_groups.insert(elsewhere(&served.place), away.group());
+        }
         table.rules.extend(rules(served, &weights, &mut taken));
     }
     table.rules.sort_by_key(|rule| rule.priority);
@@ -126,8 +134,9 @@ fn weights(served: &Served) -> BTreeMap<u64, u32> {
         .filter(|own| served.fleets.contains_key(&own.release));
     let weight = |(release, fleet): (&u64, &Fleet)| {
         let is_live = Some(*release) == served.live;
+        let here = served.away.as_ref().map_or(100, Away::here);
         let weight = match arriving {
-            None if is_live => 100,
+            None if is_live => here,
             None => 0,
             Some(Arriving { release: new, share }) => match (share, new == *release) {
                 (Some(share), true) => share.min(100),
@@ -209,6 +218,11 @@ fn rules(served: &Served, weights: &BTreeMap<u64, u32>, taken: &mut BTreeSet<Str
 
 /// To the fleets by weight; of those that have the port, when it is one of a port.
 fn action(served: &Served, weights: &BTreeMap<u64, u32>, port: &str) -> Action {
+    if let Some(away) = served.away.as_ref().filter(|_| port.is_empty())
+        && let Some(action) = away.action(served, weights)
+    {
+        return action;
+    }
     let has = |fleet: &Fleet| port.is_empty() || fleet.ports.iter().any(|own| label(own) == port);
     let live = served.live.filter(|release| served.fleets.contains_key(release));
     let arriving = served.arriving.map(|own| own.release);
@@ -428,6 +442,7 @@ impl Routes {
         let platform = self.platform.clone();
         let served = self.store.read(move |db| {
             let hosts = db.standing_hosts(None)?;
+            let mut moves = away::all(db)?;
             let served = |environment: store::Environment| {
                 let (domains, authenticate) = named(db, &environment, &platform)?;
                 Ok(Served {
@@ -440,6 +455,7 @@ impl Routes {
                     live: environment.live,
                     asleep: environment.asleep_at.is_some(),
                     arriving: environment.arriving,
+                    away: moves.remove(&environment.place),
                     place: environment.place,
                 })
             };

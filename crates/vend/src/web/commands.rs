@@ -35,6 +35,23 @@ pub struct Pushed {
     pub at: Timestamp,
 }
 
+/// A step of an environment's way to AWS or back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Moving {
+    /// Its load balancer there has this name.
+    Begin { host: String },
+    /// Percent of the requests that are forwarded; or nobody is served.
+    Serve { share: u32, closed: bool },
+    /// Nothing of it runs here any more.
+    Finish,
+    /// It runs here again.
+    Reopen,
+    /// Its data has arrived there, and this was counted of it.
+    Settle { counted: String },
+    /// All is served here. `lose`: although its data is there.
+    End { lose: bool },
+}
+
 /// Every motion that a person can start. A command is stored, with its line of the ledger, in one transaction before
 /// it answers; what it starts goes on after the answer. `by` is who the line names.
 pub trait Commands: Send + Sync + 'static {
@@ -81,6 +98,12 @@ pub trait Commands: Send + Sync + 'static {
 
     /// Changes the number of hosts of the live release.
     fn scale(&self, place: Place, hosts: u32, by: By) -> BoxFuture<'_, Result<ExecutionId, Fault>>;
+
+    /// Takes a step of an environment's way to AWS or back. The load balancer has followed when this answers.
+    fn moved(&self, place: Place, step: Moving, by: By) -> BoxFuture<'_, Result<(), Fault>>;
+
+    /// The data of an environment that moves, compressed by gzip, and what was counted of it. Nobody writes to it from then on.
+    fn dump(&self, place: Place, by: By) -> BoxFuture<'_, Result<(String, Body), Fault>>;
 
     /// Starts the hosts of an environment that sleeps.
     fn wake(&self, place: Place, by: By) -> BoxFuture<'_, Result<ExecutionId, Fault>>;

@@ -8,7 +8,8 @@ use model::{
     policy::Action,
     port::HostRole,
     wire::{
-        Environment, EnvironmentState, NewRollback, Page, PlanAnswer, Preview, Push, Scale, Split, Started,
+        Elsewhere, Environment, EnvironmentState, NewRollback, Page, PlanAnswer, Preview, Push, Scale, Split,
+        Started,
     },
 };
 use store::{Arriving, Db, ExecutionFilter, Host, HostState};
@@ -63,6 +64,12 @@ fn wire(db: &Db<'_>, environment: store::Environment, urls: &[String]) -> Result
         ending: preview.ending.clone(),
     });
     let ending = environment.ending().is_some();
+    let elsewhere = db.find_move(place)?.map(|own| Elsewhere {
+        host: own.host,
+        share: own.share,
+        closed: own.closed,
+        finished: own.finished_at.is_some(),
+    });
     let mut hosts = db.standing_hosts(Some(place))?;
     hosts.retain(|host| host.role == HostRole::App && host.state == HostState::Serving);
     let serving = hosts.len();
@@ -83,6 +90,7 @@ fn wire(db: &Db<'_>, environment: store::Environment, urls: &[String]) -> Result
         },
         asleep_since: environment.asleep_at,
         preview,
+        elsewhere,
         branch: environment.branch,
         protected: environment.protected,
         live: environment.live,

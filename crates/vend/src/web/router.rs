@@ -17,7 +17,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     approvals, apps, audit, console, deployments, drawings, environments, executions, git, hooks, hosts,
-    idempotency, images, input, logs, machines, platform,
+    idempotency, images, input, logs, machines, moves, platform,
     refusal::{Kind, Refusal},
     releases, secrets,
     state::State,
@@ -62,6 +62,10 @@ fn operations() -> OpenApiRouter<State> {
         .routes(routes!(environments::retry))
         .routes(routes!(environments::rollback))
         .routes(routes!(environments::plan_rollback))
+        .routes(routes!(moves::show, moves::begin, moves::forward, moves::end))
+        .routes(routes!(moves::finish))
+        .routes(routes!(moves::reopen))
+        .routes(routes!(moves::arrived))
         .routes(routes!(releases::list))
         .routes(routes!(releases::show))
         .routes(routes!(executions::list))
@@ -106,6 +110,7 @@ fn operations() -> OpenApiRouter<State> {
 fn bulk() -> OpenApiRouter<State> {
     OpenApiRouter::new()
         .routes(routes!(images::export))
+        .routes(routes!(moves::dump))
         .routes(routes!(images::import))
         .routes(routes!(images::refresh))
 }

@@ -164,6 +164,10 @@ fn waiting(db: &Db<'_>, why: &mut WhyEnvironment, place: &model::Place) -> Resul
                 execution.kind, execution.id
             )
         }
+        None if db.find_move(place)?.is_some() => {
+            why.next = Some(format!("vend move {place} --abort"));
+            "the last push waits while the environment is moved to AWS".into()
+        }
         None => "the last push is about to be released".into(),
     };
     Ok(())

@@ -15,16 +15,21 @@ environments:
 
 impl World {
     /// With an environment applied, and a commit in git.
-    fn applied() -> Option<Self> {
+    pub fn applied() -> Option<Self> {
+        Self::applied_as(APP)
+    }
+
+    /// The same, as this `vend.yaml` says.
+    pub fn applied_as(app: &str) -> Option<Self> {
         let world = Self::new()?;
-        world.write("vend.yaml", APP);
+        world.write("vend.yaml", app);
         world.good(&["apply", "--yes"]);
         world.git(&["init", "--quiet", "--initial-branch=main"]);
         world.commit("first");
         Some(world)
     }
 
-    fn git(&self, arguments: &[&str]) -> String {
+    pub fn git(&self, arguments: &[&str]) -> String {
         let mut git = Command::new("git");
         git.arg("-C").arg(self.path()).args(arguments);
         git.env("GIT_CONFIG_GLOBAL", "/dev/null");
@@ -38,7 +43,7 @@ impl World {
     }
 
     /// The id of a new commit.
-    fn commit(&self, message: &str) -> String {
+    pub fn commit(&self, message: &str) -> String {
         self.write("said.txt", message);
         self.git(&["add", "vend.yaml", "appspec.yml", "buildspec.yml", "said.txt"]);
         self.git(&["commit", "--quiet", "-m", message]);
@@ -57,7 +62,7 @@ impl World {
 
     /// moto's Step Functions really runs machines from here on; the flow is one that asks, and then keeps the half before.
     /// (It has no JSONata, so the flow's own definition cannot be run there; `asl` runs it in the tests of `aws`.)
-    fn asks(&self) {
+    pub fn asks(&self) {
         self.python(
             "import urllib.request as u\n\
              u.urlopen(u.Request(sys.argv[1] + '/moto-api/config', method='POST', headers={'content-type': 'application/json'}, \
@@ -74,7 +79,7 @@ impl World {
     }
 
     /// Gives parameters of the environment's stack values, as its flow does.
-    fn release(&self, values: &str) {
+    pub fn release(&self, values: &str) {
         self.release_of("vend-production-shop-production", values);
     }
 
@@ -89,7 +94,7 @@ impl World {
     }
 
     /// A healthy target of a half; `kind` is what the groups of the stack take.
-    fn host(&self, stack: &str, half: &str, kind: &str) {
+    pub fn host(&self, stack: &str, half: &str, kind: &str) {
         self.python(&format!(
             "s = client('cloudformation').describe_stacks(StackName='{stack}')['Stacks'][0]\n\
              t = [x['OutputValue'] for x in s['Outputs'] if x['OutputKey'] == '{half}TargetsArn'][0]\n\

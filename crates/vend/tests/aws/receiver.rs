@@ -187,18 +187,26 @@ fn ready(world: &World) -> Lambda {
         "client('secretsmanager').create_secret(Name='vend/production/shop/webhook', SecretString='{SECRET}')\n\
          d = json.dumps({{'StartAt': 'A', 'States': {{'A': {{'Type': 'Succeed'}}}}}})\n\
          for e in ['production', 'staging', 'feature-login-df7c7a-b-7d3c484c6392']:\n\
-         \x20   client('stepfunctions').create_state_machine(name=f'vend-flow-production-shop-{{e}}', definition=d, roleArn='arn:aws:iam::123456789012:role/f')",
+         \x20   client('stepfunctions').create_state_machine(name=f'vend-flow-production-shop-{{e}}', definition=d, roleArn='arn:aws:iam::123456789012:role/f')\n\
+         client('stepfunctions').create_state_machine(name='vend-pipeline-production-shop-branches', definition=d, roleArn='arn:aws:iam::123456789012:role/f')",
     ));
     Lambda::new(world, &VARIABLES)
 }
 
-const VARIABLES: [(&str, &str); 5] = [
+const VARIABLES: [(&str, &str); 6] = [
     ("VEND_APP", "shop"),
     (
         "VEND_BRANCHES",
         r#"{"main":["production","staging"],"dev":["dev"]}"#,
     ),
-    ("VEND_PATTERNS", r#"["feature/*"]"#),
+    (
+        "VEND_PREVIEWS",
+        r#"[{"branches":["feature/*"],"expires":3600,"made":true},{"branches":["byhand/*"],"expires":3600,"made":false}]"#,
+    ),
+    (
+        "VEND_BRANCH_MACHINE",
+        "arn:aws:states:eu-central-1:123456789012:stateMachine:vend-pipeline-production-shop-branches",
+    ),
     (
         "VEND_FLOW",
         "arn:aws:states:eu-central-1:123456789012:stateMachine:vend-flow-production-shop-",
@@ -250,23 +258,115 @@ fn a_push_starts_the_flows_of_its_branch_once() {
     );
     assert_eq!(lambda.http(&idle), (200, json!({ "status": "ignored" })));
     assert_eq!(inputs(&world, "production").len(), 2);
-    // A branch with an environment of its own, one for which nobody has made it, and one that is gone.
-    let own = event("a", &push("feature/login"), SECRET, true);
-    assert_eq!(
-        lambda.http(&own).1["environments"],
-        json!(["feature-login-df7c7a-b-7d3c484c6392"])
+}
+
+/// The jobs of the machine that makes stacks of branches, the oldest first.
+fn jobs(world: &World) -> Vec<Value> {
+    let text = world.python(
+        "c = client('stepfunctions')\nm = 'arn:aws:states:eu-central-1:123456789012:stateMachine:vend-pipeline-production-shop-branches'\n\
+         e = sorted(c.list_executions(stateMachineArn=m)['executions'], key=lambda e: e['startDate'])\n\
+         print(json.dumps([json.loads(c.describe_execution(executionArn=x['executionArn'])['input']) for x in e]))",
     );
-    assert_eq!(
-        inputs(&world, "feature-login-df7c7a-b-7d3c484c6392")[0]["branch"],
-        "feature/login"
-    );
-    let none = event("b", &push("feature/other"), SECRET, true);
-    assert_eq!(lambda.http(&none), (200, json!({ "status": "ignored" })));
-    let mut gone: Value = serde_json::from_str(&push("feature/login")).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+/// What a deletion of a branch says.
+fn deletion(branch: &str) -> String {
+    let mut gone: Value = serde_json::from_str(&push(branch)).unwrap();
     (gone["after"], gone["deleted"]) = ("0".repeat(40).into(), true.into());
-    let gone = event("c", &gone.to_string(), SECRET, true);
+    gone.to_string()
+}
+
+#[test]
+fn a_branch_comes_by_its_push_and_goes_by_its_deletion_once() {
+    const OWN: &str = "feature-login-df7c7a-b-7d3c484c6392";
+    let Some(world) = World::new() else { return };
+    let lambda = ready(&world);
+    let body = push("feature/login");
+    let first = event("a", &body, SECRET, true);
+    assert_eq!(
+        lambda.http(&first),
+        (202, json!({ "status": "accepted", "environments": [OWN] }))
+    );
+    let commit = serde_json::from_str::<Value>(&body).unwrap()["after"].clone();
+    let all = jobs(&world);
+    assert_eq!(all.len(), 1);
+    let job = &all[0];
+    assert_eq!(
+        (
+            &job["action"],
+            &job["environment"],
+            &job["branch"],
+            &job["expires"]
+        ),
+        (
+            &json!("apply"),
+            &json!(OWN),
+            &json!("feature/login"),
+            &json!(3600)
+        )
+    );
+    assert_eq!(
+        (&job["push"]["commit"], &job["push"]["branch"]),
+        (&commit, &json!("feature/login"))
+    );
+    assert!(
+        job["release"]
+            .as_str()
+            .unwrap()
+            .starts_with(&commit.as_str().unwrap()[..12]),
+        "{job}"
+    );
+    // Its flow is started by the machine, when the stacks are there: never past it.
+    assert!(inputs(&world, OWN).is_empty());
+    // Sent again, forged, or of a branch that has none: nothing more.
+    assert!([200, 202].contains(&lambda.http(&first).0));
+    assert_eq!(lambda.http(&event("b", &body, "another secret", true)).0, 403);
+    assert_eq!(
+        lambda
+            .http(&event("c", &deletion("feature/login"), "another secret", true))
+            .0,
+        403
+    );
+    assert_eq!(lambda.http(&event("d", &deletion("main"), SECRET, true)).0, 200);
+    assert_eq!(lambda.http(&event("e", &deletion("other"), SECRET, true)).0, 200);
+    assert_eq!(jobs(&world).len(), 1);
+    // It goes, once.
+    let gone = event("f", &deletion("feature/login"), SECRET, true);
+    assert_eq!(
+        lambda.http(&gone),
+        (202, json!({ "status": "accepted", "environments": [OWN] }))
+    );
+    assert!([200, 202].contains(&lambda.http(&gone).0));
+    let all = jobs(&world);
+    assert_eq!(all.len(), 2);
+    assert_eq!(
+        all.iter().find(|job| job["action"] == "destroy").unwrap(),
+        &json!({ "action": "destroy", "environment": OWN, "branch": "feature/login" })
+    );
+    // The names differ: what comes after it is another push.
+    assert_eq!(lambda.http(&event("g", &body, SECRET, true)).0, 202);
+    assert_eq!(jobs(&world).len(), 3);
+}
+
+/// Where a push does not reach, people make the stacks, and a push is for the flow alone.
+#[test]
+fn what_people_make_is_left_to_them() {
+    let Some(world) = World::new() else { return };
+    let lambda = ready(&world);
+    let by_hand = model::spec::name_apart(&"shop".parse().unwrap(), "byhand/x");
+    world.python(&format!(
+        "d = json.dumps({{'StartAt': 'A', 'States': {{'A': {{'Type': 'Succeed'}}}}}})\n\
+         client('stepfunctions').create_state_machine(name='vend-flow-production-shop-{by_hand}', definition=d, roleArn='arn:aws:iam::123456789012:role/f')",
+    ));
+    let own = event("a", &push("byhand/x"), SECRET, true);
+    assert_eq!(lambda.http(&own).1["environments"], json!([by_hand]));
+    assert_eq!(inputs(&world, by_hand.as_str())[0]["branch"], "byhand/x");
+    let none = event("b", &push("byhand/y"), SECRET, true);
+    assert_eq!(lambda.http(&none), (200, json!({ "status": "ignored" })));
+    let gone = event("c", &deletion("byhand/x"), SECRET, true);
     assert_eq!(lambda.http(&gone), (200, json!({ "status": "ignored" })));
-    assert_eq!(inputs(&world, "feature-login-df7c7a-b-7d3c484c6392").len(), 1);
+    assert!(jobs(&world).is_empty());
 }
 
 #[test]
@@ -331,7 +431,7 @@ fn a_function_that_is_told_of_no_patterns_takes_what_it_knows() {
     drop(ready(&world));
     let variables: Vec<_> = VARIABLES
         .into_iter()
-        .filter(|(name, _)| *name != "VEND_PATTERNS")
+        .filter(|(name, _)| *name != "VEND_PREVIEWS")
         .collect();
     let lambda = Lambda::new(&world, &variables);
     assert_eq!(lambda.http(&event("1", &push("main"), SECRET, true)).0, 202);

@@ -6,6 +6,8 @@ Each class and function below is a gap of moto 5.2.5, and nothing else; docs/aws
 import datetime
 import ipaddress
 import json
+import os
+import re
 import sys
 from types import SimpleNamespace
 
@@ -19,16 +21,17 @@ from moto.apigatewayv2.models import apigatewayv2_backends
 from moto.cloudformation import models, parsing, responses
 from moto.cloudformation.exceptions import AlreadyExistsException, ValidationError
 from moto.core.common_models import CloudFormationModel
-from moto.core.responses import ActionResult
+from moto.core.responses import ActionResult, BaseResponse
 from moto.ec2.models import ec2_backends
 from moto.ec2.models.route_tables import RouteTable
+from moto.elbv2.models import FakeListenerRule, elbv2_backends
 from moto.kms.models import Key
 from moto.rds.models import DBInstance
 from moto.route53.models import FakeZone
 from moto.s3.models import s3_backends
 from moto.secretsmanager.exceptions import InvalidRequestException
 from moto.secretsmanager.models import SecretsManagerBackend
-from moto.ssm.models import SimpleSystemManagerBackend, ssm_backends
+from moto.ssm.models import Command, SimpleSystemManagerBackend, ssm_backends
 
 
 class Certificate(CloudFormationModel):
@@ -260,6 +263,22 @@ def hindrance(stack):
     return known.value if known and known.value in stack.resource_map._resource_json_map else None
 
 
+def answered(invocation):
+    """What a command says: nothing. One that loads an object which is there counts what the parameter /test/counted says."""
+
+    def answer(self, instance_id, plugin_name):
+        said = invocation(self, instance_id, plugin_name)
+        found = re.search(r"s3://([^/']+)/([^']+)", "\n".join(self.parameters.get("commands", [])))
+        if found:
+            known = ssm_backends[self.account_id][self.backend_region].get_parameter("/test/counted")
+            is_there = s3_backends[self.account_id]["aws"].get_object(*found.groups()) is not None
+            if known and is_there:
+                said["StandardOutputContent"] = f"Complete!\ncounted: {known.value}\n"
+        return said
+
+    return answer
+
+
 def failed(stack, resource):
     """The way back from a change, which hangs on a resource."""
     stack._add_stack_event("UPDATE_ROLLBACK_IN_PROGRESS")
@@ -369,14 +388,27 @@ def name_servers(self, attribute_name):
 
 
 def with_secret(attribute):
-    """AWS::RDS::DBInstance has no MasterUserSecret, although the instance has."""
+    """AWS::RDS::DBInstance has no MasterUserSecret, although the instance has. Fn::Sub asks for the first part of a name only."""
 
     def found(self, attribute_name):
-        if attribute_name == "MasterUserSecret.SecretArn":
-            return self.master_user_secret.secret_arn
-        return attribute(self, attribute_name)
+        if attribute_name in ("MasterUserSecret.SecretArn", "MasterUserSecret"):
+            known = getattr(self, "master_user_secret", None)
+            return known.secret_arn if known else "arn:aws:secretsmanager:eu-central-1:123456789012:secret:rds!db-1"
+        return attribute(self, "Endpoint.Address" if attribute_name == "Endpoint" else attribute_name)
 
     return found
+
+
+def named(create):
+    """AWS::RDS::DBInstance takes its parameter group by name, and is given the group."""
+
+    def made(cls, resource_name, cloudformation_json, account_id, region_name, **kwargs):
+        properties = cloudformation_json["Properties"]
+        group = properties.get("DBParameterGroupName")
+        properties["DBParameterGroupName"] = getattr(group, "name", group)
+        return create(resource_name, cloudformation_json, account_id, region_name, **kwargs)
+
+    return classmethod(made)
 
 
 def with_images(get_parameter):
@@ -403,6 +435,24 @@ def with_text(create):
     return classmethod(created)
 
 
+def delete_rule(cls, resource_name, cloudformation_json, account_id, region_name):
+    """A listener's rule stays when its stack goes."""
+    elbv2_backends[account_id][region_name].delete_rule(resource_name)
+
+
+def heard(get_action):
+    """Writes down what is called, for tests that ask."""
+
+    def get(self):
+        action = get_action(self)
+        if os.environ.get("CALLS"):
+            with open(os.environ["CALLS"], "a") as file:
+                file.write(f"{action}\n")
+        return action
+
+    return get
+
+
 def certificate(path):
     """Writes a certificate for 127.0.0.1, and its key beside it."""
     key = ec.generate_private_key(ec.SECP256R1())
@@ -424,6 +474,9 @@ def main(port, *path):
     Key.create_from_cloudformation_json = with_text(Key.create_from_cloudformation_json)
     FakeZone.get_cfn_attribute = name_servers
     DBInstance.get_cfn_attribute = with_secret(DBInstance.get_cfn_attribute)
+    DBInstance.create_from_cloudformation_json = named(DBInstance.create_from_cloudformation_json)
+    known = DBInstance.has_cfn_attr
+    DBInstance.has_cfn_attr = staticmethod(lambda name: known(name) or name in ("MasterUserSecret", "Endpoint"))
     SimpleSystemManagerBackend.get_parameter = with_images(SimpleSystemManagerBackend.get_parameter)
     models.Stack._parse_template = without_exception(models.Stack._parse_template)
     models.ChangeSet._parse_template = without_exception(models.ChangeSet._parse_template)
@@ -443,6 +496,9 @@ def main(port, *path):
     responses.CloudFormationResponse.describe_stack_drift_detection_status = describe_stack_drift_detection_status
     responses.CloudFormationResponse.describe_stack_resource_drifts = describe_stack_resource_drifts
     models.CloudFormationBackend.execute_change_set = hindered(models.CloudFormationBackend.execute_change_set)
+    Command.invocation_response = answered(Command.invocation_response)
+    FakeListenerRule.delete_from_cloudformation_json = classmethod(delete_rule)
+    BaseResponse._get_action = heard(BaseResponse._get_action)
     from moto.server import main as serve
 
     serve(["-H", "127.0.0.1", "-p", port, *(certificate(path[0]) if path else [])])

@@ -17,8 +17,11 @@ mod images;
 mod isolation;
 mod load;
 mod machine;
+#[path = "../mariadb/mod.rs"]
+mod mariadb;
 mod middle;
 mod migrate;
+mod moves;
 mod names;
 mod platform;
 mod registry;

@@ -68,7 +68,7 @@ fn launch(scope: &Scope<'_>, half: Half, types: &[String], script: &Value) -> Re
         "BlockDeviceMappings": [{
             "DeviceName": "/dev/xvda",
             "Ebs": {
-                "VolumeType": "gp3", "VolumeSize": scope.options.disk.unwrap_or(20), "Encrypted": true,
+                "VolumeType": scope.volume(), "VolumeSize": scope.options.disk.unwrap_or(20), "Encrypted": true,
                 "KmsKeyId": scope.shared("KeyArn"), "DeleteOnTermination": true,
             },
         }],

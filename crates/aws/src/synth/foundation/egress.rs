@@ -104,10 +104,12 @@ fn instance(template: &mut Template, scope: &Scope<'_>, letters: &[&str]) {
         "Description": "The NAT instance's image",
     });
     template.parameter("NatImage", image);
-    let from: Vec<Value> = letters
-        .iter()
-        .map(|letter| {
-            let range = att(format!("PrivateSubnet{letter}.CidrBlock"));
+    let local = scope.options.network.local_zones.iter();
+    let subnets = letters.iter().map(|letter| format!("PrivateSubnet{letter}"));
+    let subnets = subnets.chain(local.map(|zone| logical(&[zone, "Private", "Subnet"])));
+    let from: Vec<Value> = subnets
+        .map(|subnet| {
+            let range = att(format!("{subnet}.CidrBlock"));
             json!({ "IpProtocol": "tcp", "FromPort": 1, "ToPort": 65_535, "CidrIp": range, "Description": "Hosts" })
         })
         .collect();

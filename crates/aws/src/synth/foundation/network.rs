@@ -7,7 +7,7 @@ use crate::synth::{
     Error,
     cidr::Cidr,
     policy::{Role, grant},
-    template::{Resource, Template, att, re, sub},
+    template::{Resource, Template, att, logical, re, sub},
 };
 
 /// A tier's subnets: how much of the network each has, and where the first lies. A third zone, added later, moves nothing.
@@ -62,10 +62,54 @@ pub(super) fn add(template: &mut Template, scope: &Scope<'_>) -> Result<(), Erro
             all,
         );
     }
+    for (n, zone) in scope.options.network.local_zones.iter().enumerate() {
+        local(template, range, n, zone);
+    }
     public_routes(template, letters);
     isolated_routes(template, letters);
     flow_logs(template, scope);
     Ok(())
+}
+
+/// A Local Zone's subnets, in what the tiers leave of the network: load balancers there, and hosts, which go out by the region's
+/// first way.
+fn local(template: &mut Template, range: Cidr, n: usize, zone: &str) {
+    let n = u32::try_from(n).unwrap_or(0);
+    // A sixteenth for the public tiers of four zones, and an eighth for their private ones.
+    for (word, bits, first, table, about) in [
+        (
+            "Public",
+            6,
+            3 * 4,
+            "PublicRoutes",
+            "Load balancers of a Local Zone.",
+        ),
+        ("Private", 5, 10 * 2, "PrivateRoutesA", "Hosts in a Local Zone."),
+    ] {
+        let part = range.part(range.bits() + bits, first + n);
+        let part = part.expect("a foundation has no more Local Zones than fit");
+        let id = logical(&[zone, word, "Subnet"]);
+        let properties = json!({
+            "VpcId": re("Vpc"),
+            "CidrBlock": part.to_string(),
+            "AvailabilityZone": zone,
+            "MapPublicIpOnLaunch": false,
+            "Tags": named(&format!("{}-{zone}", word.to_lowercase())),
+        });
+        let subnet = Resource::new(&id, "AWS::EC2::Subnet", about, properties).skip(
+            "W3010",
+            "A Local Zone is one by its name, and is in no list of a region's zones.",
+        );
+        template.add(subnet);
+        let routes = json!({ "SubnetId": re(&id), "RouteTableId": re(table) });
+        template.add(Resource::new(
+            format!("{id}Routes"),
+            "AWS::EC2::SubnetRouteTableAssociation",
+            "Its routes.",
+            routes,
+        ));
+        template.export(&format!("{id}s"), &format!("The subnet. {about}"), re(&id));
+    }
 }
 
 fn vpc(template: &mut Template, range: Cidr) {

@@ -3,11 +3,11 @@
 use model::spec;
 use serde_json::json;
 
-use super::{Scope, home, log_group, machine::machine, scope};
+use super::{Scope, branch, home, log_group, machine::machine, scope};
 use crate::synth::{
     Error, Kind, Stack,
     config::{self, Config},
-    policy::{Grant, Role, arn, grant},
+    policy::{Grant, Role, arn, global_arn, grant},
     template::{Resource, Template, att, sub},
     word::Label,
 };
@@ -49,13 +49,23 @@ pub fn flow(
         "What every execution did.",
         log_group(&scope, &path),
     ));
-    role(&mut template, &scope, targets);
+    let role_arn = match environment.preview {
+        // One role for all of them: what makes them by itself makes no roles.
+        Some(_) => global_arn(
+            "iam",
+            &format!("role/{}/flow/{}", scope.platform(), branch::flow_role(&scope)),
+        ),
+        None => {
+            role(&mut template, &scope, targets);
+            att("FlowRole.Arn")
+        }
+    };
     let topics =
         json!({ "Builds": scope.shared("BuildsTopic"), "Operations": scope.shared("OperationsTopic") });
     let properties = json!({
         "StateMachineName": name,
         "StateMachineType": "STANDARD",
-        "RoleArn": att("FlowRole.Arn"),
+        "RoleArn": role_arn,
         "DefinitionString": json!({ "Fn::Sub": [format!("{definition:#}"), topics] }),
         "EncryptionConfiguration": { "Type": "CUSTOMER_MANAGED_KMS_KEY", "KmsKeyId": scope.shared("KeyArn"), "KmsDataKeyReusePeriodSeconds": 300 },
         "LoggingConfiguration": {
@@ -77,6 +87,13 @@ pub fn flow(
 }
 
 fn role(template: &mut Template, scope: &Scope<'_>, targets: &[Label]) {
+    let about = "The flow: builds, asks, and becomes the release role of each target.";
+    let role = duties("FlowRole", about, scope, targets);
+    template.add(excused(role.resource(scope.platform(), scope.shared("Boundary"))));
+}
+
+/// A role that may do what flows into these targets do.
+pub(super) fn duties(id: &str, about: &str, scope: &Scope<'_>, targets: &[Label]) -> Role {
     let pipeline = scope.name();
     let releases = targets.iter().map(|label| {
         let account = scope
@@ -90,45 +107,98 @@ fn role(template: &mut Template, scope: &Scope<'_>, targets: &[Label]) {
             platform = scope.platform()
         ))
     });
-    let role = Role::of_service("FlowRole", "The flow: builds, asks, and becomes the release role of each target.", "states.amazonaws.com")
+    Role::of_service(id, about, "states.amazonaws.com")
         .path("flow/")
-        .grants(building(scope))
+        .grants(building(format!("{pipeline}-*")))
+        .grants(sources(scope))
         .grant(grant(
             "TakeTurns",
             "Two releases never move one environment at the same time",
             "dynamodb:DeleteItem dynamodb:PutItem",
             [arn("dynamodb", &format!("table/{pipeline}"))],
         ))
-        .grant(grant("Become", "What is done in a target is done as its release role", "sts:AssumeRole", releases))
-        .grant(grant("Tell", "People are asked, and hear how it ended", "sns:Publish", [scope.shared("BuildsTopic"), scope.shared("OperationsTopic")]))
-        .grant(grant("Encrypt", "State, table and topics are encrypted", "kms:Decrypt kms:GenerateDataKey", [scope.shared("KeyArn")]))
         .grant(grant(
+            "Become",
+            "What is done in a target is done as its release role",
+            "sts:AssumeRole",
+            releases,
+        ))
+        .grant(grant(
+            "Tell",
+            "People are asked, and hear how it ended",
+            "sns:Publish",
+            [scope.shared("BuildsTopic"), scope.shared("OperationsTopic")],
+        ))
+        .grant(grant(
+            "Encrypt",
+            "State, table and topics are encrypted",
+            "kms:Decrypt kms:GenerateDataKey",
+            [scope.shared("KeyArn")],
+        ))
+        .grants(watching())
+}
+
+/// What every state machine may: write its log, and say where time was spent.
+pub(super) fn watching() -> Vec<Grant> {
+    vec![
+        grant(
             "Log",
             "Step Functions asks for the delivery of its log; these calls know no single resources",
             "logs:CreateLogDelivery logs:DeleteLogDelivery logs:DescribeLogGroups logs:DescribeResourcePolicies logs:GetLogDelivery \
              logs:ListLogDeliveries logs:PutResourcePolicy logs:UpdateLogDelivery",
             [json!("*")],
-        ))
-        .grant(grant(
+        ),
+        grant(
             "Trace",
             "Where an execution spent its time; traces know no single resources",
             "xray:GetSamplingRules xray:GetSamplingTargets xray:PutTelemetryRecords xray:PutTraceSegments",
             [json!("*")],
-        ));
-    let resource = role
-        .resource(scope.platform(), scope.shared("Boundary"))
-        .skip("CKV_AWS_111", "The delivery of logs knows no single resources.")
-        .skip("CKV_AWS_107", "The delivery of logs knows no single resources.");
-    template.add(resource);
+        ),
+    ]
 }
 
-fn building(scope: &Scope<'_>) -> Vec<Grant> {
+/// What checkov asks of each of them.
+pub(super) fn excused(role: Resource) -> Resource {
+    role.skip("CKV_AWS_111", "The delivery of logs knows no single resources.")
+        .skip("CKV_AWS_107", "The delivery of logs knows no single resources.")
+}
+
+/// Where the source is put by whoever pushes, the flow waits until it is there.
+fn sources(scope: &Scope<'_>) -> Vec<Grant> {
+    if scope.options.repository.is_some() {
+        return Vec::new();
+    }
+    let path = format!("source/{}/*", scope.app.app);
+    let bucket = format!(
+        "arn:${{AWS::Partition}}:s3:::{}-{}-artifacts-${{AWS::AccountId}}-${{AWS::Region}}",
+        scope.platform(),
+        scope.label
+    );
+    vec![
+        grant(
+            "SeeSource",
+            "Is the source of the commit there?",
+            "s3:GetObject",
+            [scope.objects(&path)],
+        ),
+        grant(
+            "MissSource",
+            "S3 says that something is not there to who may list it only",
+            "s3:ListBucket",
+            [sub(bucket)],
+        )
+        .when(json!({ "StringLike": { "s3:prefix": path } })),
+    ]
+}
+
+/// Builds of the projects whose names fit.
+pub(super) fn building(projects: String) -> Vec<Grant> {
     vec![
         grant(
             "Build",
-            "Builds, bakes and tests; a flow that is stopped stops them",
+            "Its builds; a machine that is stopped stops them",
             "codebuild:BatchGetBuilds codebuild:StartBuild codebuild:StopBuild",
-            [arn("codebuild", &format!("project/{}-*", scope.name()))],
+            [arn("codebuild", &format!("project/{projects}"))],
         ),
         grant(
             "HearOfBuilds",

@@ -7,6 +7,7 @@
 //!
 //! Which stages there are, and in which order, is `model::stage`'s.
 
+mod ask;
 mod migrate;
 mod target;
 
@@ -25,7 +26,10 @@ use crate::synth::{
 };
 
 /// Seconds for which a release may hold an environment; after it the next one takes its turn.
-const TURN_S: u32 = 24 * 3_600;
+pub(super) const TURN_S: u32 = 24 * 3_600;
+
+/// Seconds for which a flow waits until the source of its commit is there.
+const SOURCE_S: u32 = 1_800;
 
 /// States by name, in the order in which they were added.
 type States = Map<String, Value>;
@@ -63,22 +67,6 @@ pub fn machine(
     }))
 }
 
-/// A question is answered once, by whoever may: more answers would have to be counted and people told apart.
-fn asked(scope: &Scope<'_>, environment: &spec::Environment) -> Result<(), Error> {
-    let Some(approval) = environment.approval.as_ref().filter(|own| own.required > 1) else {
-        return Ok(());
-    };
-    let why = format!(
-        "vend.yaml wants {} approvals, and on AWS a question has one answer: ask for one, and let IAM say who may give it",
-        approval.required
-    );
-    let at = format!(
-        "apps.{}.environments.{}.approval",
-        scope.app.app, environment.name
-    );
-    Err(Error::config(at, why))
-}
-
 /// Step Functions calls services of its own region only.
 fn check(scope: &Scope<'_>, environment: &spec::Environment, targets: &[Label]) -> Result<(), Error> {
     let at = format!(
@@ -86,7 +74,6 @@ fn check(scope: &Scope<'_>, environment: &spec::Environment, targets: &[Label]) 
         scope.app.app, environment.name
     );
     place::registered(&at, environment)?;
-    asked(scope, environment)?;
     for label in targets {
         let region = &scope.config.foundation(label)?.region;
         if *region != scope.foundation.region {
@@ -112,12 +99,12 @@ struct Whole<'c> {
 }
 
 /// The ARN of an integration.
-fn call(what: &str) -> String {
+pub(super) fn call(what: &str) -> String {
     format!("arn:${{AWS::Partition}}:states:::{what}")
 }
 
 /// What AWS got wrong for a moment may go right the next time.
-fn retry() -> Value {
+pub(super) fn retry() -> Value {
     json!([{
         "ErrorEquals": ["States.TaskFailed", "States.Timeout"], "IntervalSeconds": 5, "BackoffRate": 2, "MaxAttempts": 3,
         "MaxDelaySeconds": 60, "JitterStrategy": "FULL",
@@ -125,7 +112,7 @@ fn retry() -> Value {
 }
 
 /// Goes to `next` with what went wrong in `$failure`.
-fn catch(next: &str) -> Value {
+pub(super) fn catch(next: &str) -> Value {
     json!([{ "ErrorEquals": ["States.ALL"], "Assign": { "failure": "{% $states.errorOutput %}" }, "Next": next }])
 }
 
@@ -222,13 +209,17 @@ impl Whole<'_> {
         bake["Output"] =
             json!("{% $states.result.Build.ExportedEnvironmentVariables[Name = 'IMAGE'].Value %}");
         bake["End"] = json!(true);
+        let is_put = self.scope.options.repository.is_none();
         states.insert(
             "Make".to_owned(),
             json!({
                 "Type": "Pass", "Comment": "What was pushed.", "Assign": { "push": "{% $states.input %}" },
-                "Next": self.next(Stage::Source),
+                "Next": if is_put { "FindSource" } else { self.next(Stage::Source) },
             }),
         );
+        if is_put {
+            self.find_source(states);
+        }
         states.insert(
             "BuildAndBake".to_owned(),
             json!({
@@ -244,32 +235,40 @@ impl Whole<'_> {
         );
     }
 
-    /// The question is bound to one image and one revision, neither of which can change.
     fn approve(&self, states: &mut States) {
-        let Some(approval) = &self.environment.approval else {
-            return;
-        };
-        let question = format!(
-            "{{% '{}, {}: commit ' & $push.commit & ' by ' & $replace($push.author, /\\s+/, ' ') & ', image ' & $image & '.\\n\\nYes:\\n' & \
-             'aws stepfunctions send-task-success --task-output \"{{}}\" --task-token ' & $states.context.Task.Token & \
-             '\\n\\nNo:\\naws stepfunctions send-task-failure --error Vend.Refused --task-token ' & $states.context.Task.Token %}}",
-            self.scope.app.app, self.environment.name
-        );
-        let state = json!({
+        if let Some(approval) = &self.environment.approval {
+            ask::add(states, self, approval, self.next(Stage::Approve));
+        }
+    }
+
+    /// Where whoever pushes puts the source, a webhook may be there before it is: the flow waits, and says what it waited for.
+    fn find_source(&self, states: &mut States) {
+        let app = &self.scope.app.app;
+        let source = format!("'source/{app}/' & $push.commit & '.zip'");
+        let find = json!({
             "Type": "Task",
-            "Comment": "A mail with the token asks; whoever may answer with it is the account's to say.",
-            "Resource": call("sns:publish.waitForTaskToken"),
-            "Arguments": {
-                "TopicArn": "${Operations}",
-                "Subject": format!("{}, {}: approve?", self.scope.app.app, self.environment.name),
-                "Message": question,
-            },
-            "TimeoutSeconds": approval.expires.as_secs(),
-            "Assign": { "approval": "{% $states.result %}" },
-            "Catch": catch("TellFailure"),
-            "Next": self.next(Stage::Approve),
+            "Comment": "Who pushes puts the source there, perhaps a little later.",
+            "Resource": call("aws-sdk:s3:headObject"),
+            "Arguments": { "Bucket": self.bucket(), "Key": format!("{{% {source} %}}") },
+            "TimeoutSeconds": 60,
+            "Retry": [{
+                "ErrorEquals": ["States.TaskFailed", "States.Timeout"],
+                "IntervalSeconds": 20, "BackoffRate": 1, "MaxAttempts": SOURCE_S / 20,
+            }],
+            "Catch": [{ "ErrorEquals": ["States.ALL"], "Next": "NoSource" }],
+            "Next": self.next(Stage::Source),
         });
-        states.insert("Approve".to_owned(), state);
+        states.insert("FindSource".to_owned(), find);
+        let cause = format!(
+            "{{% {source} & ' did not come into {bucket}: `vend aws push` puts it there and releases it, or `repository` in aws.toml has CodeBuild fetch it' %}}",
+            bucket = self.bucket()
+        );
+        let none = json!({
+            "Type": "Pass",
+            "Assign": { "failure": { "Error": "Vend.NoSource", "Cause": cause } },
+            "Next": "TellFailure",
+        });
+        states.insert("NoSource".to_owned(), none);
     }
 
     /// Takes the environment, or waits until it is free.

@@ -300,11 +300,16 @@ fn source(scope: &Scope<'_>, buildspec: Option<&str>) -> Value {
     source
 }
 
-fn resource(scope: &Scope<'_>, project: &Project, architecture: Architecture) -> Resource {
-    let (kind, image) = match architecture {
+/// The kind of machine that builds run on, and what they find there.
+pub(super) fn image(architecture: Architecture) -> (&'static str, &'static str) {
+    match architecture {
         Architecture::Arm64 => ("ARM_CONTAINER", "aws/codebuild/amazonlinux-aarch64-standard:3.0"),
         Architecture::X86_64 => ("LINUX_CONTAINER", "aws/codebuild/amazonlinux-x86_64-standard:5.0"),
-    };
+    }
+}
+
+fn resource(scope: &Scope<'_>, project: &Project, architecture: Architecture) -> Resource {
+    let (kind, image) = image(architecture);
     let artifacts = match project.id {
         "Build" => json!({
             "Type": "S3", "Location": scope.bucket(), "Path": format!("revision/{}", scope.app.app), "Name": "revision.zip",

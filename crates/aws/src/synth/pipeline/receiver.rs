@@ -5,13 +5,15 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::json;
+use model::spec;
+use serde_json::{Value, json};
 
-use super::{Scope, log_group};
+use super::{Scope, branch, log_group};
 use crate::synth::{
     Error,
     policy::{Role, arn, grant},
     template::{Resource, Template, att, re, sub},
+    word::Label,
 };
 
 /// Where the function's code lies in the bucket of templates, until it is known whose it is.
@@ -20,35 +22,39 @@ pub(super) const CODE: &str = "receiver/bootstrap.zip";
 const MAX_BRANCHES: usize = 3_000;
 
 pub(super) fn add(template: &mut Template, scope: &Scope<'_>) -> Result<(), Error> {
-    let (branches, patterns) = branches(scope)?;
+    let (branches, previews) = branches(scope)?;
     state(template, scope);
     role(template, scope);
-    function(template, scope, &branches, &patterns);
+    function(template, scope, &branches, &previews);
     api(template, scope);
     Ok(())
 }
 
-/// The environments that follow each branch, and the patterns of branches that have their own, both as JSON.
+/// The environments that follow each branch, and the entries for branches that have their own, both as JSON.
 fn branches(scope: &Scope<'_>) -> Result<(String, String), Error> {
     let mut all: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for own in scope.app.environments.iter().filter(|own| own.preview.is_none()) {
         all.entry(&own.branch).or_default().push(own.name.as_str());
     }
-    let patterns: Vec<&String> = scope
-        .app
-        .patterns
-        .iter()
-        .flat_map(|pattern| &pattern.branches)
-        .collect();
-    let (text, patterns) = (json!(all).to_string(), json!(patterns).to_string());
-    if text.len() + patterns.len() > MAX_BRANCHES {
+    let entries = branch::entries(scope)?;
+    let entry = |(pattern, targets): &(&spec::Pattern, Vec<Label>)| {
+        let expires = pattern
+            .environment
+            .preview
+            .as_ref()
+            .map(|own| own.expires.as_secs());
+        json!({ "branches": pattern.branches, "expires": expires, "made": branch::is_made(scope, targets) })
+    };
+    let previews: Vec<Value> = entries.iter().map(entry).collect();
+    let (text, previews) = (json!(all).to_string(), json!(previews).to_string());
+    if text.len() + previews.len() > MAX_BRANCHES {
         let why = format!(
             "the names of its environments and branches have {} bytes together, and the receiver's variables take {MAX_BRANCHES}",
-            text.len() + patterns.len()
+            text.len() + previews.len()
         );
         return Err(Error::config(format!("apps.{}", scope.app.app), why));
     }
-    Ok((text, patterns))
+    Ok((text, previews))
 }
 
 fn state(template: &mut Template, scope: &Scope<'_>) {
@@ -96,6 +102,13 @@ fn role(template: &mut Template, scope: &Scope<'_>) {
         scope.label,
         scope.app.app
     );
+    let mut started = vec![arn("states", &flows)];
+    if !scope.app.patterns.is_empty() {
+        started.push(arn(
+            "states",
+            &format!("stateMachine:{}", branch::machine_name(scope)),
+        ));
+    }
     let role = Role::of_silent_service("ReceiverRole", "The receiver.", "lambda.amazonaws.com")
         .grant(grant(
             "Logs",
@@ -111,9 +124,9 @@ fn role(template: &mut Template, scope: &Scope<'_>) {
         ))
         .grant(grant(
             "Start",
-            "A push that is verified starts the flows of its branch",
+            "A push that is verified starts the flows of its branch, or what makes them; the end of a branch what takes them away",
             "states:StartExecution",
-            [arn("states", &flows)],
+            started,
         ))
         .grant(grant(
             "Encrypt",
@@ -130,12 +143,16 @@ fn role(template: &mut Template, scope: &Scope<'_>) {
     template.add(role.resource(scope.platform(), scope.shared("Boundary")));
 }
 
-fn function(template: &mut Template, scope: &Scope<'_>, branches: &str, patterns: &str) {
+fn function(template: &mut Template, scope: &Scope<'_>, branches: &str, previews: &str) {
     let flow = format!(
         "arn:${{AWS::Partition}}:states:${{AWS::Region}}:${{AWS::AccountId}}:stateMachine:{}-flow-{}-{}-",
         scope.platform(),
         scope.label,
         scope.app.app
+    );
+    let machine = format!(
+        "arn:${{AWS::Partition}}:states:${{AWS::Region}}:${{AWS::AccountId}}:stateMachine:{}",
+        branch::machine_name(scope)
     );
     let properties = json!({
         "FunctionName": scope.name(),
@@ -153,7 +170,8 @@ fn function(template: &mut Template, scope: &Scope<'_>, branches: &str, patterns
         "Environment": { "Variables": {
             "VEND_APP": scope.app.app.as_str(),
             "VEND_BRANCHES": branches,
-            "VEND_PATTERNS": patterns,
+            "VEND_PREVIEWS": previews,
+            "VEND_BRANCH_MACHINE": sub(machine),
             "VEND_FLOW": sub(flow),
             "VEND_WEBHOOK_SECRET": re("WebhookSecret"),
         } },

@@ -7,7 +7,6 @@ use ::aws::{
     plan::{Doing, Plan as Planned, Wanted},
     site::Found,
     stack::Event,
-    synth::Kind,
 };
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -16,6 +15,7 @@ use serde::Serialize;
 use super::{
     Exit, Failure, agreed, broken, chain, plan,
     project::{Loaded, Project},
+    slot,
 };
 use crate::output::{Output, Tone, clean};
 
@@ -31,6 +31,17 @@ pub struct Apply {
     lose: Vec<String>,
 }
 
+impl Apply {
+    /// Without asking; no data is lost.
+    pub fn agreed(project: Project) -> Self {
+        Self {
+            project,
+            yes: true,
+            lose: Vec::new(),
+        }
+    }
+}
+
 #[derive(Debug, Serialize)]
 struct Done {
     stack: String,
@@ -39,9 +50,11 @@ struct Done {
 }
 
 pub async fn run(own: &Apply, output: &Output) -> Result<ExitCode, Failure> {
-    let loaded = own.project.load()?;
+    let mut loaded = own.project.load()?;
     let found = loaded.found().await?;
     loaded.refuse_others(&found)?;
+    loaded.settle(&found).await?;
+    let loaded = loaded;
     let plans = plan::all(&loaded, &found, true).await?;
     let idle = plans.iter().all(|plan| plan.doing == Doing::Nothing);
     if !output.json {
@@ -51,8 +64,9 @@ pub async fn run(own: &Apply, output: &Output) -> Result<ExitCode, Failure> {
     if !idle && !agreed("Apply?", own.yes, output)? {
         return Err(Failure::failed("nothing was changed"));
     }
-    // Nothing is made with a priority that nobody keeps.
+    // Nothing is made with a priority that nobody keeps, and no more environments of branches than there may be.
     loaded.keep()?;
+    slot::take(&loaded).await?;
     let start = crate::clock::now().to_string();
     let mut found = found;
     let mut done = Vec::new();
@@ -61,7 +75,7 @@ pub async fn run(own: &Apply, output: &Output) -> Result<ExitCode, Failure> {
             .iter()
             .position(|(_, found)| found.stack.name == wanted.name);
         let is_idle = |plan: &&Planned| plan.stack == wanted.name && plan.doing == Doing::Nothing;
-        if wanted.mark.kind == Kind::Pipeline && !plans.iter().any(|plan| is_idle(&plan)) {
+        if !plans.iter().any(|plan| is_idle(&plan)) {
             upload(&loaded, wanted, output).await?;
         }
         let own_found = at.map(|at| found.swap_remove(at).1);
@@ -86,7 +100,7 @@ pub async fn run(own: &Apply, output: &Output) -> Result<ExitCode, Failure> {
 async fn upload(loaded: &Loaded, wanted: &Wanted, output: &Output) -> Result<(), Failure> {
     let foundation = wanted.mark.foundation.as_str();
     let site = loaded.site(foundation);
-    for (key, bytes) in loaded.beside()? {
+    for (key, bytes) in loaded.beside(wanted)? {
         let put = site.put(loaded.platform(), foundation, &key, bytes).await;
         put.map_err(|error| broken(error).next("vend aws apply: it goes on where it was"))?;
         if !output.json {

@@ -15,6 +15,7 @@ use super::{
     apply::Progress,
     broken,
     project::{Loaded, Project},
+    slot,
 };
 use crate::output::{Output, clean};
 
@@ -80,9 +81,11 @@ pub async fn run(own: &Destroy, output: &Output) -> Result<ExitCode, Failure> {
     let mut left: Vec<(String, Left)> = Vec::new();
     for (foundation, found) in &victims {
         let own_left = one(&loaded, foundation, found, &start, output).await?;
+        slot::leave(&loaded, found).await?;
         report.stacks.push(found.stack.name.clone());
         left.extend(own_left.into_iter().map(|left| (foundation.clone(), left)));
     }
+    slot::end(&loaded).await?;
     // What an earlier destruction left, when it broke off.
     for (foundation, earlier) in earlier(own, &loaded).await? {
         if !left.iter().any(|(_, own)| own.physical == earlier.physical) {

@@ -31,8 +31,11 @@ pub fn run(own: &Eject, output: &Output) -> Result<(), Failure> {
             wanted.template.yaml(),
         )?;
     }
-    let code = own.out.join(loaded.receiver.key());
-    write(&code, loaded.receiver.zip()?)?;
+    for wanted in &loaded.wanted {
+        for (key, bytes) in loaded.beside(wanted)? {
+            write(&own.out.join(key), bytes)?;
+        }
+    }
     write(&own.out.join("apply.sh"), script(&loaded))?;
     write(&own.out.join("README.md"), page(&loaded))?;
     output.show(&written, |written| {
@@ -85,6 +88,7 @@ fn script(loaded: &Loaded) -> String {
         if stack.kind == Kind::Pipeline {
             text.push_str(&format!(
                 "aws s3 cp --recursive --only-show-errors receiver \"s3://{0}/receiver\" \"$@\"\n\
+                 [ ! -d branches ] || aws s3 cp --recursive --only-show-errors branches \"s3://{0}/branches\" \"$@\"\n\
                  [ ! -d packer ] || aws s3 cp --recursive --only-show-errors packer \"s3://{0}/packer\" \"$@\"\n",
                 bucket.trim_matches('"')
             ));

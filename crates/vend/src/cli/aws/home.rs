@@ -6,7 +6,7 @@ use ::aws::{
     Client,
     site::Site,
     stack::{self, Stack},
-    synth::{self, Config, Kind, Runtime},
+    synth::{self, Config, Engine, Kind, Runtime},
 };
 use model::spec;
 
@@ -95,6 +95,23 @@ impl Home {
         (label, self.site(label))
     }
 
+    /// The environment that a branch has to itself, if it has one.
+    pub fn preview(&self, branch: &str) -> Result<Option<spec::Environment>, Failure> {
+        let clash = |clash: spec::Clash| Failure::usage(clash.to_string());
+        let all = self.app.following(branch).map_err(clash)?;
+        Ok(all.into_iter().find(|own| own.preview.is_some()))
+    }
+
+    /// The ARN of the machine that makes stacks of branches.
+    pub async fn branches(&self) -> Result<String, Failure> {
+        let (_, site) = self.pipeline();
+        let account = &site.caller().await.map_err(broken)?.account;
+        let (partition, region, table) = (site.client.partition(), site.client.region(), self.table());
+        Ok(format!(
+            "arn:{partition}:states:{region}:{account}:stateMachine:{table}-branches"
+        ))
+    }
+
     fn platform(&self) -> &str {
         self.config.platform.as_str()
     }
@@ -122,6 +139,11 @@ impl Home {
 }
 
 impl<'h> Spot<'h> {
+    /// Who is asked about its releases.
+    pub fn client(&self) -> &'h Client {
+        &self.home.pipeline().1.client
+    }
+
     pub fn name(&self) -> &'h str {
         self.spec.name.as_str()
     }
@@ -157,6 +179,14 @@ impl<'h> Spot<'h> {
         let app = self.home.config.apps.get(&self.home.app.app);
         let own = app.and_then(|app| app.environments.get(&self.spec.name));
         own.map(|own| own.runtime).unwrap_or_default()
+    }
+
+    /// What its database is, if it has one.
+    pub fn engine(&self) -> Engine {
+        let app = self.home.config.apps.get(&self.home.app.app);
+        let own = app.and_then(|app| app.environments.get(&self.spec.name));
+        let engine = own.and_then(|own| own.database.as_ref()?.engine);
+        engine.unwrap_or(Engine::Mariadb)
     }
 
     /// `vend/production/shop`, where the app is built.

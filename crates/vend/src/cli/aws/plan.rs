@@ -20,8 +20,9 @@ pub struct Plan {
 }
 
 pub async fn run(own: &Plan, output: &Output) -> Result<(), Failure> {
-    let loaded = own.project.load()?;
+    let mut loaded = own.project.load()?;
     let found = loaded.found().await?;
+    loaded.settle(&found).await?;
     let plans = all(&loaded, &found, false).await?;
     output.show(&plans, |plans| people(plans, &loaded, output));
     Ok(())

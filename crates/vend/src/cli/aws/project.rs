@@ -11,6 +11,7 @@ use std::{
 use ::aws::{
     Client, Machine, Source,
     credentials::Role,
+    live::rule,
     plan::Wanted,
     price::List,
     site::{self, Found, Site},
@@ -22,11 +23,11 @@ use model::{
     spec::{self, Files as _},
 };
 
-use super::{Exit, Failure, broken, home::Home, receiver::Program};
+use super::{Exit, Failure, applied, broken, home::Home, receiver::Program};
 use crate::{cli::check, output::clean};
 
 // What every command takes. (A doc comment would become the help of every command that has it.)
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct Files {
     /// The working tree, which holds a vend.yaml.
     #[arg(default_value = ".")]
@@ -50,6 +51,9 @@ pub struct Project {
     /// Only the stacks of this branch's own environment, which vend.yaml makes from an entry with `branches`.
     #[arg(long, value_name = "BRANCH", conflicts_with = "only")]
     branch: Option<String>,
+    /// The files stand alone: do not look for what vend.yaml names, which is in the source.
+    #[arg(long)]
+    sourceless: bool,
     /// Only these stacks.
     #[arg(long, value_name = "STACK")]
     only: Vec<String>,
@@ -73,6 +77,10 @@ pub struct Loaded {
     priorities: (PathBuf, Priorities),
     only: Vec<String>,
     app: String,
+    /// The environment that was asked for, where it is one branch's.
+    pub branch: Option<spec::Environment>,
+    /// From these a push makes the stacks of branches; empty where it makes none.
+    files: Vec<File>,
 }
 
 impl Files {
@@ -87,22 +95,38 @@ impl Files {
 }
 
 impl Project {
+    /// These stacks of these files, with everything else as it is when nothing is said.
+    pub fn of(files: Files, only: Vec<String>, receiver: Option<PathBuf>) -> Self {
+        Self {
+            files,
+            priorities: None,
+            branch: None,
+            only,
+            receiver,
+            prices: None,
+        }
+    }
+
     pub fn load(&self) -> Result<Loaded, Failure> {
         let files = &self.files;
         let beside = || files.dir.join("aws/priorities.json");
         let given = self.priorities.clone().unwrap_or_else(beside);
+        let config = config(&files.dir, files.config.as_deref())?;
+        let app = app_of(&files.dir, self.sourceless)?;
         let branch = self.branch.as_deref();
-        let (config, mut made, priorities) = read(&files.dir, files.config.as_deref(), &given, branch)?;
-        let app = app(&files.dir)?.app.to_string();
+        let branch = branch.map(|branch| of_branch(&app, branch)).transpose()?;
+        let mut priorities = priorities(&given)?;
+        let mut made = made(&config, &app, branch.as_ref(), &mut priorities)?;
         let only: Vec<String> = match branch {
             Some(_) => made.of_branch().map(|stack| stack.name.clone()).collect(),
             None => self.only.clone(),
         };
         let receiver = Program::read(self.receiver.as_deref())?;
-        receiver.stand_in(&mut made);
-        let prices = self.prices()?;
-        let platform = config.platform.as_str();
-        let is_asked = |name: &str| only.is_empty() || only.iter().any(|own| own == name);
+        let own = match made.makes_branches() {
+            true => applied::files(&files.dir, files.config.as_deref())?,
+            false => Vec::new(),
+        };
+        receiver.stand_in(&mut made, &applied::digest(&own));
         if let Some(unknown) = only
             .iter()
             .find(|own| made.stacks.iter().all(|stack| stack.name != **own))
@@ -111,21 +135,21 @@ impl Project {
             return Err(Failure::usage(format!("there is no stack `{unknown}`"))
                 .cause(format!("these are there: {}", names.join(", "))));
         }
-        let stacks = made.stacks.iter().filter(|stack| is_asked(&stack.name));
-        let wanted = stacks
-            .map(|stack| Wanted::new(platform, stack, &prices, &digested(stack.kind, &made.files)))
-            .collect();
-        Ok(Loaded {
+        let mut loaded = Loaded {
             sites: sites(&config, files.profile.as_deref()),
             config,
-            wanted,
+            wanted: Vec::new(),
             made,
             receiver,
-            prices,
+            prices: self.prices()?,
             priorities: (given, priorities),
             only,
-            app,
-        })
+            app: app.app.to_string(),
+            branch,
+            files: own,
+        };
+        loaded.want();
+        Ok(loaded)
     }
 
     fn prices(&self) -> Result<List, Failure> {
@@ -156,12 +180,85 @@ impl Loaded {
         self.sites.iter().map(|(label, site)| (label.as_str(), site))
     }
 
-    /// What the pipeline's stack finds in the bucket of templates: its receiver, and the files of bakes.
-    pub fn beside(&self) -> Result<Vec<(String, Vec<u8>)>, Failure> {
-        let files = bakes(&self.made.files).map(|file| (file.path.clone(), file.text.clone().into_bytes()));
-        let mut all = vec![(self.receiver.key(), self.receiver.zip()?)];
-        all.extend(files);
-        Ok(all)
+    /// Says which stacks are wanted, from what was made.
+    fn want(&mut self) {
+        let platform = self.config.platform.as_str();
+        let stacks = self.made.stacks.iter().filter(|stack| self.is_asked(&stack.name));
+        let wanted = stacks.map(|stack| {
+            let beside = digested(stack, &self.made.files);
+            Wanted::new(platform, stack, &self.prices, &beside)
+        });
+        self.wanted = wanted.collect();
+    }
+
+    /// Gives the rules of a branch's environment priorities that are free where they shall stand. What has one keeps it.
+    pub async fn settle(&mut self, found: &[(String, Found)]) -> Result<(), Failure> {
+        for (label, output) in self.made.listeners() {
+            let mut outputs = found
+                .iter()
+                .filter(|(foundation, found)| {
+                    let kind = found.mark.as_ref().map(|mark| mark.kind);
+                    *foundation == label.as_str() && kind == Some(Kind::Foundation)
+                })
+                .flat_map(|(_, found)| &found.stack.outputs);
+            // Without a foundation there are no rules, and no stack either.
+            let Some(listener) = outputs.find(|own| own.id == output).map(|own| own.value.clone()) else {
+                continue;
+            };
+            let client = &self.site(label.as_str()).client;
+            let rules = rule::given(client, &listener).await.map_err(broken)?;
+            let is_there = |name: &str| {
+                let mut stacks = found.iter().map(|(_, found)| &found.stack);
+                stacks.any(|own| own.name == name && !own.status.is_gone() && !own.status.is_stillborn())
+            };
+            if !self.made.settle(&label, &output, &rules, &is_there) {
+                return Err(
+                    Failure::refused(format!("no priority is free on the load balancer of {label}"))
+                        .cause("branches' rules have those from 25001 to 50000".to_owned())
+                        .next("give the environment `dedicated_balancer = true` in aws.toml"),
+                );
+            }
+        }
+        self.want();
+        Ok(())
+    }
+
+    /// What a stack finds in the bucket of templates: a pipeline its receiver, the files of bakes and those that branches'
+    /// stacks are made from; a branch's flow the files of its bake.
+    pub fn beside(&self, wanted: &Wanted) -> Result<Vec<(String, Vec<u8>)>, Failure> {
+        let bytes = |file: &File| (file.path.clone(), file.text.clone().into_bytes());
+        let mark = &wanted.mark;
+        let own = mark.environment.as_deref().filter(|_| mark.preview.is_some());
+        match (mark.kind, own) {
+            (Kind::Pipeline, _) => {
+                let digest = applied::digest(&self.files);
+                let mut all = vec![(self.receiver.key(), self.receiver.zip()?)];
+                all.extend(bakes(&self.made.files, None).map(bytes));
+                all.extend(self.files.iter().map(|file| {
+                    let key = format!("branches/{}/{digest}/{}", self.app, file.path);
+                    (key, file.text.clone().into_bytes())
+                }));
+                Ok(all)
+            }
+            (Kind::Flow, Some(own)) => Ok(bakes(&self.made.files, Some(own)).map(bytes).collect()),
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// What a branch's environment is called here.
+    pub fn apart(&self, own: &spec::Environment) -> String {
+        let stacks = self.made.of_branch();
+        let mut names = stacks.filter_map(|stack| stack.environment.as_ref());
+        names
+            .next()
+            .map_or_else(|| own.name.to_string(), ToString::to_string)
+    }
+
+    /// The table of the app's pipeline, and who asks it.
+    pub fn table(&self) -> Option<(String, &Site)> {
+        let mut stacks = self.made.stacks.iter();
+        let pipeline = stacks.find(|stack| stack.kind == Kind::Pipeline)?;
+        Some((pipeline.name.clone(), self.site(pipeline.foundation.as_str())))
     }
 
     /// Is it this app's, or nobody's? An older stack does not say.
@@ -208,6 +305,15 @@ impl Loaded {
         let mut asked: Vec<(&Access, &str)> = Vec::new();
         let mut all = Vec::new();
         for (label, foundation) in &self.config.foundations {
+            // What is one branch's stands nowhere else.
+            if self.branch.is_some()
+                && !self
+                    .wanted
+                    .iter()
+                    .any(|own| own.mark.foundation == label.as_str())
+            {
+                continue;
+            }
             let place = (&foundation.access, foundation.region.as_str());
             if asked.contains(&place) {
                 continue;
@@ -233,17 +339,24 @@ impl Loaded {
     }
 }
 
-/// The files that a bake fetches.
-fn bakes(files: &[File]) -> impl Iterator<Item = &File> {
-    files.iter().filter(|file| file.path.starts_with("packer/"))
+/// The files that bakes fetch: those of one environment, or of all that the files name.
+fn bakes<'f>(files: &'f [File], environment: Option<&'f str>) -> impl Iterator<Item = &'f File> {
+    files.iter().filter(move |file| {
+        let mut path = file.path.split('/');
+        let (place, _, own) = (path.next(), path.next(), path.next().unwrap_or_default());
+        place == Some("packer") && environment.map_or(!spec::is_apart(own), |name| name == own)
+    })
 }
 
-/// The digest of what must lie beside a stack of this kind; empty where it is nothing.
-fn digested(kind: Kind, files: &[File]) -> String {
-    match kind {
-        Kind::Pipeline => Digest::of_parts(bakes(files).flat_map(|file| [&file.path, &file.text])).hex(),
-        _ => String::new(),
-    }
+/// The digest of what must lie beside a stack; empty where it is nothing.
+fn digested(stack: &synth::Stack, files: &[File]) -> String {
+    let own = stack.environment.as_ref().filter(|_| stack.preview.is_some());
+    let environment = match (stack.kind, own) {
+        (Kind::Pipeline, _) => None,
+        (Kind::Flow, Some(own)) => Some(own.as_str()),
+        _ => return String::new(),
+    };
+    Digest::of_parts(bakes(files, environment).flat_map(|file| [&file.path, &file.text])).hex()
 }
 
 /// A client for each foundation. Foundations that are reached alike share their credentials.
@@ -287,13 +400,11 @@ pub fn read(
     dir: &Path,
     file: Option<&Path>,
     given: &Path,
-    branch: Option<&str>,
 ) -> Result<(Config, synth::Output, Priorities), Failure> {
     let config = config(dir, file)?;
     let app = app(dir)?;
-    let own = branch.map(|branch| of_branch(&app, branch)).transpose()?;
     let mut priorities = priorities(given)?;
-    let made = made(&config, &app, own.as_ref(), &mut priorities)?;
+    let made = made(&config, &app, None, &mut priorities)?;
     Ok((config, made, priorities))
 }
 
@@ -321,7 +432,7 @@ fn of_branch(app: &spec::App, branch: &str) -> Result<spec::Environment, Failure
 }
 
 fn config(dir: &Path, file: Option<&Path>) -> Result<Config, Failure> {
-    let path = file.map_or_else(|| dir.join("aws.toml"), Path::to_path_buf);
+    let path = config_path(dir, file);
     let bytes = check::read(&path).map_err(|error| {
         Failure::file(&path, &error).next("vend aws synth --config FILE, see docs/aws.md")
     })?;
@@ -333,13 +444,22 @@ fn config(dir: &Path, file: Option<&Path>) -> Result<Config, Failure> {
     toml::from_str(&text).map_err(|error| bad(error.to_string()))
 }
 
+pub fn config_path(dir: &Path, file: Option<&Path>) -> PathBuf {
+    file.map_or_else(|| dir.join("aws.toml"), Path::to_path_buf)
+}
+
 fn app(dir: &Path) -> Result<spec::App, Failure> {
+    app_of(dir, false)
+}
+
+/// `is_alone`: the files that vend.yaml names are not beside it.
+fn app_of(dir: &Path, is_alone: bool) -> Result<spec::App, Failure> {
     let tree = check::Tree(dir);
     let missing = || {
         Failure::failed(format!("{} holds no vend.yaml", dir.display())).next("vend aws synth DIR --out OUT")
     };
     let bytes = tree.read("vend.yaml".into()).ok_or_else(missing)?;
-    let exists = |path: &camino::Utf8Path| tree.exists(path);
+    let exists = |path: &camino::Utf8Path| is_alone || tree.exists(path);
     let bad = |problems: Vec<Problem>| {
         let first = problems
             .iter()

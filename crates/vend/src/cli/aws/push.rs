@@ -14,6 +14,7 @@ use ::aws::{
     live::release::{self, Push as Commit},
 };
 use clap::Args;
+use model::{AppName, spec};
 use serde::Serialize;
 
 use super::{
@@ -30,7 +31,7 @@ const MESSAGE: usize = 1_000;
 /// Between two looks at a release.
 const POLL: Duration = Duration::from_secs(2);
 /// Releases of an environment among which one of this commit is looked for.
-const LOOKED: usize = 200;
+pub const LOOKED: usize = 200;
 
 #[derive(Debug, Args)]
 pub struct Push {
@@ -51,6 +52,20 @@ pub struct Push {
     /// Do not wait for the releases.
     #[arg(long)]
     detach: bool,
+}
+
+impl Push {
+    /// One commit, into one environment, followed until it is live or waits for people.
+    pub fn one(files: Files, branch: String, commit: String, environment: String) -> Self {
+        Self {
+            files,
+            branch: Some(branch),
+            commit,
+            environment: vec![environment],
+            again: false,
+            detach: false,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -77,7 +92,15 @@ pub async fn run(own: &Push, output: &Output) -> Result<ExitCode, Failure> {
         Some(branch) => branch.clone(),
         None => git(&own.files.dir, &["symbolic-ref", "--short", "HEAD"])?,
     };
-    let spots = followers(&home, &branch, &own.environment)?;
+    let preview = if own.environment.is_empty() {
+        home.preview(&branch)?
+    } else {
+        None
+    };
+    let spots = match preview {
+        Some(_) => Vec::new(),
+        None => followers(&home, &branch, &own.environment)?,
+    };
     let mut commit = commit(&home, &own.files.dir, &own.commit, &branch)?;
     let (_, site) = home.pipeline();
     commit
@@ -85,6 +108,9 @@ pub async fn run(own: &Push, output: &Output) -> Result<ExitCode, Failure> {
         .clone_from(&site.caller().await.map_err(broken)?.arn);
     if !home.has_repository() {
         send(&home, &own.files.dir, &commit.commit, output).await?;
+    }
+    if let Some(preview) = preview {
+        return of_branch(&home, &preview, &commit, own.again, output).await;
     }
     let mut all = Vec::new();
     for spot in &spots {
@@ -105,6 +131,79 @@ pub async fn run(own: &Push, output: &Output) -> Result<ExitCode, Failure> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// Hands the commit of a branch that has an environment of its own to what makes that, as a webhook does.
+async fn of_branch(
+    home: &Home,
+    own: &spec::Environment,
+    push: &Commit,
+    again: bool,
+    output: &Output,
+) -> Result<ExitCode, Failure> {
+    let client = &home.pipeline().1.client;
+    let machine = home.branches().await?;
+    let missing = |error: ::aws::client::Error| match error.code() {
+        "StateMachineDoesNotExist" => Failure::new(
+            Exit::NotFound,
+            "the app's pipeline makes no stacks of branches on AWS",
+        )
+        .cause("it is older than this vend.yaml, or they go into another account".to_owned())
+        .next(format!(
+            "vend aws apply, or vend aws apply --branch {}",
+            own.branch
+        )),
+        _ => broken(error),
+    };
+    let found = release::list(client, &machine, LOOKED).await.map_err(missing)?;
+    let name = spec::name_apart(&own_app(push)?, &own.branch);
+    let names = |attempt: usize| release::name(&push.commit, name.as_str(), attempt);
+    let of_attempt = |attempt: usize| found.iter().find(|own| own.name == names(attempt));
+    let before = (1..=LOOKED)
+        .take_while(|attempt| of_attempt(*attempt).is_some())
+        .count();
+    let last = of_attempt(before).filter(|_| !again);
+    let attempt = match last {
+        Some(last) if last.is_running() || last.status == "SUCCEEDED" => before,
+        _ => before + 1,
+    };
+    let expires = own
+        .preview
+        .as_ref()
+        .map_or(0, |own| own.expires.as_secs().unsigned_abs());
+    let release = names(attempt);
+    let job = release::job(
+        name.as_str(),
+        &own.branch,
+        expires,
+        &release,
+        &serde_json::json!(push),
+    );
+    let started = release::execute(client, &machine, &release, &job)
+        .await
+        .map_err(missing)?;
+    let doing = match (attempt == before, started) {
+        (true, Some(_)) => Doing::Running,
+        (_, None) => Doing::Released,
+        (false, Some(_)) => Doing::Started,
+    };
+    let begun = vec![Begun {
+        environment: name.to_string(),
+        commit: push.commit.clone(),
+        release,
+        doing,
+    }];
+    output.show(&begun, |all| {
+        let lines: String = all.iter().map(line).collect();
+        format!("{lines}its stacks are made first\nnext: vend aws status\n")
+    });
+    Ok(ExitCode::SUCCESS)
+}
+
+fn own_app(push: &Commit) -> Result<AppName, Failure> {
+    push.app
+        .parse()
+        .map_err(|_| Failure::failed("the app has no name"))
 }
 
 /// The environments that get a push to the branch.
@@ -131,7 +230,7 @@ fn followers<'h>(home: &'h Home, branch: &str, asked: &[String]) -> Result<Vec<S
         .next("vend aws push --environment NAME"))
 }
 
-fn git(dir: &Path, arguments: &[&str]) -> Result<String, Failure> {
+pub fn git(dir: &Path, arguments: &[&str]) -> Result<String, Failure> {
     let done = Command::new("git").arg("-C").arg(dir).args(arguments).output();
     let done = done.map_err(|error| Failure::failed("git cannot be run").cause(error.to_string()))?;
     match done.status.success() {

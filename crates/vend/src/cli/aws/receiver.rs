@@ -61,9 +61,9 @@ impl Program {
         format!("receiver/{}-{}.zip", &digest[..16], self.architecture)
     }
 
-    /// Says in the pipeline's template which program it is.
-    pub fn stand_in(&self, made: &mut synth::Output) {
-        made.receive(&self.key(), self.architecture);
+    /// Says in the pipeline's template which program it is, and from which files it makes stacks of branches.
+    pub fn stand_in(&self, made: &mut synth::Output, files: &str) {
+        made.receive(&self.key(), self.architecture, files);
     }
 
     /// The archive; the same program gives the same bytes.

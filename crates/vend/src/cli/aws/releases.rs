@@ -1,6 +1,9 @@
 //! Releases on AWS: which there are, and the answers to their questions.
 
-use ::aws::live::release::{self, About, Question, Release};
+use ::aws::{
+    Client,
+    live::release::{self, About, Question, Release},
+};
 use clap::Args;
 use jiff::Timestamp;
 use serde::Serialize;
@@ -152,29 +155,28 @@ fn table(all: &[Line], output: &Output) -> String {
 }
 
 /// The one release that waits for people.
-async fn waiting(home: &Home, spot: &Spot<'_>, named: Option<&str>) -> Result<Question, Failure> {
+async fn waiting(home: &Home, spot: &Spot<'_>, named: Option<&str>) -> Result<(Release, Question), Failure> {
     let client = &home.pipeline().1.client;
     let found = release::list(client, &spot.flow().await?, LOOKED).await;
     let found = found.map_err(|error| no_flow(error, spot))?;
-    let is_asked = |release: &&Release| named.is_none_or(|start| release.name.starts_with(start));
+    let is_asked = |release: &Release| named.is_none_or(|start| release.name.starts_with(start));
     let mut all = Vec::new();
-    for release in found
-        .iter()
-        .filter(|release| release.is_running())
-        .filter(is_asked)
-    {
+    for release in found.into_iter().filter(Release::is_running) {
+        if !is_asked(&release) {
+            continue;
+        }
         let stand = release::stand(client, &release.arn).await.map_err(broken)?;
-        all.extend(stand.question.map(|question| (release.name.clone(), question)));
+        all.extend(stand.question.map(|question| (release, question)));
     }
     let name = spot.name();
     match all.len() {
-        1 => Ok(all.remove(0).1),
+        1 => Ok(all.remove(0)),
         0 => Err(
             Failure::new(Exit::NotFound, format!("nothing of {name} waits for people"))
                 .next(format!("vend aws releases --environment {name}")),
         ),
         _ => {
-            let names: Vec<String> = all.into_iter().map(|(name, _)| name).collect();
+            let names: Vec<String> = all.into_iter().map(|(release, _)| release.name).collect();
             Err(Failure::usage("several releases wait: say which one")
                 .cause(names.join(", "))
                 .next("the same with --release NAME"))
@@ -185,23 +187,54 @@ async fn waiting(home: &Home, spot: &Spot<'_>, named: Option<&str>) -> Result<Qu
 pub async fn approve(own: &Approve, output: &Output) -> Result<(), Failure> {
     let home = own.files.home()?;
     let spot = home.spot(&own.environment)?;
-    let question = waiting(&home, &spot, own.release.as_deref()).await?;
+    let (release, question) = waiting(&home, &spot, own.release.as_deref()).await?;
     if !output.json {
         output.line(&clean(&question.text));
     }
+    let (_, site) = home.pipeline();
+    let by = release::person(&site.caller().await.map_err(broken)?.arn);
+    may(&spot, &site.client, &release, &question, by).await?;
     if !agreed("Approve?", own.yes, output)? {
         return Err(Failure::failed("nothing was answered"));
     }
-    let (_, site) = home.pipeline();
-    let by = &site.caller().await.map_err(broken)?.arn;
     let heard = release::approve(&site.client, &question, by).await;
     told(heard.map_err(broken)?, "approved", &spot, output)
+}
+
+/// Refuses an answer that would not count, where more than one yes is wanted.
+async fn may(
+    spot: &Spot<'_>,
+    client: &Client,
+    release: &Release,
+    question: &Question,
+    by: &str,
+) -> Result<(), Failure> {
+    let Some(approval) = spot.spec.approval.as_ref().filter(|own| own.required > 1) else {
+        return Ok(());
+    };
+    let refuse = |why: String| {
+        Err(Failure::new(Exit::Refused, why)
+            .cause(format!("you are {}", clean(by)))
+            .next("somebody else says yes"))
+    };
+    if question.people.iter().any(|own| own == by) {
+        return refuse(format!(
+            "you said yes already, and {} people must",
+            approval.required
+        ));
+    }
+    let about = release::about(client, &release.arn).await.map_err(broken)?;
+    let is_author = about.push.is_some_and(|push| push.sender.contains(by));
+    match is_author && !approval.author_may_approve {
+        true => refuse("you began this release, and others approve it".to_owned()),
+        false => Ok(()),
+    }
 }
 
 pub async fn reject(own: &Reject, output: &Output) -> Result<(), Failure> {
     let home = own.files.home()?;
     let spot = home.spot(&own.environment)?;
-    let question = waiting(&home, &spot, own.release.as_deref()).await?;
+    let (_, question) = waiting(&home, &spot, own.release.as_deref()).await?;
     let (_, site) = home.pipeline();
     let by = &site.caller().await.map_err(broken)?.arn;
     let why = format!("{by} said no: {}", own.reason);

@@ -157,6 +157,29 @@ async fn list(spot: &Spot<'_>, output: &Output) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The secrets that vend.yaml wants and a target has not.
+pub async fn missing(spot: &Spot<'_>) -> Result<Vec<String>, Failure> {
+    let mut missing = wanted(spot);
+    let mut there = BTreeMap::new();
+    for target in spot.targets() {
+        let (prefix, key) = (format!("{}/", target.path()), target.key());
+        let shelf = Shelf {
+            prefix: &prefix,
+            key: &key,
+        };
+        for name in vault::list(target.client(), shelf)
+            .await
+            .map_err(broken)?
+            .into_keys()
+        {
+            *there.entry(name).or_insert(0) += 1;
+        }
+    }
+    let targets = spot.targets().len();
+    missing.retain(|name, _| there.get(name).is_none_or(|count| *count < targets));
+    Ok(missing.into_keys().collect())
+}
+
 fn table(all: &[Line], spot: &Spot<'_>, output: &Output) -> String {
     let mut table = Table::new(["FOUNDATION", "SECRET", "SET", "VARIABLES"]);
     for line in all {

@@ -40,7 +40,7 @@ pub struct Written {
 
 pub fn run(own: &Synth, output: &Output) -> Result<(), Failure> {
     let given = own.out.join("priorities.json");
-    let (_, made, priorities) = project::read(&own.dir, own.config.as_deref(), &given, None)?;
+    let (_, made, priorities) = project::read(&own.dir, own.config.as_deref(), &given)?;
     let written = files(&made, &own.out, own.split)?;
     project::keep(&given, &priorities)?;
     output.show(&written, |written| people(written, output));

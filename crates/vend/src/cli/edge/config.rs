@@ -403,6 +403,7 @@ impl Group {
             zones: self.zones.clone(),
             waking: false,
             direct: self.direct,
+            away: None,
         }
     }
 }

@@ -29,6 +29,7 @@ fn served(place: &str, number: u32, keys: &str) -> Served {
         live: Some(2),
         asleep: false,
         arriving: None,
+        away: None,
         fleets: BTreeMap::from([(1, fleet(1)), (2, fleet(2))]),
         place,
         number,
@@ -143,6 +144,7 @@ fn shared(live: Option<u64>, arriving: Option<(u64, Option<u32>)>, fleets: &[(u6
         live,
         asleep: false,
         arriving: arriving.map(|(release, share)| Arriving { release, share }),
+        away: None,
         fleets: fleets.iter().map(fleet).collect(),
     }
 }
@@ -249,4 +251,82 @@ fn the_traffic_is_shared_as_the_rows_say() {
             .values()
             .all(|group| group.deregistration_delay == SignedDuration::from_secs(7))
     );
+}
+
+/// What of the requests goes to AWS.
+fn moving(share: u32, closed: bool, served: Served) -> Served {
+    let away = Away {
+        host: "shop.aws.example".into(),
+        share,
+        closed,
+        spec: crate::flow::definition::tests::with("canary").host,
+        drain: SignedDuration::from_secs(7),
+    };
+    Served {
+        away: Some(away),
+        ..served
+    }
+}
+
+#[test]
+fn a_move_is_a_share_that_goes_elsewhere() {
+    let live = || shared(Some(2), None, &[(1, 1), (2, 2)]);
+    let shares = |served: Served| -> Vec<(String, u32)> {
+        let parts = parts(served).into_iter();
+        parts.map(|(group, weight, _)| (group, weight)).collect()
+    };
+    let expected = |parts: &[(&str, u32)]| -> Vec<(String, u32)> {
+        parts
+            .iter()
+            .map(|(group, weight)| ((*group).to_owned(), *weight))
+            .collect()
+    };
+    let before = shares(moving(0, false, live()));
+    assert_eq!(
+        before,
+        expected(&[("v1", 0), ("v2", 100)]),
+        "it is only probed there"
+    );
+    let part = shares(moving(10, false, live()));
+    assert_eq!(part, expected(&[("v1", 0), ("v2", 90), ("aws", 10)]));
+    let whole = shares(moving(100, false, live()));
+    assert_eq!(whole, expected(&[("v1", 0), ("v2", 0), ("aws", 100)]));
+    let asleep = Served {
+        asleep: true,
+        ..shared(Some(2), None, &[(2, 0)])
+    };
+    let gone = shares(moving(100, false, asleep));
+    assert_eq!(
+        gone,
+        expected(&[("v2", 0), ("aws", 100)]),
+        "nothing runs here any more"
+    );
+    let nothing = shares(moving(100, false, shared(Some(2), None, &[])));
+    assert_eq!(nothing, expected(&[("aws", 100)]));
+}
+
+#[test]
+fn what_is_elsewhere_is_probed_by_name_before_it_gets_anything() {
+    for (share, closed) in [(0, false), (100, false), (0, true)] {
+        let table = table(1, &[moving(share, closed, shared(Some(1), None, &[(1, 1)]))]);
+        table.check().unwrap();
+        let group = &table.target_groups["acme/shop/dev/aws"];
+        assert_eq!(group.away.as_deref(), Some("shop.aws.example"));
+        assert_eq!(group.targets[0].address.port(), 443);
+        assert_eq!(
+            group.health.path,
+            table.target_groups["acme/shop/dev/v1"].health.path
+        );
+    }
+}
+
+#[test]
+fn nobody_is_served_while_data_is_on_the_way() {
+    for share in [0, 100] {
+        let table = table(1, &[moving(share, true, shared(Some(1), None, &[(1, 1)]))]);
+        let Action::FixedResponse { status, .. } = &table.rules[0].action else {
+            panic!("{:?}", table.rules[0].action)
+        };
+        assert_eq!(*status, 503);
+    }
 }

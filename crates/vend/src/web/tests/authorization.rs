@@ -1,5 +1,7 @@
 //! Every operation of the document has a case here: an operation without one fails the suite.
 
+mod moves;
+
 use std::collections::BTreeSet;
 
 use axum::http::{Method, StatusCode};
@@ -78,7 +80,7 @@ fn cases() -> Vec<Case> {
     let image = format!("/v1/images/{}", Digest::of("image"));
     let machine = format!("/v1/machines/{}", world::machine());
     let in_acme = "tenant=acme&app=shop&environment=dev";
-    vec![
+    let mut all = vec![
         case("version", get(), "/v1/version", Allowed, EVERYBODY),
         case("health", get(), "/v1/health", Allowed, EVERYBODY),
         case("whoami", get(), "/v1/whoami", Allowed, EVERYBODY),
@@ -402,7 +404,9 @@ fn cases() -> Vec<Case> {
             Allowed,
             EVERYBODY,
         ),
-    ]
+    ];
+    all.extend(moves::cases(environment));
+    all
 }
 
 #[test]

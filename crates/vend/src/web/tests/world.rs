@@ -40,7 +40,7 @@ use crate::{
     config::{Data, Platform},
     git::remote::Remotes,
     machines::Pass,
-    web::{self, Commands, Pushed, Sight, listen::Peer},
+    web::{self, Commands, Moving, Pushed, Sight, listen::Peer},
 };
 
 /// The secret that GitHub and acme/shop both know.
@@ -327,6 +327,7 @@ fn seed(tx: &mut store::Tx<'_>) -> Result<(), store::Error> {
     let secret = Secret::new("a machine's".into());
     tx.invite_machine(&secret, &invitation, &by)?;
     tx.join_machine(&machine(), &secret, "box", Digest::of("key"), now())?;
+    tx.begin_move(&place(), "shop.aws.example", 1, false, &by)?;
     let push = store::NewPush {
         tenant: acme.clone(),
         app: shop.clone(),

@@ -54,7 +54,7 @@ pub(super) fn add(template: &mut Template, scope: &Scope<'_>, types: &[String], 
         "BlockDeviceMappings": [{
             "DeviceName": "/dev/xvda",
             "Ebs": {
-                "VolumeType": "gp3", "VolumeSize": scope.options.disk.unwrap_or(30), "Encrypted": true,
+                "VolumeType": scope.volume(), "VolumeSize": scope.options.disk.unwrap_or(30), "Encrypted": true,
                 "KmsKeyId": scope.shared("KeyArn"), "DeleteOnTermination": true,
             },
         }],

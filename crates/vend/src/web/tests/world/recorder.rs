@@ -115,6 +115,16 @@ impl Commands for Recorder {
         done(self.note(format!("abort {deployment} by {}", by.actor)))
     }
 
+    fn moved(&self, place: Place, step: Moving, by: By) -> BoxFuture<'_, Result<(), Fault>> {
+        self.note(format!("move {place} {step:?} by {}", by.actor));
+        done(())
+    }
+
+    fn dump(&self, place: Place, by: By) -> BoxFuture<'_, Result<(String, Body), Fault>> {
+        self.note(format!("dump {place} by {}", by.actor));
+        done(("0 tables, 0 rows, 0".to_owned(), Body::empty()))
+    }
+
     fn voted(&self, approval: ApprovalId) -> BoxFuture<'_, Result<(), Fault>> {
         self.note(format!("voted {approval}"));
         done(())

@@ -1,0 +1,150 @@
+//! Data that comes into an environment's database: loaded by one of its hosts, because nobody else reaches it.
+//!
+//! The host has the database's login in the app's own environment, so no password is in a command or its record.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use model::port::COUNT;
+use serde_json::json;
+
+use super::text;
+use crate::{
+    call,
+    client::{Client, Error},
+};
+
+/// How long Systems Manager tries to reach the host.
+const REACH_S: u64 = 600;
+/// How long a load may take.
+const LOAD_S: u64 = 4 * 3_600;
+/// Between two looks at it.
+const POLL: Duration = Duration::from_secs(5);
+/// Characters of what a failed command says.
+const SAID: usize = 400;
+
+const LOGIN: &str = include_str!("data/login.sh");
+const TLS: &str = include_str!("data/tls.sh");
+
+/// How a load ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ended {
+    /// What was counted then: `3 tables, 120 rows, 0123456789abcdef`.
+    Loaded {
+        counted: String,
+    },
+    Failed {
+        why: String,
+    },
+}
+
+/// Loads what a command gives into the database of the app's environment, and counts. Lines of bash.
+///
+/// `environment`: the file with the app's variables. `secure`: over TLS, whose certificate must be RDS's.
+pub fn script(environment: &str, fetch: &str, secure: bool) -> String {
+    let tls = if secure { TLS } else { "tls=()\n" };
+    format!(
+        "set -euo pipefail\numask 077\nset -a; . {environment}; set +a\n{LOGIN}{tls}\
+         {fetch} | gunzip | ask\n{COUNT}"
+    )
+}
+
+/// The script that loads an object, on a host as its stack makes it.
+pub fn loading(bucket: &str, key: &str) -> String {
+    let fetch = format!("aws s3 cp --only-show-errors 's3://{bucket}/{key}' -");
+    script("/etc/vend/environment", &fetch, true)
+}
+
+/// Starts lines of bash on a host. Gives the id of the command.
+pub async fn start(client: &Client, host: &str, script: &str) -> Result<String, Error> {
+    let ask = json!({
+        "DocumentName": "AWS-RunShellScript",
+        "InstanceIds": [host],
+        "Comment": "The data of an environment that moves here",
+        "TimeoutSeconds": REACH_S,
+        "Parameters": {
+            // The shell there may be another one. Not on the standard input, which what is run could read.
+            "commands": ["exec bash -c \"$(cat <<'END_OF_COMMAND'", script, "END_OF_COMMAND", ")\""],
+            "executionTimeout": [LOAD_S.to_string()],
+        },
+    });
+    let answer = client.json(&call::RUN_COMMAND, ask).await?;
+    Ok(text(&answer["Command"], "CommandId"))
+}
+
+/// Waits for a command that was started, and reads what it counted.
+pub async fn ended(
+    client: &Client,
+    host: &str,
+    command: &str,
+    now: fn() -> Timestamp,
+) -> Result<Ended, Error> {
+    let begin = now();
+    loop {
+        let ask = json!({ "CommandId": command, "InstanceId": host });
+        let found = match client.json(&call::LOOK_COMMAND, ask).await {
+            // It is not known everywhere in the first moment.
+            Err(error) if error.code() == "InvocationDoesNotExist" => json!({ "Status": "Pending" }),
+            other => other?,
+        };
+        let status = text(&found, "Status");
+        if status == "Success" {
+            return Ok(read(&text(&found, "StandardOutputContent")));
+        }
+        let late = now().duration_since(begin).as_secs().unsigned_abs() > LOAD_S + REACH_S;
+        if late || !["Pending", "InProgress", "Delayed"].contains(&status.as_str()) {
+            let said: String = text(&found, "StandardErrorContent")
+                .trim()
+                .chars()
+                .take(SAID)
+                .collect();
+            let said = if said.is_empty() {
+                "it says no more".to_owned()
+            } else {
+                said
+            };
+            return Ok(Ended::Failed {
+                why: format!("the command on {host} is {status}: {said}"),
+            });
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// What a load says at its end.
+fn read(said: &str) -> Ended {
+    let counted = said.lines().rev().find_map(|line| line.strip_prefix("counted: "));
+    match counted {
+        Some(counted) => Ended::Loaded {
+            counted: counted.trim().to_owned(),
+        },
+        None => Ended::Failed {
+            why: "the command ended well and counted nothing".to_owned(),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_counted_is_read_from_the_end() {
+        let counted = "2 tables, 5 rows, 0123456789abcdef";
+        let loaded = read(&format!("Complete!\ncounted: {counted}\n"));
+        assert_eq!(
+            loaded,
+            Ended::Loaded {
+                counted: counted.into()
+            }
+        );
+        assert!(matches!(read("Complete!\n"), Ended::Failed { .. }));
+    }
+
+    #[test]
+    fn no_password_is_in_a_command() {
+        let script = loading("bucket", "revision/shop/move/production/x.sql.gz");
+        assert!(script.contains(". /etc/vend/environment") && script.contains("DATABASE_PASSWORD"));
+        assert!(!script.contains("END_OF_COMMAND"), "it would end before its end");
+    }
+}

@@ -1,0 +1,90 @@
+//! The question to people: one answer, or as many as `vend.yaml` wants, each of somebody else.
+//!
+//! Step Functions has a token for one answer. Where more are wanted, the same question is put again with a new token and
+//! with the names of those who have said yes, and an answer of one of them, or of who began the release, does not count.
+
+use model::spec::Approval;
+use serde_json::{Value, json};
+
+use super::{States, Whole, call, catch};
+
+/// How an answer by the command line of AWS begins.
+const YES: &str = "aws stepfunctions send-task-success --task-output \"{}\" --task-token ";
+const NO: &str = "aws stepfunctions send-task-failure --error Vend.Refused --task-token ";
+
+/// The question is bound to one image and one revision, neither of which can change. `next`: after the last yes.
+pub(super) fn add(states: &mut States, whole: &Whole<'_>, approval: &Approval, next: &str) {
+    if approval.required <= 1 {
+        let yes = format!("{YES}' & $states.context.Task.Token & '");
+        let mut ask = question(whole, "", &yes);
+        ask["TimeoutSeconds"] = json!(approval.expires.as_secs());
+        ask["Assign"] = json!({ "approval": "{% $states.result %}" });
+        ask["Next"] = json!(next);
+        states.insert("Approve".to_owned(), ask);
+        return;
+    }
+    let until = format!("{{% $millis() + {} %}}", approval.expires.as_millis());
+    let mut add = |name: &str, state: Value| drop(states.insert(name.to_owned(), state));
+    add(
+        "Approve",
+        json!({ "Type": "Pass", "Assign": { "people": [], "until": until }, "Next": "Ask" }),
+    );
+    let said = format!(". ' & $count($people) & ' of {} said yes", approval.required);
+    let mut ask = question(
+        whole,
+        &said,
+        &format!("vend aws approve {}", whole.environment.name),
+    );
+    ask["Arguments"]["MessageAttributes"] =
+        json!({ "People": { "DataType": "String", "StringValue": "{% $string($people) %}" } });
+    ask["TimeoutSeconds"] = json!("{% $max([1, $ceil(($until - $millis()) / 1000)]) %}");
+    ask["Assign"] = json!({ "by": "{% $exists($states.result.by) ? $string($states.result.by) : '' %}" });
+    ask["Next"] = json!("IsAnother");
+    add("Ask", ask);
+    let author = match approval.author_may_approve {
+        true => "",
+        false => " and ($exists($push.sender) ? $contains($push.sender, $by) : false) = false",
+    };
+    let another = format!("{{% $by != '' and $not($by in $people){author} %}}");
+    add(
+        "IsAnother",
+        json!({
+            "Type": "Choice",
+            "Comment": "Nobody says yes twice, and not who began the release; who does is asked again.",
+            "Choices": [{ "Condition": another, "Next": "Count" }],
+            "Default": "Ask",
+        }),
+    );
+    add(
+        "Count",
+        json!({ "Type": "Pass", "Assign": { "people": "{% $append($people, [$by]) %}" }, "Next": "IsEnough" }),
+    );
+    add(
+        "IsEnough",
+        json!({
+            "Type": "Choice",
+            "Choices": [{ "Condition": format!("{{% $count($people) >= {} %}}", approval.required), "Next": next }],
+            "Default": "Ask",
+        }),
+    );
+}
+
+/// `said`: what more the first paragraph says; `yes`: how to say yes, both inside of a text of JSONata.
+fn question(whole: &Whole<'_>, said: &str, yes: &str) -> Value {
+    let (app, environment) = (&whole.scope.app.app, &whole.environment.name);
+    let message = format!(
+        "{{% '{app}, {environment}: commit ' & $push.commit & ' by ' & $replace($push.author, /\\s+/, ' ') & ', image ' & $image & '{said}.\\n\\n\
+         Yes:\\n{yes}\\n\\nNo:\\n{NO}' & $states.context.Task.Token %}}"
+    );
+    json!({
+        "Type": "Task",
+        "Comment": "A mail with the token asks; whoever may answer with it is the account's to say.",
+        "Resource": call("sns:publish.waitForTaskToken"),
+        "Arguments": {
+            "TopicArn": "${Operations}",
+            "Subject": format!("{app}, {environment}: approve?"),
+            "Message": message,
+        },
+        "Catch": catch("TellFailure"),
+    })
+}

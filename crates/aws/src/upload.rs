@@ -1,0 +1,98 @@
+//! Objects that are too large for one call: put piece by piece, so that no more than a piece is ever in memory.
+
+use hyper::{Method, body::Bytes};
+
+use crate::{
+    call::{self, Call},
+    client::{Client, Error, Node, Rest, http::Answer},
+    sign::encoded,
+};
+
+/// Bytes of a piece. S3 takes 10,000 of them, which is 156 GiB; all but the last have 5 MiB at least.
+pub const PIECE: usize = 16 << 20;
+
+/// An upload under way. One that nobody ends is ended by the bucket's lifecycle.
+pub struct Upload<'c> {
+    client: &'c Client,
+    bucket: &'c str,
+    key: &'c str,
+    id: String,
+    tags: Vec<String>,
+}
+
+impl<'c> Upload<'c> {
+    pub async fn begin(client: &'c Client, bucket: &'c str, key: &'c str) -> Result<Self, Error> {
+        let upload = Self {
+            client,
+            bucket,
+            key,
+            id: String::new(),
+            tags: Vec::new(),
+        };
+        let answer = upload
+            .call(&call::BEGIN_UPLOAD, Method::POST, "uploads=".into(), Bytes::new())
+            .await?;
+        let id = Node::parse(&answer.body).map(|node| node.text("UploadId").to_owned());
+        let id = id
+            .filter(|id| !id.is_empty())
+            .ok_or_else(|| unreadable(&call::BEGIN_UPLOAD))?;
+        Ok(Self { id, ..upload })
+    }
+
+    /// The next piece.
+    pub async fn put(&mut self, piece: Bytes) -> Result<(), Error> {
+        let query = format!(
+            "partNumber={}&uploadId={}",
+            self.tags.len() + 1,
+            encoded(&self.id, "")
+        );
+        let answer = self.call(&call::PUT_PIECE, Method::PUT, query, piece).await?;
+        let tag = answer.headers.get("etag").and_then(|tag| tag.to_str().ok());
+        self.tags
+            .push(tag.ok_or_else(|| unreadable(&call::PUT_PIECE))?.to_owned());
+        Ok(())
+    }
+
+    /// The object is there from now on.
+    pub async fn end(self) -> Result<(), Error> {
+        let part = |(number, tag): (usize, &String)| {
+            let tag = quick_xml::escape::escape(tag.as_str());
+            format!("<Part><PartNumber>{number}</PartNumber><ETag>{tag}</ETag></Part>")
+        };
+        let parts: String = (1..).zip(&self.tags).map(part).collect();
+        let body = format!("<CompleteMultipartUpload>{parts}</CompleteMultipartUpload>");
+        let query = format!("uploadId={}", encoded(&self.id, ""));
+        let answer = self
+            .call(&call::END_UPLOAD, Method::POST, query, body.into())
+            .await?;
+        // S3 begins this answer before it knows how it ends.
+        match Node::parse(&answer.body) {
+            Some(node) if node.name == "Error" => Err(Error::Refused {
+                service: "s3",
+                operation: call::END_UPLOAD.operation,
+                code: node.text("Code").to_owned(),
+                message: node.text("Message").to_owned(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    async fn call(&self, call: &Call, method: Method, query: String, body: Bytes) -> Result<Answer, Error> {
+        let rest = Rest {
+            method,
+            bucket: Some(self.bucket),
+            path: format!("/{}", encoded(self.key, "/")),
+            query,
+            headers: Vec::new(),
+            body,
+        };
+        self.client.rest(call, rest).await
+    }
+}
+
+fn unreadable(call: &Call) -> Error {
+    Error::Answer {
+        service: call.service,
+        operation: call.operation,
+    }
+}

@@ -1,0 +1,270 @@
+//! Environments that are being moved to AWS, or were: who serves them, and where their data is true.
+//!
+//! What is written here is what the load balancer does next, so what must never be is refused here: traffic to where the
+//! data is not.
+
+use jiff::Timestamp;
+use model::{Place, wire::Side};
+use rusqlite::{Row, params};
+use serde_json::json;
+
+use super::environments::place;
+use crate::{
+    By, Db, Error, Tx,
+    sql::{At, Columns as _, Word},
+};
+
+/// An environment's way to AWS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Move {
+    pub place: Place,
+    /// The name of its load balancer there.
+    pub host: String,
+    /// The release that was live when it began.
+    pub release: u64,
+    /// Percent of the traffic that goes there.
+    pub share: u32,
+    /// Nobody is served, because its data is on the way.
+    pub closed: bool,
+    /// Where its data is true; `None`: it has no database.
+    pub data: Option<Side>,
+    /// What was counted of the data when it was dumped last.
+    pub counted: Option<String>,
+    /// Since when nothing of it runs here.
+    pub finished_at: Option<Timestamp>,
+    pub began_at: Timestamp,
+    pub began_by: String,
+}
+
+impl Move {
+    /// Would traffic meet its data?
+    fn is_sound(&self) -> bool {
+        match self.data {
+            _ if self.closed => true,
+            None => self.share <= 100,
+            Some(Side::Here) => self.share == 0,
+            Some(Side::Away) => self.share == 100,
+        }
+    }
+}
+
+const SELECT: &str = "SELECT m.*, t.name AS tenant, a.name AS app, e.name AS environment FROM moves m
+    JOIN environments e ON e.id = m.environment_id
+    JOIN apps a ON a.id = e.app_id JOIN tenants t ON t.id = a.tenant_id";
+
+impl Db<'_> {
+    /// All of them, by place.
+    pub fn moves(&self) -> Result<Vec<Move>, Error> {
+        self.all(&format!("{SELECT} ORDER BY t.name, a.name, e.name"), [], row)
+    }
+
+    /// That of an environment; `None`: it is here, and stays.
+    pub fn find_move(&self, place: &Place) -> Result<Option<Move>, Error> {
+        let sql = format!("{SELECT} WHERE t.name = ?1 AND a.name = ?2 AND e.name = ?3");
+        let names = [
+            place.tenant.as_str(),
+            place.app.as_str(),
+            place.environment.as_str(),
+        ];
+        self.one(&sql, names, row)
+    }
+
+    /// The same, which must be there.
+    pub fn the_move(&self, place: &Place) -> Result<Move, Error> {
+        self.find_move(place)?
+            .ok_or_else(|| Error::missing("move of", place))
+    }
+}
+
+impl Tx<'_> {
+    /// Begins a move. `data`: it has a database, whose data is here.
+    pub fn begin_move(
+        &self,
+        place: &Place,
+        host: &str,
+        release: u64,
+        data: bool,
+        by: &By,
+    ) -> Result<Move, Error> {
+        let key = self.environment_key(place)?;
+        if let Some(own) = self.find_move(place)? {
+            let message = format!(
+                "{place} is being moved to {} already, since {}",
+                own.host, own.began_at
+            );
+            return Err(Error::refused_with(message, format!("vend move {place} --abort")));
+        }
+        let data = data.then_some(Word(Side::Here));
+        self.run(
+            "INSERT INTO moves (environment_id, host, release, data, began_at, began_by) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            params![key, host, release, data, At(by.at), by.actor],
+        )?;
+        let detail = json!({ "host": host, "release": release });
+        self.note(by, "move.begin", Some(&place.tenant), place, detail)?;
+        self.the_move(place)
+    }
+
+    /// Sends so much of the traffic there, or serves nobody.
+    pub fn serve_move(&self, place: &Place, share: u32, closed: bool, by: &By) -> Result<Move, Error> {
+        let found = self.the_move(place)?;
+        if found.finished_at.is_some() {
+            return Err(Error::refused_with(
+                format!("nothing of {place} runs here any more"),
+                format!("vend move {place} --engine embedded"),
+            ));
+        }
+        let next = Move {
+            share,
+            closed,
+            ..found.clone()
+        };
+        if !next.is_sound() {
+            let message = match next.data {
+                None => "a share is 0 to 100 percent".to_owned(),
+                Some(side) => format!(
+                    "the data of {place} is {side}: whoever were served elsewhere would write what is lost"
+                ),
+            };
+            return Err(Error::refused(message));
+        }
+        if next == found {
+            return Ok(found);
+        }
+        self.run(
+            "UPDATE moves SET share = ?2, closed = ?3 WHERE environment_id = ?1",
+            params![self.environment_key(place)?, share, closed],
+        )?;
+        let detail = json!({ "share": share, "closed": closed, "before": found.share });
+        self.note(by, "move.serve", Some(&place.tenant), place, detail)?;
+        Ok(next)
+    }
+
+    /// Keeps what was counted of the data that was dumped just now. Only while nobody writes.
+    pub fn count_move(&self, place: &Place, counted: &str, by: &By) -> Result<(), Error> {
+        let found = self.the_move(place)?;
+        if !found.closed {
+            return Err(Error::refused(format!(
+                "{place} is served, so what is counted changes"
+            )));
+        }
+        self.run(
+            "UPDATE moves SET counted = ?2 WHERE environment_id = ?1",
+            params![self.environment_key(place)?, counted],
+        )?;
+        self.note(
+            by,
+            "move.dump",
+            Some(&place.tenant),
+            place,
+            json!({ "counted": counted }),
+        )
+    }
+
+    /// Its data is true on this side from now on. `counted`: what was counted there, which must be what was dumped.
+    pub fn settle_move(&self, place: &Place, side: Side, counted: &str, by: &By) -> Result<Move, Error> {
+        let found = self.the_move(place)?;
+        if found.data.is_none() || !found.closed {
+            return Err(Error::refused(format!("no data of {place} is on the way")));
+        }
+        if found.counted.as_deref() != Some(counted) {
+            let had = found.counted.as_deref().unwrap_or("nothing");
+            return Err(Error::refused(format!(
+                "what arrived is not what was dumped: {counted}, and it was {had}"
+            )));
+        }
+        self.run(
+            "UPDATE moves SET data = ?2 WHERE environment_id = ?1",
+            params![self.environment_key(place)?, Word(side)],
+        )?;
+        let detail = json!({ "data": side, "counted": counted });
+        self.note(by, "move.settle", Some(&place.tenant), place, detail)?;
+        self.the_move(place)
+    }
+
+    /// Nothing of it runs here from now on; what waits to be released here is ignored.
+    pub fn finish_move(&self, place: &Place, by: &By) -> Result<(), Error> {
+        let found = self.the_move(place)?;
+        if found.share != 100 || found.closed {
+            return Err(Error::refused_with(
+                format!("{place} is not wholly served by AWS yet"),
+                format!("vend move {place} --engine aws"),
+            ));
+        }
+        let changed = self.run(
+            "UPDATE moves SET finished_at = ?2 WHERE environment_id = ?1 AND finished_at IS NULL",
+            params![self.environment_key(place)?, At(by.at)],
+        )?;
+        if changed == 0 {
+            return Ok(());
+        }
+        self.ignore_waiting(place, &format!("{place} is on AWS: vend aws push"), by)?;
+        self.note(
+            by,
+            "move.finish",
+            Some(&place.tenant),
+            place,
+            json!({ "host": found.host }),
+        )
+    }
+
+    /// It is to run here again; the traffic stays where it is.
+    pub fn reopen_move(&self, place: &Place, by: &By) -> Result<(), Error> {
+        let found = self.the_move(place)?;
+        self.run(
+            "UPDATE moves SET finished_at = NULL WHERE environment_id = ?1",
+            params![self.environment_key(place)?],
+        )?;
+        self.note(
+            by,
+            "move.reopen",
+            Some(&place.tenant),
+            place,
+            json!({ "host": found.host }),
+        )
+    }
+
+    /// All of the traffic is served here, and nothing is said about AWS any more. `lose`: what was written there since is
+    /// lost.
+    pub fn end_move(&self, place: &Place, lose: bool, by: &By) -> Result<(), Error> {
+        let found = self.the_move(place)?;
+        if found.finished_at.is_some() {
+            return Err(Error::refused_with(
+                format!("nothing of {place} runs here"),
+                format!("vend move {place} --engine embedded"),
+            ));
+        }
+        if found.data == Some(Side::Away) && !lose {
+            return Err(Error::refused_with(
+                format!("the data of {place} is on AWS: what was written there since would be lost"),
+                format!("vend move {place} --abort --lose-writes"),
+            ));
+        }
+        self.run(
+            "DELETE FROM moves WHERE environment_id = ?1",
+            [self.environment_key(place)?],
+        )?;
+        let lost = found.data == Some(Side::Away);
+        let detail = json!({ "host": found.host, "share": found.share, "lost_writes": lost });
+        self.note(by, "move.end", Some(&place.tenant), place, detail)
+    }
+}
+
+fn row(row: &Row<'_>) -> rusqlite::Result<Move> {
+    Ok(Move {
+        place: place(row, "environment")?,
+        host: row.get("host")?,
+        release: row.get("release")?,
+        share: row.get("share")?,
+        closed: row.get("closed")?,
+        data: row
+            .get::<_, Option<String>>("data")?
+            .map(|word| match word.as_str() {
+                "away" => Side::Away,
+                _ => Side::Here,
+            }),
+        counted: row.get("counted")?,
+        finished_at: row.maybe_at("finished_at")?,
+        began_at: row.at("began_at")?,
+        began_by: row.get("began_by")?,
+    })
+}

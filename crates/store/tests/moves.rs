@@ -1,0 +1,182 @@
+//! Environments on their way to AWS: who may be served where.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod world;
+
+use model::{Place, wire::Side};
+use store::{Error, PushState, Tx};
+use world::{World, by, place, push};
+
+const HOST: &str = "shop.aws.example";
+
+async fn refused(
+    world: &World,
+    work: impl FnOnce(&mut Tx<'_>) -> Result<(), Error> + Send + 'static,
+) -> String {
+    match world.store.write(work).await {
+        Err(Error::Refused { message, .. }) => message,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn actions(world: &World, place: &Place) -> Vec<String> {
+    let lines = world.store.read(|db| db.ledger_from(1, 1000)).await.unwrap();
+    let own = lines.into_iter().filter(|line| line.object == place.to_string());
+    own.map(|line| line.action)
+        .filter(|action| action.starts_with("move."))
+        .collect()
+}
+
+async fn begun(data: bool) -> (World, Place) {
+    let (world, dev) = World::dev().await;
+    let own = dev.clone();
+    world
+        .write(move |tx| tx.begin_move(&own, HOST, 1, data, &by(1)).map(drop))
+        .await;
+    (world, dev)
+}
+
+#[tokio::test]
+async fn without_a_database_any_share_goes_there_and_all_of_it_comes_back() {
+    let (world, dev) = begun(false).await;
+    let own = dev.clone();
+    let second = refused(&world, move |tx| {
+        tx.begin_move(&own, "other.example", 1, false, &by(2)).map(drop)
+    })
+    .await;
+    assert!(second.contains("already"), "{second}");
+    for share in [10, 50, 100] {
+        let own = dev.clone();
+        world
+            .write(move |tx| tx.serve_move(&own, share, false, &by(3)).map(drop))
+            .await;
+        if share < 100 {
+            let own = dev.clone();
+            let early = refused(&world, move |tx| tx.finish_move(&own, &by(3))).await;
+            assert!(early.contains("not wholly"), "{early}");
+        }
+    }
+    let own = dev.clone();
+    world
+        .write(move |tx| tx.serve_move(&own, 100, false, &by(4)).map(drop))
+        .await;
+    let own = dev.clone();
+    world.write(move |tx| tx.end_move(&own, false, &by(5))).await;
+    let own = dev.clone();
+    assert_eq!(
+        world.store.read(move |db| db.find_move(&own)).await.unwrap(),
+        None
+    );
+    let said = actions(&world, &dev).await;
+    assert_eq!(
+        said,
+        ["move.begin", "move.serve", "move.serve", "move.serve", "move.end"]
+    );
+}
+
+#[tokio::test]
+async fn nobody_is_served_where_the_data_is_not() {
+    let (world, dev) = begun(true).await;
+    for share in [1, 50, 100] {
+        let own = dev.clone();
+        let why = refused(&world, move |tx| {
+            tx.serve_move(&own, share, false, &by(2)).map(drop)
+        })
+        .await;
+        assert!(why.contains("is here"), "{why}");
+    }
+    let own = dev.clone();
+    let open = refused(&world, move |tx| tx.count_move(&own, "2 tables", &by(3))).await;
+    assert!(open.contains("served"), "{open}");
+    let own = dev.clone();
+    world
+        .write(move |tx| {
+            tx.serve_move(&own, 0, true, &by(3))?;
+            tx.count_move(&own, "2 tables", &by(3))
+        })
+        .await;
+    let own = dev.clone();
+    let other = refused(&world, move |tx| {
+        tx.settle_move(&own, Side::Away, "1 table", &by(4)).map(drop)
+    })
+    .await;
+    assert!(other.contains("not what was dumped"), "{other}");
+    let own = dev.clone();
+    world
+        .write(move |tx| {
+            tx.settle_move(&own, Side::Away, "2 tables", &by(4))?;
+            tx.serve_move(&own, 100, false, &by(4)).map(drop)
+        })
+        .await;
+    let own = dev.clone();
+    let back = refused(&world, move |tx| tx.serve_move(&own, 0, false, &by(5)).map(drop)).await;
+    assert!(back.contains("on AWS"), "{back}");
+    let own = dev.clone();
+    let lost = refused(&world, move |tx| tx.end_move(&own, false, &by(5))).await;
+    assert!(lost.contains("would be lost"), "{lost}");
+    let own = dev.clone();
+    world.write(move |tx| tx.end_move(&own, true, &by(6))).await;
+    let lines = world.store.read(|db| db.ledger_from(1, 1000)).await.unwrap();
+    assert!(lines.last().unwrap().detail.contains("\"lost_writes\":true"));
+}
+
+#[tokio::test]
+async fn what_waits_for_what_has_moved_is_ignored_and_says_why() {
+    let (world, dev) = begun(false).await;
+    let own = dev.clone();
+    let number = world
+        .write(move |tx| {
+            tx.serve_move(&own, 100, false, &by(2))?;
+            let number = tx.enqueue_push(&push(&own, "waits"), &by(2))?;
+            tx.finish_move(&own, &by(3))?;
+            tx.finish_move(&own, &by(4))?;
+            Ok::<_, Error>(number)
+        })
+        .await;
+    assert_eq!(world.store.read(|db| db.places_to_release()).await.unwrap(), []);
+    let found = world.store.read(move |db| db.push(number)).await.unwrap();
+    assert_eq!(found.state, PushState::Ignored);
+    assert!(found.reason.unwrap().contains("vend aws push"));
+    let own = dev.clone();
+    let gone = refused(&world, move |tx| tx.serve_move(&own, 50, false, &by(5)).map(drop)).await;
+    assert!(gone.contains("runs here any more"), "{gone}");
+    let own = dev.clone();
+    let gone = refused(&world, move |tx| tx.end_move(&own, true, &by(5))).await;
+    assert!(gone.contains("nothing of"), "{gone}");
+    let own = dev.clone();
+    world
+        .write(move |tx| {
+            tx.reopen_move(&own, &by(6))?;
+            tx.serve_move(&own, 0, false, &by(7))?;
+            tx.end_move(&own, false, &by(8))
+        })
+        .await;
+    let expected = ["begin", "serve", "finish", "reopen", "serve", "end"].map(|word| format!("move.{word}"));
+    assert_eq!(actions(&world, &dev).await, expected);
+}
+
+#[tokio::test]
+async fn a_move_goes_with_its_environment() {
+    let (world, dev) = begun(false).await;
+    let own = dev.clone();
+    world.write(move |tx| tx.delete_environment(&own, &by(2))).await;
+    assert_eq!(world.store.read(|db| db.moves()).await.unwrap(), []);
+    assert_eq!(place("acme/shop/dev"), dev);
+}
+
+#[tokio::test]
+async fn what_is_pushed_meanwhile_is_released_when_it_stays() {
+    let (world, dev) = begun(false).await;
+    let own = dev.clone();
+    world
+        .write(move |tx| tx.enqueue_push(&push(&own, "waits"), &by(2)).map(drop))
+        .await;
+    assert_eq!(world.store.read(|db| db.places_to_release()).await.unwrap(), []);
+    let own = dev.clone();
+    world.write(move |tx| tx.end_move(&own, false, &by(3))).await;
+    assert_eq!(
+        world.store.read(|db| db.places_to_release()).await.unwrap(),
+        [dev]
+    );
+}

@@ -1,0 +1,157 @@
+//! An environment's way to AWS and back, as this platform sees it: who serves it is a row, and the load balancer follows.
+//!
+//! What is made on AWS is made by whoever moves it, with their own credentials; nothing here can call AWS.
+
+use axum::body::Body;
+use model::{Place, port::Fault, spec, wire::Side};
+use store::{By, Error};
+
+use super::{World, commands::refused, start, variables::DATABASE_NAME};
+use crate::web::Moving;
+
+/// Takes one step, and has the load balancer follow before it answers.
+pub async fn step(world: &World, place: Place, step: Moving, by: By) -> Result<(), Fault> {
+    match step {
+        Moving::Begin { host } => begin(world, &place, host, by).await.map_err(refused)?,
+        Moving::Serve { share, closed } => {
+            let own = place.clone();
+            let written = world
+                .store
+                .write(move |tx| tx.serve_move(&own, share, closed, &by));
+            let found = written.await.map_err(refused)?;
+            if !closed && found.data == Some(Side::Here) {
+                open(world, &found).await?;
+            }
+        }
+        Moving::Finish => return start::leave(world, &place, by).await.map(drop).map_err(refused),
+        Moving::Reopen => {
+            return start::come_back(world, &place, by)
+                .await
+                .map(drop)
+                .map_err(refused);
+        }
+        Moving::Settle { counted } => {
+            let own = place.clone();
+            let written = world
+                .store
+                .write(move |tx| tx.settle_move(&own, Side::Away, &counted, &by));
+            written.await.map(drop).map_err(refused)?;
+        }
+        Moving::End { lose } => {
+            let own = place.clone();
+            let found = world
+                .store
+                .read(move |db| db.the_move(&own))
+                .await
+                .map_err(refused)?;
+            if found.finished_at.is_none() && (lose || found.data == Some(Side::Here)) {
+                open(world, &found).await?;
+            }
+            let own = place.clone();
+            let written = world.store.write(move |tx| tx.end_move(&own, lose, &by));
+            written.await.map_err(refused)?;
+            // Pushes that came meanwhile have waited.
+            world.pokes.pushes.notify_one();
+        }
+    }
+    world.routes.apply().await
+}
+
+/// Lets the app write to its database here, if it was dumped.
+async fn open(world: &World, found: &store::Move) -> Result<(), Fault> {
+    let place = found.place.clone();
+    let read = world.store.read(move |db| db.environment(&place));
+    match read.await.map_err(refused)?.database_host {
+        Some(host) if found.counted.is_some() => world.node.open(&host, &found.place, DATABASE_NAME).await,
+        _ => Ok(()),
+    }
+}
+
+/// All of the data of an environment that nobody is served by just now.
+pub async fn dump(world: &World, place: Place, by: By) -> Result<(String, Body), Fault> {
+    let own = place.clone();
+    let read = world
+        .store
+        .read(move |db| Ok::<_, Error>((db.the_move(&own)?, db.environment(&own)?)));
+    let (found, environment) = read.await.map_err(refused)?;
+    let host = environment
+        .database_host
+        .filter(|_| found.data == Some(Side::Here));
+    let Some(host) = host else {
+        return Err(Fault::order(format!(
+            "{place} has no data here that is to go elsewhere"
+        )));
+    };
+    if !found.closed {
+        return Err(Fault::order(format!("{place} is served, so its data changes")));
+    }
+    let (counted, body) = world.node.dump(&host, &place, DATABASE_NAME).await?;
+    let own = counted.clone();
+    let written = world.store.write(move |tx| tx.count_move(&place, &own, &by));
+    written.await.map_err(refused)?;
+    Ok((counted, body))
+}
+
+async fn begin(world: &World, place: &Place, host: String, by: By) -> Result<(), Error> {
+    if world.platform.owns(&host) {
+        let message = format!("`{host}` is a name of this platform: requests would go round in circles");
+        return Err(start::refusal(message, None));
+    }
+    let place = place.clone();
+    let begun = world.store.write(move |tx| {
+        start::refuse_moving(tx, &place)?;
+        let Some(live) = tx.live_release(&place)? else {
+            let message = format!("{place} has no release yet: there is nothing to move");
+            return Err(start::refusal(message, Some("vend aws push".into())));
+        };
+        let environment = tx.environment(&place)?;
+        if environment.asleep_at.is_some() {
+            let next = format!("vend wake {place}");
+            return Err(start::refusal(format!("{place} sleeps"), Some(next)));
+        }
+        if let Some(why) = immovable(&live.content.spec) {
+            return Err(start::refusal(format!("{place} cannot be moved: {why}"), None));
+        }
+        let release = live.content.number;
+        tx.begin_move(&place, &host, release, environment.database_host.is_some(), &by)
+            .map(drop)
+    });
+    begun.await
+}
+
+/// Why an environment cannot be moved, by what it is.
+fn immovable(spec: &spec::Environment) -> Option<String> {
+    if spec.placement.is_some() {
+        return Some("it is on registered machines, which are its customer's own".into());
+    }
+    if spec.preview.is_some() {
+        return Some("it comes and goes with its branch: vend aws apply --branch makes it there".into());
+    }
+    if let Some(port) = spec.listeners.first() {
+        let (protocol, port) = (port.protocol, port.port);
+        return Some(format!(
+            "{protocol} {port} is no HTTP, and AWS's load balancer has nothing else"
+        ));
+    }
+    if spec.authenticate.is_some() {
+        return Some("people sign in to it at this load balancer, and nobody would be asked on AWS".into());
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_aws_would_not_serve_alike_stays() {
+        let why = |keys: &str| {
+            let text = format!("app: shop\n{keys}\n");
+            let (app, _) = spec::App::parse(&text, "vend.yaml", &|_| true).unwrap();
+            immovable(&app.environments[0])
+        };
+        assert_eq!(why("environments: { production: {} }"), None);
+        let port = why("listeners: [{ protocol: udp, port: 5514, host_port: 514 }]").unwrap();
+        assert!(port.starts_with("udp 5514 "), "{port}");
+    }
+}

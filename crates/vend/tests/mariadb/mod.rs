@@ -1,0 +1,156 @@
+//! A real MariaDB on this machine, and the lines that hosts run to dump and to load.
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "each test file uses its part, and one that cannot go on fails"
+)]
+
+use std::{
+    fs,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use ::aws::live::data;
+
+/// A server of its own, which ends with the test.
+pub struct Server {
+    child: Child,
+    pub folder: tempfile::TempDir,
+    pub port: u16,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Server {
+    pub fn start() -> Option<Self> {
+        let program = Path::new("/usr/sbin/mariadbd");
+        if !program.exists() || Command::new("mariadb-dump").arg("--version").output().is_err() {
+            println!("skipped: there is no mariadbd on this machine, or no mariadb-dump");
+            return None;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let home = folder.path().join("data");
+        let made = Command::new("mariadb-install-db")
+            .args([
+                "--no-defaults",
+                "--user=root",
+                "--auth-root-authentication-method=socket",
+                "--skip-test-db",
+            ])
+            .arg("--auth-root-socket-user=root")
+            .arg(format!("--datadir={}", home.display()))
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let port = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
+        let child = Command::new(program)
+            .args([
+                "--no-defaults",
+                "--user=root",
+                "--bind-address=127.0.0.1",
+                "--innodb-buffer-pool-size=16M",
+                "--character-set-server=utf8mb4",
+            ])
+            .args([format!("--datadir={}", home.display()), format!("--port={port}")])
+            .arg(format!("--socket={}", folder.path().join("s").display()))
+            .arg(format!("--pid-file={}", folder.path().join("p").display()))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let server = Self { child, folder, port };
+        let end = Instant::now() + Duration::from_secs(60);
+        while server.try_sql("", "SELECT 1").is_err() {
+            assert!(Instant::now() < end, "the server does not come up");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        server.sql(
+            "",
+            "CREATE DATABASE app; CREATE USER app IDENTIFIED BY 'a\\\\b\"c $d'; GRANT ALL ON app.* TO app",
+        );
+        Some(server)
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.folder.path().join("s")
+    }
+
+    pub fn try_sql(&self, database: &str, sql: &str) -> Result<String, String> {
+        let done = Command::new("mariadb")
+            .args([
+                "--no-defaults",
+                "--default-character-set=utf8mb4",
+                "--batch",
+                "--skip-column-names",
+                "--execute",
+                sql,
+            ])
+            .arg(format!("--socket={}", self.socket().display()))
+            .args((!database.is_empty()).then_some(database))
+            .output()
+            .unwrap();
+        match done.status.success() {
+            true => Ok(String::from_utf8(done.stdout).unwrap()),
+            false => Err(String::from_utf8_lossy(&done.stderr).into_owned()),
+        }
+    }
+
+    pub fn sql(&self, database: &str, sql: &str) -> String {
+        self.try_sql(database, sql).unwrap()
+    }
+
+    /// What a host runs to dump its database, here with another socket and file. Gives what it says.
+    pub fn dump(&self, file: &Path) -> String {
+        let script = host::database::making("app")
+            .replace("/run/mysqld/mysqld.sock", &self.socket().to_string_lossy())
+            .replace("/var/lib/mysql/vend-dump.gz", &file.to_string_lossy());
+        bash(&script).unwrap()
+    }
+
+    /// What a host runs to load a dump.
+    pub fn load(&self, file: &Path) -> Result<String, String> {
+        let variables = self.folder.path().join("environment");
+        let lines = [
+            "DATABASE_HOST=\"127.0.0.1\"".to_owned(),
+            format!("DATABASE_PORT=\"{}\"", self.port),
+            "DATABASE_NAME=\"app\"".to_owned(),
+            "DATABASE_USER=\"app\"".to_owned(),
+            // As a host's own script writes values.
+            "DATABASE_PASSWORD=\"a\\\\b\\\"c \\$d\"".to_owned(),
+        ];
+        fs::write(&variables, lines.join("\n") + "\n").unwrap();
+        let fetch = format!("cat {}", file.display());
+        bash(&data::script(&variables.to_string_lossy(), &fetch, false))
+    }
+}
+
+fn bash(script: &str) -> Result<String, String> {
+    let done = Command::new("bash")
+        .args(["-c", script])
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    match done.status.success() {
+        true => Ok(String::from_utf8(done.stdout).unwrap()),
+        false => Err(String::from_utf8_lossy(&done.stderr).into_owned()),
+    }
+}
+
+/// What was counted, of all that a script says.
+pub fn counted(said: &str) -> String {
+    let line = said.lines().find_map(|line| line.strip_prefix("counted: "));
+    line.unwrap_or_else(|| panic!("nothing was counted: {said}"))
+        .to_owned()
+}
