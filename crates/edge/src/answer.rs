@@ -1,6 +1,6 @@
 //! Answers that the edge gives itself: one line of text that says what happened.
 
-use std::{borrow::Cow, io::Write};
+use std::{borrow::Cow, io::Write, net::SocketAddr};
 
 use model::route::Redirect;
 
@@ -17,6 +17,8 @@ pub struct Answer {
     pub retry_after: Option<u32>,
     /// Values of `Set-Cookie`.
     pub cookies: Vec<String>,
+    /// It is true only now: nobody may keep it.
+    pub passing: bool,
 }
 
 impl Answer {
@@ -28,6 +30,7 @@ impl Answer {
             body: Cow::Borrowed(body),
             retry_after: None,
             cookies: Vec::new(),
+            passing: false,
         }
     }
 
@@ -49,19 +52,27 @@ impl Answer {
         Self::new(502, why)
     }
 
-    /// No rule is for the request. `secure` is the port at which this edge speaks TLS, if it does: whoever comes without
-    /// is sent there first, as by the default actions of the listeners that ALB has here.
-    pub fn unmatched(ask: &Ask, secure: Option<u16>) -> Self {
-        match secure.filter(|_| !ask.tls && !ask.host.is_empty()) {
+    /// No rule is for the request. `secure` is where this edge speaks TLS: whoever comes without is sent there first, as
+    /// by the default actions of the listeners that ALB has here. A socket that is a rule's own sends nobody away, and
+    /// what only this machine reaches nobody from elsewhere. A rule may come for the host: browsers must ask again.
+    pub fn unmatched(ask: &Ask, secure: &[SocketAddr]) -> Self {
+        let reached = |at: &&SocketAddr| ask.loopback || !at.ip().to_canonical().is_loopback();
+        let plain = !ask.tls && !ask.host.is_empty() && ask.only.is_none();
+        match secure.iter().find(reached).filter(|_| plain) {
             None => Self::new(503, "host not found"),
-            Some(port) => {
+            Some(at) => {
+                // Behind a translation of addresses ports of ours are nobody's but the usual ones.
+                let port = if ask.is_at_usual_port() { 443 } else { at.port() };
                 let there = Redirect {
                     status: 301,
                     protocol: "HTTPS".into(),
                     port: port.to_string(),
                     ..Redirect::default()
                 };
-                Self::redirect(&there, ask)
+                Self {
+                    passing: true,
+                    ..Self::redirect(&there, ask)
+                }
             }
         }
     }
@@ -202,6 +213,9 @@ impl Answer {
         }
         if let Some(location) = &self.location {
             let _ = write!(out, "Location: {location}\r\n");
+        }
+        if self.passing {
+            out.extend_from_slice(b"Cache-Control: no-store\r\n");
         }
         for cookie in &self.cookies {
             let _ = write!(out, "Set-Cookie: {cookie}\r\n");

@@ -187,13 +187,14 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     restore(&mut keeper);
     (config.tidy)();
     let (doors, certificates) = listener::doors(&config.listeners)?;
-    let secure = config
-        .listeners
-        .iter()
-        .zip(&doors)
-        .find(|(_, door)| door.is_secure());
-    if let Some(at) = secure.and_then(|(listener, _)| listener.socket.local_addr().ok()) {
-        let _ = shared.secure.set(at.port());
+    let secure = config.listeners.iter().zip(&doors);
+    let secure = secure.filter(|(_, door)| door.is_secure());
+    let secure = secure.filter_map(|(listener, _)| listener.socket.local_addr().ok());
+    let _ = shared.secure.set(secure.collect());
+    for (folder, held) in &certificates {
+        if held.seen().iter().all(|seen| seen.problem.is_some()) {
+            tracing::warn!(%folder, "no certificate can be used: TLS is refused to whoever asks for it");
+        }
     }
     let door = socket::listen(&config.admin).map_err(|source| Error::Admin {
         path: config.admin.clone(),
@@ -206,6 +207,8 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         workers.spawn(ended);
     }
     drop(log);
+    // The workers have them now, and close them first when they stop: nobody is to connect who is not accepted.
+    drop(config.listeners);
     let orders = keeper.workers.clone();
     let (changes, inbox) = mpsc::channel(16);
     let mut control = JoinSet::new();
@@ -264,6 +267,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         () = shutdown => false,
         Some(_) = workers.join_next() => true,
     };
+    tracing::info!("stopping: nobody new is accepted, and what is under way may end");
     // Dropped first: a successor may have the admin socket and the snapshot from now on.
     control.shutdown().await;
     stop(&config.limits, orders, workers).await;

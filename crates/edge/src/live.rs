@@ -6,6 +6,7 @@
 use std::{
     borrow::Borrow,
     collections::HashMap,
+    net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, atomic::AtomicU64},
     time::{Duration, Instant},
 };
@@ -71,8 +72,8 @@ pub struct Shared {
     pub own: own::Held,
     /// Where the edge itself is.
     pub zone: OnceLock<String>,
-    /// The port of the first listener that speaks TLS.
-    pub secure: OnceLock<u16>,
+    /// Where the listeners are that speak TLS, in their order.
+    pub secure: OnceLock<Vec<SocketAddr>>,
     /// How targets that are elsewhere are reached.
     pub away: away::Trust,
     /// Where people sign in; none when its keys cannot be read.
@@ -83,6 +84,11 @@ pub struct Shared {
 }
 
 impl Shared {
+    /// Where the listeners are that speak TLS, in their order.
+    pub fn secure(&self) -> &[SocketAddr] {
+        self.secure.get().map_or(&[], Vec::as_slice)
+    }
+
     /// The control side's record. Workers never ask for it.
     pub fn book(&self) -> MutexGuard<'_, Book> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)

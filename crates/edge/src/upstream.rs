@@ -354,7 +354,7 @@ fn choose(worker: &Worker, ask: &mut Ask, attempts: &mut Attempts) -> Result<Cho
         .is_none_or(|only| only.iter().any(|host| matches(host, &ask.host)));
     let Some(rule) = live.rules.find(ask).filter(|_| here) else {
         worker.shared.totals.unmatched.fetch_add(1, Relaxed);
-        return Err(Answer::unmatched(ask, shared.secure.get().copied()));
+        return Err(Answer::unmatched(ask, shared.secure()));
     };
     if worker.log.is_some() {
         ask.decided(rule.place());
