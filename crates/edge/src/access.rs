@@ -198,7 +198,9 @@ mod tests {
     #[test]
     fn the_folder_of_the_log_is_made() {
         let folder = tempfile::tempdir().unwrap();
-        let path = Utf8Path::from_path(folder.path()).unwrap().join("log/edge/access.log");
+        let path = Utf8Path::from_path(folder.path())
+            .unwrap()
+            .join("log/edge/access.log");
         let (sender, ended) = open(&Log::short(path.clone()), Arc::default()).unwrap();
         sender.send("one\n".to_owned()).unwrap();
         drop(sender);

@@ -230,3 +230,52 @@ impl Answer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::worker::Ends;
+
+    /// Where somebody is sent who comes to `local` and names `host`.
+    fn sent(local: &str, host: &str, secure: &[&str], own: bool) -> Option<String> {
+        let ends = Ends {
+            peer: "192.0.2.9:1".parse().unwrap(),
+            local: local.parse().unwrap(),
+            tls: false,
+            identity: None,
+            only: own.then(|| [Box::from("other.test")].into()),
+        };
+        let mut ask = Ask::default();
+        ask.start("GET", "/a?b=c", &ends);
+        assert!(ask.name_host(host));
+        let secure: Vec<SocketAddr> = secure.iter().map(|at| at.parse().unwrap()).collect();
+        let answer = Answer::unmatched(&ask, &secure);
+        assert_eq!(answer.status, if answer.location.is_some() { 301 } else { 503 });
+        let mut out = Vec::new();
+        answer.write(&mut out, "", false);
+        let kept = !String::from_utf8(out)
+            .unwrap()
+            .contains("Cache-Control: no-store");
+        assert_eq!(kept, answer.location.is_none());
+        answer.location
+    }
+
+    #[test]
+    fn who_no_rule_is_for_is_sent_to_https_where_it_can_be_reached() {
+        let there = |port: &str| Some(format!("https://shop.test{port}/a?b=c"));
+        let (outside, inside) = ("198.51.100.1:8080", "127.0.0.1:8080");
+        // The port that is bound is not the one that clients see.
+        assert_eq!(sent(outside, "shop.test", &["0.0.0.0:8443"], false), there(""));
+        assert_eq!(sent(outside, "shop.test:80", &["0.0.0.0:8443"], false), there(""));
+        assert_eq!(
+            sent(outside, "shop.test:8080", &["0.0.0.0:8443"], false),
+            there(":8443")
+        );
+        let both = ["127.0.0.1:4443", "[::]:8443"];
+        assert_eq!(sent(outside, "shop.test:8080", &both, false), there(":8443"));
+        assert_eq!(sent(inside, "shop.test:8080", &both, false), there(":4443"));
+        assert_eq!(sent(outside, "shop.test", &["[::1]:443"], false), None);
+        assert_eq!(sent(outside, "shop.test", &["0.0.0.0:443"], true), None);
+        assert_eq!(sent(outside, "shop.test", &[], false), None);
+    }
+}

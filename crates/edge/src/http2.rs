@@ -227,7 +227,7 @@ async fn handle(busy: Rc<Busy>, ends: Ends, request: Request<Incoming>) -> Resul
         Ok(framing) => framing,
         Err(answer) => return Ok(local(answer, false)),
     };
-    let most = busy.worker.limits.body;
+    let most = busy.worker.bounds().body;
     if most > 0 && body.size_hint().lower() > most {
         return Ok(local(Answer::bad_request(TOO_LARGE.0), false));
     }

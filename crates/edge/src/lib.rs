@@ -63,7 +63,7 @@ use std::{
 use camino::Utf8PathBuf;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     task::JoinSet,
 };
 
@@ -77,7 +77,7 @@ pub use metrics::{GroupLoad, GroupStats, Load, RuleLoad, TotalStats, upper_us};
 pub use own::OwnSeen;
 pub use tls::{Clients, Seen as CertificateSeen, Tls, Version};
 pub use udp::Datagrams;
-pub use upstream::Limits;
+pub use upstream::{Bounds, Limits};
 pub use vault::{Given, Useless};
 
 use access::Writer;
@@ -102,6 +102,8 @@ pub struct Config {
     /// Where numbers are given away in Prometheus' format, over HTTP and to anybody who can connect.
     pub metrics: Option<TcpListener>,
     pub limits: Limits,
+    /// What limits of whoever asks become while it runs, if they are to.
+    pub bounds: Option<watch::Receiver<Bounds>>,
     /// Certificates to be got from an authority.
     pub acme: Option<Acme>,
     /// Sockets at which datagrams come.
@@ -223,6 +225,9 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         secure: doors.iter().find(|door| door.is_secure()).cloned(),
     };
     control.spawn(sockets.run());
+    if let Some(bounds) = config.bounds {
+        control.spawn(follow(bounds, orders.clone()));
+    }
     for datagrams in config.datagrams {
         control.spawn(udp::run(datagrams, Arc::clone(&shared)));
     }
@@ -371,6 +376,17 @@ fn serve(
         Worker::new(shared, limits, log).run(listeners, orders).await;
         Ok(())
     })
+}
+
+/// Tells all workers what the limits become.
+async fn follow(mut bounds: watch::Receiver<Bounds>, workers: Vec<Orders>) {
+    while bounds.changed().await.is_ok() {
+        let now = *bounds.borrow_and_update();
+        for worker in &workers {
+            // One that has ended needs no limits.
+            let _ = worker.send(Order::Bounds(now));
+        }
+    }
 }
 
 /// Tells all workers to stop and waits for them, a little longer than they have.

@@ -7,7 +7,7 @@ mod world;
 use std::collections::BTreeMap;
 
 use edge::ClientError;
-use model::route::{Action, Delta, Invalid, Redirect, Table, TargetState};
+use model::route::{Action, Delta, Invalid, Redirect, Table, TargetGroup, TargetState};
 use world::{Edge, Origin, body, forward, group, rule, shop, status, until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -206,7 +206,12 @@ async fn a_request_is_explained_without_being_sent() {
         api,
         rule(20, "old.test", Action::Redirect(away)),
         rule(1, "other.test", forward(&[("shop", 1)])),
+        rule(21, "empty.test", forward(&[("empty", 1)])),
+        rule(22, "asleep.test", forward(&[("asleep", 1)])),
     ]);
+    let group = |waking| TargetGroup { waking, ..group(&[]) };
+    table.target_groups.insert("empty".into(), group(false));
+    table.target_groups.insert("asleep".into(), group(true));
     edge.apply(&table).await;
     let ask = |url: &str| {
         let question = edge::Question {
@@ -229,6 +234,16 @@ async fn a_request_is_explained_without_being_sent() {
         ask("none.test").await.unwrap().answer.as_deref(),
         Some("503 host not found")
     );
+    for (url, answer) in [
+        (
+            "shop.test/a/..;/b",
+            "400 the path means another one to whoever resolves it",
+        ),
+        ("empty.test", "503 no targets are registered: empty"),
+        ("asleep.test", "asleep: a request wakes asleep, and waits for it"),
+    ] {
+        assert_eq!(ask(url).await.unwrap().answer.as_deref(), Some(answer), "{url}");
+    }
     assert!(matches!(
         ask("ftp://none.test").await,
         Err(ClientError::Refused { status: 400, .. })

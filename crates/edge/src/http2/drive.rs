@@ -172,6 +172,7 @@ struct Back<'a> {
 impl Back<'_> {
     async fn pump(&self, body: &mut Incoming, framing: Framing, out: &mut Vec<u8>) -> Result<(), Fail> {
         let limits = &self.worker.limits;
+        let most = self.worker.bounds().body;
         let (mut trailers, mut total) = (None, 0);
         while trailers.is_none() {
             // While the client is waited for, the target is not.
@@ -186,7 +187,7 @@ impl Back<'_> {
             match frame.into_data() {
                 Ok(data) => {
                     total += data.len() as u64;
-                    if limits.body > 0 && total > limits.body {
+                    if most > 0 && total > most {
                         return Err(Fail::ClientBad(TOO_LARGE));
                     }
                     framing.data(out, &data);

@@ -237,7 +237,7 @@ mod tests {
         tried.0.insert(woken.clone(), now + AGAIN);
         // Whoever asks again and again, there is no new try, and the pace is the slow one.
         assert_eq!(tried.new(all(), now + BUSY / 2), []);
-        assert_eq!(tried.new(all(), now + BUSY), [busy]);
+        assert_eq!(tried.new(all(), now + BUSY), std::slice::from_ref(&busy));
         assert_eq!(tried.new(all(), now + AGAIN).len(), 2);
         assert!(tried.0.is_empty());
     }

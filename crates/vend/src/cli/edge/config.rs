@@ -8,7 +8,7 @@ use std::{
 };
 
 use camino::{Utf8Path, Utf8PathBuf};
-use edge::{Acme, Challenge, Client, Clients, Datagrams, Dns, Listener, Speaks, Tls, Version};
+use edge::{Acme, Bounds, Challenge, Client, Clients, Datagrams, Dns, Listener, Speaks, Tls, Version};
 use jiff::SignedDuration;
 use model::{
     Place,
@@ -18,6 +18,7 @@ use model::{
     },
 };
 use serde::Deserialize;
+use tokio::sync::watch;
 
 use super::Failure;
 use crate::{
@@ -26,7 +27,7 @@ use crate::{
     roles::ended,
 };
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Config {
     listeners: Vec<Listens>,
@@ -56,7 +57,7 @@ struct Config {
     workers: Option<usize>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Listens {
     address: SocketAddr,
@@ -84,14 +85,14 @@ enum Spoken {
     Sni,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Trusted {
     trust: Utf8PathBuf,
     revoked: Option<Utf8PathBuf>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Authority {
     directory: String,
@@ -104,7 +105,7 @@ struct Authority {
     certificates: BTreeMap<String, Vec<String>>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum Way {
     #[default]
@@ -113,7 +114,7 @@ enum Way {
     Dns,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Logged {
     path: Utf8PathBuf,
@@ -136,7 +137,7 @@ enum Shape {
 }
 
 /// Limits of who asks; 0 is none.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Limited {
     connections_per_source: u32,
@@ -146,7 +147,7 @@ struct Limited {
 }
 
 /// A rule, with exactly one of its actions. Rules are asked in the order of the file.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Written {
     #[serde(default)]
@@ -164,7 +165,7 @@ struct Written {
     answer: Option<Fixed>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Fixed {
     status: u16,
@@ -178,7 +179,7 @@ fn plain_text() -> String {
     "text/plain; charset=utf-8".into()
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Group {
     targets: Vec<SocketAddr>,
@@ -223,7 +224,29 @@ fn read(file: &Utf8Path) -> Result<Config, Failure> {
         let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
         bad(problems.join("\n"))
     })?;
-    serde_json::from_value(value).map_err(|error| bad(error.to_string()))
+    written_as(value).map_err(|(steps, why)| {
+        let key = steps.join(".");
+        let place = model::spec::place(text, &steps);
+        let place = place.map_or(String::new(), |(line, column)| format!("{line}:{column}: "));
+        bad(format!(
+            "{place}{}{why}",
+            if key.is_empty() { key } else { format!("`{key}`: ") }
+        ))
+    })
+}
+
+/// What a value says; else where in it something is wrong, step by step, and what.
+fn written_as(value: serde_json::Value) -> Result<Config, (Vec<String>, String)> {
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        use serde_path_to_error::Segment;
+        let step = |segment: &Segment| match segment {
+            Segment::Seq { index } => Some(index.to_string()),
+            Segment::Map { key } => Some(key.clone()),
+            Segment::Enum { .. } | Segment::Unknown => None,
+        };
+        let steps = error.path().iter().filter_map(step).collect();
+        (steps, error.into_inner().to_string())
+    })
 }
 
 impl Config {
@@ -334,6 +357,28 @@ impl Config {
             body: self.limits.body,
             ..edge::Limits::default()
         }
+    }
+
+    /// What is read when it starts, and never again.
+    fn fixed(&self) -> [(&'static str, String); 9] {
+        [
+            ("listeners", format!("{:?}", self.listeners)),
+            ("access_log", format!("{:?}", self.access_log)),
+            ("metrics", format!("{:?}", self.metrics)),
+            ("acme", format!("{:?}", self.acme)),
+            ("dns", format!("{:?}", self.dns)),
+            ("secrets", format!("{:?}", self.secrets)),
+            ("roots", format!("{:?}", self.roots)),
+            ("zone", format!("{:?}", self.zone)),
+            ("workers", format!("{:?}", self.workers)),
+        ]
+    }
+
+    /// The keys that differ and have no effect before the next start.
+    fn later(&self, started: &Self) -> Vec<&'static str> {
+        let both = self.fixed().into_iter().zip(started.fixed());
+        let changed = both.filter(|((_, now), (_, before))| now != before);
+        changed.map(|((key, _), _)| key).collect()
     }
 
     fn acme(&self, data: &Data) -> Result<Option<Acme>, Failure> {
@@ -464,6 +509,7 @@ pub async fn run(file: &Utf8Path, data: &Data) -> Result<(), Failure> {
     let config = read(file)?;
     // Nothing is bound for a file that is wrong.
     config.table(1)?;
+    let _held = hold(data)?;
     let listeners = config.listeners()?;
     for listener in &listeners {
         if let Ok(address) = listener.socket.local_addr() {
@@ -471,6 +517,7 @@ pub async fn run(file: &Utf8Path, data: &Data) -> Result<(), Failure> {
         }
     }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let (sender, bounds) = watch::channel(Bounds::from(&config.limits()));
     let running = edge::Config {
         listeners,
         admin: data.edge_socket(),
@@ -479,6 +526,7 @@ pub async fn run(file: &Utf8Path, data: &Data) -> Result<(), Failure> {
         access_log: config.log()?,
         metrics: config.metrics()?,
         limits: config.limits(),
+        bounds: Some(bounds),
         acme: config.acme(data)?,
         datagrams: config.datagrams()?,
         dns: config.names()?,
@@ -493,23 +541,25 @@ pub async fn run(file: &Utf8Path, data: &Data) -> Result<(), Failure> {
     let client = Client::new(data.edge_socket());
     tokio::select! {
         ended = edge::run(running, ended()) => ended.map_err(|error| Failure::failed(chain(&error))),
-        failure = keep(file, config, &client) => Err(failure),
+        failure = keep(file, config, &client, &sender) => Err(failure),
     }
 }
 
 /// Puts the file in force, and what it becomes. Returns only when the edge takes no table at all.
-async fn keep(file: &Utf8Path, config: Config, client: &Client) -> Failure {
+async fn keep(file: &Utf8Path, config: Config, client: &Client, bounds: &watch::Sender<Bounds>) -> Failure {
     let mut changed = written(file);
+    let started = config.clone();
     let mut wanted = Some(config);
     loop {
-        if let Some(config) = wanted.take()
-            && let Err(failure) = apply(&config, client).await
-        {
-            tracing::error!(
-                why = failure.what,
-                cause = failure.cause,
-                "the file is not put in force"
-            );
+        if let Some(config) = wanted.take() {
+            match apply(&config, client).await {
+                Ok(()) => settle(&config, &started, bounds),
+                Err(failure) => tracing::error!(
+                    why = failure.what,
+                    cause = failure.cause,
+                    "the file is not put in force"
+                ),
+            }
         }
         tokio::time::sleep(EVERY).await;
         let now = written(file);
@@ -525,6 +575,33 @@ async fn keep(file: &Utf8Path, config: Config, client: &Client) -> Failure {
             }
         }
     }
+}
+
+/// What else of a file in force counts now, and what does not.
+fn settle(config: &Config, started: &Config, bounds: &watch::Sender<Bounds>) {
+    let now = Bounds::from(&config.limits());
+    let differs = bounds.send_if_modified(|held| std::mem::replace(held, now) != now);
+    if differs {
+        tracing::info!(limits = ?config.limits, "limits in force");
+    }
+    for key in config.later(started) {
+        tracing::warn!(key, "`{key}` has changed: it takes effect at the next start");
+    }
+}
+
+/// Keeps others off the folder of data: whoever comes second would take the control socket and the table of the first.
+fn hold(data: &Data) -> Result<std::fs::File, Failure> {
+    let failed = |error: std::io::Error| Failure {
+        cause: Some(error.to_string()),
+        ..Failure::failed(format!("cannot use {}", data.0))
+    };
+    std::fs::create_dir_all(data.run()).map_err(failed)?;
+    let file = std::fs::File::create(data.run().join("edge.lock")).map_err(failed)?;
+    if file.try_lock().is_err() || crate::up::is_running(data) {
+        return Err(Failure::failed(format!("{} has a load balancer already", data.0))
+            .next("vend edge --config FILE --data ANOTHER"));
+    }
+    Ok(file)
 }
 
 fn written(file: &Utf8Path) -> Option<(std::time::SystemTime, u64)> {
