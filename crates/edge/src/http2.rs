@@ -229,6 +229,7 @@ async fn handle(busy: Rc<Busy>, ends: Ends, request: Request<Incoming>) -> Resul
     };
     let most = busy.worker.bounds().body;
     if most > 0 && body.size_hint().lower() > most {
+        tokio::task::spawn_local(drive::linger(body));
         return Ok(local(Answer::bad_request(TOO_LARGE.0), false));
     }
     let head = ask.is_head();

@@ -37,7 +37,7 @@ async fn a_source_has_its_share_of_connections() {
     for _ in 0..3 {
         let mut stream = edge.connect().await;
         stream
-            .write_all(b"POST / HTTP/1.1\r\nHost: shop.test\r\nContent-Length: 8\r\n\r\nfour")
+            .write_all(b"GET / HTTP/1.1\r\nHost: shop.test\r\n\r\n")
             .await
             .unwrap();
         assert_eq!(status(&message(&mut stream).await), 200);
@@ -492,7 +492,7 @@ async fn who_comes_while_it_stops_is_not_left_waiting() {
     let address = edge.address;
     let mut under_way = edge.connect().await;
     under_way
-        .write_all(b"GET / HTTP/1.1\r\nHost: shop.test\r\n\r\n")
+        .write_all(b"POST / HTTP/1.1\r\nHost: shop.test\r\nContent-Length: 8\r\n\r\nfour")
         .await
         .unwrap();
     until("it is under way", || async {

@@ -1,6 +1,13 @@
 //! One request of an HTTP/2 client, to a target and back.
 
-use std::{cell::Cell, io, net::SocketAddr, rc::Rc, sync::atomic::Ordering::Relaxed, time::Instant};
+use std::{
+    cell::Cell,
+    io,
+    net::SocketAddr,
+    rc::Rc,
+    sync::atomic::Ordering::Relaxed,
+    time::{Duration, Instant},
+};
 
 use http_body_util::BodyExt;
 use hyper::{
@@ -100,6 +107,9 @@ impl Stream {
                 false => local(answer, self.ask.is_head()),
             });
         }
+        if let Some(body) = self.body.take() {
+            tokio::task::spawn_local(linger(body));
+        }
     }
 
     pub fn log(&self, lease: Option<&Lease>, status: u16, bytes: u64) {
@@ -158,6 +168,21 @@ impl Stream {
         let whole = written.is_ok() && !pumping.get();
         result.map(|(status, bytes, keep)| (status, bytes, keep && whole))
     }
+}
+
+/// Reads what a client still sends that has its answer, for a short time: the reset of a stream whose body nobody wants
+/// would overtake the answer, and clients that are still sending then see the reset alone.
+pub async fn linger(mut body: Incoming) {
+    const ENOUGH: u64 = 1024 * 1024;
+    let read = async {
+        let mut read = 0;
+        while let Some(Ok(frame)) = body.frame().await
+            && read < ENOUGH
+        {
+            read += frame.data_ref().map_or(0, |data| data.len() as u64);
+        }
+    };
+    let _ = timeout(Duration::from_secs(2), read).await;
 }
 
 /// Both directions of one attempt.
