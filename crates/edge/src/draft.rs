@@ -28,6 +28,13 @@ impl Draft {
             if let Some(twice) = delta.rules.iter().find(|rule| book.has_rule(rule.priority)) {
                 return Err(Invalid::Priority(twice.priority));
             }
+            let mut names = delta.target_groups.keys();
+            if let Some(twice) = names.find(|name| book.group(name.as_str()).is_some()) {
+                return Err(Invalid::TargetGroup {
+                    group: twice.clone(),
+                    why: "it comes twice".to_owned(),
+                });
+            }
             book.check(&delta)?;
             book.apply(&delta, 0);
             Ok(())

@@ -341,7 +341,7 @@ impl Back<'_> {
 /// Resets the stream: the client must not take the part that it has for the whole.
 async fn break_off(frames: &mpsc::Sender<io::Result<Frame<Bytes>>>) -> Fail {
     let broken = io::ErrorKind::UnexpectedEof.into();
-    let _ = timeout(std::time::Duration::from_secs(1), frames.send(Err(broken))).await;
+    let _ = timeout(Duration::from_secs(1), frames.send(Err(broken))).await;
     Fail::Broken
 }
 

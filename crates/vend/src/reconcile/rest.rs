@@ -137,7 +137,7 @@ async fn listen(world: &World) {
             }
         };
         let places = wanted.iter().filter_map(|place| place.parse().ok());
-        let new = tried.new(places.collect(), Instant::now());
+        let new = tried.untried(places.collect(), Instant::now());
         for place in &new {
             let rest = wake(world, place).await;
             tried.0.insert(place.clone(), Instant::now() + rest);
@@ -153,7 +153,7 @@ struct Tried(HashMap<Place, Instant>);
 
 impl Tried {
     /// Those of the places that may be tried now.
-    fn new(&mut self, places: HashSet<Place>, now: Instant) -> Vec<Place> {
+    fn untried(&mut self, places: HashSet<Place>, now: Instant) -> Vec<Place> {
         self.0.retain(|_, until| *until > now);
         let may = |place: &Place| !self.0.contains_key(place);
         places.into_iter().filter(may).collect()
@@ -232,13 +232,13 @@ mod tests {
         let [busy, woken]: [Place; 2] = ["acme/shop/dev", "acme/shop/qa"].map(|place| place.parse().unwrap());
         let all = || HashSet::from([busy.clone(), woken.clone()]);
         let (mut tried, now) = (Tried::default(), Instant::now());
-        assert_eq!(tried.new(all(), now).len(), 2);
+        assert_eq!(tried.untried(all(), now).len(), 2);
         tried.0.insert(busy.clone(), now + BUSY);
         tried.0.insert(woken.clone(), now + AGAIN);
         // Whoever asks again and again, there is no new try, and the pace is the slow one.
-        assert_eq!(tried.new(all(), now + BUSY / 2), []);
-        assert_eq!(tried.new(all(), now + BUSY), std::slice::from_ref(&busy));
-        assert_eq!(tried.new(all(), now + AGAIN).len(), 2);
+        assert_eq!(tried.untried(all(), now + BUSY / 2), []);
+        assert_eq!(tried.untried(all(), now + BUSY), std::slice::from_ref(&busy));
+        assert_eq!(tried.untried(all(), now + AGAIN).len(), 2);
         assert!(tried.0.is_empty());
     }
 

@@ -1,6 +1,12 @@
 //! `edge.yaml`: the guide's samples, and what is said of wrong ones.
 
-use super::*;
+use edge::Bounds;
+use tokio::sync::watch;
+
+use super::{
+    alone::{hold, settle},
+    *,
+};
 
 fn guide() -> Vec<String> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/guides/edge.md");
@@ -18,7 +24,10 @@ fn config(text: &str) -> Result<Config, String> {
 
 #[test]
 fn the_guide_shows_files_that_work() {
-    let blocks = guide();
+    let (parts, blocks): (Vec<String>, Vec<String>) =
+        guide().into_iter().partition(|block| block.starts_with("rules:"));
+    let recipe = config(&format!("listeners: []\n{}", parts.concat())).unwrap();
+    assert_eq!(recipe.table(1).unwrap().rules.len(), 1);
     let whole = config(&blocks.concat()).unwrap();
     let table = whole.table(1).unwrap();
     assert_eq!((table.rules.len(), table.target_groups.len()), (5, 3));
