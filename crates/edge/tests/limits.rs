@@ -501,7 +501,7 @@ async fn who_comes_while_it_stops_is_not_left_waiting() {
     .await;
     let stopping = tokio::spawn(edge.stop());
     until("nobody listens", || async {
-        tokio::net::TcpStream::connect(address).await.is_err()
+        TcpStream::connect(address).await.is_err()
     })
     .await;
     assert!(!stopping.is_finished(), "a request is under way");
