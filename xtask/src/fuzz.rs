@@ -123,6 +123,7 @@ fn longest(target: &str) -> u32 {
 /// Words of the language that a target reads.
 fn words(target: &str) -> Option<&'static Path> {
     let name = match target.split('_').next()? {
+        _ if ["edge_change", "edge_snapshot"].contains(&target) => "route.dict",
         "asl" => "asl.dict",
         "jsonata" => "jsonata.dict",
         "vend" | "buildspec" | "appspec" | "checks" => "yaml.dict",

@@ -41,6 +41,7 @@ async fn main() -> Result<(), Failure> {
         secrets: folder.join("secrets"),
         roots: None,
         zone: None,
+        bounds: None,
         tidy: || (),
     };
     let apply = async {

@@ -48,6 +48,7 @@ fn serve(folder: &Utf8Path) -> Result<(), Failure> {
         dns: None,
         secrets: folder.join("secrets"),
         roots: None,
+        bounds: None,
         zone: None,
         tidy,
     };

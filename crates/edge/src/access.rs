@@ -147,6 +147,9 @@ impl Drop for Writer {
 /// Starts the thread that owns the file. It ends when the last sender is gone and all is written; then the receiver is
 /// ready.
 pub fn open(log: &Log, shared: Arc<Shared>) -> io::Result<(SyncSender<String>, oneshot::Receiver<()>)> {
+    if let Some(folder) = log.path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
     let current = Current::open(&log.path, log.rotation)?;
     let (sender, blocks) = sync_channel(WAITING);
     let path = log.path.clone();
@@ -191,6 +194,19 @@ fn warn_of(path: &Utf8Path, turned: &io::Result<()>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_folder_of_the_log_is_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = Utf8Path::from_path(folder.path())
+            .unwrap()
+            .join("log/edge/access.log");
+        let (sender, ended) = open(&Log::short(path.clone()), Arc::default()).unwrap();
+        sender.send("one\n".to_owned()).unwrap();
+        drop(sender);
+        let _ = ended.blocking_recv();
+        assert_eq!(std::fs::read_to_string(path).unwrap(), "one\n");
+    }
 
     #[test]
     fn lines_that_the_disk_does_not_take_are_counted() {

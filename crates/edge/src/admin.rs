@@ -2,10 +2,12 @@
 //!
 //! | method and path | answer |
 //! |---|---|
-//! | `PUT /v1/table` | 200 [`InForce`], 422 [`model::route::Invalid`], 409 the same when stale, 500 [`Refusal`] |
+//! | `PUT /v1/lines` | a whole table in [`lines`]: 200 [`InForce`], 422 [`Invalid`], 409 the same when stale, 500 [`Refusal`] |
+//! | `PUT /v1/table` | the same for a [`Table`] as one value, which takes much more memory |
 //! | `PATCH /v1/table` | the same for a [`model::route::Delta`] |
 //! | `GET /v1/table` | 200 [`InForce`] |
-//! | `GET /v1/routes` | 200, the [`model::route::Table`] in force |
+//! | `GET /v1/lines` | 200, the table in force in [`lines`] |
+//! | `GET /v1/routes` | 200, the same as one [`Table`] |
 //! | `POST /v1/explain` | 200 [`crate::Explanation`] of a [`crate::Question`] |
 //! | `GET /v1/health` | 200, a list of [`model::route::TargetHealth`] |
 //! | `GET /v1/stats` | 200, a list of [`crate::GroupStats`] |
@@ -21,7 +23,7 @@
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use camino::Utf8PathBuf;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Either, Full, Limited, channel::Channel};
 use hyper::{
     Method, Request, Response, StatusCode,
     body::{Bytes, Incoming},
@@ -30,7 +32,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::TokioIo;
-use model::route::Invalid;
+use model::route::{Invalid, Table};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::{
     net::UnixListener,
@@ -41,9 +43,13 @@ use tokio::{
 use crate::{
     Load,
     access::{self, Newest},
-    book, clock, dns,
+    book::{self, Book},
+    clock, dns,
+    draft::Draft,
     explain::{Question, explain},
+    lines::{self, Bad},
     live::{Change, Error, Shared, Wish},
+    table::Rule,
     tls::Certificates,
     vault::{Given, Vault},
 };
@@ -61,6 +67,9 @@ const CALLERS: usize = 64;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InForce {
     pub version: u64,
+    /// Whole tables may come in lines.
+    #[serde(default)]
+    pub lines: bool,
 }
 
 /// Why an order was not followed, where no [`Invalid`] says it.
@@ -68,6 +77,9 @@ pub struct InForce {
 pub struct Refusal {
     pub message: String,
 }
+
+/// An answer: at once, or in lines.
+type Said = Either<Full<Bytes>, Channel<Bytes>>;
 
 /// What the admin socket hands on.
 #[derive(Clone)]
@@ -146,11 +158,49 @@ impl Admin {
         }
     }
 
-    async fn answer(self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    async fn answer(self, request: Request<Incoming>) -> Result<Response<Said>, Infallible> {
+        if (request.method(), request.uri().path()) == (&Method::GET, "/v1/lines") {
+            return Ok(Response::new(Either::Right(self.lines())));
+        }
+        Ok(self.say(request).await.map(Either::Left))
+    }
+
+    /// The table in force, written as fast as it is read.
+    fn lines(&self) -> Channel<Bytes> {
+        let (version, groups, rules) = {
+            let book = self.shared.book();
+            (book.version, book.groups(), book.rules())
+        };
+        let (mut sender, body) = Channel::new(1);
+        tokio::spawn(async move {
+            let groups = groups
+                .iter()
+                .map(|group| (group.name().to_owned(), group.source()));
+            for line in lines::table(version, groups, rules.iter().map(Rule::source)) {
+                let line = line.expect("a table has only text keys");
+                if sender.send_data(line.into()).await.is_err() {
+                    return;
+                }
+            }
+        });
+        body
+    }
+
+    async fn say(self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let live = self.shared.live.load_full();
-        Ok(match (request.method(), request.uri().path()) {
-            (&Method::PUT, "/v1/table") => self.change(request.into_body(), Wish::Table).await,
-            (&Method::PATCH, "/v1/table") => self.change(request.into_body(), Wish::Delta).await,
+        match (request.method(), request.uri().path()) {
+            (&Method::PUT, "/v1/lines") => self.replace(request.into_body()).await,
+            (&Method::PUT, "/v1/table") => {
+                let whole = |table: Table| {
+                    let book = Book::of(&table.into())?;
+                    Ok(Wish::Table(Box::new(book)))
+                };
+                self.change(request.into_body(), whole).await
+            }
+            (&Method::PATCH, "/v1/table") => {
+                self.change(request.into_body(), |delta| Ok(Wish::Delta(delta)))
+                    .await
+            }
             (&Method::GET, "/v1/routes") => {
                 let table = self.shared.book().source();
                 json(StatusCode::OK, &table)
@@ -159,6 +209,7 @@ impl Admin {
                 StatusCode::OK,
                 &InForce {
                     version: live.version,
+                    lines: true,
                 },
             ),
             (&Method::GET, "/v1/health") => {
@@ -188,7 +239,7 @@ impl Admin {
             }
             (&Method::GET, "/metrics") => metrics(&self.shared),
             _ => refusal(StatusCode::NOT_FOUND, "there is no such operation"),
-        })
+        }
     }
 
     async fn explain(&self, body: Incoming) -> Response<Full<Bytes>> {
@@ -257,17 +308,49 @@ impl Admin {
     async fn change<T: DeserializeOwned>(
         &self,
         body: Incoming,
-        wish: fn(T) -> Wish,
+        wish: fn(T) -> Result<Wish, Invalid>,
     ) -> Response<Full<Bytes>> {
         let bytes = match Limited::new(body, TABLE).collect().await {
             Ok(body) => body.to_bytes(),
             Err(error) => return refusal(StatusCode::BAD_REQUEST, format!("cannot read the table: {error}")),
         };
-        let wish = match serde_json::from_slice(&bytes) {
-            Ok(wanted) => wish(wanted),
+        let wanted = match serde_json::from_slice(&bytes) {
+            Ok(wanted) => wanted,
             Err(error) => return refusal(StatusCode::BAD_REQUEST, format!("this is not a table: {error}")),
         };
         drop(bytes);
+        match wish(wanted) {
+            Ok(wish) => self.put(wish).await,
+            Err(invalid) => json(StatusCode::UNPROCESSABLE_ENTITY, &invalid),
+        }
+    }
+
+    async fn replace(&self, body: Incoming) -> Response<Full<Bytes>> {
+        let (mut body, mut draft, mut read) = (Limited::new(body, TABLE), Draft::default(), Ok(()));
+        while let Some(frame) = body.frame().await {
+            match frame.map(|frame| frame.into_data()) {
+                Ok(Ok(bytes)) if read.is_ok() => read = draft.take(&bytes),
+                // What comes after something bad is passed over, so that whoever sends it hears what it is.
+                Ok(_) => {}
+                Err(error) => {
+                    return refusal(StatusCode::BAD_REQUEST, format!("cannot read the table: {error}"));
+                }
+            }
+        }
+        match read.and_then(|()| draft.end()) {
+            Ok(book) => self.put(Wish::Table(Box::new(book))).await,
+            Err(Bad::Invalid(_, invalid)) => json(StatusCode::UNPROCESSABLE_ENTITY, &invalid),
+            Err(Bad::Line(line)) => refusal(
+                StatusCode::BAD_REQUEST,
+                format!("line {line} is not one of a table as it was written"),
+            ),
+            Err(Bad::Read(error)) => {
+                refusal(StatusCode::BAD_REQUEST, format!("cannot read the table: {error}"))
+            }
+        }
+    }
+
+    async fn put(&self, wish: Wish) -> Response<Full<Bytes>> {
         let (done, answer) = oneshot::channel();
         let sent = self.changes.send(Change { wish, done }).await.is_ok();
         let answer = match sent {
@@ -275,7 +358,7 @@ impl Admin {
             false => Err(Error::Closing),
         };
         match answer {
-            Ok(version) => json(StatusCode::OK, &InForce { version }),
+            Ok(version) => json(StatusCode::OK, &InForce { version, lines: true }),
             Err(Error::Invalid(invalid @ Invalid::Stale { .. })) => json(StatusCode::CONFLICT, &invalid),
             Err(Error::Invalid(invalid)) => json(StatusCode::UNPROCESSABLE_ENTITY, &invalid),
             Err(error @ Error::Closing) => refusal(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),

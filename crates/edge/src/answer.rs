@@ -1,6 +1,6 @@
 //! Answers that the edge gives itself: one line of text that says what happened.
 
-use std::{borrow::Cow, io::Write};
+use std::{borrow::Cow, io::Write, net::SocketAddr};
 
 use model::route::Redirect;
 
@@ -17,6 +17,8 @@ pub struct Answer {
     pub retry_after: Option<u32>,
     /// Values of `Set-Cookie`.
     pub cookies: Vec<String>,
+    /// It is true only now: nobody may keep it.
+    pub passing: bool,
 }
 
 impl Answer {
@@ -28,6 +30,7 @@ impl Answer {
             body: Cow::Borrowed(body),
             retry_after: None,
             cookies: Vec::new(),
+            passing: false,
         }
     }
 
@@ -49,8 +52,29 @@ impl Answer {
         Self::new(502, why)
     }
 
-    pub fn unmatched() -> Self {
-        Self::new(503, "host not found")
+    /// No rule is for the request. `secure` is where this edge speaks TLS: whoever comes without is sent there first, as
+    /// by the default actions of the listeners that ALB has here. A socket that is a rule's own sends nobody away, and
+    /// what only this machine reaches nobody from elsewhere. A rule may come for the host: browsers must ask again.
+    pub fn unmatched(ask: &Ask, secure: &[SocketAddr]) -> Self {
+        let reached = |at: &&SocketAddr| ask.loopback || !at.ip().to_canonical().is_loopback();
+        let plain = !ask.tls && !ask.host.is_empty() && ask.only.is_none();
+        match secure.iter().find(reached).filter(|_| plain) {
+            None => Self::new(503, "host not found"),
+            Some(at) => {
+                // Behind a translation of addresses ports of ours are nobody's but the usual ones.
+                let port = if ask.is_at_usual_port() { 443 } else { at.port() };
+                let there = Redirect {
+                    status: 301,
+                    protocol: "HTTPS".into(),
+                    port: port.to_string(),
+                    ..Redirect::default()
+                };
+                Self {
+                    passing: true,
+                    ..Self::redirect(&there, ask)
+                }
+            }
+        }
     }
 
     pub fn no_targets() -> Self {
@@ -190,6 +214,9 @@ impl Answer {
         if let Some(location) = &self.location {
             let _ = write!(out, "Location: {location}\r\n");
         }
+        if self.passing {
+            out.extend_from_slice(b"Cache-Control: no-store\r\n");
+        }
         for cookie in &self.cookies {
             let _ = write!(out, "Set-Cookie: {cookie}\r\n");
         }
@@ -201,5 +228,54 @@ impl Answer {
         if has_body && !head {
             out.extend_from_slice(self.body.as_bytes());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::worker::Ends;
+
+    /// Where somebody is sent who comes to `local` and names `host`.
+    fn sent(local: &str, host: &str, secure: &[&str], own: bool) -> Option<String> {
+        let ends = Ends {
+            peer: "192.0.2.9:1".parse().unwrap(),
+            local: local.parse().unwrap(),
+            tls: false,
+            identity: None,
+            only: own.then(|| [Box::from("other.test")].into()),
+        };
+        let mut ask = Ask::default();
+        ask.start("GET", "/a?b=c", &ends);
+        assert!(ask.name_host(host));
+        let secure: Vec<SocketAddr> = secure.iter().map(|at| at.parse().unwrap()).collect();
+        let answer = Answer::unmatched(&ask, &secure);
+        assert_eq!(answer.status, if answer.location.is_some() { 301 } else { 503 });
+        let mut out = Vec::new();
+        answer.write(&mut out, "", false);
+        let kept = !String::from_utf8(out)
+            .unwrap()
+            .contains("Cache-Control: no-store");
+        assert_eq!(kept, answer.location.is_none());
+        answer.location
+    }
+
+    #[test]
+    fn who_no_rule_is_for_is_sent_to_https_where_it_can_be_reached() {
+        let there = |port: &str| Some(format!("https://shop.test{port}/a?b=c"));
+        let (outside, inside) = ("198.51.100.1:8080", "127.0.0.1:8080");
+        // The port that is bound is not the one that clients see.
+        assert_eq!(sent(outside, "shop.test", &["0.0.0.0:8443"], false), there(""));
+        assert_eq!(sent(outside, "shop.test:80", &["0.0.0.0:8443"], false), there(""));
+        assert_eq!(
+            sent(outside, "shop.test:8080", &["0.0.0.0:8443"], false),
+            there(":8443")
+        );
+        let both = ["127.0.0.1:4443", "[::]:8443"];
+        assert_eq!(sent(outside, "shop.test:8080", &both, false), there(":8443"));
+        assert_eq!(sent(inside, "shop.test:8080", &both, false), there(":4443"));
+        assert_eq!(sent(outside, "shop.test", &["[::1]:443"], false), None);
+        assert_eq!(sent(outside, "shop.test", &["0.0.0.0:443"], true), None);
+        assert_eq!(sent(outside, "shop.test", &[], false), None);
     }
 }

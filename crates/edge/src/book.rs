@@ -42,13 +42,27 @@ pub struct Turn {
     pub probed: Vec<Target>,
 }
 
+impl Turn {
+    /// What came after it.
+    pub fn extend(&mut self, next: Self) {
+        self.gone.extend(next.gone);
+        self.new.extend(next.new);
+        self.left.extend(next.left);
+        self.probed.extend(next.probed);
+    }
+}
+
 impl Book {
-    fn rule(&self, priority: u32) -> Option<&Rule> {
+    pub fn rule(&self, priority: u32) -> Option<&Rule> {
         let hash = self.hasher.hash_one(priority);
         self.rules.find(hash, |rule| rule.priority == priority)
     }
 
-    fn group(&self, name: &str) -> Option<&Group> {
+    pub fn has_rule(&self, priority: u32) -> bool {
+        self.rule(priority).is_some()
+    }
+
+    pub fn group(&self, name: &str) -> Option<&Group> {
         let hash = self.hasher.hash_one(name);
         self.groups.find(hash, |group| group.name() == name)
     }
@@ -78,6 +92,14 @@ impl Book {
             true => _ = self.users.remove(group.name()),
             false => _ = self.users.insert(group.name().into(), users),
         }
+    }
+
+    /// A table as one change of nothing.
+    pub fn of(table: &Delta) -> Result<Self, Invalid> {
+        let mut book = Self::default();
+        book.check(table)?;
+        book.apply(table, 0);
+        Ok(book)
     }
 
     /// Can this be applied? Nothing is changed.
@@ -123,39 +145,6 @@ impl Book {
             }
         }
         Ok(())
-    }
-
-    /// What turns the table in force into this one.
-    pub fn delta(&self, table: route::Table) -> Delta {
-        let mut delta = Delta {
-            from: Some(self.version),
-            version: table.version,
-            ..Delta::default()
-        };
-        let staying: std::collections::HashSet<u32> = table.rules.iter().map(|rule| rule.priority).collect();
-        delta.without_rules = self
-            .rules
-            .iter()
-            .map(|rule| rule.priority)
-            .filter(|p| !staying.contains(p))
-            .collect();
-        delta.without_rules.sort_unstable();
-        let names = self
-            .groups
-            .iter()
-            .filter(|group| !table.target_groups.contains_key(group.name()));
-        delta.without_groups = names.map(|group| group.name().to_owned()).collect();
-        delta.without_groups.sort_unstable();
-        let same = |rule: &route::Rule| {
-            self.rule(rule.priority)
-                .is_some_and(|held| held.source() == *rule)
-        };
-        delta.rules = table.rules.into_iter().filter(|rule| !same(rule)).collect();
-        let groups = table.target_groups.into_iter();
-        delta.target_groups = groups
-            .filter(|(name, group)| self.group(name).is_none_or(|held| held.source() != *group))
-            .collect();
-        delta
     }
 
     /// Applies what `check` found good.
@@ -405,6 +394,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::draft::Gap;
 
     fn any_table() -> impl Strategy<Value = Table> {
         let targets = prop::collection::btree_set(1..5u16, 0..3);
@@ -461,6 +451,10 @@ mod tests {
         }
     }
 
+    fn gap(book: &Book, table: &Table) -> Gap {
+        Gap::between(book, &Book::of(&table.clone().into()).unwrap())
+    }
+
     /// Every rule goes to the very group that is under its name, and every group knows its rules.
     fn is_consistent(book: &Book) {
         for rule in book.rules() {
@@ -492,46 +486,69 @@ mod tests {
             ..Table::default()
         };
         table.target_groups.insert("a".into(), group(&[1].into(), 2));
-        let turn = book.apply(&book.delta(table.clone()), 0);
+        let turn = book.apply(&Delta::from(table.clone()), 0);
         let target = &turn.probed[0];
         assert!(!target.policy().unwrap().waking);
         table.version = 2;
         table.target_groups.get_mut("a").unwrap().waking = true;
-        let turn = book.apply(&book.delta(table), 0);
+        let turn = book.apply(&gap(&book, &table).delta(), 0);
         assert!(turn.probed.is_empty(), "its check is the same");
         assert!(target.policy().unwrap().waking);
     }
 
     proptest! {
         #[test]
-        fn a_book_is_its_table_after_any_changes(tables in prop::collection::vec(any_table(), 1..6)) {
-            let mut book = Book::default();
-            let mut held: HashMap<u64, Target> = HashMap::new();
+        fn a_book_is_its_table_after_any_changes(tables in prop::collection::vec(any_table(), 1..6), size in 1..4usize) {
+            let (mut book, mut bit_by_bit) = (Book::default(), Book::default());
+            let mut held = [HashMap::new(), HashMap::new()];
             for (version, mut table) in (1..).zip(tables) {
                 table.version = version;
-                let delta = book.delta(table.clone());
+                let delta = gap(&book, &table).delta();
                 prop_assert_eq!(book.check(&delta), Ok(()));
-                let before = book.source();
-                prop_assert_eq!(&before.delta(&table), &delta);
+                prop_assert_eq!(&book.source().delta(&table), &delta);
                 let turn = book.apply(&delta, 0);
-                prop_assert_eq!(book.source(), table);
-                is_consistent(&book);
-                // What came and went is what is there.
-                for (target, _) in &turn.left {
-                    prop_assert!(held.remove(&target.serial).is_some());
-                    target.leave(1_000_000);
+                prop_assert_eq!(book.source(), table.clone());
+                follows(&book, turn, &mut held[0])?;
+                // In pieces it comes to the same.
+                let mut turn = Turn::default();
+                let all = gap(&bit_by_bit, &table);
+                let count = all.len();
+                let deltas: Vec<Delta> = all.deltas(size).collect();
+                prop_assert!(deltas.len() >= count.div_ceil(size));
+                for delta in &deltas {
+                    turn.extend(bit_by_bit.apply(delta, 0));
                 }
-                for target in &turn.probed {
-                    target.rejoin();
-                    held.insert(target.serial, target.clone());
+                if !deltas.is_empty() {
+                    prop_assert_eq!(bit_by_bit.source(), table);
                 }
-                let mut there: Vec<u64> = held.keys().copied().collect();
-                let mut wanted: Vec<u64> =
-                    book.groups().iter().flat_map(|g| g.targets().iter().map(|t| t.serial)).collect();
-                there.sort_unstable();
-                wanted.sort_unstable();
-                prop_assert_eq!(there, wanted);
+                follows(&bit_by_bit, turn, &mut held[1])?;
             }
         }
+    }
+
+    /// What came and went is what is there.
+    fn follows(book: &Book, turn: Turn, held: &mut HashMap<u64, Target>) -> Result<(), TestCaseError> {
+        is_consistent(book);
+        for (target, _) in &turn.left {
+            prop_assert!(held.remove(&target.serial).is_some());
+            target.leave(1_000_000);
+        }
+        for target in &turn.probed {
+            target.rejoin();
+            held.insert(target.serial, target.clone());
+        }
+        let mut there: Vec<u64> = held.keys().copied().collect();
+        let of = |group: &Group| {
+            group
+                .targets()
+                .iter()
+                .map(|target| target.serial)
+                .collect::<Vec<_>>()
+        };
+        let mut wanted: Vec<u64> = book.groups().iter().flat_map(of).collect();
+        there.sort_unstable();
+        wanted.sort_unstable();
+        prop_assert_eq!(there, wanted);
+        Ok(())
     }
 }

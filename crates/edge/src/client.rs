@@ -1,12 +1,12 @@
 //! The other end of the admin socket, for `serve`.
 
-use std::{io, time::Duration};
+use std::{convert::Infallible, io, time::Duration};
 
 use camino::Utf8PathBuf;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Full, Limited, channel::Channel};
 use hyper::{
     Method, Request, StatusCode,
-    body::Bytes,
+    body::{Body, Bytes},
     client::conn::http1::handshake,
     header::{CONTENT_TYPE, HOST},
 };
@@ -18,6 +18,7 @@ use crate::{
     AccessLines, AccessNewest, CertificateSeen, Explanation, Given, GroupStats, Load, NameSeen, OwnSeen,
     Question, Useless,
     admin::{InForce, Refusal},
+    lines::{self, Reader},
     socket,
 };
 
@@ -60,10 +61,37 @@ impl Client {
     /// Puts a table in force. When this returns its version, the table is on the edge's disk, every new request follows
     /// it, and no new request goes to a target that has left. The table in force may be sent again.
     pub async fn apply(&self, table: &Table) -> Result<u64, Error> {
-        let body = serde_json::to_vec(table).map_err(Error::Answer)?;
-        self.call::<InForce>(Method::PUT, "/v1/table", body)
-            .await
-            .map(|table| table.version)
+        let in_force: InForce = match self.in_force().await?.lines {
+            true => self.write(table).await?,
+            // An edge that runs on while its program is replaced.
+            false => {
+                let body = serde_json::to_vec(table).map_err(Error::Answer)?;
+                self.call(Method::PUT, "/v1/table", body).await?
+            }
+        };
+        Ok(in_force.version)
+    }
+
+    /// Line by line, so that nowhere all of it is in memory as text.
+    async fn write(&self, table: &Table) -> Result<InForce, Error> {
+        let groups = table
+            .target_groups
+            .iter()
+            .map(|(name, group)| (name.clone(), group.clone()));
+        let lines = lines::table(table.version, groups, table.rules.iter().cloned());
+        let (mut sender, body) = Channel::new(1);
+        let write = async move {
+            for line in lines {
+                // Without its last lines a table is none.
+                if sender.send_data(line?.into()).await.is_err() {
+                    break;
+                }
+            }
+            Ok(())
+        };
+        let (written, answer) = tokio::join!(write, self.send(Method::PUT, "/v1/lines", body));
+        written.map_err(Error::Answer)?;
+        serde_json::from_slice(&answer?).map_err(Error::Answer)
     }
 
     /// The same for a change of the table in force, which must be the one that the change starts from.
@@ -76,14 +104,32 @@ impl Client {
 
     /// The table in force.
     pub async fn table(&self) -> Result<Table, Error> {
-        self.call(Method::GET, "/v1/routes", Vec::new()).await
+        let bytes = match self.send(Method::GET, "/v1/lines", Full::default()).await {
+            Err(Error::Refused { status: 404, .. }) => {
+                return self.call(Method::GET, "/v1/routes", Vec::new()).await;
+            }
+            bytes => bytes?,
+        };
+        let (mut table, mut reader) = (Table::default(), Reader::default());
+        let mut sink = |piece: Delta| {
+            table.version = piece.version;
+            table.rules.extend(piece.rules);
+            table.target_groups.extend(piece.target_groups);
+            Ok(())
+        };
+        match reader.take(&bytes, &mut sink) {
+            Ok(()) if reader.is_table() => Ok(table),
+            _ => Err(Error::Answer(serde::de::Error::custom("it is not a whole table"))),
+        }
     }
 
     /// The version of the table in force; 0 when there is none yet.
     pub async fn version(&self) -> Result<u64, Error> {
-        self.call::<InForce>(Method::GET, "/v1/table", Vec::new())
-            .await
-            .map(|table| table.version)
+        self.in_force().await.map(|table| table.version)
+    }
+
+    async fn in_force(&self) -> Result<InForce, Error> {
+        self.call(Method::GET, "/v1/table", Vec::new()).await
     }
 
     /// All targets of the table, and those that have left it with requests still under way.
@@ -141,16 +187,19 @@ impl Client {
 
     /// Everything that is counted, as Prometheus text.
     pub async fn metrics(&self) -> Result<String, Error> {
-        let bytes = self.send(Method::GET, "/metrics", Vec::new()).await?;
+        let bytes = self.send(Method::GET, "/metrics", Full::default()).await?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
     async fn call<T: DeserializeOwned>(&self, method: Method, path: &str, body: Vec<u8>) -> Result<T, Error> {
-        let bytes = self.send(method, path, body).await?;
+        let bytes = self.send(method, path, Full::from(body)).await?;
         serde_json::from_slice(&bytes).map_err(Error::Answer)
     }
 
-    async fn send(&self, method: Method, path: &str, body: Vec<u8>) -> Result<Bytes, Error> {
+    async fn send<B>(&self, method: Method, path: &str, body: B) -> Result<Bytes, Error>
+    where
+        B: Body<Data = Bytes, Error = Infallible> + 'static,
+    {
         let late = || Err(io::ErrorKind::TimedOut.into());
         let (status, bytes) = tokio::time::timeout(PATIENCE, self.exchange(method, path, body))
             .await
@@ -174,7 +223,10 @@ impl Client {
         }
     }
 
-    async fn exchange(&self, method: Method, path: &str, body: Vec<u8>) -> io::Result<(StatusCode, Bytes)> {
+    async fn exchange<B>(&self, method: Method, path: &str, body: B) -> io::Result<(StatusCode, Bytes)>
+    where
+        B: Body<Data = Bytes, Error = Infallible> + 'static,
+    {
         let stream = socket::connect(&self.path).await?;
         let (mut sender, connection) = handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
         let request = Request::builder()
@@ -182,7 +234,7 @@ impl Client {
             .uri(path)
             .header(HOST, "edge")
             .header(CONTENT_TYPE, "application/json")
-            .body(Full::<Bytes>::from(body))
+            .body(body)
             .map_err(io::Error::other)?;
         let answer = async {
             let response = sender.send_request(request).await.map_err(io::Error::other)?;

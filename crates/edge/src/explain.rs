@@ -5,7 +5,13 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use model::route::{self, TargetHealth};
 use serde::{Deserialize, Serialize};
 
-use crate::{answer::Answer, head::Ask, live::Shared, table::Action, worker::Ends};
+use crate::{
+    answer::Answer,
+    head::{Ask, CONFUSING, Method, is_confusing},
+    live::Shared,
+    table::Action,
+    worker::Ends,
+};
 
 /// A request that is not sent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,7 +26,7 @@ pub struct Question {
 /// What becomes of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Explanation {
-    /// The rule that decides; none is `host not found`.
+    /// The rule that decides.
     pub rule: Option<route::Rule>,
     /// Rules before it that are for this host, by priority, with the condition that does not hold.
     pub passed_over: Vec<(u32, String)>,
@@ -53,10 +59,21 @@ pub fn explain(shared: &Shared, question: &Question) -> Result<Explanation, Stri
         groups: Vec::new(),
         targets: Vec::new(),
     };
+    if let Some(answer) = refused(&ask) {
+        explanation.answer = Some(said(&answer));
+        (explanation.rule, explanation.passed_over) = (None, Vec::new());
+        return Ok(explanation);
+    }
     let Some(rule) = decides else {
-        explanation.answer = Some("503 host not found".into());
+        let answer = Answer::unmatched(&ask, shared.secure());
+        let what = answer.location.unwrap_or_else(|| "host not found".into());
+        explanation.answer = Some(format!("{} {what}", answer.status));
         return Ok(explanation);
     };
+    if rule.login().is_some() && !ask.tls {
+        explanation.answer = Some(said(&Answer::insecure()));
+        return Ok(explanation);
+    }
     match &rule.action {
         Action::Fixed(fixed) => explanation.answer = Some(fixed.status.to_string()),
         Action::Redirect(redirect) => {
@@ -78,10 +95,42 @@ pub fn explain(shared: &Shared, question: &Question) -> Result<Explanation, Stri
                 explanation
                     .targets
                     .extend(held.targets().iter().map(|target| target.seen(held.name())));
+                if group.weight == 0 {
+                    continue;
+                }
+                if held.policy.waking && !held.has_healthy() {
+                    let wakes = format!("asleep: a request wakes {}, and waits for it", held.name());
+                    explanation.answer = Some(wakes);
+                } else if held.targets().is_empty() {
+                    explanation.answer = Some(format!("{}: {}", said(&Answer::no_targets()), held.name()));
+                }
             }
         }
     }
     Ok(explanation)
+}
+
+/// What is answered before any rule is asked.
+fn refused(ask: &Ask) -> Option<Answer> {
+    match (ask.method == Method::Refused, is_confusing(ask.path())) {
+        (true, _) => Some(Answer::not_allowed()),
+        (_, true) => Some(Answer::bad_request(CONFUSING)),
+        _ => None,
+    }
+}
+
+/// Somewhere else than this machine, unless its own name is asked.
+fn local(authority: &str) -> IpAddr {
+    let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
+    match host == "localhost" || host.ends_with(".localhost") || host == "127.0.0.1" {
+        true => Ipv4Addr::LOCALHOST.into(),
+        false => Ipv4Addr::UNSPECIFIED.into(),
+    }
+}
+
+/// Its number and its words.
+fn said(answer: &Answer) -> String {
+    format!("{} {}", answer.status, answer.body)
 }
 
 fn asked(question: &Question) -> Result<Ask, String> {
@@ -102,7 +151,7 @@ fn asked(question: &Question) -> Result<Ask, String> {
     let port = port.unwrap_or(if tls { 443 } else { 80 });
     let ends = Ends {
         peer: SocketAddr::new(question.source.unwrap_or(Ipv4Addr::LOCALHOST.into()), 0),
-        local: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+        local: SocketAddr::new(local(authority), port),
         tls,
         identity: None,
         only: None,

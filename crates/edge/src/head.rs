@@ -43,6 +43,8 @@ pub struct Ask {
     pub peer: Option<IpAddr>,
     /// The client speaks TLS.
     pub tls: bool,
+    /// It connected to an address that only this machine has.
+    pub loopback: bool,
     /// The hosts that are to be had where it came; all when there are none.
     pub only: Option<Only>,
     /// The request id, for the log.
@@ -82,6 +84,7 @@ impl Ask {
         self.port = ends.local.port();
         self.peer = Some(ends.peer.ip().to_canonical());
         self.tls = ends.tls;
+        self.loopback = ends.local.ip().to_canonical().is_loopback();
         self.only.clone_from(&ends.only);
         self.method = Method::of(method);
         self.method_name.clear();
@@ -162,6 +165,15 @@ impl Ask {
         lines
             .map(|line| line.strip_suffix(b"\r").unwrap_or(line))
             .take_while(|line| !line.is_empty())
+    }
+
+    /// Does the client name no other port than that of plain HTTP?
+    pub fn is_at_usual_port(&self) -> bool {
+        let host = self.fields("host").next().unwrap_or_default();
+        let colon = host.iter().rposition(|b| *b == b':');
+        let port = colon.and_then(|at| str::from_utf8(&host[at + 1..]).ok());
+        port.and_then(|port| port.parse().ok())
+            .is_none_or(|port: u16| port == 80)
     }
 
     pub fn scheme(&self) -> &'static str {
@@ -269,29 +281,27 @@ pub fn is_host(host: &str) -> bool {
     !host.is_empty() && host_of(host) == Some(host)
 }
 
-/// Does a path mean another one to whoever resolves dot segments or takes a backslash for a slash? Rules look at paths as
+/// What is said of such a path.
+pub const CONFUSING: &str = "the path means another one to whoever resolves it";
+
+/// Does a path mean another one to whoever resolves dot segments, decoded once or with parameters behind a semicolon, or
+/// takes a backslash or an encoded slash for a slash? Rules look at paths as
 /// they are, so such a path could pass one rule by and arrive as if by another.
 pub fn is_confusing(path: &str) -> bool {
-    let dots = |segment: &str| {
-        let mut rest = segment;
-        let mut count = 0;
-        while let Some(next) = rest.strip_prefix('.').or_else(|| {
-            let encoded = rest.get(..3).filter(|code| code.eq_ignore_ascii_case("%2e"))?;
-            rest.strip_prefix(encoded)
-        }) {
-            (rest, count) = (next, count + 1);
-        }
-        rest.is_empty() && (count == 1 || count == 2)
-    };
+    // Some leave out what is behind a semicolon, others decode first.
+    let is_dots = |segment: &str| matches!(segment.split(';').next(), Some("." | ".."));
     if memchr::memchr3(b'.', b'\\', b'%', path.as_bytes()).is_none() {
         return false;
     }
-    let code = |wanted: &str| {
-        path.as_bytes()
-            .windows(3)
-            .any(|three| three.eq_ignore_ascii_case(wanted.as_bytes()))
-    };
-    path.contains('\\') || code("%5c") || code("%00") || path.split('/').any(dots)
+    if path.contains('\\') || path.split('/').any(is_dots) {
+        return true;
+    }
+    if !path.contains('%') {
+        return false;
+    }
+    let codes = path.to_ascii_lowercase();
+    let plain = codes.replace("%2e", ".").replace("%2f", "/").replace("%3b", ";");
+    codes.contains("%5c") || codes.contains("%00") || plain.split('/').any(is_dots)
 }
 
 /// The last `digits` hexadecimal digits of a number.
@@ -350,6 +360,18 @@ mod tests {
             ("/.%2e/a", true),
             ("/%2e%2e%2e/a", false),
             ("/a%2fb", false),
+            ("/a/..;/b", true),
+            ("/a/.;x=1/b", true),
+            ("/a/..%3Bx/b", true),
+            ("/..%2fa", true),
+            ("/a/b%2F..", true),
+            ("/a%2f%2e%2e%2fb", true),
+            ("/%2e%2e%2fa", true),
+            ("/a%2f.b", false),
+            ("/a..;/b", false),
+            ("/a;..", false),
+            ("/%252e%252e/a", false),
+            ("/%2%2ee/a", false),
             ("/a\\b", true),
             ("/a%5Cb", true),
             ("/a%00", true),

@@ -17,7 +17,7 @@ use std::{
 use hyper::{
     HeaderMap, Request, Response, StatusCode,
     body::{Body, Bytes, Frame, Incoming},
-    header::{CONTENT_LENGTH, COOKIE, HOST, HeaderValue, RETRY_AFTER, SET_COOKIE, TE},
+    header::{CACHE_CONTROL, CONTENT_LENGTH, COOKIE, HOST, HeaderValue, RETRY_AFTER, SET_COOKIE, TE},
     http::request::Parts,
     rt::{Executor, ReadBufCursor},
     server::conn::http2::Builder,
@@ -27,7 +27,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     answer::Answer,
-    head::{Ask, Method, is_confusing},
+    head::{Ask, CONFUSING, Method, is_confusing},
     http1::{
         frame::{Framing, TOO_LARGE},
         parse::passes,
@@ -199,6 +199,9 @@ fn local(answer: Answer, head: bool) -> Response<Out> {
     if let Some(seconds) = answer.retry_after {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
+    if answer.passing {
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
     for cookie in &answer.cookies {
         if let Ok(cookie) = HeaderValue::from_str(cookie) {
             headers.append(SET_COOKIE, cookie);
@@ -224,8 +227,9 @@ async fn handle(busy: Rc<Busy>, ends: Ends, request: Request<Incoming>) -> Resul
         Ok(framing) => framing,
         Err(answer) => return Ok(local(answer, false)),
     };
-    let most = busy.worker.limits.body;
+    let most = busy.worker.bounds().body;
     if most > 0 && body.size_hint().lower() > most {
+        tokio::task::spawn_local(drive::linger(body));
         return Ok(local(Answer::bad_request(TOO_LARGE.0), false));
     }
     let head = ask.is_head();
@@ -273,9 +277,7 @@ fn write(
         .or(field);
     ask.start(parts.method.as_str(), target, ends);
     if is_confusing(ask.path()) {
-        return Err(Answer::bad_request(
-            "the path means another one to whoever resolves it",
-        ));
+        return Err(Answer::bad_request(CONFUSING));
     }
     if !authority.is_some_and(|authority| !authority.is_empty() && ask.name_host(authority)) {
         return Err(Answer::bad_request("the request names no host"));

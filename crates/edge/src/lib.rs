@@ -20,6 +20,7 @@ mod client;
 mod clock;
 mod condition;
 mod dns;
+mod draft;
 mod explain;
 #[doc(hidden)]
 pub mod fuzz;
@@ -27,6 +28,7 @@ mod head;
 mod health;
 mod http1;
 mod http2;
+mod lines;
 mod link;
 mod listener;
 mod live;
@@ -61,7 +63,7 @@ use std::{
 use camino::Utf8PathBuf;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     task::JoinSet,
 };
 
@@ -75,7 +77,7 @@ pub use metrics::{GroupLoad, GroupStats, Load, RuleLoad, TotalStats, upper_us};
 pub use own::OwnSeen;
 pub use tls::{Clients, Seen as CertificateSeen, Tls, Version};
 pub use udp::Datagrams;
-pub use upstream::Limits;
+pub use upstream::{Bounds, Limits};
 pub use vault::{Given, Useless};
 
 use access::Writer;
@@ -100,6 +102,8 @@ pub struct Config {
     /// Where numbers are given away in Prometheus' format, over HTTP and to anybody who can connect.
     pub metrics: Option<TcpListener>,
     pub limits: Limits,
+    /// What limits of whoever asks become while it runs, if they are to.
+    pub bounds: Option<watch::Receiver<Bounds>>,
     /// Certificates to be got from an authority.
     pub acme: Option<Acme>,
     /// Sockets at which datagrams come.
@@ -185,6 +189,15 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     restore(&mut keeper);
     (config.tidy)();
     let (doors, certificates) = listener::doors(&config.listeners)?;
+    let secure = config.listeners.iter().zip(&doors);
+    let secure = secure.filter(|(_, door)| door.is_secure());
+    let secure = secure.filter_map(|(listener, _)| listener.socket.local_addr().ok());
+    let _ = shared.secure.set(secure.collect());
+    for (folder, held) in &certificates {
+        if held.seen().iter().all(|seen| seen.problem.is_some()) {
+            tracing::warn!(%folder, "no certificate can be used: TLS is refused to whoever asks for it");
+        }
+    }
     let door = socket::listen(&config.admin).map_err(|source| Error::Admin {
         path: config.admin.clone(),
         source,
@@ -196,6 +209,8 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         workers.spawn(ended);
     }
     drop(log);
+    // The workers have them now, and close them first when they stop: nobody is to connect who is not accepted.
+    drop(config.listeners);
     let orders = keeper.workers.clone();
     let (changes, inbox) = mpsc::channel(16);
     let mut control = JoinSet::new();
@@ -210,6 +225,9 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         secure: doors.iter().find(|door| door.is_secure()).cloned(),
     };
     control.spawn(sockets.run());
+    if let Some(bounds) = config.bounds {
+        control.spawn(follow(bounds, orders.clone()));
+    }
     for datagrams in config.datagrams {
         control.spawn(udp::run(datagrams, Arc::clone(&shared)));
     }
@@ -254,6 +272,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         () = shutdown => false,
         Some(_) = workers.join_next() => true,
     };
+    tracing::info!("stopping: nobody new is accepted, and what is under way may end");
     // Dropped first: a successor may have the admin socket and the snapshot from now on.
     control.shutdown().await;
     stop(&config.limits, orders, workers).await;
@@ -357,6 +376,17 @@ fn serve(
         Worker::new(shared, limits, log).run(listeners, orders).await;
         Ok(())
     })
+}
+
+/// Tells all workers what the limits become.
+async fn follow(mut bounds: watch::Receiver<Bounds>, workers: Vec<Orders>) {
+    while bounds.changed().await.is_ok() {
+        let now = *bounds.borrow_and_update();
+        for worker in &workers {
+            // One that has ended needs no limits.
+            let _ = worker.send(Order::Bounds(now));
+        }
+    }
 }
 
 /// Tells all workers to stop and waits for them, a little longer than they have.

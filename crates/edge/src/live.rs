@@ -4,19 +4,23 @@
 //! written, in force, and then safe from a power cut; whoever asked for it hears of it after that.
 
 use std::{
+    borrow::Borrow,
     collections::HashMap,
+    net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, atomic::AtomicU64},
     time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
-use model::route::{self, Delta, Invalid};
+use model::route::{Delta, Invalid};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     away,
-    book::Book,
-    clock, dns, health, login,
+    book::{Book, Turn},
+    clock, dns,
+    draft::Gap,
+    health, lines, login,
     metrics::Totals,
     own,
     quota::Quota,
@@ -68,6 +72,8 @@ pub struct Shared {
     pub own: own::Held,
     /// Where the edge itself is.
     pub zone: OnceLock<String>,
+    /// Where the listeners are that speak TLS, in their order.
+    pub secure: OnceLock<Vec<SocketAddr>>,
     /// How targets that are elsewhere are reached.
     pub away: away::Trust,
     /// Where people sign in; none when its keys cannot be read.
@@ -78,6 +84,11 @@ pub struct Shared {
 }
 
 impl Shared {
+    /// Where the listeners are that speak TLS, in their order.
+    pub fn secure(&self) -> &[SocketAddr] {
+        self.secure.get().map_or(&[], Vec::as_slice)
+    }
+
     /// The control side's record. Workers never ask for it.
     pub fn book(&self) -> MutexGuard<'_, Book> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
@@ -104,15 +115,15 @@ impl Shared {
 
 /// What is wished for.
 pub enum Wish {
-    /// A whole table.
-    Table(route::Table),
+    /// A whole table, in the place of the one in force.
+    Table(Box<Book>),
     Delta(Delta),
 }
 
 impl Wish {
     fn rules(&self) -> usize {
         match self {
-            Self::Table(table) => table.rules.len(),
+            Self::Table(next) => next.rules().len(),
             Self::Delta(delta) => delta.rules.len() + delta.without_rules.len(),
         }
     }
@@ -178,37 +189,10 @@ impl Keeper {
 
     async fn apply(&mut self, wish: Wish) -> Result<u64, Error> {
         let started = Instant::now();
-        let delta = match wish {
-            Wish::Delta(delta) => delta,
-            Wish::Table(table) => {
-                table.check()?;
-                let have = self.shared.book().version;
-                if table.version < have {
-                    let got = table.version;
-                    return Err(Invalid::Stale { got, have }.into());
-                }
-                self.shared.book().delta(table)
-            }
+        let (version, rules) = match wish {
+            Wish::Delta(delta) => self.change(&delta)?,
+            Wish::Table(next) => self.replace(*next).await?,
         };
-        let version = delta.version;
-        {
-            let book = self.shared.book();
-            book.check(&delta)?;
-            if version == book.version && version != 0 {
-                // The table in force may be sent again, and nothing else under its number.
-                let stale = Invalid::Stale {
-                    got: version,
-                    have: version,
-                };
-                return if delta.is_empty() {
-                    Ok(version)
-                } else {
-                    Err(stale.into())
-                };
-            }
-        }
-        self.log.append(&delta).map_err(Error::Snapshot)?;
-        self.switch(&delta);
         let took_us = started.elapsed().as_micros();
         self.settle().await;
         self.log.sync().await.map_err(Error::Sync)?;
@@ -219,27 +203,79 @@ impl Keeper {
             };
             self.log.rewrite(version, rules, groups);
         }
-        tracing::info!(
-            table.version = version,
-            rules = delta.rules.len(),
-            took_us,
-            "table in force"
-        );
+        tracing::info!(table.version = version, rules, took_us, "table in force");
         Ok(version)
     }
 
-    fn switch(&self, delta: &Delta) {
+    /// Gives the version in force, and how many rules are new in it.
+    fn change(&mut self, delta: &Delta) -> Result<(u64, usize), Error> {
+        let version = delta.version;
+        {
+            let book = self.shared.book();
+            book.check(delta)?;
+            if version == book.version && version != 0 {
+                // The table in force may be sent again, and nothing else under its number.
+                return match delta.is_empty() {
+                    true => Ok((version, 0)),
+                    false => Err(stale(version, version)),
+                };
+            }
+        }
+        self.log.append(delta).map_err(Error::Snapshot)?;
+        self.switch(std::iter::once(delta), false);
+        Ok((version, delta.rules.len()))
+    }
+
+    /// The same for a whole table. One that is much like the one in force is a change of it.
+    async fn replace(&mut self, next: Book) -> Result<(u64, usize), Error> {
+        let (have, gap) = {
+            let book = self.shared.book();
+            (book.version, Gap::between(&book, &next))
+        };
+        if next.version < have {
+            return Err(stale(next.version, have));
+        }
+        if gap.len() <= LARGE {
+            drop(next);
+            return self.change(&gap.delta());
+        }
+        if next.version == have && have != 0 {
+            return Err(stale(have, have));
+        }
+        let (version, rules, groups) = (next.version, next.rules(), next.groups());
+        drop(next);
+        let count = rules.len();
+        let synced = self
+            .log
+            .write(version, rules, groups)
+            .await
+            .map_err(Error::Snapshot)?;
+        self.switch(gap.deltas(lines::PIECE), true);
+        synced.map_err(Error::Sync)?;
+        Ok((version, count))
+    }
+
+    /// Puts changes in force, all of them in one step. `anew`: they are most of the table.
+    fn switch(&self, deltas: impl Iterator<Item: Borrow<Delta>>, anew: bool) {
         let tick = clock::ticks();
-        let turn = self.shared.book().apply(delta, tick);
+        let (turn, live) = {
+            let mut book = self.shared.book();
+            let mut turn = Turn::default();
+            deltas.for_each(|delta| turn.extend(book.apply(delta.borrow(), tick)));
+            let rules = match anew {
+                true => book.index(),
+                false => {
+                    let mut rules = self.shared.live.load().rules.clone();
+                    rules.change(&turn.gone, &turn.new);
+                    rules
+                }
+            };
+            let version = book.version;
+            (turn, Live { version, rules })
+        };
         for target in turn.probed.iter().filter(|target| target.is_leaving()) {
             target.rejoin();
         }
-        let mut rules = self.shared.live.load().rules.clone();
-        rules.change(&turn.gone, &turn.new);
-        let live = Live {
-            version: delta.version,
-            rules,
-        };
         self.shared.live.store(Arc::new(live));
         self.shared.wanted.stir();
         // Only now: a worker that finds a target leaving looks again, and must then find the new table.
@@ -271,4 +307,8 @@ impl Keeper {
         };
         let _ = tokio::time::timeout(Duration::from_secs(1), all).await;
     }
+}
+
+fn stale(got: u64, have: u64) -> Error {
+    Invalid::Stale { got, have }.into()
 }

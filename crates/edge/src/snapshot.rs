@@ -1,27 +1,26 @@
 //! The table on disk: what the edge starts from when every other role is dead.
 //!
-//! One file of lines, each with its own checksum: first how many lines the table has, then the table in pieces, then
-//! every change since. A change is one line at the end, so that it costs what it is and not what the table is. When the
-//! changes outgrow the table, the file is written anew beside and takes the old one's place in one step.
+//! One file of [`lines`]. A change is one line at the end, so that it costs what it is and not what the table is. When
+//! the changes outgrow the table, or most of it is another, the file is written anew beside and takes the old one's
+//! place in one step.
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, BufRead, BufReader, BufWriter, Read, Write},
+    io::{self, BufWriter, Write},
     os::unix::fs::OpenOptionsExt as _,
     sync::Arc,
 };
 
 use camino::{Utf8Path, Utf8PathBuf};
 use model::route::{Delta, Invalid};
-use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 
-use crate::{balance::Group, table::Rule};
+use crate::{
+    balance::Group,
+    lines::{self, Bad, LINE},
+    table::Rule,
+};
 
-/// Rules or groups in one line of the table.
-const PIECE: usize = 256;
-/// Bytes of one line. A change of everything at once has room.
-const LINE: u64 = 256 * 1024 * 1024;
 /// Changes below this are not worth a new file.
 const SHORT: u64 = 1024 * 1024;
 
@@ -43,14 +42,6 @@ pub enum Error {
         #[source]
         source: Invalid,
     },
-}
-
-/// The first line.
-#[derive(Serialize, Deserialize)]
-struct Head {
-    version: u64,
-    /// Lines of the table that follow.
-    lines: usize,
 }
 
 /// A whole table on disk, and its length.
@@ -91,7 +82,7 @@ impl Log {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(source) => return Err(failed(source)),
         };
-        let read = parse(&file, sink).map_err(|bad| match bad {
+        let read = lines::parse(&file, sink).map_err(|bad| match bad {
             Bad::Read(source) => failed(source),
             Bad::Line(line) => Error::Damaged {
                 path: path.clone(),
@@ -103,8 +94,8 @@ impl Log {
                 source,
             },
         })?;
-        file.set_len(read.length).map_err(failed)?;
-        (self.length, self.table) = (read.length, read.table);
+        file.set_len(read.all).map_err(failed)?;
+        (self.length, self.table) = (read.all, read.table);
         self.file = Some(Arc::new(file));
         Ok(())
     }
@@ -116,9 +107,8 @@ impl Log {
 
     /// Writes one change. It survives the end of the process, not yet of the machine.
     pub fn append(&mut self, delta: &Delta) -> io::Result<()> {
-        let mut line = Vec::new();
-        write_line(&mut line, delta)?;
-        if line.len() as u64 > LINE {
+        let line = lines::line(delta)?;
+        if line.len() > LINE {
             return Err(io::ErrorKind::FileTooLarge.into());
         }
         if self.file.is_none() {
@@ -139,11 +129,28 @@ impl Log {
     }
 
     fn create(&mut self) -> io::Result<()> {
-        let (file, length) = write(&self.path, 0, &[], &[])?;
-        fs::rename(new_path(&self.path), &self.path)?;
-        sync_folder(&self.path)?;
-        (self.file, self.length, self.table) = (Some(Arc::new(file)), length, length);
-        Ok(())
+        let made = write(&self.path, 0, &[], &[])?;
+        self.replace(made, &[])?;
+        sync_folder(&self.path)
+    }
+
+    /// Writes a whole table in the place of what is there. When this returns, it survives the end of the machine, but for
+    /// what the inner result says.
+    pub async fn write(
+        &mut self,
+        version: u64,
+        rules: Vec<Rule>,
+        groups: Vec<Group>,
+    ) -> io::Result<io::Result<()>> {
+        if let Some((making, _)) = self.making.take() {
+            // It would be written to the same place; nobody needs it any more.
+            let _ = making.await;
+        }
+        let path = self.path.clone();
+        let making = tokio::task::spawn_blocking(move || write(&path, version, &rules, &groups));
+        let made = making.await.map_err(io::Error::other)??;
+        self.replace(made, &[])?;
+        Ok(sync_folder(&self.path))
     }
 
     /// Waits until what was written survives a power cut.
@@ -178,7 +185,8 @@ impl Log {
         let replaced = made
             .map_err(io::Error::other)
             .and_then(|made| made)
-            .and_then(|made| self.replace(made, &since));
+            .and_then(|made| self.replace(made, &since))
+            .and_then(|()| sync_folder(&self.path));
         if let Err(error) = replaced {
             // The old file goes on; it is tried again when there are more changes.
             self.table = self.length;
@@ -186,12 +194,15 @@ impl Log {
         }
     }
 
+    /// Takes a new file, with these lines more, in the old one's place.
     fn replace(&mut self, (file, length): Made, since: &[u8]) -> io::Result<()> {
         use std::os::unix::fs::FileExt;
-        file.write_all_at(since, length)?;
-        file.sync_all()?;
+        if !since.is_empty() {
+            file.write_all_at(since, length)?;
+            file.sync_all()?;
+        }
         fs::rename(new_path(&self.path), &self.path)?;
-        sync_folder(&self.path)?;
+        // From here on the old one is gone, whatever comes.
         self.length = length + since.len() as u64;
         (self.file, self.table) = (Some(Arc::new(file)), length);
         Ok(())
@@ -223,109 +234,17 @@ fn write(path: &Utf8Path, version: u64, rules: &[Rule], groups: &[Group]) -> io:
         .mode(0o600)
         .open(new_path(path))?;
     let mut out = BufWriter::new(&file);
-    let lines = groups.len().div_ceil(PIECE) + rules.len().div_ceil(PIECE);
-    write_line(&mut out, &Head { version, lines })?;
-    // Groups first, so that every rule finds its own.
-    for piece in groups.chunks(PIECE) {
-        let delta = Delta {
-            target_groups: piece
-                .iter()
-                .map(|group| (group.name().to_owned(), group.source()))
-                .collect(),
-            ..Delta::default()
-        };
-        write_line(&mut out, &delta)?;
-    }
-    for piece in rules.chunks(PIECE) {
-        let delta = Delta {
-            rules: piece.iter().map(|rule| rule.source()).collect(),
-            ..Delta::default()
-        };
-        write_line(&mut out, &delta)?;
+    let groups = groups
+        .iter()
+        .map(|group| (group.name().to_owned(), group.source()));
+    for line in lines::table(version, groups, rules.iter().map(Rule::source)) {
+        out.write_all(&line?)?;
     }
     out.flush()?;
     drop(out);
     file.sync_all()?;
     let length = file.metadata()?.len();
     Ok((file, length))
-}
-
-fn write_line(out: &mut impl Write, value: &impl Serialize) -> io::Result<()> {
-    let json = serde_json::to_vec(value)?;
-    write!(out, "{:08x} ", crc32fast::hash(&json))?;
-    out.write_all(&json)?;
-    out.write_all(b"\n")
-}
-
-/// What was read.
-pub struct ReadOut {
-    pub length: u64,
-    pub table: u64,
-}
-
-/// What stopped the reading.
-#[derive(Debug)]
-pub enum Bad {
-    Read(io::Error),
-    /// Lines count from 1.
-    Line(usize),
-    Invalid(usize, Invalid),
-}
-
-/// Reads the lines of a snapshot.
-pub fn parse(input: impl Read, sink: impl FnMut(Delta) -> Result<(), Invalid>) -> Result<ReadOut, Bad> {
-    let mut sink = sink;
-    let mut input = BufReader::with_capacity(256 * 1024, input);
-    let (mut line, mut number) = (Vec::new(), 0);
-    let mut read = ReadOut { length: 0, table: 0 };
-    let mut head: Option<Head> = None;
-    loop {
-        line.clear();
-        let count = input
-            .by_ref()
-            .take(LINE)
-            .read_until(b'\n', &mut line)
-            .map_err(Bad::Read)?;
-        number += 1;
-        let in_table = head
-            .as_ref()
-            .is_none_or(|head| number <= head.lines.saturating_add(1));
-        let json = whole(&line);
-        let Some(json) = json.filter(|_| count > 0) else {
-            // The table was safe before it was acknowledged; a change may have been cut off.
-            let at_end = !in_table && input.fill_buf().map_err(Bad::Read)?.is_empty();
-            return if at_end { Ok(read) } else { Err(Bad::Line(number)) };
-        };
-        let refused = |source| Bad::Invalid(number, source);
-        let damaged = |_| Bad::Line(number);
-        let mut delta = Delta::default();
-        match &head {
-            None => head = Some(serde_json::from_slice(json).map_err(damaged)?),
-            Some(_) => delta = serde_json::from_slice(json).map_err(damaged)?,
-        }
-        // Pieces of the table belong to no version until all of them are there.
-        match head.as_ref().filter(|_| in_table) {
-            None => sink(delta).map_err(refused)?,
-            Some(head) => {
-                (delta.from, delta.version) = (Some(0), 0);
-                if number == head.lines.saturating_add(1) {
-                    delta.version = head.version;
-                }
-                sink(delta).map_err(refused)?;
-            }
-        }
-        read.length += count as u64;
-        if in_table {
-            read.table = read.length;
-        }
-    }
-}
-
-/// The content of a line that is as it was written.
-fn whole(line: &[u8]) -> Option<&[u8]> {
-    let (sum, json) = line.strip_suffix(b"\n")?.split_at_checked(9)?;
-    let sum = u32::from_str_radix(str::from_utf8(sum).ok()?.strip_suffix(' ')?, 16).ok()?;
-    (crc32fast::hash(json) == sum).then_some(json)
 }
 
 #[cfg(test)]

@@ -152,19 +152,25 @@ impl Rule {
     }
 
     /// The same, each with where it begins, which is never 0.
-    fn hosts_at(&self) -> impl Iterator<Item = (usize, &str)> {
+    fn hosts_at(&self) -> impl Iterator<Item = (u32, &str)> {
         let mut next = self.place().len() + 1;
         self.hosts().map(move |host| {
-            let at = next;
+            let at = u32::try_from(next).expect("a line of a table is far shorter");
             next += host.len() + 1;
             (at, host)
         })
     }
 
     /// The pattern that begins there.
-    fn host_at(&self, at: usize) -> &[u8] {
-        let bytes = Self::bytes(self).get(at..).unwrap_or_default();
-        bytes.split(|b| *b == b'\n').next().unwrap_or_default()
+    fn host_at(&self, at: u32) -> &str {
+        let bytes = Self::bytes(self).get(at as usize..).unwrap_or_default();
+        Self::text(bytes.split(|b| *b == b'\n').next().unwrap_or_default())
+    }
+
+    /// Where its patterns begin that can only be tried.
+    fn free(&self) -> impl Iterator<Item = u32> {
+        let free = |(_, host): &(u32, &str)| matches!(Pattern::of(host), Pattern::Free);
+        self.hosts_at().filter(free).map(|(at, _)| at)
     }
 
     /// Is one of its patterns for this host?
@@ -253,10 +259,11 @@ impl<'a> Pattern<'a> {
 pub struct Rules {
     exact: Index,
     suffix: Index,
-    /// Rules with other host patterns, in priority order.
-    free: Arc<Vec<Rule>>,
+    /// Rules with other host patterns, in priority order, and where in the rule these begin: its other hosts may be
+    /// thousands, and have been looked up.
+    free: Arc<Vec<(Rule, Box<[u32]>)>>,
     /// Rules without a condition on the host, or with one that only regular expressions answer; in priority order.
-    any: Arc<Vec<Rule>>,
+    any: Arc<Vec<(Rule, ())>>,
 }
 
 impl Rules {
@@ -272,12 +279,13 @@ impl Rules {
         };
         self.exact.change(gone, new, exact);
         self.suffix.change(gone, new, suffix);
-        let is_free = |rule: &Rule| {
-            rule.hosts()
-                .any(|host| matches!(Pattern::of(host), Pattern::Free))
-        };
-        exchange(&mut self.free, gone, new, is_free);
-        exchange(&mut self.any, gone, new, |rule| rule.hosts().next().is_none());
+        exchange(&mut self.free, gone, new, |rule| {
+            let free: Box<[u32]> = rule.free().collect();
+            (!free.is_empty()).then_some(free)
+        });
+        exchange(&mut self.any, gone, new, |rule| {
+            rule.hosts().next().is_none().then_some(())
+        });
     }
 
     /// The first rule, by priority, whose conditions all hold.
@@ -292,40 +300,45 @@ impl Rules {
                 });
             }
         }
-        let free = |rule: &&Rule| {
-            let mut patterns = rule
-                .hosts()
-                .filter(|host| matches!(Pattern::of(host), Pattern::Free));
-            patterns.any(|pattern| matches(pattern, host)) && rule.fits(ask)
-        };
         let sooner = |best: Option<&Rule>, rule: &Rule| best.is_none_or(|best| rule.priority < best.priority);
-        let found = self.free.iter().take_while(|rule| sooner(best, rule)).find(free);
-        best = found.or(best);
+        let found = self
+            .free
+            .iter()
+            .take_while(|(rule, _)| sooner(best, rule))
+            .find(|(rule, free)| free.iter().any(|at| matches(rule.host_at(*at), host)) && rule.fits(ask));
+        best = found.map(|(rule, _)| rule).or(best);
         let found = self
             .any
             .iter()
-            .take_while(|rule| sooner(best, rule))
-            .find(|rule| rule.fits(ask));
-        found.or(best)
+            .take_while(|(rule, ())| sooner(best, rule))
+            .find(|(rule, ())| rule.fits(ask));
+        found.map(|(rule, ())| rule).or(best)
     }
 }
 
-/// Replaces rules in a list that is in priority order, if any of them belongs there.
-fn exchange(list: &mut Arc<Vec<Rule>>, gone: &[Rule], new: &[Rule], belongs: impl Fn(&Rule) -> bool) {
-    if !gone.iter().chain(new).any(&belongs) {
-        return;
-    }
-    let gone: HashSet<u32> = gone
+/// Replaces rules in a list that is in priority order, if any of them belongs there; each is beside what `belongs` says
+/// of it.
+fn exchange<T: Clone>(
+    list: &mut Arc<Vec<(Rule, T)>>,
+    gone: &[Rule],
+    new: &[Rule],
+    belongs: impl Fn(&Rule) -> Option<T>,
+) {
+    let going: HashSet<u32> = gone
         .iter()
-        .filter(|rule| belongs(rule))
+        .filter(|rule| belongs(rule).is_some())
         .map(|rule| rule.priority)
         .collect();
-    let kept = list.iter().filter(|rule| !gone.contains(&rule.priority));
-    let mut next: Vec<Rule> = kept
-        .chain(new.iter().filter(|rule| belongs(rule)))
-        .cloned()
+    let coming: Vec<_> = new
+        .iter()
+        .filter_map(|rule| Some((rule.clone(), belongs(rule)?)))
         .collect();
-    next.sort_by_key(|rule| rule.priority);
+    if going.is_empty() && coming.is_empty() {
+        return;
+    }
+    let kept = list.iter().filter(|(rule, _)| !going.contains(&rule.priority));
+    let mut next: Vec<_> = kept.cloned().chain(coming).collect();
+    next.sort_by_key(|(rule, _)| rule.priority);
     *list = Arc::new(next);
 }
 

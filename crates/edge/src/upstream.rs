@@ -337,12 +337,11 @@ fn choose(worker: &Worker, ask: &mut Ask, attempts: &mut Attempts) -> Result<Cho
     }
     let (shared, limits, tick) = (&worker.shared, &worker.limits, worker.tick());
     let first = !std::mem::replace(&mut attempts.counted, true);
+    let most = worker.bounds().source_requests;
     if first
-        && limits.source_requests > 0
+        && most > 0
         && let Some(peer) = ask.peer
-        && !shared
-            .sources
-            .request(quota::source(peer), limits.source_requests, tick)
+        && !shared.sources.request(quota::source(peer), most, tick)
     {
         shared.totals.limited.fetch_add(1, Relaxed);
         return Err(Answer::too_many("too many requests from this address"));
@@ -354,7 +353,7 @@ fn choose(worker: &Worker, ask: &mut Ask, attempts: &mut Attempts) -> Result<Cho
         .is_none_or(|only| only.iter().any(|host| matches(host, &ask.host)));
     let Some(rule) = live.rules.find(ask).filter(|_| here) else {
         worker.shared.totals.unmatched.fetch_add(1, Relaxed);
-        return Err(Answer::unmatched());
+        return Err(Answer::unmatched(ask, shared.secure()));
     };
     if worker.log.is_some() {
         ask.decided(rule.place());
@@ -458,6 +457,25 @@ pub struct Limits {
     pub sleepers: u32,
     /// The same for one environment, so that others keep their chance.
     pub sleepers_each: u32,
+}
+
+/// The limits of whoever asks, which may change while the edge runs. They mean what they mean in [`Limits`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// Bytes of a request's body.
+    pub body: u64,
+    pub source_connections: u32,
+    pub source_requests: u32,
+}
+
+impl From<&Limits> for Bounds {
+    fn from(limits: &Limits) -> Self {
+        Self {
+            body: limits.body,
+            source_connections: limits.source_connections,
+            source_requests: limits.source_requests,
+        }
+    }
 }
 
 impl Default for Limits {

@@ -11,10 +11,15 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{Notify, futures::Notified};
+use tokio::{
+    sync::{Notify, futures::Notified},
+    time::timeout,
+};
 
 use crate::{head::Ask, live::Live, table::Action, upstream::Limits, worker::Worker};
 
+/// Where somebody still waits is told again after this, if nobody comes elsewhere.
+const AGAIN: Duration = Duration::from_millis(50);
 /// Who waits looks this often, whatever it hears.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -61,7 +66,7 @@ impl Wanted {
             if is_awake() {
                 return;
             }
-            let _ = tokio::time::timeout(LOOK, stirred).await;
+            let _ = timeout(LOOK, stirred).await;
         }
     }
 
@@ -84,18 +89,25 @@ impl Wanted {
         })
     }
 
-    /// Where hosts are wanted now, as soon as they are anywhere, and nowhere after `patience`.
+    /// Where hosts are wanted now: at once when somebody has come since it was told last, after a pause where somebody
+    /// only waits still, and in any case after `patience`.
     pub async fn places_within(&self, patience: Duration) -> Vec<String> {
         let wait = async {
             loop {
-                let places = self.take();
-                if !places.is_empty() {
-                    return places;
+                let (waits, is_new) = {
+                    let places = self.places();
+                    (!places.is_empty(), places.values().any(|wish| wish.asked))
+                };
+                match (is_new, waits) {
+                    (true, _) => return,
+                    (false, true) if timeout(AGAIN, self.news.notified()).await.is_err() => return,
+                    (false, true) => {}
+                    (false, false) => self.news.notified().await,
                 }
-                self.news.notified().await;
             }
         };
-        tokio::time::timeout(patience, wait).await.unwrap_or_default()
+        let _ = timeout(patience, wait).await;
+        self.take()
     }
 
     fn take(&self) -> Vec<String> {
@@ -173,7 +185,7 @@ pub async fn until_awake(worker: &Worker, ask: &Ask, patience: Duration) -> bool
     };
     let Some(_seat) = seat else { return false };
     let awake = shared.wanted.until(|| asleep(&shared.live.load(), ask).is_none());
-    tokio::time::timeout(patience, awake).await.is_ok()
+    timeout(patience, awake).await.is_ok()
 }
 
 #[cfg(test)]
@@ -206,6 +218,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn who_comes_is_told_at_once_though_others_wait() {
+        let wanted = Wanted::default();
+        let _seat = wanted.enter("a/b/c", &limits(9, 9));
+        let long = Duration::from_secs(600);
+        assert_eq!(wanted.places_within(long).await, ["a/b/c"]);
+        // It is not news any more, but it is not forgotten either.
+        let mut told = std::pin::pin!(wanted.places_within(long));
+        assert!(timeout(Duration::ZERO, told.as_mut()).await.is_err());
+        wanted.note("a/b/d");
+        assert_eq!(told.await, ["a/b/c", "a/b/d"]);
+        assert_eq!(wanted.places_within(long).await, ["a/b/c"]);
+    }
+
+    #[tokio::test]
     async fn who_waits_looks_even_when_nobody_stirs() {
         let (wanted, awake) = (Wanted::default(), std::cell::Cell::new(false));
         let waiting = wanted.until(|| awake.get());
@@ -214,7 +240,7 @@ mod tests {
             awake.set(true);
         };
         let both = async { tokio::join!(waiting, waking) };
-        assert!(tokio::time::timeout(30 * LOOK, both).await.is_ok());
+        assert!(timeout(30 * LOOK, both).await.is_ok());
     }
 
     #[tokio::test]

@@ -26,7 +26,7 @@ use crate::{
     listener::{self, Door, Only},
     live::Shared,
     quota,
-    upstream::Pool,
+    upstream::{Bounds, Pool},
 };
 
 /// How often deadlines are looked at. All time-outs are this much late at most.
@@ -44,6 +44,8 @@ pub enum Order {
     Listen(u64, std::net::TcpListener, Door),
     /// Accept there no more.
     Close(u64),
+    /// These limits hold from now on.
+    Bounds(Bounds),
     /// Accept no more, finish what is under way, end at the given tick at the latest.
     Stop(u64),
 }
@@ -52,6 +54,7 @@ pub enum Order {
 pub struct Worker {
     pub shared: Arc<Shared>,
     pub limits: Limits,
+    bounds: Cell<Bounds>,
     pub pool: Pool,
     /// Connections to targets that speak HTTP/2.
     pub streams: forward::Shared,
@@ -77,6 +80,7 @@ impl Worker {
         let ids = shared.seed.fetch_add(0x9e37_79b9_7f4a_7c15, Relaxed);
         Rc::new(Self {
             shared,
+            bounds: Cell::new(Bounds::from(&limits)),
             limits,
             pool: Pool::default(),
             streams: forward::Shared::default(),
@@ -99,6 +103,11 @@ impl Worker {
 
     pub fn after(&self, duration: Duration) -> u64 {
         self.tick.get().saturating_add(clock::span(duration))
+    }
+
+    /// The limits of whoever asks, as they are now.
+    pub fn bounds(&self) -> Bounds {
+        self.bounds.get()
     }
 
     pub fn is_stopping(&self) -> bool {
@@ -161,6 +170,7 @@ impl Worker {
                         Ok(_) => {}
                         Err(error) => tracing::error!(%error, "cannot listen at a rule's own socket"),
                     },
+                    Some(Order::Bounds(bounds)) => self.bounds.set(bounds),
                     Some(Order::Close(serial)) => {
                         if let Some(task) = own.remove(&serial) {
                             AbortHandle::abort(&task);
@@ -273,7 +283,7 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, door: Rc<Door>) {
                 tokio::task::spawn_local(async move {
                     let shared = Arc::clone(&worker.shared);
                     let source = quota::source(ends.peer.ip());
-                    let most = worker.limits.source_connections;
+                    let most = worker.bounds().source_connections;
                     if most == 0 {
                         listener::serve(worker, &door, stream, ends).await;
                     } else if shared.sources.open(source, most, worker.tick()) {

@@ -7,7 +7,7 @@ mod world;
 use std::collections::BTreeMap;
 
 use edge::ClientError;
-use model::route::{Action, Delta, Invalid, Redirect, Table, TargetState};
+use model::route::{Action, Delta, Invalid, Redirect, Table, TargetGroup, TargetState};
 use world::{Edge, Origin, body, forward, group, rule, shop, status, until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -206,7 +206,12 @@ async fn a_request_is_explained_without_being_sent() {
         api,
         rule(20, "old.test", Action::Redirect(away)),
         rule(1, "other.test", forward(&[("shop", 1)])),
+        rule(21, "empty.test", forward(&[("empty", 1)])),
+        rule(22, "asleep.test", forward(&[("asleep", 1)])),
     ]);
+    let group = |waking| TargetGroup { waking, ..group(&[]) };
+    table.target_groups.insert("empty".into(), group(false));
+    table.target_groups.insert("asleep".into(), group(true));
     edge.apply(&table).await;
     let ask = |url: &str| {
         let question = edge::Question {
@@ -229,10 +234,142 @@ async fn a_request_is_explained_without_being_sent() {
         ask("none.test").await.unwrap().answer.as_deref(),
         Some("503 host not found")
     );
+    for (url, answer) in [
+        (
+            "shop.test/a/..;/b",
+            "400 the path means another one to whoever resolves it",
+        ),
+        ("empty.test", "503 no targets are registered: empty"),
+        ("asleep.test", "asleep: a request wakes asleep, and waits for it"),
+    ] {
+        assert_eq!(ask(url).await.unwrap().answer.as_deref(), Some(answer), "{url}");
+    }
     assert!(matches!(
         ask("ftp://none.test").await,
         Err(ClientError::Refused { status: 400, .. })
     ));
     assert!(origin.requests().is_empty());
+    edge.stop().await;
+}
+
+/// More than is in one piece of a table, and enough for a new file.
+fn large(version: u64, body: &str, rules: u32) -> Table {
+    let page = |n: u32| Action::FixedResponse {
+        status: 200,
+        content_type: "text/plain".into(),
+        body: format!("{body} {n}"),
+    };
+    let mut table = shop(version, &[]);
+    table
+        .rules
+        .extend((2..rules).map(|n| rule(n, &format!("h{n}.test"), page(n))));
+    table
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_table_is_one_step_and_a_bad_one_is_refused_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let origin = Origin::named("origin").await;
+    let edge = Edge::start(&folder);
+    let first = large(1, "first", 3_000);
+    edge.apply(&first).await;
+    assert_eq!(body(&edge.get("h2999.test", "/").await), "first 2999");
+    let log = edge.folder.join("edge/table.log");
+    let written = std::fs::read(&log).unwrap();
+    // Each is good for thousands of rules, and wrong in the last.
+    let twice = rule(5, "twice.test", forward(&[("shop", 1)]));
+    let nowhere = rule(9_000, "nowhere.test", forward(&[("none", 1)]));
+    for last in [twice, nowhere] {
+        let mut bad = large(2, "bad", 4_000);
+        bad.rules.push(last);
+        let error = edge.client.apply(&bad).await.unwrap_err();
+        assert!(matches!(error, ClientError::Invalid(_)), "{error}");
+    }
+    assert!(matches!(
+        edge.client.apply(&large(0, "old", 4_000)).await.unwrap_err(),
+        ClientError::Invalid(Invalid::Stale { got: 0, have: 1 })
+    ));
+    assert!(matches!(
+        edge.client.apply(&large(1, "other", 4_000)).await.unwrap_err(),
+        ClientError::Invalid(Invalid::Stale { got: 1, have: 1 })
+    ));
+    assert_eq!(edge.client.table().await.unwrap(), first);
+    assert_eq!(body(&edge.get("h2999.test", "/").await), "first 2999");
+    assert_eq!(std::fs::read(&log).unwrap(), written, "nothing of it is on disk");
+
+    // All others go, one group changes, and what is written is the table and not the way to it.
+    let mut second = large(2, "second", 2_500);
+    second.target_groups = shop(2, &[origin.address]).target_groups;
+    edge.client.apply(&second).await.unwrap();
+    assert_eq!(body(&edge.get("h2.test", "/").await), "second 2");
+    assert_eq!(body(&edge.get("shop.test", "/").await), "origin");
+    assert_eq!(status(&edge.get("h2999.test", "/").await), 503);
+    assert_eq!(edge.client.table().await.unwrap(), second);
+    assert!(std::fs::metadata(&log).unwrap().len() < written.len() as u64);
+    // A little of it is a line.
+    second.version = 3;
+    second.rules.pop();
+    edge.client.apply(&second).await.unwrap();
+    assert_eq!(
+        edge.client.apply(&second).await.unwrap(),
+        3,
+        "it may be sent again"
+    );
+    edge.stop().await;
+    let text = std::fs::read_to_string(&log).unwrap();
+    let last = text.lines().next_back().unwrap();
+    assert!(
+        last.contains("\"without_rules\":[2499]") && last.len() < 100,
+        "{last}"
+    );
+
+    let edge = Edge::start(&folder);
+    until("it serves from its snapshot", || async {
+        body(&edge.get("h2.test", "/").await) == "second 2"
+    })
+    .await;
+    assert_eq!(edge.client.table().await.unwrap(), second);
+    edge.stop().await;
+}
+
+/// As a serve of before does, and whoever has no more than curl.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_may_be_one_value_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let edge = Edge::start(&folder);
+    edge.apply(&shop(1, &[])).await;
+    let socket = edge.folder.join("run/edge.sock");
+    let curl = |arguments: &[&str]| {
+        let mut command = std::process::Command::new("curl");
+        command
+            .args(["-sS", "-w", "|%{http_code}", "--unix-socket", socket.as_str()])
+            .args(arguments);
+        let output = tokio::task::spawn_blocking(move || command.output());
+        async move { String::from_utf8(output.await.unwrap().unwrap().stdout).unwrap() }
+    };
+    let put = |table: &Table| {
+        let value = serde_json::to_string(table).unwrap();
+        curl(&["-X", "PUT", "--data-binary", &value, "http://edge/v1/table"])
+    };
+    let next = large(2, "value", 300);
+    let said = put(&next).await;
+    assert!(
+        said.starts_with("{\"version\":2") && said.ends_with("|200"),
+        "{said}"
+    );
+    assert_eq!(edge.client.table().await.unwrap(), next);
+    let said = curl(&["http://edge/v1/routes"]).await;
+    assert_eq!(
+        serde_json::from_str::<Table>(said.trim_end_matches("|200")).unwrap(),
+        next
+    );
+    let mut bad = large(3, "bad", 300);
+    bad.rules.push(rule(9, "nowhere.test", forward(&[("none", 1)])));
+    assert!(put(&bad).await.ends_with("|422"));
+    for (lines, code) in [("", 400), ("x\n", 400), ("{\"version\":4,\"lines\":0}\n", 400)] {
+        let said = curl(&["-X", "PUT", "--data-binary", lines, "http://edge/v1/lines"]).await;
+        assert!(said.ends_with(&format!("|{code}")), "{lines}: {said}");
+    }
+    assert_eq!(edge.client.table().await.unwrap(), next);
     edge.stop().await;
 }

@@ -303,3 +303,34 @@ async fn floods_of_frames_end_their_connection_and_nothing_else() {
     }
     edge.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_that_is_too_large_is_said_to_be() {
+    let folder = tempfile::tempdir().unwrap();
+    let origin = Origin::named("ok").await;
+    let limits = edge::Limits {
+        body: 10,
+        ..edge::Limits::default()
+    };
+    let edge = Edge::with(&folder, limits, 1);
+    edge.apply(&shop(1, &[origin.address])).await;
+    let long = || Full::from(Bytes::from(vec![b'x'; 1024 * 1024]));
+    for streamed in [false, true] {
+        let body = match streamed {
+            false => long().boxed(),
+            // Without a length in front.
+            true => long().map_frame(|frame| frame).boxed(),
+        };
+        let mut h2 = client(&edge).await;
+        let answer = soon("an answer", h2.send_request(request(Method::POST, "/", body)))
+            .await
+            .unwrap();
+        let (status, said, _) = text(answer).await;
+        assert_eq!(
+            (status.as_u16(), &*said),
+            (413, "the body of the request is too large"),
+            "{streamed}"
+        );
+    }
+    edge.stop().await;
+}

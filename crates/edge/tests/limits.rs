@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use edge::{Format, Limits, Listener, Log};
+use edge::{Bounds, Format, Limits, Listener, Log};
 use jiff::SignedDuration;
 use model::route::{Action, Stickiness, TargetState};
 use tokio::{
@@ -460,4 +460,52 @@ async fn a_tenant_is_closed_to_some_or_for_a_while_and_others_are_not() {
         (503, 200)
     );
     edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn limits_of_who_asks_change_while_it_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let origin = Origin::named("ok").await;
+    let (bounds, changed) = tokio::sync::watch::channel(Bounds::from(&Limits::default()));
+    let listeners = vec![Listener::http(Socket::bind("127.0.0.1:0").unwrap())];
+    let edge = Edge::configured(&folder, listeners, |config| config.bounds = Some(changed));
+    edge.apply(&shop(1, &[origin.address])).await;
+    let post =
+        "POST / HTTP/1.1\r\nHost: shop.test\r\nContent-Length: 9\r\nConnection: close\r\n\r\nnine more";
+    assert_eq!(status(&edge.raw(post).await), 200);
+    for (body, expected) in [(8, 413), (9, 200)] {
+        bounds.send_modify(|bounds| bounds.body = body);
+        until("the limit holds", || async {
+            status(&edge.raw(post).await) == expected
+        })
+        .await;
+    }
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_comes_while_it_stops_is_not_left_waiting() {
+    let folder = tempfile::tempdir().unwrap();
+    let origin = Origin::named("late").await;
+    let edge = Edge::with(&folder, Limits::default(), 1);
+    edge.apply(&shop(1, &[origin.address])).await;
+    let address = edge.address;
+    let mut under_way = edge.connect().await;
+    under_way
+        .write_all(b"POST / HTTP/1.1\r\nHost: shop.test\r\nContent-Length: 8\r\n\r\nfour")
+        .await
+        .unwrap();
+    until("it is under way", || async {
+        edge.client.stats().await.unwrap()[0].active == 1
+    })
+    .await;
+    let stopping = tokio::spawn(edge.stop());
+    until("nobody listens", || async {
+        TcpStream::connect(address).await.is_err()
+    })
+    .await;
+    assert!(!stopping.is_finished(), "a request is under way");
+    under_way.write_all(b"more").await.unwrap();
+    assert!(message(&mut under_way).await.ends_with("late"));
+    stopping.await.unwrap();
 }

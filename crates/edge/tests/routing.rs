@@ -15,7 +15,7 @@ use std::{
 
 use edge::{ClientError, Limits};
 use jiff::SignedDuration;
-use model::route::{Action, Algorithm, Invalid, Redirect, Table, TargetState};
+use model::route::{Action, Algorithm, HeaderCondition, Invalid, Redirect, Table, TargetState};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use world::{
     Edge, Origin, body, field, forward, group, in_front_of, message, read_request, refusing, rule, shop,
@@ -487,5 +487,37 @@ async fn an_edge_prefers_targets_of_its_own_zone() {
         "west",
         "when there is nobody near"
     );
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rule_sees_what_the_client_spoke_and_not_what_it_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let edge = Edge::start(&folder);
+    let redirect = Redirect {
+        status: 301,
+        protocol: "HTTPS".into(),
+        port: "443".into(),
+        ..Redirect::default()
+    };
+    let mut table = shop(1, &[]);
+    let mut upgrade = rule(1, "shop.test", Action::Redirect(redirect));
+    upgrade.conditions.headers = vec![HeaderCondition {
+        name: "X-Forwarded-Proto".into(),
+        values: vec!["http".into()],
+        ..HeaderCondition::default()
+    }];
+    table.rules[0].priority = 2;
+    table.rules.push(upgrade);
+    edge.apply(&table).await;
+    for line in ["", "X-Forwarded-Proto: https\r\n"] {
+        let request = format!("GET /a HTTP/1.1\r\nHost: shop.test\r\n{line}Connection: close\r\n\r\n");
+        let answer = edge.raw(request).await;
+        assert_eq!(
+            field(&answer, "location"),
+            Some("https://shop.test/a"),
+            "{answer}"
+        );
+    }
     edge.stop().await;
 }

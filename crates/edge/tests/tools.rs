@@ -62,7 +62,9 @@ async fn command_line_tools_are_served() {
     };
     let plain = Socket::bind("127.0.0.1:0").unwrap();
     let http = plain.local_addr().unwrap().port();
-    let edge = Edge::configured(&folder, vec![https, Listener::http(plain)], |_| ());
+    let edge = Edge::configured(&folder, vec![https, Listener::http(plain)], |config| {
+        config.limits.body = 2_000_000;
+    });
     let origin = Origin::named("origin").await;
     edge.apply(&shop(1, &[origin.address])).await;
     let port = edge.address.port();
@@ -86,6 +88,54 @@ async fn command_line_tools_are_served() {
     ] {
         let said = run("curl", &words(&format!("{curl} {options} {url}"))).await;
         assert!(said.ends_with(expected), "{options} {url}: {said}");
+    }
+    // What is too large is said to be, whether or not its length was.
+    std::fs::write(folder.path().join("large"), vec![b'x'; 5_000_000]).unwrap();
+    let large = folder.path().join("large").display().to_string();
+    for (options, url) in [
+        ("--http1.1", &bare),
+        ("--http1.1 -H Transfer-Encoding:chunked", &bare),
+        ("--http2", &secure),
+        ("--http2-prior-knowledge", &bare),
+        ("--http2 -H Content-Length:", &secure),
+    ] {
+        let said = run(
+            "curl",
+            &words(&format!("{curl} {options} --data-binary @{large} {url}")),
+        )
+        .await;
+        assert!(
+            said.contains("the body of the request is too large|"),
+            "{options} {url}: {said}"
+        );
+        assert!(said.ends_with("|413"), "{options} {url}: {said}");
+    }
+    // What no rule is for goes from 80 to 443 first, and is not found there.
+    let other = format!("--resolve other.test:{http}:127.0.0.1 --resolve other.test:{port}:127.0.0.1 -k");
+    for (options, url, expected) in [
+        (
+            "-w |%{redirect_url}",
+            format!("http://other.test:{http}/a?b=c"),
+            format!("|https://other.test:{port}/a?b=c"),
+        ),
+        (
+            "-w |%{http_code}",
+            format!("http://other.test:{http}/"),
+            "|301".to_owned(),
+        ),
+        (
+            "-w |%{http_code}",
+            format!("https://other.test:{port}/"),
+            "host not found|503".to_owned(),
+        ),
+        (
+            "-L -w |%{http_code}",
+            format!("http://other.test:{http}/"),
+            "host not found|503".to_owned(),
+        ),
+    ] {
+        let said = run("curl", &words(&format!("-sS {other} {options} {url}"))).await;
+        assert_eq!(said, expected, "{options} {url}");
     }
     let said = run(
         "h2load",

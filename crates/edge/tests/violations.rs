@@ -3,44 +3,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
+#[path = "violations/frames.rs"]
+mod frames;
 mod world;
 
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-};
+use frames::*;
+use tokio::io::AsyncWriteExt;
 use world::{Edge, Origin, in_front_of, soon};
-
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// GET http://shop.test/, in HPACK.
-const GET: &[u8] = b"\x82\x86\x84\x41\x09shop.test";
-/// POST.
-const POST: &[u8] = b"\x83\x86\x84\x41\x09shop.test";
-
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const PRIORITY: u8 = 2;
-const RESET: u8 = 3;
-const SETTINGS: u8 = 4;
-const PUSH: u8 = 5;
-const PING: u8 = 6;
-const GOAWAY: u8 = 7;
-const WINDOW: u8 = 8;
-const CONTINUATION: u8 = 9;
-
-/// Flags.
-const END_STREAM: u8 = 1;
-const ACK: u8 = 1;
-const END_HEADERS: u8 = 4;
-const PADDED: u8 = 8;
-const WHOLE: u8 = END_STREAM | END_HEADERS;
-
-/// Codes (RFC 9113, section 7).
-const PROTOCOL: u32 = 1;
-const FLOW: u32 = 3;
-const CLOSED: u32 = 5;
-const SIZE: u32 = 6;
-const COMPRESSION: u32 = 9;
 
 /// How a violation must end. A stream's error may be treated as the connection's (section 5.4.2). hyper's h2 says
 /// PROTOCOL_ERROR where the section has a code of its own, which helps only who debugs: that is let pass.
@@ -56,49 +25,7 @@ enum Ends {
 
 use Ends::{Connection, Nothing, Stream};
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let mut frame = (payload.len() as u32).to_be_bytes()[1..].to_vec();
-    frame.extend([kind, flags]);
-    frame.extend(stream.to_be_bytes());
-    frame.extend(payload);
-    frame
-}
-
-fn two(first: Vec<u8>, second: Vec<u8>) -> Vec<u8> {
-    [first, second].concat()
-}
-
-fn request(stream: u32) -> Vec<u8> {
-    frame(HEADERS, WHOLE, stream, GET)
-}
-
-/// A request that is not over.
-fn open() -> Vec<u8> {
-    frame(HEADERS, END_HEADERS, 1, POST)
-}
-
-fn setting(id: u16, value: u32) -> Vec<u8> {
-    let payload = [&id.to_be_bytes()[..], &value.to_be_bytes()].concat();
-    frame(SETTINGS, 0, 0, &payload)
-}
-
-fn window(stream: u32, by: u32) -> Vec<u8> {
-    frame(WINDOW, 0, stream, &by.to_be_bytes())
-}
-
-/// A field that is not indexed.
-fn field(name: &str, value: &str) -> Vec<u8> {
-    let text = |text: &str| [&[text.len() as u8], text.as_bytes()].concat();
-    [vec![0], text(name), text(value)].concat()
-}
-
-/// A whole request with these fields in place of, or after, the usual ones.
-fn fields(before: &[u8], more: &[(&str, &str)]) -> Vec<u8> {
-    let more: Vec<u8> = more.iter().flat_map(|(name, value)| field(name, value)).collect();
-    frame(HEADERS, WHOLE, 1, &[before, &more].concat())
-}
-
-fn frames() -> Vec<(&'static str, Ends, Vec<u8>)> {
+fn connections() -> Vec<(&'static str, Ends, Vec<u8>)> {
     vec![
         ("4.1 an unknown type", Nothing, frame(0xfe, 0xff, 0, b"what?")),
         ("4.1 a reserved bit", Nothing, frame(PING, 0, 1 << 31, &[0; 8])),
@@ -150,7 +77,17 @@ fn frames() -> Vec<(&'static str, Ends, Vec<u8>)> {
         (
             "5.1 DATA after the end",
             Stream(&[CLOSED]),
-            two(frame(HEADERS, WHOLE, 1, GET), frame(DATA, END_STREAM, 1, b"x")),
+            two(request(1), frame(DATA, END_STREAM, 1, b"x")),
+        ),
+        (
+            "5.1 HEADERS after the end",
+            Stream(&[CLOSED]),
+            two(request(1), request(1)),
+        ),
+        (
+            "5.1 HEADERS after a reset",
+            Stream(&[CLOSED]),
+            [open(), frame(RESET, 0, 1, &[0, 0, 0, 8]), request(1)].concat(),
         ),
         (
             "5.1.1 a stream of the server's",
@@ -311,6 +248,27 @@ fn frames() -> Vec<(&'static str, Ends, Vec<u8>)> {
     ]
 }
 
+/// Heads that RFC 7541 calls errors of decoding.
+fn packed() -> Vec<(&'static str, Vec<u8>)> {
+    let value = |packed: &[u8]| [GET, b"\x00\x01x", packed].concat();
+    vec![
+        ("2.3.3 an index beyond the table", b"\xfe".to_vec()),
+        (
+            "4.2 another size of the table at the end",
+            [GET, b"\x20"].concat(),
+        ),
+        ("5.1 a number without an end", [GET, &[0xff; 16]].concat()),
+        ("5.2 a padding of eight bits and more", value(b"\x82\x1f\xff")),
+        ("5.2 a padding that is not of ones", value(b"\x81\x18")),
+        ("5.2 the end of the text in it", value(b"\x84\xff\xff\xff\xff")),
+        ("5.2 a text that is longer than the head", value(b"\x05ab")),
+        (
+            "6.3 a larger table than was allowed",
+            [b"\x3f\xe2\x1f", GET].concat(),
+        ),
+    ]
+}
+
 /// Messages that section 8 calls malformed: their stream ends, or they are answered 400.
 fn messages() -> Vec<(&'static str, Vec<u8>)> {
     let host = |more: &[u8]| [more, b"\x41\x09shop.test"].concat();
@@ -423,18 +381,6 @@ async fn say(edge: &Edge, bytes: &[u8]) -> Seen {
     seen
 }
 
-fn code(bytes: &[u8]) -> u32 {
-    u32::from_be_bytes(bytes[..4].try_into().unwrap())
-}
-
-async fn next(stream: &mut TcpStream) -> Option<(u8, u32, Vec<u8>)> {
-    let mut head = [0; 9];
-    stream.read_exact(&mut head).await.ok()?;
-    let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
-    stream.read_exact(&mut payload).await.ok()?;
-    Some((head[3], code(&head[5..]), payload))
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn violations_end_what_they_must_and_nothing_else() {
     let folder = tempfile::tempdir().unwrap();
@@ -446,7 +392,7 @@ async fn violations_end_what_they_must_and_nothing_else() {
             .any(|(stream, first)| (*stream, *first) == (101, 0x88))
     };
     let mut wrong = Vec::new();
-    for (name, ends, bytes) in frames() {
+    for (name, ends, bytes) in connections() {
         let seen = say(&edge, &bytes).await;
         let gone = |codes: &[u32]| {
             seen.goaway
@@ -462,6 +408,16 @@ async fn violations_end_what_they_must_and_nothing_else() {
         };
         if !fine {
             wrong.push(format!("{name}: {ends:?}, {seen:?}"));
+        }
+    }
+    for (name, head) in packed() {
+        let seen = say(&edge, &frame(HEADERS, WHOLE, 1, &head)).await;
+        if !(seen.closed
+            && seen
+                .goaway
+                .is_some_and(|code| [COMPRESSION, PROTOCOL].contains(&code)))
+        {
+            wrong.push(format!("RFC 7541, {name}: {seen:?}"));
         }
     }
     for (name, bytes) in messages() {
@@ -517,5 +473,47 @@ async fn a_pseudo_field_in_trailers_goes_nowhere() {
         !reached.contains("path") && !reached.contains("/other"),
         "{reached}"
     );
+    edge.stop().await;
+}
+
+/// SETTINGS and PING are acknowledged (6.5.3, 6.7), and no more is sent than there is room for (6.9).
+#[tokio::test]
+async fn what_a_client_says_is_acknowledged_and_its_windows_are_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let origin = Origin::named("origin").await;
+    let edge = in_front_of(&origin, &folder).await;
+    let mut stream = edge.connect().await;
+    let ping = *b"are you?";
+    let opening = [PREFACE, &setting(4, 2), &frame(PING, 0, 0, &ping), &request(1)].concat();
+    stream.write_all(&opening).await.unwrap();
+    let (mut data, mut settled, mut answered) = (Vec::new(), false, false);
+    while !(settled && answered && data.len() == 2) {
+        match soon("a frame", next(&mut stream)).await.unwrap() {
+            (SETTINGS, 0, payload) => settled |= payload.is_empty(),
+            (PING, 0, payload) => answered |= payload == ping,
+            (DATA, 1, payload) => data.extend(payload),
+            _ => {}
+        }
+        assert!(data.len() <= 2, "{data:?}");
+    }
+    // A smaller window than what was sent is one below nothing: two bytes more make none.
+    let last = *b"and now?";
+    let narrow = [setting(4, 0), window(1, 2), frame(PING, 0, 0, &last)].concat();
+    stream.write_all(&narrow).await.unwrap();
+    loop {
+        match soon("a frame", next(&mut stream)).await.unwrap() {
+            (PING, 0, payload) if payload == last => break,
+            (DATA, ..) => panic!("there is no room"),
+            _ => {}
+        }
+    }
+    stream.write_all(&window(1, 100)).await.unwrap();
+    while data.len() < 6 {
+        if let (DATA, 1, payload) = soon("a frame", next(&mut stream)).await.unwrap() {
+            data.extend(payload);
+        }
+    }
+    assert_eq!(data, b"origin");
+    drop(stream);
     edge.stop().await;
 }

@@ -22,7 +22,7 @@ pub use app::{
 pub use appspec::Appspec;
 pub use buildspec::Buildspec;
 pub use checks::Checks;
-pub use plain::plain;
+pub use plain::{place, plain};
 pub use read::{LATER, is_later, written};
 pub use report::{
     CheckReport, Checked, Files, check_appspec, check_buildspec, check_checks, check_tree, checked,

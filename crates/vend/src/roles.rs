@@ -132,6 +132,7 @@ pub async fn edge(data: Data, mut lent: Lent) -> ExitCode {
         secrets: data.edge().join("secrets"),
         roots: None,
         zone: None,
+        bounds: None,
         tidy: crate::tidy,
     };
     code(edge::run(config, ended()).await)

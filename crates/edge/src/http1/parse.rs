@@ -9,7 +9,7 @@ use httparse::Header;
 
 use super::frame::{Bad, Body, Framing};
 use crate::{
-    head::{Ask, is_confusing},
+    head::{Ask, CONFUSING, is_confusing},
     worker::Ends,
 };
 
@@ -235,7 +235,7 @@ pub fn request(head: &[u8], ends: &Ends, bits: (u64, u64), ask: &mut Ask) -> Res
     let (authority, target) = split_target(method, target)?;
     ask.start(method, target, ends);
     if is_confusing(ask.path()) {
-        return Err(Bad("the path means another one to whoever resolves it"));
+        return Err(Bad(CONFUSING));
     }
     name_host(ask, &fields, authority, http10, ends)?;
     for (name, value) in fields.plain() {

@@ -23,7 +23,7 @@ pub(super) async fn exchange(session: &mut Session, request: Request) -> After {
     if session.ask.method == Method::Refused {
         return local(session, &Answer::not_allowed(), &mut request, None, started).await;
     }
-    if let Err(bad) = request.body.limit(session.worker.limits.body) {
+    if let Err(bad) = request.body.limit(session.worker.bounds().body) {
         return session.refuse(&Answer::bad_request(bad.0)).await;
     }
     if let Err(bad) = feed(&mut request.body, &mut session.input, &mut session.ask.wire) {

@@ -1,6 +1,13 @@
 //! One request of an HTTP/2 client, to a target and back.
 
-use std::{cell::Cell, io, net::SocketAddr, rc::Rc, sync::atomic::Ordering::Relaxed, time::Instant};
+use std::{
+    cell::Cell,
+    io,
+    net::SocketAddr,
+    rc::Rc,
+    sync::atomic::Ordering::Relaxed,
+    time::{Duration, Instant},
+};
 
 use http_body_util::BodyExt;
 use hyper::{
@@ -100,6 +107,9 @@ impl Stream {
                 false => local(answer, self.ask.is_head()),
             });
         }
+        if let Some(body) = self.body.take() {
+            tokio::task::spawn_local(linger(body));
+        }
     }
 
     pub fn log(&self, lease: Option<&Lease>, status: u16, bytes: u64) {
@@ -160,6 +170,21 @@ impl Stream {
     }
 }
 
+/// Reads what a client still sends that has its answer, for a short time: the reset of a stream whose body nobody wants
+/// would overtake the answer, and clients that are still sending then see the reset alone.
+pub async fn linger(mut body: Incoming) {
+    const ENOUGH: u64 = 1024 * 1024;
+    let read = async {
+        let mut read = 0;
+        while let Some(Ok(frame)) = body.frame().await
+            && read < ENOUGH
+        {
+            read += frame.data_ref().map_or(0, |data| data.len() as u64);
+        }
+    };
+    let _ = timeout(Duration::from_secs(2), read).await;
+}
+
 /// Both directions of one attempt.
 struct Back<'a> {
     worker: &'a Worker,
@@ -172,6 +197,7 @@ struct Back<'a> {
 impl Back<'_> {
     async fn pump(&self, body: &mut Incoming, framing: Framing, out: &mut Vec<u8>) -> Result<(), Fail> {
         let limits = &self.worker.limits;
+        let most = self.worker.bounds().body;
         let (mut trailers, mut total) = (None, 0);
         while trailers.is_none() {
             // While the client is waited for, the target is not.
@@ -186,7 +212,7 @@ impl Back<'_> {
             match frame.into_data() {
                 Ok(data) => {
                     total += data.len() as u64;
-                    if limits.body > 0 && total > limits.body {
+                    if most > 0 && total > most {
                         return Err(Fail::ClientBad(TOO_LARGE));
                     }
                     framing.data(out, &data);
@@ -315,7 +341,7 @@ impl Back<'_> {
 /// Resets the stream: the client must not take the part that it has for the whole.
 async fn break_off(frames: &mpsc::Sender<io::Result<Frame<Bytes>>>) -> Fail {
     let broken = io::ErrorKind::UnexpectedEof.into();
-    let _ = timeout(std::time::Duration::from_secs(1), frames.send(Err(broken))).await;
+    let _ = timeout(Duration::from_secs(1), frames.send(Err(broken))).await;
     Fail::Broken
 }
 

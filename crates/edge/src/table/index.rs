@@ -47,7 +47,7 @@ impl<'a> Entry<'a> {
     fn key(&self) -> (u32, u32, &'a [u8]) {
         let pattern = match self.at {
             0 => &[],
-            at => self.rule.host_at(at as usize),
+            at => self.rule.host_at(at).as_bytes(),
         };
         (self.hash, self.rule.priority, pattern)
     }
@@ -89,8 +89,7 @@ impl Index {
             let many = rule.hosts().nth(FEW).is_some();
             for (at, host) in rule.hosts_at() {
                 if let Some((part, hash)) = name(host).map(|name| self.place(name.as_bytes())) {
-                    // What does not fit into 32 bits is searched for.
-                    let at = u32::try_from(at).ok().filter(|_| many).unwrap_or(0);
+                    let at = if many { at } else { 0 };
                     turns.entry(part).or_default().new.push(Entry { hash, rule, at });
                 }
             }
@@ -128,7 +127,7 @@ impl Index {
             let sooner = best.is_none_or(|best| rule.priority < best.priority);
             let named = || match at {
                 0 => Rule::bytes(rule).split(|b| *b == b'\n').skip(1).any(is_wanted),
-                at => is_wanted(rule.host_at(at as usize)),
+                at => is_wanted(rule.host_at(at).as_bytes()),
             };
             if sooner && named() && rule.fits(ask) {
                 *best = Some(rule);

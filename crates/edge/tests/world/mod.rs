@@ -101,6 +101,7 @@ impl Edge {
             secrets: folder.join("secrets"),
             roots: None,
             zone: None,
+            bounds: None,
             tidy: || (),
         };
         edit(&mut config);

@@ -17,6 +17,22 @@ pub fn plain(file: &str, text: &str) -> Result<serde_json::Value, Vec<Problem>> 
     }
 }
 
+/// Line and column, from 1, of the value that these keys and positions in lists lead to, or of the last on the way that
+/// is there.
+pub fn place(text: &str, steps: &[String]) -> Option<(u32, u32)> {
+    let root = super::yaml::parse_with_aliases("", text).ok()?.root?;
+    let mut node = &root;
+    for step in steps {
+        let next = match &node.value {
+            Value::Sequence(items) => step.parse().ok().and_then(|at: usize| items.get(at)),
+            _ => node.get(step),
+        };
+        let Some(next) = next else { break };
+        node = next;
+    }
+    Some((node.line, node.column))
+}
+
 fn value(node: &Node) -> serde_json::Value {
     match &node.value {
         Value::Sequence(items) => items.iter().map(value).collect(),

@@ -35,6 +35,8 @@ pub enum Ask {
     /// Say which rule decides about a request, why, and to which targets it may go.
     Explain {
         /// `https://shop.example.com/cart?id=7`
+        // By another name than the option that says where a platform is.
+        #[arg(id = "asked", value_name = "URL")]
         url: String,
         #[arg(long, default_value = "GET")]
         method: String,
@@ -108,7 +110,7 @@ fn failed(error: ClientError) -> Failure {
     match &error {
         ClientError::Unreachable { .. } => Failure {
             cause: Some(chain(&error)),
-            next: Some("vend up".into()),
+            next: Some("vend up, or vend edge --config FILE where it runs alone".into()),
             ..Failure::new(
                 Exit::Unreachable,
                 "the load balancer of this machine cannot be asked",
@@ -305,6 +307,24 @@ mod tests {
     use model::route::{Target, TargetHealth};
 
     use super::*;
+
+    #[test]
+    fn a_question_is_no_platform() {
+        use clap::Parser as _;
+        #[derive(clap::Parser)]
+        struct Whole {
+            #[command(flatten)]
+            global: Global,
+            #[command(flatten)]
+            edge: Edge,
+        }
+        let whole = Whole::try_parse_from(["edge", "explain", "https://shop.test/"]).unwrap();
+        assert_eq!(whole.global.url, None);
+        let Some(Ask::Explain { url, .. }) = whole.edge.ask else {
+            panic!("it is a question");
+        };
+        assert_eq!(url, "https://shop.test/");
+    }
 
     #[test]
     fn that_no_target_is_healthy_is_said() {

@@ -20,10 +20,17 @@ use crate::flow::{World, chain, start, stored};
 
 /// How often the numbers are looked at.
 const EVERY: Duration = Duration::from_secs(2);
-/// Between two looks at what is wanted, while something is.
-const PACE: Duration = Duration::from_millis(50);
+/// Between two looks at what is wanted, after one that told of somewhere new. The edge itself keeps whoever asks until
+/// there is news, or for a while: nobody who comes meanwhile waits for that.
+const PACE: Duration = Duration::from_millis(1);
+/// Between two looks after one that told of nothing new. Anybody can make the edge tell the same again and again.
+const KNOWN: Duration = Duration::from_millis(50);
+/// Between two looks, when the edge does not say it, and two tries, when the store does not.
+const SILENT: Duration = Duration::from_secs(1);
 /// Between two tries to wake one environment.
 const AGAIN: Duration = Duration::from_secs(10);
+/// The same, where something else is under way: it may be over soon.
+const BUSY: Duration = Duration::from_millis(50);
 
 pub async fn run(world: Arc<World>, cancel: CancellationToken) {
     tokio::select! {
@@ -119,56 +126,68 @@ impl Uses {
 
 /// Hears from the edge where hosts are wanted, for ever.
 async fn listen(world: &World) {
-    let mut tried: HashMap<Place, Instant> = HashMap::new();
+    let mut tried = Tried::default();
     loop {
         let wanted = match world.edge.wanted().await {
             Ok(wanted) => wanted,
             Err(error) => {
                 debug!("the edge does not say what is wanted: {}", chain(&error));
-                sleep(PACE * 20).await;
+                sleep(SILENT).await;
                 continue;
             }
         };
-        tried.retain(|_, at| at.elapsed() < AGAIN);
-        let places: HashSet<Place> = wanted.iter().filter_map(|place| place.parse().ok()).collect();
-        for place in places {
-            if !tried.contains_key(&place) && wake(world, &place).await {
-                tried.insert(place, Instant::now());
-            }
+        let places = wanted.iter().filter_map(|place| place.parse().ok());
+        let new = tried.untried(places.collect(), Instant::now());
+        for place in &new {
+            let rest = wake(world, place).await;
+            tried.0.insert(place.clone(), Instant::now() + rest);
         }
         // Whoever waits is named again and again, until what wakes has come up.
-        sleep(PACE).await;
+        sleep(if new.is_empty() { KNOWN } else { PACE }).await;
     }
 }
 
-/// Starts what sleeps. False: not now, because something else is under way there.
-async fn wake(world: &World, place: &Place) -> bool {
+/// Until when each environment that was tried is left alone, whatever came of it.
+#[derive(Default)]
+struct Tried(HashMap<Place, Instant>);
+
+impl Tried {
+    /// Those of the places that may be tried now.
+    fn untried(&mut self, places: HashSet<Place>, now: Instant) -> Vec<Place> {
+        self.0.retain(|_, until| *until > now);
+        let may = |place: &Place| !self.0.contains_key(place);
+        places.into_iter().filter(may).collect()
+    }
+}
+
+/// Starts what sleeps, and says for how long it need not be tried again.
+async fn wake(world: &World, place: &Place) -> Duration {
     let now = crate::clock::now();
     let own = place.clone();
     let asleep = world.store.read(move |db| db.find_environment(&own)).await;
     match asleep.map(|found| found.is_some_and(|found| found.asleep_at.is_some())) {
         Ok(true) => {}
-        Ok(false) => return false,
+        Ok(false) => return BUSY,
         Err(error) => {
             warn!(
                 error = &error as &dyn std::error::Error,
                 "{place} cannot be woken"
             );
-            return false;
+            return SILENT;
         }
     }
     match start::wake(world, place, By::platform(now)).await {
         Ok(_) => {
             info!("somebody asks for {place}: it wakes");
-            true
+            AGAIN
         }
-        Err(store::Error::Refused { .. }) => false,
+        Err(store::Error::Refused { .. }) => BUSY,
         Err(error) => {
             warn!(
                 error = &error as &dyn std::error::Error,
                 "{place} cannot be woken"
             );
-            true
+            AGAIN
         }
     }
 }
@@ -206,6 +225,21 @@ mod tests {
             active: 1,
         };
         assert_eq!(counted, HashMap::from([(place, count)]));
+    }
+
+    #[test]
+    fn what_was_refused_is_not_tried_at_once_again() {
+        let [busy, woken]: [Place; 2] = ["acme/shop/dev", "acme/shop/qa"].map(|place| place.parse().unwrap());
+        let all = || HashSet::from([busy.clone(), woken.clone()]);
+        let (mut tried, now) = (Tried::default(), Instant::now());
+        assert_eq!(tried.untried(all(), now).len(), 2);
+        tried.0.insert(busy.clone(), now + BUSY);
+        tried.0.insert(woken.clone(), now + AGAIN);
+        // Whoever asks again and again, there is no new try, and the pace is the slow one.
+        assert_eq!(tried.untried(all(), now + BUSY / 2), []);
+        assert_eq!(tried.untried(all(), now + BUSY), std::slice::from_ref(&busy));
+        assert_eq!(tried.untried(all(), now + AGAIN).len(), 2);
+        assert!(tried.0.is_empty());
     }
 
     #[test]

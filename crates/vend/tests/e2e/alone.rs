@@ -15,10 +15,10 @@ use serde_json::Value;
 
 use crate::platform::{eventually, get};
 
-struct Alone {
-    child: Child,
-    folder: tempfile::TempDir,
-    address: String,
+pub struct Alone {
+    pub child: Child,
+    pub folder: tempfile::TempDir,
+    pub address: String,
 }
 
 impl Drop for Alone {
@@ -29,7 +29,7 @@ impl Drop for Alone {
 }
 
 /// Answers every request, `/bad` with a 500, and ends the connection.
-fn origin() -> std::net::SocketAddr {
+pub fn origin() -> std::net::SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
@@ -52,20 +52,28 @@ fn origin() -> std::net::SocketAddr {
 }
 
 impl Alone {
-    fn start(origin: std::net::SocketAddr) -> Self {
+    /// With a group `NAME` behind each host `NAME.test`.
+    pub fn start(origin: std::net::SocketAddr, names: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("edge.yaml");
+        let rules: String = names
+            .iter()
+            .map(|name| format!("  - hosts: [{name}.test]\n    forward: {{ {name}: 1 }}\n"))
+            .collect();
+        let group = |name: &&str| {
+            format!(
+                "  {name}:
+    targets: ['{origin}']
+    health: {{ path: /, interval: 5s, timeout: 2s, healthy: 2, unhealthy: 2, codes: [[200, 399]] }}\n"
+            )
+        };
+        let groups: String = names.iter().map(group).collect();
         let text = format!(
             "listeners:
   - {{ address: '127.0.0.1:0', speaks: http }}
 rules:
-  - hosts: [shop.test]
-    forward: {{ shop: 1 }}
-target_groups:
-  shop:
-    targets: ['{origin}']
-    health: {{ path: /, interval: 5s, timeout: 2s, healthy: 2, unhealthy: 2, codes: [[200, 399]] }}
-access_log: {{ path: {}, rotate: {{ size_mib: 1, age_h: 0, keep_mib: 2 }} }}
+{rules}target_groups:
+{groups}access_log: {{ path: {}, rotate: {{ size_mib: 1, age_h: 0, keep_mib: 2 }} }}
 ",
             folder.path().join("access.log").display()
         );
@@ -106,7 +114,7 @@ access_log: {{ path: {}, rotate: {{ size_mib: 1, age_h: 0, keep_mib: 2 }} }}
 
 #[test]
 fn a_load_balancer_alone_serves_and_says_what_it_does() {
-    let alone = Alone::start(origin());
+    let alone = Alone::start(origin(), &["shop"]);
     eventually("it serves", Duration::from_secs(20), || {
         let answer = get(&alone.address, "shop.test", "/").ok()?;
         (answer == (200, "yes".into())).then_some(())

@@ -29,6 +29,7 @@ mod registry;
 mod room;
 mod sleep;
 mod strategies;
+mod top;
 mod upgrade;
 mod vault;
 mod vaulted;

@@ -1,14 +1,15 @@
 //! `edge.yaml`: listeners, rules and target groups of a load balancer without a platform. A file that changes is put in
 //! force at once, but for its listeners; one that is wrong is named and changes nothing.
 
+mod alone;
+
 use std::{
     collections::BTreeMap,
     net::{SocketAddr, TcpListener, UdpSocket},
-    time::Duration,
 };
 
 use camino::{Utf8Path, Utf8PathBuf};
-use edge::{Acme, Challenge, Client, Clients, Datagrams, Dns, Listener, Speaks, Tls, Version};
+use edge::{Acme, Challenge, Clients, Datagrams, Dns, Listener, Speaks, Tls, Version};
 use jiff::SignedDuration;
 use model::{
     Place,
@@ -20,13 +21,11 @@ use model::{
 use serde::Deserialize;
 
 use super::Failure;
-use crate::{
-    config::{Data, Rotate},
-    flow::chain,
-    roles::ended,
-};
+use crate::config::{Data, Rotate};
 
-#[derive(Debug, Deserialize)]
+pub use alone::run;
+
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Config {
     listeners: Vec<Listens>,
@@ -56,7 +55,7 @@ struct Config {
     workers: Option<usize>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Listens {
     address: SocketAddr,
@@ -84,14 +83,14 @@ enum Spoken {
     Sni,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Trusted {
     trust: Utf8PathBuf,
     revoked: Option<Utf8PathBuf>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Authority {
     directory: String,
@@ -104,7 +103,7 @@ struct Authority {
     certificates: BTreeMap<String, Vec<String>>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum Way {
     #[default]
@@ -113,7 +112,7 @@ enum Way {
     Dns,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Logged {
     path: Utf8PathBuf,
@@ -136,7 +135,7 @@ enum Shape {
 }
 
 /// Limits of who asks; 0 is none.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Limited {
     connections_per_source: u32,
@@ -146,7 +145,7 @@ struct Limited {
 }
 
 /// A rule, with exactly one of its actions. Rules are asked in the order of the file.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Written {
     #[serde(default)]
@@ -164,7 +163,7 @@ struct Written {
     answer: Option<Fixed>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Fixed {
     status: u16,
@@ -178,7 +177,7 @@ fn plain_text() -> String {
     "text/plain; charset=utf-8".into()
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Group {
     targets: Vec<SocketAddr>,
@@ -223,7 +222,29 @@ fn read(file: &Utf8Path) -> Result<Config, Failure> {
         let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
         bad(problems.join("\n"))
     })?;
-    serde_json::from_value(value).map_err(|error| bad(error.to_string()))
+    written_as(value).map_err(|(steps, why)| {
+        let key = steps.join(".");
+        let place = model::spec::place(text, &steps);
+        let place = place.map_or(String::new(), |(line, column)| format!("{line}:{column}: "));
+        bad(format!(
+            "{place}{}{why}",
+            if key.is_empty() { key } else { format!("`{key}`: ") }
+        ))
+    })
+}
+
+/// What a value says; else where in it something is wrong, step by step, and what.
+fn written_as(value: serde_json::Value) -> Result<Config, (Vec<String>, String)> {
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        use serde_path_to_error::Segment;
+        let step = |segment: &Segment| match segment {
+            Segment::Seq { index } => Some(index.to_string()),
+            Segment::Map { key } => Some(key.clone()),
+            Segment::Enum { .. } | Segment::Unknown => None,
+        };
+        let steps = error.path().iter().filter_map(step).collect();
+        (steps, error.into_inner().to_string())
+    })
 }
 
 impl Config {
@@ -334,6 +355,28 @@ impl Config {
             body: self.limits.body,
             ..edge::Limits::default()
         }
+    }
+
+    /// What is read when it starts, and never again.
+    fn fixed(&self) -> [(&'static str, String); 9] {
+        [
+            ("listeners", format!("{:?}", self.listeners)),
+            ("access_log", format!("{:?}", self.access_log)),
+            ("metrics", format!("{:?}", self.metrics)),
+            ("acme", format!("{:?}", self.acme)),
+            ("dns", format!("{:?}", self.dns)),
+            ("secrets", format!("{:?}", self.secrets)),
+            ("roots", format!("{:?}", self.roots)),
+            ("zone", format!("{:?}", self.zone)),
+            ("workers", format!("{:?}", self.workers)),
+        ]
+    }
+
+    /// The keys that differ and have no effect before the next start.
+    fn later(&self, started: &Self) -> Vec<&'static str> {
+        let both = self.fixed().into_iter().zip(started.fixed());
+        let changed = both.filter(|((_, now), (_, before))| now != before);
+        changed.map(|((key, _), _)| key).collect()
     }
 
     fn acme(&self, data: &Data) -> Result<Option<Acme>, Failure> {
@@ -453,98 +496,6 @@ impl Listens {
             speaks,
             proxied: self.proxied,
         })
-    }
-}
-
-/// How often the file is looked at.
-const EVERY: Duration = Duration::from_secs(1);
-
-/// Runs until it is told to stop.
-pub async fn run(file: &Utf8Path, data: &Data) -> Result<(), Failure> {
-    let config = read(file)?;
-    // Nothing is bound for a file that is wrong.
-    config.table(1)?;
-    let listeners = config.listeners()?;
-    for listener in &listeners {
-        if let Ok(address) = listener.socket.local_addr() {
-            crate::output::aloud(format_args!("listening at {address}"));
-        }
-    }
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let running = edge::Config {
-        listeners,
-        admin: data.edge_socket(),
-        snapshot: data.edge().join("table.log"),
-        workers: config.workers.unwrap_or(cores),
-        access_log: config.log()?,
-        metrics: config.metrics()?,
-        limits: config.limits(),
-        acme: config.acme(data)?,
-        datagrams: config.datagrams()?,
-        dns: config.names()?,
-        secrets: config
-            .secrets
-            .clone()
-            .unwrap_or_else(|| data.edge().join("secrets")),
-        roots: config.roots.clone(),
-        zone: config.zone.clone(),
-        tidy: crate::tidy,
-    };
-    let client = Client::new(data.edge_socket());
-    tokio::select! {
-        ended = edge::run(running, ended()) => ended.map_err(|error| Failure::failed(chain(&error))),
-        failure = keep(file, config, &client) => Err(failure),
-    }
-}
-
-/// Puts the file in force, and what it becomes. Returns only when the edge takes no table at all.
-async fn keep(file: &Utf8Path, config: Config, client: &Client) -> Failure {
-    let mut changed = written(file);
-    let mut wanted = Some(config);
-    loop {
-        if let Some(config) = wanted.take()
-            && let Err(failure) = apply(&config, client).await
-        {
-            tracing::error!(
-                why = failure.what,
-                cause = failure.cause,
-                "the file is not put in force"
-            );
-        }
-        tokio::time::sleep(EVERY).await;
-        let now = written(file);
-        if now != changed {
-            changed = now;
-            match read(file) {
-                Ok(config) => wanted = Some(config),
-                Err(failure) => tracing::error!(
-                    why = failure.what,
-                    cause = failure.cause,
-                    "the old file stays in force"
-                ),
-            }
-        }
-    }
-}
-
-fn written(file: &Utf8Path) -> Option<(std::time::SystemTime, u64)> {
-    let about = std::fs::metadata(file).ok()?;
-    Some((about.modified().ok()?, about.len()))
-}
-
-async fn apply(config: &Config, client: &Client) -> Result<(), Failure> {
-    let mut tries = 0;
-    loop {
-        // The door opens a moment after the start.
-        match client.version().await {
-            Ok(version) => {
-                let table = config.table(version + 1)?;
-                return client.apply(&table).await.map(|_| ()).map_err(super::failed);
-            }
-            Err(error) if tries > 100 => return Err(super::failed(error)),
-            Err(_) => tries += 1,
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 

@@ -13,13 +13,19 @@ use std::{
 
 use clap::{Args, ValueEnum};
 use edge::{Client, ClientError};
-use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
-use tokio::sync::mpsc;
+use rustix::{
+    process::{Signal, getpid, kill_process},
+    termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr},
+};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+};
 
 use super::{Failure, failed};
 use crate::output::Output;
 use rates::Rates;
-use screen::Look;
+use screen::{Keys, Look};
 
 #[derive(Debug, Args)]
 pub struct Top {
@@ -35,6 +41,9 @@ pub struct Top {
     /// Show rules in the place of target groups.
     #[arg(long)]
     rules: bool,
+    /// Show only groups with this in their name, and rules with it in their host or place.
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    filter: String,
     /// Lines at most, where there is no terminal that says it.
     #[arg(long, default_value_t = 20)]
     lines: usize,
@@ -80,11 +89,13 @@ pub async fn top(client: &Client, wanted: &Top, output: &Output) -> Result<(), F
         rules: wanted.rules,
         lines: wanted.lines.max(1),
         width: 120,
-        keys: false,
+        filter: wanted.filter.clone(),
+        keys: Keys::None,
     };
     let every = Duration::from_secs(wanted.every.into());
     let live = !wanted.once && !output.json && output.terminal && std::io::stdin().is_terminal();
     if live {
+        look.keys = Keys::Named;
         return watch(client, every, look, output).await;
     }
     if let Ok(size) = tcgetwinsize(std::io::stdout()) {
@@ -94,8 +105,7 @@ pub async fn top(client: &Client, wanted: &Top, output: &Output) -> Result<(), F
     loop {
         tokio::time::sleep(every).await;
         let now = client.load().await.map_err(unread)?;
-        let mut rates = Rates::between(&before, &now);
-        rates.arrange(look.sort, look.lines);
+        let rates = shown(&Rates::between(&before, &now), &look);
         match output.json {
             true => output.text(&line(&rates)),
             false => output.say(&screen::draw(&rates, &look, output)),
@@ -105,6 +115,14 @@ pub async fn top(client: &Client, wanted: &Top, output: &Output) -> Result<(), F
         }
         before = now;
     }
+}
+
+/// What there is to see, in order.
+fn shown(rates: &Rates, look: &Look) -> Rates {
+    let mut shown = rates.clone();
+    shown.only(&look.filter);
+    shown.arrange(look.sort, look.lines);
+    shown
 }
 
 /// A stream of values has one in a line.
@@ -127,29 +145,30 @@ fn unread(error: ClientError) -> Failure {
 async fn watch(client: &Client, every: Duration, look: Look, output: &Output) -> Result<(), Failure> {
     let mut look = look;
     let mut before = client.load().await.map_err(unread)?;
-    let mut keys = keys();
-    let _screen = Screen::take(output);
+    let heard = |kind| signal(kind).map_err(|error| Failure::failed(format!("cannot hear signals: {error}")));
+    let (mut resized, mut left) = (heard(SignalKind::window_change())?, heard(SignalKind::hangup())?);
     let mut ended = std::pin::pin!(crate::roles::ended());
+    let mut keys = keys();
+    let mut screen = Screen::take(output);
     let mut rates = Rates::default();
     let mut ticks = tokio::time::interval(every);
     ticks.tick().await;
-    look.keys = true;
     loop {
-        if let Ok(size) = tcgetwinsize(std::io::stdout()) {
-            look.width = usize::from(size.ws_col).max(1);
-            look.lines = usize::from(size.ws_row).saturating_sub(screen::AROUND).max(1);
-        }
-        let mut shown = rates.clone();
-        shown.arrange(look.sort, look.lines);
-        // Drawn over what was there, so that nothing flickers.
-        let text = screen::draw(&shown, &look, output).replace('\n', "\x1b[K\r\n");
-        output.text(&format!("\x1b[H{text}\x1b[J"));
+        let rows = fit(&mut look);
+        let text = screen::draw(&shown(&rates, &look), &look, output);
+        output.text(&frame(&text, rows));
         tokio::select! {
             () = &mut ended => return Ok(()),
-            key = keys.recv() => match key {
-                None | Some(b'q' | 3 | 4 | 27) => return Ok(()),
-                Some(b'g' | b'\t') => look.rules = !look.rules,
-                Some(key) => look.sort = Sort::of(key).unwrap_or(look.sort),
+            _ = left.recv() => return Ok(()),
+            _ = resized.recv() => {}
+            typed = keys.recv() => match typed.map_or(Next::End, |typed| press(&mut look, &typed)) {
+                Next::Look => {}
+                Next::End => return Ok(()),
+                Next::Rest => {
+                    drop(screen);
+                    let _ = kill_process(getpid(), Signal::STOP);
+                    screen = Screen::take(output);
+                }
             },
             _ = ticks.tick() => {
                 let now = client.load().await.map_err(unread)?;
@@ -160,13 +179,102 @@ async fn watch(client: &Client, every: Duration, look: Look, output: &Output) ->
     }
 }
 
-/// What is typed, byte by byte.
-fn keys() -> mpsc::UnboundedReceiver<u8> {
+/// Makes the look as large as the terminal, and gives how many lines that has.
+fn fit(look: &mut Look) -> usize {
+    let Ok(size) = tcgetwinsize(std::io::stdout()) else {
+        return look.lines + screen::AROUND;
+    };
+    let (rows, columns) = (usize::from(size.ws_row).max(1), usize::from(size.ws_col).max(1));
+    look.width = columns;
+    look.lines = rows.saturating_sub(screen::AROUND).max(1);
+    rows
+}
+
+/// Text drawn over what was there, so that nothing flickers, and no longer than the terminal, which else would scroll.
+fn frame(text: &str, rows: usize) -> String {
+    let lines: Vec<&str> = text.lines().take(rows).collect();
+    format!("\x1b[H{}\x1b[K\x1b[J", lines.join("\x1b[K\r\n"))
+}
+
+/// What comes of a key.
+#[derive(Debug, PartialEq, Eq)]
+enum Next {
+    Look,
+    End,
+    /// The shell gets the terminal back for a while.
+    Rest,
+}
+
+/// What a terminal sends for keys that mean something by themselves.
+mod key {
+    pub const INTERRUPT: u8 = 3;
+    pub const END: u8 = 4;
+    pub const SUSPEND: u8 = 26;
+    pub const ESCAPE: u8 = 27;
+    pub const QUIT: u8 = 28;
+    pub const DELETE: [u8; 2] = [8, 127];
+}
+
+/// Does what was typed.
+fn press(look: &mut Look, typed: &[u8]) -> Next {
+    let mut rest = typed;
+    while let Some((key, after)) = rest.split_first() {
+        rest = after;
+        match *key {
+            key::ESCAPE if !rest.is_empty() => rest = behind(rest),
+            key::INTERRUPT | key::END | key::QUIT => return Next::End,
+            key::SUSPEND => return Next::Rest,
+            key if look.keys == Keys::Typing => type_in(look, key),
+            b'q' => return Next::End,
+            key::ESCAPE if look.filter.is_empty() => return Next::End,
+            key::ESCAPE => look.filter.clear(),
+            b'/' => (look.filter, look.keys) = (String::new(), Keys::Typing),
+            b'g' | b'\t' => look.rules = !look.rules,
+            key => look.sort = Sort::of(key).unwrap_or(look.sort),
+        }
+    }
+    Next::Look
+}
+
+/// What is left behind a key without a letter, as an arrow, whose escape is gone already (ECMA-48, section 5.4). It means
+/// nothing here.
+fn behind(sequence: &[u8]) -> &[u8] {
+    let length = match sequence {
+        [b'[', rest @ ..] => {
+            2 + rest
+                .iter()
+                .take_while(|byte| !(0x40..=0x7e).contains(*byte))
+                .count()
+        }
+        [b'O', ..] => 2,
+        _ => 1,
+    };
+    sequence.get(length..).unwrap_or_default()
+}
+
+/// A key of the text that is looked for. Names, hosts and places are ASCII.
+fn type_in(look: &mut Look, key: u8) {
+    const LONGEST: usize = 253;
+    match key {
+        b'\r' | b'\n' => look.keys = Keys::Named,
+        key::ESCAPE => (look.filter, look.keys) = (String::new(), Keys::Named),
+        key if key::DELETE.contains(&key) => _ = look.filter.pop(),
+        key if key.is_ascii_graphic() && look.filter.len() < LONGEST => look.filter.push(key.into()),
+        _ => {}
+    }
+}
+
+/// What is typed, as it comes.
+fn keys() -> mpsc::UnboundedReceiver<Vec<u8>> {
     let (sender, keys) = mpsc::unbounded_channel();
     // It waits for a key until the program ends.
     std::thread::spawn(move || {
-        let mut key = [0];
-        while matches!(std::io::stdin().read(&mut key), Ok(1)) && sender.send(key[0]).is_ok() {}
+        let mut typed = [0; 64];
+        while let Ok(count @ 1..) = std::io::stdin().read(&mut typed) {
+            if sender.send(typed[..count].to_vec()).is_err() {
+                return;
+            }
+        }
     });
     keys
 }
@@ -181,7 +289,8 @@ impl<'a> Screen<'a> {
     fn take(output: &'a Output) -> Self {
         let before = tcgetattr(std::io::stdin()).ok();
         if let Some(mut modes) = before.clone() {
-            modes.local_modes -= LocalModes::ICANON | LocalModes::ECHO;
+            // Without signals of keys, which would end it with the terminal as it is.
+            modes.local_modes -= LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG;
             let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, &modes);
         }
         // Another page of the terminal, without a cursor.
@@ -211,6 +320,50 @@ mod tests {
         };
         assert_eq!(unread(refused(404)).next.as_deref(), Some("restart the edge"));
         assert_eq!(unread(refused(500)).next, None);
+    }
+
+    #[test]
+    fn keys_do_what_the_last_line_says() {
+        let mut look = Look {
+            sort: Sort::Requests,
+            rules: false,
+            lines: 9,
+            width: 80,
+            filter: String::new(),
+            keys: Keys::Named,
+        };
+        for end in [b"q", b"\x1b", b"\x03", b"\x04", b"\x1c"] {
+            assert_eq!(press(&mut look, end), Next::End, "{end:?}");
+        }
+        assert_eq!(press(&mut look, b"\x1a"), Next::Rest);
+        // An arrow is no escape, and takes no key that comes with it.
+        for arrow in [&b"\x1b[A"[..], b"\x1bOA", b"\x1b[1;5C", b"\x1bx", b"\x1b["] {
+            assert_eq!(press(&mut look, arrow), Next::Look);
+        }
+        assert_eq!((look.rules, look.sort), (false, Sort::Requests));
+        assert_eq!(press(&mut look, b"\x1b[Ag\x1b[15~n"), Next::Look);
+        assert_eq!((look.rules, look.sort), (true, Sort::Name));
+        // What is typed behind a slash is text, until Enter.
+        for typed in [&b"/queue"[..], b"\x7f\x7fu\x08\n", b"e"] {
+            assert_eq!(press(&mut look, typed), Next::Look);
+        }
+        assert_eq!(
+            (&*look.filter, look.sort, look.keys),
+            ("que", Sort::Errors, Keys::Named)
+        );
+        assert_eq!(press(&mut look, b"\x1b"), Next::Look);
+        assert_eq!(look.filter, "");
+        press(&mut look, b"/x");
+        assert_eq!(press(&mut look, b"\x1b"), Next::Look);
+        assert_eq!((&*look.filter, look.keys), ("", Keys::Named));
+        press(&mut look, b"/");
+        assert_eq!(press(&mut look, b"\x03"), Next::End);
+    }
+
+    #[test]
+    fn a_frame_is_never_longer_than_the_terminal() {
+        assert_eq!(frame("a\nb\nc\n", 2), "\x1b[Ha\x1b[K\r\nb\x1b[K\x1b[J");
+        assert_eq!(frame("a\n\n", 9), "\x1b[Ha\x1b[K\r\n\x1b[K\x1b[J");
     }
 
     #[test]

@@ -1,6 +1,12 @@
 //! `edge.yaml`: the guide's samples, and what is said of wrong ones.
 
-use super::*;
+use edge::Bounds;
+use tokio::sync::watch;
+
+use super::{
+    alone::{hold, settle},
+    *,
+};
 
 fn guide() -> Vec<String> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/guides/edge.md");
@@ -13,12 +19,15 @@ fn guide() -> Vec<String> {
 
 fn config(text: &str) -> Result<Config, String> {
     let value = model::spec::plain("edge.yaml", text).map_err(|problems| problems[0].to_string())?;
-    serde_json::from_value(value).map_err(|error| error.to_string())
+    written_as(value).map_err(|(steps, why)| format!("{}: {why}", steps.join(".")))
 }
 
 #[test]
 fn the_guide_shows_files_that_work() {
-    let blocks = guide();
+    let (parts, blocks): (Vec<String>, Vec<String>) =
+        guide().into_iter().partition(|block| block.starts_with("rules:"));
+    let recipe = config(&format!("listeners: []\n{}", parts.concat())).unwrap();
+    assert_eq!(recipe.table(1).unwrap().rules.len(), 1);
     let whole = config(&blocks.concat()).unwrap();
     let table = whole.table(1).unwrap();
     assert_eq!((table.rules.len(), table.target_groups.len()), (5, 3));
@@ -73,6 +82,55 @@ target_groups: { game: { targets: ['127.0.0.1:9'], direct: 10s, health: { port: 
             .what
             .contains("`dns` needs `zones`")
     );
+}
+
+#[test]
+fn what_is_wrong_is_found_in_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = Utf8Path::from_path(folder.path()).unwrap().join("edge.yaml");
+    for (text, place) in [
+        (
+            "listeners: []\nrules:\n  - hosts: [a.test]\n    redirect: { status: many }\n",
+            "4:25: `rules.0.redirect.status`: invalid type",
+        ),
+        (
+            "listeners:\n  - { address: '1.2.3.4:80', speaks: ftp }\n",
+            "2:38: `listeners.0.speaks`: unknown variant `ftp`",
+        ),
+        ("listeners: []\nrule: 5\n", "2:7: `rule`: unknown field"),
+        (
+            "listeners: []\ntarget_groups:\n  a: { targets: [x] }\n",
+            "3:18: `target_groups.a.targets.0`: invalid socket address",
+        ),
+    ] {
+        std::fs::write(&file, text).unwrap();
+        let cause = read(&file).err().unwrap().cause.unwrap();
+        assert!(cause.starts_with(place), "{cause}");
+    }
+}
+
+#[test]
+fn what_is_read_at_the_start_only_is_named() {
+    let text = "listeners: [{ address: '127.0.0.1:0', speaks: http }]\n";
+    let started = config(text).unwrap();
+    let now =
+        format!("{text}metrics: '127.0.0.1:9'\naccess_log: {{ path: a }}\nlimits: {{ body: 7 }}\nrules: []");
+    let now = config(&now).unwrap();
+    assert_eq!(now.later(&started), ["access_log", "metrics"]);
+    assert_eq!(started.later(&started), [""; 0]);
+    let (sender, bounds) = watch::channel(Bounds::from(&started.limits()));
+    settle(&now, &started, &sender);
+    assert_eq!(bounds.borrow().body, 7);
+}
+
+#[test]
+fn a_folder_of_data_has_one_load_balancer() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = Data(Utf8Path::from_path(folder.path()).unwrap().join("data"));
+    let held = hold(&data).unwrap();
+    assert!(hold(&data).unwrap_err().what.contains("already"));
+    drop(held);
+    hold(&data).unwrap();
 }
 
 #[test]

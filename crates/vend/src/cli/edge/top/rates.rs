@@ -122,6 +122,14 @@ impl Rates {
         }
     }
 
+    /// Leaves only groups with this in their names, and rules with it in their hosts or places.
+    pub fn only(&mut self, text: &str) {
+        self.groups.retain(|group| group.group.contains(text));
+        self.rules
+            .retain(|rule| rule.host.contains(text) || rule.place.contains(text));
+        (self.groups_asked, self.rules_asked) = (self.groups.len(), self.rules.len());
+    }
+
     /// The first lines in some order.
     pub fn arrange(&mut self, sort: Sort, lines: usize) {
         let most = |a: f64, b: f64| b.total_cmp(&a);
@@ -265,6 +273,20 @@ pub mod tests {
         ] {
             assert_eq!(first(sort), expected, "{sort:?}");
         }
+    }
+
+    #[test]
+    fn only_what_was_asked_for_is_left() {
+        let left = |text: &str| {
+            let mut rates = Rates::between(&load(1_000, 1), &load(3_000, 3));
+            rates.only(text);
+            (rates.groups_asked, rates.rules_asked, rates.requests)
+        };
+        // The sums stay: they are the load balancer's.
+        assert_eq!(left(""), (2, 1, 1_000.0));
+        assert_eq!(left("blog"), (1, 0, 1_000.0));
+        assert_eq!(left("shop.test"), (0, 1, 1_000.0));
+        assert_eq!(left("a/shop/dev"), (1, 1, 1_000.0));
     }
 
     #[test]

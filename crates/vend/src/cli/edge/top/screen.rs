@@ -4,17 +4,28 @@ use super::{Sort, rates::Rates};
 use crate::output::{Output, Tone, clean, size};
 
 /// What is looked at, and how much room there is.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Look {
     pub sort: Sort,
     pub rules: bool,
     pub lines: usize,
     pub width: usize,
-    /// Say what keys there are.
-    pub keys: bool,
+    /// What must be in a name.
+    pub filter: String,
+    pub keys: Keys,
 }
 
-/// Lines above and below the list, with the one that stays empty.
+/// What the last line says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keys {
+    None,
+    /// What keys there are.
+    Named,
+    /// What is being typed to look for.
+    Typing,
+}
+
+/// Lines above and below the list.
 pub const AROUND: usize = 6;
 
 /// Columns behind the name: title, width, and what sorts by it.
@@ -39,12 +50,28 @@ pub fn draw(rates: &Rates, look: &Look, output: &Output) -> String {
         true => rules(rates, look, output, &mut lines),
         false => groups(rates, look, output, &mut lines),
     }
-    if look.keys {
-        let keys = "q quit   g groups/rules   sort by: r requests  e errors  5 p50  9 p99  a active  b bytes  \
-                    u unhealthy  n name";
-        lines.push(output.tone(Tone::Faint, &cut(keys, look.width)));
+    if let Some(last) = last(look) {
+        lines.push(output.tone(Tone::Faint, &cut(&last, look.width)));
     }
     lines.join("\n") + "\n"
+}
+
+fn last(look: &Look) -> Option<String> {
+    let filter = clean(&look.filter);
+    match look.keys {
+        Keys::None => None,
+        Keys::Typing => Some(format!("only: {filter}_   Enter keeps it, Escape shows all")),
+        Keys::Named => {
+            let only = match filter.is_empty() {
+                true => "/ only".to_owned(),
+                false => format!("only: {filter}"),
+            };
+            Some(format!(
+                "q quit   g groups/rules   {only}   sort by: r requests  e errors  5 p50  9 p99  a active  b bytes  \
+                 u unhealthy  n name"
+            ))
+        }
+    }
 }
 
 fn head(rates: &Rates, output: &Output, width: usize) -> Vec<String> {
@@ -228,7 +255,8 @@ mod tests {
         rules: false,
         lines: 9,
         width: 120,
-        keys: false,
+        filter: String::new(),
+        keys: Keys::None,
     };
 
     #[test]
@@ -250,10 +278,14 @@ a/shop/dev/v1     100    99.0      0      0    1.0     2.0    0.26    4.06      
         for width in [20, 40, 80, 200] {
             let keys = Look {
                 width,
-                keys: true,
+                keys: Keys::Named,
                 ..LOOK
             };
-            for look in [keys, Look { rules: true, ..keys }] {
+            let rules = Look {
+                rules: true,
+                ..keys.clone()
+            };
+            for look in [keys, rules] {
                 let text = shown(look);
                 let wide = text.lines().find(|line| line.chars().count() > width.max(40));
                 assert_eq!(wide, None, "{width}");

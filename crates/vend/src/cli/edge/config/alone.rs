@@ -1,0 +1,139 @@
+//! A life alone: the file is put in force, and what it becomes, until the load balancer is told to stop.
+
+use std::time::Duration;
+
+use camino::Utf8Path;
+use edge::{Bounds, Client};
+use tokio::sync::watch;
+
+use super::{Config, read};
+use crate::{
+    cli::{Failure, edge::failed},
+    config::Data,
+    flow::chain,
+    roles::ended,
+};
+
+/// How often the file is looked at.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// Runs until it is told to stop.
+pub async fn run(file: &Utf8Path, data: &Data) -> Result<(), Failure> {
+    let config = read(file)?;
+    // Nothing is bound for a file that is wrong.
+    config.table(1)?;
+    let _held = hold(data)?;
+    let listeners = config.listeners()?;
+    for listener in &listeners {
+        if let Ok(address) = listener.socket.local_addr() {
+            crate::output::aloud(format_args!("listening at {address}"));
+        }
+    }
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let (sender, bounds) = watch::channel(Bounds::from(&config.limits()));
+    let running = edge::Config {
+        listeners,
+        admin: data.edge_socket(),
+        snapshot: data.edge().join("table.log"),
+        workers: config.workers.unwrap_or(cores),
+        access_log: config.log()?,
+        metrics: config.metrics()?,
+        limits: config.limits(),
+        bounds: Some(bounds),
+        acme: config.acme(data)?,
+        datagrams: config.datagrams()?,
+        dns: config.names()?,
+        secrets: config
+            .secrets
+            .clone()
+            .unwrap_or_else(|| data.edge().join("secrets")),
+        roots: config.roots.clone(),
+        zone: config.zone.clone(),
+        tidy: crate::tidy,
+    };
+    let client = Client::new(data.edge_socket());
+    tokio::select! {
+        ended = edge::run(running, ended()) => ended.map_err(|error| Failure::failed(chain(&error))),
+        failure = keep(file, config, &client, &sender) => Err(failure),
+    }
+}
+
+/// Puts the file in force, and what it becomes. Returns only when the edge takes no table at all.
+async fn keep(file: &Utf8Path, config: Config, client: &Client, bounds: &watch::Sender<Bounds>) -> Failure {
+    let mut changed = written(file);
+    let started = config.clone();
+    let mut wanted = Some(config);
+    loop {
+        if let Some(config) = wanted.take() {
+            match apply(&config, client).await {
+                Ok(()) => settle(&config, &started, bounds),
+                Err(failure) => tracing::error!(
+                    why = failure.what,
+                    cause = failure.cause,
+                    "the file is not put in force"
+                ),
+            }
+        }
+        tokio::time::sleep(EVERY).await;
+        let now = written(file);
+        if now != changed {
+            changed = now;
+            match read(file) {
+                Ok(config) => wanted = Some(config),
+                Err(failure) => tracing::error!(
+                    why = failure.what,
+                    cause = failure.cause,
+                    "the old file stays in force"
+                ),
+            }
+        }
+    }
+}
+
+/// What else of a file in force counts now, and what does not.
+pub(super) fn settle(config: &Config, started: &Config, bounds: &watch::Sender<Bounds>) {
+    let now = Bounds::from(&config.limits());
+    let differs = bounds.send_if_modified(|held| std::mem::replace(held, now) != now);
+    if differs {
+        tracing::info!(limits = ?config.limits, "limits in force");
+    }
+    for key in config.later(started) {
+        tracing::warn!(key, "`{key}` has changed: it takes effect at the next start");
+    }
+}
+
+/// Keeps others off the folder of data: whoever comes second would take the control socket and the table of the first.
+pub(super) fn hold(data: &Data) -> Result<std::fs::File, Failure> {
+    let failed = |error: std::io::Error| Failure {
+        cause: Some(error.to_string()),
+        ..Failure::failed(format!("cannot use {}", data.0))
+    };
+    std::fs::create_dir_all(data.run()).map_err(failed)?;
+    let file = std::fs::File::create(data.run().join("edge.lock")).map_err(failed)?;
+    if file.try_lock().is_err() || crate::up::is_running(data) {
+        return Err(Failure::failed(format!("{} has a load balancer already", data.0))
+            .next("vend edge --config FILE --data ANOTHER"));
+    }
+    Ok(file)
+}
+
+fn written(file: &Utf8Path) -> Option<(std::time::SystemTime, u64)> {
+    let about = std::fs::metadata(file).ok()?;
+    Some((about.modified().ok()?, about.len()))
+}
+
+async fn apply(config: &Config, client: &Client) -> Result<(), Failure> {
+    let mut tries = 0;
+    loop {
+        // The door opens a moment after the start.
+        match client.version().await {
+            Ok(version) => {
+                let table = config.table(version + 1)?;
+                return client.apply(&table).await.map(|_| ()).map_err(failed);
+            }
+            Err(error) if tries > 100 => return Err(failed(error)),
+            Err(_) => tries += 1,
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
