@@ -126,8 +126,8 @@ fn project(scope: &Scope<'_>) -> Resource {
             ],
         },
         "LogsConfig": { "CloudWatchLogs": { "Status": "ENABLED", "GroupName": re("BranchesLogGroup") } },
-        "TimeoutInMinutes": 120,
-        "QueuedTimeoutInMinutes": 480,
+        "TimeoutInMinutes": order::BUILD_MINUTES,
+        "QueuedTimeoutInMinutes": order::QUEUED_MINUTES,
         "Visibility": "PRIVATE",
     });
     Resource::new(
