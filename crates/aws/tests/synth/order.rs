@@ -395,7 +395,12 @@ fn what_cannot_be_made_is_told_and_expires_and_what_cannot_go_is_tried_again() {
     let mut gone = Run::new(&machine, "b", at(2_000), destroy("e4"));
     let status = gone.until(&mut world, at(10_000));
     assert_eq!(status.as_str(), "FAILED", "{status:?}");
-    assert!(world.told[1].contains("could not destroy"), "{:?}", world.told);
+    assert!(
+        world.told[1].contains("could not destroy") && world.told[1].contains("Nobody tries again by itself"),
+        "{:?}",
+        world.told
+    );
+    assert!(!world.told[0].contains("Nobody tries again"), "{:?}", world.told);
     assert_eq!(
         world
             .built

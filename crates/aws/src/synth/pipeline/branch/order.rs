@@ -407,7 +407,8 @@ fn forget(scope: &Scope<'_>) -> Value {
 fn tell(scope: &Scope<'_>) -> Value {
     let app = &scope.app.app;
     let text = format!(
-        "{{% '{app}, branch ' & $job.branch & ': could not ' & $action & ' its stacks, ' & $failure.Error & ': ' & $failure.Cause %}}"
+        "{{% '{app}, branch ' & $job.branch & ': could not ' & $action & ' its stacks, ' & $failure.Error & ': ' & $failure.Cause \
+         & ($action = 'destroy' ? '. Nobody tries again by itself: vend aws destroy --branch does.' : '') %}}"
     );
     json!({
         "Type": "Task",
