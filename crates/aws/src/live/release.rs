@@ -114,6 +114,12 @@ pub fn job(environment: &str, branch: &str, expires: u64, release: &str, push: &
     })
 }
 
+/// What the machine of branches is given for the deletion of a branch. `commit`: what it stood at; `event`: what tells this
+/// deletion from every other one, and cannot be changed by who sends it again.
+pub fn end(environment: &str, branch: &str, commit: &str, event: &str) -> Value {
+    json!({ "action": "destroy", "environment": environment, "branch": branch, "commit": commit, "event": event })
+}
+
 /// Starts a release. The same name and push again are the same release while it runs; None: it has ended by now.
 pub async fn start(client: &Client, flow: &str, name: &str, push: &Push) -> Result<Option<String>, Error> {
     execute(client, flow, name, &json!(push)).await

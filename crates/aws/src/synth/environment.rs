@@ -285,7 +285,7 @@ fn notes(scope: &Scope<'_>) -> Vec<String> {
     match &scope.spec.approval {
         Some(approval) if approval.required > 1 => notes.push(format!(
             "`approval`: IAM says who may answer (states:SendTaskSuccess), not `by`; {} different people are told apart by who calls \
-             `vend aws approve`",
+             `vend aws approve`, and whoever may answer without it can be as many as they like",
             approval.required
         )),
         Some(_) => notes.push(

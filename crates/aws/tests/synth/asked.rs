@@ -18,7 +18,8 @@ fn a_flow_waits_for_its_source_and_says_what_it_waited_for() {
     let said = failure(&run("", &mut world));
     assert!(
         said.contains("Vend.NoSource")
-            && said.contains("source/shop/abc123.zip did not come into")
+            && said.contains("source/shop/abc123.zip was not found in")
+            && said.contains("ended with S3.")
             && said.contains("vend aws push"),
         "{said}"
     );
@@ -56,6 +57,24 @@ fn two_people_are_two_and_neither_began_the_release() {
     let bob = r#"["arn:aws:iam::1:user/bob"]"#;
     assert_eq!(world.questions, ["[]", "[]", "[]", bob, bob, bob]);
     world.is("BlueImage", "ami-new");
+    // Who is called like the beginning of the author's name is somebody else, and a session of a role is that role.
+    let user = |name: &str| format!("arn:aws:iam::1:user/{name}");
+    let role = |name: &str| format!("arn:aws:sts::1:assumed-role/{name}");
+    for (sender, people) in [
+        (user("ada"), vec![user("ad"), user("bob")]),
+        (user("ops/ada"), vec![user("ops"), user("bob")]),
+        (role("dev/ada"), vec![role("dev"), role("de"), user("bob")]),
+    ] {
+        let mut world = World::new(&FIRST);
+        world.sender = Some(sender.clone());
+        world.people = people.iter().map(|arn| json!({ "by": arn })).collect();
+        let status = release_of(&asking(""), "", &mut world);
+        assert_eq!(
+            (status.as_str(), world.people.len()),
+            ("SUCCEEDED", 0),
+            "{sender}: {status:?}"
+        );
+    }
     // The author counts where vend.yaml says so.
     let mut world = World::new(&FIRST);
     world.people = vec![by("ada"), by("bob")];

@@ -34,6 +34,8 @@ pub struct World {
     commands: Vec<String>,
     /// The source comes after so many looks.
     pub source_after: u32,
+    /// Who began the release; ada, if nobody says so.
+    pub sender: Option<String>,
     /// Who says yes, one after the other.
     pub people: Vec<Value>,
     /// What each was asked.
@@ -232,12 +234,13 @@ pub fn release_of(app: &spec::App, options: &str, world: &mut World) -> Status {
     let definition = aws::synth::machine(&config, app, own, &targets).unwrap();
     let text = filled(&definition.to_string());
     let machine = Machine::parse(&text).unwrap_or_else(|problems| panic!("{problems:#?}"));
+    let sender = world.sender.as_deref().unwrap_or("arn:aws:iam::1:user/ada");
     let mut execution = Execution::new();
     let mut at: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
     let mut events = vec![Event::Start {
         id: "arn:aws:states:eu-central-1:111111111111:execution:f:1".into(),
         name: "1".into(),
-        input: json!({ "app": "shop", "branch": "main", "commit": "abc123", "author": "a", "message": "m", "sender": "arn:aws:iam::1:user/ada" }),
+        input: json!({ "app": "shop", "branch": "main", "commit": "abc123", "author": "a", "message": "m", "sender": sender }),
         role: "arn:aws:iam::111111111111:role/f".into(),
         machine_id: "arn:aws:states:eu-central-1:111111111111:stateMachine:f".into(),
         machine_name: "f".into(),

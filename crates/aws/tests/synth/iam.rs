@@ -247,6 +247,53 @@ fn what_makes_branches_may_do_that_and_no_more() {
     assert!(seen > 0);
 }
 
+/// Whoever starts a build may say what it runs, with the project's role: so only who starts it anyway may start it.
+#[test]
+fn each_machine_starts_its_own_builds_and_only_one_starts_that_of_branches() {
+    let mut by_flows = 0;
+    for stack in stacks() {
+        let projects = stacks().flat_map(|own| own.template.of("AWS::CodeBuild::Project"));
+        let all: BTreeSet<&str> = projects
+            .map(|own| own.properties["Name"].as_str().unwrap())
+            .collect();
+        let branches: Vec<&&str> = all.iter().filter(|name| name.ends_with("-branches")).collect();
+        assert!(!branches.is_empty());
+        for role in stack.template.of("AWS::IAM::Role") {
+            let may = |project: &str| {
+                let resource = format!("arn:aws:codebuild:eu-central-1:111111111111:project/{project}");
+                let request = Request {
+                    action: "codebuild:StartBuild",
+                    resource: &resource,
+                    keys: &[],
+                };
+                let policies = role.properties["Policies"].as_array().into_iter().flatten();
+                let mut verdicts = policies.map(|own| judge(&own["PolicyDocument"], &request));
+                verdicts.any(|verdict| verdict == Verdict::Allowed)
+            };
+            let started: Vec<&&&str> = branches.iter().filter(|project| may(project)).collect();
+            if role.id == "BranchMachineRole" {
+                assert_eq!(started, [&&format!("{}-branches", stack.name).as_str()]);
+                continue;
+            }
+            assert!(
+                started.is_empty(),
+                "{} of {} starts {started:?}",
+                role.id,
+                stack.name
+            );
+            let Some(definition) = definition(stack).filter(|_| role.id == "FlowRole") else {
+                continue;
+            };
+            let text = definition.to_string();
+            for part in text.split("\"ProjectName\":\"").skip(1) {
+                assert!(may(part.split('"').next().unwrap()), "{} of {part}", stack.name);
+                by_flows += 1;
+            }
+        }
+    }
+    assert!(by_flows > 6);
+}
+
 #[test]
 fn the_receiver_may_call_what_it_calls_and_no_more() {
     let mut wanted: Actions = call::RECEIVER.iter().filter_map(|call| call.action()).collect();

@@ -82,7 +82,7 @@ impl World {
         }
     }
 
-    /// The two conditions that the machine has.
+    /// The conditions that the machine has.
     fn put(&mut self, input: &Value) -> Result<Value, (String, String)> {
         let item = &input["Item"];
         let key = item["key"]["S"].as_str().unwrap().to_owned();
@@ -99,6 +99,10 @@ impl World {
             ("attribute_not_exists(#key) OR #expires < :now OR #owner = :owner", Some(old)) => {
                 number(&old["expires"]) < number(&given[":now"]) || old["owner"] == given[":owner"]
             }
+            ("attribute_not_exists(#key) OR (#began <= :began AND #commit = :commit)", Some(old)) => {
+                number(&old["began"]) <= number(&given[":began"]) && old["commit"] == given[":commit"]
+            }
+            ("attribute_not_exists(#key) OR #owner = :owner", Some(old)) => old["owner"] == given[":owner"],
             (other, _) => panic!("nobody knows {other}"),
         };
         if !holds {
@@ -197,7 +201,7 @@ impl<'m> Run<'m> {
     }
 }
 
-fn machine() -> Machine {
+fn definition() -> Value {
     let config: Config =
         toml::from_str("[foundations.production]\nregion = 'eu-central-1'\ndomain = 'a.example.com'\n")
             .unwrap();
@@ -221,7 +225,11 @@ fn machine() -> Machine {
             "${Operations}",
             "arn:aws:sns:eu-central-1:111111111111:operations",
         );
-    Machine::parse(&text).unwrap_or_else(|problems| panic!("{problems:#?}"))
+    serde_json::from_str(&text).unwrap()
+}
+
+fn machine() -> Machine {
+    Machine::parse(&definition().to_string()).unwrap_or_else(|problems| panic!("{problems:#?}"))
 }
 
 fn at(minutes: i64) -> Timestamp {
@@ -234,8 +242,20 @@ fn apply(release: &str) -> Value {
     aws::live::release::job(OWN, "feature/x", 3_600, release, &push)
 }
 
-fn destroy() -> Value {
-    json!({ "action": "destroy", "environment": OWN, "branch": "feature/x" })
+fn destroy(event: &str) -> Value {
+    aws::live::release::end(OWN, "feature/x", "abc", event)
+}
+
+impl World {
+    /// What is left for ever: which deletions have counted.
+    fn seen(&self) -> Vec<&str> {
+        let prefix = format!("gone/{OWN}/");
+        let all = self.table.iter().map(|(key, item)| {
+            assert!(item["expires"].is_null(), "{item}");
+            key.strip_prefix(&prefix).unwrap()
+        });
+        all.collect()
+    }
 }
 
 #[test]
@@ -268,12 +288,64 @@ fn the_end_of_a_branch_is_the_end_whatever_its_pushes_wait_for() {
     let (machine, mut world) = (machine(), World::default());
     let mut push = Run::new(&machine, "a", at(0), apply("r1"));
     push.until(&mut world, at(10));
-    let mut gone = Run::new(&machine, "b", at(10), destroy());
+    let mut gone = Run::new(&machine, "b", at(10), destroy("e1"));
     assert_eq!(gone.until(&mut world, at(20)).as_str(), "SUCCEEDED");
     assert_eq!(push.until(&mut world, at(100)).as_str(), "SUCCEEDED");
     // The push found the record gone, and took nothing away a second time.
     assert_eq!(world.built, ["apply", "destroy"]);
-    assert!(world.table.is_empty(), "{:?}", world.table);
+    assert_eq!(world.seen(), ["e1"]);
+}
+
+/// Step Functions knows names for 90 days, and a signed body may be sent for ever.
+#[test]
+fn a_deletion_counts_once_whatever_it_is_called_and_whenever_it_comes() {
+    let (machine, mut world) = (machine(), World::default());
+    let after = 91 * 24 * 60;
+    Run::new(&machine, "a", at(0), apply("r1")).until(&mut world, at(10));
+    let mut gone = Run::new(&machine, "b", at(10), destroy("same"));
+    assert_eq!(gone.until(&mut world, at(20)).as_str(), "SUCCEEDED");
+    // The branch is there again, at the same commit.
+    let mut push = Run::new(&machine, "c", at(after), apply("r2"));
+    push.until(&mut world, at(after + 10));
+    let mut again = Run::new(&machine, "d", at(after + 20), destroy("same"));
+    assert_eq!(again.until(&mut world, at(after + 30)).as_str(), "SUCCEEDED");
+    assert_eq!(world.built, ["apply", "destroy", "apply"]);
+    // Another deletion is another.
+    let mut other = Run::new(&machine, "e", at(after + 30), destroy("other"));
+    assert_eq!(other.until(&mut world, at(after + 40)).as_str(), "SUCCEEDED");
+    assert_eq!(world.built, ["apply", "destroy", "apply", "destroy"]);
+    assert_eq!(world.seen(), ["other", "same"]);
+}
+
+#[test]
+fn a_deletion_that_comes_late_takes_nothing_from_who_pushed_since() {
+    let (machine, mut world) = (machine(), World::default());
+    // It was of another commit, and is sent only now.
+    Run::new(&machine, "a", at(0), apply("r1")).until(&mut world, at(10));
+    let late = aws::live::release::end(OWN, "feature/x", "before", "e");
+    let mut late = Run::new(&machine, "b", at(10), late);
+    assert_eq!(late.until(&mut world, at(20)).as_str(), "SUCCEEDED");
+    assert_eq!(world.built, ["apply"]);
+    // Where nothing of the branch is known, it counts: half a stack may be there.
+    world.table.clear();
+    let mut gone = Run::new(&machine, "c", at(30), destroy("f"));
+    assert_eq!(gone.until(&mut world, at(40)).as_str(), "SUCCEEDED");
+    assert_eq!(world.built, ["apply", "destroy"]);
+}
+
+/// The push of the commit that is deleted began before the deletion, and writes after it has looked for the first time.
+#[test]
+fn a_deletion_waits_a_little_for_the_push_before_it() {
+    let (machine, mut world) = (machine(), World::default());
+    let old = json!({ "owner": { "S": "o" }, "began": { "N": "1" }, "commit": { "S": "older" } });
+    world.table.insert(format!("branch/{OWN}"), old);
+    let mut gone = Run::new(&machine, "b", at(1), destroy("e"));
+    gone.until(&mut world, at(1));
+    let mut push = Run::new(&machine, "a", at(0), apply("r1"));
+    push.until(&mut world, at(0));
+    assert_eq!(gone.until(&mut world, at(20)).as_str(), "SUCCEEDED");
+    assert_eq!(world.built.last().unwrap(), "destroy");
+    assert_eq!(world.seen(), ["e"]);
 }
 
 #[test]
@@ -286,7 +358,7 @@ fn of_two_that_are_there_at_once_the_later_counts() {
     );
     let mut push = Run::new(&machine, "a", at(0), apply("r1"));
     push.until(&mut world, at(1));
-    let mut gone = Run::new(&machine, "b", at(1), destroy());
+    let mut gone = Run::new(&machine, "b", at(1), destroy("e2"));
     gone.until(&mut world, at(2));
     assert!(world.built.is_empty());
     assert_eq!(push.until(&mut world, at(10)).as_str(), "SUCCEEDED");
@@ -296,7 +368,7 @@ fn of_two_that_are_there_at_once_the_later_counts() {
     // And one that began earlier and comes later does nothing.
     let mut again = Run::new(&machine, "d", at(31), apply("r3"));
     again.until(&mut world, at(32));
-    let mut late = Run::new(&machine, "c", at(30), destroy());
+    let mut late = Run::new(&machine, "c", at(30), destroy("e3"));
     assert_eq!(late.until(&mut world, at(40)).as_str(), "SUCCEEDED");
     assert_eq!(world.built, ["destroy", "apply"]);
 }
@@ -320,8 +392,50 @@ fn what_cannot_be_made_is_told_and_expires_and_what_cannot_go_is_tried_again() {
     assert!(world.table.is_empty());
     // For ever it is not tried.
     world.failing = 100;
-    let mut gone = Run::new(&machine, "b", at(2_000), destroy());
+    let mut gone = Run::new(&machine, "b", at(2_000), destroy("e4"));
     let status = gone.until(&mut world, at(10_000));
     assert_eq!(status.as_str(), "FAILED", "{status:?}");
-    assert!(world.told[1].contains("could not destroy"), "{:?}", world.told);
+    assert!(
+        world.told[1].contains("could not destroy") && world.told[1].contains("Nobody tries again by itself"),
+        "{:?}",
+        world.told
+    );
+    assert!(!world.told[0].contains("Nobody tries again"), "{:?}", world.told);
+    assert_eq!(
+        world
+            .built
+            .iter()
+            .rev()
+            .take_while(|own| *own == "destroy")
+            .count(),
+        4 + 6
+    );
+}
+
+/// However long builds take: another execution takes a turn that is over, and two would make the stacks of one branch.
+#[test]
+fn all_tries_together_end_before_the_turn_does() {
+    let definition = definition();
+    let number = |value: &Value| value.as_u64().unwrap();
+    let turn = definition["States"]["Turn"]["Arguments"]["Item"]["expires"]["N"]
+        .as_str()
+        .unwrap();
+    let turn_s: u64 = turn
+        .rsplit("+ ")
+        .next()
+        .unwrap()
+        .trim_end_matches(") %}")
+        .parse()
+        .unwrap();
+    for name in ["Apply", "Destroy"] {
+        let state = &definition["States"][name];
+        let retry = &state["Retry"][0];
+        let tries = u32::try_from(number(&retry["MaxAttempts"])).unwrap();
+        let waits: u64 = (0..tries)
+            .map(|one| number(&retry["IntervalSeconds"]) * number(&retry["BackoffRate"]).pow(one))
+            .sum();
+        let all = waits + u64::from(tries + 1) * number(&state["TimeoutSeconds"]);
+        // An hour is left for what stands before and after it.
+        assert!(all + 3_600 < turn_s, "{name} may take {all} s of {turn_s}");
+    }
 }

@@ -84,7 +84,7 @@ pub async fn run(aws: &Aws, global: &Global) -> Result<ExitCode, Failure> {
     match aws {
         Aws::Synth(own) => synth::run(own, &output)?,
         Aws::Plan(own) => Box::pin(plan::run(own, &output)).await?,
-        Aws::Apply(own) => return Box::pin(apply::run(own, &output)).await,
+        Aws::Apply(own) => return apply::run(own, &output).await,
         Aws::Status(own) => stacks::status(own, &output).await?,
         Aws::Outputs(own) => stacks::outputs(own, &output).await?,
         Aws::Drift(own) => return stacks::drift(own, &output).await,
@@ -93,7 +93,7 @@ pub async fn run(aws: &Aws, global: &Global) -> Result<ExitCode, Failure> {
         Aws::Continue(own) => return stacks::carry_on(own, &output).await,
         Aws::Destroy(own) => return Box::pin(destroy::run(own, &output)).await,
         Aws::Eject(own) => eject::run(own, &output)?,
-        Aws::Push(own) => return Box::pin(push::run(own, &output)).await,
+        Aws::Push(own) => return push::run(own, &output).await,
         Aws::Releases(own) => releases::run(own, &output).await?,
         Aws::Approve(own) => releases::approve(own, &output).await?,
         Aws::Reject(own) => releases::reject(own, &output).await?,

@@ -32,12 +32,22 @@ pub(super) async fn receive(receiver: &mut Receiver, request: &Request) -> Resul
             let id = webhook::delivery_id(provider, &request.headers, &request.body);
             start(receiver, &push, &id).await
         }
-        (DeliveryVerdict::Accepted, Some(event)) if event.gone().is_some() => {
-            let id = webhook::delivery_id(provider, &request.headers, &request.body);
-            end(receiver, event.gone().unwrap_or_default(), &id).await
-        }
+        (DeliveryVerdict::Accepted, Some(event)) => match event.deletion() {
+            Some((branch, commit)) => end(receiver, branch, commit, &signed(provider, request)).await,
+            None => Ok(ignored(&reason.unwrap_or_default())),
+        },
         _ => Ok(ignored(&reason.unwrap_or_default())),
     }
+}
+
+/// What tells one event from another by what is signed. GitHub signs the body alone, and the id in the header is whatever
+/// somebody writes who sends it again. GitLab signs id and time, or nothing, and what it sends about two deletions may be the same.
+fn signed(provider: Provider, request: &Request) -> String {
+    let id = match provider {
+        Provider::Github => String::new(),
+        Provider::Gitlab => webhook::delivery_id(provider, &request.headers, &request.body),
+    };
+    Digest::of_parts([&request.body[..], id.as_bytes()]).hex()
 }
 
 /// Whose delivery it says to be: both sign in ways of their own.
@@ -99,8 +109,13 @@ async fn start(receiver: &Receiver, push: &Push, delivery: &str) -> Result<Respo
     Ok(told(started))
 }
 
-/// A branch is gone, and its environment goes with it.
-async fn end(receiver: &Receiver, branch: &str, delivery: &str) -> Result<Response, Error> {
+/// A branch is gone, and its environment goes with it, if nobody has pushed since: so it must say what the branch stood at.
+async fn end(
+    receiver: &Receiver,
+    branch: &str,
+    commit: Option<&str>,
+    event: &str,
+) -> Result<Response, Error> {
     let Some((preview, environment)) = receiver.own(branch) else {
         return Ok(ignored(&format!(
             "{branch} is gone, and had no environment of its own"
@@ -111,8 +126,13 @@ async fn end(receiver: &Receiver, branch: &str, delivery: &str) -> Result<Respon
             "{branch} is gone: vend aws destroy --branch {branch}"
         )));
     }
-    let name = name("gone", delivery, &environment);
-    let job = json!({ "action": "destroy", "environment": environment, "branch": branch });
+    let Some(commit) = commit else {
+        return Ok(ignored(&format!(
+            "{branch} is gone: the push event of the same says at which commit"
+        )));
+    };
+    let name = name("gone", event, &environment);
+    let job = release::end(environment.as_str(), branch, commit, event);
     let started = execute(receiver, &receiver.branch_machine, &name, &job).await?;
     Ok(told(started.iter().map(|_| &environment).collect()))
 }

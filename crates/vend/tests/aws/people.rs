@@ -43,6 +43,14 @@ fn the_same_person_is_refused_twice_and_who_began_it_at_all() {
         "nothing was answered"
     );
     world.good(&["reject", "production", "--reason", "again"]);
+    // Whose name only begins like that of who began it is somebody else.
+    world.python(&format!(
+        "p = dict(app='shop', branch='main', commit='a' * 40, author='a', message='m', sender='{CALLER}2')\n\
+         m = 'arn:aws:states:eu-central-1:123456789012:stateMachine:vend-flow-production-shop-production'\n\
+         client('stepfunctions').start_execution(stateMachineArn=m, name='aaaaaaaaaaaa-1', input=json.dumps(p))",
+    ));
+    let said = world.good(&["approve", "production", "--yes"]);
+    assert!(said.contains("approved"), "{said}");
 
     let Some(world) = World::applied() else { return };
     world.wants("{ required: 2, author_may_approve: true }");

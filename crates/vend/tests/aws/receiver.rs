@@ -273,6 +273,7 @@ fn jobs(world: &World) -> Vec<Value> {
 /// What a deletion of a branch says.
 fn deletion(branch: &str) -> String {
     let mut gone: Value = serde_json::from_str(&push(branch)).unwrap();
+    gone["before"] = gone["after"].clone();
     (gone["after"], gone["deleted"]) = ("0".repeat(40).into(), true.into());
     gone.to_string()
 }
@@ -338,11 +339,22 @@ fn a_branch_comes_by_its_push_and_goes_by_its_deletion_once() {
         (202, json!({ "status": "accepted", "environments": [OWN] }))
     );
     assert!([200, 202].contains(&lambda.http(&gone).0));
+    // The header is not signed: with another one the same body is the same deletion.
+    let replayed = event("another", &deletion("feature/login"), SECRET, true);
+    assert!([200, 202].contains(&lambda.http(&replayed).0));
+    // Where it does not say at which commit, the push that says it counts, and not this.
+    let name = r#"{"ref":"feature/login","ref_type":"branch","repository":{"full_name":"a/b"}}"#;
+    let mut named = event("named", name, SECRET, true);
+    named["headers"]["x-github-event"] = "delete".into();
+    assert_eq!(lambda.http(&named), (200, json!({ "status": "ignored" })));
     let all = jobs(&world);
     assert_eq!(all.len(), 2);
+    let job = all.iter().find(|job| job["action"] == "destroy").unwrap();
+    let event_id = job["event"].as_str().unwrap();
+    assert_eq!(event_id.len(), 64);
     assert_eq!(
-        all.iter().find(|job| job["action"] == "destroy").unwrap(),
-        &json!({ "action": "destroy", "environment": OWN, "branch": "feature/login" })
+        job,
+        &json!({ "action": "destroy", "environment": OWN, "branch": "feature/login", "commit": commit, "event": event_id })
     );
     // The names differ: what comes after it is another push.
     assert_eq!(lambda.http(&event("g", &body, SECRET, true)).0, 202);

@@ -126,8 +126,8 @@ fn project(scope: &Scope<'_>) -> Resource {
             ],
         },
         "LogsConfig": { "CloudWatchLogs": { "Status": "ENABLED", "GroupName": re("BranchesLogGroup") } },
-        "TimeoutInMinutes": 120,
-        "QueuedTimeoutInMinutes": 480,
+        "TimeoutInMinutes": order::BUILD_MINUTES,
+        "QueuedTimeoutInMinutes": order::QUEUED_MINUTES,
         "Visibility": "PRIVATE",
     });
     Resource::new(
@@ -174,7 +174,7 @@ fn orders(scope: &Scope<'_>, targets: &[Label]) -> Vec<Grant> {
     vec![
         grant(
             "Stacks",
-            "Stacks of branches of this app, and no other stack's name ends so",
+            "Stacks of branches, here and of apps whose names begin with this one's and a dash: IAM cannot tell, the program does",
             "cloudformation:CreateChangeSet cloudformation:CreateStack cloudformation:DeleteChangeSet cloudformation:DeleteStack \
              cloudformation:DescribeChangeSet cloudformation:DescribeStackEvents cloudformation:ExecuteChangeSet \
              cloudformation:ListStackResources",

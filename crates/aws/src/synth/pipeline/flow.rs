@@ -12,6 +12,9 @@ use crate::synth::{
     word::Label,
 };
 
+/// The projects that flows start. That of branches is none of them.
+const PROJECTS: [&str; 4] = ["build", "bake", "pack", "tests"];
+
 /// The stack of one environment's flow. `targets`: the foundations into which a release goes, in order.
 pub fn flow(
     config: &Config,
@@ -109,7 +112,7 @@ pub(super) fn duties(id: &str, about: &str, scope: &Scope<'_>, targets: &[Label]
     });
     Role::of_service(id, about, "states.amazonaws.com")
         .path("flow/")
-        .grants(building(format!("{pipeline}-*")))
+        .grants(building(&PROJECTS.map(|word| format!("{pipeline}-{word}"))))
         .grants(sources(scope))
         .grant(grant(
             "TakeTurns",
@@ -183,22 +186,24 @@ fn sources(scope: &Scope<'_>) -> Vec<Grant> {
         ),
         grant(
             "MissSource",
-            "S3 says that something is not there to who may list it only",
+            "S3 says that something is not there to who may list the bucket only, and asking for one object has no prefix",
             "s3:ListBucket",
             [sub(bucket)],
-        )
-        .when(json!({ "StringLike": { "s3:prefix": path } })),
+        ),
     ]
 }
 
-/// Builds of the projects whose names fit.
-pub(super) fn building(projects: String) -> Vec<Grant> {
+/// Builds of these projects. Each is named: whoever starts one may say what it runs, with that project's role.
+pub(super) fn building(projects: &[String]) -> Vec<Grant> {
+    let projects = projects
+        .iter()
+        .map(|name| arn("codebuild", &format!("project/{name}")));
     vec![
         grant(
             "Build",
             "Its builds; a machine that is stopped stops them",
             "codebuild:BatchGetBuilds codebuild:StartBuild codebuild:StopBuild",
-            [arn("codebuild", &format!("project/{projects}"))],
+            projects,
         ),
         grant(
             "HearOfBuilds",

@@ -255,12 +255,16 @@ impl Whole<'_> {
                 "ErrorEquals": ["States.TaskFailed", "States.Timeout"],
                 "IntervalSeconds": 20, "BackoffRate": 1, "MaxAttempts": SOURCE_S / 20,
             }],
-            "Catch": [{ "ErrorEquals": ["States.ALL"], "Next": "NoSource" }],
+            "Catch": [{
+                "ErrorEquals": ["States.ALL"],
+                "Assign": { "missed": "{% $states.errorOutput.Error %}" },
+                "Next": "NoSource",
+            }],
             "Next": self.next(Stage::Source),
         });
         states.insert("FindSource".to_owned(), find);
         let cause = format!(
-            "{{% {source} & ' did not come into {bucket}: `vend aws push` puts it there and releases it, or `repository` in aws.toml has CodeBuild fetch it' %}}",
+            "{{% {source} & ' was not found in {bucket}, where the last look ended with ' & $missed & '. If it is not there: `vend aws push` puts it there and releases it, or `repository` in aws.toml has CodeBuild fetch it' %}}",
             bucket = self.bucket()
         );
         let none = json!({

@@ -49,7 +49,12 @@ struct Done {
     outcome: Outcome,
 }
 
+/// What it holds meanwhile is on the heap: who calls it holds as much again.
 pub async fn run(own: &Apply, output: &Output) -> Result<ExitCode, Failure> {
+    Box::pin(work(own, output)).await
+}
+
+async fn work(own: &Apply, output: &Output) -> Result<ExitCode, Failure> {
     let mut loaded = own.project.load()?;
     let found = loaded.found().await?;
     loaded.refuse_others(&found)?;

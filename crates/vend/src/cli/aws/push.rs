@@ -86,7 +86,12 @@ struct Begun {
     doing: Doing,
 }
 
+/// What it holds meanwhile is on the heap: who calls it holds as much again.
 pub async fn run(own: &Push, output: &Output) -> Result<ExitCode, Failure> {
+    Box::pin(work(own, output)).await
+}
+
+async fn work(own: &Push, output: &Output) -> Result<ExitCode, Failure> {
     let home = own.files.home()?;
     let branch = match &own.branch {
         Some(branch) => branch.clone(),

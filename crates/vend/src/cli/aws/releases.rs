@@ -224,7 +224,7 @@ async fn may(
         ));
     }
     let about = release::about(client, &release.arn).await.map_err(broken)?;
-    let is_author = about.push.is_some_and(|push| push.sender.contains(by));
+    let is_author = about.push.is_some_and(|push| release::person(&push.sender) == by);
     match is_author && !approval.author_may_approve {
         true => refuse("you began this release, and others approve it".to_owned()),
         false => Ok(()),

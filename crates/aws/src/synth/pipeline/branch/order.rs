@@ -3,6 +3,9 @@
 //!
 //! Of two executions about one branch the one that began later counts: each writes down that it is there, works when it is
 //! its turn, and only if nobody wrote after it. So it does not matter in which order turns are given.
+//!
+//! A deletion counts once, ever, and only for the commit that the branch stood at: one that comes late, or again, takes nothing
+//! away from who pushed since.
 
 use serde_json::{Map, Value, json};
 
@@ -18,6 +21,10 @@ use crate::synth::{
 
 /// Days for which it is known which execution about a branch was the last: longer than one lives.
 const KNOWN_DAYS: u32 = 400;
+/// Minutes that a build may wait, and take. All tries of a state together stay below a turn, or another execution would take it
+/// meanwhile.
+pub(super) const QUEUED_MINUTES: u32 = 60;
+pub(super) const BUILD_MINUTES: u32 = 120;
 
 pub(super) fn add(template: &mut Template, scope: &Scope<'_>) {
     let path = format!(
@@ -38,7 +45,7 @@ pub(super) fn add(template: &mut Template, scope: &Scope<'_>) {
         "The machine of branches: has stacks made and taken away, and starts flows.",
         "states.amazonaws.com",
     )
-    .grants(flow::building(machine_name(scope)))
+    .grants(flow::building(&[machine_name(scope)]))
     .grant(grant(
         "Order",
         "Of executions about a branch the last one counts, one at a time",
@@ -103,9 +110,19 @@ fn definition(scope: &Scope<'_>) -> Value {
         json!({
             "Type": "Pass",
             "Assign": { "job": "{% $states.input %}", "action": "{% $states.input.action %}" },
-            "Next": "Record",
+            "Next": "IsEnd",
         }),
     );
+    add(
+        "IsEnd",
+        json!({
+            "Type": "Choice",
+            "Choices": [{ "Condition": "{% $action = 'destroy' %}", "Next": "Once" }],
+            "Default": "Record",
+        }),
+    );
+    add("Once", with(known("RecordEnd"), once(scope)));
+    add("RecordEnd", with(known("Turn"), record_end(scope)));
     add("Record", with(known("Turn"), record(scope)));
     add("Turn", with(known("Look"), turn(scope)));
     add("Look", with(known("IsNewest"), look(scope)));
@@ -127,7 +144,7 @@ fn definition(scope: &Scope<'_>) -> Value {
     );
     // What could not be made is looked at by people; what could not be taken away is tried again by itself.
     add("Apply", work(scope, "Release", (60, 1)));
-    add("Destroy", work(scope, "Forget", (300, 6)));
+    add("Destroy", work(scope, "Forget", (300, 5)));
     add("Release", release(scope));
     add("LeaveApplied", leave(scope, "Keep"));
     add(
@@ -184,10 +201,58 @@ fn key(what: &str) -> Value {
     json!({ "S": format!("{{% '{what}/' & $job.environment %}}") })
 }
 
+/// What is signed about a deletion may be sent again by whoever has it. Names of executions are known for 90 days: this row is
+/// never taken away.
+fn once(scope: &Scope<'_>) -> Value {
+    json!({
+        "Comment": "A deletion counts once, however often it is sent.",
+        "Resource": call("dynamodb:putItem"),
+        "Arguments": {
+            "TableName": scope.name(),
+            "Item": {
+                "key": { "S": "{% 'gone/' & $job.environment & '/' & $job.event %}" },
+                "owner": { "S": OWNER },
+            },
+            "ConditionExpression": "attribute_not_exists(#key) OR #owner = :owner",
+            "ExpressionAttributeNames": { "#key": "key", "#owner": "owner" },
+            "ExpressionAttributeValues": { ":owner": { "S": OWNER } },
+        },
+        "TimeoutSeconds": 60,
+        "Retry": transient(),
+        "Catch": overtaken(),
+    })
+}
+
 fn record(scope: &Scope<'_>) -> Value {
+    let mut state = written(scope, "{% $job.push.commit %}");
+    state["Comment"] = json!("Who began later counts, whoever writes first.");
+    state["Arguments"]["ConditionExpression"] = json!("attribute_not_exists(#key) OR #began <= :began");
+    state["Retry"] = transient();
+    state
+}
+
+/// A push that came before the deletion may not have written yet: it is waited for a little.
+fn record_end(scope: &Scope<'_>) -> Value {
+    let mut state = written(scope, "{% $job.commit %}");
+    state["Comment"] = json!("The branch stood at the commit of its last push, or somebody pushed since.");
+    let arguments = &mut state["Arguments"];
+    arguments["ConditionExpression"] =
+        json!("attribute_not_exists(#key) OR (#began <= :began AND #commit = :commit)");
+    arguments["ExpressionAttributeNames"]["#commit"] = json!("commit");
+    arguments["ExpressionAttributeValues"][":commit"] = json!({ "S": "{% $job.commit %}" });
+    let mut retries = vec![json!({
+        "ErrorEquals": ["DynamoDB.ConditionalCheckFailedException"],
+        "IntervalSeconds": 20, "BackoffRate": 1, "MaxAttempts": 3,
+    })];
+    retries.extend(retry().as_array().into_iter().flatten().cloned());
+    state["Retry"] = json!(retries);
+    state
+}
+
+/// Which execution about the branch was the last, and for which commit.
+fn written(scope: &Scope<'_>, commit: &str) -> Value {
     let began = "{% $string($toMillis($states.context.Execution.StartTime)) %}";
     json!({
-        "Comment": "Who began later counts, whoever writes first.",
         "Resource": call("dynamodb:putItem"),
         "Arguments": {
             "TableName": scope.name(),
@@ -195,19 +260,22 @@ fn record(scope: &Scope<'_>) -> Value {
                 "key": key("branch"),
                 "owner": { "S": OWNER },
                 "began": { "N": began },
+                "commit": { "S": commit },
                 "expires": { "N": format!("{{% $string({NOW} + {}) %}}", KNOWN_DAYS * 86_400) },
             },
-            "ConditionExpression": "attribute_not_exists(#key) OR #began <= :began",
             "ExpressionAttributeNames": { "#key": "key", "#began": "began" },
             "ExpressionAttributeValues": { ":began": { "N": began } },
         },
         "TimeoutSeconds": 60,
-        "Retry": transient(),
-        "Catch": [
-            { "ErrorEquals": ["DynamoDB.ConditionalCheckFailedException"], "Next": "Overtaken" },
-            { "ErrorEquals": ["States.ALL"], "Assign": { "failure": "{% $states.errorOutput %}" }, "Next": "TellFailure" },
-        ],
+        "Catch": overtaken(),
     })
+}
+
+fn overtaken() -> Value {
+    json!([
+        { "ErrorEquals": ["DynamoDB.ConditionalCheckFailedException"], "Next": "Overtaken" },
+        { "ErrorEquals": ["States.ALL"], "Assign": { "failure": "{% $states.errorOutput %}" }, "Next": "TellFailure" },
+    ])
 }
 
 /// A condition that does not hold is no reason to ask again.
@@ -271,7 +339,7 @@ fn work(scope: &Scope<'_>, next: &str, (interval_s, attempts): (u32, u32)) -> Va
                 variable("VEND_BRANCH", "{% $job.branch %}"),
             ],
         },
-        "TimeoutSeconds": 10 * 3_600,
+        "TimeoutSeconds": (QUEUED_MINUTES + BUILD_MINUTES) * 60,
         "Retry": [{
             "ErrorEquals": ["States.TaskFailed", "States.Timeout"],
             "IntervalSeconds": interval_s, "BackoffRate": 2, "MaxAttempts": attempts,
@@ -339,7 +407,8 @@ fn forget(scope: &Scope<'_>) -> Value {
 fn tell(scope: &Scope<'_>) -> Value {
     let app = &scope.app.app;
     let text = format!(
-        "{{% '{app}, branch ' & $job.branch & ': could not ' & $action & ' its stacks, ' & $failure.Error & ': ' & $failure.Cause %}}"
+        "{{% '{app}, branch ' & $job.branch & ': could not ' & $action & ' its stacks, ' & $failure.Error & ': ' & $failure.Cause \
+         & ($action = 'destroy' ? '. Nobody tries again by itself: vend aws destroy --branch does.' : '') %}}"
     );
     json!({
         "Type": "Task",

@@ -43,7 +43,9 @@ pub(super) fn add(states: &mut States, whole: &Whole<'_>, approval: &Approval, n
     add("Ask", ask);
     let author = match approval.author_may_approve {
         true => "",
-        false => " and ($exists($push.sender) ? $contains($push.sender, $by) : false) = false",
+        false => {
+            " and $not($by in ($exists($push.sender) ? [$push.sender, $replace($push.sender, /(:assumed-role\\/[^\\/]+)\\/.*$/, '$1')] : []))"
+        }
     };
     let another = format!("{{% $by != '' and $not($by in $people){author} %}}");
     add(
