@@ -136,6 +136,12 @@ fn artifacts(template: &mut Template, scope: &Scope<'_>) {
         { "Id": "old-versions", "Status": "Enabled", "NoncurrentVersionExpiration": { "NoncurrentDays": days } },
         { "Id": "caches", "Status": "Enabled", "Prefix": "cache/", "ExpirationInDays": 30 },
         { "Id": "sources", "Status": "Enabled", "Prefix": "source/", "ExpirationInDays": days },
+        // Of no use an hour later. A killed command leaves it.
+        {
+            "Id": "data-that-moves", "Status": "Enabled", "Prefix": "move/", "ExpirationInDays": 1,
+            "NoncurrentVersionExpiration": { "NoncurrentDays": 1 },
+            "AbortIncompleteMultipartUpload": { "DaysAfterInitiation": 1 },
+        },
         abandoned(),
     ]);
     let properties = bucket(scope, "ArtifactsBucket", "artifacts", with_key(), rules);

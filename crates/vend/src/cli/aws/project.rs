@@ -101,6 +101,7 @@ impl Project {
             files,
             priorities: None,
             branch: None,
+            sourceless: false,
             only,
             receiver,
             prices: None,
