@@ -128,6 +128,11 @@ fn of_environment(db: &Db<'_>, environment: store::Environment) -> Result<WhyEnv
     if let Some(failing) = patience::failing(db, &place)? {
         heals(&mut why, failing);
     }
+    if db.find_move(&place)?.is_some_and(|own| own.closed) {
+        why.sentence =
+            "nobody is served (503): its data is on the way to AWS, or whoever carried it has stopped".into();
+        why.next = Some(format!("vend move {place} --abort, or the same move again"));
+    }
     why.push = Some(releases::push(push));
     Ok(why)
 }

@@ -22,7 +22,8 @@ pub struct Hold(Child);
 impl Hold {
     pub fn until_somebody_waits(&self, server: &Server) {
         let end = Instant::now() + Duration::from_secs(60);
-        let waits = "SELECT ID FROM information_schema.PROCESSLIST WHERE STATE LIKE 'Waiting for table%'";
+        let waits = "SELECT ID FROM information_schema.PROCESSLIST
+            WHERE STATE LIKE 'Waiting for table%' OR INFO LIKE 'SET GLOBAL read_only = 1%'";
         while server.sql("", waits).is_empty() {
             assert!(Instant::now() < end, "nobody waits");
             std::thread::sleep(Duration::from_millis(20));

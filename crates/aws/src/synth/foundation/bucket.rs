@@ -157,6 +157,14 @@ fn artifacts(template: &mut Template, scope: &Scope<'_>) {
             "Resource": sub("${ArtifactsBucket.Arn}/revision/*"),
             "Condition": { "ArnLike": { "aws:PrincipalArn": sub(format!("arn:${{AWS::Partition}}:iam::*:role/{}/*", scope.platform)) } },
         }));
+        statements.push(json!({
+            "Sid": "HostsThatDataMovesTo",
+            "Effect": "Allow",
+            "Principal": { "AWS": accounts(scope) },
+            "Action": ["s3:GetObject", "s3:GetObjectVersion"],
+            "Resource": sub("${ArtifactsBucket.Arn}/move/*"),
+            "Condition": { "ArnLike": { "aws:PrincipalArn": sub(format!("arn:${{AWS::Partition}}:iam::*:role/{}/host/*", scope.platform)) } },
+        }));
     }
     template.add(policy("ArtifactsBucket", statements));
     template.export(
