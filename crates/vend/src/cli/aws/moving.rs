@@ -80,7 +80,7 @@ pub async fn run(own: &Move, global: &Global) -> Result<ExitCode, Failure> {
         _ if own.finish => trip.finish().await?,
         _ if own.abort => trip.abort(own.lose_writes).await?,
         Some(Engine::Embedded) => trip.back(own).await?,
-        _ => step::there(&trip, own).await?,
+        _ => Box::pin(step::there(&trip, own)).await?,
     }
     Ok(ExitCode::SUCCESS)
 }
