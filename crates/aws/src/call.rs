@@ -143,6 +143,7 @@ calls! {
     END_UPLOAD = Call::new("s3", "CompleteMultipartUpload", Protocol::Rest, "carry the data of an environment that moves").needs("s3:PutObject");
     RUN_COMMAND = Call::new("ssm", "SendCommand", SSM, "load the data of an environment that moves, on one of its hosts");
     LOOK_COMMAND = Call::new("ssm", "GetCommandInvocation", SSM, "see how that went");
+    CANCEL_COMMAND = Call::new("ssm", "CancelCommand", SSM, "stop a load that is given up");
     RELEASE = Call::new("states", "StartExecution", STATES, "release a commit, or an earlier one again");
     RELEASES = Call::new("states", "ListExecutions", STATES, "show releases");
     ONE_RELEASE = Call::new("states", "DescribeExecution", STATES, "show what a release releases");

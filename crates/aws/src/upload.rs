@@ -53,8 +53,8 @@ impl<'c> Upload<'c> {
         Ok(())
     }
 
-    /// The object is there from now on.
-    pub async fn end(self) -> Result<(), Error> {
+    /// The object is there from now on. Gives its version.
+    pub async fn end(self) -> Result<String, Error> {
         let part = |(number, tag): (usize, &String)| {
             let tag = quick_xml::escape::escape(tag.as_str());
             format!("<Part><PartNumber>{number}</PartNumber><ETag>{tag}</ETag></Part>")
@@ -73,7 +73,13 @@ impl<'c> Upload<'c> {
                 code: node.text("Code").to_owned(),
                 message: node.text("Message").to_owned(),
             }),
-            _ => Ok(()),
+            _ => {
+                let version = answer.headers.get("x-amz-version-id");
+                let version = version.and_then(|version| version.to_str().ok());
+                version
+                    .map(str::to_owned)
+                    .ok_or_else(|| unreadable(&call::END_UPLOAD))
+            }
         }
     }
 

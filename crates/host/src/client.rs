@@ -367,11 +367,7 @@ impl Client {
 
     /// All of a database, compressed by gzip, as it comes, and what was counted of it. Nobody writes to it from then on.
     pub async fn dump(&self, host: &HostId, place: &Place, name: &str) -> Result<(String, Body), Fault> {
-        let asked = databases::Asking {
-            host: host.clone(),
-            place: place.clone(),
-            name: name.to_owned(),
-        };
+        let asked = asking(host, place, name);
         let json = serde_json::to_vec(&asked).map_err(|error| Fault::order(error.to_string()))?;
         let uri = "/v1/databases/dump";
         let response = tokio::time::timeout(MAKE, self.send(Method::POST, uri, Body::from(json))).await;
@@ -388,17 +384,27 @@ impl Client {
 
     /// Lets an app write to its database again that was dumped.
     pub async fn open(&self, host: &HostId, place: &Place, name: &str) -> Result<(), Fault> {
-        let asked = databases::Asking {
-            host: host.clone(),
-            place: place.clone(),
-            name: name.to_owned(),
-        };
-        self.post("/v1/databases/open", &asked, CHANGE).await
+        self.post("/v1/databases/open", &asking(host, place, name), CHANGE)
+            .await
+    }
+
+    /// Counts what was dumped, where it was. Refused when somebody could write since.
+    pub async fn count(&self, host: &HostId, place: &Place, name: &str) -> Result<String, Fault> {
+        self.post("/v1/databases/count", &asking(host, place, name), MAKE)
+            .await
     }
 
     /// Takes in an image from a tar of an OCI layout.
     pub async fn import(&self, tar: Body) -> Result<Digest, Fault> {
         self.exchange(Method::PUT, "/v1/images/import", tar, MAKE).await
+    }
+}
+
+fn asking(host: &HostId, place: &Place, name: &str) -> databases::Asking {
+    databases::Asking {
+        host: host.clone(),
+        place: place.clone(),
+        name: name.to_owned(),
     }
 }
 

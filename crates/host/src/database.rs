@@ -5,7 +5,7 @@
 
 mod dump;
 
-pub use dump::{Dumped, making};
+pub use dump::{Dumped, breaking, making, recounting};
 
 use std::{
     collections::HashMap,

@@ -180,3 +180,41 @@ async fn what_is_pushed_meanwhile_is_released_when_it_stays() {
         [dev]
     );
 }
+
+#[tokio::test]
+async fn what_was_counted_is_forgotten_when_somebody_may_write() {
+    let (world, dev) = begun(true).await;
+    let counted = "1 tables, 2 rows, 0123456789abcdef";
+    let own = dev.clone();
+    world
+        .write(move |tx| {
+            tx.serve_move(&own, 0, true, &by(2))?;
+            tx.count_move(&own, counted, &by(2))?;
+            // Another dump failed.
+            assert!(tx.spoil_move(&own)?);
+            assert!(tx.settle_move(&own, Side::Away, counted, &by(3)).is_err());
+            tx.count_move(&own, counted, &by(3))?;
+            tx.serve_move(&own, 0, false, &by(4))?;
+            let again = tx.serve_move(&own, 0, true, &by(5))?;
+            assert_eq!(again.counted, None);
+            assert!(tx.settle_move(&own, Side::Away, counted, &by(5)).is_err());
+            tx.count_move(&own, counted, &by(6))?;
+            tx.settle_move(&own, Side::Away, counted, &by(6))?;
+            assert!(!tx.spoil_move(&own)?, "where it is true nobody is to write here");
+            Ok(())
+        })
+        .await;
+    // After it was finished, the way back is one that can be gone.
+    let own = dev.clone();
+    world
+        .write(move |tx| {
+            tx.serve_move(&own, 100, false, &by(7))?;
+            tx.finish_move(&own, &by(7))
+        })
+        .await;
+    let own = dev.clone();
+    match world.store.write(move |tx| tx.end_move(&own, true, &by(8))).await {
+        Err(Error::Refused { next, .. }) => assert!(next.unwrap().ends_with("--abort --lose-writes")),
+        other => panic!("{other:?}"),
+    }
+}

@@ -9,6 +9,66 @@ use std::{fs, process::Command};
 use mariadb::{Server, counted};
 
 #[test]
+fn a_dump_that_breaks_off_lets_the_app_write() {
+    let Some(here) = Server::start() else { return };
+    here.sql("app", "CREATE TABLE notes (a INT)");
+    let read_only = || here.sql("", "SELECT @@GLOBAL.read_only");
+    // The disk is full, say: there is no such directory.
+    here.try_dump(&here.folder.path().join("missing/dump.gz"))
+        .unwrap_err();
+    assert_eq!(read_only(), "0\n");
+    // And one that is broken off, because it is to be written here again: it waits for whom it is to stop from writing.
+    let file = here.folder.path().join("dump.gz");
+    let held = here.hold("notes");
+    let broken = std::thread::scope(|scope| {
+        let dump = scope.spawn(|| here.try_dump(&file));
+        held.until_somebody_waits(&here);
+        here.break_off();
+        dump.join().unwrap()
+    });
+    assert!(broken.is_err() && !file.exists());
+    assert_eq!(read_only(), "0\n");
+}
+
+#[test]
+fn what_was_written_to_since_it_was_dumped_is_not_counted() {
+    let Some(here) = Server::start() else { return };
+    here.sql(
+        "app",
+        "CREATE TABLE notes (a INT); INSERT INTO notes VALUES (1);
+         CREATE TABLE kept (a INT) WITH SYSTEM VERSIONING; INSERT INTO kept VALUES (1), (2)",
+    );
+    let dumped = counted(&here.dump(&here.folder.path().join("dump.gz")));
+    assert!(dumped.starts_with("2 tables, 3 rows, "), "{dumped}");
+    assert_eq!(counted(&here.recount().unwrap()), dumped);
+    // What a start of the server does.
+    here.sql("", "SET GLOBAL read_only = 0");
+    assert!(here.recount().unwrap_err().contains("started again"));
+}
+
+#[test]
+fn one_load_at_a_time() {
+    let (Some(here), Some(there)) = (Server::start(), Server::start()) else {
+        return;
+    };
+    here.sql("app", "CREATE TABLE notes (a INT); INSERT INTO notes VALUES (1)");
+    let file = here.folder.path().join("dump.gz");
+    here.dump(&file);
+    there.sql("app", "CREATE TABLE notes (a INT)");
+    let held = there.hold("notes");
+    let first = std::thread::scope(|scope| {
+        let first = scope.spawn(|| there.load(&file));
+        held.until_somebody_waits(&there);
+        let second = there.load(&file).unwrap_err();
+        assert!(second.contains("another load"), "{second}");
+        drop(held);
+        first.join().unwrap()
+    });
+    assert!(counted(&first.unwrap()).starts_with("1 tables, 1 rows, "));
+    there.load(&file).unwrap();
+}
+
+#[test]
 fn what_is_dumped_of_one_server_is_loaded_into_another() {
     let (Some(here), Some(there)) = (Server::start(), Server::start()) else {
         return;

@@ -20,10 +20,14 @@ const REACH_S: u64 = 600;
 const LOAD_S: u64 = 4 * 3_600;
 /// Between two looks at it.
 const POLL: Duration = Duration::from_secs(5);
-/// Characters of what a failed command says.
+/// Looks at it that may fail one after the other, each of them tried again by itself.
+const MISSED: u32 = 6;
+/// Characters of what a failed command says, at its end.
 const SAID: usize = 400;
 
 const LOGIN: &str = include_str!("data/login.sh");
+/// One load at a time; held by a connection of its own until the script ends.
+const ALONE: &str = include_str!("data/alone.sh");
 const TLS: &str = include_str!("data/tls.sh");
 
 /// How a load ended.
@@ -44,14 +48,17 @@ pub enum Ended {
 pub fn script(environment: &str, fetch: &str, secure: bool) -> String {
     let tls = if secure { TLS } else { "tls=()\n" };
     format!(
-        "set -euo pipefail\numask 077\nset -a; . {environment}; set +a\n{LOGIN}{tls}\
+        "set -euo pipefail\numask 077\nset -a; . {environment}; set +a\n{LOGIN}{tls}{ALONE}\
          {fetch} | gunzip | ask\n{COUNT}"
     )
 }
 
-/// The script that loads an object, on a host as its stack makes it.
-pub fn loading(bucket: &str, key: &str) -> String {
-    let fetch = format!("aws s3 cp --only-show-errors 's3://{bucket}/{key}' -");
+/// The script that loads one version of an object, on a host as its stack makes it.
+pub fn loading(bucket: &str, key: &str, version: &str) -> String {
+    // What the command says of the object is not of it.
+    let fetch = format!(
+        "aws s3api get-object --bucket '{bucket}' --key '{key}' --version-id '{version}' /dev/fd/3 3>&1 > /dev/null"
+    );
     script("/etc/vend/environment", &fetch, true)
 }
 
@@ -72,42 +79,61 @@ pub async fn start(client: &Client, host: &str, script: &str) -> Result<String, 
     Ok(text(&answer["Command"], "CommandId"))
 }
 
-/// Waits for a command that was started, and reads what it counted.
+/// Waits for a command that was started, and reads what it counted. One that is given up is cancelled: what it would load
+/// later is not what is true then.
 pub async fn ended(
     client: &Client,
     host: &str,
     command: &str,
     now: fn() -> Timestamp,
 ) -> Result<Ended, Error> {
+    let ended = watched(client, host, command, now).await;
+    if !matches!(ended, Ok(Ended::Loaded { .. })) {
+        let ask = json!({ "CommandId": command, "InstanceIds": [host] });
+        // It may have ended by itself, and why it was given up is what there is to say.
+        let _ = client.json(&call::CANCEL_COMMAND, ask).await;
+    }
+    ended
+}
+
+async fn watched(client: &Client, host: &str, command: &str, now: fn() -> Timestamp) -> Result<Ended, Error> {
     let begin = now();
+    let mut missed = 0;
     loop {
         let ask = json!({ "CommandId": command, "InstanceId": host });
         let found = match client.json(&call::LOOK_COMMAND, ask).await {
             // It is not known everywhere in the first moment.
             Err(error) if error.code() == "InvocationDoesNotExist" => json!({ "Status": "Pending" }),
+            Err(_) if missed < MISSED => {
+                missed += 1;
+                tokio::time::sleep(POLL).await;
+                continue;
+            }
             other => other?,
         };
+        missed = 0;
         let status = text(&found, "Status");
         if status == "Success" {
             return Ok(read(&text(&found, "StandardOutputContent")));
         }
         let late = now().duration_since(begin).as_secs().unsigned_abs() > LOAD_S + REACH_S;
         if late || !["Pending", "InProgress", "Delayed"].contains(&status.as_str()) {
-            let said: String = text(&found, "StandardErrorContent")
-                .trim()
-                .chars()
-                .take(SAID)
-                .collect();
-            let said = if said.is_empty() {
-                "it says no more".to_owned()
-            } else {
-                said
-            };
+            let said = text(&found, "StandardErrorContent");
+            let said = last(said.trim());
+            let said = if said.is_empty() { "it says no more" } else { said };
             return Ok(Ended::Failed {
                 why: format!("the command on {host} is {status}: {said}"),
             });
         }
         tokio::time::sleep(POLL).await;
+    }
+}
+
+/// The end of what is said: the reason comes last.
+fn last(said: &str) -> &str {
+    match said.char_indices().rev().nth(SAID - 1) {
+        Some((begin, _)) => &said[begin..],
+        None => said,
     }
 }
 
@@ -142,8 +168,29 @@ mod tests {
     }
 
     #[test]
+    fn the_end_of_what_is_said_is_told() {
+        let said = format!("{}✓ it is full", "x".repeat(SAID));
+        assert!(last(&said).ends_with("✓ it is full") && last(&said).chars().count() == SAID);
+        assert_eq!(last("short"), "short");
+    }
+
+    #[test]
+    fn an_object_comes_without_what_is_said_of_it() {
+        let script = loading("bucket", "move/shop/production/x.sql.gz", "v1");
+        let fetch = script.lines().find(|line| line.starts_with("aws ")).unwrap();
+        let fetch = fetch.trim_end_matches(" | gunzip | ask");
+        let aws = "aws() { echo \"of $*\"; printf content > \"${@: -1}\"; }";
+        let done = std::process::Command::new("bash")
+            .args(["-c", &format!("{aws}\n{fetch} | cat")])
+            .output()
+            .unwrap();
+        assert_eq!(String::from_utf8_lossy(&done.stdout), "content");
+        assert!(script.contains("--version-id 'v1'"));
+    }
+
+    #[test]
     fn no_password_is_in_a_command() {
-        let script = loading("bucket", "revision/shop/move/production/x.sql.gz");
+        let script = loading("bucket", "move/shop/production/x.sql.gz", "v1");
         assert!(script.contains(". /etc/vend/environment") && script.contains("DATABASE_PASSWORD"));
         assert!(!script.contains("END_OF_COMMAND"), "it would end before its end");
     }

@@ -8,7 +8,7 @@ use model::{
     HostId, Place,
     port::{COUNT, Fault, HostRole},
 };
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{Databases, failed};
 use crate::{
@@ -30,6 +30,12 @@ socket=/run/mysqld/mysqld.sock
 ask() { mariadb --no-defaults --socket="$socket" "$@" "$database"; }
 "#;
 const MAKE: &str = include_str!("dump.sh");
+/// A dump under way ends, because nobody answers it any more.
+const BREAK: &str = include_str!("break.sh");
+/// The count of what nobody could write to since it was dumped.
+const STILL: &str = include_str!("still.sh");
+/// For so long a dump under way is waited for before it is broken off.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A dump, and what was counted of the data in it.
 pub struct Dumped {
@@ -43,18 +49,34 @@ impl Databases {
     /// Writes all of a database into a file. From then on only [`open`](Self::open) lets anybody write.
     ///
     /// # Errors
-    /// When the database is not of the place, or does not run, or cannot be read whole.
+    /// When the database is not of the place, or does not run, or cannot be read whole. Then the app may write as before.
     pub async fn dump(&self, host: &HostId, place: &Place, name: &str) -> Result<Dumped, Fault> {
         let agent = self.agent_of(host, place, name)?;
-        let turn = self.turn(place);
-        let _turn = turn.lock.lock().await;
+        let (own, host, place, name) = (self.clone(), host.clone(), place.clone(), name.to_owned());
+        // Brought to its end also when nobody waits for it any more: what is half done would stay read-only.
+        let whole = tokio::spawn(async move {
+            let turn = own.turn(&place);
+            let _turn = turn.lock.lock().await;
+            let made = own.make(&agent, &host, &place, &name).await;
+            if made.is_err()
+                && let Err(fault) = writable(&agent, &host, &name).await
+            {
+                warn!(%place, "the database of {place} may be read-only: {fault}");
+            }
+            made
+        });
+        let ended = whole.await;
+        ended.unwrap_or_else(|error| Err(Fault::platform(format!("the dump ended half way: {error}"))))
+    }
+
+    async fn make(&self, agent: &Client, host: &HostId, place: &Place, name: &str) -> Result<Dumped, Fault> {
         let volume = self.volume(place);
         let path = volume.join(FILE);
         // Whatever was half made.
         for old in [path.clone(), Utf8PathBuf::from(format!("{path}.part"))] {
             mount::remove(&old).map_err(|error| failed("begin a dump on", host, &error))?;
         }
-        let said = shell(&agent, host, &making(name), MAKES).await?;
+        let said = shell(agent, host, &making(name), MAKES).await?;
         let counted =
             counted(&said).ok_or_else(|| Fault::platform("the dump says nothing of what is in it"))?;
         let file = taken(&path).map_err(|error| failed("read the dump of", host, &error))?;
@@ -62,11 +84,30 @@ impl Databases {
         Ok(Dumped { counted, file })
     }
 
-    /// Lets the app write again.
+    /// Lets the app write again. A dump that is under way is broken off.
     pub async fn open(&self, host: &HostId, place: &Place, name: &str) -> Result<(), Fault> {
         let agent = self.agent_of(host, place, name)?;
-        let script = format!("database='{name}'\n{ASK}ask --execute 'SET GLOBAL read_only = 0'\n");
-        shell(&agent, host, &script, QUICK).await.map(drop)
+        let turn = self.turn(place);
+        let _turn = loop {
+            match tokio::time::timeout(PATIENCE, turn.lock.lock()).await {
+                Ok(held) => break held,
+                // Whoever has it may have ended meanwhile, and a server that is being started answers nobody.
+                Err(_) => drop(shell(&agent, host, &breaking(name), QUICK).await),
+            }
+        };
+        writable(&agent, host, name).await
+    }
+
+    /// Counts what was dumped, where it was.
+    ///
+    /// # Errors
+    /// Also when somebody could write since: a server that was started again is not read-only any more.
+    pub async fn count(&self, host: &HostId, place: &Place, name: &str) -> Result<String, Fault> {
+        let agent = self.agent_of(host, place, name)?;
+        let turn = self.turn(place);
+        let _turn = turn.lock.lock().await;
+        let said = shell(&agent, host, &recounting(name), MAKES).await?;
+        counted(&said).ok_or_else(|| Fault::platform("the database does not say what is in it"))
     }
 
     /// The agent of a place's own database.
@@ -83,11 +124,24 @@ impl Databases {
     }
 }
 
-/// A dump, and then the count: nobody writes meanwhile.
+/// A dump, and then the count: nobody writes meanwhile. Lines of bash, as all of these.
 pub fn making(name: &str) -> String {
-    format!(
-        "database='{name}'\n{ASK}file=/var/lib/mysql/{FILE}\ndir=$(mktemp -d)\ntrap 'rm -rf \"$dir\"' EXIT\n{MAKE}{COUNT}"
-    )
+    format!("database='{name}'\n{ASK}file=/var/lib/mysql/{FILE}\ndir=$(mktemp -d)\n{MAKE}{COUNT}whole=yes\n")
+}
+
+/// Breaks a dump off that is under way.
+pub fn breaking(name: &str) -> String {
+    format!("database='{name}'\n{ASK}{BREAK}")
+}
+
+/// Counts again, where nobody could write since the dump.
+pub fn recounting(name: &str) -> String {
+    format!("database='{name}'\n{ASK}dir=$(mktemp -d)\ntrap 'rm -rf \"$dir\"' EXIT\n{COUNT}{STILL}")
+}
+
+async fn writable(agent: &Client, host: &HostId, name: &str) -> Result<(), Fault> {
+    let script = format!("database='{name}'\n{ASK}ask --execute 'SET GLOBAL read_only = 0'\n");
+    shell(agent, host, &script, QUICK).await.map(drop)
 }
 
 /// What was counted, of all that a script says.
@@ -114,10 +168,10 @@ async fn shell(agent: &Client, host: &HostId, script: &str, within: Duration) ->
         _ => {
             let said: String = outcome.stderr.trim().chars().take(300).collect();
             let said = if said.is_empty() { "it says nothing" } else { &said };
-            Err(
-                Fault::platform(format!("the database on {host} cannot be dumped: {said}"))
-                    .next("look at its log"),
-            )
+            Err(Fault::platform(format!(
+                "the database on {host} does not do what it was asked: {said}"
+            ))
+            .next("look at its log"))
         }
     }
 }

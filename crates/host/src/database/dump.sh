@@ -1,3 +1,6 @@
+# Whatever ends this half way lets the app write again.
+whole=
+trap 'rm -rf "$dir" "$file".part; test "$whole" || ask --execute "SET GLOBAL read_only = 0"' EXIT
 # Nobody but the platform writes from here on, so that what is dumped is all there is.
 ask --execute 'SET GLOBAL read_only = 1'
 # Who made a view, trigger or routine is nobody elsewhere; rows are on lines of their own, which stay as they are. The word to

@@ -33,6 +33,7 @@ pub fn router() -> Router<Node> {
     Router::new()
         .route("/v1/databases/dump", post(dump))
         .route("/v1/databases/open", post(open))
+        .route("/v1/databases/count", post(count))
 }
 
 async fn dump(State(node): State<Node>, Order(asked): Order<Asking>) -> Response {
@@ -48,4 +49,8 @@ async fn dump(State(node): State<Node>, Order(asked): Order<Asking>) -> Response
 
 async fn open(State(node): State<Node>, Order(asked): Order<Asking>) -> Response {
     answer(node.databases.open(&asked.host, &asked.place, &asked.name).await)
+}
+
+async fn count(State(node): State<Node>, Order(asked): Order<Asking>) -> Response {
+    answer(node.databases.count(&asked.host, &asked.place, &asked.name).await)
 }

@@ -37,6 +37,14 @@ pub struct Move {
 }
 
 impl Move {
+    /// The command that brings it back.
+    fn way_back(&self) -> String {
+        match self.data {
+            Some(Side::Away) => format!("vend move {} --abort --lose-writes", self.place),
+            _ => format!("vend move {} --engine embedded", self.place),
+        }
+    }
+
     /// Would traffic meet its data?
     fn is_sound(&self) -> bool {
         match self.data {
@@ -110,14 +118,18 @@ impl Tx<'_> {
         if found.finished_at.is_some() {
             return Err(Error::refused_with(
                 format!("nothing of {place} runs here any more"),
-                format!("vend move {place} --engine embedded"),
+                found.way_back(),
             ));
         }
-        let next = Move {
+        let mut next = Move {
             share,
             closed,
             ..found.clone()
         };
+        if !closed && found.data == Some(Side::Here) {
+            // Whoever is served writes: it is not what was dumped any more.
+            next.counted = None;
+        }
         if !next.is_sound() {
             let message = match next.data {
                 None => "a share is 0 to 100 percent".to_owned(),
@@ -131,8 +143,8 @@ impl Tx<'_> {
             return Ok(found);
         }
         self.run(
-            "UPDATE moves SET share = ?2, closed = ?3 WHERE environment_id = ?1",
-            params![self.environment_key(place)?, share, closed],
+            "UPDATE moves SET share = ?2, closed = ?3, counted = ?4 WHERE environment_id = ?1",
+            params![self.environment_key(place)?, share, closed, next.counted],
         )?;
         let detail = json!({ "share": share, "closed": closed, "before": found.share });
         self.note(by, "move.serve", Some(&place.tenant), place, detail)?;
@@ -158,6 +170,21 @@ impl Tx<'_> {
             place,
             json!({ "counted": counted }),
         )
+    }
+
+    /// What was dumped is not what is here any more: a dump failed, so the app may write again. Says whether it may: not
+    /// where the data is elsewhere already.
+    pub fn spoil_move(&self, place: &Place) -> Result<bool, Error> {
+        match self.find_move(place)? {
+            Some(found) if found.data == Some(Side::Away) => return Ok(false),
+            None => return Ok(true),
+            Some(_) => {}
+        }
+        self.run(
+            "UPDATE moves SET counted = NULL WHERE environment_id = ?1",
+            [self.environment_key(place)?],
+        )?;
+        Ok(true)
     }
 
     /// Its data is true on this side from now on. `counted`: what was counted there, which must be what was dumped.
@@ -230,7 +257,7 @@ impl Tx<'_> {
         if found.finished_at.is_some() {
             return Err(Error::refused_with(
                 format!("nothing of {place} runs here"),
-                format!("vend move {place} --engine embedded"),
+                found.way_back(),
             ));
         }
         if found.data == Some(Side::Away) && !lose {

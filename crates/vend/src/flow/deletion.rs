@@ -56,6 +56,10 @@ pub fn order(tx: &mut Tx<'_>, what: &Deletion, by: &By) -> Result<(), Error> {
             next: Some(format!("vend environments unprotect {}", held.place)),
         });
     }
+    for environment in &environments {
+        // It would be waited for without end.
+        start::refuse_half_gone(tx, &environment.place)?;
+    }
     let mut all = ordered(tx)?;
     if !all.contains(what) {
         all.push(what.clone());

@@ -2,9 +2,12 @@
 //!
 //! What is made on AWS is made by whoever moves it, with their own credentials; nothing here can call AWS.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use model::{Place, port::Fault, spec, wire::Side};
-use store::{By, Error};
+use store::{By, Error, Tx};
+use tracing::warn;
 
 use super::{World, commands::refused, start, variables::DATABASE_NAME};
 use crate::web::Moving;
@@ -20,7 +23,9 @@ pub async fn step(world: &World, place: Place, step: Moving, by: By) -> Result<(
                 .write(move |tx| tx.serve_move(&own, share, closed, &by));
             let found = written.await.map_err(refused)?;
             if !closed && found.data == Some(Side::Here) {
-                open(world, &found).await?;
+                let opened = open(world, &found).await;
+                world.routes.apply().await?;
+                return opened;
             }
         }
         Moving::Finish => return start::leave(world, &place, by).await.map(drop).map_err(refused),
@@ -31,10 +36,10 @@ pub async fn step(world: &World, place: Place, step: Moving, by: By) -> Result<(
                 .map_err(refused);
         }
         Moving::Settle { counted } => {
-            let own = place.clone();
+            recount(world, &place).await?;
             let written = world
                 .store
-                .write(move |tx| tx.settle_move(&own, Side::Away, &counted, &by));
+                .write(move |tx| tx.settle_move(&place, Side::Away, &counted, &by));
             written.await.map(drop).map_err(refused)?;
         }
         Moving::End { lose } => {
@@ -57,18 +62,48 @@ pub async fn step(world: &World, place: Place, step: Moving, by: By) -> Result<(
     world.routes.apply().await
 }
 
-/// Lets the app write to its database here, if it was dumped.
+/// Refuses where what is here is not what was dumped: a server that was started again has let others write.
+async fn recount(world: &World, place: &Place) -> Result<(), Fault> {
+    let own = place.clone();
+    let read = world
+        .store
+        .read(move |db| Ok::<_, Error>((db.the_move(&own)?, db.environment(&own)?)));
+    let (found, environment) = read.await.map_err(refused)?;
+    let Some(host) = environment
+        .database_host
+        .filter(|_| found.closed && found.data == Some(Side::Here))
+    else {
+        return Ok(());
+    };
+    let now = world.node.count(&host, place, DATABASE_NAME).await?;
+    match found.counted {
+        Some(counted) if counted == now => Ok(()),
+        _ => Err(Fault::order(format!(
+            "what is here is not what was dumped any more: {now}"
+        ))),
+    }
+}
+
+/// Lets the app write to its database here. Whether a dump was ever whole is not asked: a half one made it read-only too.
 async fn open(world: &World, found: &store::Move) -> Result<(), Fault> {
     let place = found.place.clone();
     let read = world.store.read(move |db| db.environment(&place));
     match read.await.map_err(refused)?.database_host {
-        Some(host) if found.counted.is_some() => world.node.open(&host, &found.place, DATABASE_NAME).await,
+        Some(host) if found.data.is_some() => world.node.open(&host, &found.place, DATABASE_NAME).await,
         _ => Ok(()),
     }
 }
 
 /// All of the data of an environment that nobody is served by just now.
-pub async fn dump(world: &World, place: Place, by: By) -> Result<(String, Body), Fault> {
+pub async fn dump(world: &Arc<World>, place: Place, by: By) -> Result<(String, Body), Fault> {
+    let world = Arc::clone(world);
+    // Brought to its end also when nobody waits for it any more: what is half done would stay read-only.
+    let whole = tokio::spawn(async move { dumped(&world, place, by).await });
+    let ended = whole.await;
+    ended.unwrap_or_else(|error| Err(Fault::platform(format!("the dump ended half way: {error}"))))
+}
+
+async fn dumped(world: &World, place: Place, by: By) -> Result<(String, Body), Fault> {
     let own = place.clone();
     let read = world
         .store
@@ -85,11 +120,25 @@ pub async fn dump(world: &World, place: Place, by: By) -> Result<(String, Body),
     if !found.closed {
         return Err(Fault::order(format!("{place} is served, so its data changes")));
     }
-    let (counted, body) = world.node.dump(&host, &place, DATABASE_NAME).await?;
-    let own = counted.clone();
-    let written = world.store.write(move |tx| tx.count_move(&place, &own, &by));
-    written.await.map_err(refused)?;
-    Ok((counted, body))
+    let kept = match world.node.dump(&host, &place, DATABASE_NAME).await {
+        Err(fault) => Err(fault),
+        Ok((counted, body)) => {
+            let (own, said) = (place.clone(), counted.clone());
+            let written = world.store.write(move |tx| tx.count_move(&own, &said, &by));
+            // It may have been aborted meanwhile, by somebody who could not know that it would be read-only.
+            written.await.map_err(refused).map(|()| (counted, body))
+        }
+    };
+    if kept.is_err() {
+        let own = place.clone();
+        let spoilt = world.store.write(move |tx| tx.spoil_move(&own)).await;
+        if spoilt.unwrap_or(true)
+            && let Err(fault) = world.node.open(&host, &place, DATABASE_NAME).await
+        {
+            warn!(%place, "the database of {place} may be read-only: {fault}");
+        }
+    }
+    kept
 }
 
 async fn begin(world: &World, place: &Place, host: String, by: By) -> Result<(), Error> {
@@ -98,25 +147,30 @@ async fn begin(world: &World, place: &Place, host: String, by: By) -> Result<(),
         return Err(start::refusal(message, None));
     }
     let place = place.clone();
-    let begun = world.store.write(move |tx| {
-        start::refuse_moving(tx, &place)?;
-        let Some(live) = tx.live_release(&place)? else {
-            let message = format!("{place} has no release yet: there is nothing to move");
-            return Err(start::refusal(message, Some("vend aws push".into())));
-        };
-        let environment = tx.environment(&place)?;
-        if environment.asleep_at.is_some() {
-            let next = format!("vend wake {place}");
-            return Err(start::refusal(format!("{place} sleeps"), Some(next)));
-        }
-        if let Some(why) = immovable(&live.content.spec) {
-            return Err(start::refusal(format!("{place} cannot be moved: {why}"), None));
-        }
-        let release = live.content.number;
-        tx.begin_move(&place, &host, release, environment.database_host.is_some(), &by)
-            .map(drop)
-    });
-    begun.await
+    world.store.write(move |tx| hold(tx, &place, &host, &by)).await
+}
+
+/// From here on nothing else becomes live: nor does what waits for people already.
+fn hold(tx: &Tx<'_>, place: &Place, host: &str, by: &By) -> Result<(), Error> {
+    start::refuse_moving(tx, place)?;
+    if tx.is_busy(place)? {
+        return Err(start::under_way(place));
+    }
+    let Some(live) = tx.live_release(place)? else {
+        let message = format!("{place} has no release yet: there is nothing to move");
+        return Err(start::refusal(message, Some("vend aws push".into())));
+    };
+    let environment = tx.environment(place)?;
+    if environment.asleep_at.is_some() {
+        let next = format!("vend wake {place}");
+        return Err(start::refusal(format!("{place} sleeps"), Some(next)));
+    }
+    if let Some(why) = immovable(&live.content.spec) {
+        return Err(start::refusal(format!("{place} cannot be moved: {why}"), None));
+    }
+    let release = live.content.number;
+    tx.begin_move(place, host, release, environment.database_host.is_some(), by)
+        .map(drop)
 }
 
 /// Why an environment cannot be moved, by what it is.

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use store::{By, DeploymentState, HostState, NewRelease};
 
 use super::{
-    Attempt, Outcome, World, chain, compare, migrate, provision, roll, spread,
+    Attempt, Outcome, World, chain, commands, compare, migrate, provision, roll, spread, start,
     state::{Planned, Sourced},
     stored, variables,
     way::{self, Now, Way},
@@ -84,11 +84,12 @@ pub async fn confirm(world: &Arc<World>, attempt: &Attempt) -> Result<Outcome, F
         plan,
         deployment,
     } = attempt.read()?;
-    let open = world
-        .store
-        .read(|db| db.open_executions())
-        .await
-        .map_err(stored)?;
+    let own = place.clone();
+    let read = world.store.read(move |db| {
+        start::refuse_on_the_way(db, &own)?;
+        db.open_executions()
+    });
+    let open = read.await.map_err(commands::refused)?;
     let another =
         |open: &store::ExecutionSummary| open.id != attempt.execution && open.place.as_ref() == Some(&place);
     if open.iter().any(another) {

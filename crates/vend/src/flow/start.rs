@@ -136,7 +136,7 @@ fn behind(db: &Db<'_>, place: &Place, moving: &ExecutionSummary) -> Result<Error
 }
 
 /// Refuses what would make another release live than the one that moves to AWS, or has moved there.
-fn refuse_on_the_way(db: &Db<'_>, place: &Place) -> Result<(), Error> {
+pub(super) fn refuse_on_the_way(db: &Db<'_>, place: &Place) -> Result<(), Error> {
     match db.find_move(place)? {
         None => Ok(()),
         Some(own) if own.finished_at.is_some() => Err(on_aws(place)),
@@ -160,7 +160,7 @@ fn on_aws(place: &Place) -> Error {
     refusal(format!("{place} runs on AWS"), Some(next))
 }
 
-fn under_way(place: &Place) -> Error {
+pub(super) fn under_way(place: &Place) -> Error {
     let list = format!("vend executions list {place}");
     refusal(format!("an execution of {place} is under way"), Some(list))
 }
@@ -288,11 +288,14 @@ pub async fn sleep(world: &World, place: &Place, by: By) -> Result<ExecutionId, 
     stop(world, place, by, move |tx| refuse_on_the_way(tx, &own)).await
 }
 
-/// Stops the hosts of one that is served by AWS from now on.
+/// Stops the hosts of one that is served by AWS from now on, as often as it is asked.
 pub async fn leave(world: &World, place: &Place, by: By) -> Result<ExecutionId, Error> {
     let (own, actor) = (place.clone(), by.clone());
     stop(world, place, by, move |tx| {
-        refuse_gone(tx, &own)?;
+        // Typed again it goes on: hosts that could not be stopped the first time are not left.
+        if tx.environment(&own)?.asleep_at.is_some() {
+            refuse_gone(tx, &own)?;
+        }
         tx.finish_move(&own, &actor)
     })
     .await
@@ -358,7 +361,7 @@ pub async fn destroy(world: &World, place: Place, by: By) -> Result<ExecutionId,
 }
 
 /// Refuses to destroy what is moved just now; what has moved may go.
-fn refuse_half_gone(db: &Db<'_>, place: &Place) -> Result<(), Error> {
+pub(super) fn refuse_half_gone(db: &Db<'_>, place: &Place) -> Result<(), Error> {
     match db.find_move(place)? {
         Some(own) if own.finished_at.is_none() => refuse_on_the_way(db, place),
         _ => Ok(()),

@@ -137,6 +137,11 @@ fn of_environment(db: &Db<'_>, environment: store::Environment) -> Result<WhyEnv
     {
         torn(&mut why, &place, &spread);
     }
+    if db.find_move(&place)?.is_some_and(|own| own.closed) {
+        why.sentence =
+            "nobody is served (503): its data is on the way to AWS, or whoever carried it has stopped".into();
+        why.next = Some(format!("vend move {place} --abort, or the same move again"));
+    }
     why.push = Some(releases::push(push));
     Ok(why)
 }

@@ -23,7 +23,14 @@ struct Held {
     found: Option<Value>,
     /// All that goes there fails.
     fails: bool,
+    /// Nothing is told of the move any more.
+    deaf: bool,
+    /// From when it is watched it is not healthy.
+    sick: bool,
+    /// What is live when it begins.
+    live: u64,
     asked: Vec<String>,
+    looks: u32,
 }
 
 /// A platform with the one environment.
@@ -39,6 +46,7 @@ impl Platform {
         let held = Held {
             commit: commit.to_owned(),
             database,
+            live: 1,
             ..Held::default()
         };
         let platform = Self {
@@ -69,7 +77,7 @@ impl Platform {
         let (method, path) = (words.next().unwrap(), words.next().unwrap());
         let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
         let (status, more, answer) = self.held.lock().unwrap().answer(method, path, body);
-        let kind = if status == 404 {
+        let kind = if status >= 400 {
             "application/problem+json"
         } else {
             "application/json"
@@ -126,7 +134,7 @@ impl Held {
             ("POST", "/move") => {
                 self.found = Some(json!({
                     "place": { "tenant": "acme", "app": "shop", "environment": "production" }, "host": body["host"],
-                    "release": 1, "share": 0, "closed": false, "healthy": true, "requests": 0, "errors": 0,
+                    "release": self.live, "share": 0, "closed": false, "healthy": true, "requests": 0, "errors": 0,
                     "began_at": AT, "began_by": "person:ada",
                 }));
                 if self.database {
@@ -143,6 +151,11 @@ impl Held {
                 self.the_move()["data"] = json!("away");
                 self.the_move().clone()
             }
+            ("PUT", "/move") if self.deaf && body["closed"] == false => {
+                let problem =
+                    json!({ "type": "x", "title": "no", "status": 500, "detail": "the disk is full" });
+                return (500, more, problem.to_string().into_bytes());
+            }
             ("PUT", "/move") => {
                 let fails = self.fails;
                 let found = self.the_move();
@@ -153,11 +166,25 @@ impl Held {
                 }
                 before
             }
+            ("POST", "/move/finish") => {
+                self.the_move()["finished_at"] = json!(AT);
+                self.the_move().clone()
+            }
+            ("POST", "/move/reopen") => {
+                self.the_move().as_object_mut().unwrap().remove("finished_at");
+                self.the_move().clone()
+            }
             ("DELETE", "/move") => {
                 self.found = None;
                 return (204, more, Vec::new());
             }
-            (_, "/move") if self.found.is_some() => self.the_move().clone(),
+            (_, "/move") if self.found.is_some() => {
+                // The first five looks are before the share is watched.
+                self.looks += u32::from(self.sick);
+                let healthy = self.looks <= 5;
+                self.the_move()["healthy"] = json!(healthy);
+                self.the_move().clone()
+            }
             _ => {
                 let problem = json!({ "type": "x", "title": "not found", "status": 404, "detail": what });
                 return (404, more, problem.to_string().into_bytes());
@@ -298,6 +325,15 @@ fn data_goes_at_once_or_not_at_all() {
     let objects = "b = 'vend-production-artifacts-123456789012-eu-central-1'\n\
                    print([v['Key'] for v in client('s3').list_object_versions(Bucket=b).get('Versions', []) if 'move' in v['Key']])";
 
+    // Why it did not arrive is said, whatever comes of the way back.
+    platform.held.lock().unwrap().deaf = true;
+    let lost = world.stops(&platform, &GO);
+    assert!(
+        lost.contains("counted nothing") && lost.contains("the disk is full") && lost.contains("--abort"),
+        "{lost}"
+    );
+    platform.held.lock().unwrap().deaf = false;
+
     // It was loaded, and nobody knows what: everybody is served here again.
     platform.changes();
     let lost = world.stops(&platform, &GO);
@@ -329,6 +365,15 @@ fn data_goes_at_once_or_not_at_all() {
     assert_eq!(platform.changes(), [] as [&str; 0]);
     let back = world.stops(&platform, &["--engine", "embedded", "--yes"]);
     assert!(back.contains("cannot be brought back"), "{back}");
+    // Nothing runs here any more: it comes up again before anybody is served here.
+    let done = world.moves(&platform, &["--finish"]);
+    assert!(done.contains("--abort --lose-writes"), "{done}");
+    platform.changes();
+    world.moves(&platform, &["--abort", "--lose-writes"]);
+    assert_eq!(
+        platform.changes(),
+        ["POST /move/reopen {}", "DELETE /move?lose_writes=true"]
+    );
 }
 
 #[test]
@@ -343,10 +388,20 @@ fn a_share_that_fails_comes_back_at_once() {
     let failed = world.stops(&platform, &GO);
     assert!(failed.contains("20 of 50 requests failed there"), "{failed}");
     let shares = platform.changes();
-    assert_eq!(
-        shares[1..],
-        [10, 0].map(|share| format!("PUT /move {{\"share\":{share},\"closed\":false}}"))
-    );
+    let put = |share: u32| format!("PUT /move {{\"share\":{share},\"closed\":false}}");
+    assert_eq!(shares[1..], [10, 0].map(put));
+
+    // The share at which it was broken off is looked at before there are more.
+    {
+        let mut held = platform.held.lock().unwrap();
+        held.fails = false;
+        let found = held.the_move();
+        (found["share"], found["healthy"]) = (json!(10), json!(true));
+        held.sick = true;
+    }
+    let failed = world.stops(&platform, &GO);
+    assert!(failed.contains("does not serve well"), "{failed}");
+    assert_eq!(platform.changes(), [put(0)], "50 % never went there");
 }
 
 #[test]
@@ -372,6 +427,18 @@ fn what_is_not_what_is_live_does_not_move() {
     assert!(
         other.contains("is not that of v1") && other.contains("git switch"),
         "{other}"
+    );
+    world.git(&["checkout", "vend.yaml"]);
+    platform.held.lock().unwrap().live = 2;
+    let another = world.stops(&platform, &GO);
+    assert!(
+        another.contains("v2 of") && another.contains("type it again"),
+        "{another}"
+    );
+    assert_eq!(
+        platform.changes(),
+        [format!("POST /move {{\"host\":\"{HOST}\"}}")],
+        "it is held, and no more"
     );
     let unknown = Platform::start(&"0".repeat(40), false);
     let away = world.stops(&unknown, &GO);

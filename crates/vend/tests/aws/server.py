@@ -268,7 +268,7 @@ def answered(invocation):
 
     def answer(self, instance_id, plugin_name):
         said = invocation(self, instance_id, plugin_name)
-        found = re.search(r"s3://([^/']+)/([^']+)", "\n".join(self.parameters.get("commands", [])))
+        found = re.search(r"--bucket '([^']+)' --key '(move/[^']+)' --version-id '[^']+'", "\n".join(self.parameters.get("commands", [])))
         if found:
             known = ssm_backends[self.account_id][self.backend_region].get_parameter("/test/counted")
             is_there = s3_backends[self.account_id]["aws"].get_object(*found.groups()) is not None

@@ -7,6 +7,7 @@
 
 use std::{
     fs,
+    io::Write as _,
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -14,6 +15,28 @@ use std::{
 };
 
 use ::aws::live::data;
+
+/// A table that nobody else gets at, until this is dropped.
+pub struct Hold(Child);
+
+impl Hold {
+    pub fn until_somebody_waits(&self, server: &Server) {
+        let end = Instant::now() + Duration::from_secs(60);
+        let waits = "SELECT ID FROM information_schema.PROCESSLIST
+            WHERE STATE LIKE 'Waiting for table%' OR INFO LIKE 'SET GLOBAL read_only = 1%'";
+        while server.sql("", waits).is_empty() {
+            assert!(Instant::now() < end, "nobody waits");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
 
 /// A server of its own, which ends with the test.
 pub struct Server {
@@ -113,10 +136,52 @@ impl Server {
 
     /// What a host runs to dump its database, here with another socket and file. Gives what it says.
     pub fn dump(&self, file: &Path) -> String {
-        let script = host::database::making("app")
-            .replace("/run/mysqld/mysqld.sock", &self.socket().to_string_lossy())
-            .replace("/var/lib/mysql/vend-dump.gz", &file.to_string_lossy());
-        bash(&script).unwrap()
+        self.try_dump(file).unwrap()
+    }
+
+    pub fn try_dump(&self, file: &Path) -> Result<String, String> {
+        let script = host::database::making("app");
+        self.bash(&script.replace("/var/lib/mysql/vend-dump.gz", &file.to_string_lossy()))
+    }
+
+    /// What a host runs to end a dump that is under way.
+    pub fn break_off(&self) {
+        self.bash(&host::database::breaking("app")).unwrap();
+    }
+
+    /// What a host runs to count again what was dumped.
+    pub fn recount(&self) -> Result<String, String> {
+        self.bash(&host::database::recounting("app"))
+    }
+
+    fn bash(&self, script: &str) -> Result<String, String> {
+        bash(&script.replace("/run/mysqld/mysqld.sock", &self.socket().to_string_lossy()))
+    }
+
+    /// Locks a table of the app, as the app.
+    pub fn hold(&self, table: &str) -> Hold {
+        let mut child = Command::new("mariadb")
+            .args([
+                "--no-defaults",
+                "--host=127.0.0.1",
+                "--user=app",
+                "--password=a\\b\"c $d",
+            ])
+            .args([&format!("--port={}", self.port), "app"])
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let said = format!("LOCK TABLES `{table}` WRITE;\n");
+        child.stdin.as_mut().unwrap().write_all(said.as_bytes()).unwrap();
+        let end = Instant::now() + Duration::from_secs(60);
+        while self
+            .sql("", "SHOW OPEN TABLES FROM app WHERE In_use > 0")
+            .is_empty()
+        {
+            assert!(Instant::now() < end, "the table is not locked");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Hold(child)
     }
 
     /// What a host runs to load a dump.

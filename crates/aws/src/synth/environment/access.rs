@@ -129,13 +129,12 @@ fn sessions_of_tasks() -> Grant {
 }
 
 fn host(scope: &Scope<'_>) -> Vec<Grant> {
-    let bucket = revisions(scope);
     let mut grants = vec![
         grant(
             "FetchRevisions",
             "CodeDeploy's agent fetches this app's revisions",
             "s3:GetObject s3:GetObjectVersion",
-            [bucket],
+            [artifacts(scope, &format!("revision/{}/*", scope.app))],
         ),
         grant(
             "Logs",
@@ -162,6 +161,17 @@ fn host(scope: &Scope<'_>) -> Vec<Grant> {
             [json!("*")],
         ),
     ];
+    if scope.engine.is_some() {
+        grants.push(grant(
+            "FetchData",
+            "Data that moves here: this environment's, which no build writes and no other host reads",
+            "s3:GetObject s3:GetObjectVersion",
+            [artifacts(
+                scope,
+                &format!("move/{}/{}/*", scope.app, scope.spec.name),
+            )],
+        ));
+    }
     grants.push(secrets(scope));
     let network = &scope.foundation.network;
     if network.nat == Nat::None || network.endpoints.contains(&Endpoint::CodedeployCommandsSecure) {
@@ -201,15 +211,14 @@ pub(super) fn keys(scope: &Scope<'_>) -> Vec<Value> {
     keys
 }
 
-/// Where this app's revisions lie: in the foundation that builds.
-fn revisions(scope: &Scope<'_>) -> Value {
+/// What hosts read of the artifacts, which lie in the foundation that builds.
+fn artifacts(scope: &Scope<'_>, path: &str) -> Value {
     let account = scope
         .source()
         .map_or("${AWS::AccountId}", |account| account.as_str());
     let from = scope.foundation.deploys_from.as_ref().unwrap_or(scope.label);
     let platform = scope.platform();
     sub(format!(
-        "arn:${{AWS::Partition}}:s3:::{platform}-{from}-artifacts-{account}-${{AWS::Region}}/revision/{}/*",
-        scope.app
+        "arn:${{AWS::Partition}}:s3:::{platform}-{from}-artifacts-{account}-${{AWS::Region}}/{path}"
     ))
 }

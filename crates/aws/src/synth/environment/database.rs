@@ -208,8 +208,13 @@ fn parameters(wanted: &Wanted<'_>) -> Value {
         Engine::Postgres | Engine::AuroraPostgres => {
             json!({ "rds.force_ssl": "1", "log_min_duration_statement": "1000" })
         }
+        // Backups need the binary log, with which only who may do everything makes triggers and functions otherwise; RDS lets
+        // nobody do everything.
         Engine::Mysql | Engine::Mariadb => {
-            json!({ "require_secure_transport": "1", "slow_query_log": "1", "long_query_time": "1" })
+            json!({
+                "require_secure_transport": "1", "slow_query_log": "1", "long_query_time": "1",
+                "log_bin_trust_function_creators": "1",
+            })
         }
         Engine::AuroraMysql => {
             json!({ "require_secure_transport": "ON", "slow_query_log": "1", "long_query_time": "1" })

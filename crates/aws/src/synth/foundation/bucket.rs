@@ -136,6 +136,12 @@ fn artifacts(template: &mut Template, scope: &Scope<'_>) {
         { "Id": "old-versions", "Status": "Enabled", "NoncurrentVersionExpiration": { "NoncurrentDays": days } },
         { "Id": "caches", "Status": "Enabled", "Prefix": "cache/", "ExpirationInDays": 30 },
         { "Id": "sources", "Status": "Enabled", "Prefix": "source/", "ExpirationInDays": days },
+        // Of no use an hour later. A killed command leaves it.
+        {
+            "Id": "data-that-moves", "Status": "Enabled", "Prefix": "move/", "ExpirationInDays": 1,
+            "NoncurrentVersionExpiration": { "NoncurrentDays": 1 },
+            "AbortIncompleteMultipartUpload": { "DaysAfterInitiation": 1 },
+        },
         abandoned(),
     ]);
     let properties = bucket(scope, "ArtifactsBucket", "artifacts", with_key(), rules);
@@ -150,6 +156,14 @@ fn artifacts(template: &mut Template, scope: &Scope<'_>) {
             "Action": ["s3:GetObject", "s3:GetObjectVersion"],
             "Resource": sub("${ArtifactsBucket.Arn}/revision/*"),
             "Condition": { "ArnLike": { "aws:PrincipalArn": sub(format!("arn:${{AWS::Partition}}:iam::*:role/{}/*", scope.platform)) } },
+        }));
+        statements.push(json!({
+            "Sid": "HostsThatDataMovesTo",
+            "Effect": "Allow",
+            "Principal": { "AWS": accounts(scope) },
+            "Action": ["s3:GetObject", "s3:GetObjectVersion"],
+            "Resource": sub("${ArtifactsBucket.Arn}/move/*"),
+            "Condition": { "ArnLike": { "aws:PrincipalArn": sub(format!("arn:${{AWS::Partition}}:iam::*:role/{}/host/*", scope.platform)) } },
         }));
     }
     template.add(policy("ArtifactsBucket", statements));

@@ -27,7 +27,7 @@ fn a_link_in_the_place_of_a_dump_is_not_followed() {
 
 #[test]
 fn the_scripts_are_shell() {
-    for script in [making("app"), format!("database='app'\n{ASK}")] {
+    for script in [making("app"), breaking("app"), recounting("app")] {
         let done = std::process::Command::new("bash")
             .args(["-n", "-c", &script])
             .output()

@@ -166,8 +166,10 @@ impl<'o> Trip<'o> {
         let done: Moved = self.client.post(&path, &serde_json::json!({})).await?;
         self.output.show(&done, |done| {
             format!(
-                "{} runs on AWS; its hosts here are being stopped, and requests for its names go on to {}\nback: vend move {} --engine embedded\n",
-                self.target, done.host, self.target
+                "{} runs on AWS; its hosts here are being stopped, and requests for its names go on to {}\nback: {}\n",
+                self.target,
+                done.host,
+                way_back(&self.target, done.data.is_some())
             )
         });
         Ok(())
@@ -175,6 +177,10 @@ impl<'o> Trip<'o> {
 
     async fn abort(&self, lose: bool) -> Result<(), Failure> {
         let found = self.the_move().await?;
+        if lose && found.finished_at.is_some() {
+            // What is served here must run here first.
+            self.reopen().await?;
+        }
         let () = self
             .client
             .delete(&format!("{}?lose_writes={lose}", self.path))
@@ -216,17 +222,23 @@ impl<'o> Trip<'o> {
         if !agreed("Bring it back?", own.yes, self.output)? {
             return Err(Failure::failed("nothing was changed"));
         }
-        if found.finished_at.is_some() {
-            let path = format!("{}/reopen", self.path);
-            let _: Moved = self.client.post(&path, &serde_json::json!({})).await?;
+        match found.finished_at {
+            Some(_) => self.reopen().await?,
+            None => self.awake().await?,
         }
-        self.awake().await?;
         for share in shares {
             self.forward(share).await?;
             self.tell("traffic", &format!("{share} % to {}", found.host));
             tokio::time::sleep(Duration::from_secs(own.watch)).await;
         }
         self.abort(false).await
+    }
+
+    /// Starts its hosts here, which serve nobody yet.
+    async fn reopen(&self) -> Result<(), Failure> {
+        let path = format!("{}/reopen", self.path);
+        let _: Moved = self.client.post(&path, &serde_json::json!({})).await?;
+        self.awake().await
     }
 
     /// Waits until its hosts serve here.
@@ -247,6 +259,14 @@ impl<'o> Trip<'o> {
             }
             tokio::time::sleep(POLL).await;
         }
+    }
+}
+
+/// The command that brings an environment back which was finished.
+fn way_back(target: &Target, data: bool) -> String {
+    match data {
+        true => format!("vend move {target} --abort --lose-writes, which loses what was written there"),
+        false => format!("vend move {target} --engine embedded"),
     }
 }
 

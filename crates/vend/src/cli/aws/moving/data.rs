@@ -53,9 +53,18 @@ pub async fn carry(trip: &Trip<'_>, home: &Home, spot: &Spot<'_>) -> Result<(), 
             Ok(found) => found,
             Err(failure) => {
                 // Where its data still is.
-                trip.forward(0).await?;
-                trip.tell("data", "did not arrive; everybody is served here again");
-                return Err(failure);
+                let undo = format!("vend move {} --abort", trip.target);
+                return Err(match trip.forward(0).await {
+                    Ok(_) => {
+                        trip.tell("data", "did not arrive; everybody is served here again");
+                        failure
+                    }
+                    Err(second) => {
+                        let what = format!("did not arrive, and nobody is served here yet: {}", second.what);
+                        trip.tell("data", &what);
+                        failure.next(undo)
+                    }
+                });
             }
         };
     }
@@ -85,11 +94,17 @@ async fn carried(trip: &Trip<'_>, home: &Home, spot: &Spot<'_>) -> Result<Moved,
     let (counted, dump) = trip.client.made(&path, &serde_json::json!({}), COUNTED).await?;
     let name = home.artifacts().await?;
     let client = spot.client();
-    // Below it, hosts of the app may read.
-    let key = format!("revision/{}/move/{}.sql.gz", home.app(), spot.name());
-    let bytes = sent(Upload::begin(client, &name, &key).await.map_err(broken)?, dump).await?;
-    trip.tell("data", &format!("{counted}: {} carried", size(bytes)));
-    let loaded = loaded(&target, &host, &name, &key).await;
+    // Hosts of the environment read below it, and nobody else does. A key of its own: another dump is another object.
+    let at = crate::clock::now().as_millisecond();
+    let key = format!("move/{}/{}/{at}.sql.gz", home.app(), spot.name());
+    let upload = Upload::begin(client, &name, &key).await.map_err(broken)?;
+    let loaded = match sent(upload, dump).await {
+        Ok((bytes, version)) => {
+            trip.tell("data", &format!("{counted}: {} carried", size(bytes)));
+            loaded(&target, &host, &data::loading(&name, &key, &version)).await
+        }
+        Err(failure) => Err(failure),
+    };
     // Of no use any more, whatever came of it.
     let erased = bucket::erase(client, &name, &key).await;
     let counted = loaded?;
@@ -116,7 +131,7 @@ async fn host(target: &Target<'_>) -> Result<String, Failure> {
 }
 
 /// Sends what comes, piece by piece.
-async fn sent(mut upload: Upload<'_>, mut dump: Incoming) -> Result<u64, Failure> {
+async fn sent(mut upload: Upload<'_>, mut dump: Incoming) -> Result<(u64, String), Failure> {
     let (mut held, mut bytes) = (Vec::with_capacity(PIECE), 0);
     while let Some(frame) = dump.frame().await {
         let frame = frame.map_err(|error| cut(&error))?;
@@ -130,8 +145,8 @@ async fn sent(mut upload: Upload<'_>, mut dump: Incoming) -> Result<u64, Failure
         }
     }
     upload.put(Bytes::from(held)).await.map_err(broken)?;
-    upload.end().await.map_err(broken)?;
-    Ok(bytes)
+    let version = upload.end().await.map_err(broken)?;
+    Ok((bytes, version))
 }
 
 fn cut(error: &dyn Display) -> Failure {
@@ -139,11 +154,9 @@ fn cut(error: &dyn Display) -> Failure {
 }
 
 /// Has a host load an object, and count.
-async fn loaded(target: &Target<'_>, host: &str, name: &str, key: &str) -> Result<String, Failure> {
+async fn loaded(target: &Target<'_>, host: &str, script: &str) -> Result<String, Failure> {
     let client = target.client();
-    let command = data::start(client, host, &data::loading(name, key))
-        .await
-        .map_err(broken)?;
+    let command = data::start(client, host, script).await.map_err(broken)?;
     match data::ended(client, host, &command, crate::clock::now)
         .await
         .map_err(broken)?

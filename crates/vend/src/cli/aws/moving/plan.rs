@@ -6,6 +6,7 @@ use model::{
 };
 use serde::Serialize;
 
+use super::way_back;
 use crate::{cli::target::Target, output::clean};
 
 /// What is found before anything is done.
@@ -142,7 +143,7 @@ fn steps(view: &View<'_>) -> Vec<Step> {
         step(
             "finish",
             format!("not by this command: vend move {target} --finish stops the hosts here"),
-            &format!("vend move {target} --engine embedded"),
+            &way_back(target, data),
         ),
     ];
     let (before, after) = steps.split_at(5);

@@ -30,6 +30,9 @@ use crate::{
 /// Until the load balancer here sees the one there healthy: its hosts are live, so only names and probes may be late.
 const HEALTHY: Duration = Duration::from_secs(300);
 
+/// Looks at a share that may fail one after the other.
+const MISSED: u32 = 10;
+
 /// The whole way, from wherever it is.
 pub async fn there(trip: &Trip<'_>, own: &Move) -> Result<(), Failure> {
     let release = trip.live().await?;
@@ -48,6 +51,14 @@ pub async fn there(trip: &Trip<'_>, own: &Move) -> Result<(), Failure> {
         trip.output
             .line(&format!("{} runs on AWS since it was finished", trip.target));
         return Ok(());
+    }
+    if found.release != release.number {
+        // Another became live while somebody was asked.
+        let what = format!(
+            "v{} of {} is live now, and v{} was planned",
+            found.release, trip.target, release.number
+        );
+        return Err(Failure::new(Exit::Refused, what).next("type it again"));
     }
     if idle {
         trip.tell("stacks", "are as the files say");
@@ -315,6 +326,12 @@ async fn healthy(trip: &Trip<'_>) -> Result<(), Failure> {
 async fn traffic(trip: &Trip<'_>, own: &Move) -> Result<(), Failure> {
     let begin = trip.the_move().await?.share;
     let mut share = begin;
+    if begin > 0 {
+        // It may have been broken off while this was watched.
+        let before = trip.the_move().await?;
+        trip.tell("traffic", &format!("{begin} % go to {}", before.host));
+        watch(trip, own, &before).await?;
+    }
     for weight in own.weights.iter().copied().filter(|weight| *weight > begin) {
         let before = trip.forward(weight).await?;
         trip.tell("traffic", &format!("{weight} % to {}", before.host));
@@ -334,9 +351,19 @@ async fn traffic(trip: &Trip<'_>, own: &Move) -> Result<(), Failure> {
 /// Looks at a share for as long as was asked, and takes it back when it goes wrong.
 async fn watch(trip: &Trip<'_>, own: &Move, before: &Moved) -> Result<(), Failure> {
     let end = Instant::now() + Duration::from_secs(own.watch);
+    let mut missed = 0;
     loop {
         sleep(POLL.min(Duration::from_secs(own.watch))).await;
-        let now = trip.the_move().await?;
+        let now = match trip.the_move().await {
+            Ok(now) => now,
+            // Nobody knows how it goes: the next share must not come before it is known.
+            Err(failure) if missed >= MISSED => return Err(failure),
+            Err(_) => {
+                missed += 1;
+                continue;
+            }
+        };
+        missed = 0;
         // The load balancer counts anew when it is started again.
         let since = |now: u64, before: u64| now.checked_sub(before).unwrap_or(now);
         let (requests, errors) = (
