@@ -54,7 +54,7 @@ impl Priorities {
     }
 
     /// The priority of a rule that comes and goes with a branch: of the upper half, by a digest, so that nobody has to keep
-    /// it. Where that is another's by then, [`free`] finds the next one.
+    /// it. Where that is another's by then, [`Self::free`] finds the next one.
     pub(super) fn of_branch(owner: &str, host: &str) -> u32 {
         let digest = Digest::of(format!("{owner}/{host}"));
         let bytes = digest.as_bytes();
