@@ -60,7 +60,8 @@ pub async fn carry(trip: &Trip<'_>, home: &Home, spot: &Spot<'_>) -> Result<(), 
                         failure
                     }
                     Err(second) => {
-                        let what = format!("did not arrive, and nobody is served here yet: {}", second.what);
+                        let why = second.cause.as_ref().unwrap_or(&second.what);
+                        let what = format!("did not arrive, and nobody is served here yet: {why}");
                         trip.tell("data", &what);
                         failure.next(undo)
                     }
