@@ -193,6 +193,7 @@ mod tests {
             "version: 0.2\nphases: { install: { runtime-versions: { nodejs: 99 }, commands: [make] } }\n";
         let work = tempfile::tempdir().unwrap();
         std::fs::write(work.path().join("buildspec.yml"), BUILDSPEC).unwrap();
+        std::fs::write(work.path().join("Procfile"), "web: make\n").unwrap();
         for (build, told) in [
             ("", 1),
             ("build: { image: standard }\n", 1),

@@ -478,10 +478,13 @@ async fn nothing_begins_for_a_tenant_that_is_to_go() {
         actor: "person:root".into(),
     };
     let by = store::By::platform(crate::clock::now());
-    let ordered = world
-        .state
-        .store
-        .write(move |tx| deletion::order(tx, &order, &by));
+    let ordered = world.state.store.write(move |tx| {
+        // What is on its way to AWS would be waited for without end.
+        let moving = "acme/shop/dev".parse().unwrap();
+        assert!(deletion::order(tx, &order, &by).is_err());
+        tx.end_move(&moving, false, &by)?;
+        deletion::order(tx, &order, &by)
+    });
     ordered.await.unwrap();
     let sync = json!({ "stateMachineArn": things.quick });
     for (operation, input) in [("StartExecution", &start), ("StartSyncExecution", &sync)] {
