@@ -195,7 +195,10 @@ fn a_failure_says_what_failed() {
     let bogus = ["--buildspec", "ci/build.yml", "--image", "bogus"];
     has(
         &said(&vend(tree.path(), &bogus)),
-        &["next:  vend build --local DIR --image"],
+        &[&format!(
+            "next:  vend build --local {} --image",
+            tree.path().display()
+        )],
     );
     for (arguments, fragment) in [
         (&[][..], "there is no buildspec.yml"),
