@@ -365,17 +365,48 @@ impl<'a> Hunt<'a> {
         if !self.unit.kills {
             return;
         }
-        let mut left = self.main;
-        if self.unit.kill_mode != KillMode::Main {
-            left = self.members;
-            // What they started meanwhile.
-            left.extend(family(&[], self.session, self.invocation));
+        let look = || self.left();
+        let left = look().len();
+        if left > 0 && self.unit.kill_mode != KillMode::Mixed {
+            around.note(&format!("{left} processes did not end in time: killed"));
         }
+        let stuck = exterminate(look, |member| member.signal(Signal::KILL), Instant::now() + DYING).await;
+        if stuck > 0 {
+            around.note(&format!("{stuck} processes were killed and do not end"));
+        }
+    }
+
+    /// Those that are to end and live, with what they started meanwhile.
+    fn left(&self) -> Vec<Member> {
+        let mut left = match self.unit.kill_mode {
+            KillMode::Main | KillMode::Nothing => self.main.clone(),
+            KillMode::All | KillMode::Mixed => {
+                let mut all = self.members.clone();
+                all.extend(family(&[], self.session, self.invocation));
+                all
+            }
+        };
+        left.sort_unstable_by_key(|member| member.pid);
+        left.dedup();
         left.retain(|member| member.lives());
-        if !left.is_empty() && self.unit.kill_mode != KillMode::Mixed {
-            around.note(&format!("{} processes did not end in time: killed", left.len()));
+        left
+    }
+}
+
+/// What was killed is gone after so long, or hangs in the kernel, where nothing helps.
+const DYING: Duration = Duration::from_secs(5);
+
+/// Kills until nothing is left: a process may start another one between the look at which it is found and its end. Gives
+/// how many are left at the deadline.
+async fn exterminate<M>(look: impl Fn() -> Vec<M>, kill: impl Fn(&M), deadline: Instant) -> usize {
+    loop {
+        let left = look();
+        if left.is_empty() || Instant::now() >= deadline {
+            return left.len();
         }
-        left.iter().for_each(|member| member.signal(Signal::KILL));
+        left.iter().for_each(&kill);
+        // Another look at once finds what they started; a dying one takes a moment.
+        sleep(Duration::from_millis(1)).await;
     }
 }
 
@@ -408,4 +439,33 @@ pub(super) fn read_pid(file: &Path) -> Option<i32> {
         .parse()
         .ok()?;
     (pid > 1 && Path::new(&format!("/proc/{pid}")).exists()).then_some(pid)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_started_while_others_are_killed_is_killed_too() {
+        // Each starts the next one in the moment of its end, five times; the last one does not die.
+        for (last, dies, left) in [(5, true, 0), (5, false, 1)] {
+            let living = RefCell::new(vec![0]);
+            let killed = RefCell::new(Vec::new());
+            let kill = |number: &u32| {
+                killed.borrow_mut().push(*number);
+                if *number < last {
+                    *living.borrow_mut() = vec![number + 1];
+                } else if dies {
+                    living.borrow_mut().clear();
+                }
+            };
+            let look = || living.borrow().clone();
+            assert_eq!(exterminate(look, kill, Instant::now() + DYING).await, left);
+            let mut killed = killed.into_inner();
+            killed.dedup();
+            assert_eq!(killed, [0, 1, 2, 3, 4, 5]);
+        }
+    }
 }
