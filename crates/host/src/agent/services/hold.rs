@@ -422,4 +422,21 @@ mod tests {
         assert!(place.services.start("due.service").await.is_err());
         assert_ne!(place.services.state("due.service"), ServiceState::Active);
     }
+
+    #[tokio::test]
+    async fn nothing_begins_once_the_host_goes_down() {
+        let place = Place::new();
+        let mark = place.directory.path().join("begun");
+        let unit = format!(
+            "[Service]\nType=oneshot\nExecStart=/bin/touch {}\n",
+            mark.display()
+        );
+        place.unit("late.service", &unit);
+        place.services.stop_all().await;
+        // As a restart that is due, or a socket to which somebody connects.
+        for wish in [Wish::Start, Wish::Wake] {
+            let _ = place.services.ask("late.service", wish).await;
+            assert!(!mark.exists(), "it was started");
+        }
+    }
 }
