@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fs,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
@@ -134,6 +135,36 @@ fn sorted(value: &Value) -> Vec<String> {
     lines
 }
 
+/// What is done to each path, in its order, and which paths come before the directory that they are in. In which order a
+/// directory's own entries come is not the agent's to say.
+fn steps(instructions: &Value) -> (BTreeMap<String, Vec<String>>, BTreeSet<String>) {
+    let mut of: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut paths = Vec::new();
+    for step in instructions.as_array().unwrap() {
+        let path = ["file", "directory", "destination"]
+            .iter()
+            .find_map(|key| step[key].as_str())
+            .unwrap();
+        of.entry(path.to_owned()).or_default().push(step["type"].to_string());
+        paths.push(path);
+    }
+    (of, inside_first(&paths))
+}
+
+/// The lines of a clean-up file that come before the directory that they are in.
+fn nested(lines: &Value) -> BTreeSet<String> {
+    let lines: Vec<&str> = lines.as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    inside_first(&lines)
+}
+
+fn inside_first(paths: &[&str]) -> BTreeSet<String> {
+    let is_early = |(at, path): (usize, &&str)| {
+        let parent = Path::new(path).parent()?.to_str()?;
+        paths[at..].contains(&parent).then(|| (*path).to_owned())
+    };
+    paths.iter().enumerate().filter_map(is_early).collect()
+}
+
 fn parse(text: &str) -> Result<Appspec, String> {
     Appspec::parse(text, "appspec.yml")
         .map(|(spec, _)| spec)
@@ -201,14 +232,15 @@ fn compare(outcome: &Result<(), String>, expected: &Value, root: &Path, records:
     }
     if let Some(install) = expected.get("install_json") {
         let found: Value = serde_json::from_slice(&fs::read(&records.install).unwrap()).unwrap();
-        if sorted(&found["instructions"]) != sorted(&install["instructions"]) {
+        let (found, expected) = (&found["instructions"], &install["instructions"]);
+        if sorted(found) != sorted(expected) || steps(found) != steps(expected) {
             problems.push(format!("install.json {found}"));
         }
     }
     if let Some(cleanup) = expected.get("cleanup_file") {
         let text = fs::read_to_string(&records.cleanup).unwrap();
         let found: Value = text.lines().collect();
-        if sorted(&found) != sorted(cleanup) {
+        if sorted(&found) != sorted(cleanup) || nested(&found) != nested(cleanup) {
             problems.push(format!("cleanup {found}"));
         }
     }
