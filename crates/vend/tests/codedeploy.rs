@@ -186,6 +186,57 @@ fn events_are_chosen_and_named_freely() {
     );
 }
 
+fn why_json(world: &World, bundle: &Path) -> String {
+    world.fails(bundle, "directory", &["--json", "-g", "another"])
+}
+
+/// The two commands of the guide, one after the other, in the directory of an app.
+#[test]
+fn the_guides_commands_get_on_with_each_other() {
+    let world = World::new();
+    let guide = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/guides/deploy.md");
+    let guide = fs::read_to_string(guide).unwrap();
+    let commands: Vec<&str> = guide
+        .lines()
+        .filter_map(|line| line.strip_prefix("vend codedeploy-local "))
+        .map(|line| line.split('#').next().unwrap())
+        .collect();
+    assert_eq!(commands.len(), 2, "{commands:?}");
+    let appspec = format!(
+        "version: 0.0\nos: linux\nfiles:\n  - source: page\n    destination: {}\nhooks:\n  ApplicationStart:\n    - location: start.sh\n",
+        world.path("target").display()
+    );
+    let bundle = world.bundle("bundle", &appspec);
+    fs::write(bundle.join("page"), "new").unwrap();
+    let archive = packed(
+        &world,
+        &bundle,
+        "zip",
+        "python3 -m zipfile -c ../app.zip appspec.yml start.sh page",
+    );
+    fs::copy(archive, bundle.join("app.zip")).unwrap();
+    for command in commands {
+        let output = Command::new(env!("CARGO_BIN_EXE_vend"))
+            .arg("codedeploy-local")
+            .args(command.split_whitespace())
+            .arg("--agent-configuration-file")
+            .arg(world.path("conf.yml"))
+            .current_dir(&bundle)
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success(), "{command}: {said}");
+        let started = said
+            .lines()
+            .find(|line| line.contains("ApplicationStart"))
+            .unwrap();
+        let words: Vec<&str> = started.split_whitespace().collect();
+        assert!(words[0].parse::<jiff::civil::Time>().is_ok(), "{started}");
+        assert_eq!(words[1..3], ["ApplicationStart", "succeeded"], "{said}");
+        assert!(["ms", "s"].contains(&words[4]), "{started}");
+    }
+}
+
 #[test]
 fn a_file_that_is_there_is_refused_replaced_or_retained() {
     let world = World::new();
@@ -213,6 +264,10 @@ fn a_file_that_is_there_is_refused_replaced_or_retained() {
             None => {
                 let why = world.fails(&bundle, "directory", &more);
                 assert!(why.contains("already exists at this location"), "{why}");
+                assert!(why.contains("--file-exists-behavior OVERWRITE"), "{why}");
+                let reported: serde_json::Value = serde_json::from_str(&why_json(&world, &bundle)).unwrap();
+                let next = reported["next"].as_str().unwrap();
+                assert!(next.contains("--file-exists-behavior OVERWRITE"), "{reported}");
             }
         }
     }

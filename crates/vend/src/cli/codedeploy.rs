@@ -5,6 +5,7 @@ use std::{
     env, fs,
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Instant,
 };
 
 use camino::Utf8PathBuf;
@@ -17,6 +18,7 @@ use host::{
     },
     tree::Format,
 };
+use jiff::{SignedDuration, Timestamp};
 use model::{
     Secret,
     port::{ScriptCode, ScriptFailure},
@@ -26,7 +28,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use super::{Global, Outcome};
-use crate::output::clean;
+use crate::output::{clean, duration};
 
 /// Where AWS's agent keeps its configuration.
 const CONFIGURATION: &str = "/etc/codedeploy-agent/conf/codedeployagent.yml";
@@ -103,6 +105,9 @@ struct Report {
     events: Vec<Event>,
     #[serde(skip_serializing_if = "Option::is_none")]
     failure: Option<ScriptFailure>,
+    /// What gets over the failure, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<&'static str>,
 }
 
 #[derive(Debug, Serialize)]
@@ -110,6 +115,8 @@ struct Event {
     event: String,
     /// `succeeded`, `failed`, or `skipped` when it had nothing to do.
     status: &'static str,
+    started_at: Timestamp,
+    duration_ms: u64,
 }
 
 pub async fn run(codedeploy: &Codedeploy, global: &Global) -> Outcome {
@@ -176,8 +183,10 @@ async fn deploy(order: &Order, events: &[String]) -> Report {
         folder: folder.directory,
         events: Vec::new(),
         failure: None,
+        next: None,
     };
     for event in events {
+        let (started_at, begun) = (local::clock(), Instant::now());
         let outcome = local.event(event, &mut log).await;
         let status = match &outcome {
             Ok(true) => "succeeded",
@@ -187,19 +196,33 @@ async fn deploy(order: &Order, events: &[String]) -> Report {
         report.events.push(Event {
             event: event.clone(),
             status,
+            started_at,
+            duration_ms: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
         });
         if let Err(failed) = outcome {
             report.ok = false;
-            report.failure = Some(match failed {
+            let failure = match failed {
                 Failed::Script(failure) => failure,
                 Failed::Other(why) => unknown(why),
-            });
+            };
+            report.next = (event == "Install").then(|| next(&failure.message)).flatten();
+            report.failure = Some(failure);
             break;
         }
     }
     interrupted.abort();
     reaping.abort();
     report
+}
+
+/// What gets over a file that is there already.
+fn next(failure: &str) -> Option<&'static str> {
+    failure
+        .contains("a specified file already exists at this location")
+        .then_some(
+            "the same with --file-exists-behavior OVERWRITE, or with RETAIN to keep what is there; what an earlier \
+             deployment of the same --deployment-group brought is replaced without it",
+        )
 }
 
 fn unknown(message: String) -> ScriptFailure {
@@ -224,6 +247,9 @@ fn tell(report: &Report) {
             crate::output::aloud(format_args!("  {}", clean(line)));
         }
     }
+    for event in &report.events {
+        crate::output::aloud(format_args!("{}", line(event)));
+    }
     crate::output::aloud(format_args!(
         "See the deployment log at {} for more details",
         report.log.display()
@@ -235,6 +261,17 @@ fn tell(report: &Report) {
             crate::output::aloud(format_args!("ERROR: {event}: {}", clean(&failure.message)));
         }
     }
+    if let Some(next) = report.next {
+        crate::output::aloud(format_args!("next: {next}"));
+    }
+}
+
+/// `  12:04:05  ApplicationStart      succeeded  1.2 s`
+fn line(event: &Event) -> String {
+    let took = SignedDuration::from_millis(i64::try_from(event.duration_ms).unwrap_or(i64::MAX));
+    let at = event.started_at.strftime("%H:%M:%S");
+    let (name, took) = (clean(&event.event), duration(took));
+    format!("  {at}  {name:<20}  {:<9}  {took}", event.status)
 }
 
 fn order(codedeploy: &Codedeploy) -> Result<Order, String> {
