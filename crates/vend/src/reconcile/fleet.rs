@@ -21,6 +21,8 @@ const EVERY: Duration = Duration::from_secs(3);
 const PATIENCE: SignedDuration = SignedDuration::from_secs(60);
 /// A host whose processes run and whose agent says nothing may be busy: so long it is not taken for dead.
 const SILENCE: SignedDuration = SignedDuration::from_secs(15);
+/// When no agent of the whole machine says anything, it is the machine that is busy: replacing all would make it busier.
+const SILENCE_OF_ALL: SignedDuration = SignedDuration::from_secs(90);
 
 /// The reason of a host that was to run and does not: whoever deploys meanwhile counts it as one that failed.
 pub const DIED: &str = "it died";
@@ -190,6 +192,10 @@ fn dead<'r>(
 ) -> Vec<&'r store::Host> {
     let mut still = HashMap::new();
     let mut dead = Vec::new();
+    let patience = match seen.iter().any(|seen| life(Some(seen)) == Life::Well) {
+        true => SILENCE,
+        false => SILENCE_OF_ALL,
+    };
     for row in rows {
         if row.role != HostRole::App || !should_run(row.state) {
             continue;
@@ -199,7 +205,7 @@ fn dead<'r>(
             Life::Gone => dead.push(row),
             Life::Silent => {
                 let since = silent.get(&row.id).copied().unwrap_or(now);
-                if now.duration_since(since) >= SILENCE {
+                if now.duration_since(since) >= patience {
                     dead.push(row);
                 } else {
                     still.insert(row.id.clone(), since);
@@ -400,11 +406,30 @@ mod tests {
     fn one_answer_ends_a_silence() {
         let rows = [row(1, HostState::Serving)];
         let mut silent = HashMap::new();
+        let other = || seen(2, true, true, true);
         for (second, answers) in [(0, false), (14, false), (15, true), (16, false), (30, false)] {
-            let seen = [seen(1, true, answers, answers)];
+            let seen = [seen(1, true, answers, answers), other()];
             assert!(dead(&rows, &seen, &mut silent, at(second)).is_empty(), "{second}");
         }
-        let seen = [seen(1, true, false, false)];
+        let seen = [seen(1, true, false, false), other()];
         assert_eq!(dead(&rows, &seen, &mut silent, at(31)).len(), 1);
+    }
+
+    #[test]
+    fn a_machine_too_busy_for_any_agent_is_no_death_of_all_hosts() {
+        let rows = [row(1, HostState::Serving), row(2, HostState::Serving)];
+        let mut silent = HashMap::new();
+        let all = [seen(1, true, false, false), seen(2, true, false, false)];
+        for second in [0, 15, 60, 89] {
+            assert!(dead(&rows, &all, &mut silent, at(second)).is_empty(), "{second}");
+        }
+        assert_eq!(
+            dead(&rows, &all, &mut silent, at(90)).len(),
+            2,
+            "one day it is said"
+        );
+        // What does not run at all is dead at once.
+        let gone = [seen(1, false, false, false), seen(2, true, false, false)];
+        assert_eq!(dead(&rows, &gone, &mut HashMap::new(), at(0)).len(), 1);
     }
 }
