@@ -35,7 +35,7 @@ pub fn of(kind: PlanKind, now: Now<'_>, after: &Release) -> Way {
     Way {
         rolls: strategy == Strategy::InPlace
             && now.kept == 0
-            && live.is_some_and(|live| roll::suits(live, after)),
+            && live.is_some_and(|live| roll::misfit(live, after).is_none()),
         steps: by_steps && kind == PlanKind::Release && live.is_some(),
     }
 }
@@ -50,13 +50,17 @@ pub fn told(way: Way, kind: PlanKind, now: Now<'_>, after: &Release) -> Option<C
         (true, ..) => format!("in place, {}", at_a_time(deploy.minimum_healthy, now.serving)),
         (_, true, _) => by_steps(deploy),
         (_, _, Strategy::InPlace) if now.kept > 0 => "on the hosts that were kept, at once".into(),
-        (_, _, Strategy::InPlace) if now.live.is_some() => {
-            "on new hosts: the image, the size or the port is another one, or no host serves".into()
-        }
+        (_, _, Strategy::InPlace) if now.live.is_some() => format!("on new hosts: {}", why_not(now, after)),
         _ if kind == PlanKind::Rollback && now.kept > 0 => "on the hosts that were kept, at once".into(),
         _ => return None,
     };
     Some(Change::new(Subject::Hosts, "deployment", None, Some(text)))
+}
+
+/// Why a release that should go in place does not.
+fn why_not(now: Now<'_>, after: &Release) -> &'static str {
+    let misfit = now.live.and_then(|live| roll::misfit(live, after));
+    misfit.unwrap_or("no host of the live release serves")
 }
 
 fn at_a_time(rule: MinimumHealthy, hosts: u32) -> String {
@@ -83,13 +87,21 @@ fn by_steps(deploy: &Deploy) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use jiff::Timestamp;
     use model::{Digest, port::Commit};
 
     use super::*;
 
-    fn release(strategy: &str, image: &str) -> Release {
+    /// One of this number.
+    pub fn release(number: u64) -> Release {
+        Release {
+            number,
+            ..with("blue-green", "a")
+        }
+    }
+
+    fn with(strategy: &str, image: &str) -> Release {
         Release {
             number: 1,
             commit: Commit {
@@ -112,7 +124,7 @@ mod tests {
     #[test]
     fn a_strategy_is_followed_where_it_can_be() {
         use PlanKind::{Release as Forward, Rollback as Back};
-        let live = release("blue-green", "a");
+        let live = with("blue-green", "a");
         let now = |live, serving, kept| Now { live, serving, kept };
         for (strategy, image, kind, now, rolls, steps, told_) in [
             (
@@ -140,7 +152,7 @@ mod tests {
                 now(Some(&live), 2, 0),
                 false,
                 false,
-                Some("on new hosts: "),
+                Some("on new hosts: the image is another one"),
             ),
             ("in-place", "a", Forward, now(None, 0, 0), false, false, None),
             (
@@ -150,7 +162,7 @@ mod tests {
                 now(Some(&live), 0, 0),
                 false,
                 false,
-                Some("on new hosts: "),
+                Some("on new hosts: no host of the live release serves"),
             ),
             (
                 "in-place",
@@ -191,7 +203,7 @@ mod tests {
                 Some("on the hosts that were kept"),
             ),
         ] {
-            let after = release(strategy, image);
+            let after = with(strategy, image);
             let way = of(kind, now, &after);
             assert_eq!(way, Way { rolls, steps }, "{strategy} {kind:?}");
             let said = told(way, kind, now, &after).and_then(|change| change.after);
