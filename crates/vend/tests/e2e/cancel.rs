@@ -10,7 +10,8 @@ build: { buildspec: buildspec.yml }
 environments:
   dev: { branch: dev }
 ";
-const BUILDSPEC: &str = "version: 0.2\nphases: { build: { commands: ['sleep 1000'] } }\n";
+/// What it says is not how it is written: the log has the command before what comes of it.
+const BUILDSPEC: &str = "version: 0.2\nphases: { build: { commands: ['echo be\"\"gun; sleep 1000'] } }\n";
 
 #[test]
 fn a_cancelled_release_stops_its_build_and_its_bake() {
@@ -32,6 +33,11 @@ fn a_cancelled_release_stops_its_build_and_its_bake() {
         let push = pushes["items"].as_array().unwrap().iter();
         let push = push.clone().find(|push| push["number"] == number).unwrap();
         let execution = push["execution"].as_str().unwrap().to_owned();
+        let build = format!("build/t-{}-build", &execution[2..]);
+        eventually("its command runs", Duration::from_secs(120), || {
+            let log = platform.try_vend(&["logs", &build]).stdout;
+            String::from_utf8_lossy(&log).contains("begun").then_some(())
+        });
         if serve_dies {
             platform.kill("serve");
             platform.wait_until_ready();
@@ -42,10 +48,10 @@ fn a_cancelled_release_stops_its_build_and_its_bake() {
             push["reason"].as_str().unwrap().contains("cancelled it"),
             "{push:#}"
         );
-        eventually("their containers are gone", Duration::from_secs(30), || {
+        eventually("their containers are gone", Duration::from_secs(120), || {
             running(&platform).is_empty().then_some(())
         });
-        let log = platform.vend(&["logs", &format!("build/t-{}-build", &execution[2..])]);
+        let log = platform.vend(&["logs", &build]);
         assert!(
             log.contains("the build was stopped: ") && log.contains("cancelled it"),
             "{log}"
