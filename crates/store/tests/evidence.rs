@@ -283,6 +283,7 @@ async fn a_deployment_has_one_row_for_each_host_and_event() {
             tx.create_release(&dev, &release("r"), &by(0))?;
             let id = DeploymentId::from_bits(1);
             let new = NewDeployment {
+                cause: None,
                 id: id.clone(),
                 place: dev.clone(),
                 release: 1,

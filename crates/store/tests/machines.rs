@@ -124,3 +124,43 @@ async fn the_authority_is_made_once_and_its_key_is_sealed() {
     let (certificate, key) = done.await.unwrap().unwrap();
     assert_eq!((certificate.as_str(), key.expose()), ("certificate", "first"));
 }
+
+#[tokio::test]
+async fn a_machine_that_is_late_is_claimed_alone_and_what_was_tried_is_forgotten_when_it_is_well() {
+    let world = World::new();
+    let dev = world.environment("acme/shop/dev").await;
+    let next = world.environment("acme/shop/next").await;
+    let late = join(&world, &tenant("acme"), 1, "web").await;
+    let other = join(&world, &tenant("acme"), 2, "web").await;
+    let done = world.store.write(move |tx| {
+        tx.claim_machine(&dev, &late, &by(2))?;
+        tx.claim_machine(&dev, &late, &by(3))?;
+        let taken = tx.claim_machine(&next, &late, &by(3));
+        assert!(matches!(taken, Err(Error::Refused { .. })), "{taken:?}");
+        assert_eq!(tx.machines_of(&dev)?.len(), 1, "no other was taken along");
+
+        let tried = |tx: &store::Tx<'_>| -> Result<_, Error> {
+            let machine = tx.machine(&late)?;
+            Ok((machine.tries, machine.tried_at, machine.failure))
+        };
+        tx.set_machine_tries(&late, 2, at(5))?;
+        tx.settle_machine(&late, Some("no disk"))?;
+        assert_eq!(tried(tx)?, (2, Some(at(5)), Some("no disk".to_owned())));
+        tx.settle_machine(&late, None)?;
+        assert_eq!(tried(tx)?, (0, None, None));
+        // Who deploys to all of them begins anew with each, and what failed there is still so.
+        tx.set_machine_tries(&late, 5, at(6))?;
+        tx.settle_machine(&late, Some("no disk"))?;
+        tx.claim_machines(&dev, &labels("web"), &by(7))?;
+        assert_eq!(tried(tx)?, (0, None, Some("no disk".to_owned())));
+        // Nobody's machine has nothing of before.
+        tx.set_machine_tries(&late, 5, at(8))?;
+        tx.free_machine(&late, &by(9))?;
+        assert_eq!(tried(tx)?, (0, None, None));
+        tx.drain_machine(&other, &by(9))?;
+        let leaves = tx.claim_machine(&dev, &other, &by(9));
+        assert!(matches!(leaves, Err(Error::Refused { .. })), "{leaves:?}");
+        Ok::<_, Error>(())
+    });
+    done.await.unwrap();
+}

@@ -168,6 +168,16 @@ pub struct Machine {
     pub place: Option<Place>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub release: Option<u64>,
+    /// So many times in a row the platform began by itself to bring it the live release, which it has missed.
+    #[serde(default)]
+    pub tries: u32,
+    /// When it is tried again. Absent: not by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub next_try: Option<Timestamp>,
+    /// Why the last deployment failed on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
     /// Where it is or was last seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,

@@ -24,6 +24,11 @@ pub struct Machine {
     pub place: Option<Place>,
     pub release: Option<u64>,
     pub deployment: Option<DeploymentId>,
+    /// So many times in a row the platform began by itself to bring it the live release, and when the last time.
+    pub tries: u32,
+    pub tried_at: Option<Timestamp>,
+    /// Why its last deployment failed on it.
+    pub failure: Option<String>,
     /// It is being removed: nothing new is deployed there.
     pub leaving: bool,
     /// Where it was last seen, and when.
@@ -241,9 +246,29 @@ impl Tx<'_> {
                 self.note(by, "machine.claim", Some(&place.tenant), place, detail)?;
             }
         }
+        // Whoever deploys to all of them begins anew with each.
+        self.run(
+            "UPDATE registered_machines SET tries = 0, tried_at = NULL WHERE environment_id = ?1",
+            [environment],
+        )?;
         let mut own = self.machines_of(place)?;
         own.retain(|machine| !machine.leaving);
         Ok(own)
+    }
+
+    /// Gives an environment one machine, or keeps it there. Refuses one that leaves or that another one has.
+    pub fn claim_machine(&self, place: &Place, id: &HostId, by: &By) -> Result<(), Error> {
+        let machine = self.machine(id)?;
+        match &machine.place {
+            _ if machine.leaving => Err(Error::refused(format!("the machine {id} leaves"))),
+            Some(own) if own == place => Ok(()),
+            Some(own) => Err(Error::refused(format!("{own} has the machine {id}"))),
+            None => {
+                self.give_machine(id, Some(self.environment_key(place)?))?;
+                let detail = json!({ "machine": id });
+                self.note(by, "machine.claim", Some(&place.tenant), place, detail)
+            }
+        }
     }
 
     /// No environment has it any more.
@@ -259,7 +284,8 @@ impl Tx<'_> {
 
     fn give_machine(&self, id: &HostId, environment: Option<i64>) -> Result<(), Error> {
         self.run(
-            "UPDATE registered_machines SET environment_id = ?2, release = NULL, deployment = NULL WHERE id = ?1",
+            "UPDATE registered_machines SET environment_id = ?2, release = NULL, deployment = NULL,
+                 tries = 0, tried_at = NULL, failure = NULL WHERE id = ?1",
             params![id.as_str(), environment],
         )
         .map(drop)
@@ -275,6 +301,25 @@ impl Tx<'_> {
         self.run(
             "UPDATE registered_machines SET release = ?2, deployment = ?3 WHERE id = ?1",
             params![id.as_str(), release, deployment.as_str()],
+        )
+        .map(drop)
+    }
+
+    /// How often in a row it was tried to bring it the live release, and when the last time.
+    pub fn set_machine_tries(&self, id: &HostId, tries: u32, last: Timestamp) -> Result<(), Error> {
+        self.run(
+            "UPDATE registered_machines SET tries = ?2, tried_at = ?3 WHERE id = ?1",
+            params![id.as_str(), tries, At(last)],
+        )
+        .map(drop)
+    }
+
+    /// How its deployment ended there. A machine that is well was not tried in vain.
+    pub fn settle_machine(&self, id: &HostId, failure: Option<&str>) -> Result<(), Error> {
+        self.run(
+            "UPDATE registered_machines SET failure = ?2, tries = iif(?2 IS NULL, 0, tries),
+                 tried_at = iif(?2 IS NULL, NULL, tried_at) WHERE id = ?1",
+            params![id.as_str(), failure],
         )
         .map(drop)
     }
@@ -326,6 +371,9 @@ fn machine(row: &Row<'_>) -> rusqlite::Result<Machine> {
         place,
         release: row.get("release")?,
         deployment: row.maybe_parsed("deployment")?,
+        tries: row.get("tries")?,
+        tried_at: row.maybe_at("tried_at")?,
+        failure: row.get("failure")?,
         leaving: row.get("leaving")?,
         address: row.get("address")?,
         joined_at: row.at("joined_at")?,

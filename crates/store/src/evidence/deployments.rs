@@ -20,6 +20,8 @@ pub struct Deployment {
     pub release: u64,
     pub execution: Option<ExecutionId>,
     pub strategy: Strategy,
+    /// What made the platform begin it by itself. `None`: somebody wanted it.
+    pub cause: Option<String>,
     pub state: DeploymentState,
     /// Why it failed or was stopped.
     pub reason: Option<String>,
@@ -75,6 +77,7 @@ pub struct NewDeployment {
     pub release: u64,
     pub execution: Option<ExecutionId>,
     pub strategy: Strategy,
+    pub cause: Option<&'static str>,
 }
 
 /// What the checks found on one host.
@@ -101,6 +104,16 @@ impl Db<'_> {
         let sql =
             format!("{SELECT} WHERE d.environment_id = ?1 ORDER BY d.started_at DESC, d.rowid DESC LIMIT ?2");
         self.all(&sql, params![self.environment_key(place)?, limit], deployment)
+    }
+
+    /// The newest that somebody wanted and that went well.
+    pub fn settled_deployment(&self, place: &Place) -> Result<Option<Deployment>, Error> {
+        let sql = format!(
+            "{SELECT} WHERE d.environment_id = ?1 AND d.state = ?2 AND d.cause IS NULL
+             ORDER BY d.started_at DESC, d.rowid DESC LIMIT 1"
+        );
+        let wanted = params![self.environment_key(place)?, Word(DeploymentState::Succeeded)];
+        self.one(&sql, wanted, deployment)
     }
 
     /// By host, and for each in the order of the events.
@@ -162,8 +175,8 @@ impl Tx<'_> {
             other => return other,
         }
         self.run(
-            "INSERT INTO deployments (id, environment_id, release, execution, state, started_at, strategy)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            "INSERT INTO deployments (id, environment_id, release, execution, state, started_at, strategy, cause)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
             params![
                 new.id.as_str(),
                 self.environment_key(&new.place)?,
@@ -171,10 +184,14 @@ impl Tx<'_> {
                 new.execution.as_ref().map(ExecutionId::as_str),
                 Word(DeploymentState::Created),
                 At(by.at),
-                Word(new.strategy)
+                Word(new.strategy),
+                new.cause
             ],
         )?;
-        let detail = json!({ "deployment": new.id, "release": new.release, "strategy": new.strategy });
+        let mut detail = json!({ "deployment": new.id, "release": new.release, "strategy": new.strategy });
+        if let Some(cause) = new.cause {
+            detail["cause"] = json!(cause);
+        }
         self.note(
             by,
             "deployment.start",
@@ -331,6 +348,7 @@ fn deployment(row: &Row<'_>) -> rusqlite::Result<Deployment> {
         release: row.get("release")?,
         execution: row.maybe_parsed("execution")?,
         strategy: row.word("strategy")?,
+        cause: row.get("cause")?,
         state: row.word("state")?,
         reason: row.get("reason")?,
         code: row.get("code")?,

@@ -152,7 +152,7 @@ struct Everything<'a> {
 
 fn machines_text(machines: &[Machine], output: &Output) -> String {
     let mut table = Table::new([
-        "MACHINE", "NAME", "STATE", "LABELS", "WHERE", "RELEASE", "ADDRESS", "JOINED",
+        "MACHINE", "NAME", "STATE", "LABELS", "WHERE", "RELEASE", "ADDRESS", "JOINED", "WHY",
     ]);
     for machine in machines {
         let labels: Vec<String> = machine
@@ -177,9 +177,21 @@ fn machines_text(machines: &[Machine], output: &Output) -> String {
             maybe(machine.release.map(|number| format!("v{number}"))),
             maybe(machine.address.as_ref()),
             cell(ago(machine.joined_at, now())),
+            maybe(trouble(machine)),
         ]);
     }
     table.render(output, "")
+}
+
+/// What failed there last, and whether it is tried again.
+fn trouble(machine: &Machine) -> Option<String> {
+    let failure = machine.failure.as_deref().map(|failure| headline(failure, 100));
+    let again = match (machine.tries, machine.next_try) {
+        (0, _) => return failure,
+        (tries, Some(next)) => format!("tried {tries}x, again at {}", next.strftime("%H:%M:%S UTC")),
+        (tries, None) => format!("tried {tries}x, and not again by itself"),
+    };
+    Some(failure.map_or_else(|| again.clone(), |failure| format!("{failure} ({again})")))
 }
 
 pub async fn deployments(command: &Deployments, global: &Global) -> Result<(), Failure> {
@@ -197,7 +209,7 @@ pub async fn deployments(command: &Deployments, global: &Global) -> Result<(), F
                         cell(&deployment.strategy),
                         cell(&deployment.state),
                         cell(ago(deployment.started_at, now())),
-                        maybe(deployment.reason.as_ref()),
+                        maybe(why(deployment)),
                     ]);
                 }
                 table.render(&output, "no deployments yet")
@@ -211,6 +223,13 @@ pub async fn deployments(command: &Deployments, global: &Global) -> Result<(), F
     Ok(())
 }
 
+/// Why it is, where nobody wanted it, and why it ended as it did.
+fn why(deployment: &Deployment) -> Option<String> {
+    let parts = [&deployment.cause, &deployment.reason];
+    let parts: Vec<String> = parts.into_iter().flatten().map(|part| clean(part)).collect();
+    (!parts.is_empty()).then(|| parts.join(": "))
+}
+
 fn deployment_text(deployment: &Deployment, output: &Output) -> String {
     let mut text = format!(
         "{} of v{} in {}, {}: {}\n",
@@ -220,6 +239,9 @@ fn deployment_text(deployment: &Deployment, output: &Output) -> String {
         clean(&deployment.strategy),
         clean(&deployment.state)
     );
+    if let Some(cause) = &deployment.cause {
+        text.push_str(&format!("by itself, for machines that {}\n", clean(cause)));
+    }
     if let (Some(who), Some(since)) = (&deployment.paused_by, deployment.paused_at) {
         text.push_str(&format!(
             "paused {} by {}\nnext: vend deploy resume {}\n",

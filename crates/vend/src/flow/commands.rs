@@ -9,13 +9,12 @@ use model::{
     AppName, ApprovalId, DeploymentId, ExecutionId, HostId, Place, TenantName,
     plan::{Plan, PlanKind},
     port::{Fault, PushEvent},
-    release::ReleaseState,
     wire::{NewRollback, Refreshed},
 };
 use store::{By, NewInvitation, NewPush, PushState};
 
 use super::{
-    Outcome, World, approve, cancel, definition, deletion, moving, plan, runs, spread, start, stored,
+    Outcome, World, approve, cancel, definition, deletion, moving, plan, runs, spread, start, stored, target,
 };
 use crate::{
     machines::Pass,
@@ -327,52 +326,9 @@ impl Flows {
             .await
             .map_err(refused)?;
         let (environment, releases, kept, spread) = found;
-        let Some(live) = environment.live else {
-            return Err(Fault::order(format!("{place} has no release to go back from")));
-        };
-        let was_live =
-            |release: &&store::Release| release.state == ReleaseState::Retired && release.live_at.is_some();
-        let list = format!("vend releases list {place}");
-        match to {
-            // What failed lies on machines, and the live release is the one before it.
-            Some(number) if number == live && spread.is_torn() => Ok(live),
-            None if !spread.others.is_empty() => Ok(live),
-            Some(number) if number == live => {
-                Err(Fault::order(format!("v{number} is live already")).next(list))
-            }
-            Some(number)
-                if releases
-                    .iter()
-                    .filter(was_live)
-                    .any(|own| own.content.number == number) =>
-            {
-                // What it ran from may be gone by now.
-                let gone = format!("v{number} of {place} is not kept any more: too many were live since");
-                let is_kept = kept.contains(&number);
-                is_kept
-                    .then_some(number)
-                    .ok_or_else(|| Fault::order(gone).next(list))
-            }
-            // Numbers are given one after the other.
-            Some(number)
-                if releases
-                    .first()
-                    .is_none_or(|newest| newest.content.number < number) =>
-            {
-                Err(Fault::order(format!("{place} has no release v{number}")).next(list))
-            }
-            Some(number) => Err(Fault::order(format!(
-                "v{number} of {place} was never live, so it cannot be gone back to"
-            ))
-            .next(list)),
-            None => releases
-                .iter()
-                .filter(was_live)
-                .map(|release| release.content.number)
-                .find(|number| *number < live && kept.contains(number))
-                .ok_or_else(|| {
-                    Fault::order(format!("{place} has no earlier release that is kept")).next(list)
-                }),
+        match environment.live {
+            Some(live) => target::of(place, to, live, &releases, &kept, &spread),
+            None => Err(Fault::order(format!("{place} has no release to go back from"))),
         }
     }
 

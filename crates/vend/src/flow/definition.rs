@@ -149,6 +149,13 @@ pub fn rollback(environment: &spec::Environment) -> Value {
     json!({ "Comment": "Back to a kept release", "StartAt": "Plan", "States": states })
 }
 
+/// The live release on machines that have missed it.
+pub fn join(environment: &spec::Environment) -> Value {
+    let mut states = serde_json::Map::new();
+    let first = tail::back(&mut states, environment);
+    json!({ "Comment": "The live release to machines that joined late", "StartAt": first, "States": states })
+}
+
 /// As many hosts of the live release as there are to be: after `vend scale`, and after a host died.
 pub fn resize() -> Value {
     let mut states = serde_json::Map::new();

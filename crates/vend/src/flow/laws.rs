@@ -59,6 +59,7 @@ fn flows() -> Vec<(String, Value, Way)> {
     let zoned = definition::release(&definition::tests::zoned_sample(), None);
     flows.push(("release on machines in zones", zoned, direct));
     flows.push(("rollback on machines", definition::rollback(&placed), direct));
+    flows.push(("late machines", definition::join(&placed), direct));
     let migrating = definition::release(&definition::tests::migrating_sample(), None);
     flows.push(("migrating release", migrating, direct));
     let migrating = definition::release(&definition::tests::rolling_sample(), None);

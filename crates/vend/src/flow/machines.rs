@@ -3,7 +3,10 @@
 //! What a host goes through before its traffic, a machine does too, under the same scripts. The load balancer of the
 //! platform knows nothing of them.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use camino::Utf8PathBuf;
 use host::agent::api::Configuration;
@@ -18,7 +21,7 @@ use serde_json::{Value, json};
 use store::{By, Machine, NewDeployment};
 
 use super::{
-    Attempt, World, deploy, provision, roll,
+    Attempt, World, deploy, late, provision, roll,
     state::Planned,
     stored, validate, variables,
     wave::{Standing, Wave},
@@ -33,6 +36,15 @@ struct Input {
     /// What the zones before this one came to.
     #[serde(default)]
     deployed: Known,
+    /// Only these get it, which have missed it. Without: all.
+    late: Option<BTreeSet<HostId>>,
+}
+
+impl Input {
+    /// Is it the machine's turn in this deployment?
+    fn is_for(&self, machine: &Machine) -> bool {
+        self.late.as_ref().is_none_or(|late| late.contains(&machine.id))
+    }
 }
 
 /// What is known of machines that the release was brought to, by their ids.
@@ -70,7 +82,9 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
     let placement = release.spec.placement.as_ref();
     let placement = placement.ok_or_else(|| Fault::order("the release is not for machines"))?;
     let machines = begin(world, attempt, &input, placement).await?;
-    possible(&release, &machines)?;
+    if input.late.is_none() {
+        possible(&release, &machines)?;
+    }
     let rollout = Rollout {
         world,
         attempt,
@@ -102,6 +116,16 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
         answer["more"] = json!(true);
         answer["monitor_s"] = json!(monitor.as_secs());
         return Ok(answer);
+    }
+    if input.late.is_some() {
+        return match known.reason {
+            // It was about these alone: one that failed is no smaller part of something that went well.
+            Some(reason) if well < known.outcomes.len() => {
+                let next = format!("vend deployments show {}", input.deployment);
+                Err(Fault::customer(reason).next(next))
+            }
+            _ => Ok(answer),
+        };
     }
     let (place, number) = (input.place.clone(), input.plan.release);
     let by = By::platform(crate::clock::now());
@@ -136,7 +160,7 @@ fn zone_of<'a>(release: &Release, machine: &'a Machine) -> &'a str {
     label.map_or(zone::NOWHERE, String::as_str)
 }
 
-/// The deployment's row and the environment's machines.
+/// The deployment's row and the environment's machines. Where it is about some only, of the others those that are there.
 async fn begin(
     world: &World,
     attempt: &Attempt,
@@ -149,28 +173,44 @@ async fn begin(
         release: input.plan.release,
         execution: Some(attempt.execution.clone()),
         strategy: model::spec::Strategy::InPlace,
+        cause: input.late.is_some().then_some(late::CAUSE),
     };
     let (wanted, by) = (placement.registered.clone(), By::platform(crate::clock::now()));
+    let all = input.late.is_none();
     let begun = world.store.write(move |tx| {
         tx.begin_deployment(&new, &by)?;
-        tx.claim_machines(&new.place, &wanted, &by)
+        if all {
+            return tx.claim_machines(&new.place, &wanted, &by);
+        }
+        let mut own = tx.machines_of(&new.place)?;
+        own.retain(|machine| !machine.leaving);
+        Ok(own)
     });
-    let machines = begun.await.map_err(stored)?;
-    if machines.is_empty() {
-        let labels: Vec<String> = placement
-            .registered
-            .iter()
-            .map(|(name, value)| format!("{name}={value}"))
-            .collect();
-        let (tenant, flags) = (&input.place.tenant, labels.join(" --label "));
-        return Err(Fault::customer(format!(
-            "{tenant} has no registered machine with the labels {} that no other environment has (NO_INSTANCES)",
-            labels.join(", ")
-        ))
-        .code(Code::NoInstances)
-        .next(format!("vend hosts invite {tenant} --label {flags}")));
+    let mut machines = begun.await.map_err(stored)?;
+    machines.retain(|machine| input.is_for(machine) || world.machines.live.address(&machine.id).is_some());
+    match machines.iter().any(|machine| input.is_for(machine)) {
+        true => Ok(machines),
+        false => Err(nobody(input, placement)),
     }
-    Ok(machines)
+}
+
+fn nobody(input: &Input, placement: &Placement) -> Fault {
+    if input.late.is_some() {
+        return Fault::customer("the machines that joined late are gone (NO_INSTANCES)")
+            .code(Code::NoInstances);
+    }
+    let labels: Vec<String> = placement
+        .registered
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    let (tenant, flags) = (&input.place.tenant, labels.join(" --label "));
+    Fault::customer(format!(
+        "{tenant} has no registered machine with the labels {} that no other environment has (NO_INSTANCES)",
+        labels.join(", ")
+    ))
+    .code(Code::NoInstances)
+    .next(format!("vend hosts invite {tenant} --label {flags}"))
 }
 
 /// What processes on a machine get: the same as on a host.
@@ -237,6 +277,7 @@ impl Rollout<'_> {
             let wave = wave.map(|machine| async move { (machine, self.one(machine).await) });
             for (machine, outcome) in futures_util::future::join_all(wave).await {
                 let seen = if outcome.is_ok() { Seen::Well } else { Seen::Failed };
+                self.keep(machine, outcome.as_ref().err()).await?;
                 known.outcomes.insert(machine.id.clone(), seen);
                 let Err(fault) = outcome else { continue };
                 known.reason = Some(fault.message.clone());
@@ -252,9 +293,9 @@ impl Rollout<'_> {
         let mut left: Vec<&Machine> = zone
             .iter()
             .copied()
-            .filter(|machine| !known.outcomes.contains_key(&machine.id))
+            .filter(|machine| self.seen(machine, known).is_none())
             .collect();
-        left.sort_by_key(|machine| self.is_there(machine));
+        left.sort_by_key(|machine| self.is_missed(machine));
         left
     }
 
@@ -262,16 +303,30 @@ impl Rollout<'_> {
         self.world.machines.live.address(&machine.id).is_some()
     }
 
+    /// What is known of a machine. One that it is not about has what it is to have.
+    fn seen(&self, machine: &Machine, known: &Known) -> Option<Seen> {
+        match self.input.is_for(machine) {
+            true => known.outcomes.get(&machine.id).copied(),
+            false => Some(Seen::Well),
+        }
+    }
+
+    /// Would anybody miss it while it is deployed to? One that joined late has nothing yet, or what failed there.
+    fn is_missed(&self, machine: &Machine) -> bool {
+        let serves = machine.release.is_some() && machine.failure.is_none();
+        self.is_there(machine) && (serves || self.input.late.is_none())
+    }
+
     fn standing(&self, zone: &[&Machine], known: &Known) -> Standing {
         let count = |seen| {
-            let is = |machine: &&&Machine| known.outcomes.get(&machine.id) == Some(&seen);
+            let is = |machine: &&&Machine| self.seen(machine, known) == Some(seen);
             zone.iter().filter(is).count() as u32
         };
         let left = self.ordered(zone, known);
         Standing {
             total: zone.len() as u32,
             left: left.len() as u32,
-            ill: left.iter().filter(|machine| !self.is_there(machine)).count() as u32,
+            ill: left.iter().filter(|machine| !self.is_missed(machine)).count() as u32,
             done: count(Seen::Well),
             failed: count(Seen::Failed),
         }
@@ -295,6 +350,7 @@ impl Rollout<'_> {
                 Ok(()) => {}
                 Err(fault) if fault.blame == Blame::Platform => return Err(fault),
                 Err(fault) => {
+                    self.keep(machine, Some(&fault)).await?;
                     known.outcomes.insert(machine.id.clone(), Seen::Failed);
                     known.reason = Some(fault.message);
                 }
@@ -323,6 +379,16 @@ impl Rollout<'_> {
                 Fault::customer(format!("{count}: {reason}")).next(next)
             }
         }
+    }
+
+    /// How it ended on a machine, on record.
+    async fn keep(&self, machine: &Machine, failure: Option<&Fault>) -> Result<(), Fault> {
+        let (id, failure) = (machine.id.clone(), failure.map(|fault| fault.message.clone()));
+        let written = self
+            .world
+            .store
+            .write(move |tx| tx.settle_machine(&id, failure.as_deref()));
+        written.await.map_err(stored)
     }
 
     async fn one(&self, machine: &Machine) -> Result<(), Fault> {

@@ -67,6 +67,7 @@ pub async fn begin(
         release: plan.release,
         execution: Some(attempt.execution.clone()),
         strategy: plan.strategy(release),
+        cause: None,
     };
     let by = By::platform(crate::clock::now());
     let begun = world

@@ -245,6 +245,7 @@ async fn undoing(
         release,
         execution: Some(attempt.execution.clone()),
         strategy: model::spec::Strategy::InPlace,
+        cause: None,
     };
     let by = By::platform(crate::clock::now());
     let begun = world.store.write(move |tx| {
@@ -351,9 +352,14 @@ fn sorted(hosts: Vec<Host>, new: u64) -> Fleet {
     fleet
 }
 
-/// Can the hosts that are there have this release? An image, a size or a port cannot be changed under a host.
-pub fn suits(old: &Release, new: &Release) -> bool {
-    old.image == new.image
-        && old.spec.host.size == new.spec.host.size
-        && old.spec.host.port == new.spec.host.port
+/// What keeps the hosts that are there from having this release: an image, a size or a port cannot be changed under a
+/// host.
+pub fn misfit(old: &Release, new: &Release) -> Option<&'static str> {
+    let (before, after) = (&old.spec.host, &new.spec.host);
+    match () {
+        () if old.image != new.image => Some("the image is another one"),
+        () if before.size != after.size => Some("the size is another one"),
+        () if before.port != after.port => Some("the port is another one"),
+        () => None,
+    }
 }

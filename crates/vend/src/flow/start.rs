@@ -5,7 +5,7 @@ use serde_json::json;
 use store::{By, Db, Error, ExecutionSummary, Push, Tx};
 
 use super::{
-    World, definition, migrate,
+    World, definition, late, migrate,
     runs::{self, New},
 };
 use crate::reconcile::bases::AUTOMATIC;
@@ -194,6 +194,51 @@ pub async fn rollback(
         refuse_moving(tx, &place)
     })
     .await
+}
+
+/// Brings the live release to machines that have missed it, unless something is under way or about to be there. Says
+/// whether it began. That it was tried is written with it: what ends it, it is not tried for ever.
+pub async fn join(world: &World, due: late::Due, by: By) -> Result<bool, Error> {
+    let late::Due {
+        place,
+        live,
+        machines,
+    } = due;
+    let own = place.clone();
+    let release = world.store.read(move |db| db.release(&own, live)).await?;
+    let (id, deployment) = fresh();
+    let new = New {
+        id,
+        kind: late::JOIN,
+        place: place.clone(),
+        definition: definition::join(&release.content.spec),
+        input: json!({
+            "kind": PlanKind::Rollback,
+            "place": place,
+            "plan": { "release": live, "from": live },
+            "deployment": deployment,
+            "late": machines,
+        }),
+        by: by.clone(),
+    };
+    let begun = runs::begin(world, new, move |tx| {
+        refuse_gone(tx, &place)?;
+        refuse_moving(tx, &place)?;
+        if tx.environment(&place)?.live != Some(live) || !late::is_quiet(tx, &place)? {
+            return Err(under_way(&place));
+        }
+        for id in &machines {
+            tx.claim_machine(&place, id, &by)?;
+            let tries = tx.machine(id)?.tries.saturating_add(1);
+            tx.set_machine_tries(id, tries, by.at)?;
+        }
+        Ok(())
+    });
+    match begun.await {
+        Ok(_) => Ok(true),
+        Err(Error::Refused { .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Is the release for machines of the customer's own?

@@ -13,8 +13,11 @@ use store::{
 };
 use tracing::info;
 
-use super::{World, definition, deletion, runs, stored, workers};
+use super::{World, definition, deletion, late, runs, stored, workers};
 use crate::reconcile::bases::{AUTOMATIC, REFRESH};
+
+#[cfg(test)]
+mod giving;
 
 /// How the ledger calls it, and how the execution's failure.
 pub const ACTION: &str = "execution.supersede";
@@ -64,16 +67,7 @@ fn judge(
         // A newer base can wait.
         return Ok(None);
     };
-    let filter = ExecutionFilter {
-        tenant: Some(place.tenant.clone()),
-        app: Some(place.app.clone()),
-        environment: Some(place.environment.clone()),
-        kind: Some("release".into()),
-        open: Some(true),
-        limit: 1,
-        ..ExecutionFilter::default()
-    };
-    let Some(execution) = db.executions(&filter)?.pop() else {
+    let Some(execution) = giving_way(db, place)? else {
         return Ok(None);
     };
     if is_told(db, &execution.id)? || is_ending(db, &execution)? {
@@ -87,6 +81,25 @@ fn judge(
         cause: cause(&push, &why),
         execution,
     }))
+}
+
+/// What a newer push may take the place of: a release, or the live one's way to machines that joined late.
+fn giving_way(db: &Db<'_>, place: &Place) -> Result<Option<ExecutionSummary>, Error> {
+    for kind in ["release", late::JOIN] {
+        let filter = ExecutionFilter {
+            tenant: Some(place.tenant.clone()),
+            app: Some(place.app.clone()),
+            environment: Some(place.environment.clone()),
+            kind: Some(kind.into()),
+            open: Some(true),
+            limit: 1,
+            ..ExecutionFilter::default()
+        };
+        if let Some(execution) = db.executions(&filter)?.pop() {
+            return Ok(Some(execution));
+        }
+    }
+    Ok(None)
 }
 
 fn cause(push: &Push, why: &str) -> String {

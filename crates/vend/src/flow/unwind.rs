@@ -1,11 +1,14 @@
 //! The way back: what a failed execution made is undone in reverse order, the release before keeps or gets back the
 //! traffic, and the evidence stays.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use futures_util::{StreamExt as _, future::join_all, stream};
 use model::{
-    DeploymentId, Place,
+    DeploymentId, HostId, Place,
     plan::PlanKind,
     port::{Code, Deployer as _, Fault, HostRole, Hosts as _, Work as _},
     release::ReleaseState,
@@ -15,7 +18,7 @@ use serde_json::{Value, json};
 use store::{By, DeploymentState, HostState, PushState};
 use tracing::{debug, warn};
 
-use super::{Attempt, World, cancel, roll, shift, state::Planned, stored, supersede};
+use super::{Attempt, World, cancel, late, roll, shift, state::Planned, stored, supersede};
 use crate::reconcile::routes;
 
 /// So many builds and bakes are stopped at a time.
@@ -31,6 +34,9 @@ struct Input {
     /// The deployment that undoes it in place.
     undo: Option<DeploymentId>,
     failure: Failure,
+    /// Machines that it was about, which joined late.
+    #[serde(default)]
+    late: BTreeSet<HostId>,
 }
 
 #[derive(Deserialize)]
@@ -58,7 +64,17 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
     let (push, deployment, error) = (input.push, input.deployment, input.failure.error);
     let migrated = input.plan.map(|plan| (input.place, plan.release));
     let execution = attempt.execution.clone();
+    // Nobody who stopped it wants it again in a minute.
+    let stopped_by_hand = error == cancel::ERROR;
+    let left = if stopped_by_hand {
+        input.late
+    } else {
+        BTreeSet::new()
+    };
     let finished = world.store.write(move |tx| {
+        for machine in &left {
+            tx.set_machine_tries(machine, late::MOST, by.at)?;
+        }
         tx.void_approvals(&execution, "nobody waits for the answer any more", &by)?;
         if let Some((place, release)) = migrated {
             tx.end_migration(&place, release, Some(&reason), None, &by)?;

@@ -1,7 +1,7 @@
-//! Machines as the catalogue says: those that came back get again what their agents have lost, those that are to be
-//! removed are, and those that nobody knows any more are not talked to.
+//! Machines as the catalogue says: those that came back get again what their agents have lost, those that missed the live
+//! release get it, those that are to be removed are, and those that nobody knows any more are not talked to.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use model::{
     Ticket,
@@ -11,7 +11,7 @@ use store::{By, Machine};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::flow::{World, machines, stored};
+use crate::flow::{World, late, machines, start, stored};
 
 const EVERY: Duration = Duration::from_secs(3);
 
@@ -43,6 +43,24 @@ async fn once(world: &World) -> Result<(), Fault> {
         };
         if let Err(fault) = done {
             warn!(machine = %machine.id, "{} could not be looked after: {fault}", machine.id);
+        }
+    }
+    catch_up(world, &machines).await
+}
+
+/// Begins deployments of live releases to machines that have missed them.
+async fn catch_up(world: &World, machines: &[Machine]) -> Result<(), Fault> {
+    let ids = machines.iter().map(|machine| &machine.id);
+    let connected: BTreeSet<_> = ids
+        .filter(|id| world.machines.live.address(id).is_some())
+        .cloned()
+        .collect();
+    let now = crate::clock::now();
+    let due = world.store.read(move |db| late::due(db, &connected, now));
+    for due in due.await.map_err(stored)? {
+        let (place, many) = (due.place.clone(), due.machines.len());
+        if start::join(world, due, By::platform(now)).await.map_err(stored)? {
+            info!("{many} machines of {place} joined late, and get its live release");
         }
     }
     Ok(())

@@ -58,7 +58,7 @@ fn judge(ended: &[ExecutionSummary], kind: &str) -> Option<Failing> {
 }
 
 /// A minute, two, four, … an hour.
-fn pause(failures: u32) -> SignedDuration {
+pub fn pause(failures: u32) -> SignedDuration {
     let doubled = 1_i32.checked_shl(failures.saturating_sub(1)).unwrap_or(i32::MAX);
     FIRST.saturating_mul(doubled).min(LONGEST)
 }

@@ -29,6 +29,7 @@ fn wire(deployment: store::Deployment) -> Deployment {
         release: deployment.release,
         execution: deployment.execution,
         strategy: deployment.strategy.word().to_owned(),
+        cause: deployment.cause,
         state: deployment.state.word().to_owned(),
         reason: deployment.reason,
         code: deployment.code,

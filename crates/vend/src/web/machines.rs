@@ -18,6 +18,7 @@ use super::{
     scope::{Scope, keyed},
     state::State,
 };
+use crate::flow::late;
 
 /// Of an invitation.
 const USUAL: u32 = 3600;
@@ -32,6 +33,7 @@ fn wire(state: &State, machine: store::Machine) -> Machine {
         (false, Some(_)) => "connected",
         (false, None) => "away",
     };
+    let next_try = late::next_try(&machine);
     Machine {
         state: word.to_owned(),
         address: address
@@ -43,6 +45,9 @@ fn wire(state: &State, machine: store::Machine) -> Machine {
         labels: machine.labels,
         place: machine.place.map(Into::into),
         release: machine.release,
+        next_try,
+        tries: machine.tries,
+        failure: machine.failure,
         joined_at: machine.joined_at,
         seen_at: machine.seen_at,
     }

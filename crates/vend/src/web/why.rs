@@ -161,16 +161,32 @@ fn heals(why: &mut WhyEnvironment, failing: patience::Failing) {
     why.next = Some(format!("vend executions show {}", failing.last));
 }
 
-/// Machines keep what failed on them, until somebody lays the live release on them again.
+/// Machines keep what failed on them, until somebody lays the live release on them again; those that have missed it get
+/// it by themselves.
 fn torn(why: &mut WhyEnvironment, place: &model::Place, spread: &Spread) {
     let sentence = spread.sentence();
-    if sentence.is_empty() {
-        return;
+    if !sentence.is_empty() {
+        why.sentence = format!("{}, and {sentence}", why.sentence);
     }
-    why.sentence = format!("{}, and {sentence}", why.sentence);
-    if let Some(live) = spread.live.filter(|_| spread.is_torn()) {
-        why.up_to_date = false;
-        why.next = Some(format!("vend rollback {place} --to v{live}"));
+    if let Some(outlook) = spread.outlook() {
+        why.sentence = format!("{}; {outlook}", why.sentence);
+    }
+    let Some(live) = spread.live.filter(|_| !spread.is_whole()) else {
+        return;
+    };
+    why.up_to_date = false;
+    let again = format!("vend rollback {place} --to v{live}");
+    why.next = match (&spread.joining, &spread.tried) {
+        (Some(joining), _) => Some(format!("vend executions show {joining} --follow")),
+        (None, Some(tried)) if !spread.is_torn() => Some(match &tried.deployment {
+            Some(deployment) => format!("vend deployments show {deployment}"),
+            None => format!("vend deployments list {place}"),
+        }),
+        (None, None) if !spread.is_torn() && spread.ill == 0 => return,
+        _ => Some(again),
+    };
+    if let Some(failure) = spread.tried.as_ref().and_then(|tried| tried.failure.clone()) {
+        why.error = Some(failure);
     }
 }
 

@@ -60,13 +60,31 @@ impl Machine {
 
     /// A new one that was invited with these labels, and its invitation: where to, and with what.
     pub fn joins(platform: &Platform, owner: &str, labels: &[&str]) -> (Self, String, String) {
+        Self::joins_after(platform, owner, labels, |_| {})
+    }
+
+    fn joins_after(
+        platform: &Platform,
+        owner: &str,
+        labels: &[&str],
+        prepare: impl FnOnce(&Self),
+    ) -> (Self, String, String) {
         let mut invite = vec!["hosts", "invite", owner];
         invite.extend(labels.iter().flat_map(|label| ["--label", label]));
         let invited = platform.json(&invite);
         let [url, token] = ["url", "token"].map(|key| invited[key].as_str().unwrap().to_owned());
         let mut on = Self::new();
+        prepare(&on);
         on.run(&["--join", &url, "--token", &token]);
         (on, url, token)
+    }
+
+    /// One on which what looks for `/srv/broken` finds it.
+    fn broken(platform: &Platform, owner: &str) -> (Self, String, String) {
+        Self::joins_after(platform, owner, &["role=web"], |on| {
+            std::fs::create_dir_all(on.file("srv")).unwrap();
+            std::fs::write(on.file("srv/broken"), "").unwrap();
+        })
     }
 
     /// Runs `vend agent` there.
@@ -125,6 +143,11 @@ impl Machine {
         let parent = self.agent.as_ref().unwrap().id();
         let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap();
         Pid::from_raw(children.trim().parse().unwrap()).unwrap()
+    }
+
+    /// A file as what runs there sees it, to be changed under its eyes.
+    pub fn inside(&self, path: &str) -> PathBuf {
+        format!("/proc/{}/root/{path}", self.pid().as_raw_nonzero()).into()
     }
 
     fn stop(&mut self) {
@@ -410,5 +433,105 @@ fn an_agent_is_replaced_under_what_it_runs_and_a_machine_that_was_left_is_given_
         machine["place"].is_null().then_some(())
     });
     assert_eq!(ledger(&platform, "machine.free"), freed + 1);
+    platform.vend(&["tenants", "delete", &owner, "--yes"]);
+}
+
+/// The executions of a kind, newest first.
+fn of_kind(platform: &Platform, app: &str, kind: &str) -> Vec<Value> {
+    let executions = platform.json(&["executions", "list", app]);
+    let all = executions["items"].as_array().unwrap().iter();
+    all.filter(|one| one["kind"] == kind).cloned().collect()
+}
+
+#[test]
+fn a_machine_that_joins_later_gets_the_live_release_and_what_fails_there_is_its_own() {
+    if !can_run() {
+        return;
+    }
+    let platform = for_machines("");
+    let (owner, app) = platform.tenant_with_app("late");
+    let dev = format!("{app}/dev");
+    let (first, ..) = Machine::joins(&platform, &owner, &["role=web"]);
+    machines(&platform, &owner, 1);
+    let work = copy();
+    // It fails where the test says so.
+    work.write(
+        "start.sh",
+        "#!/bin/sh\n[ ! -e /srv/broken ] || { echo no disk; exit 4; }\necho \"$GREETING\" >>/srv/started\n",
+    );
+    work.commit("Only where nothing is broken");
+    platform.release(&work, &app, "dev");
+    assert_eq!(text(&first.file("srv/started")), "hello\n", "{}", first.said());
+
+    let (second, ..) = Machine::joins(&platform, &owner, &["role=web"]);
+    eventually("it has caught up", Duration::from_secs(120), || {
+        (text(&second.file("srv/started")) == "hello\n").then_some(())
+    });
+    let joined = eventually("its deployment ends", Duration::from_secs(60), || {
+        let deployments = platform.json(&["deployments", "list", &dev]);
+        let newest = deployments["items"][0].clone();
+        newest["ended_at"].is_string().then_some(newest)
+    });
+    assert_eq!(
+        (&joined["cause"], &joined["state"], &joined["release"]),
+        (&"joined late".into(), &"Succeeded".into(), &1.into()),
+        "{joined:#}"
+    );
+    let shown = platform.json(&["deployments", "show", joined["id"].as_str().unwrap()]);
+    assert_eq!(shown["hosts"].as_array().unwrap().len(), 1, "{shown:#}");
+    assert_eq!(
+        text(&first.file("srv/started")),
+        "hello\n",
+        "the first was left alone"
+    );
+    let execution = of_kind(&platform, &app, "join").remove(0);
+    assert_eq!(execution["state"], "succeeded", "{execution:#}");
+
+    // What fails on a third one touches neither of them, and is said with what is done about it.
+    let (third, ..) = Machine::broken(&platform, &owner);
+    let why = eventually("it has failed there", Duration::from_secs(120), || {
+        let why = platform.json(&["why", &dev])["environments"][0].clone();
+        let sentence = why["sentence"].as_str()?.to_owned();
+        sentence
+            .contains("failed once, it is tried again at")
+            .then_some(why)
+    });
+    let sentence = why["sentence"].as_str().unwrap();
+    assert!(
+        sentence.contains("1 of 3 machines has v1, which failed there"),
+        "{sentence}"
+    );
+    assert!(why["error"].as_str().unwrap().contains("no disk"), "{why:#}");
+    assert!(
+        why["next"]
+            .as_str()
+            .unwrap()
+            .starts_with("vend deployments show d-"),
+        "{why:#}"
+    );
+    let all = platform.json(&["hosts", "list", &owner]);
+    let mut failing = all["machines"].as_array().unwrap().iter();
+    let failing = failing.find(|machine| machine["failure"].is_string()).unwrap();
+    assert_eq!(failing["tries"], 1, "{failing:#}");
+    assert!(failing["next_try"].is_string(), "{failing:#}");
+    let environment = platform.json(&["environments", "show", &dev]);
+    assert_eq!(environment["live"], 1);
+    assert_eq!(text(&first.file("srv/started")), "hello\n");
+    assert_eq!(text(&second.file("srv/started")), "hello\n");
+
+    // Mended, it needs nobody: it is tried again.
+    std::fs::remove_file(third.inside("srv/broken")).unwrap();
+    eventually("it is tried again", Duration::from_secs(180), || {
+        (text(&third.file("srv/started")) == "hello\n").then_some(())
+    });
+    eventually("all is well", Duration::from_secs(60), || {
+        let why = platform.json(&["why", &dev])["environments"][0].clone();
+        (why["up_to_date"] == true).then_some(())
+    });
+    assert_eq!(
+        text(&first.file("srv/started")),
+        "hello\n",
+        "the first was left alone"
+    );
     platform.vend(&["tenants", "delete", &owner, "--yes"]);
 }

@@ -1,16 +1,18 @@
 //! Machines in zones get a release one zone after the other.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 use crate::{
     machine::{Machine, for_machines, machines, text},
-    platform::{Copy, Platform, can_run},
+    platform::{Copy, Platform, can_run, eventually},
 };
 
-fn vend_yaml(least: u32) -> String {
+fn vend_yaml(least: u32, watched: &str) -> String {
     format!(
         "app: shop\nplacement: {{ registered: {{ role: web }} }}\nchecks: checks.yml\n\
-         deploy:\n  minimum_healthy: 50%\n  zones: {{ minimum_healthy: {least}, monitor: 1s, first_monitor: 3s }}\n\
+         deploy:\n  minimum_healthy: 50%\n  zones: {{ minimum_healthy: {least}, monitor: 1s, first_monitor: {watched} }}\n\
          environments:\n  dev: {{ branch: dev }}\n"
     )
 }
@@ -72,7 +74,7 @@ fn zones_of_machines_are_deployed_to_one_after_the_other() {
             .collect()
     };
 
-    let copy = Copy::new("one", &vend_yaml(0));
+    let copy = Copy::new("one", &vend_yaml(0, "1s"));
     copy.write("appspec.yml", APPSPEC);
     copy.write("start.sh", "#!/bin/sh\nexit 0\n");
     copy.write("checks.yml", "file:\n  /srv/shop/bad: { exists: false }\n");
@@ -84,7 +86,7 @@ fn zones_of_machines_are_deployed_to_one_after_the_other() {
     assert_eq!(has("one"), [true, true, true]);
 
     // One of one must stay healthy: refused before any machine is touched.
-    copy.write("vend.yaml", vend_yaml(1));
+    copy.write("vend.yaml", vend_yaml(1, "1s"));
     copy.write("server.pl", "two");
     copy.commit("two");
     let refused = platform.ended(&app, platform.push(&copy, &app, "dev"));
@@ -94,14 +96,19 @@ fn zones_of_machines_are_deployed_to_one_after_the_other() {
     assert_eq!(has("one"), [true, true, true]);
 
     // What goes wrong only after a zone was deployed to, while it is watched, keeps the next zone as it is.
-    copy.write("vend.yaml", vend_yaml(0));
-    copy.write(
-        "start.sh",
-        "#!/bin/sh\nsetsid sh -c 'sleep 1; touch /srv/shop/bad' >/dev/null 2>&1 </dev/null &\n",
-    );
+    copy.write("vend.yaml", vend_yaml(0, "15s"));
     copy.write("server.pl", "three");
     copy.commit("three");
-    let failed = platform.ended(&app, platform.push(&copy, &app, "dev"));
+    let push = platform.push(&copy, &app, "dev");
+    eventually("the first zone is watched", Duration::from_secs(120), || {
+        let executions = platform.json(&["executions", "list", &app]);
+        let waiting = executions["items"][0]["waiting"].as_str()?.to_owned();
+        waiting.starts_with("the clock").then_some(())
+    });
+    for on in &boxes[1..] {
+        std::fs::write(on.inside("srv/shop/bad"), "").unwrap();
+    }
+    let failed = platform.ended(&app, push);
     assert_eq!(failed["state"], "failed", "{failed:#}");
     let reason = failed["reason"].as_str().unwrap();
     assert!(

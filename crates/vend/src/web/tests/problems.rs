@@ -151,6 +151,42 @@ async fn a_post_with_a_key_is_done_once() {
     assert_eq!(world.recorder.commands.lock().unwrap().len(), 1);
 }
 
+/// What is set in motion is said as it is: begun, and not yet done; and one is one.
+#[tokio::test]
+async fn what_begins_is_said_to_begin() {
+    let world = World::new().await;
+    let root = Who::User(0);
+    let id = world::deployment();
+    let environment = "/v1/tenants/acme/apps/shop/environments/dev";
+    for (uri, body, summary) in [
+        (
+            format!("/v1/deployments/{id}/abort"),
+            json!({}),
+            format!("{id} is being stopped, and what it did undone"),
+        ),
+        (
+            format!("{environment}/scale"),
+            json!({ "hosts": 1 }),
+            "acme/shop/dev gets 1 host".to_owned(),
+        ),
+        (
+            format!("{environment}/scale"),
+            json!({ "hosts": 2 }),
+            "acme/shop/dev gets 2 hosts".to_owned(),
+        ),
+    ] {
+        let (status, started) = world.ask(&root, Method::POST, &uri, Some(body)).await;
+        assert_eq!(status, StatusCode::ACCEPTED, "{uri}: {started}");
+        assert_eq!(started["summary"], summary);
+        // How it goes is to be seen: an execution is named.
+        assert_eq!(
+            started["executions"].as_array().map(Vec::len),
+            Some(1),
+            "{started}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn a_no_says_why_and_a_vote_is_about_one_plan() {
     let world = World::new().await;

@@ -410,6 +410,7 @@ fn seed(tx: &mut store::Tx<'_>) -> Result<(), store::Error> {
             place: place(),
             release: 1,
             strategy: spec::Strategy::BlueGreen,
+            cause: None,
             execution: Some(execution()),
         },
         &by,
