@@ -252,9 +252,11 @@ impl Commands for Flows {
             let written = self.world.store.write(move |tx| {
                 let found = tx.deployment(&deployment)?;
                 let release = tx.release(&found.place, found.release)?;
-                if held && release.content.spec.placement.is_some() {
+                let spec = release.content.spec;
+                if held && spec.placement.is_some() && spec.deploy.zones.is_none() {
                     return Err(store::Error::Refused {
-                        message: "a deployment to machines has no gate at which it could be held".into(),
+                        message: "a deployment to machines that have no zones has no gate at which it could be held"
+                            .into(),
                         next: Some(format!("vend deploy abort {deployment}")),
                     });
                 }

@@ -468,7 +468,8 @@ pub mod tests {
         let flow = release(&zoned_sample(), None);
         assert_eq!(flow["States"]["Machines"]["Next"], "Zones");
         assert_eq!(flow["States"]["Zones"]["Default"], "Record");
-        assert_eq!(flow["States"]["Monitor"]["Next"], "Machines");
+        assert_eq!(flow["States"]["Monitor"]["Next"], "Hold");
+        assert_eq!(flow["States"]["Hold"]["Next"], "Machines");
         assert!(rollback(&zoned_sample())["States"].get("Monitor").is_some());
         assert!(release(&placed_sample(), None)["States"].get("Monitor").is_none());
     }

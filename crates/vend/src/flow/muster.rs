@@ -22,6 +22,10 @@ pub async fn tend(
     deployment: &DeploymentId,
 ) -> Result<(), Fault> {
     let (environment, new) = provision::load(world, place, plan.release).await?;
+    if new.spec.placement.is_some() {
+        // Machines are the customer's to keep up.
+        return Ok(());
+    }
     let shares = environment
         .arriving
         .is_some_and(|own| own.release == plan.release);

@@ -96,18 +96,26 @@ fn zones_of_machines_are_deployed_to_one_after_the_other() {
     assert_eq!(has("one"), [true, true, true]);
 
     // What goes wrong only after a zone was deployed to, while it is watched, keeps the next zone as it is.
-    copy.write("vend.yaml", vend_yaml(0, "15s"));
+    copy.write("vend.yaml", vend_yaml(0, "5s"));
     copy.write("server.pl", "three");
     copy.commit("three");
     let push = platform.push(&copy, &app, "dev");
-    eventually("the first zone is watched", Duration::from_secs(120), || {
+    eventually("it is under way", Duration::from_secs(120), || {
+        let deployments = platform.json(&["deployments", "list", &dev]);
+        deployments["items"][0]["ended_at"].is_null().then_some(())
+    });
+    // The first zone is done and watched; before the next one it is held, for as long as somebody wants.
+    platform.vend(&["deploy", "pause", &dev]);
+    eventually("it is held", Duration::from_secs(120), || {
         let executions = platform.json(&["executions", "list", &app]);
         let waiting = executions["items"][0]["waiting"].as_str()?.to_owned();
-        waiting.starts_with("the clock").then_some(())
+        waiting.contains("paused it").then_some(())
     });
     for on in &boxes[1..] {
         std::fs::write(on.inside("srv/shop/bad"), "").unwrap();
     }
+    assert_eq!(has("three"), [false, true, true]);
+    platform.vend(&["deploy", "resume", &dev]);
     let failed = platform.ended(&app, push);
     assert_eq!(failed["state"], "failed", "{failed:#}");
     let reason = failed["reason"].as_str().unwrap();

@@ -61,8 +61,8 @@ pub fn again(states: &mut Map<String, Value>) -> &'static str {
     follow(states, &stage::again(), None)
 }
 
-/// Machines that are there already are deployed to at once, or one of their zones after the other, with a wait between
-/// them.
+/// Machines that are there already are deployed to at once, or one of their zones after the other, with a wait and a gate
+/// between them.
 fn by_zones(states: &mut Map<String, Value>, environment: &Environment) {
     if environment.deploy.zones.is_none() {
         return;
@@ -71,8 +71,9 @@ fn by_zones(states: &mut Map<String, Value>, environment: &Environment) {
     choose(states, "Zones", &[("$.deployed.more", "Monitor")], RECORD.name);
     states.insert(
         "Monitor".into(),
-        json!({ "Type": "Wait", "SecondsPath": "$.deployed.monitor_s", "Next": "Machines" }),
+        json!({ "Type": "Wait", "SecondsPath": "$.deployed.monitor_s", "Next": HOLD.name }),
     );
+    chain(states, &[HOLD], MACHINES.name);
 }
 
 /// The stages one after the other, all traffic at once. `environment`: that of a migration.
