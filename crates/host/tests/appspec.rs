@@ -145,7 +145,9 @@ fn steps(instructions: &Value) -> (BTreeMap<String, Vec<String>>, BTreeSet<Strin
             .iter()
             .find_map(|key| step[key].as_str())
             .unwrap();
-        of.entry(path.to_owned()).or_default().push(step["type"].to_string());
+        of.entry(path.to_owned())
+            .or_default()
+            .push(step["type"].to_string());
         paths.push(path);
     }
     (of, inside_first(&paths))
@@ -153,7 +155,12 @@ fn steps(instructions: &Value) -> (BTreeMap<String, Vec<String>>, BTreeSet<Strin
 
 /// The lines of a clean-up file that come before the directory that they are in.
 fn nested(lines: &Value) -> BTreeSet<String> {
-    let lines: Vec<&str> = lines.as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    let lines: Vec<&str> = lines
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(Value::as_str)
+        .collect();
     inside_first(&lines)
 }
 

@@ -26,7 +26,8 @@ fn a_cancelled_release_stops_its_build_and_its_bake() {
     copy.commit("slow");
     for serve_dies in [false, true] {
         let number = platform.push(&copy, &app, "dev");
-        eventually("build and bake run", Duration::from_secs(120), || {
+        // In a fresh directory the bases are made first.
+        eventually("build and bake run", Duration::from_secs(600), || {
             (running(&platform).len() == 2).then_some(())
         });
         let pushes = platform.json(&["pushes", "list", &app]);
