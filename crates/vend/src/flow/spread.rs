@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use model::Place;
-use store::{Db, Error, Machine};
+use store::{Db, Error};
 
 /// An environment's machines, by what they have.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -28,14 +28,11 @@ pub fn of(db: &Db<'_>, place: &Place) -> Result<Option<Spread>, Error> {
     let Some(placement) = spec.and_then(|spec| spec.placement) else {
         return Ok(None);
     };
-    let fits = |machine: &Machine| {
-        let mut labels = placement.registered.iter();
-        labels.all(|(name, value)| machine.labels.get(name) == Some(value))
-    };
     let mut machines = db.machines(Some(&place.tenant))?;
+    // One that it had under other labels is about to be given back.
     machines.retain(|machine| {
-        let free = machine.place.is_none() && fits(machine);
-        !machine.leaving && (free || machine.place.as_ref() == Some(place))
+        let is_own = machine.place.as_ref().is_none_or(|own| own == place);
+        !machine.leaving && is_own && machine.fits(&placement.registered)
     });
     let releases = machines.iter().map(|machine| machine.release);
     Ok(Some(Spread::count(environment.live, releases)))

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use store::{By, DeploymentState, HostState, PushState};
 use tracing::{debug, warn};
 
-use super::{Attempt, World, cancel, roll, shift, state::Planned, stored, supersede};
+use super::{Attempt, World, cancel, migrate, roll, shift, state::Planned, stored, supersede};
 use crate::reconcile::routes;
 
 /// So many builds and bakes are stopped at a time.
@@ -58,10 +58,14 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
     let (push, deployment, error) = (input.push, input.deployment, input.failure.error);
     let migrated = input.plan.map(|plan| (input.place, plan.release));
     let execution = attempt.execution.clone();
+    let makes = input.kind == PlanKind::Release;
     let finished = world.store.write(move |tx| {
         tx.void_approvals(&execution, "nobody waits for the answer any more", &by)?;
+        let mut reason = reason;
         if let Some((place, release)) = migrated {
             tx.end_migration(&place, release, Some(&reason), None, &by)?;
+            let own = if makes { migrate::crossed(tx, &place, release)? } else { None };
+            reason.extend(own.map(|own| format!("; {own}")));
         }
         // An execution that failed before its first host has no deployment.
         if tx.deployment(&deployment).is_ok() {
