@@ -231,7 +231,11 @@ async fn systemctl_answers_unmodified_scripts() {
         ("init 0 2>/dev/null", 1, ""),
         ("telinit 6 2>/dev/null", 1, ""),
         ("shutdown -h now 2>/dev/null", 1, ""),
-        ("halt -f 2>/dev/null; poweroff 2>/dev/null; reboot 2>/dev/null", 1, ""),
+        (
+            "halt -f 2>/dev/null; poweroff 2>/dev/null; reboot 2>/dev/null",
+            1,
+            "",
+        ),
         ("systemctl is-active shop old", 3, "active\ninactive\n"),
         ("systemctl start nothing", 5, ""),
         ("systemctl frobnicate shop 2>/dev/null", 1, ""),

@@ -314,7 +314,9 @@ impl Ran {
     /// Its last complaint, as the end of a sentence.
     fn complaint(&self) -> String {
         let last = self.said.lines().rfind(|line| !line.trim().is_empty());
-        last.map_or_else(String::new, |line| format!(": {}", line.trim().trim_end_matches('.')))
+        last.map_or_else(String::new, |line| {
+            format!(": {}", line.trim().trim_end_matches('.'))
+        })
     }
 }
 

@@ -42,13 +42,19 @@ fn bundle(root: &Path) -> Bundle {
     let mut found = Vec::new();
     let mut left = vec![root.to_owned()];
     while let Some(directory) = left.pop() {
-        for path in fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()) {
+        for path in fs::read_dir(directory)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+        {
             if path.is_dir() {
                 left.push(path);
                 continue;
             }
             let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
-            found.push((name, String::from_utf8_lossy(&fs::read(&path).unwrap()).into_owned()));
+            found.push((
+                name,
+                String::from_utf8_lossy(&fs::read(&path).unwrap()).into_owned(),
+            ));
         }
     }
     found.sort();
@@ -129,18 +135,32 @@ async fn the_agents_own_fixtures_deploy() {
 
     let deployed = deploy(&world, 3, &fixture("simple_app")).await;
     assert!(deployed.failure().is_none(), "{deployed:#?}");
-    let there = world.sh("grep -c 'Deployed with CodeDeploy' /var/www/html/src/index.html; ls /opt/myapp").await;
-    assert_eq!(there.stdout, "1\n", "and what the one before had put there is gone");
+    let there = world
+        .sh("grep -c 'Deployed with CodeDeploy' /var/www/html/src/index.html; ls /opt/myapp")
+        .await;
+    assert_eq!(
+        there.stdout, "1\n",
+        "and what the one before had put there is gone"
+    );
 
     let deployed = deploy(&world, 4, &fixture("permissions_app")).await;
     assert!(deployed.failure().is_none(), "{deployed:#?}");
     let modes = world.sh("cd /etc/secure-app && stat -c '%n %a %U:%G' *").await;
-    assert_eq!(modes.stdout, "public.conf 644 root:deploy\nsecrets.conf 640 root:deploy\n");
+    assert_eq!(
+        modes.stdout,
+        "public.conf 644 root:deploy\nsecrets.conf 640 root:deploy\n"
+    );
 
     let deployed = deploy(&world, 5, &fixture("failing_hook_app")).await;
-    let failure = deployed.failure().and_then(|report| report.failure.clone()).unwrap();
+    let failure = deployed
+        .failure()
+        .and_then(|report| report.failure.clone())
+        .unwrap();
     assert_eq!(failure.code, ScriptCode::ScriptFailed, "{failure:?}");
-    assert!(failure.log.contains("[stderr]This script always fails"), "{failure:?}");
+    assert!(
+        failure.log.contains("[stderr]This script always fails"),
+        "{failure:?}"
+    );
 }
 
 /// The file in the first block that begins as a script, after it was named as one to create.
@@ -150,8 +170,13 @@ fn printed(tutorial: &str, name: &str, begin: &str) -> String {
         .or_else(|| tutorial.find(&format!("reate an `{name}`")))
         .or_else(|| tutorial.find(&format!("create a file named `{name}`")))
         .unwrap_or_else(|| panic!("the tutorial has no {name}"));
-    let mut lines = tutorial[named..].lines().skip_while(|line| line.trim() != begin).peekable();
-    let indent = lines.peek().map_or(0, |line| line.len() - line.trim_start().len());
+    let mut lines = tutorial[named..]
+        .lines()
+        .skip_while(|line| line.trim() != begin)
+        .peekable();
+    let indent = lines
+        .peek()
+        .map_or(0, |line| line.len() - line.trim_start().len());
     let lines = lines.take_while(|line| !line.trim_start().starts_with("```"));
     let text: Vec<&str> = lines.map(|line| line.get(indent..).unwrap_or("")).collect();
     format!("{}\n", text.join("\n"))
@@ -164,7 +189,13 @@ async fn the_wordpress_tutorial_deploys() {
     };
     let page = guide.join("doc_source/tutorials-wordpress-configure-content.md");
     let tutorial = fs::read_to_string(page).unwrap();
-    let scripts = ["install_dependencies", "start_server", "stop_server", "create_test_db", "change_permissions"];
+    let scripts = [
+        "install_dependencies",
+        "start_server",
+        "stop_server",
+        "create_test_db",
+        "change_permissions",
+    ];
     let mut bundle: Bundle = scripts
         .iter()
         .map(|name| {
@@ -173,12 +204,19 @@ async fn the_wordpress_tutorial_deploys() {
             (format!("scripts/{file}"), text)
         })
         .collect();
-    bundle.push(("appspec.yml".into(), printed(&tutorial, "appspec.yml", "version: 0.0")));
+    bundle.push((
+        "appspec.yml".into(),
+        printed(&tutorial, "appspec.yml", "version: 0.0"),
+    ));
     bundle.push(("index.php".into(), "<?php".into()));
     let Some(world) = host().await else { return };
     let states = "systemctl is-active mariadb httpd php-fpm; stat -c %a /var/www/html/WordPress/index.php";
     let deployed = deploy(&world, 1, &bundle).await;
-    assert!(deployed.failure().is_none(), "{deployed:#?}\n{}", said(&world, 1).await);
+    assert!(
+        deployed.failure().is_none(),
+        "{deployed:#?}\n{}",
+        said(&world, 1).await
+    );
     let now = world.sh(states).await;
     assert_eq!(now.stdout, "active\nactive\nactive\n777\n", "{now:?}");
     let done = world.sh("cat /srv/installed /srv/sql").await.stdout;
@@ -188,7 +226,11 @@ async fn the_wordpress_tutorial_deploys() {
     );
     // The first one's own script stops it, and the second one's starts it anew.
     let deployed = deploy(&world, 2, &bundle).await;
-    assert!(deployed.failure().is_none(), "{deployed:#?}\n{}", said(&world, 2).await);
+    assert!(
+        deployed.failure().is_none(),
+        "{deployed:#?}\n{}",
+        said(&world, 2).await
+    );
     assert_eq!(world.sh(states).await.stdout, now.stdout);
 }
 
@@ -198,11 +240,23 @@ async fn the_sample_application_deploys() {
         return;
     };
     let bundle = bundle(&samples.join("applications/SampleApp_Linux"));
-    let text = |name: &str| bundle.iter().find(|(path, _)| path == name).map(|(_, text)| text.as_str());
+    let text = |name: &str| {
+        bundle
+            .iter()
+            .find(|(path, _)| path == name)
+            .map(|(_, text)| text.as_str())
+    };
     let (appspec, _) = Appspec::parse(text("appspec.yml").unwrap(), "appspec.yml").unwrap();
     let Some(world) = host().await else { return };
-    let named = appspec.hooks.values().flatten().map(|script| script.location.as_str());
-    let sources = appspec.files.iter().map(|file| file.source.trim_start_matches('/'));
+    let named = appspec
+        .hooks
+        .values()
+        .flatten()
+        .map(|script| script.location.as_str());
+    let sources = appspec
+        .files
+        .iter()
+        .map(|file| file.source.trim_start_matches('/'));
     let missing: Vec<&str> = named.chain(sources).filter(|name| text(name).is_none()).collect();
     let deployed = deploy(&world, 1, &bundle).await;
     if !missing.is_empty() {

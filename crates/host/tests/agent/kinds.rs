@@ -71,13 +71,22 @@ async fn what_ran_before_ends_whatever_comes_after_it() {
     // Its scripts stop it, though what comes has none.
     world.configure(&[WORKER]).await;
     procfile(&world, 3).await;
-    assert_eq!((world.said().await, world.workers().await), ("stop 2,".into(), "1\n".into()));
+    assert_eq!(
+        (world.said().await, world.workers().await),
+        ("stop 2,".into(), "1\n".into())
+    );
     // The same kind again: each process is exchanged.
     procfile(&world, 4).await;
-    assert_eq!((world.said().await, world.workers().await), (String::new(), "1\n".into()));
+    assert_eq!(
+        (world.said().await, world.workers().await),
+        (String::new(), "1\n".into())
+    );
     world.configure(&[]).await;
     appspec(&world, 5, "appspec.yml").await;
-    assert_eq!((world.said().await, world.workers().await), ("start 5,".into(), "0\n".into()));
+    assert_eq!(
+        (world.said().await, world.workers().await),
+        ("start 5,".into(), "0\n".into())
+    );
 }
 
 #[tokio::test]
@@ -87,7 +96,10 @@ async fn a_procfile_app_that_nothing_follows_ends() {
     procfile(&world, 1).await;
     assert_eq!(world.workers().await, "1\n");
     let status = only(&world, 1, LifecycleEvent::ApplicationStop, None).await;
-    assert_eq!((status, world.workers().await), (EventStatus::Succeeded, "0\n".into()));
+    assert_eq!(
+        (status, world.workers().await),
+        (EventStatus::Succeeded, "0\n".into())
+    );
     // What is stopped already is no event.
     let again = only(&world, 2, LifecycleEvent::ApplicationStop, None).await;
     assert_eq!(again, EventStatus::Skipped);
@@ -99,9 +111,15 @@ async fn the_traffic_of_another_deployment_runs_scripts_of_the_revision_that_is_
     world.configure(&[]).await;
     appspec(&world, 1, "deploy/appspec.yml").await;
     world.said().await;
-    for event in [LifecycleEvent::BeforeBlockTraffic, LifecycleEvent::AfterAllowTraffic] {
+    for event in [
+        LifecycleEvent::BeforeBlockTraffic,
+        LifecycleEvent::AfterAllowTraffic,
+    ] {
         let number = 7 + event as u64;
-        assert_eq!(only(&world, number, event, Some("appspec.yml")).await, EventStatus::Succeeded);
+        assert_eq!(
+            only(&world, number, event, Some("appspec.yml")).await,
+            EventStatus::Succeeded
+        );
     }
     assert_eq!(world.said().await, "block 1,allow 1,");
 }

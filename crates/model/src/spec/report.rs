@@ -274,10 +274,15 @@ fn unheard(files: &dyn Files, environment: &Environment, problems: &mut Vec<Prob
         LifecycleEvent::BeforeAllowTraffic,
         LifecycleEvent::AfterAllowTraffic,
     ];
-    for event in events.into_iter().filter(|event| appspec.hooks.contains_key(event)) {
+    for event in events
+        .into_iter()
+        .filter(|event| appspec.hooks.contains_key(event))
+    {
         let name = event.to_string();
         let (line, column) = place(&text, &name);
-        let message = format!("{name} never runs on registered machines: the platform's load balancer sends them nothing");
+        let message = format!(
+            "{name} never runs on registered machines: the platform's load balancer sends them nothing"
+        );
         let help = "tell a load balancer of yours in ApplicationStop and ValidateService";
         problems.push(Problem::warning(path.as_str(), line, column, message).help(help));
     }

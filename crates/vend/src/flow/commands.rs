@@ -210,12 +210,7 @@ impl Commands for Flows {
         })
     }
 
-    fn cancel(
-        &self,
-        execution: ExecutionId,
-        in_migration: bool,
-        by: By,
-    ) -> BoxFuture<'_, Result<(), Fault>> {
+    fn cancel(&self, execution: ExecutionId, in_migration: bool, by: By) -> BoxFuture<'_, Result<(), Fault>> {
         Box::pin(async move {
             let (id, cause) = (execution, cancel::cause(&by.actor));
             let cancelled = self.world.store.write(move |tx| {
@@ -226,7 +221,11 @@ impl Commands for Flows {
                 }
                 let run = runs::open(tx, found.run)?;
                 let mut orders = run.iter().flat_map(|run| run.orders.values());
-                if !in_migration && orders.clone().any(|order| definition::is_migrating(&order.resource)) {
+                if !in_migration
+                    && orders
+                        .clone()
+                        .any(|order| definition::is_migrating(&order.resource))
+                {
                     return Err(migrate::runs(tx, &found)?);
                 }
                 let is_final = orders.any(|order| definition::is_final(&order.resource));

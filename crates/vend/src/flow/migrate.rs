@@ -171,7 +171,9 @@ pub fn runs(db: &Db<'_>, execution: &ExecutionSummary) -> Result<store::Error, s
     );
     let id = &execution.id;
     Ok(store::Error::Refused {
-        message: format!("{what} runs, and nobody would know how far it came: {id} is not ended in the middle of it"),
+        message: format!(
+            "{what} runs, and nobody would know how far it came: {id} is not ended in the middle of it"
+        ),
         next: Some(format!(
             "wait until it is through, within its own time-out (vend executions show {id} --follow), or vend executions \
              cancel {id} --in-migration"

@@ -241,8 +241,20 @@ mod tests {
         let now = at(3600);
         for (what, activities, since, told, silent_s) in [
             ("a hook that hangs in the first hosts", ["deploy"], 10, None, 3590),
-            ("a host told of something meanwhile", ["deploy"], 10, Some(3000), 600),
-            ("all steps of a canary came in between", ["shift"], 3590, Some(20), 10),
+            (
+                "a host told of something meanwhile",
+                ["deploy"],
+                10,
+                Some(3000),
+                600,
+            ),
+            (
+                "all steps of a canary came in between",
+                ["shift"],
+                3590,
+                Some(20),
+                10,
+            ),
             ("a zone was watched for an hour", ["machines"], 3598, Some(5), 2),
             ("somebody held it, and let it go", ["roll"], 3600, Some(40), 0),
             ("hosts of the next wave hang", ["roll"], 3000, Some(2990), 600),

@@ -64,7 +64,11 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
         let mut reason = reason;
         if let Some((place, release)) = migrated {
             tx.end_migration(&place, release, Some(&reason), None, &by)?;
-            let own = if makes { migrate::crossed(tx, &place, release)? } else { None };
+            let own = if makes {
+                migrate::crossed(tx, &place, release)?
+            } else {
+                None
+            };
             reason.extend(own.map(|own| format!("; {own}")));
         }
         // An execution that failed before its first host has no deployment.

@@ -114,12 +114,7 @@ pub trait Commands: Send + Sync + 'static {
     fn retry(&self, place: Place, by: By) -> BoxFuture<'_, Result<u64, Fault>>;
 
     /// Ends an execution; what it did is undone. In the middle of a migration only when told so.
-    fn cancel(
-        &self,
-        execution: ExecutionId,
-        in_migration: bool,
-        by: By,
-    ) -> BoxFuture<'_, Result<(), Fault>>;
+    fn cancel(&self, execution: ExecutionId, in_migration: bool, by: By) -> BoxFuture<'_, Result<(), Fault>>;
 
     /// Looks now whether bases have become others, and has what stands on them made again. `base`: one of them only.
     fn refresh_bases(&self, base: Option<String>, by: By) -> BoxFuture<'_, Result<Refreshed, Fault>>;

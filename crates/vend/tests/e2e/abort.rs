@@ -268,7 +268,10 @@ fn a_deployment_is_ended_while_a_hook_of_the_old_hosts_hangs() {
         "appspec.yml",
         format!("{appspec}  BeforeBlockTraffic: [{{ location: block.sh, timeout: 600 }}]\n"),
     );
-    app.copy.write("block.sh", "#!/bin/sh\ntouch /run/blocking\n[ -e /run/hang ] || exit 0\nsleep 4711\n");
+    app.copy.write(
+        "block.sh",
+        "#!/bin/sh\ntouch /run/blocking\n[ -e /run/hang ] || exit 0\nsleep 4711\n",
+    );
     app.says("one");
     platform.release(&app.copy, &stage.app, "dev");
     let old: Vec<String> = stage
@@ -307,7 +310,11 @@ fn a_deployment_is_ended_while_a_hook_of_the_old_hosts_hangs() {
 /// The root directory of a host.
 fn inside(host: &str) -> std::path::PathBuf {
     let pid = processes(host).into_iter().next();
-    format!("/proc/{}/root", pid.unwrap_or_else(|| panic!("no process of {host}"))).into()
+    format!(
+        "/proc/{}/root",
+        pid.unwrap_or_else(|| panic!("no process of {host}"))
+    )
+    .into()
 }
 
 /// Does a process run that the hook of the test starts, in whatever host?

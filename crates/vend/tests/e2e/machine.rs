@@ -439,12 +439,18 @@ fn machines_with_other_labels_and_those_of_an_environment_that_is_destroyed_are_
     let ticks = |at: usize| text(&boxes[at].file("srv/ticks")).lines().count();
     let grows = |at: usize| {
         let before = ticks(at);
-        eventually("it runs", Duration::from_secs(20), || (ticks(at) > before).then_some(()));
+        eventually("it runs", Duration::from_secs(20), || {
+            (ticks(at) > before).then_some(())
+        });
     };
     let is_nobodys = |rack: &str| {
         eventually("it is nobody's", Duration::from_secs(60), || {
             let hosts = platform.json(&["hosts", "list", &owner]);
-            let own = hosts["machines"].as_array()?.iter().find(|own| own["labels"]["rack"] == rack)?.clone();
+            let own = hosts["machines"]
+                .as_array()?
+                .iter()
+                .find(|own| own["labels"]["rack"] == rack)?
+                .clone();
             own["place"].is_null().then_some(())
         });
     };
@@ -455,7 +461,10 @@ fn machines_with_other_labels_and_those_of_an_environment_that_is_destroyed_are_
     platform.release(&work, &app, "dev");
     (grows(0), grows(1));
 
-    work.write("vend.yaml", VEND_YAML.replace("role: web", "role: web, rack: two"));
+    work.write(
+        "vend.yaml",
+        VEND_YAML.replace("role: web", "role: web, rack: two"),
+    );
     work.commit("In one rack only");
     platform.release(&work, &app, "dev");
     is_nobodys("one");

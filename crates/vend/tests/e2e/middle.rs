@@ -130,7 +130,8 @@ fn a_good_release_that_waits_as_it_is_meant_to_is_not_ended_for_a_newer_push() {
     // Nobody comes, so each look is repeated: that is longer still.
     let canary = "strategy: canary, percent: 50%, interval: 6s, analysis: { sample: 5 }";
     let app = App::new(&canary.replace("strategy", "drain: 1s, strategy"), 1);
-    app.copy.write("vend.yaml", app.vend_yaml.replace("drain: 5s, ", ""));
+    app.copy
+        .write("vend.yaml", app.vend_yaml.replace("drain: 5s, ", ""));
     let appspec = std::fs::read_to_string(app.copy.directory.path().join("appspec.yml")).unwrap();
     app.copy.write(
         "appspec.yml",

@@ -247,9 +247,13 @@ fn a_migration_is_not_ended_in_the_middle_unasked_and_what_it_did_is_told() {
     app.says("one");
     platform.release(&app.copy, &stage.app, "dev");
     let migrating = |timeout: &str| {
-        let migrate = format!("strategy: blue-green, migrate: {{ script: migrate.sh, timeout: {timeout}, irreversible: true }}");
-        app.copy
-            .write("vend.yaml", app.vend_yaml.replace("strategy: blue-green", &migrate));
+        let migrate = format!(
+            "strategy: blue-green, migrate: {{ script: migrate.sh, timeout: {timeout}, irreversible: true }}"
+        );
+        app.copy.write(
+            "vend.yaml",
+            app.vend_yaml.replace("strategy: blue-green", &migrate),
+        );
     };
     let running = |number: u64| {
         eventually("the migration runs", Duration::from_secs(120), || {
@@ -279,7 +283,10 @@ fn a_migration_is_not_ended_in_the_middle_unasked_and_what_it_did_is_told() {
     let told = "the migration migrate.sh of v2 has run, and is marked irreversible";
     let superseded = platform.ended(&stage.app, push);
     assert_eq!(superseded["state"], "superseded", "{superseded:#}");
-    assert!(superseded["reason"].as_str().unwrap().contains(told), "{superseded:#}");
+    assert!(
+        superseded["reason"].as_str().unwrap().contains(told),
+        "{superseded:#}"
+    );
     assert!(log_of(&platform, &migration(&platform, &stage.dev, 2)).contains("through"));
 
     // Who says so may end it, and is told what that means.
@@ -312,7 +319,8 @@ fn a_migration_is_not_ended_in_the_middle_unasked_and_what_it_did_is_told() {
     app.copy.write("validate.sh", "#!/bin/sh\nexit 3\n");
     app.says("five");
     let ended = platform.ended(&stage.app, platform.push(&app.copy, &stage.app, "dev"));
-    let told = "the migration migrate.sh of v5 has run, and is marked irreversible: what serves now may not work";
+    let told =
+        "the migration migrate.sh of v5 has run, and is marked irreversible: what serves now may not work";
     assert!(ended["reason"].as_str().unwrap().contains(told), "{ended:#}");
     let why = platform.vend(&["why", &stage.app]);
     assert!(why.contains("is marked irreversible"), "{why}");

@@ -437,9 +437,10 @@ fn in_place_an_app_changes_between_a_procfile_and_an_appspec() {
 
     std::fs::remove_file(path("Procfile")).unwrap();
     app.copy.write("deploy/appspec.yml", appspec);
-    let moved = app
-        .vend_yaml
-        .replace("strategy: in-place", "strategy: in-place, appspec: deploy/appspec.yml");
+    let moved = app.vend_yaml.replace(
+        "strategy: in-place",
+        "strategy: in-place, appspec: deploy/appspec.yml",
+    );
     app.copy.write("vend.yaml", moved);
     app.says("moved");
     platform.release(&app.copy, &stage.app, "dev");

@@ -96,12 +96,7 @@ impl Commands for Recorder {
         done(1)
     }
 
-    fn cancel(
-        &self,
-        execution: ExecutionId,
-        in_migration: bool,
-        by: By,
-    ) -> BoxFuture<'_, Result<(), Fault>> {
+    fn cancel(&self, execution: ExecutionId, in_migration: bool, by: By) -> BoxFuture<'_, Result<(), Fault>> {
         let how = if in_migration { " in its migration" } else { "" };
         self.note(format!("cancel {execution}{how} by {}", by.actor));
         done(())
