@@ -307,7 +307,7 @@ fn a_migration_is_not_ended_in_the_middle_unasked_and_what_it_did_is_told() {
     let ended = platform.ended(&stage.app, platform.push(&app.copy, &stage.app, "dev"));
     let reason = ended["reason"].as_str().unwrap();
     assert!(
-        reason.contains("the migration of v4 failed") && reason.contains("timed out"),
+        reason.contains("the migration of v4 failed") && reason.contains("failed to complete in 1 seconds"),
         "{ended:#}"
     );
     let ran = migration(&platform, &stage.dev, 4);
