@@ -459,7 +459,8 @@ fn machines_with_other_labels_and_those_of_an_environment_that_is_destroyed_are_
     work.write("Procfile", WORKER);
     work.commit("A worker");
     platform.release(&work, &app, "dev");
-    (grows(0), grows(1));
+    grows(0);
+    grows(1);
 
     work.write(
         "vend.yaml",
