@@ -7,7 +7,7 @@
 
 use std::{fs, io, path::PathBuf};
 
-use camino::Utf8Path;
+use camino::{Utf8Path, Utf8PathBuf};
 use model::{Problem, spec::Appspec};
 
 use crate::tree;
@@ -59,6 +59,25 @@ pub struct Deployment {
 impl Deployment {
     pub fn archive(&self) -> PathBuf {
         self.directory.join("deployment-archive")
+    }
+
+    /// Keeps where the revision has its appspec, for whoever runs scripts of it later; `None`: it has none, and its
+    /// processes are those of a Procfile.
+    ///
+    /// # Errors
+    /// When it cannot be written down.
+    pub fn keep_appspec(&self, path: Option<&Utf8Path>) -> io::Result<()> {
+        fs::write(self.kept_appspec(), path.map_or("", Utf8Path::as_str))
+    }
+
+    /// What was kept; `None` of a deployment from before that was done.
+    pub fn appspec(&self) -> Option<Option<Utf8PathBuf>> {
+        let path = fs::read_to_string(self.kept_appspec()).ok()?;
+        Some((!path.is_empty()).then(|| path.into()))
+    }
+
+    fn kept_appspec(&self) -> PathBuf {
+        self.directory.join("appspec-path")
     }
 
     pub fn scripts_log(&self) -> PathBuf {

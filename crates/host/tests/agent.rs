@@ -33,10 +33,14 @@ macro_rules! world {
 // After the macro, which it uses.
 #[path = "agent/begun.rs"]
 mod begun;
+#[path = "agent/bundles.rs"]
+mod bundles;
 #[path = "agent/directives.rs"]
 mod directives;
 #[path = "agent/install.rs"]
 mod install;
+#[path = "agent/kinds.rs"]
+mod kinds;
 #[path = "agent/samples.rs"]
 mod samples;
 #[path = "agent/sockets.rs"]
@@ -246,6 +250,19 @@ async fn systemctl_answers_unmodified_scripts() {
         ),
         ("systemctl mask fork; systemctl start fork 2>/dev/null", 1, ""),
         ("systemctl is-active -q multi-user.target", 0, ""),
+        ("runlevel", 0, "N 2\n"),
+        ("telinit q && init Q && init 3 && telinit 5", 0, ""),
+        ("shutdown -c", 0, ""),
+        // A host ends when the platform says so, whatever its scripts ask for.
+        ("init 0 2>/dev/null", 1, ""),
+        ("telinit 6 2>/dev/null", 1, ""),
+        ("shutdown -h now 2>/dev/null", 1, ""),
+        (
+            "halt -f 2>/dev/null; poweroff 2>/dev/null; reboot 2>/dev/null",
+            1,
+            "",
+        ),
+        ("systemctl is-active shop old", 3, "active\ninactive\n"),
         ("systemctl start nothing", 5, ""),
         ("systemctl frobnicate shop 2>/dev/null", 1, ""),
     ] {
@@ -265,6 +282,8 @@ async fn systemctl_answers_unmodified_scripts() {
         "{log}"
     );
     assert!(log.contains("ProtectHome= is ignored"), "{log}");
+    let outcome = world.sh("reboot").await;
+    assert!(outcome.stderr.contains("the platform decides"), "{outcome:?}");
     let outcome = world.sh("su nobody -s /bin/sh -c 'systemctl stop shop'").await;
     assert!(outcome.stderr.contains("only root"), "{outcome:?}");
 }

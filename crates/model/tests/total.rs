@@ -240,3 +240,28 @@ fn a_tree_is_checked_whole() {
     );
     assert!(!empty.ok);
 }
+
+#[test]
+fn hooks_around_traffic_that_no_machine_ever_gets_are_told() {
+    let appspec = "version: 0.0\nos: linux\nhooks:\n  ApplicationStart:\n    - location: run.sh\n  AfterAllowTraffic:\n    - location: run.sh\n";
+    let told = |placement: &'static str| {
+        let report = check_tree(&Tree(vec![
+            ("vend.yaml", placement),
+            ("appspec.yml", appspec),
+            ("run.sh", ""),
+        ]));
+        assert!(report.ok, "{report:#?}");
+        let all = report.problems.iter().map(ToString::to_string);
+        all.collect::<Vec<_>>()
+    };
+    assert_eq!(
+        told(
+            "app: shop\nplacement: { registered: { role: web } }\nenvironments: { dev: { branch: dev }, next: { branch: next } }\n"
+        ),
+        [
+            "appspec.yml:6:3: AfterAllowTraffic never runs on registered machines: the platform's load balancer sends them \
+             nothing (tell a load balancer of yours in ApplicationStop and ValidateService)"
+        ]
+    );
+    assert_eq!(told("app: shop\n"), [""; 0]);
+}

@@ -106,6 +106,13 @@ async fn an_environment_gets_machines_of_its_tenant_with_its_labels_that_nobody_
             other.iter().map(|machine| &machine.id).collect::<Vec<_>>(),
             [&batch]
         );
+        // What has other labels is not deployed to, and is there until somebody has stopped what runs there.
+        let with = tx.claim_machines(&dev, &labels("web"), &by(5))?;
+        assert_eq!(with, [], "{with:?}");
+        let left: Vec<HostId> = tx.machines_of(&dev)?.into_iter().map(|own| own.id).collect();
+        assert!(left.contains(&batch), "{left:?}");
+        tx.free_machine(&batch, &by(6))?;
+        assert_eq!(tx.machine(&batch)?.place, None);
         Ok::<_, Error>(())
     });
     done.await.unwrap();

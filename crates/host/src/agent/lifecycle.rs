@@ -251,6 +251,7 @@ impl Inner {
             LifecycleEvent::Install => self.install(stage, log).await,
             LifecycleEvent::Migrate => self.migrate(stage, log).await,
             LifecycleEvent::ApplicationStart if stage.appspec.is_none() => self.start(log).await,
+            LifecycleEvent::ApplicationStop => self.stop_app(stage, log).await,
             event => self.hooks(stage, event, log).await,
         }
     }

@@ -223,18 +223,23 @@ impl Services {
         Ok(processes.into_keys().collect())
     }
 
-    /// Stops Procfile processes.
-    pub async fn stop_processes(&self, which: impl Fn(&str) -> bool) {
-        let stopping: Vec<Handle> = self
+    /// Stops Procfile processes. Gives those that ran.
+    pub async fn stop_processes(&self, which: impl Fn(&str) -> bool) -> Vec<String> {
+        let stopping: Vec<(String, Handle)> = self
             .lock()
             .entries
             .iter()
             .filter(|(name, entry)| entry.handle.status().origin == Origin::Procfile && which(name))
-            .map(|(_, entry)| entry.handle.clone())
+            .map(|(name, entry)| (name.clone(), entry.handle.clone()))
             .collect();
-        for handle in stopping {
+        let mut stopped = Vec::new();
+        for (name, handle) in stopping {
+            if handle.status().state != ServiceState::Inactive {
+                stopped.push(name);
+            }
             let _ = handle.ask(Wish::Stop).await;
         }
+        stopped
     }
 
     /// Keeps a daemon running, restarting it if its definition is another than before.

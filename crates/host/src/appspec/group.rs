@@ -66,10 +66,15 @@ impl Group {
         self.point("last_successful_install", deployment)
     }
 
-    /// Whose scripts an event runs: `None` when there is no such deployment yet.
-    pub fn scripts_of(&self, event: Option<LifecycleEvent>, current: &Deployment) -> Option<Deployment> {
+    /// Whose scripts an event runs: `None` when there is no such deployment yet. `going_back`: see [`whose`].
+    pub fn scripts_of(
+        &self,
+        event: Option<LifecycleEvent>,
+        going_back: bool,
+        current: &Deployment,
+    ) -> Option<Deployment> {
         let on_disk = current.archive().is_dir();
-        match event.map_or(Whose::Current, |event| whose(event, false, on_disk)) {
+        match event.map_or(Whose::Current, |event| whose(event, going_back, on_disk)) {
             Whose::Current => Some(current.clone()),
             Whose::LastSuccessful => self.pointed("last_successful_install"),
             Whose::MostRecent => self.pointed("most_recent_install"),
@@ -165,13 +170,19 @@ mod tests {
         let group = Group::new(root.path(), "shop");
         let stop = Some(LifecycleEvent::ApplicationStop);
         let (first, second) = (group.deployment("d-1"), group.deployment("d-2"));
-        let whose = |current: &Deployment| group.scripts_of(stop, current).map(|of| of.directory);
+        let whose = |current: &Deployment| group.scripts_of(stop, false, current).map(|of| of.directory);
         assert_eq!(whose(&first), None, "there is none before the first");
         // Installed counts, whatever became of the deployment afterwards.
         group.installed(&first).unwrap();
         assert_eq!(whose(&second), Some(first.directory.clone()));
         fs::create_dir_all(second.archive()).unwrap();
         assert_eq!(whose(&second), Some(second.directory.clone()));
+        // Back on hosts that were kept: no revision is brought to them.
+        let allow = Some(LifecycleEvent::AfterAllowTraffic);
+        let fourth = group.deployment("d-4");
+        let of = |back| group.scripts_of(allow, back, &fourth).map(|of| of.directory);
+        assert_eq!(of(true), Some(first.directory.clone()));
+        assert_eq!(of(false), Some(fourth.directory.clone()));
         // A record that names another place names nothing.
         let third = group.deployment("d-3");
         fs::write(group.pointer("last_successful_install"), "/etc/d-1").unwrap();

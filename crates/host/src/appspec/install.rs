@@ -271,8 +271,9 @@ fn set_context(context: &Context, file: &Utf8Path, cleanup: &mut File) -> Result
             ))
         };
         match run_quietly(program, arguments) {
-            Ok(true) => {}
-            Ok(false) => return Err(refuse("failed".to_owned())),
+            Ok(ran) if ran.code == Some(0) => {}
+            Ok(ran) if ran.code == Some(NOT_FOUND) => return Err(refuse("is not installed".to_owned())),
+            Ok(ran) => return Err(refuse(format!("failed{}", ran.complaint()))),
             Err(error) => return Err(refuse(format!("cannot run: {error}"))),
         }
     }
@@ -289,32 +290,62 @@ fn set_acl(acl: &[String], file: &Utf8Path) -> Result<(), Error> {
              specification file for this object: {file}. Failed command: setfacl --set {full} {file}. {why}"
         )))
     };
-    // The one process that is waited for here and not by the reaper would be taken away by it: see `run_quietly`.
     match run_quietly("setfacl", &["--set", &full, "--", file.as_str()]) {
-        Ok(true) => Ok(()),
-        Ok(false) => refused("It did not succeed.".to_owned()),
-        Err(error) => refused(format!(
-            "setfacl is not installed, or cannot run: {error}. Install the package acl."
-        )),
+        Ok(ran) if ran.code == Some(0) => Ok(()),
+        Ok(ran) if ran.code == Some(NOT_FOUND) => {
+            refused("setfacl is not installed. Install the package acl.".to_owned())
+        }
+        Ok(ran) => refused(format!("It did not succeed{}.", ran.complaint())),
+        Err(error) => refused(format!("It cannot run: {error}.")),
     }
 }
 
-/// Runs a tool. PID 1's reaper may take its exit status first, so what it did is told by its complaints: none is success.
-fn run_quietly(program: &str, arguments: &[&str]) -> io::Result<bool> {
-    let mut child = Command::new(program)
+/// How a shell says that there is no such program.
+const NOT_FOUND: i32 = 127;
+
+/// What a tool came to.
+struct Ran {
+    /// `None` when that could not be heard.
+    code: Option<i32>,
+    said: String,
+}
+
+impl Ran {
+    /// Its last complaint, as the end of a sentence.
+    fn complaint(&self) -> String {
+        let last = self.said.lines().rfind(|line| !line.trim().is_empty());
+        last.map_or_else(String::new, |line| {
+            format!(": {}", line.trim().trim_end_matches('.'))
+        })
+    }
+}
+
+/// Runs a tool. Where PID 1's reaper takes its exit status, nobody else hears of it: a shell says it.
+fn run_quietly(program: &str, arguments: &[&str]) -> io::Result<Ran> {
+    const SCRIPT: &str = "\"$@\" >/dev/null; echo $?";
+    /// Of its complaints, in bytes.
+    const MOST: u64 = 64 << 10;
+    let mut child = Command::new("/bin/sh")
+        .args(["-c", SCRIPT, "sh", program])
         .args(arguments)
         .env_clear()
         .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
         .stdin(std::process::Stdio::null())
-        .stdout(std::process::Stdio::null())
+        .stdout(std::process::Stdio::piped())
         .stderr(std::process::Stdio::piped())
         .spawn()?;
-    let mut complaint = Vec::new();
+    let (mut said, mut code) = (Vec::new(), String::new());
     if let Some(stderr) = child.stderr.take() {
-        io::Read::read_to_end(&mut io::Read::take(stderr, 4096), &mut complaint)?;
+        io::Read::read_to_end(&mut io::Read::take(stderr, MOST), &mut said)?;
+    }
+    if let Some(stdout) = child.stdout.take() {
+        io::Read::read_to_string(&mut io::Read::take(stdout, 16), &mut code)?;
     }
     let _ = child.wait();
-    Ok(complaint.is_empty())
+    Ok(Ran {
+        code: code.trim().parse().ok(),
+        said: String::from_utf8_lossy(&said).into_owned(),
+    })
 }
 
 /// The entries of the appspec, and those that `setfacl --set` needs besides, from the mode.

@@ -233,7 +233,7 @@ impl Local<'_> {
         let known = LifecycleEvent::ALL
             .into_iter()
             .find(|known| known.to_string() == event);
-        let Some(of) = self.order.group().scripts_of(known, current) else {
+        let Some(of) = self.order.group().scripts_of(known, false, current) else {
             return Ok(false);
         };
         let spec = super::read(&of, &self.appspec()).map_err(Failed::Other)?;

@@ -65,6 +65,108 @@ async fn the_programs_of_acls_and_contexts_are_called_in_the_agents_order() {
     assert_eq!(left, "semanage fcontext -d -- /srv/shop/page 640 nobody\n");
 }
 
+/// With the real programs of the package acl.
+#[tokio::test]
+async fn an_acl_is_on_the_file_and_a_wrong_one_is_refused() {
+    let world = world!();
+    let there = world
+        .sh("command -v setfacl getfacl && touch /srv/probe && setfacl -m u:daemon:r /srv/probe")
+        .await;
+    if there.code != Some(0) {
+        println!("skipped: no setfacl here, or no ACLs on its file system: {there:?}");
+        return;
+    }
+    let appspec = |acl: &str| {
+        format!(
+            "files: [{{ source: page, destination: /srv/shop }}]\npermissions:\n  - object: /srv/shop/page\n    mode: 640\n    \
+             acls: ['{acl}']\n"
+        )
+    };
+    let deployed = deploy(&world, 1, &appspec("u:daemon:rw"), &[("page", "hello")]).await;
+    assert!(deployed.failure().is_none(), "{deployed:?}");
+    let acl = world
+        .sh("getfacl --omit-header --absolute-names /srv/shop/page")
+        .await;
+    let words: Vec<&str> = acl
+        .stdout
+        .lines()
+        .map(|line| line.split('\t').next().unwrap())
+        .collect();
+    let expected = [
+        "user::rw-",
+        "user:daemon:rw-",
+        "group::r--",
+        "mask::r--",
+        "other::---",
+        "",
+    ];
+    assert_eq!(words, expected, "{acl:?}");
+
+    let deployed = deploy(&world, 2, &appspec("u:nobody-here:rw"), &[("page", "hello")]).await;
+    let failure = deployed
+        .failure()
+        .and_then(|report| report.failure.clone())
+        .unwrap();
+    let told = "It did not succeed: setfacl: Option -s: Invalid argument near character";
+    assert!(failure.message.contains(told), "{failure:?}");
+
+    // What counts is how it ends, not whether it says something.
+    for (code, well) in [(0, true), (1, false)] {
+        world
+            .sh(&format!(
+                "printf '#!/bin/sh\\n{} >&2\\nexit {code}\\n' >/usr/bin/setfacl",
+                if well { "echo careful" } else { "true" }
+            ))
+            .await;
+        let number = 10 + code;
+        let deployed = deploy(&world, number, &appspec("u:daemon:rw"), &[("page", "hello")]).await;
+        assert_eq!(deployed.failure().is_none(), well, "{deployed:?}");
+    }
+    world
+        .sh("rm -f /usr/bin/setfacl /usr/sbin/setfacl /bin/setfacl")
+        .await;
+    let deployed = deploy(&world, 20, &appspec("u:daemon:rw"), &[("page", "hello")]).await;
+    let failure = deployed
+        .failure()
+        .and_then(|report| report.failure.clone())
+        .unwrap();
+    assert!(
+        failure.message.contains("setfacl is not installed"),
+        "{failure:?}"
+    );
+}
+
+/// A script with `runas` is that user's, with the directory and the groups of one who logged in.
+#[tokio::test]
+async fn a_script_runs_as_the_user_that_it_names() {
+    let world = world!();
+    let made = world
+        .sh("useradd --create-home --shell /bin/sh --groups adm clerk")
+        .await;
+    assert_eq!(made.code, Some(0), "{made:?}");
+    let appspec = "hooks: { AfterInstall: [{ location: who.sh, runas: clerk }, { location: who.sh }] }\n";
+    let who = "#!/bin/sh\necho \"I am $(id -un) of $(id -Gn) at $HOME with $LIFECYCLE_EVENT\"\ntouch /etc/mine 2>/dev/null && echo mighty\nexit 0\n";
+    let deployed = deploy(&world, 1, appspec, &[("who.sh", who)]).await;
+    assert!(deployed.failure().is_none(), "{deployed:?}");
+    let log = world
+        .run()
+        .join(format!("logs/deploy-{}.log", Ticket::from_bits(1)));
+    let log = std::fs::read_to_string(log).unwrap();
+    let said: Vec<&str> = log
+        .lines()
+        .filter_map(|line| Some(line.split_once("[stdout]")?.1))
+        .collect();
+    assert_eq!(
+        said,
+        [
+            "I am clerk of clerk adm at /home/clerk with AfterInstall",
+            "I am root of root at /root with AfterInstall",
+            "mighty",
+        ],
+        "{log}"
+    );
+}
+
 #[tokio::test]
 async fn a_script_that_cannot_be_made_executable_has_code_2() {
     let world = world!();

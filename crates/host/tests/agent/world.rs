@@ -39,6 +39,7 @@ for name in null zero full random urandom tty; do touch "dev/$name"; mount --bin
 ln -s pts/ptmx dev/ptmx; ln -s /proc/self/fd dev/fd
 ln -s fd/0 dev/stdin; ln -s fd/1 dev/stdout; ln -s fd/2 dev/stderr
 cp "$2" sbin/vend
+for name in init telinit shutdown halt poweroff reboot runlevel; do rm -f "usr/sbin/$name" "usr/bin/$name"; done
 for name in usr/bin/systemctl usr/sbin/service; do rm -f "$name"; ln "sbin/vend" "$name"; done
 exec env -i /usr/sbin/chroot . /sbin/vend agent
 "#;

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
 use super::{App, Appspec, Buildspec, Checks, Environment, yaml::decode};
-use crate::Problem;
+use crate::{Problem, port::LifecycleEvent};
 
 /// A source tree, wherever it is: on disk, in a tar, in a test. Paths are relative to its root.
 pub trait Files {
@@ -108,6 +108,7 @@ pub fn checked(files: &dyn Files) -> Checked {
             missing(files, environment, &mut problems);
         }
     }
+    all(&app).for_each(|environment| unheard(files, environment, &mut problems));
     let mut seen = Vec::new();
     problems.retain(|problem| {
         !seen.contains(problem) && {
@@ -221,18 +222,7 @@ fn defaults(files: &dyn Files, spec: &mut Map<String, Value>, problems: &mut Vec
 /// What an environment's appspec names and the tree does not have. The build may make it; without a build it is
 /// missing for good.
 fn missing(files: &dyn Files, environment: &Environment, problems: &mut Vec<Problem>) {
-    let Some(path) = environment
-        .deploy
-        .appspec
-        .as_deref()
-        .filter(|path| files.exists(path))
-    else {
-        return;
-    };
-    let Some((appspec, text)) = files.read(path).and_then(|bytes| {
-        let text = decode(path.as_str(), &bytes).ok()?.to_owned();
-        Some((Appspec::parse(&text, path.as_str()).ok()?.0, text))
-    }) else {
+    let Some((path, appspec, text)) = read_appspec(files, environment) else {
         return;
     };
     let scripts = appspec
@@ -256,6 +246,46 @@ fn missing(files: &dyn Files, environment: &Environment, problems: &mut Vec<Prob
         });
     }
     held(files, environment, path, problems);
+}
+
+/// An environment's appspec, where it is there and can be read: its path, what it says, and its text.
+fn read_appspec<'e>(
+    files: &dyn Files,
+    environment: &'e Environment,
+) -> Option<(&'e Utf8Path, Appspec, String)> {
+    let path = environment.deploy.appspec.as_deref()?;
+    let bytes = files.exists(path).then(|| files.read(path))??;
+    let text = decode(path.as_str(), &bytes).ok()?.to_owned();
+    let (appspec, _) = Appspec::parse(&text, path.as_str()).ok()?;
+    Some((path, appspec, text))
+}
+
+/// Hooks around traffic, for machines that get none from the platform. It is as on AWS without a load balancer.
+fn unheard(files: &dyn Files, environment: &Environment, problems: &mut Vec<Problem>) {
+    if environment.placement.is_none() {
+        return;
+    }
+    let Some((path, appspec, text)) = read_appspec(files, environment) else {
+        return;
+    };
+    let events = [
+        LifecycleEvent::BeforeBlockTraffic,
+        LifecycleEvent::AfterBlockTraffic,
+        LifecycleEvent::BeforeAllowTraffic,
+        LifecycleEvent::AfterAllowTraffic,
+    ];
+    for event in events
+        .into_iter()
+        .filter(|event| appspec.hooks.contains_key(event))
+    {
+        let name = event.to_string();
+        let (line, column) = place(&text, &name);
+        let message = format!(
+            "{name} never runs on registered machines: the platform's load balancer sends them nothing"
+        );
+        let help = "tell a load balancer of yours in ApplicationStop and ValidateService";
+        problems.push(Problem::warning(path.as_str(), line, column, message).help(help));
+    }
 }
 
 /// Where a text stands first in a file.

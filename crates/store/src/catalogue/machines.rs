@@ -37,6 +37,14 @@ pub struct Machine {
     pub seen_at: Option<Timestamp>,
 }
 
+impl Machine {
+    /// Has it all of these labels?
+    pub fn fits(&self, labels: &BTreeMap<String, String>) -> bool {
+        let mut labels = labels.iter();
+        labels.all(|(name, value)| self.labels.get(name) == Some(value))
+    }
+}
+
 /// What lets one machine in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewInvitation {
@@ -223,7 +231,7 @@ impl Tx<'_> {
     }
 
     /// Gives an environment the machines of its tenant that have all of these labels and that nobody else has. Gives all
-    /// that it has then.
+    /// with the labels that it has then. One that it had under other labels it keeps, until what runs there was stopped.
     pub fn claim_machines(
         &self,
         place: &Place,
@@ -231,16 +239,8 @@ impl Tx<'_> {
         by: &By,
     ) -> Result<Vec<Machine>, Error> {
         let environment = self.environment_key(place)?;
-        let fits = |machine: &Machine| {
-            labels
-                .iter()
-                .all(|(name, value)| machine.labels.get(name) == Some(value))
-        };
         for machine in self.machines(Some(&place.tenant))? {
-            let own = machine.place.as_ref() == Some(place);
-            if own && !fits(&machine) {
-                self.give_machine(&machine.id, None)?;
-            } else if machine.place.is_none() && !machine.leaving && fits(&machine) {
+            if machine.place.is_none() && !machine.leaving && machine.fits(labels) {
                 self.give_machine(&machine.id, Some(environment))?;
                 let detail = json!({ "machine": machine.id });
                 self.note(by, "machine.claim", Some(&place.tenant), place, detail)?;
@@ -252,7 +252,7 @@ impl Tx<'_> {
             [environment],
         )?;
         let mut own = self.machines_of(place)?;
-        own.retain(|machine| !machine.leaving);
+        own.retain(|machine| !machine.leaving && machine.fits(labels));
         Ok(own)
     }
 

@@ -56,6 +56,15 @@ impl Db<'_> {
         )
     }
 
+    /// The one that an execution runs or ran.
+    pub fn migration_of(&self, place: &Place, execution: &ExecutionId) -> Result<Option<Migration>, Error> {
+        self.one(
+            "SELECT * FROM migrations WHERE environment_id = ?1 AND execution = ?2 ORDER BY release DESC LIMIT 1",
+            params![self.environment_key(place)?, execution.as_str()],
+            migration,
+        )
+    }
+
     /// Those of later releases that earlier ones do not work with, oldest first. One that failed may have done its work,
     /// or a part of it.
     pub fn irreversible_after(&self, place: &Place, release: u64) -> Result<Vec<Migration>, Error> {

@@ -29,6 +29,9 @@ pub enum Deploy {
         /// Show how it goes until it ends.
         #[arg(long, short)]
         follow: bool,
+        /// Also in the middle of a migration, of which nobody knows then how far it came.
+        #[arg(long)]
+        in_migration: bool,
     },
 }
 
@@ -54,8 +57,12 @@ pub async fn run(command: &Deploy, global: &Global) -> Outcome {
                 format!("{} of v{} goes on\n", held.id, held.release)
             });
         }
-        Deploy::Abort { target, follow } => {
-            let path = path(target, "abort", &client).await?;
+        Deploy::Abort {
+            target,
+            follow,
+            in_migration,
+        } => {
+            let path = path(target, "abort", &client).await? + executions::ending(*in_migration);
             let started: Started = client.post(&path, &json!({})).await?;
             if let (Some(execution), true) = (started.executions.first(), *follow) {
                 output.line(&started.summary);

@@ -33,7 +33,17 @@ pub enum Executions {
         follow: bool,
     },
     /// Stop an execution; what it did is undone.
-    Cancel { id: String },
+    Cancel {
+        id: String,
+        /// Also in the middle of a migration, of which nobody knows then how far it came.
+        #[arg(long)]
+        in_migration: bool,
+    },
+}
+
+/// How far somebody goes who ends something, as the API is told.
+pub fn ending(in_migration: bool) -> &'static str {
+    if in_migration { "?in_migration=true" } else { "" }
 }
 
 pub async fn run(command: &Executions, global: &Global) -> Outcome {
@@ -51,10 +61,9 @@ pub async fn run(command: &Executions, global: &Global) -> Outcome {
             let detail: ExecutionDetail = client.get(&path(id)).await?;
             output.show(&detail, |detail| detail_text(detail, *history, &output));
         }
-        Executions::Cancel { id } => {
-            let execution: Execution = client
-                .post(&format!("{}/cancel", path(id)), &serde_json::json!({}))
-                .await?;
+        Executions::Cancel { id, in_migration } => {
+            let path = format!("{}/cancel{}", path(id), ending(*in_migration));
+            let execution: Execution = client.post(&path, &serde_json::json!({})).await?;
             output.show(&execution, |execution| {
                 format!(
                     "cancelling {0}\nnext: vend executions show {0} --follow\n",

@@ -14,7 +14,8 @@ use model::{
 use store::{By, NewInvitation, NewPush, PushState};
 
 use super::{
-    Outcome, World, approve, cancel, definition, deletion, moving, plan, runs, spread, start, stored, target,
+    Outcome, World, approve, cancel, definition, deletion, migrate, moving, plan, runs, spread, start, stored,
+    target,
 };
 use crate::{
     machines::Pass,
@@ -209,7 +210,7 @@ impl Commands for Flows {
         })
     }
 
-    fn cancel(&self, execution: ExecutionId, by: By) -> BoxFuture<'_, Result<(), Fault>> {
+    fn cancel(&self, execution: ExecutionId, in_migration: bool, by: By) -> BoxFuture<'_, Result<(), Fault>> {
         Box::pin(async move {
             let (id, cause) = (execution, cancel::cause(&by.actor));
             let cancelled = self.world.store.write(move |tx| {
@@ -220,6 +221,13 @@ impl Commands for Flows {
                 }
                 let run = runs::open(tx, found.run)?;
                 let mut orders = run.iter().flat_map(|run| run.orders.values());
+                if !in_migration
+                    && orders
+                        .clone()
+                        .any(|order| definition::is_migrating(&order.resource))
+                {
+                    return Err(migrate::runs(tx, &found)?);
+                }
                 let is_final = orders.any(|order| definition::is_final(&order.resource));
                 if is_final || found.kind == start::DESTROY {
                     return Err(store::Error::Refused {
@@ -270,7 +278,12 @@ impl Commands for Flows {
         })
     }
 
-    fn abort(&self, deployment: DeploymentId, by: By) -> BoxFuture<'_, Result<ExecutionId, Fault>> {
+    fn abort(
+        &self,
+        deployment: DeploymentId,
+        in_migration: bool,
+        by: By,
+    ) -> BoxFuture<'_, Result<ExecutionId, Fault>> {
         Box::pin(async move {
             let read = self.world.store.read(move |db| db.deployment(&deployment));
             let found = read.await.map_err(refused)?;
@@ -280,7 +293,7 @@ impl Commands for Flows {
                 Fault::order(format!("deployment {} has ended: it is {state}", found.id))
                     .next(format!("vend deployments list {}", found.place))
             })?;
-            self.cancel(execution.clone(), by).await?;
+            self.cancel(execution.clone(), in_migration, by).await?;
             Ok(execution)
         })
     }

@@ -52,6 +52,12 @@ pub fn is_asking(resource: &str) -> bool {
     activity(resource) == Some("approve")
 }
 
+/// Does the resource's activity bring the data to where a release needs it? Of one that was ended nobody knows how far it
+/// came.
+pub fn is_migrating(resource: &str) -> bool {
+    activity(resource) == Some("migrate")
+}
+
 /// The resources of all activities.
 pub fn resources() -> Vec<String> {
     super::ACTIVITIES

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures_util::future;
 use model::{
     Place,
     port::{Databases as _, Fault, HostRole, Hosts as _},
@@ -11,6 +12,7 @@ use serde_json::{Value, json};
 use store::{By, HostState};
 
 use super::{Attempt, World, stored, unwind};
+use crate::reconcile::machines;
 
 #[derive(Deserialize)]
 struct Input {
@@ -46,9 +48,10 @@ pub async fn unroute(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fau
 
 pub async fn stop_hosts(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> {
     let Input { place } = attempt.read()?;
+    let own = place.clone();
     let hosts = world
         .store
-        .read(move |db| db.standing_hosts(Some(&place)))
+        .read(move |db| db.standing_hosts(Some(&own)))
         .await
         .map_err(stored)?;
     let apps: Vec<store::Host> = hosts
@@ -58,7 +61,21 @@ pub async fn stop_hosts(world: &Arc<World>, attempt: &Attempt) -> Result<Value, 
     for host in &apps {
         unwind::retire(world, host, REASON).await?;
     }
-    Ok(json!({ "stopped": apps.len() }))
+    let machines = give_back(world, attempt, place).await?;
+    Ok(json!({ "stopped": apps.len(), "machines": machines }))
+}
+
+/// Machines of the customer's own stay, without the app. One that is away is not waited for: what runs there goes on.
+async fn give_back(world: &World, attempt: &Attempt, place: Place) -> Result<usize, Fault> {
+    let machines = world.store.read(move |db| db.machines_of(&place));
+    let machines = machines.await.map_err(stored)?;
+    let all = machines.iter().map(async |machine| {
+        // Who repeats it waits for the scripts that run already.
+        let ticket = attempt.steady.part(machine.id.as_str());
+        machines::give_back(world, machine, &ticket).await
+    });
+    future::try_join_all(all).await?;
+    Ok(machines.len())
 }
 
 pub async fn drop_database(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> {

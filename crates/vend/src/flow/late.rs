@@ -101,12 +101,6 @@ pub fn next_try(machine: &Machine) -> Option<Timestamp> {
     Some(last + patience::pause(machine.tries))
 }
 
-/// Has a machine all the labels?
-pub fn fits(placement: &Placement, machine: &Machine) -> bool {
-    let mut labels = placement.registered.iter();
-    labels.all(|(name, value)| machine.labels.get(name) == Some(value))
-}
-
 /// Machines that are to get the live release of an environment now.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Due {
@@ -128,7 +122,7 @@ pub fn due(db: &Db<'_>, connected: &BTreeSet<HostId>, now: Timestamp) -> Result<
         let place = &environment.place;
         let mut own = machines.clone();
         own.retain(|machine| match &machine.place {
-            Some(has) => has == place && fits(placement, machine),
+            Some(has) => has == place && machine.fits(&placement.registered),
             None => best(&placed, machine) == Some(place),
         });
         let rule = Rule::read(db, place, *live, &own)?;
@@ -161,7 +155,7 @@ fn placed(db: &Db<'_>) -> Result<Vec<Placed>, Error> {
 fn best<'p>(placed: &'p [Placed], machine: &Machine) -> Option<&'p Place> {
     let fitting = placed
         .iter()
-        .filter(|(own, _, placement)| own.place.tenant == machine.tenant && fits(placement, machine));
+        .filter(|(own, _, placement)| own.place.tenant == machine.tenant && machine.fits(&placement.registered));
     let best = fitting.min_by_key(|(own, _, placement)| {
         let most_first = std::cmp::Reverse(placement.registered.len());
         (most_first, own.created_at, own.place.to_string())

@@ -16,7 +16,7 @@ use model::{
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
-use store::{By, Db, Migration, MigrationState, NewMigration};
+use store::{By, Db, ExecutionSummary, Migration, MigrationState, NewMigration};
 
 use super::{Attempt, World, deploy, provision, state::Planned, stored};
 
@@ -159,16 +159,54 @@ async fn end(world: &World, input: &Input, failure: Option<&Fault>, log: &LogRef
     written.await.map_err(stored)
 }
 
+/// Refuses to end an execution in the middle of its migration.
+pub fn runs(db: &Db<'_>, execution: &ExecutionSummary) -> Result<store::Error, store::Error> {
+    let running = match &execution.place {
+        Some(place) => db.migration_of(place, &execution.id)?,
+        None => None,
+    };
+    let what = running.map_or_else(
+        || "its migration".to_owned(),
+        |own| format!("the migration {} of v{}", own.script, own.release),
+    );
+    let id = &execution.id;
+    Ok(store::Error::Refused {
+        message: format!(
+            "{what} runs, and nobody would know how far it came: {id} is not ended in the middle of it"
+        ),
+        next: Some(format!(
+            "wait until it is through, within its own time-out (vend executions show {id} --follow), or vend executions \
+             cancel {id} --in-migration"
+        )),
+    })
+}
+
+/// What to say of the way back of a release whose own migration cannot be undone. `None`: there is nothing to say.
+pub fn crossed(db: &Db<'_>, place: &Place, release: u64) -> Result<Option<String>, store::Error> {
+    let own = db.migration(place, release)?.filter(|own| own.irreversible);
+    Ok(own.map(|own| {
+        let (script, did) = (&own.script, did(&own));
+        format!(
+            "the migration {script} of v{release} {did}, and is marked irreversible: what serves now may not work with \
+             the data"
+        )
+    }))
+}
+
+fn did(migration: &Migration) -> &'static str {
+    match migration.state {
+        MigrationState::Succeeded => "has run",
+        MigrationState::Running => "runs",
+        MigrationState::Failed => "has failed half way, or before",
+    }
+}
+
 /// Refuses to go back to a release that is from before a migration that cannot be undone.
 pub fn refuse_crossing(db: &Db<'_>, place: &Place, to: u64) -> Result<(), store::Error> {
     let Some(first) = db.irreversible_after(place, to)?.into_iter().next() else {
         return Ok(());
     };
-    let did = match first.state {
-        MigrationState::Succeeded => "has run",
-        MigrationState::Running => "runs",
-        MigrationState::Failed => "has failed half way, or before",
-    };
+    let did = did(&first);
     Err(store::Error::Refused {
         message: format!(
             "v{to} of {place} may not work with the data: the migration {} of v{} {did}, and is marked irreversible",

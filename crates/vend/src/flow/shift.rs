@@ -1,10 +1,11 @@
 //! The traffic, from the release that serves to the one that is to: one change of rows, one change of weights.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
+use futures_util::{StreamExt as _, stream};
 use model::{
     DeploymentId, HostId, Place,
-    port::{Deployer as _, Fault, LifecycleEvent},
+    port::{Deployer as _, EventStatus, Fault, LifecycleEvent},
     release::Release,
 };
 use serde::Deserialize;
@@ -83,7 +84,12 @@ pub async fn switch(world: &World, place: &Place, release: u64) -> Result<(), Fa
     world.routes.apply().await
 }
 
-/// One lifecycle event on all hosts of a fleet. A failed hook fails the shift.
+/// Hosts whose hooks run at the same time.
+const AT_ONCE: usize = 8;
+
+/// One lifecycle event on all hosts of a fleet, for this deployment: on the hosts that it takes out, too, so that what ends
+/// it ends their scripts. Which revision's script runs is the host's to know. Hosts with a script are on record. A failed
+/// hook fails the shift, when all hosts have had their turn.
 pub async fn hooks(
     world: &World,
     attempt: &Attempt,
@@ -95,45 +101,28 @@ pub async fn hooks(
     if fleet.release.spec.deploy.appspec.is_none() {
         return Ok(());
     }
-    let known = deployments(world, place, fleet.release.number).await?;
-    for host in &fleet.hosts {
-        // A host that was kept has the bundle of the deployment that made it, and no other.
-        let deployment = known.get(host).unwrap_or(deployment);
-        let mut order = deploy::order(fleet.release, place, deployment, host, vec![event]);
+    let one = |host: HostId| async move {
+        let mut order = deploy::order(fleet.release, place, deployment, &host, vec![event]);
         order.ignores_stop = fleet.ignores_stop;
         let ticket = attempt
             .steady
             .part(&format!("{host}.{}", event.to_string().to_lowercase()));
-        let deployed = world.node.deploy(&ticket, &order).await?;
-        if let Some(failed) = order.failure(&deployed.events) {
-            return Err(deploy::fault(failed, host, &deployed.log));
-        }
-    }
-    Ok(())
-}
-
-/// Which deployment put the release on each of its hosts.
-async fn deployments(
-    world: &World,
-    place: &Place,
-    release: u64,
-) -> Result<BTreeMap<HostId, DeploymentId>, Fault> {
-    let place = place.clone();
-    let found = world.store.read(move |db| {
-        let mut found = BTreeMap::new();
-        // Newest first: the first one that names a host is the one whose bundle it has.
-        for deployment in db
-            .deployments(&place, 200)?
-            .into_iter()
-            .filter(|own| own.release == release)
-        {
-            for (host, _) in db.deployment_events(&deployment.id)? {
-                found.entry(host).or_insert_with(|| deployment.id.clone());
-            }
-        }
-        Ok(found)
-    });
-    found.await.map_err(stored)
+        let mut deployed = world.node.deploy(&ticket, &order).await?;
+        let failure = order.failure(&deployed.events);
+        let failure = failure.map(|failed| deploy::fault(failed, &host, &deployed.log));
+        deployed
+            .events
+            .retain(|report| report.status != EventStatus::Skipped);
+        let deployment = deployment.clone();
+        let kept = world
+            .store
+            .write(move |tx| tx.record_events(&deployment, &host, &deployed.events));
+        kept.await.map_err(stored)?;
+        failure.map_or(Ok(()), Err)
+    };
+    let hosts = stream::iter(fleet.hosts.iter().cloned().map(one));
+    let all: Vec<Result<(), Fault>> = hosts.buffer_unordered(AT_ONCE).collect().await;
+    all.into_iter().collect()
 }
 
 /// A live fleet that is larger than it is to be gives its newest hosts back.

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use model::{DeploymentId, ExecutionId, HostId, Place};
 use store::{Db, Error, ExecutionFilter, Machine};
 
-use super::late::{self, JOIN, Rule, Stand};
+use super::late::{JOIN, Rule, Stand};
 
 /// An environment's machines, by what they have.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -53,9 +53,10 @@ pub fn of(db: &Db<'_>, place: &Place) -> Result<Option<Spread>, Error> {
         return Ok(None);
     };
     let mut machines = db.machines(Some(&place.tenant))?;
+    // One that it had under other labels is about to be given back.
     machines.retain(|machine| {
-        let free = machine.place.is_none() && late::fits(&placement, machine);
-        !machine.leaving && (free || machine.place.as_ref() == Some(place))
+        let is_own = machine.place.as_ref().is_none_or(|own| own == place);
+        !machine.leaving && is_own && machine.fits(&placement.registered)
     });
     let rule = match environment.live {
         Some(live) => Some(Rule::read(db, place, live, &machines)?),

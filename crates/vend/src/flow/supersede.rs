@@ -5,7 +5,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
-use model::{ExecutionId, HostId, Place, port::Fault};
+use model::{ExecutionId, HostId, Place, ledger::Line, port::Fault};
 use serde_json::json;
 use store::{
     ApprovalState, By, Db, DeploymentState, Error, ExecutionFilter, ExecutionSummary, HostState,
@@ -70,11 +70,12 @@ fn judge(
     let Some(execution) = giving_way(db, place)? else {
         return Ok(None);
     };
-    if is_told(db, &execution.id)? || is_ending(db, &execution)? {
+    let lines = told(db, &execution.id)?;
+    if is_told(&lines) || is_left_alone(db, &execution)? {
         return Ok(None);
     }
     let why = match broken(db, place, &execution.id)? {
-        None => hangs(db, place, &execution, now, patience)?,
+        None => hangs(db, place, &execution, entered(&lines), (now, patience))?,
         why => why,
     };
     Ok(why.map(|why| Order {
@@ -107,23 +108,34 @@ fn cause(push: &Push, why: &str) -> String {
     format!("push {} of {commit} supersedes it, because {why}", push.id)
 }
 
-fn is_told(db: &Db<'_>, execution: &ExecutionId) -> Result<bool, Error> {
-    let lines = db.ledger(&LedgerFilter {
+/// What the ledger says of an execution, newest first.
+fn told(db: &Db<'_>, execution: &ExecutionId) -> Result<Vec<Line>, Error> {
+    db.ledger(&LedgerFilter {
         object: Some(execution.to_string()),
         limit: super::cancel::LINES,
         ..LedgerFilter::default()
-    })?;
-    Ok(lines
-        .iter()
-        .any(|line| line.action == ACTION || line.action == super::cancel::ACTION))
+    })
 }
 
-fn is_ending(db: &Db<'_>, execution: &ExecutionSummary) -> Result<bool, Error> {
+fn is_told(lines: &[Line]) -> bool {
+    let orders = [ACTION, super::cancel::ACTION];
+    lines.iter().any(|line| orders.contains(&line.action.as_str()))
+}
+
+/// Since when it does what it does now.
+fn entered(lines: &[Line]) -> Option<Timestamp> {
+    let entered = |line: &&Line| line.action.ends_with("StateEntered");
+    lines.iter().find(entered).map(|line| line.at)
+}
+
+/// Does it what is finished, whoever wants it stopped? It undoes; or it migrates, of which nobody would know how far it
+/// came.
+fn is_left_alone(db: &Db<'_>, execution: &ExecutionSummary) -> Result<bool, Error> {
     let run = runs::open(db, execution.run)?;
     Ok(run.is_none_or(|run| {
         run.orders
             .values()
-            .any(|order| definition::is_final(&order.resource))
+            .any(|order| definition::is_final(&order.resource) || definition::is_migrating(&order.resource))
     }))
 }
 
@@ -147,38 +159,64 @@ fn broken(db: &Db<'_>, place: &Place, execution: &ExecutionId) -> Result<Option<
     Ok(failed.map(|host| format!("it failed on host {}", host.id)))
 }
 
-/// What runs hooks. A migration is not given up: nobody would know how far it came.
-const HOOKS: [&str; 4] = ["deploy", "roll", "machines", "shift"];
+/// What runs hooks.
+const HOOKS: [&str; 5] = ["deploy", "roll", "machines", "step", "shift"];
 
 /// Deployments that are looked at for how long hooks take here.
 const RECENT: u32 = 5;
+
+/// What a release does, and what was heard of it.
+struct Doing<'a> {
+    activities: Vec<&'a str>,
+    /// Since when. What waits before it, for visitors or for people, is meant to wait.
+    since: Timestamp,
+    /// When a host told of an event for the last time.
+    told: Option<Timestamp>,
+}
+
+impl Doing<'_> {
+    /// For how long hosts that run hooks have told of nothing.
+    fn silence(&self, now: Timestamp) -> SignedDuration {
+        let in_hooks = self.activities.iter().any(|name| HOOKS.contains(name));
+        let last = self.told.map_or(self.since, |told| told.max(self.since));
+        match in_hooks {
+            true => now.duration_since(last),
+            false => SignedDuration::ZERO,
+        }
+    }
+}
 
 /// Why a release hangs in a hook: no host has told of anything for longer than it should take.
 fn hangs(
     db: &Db<'_>,
     place: &Place,
     execution: &ExecutionSummary,
-    now: Timestamp,
-    patience: SignedDuration,
+    entered: Option<Timestamp>,
+    (now, patience): (Timestamp, SignedDuration),
 ) -> Result<Option<String>, Error> {
     let Some(own) = db.open_deployment(place, &execution.id)? else {
         return Ok(None);
     };
-    let in_hooks = runs::open(db, execution.run)?.is_some_and(|run| {
-        let mut activities = run.orders.values();
-        activities
-            .any(|order| definition::activity(&order.resource).is_some_and(|name| HOOKS.contains(&name)))
-    });
-    let told = db.deployment_events(&own.id)?.into_iter().map(|(_, report)| {
+    let run = runs::open(db, execution.run)?;
+    let orders = run.iter().flat_map(|run| run.orders.values());
+    let ends = db.deployment_events(&own.id)?.into_iter().map(|(_, report)| {
         let took = SignedDuration::try_from(Duration::from_millis(report.duration_ms)).unwrap_or_default();
-        report
-            .started_at
-            .saturating_add(took)
-            .unwrap_or(report.started_at)
+        let ended = report.started_at.saturating_add(took);
+        ended.unwrap_or(report.started_at)
     });
-    let quiet = now.duration_since(told.max().unwrap_or(own.started_at).max(own.started_at));
-    let allowed = patience.max(usual(db, place)?.saturating_mul(2));
-    Ok((in_hooks && quiet > allowed).then(|| {
+    let doing = Doing {
+        activities: orders
+            .filter_map(|order| definition::activity(&order.resource))
+            .collect(),
+        since: entered.map_or(own.started_at, |entered| entered.max(own.started_at)),
+        told: ends.max(),
+    };
+    let quiet = doing.silence(now);
+    let deploy = db.release(place, own.release)?.content.spec.deploy;
+    // Between two events a host's requests may take their time to end.
+    let meant = patience.saturating_add(deploy.drain);
+    let allowed = meant.max(usual(db, place)?.saturating_mul(2));
+    Ok((quiet > allowed).then(|| {
         let (quiet, allowed) = (quiet.as_secs(), allowed.as_secs());
         format!("it hangs in a hook: no host has told of anything for {quiet} s, and {allowed} s are enough")
     }))
@@ -199,4 +237,71 @@ fn usual(db: &Db<'_>, place: &Place) -> Result<SignedDuration, Error> {
         longest = longest.max(SignedDuration::try_from(most).unwrap_or(SignedDuration::MAX));
     }
     Ok(longest)
+}
+
+#[cfg(test)]
+mod tests {
+    use model::Digest;
+
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    #[test]
+    fn only_what_hooks_are_silent_for_counts() {
+        let now = at(3600);
+        for (what, activities, since, told, silent_s) in [
+            ("a hook that hangs in the first hosts", ["deploy"], 10, None, 3590),
+            (
+                "a host told of something meanwhile",
+                ["deploy"],
+                10,
+                Some(3000),
+                600,
+            ),
+            (
+                "all steps of a canary came in between",
+                ["shift"],
+                3590,
+                Some(20),
+                10,
+            ),
+            ("a zone was watched for an hour", ["machines"], 3598, Some(5), 2),
+            ("somebody held it, and let it go", ["roll"], 3600, Some(40), 0),
+            ("hosts of the next wave hang", ["roll"], 3000, Some(2990), 600),
+            ("nobody knows how far a migration came", ["migrate"], 10, None, 0),
+            ("visitors are watched", ["analyse"], 10, Some(5), 0),
+        ] {
+            let doing = Doing {
+                activities: activities.to_vec(),
+                since: at(since),
+                told: told.map(at),
+            };
+            assert_eq!(doing.silence(now).as_secs(), silent_s, "{what}");
+        }
+    }
+
+    #[test]
+    fn what_it_does_began_when_it_entered_the_state() {
+        let line = |number, action: &str| Line {
+            number,
+            at: at(i64::try_from(number).unwrap()),
+            actor: "platform".into(),
+            action: action.to_owned(),
+            tenant: None,
+            object: "x-1".into(),
+            detail: "{}".into(),
+            previous: Digest::of(""),
+            digest: Digest::of(""),
+        };
+        let lines = [
+            line(9, "execution.TaskFailed"),
+            line(8, "execution.TaskStateEntered"),
+            line(7, "execution.WaitStateEntered"),
+        ];
+        assert_eq!(entered(&lines), Some(at(8)));
+        assert_eq!(entered(&lines[..1]), None);
+    }
 }

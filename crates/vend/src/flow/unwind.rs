@@ -18,7 +18,9 @@ use serde_json::{Value, json};
 use store::{By, DeploymentState, HostState, PushState};
 use tracing::{debug, warn};
 
-use super::{Attempt, World, cancel, late, roll, shift, state::Planned, stored, supersede};
+use super::{
+    Attempt, World, cancel, late, migrate, roll, shift, state::Planned, stored, supersede,
+};
 use crate::reconcile::routes;
 
 /// So many builds and bakes are stopped at a time.
@@ -71,13 +73,21 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
     } else {
         BTreeSet::new()
     };
+    let makes = input.kind == PlanKind::Release;
     let finished = world.store.write(move |tx| {
         for machine in &left {
             tx.set_machine_tries(machine, late::MOST, by.at)?;
         }
         tx.void_approvals(&execution, "nobody waits for the answer any more", &by)?;
+        let mut reason = reason;
         if let Some((place, release)) = migrated {
             tx.end_migration(&place, release, Some(&reason), None, &by)?;
+            let own = if makes {
+                migrate::crossed(tx, &place, release)?
+            } else {
+                None
+            };
+            reason.extend(own.map(|own| format!("; {own}")));
         }
         // An execution that failed before its first host has no deployment.
         if tx.deployment(&deployment).is_ok() {

@@ -86,25 +86,33 @@ async fn configure(world: &World, machine: &Machine) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Has its environment gone elsewhere: is the release that is live there for no machines?
+/// Has its environment gone elsewhere: is the release that is live there for no machines, or for others?
 async fn is_left(world: &World, machine: &Machine) -> Result<bool, Fault> {
-    let Some(place) = machine.place.clone() else {
+    let (Some(place), own) = (machine.place.clone(), machine.clone()) else {
         return Ok(false);
     };
     let read = world.store.read(move |db| -> Result<_, store::Error> {
         let live = db.live_release(&place)?;
-        Ok(live.is_some_and(|live| live.content.spec.placement.is_none()) && !db.is_busy(&place)?)
+        let leaves = live.is_some_and(|live| match live.content.spec.placement {
+            Some(placement) => !own.fits(&placement.registered),
+            None => true,
+        });
+        Ok(leaves && !db.is_busy(&place)?)
     });
     read.await.map_err(stored)
 }
 
-/// A machine that its environment has left: what runs there is stopped by its own scripts, and another environment may
-/// have it. One that is away is waited for.
+/// A machine that its environment has left is given back. One that is away is waited for.
 async fn free(world: &World, machine: &Machine) -> Result<(), Fault> {
     if world.machines.live.address(&machine.id).is_none() {
         return Ok(());
     }
-    if let Err(fault) = stop(world, machine).await {
+    give_back(world, machine, &Ticket::from_bits(crate::clock::bits())).await
+}
+
+/// What runs on a machine is stopped, by its own scripts where it has some, and another environment may have it.
+pub async fn give_back(world: &World, machine: &Machine, ticket: &Ticket) -> Result<(), Fault> {
+    if let Err(fault) = stop(world, machine, ticket).await {
         warn!(machine = %machine.id, "{} is given back although its app did not stop: {fault}", machine.id);
     }
     let (id, by) = (machine.id.clone(), By::platform(crate::clock::now()));
@@ -122,8 +130,9 @@ async fn leave(world: &World, machine: &Machine) -> Result<(), Fault> {
             return Ok(());
         }
     }
+    let ticket = Ticket::from_bits(crate::clock::bits());
     if world.machines.live.address(&machine.id).is_some()
-        && let Err(fault) = stop(world, machine).await
+        && let Err(fault) = stop(world, machine, &ticket).await
     {
         warn!(machine = %machine.id, "{} is removed although its app did not stop: {fault}", machine.id);
     }
@@ -135,7 +144,7 @@ async fn leave(world: &World, machine: &Machine) -> Result<(), Fault> {
     Ok(())
 }
 
-async fn stop(world: &World, machine: &Machine) -> Result<(), Fault> {
+async fn stop(world: &World, machine: &Machine, ticket: &Ticket) -> Result<(), Fault> {
     let (Some(place), Some(number), Some(deployment)) =
         (machine.place.clone(), machine.release, machine.deployment.clone())
     else {
@@ -155,12 +164,11 @@ async fn stop(world: &World, machine: &Machine) -> Result<(), Fault> {
         ignores_stop: false,
         commit: Some(release.commit.id.clone()),
     };
-    let ticket = Ticket::from_bits(crate::clock::bits());
     // Nothing is brought: the scripts are there.
     let deployed = world
         .machines
         .live
-        .deploy(&ticket, &order, "/dev/null".into())
+        .deploy(ticket, &order, "/dev/null".into())
         .await?;
     match deployed.failure() {
         Some(event) => Err(crate::flow::lifecycle_fault(event, &machine.id, &deployed.log)),

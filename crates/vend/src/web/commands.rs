@@ -113,7 +113,8 @@ pub trait Commands: Send + Sync + 'static {
     /// The last push to an environment failed: queues it again and gives its new number.
     fn retry(&self, place: Place, by: By) -> BoxFuture<'_, Result<u64, Fault>>;
 
-    fn cancel(&self, execution: ExecutionId, by: By) -> BoxFuture<'_, Result<(), Fault>>;
+    /// Ends an execution; what it did is undone. In the middle of a migration only when told so.
+    fn cancel(&self, execution: ExecutionId, in_migration: bool, by: By) -> BoxFuture<'_, Result<(), Fault>>;
 
     /// Looks now whether bases have become others, and has what stands on them made again. `base`: one of them only.
     fn refresh_bases(&self, base: Option<String>, by: By) -> BoxFuture<'_, Result<Refreshed, Fault>>;
@@ -121,8 +122,14 @@ pub trait Commands: Send + Sync + 'static {
     /// Holds a deployment before its next step, or lets it go on.
     fn hold(&self, deployment: DeploymentId, held: bool, by: By) -> BoxFuture<'_, Result<(), Fault>>;
 
-    /// Ends a deployment; what it did is undone by the execution that it gives.
-    fn abort(&self, deployment: DeploymentId, by: By) -> BoxFuture<'_, Result<ExecutionId, Fault>>;
+    /// Ends a deployment; what it did is undone by the execution that it gives. In the middle of a migration only when
+    /// told so.
+    fn abort(
+        &self,
+        deployment: DeploymentId,
+        in_migration: bool,
+        by: By,
+    ) -> BoxFuture<'_, Result<ExecutionId, Fault>>;
 
     /// Somebody voted, and the vote is stored: look whether its execution can go on.
     fn voted(&self, approval: ApprovalId) -> BoxFuture<'_, Result<(), Fault>>;

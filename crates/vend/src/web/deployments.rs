@@ -14,7 +14,7 @@ use store::Db;
 
 use super::{
     auth::Caller,
-    executions::parse,
+    executions::{Ending, parse},
     input::{Path, Query},
     refusal::Refusal,
     scope::Scope,
@@ -146,17 +146,20 @@ pub async fn resume(
     hold(state, caller, &id, false).await
 }
 
-/// Ends a deployment. The release before gets its hosts and all traffic back.
+/// Ends a deployment. The release before gets its hosts and all traffic back. Refused in the middle of a migration, unless
+/// told so.
 #[utoipa::path(post, path = "/v1/deployments/{deployment}/abort", operation_id = "deployments.abort",
-    tag = "executions", params(("deployment" = String, Path)),
+    tag = "executions", params(("deployment" = String, Path), Ending),
     responses((status = 202, body = Started), Refusal))]
 pub async fn abort(
     Held(state): Held<State>,
     caller: Caller,
     Path(id): Path<String>,
+    Query(ending): Query<Ending>,
 ) -> Result<(StatusCode, Json<Started>), Refusal> {
     let id = own(&state, &caller, &id).await?;
-    let execution = state.commands.abort(id.clone(), state.by(&caller.0)).await?;
+    let by = state.by(&caller.0);
+    let execution = state.commands.abort(id.clone(), ending.in_migration, by).await?;
     let started = Started {
         executions: vec![execution],
         summary: format!("{id} is being stopped, and what it did undone"),

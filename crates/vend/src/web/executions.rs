@@ -12,6 +12,7 @@ use model::{
     port::PhaseReport,
     wire::{BuildRun, Execution, ExecutionDetail, ExecutionState, HistoryEvent, Page, PlanAnswer},
 };
+use serde::Deserialize;
 use serde_json::Value;
 use store::{ApprovalState, Db, ExecutionFilter, ExecutionSummary, Status, WorkState};
 
@@ -326,21 +327,33 @@ pub fn parse<T: std::str::FromStr>(id: &str) -> Result<T, Refusal> {
     id.parse().map_err(|_| Refusal::not_found("such thing"))
 }
 
-/// Stops an execution; what it did is undone.
+/// How far somebody goes who ends what is under way.
+#[derive(Debug, Clone, Copy, Default, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub struct Ending {
+    /// Also in the middle of a migration, of which nobody knows then how far it came.
+    #[serde(default)]
+    pub in_migration: bool,
+}
+
+/// Stops an execution; what it did is undone. Refused in the middle of a migration, unless told so.
 #[utoipa::path(post, path = "/v1/executions/{execution}/cancel", operation_id = "executions.cancel", tag = "executions",
-    params(("execution" = String, Path)),
+    params(("execution" = String, Path), Ending),
     responses((status = 202, body = Execution), Refusal))]
 pub async fn cancel(
     Held(state): Held<State>,
     caller: Caller,
     Path(id): Path<String>,
+    Query(ending): Query<Ending>,
 ) -> Result<(StatusCode, Json<Execution>), Refusal> {
     let id: ExecutionId = parse(&id)?;
     let found = allowed(&state, &caller, Action::Develop, &id).await?;
     if found.ended_at.is_some() {
         return Err(Refusal::conflict(format!("execution {id} has ended")));
     }
-    state.commands.cancel(id.clone(), state.by(&caller.0)).await?;
+    let by = state.by(&caller.0);
+    state.commands.cancel(id.clone(), ending.in_migration, by).await?;
     let read = move |db: &Db<'_>| wire(db, db.execution_summary(&id)?);
     Ok((StatusCode::ACCEPTED, Json(state.store.read(read).await?)))
 }

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::{
     load::Load,
-    middle::MINUTE,
+    middle::{MINUTE, processes},
     platform::{Platform, can_run, eventually},
     strategies::{App, Stage},
 };
@@ -252,4 +252,76 @@ fn in_place_a_deployment_is_ended_when_some_hosts_have_it() {
     stage.meets(&["three"]);
     visitors.lost_nothing();
     stage.end();
+}
+
+/// The script that hangs is that of the release before, on its hosts, where the new one takes the traffic from.
+#[test]
+fn a_deployment_is_ended_while_a_hook_of_the_old_hosts_hangs() {
+    if !can_run() {
+        return;
+    }
+    let platform = Platform::start();
+    let stage = Stage::new(&platform, "block");
+    let app = App::new("strategy: blue-green", 2);
+    let appspec = std::fs::read_to_string(app.copy.directory.path().join("appspec.yml")).unwrap();
+    app.copy.write(
+        "appspec.yml",
+        format!("{appspec}  BeforeBlockTraffic: [{{ location: block.sh, timeout: 600 }}]\n"),
+    );
+    app.copy.write(
+        "block.sh",
+        "#!/bin/sh\ntouch /run/blocking\n[ -e /run/hang ] || exit 0\nsleep 4711\n",
+    );
+    app.says("one");
+    platform.release(&app.copy, &stage.app, "dev");
+    let old: Vec<String> = stage
+        .hosts()
+        .iter()
+        .map(|host| host["id"].as_str().unwrap().to_owned())
+        .collect();
+    for host in &old {
+        std::fs::write(inside(host).join("run/hang"), "").unwrap();
+    }
+    app.says("two");
+    let number = platform.push(&app.copy, &stage.app, "dev");
+    eventually("it hangs on an old host", MINUTE, || hung().then_some(()));
+    platform.vend(&["deploy", "abort", &stage.dev]);
+    let push = platform.ended(&stage.app, number);
+    assert_eq!(push["state"], "failed", "{push:#}");
+    eventually("no script goes on", MINUTE, || (!hung()).then_some(()));
+    for host in &old {
+        std::fs::remove_file(inside(host).join("run/hang")).unwrap();
+    }
+
+    // Nothing waits in those hosts: the next one goes, and what ran there is on record.
+    app.says("three");
+    platform.release(&app.copy, &stage.app, "dev");
+    stage.meets(&["three"]);
+    let shown = stage.deployments_of(3);
+    let hosts = shown["hosts"].as_array().unwrap();
+    let blocks = |host: &&Value| {
+        let mut events = host["events"].as_array().unwrap().iter();
+        events.any(|event| event["event"] == "BeforeBlockTraffic" && event["status"] == "Succeeded")
+    };
+    assert_eq!(hosts.iter().filter(blocks).count(), 2, "{shown:#}");
+    stage.end();
+}
+
+/// The root directory of a host.
+fn inside(host: &str) -> std::path::PathBuf {
+    let pid = processes(host).into_iter().next();
+    format!(
+        "/proc/{}/root",
+        pid.unwrap_or_else(|| panic!("no process of {host}"))
+    )
+    .into()
+}
+
+/// Does a process run that the hook of the test starts, in whatever host?
+fn hung() -> bool {
+    let found = std::fs::read_dir("/proc").unwrap().filter_map(|entry| {
+        let line = std::fs::read(entry.ok()?.path().join("cmdline")).ok()?;
+        (line == b"sleep\x004711\x00").then_some(())
+    });
+    found.count() > 0
 }

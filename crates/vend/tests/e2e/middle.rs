@@ -24,6 +24,15 @@ impl Stage<'_> {
         number
     }
 
+    /// The first deployment of a release, with what happened on its hosts.
+    pub fn deployments_of(&self, release: u64) -> Value {
+        let list = self.platform.json(&["deployments", "list", &self.dev]);
+        let mut all = list["items"].as_array().unwrap().iter();
+        let own = all.rfind(|own| own["release"] == release);
+        let id = own.unwrap_or_else(|| panic!("none of v{release}: {list:#}"))["id"].as_str();
+        self.platform.json(&["deployments", "show", id.unwrap()])
+    }
+
     pub fn hosts(&self) -> Vec<Value> {
         let hosts = self.platform.json(&["hosts", "list", &self.dev]);
         hosts["items"].as_array().unwrap().clone()
@@ -110,6 +119,53 @@ fn a_newer_push_takes_the_place_of_one_that_hangs_in_a_hook() {
     }
 }
 
+/// Its hooks, and what it waits for on purpose, take longer together than a hook may hang.
+#[test]
+fn a_good_release_that_waits_as_it_is_meant_to_is_not_ended_for_a_newer_push() {
+    if !can_run() {
+        return;
+    }
+    let platform = Platform::with("[deployments]\npatience_s = 4\n");
+    let stage = Stage::new(&platform, "waits");
+    // Nobody comes, so each look is repeated: that is longer still.
+    let canary = "strategy: canary, percent: 50%, interval: 6s, analysis: { sample: 5 }";
+    let app = App::new(&canary.replace("strategy", "drain: 1s, strategy"), 1);
+    app.copy
+        .write("vend.yaml", app.vend_yaml.replace("drain: 5s, ", ""));
+    let appspec = std::fs::read_to_string(app.copy.directory.path().join("appspec.yml")).unwrap();
+    app.copy.write(
+        "appspec.yml",
+        format!("{appspec}  AfterAllowTraffic: [{{ location: allow.sh, timeout: 20 }}]\n"),
+    );
+    app.copy.write("allow.sh", "#!/bin/sh\nsleep 3\n");
+    app.says("one");
+    platform.release(&app.copy, &stage.app, "dev");
+    app.says("two");
+    let good = platform.push(&app.copy, &stage.app, "dev");
+    eventually("it has a part of the traffic", MINUTE, || {
+        (stage.deployment()["state"] == "Baking").then_some(())
+    });
+    app.says("three");
+    let newer = platform.push(&app.copy, &stage.app, "dev");
+    let push = platform.ended(&stage.app, good);
+    assert_eq!(push["state"], "done", "{push:#}");
+    let shown = stage.deployments_of(2);
+    let events: Vec<&Value> = shown["hosts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .flat_map(|host| host["events"].as_array().unwrap())
+        .filter(|event| event["event"] == "AfterAllowTraffic")
+        .collect();
+    assert!(
+        events.len() == 1 && events[0]["status"] == "Succeeded",
+        "what ran is on record: {shown:#}"
+    );
+    assert_eq!(platform.ended(&stage.app, newer)["state"], "done");
+    stage.serves("three");
+    stage.end();
+}
+
 #[test]
 fn hosts_that_come_or_go_in_the_middle_end_with_the_right_release() {
     if !can_run() {
@@ -151,16 +207,21 @@ fn hosts_that_come_or_go_in_the_middle_end_with_the_right_release() {
     stage.end();
 }
 
-/// Ends all processes of a host, as the loss of a machine would.
-pub fn kill(platform: &Platform, host: &str) {
-    let node = platform.data().join("node");
+/// The processes of a host, as this machine knows them.
+pub fn processes(host: &str) -> Vec<i32> {
     let pids = std::fs::read_dir("/proc").unwrap().filter_map(|entry| {
         let entry = entry.ok()?;
         let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
         let groups = std::fs::read_to_string(entry.path().join("cgroup")).ok()?;
         groups.contains(host).then_some(pid)
     });
-    let pids: Vec<i32> = pids.collect();
+    pids.collect()
+}
+
+/// Ends all processes of a host, as the loss of a machine would.
+pub fn kill(platform: &Platform, host: &str) {
+    let node = platform.data().join("node");
+    let pids = processes(host);
     assert!(!pids.is_empty(), "no process of {host} under {}", node.display());
     for pid in pids {
         if let Some(pid) = rustix::process::Pid::from_raw(pid) {

@@ -233,3 +233,97 @@ fn in_place_a_migration_runs_once_before_any_host_changes() {
     assert!(bad.is_empty() && good > 50, "{good} {bad:?}");
     stage.end();
 }
+
+/// What a person asks for in the middle of a migration, what its own time-out does, and what is said of the data when a
+/// release goes back whose migration cannot be undone.
+#[test]
+fn a_migration_is_not_ended_in_the_middle_unasked_and_what_it_did_is_told() {
+    if !can_run() {
+        return;
+    }
+    let platform = Platform::start();
+    let stage = Stage::new(&platform, "mid");
+    let app = App::new("strategy: blue-green", 1);
+    app.says("one");
+    platform.release(&app.copy, &stage.app, "dev");
+    let migrating = |timeout: &str| {
+        let migrate = format!(
+            "strategy: blue-green, migrate: {{ script: migrate.sh, timeout: {timeout}, irreversible: true }}"
+        );
+        app.copy.write(
+            "vend.yaml",
+            app.vend_yaml.replace("strategy: blue-green", &migrate),
+        );
+    };
+    let running = |number: u64| {
+        eventually("the migration runs", Duration::from_secs(120), || {
+            let shown = platform.try_vend(&["releases", "show", &stage.dev, &number.to_string(), "--json"]);
+            let shown: Value = serde_json::from_slice(&shown.stdout).ok()?;
+            (shown["migration"]["state"] == "running").then_some(())
+        });
+    };
+
+    // It is not ended in the middle, nor is it by a newer push while somebody holds the deployment.
+    migrating("2m");
+    app.copy.write("migrate.sh", "#!/bin/sh\nsleep 6\necho through\n");
+    app.says("two");
+    let push = platform.push(&app.copy, &stage.app, "dev");
+    running(2);
+    let refused = platform.try_vend(&["deploy", "abort", &stage.dev]);
+    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        !refused.status.success()
+            && text.contains("the migration migrate.sh of v2 runs")
+            && text.contains("--in-migration"),
+        "{text}"
+    );
+    platform.vend(&["deploy", "pause", &stage.dev]);
+    app.says("three");
+    let newer = platform.push(&app.copy, &stage.app, "dev");
+    let told = "the migration migrate.sh of v2 has run, and is marked irreversible";
+    let superseded = platform.ended(&stage.app, push);
+    assert_eq!(superseded["state"], "superseded", "{superseded:#}");
+    assert!(
+        superseded["reason"].as_str().unwrap().contains(told),
+        "{superseded:#}"
+    );
+    assert!(log_of(&platform, &migration(&platform, &stage.dev, 2)).contains("through"));
+
+    // Who says so may end it, and is told what that means.
+    running(3);
+    platform.vend(&["deploy", "abort", &stage.dev, "--in-migration"]);
+    let ended = platform.ended(&stage.app, newer);
+    let reason = ended["reason"].as_str().unwrap();
+    assert!(
+        reason.contains("cancelled it") && reason.contains("v3 has failed half way, or before"),
+        "{ended:#}"
+    );
+    assert_eq!(migration(&platform, &stage.dev, 3)["state"], "failed");
+
+    // Its own time-out.
+    migrating("1s");
+    app.copy.write("migrate.sh", "#!/bin/sh\necho begun\nsleep 100\n");
+    app.says("four");
+    let ended = platform.ended(&stage.app, platform.push(&app.copy, &stage.app, "dev"));
+    let reason = ended["reason"].as_str().unwrap();
+    assert!(
+        reason.contains("the migration of v4 failed") && reason.contains("failed to complete in 1 seconds"),
+        "{ended:#}"
+    );
+    let ran = migration(&platform, &stage.dev, 4);
+    assert_eq!(ran["state"], "failed", "{ran:#}");
+
+    // It has run, and what comes after it fails: going back is told, not kept from anybody.
+    migrating("1m");
+    app.copy.write("migrate.sh", "#!/bin/sh\necho through\n");
+    app.copy.write("validate.sh", "#!/bin/sh\nexit 3\n");
+    app.says("five");
+    let ended = platform.ended(&stage.app, platform.push(&app.copy, &stage.app, "dev"));
+    let told =
+        "the migration migrate.sh of v5 has run, and is marked irreversible: what serves now may not work";
+    assert!(ended["reason"].as_str().unwrap().contains(told), "{ended:#}");
+    let why = platform.vend(&["why", &stage.app]);
+    assert!(why.contains("is marked irreversible"), "{why}");
+    stage.serves("one");
+    stage.end();
+}

@@ -407,6 +407,49 @@ fn a_release_that_cannot_be_stopped_is_replaced_by_one_that_does_not_mind() {
     stage.end();
 }
 
+/// An app may become one of another kind on the hosts that it has: what it was before does not keep its port.
+#[test]
+fn in_place_an_app_changes_between_a_procfile_and_an_appspec() {
+    if !can_run() {
+        return;
+    }
+    let platform = Platform::start();
+    let stage = Stage::new(&platform, "kinds");
+    let app = App::new("strategy: in-place", 2);
+    app.says("one");
+    platform.release(&app.copy, &stage.app, "dev");
+    let hosts = || {
+        let hosts = platform.json(&["hosts", "list", &stage.dev]);
+        let ids = hosts["items"].as_array().unwrap().iter();
+        let ids: std::collections::BTreeSet<String> = ids.map(|host| host["id"].to_string()).collect();
+        ids
+    };
+    let before = hosts();
+    let load = Load::on(&platform.http(), &stage.host);
+    let path = |name: &str| app.copy.directory.path().join(name);
+    let appspec = std::fs::read_to_string(path("appspec.yml")).unwrap();
+
+    std::fs::remove_file(path("appspec.yml")).unwrap();
+    app.copy.write("Procfile", "web: exec perl server.pl\n");
+    app.says("procfile");
+    platform.release(&app.copy, &stage.app, "dev");
+    stage.serves("procfile");
+
+    std::fs::remove_file(path("Procfile")).unwrap();
+    app.copy.write("deploy/appspec.yml", appspec);
+    let moved = app.vend_yaml.replace(
+        "strategy: in-place",
+        "strategy: in-place, appspec: deploy/appspec.yml",
+    );
+    app.copy.write("vend.yaml", moved);
+    app.says("moved");
+    platform.release(&app.copy, &stage.app, "dev");
+    stage.serves("moved");
+    assert_eq!(hosts(), before, "they are those that were there");
+    nothing_was_lost(load);
+    stage.end();
+}
+
 /// With one host there is nobody to serve meanwhile: requests wait for it at the load balancer.
 #[test]
 fn in_place_on_the_only_host_lets_requests_wait() {

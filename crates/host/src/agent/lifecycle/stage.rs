@@ -67,6 +67,26 @@ impl Stage {
             .join(format!("{}.tar", self.order.revision.hex()))
     }
 
+    /// Whose scripts an event runs, and where their appspec is. `None`: there is nothing to run. What is there is another
+    /// revision, which may have its appspec elsewhere, or none.
+    fn scripts_of(&self, event: LifecycleEvent) -> Option<(Deployment, Utf8PathBuf)> {
+        // A host to which no revision was brought is one that was kept, with the revision that it has.
+        let allows = [
+            LifecycleEvent::BeforeAllowTraffic,
+            LifecycleEvent::AfterAllowTraffic,
+        ];
+        let going_back = allows.contains(&event);
+        let of = self.group.scripts_of(Some(event), going_back, &self.current)?;
+        let other = (of != self.current).then(|| of.appspec()).flatten();
+        let path = other.unwrap_or_else(|| self.appspec.clone())?;
+        Some((of, path))
+    }
+
+    /// Does a Procfile's app end here? Where the next one has a Procfile too, each process is exchanged at the start.
+    fn ends_processes(&self) -> bool {
+        self.appspec.is_some() || !self.order.events.contains(&LifecycleEvent::Install)
+    }
+
     /// Why it is to end, if it is this deployment that nobody wants.
     pub fn unwanted_by(&self, order: Option<&(DeploymentId, String)>) -> Option<String> {
         let (_, reason) = order.filter(|(id, _)| *id == self.order.deployment)?;
@@ -113,8 +133,9 @@ impl Inner {
         };
         outcome.map_err(|why| unknown(why, log))?;
         stage
-            .group
-            .unpacked(&stage.current)
+            .current
+            .keep_appspec(stage.appspec.as_deref())
+            .and_then(|()| stage.group.unpacked(&stage.current))
             .map_err(|error| unknown(format!("cannot keep the record: {error}"), log))?;
         stage.group.tidy(&stage.current, REVISIONS);
         Ok(true)
@@ -178,6 +199,20 @@ impl Inner {
         }
     }
 
+    /// ApplicationStop: the scripts of the revision that is there, and the processes of its Procfile, if they are not to be
+    /// exchanged.
+    pub(super) async fn stop_app(&self, stage: &Stage, log: &mut ScriptLog) -> Result<bool, ScriptFailure> {
+        let ran = self.hooks(stage, LifecycleEvent::ApplicationStop, log).await?;
+        if !stage.ends_processes() {
+            return Ok(ran);
+        }
+        let stopped = self.services.stop_processes(|_| true).await;
+        if !stopped.is_empty() {
+            log.note(&format!("stopped {}", stopped.join(", ")), now());
+        }
+        Ok(ran || !stopped.is_empty())
+    }
+
     /// The scripts of any other event.
     pub(super) async fn hooks(
         &self,
@@ -185,13 +220,10 @@ impl Inner {
         event: LifecycleEvent,
         log: &mut ScriptLog,
     ) -> Result<bool, ScriptFailure> {
-        let (Some(path), Some(of)) = (
-            &stage.appspec,
-            stage.group.scripts_of(Some(event), &stage.current),
-        ) else {
+        let Some((of, path)) = stage.scripts_of(event) else {
             return Ok(false);
         };
-        let spec = appspec::read(&of, path).map_err(|why| unknown(why, log))?;
+        let spec = appspec::read(&of, &path).map_err(|why| unknown(why, log))?;
         let mut facts = stage.facts();
         facts.environment = stage.environment(self.services.environment());
         let secrets = self.services.secrets();

@@ -20,7 +20,8 @@ const VALIDATE: Stage = Stage::new("Validate", "validate", "$.verdict", 900);
 const ARRANGE: Stage = Stage::new("Arrange", "arrange", "$.arranged", 900);
 const READY: Stage = Stage::new("Ready", "gate", "$.gate", HELD);
 const HOLD: Stage = Stage::new("Hold", "gate", "$.gate", HELD);
-const SHIFT: Stage = Stage::new("Shift", "shift", "$.shifted", 900);
+/// Hooks run there, each with its own time-out, as in all states in which they do.
+const SHIFT: Stage = Stage::new("Shift", "shift", "$.shifted", 4 * HOUR);
 const RECORD: Stage = Stage::new("Record", "record", "$.seal", 300);
 
 /// The states of a release's strategy. Gives the first one.
@@ -127,7 +128,7 @@ fn by_steps(states: &mut Map<String, Value>, pause_s: i64) {
     choose(states, "Steps", &[("$.plan.steps", "Hold")], "Ready");
     chain(
         states,
-        &[HOLD, Stage::new("Step", "step", "$.stepped", 900)],
+        &[HOLD, Stage::new("Step", "step", "$.stepped", 4 * HOUR)],
         "Watch",
     );
     states.insert(

@@ -96,8 +96,9 @@ impl Commands for Recorder {
         done(1)
     }
 
-    fn cancel(&self, execution: ExecutionId, by: By) -> BoxFuture<'_, Result<(), Fault>> {
-        self.note(format!("cancel {execution} by {}", by.actor));
+    fn cancel(&self, execution: ExecutionId, in_migration: bool, by: By) -> BoxFuture<'_, Result<(), Fault>> {
+        let how = if in_migration { " in its migration" } else { "" };
+        self.note(format!("cancel {execution}{how} by {}", by.actor));
         done(())
     }
 
@@ -111,8 +112,14 @@ impl Commands for Recorder {
         done(())
     }
 
-    fn abort(&self, deployment: DeploymentId, by: By) -> BoxFuture<'_, Result<ExecutionId, Fault>> {
-        done(self.note(format!("abort {deployment} by {}", by.actor)))
+    fn abort(
+        &self,
+        deployment: DeploymentId,
+        in_migration: bool,
+        by: By,
+    ) -> BoxFuture<'_, Result<ExecutionId, Fault>> {
+        let how = if in_migration { " in its migration" } else { "" };
+        done(self.note(format!("abort {deployment}{how} by {}", by.actor)))
     }
 
     fn moved(&self, place: Place, step: Moving, by: By) -> BoxFuture<'_, Result<(), Fault>> {
