@@ -74,6 +74,9 @@ pub struct BuildLimits {
     pub timeout: SignedDuration,
     /// The share of tests that must pass, 0 to 100. Reports below it fail the build.
     pub pass_rate_percent: f64,
+    /// Somebody asks for that share: a report that tells of nothing fails the build, too.
+    #[serde(default)]
+    pub tests_asked: bool,
     /// The share of lines that tests must reach, 0 to 100. Reports below it, and a build without any, fail.
     #[serde(default)]
     pub coverage_percent: Option<f64>,

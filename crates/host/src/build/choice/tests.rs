@@ -37,6 +37,7 @@ pub(in crate::build) fn order(buildspec: Buildspec) -> BuildOrder {
             pids: 1,
             timeout: SignedDuration::ZERO,
             pass_rate_percent: 100.0,
+            tests_asked: false,
             coverage_percent: None,
         },
     }
