@@ -37,10 +37,10 @@ fn built() -> Built {
         size_bytes: 1,
         phases: vec![],
         reports: vec![],
-        exported: BTreeMap::new(),
+        exported: BTreeMap::from([("VERSION".into(), "1.7".into())]),
         log: "build/t-1".parse().unwrap(),
         name: None,
-        secondary: BTreeMap::new(),
+        secondary: BTreeMap::from([("docs".into(), Digest::of("docs"))]),
     }
 }
 
@@ -205,6 +205,11 @@ async fn what_nobody_waits_for_is_stopped_on_record() {
                     (&build.place, build.number, &build.log)
                 );
                 assert_eq!((ran.started_at, ran.ended_at), (build.started_at, build.ended_at));
+                let left = build
+                    .built
+                    .as_ref()
+                    .map(|built| (built.exported.clone(), built.secondary.clone()));
+                assert_eq!((ran.exported, ran.secondary), left.unwrap_or_default());
             }
             assert_eq!(tx.ran_in_execution(&id)?.len(), builds.len());
             let bake = &tx.bakes_of_execution(&id)?[0];

@@ -133,7 +133,7 @@ mod tests {
             ("fleet", "platform.toml"),
         ] {
             order.labels = BTreeMap::from([(label.to_owned(), "s390x".to_owned())]);
-            let fault = model::port::Fault::from(labels(&order, &have).unwrap_err());
+            let fault = Fault::from(labels(&order, &have).unwrap_err());
             assert!(fault.message.contains(&format!("`{label}: s390x`")), "{fault}");
             let told = fault.next.unwrap();
             assert!(
@@ -153,7 +153,7 @@ mod tests {
                     - { identifier: three, env: { labels: { arch: s390x } }, ignore-failure: true }\n    \
                     - { identifier: four, env: { labels: { arch: s390x } } }\n";
         let refused = |text: &str, labels: &[(&str, &str)]| {
-            let (spec, _) = model::spec::Buildspec::parse(text, "buildspec.yml").unwrap();
+            let (spec, _) = Buildspec::parse(text, "buildspec.yml").unwrap();
             let labels = labels
                 .iter()
                 .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
@@ -187,8 +187,8 @@ mod tests {
         assert!(refused(&shell, &[]).unwrap().message.contains("`os: windows`"));
     }
 
-    fn spec() -> model::spec::Buildspec {
+    fn spec() -> Buildspec {
         let text = "version: 0.2\nphases: { build: { commands: ['true'] } }\n";
-        model::spec::Buildspec::parse(text, "buildspec.yml").unwrap().0
+        Buildspec::parse(text, "buildspec.yml").unwrap().0
     }
 }

@@ -236,6 +236,7 @@ impl World {
             login: None,
             task: None,
             push: None,
+            trunk: None,
         }
     }
 }

@@ -50,6 +50,9 @@ pub struct BuildOrder {
     /// The push that it is of; absent from a build that no push began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub push: Option<PushEvent>,
+    /// The branch of the app's production, which others come from: whose caches a new branch begins with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trunk: Option<String>,
     pub limits: BuildLimits,
 }
 

@@ -393,6 +393,7 @@ fn build_order(all: &Order, spec: Buildspec, task: Option<Task>) -> BuildOrder {
         login: images::login(),
         task,
         push: None,
+        trunk: None,
     }
 }
 

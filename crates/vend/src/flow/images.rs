@@ -20,7 +20,7 @@ use crate::output::size;
 const LOOK: Duration = Duration::from_secs(15);
 const LOOKS: u32 = 120;
 /// The environment whose images must be proven, unless another is called so.
-const PRODUCTION: &str = "production";
+pub const PRODUCTION: &str = "production";
 
 /// What the registry of an image's base is asked with.
 pub async fn login(world: &World, place: &Place, image: &spec::Image) -> Result<Option<Secret>, Fault> {

@@ -317,6 +317,8 @@ fn build(build: store::Ran) -> BuildRun {
         number: build.number,
         phases: build.phases.into_iter().map(brief).collect(),
         log: build.log.map(|log| log.to_string()),
+        exported: build.exported,
+        secondary: build.secondary,
         started_at: build.started_at,
         ended_at: build.ended_at,
     }

@@ -30,6 +30,7 @@ pub(in crate::build) fn order(buildspec: Buildspec) -> BuildOrder {
         login: None,
         task: None,
         push: None,
+        trunk: None,
         limits: BuildLimits {
             cpu: 1.0,
             memory_mib: 1,
