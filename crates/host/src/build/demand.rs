@@ -180,11 +180,6 @@ mod tests {
         );
         assert!(fault.next.unwrap().contains("platform.toml"));
         assert_eq!(refused(&fleet, &[("fleet", "big")]), None);
-        let shell = format!(
-            "{}env: {{ shell: powershell }}\n",
-            fleet.replace("fleet: big", "os: linux")
-        );
-        assert!(refused(&shell, &[]).unwrap().message.contains("`os: windows`"));
     }
 
     fn spec() -> Buildspec {

@@ -55,7 +55,9 @@ pub async fn run(world: &Arc<World>, attempt: &Attempt) -> Result<Value, Fault> 
     let specs = specs(world, &input, &buildspec, &batch).await?;
     let labels = world.platform.builds.labels.clone();
     fits(&batch, labels, |task| specs.get(&task.identifier))?;
-    lacks(world, &input.place, specs.values()).await?;
+    let counts = batch.tasks.iter().filter(|task| !task.ignore_failure);
+    let counts = counts.filter_map(|task| specs.get(&task.identifier));
+    lacks(world, &input.place, counts).await?;
     // As many as the node's queue takes at a time, and those that wait there in its order.
     let one = |task: Task| {
         let own = specs.get(&task.identifier).unwrap_or(&buildspec).clone();
