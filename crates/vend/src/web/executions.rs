@@ -402,6 +402,8 @@ mod tests {
                 place: "acme/shop/dev".parse().unwrap(),
                 number: 1,
                 phases: vec![phase],
+                exported: std::collections::BTreeMap::new(),
+                secondary: std::collections::BTreeMap::new(),
                 log: None,
                 started_at: jiff::Timestamp::UNIX_EPOCH,
                 ended_at: None,
